@@ -1,0 +1,223 @@
+//! How a caller watches long work and stops it.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What long work is given: threads, a progress sink, a cancel token, a speed limit.
+///
+/// Clones share all of them.
+#[derive(Clone)]
+pub struct Work {
+    pool: Arc<ThreadPool>,
+    progress: Arc<dyn Progress>,
+    cancel: CancelToken,
+    pace: Option<Arc<Pace>>,
+}
+
+impl Work {
+    /// Work on a pool of its own with `threads` threads; 0 means one for each core.
+    ///
+    /// # Errors
+    /// `Io` when the threads cannot be started.
+    pub fn new(threads: usize) -> Result<Self> {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("diskdelta-{index}"))
+            .build()
+            .map_err(|e| Error::new(ErrorKind::Io, "cannot start threads").caused_by(e))?;
+        Ok(Self::on_pool(Arc::new(pool)))
+    }
+
+    /// Work on the caller's pool.
+    pub fn on_pool(pool: Arc<ThreadPool>) -> Self {
+        Work {
+            pool,
+            progress: Arc::new(Silent),
+            cancel: CancelToken::new(),
+            pace: None,
+        }
+    }
+
+    /// Tells `progress` how far it is.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// Stops when `cancel` says so.
+    #[must_use]
+    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
+        self.cancel = cancel;
+        self
+    }
+
+    /// Reads at most `bytes_per_second` on average; 0 lifts the limit.
+    #[must_use]
+    pub fn with_limit_rate(mut self, bytes_per_second: u64) -> Self {
+        self.pace = (bytes_per_second > 0).then(|| Arc::new(Pace::new(bytes_per_second)));
+        self
+    }
+
+    /// The threads to work on.
+    pub fn pool(&self) -> &ThreadPool {
+        &self.pool
+    }
+
+    /// The progress sink.
+    pub fn progress(&self) -> &dyn Progress {
+        &*self.progress
+    }
+
+    /// The cancel token.
+    pub fn cancel(&self) -> &CancelToken {
+        &self.cancel
+    }
+
+    /// Waits until `bytes` more may be read or sent under the speed limit.
+    ///
+    /// # Errors
+    /// `Cancelled`.
+    pub fn admit(&self, bytes: u64) -> Result<()> {
+        self.cancel.check()?;
+        match &self.pace {
+            Some(pace) => pace.admit(bytes, &self.cancel),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a job is doing; phases come in this order, some are left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Estimating how much differs.
+    Sample,
+    /// Reading and hashing an image.
+    Hash,
+    /// Finding what differs (and, where nothing is staged, writing it).
+    Diff,
+    /// Copying everything.
+    Copy,
+    /// Writing staged changes to the target.
+    Apply,
+    /// Reading back what was written.
+    Verify,
+}
+
+/// Where long work tells how far it is. All methods may be called from several threads.
+pub trait Progress: Send + Sync {
+    /// A phase begins; `total_bytes` is what it will go through, where that is known.
+    fn begin(&self, phase: Phase, total_bytes: Option<u64>);
+    /// `bytes` more of the phase's total are done.
+    fn advance(&self, bytes: u64);
+    /// Something worth telling a person that is no error.
+    fn note(&self, _text: &str) {}
+}
+
+/// A sink for callers who do not look.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _phase: Phase, _total_bytes: Option<u64>) {}
+    fn advance(&self, _bytes: u64) {}
+}
+
+/// Asks work to stop, from any thread; clones share one state.
+///
+/// The first [`cancel`](CancelToken::cancel) is a request: work stops at the next point where that
+/// is clean. A second one stops at once and leaves the rest to recovery.
+#[derive(Debug, Clone, Default)]
+pub struct CancelToken(Arc<AtomicU8>);
+
+impl CancelToken {
+    /// A token that nobody has set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks once more.
+    pub fn cancel(&self) {
+        // A third request says nothing new; saturate instead of wrapping to "not asked".
+        let _ = self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_add(1));
+    }
+
+    /// Whether a stop was asked for.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether a stop was asked for twice or more.
+    pub fn is_forced(&self) -> bool {
+        self.0.load(Ordering::SeqCst) > 1
+    }
+
+    /// # Errors
+    /// `Cancelled` once a stop was asked for.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() {
+            Err(stopped())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// # Errors
+    /// `Cancelled` once a stop was asked for twice.
+    pub fn check_forced(&self) -> Result<()> {
+        if self.is_forced() {
+            Err(stopped())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// A speed limit: each admission books its time on one shared line and waits for its end.
+#[derive(Debug)]
+struct Pace {
+    bytes_per_second: u64,
+    booked_until: Mutex<Instant>,
+}
+
+impl Pace {
+    fn new(bytes_per_second: u64) -> Self {
+        Pace {
+            bytes_per_second,
+            booked_until: Mutex::new(Instant::now()),
+        }
+    }
+
+    fn admit(&self, bytes: u64, cancel: &CancelToken) -> Result<()> {
+        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        let until = {
+            let mut booked = self
+                .booked_until
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *booked = (*booked).max(Instant::now()) + cost;
+            *booked
+        };
+        loop {
+            cancel.check()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            // Short naps, so that a cancel is seen soon.
+            std::thread::sleep(left.min(Duration::from_millis(100)));
+        }
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Cancelled, "cancelled")
+}

@@ -1,0 +1,235 @@
+//! The one error type: what went wrong, where, and what to do about it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Result of every fallible operation of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of thing went wrong; decide on this, show the [`Error`] itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The operating system refused or failed an operation.
+    Io,
+    /// A file, device or parent image is not there.
+    NotFound,
+    /// Something is there that would have to be overwritten.
+    AlreadyExists,
+    /// No space left, or not enough for what the work will need.
+    NoSpace,
+    /// Somebody else has the file or device open, locked or mounted.
+    InUse,
+    /// Bytes from outside break the rules of their format.
+    Malformed,
+    /// Well formed, but a feature that this crate does not handle.
+    Unsupported,
+    /// A number stated by a file exceeds the caller's [`Limits`](crate::Limits).
+    LimitExceeded,
+    /// The caller asked for something that makes no sense.
+    InvalidInput,
+    /// A delta is meant for other contents than the target holds; nothing was changed.
+    BaseMismatch,
+    /// What was written does not read back as it should.
+    VerifyFailed,
+    /// The target carries the mark of an unfinished sync.
+    Marked,
+    /// A differencing image needs a parent that was not given, or that does not match.
+    Parent,
+    /// The source changed while it was read.
+    SourceChanged,
+    /// A range of the source cannot be read.
+    Unreadable,
+    /// The caller's cancel token was set.
+    Cancelled,
+    /// An earlier sync of this handle failed; nothing is known until it is reopened.
+    Poisoned,
+}
+
+/// An error: kind, operation, path, field, offset, advice and cause.
+///
+/// `Display` gives one or two lines for a person: what, where, what to do. Offsets are bytes, in
+/// hex. The cause, where there is one, is in [`source`](std::error::Error::source) and in the
+/// text.
+#[derive(thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug, thiserror::Error)]
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    operation: Option<&'static str>,
+    path: Option<PathBuf>,
+    field: Option<&'static str>,
+    offset: Option<u64>,
+    advice: Option<Cow<'static, str>>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind`, said in lower case without a full stop.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Error(Box::new(Inner {
+            kind,
+            message: message.into(),
+            operation: None,
+            path: None,
+            field: None,
+            offset: None,
+            advice: None,
+            source: None,
+        }))
+    }
+
+    /// A failed system call; out-of-space, missing and existing files get kinds of their own.
+    pub fn io(operation: &'static str, cause: impl Into<io::Error>) -> Self {
+        let cause = cause.into();
+        let kind = match cause.kind() {
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            io::ErrorKind::ResourceBusy => ErrorKind::InUse,
+            _ => ErrorKind::Io,
+        };
+        Error::new(kind, format!("cannot {operation}"))
+            .during(operation)
+            .caused_by(cause)
+    }
+
+    /// Bytes from outside that break their format's rules.
+    pub fn malformed(message: impl Into<Cow<'static, str>>) -> Self {
+        Error::new(ErrorKind::Malformed, message)
+    }
+
+    /// Names the operation that failed, unless one is named already.
+    #[must_use]
+    pub fn during(mut self, operation: &'static str) -> Self {
+        self.0.operation.get_or_insert(operation);
+        self
+    }
+
+    /// Names the file or device, unless one is named already.
+    #[must_use]
+    pub fn at_path(mut self, path: impl AsRef<Path>) -> Self {
+        self.0.path.get_or_insert_with(|| path.as_ref().to_owned());
+        self
+    }
+
+    /// Names the field of an on-disk structure, unless one is named already.
+    #[must_use]
+    pub fn in_field(mut self, field: &'static str) -> Self {
+        self.0.field.get_or_insert(field);
+        self
+    }
+
+    /// Gives the byte offset, unless one is given already.
+    #[must_use]
+    pub fn at_offset(mut self, offset: u64) -> Self {
+        self.0.offset.get_or_insert(offset);
+        self
+    }
+
+    /// Says what to do about it, replacing earlier advice.
+    #[must_use]
+    pub fn advise(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
+        self.0.advice = Some(advice.into());
+        self
+    }
+
+    /// Keeps the cause.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(cause.into());
+        self
+    }
+
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The operation that failed, where one is known.
+    pub fn operation(&self) -> Option<&'static str> {
+        self.0.operation
+    }
+
+    /// The file or device, where one is known.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// The field of the on-disk structure that is wrong.
+    pub fn field(&self) -> Option<&'static str> {
+        self.0.field
+    }
+
+    /// The byte offset, in the file or on the disk as the text says.
+    pub fn offset(&self) -> Option<u64> {
+        self.0.offset
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> Option<&str> {
+        self.0.advice.as_deref()
+    }
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(path) = &self.path {
+            write!(f, "{}: ", path.display())?;
+        }
+        f.write_str(&self.message)?;
+        match (self.field, self.offset) {
+            (Some(field), Some(offset)) => write!(f, " (field {field}, offset {offset:#x})")?,
+            (Some(field), None) => write!(f, " (field {field})")?,
+            (None, Some(offset)) => write!(f, " (offset {offset:#x})")?,
+            (None, None) => {}
+        }
+        if let Some(cause) = &self.source {
+            write!(f, ": {cause}")?;
+        }
+        if let Some(advice) = &self.advice {
+            write!(f, "; {advice}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({self})", self.0.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_where_and_what_to_do() {
+        let error = Error::malformed("checksum is wrong")
+            .in_field("checksum")
+            .at_offset(0x224)
+            .at_path("/a/b.vhd")
+            .advise("restore the file from a copy");
+        assert_eq!(
+            error.to_string(),
+            "/a/b.vhd: checksum is wrong (field checksum, offset 0x224); \
+             restore the file from a copy"
+        );
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+    }
+
+    #[test]
+    fn a_full_file_system_is_told_apart_from_other_io_errors() {
+        let full = Error::io("write", io::Error::from_raw_os_error(28));
+        assert_eq!(full.kind(), ErrorKind::NoSpace);
+        let broken = Error::io("write", io::Error::from_raw_os_error(5));
+        assert_eq!(broken.kind(), ErrorKind::Io);
+        assert!(std::error::Error::source(&broken).is_some());
+    }
+}

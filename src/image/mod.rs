@@ -1,0 +1,200 @@
+//! Virtual disks seen through a format: raw, VHD, VHDX.
+
+mod raw;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::limits::Limits;
+use crate::storage::{FileStorage, Storage};
+use crate::units::Extent;
+
+pub use raw::Raw;
+
+/// The read side of a virtual disk. Many threads may read at once.
+///
+/// Offsets and lengths are guest bytes. Nothing here ever writes to the storage below.
+pub trait Image: Send + Sync {
+    /// Guest-visible length in bytes.
+    fn disk_len(&self) -> u64;
+
+    /// Fills `buf` with the guest bytes from `offset` on; ranges that are not allocated read as
+    /// zeros, or as the parent's bytes in a differencing image.
+    ///
+    /// # Errors
+    /// `Io`, also for a range beyond [`disk_len`](Image::disk_len); `Malformed` where a structure
+    /// met on the way breaks the format.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// The extent that begins at `offset` and reaches as far as its kind is known without reading
+    /// data; `None` at or past the end of the disk. Two neighbours may be of one kind. The cost
+    /// follows what is allocated, not the length of the disk: long unallocated stretches come as
+    /// one extent.
+    ///
+    /// # Errors
+    /// `Io`, `Malformed`.
+    fn next_extent(&self, offset: u64) -> Result<Option<Extent>>;
+
+    /// What the image is, for people and reports.
+    fn info(&self) -> ImageInfo;
+
+    /// Drops cached pages that hold these guest bytes. A hint.
+    fn drop_cache(&self, _range: std::ops::Range<u64>) {}
+
+    /// Tells that these guest bytes are about to be read. A hint.
+    fn will_read(&self, _range: std::ops::Range<u64>) {}
+}
+
+/// The write side of a virtual disk. Many threads may write disjoint ranges at once.
+///
+/// There are two ways to write. *Plain*: call `write_all_at`, `write_zeroes_at`, `set_disk_len`
+/// and then `sync`; the format's own rules for ordering are kept. *Prepared*: call
+/// [`prepare`](ImageMut::prepare) first, put the patches it returns where a crash cannot lose
+/// them, apply them to the storage, and write the data; then the image's tables can be mended
+/// whatever happens.
+pub trait ImageMut: Image {
+    /// Writes guest bytes. Durable after the next `sync`.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`; `InvalidInput` for a range beyond the disk.
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()>;
+
+    /// Makes guest bytes read as zeros, with as little allocated as the format and the storage's
+    /// allocation choice allow. Durable after the next `sync`.
+    ///
+    /// # Errors
+    /// As [`write_all_at`](ImageMut::write_all_at).
+    fn write_zeroes_at(&self, range: std::ops::Range<u64>) -> Result<()>;
+
+    /// Changes the guest-visible length; new bytes read as zeros. Durable after the next `sync`.
+    ///
+    /// # Errors
+    /// `Unsupported` where the format or the storage cannot; `Io`, `NoSpace`.
+    fn set_disk_len(&self, len: u64) -> Result<()>;
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    fn sync(&self) -> Result<()>;
+
+    /// Decides, in memory only, where the bytes of `change` will lie.
+    ///
+    /// Afterwards `write_all_at` and `write_zeroes_at` inside the change's extents touch nothing
+    /// but payload, and the caller applies the returned patches to the storage. The tables in
+    /// memory are as after the patches. May be called again for a further change.
+    ///
+    /// # Errors
+    /// `Unsupported` (a length the file cannot take), `LimitExceeded`, `Io`, `Malformed`.
+    fn prepare(&self, change: &Change<'_>) -> Result<Vec<Patch>>;
+}
+
+/// What is about to be written to an image.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// The new guest-visible length.
+    pub disk_len: u64,
+    /// The extents about to be written (`Data`) or zeroed (`Zero`), ascending and disjoint.
+    pub extents: &'a [Extent],
+}
+
+/// One change to an image's own structures, in bytes of the storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Patch {
+    /// New bytes of a table, a bitmap or a header.
+    Write {
+        /// First byte, on the storage.
+        offset: u64,
+        /// The full new contents of the range.
+        bytes: Bytes,
+        /// Whether this makes the file whole again and so comes after everything else (footers).
+        last: bool,
+    },
+    /// The storage takes this length.
+    SetLen(u64),
+}
+
+/// The formats this crate reads and writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Format {
+    /// Guest bytes and nothing else.
+    Raw,
+}
+
+/// What an image is.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ImageInfo {
+    /// The format.
+    pub format: Format,
+    /// `fixed`, `dynamic`, `differencing`; empty where the format has no kinds.
+    pub subformat: &'static str,
+    /// Guest-visible length.
+    pub disk_bytes: u64,
+    /// Further facts as key and value, in the order a person would want them.
+    pub facts: Vec<(&'static str, String)>,
+    /// Oddities worth telling.
+    pub warnings: Vec<String>,
+}
+
+impl Format {
+    /// The format that a path's extension chooses; anything unknown is raw.
+    pub fn from_path(_path: &Path) -> Format {
+        Format::Raw
+    }
+}
+
+/// How images are opened.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ImageOptions {
+    /// The format; by default the path's extension chooses.
+    pub format: Option<Format>,
+    /// Bounds on what the file may state.
+    pub limits: Limits,
+}
+
+/// Opens a file for reading as an image.
+///
+/// # Errors
+/// `NotFound`, `Io`, `Malformed`, `Unsupported`, `LimitExceeded`.
+pub fn open(path: impl AsRef<Path>, options: &ImageOptions) -> Result<Arc<dyn Image>> {
+    let storage = Arc::new(FileStorage::open_read(path.as_ref())?);
+    let format = options
+        .format
+        .unwrap_or_else(|| Format::from_path(path.as_ref()));
+    open_storage(storage, format, options)
+}
+
+/// Opens storage for reading as an image of `format`.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_storage(
+    storage: Arc<dyn Storage>,
+    format: Format,
+    _options: &ImageOptions,
+) -> Result<Arc<dyn Image>> {
+    match format {
+        Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
+    }
+}
+
+/// Opens storage for reading and writing as an image of `format`.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_storage_mut(
+    storage: Arc<dyn Storage>,
+    format: Format,
+    _options: &ImageOptions,
+) -> Result<Arc<dyn ImageMut>> {
+    match format {
+        Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
+    }
+}

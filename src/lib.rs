@@ -1,0 +1,15 @@
+//! Make one disk image hold exactly what another holds, moving only what differs, and never
+//! leaving the target half done.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod control;
+pub mod error;
+pub mod image;
+pub mod limits;
+pub mod storage;
+pub mod units;
+
+pub use control::{CancelToken, Phase, Progress, Silent, Work};
+pub use error::{Error, ErrorKind, Result};
+pub use limits::Limits;
+pub use units::{BlockSize, Extent, ExtentKind};

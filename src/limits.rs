@@ -1,0 +1,62 @@
+//! Bounds on what a file, a peer or a caller may make this crate do.
+
+/// Upper bounds that every number stated by a file is held against before it is used to allocate,
+/// multiply or seek.
+///
+/// The defaults admit every image that the formats' own rules admit.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Longest virtual disk, in bytes: 64 TiB, what VHDX allows.
+    pub disk_bytes: u64,
+    /// Most memory that the tables of one image may take, in bytes.
+    pub table_bytes: u64,
+    /// Most links in a chain of parents.
+    pub chain_count: usize,
+    /// Longest payload of one delta frame, in bytes, before and after decompression.
+    pub frame_bytes: u32,
+    /// Longest log of a VHDX that is replayed, in bytes.
+    pub log_bytes: u64,
+}
+
+impl Limits {
+    /// Replaces [`Limits::disk_bytes`].
+    #[must_use]
+    pub fn with_disk_bytes(mut self, bytes: u64) -> Self {
+        self.disk_bytes = bytes;
+        self
+    }
+
+    /// Replaces [`Limits::table_bytes`].
+    #[must_use]
+    pub fn with_table_bytes(mut self, bytes: u64) -> Self {
+        self.table_bytes = bytes;
+        self
+    }
+
+    /// Replaces [`Limits::chain_count`].
+    #[must_use]
+    pub fn with_chain_count(mut self, count: usize) -> Self {
+        self.chain_count = count;
+        self
+    }
+
+    /// Replaces [`Limits::log_bytes`].
+    #[must_use]
+    pub fn with_log_bytes(mut self, bytes: u64) -> Self {
+        self.log_bytes = bytes;
+        self
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            disk_bytes: 64 << 40,
+            table_bytes: 64 << 20,
+            chain_count: 256,
+            frame_bytes: 16 << 20,
+            log_bytes: 64 << 20,
+        }
+    }
+}

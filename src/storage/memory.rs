@@ -1,0 +1,176 @@
+//! Rows of bytes and folders in memory, for tests and small work.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use super::{Access, Folder, Storage, past_end, range_end};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A row of bytes in memory. `sync` does nothing: nothing here outlives the process.
+#[derive(Debug, Default)]
+pub struct MemoryStorage {
+    name: PathBuf,
+    bytes: RwLock<Vec<u8>>,
+}
+
+impl MemoryStorage {
+    /// A row that holds `bytes`; `name` stands in messages.
+    pub fn new(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Self {
+        MemoryStorage {
+            name: name.into(),
+            bytes: RwLock::new(bytes),
+        }
+    }
+
+    /// A copy of what it holds now.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.bytes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn path(&self) -> &Path {
+        &self.name
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self
+            .bytes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len() as u64)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let end = range_end(&self.name, offset, buf.len())?;
+        let bytes = self.bytes.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(from) = bytes.get(index(offset)..index(end)) else {
+            return Err(past_end(&self.name, end, bytes.len() as u64));
+        };
+        buf.copy_from_slice(from);
+        Ok(())
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let end = index(range_end(&self.name, offset, buf.len())?);
+        let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
+        if bytes.len() < end {
+            bytes.resize(end, 0);
+        }
+        bytes[index(offset)..end].copy_from_slice(buf);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
+        bytes.resize(index(len), 0);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
+        let len = bytes.len() as u64;
+        match bytes.get_mut(index(range.start)..index(range.end)) {
+            Some(hole) => hole.fill(0),
+            None => return Err(past_end(&self.name, range.end, len)),
+        }
+        Ok(())
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        let len = self.len()?;
+        Ok((offset < len).then_some(offset..len))
+    }
+}
+
+/// A folder in memory; clones show the same files.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryFolder {
+    files: Arc<Mutex<BTreeMap<OsString, Arc<MemoryStorage>>>>,
+}
+
+impl MemoryFolder {
+    /// An empty folder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a file there, replacing one of that name, and returns it.
+    pub fn insert(&self, name: impl Into<OsString>, bytes: Vec<u8>) -> Arc<MemoryStorage> {
+        let name = name.into();
+        let file = Arc::new(MemoryStorage::new(&name, bytes));
+        self.lock().insert(name, file.clone());
+        file
+    }
+
+    /// A copy of what a file holds, if it is there.
+    pub fn bytes(&self, name: impl AsRef<OsStr>) -> Option<Vec<u8>> {
+        self.lock().get(name.as_ref()).map(|file| file.to_vec())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<OsString, Arc<MemoryStorage>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Folder for MemoryFolder {
+    fn path(&self) -> &Path {
+        Path::new("memory")
+    }
+
+    fn open(&self, name: &OsStr, _access: Access) -> Result<Arc<dyn Storage>> {
+        match self.lock().get(name) {
+            Some(file) => Ok(file.clone()),
+            None => Err(Error::new(ErrorKind::NotFound, "no such file").at_path(name)),
+        }
+    }
+
+    fn create_new(&self, name: &OsStr) -> Result<Arc<dyn Storage>> {
+        let mut files = self.lock();
+        if files.contains_key(name) {
+            return Err(Error::new(ErrorKind::AlreadyExists, "exists already").at_path(name));
+        }
+        let file = Arc::new(MemoryStorage::new(name, Vec::new()));
+        files.insert(name.to_owned(), file.clone());
+        Ok(file)
+    }
+
+    fn rename(&self, from: &OsStr, to: &OsStr) -> Result<()> {
+        let mut files = self.lock();
+        let Some(file) = files.remove(from) else {
+            return Err(Error::new(ErrorKind::NotFound, "no such file").at_path(from));
+        };
+        files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn remove(&self, name: &OsStr) -> Result<()> {
+        match self.lock().remove(name) {
+            Some(_) => Ok(()),
+            None => Err(Error::new(ErrorKind::NotFound, "no such file").at_path(name)),
+        }
+    }
+
+    fn names(&self) -> Result<Vec<OsString>> {
+        Ok(self.lock().keys().cloned().collect())
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Memory holds no row longer than `usize` counts; a longer one fails in `get`.
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}

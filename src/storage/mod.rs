@@ -1,0 +1,128 @@
+//! Flat rows of bytes, and the folders they lie in. Knows nothing of formats.
+
+mod file;
+mod folder;
+mod memory;
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+
+pub use file::FileStorage;
+pub use folder::{Access, Folder, HostFolder};
+pub use memory::{MemoryFolder, MemoryStorage};
+
+/// A flat row of bytes that many threads may use at once.
+///
+/// The contract, which every implementation is tested against:
+/// - Reads past the end are an error of kind `Io`; nothing is read short.
+/// - Writes past the end extend the row; a gap that this leaves reads as zeros.
+/// - Writes and `set_len` are durable only after [`sync`](Storage::sync) has returned `Ok`.
+/// - After a failed `sync` every later call fails with `Poisoned`: the system may have dropped the
+///   very pages it could not write, so that a second `sync` would lie.
+/// - Two calls that touch the same bytes at the same time give no promise about these bytes.
+pub trait Storage: Send + Sync {
+    /// The path or another name, for messages.
+    fn path(&self) -> &Path;
+
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// `Io`, `Poisoned`.
+    fn len(&self) -> Result<u64>;
+
+    /// Whether the length is 0.
+    ///
+    /// # Errors
+    /// As [`len`](Storage::len).
+    fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Fills `buf` from byte `offset` on.
+    ///
+    /// # Errors
+    /// `Io` (also when the row ends inside the range), `Poisoned`.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Writes all of `buf` at byte `offset`. Durable after the next `sync`.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`, `Poisoned`. After an error any part of the range may have been written.
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()>;
+
+    /// Cuts or extends to `len` bytes; new bytes read as zeros. Durable after the next `sync`.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`, `Poisoned`; `Unsupported` where the length is fixed (devices).
+    fn set_len(&self, len: u64) -> Result<()>;
+
+    /// Makes all earlier writes and length changes durable.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`; the handle is poisoned by them.
+    fn sync(&self) -> Result<()>;
+
+    /// Makes a range read as zeros, giving its space back where that is possible; otherwise zeros
+    /// are written. The range must lie inside the row. Durable after the next `sync`.
+    ///
+    /// # Errors
+    /// As [`write_all_at`](Storage::write_all_at).
+    fn punch_hole(&self, range: Range<u64>) -> Result<()>;
+
+    /// The first stretch at or after `offset` that may hold something other than zeros, clipped
+    /// to the row; `None` when only zeros follow. Where holes cannot be asked for, all is data.
+    ///
+    /// # Errors
+    /// `Io`, `Poisoned`.
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>>;
+
+    /// Makes sure that writing `range` later cannot run out of space, as far as the system can
+    /// promise that; contents and length stay. Does nothing where space cannot be reserved.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`, `Poisoned`.
+    fn reserve(&self, _range: Range<u64>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Drops cached pages of `range`, so that the next read comes from the medium. A hint.
+    fn drop_cache(&self, _range: Range<u64>) {}
+
+    /// Tells that `range` is about to be read. A hint.
+    fn will_read(&self, _range: Range<u64>) {}
+}
+
+/// The end of `[offset, offset + len)`, or the error that says a range runs over 2^64.
+pub(crate) fn range_end(path: &Path, offset: u64, len: usize) -> Result<u64> {
+    u64::try_from(len)
+        .ok()
+        .and_then(|len| offset.checked_add(len))
+        .ok_or_else(|| {
+            Error::new(ErrorKind::InvalidInput, "a range ends beyond 2^64")
+                .at_path(path)
+                .at_offset(offset)
+        })
+}
+
+/// The error for a read that the row is too short for.
+pub(crate) fn past_end(path: &Path, end: u64, len: u64) -> Error {
+    Error::new(
+        ErrorKind::Io,
+        format!("read up to {end:#x}, but only {len:#x} bytes are there"),
+    )
+    .during("read")
+    .at_path(path)
+    .at_offset(len)
+}
+
+/// The error for a use after a failed sync.
+pub(crate) fn poisoned(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Poisoned,
+        "an earlier sync failed, so nothing is known of this file",
+    )
+    .at_path(path)
+    .advise("open it again and recover")
+}

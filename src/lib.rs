@@ -3,6 +3,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod control;
+pub mod delta;
 pub mod error;
 pub mod image;
 pub mod limits;

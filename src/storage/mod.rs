@@ -3,6 +3,7 @@
 mod file;
 mod folder;
 mod memory;
+mod place;
 
 use std::ops::Range;
 use std::path::Path;
@@ -12,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub use file::FileStorage;
 pub use folder::{Access, Folder, HostFolder};
 pub use memory::{MemoryFolder, MemoryStorage};
+pub use place::Place;
 
 /// A flat row of bytes that many threads may use at once.
 ///

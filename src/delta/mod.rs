@@ -1,0 +1,15 @@
+//! Delta files: extents together with their new bytes, in one append-only format.
+//!
+//! The same file serves as a portable delta, as the redo log of an atomic sync, and as the way
+//! back from one. The layout is in `docs/format.md`.
+
+mod format;
+mod ranges;
+mod reader;
+mod writer;
+
+pub use format::{FrameHeader, FrameKind, Hash, Header, JobId, Old, Purpose, Trailer};
+pub(crate) use ranges::Ranges;
+pub use reader::{Delta, VerifiedFrame, for_each_intact};
+pub(crate) use reader::{fits_new, fits_old};
+pub use writer::{DeltaWriter, Frame};

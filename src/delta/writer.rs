@@ -1,0 +1,220 @@
+//! Writing a delta file.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::format::{
+    FrameHeader, FrameKind, HEADER_LEN, Hash, Header, Old, Trailer, digest_hasher,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Storage;
+
+/// A frame ready to be written: hashed, and compressed where that pays.
+///
+/// Making one is the costly part and needs no access to the file, so many threads can.
+#[derive(Debug, Clone)]
+pub struct Frame<'a> {
+    kind: FrameKind,
+    compressed: bool,
+    offset: u64,
+    len: u64,
+    new_hash: Hash,
+    old: Old,
+    payload: Cow<'a, [u8]>,
+}
+
+impl<'a> Frame<'a> {
+    /// New guest bytes at `offset`; `level` is a zstd level, used where it saves an eighth.
+    pub fn data(offset: u64, new: &'a [u8], old: Old, level: Option<i32>) -> Self {
+        let payload = level.and_then(|level| compress(new, level));
+        Frame {
+            kind: FrameKind::Data,
+            compressed: payload.is_some(),
+            offset,
+            len: new.len() as u64,
+            new_hash: blake3::hash(new).into(),
+            old,
+            payload: payload.map_or(Cow::Borrowed(new), Cow::Owned),
+        }
+    }
+
+    /// A guest range of `len` bytes that becomes zeros.
+    pub fn zero(offset: u64, len: u64, old: Old) -> Self {
+        Frame {
+            old,
+            ..Self::bare(FrameKind::Zero, offset, len)
+        }
+    }
+
+    /// Bytes of a table, a saved range or a job description.
+    pub(crate) fn bytes(kind: FrameKind, offset: u64, bytes: &'a [u8]) -> Self {
+        Frame {
+            kind,
+            ..Self::data(offset, bytes, Old::Unknown, None)
+        }
+    }
+
+    /// The new length of the storage.
+    pub(crate) fn length(len: u64) -> Self {
+        Self::bare(FrameKind::Length, 0, len)
+    }
+
+    fn bare(kind: FrameKind, offset: u64, len: u64) -> Self {
+        Frame {
+            kind,
+            compressed: false,
+            offset,
+            len,
+            new_hash: [0; 32],
+            old: Old::Unknown,
+            payload: Cow::Borrowed(&[]),
+        }
+    }
+}
+
+/// Appends frames to a delta file.
+pub struct DeltaWriter {
+    storage: Arc<dyn Storage>,
+    header: Header,
+    digest: blake3::Hasher,
+    trailer: Trailer,
+    buffer: Vec<u8>,
+    written_len: u64,
+}
+
+impl DeltaWriter {
+    /// Begins a delta file on empty storage. Nothing is durable before
+    /// [`commit`](DeltaWriter::commit) or [`finish`](DeltaWriter::finish).
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the storage is not empty; `Io`.
+    pub fn create(storage: Arc<dyn Storage>, header: Header) -> Result<Self> {
+        if !storage.is_empty()? {
+            return Err(
+                Error::new(ErrorKind::AlreadyExists, "a delta file needs an empty file")
+                    .at_path(storage.path()),
+            );
+        }
+        let bytes = header.encode();
+        let mut digest = digest_hasher();
+        digest.update(&bytes);
+        let trailer = Trailer {
+            frame_count: 0,
+            data_bytes: 0,
+            zero_bytes: 0,
+            digest: [0; 32],
+            base_root: None,
+            result_root: None,
+        };
+        let mut buffer = Vec::with_capacity(BUFFER_BYTES);
+        buffer.extend_from_slice(&bytes);
+        Ok(DeltaWriter {
+            storage,
+            header,
+            digest,
+            trailer,
+            buffer,
+            written_len: 0,
+        })
+    }
+
+    /// The header it began with.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Bytes of the file so far.
+    pub fn file_len(&self) -> u64 {
+        self.written_len + self.buffer.len() as u64
+    }
+
+    /// Guest bytes in the frames so far: data, zeros.
+    pub fn guest_bytes(&self) -> (u64, u64) {
+        (self.trailer.data_bytes, self.trailer.zero_bytes)
+    }
+
+    /// Appends a frame. Not durable yet.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`; `LimitExceeded` for a payload of 4 GiB or more.
+    pub fn push(&mut self, frame: &Frame<'_>) -> Result<()> {
+        match frame.kind {
+            FrameKind::Data => self.trailer.data_bytes += frame.len,
+            FrameKind::Zero => self.trailer.zero_bytes += frame.len,
+            _ => {}
+        }
+        let head = self.append(frame)?;
+        self.digest.update(&head);
+        self.trailer.frame_count += 1;
+        Ok(())
+    }
+
+    /// Closes what was pushed since the last commit as one set and makes it durable.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub fn commit(&mut self) -> Result<()> {
+        self.push(&Frame::bare(FrameKind::Commit, 0, 0))?;
+        self.flush()?;
+        self.storage.sync()
+    }
+
+    /// Writes the trailer. When this returns the whole file is durable; its name is once its
+    /// folder is synced.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub fn finish(mut self, base_root: Option<Hash>, result_root: Option<Hash>) -> Result<Trailer> {
+        self.trailer.digest = self.digest.finalize().into();
+        self.trailer.base_root = base_root;
+        self.trailer.result_root = result_root;
+        let payload = self.trailer.encode();
+        self.append(&Frame::bytes(FrameKind::Trailer, 0, &payload))?;
+        self.flush()?;
+        self.storage.sync()?;
+        Ok(self.trailer)
+    }
+
+    fn append(&mut self, frame: &Frame<'_>) -> Result<[u8; super::format::FRAME_LEN]> {
+        let stored_len = u32::try_from(frame.payload.len()).map_err(|_| {
+            Error::new(
+                ErrorKind::LimitExceeded,
+                "a frame's payload is 4 GiB or longer",
+            )
+            .at_path(self.storage.path())
+        })?;
+        let header = FrameHeader {
+            kind: frame.kind,
+            compressed: frame.compressed,
+            sequence: self.trailer.frame_count,
+            offset: frame.offset,
+            len: frame.len,
+            stored_len,
+            new_hash: frame.new_hash,
+            old: frame.old,
+        };
+        let head = header.encode(self.header.job, &frame.payload);
+        if self.buffer.len() + head.len() + frame.payload.len() > BUFFER_BYTES {
+            self.flush()?;
+        }
+        self.buffer.extend_from_slice(&head);
+        self.buffer.extend_from_slice(&frame.payload);
+        Ok(head)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.storage.write_all_at(&self.buffer, self.written_len)?;
+        self.written_len += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+/// Large enough that system calls do not show, small enough to stay in cache.
+const BUFFER_BYTES: usize = 1 << 20;
+const _: () = assert!(BUFFER_BYTES > HEADER_LEN);
+
+fn compress(bytes: &[u8], level: i32) -> Option<Vec<u8>> {
+    let packed = zstd::bulk::compress(bytes, level).ok()?;
+    (packed.len() < bytes.len() / 8 * 7).then_some(packed)
+}

@@ -1,0 +1,87 @@
+//! The description of its job that a stage carries.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::image::Format;
+
+/// What recovery must know besides the frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Job {
+    /// How the target is read.
+    pub format: Format,
+    /// Length of the target's storage before the job, in bytes.
+    pub target_len: u64,
+    /// Where the target was.
+    pub target: PathBuf,
+    /// The kept manifest that a finished job replaces, and its successor.
+    pub manifest: Option<PathBuf>,
+}
+
+impl Job {
+    /// Format name, length, target path, manifest path; each text behind its length.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&self.target_len.to_le_bytes());
+        let manifest = self.manifest.as_ref().map(|path| path.as_os_str().as_bytes());
+        let texts =
+            [self.format.name().as_bytes(), self.target.as_os_str().as_bytes(), manifest.unwrap_or(b"")];
+        for text in texts {
+            // Paths are at most 4096 bytes; 32 bits hold any length that memory holds here.
+            out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+            out.extend_from_slice(text);
+        }
+        out
+    }
+
+    /// # Errors
+    /// `Malformed`.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let wrong = || Error::malformed("the stage's job description is damaged").in_field("job");
+        let (version, rest) = bytes.split_first_chunk::<4>().ok_or_else(wrong)?;
+        let (target_len, mut rest) = rest.split_first_chunk::<8>().ok_or_else(wrong)?;
+        let mut text = || {
+            let (len, tail) = rest.split_first_chunk::<4>().ok_or_else(wrong)?;
+            let len = usize::try_from(u32::from_le_bytes(*len)).map_err(|_| wrong())?;
+            let (text, tail) = tail.split_at_checked(len).ok_or_else(wrong)?;
+            rest = tail;
+            Ok::<_, Error>(text.to_vec())
+        };
+        let (format, target, manifest) = (text()?, text()?, text()?);
+        if u32::from_le_bytes(*version) != VERSION {
+            return Err(wrong());
+        }
+        let format = String::from_utf8(format).map_err(|_| wrong())?;
+        Ok(Job {
+            format: Format::parse(&format)?,
+            target_len: u64::from_le_bytes(*target_len),
+            target: PathBuf::from(OsString::from_vec(target)),
+            manifest: (!manifest.is_empty()).then(|| PathBuf::from(OsString::from_vec(manifest))),
+        })
+    }
+}
+
+const VERSION: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_cut_anywhere_is_an_error() {
+        let job = Job {
+            format: Format::Raw,
+            target_len: 77,
+            target: "/a/b".into(),
+            manifest: Some("/c".into()),
+        };
+        let bytes = job.encode();
+        assert_eq!(Job::decode(&bytes).unwrap(), job);
+        for len in 0..bytes.len() {
+            assert!(Job::decode(&bytes[..len]).is_err(), "{len}");
+        }
+    }
+}

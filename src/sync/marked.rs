@@ -1,0 +1,123 @@
+//! A target between the first and the last write of its mark.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::mark::{Mark, covered, witness};
+use super::masked::Masked;
+use super::redo::Redo;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Storage;
+
+/// The bytes under the mark of `storage`, to be saved before it is set.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn read_covered(storage: &dyn Storage) -> Result<Vec<(u64, Vec<u8>)>> {
+    covered(storage.len()?)
+        .into_iter()
+        .map(|range| {
+            let mut bytes = vec![0; index(&range)];
+            storage.read_exact_at(&mut bytes, range.start)?;
+            Ok((range.start, bytes))
+        })
+        .collect()
+}
+
+/// Sets the mark, the witness first. Durable when it returns.
+///
+/// # Errors
+/// `Io`, `NoSpace`.
+pub(super) fn set_mark(storage: &dyn Storage, mark: &Mark) -> Result<()> {
+    let witness = witness(mark.target_len);
+    storage.write_all_at(&mark.fill(witness.clone()), 0)?;
+    storage.sync()?;
+    write_guard(storage, mark)
+}
+
+/// Writes the mark everywhere but on the witness, which carries it already. Durable when it
+/// returns.
+///
+/// # Errors
+/// `Io`, `NoSpace`.
+pub(super) fn write_guard(storage: &dyn Storage, mark: &Mark) -> Result<()> {
+    let witness = witness(mark.target_len);
+    let len = storage.len()?;
+    for range in covered(mark.target_len) {
+        let range = range.start.max(witness.end)..range.end.min(len);
+        if !range.is_empty() {
+            storage.write_all_at(&mark.fill(range.clone()), range.start)?;
+        }
+    }
+    storage.sync()
+}
+
+/// Shows the target without its mark, with the new length, tables and footers of `redo` in
+/// place. The length is durable when this returns; the tables are written, not synced.
+///
+/// # Errors
+/// `Io`, `NoSpace`.
+pub(super) fn unmask(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Arc<Masked>> {
+    let masked = Masked::new(storage.clone(), redo.saved.clone());
+    if let Some(len) = redo.storage_len {
+        let before = masked.len()?;
+        if before != len {
+            masked.set_len(len)?;
+            // Space that a crash may leave holding garbage must hold zeros before data goes in.
+            masked.sync()?;
+        }
+    }
+    for (offset, bytes) in &redo.last {
+        masked.cover(*offset, bytes)?;
+    }
+    for (offset, bytes) in &redo.tables {
+        masked.write_all_at(bytes, *offset)?;
+    }
+    Ok(Arc::new(masked))
+}
+
+/// Lifts the mark: what is in memory goes to its place, the witness last. All is durable when it
+/// returns. Everything else must be durable before.
+///
+/// # Errors
+/// `Io`, `NoSpace`; `VerifyFailed` when what was written does not read back; the target stays
+/// marked.
+pub(super) fn lift_mark(storage: &dyn Storage, masked: &Masked) -> Result<()> {
+    let covers = masked.covered()?;
+    let witness = witness(storage.len()?);
+    for (start, bytes) in &covers {
+        let skip = usize::try_from(witness.end.saturating_sub(*start)).unwrap_or(usize::MAX);
+        if let Some(rest) = bytes.get(skip..).filter(|rest| !rest.is_empty()) {
+            storage.write_all_at(rest, start + skip as u64)?;
+        }
+    }
+    storage.sync()?;
+    for (start, bytes) in &covers {
+        let skip = usize::try_from(witness.end.saturating_sub(*start)).unwrap_or(usize::MAX);
+        if let Some(rest) = bytes.get(skip..).filter(|rest| !rest.is_empty()) {
+            read_back(storage, start + skip as u64, rest)?;
+        }
+    }
+    if let Some((0, bytes)) = covers.first() {
+        let page = bytes.get(..index(&witness)).unwrap_or(bytes);
+        storage.write_all_at(page, 0)?;
+    }
+    storage.sync()
+}
+
+fn read_back(storage: &dyn Storage, offset: u64, wanted: &[u8]) -> Result<()> {
+    storage.drop_cache(offset..offset + wanted.len() as u64);
+    let mut found = vec![0; wanted.len()];
+    storage.read_exact_at(&mut found, offset)?;
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::VerifyFailed, "what was written does not read back")
+        .at_offset(offset)
+        .at_path(storage.path()))
+}
+
+/// Ranges under a mark are at most a MiB long.
+fn index(range: &Range<u64>) -> usize {
+    usize::try_from(range.end - range.start).unwrap_or(usize::MAX)
+}

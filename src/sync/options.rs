@@ -1,0 +1,103 @@
+//! What a caller chooses about a sync.
+
+use crate::storage::Place;
+use crate::units::BlockSize;
+
+/// How what moves is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Samples both sides and chooses; the report says what and why.
+    #[default]
+    Auto,
+    /// Finds what differs and moves that.
+    Delta,
+    /// Moves everything; the target is not read to find differences.
+    Full,
+}
+
+/// What holds while a sync is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Safety {
+    /// After a crash at any moment the target is entirely old, or recovery makes it entirely new.
+    #[default]
+    Atomic,
+    /// Nothing is staged: the target carries the mark until the sync, run again if need be, ends.
+    InPlace,
+}
+
+/// What is read back before a sync is called done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Verify {
+    /// What was written, from the medium.
+    #[default]
+    Written,
+    /// The whole target, against the source.
+    All,
+    /// Nothing.
+    None,
+}
+
+/// How a sync is done. All of it has defaults; see the `with_*` methods.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct SyncOptions {
+    /// How what moves is found.
+    pub mode: Mode,
+    /// What holds while the sync is under way.
+    pub safety: Safety,
+    /// What is read back.
+    pub verify: Verify,
+    /// Where to write the way back, before the target changes.
+    pub undo: Option<Place>,
+    /// A manifest that stands for reading the target, and is kept current.
+    pub target_manifest: Option<Place>,
+    /// Blocks of manifests and roots.
+    pub block_size: BlockSize,
+    /// Whether a target may become shorter.
+    pub allow_shrink: bool,
+    /// Whether a device may be larger than the source; what lies beyond is left alone.
+    pub allow_larger: bool,
+    /// Whether source ranges that cannot be read are passed over and listed.
+    pub skip_unreadable: bool,
+    /// Whether to stop after finding what differs.
+    pub dry_run: bool,
+}
+
+macro_rules! with {
+    ($($(#[$doc:meta])* $name:ident, $field:ident: $type:ty;)*) => {
+        impl SyncOptions {
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(mut self, $field: $type) -> Self {
+                self.$field = $field;
+                self
+            })*
+        }
+    };
+}
+
+with! {
+    /// Replaces [`SyncOptions::mode`].
+    with_mode, mode: Mode;
+    /// Replaces [`SyncOptions::safety`].
+    with_safety, safety: Safety;
+    /// Replaces [`SyncOptions::verify`].
+    with_verify, verify: Verify;
+    /// Replaces [`SyncOptions::undo`].
+    with_undo, undo: Option<Place>;
+    /// Replaces [`SyncOptions::target_manifest`].
+    with_target_manifest, target_manifest: Option<Place>;
+    /// Replaces [`SyncOptions::block_size`].
+    with_block_size, block_size: BlockSize;
+    /// Replaces [`SyncOptions::allow_shrink`].
+    with_allow_shrink, allow_shrink: bool;
+    /// Replaces [`SyncOptions::allow_larger`].
+    with_allow_larger, allow_larger: bool;
+    /// Replaces [`SyncOptions::skip_unreadable`].
+    with_skip_unreadable, skip_unreadable: bool;
+    /// Replaces [`SyncOptions::dry_run`].
+    with_dry_run, dry_run: bool;
+}

@@ -1,0 +1,155 @@
+//! What a complete stage says is to be done, apart from the guest data in its frames.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::job::Job;
+use crate::control::Work;
+use crate::delta::{Delta, FrameKind, VerifiedFrame};
+use crate::error::{Error, Result};
+
+/// Saved ranges, tables and lengths, gathered from a stage or sidecar.
+#[derive(Debug, Default)]
+pub(super) struct Redo {
+    /// The job, once its frame was met.
+    pub job: Option<Job>,
+    /// The bytes under the mark, as they were before.
+    pub saved: Vec<(u64, Vec<u8>)>,
+    /// New table bytes, by offset, nowhere overlapping.
+    pub tables: BTreeMap<u64, Vec<u8>>,
+    /// Bytes that make the image whole again and come last.
+    pub last: Vec<(u64, Vec<u8>)>,
+    /// The new length of the storage.
+    pub storage_len: Option<u64>,
+}
+
+impl Redo {
+    /// Checks every frame of `stage` and gathers what is not guest data; `visit` sees each frame.
+    ///
+    /// # Errors
+    /// `Malformed` for a damaged stage, `Io`, `Cancelled`, and what `visit` returns.
+    pub fn load(
+        stage: &Delta,
+        work: &Work,
+        visit: &(dyn Fn(&VerifiedFrame<'_>) -> Result<()> + Sync),
+    ) -> Result<Redo> {
+        let gathered = Mutex::new(Vec::new());
+        stage.verify(work, &|frame| {
+            visit(frame)?;
+            let kind = frame.header().kind;
+            if !matches!(kind, FrameKind::Data | FrameKind::Zero) {
+                let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
+                gathered.push(Step::of(frame));
+            }
+            Ok(())
+        })?;
+        let mut steps = gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Frames of one batch come in any order, but a later one overrides an earlier one.
+        steps.sort_unstable_by_key(|step| step.sequence);
+        let mut redo = Redo::default();
+        for step in steps {
+            redo.take(step)?;
+        }
+        Ok(redo)
+    }
+
+    /// Adds one step; steps come in the order of their sequence.
+    pub fn take(&mut self, step: Step) -> Result<()> {
+        match step.kind {
+            FrameKind::Job => self.job = Some(Job::decode(&step.bytes)?),
+            FrameKind::Saved => self.saved.push((step.offset, step.bytes)),
+            FrameKind::Table => overlay(&mut self.tables, step.offset, step.bytes),
+            FrameKind::LastTable => self.last.push((step.offset, step.bytes)),
+            FrameKind::Length => self.storage_len = Some(step.len),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The job of the stage.
+    ///
+    /// # Errors
+    /// `Malformed`: a stage without one was not written by this crate.
+    pub fn job(&self) -> Result<&Job> {
+        self.job.as_ref().ok_or_else(|| Error::malformed("the stage does not say what it is for"))
+    }
+}
+
+/// A frame that is not guest data, with its bytes.
+#[derive(Debug)]
+pub(super) struct Step {
+    sequence: u64,
+    kind: FrameKind,
+    offset: u64,
+    len: u64,
+    bytes: Vec<u8>,
+}
+
+impl Step {
+    pub fn of(frame: &VerifiedFrame<'_>) -> Step {
+        let header = frame.header();
+        Step {
+            sequence: header.sequence,
+            kind: header.kind,
+            offset: header.offset,
+            len: header.len,
+            bytes: frame.bytes().to_vec(),
+        }
+    }
+
+    pub fn is_commit(&self) -> bool {
+        self.kind == FrameKind::Commit
+    }
+}
+
+/// Lays `bytes` over what the map holds, so that its pieces stay apart and the newest wins.
+fn overlay(map: &mut BTreeMap<u64, Vec<u8>>, offset: u64, bytes: Vec<u8>) {
+    let end = offset + bytes.len() as u64;
+    let under: Vec<u64> = map
+        .range(..end)
+        .rev()
+        .take_while(|(start, old)| **start + old.len() as u64 > offset)
+        .map(|(start, _)| *start)
+        .collect();
+    for start in under {
+        let Some(old) = map.remove(&start) else { continue };
+        let old_end = start + old.len() as u64;
+        // Lengths of pieces in memory.
+        if start < offset {
+            map.insert(start, old[..(offset - start) as usize].to_vec());
+        }
+        if old_end > end {
+            map.insert(end, old[(end - start) as usize..].to_vec());
+        }
+    }
+    map.insert(offset, bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_newest_bytes_win_wherever_tables_overlap(
+            writes in prop::collection::vec((0u64..60, 1usize..20, any::<u8>()), 1..30),
+        ) {
+            let mut map = BTreeMap::new();
+            let mut model: Vec<Option<u8>> = vec![None; 80];
+            for (offset, len, byte) in writes {
+                overlay(&mut map, offset, vec![byte; len]);
+                model[offset as usize..offset as usize + len].fill(Some(byte));
+            }
+            let mut seen = vec![None; 80];
+            for (offset, bytes) in &map {
+                for (index, byte) in bytes.iter().enumerate() {
+                    let slot = &mut seen[*offset as usize + index];
+                    prop_assert!(slot.is_none(), "pieces overlap");
+                    *slot = Some(*byte);
+                }
+            }
+            prop_assert_eq!(seen, model);
+        }
+    }
+}

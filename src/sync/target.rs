@@ -1,0 +1,91 @@
+//! What a sync writes to: a file or a device, its format, and where its stage lies.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::image::{Format, ImageOptions};
+use crate::storage::{Access, Place, Storage};
+
+/// The receiving side of a sync.
+#[derive(Clone)]
+pub struct Target {
+    body: Body,
+    format: Format,
+    image: ImageOptions,
+    stage: Place,
+}
+
+#[derive(Clone)]
+pub(super) enum Body {
+    File(Place),
+    Device(Arc<dyn Storage>),
+}
+
+impl Target {
+    /// A file; its stage lies beside it.
+    pub fn file(place: Place, format: Format) -> Self {
+        let stage = place.hidden_sibling(STAGE_SUFFIX);
+        Target { body: Body::File(place), format, image: ImageOptions::default(), stage }
+    }
+
+    /// A device, or any storage that is written where it lies; `stage` must be on a medium that
+    /// outlives a crash, and be found again by whoever recovers.
+    pub fn device(storage: Arc<dyn Storage>, format: Format, stage: Place) -> Self {
+        Target { body: Body::Device(storage), format, image: ImageOptions::default(), stage }
+    }
+
+    /// Opens the image with these options instead of the defaults.
+    #[must_use]
+    pub fn with_image_options(mut self, image: ImageOptions) -> Self {
+        self.image = image;
+        self
+    }
+
+    /// Puts the stage there instead.
+    #[must_use]
+    pub fn with_stage(mut self, stage: Place) -> Self {
+        self.stage = stage;
+        self
+    }
+
+    /// The format.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The path, for messages.
+    pub fn path(&self) -> PathBuf {
+        match &self.body {
+            Body::File(place) => place.path(),
+            Body::Device(storage) => storage.path().to_owned(),
+        }
+    }
+
+    /// Where the stage of a sync onto this target lies while there is one.
+    pub fn stage(&self) -> &Place {
+        &self.stage
+    }
+
+    pub(super) fn image_options(&self) -> &ImageOptions {
+        &self.image
+    }
+
+    /// The file, unless it is a device.
+    pub(super) fn file_place(&self) -> Option<&Place> {
+        match &self.body {
+            Body::File(place) => Some(place),
+            Body::Device(_) => None,
+        }
+    }
+
+    /// Opens the storage for writing, or `None` for a file that is not there.
+    pub(super) fn open_if_there(&self) -> Result<Option<Arc<dyn Storage>>> {
+        match &self.body {
+            Body::File(place) => place.open_if_there(Access::Write),
+            Body::Device(storage) => Ok(Some(storage.clone())),
+        }
+    }
+}
+
+const STAGE_SUFFIX: &str = "diskdelta-stage";

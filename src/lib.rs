@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod delta;
+pub mod diff;
 pub mod error;
 pub mod image;
 pub mod limits;

@@ -1,0 +1,214 @@
+//! Deals a pair of images out in units, so that any number of threads can compare them.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use crate::control::CancelToken;
+use crate::error::Result;
+use crate::image::Image;
+use crate::units::{Extent, ExtentKind, REFINE_BYTES};
+
+/// Deals units out in ascending order; stretches where both sides are zeros are passed over.
+///
+/// Every unit begins on a page and ends on one or at the end of the source, whatever the images'
+/// extents look like: a page that is only partly a zero extent counts as data.
+pub(super) struct Feed<'a> {
+    cursor: Mutex<Cursor<'a>>,
+    cancel: &'a CancelToken,
+}
+
+/// A range to compare; at least one side holds data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unit {
+    pub range: Range<u64>,
+    pub source: ExtentKind,
+    pub target: ExtentKind,
+}
+
+/// What [`Feed::deal`] gives.
+#[derive(Debug, Default)]
+pub(super) struct Deal {
+    /// The next unit; `None` when all have been dealt.
+    pub unit: Option<Unit>,
+    /// Bytes passed over on the way to it.
+    pub passed_bytes: u64,
+    /// What to announce to the source and to the target before the unit is read.
+    pub soon: [Range<u64>; 2],
+}
+
+impl<'a> Feed<'a> {
+    /// Deals out `windows`, which are ascending, disjoint, page aligned and inside the source.
+    pub(super) fn new(
+        source: &'a dyn Image,
+        target: &'a dyn Image,
+        windows: Vec<Range<u64>>,
+        cancel: &'a CancelToken,
+    ) -> Self {
+        let mut windows = windows.into_iter();
+        let window = windows.next().unwrap_or(0..0);
+        Feed {
+            cursor: Mutex::new(Cursor {
+                source: Side::new(source),
+                target: Side::new(target),
+                window,
+                windows,
+            }),
+            cancel,
+        }
+    }
+
+    /// The next unit, and what was passed over before it.
+    ///
+    /// # Errors
+    /// `Cancelled`; those of [`Image::next_extent`].
+    pub(super) fn deal(&self) -> Result<Deal> {
+        let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deal = Deal::default();
+        while cursor.reach_window() {
+            self.cancel.check()?;
+            let at = cursor.window.start;
+            let (source, target, end) = cursor.stretch(at)?;
+            if source == ExtentKind::Zero && target == ExtentKind::Zero {
+                deal.passed_bytes += end - at;
+                cursor.window.start = end;
+                continue;
+            }
+            // Neighbours of one kind make one unit, however finely a format cuts its extents.
+            let limit = (at - at % UNIT_BYTES)
+                .saturating_add(UNIT_BYTES)
+                .min(cursor.window.end);
+            let mut end = end.min(limit);
+            while end < limit {
+                let (next_source, next_target, next_end) = cursor.stretch(end)?;
+                if (next_source, next_target) != (source, target) {
+                    break;
+                }
+                end = next_end.min(limit);
+            }
+            let range = at..end;
+            cursor.window.start = end;
+            let window_end = cursor.window.end;
+            deal.soon = [
+                cursor.source.announce(&range, window_end),
+                cursor.target.announce(&range, window_end),
+            ];
+            deal.unit = Some(Unit {
+                range,
+                source,
+                target,
+            });
+            break;
+        }
+        Ok(deal)
+    }
+}
+
+struct Cursor<'a> {
+    source: Side<'a>,
+    target: Side<'a>,
+    /// What is left of the window at hand.
+    window: Range<u64>,
+    windows: std::vec::IntoIter<Range<u64>>,
+}
+
+impl Cursor<'_> {
+    /// Goes on to the next window where one is finished; false when there is none.
+    fn reach_window(&mut self) -> bool {
+        while self.window.is_empty() {
+            match self.windows.next() {
+                Some(next) => self.window = next,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Both kinds at `at`, and how far they hold inside the window.
+    fn stretch(&mut self, at: u64) -> Result<(ExtentKind, ExtentKind, u64)> {
+        let (source, source_end) = self.source.stretch(at)?;
+        let (target, target_end) = self.target.stretch(at)?;
+        let end = source_end.min(target_end).min(self.window.end);
+        Ok((source, target, end))
+    }
+}
+
+/// One image and the extent at hand, widened or narrowed to whole pages.
+struct Side<'a> {
+    image: &'a dyn Image,
+    /// As it was at the start: what a visitor does to the target must not change the comparison.
+    disk_len: u64,
+    kind: ExtentKind,
+    range: Range<u64>,
+    /// Everything before this has been announced.
+    announced: u64,
+}
+
+impl<'a> Side<'a> {
+    fn new(image: &'a dyn Image) -> Self {
+        Side {
+            image,
+            disk_len: image.disk_len(),
+            kind: ExtentKind::Zero,
+            range: 0..0,
+            announced: 0,
+        }
+    }
+
+    /// The kind at `at`, a page's first byte, and how far it holds at least. Beyond the end of
+    /// the disk everything is zeros.
+    fn stretch(&mut self, at: u64) -> Result<(ExtentKind, u64)> {
+        if !self.range.contains(&at) {
+            let extent = if at < self.disk_len {
+                // No extent inside the disk: let the read say what is wrong.
+                self.image
+                    .next_extent(at)?
+                    .unwrap_or_else(|| Extent::data(at..self.disk_len))
+            } else {
+                Extent::zero(at..u64::MAX)
+            };
+            let end = extent.offset.saturating_add(extent.len).max(at + 1);
+            let whole_pages_end = if end >= self.disk_len {
+                u64::MAX
+            } else {
+                end - end % REFINE_BYTES
+            };
+            (self.kind, self.range) = if extent.kind == ExtentKind::Zero && whole_pages_end > at {
+                (ExtentKind::Zero, at..whole_pages_end)
+            } else {
+                (ExtentKind::Data, at..pages_up(end))
+            };
+        }
+        Ok((self.kind, self.range.end))
+    }
+
+    /// What to announce now that `unit` is about to be read, so that a medium has the next
+    /// `AHEAD_BYTES` of the extent at hand under way.
+    fn announce(&mut self, unit: &Range<u64>, window_end: u64) -> Range<u64> {
+        if self.kind != ExtentKind::Data {
+            return 0..0;
+        }
+        let end = self
+            .range
+            .end
+            .min(self.disk_len)
+            .min(window_end)
+            .min(unit.end.saturating_add(AHEAD_BYTES));
+        let start = self.announced.max(unit.start);
+        self.announced = self.announced.max(end);
+        start..end.max(start)
+    }
+}
+
+/// Rounds up to whole pages; the last page below 2^64 stays short.
+pub(super) fn pages_up(offset: u64) -> u64 {
+    offset
+        .checked_next_multiple_of(REFINE_BYTES)
+        .unwrap_or(u64::MAX)
+}
+
+/// Bytes of one unit: both sides' buffers fit a core's second-level cache, so that bytes are
+/// compared before they leave it.
+pub(super) const UNIT_BYTES: u64 = 256 << 10;
+
+/// How far reads are announced ahead of the unit dealt.
+const AHEAD_BYTES: u64 = 4 << 20;

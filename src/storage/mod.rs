@@ -1,5 +1,7 @@
 //! Flat rows of bytes, and the folders they lie in. Knows nothing of formats.
 
+#[cfg(feature = "testing")]
+pub mod fault;
 mod file;
 mod folder;
 mod memory;

@@ -1,0 +1,312 @@
+//! The disk: folders, files and devices under one log.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::folder::FaultFolder;
+use super::handle::FaultStorage;
+use super::inject::{self, Call, Failure, Fault, Faults, Fired};
+use super::landing::Landing;
+use super::log::{Effect, Log, Op, OpKind, Outcome, SyncCall};
+use super::noise::Noise;
+use super::row::Row;
+use super::state::{FileId, State};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Access;
+
+/// Folders, files and devices in memory whose every change is logged, can be made to fail, and
+/// can be cut off by a crash. Clones show the same disk.
+#[derive(Debug, Clone)]
+pub struct FaultDisk {
+    shared: Arc<Mutex<Inner>>,
+}
+
+impl FaultDisk {
+    /// A disk without folders.
+    pub fn new() -> Self {
+        FaultDisk::holding(State::default(), 0)
+    }
+
+    pub(super) fn holding(state: State, next_file: u64) -> Self {
+        let inner = Inner {
+            start: state.clone(),
+            live: state,
+            ops: Vec::new(),
+            next_file,
+            faults: Faults::default(),
+            syncs: BTreeMap::new(),
+            policy: None,
+            unreadable: Vec::new(),
+            sync_failures: BTreeMap::new(),
+        };
+        FaultDisk {
+            shared: Arc::new(Mutex::new(inner)),
+        }
+    }
+
+    /// The folder at `path`; an empty one, durable at once, where there was none.
+    pub fn folder(&self, path: impl AsRef<Path>) -> FaultFolder {
+        let path: Arc<Path> = path.as_ref().into();
+        let mut inner = self.lock();
+        inner.start.add_folder(&path);
+        inner.live.add_folder(&path);
+        FaultFolder::new(self.clone(), path)
+    }
+
+    /// Puts a file there, as if it had always been there, making its folder; replaces one of
+    /// that name. Everything done before counts as durable from now on, as after
+    /// [`settle`](FaultDisk::settle).
+    pub fn put(&self, path: impl AsRef<Path>, contents: impl Into<Row>) {
+        let path = path.as_ref();
+        let folder = path.parent().unwrap_or(Path::new(""));
+        self.folder(folder);
+        let mut inner = self.lock();
+        let file = inner.new_file();
+        inner.live.put_row(file, contents.into());
+        inner
+            .live
+            .set_name(folder, path.file_name().unwrap_or_default().into(), file);
+        inner.settle();
+    }
+
+    /// Puts a device of fixed length there, in no folder, as [`put`](FaultDisk::put) does.
+    pub fn put_device(&self, path: impl AsRef<Path>, contents: impl Into<Row>) {
+        let mut inner = self.lock();
+        let file = inner.new_file();
+        inner.live.put_row(file, contents.into());
+        inner.live.add_device(path.as_ref().into(), file);
+        inner.settle();
+    }
+
+    /// Opens the file or device at `path`.
+    ///
+    /// # Errors
+    /// `NotFound`; what a [`Fault`] makes of it.
+    pub fn open(&self, path: impl AsRef<Path>, access: Access) -> Result<FaultStorage> {
+        let path = path.as_ref();
+        let mut inner = self.lock();
+        let late = inner.judge(OpKind::Open, path, 0..0)?;
+        let Some(file) = inner.live.find(path) else {
+            return Err(missing(path));
+        };
+        late.done()?;
+        let failures = inner.sync_failures.get(&file).copied().unwrap_or(0);
+        Ok(FaultStorage::new(
+            self.clone(),
+            file,
+            path.into(),
+            access,
+            failures,
+        ))
+    }
+
+    /// What the file or device at `path` holds now, durable or not; `None` where there is none.
+    pub fn row(&self, path: impl AsRef<Path>) -> Option<Row> {
+        let inner = self.lock();
+        let file = inner.live.find(path.as_ref())?;
+        inner.live.row(file).cloned()
+    }
+
+    /// The names in a folder now, durable or not.
+    pub fn names(&self, folder: impl AsRef<Path>) -> Vec<OsString> {
+        self.lock().live.names(folder.as_ref())
+    }
+
+    /// Writes a note into the log, so that a crash state can tell what had been reached.
+    pub fn note(&self, text: impl Into<String>) {
+        let text = text.into();
+        self.lock().log(
+            OpKind::Note,
+            Path::new(""),
+            Effect::Note(text),
+            Outcome::Done,
+        );
+    }
+
+    /// Makes everything durable as it is now and begins an empty log.
+    pub fn settle(&self) {
+        self.lock().settle();
+    }
+
+    /// Adds a rule that makes an operation fail.
+    pub fn fail(&self, fault: Fault) {
+        self.lock().faults.rules.push(fault);
+    }
+
+    /// Makes reads that touch `range` of the file or device at `path` fail with EIO.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn make_unreadable(&self, path: impl AsRef<Path>, range: Range<u64>) -> Result<()> {
+        let mut inner = self.lock();
+        let Some(file) = inner.live.find(path.as_ref()) else {
+            return Err(missing(path.as_ref()));
+        };
+        inner.unreadable.push((file, range));
+        Ok(())
+    }
+
+    /// What the rules made fail so far, in order.
+    pub fn fired(&self) -> Vec<Fired> {
+        self.lock().faults.fired.clone()
+    }
+
+    /// Takes away all rules, unreadable ranges and dropped syncs: the disk is sound again. What
+    /// a failed sync left in doubt stays in doubt.
+    pub fn heal(&self) {
+        let mut inner = self.lock();
+        inner.faults = Faults::default();
+        inner.unreadable.clear();
+        inner.policy = None;
+    }
+
+    /// Makes syncs that `dropped` accepts report success and do nothing. It must not use the
+    /// disk.
+    pub fn drop_syncs(&self, dropped: impl Fn(&SyncCall) -> bool + Send + Sync + 'static) {
+        self.lock().policy = Some(DropPolicy(Arc::new(dropped)));
+    }
+
+    /// What was done since the disk was last settled.
+    pub fn log(&self) -> Log {
+        let inner = self.lock();
+        Log {
+            start: inner.start.clone(),
+            ops: inner.ops.clone(),
+            next_file: inner.next_file,
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for FaultDisk {
+    fn default() -> Self {
+        FaultDisk::new()
+    }
+}
+
+/// All of a disk; one lock over it keeps the log in one order.
+#[derive(Debug)]
+pub(super) struct Inner {
+    start: State,
+    pub(super) live: State,
+    ops: Vec<Arc<Op>>,
+    next_file: u64,
+    faults: Faults,
+    syncs: BTreeMap<Arc<Path>, u64>,
+    policy: Option<DropPolicy>,
+    unreadable: Vec<(FileId, Range<u64>)>,
+    sync_failures: BTreeMap<FileId, u64>,
+}
+
+impl Inner {
+    pub(super) fn new_file(&mut self) -> FileId {
+        self.next_file += 1;
+        FileId(self.next_file)
+    }
+
+    fn settle(&mut self) {
+        self.start = self.live.clone();
+        self.ops.clear();
+        self.syncs.clear();
+    }
+
+    /// Asks the rules about a call; a failing one that changes things is logged.
+    pub(super) fn judge(&mut self, kind: OpKind, path: &Path, range: Range<u64>) -> Result<Late> {
+        let call = Call { kind, path, range };
+        match self.faults.judge(&call) {
+            None => Ok(Late(None)),
+            Some(Failure::Late) => Ok(Late(Some(inject::error(Failure::Late, &call)))),
+            Some(failure) => {
+                if kind.changes() {
+                    self.log(kind, path, Effect::Nothing, Outcome::Failed);
+                }
+                Err(inject::error(failure, &call))
+            }
+        }
+    }
+
+    /// As [`judge`](Inner::judge), but leaves it to the caller what the failure does.
+    pub(super) fn judge_open(
+        &mut self,
+        kind: OpKind,
+        path: &Path,
+        range: Range<u64>,
+    ) -> Option<(Failure, Error)> {
+        let call = Call { kind, path, range };
+        let failure = self.faults.judge(&call)?;
+        Some((failure, inject::error(failure, &call)))
+    }
+
+    /// Carries out and logs an operation.
+    pub(super) fn log(&mut self, kind: OpKind, path: &Path, effect: Effect, outcome: Outcome) {
+        let path = match self.ops.last() {
+            Some(last) if *last.path == *path => last.path.clone(),
+            _ => path.into(),
+        };
+        let number = self.ops.len();
+        let op = Op {
+            number,
+            kind,
+            path,
+            effect,
+            outcome,
+        };
+        self.live.apply(&op, &Landing::WHOLE, &Noise::none());
+        self.ops.push(Arc::new(op));
+    }
+
+    /// Whether the next sync of `path` really takes place.
+    pub(super) fn sync_outcome(&mut self, path: &Path) -> Outcome {
+        let nth = self.syncs.entry(path.into()).or_default();
+        *nth += 1;
+        let call = SyncCall {
+            path: path.to_owned(),
+            nth: *nth,
+        };
+        match &self.policy {
+            Some(DropPolicy(dropped)) if dropped(&call) => Outcome::Dropped,
+            _ => Outcome::Done,
+        }
+    }
+
+    pub(super) fn sync_failures(&mut self, file: FileId) -> &mut u64 {
+        self.sync_failures.entry(file).or_default()
+    }
+
+    pub(super) fn readable(&self, file: FileId, range: &Range<u64>) -> bool {
+        let meets = |bad: &Range<u64>| bad.start < range.end && range.start < bad.end;
+        !self
+            .unreadable
+            .iter()
+            .any(|(in_file, bad)| *in_file == file && meets(bad))
+    }
+}
+
+/// The error that a call reports although all was done, if any.
+#[must_use]
+pub(super) struct Late(Option<Error>);
+
+impl Late {
+    pub(super) fn done(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
+#[derive(Clone)]
+struct DropPolicy(Arc<dyn Fn(&SyncCall) -> bool + Send + Sync>);
+
+impl std::fmt::Debug for DropPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DropPolicy")
+    }
+}
+
+pub(super) fn missing(path: &Path) -> Error {
+    Error::new(ErrorKind::NotFound, "no such file").at_path(path)
+}

@@ -1,0 +1,226 @@
+//! An open file or device of a [`FaultDisk`].
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::Errno;
+
+use super::disk::{FaultDisk, Inner};
+use super::inject::Failure;
+use super::log::{Effect, OpKind, Outcome};
+use super::row::Patch;
+use super::state::FileId;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Access, Storage, past_end, poisoned, range_end};
+
+/// An open file or device of a [`FaultDisk`].
+#[derive(Debug)]
+pub struct FaultStorage {
+    disk: FaultDisk,
+    file: FileId,
+    path: Arc<Path>,
+    access: Access,
+    poisoned: AtomicBool,
+    /// How many syncs of the file had failed when it was opened: a later failure is told to
+    /// every handle once.
+    failures_seen: u64,
+}
+
+impl FaultStorage {
+    pub(super) fn new(
+        disk: FaultDisk,
+        file: FileId,
+        path: Arc<Path>,
+        access: Access,
+        failures_seen: u64,
+    ) -> Self {
+        FaultStorage {
+            disk,
+            file,
+            path,
+            access,
+            poisoned: AtomicBool::new(false),
+            failures_seen,
+        }
+    }
+
+    fn usable(&self) -> Result<()> {
+        if self.poisoned.load(Ordering::SeqCst) {
+            return Err(poisoned(&self.path));
+        }
+        Ok(())
+    }
+
+    fn writable(&self, kind: OpKind) -> Result<()> {
+        self.usable()?;
+        match self.access {
+            Access::Read => Err(Error::io(kind.operation(), Errno::BADF).at_path(&self.path)),
+            Access::Write => Ok(()),
+        }
+    }
+
+    fn row_len(&self, inner: &Inner) -> u64 {
+        inner.live.row(self.file).map_or(0, |row| row.len())
+    }
+
+    fn write(&self, kind: OpKind, patch: Patch) -> Result<()> {
+        let mut inner = self.disk.lock();
+        let range = patch.range.clone();
+        let len_before = self.row_len(&inner);
+        if range.end > len_before && inner.live.is_device(self.file) {
+            let full = Error::io(kind.operation(), Errno::NOSPC);
+            return Err(full.at_path(&self.path).at_offset(len_before));
+        }
+        let write = |patch| Effect::Write {
+            file: self.file,
+            patch,
+            len_before,
+        };
+        let Some((failure, error)) = inner.judge_open(kind, &self.path, range) else {
+            inner.log(kind, &self.path, write(patch), Outcome::Done);
+            return Ok(());
+        };
+        let (effect, outcome) = match failure {
+            Failure::Late => (write(patch), Outcome::Done),
+            Failure::Short => {
+                let half = patch.first_half().map_or(Effect::Nothing, write);
+                (half, Outcome::Failed)
+            }
+            _ => (Effect::Nothing, Outcome::Failed),
+        };
+        inner.log(kind, &self.path, effect, outcome);
+        Err(error)
+    }
+}
+
+impl Storage for FaultStorage {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.usable()?;
+        let mut inner = self.disk.lock();
+        inner.judge(OpKind::Len, &self.path, 0..0)?.done()?;
+        Ok(self.row_len(&inner))
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.usable()?;
+        let end = range_end(&self.path, offset, buf.len())?;
+        let mut inner = self.disk.lock();
+        inner.judge(OpKind::Read, &self.path, offset..end)?.done()?;
+        let len = self.row_len(&inner);
+        if end > len {
+            return Err(past_end(&self.path, end, len));
+        }
+        if !inner.readable(self.file, &(offset..end)) {
+            let unreadable = Error::io("read", Errno::IO);
+            return Err(unreadable.at_path(&self.path).at_offset(offset));
+        }
+        if let Some(row) = inner.live.row(self.file) {
+            row.read(buf, offset);
+        }
+        Ok(())
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.writable(OpKind::Write)?;
+        range_end(&self.path, offset, buf.len())?;
+        if buf.is_empty() {
+            return Ok(());
+        }
+        self.write(OpKind::Write, Patch::new(offset, buf))
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.writable(OpKind::SetLen)?;
+        let mut inner = self.disk.lock();
+        if inner.live.is_device(self.file) {
+            return Err(
+                Error::new(ErrorKind::Unsupported, "a device has a fixed length")
+                    .during(OpKind::SetLen.operation())
+                    .at_path(&self.path),
+            );
+        }
+        let late = inner.judge(OpKind::SetLen, &self.path, 0..0)?;
+        let (file, before) = (self.file, self.row_len(&inner));
+        let effect = Effect::SetLen {
+            file,
+            before,
+            after: len,
+        };
+        inner.log(OpKind::SetLen, &self.path, effect, Outcome::Done);
+        late.done()
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.usable()?;
+        let mut inner = self.disk.lock();
+        let effect = Effect::Sync { file: self.file };
+        let outcome = inner.sync_outcome(&self.path);
+        let fault = inner.judge_open(OpKind::Sync, &self.path, 0..0);
+        let told = *inner.sync_failures(self.file) == self.failures_seen;
+        let (outcome, error) = match fault {
+            Some((Failure::Late, error)) => (Outcome::Done, error),
+            Some((_, error)) => (Outcome::Failed, error),
+            None if told => {
+                inner.log(OpKind::Sync, &self.path, effect, outcome);
+                return Ok(());
+            }
+            None => (
+                Outcome::Failed,
+                Error::io("sync", Errno::IO).at_path(&self.path),
+            ),
+        };
+        *inner.sync_failures(self.file) += 1;
+        inner.log(OpKind::Sync, &self.path, effect, outcome);
+        self.poisoned.store(true, Ordering::SeqCst);
+        Err(error)
+    }
+
+    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        self.writable(OpKind::PunchHole)?;
+        let len = self.row_len(&self.disk.lock());
+        if range.start > range.end || range.end > len {
+            let outside = Error::new(ErrorKind::InvalidInput, "a hole must lie inside the file");
+            return Err(outside.at_path(&self.path).at_offset(range.end));
+        }
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.write(OpKind::PunchHole, Patch::hole(range))
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        self.usable()?;
+        let mut inner = self.disk.lock();
+        inner.judge(OpKind::NextData, &self.path, 0..0)?.done()?;
+        let len = self.row_len(&inner);
+        if inner.live.is_device(self.file) {
+            return Ok((offset < len).then_some(offset..len));
+        }
+        Ok(inner
+            .live
+            .row(self.file)
+            .and_then(|row| row.next_data(offset)))
+    }
+
+    fn reserve(&self, range: Range<u64>) -> Result<()> {
+        self.writable(OpKind::Reserve)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut inner = self.disk.lock();
+        let late = inner.judge(OpKind::Reserve, &self.path, range.clone())?;
+        inner.log(
+            OpKind::Reserve,
+            &self.path,
+            Effect::Reserve { range },
+            Outcome::Done,
+        );
+        late.done()
+    }
+}

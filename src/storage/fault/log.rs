@@ -1,0 +1,327 @@
+//! The one ordered log of everything that was done to a disk.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::row::Patch;
+use super::state::{FileId, State};
+
+/// What the code under test asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum OpKind {
+    /// A file or device was opened.
+    Open,
+    /// The length was asked for.
+    Len,
+    /// Bytes were read.
+    Read,
+    /// Data was looked for behind holes.
+    NextData,
+    /// The names in a folder were listed.
+    Names,
+    /// A file was created.
+    Create,
+    /// A file was renamed.
+    Rename,
+    /// A file was removed.
+    Remove,
+    /// Mode, owner and extended attributes were copied.
+    Attributes,
+    /// Bytes were written.
+    Write,
+    /// The length was changed.
+    SetLen,
+    /// A range was made to read as zeros.
+    PunchHole,
+    /// Space was reserved.
+    Reserve,
+    /// A file or device was synced.
+    Sync,
+    /// A folder was synced.
+    SyncFolder,
+    /// Not an operation: what [`FaultDisk::note`](super::FaultDisk::note) wrote into the log.
+    Note,
+}
+
+impl OpKind {
+    /// Whether it changes something or makes a change durable; only these are logged.
+    pub fn changes(self) -> bool {
+        use OpKind::{Len, Names, NextData, Note, Open, Read};
+        !matches!(self, Open | Len | Read | NextData | Names | Note)
+    }
+
+    /// Whether it makes earlier changes durable.
+    pub fn syncs(self) -> bool {
+        matches!(self, OpKind::Sync | OpKind::SyncFolder)
+    }
+
+    pub(super) fn operation(self) -> &'static str {
+        match self {
+            OpKind::Open => "open",
+            OpKind::Len => "ask for the length",
+            OpKind::Read => "read",
+            OpKind::NextData => "seek data",
+            OpKind::Names => "list folder",
+            OpKind::Create => "create",
+            OpKind::Rename => "rename",
+            OpKind::Remove => "remove",
+            OpKind::Attributes => "copy attributes",
+            OpKind::Write => "write",
+            OpKind::SetLen => "set the length",
+            OpKind::PunchHole => "punch a hole",
+            OpKind::Reserve => "reserve space",
+            OpKind::Sync => "sync",
+            OpKind::SyncFolder => "sync folder",
+            OpKind::Note => "note",
+        }
+    }
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It did what was asked, even where it then reported [`Failure::Late`](super::Failure::Late).
+    Done,
+    /// A sync that reported success and did nothing, as the test wished.
+    Dropped,
+    /// It reported an error, after doing nothing or a part.
+    Failed,
+}
+
+/// One logged operation.
+#[derive(Debug, Clone)]
+pub struct Op {
+    pub(super) number: usize,
+    pub(super) kind: OpKind,
+    pub(super) path: Arc<Path>,
+    pub(super) effect: Effect,
+    pub(super) outcome: Outcome,
+}
+
+impl Op {
+    /// Its place in the log, from 0.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// What was asked for.
+    pub fn kind(&self) -> OpKind {
+        self.kind
+    }
+
+    /// The file, by the name its handle was opened under, or the folder; empty for a note.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The new name, for a rename that was done.
+    pub fn renamed_to(&self) -> Option<PathBuf> {
+        match &self.effect {
+            Effect::Rename { folder, to, .. } => Some(folder.join(to)),
+            _ => None,
+        }
+    }
+
+    /// The bytes that it wrote, punched or reserved.
+    pub fn range(&self) -> Option<Range<u64>> {
+        match &self.effect {
+            Effect::Write { patch, .. } => Some(patch.range.clone()),
+            Effect::Reserve { range } => Some(range.clone()),
+            _ => None,
+        }
+    }
+
+    /// A copy of the bytes written; zeros for a hole, empty for all else.
+    pub fn written(&self) -> Vec<u8> {
+        match &self.effect {
+            Effect::Write { patch, .. } => patch.to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The text of a note.
+    pub fn note(&self) -> Option<&str> {
+        match &self.effect {
+            Effect::Note(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// How it ended.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    pub(super) fn file(&self) -> Option<FileId> {
+        match &self.effect {
+            Effect::Write { file, .. } | Effect::SetLen { file, .. } | Effect::Sync { file } => {
+                Some(*file)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn folder(&self) -> Option<&Arc<Path>> {
+        match &self.effect {
+            Effect::Create { folder, .. }
+            | Effect::Rename { folder, .. }
+            | Effect::Remove { folder, .. }
+            | Effect::SyncFolder { folder } => Some(folder),
+            _ => None,
+        }
+    }
+
+    /// Whether a crash can lose it.
+    pub(super) fn pends(&self) -> bool {
+        use Effect::{Create, Remove, Rename, SetLen, Write};
+        matches!(
+            self.effect,
+            Create { .. } | Rename { .. } | Remove { .. } | Write { .. } | SetLen { .. }
+        )
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind.operation();
+        match &self.effect {
+            Effect::Note(text) => return write!(f, "#{} note {text:?}", self.number),
+            Effect::SetLen { before, after, .. } => write!(
+                f,
+                "#{} {kind} {} from {before:#x} to {after:#x}",
+                self.number,
+                self.path.display(),
+            )?,
+            _ => write!(f, "#{} {kind} {}", self.number, self.path.display())?,
+        }
+        if let Some(range) = self.range() {
+            write!(f, " {:#x}..{:#x}", range.start, range.end)?;
+        }
+        if let Some(to) = self.renamed_to() {
+            write!(f, " to {}", to.display())?;
+        }
+        match self.outcome {
+            Outcome::Done => Ok(()),
+            Outcome::Dropped => f.write_str(" (dropped)"),
+            Outcome::Failed => f.write_str(" (failed)"),
+        }
+    }
+}
+
+/// What an operation did to the disk's contents.
+#[derive(Debug, Clone)]
+pub(super) enum Effect {
+    Nothing,
+    Create {
+        folder: Arc<Path>,
+        name: OsString,
+        file: FileId,
+    },
+    Rename {
+        folder: Arc<Path>,
+        to: OsString,
+        file: FileId,
+    },
+    Remove {
+        folder: Arc<Path>,
+        name: OsString,
+    },
+    Write {
+        file: FileId,
+        patch: Patch,
+        len_before: u64,
+    },
+    SetLen {
+        file: FileId,
+        before: u64,
+        after: u64,
+    },
+    Reserve {
+        range: Range<u64>,
+    },
+    Sync {
+        file: FileId,
+    },
+    SyncFolder {
+        folder: Arc<Path>,
+    },
+    Note(String),
+}
+
+/// One sync, named so that the same one can be found in another run of the same code.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SyncCall {
+    pub(super) path: PathBuf,
+    pub(super) nth: u64,
+}
+
+impl SyncCall {
+    /// The file, by the name its handle was opened under, or the folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which sync of this path it is, from 1.
+    pub fn nth(&self) -> u64 {
+        self.nth
+    }
+}
+
+impl fmt::Display for SyncCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sync {} of {}", self.nth, self.path.display())
+    }
+}
+
+/// What was done to a disk since it was last settled, in order.
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub(super) start: State,
+    pub(super) ops: Vec<Arc<Op>>,
+    pub(super) next_file: u64,
+}
+
+impl Log {
+    /// The operations, in order.
+    pub fn ops(&self) -> impl ExactSizeIterator<Item = &Op> {
+        self.ops.iter().map(|op| &**op)
+    }
+
+    /// How many operations there are.
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Whether nothing was done.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Every sync that reported success, to be dropped in turn in later runs.
+    pub fn syncs(&self) -> Vec<SyncCall> {
+        let mut counts = std::collections::BTreeMap::<&Path, u64>::new();
+        let mut syncs = Vec::new();
+        for op in self.ops().filter(|op| op.kind.syncs()) {
+            let nth = counts.entry(op.path()).or_default();
+            *nth += 1;
+            if op.outcome != Outcome::Failed {
+                syncs.push(SyncCall {
+                    path: op.path().to_owned(),
+                    nth: *nth,
+                });
+            }
+        }
+        syncs
+    }
+}
+
+impl fmt::Display for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ops().try_for_each(|op| writeln!(f, "{op}"))
+    }
+}

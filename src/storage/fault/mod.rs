@@ -1,0 +1,75 @@
+//! Storage that fails and crashes as a test wishes (feature `testing`).
+//!
+//! A [`FaultDisk`] holds folders, files and devices in memory and logs everything that is done
+//! to them. From the log, [`Crashes`] produces the states that a power cut may have left:
+//!
+//! - Between two syncs any subset of the writes may have landed, in any order. Of a write, each
+//!   512-byte sector may be old, new or garbage; bytes that were not written keep their value.
+//! - A length change is an operation of its own, also where a write extends a file: it may be
+//!   lost, or land before the data, and then new space reads as garbage or zeros.
+//! - A created file's name, a rename and a removal are durable after a sync of their folder;
+//!   until then each may be there or not. A rename never leaves a file with two names.
+//! - After a failed [`sync`](crate::storage::Storage::sync) the handle is poisoned, reads from a
+//!   fresh handle show what was written, and no later sync makes it durable: it must be written
+//!   again.
+//!
+//! A [`Fault`] makes the nth operation fail, [`FaultDisk::drop_syncs`] takes a barrier away, and
+//! [`Log::check`] holds the log against a rule such as [`NoRewrite`].
+//!
+//! # Examples
+//! A file replaced by a rename is whole after any crash, but only if it was synced first:
+//!
+//! ```
+//! use diskdelta::storage::fault::{FaultDisk, Row};
+//! use diskdelta::storage::Folder;
+//!
+//! fn replace(folder: &impl Folder, sync_first: bool) -> diskdelta::Result<()> {
+//!     let file = folder.create_new("new".as_ref())?;
+//!     file.write_all_at(b"new text", 0)?;
+//!     if sync_first {
+//!         file.sync()?;
+//!     }
+//!     folder.rename("new".as_ref(), "text".as_ref())?;
+//!     folder.sync()
+//! }
+//!
+//! fn survives(sync_first: bool) -> bool {
+//!     let disk = FaultDisk::new();
+//!     disk.put("/d/text", &b"old text"[..]);
+//!     replace(&disk.folder("/d"), sync_first).unwrap();
+//!     disk.note("replaced");
+//!     let (old, new) = (Row::from(&b"old text"[..]), Row::from(&b"new text"[..]));
+//!     let whole = disk.crashes().check(|state| match state.disk().row("/d/text") {
+//!         Some(row) if row == new => Ok(()),
+//!         Some(row) if row == old && !state.noted("replaced") => Ok(()),
+//!         row => Err(format!("the file holds {row:?}")),
+//!     });
+//!     whole.is_ok()
+//! }
+//!
+//! assert!(survives(true));
+//! assert!(!survives(false));
+//! ```
+
+mod crash;
+mod disk;
+mod folder;
+mod handle;
+mod inject;
+mod landing;
+mod log;
+mod noise;
+mod order;
+mod plan;
+mod replay;
+mod row;
+mod state;
+
+pub use crash::{Coverage, CrashState, Crashes};
+pub use disk::FaultDisk;
+pub use folder::FaultFolder;
+pub use handle::FaultStorage;
+pub use inject::{Call, Failure, Fault, Fired};
+pub use log::{Log, Op, OpKind, Outcome, SyncCall};
+pub use order::{NoRewrite, OrderRule, Step, SyncedBefore, Violation};
+pub use row::Row;

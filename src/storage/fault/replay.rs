@@ -1,0 +1,104 @@
+//! What is durable, and what may be, as a log goes on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::landing::Landing;
+use super::log::{Effect, Log, Op, OpKind, Outcome};
+use super::noise::Noise;
+use super::state::{FileId, State};
+
+/// The durable contents before some operation of a log, and what may or may not have landed on
+/// top of them.
+#[derive(Debug, Clone)]
+pub(super) struct Replay {
+    pub(super) durable: State,
+    pub(super) pending: Vec<Pending>,
+}
+
+/// An operation that is not folded into the durable contents yet.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    pub(super) op: Arc<Op>,
+    pub(super) hold: Hold,
+}
+
+/// What is known of a pending operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// The next sync makes it durable.
+    Open,
+    /// A sync of it failed: no later sync says anything about it.
+    Doomed,
+    /// Durable, but above a doomed one.
+    Sure,
+}
+
+impl Replay {
+    pub(super) fn new(log: &Log) -> Self {
+        Replay {
+            durable: log.start.clone(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// Whether `op` would make something durable, so that fewer states are possible after it.
+    pub(super) fn narrows(&self, op: &Op) -> bool {
+        let folds = |pending: &Pending| pending.hold == Hold::Open && covers(op, &pending.op);
+        op.outcome == Outcome::Done && op.kind.syncs() && self.pending.iter().any(folds)
+    }
+
+    pub(super) fn step(&mut self, op: &Arc<Op>) {
+        if op.pends() {
+            if let Effect::Create { file, .. } = &op.effect {
+                // The file itself is there at once: without a durable name nobody sees it.
+                self.durable.row_mut(*file);
+            }
+            let (op, hold) = (op.clone(), Hold::Open);
+            self.pending.push(Pending { op, hold });
+            return;
+        }
+        match (op.kind, op.outcome) {
+            (OpKind::Sync | OpKind::SyncFolder, Outcome::Done) => self.fold(op),
+            (OpKind::Sync, Outcome::Failed) => {
+                let lost =
+                    |pending: &&mut Pending| pending.hold == Hold::Open && covers(op, &pending.op);
+                let lost = self.pending.iter_mut().filter(lost);
+                lost.for_each(|pending| pending.hold = Hold::Doomed);
+            }
+            _ => {}
+        }
+    }
+
+    fn fold(&mut self, sync: &Op) {
+        let mut doomed = BTreeSet::<FileId>::new();
+        let durable = &mut self.durable;
+        let nothing = Noise::none();
+        self.pending.retain_mut(|pending| {
+            if !covers(sync, &pending.op) {
+                return true;
+            }
+            let file = pending.op.file();
+            if pending.hold == Hold::Doomed {
+                doomed.extend(file);
+            }
+            if file.is_some_and(|file| doomed.contains(&file)) {
+                if pending.hold == Hold::Open {
+                    pending.hold = Hold::Sure;
+                }
+                return true;
+            }
+            durable.apply(&pending.op, &Landing::WHOLE, &nothing);
+            false
+        });
+    }
+}
+
+/// Whether a sync makes an operation durable: data and length by the file, names by the folder.
+fn covers(sync: &Op, op: &Op) -> bool {
+    match &sync.effect {
+        Effect::Sync { file } => op.file() == Some(*file),
+        Effect::SyncFolder { folder } => op.folder() == Some(folder),
+        _ => false,
+    }
+}

@@ -1,0 +1,126 @@
+//! What a disk holds at one moment: files, their names, devices.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::landing::Landing;
+use super::log::{Effect, Op};
+use super::noise::Noise;
+use super::row::Row;
+
+/// A file itself, whatever its name is or was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct FileId(pub(super) u64);
+
+/// Files, names and devices; clones are cheap and share everything.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
+    files: BTreeMap<FileId, Arc<Row>>,
+    folders: BTreeMap<Arc<Path>, Arc<BTreeMap<OsString, FileId>>>,
+    devices: Arc<BTreeMap<Arc<Path>, FileId>>,
+}
+
+impl State {
+    pub(super) fn row(&self, file: FileId) -> Option<&Row> {
+        self.files.get(&file).map(|row| &**row)
+    }
+
+    pub(super) fn row_mut(&mut self, file: FileId) -> &mut Row {
+        Arc::make_mut(self.files.entry(file).or_default())
+    }
+
+    pub(super) fn put_row(&mut self, file: FileId, row: Row) {
+        self.files.insert(file, Arc::new(row));
+    }
+
+    pub(super) fn add_folder(&mut self, path: &Arc<Path>) {
+        self.folders.entry(path.clone()).or_default();
+    }
+
+    pub(super) fn names(&self, folder: &Path) -> Vec<OsString> {
+        let names = self.folders.get(folder).into_iter();
+        names.flat_map(|names| names.keys().cloned()).collect()
+    }
+
+    pub(super) fn named(&self, folder: &Path, name: &OsStr) -> Option<FileId> {
+        self.folders.get(folder)?.get(name).copied()
+    }
+
+    pub(super) fn set_name(&mut self, folder: &Path, name: OsString, file: FileId) {
+        if let Some(names) = self.folders.get_mut(folder) {
+            Arc::make_mut(names).insert(name, file);
+        }
+    }
+
+    pub(super) fn device(&self, path: &Path) -> Option<FileId> {
+        self.devices.get(path).copied()
+    }
+
+    pub(super) fn is_device(&self, file: FileId) -> bool {
+        self.devices.values().any(|&device| device == file)
+    }
+
+    pub(super) fn add_device(&mut self, path: Arc<Path>, file: FileId) {
+        Arc::make_mut(&mut self.devices).insert(path, file);
+    }
+
+    /// The file or device at a path.
+    pub(super) fn find(&self, path: &Path) -> Option<FileId> {
+        self.device(path).or_else(|| {
+            let (folder, name) = (path.parent()?, path.file_name()?);
+            self.named(folder, name)
+        })
+    }
+
+    /// Lets an operation land as `landing` says.
+    pub(super) fn apply(&mut self, op: &Op, landing: &Landing, noise: &Noise) {
+        if *landing == Landing::LOST {
+            return;
+        }
+        match &op.effect {
+            Effect::Create { folder, name, file } => {
+                self.set_name(folder, name.clone(), *file);
+            }
+            Effect::Rename {
+                folder, to, file, ..
+            } => {
+                if let Some(names) = self.folders.get_mut(folder) {
+                    let names = Arc::make_mut(names);
+                    // Where an earlier rename was lost, the file still has an older name: a
+                    // rename never leaves it with two.
+                    names.retain(|_, named| named != file);
+                    names.insert(to.clone(), *file);
+                }
+            }
+            Effect::Remove { folder, name } => {
+                if let Some(names) = self.folders.get_mut(folder) {
+                    Arc::make_mut(names).remove(name);
+                }
+            }
+            Effect::Write {
+                file,
+                patch,
+                len_before,
+            } => landing.write(self.row_mut(*file), patch, *len_before, noise),
+            Effect::SetLen { file, after, .. } => {
+                landing.set_len(self.row_mut(*file), *after, noise);
+            }
+            Effect::Nothing
+            | Effect::Reserve { .. }
+            | Effect::Sync { .. }
+            | Effect::SyncFolder { .. }
+            | Effect::Note(_) => {}
+        }
+    }
+
+    /// Forgets files that no name refers to, as a restart does.
+    pub(super) fn restart(&mut self) {
+        let named = self.folders.values().flat_map(|names| names.values());
+        let kept: BTreeSet<FileId> = named.chain(self.devices.values()).copied().collect();
+        if kept.len() < self.files.len() {
+            self.files.retain(|file, _| kept.contains(file));
+        }
+    }
+}

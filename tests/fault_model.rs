@@ -1,0 +1,488 @@
+//! What the crash harness's model allows and what it does not.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::Path;
+
+use diskdelta::storage::fault::{
+    Failure, Fault, FaultDisk, FaultStorage, NoRewrite, OpKind, Outcome, Row, Step, SyncedBefore,
+};
+use diskdelta::storage::{Access, Folder, Storage};
+use diskdelta::{ErrorKind, Result};
+
+#[test]
+fn every_subset_of_unsynced_writes_may_have_landed() {
+    let (disk, file) = file_of(&[b'o'; 2048]);
+    for at in [0, 512, 1024, 1536] {
+        file.write_all_at(&[b'n'; 512], at).unwrap();
+    }
+    let seen: BTreeSet<String> = contents(&disk, "/d/f")
+        .iter()
+        .map(|bytes| bytes.chunks(512).map(kind_of_sector).collect())
+        .collect();
+    let every: BTreeSet<String> = (0..81)
+        .map(|n: usize| {
+            (0..4)
+                .map(|at| b"ong"[n / 3usize.pow(at) % 3] as char)
+                .collect()
+        })
+        .collect();
+    assert_eq!(seen, every);
+}
+
+#[test]
+fn writes_before_a_sync_are_in_every_later_state() {
+    let (disk, file) = file_of(&[b'o'; 1024]);
+    file.write_all_at(&[b'n'; 512], 0).unwrap();
+    file.sync().unwrap();
+    disk.note("synced");
+    file.write_all_at(&[b'n'; 512], 512).unwrap();
+    disk.crashes()
+        .check(|state| {
+            let bytes = bytes_of(state.disk(), "/d/f");
+            if state.noted("synced") && bytes[..512] != [b'n'; 512] {
+                Err("lost")
+            } else {
+                Ok(())
+            }
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_sync_of_one_file_says_nothing_of_another() {
+    let disk = FaultDisk::new();
+    disk.put("/d/a", vec![b'o'; 512]);
+    disk.put("/d/b", vec![b'o'; 512]);
+    let (a, b) = (open(&disk, "/d/a"), open(&disk, "/d/b"));
+    a.write_all_at(&[b'n'; 512], 0).unwrap();
+    b.write_all_at(&[b'n'; 512], 0).unwrap();
+    b.sync().unwrap();
+    disk.note("b synced");
+    let last: Vec<_> = disk
+        .crashes()
+        .states()
+        .filter(|state| state.cut() == 4)
+        .collect();
+    assert!(
+        last.iter()
+            .all(|state| bytes_of(state.disk(), "/d/b") == [b'n'; 512])
+    );
+    assert!(
+        last.iter()
+            .any(|state| bytes_of(state.disk(), "/d/a") == [b'o'; 512])
+    );
+}
+
+#[test]
+fn bytes_beside_a_short_write_keep_their_value() {
+    let (disk, file) = file_of(&[b'o'; 4096]);
+    file.write_all_at(&[b'n'; 700], 300).unwrap();
+    let seen = contents(&disk, "/d/f");
+    for bytes in &seen {
+        assert!(
+            bytes[..300]
+                .iter()
+                .chain(&bytes[1000..])
+                .all(|&byte| byte == b'o')
+        );
+    }
+    // Sectors of the write are torn apart from each other, and garbage shows.
+    assert!(
+        seen.iter()
+            .any(|b| b[300..512] == [b'n'; 212] && b[512..1000] == [b'o'; 488])
+    );
+    assert!(seen.iter().any(|b| kind_of_sector(&b[300..512]) == 'g'));
+}
+
+#[test]
+fn a_length_may_be_lost_or_come_before_its_data() {
+    let (disk, file) = file_of(&[b'o'; 512]);
+    file.write_all_at(&[b'n'; 1024], 512).unwrap();
+    let seen = contents(&disk, "/d/f");
+    let has = |bytes: &[&[u8]]| seen.contains(&bytes.concat());
+    assert!(has(&[&[b'o'; 512]]));
+    assert!(has(&[&[b'o'; 512], &[b'n'; 1024]]));
+    assert!(
+        has(&[&[b'o'; 512], &[b'n'; 512]]),
+        "length of the part that landed"
+    );
+    assert!(has(&[&[b'o'; 512], &[0; 1024]]), "length without data");
+    assert!(
+        seen.iter()
+            .any(|b| b.len() == 1536 && kind_of_sector(&b[1024..]) == 'g')
+    );
+}
+
+#[test]
+fn new_space_of_a_lone_length_change_reads_as_garbage_until_it_is_synced() {
+    let (disk, file) = file_of(b"");
+    file.set_len(8192).unwrap();
+    let seen = contents(&disk, "/d/f");
+    assert_eq!(seen.len(), 3);
+    assert!(seen.contains(&vec![]) && seen.contains(&vec![0; 8192]));
+    file.sync().unwrap();
+    disk.note("synced");
+    let end = disk.log().len();
+    let last: Vec<_> = disk.crashes().states_at(end).collect();
+    assert_eq!(last.len(), 1);
+    assert_eq!(bytes_of(last[0].disk(), "/d/f"), vec![0; 8192]);
+}
+
+#[test]
+fn names_change_one_by_one_until_their_folder_is_synced() {
+    let disk = FaultDisk::new();
+    disk.put("/d/old", &b"old"[..]);
+    disk.put("/d/gone", &b"gone"[..]);
+    let folder = disk.folder("/d");
+    let new = folder.create_new(name("new")).unwrap();
+    new.write_all_at(b"new", 0).unwrap();
+    new.sync().unwrap();
+    folder.rename(name("new"), name("old")).unwrap();
+    folder.remove(name("gone")).unwrap();
+    let seen: BTreeSet<String> = disk
+        .crashes()
+        .states_at(disk.log().len())
+        .map(|state| {
+            let names = state.disk().names("/d").into_iter();
+            let text = |name: &OsStr| {
+                let bytes = bytes_of(state.disk(), &format!("/d/{}", name.display()));
+                format!("{}={} ", name.display(), String::from_utf8_lossy(&bytes))
+            };
+            names.map(|name| text(&name)).collect::<String>()
+        })
+        .collect();
+    let all = ["", "gone=gone "].iter().flat_map(|gone| {
+        ["old=old ", "new=new old=old ", "old=new "].map(|rest| format!("{gone}{rest}"))
+    });
+    assert_eq!(seen, all.collect());
+    folder.sync().unwrap();
+    assert_eq!(disk.crashes().states_at(disk.log().len()).count(), 1);
+}
+
+#[test]
+fn a_file_renamed_twice_never_has_two_names() {
+    let disk = FaultDisk::new();
+    disk.put("/d/a", &b"text"[..]);
+    let folder = disk.folder("/d");
+    folder.rename(name("a"), name("b")).unwrap();
+    folder.rename(name("b"), name("c")).unwrap();
+    for state in disk.crashes().states() {
+        assert_eq!(state.disk().names("/d").len(), 1, "{state}");
+    }
+}
+
+#[test]
+fn an_open_file_outlives_its_name_but_not_the_restart() {
+    let (disk, file) = file_of(b"text");
+    let folder = disk.folder("/d");
+    folder.remove(name("f")).unwrap();
+    file.write_all_at(b"more", 4).unwrap();
+    assert_eq!(file.len().unwrap(), 8);
+    folder.sync().unwrap();
+    file.sync().unwrap();
+    let states: Vec<_> = disk.crashes().states_at(disk.log().len()).collect();
+    assert!(
+        states
+            .iter()
+            .all(|state| state.disk().row("/d/f").is_none())
+    );
+}
+
+#[test]
+fn a_failed_sync_poisons_the_handle_and_leaves_its_writes_in_doubt_for_ever() {
+    let (disk, file) = file_of(&[b'o'; 512]);
+    let other = open(&disk, "/d/f");
+    file.write_all_at(&[b'n'; 512], 0).unwrap();
+    disk.fail(Fault::nth(1).on(|call| call.kind == OpKind::Sync));
+    assert_eq!(file.sync().unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(file.len().unwrap_err().kind(), ErrorKind::Poisoned);
+    // A handle that was open is told too, once; a fresh one is not.
+    assert_eq!(other.sync().unwrap_err().kind(), ErrorKind::Io);
+    let fresh = open(&disk, "/d/f");
+    fresh.sync().unwrap();
+    assert_eq!(bytes_of(&disk, "/d/f"), [b'n'; 512]);
+    let end = |disk: &FaultDisk| -> BTreeSet<char> {
+        let crashes = disk.crashes();
+        let states = crashes.states_at(disk.log().len());
+        states
+            .map(|state| kind_of_sector(&bytes_of(state.disk(), "/d/f")))
+            .collect()
+    };
+    assert_eq!(end(&disk), BTreeSet::from(['g', 'n', 'o']));
+    // Written again and synced it is certain.
+    fresh.write_all_at(&[b'n'; 512], 0).unwrap();
+    fresh.sync().unwrap();
+    assert_eq!(end(&disk), BTreeSet::from(['n']));
+}
+
+#[test]
+fn garbage_is_the_same_for_the_same_seed_and_never_old_or_new() {
+    let (disk, file) = file_of(&[0; 4096]);
+    file.write_all_at(&[1; 3], 100).unwrap();
+    file.write_all_at(&[2; 2048], 1024).unwrap();
+    let run = |seed| -> Vec<Vec<u8>> {
+        let crashes = disk.crashes().with_seed(seed);
+        let bytes = crashes.states().map(|state| bytes_of(state.disk(), "/d/f"));
+        bytes.collect()
+    };
+    assert_eq!(run(5), run(5));
+    assert_ne!(run(5), run(6));
+}
+
+#[test]
+fn crash_states_share_nothing_that_can_be_changed() {
+    let (disk, file) = file_of(&[b'o'; 8192]);
+    file.write_all_at(&[b'n'; 4096], 0).unwrap();
+    let before = contents(&disk, "/d/f");
+    for state in disk.crashes().states() {
+        let file = open(state.disk(), "/d/f");
+        file.write_all_at(&[b'x'; 8192], 0).unwrap();
+        file.set_len(1).unwrap();
+    }
+    assert_eq!(contents(&disk, "/d/f"), before);
+    assert_eq!(disk.log().len(), 1);
+}
+
+#[test]
+fn a_megabyte_write_is_torn_in_several_ways_without_being_copied() {
+    let disk = FaultDisk::new();
+    disk.put_device("/dev/x", vec![b'o'; 2 << 20]);
+    let device = open(&disk, "/dev/x");
+    device.write_all_at(&vec![b'n'; 1 << 20], 0).unwrap();
+    device.write_all_at(&vec![b'n'; 1 << 20], 1 << 20).unwrap();
+    let coverage = disk.crashes().coverage();
+    assert_eq!((coverage.cuts, coverage.exhaustive_cuts), (1, 1));
+    assert!(coverage.states > 100);
+    for state in disk.crashes().states() {
+        assert_eq!(
+            state.disk().row("/dev/x").map(|row| row.len()),
+            Some(2 << 20)
+        );
+    }
+}
+
+#[test]
+fn a_crash_after_a_killed_process_still_loses_what_that_process_did_not_sync() {
+    let (disk, file) = file_of(&[b'o'; 1024]);
+    disk.fail(Fault::nth(2).and_all_later());
+    file.write_all_at(&[b'n'; 512], 0).unwrap();
+    assert!(file.sync().is_err());
+    disk.heal();
+    let next_process = open(&disk, "/d/f");
+    assert_eq!(bytes_of(&disk, "/d/f")[..512], [b'n'; 512]);
+    next_process.write_all_at(&[b'n'; 512], 512).unwrap();
+    let seen = contents(&disk, "/d/f");
+    assert!(seen.contains(&[[b'o'; 512], [b'n'; 512]].concat()));
+}
+
+#[test]
+fn the_nth_operation_fails_once_or_from_then_on() {
+    let work = |disk: &FaultDisk| -> Result<()> {
+        let folder = disk.folder("/d");
+        let file = folder.create_new(name("f"))?;
+        file.write_all_at(&[1; 2048], 0)?;
+        file.set_len(1000)?;
+        file.reserve(0..4096)?;
+        file.punch_hole(0..100)?;
+        file.sync()?;
+        folder.rename(name("f"), name("g"))?;
+        folder.copy_attributes(name("g"), name("g"))?;
+        folder.remove(name("g"))?;
+        folder.sync()
+    };
+    let mut failed = Vec::new();
+    for nth in 1.. {
+        let disk = FaultDisk::new();
+        disk.fail(Fault::nth(nth));
+        let result = work(&disk);
+        let Some(fired) = disk.fired().pop() else {
+            result.unwrap();
+            break;
+        };
+        let error = result.unwrap_err();
+        assert!(
+            error.path().is_some() && error.operation().is_some(),
+            "{error}"
+        );
+        assert_eq!(
+            disk.log().ops().last().map(|op| op.outcome()),
+            Some(Outcome::Failed)
+        );
+        failed.push(fired.kind);
+    }
+    use OpKind::*;
+    let all = [
+        Create, Write, SetLen, Reserve, PunchHole, Sync, Rename, Attributes, Remove, SyncFolder,
+    ];
+    assert_eq!(failed, all);
+}
+
+#[test]
+fn failures_do_nothing_a_part_or_all_as_they_say() {
+    let outcome = |failure| {
+        let (disk, file) = file_of(&[b'o'; 2048]);
+        disk.fail(Fault::nth(1).with_failure(failure));
+        let error = file.write_all_at(&[b'n'; 2048], 0).unwrap_err();
+        (
+            error.kind(),
+            bytes_of(&disk, "/d/f")
+                .iter()
+                .filter(|&&byte| byte == b'n')
+                .count(),
+        )
+    };
+    assert_eq!(outcome(Failure::Io), (ErrorKind::Io, 0));
+    assert_eq!(outcome(Failure::NoSpace), (ErrorKind::NoSpace, 0));
+    assert_eq!(outcome(Failure::Short), (ErrorKind::NoSpace, 1024));
+    assert_eq!(outcome(Failure::Late), (ErrorKind::Io, 2048));
+}
+
+#[test]
+fn reads_fail_where_a_range_is_unreadable_and_only_there() {
+    let (disk, file) = file_of(&[7; 4096]);
+    disk.make_unreadable("/d/f", 1024..1536).unwrap();
+    let mut buf = [0; 512];
+    file.read_exact_at(&mut buf, 512).unwrap();
+    let error = file.read_exact_at(&mut buf, 1535).unwrap_err();
+    assert_eq!((error.kind(), error.offset()), (ErrorKind::Io, Some(1535)));
+    disk.heal();
+    file.read_exact_at(&mut buf, 1535).unwrap();
+    assert!(disk.make_unreadable("/d/none", 0..1).is_err());
+}
+
+#[test]
+fn a_device_keeps_its_length_and_has_no_holes() {
+    let disk = FaultDisk::new();
+    disk.put_device("/dev/x", Row::zeros(1 << 20));
+    let device = open(&disk, "/dev/x");
+    assert_eq!(
+        device.set_len(5).unwrap_err().kind(),
+        ErrorKind::Unsupported
+    );
+    let past_end = device.write_all_at(&[1; 2], (1 << 20) - 1).unwrap_err();
+    assert_eq!(past_end.kind(), ErrorKind::NoSpace);
+    assert_eq!(device.next_data(5).unwrap(), Some(5..1 << 20));
+    assert!(disk.names("/dev").is_empty());
+}
+
+#[test]
+fn a_handle_opened_for_reading_cannot_change_anything() {
+    let (disk, _) = file_of(b"text");
+    let file = disk.open("/d/f", Access::Read).unwrap();
+    assert!(file.write_all_at(b"x", 0).is_err());
+    assert!(file.set_len(0).is_err());
+    assert!(file.punch_hole(0..1).is_err());
+    assert!(disk.log().is_empty());
+}
+
+#[test]
+fn a_dropped_sync_reports_success_and_makes_nothing_durable() {
+    let (disk, file) = file_of(&[b'o'; 512]);
+    disk.drop_syncs(|sync| sync.path() == Path::new("/d/f") && sync.nth() == 1);
+    file.write_all_at(&[b'n'; 512], 0).unwrap();
+    file.sync().unwrap();
+    assert!(contents(&disk, "/d/f").contains(&vec![b'o'; 512]));
+    file.sync().unwrap();
+    assert_eq!(disk.crashes().states_at(3).count(), 1);
+}
+
+#[test]
+fn writing_the_same_bytes_twice_between_syncs_breaks_a_rule() {
+    let run = |second: u64, sync: bool| {
+        let (disk, file) = file_of(&[0; 4096]);
+        file.write_all_at(&[1; 100], 0).unwrap();
+        if sync {
+            file.sync().unwrap();
+        }
+        file.write_all_at(&[2; 100], second).unwrap();
+        disk.log().check(NoRewrite::new())
+    };
+    run(100, false).unwrap();
+    run(99, true).unwrap();
+    let violation = run(99, false).unwrap_err().to_string();
+    assert!(
+        violation.contains("0x63..0xc7 meets 0x0..0x64"),
+        "{violation}"
+    );
+    assert!(violation.contains("#1 write /d/f"), "{violation}");
+}
+
+#[test]
+fn touching_a_target_before_its_stage_is_durable_breaks_a_rule() {
+    let run = |sync_stage: bool, sync_folder: bool| {
+        let (disk, target) = file_of(&[0; 4096]);
+        let folder = disk.folder("/d");
+        let stage = folder.create_new(name("stage")).unwrap();
+        stage.write_all_at(&[1; 100], 0).unwrap();
+        if sync_stage {
+            stage.sync().unwrap();
+        }
+        if sync_folder {
+            folder.sync().unwrap();
+        }
+        target.write_all_at(&[1; 100], 0).unwrap();
+        let stage = |path: &Path| path.ends_with("stage");
+        disk.log()
+            .check(SyncedBefore::new(stage, |path| path.ends_with("f")))
+    };
+    run(true, true).unwrap();
+    assert!(run(false, true).is_err());
+    assert!(run(true, false).is_err());
+}
+
+#[test]
+fn a_rule_of_ones_own_sees_what_is_durable_before_each_operation() {
+    let (disk, file) = file_of(b"old");
+    file.write_all_at(b"new", 0).unwrap();
+    file.sync().unwrap();
+    disk.note("end");
+    let mut seen = Vec::new();
+    let rule = |step: &Step<'_>| {
+        let durable = step.durable("/d/f").map(Row::to_vec).unwrap_or_default();
+        seen.push((
+            String::from_utf8_lossy(&durable).into_owned(),
+            step.in_doubt("/d/f"),
+        ));
+        Ok(())
+    };
+    disk.log().check(rule).unwrap();
+    let expected = [("old", false), ("old", true), ("new", false)];
+    assert_eq!(seen, expected.map(|(text, doubt)| (text.to_owned(), doubt)));
+}
+
+fn name(name: &str) -> &OsStr {
+    OsStr::new(name)
+}
+
+fn open(disk: &FaultDisk, path: &str) -> FaultStorage {
+    disk.open(path, Access::Write).unwrap()
+}
+
+fn file_of(bytes: &[u8]) -> (FaultDisk, FaultStorage) {
+    let disk = FaultDisk::new();
+    disk.put("/d/f", bytes);
+    let file = open(&disk, "/d/f");
+    (disk, file)
+}
+
+fn bytes_of(disk: &FaultDisk, path: &str) -> Vec<u8> {
+    disk.row(path).map(|row| row.to_vec()).unwrap_or_default()
+}
+
+/// All contents of a file that a crash at the end may leave.
+fn contents(disk: &FaultDisk, path: &str) -> BTreeSet<Vec<u8>> {
+    let crashes = disk.crashes();
+    let states = crashes.states_at(disk.log().len());
+    states.map(|state| bytes_of(state.disk(), path)).collect()
+}
+
+/// `o`ld, `n`ew, or `g`arbage through and through.
+fn kind_of_sector(bytes: &[u8]) -> char {
+    match bytes.first() {
+        Some(b'o') if bytes.iter().all(|&byte| byte == b'o') => 'o',
+        Some(b'n') if bytes.iter().all(|&byte| byte == b'n') => 'n',
+        _ => 'g',
+    }
+}

@@ -6,6 +6,7 @@ mod file;
 mod folder;
 mod memory;
 mod place;
+mod mmap;
 
 use std::ops::Range;
 use std::path::Path;
@@ -16,6 +17,7 @@ pub use file::FileStorage;
 pub use folder::{Access, Folder, HostFolder};
 pub use memory::{MemoryFolder, MemoryStorage};
 pub use place::Place;
+pub use mmap::Mmap;
 
 /// A flat row of bytes that many threads may use at once.
 ///
@@ -89,6 +91,11 @@ pub trait Storage: Send + Sync {
     /// `NoSpace`, `Io`, `Poisoned`.
     fn reserve(&self, _range: Range<u64>) -> Result<()> {
         Ok(())
+    }
+
+    /// All bytes at once, where they lie in memory and nothing changes them.
+    fn mapped(&self) -> Option<&[u8]> {
+        None
     }
 
     /// Drops cached pages of `range`, so that the next read comes from the medium. A hint.

@@ -1,0 +1,128 @@
+//! Files that nothing else changes, read through a memory map.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::{Storage, past_end, range_end};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A file mapped into memory for reading, as long as it was when it was opened.
+///
+/// For manifests, and for images that the caller knows nobody changes. Nothing else may write to
+/// the mapped part of the file or truncate it while this lives: changed bytes would be seen in the
+/// middle of a read, and touching a page that was cut off kills the process. Bytes appended later
+/// do no harm and are not seen.
+#[derive(Debug)]
+pub struct Mmap {
+    path: PathBuf,
+    map: memmap2::Mmap,
+}
+
+impl Mmap {
+    /// Maps the file at `path`, which must be a regular file.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`; `InvalidInput` for anything but a regular file.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let file = File::open(&path).map_err(|e| Error::io("open", e).at_path(&path))?;
+        let metadata = file
+            .metadata()
+            .map_err(|e| Error::io("ask for the length", e).at_path(&path))?;
+        if !metadata.is_file() {
+            let message = "only a regular file can be mapped";
+            return Err(Error::new(ErrorKind::InvalidInput, message).at_path(path));
+        }
+        // SAFETY: the caller promises, as said above, that the file keeps its bytes and its length
+        // while the map lives. Every reader treats the bytes as hostile and checks them first.
+        let map =
+            unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("map", e).at_path(&path))?;
+        Ok(Mmap { path, map })
+    }
+
+    fn refuse(&self) -> Error {
+        Error::new(ErrorKind::Unsupported, "a mapped file is for reading only").at_path(&self.path)
+    }
+}
+
+impl Storage for Mmap {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.map.len() as u64)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let end = range_end(&self.path, offset, buf.len())?;
+        let from = usize::try_from(offset).ok();
+        let rest = from.and_then(|from| self.map.get(from..));
+        match rest.and_then(|rest| rest.get(..buf.len())) {
+            Some(bytes) => buf.copy_from_slice(bytes),
+            None => return Err(past_end(&self.path, end, self.map.len() as u64)),
+        }
+        Ok(())
+    }
+
+    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> Result<()> {
+        Err(self.refuse())
+    }
+
+    fn set_len(&self, _len: u64) -> Result<()> {
+        Err(self.refuse())
+    }
+
+    fn sync(&self) -> Result<()> {
+        Err(self.refuse())
+    }
+
+    fn punch_hole(&self, _range: Range<u64>) -> Result<()> {
+        Err(self.refuse())
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        let len = self.map.len() as u64;
+        Ok((offset < len).then_some(offset..len))
+    }
+
+    fn mapped(&self) -> Option<&[u8]> {
+        Some(&self.map)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_file_reads_as_it_is_and_cannot_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, b"0123456789").unwrap();
+        let map = Mmap::open(&path).unwrap();
+        let mut buf = [0; 4];
+        map.read_exact_at(&mut buf, 6).unwrap();
+        assert_eq!(&buf, b"6789");
+        let short = map.read_exact_at(&mut buf, 7).unwrap_err();
+        assert_eq!(short.kind(), ErrorKind::Io);
+        assert!(map.read_exact_at(&mut buf, u64::MAX).is_err());
+        assert_eq!(
+            map.write_all_at(b"x", 0).unwrap_err().kind(),
+            ErrorKind::Unsupported
+        );
+        assert_eq!(map.next_data(3).unwrap(), Some(3..10));
+        assert_eq!(map.mapped(), Some(&b"0123456789"[..]));
+    }
+
+    #[test]
+    fn an_empty_file_maps_and_a_folder_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("empty");
+        std::fs::write(&path, b"").unwrap();
+        assert!(Mmap::open(&path).unwrap().is_empty().unwrap());
+        assert!(Mmap::open(folder.path()).is_err());
+    }
+}

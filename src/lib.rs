@@ -8,6 +8,7 @@ pub mod diff;
 pub mod error;
 pub mod image;
 pub mod limits;
+pub mod manifest;
 pub mod storage;
 pub mod units;
 

@@ -1,8 +1,10 @@
-//! What differs between two images, and where.
+//! What differs between two images or manifests, and where.
 
 mod collect;
 mod compare;
 mod feed;
+mod manifests;
 
 pub use collect::images;
 pub use compare::{CompareOptions, CompareReport, Content, Difference, compare};
+pub use manifests::{ManifestDiff, kept_manifest, manifests};

@@ -5,8 +5,8 @@ pub mod fault;
 mod file;
 mod folder;
 mod memory;
-mod place;
 mod mmap;
+mod place;
 
 use std::ops::Range;
 use std::path::Path;
@@ -16,8 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub use file::FileStorage;
 pub use folder::{Access, Folder, HostFolder};
 pub use memory::{MemoryFolder, MemoryStorage};
-pub use place::Place;
 pub use mmap::Mmap;
+pub use place::Place;
 
 /// A flat row of bytes that many threads may use at once.
 ///

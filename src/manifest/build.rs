@@ -1,0 +1,95 @@
+//! From an image to its manifest.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::hash::HashPass;
+use super::read::Manifest;
+use super::tree::Root;
+use super::update::ManifestUpdater;
+use super::write::ManifestWriter;
+use crate::control::{Phase, Work};
+use crate::error::Result;
+use crate::image::Image;
+use crate::limits::Limits;
+use crate::storage::{MemoryStorage, Storage};
+use crate::units::BlockSize;
+
+/// Builds the manifest of an image in memory: 32 bytes for each block that is not zero, 512 MiB
+/// for a full TiB of 64 KiB blocks. For large disks use [`build_to`].
+///
+/// # Errors
+/// `Unreadable` with the guest offset; `Cancelled`; others from the image.
+pub fn build(image: &dyn Image, block_size: BlockSize, work: &Work) -> Result<Manifest> {
+    let storage = Arc::new(MemoryStorage::new("manifest in memory", Vec::new()));
+    build_to(image, block_size, work, storage)
+}
+
+/// Builds the manifest of an image into `storage`, which is emptied first.
+///
+/// Memory is bounded whatever the length of the disk. Nothing is durable until the storage is
+/// synced; [`save`](super::save) does that, and the rename.
+///
+/// # Errors
+/// As [`build`]; `Io`, `NoSpace` from the storage.
+pub fn build_to(
+    image: &dyn Image,
+    block_size: BlockSize,
+    work: &Work,
+    storage: Arc<dyn Storage>,
+) -> Result<Manifest> {
+    let disk_len = image.disk_len();
+    let mut writer = ManifestWriter::create(Arc::clone(&storage), disk_len, block_size)?;
+    work.progress().begin(Phase::Hash, Some(disk_len));
+    HashPass::new(image, block_size, work).run(&(), &mut writer)?;
+    writer.finish()?;
+    reopen(storage)
+}
+
+/// Finds an image's root and keeps nothing else.
+///
+/// # Errors
+/// As [`build`].
+pub fn root_of(image: &dyn Image, block_size: BlockSize, work: &Work) -> Result<Root> {
+    let disk_len = image.disk_len();
+    let mut writer = ManifestWriter::root_only(disk_len, block_size);
+    work.progress().begin(Phase::Hash, Some(disk_len));
+    HashPass::new(image, block_size, work).run(&(), &mut writer)?;
+    writer.finish()
+}
+
+/// Builds the manifest of an image of which only the byte ranges `changed` differ from what `old`
+/// says; all else is taken from `old` unread. Where the lengths differ, what only one of the two
+/// disks has in full is read too.
+///
+/// The result is as true as `changed`. Durability as with [`build_to`].
+///
+/// # Errors
+/// As [`build_to`]; `Malformed` where `old` is damaged.
+pub fn update_to(
+    old: &Manifest,
+    image: &dyn Image,
+    changed: impl IntoIterator<Item = Range<u64>>,
+    work: &Work,
+    storage: Arc<dyn Storage>,
+) -> Result<Manifest> {
+    let disk_len = image.disk_len();
+    let writer = ManifestWriter::create(Arc::clone(&storage), disk_len, old.block_size())?;
+    let mut updater = ManifestUpdater::new(old, writer)?;
+    // The block in which the shorter disk ends is not the same block on the longer one.
+    let tail = (old.disk_len() != disk_len).then(|| {
+        let whole = old.disk_len().min(disk_len) / old.block_size().bytes();
+        whole * old.block_size().bytes()..disk_len
+    });
+    work.progress().begin(Phase::Hash, None);
+    HashPass::new(image, old.block_size(), work)
+        .within(changed.into_iter().chain(tail))
+        .run(&(), &mut updater)?;
+    updater.into_writer()?.finish()?;
+    reopen(storage)
+}
+
+fn reopen(storage: Arc<dyn Storage>) -> Result<Manifest> {
+    // What was just written is as long as its disk, whatever the caller's limits.
+    Manifest::open(storage, &Limits::default().with_disk_bytes(u64::MAX))
+}

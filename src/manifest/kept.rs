@@ -1,0 +1,172 @@
+//! A manifest kept from the last sync, and the durable word on where it no longer holds.
+
+use std::ffi::{OsStr, OsString};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::format::intent;
+use super::ranges::RangeSet;
+use super::read::Manifest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
+use crate::storage::{FileStorage, Folder, Storage};
+
+/// A manifest that stands for reading its disk, except where it is marked.
+///
+/// Before the first byte of the disk changes, [`mark`](KeptManifest::mark) says durably which
+/// ranges are about to. Marked ranges count as different whatever their hash. After the disk is
+/// durable the file is replaced by one without marks ([`save`]).
+#[derive(Clone)]
+pub struct KeptManifest {
+    manifest: Manifest,
+    /// The file itself, for marks.
+    storage: Arc<dyn Storage>,
+    marked: RangeSet,
+}
+
+impl KeptManifest {
+    /// Opens the kept manifest that `storage` holds; it must be writable to take marks.
+    ///
+    /// Intents that are torn, damaged, of another manifest, or too many to hold are no error:
+    /// then everything is marked.
+    ///
+    /// # Errors
+    /// As [`Manifest::open`].
+    pub fn open(storage: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
+        let manifest = Manifest::open(Arc::clone(&storage), limits)?;
+        Self::over(manifest, storage, limits)
+    }
+
+    /// Opens a kept manifest file through a memory map.
+    ///
+    /// Only marks may be added to the file while it is in use: see [`Mmap`](crate::storage::Mmap).
+    ///
+    /// # Errors
+    /// As [`Manifest::open`]; `NotFound`.
+    pub fn open_path(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
+        let storage = Arc::new(FileStorage::open_write(path.as_ref())?);
+        let manifest = Manifest::open_path(path, limits)?;
+        Self::over(manifest, storage, limits)
+    }
+
+    /// The manifest, marks aside.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The marked byte ranges, ascending and disjoint; `0..u64::MAX` when everything is marked.
+    pub fn marked(&self) -> &[Range<u64>] {
+        self.marked.as_slice()
+    }
+
+    /// Whether any byte of `range` is marked.
+    pub fn is_marked(&self, range: Range<u64>) -> bool {
+        self.marked.touches(range)
+    }
+
+    /// Says that the bytes of `ranges` are about to change. Durable when it returns.
+    ///
+    /// Very many ranges are rounded out to fewer.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`, `Poisoned`. The disk must not be changed then; on the next open the
+    /// ranges, everything, or nothing more than before is marked.
+    pub fn mark(&mut self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {
+        let ranges = RangeSet::of(ranges).coarsened_to(INTENT_RANGES);
+        if ranges.as_slice().is_empty() {
+            return Ok(());
+        }
+        let record = intent::encode(self.manifest.root().as_bytes(), ranges.as_slice());
+        // After a torn record this one cannot be reached, and need not be: the sync makes sure
+        // that the torn one stays, which marks everything.
+        self.storage.write_all_at(&record, self.storage.len()?)?;
+        self.storage.sync()?;
+        self.marked = std::mem::take(&mut self.marked).union(&ranges);
+        Ok(())
+    }
+
+    /// The blocks that a disk of `disk_len` bytes has marked.
+    pub(crate) fn marked_blocks(&self, disk_len: u64) -> RangeSet {
+        self.marked.to_blocks(self.manifest.block_size(), disk_len)
+    }
+
+    fn over(manifest: Manifest, storage: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
+        let marked = read_intents(&manifest, &*storage, limits)?;
+        Ok(KeptManifest {
+            manifest,
+            storage,
+            marked,
+        })
+    }
+}
+
+/// Writes a file under a temporary name and puts it in the place of `name`, durably.
+///
+/// `write` fills the new file. When this returns `Ok`, the file and its name are durable; when it
+/// returns an error, `name` is what it was, or the new file already, never anything in between.
+/// `name` with `.new` after it is the temporary name; what a crash left there is replaced.
+///
+/// # Errors
+/// Those of `write`; `Io`, `NoSpace`.
+pub fn save<T>(
+    folder: &dyn Folder,
+    name: &OsStr,
+    write: impl FnOnce(Arc<dyn Storage>) -> Result<T>,
+) -> Result<T> {
+    let mut temporary = OsString::from(name);
+    temporary.push(".new");
+    if let Err(error) = folder.remove(&temporary)
+        && error.kind() != ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let storage = folder.create_new(&temporary)?;
+    let renamed = write(Arc::clone(&storage)).and_then(|value| {
+        storage.sync()?;
+        folder.rename(&temporary, name)?;
+        Ok(value)
+    });
+    match renamed {
+        Ok(value) => {
+            folder.sync()?;
+            Ok(value)
+        }
+        Err(error) => {
+            // The first error says more than one from cleaning up.
+            let _ = folder.remove(&temporary);
+            Err(error)
+        }
+    }
+}
+
+/// The ranges that the intents after the body name, or everything.
+fn read_intents(manifest: &Manifest, storage: &dyn Storage, limits: &Limits) -> Result<RangeSet> {
+    let start = manifest.body_end();
+    let Some(len) = storage.len()?.checked_sub(start) else {
+        return Err(Error::malformed("the file is cut short")
+            .in_field("body_end")
+            .at_path(storage.path()));
+    };
+    let Some(len) = usize::try_from(len)
+        .ok()
+        .filter(|_| len <= limits.table_bytes)
+    else {
+        return Ok(RangeSet::everything());
+    };
+    let mut bytes = vec![0; len];
+    storage.read_exact_at(&mut bytes, start)?;
+    let mut rest = &bytes[..];
+    let mut ranges = Vec::new();
+    while !rest.is_empty() {
+        let Some((marked, after)) = intent::decode(rest, manifest.root().as_bytes()) else {
+            return Ok(RangeSet::everything());
+        };
+        ranges.extend(marked);
+        rest = after;
+    }
+    Ok(RangeSet::of(ranges))
+}
+
+/// Most ranges in one intent record, which is then 1 MiB long.
+const INTENT_RANGES: usize = 1 << 16;

@@ -1,0 +1,48 @@
+//! Manifests: the checksums of every block of one image at one moment.
+//!
+//! A block's hash is the plain BLAKE3 of its bytes; a block that is all zero has none. A tree
+//! above the hashes ends in one [`Root`], which stands for the contents, the length and the block
+//! size of the disk. The cost of a manifest follows the blocks that hold data, not the length of
+//! the disk: holes are never read, and zero subtrees take no space.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use diskdelta::image::Raw;
+//! use diskdelta::storage::MemoryStorage;
+//! use diskdelta::{BlockSize, Work, manifest};
+//!
+//! # fn main() -> diskdelta::Result<()> {
+//! let storage = MemoryStorage::new("disk", b"some bytes".repeat(10_000));
+//! let image = Raw::open(Arc::new(storage))?;
+//! let manifest = manifest::build(&image, BlockSize::default(), &Work::new(2)?)?;
+//! assert_eq!(manifest.data_blocks(), 2);
+//! println!("{}", manifest.root());
+//! # Ok(())
+//! # }
+//! ```
+
+mod build;
+mod format;
+mod hash;
+mod kept;
+mod plan;
+mod ranges;
+mod read;
+mod tree;
+mod update;
+mod write;
+
+pub use blake3::Hash;
+pub use build::{build, build_to, root_of, update_to};
+pub use hash::{HashPass, HashedRun, Visit};
+pub use kept::{KeptManifest, save};
+pub use read::{Group, Groups, Manifest};
+pub use tree::Root;
+pub use update::ManifestUpdater;
+pub use write::{ManifestWriter, Sink};
+
+pub(crate) use ranges::RangeSet;
+pub(crate) use read::{Node, Row, blocks_of};
+pub(crate) use tree::child_of;
+pub(crate) use update::same_block_size;

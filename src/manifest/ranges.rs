@@ -1,0 +1,119 @@
+//! Sets of byte ranges.
+
+use std::ops::Range;
+
+use crate::units::BlockSize;
+
+/// Ranges in ascending order that neither overlap nor touch, none of them empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct RangeSet(Vec<Range<u64>>);
+
+impl RangeSet {
+    /// The union of `ranges`, in whatever order they come; empty and backward ones are left out.
+    pub fn of(ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
+        let mut ranges: Vec<_> = ranges.into_iter().filter(|r| r.start < r.end).collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        ranges.dedup_by(|next, range| {
+            let touches = next.start <= range.end;
+            if touches {
+                range.end = range.end.max(next.end);
+            }
+            touches
+        });
+        RangeSet(ranges)
+    }
+
+    /// Every byte there may be.
+    pub fn everything() -> Self {
+        Self::of(std::iter::once(0..u64::MAX))
+    }
+
+    /// These and `others`.
+    pub fn union(self, others: &RangeSet) -> Self {
+        Self::of(self.0.into_iter().chain(others.0.iter().cloned()))
+    }
+
+    /// The same bytes and perhaps more, in at most `count` ranges (which is not 0).
+    pub fn coarsened_to(mut self, count: usize) -> Self {
+        let mut step: u64 = 1 << 16;
+        while self.0.len() > count {
+            let rounded = self.0.iter().map(|range| {
+                let end = range.end.checked_next_multiple_of(step);
+                range.start / step * step..end.unwrap_or(u64::MAX)
+            });
+            self = Self::of(rounded);
+            step = step.saturating_mul(2);
+        }
+        self
+    }
+
+    /// The numbers of the blocks that these bytes touch, on a disk of `disk_len` bytes.
+    pub fn to_blocks(&self, block_size: BlockSize, disk_len: u64) -> Self {
+        let inside = self.0.iter().filter(|range| range.start < disk_len);
+        Self::of(inside.map(|range| {
+            let end = range.end.min(disk_len).div_ceil(block_size.bytes());
+            range.start / block_size.bytes()..end
+        }))
+    }
+
+    /// The parts that lie inside `window`, ascending.
+    pub fn inside(&self, window: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let first = self.0.partition_point(|range| range.end <= window.start);
+        let rest = self.0.get(first..).unwrap_or_default();
+        rest.iter()
+            .take_while(move |range| range.start < window.end)
+            .map(move |range| range.start.max(window.start)..range.end.min(window.end))
+            .filter(|part| !part.is_empty())
+    }
+
+    /// Whether any of `window` is in the set.
+    pub fn touches(&self, window: Range<u64>) -> bool {
+        self.inside(window).next().is_some()
+    }
+
+    pub fn into_vec(self) -> Vec<Range<u64>> {
+        self.0
+    }
+
+    pub fn as_slice(&self) -> &[Range<u64>] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_sorted_merged_and_never_empty() {
+        let set = RangeSet::of([9..12, 0..4, 4..5, 7..7, 10..11]);
+        assert_eq!(set.as_slice(), [0..5, 9..12]);
+        assert_eq!(set.inside(4..10).collect::<Vec<_>>(), [4..5, 9..10]);
+        assert!(!set.touches(5..9));
+        assert_eq!(set.inside(6..6).count(), 0);
+    }
+
+    #[test]
+    fn coarsening_keeps_every_byte() {
+        let many: Vec<_> = (0..1000u64).map(|n| n << 20..(n << 20) + 1).collect();
+        let set = RangeSet::of(many.clone());
+        let coarse = set.coarsened_to(10);
+        assert!(coarse.as_slice().len() <= 10);
+        for range in many {
+            assert!(coarse.touches(range));
+        }
+    }
+
+    #[test]
+    fn blocks_are_those_that_a_range_touches() {
+        let set = RangeSet::of([4095..4097, 20000..90000]);
+        let blocks = set.to_blocks(BlockSize::MIN, 20481);
+        assert_eq!(blocks.as_slice(), [0..2, 4..6]);
+        assert_eq!(
+            RangeSet::everything()
+                .to_blocks(BlockSize::MIN, 1)
+                .as_slice(),
+            [Range { start: 0, end: 1 }]
+        );
+    }
+}

@@ -1,0 +1,260 @@
+use std::ffi::{OsStr, OsString};
+use std::ops::Range;
+use std::path::Path;
+use std::slice;
+use std::sync::{Arc, Mutex};
+
+use diskdelta::manifest::{self, KeptManifest, Manifest};
+use diskdelta::storage::{
+    Access, FileStorage, Folder, HostFolder, MemoryFolder, MemoryStorage, Storage,
+};
+use diskdelta::{BlockSize, Error, ErrorKind, Limits, Result};
+
+use crate::samples::{BLOCK, manifest_of, pattern, raw, work};
+
+fn bytes_of(disk: Vec<u8>) -> Vec<u8> {
+    let storage = Arc::new(MemoryStorage::default());
+    manifest::build_to(&raw(disk), BlockSize::MIN, &work(), storage.clone()).unwrap();
+    storage.to_vec()
+}
+
+fn open(bytes: Vec<u8>) -> (KeptManifest, Arc<MemoryStorage>) {
+    let storage = Arc::new(MemoryStorage::new("kept", bytes));
+    let kept = KeptManifest::open(storage.clone(), &Limits::default()).unwrap();
+    (kept, storage)
+}
+
+fn is_all_marked(kept: &KeptManifest) -> bool {
+    kept.marked() == slice::from_ref(&(0..u64::MAX))
+}
+
+#[test]
+fn marks_are_there_on_the_next_open() {
+    let (mut kept, storage) = open(bytes_of(pattern(20 * BLOCK, 1)));
+    assert_eq!(kept.marked(), []);
+    kept.mark([10..20, 4096..5000]).unwrap();
+    kept.mark([15..30, 7..7]).unwrap();
+    assert_eq!(kept.marked(), [10..30, 4096..5000]);
+    assert!(kept.is_marked(4999..5001) && !kept.is_marked(30..4096));
+    let (again, _) = open(storage.to_vec());
+    assert_eq!(again.marked(), kept.marked());
+    assert_eq!(again.manifest().root(), kept.manifest().root());
+}
+
+#[test]
+fn an_intent_torn_at_any_byte_marks_everything() {
+    let body = bytes_of(pattern(20 * BLOCK, 1));
+    let (mut kept, storage) = open(body.clone());
+    kept.mark(Some(10..20)).unwrap();
+    let first = storage.to_vec();
+    kept.mark([4096..5000, 9000..9001]).unwrap();
+    let whole = storage.to_vec();
+    for cut in body.len()..whole.len() {
+        let (kept, _) = open(whole[..cut].to_vec());
+        if cut == body.len() {
+            assert_eq!(kept.marked(), []);
+        } else if cut == first.len() {
+            assert_eq!(kept.marked(), slice::from_ref(&(10..20)));
+        } else {
+            assert!(is_all_marked(&kept), "{cut}");
+        }
+        let mut garbage = whole.clone();
+        garbage[cut] ^= 0x10;
+        let (kept, _) = open(garbage);
+        assert!(is_all_marked(&kept), "{cut}");
+        let mut zeros = whole.clone();
+        zeros[cut..].fill(0);
+        let (kept, _) = open(zeros);
+        let covered = |range: Range<u64>| kept.is_marked(range);
+        assert!(
+            covered(4096..4097) && covered(4999..5000) && covered(9000..9001),
+            "{cut}"
+        );
+    }
+}
+
+#[test]
+fn a_mark_after_a_torn_one_leaves_everything_marked() {
+    let mut bytes = bytes_of(pattern(20 * BLOCK, 1));
+    bytes.extend(b"torn");
+    let (mut kept, storage) = open(bytes);
+    kept.mark(Some(10..20)).unwrap();
+    assert!(kept.is_marked(1 << 50..(1 << 50) + 1));
+    let (again, _) = open(storage.to_vec());
+    assert!(again.is_marked(1 << 50..(1 << 50) + 1));
+}
+
+#[test]
+fn an_intent_of_another_manifest_marks_everything() {
+    let body = bytes_of(pattern(20 * BLOCK, 1));
+    let (mut kept, storage) = open(body.clone());
+    kept.mark(Some(10..20)).unwrap();
+    let intent = storage.to_vec().split_off(body.len());
+    let other = [bytes_of(pattern(20 * BLOCK, 2)), intent].concat();
+    let (kept, _) = open(other);
+    assert!(is_all_marked(&kept));
+}
+
+#[test]
+fn very_many_marks_are_rounded_out_and_none_is_lost() {
+    let (mut kept, storage) = open(bytes_of(pattern(20 * BLOCK, 1)));
+    let before = storage.len().unwrap();
+    let many = || (0..200_000u64).map(|n| n * 8192..n * 8192 + 1);
+    kept.mark(many()).unwrap();
+    assert!(storage.len().unwrap() - before < 2 << 20);
+    let (again, _) = open(storage.to_vec());
+    assert!(many().all(|range| again.is_marked(range)));
+}
+
+#[test]
+fn more_intents_than_memory_allows_mark_everything() {
+    let (mut kept, storage) = open(bytes_of(pattern(20 * BLOCK, 1)));
+    kept.mark((0..100u64).map(|n| n * 8192..n * 8192 + 1))
+        .unwrap();
+    let limits = Limits::default().with_table_bytes(1000);
+    let kept = KeptManifest::open(storage, &limits).unwrap();
+    assert!(is_all_marked(&kept));
+}
+
+#[test]
+fn a_kept_file_takes_marks_while_it_is_mapped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kept");
+    std::fs::write(&path, bytes_of(pattern(20 * BLOCK, 1))).unwrap();
+    let mut kept = KeptManifest::open_path(&path, &Limits::default()).unwrap();
+    kept.mark(Some(1..2)).unwrap();
+    kept.manifest().verify().unwrap();
+    let storage = Arc::new(FileStorage::open_read(&path).unwrap());
+    let mut read_only = KeptManifest::open(storage, &Limits::default()).unwrap();
+    assert_eq!(read_only.marked(), slice::from_ref(&(1..2)));
+    let error = read_only.mark(Some(5..6)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert_eq!(read_only.marked(), slice::from_ref(&(1..2)));
+}
+
+#[test]
+fn saving_replaces_the_old_file_and_what_a_crash_left() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = HostFolder::open(temp.path()).unwrap();
+    std::fs::write(temp.path().join("m"), b"old").unwrap();
+    std::fs::write(temp.path().join("m.new"), b"left by a crash").unwrap();
+    let image = raw(pattern(3 * BLOCK, 1));
+    let built = manifest::save(&folder, OsStr::new("m"), |storage| {
+        manifest::build_to(&image, BlockSize::MIN, &work(), storage)
+    })
+    .unwrap();
+    let read = Manifest::open_path(temp.path().join("m"), &Limits::default()).unwrap();
+    assert_eq!(read.root(), built.root());
+    assert_eq!(folder.names().unwrap(), ["m"]);
+}
+
+#[test]
+fn a_failed_save_leaves_the_old_file() {
+    let folder = MemoryFolder::new();
+    folder.insert("m", b"old".to_vec());
+    let error = manifest::save(&folder, OsStr::new("m"), |storage| -> Result<()> {
+        storage.write_all_at(b"half", 0)?;
+        Err(Error::new(ErrorKind::NoSpace, "full"))
+    })
+    .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    assert_eq!(folder.bytes("m").unwrap(), b"old");
+    assert_eq!(folder.names().unwrap(), ["m"]);
+}
+
+#[test]
+fn saving_syncs_the_file_then_renames_then_syncs_the_folder() {
+    let folder = Logged {
+        folder: MemoryFolder::new(),
+        log: Arc::default(),
+    };
+    manifest::save(&folder, OsStr::new("m"), |storage| {
+        storage.write_all_at(b"x", 0)
+    })
+    .unwrap();
+    let log = folder.log.lock().unwrap();
+    assert_eq!(*log, ["write", "sync", "rename", "sync folder"]);
+}
+
+#[test]
+fn a_mark_is_synced_before_it_returns() {
+    let log = Arc::default();
+    let storage = Arc::new(LoggedStorage {
+        storage: Arc::new(MemoryStorage::new("kept", bytes_of(pattern(9, 1)))),
+        log: Arc::clone(&log),
+    });
+    let mut kept = KeptManifest::open(storage, &Limits::default()).unwrap();
+    kept.mark(Some(0..1)).unwrap();
+    assert_eq!(*log.lock().unwrap(), ["write", "sync"]);
+    assert_eq!(kept.manifest().root(), manifest_of(pattern(9, 1)).root());
+}
+
+type Log = Arc<Mutex<Vec<&'static str>>>;
+
+struct Logged {
+    folder: MemoryFolder,
+    log: Log,
+}
+
+impl Folder for Logged {
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+    fn open(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
+        self.folder.open(name, access)
+    }
+    fn create_new(&self, name: &OsStr) -> Result<Arc<dyn Storage>> {
+        Ok(Arc::new(LoggedStorage {
+            storage: self.folder.create_new(name)?,
+            log: Arc::clone(&self.log),
+        }))
+    }
+    fn rename(&self, from: &OsStr, to: &OsStr) -> Result<()> {
+        self.log.lock().unwrap().push("rename");
+        self.folder.rename(from, to)
+    }
+    fn remove(&self, name: &OsStr) -> Result<()> {
+        self.folder.remove(name)
+    }
+    fn names(&self) -> Result<Vec<OsString>> {
+        self.folder.names()
+    }
+    fn sync(&self) -> Result<()> {
+        self.log.lock().unwrap().push("sync folder");
+        self.folder.sync()
+    }
+}
+
+struct LoggedStorage {
+    storage: Arc<dyn Storage>,
+    log: Log,
+}
+
+impl Storage for LoggedStorage {
+    fn path(&self) -> &Path {
+        self.storage.path()
+    }
+    fn len(&self) -> Result<u64> {
+        self.storage.len()
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.storage.read_exact_at(buf, offset)
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.log.lock().unwrap().push("write");
+        self.storage.write_all_at(buf, offset)
+    }
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.storage.set_len(len)
+    }
+    fn sync(&self) -> Result<()> {
+        self.log.lock().unwrap().push("sync");
+        self.storage.sync()
+    }
+    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        self.storage.punch_hole(range)
+    }
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        self.storage.next_data(offset)
+    }
+}

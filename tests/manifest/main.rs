@@ -1,0 +1,9 @@
+//! Manifests, through the public interface.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod building;
+mod differing;
+mod hostile;
+mod keeping;
+mod reference;
+mod samples;

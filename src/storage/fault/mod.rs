@@ -4,9 +4,11 @@
 //! to them. From the log, [`Crashes`] produces the states that a power cut may have left:
 //!
 //! - Between two syncs any subset of the writes may have landed, in any order. Of a write, each
-//!   512-byte sector may be old, new or garbage; bytes that were not written keep their value.
+//!   512-byte sector may be old, new or garbage (noise or zeros); bytes that were not written
+//!   keep their value.
 //! - A length change is an operation of its own, also where a write extends a file: it may be
-//!   lost, or land before the data, and then new space reads as garbage or zeros.
+//!   lost, or land before the data, and then new space reads as zeros, as garbage, or as what the
+//!   newest file that is no more held there, which may be valid records of an earlier run.
 //! - A created file's name, a rename and a removal are durable after a sync of their folder;
 //!   until then each may be there or not. A rename never leaves a file with two names.
 //! - After a failed [`sync`](crate::storage::Storage::sync) the handle is poisoned, reads from a
@@ -64,6 +66,7 @@ mod plan;
 mod replay;
 mod row;
 mod state;
+mod tear;
 
 pub use crash::{Coverage, CrashState, Crashes};
 pub use disk::FaultDisk;

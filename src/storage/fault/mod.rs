@@ -13,10 +13,22 @@
 //!   until then each may be there or not. A rename never leaves a file with two names.
 //! - After a failed [`sync`](crate::storage::Storage::sync) the handle is poisoned, reads from a
 //!   fresh handle show what was written, and no later sync makes it durable: it must be written
-//!   again.
+//!   again. With [`Failure::Lossy`] they show the old bytes.
 //!
 //! A [`Fault`] makes the nth operation fail, [`FaultDisk::drop_syncs`] takes a barrier away, and
 //! [`Log::check`] holds the log against a rule such as [`NoRewrite`].
+//!
+//! # How to test a protocol
+//! - *Power cut*: run it on a disk, then recover and check the [`CrashState::disk`] of every
+//!   state. That disk has a log of its own, so its `crashes()` (with another seed and a low
+//!   limit) are those of the recovery.
+//! - *Killed process*: [`Fault::nth`] with [`and_all_later`](Fault::and_all_later), run,
+//!   [`heal`](FaultDisk::heal), recover on the same disk. What the dead process did not sync is
+//!   still pending, so a power cut after the recovery may lose it.
+//! - *Failing disk*: as before with a fault that strikes once, for the first, second, third
+//!   operation and so on until [`fired`](FaultDisk::fired) stays empty.
+//! - *Barriers*: for each of [`Log::syncs`] run again with that one dropped, and expect a
+//!   violation.
 //!
 //! # Examples
 //! A file replaced by a rename is whole after any crash, but only if it was synced first:

@@ -8,8 +8,9 @@ use std::path::Path;
 use diskdelta::storage::fault::{
     Failure, Fault, FaultDisk, FaultStorage, NoRewrite, OpKind, Outcome, Row, Step, SyncedBefore,
 };
-use diskdelta::storage::{Access, Folder, Storage};
+use diskdelta::storage::{Access, Folder, MemoryStorage, Storage};
 use diskdelta::{ErrorKind, Result};
+use proptest::prelude::*;
 
 #[test]
 fn every_subset_of_unsynced_writes_may_have_landed() {
@@ -21,10 +22,10 @@ fn every_subset_of_unsynced_writes_may_have_landed() {
         .iter()
         .map(|bytes| bytes.chunks(512).map(kind_of_sector).collect())
         .collect();
-    let every: BTreeSet<String> = (0..81)
+    let every: BTreeSet<String> = (0..256)
         .map(|n: usize| {
             (0..4)
-                .map(|at| b"ong"[n / 3usize.pow(at) % 3] as char)
+                .map(|at| b"ongz"[n >> (2 * at) & 3] as char)
                 .collect()
         })
         .collect();
@@ -210,11 +211,63 @@ fn a_failed_sync_poisons_the_handle_and_leaves_its_writes_in_doubt_for_ever() {
             .map(|state| kind_of_sector(&bytes_of(state.disk(), "/d/f")))
             .collect()
     };
-    assert_eq!(end(&disk), BTreeSet::from(['g', 'n', 'o']));
+    assert_eq!(end(&disk), BTreeSet::from(['g', 'n', 'o', 'z']));
     // Written again and synced it is certain.
     fresh.write_all_at(&[b'n'; 512], 0).unwrap();
     fresh.sync().unwrap();
     assert_eq!(end(&disk), BTreeSet::from(['n']));
+}
+
+#[test]
+fn a_failed_sync_may_throw_the_writes_away() {
+    let (disk, file) = file_of(&[b'o'; 512]);
+    file.write_all_at(&[b'n'; 1024], 0).unwrap();
+    let lossy = Fault::nth(1).with_failure(Failure::Lossy);
+    disk.fail(lossy.on(|call| call.kind == OpKind::Sync));
+    assert_eq!(file.sync().unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(bytes_of(&disk, "/d/f"), [b'o'; 512]);
+    assert_eq!(contents(&disk, "/d/f"), BTreeSet::from([vec![b'o'; 512]]));
+}
+
+#[test]
+fn new_space_may_hold_what_a_removed_file_left_there() {
+    let disk = FaultDisk::new();
+    disk.put("/d/stage", vec![b's'; 2000]);
+    let folder = disk.folder("/d");
+    folder.remove(name("stage")).unwrap();
+    folder.sync().unwrap();
+    let after_restart = disk.crashes().states().last().unwrap();
+    for disk in [&disk, after_restart.disk()] {
+        let stage = disk.folder("/d").create_new(name("stage")).unwrap();
+        disk.folder("/d").sync().unwrap();
+        stage.set_len(1500).unwrap();
+        assert!(contents(disk, "/d/stage").contains(&vec![b's'; 1500]));
+        stage.sync().unwrap();
+        stage.write_all_at(&[b'n'; 500], 1500).unwrap();
+        let stale = [&[0; 1500][..], &[b's'; 500]].concat();
+        assert!(contents(disk, "/d/stage").contains(&stale));
+    }
+}
+
+#[test]
+fn space_of_a_file_whose_removal_may_be_lost_is_not_free() {
+    let disk = FaultDisk::new();
+    disk.put("/d/old", vec![b's'; 2000]);
+    let folder = disk.folder("/d");
+    folder.remove(name("old")).unwrap();
+    let new = folder.create_new(name("new")).unwrap();
+    new.set_len(2000).unwrap();
+    assert!(!contents(&disk, "/d/new").contains(&vec![b's'; 2000]));
+}
+
+#[test]
+fn writes_to_a_file_that_is_gone_for_good_make_no_states() {
+    let (disk, file) = file_of(&[b'o'; 4096]);
+    file.write_all_at(&[b'n'; 4096], 0).unwrap();
+    let folder = disk.folder("/d");
+    folder.remove(name("f")).unwrap();
+    folder.sync().unwrap();
+    assert_eq!(disk.crashes().states_at(disk.log().len()).count(), 1);
 }
 
 #[test]
@@ -452,6 +505,78 @@ fn a_rule_of_ones_own_sees_what_is_durable_before_each_operation() {
     assert_eq!(seen, expected.map(|(text, doubt)| (text.to_owned(), doubt)));
 }
 
+#[derive(Debug, Clone)]
+enum Change {
+    Write(u64, usize, u8),
+    SetLen(u64),
+    Punch(u64, u64),
+    Sync,
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let change = prop_oneof![
+        4 => (0..6000u64, 1..3000usize, 1..=255u8).prop_map(|(at, n, b)| Change::Write(at, n, b)),
+        1 => (0..9000u64).prop_map(Change::SetLen),
+        1 => (0..9000u64, 0..9000u64).prop_map(|(a, b)| Change::Punch(a.min(b), a.max(b))),
+        1 => Just(Change::Sync),
+    ];
+    prop::collection::vec(change, 0..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_file_behaves_as_memory_does_and_a_crash_touches_only_what_was_not_synced(
+        changes in changes(),
+        seed in any::<u64>(),
+    ) {
+        let (disk, file) = file_of(&[0xaa; 5000]);
+        let model = MemoryStorage::new("model", vec![0xaa; 5000]);
+        let (mut durable, mut touched) = (model.to_vec(), vec![false; 20_000]);
+        for change in changes {
+            let len = model.len().unwrap();
+            let touch = match change {
+                Change::Write(at, count, byte) => {
+                    file.write_all_at(&vec![byte; count], at).unwrap();
+                    model.write_all_at(&vec![byte; count], at).unwrap();
+                    at.min(len)..at + count as u64
+                }
+                Change::SetLen(to) => {
+                    file.set_len(to).unwrap();
+                    model.set_len(to).unwrap();
+                    len.min(to)..20_000
+                }
+                Change::Punch(from, to) => {
+                    let done = file.punch_hole(from..to).is_ok();
+                    prop_assert_eq!(done, to <= len);
+                    if done {
+                        model.punch_hole(from..to).unwrap();
+                    }
+                    from..if done { to } else { from }
+                }
+                Change::Sync => {
+                    file.sync().unwrap();
+                    (durable, touched) = (model.to_vec(), vec![false; 20_000]);
+                    0..0
+                }
+            };
+            touched[touch.start as usize..touch.end as usize].fill(true);
+            prop_assert_eq!(bytes_of(&disk, "/d/f"), model.to_vec());
+        }
+        let crashes = disk.crashes().with_seed(seed).with_limit(200);
+        let mut whole = false;
+        for state in crashes.states_at(disk.log().len()) {
+            let bytes = bytes_of(state.disk(), "/d/f");
+            whole |= bytes == model.to_vec();
+            for (at, byte) in durable.iter().enumerate().filter(|(at, _)| !touched[*at]) {
+                prop_assert_eq!(bytes.get(at), Some(byte), "byte {} after {}", at, state);
+            }
+        }
+        prop_assert!(whole, "no state in which all landed");
+    }
+}
+
 fn name(name: &str) -> &OsStr {
     OsStr::new(name)
 }
@@ -478,11 +603,12 @@ fn contents(disk: &FaultDisk, path: &str) -> BTreeSet<Vec<u8>> {
     states.map(|state| bytes_of(state.disk(), path)).collect()
 }
 
-/// `o`ld, `n`ew, or `g`arbage through and through.
+/// `o`ld, `n`ew or `z`ero through and through, or `g`arbage.
 fn kind_of_sector(bytes: &[u8]) -> char {
     match bytes.first() {
         Some(b'o') if bytes.iter().all(|&byte| byte == b'o') => 'o',
         Some(b'n') if bytes.iter().all(|&byte| byte == b'n') => 'n',
+        Some(0) if bytes.iter().all(|&byte| byte == 0) => 'z',
         _ => 'g',
     }
 }

@@ -147,6 +147,40 @@ fn a_length_that_is_lost_is_found() {
 }
 
 #[test]
+fn a_valid_record_that_an_earlier_run_left_in_free_space_is_found() {
+    let run = |name_first: bool| {
+        let disk = FaultDisk::new();
+        disk.put("/d/log", record_of(OLD));
+        let folder = disk.folder("/d");
+        folder.remove(OsStr::new("log")).unwrap();
+        folder.sync().unwrap();
+        let name = OsStr::new(if name_first { "log" } else { "log.new" });
+        let log = folder.create_new(name).unwrap();
+        log.write_all_at(&record_of(NEW), 0).unwrap();
+        log.sync().unwrap();
+        if !name_first {
+            folder.rename(name, OsStr::new("log")).unwrap();
+        }
+        folder.sync().unwrap();
+        disk.crashes().check(|state| {
+            let Ok(log) = state
+                .disk()
+                .folder("/d")
+                .open(OsStr::new("log"), Access::Read)
+            else {
+                return Ok(());
+            };
+            match valid_record(&log, Flaw::None).unwrap() {
+                Some(bytes) if bytes == OLD && state.cut() > 2 => Err("an earlier record"),
+                _ => Ok(()),
+            }
+        })
+    };
+    run(false).unwrap();
+    assert!(run(true).is_err());
+}
+
+#[test]
 fn a_change_in_place_without_a_log_is_found_when_it_is_wider_than_a_sector() {
     let run = |len: usize| {
         let disk = FaultDisk::new();
@@ -199,9 +233,7 @@ fn commit(disk: &FaultDisk, flaw: Flaw) -> Result<()> {
         target.write_all_at(NEW, 0)?;
     }
     let log = folder.create_new(OsStr::new("log"))?;
-    let mut record = NEW.to_vec();
-    record.extend_from_slice(&crc32fast::hash(NEW).to_le_bytes());
-    log.write_all_at(&record, 0)?;
+    log.write_all_at(&record_of(NEW), 0)?;
     log.sync()?;
     folder.sync()?;
     if flaw != Flaw::TargetFirst {
@@ -215,6 +247,10 @@ fn commit(disk: &FaultDisk, flaw: Flaw) -> Result<()> {
     target.sync()?;
     disk.note("guest");
     Ok(())
+}
+
+fn record_of(bytes: &[u8]) -> Vec<u8> {
+    [bytes, &crc32fast::hash(bytes).to_le_bytes()].concat()
 }
 
 fn recover(disk: &FaultDisk, flaw: Flaw) -> Result<()> {

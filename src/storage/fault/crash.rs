@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::disk::FaultDisk;
 use super::landing::Landing;
 use super::log::{Log, Op, OpKind};
-use super::noise::{Noise, Numbers, mix};
+use super::noise::{Numbers, Residue, mix};
 use super::order::Violation;
 use super::plan::Plan;
 use super::replay::{Hold, Replay};
+use super::tear::torn;
 
 /// The states that a crash may leave of what a log did.
 ///
@@ -25,7 +26,7 @@ use super::replay::{Hold, Replay};
 pub struct Crashes {
     log: Log,
     seed: u64,
-    noise: Arc<Noise>,
+    residue: Residue,
     limit: u64,
     samples: u64,
     exhaustive_ops: usize,
@@ -37,7 +38,7 @@ impl Crashes {
         Crashes {
             log,
             seed: 1,
-            noise: Arc::new(Noise::new(1)),
+            residue: Residue::new(1),
             limit: 8192,
             samples: 256,
             exhaustive_ops: 7,
@@ -49,7 +50,7 @@ impl Crashes {
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
-        self.noise = Arc::new(Noise::new(seed));
+        self.residue = Residue::new(seed);
         self
     }
 
@@ -162,16 +163,17 @@ impl Crashes {
     }
 
     fn prepare(&self, cut: usize, replay: Replay) -> Cut<'_> {
+        let residue = self.residue.with_stale(replay.stale());
         let open = replay
             .pending
             .iter()
             .filter(|pending| pending.hold != Hold::Sure);
-        let torn = open.map(|pending| {
+        let ways = open.map(|pending| {
             let seed = mix(self.seed ^ mix(pending.op.number as u64));
-            Landing::torn(&pending.op.effect, seed)
+            torn(&pending.op.effect, residue.stale.is_some(), seed)
         });
         let plan = Plan::new(
-            torn.collect(),
+            ways.collect(),
             self.exhaustive_ops,
             self.limit,
             self.samples,
@@ -180,6 +182,7 @@ impl Crashes {
             crashes: self,
             cut,
             replay,
+            residue,
             plan,
         }
     }
@@ -258,14 +261,13 @@ struct Cut<'a> {
     crashes: &'a Crashes,
     cut: usize,
     replay: Replay,
+    residue: Residue,
     plan: Plan,
 }
 
 impl Cut<'_> {
     fn state(&self, number: u64) -> CrashState {
-        let Crashes {
-            log, noise, seed, ..
-        } = self.crashes;
+        let Crashes { log, seed, .. } = self.crashes;
         let mut state = self.replay.durable.clone();
         let seed = mix(seed ^ mix(self.cut as u64) ^ mix(!number));
         let effects = self
@@ -282,7 +284,7 @@ impl Cut<'_> {
                 Hold::Sure => Landing::WHOLE,
                 _ => next.next().copied().unwrap_or(Landing::WHOLE),
             };
-            state.apply(&pending.op, &landing, noise);
+            state.apply(&pending.op, &landing, &self.residue);
             landings.push((pending.op.clone(), landing));
         }
         state.restart();

@@ -11,7 +11,8 @@ use super::handle::FaultStorage;
 use super::inject::{self, Call, Failure, Fault, Faults, Fired};
 use super::landing::Landing;
 use super::log::{Effect, Log, Op, OpKind, Outcome, SyncCall};
-use super::noise::Noise;
+use super::noise::Residue;
+use super::replay::Replay;
 use super::row::Row;
 use super::state::{FileId, State};
 use crate::error::{Error, ErrorKind, Result};
@@ -171,12 +172,7 @@ impl FaultDisk {
 
     /// What was done since the disk was last settled.
     pub fn log(&self) -> Log {
-        let inner = self.lock();
-        Log {
-            start: inner.start.clone(),
-            ops: inner.ops.clone(),
-            next_file: inner.next_file,
-        }
+        self.lock().snapshot()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -214,6 +210,22 @@ impl Inner {
         self.start = self.live.clone();
         self.ops.clear();
         self.syncs.clear();
+    }
+
+    fn snapshot(&self) -> Log {
+        Log {
+            start: self.start.clone(),
+            ops: self.ops.clone(),
+            next_file: self.next_file,
+        }
+    }
+
+    /// Shows a file as it lies on the medium, after a sync that threw its writes away.
+    pub(super) fn fall_back(&mut self, file: FileId) {
+        let replay = Replay::of(&self.snapshot());
+        if let Some(row) = replay.durable.row(file) {
+            self.live.put_row(file, row.clone());
+        }
     }
 
     /// Asks the rules about a call; a failing one that changes things is logged.
@@ -257,7 +269,7 @@ impl Inner {
             effect,
             outcome,
         };
-        self.live.apply(&op, &Landing::WHOLE, &Noise::none());
+        self.live.apply(&op, &Landing::WHOLE, &Residue::default());
         self.ops.push(Arc::new(op));
     }
 

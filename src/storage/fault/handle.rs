@@ -165,6 +165,7 @@ impl Storage for FaultStorage {
         let told = *inner.sync_failures(self.file) == self.failures_seen;
         let (outcome, error) = match fault {
             Some((Failure::Late, error)) => (Outcome::Done, error),
+            Some((Failure::Lossy, error)) => (Outcome::Lost, error),
             Some((_, error)) => (Outcome::Failed, error),
             None if told => {
                 inner.log(OpKind::Sync, &self.path, effect, outcome);
@@ -177,6 +178,9 @@ impl Storage for FaultStorage {
         };
         *inner.sync_failures(self.file) += 1;
         inner.log(OpKind::Sync, &self.path, effect, outcome);
+        if outcome == Outcome::Lost {
+            inner.fall_back(self.file);
+        }
         self.poisoned.store(true, Ordering::SeqCst);
         Err(error)
     }

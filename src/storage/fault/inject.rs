@@ -23,6 +23,9 @@ pub enum Failure {
     Short,
     /// EIO, although all was done.
     Late,
+    /// EIO; a failing sync also throws away what it should have made durable, so that reads
+    /// from a fresh handle show the old bytes. As [`Io`](Failure::Io) for all else.
+    Lossy,
 }
 
 /// A call that the code under test makes, before it is carried out.
@@ -141,7 +144,7 @@ pub(super) fn error(failure: Failure, call: &Call<'_>) -> Error {
     let cause = match failure {
         Failure::NoSpace => Errno::NOSPC,
         Failure::Short if writes => Errno::NOSPC,
-        Failure::Io | Failure::Short | Failure::Late => Errno::IO,
+        _ => Errno::IO,
     };
     let error = Error::io(call.kind.operation(), cause).at_path(call.path);
     if call.range.is_empty() {

@@ -4,23 +4,23 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::log::Effect;
-use super::noise::{Noise, Numbers, mix};
-use super::row::{PAGE, PAGE_LEN, Page, Patch, Row, pieces, to_usize};
+use super::noise::{Residue, mix};
+use super::row::{PAGE_LEN, Page, Patch, Row, pieces};
 
 /// What became of one operation's bytes and of the length that it changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Landing {
-    data: Data,
-    space: Space,
+    pub(super) data: Data,
+    pub(super) space: Space,
 }
 
 /// What became of the sectors of a write, counted from its first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Data {
+pub(super) enum Data {
     Lost,
     Whole,
     Garbage,
+    Zeros,
     First(u64),
     Last(u64),
     Only(u64),
@@ -34,12 +34,14 @@ enum Data {
 
 /// What became of the length, and what new space reads as before its data lands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Space {
+pub(super) enum Space {
     Lost,
     /// Only up to where data landed.
     Short,
     Zeros,
     Garbage,
+    /// What a file that is no more left there.
+    Stale,
 }
 
 impl Landing {
@@ -53,88 +55,45 @@ impl Landing {
         space: Space::Zeros,
     };
 
-    /// The ways, other than lost and whole, in which an operation may land, most telling first.
-    pub(super) fn torn(effect: &Effect, seed: u64) -> Vec<Landing> {
-        match effect {
-            Effect::SetLen { before, after, .. } if before < after => vec![Landing {
-                data: Data::Lost,
-                space: Space::Garbage,
-            }],
-            Effect::Write {
-                patch, len_before, ..
-            } => torn_write(&patch.range, *len_before, seed),
-            _ => Vec::new(),
-        }
-    }
-
-    /// Any way in which an operation may land; whole rather than lost in `bias` of 8 throws.
-    pub(super) fn any(effect: &Effect, bias: u64, numbers: &mut Numbers) -> Landing {
-        if numbers.below(4) > 0 {
-            return if numbers.below(8) < bias {
-                Landing::WHOLE
-            } else {
-                Landing::LOST
-            };
-        }
-        let torn = Landing::torn(effect, numbers.next());
-        let Effect::Write { patch, .. } = effect else {
-            return pick(&torn, numbers).unwrap_or(Landing::WHOLE);
-        };
-        let count = sectors(&patch.range).end - sectors(&patch.range).start;
-        let at = numbers.below(count);
-        let data = match numbers.below(8) {
-            0 => Data::First(at + 1),
-            1 => Data::Last(at + 1),
-            2 => Data::Only(at),
-            3 => Data::GarbageAt(at),
-            4 => Data::Mixed {
-                seed: numbers.next(),
-                grain: 1 << numbers.below(10),
-            },
-            _ => return pick(&torn, numbers).unwrap_or(Landing::WHOLE),
-        };
-        let space = match (numbers.below(3), data) {
-            (0, Data::First(_)) => Space::Short,
-            (1, _) => Space::Zeros,
-            _ => Space::Garbage,
-        };
-        Landing { data, space }
-    }
-
-    pub(super) fn write(&self, row: &mut Row, patch: &Patch, len_before: u64, noise: &Noise) {
+    pub(super) fn write(&self, row: &mut Row, patch: &Patch, len_before: u64, residue: &Residue) {
         let range = &patch.range;
         if len_before < range.end && row.len() < range.end {
-            self.grow(row, self.short_end(range), range.end, noise);
+            self.grow(row, self.short_end(range), range.end, residue);
         }
         self.data.each(range, |part, fate| match fate {
             Fate::New => row.take(patch, part),
-            Fate::Garbage => garble(row, patch, part, noise),
+            Fate::Garbage => garble(row, patch, part, residue),
+            Fate::Zeros => row.take(&Patch::hole(part.clone()), part),
         });
     }
 
-    pub(super) fn set_len(&self, row: &mut Row, after: u64, noise: &Noise) {
+    pub(super) fn set_len(&self, row: &mut Row, after: u64, residue: &Residue) {
         if after < row.len() {
             row.set_len(after);
         } else {
-            self.grow(row, after, after, noise);
+            self.grow(row, after, after, residue);
         }
     }
 
-    fn grow(&self, row: &mut Row, short: u64, whole: u64, noise: &Noise) {
+    fn grow(&self, row: &mut Row, short: u64, whole: u64, residue: &Residue) {
         let before = row.len();
         let after = match self.space {
             Space::Lost => before,
             Space::Short => short.max(before),
-            Space::Zeros | Space::Garbage => whole,
+            Space::Zeros | Space::Garbage | Space::Stale => whole,
         };
         row.set_len(after);
-        if self.space == Space::Garbage {
-            // Very long new space is noise at its ends only, where heads and tails lie.
-            let head = after.min(before.saturating_add(NOISE_BYTES));
-            let tail = head.max(after.saturating_sub(NOISE_BYTES));
-            let hole = Patch::hole(before..before);
-            garble(row, &hole, before..head, noise);
-            garble(row, &hole, tail..after, noise);
+        match (self.space, &residue.stale) {
+            (Space::Garbage, _) => {
+                // Very long new space is noise at its ends only, where heads and tails lie.
+                let head = after.min(before.saturating_add(NOISE_BYTES));
+                let tail = head.max(after.saturating_sub(NOISE_BYTES));
+                let hole = Patch::hole(before..before);
+                garble(row, &hole, before..head, residue);
+                garble(row, &hole, tail..after, residue);
+            }
+            (Space::Stale, Some(stale)) => row.take_row(stale, before..after.min(stale.len())),
+            _ => {}
         }
     }
 
@@ -155,6 +114,7 @@ impl fmt::Display for Landing {
             Data::Lost => f.write_str("data lost")?,
             Data::Whole => f.write_str("landed")?,
             Data::Garbage => f.write_str("all garbage")?,
+            Data::Zeros => f.write_str("all zeros")?,
             Data::First(count) => write!(f, "first {count} sectors landed")?,
             Data::Last(count) => write!(f, "last {count} sectors landed")?,
             Data::Only(at) => write!(f, "only sector {at} landed")?,
@@ -167,10 +127,11 @@ impl fmt::Display for Landing {
             }
         }
         match (self.space, self.data) {
-            (_, Data::Garbage) => Ok(()),
+            (_, Data::Garbage | Data::Zeros) => Ok(()),
             (Space::Lost, _) => f.write_str(", length lost"),
             (Space::Short, _) => f.write_str(", length short"),
             (Space::Garbage, _) => f.write_str(", new space garbage"),
+            (Space::Stale, _) => f.write_str(", new space stale"),
             (Space::Zeros, Data::Whole) => Ok(()),
             (Space::Zeros, _) => f.write_str(", new space zeros"),
         }
@@ -193,6 +154,7 @@ impl Data {
             Data::Lost => {}
             Data::Whole => part(0..count, Fate::New),
             Data::Garbage => part(0..count, Fate::Garbage),
+            Data::Zeros => part(0..count, Fate::Zeros),
             Data::First(landed) => part(0..landed, Fate::New),
             Data::Last(landed) => part(count.saturating_sub(landed)..count, Fate::New),
             Data::Only(at) => part(at..at + 1, Fate::New),
@@ -218,87 +180,14 @@ impl Data {
 enum Fate {
     New,
     Garbage,
-}
-
-fn torn_write(range: &Range<u64>, len_before: u64, seed: u64) -> Vec<Landing> {
-    let count = sectors(range).end - sectors(range).start;
-    let mut datas = vec![Data::Garbage];
-    let mut add = |data| {
-        if !datas.contains(&data) {
-            datas.push(data);
-        }
-    };
-    if count > 1 {
-        let half = count / 2;
-        [half, 1, count - 1]
-            .into_iter()
-            .map(Data::First)
-            .for_each(&mut add);
-        [half, 1, count - 1]
-            .into_iter()
-            .map(Data::Last)
-            .for_each(&mut add);
-        [0, half, count - 1]
-            .into_iter()
-            .map(Data::GarbageAt)
-            .for_each(&mut add);
-    }
-    if count > 2 {
-        add(Data::Only(count / 2));
-        add(Data::Mixed { seed, grain: 1 });
-    }
-    if count > 64 {
-        let grain = PAGE / SECTOR;
-        add(Data::Mixed { seed, grain });
-    }
-    let grows = len_before < range.end;
-    let landing = |data| Landing {
-        data,
-        space: if grows && data != Data::Garbage {
-            Space::Garbage
-        } else {
-            Space::Zeros
-        },
-    };
-    let mut all: Vec<Landing> = datas.into_iter().map(landing).collect();
-    if grows {
-        let (data, whole) = (Data::Lost, Data::Whole);
-        all.push(Landing {
-            data,
-            space: Space::Zeros,
-        });
-        if range.start < len_before {
-            all.push(Landing {
-                data: whole,
-                space: Space::Lost,
-            });
-        }
-        if len_before < range.start {
-            all.push(Landing {
-                data: whole,
-                space: Space::Garbage,
-            });
-        }
-        if count > 1 {
-            let data = Data::First(count / 2);
-            all.push(Landing {
-                data,
-                space: Space::Short,
-            });
-            all.push(Landing {
-                data,
-                space: Space::Zeros,
-            });
-        }
-    }
-    all
+    Zeros,
 }
 
 /// Puts garbage into `range` that differs, sector by sector, from what was there and from what
 /// `patch` would have put there. The length stays.
-fn garble(row: &mut Row, patch: &Patch, range: Range<u64>, noise: &Noise) {
+fn garble(row: &mut Row, patch: &Patch, range: Range<u64>, residue: &Residue) {
     for piece in pieces(range.start..range.end.min(row.len())) {
-        let Some(garbage) = noise.page(piece.page) else {
+        let Some(garbage) = residue.noise(piece.page) else {
             return;
         };
         let new = patch.page(piece.page);
@@ -328,15 +217,10 @@ fn garble(row: &mut Row, patch: &Patch, range: Range<u64>, noise: &Noise) {
 }
 
 /// The sectors that a range touches.
-fn sectors(range: &Range<u64>) -> Range<u64> {
+pub(super) fn sectors(range: &Range<u64>) -> Range<u64> {
     range.start / SECTOR..range.end.div_ceil(SECTOR)
 }
 
-fn pick(landings: &[Landing], numbers: &mut Numbers) -> Option<Landing> {
-    let at = numbers.below(landings.len() as u64);
-    landings.get(to_usize(at)).copied()
-}
-
 const SECTOR_LEN: usize = 512;
-const SECTOR: u64 = SECTOR_LEN as u64;
+pub(super) const SECTOR: u64 = SECTOR_LEN as u64;
 const NOISE_BYTES: u64 = 1 << 20;

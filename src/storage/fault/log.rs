@@ -91,6 +91,8 @@ pub enum Outcome {
     Dropped,
     /// It reported an error, after doing nothing or a part.
     Failed,
+    /// A sync that reported an error and threw away what it should have made durable.
+    Lost,
 }
 
 /// One logged operation.
@@ -176,6 +178,14 @@ impl Op {
         }
     }
 
+    /// The file that it gives a name.
+    pub(super) fn names_file(&self) -> Option<FileId> {
+        match &self.effect {
+            Effect::Create { file, .. } | Effect::Rename { file, .. } => Some(*file),
+            _ => None,
+        }
+    }
+
     /// Whether a crash can lose it.
     pub(super) fn pends(&self) -> bool {
         use Effect::{Create, Remove, Rename, SetLen, Write};
@@ -209,6 +219,7 @@ impl fmt::Display for Op {
             Outcome::Done => Ok(()),
             Outcome::Dropped => f.write_str(" (dropped)"),
             Outcome::Failed => f.write_str(" (failed)"),
+            Outcome::Lost => f.write_str(" (failed, its writes thrown away)"),
         }
     }
 }
@@ -309,7 +320,7 @@ impl Log {
         for op in self.ops().filter(|op| op.kind.syncs()) {
             let nth = counts.entry(op.path()).or_default();
             *nth += 1;
-            if op.outcome != Outcome::Failed {
+            if matches!(op.outcome, Outcome::Done | Outcome::Dropped) {
                 syncs.push(SyncCall {
                     path: op.path().to_owned(),
                     nth: *nth,

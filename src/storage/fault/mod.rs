@@ -4,17 +4,31 @@
 //! to them. From the log, [`Crashes`] produces the states that a power cut may have left:
 //!
 //! - Between two syncs any subset of the writes may have landed, in any order. Of a write, each
-//!   512-byte sector may be old, new or garbage; bytes that were not written keep their value.
+//!   512-byte sector may be old, new or garbage (noise or zeros); bytes that were not written
+//!   keep their value.
 //! - A length change is an operation of its own, also where a write extends a file: it may be
-//!   lost, or land before the data, and then new space reads as garbage or zeros.
+//!   lost, or land before the data, and then new space reads as zeros, as garbage, or as what the
+//!   newest file that is no more held there, which may be valid records of an earlier run.
 //! - A created file's name, a rename and a removal are durable after a sync of their folder;
 //!   until then each may be there or not. A rename never leaves a file with two names.
 //! - After a failed [`sync`](crate::storage::Storage::sync) the handle is poisoned, reads from a
 //!   fresh handle show what was written, and no later sync makes it durable: it must be written
-//!   again.
+//!   again. With [`Failure::Lossy`] they show the old bytes.
 //!
 //! A [`Fault`] makes the nth operation fail, [`FaultDisk::drop_syncs`] takes a barrier away, and
 //! [`Log::check`] holds the log against a rule such as [`NoRewrite`].
+//!
+//! # How to test a protocol
+//! - *Power cut*: run it on a disk, then recover and check the [`CrashState::disk`] of every
+//!   state. That disk has a log of its own, so its `crashes()` (with another seed and a low
+//!   limit) are those of the recovery.
+//! - *Killed process*: [`Fault::nth`] with [`and_all_later`](Fault::and_all_later), run,
+//!   [`heal`](FaultDisk::heal), recover on the same disk. What the dead process did not sync is
+//!   still pending, so a power cut after the recovery may lose it.
+//! - *Failing disk*: as before with a fault that strikes once, for the first, second, third
+//!   operation and so on until [`fired`](FaultDisk::fired) stays empty.
+//! - *Barriers*: for each of [`Log::syncs`] run again with that one dropped, and expect a
+//!   violation.
 //!
 //! # Examples
 //! A file replaced by a rename is whole after any crash, but only if it was synced first:
@@ -64,6 +78,7 @@ mod plan;
 mod replay;
 mod row;
 mod state;
+mod tear;
 
 pub use crash::{Coverage, CrashState, Crashes};
 pub use disk::FaultDisk;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::row::{PAGE_LEN, Page, to_usize};
+use super::row::{PAGE_LEN, Page, Row, to_usize};
 
 /// Spreads a number over all 64 bits (splitmix64's finisher).
 pub(super) fn mix(n: u64) -> u64 {
@@ -32,13 +32,18 @@ impl Numbers {
     }
 }
 
-/// A few pages of garbage, shared by all states of one enumeration.
-#[derive(Debug)]
-pub(super) struct Noise {
-    pages: Vec<Arc<Page>>,
+/// What spoiled sectors and new space read as.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Residue {
+    /// A few pages of garbage, shared by all states of one enumeration; none where everything
+    /// lands whole.
+    noise: Arc<Vec<Arc<Page>>>,
+    /// A file that is no more, whose space a new one may get: its bytes may be valid records of
+    /// an earlier run.
+    pub(super) stale: Option<Row>,
 }
 
-impl Noise {
+impl Residue {
     pub(super) fn new(seed: u64) -> Self {
         let mut numbers = Numbers::new(seed ^ 0x006e_6f69_7365);
         let page = |_| {
@@ -48,19 +53,20 @@ impl Noise {
             }
             Arc::new(page)
         };
-        Noise {
-            pages: (0..NOISE_PAGES).map(page).collect(),
+        Residue {
+            noise: Arc::new((0..NOISE_PAGES).map(page).collect()),
+            stale: None,
         }
     }
 
-    /// No garbage at all, where everything lands whole.
-    pub(super) fn none() -> Self {
-        Noise { pages: Vec::new() }
+    pub(super) fn with_stale(&self, stale: Option<Row>) -> Self {
+        let noise = self.noise.clone();
+        Residue { noise, stale }
     }
 
-    pub(super) fn page(&self, number: u64) -> Option<&Arc<Page>> {
-        let at = mix(number).checked_rem(self.pages.len() as u64)?;
-        self.pages.get(to_usize(at))
+    pub(super) fn noise(&self, number: u64) -> Option<&Arc<Page>> {
+        let at = mix(number).checked_rem(self.noise.len() as u64)?;
+        self.noise.get(to_usize(at))
     }
 }
 

@@ -4,6 +4,7 @@ use super::landing::Landing;
 use super::log::Effect;
 use super::noise::Numbers;
 use super::row::to_usize;
+use super::tear::throw;
 
 /// A numbered row of combinations: one landing for each pending operation.
 ///
@@ -77,9 +78,9 @@ impl Plan {
     ) -> Vec<Landing> {
         if number >= self.planned.count() {
             let bias = 1 + numbers.below(7);
-            return effects
-                .map(|effect| Landing::any(effect, bias, numbers))
-                .collect();
+            let each = effects.zip(&self.torn);
+            let thrown = each.map(|(effect, torn)| throw(effect, torn, bias, numbers));
+            return thrown.collect();
         }
         match &self.planned {
             Planned::Sets { sets, .. } => self.decode(sets, number),
@@ -189,12 +190,15 @@ fn simple_count(ops: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::fault::row::Patch;
+    use crate::storage::fault::state::FileId;
+    use crate::storage::fault::tear;
     use std::collections::HashSet;
 
     fn torn(counts: &[usize]) -> Vec<Vec<Landing>> {
         let kinds = [
-            Landing::torn(&write(8, 0), 1),
-            Landing::torn(&write(100, 1 << 20), 2),
+            tear::torn(&write(8, 0), false, 1),
+            tear::torn(&write(100, 1 << 20), false, 2),
         ]
         .concat();
         counts
@@ -205,8 +209,8 @@ mod tests {
 
     fn write(sectors: u64, len_before: u64) -> Effect {
         Effect::Write {
-            file: crate::storage::fault::state::FileId(1),
-            patch: crate::storage::fault::row::Patch::hole(0..sectors * 512),
+            file: FileId(1),
+            patch: Patch::hole(0..sectors * 512),
             len_before,
         }
     }

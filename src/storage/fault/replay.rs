@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::landing::Landing;
 use super::log::{Effect, Log, Op, OpKind, Outcome};
-use super::noise::Noise;
+use super::noise::Residue;
+use super::row::Row;
 use super::state::{FileId, State};
 
 /// The durable contents before some operation of a log, and what may or may not have landed on
@@ -35,11 +36,19 @@ pub(super) enum Hold {
 }
 
 impl Replay {
+    /// Before the first operation of a log.
     pub(super) fn new(log: &Log) -> Self {
         Replay {
             durable: log.start.clone(),
             pending: Vec::new(),
         }
+    }
+
+    /// After all of a log.
+    pub(super) fn of(log: &Log) -> Self {
+        let mut replay = Replay::new(log);
+        log.ops.iter().for_each(|op| replay.step(op));
+        replay
     }
 
     /// Whether `op` would make something durable, so that fewer states are possible after it.
@@ -61,19 +70,26 @@ impl Replay {
         match (op.kind, op.outcome) {
             (OpKind::Sync | OpKind::SyncFolder, Outcome::Done) => self.fold(op),
             (OpKind::Sync, Outcome::Failed) => {
-                let lost =
+                let doubted =
                     |pending: &&mut Pending| pending.hold == Hold::Open && covers(op, &pending.op);
-                let lost = self.pending.iter_mut().filter(lost);
-                lost.for_each(|pending| pending.hold = Hold::Doomed);
+                let doubted = self.pending.iter_mut().filter(doubted);
+                doubted.for_each(|pending| pending.hold = Hold::Doomed);
+            }
+            (OpKind::Sync, Outcome::Lost) => {
+                let kept = |pending: &Pending| pending.hold == Hold::Sure;
+                self.pending
+                    .retain(|pending| kept(pending) || !covers(op, &pending.op));
+                self.fold(op);
             }
             _ => {}
         }
     }
 
+    /// Makes durable what a sync covers.
     fn fold(&mut self, sync: &Op) {
         let mut doomed = BTreeSet::<FileId>::new();
         let durable = &mut self.durable;
-        let nothing = Noise::none();
+        let nothing = Residue::default();
         self.pending.retain_mut(|pending| {
             if !covers(sync, &pending.op) {
                 return true;
@@ -91,6 +107,36 @@ impl Replay {
             durable.apply(&pending.op, &Landing::WHOLE, &nothing);
             false
         });
+        if sync.kind == OpKind::SyncFolder {
+            self.forget_unreachable();
+        }
+    }
+
+    /// Drops what is pending for files that have no durable name and can get none any more.
+    fn forget_unreachable(&mut self) {
+        let named = self
+            .pending
+            .iter()
+            .filter_map(|pending| pending.op.names_file());
+        let named: BTreeSet<FileId> = named.collect();
+        let durable = &self.durable;
+        self.pending.retain(|pending| match pending.op.file() {
+            Some(file) => named.contains(&file) || durable.is_named(file),
+            None => true,
+        });
+    }
+
+    /// A file that is no more, and what its space holds.
+    pub(super) fn stale(&self) -> Option<Row> {
+        let file = self.durable.newest_nameless()?;
+        let mut named = self
+            .pending
+            .iter()
+            .filter_map(|pending| pending.op.names_file());
+        if named.any(|named| named == file) {
+            return None;
+        }
+        self.durable.row(file).cloned()
     }
 }
 

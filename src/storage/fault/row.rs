@@ -108,8 +108,21 @@ impl Row {
     /// Takes the bytes of `range` from `patch`, which must cover it; the length stays, and what
     /// lies past it is left out.
     pub(super) fn take(&mut self, patch: &Patch, range: Range<u64>) {
+        self.take_pages(|index| patch.page(index), range);
+    }
+
+    /// As [`take`](Row::take), from another row.
+    pub(super) fn take_row(&mut self, from: &Row, range: Range<u64>) {
+        self.take_pages(|index| from.page(index), range);
+    }
+
+    fn take_pages<'a>(
+        &mut self,
+        page_at: impl Fn(u64) -> Option<&'a Arc<Page>>,
+        range: Range<u64>,
+    ) {
         for piece in pieces(range.start..range.end.min(self.len)) {
-            let page = patch.page(piece.page);
+            let page = page_at(piece.page);
             if piece.within.len() == PAGE_LEN {
                 self.set_page(piece.page, page.cloned());
             } else if let Some(page) = page {
@@ -209,6 +222,10 @@ impl Patch {
     pub(super) fn hole(range: Range<u64>) -> Self {
         let pages = vec![None; pieces(range.clone()).count()];
         Patch { range, pages }
+    }
+
+    pub(super) fn is_hole(&self) -> bool {
+        self.pages.iter().all(Option::is_none)
     }
 
     /// What a write that stops half way has written: whole sectors, where there are several.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::landing::Landing;
 use super::log::{Effect, Op};
-use super::noise::Noise;
+use super::noise::Residue;
 use super::row::Row;
 
 /// A file itself, whatever its name is or was.
@@ -75,7 +75,7 @@ impl State {
     }
 
     /// Lets an operation land as `landing` says.
-    pub(super) fn apply(&mut self, op: &Op, landing: &Landing, noise: &Noise) {
+    pub(super) fn apply(&mut self, op: &Op, landing: &Landing, residue: &Residue) {
         if *landing == Landing::LOST {
             return;
         }
@@ -103,9 +103,9 @@ impl State {
                 file,
                 patch,
                 len_before,
-            } => landing.write(self.row_mut(*file), patch, *len_before, noise),
+            } => landing.write(self.row_mut(*file), patch, *len_before, residue),
             Effect::SetLen { file, after, .. } => {
-                landing.set_len(self.row_mut(*file), *after, noise);
+                landing.set_len(self.row_mut(*file), *after, residue);
             }
             Effect::Nothing
             | Effect::Reserve { .. }
@@ -115,11 +115,25 @@ impl State {
         }
     }
 
-    /// Forgets files that no name refers to, as a restart does.
+    /// Whether a name or a device refers to the file.
+    pub(super) fn is_named(&self, file: FileId) -> bool {
+        let mut names = self.folders.values().flat_map(|names| names.values());
+        names.any(|&named| named == file) || self.is_device(file)
+    }
+
+    /// The newest file without a name that held anything: its space is free.
+    pub(super) fn newest_nameless(&self) -> Option<FileId> {
+        let mut held = self.files.iter().rev().filter(|(_, row)| !row.is_empty());
+        held.find(|(file, _)| !self.is_named(**file))
+            .map(|(file, _)| *file)
+    }
+
+    /// Forgets files without a name, as a restart does, but for what free space still holds.
     pub(super) fn restart(&mut self) {
         let named = self.folders.values().flat_map(|names| names.values());
-        let kept: BTreeSet<FileId> = named.chain(self.devices.values()).copied().collect();
+        let mut kept: BTreeSet<FileId> = named.chain(self.devices.values()).copied().collect();
         if kept.len() < self.files.len() {
+            kept.extend(self.newest_nameless());
             self.files.retain(|file, _| kept.contains(file));
         }
     }

@@ -18,7 +18,10 @@ pub struct Place {
 impl Place {
     /// The file `name` in `folder`.
     pub fn new(folder: Arc<dyn Folder>, name: impl Into<OsString>) -> Self {
-        Place { folder, name: name.into() }
+        Place {
+            folder,
+            name: name.into(),
+        }
     }
 
     /// A file of the host. The folder must exist, the file need not. Symbolic links are not
@@ -51,7 +54,10 @@ impl Place {
         }
         name.push(".");
         name.push(suffix);
-        Place { folder: self.folder.clone(), name }
+        Place {
+            folder: self.folder.clone(),
+            name,
+        }
     }
 
     /// The folder.

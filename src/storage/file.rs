@@ -2,42 +2,57 @@
 
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Advice, FallocateFlags, SeekFrom};
-use rustix::io::Errno;
+use rustix::fs::{FallocateFlags, OFlags};
 
-use super::{Storage, past_end, poisoned, range_end};
+use super::handle::Handle;
+use super::host_file::{HostFile, HostKind};
+use super::{SourceStamp, Storage, outside};
 use crate::error::{Error, ErrorKind, Result};
+
+/// What becomes of the space of bytes that are to read as zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Allocation {
+    /// As the file was when it was opened: one that had holes, or was empty, gets more of them; a
+    /// thick one stays thick, also where it grows.
+    #[default]
+    Keep,
+    /// Zeros become holes.
+    Sparse,
+    /// Zeros take space, so that overwriting them later cannot fail for want of it.
+    Full,
+}
 
 /// A regular file, read and written at positions.
 #[derive(Debug)]
 pub struct FileStorage {
-    path: PathBuf,
-    file: File,
-    poisoned: AtomicBool,
+    handle: Handle,
+    punches: bool,
 }
 
 impl FileStorage {
-    /// Opens for reading only.
+    /// Opens for reading only. Takes no locks; [`open_source`](super::open_source) does.
     ///
     /// # Errors
-    /// `NotFound`, `Io`.
+    /// `NotFound`, `Io`; `Unsupported` for anything but a regular file.
     pub fn open_read(path: impl Into<PathBuf>) -> Result<Self> {
         Self::open_with(path.into(), OpenOptions::new().read(true))
     }
 
-    /// Opens an existing file for reading and writing.
+    /// Opens an existing file for reading and writing. Takes no locks;
+    /// [`open_target`](super::open_target) does.
     ///
     /// # Errors
-    /// `NotFound`, `Io`.
+    /// `NotFound`, `Io`; `Unsupported` for anything but a regular file.
     pub fn open_write(path: impl Into<PathBuf>) -> Result<Self> {
         Self::open_with(path.into(), OpenOptions::new().read(true).write(true))
     }
 
-    /// Creates an empty file; its name is durable once its folder is synced.
+    /// Creates an empty file; its name is durable once its folder is synced. A symbolic link of
+    /// that name is an existing file.
     ///
     /// # Errors
     /// `AlreadyExists`, `NoSpace`, `Io`.
@@ -48,153 +63,136 @@ impl FileStorage {
         )
     }
 
+    /// Takes over an open file that is known to be a regular one.
+    pub(super) fn from_file(
+        path: PathBuf,
+        file: File,
+        allocation: Allocation,
+        always_direct: bool,
+    ) -> Result<Self> {
+        let handle = Handle::new(path, file, always_direct);
+        let punches = match allocation {
+            Allocation::Sparse => true,
+            Allocation::Full => false,
+            Allocation::Keep => {
+                let facts = handle
+                    .file()
+                    .metadata()
+                    .map_err(|e| handle.failed("look at file", e))?;
+                facts.len() == 0 || facts.blocks().saturating_mul(512) < facts.len()
+            }
+        };
+        Ok(FileStorage { handle, punches })
+    }
+
     fn open_with(path: PathBuf, options: &OpenOptions) -> Result<Self> {
-        match options.open(&path) {
-            Ok(file) => Ok(FileStorage {
-                path,
-                file,
-                poisoned: AtomicBool::new(false),
-            }),
-            Err(cause) => Err(Error::io("open", cause).at_path(path)),
+        let mut options = options.clone();
+        // A FIFO must not be waited for; on a regular file the flag means nothing.
+        options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+        let file = options
+            .open(&path)
+            .map_err(|cause| Error::io("open", cause).at_path(&path))?;
+        let host = HostFile::of(path, &file)?;
+        if host.kind() != HostKind::File {
+            return Err(
+                Error::new(ErrorKind::Unsupported, "this is not a regular file")
+                    .at_path(host.path()),
+            );
         }
+        Self::from_file(host.into_path(), file, Allocation::Keep, false)
     }
 
-    fn usable(&self) -> Result<()> {
-        if self.poisoned.load(Ordering::SeqCst) {
-            Err(poisoned(&self.path))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn failed(&self, operation: &'static str, cause: impl Into<std::io::Error>) -> Error {
-        Error::io(operation, cause).at_path(&self.path)
-    }
-
-    fn write_zeros(&self, range: Range<u64>) -> Result<()> {
-        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-        let mut at = range.start;
-        while at < range.end {
-            let len = (range.end - at).min(ZEROS.len() as u64);
-            // `len` is at most 64 KiB.
-            self.write_all_at(&ZEROS[..len as usize], at)?;
-            at += len;
-        }
-        Ok(())
+    fn file_len(&self) -> Result<u64> {
+        let facts = self.handle.file().metadata();
+        Ok(facts
+            .map_err(|e| self.handle.failed("ask for the length", e))?
+            .len())
     }
 }
 
 impl Storage for FileStorage {
     fn path(&self) -> &Path {
-        &self.path
+        self.handle.path()
     }
 
     fn len(&self) -> Result<u64> {
-        self.usable()?;
-        Ok(self
-            .file
-            .metadata()
-            .map_err(|e| self.failed("ask for the length", e))?
-            .len())
+        self.handle.usable()?;
+        self.file_len()
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.usable()?;
-        let end = range_end(&self.path, offset, buf.len())?;
-        self.file.read_exact_at(buf, offset).map_err(|cause| {
-            if cause.kind() == std::io::ErrorKind::UnexpectedEof {
-                past_end(&self.path, end, self.len().unwrap_or(offset))
-            } else {
-                self.failed("read", cause).at_offset(offset)
-            }
-        })
+        self.handle
+            .read_exact_at(buf, offset, || self.file_len().unwrap_or(offset))
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.usable()?;
-        range_end(&self.path, offset, buf.len())?;
-        self.file
-            .write_all_at(buf, offset)
-            .map_err(|cause| self.failed("write", cause).at_offset(offset))
+        self.handle.write_all_at(buf, offset)
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        self.usable()?;
-        self.file
+        let old_len = self.len()?;
+        self.handle
+            .file()
             .set_len(len)
-            .map_err(|cause| self.failed("set the length", cause).at_offset(len))
+            .map_err(|e| self.handle.failed("set the length", e).at_offset(len))?;
+        if len > old_len && !self.punches {
+            // Where space cannot be reserved the new bytes are a hole, which reads as zeros too.
+            self.handle
+                .allocate(FallocateFlags::KEEP_SIZE, &(old_len..len))?;
+        }
+        Ok(())
     }
 
     fn sync(&self) -> Result<()> {
-        self.usable()?;
-        self.file.sync_all().map_err(|cause| {
-            self.poisoned.store(true, Ordering::SeqCst);
-            self.failed("sync", cause)
-        })
+        self.handle.sync()
     }
 
     fn punch_hole(&self, range: Range<u64>) -> Result<()> {
-        self.usable()?;
         let len = self.len()?;
         if range.start > range.end || range.end > len {
-            return Err(
-                Error::new(ErrorKind::InvalidInput, "a hole must lie inside the file")
-                    .at_path(&self.path)
-                    .at_offset(range.end),
-            );
+            return Err(outside(self.path(), &range, len));
         }
         if range.is_empty() {
             return Ok(());
         }
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&self.file, flags, range.start, range.end - range.start) {
-            Ok(()) => Ok(()),
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.write_zeros(range),
-            Err(cause) => Err(self.failed("punch a hole", cause).at_offset(range.start)),
+        let how = if self.punches {
+            FallocateFlags::PUNCH_HOLE
+        } else {
+            FallocateFlags::ZERO_RANGE
+        };
+        if self
+            .handle
+            .allocate(how | FallocateFlags::KEEP_SIZE, &range)?
+        {
+            return Ok(());
         }
+        self.handle.write_zeros(range)
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
-        self.usable()?;
         let len = self.len()?;
-        if offset >= len {
-            return Ok(None);
-        }
-        let start = match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
-            Ok(start) => start.max(offset),
-            // Nothing but a hole up to the end.
-            Err(Errno::NXIO) => return Ok(None),
-            // Where holes cannot be asked for, all is data.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(offset..len)),
-            Err(cause) => return Err(self.failed("seek data", cause).at_offset(offset)),
-        };
-        let end = match rustix::fs::seek(&self.file, SeekFrom::Hole(start)) {
-            Ok(end) => end.min(len),
-            Err(_) => len,
-        };
-        Ok((start < end).then_some(start..end))
+        self.handle.next_data(offset, len)
     }
 
     fn reserve(&self, range: Range<u64>) -> Result<()> {
-        self.usable()?;
-        if range.is_empty() {
-            return Ok(());
+        self.handle.usable()?;
+        if range.start < range.end {
+            // A file system that cannot reserve has promised nothing.
+            self.handle.allocate(FallocateFlags::KEEP_SIZE, &range)?;
         }
-        let len = range.end - range.start;
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, range.start, len) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(cause) => Err(self.failed("reserve space", cause).at_offset(range.start)),
-        }
+        Ok(())
+    }
+
+    fn stamp(&self) -> Result<Option<SourceStamp>> {
+        self.handle.usable()?;
+        SourceStamp::of_file(self.path(), self.handle.file()).map(Some)
     }
 
     fn drop_cache(&self, range: Range<u64>) {
-        let len = std::num::NonZeroU64::new(range.end.saturating_sub(range.start));
-        // A hint: what the system makes of it does not matter.
-        let _ = rustix::fs::fadvise(&self.file, range.start, len, Advice::DontNeed);
+        self.handle.drop_cache(range);
     }
 
     fn will_read(&self, range: Range<u64>) {
-        let len = std::num::NonZeroU64::new(range.end.saturating_sub(range.start));
-        let _ = rustix::fs::fadvise(&self.file, range.start, len, Advice::WillNeed);
+        self.handle.will_read(range);
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::{Access, Folder, Storage, past_end, range_end};
+use super::{Access, Folder, Storage, outside, past_end, range_end};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A row of bytes in memory. `sync` does nothing: nothing here outlives the process.
@@ -32,6 +32,17 @@ impl MemoryStorage {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
+
+    fn resize(&self, bytes: &mut Vec<u8>, len: usize) -> Result<()> {
+        let more = len.saturating_sub(bytes.len());
+        if let Err(cause) = bytes.try_reserve_exact(more) {
+            return Err(Error::new(ErrorKind::NoSpace, "memory is too small")
+                .at_path(&self.name)
+                .caused_by(cause));
+        }
+        bytes.resize(len, 0);
+        Ok(())
+    }
 }
 
 impl Storage for MemoryStorage {
@@ -49,6 +60,9 @@ impl Storage for MemoryStorage {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let end = range_end(&self.name, offset, buf.len())?;
+        if buf.is_empty() {
+            return Ok(());
+        }
         let bytes = self.bytes.read().unwrap_or_else(PoisonError::into_inner);
         let Some(from) = bytes.get(index(offset)..index(end)) else {
             return Err(past_end(&self.name, end, bytes.len() as u64));
@@ -59,9 +73,12 @@ impl Storage for MemoryStorage {
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         let end = index(range_end(&self.name, offset, buf.len())?);
+        if buf.is_empty() {
+            return Ok(());
+        }
         let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
         if bytes.len() < end {
-            bytes.resize(end, 0);
+            self.resize(&mut bytes, end)?;
         }
         bytes[index(offset)..end].copy_from_slice(buf);
         Ok(())
@@ -69,8 +86,7 @@ impl Storage for MemoryStorage {
 
     fn set_len(&self, len: u64) -> Result<()> {
         let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
-        bytes.resize(index(len), 0);
-        Ok(())
+        self.resize(&mut bytes, index(len))
     }
 
     fn sync(&self) -> Result<()> {
@@ -82,7 +98,7 @@ impl Storage for MemoryStorage {
         let len = bytes.len() as u64;
         match bytes.get_mut(index(range.start)..index(range.end)) {
             Some(hole) => hole.fill(0),
-            None => return Err(past_end(&self.name, range.end, len)),
+            None => return Err(outside(&self.name, &range, len)),
         }
         Ok(())
     }

@@ -1,30 +1,52 @@
 //! Flat rows of bytes, and the folders they lie in. Knows nothing of formats.
 
+mod attributes;
+mod cache;
+mod device;
+mod direct;
 #[cfg(feature = "testing")]
 pub mod fault;
 mod file;
 mod folder;
+mod handle;
+mod host_file;
+mod identity;
+mod in_use;
+mod kernel;
+mod lock;
 mod memory;
 mod mmap;
+mod open;
 mod place;
+mod stamp;
 
 use std::ops::Range;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
-pub use file::FileStorage;
+pub use device::DeviceStorage;
+pub use direct::AlignedBuf;
+pub use file::{Allocation, FileStorage};
 pub use folder::{Access, Folder, HostFolder};
+pub use host_file::{FileId, HostFile, HostKind, resolve};
+pub use identity::{DeviceIdentity, identity};
+pub use in_use::{refuse_in_use, refuse_overlap};
 pub use memory::{MemoryFolder, MemoryStorage};
 pub use mmap::Mmap;
+pub use open::{Opened, SourceOptions, TargetOptions, open_source, open_target};
 pub use place::Place;
+pub use stamp::SourceStamp;
 
 /// A flat row of bytes that many threads may use at once.
 ///
 /// The contract, which every implementation is tested against:
 /// - Reads past the end are an error of kind `Io`; nothing is read short.
-/// - Writes past the end extend the row; a gap that this leaves reads as zeros.
-/// - Writes and `set_len` are durable only after [`sync`](Storage::sync) has returned `Ok`.
+/// - Writes past the end extend the row, and a gap that this leaves reads as zeros; where the
+///   length is [fixed](Storage::has_fixed_len) they are refused and nothing is written.
+/// - An empty read or write succeeds anywhere and changes nothing.
+/// - What is written is read back at once, also by other threads; it is durable, like a changed
+///   length, only after [`sync`](Storage::sync) has returned `Ok`.
 /// - After a failed `sync` every later call fails with `Poisoned`: the system may have dropped the
 ///   very pages it could not write, so that a second `sync` would lie.
 /// - Two calls that touch the same bytes at the same time give no promise about these bytes.
@@ -46,6 +68,11 @@ pub trait Storage: Send + Sync {
         Ok(self.len()? == 0)
     }
 
+    /// Whether the length cannot change (block devices).
+    fn has_fixed_len(&self) -> bool {
+        false
+    }
+
     /// Fills `buf` from byte `offset` on.
     ///
     /// # Errors
@@ -55,13 +82,14 @@ pub trait Storage: Send + Sync {
     /// Writes all of `buf` at byte `offset`. Durable after the next `sync`.
     ///
     /// # Errors
-    /// `Io`, `NoSpace`, `Poisoned`. After an error any part of the range may have been written.
+    /// `Io`, `NoSpace`, `Poisoned`; `InvalidInput` for a range beyond the end of a row of fixed
+    /// length. After an `Io` or `NoSpace` any part of the range may have been written.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()>;
 
     /// Cuts or extends to `len` bytes; new bytes read as zeros. Durable after the next `sync`.
     ///
     /// # Errors
-    /// `Io`, `NoSpace`, `Poisoned`; `Unsupported` where the length is fixed (devices).
+    /// `Io`, `NoSpace`, `Poisoned`; `Unsupported` where the length is fixed and is not `len`.
     fn set_len(&self, len: u64) -> Result<()>;
 
     /// Makes all earlier writes and length changes durable.
@@ -70,11 +98,12 @@ pub trait Storage: Send + Sync {
     /// `Io`, `NoSpace`; the handle is poisoned by them.
     fn sync(&self) -> Result<()>;
 
-    /// Makes a range read as zeros, giving its space back where that is possible; otherwise zeros
-    /// are written. The range must lie inside the row. Durable after the next `sync`.
+    /// Makes a range read as zeros, giving its space back where that is possible and wanted;
+    /// otherwise zeros are written. Durable after the next `sync`.
     ///
     /// # Errors
-    /// As [`write_all_at`](Storage::write_all_at).
+    /// As [`write_all_at`](Storage::write_all_at); `InvalidInput` for a range that does not lie
+    /// inside the row.
     fn punch_hole(&self, range: Range<u64>) -> Result<()>;
 
     /// The first stretch at or after `offset` that may hold something other than zeros, clipped
@@ -99,6 +128,17 @@ pub trait Storage: Send + Sync {
     }
 
     /// Drops cached pages of `range`, so that the next read comes from the medium. A hint.
+    /// What would show a change made by somebody else, where the system keeps such facts; see
+    /// [`SourceStamp`].
+    ///
+    /// # Errors
+    /// `Io`, `Poisoned`.
+    fn stamp(&self) -> Result<Option<SourceStamp>> {
+        Ok(None)
+    }
+
+    /// Drops cached pages of `range` that are durable, so that the next read of them comes from
+    /// the medium. A hint.
     fn drop_cache(&self, _range: Range<u64>) {}
 
     /// Tells that `range` is about to be read. A hint.
@@ -126,6 +166,19 @@ pub(crate) fn past_end(path: &Path, end: u64, len: u64) -> Error {
     .during("read")
     .at_path(path)
     .at_offset(len)
+}
+
+/// The error for a write or a hole that does not lie inside a row of `len` bytes.
+pub(crate) fn outside(path: &Path, range: &Range<u64>, len: u64) -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        format!(
+            "the range {:#x}..{:#x} does not lie inside the {len:#x} bytes that are there",
+            range.start, range.end
+        ),
+    )
+    .at_path(path)
+    .at_offset(range.start)
 }
 
 /// The error for a use after a failed sync.

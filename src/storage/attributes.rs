@@ -1,0 +1,86 @@
+//! Owner, mode and extended attributes, carried from one file to another.
+
+use std::ffi::OsString;
+use std::fs::{File, Permissions};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+/// Gives `to` the owner, mode and extended attributes of `from`; access lists that only `to` has,
+/// inherited from its folder, are removed.
+pub(super) fn copy_attributes(from: &File, to: &File) -> Result<()> {
+    let failed = |cause| Error::io("look at file", cause);
+    let old = from.metadata().map_err(failed)?;
+    let new = to.metadata().map_err(failed)?;
+    if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+        fchown(to, Some(old.uid()), Some(old.gid())).map_err(|cause| {
+            Error::io("set the owner", cause).advise("run as root, or work in place")
+        })?;
+    }
+    let wanted = attribute_names(from)?;
+    for name in attribute_names(to)? {
+        if is_access_list(&name) && !wanted.contains(&name) {
+            rustix::fs::fremovexattr(to, &name)
+                .map_err(|e| Error::io("remove an extended attribute", e))?;
+        }
+    }
+    for name in wanted {
+        if CONTENT_ATTRIBUTES.iter().any(|own| name == *own) {
+            continue;
+        }
+        copy_attribute(from, to, &name)?;
+    }
+    // Last, because a change of owner takes bits away.
+    to.set_permissions(Permissions::from_mode(old.mode() & 0o7777))
+        .map_err(|e| Error::io("set the mode", e))
+}
+
+fn copy_attribute(from: &File, to: &File, name: &OsString) -> Result<()> {
+    let value = match attribute(from, name) {
+        Ok(value) => value,
+        // Gone since it was listed.
+        Err(Errno::NODATA) => return Ok(()),
+        Err(cause) => return Err(Error::io("read an extended attribute", cause)),
+    };
+    if attribute(to, name).is_ok_and(|there| there == value) {
+        return Ok(());
+    }
+    rustix::fs::fsetxattr(to, name, &value, XattrFlags::empty())
+        .map_err(|e| Error::io("set an extended attribute", e).advise("run as root"))
+}
+
+fn attribute(file: &File, name: &OsString) -> Result<Vec<u8>, Errno> {
+    let mut value = Vec::with_capacity(VALUE_BYTES);
+    rustix::fs::fgetxattr(file, name, spare_capacity(&mut value))?;
+    Ok(value)
+}
+
+fn attribute_names(file: &File) -> Result<Vec<OsString>> {
+    let mut list = Vec::with_capacity(LIST_BYTES);
+    match rustix::fs::flistxattr(file, spare_capacity(&mut list)) {
+        Ok(_) => {}
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
+        Err(cause) => return Err(Error::io("list extended attributes", cause)),
+    }
+    Ok(list
+        .split(|&b| b == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| OsString::from_vec(name.to_owned()))
+        .collect())
+}
+
+fn is_access_list(name: &OsString) -> bool {
+    name.as_bytes().starts_with(b"system.posix_acl_")
+}
+
+/// What these hold depends on the contents, which are another file's.
+const CONTENT_ATTRIBUTES: [&str; 2] = ["security.ima", "security.evm"];
+
+/// What the kernel allows at most.
+const VALUE_BYTES: usize = 64 << 10;
+const LIST_BYTES: usize = 64 << 10;

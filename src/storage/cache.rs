@@ -1,0 +1,220 @@
+//! Reading without pushing other people's pages out of the cache.
+
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use rustix::fs::Advice;
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::direct::DirectFile;
+
+/// How one file is read: what is cached already comes from the cache, the rest leaves no trace
+/// in it.
+///
+/// A large read that would miss the cache goes past it (direct), which also costs the least; a
+/// small one goes through it and its pages are dropped afterwards. The system's own readahead is
+/// off, because pages that it brings could not be told from pages that were there before; depth
+/// comes from several threads with large reads.
+#[derive(Debug)]
+pub(super) struct Reader {
+    always_direct: bool,
+    direct: OnceLock<Option<DirectFile>>,
+    /// Whether the last large read was in the cache, so that the next probably is, too.
+    warm: AtomicBool,
+    /// The file system cannot tell what is cached: read plainly and drop nothing.
+    blind: AtomicBool,
+    behind: Mutex<Behind>,
+}
+
+impl Reader {
+    /// A reader for `file`; `always_direct` bypasses the cache also for what lies in it.
+    pub(super) fn new(file: &File, always_direct: bool) -> Self {
+        // A hint: without it a little more is read than asked for.
+        let _ = rustix::fs::fadvise(file, 0, None, Advice::Random);
+        Reader {
+            always_direct,
+            direct: OnceLock::new(),
+            warm: AtomicBool::new(false),
+            blind: AtomicBool::new(false),
+            behind: Mutex::default(),
+        }
+    }
+
+    /// Fills `buf`, or fails with `UnexpectedEof`.
+    pub(super) fn read_exact_at(&self, file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.always_direct {
+            if let Some(outcome) = self.read_direct(file, buf, offset) {
+                return outcome;
+            }
+        }
+        if self.blind.load(Ordering::Relaxed) {
+            return file.read_exact_at(buf, offset);
+        }
+        let large = buf.len() >= DIRECT_BYTES;
+        if large && !self.warm.load(Ordering::Relaxed) && !self.is_cached(file, offset) {
+            if let Some(outcome) = self.read_direct(file, buf, offset) {
+                // Some file systems read through the cache all the same.
+                drop_pages(file, offset..offset + buf.len() as u64);
+                return outcome;
+            }
+        }
+        let found = self.read_cached(file, buf, offset);
+        let missed = buf.get_mut(found..).unwrap_or_default();
+        if large {
+            self.warm.store(missed.is_empty(), Ordering::Relaxed);
+        }
+        if missed.is_empty() {
+            return Ok(());
+        }
+        let from = offset + found as u64;
+        file.read_exact_at(missed, from)?;
+        self.drop_later(file, from..from + missed.len() as u64);
+        Ok(())
+    }
+
+    /// Fetches ahead where reads go through the cache.
+    pub(super) fn will_read(&self, file: &File, range: Range<u64>) {
+        // Pages fetched now would look as if they had been cached before, and stay.
+        if self.direct(file).is_none() {
+            advise(file, range, Advice::WillNeed);
+        }
+    }
+
+    /// Drops what was put aside; to be called before `file` is closed.
+    pub(super) fn finish(&self, file: &File) {
+        for range in self.lock().take() {
+            drop_pages(file, range);
+        }
+    }
+
+    fn direct(&self, file: &File) -> Option<&DirectFile> {
+        self.direct
+            .get_or_init(|| DirectFile::reopen(file))
+            .as_ref()
+    }
+
+    /// `None` when the cache has to be asked after all.
+    fn read_direct(&self, file: &File, buf: &mut [u8], offset: u64) -> Option<io::Result<()>> {
+        match self.direct(file)?.read_exact_at(buf, offset) {
+            Ok(()) => Some(Ok(())),
+            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => Some(Err(cause)),
+            // Alignment that nobody told of, or a medium error, which the buffered read reports.
+            Err(_) => None,
+        }
+    }
+
+    fn is_cached(&self, file: &File, offset: u64) -> bool {
+        let mut byte = [0u8];
+        self.read_cached(file, &mut byte, offset) > 0 || self.blind.load(Ordering::Relaxed)
+    }
+
+    /// How many leading bytes of `buf` could be filled without waiting for the medium.
+    fn read_cached(&self, file: &File, buf: &mut [u8], offset: u64) -> usize {
+        let mut found = 0;
+        while found < buf.len() {
+            let rest = &mut [IoSliceMut::new(&mut buf[found..])];
+            match rustix::io::preadv2(file, rest, offset + found as u64, ReadWriteFlags::NOWAIT) {
+                Ok(0) => break,
+                Ok(count) => found += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(_) => {
+                    self.blind.store(true, Ordering::Relaxed);
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    fn drop_later(&self, file: &File, range: Range<u64>) {
+        if self.blind.load(Ordering::Relaxed) {
+            return;
+        }
+        let due = self.lock().add(range);
+        for range in due {
+            drop_pages(file, range);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Behind> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Drops the clean pages that touch `range`. A hint.
+pub(super) fn drop_pages(file: &File, range: Range<u64>) {
+    let start = range.start - range.start % PAGE;
+    let end = range
+        .end
+        .checked_next_multiple_of(PAGE)
+        .unwrap_or(range.end);
+    advise(file, start..end, Advice::DontNeed);
+}
+
+/// What the system makes of a hint does not matter.
+fn advise(file: &File, range: Range<u64>, advice: Advice) {
+    if let Some(len) = NonZeroU64::new(range.end.saturating_sub(range.start)) {
+        let _ = rustix::fs::fadvise(file, range.start, Some(len), advice);
+    }
+}
+
+/// Ranges read through the cache that are to be dropped, gathered so that dropping is cheap.
+#[derive(Debug, Default)]
+struct Behind {
+    ranges: Vec<Range<u64>>,
+    bytes: u64,
+}
+
+impl Behind {
+    /// Adds a range; gives back all of them once they are worth a round of calls.
+    fn add(&mut self, range: Range<u64>) -> Vec<Range<u64>> {
+        self.bytes += range.end - range.start;
+        match self.ranges.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.ranges.push(range),
+        }
+        if self.bytes >= BEHIND_BYTES || self.ranges.len() >= BEHIND_COUNT {
+            return self.take();
+        }
+        Vec::new()
+    }
+
+    fn take(&mut self) -> Vec<Range<u64>> {
+        self.bytes = 0;
+        std::mem::take(&mut self.ranges)
+    }
+}
+
+const PAGE: u64 = 4096;
+
+/// Reads shorter than this go through the cache: for them a direct read is not cheaper.
+const DIRECT_BYTES: usize = 128 << 10;
+
+/// How much may lie behind undropped.
+const BEHIND_BYTES: u64 = 8 << 20;
+const BEHIND_COUNT: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_ranges_are_dropped_as_one_and_in_large_steps() {
+        let mut behind = Behind::default();
+        for at in 0..127 {
+            assert!(behind.add(at << 16..(at + 1) << 16).is_empty());
+        }
+        assert_eq!(behind.add(127 << 16..128 << 16), [0..8 << 20]);
+        assert!(behind.take().is_empty());
+        for at in 0..255 {
+            assert!(behind.add(at * 8192..at * 8192 + 4096).is_empty());
+        }
+        assert_eq!(behind.add(0..4096).len(), 256);
+    }
+}

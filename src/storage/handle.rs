@@ -1,0 +1,179 @@
+//! What files and block devices have in common: a poisonable handle with positions.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::cache::{Reader, drop_pages};
+use super::{past_end, poisoned, range_end};
+use crate::error::{Error, Result};
+
+/// An open file or device. Locks taken on it last as long as it lives.
+#[derive(Debug)]
+pub(super) struct Handle {
+    path: PathBuf,
+    file: File,
+    reader: Reader,
+    poisoned: AtomicBool,
+}
+
+impl Handle {
+    pub(super) fn new(path: PathBuf, file: File, always_direct: bool) -> Self {
+        let reader = Reader::new(&file, always_direct);
+        Handle {
+            path,
+            file,
+            reader,
+            poisoned: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Fails once a sync has failed.
+    pub(super) fn usable(&self) -> Result<()> {
+        if self.poisoned.load(Ordering::SeqCst) {
+            Err(poisoned(&self.path))
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn failed(&self, operation: &'static str, cause: impl Into<io::Error>) -> Error {
+        Error::io(operation, cause).at_path(&self.path)
+    }
+
+    /// `len` is asked only to say how much is there when the read runs over the end.
+    pub(super) fn read_exact_at(
+        &self,
+        buf: &mut [u8],
+        offset: u64,
+        len: impl FnOnce() -> u64,
+    ) -> Result<()> {
+        self.usable()?;
+        let end = range_end(&self.path, offset, buf.len())?;
+        self.reader
+            .read_exact_at(&self.file, buf, offset)
+            .map_err(|cause| {
+                if cause.kind() == io::ErrorKind::UnexpectedEof {
+                    past_end(&self.path, end, len())
+                } else {
+                    self.failed("read", cause).at_offset(offset)
+                }
+            })
+    }
+
+    pub(super) fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.usable()?;
+        range_end(&self.path, offset, buf.len())?;
+        self.file
+            .write_all_at(buf, offset)
+            .map_err(|cause| self.failed("write", cause).at_offset(offset))
+    }
+
+    pub(super) fn sync(&self) -> Result<()> {
+        self.usable()?;
+        self.file.sync_all().map_err(|cause| {
+            self.poisoned.store(true, Ordering::SeqCst);
+            self.failed("sync", cause)
+        })
+    }
+
+    /// The next stretch of data before `len`; all of it where the system cannot tell.
+    pub(super) fn next_data(&self, offset: u64, len: u64) -> Result<Option<Range<u64>>> {
+        if offset >= len {
+            return Ok(None);
+        }
+        let start = match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(start) => start.max(offset),
+            // Nothing but a hole up to the end.
+            Err(Errno::NXIO) => return Ok(None),
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Some(offset..len)),
+            Err(cause) => return Err(self.failed("seek data", cause).at_offset(offset)),
+        };
+        let end = match rustix::fs::seek(&self.file, SeekFrom::Hole(start)) {
+            Ok(end) => end.min(len),
+            Err(_) => len,
+        };
+        Ok((start < end).then_some(start..end))
+    }
+
+    /// One `fallocate`; `false` where the system or the medium cannot do it.
+    pub(super) fn allocate(&self, flags: FallocateFlags, range: &Range<u64>) -> Result<bool> {
+        let len = range.end - range.start;
+        loop {
+            return match rustix::fs::fallocate(&self.file, flags, range.start, len) {
+                Ok(()) => Ok(true),
+                Err(Errno::INTR) => continue,
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+                Err(cause) => Err(self.failed("allocate", cause).at_offset(range.start)),
+            };
+        }
+    }
+
+    pub(super) fn write_zeros(&self, range: Range<u64>) -> Result<()> {
+        let mut at = range.start;
+        // At most 1 MiB.
+        let zeros = vec![0u8; (range.end - at).min(1 << 20) as usize];
+        while at < range.end {
+            let len = (range.end - at).min(zeros.len() as u64);
+            self.write_all_at(&zeros[..len as usize], at)?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    pub(super) fn drop_cache(&self, range: Range<u64>) {
+        drop_pages(&self.file, range);
+    }
+
+    pub(super) fn will_read(&self, range: Range<u64>) {
+        self.reader.will_read(&self.file, range);
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.reader.finish(&self.file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_failed_sync_poisons_the_handle() {
+        // Character devices cannot be synced.
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/zero")
+            .unwrap();
+        let handle = Handle::new("zero".into(), file, false);
+        handle.write_all_at(b"x", 0).unwrap();
+        handle.read_exact_at(&mut [0], 0, || 1).unwrap();
+        assert_eq!(handle.sync().unwrap_err().kind(), ErrorKind::Io);
+        let after = [
+            handle.sync(),
+            handle.write_all_at(b"x", 0),
+            handle.read_exact_at(&mut [0], 0, || 1),
+        ];
+        for outcome in after {
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Poisoned);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What a path leads to: a regular file or a block device, and which.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What of the host a storage lies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HostKind {
+    /// A regular file.
+    File,
+    /// A block device.
+    Device,
+}
+
+/// Which file it is, whatever its names are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileId {
+    /// The number of the file system.
+    pub device: u64,
+    /// The number of the file on it.
+    pub inode: u64,
+}
+
+/// A regular file or block device that a path led to.
+#[derive(Debug, Clone)]
+pub struct HostFile {
+    path: PathBuf,
+    kind: HostKind,
+    id: FileId,
+    link_count: u64,
+    device_number: u64,
+}
+
+impl HostFile {
+    /// What `path` leads to, through symbolic links; nothing is opened.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`; `Unsupported` for anything but a regular file or a block device, and for
+    /// files of `/proc`, `/sys` and their like.
+    pub fn at(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let failed = |cause: io::Error| Error::io("look at", cause).at_path(path);
+        let facts = fs::metadata(path).map_err(failed)?;
+        let system = rustix::fs::statfs(path).map_err(|e| failed(e.into()))?;
+        // The kernel's type is a word of its own width; magic numbers have 32 bits.
+        Self::from_facts(path.to_owned(), &facts, system.f_type as u32)
+    }
+
+    /// What an open file is.
+    pub(super) fn of(path: PathBuf, file: &File) -> Result<Self> {
+        let failed = |cause: io::Error| Error::io("look at", cause);
+        let facts = file.metadata().map_err(|e| failed(e).at_path(&path))?;
+        let system = rustix::fs::fstatfs(file).map_err(|e| failed(e.into()).at_path(&path))?;
+        Self::from_facts(path, &facts, system.f_type as u32)
+    }
+
+    /// The path, as it was given or resolved.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file or a device.
+    pub fn kind(&self) -> HostKind {
+        self.kind
+    }
+
+    /// Which file; for a device, which node.
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// How many names the file has.
+    pub fn link_count(&self) -> u64 {
+        self.link_count
+    }
+
+    /// The number of the device; `None` for a file.
+    pub(super) fn device_number(&self) -> Option<u64> {
+        (self.kind == HostKind::Device).then_some(self.device_number)
+    }
+
+    /// Whether both are one file or one device, whatever their names.
+    pub(super) fn is_same(&self, other: &HostFile) -> bool {
+        match (self.device_number(), other.device_number()) {
+            (Some(mine), Some(theirs)) => mine == theirs,
+            (None, None) => self.id == other.id,
+            _ => false,
+        }
+    }
+
+    pub(super) fn into_path(self) -> PathBuf {
+        self.path
+    }
+
+    fn from_facts(path: PathBuf, facts: &Metadata, system: u32) -> Result<Self> {
+        let kind = facts.file_type();
+        let what = if kind.is_block_device() {
+            None
+        } else if kind.is_dir() {
+            Some("a folder")
+        } else if kind.is_fifo() {
+            Some("a pipe")
+        } else if kind.is_socket() {
+            Some("a socket")
+        } else if kind.is_char_device() {
+            Some("a character device")
+        } else if !kind.is_file() {
+            Some("neither a regular file nor a block device")
+        } else if KERNEL_FILE_SYSTEMS.contains(&system) {
+            Some("not a stored file, but a view into the kernel")
+        } else {
+            None
+        };
+        if let Some(what) = what {
+            return Err(
+                Error::new(ErrorKind::Unsupported, format!("this is {what}"))
+                    .at_path(path)
+                    .advise("name a regular file or a block device"),
+            );
+        }
+        Ok(HostFile {
+            kind: if kind.is_block_device() {
+                HostKind::Device
+            } else {
+                HostKind::File
+            },
+            id: FileId::of(facts),
+            link_count: facts.nlink(),
+            device_number: facts.rdev(),
+            path,
+        })
+    }
+}
+
+impl FileId {
+    pub(super) fn of(facts: &Metadata) -> Self {
+        FileId {
+            device: facts.dev(),
+            inode: facts.ino(),
+        }
+    }
+}
+
+/// The path with every symbolic link followed; its last part may be missing, also where a link
+/// leads to it.
+///
+/// # Errors
+/// `NotFound` when a folder on the way is missing; `Io`.
+pub fn resolve(path: impl AsRef<Path>) -> Result<PathBuf> {
+    let given = path.as_ref();
+    let failed = |cause: io::Error| Error::io("resolve", cause).at_path(given);
+    let mut path = given.to_owned();
+    for _ in 0..LINK_COUNT {
+        match fs::canonicalize(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            outcome => return outcome.map_err(failed),
+        }
+        let Some(name) = path.file_name() else {
+            return Err(failed(io::ErrorKind::NotFound.into()));
+        };
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let folder = fs::canonicalize(folder).map_err(failed)?;
+        let missing = folder.join(name);
+        match fs::read_link(&missing) {
+            // An absolute link replaces the folder.
+            Ok(link) => path = folder.join(link),
+            Err(_) => return Ok(missing),
+        }
+    }
+    Err(failed(rustix::io::Errno::LOOP.into()))
+}
+
+/// As many as the kernel follows.
+const LINK_COUNT: usize = 40;
+
+/// File systems whose regular files are no rows of stored bytes: their lengths are 0 or invented.
+const KERNEL_FILE_SYSTEMS: [u32; 14] = [
+    0x0000_9fa0, // proc
+    0x6265_6572, // sysfs
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0xde5e_81e4, // efivarfs
+    0xcafe_4a11, // bpf
+    0x6165_676c, // pstore
+    0x6265_6570, // configfs
+    0x1980_0202, // mqueue
+    0xf97c_ff8c, // selinuxfs
+    0x6e73_6673, // nsfs
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_link_to_a_missing_file_resolves_to_where_the_file_would_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = fs::canonicalize(folder.path()).unwrap();
+        fs::create_dir(home.join("deep")).unwrap();
+        symlink("deep/second", home.join("first")).unwrap();
+        symlink(home.join("missing"), home.join("deep/second")).unwrap();
+        assert_eq!(resolve(home.join("first")).unwrap(), home.join("missing"));
+        fs::write(home.join("missing"), "").unwrap();
+        assert_eq!(resolve(home.join("first")).unwrap(), home.join("missing"));
+        let nowhere = resolve(home.join("no/where")).unwrap_err();
+        assert_eq!(nowhere.kind(), ErrorKind::NotFound);
+        symlink("b", home.join("a")).unwrap();
+        symlink("a", home.join("b")).unwrap();
+        assert!(resolve(home.join("a")).is_err());
+    }
+}

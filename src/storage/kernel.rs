@@ -1,0 +1,304 @@
+//! What the kernel tells about devices: `/sys` and `/proc`, read and not interpreted further.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{major, makedev, minor};
+
+use super::host_file::HostFile;
+
+/// The two trees; tests bring their own.
+#[derive(Debug, Clone)]
+pub(super) struct Kernel {
+    sys: PathBuf,
+    proc: PathBuf,
+}
+
+/// A loop device that is attached to something.
+#[derive(Debug, Clone)]
+pub(super) struct LoopDevice {
+    pub(super) number: u64,
+    pub(super) name: OsString,
+    pub(super) backing: PathBuf,
+}
+
+/// One line of the mount table.
+#[derive(Debug, Clone)]
+pub(super) struct Mount {
+    /// The device, or an invented number for file systems over several.
+    pub(super) number: u64,
+    pub(super) point: PathBuf,
+    pub(super) source: PathBuf,
+}
+
+/// A process that has a file open for writing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Writer {
+    pub(super) process: u32,
+    pub(super) command: String,
+}
+
+impl Kernel {
+    pub(super) fn host() -> Self {
+        Kernel {
+            sys: "/sys".into(),
+            proc: "/proc".into(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn at(root: &Path) -> Self {
+        Kernel {
+            sys: root.join("sys"),
+            proc: root.join("proc"),
+        }
+    }
+
+    /// Whether both trees are there; without them nothing can be said about others.
+    pub(super) fn is_there(&self) -> bool {
+        self.sys.join("dev/block").is_dir() && self.proc.join("self/mountinfo").is_file()
+    }
+
+    /// The folder of a device, by its number.
+    pub(super) fn device_folder(&self, number: u64) -> Option<PathBuf> {
+        let name = format!("{}:{}", major(number), minor(number));
+        fs::canonicalize(self.sys.join("dev/block").join(name)).ok()
+    }
+
+    /// The kernel's name of a device, such as `sda1`.
+    pub(super) fn name(&self, number: u64) -> Option<OsString> {
+        Some(self.device_folder(number)?.file_name()?.to_owned())
+    }
+
+    /// A short text out of a device's folder, without the white space around it.
+    pub(super) fn fact(&self, number: u64, file: &str) -> Option<String> {
+        let text = fs::read(self.device_folder(number)?.join(file)).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    /// The disk that a partition is part of; `None` for whole disks.
+    pub(super) fn disk_of(&self, number: u64) -> Option<u64> {
+        let folder = self.device_folder(number)?;
+        if !folder.join("partition").exists() {
+            return None;
+        }
+        number_in(folder.parent()?)
+    }
+
+    /// The partitions of a disk.
+    pub(super) fn partitions(&self, number: u64) -> Vec<u64> {
+        let Some(folder) = self.device_folder(number) else {
+            return Vec::new();
+        };
+        entries(&folder)
+            .filter(|entry| entry.join("partition").exists())
+            .filter_map(|entry| number_in(&entry))
+            .collect()
+    }
+
+    /// The names of the devices built upon this one.
+    pub(super) fn holders(&self, number: u64) -> Vec<OsString> {
+        let Some(folder) = self.device_folder(number) else {
+            return Vec::new();
+        };
+        entries(&folder.join("holders"))
+            .filter_map(|entry| entry.file_name().map(OsStr::to_owned))
+            .collect()
+    }
+
+    /// The devices that this one is built upon.
+    pub(super) fn slaves(&self, number: u64) -> Vec<u64> {
+        let Some(folder) = self.device_folder(number) else {
+            return Vec::new();
+        };
+        entries(&folder.join("slaves"))
+            .filter_map(|entry| number_in(&entry))
+            .collect()
+    }
+
+    /// What a loop device is attached to.
+    pub(super) fn backing_file(&self, number: u64) -> Option<PathBuf> {
+        backing_file_in(&self.device_folder(number)?)
+    }
+
+    /// All attached loop devices.
+    pub(super) fn loop_devices(&self) -> Vec<LoopDevice> {
+        entries(&self.sys.join("block"))
+            .filter_map(|folder| {
+                Some(LoopDevice {
+                    number: number_in(&folder)?,
+                    backing: backing_file_in(&folder)?,
+                    name: folder.file_name()?.to_owned(),
+                })
+            })
+            .collect()
+    }
+
+    /// All mounts that this process sees.
+    pub(super) fn mounts(&self) -> Vec<Mount> {
+        let table = fs::read(self.proc.join("self/mountinfo")).unwrap_or_default();
+        table.split(|&b| b == b'\n').filter_map(mount_in).collect()
+    }
+
+    /// All swap files and devices.
+    pub(super) fn swaps(&self) -> Vec<PathBuf> {
+        let table = fs::read(self.proc.join("swaps")).unwrap_or_default();
+        table
+            .split(|&b| b == b'\n')
+            .skip(1)
+            .filter_map(|line| words(line).next().map(unescape))
+            .collect()
+    }
+
+    /// The first other process found that has `host` open for writing. Processes that may not be
+    /// looked at are passed over.
+    pub(super) fn writer_of(&self, host: &HostFile) -> Option<Writer> {
+        let mine = std::process::id();
+        entries(&self.proc)
+            .filter_map(|folder| {
+                let process: u32 = folder.file_name()?.to_str()?.parse().ok()?;
+                (process != mine).then_some((process, folder))
+            })
+            .find(|(_, folder)| writes(folder, host))
+            .map(|(process, folder)| Writer {
+                process,
+                command: fs::read_to_string(folder.join("comm"))
+                    .map(|name| name.trim_end().to_owned())
+                    .unwrap_or_default(),
+            })
+    }
+}
+
+fn writes(process: &Path, host: &HostFile) -> bool {
+    entries(&process.join("fd")).any(|link| {
+        is_same_without_waiting(&link, host)
+            && link
+                .file_name()
+                .is_some_and(|name| is_open_for_writing(&process.join("fdinfo").join(name)))
+    })
+}
+
+/// Compares with what the system holds in memory: a network file system that does not answer must
+/// not hold up a look at other people's handles.
+fn is_same_without_waiting(link: &Path, host: &HostFile) -> bool {
+    use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
+    let wanted = StatxFlags::TYPE | StatxFlags::INO;
+    let Ok(facts) = statx(CWD, link, AtFlags::STATX_DONT_SYNC, wanted) else {
+        return false;
+    };
+    match host.device_number() {
+        Some(number) => {
+            FileType::from_raw_mode(facts.stx_mode.into()) == FileType::BlockDevice
+                && makedev(facts.stx_rdev_major, facts.stx_rdev_minor) == number
+        }
+        None => {
+            facts.stx_ino == host.id().inode
+                && makedev(facts.stx_dev_major, facts.stx_dev_minor) == host.id().device
+        }
+    }
+}
+
+/// The flags stand in octal; the last two bits are the access.
+fn is_open_for_writing(info: &Path) -> bool {
+    let text = fs::read_to_string(info).unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("flags:"))
+        .and_then(|flags| u64::from_str_radix(flags.trim(), 8).ok())
+        .is_some_and(|flags| matches!(flags & 3, 1 | 2))
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+}
+
+/// `MAJOR:MINOR` out of a device's folder.
+fn number_in(folder: &Path) -> Option<u64> {
+    parse_number(fs::read_to_string(folder.join("dev")).ok()?.trim())
+}
+
+fn parse_number(text: &str) -> Option<u64> {
+    let (major, minor) = text.split_once(':')?;
+    Some(makedev(major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn backing_file_in(folder: &Path) -> Option<PathBuf> {
+    let mut path = fs::read(folder.join("loop/backing_file")).ok()?;
+    if path.last() == Some(&b'\n') {
+        path.pop();
+    }
+    (!path.is_empty()).then(|| OsString::from_vec(path).into())
+}
+
+/// Fields: id, parent, number, root, point, options, optional ones, `-`, type, source, options.
+fn mount_in(line: &[u8]) -> Option<Mount> {
+    let mut fields = words(line);
+    let number = parse_number(std::str::from_utf8(fields.nth(2)?).ok()?)?;
+    let point = unescape(fields.nth(1)?);
+    fields.find(|field| *field == b"-")?;
+    let source = unescape(fields.nth(1)?);
+    Some(Mount {
+        number,
+        point,
+        source,
+    })
+}
+
+fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|b| matches!(b, b' ' | b'\t'))
+        .filter(|word| !word.is_empty())
+}
+
+/// White space and backslashes stand as three octal digits in the kernel's tables.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = after
+            .get(..3)
+            .filter(|_| first == b'\\')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        path.push(octal.unwrap_or(first));
+        rest = after
+            .get(if octal.is_some() { 3 } else { 0 }..)
+            .unwrap_or_default();
+    }
+    OsStr::from_bytes(&path).into()
+}
+
+/// The number of the device that a path leads to, if it leads to one.
+pub(super) fn device_number_at(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::FileTypeExt;
+    let facts = fs::metadata(path).ok()?;
+    facts.file_type().is_block_device().then(|| facts.rdev())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_line_gives_number_point_and_source_with_its_spaces() {
+        let line = br"36 35 98:0 /mnt1 /mnt\040a\134b rw,noatime master:1 - ext3 /dev/x\040y rw";
+        let mount = mount_in(line).unwrap();
+        assert_eq!(mount.number, makedev(98, 0));
+        assert_eq!(mount.point, Path::new(r"/mnt a\b"));
+        assert_eq!(mount.source, Path::new("/dev/x y"));
+        for broken in [
+            "",
+            "1 2",
+            "36 35 98:0 / /mnt rw",
+            "36 35 98 / /mnt rw - ext3 x rw",
+        ] {
+            assert!(mount_in(broken.as_bytes()).is_none(), "{broken}");
+        }
+        assert_eq!(unescape(br"a\04"), Path::new(r"a\04"));
+    }
+}

@@ -1,0 +1,137 @@
+//! Locks that keep QEMU and us, and two of us, apart.
+//!
+//! QEMU puts its permissions on an image into byte locks (OFD locks, always shared ones): holding
+//! byte `100 + n` says "I use permission n", holding `200 + n` says "nobody else may use
+//! permission n". Permission 0 is reading consistent contents, 1 writing, 2 writing what changes
+//! nothing, 3 resizing. Whoever opens takes the bytes first and then looks for others on the
+//! opposite ones. The locks go with the open file: they end when it is closed.
+
+use std::fs::File;
+use std::ops::Range;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a file was opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Reads, and keeps writers out.
+    Source,
+    /// Reads while others may write.
+    LiveSource,
+    /// Writes and keeps everybody else out.
+    Target,
+}
+
+/// Whether the file system took the locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Locked {
+    Yes,
+    /// It has no such locks: nothing keeps others out.
+    NotSupported,
+}
+
+/// Locks `file` until it is closed.
+///
+/// # Errors
+/// `InUse`, `Io`.
+pub(super) fn take(file: &File, role: Role) -> Result<Locked> {
+    // Looking first spares a QEMU that starts just now a refusal because of one who will fail.
+    if refuse_conflict(file, role)? == Locked::NotSupported {
+        return Ok(Locked::NotSupported);
+    }
+    for &byte in role.held() {
+        let lock = byte_lock(libc::F_RDLCK, byte..byte + 1);
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
+            Ok(_) => {}
+            Err(cause) if is_missing(cause) => return Ok(Locked::NotSupported),
+            Err(Errno::EAGAIN | Errno::EACCES) => return Err(in_use(byte)),
+            Err(cause) => return Err(Error::io("lock", cause)),
+        }
+    }
+    // Both of two who come at once see the other here, and none has written yet.
+    let outcome = refuse_conflict(file, role);
+    if outcome.is_err() {
+        let all = byte_lock(
+            libc::F_UNLCK,
+            PERMISSION_BASE..SHARED_BASE + PERMISSION_COUNT,
+        );
+        // The file is about to be closed, which unlocks, too.
+        let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&all));
+    }
+    outcome
+}
+
+fn refuse_conflict(file: &File, role: Role) -> Result<Locked> {
+    for range in role.refused() {
+        // An exclusive lock would meet every lock that somebody else holds there.
+        let mut lock = byte_lock(libc::F_WRLCK, range.clone());
+        match fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)) {
+            Ok(_) if i32::from(lock.l_type) == libc::F_UNLCK => {}
+            Ok(_) => return Err(in_use(lock.l_start.max(range.start))),
+            Err(cause) if is_missing(cause) => return Ok(Locked::NotSupported),
+            Err(cause) => return Err(Error::io("look for locks", cause)),
+        }
+    }
+    Ok(Locked::Yes)
+}
+
+impl Role {
+    /// The bytes to hold.
+    fn held(self) -> &'static [i64] {
+        match self {
+            Role::Source => &[100, 201, 203],
+            Role::LiveSource => &[100],
+            Role::Target => &[101, 103, 201, 203],
+        }
+    }
+
+    /// The bytes that nobody else may hold.
+    fn refused(self) -> Vec<Range<i64>> {
+        match self {
+            Role::Source => vec![101..102, 103..104, 200..201],
+            Role::LiveSource => vec![200..201],
+            Role::Target => [PERMISSION_BASE, SHARED_BASE]
+                .map(|base| base..base + PERMISSION_COUNT)
+                .to_vec(),
+        }
+    }
+}
+
+fn byte_lock(kind: libc::c_int, bytes: Range<i64>) -> libc::flock {
+    libc::flock {
+        // The kinds are 0, 1 and 2.
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: bytes.start,
+        l_len: bytes.end - bytes.start,
+        // Must be 0: the owner is the open file and not a process.
+        l_pid: 0,
+    }
+}
+
+fn is_missing(cause: Errno) -> bool {
+    matches!(
+        cause,
+        Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::ENOLCK
+    )
+}
+
+fn in_use(byte: i64) -> Error {
+    let what = match byte {
+        101 | 103 => "another program has it open for writing",
+        100 | 102 => "another program is reading it",
+        200 => "another program lets nobody read it",
+        _ => "another program lets nobody write to it",
+    };
+    Error::new(ErrorKind::InUse, format!("{what} (lock on byte {byte})"))
+        .advise("stop the virtual machine or the program that uses it")
+}
+
+const PERMISSION_BASE: i64 = 100;
+const SHARED_BASE: i64 = 200;
+const PERMISSION_COUNT: i64 = 4;

@@ -1,0 +1,100 @@
+//! What shows that a source was changed by somebody else while it was read.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::Storage;
+use super::host_file::FileId;
+use super::kernel::Kernel;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Facts about a source at one moment that a change by somebody else would alter.
+///
+/// For a file: which file it is, its length, and when it was changed. For a block device: which it
+/// is, its length, and how much the kernel has written to it since it started; writes that a
+/// storage system makes behind the kernel's back are not seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceStamp {
+    id: FileId,
+    len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    sectors_written: Option<u64>,
+}
+
+impl SourceStamp {
+    /// The stamp of `storage` now; `None` where the system keeps no such facts (memory).
+    ///
+    /// # Errors
+    /// `Io`, `Poisoned`.
+    pub fn take(storage: &dyn Storage) -> Result<Option<Self>> {
+        storage.stamp()
+    }
+
+    /// Compares with what `storage` shows now.
+    ///
+    /// # Errors
+    /// `SourceChanged`, naming what shows it; `Io`, `Poisoned`.
+    pub fn check(&self, storage: &dyn Storage) -> Result<()> {
+        let Some(now) = storage.stamp()? else {
+            return Ok(());
+        };
+        let what = if now.id != self.id {
+            "it is another file now"
+        } else if now.len != self.len {
+            "its length changed"
+        } else if now.sectors_written != self.sectors_written {
+            "somebody wrote to the device"
+        } else if now.modified != self.modified {
+            "its modification time changed"
+        } else if now.changed != self.changed {
+            "its change time changed"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(
+            ErrorKind::SourceChanged,
+            format!("the source changed while it was read: {what}"),
+        )
+        .at_path(storage.path())
+        .advise("run it again while nothing writes to the source"))
+    }
+
+    pub(super) fn of_file(path: &Path, file: &File) -> Result<Self> {
+        let facts = file
+            .metadata()
+            .map_err(|e| Error::io("look at file", e).at_path(path))?;
+        Ok(SourceStamp {
+            id: FileId::of(&facts),
+            len: facts.len(),
+            modified: (facts.mtime(), facts.mtime_nsec()),
+            changed: (facts.ctime(), facts.ctime_nsec()),
+            sectors_written: None,
+        })
+    }
+
+    pub(super) fn of_device(path: &Path, file: &File, len: u64) -> Result<Self> {
+        let failed = |cause| Error::io("look at device", cause).at_path(path);
+        // Writes made before this moment must be counted now and not when they reach the device.
+        // Where that is not possible a change is reported once too often.
+        let _ = file.sync_all();
+        let number = file.metadata().map_err(failed)?.rdev();
+        Ok(SourceStamp {
+            id: FileId {
+                device: number,
+                inode: 0,
+            },
+            len,
+            modified: (0, 0),
+            changed: (0, 0),
+            sectors_written: sectors_written(&Kernel::host(), number),
+        })
+    }
+}
+
+/// The seventh number of the device's statistics.
+fn sectors_written(kernel: &Kernel, number: u64) -> Option<u64> {
+    let text = fs::read_to_string(kernel.device_folder(number)?.join("stat")).ok()?;
+    text.split_ascii_whitespace().nth(6)?.parse().ok()
+}

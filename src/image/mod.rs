@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::{FileStorage, Storage};
 use crate::units::Extent;
@@ -124,6 +124,10 @@ pub enum Patch {
 pub enum Format {
     /// Guest bytes and nothing else.
     Raw,
+    /// Virtual PC's format: fixed, dynamic and differencing.
+    Vhd,
+    /// Hyper-V's format.
+    Vhdx,
 }
 
 /// What an image is.
@@ -144,8 +148,44 @@ pub struct ImageInfo {
 
 impl Format {
     /// The format that a path's extension chooses; anything unknown is raw.
-    pub fn from_path(_path: &Path) -> Format {
-        Format::Raw
+    pub fn from_path(path: &Path) -> Format {
+        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+        match extension.to_str() {
+            Some("vhd" | "avhd") => Format::Vhd,
+            Some("vhdx" | "avhdx") => Format::Vhdx,
+            _ => Format::Raw,
+        }
+    }
+
+    /// Reads `raw`, `vhd` or `vhdx`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for anything else.
+    pub fn parse(text: &str) -> Result<Format> {
+        [Format::Raw, Format::Vhd, Format::Vhdx]
+            .into_iter()
+            .find(|format| format.name() == text)
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("`{text}` is not a format; there are raw, vhd and vhdx"),
+                )
+            })
+    }
+
+    /// The name that [`parse`](Format::parse) reads.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Raw => "raw",
+            Format::Vhd => "vhd",
+            Format::Vhdx => "vhdx",
+        }
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -182,6 +222,7 @@ pub fn open_storage(
 ) -> Result<Arc<dyn Image>> {
     match format {
         Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
+        Format::Vhd | Format::Vhdx => Err(unsupported(&*storage, format)),
     }
 }
 
@@ -196,5 +237,36 @@ pub fn open_storage_mut(
 ) -> Result<Arc<dyn ImageMut>> {
     match format {
         Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
+        Format::Vhd | Format::Vhdx => Err(unsupported(&*storage, format)),
+    }
+}
+
+fn unsupported(storage: &dyn Storage, format: Format) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("{format} images cannot be opened yet"),
+    )
+    .at_path(storage.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_extension_chooses_the_format_and_anything_unknown_is_raw() {
+        for (path, format) in [
+            ("a.vhd", Format::Vhd),
+            ("a.AVHD", Format::Vhd),
+            ("a.vhdx", Format::Vhdx),
+            ("a.b.avhdx", Format::Vhdx),
+            ("a.qcow2", Format::Raw),
+            ("vhd", Format::Raw),
+            ("/dev/sda", Format::Raw),
+        ] {
+            assert_eq!(Format::from_path(Path::new(path)), format, "{path}");
+        }
+        assert_eq!(Format::parse("vhdx").unwrap(), Format::Vhdx);
+        assert!(Format::parse("VHD").is_err());
     }
 }

@@ -1,18 +1,28 @@
 //! Virtual disks seen through a format: raw, VHD, VHDX.
 
+mod create;
+mod gate;
+mod options;
+mod probe;
 mod raw;
+pub mod vhd;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::Limits;
 use crate::storage::{FileStorage, Storage};
-use crate::units::Extent;
+use crate::units::{Extent, ExtentKind};
 
+pub use create::{CreateFormat, CreateOptions, create};
+pub use gate::{Closed, FileGate, ImageId, ParentGate, ParentRequest};
+pub use options::ImageOptions;
+pub use probe::refuse_container;
 pub use raw::Raw;
+pub use vhd::SizePolicy;
 
 /// The read side of a virtual disk. Many threads may read at once.
 ///
@@ -38,14 +48,30 @@ pub trait Image: Send + Sync {
     /// `Io`, `Malformed`.
     fn next_extent(&self, offset: u64) -> Result<Option<Extent>>;
 
+    /// How many guest bytes this image itself holds, a parent's not counted.
+    ///
+    /// # Errors
+    /// As [`next_extent`](Image::next_extent).
+    fn allocated_bytes(&self) -> Result<u64> {
+        let mut bytes = 0;
+        let mut at = 0;
+        while let Some(extent) = self.next_extent(at)? {
+            if extent.kind == ExtentKind::Data {
+                bytes += extent.len;
+            }
+            at = extent.end();
+        }
+        Ok(bytes)
+    }
+
     /// What the image is, for people and reports.
     fn info(&self) -> ImageInfo;
 
     /// Drops cached pages that hold these guest bytes. A hint.
-    fn drop_cache(&self, _range: std::ops::Range<u64>) {}
+    fn drop_cache(&self, _range: Range<u64>) {}
 
     /// Tells that these guest bytes are about to be read. A hint.
-    fn will_read(&self, _range: std::ops::Range<u64>) {}
+    fn will_read(&self, _range: Range<u64>) {}
 }
 
 /// The write side of a virtual disk. Many threads may write disjoint ranges at once.
@@ -67,7 +93,7 @@ pub trait ImageMut: Image {
     ///
     /// # Errors
     /// As [`write_all_at`](ImageMut::write_all_at).
-    fn write_zeroes_at(&self, range: std::ops::Range<u64>) -> Result<()>;
+    fn write_zeroes_at(&self, range: Range<u64>) -> Result<()>;
 
     /// Changes the guest-visible length; new bytes read as zeros. Durable after the next `sync`.
     ///
@@ -84,8 +110,9 @@ pub trait ImageMut: Image {
     /// Decides, in memory only, where the bytes of `change` will lie.
     ///
     /// Afterwards `write_all_at` and `write_zeroes_at` inside the change's extents touch nothing
-    /// but payload, and the caller applies the returned patches to the storage. The tables in
-    /// memory are as after the patches. May be called again for a further change.
+    /// but payload, and the caller applies the returned patches to the storage, in their order,
+    /// those that are [`last`](Patch::Write::last) after the payload. The tables in memory are as
+    /// after the patches. May be called again for a further change.
     ///
     /// # Errors
     /// `Unsupported` (a length the file cannot take), `LimitExceeded`, `Io`, `Malformed`.
@@ -116,6 +143,9 @@ pub enum Patch {
     },
     /// The storage takes this length.
     SetLen(u64),
+    /// These bytes of the storage read as zeros: space that the change takes but does not write.
+    /// After a crash it may hold anything, even where a length change has only just added it.
+    Zero(Range<u64>),
 }
 
 /// The formats this crate reads and writes.
@@ -189,55 +219,51 @@ impl std::fmt::Display for Format {
     }
 }
 
-/// How images are opened.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct ImageOptions {
-    /// The format; by default the path's extension chooses.
-    pub format: Option<Format>,
-    /// Bounds on what the file may state.
-    pub limits: Limits,
-}
-
 /// Opens a file for reading as an image.
 ///
 /// # Errors
-/// `NotFound`, `Io`, `Malformed`, `Unsupported`, `LimitExceeded`.
+/// `NotFound`, `Io`, `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`; `InvalidInput` for a
+/// file that would be raw only by default and has a container's signature
+/// ([`refuse_container`]).
 pub fn open(path: impl AsRef<Path>, options: &ImageOptions) -> Result<Arc<dyn Image>> {
-    let storage = Arc::new(FileStorage::open_read(path.as_ref())?);
-    let format = options
-        .format
-        .unwrap_or_else(|| Format::from_path(path.as_ref()));
+    let path = path.as_ref();
+    let storage = Arc::new(FileStorage::open_read(path)?);
+    let format = options.format.unwrap_or_else(|| Format::from_path(path));
+    if options.format.is_none() && format == Format::Raw {
+        refuse_container(&*storage, path.is_file())?;
+    }
     open_storage(storage, format, options)
 }
 
 /// Opens storage for reading as an image of `format`.
 ///
 /// # Errors
-/// As [`open`].
+/// `Io`, `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`.
 pub fn open_storage(
     storage: Arc<dyn Storage>,
     format: Format,
-    _options: &ImageOptions,
+    options: &ImageOptions,
 ) -> Result<Arc<dyn Image>> {
     match format {
         Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
-        Format::Vhd | Format::Vhdx => Err(unsupported(&*storage, format)),
+        Format::Vhd => vhd::open(storage, options),
+        Format::Vhdx => Err(unsupported(&*storage, format)),
     }
 }
 
 /// Opens storage for reading and writing as an image of `format`.
 ///
 /// # Errors
-/// As [`open`].
+/// As [`open_storage`].
 pub fn open_storage_mut(
     storage: Arc<dyn Storage>,
     format: Format,
-    _options: &ImageOptions,
+    options: &ImageOptions,
 ) -> Result<Arc<dyn ImageMut>> {
     match format {
         Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
-        Format::Vhd | Format::Vhdx => Err(unsupported(&*storage, format)),
+        Format::Vhd => vhd::open_mut(storage, options),
+        Format::Vhdx => Err(unsupported(&*storage, format)),
     }
 }
 

@@ -1,0 +1,220 @@
+//! New images.
+
+use std::path::Path;
+
+use super::{Format, vhd};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Storage;
+
+/// Makes empty storage an image that reads as zeros. Nothing is durable until the storage's
+/// `sync`, and until its folder's where it is a new file.
+///
+/// Returns the disk's length: `disk_len` rounded up to whole sectors where the format has them,
+/// and to the alignment.
+///
+/// # Errors
+/// `AlreadyExists` for storage that is not empty; `InvalidInput` for an alignment or a block size
+/// that makes no sense; `Unsupported` for a length that the format cannot have; `Io`, `NoSpace`.
+pub fn create(storage: &dyn Storage, options: &CreateOptions) -> Result<u64> {
+    if !storage.is_empty()? {
+        return Err(
+            Error::new(ErrorKind::AlreadyExists, "holds something already")
+                .at_path(storage.path())
+                .advise("remove it, or sync to it as it is"),
+        );
+    }
+    let disk_len = options.rounded_len()?;
+    match options.format {
+        CreateFormat::Raw => storage.set_len(disk_len)?,
+        CreateFormat::VhdFixed => vhd::create_fixed(storage, disk_len)?,
+        CreateFormat::VhdDynamic => {
+            let block = options.block_size.unwrap_or(VHD_BLOCK_BYTES);
+            vhd::create_dynamic(storage, disk_len, block)?;
+        }
+        CreateFormat::VhdxFixed | CreateFormat::VhdxDynamic => {
+            return Err(
+                Error::new(ErrorKind::Unsupported, "VHDX images cannot be created yet")
+                    .at_path(storage.path()),
+            );
+        }
+    }
+    Ok(disk_len)
+}
+
+/// The kinds of image that can be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CreateFormat {
+    /// Raw, a hole as a whole.
+    Raw,
+    /// VHD, the disk's bytes in order; what Azure takes.
+    VhdFixed,
+    /// VHD, growing by blocks.
+    VhdDynamic,
+    /// VHDX, all blocks in order.
+    VhdxFixed,
+    /// VHDX, growing by blocks.
+    VhdxDynamic,
+}
+
+impl CreateFormat {
+    /// Reads `raw`, `vhd-fixed`, `vhd-dynamic`, `vhdx-fixed`, `vhdx-dynamic`; `vhd` and `vhdx`
+    /// mean dynamic.
+    ///
+    /// # Errors
+    /// `InvalidInput` for anything else.
+    pub fn parse(text: &str) -> Result<Self> {
+        Ok(match text {
+            "raw" => CreateFormat::Raw,
+            "vhd-fixed" => CreateFormat::VhdFixed,
+            "vhd" | "vhd-dynamic" => CreateFormat::VhdDynamic,
+            "vhdx-fixed" => CreateFormat::VhdxFixed,
+            "vhdx" | "vhdx-dynamic" => CreateFormat::VhdxDynamic,
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    format!(
+                        "`{text}` cannot be created; there are raw, vhd-fixed, vhd-dynamic, \
+                         vhdx-fixed and vhdx-dynamic"
+                    ),
+                ));
+            }
+        })
+    }
+
+    /// What a path's extension asks for: the growing kind of its format.
+    pub fn from_path(path: &Path) -> Self {
+        match Format::from_path(path) {
+            Format::Raw => CreateFormat::Raw,
+            Format::Vhd => CreateFormat::VhdDynamic,
+            Format::Vhdx => CreateFormat::VhdxDynamic,
+        }
+    }
+
+    /// The format an image of this kind is opened as.
+    pub fn format(self) -> Format {
+        match self {
+            CreateFormat::Raw => Format::Raw,
+            CreateFormat::VhdFixed | CreateFormat::VhdDynamic => Format::Vhd,
+            CreateFormat::VhdxFixed | CreateFormat::VhdxDynamic => Format::Vhdx,
+        }
+    }
+
+    fn sector_bytes(self) -> u64 {
+        match self.format() {
+            Format::Raw => 1,
+            Format::Vhd | Format::Vhdx => 512,
+        }
+    }
+}
+
+/// What is to be created.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CreateOptions {
+    /// Format and kind.
+    pub format: CreateFormat,
+    /// Guest-visible length in bytes, before rounding.
+    pub disk_len: u64,
+    /// Guest bytes a block, where the format has blocks; by default what Windows takes.
+    pub block_size: Option<u64>,
+    /// The length is rounded up to a multiple of this power of two, for example 1 MiB for Azure.
+    pub align: u64,
+}
+
+impl CreateOptions {
+    /// An image of `format` and `disk_len` bytes.
+    pub fn new(format: CreateFormat, disk_len: u64) -> Self {
+        CreateOptions {
+            format,
+            disk_len,
+            block_size: None,
+            align: 1,
+        }
+    }
+
+    /// Replaces [`CreateOptions::block_size`].
+    #[must_use]
+    pub fn with_block_size(mut self, bytes: u64) -> Self {
+        self.block_size = Some(bytes);
+        self
+    }
+
+    /// Replaces [`CreateOptions::align`].
+    #[must_use]
+    pub fn with_align(mut self, bytes: u64) -> Self {
+        self.align = bytes;
+        self
+    }
+
+    /// The length that an image created with these options gets.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an alignment that is no power of two, or a length beyond 2^64.
+    pub fn rounded_len(&self) -> Result<u64> {
+        let wrong = |message: String| Error::new(ErrorKind::InvalidInput, message);
+        if !self.align.is_power_of_two() {
+            return Err(wrong(format!(
+                "an alignment of {} is no power of two",
+                self.align
+            )));
+        }
+        self.disk_len
+            .checked_next_multiple_of(self.align.max(self.format.sector_bytes()))
+            .ok_or_else(|| wrong(format!("a disk of {} bytes is too long", self.disk_len)))
+    }
+}
+
+/// The block of the specification and of Windows.
+const VHD_BLOCK_BYTES: u64 = 2 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn names_and_extensions_choose_what_is_created() {
+        for (text, format) in [
+            ("raw", CreateFormat::Raw),
+            ("vhd", CreateFormat::VhdDynamic),
+            ("vhd-fixed", CreateFormat::VhdFixed),
+            ("vhd-dynamic", CreateFormat::VhdDynamic),
+            ("vhdx", CreateFormat::VhdxDynamic),
+            ("vhdx-fixed", CreateFormat::VhdxFixed),
+            ("vhdx-dynamic", CreateFormat::VhdxDynamic),
+        ] {
+            assert_eq!(CreateFormat::parse(text).unwrap(), format);
+        }
+        assert!(CreateFormat::parse("qcow2").is_err());
+        let path = Path::new("a.VHD");
+        assert_eq!(CreateFormat::from_path(path), CreateFormat::VhdDynamic);
+    }
+
+    #[test]
+    fn lengths_round_up_to_sectors_and_to_the_alignment() {
+        let len = |format, len, align| {
+            CreateOptions::new(format, len)
+                .with_align(align)
+                .rounded_len()
+                .map_err(|e| e.kind())
+        };
+        assert_eq!(len(CreateFormat::Raw, 1001, 1), Ok(1001));
+        assert_eq!(len(CreateFormat::VhdFixed, 1001, 1), Ok(1024));
+        assert_eq!(len(CreateFormat::VhdFixed, 0, 1), Ok(0));
+        assert_eq!(len(CreateFormat::VhdFixed, 1001, 1 << 20), Ok(1 << 20));
+        let wrong = Err(ErrorKind::InvalidInput);
+        assert_eq!(len(CreateFormat::Raw, 1, 3), wrong);
+        assert_eq!(len(CreateFormat::Raw, 1, 0), wrong);
+        assert_eq!(len(CreateFormat::VhdFixed, u64::MAX, 1), wrong);
+    }
+
+    #[test]
+    fn what_holds_something_is_not_overwritten() {
+        let storage = MemoryStorage::new("x", vec![1]);
+        let options = CreateOptions::new(CreateFormat::Raw, 10);
+        let kind = create(&storage, &options).unwrap_err().kind();
+        assert_eq!(kind, ErrorKind::AlreadyExists);
+        assert_eq!(storage.to_vec(), [1]);
+    }
+}

@@ -1,0 +1,362 @@
+//! Dynamic and differencing files: blocks found through a table.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::gate::{Chain, ImageId};
+use crate::image::{Format, Image, ImageInfo, ImageOptions};
+use crate::storage::{Storage, past_end};
+use crate::units::Extent;
+
+use super::bitmap::{Bitmaps, Bits, runs};
+use super::footer_facts;
+use super::format::{DiskKind, DynamicHeader, SECTOR_BYTES, UNALLOCATED};
+use super::layout::{Layout, Shape, read_layout};
+use super::locate::Located;
+use super::parent::{Parent, open_parent};
+use super::write::Meta;
+
+/// A dynamic or differencing VHD.
+pub(super) struct Dynamic {
+    pub storage: Arc<dyn Storage>,
+    pub options: ImageOptions,
+    pub header: DynamicHeader,
+    pub header_at: u64,
+    pub shape: Shape,
+    pub disk_len: AtomicU64,
+    /// One entry for each block of the disk. Held only to look and to change, never during I/O.
+    pub table: RwLock<Vec<u32>>,
+    pub bitmaps: Bitmaps,
+    /// Whoever changes anything but payload holds this.
+    pub meta: Mutex<Meta>,
+    parent: Option<Parent>,
+    warnings: Vec<String>,
+}
+
+impl Dynamic {
+    /// Reads and checks the tables, and opens the parent where there is one.
+    ///
+    /// # Errors
+    /// `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`, `Io`.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        located: Located,
+        options: &ImageOptions,
+        chain: &Chain,
+    ) -> Result<Self> {
+        let named = |error: Error| error.at_path(storage.path());
+        let footer = &located.footer;
+        if &footer.creator == b"tap\0" && footer.creator_version == BYTE_SWAPPED_BITMAPS {
+            return Err(named(
+                Error::new(
+                    ErrorKind::Unsupported,
+                    "blktap 0.1 wrote its sector bitmaps in another byte order",
+                )
+                .in_field("creator version")
+                .advise("convert the file with a current vhd-util"),
+            ));
+        }
+        let Layout {
+            header,
+            shape,
+            table,
+        } = read_layout(&*storage, &located, options).map_err(named)?;
+        let parent = match footer.kind {
+            DiskKind::Differencing => {
+                let id = ImageId(footer.unique_id);
+                let chain = chain.join(id, &*storage, &options.limits)?;
+                Some(open_parent(&*storage, &located, &header, options, &chain)?)
+            }
+            DiskKind::Fixed | DiskKind::Dynamic => None,
+        };
+        Ok(Dynamic {
+            options: options.clone(),
+            header,
+            header_at: footer.data_offset,
+            shape,
+            disk_len: AtomicU64::new(located.disk_len),
+            table: RwLock::new(table),
+            bitmaps: Bitmaps::default(),
+            parent,
+            warnings: located.warnings.clone(),
+            meta: Mutex::new(Meta::new(located)),
+            storage,
+        })
+    }
+
+    /// The table's entry of block `index`, if it names a place.
+    pub fn entry(&self, index: u64) -> Option<u32> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let entry = usize::try_from(index).ok().and_then(|it| table.get(it));
+        entry.copied().filter(|entry| *entry != UNALLOCATED)
+    }
+
+    /// Block `index`'s bitmap.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn bits(&self, index: u64, entry: u32) -> Result<Bits> {
+        let sectors = self.shape.block_bytes / SECTOR_BYTES;
+        self.bitmaps.of_block(index, sectors, || {
+            // At most 64 KiB, for the largest block.
+            let mut bytes = vec![0; self.shape.bitmap_bytes as usize];
+            self.storage
+                .read_exact_at(&mut bytes, self.shape.bitmap_at(entry))?;
+            Ok(bytes)
+        })
+    }
+
+    /// Who changes anything but payload calls this first.
+    pub fn lock_meta(&self) -> MutexGuard<'_, Meta> {
+        self.meta.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The error for bytes under a cleared bit of a dynamic file's bitmap.
+    pub fn hidden_bytes(&self, offset: u64) -> Error {
+        Error::malformed("the bitmap says that a sector was never written, but it is not zero")
+            .in_field("sector bitmap")
+            .at_offset(offset)
+            .at_path(self.storage.path())
+            .advise("programs differ on what the disk holds there; read it leniently for zeros")
+    }
+
+    /// Splits guest bytes at blocks: the block's index, where in it, and how many bytes.
+    pub fn pieces(&self, range: Range<u64>) -> impl Iterator<Item = (u64, u64, u64)> + use<> {
+        let block = self.shape.block_bytes;
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let len = (block - at % block).min(range.end.checked_sub(at)?);
+            let piece = (at / block, at % block, len);
+            at += len;
+            (len > 0).then_some(piece)
+        })
+    }
+
+    /// Reads `piece`, which lies `within` bytes into block `index`, placed by `entry`.
+    fn read_block(&self, index: u64, entry: u32, within: u64, piece: &mut [u8]) -> Result<()> {
+        let at = self.shape.payload_at(entry) + within;
+        let range = within..within + piece.len() as u64;
+        let bits = match self.bits(index, entry)? {
+            Bits::Full => return self.storage.read_exact_at(piece, at),
+            Bits::Some(bits) => bits,
+        };
+        if self.parent.is_none() {
+            self.storage.read_exact_at(piece, at)?;
+        }
+        let mut rest = piece;
+        for (run, set) in runs(&bits, range) {
+            // Part of `piece`, so it fits.
+            let (here, behind) = rest.split_at_mut((run.end - run.start) as usize);
+            rest = behind;
+            let at = self.shape.payload_at(entry) + run.start;
+            if self.parent.is_some() {
+                if set {
+                    self.storage.read_exact_at(here, at)?;
+                } else {
+                    self.read_parent(here, index * self.shape.block_bytes + run.start)?;
+                }
+            } else if !set && here.iter().any(|byte| *byte != 0) {
+                if !self.options.lenient {
+                    return Err(self.hidden_bytes(at));
+                }
+                here.fill(0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what shows through where this file holds nothing.
+    fn read_parent(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        match &self.parent {
+            Some(parent) => parent.image.read_exact_at(buf, offset),
+            None => {
+                buf.fill(0);
+                Ok(())
+            }
+        }
+    }
+
+    /// The extent that shows through from `range.start` on.
+    fn parent_extent(&self, range: Range<u64>) -> Result<Extent> {
+        let below = match &self.parent {
+            Some(parent) => parent.image.next_extent(range.start)?,
+            None => None,
+        };
+        Ok(match below {
+            Some(extent) => Extent {
+                len: extent.len.min(range.end - range.start),
+                ..extent
+            },
+            None => Extent::zero(range),
+        })
+    }
+
+    /// The index of the first block from `index` on that has a place, or of the disk's end.
+    fn next_placed(&self, index: u64) -> u64 {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let from = usize::try_from(index).unwrap_or(usize::MAX);
+        let rest = table.get(from..).unwrap_or_default();
+        let skipped = rest.iter().position(|entry| *entry != UNALLOCATED);
+        index + skipped.unwrap_or(rest.len()) as u64
+    }
+
+    /// The extent from `within` bytes into block `index` on, inside the block; `known` is a
+    /// stretch of the file that is known to hold data.
+    fn block_extent(
+        &self,
+        index: u64,
+        entry: u32,
+        within: u64,
+        known: &mut Range<u64>,
+    ) -> Result<Extent> {
+        let start = index * self.shape.block_bytes;
+        let (at, end) = (start + within, start + self.shape.block_bytes);
+        if self.parent.is_some() {
+            let Bits::Some(bits) = self.bits(index, entry)? else {
+                return Ok(Extent::data(at..end));
+            };
+            return match runs(&bits, within..self.shape.block_bytes).next() {
+                Some((run, true)) => Ok(Extent::data(start + run.start..start + run.end)),
+                Some((run, false)) => self.parent_extent(start + run.start..start + run.end),
+                None => Ok(Extent::data(at..end)),
+            };
+        }
+        let place = self.shape.payload_at(entry) + within;
+        let place_end = self.shape.end(entry);
+        if !known.contains(&place) {
+            *known = match self.storage.next_data(place)? {
+                Some(data) => data,
+                None => u64::MAX..u64::MAX,
+            };
+        }
+        if known.start > place {
+            let hole_end = known.start.min(place_end);
+            return Ok(Extent::zero(at..at + (hole_end - place)));
+        }
+        Ok(Extent::data(at..at + (known.end.min(place_end) - place)))
+    }
+
+    /// Calls `hint` for the places of the guest bytes in the file.
+    fn hint(&self, range: Range<u64>, hint: impl Fn(Range<u64>)) {
+        let range = range.start..range.end.min(self.disk_len());
+        for (index, within, len) in self.pieces(range) {
+            if let Some(entry) = self.entry(index) {
+                let at = self.shape.payload_at(entry) + within;
+                hint(at..at + len);
+            }
+        }
+    }
+}
+
+impl Image for Dynamic {
+    fn disk_len(&self) -> u64 {
+        self.disk_len.load(Ordering::SeqCst)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let disk_len = self.disk_len();
+        let end = match offset.checked_add(buf.len() as u64) {
+            Some(end) if end <= disk_len => end,
+            end => {
+                let end = end.unwrap_or(u64::MAX);
+                return Err(past_end(self.storage.path(), end, disk_len));
+            }
+        };
+        let mut rest = buf;
+        for (index, within, len) in self.pieces(offset..end) {
+            // The pieces add up to the buffer.
+            let (piece, behind) = rest.split_at_mut(len as usize);
+            rest = behind;
+            match self.entry(index) {
+                Some(entry) => self.read_block(index, entry, within, piece)?,
+                None => self.read_parent(piece, index * self.shape.block_bytes + within)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn next_extent(&self, offset: u64) -> Result<Option<Extent>> {
+        let disk_len = self.disk_len();
+        if offset >= disk_len {
+            return Ok(None);
+        }
+        let block = self.shape.block_bytes;
+        let index = offset / block;
+        if self.entry(index).is_none() {
+            let end = self.next_placed(index).saturating_mul(block).min(disk_len);
+            return self.parent_extent(offset..end.max(offset)).map(Some);
+        }
+        let mut found: Option<Extent> = None;
+        let mut known = 0..0;
+        let mut at = offset;
+        while at < disk_len && at / block - index < MERGED_BLOCKS {
+            let Some(entry) = self.entry(at / block) else {
+                break;
+            };
+            let next = self.block_extent(at / block, entry, at % block, &mut known)?;
+            match &mut found {
+                None => found = Some(next),
+                Some(extent) if extent.kind == next.kind => extent.len += next.len,
+                Some(_) => break,
+            }
+            at = next.end();
+        }
+        // A block may reach beyond the disk's end, an extent may not.
+        Ok(found.map(|extent| Extent {
+            len: extent.len.min(disk_len - offset),
+            ..extent
+        }))
+    }
+
+    fn info(&self) -> ImageInfo {
+        let footer = self.lock_meta().footer.clone();
+        let mut facts = footer_facts(&footer);
+        facts.push(("block size", self.shape.block_bytes.to_string()));
+        let blocks = self.shape.count(self.disk_len());
+        facts.push(("blocks", format!("{} of {blocks}", self.placed_count())));
+        if let Some(parent) = &self.parent {
+            facts.push(("parent", parent.path.clone()));
+            let above = parent.image.info();
+            facts.extend(above.facts.into_iter().filter(|(key, _)| *key == "parent"));
+        }
+        ImageInfo {
+            format: Format::Vhd,
+            subformat: footer.kind.name(),
+            disk_bytes: self.disk_len(),
+            facts,
+            warnings: self.warnings.clone(),
+        }
+    }
+
+    fn allocated_bytes(&self) -> Result<u64> {
+        Ok(self.placed_count() * self.shape.block_bytes)
+    }
+
+    fn drop_cache(&self, range: Range<u64>) {
+        self.hint(range.clone(), |place| self.storage.drop_cache(place));
+        if let Some(parent) = &self.parent {
+            parent.image.drop_cache(range);
+        }
+    }
+
+    fn will_read(&self, range: Range<u64>) {
+        self.hint(range.clone(), |place| self.storage.will_read(place));
+        if let Some(parent) = &self.parent {
+            parent.image.will_read(range);
+        }
+    }
+}
+
+impl Dynamic {
+    fn placed_count(&self) -> u64 {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.iter().filter(|entry| **entry != UNALLOCATED).count() as u64
+    }
+}
+
+/// blktap's version 0.1.
+const BYTE_SWAPPED_BITMAPS: u32 = 0x0000_0001;
+/// How many blocks one extent may span, so that asking for it again and again stays cheap.
+const MERGED_BLOCKS: u64 = 512;

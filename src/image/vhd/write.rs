@@ -1,0 +1,258 @@
+//! Writing dynamic files.
+//!
+//! Payload goes straight to its place. A new block is made in this order: the file grows and gets
+//! a footer at its new end (durable before anything is put into the new space, and many blocks at
+//! a time); the block's bitmap and payload are written; and only `sync` enters blocks in the
+//! table, after their payload is durable. So at every moment the copy of the footer at the head
+//! is whole, what the table names is written, and the end of the file is a footer or is known not
+//! to be one. Space that a crash leaves unused is not used again.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use crate::error::Result;
+use crate::image::{Change, Image, ImageMut, Patch};
+
+use super::bitmap::{Bits, runs};
+use super::dynamic::Dynamic;
+use super::fixed::beyond_disk;
+use super::format::UNALLOCATED;
+use super::format::{ENTRIES_A_SECTOR, FOOTER_BYTES, Footer, SECTOR_BYTES, encode_entries};
+use super::locate::Located;
+use super::space::Space;
+
+/// What changes when anything but payload changes.
+pub(super) struct Meta {
+    pub footer: Footer,
+    /// Whether the copy at the head is whole and says the same.
+    pub head_good: bool,
+    pub space: Space,
+    /// Sectors of the table that differ from what the storage holds.
+    pub dirty: BTreeSet<u64>,
+    /// How much is made ready the next time the file grows.
+    grow_bytes: u64,
+}
+
+impl Meta {
+    pub fn new(located: Located) -> Self {
+        Meta {
+            head_good: located.head_good,
+            space: Space::new(located.tail_at, located.data_end),
+            footer: located.footer,
+            dirty: BTreeSet::new(),
+            grow_bytes: MIN_GROW_BYTES,
+        }
+    }
+}
+
+impl ImageMut for Dynamic {
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let end = self.end_inside(offset, buf.len() as u64)?;
+        let mut rest = buf;
+        for (index, within, len) in self.pieces(offset..end) {
+            // The pieces add up to the buffer.
+            let (piece, behind) = rest.split_at(len as usize);
+            rest = behind;
+            let entry = self.entry_for_writing(index)?;
+            self.storage
+                .write_all_at(piece, self.shape.payload_at(entry) + within)?;
+        }
+        Ok(())
+    }
+
+    fn write_zeroes_at(&self, range: Range<u64>) -> Result<()> {
+        self.end_inside(range.start, range.end.saturating_sub(range.start))?;
+        for (index, within, len) in self.pieces(range) {
+            // A block without a place reads as zeros already.
+            if let Some(entry) = self.entry(index) {
+                let at = self.shape.payload_at(entry) + within;
+                self.storage.punch_hole(at..at + len)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The new length is durable when this returns. A crash inside may leave a footer that
+    /// disagrees with its copy; opening leniently then takes the one at the end.
+    fn set_disk_len(&self, len: u64) -> Result<()> {
+        self.resize(len)
+    }
+
+    fn sync(&self) -> Result<()> {
+        let mut meta = self.lock_meta();
+        // Payload first: whatever the table names next is written.
+        self.storage.sync()?;
+        if !meta.dirty.is_empty() || meta.space.has_slack() {
+            self.flush(&mut meta)?;
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, change: &Change<'_>) -> Result<Vec<Patch>> {
+        self.prepare_change(change)
+    }
+}
+
+impl Dynamic {
+    /// Writes the table's changed sectors and gives back file space that was made ready and not
+    /// used. The caller has made the payload durable.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub fn flush(&self, meta: &mut Meta) -> Result<()> {
+        for (at, bytes) in self.table_sectors(&meta.dirty) {
+            self.storage.write_all_at(&bytes, at)?;
+        }
+        let tail = meta.space.tight_tail();
+        let trim = meta.space.has_slack();
+        if trim {
+            // The file has a footer at its end until the moment it is cut behind this one.
+            self.storage.write_all_at(&meta.footer.encode(), tail)?;
+        }
+        self.storage.sync()?;
+        meta.dirty.clear();
+        if trim {
+            self.storage.set_len(tail + FOOTER_BYTES as u64)?;
+            self.storage.sync()?;
+            meta.space.trimmed_to(tail);
+        }
+        Ok(())
+    }
+
+    /// The given sectors of the table as they are in memory, neighbours joined: place and bytes.
+    pub fn table_sectors(&self, sectors: &BTreeSet<u64>) -> Vec<(u64, Vec<u8>)> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let mut pieces: Vec<(u64, Vec<u8>)> = Vec::new();
+        for sector in sectors {
+            let at = self.header.table_offset + sector * SECTOR_BYTES;
+            // Sectors of a table in memory; behind its end nothing has a place.
+            let first = *sector as usize * ENTRIES_A_SECTOR;
+            let last = (first + ENTRIES_A_SECTOR).min(table.len());
+            let mut bytes = encode_entries(table.get(first..last).unwrap_or_default());
+            bytes.resize(SECTOR_BYTES as usize, 0xff);
+            match pieces.last_mut() {
+                Some((start, joined)) if *start + joined.len() as u64 == at => {
+                    joined.append(&mut bytes);
+                }
+                _ => pieces.push((at, bytes)),
+            }
+        }
+        pieces
+    }
+
+    /// Makes sure that a block whose bitmap has cleared bits holds zeros under them, so that
+    /// setting them all changes nothing for anybody.
+    ///
+    /// # Errors
+    /// `Malformed` where it does not; `Io`.
+    pub fn check_cleared(&self, entry: u32, bits: &[u8]) -> Result<()> {
+        let payload = self.shape.payload_at(entry);
+        let mut bytes = Vec::new();
+        for (run, set) in runs(bits, 0..self.shape.block_bytes) {
+            let mut at = run.start;
+            while !set && at < run.end {
+                let len = (run.end - at).min(CHECK_BYTES);
+                // At most CHECK_BYTES.
+                bytes.resize(len as usize, 0);
+                self.storage.read_exact_at(&mut bytes, payload + at)?;
+                if bytes.iter().any(|byte| *byte != 0) {
+                    return Err(self.hidden_bytes(payload + at));
+                }
+                at += len;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_inside(&self, offset: u64, len: u64) -> Result<u64> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.disk_len() => Ok(end),
+            end => Err(beyond_disk(&*self.storage, end.unwrap_or(u64::MAX))),
+        }
+    }
+
+    /// The place of a block that is about to be written, all bits of its bitmap set.
+    fn entry_for_writing(&self, index: u64) -> Result<u32> {
+        let Some(entry) = self.entry(index) else {
+            return self.add_block(index);
+        };
+        if let Bits::Some(_) = self.bits(index, entry)? {
+            // One at a time: nobody may write payload that another still checks for zeros.
+            let _meta = self.lock_meta();
+            if let Bits::Some(bits) = self.bits(index, entry)? {
+                self.check_cleared(entry, &bits)?;
+                self.storage
+                    .write_all_at(&self.full_bitmap(), self.shape.bitmap_at(entry))?;
+                self.bitmaps.set_full(index);
+            }
+        }
+        Ok(entry)
+    }
+
+    fn add_block(&self, index: u64) -> Result<u32> {
+        let mut meta = self.lock_meta();
+        if let Some(entry) = self.entry(index) {
+            return Ok(entry);
+        }
+        let entry = meta.space.place(self.shape)?;
+        if !meta.space.is_ready(entry, self.shape) {
+            self.grow(&mut meta)?;
+        }
+        self.storage
+            .write_all_at(&self.full_bitmap(), self.shape.bitmap_at(entry))?;
+        meta.space.take(entry, self.shape);
+        // The table is in memory, so its indexes fit.
+        meta.dirty.insert(index / ENTRIES_A_SECTOR as u64);
+        self.bitmaps.set_full(index);
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = table.get_mut(index as usize) {
+            debug_assert_eq!(*slot, UNALLOCATED);
+            *slot = entry;
+        }
+        Ok(entry)
+    }
+
+    /// Makes the file longer and gives it its footer there, durably.
+    fn grow(&self, meta: &mut Meta) -> Result<()> {
+        self.mend_head(meta)?;
+        let room = meta.grow_bytes + 2 * (self.shape.block_bytes + self.shape.bitmap_bytes);
+        let tail = meta.space.grown_tail(room);
+        self.storage.set_len(tail + FOOTER_BYTES as u64)?;
+        self.storage.write_all_at(&meta.footer.encode(), tail)?;
+        self.storage.sync()?;
+        meta.space.grown_to(tail);
+        meta.grow_bytes = (meta.grow_bytes * 2).min(MAX_GROW_BYTES);
+        Ok(())
+    }
+
+    /// Makes the copy at the head whole, durably, before the footer at the end is touched.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub fn mend_head(&self, meta: &mut Meta) -> Result<()> {
+        if !meta.head_good {
+            self.storage.write_all_at(&meta.footer.encode(), 0)?;
+            self.storage.sync()?;
+            meta.head_good = true;
+        }
+        Ok(())
+    }
+
+    /// A block's bitmap with all bits set.
+    pub fn full_bitmap(&self) -> Vec<u8> {
+        // At most 64 KiB, for the largest block.
+        vec![0xff; self.shape.bitmap_bytes as usize]
+    }
+
+    /// The index of the block after the last one the disk has.
+    pub fn count(&self) -> u64 {
+        self.shape.count(self.disk_len.load(Ordering::SeqCst))
+    }
+}
+
+/// How much room a file gets when it grows for the first time, and at most at once.
+const MIN_GROW_BYTES: u64 = 16 << 20;
+const MAX_GROW_BYTES: u64 = 256 << 20;
+const CHECK_BYTES: u64 = 64 << 10;

@@ -10,6 +10,7 @@ pub mod image;
 pub mod limits;
 pub mod manifest;
 pub mod storage;
+pub mod sync;
 pub mod units;
 
 pub use control::{CancelToken, Phase, Progress, Silent, Work};

@@ -168,6 +168,8 @@ pub enum FrameKind {
     Table,
     /// New bytes on the storage that make the image whole again, written last.
     LastTable,
+    /// A range of the storage that becomes zeros, before tables and guest data; no payload.
+    ZeroTable,
     /// The new length of the storage, in `len`; no payload.
     Length,
     /// Storage bytes that the mark covers, as they were before.
@@ -176,6 +178,8 @@ pub enum FrameKind {
     Job,
     /// Everything before it belongs together; no payload.
     Commit,
+    /// What the first page will hold once the mark is lifted, and a hash of the rest under it.
+    Final,
     /// The end.
     Trailer,
 }
@@ -341,7 +345,7 @@ const FRAME_MAGIC: &[u8; 4] = b"FRAM";
 const VERSION: u16 = 1;
 const HASH_BLAKE3: u16 = 1;
 
-const KINDS: [(u8, FrameKind); 9] = [
+const KINDS: [(u8, FrameKind); 11] = [
     (1, FrameKind::Data),
     (2, FrameKind::Zero),
     (3, FrameKind::Table),
@@ -351,6 +355,8 @@ const KINDS: [(u8, FrameKind); 9] = [
     (7, FrameKind::Job),
     (8, FrameKind::Commit),
     (9, FrameKind::Trailer),
+    (10, FrameKind::Final),
+    (11, FrameKind::ZeroTable),
 ];
 
 fn kind_of(code: u8) -> Option<FrameKind> {

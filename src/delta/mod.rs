@@ -6,10 +6,12 @@
 mod format;
 mod ranges;
 mod reader;
+mod reverse;
 mod writer;
 
 pub use format::{FrameHeader, FrameKind, Hash, Header, JobId, Old, Purpose, Trailer};
 pub(crate) use ranges::Ranges;
 pub use reader::{Delta, VerifiedFrame, for_each_intact};
 pub(crate) use reader::{fits_new, fits_old};
+pub use reverse::reverse;
 pub use writer::{DeltaWriter, Frame};

@@ -82,6 +82,12 @@ impl Ranges {
         gaps
     }
 
+    /// All ranges, ascending.
+    pub fn all(&mut self) -> Vec<Range<u64>> {
+        self.sort();
+        self.ranges.clone()
+    }
+
     fn sort(&mut self) {
         if !self.sorted {
             self.ranges.sort_unstable_by_key(|range| range.start);

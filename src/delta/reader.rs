@@ -363,8 +363,21 @@ impl RawFrame {
             .ok_or_else(|| self.wrong("a frame's payload is not there", storage))?;
         let carries = !matches!(
             header.kind,
-            FrameKind::Zero | FrameKind::Length | FrameKind::Commit | FrameKind::Trailer
+            FrameKind::Zero
+                | FrameKind::ZeroTable
+                | FrameKind::Length
+                | FrameKind::Commit
+                | FrameKind::Trailer
         );
+        let hashed = carries || matches!(header.old, Old::Hash(_));
+        if hashed && header.len > u64::from(limits.frame_bytes) {
+            return Err(
+                Error::new(ErrorKind::LimitExceeded, "a frame is longer than allowed")
+                    .in_field("len")
+                    .at_offset(self.at)
+                    .at_path(storage.path()),
+            );
+        }
         if !carries {
             let empty = stored.is_empty() && !header.compressed && header.new_hash == [0; 32];
             return if empty {
@@ -375,14 +388,6 @@ impl RawFrame {
             } else {
                 Err(self.wrong("a frame without payload has one", storage))
             };
-        }
-        if header.len > u64::from(limits.frame_bytes) {
-            return Err(
-                Error::new(ErrorKind::LimitExceeded, "a frame is longer than allowed")
-                    .in_field("len")
-                    .at_offset(self.at)
-                    .at_path(storage.path()),
-            );
         }
         let len = usize::try_from(header.len).unwrap_or(usize::MAX);
         let bytes = if header.compressed {

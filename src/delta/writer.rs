@@ -1,11 +1,13 @@
 //! Writing a delta file.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::format::{
     FrameHeader, FrameKind, HEADER_LEN, Hash, Header, Old, Trailer, digest_hasher,
 };
+use super::reader::VerifiedFrame;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -46,6 +48,21 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// The guest bytes of a frame that was read and found right; `None` for other kinds.
+    pub(crate) fn again(frame: &'a VerifiedFrame<'_>) -> Option<Self> {
+        let header = frame.header();
+        match header.kind {
+            FrameKind::Data => Some(Frame {
+                new_hash: header.new_hash,
+                payload: Cow::Borrowed(frame.bytes()),
+                old: header.old,
+                ..Self::bare(FrameKind::Data, header.offset, header.len)
+            }),
+            FrameKind::Zero => Some(Self::zero(header.offset, header.len, header.old)),
+            _ => None,
+        }
+    }
+
     /// Bytes of a table, a saved range or a job description.
     pub(crate) fn bytes(kind: FrameKind, offset: u64, bytes: &'a [u8]) -> Self {
         Frame {
@@ -57,6 +74,11 @@ impl<'a> Frame<'a> {
     /// The new length of the storage.
     pub(crate) fn length(len: u64) -> Self {
         Self::bare(FrameKind::Length, 0, len)
+    }
+
+    /// A range of the storage that becomes zeros.
+    pub(crate) fn zero_table(range: Range<u64>) -> Self {
+        Self::bare(FrameKind::ZeroTable, range.start, range.end - range.start)
     }
 
     fn bare(kind: FrameKind, offset: u64, len: u64) -> Self {

@@ -74,6 +74,21 @@ pub trait Image: Send + Sync {
     fn will_read(&self, _range: Range<u64>) {}
 }
 
+/// Fills `buf` with the guest bytes from `offset` on, and with zeros beyond the end of the disk.
+///
+/// # Errors
+/// `Io`, `Malformed`.
+pub(crate) fn read_padded_at(image: &dyn Image, buf: &mut [u8], offset: u64) -> Result<()> {
+    let there = usize::try_from(image.disk_len().saturating_sub(offset)).unwrap_or(usize::MAX);
+    let (inside, beyond) = buf.split_at_mut(there.min(buf.len()));
+    beyond.fill(0);
+    if inside.is_empty() {
+        Ok(())
+    } else {
+        image.read_exact_at(inside, offset)
+    }
+}
+
 /// The write side of a virtual disk. Many threads may write disjoint ranges at once.
 ///
 /// There are two ways to write. *Plain*: call `write_all_at`, `write_zeroes_at`, `set_disk_len`

@@ -26,9 +26,15 @@ impl Job {
         let mut out = Vec::new();
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.target_len.to_le_bytes());
-        let manifest = self.manifest.as_ref().map(|path| path.as_os_str().as_bytes());
-        let texts =
-            [self.format.name().as_bytes(), self.target.as_os_str().as_bytes(), manifest.unwrap_or(b"")];
+        let manifest = self
+            .manifest
+            .as_ref()
+            .map(|path| path.as_os_str().as_bytes());
+        let texts = [
+            self.format.name().as_bytes(),
+            self.target.as_os_str().as_bytes(),
+            manifest.unwrap_or(b""),
+        ];
         for text in texts {
             // Paths are at most 4096 bytes; 32 bits hold any length that memory holds here.
             out.extend_from_slice(&(text.len() as u32).to_le_bytes());

@@ -36,9 +36,11 @@ impl Mark {
     pub fn find(storage: &dyn Storage) -> Result<Option<Mark>> {
         let mut page = vec![0; to_index(witness(storage.len()?).end)];
         storage.read_exact_at(&mut page, 0)?;
-        Ok((0u64..).zip(page.chunks_exact(SECTOR)).find_map(|(index, sector)| {
-            Self::decode(sector.try_into().ok()?, index * SECTOR as u64)
-        }))
+        Ok((0u64..)
+            .zip(page.chunks_exact(SECTOR))
+            .find_map(|(index, sector)| {
+                Self::decode(sector.try_into().ok()?, index * SECTOR as u64)
+            }))
     }
 
     /// # Errors
@@ -53,7 +55,10 @@ impl Mark {
     /// The error for a target that carries this mark.
     pub fn refusal(&self) -> Error {
         let stage = self.stage.display();
-        let error = Error::new(ErrorKind::Marked, "an unfinished sync left this target incomplete");
+        let error = Error::new(
+            ErrorKind::Marked,
+            "an unfinished sync left this target incomplete",
+        );
         error.advise(match self.safety {
             Safety::Atomic => format!("finish it: diskdelta recover TARGET (its stage: {stage})"),
             Safety::InPlace => {
@@ -67,8 +72,9 @@ impl Mark {
         let first = range.start / SECTOR as u64;
         let last = range.end.div_ceil(SECTOR as u64);
         let skip = to_index(range.start - first * SECTOR as u64);
-        let sectors: Vec<u8> =
-            (first..last).flat_map(|index| self.encode(index * SECTOR as u64)).collect();
+        let sectors: Vec<u8> = (first..last)
+            .flat_map(|index| self.encode(index * SECTOR as u64))
+            .collect();
         sectors[skip..skip + to_index(range.end - range.start)].to_vec()
     }
 
@@ -120,8 +126,13 @@ impl Mark {
 /// aligned at their starts.
 pub(super) fn covered(len: u64) -> Vec<Range<u64>> {
     let head = 0..len.min(COVER_BYTES);
-    let tail = head.end.max(len.saturating_sub(COVER_BYTES) / SECTOR as u64 * SECTOR as u64)..len;
-    [head, tail].into_iter().filter(|range| !range.is_empty()).collect()
+    let tail = head
+        .end
+        .max(len.saturating_sub(COVER_BYTES) / SECTOR as u64 * SECTOR as u64)..len;
+    [head, tail]
+        .into_iter()
+        .filter(|range| !range.is_empty())
+        .collect()
 }
 
 /// The first page, or as much of it as there is.
@@ -184,13 +195,24 @@ mod tests {
             let mut bytes = vec![0; 4096];
             bytes[..SECTOR].copy_from_slice(&page[..SECTOR]);
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Mark::find(&MemoryStorage::new("t", bytes)).unwrap(), None, "bit {bit}");
+            assert_eq!(
+                Mark::find(&MemoryStorage::new("t", bytes)).unwrap(),
+                None,
+                "bit {bit}"
+            );
         }
     }
 
     #[test]
     fn covered_ranges_never_overlap_and_reach_both_ends() {
-        for len in [4096u64, 4097, 1 << 20, (1 << 20) + 1, (2 << 20) + 77, 5 << 20] {
+        for len in [
+            4096u64,
+            4097,
+            1 << 20,
+            (1 << 20) + 1,
+            (2 << 20) + 77,
+            5 << 20,
+        ] {
             let ranges = covered(len);
             assert_eq!(ranges.first().map(|r| r.start), Some(0));
             assert_eq!(ranges.last().map(|r| r.end), Some(len));

@@ -9,16 +9,21 @@ use super::redo::Redo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
-/// The bytes under the mark of `storage`, to be saved before it is set.
+/// The bytes of `storage` where the mark lies, or would lie, of a target that was `target_len`
+/// bytes long when it was marked; as far as the storage now reaches.
 ///
 /// # Errors
 /// `Io`.
-pub(super) fn read_covered(storage: &dyn Storage) -> Result<Vec<(u64, Vec<u8>)>> {
-    covered(storage.len()?)
+pub(super) fn read_covered(storage: &dyn Storage, target_len: u64) -> Result<Vec<(u64, Vec<u8>)>> {
+    let len = storage.len()?;
+    covered(target_len)
         .into_iter()
         .map(|range| {
+            let range = range.start..range.end.min(len).max(range.start);
             let mut bytes = vec![0; index(&range)];
-            storage.read_exact_at(&mut bytes, range.start)?;
+            if !bytes.is_empty() {
+                storage.read_exact_at(&mut bytes, range.start)?;
+            }
             Ok((range.start, bytes))
         })
         .collect()
@@ -35,12 +40,32 @@ pub(super) fn set_mark(storage: &dyn Storage, mark: &Mark) -> Result<()> {
     write_guard(storage, mark)
 }
 
+/// Makes the mark of a marked target whole again after a crash while it was set or lifted. What
+/// is left of it on the witness is not written, for it must not be lost now. Durable when it
+/// returns.
+///
+/// # Errors
+/// `Io`, `NoSpace`.
+pub(super) fn mend_mark(storage: &dyn Storage, mark: &Mark) -> Result<()> {
+    let witness = witness(mark.target_len);
+    let wanted = mark.fill(witness.clone());
+    let mut found = vec![0; wanted.len()];
+    storage.read_exact_at(&mut found, 0)?;
+    let sectors = wanted.chunks(SECTOR_BYTES).zip(found.chunks(SECTOR_BYTES));
+    for (index, (wanted, found)) in (0u64..).zip(sectors) {
+        if wanted != found {
+            storage.write_all_at(wanted, index * SECTOR_BYTES as u64)?;
+        }
+    }
+    write_guard(storage, mark)
+}
+
 /// Writes the mark everywhere but on the witness, which carries it already. Durable when it
 /// returns.
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub(super) fn write_guard(storage: &dyn Storage, mark: &Mark) -> Result<()> {
+fn write_guard(storage: &dyn Storage, mark: &Mark) -> Result<()> {
     let witness = witness(mark.target_len);
     let len = storage.len()?;
     for range in covered(mark.target_len) {
@@ -59,13 +84,16 @@ pub(super) fn write_guard(storage: &dyn Storage, mark: &Mark) -> Result<()> {
 /// `Io`, `NoSpace`.
 pub(super) fn unmask(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Arc<Masked>> {
     let masked = Masked::new(storage.clone(), redo.saved.clone());
-    if let Some(len) = redo.storage_len {
-        let before = masked.len()?;
-        if before != len {
-            masked.set_len(len)?;
-            // Space that a crash may leave holding garbage must hold zeros before data goes in.
-            masked.sync()?;
-        }
+    let before = masked.len()?;
+    if let Some(len) = redo.storage_len.filter(|len| *len != before) {
+        masked.set_len(len)?;
+    }
+    for range in &redo.zeros {
+        masked.punch_hole(range.clone())?;
+    }
+    // Space that a crash may leave holding garbage must hold zeros before data goes in.
+    if before != masked.len()? || !redo.zeros.is_empty() {
+        masked.sync()?;
     }
     for (offset, bytes) in &redo.last {
         masked.cover(*offset, bytes)?;
@@ -112,10 +140,20 @@ fn read_back(storage: &dyn Storage, offset: u64, wanted: &[u8]) -> Result<()> {
     if found == wanted {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::VerifyFailed, "what was written does not read back")
-        .at_offset(offset)
-        .at_path(storage.path()))
+    Err(Error::new(
+        ErrorKind::VerifyFailed,
+        "what was written does not read back",
+    )
+    .at_offset(offset)
+    .at_path(storage.path()))
 }
+
+/// Length of the first page of a storage of `len` bytes.
+pub(super) fn witness_len(len: u64) -> usize {
+    index(&witness(len))
+}
+
+const SECTOR_BYTES: usize = 512;
 
 /// Ranges under a mark are at most a MiB long.
 fn index(range: &Range<u64>) -> usize {

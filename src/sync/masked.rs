@@ -26,10 +26,15 @@ struct Cover {
 impl Masked {
     /// Covers each range that begins at an offset with the bytes given for it; ranges are apart.
     pub fn new(inner: Arc<dyn Storage>, saved: Vec<(u64, Vec<u8>)>) -> Self {
-        let mut covers: Vec<Arc<Cover>> =
-            saved.into_iter().map(|(start, bytes)| Cover::new(start, bytes)).collect();
+        let mut covers: Vec<Arc<Cover>> = saved
+            .into_iter()
+            .map(|(start, bytes)| Cover::new(start, bytes))
+            .collect();
         covers.sort_by_key(|cover| cover.range.start);
-        Masked { inner, covers: RwLock::new(covers) }
+        Masked {
+            inner,
+            covers: RwLock::new(covers),
+        }
     }
 
     /// Keeps `bytes` at `offset` in memory too, in place of what is shown there now.
@@ -60,7 +65,11 @@ impl Masked {
         let len = self.inner.len()?;
         let mut out = Vec::new();
         for cover in &self.covers() {
-            let mut bytes = cover.bytes.read().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut bytes = cover
+                .bytes
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
             bytes.truncate(index(len.saturating_sub(cover.range.start)));
             out.push((cover.range.start, bytes));
         }
@@ -68,7 +77,10 @@ impl Masked {
     }
 
     fn covers(&self) -> Vec<Arc<Cover>> {
-        self.covers.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.covers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Cuts `range` at the borders of the covers and hands the pieces out in order.
@@ -89,14 +101,21 @@ impl Masked {
             }
             at = end.max(start);
         }
-        if at < range.end { visit(None, at..range.end) } else { Ok(()) }
+        if at < range.end {
+            visit(None, at..range.end)
+        } else {
+            Ok(())
+        }
     }
 }
 
 impl Cover {
     fn new(start: u64, bytes: Vec<u8>) -> Arc<Self> {
         let range = start..start + bytes.len() as u64;
-        Arc::new(Cover { range, bytes: RwLock::new(bytes) })
+        Arc::new(Cover {
+            range,
+            bytes: RwLock::new(bytes),
+        })
     }
 
     fn write(&self, range: &Range<u64>, from: &[u8]) {
@@ -183,7 +202,9 @@ impl Storage for Masked {
         let len = self.len()?;
         let inner = self.inner.next_data(offset)?;
         let covers = self.covers();
-        let cover = covers.iter().find(|cover| cover.range.end > offset.max(cover.range.start));
+        let cover = covers
+            .iter()
+            .find(|cover| cover.range.end > offset.max(cover.range.start));
         let cover = cover.map(|cover| cover.range.start.max(offset)..cover.range.end.min(len));
         Ok(match (inner, cover.filter(|range| !range.is_empty())) {
             (Some(inner), Some(cover)) if cover.start <= inner.start => Some(cover),

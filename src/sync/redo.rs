@@ -1,11 +1,12 @@
 //! What a complete stage says is to be done, apart from the guest data in its frames.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::job::Job;
 use crate::control::Work;
-use crate::delta::{Delta, FrameKind, VerifiedFrame};
+use crate::delta::{Delta, FrameKind, Hash, VerifiedFrame};
 use crate::error::{Error, Result};
 
 /// Saved ranges, tables and lengths, gathered from a stage or sidecar.
@@ -15,12 +16,61 @@ pub(super) struct Redo {
     pub job: Option<Job>,
     /// The bytes under the mark, as they were before.
     pub saved: Vec<(u64, Vec<u8>)>,
+    /// Ranges of the storage that become zeros before anything else is written there.
+    pub zeros: Vec<Range<u64>>,
     /// New table bytes, by offset, nowhere overlapping.
     pub tables: BTreeMap<u64, Vec<u8>>,
     /// Bytes that make the image whole again and come last.
     pub last: Vec<(u64, Vec<u8>)>,
     /// The new length of the storage.
     pub storage_len: Option<u64>,
+    /// What the covered ranges hold once the mark is lifted, where that was written down.
+    pub final_state: Option<FinalState>,
+}
+
+/// What is under the mark in the end: enough to tell a torn last write from a guest's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FinalState {
+    /// The first page.
+    pub page: Vec<u8>,
+    /// A hash of the other covered bytes.
+    pub rest: Hash,
+}
+
+impl FinalState {
+    /// The state that `covers` describe, of a target whose first page is `page_len` bytes long.
+    pub fn of(covers: &[(u64, Vec<u8>)], page_len: usize) -> FinalState {
+        let mut rest = blake3::Hasher::new();
+        let mut page = Vec::new();
+        for (start, bytes) in covers {
+            let (head, tail) = match start {
+                0 => bytes.split_at(page_len.min(bytes.len())),
+                _ => bytes.split_at(0),
+            };
+            page.extend_from_slice(head);
+            rest.update(&start.to_le_bytes());
+            rest.update(tail);
+        }
+        FinalState {
+            page,
+            rest: rest.finalize().into(),
+        }
+    }
+
+    /// Hash, then page.
+    pub fn encode(&self) -> Vec<u8> {
+        [&self.rest[..], &self.page].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<FinalState> {
+        match bytes.split_first_chunk() {
+            Some((rest, page)) => Ok(FinalState {
+                page: page.to_vec(),
+                rest: *rest,
+            }),
+            None => Err(Error::malformed("the sidecar's last record is damaged")),
+        }
+    }
 }
 
 impl Redo {
@@ -43,7 +93,9 @@ impl Redo {
             }
             Ok(())
         })?;
-        let mut steps = gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = gathered
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         // Frames of one batch come in any order, but a later one overrides an earlier one.
         steps.sort_unstable_by_key(|step| step.sequence);
         let mut redo = Redo::default();
@@ -54,13 +106,22 @@ impl Redo {
     }
 
     /// Adds one step; steps come in the order of their sequence.
+    ///
+    /// # Errors
+    /// `Malformed`.
     pub fn take(&mut self, step: Step) -> Result<()> {
+        let covered = step.len.max(step.bytes.len() as u64);
+        if step.offset.checked_add(covered).is_none() {
+            return Err(Error::malformed("a table in the stage ends beyond 2^64"));
+        }
         match step.kind {
             FrameKind::Job => self.job = Some(Job::decode(&step.bytes)?),
             FrameKind::Saved => self.saved.push((step.offset, step.bytes)),
             FrameKind::Table => overlay(&mut self.tables, step.offset, step.bytes),
             FrameKind::LastTable => self.last.push((step.offset, step.bytes)),
+            FrameKind::ZeroTable => self.zeros.push(step.offset..step.offset + step.len),
             FrameKind::Length => self.storage_len = Some(step.len),
+            FrameKind::Final => self.final_state = Some(FinalState::decode(&step.bytes)?),
             _ => {}
         }
         Ok(())
@@ -71,7 +132,9 @@ impl Redo {
     /// # Errors
     /// `Malformed`: a stage without one was not written by this crate.
     pub fn job(&self) -> Result<&Job> {
-        self.job.as_ref().ok_or_else(|| Error::malformed("the stage does not say what it is for"))
+        self.job
+            .as_ref()
+            .ok_or_else(|| Error::malformed("the stage does not say what it is for"))
     }
 }
 
@@ -112,7 +175,9 @@ fn overlay(map: &mut BTreeMap<u64, Vec<u8>>, offset: u64, bytes: Vec<u8>) {
         .map(|(start, _)| *start)
         .collect();
     for start in under {
-        let Some(old) = map.remove(&start) else { continue };
+        let Some(old) = map.remove(&start) else {
+            continue;
+        };
         let old_end = start + old.len() as u64;
         // Lengths of pieces in memory.
         if start < offset {

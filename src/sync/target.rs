@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::image::{Format, ImageOptions};
+use crate::image::{CreateFormat, CreateOptions, Format, ImageInfo, ImageOptions};
 use crate::storage::{Access, Place, Storage};
 
 /// The receiving side of a sync.
@@ -14,6 +14,7 @@ pub struct Target {
     format: Format,
     image: ImageOptions,
     stage: Place,
+    create: Option<CreateOptions>,
 }
 
 #[derive(Clone)]
@@ -26,13 +27,23 @@ impl Target {
     /// A file; its stage lies beside it.
     pub fn file(place: Place, format: Format) -> Self {
         let stage = place.hidden_sibling(STAGE_SUFFIX);
-        Target { body: Body::File(place), format, image: ImageOptions::default(), stage }
+        Target::new(Body::File(place), format, stage)
     }
 
     /// A device, or any storage that is written where it lies; `stage` must be on a medium that
     /// outlives a crash, and be found again by whoever recovers.
     pub fn device(storage: Arc<dyn Storage>, format: Format, stage: Place) -> Self {
-        Target { body: Body::Device(storage), format, image: ImageOptions::default(), stage }
+        Target::new(Body::Device(storage), format, stage)
+    }
+
+    fn new(body: Body, format: Format, stage: Place) -> Self {
+        Target {
+            body,
+            format,
+            image: ImageOptions::default(),
+            stage,
+            create: None,
+        }
     }
 
     /// Opens the image with these options instead of the defaults.
@@ -65,6 +76,32 @@ impl Target {
     /// Where the stage of a sync onto this target lies while there is one.
     pub fn stage(&self) -> &Place {
         &self.stage
+    }
+
+    /// Creates a missing target as `create` says; by default its extension does.
+    #[must_use]
+    pub fn with_create(mut self, create: CreateOptions) -> Self {
+        self.format = create.format.format();
+        self.create = Some(create);
+        self
+    }
+
+    /// How a new image of `disk_len` bytes is made in place of `old`, or where there is none.
+    pub(super) fn create_options(&self, old: Option<&ImageInfo>, disk_len: u64) -> CreateOptions {
+        let fixed = old.is_some_and(|old| old.subformat == "fixed");
+        let like_old = match self.format {
+            Format::Raw => CreateFormat::Raw,
+            Format::Vhd if fixed => CreateFormat::VhdFixed,
+            Format::Vhd => CreateFormat::VhdDynamic,
+            Format::Vhdx if fixed => CreateFormat::VhdxFixed,
+            Format::Vhdx => CreateFormat::VhdxDynamic,
+        };
+        let mut create = match (&self.create, old) {
+            (Some(create), None) => create.clone(),
+            _ => CreateOptions::new(like_old, disk_len),
+        };
+        create.disk_len = disk_len;
+        create
     }
 
     pub(super) fn image_options(&self) -> &ImageOptions {

@@ -1,0 +1,67 @@
+//! The way back from a delta.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::{Delta, DeltaWriter, Frame, FrameKind, Old, Trailer};
+use crate::control::Work;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
+
+/// Writes into `writer` the delta that leads from `delta`'s result back to `base`, an image that
+/// still holds what it held before `delta`. Durable when it returns, but for the file's name.
+///
+/// # Errors
+/// `BaseMismatch` when `base` holds something else where `delta` changes it; `Malformed`, `Io`,
+/// `NoSpace`, `Cancelled`.
+pub fn reverse(
+    delta: &Delta,
+    base: &dyn Image,
+    writer: DeltaWriter,
+    work: &Work,
+) -> Result<Trailer> {
+    let writer = Mutex::new(writer);
+    let lock = || writer.lock().unwrap_or_else(PoisonError::into_inner);
+    delta.for_each(work, &|frame| {
+        work.cancel().check()?;
+        let header = frame.header();
+        // What lies beyond the base's end is cut off on the way back.
+        let end = frame.range().end.min(base.disk_len());
+        let len = usize::try_from(end.saturating_sub(frame.offset())).unwrap_or(usize::MAX);
+        let guest = matches!(header.kind, FrameKind::Data | FrameKind::Zero);
+        if !guest || len == 0 {
+            return Ok(());
+        }
+        let new = match frame.bytes().get(..len) {
+            Some(bytes) if header.kind == FrameKind::Data => Old::Hash(blake3::hash(bytes).into()),
+            _ => Old::Zeros,
+        };
+        if header.old == Old::Zeros {
+            return lock().push(&Frame::zero(frame.offset(), end - frame.offset(), new));
+        }
+        let whole = end == frame.range().end;
+        let mut bytes = vec![0; len];
+        base.read_exact_at(&mut bytes, frame.offset())?;
+        if whole && header.old != Old::Unknown && !super::fits_old(&header.old, &bytes) {
+            return Err(
+                Error::new(ErrorKind::BaseMismatch, "the base holds something else")
+                    .at_offset(frame.offset()),
+            );
+        }
+        let frame = Frame::data(frame.offset(), &bytes, new, None);
+        lock().push(&frame)
+    })?;
+    let mut at = delta.header().result_len;
+    while at < base.disk_len() {
+        work.cancel().check()?;
+        let len = STEP_BYTES.min(base.disk_len() - at);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        base.read_exact_at(&mut bytes, at)?;
+        lock().push(&Frame::data(at, &bytes, Old::Zeros, None))?;
+        at += len;
+    }
+    let trailer = delta.trailer();
+    let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
+    writer.finish(trailer.result_root, trailer.base_root)
+}
+
+const STEP_BYTES: u64 = 1 << 20;

@@ -1,0 +1,195 @@
+//! Applying a complete stage to its target, under the mark.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::mark::Mark;
+use super::marked::{lift_mark, set_mark, unmask};
+use super::options::{Safety, Verify};
+use super::redo::Redo;
+use super::target::Target;
+use crate::control::{Phase, Work};
+use crate::delta::{Delta, FrameKind, Old, VerifiedFrame, fits_new};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, Format, Image, ImageMut};
+use crate::storage::Storage;
+
+/// Checks a complete stage to its last byte and makes sure that the target has room for it.
+/// The target's bytes stay as they are.
+///
+/// # Errors
+/// `Malformed`, `NoSpace`, `Io`, `Cancelled`.
+pub(super) fn check_stage(
+    stage: &Delta,
+    format: Format,
+    storage: &dyn Storage,
+    work: &Work,
+) -> Result<Redo> {
+    // In a raw image a guest offset is a storage offset too, and only its holes can run out of
+    // space; the other formats grow at the end.
+    let raw = format == Format::Raw;
+    let redo = Redo::load(stage, work, &|frame| match frame.header().kind {
+        FrameKind::Data if raw && frame.header().old == Old::Zeros => {
+            storage.reserve(frame.range()).map_err(no_room)
+        }
+        _ => Ok(()),
+    })?;
+    let len = storage.len()?;
+    match redo.storage_len {
+        Some(new_len) if new_len > len && !raw => {
+            storage.reserve(len..new_len).map_err(no_room)?;
+        }
+        _ => {}
+    }
+    Ok(redo)
+}
+
+/// Makes the target hold what the stage says, from the first write of the mark to its lifting.
+/// Everything is durable when this returns. The stage is still there.
+///
+/// # Errors
+/// `Io`, `NoSpace`, `VerifyFailed`, `Cancelled` (asked for twice): the target is marked, and
+/// recovery goes on from there.
+pub(super) fn apply(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    stage: &Delta,
+    redo: &Redo,
+    verify: Verify,
+    work: &Work,
+) -> Result<()> {
+    let mark = Mark {
+        job: stage.header().job,
+        safety: Safety::Atomic,
+        target_len: redo.job()?.target_len,
+        stage: target.stage().path(),
+    };
+    set_mark(&**storage, &mark)?;
+    apply_marked(target, storage, stage, redo, verify, work).map_err(needs_recovery)
+}
+
+/// [`apply`] for a target that carries the mark already.
+///
+/// # Errors
+/// As [`apply`].
+pub(super) fn apply_marked(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    stage: &Delta,
+    redo: &Redo,
+    verify: Verify,
+    work: &Work,
+) -> Result<()> {
+    let masked = unmask(storage, redo)?;
+    let image =
+        image::open_storage_mut(masked.clone(), redo.job()?.format, target.image_options())?;
+    let trailer = stage.trailer();
+    work.progress()
+        .begin(Phase::Apply, Some(trailer.data_bytes + trailer.zero_bytes));
+    stage.for_each(work, &|frame| {
+        work.cancel().check_forced()?;
+        match frame.header().kind {
+            FrameKind::Data => image.write_all_at(frame.bytes(), frame.offset())?,
+            FrameKind::Zero => image.write_zeroes_at(frame.range())?,
+            _ => return Ok(()),
+        }
+        work.progress().advance(frame.header().len);
+        Ok(())
+    })?;
+    image.sync()?;
+    masked.sync()?;
+    if verify != Verify::None {
+        verify_written(&*image, stage, work)?;
+    }
+    lift_mark(&**storage, &masked)
+}
+
+/// Whether every frame's range holds the frame's bytes (`New`) or what they replace (`Old`).
+///
+/// # Errors
+/// `Io`, `Malformed`.
+pub(super) fn holds(
+    image: &dyn Image,
+    stage: &Delta,
+    work: &Work,
+    fits: &(dyn Fn(&VerifiedFrame<'_>, &[u8]) -> bool + Sync),
+) -> Result<bool> {
+    let all = AtomicBool::new(true);
+    stage.for_each(work, &|frame| {
+        let guest = matches!(frame.header().kind, FrameKind::Data | FrameKind::Zero);
+        if !guest || !all.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if !for_pieces(image, frame, &|bytes| fits(frame, bytes))? {
+            all.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    })?;
+    Ok(all.into_inner())
+}
+
+/// Reads a frame's range and asks `fits`: in one piece for data, piecewise for long zeros. What
+/// lies beyond the end of the disk counts as zeros, as it did when the frame was made.
+fn for_pieces(
+    image: &dyn Image,
+    frame: &VerifiedFrame<'_>,
+    fits: &dyn Fn(&[u8]) -> bool,
+) -> Result<bool> {
+    let range = frame.range();
+    let step = match frame.header().kind {
+        FrameKind::Zero if frame.header().old == Old::Zeros => ZERO_PIECE,
+        _ => frame.header().len.max(1),
+    };
+    let mut at = range.start;
+    while at < range.end {
+        let len = step.min(range.end - at);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        image::read_padded_at(image, &mut bytes, at)?;
+        if !fits(&bytes) {
+            return Ok(false);
+        }
+        at += len;
+    }
+    Ok(true)
+}
+
+/// Reads back what was written, from the medium.
+fn verify_written(image: &dyn ImageMut, stage: &Delta, work: &Work) -> Result<()> {
+    let trailer = stage.trailer();
+    work.progress()
+        .begin(Phase::Verify, Some(trailer.data_bytes + trailer.zero_bytes));
+    stage.for_each(work, &|frame| {
+        let header = frame.header();
+        if !matches!(header.kind, FrameKind::Data | FrameKind::Zero) {
+            return Ok(());
+        }
+        work.cancel().check_forced()?;
+        image.drop_cache(frame.range());
+        let fits = for_pieces(image, frame, &|bytes| {
+            fits_new(header.kind, &header.new_hash, bytes)
+        })?;
+        if !fits {
+            return Err(Error::new(
+                ErrorKind::VerifyFailed,
+                "what was written does not read back from the target",
+            )
+            .at_offset(frame.offset()));
+        }
+        work.progress().advance(header.len);
+        Ok(())
+    })
+}
+
+/// Says what an error after the mark means for the target.
+pub(super) fn needs_recovery(error: Error) -> Error {
+    error.advise("the target is marked and incomplete; finish it: diskdelta recover TARGET")
+}
+
+fn no_room(error: Error) -> Error {
+    if error.kind() != ErrorKind::NoSpace {
+        return error;
+    }
+    error.advise("the target is untouched; make room where the target lies")
+}
+
+const ZERO_PIECE: u64 = 1 << 20;

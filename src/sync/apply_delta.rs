@@ -1,0 +1,163 @@
+//! Applying a delta file to a target, with the same promise as an atomic sync.
+
+use std::sync::Arc;
+
+use super::apply::holds;
+use super::atomic::{carry_out, push_again, untouched};
+use super::job::Job;
+use super::options::{Mode, Safety, Verify};
+use super::report::{Outcome, SyncReport, Verified};
+use super::staging::Staging;
+use super::standing::{self, Standing};
+use super::target::Target;
+use crate::control::Work;
+use crate::delta::{Delta, Header, JobId, Purpose, fits_new, fits_old};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, Image};
+use crate::manifest;
+use crate::storage::{Access, Place, Storage};
+
+/// How a delta's base is recognised in a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum BaseCheck {
+    /// The whole target is read, and its root must be the one that the delta names.
+    #[default]
+    Whole,
+    /// Only what the delta changes is read, and must be what the delta says it replaces.
+    Touched,
+}
+
+/// Makes `target` hold `delta`'s result. Durable when it returns `Ok`; after an error the target
+/// is as it was, or marked for [`recover`](super::recover).
+///
+/// A target that holds the result already is left alone (`Identical`).
+///
+/// # Errors
+/// `BaseMismatch` when the target holds neither base nor result: nothing was changed; `Malformed`
+/// for a damaged delta, before anything is changed; otherwise those of [`sync`](super::sync).
+pub fn apply_delta(
+    delta: &Delta,
+    target: &Target,
+    check: BaseCheck,
+    verify: Verify,
+    work: &Work,
+) -> Result<SyncReport> {
+    let storage = target
+        .open_if_there()?
+        .ok_or_else(|| Error::new(ErrorKind::NotFound, "no such target").at_path(target.path()))?;
+    applied(delta, target, &storage, check, verify, work)
+        .map_err(|error| error.at_path(target.path()))
+}
+
+/// Applies an undo file: what [`SyncOptions::undo`](super::SyncOptions::undo) wrote.
+///
+/// # Errors
+/// Those of [`apply_delta`].
+pub fn undo(undo: &Place, target: &Target, work: &Work) -> Result<SyncReport> {
+    let limits = &target.image_options().limits;
+    let delta = Delta::open(undo.open(Access::Read)?, limits)?;
+    apply_delta(&delta, target, BaseCheck::Touched, Verify::Written, work)
+}
+
+fn applied(
+    delta: &Delta,
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    check: BaseCheck,
+    verify: Verify,
+    work: &Work,
+) -> Result<SyncReport> {
+    match standing::find(target, storage, work)? {
+        Standing::Redo(mark, ..) | Standing::Rerun(mark) | Standing::Lost(mark) => {
+            return Err(mark.refusal());
+        }
+        Standing::Clean => {}
+        Standing::Old | Standing::New | Standing::Foreign => target.stage().remove_if_there()?,
+    }
+    let from = delta.header();
+    let options = target.image_options();
+    let image = image::open_storage(storage.clone(), target.format(), options)?;
+    delta.verify(work, &|_| Ok(()))?;
+    let mut report = SyncReport::new(Mode::Delta, Safety::Atomic, from.result_len);
+    report.reason = "a delta file".to_owned();
+    if !base_is_there(delta, &*image, check, work)? {
+        return Ok(report);
+    }
+    let planner = image::open_storage_mut(storage.clone(), target.format(), options)?;
+    let header = Header {
+        purpose: Purpose::Stage,
+        job: JobId::random()?,
+        ..*from
+    };
+    let job = Job {
+        format: target.format(),
+        target_len: storage.len()?,
+        target: target.path(),
+        manifest: None,
+    };
+    let staging = Staging::new(target.stage(), header, job, &*planner, from.result_len);
+    delta
+        .for_each(work, &|frame| {
+            work.cancel().check()?;
+            push_again(&staging, frame)
+        })
+        .map_err(untouched)?;
+    report.changed_bytes = delta.trailer().data_bytes + delta.trailer().zero_bytes;
+    report.zeroed_bytes = delta.trailer().zero_bytes;
+    report.written_bytes = delta.trailer().data_bytes;
+    if let Some(staged) = carry_out(target, storage, staging, None, verify, work)? {
+        report.staged_bytes = staged;
+        report.outcome = Outcome::Synced;
+        if verify != Verify::None {
+            report.verified = Verified::Written;
+        }
+    }
+    Ok(report)
+}
+
+/// Whether the base is there (`true`) or the result already (`false`).
+///
+/// # Errors
+/// `BaseMismatch` for anything else.
+fn base_is_there(delta: &Delta, image: &dyn Image, check: BaseCheck, work: &Work) -> Result<bool> {
+    let header = delta.header();
+    let len = image.disk_len();
+    let mismatch = |what: &'static str| {
+        Error::new(ErrorKind::BaseMismatch, what)
+            .advise("nothing was changed; apply the delta to the image that it was made from")
+    };
+    match (
+        check,
+        delta.trailer().base_root,
+        delta.trailer().result_root,
+    ) {
+        (BaseCheck::Whole, Some(base), Some(result)) => {
+            let root = *manifest::root_of(image, header.block_size, work)?.as_bytes();
+            match () {
+                () if len == header.result_len && root == result => Ok(false),
+                () if len == header.base_len && root == base => Ok(true),
+                () => Err(mismatch("the target is not what the delta was made from")),
+            }
+        }
+        (BaseCheck::Whole, ..) => Err(mismatch("the delta does not name the root of its base")),
+        (BaseCheck::Touched, ..) => {
+            let is_new = len == header.result_len
+                && holds(image, delta, work, &|frame, bytes| {
+                    fits_new(frame.header().kind, &frame.header().new_hash, bytes)
+                })?;
+            let is_old = !is_new
+                && len == header.base_len
+                && holds(image, delta, work, &|frame, bytes| {
+                    fits_old(&frame.header().old, bytes)
+                })?;
+            match (is_new, is_old) {
+                (true, _) => Ok(false),
+                (_, true) => Ok(true),
+                _ => Err(mismatch(
+                    "the target holds something else where the delta changes it",
+                )),
+            }
+        }
+    }
+}

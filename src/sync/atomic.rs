@@ -1,0 +1,266 @@
+//! The atomic delta sync: everything is staged and checked before the target changes.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::apply::{apply, check_stage};
+use super::job::Job;
+use super::options::{Safety, Verify};
+use super::report::{Outcome, SyncReport, Verified};
+use super::run::Run;
+use super::staging::Staging;
+use super::target::Target;
+use crate::control::Work;
+use crate::delta::{
+    Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, Ranges, VerifiedFrame,
+    fits_new, fits_old, for_each_intact, reverse,
+};
+use crate::diff::{CompareOptions, Content, Difference, compare};
+use crate::error::{Error, Result};
+use crate::image::{self, Image};
+use crate::storage::{Access, Place, Storage};
+use crate::units::Extent;
+
+/// Stages what differs, then applies it.
+///
+/// # Errors
+/// Those of [`sync`](super::sync).
+pub(super) fn sync_delta(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport> {
+    let target = run.target;
+    let options = target.image_options();
+    let old: Arc<dyn Image> = image::open_storage(storage.clone(), target.format(), options)?;
+    let disk_len = run.target_len(Some(old.disk_len()))?;
+    let mut report = SyncReport::new(super::Mode::Delta, Safety::Atomic, run.source.disk_len());
+    report.untouched_tail_bytes = disk_len.saturating_sub(run.source.disk_len());
+
+    let planner = image::open_storage_mut(storage.clone(), target.format(), options)?;
+    let header = Header {
+        purpose: Purpose::Stage,
+        job: JobId::random()?,
+        base_len: old.disk_len(),
+        result_len: disk_len,
+        block_size: run.options.block_size,
+    };
+    let job = Job {
+        format: target.format(),
+        target_len: storage.len()?,
+        target: target.path(),
+        manifest: None,
+    };
+    let earlier = set_aside(target.stage())?;
+    let staging = Staging::new(target.stage(), header, job, &*planner, disk_len);
+    let staged = stage(run, &*old, &staging, earlier.as_ref(), &mut report);
+    if let Err(error) = staged {
+        return Err(untouched(error));
+    }
+    run.check_source()?;
+    report.written_bytes = staging.written_bytes();
+    let undo = run.options.undo.as_ref().map(|place| (place, &*old));
+    let verify = run.options.verify;
+    let Some(staged_bytes) = carry_out(target, storage, staging, undo, verify, run.work)? else {
+        return Ok(report);
+    };
+    report.staged_bytes = staged_bytes;
+    report.outcome = Outcome::Synced;
+    if run.options.verify != Verify::None {
+        report.verified = Verified::Written;
+    }
+    Ok(report)
+}
+
+/// Closes a stage, checks it, writes the way back if asked to, applies the stage and removes it.
+/// All is durable when this returns; `None` when there was nothing to do.
+///
+/// # Errors
+/// Those of [`sync`](super::sync); the advice says whether the target is untouched or marked.
+pub(super) fn carry_out(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    staging: Staging<'_>,
+    undo: Option<(&Place, &dyn Image)>,
+    verify: Verify,
+    work: &Work,
+) -> Result<Option<u64>> {
+    let finished = staging
+        .finish(&**storage, (None, None))
+        .map_err(untouched)?;
+    let earlier = earlier_place(target.stage());
+    earlier.remove_if_there()?;
+    earlier.folder().sync()?;
+    let Some((_, staged_bytes)) = finished else {
+        return Ok(None);
+    };
+    let limits = &target.image_options().limits;
+    let stage = Delta::open(target.stage().open(Access::Read)?, limits)?;
+    let redo = check_stage(&stage, target.format(), &**storage, work).map_err(untouched)?;
+    if let Some((place, old)) = undo {
+        write_undo(&stage, old, place, work).map_err(untouched)?;
+    }
+    if let Err(error) = work.cancel().check() {
+        // The way back from a change that is not made leads nowhere.
+        if let Some((place, _)) = undo {
+            place.remove_if_there()?;
+        }
+        return Err(untouched(error));
+    }
+    apply(target, storage, &stage, &redo, verify, work)?;
+    retire(target.stage())?;
+    Ok(Some(staged_bytes))
+}
+
+/// Removes a stage whose work is done. Durable when it returns.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn retire(stage: &Place) -> Result<()> {
+    stage.remove_if_there()?;
+    stage.folder().sync()
+}
+
+/// Stages a guest frame of another delta file; passes others over.
+///
+/// # Errors
+/// Those of [`Staging::push`].
+pub(super) fn push_again(staging: &Staging<'_>, frame: &VerifiedFrame<'_>) -> Result<()> {
+    let extent = match frame.header().kind {
+        FrameKind::Data => Extent::data(frame.range()),
+        _ => Extent::zero(frame.range()),
+    };
+    Frame::again(frame).map_or(Ok(()), |frame| staging.push(extent, &frame))
+}
+
+/// Finds what differs and stages it; `earlier` is the stage of a run that did not finish.
+fn stage(
+    run: &Run<'_>,
+    old: &dyn Image,
+    staging: &Staging<'_>,
+    earlier: Option<&Place>,
+    report: &mut SyncReport,
+) -> Result<()> {
+    let mut compare_options =
+        CompareOptions::default().with_skip_unreadable(run.options.skip_unreadable);
+    if let Some(earlier) = earlier {
+        let (resumed_bytes, gaps) = resume(run, old, staging, earlier)?;
+        report.resumed_bytes = resumed_bytes;
+        compare_options = compare_options.with_change_map(gaps);
+    }
+    let compared = compare(
+        &*run.source.image,
+        old,
+        &compare_options,
+        run.work,
+        &|difference| {
+            let (extent, frame) = frame_of(&difference);
+            staging.push(extent, &frame)
+        },
+    )?;
+    report.count(compared);
+    report.changed_bytes += report.resumed_bytes;
+    Ok(())
+}
+
+fn frame_of<'a>(difference: &Difference<'a>) -> (Extent, Frame<'a>) {
+    let old = match difference.old {
+        Content::Bytes(bytes) => Old::Hash(blake3::hash(bytes).into()),
+        Content::Zeros(_) => Old::Zeros,
+    };
+    match difference.new {
+        Content::Bytes(bytes) => (
+            Extent::data(difference.range()),
+            Frame::data(difference.offset, bytes, old, None),
+        ),
+        Content::Zeros(len) => (
+            Extent::zero(difference.range()),
+            Frame::zero(difference.offset, len, old),
+        ),
+    }
+}
+
+/// Where the stage of an earlier run waits while a new one is written.
+pub(super) fn earlier_place(stage: &Place) -> Place {
+    stage.hidden_sibling("earlier")
+}
+
+/// Moves a stage that an earlier run left out of the way; an older one still there is kept as it
+/// is, for it holds more.
+fn set_aside(stage: &Place) -> Result<Option<Place>> {
+    let aside = earlier_place(stage);
+    let there = |place: &Place| Ok::<_, Error>(place.open_if_there(Access::Read)?.is_some());
+    if there(stage)? {
+        if there(&aside)? {
+            stage.remove_if_there()?;
+        } else {
+            stage.folder().rename(stage.name(), aside.name())?;
+        }
+        stage.folder().sync()?;
+        return Ok(Some(aside));
+    }
+    Ok(there(&aside)?.then_some(aside))
+}
+
+/// Takes over those frames of an earlier stage that still say how to get from target to source;
+/// returns their bytes, and the ranges that are left to compare.
+fn resume(
+    run: &Run<'_>,
+    old: &dyn Image,
+    staging: &Staging<'_>,
+    earlier: &Place,
+) -> Result<(u64, Vec<Range<u64>>)> {
+    let source = &*run.source.image;
+    let storage = earlier.open(Access::Read)?;
+    let bytes = AtomicU64::new(0);
+    let covered = std::sync::Mutex::new(Ranges::new(run.limits().table_bytes));
+    let walked = for_each_intact(&storage, run.limits(), run.work, &|frame| {
+        let header = frame.header();
+        let range = frame.range();
+        let guest = matches!(header.kind, FrameKind::Data | FrameKind::Zero);
+        if !guest || range.end > source.disk_len().min(old.disk_len()) || range.is_empty() {
+            return Ok(());
+        }
+        let mut now = vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];
+        source.read_exact_at(&mut now, range.start)?;
+        if !fits_new(header.kind, &header.new_hash, &now) {
+            return Ok(());
+        }
+        old.read_exact_at(&mut now, range.start)?;
+        if !fits_old(&header.old, &now) {
+            return Ok(());
+        }
+        let mut covered = covered
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        covered.insert(range.clone())?;
+        bytes.fetch_add(header.len, Ordering::Relaxed);
+        push_again(staging, frame)
+    });
+    match walked {
+        // A stage whose very header is damaged is no cache; everything is compared.
+        Err(error) if error.kind() == crate::ErrorKind::Malformed => {}
+        other => drop(other?),
+    }
+    let mut covered = covered
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    Ok((bytes.into_inner(), covered.gaps(0..source.disk_len())))
+}
+
+/// Writes the way back, durably, while the target still holds the old bytes.
+fn write_undo(stage: &Delta, old: &dyn Image, undo: &Place, work: &Work) -> Result<()> {
+    let header = Header {
+        purpose: Purpose::Undo,
+        base_len: stage.header().result_len,
+        result_len: stage.header().base_len,
+        ..*stage.header()
+    };
+    let writer = DeltaWriter::create(undo.create_new()?, header)?;
+    reverse(stage, old, writer, work)?;
+    undo.folder().sync()
+}
+
+pub(super) fn untouched(error: Error) -> Error {
+    if error.advice().is_some() {
+        return error;
+    }
+    error.advise("the target is untouched")
+}

@@ -1,0 +1,88 @@
+//! Choosing between delta and full from a sample.
+
+use super::options::{Mode, Safety};
+use super::run::Run;
+use crate::control::Phase;
+use crate::error::Result;
+use crate::image::{self, Image};
+use crate::units::ExtentKind;
+
+/// Samples blocks on both sides and chooses; the text says why.
+///
+/// # Errors
+/// `Io`, `Malformed`, `Cancelled`.
+pub(super) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode, String)> {
+    if run.options.undo.is_some() {
+        return Ok((Mode::Delta, "an undo file needs the old bytes".to_owned()));
+    }
+    if run.options.target_manifest.is_some() {
+        return Ok((
+            Mode::Delta,
+            "a kept manifest stands for reading the target".to_owned(),
+        ));
+    }
+    let sample = sample(run, target)?;
+    if sample.looked == 0 {
+        return Ok((Mode::Delta, "the source holds no data".to_owned()));
+    }
+    let percent = sample.changed * 100 / sample.looked;
+    // A delta reads both sides and, staged, writes what changed twice; a copy reads one side and
+    // writes everything once.
+    let limit = match run.options.safety {
+        Safety::Atomic if run.target.file_place().is_some() => FULL_FROM_PERCENT,
+        _ => 101,
+    };
+    let (mode, so) = if percent >= limit {
+        (Mode::Full, "full")
+    } else {
+        (Mode::Delta, "delta")
+    };
+    let (changed, looked) = (sample.changed, sample.looked);
+    Ok((
+        mode,
+        format!("{changed} of {looked} sampled blocks differ: {so} moves less work"),
+    ))
+}
+
+struct Sample {
+    looked: u64,
+    changed: u64,
+}
+
+/// Looks at blocks spread evenly over the source's data.
+fn sample(run: &Run<'_>, target: &dyn Image) -> Result<Sample> {
+    let source = &*run.source.image;
+    let block = run.options.block_size;
+    let disk_len = source.disk_len();
+    run.work.progress().begin(Phase::Sample, None);
+    let mut sample = Sample {
+        looked: 0,
+        changed: 0,
+    };
+    let step = disk_len.div_ceil(SAMPLES).max(block.bytes());
+    let mut at = 0;
+    while at < disk_len {
+        run.work.cancel().check()?;
+        let Some(extent) = source.next_extent(at)? else {
+            break;
+        };
+        if extent.kind == ExtentKind::Zero {
+            // Onwards to the next data, on the grid of steps.
+            at = extent.end().div_ceil(step) * step;
+            continue;
+        }
+        let end = (at + block.bytes()).min(extent.end());
+        let len = usize::try_from(end - at).unwrap_or(usize::MAX);
+        let (mut new, mut old) = (vec![0; len], vec![0; len]);
+        source.read_exact_at(&mut new, at)?;
+        image::read_padded_at(target, &mut old, at)?;
+        sample.looked += 1;
+        sample.changed += u64::from(new != old);
+        at += step;
+    }
+    Ok(sample)
+}
+
+const SAMPLES: u64 = 256;
+/// Where the two meet for a local pair of files; see docs/benchmarks.md.
+const FULL_FROM_PERCENT: u64 = 50;

@@ -1,0 +1,243 @@
+//! The in-place delta sync: nothing is staged, the target carries the mark until it is done.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::job::Job;
+use super::mark::Mark;
+use super::marked::{lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len};
+use super::masked::Masked;
+use super::options::{Mode, Safety, Verify};
+use super::redo::{FinalState, Redo};
+use super::report::{Outcome, SyncReport, Verified};
+use super::run::Run;
+use super::sidecar::{self, Sidecar};
+use super::verify::verify_ranges;
+use crate::delta::{Header, JobId, Purpose, Ranges};
+use crate::diff::{CompareOptions, Content, Difference, compare};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, Change, Format, ImageMut};
+use crate::storage::Storage;
+use crate::units::Extent;
+
+/// Writes what differs straight to the target; goes on where an earlier run left off.
+///
+/// # Errors
+/// Those of [`sync`](super::sync).
+pub(super) fn sync_delta(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport> {
+    let writing = Writing::begin(run, storage)?;
+    let mut report = SyncReport::new(Mode::Delta, Safety::InPlace, run.source.disk_len());
+    report.untouched_tail_bytes = writing.disk_len.saturating_sub(run.source.disk_len());
+    let options = CompareOptions::default().with_skip_unreadable(run.options.skip_unreadable);
+    let compared = compare(
+        &*run.source.image,
+        &*writing.image,
+        &options,
+        run.work,
+        &|difference| writing.write(&difference),
+    );
+    let ended = compared.and_then(|compared| {
+        report.count(compared);
+        run.check_source()?;
+        writing.finish(&mut report)
+    });
+    ended.map_err(|error| {
+        if Mark::find(&**storage).is_ok_and(|mark| mark.is_some()) {
+            error
+                .advise("the target is marked and incomplete; run the same sync again to finish it")
+        } else {
+            error
+        }
+    })?;
+    Ok(report)
+}
+
+/// A target being written in place.
+struct Writing<'a> {
+    run: &'a Run<'a>,
+    storage: &'a Arc<dyn Storage>,
+    masked: Arc<Masked>,
+    image: Arc<dyn ImageMut>,
+    header: Header,
+    job: Job,
+    disk_len: u64,
+    /// Guest and storage bytes coincide and no tables exist.
+    raw: bool,
+    begun: AtomicBool,
+    written_bytes: AtomicU64,
+    sidecar: Mutex<Option<Sidecar>>,
+    written: Mutex<Ranges>,
+}
+
+impl<'a> Writing<'a> {
+    fn begin(run: &'a Run<'a>, storage: &'a Arc<dyn Storage>) -> Result<Self> {
+        let place = run.target.stage();
+        let mark = Mark::find(&**storage)?;
+        let earlier = match &mark {
+            Some(mark) if mark.safety == Safety::Atomic => return Err(mark.refusal()),
+            Some(mark) => Some(
+                sidecar::read(place, run.limits(), run.work)?
+                    .filter(|(header, _)| header.job == mark.job)
+                    .ok_or_else(|| lost(mark))?,
+            ),
+            None => None,
+        };
+        let (header, job, redo) = match earlier {
+            Some((header, redo)) => (header, redo.job()?.clone(), redo),
+            None => {
+                let redo = Redo {
+                    saved: read_covered(&**storage, storage.len()?)?,
+                    ..Redo::default()
+                };
+                let header = Header {
+                    purpose: Purpose::Sidecar,
+                    job: JobId::random()?,
+                    base_len: 0,
+                    result_len: 0,
+                    block_size: run.options.block_size,
+                };
+                let job = Job {
+                    format: run.target.format(),
+                    target_len: storage.len()?,
+                    target: run.target.path(),
+                    manifest: None,
+                };
+                (header, job, redo)
+            }
+        };
+        let masked = unmask(storage, &redo)?;
+        let options = run.target.image_options();
+        let image = image::open_storage_mut(masked.clone(), run.target.format(), options)?;
+        let disk_len = run.target_len(Some(image.disk_len()))?;
+        let sidecar = match &mark {
+            Some(mark) => {
+                let sidecar = Sidecar::create(place, header, &job, &redo)?;
+                mend_mark(&**storage, mark)?;
+                Some(sidecar)
+            }
+            None => None,
+        };
+        let writing = Writing {
+            run,
+            storage,
+            masked,
+            image,
+            header,
+            job,
+            disk_len,
+            raw: run.target.format() == Format::Raw,
+            begun: AtomicBool::new(sidecar.is_some()),
+            written_bytes: AtomicU64::new(0),
+            sidecar: Mutex::new(sidecar),
+            written: Mutex::new(Ranges::new(run.limits().table_bytes)),
+        };
+        if writing.image.disk_len() != disk_len {
+            writing.prepare(&[])?;
+        }
+        Ok(writing)
+    }
+
+    fn write(&self, difference: &Difference<'_>) -> Result<()> {
+        let range = difference.range();
+        let extent = match difference.new {
+            Content::Bytes(_) => Extent::data(range.clone()),
+            Content::Zeros(_) => Extent::zero(range.clone()),
+        };
+        if !(self.raw && self.begun.load(Ordering::Acquire)) {
+            self.prepare(&[extent])?;
+        }
+        match difference.new {
+            Content::Bytes(bytes) => {
+                self.image.write_all_at(bytes, range.start)?;
+                self.written_bytes
+                    .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
+            Content::Zeros(_) => self.image.write_zeroes_at(range.clone())?,
+        }
+        self.note_written(range)
+    }
+
+    /// Marks the target if it is not yet, and has its tables hold what `extents` will need.
+    fn prepare(&self, extents: &[Extent]) -> Result<()> {
+        let mut sidecar = self.lock();
+        let sidecar = match &mut *sidecar {
+            Some(sidecar) => sidecar,
+            none => {
+                let redo = Redo {
+                    saved: self.masked.covered()?,
+                    ..Redo::default()
+                };
+                let place = self.run.target.stage();
+                let created = Sidecar::create(place, self.header, &self.job, &redo)?;
+                set_mark(&**self.storage, &self.mark())?;
+                self.begun.store(true, Ordering::Release);
+                none.insert(created)
+            }
+        };
+        let patches = self.image.prepare(&Change {
+            disk_len: self.disk_len,
+            extents,
+        })?;
+        if patches.is_empty() {
+            Ok(())
+        } else {
+            sidecar.apply(&patches, &self.masked)
+        }
+    }
+
+    fn note_written(&self, range: Range<u64>) -> Result<()> {
+        if self.run.options.verify == Verify::None {
+            return Ok(());
+        }
+        self.written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(range)
+    }
+
+    /// Makes everything durable, verifies it, lifts the mark, removes the sidecar.
+    fn finish(&self, report: &mut SyncReport) -> Result<()> {
+        let Some(sidecar) = self.lock().take() else {
+            return Ok(());
+        };
+        self.image.sync()?;
+        self.masked.sync()?;
+        if self.run.options.verify != Verify::None {
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            verify_ranges(self.run, &*self.image, written.all())?;
+            report.verified = Verified::Written;
+        }
+        let covers = read_covered(&*self.masked, self.job.target_len)?;
+        sidecar.close(&FinalState::of(&covers, witness_len(self.storage.len()?)))?;
+        lift_mark(&**self.storage, &self.masked)?;
+        super::atomic::retire(self.run.target.stage())?;
+        report.written_bytes = self.written_bytes.load(Ordering::Relaxed);
+        report.outcome = Outcome::Synced;
+        Ok(())
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            job: self.header.job,
+            safety: Safety::InPlace,
+            target_len: self.job.target_len,
+            stage: self.run.target.stage().path(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Sidecar>> {
+        self.sidecar.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lost(mark: &Mark) -> Error {
+    Error::new(
+        ErrorKind::Marked,
+        "the sidecar of the unfinished sync onto this target is missing",
+    )
+    .advise(format!(
+        "bring it back to {}, or name its folder",
+        mark.stage.display()
+    ))
+}

@@ -1,0 +1,139 @@
+//! The whole job: find what differs, stage it, apply it, verify it; and recovery.
+
+mod apply;
+mod apply_delta;
+mod atomic;
+mod estimate;
+mod in_place;
+mod job;
+mod mark;
+mod marked;
+mod masked;
+mod options;
+mod recover;
+mod redo;
+mod replace;
+mod report;
+mod run;
+mod sidecar;
+mod staging;
+mod standing;
+mod target;
+mod verify;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::control::Work;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, Image};
+use crate::storage::Storage;
+use run::Run;
+use standing::Standing;
+
+pub use apply_delta::{BaseCheck, apply_delta, undo};
+pub use mark::Mark;
+pub use options::{Mode, Safety, SyncOptions, Verify};
+pub use recover::{Recovered, discard, recover};
+pub use report::{Outcome, SyncReport, Verified};
+pub use run::Source;
+pub use target::Target;
+
+/// Makes `target` hold what `source` holds.
+///
+/// With [`Safety::Atomic`] an error leaves the target as it was, or marked (kind `Marked` at the
+/// next open) for [`recover`] to finish; the error's advice says which. With [`Safety::InPlace`]
+/// it may leave the target marked until the same sync has run again. When this returns `Ok`, the
+/// target is durable.
+///
+/// # Errors
+/// `InvalidInput` for lengths or options that do not fit; `Marked`; `NoSpace`; `Unreadable` and
+/// `SourceChanged` for the source; `VerifyFailed`; `InUse`, `Io`, `Malformed`, `Cancelled`.
+pub fn sync(
+    source: &Source,
+    target: &Target,
+    options: &SyncOptions,
+    work: &Work,
+) -> Result<SyncReport> {
+    let started = Instant::now();
+    let run = Run {
+        source,
+        target,
+        options,
+        work,
+    };
+    let done = match target.open_if_there()? {
+        Some(storage) => onto_existing(&run, &storage),
+        None if options.dry_run => Ok(run.would_create()),
+        None => replace::sync_full(&run, None),
+    };
+    let mut report = done.map_err(|error| error.at_path(target.path()))?;
+    if report.outcome == Outcome::Synced && !report.unreadable.is_empty() {
+        report.outcome = Outcome::SyncedWithGaps;
+    }
+    report.elapsed = started.elapsed();
+    Ok(report)
+}
+
+fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport> {
+    let target = run.target;
+    let resumes = match standing::find(target, storage, run.work)? {
+        Standing::Rerun(_) if run.options.safety == Safety::InPlace => true,
+        Standing::Redo(mark, ..) | Standing::Rerun(mark) | Standing::Lost(mark) => {
+            return Err(mark.refusal());
+        }
+        // What is left of an earlier stage is a cache at most: every frame is checked again.
+        Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => false,
+    };
+    if resumes {
+        return in_place::sync_delta(run, storage);
+    }
+    let old = image::open_storage(storage.clone(), target.format(), target.image_options())?;
+    let (mode, reason) = match run.options.mode {
+        Mode::Auto => estimate::choose(run, &*old)?,
+        mode => (mode, "asked for".to_owned()),
+    };
+    if run.options.dry_run {
+        return run.would_change(&*old, mode, reason);
+    }
+    let mut report = match (mode, run.options.safety) {
+        // Too short to carry a mark: replacing such a file is atomic, and no more work.
+        _ if !mark::can_carry(storage.len()?) && target.file_place().is_some() => {
+            replace::sync_full(run, Some(&*old))
+        }
+        (Mode::Full, Safety::Atomic) if target.file_place().is_some() => {
+            refuse_undo(run, "a full copy")?;
+            replace::sync_full(run, Some(&*old))
+        }
+        (_, Safety::Atomic) => atomic::sync_delta(run, storage),
+        (_, Safety::InPlace) => {
+            refuse_undo(run, "an in-place sync")?;
+            in_place::sync_delta(run, storage)
+        }
+    }?;
+    report.reason = reason;
+    if run.options.verify == Verify::All && report.verified != Verified::All {
+        let new = reopened(run)?;
+        verify::verify_all(run, &*new)?;
+        report.verified = Verified::All;
+    }
+    Ok(report)
+}
+
+fn reopened(run: &Run<'_>) -> Result<Arc<dyn Image>> {
+    let storage = run.target.open_if_there()?.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, "the target is gone").at_path(run.target.path())
+    })?;
+    image::open_storage(storage, run.target.format(), run.target.image_options())
+}
+
+fn refuse_undo(run: &Run<'_>, what: &str) -> Result<()> {
+    if run.options.undo.is_none() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidInput,
+        format!("{what} cannot write the way back"),
+    )
+    .advise("use --mode delta with --safety atomic for an undo file"))
+}

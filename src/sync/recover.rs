@@ -1,0 +1,132 @@
+//! Finishing, or giving up, what an earlier run left.
+
+use std::sync::Arc;
+
+use super::apply::{apply_marked, needs_recovery};
+use super::atomic::{earlier_place, retire};
+use super::marked::mend_mark;
+use super::options::Verify;
+use super::replace::new_place;
+use super::standing::{self, Standing};
+use super::target::Target;
+use crate::control::Work;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Access, Storage};
+
+/// What recovery found and did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recovered {
+    /// Nothing was left to do.
+    Nothing,
+    /// The target is entirely as it was. What an unfinished run staged is kept: the same sync, run
+    /// again, takes it over; [`discard`] drops it.
+    Old,
+    /// The target is entirely as it should become.
+    New,
+    /// An in-place sync is unfinished: the target stays marked until the same sync runs again.
+    Rerun,
+}
+
+/// Finishes an interrupted sync onto `target` as far as that needs no source. What the returned
+/// value says is durable. Running it again is harmless, also after a crash in the middle.
+///
+/// # Errors
+/// `Marked` when the target is marked but its stage is not to be found; `BaseMismatch` when
+/// somebody wrote to the target since; `Malformed` for a damaged stage; `NotFound`, `Io`,
+/// `NoSpace`, `VerifyFailed`, `Cancelled`.
+pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
+    let Some(storage) = target.open_if_there()? else {
+        return unfinished_copy(target);
+    };
+    settle(target, &storage, work).map_err(|error| error.at_path(target.path()))
+}
+
+/// Gives an interrupted sync up: the target stays as it was, and what was staged is removed.
+/// Durable when it returns.
+///
+/// # Errors
+/// `Marked` when the target is incomplete already; otherwise as [`recover`].
+pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
+    let standing = match target.open_if_there()? {
+        Some(storage) => standing::find(target, &storage, work)?,
+        None => Standing::Clean,
+    };
+    match standing {
+        Standing::Redo(mark, ..) | Standing::Rerun(mark) | Standing::Lost(mark) => {
+            return Err(mark.refusal().at_path(target.path()));
+        }
+        Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => {}
+    }
+    for place in [
+        Some(earlier_place(target.stage())),
+        target.file_place().map(new_place),
+    ] {
+        if let Some(place) = place {
+            place.remove_if_there()?;
+            place.folder().sync()?;
+        }
+    }
+    retire(target.stage())?;
+    Ok(match standing {
+        Standing::New => Recovered::New,
+        _ => Recovered::Old,
+    })
+}
+
+/// [`recover`] for a target that is open.
+pub(super) fn settle(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    work: &Work,
+) -> Result<Recovered> {
+    match standing::find(target, storage, work)? {
+        Standing::Clean => unfinished_copy(target),
+        Standing::Old => Ok(Recovered::Old),
+        Standing::New => {
+            retire(target.stage())?;
+            Ok(Recovered::New)
+        }
+        Standing::Rerun(_) => Ok(Recovered::Rerun),
+        Standing::Redo(mark, stage, redo) => {
+            mend_mark(&**storage, &mark)?;
+            let target_len = redo.job()?.target_len;
+            if storage.len()? > target_len {
+                // Space that was added before the crash may hold garbage: give it back first.
+                storage.set_len(target_len)?;
+                storage.sync()?;
+            }
+            apply_marked(target, storage, &stage, &redo, Verify::Written, work)
+                .map_err(needs_recovery)?;
+            retire(target.stage())?;
+            Ok(Recovered::New)
+        }
+        Standing::Lost(mark) => Err(Error::new(
+            ErrorKind::Marked,
+            "the target is incomplete, and the stage that would finish it is not there",
+        )
+        .advise(format!(
+            "bring it back to {}, or name its folder",
+            mark.stage.display()
+        ))),
+        Standing::Foreign => Err(Error::new(
+            ErrorKind::BaseMismatch,
+            "somebody wrote to the target after the interrupted sync, so its stage no longer fits",
+        )
+        .advise("drop the stage (recover --discard) and sync again")),
+    }
+}
+
+/// A full copy that was not finished leaves the target as it was.
+fn unfinished_copy(target: &Target) -> Result<Recovered> {
+    let copy = match target.file_place() {
+        Some(place) => new_place(place).open_if_there(Access::Read)?,
+        None => None,
+    };
+    let aside = earlier_place(target.stage()).open_if_there(Access::Read)?;
+    Ok(if copy.is_some() || aside.is_some() {
+        Recovered::Old
+    } else {
+        Recovered::Nothing
+    })
+}

@@ -1,0 +1,114 @@
+//! The full copy to a file: everything goes to a new file beside the target, which takes the
+//! target's name once it is complete.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::options::{Mode, Safety, Verify};
+use super::report::{Outcome, SyncReport, Verified};
+use super::run::Run;
+use super::verify::verify_all;
+use crate::diff::{CompareOptions, Content, Difference, compare};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, Image, ImageInfo, ImageMut};
+use crate::storage::{Access, Place, Storage};
+
+/// Where a full copy onto the file at `place` grows.
+pub(super) fn new_place(place: &Place) -> Place {
+    place.hidden_sibling("diskdelta-new")
+}
+
+/// Copies all of the source to a new file and gives it the target's name. `old` is the target
+/// that is there now; it is not read, but its kind and attributes are kept.
+///
+/// An earlier copy that did not finish is taken over: what it holds is compared with the source,
+/// so nothing rests on what a crash may have left of it.
+///
+/// # Errors
+/// Those of [`sync`](super::sync).
+pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncReport> {
+    let Some(place) = run.target.file_place() else {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "a device cannot be replaced by a copy",
+        ));
+    };
+    let fresh = new_place(place);
+    let disk_len = run.target_len(old.map(|old| old.disk_len()))?;
+    let mut report = SyncReport::new(Mode::Full, Safety::Atomic, run.source.disk_len());
+    let copied = copy(
+        run,
+        &fresh,
+        old.map(|old| old.info()),
+        disk_len,
+        &mut report,
+    );
+    copied.map_err(|error| match error.advice() {
+        Some(_) => error,
+        None => error.advise("the target is untouched; run the same sync again to go on"),
+    })?;
+    if old.is_some() {
+        place.folder().copy_attributes(place.name(), fresh.name())?;
+    }
+    place.folder().rename(fresh.name(), place.name())?;
+    place.folder().sync()?;
+    report.outcome = Outcome::Synced;
+    Ok(report)
+}
+
+fn copy(
+    run: &Run<'_>,
+    fresh: &Place,
+    old: Option<ImageInfo>,
+    disk_len: u64,
+    report: &mut SyncReport,
+) -> Result<()> {
+    let (storage, image) = open_copy(run, fresh, old, disk_len)?;
+    let written_bytes = AtomicU64::new(0);
+    let write = |difference: Difference<'_>| match difference.new {
+        Content::Bytes(bytes) => {
+            written_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            image.write_all_at(bytes, difference.offset)
+        }
+        Content::Zeros(_) => image.write_zeroes_at(difference.range()),
+    };
+    let options = CompareOptions::default().with_skip_unreadable(run.options.skip_unreadable);
+    let compared = compare(&*run.source.image, &*image, &options, run.work, &write)?;
+    report.count(compared);
+    report.written_bytes = written_bytes.load(Ordering::Relaxed);
+    run.check_source()?;
+    image.sync()?;
+    storage.sync()?;
+    if run.options.verify != Verify::None {
+        verify_all(run, &*image)?;
+        report.verified = Verified::All;
+    }
+    run.work.cancel().check()
+}
+
+/// Creates the copy, or opens what an earlier run left of it.
+fn open_copy(
+    run: &Run<'_>,
+    fresh: &Place,
+    old: Option<ImageInfo>,
+    disk_len: u64,
+) -> Result<(Arc<dyn Storage>, Arc<dyn ImageMut>)> {
+    let target = run.target;
+    let format = target.format();
+    if let Some(storage) = fresh.open_if_there(Access::Write)? {
+        let opened = image::open_storage_mut(storage.clone(), format, target.image_options());
+        if let Some(image) = opened
+            .as_ref()
+            .ok()
+            .filter(|image| image.disk_len() == disk_len)
+        {
+            return Ok((storage, image.clone()));
+        }
+        drop((opened, storage));
+        fresh.remove_if_there()?;
+    }
+    let storage = fresh.create_new()?;
+    image::create(&*storage, &target.create_options(old.as_ref(), disk_len))?;
+    let image = image::open_storage_mut(storage.clone(), format, target.image_options())?;
+    Ok((storage, image))
+}

@@ -1,0 +1,143 @@
+//! What every part of one sync needs: source, target, options, and the rules on lengths.
+
+use std::sync::Arc;
+
+use super::options::{Mode, SyncOptions};
+use super::report::{Outcome, SyncReport};
+use super::target::Target;
+use crate::control::Work;
+use crate::diff::{CompareOptions, compare};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Format, Image};
+use crate::limits::Limits;
+
+/// The sending side of a sync: an image, and how to find out that it changed meanwhile.
+#[derive(Clone)]
+pub struct Source {
+    pub(super) image: Arc<dyn Image>,
+    unchanged: Option<Arc<dyn Fn() -> Result<()> + Send + Sync>>,
+}
+
+impl Source {
+    /// An image that nobody else writes.
+    pub fn new(image: Arc<dyn Image>) -> Self {
+        Source {
+            image,
+            unchanged: None,
+        }
+    }
+
+    /// Asks `unchanged` once all has been read; its error (kind `SourceChanged`) stops the sync
+    /// before an atomic target is touched.
+    #[must_use]
+    pub fn with_check(mut self, unchanged: Arc<dyn Fn() -> Result<()> + Send + Sync>) -> Self {
+        self.unchanged = Some(unchanged);
+        self
+    }
+
+    /// Guest-visible length in bytes.
+    pub fn disk_len(&self) -> u64 {
+        self.image.disk_len()
+    }
+}
+
+/// One sync under way.
+pub(super) struct Run<'a> {
+    pub source: &'a Source,
+    pub target: &'a Target,
+    pub options: &'a SyncOptions,
+    pub work: &'a Work,
+}
+
+impl Run<'_> {
+    pub fn limits(&self) -> &Limits {
+        &self.target.image_options().limits
+    }
+
+    /// # Errors
+    /// `SourceChanged`.
+    pub fn check_source(&self) -> Result<()> {
+        self.source
+            .unchanged
+            .as_ref()
+            .map_or(Ok(()), |unchanged| unchanged())
+    }
+
+    /// What a sync that has to create its target would do, as far as that is known unread.
+    pub fn would_create(&self) -> SyncReport {
+        let mut report = SyncReport::new(Mode::Full, self.options.safety, self.source.disk_len());
+        report.outcome = Outcome::DryRun;
+        report.reason = "the target is not there".to_owned();
+        report
+    }
+
+    /// What a sync would change. Nothing is written.
+    ///
+    /// # Errors
+    /// Those of [`compare`].
+    pub fn would_change(&self, old: &dyn Image, mode: Mode, reason: String) -> Result<SyncReport> {
+        let disk_len = self.target_len(Some(old.disk_len()))?;
+        let mut report = SyncReport::new(mode, self.options.safety, self.source.disk_len());
+        let options = CompareOptions::default().with_skip_unreadable(self.options.skip_unreadable);
+        report.count(compare(
+            &*self.source.image,
+            old,
+            &options,
+            self.work,
+            &|_| Ok(()),
+        )?);
+        let same = report.changed_bytes == 0 && disk_len == old.disk_len();
+        report.outcome = if same {
+            Outcome::Identical
+        } else {
+            Outcome::DryRun
+        };
+        report.reason = reason;
+        Ok(report)
+    }
+
+    /// The guest-visible length that the target will have, given the one it has.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a target that would shrink, or a device of another length, unless that
+    /// is allowed.
+    pub fn target_len(&self, now: Option<u64>) -> Result<u64> {
+        let wanted = disk_len_for(self.target.format(), self.source.disk_len());
+        let Some(now) = now else { return Ok(wanted) };
+        let refuse = |what: String, advice: &'static str| {
+            Err(Error::new(ErrorKind::InvalidInput, what)
+                .at_path(self.target.path())
+                .advise(advice))
+        };
+        let is_file = self.target.file_place().is_some();
+        match now.cmp(&wanted) {
+            std::cmp::Ordering::Equal => Ok(wanted),
+            std::cmp::Ordering::Less if is_file => Ok(wanted),
+            std::cmp::Ordering::Less => refuse(
+                format!("the device holds {now} bytes, the source {wanted}"),
+                "make the device at least as large as the source",
+            ),
+            std::cmp::Ordering::Greater if is_file && self.options.allow_shrink => Ok(wanted),
+            std::cmp::Ordering::Greater if is_file => refuse(
+                format!("the target would shrink from {now} to {wanted} bytes"),
+                "allow it with --allow-shrink if the source is the right one",
+            ),
+            std::cmp::Ordering::Greater if self.options.allow_larger => Ok(now),
+            std::cmp::Ordering::Greater => refuse(
+                format!("the device holds {now} bytes, the source only {wanted}"),
+                "allow it with --allow-larger; what lies beyond the source stays as it is",
+            ),
+        }
+    }
+}
+
+/// The length that a disk of `format` takes to hold `len` guest bytes.
+pub(super) fn disk_len_for(format: Format, len: u64) -> u64 {
+    match format {
+        Format::Raw => len,
+        _ => len.next_multiple_of(SECTOR),
+    }
+}
+
+/// VHD and VHDX disks are whole sectors.
+const SECTOR: u64 = 512;

@@ -1,0 +1,122 @@
+//! The sidecar of an in-place sync: what the mark covers, and the target's tables as they change.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::job::Job;
+use super::masked::Masked;
+use super::redo::{FinalState, Redo, Step};
+use super::staging::push_patches;
+use crate::control::Work;
+use crate::delta::{DeltaWriter, Frame, FrameKind, Header, Purpose, for_each_intact};
+use crate::error::Result;
+use crate::image::Patch;
+use crate::limits::Limits;
+use crate::storage::{Access, Place, Storage};
+
+/// A sidecar being written.
+pub(super) struct Sidecar {
+    writer: DeltaWriter,
+}
+
+impl Sidecar {
+    /// Writes a sidecar with what `redo` holds, in place of one that may be there. Durable, its
+    /// name too, when it returns.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub fn create(place: &Place, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
+        let fresh = place.hidden_sibling("fresh");
+        fresh.remove_if_there()?;
+        let mut writer = DeltaWriter::create(fresh.create_new()?, header)?;
+        writer.push(&Frame::bytes(FrameKind::Job, 0, &job.encode()))?;
+        for (offset, bytes) in &redo.saved {
+            writer.push(&Frame::bytes(FrameKind::Saved, *offset, bytes))?;
+        }
+        if let Some(len) = redo.storage_len {
+            writer.push(&Frame::length(len))?;
+        }
+        for range in &redo.zeros {
+            writer.push(&Frame::zero_table(range.clone()))?;
+        }
+        for (offset, bytes) in &redo.tables {
+            writer.push(&Frame::bytes(FrameKind::Table, *offset, bytes))?;
+        }
+        for (offset, bytes) in &redo.last {
+            writer.push(&Frame::bytes(FrameKind::LastTable, *offset, bytes))?;
+        }
+        writer.commit()?;
+        place.folder().rename(fresh.name(), place.name())?;
+        place.folder().sync()?;
+        Ok(Sidecar { writer })
+    }
+
+    /// Puts an image's patches down durably, then lays them over `masked`.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub fn apply(&mut self, patches: &[Patch], masked: &Masked) -> Result<()> {
+        push_patches(&mut self.writer, patches)?;
+        self.writer.commit()?;
+        for patch in patches {
+            match patch {
+                Patch::SetLen(len) => masked.set_len(*len)?,
+                Patch::Zero(range) => masked.punch_hole(range.clone())?,
+                Patch::Write {
+                    offset,
+                    bytes,
+                    last: true,
+                } => masked.cover(*offset, bytes)?,
+                Patch::Write {
+                    offset,
+                    bytes,
+                    last: false,
+                } => {
+                    masked.write_all_at(bytes, *offset)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts down what the covered ranges will hold in the end. Durable when it returns.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub fn close(mut self, state: &FinalState) -> Result<()> {
+        self.writer
+            .push(&Frame::bytes(FrameKind::Final, 0, &state.encode()))?;
+        self.writer.commit()
+    }
+}
+
+/// Reads a sidecar as far as its last commit; `None` where there is none, or another file.
+///
+/// # Errors
+/// `Io`, `Malformed`, `Unsupported`.
+pub(super) fn read(place: &Place, limits: &Limits, work: &Work) -> Result<Option<(Header, Redo)>> {
+    let Some(storage) = place.open_if_there(Access::Read)? else {
+        return Ok(None);
+    };
+    let storage: Arc<dyn Storage> = storage;
+    let steps = Mutex::new(Vec::new());
+    let header = for_each_intact(&storage, limits, work, &|frame| {
+        steps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Step::of(frame));
+        Ok(())
+    })?;
+    if header.purpose != Purpose::Sidecar {
+        return Ok(None);
+    }
+    let steps = steps.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let committed = steps
+        .iter()
+        .rposition(Step::is_commit)
+        .map_or(0, |index| index + 1);
+    let mut redo = Redo::default();
+    for step in steps.into_iter().take(committed) {
+        redo.take(step)?;
+    }
+    Ok(Some((header, redo)))
+}

@@ -1,0 +1,180 @@
+//! Writing a stage: the frames, and what the target's own tables will need.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::job::Job;
+use super::marked::read_covered;
+use crate::delta::{DeltaWriter, Frame, FrameKind, Hash, Header, Trailer};
+use crate::error::{Error, Result};
+use crate::image::{Change, ImageMut, Patch};
+use crate::storage::{Place, Storage};
+use crate::units::Extent;
+
+/// A stage being written. Frames may be pushed from many threads.
+///
+/// The file is created with the first frame, so that a sync that finds nothing to do leaves
+/// nothing behind.
+pub(super) struct Staging<'a> {
+    place: &'a Place,
+    header: Header,
+    job: Job,
+    /// The target, for deciding where new blocks will lie; it is not written.
+    image: &'a dyn ImageMut,
+    disk_len: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    writer: Option<DeltaWriter>,
+    /// Extents that frames cover and the image was not told of yet.
+    pending: Vec<Extent>,
+    written_bytes: u64,
+}
+
+impl<'a> Staging<'a> {
+    /// A stage at `place` for changing `image` to `disk_len` guest bytes.
+    pub fn new(
+        place: &'a Place,
+        header: Header,
+        job: Job,
+        image: &'a dyn ImageMut,
+        disk_len: u64,
+    ) -> Self {
+        Staging {
+            place,
+            header,
+            job,
+            image,
+            disk_len,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Appends a frame for `extent`.
+    ///
+    /// # Errors
+    /// `NoSpace` with the other choices, `Io`, and those of [`ImageMut::prepare`].
+    pub fn push(&self, extent: Extent, frame: &Frame<'_>) -> Result<()> {
+        let mut state = self.lock();
+        self.begun(&mut state)?.push(frame).map_err(no_room)?;
+        if extent.kind == crate::ExtentKind::Data {
+            state.written_bytes += extent.len;
+        }
+        state.pending.push(extent);
+        if state.pending.len() >= PENDING_MOST {
+            self.prepare(&mut state)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Guest bytes in data frames so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.lock().written_bytes
+    }
+
+    /// Closes the stage, with the bytes under the mark of `target` in it. When this returns, the
+    /// stage is durable, its name too. `None` when nothing was pushed and the length stays.
+    ///
+    /// # Errors
+    /// As [`push`](Staging::push).
+    pub fn finish(
+        self,
+        target: &dyn Storage,
+        roots: (Option<Hash>, Option<Hash>),
+    ) -> Result<Option<(Trailer, u64)>> {
+        let mut state = self.lock();
+        if state.writer.is_none() && self.disk_len == self.header.base_len {
+            return Ok(None);
+        }
+        self.begun(&mut state)?;
+        self.prepare(&mut state)?;
+        let Some(mut writer) = state.writer.take() else {
+            return Ok(None);
+        };
+        for (offset, bytes) in read_covered(target, self.job.target_len)? {
+            writer
+                .push(&Frame::bytes(FrameKind::Saved, offset, &bytes))
+                .map_err(no_room)?;
+        }
+        let stage_bytes = writer.file_len();
+        let trailer = writer.finish(roots.0, roots.1).map_err(no_room)?;
+        self.place.folder().sync()?;
+        Ok(Some((trailer, stage_bytes)))
+    }
+
+    fn begun<'s>(&self, state: &'s mut State) -> Result<&'s mut DeltaWriter> {
+        if state.writer.is_none() {
+            let mut writer = DeltaWriter::create(self.place.create_new()?, self.header)?;
+            writer.push(&Frame::bytes(FrameKind::Job, 0, &self.job.encode()))?;
+            state.writer = Some(writer);
+        }
+        state
+            .writer
+            .as_mut()
+            .ok_or_else(|| Error::malformed("a stage that is not there"))
+    }
+
+    /// Tells the image of the pending extents, and stages what its tables will need.
+    fn prepare(&self, state: &mut State) -> Result<()> {
+        let mut extents = std::mem::take(&mut state.pending);
+        extents.sort_unstable_by_key(|extent| extent.offset);
+        let change = Change {
+            disk_len: self.disk_len,
+            extents: &extents,
+        };
+        let patches = self.image.prepare(&change)?;
+        let writer = self.begun(state)?;
+        push_patches(writer, &patches).map_err(no_room)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Appends an image's patches as frames.
+///
+/// # Errors
+/// `NoSpace`, `Io`.
+pub(super) fn push_patches(writer: &mut DeltaWriter, patches: &[Patch]) -> Result<()> {
+    for patch in patches {
+        match patch {
+            Patch::Write {
+                offset,
+                bytes,
+                last,
+            } => {
+                let kind = if *last {
+                    FrameKind::LastTable
+                } else {
+                    FrameKind::Table
+                };
+                for (index, part) in (0u64..).zip(bytes.chunks(PATCH_BYTES)) {
+                    let at = offset + index * PATCH_BYTES as u64;
+                    writer.push(&Frame::bytes(kind, at, part))?;
+                }
+            }
+            Patch::SetLen(len) => writer.push(&Frame::length(*len))?,
+            Patch::Zero(range) => writer.push(&Frame::zero_table(range.clone()))?,
+        }
+    }
+    Ok(())
+}
+
+fn no_room(error: Error) -> Error {
+    if error.kind() != crate::ErrorKind::NoSpace {
+        return error;
+    }
+    error.advise(
+        "the target is untouched; make room for the stage, put it elsewhere (--stage-dir DIR), \
+         or write without one (--safety in-place)",
+    )
+}
+
+/// Bounds the memory that waiting extents take; images decide where blocks lie in one go for
+/// this many.
+const PENDING_MOST: usize = 64 << 10;
+/// Tables go into frames of at most this length, well within what readers allow.
+const PATCH_BYTES: usize = 1 << 20;

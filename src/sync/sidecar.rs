@@ -50,13 +50,15 @@ impl Sidecar {
         Ok(Sidecar { writer })
     }
 
-    /// Puts an image's patches down durably, then lays them over `masked`.
+    /// Puts an image's patches down durably, then lays them over `masked`; space that they clear
+    /// is durably clear when this returns, so that data may follow.
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
     pub fn apply(&mut self, patches: &[Patch], masked: &Masked) -> Result<()> {
         push_patches(&mut self.writer, patches)?;
         self.writer.commit()?;
+        let clears = patches.iter().any(|patch| matches!(patch, Patch::Zero(_)));
         for patch in patches {
             match patch {
                 Patch::SetLen(len) => masked.set_len(*len)?,
@@ -75,7 +77,7 @@ impl Sidecar {
                 }
             }
         }
-        Ok(())
+        if clears { masked.sync() } else { Ok(()) }
     }
 
     /// Puts down what the covered ranges will hold in the end. Durable when it returns.

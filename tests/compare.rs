@@ -601,7 +601,7 @@ fn check_reads(source: &Disk, target: &Disk) {
             let pages = zeros.offset.next_multiple_of(PAGE)..zeros.end() / PAGE * PAGE;
             for read in &reads {
                 let rest = read.start.max(pages.start)..pages.end;
-                let long = !rest.is_empty() && rest.end - rest.start >= 32 << 10;
+                let long = !rest.is_empty() && rest.end - rest.start >= 16 << 10;
                 assert!(
                     !long || !overlap(read, &rest),
                     "zeros {pages:?} read by {read:?}"

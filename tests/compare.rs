@@ -78,7 +78,7 @@ proptest! {
     fn pages_that_cannot_be_read_are_listed_and_the_others_compared(
         source in pieces(),
         target in pieces(),
-        failing in prop::collection::vec((0u64..1 << 20, 1u64..20_000), 0..4),
+        failing in prop::collection::vec((0u64..1_000_000, 1u64..20_000), 0..4),
     ) {
         let failing = failing.into_iter().map(|(start, len)| start..start + len);
         let source = Disk::pieced(&source).failing(failing);
@@ -91,7 +91,7 @@ proptest! {
 
 #[test]
 fn short_disks_and_odd_ends_are_compared_to_the_last_byte() {
-    const LENS: [usize; 8] = [0, 1, 4095, 4096, 4097, 262_143, 262_144, 262_145];
+    const LENS: [usize; 8] = [0, 1, 4095, 4096, 4097, 524_287, 524_288, 524_289];
     for source_len in LENS {
         for target_len in LENS {
             for (source_mask, target_mask) in [(0, 0), (0, 9)] {
@@ -109,7 +109,7 @@ fn short_disks_and_odd_ends_are_compared_to_the_last_byte() {
 #[test]
 fn one_changed_byte_shows_its_page_only() {
     let old = vec![5; 3 << 20];
-    for at in [0, 4095, 4096, 262_143, 262_144, (3 << 20) - 1] {
+    for at in [0, 4095, 4096, 524_287, 524_288, (3 << 20) - 1] {
         let mut new = old.clone();
         new[at] ^= 1;
         let work = Work::new(2).unwrap();
@@ -159,7 +159,7 @@ fn skipped_pages_are_listed_once_merged_and_no_wider_than_they_are() {
     let source = Disk::dense(vec![1; 1_000_000]).failing([
         5000..5001,
         8191..8193,
-        262_140..262_150,
+        524_280..524_290,
         999_999..1_000_000,
     ]);
     let target = Disk::dense(vec![2; 1_000_000]);
@@ -167,7 +167,7 @@ fn skipped_pages_are_listed_once_merged_and_no_wider_than_they_are() {
     let seen = Seen::of(&source, &target, &options, 2);
     assert_eq!(
         seen.report.unreadable,
-        [4096..12_288, 258_048..266_240, 999_424..1_000_000]
+        [4096..12_288, 520_192..528_384, 999_424..1_000_000]
     );
     assert_eq!(seen.report.changed_bytes, 1_000_000 - 8192 - 8192 - 576);
     check_against_bytes(&source, &target, &options, &seen);
@@ -420,8 +420,8 @@ fn pieces() -> impl Strategy<Value = Vec<Piece>> {
     let len = prop_oneof![
         4 => 0usize..10_000,
         3 => (0usize..6).prop_map(|pages| pages * 4096),
-        2 => (0usize..40).prop_map(|sectors| sectors * 512),
-        1 => 250_000usize..300_000,
+        2 => (0usize..200).prop_map(|sectors| sectors * 512),
+        1 => 500_000usize..600_000,
     ];
     let fill = prop_oneof![
         Just(Fill::Hole),
@@ -436,7 +436,7 @@ fn pieces() -> impl Strategy<Value = Vec<Piece>> {
 }
 
 fn options() -> impl Strategy<Value = CompareOptions> {
-    let range = (0u64..400_000, 0u64..100_000).prop_map(|(start, len)| start..start + len);
+    let range = (0u64..1_000_000, 0u64..200_000).prop_map(|(start, len)| start..start + len);
     let map = prop::option::of(prop::collection::vec(range, 0..6));
     (map, 0u64..50_000).prop_map(|(map, max)| {
         CompareOptions::default()
@@ -590,7 +590,7 @@ fn check_against_bytes(source: &Disk, target: &Disk, options: &CompareOptions, s
     assert_eq!(seen.report.granularity_bytes, PAGE);
 }
 
-/// No byte is read twice, and no page that its image knows to be zeros is read at all.
+/// No byte is read twice, and long stretches that an image knows to be zeros not at all.
 fn check_reads(source: &Disk, target: &Disk) {
     for disk in [source, target] {
         let reads = disk.reads();
@@ -599,8 +599,13 @@ fn check_reads(source: &Disk, target: &Disk) {
         }
         for zeros in disk.extents.iter().filter(|e| e.kind == ExtentKind::Zero) {
             let pages = zeros.offset.next_multiple_of(PAGE)..zeros.end() / PAGE * PAGE;
-            for read in reads.iter().filter(|_| !pages.is_empty()) {
-                assert!(!overlap(read, &pages), "zeros {pages:?} read by {read:?}");
+            for read in &reads {
+                let rest = read.start.max(pages.start)..pages.end;
+                let long = !rest.is_empty() && rest.end - rest.start >= 16 << 10;
+                assert!(
+                    !long || !overlap(read, &rest),
+                    "zeros {pages:?} read by {read:?}"
+                );
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::units::{Extent, ExtentKind, REFINE_BYTES};
 ///
 /// `visit` is called on the threads of `work`, in any order and several times at once, never
 /// twice for one byte. It may write the difference's range, and nothing else, to the target:
-/// nothing of it is read again. Memory is two buffers of 256 KiB a thread. The speed limit of
+/// nothing of it is read again. Memory is two buffers of 512 KiB a thread. The speed limit of
 /// `work` counts each guest byte once, whether one side is read or both.
 ///
 /// # Errors
@@ -140,7 +140,7 @@ pub struct CompareOptions {
     /// ending the work.
     pub skip_unreadable: bool,
     /// Longest difference handed out at once, in bytes; rounded down to whole pages, at least
-    /// one. 1 MiB by default; never more than 256 KiB are found at once anyway.
+    /// one. 1 MiB by default; never more than 512 KiB are found at once anyway.
     pub max_difference_bytes: u64,
 }
 
@@ -288,11 +288,6 @@ impl Job<'_> {
         };
         let unit_bytes = unit.range.end - unit.range.start;
         self.work.admit(unit_bytes)?;
-        for (image, soon) in [self.source, self.target].into_iter().zip(deal.soon) {
-            if !soon.is_empty() {
-                image.will_read(soon);
-            }
-        }
         self.read(&unit, hands)?;
         self.tell(&unit, hands)?;
         hands.compared_bytes += unit_bytes;

@@ -1,6 +1,5 @@
 //! A manifest kept from the last sync, and the durable word on where it no longer holds.
 
-use std::ffi::{OsStr, OsString};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,9 +7,9 @@ use std::sync::Arc;
 use super::format::intent;
 use super::ranges::RangeSet;
 use super::read::Manifest;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::storage::{FileStorage, Folder, Storage};
+use crate::storage::{FileStorage, Place, Storage};
 
 /// A manifest that stands for reading its disk, except where it is marked.
 ///
@@ -101,40 +100,31 @@ impl KeptManifest {
     }
 }
 
-/// Writes a file under a temporary name and puts it in the place of `name`, durably.
+/// Writes a file under a temporary name and puts it in `place`, durably.
 ///
 /// `write` fills the new file. When this returns `Ok`, the file and its name are durable; when it
-/// returns an error, `name` is what it was, or the new file already, never anything in between.
-/// `name` with `.new` after it is the temporary name; what a crash left there is replaced.
+/// returns an error, `place` holds what it held, or the new file already, never anything between.
+/// The temporary name is the hidden sibling `new`; what a crash left there is replaced.
 ///
 /// # Errors
 /// Those of `write`; `Io`, `NoSpace`.
-pub fn save<T>(
-    folder: &dyn Folder,
-    name: &OsStr,
-    write: impl FnOnce(Arc<dyn Storage>) -> Result<T>,
-) -> Result<T> {
-    let mut temporary = OsString::from(name);
-    temporary.push(".new");
-    if let Err(error) = folder.remove(&temporary)
-        && error.kind() != ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    let storage = folder.create_new(&temporary)?;
+pub fn save<T>(place: &Place, write: impl FnOnce(Arc<dyn Storage>) -> Result<T>) -> Result<T> {
+    let temporary = place.hidden_sibling("new");
+    temporary.remove_if_there()?;
+    let storage = temporary.create_new()?;
     let renamed = write(Arc::clone(&storage)).and_then(|value| {
         storage.sync()?;
-        folder.rename(&temporary, name)?;
+        place.folder().rename(temporary.name(), place.name())?;
         Ok(value)
     });
     match renamed {
         Ok(value) => {
-            folder.sync()?;
+            place.folder().sync()?;
             Ok(value)
         }
         Err(error) => {
             // The first error says more than one from cleaning up.
-            let _ = folder.remove(&temporary);
+            let _ = temporary.remove_if_there();
             Err(error)
         }
     }

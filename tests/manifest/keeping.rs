@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use diskdelta::manifest::{self, KeptManifest, Manifest};
 use diskdelta::storage::{
-    Access, FileStorage, Folder, HostFolder, MemoryFolder, MemoryStorage, Storage,
+    Access, FileStorage, Folder, MemoryFolder, MemoryStorage, Place, Storage,
 };
 use diskdelta::{BlockSize, Error, ErrorKind, Limits, Result};
 
@@ -135,24 +135,25 @@ fn a_kept_file_takes_marks_while_it_is_mapped() {
 #[test]
 fn saving_replaces_the_old_file_and_what_a_crash_left() {
     let temp = tempfile::tempdir().unwrap();
-    let folder = HostFolder::open(temp.path()).unwrap();
+    let place = Place::host(temp.path().join("m")).unwrap();
     std::fs::write(temp.path().join("m"), b"old").unwrap();
-    std::fs::write(temp.path().join("m.new"), b"left by a crash").unwrap();
+    std::fs::write(temp.path().join(".m.new"), b"left by a crash").unwrap();
     let image = raw(pattern(3 * BLOCK, 1));
-    let built = manifest::save(&folder, OsStr::new("m"), |storage| {
+    let built = manifest::save(&place, |storage| {
         manifest::build_to(&image, BlockSize::MIN, &work(), storage)
     })
     .unwrap();
     let read = Manifest::open_path(temp.path().join("m"), &Limits::default()).unwrap();
     assert_eq!(read.root(), built.root());
-    assert_eq!(folder.names().unwrap(), ["m"]);
+    assert_eq!(place.folder().names().unwrap(), ["m"]);
 }
 
 #[test]
 fn a_failed_save_leaves_the_old_file() {
     let folder = MemoryFolder::new();
     folder.insert("m", b"old".to_vec());
-    let error = manifest::save(&folder, OsStr::new("m"), |storage| -> Result<()> {
+    let place = Place::new(Arc::new(folder.clone()), "m");
+    let error = manifest::save(&place, |storage| -> Result<()> {
         storage.write_all_at(b"half", 0)?;
         Err(Error::new(ErrorKind::NoSpace, "full"))
     })
@@ -164,14 +165,12 @@ fn a_failed_save_leaves_the_old_file() {
 
 #[test]
 fn saving_syncs_the_file_then_renames_then_syncs_the_folder() {
-    let folder = Logged {
+    let folder = Arc::new(Logged {
         folder: MemoryFolder::new(),
         log: Arc::default(),
-    };
-    manifest::save(&folder, OsStr::new("m"), |storage| {
-        storage.write_all_at(b"x", 0)
-    })
-    .unwrap();
+    });
+    let place = Place::new(folder.clone(), "m");
+    manifest::save(&place, |storage| storage.write_all_at(b"x", 0)).unwrap();
     let log = folder.log.lock().unwrap();
     assert_eq!(*log, ["write", "sync", "rename", "sync folder"]);
 }

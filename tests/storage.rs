@@ -95,6 +95,12 @@ fn the_failing_disk_of_the_tests_keeps_the_contract() {
         let storage = disk.folder("/d").open("disk".as_ref(), Access::Write);
         (Box::new(()), storage.unwrap())
     });
+    check_contract(|bytes| {
+        let disk = FaultDisk::new();
+        disk.put_device("/dev/disk", bytes);
+        let storage = disk.open("/dev/disk", Access::Write);
+        (Box::new(()), Arc::new(storage.unwrap()))
+    });
 }
 
 /// What must outlive a storage, and the storage.

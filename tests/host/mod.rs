@@ -78,12 +78,9 @@ impl LoopDevice {
 impl Drop for LoopDevice {
     fn drop(&mut self) {
         // Partitions that were added by hand would outlive the attachment.
-        let partx = &mut Command::new("partx");
-        let _ = partx
-            .arg("-d")
-            .arg(&self.path)
-            .stderr(Stdio::null())
-            .status();
+        if Path::new(&format!("{}p1", self.path.display())).exists() {
+            let _ = Command::new("partx").arg("-d").arg(&self.path).status();
+        }
         let _ = Command::new("losetup").arg("-d").arg(&self.path).status();
     }
 }

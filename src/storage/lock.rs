@@ -7,7 +7,6 @@
 //! opposite ones. The locks go with the open file: they end when it is closed.
 
 use std::fs::File;
-use std::ops::Range;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -45,7 +44,7 @@ pub(super) fn take(file: &File, role: Role) -> Result<Locked> {
         return Ok(Locked::NotSupported);
     }
     for &byte in role.held() {
-        let lock = byte_lock(libc::F_RDLCK, byte..byte + 1);
+        let lock = byte_lock(libc::F_RDLCK, byte, byte);
         match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
             Ok(_) => {}
             Err(cause) if is_missing(cause) => return Ok(Locked::NotSupported),
@@ -56,10 +55,7 @@ pub(super) fn take(file: &File, role: Role) -> Result<Locked> {
     // Both of two who come at once see the other here, and none has written yet.
     let outcome = refuse_conflict(file, role);
     if outcome.is_err() {
-        let all = byte_lock(
-            libc::F_UNLCK,
-            PERMISSION_BASE..SHARED_BASE + PERMISSION_COUNT,
-        );
+        let all = byte_lock(libc::F_UNLCK, 100, 203);
         // The file is about to be closed, which unlocks, too.
         let _ = fcntl(file, FcntlArg::F_OFD_SETLK(&all));
     }
@@ -67,12 +63,12 @@ pub(super) fn take(file: &File, role: Role) -> Result<Locked> {
 }
 
 fn refuse_conflict(file: &File, role: Role) -> Result<Locked> {
-    for range in role.refused() {
+    for &(first, last) in role.refused() {
         // An exclusive lock would meet every lock that somebody else holds there.
-        let mut lock = byte_lock(libc::F_WRLCK, range.clone());
+        let mut lock = byte_lock(libc::F_WRLCK, first, last);
         match fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)) {
             Ok(_) if i32::from(lock.l_type) == libc::F_UNLCK => {}
-            Ok(_) => return Err(in_use(lock.l_start.max(range.start))),
+            Ok(_) => return Err(in_use(lock.l_start.max(first))),
             Err(cause) if is_missing(cause) => return Ok(Locked::NotSupported),
             Err(cause) => return Err(Error::io("look for locks", cause)),
         }
@@ -90,25 +86,23 @@ impl Role {
         }
     }
 
-    /// The bytes that nobody else may hold.
-    fn refused(self) -> Vec<Range<i64>> {
+    /// The first and the last of the bytes that nobody else may hold.
+    fn refused(self) -> &'static [(i64, i64)] {
         match self {
-            Role::Source => vec![101..102, 103..104, 200..201],
-            Role::LiveSource => vec![200..201],
-            Role::Target => [PERMISSION_BASE, SHARED_BASE]
-                .map(|base| base..base + PERMISSION_COUNT)
-                .to_vec(),
+            Role::Source => &[(101, 101), (103, 103), (200, 200)],
+            Role::LiveSource => &[(200, 200)],
+            Role::Target => &[(100, 103), (200, 203)],
         }
     }
 }
 
-fn byte_lock(kind: libc::c_int, bytes: Range<i64>) -> libc::flock {
+fn byte_lock(kind: libc::c_int, first: i64, last: i64) -> libc::flock {
     libc::flock {
         // The kinds are 0, 1 and 2.
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: bytes.start,
-        l_len: bytes.end - bytes.start,
+        l_start: first,
+        l_len: last - first + 1,
         // Must be 0: the owner is the open file and not a process.
         l_pid: 0,
     }
@@ -131,7 +125,3 @@ fn in_use(byte: i64) -> Error {
     Error::new(ErrorKind::InUse, format!("{what} (lock on byte {byte})"))
         .advise("stop the virtual machine or the program that uses it")
 }
-
-const PERMISSION_BASE: i64 = 100;
-const SHARED_BASE: i64 = 200;
-const PERMISSION_COUNT: i64 = 4;

@@ -207,17 +207,18 @@ fn open_host(host: &HostFile, options: &OpenOptions, more: OFlags) -> Result<Fil
     }
 }
 
-/// Looks at a conflict a few times within a tenth of a second: a child process between fork and
-/// exec holds copies of all handles, so that a lock can outlive its owner for a moment.
+/// Looks at a conflict a few times within a third of a second: a child process between fork and
+/// exec holds copies of all handles, so that a lock can outlive its owner for a moment; and tools
+/// that look at every device open each for a moment.
 fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut patience = TRIES;
-    loop {
+    for pause in PAUSES_MS {
         match attempt() {
-            Err(error) if error.kind() == ErrorKind::InUse && patience > 1 => patience -= 1,
+            Err(error) if error.kind() == ErrorKind::InUse => {}
             outcome => return outcome,
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(Duration::from_millis(pause));
     }
+    attempt()
 }
 
 fn finish(
@@ -262,5 +263,4 @@ fn is_busy(cause: &std::io::Error) -> bool {
     )
 }
 
-const TRIES: u32 = 6;
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSES_MS: [u64; 5] = [10, 20, 40, 80, 160];

@@ -1,0 +1,839 @@
+//! The storage contract, sentence by sentence, for every implementation; and what files, devices
+//! and folders of the host promise beyond it.
+
+mod host;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::ops::Range;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use diskdelta::storage::{
+    Access, Allocation, Folder, HostFolder, MemoryStorage, SourceOptions, SourceStamp, Storage,
+    TargetOptions, identity, open_source, open_target,
+};
+use diskdelta::{ErrorKind, Result};
+use host::{LoopDevice, Mount, has_loop_devices, has_program, left_out, run};
+
+// ---- the contract ----
+
+#[test]
+fn memory_keeps_the_contract() {
+    check_contract(|bytes| (Box::new(()), Arc::new(MemoryStorage::new("memory", bytes))));
+}
+
+#[test]
+fn files_keep_the_contract() {
+    for direct in [false, true] {
+        for allocation in [Allocation::Keep, Allocation::Sparse, Allocation::Full] {
+            check_contract(|bytes| {
+                let folder = tempfile::tempdir().unwrap();
+                let storage = file_target(folder.path(), bytes, direct, allocation);
+                (Box::new(folder), storage)
+            });
+        }
+    }
+}
+
+#[test]
+fn files_in_memory_keep_the_contract() {
+    if !Path::new("/dev/shm").is_dir() {
+        return left_out("there is no /dev/shm");
+    }
+    for allocation in [Allocation::Keep, Allocation::Full] {
+        check_contract(|bytes| {
+            let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+            let storage = file_target(folder.path(), bytes, true, allocation);
+            (Box::new(folder), storage)
+        });
+    }
+}
+
+#[test]
+fn files_of_a_folder_keep_the_contract() {
+    check_contract(|bytes| {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = HostFolder::open(folder.path()).unwrap();
+        let storage = opened.create_new("disk".as_ref()).unwrap();
+        storage.write_all_at(&bytes, 0).unwrap();
+        (Box::new(folder), storage)
+    });
+}
+
+#[test]
+fn block_devices_keep_the_contract() {
+    if !has_loop_devices() {
+        return;
+    }
+    for direct in [false, true] {
+        for allocation in [Allocation::Keep, Allocation::Sparse, Allocation::Full] {
+            check_contract(|bytes| {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("disk");
+                fs::write(&path, bytes).unwrap();
+                let device = LoopDevice::attach(&path);
+                let options = TargetOptions::default()
+                    .with_direct(direct)
+                    .with_allocation(allocation);
+                let storage = open_target(device.path(), &options).unwrap().storage;
+                (Box::new((device, folder)), storage)
+            });
+        }
+    }
+}
+
+#[cfg(feature = "testing")]
+#[test]
+fn the_failing_disk_of_the_tests_keeps_the_contract() {
+    use diskdelta::storage::fault::FaultDisk;
+    check_contract(|bytes| {
+        let disk = FaultDisk::new();
+        disk.put("/d/disk", bytes);
+        let storage = disk.folder("/d").open("disk".as_ref(), Access::Write);
+        (Box::new(()), storage.unwrap())
+    });
+    check_contract(|bytes| {
+        let disk = FaultDisk::new();
+        disk.put_device("/dev/disk", bytes);
+        let storage = disk.open("/dev/disk", Access::Write);
+        (Box::new(()), Arc::new(storage.unwrap()))
+    });
+}
+
+/// What must outlive a storage, and the storage.
+type Made = (Box<dyn std::any::Any>, Arc<dyn Storage>);
+
+/// Holds each sentence of the contract against a fresh storage with the bytes of [`content`].
+fn check_contract(make: impl Fn(Vec<u8>) -> Made) {
+    let sentences: [fn(&dyn Storage); 14] = [
+        reads_give_the_bytes_at_any_offset_and_length,
+        reads_past_the_end_are_an_io_error_and_nothing_is_read_short,
+        empty_reads_and_writes_succeed_anywhere_and_change_nothing,
+        writes_are_read_back_at_once_and_leave_their_neighbours,
+        writes_past_the_end_extend_with_zeros_or_are_refused,
+        ranges_beyond_2_to_the_64_are_refused,
+        a_cut_and_regrown_row_reads_as_zeros_there,
+        a_fixed_length_stays,
+        a_hole_reads_as_zeros_and_its_neighbours_stay,
+        a_hole_outside_the_row_is_refused,
+        next_data_finds_every_byte_that_is_not_zero,
+        reserving_keeps_contents_and_length,
+        hints_and_sync_change_nothing_that_can_be_read,
+        many_threads_may_use_it_at_once,
+    ];
+    for sentence in sentences {
+        let (keep, storage) = make(content());
+        sentence(&*storage);
+        drop((storage, keep));
+    }
+}
+
+fn reads_give_the_bytes_at_any_offset_and_length(storage: &dyn Storage) {
+    assert_eq!(storage.len().unwrap(), LEN);
+    assert!(!storage.is_empty().unwrap());
+    let bytes = content();
+    for range in ranges() {
+        assert!(
+            read(storage, &range).unwrap() == bytes[index(&range)],
+            "{range:x?}"
+        );
+    }
+}
+
+fn reads_past_the_end_are_an_io_error_and_nothing_is_read_short(storage: &dyn Storage) {
+    for range in [
+        0..LEN + 1,
+        LEN - 1..LEN + 1,
+        LEN..LEN + 1,
+        LEN + 8192..LEN + 8193,
+    ] {
+        let error = read(storage, &range).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{range:x?}");
+        assert_eq!(error.offset(), Some(LEN), "{range:x?}");
+    }
+    let far = storage
+        .read_exact_at(&mut [0], u64::MAX - 4096)
+        .unwrap_err();
+    assert_eq!(far.kind(), ErrorKind::Io);
+}
+
+fn empty_reads_and_writes_succeed_anywhere_and_change_nothing(storage: &dyn Storage) {
+    for offset in [0, 7, LEN, LEN + 1, LEN * 1000] {
+        storage.read_exact_at(&mut [], offset).unwrap();
+        storage.write_all_at(&[], offset).unwrap();
+    }
+    assert_holds(storage, &content());
+}
+
+fn writes_are_read_back_at_once_and_leave_their_neighbours(storage: &dyn Storage) {
+    let mut bytes = content();
+    for range in ranges() {
+        bytes[index(&range)].fill(0xa5);
+        storage
+            .write_all_at(&bytes[index(&range)], range.start)
+            .unwrap();
+        assert_holds(storage, &bytes);
+        let around = range.start.saturating_sub(5000)..(range.end + 5000).min(LEN);
+        assert!(read(storage, &around).unwrap() == bytes[index(&around)]);
+    }
+    storage.sync().unwrap();
+    assert_holds(storage, &bytes);
+}
+
+fn writes_past_the_end_extend_with_zeros_or_are_refused(storage: &dyn Storage) {
+    let mut bytes = content();
+    for offset in [LEN - 1, LEN + 1, LEN + 9000] {
+        let outcome = storage.write_all_at(b"xyz", offset);
+        if storage.has_fixed_len() {
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::InvalidInput);
+        } else {
+            outcome.unwrap();
+            let end = offset as usize + 3;
+            bytes.resize(end.max(bytes.len()), 0);
+            bytes[end - 3..end].copy_from_slice(b"xyz");
+        }
+        assert_holds(storage, &bytes);
+    }
+}
+
+fn ranges_beyond_2_to_the_64_are_refused(storage: &dyn Storage) {
+    for outcome in [
+        storage.read_exact_at(&mut [0; 8], u64::MAX - 4),
+        storage.write_all_at(&[0; 8], u64::MAX - 4),
+    ] {
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+}
+
+fn a_cut_and_regrown_row_reads_as_zeros_there(storage: &dyn Storage) {
+    if storage.has_fixed_len() {
+        return;
+    }
+    let mut bytes = content();
+    for len in [LEN - 1, LEN + 70_000, 4097, 5000, 0, 12_288] {
+        storage.set_len(len).unwrap();
+        bytes.resize(len as usize, 0);
+        assert_holds(storage, &bytes);
+    }
+    storage.sync().unwrap();
+}
+
+fn a_fixed_length_stays(storage: &dyn Storage) {
+    if !storage.has_fixed_len() {
+        return;
+    }
+    storage.set_len(LEN).unwrap();
+    for len in [0, LEN - 512, LEN + 512] {
+        assert_eq!(
+            storage.set_len(len).unwrap_err().kind(),
+            ErrorKind::Unsupported
+        );
+    }
+    assert_holds(storage, &content());
+}
+
+fn a_hole_reads_as_zeros_and_its_neighbours_stay(storage: &dyn Storage) {
+    let mut bytes = content();
+    for range in ranges() {
+        storage.punch_hole(range.clone()).unwrap();
+        bytes[index(&range)].fill(0);
+        assert_holds(storage, &bytes);
+    }
+    storage.sync().unwrap();
+    storage.drop_cache(0..LEN);
+    assert_holds(storage, &bytes);
+}
+
+fn a_hole_outside_the_row_is_refused(storage: &dyn Storage) {
+    let backwards = Range {
+        start: 8192,
+        end: 4096,
+    };
+    for range in [LEN - 1..LEN + 1, LEN + 1..LEN + 2, 0..u64::MAX, backwards] {
+        let error = storage.punch_hole(range.clone()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{range:x?}");
+    }
+    assert_holds(storage, &content());
+}
+
+fn next_data_finds_every_byte_that_is_not_zero(storage: &dyn Storage) {
+    storage.punch_hole(4096..65536).unwrap();
+    storage.punch_hole(200_000..700_001).unwrap();
+    storage.punch_hole(LEN - 30_000..LEN).unwrap();
+    storage.sync().unwrap();
+    let mut rebuilt = vec![0; LEN as usize];
+    let mut at = 0;
+    while let Some(data) = storage.next_data(at).unwrap() {
+        assert!(at <= data.start && data.start < data.end && data.end <= LEN);
+        let bytes = read(storage, &data).unwrap();
+        rebuilt[index(&data)].copy_from_slice(&bytes);
+        at = data.end;
+    }
+    assert_holds(storage, &rebuilt);
+    let inside = storage.next_data(100).unwrap().unwrap();
+    assert_eq!(inside.start, 100);
+    for offset in [LEN, LEN + 1, u64::MAX] {
+        assert_eq!(storage.next_data(offset).unwrap(), None);
+    }
+}
+
+fn reserving_keeps_contents_and_length(storage: &dyn Storage) {
+    storage.punch_hole(4096..500_000).unwrap();
+    let mut bytes = content();
+    bytes[4096..500_000].fill(0);
+    for range in [0..LEN, LEN - 5..LEN + 100_000, 5..5] {
+        storage.reserve(range).unwrap();
+        assert_holds(storage, &bytes);
+    }
+}
+
+fn hints_and_sync_change_nothing_that_can_be_read(storage: &dyn Storage) {
+    for range in [
+        0..LEN,
+        1..2,
+        LEN..LEN + 5,
+        0..u64::MAX,
+        u64::MAX - 1..u64::MAX,
+    ] {
+        storage.will_read(range.clone());
+        storage.drop_cache(range);
+    }
+    storage.sync().unwrap();
+    storage.sync().unwrap();
+    assert_holds(storage, &content());
+}
+
+fn many_threads_may_use_it_at_once(storage: &dyn Storage) {
+    let bytes = content();
+    std::thread::scope(|scope| {
+        for thread in 0..4u8 {
+            let bytes = &bytes;
+            scope.spawn(move || {
+                for turn in 0..8 {
+                    let at = 300_000 + u64::from(thread) * 50_001;
+                    storage
+                        .write_all_at(&vec![thread + turn; 50_001], at)
+                        .unwrap();
+                    let own = read(storage, &(at..at + 50_001)).unwrap();
+                    assert!(own.iter().all(|&b| b == thread + turn));
+                    assert!(read(storage, &(0..300_000)).unwrap() == bytes[..300_000]);
+                }
+            });
+        }
+    });
+}
+
+fn assert_holds(storage: &dyn Storage, bytes: &[u8]) {
+    let len = storage.len().unwrap();
+    assert_eq!(len, bytes.len() as u64);
+    assert!(
+        read(storage, &(0..len)).unwrap() == bytes,
+        "the contents differ"
+    );
+}
+
+fn read(storage: &dyn Storage, range: &Range<u64>) -> Result<Vec<u8>> {
+    let mut buf = vec![0xee; (range.end - range.start) as usize];
+    storage.read_exact_at(&mut buf, range.start)?;
+    Ok(buf)
+}
+
+fn ranges() -> Vec<Range<u64>> {
+    let mut ranges = vec![0..LEN, 0..1, LEN - 1..LEN, 511..513, 4096..8192, 1..LEN - 1];
+    ranges.extend([
+        131_072..393_216,
+        131_073..393_215,
+        LEN - 140_000..LEN,
+        700_000..700_100,
+    ]);
+    ranges
+}
+
+fn index(range: &Range<u64>) -> Range<usize> {
+    range.start as usize..range.end as usize
+}
+
+/// No zeros, and a period that shows swapped blocks.
+fn content() -> Vec<u8> {
+    (0..LEN).map(|n| (n % 251) as u8 + 1).collect()
+}
+
+/// Whole sectors, as devices have them, but no whole page at the end.
+const LEN: u64 = (1 << 20) + 3 * 512;
+
+fn file_target(
+    folder: &Path,
+    bytes: Vec<u8>,
+    direct: bool,
+    allocation: Allocation,
+) -> Arc<dyn Storage> {
+    let path = folder.join("disk");
+    fs::write(&path, bytes).unwrap();
+    let options = TargetOptions::default()
+        .with_direct(direct)
+        .with_allocation(allocation);
+    open_target(&path, &options).unwrap().storage
+}
+
+// ---- allocation ----
+
+#[test]
+fn a_thick_file_stays_thick_and_a_sparse_one_gets_more_holes() {
+    let folder = tempfile::tempdir().unwrap();
+    let thick = folder.path().join("thick");
+    fs::write(&thick, vec![1; 1 << 20]).unwrap();
+    let sparse = folder.path().join("sparse");
+    fs::write(&sparse, vec![1; 1 << 20]).unwrap();
+    File::options()
+        .write(true)
+        .open(&sparse)
+        .unwrap()
+        .set_len(2 << 20)
+        .unwrap();
+    for (path, allocation, before, after) in [
+        (&thick, Allocation::Keep, 1 << 20, 1 << 20),
+        (&sparse, Allocation::Keep, 1 << 20, 512 << 10),
+        (&sparse, Allocation::Full, 512 << 10, 1 << 20),
+        (&thick, Allocation::Sparse, 1 << 20, 512 << 10),
+    ] {
+        assert_eq!(allocated(path), before);
+        let options = TargetOptions::default().with_allocation(allocation);
+        let storage = open_target(path, &options).unwrap().storage;
+        storage.punch_hole(0..512 << 10).unwrap();
+        storage.sync().unwrap();
+        assert_eq!(allocated(path), after, "{allocation:?} {}", path.display());
+    }
+}
+
+#[test]
+fn a_thick_file_that_grows_is_thick_where_it_grew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    fs::write(&path, vec![1; 1 << 20]).unwrap();
+    for (allocation, after) in [(Allocation::Keep, 3 << 20), (Allocation::Sparse, 1 << 20)] {
+        let options = TargetOptions::default().with_allocation(allocation);
+        let storage = open_target(&path, &options).unwrap().storage;
+        storage.set_len(3 << 20).unwrap();
+        assert_eq!(allocated(&path), after, "{allocation:?}");
+        storage.set_len(1 << 20).unwrap();
+        storage.sync().unwrap();
+    }
+}
+
+#[test]
+fn a_loop_device_over_a_thick_file_keeps_it_thick() {
+    if !has_loop_devices() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    for (allocation, after) in [(Allocation::Keep, 1 << 20), (Allocation::Sparse, 512 << 10)] {
+        fs::write(&path, vec![1; 1 << 20]).unwrap();
+        let device = LoopDevice::attach(&path);
+        let options = TargetOptions::default().with_allocation(allocation);
+        let storage = open_target(device.path(), &options).unwrap().storage;
+        storage.punch_hole(0..512 << 10).unwrap();
+        storage.sync().unwrap();
+        assert_eq!(allocated(&path), after, "{allocation:?}");
+    }
+}
+
+#[test]
+fn space_that_cannot_be_reserved_is_found_before_anything_is_written() {
+    if !has_loop_devices() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let point = folder.path().join("small");
+    let _mount = Mount::new(&["-t", "tmpfs", "-o", "size=1M", "none"], &point);
+    let path = point.join("disk");
+    File::create(&path).unwrap().set_len(8 << 20).unwrap();
+    let storage = open_target(&path, &TargetOptions::default())
+        .unwrap()
+        .storage;
+    storage.reserve(0..256 << 10).unwrap();
+    let error = storage.reserve(0..4 << 20).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    assert_eq!(storage.len().unwrap(), 8 << 20);
+}
+
+fn allocated(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().blocks() * 512
+}
+
+// ---- what is refused, what is poisoned, what is noticed ----
+
+#[test]
+fn what_is_no_disk_is_refused_without_being_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    run("mkfifo", &[pipe.to_str().unwrap()]);
+    let strange = [
+        "/dev/null",
+        "/proc/self/status",
+        "/sys/kernel/uevent_seqnum",
+    ];
+    let mut paths: Vec<PathBuf> = strange.iter().map(PathBuf::from).collect();
+    paths.extend([pipe, folder.path().to_owned()]);
+    for path in paths {
+        let outcomes = [
+            open_source(&path, &SourceOptions::default()).map(drop),
+            open_target(&path, &TargetOptions::default()).map(drop),
+        ];
+        for outcome in outcomes {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            assert!(error.path().is_some());
+        }
+    }
+    let missing = open_target(folder.path().join("none"), &TargetOptions::default());
+    assert_eq!(missing.map(drop).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn a_target_is_what_its_links_lead_to_and_has_one_name_if_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = fs::canonicalize(folder.path()).unwrap();
+    let [path, link, hard] = ["disk", "link", "hard"].map(|name| home.join(name));
+    fs::write(&path, "x").unwrap();
+    symlink("disk", &link).unwrap();
+    let options = TargetOptions::default().with_single_link(true);
+    let opened = open_target(&link, &options).unwrap();
+    assert_eq!(opened.host.path(), path);
+    assert_eq!(opened.host.link_count(), 1);
+    drop(opened);
+    fs::hard_link(&path, &hard).unwrap();
+    let error = open_target(&link, &options).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let opened = open_target(&link, &TargetOptions::default()).unwrap();
+    assert_eq!(opened.host.link_count(), 2);
+}
+
+#[test]
+fn a_device_that_cannot_store_fails_the_sync_and_then_everything() {
+    if !has_loop_devices() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let point = folder.path().join("small");
+    let _mount = Mount::new(&["-t", "tmpfs", "-o", "size=1M", "none"], &point);
+    let path = point.join("disk");
+    File::create(&path).unwrap().set_len(8 << 20).unwrap();
+    let device = LoopDevice::attach(&path);
+    let storage = open_target(device.path(), &TargetOptions::default())
+        .unwrap()
+        .storage;
+    storage.write_all_at(&vec![1; 4 << 20], 0).unwrap();
+    let error = storage.sync().unwrap_err();
+    assert!(
+        matches!(error.kind(), ErrorKind::Io | ErrorKind::NoSpace),
+        "{error}"
+    );
+    let after = [
+        storage.sync(),
+        storage.len().map(drop),
+        storage.read_exact_at(&mut [0], 0),
+        storage.write_all_at(&[0], 0),
+        storage.set_len(8 << 20),
+        storage.punch_hole(0..1),
+        storage.next_data(0).map(drop),
+        storage.stamp().map(drop),
+    ];
+    for outcome in after {
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Poisoned);
+    }
+}
+
+#[test]
+fn a_change_of_the_source_by_somebody_else_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    fs::write(&path, vec![1; 8192]).unwrap();
+    notices_a_change(&path, &path);
+    if has_loop_devices() {
+        let device = LoopDevice::attach(&path);
+        notices_a_change(device.path(), device.path());
+    }
+    let memory = MemoryStorage::new("memory", vec![1]);
+    assert_eq!(SourceStamp::take(&memory).unwrap(), None);
+}
+
+fn notices_a_change(path: &Path, written: &Path) {
+    let source = open_source(path, &SourceOptions::default())
+        .unwrap()
+        .storage;
+    let stamp = SourceStamp::take(&*source).unwrap().unwrap();
+    read(&*source, &(0..8192)).unwrap();
+    stamp.check(&*source).unwrap();
+    // The clock of older file systems ticks every few milliseconds.
+    std::thread::sleep(Duration::from_millis(20));
+    let writer = File::options().write(true).open(written).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&writer, b"x", 5).unwrap();
+    let error = stamp.check(&*source).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SourceChanged);
+}
+
+#[test]
+fn a_loop_device_is_known_again_under_another_number() {
+    if !has_loop_devices() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [path, other] = ["disk 1", "disk 2"].map(|name| folder.path().join(name));
+    for path in [&path, &other] {
+        File::create(path).unwrap().set_len(1 << 20).unwrap();
+    }
+    let first = identity(LoopDevice::attach(&path).path()).unwrap();
+    let second = {
+        let arguments = ["--find", "--show", other.to_str().unwrap()];
+        let taken = run("losetup", &arguments);
+        let again = LoopDevice::attach(&path);
+        assert_ne!(identity(&taken).unwrap(), first);
+        run("losetup", &["-d", &taken]);
+        identity(again.path()).unwrap()
+    };
+    assert_eq!(first, second);
+    assert!(first.is_stable());
+    assert!(!first.as_str().contains(['/', ' ']), "{first}");
+    assert_eq!(identity(&path).unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+// ---- the page cache ----
+
+#[test]
+fn what_was_not_cached_is_not_cached_after_reading_and_what_was_stays() {
+    if !has_program("fincore") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    if HostFolder::open(folder.path())
+        .unwrap()
+        .is_volatile()
+        .unwrap()
+    {
+        return left_out("the temporary folder is in memory");
+    }
+    let path = folder.path().join("disk");
+    let len = 16u64 << 20;
+    fs::write(&path, vec![1; len as usize]).unwrap();
+    for step in [1 << 20, 16 << 10] {
+        let source = open_source(&path, &SourceOptions::default())
+            .unwrap()
+            .storage;
+        File::open(&path).unwrap().sync_all().unwrap();
+        source.drop_cache(0..len);
+        assert_eq!(cached(&path), 0);
+        fs::File::open(&path)
+            .and_then(|file| read_half(&file, len))
+            .unwrap();
+        let before = cached(&path);
+        assert!(before >= len / 2);
+        for at in (0..len).step_by(step) {
+            read(&*source, &(at..at + step as u64)).unwrap();
+        }
+        drop(source);
+        // A page or two that were being read when they should have been dropped may stay.
+        let after = cached(&path);
+        assert!(
+            after <= before + (64 << 10),
+            "{step}: {before} before, {after} after"
+        );
+        assert!(after >= len / 2, "{step}: {before} before, {after} after");
+    }
+}
+
+/// Brings the first half into the cache, and nothing by readahead.
+fn read_half(file: &File, len: u64) -> std::io::Result<()> {
+    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random)?;
+    let mut half = vec![0; (len / 2) as usize];
+    std::os::unix::fs::FileExt::read_exact_at(file, &mut half, 0)
+}
+
+fn cached(path: &Path) -> u64 {
+    let output = run(
+        "fincore",
+        &["-b", "-n", "-o", "RES", path.to_str().unwrap()],
+    );
+    output.parse().unwrap()
+}
+
+// ---- folders ----
+
+#[test]
+fn a_folder_takes_plain_names_and_follows_no_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let victim = outside.path().join("victim");
+    fs::write(&victim, "untouched").unwrap();
+    symlink(&victim, folder.path().join("link")).unwrap();
+    symlink(
+        outside.path().join("missing"),
+        folder.path().join("dangling"),
+    )
+    .unwrap();
+    let opened = HostFolder::open(folder.path()).unwrap();
+    for name in ["link", "dangling"] {
+        let name = OsStr::new(name);
+        assert!(opened.open(name, Access::Write).is_err());
+        assert!(opened.open(name, Access::Read).is_err());
+        let error = opened.create_new(name).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    }
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+    assert!(!outside.path().join("missing").exists());
+    for name in ["", ".", "..", "a/b", "/etc/passwd", "../victim"] {
+        let name = OsStr::new(name);
+        for outcome in [
+            opened.open(name, Access::Read).map(drop),
+            opened.create_new(name).map(drop),
+            opened.remove(name),
+            opened.rename(name, "x".as_ref()),
+            opened.rename("link".as_ref(), name),
+        ] {
+            assert_eq!(
+                outcome.unwrap_err().kind(),
+                ErrorKind::InvalidInput,
+                "{name:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_folder_creates_renames_lists_and_removes_also_after_it_was_moved() {
+    let parent = tempfile::tempdir().unwrap();
+    let [path, moved] = ["folder", "moved"].map(|name| parent.path().join(name));
+    fs::create_dir(&path).unwrap();
+    let folder = HostFolder::open(&path).unwrap();
+    fs::rename(&path, &moved).unwrap();
+    let [one, two] = ["one", "two"].map(OsStr::new);
+    folder
+        .create_new(one)
+        .unwrap()
+        .write_all_at(b"1", 0)
+        .unwrap();
+    assert_eq!(
+        folder.create_new(one).map(drop).unwrap_err().kind(),
+        ErrorKind::AlreadyExists
+    );
+    let id = folder.file_id(one).unwrap().unwrap();
+    folder.create_new(two).unwrap();
+    folder.rename(one, two).unwrap();
+    folder.sync().unwrap();
+    assert_eq!(folder.file_id(two).unwrap(), Some(id));
+    assert_eq!(folder.file_id(one).unwrap(), None);
+    assert_eq!(folder.names().unwrap(), ["two"]);
+    assert_eq!(fs::read(moved.join("two")).unwrap(), b"1");
+    folder.remove(two).unwrap();
+    assert_eq!(folder.remove(two).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(
+        folder.open(two, Access::Read).map(drop).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    assert!(folder.names().unwrap().is_empty());
+    assert!(folder.free_bytes().unwrap().unwrap() > 0);
+    assert_eq!(
+        HostFolder::open(&path).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    if Path::new("/dev/shm").is_dir() {
+        assert!(HostFolder::open("/dev/shm").unwrap().is_volatile().unwrap());
+    }
+}
+
+#[test]
+fn stages_are_private_and_results_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = HostFolder::open(folder.path()).unwrap();
+    opened.create_new("stage".as_ref()).unwrap();
+    opened.create_shared("result".as_ref()).unwrap();
+    let by_default = folder.path().join("by default");
+    File::create(&by_default).unwrap();
+    let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().mode() & 0o7777;
+    assert_eq!(mode("stage"), 0o600);
+    assert_eq!(mode("result"), mode("by default"));
+}
+
+#[test]
+fn a_replacement_takes_over_owner_mode_access_list_and_attributes() {
+    use rustix::fs::{XattrFlags, getxattr, setxattr};
+    let folder = tempfile::tempdir().unwrap();
+    let [old, new] = ["old", "new"].map(|name| folder.path().join(name));
+    fs::write(&old, "old").unwrap();
+    let set = setxattr(&old, "user.disk", b"root", XattrFlags::empty());
+    let list = setxattr(
+        &old,
+        "system.posix_acl_access",
+        &access_list(),
+        XattrFlags::empty(),
+    );
+    if set.is_err() || list.is_err() {
+        return left_out("the temporary folder has no extended attributes or access lists");
+    }
+    // The file's own list goes along, one inherited from the folder does not.
+    let inherited = setxattr(
+        folder.path(),
+        "system.posix_acl_default",
+        &access_list(),
+        XattrFlags::empty(),
+    );
+    inherited.unwrap();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&old, Some(1234), Some(4321)).unwrap();
+    }
+    let plain = folder.path().join("plain");
+    fs::write(&plain, "plain").unwrap();
+    rustix::fs::removexattr(&plain, "system.posix_acl_access").unwrap();
+    fs::set_permissions(&plain, fs::Permissions::from_mode(0o2640)).unwrap();
+
+    let opened = HostFolder::open(folder.path()).unwrap();
+    for from in ["old", "plain"] {
+        let to = opened.create_new("new".as_ref()).unwrap();
+        opened
+            .copy_attributes(from.as_ref(), "new".as_ref())
+            .unwrap();
+        to.sync().unwrap();
+        let [theirs, ours] = [&folder.path().join(from), &new].map(|p| fs::metadata(p).unwrap());
+        assert_eq!(
+            (theirs.mode(), theirs.uid(), theirs.gid()),
+            (ours.mode(), ours.uid(), ours.gid())
+        );
+        for name in ["user.disk", "system.posix_acl_access"] {
+            let value = |path: &Path| {
+                let mut buf = vec![0; 256];
+                let len = getxattr(path, name, &mut buf[..]).ok()?;
+                buf.truncate(len);
+                Some(buf)
+            };
+            assert_eq!(
+                value(&folder.path().join(from)),
+                value(&new),
+                "{from}: {name}"
+            );
+            assert_eq!(value(&new).is_some(), from == "old");
+        }
+        opened.remove("new".as_ref()).unwrap();
+    }
+}
+
+/// Owner rw, user 1000 r, group r, mask r, others nothing; as the kernel keeps it.
+fn access_list() -> Vec<u8> {
+    let mut list = 2u32.to_le_bytes().to_vec();
+    let nobody = u32::MAX;
+    let entries = [
+        (1, 6, nobody),
+        (2, 4, 1000),
+        (4, 4, nobody),
+        (16, 4, nobody),
+        (32, 0, nobody),
+    ];
+    for (tag, permission, id) in entries {
+        list.extend(u16::to_le_bytes(tag));
+        list.extend(u16::to_le_bytes(permission));
+        list.extend(u32::to_le_bytes(id));
+    }
+    list
+}

@@ -117,6 +117,7 @@ impl Dynamic {
             self.storage.set_len(tail + FOOTER_BYTES as u64)?;
             self.storage.sync()?;
             meta.space.trimmed_to(tail);
+            meta.grow_bytes = MIN_GROW_BYTES;
         }
         Ok(())
     }
@@ -253,6 +254,6 @@ impl Dynamic {
 }
 
 /// How much room a file gets when it grows for the first time, and at most at once.
-const MIN_GROW_BYTES: u64 = 16 << 20;
+const MIN_GROW_BYTES: u64 = 4 << 20;
 const MAX_GROW_BYTES: u64 = 256 << 20;
 const CHECK_BYTES: u64 = 64 << 10;

@@ -33,7 +33,7 @@ impl Dynamic {
         check_len(&*self.storage, change.disk_len)?;
         check_extents(change)?;
         let mut meta = self.lock_meta();
-        if !meta.dirty.is_empty() || meta.space.has_slack() {
+        if meta.is_ahead() {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
                 "plain writes must be synced before a change is prepared",

@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::{FileStorage, Storage};
+use crate::storage::{FileId, HostFile, SourceOptions, Storage, open_source};
 
 /// Decides which files may be the parent of a differencing image.
 ///
@@ -19,7 +18,7 @@ pub trait ParentGate: Send + Sync + fmt::Debug {
     /// The files to try, in this order.
     ///
     /// # Errors
-    /// `NotFound`, `Io` where a file that the caller named cannot be opened.
+    /// `NotFound`, `InUse`, `Io` where a file that the caller named cannot be opened.
     fn candidates(&self, request: &ParentRequest<'_>) -> Result<Vec<Arc<dyn Storage>>>;
 }
 
@@ -77,17 +76,23 @@ impl ParentGate for Closed {
 
 impl ParentGate for FileGate {
     fn candidates(&self, request: &ParentRequest<'_>) -> Result<Vec<Arc<dyn Storage>>> {
+        let open = |path: &Path| Ok(open_source(path, &SourceOptions::default())?.storage);
         let mut files: Vec<Arc<dyn Storage>> = Vec::new();
         for path in &self.parents {
-            files.push(Arc::new(FileStorage::open_read(path)?));
+            files.push(open(path)?);
         }
+        // What a hint names may be closed to us; that matters if nothing else is there to try.
+        let mut closed = None;
         for path in own_folder(request) {
-            // What a hint names may be gone or closed to us; the other candidates still count.
-            if let Ok(file) = FileStorage::open_read(path) {
-                files.push(Arc::new(file));
+            match open(&path) {
+                Ok(file) => files.push(file),
+                Err(error) => closed = closed.or(Some(error)),
             }
         }
-        Ok(files)
+        match closed {
+            Some(error) if files.is_empty() => Err(error),
+            _ => Ok(files),
+        }
     }
 }
 
@@ -153,11 +158,11 @@ pub(crate) struct Chain {
     links: Vec<Link>,
 }
 
-/// One image of a chain: its id, and device and inode where it is a file.
+/// One image of a chain: its id, and which file it is where it is one.
 #[derive(Debug, Clone)]
 struct Link {
     id: ImageId,
-    file: Option<(u64, u64)>,
+    file: Option<FileId>,
 }
 
 impl Chain {
@@ -168,7 +173,7 @@ impl Chain {
     /// too long.
     pub(crate) fn join(&self, id: ImageId, storage: &dyn Storage, limits: &Limits) -> Result<Self> {
         let path = storage.path();
-        let file = fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
+        let file = HostFile::at(path).ok().map(|it| it.id());
         if self
             .links
             .iter()
@@ -340,7 +345,7 @@ mod tests {
             ErrorKind::Malformed
         );
         let file = tempfile::NamedTempFile::new().unwrap();
-        let file = FileStorage::open_read(file.path()).unwrap();
+        let file = crate::storage::FileStorage::open_read(file.path()).unwrap();
         let chain = Chain::default().join(ID, &file, &limits).unwrap();
         assert_eq!(
             kind(chain.join(ImageId([9; 16]), &file, &limits)),

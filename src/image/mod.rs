@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{FileStorage, Storage};
+use crate::storage::{HostKind, SourceOptions, Storage, open_source};
 use crate::units::{Extent, ExtentKind};
 
 pub use create::{CreateFormat, CreateOptions, create};
@@ -236,18 +236,25 @@ impl std::fmt::Display for Format {
 
 /// Opens a file for reading as an image.
 ///
+/// A block device is raw unless the options name its format.
+///
 /// # Errors
-/// `NotFound`, `Io`, `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`; `InvalidInput` for a
-/// file that would be raw only by default and has a container's signature
+/// `NotFound`, `InUse`, `Io`, `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`;
+/// `InvalidInput` for what would be raw only by default and has a container's signature
 /// ([`refuse_container`]).
 pub fn open(path: impl AsRef<Path>, options: &ImageOptions) -> Result<Arc<dyn Image>> {
     let path = path.as_ref();
-    let storage = Arc::new(FileStorage::open_read(path)?);
-    let format = options.format.unwrap_or_else(|| Format::from_path(path));
+    let opened = open_source(path, &SourceOptions::default())?;
+    let is_file = opened.host.kind() == HostKind::File;
+    let format = match options.format {
+        Some(format) => format,
+        None if is_file => Format::from_path(path),
+        None => Format::Raw,
+    };
     if options.format.is_none() && format == Format::Raw {
-        refuse_container(&*storage, path.is_file())?;
+        refuse_container(&*opened.storage, is_file)?;
     }
-    open_storage(storage, format, options)
+    open_storage(opened.storage, format, options)
 }
 
 /// Opens storage for reading as an image of `format`.

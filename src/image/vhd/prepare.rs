@@ -33,7 +33,7 @@ impl Dynamic {
         check_len(&*self.storage, change.disk_len)?;
         check_extents(change)?;
         let mut meta = self.lock_meta();
-        if !meta.dirty.is_empty() || meta.space.has_slack() {
+        if meta.is_ahead() {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
                 "plain writes must be synced before a change is prepared",
@@ -240,12 +240,15 @@ mod tests {
             Extent::zero(30..40),
             Extent::data(45..60),
         ];
-        let gaps = |range| uncovered(range, &extents);
-        assert_eq!(gaps(0..100), [10..20, 30..45, 60..100]);
-        assert_eq!(gaps(5..25), [10..20]);
+        let gaps = |range| -> Vec<(u64, u64)> {
+            let gaps = uncovered(range, &extents).into_iter();
+            gaps.map(|gap| (gap.start, gap.end)).collect()
+        };
+        assert_eq!(gaps(0..100), [(10, 20), (30, 45), (60, 100)]);
+        assert_eq!(gaps(5..25), [(10, 20)]);
         assert_eq!(gaps(22..28), []);
-        assert_eq!(gaps(30..31), [30..31]);
-        assert_eq!(gaps(70..80), [70..80]);
+        assert_eq!(gaps(30..31), [(30, 31)]);
+        assert_eq!(gaps(70..80), [(70, 80)]);
         assert_eq!(gaps(5..5), []);
     }
 

@@ -62,11 +62,14 @@ impl Dynamic {
         if len == old_len {
             return Ok(());
         }
-        self.storage.sync()?;
-        self.flush(&mut meta)?;
+        if meta.is_ahead() {
+            self.storage.sync()?;
+            self.flush(&mut meta)?;
+        }
         let Resized { table, stale } = self.resized_table(&meta.space, len)?;
         let footer = resized(&meta.footer, len);
         if len > old_len {
+            // Durable before anybody can look there.
             self.clear_table(&stale)?;
             self.clear_last_block(old_len, len)?;
             self.storage.sync()?;
@@ -82,10 +85,9 @@ impl Dynamic {
         };
         // One footer is whole while the other changes.
         let bytes = footer.encode();
-        for at in [tail, 0] {
-            self.storage.write_all_at(&bytes, at)?;
-            self.storage.sync()?;
-        }
+        self.storage.write_all_at(&bytes, tail)?;
+        self.storage.sync()?;
+        self.storage.write_all_at(&bytes, 0)?;
         meta.space.trimmed_to(tail);
         meta.footer = footer;
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
@@ -93,12 +95,9 @@ impl Dynamic {
         self.bitmaps.cut(self.count());
         if len < old_len {
             // Blocks behind the end are not read any more, so nobody sees them go.
-            for (at, bytes) in self.table_sectors(&stale) {
-                self.storage.write_all_at(&bytes, at)?;
-            }
-            self.storage.sync()?;
+            self.clear_table(&stale)?;
         }
-        Ok(())
+        self.storage.sync()
     }
 
     /// The table for a disk of `len` bytes, in memory only.

@@ -16,7 +16,7 @@ use super::layout::Shape;
 pub(super) struct Space {
     /// New blocks go here or behind.
     next: u64,
-    /// Up to here the file is long enough, its footer durable behind, and unused space zero.
+    /// Up to here the file is long enough, its footer behind, and unused space zero.
     ready: u64,
     /// Where the footer at the end lies, if there is a good one.
     pub tail_at: Option<u64>,

@@ -1,11 +1,14 @@
 //! Writing dynamic files.
 //!
-//! Payload goes straight to its place. A new block is made in this order: the file grows and gets
-//! a footer at its new end (durable before anything is put into the new space, and many blocks at
-//! a time); the block's bitmap and payload are written; and only `sync` enters blocks in the
-//! table, after their payload is durable. So at every moment the copy of the footer at the head
-//! is whole, what the table names is written, and the end of the file is a footer or is known not
-//! to be one. Space that a crash leaves unused is not used again.
+//! Payload goes straight to its place. A new block is made in this order: the file grows, many
+//! blocks at a time, and gets a footer at its new end; the block's bitmap and payload are written;
+//! and only `sync` enters blocks in the table, after all of that is durable. So at every moment
+//! the copy of the footer at the head is whole, what the table names is written, and the end of
+//! the file is a footer or empty, never payload. Space that a crash leaves unused is not used
+//! again.
+//!
+//! A sector of the table that a crash tears is beyond help here: the format has no journal.
+//! Whoever needs more prepares changes and keeps the patches.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -47,6 +50,13 @@ impl Meta {
     }
 }
 
+impl Meta {
+    /// Whether memory has blocks or space that the storage's table and end do not show.
+    pub fn is_ahead(&self) -> bool {
+        !self.dirty.is_empty() || self.space.has_slack()
+    }
+}
+
 impl ImageMut for Dynamic {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         let end = self.end_inside(offset, buf.len() as u64)?;
@@ -84,10 +94,7 @@ impl ImageMut for Dynamic {
         let mut meta = self.lock_meta();
         // Payload first: whatever the table names next is written.
         self.storage.sync()?;
-        if !meta.dirty.is_empty() || meta.space.has_slack() {
-            self.flush(&mut meta)?;
-        }
-        Ok(())
+        self.flush(&mut meta)
     }
 
     fn prepare(&self, change: &Change<'_>) -> Result<Vec<Patch>> {
@@ -102,21 +109,24 @@ impl Dynamic {
     /// # Errors
     /// `Io`, `NoSpace`.
     pub fn flush(&self, meta: &mut Meta) -> Result<()> {
+        if !meta.is_ahead() {
+            return Ok(());
+        }
         for (at, bytes) in self.table_sectors(&meta.dirty) {
             self.storage.write_all_at(&bytes, at)?;
         }
-        let tail = meta.space.tight_tail();
-        let trim = meta.space.has_slack();
-        if trim {
-            // The file has a footer at its end until the moment it is cut behind this one.
+        let trim = meta.space.has_slack().then(|| meta.space.tight_tail());
+        if let Some(tail) = trim {
+            // Where this goes there is nothing but zeros, so a cut that lands without it leaves
+            // no footer at the end, but never a wrong one.
             self.storage.write_all_at(&meta.footer.encode(), tail)?;
+            self.storage.set_len(tail + FOOTER_BYTES as u64)?;
         }
         self.storage.sync()?;
         meta.dirty.clear();
-        if trim {
-            self.storage.set_len(tail + FOOTER_BYTES as u64)?;
-            self.storage.sync()?;
+        if let Some(tail) = trim {
             meta.space.trimmed_to(tail);
+            meta.grow_bytes = MIN_GROW_BYTES;
         }
         Ok(())
     }
@@ -214,14 +224,13 @@ impl Dynamic {
         Ok(entry)
     }
 
-    /// Makes the file longer and gives it its footer there, durably.
+    /// Makes the file longer and gives it its footer there.
     fn grow(&self, meta: &mut Meta) -> Result<()> {
         self.mend_head(meta)?;
         let room = meta.grow_bytes + 2 * (self.shape.block_bytes + self.shape.bitmap_bytes);
         let tail = meta.space.grown_tail(room);
         self.storage.set_len(tail + FOOTER_BYTES as u64)?;
         self.storage.write_all_at(&meta.footer.encode(), tail)?;
-        self.storage.sync()?;
         meta.space.grown_to(tail);
         meta.grow_bytes = (meta.grow_bytes * 2).min(MAX_GROW_BYTES);
         Ok(())
@@ -253,6 +262,6 @@ impl Dynamic {
 }
 
 /// How much room a file gets when it grows for the first time, and at most at once.
-const MIN_GROW_BYTES: u64 = 16 << 20;
+const MIN_GROW_BYTES: u64 = 4 << 20;
 const MAX_GROW_BYTES: u64 = 256 << 20;
 const CHECK_BYTES: u64 = 64 << 10;

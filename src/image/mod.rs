@@ -6,6 +6,7 @@ mod options;
 mod probe;
 mod raw;
 pub mod vhd;
+pub mod vhdx;
 
 use std::ops::Range;
 use std::path::Path;

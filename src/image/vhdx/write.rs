@@ -1,0 +1,325 @@
+//! Writing: payload in place, changes to the tables in memory until the next sync commits them.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::format::BlockState;
+use super::header::Headers;
+use super::log::{ActiveLog, log_region};
+use super::read::Place;
+use super::replay::Replayed;
+use super::room::Reuse;
+use super::space::Space;
+use super::{Guid, Opened, Vhdx, VhdxOptions, check_signature};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Change, Image, ImageInfo, ImageMut, Patch};
+use crate::limits::Limits;
+use crate::storage::Storage;
+use crate::units::Extent;
+
+/// A VHDX, open for reading and writing.
+///
+/// Payload is written in place. What that changes in the tables is kept in memory and committed
+/// by `sync` through the file's log, so that at every moment the file follows the format's rules
+/// and each block reads as it was at the last sync, or as it was written since. Blocks that become zeros
+/// are given back, and their space is used again after the next sync.
+pub struct VhdxMut {
+    pub(super) image: Vhdx,
+    writer: Mutex<Writer>,
+    /// Whether the GUIDs that name the file's contents were replaced since it was opened.
+    begun: AtomicBool,
+}
+
+/// What only writing needs. Its lock is taken before that of the tables.
+pub(super) struct Writer {
+    pub headers: Headers,
+    pub space: Space,
+    pub log: Range<u64>,
+    pub file_len: u64,
+    /// Given back by changes that are not committed yet.
+    pub freed: Vec<Range<u64>>,
+    /// Whether patches were handed out. Then blocks are not given back any more, because the
+    /// tables on the storage are the caller's.
+    pub prepared: bool,
+    /// Set while headers, log or what belongs together in the tables change; still set after a
+    /// failure in the middle.
+    pub torn: bool,
+    pub limits: Limits,
+}
+
+impl VhdxMut {
+    /// Opens `storage` for reading and writing. A log that is not empty is replayed into the
+    /// file, durably, first; nothing else is written before the first change.
+    ///
+    /// # Errors
+    /// As [`Vhdx::open`]; `Unsupported` also for files that have no place for a log, or whose
+    /// header can take no more updates; `NoSpace`.
+    pub fn open(storage: Arc<dyn Storage>, options: &VhdxOptions<'_>) -> Result<Self> {
+        let path = storage.path().to_owned();
+        Self::open_replaying(storage, options).map_err(|e| e.at_path(path))
+    }
+
+    /// The GUID by which children know this image; replaced at the first change.
+    pub fn data_write_guid(&self) -> Guid {
+        self.lock_writer().headers.current().data_write
+    }
+
+    fn open_replaying(storage: Arc<dyn Storage>, options: &VhdxOptions<'_>) -> Result<Self> {
+        check_signature(&*storage)?;
+        let mut headers = Headers::read(&*storage)?;
+        headers.check_room()?;
+        if let Some(log) = ActiveLog::find(&*storage, headers.current(), &options.limits)? {
+            let replayed = Replayed::new(storage.clone(), &log)?;
+            // A file that turns out not to be readable stays as it is.
+            Opened::replayed(
+                Arc::new(Replayed::new(storage.clone(), &log)?),
+                headers.clone(),
+                log.len(),
+                options,
+            )?;
+            replayed.write_down(&mut headers)?;
+        }
+        let file_len = storage.len()?;
+        let log = log_region(headers.current())
+            .filter(|log| !log.is_empty() && log.end <= file_len)
+            .ok_or_else(|| {
+                Error::new(ErrorKind::Unsupported, "the file has no place for a log")
+                    .in_field("log_offset")
+                    .advise("copy the disk into a new file")
+            })?;
+        let opened = Opened::replayed(storage, headers, 0, options)?;
+        if opened.layout_end > file_len {
+            return Err(Error::malformed("a region lies behind the end of the file")
+                .in_field("region_table")
+                .at_offset(opened.layout_end));
+        }
+        Ok(VhdxMut {
+            image: opened.image,
+            writer: Mutex::new(Writer {
+                headers: opened.headers,
+                space: opened.space,
+                log,
+                file_len,
+                freed: Vec::new(),
+                prepared: false,
+                torn: false,
+                limits: options.limits.clone(),
+            }),
+            begun: AtomicBool::new(false),
+        })
+    }
+}
+
+impl Image for VhdxMut {
+    fn disk_len(&self) -> u64 {
+        self.image.disk_len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.image.read_exact_at(buf, offset)
+    }
+
+    fn next_extent(&self, offset: u64) -> Result<Option<Extent>> {
+        self.image.next_extent(offset)
+    }
+
+    fn info(&self) -> ImageInfo {
+        self.image.info()
+    }
+
+    fn drop_cache(&self, range: Range<u64>) {
+        self.image.drop_cache(range);
+    }
+
+    fn will_read(&self, range: Range<u64>) {
+        self.image.will_read(range);
+    }
+}
+
+impl ImageMut for VhdxMut {
+    fn write_all_at(&self, mut buf: &[u8], mut offset: u64) -> Result<()> {
+        self.image
+            .inside(offset, buf.len() as u64, ErrorKind::InvalidInput)?;
+        self.begin()?;
+        while !buf.is_empty() {
+            let (place, len) = self.image.stretch(offset, buf.len() as u64)?;
+            let len = match place {
+                Place::File(at) => {
+                    // No longer than `buf`, so it fits a usize.
+                    let part = &buf[..len as usize];
+                    self.image.storage.write_all_at(part, at)?;
+                    len
+                }
+                Place::Zero | Place::Parent => {
+                    let end = self.block_end(offset).min(offset + buf.len() as u64);
+                    self.write_new(&buf[..(end - offset) as usize], offset)?;
+                    end - offset
+                }
+            };
+            buf = &buf[len as usize..];
+            offset += len;
+        }
+        Ok(())
+    }
+
+    fn write_zeroes_at(&self, range: Range<u64>) -> Result<()> {
+        let len = range.end.saturating_sub(range.start);
+        self.image
+            .inside(range.start, len, ErrorKind::InvalidInput)?;
+        self.begin()?;
+        let mut at = range.start;
+        while at < range.end {
+            let (place, len) = self.image.stretch(at, range.end - at)?;
+            if place == Place::Zero {
+                at += len;
+                continue;
+            }
+            let end = self.block_end(at).min(range.end);
+            self.zero_in_block(at..end)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn set_disk_len(&self, len: u64) -> Result<()> {
+        if len == self.disk_len() {
+            return Ok(());
+        }
+        self.begin()?;
+        let mut writer = self.usable_writer()?;
+        self.check_resize(&writer, len)?;
+        writer.torn = true;
+        self.resize(&mut writer, len, Reuse::Erased, &mut |range| {
+            self.image.storage.punch_hole(range)
+        })?;
+        writer.torn = false;
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        let mut writer = self.usable_writer()?;
+        self.commit(&mut writer)
+    }
+
+    fn prepare(&self, change: &Change<'_>) -> Result<Vec<Patch>> {
+        self.prepare_patches(change)
+            .map_err(|e| e.at_path(self.image.storage.path()))
+    }
+}
+
+impl VhdxMut {
+    pub(super) fn lock_writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writer, unless headers or log are in an unknown state.
+    pub(super) fn usable_writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        let writer = self.lock_writer();
+        if writer.torn {
+            return Err(crate::storage::poisoned(self.image.storage.path()));
+        }
+        Ok(writer)
+    }
+
+    /// Before the first change since the file was opened, its contents get a new name.
+    fn begin(&self) -> Result<()> {
+        if self.begun.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut writer = self.usable_writer()?;
+        if self.begun.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let (file_write, data_write) = (Guid::random()?, Guid::random()?);
+        writer.torn = true;
+        writer.headers.update_both(&*self.image.storage, |header| {
+            header.file_write = file_write;
+            header.data_write = data_write;
+        })?;
+        writer.torn = false;
+        self.begun.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Notes that the contents have a new name, or says that they had one already.
+    pub(super) fn begun_before(&self) -> bool {
+        self.begun.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn block_end(&self, offset: u64) -> u64 {
+        let block = offset / self.image.block_bytes();
+        self.image.geometry.block_range(block, self.disk_len()).end
+    }
+
+    /// Whether `range`, inside one block, is all that the guest sees of the block.
+    pub(super) fn is_whole_block(&self, range: &Range<u64>) -> bool {
+        range.start.is_multiple_of(self.image.block_bytes())
+            && range.end == self.block_end(range.start)
+    }
+
+    /// Writes inside one block of which not all is in the file.
+    fn write_new(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let range = offset..offset + buf.len() as u64;
+        let mut writer = self.usable_writer()?;
+        self.make_space_in_memory(&mut writer)?;
+        let room = self.find_room(&mut writer, &range, Reuse::Erased)?;
+        if !self.image.geometry.differencing {
+            // The new block reads as zeros until the bytes are there, as it did before.
+            self.publish(&mut writer, &range, &room)?;
+            drop(writer);
+            return self.image.storage.write_all_at(buf, room.at);
+        }
+        // Sectors that were the parent's are seen, by others and by a commit, when all is there.
+        for edge in self.edges(&range)? {
+            let place = room.at + edge.offset - offset;
+            self.image.storage.write_all_at(&edge.bytes, place)?;
+        }
+        self.image.storage.write_all_at(buf, room.at)?;
+        self.publish(&mut writer, &range, &room)
+    }
+
+    /// Zeroes a range inside one block that does not read as zeros as a whole.
+    fn zero_in_block(&self, range: Range<u64>) -> Result<()> {
+        let mut writer = self.usable_writer()?;
+        self.make_space_in_memory(&mut writer)?;
+        if self.is_whole_block(&range) && !self.image.metadata.fixed && !writer.prepared {
+            return self.give_back(&mut writer, range.start);
+        }
+        let mut at = range.start;
+        while at < range.end {
+            let (place, len) = self.image.stretch(at, range.end - at)?;
+            match place {
+                Place::File(file) => self.image.storage.punch_hole(file..file + len)?,
+                Place::Zero => {}
+                Place::Parent => {
+                    let part = at..at + len;
+                    let room = self.find_room(&mut writer, &part, Reuse::Erased)?;
+                    self.image.storage.punch_hole(room.at..room.at + len)?;
+                    for edge in self.edges(&part)? {
+                        let place = room.at + edge.offset - at;
+                        self.image.storage.write_all_at(&edge.bytes, place)?;
+                    }
+                    self.publish(&mut writer, &part, &room)?;
+                }
+            }
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Commits early when the changed pages take too much memory.
+    fn make_space_in_memory(&self, writer: &mut Writer) -> Result<()> {
+        if self.image.lock_tables().pages.is_crowded() {
+            return self.commit(writer);
+        }
+        Ok(())
+    }
+
+    /// The state of the block that holds `offset`.
+    pub(super) fn block_state(&self, offset: u64) -> Result<BlockState> {
+        let block = offset / self.image.block_bytes();
+        let entry = self.image.entry(&mut self.image.lock_tables(), block)?;
+        self.image.state(entry)
+    }
+}

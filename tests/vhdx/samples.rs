@@ -1,0 +1,69 @@
+//! Images that other software wrote read to the contents that are known of them.
+
+use std::process::Command;
+
+use diskdelta::image::Image;
+
+use super::support::{check_extents, contents, open_file, samples};
+
+#[test]
+fn every_sample_reads_to_its_known_contents() {
+    let Some(folder) = samples() else { return };
+    let table = std::fs::read_to_string(folder.join("SAMPLES.tsv")).unwrap();
+    let mut count = 0;
+    for line in table.lines().skip(1) {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [
+            file,
+            _,
+            "vhdx",
+            subformat,
+            _,
+            size,
+            block,
+            sector,
+            parent,
+            sum,
+            ..,
+        ] = fields[..]
+        else {
+            continue;
+        };
+        let before = std::fs::read(folder.join(file)).unwrap();
+        let parent = (parent != "-").then(|| folder.join(parent));
+        let image = open_file(folder.join(file), parent).unwrap();
+        let bytes = contents(&image);
+        assert_eq!(sha256(&bytes), sum, "{file}");
+        check_extents(&image, &bytes);
+        for step in [1, 511, 4096, 65537] {
+            let mut pieces = vec![0; 200 * step];
+            pieces.truncate(bytes.len());
+            for (index, piece) in pieces.chunks_mut(step).enumerate() {
+                image.read_exact_at(piece, (index * step) as u64).unwrap();
+            }
+            assert_eq!(pieces, bytes[..pieces.len()], "{file} in steps of {step}");
+        }
+        let info = image.info();
+        assert_eq!(info.subformat, subformat, "{file}");
+        assert_eq!(info.disk_bytes.to_string(), size, "{file}");
+        assert_eq!(image.block_bytes().to_string(), block, "{file}");
+        assert_eq!(image.sector_bytes().to_string(), sector, "{file}");
+        drop(image);
+        assert_eq!(
+            std::fs::read(folder.join(file)).unwrap(),
+            before,
+            "{file} was only read"
+        );
+        count += 1;
+    }
+    assert!(count > 0, "the table of samples names no VHDX");
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("contents");
+    std::fs::write(&path, bytes).unwrap();
+    let output = Command::new("sha256sum").arg(&path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split(' ').next().unwrap().to_owned()
+}

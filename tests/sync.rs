@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use diskdelta::image::{Format, Raw};
-use diskdelta::storage::{Folder, MemoryFolder, MemoryStorage, Place, Storage};
+use diskdelta::manifest::{self, Manifest};
+use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place, Storage};
 use diskdelta::sync::{
     Mode, Outcome, Recovered, Safety, Source, SyncOptions, Target, Verify, recover, sync,
 };
-use diskdelta::{ErrorKind, Work};
+use diskdelta::{BlockSize, ErrorKind, Limits, Work};
 use proptest::prelude::*;
 
 const PAGE: usize = 4096;
@@ -95,6 +96,45 @@ proptest! {
         if report.outcome == Outcome::Synced {
             diskdelta::sync::undo(&place, &target(&folder), &work).unwrap();
             prop_assert!(folder.bytes("t.raw").unwrap() == old);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_kept_manifest_stands_for_reading_the_target(
+        disks in prop::collection::vec(Disk::any(700), 2..4),
+        old in Disk::any(700),
+        safety in prop::sample::select(vec![Safety::Atomic, Safety::InPlace]),
+    ) {
+        let folder = MemoryFolder::new();
+        let mut now = old.bytes();
+        if now.len() < PAGE {
+            return Ok(());
+        }
+        folder.insert("t.raw", now.clone());
+        let work = Work::new(2).unwrap();
+        let kept = Place::new(Arc::new(folder.clone()), "t.manifest");
+        let options = SyncOptions::default()
+            .with_safety(safety)
+            .with_allow_shrink(true)
+            .with_block_size(BlockSize::MIN)
+            .with_target_manifest(Some(kept.clone()));
+        for disk in disks {
+            now = disk.bytes();
+            sync(&source(&now), &target(&folder), &options, &work).unwrap();
+            prop_assert!(folder.bytes("t.raw").unwrap() == now);
+            prop_assert_eq!(folder.names().unwrap(), vec!["t.manifest", "t.raw"]);
+            let storage = kept.open(Access::Read).unwrap();
+            let manifest = Manifest::open(storage, &Limits::default()).unwrap();
+            let image = Raw::open(Arc::new(MemoryStorage::new("now", now.clone()))).unwrap();
+            let root = manifest::root_of(&image, BlockSize::MIN, &work).unwrap();
+            prop_assert_eq!(manifest.root(), root);
+            if now.len() < PAGE {
+                return Ok(());
+            }
         }
     }
 }

@@ -3,13 +3,17 @@
 //! The same file serves as a portable delta, as the redo log of an atomic sync, and as the way
 //! back from one. The layout is in `docs/format.md`.
 
+mod create;
 mod format;
+mod merge;
 mod ranges;
 mod reader;
 mod reverse;
 mod writer;
 
+pub use create::{Base, DeltaOptions, create};
 pub use format::{FrameHeader, FrameKind, Hash, Header, JobId, Old, Purpose, Trailer};
+pub use merge::merge;
 pub(crate) use ranges::Ranges;
 pub use reader::{Delta, VerifiedFrame, for_each_intact};
 pub(crate) use reader::{fits_new, fits_old};

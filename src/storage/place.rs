@@ -44,8 +44,10 @@ impl Place {
     /// A file in the same folder whose name is made from this one's: `.NAME.SUFFIX`.
     #[must_use]
     pub fn hidden_sibling(&self, suffix: &str) -> Self {
-        let mut name = OsString::from(".");
+        let is_hidden = self.name.as_encoded_bytes().starts_with(b".");
+        let mut name = OsString::from(if is_hidden { "" } else { "." });
         if self.name.len() > LONGEST_NAME {
+            name = OsString::from(".");
             // File systems allow 255 bytes; a longer made-up name keeps only a hash of its own.
             let hash = blake3::hash(self.name.as_encoded_bytes());
             name.push(&hash.to_hex()[..32]);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::apply::holds;
-use super::atomic::{carry_out, push_again, untouched};
+use super::atomic::{Way, carry_out, push_again, untouched};
 use super::job::Job;
 use super::options::{Mode, Safety, Verify};
 use super::report::{Outcome, SyncReport, Verified};
@@ -106,7 +106,12 @@ fn applied(
     report.changed_bytes = delta.trailer().data_bytes + delta.trailer().zero_bytes;
     report.zeroed_bytes = delta.trailer().zero_bytes;
     report.written_bytes = delta.trailer().data_bytes;
-    if let Some(staged) = carry_out(target, storage, staging, None, verify, work)? {
+    let way = Way {
+        undo: None,
+        keeper: None,
+        verify,
+    };
+    if let Some(staged) = carry_out(target, storage, staging, way, work)? {
         report.staged_bytes = staged;
         report.outcome = Outcome::Synced;
         if verify != Verify::None {

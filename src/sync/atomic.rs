@@ -1,12 +1,14 @@
 //! The atomic delta sync: everything is staged and checked before the target changes.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::apply::{apply, check_stage};
+use super::find;
 use super::job::Job;
-use super::options::{Safety, Verify};
+use super::kept::Keeper;
+use super::options::{Mode, Safety, Verify};
 use super::report::{Outcome, SyncReport, Verified};
 use super::run::Run;
 use super::staging::Staging;
@@ -16,7 +18,7 @@ use crate::delta::{
     Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, Ranges, VerifiedFrame,
     fits_new, fits_old, for_each_intact, reverse,
 };
-use crate::diff::{CompareOptions, Content, Difference, compare};
+use crate::diff::{Content, Difference};
 use crate::error::{Error, Result};
 use crate::image::{self, Image};
 use crate::storage::{Access, Place, Storage};
@@ -26,12 +28,17 @@ use crate::units::Extent;
 ///
 /// # Errors
 /// Those of [`sync`](super::sync).
-pub(super) fn sync_delta(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport> {
+pub(super) fn sync_staged(
+    run: &Run<'_>,
+    storage: &Arc<dyn Storage>,
+    mode: Mode,
+) -> Result<SyncReport> {
     let target = run.target;
     let options = target.image_options();
     let old: Arc<dyn Image> = image::open_storage(storage.clone(), target.format(), options)?;
     let disk_len = run.target_len(Some(old.disk_len()))?;
-    let mut report = SyncReport::new(super::Mode::Delta, Safety::Atomic, run.source.disk_len());
+    let mut report = SyncReport::new(mode, Safety::Atomic, run.source.disk_len());
+    let keeper = Keeper::open(run)?;
     report.untouched_tail_bytes = disk_len.saturating_sub(run.source.disk_len());
 
     let planner = image::open_storage_mut(storage.clone(), target.format(), options)?;
@@ -46,27 +53,50 @@ pub(super) fn sync_delta(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<Sy
         format: target.format(),
         target_len: storage.len()?,
         target: target.path(),
-        manifest: None,
+        manifest: keeper.as_ref().map(|keeper| keeper.place().path()),
     };
     let earlier = set_aside(target.stage())?;
     let staging = Staging::new(target.stage(), header, job, &*planner, disk_len);
-    let staged = stage(run, &*old, &staging, earlier.as_ref(), &mut report);
-    if let Err(error) = staged {
-        return Err(untouched(error));
-    }
-    run.check_source()?;
+    stage(
+        run,
+        mode,
+        &*old,
+        &staging,
+        earlier.as_ref(),
+        keeper.as_ref(),
+        &mut report,
+    )
+    .map_err(untouched)?;
+    run.check_source().map_err(untouched)?;
     report.written_bytes = staging.written_bytes();
-    let undo = run.options.undo.as_ref().map(|place| (place, &*old));
-    let verify = run.options.verify;
-    let Some(staged_bytes) = carry_out(target, storage, staging, undo, verify, run.work)? else {
-        return Ok(report);
+    let way = Way {
+        undo: run.options.undo.as_ref().map(|place| (place, &*old)),
+        keeper: keeper.as_ref(),
+        verify: run.options.verify,
     };
-    report.staged_bytes = staged_bytes;
-    report.outcome = Outcome::Synced;
-    if run.options.verify != Verify::None {
-        report.verified = Verified::Written;
+    if let Some(staged_bytes) = carry_out(target, storage, staging, way, run.work)? {
+        report.staged_bytes = staged_bytes;
+        report.outcome = Outcome::Synced;
+        report.verified = match (run.options.verify, &keeper) {
+            (Verify::None, _) => Verified::No,
+            (_, Some(_)) => Verified::Cached,
+            _ => Verified::Written,
+        };
+    }
+    if let Some(keeper) = keeper {
+        keeper.replace()?;
     }
     Ok(report)
+}
+
+/// What goes with applying a stage.
+pub(super) struct Way<'a> {
+    /// Where to write the way back, and the image as it is before.
+    pub undo: Option<(&'a Place, &'a dyn Image)>,
+    /// The manifest that is kept of the target.
+    pub keeper: Option<&'a Keeper>,
+    /// What is read back.
+    pub verify: Verify,
 }
 
 /// Closes a stage, checks it, writes the way back if asked to, applies the stage and removes it.
@@ -78,35 +108,54 @@ pub(super) fn carry_out(
     target: &Target,
     storage: &Arc<dyn Storage>,
     staging: Staging<'_>,
-    undo: Option<(&Place, &dyn Image)>,
-    verify: Verify,
+    way: Way<'_>,
     work: &Work,
 ) -> Result<Option<u64>> {
     let finished = staging
         .finish(&**storage, (None, None))
         .map_err(untouched)?;
     let earlier = earlier_place(target.stage());
-    earlier.remove_if_there()?;
-    earlier.folder().sync()?;
+    if earlier.open_if_there(Access::Read)?.is_some() {
+        retire(&earlier)?;
+    }
     let Some((_, staged_bytes)) = finished else {
         return Ok(None);
     };
     let limits = &target.image_options().limits;
     let stage = Delta::open(target.stage().open(Access::Read)?, limits)?;
     let redo = check_stage(&stage, target.format(), &**storage, work).map_err(untouched)?;
-    if let Some((place, old)) = undo {
+    if let Some((place, old)) = way.undo {
         write_undo(&stage, old, place, work).map_err(untouched)?;
     }
-    if let Err(error) = work.cancel().check() {
+    let ready = match way.keeper {
+        Some(keeper) => announce(&stage, keeper, work),
+        None => Ok(()),
+    };
+    if let Err(error) = ready.and_then(|()| work.cancel().check()) {
         // The way back from a change that is not made leads nowhere.
-        if let Some((place, _)) = undo {
+        if let Some((place, _)) = way.undo {
             place.remove_if_there()?;
         }
         return Err(untouched(error));
     }
-    apply(target, storage, &stage, &redo, verify, work)?;
+    apply(target, storage, &stage, &redo, way.verify, work)?;
     retire(target.stage())?;
     Ok(Some(staged_bytes))
+}
+
+/// Has the kept manifest say what is about to change.
+fn announce(stage: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
+    let ranges = Mutex::new(Vec::new());
+    stage.for_each(work, &|frame| {
+        if matches!(frame.header().kind, FrameKind::Data | FrameKind::Zero) {
+            ranges
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(frame.range());
+        }
+        Ok(())
+    })?;
+    keeper.announce(ranges.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Removes a stage whose work is done. Durable when it returns.
@@ -130,41 +179,44 @@ pub(super) fn push_again(staging: &Staging<'_>, frame: &VerifiedFrame<'_>) -> Re
     Frame::again(frame).map_or(Ok(()), |frame| staging.push(extent, &frame))
 }
 
-/// Finds what differs and stages it; `earlier` is the stage of a run that did not finish.
+/// Finds what moves and stages it; `earlier` is the stage of a run that did not finish.
 fn stage(
     run: &Run<'_>,
+    mode: Mode,
     old: &dyn Image,
     staging: &Staging<'_>,
     earlier: Option<&Place>,
+    keeper: Option<&Keeper>,
     report: &mut SyncReport,
 ) -> Result<()> {
-    let mut compare_options =
-        CompareOptions::default().with_skip_unreadable(run.options.skip_unreadable);
-    if let Some(earlier) = earlier {
-        let (resumed_bytes, gaps) = resume(run, old, staging, earlier)?;
-        report.resumed_bytes = resumed_bytes;
-        compare_options = compare_options.with_change_map(gaps);
-    }
-    let compared = compare(
-        &*run.source.image,
-        old,
-        &compare_options,
-        run.work,
-        &|difference| {
-            let (extent, frame) = frame_of(&difference);
-            staging.push(extent, &frame)
-        },
-    )?;
-    report.count(compared);
-    report.changed_bytes += report.resumed_bytes;
+    let found: &find::Found<'_> = &|difference, old| {
+        let (extent, frame) = frame_of(difference, old(difference));
+        staging.push(extent, &frame)
+    };
+    let counted = match (mode, keeper, earlier) {
+        (Mode::Full, ..) => {
+            let (counted, root) = find::everything(run, found)?;
+            report.root = Some(root);
+            counted
+        }
+        (_, Some(keeper), _) => {
+            let (counted, root) = find::against_kept(run, old, keeper, found)?;
+            report.root = Some(root);
+            counted
+        }
+        (_, None, Some(earlier)) => {
+            let (resumed_bytes, gaps) = resume(run, old, staging, earlier)?;
+            report.resumed_bytes = resumed_bytes;
+            report.changed_bytes = resumed_bytes;
+            find::differences(run, old, Some(gaps), found)?
+        }
+        (_, None, None) => find::differences(run, old, None, found)?,
+    };
+    report.count(counted);
     Ok(())
 }
 
-fn frame_of<'a>(difference: &Difference<'a>) -> (Extent, Frame<'a>) {
-    let old = match difference.old {
-        Content::Bytes(bytes) => Old::Hash(blake3::hash(bytes).into()),
-        Content::Zeros(_) => Old::Zeros,
-    };
+fn frame_of<'a>(difference: &Difference<'a>, old: Old) -> (Extent, Frame<'a>) {
     match difference.new {
         Content::Bytes(bytes) => (
             Extent::data(difference.range()),
@@ -210,7 +262,7 @@ fn resume(
     let source = &*run.source.image;
     let storage = earlier.open(Access::Read)?;
     let bytes = AtomicU64::new(0);
-    let covered = std::sync::Mutex::new(Ranges::new(run.limits().table_bytes));
+    let covered = Mutex::new(Ranges::new(run.limits().table_bytes));
     let walked = for_each_intact(&storage, run.limits(), run.work, &|frame| {
         let header = frame.header();
         let range = frame.range();
@@ -227,9 +279,7 @@ fn resume(
         if !fits_old(&header.old, &now) {
             return Ok(());
         }
-        let mut covered = covered
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut covered = covered.lock().unwrap_or_else(PoisonError::into_inner);
         covered.insert(range.clone())?;
         bytes.fetch_add(header.len, Ordering::Relaxed);
         push_again(staging, frame)
@@ -239,9 +289,7 @@ fn resume(
         Err(error) if error.kind() == crate::ErrorKind::Malformed => {}
         other => drop(other?),
     }
-    let mut covered = covered
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut covered = covered.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok((bytes.into_inner(), covered.gaps(0..source.disk_len())))
 }
 

@@ -4,7 +4,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::find;
 use super::job::Job;
+use super::kept::Keeper;
 use super::mark::Mark;
 use super::marked::{lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len};
 use super::masked::Masked;
@@ -15,7 +17,7 @@ use super::run::Run;
 use super::sidecar::{self, Sidecar};
 use super::verify::verify_ranges;
 use crate::delta::{Header, JobId, Purpose, Ranges};
-use crate::diff::{CompareOptions, Content, Difference, compare};
+use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Change, Format, ImageMut};
 use crate::storage::Storage;
@@ -25,22 +27,38 @@ use crate::units::Extent;
 ///
 /// # Errors
 /// Those of [`sync`](super::sync).
-pub(super) fn sync_delta(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport> {
+pub(super) fn sync_marked(
+    run: &Run<'_>,
+    storage: &Arc<dyn Storage>,
+    mode: Mode,
+) -> Result<SyncReport> {
+    let mut report = SyncReport::new(mode, Safety::InPlace, run.source.disk_len());
+    let keeper = Keeper::open(run)?;
+    if let Some(keeper) = &keeper {
+        // What will change is not known before it does.
+        keeper.announce(vec![0..u64::MAX])?;
+    }
     let writing = Writing::begin(run, storage)?;
-    let mut report = SyncReport::new(Mode::Delta, Safety::InPlace, run.source.disk_len());
     report.untouched_tail_bytes = writing.disk_len.saturating_sub(run.source.disk_len());
-    let options = CompareOptions::default().with_skip_unreadable(run.options.skip_unreadable);
-    let compared = compare(
-        &*run.source.image,
-        &*writing.image,
-        &options,
-        run.work,
-        &|difference| writing.write(&difference),
-    );
+    let found: &find::Found<'_> = &|difference, _| writing.write(difference);
+    let compared = match (mode, &keeper) {
+        (Mode::Full, _) => find::everything(run, found).map(|(counted, root)| {
+            report.root = Some(root);
+            counted
+        }),
+        (_, Some(keeper)) => {
+            find::against_kept(run, &*writing.image, keeper, found).map(|(counted, root)| {
+                report.root = Some(root);
+                counted
+            })
+        }
+        (_, None) => find::differences(run, &*writing.image, None, found),
+    };
     let ended = compared.and_then(|compared| {
         report.count(compared);
         run.check_source()?;
-        writing.finish(&mut report)
+        writing.finish(&mut report)?;
+        keeper.as_ref().map_or(Ok(()), Keeper::replace)
     });
     ended.map_err(|error| {
         if Mark::find(&**storage).is_ok_and(|mark| mark.is_some()) {
@@ -206,7 +224,10 @@ impl<'a> Writing<'a> {
         if self.run.options.verify != Verify::None {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             verify_ranges(self.run, &*self.image, written.all())?;
-            report.verified = Verified::Written;
+            report.verified = match self.run.options.target_manifest {
+                Some(_) => Verified::Cached,
+                None => Verified::Written,
+            };
         }
         let covers = read_covered(&*self.masked, self.job.target_len)?;
         sidecar.close(&FinalState::of(&covers, witness_len(self.storage.len()?)))?;

@@ -4,8 +4,10 @@ mod apply;
 mod apply_delta;
 mod atomic;
 mod estimate;
+mod find;
 mod in_place;
 mod job;
+mod kept;
 mod mark;
 mod marked;
 mod masked;
@@ -67,7 +69,7 @@ pub fn sync(
         None if options.dry_run => Ok(run.would_create()),
         None => replace::sync_full(&run, None),
     };
-    let mut report = done.map_err(|error| error.at_path(target.path()))?;
+    let mut report = done.map_err(|error| way_on(error, target).at_path(target.path()))?;
     if report.outcome == Outcome::Synced && !report.unreadable.is_empty() {
         report.outcome = Outcome::SyncedWithGaps;
     }
@@ -86,7 +88,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => false,
     };
     if resumes {
-        return in_place::sync_delta(run, storage);
+        return in_place::sync_marked(run, storage, Mode::Delta);
     }
     let old = image::open_storage(storage.clone(), target.format(), target.image_options())?;
     let (mode, reason) = match run.options.mode {
@@ -99,16 +101,20 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     let mut report = match (mode, run.options.safety) {
         // Too short to carry a mark: replacing such a file is atomic, and no more work.
         _ if !mark::can_carry(storage.len()?) && target.file_place().is_some() => {
-            replace::sync_full(run, Some(&*old))
+            let looked = run.would_change(&*old, Mode::Full, String::new())?;
+            match looked.outcome {
+                Outcome::Identical => Ok(looked),
+                _ => replace::sync_full(run, Some(&*old)),
+            }
         }
         (Mode::Full, Safety::Atomic) if target.file_place().is_some() => {
             refuse_undo(run, "a full copy")?;
             replace::sync_full(run, Some(&*old))
         }
-        (_, Safety::Atomic) => atomic::sync_delta(run, storage),
+        (mode, Safety::Atomic) => atomic::sync_staged(run, storage, mode),
         (_, Safety::InPlace) => {
             refuse_undo(run, "an in-place sync")?;
-            in_place::sync_delta(run, storage)
+            in_place::sync_marked(run, storage, mode)
         }
     }?;
     report.reason = reason;
@@ -118,6 +124,21 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         report.verified = Verified::All;
     }
     Ok(report)
+}
+
+/// Says what an error means for the target, where nobody nearer to it has.
+fn way_on(error: Error, target: &Target) -> Error {
+    if error.advice().is_some() {
+        return error;
+    }
+    let marked = target.open_if_there().and_then(|storage| match storage {
+        Some(storage) => Mark::find(&*storage),
+        None => Ok(None),
+    });
+    match marked {
+        Ok(None) => error.advise("the target is whole; run the same sync again"),
+        _ => apply::needs_recovery(error),
+    }
 }
 
 fn reopened(run: &Run<'_>) -> Result<Arc<dyn Image>> {

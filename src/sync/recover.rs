@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::apply::{apply_marked, needs_recovery};
 use super::atomic::{earlier_place, retire};
+use super::kept;
 use super::marked::mend_mark;
 use super::options::Verify;
 use super::replace::new_place;
@@ -98,6 +99,9 @@ pub(super) fn settle(
             }
             apply_marked(target, storage, &stage, &redo, Verify::Written, work)
                 .map_err(needs_recovery)?;
+            if let Some(manifest) = &redo.job()?.manifest {
+                kept::replace_recovered(target, manifest)?;
+            }
             retire(target.stage())?;
             Ok(Recovered::New)
         }

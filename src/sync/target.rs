@@ -1,6 +1,6 @@
 //! What a sync writes to: a file or a device, its format, and where its stage lies.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -113,6 +113,18 @@ impl Target {
         match &self.body {
             Body::File(place) => Some(place),
             Body::Device(_) => None,
+        }
+    }
+
+    /// The file at `path`, in one of the target's own folders where it lies there.
+    pub(super) fn place_beside(&self, path: &Path) -> Result<Place> {
+        let own = self.file_place().into_iter().chain([&self.stage]);
+        let folder = own
+            .map(Place::folder)
+            .find(|own| Some(own.path()) == path.parent());
+        match (folder, path.file_name()) {
+            (Some(folder), Some(name)) => Ok(Place::new(folder.clone(), name)),
+            _ => Place::host(path),
         }
     }
 

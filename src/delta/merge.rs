@@ -1,0 +1,202 @@
+//! Several deltas in a row, made one.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, Trailer};
+use crate::control::Work;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
+use crate::storage::Storage;
+
+/// Writes into empty storage the delta that does what `deltas` do one after the other. Durable
+/// when it returns, but for the file's name.
+///
+/// Each delta's base must be the result of the one before it. The newest bytes win. Payloads are
+/// read twice, and an index of all pieces is held in memory.
+///
+/// # Errors
+/// `InvalidInput` for no delta at all; `BaseMismatch` when two do not follow each other;
+/// `LimitExceeded` for more pieces than [`Limits::table_bytes`] holds; `Malformed`, `Io`,
+/// `NoSpace`, `Cancelled`.
+pub fn merge(
+    deltas: &[Delta],
+    storage: Arc<dyn Storage>,
+    limits: &Limits,
+    level: Option<i32>,
+    work: &Work,
+) -> Result<Trailer> {
+    let (Some(first), Some(last)) = (deltas.first(), deltas.last()) else {
+        return Err(Error::new(ErrorKind::InvalidInput, "nothing to merge"));
+    };
+    for pair in deltas.windows(2) {
+        check_chain(&pair[0], &pair[1])?;
+    }
+    for delta in deltas {
+        delta.verify(work, &|_| Ok(()))?;
+    }
+    let index = Mutex::new(Index::new(limits));
+    for (number, delta) in deltas.iter().enumerate() {
+        let lock = || index.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a delta cuts off is zero if a later one grows the disk again.
+        lock().cut(delta.header().result_len, number)?;
+        delta.for_each(work, &|frame| {
+            work.cancel().check()?;
+            let by = match frame.header().kind {
+                FrameKind::Data => By::Frame(number),
+                FrameKind::Zero => By::Zeros(number),
+                _ => return Ok(()),
+            };
+            lock().lay(frame.range(), by)
+        })?;
+    }
+    let index = index.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let header = Header {
+        purpose: Purpose::Portable,
+        job: JobId::random()?,
+        base_len: first.header().base_len,
+        ..*last.header()
+    };
+    let writer = Mutex::new(DeltaWriter::create(storage, header)?);
+    let result_len = header.result_len;
+    for (range, by) in index.pieces() {
+        let range = range.start..range.end.min(result_len);
+        if let (By::Zeros(_), false) = (by, range.is_empty()) {
+            let frame = Frame::zero(range.start, range.end - range.start, Old::Unknown);
+            writer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(&frame)?;
+        }
+    }
+    for (number, delta) in deltas.iter().enumerate() {
+        delta.for_each(work, &|frame| {
+            work.cancel().check()?;
+            if frame.header().kind != FrameKind::Data {
+                return Ok(());
+            }
+            for (range, by) in index.pieces_in(frame.range()) {
+                let range = range.start..range.end.min(result_len);
+                if by != By::Frame(number) || range.is_empty() {
+                    continue;
+                }
+                let start = within(range.start - frame.offset());
+                let end = within(range.end - frame.offset());
+                let whole = deltas.len() == 1 && range == frame.range();
+                let old = if whole {
+                    frame.header().old
+                } else {
+                    Old::Unknown
+                };
+                let frame = Frame::data(range.start, &frame.bytes()[start..end], old, level);
+                writer
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(&frame)?;
+            }
+            Ok(())
+        })?;
+    }
+    let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
+    writer.finish(first.trailer().base_root, last.trailer().result_root)
+}
+
+fn check_chain(before: &Delta, after: &Delta) -> Result<()> {
+    let (ends, begins) = (before.trailer().result_root, after.trailer().base_root);
+    let follows = ends.is_some()
+        && ends == begins
+        && before.header().result_len == after.header().base_len
+        && before.header().block_size == after.header().block_size;
+    if follows {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::BaseMismatch,
+        format!("it does not follow {}", before.storage().path().display()),
+    )
+    .at_path(after.storage().path())
+    .advise("give the deltas in the order in which they were made, none left out"))
+}
+
+/// Who says what a range holds in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Frame(usize),
+    Zeros(usize),
+}
+
+/// Ranges that are apart, each with who covers it last.
+struct Index {
+    pieces: BTreeMap<u64, (u64, By)>,
+    most: usize,
+}
+
+impl Index {
+    fn new(limits: &Limits) -> Self {
+        let most = limits.table_bytes / PIECE_BYTES;
+        Index {
+            pieces: BTreeMap::new(),
+            most: usize::try_from(most).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn lay(&mut self, range: Range<u64>, by: By) -> Result<()> {
+        let under: Vec<(u64, (u64, By))> = self
+            .pieces
+            .range(..range.end)
+            .rev()
+            .take_while(|(_, (end, _))| *end > range.start)
+            .map(|(start, piece)| (*start, *piece))
+            .collect();
+        for (start, (end, old)) in under {
+            self.pieces.remove(&start);
+            if start < range.start {
+                self.pieces.insert(start, (range.start, old));
+            }
+            if end > range.end {
+                self.pieces.insert(range.end, (end, old));
+            }
+        }
+        if self.pieces.len() >= self.most {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                "too many scattered frames to merge",
+            )
+            .advise("raise the limit for tables, or merge fewer at once"));
+        }
+        self.pieces.insert(range.start, (range.end, by));
+        Ok(())
+    }
+
+    /// Everything from `len` on is gone, and zero if it comes back.
+    fn cut(&mut self, len: u64, number: usize) -> Result<()> {
+        self.lay(len..u64::MAX, By::Zeros(number))
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = (Range<u64>, By)> {
+        self.pieces
+            .iter()
+            .map(|(start, (end, by))| (*start..*end, *by))
+    }
+
+    fn pieces_in(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, By)> {
+        let first = self
+            .pieces
+            .range(..=range.start)
+            .next_back()
+            .map_or(0, |(start, _)| *start);
+        self.pieces
+            .range(first..range.end)
+            .map(move |(start, (end, by))| ((*start).max(range.start)..(*end).min(range.end), *by))
+            .filter(|(range, _)| !range.is_empty())
+    }
+}
+
+/// About what an entry of the index takes.
+const PIECE_BYTES: u64 = 64;
+
+/// Offsets inside a frame, whose length memory holds.
+fn within(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}

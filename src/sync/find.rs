@@ -1,0 +1,314 @@
+//! How what moves is found: by comparing, against a kept manifest, or not at all.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::kept::Keeper;
+use super::run::Run;
+use crate::control::Phase;
+use crate::delta::{Hash, Old};
+use crate::diff::{CompareOptions, CompareReport, Content, Difference, compare};
+use crate::error::Result;
+use crate::image::{self, Image};
+use crate::manifest::{HashPass, HashedRun, KeptManifest, ManifestWriter, Visit};
+use crate::units::{BlockSize, ExtentKind, REFINE_BYTES};
+
+/// What moves, piece by piece: the difference, and what is known of the bytes it replaces.
+pub(super) type Found<'a> =
+    dyn Fn(&Difference<'_>, fn(&Difference<'_>) -> Old) -> Result<()> + Sync + 'a;
+
+/// Hands out every difference between source and `old`; only in `ranges`, where they are given.
+///
+/// # Errors
+/// Those of [`compare`], and those of `found`.
+pub(super) fn differences(
+    run: &Run<'_>,
+    old: &dyn Image,
+    ranges: Option<Vec<Range<u64>>>,
+    found: &Found<'_>,
+) -> Result<CompareReport> {
+    let options = CompareOptions::default()
+        .with_skip_unreadable(run.options.skip_unreadable)
+        .with_change_map(ranges);
+    compare(&*run.source.image, old, &options, run.work, &|difference| {
+        found(&difference, old_bytes)
+    })
+}
+
+/// Hands out everything the source holds, zeros too; no target is looked at. Also returns the
+/// root of what was read.
+///
+/// # Errors
+/// `Unreadable`, `Io`, `Malformed`, `Cancelled`, and those of `found`.
+pub(super) fn everything(run: &Run<'_>, found: &Found<'_>) -> Result<(CompareReport, Hash)> {
+    let source = &*run.source.image;
+    let pass = Pass::new(run, run.options.block_size, None, found);
+    run.work
+        .progress()
+        .begin(Phase::Copy, Some(source.disk_len()));
+    let mut sink = ManifestWriter::root_only(source.disk_len(), run.options.block_size);
+    HashPass::new(source, run.options.block_size, run.work).run(&pass, &mut sink)?;
+    Ok((pass.report(), *sink.finish()?.as_bytes()))
+}
+
+/// Hands out what differs between the source and what a kept manifest says of `old`; the
+/// target is read only where they differ. The source's manifest goes to the keeper.
+///
+/// # Errors
+/// As [`everything`].
+pub(super) fn against_kept(
+    run: &Run<'_>,
+    old: &dyn Image,
+    keeper: &Keeper,
+    found: &Found<'_>,
+) -> Result<(CompareReport, Hash)> {
+    let source = &*run.source.image;
+    let pass = Pass::new(
+        run,
+        keeper.block_size(),
+        Some((old, keeper.believed(old.disk_len()))),
+        found,
+    );
+    run.work
+        .progress()
+        .begin(Phase::Hash, Some(source.disk_len()));
+    let mut sink = keeper.writer(source.disk_len())?;
+    HashPass::new(source, keeper.block_size(), run.work).run(&pass, &mut sink)?;
+    Ok((pass.report(), *sink.finish()?.as_bytes()))
+}
+
+/// One reading of the source.
+struct Pass<'a> {
+    disk_len: u64,
+    block_size: BlockSize,
+    /// The target, and what stands for reading it; `None` where everything moves.
+    old: Option<(&'a dyn Image, Option<&'a KeptManifest>)>,
+    found: &'a Found<'a>,
+    compared_bytes: AtomicU64,
+    changed_bytes: AtomicU64,
+    zeroed_bytes: AtomicU64,
+}
+
+impl<'a> Pass<'a> {
+    fn new(
+        run: &Run<'_>,
+        block_size: BlockSize,
+        old: Option<(&'a dyn Image, Option<&'a KeptManifest>)>,
+        found: &'a Found<'a>,
+    ) -> Self {
+        Pass {
+            disk_len: run.source.disk_len(),
+            block_size,
+            old,
+            found,
+            compared_bytes: AtomicU64::new(0),
+            changed_bytes: AtomicU64::new(0),
+            zeroed_bytes: AtomicU64::new(0),
+        }
+    }
+
+    fn report(&self) -> CompareReport {
+        CompareReport {
+            compared_bytes: self.compared_bytes.load(Ordering::Relaxed),
+            changed_bytes: self.changed_bytes.load(Ordering::Relaxed),
+            zeroed_bytes: self.zeroed_bytes.load(Ordering::Relaxed),
+            unreadable: Vec::new(),
+            granularity_bytes: REFINE_BYTES,
+        }
+    }
+
+    fn emit(&self, offset: u64, new: Content<'_>, old: Option<&[u8]>) -> Result<()> {
+        self.changed_bytes.fetch_add(new.len(), Ordering::Relaxed);
+        if new.bytes().is_none() {
+            self.zeroed_bytes.fetch_add(new.len(), Ordering::Relaxed);
+        }
+        let known = old.map(Content::Bytes);
+        let difference = Difference {
+            offset,
+            new,
+            old: known.unwrap_or(Content::Zeros(new.len())),
+        };
+        let describe = if old.is_some() { old_bytes } else { unknown };
+        (self.found)(&difference, describe)
+    }
+
+    /// Reads the target where a block differs and hands out the pages that really do.
+    fn refine(&self, old: &dyn Image, offset: u64, new: Content<'_>) -> Result<()> {
+        let mut at = 0;
+        while at < new.len() {
+            let len = (new.len() - at).min(REFINE_STEP_BYTES);
+            let mut there = vec![0; index(len)];
+            image::read_padded_at(old, &mut there, offset + at)?;
+            let now = new.bytes().map(|bytes| &bytes[index(at)..index(at + len)]);
+            self.pages(offset + at, now, &there)?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Hands out what the target holds of a range that is zero in the source.
+    fn clear(&self, old: &dyn Image, range: Range<u64>) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let Some(extent) = old.next_extent(at)? else {
+                break;
+            };
+            let end = extent.end().min(range.end);
+            if extent.kind == ExtentKind::Data {
+                self.compared_bytes.fetch_add(end - at, Ordering::Relaxed);
+                self.refine(old, at, Content::Zeros(end - at))?;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Neighbouring pages that differ and are alike go out together.
+    fn pages(&self, offset: u64, new: Option<&[u8]>, old: &[u8]) -> Result<()> {
+        let page = index(REFINE_BYTES);
+        let kind = |start: usize| {
+            let range = start..(start + page).min(old.len());
+            let there = &old[range.clone()];
+            match new.map(|new| &new[range]) {
+                Some(now) if now == there => None,
+                Some(now) if !crate::units::is_zero(now) => Some(ExtentKind::Data),
+                None if crate::units::is_zero(there) => None,
+                _ => Some(ExtentKind::Zero),
+            }
+        };
+        let mut start = 0;
+        while start < old.len() {
+            let this = kind(start);
+            let mut end = start + page;
+            while end < old.len() && kind(end) == this {
+                end += page;
+            }
+            let range = start..end.min(old.len());
+            let there = Some(&old[range.clone()]);
+            match (this, new) {
+                (None, _) => {}
+                (Some(ExtentKind::Data), Some(new)) => {
+                    self.emit(offset + start as u64, Content::Bytes(&new[range]), there)?;
+                }
+                (Some(_), _) => {
+                    self.emit(
+                        offset + start as u64,
+                        Content::Zeros(range.len() as u64),
+                        there,
+                    )?;
+                }
+            }
+            start = end;
+        }
+        Ok(())
+    }
+}
+
+impl Visit for Pass<'_> {
+    fn data(&self, run: &HashedRun<'_>) -> Result<()> {
+        self.compared_bytes
+            .fetch_add(run.bytes.len() as u64, Ordering::Relaxed);
+        let known = match &self.old {
+            Some((_, Some(kept))) => Some(Known::of(kept, run)?),
+            _ => None,
+        };
+        for (block, bytes, hash) in run.blocks() {
+            let offset = block * run.block_size.bytes();
+            let new = match hash {
+                Some(_) => Content::Bytes(bytes),
+                None => Content::Zeros(bytes.len() as u64),
+            };
+            match (&self.old, &known) {
+                (None, _) => self.emit(offset, new, None)?,
+                (Some(_), Some(known)) if known.says(block, hash) => {}
+                (Some((old, _)), _) => self.refine(*old, offset, new)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn zeros(&self, blocks: Range<u64>) -> Result<()> {
+        let size = self.block_size.bytes();
+        let bytes = |blocks: Range<u64>| {
+            blocks.start * size..blocks.end.saturating_mul(size).min(self.disk_len)
+        };
+        let range = bytes(blocks.clone());
+        match &self.old {
+            None => self.emit(range.start, Content::Zeros(range.end - range.start), None),
+            Some((old, None)) => self.clear(*old, range),
+            Some((old, Some(kept))) => {
+                for marked in kept.marked() {
+                    self.clear(
+                        *old,
+                        marked.start.max(range.start)..marked.end.min(range.end),
+                    )?;
+                }
+                for group in kept.manifest().groups(blocks.clone()) {
+                    for (block, _) in group?.entries() {
+                        let block = bytes(block..block + 1);
+                        if range.contains(&block.start) && !kept.is_marked(block.clone()) {
+                            self.clear(*old, block)?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What a kept manifest says of some neighbouring blocks.
+struct Known {
+    first_block: u64,
+    /// `None` where the block is marked, so that nothing is known.
+    hashes: Vec<Option<Option<blake3::Hash>>>,
+}
+
+impl Known {
+    fn of(kept: &KeptManifest, run: &HashedRun<'_>) -> Result<Known> {
+        let blocks = run.first_block..run.first_block + run.hashes.len() as u64;
+        let size = run.block_size.bytes();
+        let mut hashes: Vec<_> = blocks
+            .clone()
+            .map(|block| (!kept.is_marked(block * size..(block + 1) * size)).then_some(None))
+            .collect();
+        for group in kept.manifest().groups(blocks.clone()) {
+            for (block, hash) in group?.entries() {
+                let slot = block
+                    .checked_sub(blocks.start)
+                    .and_then(|at| hashes.get_mut(index(at)));
+                if let Some(Some(known)) = slot {
+                    *known = Some(hash);
+                }
+            }
+        }
+        Ok(Known {
+            first_block: blocks.start,
+            hashes,
+        })
+    }
+
+    fn says(&self, block: u64, hash: Option<blake3::Hash>) -> bool {
+        self.hashes
+            .get(index(block - self.first_block))
+            .is_some_and(|known| *known == Some(hash))
+    }
+}
+
+fn old_bytes(difference: &Difference<'_>) -> Old {
+    match difference.old {
+        Content::Bytes(bytes) => Old::Hash(blake3::hash(bytes).into()),
+        Content::Zeros(_) => Old::Zeros,
+    }
+}
+
+fn unknown(_difference: &Difference<'_>) -> Old {
+    Old::Unknown
+}
+
+const REFINE_STEP_BYTES: u64 = 1 << 20;
+
+/// Offsets inside buffers in memory.
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}

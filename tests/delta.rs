@@ -1,0 +1,177 @@
+//! Delta files: made, carried, applied, merged; never half applied, never onto the wrong base.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::sync::Arc;
+
+use diskdelta::delta::{Base, Delta, DeltaOptions, create, merge};
+use diskdelta::image::{Format, Raw};
+use diskdelta::storage::{Folder, MemoryFolder, MemoryStorage, Place, Storage};
+use diskdelta::sync::{BaseCheck, Outcome, Target, Verify, apply_delta};
+use diskdelta::{BlockSize, ErrorKind, Limits, Result, Work, manifest};
+use proptest::prelude::*;
+
+const PAGE: usize = 4096;
+
+fn image(bytes: &[u8]) -> Raw {
+    Raw::open(Arc::new(MemoryStorage::new("image", bytes.to_vec()))).unwrap()
+}
+
+fn work() -> Work {
+    Work::new(2).unwrap()
+}
+
+fn options() -> DeltaOptions {
+    DeltaOptions::default().with_block_size(BlockSize::MIN)
+}
+
+fn delta(old: &[u8], new: &[u8]) -> Arc<MemoryStorage> {
+    let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+    create(
+        Base::Image(&image(old)),
+        &image(new),
+        file.clone(),
+        &options(),
+        &work(),
+    )
+    .unwrap();
+    file
+}
+
+fn opened(bytes: Vec<u8>) -> Result<Delta> {
+    Delta::open(
+        Arc::new(MemoryStorage::new("delta", bytes)),
+        &Limits::default(),
+    )
+}
+
+/// Applies the delta to a target that holds `old`; what it holds afterwards, and what was said.
+fn applied(bytes: Vec<u8>, old: &[u8], check: BaseCheck) -> (Vec<u8>, Result<Outcome>) {
+    let folder = MemoryFolder::new();
+    folder.insert("t", old.to_vec());
+    let shared: Arc<dyn Folder> = Arc::new(folder.clone());
+    let target = Target::file(Place::new(shared, "t"), Format::Raw);
+    let said = opened(bytes)
+        .and_then(|delta| apply_delta(&delta, &target, check, Verify::Written, &work()))
+        .map(|report| report.outcome);
+    assert_eq!(folder.names().unwrap(), vec!["t"], "{said:?}");
+    (folder.bytes("t").unwrap(), said)
+}
+
+fn disk(pages: &[u8], cut: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..)
+        .zip(pages)
+        .flat_map(|(index, kind)| match kind {
+            0 => vec![0; PAGE],
+            kind => (0..PAGE)
+                .map(|at| ((at + index) % 251) as u8 ^ kind)
+                .collect(),
+        })
+        .collect();
+    bytes.truncate(bytes.len() - cut);
+    bytes
+}
+
+fn any_disk() -> impl Strategy<Value = Vec<u8>> {
+    (prop::collection::vec(0u8..4, 2..40), 0..PAGE).prop_map(|(pages, cut)| disk(&pages, cut))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn applying_a_delta_gives_the_source(old in any_disk(), new in any_disk()) {
+        let bytes = delta(&old, &new).to_vec();
+        let (now, said) = applied(bytes.clone(), &old, BaseCheck::Whole);
+        said.unwrap();
+        prop_assert!(now == new);
+        let (again, said) = applied(bytes, &new, BaseCheck::Whole);
+        prop_assert_eq!(said.unwrap(), Outcome::Identical);
+        prop_assert!(again == new);
+    }
+
+    #[test]
+    fn a_manifest_is_base_enough(old in any_disk(), new in any_disk()) {
+        let base = manifest::build(&image(&old), BlockSize::MIN, &work()).unwrap();
+        let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+        create(Base::Manifest(&base), &image(&new), file.clone(), &options(), &work()).unwrap();
+        let (now, said) = applied(file.to_vec(), &old, BaseCheck::Whole);
+        said.unwrap();
+        prop_assert!(now == new);
+    }
+
+    #[test]
+    fn a_merged_chain_does_what_its_links_do(disks in prop::collection::vec(any_disk(), 2..6)) {
+        let links: Vec<Delta> = disks
+            .windows(2)
+            .map(|pair| opened(delta(&pair[0], &pair[1]).to_vec()).unwrap())
+            .collect();
+        let file = Arc::new(MemoryStorage::new("merged", Vec::new()));
+        merge(&links, file.clone(), &Limits::default(), None, &work()).unwrap();
+        let (now, said) = applied(file.to_vec(), &disks[0], BaseCheck::Whole);
+        said.unwrap();
+        prop_assert!(&now == disks.last().unwrap());
+    }
+
+    #[test]
+    fn another_base_is_refused_and_left_alone(
+        old in any_disk(), new in any_disk(), other in any_disk(),
+    ) {
+        if old == new || other == old || other == new {
+            return Ok(());
+        }
+        let (now, said) = applied(delta(&old, &new).to_vec(), &other, BaseCheck::Whole);
+        prop_assert_eq!(said.unwrap_err().kind(), ErrorKind::BaseMismatch);
+        prop_assert!(now == other);
+    }
+
+    #[test]
+    fn a_flipped_bit_changes_nothing(place in any::<prop::sample::Index>(), bit in 0u8..8) {
+        let (old, new) = (disk(&[1, 2, 3, 0, 1, 2], 5), disk(&[1, 3, 3, 1, 0, 2], 5));
+        let mut bytes = delta(&old, &new).to_vec();
+        let at = place.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        for check in [BaseCheck::Whole, BaseCheck::Touched] {
+            let (now, said) = applied(bytes.clone(), &old, check);
+            prop_assert!(said.is_err(), "byte {at}");
+            prop_assert!(now == old, "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn a_delta_cut_anywhere_changes_nothing() {
+    let (old, new) = (disk(&[1, 2, 3], 0), disk(&[3, 2, 1], 0));
+    let bytes = delta(&old, &new).to_vec();
+    for len in (0..bytes.len()).step_by(37).chain([bytes.len() - 1]) {
+        let (now, said) = applied(bytes[..len].to_vec(), &old, BaseCheck::Whole);
+        assert_eq!(said.unwrap_err().kind(), ErrorKind::Malformed, "{len}");
+        assert!(now == old);
+    }
+}
+
+#[test]
+fn deltas_that_do_not_follow_each_other_do_not_merge() {
+    let disks = [
+        disk(&[1, 2, 3], 0),
+        disk(&[3, 2, 1], 0),
+        disk(&[2, 2, 2], 0),
+    ];
+    let first = opened(delta(&disks[0], &disks[1]).to_vec()).unwrap();
+    let stranger = opened(delta(&disks[0], &disks[2]).to_vec()).unwrap();
+    let file: Arc<dyn Storage> = Arc::new(MemoryStorage::new("merged", Vec::new()));
+    let error = merge(&[first, stranger], file, &Limits::default(), None, &work()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BaseMismatch);
+}
+
+#[test]
+fn a_delta_stays_bound_to_its_base_where_only_the_rest_differs() {
+    let (old, new) = (disk(&[1, 2, 3, 1], 0), disk(&[1, 3, 3, 1], 0));
+    let other = disk(&[1, 2, 3, 2], 0);
+    let bytes = delta(&old, &new).to_vec();
+    let (now, said) = applied(bytes.clone(), &other, BaseCheck::Whole);
+    assert_eq!(said.unwrap_err().kind(), ErrorKind::BaseMismatch);
+    assert!(now == other);
+    let (now, said) = applied(bytes, &other, BaseCheck::Touched);
+    assert_eq!(said.unwrap(), Outcome::Synced);
+    assert!(now == disk(&[1, 3, 3, 2], 0));
+}

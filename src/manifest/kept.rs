@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::format::intent;
 use super::ranges::RangeSet;
 use super::read::Manifest;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::{FileStorage, Place, Storage};
 
@@ -100,34 +100,52 @@ impl KeptManifest {
     }
 }
 
-/// Writes a file under a temporary name and puts it in `place`, durably.
+/// Writes a file and puts it in `place`, durably: [`stage`] and [`commit`] at once.
 ///
-/// `write` fills the new file. When this returns `Ok`, the file and its name are durable; when it
-/// returns an error, `place` holds what it held, or the new file already, never anything between.
-/// The temporary name is the hidden sibling `new`; what a crash left there is replaced.
+/// When this returns `Ok`, the file and its name are durable; when it returns an error, `place`
+/// holds what it held, or the new file already, never anything between.
 ///
 /// # Errors
 /// Those of `write`; `Io`, `NoSpace`.
 pub fn save<T>(place: &Place, write: impl FnOnce(Arc<dyn Storage>) -> Result<T>) -> Result<T> {
-    let temporary = place.hidden_sibling("new");
-    temporary.remove_if_there()?;
-    let storage = temporary.create_new()?;
-    let renamed = write(Arc::clone(&storage)).and_then(|value| {
+    let value = stage(place, write)?;
+    commit(place)?;
+    Ok(value)
+}
+
+/// Writes the file that [`commit`] will put in `place`, durably, as the hidden sibling `new`.
+/// What lay under that name is replaced.
+///
+/// # Errors
+/// Those of `write`; `Io`, `NoSpace`. Nothing is staged then, as far as cleaning up succeeds.
+pub fn stage<T>(place: &Place, write: impl FnOnce(Arc<dyn Storage>) -> Result<T>) -> Result<T> {
+    let staged = place.hidden_sibling(STAGED);
+    staged.remove_if_there()?;
+    let storage = staged.create_new()?;
+    let written = write(Arc::clone(&storage)).and_then(|value| {
         storage.sync()?;
-        place.folder().rename(temporary.name(), place.name())?;
+        place.folder().sync()?;
         Ok(value)
     });
-    match renamed {
-        Ok(value) => {
-            place.folder().sync()?;
-            Ok(value)
-        }
-        Err(error) => {
-            // The first error says more than one from cleaning up.
-            let _ = temporary.remove_if_there();
-            Err(error)
-        }
+    if written.is_err() {
+        // The first error says more than one from cleaning up.
+        let _ = staged.remove_if_there();
     }
+    written
+}
+
+/// Puts what was staged in `place`. Durable when it returns; may be done again after a crash, as
+/// nothing staged means that it is in place already.
+///
+/// # Errors
+/// `Io`, `NoSpace`.
+pub fn commit(place: &Place) -> Result<()> {
+    let staged = place.hidden_sibling(STAGED);
+    match place.folder().rename(staged.name(), place.name()) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    place.folder().sync()
 }
 
 /// The ranges that the intents after the body name, or everything.
@@ -160,3 +178,6 @@ fn read_intents(manifest: &Manifest, storage: &dyn Storage, limits: &Limits) -> 
 
 /// Most ranges in one intent record, which is then 1 MiB long.
 const INTENT_RANGES: usize = 1 << 16;
+
+/// What a staged file's name ends with.
+const STAGED: &str = "new";

@@ -36,7 +36,7 @@ mod write;
 pub use blake3::Hash;
 pub use build::{build, build_to, root_of, update_to};
 pub use hash::{HashPass, HashedRun, Visit};
-pub use kept::{KeptManifest, save};
+pub use kept::{KeptManifest, commit, save, stage};
 pub use read::{Group, Groups, Manifest};
 pub use tree::Root;
 pub use update::ManifestUpdater;

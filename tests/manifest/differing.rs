@@ -1,5 +1,5 @@
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use diskdelta::diff;
 use diskdelta::manifest::{self, KeptManifest, ManifestWriter};
@@ -7,7 +7,7 @@ use diskdelta::storage::MemoryStorage;
 use diskdelta::{BlockSize, ErrorKind, Extent, ExtentKind, Limits};
 use proptest::prelude::*;
 
-use crate::samples::{BLOCK, disk_pair, manifest_of, pattern, raw, work};
+use crate::samples::{BLOCK, Cut, disk_pair, manifest_of, pattern, raw, work};
 
 fn extents(old: &[u8], new: &[u8]) -> Vec<Extent> {
     let old = manifest_of(old.to_vec());
@@ -67,6 +67,56 @@ proptest! {
         let diff = diff::kept_manifest(&kept, &fresh).unwrap();
         let found: Vec<_> = diff.map(|extent| extent.unwrap()).collect();
         prop_assert_eq!(found, naive(&old, &new, &marks));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn one_pass_over_an_image_finds_its_manifest_and_what_differs(
+        (old, new) in disk_pair(),
+        marks in prop::collection::vec((0..6_000_000u64, 1..100_000u64), 0..5),
+        step in prop::sample::select(vec![4096u64, 10_000, 1 << 20]),
+        holes: bool,
+    ) {
+        let marks: Vec<_> = marks.into_iter().map(|(at, len)| at..at + len).collect();
+        let storage = Arc::new(MemoryStorage::default());
+        let image = raw(old.clone());
+        manifest::build_to(&image, BlockSize::MIN, &work(), storage.clone()).unwrap();
+        let mut kept = KeptManifest::open(storage, &Limits::default()).unwrap();
+        kept.mark(marks.clone()).unwrap();
+
+        let image = Cut { disk: new.clone(), step, holes };
+        let mut writer = ManifestWriter::root_only(new.len() as u64, BlockSize::MIN);
+        let found = Mutex::new(Vec::new());
+        diff::against_manifest(&image, &kept, &work(), &mut writer, &|difference| {
+            let from = usize::try_from(difference.offset).unwrap();
+            let len = usize::try_from(difference.new.len()).unwrap();
+            let range = difference.offset..difference.offset + difference.new.len();
+            found.lock().unwrap().push(match difference.new.bytes() {
+                Some(bytes) => {
+                    assert_eq!(bytes, &new[from..from + len]);
+                    Extent::data(range)
+                }
+                None => Extent::zero(range),
+            });
+            Ok(())
+        })
+        .unwrap();
+        prop_assert_eq!(writer.finish().unwrap(), manifest_of(new.clone()).root());
+        let mut found = found.into_inner().unwrap();
+        found.sort_by_key(|extent| extent.offset);
+        let mut merged: Vec<Extent> = Vec::new();
+        for extent in found {
+            match merged.last_mut() {
+                Some(last) if last.kind == extent.kind && last.end() == extent.offset => {
+                    last.len += extent.len;
+                }
+                _ => merged.push(extent),
+            }
+        }
+        prop_assert_eq!(merged, naive(&old, &new, &marks));
     }
 }
 

@@ -1,6 +1,8 @@
 //! The storage contract, sentence by sentence, for every implementation; and what files, devices
 //! and folders of the host promise beyond it.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod host;
 
 use std::ffi::OsStr;
@@ -8,6 +10,7 @@ use std::fs::{self, File};
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,14 +30,12 @@ fn memory_keeps_the_contract() {
 
 #[test]
 fn files_keep_the_contract() {
-    for direct in [false, true] {
-        for allocation in [Allocation::Keep, Allocation::Sparse, Allocation::Full] {
-            check_contract(|bytes| {
-                let folder = tempfile::tempdir().unwrap();
-                let storage = file_target(folder.path(), bytes, direct, allocation);
-                (Box::new(folder), storage)
-            });
-        }
+    for (direct, allocation) in VARIANTS {
+        check_contract(|bytes| {
+            let folder = tempfile::tempdir().unwrap();
+            let storage = file_target(folder.path(), bytes, direct, allocation);
+            (Box::new(folder), storage)
+        });
     }
 }
 
@@ -68,20 +69,18 @@ fn block_devices_keep_the_contract() {
     if !has_loop_devices() {
         return;
     }
-    for direct in [false, true] {
-        for allocation in [Allocation::Keep, Allocation::Sparse, Allocation::Full] {
-            check_contract(|bytes| {
-                let folder = tempfile::tempdir().unwrap();
-                let path = folder.path().join("disk");
-                fs::write(&path, bytes).unwrap();
-                let device = LoopDevice::attach(&path);
-                let options = TargetOptions::default()
-                    .with_direct(direct)
-                    .with_allocation(allocation);
-                let storage = open_target(device.path(), &options).unwrap().storage;
-                (Box::new((device, folder)), storage)
-            });
-        }
+    for (direct, allocation) in VARIANTS {
+        check_contract(|bytes| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("disk");
+            fs::write(&path, bytes).unwrap();
+            let device = LoopDevice::attach(&path);
+            let options = TargetOptions::default()
+                .with_direct(direct)
+                .with_allocation(allocation);
+            let storage = open_target(device.path(), &options).unwrap().storage;
+            (Box::new((device, folder)), storage)
+        });
     }
 }
 
@@ -102,6 +101,14 @@ fn the_failing_disk_of_the_tests_keeps_the_contract() {
         (Box::new(()), Arc::new(storage.unwrap()))
     });
 }
+
+/// Direct reads, and what becomes of the space of zeros.
+const VARIANTS: [(bool, Allocation); 4] = [
+    (false, Allocation::Keep),
+    (true, Allocation::Keep),
+    (false, Allocation::Sparse),
+    (true, Allocation::Full),
+];
 
 /// What must outlive a storage, and the storage.
 type Made = (Box<dyn std::any::Any>, Arc<dyn Storage>);
@@ -424,6 +431,24 @@ fn a_thick_file_that_grows_is_thick_where_it_grew() {
 }
 
 #[test]
+fn a_thick_file_that_cannot_grow_keeps_its_length() {
+    if !has_loop_devices() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let point = folder.path().join("small");
+    let _mount = Mount::new(&["-t", "tmpfs", "-o", "size=1M", "none"], &point);
+    let path = point.join("disk");
+    fs::write(&path, vec![1; 256 << 10]).unwrap();
+    let storage = open_target(&path, &TargetOptions::default())
+        .unwrap()
+        .storage;
+    let error = storage.set_len(4 << 20).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    assert_eq!(storage.len().unwrap(), 256 << 10);
+}
+
+#[test]
 fn a_loop_device_over_a_thick_file_keeps_it_thick() {
     if !has_loop_devices() {
         return;
@@ -544,6 +569,41 @@ fn a_device_that_cannot_store_fails_the_sync_and_then_everything() {
     ];
     for outcome in after {
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Poisoned);
+    }
+}
+
+#[test]
+fn a_range_that_cannot_be_read_is_an_error_that_names_its_place() {
+    if !has_loop_devices() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    fs::write(&path, vec![1; 8 << 20]).unwrap();
+    let device = LoopDevice::attach(&path);
+    let name = device.path().to_str().unwrap();
+    let direct = Command::new("losetup")
+        .args(["--direct-io=on", name])
+        .status();
+    if !direct.unwrap().success() {
+        return left_out("the temporary folder has no direct reads");
+    }
+    // Behind the end of its file the device fails.
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(4 << 20)
+        .unwrap();
+    for direct in [false, true] {
+        let options = SourceOptions::default().with_direct(direct);
+        let source = open_source(device.path(), &options).unwrap().storage;
+        for range in [3 << 20..5 << 20, (4 << 20) - 8192..(4 << 20) + 8192] {
+            let error = read(&*source, &range).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Io);
+            assert_eq!(error.offset(), Some(4 << 20), "{range:x?}");
+        }
+        read(&*source, &(0..4 << 20)).unwrap();
     }
 }
 

@@ -13,6 +13,15 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::direct::DirectFile;
 
+/// A read that ended early.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    /// How many bytes were read before.
+    pub(super) done: usize,
+    /// `UnexpectedEof` where the file ends.
+    pub(super) cause: io::Error,
+}
+
 /// How one file is read: what is cached already comes from the cache, the rest leaves no trace
 /// in it.
 ///
@@ -45,37 +54,37 @@ impl Reader {
         }
     }
 
-    /// Fills `buf`, or fails with `UnexpectedEof`.
-    pub(super) fn read_exact_at(&self, file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        if self.always_direct
-            && let Some(outcome) = self.read_direct(file, buf, offset)
-        {
-            return outcome;
+    /// Fills `buf`, or says how far it came.
+    pub(super) fn read_exact_at(
+        &self,
+        file: &File,
+        buf: &mut [u8],
+        offset: u64,
+    ) -> Result<(), Stopped> {
+        if self.always_direct && self.read_direct(file, buf, offset) {
+            return Ok(());
         }
         if self.blind.load(Ordering::Relaxed) {
-            return file.read_exact_at(buf, offset);
+            return read_through_cache(file, buf, offset, 0);
         }
         let large = buf.len() >= DIRECT_BYTES;
         if large
             && !self.warm.load(Ordering::Relaxed)
             && !self.is_cached(file, offset)
-            && let Some(outcome) = self.read_direct(file, buf, offset)
+            && self.read_direct(file, buf, offset)
         {
             // Some file systems read through the cache all the same.
             drop_pages(file, offset..offset + buf.len() as u64);
-            return outcome;
-        }
-        let found = self.read_cached(file, buf, offset);
-        let missed = buf.get_mut(found..).unwrap_or_default();
-        if large {
-            self.warm.store(missed.is_empty(), Ordering::Relaxed);
-        }
-        if missed.is_empty() {
             return Ok(());
         }
-        let from = offset + found as u64;
-        file.read_exact_at(missed, from)?;
-        self.drop_later(file, from..from + missed.len() as u64);
+        let found = self.read_cached(file, buf, offset);
+        if large {
+            self.warm.store(found == buf.len(), Ordering::Relaxed);
+        }
+        if found < buf.len() {
+            read_through_cache(file, buf, offset, found)?;
+            self.drop_later(file, offset + found as u64..offset + buf.len() as u64);
+        }
         Ok(())
     }
 
@@ -85,6 +94,12 @@ impl Reader {
         if self.direct(file).is_none() {
             advise(file, range, Advice::WillNeed);
         }
+    }
+
+    /// Drops clean pages now.
+    pub(super) fn drop_cache(&self, file: &File, range: Range<u64>) {
+        self.warm.store(false, Ordering::Relaxed);
+        drop_pages(file, range);
     }
 
     /// Drops what was put aside; to be called before `file` is closed.
@@ -100,14 +115,11 @@ impl Reader {
             .as_ref()
     }
 
-    /// `None` when the cache has to be asked after all.
-    fn read_direct(&self, file: &File, buf: &mut [u8], offset: u64) -> Option<io::Result<()>> {
-        match self.direct(file)?.read_exact_at(buf, offset) {
-            Ok(()) => Some(Ok(())),
-            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => Some(Err(cause)),
-            // Alignment that nobody told of, or a medium error, which the buffered read reports.
-            Err(_) => None,
-        }
+    /// Whether all was read past the cache. What fails is left to a read through the cache: it
+    /// knows no alignment, and finds the place of an error to the page.
+    fn read_direct(&self, file: &File, buf: &mut [u8], offset: u64) -> bool {
+        self.direct(file)
+            .is_some_and(|direct| direct.read_exact_at(buf, offset).is_ok())
     }
 
     fn is_cached(&self, file: &File, offset: u64) -> bool {
@@ -149,8 +161,30 @@ impl Reader {
     }
 }
 
+/// Fills `buf` from byte `done` of it on.
+fn read_through_cache(
+    file: &File,
+    buf: &mut [u8],
+    offset: u64,
+    mut done: usize,
+) -> Result<(), Stopped> {
+    while done < buf.len() {
+        let cause = match file.read_at(&mut buf[done..], offset + done as u64) {
+            Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+            Ok(count) => {
+                done += count;
+                continue;
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
+            Err(cause) => cause,
+        };
+        return Err(Stopped { done, cause });
+    }
+    Ok(())
+}
+
 /// Drops the clean pages that touch `range`. A hint.
-pub(super) fn drop_pages(file: &File, range: Range<u64>) {
+fn drop_pages(file: &File, range: Range<u64>) {
     let start = range.start - range.start % PAGE;
     let end = range
         .end

@@ -131,16 +131,16 @@ impl Storage for FileStorage {
 
     fn set_len(&self, len: u64) -> Result<()> {
         let old_len = self.len()?;
-        self.handle
-            .file()
-            .set_len(len)
-            .map_err(|e| self.handle.failed("set the length", e).at_offset(len))?;
         if len > old_len && !self.punches {
-            // Where space cannot be reserved the new bytes are a hole, which reads as zeros too.
+            // Before the length changes, so that a full disk leaves it as it was. Where space
+            // cannot be reserved the new bytes are a hole, which reads as zeros too.
             self.handle
                 .allocate(FallocateFlags::KEEP_SIZE, &(old_len..len))?;
         }
-        Ok(())
+        self.handle
+            .file()
+            .set_len(len)
+            .map_err(|e| self.handle.failed("set the length", e).at_offset(len))
     }
 
     fn sync(&self) -> Result<()> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::cache::{Reader, drop_pages};
+use super::cache::Reader;
 use super::{past_end, poisoned, range_end};
 use crate::error::{Error, Result};
 
@@ -66,11 +66,12 @@ impl Handle {
         let end = range_end(&self.path, offset, buf.len())?;
         self.reader
             .read_exact_at(&self.file, buf, offset)
-            .map_err(|cause| {
-                if cause.kind() == io::ErrorKind::UnexpectedEof {
+            .map_err(|stopped| {
+                if stopped.cause.kind() == io::ErrorKind::UnexpectedEof {
                     past_end(&self.path, end, len())
                 } else {
-                    self.failed("read", cause).at_offset(offset)
+                    let at = offset + stopped.done as u64;
+                    self.failed("read", stopped.cause).at_offset(at)
                 }
             })
     }
@@ -136,7 +137,7 @@ impl Handle {
     }
 
     pub(super) fn drop_cache(&self, range: Range<u64>) {
-        drop_pages(&self.file, range);
+        self.reader.drop_cache(&self.file, range);
     }
 
     pub(super) fn will_read(&self, range: Range<u64>) {

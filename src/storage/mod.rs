@@ -76,7 +76,8 @@ pub trait Storage: Send + Sync {
     /// Fills `buf` from byte `offset` on.
     ///
     /// # Errors
-    /// `Io` (also when the row ends inside the range), `Poisoned`.
+    /// `Io`, `Poisoned`. The error's offset is the first byte that could not be read, as near as
+    /// the system tells; where the row ends inside the range, the end of the row.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
     /// Writes all of `buf` at byte `offset`. Durable after the next `sync`.

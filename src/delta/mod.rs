@@ -4,12 +4,14 @@
 //! back from one. The layout is in `docs/format.md`.
 
 mod format;
+mod peek;
 mod ranges;
 mod reader;
 mod reverse;
 mod writer;
 
 pub use format::{FrameHeader, FrameKind, Hash, Header, JobId, Old, Purpose, Trailer};
+pub(crate) use peek::peek;
 pub(crate) use ranges::Ranges;
 pub use reader::{Delta, VerifiedFrame, for_each_intact};
 pub(crate) use reader::{fits_new, fits_old};

@@ -1,10 +1,12 @@
 //! What differs between two images or manifests, and where.
 
+mod against;
 mod collect;
 mod compare;
 mod feed;
 mod manifests;
 
+pub use against::{AgainstManifest, Newer, against_manifest};
 pub use collect::images;
 pub use compare::{CompareOptions, CompareReport, Content, Difference, compare};
 pub use manifests::{ManifestDiff, kept_manifest, manifests};

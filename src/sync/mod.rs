@@ -4,12 +4,16 @@ mod apply;
 mod apply_delta;
 mod atomic;
 mod estimate;
+mod host_side;
+mod host_source;
+mod host_target;
 mod in_place;
 mod job;
 mod mark;
 mod marked;
 mod masked;
 mod options;
+mod pending;
 mod recover;
 mod redo;
 mod replace;
@@ -32,8 +36,12 @@ use run::Run;
 use standing::Standing;
 
 pub use apply_delta::{BaseCheck, apply_delta, undo};
+pub use host_side::{HostSide, SideDiff};
+pub use host_source::HostSource;
+pub use host_target::{HostTarget, HostTargetOptions, STAGE_DIR};
 pub use mark::Mark;
 pub use options::{Mode, Safety, SyncOptions, Verify};
+pub use pending::{Pending, PendingKind, Standstill, pending, recover_all};
 pub use recover::{Recovered, discard, recover};
 pub use report::{Outcome, SyncReport, Verified};
 pub use run::Source;
@@ -67,7 +75,14 @@ pub fn sync(
         None if options.dry_run => Ok(run.would_create()),
         None => replace::sync_full(&run, None),
     };
-    let mut report = done.map_err(|error| error.at_path(target.path()))?;
+    let mut report = done.map_err(|error| {
+        let silent = error.kind() == ErrorKind::Cancelled && error.advice().is_none();
+        match silent {
+            true => error.advise("the target is untouched"),
+            false => error,
+        }
+        .at_path(target.path())
+    })?;
     if report.outcome == Outcome::Synced && !report.unreadable.is_empty() {
         report.outcome = Outcome::SyncedWithGaps;
     }
@@ -114,16 +129,17 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     report.reason = reason;
     if run.options.verify == Verify::All && report.verified != Verified::All {
         let new = reopened(run)?;
-        verify::verify_all(run, &*new)?;
+        verify::verify_all(run, &*new).map_err(|error| match error.advice() {
+            Some(_) => error,
+            None => error.advise("the target is complete and durable, but not verified"),
+        })?;
         report.verified = Verified::All;
     }
     Ok(report)
 }
 
 fn reopened(run: &Run<'_>) -> Result<Arc<dyn Image>> {
-    let storage = run.target.open_if_there()?.ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, "the target is gone").at_path(run.target.path())
-    })?;
+    let storage = run.target.open_to_read()?;
     image::open_storage(storage, run.target.format(), run.target.image_options())
 }
 

@@ -260,16 +260,16 @@ pub(super) fn read_job(place: &Place, limits: &Limits) -> Result<Option<(JobId, 
     let Some(storage) = place.open_if_there(Access::Read)? else {
         return Ok(None);
     };
-    let (header, first) = match peek(&*storage, limits) {
-        Ok(found) => found,
+    let begins = match peek(&*storage, limits) {
+        Ok(begins) => begins,
         Err(error) if error.kind() == ErrorKind::Io => return Err(error),
         Err(_) => return Ok(None),
     };
-    let is_ours = matches!(header.purpose, Purpose::Stage | Purpose::Sidecar);
-    Ok(match first {
-        Some((FrameKind::Job, bytes)) if is_ours => Job::decode(&bytes)
-            .ok()
-            .map(|job| (header.job, header.purpose, job)),
+    let (id, purpose) = (begins.header.job, begins.header.purpose);
+    Ok(match begins.first {
+        Some((FrameKind::Job, bytes)) if matches!(purpose, Purpose::Stage | Purpose::Sidecar) => {
+            Job::decode(&bytes).ok().map(|job| (id, purpose, job))
+        }
         _ => None,
     })
 }

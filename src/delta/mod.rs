@@ -6,6 +6,7 @@
 mod create;
 mod format;
 mod merge;
+mod peek;
 mod ranges;
 mod reader;
 mod reverse;
@@ -14,6 +15,7 @@ mod writer;
 pub use create::{Base, DeltaOptions, create};
 pub use format::{FrameHeader, FrameKind, Hash, Header, JobId, Old, Purpose, Trailer};
 pub use merge::merge;
+pub(crate) use peek::peek;
 pub(crate) use ranges::Ranges;
 pub use reader::{Delta, VerifiedFrame, for_each_intact};
 pub(crate) use reader::{fits_new, fits_old};

@@ -228,7 +228,7 @@ pub fn for_each_intact(
     Ok(header)
 }
 
-fn read_header(storage: &dyn Storage, limits: &Limits) -> Result<Header> {
+pub(super) fn read_header(storage: &dyn Storage, limits: &Limits) -> Result<Header> {
     let mut bytes = [0; HEADER_LEN];
     if storage.len()? < HEADER_LEN as u64 {
         return Err(Error::malformed("too short for a delta file").at_path(storage.path()));

@@ -4,15 +4,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::hash::HashPass;
+use super::kept::save;
 use super::read::Manifest;
 use super::tree::Root;
 use super::update::ManifestUpdater;
 use super::write::ManifestWriter;
 use crate::control::{Phase, Work};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::limits::Limits;
-use crate::storage::{MemoryStorage, Storage};
+use crate::storage::{Access, MemoryStorage, Place, Storage};
 use crate::units::BlockSize;
 
 /// Builds the manifest of an image in memory: 32 bytes for each block that is not zero, 512 MiB
@@ -44,6 +45,39 @@ pub fn build_to(
     HashPass::new(image, block_size, work).run(&(), &mut writer)?;
     writer.finish()?;
     reopen(storage)
+}
+
+/// Builds the manifest of an image and puts it at `place`, in place of an older manifest; nothing
+/// else is replaced. `check` is asked once all is read, whether the image stayed as it was.
+///
+/// Durable when it returns; after an error `place` is what it was.
+///
+/// # Errors
+/// As [`build_to`]; `AlreadyExists` where something else lies at `place`; those of `check`.
+pub fn build_at(
+    image: &dyn Image,
+    block_size: BlockSize,
+    work: &Work,
+    place: &Place,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<Manifest> {
+    let any = Limits::default().with_disk_bytes(u64::MAX);
+    if let Some(there) = place.open_if_there(Access::Read)?
+        && !there.is_empty()?
+        && Manifest::open(there, &any).is_err()
+    {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            "something else than a manifest is there, and would be replaced",
+        )
+        .at_path(place.path())
+        .advise("name another file"));
+    }
+    save(place, |storage| {
+        let manifest = build_to(image, block_size, work, storage)?;
+        check()?;
+        Ok(manifest)
+    })
 }
 
 /// Finds an image's root and keeps nothing else.

@@ -34,7 +34,7 @@ mod update;
 mod write;
 
 pub use blake3::Hash;
-pub use build::{build, build_to, root_of, update_to};
+pub use build::{build, build_at, build_to, root_of, update_to};
 pub use hash::{HashPass, HashedRun, Visit};
 pub use kept::{KeptManifest, commit, save, stage};
 pub use read::{Group, Groups, Manifest};

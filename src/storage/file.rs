@@ -2,13 +2,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, OFlags};
 
 use super::handle::Handle;
-use super::host_file::{HostFile, HostKind};
+use super::host_file::{HostFile, HostKind, is_thick};
 use super::{SourceStamp, Storage, outside};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -79,7 +79,7 @@ impl FileStorage {
                     .file()
                     .metadata()
                     .map_err(|e| handle.failed("look at file", e))?;
-                facts.len() == 0 || facts.blocks().saturating_mul(512) < facts.len()
+                !is_thick(&facts)
             }
         };
         Ok(FileStorage { handle, punches })

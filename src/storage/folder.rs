@@ -10,6 +10,8 @@ use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 
 use super::attributes::copy_attributes;
 use super::host_file::{FileId, HostFile, HostKind};
+use super::lock::{self, Role};
+use super::open::patiently;
 use super::{Allocation, FileStorage, Storage};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -106,11 +108,13 @@ pub trait Folder: Send + Sync {
 /// A folder of the host's file system.
 ///
 /// It stays the same folder when it or one above it is renamed, and no symbolic link is followed
-/// inside it.
+/// inside it. A file that is open for writing is locked as QEMU locks it, where the file system
+/// can: nobody else opens it for writing meanwhile.
 #[derive(Debug)]
 pub struct HostFolder {
     path: PathBuf,
     folder: File,
+    allocation: Allocation,
 }
 
 impl HostFolder {
@@ -126,7 +130,15 @@ impl HostFolder {
         Ok(HostFolder {
             path,
             folder: folder.into(),
+            allocation: Allocation::default(),
         })
+    }
+
+    /// Decides what becomes of the space of zeros in the files opened and created here.
+    #[must_use]
+    pub fn with_allocation(mut self, allocation: Allocation) -> Self {
+        self.allocation = allocation;
+        self
     }
 
     /// Which file bears `name`; `None` if there is none.
@@ -173,7 +185,11 @@ impl HostFolder {
                 Error::new(ErrorKind::Unsupported, "this is not a regular file").at_path(path),
             );
         }
-        let storage = FileStorage::from_file(path, file, Allocation::Keep, false)?;
+        if flags.contains(OFlags::RDWR) {
+            // Where the file system has no locks, nothing more can be done here.
+            let _ = patiently(|| lock::take(&file, Role::Target)).map_err(|e| e.at_path(&path))?;
+        }
+        let storage = FileStorage::from_file(path, file, self.allocation, false)?;
         Ok(Arc::new(storage))
     }
 }

@@ -34,6 +34,7 @@ pub struct HostFile {
     id: FileId,
     link_count: u64,
     device_number: u64,
+    is_thick: bool,
 }
 
 impl HostFile {
@@ -79,13 +80,18 @@ impl HostFile {
         self.link_count
     }
 
+    /// Whether it is a file without holes to speak of; an empty one is not.
+    pub fn is_thick(&self) -> bool {
+        self.is_thick
+    }
+
     /// The number of the device; `None` for a file.
     pub(super) fn device_number(&self) -> Option<u64> {
         (self.kind == HostKind::Device).then_some(self.device_number)
     }
 
     /// Whether both are one file or one device, whatever their names.
-    pub(super) fn is_same(&self, other: &HostFile) -> bool {
+    pub fn is_same(&self, other: &HostFile) -> bool {
         match (self.device_number(), other.device_number()) {
             (Some(mine), Some(theirs)) => mine == theirs,
             (None, None) => self.id == other.id,
@@ -132,6 +138,7 @@ impl HostFile {
             id: FileId::of(facts),
             link_count: facts.nlink(),
             device_number: facts.rdev(),
+            is_thick: kind.is_file() && is_thick(facts),
             path,
         })
     }
@@ -144,6 +151,11 @@ impl FileId {
             inode: facts.ino(),
         }
     }
+}
+
+/// Whether at least as much space is taken as a file is long.
+pub(super) fn is_thick(facts: &Metadata) -> bool {
+    facts.len() > 0 && facts.blocks().saturating_mul(BLOCK_BYTES) >= facts.len()
 }
 
 /// The path with every symbolic link followed; its last part may be missing, also where a link
@@ -177,6 +189,9 @@ pub fn resolve(path: impl AsRef<Path>) -> Result<PathBuf> {
     }
     Err(failed(rustix::io::Errno::LOOP.into()))
 }
+
+/// What the system counts a file's space in.
+const BLOCK_BYTES: u64 = 512;
 
 /// As many as the kernel follows.
 const LINK_COUNT: usize = 40;

@@ -210,7 +210,7 @@ fn open_host(host: &HostFile, options: &OpenOptions, more: OFlags) -> Result<Fil
 /// Looks at a conflict a few times within a third of a second: a child process between fork and
 /// exec holds copies of all handles, so that a lock can outlive its owner for a moment; and tools
 /// that look at every device open each for a moment.
-fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+pub(super) fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     for pause in PAUSES_MS {
         match attempt() {
             Err(error) if error.kind() == ErrorKind::InUse => {}

@@ -5,6 +5,9 @@ mod apply_delta;
 mod atomic;
 mod estimate;
 mod find;
+mod host_side;
+mod host_source;
+mod host_target;
 mod in_place;
 mod job;
 mod kept;
@@ -12,6 +15,7 @@ mod mark;
 mod marked;
 mod masked;
 mod options;
+mod pending;
 mod recover;
 mod redo;
 mod replace;
@@ -34,8 +38,12 @@ use run::Run;
 use standing::Standing;
 
 pub use apply_delta::{BaseCheck, apply_delta, undo};
+pub use host_side::{HostSide, SideDiff};
+pub use host_source::HostSource;
+pub use host_target::{HostTarget, HostTargetOptions, STAGE_DIR};
 pub use mark::Mark;
 pub use options::{Mode, Safety, SyncOptions, Verify};
+pub use pending::{Pending, PendingKind, Standstill, pending, recover_all};
 pub use recover::{Recovered, discard, recover};
 pub use report::{Outcome, SyncReport, Verified};
 pub use run::Source;
@@ -120,7 +128,10 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     report.reason = reason;
     if run.options.verify == Verify::All && report.verified != Verified::All {
         let new = reopened(run)?;
-        verify::verify_all(run, &*new)?;
+        verify::verify_all(run, &*new).map_err(|error| match error.advice() {
+            Some(_) => error,
+            None => error.advise("the target is complete and durable, but not verified"),
+        })?;
         report.verified = Verified::All;
     }
     Ok(report)
@@ -142,9 +153,7 @@ fn way_on(error: Error, target: &Target) -> Error {
 }
 
 fn reopened(run: &Run<'_>) -> Result<Arc<dyn Image>> {
-    let storage = run.target.open_if_there()?.ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, "the target is gone").at_path(run.target.path())
-    })?;
+    let storage = run.target.open_to_read()?;
     image::open_storage(storage, run.target.format(), run.target.image_options())
 }
 

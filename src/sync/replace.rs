@@ -15,7 +15,7 @@ use crate::storage::{Access, Place, Storage};
 
 /// Where a full copy onto the file at `place` grows.
 pub(super) fn new_place(place: &Place) -> Place {
-    place.hidden_sibling("diskdelta-new")
+    place.hidden_sibling(NEW_SUFFIX)
 }
 
 /// Copies all of the source to a new file and gives it the target's name. `old` is the target
@@ -51,6 +51,7 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
         place.folder().copy_attributes(place.name(), fresh.name())?;
     }
     place.folder().rename(fresh.name(), place.name())?;
+    run.target.was_replaced();
     place.folder().sync()?;
     report.outcome = Outcome::Synced;
     Ok(report)
@@ -112,3 +113,6 @@ fn open_copy(
     let image = image::open_storage_mut(storage.clone(), format, target.image_options())?;
     Ok((storage, image))
 }
+
+/// What is added to a target's name to make that of its copy.
+pub(super) const NEW_SUFFIX: &str = "diskdelta-new";

@@ -1,7 +1,7 @@
 //! What a sync writes to: a file or a device, its format, and where its stage lies.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::image::{CreateFormat, CreateOptions, Format, ImageInfo, ImageOptions};
@@ -19,15 +19,26 @@ pub struct Target {
 
 #[derive(Clone)]
 pub(super) enum Body {
-    File(Place),
+    File(Place, Held),
     Device(Arc<dyn Storage>),
 }
+
+/// The open file, where its opener holds locks on it that must last; clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Held(Arc<Mutex<Option<Arc<dyn Storage>>>>);
 
 impl Target {
     /// A file; its stage lies beside it.
     pub fn file(place: Place, format: Format) -> Self {
         let stage = place.hidden_sibling(STAGE_SUFFIX);
-        Target::new(Body::File(place), format, stage)
+        Target::new(Body::File(place, Held::default()), format, stage)
+    }
+
+    /// As [`file`](Target::file), for the file at `place` that is open and locked as `storage`.
+    pub(super) fn held_file(place: Place, storage: Arc<dyn Storage>, format: Format) -> Self {
+        let stage = place.hidden_sibling(STAGE_SUFFIX);
+        let held = Held(Arc::new(Mutex::new(Some(storage))));
+        Target::new(Body::File(place, held), format, stage)
     }
 
     /// A device, or any storage that is written where it lies; `stage` must be on a medium that
@@ -68,7 +79,7 @@ impl Target {
     /// The path, for messages.
     pub fn path(&self) -> PathBuf {
         match &self.body {
-            Body::File(place) => place.path(),
+            Body::File(place, _) => place.path(),
             Body::Device(storage) => storage.path().to_owned(),
         }
     }
@@ -111,7 +122,7 @@ impl Target {
     /// The file, unless it is a device.
     pub(super) fn file_place(&self) -> Option<&Place> {
         match &self.body {
-            Body::File(place) => Some(place),
+            Body::File(place, _) => Some(place),
             Body::Device(_) => None,
         }
     }
@@ -131,10 +142,35 @@ impl Target {
     /// Opens the storage for writing, or `None` for a file that is not there.
     pub(super) fn open_if_there(&self) -> Result<Option<Arc<dyn Storage>>> {
         match &self.body {
-            Body::File(place) => place.open_if_there(Access::Write),
+            Body::File(place, held) => match &*held.lock() {
+                Some(storage) => Ok(Some(storage.clone())),
+                None => place.open_if_there(Access::Write),
+            },
             Body::Device(storage) => Ok(Some(storage.clone())),
+        }
+    }
+
+    /// Opens what lies at the target's place now, for reading.
+    pub(super) fn open_to_read(&self) -> Result<Arc<dyn Storage>> {
+        match &self.body {
+            Body::File(place, _) => place.open(Access::Read),
+            Body::Device(storage) => Ok(storage.clone()),
+        }
+    }
+
+    /// Says that another file has taken the target's name.
+    pub(super) fn was_replaced(&self) {
+        if let Body::File(_, held) = &self.body {
+            held.lock().take();
         }
     }
 }
 
-const STAGE_SUFFIX: &str = "diskdelta-stage";
+impl Held {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<dyn Storage>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is added to a name to make its stage's.
+pub(super) const STAGE_SUFFIX: &str = "diskdelta-stage";

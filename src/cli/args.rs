@@ -1,0 +1,182 @@
+//! Options that several verbs share, and how their values are read.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use diskdelta::image::{CreateFormat, FileGate, Format, ImageOptions};
+use diskdelta::storage::{Allocation, SourceOptions, TargetOptions};
+use diskdelta::sync::{HostTargetOptions, Mode, Safety, Verify};
+use diskdelta::units::parse_size;
+use diskdelta::{BlockSize, Error};
+
+/// Options of every verb.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Common options")]
+pub struct Common {
+    /// Prints one JSON object on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Prints errors only
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Works on so many threads; 0 means one for each core
+    #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+    /// Reads at most so many bytes a second
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
+    pub limit_rate: Option<u64>,
+    /// Reads past the page cache
+    #[arg(long, global = true)]
+    pub direct: bool,
+}
+
+impl Common {
+    pub fn source_options(&self) -> SourceOptions {
+        SourceOptions::default().with_direct(self.direct)
+    }
+}
+
+/// The parents of differencing images.
+#[derive(Args)]
+pub struct Parents {
+    /// Offers FILE as parent of a differencing image; may be repeated
+    #[arg(long = "parent", value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+impl Parents {
+    /// How an image of `format` is opened.
+    pub fn options(&self, format: Option<Format>) -> ImageOptions {
+        let gate = self
+            .files
+            .iter()
+            .fold(FileGate::new(), |gate, file| gate.with_parent(file.clone()));
+        let options = ImageOptions::default().with_gate(Arc::new(gate));
+        match format {
+            Some(format) => options.with_format(format),
+            None => options,
+        }
+    }
+}
+
+/// The one image of a verb.
+#[derive(Args)]
+pub struct OneImage {
+    /// Reads the image as this format, whatever its name says
+    #[arg(long, value_name = "FORMAT", value_parser = format())]
+    format: Option<Format>,
+    #[command(flatten)]
+    parents: Parents,
+}
+
+impl OneImage {
+    pub fn options(&self) -> ImageOptions {
+        self.parents.options(self.format)
+    }
+}
+
+/// How a target is opened, for verbs that change one without a source.
+#[derive(Args)]
+pub struct TargetArgs {
+    /// Writes the target as this format, whatever its name says
+    #[arg(long, alias = "format", value_name = "FORMAT", value_parser = format())]
+    target_format: Option<Format>,
+    /// Where the stage lies: beside a file target by default, for a device in /var/lib/diskdelta
+    #[arg(long, value_name = "DIR")]
+    pub stage_dir: Option<PathBuf>,
+    /// What becomes of the space of zeros
+    #[arg(long, default_value = "keep", value_parser = allocation())]
+    allocation: Allocation,
+}
+
+impl TargetArgs {
+    pub fn options(&self, common: &Common) -> HostTargetOptions {
+        let open = TargetOptions::default()
+            .with_direct(common.direct)
+            .with_allocation(self.allocation);
+        let image = ImageOptions::default();
+        HostTargetOptions::default()
+            .with_image(match self.target_format {
+                Some(format) => image.with_format(format),
+                None => image,
+            })
+            .with_stage_dir(self.stage_dir.clone())
+            .with_open(open)
+    }
+}
+
+/// What a side of a comparison is read as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SideFormat {
+    Manifest,
+    Image(Format),
+}
+
+pub fn side_format() -> impl TypedValueParser<Value = SideFormat> {
+    names(["raw", "vhd", "vhdx", "manifest"]).try_map(|name| match name.as_str() {
+        "manifest" => Ok(SideFormat::Manifest),
+        name => Format::parse(name).map(SideFormat::Image),
+    })
+}
+
+/// Reads a block size.
+///
+/// # Errors
+/// `InvalidInput`.
+pub fn block_size(text: &str) -> Result<BlockSize, Error> {
+    BlockSize::new(parse_size(text)?)
+}
+
+pub fn format() -> impl TypedValueParser<Value = Format> {
+    names(["raw", "vhd", "vhdx"]).try_map(|name| Format::parse(&name))
+}
+
+pub fn create_format() -> impl TypedValueParser<Value = CreateFormat> {
+    let all = [
+        "raw",
+        "vhd",
+        "vhd-fixed",
+        "vhd-dynamic",
+        "vhdx",
+        "vhdx-fixed",
+        "vhdx-dynamic",
+    ];
+    names(all).try_map(|name| CreateFormat::parse(&name))
+}
+
+pub fn allocation() -> impl TypedValueParser<Value = Allocation> {
+    names(["keep", "sparse", "full"]).map(|name| match name.as_str() {
+        "sparse" => Allocation::Sparse,
+        "full" => Allocation::Full,
+        _ => Allocation::Keep,
+    })
+}
+
+pub fn mode() -> impl TypedValueParser<Value = Mode> {
+    names(["auto", "delta", "full"]).map(|name| match name.as_str() {
+        "delta" => Mode::Delta,
+        "full" => Mode::Full,
+        _ => Mode::Auto,
+    })
+}
+
+pub fn safety() -> impl TypedValueParser<Value = Safety> {
+    names(["atomic", "in-place"]).map(|name| match name.as_str() {
+        "in-place" => Safety::InPlace,
+        _ => Safety::Atomic,
+    })
+}
+
+pub fn verify() -> impl TypedValueParser<Value = Verify> {
+    names(["written", "all", "none"]).map(|name| match name.as_str() {
+        "all" => Verify::All,
+        "none" => Verify::None,
+        _ => Verify::Written,
+    })
+}
+
+fn names<const N: usize>(names: [&'static str; N]) -> PossibleValuesParser {
+    PossibleValuesParser::new(names)
+}

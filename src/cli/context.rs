@@ -1,0 +1,83 @@
+//! What every verb is given, and how it prints.
+
+use std::io::{ErrorKind, Write};
+use std::sync::Arc;
+
+use diskdelta::{CancelToken, Error, Result, Work};
+use serde::Serialize;
+
+use super::args::Common;
+use super::progress::Bars;
+use super::signals;
+
+/// Threads, progress and output of one run.
+pub struct Context {
+    pub common: Common,
+    pub work: Work,
+    pub progress: Arc<Bars>,
+}
+
+impl Context {
+    /// Begins to listen for signals.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn new(common: &Common) -> Result<Self> {
+        let cancel = CancelToken::new();
+        let progress = Arc::new(Bars::new(common.quiet));
+        signals::watch(cancel.clone(), progress.clone())?;
+        let work = Work::new(common.threads)?
+            .with_progress(progress.clone())
+            .with_cancel(cancel)
+            .with_limit_rate(common.limit_rate.unwrap_or(0));
+        Ok(Context {
+            common: common.clone(),
+            work,
+            progress,
+        })
+    }
+
+    /// Prints a result: the object, or else the text.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub fn print(&self, object: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+        self.progress.clear();
+        if self.common.json {
+            return print_line(&to_json(object)?);
+        }
+        if self.common.quiet {
+            return Ok(());
+        }
+        print_line(&text())
+    }
+
+    /// Tells of dangers that are no errors.
+    pub fn warn(&self, warnings: &[String]) {
+        if !self.common.quiet {
+            for warning in warnings {
+                self.progress.say(&format!("warning: {warning}"));
+            }
+        }
+    }
+}
+
+/// # Errors
+/// `Io`: what cannot be said as JSON.
+pub fn to_json(object: &impl Serialize) -> Result<String> {
+    serde_json::to_string(object).map_err(|e| Error::io("make JSON", std::io::Error::other(e)))
+}
+
+/// Prints on standard output; a reader who has gone away is no error.
+///
+/// # Errors
+/// `Io`, `NoSpace`.
+pub fn print_line(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(cause) if cause.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::io("write to standard output", cause))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,149 @@
+//! `diskdelta delta`
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use diskdelta::delta::{Delta, Hash, Purpose};
+use diskdelta::storage::{Access, Place, resolve};
+use diskdelta::sync::{self, BaseCheck, HostTarget, Verify};
+use diskdelta::units::format_size;
+use diskdelta::{Limits, Result, manifest};
+use serde::Serialize;
+
+use super::Ended;
+use super::args::{self, TargetArgs};
+use super::context::Context;
+use super::outcome::{Exit, Failure};
+use super::sync::print_report;
+
+/// Makes, applies, shows and merges delta files
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Apply(ApplyArgs),
+    Show(ShowArgs),
+}
+
+/// Makes a target that holds a delta's base hold its result
+///
+/// A target that holds the result already is left alone; anything else is refused, unchanged.
+#[derive(clap::Args)]
+struct ApplyArgs {
+    /// The delta
+    file: PathBuf,
+    /// The image or block device to change
+    target: PathBuf,
+    /// How the base is recognised: by the root of the whole target, or by what the delta replaces
+    #[arg(long, default_value = "whole", value_parser = base_check())]
+    base: BaseCheck,
+    /// What is read back from the medium afterwards
+    #[arg(long, default_value = "written", value_parser = args::verify())]
+    verify: Verify,
+    #[command(flatten)]
+    open: TargetArgs,
+}
+
+/// Checks a delta file to its last byte and says what it holds
+#[derive(clap::Args)]
+struct ShowArgs {
+    /// The delta
+    file: PathBuf,
+}
+
+pub fn run(args: &Args, context: &Context) -> Ended {
+    match &args.verb {
+        Verb::Apply(args) => apply(args, context),
+        Verb::Show(args) => show(args, context),
+    }
+}
+
+fn apply(args: &ApplyArgs, context: &Context) -> Ended {
+    let delta = open(&args.file)?;
+    let target = HostTarget::open(&args.target, &args.open.options(&context.common))?;
+    context.warn(target.warnings());
+    let (base, verify) = (args.base, args.verify);
+    let report = sync::apply_delta(&delta, target.target(), base, verify, &context.work)
+        .map_err(Failure::onto(&target))?;
+    print_report(context, &report, target.warnings())
+}
+
+#[derive(Serialize)]
+struct Object {
+    purpose: &'static str,
+    base_disk_bytes: u64,
+    disk_bytes: u64,
+    block_bytes: u64,
+    frames: u64,
+    data_bytes: u64,
+    zeroed_bytes: u64,
+    file_bytes: u64,
+    base_root: Option<String>,
+    root: Option<String>,
+}
+
+fn show(args: &ShowArgs, context: &Context) -> Ended {
+    let delta = open(&args.file)?;
+    delta.verify(&context.work, &|_| Ok(()))?;
+    let (header, trailer) = (delta.header(), delta.trailer());
+    let hex = |root: Hash| manifest::Hash::from_bytes(root).to_string();
+    let object = Object {
+        purpose: match header.purpose {
+            Purpose::Portable => "delta",
+            Purpose::Stage => "stage",
+            Purpose::Undo => "undo",
+            Purpose::Sidecar => "sidecar",
+            _ => "unknown",
+        },
+        base_disk_bytes: header.base_len,
+        disk_bytes: header.result_len,
+        block_bytes: header.block_size.bytes(),
+        frames: trailer.frame_count,
+        data_bytes: trailer.data_bytes,
+        zeroed_bytes: trailer.zero_bytes,
+        file_bytes: delta.storage().len()?,
+        base_root: trailer.base_root.map(hex),
+        root: trailer.result_root.map(hex),
+    };
+    context.print(&object, || text(&object))?;
+    Ok(Exit::Done)
+}
+
+fn text(object: &Object) -> String {
+    let none = || "not stated".to_owned();
+    [
+        format!("{}, complete and intact", object.purpose),
+        format!(
+            "disk: {} before, {} after; {} data and {} zeros in {} frames; file {}",
+            format_size(object.base_disk_bytes),
+            format_size(object.disk_bytes),
+            format_size(object.data_bytes),
+            format_size(object.zeroed_bytes),
+            object.frames,
+            format_size(object.file_bytes)
+        ),
+        format!(
+            "base root: {}",
+            object.base_root.clone().unwrap_or_else(none)
+        ),
+        format!("root:      {}", object.root.clone().unwrap_or_else(none)),
+    ]
+    .join("\n")
+}
+
+fn open(path: &PathBuf) -> Result<Delta> {
+    let file = Place::host(resolve(path)?)?.open(Access::Read)?;
+    Delta::open(file, &Limits::default())
+}
+
+fn base_check() -> impl TypedValueParser<Value = BaseCheck> {
+    PossibleValuesParser::new(["whole", "touched"]).map(|name| match name.as_str() {
+        "touched" => BaseCheck::Touched,
+        _ => BaseCheck::Whole,
+    })
+}

@@ -1,0 +1,130 @@
+//! `diskdelta diff`
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use diskdelta::sync::HostSide;
+use diskdelta::units::format_size;
+use diskdelta::{Extent, ExtentKind, Limits, Result};
+use serde::Serialize;
+
+use super::Ended;
+use super::args::{Parents, SideFormat, side_format};
+use super::context::Context;
+use super::outcome::Exit;
+
+/// Says where two disks differ: status 0 if nowhere, else 1
+///
+/// A and B are images or manifests (`.manifest`, or `--source-format manifest`). The extents are
+/// what a sync from A to B would change; `zero` where A holds zeros.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Image or manifest, the source
+    a: PathBuf,
+    /// Image or manifest, the target
+    b: PathBuf,
+    /// Reads A as this format, whatever its name says
+    #[arg(long, value_name = "FORMAT", value_parser = side_format())]
+    source_format: Option<SideFormat>,
+    /// Reads B as this format, whatever its name says
+    #[arg(long, value_name = "FORMAT", value_parser = side_format())]
+    target_format: Option<SideFormat>,
+    #[command(flatten)]
+    parents: Parents,
+}
+
+#[derive(Serialize)]
+struct Object {
+    identical: bool,
+    disk_bytes: u64,
+    target_disk_bytes: u64,
+    changed_bytes: u64,
+    zeroed_bytes: u64,
+    granularity_bytes: u64,
+    extents: Vec<Range>,
+    elapsed_seconds: f64,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub struct Range {
+    pub offset: u64,
+    length: u64,
+    kind: &'static str,
+}
+
+pub fn run(args: &Args, context: &Context) -> Ended {
+    let started = Instant::now();
+    let a = args.open(&args.a, args.source_format, context)?;
+    let b = args.open(&args.b, args.target_format, context)?;
+    let warnings = [a.warnings(), b.warnings()].concat();
+    context.warn(&warnings);
+    let found = a.diff(&b, &context.work)?;
+    let object = Object {
+        identical: found.is_identical(),
+        disk_bytes: a.disk_len(),
+        target_disk_bytes: b.disk_len(),
+        changed_bytes: found.changed_bytes(),
+        zeroed_bytes: found.zeroed_bytes(),
+        granularity_bytes: found.granularity_bytes,
+        extents: found.extents.iter().map(Range::of).collect(),
+        elapsed_seconds: started.elapsed().as_secs_f64(),
+        warnings,
+    };
+    context.print(&object, || text(&object))?;
+    Ok(match object.identical {
+        true => Exit::Done,
+        false => Exit::Differs,
+    })
+}
+
+impl Args {
+    fn open(&self, path: &Path, format: Option<SideFormat>, context: &Context) -> Result<HostSide> {
+        let image = match format {
+            Some(SideFormat::Manifest) => {
+                return HostSide::open_manifest(path, &Limits::default());
+            }
+            Some(SideFormat::Image(format)) => self.parents.options(Some(format)),
+            None => self.parents.options(None),
+        };
+        HostSide::open(path, &image, &context.common.source_options())
+    }
+}
+
+impl Range {
+    pub fn of(extent: &Extent) -> Self {
+        Range {
+            offset: extent.offset,
+            length: extent.len,
+            kind: match extent.kind {
+                ExtentKind::Zero => "zero",
+                _ => "data",
+            },
+        }
+    }
+}
+
+fn text(object: &Object) -> String {
+    if object.identical {
+        return "identical".to_owned();
+    }
+    let mut lines: Vec<String> = object
+        .extents
+        .iter()
+        .map(|it| format!("{} {:#x} {}", it.kind, it.offset, it.length))
+        .collect();
+    if object.disk_bytes != object.target_disk_bytes {
+        lines.push(format!(
+            "lengths differ: {} and {} bytes",
+            object.disk_bytes, object.target_disk_bytes
+        ));
+    }
+    let extents = object.extents.len();
+    lines.push(format!(
+        "{} in {extents} extents differ, {} of it zeros now; told to {}",
+        format_size(object.changed_bytes),
+        format_size(object.zeroed_bytes),
+        format_size(object.granularity_bytes)
+    ));
+    lines.join("\n")
+}

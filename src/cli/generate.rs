@@ -1,0 +1,49 @@
+//! `diskdelta completions` and `diskdelta man`: made from the definitions of the command line.
+
+use std::path::PathBuf;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use diskdelta::Error;
+
+use super::outcome::Exit;
+use super::{Cli, Ended};
+
+/// Prints a shell's completions
+#[derive(clap::Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// Prints the man page
+#[derive(clap::Args)]
+pub struct ManArgs {
+    /// Writes a page for every verb into DIR instead
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+pub fn completions(args: &CompletionsArgs) -> Ended {
+    let mut bytes = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "diskdelta", &mut bytes);
+    print(&bytes)
+}
+
+pub fn man(args: &ManArgs) -> Ended {
+    if let Some(dir) = &args.dir {
+        clap_mangen::generate_to(Cli::command(), dir)
+            .map_err(|cause| Error::io("write man pages", cause).at_path(dir))?;
+        return Ok(Exit::Done);
+    }
+    let mut bytes = Vec::new();
+    clap_mangen::Man::new(Cli::command())
+        .render(&mut bytes)
+        .map_err(|cause| Error::io("make the man page", cause))?;
+    print(&bytes)
+}
+
+fn print(bytes: &[u8]) -> Ended {
+    super::context::print_line(&String::from_utf8_lossy(bytes))?;
+    Ok(Exit::Done)
+}

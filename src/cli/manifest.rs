@@ -1,0 +1,64 @@
+//! `diskdelta manifest`
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use diskdelta::storage::{Place, resolve};
+use diskdelta::sync::HostSource;
+use diskdelta::{BlockSize, manifest};
+use serde::Serialize;
+
+use super::Ended;
+use super::args::{OneImage, block_size};
+use super::context::Context;
+use super::outcome::Exit;
+
+/// Writes an image's manifest, the checksums of all its blocks, and prints its root
+///
+/// The file takes the place of an older manifest once it is complete; any other file is refused.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The image
+    image: PathBuf,
+    /// The manifest
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// Bytes a block, a power of two from 4K to 16M
+    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = block_size)]
+    block_size: BlockSize,
+    #[command(flatten)]
+    open: OneImage,
+}
+
+#[derive(Serialize)]
+struct Object {
+    root: String,
+    disk_bytes: u64,
+    block_bytes: u64,
+    data_bytes: u64,
+    elapsed_seconds: f64,
+    warnings: Vec<String>,
+}
+
+pub fn run(args: &Args, context: &Context) -> Ended {
+    let started = Instant::now();
+    let options = context.common.source_options();
+    let source = HostSource::open(&args.image, &args.open.options(), &options)?;
+    let warnings = source.warnings();
+    context.warn(&warnings);
+    let place = Place::host(resolve(&args.output)?)?;
+    let image = &**source.image();
+    let built = manifest::build_at(image, args.block_size, &context.work, &place, &|| {
+        source.check()
+    })?;
+    let object = Object {
+        root: built.root().to_string(),
+        disk_bytes: built.disk_len(),
+        block_bytes: args.block_size.bytes(),
+        data_bytes: built.data_blocks().saturating_mul(args.block_size.bytes()),
+        elapsed_seconds: started.elapsed().as_secs_f64(),
+        warnings,
+    };
+    context.print(&object, || object.root.clone())?;
+    Ok(Exit::Done)
+}

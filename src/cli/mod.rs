@@ -1,0 +1,86 @@
+//! Parse, call, print: everything else is in the library.
+
+mod args;
+mod context;
+mod delta;
+mod diff;
+mod generate;
+mod info;
+mod manifest;
+mod outcome;
+mod progress;
+mod recover;
+mod signals;
+mod sync;
+mod undo;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use context::Context;
+use outcome::{Exit, Failure};
+
+/// Parses the command line and runs it.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let context = match Context::new(&cli.common) {
+        Ok(context) => context,
+        Err(error) => return outcome::fail(&cli.common, &error.into()),
+    };
+    let ended = match &cli.verb {
+        Verb::Info(args) => info::run(args, &context),
+        Verb::Manifest(args) => manifest::run(args, &context),
+        Verb::Diff(args) => diff::run(args, &context),
+        Verb::Sync(args) => sync::run(args, &context),
+        Verb::Verify(args) => verify::run(args, &context),
+        Verb::Delta(args) => delta::run(args, &context),
+        Verb::Undo(args) => undo::run(args, &context),
+        Verb::Recover(args) => recover::run(args, &context),
+        Verb::Completions(args) => generate::completions(args),
+        Verb::Man(args) => generate::man(args),
+    };
+    context.progress.clear();
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(failure) => outcome::fail(&cli.common, &failure),
+    }
+}
+
+/// Makes one disk image hold what another holds
+///
+/// Only what differs moves, and the target is never half done: after a crash or an error at any
+/// moment it is, or `diskdelta recover` makes it, entirely old or entirely new.
+#[derive(Parser)]
+#[command(name = "diskdelta", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    common: args::Common,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Info(info::Args),
+    Manifest(manifest::Args),
+    Diff(diff::Args),
+    Sync(Box<sync::Args>),
+    Verify(verify::Args),
+    Delta(delta::Args),
+    Undo(undo::Args),
+    Recover(recover::Args),
+    Completions(generate::CompletionsArgs),
+    Man(generate::ManArgs),
+}
+
+type Ended = Result<Exit, Failure>;
+
+const AFTER_HELP: &str = "\
+Sizes are bytes, or 64K, 4M, 1G, 2T (powers of 1024). An image's format is chosen by its extension
+(.vhd, .avhd, .vhdx, .avhdx; all else, and every block device, is raw) or by an option.
+
+Exit status: 0 done or identical; 1 differs; 2 an error; 3 interrupted, `recover` needed; 4 done,
+but unreadable ranges were skipped.";

@@ -1,0 +1,227 @@
+//! `diskdelta recover`
+
+use std::path::PathBuf;
+
+use diskdelta::sync::{
+    HostTarget, HostTargetOptions, Pending, PendingKind, Recovered, STAGE_DIR, Standstill, pending,
+    recover_all,
+};
+use diskdelta::units::format_size;
+use diskdelta::{ErrorKind, Limits};
+use serde::Serialize;
+
+use super::Ended;
+use super::args::TargetArgs;
+use super::context::Context;
+use super::outcome::{Exit, Failure};
+
+/// Finishes, or gives up, an interrupted sync
+///
+/// A marked target is finished from its stage. --discard drops what was staged, which is possible
+/// only while the target is unmarked. --list shows what is pending, --all finishes all of it: in
+/// the folders that are named, or else in the stage folder and the current one.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The target; with --list and --all, folders to look in
+    #[arg(required_unless_present_any = ["list", "all"], value_name = "TARGET")]
+    paths: Vec<PathBuf>,
+    /// Gives the sync up: the target stays as it was
+    #[arg(long, conflicts_with_all = ["list", "all"])]
+    discard: bool,
+    /// Shows what is pending
+    #[arg(long, conflicts_with = "all")]
+    list: bool,
+    /// Finishes every marked target that is found
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    open: TargetArgs,
+}
+
+pub fn run(args: &Args, context: &Context) -> Ended {
+    if args.list {
+        return list(args, context);
+    }
+    let options = args.open.options(&context.common);
+    if args.all {
+        return all(args, &options, context);
+    }
+    let mut worst = Exit::Done;
+    for path in &args.paths {
+        let target = HostTarget::open(path, &options)?;
+        context.warn(target.warnings());
+        let done = match args.discard {
+            true => target.discard(&context.work),
+            false => target.recover(&context.work),
+        };
+        let recovered = done.map_err(Failure::onto(&target))?;
+        let object = Object::new(path.display().to_string(), recovered);
+        context.print(&object, || object.text(args.discard))?;
+        if recovered == Recovered::Rerun {
+            worst = Exit::Recover;
+        }
+    }
+    Ok(worst)
+}
+
+fn list(args: &Args, context: &Context) -> Ended {
+    let mut all = Vec::new();
+    for folder in args.folders() {
+        match pending(&folder, &Limits::default()) {
+            Ok(found) => all.extend(found),
+            Err(error) if error.kind() == ErrorKind::NotFound && args.paths.is_empty() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let pending: Vec<Item> = all.iter().map(Item::of).collect();
+    context.print(&List { pending }, || match all.is_empty() {
+        true => "nothing is pending".to_owned(),
+        false => all.iter().map(text_of).collect::<Vec<_>>().join("\n"),
+    })?;
+    Ok(Exit::Done)
+}
+
+fn all(args: &Args, options: &HostTargetOptions, context: &Context) -> Ended {
+    let (mut recovered, mut exit) = (Vec::new(), Exit::Done);
+    for folder in args.folders() {
+        let outcomes = match recover_all(&folder, options, &context.work) {
+            Ok(outcomes) => outcomes,
+            Err(error) if error.kind() == ErrorKind::NotFound && args.paths.is_empty() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        for (item, outcome) in outcomes {
+            let target = item.target.unwrap_or(item.file).display().to_string();
+            let object = match outcome {
+                Ok(outcome) => Object::new(target, outcome),
+                Err(error) => Object {
+                    target,
+                    outcome: "failed",
+                    error: Some(error.to_string()),
+                },
+            };
+            if matches!(object.outcome, "failed" | "rerun") {
+                exit = Exit::Recover;
+            }
+            recovered.push(object);
+        }
+    }
+    let list = All { recovered };
+    context.print(&list, || match list.recovered.is_empty() {
+        true => "nothing to recover".to_owned(),
+        false => {
+            let lines = list.recovered.iter().map(|object| object.text(false));
+            lines.collect::<Vec<_>>().join("\n")
+        }
+    })?;
+    Ok(exit)
+}
+
+impl Args {
+    fn folders(&self) -> Vec<PathBuf> {
+        match (self.paths.is_empty(), &self.open.stage_dir) {
+            (false, _) => self.paths.clone(),
+            (true, Some(stage_dir)) => vec![stage_dir.clone()],
+            (true, None) => vec![PathBuf::from(STAGE_DIR), PathBuf::from(".")],
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Object {
+    target: String,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Object {
+    fn new(target: String, recovered: Recovered) -> Self {
+        let outcome = match recovered {
+            Recovered::Nothing => "nothing",
+            Recovered::Old => "old",
+            Recovered::New => "new",
+            Recovered::Rerun => "rerun",
+            _ => "unknown",
+        };
+        Object {
+            target,
+            outcome,
+            error: None,
+        }
+    }
+
+    fn text(&self, discarded: bool) -> String {
+        let what = match self.outcome {
+            "nothing" => "nothing to recover",
+            "old" if discarded => "given up; the target is as it was",
+            "old" => {
+                "the target is as it was; the same sync, run again, goes on with what was \
+                 staged (recover --discard drops it)"
+            }
+            "new" => "finished; the target is as it should become",
+            "rerun" => "incomplete; run the same in-place sync again to finish it",
+            _ => self.error.as_deref().unwrap_or("in doubt"),
+        };
+        format!("{}: {what}", self.target)
+    }
+}
+
+#[derive(Serialize)]
+struct All {
+    recovered: Vec<Object>,
+}
+
+#[derive(Serialize)]
+struct List {
+    pending: Vec<Item>,
+}
+
+#[derive(Serialize)]
+struct Item {
+    file: String,
+    file_bytes: u64,
+    kind: &'static str,
+    target: Option<String>,
+    state: &'static str,
+}
+
+impl Item {
+    fn of(pending: &Pending) -> Self {
+        Item {
+            file: pending.file.display().to_string(),
+            file_bytes: pending.file_bytes,
+            kind: match pending.kind {
+                PendingKind::Stage => "stage",
+                PendingKind::PartOfStage => "part_of_stage",
+                PendingKind::Sidecar => "sidecar",
+                PendingKind::Copy => "copy",
+                _ => "unknown",
+            },
+            target: pending.target.as_ref().map(|it| it.display().to_string()),
+            state: match pending.standstill {
+                Standstill::Unmarked => "unmarked",
+                Standstill::Marked => "marked",
+                Standstill::Rerun => "rerun",
+                Standstill::InUse => "in_use",
+                Standstill::Missing => "missing",
+                _ => "unknown",
+            },
+        }
+    }
+}
+
+fn text_of(pending: &Pending) -> String {
+    let target = match &pending.target {
+        Some(target) => target.display().to_string(),
+        None => "a target that it does not name".to_owned(),
+    };
+    let state = match pending.standstill {
+        Standstill::Marked => "incomplete; `recover` finishes it",
+        Standstill::Rerun => "incomplete; the same sync must run again",
+        Standstill::InUse => "in use; perhaps its sync is under way",
+        Standstill::Missing => "not there any more",
+        _ => "as it was; the same sync goes on, `recover --discard` gives up",
+    };
+    let size = format_size(pending.file_bytes);
+    format!("{target}: {state} ({}, {size})", pending.file.display())
+}

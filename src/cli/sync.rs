@@ -1,0 +1,255 @@
+//! `diskdelta sync`
+
+use std::path::PathBuf;
+
+use diskdelta::image::{CreateFormat, Format};
+use diskdelta::storage::{Allocation, Place, TargetOptions, resolve};
+use diskdelta::sync::{
+    self, HostSource, HostTarget, HostTargetOptions, Mode, Outcome, Safety, SyncOptions,
+    SyncReport, Verified, Verify,
+};
+use diskdelta::units::{format_size, parse_size};
+use serde::Serialize;
+
+use super::Ended;
+use super::args::{self, Common, Parents};
+use super::context::Context;
+use super::outcome::{Exit, Failure};
+
+/// Makes TARGET hold what SOURCE holds, moving only what differs
+///
+/// A missing target is created, its format chosen by its extension (sparse raw, dynamic VHD or
+/// VHDX) or by --create. TARGET may be a block device.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The image to read
+    source: PathBuf,
+    /// The image or block device to write
+    target: PathBuf,
+    /// How what moves is found: by comparing (delta), or not at all (full)
+    #[arg(long, default_value = "auto", value_parser = args::mode())]
+    mode: Mode,
+    /// atomic: staged first, so the target is old or new at any moment. in-place: written at
+    /// once; the target is marked as incomplete until the sync, run again if need be, is done
+    #[arg(long, default_value = "atomic", value_parser = args::safety())]
+    safety: Safety,
+    /// Creates the target in this format
+    #[arg(long, value_name = "FORMAT", value_parser = args::create_format())]
+    create: Option<CreateFormat>,
+    /// Rounds the length of the target up to a multiple of SIZE (Azure wants 1M)
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    align: Option<u64>,
+    /// Writes the way back there before the target changes; `undo` takes it
+    #[arg(long, value_name = "FILE")]
+    undo: Option<PathBuf>,
+    /// Where the stage lies: beside a file target by default, for a device in /var/lib/diskdelta
+    #[arg(long, value_name = "DIR")]
+    stage_dir: Option<PathBuf>,
+    /// What is read back from the medium afterwards
+    #[arg(long, default_value = "written", value_parser = args::verify())]
+    verify: Verify,
+    /// What becomes of the space of zeros: as the target has it, holes, or taken
+    #[arg(long, default_value = "keep", value_parser = args::allocation())]
+    allocation: Allocation,
+    /// Says what a sync would do, and writes nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Goes on where the source cannot be read, leaves the target's bytes there (status 4)
+    #[arg(long)]
+    skip_unreadable: bool,
+    /// Lets a file target become shorter
+    #[arg(long)]
+    allow_shrink: bool,
+    /// Takes a device that is larger than the source; what lies beyond stays as it is
+    #[arg(long)]
+    allow_larger: bool,
+    /// Reads the source as this format, whatever its name says
+    #[arg(long, value_name = "FORMAT", value_parser = args::format())]
+    source_format: Option<Format>,
+    /// Writes the target as this format, whatever its name says
+    #[arg(long, value_name = "FORMAT", value_parser = args::format())]
+    target_format: Option<Format>,
+    #[command(flatten)]
+    parents: Parents,
+}
+
+pub fn run(args: &Args, context: &Context) -> Ended {
+    let options = context.common.source_options();
+    let image = args.parents.options(args.source_format);
+    let source = HostSource::open(&args.source, &image, &options)?;
+    let target = args.target_options(&source, &context.common);
+    let target = HostTarget::open(&args.target, &target)?;
+    let warnings = [source.warnings(), target.warnings().to_vec()].concat();
+    context.warn(&warnings);
+    let options = args.sync_options()?;
+    let report = sync::sync(&source.source(), target.target(), &options, &context.work)
+        .map_err(Failure::onto(&target))?;
+    print_report(context, &report, &warnings)
+}
+
+impl Args {
+    fn target_options(&self, source: &HostSource, common: &Common) -> HostTargetOptions {
+        let open = TargetOptions::default()
+            .with_direct(common.direct)
+            .with_allocation(self.allocation)
+            .with_single_link(self.safety == Safety::Atomic);
+        HostTargetOptions::default()
+            .with_image(self.parents.options(self.target_format))
+            .with_create(self.create)
+            .with_align_bytes(self.align.unwrap_or(1))
+            .with_stage_dir(self.stage_dir.clone())
+            .with_open(open)
+            .with_sources(source.files())
+    }
+
+    fn sync_options(&self) -> diskdelta::Result<SyncOptions> {
+        let place = |path: &PathBuf| Place::host(resolve(path)?);
+        Ok(SyncOptions::default()
+            .with_mode(self.mode)
+            .with_safety(self.safety)
+            .with_verify(self.verify)
+            .with_undo(self.undo.as_ref().map(place).transpose()?)
+            .with_allow_shrink(self.allow_shrink)
+            .with_allow_larger(self.allow_larger)
+            .with_skip_unreadable(self.skip_unreadable)
+            .with_dry_run(self.dry_run))
+    }
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    outcome: &'static str,
+    mode: &'static str,
+    reason: &'a str,
+    safety: &'static str,
+    disk_bytes: u64,
+    compared_bytes: u64,
+    changed_bytes: u64,
+    zeroed_bytes: u64,
+    written_bytes: u64,
+    staged_bytes: u64,
+    resumed_bytes: u64,
+    untouched_tail_bytes: u64,
+    granularity_bytes: u64,
+    verified: &'static str,
+    unreadable: Vec<Range>,
+    root: Option<String>,
+    elapsed_seconds: f64,
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Range {
+    offset: u64,
+    length: u64,
+}
+
+/// Prints what a sync, an applied delta or an undo did.
+pub fn print_report(context: &Context, report: &SyncReport, warnings: &[String]) -> Ended {
+    let unreadable = report.unreadable.iter().map(|range| Range {
+        offset: range.start,
+        length: range.end - range.start,
+    });
+    let object = Object {
+        outcome: outcome_name(report.outcome),
+        mode: mode_name(report.mode),
+        reason: &report.reason,
+        safety: safety_name(report.safety),
+        disk_bytes: report.disk_bytes,
+        compared_bytes: report.compared_bytes,
+        changed_bytes: report.changed_bytes,
+        zeroed_bytes: report.zeroed_bytes,
+        written_bytes: report.written_bytes,
+        staged_bytes: report.staged_bytes,
+        resumed_bytes: report.resumed_bytes,
+        untouched_tail_bytes: report.untouched_tail_bytes,
+        granularity_bytes: report.granularity_bytes,
+        verified: verified_name(report.verified),
+        unreadable: unreadable.collect(),
+        root: report
+            .root
+            .map(|root| diskdelta::manifest::Hash::from_bytes(root).to_string()),
+        elapsed_seconds: report.elapsed.as_secs_f64(),
+        warnings,
+    };
+    context.print(&object, || text(report))?;
+    Ok(match report.outcome {
+        Outcome::SyncedWithGaps => Exit::Gaps,
+        _ => Exit::Done,
+    })
+}
+
+fn text(report: &SyncReport) -> String {
+    let size = format_size;
+    let disk = size(report.disk_bytes);
+    let changed = size(report.changed_bytes);
+    let seconds = report.elapsed.as_secs_f64();
+    let mut lines = vec![match report.outcome {
+        Outcome::Identical => format!("identical: nothing written ({disk} disk, {seconds:.1} s)"),
+        Outcome::DryRun => format!("dry run: {changed} of {disk} would change"),
+        _ => format!(
+            "done: {changed} of {disk} changed, {} written, {} zeroed ({seconds:.1} s)",
+            size(report.written_bytes),
+            size(report.zeroed_bytes)
+        ),
+    }];
+    let mut how = format!("mode {}", mode_name(report.mode));
+    if !report.reason.is_empty() {
+        how += &format!(" ({})", report.reason);
+    }
+    how += &format!(
+        ", safety {}, verified {}",
+        safety_name(report.safety),
+        verified_name(report.verified)
+    );
+    lines.push(how);
+    if report.resumed_bytes > 0 {
+        let resumed = size(report.resumed_bytes);
+        lines.push(format!("{resumed} taken over from an earlier run"));
+    }
+    if report.untouched_tail_bytes > 0 {
+        let tail = size(report.untouched_tail_bytes);
+        lines.push(format!("{tail} beyond the source left as they were"));
+    }
+    lines.extend(report.unreadable.iter().map(|range| {
+        let len = range.end - range.start;
+        format!("unreadable: {len} bytes at {:#x}", range.start)
+    }));
+    lines.join("\n")
+}
+
+fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Identical => "identical",
+        Outcome::Synced => "synced",
+        Outcome::SyncedWithGaps => "synced_with_gaps",
+        Outcome::DryRun => "dry_run",
+        _ => "unknown",
+    }
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Delta => "delta",
+        Mode::Full => "full",
+        _ => "auto",
+    }
+}
+
+fn safety_name(safety: Safety) -> &'static str {
+    match safety {
+        Safety::Atomic => "atomic",
+        Safety::InPlace => "in-place",
+        _ => "unknown",
+    }
+}
+
+fn verified_name(verified: Verified) -> &'static str {
+    match verified {
+        Verified::No => "no",
+        Verified::Written => "written",
+        Verified::Cached => "cached",
+        Verified::All => "all",
+        _ => "unknown",
+    }
+}

@@ -1,0 +1,32 @@
+//! `diskdelta undo`
+
+use std::path::PathBuf;
+
+use diskdelta::storage::{Place, resolve};
+use diskdelta::sync::{self, HostTarget};
+
+use super::Ended;
+use super::args::TargetArgs;
+use super::context::Context;
+use super::outcome::Failure;
+use super::sync::print_report;
+
+/// Brings back what a target held before a sync that was run with --undo FILE
+#[derive(clap::Args)]
+pub struct Args {
+    /// What `sync --undo` wrote
+    file: PathBuf,
+    /// The target, as that sync left it
+    target: PathBuf,
+    #[command(flatten)]
+    open: TargetArgs,
+}
+
+pub fn run(args: &Args, context: &Context) -> Ended {
+    let target = HostTarget::open(&args.target, &args.open.options(&context.common))?;
+    context.warn(target.warnings());
+    let file = Place::host(resolve(&args.file)?)?;
+    let report =
+        sync::undo(&file, target.target(), &context.work).map_err(Failure::onto(&target))?;
+    print_report(context, &report, target.warnings())
+}

@@ -1,0 +1,96 @@
+//! `diskdelta verify`
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use diskdelta::Limits;
+use diskdelta::diff::{Newer, with_manifest};
+use diskdelta::manifest::Manifest;
+use diskdelta::sync::HostSource;
+use diskdelta::units::format_size;
+use serde::Serialize;
+
+use super::Ended;
+use super::args::OneImage;
+use super::context::Context;
+use super::diff::Range;
+use super::outcome::Exit;
+
+/// Reads an image and holds it against a manifest: status 0 if it fits, else 1
+#[derive(clap::Args)]
+pub struct Args {
+    /// The image
+    image: PathBuf,
+    /// The manifest
+    manifest: PathBuf,
+    #[command(flatten)]
+    open: OneImage,
+}
+
+#[derive(Serialize)]
+struct Object {
+    identical: bool,
+    root: String,
+    manifest_root: String,
+    disk_bytes: u64,
+    manifest_disk_bytes: u64,
+    changed_bytes: u64,
+    granularity_bytes: u64,
+    extents: Vec<Range>,
+    elapsed_seconds: f64,
+    warnings: Vec<String>,
+}
+
+pub fn run(args: &Args, context: &Context) -> Ended {
+    let started = Instant::now();
+    let options = context.common.source_options();
+    let source = HostSource::open(&args.image, &args.open.options(), &options)?;
+    let warnings = source.warnings();
+    context.warn(&warnings);
+    let manifest = Manifest::open_path(&args.manifest, &Limits::default())?;
+    let found = with_manifest(&**source.image(), &manifest, Newer::Image, &context.work)?;
+    source.check()?;
+    let object = Object {
+        identical: found.root == manifest.root(),
+        root: found.root.to_string(),
+        manifest_root: manifest.root().to_string(),
+        disk_bytes: source.image().disk_len(),
+        manifest_disk_bytes: manifest.disk_len(),
+        changed_bytes: found.extents.iter().map(|extent| extent.len).sum(),
+        granularity_bytes: manifest.block_size().bytes(),
+        extents: found.extents.iter().map(Range::of).collect(),
+        elapsed_seconds: started.elapsed().as_secs_f64(),
+        warnings,
+    };
+    context.print(&object, || text(&object))?;
+    Ok(match object.identical {
+        true => Exit::Done,
+        false => Exit::Differs,
+    })
+}
+
+fn text(object: &Object) -> String {
+    if object.identical {
+        return format!("verified: root {}", object.root);
+    }
+    let mut lines = vec![format!(
+        "differs: root {}, wanted {}",
+        object.root, object.manifest_root
+    )];
+    if object.disk_bytes != object.manifest_disk_bytes {
+        lines.push(format!(
+            "lengths differ: {} bytes, wanted {}",
+            object.disk_bytes, object.manifest_disk_bytes
+        ));
+    }
+    if let Some(first) = object.extents.first() {
+        lines.push(format!(
+            "{} in {} extents, the first at {:#x}; told to {}",
+            format_size(object.changed_bytes),
+            object.extents.len(),
+            first.offset,
+            format_size(object.granularity_bytes)
+        ));
+    }
+    lines.join("\n")
+}

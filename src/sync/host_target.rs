@@ -1,0 +1,360 @@
+//! A target named by a path of this host: how it is opened, and where its stage lies.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::host_source::format_of;
+use super::job::Job;
+use super::mark::Mark;
+use super::recover::{Recovered, discard, recover};
+use super::target::{STAGE_SUFFIX, Target};
+use crate::control::Work;
+use crate::delta::{FrameKind, JobId, Purpose, peek};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{CreateFormat, CreateOptions, Format, ImageOptions};
+use crate::limits::Limits;
+use crate::storage::{
+    Access, Allocation, Folder, HostFile, HostFolder, HostKind, Place, SourceOptions,
+    TargetOptions, identity, open_source, open_target, resolve,
+};
+
+/// Where the stages of block devices lie by default.
+pub const STAGE_DIR: &str = "/var/lib/diskdelta";
+
+/// A file or block device of this host, open and locked, or a file that is to be created.
+///
+/// The locks last as long as this or its [`Target`] does.
+#[derive(Clone)]
+pub struct HostTarget {
+    target: Target,
+    is_new: bool,
+    warnings: Vec<String>,
+}
+
+/// How a target is opened by its path.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct HostTargetOptions {
+    /// How the image is opened; its format, where none is chosen, follows the path's extension.
+    pub image: ImageOptions,
+    /// What a missing target is created as, instead of what its extension says.
+    pub create: Option<CreateFormat>,
+    /// A created target's length is rounded up to a multiple of this many bytes; 0 is 1.
+    pub align_bytes: u64,
+    /// Where the stage lies; by default beside a file, and in [`STAGE_DIR`] for a device.
+    pub stage_dir: Option<PathBuf>,
+    /// What becomes of the space of zeros, who must not be the target, and the like.
+    pub open: TargetOptions,
+}
+
+impl HostTarget {
+    /// Opens what is at `path`, with symbolic links followed, or prepares for creating it.
+    ///
+    /// The stage of an unfinished sync is looked for where the mark says. The folder of a device's
+    /// stage is created.
+    ///
+    /// # Errors
+    /// `InUse` for a target that somebody uses, that is one of the sources, or that is the copy of
+    /// a disk left incomplete; `AlreadyExists` for an existing target and [`create`]; `NotFound`
+    /// for a missing folder; `Unsupported` for what is neither file nor device, for a hard-linked
+    /// file where that matters, and for a stage in memory; `Io`.
+    ///
+    /// [`create`]: HostTargetOptions::create
+    pub fn open(path: impl AsRef<Path>, options: &HostTargetOptions) -> Result<Self> {
+        let given = path.as_ref();
+        let path = resolve(given)?;
+        match fs::symlink_metadata(&path) {
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+                Self::missing(given, path, options)
+            }
+            Err(cause) => Err(Error::io("look at", cause).at_path(path)),
+            Ok(_) if options.create.is_some() => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                "the target exists, so it cannot be created",
+            )
+            .at_path(given)
+            .advise("leave --create away to sync onto what is there, or remove it first")),
+            Ok(_) => Self::existing(given, path, options),
+        }
+    }
+
+    /// The target.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Whether the target was missing.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Dangers that are no errors.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The mark that the target carries now: what an error has left of it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn mark(&self) -> Result<Option<Mark>> {
+        match self.target.open_to_read() {
+            Ok(storage) => Mark::find(&*storage),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`recover`]; also `NotFound` where there is neither target nor anything left of a sync.
+    ///
+    /// # Errors
+    /// Those of [`recover`].
+    pub fn recover(&self, work: &Work) -> Result<Recovered> {
+        match recover(&self.target, work)? {
+            Recovered::Nothing if self.is_new => Err(self.not_found()),
+            recovered => Ok(recovered),
+        }
+    }
+
+    /// As [`discard`]; also `NotFound` where there is neither target nor anything left of a sync.
+    ///
+    /// # Errors
+    /// Those of [`discard`].
+    pub fn discard(&self, work: &Work) -> Result<Recovered> {
+        if self.is_new && recover(&self.target, work)? == Recovered::Nothing {
+            return Err(self.not_found());
+        }
+        discard(&self.target, work)
+    }
+
+    fn not_found(&self) -> Error {
+        Error::new(
+            ErrorKind::NotFound,
+            "no such target, and no sync onto it is pending",
+        )
+        .at_path(self.target.path())
+    }
+
+    fn missing(given: &Path, path: PathBuf, options: &HostTargetOptions) -> Result<Self> {
+        let by_name = match Format::from_path(given) {
+            Format::Raw => CreateFormat::from_path(&path),
+            _ => CreateFormat::from_path(given),
+        };
+        let format = match (options.create, options.image.format) {
+            (Some(create), _) => create,
+            (None, Some(format)) => CreateFormat::parse(format.name())?,
+            (None, None) => by_name,
+        };
+        let create = CreateOptions::new(format, 0).with_align(options.align_bytes.max(1));
+        let place = Place::new(
+            Arc::new(folder_of(&path)?.with_allocation(options.open.allocation)),
+            path.file_name().unwrap_or_default(),
+        );
+        let mut target = Target::file(place, format.format())
+            .with_image_options(options.image.clone())
+            .with_create(create);
+        if let Some(folder) = &options.stage_dir {
+            target = target.with_stage(elsewhere(folder, &path)?);
+        }
+        Ok(HostTarget {
+            target,
+            is_new: true,
+            warnings: Vec::new(),
+        })
+    }
+
+    fn existing(given: &Path, path: PathBuf, options: &HostTargetOptions) -> Result<Self> {
+        let opened = open_target(&path, &options.open)?;
+        let mut warnings = opened.warnings;
+        let format = format_of(given, &opened.host, options.image.format);
+        let mark = Mark::find(&*opened.storage)?;
+        let target = match opened.host.kind() {
+            HostKind::File => {
+                let folder = folder_of(&path)?.with_allocation(match options.open.allocation {
+                    // A file that takes the place of a thick one is thick.
+                    Allocation::Keep if opened.host.is_thick() => Allocation::Full,
+                    allocation => allocation,
+                });
+                let name = path.file_name().unwrap_or_default();
+                let place = Place::new(Arc::new(folder), name);
+                let target = Target::held_file(place, opened.storage, format);
+                match &options.stage_dir {
+                    Some(folder) => target.with_stage(elsewhere(folder, &path)?),
+                    None => target,
+                }
+            }
+            HostKind::Device => {
+                let stage_dir = options.stage_dir.as_deref();
+                let folder = stage_folder(stage_dir.unwrap_or(Path::new(STAGE_DIR)))?;
+                let identity = identity(&path)?;
+                if !identity.is_stable() {
+                    warnings.push(format!(
+                        "{}: the device has no lasting name; if it is renumbered before an \
+                         interrupted sync is finished, its stage is found through its mark only",
+                        path.display()
+                    ));
+                }
+                let stage = Place::new(Arc::new(folder), format!("{identity}.{STAGE_SUFFIX}"));
+                Target::device(opened.storage, format, stage)
+            }
+        };
+        let mut target = target.with_image_options(options.image.clone());
+        if let Some(mark) = mark {
+            let limits = &options.image.limits;
+            if let Some((stage, job)) = find_stage(&mark, target.stage(), limits)? {
+                refuse_copy(&mark, &job, &opened.host)?;
+                target = target.with_stage(stage);
+            }
+        }
+        Ok(HostTarget {
+            target,
+            is_new: false,
+            warnings,
+        })
+    }
+}
+
+macro_rules! with {
+    ($($(#[$doc:meta])* $name:ident, $field:ident: $type:ty;)*) => {
+        impl HostTargetOptions {
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(mut self, $field: $type) -> Self {
+                self.$field = $field;
+                self
+            })*
+        }
+    };
+}
+
+with! {
+    /// Replaces [`HostTargetOptions::image`].
+    with_image, image: ImageOptions;
+    /// Replaces [`HostTargetOptions::create`].
+    with_create, create: Option<CreateFormat>;
+    /// Replaces [`HostTargetOptions::align_bytes`].
+    with_align_bytes, align_bytes: u64;
+    /// Replaces [`HostTargetOptions::stage_dir`].
+    with_stage_dir, stage_dir: Option<PathBuf>;
+    /// Replaces [`HostTargetOptions::open`].
+    with_open, open: TargetOptions;
+}
+
+impl HostTargetOptions {
+    /// Names what will be read, to be refused as target.
+    #[must_use]
+    pub fn with_sources(mut self, sources: impl IntoIterator<Item = HostFile>) -> Self {
+        self.open.sources.extend(sources);
+        self
+    }
+}
+
+/// The job that the stage or sidecar at `place` is for; `None` where there is none, or another
+/// file.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn read_job(place: &Place, limits: &Limits) -> Result<Option<(JobId, Purpose, Job)>> {
+    let Some(storage) = place.open_if_there(Access::Read)? else {
+        return Ok(None);
+    };
+    let begins = match peek(&*storage, limits) {
+        Ok(begins) => begins,
+        Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+        Err(_) => return Ok(None),
+    };
+    let (id, purpose) = (begins.header.job, begins.header.purpose);
+    Ok(match begins.first {
+        Some((FrameKind::Job, bytes)) if matches!(purpose, Purpose::Stage | Purpose::Sidecar) => {
+            Job::decode(&bytes).ok().map(|job| (id, purpose, job))
+        }
+        _ => None,
+    })
+}
+
+/// The stage that a marked target needs: where the mark says, or where it lies by default.
+fn find_stage(mark: &Mark, by_default: &Place, limits: &Limits) -> Result<Option<(Place, Job)>> {
+    let marked = Place::host(&mark.stage).ok();
+    for place in [Some(by_default.clone()), marked].into_iter().flatten() {
+        if let Some((id, _, job)) = read_job(&place, limits)?
+            && id == mark.job
+        {
+            return Ok(Some((place, job)));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses a marked disk that is the copy of the one its job is for: finishing the copy would take
+/// the stage away that the other needs. One that was moved is not refused.
+fn refuse_copy(mark: &Mark, job: &Job, host: &HostFile) -> Result<()> {
+    let is_same = |other: &HostFile| other.is_same(host);
+    if HostFile::at(&job.target).as_ref().map_or(true, is_same) {
+        return Ok(());
+    }
+    let live = SourceOptions::default().with_allow_writers(true);
+    let other = open_source(&job.target, &live).and_then(|other| Mark::find(&*other.storage));
+    match other {
+        Ok(Some(found)) if found.job == mark.job => Err(Error::new(
+            ErrorKind::InUse,
+            format!(
+                "this is a copy of {}, which an unfinished sync left incomplete",
+                job.target.display()
+            ),
+        )
+        .at_path(host.path())
+        .advise("recover that one, then copy again")),
+        _ => Ok(()),
+    }
+}
+
+fn folder_of(path: &Path) -> Result<HostFolder> {
+    HostFolder::open(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// The stage of a file in a folder of the caller's choice: no two files share one.
+fn elsewhere(folder: &Path, target: &Path) -> Result<Place> {
+    let digest = blake3::hash(target.as_os_str().as_encoded_bytes()).to_hex();
+    let stem: String = target
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .chars()
+        .take(STEM_CHARS)
+        .collect();
+    let digest = digest.get(..DIGEST_CHARS).unwrap_or_default();
+    let name = format!("{stem}-{digest}.{STAGE_SUFFIX}");
+    Ok(Place::new(Arc::new(stage_folder(folder)?), name))
+}
+
+/// Opens the folder for stages, creating it if it is missing; what does not outlive a crash is
+/// refused.
+fn stage_folder(path: &Path) -> Result<HostFolder> {
+    let other = "name a folder on a disk with --stage-dir DIR";
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|cause| {
+            Error::io("create folder", cause)
+                .at_path(path)
+                .advise(other)
+        })?;
+    // Absolute, because the mark will name it.
+    let folder = HostFolder::open(resolve(path)?)?;
+    if folder.is_volatile()? {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "a stage here would not outlive a crash: the folder lies in memory",
+        )
+        .at_path(path)
+        .advise(other));
+    }
+    Ok(folder)
+}
+
+/// Names have at most 255 bytes, and a character takes at most 4.
+const STEM_CHARS: usize = 40;
+const DIGEST_CHARS: usize = 16;

@@ -1,0 +1,175 @@
+//! What unfinished syncs have left behind on this host.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::host_target::{HostTarget, HostTargetOptions, read_job};
+use super::mark::Mark;
+use super::options::Safety;
+use super::recover::{Recovered, recover};
+use super::replace::NEW_SUFFIX;
+use super::target::STAGE_SUFFIX;
+use crate::control::Work;
+use crate::delta::{Delta, JobId, Purpose};
+use crate::error::{ErrorKind, Result};
+use crate::limits::Limits;
+use crate::storage::{Access, Folder, HostFolder, Place, SourceOptions, open_source};
+
+/// The leavings of one sync that did not finish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pending {
+    /// The stage, sidecar or copy.
+    pub file: PathBuf,
+    /// Its length in bytes.
+    pub file_bytes: u64,
+    /// What it is.
+    pub kind: PendingKind,
+    /// What the sync was writing to, as far as the file says.
+    pub target: Option<PathBuf>,
+    /// Where that stands.
+    pub standstill: Standstill,
+}
+
+/// What an unfinished sync has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PendingKind {
+    /// The complete stage of an atomic sync.
+    Stage,
+    /// A stage that is not complete: the same sync, run again, takes it over.
+    PartOfStage,
+    /// The sidecar of an in-place sync.
+    Sidecar,
+    /// A part of a full copy: the same sync, run again, goes on with it.
+    Copy,
+}
+
+/// Where the target of an unfinished sync stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Standstill {
+    /// It carries no mark of that sync.
+    Unmarked,
+    /// It is marked, and [`recover`] finishes it.
+    Marked,
+    /// It is marked, and the same sync must run again.
+    Rerun,
+    /// Somebody uses it; perhaps the sync is under way.
+    InUse,
+    /// It is not where it was.
+    Missing,
+}
+
+/// Finds what unfinished syncs have left in `folder`, by names, in the order of the names.
+///
+/// # Errors
+/// `NotFound` for a missing folder, `Io`.
+pub fn pending(folder: impl AsRef<Path>, limits: &Limits) -> Result<Vec<Pending>> {
+    let folder: Arc<dyn Folder> = Arc::new(HostFolder::open(folder.as_ref())?);
+    let mut names = folder.names()?;
+    names.sort();
+    let mut found = Vec::new();
+    for name in names {
+        let bytes = name.as_bytes();
+        let place = Place::new(folder.clone(), &name);
+        if let Some(copied) = copied_name(bytes) {
+            found.extend(look_at_copy(&place, &folder.path().join(copied))?);
+        } else if is_stage_name(bytes) {
+            found.extend(look_at_stage(&place, limits)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Recovers every target that [`pending`] finds in `folder` and that is marked; says for each what
+/// came of it. One that fails does not keep the others from being recovered.
+///
+/// # Errors
+/// Those of [`pending`].
+pub fn recover_all(
+    folder: impl AsRef<Path>,
+    options: &HostTargetOptions,
+    work: &Work,
+) -> Result<Vec<(Pending, Result<Recovered>)>> {
+    let all = pending(folder, &options.image.limits)?;
+    let marked = all
+        .into_iter()
+        .filter(|it| matches!(it.standstill, Standstill::Marked | Standstill::Rerun));
+    Ok(marked
+        .filter_map(|it| {
+            let target = HostTarget::open(it.target.as_ref()?, options);
+            let outcome = target.and_then(|target| recover(target.target(), work));
+            Some((it, outcome))
+        })
+        .collect())
+}
+
+fn look_at_copy(place: &Place, target: &Path) -> Result<Option<Pending>> {
+    let Some(file) = place.open_if_there(Access::Read)? else {
+        return Ok(None);
+    };
+    Ok(Some(Pending {
+        file: place.path(),
+        file_bytes: file.len()?,
+        kind: PendingKind::Copy,
+        standstill: look_at_target(target, None),
+        target: Some(target.to_owned()),
+    }))
+}
+
+fn look_at_stage(place: &Place, limits: &Limits) -> Result<Option<Pending>> {
+    let Some(file) = place.open_if_there(Access::Read)? else {
+        return Ok(None);
+    };
+    let file_bytes = file.len()?;
+    let job = read_job(place, limits)?;
+    let kind = match &job {
+        Some((_, Purpose::Sidecar, _)) => PendingKind::Sidecar,
+        Some(_) if Delta::open(file, limits).is_ok() => PendingKind::Stage,
+        _ => PendingKind::PartOfStage,
+    };
+    let standstill = match &job {
+        Some((id, _, job)) => look_at_target(&job.target, Some(*id)),
+        None => Standstill::Unmarked,
+    };
+    Ok(Some(Pending {
+        file: place.path(),
+        file_bytes,
+        kind,
+        target: job.map(|(_, _, job)| job.target),
+        standstill,
+    }))
+}
+
+fn look_at_target(target: &Path, job: Option<JobId>) -> Standstill {
+    let opened = match open_source(target, &SourceOptions::default()) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == ErrorKind::InUse => return Standstill::InUse,
+        Err(_) => return Standstill::Missing,
+    };
+    match Mark::find(&*opened.storage) {
+        Ok(Some(mark)) if Some(mark.job) == job => match mark.safety {
+            Safety::Atomic => Standstill::Marked,
+            Safety::InPlace => Standstill::Rerun,
+        },
+        _ => Standstill::Unmarked,
+    }
+}
+
+/// The name that a full copy takes in the end.
+fn copied_name(name: &[u8]) -> Option<&OsStr> {
+    let rest = name
+        .strip_suffix(NEW_SUFFIX.as_bytes())?
+        .strip_suffix(b".")?;
+    rest.strip_prefix(b".").map(OsStr::from_bytes)
+}
+
+/// A stage under its own name, or set aside as an earlier one.
+fn is_stage_name(name: &[u8]) -> bool {
+    let name = name.strip_suffix(b".earlier").unwrap_or(name);
+    name.strip_suffix(STAGE_SUFFIX.as_bytes())
+        .is_some_and(|rest| rest.ends_with(b"."))
+}

@@ -136,11 +136,12 @@ impl Reader {
                 Ok(0) => break,
                 Ok(count) => found += count,
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
-                Err(_) => {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                     self.blind.store(true, Ordering::Relaxed);
                     break;
                 }
+                // Not cached; or an error, which the read that waits will meet and report.
+                Err(_) => break,
             }
         }
         found

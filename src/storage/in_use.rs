@@ -90,7 +90,9 @@ fn use_of_device(kernel: &Kernel, number: u64) -> Option<String> {
 fn mount_of(kernel: &Kernel, number: u64, name: &OsStr) -> Option<String> {
     let mount = kernel.mounts().into_iter().find(|mount| {
         // File systems over several devices have a number of their own.
-        mount.number == number || device_number_at(&mount.source) == Some(number)
+        let by_source =
+            || mount.source.is_absolute() && device_number_at(&mount.source) == Some(number);
+        mount.number == number || by_source()
     })?;
     Some(format!(
         "{} is mounted on {}",

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::gate::{Chain, ImageId};
@@ -27,10 +27,10 @@ pub(super) struct Dynamic {
     pub shape: Shape,
     pub disk_len: AtomicU64,
     /// One entry for each block of the disk. Held only to look and to change, never during I/O.
-    pub table: RwLock<Vec<u32>>,
+    table: RwLock<Vec<u32>>,
     pub bitmaps: Bitmaps,
     /// Whoever changes anything but payload holds this.
-    pub meta: Mutex<Meta>,
+    meta: Mutex<Meta>,
     parent: Option<Parent>,
     warnings: Vec<String>,
 }
@@ -88,7 +88,7 @@ impl Dynamic {
 
     /// The table's entry of block `index`, if it names a place.
     pub fn entry(&self, index: u64) -> Option<u32> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = self.read_lock();
         let entry = usize::try_from(index).ok().and_then(|it| table.get(it));
         entry.copied().filter(|entry| *entry != UNALLOCATED)
     }
@@ -111,6 +111,16 @@ impl Dynamic {
     /// Who changes anything but payload calls this first.
     pub fn lock_meta(&self) -> MutexGuard<'_, Meta> {
         self.meta.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The table, to look at. Changes only under [`lock_meta`](Self::lock_meta).
+    pub fn read_lock(&self) -> RwLockReadGuard<'_, Vec<u32>> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The table, to change.
+    pub fn write_lock(&self) -> RwLockWriteGuard<'_, Vec<u32>> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The error for bytes under a cleared bit of a dynamic file's bitmap.
@@ -195,7 +205,7 @@ impl Dynamic {
 
     /// The index of the first block from `index` on that has a place, or of the disk's end.
     fn next_placed(&self, index: u64) -> u64 {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = self.read_lock();
         let from = usize::try_from(index).unwrap_or(usize::MAX);
         let rest = table.get(from..).unwrap_or_default();
         let skipped = rest.iter().position(|entry| *entry != UNALLOCATED);
@@ -351,7 +361,7 @@ impl Image for Dynamic {
 
 impl Dynamic {
     fn placed_count(&self) -> u64 {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = self.read_lock();
         table.iter().filter(|entry| **entry != UNALLOCATED).count() as u64
     }
 }

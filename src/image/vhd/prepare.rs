@@ -8,8 +8,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -19,8 +17,8 @@ use crate::units::{Extent, ExtentKind};
 
 use super::bitmap::Bits;
 use super::dynamic::Dynamic;
-use super::format::{ENTRIES_A_SECTOR, FOOTER_BYTES, UNALLOCATED};
-use super::resize::{Resized, check_len, resized};
+use super::format::{ENTRIES_A_SECTOR, FOOTER_BYTES};
+use super::resize::{check_len, resized};
 use super::space::Space;
 
 impl Dynamic {
@@ -41,12 +39,10 @@ impl Dynamic {
             .at_path(self.storage.path()));
         }
         let old_len = self.disk_len();
-        let Resized { table, stale } = self.resized_table(&meta.space, change.disk_len)?;
         let mut plan = Plan {
             disk: self,
             space: meta.space.clone(),
-            table,
-            sectors: stale,
+            sectors: self.stale_sectors(&meta.space, change.disk_len)?,
             added: Vec::new(),
             mended: Vec::new(),
         };
@@ -55,7 +51,6 @@ impl Dynamic {
 
         let Plan {
             mut space,
-            table,
             sectors,
             added,
             mended,
@@ -84,10 +79,11 @@ impl Dynamic {
         }));
 
         // From here on nothing fails, so memory changes as a whole or not at all.
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
-        self.disk_len.store(change.disk_len, Ordering::SeqCst);
-        self.bitmaps.cut(self.count());
-        for (index, _) in added.iter().chain(&mended) {
+        self.take_len(change.disk_len);
+        for (index, entry) in &added {
+            self.set_entry(*index, *entry);
+        }
+        for (index, _) in &mended {
             self.bitmaps.set_full(*index);
         }
         let written = |(offset, bytes): (u64, Vec<u8>)| Patch::Write {
@@ -122,7 +118,6 @@ impl Dynamic {
 struct Plan<'a> {
     disk: &'a Dynamic,
     space: Space,
-    table: Vec<u32>,
     /// Sectors of the table that change.
     sectors: BTreeSet<u64>,
     /// New blocks: index and entry.
@@ -141,19 +136,17 @@ impl Plan<'_> {
                 if done.replace(index) == Some(index) {
                     continue;
                 }
-                // Inside the disk, which has an entry for each block.
-                let Some(slot) = self.table.get_mut(index as usize) else {
-                    continue;
-                };
-                if *slot == UNALLOCATED {
+                if let Some(entry) = self.disk.entry(index) {
+                    if let Bits::Some(bits) = self.disk.bits(index, entry)? {
+                        self.disk.check_cleared(entry, &bits)?;
+                        self.mended.push((index, entry));
+                    }
+                } else {
                     let named = |e: Error| e.at_path(self.disk.storage.path());
-                    *slot = self.space.place(shape).map_err(named)?;
-                    self.space.take(*slot, shape);
-                    self.added.push((index, *slot));
+                    let entry = self.space.place(shape).map_err(named)?;
+                    self.space.take(entry, shape);
+                    self.added.push((index, entry));
                     self.sectors.insert(index / ENTRIES_A_SECTOR as u64);
-                } else if let Bits::Some(bits) = self.disk.bits(index, *slot)? {
-                    self.disk.check_cleared(*slot, &bits)?;
-                    self.mended.push((index, *slot));
                 }
             }
         }
@@ -174,12 +167,11 @@ impl Plan<'_> {
         let last = old_len / shape.block_bytes;
         let start = last * shape.block_bytes;
         let grown = old_len..change.disk_len.min(start + shape.block_bytes);
-        let is_new = self.added.iter().any(|(index, _)| *index == last);
-        if !grown.is_empty() && start < old_len && !is_new {
-            match self.table.get(last as usize) {
-                Some(entry) if *entry != UNALLOCATED => clear(*entry, start, grown),
-                _ => {}
-            }
+        if !grown.is_empty()
+            && start < old_len
+            && let Some(entry) = self.disk.entry(last)
+        {
+            clear(entry, start, grown);
         }
         for (index, entry) in &self.added {
             let start = index * shape.block_bytes;

@@ -1,7 +1,6 @@
 //! Other lengths.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -43,13 +42,6 @@ pub(super) fn resized(footer: &Footer, len: u64) -> Footer {
     new
 }
 
-/// A dynamic file's table for another length.
-pub(super) struct Resized {
-    pub table: Vec<u32>,
-    /// Sectors of the table in the file that name blocks the disk does not have.
-    pub stale: BTreeSet<u64>,
-}
-
 impl Dynamic {
     /// Changes the length, durably.
     ///
@@ -66,7 +58,7 @@ impl Dynamic {
             self.storage.sync()?;
             self.flush(&mut meta)?;
         }
-        let Resized { table, stale } = self.resized_table(&meta.space, len)?;
+        let stale = self.stale_sectors(&meta.space, len)?;
         let footer = resized(&meta.footer, len);
         if len > old_len {
             // Durable before anybody can look there.
@@ -90,9 +82,7 @@ impl Dynamic {
         self.storage.write_all_at(&bytes, 0)?;
         meta.space.trimmed_to(tail);
         meta.footer = footer;
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
-        self.disk_len.store(len, Ordering::SeqCst);
-        self.bitmaps.cut(self.count());
+        self.take_len(len);
         if len < old_len {
             // Blocks behind the end are not read any more, so nobody sees them go.
             self.clear_table(&stale)?;
@@ -100,31 +90,37 @@ impl Dynamic {
         self.storage.sync()
     }
 
-    /// The table for a disk of `len` bytes, in memory only.
+    /// Sectors of the table in the file that name blocks which a disk of `len` bytes does not
+    /// have yet or any more.
     ///
     /// # Errors
     /// `Unsupported` where the file's table has no room for it; `LimitExceeded`, `Io`.
-    pub fn resized_table(&self, space: &Space, len: u64) -> Result<Resized> {
-        let mut table = self
-            .table
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let old_count = table.len() as u64;
+    pub fn stale_sectors(&self, space: &Space, len: u64) -> Result<BTreeSet<u64>> {
         let count = self.shape.count(len);
-        let mut stale = BTreeSet::new();
-        if count > old_count {
-            self.check_room(space, &table, count)?;
-            check_table_limit(count, &self.options)?;
-            let at = self.header.table_offset + old_count * ENTRY_BYTES as u64;
-            let unused = read_table(&*self.storage, at, count - old_count)?;
-            stale.extend(sectors_in_use(old_count, &unused));
-        } else if let Some(cut) = table.get(count as usize..) {
-            stale.extend(sectors_in_use(count, cut));
+        let table = self.read_lock();
+        let old_count = table.len() as u64;
+        if count <= old_count {
+            let cut = table.get(count as usize..).unwrap_or_default();
+            return Ok(sectors_in_use(count, cut).collect());
+        }
+        self.check_room(space, &table, count)?;
+        drop(table);
+        check_table_limit(count, &self.options)?;
+        let at = self.header.table_offset + old_count * ENTRY_BYTES as u64;
+        let unused = read_table(&*self.storage, at, count - old_count)?;
+        Ok(sectors_in_use(old_count, &unused).collect())
+    }
+
+    /// Has the tables in memory be those of a disk of `len` bytes.
+    pub fn take_len(&self, len: u64) {
+        let count = self.shape.count(len);
+        let mut table = self.write_lock();
+        if count < table.len() as u64 {
+            self.bitmaps.cut(count);
         }
         // Checked against the limit, or shorter than what is in memory.
         table.resize(count as usize, UNALLOCATED);
-        Ok(Resized { table, stale })
+        self.disk_len.store(len, Ordering::SeqCst);
     }
 
     /// Whether the table can have `count` entries without running into anything.

@@ -12,8 +12,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use crate::error::Result;
 use crate::image::{Change, Image, ImageMut, Patch};
@@ -133,7 +131,7 @@ impl Dynamic {
 
     /// The given sectors of the table as they are in memory, neighbours joined: place and bytes.
     pub fn table_sectors(&self, sectors: &BTreeSet<u64>) -> Vec<(u64, Vec<u8>)> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let table = self.read_lock();
         let mut pieces: Vec<(u64, Vec<u8>)> = Vec::new();
         for sector in sectors {
             let at = self.header.table_offset + sector * SECTOR_BYTES;
@@ -213,15 +211,19 @@ impl Dynamic {
         self.storage
             .write_all_at(&self.full_bitmap(), self.shape.bitmap_at(entry))?;
         meta.space.take(entry, self.shape);
-        // The table is in memory, so its indexes fit.
         meta.dirty.insert(index / ENTRIES_A_SECTOR as u64);
+        self.set_entry(index, entry);
+        Ok(entry)
+    }
+
+    /// Enters a new block, whose bitmap has all bits set, in the table in memory.
+    pub fn set_entry(&self, index: u64, entry: u32) {
         self.bitmaps.set_full(index);
-        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = table.get_mut(index as usize) {
+        // The table is in memory, so its indexes fit.
+        if let Some(slot) = self.write_lock().get_mut(index as usize) {
             debug_assert_eq!(*slot, UNALLOCATED);
             *slot = entry;
         }
-        Ok(entry)
     }
 
     /// Makes the file longer and gives it its footer there.
@@ -253,11 +255,6 @@ impl Dynamic {
     pub fn full_bitmap(&self) -> Vec<u8> {
         // At most 64 KiB, for the largest block.
         vec![0xff; self.shape.bitmap_bytes as usize]
-    }
-
-    /// The index of the block after the last one the disk has.
-    pub fn count(&self) -> u64 {
-        self.shape.count(self.disk_len.load(Ordering::SeqCst))
     }
 }
 

@@ -5,8 +5,10 @@ mod collect;
 mod compare;
 mod feed;
 mod manifests;
+mod options;
 
 pub use against::{ManifestDifference, against_manifest};
 pub use collect::images;
-pub use compare::{CompareOptions, CompareReport, Content, Difference, compare};
+pub use compare::{CompareReport, Content, Difference, compare};
 pub use manifests::{ManifestDiff, kept_manifest, manifests};
+pub use options::CompareOptions;

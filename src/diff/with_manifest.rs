@@ -192,10 +192,10 @@ mod tests {
             let expected = |old, new| -> Vec<Extent> {
                 manifests(old, new).unwrap().map(|extent| extent.unwrap()).collect()
             };
-            let found = against_manifest(&a, &of_b, Newer::Image, &work).unwrap();
+            let found = with_manifest(&a, &of_b, Newer::Image, &work).unwrap();
             prop_assert_eq!(&found.root, &of_a.root());
             prop_assert_eq!(found.extents, expected(&of_b, &of_a));
-            let found = against_manifest(&a, &of_b, Newer::Manifest, &work).unwrap();
+            let found = with_manifest(&a, &of_b, Newer::Manifest, &work).unwrap();
             prop_assert_eq!(found.extents, expected(&of_a, &of_b));
         }
     }

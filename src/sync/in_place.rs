@@ -36,7 +36,7 @@ pub(super) fn sync_marked(
     let keeper = Keeper::open(run)?;
     if let Some(keeper) = &keeper {
         // What will change is not known before it does.
-        keeper.announce(vec![0..u64::MAX])?;
+        keeper.announce(std::iter::once(0..u64::MAX))?;
     }
     let writing = Writing::begin(run, storage)?;
     report.untouched_tail_bytes = writing.disk_len.saturating_sub(run.source.disk_len());

@@ -83,7 +83,7 @@ impl Keeper {
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn announce(&self, ranges: Vec<Range<u64>>) -> Result<()> {
+    pub fn announce(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {
         self.next.sync()?;
         self.place.folder().sync()?;
         // What this run believes stays what it was when it began.

@@ -15,7 +15,7 @@ use crate::storage::Storage;
 pub(super) struct Masked {
     inner: Arc<dyn Storage>,
     /// Ascending and apart.
-    covers: RwLock<Vec<Arc<Cover>>>,
+    covers: RwLock<Arc<Vec<Arc<Cover>>>>,
 }
 
 struct Cover {
@@ -33,7 +33,7 @@ impl Masked {
         covers.sort_by_key(|cover| cover.range.start);
         Masked {
             inner,
-            covers: RwLock::new(covers),
+            covers: RwLock::new(Arc::new(covers)),
         }
     }
 
@@ -52,8 +52,10 @@ impl Masked {
             Ok(())
         })?;
         let mut covers = self.covers.write().unwrap_or_else(PoisonError::into_inner);
-        covers.extend(more);
-        covers.sort_by_key(|cover| cover.range.start);
+        let mut all = Vec::clone(&covers);
+        all.extend(more);
+        all.sort_by_key(|cover| cover.range.start);
+        *covers = Arc::new(all);
         Ok(())
     }
 
@@ -64,7 +66,7 @@ impl Masked {
     pub fn covered(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         let len = self.inner.len()?;
         let mut out = Vec::new();
-        for cover in &self.covers() {
+        for cover in self.covers().iter() {
             let mut bytes = cover
                 .bytes
                 .read()
@@ -76,7 +78,7 @@ impl Masked {
         Ok(out)
     }
 
-    fn covers(&self) -> Vec<Arc<Cover>> {
+    fn covers(&self) -> Arc<Vec<Arc<Cover>>> {
         self.covers
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -90,7 +92,12 @@ impl Masked {
         mut visit: impl FnMut(Option<&Cover>, Range<u64>) -> Result<()>,
     ) -> Result<()> {
         let mut at = range.start;
-        for cover in &self.covers() {
+        let covers = self.covers();
+        let first = covers.partition_point(|cover| cover.range.end <= range.start);
+        for cover in covers[first..]
+            .iter()
+            .take_while(|cover| cover.range.start < range.end)
+        {
             let start = cover.range.start.clamp(at, range.end.max(at));
             let end = cover.range.end.clamp(start, range.end.max(start));
             if at < start {
@@ -175,7 +182,7 @@ impl Storage for Masked {
     fn set_len(&self, len: u64) -> Result<()> {
         self.inner.set_len(len)?;
         // What is cut off must read as zeros if the storage grows again.
-        for cover in &self.covers() {
+        for cover in self.covers().iter() {
             let cut = cover.range.start.max(len)..cover.range.end;
             if !cut.is_empty() {
                 cover.fill_zeros(&cut);

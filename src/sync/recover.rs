@@ -54,19 +54,15 @@ pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
         None => Standing::Clean,
     };
     match standing {
-        Standing::Redo(mark, ..) | Standing::Rerun(mark) | Standing::Lost(mark) => {
+        Standing::Redo(mark, _) | Standing::Rerun(mark) | Standing::Lost(mark) => {
             return Err(mark.refusal().at_path(target.path()));
         }
         Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => {}
     }
-    for place in [
-        Some(earlier_place(target.stage())),
-        target.file_place().map(new_place),
-    ] {
-        if let Some(place) = place {
-            place.remove_if_there()?;
-            place.folder().sync()?;
-        }
+    let copy = target.file_place().map(new_place);
+    for place in copy.into_iter().chain([earlier_place(target.stage())]) {
+        place.remove_if_there()?;
+        place.folder().sync()?;
     }
     retire(target.stage())?;
     Ok(match standing {
@@ -89,7 +85,8 @@ pub(super) fn settle(
             Ok(Recovered::New)
         }
         Standing::Rerun(_) => Ok(Recovered::Rerun),
-        Standing::Redo(mark, stage, redo) => {
+        Standing::Redo(mark, work_left) => {
+            let (stage, redo) = *work_left;
             mend_mark(&**storage, &mark)?;
             let target_len = redo.job()?.target_len;
             if storage.len()? > target_len {

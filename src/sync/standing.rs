@@ -24,7 +24,7 @@ pub(super) enum Standing {
     /// The target is as it should become; the stage has done its work.
     New,
     /// Marked, with the complete stage that finishes it.
-    Redo(Mark, Box<Delta>, Redo),
+    Redo(Mark, Box<(Delta, Redo)>),
     /// Marked by an in-place sync, which has to run again.
     Rerun(Mark),
     /// Marked, but what would finish it is not there.
@@ -65,7 +65,7 @@ pub(super) fn find(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> 
     match mark {
         Some(mark) if mark.job == stage.header().job => {
             let redo = Redo::load(&stage, work, &|_| Ok(()))?;
-            Ok(Standing::Redo(mark, Box::new(stage), redo))
+            Ok(Standing::Redo(mark, Box::new((stage, redo))))
         }
         Some(mark) => Ok(Standing::Lost(mark)),
         None => beside_stage(target, storage, &stage, work),

@@ -56,10 +56,10 @@ impl HostTarget {
     /// stage is created.
     ///
     /// # Errors
-    /// `InUse` for a target that somebody uses, that is one of the sources, or that is the copy of
-    /// a disk left incomplete; `AlreadyExists` for an existing target and [`create`]; `NotFound`
-    /// for a missing folder; `Unsupported` for what is neither file nor device, for a hard-linked
-    /// file where that matters, and for a stage in memory; `Io`.
+    /// `InUse` for a target that somebody uses, or that is one of the sources; `Marked` for the
+    /// copy of a disk that an unfinished sync left incomplete; `AlreadyExists` for an existing
+    /// target and [`create`]; `NotFound` for a missing folder; `Unsupported` for what is neither
+    /// file nor device, for a hard-linked file where that matters, and for a stage in memory; `Io`.
     ///
     /// [`create`]: HostTargetOptions::create
     pub fn open(path: impl AsRef<Path>, options: &HostTargetOptions) -> Result<Self> {
@@ -298,7 +298,7 @@ fn refuse_copy(mark: &Mark, job: &Job, host: &HostFile) -> Result<()> {
     let other = open_source(&job.target, &live).and_then(|other| Mark::find(&*other.storage));
     match other {
         Ok(Some(found)) if found.job == mark.job => Err(Error::new(
-            ErrorKind::InUse,
+            ErrorKind::Marked,
             format!(
                 "this is a copy of {}, which an unfinished sync left incomplete",
                 job.target.display()

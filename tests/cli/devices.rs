@@ -1,0 +1,114 @@
+//! Block devices as targets and sources. Needs root and loop devices.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+use crate::lab::{Lab, PAGE, left_out, noise};
+
+/// A loop device over a file of the lab; detached when dropped.
+struct Loop(String);
+
+impl Loop {
+    fn over(file: &Path) -> Option<Loop> {
+        let output = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(file)
+            .output();
+        match output {
+            Ok(output) if output.status.success() => {
+                let name = String::from_utf8(output.stdout).unwrap();
+                Some(Loop(name.trim().to_owned()))
+            }
+            _ => {
+                left_out("no loop devices here");
+                None
+            }
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        fs::read(&self.0).unwrap()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_device_is_synced_with_its_stage_in_the_stage_folder() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 1000, 1);
+    let under = lab.disk("under.raw", 1000, 2);
+    let Some(device) = Loop::over(&under) else {
+        return;
+    };
+    let target = &device.0;
+    lab.run(&format!("sync new.raw {target} --stage-dir /dev/shm"))
+        .fails(2, "--stage-dir");
+    lab.done(&format!("sync new.raw {target} --stage-dir stages"));
+    assert!(device.bytes() == lab.bytes("new.raw"));
+    assert_eq!(fs::read_dir(lab.path("stages")).unwrap().count(), 0);
+    lab.done(&format!("diff new.raw {target}"));
+    lab.disk("back.raw", 1000, 3);
+    lab.done(&format!("sync {target} back.raw"));
+    assert!(lab.bytes("back.raw") == lab.bytes("new.raw"));
+    // The file below and the device are the same bytes.
+    lab.run(&format!("sync under.raw {target} --stage-dir stages"))
+        .fails(2, "name two different disks");
+    lab.run("sync new.raw under.raw")
+        .fails(2, &target.replace("/dev/", "attached to "));
+}
+
+#[test]
+fn lengths_of_devices_are_minded() {
+    let lab = Lab::new();
+    lab.disk("small.raw", 900, 1);
+    lab.disk("large.raw", 1100, 1);
+    let under = lab.disk("under.raw", 1000, 2);
+    let Some(device) = Loop::over(&under) else {
+        return;
+    };
+    let target = &device.0;
+    lab.run(&format!("sync large.raw {target} --stage-dir stages"))
+        .fails(2, "at least as large");
+    lab.run(&format!("sync small.raw {target} --stage-dir stages"))
+        .fails(2, "--allow-larger");
+    let words = format!("sync small.raw {target} --stage-dir stages --allow-larger");
+    let (status, report) = lab.json(&words);
+    assert_eq!(status, 0);
+    assert_eq!(report["untouched_tail_bytes"], 100 * PAGE);
+    let bytes = device.bytes();
+    assert!(bytes[..900 * PAGE] == lab.bytes("small.raw"));
+    assert!(bytes[900 * PAGE..] == noise(1000 * PAGE, 2)[900 * PAGE..]);
+}
+
+#[test]
+fn a_device_that_is_mounted_is_refused() {
+    let lab = Lab::new();
+    let under = lab.path("under.raw");
+    File::create(&under).unwrap().set_len(16 << 20).unwrap();
+    let Some(device) = Loop::over(&under) else {
+        return;
+    };
+    let made = Command::new("mkfs.ext4").args(["-q", &device.0]).status();
+    let point = lab.path("point");
+    fs::create_dir(&point).unwrap();
+    let mounted = Command::new("mount").arg(&device.0).arg(&point).status();
+    if !made.is_ok_and(|it| it.success()) || !mounted.is_ok_and(|it| it.success()) {
+        return left_out("cannot make and mount a file system");
+    }
+    File::create(lab.path("new.raw"))
+        .unwrap()
+        .set_len(16 << 20)
+        .unwrap();
+    let onto_device = lab.run(&format!("sync new.raw {} --stage-dir stages", device.0));
+    let onto_file = lab.run("sync new.raw under.raw");
+    let unmounted = Command::new("umount").arg(&point).status().unwrap();
+    assert!(unmounted.success());
+    onto_device.fails(2, "is mounted on");
+    onto_file.fails(2, "is mounted on");
+}

@@ -1,0 +1,251 @@
+//! Signals, marks, recovery.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use diskdelta::image::ImageOptions;
+use diskdelta::storage::SourceOptions;
+use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, Mode, SyncOptions, sync};
+use diskdelta::{CancelToken, ErrorKind, Phase, Progress, Work};
+
+use crate::lab::{Lab, PAGE, ended, send, signal, until, write_at};
+
+/// Asks to stop at once as soon as the target is being written.
+struct StopApplying(CancelToken);
+
+impl Progress for StopApplying {
+    fn begin(&self, phase: Phase, _total_bytes: Option<u64>) {
+        if phase == Phase::Apply {
+            self.0.cancel();
+            self.0.cancel();
+        }
+    }
+
+    fn advance(&self, _bytes: u64) {}
+}
+
+/// Leaves a target marked in the middle of an atomic sync.
+fn leave_marked(source: &Path, target: &Path, options: HostTargetOptions) {
+    let source =
+        HostSource::open(source, &ImageOptions::default(), &SourceOptions::default()).unwrap();
+    let target = HostTarget::open(target, &options).unwrap();
+    let cancel = CancelToken::new();
+    let work = Work::new(2)
+        .unwrap()
+        .with_cancel(cancel.clone())
+        .with_progress(Arc::new(StopApplying(cancel)));
+    let options = SyncOptions::default().with_mode(Mode::Delta);
+    let error = sync(&source.source(), target.target(), &options, &work).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert!(target.mark().unwrap().is_some());
+}
+
+fn marked() -> Lab {
+    let lab = Lab::new();
+    lab.disk("new.raw", 900, 1);
+    let old = lab.disk("old.raw", 900, 2);
+    leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
+    lab
+}
+
+#[test]
+fn ctrl_c_leaves_an_atomic_target_untouched_and_the_next_run_goes_on() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 4000, 1);
+    lab.disk("old.raw", 4000, 2);
+    let before = lab.bytes("old.raw");
+    for name in ["INT", "TERM", "HUP"] {
+        let slow = lab.start("sync new.raw old.raw --mode delta --limit-rate 4M");
+        let stage = lab.path(".old.raw.diskdelta-stage");
+        until("a stage", || {
+            fs::metadata(&stage).is_ok_and(|facts| facts.len() > 2 << 20)
+        });
+        let run = signal(slow, name);
+        assert_eq!(run.status, 2, "{run:?}");
+        // It may have been asked before the stage was begun anew.
+        let says_so = ["the target is untouched", "the target is whole"];
+        assert!(
+            says_so.iter().any(|text| run.stderr.contains(text)),
+            "{run:?}"
+        );
+        assert!(lab.bytes("old.raw") == before);
+    }
+    let (status, listed) = lab.json("recover --list .");
+    assert_eq!(status, 0);
+    let pending = listed["pending"].as_array().unwrap();
+    assert!(pending.iter().all(|item| item["kind"] == "part_of_stage"));
+    assert!(pending.iter().all(|item| item["state"] == "unmarked"));
+    let (_, recovered) = lab.json("recover old.raw");
+    assert_eq!(recovered["outcome"], "old");
+    let (status, report) = lab.json("sync new.raw old.raw --mode delta");
+    assert_eq!(status, 0);
+    assert!(report["resumed_bytes"].as_u64().unwrap() > 1 << 20);
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+}
+
+#[test]
+fn ctrl_c_in_a_full_copy_leaves_the_old_file_and_the_next_run_goes_on() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 4000, 1);
+    lab.disk("old.raw", 4000, 2);
+    let before = lab.bytes("old.raw");
+    let slow = lab.start("sync new.raw old.raw --mode full --limit-rate 4M");
+    let copy = lab.path(".old.raw.diskdelta-new");
+    until("a copy", || copy.exists());
+    let run = signal(slow, "INT");
+    assert_eq!(run.status, 2, "{run:?}");
+    assert!(run.stderr.contains("the target is untouched"), "{run:?}");
+    assert!(lab.bytes("old.raw") == before);
+    let (_, listed) = lab.json("recover --list .");
+    assert_eq!(listed["pending"][0]["kind"], "copy");
+    lab.done("sync new.raw old.raw --mode full");
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+}
+
+#[test]
+fn a_given_up_sync_leaves_nothing_behind() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 4000, 1);
+    lab.disk("old.raw", 4000, 2);
+    let before = lab.bytes("old.raw");
+    let slow = lab.start("sync new.raw old.raw --mode delta --limit-rate 4M");
+    let stage = lab.path(".old.raw.diskdelta-stage");
+    until("a stage", || stage.exists());
+    signal(slow, "INT");
+    let (status, recovered) = lab.json("recover old.raw --discard");
+    assert_eq!((status, &recovered["outcome"]), (0, &"old".into()));
+    assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+    assert!(lab.bytes("old.raw") == before);
+    let run = lab.done("recover old.raw");
+    assert!(run.stdout.contains("nothing to recover"), "{run:?}");
+}
+
+#[test]
+fn an_interrupted_in_place_sync_says_so_until_it_has_run_again() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 4000, 1);
+    lab.disk("old.raw", 4000, 2);
+    let slow = lab.start("sync new.raw old.raw --safety in-place --limit-rate 4M");
+    until("a mark", || {
+        lab.bytes("old.raw").starts_with(b"\0diskdelta mark")
+    });
+    let run = signal(slow, "INT");
+    assert_eq!(run.status, 3, "{run:?}");
+    assert!(run.stderr.contains("run the same sync again"), "{run:?}");
+    lab.run("sync new.raw old.raw")
+        .fails(3, "run the same sync again");
+    lab.run("info old.raw").fails(3, "incomplete");
+    lab.run("sync old.raw copy.raw").fails(3, "incomplete");
+    lab.run("recover old.raw --discard").fails(3, "incomplete");
+    let (status, recovered) = lab.json("recover old.raw");
+    assert_eq!((status, &recovered["outcome"]), (3, &"rerun".into()));
+    let (status, recovered) = lab.json("recover --all .");
+    assert_eq!(status, 3);
+    assert_eq!(recovered["recovered"][0]["outcome"], "rerun");
+    lab.done("sync new.raw old.raw --safety in-place");
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+}
+
+#[test]
+fn recover_finishes_a_marked_target() {
+    let lab = marked();
+    lab.run("sync new.raw old.raw")
+        .fails(3, "diskdelta recover");
+    lab.run("recover old.raw --discard")
+        .fails(3, "diskdelta recover");
+    let (_, listed) = lab.json("recover --list .");
+    assert_eq!(listed["pending"][0]["kind"], "stage");
+    assert_eq!(listed["pending"][0]["state"], "marked");
+    let target = listed["pending"][0]["target"].as_str().unwrap();
+    assert!(target.ends_with("/old.raw"), "{target}");
+    let (status, recovered) = lab.json("recover old.raw");
+    assert_eq!((status, &recovered["outcome"]), (0, &"new".into()));
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+}
+
+#[test]
+fn recover_all_finishes_what_it_finds() {
+    let lab = marked();
+    lab.disk("more.raw", 900, 3);
+    leave_marked(
+        &lab.path("new.raw"),
+        &lab.path("more.raw"),
+        HostTargetOptions::default(),
+    );
+    let (status, recovered) = lab.json("recover --all .");
+    assert_eq!(status, 0);
+    assert_eq!(recovered["recovered"].as_array().unwrap().len(), 2);
+    for name in ["old.raw", "more.raw"] {
+        assert!(lab.bytes(name) == lab.bytes("new.raw"), "{name}");
+    }
+    let run = lab.done("recover --all .");
+    assert!(run.stdout.contains("nothing to recover"), "{run:?}");
+}
+
+#[test]
+fn a_marked_target_that_was_moved_is_finished_and_a_copy_is_refused() {
+    let lab = marked();
+    fs::copy(lab.path("old.raw"), lab.path("copy.raw")).unwrap();
+    lab.run("recover copy.raw").fails(3, "this is a copy of");
+    fs::rename(lab.path("old.raw"), lab.path("moved.raw")).unwrap();
+    lab.done("recover moved.raw");
+    assert!(lab.bytes("moved.raw") == lab.bytes("new.raw"));
+    assert_eq!(lab.names(), ["copy.raw", "moved.raw", "new.raw"]);
+    lab.run("recover copy.raw").fails(3, "bring it back to");
+}
+
+#[test]
+fn the_mark_leads_to_a_stage_in_another_folder() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 900, 1);
+    let old = lab.disk("old.raw", 900, 2);
+    let options = HostTargetOptions::default().with_stage_dir(Some(lab.path("stages")));
+    leave_marked(&lab.path("new.raw"), &old, options);
+    assert_eq!(fs::read_dir(lab.path("stages")).unwrap().count(), 1);
+    let (_, listed) = lab.json("recover --list --stage-dir stages");
+    assert_eq!(listed["pending"][0]["state"], "marked");
+    lab.done("recover old.raw");
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    assert_eq!(fs::read_dir(lab.path("stages")).unwrap().count(), 0);
+}
+
+#[test]
+fn two_syncs_onto_one_target_keep_apart() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 4000, 1);
+    lab.disk("old.raw", 4000, 2);
+    for (words, file) in [
+        (
+            "sync new.raw old.raw --mode delta",
+            ".old.raw.diskdelta-stage",
+        ),
+        ("sync new.raw missing.raw", ".missing.raw.diskdelta-new"),
+    ] {
+        let slow = lab.start(&format!("{words} --limit-rate 4M"));
+        until(file, || lab.path(file).exists());
+        let second = lab.run(words);
+        send(&slow, "INT");
+        assert_eq!(second.status, 2, "{second:?}");
+        assert!(second.stderr.contains("open for writing"), "{second:?}");
+        ended(slow);
+    }
+}
+
+#[test]
+fn a_source_that_changes_while_it_is_read_stops_the_sync() {
+    let lab = Lab::new();
+    let new = lab.disk("new.raw", 1000, 1);
+    lab.disk("old.raw", 1000, 2);
+    let before = lab.bytes("old.raw");
+    let slow = lab.start("sync new.raw old.raw --mode delta --limit-rate 2M");
+    until("a stage", || lab.path(".old.raw.diskdelta-stage").exists());
+    write_at(&new, 17 * PAGE as u64, b"late");
+    let run = ended(slow);
+    assert_eq!(run.status, 2, "{run:?}");
+    assert!(run.stderr.contains("the source changed"), "{run:?}");
+    assert!(lab.bytes("old.raw") == before);
+}

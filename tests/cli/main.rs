@@ -1,0 +1,8 @@
+//! The command, run as a person or a script runs it.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod devices;
+mod interrupted;
+mod lab;
+mod refusals;
+mod verbs;

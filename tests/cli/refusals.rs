@@ -1,0 +1,158 @@
+//! What is refused, and how that is said: what, where, what to do.
+
+use std::fs;
+
+use crate::lab::{Lab, PAGE, write_at};
+
+#[test]
+fn bad_input_gets_a_text_that_says_where_and_what_to_do() {
+    let lab = Lab::new();
+    lab.disk("a.raw", 600, 1);
+    lab.disk("short.raw", 10, 1);
+    fs::write(lab.path("bad.vhd"), [7; 5000]).unwrap();
+    fs::write(lab.path("bad.manifest"), [7; 5000]).unwrap();
+    fs::create_dir(lab.path("folder")).unwrap();
+    lab.done("sync a.raw a.vhd");
+    lab.done("manifest a.raw -o a.manifest");
+    fs::copy(lab.path("a.vhd"), lab.path("vhd.img")).unwrap();
+    fs::copy(lab.path("a.manifest"), lab.path("manifest.img")).unwrap();
+    let cases = [
+        ("sync none.raw a.raw", "none.raw"),
+        ("sync a.raw none/b.raw", "none/b.raw"),
+        ("sync a.raw a.raw", "name two different disks"),
+        ("sync folder a.raw", "a folder"),
+        ("sync a.raw folder", "a folder"),
+        ("sync /dev/zero a.raw", "a character device"),
+        ("sync a.raw a.vhd --create vhd", "leave --create away"),
+        ("sync bad.vhd b.raw", "bad.vhd"),
+        ("sync vhd.img b.raw", "--source-format raw"),
+        ("sync short.raw a.raw", "--allow-shrink"),
+        ("sync a.raw b.raw --align 3", "power of two"),
+        (
+            "sync a.raw short.raw --safety in-place --undo u",
+            "--safety atomic",
+        ),
+        ("info none.raw", "none.raw"),
+        ("info bad.vhd", "bad.vhd"),
+        ("manifest a.raw -o a.vhd", "name another file"),
+        ("verify a.raw bad.manifest", "bad.manifest"),
+        ("verify a.raw none.manifest", "none.manifest"),
+        ("diff a.raw bad.manifest", "bad.manifest"),
+        ("diff a.raw manifest.img", "--source-format manifest"),
+        ("delta show a.raw", "a.raw"),
+        ("delta apply a.raw a.vhd", "not a delta file"),
+        ("undo none a.raw", "none"),
+        ("recover none.raw", "no such target"),
+        ("recover --list none", "none"),
+    ];
+    let before: Vec<_> = lab
+        .names()
+        .iter()
+        .map(|name| (name.clone(), lab.path(name)))
+        .collect();
+    for (words, part) in cases {
+        let run = lab.run(words);
+        run.fails(2, part);
+        assert!(run.stdout.is_empty(), "{words}: {run:?}");
+        let (status, object) = lab.json(words);
+        assert_eq!((status, &object["status"]), (2, &2.into()), "{words}");
+        let message = object["error"]["message"].as_str().unwrap();
+        assert!(message.contains(part), "{words}: {message}");
+        assert!(object["error"]["kind"].is_string());
+    }
+    for (name, path) in before {
+        assert!(path.exists(), "{name}");
+    }
+    assert!(!lab.path("b.raw").exists());
+}
+
+#[test]
+fn a_malformed_file_is_named_with_field_and_offset() {
+    let lab = Lab::new();
+    lab.disk("a.raw", 600, 1);
+    lab.done("manifest a.raw -o a.manifest");
+    write_at(&lab.path("a.manifest"), 40, b"damage");
+    let (status, object) = lab.json("verify a.raw a.manifest");
+    assert_eq!(status, 2);
+    assert_eq!(object["error"]["kind"], "malformed");
+    let path = object["error"]["path"].as_str().unwrap();
+    assert!(path.ends_with("a.manifest"), "{path}");
+}
+
+#[test]
+fn wrong_words_end_with_status_2() {
+    let lab = Lab::new();
+    for words in [
+        "sync",
+        "sync a.raw b.raw --mode fast",
+        "sync a.raw b.raw --limit-rate 4X",
+        "manifest a.raw -o m --block-size 5000",
+        "manifest a.raw",
+        "recover",
+        "recover a.raw --discard --list",
+        "completions nushell",
+        "frobnicate",
+    ] {
+        assert_eq!(lab.run(words).status, 2, "{words}");
+    }
+}
+
+#[test]
+fn a_hard_linked_target_is_refused_unless_it_is_written_in_place() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 600, 1);
+    let old = lab.disk("old.raw", 600, 2);
+    fs::hard_link(&old, lab.path("other.raw")).unwrap();
+    lab.run("sync new.raw old.raw").fails(2, "2 names");
+    lab.done("sync new.raw old.raw --safety in-place");
+    assert!(lab.bytes("other.raw") == lab.bytes("new.raw"));
+}
+
+#[test]
+fn the_source_under_another_name_is_no_target() {
+    let lab = Lab::new();
+    let disk = lab.disk("disk.raw", 600, 1);
+    fs::hard_link(&disk, lab.path("hard.raw")).unwrap();
+    std::os::unix::fs::symlink("disk.raw", lab.path("soft.raw")).unwrap();
+    for name in ["hard.raw", "soft.raw"] {
+        lab.run(&format!("sync disk.raw {name} --safety in-place"))
+            .fails(2, "name two different disks");
+    }
+}
+
+#[test]
+fn a_stage_in_memory_is_refused() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 600, 1);
+    lab.disk("old.raw", 600, 2);
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    if !mounts.contains(" /dev/shm tmpfs ") {
+        return crate::lab::left_out("/dev/shm is no tmpfs");
+    }
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let words = format!(
+        "sync new.raw old.raw --stage-dir {}",
+        folder.path().display()
+    );
+    lab.run(&words).fails(2, "--stage-dir");
+}
+
+#[test]
+fn a_delta_onto_another_base_changes_nothing() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 600, 1);
+    lab.disk("old.raw", 600, 2);
+    lab.done("sync new.raw old.raw --mode delta --undo way.back");
+    let old = lab.path("old.raw");
+    write_at(&old, 9 * PAGE as u64, b"guest");
+    let before = lab.bytes("old.raw");
+    lab.run("undo way.back old.raw")
+        .fails(2, "nothing was changed");
+    assert!(lab.bytes("old.raw") == before);
+    let mut bytes = lab.bytes("way.back");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(lab.path("way.back"), bytes).unwrap();
+    lab.run("undo way.back new.raw").fails(2, "way.back");
+    lab.run("delta show way.back").fails(2, "way.back");
+}

@@ -1,0 +1,267 @@
+//! What every verb does when all is well.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+
+use crate::lab::{Lab, PAGE, oracle, write_at};
+
+#[test]
+fn a_sync_copies_what_differs_and_says_so() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 600, 1);
+    let old = lab.disk("old.raw", 600, 1);
+    write_at(&old, 7 * PAGE as u64, b"something else");
+    let (status, report) = lab.json("sync new.raw old.raw");
+    assert_eq!(status, 0);
+    assert_eq!(report["outcome"], "synced");
+    assert_eq!(report["mode"], "delta");
+    assert_eq!(report["safety"], "atomic");
+    assert_eq!(report["verified"], "written");
+    assert_eq!(report["disk_bytes"], 600 * PAGE);
+    assert_eq!(report["changed_bytes"], PAGE);
+    assert_eq!(report["written_bytes"], PAGE);
+    assert_eq!(report["zeroed_bytes"], 0);
+    assert!(report["elapsed_seconds"].as_f64().unwrap() > 0.0);
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+    let again = lab.done("sync new.raw old.raw");
+    assert!(again.stdout.starts_with("identical"), "{again:?}");
+}
+
+#[test]
+fn every_mode_and_safety_makes_a_target_equal() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 700, 1);
+    for mode in ["auto", "delta", "full"] {
+        for safety in ["atomic", "in-place"] {
+            for verify in ["written", "all", "none"] {
+                lab.disk("old.raw", 700, 2);
+                lab.done(&format!(
+                    "sync new.raw old.raw --mode {mode} --safety {safety} --verify {verify}"
+                ));
+                assert!(
+                    lab.bytes("old.raw") == lab.bytes("new.raw"),
+                    "{mode} {safety}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_target_gets_the_format_of_its_name_or_the_one_asked_for() {
+    let lab = Lab::new();
+    let new = lab.disk("new.raw", 600, 1);
+    fs::File::options()
+        .write(true)
+        .open(&new)
+        .unwrap()
+        .set_len(64 << 20)
+        .unwrap();
+    for (words, name, format, subformat) in [
+        ("", "a.raw", "raw", ""),
+        ("", "a.img", "raw", ""),
+        ("", "a.vhd", "vhd", "dynamic"),
+        ("--create vhd-fixed", "b.vhd", "vhd", "fixed"),
+        ("--create vhd --align 1M", "c.vhd", "vhd", "dynamic"),
+    ] {
+        lab.done(&format!("sync new.raw {name} {words}"));
+        let (_, info) = lab.json(&format!("info {name}"));
+        assert_eq!(info["format"], format, "{name}");
+        assert_eq!(info["subformat"], subformat, "{name}");
+        assert_eq!(info["disk_bytes"], 64 << 20, "{name}");
+        assert!(info["allocated_bytes"].as_u64().unwrap() >= 600 * PAGE as u64);
+        lab.done(&format!("diff new.raw {name}"));
+        let driver = if format == "raw" { "raw" } else { "vpc" };
+        let (new, made) = (new.to_str().unwrap(), lab.path(name));
+        let args = [
+            "compare",
+            "-f",
+            "raw",
+            "-F",
+            driver,
+            new,
+            made.to_str().unwrap(),
+        ];
+        if let Some(equal) = oracle("qemu-img", &args) {
+            assert!(equal, "{name}");
+        }
+    }
+    assert!(fs::metadata(lab.path("a.raw")).unwrap().blocks() * 512 < 64 << 20);
+}
+
+#[test]
+fn a_disk_goes_from_raw_to_vhd_to_raw() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 600, 1);
+    lab.done("sync new.raw a.vhd --quiet");
+    lab.disk("back.raw", 600, 2);
+    lab.done("sync a.vhd back.raw");
+    assert!(lab.bytes("back.raw") == lab.bytes("new.raw"));
+}
+
+#[test]
+fn a_manifest_stands_for_its_disk_in_diff_and_verify() {
+    let lab = Lab::new();
+    let disk = lab.disk("disk.raw", 600, 1);
+    let (status, made) = lab.json("manifest disk.raw -o disk.manifest --block-size 16K");
+    assert_eq!(status, 0);
+    assert_eq!(made["block_bytes"], 16 << 10);
+    let root = made["root"].as_str().unwrap().to_owned();
+    assert_eq!(root.len(), 64);
+    let run = lab.done("manifest disk.raw -o disk.manifest --block-size 16K");
+    assert_eq!(run.stdout.trim(), root);
+    let (status, verified) = lab.json("verify disk.raw disk.manifest");
+    assert_eq!((status, &verified["identical"]), (0, &true.into()));
+    assert_eq!(verified["root"], root);
+    lab.done("diff disk.raw disk.manifest");
+
+    write_at(&disk, 100_000, b"x");
+    write_at(&disk, 200_000 / 16384 * 16384, &[0; 16384]);
+    let (status, verified) = lab.json("verify disk.raw disk.manifest");
+    assert_eq!((status, &verified["identical"]), (1, &false.into()));
+    let (status, found) = lab.json("diff disk.raw disk.manifest");
+    assert_eq!(status, 1);
+    assert_eq!(found["granularity_bytes"], 16 << 10);
+    let extents = found["extents"].as_array().unwrap();
+    assert_eq!(extents.len(), 2);
+    assert_eq!(extents[0]["offset"], 98_304);
+    assert_eq!(extents[0]["length"], 16_384);
+    assert_eq!(extents[0]["kind"], "data");
+    assert_eq!(extents[1]["kind"], "zero");
+    let (_, turned) = lab.json("diff disk.manifest disk.raw");
+    assert_eq!(turned["extents"][1]["kind"], "data");
+    lab.done("manifest disk.raw -o new.manifest --block-size 16K");
+    let (_, of_manifests) = lab.json("diff new.manifest disk.manifest");
+    assert_eq!(of_manifests["extents"], found["extents"]);
+    lab.run("diff new.manifest disk.raw --target-format manifest")
+        .fails(2, "manifest");
+}
+
+#[test]
+fn two_images_are_told_apart_to_the_page() {
+    let lab = Lab::new();
+    lab.disk("a.raw", 600, 1);
+    let b = lab.disk("b.raw", 600, 1);
+    assert_eq!(lab.run("diff a.raw b.raw").status, 0);
+    write_at(&b, 5 * PAGE as u64 + 9, b"x");
+    let (status, found) = lab.json("diff a.raw b.raw");
+    assert_eq!(status, 1);
+    assert_eq!(found["identical"], false);
+    assert_eq!(found["granularity_bytes"], PAGE);
+    assert_eq!(found["changed_bytes"], PAGE);
+    assert_eq!(found["extents"][0]["offset"], 5 * PAGE);
+    let run = lab.run("diff a.raw b.raw");
+    assert!(run.stdout.contains("data 0x5000 4096"), "{run:?}");
+}
+
+#[test]
+fn a_dry_run_counts_and_writes_nothing() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 600, 1);
+    lab.disk("old.raw", 600, 2);
+    let before = lab.bytes("old.raw");
+    let (status, report) = lab.json("sync new.raw old.raw --dry-run");
+    assert_eq!(status, 0);
+    assert_eq!(report["outcome"], "dry_run");
+    assert_eq!(report["changed_bytes"], 600 * PAGE);
+    assert!(lab.bytes("old.raw") == before);
+    lab.done("sync new.raw missing.raw --dry-run");
+    assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+}
+
+#[test]
+fn undo_brings_the_old_disk_back() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 600, 1);
+    lab.disk("old.raw", 600, 2);
+    let before = lab.bytes("old.raw");
+    lab.done("sync new.raw old.raw --undo way.back --mode delta");
+    let (_, shown) = lab.json("delta show way.back");
+    assert_eq!(shown["purpose"], "undo");
+    assert_eq!(shown["disk_bytes"], 600 * PAGE);
+    assert_eq!(shown["data_bytes"], 600 * PAGE);
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    lab.done("undo way.back old.raw");
+    assert!(lab.bytes("old.raw") == before);
+    lab.done("delta apply way.back old.raw --base touched");
+    assert!(lab.bytes("old.raw") == before);
+}
+
+#[test]
+fn a_link_is_followed_and_stays_a_link() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 600, 1);
+    lab.disk("disk.raw", 600, 2);
+    symlink("disk.raw", lab.path("link")).unwrap();
+    for mode in ["full", "delta"] {
+        lab.disk("disk.raw", 600, 2);
+        lab.done(&format!("sync new.raw link --mode {mode}"));
+        assert!(fs::symlink_metadata(lab.path("link")).unwrap().is_symlink());
+        assert!(lab.bytes("disk.raw") == lab.bytes("new.raw"));
+        assert_eq!(lab.names(), ["disk.raw", "link", "new.raw"]);
+    }
+}
+
+#[test]
+fn a_thick_file_stays_thick_and_a_sparse_one_sparse() {
+    let lab = Lab::new();
+    let new = lab.path("new.raw");
+    fs::write(&new, [vec![0; 4 << 20], vec![7; 4096]].concat()).unwrap();
+    let len = (4 << 20) + 4096;
+    let is_thick = |name: &str| fs::metadata(lab.path(name)).unwrap().blocks() * 512 >= len;
+    for (words, thick_stays) in [("", true), ("--allocation sparse", false)] {
+        for mode in ["delta", "full"] {
+            fs::write(lab.path("thick.raw"), vec![9; len as usize]).unwrap();
+            lab.done(&format!("sync new.raw thick.raw --mode {mode} {words}"));
+            assert!(lab.bytes("thick.raw") == lab.bytes("new.raw"));
+            assert_eq!(is_thick("thick.raw"), thick_stays, "{mode} {words}");
+        }
+    }
+    lab.done("sync new.raw sparse.raw");
+    assert!(!is_thick("sparse.raw"));
+    lab.done("sync new.raw full.raw --allocation full");
+    assert!(is_thick("full.raw"));
+}
+
+#[test]
+fn the_stage_goes_where_it_is_told_to() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 600, 1);
+    lab.disk("old.raw", 600, 2);
+    let run = lab.done("sync new.raw old.raw --mode delta --stage-dir deep/stages");
+    assert!(run.stdout.starts_with("done"), "{run:?}");
+    assert_eq!(fs::read_dir(lab.path("deep/stages")).unwrap().count(), 0);
+    let mode = fs::metadata(lab.path("deep/stages")).unwrap().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn quiet_runs_print_nothing() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 600, 1);
+    for words in [
+        "sync new.raw t.raw -q",
+        "manifest new.raw -o m -q",
+        "verify new.raw m --quiet",
+        "info new.raw --quiet",
+    ] {
+        let run = lab.done(words);
+        assert!(run.stdout.is_empty() && run.stderr.is_empty(), "{run:?}");
+    }
+}
+
+#[test]
+fn completions_and_man_pages_come_from_the_same_definitions() {
+    let lab = Lab::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let run = lab.done(&format!("completions {shell}"));
+        assert!(run.stdout.contains("skip-unreadable"), "{shell}");
+    }
+    let page = lab.done("man").stdout;
+    assert!(page.contains(".TH diskdelta 1") && page.contains("Exit status"));
+    fs::create_dir(lab.path("man")).unwrap();
+    lab.done("man --dir man");
+    let page = fs::read_to_string(lab.path("man/diskdelta-sync.1")).unwrap();
+    assert!(page.contains("skip\\-unreadable"));
+}

@@ -183,7 +183,7 @@ impl Case {
     fn survives_state(&self, state: &CrashState) -> Result<(), String> {
         let acknowledged = state.noted("acknowledged");
         self.settle(state.disk(), acknowledged)?;
-        if state.number() % 7 == 0 {
+        if state.number().is_multiple_of(7) {
             // Recovery is crashed too, at every operation of its own.
             let again = state
                 .disk()
@@ -195,7 +195,7 @@ impl Case {
                 .check(|nested| self.settle(nested.disk(), acknowledged))
                 .map_err(|violation| format!("crash of the recovery: {violation}"))?;
         }
-        if state.number() % 5 == 0 {
+        if state.number().is_multiple_of(5) {
             // Whatever lies around now, the next sync gets to the end.
             self.sync(state.disk())
                 .map_err(|error| format!("the next sync: {error}"))?;

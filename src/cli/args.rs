@@ -1,15 +1,15 @@
 //! Options that several verbs share, and how their values are read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use diskdelta::image::{CreateFormat, FileGate, Format, ImageOptions};
 use diskdelta::storage::{Allocation, SourceOptions, TargetOptions};
-use diskdelta::sync::{HostTargetOptions, Mode, Safety, Verify};
+use diskdelta::sync::{HostSide, HostTargetOptions, Mode, Safety, Verify};
 use diskdelta::units::parse_size;
-use diskdelta::{BlockSize, Error};
+use diskdelta::{BlockSize, Error, Limits};
 
 /// Options of every verb.
 #[derive(Args, Clone)]
@@ -35,6 +35,26 @@ pub struct Common {
 impl Common {
     pub fn source_options(&self) -> SourceOptions {
         SourceOptions::default().with_direct(self.direct)
+    }
+
+    /// Opens an image or manifest.
+    ///
+    /// # Errors
+    /// Those of [`HostSide::open`].
+    pub fn open_side(
+        &self,
+        path: &Path,
+        format: Option<SideFormat>,
+        parents: &Parents,
+    ) -> Result<HostSide, Error> {
+        let image = match format {
+            Some(SideFormat::Manifest) => {
+                return HostSide::open_manifest(path, &Limits::default());
+            }
+            Some(SideFormat::Image(format)) => parents.options(Some(format)),
+            None => parents.options(None),
+        };
+        HostSide::open(path, &image, &self.source_options())
     }
 }
 

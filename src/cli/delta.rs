@@ -4,15 +4,16 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use diskdelta::delta::{Delta, Hash, Purpose};
+use diskdelta::delta::{self, Delta, DeltaOptions, Hash, Purpose};
+use diskdelta::image::Format;
 use diskdelta::storage::{Access, Place, resolve};
-use diskdelta::sync::{self, BaseCheck, HostTarget, Verify};
+use diskdelta::sync::{self, BaseCheck, HostSource, HostTarget, Verify};
 use diskdelta::units::format_size;
-use diskdelta::{Limits, Result, manifest};
+use diskdelta::{BlockSize, Limits, Result, manifest};
 use serde::Serialize;
 
 use super::Ended;
-use super::args::{self, TargetArgs};
+use super::args::{self, Parents, SideFormat, TargetArgs};
 use super::context::Context;
 use super::outcome::{Exit, Failure};
 use super::sync::print_report;
@@ -26,8 +27,53 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
+    Create(CreateArgs),
     Apply(ApplyArgs),
     Show(ShowArgs),
+    Merge(MergeArgs),
+}
+
+/// Writes what leads from BASE to SOURCE into a file that can be carried away
+#[derive(clap::Args)]
+struct CreateArgs {
+    /// Image or manifest (`.manifest`, or `--base-format manifest`) of what a target holds
+    base: PathBuf,
+    /// The image that it is to hold
+    source: PathBuf,
+    #[command(flatten)]
+    out: OutArgs,
+    /// Bytes a block of the two roots; those of BASE where it is a manifest
+    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = args::block_size)]
+    block_size: BlockSize,
+    /// Reads BASE as this format, whatever its name says
+    #[arg(long, alias = "target-format", value_name = "FORMAT", value_parser = args::side_format())]
+    base_format: Option<SideFormat>,
+    /// Reads the source as this format, whatever its name says
+    #[arg(long, value_name = "FORMAT", value_parser = args::format())]
+    source_format: Option<Format>,
+    #[command(flatten)]
+    parents: Parents,
+}
+
+/// Where a delta goes, and how it is packed.
+#[derive(clap::Args)]
+struct OutArgs {
+    /// The delta; it must not exist
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// The zstd level for what shrinks by it, 1 to 22; 0 packs nothing
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(0..=22))]
+    level: i32,
+}
+
+/// Makes one delta of several that follow each other, the newest bytes winning
+#[derive(clap::Args)]
+struct MergeArgs {
+    /// The deltas, oldest first
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    out: OutArgs,
 }
 
 /// Makes a target that holds a delta's base hold its result
@@ -58,8 +104,47 @@ struct ShowArgs {
 
 pub fn run(args: &Args, context: &Context) -> Ended {
     match &args.verb {
+        Verb::Create(args) => create(args, context),
         Verb::Apply(args) => apply(args, context),
         Verb::Show(args) => show(args, context),
+        Verb::Merge(args) => merge(args, context),
+    }
+}
+
+fn create(args: &CreateArgs, context: &Context) -> Ended {
+    let common = &context.common;
+    let base = common.open_side(&args.base, args.base_format, &args.parents)?;
+    let image = args.parents.options(args.source_format);
+    let source = HostSource::open(&args.source, &image, &common.source_options())?;
+    context.warn(&[base.warnings(), source.warnings()].concat());
+    let options = DeltaOptions::default()
+        .with_block_size(args.block_size)
+        .with_level(args.out.level());
+    args.out.place()?.create_whole(|storage| {
+        let image = &**source.image();
+        delta::create(base.as_base(), image, storage, &options, &context.work)?;
+        base.check()?;
+        source.check()
+    })?;
+    print(&open(&args.out.output)?, context)
+}
+
+fn merge(args: &MergeArgs, context: &Context) -> Ended {
+    let deltas: Vec<Delta> = args.files.iter().map(open).collect::<Result<_>>()?;
+    let (limits, level) = (Limits::default(), args.out.level());
+    args.out
+        .place()?
+        .create_whole(|storage| delta::merge(&deltas, storage, &limits, level, &context.work))?;
+    print(&open(&args.out.output)?, context)
+}
+
+impl OutArgs {
+    fn level(&self) -> Option<i32> {
+        (self.level > 0).then_some(self.level)
+    }
+
+    fn place(&self) -> Result<Place> {
+        Place::host(resolve(&self.output)?)
     }
 }
 
@@ -90,6 +175,10 @@ struct Object {
 fn show(args: &ShowArgs, context: &Context) -> Ended {
     let delta = open(&args.file)?;
     delta.verify(&context.work, &|_| Ok(()))?;
+    print(&delta, context)
+}
+
+fn print(delta: &Delta, context: &Context) -> Ended {
     let (header, trailer) = (delta.header(), delta.trailer());
     let hex = |root: Hash| manifest::Hash::from_bytes(root).to_string();
     let object = Object {
@@ -117,7 +206,7 @@ fn show(args: &ShowArgs, context: &Context) -> Ended {
 fn text(object: &Object) -> String {
     let none = || "not stated".to_owned();
     [
-        format!("{}, complete and intact", object.purpose),
+        format!("{}, complete", object.purpose),
         format!(
             "disk: {} before, {} after; {} data and {} zeros in {} frames; file {}",
             format_size(object.base_disk_bytes),

@@ -1,11 +1,10 @@
 //! `diskdelta diff`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use diskdelta::sync::HostSide;
 use diskdelta::units::format_size;
-use diskdelta::{Extent, ExtentKind, Limits, Result};
+use diskdelta::{Extent, ExtentKind};
 use serde::Serialize;
 
 use super::Ended;
@@ -55,8 +54,9 @@ pub struct Range {
 
 pub fn run(args: &Args, context: &Context) -> Ended {
     let started = Instant::now();
-    let a = args.open(&args.a, args.source_format, context)?;
-    let b = args.open(&args.b, args.target_format, context)?;
+    let common = &context.common;
+    let a = common.open_side(&args.a, args.source_format, &args.parents)?;
+    let b = common.open_side(&args.b, args.target_format, &args.parents)?;
     let warnings = [a.warnings(), b.warnings()].concat();
     context.warn(&warnings);
     let found = a.diff(&b, &context.work)?;
@@ -76,19 +76,6 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         true => Exit::Done,
         false => Exit::Differs,
     })
-}
-
-impl Args {
-    fn open(&self, path: &Path, format: Option<SideFormat>, context: &Context) -> Result<HostSide> {
-        let image = match format {
-            Some(SideFormat::Manifest) => {
-                return HostSide::open_manifest(path, &Limits::default());
-            }
-            Some(SideFormat::Image(format)) => self.parents.options(Some(format)),
-            None => self.parents.options(None),
-        };
-        HostSide::open(path, &image, &context.common.source_options())
-    }
 }
 
 impl Range {

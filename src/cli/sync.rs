@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use diskdelta::BlockSize;
 use diskdelta::image::{CreateFormat, Format};
 use diskdelta::storage::{Allocation, Place, TargetOptions, resolve};
 use diskdelta::sync::{
@@ -45,6 +46,12 @@ pub struct Args {
     /// Where the stage lies: beside a file target by default, for a device in /var/lib/diskdelta
     #[arg(long, value_name = "DIR")]
     stage_dir: Option<PathBuf>,
+    /// A manifest of the target that stands for reading it, and is kept current; begun if missing
+    #[arg(long, value_name = "FILE")]
+    target_manifest: Option<PathBuf>,
+    /// Bytes a block of a manifest that is begun
+    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = args::block_size)]
+    block_size: BlockSize,
     /// What is read back from the medium afterwards
     #[arg(long, default_value = "written", value_parser = args::verify())]
     verify: Verify,
@@ -109,6 +116,8 @@ impl Args {
             .with_safety(self.safety)
             .with_verify(self.verify)
             .with_undo(self.undo.as_ref().map(place).transpose()?)
+            .with_target_manifest(self.target_manifest.as_ref().map(place).transpose()?)
+            .with_block_size(self.block_size)
             .with_allow_shrink(self.allow_shrink)
             .with_allow_larger(self.allow_larger)
             .with_skip_unreadable(self.skip_unreadable)

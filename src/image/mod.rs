@@ -3,6 +3,7 @@
 mod create;
 mod gate;
 mod options;
+mod padded;
 mod probe;
 mod raw;
 pub mod vhd;
@@ -21,6 +22,7 @@ use crate::units::{Extent, ExtentKind};
 pub use create::{CreateFormat, CreateOptions, create};
 pub use gate::{Closed, FileGate, ImageId, ParentGate, ParentRequest};
 pub use options::ImageOptions;
+pub(crate) use padded::Padded;
 pub use probe::refuse_container;
 pub use raw::Raw;
 pub use vhd::SizePolicy;

@@ -4,16 +4,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::hash::HashPass;
-use super::kept::save;
+use super::kept::{refuse_other, save};
 use super::read::Manifest;
 use super::tree::Root;
 use super::update::ManifestUpdater;
 use super::write::ManifestWriter;
 use crate::control::{Phase, Work};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::image::Image;
 use crate::limits::Limits;
-use crate::storage::{Access, MemoryStorage, Place, Storage};
+use crate::storage::{MemoryStorage, Place, Storage};
 use crate::units::BlockSize;
 
 /// Builds the manifest of an image in memory: 32 bytes for each block that is not zero, 512 MiB
@@ -61,18 +61,7 @@ pub fn build_at(
     place: &Place,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Manifest> {
-    let any = Limits::default().with_disk_bytes(u64::MAX);
-    if let Some(there) = place.open_if_there(Access::Read)?
-        && !there.is_empty()?
-        && Manifest::open(there, &any).is_err()
-    {
-        return Err(Error::new(
-            ErrorKind::AlreadyExists,
-            "something else than a manifest is there, and would be replaced",
-        )
-        .at_path(place.path())
-        .advise("name another file"));
-    }
+    refuse_other(place)?;
     save(place, |storage| {
         let manifest = build_to(image, block_size, work, storage)?;
         check()?;

@@ -7,9 +7,10 @@ use std::ops::Range;
 use super::tree::{Digest, Occupancy};
 use crate::error::{Error, ErrorKind, Result};
 
+/// What a manifest begins with.
+pub(crate) const MAGIC: [u8; 8] = *b"ddmanif\x1a";
 /// Where the header's fields lie.
 pub(crate) const HEADER_LEN: usize = 256;
-const MAGIC: [u8; 8] = *b"ddmanif\x1a";
 const VERSION: u16 = 1;
 /// Plain BLAKE3 of each block, under a tree of fan-out 256.
 const HASH_KIND_BLAKE3: u16 = 1;

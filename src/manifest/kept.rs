@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::intent;
+use super::format::{MAGIC, intent};
 use super::ranges::RangeSet;
 use super::read::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::{FileStorage, Place, Storage};
+use crate::storage::{Access, FileStorage, Place, Storage};
 
 /// A manifest that stands for reading its disk, except where it is marked.
 ///
@@ -146,6 +146,31 @@ pub fn commit(place: &Place) -> Result<()> {
         _ => {}
     }
     place.folder().sync()
+}
+
+/// Refuses a place that holds something else than a manifest, which a new one would destroy. A
+/// damaged manifest still is one.
+///
+/// # Errors
+/// `AlreadyExists`, `Io`.
+pub(crate) fn refuse_other(place: &Place) -> Result<()> {
+    let Some(there) = place.open_if_there(Access::Read)? else {
+        return Ok(());
+    };
+    let mut begins = [0; MAGIC.len()];
+    let len = there.len()?;
+    if len >= begins.len() as u64 {
+        there.read_exact_at(&mut begins, 0)?;
+    }
+    if len == 0 || begins == MAGIC {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        "something else than a manifest is there, and would be replaced",
+    )
+    .at_path(place.path())
+    .advise("name another file"))
 }
 
 /// The ranges that the intents after the body name, or everything.

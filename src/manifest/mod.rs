@@ -42,6 +42,7 @@ pub use tree::Root;
 pub use update::ManifestUpdater;
 pub use write::{ManifestWriter, Sink};
 
+pub(crate) use kept::refuse_other;
 pub(crate) use ranges::RangeSet;
 pub(crate) use read::{Node, Row, blocks_of};
 pub(crate) use tree::child_of;

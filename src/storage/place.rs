@@ -105,6 +105,40 @@ impl Place {
         self.folder.create_new(&self.name)
     }
 
+    /// Creates the file as a whole: `write` fills it under another name, and it takes its own once
+    /// it is complete. Both are durable when this returns; after an error nothing is there.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for a file that is there; those of `write`; `NoSpace`, `Io`.
+    pub fn create_whole<T>(&self, write: impl FnOnce(Arc<dyn Storage>) -> Result<T>) -> Result<T> {
+        self.refuse_if_there()?;
+        let part = self.hidden_sibling("part");
+        part.remove_if_there()?;
+        let storage = self.folder.create_shared(&part.name)?;
+        let written = write(storage.clone()).and_then(|value| {
+            storage.sync()?;
+            self.refuse_if_there()?;
+            self.folder.rename(&part.name, &self.name)?;
+            Ok(value)
+        });
+        if written.is_err() {
+            // The first error says more than one from cleaning up.
+            let _ = part.remove_if_there();
+        }
+        let value = written?;
+        self.folder.sync()?;
+        Ok(value)
+    }
+
+    fn refuse_if_there(&self) -> Result<()> {
+        match self.folder.open(&self.name, Access::Read) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            _ => Err(Error::new(ErrorKind::AlreadyExists, "the file exists")
+                .at_path(self.path())
+                .advise("name another file, or remove it first")),
+        }
+    }
+
     /// Removes the file if it is there. Durable once the folder is synced.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::host_source::HostSource;
 use crate::control::Work;
+use crate::delta::Base;
 use crate::diff::{self, CompareOptions, Newer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, ImageOptions};
@@ -72,6 +73,25 @@ impl HostSide {
         Manifest::open_path(path, limits).map(HostSide::Manifest)
     }
 
+    /// As what a delta leads away from.
+    pub fn as_base(&self) -> Base<'_> {
+        match self {
+            HostSide::Image(source) => Base::Image(&**source.image()),
+            HostSide::Manifest(manifest) => Base::Manifest(manifest),
+        }
+    }
+
+    /// Whether an image is what it was when it was opened.
+    ///
+    /// # Errors
+    /// `SourceChanged`, `Io`.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            HostSide::Image(source) => source.check(),
+            HostSide::Manifest(_) => Ok(()),
+        }
+    }
+
     /// Length of the disk in bytes.
     pub fn disk_len(&self) -> u64 {
         match self {
@@ -115,11 +135,8 @@ impl HostSide {
                 (found, new.block_size().bytes())
             }
         };
-        for side in [self, target] {
-            if let HostSide::Image(source) = side {
-                source.check()?;
-            }
-        }
+        self.check()?;
+        target.check()?;
         Ok(SideDiff {
             extents,
             granularity_bytes,

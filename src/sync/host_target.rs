@@ -41,7 +41,7 @@ pub struct HostTargetOptions {
     pub image: ImageOptions,
     /// What a missing target is created as, instead of what its extension says.
     pub create: Option<CreateFormat>,
-    /// A created target's length is rounded up to a multiple of this many bytes; 0 is 1.
+    /// The target's length is rounded up to a multiple of this power of two; 0 is 1.
     pub align_bytes: u64,
     /// Where the stage lies; by default beside a file, and in [`STAGE_DIR`] for a device.
     pub stage_dir: Option<PathBuf>,
@@ -200,7 +200,9 @@ impl HostTarget {
                 Target::device(opened.storage, format, stage)
             }
         };
-        let mut target = target.with_image_options(options.image.clone());
+        let mut target = target
+            .with_image_options(options.image.clone())
+            .with_align(options.align_bytes.max(1));
         if let Some(mark) = mark {
             let limits = &options.image.limits;
             if let Some((stage, job)) = find_stage(&mark, target.stage(), limits)? {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::run::Run;
 use super::target::Target;
 use crate::error::{ErrorKind, Result};
-use crate::manifest::{KeptManifest, ManifestWriter};
+use crate::manifest::{KeptManifest, ManifestWriter, refuse_other};
 use crate::storage::{Access, Place, Storage};
 use crate::units::BlockSize;
 
@@ -24,11 +24,12 @@ impl Keeper {
     /// there, or that is damaged, is begun anew: then the target is read.
     ///
     /// # Errors
-    /// `Io`, `NoSpace`, `LimitExceeded`.
+    /// `AlreadyExists` where something else lies there; `Io`, `NoSpace`, `LimitExceeded`.
     pub fn open(run: &Run<'_>) -> Result<Option<Keeper>> {
         let Some(place) = run.options.target_manifest.clone() else {
             return Ok(None);
         };
+        refuse_other(&place)?;
         let kept = match place.open_if_there(Access::Write)? {
             None => None,
             Some(storage) => match KeptManifest::open(storage, run.limits()) {

@@ -66,8 +66,10 @@ pub fn sync(
     work: &Work,
 ) -> Result<SyncReport> {
     let started = Instant::now();
+    // What the target holds beyond the source, to the end of its last sector, are zeros.
+    let source = source.padded_to(target.rounded_len(source.disk_len())?);
     let run = Run {
-        source,
+        source: &source,
         target,
         options,
         work,

@@ -108,7 +108,11 @@ fn open_copy(
         drop((opened, storage));
         fresh.remove_if_there()?;
     }
-    let storage = fresh.create_new()?;
+    let storage = match old {
+        // It gets the attributes of the file that it replaces.
+        Some(_) => fresh.create_new()?,
+        None => fresh.folder().create_shared(fresh.name())?,
+    };
     image::create(&*storage, &target.create_options(old.as_ref(), disk_len))?;
     let image = image::open_storage_mut(storage.clone(), format, target.image_options())?;
     Ok((storage, image))

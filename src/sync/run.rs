@@ -8,7 +8,7 @@ use super::target::Target;
 use crate::control::Work;
 use crate::diff::{CompareOptions, compare};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Format, Image};
+use crate::image::{Image, Padded};
 use crate::limits::Limits;
 
 /// The sending side of a sync: an image, and how to find out that it changed meanwhile.
@@ -33,6 +33,15 @@ impl Source {
     pub fn with_check(mut self, unchanged: Arc<dyn Fn() -> Result<()> + Send + Sync>) -> Self {
         self.unchanged = Some(unchanged);
         self
+    }
+
+    /// The same disk with zeros behind it, `len` bytes long.
+    pub(super) fn padded_to(&self, len: u64) -> Source {
+        let mut padded = self.clone();
+        if self.disk_len() < len {
+            padded.image = Arc::new(Padded::new(self.image.clone(), len));
+        }
+        padded
     }
 
     /// Guest-visible length in bytes.
@@ -102,7 +111,7 @@ impl Run<'_> {
     /// `InvalidInput` for a target that would shrink, or a device of another length, unless that
     /// is allowed.
     pub fn target_len(&self, now: Option<u64>) -> Result<u64> {
-        let wanted = disk_len_for(self.target.format(), self.source.disk_len());
+        let wanted = self.source.disk_len();
         let Some(now) = now else { return Ok(wanted) };
         let refuse = |what: String, advice: &'static str| {
             Err(Error::new(ErrorKind::InvalidInput, what)
@@ -130,14 +139,3 @@ impl Run<'_> {
         }
     }
 }
-
-/// The length that a disk of `format` takes to hold `len` guest bytes.
-pub(super) fn disk_len_for(format: Format, len: u64) -> u64 {
-    match format {
-        Format::Raw => len,
-        _ => len.next_multiple_of(SECTOR),
-    }
-}
-
-/// VHD and VHDX disks are whole sectors.
-const SECTOR: u64 = 512;

@@ -15,6 +15,7 @@ pub struct Target {
     image: ImageOptions,
     stage: Place,
     create: Option<CreateOptions>,
+    align_bytes: u64,
 }
 
 #[derive(Clone)]
@@ -54,6 +55,7 @@ impl Target {
             image: ImageOptions::default(),
             stage,
             create: None,
+            align_bytes: 1,
         }
     }
 
@@ -93,8 +95,33 @@ impl Target {
     #[must_use]
     pub fn with_create(mut self, create: CreateOptions) -> Self {
         self.format = create.format.format();
+        self.align_bytes = create.align;
         self.create = Some(create);
         self
+    }
+
+    /// Rounds the length of the target up to a multiple of this power of two, zeros behind what
+    /// the source holds.
+    #[must_use]
+    pub fn with_align(mut self, bytes: u64) -> Self {
+        self.align_bytes = bytes;
+        self
+    }
+
+    /// The length that a disk of this target takes to hold `len` guest bytes: whole sectors where
+    /// the format has them, and aligned.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an alignment that makes no sense.
+    pub(super) fn rounded_len(&self, len: u64) -> Result<u64> {
+        let kind = match self.format {
+            Format::Raw => CreateFormat::Raw,
+            Format::Vhd => CreateFormat::VhdFixed,
+            Format::Vhdx => CreateFormat::VhdxFixed,
+        };
+        CreateOptions::new(kind, len)
+            .with_align(self.align_bytes)
+            .rounded_len()
     }
 
     /// How a new image of `disk_len` bytes is made in place of `old`, or where there is none.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use crate::lab::{Lab, PAGE, oracle, write_at};
+use crate::lab::{Lab, PAGE, noise, oracle, write_at};
 
 #[test]
 fn a_sync_copies_what_differs_and_says_so() {
@@ -186,6 +186,100 @@ fn undo_brings_the_old_disk_back() {
     assert!(lab.bytes("old.raw") == before);
     lab.done("delta apply way.back old.raw --base touched");
     assert!(lab.bytes("old.raw") == before);
+}
+
+#[test]
+fn a_delta_is_made_applied_and_merged() {
+    let lab = Lab::new();
+    lab.disk("one.raw", 600, 1);
+    for (name, page) in [("two.raw", 3), ("three.raw", 5)] {
+        fs::copy(lab.path("one.raw"), lab.path(name)).unwrap();
+        write_at(&lab.path(name), page * PAGE as u64, b"changed");
+    }
+    write_at(&lab.path("three.raw"), 3 * PAGE as u64, b"changed");
+    let (status, made) = lab.json("delta create one.raw two.raw -o 12.delta");
+    assert_eq!(status, 0);
+    assert_eq!(made["purpose"], "delta");
+    assert_eq!(made["data_bytes"], PAGE);
+    lab.done("manifest two.raw -o two.manifest --block-size 4K");
+    let (_, other) = lab.json("delta create two.manifest three.raw -o 23.delta --level 0");
+    assert_eq!(other["data_bytes"], PAGE);
+    lab.done("delta create two.raw three.raw -o 23b.delta");
+    lab.run("delta create one.raw two.raw -o 12.delta")
+        .fails(2, "the file exists");
+    lab.run("delta merge 12.delta 12.delta -o m.delta")
+        .fails(2, "does not follow");
+    assert!(!lab.path("m.delta").exists());
+    let (_, merged) = lab.json("delta merge 12.delta 23b.delta -o 13.delta");
+    assert_eq!(merged["root"], lab.json("delta show 23b.delta").1["root"]);
+    assert_eq!(merged["base_root"], made["base_root"]);
+
+    fs::copy(lab.path("one.raw"), lab.path("a.raw")).unwrap();
+    fs::copy(lab.path("one.raw"), lab.path("b.raw")).unwrap();
+    lab.run("delta apply 23.delta a.raw")
+        .fails(2, "nothing was changed");
+    for delta in ["12.delta", "23.delta"] {
+        assert_eq!(
+            lab.json(&format!("delta apply {delta} a.raw")).1["outcome"],
+            "synced"
+        );
+    }
+    assert_eq!(
+        lab.json("delta apply 23.delta a.raw").1["outcome"],
+        "identical"
+    );
+    lab.done("delta apply 13.delta b.raw");
+    for name in ["a.raw", "b.raw"] {
+        assert!(lab.bytes(name) == lab.bytes("three.raw"), "{name}");
+    }
+}
+
+#[test]
+fn a_kept_manifest_stands_for_reading_the_target() {
+    let lab = Lab::new();
+    let new = lab.disk("new.raw", 600, 1);
+    lab.disk("old.raw", 600, 2);
+    let words = "sync new.raw old.raw --target-manifest old.manifest";
+    lab.done(words);
+    assert_eq!(lab.run("verify old.raw old.manifest").status, 0);
+    write_at(&new, 77 * PAGE as u64, b"changed");
+    let (_, report) = lab.json(words);
+    assert_eq!(report["verified"], "cached");
+    assert!(report["root"].as_str().is_some_and(|root| root.len() == 64));
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    assert_eq!(lab.run("verify old.raw old.manifest").status, 0);
+    lab.disk("other.raw", 600, 3);
+    lab.run("sync new.raw old.raw --target-manifest other.raw")
+        .fails(2, "name another file");
+    assert_eq!(
+        lab.names(),
+        ["new.raw", "old.manifest", "old.raw", "other.raw"]
+    );
+}
+
+#[test]
+fn a_disk_of_odd_length_fills_its_last_sector_or_mebibyte_with_zeros() {
+    let lab = Lab::new();
+    let bytes = noise(600 * PAGE + 777, 1);
+    fs::write(lab.path("new.raw"), &bytes).unwrap();
+    lab.done("sync new.raw a.vhd --create vhd-fixed --align 1M");
+    assert_eq!(lab.json("info a.vhd").1["disk_bytes"], 3 << 20);
+    fs::write(lab.path("junk.raw"), vec![7; 3 << 20]).unwrap();
+    lab.done("sync junk.raw a.vhd");
+    for safety in ["atomic", "in-place"] {
+        for mode in ["delta", "full"] {
+            lab.done("sync junk.raw a.vhd");
+            let words = format!("sync new.raw a.vhd --align 1M --mode {mode} --safety {safety}");
+            lab.done(&words);
+            lab.done("sync a.vhd back.raw");
+            let back = lab.bytes("back.raw");
+            assert_eq!(back.len(), 3 << 20);
+            assert!(back[..bytes.len()] == bytes, "{words}");
+            assert!(back[bytes.len()..].iter().all(|byte| *byte == 0), "{words}");
+            let again = lab.json("sync new.raw a.vhd --align 1M --mode delta").1;
+            assert_eq!(again["outcome"], "identical", "{words}");
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,93 @@
+//! An image with zeros behind its end.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Image, ImageInfo, read_padded_at};
+use crate::error::{Error, ErrorKind, Result};
+use crate::units::Extent;
+
+/// An image that is shown longer than it is.
+pub(crate) struct Padded {
+    image: Arc<dyn Image>,
+    disk_len: u64,
+}
+
+impl Padded {
+    /// `image` with zeros behind it up to `disk_len`, which is not less than its own length.
+    pub fn new(image: Arc<dyn Image>, disk_len: u64) -> Self {
+        Padded { image, disk_len }
+    }
+
+    fn inside(&self, range: Range<u64>) -> Range<u64> {
+        let end = self.image.disk_len();
+        range.start.min(end)..range.end.min(end)
+    }
+}
+
+impl Image for Padded {
+    fn disk_len(&self) -> u64 {
+        self.disk_len
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let end = offset.checked_add(buf.len() as u64);
+        if end.is_none_or(|end| end > self.disk_len) {
+            let what = "a read past the end of the disk";
+            return Err(Error::new(ErrorKind::Io, what).at_offset(offset));
+        }
+        read_padded_at(&*self.image, buf, offset)
+    }
+
+    fn next_extent(&self, offset: u64) -> Result<Option<Extent>> {
+        match self.image.next_extent(offset)? {
+            Some(extent) => Ok(Some(extent)),
+            None if offset < self.disk_len => Ok(Some(Extent::zero(offset..self.disk_len))),
+            None => Ok(None),
+        }
+    }
+
+    fn allocated_bytes(&self) -> Result<u64> {
+        self.image.allocated_bytes()
+    }
+
+    fn info(&self) -> ImageInfo {
+        ImageInfo {
+            disk_bytes: self.disk_len,
+            ..self.image.info()
+        }
+    }
+
+    fn drop_cache(&self, range: Range<u64>) {
+        self.image.drop_cache(self.inside(range));
+    }
+
+    fn will_read(&self, range: Range<u64>) {
+        self.image.will_read(self.inside(range));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Raw;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn zeros_follow_the_end_and_end_at_the_new_length() {
+        let storage = MemoryStorage::new("disk", vec![7; 1001]);
+        let image = Padded::new(Arc::new(Raw::open(Arc::new(storage)).unwrap()), 1024);
+        let mut buf = [1; 1024];
+        image.read_exact_at(&mut buf, 0).unwrap();
+        assert!(buf[..1001].iter().all(|byte| *byte == 7));
+        assert!(buf[1001..].iter().all(|byte| *byte == 0));
+        image.read_exact_at(&mut buf[..24], 1000).unwrap();
+        assert!(image.read_exact_at(&mut buf, 1).is_err());
+        assert!(image.read_exact_at(&mut buf, u64::MAX).is_err());
+        assert_eq!(image.next_extent(0).unwrap(), Some(Extent::data(0..1001)));
+        let tail = Extent::zero(1001..1024);
+        assert_eq!(image.next_extent(1001).unwrap(), Some(tail));
+        assert_eq!(image.next_extent(1024).unwrap(), None);
+        assert_eq!(image.info().disk_bytes, 1024);
+    }
+}

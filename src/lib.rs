@@ -17,3 +17,8 @@ pub use control::{CancelToken, Phase, Progress, Silent, Work};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use units::{BlockSize, Extent, ExtentKind};
+
+/// The examples of the README must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

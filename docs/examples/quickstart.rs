@@ -1,0 +1,100 @@
+//! Makes a source and an old target, syncs, verifies, and prints the report.
+//!
+//! Run it with `cargo run --release --features cli --example quickstart`.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use diskdelta::image::ImageOptions;
+use diskdelta::manifest::{self, Root};
+use diskdelta::storage::SourceOptions;
+use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, SyncOptions, sync};
+use diskdelta::units::format_size;
+use diskdelta::{BlockSize, Work};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    let source_path = folder.path().join("source.raw");
+    let target_path = folder.path().join("target.raw");
+
+    // A disk of 1 GiB that holds 64 MiB, and a copy from before its last 300 changes.
+    let disk = File::create(&target_path)?;
+    disk.set_len(1 << 30)?;
+    for at in 0..64 {
+        disk.write_all_at(&bytes_of(at, 1 << 20), at * (16 << 20))?;
+    }
+    fs::copy(&target_path, &source_path)?;
+    let disk = File::options().write(true).open(&source_path)?;
+    for change in 0..300 {
+        let page = (change % 64) * 4096 + change % 19;
+        disk.write_all_at(&bytes_of(1000 + change, 4096), page * 4096)?;
+    }
+    drop(disk);
+
+    // One thread for each core; see `Work` for progress, cancelling and speed limits.
+    let work = Work::new(0)?;
+    let source = open(&source_path)?;
+    let options = HostTargetOptions::default().with_sources(source.files());
+    let target = HostTarget::open(&target_path, &options)?;
+    let report = sync(
+        &source.source(),
+        target.target(),
+        &SyncOptions::default(),
+        &work,
+    )?;
+    println!(
+        "outcome:  {:?}, verified: {:?}",
+        report.outcome, report.verified
+    );
+    println!("mode:     {:?}: {}", report.mode, report.reason);
+    println!("disk:     {}", format_size(report.disk_bytes));
+    println!("compared: {}", format_size(report.compared_bytes));
+    println!("changed:  {}", format_size(report.changed_bytes));
+    println!("written:  {}", format_size(report.written_bytes));
+    println!("elapsed:  {:.3} s", report.elapsed.as_secs_f64());
+    // Its locks keep everybody else out, ourselves too.
+    drop(target);
+
+    // Equal roots mean equal disks.
+    let (new, now) = (root(&source_path, &work)?, root(&target_path, &work)?);
+    println!("source:   root {new}");
+    println!("target:   root {now}");
+    assert_eq!(new, now);
+
+    let target = HostTarget::open(&target_path, &options)?;
+    let again = sync(
+        &source.source(),
+        target.target(),
+        &SyncOptions::default(),
+        &work,
+    )?;
+    println!(
+        "again:    {:?}, {} written",
+        again.outcome,
+        format_size(again.written_bytes)
+    );
+    Ok(())
+}
+
+fn open(path: &Path) -> diskdelta::Result<HostSource> {
+    HostSource::open(path, &ImageOptions::default(), &SourceOptions::default())
+}
+
+fn root(path: &Path, work: &Work) -> diskdelta::Result<Root> {
+    manifest::root_of(&**open(path)?.image(), BlockSize::default(), work)
+}
+
+/// Bytes that look like data and are the same in every run.
+fn bytes_of(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}

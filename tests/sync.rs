@@ -1,8 +1,6 @@
 //! A sync makes the target hold what the source holds, whatever the two held before.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 use std::sync::Arc;
 
 use diskdelta::image::{Format, Raw};

@@ -2,7 +2,7 @@
 //!
 //! Run it with `cargo run --release --features cli --example quickstart`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -18,19 +18,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let source_path = folder.path().join("source.raw");
     let target_path = folder.path().join("target.raw");
 
-    // A disk of 1 GiB that holds 64 MiB, and a copy from before its last 300 changes.
-    let disk = File::create(&target_path)?;
-    disk.set_len(1 << 30)?;
-    for at in 0..64 {
-        disk.write_all_at(&bytes_of(at, 1 << 20), at * (16 << 20))?;
-    }
-    fs::copy(&target_path, &source_path)?;
-    let disk = File::options().write(true).open(&source_path)?;
-    for change in 0..300 {
-        let page = (change % 64) * 4096 + change % 19;
-        disk.write_all_at(&bytes_of(1000 + change, 4096), page * 4096)?;
-    }
-    drop(disk);
+    // A disk, and an older copy of it: 300 pages differ.
+    make_disk(&target_path, 0)?;
+    make_disk(&source_path, 300)?;
 
     // One thread for each core; see `Work` for progress, cancelling and speed limits.
     let work = Work::new(0)?;
@@ -74,6 +64,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         again.outcome,
         format_size(again.written_bytes)
     );
+    Ok(())
+}
+
+/// A disk of 1 GiB that holds 64 MiB of data, with so many of its pages changed.
+fn make_disk(path: &Path, changes: u64) -> std::io::Result<()> {
+    let disk = File::create(path)?;
+    disk.set_len(1 << 30)?;
+    for run in 0..64 {
+        disk.write_all_at(&bytes_of(run, 1 << 20), run * (16 << 20))?;
+    }
+    for change in 0..changes {
+        let page = change % 64 * 4096 + 40 + change % 211;
+        disk.write_all_at(&bytes_of(1000 + change, 4096), page * 4096)?;
+    }
     Ok(())
 }
 

@@ -22,7 +22,8 @@ use diskdelta::{Result, Work};
 mod loops;
 
 fn main() -> Result<()> {
-    let measuring = std::env::args().any(|arg| arg == "--bench");
+    let given = |name: &str| std::env::args().any(|arg| arg == name);
+    let measuring = given("--bench") && !given("--test");
     let (size, rounds) = match std::env::var("DISKDELTA_BENCH_SIZE") {
         Ok(text) => (parse_size(&text)?, 7),
         Err(_) if measuring => (1 << 30, 7),

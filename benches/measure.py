@@ -484,7 +484,7 @@ def machine(folder):
     yield "processor", f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores"
     yield "memory", f"{round(int(memory[1]) / (1 << 20))} GiB"
     yield "kernel", re.match(r"[\d.]+", platform.release())[0]
-    yield "file system", printed("stat", "-f", "-c", "%T", folder)
+    yield "file system", printed("df", "--output=fstype", folder).split()[-1]
     for program in ("rustc", "cp", "cmp", "rsync", "b3sum", "qemu-img"):
         if shutil.which(program):
             version = re.search(r"\d+\.\d+(\.\d+)?", printed(program, "--version"))

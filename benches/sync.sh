@@ -1,9 +1,9 @@
 #!/bin/sh
 # Measures everything that docs/benchmarks.md shows, and writes it there.
 #
-#   benches/sync.sh                     all of it, with images of 4 GiB; takes hours
+#   benches/sync.sh                     all of it, with images of 4 GiB; an hour or two
 #   SIZE=256M RUNS=1 benches/sync.sh    a quick look at whether it works
-#   benches/sync.sh sweep full          only these parts
+#   benches/sync.sh sweep full          only these parts (those of measure.py)
 #
 # SIZE   length of the dense images (4G); the sweep and the data of the sparse images take a quarter
 # RUNS   how often everything is run; medians are shown (5)

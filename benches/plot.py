@@ -129,7 +129,8 @@ def goals(results):
     yield ("bytes written in place, as reported, against bytes changed", "≤ 1.00",
            written(one, "in-place", ["written_bytes"]), times)
     yield ("bytes written atomically, stage and target, as reported, against bytes changed",
-           "≤ 2.10", written(one, "atomic", ["written_bytes", "staged_bytes"], aside=MARK_BYTES), times)
+           "≤ 2.10",
+           written(one, "atomic", ["written_bytes", "staged_bytes"], aside=MARK_BYTES), times)
 
 
 def sweep_table(results):

@@ -9,10 +9,8 @@
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use diskdelta::diff::{CompareOptions, compare};
@@ -20,8 +18,12 @@ use diskdelta::image::{ImageOptions, open};
 use diskdelta::units::{format_size, parse_size};
 use diskdelta::{Result, Work};
 
+#[path = "bare/loops.rs"]
+mod loops;
+
 fn main() -> Result<()> {
-    let measuring = std::env::args().any(|arg| arg == "--bench");
+    let given = |name: &str| std::env::args().any(|arg| arg == name);
+    let measuring = given("--bench") && !given("--test");
     let (size, rounds) = match std::env::var("DISKDELTA_BENCH_SIZE") {
         Ok(text) => (parse_size(&text)?, 7),
         Err(_) if measuring => (1 << 30, 7),
@@ -159,30 +161,10 @@ impl Pair {
         assert!(status.unwrap().success());
     }
 
-    /// What is left when everything but reading and comparing is left out.
     fn plain(&self, unit: usize) {
         let old = File::open(&self.old).unwrap();
         let new = File::open(&self.new).unwrap();
-        let next = AtomicU64::new(0);
-        let run = || {
-            let (mut a, mut b) = (vec![0; unit], vec![0; unit]);
-            let mut differing = 0;
-            loop {
-                let at = next.fetch_add(unit as u64, Ordering::Relaxed);
-                let len = self.size.saturating_sub(at).min(unit as u64) as usize;
-                if len == 0 {
-                    break differing;
-                }
-                old.read_exact_at(&mut a[..len], at).unwrap();
-                new.read_exact_at(&mut b[..len], at).unwrap();
-                let pages = a[..len].chunks(4096).zip(b[..len].chunks(4096));
-                differing += pages.filter(|(a, b)| a != b).count();
-            }
-        };
-        std::thread::scope(|scope| {
-            let other = scope.spawn(run);
-            black_box(run() + other.join().unwrap());
-        });
+        black_box(loops::compare(&old, &new, unit, 2).unwrap());
     }
 
     fn dd(&self) {

@@ -6,10 +6,8 @@
 //! `DISKDELTA_BENCH_SIZE` how long it is (1G by default). Run as a test it only shows that it works.
 #![allow(clippy::unwrap_used, reason = "a panic is how this fails")]
 
-use std::cell::RefCell;
 use std::fs::File;
 use std::hint::black_box;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -19,8 +17,9 @@ use diskdelta::image::Raw;
 use diskdelta::storage::FileStorage;
 use diskdelta::units::format_size;
 use diskdelta::{BlockSize, Work, manifest};
-use rayon::prelude::*;
 
+#[path = "bare/loops.rs"]
+mod loops;
 #[path = "manifest/setting.rs"]
 mod setting;
 
@@ -80,21 +79,5 @@ fn root(path: &Path, block_size: BlockSize, work: &Work) -> manifest::Root {
 
 /// The least that must be done: read each block and hash it.
 fn bare(path: &Path, block_size: usize, work: &Work) {
-    thread_local! {
-        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    }
-    let file = File::open(path).unwrap();
-    let len = file.metadata().unwrap().len();
-    let blocks = len.div_ceil(block_size as u64);
-    work.pool().install(|| {
-        (0..blocks).into_par_iter().for_each(|block| {
-            BUFFER.with_borrow_mut(|buffer| {
-                buffer.resize(block_size, 0);
-                let offset = block * block_size as u64;
-                let len = (len - offset).min(block_size as u64) as usize;
-                file.read_exact_at(&mut buffer[..len], offset).unwrap();
-                black_box(blake3::hash(&buffer[..len]));
-            });
-        });
-    });
+    loops::hash(&File::open(path).unwrap(), block_size, work.pool()).unwrap();
 }

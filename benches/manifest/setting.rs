@@ -19,7 +19,8 @@ pub struct Setting {
 impl Setting {
     /// From the environment; small and once where nothing is measured.
     pub fn new() -> Self {
-        let measuring = std::env::args().any(|arg| arg == "--bench");
+        let given = |name: &str| std::env::args().any(|arg| arg == name);
+        let measuring = given("--bench") && !given("--test");
         let dir = std::env::var_os("DISKDELTA_BENCH_DIR");
         let dir = dir.map_or_else(std::env::temp_dir, PathBuf::from);
         let size = match std::env::var("DISKDELTA_BENCH_SIZE") {

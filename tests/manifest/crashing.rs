@@ -1,0 +1,126 @@
+//! A kept manifest through a sync of its disk, cut by power at every moment.
+
+use std::sync::Arc;
+
+use diskdelta::manifest::{self, KeptManifest};
+use diskdelta::storage::fault::{CrashState, FaultDisk, SyncCall, Violation};
+use diskdelta::storage::{Access, Place, Storage};
+use diskdelta::{BlockSize, Limits, Result};
+
+use crate::samples::{BLOCK, manifest_of, pattern, raw, work};
+
+const KEPT: &str = "/state/kept";
+const TARGET: &str = "/disks/target";
+const CHANGED: std::ops::Range<usize> = 4 * BLOCK..5 * BLOCK;
+
+fn old_disk() -> Vec<u8> {
+    pattern(9 * BLOCK, 1)
+}
+
+fn new_disk() -> Vec<u8> {
+    let mut disk = old_disk();
+    disk[CHANGED].copy_from_slice(&pattern(BLOCK, 90));
+    disk
+}
+
+fn place(disk: &FaultDisk) -> Place {
+    Place::new(Arc::new(disk.folder("/state")), "kept")
+}
+
+fn start() -> FaultDisk {
+    let disk = FaultDisk::new();
+    disk.put(TARGET, old_disk());
+    manifest::save(&place(&disk), |storage| {
+        manifest::build_to(&raw(old_disk()), BlockSize::MIN, &work(), storage)
+    })
+    .unwrap();
+    disk.settle();
+    disk
+}
+
+/// What a sync does with a kept manifest.
+fn sync(disk: &FaultDisk) -> Result<()> {
+    let storage = disk.open(KEPT, Access::Write)?;
+    let mut kept = KeptManifest::open(Arc::new(storage), &Limits::default())?;
+    kept.mark(Some(CHANGED.start as u64..CHANGED.end as u64))?;
+    manifest::stage(&place(disk), |storage| {
+        manifest::build_to(&raw(new_disk()), BlockSize::MIN, &work(), storage)
+    })?;
+    disk.note("staged");
+    let target = disk.open(TARGET, Access::Write)?;
+    target.write_all_at(&new_disk()[CHANGED], CHANGED.start as u64)?;
+    target.sync()?;
+    manifest::commit(&place(disk))?;
+    disk.note("kept");
+    Ok(())
+}
+
+/// A kept manifest may stand for less than it could, but never for what is not there.
+fn check(state: &CrashState) -> Result<(), String> {
+    let disk = state.disk();
+    let storage = disk.open(KEPT, Access::Write).map_err(|e| e.to_string())?;
+    let kept = KeptManifest::open(Arc::new(storage), &Limits::default());
+    let mut kept = kept.map_err(|e| e.to_string())?;
+    let target = disk.row(TARGET).ok_or("the target is gone")?.to_vec();
+    for (block, bytes) in target.chunks(BLOCK).enumerate() {
+        let start = (block * BLOCK) as u64;
+        let stands = !kept.is_marked(start..start + bytes.len() as u64);
+        let hash = kept.manifest().hash(block as u64);
+        if stands && hash.map_err(|e| e.to_string())? != Some(blake3::hash(bytes)) {
+            return Err(format!("block {block} is not what the manifest says"));
+        }
+    }
+    let new_root = manifest_of(new_disk()).root();
+    if state.noted("kept") && (kept.manifest().root() != new_root || !kept.marked().is_empty()) {
+        return Err("the new manifest is not in place".into());
+    }
+    if state.noted("staged") {
+        // Recovery knows from the sync's own state that the target is new, and ends the job.
+        let target = disk
+            .open(TARGET, Access::Write)
+            .map_err(|e| e.to_string())?;
+        let changed = &new_disk()[CHANGED];
+        target
+            .write_all_at(changed, CHANGED.start as u64)
+            .and_then(|()| target.sync())
+            .and_then(|()| manifest::commit(&place(disk)))
+            .and_then(|()| disk.open(KEPT, Access::Read))
+            .and_then(|storage| KeptManifest::open(Arc::new(storage), &Limits::default()))
+            .map_err(|e| e.to_string())
+            .map(|recovered| kept = recovered)?;
+        if kept.manifest().root() != new_root || !kept.marked().is_empty() {
+            return Err("recovery found no staged manifest".into());
+        }
+    }
+    Ok(())
+}
+
+fn crash(dropped: Option<SyncCall>) -> Result<(), Violation> {
+    let disk = start();
+    if let Some(dropped) = dropped {
+        disk.drop_syncs(move |call| *call == dropped);
+    }
+    sync(&disk).unwrap();
+    let coverage = disk.crashes().check(check)?;
+    assert!(coverage.states > 20);
+    Ok(())
+}
+
+#[test]
+fn a_kept_manifest_never_stands_for_what_a_crash_left() {
+    crash(None).unwrap();
+}
+
+#[test]
+fn every_sync_of_a_kept_manifest_is_needed() {
+    let before = start().log().syncs().len();
+    let disk = start();
+    sync(&disk).unwrap();
+    let syncs = disk.log().syncs().split_off(before);
+    // The mark, the staged file and its folder, the target, the folder after the rename.
+    assert_eq!(syncs.len(), 5);
+    for call in syncs {
+        let found = crash(Some(call.clone()));
+        assert!(found.is_err(), "nothing noticed that {call} was dropped");
+    }
+}

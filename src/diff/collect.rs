@@ -2,7 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::compare::{CompareOptions, Content, compare};
+use super::compare::{Content, compare};
+use super::options::CompareOptions;
 use crate::control::Work;
 use crate::error::Result;
 use crate::image::Image;

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::collect::Collector;
-use super::feed::{Feed, UNIT_BYTES, Unit, pages_up};
+use super::feed::{Feed, UNIT_BYTES, Unit};
+use super::options::CompareOptions;
 use crate::control::{Phase, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
-use crate::units::{Extent, ExtentKind, REFINE_BYTES};
+use crate::storage::AlignedBuf;
+use crate::units::{Extent, ExtentKind, REFINE_BYTES, is_zero};
 
 /// Finds what differs between two images, byte against byte, and hands each difference to `visit`
 /// with the bytes in hand.
@@ -125,80 +127,6 @@ impl<'a> Content<'a> {
         match self {
             Content::Bytes(bytes) => Some(bytes),
             Content::Zeros(_) => None,
-        }
-    }
-}
-
-/// How two images are compared.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct CompareOptions {
-    /// Only these guest bytes are looked at, widened to whole 4 KiB pages; in any order, may
-    /// overlap and reach beyond the disk. `None` (the default) means all.
-    pub change_map: Option<Vec<Range<u64>>>,
-    /// Whether pages of the source that cannot be read are listed and left alone instead of
-    /// ending the work.
-    pub skip_unreadable: bool,
-    /// Longest difference handed out at once, in bytes; rounded down to whole pages, at least
-    /// one. 1 MiB by default; never more than 512 KiB are found at once anyway.
-    pub max_difference_bytes: u64,
-}
-
-impl CompareOptions {
-    /// Replaces [`CompareOptions::change_map`].
-    #[must_use]
-    pub fn with_change_map(mut self, change_map: impl Into<Option<Vec<Range<u64>>>>) -> Self {
-        self.change_map = change_map.into();
-        self
-    }
-
-    /// Replaces [`CompareOptions::skip_unreadable`].
-    #[must_use]
-    pub fn with_skip_unreadable(mut self, skip: bool) -> Self {
-        self.skip_unreadable = skip;
-        self
-    }
-
-    /// Replaces [`CompareOptions::max_difference_bytes`].
-    #[must_use]
-    pub fn with_max_difference_bytes(mut self, bytes: u64) -> Self {
-        self.max_difference_bytes = bytes;
-        self
-    }
-
-    /// The ranges to look at on a disk of `disk_len` bytes: whole pages, ascending, disjoint.
-    fn windows(&self, disk_len: u64) -> Vec<Range<u64>> {
-        let Some(map) = &self.change_map else {
-            return Vec::from_iter((disk_len > 0).then_some(0..disk_len));
-        };
-        let mut windows: Vec<Range<u64>> = map
-            .iter()
-            .map(|range| {
-                let start = range.start - range.start % REFINE_BYTES;
-                start..pages_up(range.end).min(disk_len)
-            })
-            .zip(map)
-            .filter(|(window, range)| !range.is_empty() && !window.is_empty())
-            .map(|(window, _)| window)
-            .collect();
-        windows.sort_unstable_by_key(|window| window.start);
-        windows.dedup_by(|next, last| {
-            let touches = next.start <= last.end;
-            if touches {
-                last.end = last.end.max(next.end);
-            }
-            touches
-        });
-        windows
-    }
-}
-
-impl Default for CompareOptions {
-    fn default() -> Self {
-        CompareOptions {
-            change_map: None,
-            skip_unreadable: false,
-            max_difference_bytes: 1 << 20,
         }
     }
 }
@@ -387,8 +315,8 @@ impl Job<'_> {
 
 /// What one thread works with.
 struct Hands {
-    source: Vec<u8>,
-    target: Vec<u8>,
+    source: AlignedBuf,
+    target: AlignedBuf,
     /// For each page of the unit at hand whether the source failed to read it; empty when none
     /// did.
     unreadable: Vec<bool>,
@@ -400,8 +328,8 @@ struct Hands {
 impl Hands {
     fn new() -> Self {
         Hands {
-            source: vec![0; UNIT_BYTES as usize],
-            target: vec![0; UNIT_BYTES as usize],
+            source: AlignedBuf::new(UNIT_BYTES as usize),
+            target: AlignedBuf::new(UNIT_BYTES as usize),
             unreadable: Vec::new(),
             compared_bytes: 0,
             changed_bytes: 0,
@@ -418,10 +346,10 @@ impl Hands {
         let old = &self.target[page];
         match (unit.source, unit.target) {
             (ExtentKind::Data, ExtentKind::Data) if new == old => Verdict::Same,
-            (ExtentKind::Data, ExtentKind::Data) if is_zeros(new) => Verdict::Zeros,
-            (ExtentKind::Data, ExtentKind::Zero) if is_zeros(new) => Verdict::Same,
+            (ExtentKind::Data, ExtentKind::Data) if is_zero(new) => Verdict::Zeros,
+            (ExtentKind::Data, ExtentKind::Zero) if is_zero(new) => Verdict::Same,
             (ExtentKind::Data, _) => Verdict::Bytes,
-            (ExtentKind::Zero, _) if is_zeros(old) => Verdict::Same,
+            (ExtentKind::Zero, _) if is_zero(old) => Verdict::Same,
             (ExtentKind::Zero, _) => Verdict::Zeros,
         }
     }
@@ -433,10 +361,6 @@ enum Verdict {
     Same,
     Bytes,
     Zeros,
-}
-
-fn is_zeros(page: &[u8]) -> bool {
-    page == &ZEROS[..page.len()]
 }
 
 /// A unit's length as the length of a buffer; never more than `UNIT_BYTES`.
@@ -457,5 +381,3 @@ fn unreadable(cause: Error, start: u64) -> Error {
 }
 
 const PAGE: usize = REFINE_BYTES as usize;
-
-static ZEROS: [u8; PAGE] = [0; PAGE];

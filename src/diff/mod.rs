@@ -5,10 +5,12 @@ mod collect;
 mod compare;
 mod feed;
 mod manifests;
+mod options;
 mod with_manifest;
 
 pub use against::{ManifestDifference, against_manifest};
 pub use collect::images;
-pub use compare::{CompareOptions, CompareReport, Content, Difference, compare};
+pub use compare::{CompareReport, Content, Difference, compare};
 pub use manifests::{ManifestDiff, kept_manifest, manifests};
+pub use options::CompareOptions;
 pub use with_manifest::{AgainstManifest, Newer, with_manifest};

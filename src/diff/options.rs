@@ -1,0 +1,80 @@
+//! What a caller may choose about a comparison.
+
+use std::ops::Range;
+
+use super::feed::pages_up;
+use crate::units::REFINE_BYTES;
+
+/// How two images are compared.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CompareOptions {
+    /// Only these guest bytes are looked at, widened to whole 4 KiB pages; in any order, may
+    /// overlap and reach beyond the disk. `None` (the default) means all.
+    pub change_map: Option<Vec<Range<u64>>>,
+    /// Whether pages of the source that cannot be read are listed and left alone instead of
+    /// ending the work.
+    pub skip_unreadable: bool,
+    /// Longest difference handed out at once, in bytes; rounded down to whole pages, at least
+    /// one. 1 MiB by default; never more than 512 KiB are found at once anyway.
+    pub max_difference_bytes: u64,
+}
+
+impl CompareOptions {
+    /// Replaces [`CompareOptions::change_map`].
+    #[must_use]
+    pub fn with_change_map(mut self, change_map: impl Into<Option<Vec<Range<u64>>>>) -> Self {
+        self.change_map = change_map.into();
+        self
+    }
+
+    /// Replaces [`CompareOptions::skip_unreadable`].
+    #[must_use]
+    pub fn with_skip_unreadable(mut self, skip: bool) -> Self {
+        self.skip_unreadable = skip;
+        self
+    }
+
+    /// Replaces [`CompareOptions::max_difference_bytes`].
+    #[must_use]
+    pub fn with_max_difference_bytes(mut self, bytes: u64) -> Self {
+        self.max_difference_bytes = bytes;
+        self
+    }
+
+    /// The ranges to look at on a disk of `disk_len` bytes: whole pages, ascending, disjoint.
+    pub(super) fn windows(&self, disk_len: u64) -> Vec<Range<u64>> {
+        let Some(map) = &self.change_map else {
+            return Vec::from_iter((disk_len > 0).then_some(0..disk_len));
+        };
+        let mut windows: Vec<Range<u64>> = map
+            .iter()
+            .map(|range| {
+                let start = range.start - range.start % REFINE_BYTES;
+                start..pages_up(range.end).min(disk_len)
+            })
+            .zip(map)
+            .filter(|(window, range)| !range.is_empty() && !window.is_empty())
+            .map(|(window, _)| window)
+            .collect();
+        windows.sort_unstable_by_key(|window| window.start);
+        windows.dedup_by(|next, last| {
+            let touches = next.start <= last.end;
+            if touches {
+                last.end = last.end.max(next.end);
+            }
+            touches
+        });
+        windows
+    }
+}
+
+impl Default for CompareOptions {
+    fn default() -> Self {
+        CompareOptions {
+            change_map: None,
+            skip_unreadable: false,
+            max_difference_bytes: 1 << 20,
+        }
+    }
+}

@@ -60,8 +60,8 @@ impl Case {
         self
     }
 
-    fn vhd(mut self, create: CreateFormat) -> Case {
-        self.format = Format::Vhd;
+    fn container(mut self, create: CreateFormat) -> Case {
+        self.format = create.format();
         self.create = Some(create);
         self
     }
@@ -313,15 +313,31 @@ fn cases() -> Vec<Case> {
         Case::raw("in place, device", large.clone(), changed(&large))
             .in_place()
             .on_device(),
-        Case::raw("atomic, fixed VHD", large.clone(), changed(&large)).vhd(CreateFormat::VhdFixed),
+        Case::raw("atomic, fixed VHD", large.clone(), changed(&large))
+            .container(CreateFormat::VhdFixed),
         Case::raw(
             "atomic, dynamic VHD",
             dynamic_old.clone(),
             dynamic_new.clone(),
         )
-        .vhd(CreateFormat::VhdDynamic),
-        Case::raw("in place, dynamic VHD", dynamic_old, dynamic_new)
-            .vhd(CreateFormat::VhdDynamic)
+        .container(CreateFormat::VhdDynamic),
+        Case::raw(
+            "in place, dynamic VHD",
+            dynamic_old.clone(),
+            dynamic_new.clone(),
+        )
+        .container(CreateFormat::VhdDynamic)
+        .in_place(),
+        Case::raw("atomic, fixed VHDX", large.clone(), changed(&large))
+            .container(CreateFormat::VhdxFixed),
+        Case::raw(
+            "atomic, dynamic VHDX",
+            dynamic_old.clone(),
+            dynamic_new.clone(),
+        )
+        .container(CreateFormat::VhdxDynamic),
+        Case::raw("in place, dynamic VHDX", dynamic_old, dynamic_new)
+            .container(CreateFormat::VhdxDynamic)
             .in_place(),
     ]
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Format, vhd};
+use super::{Format, vhd, vhdx};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -31,11 +31,11 @@ pub fn create(storage: &dyn Storage, options: &CreateOptions) -> Result<u64> {
             let block = options.block_size.unwrap_or(VHD_BLOCK_BYTES);
             vhd::create_dynamic(storage, disk_len, block)?;
         }
-        CreateFormat::VhdxFixed | CreateFormat::VhdxDynamic => {
-            return Err(
-                Error::new(ErrorKind::Unsupported, "VHDX images cannot be created yet")
-                    .at_path(storage.path()),
-            );
+        CreateFormat::VhdxFixed => {
+            create_vhdx(storage, vhdx::Layout::fixed(disk_len), options)?;
+        }
+        CreateFormat::VhdxDynamic => {
+            create_vhdx(storage, vhdx::Layout::dynamic(disk_len), options)?;
         }
     }
     Ok(disk_len)
@@ -99,13 +99,6 @@ impl CreateFormat {
             CreateFormat::VhdxFixed | CreateFormat::VhdxDynamic => Format::Vhdx,
         }
     }
-
-    fn sector_bytes(self) -> u64 {
-        match self.format() {
-            Format::Raw => 1,
-            Format::Vhd | Format::Vhdx => 512,
-        }
-    }
 }
 
 /// What is to be created.
@@ -118,6 +111,8 @@ pub struct CreateOptions {
     pub disk_len: u64,
     /// Guest bytes a block, where the format has blocks; by default what Windows takes.
     pub block_size: Option<u64>,
+    /// Bytes a logical sector, where the format has a choice (VHDX: 512 or 4096); 512 by default.
+    pub sector_size: u64,
     /// The length is rounded up to a multiple of this power of two, for example 1 MiB for Azure.
     pub align: u64,
 }
@@ -129,6 +124,7 @@ impl CreateOptions {
             format,
             disk_len,
             block_size: None,
+            sector_size: 512,
             align: 1,
         }
     }
@@ -137,6 +133,13 @@ impl CreateOptions {
     #[must_use]
     pub fn with_block_size(mut self, bytes: u64) -> Self {
         self.block_size = Some(bytes);
+        self
+    }
+
+    /// Replaces [`CreateOptions::sector_size`].
+    #[must_use]
+    pub fn with_sector_size(mut self, bytes: u64) -> Self {
+        self.sector_size = bytes;
         self
     }
 
@@ -159,10 +162,23 @@ impl CreateOptions {
                 self.align
             )));
         }
+        let sector = match self.format.format() {
+            Format::Raw => 1,
+            Format::Vhd => 512,
+            Format::Vhdx => self.sector_size.max(512),
+        };
         self.disk_len
-            .checked_next_multiple_of(self.align.max(self.format.sector_bytes()))
+            .checked_next_multiple_of(self.align.max(sector))
             .ok_or_else(|| wrong(format!("a disk of {} bytes is too long", self.disk_len)))
     }
+}
+
+fn create_vhdx(storage: &dyn Storage, layout: vhdx::Layout, options: &CreateOptions) -> Result<()> {
+    let block = options.block_size.unwrap_or(layout.block_bytes);
+    let layout = layout
+        .with_block_bytes(block)
+        .with_sector_bytes(options.sector_size);
+    vhdx::create(storage, &layout)
 }
 
 /// The block of the specification and of Windows.

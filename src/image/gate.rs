@@ -12,8 +12,9 @@ use crate::storage::{FileId, HostFile, SourceOptions, Storage, open_source};
 
 /// Decides which files may be the parent of a differencing image.
 ///
-/// What it offers is only tried: the image takes a file as its parent when the unique id and the
-/// length are those that the child states, and no other.
+/// What it offers is only tried: the image takes a file as its parent when the unique id is the
+/// one that the child states, and no other; in a VHD the length too (a VHDX may have been resized
+/// since, and has zeros where it is longer than its parent).
 pub trait ParentGate: Send + Sync + fmt::Debug {
     /// The files to try, in this order.
     ///

@@ -272,7 +272,7 @@ pub fn open_storage(
     match format {
         Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
         Format::Vhd => vhd::open(storage, options),
-        Format::Vhdx => Err(unsupported(&*storage, format)),
+        Format::Vhdx => vhdx::open(storage, options),
     }
 }
 
@@ -288,16 +288,8 @@ pub fn open_storage_mut(
     match format {
         Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
         Format::Vhd => vhd::open_mut(storage, options),
-        Format::Vhdx => Err(unsupported(&*storage, format)),
+        Format::Vhdx => vhdx::open_mut(storage, options),
     }
-}
-
-fn unsupported(storage: &dyn Storage, format: Format) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        format!("{format} images cannot be opened yet"),
-    )
-    .at_path(storage.path())
 }
 
 #[cfg(test)]

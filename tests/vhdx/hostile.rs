@@ -1,10 +1,11 @@
 //! Files that break the format, or stretch it: each is refused, or read as the format says.
 
-use diskdelta::image::vhdx::{CreateOptions, Vhdx, VhdxOptions};
-use diskdelta::image::{Image, ImageMut};
-use diskdelta::storage::MemoryStorage;
-use diskdelta::{ErrorKind, Limits};
 use std::sync::Arc;
+
+use diskdelta::image::vhdx::{Layout, Vhdx};
+use diskdelta::image::{Image, ImageMut, ImageOptions};
+use diskdelta::storage::{MemoryStorage, Storage};
+use diskdelta::{ErrorKind, Limits};
 
 use super::craft::*;
 use super::support::*;
@@ -22,7 +23,7 @@ fn malformed(change: impl Fn(&mut Vec<u8>)) {
     change(&mut bytes);
     assert_eq!(refused(bytes.clone()), ErrorKind::Malformed);
     let storage = Arc::new(MemoryStorage::new("bad", bytes.clone()));
-    let error = Vhdx::open_mut(storage.clone(), &VhdxOptions::default()).err();
+    let error = Vhdx::open_mut(storage.clone(), &ImageOptions::default()).err();
     assert_eq!(error.unwrap().kind(), ErrorKind::Malformed);
     assert!(storage.to_vec() == bytes, "the file was changed");
 }
@@ -124,7 +125,7 @@ fn a_block_never_lies_over_header_log_tables_or_behind_the_end() {
 
 #[test]
 fn the_last_block_may_end_with_what_the_guest_sees() {
-    let options = CreateOptions::dynamic(4 * MIB + 4096).with_block_bytes(4 * MIB);
+    let options = Layout::dynamic(4 * MIB + 4096).with_block_bytes(4 * MIB);
     let storage = new_image(&options);
     let image = open_mut_over(storage.clone(), None).unwrap();
     image.write_all_at(&pattern(3, 4096), 4 * MIB).unwrap();
@@ -215,7 +216,7 @@ fn the_block_table_covers_the_disk() {
 fn a_disk_longer_than_the_callers_limit_is_refused() {
     let storage = Arc::new(MemoryStorage::new("good", good()));
     let limits = Limits::default().with_disk_bytes(8 * MIB - 1);
-    let error = Vhdx::open(storage, &VhdxOptions::default().with_limits(limits)).err();
+    let error = Vhdx::open(storage, &ImageOptions::default().with_limits(limits)).err();
     assert_eq!(error.unwrap().kind(), ErrorKind::LimitExceeded);
 }
 
@@ -384,7 +385,7 @@ fn a_log_that_lies_nowhere_is_no_matter_while_it_is_empty() {
     change_headers(&mut bytes, |header| header[68..80].fill(0));
     reads_well(bytes.clone());
     let storage = Arc::new(MemoryStorage::new("nolog", bytes.clone()));
-    let error = Vhdx::open_mut(storage, &VhdxOptions::default()).err();
+    let error = Vhdx::open_mut(storage, &ImageOptions::default()).err();
     assert_eq!(error.unwrap().kind(), ErrorKind::Unsupported);
     mark_dirty(&mut bytes);
     assert_eq!(refused(bytes), ErrorKind::Malformed);
@@ -396,17 +397,17 @@ fn a_header_that_can_take_no_update_is_not_written_to() {
     change_headers(&mut bytes, |header| put(header, 8, &u64::MAX.to_le_bytes()));
     reads_well(bytes.clone());
     let storage = Arc::new(MemoryStorage::new("spent", bytes));
-    let error = Vhdx::open_mut(storage, &VhdxOptions::default()).err();
+    let error = Vhdx::open_mut(storage, &ImageOptions::default()).err();
     assert_eq!(error.unwrap().kind(), ErrorKind::Unsupported);
 }
 
 #[test]
 fn a_partial_block_needs_its_sector_bitmap_at_every_border_of_a_chunk() {
     // Blocks of 256 MiB and sectors of 512 bytes: 16 blocks a chunk.
-    let parent = new_image(&CreateOptions::dynamic(40 * 256 * MIB).with_block_bytes(256 * MIB));
-    let parent = Arc::new(open_bytes(parent.to_vec()).unwrap());
+    let parent = new_image(&Layout::dynamic(40 * 256 * MIB).with_block_bytes(256 * MIB));
+    let parent: Arc<dyn Storage> = parent;
     for block in [0, 15, 16, 17, 31, 32] {
-        let options = CreateOptions::child_of(&parent, "p.vhdx").with_block_bytes(256 * MIB);
+        let options = child_of(&parent, 256 * MIB);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("child.vhdx");
         let storage = Arc::new(diskdelta::storage::FileStorage::create_new(&path).unwrap());
@@ -429,7 +430,6 @@ fn a_partial_block_needs_its_sector_bitmap_at_every_border_of_a_chunk() {
         let extent = image.next_extent(at).unwrap().unwrap();
         assert_eq!((extent.offset, extent.len), (at, 512));
         // The bitmap of the chunk, taken away.
-        use diskdelta::storage::Storage;
         let bitmap_entry = BAT as u64 + ((block / 16 + 1) * 16 + block / 16) * 8;
         storage.write_all_at(&[0; 8], bitmap_entry).unwrap();
         let error = open_over(storage.clone(), Some(&parent)).err().unwrap();
@@ -439,75 +439,107 @@ fn a_partial_block_needs_its_sector_bitmap_at_every_border_of_a_chunk() {
     }
 }
 
+fn file(bytes: Vec<u8>) -> Arc<dyn Storage> {
+    Arc::new(MemoryStorage::new("parent.vhdx", bytes))
+}
+
+fn parent_error(child: &Arc<MemoryStorage>, parent: Option<&Arc<dyn Storage>>) -> String {
+    let error = open_over(child.clone(), parent).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Parent);
+    error.to_string()
+}
+
 #[test]
 fn a_parent_is_the_one_that_is_meant_or_is_refused() {
-    let base = good();
-    let parent = Arc::new(open_bytes(base.clone()).unwrap());
-    let child = new_image(&CreateOptions::child_of(&parent, ".\\base.vhdx"));
-    let found = contents(&open_over(child.clone(), Some(&parent)).unwrap());
-    assert!(found == contents(&*parent));
-    let locator = open_over(child.clone(), Some(&parent)).unwrap();
-    let locator = locator.parent_locator().unwrap().clone();
-    assert_eq!(locator.relative_path.as_deref(), Some(".\\base.vhdx"));
-    // None at all.
-    let error = Vhdx::open(child.clone(), &VhdxOptions::default()).err();
-    assert_eq!(error.unwrap().kind(), ErrorKind::Parent);
+    let parent = file(good());
+    let child = new_image(&child_of(&parent, MIB));
+    let image = open_over(child.clone(), Some(&parent)).unwrap();
+    assert!(contents(&image)[..3 << 20] == pattern(1, 3 << 20));
+    assert_eq!(image.allocated_bytes().unwrap(), 0);
+    assert_eq!(image.info().subformat, "differencing");
+    let locator = image.parent_locator().unwrap();
+    assert_eq!(locator.relative_path.as_deref(), Some(".\\parent.vhdx"));
+    assert!(parent_error(&child, None).contains("--parent"));
+    assert!(parent_error(&child, Some(&file(vec![0; 99]))).contains("is no VHDX"));
     // One that was written to since.
-    let storage = Arc::new(MemoryStorage::new("base", base));
-    let image = open_mut_over(storage.clone(), None).unwrap();
+    let changed = file(good());
+    let image = open_mut_over(changed.clone(), None).unwrap();
     image.write_all_at(&[1], 0).unwrap();
     image.sync().unwrap();
-    let changed = Arc::new(open_bytes(storage.to_vec()).unwrap());
-    assert_ne!(changed.data_write_guid(), parent.data_write_guid());
-    let error = open_over(child.clone(), Some(&changed)).err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Parent);
+    assert!(parent_error(&child, Some(&changed)).contains("data write GUID"));
+    // The right one among others.
+    let several = Offer(vec![changed, file(Vec::new()), parent.clone()]);
+    let options = ImageOptions::default().with_gate(Arc::new(several));
+    Vhdx::open(child.clone(), &options).unwrap();
     // Another disk, and other sectors, under the GUID that is asked for.
-    for (at, value) in [(LOGICAL_SECTOR, 4096u32), (DISK_ID, 0)] {
+    for (item, value, said) in [
+        (LOGICAL_SECTOR, 4096u32, "sectors"),
+        (DISK_ID, 0, "another disk"),
+    ] {
         let mut bytes = good();
-        change_headers(&mut bytes, |header| {
-            put(header, 32, &parent.data_write_guid().to_disk());
-        });
-        let disk_id = item_bytes_at(&bytes, DISK_ID);
-        put(&mut bytes, disk_id, &parent.disk_id().to_disk());
-        let item = item_bytes_at(&bytes, at);
-        put(&mut bytes, item, &value.to_le_bytes());
-        let other = Arc::new(open_bytes(bytes).unwrap());
-        let error = open_over(child.clone(), Some(&other)).err().unwrap();
-        assert_eq!(error.kind(), ErrorKind::Parent);
+        let at = item_bytes_at(&bytes, item);
+        put(&mut bytes, at, &value.to_le_bytes());
+        assert!(parent_error(&child, Some(&file(bytes))).contains(said));
     }
 }
 
 const DISK_ID: u128 = 0xBECA12AB_B2E6_4523_93EF_C309E000C746;
 
 #[test]
-fn a_chain_of_parents_ends_at_the_limit() {
-    let mut parent = Arc::new(open_bytes(good()).unwrap());
-    let limits = Limits::default().with_chain_count(4);
-    for depth in 1.. {
-        let child = new_image(&CreateOptions::child_of(&parent, "p.vhdx"));
-        let held = parent.clone();
-        let opener = move |_: &_| Ok(held.clone());
-        let options = VhdxOptions::default()
-            .with_limits(limits.clone())
-            .with_parents(&opener);
-        match Vhdx::open(child, &options) {
-            Ok(child) => {
-                assert!(contents(&child)[..3 << 20] == pattern(1, 3 << 20));
-                parent = Arc::new(child);
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::LimitExceeded);
-                assert_eq!(depth, 4);
-                return;
-            }
-        }
+fn a_child_longer_than_its_parent_has_zeros_there() {
+    for len in [2 * MIB + 512, 12 * MIB] {
+        let parent = file(good());
+        let child = new_image(&child_of(&parent, MIB));
+        let mut bytes = child.to_vec();
+        let at = item_bytes_at(&bytes, DISK_SIZE);
+        put(&mut bytes, at, &len.to_le_bytes());
+        let image = open_over(file(bytes), Some(&parent)).unwrap();
+        assert_eq!(image.info().warnings.len(), 1);
+        let found = contents(&image);
+        let data = found.len().min(3 << 20);
+        assert!(found[..data] == pattern(1, data));
+        assert!(found[data..].iter().all(|byte| *byte == 0));
+        check_extents(&image, &found);
     }
 }
 
 #[test]
+fn a_chain_of_parents_ends_at_the_limit_and_where_it_comes_back_to_itself() {
+    let mut files = vec![file(good())];
+    let limits = Limits::default().with_chain_count(4);
+    let options = |files: &[Arc<dyn Storage>]| {
+        ImageOptions::default()
+            .with_limits(limits.clone())
+            .with_gate(Arc::new(Offer(files.to_vec())))
+    };
+    for depth in 1..=5 {
+        let parent = files.last().unwrap().clone();
+        let layout = Layout::child_of(&Vhdx::open(parent, &options(&files)).unwrap(), "p.vhdx");
+        let child: Arc<dyn Storage> = new_image(&layout);
+        match Vhdx::open(child.clone(), &options(&files)) {
+            Ok(image) => assert!(contents(&image)[..3 << 20] == pattern(1, 3 << 20)),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+                assert_eq!(depth, 5);
+                break;
+            }
+        }
+        files.push(child);
+    }
+    assert_eq!(files.len(), 5);
+    // A child that is its own parent.
+    let mut bytes = new_image(&child_of(&files[0], MIB)).to_vec();
+    let own = open_over(files[0].clone(), None).unwrap().data_write_guid();
+    change_headers(&mut bytes, |header| put(header, 32, &own.to_disk()));
+    let ring = file(bytes);
+    let error = Vhdx::open(ring.clone(), &options(&[ring])).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+}
+
+#[test]
 fn locators_of_another_kind_or_without_linkage_are_refused() {
-    let parent = Arc::new(open_bytes(good()).unwrap());
-    let child = new_image(&CreateOptions::child_of(&parent, "p.vhdx")).to_vec();
+    let parent = file(good());
+    let child = new_image(&child_of(&parent, MIB)).to_vec();
     let at = item_bytes_at(&child, LOCATOR);
     // Kind, first character of the first key, first digit of the linkage, of the path's key.
     for spoiled in [at, at + 44, at + 20 + 24 + 28 + 2, at + 20 + 24 + 28 + 76] {
@@ -540,13 +572,10 @@ fn every_cut_and_every_flipped_byte_of_the_structures_is_an_error_or_harmless() 
         (METADATA + (64 << 10), 40),
         (BAT, 64),
     ];
-    use diskdelta::storage::Storage;
     for (start, len) in places {
-        for at in start..start + len {
+        for (at, was) in good.iter().enumerate().skip(start).take(len) {
             for bit in [0, 3, 7] {
-                storage
-                    .write_all_at(&[good[at] ^ 1 << bit], at as u64)
-                    .unwrap();
+                storage.write_all_at(&[was ^ 1 << bit], at as u64).unwrap();
                 if let Ok(image) = open_over(storage.clone(), None) {
                     let mut found = vec![0; 4096];
                     let len = image.disk_len().min(4096) as usize;
@@ -555,7 +584,7 @@ fn every_cut_and_every_flipped_byte_of_the_structures_is_an_error_or_harmless() 
                         assert!(found == expect[..4096]);
                     }
                 }
-                storage.write_all_at(&[good[at]], at as u64).unwrap();
+                storage.write_all_at(&[*was], at as u64).unwrap();
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use diskdelta::image::ImageMut;
-use diskdelta::image::vhdx::{Vhdx, VhdxOptions};
+use diskdelta::image::vhdx::Vhdx;
+use diskdelta::image::{ImageMut, ImageOptions};
 use diskdelta::storage::MemoryStorage;
 use diskdelta::{ErrorKind, Limits};
 
@@ -42,9 +42,9 @@ fn dirty(entries: &[(usize, LogEntry)]) -> Vec<u8> {
 /// for writing.
 fn replayed(bytes: Vec<u8>) -> diskdelta::Result<usize> {
     let storage = Arc::new(MemoryStorage::new("dirty", bytes.clone()));
-    let read_only = Vhdx::open(storage.clone(), &VhdxOptions::default());
+    let read_only = Vhdx::open(storage.clone(), &ImageOptions::default());
     assert!(storage.to_vec() == bytes, "opening for reading wrote");
-    let writing = Vhdx::open_mut(storage.clone(), &VhdxOptions::default());
+    let writing = Vhdx::open_mut(storage.clone(), &ImageOptions::default());
     let image = match (read_only, writing) {
         (Ok(read_only), Ok(writing)) => {
             assert!(contents(&read_only) == contents(&writing));
@@ -218,7 +218,7 @@ fn a_long_log_of_good_entries_with_a_bad_tail_is_refused_in_linear_time() {
 fn a_log_longer_than_the_callers_limit_is_refused() {
     let storage = Arc::new(MemoryStorage::new("dirty", dirty(&[(0, one())])));
     let limits = Limits::default().with_log_bytes(MIB - 1);
-    let error = Vhdx::open(storage, &VhdxOptions::default().with_limits(limits)).err();
+    let error = Vhdx::open(storage, &ImageOptions::default().with_limits(limits)).err();
     assert_eq!(error.unwrap().kind(), ErrorKind::LimitExceeded);
 }
 
@@ -312,7 +312,7 @@ fn a_log_may_make_the_file_longer() {
     let LogChange::Page { bytes, .. } = &mut entry.changes[0] else {
         unreachable!()
     };
-    put(bytes, 16, &(8 * MIB | 6).to_le_bytes());
+    put(bytes, 16, &((8 * MIB) | 6).to_le_bytes());
     let page = pattern(1, (2 << 20) + 4096)[2 << 20..].to_vec();
     entry.changes.push(LogChange::Page {
         offset: 8 * MIB,

@@ -1,7 +1,7 @@
-//! VHDX, from outside: images of other software, hostile files, writing, crashes.
+//! VHDX, from outside: images of other software, hostile files, writing.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod craft;
-mod crash;
 mod hostile;
 mod hostile_log;
 mod large;

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use diskdelta::image::ImageMut;
-use diskdelta::image::vhdx::{CreateOptions, create};
+use diskdelta::image::vhdx::{Layout, Vhdx, create};
 use diskdelta::storage::FileStorage;
 
 use super::support::*;
@@ -31,6 +31,10 @@ fn agrees(arguments: &[&str]) -> Option<String> {
     Some(text)
 }
 
+fn open_path(path: &Path) -> diskdelta::Result<Vhdx> {
+    open_over(Arc::new(FileStorage::open_read(path)?), None)
+}
+
 /// qemu-img finds no fault with the file, and the same bytes in it.
 fn checked(path: &Path, contents: &[u8]) {
     let name = path.to_str().unwrap();
@@ -45,16 +49,16 @@ fn checked(path: &Path, contents: &[u8]) {
 fn files_we_create_and_write_are_good_to_qemu() {
     let folder = tempfile::tempdir().unwrap();
     for (name, options) in [
-        ("dynamic", CreateOptions::dynamic(100 * MIB)),
+        ("dynamic", Layout::dynamic(100 * MIB)),
         (
             "blocks-1m",
-            CreateOptions::dynamic(37 * MIB + 512).with_block_bytes(MIB),
+            Layout::dynamic(37 * MIB + 512).with_block_bytes(MIB),
         ),
         (
             "blocks-256m",
-            CreateOptions::dynamic(300 * MIB).with_block_bytes(256 * MIB),
+            Layout::dynamic(300 * MIB).with_block_bytes(256 * MIB),
         ),
-        ("fixed", CreateOptions::fixed(9 * MIB + 4096)),
+        ("fixed", Layout::fixed(9 * MIB + 4096)),
     ] {
         let path = folder.path().join(format!("{name}.vhdx"));
         let storage = Arc::new(FileStorage::create_new(&path).unwrap());
@@ -121,7 +125,7 @@ fn files_qemu_creates_and_writes_read_as_it_reads_them() {
         if agrees(&arguments).is_none() {
             return;
         }
-        let image = open_file(path.clone(), None).unwrap();
+        let image = open_path(&path).unwrap();
         let found = contents(&image);
         assert!(found == model, "{options}");
         check_extents(&image, &found);
@@ -145,7 +149,7 @@ fn what_a_log_of_ours_says_qemu_replays_alike() {
     // A commit that stopped after the entry counted: the tables are still the old ones.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dirty.vhdx");
-    let storage = new_image(&CreateOptions::dynamic(20 * MIB).with_block_bytes(MIB));
+    let storage = new_image(&Layout::dynamic(20 * MIB).with_block_bytes(MIB));
     let before = storage.to_vec();
     let image = open_mut_over(storage.clone(), None).unwrap();
     image.write_all_at(&pattern(4, 5 << 20), 3 * MIB).unwrap();
@@ -157,11 +161,11 @@ fn what_a_log_of_ours_says_qemu_replays_alike() {
     let log: [u8; 16] = dirty[(1 << 20) + 32..(1 << 20) + 48].try_into().unwrap();
     super::craft::change_headers(&mut dirty, |header| header[48..64].copy_from_slice(&log));
     std::fs::write(&path, &dirty).unwrap();
-    assert!(contents(&open_file(path.clone(), None).unwrap()) == model);
+    assert!(contents(&open_path(&path).unwrap()) == model);
     let name = path.to_str().unwrap();
     if agrees(&["check", "-r", "all", "-f", "vhdx", name]).is_none() {
         return;
     }
     checked(&path, &model);
-    assert!(contents(&open_file(path, None).unwrap()) == model);
+    assert!(contents(&open_path(&path).unwrap()) == model);
 }

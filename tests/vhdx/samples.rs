@@ -1,10 +1,11 @@
 //! Images that other software wrote read to the contents that are known of them.
 
 use std::process::Command;
+use std::sync::Arc;
 
-use diskdelta::image::Image;
+use diskdelta::image::{self, FileGate, Image, ImageOptions};
 
-use super::support::{check_extents, contents, open_file, samples};
+use super::support::{check_extents, contents, samples};
 
 #[test]
 fn every_sample_reads_to_its_known_contents() {
@@ -30,11 +31,16 @@ fn every_sample_reads_to_its_known_contents() {
             continue;
         };
         let before = std::fs::read(folder.join(file)).unwrap();
-        let parent = (parent != "-").then(|| folder.join(parent));
-        let image = open_file(folder.join(file), parent).unwrap();
-        let bytes = contents(&image);
+        let mut gate = FileGate::new();
+        if parent != "-" {
+            gate = gate.with_parent(folder.join(parent));
+        }
+        let options = ImageOptions::default().with_gate(Arc::new(gate));
+        let image = image::open(folder.join(file), &options).unwrap();
+        let image: &dyn Image = &*image;
+        let bytes = contents(image);
         assert_eq!(sha256(&bytes), sum, "{file}");
-        check_extents(&image, &bytes);
+        check_extents(image, &bytes);
         for step in [1, 511, 4096, 65537] {
             let mut pieces = vec![0; 200 * step];
             pieces.truncate(bytes.len());
@@ -46,9 +52,16 @@ fn every_sample_reads_to_its_known_contents() {
         let info = image.info();
         assert_eq!(info.subformat, subformat, "{file}");
         assert_eq!(info.disk_bytes.to_string(), size, "{file}");
-        assert_eq!(image.block_bytes().to_string(), block, "{file}");
-        assert_eq!(image.sector_bytes().to_string(), sector, "{file}");
-        drop(image);
+        let facts = |key| {
+            info.facts
+                .iter()
+                .find(|fact| fact.0 == key)
+                .unwrap()
+                .1
+                .as_str()
+        };
+        assert_eq!(facts("block_bytes"), block, "{file}");
+        assert_eq!(facts("logical_sector_bytes"), sector, "{file}");
         assert_eq!(
             std::fs::read(folder.join(file)).unwrap(),
             before,

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use diskdelta::image::vhdx::{CreateOptions, ParentLocator, Vhdx, VhdxMut, VhdxOptions, create};
-use diskdelta::image::{Image, Patch};
-use diskdelta::storage::{FileStorage, MemoryStorage, Storage};
+use diskdelta::image::vhdx::{Layout, Vhdx, VhdxMut, create};
+use diskdelta::image::{Image, ImageOptions, ParentGate, ParentRequest, Patch};
+use diskdelta::storage::{MemoryStorage, Storage};
 use diskdelta::units::ExtentKind;
 
 pub const MIB: u64 = 1 << 20;
@@ -27,42 +27,59 @@ pub fn samples() -> Option<PathBuf> {
     folder
 }
 
-/// Opens a file whose parent, if it has one, is `parent`.
-pub fn open_file(path: PathBuf, parent: Option<PathBuf>) -> diskdelta::Result<Vhdx> {
-    let opener = move |_: &ParentLocator| match &parent {
-        Some(parent) => open_file(parent.clone(), None).map(Arc::new),
-        None => panic!("nobody should ask for a parent"),
-    };
-    let options = VhdxOptions::default().with_parents(&opener);
-    Vhdx::open(Arc::new(FileStorage::open_read(path)?), &options)
+/// Offers these files as parents, whatever the child says.
+pub struct Offer(pub Vec<Arc<dyn Storage>>);
+
+impl std::fmt::Debug for Offer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} files", self.0.len())
+    }
+}
+
+impl ParentGate for Offer {
+    fn candidates(&self, request: &ParentRequest<'_>) -> diskdelta::Result<Vec<Arc<dyn Storage>>> {
+        assert!(!request.hints.is_empty());
+        Ok(self.0.clone())
+    }
+}
+
+/// Options that offer `parent`, if there is one.
+pub fn offering(parent: Option<&Arc<dyn Storage>>) -> ImageOptions {
+    ImageOptions::default().with_gate(Arc::new(Offer(parent.into_iter().cloned().collect())))
 }
 
 /// Opens bytes as an image without parent.
 pub fn open_bytes(bytes: Vec<u8>) -> diskdelta::Result<Vhdx> {
-    let storage = Arc::new(MemoryStorage::new("bytes", bytes));
-    Vhdx::open(storage, &VhdxOptions::default())
+    open_over(Arc::new(MemoryStorage::new("bytes", bytes)), None)
 }
 
 /// Opens storage for reading over `parent`.
-pub fn open_over(storage: Arc<dyn Storage>, parent: Option<&Arc<Vhdx>>) -> diskdelta::Result<Vhdx> {
-    let opener = |_: &ParentLocator| Ok(parent.expect("a parent is asked for").clone());
-    Vhdx::open(storage, &VhdxOptions::default().with_parents(&opener))
+pub fn open_over(
+    storage: Arc<dyn Storage>,
+    parent: Option<&Arc<dyn Storage>>,
+) -> diskdelta::Result<Vhdx> {
+    Vhdx::open(storage, &offering(parent))
 }
 
 /// Opens storage for writing over `parent`.
 pub fn open_mut_over(
     storage: Arc<dyn Storage>,
-    parent: Option<&Arc<Vhdx>>,
+    parent: Option<&Arc<dyn Storage>>,
 ) -> diskdelta::Result<VhdxMut> {
-    let opener = |_: &ParentLocator| Ok(parent.expect("a parent is asked for").clone());
-    Vhdx::open_mut(storage, &VhdxOptions::default().with_parents(&opener))
+    Vhdx::open_mut(storage, &offering(parent))
 }
 
 /// A new image in memory.
-pub fn new_image(options: &CreateOptions) -> Arc<MemoryStorage> {
+pub fn new_image(layout: &Layout) -> Arc<MemoryStorage> {
     let storage = Arc::new(MemoryStorage::new("new.vhdx", Vec::new()));
-    create(&*storage, options).unwrap();
+    create(&*storage, layout).unwrap();
     storage
+}
+
+/// A new, empty image over the one in `parent`.
+pub fn child_of(parent: &Arc<dyn Storage>, block_bytes: u64) -> Layout {
+    let parent = open_over(parent.clone(), None).unwrap();
+    Layout::child_of(&parent, ".\\parent.vhdx").with_block_bytes(block_bytes)
 }
 
 /// All guest bytes.
@@ -98,6 +115,7 @@ pub fn apply(storage: &dyn Storage, patches: &[Patch], want_last: bool) {
                 last,
             } if *last == want_last => storage.write_all_at(bytes, *offset).unwrap(),
             Patch::SetLen(len) if !want_last => storage.set_len(*len).unwrap(),
+            Patch::Zero(range) if !want_last => storage.punch_hole(range.clone()).unwrap(),
             _ => {}
         }
     }

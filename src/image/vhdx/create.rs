@@ -16,7 +16,7 @@ use crate::storage::Storage;
 /// What a new VHDX is to be like.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct CreateOptions {
+pub struct Layout {
     /// Guest-visible length: whole logical sectors, 1 sector to 64 TiB.
     pub disk_bytes: u64,
     /// Whether all blocks are there from the start and stay.
@@ -33,10 +33,10 @@ pub struct CreateOptions {
     pub parent: Option<ParentLocator>,
 }
 
-impl CreateOptions {
+impl Layout {
     /// A dynamic disk: blocks of 32 MiB, logical sectors of 512 and physical ones of 4096 bytes.
     pub fn dynamic(disk_bytes: u64) -> Self {
-        CreateOptions {
+        Layout {
             disk_bytes,
             fixed: false,
             block_bytes: 32 * MIB,
@@ -50,7 +50,7 @@ impl CreateOptions {
     /// A disk whose blocks, 2 MiB each, are all there. Whether they take space at once is the
     /// storage's matter: they are zeros that nobody wrote.
     pub fn fixed(disk_bytes: u64) -> Self {
-        CreateOptions {
+        Layout {
             fixed: true,
             block_bytes: 2 * MIB,
             ..Self::dynamic(disk_bytes)
@@ -60,7 +60,7 @@ impl CreateOptions {
     /// A differencing image over `parent`, whose path from the child's folder is `relative_path`.
     /// It stands for the parent's contents of this moment: the parent must not change any more.
     pub fn child_of(parent: &Vhdx, relative_path: &str) -> Self {
-        CreateOptions {
+        Layout {
             block_bytes: 2 * MIB,
             sector_bytes: parent.sector_bytes(),
             physical_sector_bytes: parent.metadata.physical_sector_bytes,
@@ -70,14 +70,14 @@ impl CreateOptions {
         }
     }
 
-    /// Replaces [`CreateOptions::block_bytes`].
+    /// Replaces [`Layout::block_bytes`].
     #[must_use]
     pub fn with_block_bytes(mut self, bytes: u64) -> Self {
         self.block_bytes = bytes;
         self
     }
 
-    /// Replaces [`CreateOptions::sector_bytes`]; physical sectors are never smaller.
+    /// Replaces [`Layout::sector_bytes`]; physical sectors are never smaller.
     #[must_use]
     pub fn with_sector_bytes(mut self, bytes: u64) -> Self {
         self.sector_bytes = bytes;
@@ -85,7 +85,7 @@ impl CreateOptions {
         self
     }
 
-    /// Replaces [`CreateOptions::disk_id`].
+    /// Replaces [`Layout::disk_id`].
     #[must_use]
     pub fn with_disk_id(mut self, id: Guid) -> Self {
         self.disk_id = Some(id);
@@ -120,13 +120,14 @@ impl CreateOptions {
             || self.disk_bytes > MAX_DISK_BYTES
             || !self.disk_bytes.is_multiple_of(self.sector_bytes)
         {
-            return wrong(
-                "virtual_disk_size",
+            return Err(Error::new(
+                ErrorKind::Unsupported,
                 format!(
-                    "a disk of {} bytes is not 1 sector to 64T in whole sectors of {}",
+                    "a VHDX of {} bytes is not 1 sector to 64T in whole sectors of {}",
                     self.disk_bytes, self.sector_bytes
                 ),
-            );
+            )
+            .in_field("virtual_disk_size"));
         }
         Ok(())
     }
@@ -136,10 +137,11 @@ impl CreateOptions {
 /// file does not carry the signature by which a VHDX is known.
 ///
 /// # Errors
-/// `InvalidInput` for options outside the format; `AlreadyExists` where the storage holds
+/// `InvalidInput` for block and sector sizes outside the format, `Unsupported` for such a length;
+/// `AlreadyExists` where the storage holds
 /// something; `Io`, `NoSpace`.
-pub fn create(storage: &dyn Storage, options: &CreateOptions) -> Result<()> {
-    write_new(storage, options).map_err(|e| e.at_path(storage.path()))
+pub fn create(storage: &dyn Storage, layout: &Layout) -> Result<()> {
+    write_new(storage, layout).map_err(|e| e.at_path(storage.path()))
 }
 
 const LOG_AT: u64 = MIB;
@@ -149,8 +151,8 @@ const METADATA_BYTES: u32 = 1 << 20;
 const BAT_AT: u64 = 3 * MIB;
 const CREATOR: &str = concat!("diskdelta ", env!("CARGO_PKG_VERSION"));
 
-fn write_new(storage: &dyn Storage, options: &CreateOptions) -> Result<()> {
-    options.check()?;
+fn write_new(storage: &dyn Storage, layout: &Layout) -> Result<()> {
+    layout.check()?;
     if !storage.is_empty()? {
         return Err(Error::new(
             ErrorKind::AlreadyExists,
@@ -158,24 +160,24 @@ fn write_new(storage: &dyn Storage, options: &CreateOptions) -> Result<()> {
         ));
     }
     let mut geometry = Geometry {
-        block_bytes: options.block_bytes,
-        sector_bytes: options.sector_bytes,
+        block_bytes: layout.block_bytes,
+        sector_bytes: layout.sector_bytes,
         bat: BAT_AT..BAT_AT,
-        differencing: options.parent.is_some(),
+        differencing: layout.parent.is_some(),
     };
     // At most 2^26 entries and a few more: 513 MiB.
-    let table_bytes = geometry.entry_count(options.disk_bytes) * 8;
+    let table_bytes = geometry.entry_count(layout.disk_bytes) * 8;
     geometry.bat.end += table_bytes.next_multiple_of(MIB);
-    let blocks = match options.fixed {
-        true => geometry.block_count(options.disk_bytes),
+    let blocks = match layout.fixed {
+        true => geometry.block_count(layout.disk_bytes),
         false => 0,
     };
-    storage.set_len(geometry.bat.end + blocks * options.block_bytes)?;
+    storage.set_len(geometry.bat.end + blocks * layout.block_bytes)?;
     write_headers(storage)?;
     write_regions(storage, &geometry)?;
-    write_metadata(storage, options)?;
-    if options.fixed {
-        write_full_table(storage, &geometry, options.disk_bytes)?;
+    write_metadata(storage, layout)?;
+    if layout.fixed {
+        write_full_table(storage, &geometry, layout.disk_bytes)?;
     }
     storage.sync()?;
     storage.write_all_at(&*encode_identifier(CREATOR), 0)?;
@@ -222,18 +224,18 @@ fn write_regions(storage: &dyn Storage, geometry: &Geometry) -> Result<()> {
     Ok(())
 }
 
-fn write_metadata(storage: &dyn Storage, options: &CreateOptions) -> Result<()> {
+fn write_metadata(storage: &dyn Storage, layout: &Layout) -> Result<()> {
     let mut flags = 0;
-    if options.fixed {
+    if layout.fixed {
         flags |= LEAVE_BLOCKS_ALLOCATED;
     }
-    if options.parent.is_some() {
+    if layout.parent.is_some() {
         flags |= HAS_PARENT;
     }
     // At most 256 MiB.
-    let mut parameters = (options.block_bytes as u32).to_le_bytes().to_vec();
+    let mut parameters = (layout.block_bytes as u32).to_le_bytes().to_vec();
     parameters.extend_from_slice(&flags.to_le_bytes());
-    let disk_id = match options.disk_id {
+    let disk_id = match layout.disk_id {
         Some(id) => id,
         None => Guid::random()?,
     };
@@ -244,17 +246,17 @@ fn write_metadata(storage: &dyn Storage, options: &CreateOptions) -> Result<()> 
         (
             VIRTUAL_DISK_SIZE,
             disk,
-            options.disk_bytes.to_le_bytes().to_vec(),
+            layout.disk_bytes.to_le_bytes().to_vec(),
         ),
-        (LOGICAL_SECTOR_SIZE, disk, sector(options.sector_bytes)),
+        (LOGICAL_SECTOR_SIZE, disk, sector(layout.sector_bytes)),
         (
             PHYSICAL_SECTOR_SIZE,
             disk,
-            sector(options.physical_sector_bytes),
+            sector(layout.physical_sector_bytes),
         ),
         (VIRTUAL_DISK_ID, disk, disk_id.to_disk().to_vec()),
     ];
-    if let Some(parent) = &options.parent {
+    if let Some(parent) = &layout.parent {
         items.push((PARENT_LOCATOR, ITEM_IS_REQUIRED, parent.encode()?));
     }
     let mut table = Vec::with_capacity(items.len());

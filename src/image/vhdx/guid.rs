@@ -31,6 +31,11 @@ impl Guid {
         Ok(Guid(swap(bytes)))
     }
 
+    /// The digits, read as one number.
+    pub const fn digits(self) -> u128 {
+        u128::from_be_bytes(swap(self.0))
+    }
+
     /// Takes 16 bytes as they lie on disk.
     pub const fn from_disk(bytes: [u8; 16]) -> Self {
         Guid(bytes)

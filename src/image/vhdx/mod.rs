@@ -14,6 +14,7 @@ mod locator;
 mod log;
 mod metadata;
 mod pages;
+mod parent;
 mod prepare;
 mod read;
 mod region;
@@ -27,8 +28,9 @@ mod write;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::limits::Limits;
+use super::gate::Chain;
+use super::{Image, ImageMut, ImageOptions};
+use crate::error::{Error, Result};
 use crate::storage::Storage;
 
 use format::{CREATOR, FILE_SIGNATURE, MAX_FILE_BYTES};
@@ -37,44 +39,16 @@ use header::Headers;
 use log::ActiveLog;
 use metadata::Metadata;
 use pages::Pages;
+use parent::Parent;
 use region::Regions;
 use replay::Replayed;
 use space::{Bits, Space};
 use survey::Survey;
 
-pub use create::{CreateOptions, create};
+pub use create::{Layout, create};
 pub use guid::Guid;
 pub use locator::ParentLocator;
 pub use write::VhdxMut;
-
-/// Finds the parent of a differencing image: decides whether and where to look, opens it.
-pub type ParentOpener<'a> = &'a dyn Fn(&ParentLocator) -> Result<Arc<Vhdx>>;
-
-/// How a VHDX is opened.
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub struct VhdxOptions<'a> {
-    /// Bounds on what the file may state.
-    pub limits: Limits,
-    /// Who opens a parent; without one, differencing images are refused.
-    pub parents: Option<ParentOpener<'a>>,
-}
-
-impl<'a> VhdxOptions<'a> {
-    /// Replaces [`VhdxOptions::limits`].
-    #[must_use]
-    pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Asks `opener` for the parents of differencing images.
-    #[must_use]
-    pub fn with_parents(mut self, opener: ParentOpener<'a>) -> Self {
-        self.parents = Some(opener);
-        self
-    }
-}
 
 /// A VHDX, open for reading.
 pub struct Vhdx {
@@ -83,9 +57,7 @@ pub struct Vhdx {
     geometry: Geometry,
     disk_len: AtomicU64,
     tables: Mutex<Tables>,
-    parent: Option<Arc<Vhdx>>,
-    /// How many parents stand behind this image.
-    depth: usize,
+    parent: Option<Parent>,
     metadata: Metadata,
     facts: Facts,
 }
@@ -93,7 +65,29 @@ pub struct Vhdx {
 /// The tables in memory; one lock guards them, held for lookups only.
 struct Tables {
     pages: Pages,
+    /// Pages of the block table with an entry that is not absent.
     busy: Bits,
+    /// How many payload blocks lie in the file, as a whole or in part.
+    present_count: u64,
+}
+
+/// Opens a VHDX for reading, with its parents.
+///
+/// # Errors
+/// As [`Vhdx::open`].
+pub(super) fn open(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Arc<dyn Image>> {
+    Ok(Arc::new(Vhdx::open(storage, options)?))
+}
+
+/// Opens a VHDX for reading and writing.
+///
+/// # Errors
+/// As [`VhdxMut::open`].
+pub(super) fn open_mut(
+    storage: Arc<dyn Storage>,
+    options: &ImageOptions,
+) -> Result<Arc<dyn ImageMut>> {
+    Ok(Arc::new(VhdxMut::open(storage, options)?))
 }
 
 /// What was found on opening.
@@ -103,7 +97,6 @@ struct Facts {
     data_write: Guid,
     /// How many log entries were replayed.
     replayed: usize,
-    present_count: u64,
     warnings: Vec<String>,
 }
 
@@ -122,21 +115,25 @@ impl Vhdx {
     ///
     /// # Errors
     /// `Malformed` where the file breaks the format; `Unsupported` for required features that
-    /// nobody here knows; `LimitExceeded`; `Parent` for a differencing image whose parent is not
-    /// given or is another one; `Io`.
-    pub fn open(storage: Arc<dyn Storage>, options: &VhdxOptions<'_>) -> Result<Self> {
-        let path = storage.path().to_owned();
-        Opened::read_only(storage, options)
-            .map(|opened| opened.image)
-            .map_err(|e| e.at_path(path))
+    /// nobody here knows; `LimitExceeded`; `Parent` for a differencing image whose parent the
+    /// options' gate does not offer, or offers as another disk; `Io`.
+    pub fn open(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Self> {
+        Self::open_in(storage, options, &Chain::default())
     }
 
     /// Opens `storage` for reading and writing; see [`VhdxMut::open`].
     ///
     /// # Errors
     /// As [`VhdxMut::open`].
-    pub fn open_mut(storage: Arc<dyn Storage>, options: &VhdxOptions<'_>) -> Result<VhdxMut> {
+    pub fn open_mut(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<VhdxMut> {
         VhdxMut::open(storage, options)
+    }
+
+    fn open_in(storage: Arc<dyn Storage>, options: &ImageOptions, chain: &Chain) -> Result<Self> {
+        let path = storage.path().to_owned();
+        Opened::read_only(storage, options, chain)
+            .map(|opened| opened.image)
+            .map_err(|e| e.at_path(path))
     }
 
     /// The GUID by which children know this image; it changes whenever contents change.
@@ -163,23 +160,18 @@ impl Vhdx {
     pub fn parent_locator(&self) -> Option<&ParentLocator> {
         self.metadata.parent.as_ref()
     }
-
-    /// The parent of a differencing image.
-    pub fn parent(&self) -> Option<&Arc<Vhdx>> {
-        self.parent.as_ref()
-    }
 }
 
 impl Opened {
-    fn read_only(storage: Arc<dyn Storage>, options: &VhdxOptions<'_>) -> Result<Self> {
+    fn read_only(storage: Arc<dyn Storage>, options: &ImageOptions, chain: &Chain) -> Result<Self> {
         check_signature(&*storage)?;
         let headers = Headers::read(&*storage)?;
         match ActiveLog::find(&*storage, headers.current(), &options.limits)? {
-            None => Self::replayed(storage, headers, 0, options),
+            None => Self::replayed(storage, headers, 0, options, chain),
             Some(log) => {
                 let count = log.len();
                 let storage = Arc::new(Replayed::new(storage, &log)?);
-                Self::replayed(storage, headers, count, options)
+                Self::replayed(storage, headers, count, options, chain)
             }
         }
     }
@@ -189,7 +181,8 @@ impl Opened {
         storage: Arc<dyn Storage>,
         headers: Headers,
         replayed: usize,
-        options: &VhdxOptions<'_>,
+        options: &ImageOptions,
+        chain: &Chain,
     ) -> Result<Self> {
         let regions = Regions::read(&*storage)?;
         let metadata = Metadata::read(&*storage, &regions.metadata, &options.limits)?;
@@ -223,25 +216,23 @@ impl Opened {
             }
         }
         let survey = Survey::of(&*storage, &geometry, metadata.disk_bytes, &mut space)?;
-        let parent = open_parent(&metadata, options)?;
+        let parent = parent::open(&*storage, &headers, &metadata, options, chain)?;
         let facts = Facts {
             creator: creator(&*storage)?,
             data_write: headers.current().data_write,
             replayed,
-            present_count: survey.present_count,
-            warnings: warnings(&headers, &regions, &metadata, parent.as_deref()),
+            warnings: warnings(&headers, &regions, &metadata, parent.as_ref()),
         };
-        let depth = parent.as_ref().map_or(0, |parent| parent.depth + 1);
         let image = Vhdx {
             disk_len: AtomicU64::new(metadata.disk_bytes),
             tables: Mutex::new(Tables {
                 pages: Pages::new(storage.clone(), options.limits.table_bytes),
                 busy: survey.busy,
+                present_count: survey.present_count,
             }),
             storage,
             geometry,
             parent,
-            depth,
             metadata,
             facts,
         };
@@ -272,57 +263,11 @@ fn creator(storage: &dyn Storage) -> Result<String> {
     )?))
 }
 
-/// Asks for the parent of a differencing image and checks that it is the one that is meant.
-fn open_parent(metadata: &Metadata, options: &VhdxOptions<'_>) -> Result<Option<Arc<Vhdx>>> {
-    let Some(locator) = &metadata.parent else {
-        return Ok(None);
-    };
-    let refuse = |message: String| Err(Error::new(ErrorKind::Parent, message));
-    let Some(open) = options.parents else {
-        let hint = locator.paths().next().unwrap_or_default();
-        return refuse(format!(
-            "this is a differencing image; its parent (`{hint}`) was not given"
-        ));
-    };
-    let parent = open(locator)?;
-    if !locator.accepts(parent.data_write_guid()) {
-        return refuse(format!(
-            "the parent is not the one this image was made from: its data write GUID is {}, not {}",
-            parent.data_write_guid(),
-            locator.linkage
-        ));
-    }
-    if parent.disk_id() != metadata.disk_id {
-        return refuse(format!(
-            "the parent is another disk: {}, not {}",
-            parent.disk_id(),
-            metadata.disk_id
-        ));
-    }
-    if parent.sector_bytes() != metadata.sector_bytes {
-        return refuse(format!(
-            "the parent has sectors of {} bytes, this image of {}",
-            parent.sector_bytes(),
-            metadata.sector_bytes
-        ));
-    }
-    if parent.depth + 1 >= options.limits.chain_count {
-        return Err(Error::new(
-            ErrorKind::LimitExceeded,
-            format!(
-                "more than {} images stand behind each other",
-                options.limits.chain_count
-            ),
-        ));
-    }
-    Ok(Some(parent))
-}
-
 fn warnings(
     headers: &Headers,
     regions: &Regions,
     metadata: &Metadata,
-    parent: Option<&Vhdx>,
+    parent: Option<&Parent>,
 ) -> Vec<String> {
     let mut warnings = Vec::new();
     if headers.is_damaged() {
@@ -335,11 +280,11 @@ fn warnings(
         warnings.push("there is no place for a log".to_owned());
     }
     if let Some(parent) = parent
-        && parent.metadata.disk_bytes != metadata.disk_bytes
+        && parent.image.metadata.disk_bytes != metadata.disk_bytes
     {
         warnings.push(format!(
             "the parent has {} bytes, this image {}",
-            parent.metadata.disk_bytes, metadata.disk_bytes
+            parent.image.metadata.disk_bytes, metadata.disk_bytes
         ));
     }
     warnings

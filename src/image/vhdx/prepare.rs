@@ -1,11 +1,13 @@
 //! Deciding where new bytes will lie without writing any: the caller applies the patches.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::Guid;
-use super::format::MIB;
+use super::format::PAGE;
 use super::read::Place;
-use super::room::Reuse;
+use super::room::Erase;
 use super::write::{VhdxMut, Writer};
 use crate::error::{ErrorKind, Result};
 use crate::image::{Change, Image, Patch};
@@ -29,54 +31,35 @@ impl VhdxMut {
     }
 
     fn decide(&self, writer: &mut Writer, change: &Change<'_>) -> Result<Vec<Patch>> {
-        let old_len = writer.file_len;
-        let mut payload = Vec::new();
+        let mut plan = Plan::default();
         if change.disk_len != self.disk_len() {
-            self.resize(writer, change.disk_len, Reuse::Untouched, &mut |range| {
-                self.zero_patches(range, &mut payload)
-            })?;
+            self.resize(writer, change.disk_len, &mut Erase::Later(&mut plan.zeros))?;
         }
         for extent in change.extents {
             self.image
                 .inside(extent.offset, extent.len, ErrorKind::InvalidInput)?;
-            self.prepare_extent(writer, extent, &mut payload)?;
+            self.prepare_extent(writer, extent, &mut plan)?;
         }
         let mut patches = Vec::new();
-        if writer.space.end() > old_len {
-            // Cutting first makes the new space zeros again when the patches are applied for a
-            // second time.
-            patches.push(Patch::SetLen(old_len));
-            patches.push(Patch::SetLen(writer.space.end()));
+        if writer.space.end() > writer.file_len {
             writer.file_len = writer.space.end();
+            patches.push(Patch::SetLen(writer.file_len));
         }
-        {
-            let mut tables = self.image.lock_tables();
-            let pages = tables.pages.unwritten();
-            tables.pages.promised(&pages);
-            patches.extend(pages.into_iter().map(|(offset, page)| Patch::Write {
-                offset,
-                bytes: Bytes::from_owner(SharedPage(page)),
-                last: false,
-            }));
-        }
-        patches.append(&mut payload);
+        patches.extend(plan.unwritten().into_iter().map(Patch::Zero));
+        patches.append(&mut plan.edges);
+        self.table_patches(&mut patches);
         if !self.begun_before() {
             self.header_patches(writer, &mut patches)?;
         }
         Ok(patches)
     }
 
-    fn prepare_extent(
-        &self,
-        writer: &mut Writer,
-        extent: &Extent,
-        patches: &mut Vec<Patch>,
-    ) -> Result<()> {
+    fn prepare_extent(&self, writer: &mut Writer, extent: &Extent, plan: &mut Plan) -> Result<()> {
+        let is_zero = extent.kind == ExtentKind::Zero;
         let mut at = extent.offset;
         while at < extent.end() {
             let (place, len) = self.image.stretch(at, extent.end() - at)?;
             let end = self.block_end(at).min(extent.end());
-            let is_zero = extent.kind == ExtentKind::Zero;
             let frees = is_zero && !self.image.metadata.fixed;
             if frees && place != Place::Zero && self.is_whole_block(&(at..end)) {
                 self.give_back(writer, at)?;
@@ -84,18 +67,26 @@ impl VhdxMut {
                 continue;
             }
             match place {
-                // In place, or nothing to do.
-                Place::File(_) => at += len,
+                Place::File(file) => {
+                    if !is_zero {
+                        plan.writes(file..file + len);
+                    }
+                    at += len;
+                }
                 Place::Zero if is_zero => at += len,
                 Place::Zero | Place::Parent => {
                     let part = at..end;
-                    let room = self.find_room(writer, &part, Reuse::Untouched)?;
+                    let mut erase = Erase::Later(&mut plan.zeros);
+                    let room = self.find_room(writer, &part, &mut erase)?;
                     for edge in self.edges(&part)? {
-                        patches.push(Patch::Write {
+                        plan.edges.push(Patch::Write {
                             offset: room.at + edge.offset - at,
                             bytes: edge.bytes.into(),
                             last: false,
                         });
+                    }
+                    if !is_zero {
+                        plan.writes(room.at..room.at + (end - at));
                     }
                     self.publish(writer, &part, &room)?;
                     at = end;
@@ -105,32 +96,24 @@ impl VhdxMut {
         Ok(())
     }
 
-    /// Patches that make payload zeros where it is not.
-    fn zero_patches(&self, range: std::ops::Range<u64>, patches: &mut Vec<Patch>) -> Result<()> {
-        let mut at = range.start;
-        while at < range.end {
-            let Some(data) = self.image.storage.next_data(at)? else {
-                break;
+    /// The changed pages of the tables, neighbours in one piece.
+    fn table_patches(&self, patches: &mut Vec<Patch>) {
+        let mut tables = self.image.lock_tables();
+        let pages = tables.pages.unwritten();
+        tables.pages.promised(&pages);
+        drop(tables);
+        let is_next = |(before, _): &(u64, _), (after, _): &(u64, _)| before + PAGE == *after;
+        for run in pages.chunk_by(is_next) {
+            let Some((offset, _)) = run.first() else {
+                continue;
             };
-            at = data.start.max(at);
-            let end = data.end.min(range.end).min(at.saturating_add(MIB));
-            if at >= end {
-                break;
-            }
-            // At most 1 MiB.
-            let mut bytes = vec![0; (end - at) as usize];
-            self.image.storage.read_exact_at(&mut bytes, at)?;
-            if bytes.iter().any(|byte| *byte != 0) {
-                bytes.fill(0);
-                patches.push(Patch::Write {
-                    offset: at,
-                    bytes: bytes.into(),
-                    last: false,
-                });
-            }
-            at = end;
+            let bytes: Vec<u8> = run.iter().flat_map(|(_, page)| **page).collect();
+            patches.push(Patch::Write {
+                offset: *offset,
+                bytes: bytes.into(),
+                last: false,
+            });
         }
-        Ok(())
     }
 
     /// Both headers under a new name of the contents: the last thing that makes the file whole.
@@ -151,11 +134,53 @@ impl VhdxMut {
     }
 }
 
-/// Lets patches and tables share one copy of a page.
-struct SharedPage(std::sync::Arc<super::format::Page>);
+/// What a change means for bytes of the file other than the tables.
+#[derive(Default)]
+struct Plan {
+    /// Space that is taken or becomes visible, and must be zeros where nothing is written.
+    zeros: Vec<Range<u64>>,
+    /// What the change's own data will cover.
+    writes: Vec<Range<u64>>,
+    /// Bytes of the parent around the change's data.
+    edges: Vec<Patch>,
+}
 
-impl AsRef<[u8]> for SharedPage {
-    fn as_ref(&self) -> &[u8] {
-        &*self.0
+impl Plan {
+    fn writes(&mut self, range: Range<u64>) {
+        match self.writes.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.writes.push(range),
+        }
+    }
+
+    /// The zeros that nothing is written over.
+    fn unwritten(&mut self) -> Vec<Range<u64>> {
+        self.zeros.sort_by_key(|range| range.start);
+        self.writes.sort_by_key(|range| range.start);
+        let mut left = Vec::new();
+        let mut first = 0;
+        for zeros in &self.zeros {
+            let mut at = zeros.start;
+            let behind = |range: &Range<u64>| range.end <= zeros.start;
+            first += self
+                .writes
+                .iter()
+                .skip(first)
+                .take_while(|range| behind(range))
+                .count();
+            for write in self.writes.iter().skip(first) {
+                if write.start >= zeros.end {
+                    break;
+                }
+                if at < write.start {
+                    left.push(at..write.start);
+                }
+                at = at.max(write.end);
+            }
+            if at < zeros.end {
+                left.push(at..zeros.end);
+            }
+        }
+        left
     }
 }

@@ -69,9 +69,12 @@ impl Image for Vhdx {
         Ok(Some(extent))
     }
 
+    fn allocated_bytes(&self) -> Result<u64> {
+        Ok(self.lock_tables().present_count * self.block_bytes())
+    }
+
     fn info(&self) -> ImageInfo {
         let facts = &self.facts;
-        let present = facts.present_count.saturating_mul(self.block_bytes());
         let mut list = vec![
             ("block_bytes", self.block_bytes().to_string()),
             ("logical_sector_bytes", self.sector_bytes().to_string()),
@@ -79,7 +82,6 @@ impl Image for Vhdx {
                 "physical_sector_bytes",
                 self.metadata.physical_sector_bytes.to_string(),
             ),
-            ("allocated_bytes", present.min(self.disk_len()).to_string()),
             ("disk_id", self.disk_id().to_string()),
             ("data_write_guid", facts.data_write.to_string()),
             (
@@ -97,7 +99,9 @@ impl Image for Vhdx {
             list.push(("parent_linkage", locator.linkage.to_string()));
             let paths = locator.paths().map(|path| ("parent_path", path.to_owned()));
             list.extend(paths);
-            list.push(("parent_count", self.depth.to_string()));
+        }
+        if let Some(parent) = &self.parent {
+            list.push(("parent", parent.path.clone()));
         }
         ImageInfo {
             format: Format::Vhdx,
@@ -263,7 +267,10 @@ impl Vhdx {
     fn read_parent(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         // A parent may be shorter; behind its end are zeros.
         let (parent, len) = match &self.parent {
-            Some(parent) => (parent, parent.disk_len().saturating_sub(offset)),
+            Some(parent) => (
+                &parent.image,
+                parent.image.disk_len().saturating_sub(offset),
+            ),
             None => return Err(self.wrong("a block needs a parent, and there is none")),
         };
         let there = len.min(buf.len() as u64) as usize;
@@ -297,7 +304,7 @@ impl Vhdx {
             Place::Parent => {
                 let (_, len) = self.stretch(offset, u64::MAX)?;
                 let below = match &self.parent {
-                    Some(parent) => parent.next_extent(offset)?,
+                    Some(parent) => parent.image.next_extent(offset)?,
                     None => None,
                 };
                 Ok(match below {
@@ -320,7 +327,9 @@ impl Vhdx {
             };
             match (place, &self.parent) {
                 (Place::File(file), _) => tell(self, Hinted::File(file..file + len)),
-                (Place::Parent, Some(parent)) => tell(self, Hinted::Parent(parent, at..at + len)),
+                (Place::Parent, Some(parent)) => {
+                    tell(self, Hinted::Parent(&parent.image, at..at + len));
+                }
                 _ => {}
             }
             at += len;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::format::{BatEntry, BlockState, ENTRIES_PER_PAGE, PAGE, bat_entry};
 use super::geometry::Role;
 use super::metadata::check_disk_bytes;
-use super::room::Reuse;
+use super::room::Erase;
 use super::write::{VhdxMut, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
@@ -36,14 +36,13 @@ impl VhdxMut {
         Ok(())
     }
 
-    /// Takes a new length that was checked, in memory; `erase` makes payload zeros that becomes
-    /// visible.
+    /// Takes a new length that was checked, in memory; payload that becomes visible becomes
+    /// zeros.
     pub(super) fn resize(
         &self,
         writer: &mut Writer,
         new_len: u64,
-        reuse: Reuse,
-        erase: &mut dyn FnMut(Range<u64>) -> Result<()>,
+        erase: &mut Erase<'_>,
     ) -> Result<()> {
         let image = &self.image;
         let geometry = &image.geometry;
@@ -58,7 +57,7 @@ impl VhdxMut {
         if new_len > old_len && image.metadata.fixed {
             let blocks = geometry.block_count(old_len)..geometry.block_count(new_len);
             for block in blocks {
-                let at = self.allocate(writer, geometry.block_bytes, false, reuse)?;
+                let at = self.allocate(writer, geometry.block_bytes, erase)?;
                 let entry = BatEntry::at(BlockState::Present, at);
                 self.set_entry(
                     &mut image.lock_tables(),
@@ -73,11 +72,7 @@ impl VhdxMut {
     }
 
     /// Erases what the last block holds behind the end of the disk.
-    fn erase_tail(
-        &self,
-        old_len: u64,
-        erase: &mut dyn FnMut(Range<u64>) -> Result<()>,
-    ) -> Result<()> {
+    fn erase_tail(&self, old_len: u64, erase: &mut Erase<'_>) -> Result<()> {
         let image = &self.image;
         let within = old_len % image.block_bytes();
         if within == 0 || self.block_state(old_len)? != BlockState::Present {
@@ -91,7 +86,7 @@ impl VhdxMut {
         if tail.is_empty() {
             return Ok(());
         }
-        erase(tail)
+        self.erase(tail, erase)
     }
 
     fn clear_entries(&self, writer: &mut Writer, entries: Range<u64>, free: bool) -> Result<()> {

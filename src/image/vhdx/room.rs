@@ -6,19 +6,20 @@ use super::Tables;
 use super::format::{
     BITMAP_BYTES, BatEntry, BlockState, ENTRIES_PER_PAGE, PAGE, Page, set_bat_entry,
 };
+use super::geometry::Role;
 use super::read::{Place, bit_run};
 use super::survey::named_range;
 use super::write::{VhdxMut, Writer};
 use crate::error::Result;
 use crate::image::Image;
 
-/// Which free stretches of the file may be used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reuse {
-    /// Any: the stretch is erased now.
-    Erased,
-    /// Nothing is written now: one that reads as zeros, or any for a block that will be covered.
-    Untouched,
+/// When space that is taken becomes zeros.
+#[derive(Debug)]
+pub(super) enum Erase<'a> {
+    /// At once.
+    Now,
+    /// Later, by the caller, who is told these ranges of the file; nothing is written.
+    Later(&'a mut Vec<Range<u64>>),
 }
 
 /// A place in the file for bytes inside one block.
@@ -48,7 +49,7 @@ impl VhdxMut {
         &self,
         writer: &mut Writer,
         range: &Range<u64>,
-        reuse: Reuse,
+        erase: &mut Erase<'_>,
     ) -> Result<Room> {
         let image = &self.image;
         let block = range.start / image.block_bytes();
@@ -63,12 +64,12 @@ impl VhdxMut {
             _ => BlockState::Present,
         };
         let bitmap = match state {
-            BlockState::Partial => Some(self.bitmap(writer, &mut tables, block, reuse)?),
+            BlockState::Partial => Some(self.bitmap(writer, &mut tables, block, erase)?),
             _ => None,
         };
         let is_new = !matches!(old_state, BlockState::Present | BlockState::Partial);
         let start = match is_new {
-            true => self.allocate(writer, image.block_bytes(), whole, reuse)?,
+            true => self.allocate(writer, image.block_bytes(), erase)?,
             false => old.offset(),
         };
         Ok(Room {
@@ -157,38 +158,48 @@ impl VhdxMut {
         self.set_entry(&mut tables, index, BatEntry::ZERO)
     }
 
-    /// Takes `len` bytes of the file that read as zeros, or that `covered` says will be written
-    /// as a whole.
+    /// Takes `len` bytes of the file, whole MiB, for a block that reads as zeros.
     pub(super) fn allocate(
         &self,
         writer: &mut Writer,
         len: u64,
-        covered: bool,
-        reuse: Reuse,
+        erase: &mut Erase<'_>,
     ) -> Result<u64> {
-        let storage = &*self.image.storage;
         let old_end = writer.space.end();
-        let at = writer.space.allocate(len, |range| match reuse {
-            Reuse::Erased => Ok(true),
-            Reuse::Untouched if covered => Ok(true),
-            Reuse::Untouched => Ok(storage
-                .next_data(range.start)?
-                .is_none_or(|data| data.start >= range.end)),
-        })?;
-        if reuse == Reuse::Erased {
-            if writer.file_len < writer.space.end() {
-                storage.set_len(writer.space.end())?;
-                writer.file_len = writer.space.end();
-            }
-            if at < old_end {
-                storage.punch_hole(at..at + len)?;
-            }
+        let at = writer.space.allocate(len)?;
+        if let Erase::Later(ranges) = erase {
+            ranges.push(at..at + len);
+            return Ok(at);
+        }
+        if writer.file_len < writer.space.end() {
+            self.image.storage.set_len(writer.space.end())?;
+            writer.file_len = writer.space.end();
+        }
+        if at < old_end {
+            self.erase(at..at + len, erase)?;
         }
         Ok(at)
     }
 
+    /// Makes a range of the file zeros, now or later.
+    pub(super) fn erase(&self, range: Range<u64>, erase: &mut Erase<'_>) -> Result<()> {
+        match erase {
+            Erase::Now => self.image.storage.punch_hole(range),
+            Erase::Later(ranges) => {
+                ranges.push(range);
+                Ok(())
+            }
+        }
+    }
+
     pub(super) fn set_entry(&self, tables: &mut Tables, index: u64, entry: BatEntry) -> Result<()> {
-        let page = self.image.geometry.entry_page(index);
+        let geometry = &self.image.geometry;
+        if let Role::Payload(_) = geometry.role(index) {
+            let old = self.image.entry_at(tables, index)?;
+            tables.present_count -= u64::from(is_here(old));
+            tables.present_count += u64::from(is_here(entry));
+        }
+        let page = geometry.entry_page(index);
         tables
             .pages
             .change(page, |page| set_bat_entry(page, index, entry))?;
@@ -205,17 +216,24 @@ impl VhdxMut {
         writer: &mut Writer,
         tables: &mut Tables,
         block: u64,
-        reuse: Reuse,
+        erase: &mut Erase<'_>,
     ) -> Result<u64> {
         let index = self.image.geometry.bitmap_entry(block);
         let entry = self.image.entry_at(tables, index)?;
         if self.image.state(entry)? == BlockState::Present {
             return Ok(entry.offset());
         }
-        let at = self.allocate(writer, BITMAP_BYTES, false, reuse)?;
+        let at = self.allocate(writer, BITMAP_BYTES, erase)?;
         self.set_entry(tables, index, BatEntry::at(BlockState::Present, at))?;
         Ok(at)
     }
+}
+
+fn is_here(entry: BatEntry) -> bool {
+    matches!(
+        entry.state(),
+        Some(BlockState::Present | BlockState::Partial)
+    )
 }
 
 /// Sets or clears bits of the sector bitmap at `bitmap`; pages that hold them already as wanted

@@ -74,35 +74,25 @@ impl Space {
         self.taken.clear(mibs(&range));
     }
 
-    /// Takes `len` bytes (whole MiB): the first free stretch before the end of the file that
-    /// `accept` agrees to, or behind the end.
+    /// Takes `len` bytes (whole MiB): the first free stretch before the end of the file, or what
+    /// lies behind the end. What lies in the stretch is unknown.
     ///
     /// # Errors
-    /// Those of `accept`; `Malformed` where the file would get too long.
-    pub fn allocate(
-        &mut self,
-        len: u64,
-        mut accept: impl FnMut(Range<u64>) -> Result<bool>,
-    ) -> Result<u64> {
+    /// `Malformed` where the file would get too long.
+    pub fn allocate(&mut self, len: u64) -> Result<u64> {
         let want = len / MIB;
         let end = self.end / MIB;
         let mut at = self.cursor;
         while let Some(free) = self.free_from(at, end, want) {
-            if free.end - free.start < want {
-                at = free.end;
-                continue;
+            at = free.end;
+            if free.end - free.start == want {
+                self.cursor = at;
+                self.claim(free.start * MIB..free.end * MIB)?;
+                return Ok(free.start * MIB);
             }
-            let range = free.start * MIB..(free.start + want) * MIB;
-            if accept(range.clone())? {
-                self.cursor = free.start + want;
-                self.claim(range.clone())?;
-                return Ok(range.start);
-            }
-            at = free.start + want;
         }
-        // Nothing before the end will do for blocks of this length; bitmaps, which are smaller,
-        // need not try again either: appending is cheap.
-        self.cursor = end;
+        // Nothing before the end is long enough for a block. Sector bitmaps, which are shorter,
+        // do not try again either: appending is cheap.
         let start = self.end;
         self.claim(start..start.saturating_add(len))?;
         self.cursor = self.end / MIB;
@@ -224,12 +214,12 @@ mod tests {
         space.claim(MIB..3 * MIB).unwrap();
         space.claim(5 * MIB..6 * MIB).unwrap();
         assert!(space.claim(2 * MIB..3 * MIB).is_err());
-        let yes = |_| Ok(true);
-        assert_eq!(space.allocate(2 * MIB, yes).unwrap(), 3 * MIB);
-        assert_eq!(space.allocate(2 * MIB, yes).unwrap(), 6 * MIB);
-        assert_eq!(space.allocate(2 * MIB, yes).unwrap(), 8 * MIB);
+        assert_eq!(space.allocate(2 * MIB).unwrap(), 3 * MIB);
+        assert_eq!(space.allocate(2 * MIB).unwrap(), 6 * MIB);
+        assert_eq!(space.allocate(2 * MIB).unwrap(), 8 * MIB);
         space.release(3 * MIB..5 * MIB);
-        assert_eq!(space.allocate(2 * MIB, |_| Ok(false)).unwrap(), 10 * MIB);
+        assert_eq!(space.allocate(MIB).unwrap(), 3 * MIB);
+        assert_eq!(space.allocate(2 * MIB).unwrap(), 10 * MIB);
         assert_eq!(space.end(), 12 * MIB);
     }
 }

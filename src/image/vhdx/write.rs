@@ -9,11 +9,12 @@ use super::header::Headers;
 use super::log::{ActiveLog, log_region};
 use super::read::Place;
 use super::replay::Replayed;
-use super::room::Reuse;
+use super::room::Erase;
 use super::space::Space;
-use super::{Guid, Opened, Vhdx, VhdxOptions, check_signature};
+use super::{Guid, Opened, Vhdx, check_signature};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Change, Image, ImageInfo, ImageMut, Patch};
+use crate::image::gate::Chain;
+use crate::image::{Change, Image, ImageInfo, ImageMut, ImageOptions, Patch};
 use crate::limits::Limits;
 use crate::storage::Storage;
 use crate::units::Extent;
@@ -55,7 +56,7 @@ impl VhdxMut {
     /// # Errors
     /// As [`Vhdx::open`]; `Unsupported` also for files that have no place for a log, or whose
     /// header can take no more updates; `NoSpace`.
-    pub fn open(storage: Arc<dyn Storage>, options: &VhdxOptions<'_>) -> Result<Self> {
+    pub fn open(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Self> {
         let path = storage.path().to_owned();
         Self::open_replaying(storage, options).map_err(|e| e.at_path(path))
     }
@@ -65,7 +66,7 @@ impl VhdxMut {
         self.lock_writer().headers.current().data_write
     }
 
-    fn open_replaying(storage: Arc<dyn Storage>, options: &VhdxOptions<'_>) -> Result<Self> {
+    fn open_replaying(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Self> {
         check_signature(&*storage)?;
         let mut headers = Headers::read(&*storage)?;
         headers.check_room()?;
@@ -77,6 +78,7 @@ impl VhdxMut {
                 headers.clone(),
                 log.len(),
                 options,
+                &Chain::default(),
             )?;
             replayed.write_down(&mut headers)?;
         }
@@ -88,7 +90,7 @@ impl VhdxMut {
                     .in_field("log_offset")
                     .advise("copy the disk into a new file")
             })?;
-        let opened = Opened::replayed(storage, headers, 0, options)?;
+        let opened = Opened::replayed(storage, headers, 0, options, &Chain::default())?;
         if opened.layout_end > file_len {
             return Err(Error::malformed("a region lies behind the end of the file")
                 .in_field("region_table")
@@ -122,6 +124,10 @@ impl Image for VhdxMut {
 
     fn next_extent(&self, offset: u64) -> Result<Option<Extent>> {
         self.image.next_extent(offset)
+    }
+
+    fn allocated_bytes(&self) -> Result<u64> {
+        self.image.allocated_bytes()
     }
 
     fn info(&self) -> ImageInfo {
@@ -190,9 +196,7 @@ impl ImageMut for VhdxMut {
         let mut writer = self.usable_writer()?;
         self.check_resize(&writer, len)?;
         writer.torn = true;
-        self.resize(&mut writer, len, Reuse::Erased, &mut |range| {
-            self.image.storage.punch_hole(range)
-        })?;
+        self.resize(&mut writer, len, &mut Erase::Now)?;
         writer.torn = false;
         Ok(())
     }
@@ -263,7 +267,7 @@ impl VhdxMut {
         let range = offset..offset + buf.len() as u64;
         let mut writer = self.usable_writer()?;
         self.make_space_in_memory(&mut writer)?;
-        let room = self.find_room(&mut writer, &range, Reuse::Erased)?;
+        let room = self.find_room(&mut writer, &range, &mut Erase::Now)?;
         if !self.image.geometry.differencing {
             // The new block reads as zeros until the bytes are there, as it did before.
             self.publish(&mut writer, &range, &room)?;
@@ -294,7 +298,7 @@ impl VhdxMut {
                 Place::Zero => {}
                 Place::Parent => {
                     let part = at..at + len;
-                    let room = self.find_room(&mut writer, &part, Reuse::Erased)?;
+                    let room = self.find_room(&mut writer, &part, &mut Erase::Now)?;
                     self.image.storage.punch_hole(room.at..room.at + len)?;
                     for edge in self.edges(&part)? {
                         let place = room.at + edge.offset - at;

@@ -1,0 +1,90 @@
+//! The parent of a differencing image.
+
+use std::sync::Arc;
+
+use super::header::Headers;
+use super::metadata::Metadata;
+use super::{Guid, Vhdx, check_signature};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::ImageOptions;
+use crate::image::gate::{self, Chain, ImageId, ParentRequest, Tried};
+use crate::storage::Storage;
+
+/// A parent, open, and where it lies.
+pub struct Parent {
+    /// The image.
+    pub image: Arc<Vhdx>,
+    /// The file's path.
+    pub path: String,
+}
+
+/// Opens the parent through the caller's gate: the file with the data write GUID that the child
+/// names. `None` for an image that needs none.
+///
+/// # Errors
+/// `Parent` where none is offered that matches, or the one that does is another disk; whatever is
+/// wrong with it; `LimitExceeded` and `Malformed` for chains too long or closed to a ring.
+pub fn open(
+    storage: &dyn Storage,
+    headers: &Headers,
+    metadata: &Metadata,
+    options: &ImageOptions,
+    chain: &Chain,
+) -> Result<Option<Parent>> {
+    let Some(locator) = &metadata.parent else {
+        return Ok(None);
+    };
+    let own = image_id(headers.current().data_write);
+    let chain = chain.join(own, storage, &options.limits)?;
+    let hints: Vec<String> = locator.paths().map(str::to_owned).collect();
+    let request = ParentRequest {
+        child: storage.path(),
+        id: image_id(locator.linkage),
+        disk_len: metadata.disk_bytes,
+        hints: &hints,
+    };
+    gate::open_parent(&*options.gate, &request, |file| {
+        let found = match check_signature(&*file).and_then(|()| Headers::read(&*file)) {
+            Ok(found) => found.current().data_write,
+            Err(error) => return Ok(Tried::Other(format!("is no VHDX: {error}").into())),
+        };
+        if !locator.accepts(found) {
+            let other = image_id(found);
+            return Ok(Tried::Other(format!("has data write GUID {other}").into()));
+        }
+        let path = file.path().to_owned();
+        let image = Vhdx::open_in(file, options, &chain)?;
+        check_same_disk(&image, metadata).map_err(|e| e.at_path(&path))?;
+        Ok(Tried::Parent(Parent {
+            image: Arc::new(image),
+            path: path.display().to_string(),
+        }))
+    })
+    .map(Some)
+}
+
+fn check_same_disk(parent: &Vhdx, child: &Metadata) -> Result<()> {
+    let refuse = |message, field| Err(Error::new(ErrorKind::Parent, message).in_field(field));
+    if parent.disk_id() != child.disk_id {
+        let message = format!(
+            "the parent is another disk: {}, not {}",
+            parent.disk_id(),
+            child.disk_id
+        );
+        return refuse(message, "virtual_disk_id");
+    }
+    if parent.sector_bytes() != child.sector_bytes {
+        let message = format!(
+            "the parent has sectors of {} bytes, the child of {}",
+            parent.sector_bytes(),
+            child.sector_bytes
+        );
+        return refuse(message, "logical_sector_size");
+    }
+    Ok(())
+}
+
+/// The GUID's digits in the order in which they are read.
+fn image_id(guid: Guid) -> ImageId {
+    ImageId(guid.digits().to_be_bytes())
+}

@@ -97,7 +97,6 @@ pub(super) fn apply_marked(
         Ok(())
     })?;
     image.sync()?;
-    masked.sync()?;
     if verify != Verify::None {
         verify_written(&*image, stage, work)?;
     }

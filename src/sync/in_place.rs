@@ -220,7 +220,6 @@ impl<'a> Writing<'a> {
             return Ok(());
         };
         self.image.sync()?;
-        self.masked.sync()?;
         if self.run.options.verify != Verify::None {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             verify_ranges(self.run, &*self.image, written.all())?;

@@ -64,7 +64,7 @@ fn copy(
     disk_len: u64,
     report: &mut SyncReport,
 ) -> Result<()> {
-    let (storage, image) = open_copy(run, fresh, old, disk_len)?;
+    let image = open_copy(run, fresh, old, disk_len)?;
     let written_bytes = AtomicU64::new(0);
     let write = |difference: Difference<'_>| match difference.new {
         Content::Bytes(bytes) => {
@@ -79,7 +79,6 @@ fn copy(
     report.written_bytes = written_bytes.load(Ordering::Relaxed);
     run.check_source()?;
     image.sync()?;
-    storage.sync()?;
     if run.options.verify != Verify::None {
         verify_all(run, &*image)?;
         report.verified = Verified::All;
@@ -93,7 +92,7 @@ fn open_copy(
     fresh: &Place,
     old: Option<ImageInfo>,
     disk_len: u64,
-) -> Result<(Arc<dyn Storage>, Arc<dyn ImageMut>)> {
+) -> Result<Arc<dyn ImageMut>> {
     let target = run.target;
     let format = target.format();
     if let Some(storage) = fresh.open_if_there(Access::Write)? {
@@ -103,7 +102,7 @@ fn open_copy(
             .ok()
             .filter(|image| image.disk_len() == disk_len)
         {
-            return Ok((storage, image.clone()));
+            return Ok(image.clone());
         }
         drop((opened, storage));
         fresh.remove_if_there()?;
@@ -114,8 +113,7 @@ fn open_copy(
         None => fresh.folder().create_shared(fresh.name())?,
     };
     image::create(&*storage, &target.create_options(old.as_ref(), disk_len))?;
-    let image = image::open_storage_mut(storage.clone(), format, target.image_options())?;
-    Ok((storage, image))
+    image::open_storage_mut(storage, format, target.image_options())
 }
 
 /// What is added to a target's name to make that of its copy.

@@ -266,7 +266,12 @@ fn changed(old: &[u8]) -> Vec<u8> {
 
 fn container(create: CreateFormat, disk: &[u8]) -> Vec<u8> {
     let storage = Arc::new(MemoryStorage::new("t", Vec::new()));
-    image::create(&*storage, &CreateOptions::new(create, disk.len() as u64)).unwrap();
+    let mut new = CreateOptions::new(create, disk.len() as u64);
+    if create.format() == Format::Vhdx {
+        // The smallest there are, so that the file is short.
+        new = new.with_block_size(MIB as u64);
+    }
+    image::create(&*storage, &new).unwrap();
     let options = ImageOptions::default();
     let format = create.format();
     let opened = image::open_storage_mut(storage.clone(), format, &options).unwrap();
@@ -376,10 +381,11 @@ fn nothing_is_written_twice_between_two_syncs() {
 fn every_sync_is_missed_when_it_does_not_take_effect() {
     let all = std::env::var_os("DISKDELTA_LONG").is_some();
     let (mut dropped, mut unnoticed) = (0, Vec::new());
-    for case in cases()
-        .into_iter()
-        .filter(|case| all || case.new.len() < 64 * PAGE)
-    {
+    // A VHDX is renamed, durably, before it changes: a promise to its children, which no content
+    // shows. The syncs of the format itself have a test of their own.
+    let looked_at =
+        |case: &Case| case.format != Format::Vhdx && (all || case.new.len() < 64 * PAGE);
+    for case in cases().into_iter().filter(looked_at) {
         let disk = case.disk();
         case.sync(&disk).unwrap();
         for call in disk.log().syncs() {

@@ -11,7 +11,7 @@ use super::verify::verify_all;
 use crate::diff::{CompareOptions, Content, Difference, compare};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image, ImageInfo, ImageMut};
-use crate::storage::{Access, Place, Storage};
+use crate::storage::{Access, Place};
 
 /// Where a full copy onto the file at `place` grows.
 pub(super) fn new_place(place: &Place) -> Place {

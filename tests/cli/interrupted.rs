@@ -1,9 +1,9 @@
 //! Signals, marks, recovery.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use diskdelta::image::ImageOptions;
 use diskdelta::storage::SourceOptions;
@@ -57,13 +57,13 @@ fn ctrl_c_leaves_an_atomic_target_untouched_and_the_next_run_goes_on() {
     lab.disk("old.raw", 4000, 2);
     let before = lab.bytes("old.raw");
     let stage = lab.path(".old.raw.diskdelta-stage");
-    let mut earlier = 0;
     for name in ["INT", "TERM", "HUP"] {
+        let begun = SystemTime::now();
         let slow = lab.start("sync new.raw old.raw --mode delta --limit-rate 4M");
         until("a stage of its own", || {
-            fs::metadata(&stage).is_ok_and(|it| it.ino() != earlier && it.len() > 2 << 20)
+            let written = |it: &fs::Metadata| it.modified().is_ok_and(|at| at > begun);
+            fs::metadata(&stage).is_ok_and(|it| written(&it) && it.len() > 2 << 20)
         });
-        earlier = fs::metadata(&stage).unwrap().ino();
         let run = signal(slow, name);
         assert_eq!(run.status, 2, "{run:?}");
         assert!(run.stderr.contains("the target is untouched"), "{run:?}");

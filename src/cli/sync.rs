@@ -46,7 +46,8 @@ pub struct Args {
     /// Where the stage lies: beside a file target by default, for a device in /var/lib/diskdelta
     #[arg(long, value_name = "DIR")]
     stage_dir: Option<PathBuf>,
-    /// A manifest of the target that stands for reading it, and is kept current; begun if missing
+    /// A manifest that stands for reading the target, and is kept current; begun if missing. It
+    /// holds only as long as nothing but such syncs writes to the target
     #[arg(long, value_name = "FILE")]
     target_manifest: Option<PathBuf>,
     /// Bytes a block of a manifest that is begun

@@ -19,7 +19,7 @@ use crate::delta::{
     fits_new, fits_old, for_each_intact, reverse,
 };
 use crate::diff::{Content, Difference};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::storage::{Access, Place, Storage};
 use crate::units::Extent;
@@ -271,7 +271,11 @@ fn resume(
             return Ok(());
         }
         let mut now = vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];
-        source.read_exact_at(&mut now, range.start)?;
+        match source.read_exact_at(&mut now, range.start) {
+            // The comparison says where, or skips it.
+            Err(error) if error.kind() == ErrorKind::Io => return Ok(()),
+            read => read?,
+        }
         if !fits_new(header.kind, &header.new_hash, &now) {
             return Ok(());
         }
@@ -286,7 +290,7 @@ fn resume(
     });
     match walked {
         // A stage whose very header is damaged is no cache; everything is compared.
-        Err(error) if error.kind() == crate::ErrorKind::Malformed => {}
+        Err(error) if error.kind() == ErrorKind::Malformed => {}
         other => drop(other?),
     }
     let mut covered = covered.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -83,6 +83,14 @@ pub fn sync(
     if report.outcome == Outcome::Synced && !report.unreadable.is_empty() {
         report.outcome = Outcome::SyncedWithGaps;
     }
+    if report.outcome == Outcome::Identical && options.verify != Verify::None {
+        // Nothing had to be read back; what was compared is the evidence.
+        report.verified = match (report.verified, &options.target_manifest) {
+            (Verified::No, Some(_)) => Verified::Cached,
+            (Verified::No, None) => Verified::Written,
+            (better, _) => better,
+        };
+    }
     report.elapsed = started.elapsed();
     Ok(report)
 }

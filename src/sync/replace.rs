@@ -1,6 +1,7 @@
 //! The full copy to a file: everything goes to a new file beside the target, which takes the
 //! target's name once it is complete.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,9 +9,11 @@ use super::options::{Mode, Safety, Verify};
 use super::report::{Outcome, SyncReport, Verified};
 use super::run::Run;
 use super::verify::verify_all;
+use crate::control::Work;
 use crate::diff::{CompareOptions, Content, Difference, compare};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image, ImageInfo, ImageMut};
+use crate::manifest;
 use crate::storage::{Access, Place};
 
 /// Where a full copy onto the file at `place` grows.
@@ -36,13 +39,7 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
     let fresh = new_place(place);
     let disk_len = run.target_len(old.map(|old| old.disk_len()))?;
     let mut report = SyncReport::new(Mode::Full, Safety::Atomic, run.source.disk_len());
-    let copied = copy(
-        run,
-        &fresh,
-        old.map(|old| old.info()),
-        disk_len,
-        &mut report,
-    );
+    let copied = copy(run, &fresh, old, disk_len, &mut report);
     copied.map_err(|error| match error.advice() {
         Some(_) => error,
         None => error.advise("the target is untouched; run the same sync again to go on"),
@@ -50,9 +47,17 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
     if old.is_some() {
         place.folder().copy_attributes(place.name(), fresh.name())?;
     }
+    if let Some(kept) = &run.options.target_manifest {
+        // The old one must not stand for the new file, whatever comes between.
+        kept.remove_if_there()?;
+        kept.folder().sync()?;
+    }
     place.folder().rename(fresh.name(), place.name())?;
     run.target.was_replaced();
     place.folder().sync()?;
+    if let Some(kept) = &run.options.target_manifest {
+        manifest::commit(kept)?;
+    }
     report.outcome = Outcome::Synced;
     Ok(report)
 }
@@ -60,11 +65,14 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
 fn copy(
     run: &Run<'_>,
     fresh: &Place,
-    old: Option<ImageInfo>,
+    old: Option<&dyn Image>,
     disk_len: u64,
     report: &mut SyncReport,
 ) -> Result<()> {
-    let image = open_copy(run, fresh, old, disk_len)?;
+    if let Some(kept) = &run.options.target_manifest {
+        manifest::refuse_other(kept)?;
+    }
+    let image = open_copy(run, fresh, old.map(|old| old.info()), disk_len)?;
     let written_bytes = AtomicU64::new(0);
     let write = |difference: Difference<'_>| match difference.new {
         Content::Bytes(bytes) => {
@@ -77,14 +85,46 @@ fn copy(
     let compared = compare(&*run.source.image, &*image, &options, run.work, &write)?;
     report.count(compared);
     report.written_bytes = written_bytes.load(Ordering::Relaxed);
+    keep_old(&report.unreadable, old, &*image, run.work)?;
     run.check_source()?;
     image.sync()?;
     if run.options.verify != Verify::None {
         verify_all(run, &*image)?;
         report.verified = Verified::All;
     }
+    if let Some(kept) = &run.options.target_manifest {
+        let block_size = run.options.block_size;
+        let built = manifest::stage(kept, |storage| {
+            manifest::build_to(&*image, block_size, run.work, storage)
+        })?;
+        report.root = Some(*built.root().as_bytes());
+    }
     run.work.cancel().check()
 }
+
+/// Puts the old bytes where the source could not be read.
+fn keep_old(
+    unreadable: &[Range<u64>],
+    old: Option<&dyn Image>,
+    image: &dyn ImageMut,
+    work: &Work,
+) -> Result<()> {
+    let Some(old) = old else { return Ok(()) };
+    for range in unreadable {
+        let mut at = range.start;
+        while at < range.end {
+            work.cancel().check()?;
+            let len = STEP_BYTES.min(range.end - at);
+            let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+            image::read_padded_at(old, &mut bytes, at)?;
+            image.write_all_at(&bytes, at)?;
+            at += len;
+        }
+    }
+    Ok(())
+}
+
+const STEP_BYTES: u64 = 1 << 20;
 
 /// Creates the copy, or opens what an earlier run left of it.
 fn open_copy(

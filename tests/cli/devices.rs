@@ -99,8 +99,13 @@ fn unreadable_ranges_are_named_or_skipped_with_status_4() {
     lab.disk("old.raw", 1000, 2);
     let before = lab.bytes("old.raw");
     let source = &device.0;
-    for safety in ["atomic", "in-place"] {
-        let words = format!("sync {source} old.raw --mode delta --safety {safety}");
+    for (safety, mode) in [
+        ("atomic", "auto"),
+        ("atomic", "delta"),
+        ("atomic", "full"),
+        ("in-place", "auto"),
+    ] {
+        let words = format!("sync {source} old.raw --mode {mode} --safety {safety}");
         let (status, object) = lab.json(&words);
         if object["outcome"] == "synced" {
             return left_out("this kernel reads zeros behind the end of a loop device's file");

@@ -26,6 +26,7 @@ fn a_sync_copies_what_differs_and_says_so() {
     assert_eq!(lab.names(), ["new.raw", "old.raw"]);
     let again = lab.done("sync new.raw old.raw");
     assert!(again.stdout.starts_with("identical"), "{again:?}");
+    assert!(again.stdout.contains("verified written"), "{again:?}");
 }
 
 #[test]
@@ -248,6 +249,18 @@ fn a_kept_manifest_stands_for_reading_the_target() {
     assert!(report["root"].as_str().is_some_and(|root| root.len() == 64));
     assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
     assert_eq!(lab.run("verify old.raw old.manifest").status, 0);
+    for words in [words, &format!("{words} --mode full")] {
+        write_at(&new, 78 * PAGE as u64, words.as_bytes());
+        lab.done(words);
+        assert!(lab.bytes("old.raw") == lab.bytes("new.raw"), "{words}");
+        assert_eq!(lab.run("verify old.raw old.manifest").status, 0, "{words}");
+    }
+    // A target that is created anew has nothing to do with the manifest of the one before.
+    fs::remove_file(lab.path("old.raw")).unwrap();
+    write_at(&new, 79 * PAGE as u64, b"changed");
+    lab.done(words);
+    assert_eq!(lab.run("verify old.raw old.manifest").status, 0);
+    assert_eq!(lab.json(words).1["verified"], "cached");
     lab.disk("other.raw", 600, 3);
     lab.run("sync new.raw old.raw --target-manifest other.raw")
         .fails(2, "name another file");

@@ -29,7 +29,7 @@ struct Object<'a> {
     disk_bytes: u64,
     allocated_bytes: u64,
     parents: Vec<&'a str>,
-    facts: BTreeMap<&'a str, &'a str>,
+    facts: BTreeMap<String, &'a str>,
     warnings: &'a [String],
 }
 
@@ -46,7 +46,10 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         disk_bytes: info.disk_bytes,
         allocated_bytes: source.image().allocated_bytes()?,
         parents: parents.into_iter().map(|(_, path)| path).collect(),
-        facts: facts.into_iter().collect(),
+        facts: facts
+            .into_iter()
+            .map(|(key, value)| (key.replace(' ', "_"), value))
+            .collect(),
         warnings: &warnings,
     };
     context.print(&object, || text(&object, &info.facts))?;

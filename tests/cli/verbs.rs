@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use crate::lab::{Lab, PAGE, noise, oracle, write_at};
+use sha2::Digest;
+
+use crate::lab::{Lab, PAGE, left_out, noise, oracle, write_at};
 
 #[test]
 fn a_sync_copies_what_differs_and_says_so() {
@@ -63,7 +65,9 @@ fn a_missing_target_gets_the_format_of_its_name_or_the_one_asked_for() {
         ("", "a.raw", "raw", ""),
         ("", "a.img", "raw", ""),
         ("", "a.vhd", "vhd", "dynamic"),
+        ("", "a.vhdx", "vhdx", "dynamic"),
         ("--create vhd-fixed", "b.vhd", "vhd", "fixed"),
+        ("--create vhdx-fixed", "b.vhdx", "vhdx", "fixed"),
         ("--create vhd --align 1M", "c.vhd", "vhd", "dynamic"),
     ] {
         lab.done(&format!("sync new.raw {name} {words}"));
@@ -73,7 +77,7 @@ fn a_missing_target_gets_the_format_of_its_name_or_the_one_asked_for() {
         assert_eq!(info["disk_bytes"], 64 << 20, "{name}");
         assert!(info["allocated_bytes"].as_u64().unwrap() >= 600 * PAGE as u64);
         lab.done(&format!("diff new.raw {name}"));
-        let driver = if format == "raw" { "raw" } else { "vpc" };
+        let driver = if format == "vhd" { "vpc" } else { format };
         let (new, made) = (new.to_str().unwrap(), lab.path(name));
         let args = [
             "compare",
@@ -154,6 +158,36 @@ fn two_images_are_told_apart_to_the_page() {
     assert_eq!(found["extents"][0]["offset"], 5 * PAGE);
     let run = lab.run("diff a.raw b.raw");
     assert!(run.stdout.contains("data 0x5000 4096"), "{run:?}");
+}
+
+#[test]
+fn images_made_by_other_software_come_out_right() {
+    let lab = Lab::new();
+    let folder = std::env::var_os("DISKDELTA_SAMPLES").map(std::path::PathBuf::from);
+    let Some(folder) = folder.filter(|folder| folder.join("SAMPLES.tsv").is_file()) else {
+        return left_out("no folder of samples (DISKDELTA_SAMPLES)");
+    };
+    let list = fs::read_to_string(folder.join("SAMPLES.tsv")).unwrap();
+    let rows: Vec<Vec<&str>> = list.lines().map(|row| row.split('\t').collect()).collect();
+    let parent_of = |file: &str| rows.iter().find(|row| row[0] == file).map(|row| row[8]);
+    for row in &rows {
+        let (file, format, size, wanted) = (row[0], row[2], row[5], row[9]);
+        let small = size.parse::<u64>().is_ok_and(|size| size <= 64 << 20);
+        if !["vhd", "vhdx"].contains(&format) || wanted.len() != 64 || !small {
+            continue;
+        }
+        let mut words = format!("sync {} {file}.raw", folder.join(file).display());
+        let mut parent = parent_of(file);
+        while let Some(file) = parent.filter(|file| rows.iter().any(|row| row[0] == *file)) {
+            words += &format!(" --parent {}", folder.join(file).display());
+            parent = parent_of(file);
+        }
+        fs::create_dir_all(lab.path(file).parent().unwrap()).unwrap();
+        lab.done(&words);
+        let found = sha2::Sha256::digest(lab.bytes(&format!("{file}.raw")));
+        let found: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, wanted, "{file}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use diskdelta::sync::{
     recover_all,
 };
 use diskdelta::units::format_size;
-use diskdelta::{ErrorKind, Limits};
+use diskdelta::{Error, ErrorKind, Limits};
 use serde::Serialize;
 
 use super::Ended;
@@ -46,22 +46,23 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     if args.all {
         return all(args, &options, context);
     }
-    let mut worst = Exit::Done;
-    for path in &args.paths {
-        let target = HostTarget::open(path, &options)?;
-        context.warn(target.warnings());
-        let done = match args.discard {
-            true => target.discard(&context.work),
-            false => target.recover(&context.work),
-        };
-        let recovered = done.map_err(Failure::onto(&target))?;
-        let object = Object::new(path.display().to_string(), recovered);
-        context.print(&object, || object.text(args.discard))?;
-        if recovered == Recovered::Rerun {
-            worst = Exit::Recover;
-        }
-    }
-    Ok(worst)
+    let [path] = &args.paths[..] else {
+        let what = "one target at a time; folders go with --list and --all";
+        return Err(Error::new(ErrorKind::InvalidInput, what).into());
+    };
+    let target = HostTarget::open(path, &options)?;
+    context.warn(target.warnings());
+    let done = match args.discard {
+        true => target.discard(&context.work),
+        false => target.recover(&context.work),
+    };
+    let recovered = done.map_err(Failure::onto(&target))?;
+    let object = Object::new(path.display().to_string(), recovered);
+    context.print(&object, || object.text(args.discard))?;
+    Ok(match recovered {
+        Recovered::Rerun => Exit::Recover,
+        _ => Exit::Done,
+    })
 }
 
 fn list(args: &Args, context: &Context) -> Ended {

@@ -43,6 +43,7 @@ fn bad_input_gets_a_text_that_says_where_and_what_to_do() {
         ("delta apply a.raw a.vhd", "not a delta file"),
         ("undo none a.raw", "none"),
         ("recover none.raw", "no such target"),
+        ("recover a.raw a.vhd", "one target at a time"),
         ("recover --list none", "none"),
     ];
     let before: Vec<_> = lab

@@ -1,4 +1,4 @@
-//! The layout of a manifest file: header, rows, intents. Nothing else knows offsets.
+//! The layout of a manifest file: header, rows, records. Nothing else knows offsets.
 //!
 //! All numbers are little-endian. See `docs/format.md`, section "Manifest".
 
@@ -233,6 +233,40 @@ pub(crate) mod intent {
         hasher.update(&record[..AT_CHECKSUM]);
         hasher.update(&record[FIXED_LEN..]);
         hasher.finalize()
+    }
+}
+
+/// A stamp record: which state of which file or device the manifest describes.
+pub(crate) mod stamp {
+    use super::{Digest, field};
+
+    const MAGIC: [u8; 8] = *b"ddstamp\x1a";
+    const AT_ROOT: usize = 8;
+    const AT_FINGERPRINT: usize = 40;
+    const AT_CHECKSUM: usize = 72;
+    const LEN: usize = 80;
+
+    /// A record that binds `fingerprint` to the manifest with `root`.
+    pub fn encode(root: &Digest, fingerprint: &[u8; 32]) -> [u8; LEN] {
+        let mut record = [0; LEN];
+        record[..AT_ROOT].copy_from_slice(&MAGIC);
+        record[AT_ROOT..AT_FINGERPRINT].copy_from_slice(root);
+        record[AT_FINGERPRINT..AT_CHECKSUM].copy_from_slice(fingerprint);
+        let checksum = crc32fast::hash(&record[..AT_CHECKSUM]);
+        record[AT_CHECKSUM..AT_CHECKSUM + 4].copy_from_slice(&checksum.to_le_bytes());
+        record
+    }
+
+    /// Splits the first record off `bytes`; `None` when there is none that is whole and bound to
+    /// `root`.
+    pub fn decode<'a>(bytes: &'a [u8], root: &Digest) -> Option<([u8; 32], &'a [u8])> {
+        let (record, rest) = bytes.split_at_checked(LEN)?;
+        let checksum = u32::from_le_bytes(field(record, AT_CHECKSUM));
+        let whole = record[..AT_ROOT] == MAGIC
+            && record[AT_ROOT..AT_FINGERPRINT] == root[..]
+            && record[AT_CHECKSUM + 4..] == [0; 4]
+            && crc32fast::hash(&record[..AT_CHECKSUM]) == checksum;
+        whole.then(|| (field(record, AT_FINGERPRINT), rest))
     }
 }
 

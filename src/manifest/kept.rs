@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::format::{MAGIC, intent};
+use super::format::{MAGIC, intent, stamp};
 use super::ranges::RangeSet;
 use super::read::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::{Access, FileStorage, Place, Storage};
+use crate::storage::{Access, FileStorage, Place, SourceStamp, Storage};
 
 /// A manifest that stands for reading its disk, except where it is marked.
 ///
@@ -21,6 +21,14 @@ pub struct KeptManifest {
     manifest: Manifest,
     /// The file itself, for marks.
     storage: Arc<dyn Storage>,
+    notes: Notes,
+}
+
+/// What stands behind the body.
+#[derive(Clone, Default)]
+struct Notes {
+    /// The state of the disk's file or device that the manifest describes, where that is known.
+    fingerprint: Option<[u8; 32]>,
     marked: RangeSet,
 }
 
@@ -56,12 +64,21 @@ impl KeptManifest {
 
     /// The marked byte ranges, ascending and disjoint; `0..u64::MAX` when everything is marked.
     pub fn marked(&self) -> &[Range<u64>] {
-        self.marked.as_slice()
+        self.notes.marked.as_slice()
     }
 
     /// Whether any byte of `range` is marked.
     pub fn is_marked(&self, range: Range<u64>) -> bool {
-        self.marked.touches(range)
+        self.notes.marked.touches(range)
+    }
+
+    /// Whether `disk`, the file or device that the manifest was kept of, is as it was then, as far
+    /// as the system can tell. True where nothing was noted (see [`commit_for`]).
+    ///
+    /// # Errors
+    /// `Io`, `Poisoned`.
+    pub fn describes(&self, disk: &dyn Storage) -> Result<bool> {
+        Ok(self.notes.fingerprint.is_none() || self.notes.fingerprint == fingerprint(disk)?)
     }
 
     /// Says that the bytes of `ranges` are about to change. Durable when it returns.
@@ -81,21 +98,23 @@ impl KeptManifest {
         // that the torn one stays, which marks everything.
         self.storage.write_all_at(&record, self.storage.len()?)?;
         self.storage.sync()?;
-        self.marked = std::mem::take(&mut self.marked).union(&ranges);
+        self.notes.marked = std::mem::take(&mut self.notes.marked).union(&ranges);
         Ok(())
     }
 
     /// The blocks that a disk of `disk_len` bytes has marked.
     pub(crate) fn marked_blocks(&self, disk_len: u64) -> RangeSet {
-        self.marked.to_blocks(self.manifest.block_size(), disk_len)
+        self.notes
+            .marked
+            .to_blocks(self.manifest.block_size(), disk_len)
     }
 
     fn over(manifest: Manifest, storage: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
-        let marked = read_intents(&manifest, &*storage, limits)?;
+        let notes = read_notes(&manifest, &*storage, limits)?;
         Ok(KeptManifest {
             manifest,
             storage,
-            marked,
+            notes,
         })
     }
 }
@@ -119,9 +138,7 @@ pub fn save<T>(place: &Place, write: impl FnOnce(Arc<dyn Storage>) -> Result<T>)
 /// # Errors
 /// Those of `write`; `Io`, `NoSpace`. Nothing is staged then, as far as cleaning up succeeds.
 pub fn stage<T>(place: &Place, write: impl FnOnce(Arc<dyn Storage>) -> Result<T>) -> Result<T> {
-    let staged = place.hidden_sibling(STAGED);
-    staged.remove_if_there()?;
-    let storage = staged.create_new()?;
+    let storage = begin(place)?;
     let written = write(Arc::clone(&storage)).and_then(|value| {
         storage.sync()?;
         place.folder().sync()?;
@@ -129,7 +146,7 @@ pub fn stage<T>(place: &Place, write: impl FnOnce(Arc<dyn Storage>) -> Result<T>
     });
     if written.is_err() {
         // The first error says more than one from cleaning up.
-        let _ = staged.remove_if_there();
+        let _ = place.hidden_sibling(STAGED).remove_if_there();
     }
     written
 }
@@ -146,6 +163,47 @@ pub fn commit(place: &Place) -> Result<()> {
         _ => {}
     }
     place.folder().sync()
+}
+
+/// As [`commit`], for the manifest of `disk`, whose last change is durable: also notes the state
+/// that the file or device is in, so that any later change shows ([`KeptManifest::describes`]).
+///
+/// # Errors
+/// `Malformed`, `LimitExceeded` for what is staged; `Io`, `NoSpace`, `Poisoned`.
+pub fn commit_for(place: &Place, disk: &dyn Storage, limits: &Limits) -> Result<()> {
+    let staged = place.hidden_sibling(STAGED);
+    if let Some(storage) = staged.open_if_there(Access::Write)? {
+        note_state(&storage, disk, limits)?;
+    }
+    commit(place)
+}
+
+/// Notes in the manifest that `file` holds which state `disk` is in. Durable when it returns.
+///
+/// # Errors
+/// As [`commit_for`].
+pub(crate) fn note_state(
+    file: &Arc<dyn Storage>,
+    disk: &dyn Storage,
+    limits: &Limits,
+) -> Result<()> {
+    if let Some(fingerprint) = fingerprint(disk)? {
+        let root = Manifest::open(file.clone(), limits)?.root();
+        let record = stamp::encode(root.as_bytes(), &fingerprint);
+        file.write_all_at(&record, file.len()?)?;
+    }
+    file.sync()
+}
+
+/// Begins the file that [`commit`] will put in `place`, as the hidden sibling `new`. What lay
+/// under that name is replaced. Neither the file nor its name is durable yet.
+///
+/// # Errors
+/// `Io`, `NoSpace`.
+pub(crate) fn begin(place: &Place) -> Result<Arc<dyn Storage>> {
+    let staged = place.hidden_sibling(STAGED);
+    staged.remove_if_there()?;
+    staged.create_new()
 }
 
 /// Refuses a place that holds something else than a manifest, which a new one would destroy. A
@@ -173,32 +231,48 @@ pub(crate) fn refuse_other(place: &Place) -> Result<()> {
     .advise("name another file"))
 }
 
-/// The ranges that the intents after the body name, or everything.
-fn read_intents(manifest: &Manifest, storage: &dyn Storage, limits: &Limits) -> Result<RangeSet> {
+/// What is noted after the body; what cannot be read there marks everything.
+fn read_notes(manifest: &Manifest, storage: &dyn Storage, limits: &Limits) -> Result<Notes> {
     let start = manifest.body_end();
     let Some(len) = storage.len()?.checked_sub(start) else {
         return Err(Error::malformed("the file is cut short")
             .in_field("body_end")
             .at_path(storage.path()));
     };
+    let mut notes = Notes {
+        fingerprint: None,
+        marked: RangeSet::everything(),
+    };
     let Some(len) = usize::try_from(len)
         .ok()
         .filter(|_| len <= limits.table_bytes)
     else {
-        return Ok(RangeSet::everything());
+        return Ok(notes);
     };
     let mut bytes = vec![0; len];
     storage.read_exact_at(&mut bytes, start)?;
+    let root = manifest.root();
+    let root = root.as_bytes();
     let mut rest = &bytes[..];
     let mut ranges = Vec::new();
     while !rest.is_empty() {
-        let Some((marked, after)) = intent::decode(rest, manifest.root().as_bytes()) else {
-            return Ok(RangeSet::everything());
-        };
-        ranges.extend(marked);
-        rest = after;
+        if let Some((marked, after)) = intent::decode(rest, root) {
+            ranges.extend(marked);
+            rest = after;
+        } else if let Some((fingerprint, after)) = stamp::decode(rest, root) {
+            notes.fingerprint = Some(fingerprint);
+            rest = after;
+        } else {
+            return Ok(notes);
+        }
     }
-    Ok(RangeSet::of(ranges))
+    notes.marked = RangeSet::of(ranges);
+    Ok(notes)
+}
+
+fn fingerprint(disk: &dyn Storage) -> Result<Option<[u8; 32]>> {
+    let stamp = SourceStamp::take(disk)?;
+    Ok(stamp.and_then(|stamp| stamp.fingerprint()))
 }
 
 /// Most ranges in one intent record, which is then 1 MiB long.

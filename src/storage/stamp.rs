@@ -20,6 +20,7 @@ pub struct SourceStamp {
     len: u64,
     modified: (i64, i64),
     changed: (i64, i64),
+    is_device: bool,
     sectors_written: Option<u64>,
 }
 
@@ -61,6 +62,29 @@ impl SourceStamp {
         .advise("run it again while nothing writes to the source"))
     }
 
+    /// A short name for these facts that a later run can compare with its own; `None` where they
+    /// do not tell all changes. A device's names only last until the system restarts.
+    pub fn fingerprint(&self) -> Option<[u8; 32]> {
+        let mut hasher = blake3::Hasher::new_derive_key(FINGERPRINT);
+        let mut take = |number: u64| {
+            hasher.update(&number.to_le_bytes());
+        };
+        take(self.id.inode);
+        take(self.len);
+        if self.is_device {
+            // The kernel numbers its devices and counts what it writes anew at each start.
+            take(self.id.device);
+            take(self.sectors_written?);
+            hasher.update(fs::read(BOOT_ID).ok()?.as_slice());
+        } else {
+            for (seconds, nanoseconds) in [self.modified, self.changed] {
+                take(seconds.cast_unsigned());
+                take(nanoseconds.cast_unsigned());
+            }
+        }
+        Some(hasher.finalize().into())
+    }
+
     pub(super) fn of_file(path: &Path, file: &File) -> Result<Self> {
         let facts = file
             .metadata()
@@ -70,6 +94,7 @@ impl SourceStamp {
             len: facts.len(),
             modified: (facts.mtime(), facts.mtime_nsec()),
             changed: (facts.ctime(), facts.ctime_nsec()),
+            is_device: false,
             sectors_written: None,
         })
     }
@@ -88,6 +113,7 @@ impl SourceStamp {
             len,
             modified: (0, 0),
             changed: (0, 0),
+            is_device: true,
             sectors_written: sectors_written(&Kernel::host(), number),
         })
     }
@@ -98,3 +124,6 @@ fn sectors_written(kernel: &Kernel, number: u64) -> Option<u64> {
     let text = fs::read_to_string(kernel.device_folder(number)?.join("stat")).ok()?;
     text.split_ascii_whitespace().nth(6)?.parse().ok()
 }
+
+const FINGERPRINT: &str = "diskdelta 2026-11 fingerprint of an unchanged file or device";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";

@@ -38,7 +38,7 @@ pub(super) fn sync_staged(
     let old: Arc<dyn Image> = image::open_storage(storage.clone(), target.format(), options)?;
     let disk_len = run.target_len(Some(old.disk_len()))?;
     let mut report = SyncReport::new(mode, Safety::Atomic, run.source.disk_len());
-    let keeper = Keeper::open(run)?;
+    let keeper = Keeper::open(run, &**storage)?;
     report.untouched_tail_bytes = disk_len.saturating_sub(run.source.disk_len());
 
     let planner = image::open_storage_mut(storage.clone(), target.format(), options)?;
@@ -77,14 +77,14 @@ pub(super) fn sync_staged(
     if let Some(staged_bytes) = carry_out(target, storage, staging, way, run.work)? {
         report.staged_bytes = staged_bytes;
         report.outcome = Outcome::Synced;
-        report.verified = match (run.options.verify, &keeper) {
-            (Verify::None, _) => Verified::No,
-            (_, Some(_)) => Verified::Cached,
-            _ => Verified::Written,
-        };
     }
+    report.verified = match (run.options.verify, &keeper) {
+        (Verify::None, _) => Verified::No,
+        (_, Some(keeper)) => keeper.evidence(header.base_len),
+        _ => Verified::Written,
+    };
     if let Some(keeper) = keeper {
-        keeper.replace()?;
+        keeper.replace(&**storage, run.limits())?;
     }
     Ok(report)
 }

@@ -33,13 +33,14 @@ pub(super) fn sync_marked(
     mode: Mode,
 ) -> Result<SyncReport> {
     let mut report = SyncReport::new(mode, Safety::InPlace, run.source.disk_len());
-    let keeper = Keeper::open(run)?;
+    let keeper = Keeper::open(run, &**storage)?;
     if let Some(keeper) = &keeper {
         // What will change is not known before it does.
         keeper.announce(std::iter::once(0..u64::MAX))?;
     }
     let writing = Writing::begin(run, storage)?;
     report.untouched_tail_bytes = writing.disk_len.saturating_sub(run.source.disk_len());
+    let base_len = writing.image.disk_len();
     let found: &find::Found<'_> = &|difference, _| writing.write(difference);
     let compared = match (mode, &keeper) {
         (Mode::Full, _) => find::everything(run, found).map(|(counted, root)| {
@@ -58,7 +59,10 @@ pub(super) fn sync_marked(
         report.count(compared);
         run.check_source()?;
         writing.finish(&mut report)?;
-        keeper.as_ref().map_or(Ok(()), Keeper::replace)
+        match &keeper {
+            Some(keeper) => keeper.replace(&**storage, run.limits()),
+            None => Ok(()),
+        }
     });
     ended.map_err(|error| {
         if Mark::find(&**storage).is_ok_and(|mark| mark.is_some()) {
@@ -68,6 +72,12 @@ pub(super) fn sync_marked(
             error
         }
     })?;
+    if let Some(keeper) = keeper
+        && mode == Mode::Delta
+        && run.options.verify != Verify::None
+    {
+        report.verified = keeper.evidence(base_len);
+    }
     Ok(report)
 }
 
@@ -223,10 +233,7 @@ impl<'a> Writing<'a> {
         if self.run.options.verify != Verify::None {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             verify_ranges(self.run, &*self.image, written.all())?;
-            report.verified = match self.run.options.target_manifest {
-                Some(_) => Verified::Cached,
-                None => Verified::Written,
-            };
+            report.verified = Verified::Written;
         }
         let covers = read_covered(&*self.masked, self.job.target_len)?;
         sidecar.close(&FinalState::of(&covers, witness_len(self.storage.len()?)))?;

@@ -4,10 +4,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::report::Verified;
 use super::run::Run;
 use super::target::Target;
 use crate::error::{ErrorKind, Result};
-use crate::manifest::{KeptManifest, ManifestWriter, refuse_other};
+use crate::limits::Limits;
+use crate::manifest::{self, KeptManifest, ManifestWriter, refuse_other};
 use crate::storage::{Access, Place, Storage};
 use crate::units::BlockSize;
 
@@ -21,35 +23,37 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Opens the manifest that the options name; `None` where they name none. One that is not
-    /// there, or that is damaged, is begun anew: then the target is read.
+    /// there, that is damaged, or whose target was changed by somebody else, is begun anew: then
+    /// the target, `storage`, is read.
     ///
     /// # Errors
     /// `AlreadyExists` where something else lies there; `Io`, `NoSpace`, `LimitExceeded`.
-    pub fn open(run: &Run<'_>) -> Result<Option<Keeper>> {
+    pub fn open(run: &Run<'_>, storage: &dyn Storage) -> Result<Option<Keeper>> {
         let Some(place) = run.options.target_manifest.clone() else {
             return Ok(None);
         };
         refuse_other(&place)?;
+        let unread = |why: &dyn std::fmt::Display| {
+            let text = format!("{why}; the target is read instead");
+            run.work.progress().note(&text);
+            None
+        };
         let kept = match place.open_if_there(Access::Write)? {
             None => None,
-            Some(storage) => match KeptManifest::open(storage, run.limits()) {
-                Err(error) if error.kind() == ErrorKind::Malformed => {
-                    run.work
-                        .progress()
-                        .note(&format!("{error}; the target is read instead"));
-                    None
-                }
-                kept => Some(kept?),
+            Some(file) => match KeptManifest::open(file, run.limits()) {
+                Err(error) if error.kind() == ErrorKind::Malformed => unread(&error),
+                Err(error) => return Err(error),
+                Ok(kept) if kept.describes(storage)? => Some(kept),
+                Ok(_) => unread(&"the target was changed after its manifest was kept"),
             },
         };
-        let next = next_place(&place);
-        next.remove_if_there()?;
+        let next = manifest::begin(&place)?;
         let block_size = kept
             .as_ref()
             .map_or(run.options.block_size, |kept| kept.manifest().block_size());
         Ok(Some(Keeper {
             kept,
-            next: next.create_new()?,
+            next,
             place,
             block_size,
         }))
@@ -70,6 +74,15 @@ impl Keeper {
         self.kept
             .as_ref()
             .filter(|kept| kept.manifest().disk_len() == disk_len)
+    }
+
+    /// How far a sync is verified that found what differs with this in place of a target of
+    /// `disk_len` bytes.
+    pub fn evidence(&self, disk_len: u64) -> Verified {
+        match self.believed(disk_len) {
+            Some(_) => Verified::Cached,
+            None => Verified::Written,
+        }
     }
 
     /// Takes the manifest of the source.
@@ -93,38 +106,25 @@ impl Keeper {
             .map_or(Ok(()), |mut kept| kept.mark(ranges))
     }
 
-    /// Puts the successor in its place: the target is durable. Durable when it returns.
+    /// Puts the successor in its place: the target, `storage`, is durable. Durable when it returns.
     ///
     /// # Errors
-    /// `Io`, `NoSpace`.
-    pub fn replace(&self) -> Result<()> {
-        self.next.sync()?;
-        rename(&self.place)
+    /// `Io`, `NoSpace`, `Poisoned`.
+    pub fn replace(&self, storage: &dyn Storage, limits: &Limits) -> Result<()> {
+        manifest::note_state(&self.next, storage, limits)?;
+        manifest::commit(&self.place)
     }
 }
 
-/// Does for a recovered target what the sync would have done: `path` is what its job recorded.
-/// Without the successor the marks stay, and the marked ranges are read the next time.
+/// Does for a recovered target, `storage`, what the sync would have done: `path` is what its job
+/// recorded. Without a sound successor the marks stay, and the marked ranges are read the next time.
 ///
 /// # Errors
-/// `Io`.
-pub(super) fn replace_recovered(target: &Target, path: &Path) -> Result<()> {
+/// `Io`, `NoSpace`, `Poisoned`.
+pub(super) fn replace_recovered(target: &Target, storage: &dyn Storage, path: &Path) -> Result<()> {
     let place = target.place_beside(path)?;
-    if next_place(&place).open_if_there(Access::Read)?.is_some() {
-        rename(&place)
-    } else {
-        Ok(())
+    match manifest::commit_for(&place, storage, &target.image_options().limits) {
+        Err(error) if error.kind() == ErrorKind::Malformed => Ok(()),
+        done => done,
     }
-}
-
-fn rename(place: &Place) -> Result<()> {
-    place
-        .folder()
-        .rename(next_place(place).name(), place.name())?;
-    place.folder().sync()
-}
-
-/// Where the manifest of the source waits until the target is durable.
-fn next_place(place: &Place) -> Place {
-    place.hidden_sibling("next")
 }

@@ -83,13 +83,10 @@ pub fn sync(
     if report.outcome == Outcome::Synced && !report.unreadable.is_empty() {
         report.outcome = Outcome::SyncedWithGaps;
     }
-    if report.outcome == Outcome::Identical && options.verify != Verify::None {
+    let unsaid = report.verified == Verified::No && options.verify != Verify::None;
+    if unsaid && report.outcome == Outcome::Identical {
         // Nothing had to be read back; what was compared is the evidence.
-        report.verified = match (report.verified, &options.target_manifest) {
-            (Verified::No, Some(_)) => Verified::Cached,
-            (Verified::No, None) => Verified::Written,
-            (better, _) => better,
-        };
+        report.verified = Verified::Written;
     }
     report.elapsed = started.elapsed();
     Ok(report)

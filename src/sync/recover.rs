@@ -97,7 +97,7 @@ pub(super) fn settle(
             apply_marked(target, storage, &stage, &redo, Verify::Written, work)
                 .map_err(needs_recovery)?;
             if let Some(manifest) = &redo.job()?.manifest {
-                kept::replace_recovered(target, manifest)?;
+                kept::replace_recovered(target, &**storage, manifest)?;
             }
             retire(target.stage())?;
             Ok(Recovered::New)

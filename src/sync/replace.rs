@@ -56,7 +56,8 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
     run.target.was_replaced();
     place.folder().sync()?;
     if let Some(kept) = &run.options.target_manifest {
-        manifest::commit(kept)?;
+        let storage = place.open(Access::Read)?;
+        manifest::commit_for(kept, &*storage, run.limits())?;
     }
     report.outcome = Outcome::Synced;
     Ok(report)

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use crate::lab::{Lab, PAGE, left_out, noise};
+use crate::lab::{Lab, PAGE, left_out, noise, write_at};
 
 /// A loop device over a file of the lab; detached when dropped.
 struct Loop(String);
@@ -154,4 +154,22 @@ fn a_device_that_is_mounted_is_refused() {
     assert!(unmounted.success());
     onto_device.fails(2, "is mounted on");
     onto_file.fails(2, "is mounted on");
+}
+
+#[test]
+fn a_kept_manifest_of_a_device_is_not_believed_once_anybody_else_wrote_to_it() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 1000, 1);
+    let under = lab.disk("under.raw", 1000, 2);
+    let Some(device) = Loop::over(&under) else {
+        return;
+    };
+    let target = &device.0;
+    let words = format!("sync new.raw {target} --stage-dir stages --target-manifest kept.manifest");
+    lab.done(&words);
+    assert_eq!(lab.json(&words).1["verified"], "cached");
+    write_at(Path::new(target), 5 * PAGE as u64, b"guest");
+    assert_eq!(lab.json(&words).1["verified"], "written");
+    assert!(device.bytes() == lab.bytes("new.raw"));
+    assert_eq!(lab.json(&words).1["verified"], "cached");
 }

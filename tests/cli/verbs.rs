@@ -305,6 +305,43 @@ fn a_kept_manifest_stands_for_reading_the_target() {
 }
 
 #[test]
+fn a_kept_manifest_is_not_believed_once_anybody_else_wrote_to_the_target() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 600, 1);
+    let old = lab.disk("old.raw", 600, 2);
+    lab.disk("other.raw", 600, 3);
+    lab.done("delta create new.raw other.raw -o change.delta");
+    let words = "sync new.raw old.raw --target-manifest old.manifest";
+    let undone = "sync new.raw old.raw --undo back.delta";
+    let since: [(&str, &dyn Fn()); 4] = [
+        ("undo", &|| drop(lab.done("undo back.delta old.raw"))),
+        ("a delta", &|| {
+            drop(lab.done("delta apply change.delta old.raw"))
+        }),
+        ("a sync without it", &|| {
+            drop(lab.done("sync other.raw old.raw"))
+        }),
+        ("a guest", &|| write_at(&old, 5 * PAGE as u64, b"guest")),
+    ];
+    for (what, change) in since {
+        for safety in ["atomic", "in-place"] {
+            let words = format!("{words} --safety {safety}");
+            fs::copy(lab.path("other.raw"), &old).unwrap();
+            if what == "undo" {
+                lab.done(undone);
+            }
+            lab.done(&words);
+            assert_eq!(lab.json(&words).1["verified"], "cached", "{what}");
+            change();
+            let (_, report) = lab.json(&words);
+            assert_eq!(report["verified"], "written", "{what}");
+            assert!(lab.bytes("old.raw") == lab.bytes("new.raw"), "{what}");
+            let _ = fs::remove_file(lab.path("back.delta"));
+        }
+    }
+}
+
+#[test]
 fn a_disk_of_odd_length_fills_its_last_sector_or_mebibyte_with_zeros() {
     let lab = Lab::new();
     let bytes = noise(600 * PAGE + 777, 1);

@@ -15,6 +15,22 @@ const BLOCK: u64 = 4096;
 /// The longest disk here; the images are created with it, so that a table has room.
 const MAX_LEN: u64 = 24 * BLOCK;
 
+#[test]
+fn a_footer_that_moved_on_leaves_nothing_behind_in_a_later_block() {
+    let (block, count) = (2u64 << 20, 90);
+    let storage = new_image(CreateFormat::VhdDynamic, count * block, None);
+    let disk = open_mut(&storage).unwrap();
+    for index in 0..count {
+        disk.write_all_at(&[7; 512], index * block).unwrap();
+    }
+    let mut bytes = vec![0; block as usize];
+    for index in 0..count {
+        disk.read_exact_at(&mut bytes, index * block).unwrap();
+        let first = bytes[512..].iter().position(|byte| *byte != 0);
+        assert_eq!(first, None, "in block {index}");
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Write(Range<u64>, u8),

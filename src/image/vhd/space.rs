@@ -72,9 +72,13 @@ impl Space {
         tail_behind(self.next)
     }
 
-    /// Where the footer goes when `bytes` more are made ready.
-    pub fn grown_tail(&self, bytes: u64) -> u64 {
-        tail_behind(self.next + bytes)
+    /// Where the footer goes when `bytes` more are made ready, and a block at least: right behind
+    /// a block, so that the next one passes over it.
+    pub fn grown_tail(&self, bytes: u64, shape: Shape) -> u64 {
+        let step = shape.block_bytes + shape.bitmap_bytes.next_multiple_of(PAYLOAD_ALIGN);
+        let first = (self.next + shape.bitmap_bytes).next_multiple_of(PAYLOAD_ALIGN);
+        let more = bytes / step * step;
+        tail_behind(first + shape.block_bytes + more)
     }
 
     /// Notes that a good footer lies at `tail_at` and that all space before it is ready.

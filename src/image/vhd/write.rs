@@ -229,8 +229,7 @@ impl Dynamic {
     /// Makes the file longer and gives it its footer there.
     fn grow(&self, meta: &mut Meta) -> Result<()> {
         self.mend_head(meta)?;
-        let room = meta.grow_bytes + 2 * (self.shape.block_bytes + self.shape.bitmap_bytes);
-        let tail = meta.space.grown_tail(room);
+        let tail = meta.space.grown_tail(meta.grow_bytes, self.shape);
         self.storage.set_len(tail + FOOTER_BYTES as u64)?;
         self.storage.write_all_at(&meta.footer.encode(), tail)?;
         meta.space.grown_to(tail);

@@ -4,39 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use crate::lab::{Lab, PAGE, left_out, noise, write_at};
-
-/// A loop device over a file of the lab; detached when dropped.
-struct Loop(String);
-
-impl Loop {
-    fn over(file: &Path) -> Option<Loop> {
-        let output = Command::new("losetup")
-            .args(["--find", "--show"])
-            .arg(file)
-            .output();
-        match output {
-            Ok(output) if output.status.success() => {
-                let name = String::from_utf8(output.stdout).unwrap();
-                Some(Loop(name.trim().to_owned()))
-            }
-            _ => {
-                left_out("no loop devices here");
-                None
-            }
-        }
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        fs::read(&self.0).unwrap()
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
-    }
-}
+use crate::lab::{Lab, Loop, PAGE, left_out, noise, write_at};
 
 #[test]
 fn a_device_is_synced_with_its_stage_in_the_stage_folder() {

@@ -185,4 +185,36 @@ pub fn left_out(why: &str) {
     assert!(required.as_deref() != Ok("1"), "required, but {why}");
 }
 
+/// A loop device over a file of the lab; detached when dropped.
+pub struct Loop(pub String);
+
+impl Loop {
+    pub fn over(file: &Path) -> Option<Loop> {
+        let output = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(file)
+            .output();
+        match output {
+            Ok(output) if output.status.success() => {
+                let name = String::from_utf8(output.stdout).unwrap();
+                Some(Loop(name.trim().to_owned()))
+            }
+            _ => {
+                left_out("no loop devices here");
+                None
+            }
+        }
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        fs::read(&self.0).unwrap()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
 const COMMAND: &str = env!("CARGO_BIN_EXE_diskdelta");

@@ -21,7 +21,7 @@ use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Change, Format, ImageMut};
 use crate::storage::Storage;
-use crate::units::Extent;
+use crate::units::{Extent, ExtentKind};
 
 /// Writes what differs straight to the target; goes on where an earlier run left off.
 ///
@@ -95,7 +95,23 @@ struct Writing<'a> {
     begun: AtomicBool,
     written_bytes: AtomicU64,
     sidecar: Mutex<Option<Sidecar>>,
+    waiting: Mutex<Waiting>,
     written: Mutex<Ranges>,
+}
+
+/// Changes of an image with tables, gathered so that the tables change, and are made durable, once
+/// for much of it.
+#[derive(Default)]
+struct Waiting {
+    extents: Vec<Extent>,
+    /// The bytes of the data extents, in their order.
+    bytes: Vec<u8>,
+}
+
+impl Waiting {
+    fn is_enough(&self) -> bool {
+        self.bytes.len() >= WAITING_BYTES || self.extents.len() >= WAITING_MOST
+    }
 }
 
 impl<'a> Writing<'a> {
@@ -158,6 +174,7 @@ impl<'a> Writing<'a> {
             begun: AtomicBool::new(sidecar.is_some()),
             written_bytes: AtomicU64::new(0),
             sidecar: Mutex::new(sidecar),
+            waiting: Mutex::default(),
             written: Mutex::new(Ranges::new(run.limits().table_bytes)),
         };
         if writing.image.disk_len() != disk_len {
@@ -167,21 +184,55 @@ impl<'a> Writing<'a> {
     }
 
     fn write(&self, difference: &Difference<'_>) -> Result<()> {
-        let range = difference.range();
         let extent = match difference.new {
-            Content::Bytes(_) => Extent::data(range.clone()),
-            Content::Zeros(_) => Extent::zero(range.clone()),
+            Content::Bytes(_) => Extent::data(difference.range()),
+            Content::Zeros(_) => Extent::zero(difference.range()),
         };
-        if !(self.raw && self.begun.load(Ordering::Acquire)) {
-            self.prepare(&[extent])?;
+        let bytes = difference.new.bytes().unwrap_or(&[]);
+        let begun = self.begun.load(Ordering::Acquire);
+        if self.raw && begun {
+            return self.write_prepared(extent, bytes);
         }
-        match difference.new {
-            Content::Bytes(bytes) => {
-                self.image.write_all_at(bytes, range.start)?;
-                self.written_bytes
-                    .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let batch = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.extents.push(extent);
+            waiting.bytes.extend_from_slice(bytes);
+            // The first change sets the mark, and does not wait for others.
+            if begun && !waiting.is_enough() {
+                return Ok(());
             }
-            Content::Zeros(_) => self.image.write_zeroes_at(range.clone())?,
+            std::mem::take(&mut *waiting)
+        };
+        self.write_batch(&batch)
+    }
+
+    fn write_batch(&self, batch: &Waiting) -> Result<()> {
+        let mut sorted = batch.extents.clone();
+        sorted.sort_unstable_by_key(|extent| extent.offset);
+        self.prepare(&sorted)?;
+        let mut rest = &batch.bytes[..];
+        for extent in &batch.extents {
+            let len = match extent.kind {
+                // As many were put there.
+                ExtentKind::Data => usize::try_from(extent.len).unwrap_or(usize::MAX),
+                ExtentKind::Zero => 0,
+            };
+            let (bytes, after) = rest.split_at(len.min(rest.len()));
+            self.write_prepared(*extent, bytes)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Writes what the target's tables are ready for.
+    fn write_prepared(&self, extent: Extent, bytes: &[u8]) -> Result<()> {
+        let range = extent.offset..extent.end();
+        match extent.kind {
+            ExtentKind::Zero => self.image.write_zeroes_at(range.clone())?,
+            ExtentKind::Data => {
+                self.image.write_all_at(bytes, range.start)?;
+                self.written_bytes.fetch_add(extent.len, Ordering::Relaxed);
+            }
         }
         self.note_written(range)
     }
@@ -226,6 +277,11 @@ impl<'a> Writing<'a> {
 
     /// Makes everything durable, verifies it, lifts the mark, removes the sidecar.
     fn finish(&self, report: &mut SyncReport) -> Result<()> {
+        let waiting =
+            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        if !waiting.extents.is_empty() {
+            self.write_batch(&waiting)?;
+        }
         let Some(sidecar) = self.lock().take() else {
             return Ok(());
         };
@@ -268,3 +324,7 @@ fn lost(mark: &Mark) -> Error {
         mark.stage.display()
     ))
 }
+
+/// Much more than a block of a VHD, so that a sync of the sidecar serves several.
+const WAITING_BYTES: usize = 16 << 20;
+const WAITING_MOST: usize = 16 << 10;

@@ -206,6 +206,8 @@ fn stage(
         }
         (_, None, Some(earlier)) => {
             let (resumed_bytes, gaps) = resume(run, old, staging, earlier)?;
+            // The new stage holds all of it that is worth anything.
+            retire(earlier)?;
             report.resumed_bytes = resumed_bytes;
             report.changed_bytes = resumed_bytes;
             find::differences(run, old, Some(gaps), found)?
@@ -235,7 +237,7 @@ pub(super) fn earlier_place(stage: &Place) -> Place {
 }
 
 /// Moves a stage that an earlier run left out of the way; an older one still there is kept as it
-/// is, for it holds more.
+/// is, for the stage was to take all of it over and did not get that far.
 fn set_aside(stage: &Place) -> Result<Option<Place>> {
     let aside = earlier_place(stage);
     let there = |place: &Place| Ok::<_, Error>(place.open_if_there(Access::Read)?.is_some());

@@ -75,6 +75,12 @@ pub trait Image: Send + Sync {
 
     /// Tells that these guest bytes are about to be read. A hint.
     fn will_read(&self, _range: Range<u64>) {}
+
+    /// Whether what is read now mostly lies in memory already, so that short reads, which stay in
+    /// a near cache, are better than long ones. A hint.
+    fn reads_from_memory(&self) -> bool {
+        false
+    }
 }
 
 /// Fills `buf` with the guest bytes from `offset` on, and with zeros beyond the end of the disk.

@@ -65,6 +65,10 @@ impl Image for Padded {
     fn will_read(&self, range: Range<u64>) {
         self.image.will_read(self.inside(range));
     }
+
+    fn reads_from_memory(&self) -> bool {
+        self.image.reads_from_memory()
+    }
 }
 
 #[cfg(test)]

@@ -76,6 +76,10 @@ impl Image for Raw {
     fn will_read(&self, range: Range<u64>) {
         self.storage.will_read(range);
     }
+
+    fn reads_from_memory(&self) -> bool {
+        self.storage.reads_from_memory()
+    }
 }
 
 impl ImageMut for Raw {

@@ -12,6 +12,7 @@ use super::write::Sink;
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
+use crate::storage::AlignedBuf;
 use crate::units::{BlockSize, REFINE_BYTES, is_zero};
 
 /// Sees blocks while their bytes are at hand; called from several threads, in no order.
@@ -172,7 +173,9 @@ impl<'a> Shared<'a> {
     /// Takes units until there are no more, or one has failed anywhere.
     fn work(&self) {
         let _bail = Bail(self);
-        let mut buffer = Vec::new();
+        // At most 16 MiB.
+        let longest = self.pass.block_size.bytes().max(READ_BYTES);
+        let mut buffer = AlignedBuf::new(longest as usize);
         loop {
             let done = self.take().and_then(|unit| match unit {
                 None => Ok(true),
@@ -215,7 +218,7 @@ impl<'a> Shared<'a> {
         Ok(unit)
     }
 
-    fn hash(&self, unit: &Unit, buffer: &mut Vec<u8>) -> Result<Vec<Settled>> {
+    fn hash(&self, unit: &Unit, buffer: &mut AlignedBuf) -> Result<Vec<Settled>> {
         let mut settled = Vec::new();
         for part in &unit.parts {
             match part {
@@ -225,9 +228,13 @@ impl<'a> Shared<'a> {
                     settled.push(Settled::Zeros(blocks.clone()));
                 }
                 Part::Data { blocks, pieces } => {
-                    let step = (READ_BYTES / self.pass.block_size.bytes()).max(1);
                     let mut at = blocks.start;
                     while at < blocks.end {
+                        let bytes = match self.pass.image.reads_from_memory() {
+                            true => MEMORY_READ_BYTES,
+                            false => READ_BYTES,
+                        };
+                        let step = (bytes / self.pass.block_size.bytes()).max(1);
                         let run = at..at.saturating_add(step).min(blocks.end);
                         at = run.end;
                         settled.push(self.hash_run(run, pieces, buffer)?);
@@ -243,16 +250,13 @@ impl<'a> Shared<'a> {
         &self,
         blocks: Range<u64>,
         pieces: &[Range<u64>],
-        buffer: &mut Vec<u8>,
+        buffer: &mut AlignedBuf,
     ) -> Result<Settled> {
         let block_size = self.pass.block_size;
         let start = block_size.range(blocks.start, self.disk_len).start;
         let end = block_size.range(blocks.end - 1, self.disk_len).end;
         // At most one block or `READ_BYTES`, whichever is more.
         let len = (end - start) as usize;
-        if buffer.len() < len {
-            buffer.resize(len, 0);
-        }
         let bytes = &mut buffer[..len];
         self.read(start..end, pieces, bytes)?;
         let hash = |block: &[u8]| (!is_zero(block)).then(|| blake3::hash(block));
@@ -376,8 +380,10 @@ fn blocks_of(bytes: &[u8], block_size: BlockSize) -> impl Iterator<Item = &[u8]>
     bytes.chunks(block_size.bytes() as usize)
 }
 
-/// How much is read at once: stays in the core's own cache until it is hashed.
-const READ_BYTES: u64 = 256 << 10;
+/// How much is read at once, from a medium and from memory: long enough for the one, and short
+/// enough to be in a near cache when it is hashed for the other.
+const READ_BYTES: u64 = 512 << 10;
+const MEMORY_READ_BYTES: u64 = 64 << 10;
 
 /// How many finished units may wait for an earlier one.
 const MOST_AHEAD: u64 = 64;

@@ -33,7 +33,7 @@ pub(super) struct Stopped {
 pub(super) struct Reader {
     always_direct: bool,
     direct: OnceLock<Option<DirectFile>>,
-    /// Whether the last large read was in the cache, so that the next probably is, too.
+    /// Whether the last read of some length was in the cache, so that the next probably is, too.
     warm: AtomicBool,
     /// The file system cannot tell what is cached: read plainly and drop nothing.
     blind: AtomicBool,
@@ -78,7 +78,7 @@ impl Reader {
             return Ok(());
         }
         let found = self.read_cached(file, buf, offset);
-        if large {
+        if buf.len() >= TELLING_BYTES {
             self.warm.store(found == buf.len(), Ordering::Relaxed);
         }
         if found < buf.len() {
@@ -94,6 +94,11 @@ impl Reader {
         if self.direct(file).is_none() {
             advise(file, range, Advice::WillNeed);
         }
+    }
+
+    /// Whether the last reads were in the cache.
+    pub(super) fn is_warm(&self) -> bool {
+        !self.always_direct && self.warm.load(Ordering::Relaxed)
     }
 
     /// Drops clean pages now.
@@ -232,6 +237,9 @@ const PAGE: u64 = 4096;
 
 /// Reads shorter than this go through the cache: for them a direct read is not cheaper.
 const DIRECT_BYTES: usize = 128 << 10;
+
+/// Shorter reads do not tell whether those after them will be in the cache.
+const TELLING_BYTES: usize = 64 << 10;
 
 /// How much may lie behind undropped.
 const BEHIND_BYTES: u64 = 8 << 20;

@@ -165,6 +165,10 @@ impl Storage for DeviceStorage {
     fn will_read(&self, range: Range<u64>) {
         self.handle.will_read(range);
     }
+
+    fn reads_from_memory(&self) -> bool {
+        self.handle.reads_from_memory()
+    }
 }
 
 /// Whether the device is a loop device, or a partition of one, over a file without holes.

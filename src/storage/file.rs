@@ -195,4 +195,8 @@ impl Storage for FileStorage {
     fn will_read(&self, range: Range<u64>) {
         self.handle.will_read(range);
     }
+
+    fn reads_from_memory(&self) -> bool {
+        self.handle.reads_from_memory()
+    }
 }

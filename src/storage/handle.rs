@@ -143,6 +143,10 @@ impl Handle {
     pub(super) fn will_read(&self, range: Range<u64>) {
         self.reader.will_read(&self.file, range);
     }
+
+    pub(super) fn reads_from_memory(&self) -> bool {
+        self.reader.is_warm()
+    }
 }
 
 impl Drop for Handle {

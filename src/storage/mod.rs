@@ -128,7 +128,6 @@ pub trait Storage: Send + Sync {
         None
     }
 
-    /// Drops cached pages of `range`, so that the next read comes from the medium. A hint.
     /// What would show a change made by somebody else, where the system keeps such facts; see
     /// [`SourceStamp`].
     ///
@@ -144,6 +143,12 @@ pub trait Storage: Send + Sync {
 
     /// Tells that `range` is about to be read. A hint.
     fn will_read(&self, _range: Range<u64>) {}
+
+    /// Whether what is read now mostly lies in memory already, so that short reads, which stay in
+    /// a near cache, are better than long ones. A hint.
+    fn reads_from_memory(&self) -> bool {
+        false
+    }
 }
 
 /// The end of `[offset, offset + len)`, or the error that says a range runs over 2^64.

@@ -1,7 +1,9 @@
 //! How what moves is found: by comparing, against a kept manifest, or not at all.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::kept::Keeper;
 use super::run::Run;
@@ -10,7 +12,7 @@ use crate::delta::{Hash, Old};
 use crate::diff::{CompareOptions, CompareReport, Content, Difference, compare};
 use crate::error::Result;
 use crate::image::{self, Image};
-use crate::manifest::{HashPass, HashedRun, KeptManifest, ManifestWriter, Visit};
+use crate::manifest::{Group, HashPass, HashedRun, KeptManifest, ManifestWriter, Visit};
 use crate::units::{BlockSize, ExtentKind, REFINE_BYTES};
 
 /// What moves, piece by piece: the difference, and what is known of the bytes it replaces.
@@ -82,7 +84,7 @@ struct Pass<'a> {
     disk_len: u64,
     block_size: BlockSize,
     /// The target, and what stands for reading it; `None` where everything moves.
-    old: Option<(&'a dyn Image, Option<&'a KeptManifest>)>,
+    old: Option<(&'a dyn Image, Option<Known<'a>>)>,
     found: &'a Found<'a>,
     compared_bytes: AtomicU64,
     changed_bytes: AtomicU64,
@@ -99,7 +101,7 @@ impl<'a> Pass<'a> {
         Pass {
             disk_len: run.source.disk_len(),
             block_size,
-            old,
+            old: old.map(|(old, kept)| (old, kept.map(Known::new))),
             found,
             compared_bytes: AtomicU64::new(0),
             changed_bytes: AtomicU64::new(0),
@@ -208,20 +210,16 @@ impl Visit for Pass<'_> {
     fn data(&self, run: &HashedRun<'_>) -> Result<()> {
         self.compared_bytes
             .fetch_add(run.bytes.len() as u64, Ordering::Relaxed);
-        let known = match &self.old {
-            Some((_, Some(kept))) => Some(Known::of(kept, run)?),
-            _ => None,
-        };
         for (block, bytes, hash) in run.blocks() {
             let offset = block * run.block_size.bytes();
             let new = match hash {
                 Some(_) => Content::Bytes(bytes),
                 None => Content::Zeros(bytes.len() as u64),
             };
-            match (&self.old, &known) {
-                (None, _) => self.emit(offset, new, None)?,
-                (Some(_), Some(known)) if known.says(block, hash) => {}
-                (Some((old, _)), _) => self.refine(*old, offset, new)?,
+            match &self.old {
+                None => self.emit(offset, new, None)?,
+                Some((_, Some(known))) if known.says(block, hash)? => {}
+                Some((old, _)) => self.refine(*old, offset, new)?,
             }
         }
         Ok(())
@@ -236,7 +234,7 @@ impl Visit for Pass<'_> {
         match &self.old {
             None => self.emit(range.start, Content::Zeros(range.end - range.start), None),
             Some((old, None)) => self.clear(*old, range),
-            Some((old, Some(kept))) => {
+            Some((old, Some(Known { kept, .. }))) => {
                 for marked in kept.marked() {
                     self.clear(
                         *old,
@@ -257,41 +255,41 @@ impl Visit for Pass<'_> {
     }
 }
 
-/// What a kept manifest says of some neighbouring blocks.
-struct Known {
-    first_block: u64,
-    /// `None` where the block is marked, so that nothing is known.
-    hashes: Vec<Option<Option<blake3::Hash>>>,
+/// What a kept manifest says of blocks that several threads ask for, each in ascending order.
+struct Known<'a> {
+    kept: &'a KeptManifest,
+    /// The groups looked at last, by number: finding and checking one costs more than its use.
+    recent: Mutex<VecDeque<(u64, Option<Group<'a>>)>>,
 }
 
-impl Known {
-    fn of(kept: &KeptManifest, run: &HashedRun<'_>) -> Result<Known> {
-        let blocks = run.first_block..run.first_block + run.hashes.len() as u64;
-        let size = run.block_size.bytes();
-        let mut hashes: Vec<_> = blocks
-            .clone()
-            .map(|block| (!kept.is_marked(block * size..(block + 1) * size)).then_some(None))
-            .collect();
-        for group in kept.manifest().groups(blocks.clone()) {
-            for (block, hash) in group?.entries() {
-                let slot = block
-                    .checked_sub(blocks.start)
-                    .and_then(|at| hashes.get_mut(index(at)));
-                if let Some(Some(known)) = slot {
-                    *known = Some(hash);
-                }
-            }
+impl<'a> Known<'a> {
+    fn new(kept: &'a KeptManifest) -> Self {
+        Known {
+            kept,
+            recent: Mutex::default(),
         }
-        Ok(Known {
-            first_block: blocks.start,
-            hashes,
-        })
     }
 
-    fn says(&self, block: u64, hash: Option<blake3::Hash>) -> bool {
-        self.hashes
-            .get(index(block - self.first_block))
-            .is_some_and(|known| *known == Some(hash))
+    /// Whether the block is known to have this hash; `None` stands for zeros.
+    fn says(&self, block: u64, hash: Option<blake3::Hash>) -> Result<bool> {
+        let size = self.kept.manifest().block_size().bytes();
+        if self.kept.is_marked(block * size..(block + 1) * size) {
+            return Ok(false);
+        }
+        let number = block / GROUP_BLOCKS;
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = recent.iter().position(|(held, _)| *held == number);
+        let at = match held {
+            Some(at) => at,
+            None => {
+                let group = self.kept.manifest().groups(block..block + 1).next();
+                recent.push_front((number, group.transpose()?));
+                recent.truncate(RECENT_GROUPS);
+                0
+            }
+        };
+        let group = recent.get(at).and_then(|(_, group)| group.as_ref());
+        Ok(group.and_then(|group| group.hash(block)) == hash)
     }
 }
 
@@ -307,6 +305,10 @@ fn unknown(_difference: &Difference<'_>) -> Old {
 }
 
 const REFINE_STEP_BYTES: u64 = 1 << 20;
+
+/// Blocks of a manifest's group, and how many groups are held: some for each thread.
+const GROUP_BLOCKS: u64 = 256;
+const RECENT_GROUPS: usize = 32;
 
 /// Offsets inside buffers in memory.
 fn index(offset: u64) -> usize {

@@ -231,6 +231,10 @@ impl Storage for Masked {
     fn will_read(&self, range: Range<u64>) {
         self.inner.will_read(range);
     }
+
+    fn reads_from_memory(&self) -> bool {
+        self.inner.reads_from_memory()
+    }
 }
 
 /// Pieces are no longer than buffers in memory, which `usize` counts.

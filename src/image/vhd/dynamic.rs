@@ -357,6 +357,10 @@ impl Image for Dynamic {
             parent.image.will_read(range);
         }
     }
+
+    fn reads_from_memory(&self) -> bool {
+        self.storage.reads_from_memory()
+    }
 }
 
 impl Dynamic {

@@ -129,6 +129,10 @@ impl Image for Vhdx {
             Hinted::Parent(parent, range) => parent.will_read(range),
         });
     }
+
+    fn reads_from_memory(&self) -> bool {
+        self.storage.reads_from_memory()
+    }
 }
 
 impl Vhdx {

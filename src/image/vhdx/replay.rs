@@ -233,6 +233,10 @@ impl Storage for Replayed {
     fn will_read(&self, range: Range<u64>) {
         self.below.will_read(range);
     }
+
+    fn reads_from_memory(&self) -> bool {
+        self.below.reads_from_memory()
+    }
 }
 
 impl Replayed {

@@ -141,6 +141,10 @@ impl Image for VhdxMut {
     fn will_read(&self, range: Range<u64>) {
         self.image.will_read(range);
     }
+
+    fn reads_from_memory(&self) -> bool {
+        self.image.reads_from_memory()
+    }
 }
 
 impl ImageMut for VhdxMut {

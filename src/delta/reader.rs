@@ -99,8 +99,8 @@ impl Delta {
         digest.update(&self.header.encode());
         let (mut count, mut data_bytes, mut zero_bytes) = (0u64, 0u64, 0u64);
         let mut ranges = Ranges::new(self.limits.table_bytes);
-        let mut scanner = self.scanner();
-        while let Some(batch) = scanner.next_batch()? {
+        let (mut scanner, mut batch) = (self.scanner(), Batch::default());
+        while scanner.next_batch(&mut batch)? {
             work.cancel().check()?;
             for raw in &batch.frames {
                 digest.update(&raw.head);
@@ -152,8 +152,8 @@ impl Delta {
         work: &Work,
         visit: &(dyn Fn(&VerifiedFrame<'_>) -> Result<()> + Sync),
     ) -> Result<()> {
-        let mut scanner = self.scanner();
-        while let Some(batch) = scanner.next_batch()? {
+        let (mut scanner, mut batch) = (self.scanner(), Batch::default());
+        while scanner.next_batch(&mut batch)? {
             batch.verified(work, &self.limits, &*self.storage, visit)?;
         }
         if scanner.at != self.frames_end {
@@ -215,7 +215,8 @@ pub fn for_each_intact(
 ) -> Result<Header> {
     let header = read_header(&**storage, limits)?;
     let mut scanner = Scanner::new(&**storage, &header, storage.len()?, limits);
-    while let Some(batch) = scanner.next_batch()? {
+    let mut batch = Batch::default();
+    while scanner.next_batch(&mut batch)? {
         for raw in &batch.frames {
             // A damaged payload ends what can be believed, as a damaged header does.
             let Ok(frame) = raw.verified(&batch.payloads, limits, &**storage) else {
@@ -264,7 +265,9 @@ struct Scanner<'a> {
     sequence: u64,
 }
 
-/// Some frames that follow each other, with their payloads.
+/// Some frames that follow each other, with their payloads. Used again for the next ones: fresh
+/// memory costs more than reading into it.
+#[derive(Default)]
 struct Batch {
     frames: Vec<RawFrame>,
     payloads: Vec<u8>,
@@ -289,24 +292,41 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The next frames whose seals are right; `None` at the end or at the first damage, where
-    /// `at` then points.
-    fn next_batch(&mut self) -> Result<Option<Batch>> {
-        let want = BATCH_BYTES.max(u64::from(self.limits.frame_bytes) + FRAME_LEN as u64);
-        let window_len = want.min(self.end - self.at);
-        let mut window = vec![0; usize::try_from(window_len).unwrap_or(usize::MAX)];
-        self.storage.read_exact_at(&mut window, self.at)?;
-        let mut frames = Vec::new();
-        let mut used = 0;
-        while let Some(raw) = self.parse(&window, used) {
-            used = raw.payload.end;
-            frames.push(raw);
+    /// Fills `batch` with the next frames whose seals are right; `false` at the end or at the
+    /// first damage, where `at` then points.
+    fn next_batch(&mut self, batch: &mut Batch) -> Result<bool> {
+        let mut want = BATCH_BYTES;
+        loop {
+            let window_len = want.min(self.end - self.at);
+            // At most a batch, or a frame of the length that the limits allow.
+            let window_len = usize::try_from(window_len).unwrap_or(usize::MAX);
+            batch.frames.clear();
+            batch.payloads.resize(window_len, 0);
+            self.storage.read_exact_at(&mut batch.payloads, self.at)?;
+            let mut used = 0;
+            while let Some(raw) = self.parse(&batch.payloads, used) {
+                used = raw.payload.end;
+                batch.frames.push(raw);
+            }
+            let whole = self.frame_len(&batch.payloads);
+            if used == 0 && want < whole && want < self.end - self.at {
+                want = whole;
+                continue;
+            }
+            self.at += used as u64;
+            return Ok(!batch.frames.is_empty());
         }
-        self.at += used as u64;
-        Ok((!frames.is_empty()).then_some(Batch {
-            frames,
-            payloads: window,
-        }))
+    }
+
+    /// How long the frame is that `window` begins with, as far as that may be believed: no more
+    /// than is allowed.
+    fn frame_len(&self, window: &[u8]) -> u64 {
+        let most = u64::from(self.limits.frame_bytes);
+        window
+            .first_chunk::<FRAME_LEN>()
+            .and_then(|head| FrameHeader::decode(head).ok())
+            .map_or(0, |header| u64::from(header.stored_len).min(most))
+            + FRAME_LEN as u64
     }
 
     fn parse(&mut self, window: &[u8], used: usize) -> Option<RawFrame> {
@@ -444,7 +464,7 @@ fn split<const A: usize, const B: usize>(bytes: &[u8]) -> ([u8; A], [u8; B]) {
     (head, tail)
 }
 
-/// Enough that both cores have work between two reads.
-const BATCH_BYTES: u64 = 8 << 20;
+/// Enough that all threads have work between two reads.
+const BATCH_BYTES: u64 = 4 << 20;
 /// Small frames are hashed by the handful, not one a task.
 const FRAMES_A_TASK: usize = 16;

@@ -504,6 +504,31 @@ fn a_child_longer_than_its_parent_has_zeros_there() {
 }
 
 #[test]
+fn the_cost_of_extents_does_not_multiply_along_a_chain() {
+    let base = new_image(&Layout::dynamic(24 * MIB).with_block_bytes(MIB));
+    let image = open_mut_over(base.clone(), None).unwrap();
+    // Neighbours that do not lie in one row, so that each is an extent to be merged.
+    for block in (0..24).rev() {
+        image
+            .write_all_at(&pattern(block, 4096), block * MIB)
+            .unwrap();
+    }
+    image.sync().unwrap();
+    drop(image);
+    let mut files: Vec<Arc<dyn Storage>> = vec![base];
+    for _ in 0..12 {
+        let options = ImageOptions::default().with_gate(Arc::new(Offer(files.clone())));
+        let parent = Vhdx::open(files[files.len() - 1].clone(), &options).unwrap();
+        let layout = Layout::child_of(&parent, "p.vhdx").with_block_bytes(MIB);
+        files.push(new_image(&layout));
+    }
+    let child = files.pop().unwrap();
+    let options = ImageOptions::default().with_gate(Arc::new(Offer(files)));
+    let image = Vhdx::open(child, &options).unwrap();
+    check_extents(&image, &contents(&image));
+}
+
+#[test]
 fn a_chain_of_parents_ends_at_the_limit_and_where_it_comes_back_to_itself() {
     let mut files = vec![file(good())];
     let limits = Limits::default().with_chain_count(4);

@@ -529,6 +529,24 @@ fn the_cost_of_extents_does_not_multiply_along_a_chain() {
 }
 
 #[test]
+fn an_entry_behind_the_end_of_the_disk_names_no_byte_of_it() {
+    let parent = file(good());
+    let child = new_image(&child_of(&parent, MIB)).to_vec();
+    // The last chunk of a child has entries for blocks that the disk does not reach.
+    for (place, opens) in [(child.len() as u64, true), (99 * MIB, false)] {
+        let mut bytes = child.clone();
+        set_entry(&mut bytes, 20, place | 6);
+        match open_over(file(bytes), Some(&parent)) {
+            Ok(image) => {
+                assert!(opens);
+                check_extents(&image, &contents(&image));
+            }
+            Err(error) => assert!(!opens && error.kind() == ErrorKind::Malformed, "{error}"),
+        }
+    }
+}
+
+#[test]
 fn a_chain_of_parents_ends_at_the_limit_and_where_it_comes_back_to_itself() {
     let mut files = vec![file(good())];
     let limits = Limits::default().with_chain_count(4);

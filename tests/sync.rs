@@ -1,9 +1,13 @@
 //! A sync makes the target hold what the source holds, whatever the two held before.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use diskdelta::image::{Format, Raw};
+use diskdelta::delta::{Delta, DeltaWriter, Frame, Header, JobId, Old, Purpose, reverse};
+use diskdelta::image::{self, CreateFormat, CreateOptions, Format, ImageOptions, Raw};
 use diskdelta::manifest::{self, Manifest};
 use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place, Storage};
 use diskdelta::sync::{
@@ -164,6 +168,107 @@ fn a_missing_target_is_created() {
     )
     .unwrap();
     assert_eq!(folder.bytes("t.raw").unwrap(), vec![2; 5000]);
+}
+
+/// Storage that knows the longest read.
+struct Watched {
+    below: MemoryStorage,
+    longest: AtomicUsize,
+}
+
+impl Storage for Watched {
+    fn path(&self) -> &Path {
+        self.below.path()
+    }
+
+    fn len(&self) -> diskdelta::Result<u64> {
+        self.below.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> diskdelta::Result<()> {
+        self.longest.fetch_max(buf.len(), Ordering::Relaxed);
+        self.below.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> diskdelta::Result<()> {
+        self.below.write_all_at(buf, offset)
+    }
+
+    fn set_len(&self, len: u64) -> diskdelta::Result<()> {
+        self.below.set_len(len)
+    }
+
+    fn sync(&self) -> diskdelta::Result<()> {
+        self.below.sync()
+    }
+
+    fn punch_hole(&self, range: Range<u64>) -> diskdelta::Result<()> {
+        self.below.punch_hole(range)
+    }
+
+    fn next_data(&self, offset: u64) -> diskdelta::Result<Option<Range<u64>>> {
+        self.below.next_data(offset)
+    }
+}
+
+#[test]
+fn long_zeros_over_unread_bytes_are_read_back_in_pieces() {
+    let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
+    let device = Arc::new(Watched {
+        below: MemoryStorage::new("device", vec![9; 40 << 20]),
+        longest: AtomicUsize::new(0),
+    });
+    let stage = Place::new(folder.clone(), "device-stage");
+    let target = Target::device(device.clone(), Format::Raw, stage);
+    let options = SyncOptions::default().with_mode(Mode::Full);
+    let work = Work::new(1).unwrap();
+    // A VHD without blocks: zeros as one extent.
+    let empty = Arc::new(MemoryStorage::new("empty", Vec::new()));
+    image::create(
+        &*empty,
+        &CreateOptions::new(CreateFormat::VhdDynamic, 40 << 20),
+    )
+    .unwrap();
+    let empty = image::open_storage(empty, Format::Vhd, &ImageOptions::default()).unwrap();
+    sync(&Source::new(empty), &target, &options, &work).unwrap();
+    assert!(device.below.to_vec().iter().all(|byte| *byte == 0));
+    let longest = device.longest.load(Ordering::Relaxed);
+    assert!(longest <= 16 << 20, "{longest} bytes were read at once");
+}
+
+#[test]
+fn the_way_back_from_long_zeros_is_read_in_pieces() {
+    let header = Header {
+        purpose: Purpose::Portable,
+        job: JobId([1; 16]),
+        base_len: 40 << 20,
+        result_len: 40 << 20,
+        block_size: BlockSize::MIN,
+    };
+    let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+    let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
+    writer
+        .push(&Frame::zero(5, (40 << 20) - 5, Old::Unknown))
+        .unwrap();
+    writer.finish(None, None).unwrap();
+    let delta = Delta::open(file, &Limits::default()).unwrap();
+    let base = Arc::new(Watched {
+        below: MemoryStorage::new("base", vec![9; 40 << 20]),
+        longest: AtomicUsize::new(0),
+    });
+    let undo = Arc::new(MemoryStorage::new("undo", Vec::new()));
+    let writer = DeltaWriter::create(undo.clone(), header).unwrap();
+    let work = Work::new(1).unwrap();
+    let trailer = reverse(&delta, &Raw::open(base.clone()).unwrap(), writer, &work).unwrap();
+    assert_eq!(trailer.data_bytes, (40 << 20) - 5);
+    let undo = Delta::open(undo, &Limits::default()).unwrap();
+    undo.verify(&work, &|frame| {
+        assert!(frame.bytes().iter().all(|byte| *byte == 9) && frame.header().old == Old::Zeros);
+        Ok(())
+    })
+    .unwrap();
+    let longest = base.longest.load(Ordering::Relaxed);
+    assert!(longest <= 16 << 20, "{longest} bytes were read at once");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The way back from a delta.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::{Delta, DeltaWriter, Frame, FrameKind, Old, Trailer};
@@ -26,29 +27,45 @@ pub fn reverse(
         let header = frame.header();
         // What lies beyond the base's end is cut off on the way back.
         let end = frame.range().end.min(base.disk_len());
-        let len = usize::try_from(end.saturating_sub(frame.offset())).unwrap_or(usize::MAX);
+        let len = end.saturating_sub(frame.offset());
         let guest = matches!(header.kind, FrameKind::Data | FrameKind::Zero);
         if !guest || len == 0 {
             return Ok(());
         }
-        let new = match frame.bytes().get(..len) {
-            Some(bytes) if header.kind == FrameKind::Data => Old::Hash(blake3::hash(bytes).into()),
-            _ => Old::Zeros,
+        let new = |range: Range<u64>| {
+            let local = |at: u64| usize::try_from(at - frame.offset()).unwrap_or(usize::MAX);
+            match frame.bytes().get(local(range.start)..local(range.end)) {
+                Some(bytes) if header.kind == FrameKind::Data => {
+                    Old::Hash(blake3::hash(bytes).into())
+                }
+                _ => Old::Zeros,
+            }
         };
         if header.old == Old::Zeros {
-            return lock().push(&Frame::zero(frame.offset(), end - frame.offset(), new));
+            let new = new(frame.offset()..end);
+            return lock().push(&Frame::zero(frame.offset(), len, new));
         }
+        // Only a hash of the old bytes needs all of them at once, and bounds their length.
+        let step = match header.old {
+            Old::Hash(_) => len,
+            _ => STEP_BYTES,
+        };
         let whole = end == frame.range().end;
-        let mut bytes = vec![0; len];
-        base.read_exact_at(&mut bytes, frame.offset())?;
-        if whole && header.old != Old::Unknown && !super::fits_old(&header.old, &bytes) {
-            return Err(
-                Error::new(ErrorKind::BaseMismatch, "the base holds something else")
-                    .at_offset(frame.offset()),
-            );
+        let mut at = frame.offset();
+        while at < end {
+            let stop = end.min(at.saturating_add(step));
+            let mut bytes = vec![0; usize::try_from(stop - at).unwrap_or(usize::MAX)];
+            base.read_exact_at(&mut bytes, at)?;
+            if whole && header.old != Old::Unknown && !super::fits_old(&header.old, &bytes) {
+                return Err(
+                    Error::new(ErrorKind::BaseMismatch, "the base holds something else")
+                        .at_offset(at),
+                );
+            }
+            lock().push(&Frame::data(at, &bytes, new(at..stop), None))?;
+            at = stop;
         }
-        let frame = Frame::data(frame.offset(), &bytes, new, None);
-        lock().push(&frame)
+        Ok(())
     })?;
     let mut at = delta.header().result_len;
     while at < base.disk_len() {

@@ -106,6 +106,7 @@ impl Manifest {
             manifest: self,
             blocks,
             stack,
+            left_bytes: self.header.body_end - HEADER_LEN as u64,
         }
     }
 
@@ -178,6 +179,14 @@ impl Manifest {
             return Err(wrong("a row is damaged: it does not have its node's hash"));
         }
         Ok(Row { node: *node, bytes })
+    }
+
+    fn shared_row(&self, node: &Node) -> Error {
+        Error::malformed("one row serves several nodes")
+            .in_field("row")
+            .at_offset(node.offset)
+            .at_path(self.storage.path())
+            .advise("build the manifest again")
     }
 
     /// Bytes of the body: in place where the storage is mapped, else read.
@@ -286,6 +295,9 @@ pub struct Groups<'a> {
     blocks: Range<u64>,
     /// Nodes still to visit, the next one last.
     stack: Vec<Node>,
+    /// How much of the body can still be new: rows that serve many nodes would make a short file
+    /// as long to read as a full disk's.
+    left_bytes: u64,
 }
 
 impl<'a> Iterator for Groups<'a> {
@@ -293,7 +305,12 @@ impl<'a> Iterator for Groups<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         while let Some(node) = self.stack.pop() {
-            let row = match self.manifest.row(&node) {
+            let row = self.manifest.row(&node).and_then(|row| {
+                let left = self.left_bytes.checked_sub(row.bytes.len() as u64);
+                self.left_bytes = left.ok_or_else(|| self.manifest.shared_row(&node))?;
+                Ok(row)
+            });
+            let row = match row {
                 Ok(row) => row,
                 Err(error) => {
                     self.stack.clear();

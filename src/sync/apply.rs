@@ -136,7 +136,8 @@ fn for_pieces(
 ) -> Result<bool> {
     let range = frame.range();
     let step = match frame.header().kind {
-        FrameKind::Zero if frame.header().old == Old::Zeros => ZERO_PIECE,
+        // Only a hash of the old bytes needs all of them at once, and bounds their length.
+        FrameKind::Zero if !matches!(frame.header().old, Old::Hash(_)) => ZERO_PIECE,
         _ => frame.header().len.max(1),
     };
     let mut at = range.start;

@@ -269,7 +269,10 @@ fn resume(
         let header = frame.header();
         let range = frame.range();
         let guest = matches!(header.kind, FrameKind::Data | FrameKind::Zero);
-        if !guest || range.end > source.disk_len().min(old.disk_len()) || range.is_empty() {
+        // Zeros over bytes that nobody hashed may be as long as the disk, and save nothing.
+        let bound = header.kind == FrameKind::Data || matches!(header.old, Old::Hash(_));
+        let inside = range.end <= source.disk_len().min(old.disk_len()) && !range.is_empty();
+        if !guest || !bound || !inside {
             return Ok(());
         }
         let mut now = vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::job::Job;
+use super::mark::{Mark, covered};
 use crate::control::Work;
 use crate::delta::{Delta, FrameKind, Hash, VerifiedFrame};
 use crate::error::{Error, Result};
@@ -127,6 +128,22 @@ impl Redo {
         Ok(())
     }
 
+    /// Refuses a stage that does not hold all that `mark` covers: without it the mark could not be
+    /// lifted, and what lies under it would be lost.
+    ///
+    /// # Errors
+    /// `Malformed`.
+    pub fn check_covers(&self, mark: &Mark) -> Result<()> {
+        let saved = self.saved.iter();
+        let saved = saved.map(|(start, bytes)| *start..*start + bytes.len() as u64);
+        if self.job()?.target_len == mark.target_len && saved.eq(covered(mark.target_len)) {
+            return Ok(());
+        }
+        Err(Error::malformed(
+            "the stage does not hold what lies under the mark",
+        ))
+    }
+
     /// The job of the stage.
     ///
     /// # Errors
@@ -193,7 +210,37 @@ fn overlay(map: &mut BTreeMap<u64, Vec<u8>>, offset: u64, bytes: Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delta::JobId;
+    use crate::image::Format;
+    use crate::sync::Safety;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_stage_that_lacks_what_the_mark_covers_is_refused() {
+        let mark = |target_len| Mark {
+            job: JobId([1; 16]),
+            safety: Safety::Atomic,
+            target_len,
+            stage: "s".into(),
+        };
+        let job = Job {
+            format: Format::Raw,
+            target_len: 9 << 20,
+            target: "t".into(),
+            manifest: None,
+        };
+        let mut redo = Redo {
+            job: Some(job),
+            saved: vec![(0, vec![1; 1 << 20]), (8 << 20, vec![2; 1 << 20])],
+            ..Redo::default()
+        };
+        redo.check_covers(&mark(9 << 20)).unwrap();
+        assert!(redo.check_covers(&mark((9 << 20) + 512)).is_err());
+        redo.saved[1].1.pop();
+        assert!(redo.check_covers(&mark(9 << 20)).is_err());
+        redo.saved.remove(0);
+        assert!(redo.check_covers(&mark(9 << 20)).is_err());
+    }
 
     proptest! {
         #[test]

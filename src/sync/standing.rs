@@ -65,6 +65,7 @@ pub(super) fn find(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> 
     match mark {
         Some(mark) if mark.job == stage.header().job => {
             let redo = Redo::load(&stage, work, &|_| Ok(()))?;
+            redo.check_covers(&mark)?;
             Ok(Standing::Redo(mark, Box::new((stage, redo))))
         }
         Some(mark) => Ok(Standing::Lost(mark)),

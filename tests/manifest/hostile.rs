@@ -152,3 +152,29 @@ fn a_disk_longer_than_the_limit_is_refused() {
     let error = Manifest::open(storage, &limits).map(|_| ()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
 }
+
+#[test]
+fn a_row_that_serves_several_nodes_is_found() {
+    let storage = Arc::new(MemoryStorage::default());
+    let disk = raw(vec![7; 3 * 256 * BLOCK]);
+    manifest::build_to(&disk, BlockSize::MIN, &work(), storage.clone()).unwrap();
+    let bytes = storage.to_vec();
+    let whole = open(bytes.clone()).unwrap();
+    // Three groups that are the same in every byte, and the top; then one group and the top.
+    let (row, top) = (256 * 32, 3 * (32 + 32 + 8));
+    assert_eq!(bytes.len(), HEADER + 3 * row + top);
+    let mut shared = bytes[..HEADER + row].to_vec();
+    shared.extend(&bytes[HEADER + 3 * row..]);
+    for child in 0..3 {
+        let at = HEADER + row + 3 * 64 + child * 8;
+        shared[at..at + 8].copy_from_slice(&(HEADER as u64).to_le_bytes());
+    }
+    let (body_end, top_at) = (shared.len() as u64, (HEADER + row) as u64);
+    shared[56..64].copy_from_slice(&body_end.to_le_bytes());
+    shared[72..80].copy_from_slice(&top_at.to_le_bytes());
+    let manifest = open(shared).unwrap();
+    assert_eq!(manifest.root(), whole.root());
+    let error = use_it(&manifest, &whole).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert!(error.to_string().contains("several nodes"), "{error}");
+}

@@ -295,6 +295,24 @@ fn a_chain_may_be_as_long_as_the_limit_and_no_longer() {
 }
 
 #[test]
+fn the_cost_of_extents_does_not_multiply_along_a_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |id: u8| folder.path().join(format!("{id}.vhd"));
+    fs::write(file(0), fixed_parent(0, &pattern(LEN, 0))).unwrap();
+    for id in 1..=40 {
+        let mut child = Child::new(id, id - 1);
+        // Blocks that are there and hold nothing, so that each image asks the next about each.
+        child.blocks = (0..5).map(|index| (index, 0, vec![0; BLOCK])).collect();
+        let name: Vec<u16> = format!(r".\{}.vhd", id - 1).encode_utf16().collect();
+        let path = name.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        child.locators = vec![(*b"W2ru", path)];
+        fs::write(file(id), child.bytes()).unwrap();
+    }
+    let image = open(&file(40)).unwrap();
+    assert!(contents(&*image).unwrap() == pattern(LEN, 0));
+}
+
+#[test]
 fn locators_full_of_nonsense_are_no_more_than_useless() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);

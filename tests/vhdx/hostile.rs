@@ -504,6 +504,49 @@ fn a_child_longer_than_its_parent_has_zeros_there() {
 }
 
 #[test]
+fn the_cost_of_extents_does_not_multiply_along_a_chain() {
+    let base = new_image(&Layout::dynamic(24 * MIB).with_block_bytes(MIB));
+    let image = open_mut_over(base.clone(), None).unwrap();
+    // Neighbours that do not lie in one row, so that each is an extent to be merged.
+    for block in (0..24).rev() {
+        image
+            .write_all_at(&pattern(block, 4096), block * MIB)
+            .unwrap();
+    }
+    image.sync().unwrap();
+    drop(image);
+    let mut files: Vec<Arc<dyn Storage>> = vec![base];
+    for _ in 0..12 {
+        let options = ImageOptions::default().with_gate(Arc::new(Offer(files.clone())));
+        let parent = Vhdx::open(files[files.len() - 1].clone(), &options).unwrap();
+        let layout = Layout::child_of(&parent, "p.vhdx").with_block_bytes(MIB);
+        files.push(new_image(&layout));
+    }
+    let child = files.pop().unwrap();
+    let options = ImageOptions::default().with_gate(Arc::new(Offer(files)));
+    let image = Vhdx::open(child, &options).unwrap();
+    check_extents(&image, &contents(&image));
+}
+
+#[test]
+fn an_entry_behind_the_end_of_the_disk_names_no_byte_of_it() {
+    let parent = file(good());
+    let child = new_image(&child_of(&parent, MIB)).to_vec();
+    // The last chunk of a child has entries for blocks that the disk does not reach.
+    for (place, opens) in [(child.len() as u64, true), (99 * MIB, false)] {
+        let mut bytes = child.clone();
+        set_entry(&mut bytes, 20, place | 6);
+        match open_over(file(bytes), Some(&parent)) {
+            Ok(image) => {
+                assert!(opens);
+                check_extents(&image, &contents(&image));
+            }
+            Err(error) => assert!(!opens && error.kind() == ErrorKind::Malformed, "{error}"),
+        }
+    }
+}
+
+#[test]
 fn a_chain_of_parents_ends_at_the_limit_and_where_it_comes_back_to_itself() {
     let mut files = vec![file(good())];
     let limits = Limits::default().with_chain_count(4);

@@ -188,10 +188,36 @@ impl Dynamic {
         }
     }
 
+    /// The extent at `range.start`, not merged with its neighbours and inside `range`; `known` is
+    /// a stretch of the file that is known to hold data. The work follows the range, once for
+    /// each image of a chain.
+    fn extent_within(&self, range: Range<u64>, known: &mut Range<u64>) -> Result<Extent> {
+        let block = self.shape.block_bytes;
+        let index = range.start / block;
+        let extent = match self.entry(index) {
+            Some(entry) => self.block_extent(index, entry, range.start % block, known)?,
+            None => {
+                let end = self.next_placed(index..range.end.div_ceil(block));
+                self.parent_extent(range.start..end.saturating_mul(block).min(range.end))?
+            }
+        };
+        Ok(Extent {
+            len: extent.len.min(range.end - range.start),
+            ..extent
+        })
+    }
+
     /// The extent that shows through from `range.start` on.
     fn parent_extent(&self, range: Range<u64>) -> Result<Extent> {
         let below = match &self.parent {
-            Some(parent) => parent.image.next_extent(range.start)?,
+            Some(parent) => match &parent.dynamic {
+                // A block may reach beyond the disk's end.
+                Some(dynamic) if range.start < dynamic.disk_len() => {
+                    Some(dynamic.extent_within(range.clone(), &mut (0..0))?)
+                }
+                Some(_) => None,
+                None => parent.image.next_extent(range.start)?,
+            },
             None => None,
         };
         Ok(match below {
@@ -203,13 +229,15 @@ impl Dynamic {
         })
     }
 
-    /// The index of the first block from `index` on that has a place, or of the disk's end.
-    fn next_placed(&self, index: u64) -> u64 {
+    /// The first block among `blocks`, or the one behind them, that has a place or lies behind
+    /// the disk's end.
+    fn next_placed(&self, blocks: Range<u64>) -> u64 {
         let table = self.read_lock();
-        let from = usize::try_from(index).unwrap_or(usize::MAX);
-        let rest = table.get(from..).unwrap_or_default();
+        let index = |block| usize::try_from(block).unwrap_or(usize::MAX);
+        let end = index(blocks.end).min(table.len());
+        let rest = table.get(index(blocks.start)..end).unwrap_or_default();
         let skipped = rest.iter().position(|entry| *entry != UNALLOCATED);
-        index + skipped.unwrap_or(rest.len()) as u64
+        blocks.start + skipped.unwrap_or(rest.len()) as u64
     }
 
     /// The extent from `within` bytes into block `index` on, inside the block; `known` is a
@@ -292,32 +320,31 @@ impl Image for Dynamic {
         if offset >= disk_len {
             return Ok(None);
         }
+        // Windows grow with what was found: no image of a chain looks far beyond the place where
+        // another one ends the extent.
         let block = self.shape.block_bytes;
-        let index = offset / block;
-        if self.entry(index).is_none() {
-            let end = self.next_placed(index).saturating_mul(block).min(disk_len);
-            return self.parent_extent(offset..end.max(offset)).map(Some);
-        }
-        let mut found: Option<Extent> = None;
+        let mut window = block - offset % block;
         let mut known = 0..0;
-        let mut at = offset;
-        while at < disk_len && at / block - index < MERGED_BLOCKS {
-            let Some(entry) = self.entry(at / block) else {
+        let end = offset.saturating_add(window).min(disk_len);
+        let mut extent = self.extent_within(offset..end, &mut known)?;
+        let mut last_len = extent.len;
+        for _ in 0..MOST_MERGED {
+            if extent.end() >= disk_len {
                 break;
-            };
-            let next = self.block_extent(at / block, entry, at % block, &mut known)?;
-            match &mut found {
-                None => found = Some(next),
-                Some(extent) if extent.kind == next.kind => extent.len += next.len,
-                Some(_) => break,
             }
-            at = next.end();
+            window = match last_len < window {
+                true => block - extent.end() % block,
+                false => window.saturating_mul(WINDOW_GROWTH),
+            };
+            let end = extent.end().saturating_add(window).min(disk_len);
+            let next = self.extent_within(extent.end()..end, &mut known)?;
+            if next.kind != extent.kind {
+                break;
+            }
+            extent.len += next.len;
+            last_len = next.len;
         }
-        // A block may reach beyond the disk's end, an extent may not.
-        Ok(found.map(|extent| Extent {
-            len: extent.len.min(disk_len - offset),
-            ..extent
-        }))
+        Ok(Some(extent))
     }
 
     fn info(&self) -> ImageInfo {
@@ -372,5 +399,7 @@ impl Dynamic {
 
 /// blktap's version 0.1.
 const BYTE_SWAPPED_BITMAPS: u32 = 0x0000_0001;
-/// How many blocks one extent may span, so that asking for it again and again stays cheap.
-const MERGED_BLOCKS: u64 = 512;
+/// How many neighbours are merged into one extent, so that asking again and again stays cheap.
+const MOST_MERGED: usize = 512;
+/// How much farther is looked after a window that held nothing but the extent.
+const WINDOW_GROWTH: u64 = 8;

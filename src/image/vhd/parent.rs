@@ -7,13 +7,16 @@ use crate::image::gate::{self, Chain, ImageId, ParentRequest, Tried};
 use crate::image::{Image, ImageOptions};
 use crate::storage::Storage;
 
-use super::format::{DynamicHeader, locator_text, parent_name_text};
+use super::dynamic::Dynamic;
+use super::fixed::Fixed;
+use super::format::{DiskKind, DynamicHeader, locator_text, parent_name_text};
 use super::locate::{Located, locate};
-use super::open_located;
 
 /// A parent, open.
 pub(super) struct Parent {
     pub image: Arc<dyn Image>,
+    /// The same, where it has blocks.
+    pub dynamic: Option<Arc<Dynamic>>,
     pub path: String,
 }
 
@@ -57,8 +60,20 @@ pub(super) fn open_parent(
             .at_path(file.path()));
         }
         let path = file.path().display().to_string();
-        let image = open_located(file, found, options, chain)?;
-        Ok(Tried::Parent(Parent { image, path }))
+        if found.footer.kind == DiskKind::Fixed {
+            let image = Arc::new(Fixed::new(file, found));
+            return Ok(Tried::Parent(Parent {
+                image,
+                dynamic: None,
+                path,
+            }));
+        }
+        let image = Arc::new(Dynamic::open(file, found, options, chain)?);
+        Ok(Tried::Parent(Parent {
+            image: image.clone(),
+            dynamic: Some(image),
+            path,
+        }))
     })
 }
 

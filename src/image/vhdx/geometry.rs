@@ -80,10 +80,11 @@ impl Geometry {
         entry - entry / (self.chunk_blocks() + 1)
     }
 
-    /// The guest bytes of a block, cut at the end of the disk.
+    /// The guest bytes of a block, cut at the end of the disk; empty for one behind it, which the
+    /// last chunk of a differencing image has entries for.
     pub fn block_range(&self, block: u64, disk_len: u64) -> Range<u64> {
         let start = block * self.block_bytes;
-        start..(start + self.block_bytes).min(disk_len)
+        start..(start + self.block_bytes).min(disk_len).max(start)
     }
 
     /// The page of the file that holds an entry.

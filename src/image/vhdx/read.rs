@@ -28,6 +28,9 @@ const MOST_ENTRIES: usize = 1 << 16;
 /// Neighbours that are merged into one extent.
 const MOST_MERGED: usize = 64;
 
+/// How much farther is looked after a window that held nothing but the extent.
+const WINDOW_GROWTH: u64 = 8;
+
 impl Image for Vhdx {
     fn disk_len(&self) -> u64 {
         self.disk_len.load(Ordering::SeqCst)
@@ -55,16 +58,26 @@ impl Image for Vhdx {
         if offset >= disk_len {
             return Ok(None);
         }
-        let mut extent = self.extent(offset)?;
+        // Windows grow with what was found: no image of a chain looks far beyond the place where
+        // another one ends the extent.
+        let block_end = (offset / self.block_bytes() + 1) * self.block_bytes();
+        let mut window = block_end - offset;
+        let mut extent = self.extent(offset, window)?;
+        let mut last_len = extent.len;
         for _ in 0..MOST_MERGED {
             if extent.end() >= disk_len {
                 break;
             }
-            let next = self.extent(extent.end())?;
+            window = match last_len < window {
+                true => self.block_bytes(),
+                false => window.saturating_mul(WINDOW_GROWTH),
+            };
+            let next = self.extent(extent.end(), window)?;
             if next.kind != extent.kind {
                 break;
             }
             extent.len += next.len;
+            last_len = next.len;
         }
         Ok(Some(extent))
     }
@@ -286,13 +299,14 @@ impl Vhdx {
         parent.read_exact_at(from_parent, offset)
     }
 
-    /// The extent at `offset`, which is inside the disk, not yet merged with its neighbours.
-    fn extent(&self, offset: u64) -> Result<Extent> {
+    /// The extent at `offset`, which is inside the disk, not yet merged with its neighbours and at
+    /// most `most` bytes long. The work follows `most`, once for each image of a chain.
+    fn extent(&self, offset: u64, most: u64) -> Result<Extent> {
         let block_end = (offset / self.block_bytes() + 1) * self.block_bytes();
-        let (place, _) = self.stretch(offset, block_end - offset)?;
+        let (place, _) = self.stretch(offset, most.min(block_end - offset))?;
         match place {
             Place::Zero => {
-                let (_, len) = self.stretch(offset, u64::MAX)?;
+                let (_, len) = self.stretch(offset, most)?;
                 Ok(Extent::zero(offset..offset + len))
             }
             Place::File(at) => {
@@ -302,22 +316,17 @@ impl Vhdx {
                     Some(data) => (ExtentKind::Zero, data.start),
                     None => (ExtentKind::Zero, u64::MAX),
                 };
-                let (_, len) = self.stretch(offset, end - at)?;
+                let (_, len) = self.stretch(offset, most.min(end - at))?;
                 Ok(Extent { offset, len, kind })
             }
             Place::Parent => {
-                let (_, len) = self.stretch(offset, u64::MAX)?;
-                let below = match &self.parent {
-                    Some(parent) => parent.image.next_extent(offset)?,
-                    None => None,
-                };
-                Ok(match below {
-                    Some(below) => Extent {
-                        len: below.len.min(len),
-                        ..below
-                    },
-                    None => Extent::zero(offset..offset + len),
-                })
+                let (_, len) = self.stretch(offset, most)?;
+                match &self.parent {
+                    Some(parent) if offset < parent.image.disk_len() => {
+                        parent.image.extent(offset, len)
+                    }
+                    _ => Ok(Extent::zero(offset..offset + len)),
+                }
             }
         }
     }

@@ -1,0 +1,99 @@
+//! The inputs that a corpus begins with, and inputs drawn by chance.
+
+use diskdelta::BlockSize;
+use diskdelta::delta::{Base, DeltaOptions, create};
+use diskdelta::manifest;
+use diskdelta::storage::MemoryStorage;
+use std::sync::Arc;
+
+use super::craft::vhd::Vhd;
+use super::craft::vhdx::{MIB, Vhdx};
+use super::craft::vhdx_log;
+use super::input::{Input, next_random};
+use super::targets::apply::raw;
+use super::targets::vhdx::pack;
+use super::work;
+
+/// The first inputs of a target, always the same.
+pub fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let programs = (0..PROGRAMS).map(|number| program(target, number));
+    match target {
+        "vhd_raw" => programs.map(|it| vhd(&it)).collect(),
+        "vhdx_raw" => programs.map(|it| vhdx(&it)).collect(),
+        "manifest" => programs.chain(manifest_file()).collect(),
+        "delta" => programs.chain(delta_file()).collect(),
+        _ => programs.collect(),
+    }
+}
+
+/// Input number `number` of a target: bytes of which many are small, as programs like them.
+pub fn program(target: &str, number: u64) -> Vec<u8> {
+    let mut state = number + 1000 * u64::from(crc32fast::hash(target.as_bytes()));
+    let len = next_random(&mut state) % 160;
+    let byte = |state: &mut u64| {
+        let word = next_random(state);
+        match word % 4 {
+            0 => 0,
+            1 => (word >> 8) as u8 % 8,
+            _ => (word >> 8) as u8,
+        }
+    };
+    (0..len).map(|_| byte(&mut state)).collect()
+}
+
+/// A seed changed here and there.
+pub fn mutated(seed: &[u8], state: &mut u64) -> Vec<u8> {
+    let mut data = seed.to_vec();
+    for _ in 0..1 + next_random(state) % 4 {
+        let word = next_random(state);
+        let at = (word >> 16) as usize % (data.len() + 1);
+        match word % 5 {
+            0 => data.insert(at, (word >> 8) as u8),
+            1 => data.truncate(at.max(data.len() / 2)),
+            _ if at == data.len() => data.push((word >> 8) as u8),
+            2 => data[at] ^= 1 << ((word >> 8) % 8),
+            _ => data[at] = (word >> 8) as u8,
+        }
+    }
+    data
+}
+
+fn vhd(program: &[u8]) -> Vec<u8> {
+    let mut input = Input(program);
+    let disk_len = 512 * (1 + input.below(24));
+    let vhd = Vhd::build(&mut input, 0, disk_len, None);
+    let mut file = vhd.file.vec(0, vhd.file.len().min(40 << 10) as usize);
+    if file.len() as u64 != vhd.file.len() {
+        file.truncate(1 << 10);
+    }
+    file
+}
+
+fn vhdx(program: &[u8]) -> Vec<u8> {
+    let mut input = Input(program);
+    let len = MIB * (1 + program.len() as u64 % 3);
+    let mut vhdx = Vhdx::build(&mut input, 0, (len, 512), None);
+    if input.one_in(2) {
+        vhdx_log::write(&mut vhdx, &mut input);
+    }
+    // Payload teaches nothing.
+    vhdx.file.clear(4 * MIB..vhdx.file.len());
+    pack(&vhdx.file)
+}
+
+fn manifest_file() -> Option<Vec<u8>> {
+    let store = Arc::new(MemoryStorage::new("seed", Vec::new()));
+    let disk: Vec<u8> = (0..300 * 4096).map(|at: usize| (at % 251) as u8).collect();
+    manifest::build_to(&raw(&disk), BlockSize::MIN, work(), store.clone()).ok()?;
+    Some([&[0], &store.to_vec()[..]].concat())
+}
+
+fn delta_file() -> Option<Vec<u8>> {
+    let store = Arc::new(MemoryStorage::new("seed", Vec::new()));
+    let (old, new) = (raw(&[1; 40_000]), raw(&[2; 30_000]));
+    let options = DeltaOptions::default();
+    create(Base::Image(&old), &new, store.clone(), &options, work()).ok()?;
+    Some([&[0], &store.to_vec()[..]].concat())
+}
+
+const PROGRAMS: u64 = 12;

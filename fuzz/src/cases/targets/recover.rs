@@ -1,0 +1,226 @@
+//! Recovery after a sync was cut off, with stage or mark damaged since.
+
+use std::sync::Arc;
+
+use diskdelta::image::CreateFormat;
+use diskdelta::storage::Storage;
+use diskdelta::sync::{self, Mark, Mode, Recovered, Safety, Source, SyncOptions, Verify};
+use diskdelta::{ErrorKind, Result};
+
+use super::super::craft::delta::DeltaFile;
+use super::super::input::Input;
+use super::super::meter::{bound, within};
+use super::super::store::{Bytes, Lab, Store};
+use super::super::{Depth, work};
+use super::apply::{container, content, disk, overlaid, raw, some_format, target};
+
+/// The input is a program: two disks, a format, how the sync is done and where it is cut off, and
+/// what is done to the files that it left.
+pub fn recover(data: &[u8]) -> Depth {
+    let mut input = Input(data);
+    let case = Case::new(&mut input);
+    let lab = Lab::new();
+    lab.insert("t", container(case.format, &case.old));
+    let power = match input.one_in(4) {
+        true => i64::from(input.u16()),
+        false => i64::from(input.u8() % 64),
+    };
+    if case.sync(&lab.powered(power)).is_ok() {
+        case.holds(&lab, &[&case.new]);
+        return Depth::Refused;
+    }
+    let left = lab.snapshot();
+    case.whole(&left.snapshot());
+    let damage = damage(&lab, &mut input);
+    let damaged = lab.snapshot();
+    let stored: u64 = lab
+        .list()
+        .iter()
+        .map(|name| lab.bytes(name).unwrap().stored())
+        .sum();
+    let said = within(bound(stored) + (8 << 20), || {
+        sync::recover(&target(&lab, case.format), work())
+    });
+    match damage {
+        Damage::None => {}
+        Damage::Seen => case.after_seen(&lab, &left, &damaged, said),
+        Damage::Mended(stage) => case.after_mended(&lab, &damaged, said, stage.as_deref()),
+    }
+    Depth::Taken
+}
+
+struct Case {
+    format: CreateFormat,
+    old: Vec<u8>,
+    new: Vec<u8>,
+    options: SyncOptions,
+}
+
+/// What was done to the files.
+enum Damage {
+    None,
+    /// Something that checksums show.
+    Seen,
+    /// Something that they do not, and what the stage then is.
+    Mended(Option<Box<DeltaFile>>),
+}
+
+impl Case {
+    fn new(input: &mut Input<'_>) -> Self {
+        let format = some_format(input);
+        let old = disk(input);
+        let mut new = disk(input);
+        if format != CreateFormat::Raw {
+            new.resize(old.len(), 0);
+        }
+        let options = SyncOptions::default()
+            .with_mode(input.pick(&[Mode::Delta, Mode::Delta, Mode::Full]))
+            .with_safety(input.pick(&[Safety::Atomic, Safety::Atomic, Safety::InPlace]))
+            .with_verify(input.pick(&[Verify::Written, Verify::None]))
+            .with_allow_shrink(true);
+        Case {
+            format,
+            old,
+            new,
+            options,
+        }
+    }
+
+    fn sync(&self, lab: &Lab) -> Result<()> {
+        let source = Source::new(Arc::new(raw(&self.new)));
+        sync::sync(&source, &target(lab, self.format), &self.options, work()).map(drop)
+    }
+
+    /// With nothing damaged, recovery makes the target old or new and says which.
+    fn whole(&self, lab: &Lab) {
+        match sync::recover(&target(lab, self.format), work()).expect("nothing was damaged") {
+            Recovered::New => self.holds(lab, &[&self.new]),
+            Recovered::Old => self.holds(lab, &[&self.old]),
+            Recovered::Rerun => {
+                assert!(mark(lab).is_some(), "to be run again, and not marked");
+                self.sync(lab).expect("the same sync runs again");
+                self.holds(lab, &[&self.new]);
+            }
+            _ => self.holds(lab, &[&self.old, &self.new]),
+        }
+    }
+
+    /// Damage that checksums show: what recovery says is true, and where it gives up the target
+    /// can still be saved by the files as they were.
+    fn after_seen(&self, lab: &Lab, left: &Lab, damaged: &Lab, said: Result<Recovered>) {
+        match said {
+            Ok(Recovered::New) => self.holds(lab, &[&self.new]),
+            Ok(Recovered::Rerun) => assert!(mark(lab).is_some()),
+            Ok(_) => self.holds(lab, &[&self.old, &self.new]),
+            Err(error) => {
+                refusal(error.kind());
+                let same = |name: &str| {
+                    lab.bytes(name)
+                        .unwrap()
+                        .same_as(&damaged.bytes(name).unwrap())
+                };
+                assert!(same("t"), "gave up, and changed the target: {error}");
+                for name in left.list() {
+                    lab.insert(&name, left.bytes(&name).unwrap());
+                }
+                self.whole(lab);
+            }
+        }
+    }
+
+    /// A stage that is whole but says something else is believed; then all of it has to hold.
+    fn after_mended(
+        &self,
+        lab: &Lab,
+        damaged: &Lab,
+        said: Result<Recovered>,
+        stage: Option<&DeltaFile>,
+    ) {
+        match (said, stage) {
+            (Ok(Recovered::New), Some(stage)) => {
+                assert!(mark(lab).is_none(), "called new, and marked");
+                if self.format == CreateFormat::Raw && mark(damaged).is_some() {
+                    let found = content(&lab.bytes("t").unwrap(), self.format);
+                    let wanted = overlaid(&found, &{
+                        let mut stage = stage.clone();
+                        stage.header.result_len = found.len() as u64;
+                        stage
+                    });
+                    assert!(found == wanted, "called new, and not what the stage says");
+                }
+            }
+            (Ok(Recovered::Rerun), _) => assert!(mark(lab).is_some()),
+            (Ok(_), _) => assert!(mark(lab).is_none(), "called whole, and marked"),
+            (Err(error), _) => refusal(error.kind()),
+        }
+    }
+
+    fn holds(&self, lab: &Lab, wanted: &[&Vec<u8>]) {
+        assert!(mark(lab).is_none(), "a mark is left");
+        let found = content(&lab.bytes("t").unwrap(), self.format);
+        assert!(wanted.iter().any(|it| **it == found), "neither old nor new");
+    }
+}
+
+fn refusal(kind: ErrorKind) {
+    let kinds = [
+        ErrorKind::Malformed,
+        ErrorKind::Marked,
+        ErrorKind::BaseMismatch,
+        ErrorKind::LimitExceeded,
+        ErrorKind::Unsupported,
+        ErrorKind::InvalidInput,
+        ErrorKind::VerifyFailed,
+        ErrorKind::NoSpace,
+        ErrorKind::Io,
+    ];
+    assert!(kinds.contains(&kind), "{kind:?}");
+}
+
+fn mark(lab: &Lab) -> Option<Mark> {
+    let store: Arc<dyn Storage> = Arc::new(Store::new("t", lab.bytes("t")?));
+    Mark::find(&*store).unwrap()
+}
+
+/// Damages the stage or sidecar, or the mark, as `input` says.
+fn damage(lab: &Lab, input: &mut Input<'_>) -> Damage {
+    let stage = lab.list().into_iter().find(|it| it.ends_with("-stage"));
+    let Some(name) = stage else {
+        return Damage::None;
+    };
+    let file = lab.bytes(&name).unwrap();
+    let mut bytes = file.vec(0, file.len() as usize);
+    match input.u8() % 4 {
+        0 => {
+            for _ in 0..1 + input.below(3) {
+                let at = input.below(bytes.len().max(1) as u64) as usize;
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1 + input.u8() % 255;
+                }
+            }
+            lab.insert(&name, Bytes::new(&bytes));
+            Damage::Seen
+        }
+        1 => {
+            bytes.truncate(input.below(bytes.len().max(1) as u64) as usize);
+            lab.insert(&name, Bytes::new(&bytes));
+            Damage::Seen
+        }
+        2 if mark(lab).is_some() => {
+            // Whole sectors of the first page: lost, or of another job.
+            let mut target = lab.bytes("t").unwrap();
+            let sector = input.below(8) * 512;
+            target.put(sector, &[input.u8(); 512]);
+            lab.insert("t", target);
+            Damage::Mended(None)
+        }
+        _ => {
+            let Some(mut stage) = DeltaFile::parse(&bytes) else {
+                return Damage::None;
+            };
+            stage.mutate(input);
+            lab.insert(&name, Bytes::new(&stage.encode()));
+            Damage::Mended(stage.trailer.is_some().then(|| Box::new(stage)))
+        }
+    }
+}

@@ -8,4 +8,5 @@ mod large;
 mod oracle;
 mod samples;
 mod support;
+mod verdicts;
 mod writing;

@@ -188,6 +188,10 @@ pub struct ImageInfo {
     pub subformat: &'static str,
     /// Guest-visible length.
     pub disk_bytes: u64,
+    /// Bytes a logical sector that a guest sees, where the format or the device says.
+    pub sector_bytes: Option<u64>,
+    /// Guest bytes a block of the format, where it has blocks.
+    pub block_bytes: Option<u64>,
     /// Further facts as key and value, in the order a person would want them.
     pub facts: Vec<(&'static str, String)>,
     /// Oddities worth telling.

@@ -73,6 +73,11 @@ pub trait Storage: Send + Sync {
         false
     }
 
+    /// Bytes a logical sector, where there are such (block devices).
+    fn sector_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Fills `buf` from byte `offset` on.
     ///
     /// # Errors

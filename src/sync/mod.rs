@@ -21,6 +21,7 @@ mod redo;
 mod replace;
 mod report;
 mod run;
+mod sectors;
 mod sidecar;
 mod staging;
 mod standing;
@@ -76,8 +77,7 @@ pub fn sync(
     };
     let done = match target.open_if_there()? {
         Some(storage) => onto_existing(&run, &storage),
-        None if options.dry_run => Ok(run.would_create()),
-        None => replace::sync_full(&run, None),
+        None => onto_nothing(&run),
     };
     let mut report = done.map_err(|error| way_on(error, target).at_path(target.path()))?;
     if report.outcome == Outcome::Synced && !report.unreadable.is_empty() {
@@ -95,6 +95,20 @@ pub fn sync(
     Ok(report)
 }
 
+fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
+    let source = run.source.image.info();
+    let create = run
+        .target
+        .create_options(&source, None, run.source.disk_len());
+    let note = sectors::compare(&source, create.sector_bytes())?;
+    let mut report = match run.options.dry_run {
+        true => run.would_create(),
+        false => replace::sync_full(run, None)?,
+    };
+    report.notes.extend(note);
+    Ok(report)
+}
+
 fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport> {
     let target = run.target;
     let resumes = match standing::find(target, storage, run.work)? {
@@ -109,12 +123,15 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         return in_place::sync_marked(run, storage, Mode::Delta);
     }
     let old = image::open_storage(storage.clone(), target.format(), target.image_options())?;
+    let note = sectors::compare(&run.source.image.info(), old.info().sector_bytes)?;
     let (mode, reason) = match run.options.mode {
         Mode::Auto => estimate::choose(run, &*old)?,
         mode => (mode, "asked for".to_owned()),
     };
     if run.options.dry_run {
-        return run.would_change(&*old, mode, reason);
+        let mut report = run.would_change(&*old, mode, reason)?;
+        report.notes.extend(note);
+        return Ok(report);
     }
     let mut report = match (mode, run.options.safety) {
         // Too short to carry a mark: replacing such a file is atomic, and no more work.
@@ -136,6 +153,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         }
     }?;
     report.reason = reason;
+    report.notes.extend(note);
     if run.options.verify == Verify::All && report.verified != Verified::All {
         let new = reopened(run)?;
         verify::verify_all(run, &*new).map_err(|error| match error.advice() {

@@ -5,4 +5,5 @@ mod devices;
 mod interrupted;
 mod lab;
 mod refusals;
+mod sectors;
 mod verbs;

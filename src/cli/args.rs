@@ -59,7 +59,7 @@ impl Common {
 }
 
 /// The parents of differencing images.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct Parents {
     /// Offers FILE as parent of a differencing image; may be repeated
     #[arg(long = "parent", value_name = "FILE")]

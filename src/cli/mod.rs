@@ -4,6 +4,7 @@ mod args;
 mod context;
 mod delta;
 mod diff;
+mod export;
 mod generate;
 mod info;
 mod manifest;

@@ -1,5 +1,6 @@
 //! Virtual disks seen through a format: raw, VHD, VHDX.
 
+mod child;
 mod create;
 mod gate;
 mod options;
@@ -19,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{HostKind, SourceOptions, Storage, open_source};
 use crate::units::{Extent, ExtentKind};
 
+pub(crate) use child::NewChild;
 pub use create::{CreateFormat, CreateOptions, create};
 pub use gate::{Closed, FileGate, ImageId, ParentGate, ParentRequest};
 pub use options::ImageOptions;

@@ -4,6 +4,7 @@ mod apply;
 mod apply_delta;
 mod atomic;
 mod estimate;
+mod export;
 mod find;
 mod host_side;
 mod host_source;
@@ -39,6 +40,7 @@ use run::Run;
 use standing::Standing;
 
 pub use apply_delta::{BaseCheck, apply_delta, undo};
+pub use export::export_delta;
 pub use host_side::{HostSide, SideDiff};
 pub use host_source::HostSource;
 pub use host_target::{HostTarget, HostTargetOptions, STAGE_DIR};

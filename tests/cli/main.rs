@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod devices;
+mod export;
 mod interrupted;
 mod lab;
 mod refusals;

@@ -82,12 +82,14 @@ impl CreateFormat {
         })
     }
 
-    /// What a path's extension asks for: the growing kind of its format.
+    /// What a path's extension asks for: the growing kind of its format, and raw for one that is
+    /// only read.
     pub fn from_path(path: &Path) -> Self {
         match Format::from_path(path) {
             Format::Raw => CreateFormat::Raw,
             Format::Vhd => CreateFormat::VhdDynamic,
             Format::Vhdx => CreateFormat::VhdxDynamic,
+            Format::Qcow2 | Format::Vmdk => CreateFormat::Raw,
         }
     }
 
@@ -157,6 +159,7 @@ impl CreateOptions {
         match self.format.format() {
             Format::Raw => None,
             Format::Vhd => Some(512),
+            Format::Qcow2 | Format::Vmdk => None,
             Format::Vhdx => Some(self.sector_size.unwrap_or(512)),
         }
     }

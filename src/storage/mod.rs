@@ -37,6 +37,8 @@ pub use mmap::Mmap;
 pub use open::{Opened, SourceOptions, TargetOptions, open_source, open_target};
 pub use place::Place;
 pub use stamp::SourceStamp;
+#[cfg(feature = "imago")]
+pub(crate) use stamp::reopened;
 
 /// A flat row of bytes that many threads may use at once.
 ///

@@ -115,7 +115,7 @@ impl Target {
     /// `InvalidInput` for an alignment that makes no sense.
     pub(super) fn rounded_len(&self, len: u64) -> Result<u64> {
         let kind = match self.format {
-            Format::Raw => CreateFormat::Raw,
+            Format::Raw | Format::Qcow2 | Format::Vmdk => CreateFormat::Raw,
             Format::Vhd => CreateFormat::VhdFixed,
             Format::Vhdx => CreateFormat::VhdxFixed,
         };
@@ -134,7 +134,7 @@ impl Target {
     ) -> CreateOptions {
         let fixed = old.is_some_and(|old| old.subformat == "fixed");
         let like_old = match self.format {
-            Format::Raw => CreateFormat::Raw,
+            Format::Raw | Format::Qcow2 | Format::Vmdk => CreateFormat::Raw,
             Format::Vhd if fixed => CreateFormat::VhdFixed,
             Format::Vhd => CreateFormat::VhdDynamic,
             Format::Vhdx if fixed => CreateFormat::VhdxFixed,

@@ -3,6 +3,7 @@
 
 mod devices;
 mod export;
+mod foreign;
 mod interrupted;
 mod lab;
 mod refusals;

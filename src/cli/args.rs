@@ -59,7 +59,7 @@ impl Common {
 }
 
 /// The parents of differencing images.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct Parents {
     /// Offers FILE as parent of a differencing image; may be repeated
     #[arg(long = "parent", value_name = "FILE")]
@@ -135,7 +135,8 @@ pub enum SideFormat {
 }
 
 pub fn side_format() -> impl TypedValueParser<Value = SideFormat> {
-    names(["raw", "vhd", "vhdx", "manifest"]).try_map(|name| match name.as_str() {
+    let names: Vec<_> = formats().chain(["manifest"]).collect();
+    PossibleValuesParser::new(names).try_map(|name| match name.as_str() {
         "manifest" => Ok(SideFormat::Manifest),
         name => Format::parse(name).map(SideFormat::Image),
     })
@@ -150,7 +151,12 @@ pub fn block_size(text: &str) -> Result<BlockSize, Error> {
 }
 
 pub fn format() -> impl TypedValueParser<Value = Format> {
-    names(["raw", "vhd", "vhdx"]).try_map(|name| Format::parse(&name))
+    let names: Vec<_> = formats().collect();
+    PossibleValuesParser::new(names).try_map(|name| Format::parse(&name))
+}
+
+fn formats() -> impl Iterator<Item = &'static str> {
+    Format::ALL.iter().map(|format| format.name())
 }
 
 pub fn create_format() -> impl TypedValueParser<Value = CreateFormat> {

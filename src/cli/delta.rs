@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::Ended;
 use super::args::{self, Parents, SideFormat, TargetArgs};
 use super::context::Context;
+use super::export;
 use super::outcome::{Exit, Failure};
 use super::sync::print_report;
 
@@ -29,6 +30,7 @@ pub struct Args {
 enum Verb {
     Create(CreateArgs),
     Apply(ApplyArgs),
+    Export(export::Args),
     Show(ShowArgs),
     Merge(MergeArgs),
 }
@@ -106,6 +108,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     match &args.verb {
         Verb::Create(args) => create(args, context),
         Verb::Apply(args) => apply(args, context),
+        Verb::Export(args) => export::run(args, context),
         Verb::Show(args) => show(args, context),
         Verb::Merge(args) => merge(args, context),
     }
@@ -225,7 +228,11 @@ fn text(object: &Object) -> String {
     .join("\n")
 }
 
-fn open(path: &PathBuf) -> Result<Delta> {
+/// Opens a delta file.
+///
+/// # Errors
+/// `NotFound`, `Io`, and those of [`Delta::open`].
+pub fn open(path: &PathBuf) -> Result<Delta> {
     let file = Place::host(resolve(path)?)?.open(Access::Read)?;
     Delta::open(file, &Limits::default())
 }

@@ -4,6 +4,7 @@ mod args;
 mod context;
 mod delta;
 mod diff;
+mod export;
 mod generate;
 mod info;
 mod manifest;
@@ -80,7 +81,8 @@ type Ended = Result<Exit, Failure>;
 
 const AFTER_HELP: &str = "\
 Sizes are bytes, or 64K, 4M, 1G, 2T (powers of 1024). An image's format is chosen by its extension
-(.vhd, .avhd, .vhdx, .avhdx; all else, and every block device, is raw) or by an option.
+(.vhd, .avhd, .vhdx, .avhdx, and .qcow2 and .vmdk in builds that read them; all else, and every
+block device, is raw) or by an option.
 
 Exit status: 0 done or identical; 1 differs; 2 an error; 3 interrupted, `recover` needed; 4 done,
 but unreadable ranges were skipped.";

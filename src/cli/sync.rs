@@ -156,6 +156,7 @@ struct Range {
 
 /// Prints what a sync, an applied delta or an undo did.
 pub fn print_report(context: &Context, report: &SyncReport, warnings: &[String]) -> Ended {
+    let warnings = &[warnings, &report.notes].concat();
     let unreadable = report.unreadable.iter().map(|range| Range {
         offset: range.start,
         length: range.end - range.start,
@@ -221,6 +222,7 @@ fn text(report: &SyncReport) -> String {
         let tail = size(report.untouched_tail_bytes);
         lines.push(format!("{tail} beyond the source left as they were"));
     }
+    lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
     lines.extend(report.unreadable.iter().map(|range| {
         let len = range.end - range.start;
         format!("unreadable: {len} bytes at {:#x}", range.start)

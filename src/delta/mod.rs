@@ -4,6 +4,7 @@
 //! back from one. The layout is in `docs/format.md`.
 
 mod create;
+mod export;
 mod format;
 mod merge;
 mod peek;
@@ -13,6 +14,7 @@ mod reverse;
 mod writer;
 
 pub use create::{Base, DeltaOptions, create};
+pub use export::{ExportBase, export};
 pub use format::{FrameHeader, FrameKind, Hash, Header, JobId, Old, Purpose, Trailer};
 pub use merge::merge;
 pub(crate) use peek::peek;

@@ -82,12 +82,14 @@ impl CreateFormat {
         })
     }
 
-    /// What a path's extension asks for: the growing kind of its format.
+    /// What a path's extension asks for: the growing kind of its format, and raw for one that is
+    /// only read.
     pub fn from_path(path: &Path) -> Self {
         match Format::from_path(path) {
             Format::Raw => CreateFormat::Raw,
             Format::Vhd => CreateFormat::VhdDynamic,
             Format::Vhdx => CreateFormat::VhdxDynamic,
+            Format::Qcow2 | Format::Vmdk => CreateFormat::Raw,
         }
     }
 
@@ -111,8 +113,9 @@ pub struct CreateOptions {
     pub disk_len: u64,
     /// Guest bytes a block, where the format has blocks; by default what Windows takes.
     pub block_size: Option<u64>,
-    /// Bytes a logical sector, where the format has a choice (VHDX: 512 or 4096); 512 by default.
-    pub sector_size: u64,
+    /// Bytes a logical sector, where the format has a choice (VHDX: 512 or 4096); by default 512,
+    /// and in a sync what the source has.
+    pub sector_size: Option<u64>,
     /// The length is rounded up to a multiple of this power of two, for example 1 MiB for Azure.
     pub align: u64,
 }
@@ -124,7 +127,7 @@ impl CreateOptions {
             format,
             disk_len,
             block_size: None,
-            sector_size: 512,
+            sector_size: None,
             align: 1,
         }
     }
@@ -139,7 +142,7 @@ impl CreateOptions {
     /// Replaces [`CreateOptions::sector_size`].
     #[must_use]
     pub fn with_sector_size(mut self, bytes: u64) -> Self {
-        self.sector_size = bytes;
+        self.sector_size = Some(bytes);
         self
     }
 
@@ -148,6 +151,17 @@ impl CreateOptions {
     pub fn with_align(mut self, bytes: u64) -> Self {
         self.align = bytes;
         self
+    }
+
+    /// Bytes a logical sector of the image created with these options, where the format has
+    /// sectors.
+    pub fn sector_bytes(&self) -> Option<u64> {
+        match self.format.format() {
+            Format::Raw => None,
+            Format::Vhd => Some(512),
+            Format::Qcow2 | Format::Vmdk => None,
+            Format::Vhdx => Some(self.sector_size.unwrap_or(512)),
+        }
     }
 
     /// The length that an image created with these options gets.
@@ -162,11 +176,7 @@ impl CreateOptions {
                 self.align
             )));
         }
-        let sector = match self.format.format() {
-            Format::Raw => 1,
-            Format::Vhd => 512,
-            Format::Vhdx => self.sector_size.max(512),
-        };
+        let sector = self.sector_bytes().unwrap_or(1).max(1);
         self.disk_len
             .checked_next_multiple_of(self.align.max(sector))
             .ok_or_else(|| wrong(format!("a disk of {} bytes is too long", self.disk_len)))
@@ -175,9 +185,8 @@ impl CreateOptions {
 
 fn create_vhdx(storage: &dyn Storage, layout: vhdx::Layout, options: &CreateOptions) -> Result<()> {
     let block = options.block_size.unwrap_or(layout.block_bytes);
-    let layout = layout
-        .with_block_bytes(block)
-        .with_sector_bytes(options.sector_size);
+    let sector = options.sector_size.unwrap_or(layout.sector_bytes);
+    let layout = layout.with_block_bytes(block).with_sector_bytes(sector);
     vhdx::create(storage, &layout)
 }
 

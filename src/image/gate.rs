@@ -29,7 +29,7 @@ pub trait ParentGate: Send + Sync + fmt::Debug {
 pub struct ParentRequest<'a> {
     /// Where the child lies.
     pub child: &'a Path,
-    /// The parent's id.
+    /// The parent's id; zeros in formats that know their parents by name only.
     pub id: ImageId,
     /// The parent's guest-visible length in bytes.
     pub disk_len: u64,
@@ -142,12 +142,13 @@ pub(crate) fn open_parent<T>(
         Some(hint) => format!(" (said to be `{}`)", hint.escape_debug()),
         None => String::new(),
     };
+    let id = match request.id {
+        ImageId(id) if id == [0; 16] => String::new(),
+        id => format!(" {id}"),
+    };
     Err(Error::new(
         ErrorKind::Parent,
-        format!(
-            "a differencing image, and its parent {}{hint} was not found{tried}",
-            request.id
-        ),
+        format!("a differencing image, and its parent{id}{hint} was not found{tried}"),
     )
     .at_path(request.child)
     .advise("name the parent with --parent FILE"))

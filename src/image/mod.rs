@@ -1,6 +1,9 @@
 //! Virtual disks seen through a format: raw, VHD, VHDX.
 
+mod child;
 mod create;
+#[cfg(feature = "imago")]
+mod foreign;
 mod gate;
 mod options;
 mod padded;
@@ -19,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{HostKind, SourceOptions, Storage, open_source};
 use crate::units::{Extent, ExtentKind};
 
+pub(crate) use child::NewChild;
 pub use create::{CreateFormat, CreateOptions, create};
 pub use gate::{Closed, FileGate, ImageId, ParentGate, ParentRequest};
 pub use options::ImageOptions;
@@ -182,6 +186,10 @@ pub enum Format {
     Vhd,
     /// Hyper-V's format.
     Vhdx,
+    /// QEMU's format. Only read, and only with the feature `imago`.
+    Qcow2,
+    /// VMware's format. Only read, and only with the feature `imago`.
+    Vmdk,
 }
 
 /// What an image is.
@@ -194,6 +202,10 @@ pub struct ImageInfo {
     pub subformat: &'static str,
     /// Guest-visible length.
     pub disk_bytes: u64,
+    /// Bytes a logical sector that a guest sees, where the format or the device says.
+    pub sector_bytes: Option<u64>,
+    /// Guest bytes a block of the format, where it has blocks.
+    pub block_bytes: Option<u64>,
     /// Further facts as key and value, in the order a person would want them.
     pub facts: Vec<(&'static str, String)>,
     /// Oddities worth telling.
@@ -201,30 +213,49 @@ pub struct ImageInfo {
 }
 
 impl Format {
+    /// The formats that can be read, by what this was built with.
+    pub const ALL: &[Format] = &[
+        Format::Raw,
+        Format::Vhd,
+        Format::Vhdx,
+        #[cfg(feature = "imago")]
+        Format::Qcow2,
+        #[cfg(feature = "imago")]
+        Format::Vmdk,
+    ];
+
     /// The format that a path's extension chooses; anything unknown is raw.
     pub fn from_path(path: &Path) -> Format {
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
         match extension.to_str() {
             Some("vhd" | "avhd") => Format::Vhd,
             Some("vhdx" | "avhdx") => Format::Vhdx,
+            #[cfg(feature = "imago")]
+            Some("qcow2") => Format::Qcow2,
+            #[cfg(feature = "imago")]
+            Some("vmdk") => Format::Vmdk,
             _ => Format::Raw,
         }
     }
 
-    /// Reads `raw`, `vhd` or `vhdx`.
+    /// Whether images of it can be written and created.
+    pub fn is_writable(self) -> bool {
+        matches!(self, Format::Raw | Format::Vhd | Format::Vhdx)
+    }
+
+    /// Reads the name of one of [`ALL`](Format::ALL).
     ///
     /// # Errors
     /// `InvalidInput` for anything else.
     pub fn parse(text: &str) -> Result<Format> {
-        [Format::Raw, Format::Vhd, Format::Vhdx]
-            .into_iter()
-            .find(|format| format.name() == text)
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::InvalidInput,
-                    format!("`{text}` is not a format; there are raw, vhd and vhdx"),
-                )
-            })
+        let found = Format::ALL.iter().find(|format| format.name() == text);
+        found.copied().ok_or_else(|| {
+            let names: Vec<_> = Format::ALL.iter().map(|format| format.name()).collect();
+            Error::new(
+                ErrorKind::InvalidInput,
+                format!("`{text}` is not a format; there are {}", names.join(", ")),
+            )
+        })
     }
 
     /// The name that [`parse`](Format::parse) reads.
@@ -233,6 +264,8 @@ impl Format {
             Format::Raw => "raw",
             Format::Vhd => "vhd",
             Format::Vhdx => "vhdx",
+            Format::Qcow2 => "qcow2",
+            Format::Vmdk => "vmdk",
         }
     }
 }
@@ -279,13 +312,24 @@ pub fn open_storage(
         Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
         Format::Vhd => vhd::open(storage, options),
         Format::Vhdx => vhdx::open(storage, options),
+        #[cfg(feature = "imago")]
+        Format::Qcow2 => foreign::open_qcow2(storage, options),
+        #[cfg(feature = "imago")]
+        Format::Vmdk => foreign::open_vmdk(storage, options),
+        #[cfg(not(feature = "imago"))]
+        Format::Qcow2 | Format::Vmdk => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("a {format}, which this build cannot read"),
+        )
+        .at_path(storage.path())
+        .advise("build with the feature `imago`, or convert it with qemu-img")),
     }
 }
 
 /// Opens storage for reading and writing as an image of `format`.
 ///
 /// # Errors
-/// As [`open_storage`].
+/// As [`open_storage`]; `Unsupported` for a format that is only read.
 pub fn open_storage_mut(
     storage: Arc<dyn Storage>,
     format: Format,
@@ -295,7 +339,17 @@ pub fn open_storage_mut(
         Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
         Format::Vhd => vhd::open_mut(storage, options),
         Format::Vhdx => vhdx::open_mut(storage, options),
+        Format::Qcow2 | Format::Vmdk => Err(only_read(format).at_path(storage.path())),
     }
+}
+
+/// The error for writing to a format that cannot be.
+pub(crate) fn only_read(format: Format) -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        format!("a {format} can only be read"),
+    )
+    .advise("write to a raw disk, a VHD or a VHDX")
 }
 
 #[cfg(test)]
@@ -309,7 +363,7 @@ mod tests {
             ("a.AVHD", Format::Vhd),
             ("a.vhdx", Format::Vhdx),
             ("a.b.avhdx", Format::Vhdx),
-            ("a.qcow2", Format::Raw),
+            ("a.qcow", Format::Raw),
             ("vhd", Format::Raw),
             ("/dev/sda", Format::Raw),
         ] {

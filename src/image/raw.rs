@@ -64,6 +64,8 @@ impl Image for Raw {
             format: Format::Raw,
             subformat: "",
             disk_bytes: self.disk_len(),
+            sector_bytes: self.storage.sector_bytes(),
+            block_bytes: None,
             facts: Vec::new(),
             warnings: Vec::new(),
         }

@@ -97,6 +97,10 @@ impl Storage for DeviceStorage {
         true
     }
 
+    fn sector_bytes(&self) -> Option<u64> {
+        Some(self.sector_bytes)
+    }
+
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.handle.read_exact_at(buf, offset, || self.len)
     }

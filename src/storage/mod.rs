@@ -37,6 +37,8 @@ pub use mmap::Mmap;
 pub use open::{Opened, SourceOptions, TargetOptions, open_source, open_target};
 pub use place::Place;
 pub use stamp::SourceStamp;
+#[cfg(feature = "imago")]
+pub(crate) use stamp::reopened;
 
 /// A flat row of bytes that many threads may use at once.
 ///
@@ -71,6 +73,11 @@ pub trait Storage: Send + Sync {
     /// Whether the length cannot change (block devices).
     fn has_fixed_len(&self) -> bool {
         false
+    }
+
+    /// Bytes a logical sector, where there are such (block devices).
+    fn sector_bytes(&self) -> Option<u64> {
+        None
     }
 
     /// Fills `buf` from byte `offset` on.

@@ -119,6 +119,31 @@ impl SourceStamp {
     }
 }
 
+/// A second handle for reading on the file that `storage` reads.
+///
+/// # Errors
+/// `Unsupported` for what is no file; `SourceChanged` when its path leads elsewhere by now; `Io`.
+#[cfg(feature = "imago")]
+pub(crate) fn reopened(storage: &dyn Storage) -> Result<File> {
+    let path = storage.path();
+    let Some(stamp) = storage.stamp()?.filter(|it| it.id.inode != 0) else {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "images of this format are read from files only",
+        )
+        .at_path(path));
+    };
+    let file = File::open(path).map_err(|e| Error::io("open", e).at_path(path))?;
+    if SourceStamp::of_file(path, &file)?.id != stamp.id {
+        return Err(Error::new(
+            ErrorKind::SourceChanged,
+            "the path leads to another file now",
+        )
+        .at_path(path));
+    }
+    Ok(file)
+}
+
 /// The seventh number of the device's statistics.
 fn sectors_written(kernel: &Kernel, number: u64) -> Option<u64> {
     let text = fs::read_to_string(kernel.device_folder(number)?.join("stat")).ok()?;

@@ -82,6 +82,11 @@ impl HostSource {
         &self.image
     }
 
+    /// The bytes of the file or device that it lies in.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
     /// The file or device that it lies in.
     pub fn host(&self) -> &HostFile {
         &self.host

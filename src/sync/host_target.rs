@@ -13,7 +13,7 @@ use super::target::{STAGE_SUFFIX, Target};
 use crate::control::Work;
 use crate::delta::{FrameKind, JobId, Purpose, peek};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{CreateFormat, CreateOptions, Format, ImageOptions};
+use crate::image::{self, CreateFormat, CreateOptions, Format, ImageOptions};
 use crate::limits::Limits;
 use crate::storage::{
     Access, Allocation, Folder, HostFile, HostFolder, HostKind, Place, SourceOptions,
@@ -138,6 +138,10 @@ impl HostTarget {
     }
 
     fn missing(given: &Path, path: PathBuf, options: &HostTargetOptions) -> Result<Self> {
+        let named = Format::from_path(given);
+        if options.create.is_none() && options.image.format.is_none() && !named.is_writable() {
+            return Err(image::only_read(named).at_path(given));
+        }
         let by_name = match Format::from_path(given) {
             Format::Raw => CreateFormat::from_path(&path),
             _ => CreateFormat::from_path(given),

@@ -4,6 +4,7 @@ mod apply;
 mod apply_delta;
 mod atomic;
 mod estimate;
+mod export;
 mod find;
 mod host_side;
 mod host_source;
@@ -21,6 +22,7 @@ mod redo;
 mod replace;
 mod report;
 mod run;
+mod sectors;
 mod sidecar;
 mod staging;
 mod standing;
@@ -38,6 +40,7 @@ use run::Run;
 use standing::Standing;
 
 pub use apply_delta::{BaseCheck, apply_delta, undo};
+pub use export::export_delta;
 pub use host_side::{HostSide, SideDiff};
 pub use host_source::HostSource;
 pub use host_target::{HostTarget, HostTargetOptions, STAGE_DIR};
@@ -76,8 +79,7 @@ pub fn sync(
     };
     let done = match target.open_if_there()? {
         Some(storage) => onto_existing(&run, &storage),
-        None if options.dry_run => Ok(run.would_create()),
-        None => replace::sync_full(&run, None),
+        None => onto_nothing(&run),
     };
     let mut report = done.map_err(|error| way_on(error, target).at_path(target.path()))?;
     if report.outcome == Outcome::Synced && !report.unreadable.is_empty() {
@@ -89,6 +91,20 @@ pub fn sync(
         report.verified = Verified::Written;
     }
     report.elapsed = started.elapsed();
+    Ok(report)
+}
+
+fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
+    let source = run.source.image.info();
+    let create = run
+        .target
+        .create_options(&source, None, run.source.disk_len());
+    let note = sectors::compare(&source, create.sector_bytes())?;
+    let mut report = match run.options.dry_run {
+        true => run.would_create(),
+        false => replace::sync_full(run, None)?,
+    };
+    report.notes.extend(note);
     Ok(report)
 }
 
@@ -106,12 +122,15 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         return in_place::sync_marked(run, storage, Mode::Delta);
     }
     let old = image::open_storage(storage.clone(), target.format(), target.image_options())?;
+    let note = sectors::compare(&run.source.image.info(), old.info().sector_bytes)?;
     let (mode, reason) = match run.options.mode {
         Mode::Auto => estimate::choose(run, &*old)?,
         mode => (mode, "asked for".to_owned()),
     };
     if run.options.dry_run {
-        return run.would_change(&*old, mode, reason);
+        let mut report = run.would_change(&*old, mode, reason)?;
+        report.notes.extend(note);
+        return Ok(report);
     }
     let mut report = match (mode, run.options.safety) {
         // Too short to carry a mark: replacing such a file is atomic, and no more work.
@@ -133,6 +152,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         }
     }?;
     report.reason = reason;
+    report.notes.extend(note);
     if run.options.verify == Verify::All && report.verified != Verified::All {
         let new = reopened(run)?;
         verify::verify_all(run, &*new).map_err(|error| match error.advice() {

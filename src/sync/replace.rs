@@ -153,7 +153,9 @@ fn open_copy(
         Some(_) => fresh.create_new()?,
         None => fresh.folder().create_shared(fresh.name())?,
     };
-    image::create(&*storage, &target.create_options(old.as_ref(), disk_len))?;
+    let source = run.source.image.info();
+    let create = target.create_options(&source, old.as_ref(), disk_len);
+    image::create(&*storage, &create)?;
     image::open_storage_mut(storage, format, target.image_options())
 }
 

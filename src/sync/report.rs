@@ -70,6 +70,8 @@ pub struct SyncReport {
     pub unreadable: Vec<Range<u64>>,
     /// Root of the source, where it was computed.
     pub root: Option<Hash>,
+    /// What else a person should know of source and target.
+    pub notes: Vec<String>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -93,6 +95,7 @@ impl SyncReport {
             verified: Verified::No,
             unreadable: Vec::new(),
             root: None,
+            notes: Vec::new(),
             elapsed: Duration::ZERO,
         }
     }

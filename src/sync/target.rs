@@ -115,7 +115,7 @@ impl Target {
     /// `InvalidInput` for an alignment that makes no sense.
     pub(super) fn rounded_len(&self, len: u64) -> Result<u64> {
         let kind = match self.format {
-            Format::Raw => CreateFormat::Raw,
+            Format::Raw | Format::Qcow2 | Format::Vmdk => CreateFormat::Raw,
             Format::Vhd => CreateFormat::VhdFixed,
             Format::Vhdx => CreateFormat::VhdxFixed,
         };
@@ -124,11 +124,17 @@ impl Target {
             .rounded_len()
     }
 
-    /// How a new image of `disk_len` bytes is made in place of `old`, or where there is none.
-    pub(super) fn create_options(&self, old: Option<&ImageInfo>, disk_len: u64) -> CreateOptions {
+    /// How a new image of `disk_len` bytes is made in place of `old`, or where there is none to
+    /// hold what `source` holds.
+    pub(super) fn create_options(
+        &self,
+        source: &ImageInfo,
+        old: Option<&ImageInfo>,
+        disk_len: u64,
+    ) -> CreateOptions {
         let fixed = old.is_some_and(|old| old.subformat == "fixed");
         let like_old = match self.format {
-            Format::Raw => CreateFormat::Raw,
+            Format::Raw | Format::Qcow2 | Format::Vmdk => CreateFormat::Raw,
             Format::Vhd if fixed => CreateFormat::VhdFixed,
             Format::Vhd => CreateFormat::VhdDynamic,
             Format::Vhdx if fixed => CreateFormat::VhdxFixed,
@@ -138,6 +144,12 @@ impl Target {
             (Some(create), None) => create.clone(),
             _ => CreateOptions::new(like_old, disk_len),
         };
+        if self.format == Format::Vhdx {
+            // Guests count in sectors; blocks are a matter of taste.
+            let sectors = old.unwrap_or(source).sector_bytes;
+            create.sector_size = create.sector_size.or(sectors);
+            create.block_size = create.block_size.or(old.and_then(|old| old.block_bytes));
+        }
         create.disk_len = disk_len;
         create
     }

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod devices;
+mod export;
 mod file_systems;
+mod foreign;
 mod interrupted;
 mod lab;
 mod refusals;
+mod sectors;
 mod verbs;

@@ -7,5 +7,7 @@ mod hostile_log;
 mod large;
 mod oracle;
 mod samples;
+mod sectors;
 mod support;
+mod verdicts;
 mod writing;

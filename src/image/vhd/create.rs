@@ -84,7 +84,11 @@ pub(in crate::image) fn create_dynamic(
     storage.write_all_at(&footer, tail_behind(table_end))
 }
 
-fn new_footer(kind: DiskKind, disk_len: u64) -> Result<Footer> {
+/// A footer with an id of its own.
+///
+/// # Errors
+/// `Io` where there are no random bytes.
+pub(super) fn new_footer(kind: DiskKind, disk_len: u64) -> Result<Footer> {
     let mut unique_id = [0; 16];
     getrandom::fill(&mut unique_id)
         .map_err(|e| Error::new(ErrorKind::Io, "cannot get random bytes").caused_by(e))?;
@@ -112,7 +116,7 @@ fn new_footer(kind: DiskKind, disk_len: u64) -> Result<Footer> {
 }
 
 /// Where the table lies in files made by this crate, as in most others.
-const TABLE_OFFSET: u64 = (FOOTER_BYTES + HEADER_BYTES) as u64;
+pub(super) const TABLE_OFFSET: u64 = (FOOTER_BYTES + HEADER_BYTES) as u64;
 /// What other software reads without complaint.
 const BLOCK_BYTES: std::ops::RangeInclusive<u32> = 4096..=2 << 20;
 const WRITE_BYTES: usize = 1 << 20;

@@ -362,6 +362,8 @@ impl Image for Dynamic {
             format: Format::Vhd,
             subformat: footer.kind.name(),
             disk_bytes: self.disk_len(),
+            sector_bytes: Some(SECTOR_BYTES),
+            block_bytes: Some(self.shape.block_bytes),
             facts,
             warnings: self.warnings.clone(),
         }

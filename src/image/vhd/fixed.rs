@@ -12,7 +12,7 @@ use crate::storage::{Storage, past_end};
 use crate::units::Extent;
 
 use super::footer_facts;
-use super::format::{FOOTER_BYTES, Footer};
+use super::format::{FOOTER_BYTES, Footer, SECTOR_BYTES};
 use super::locate::Located;
 use super::prepare::{check_extents, uncovered};
 use super::resize::{check_len, resized};
@@ -79,6 +79,8 @@ impl Image for Fixed {
             format: Format::Vhd,
             subformat: footer.kind.name(),
             disk_bytes: self.disk_len(),
+            sector_bytes: Some(SECTOR_BYTES),
+            block_bytes: None,
             facts: footer_facts(&footer),
             warnings: self.warnings.clone(),
         }

@@ -7,6 +7,7 @@
 //! differencing files; in dynamic ones they may only repeat what the bytes say.
 
 mod bitmap;
+mod child;
 mod create;
 mod dynamic;
 mod fixed;
@@ -26,6 +27,7 @@ use super::{Image, ImageMut, ImageOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
+pub(super) use child::NewChild;
 pub(super) use create::{create_dynamic, create_fixed};
 use dynamic::Dynamic;
 use fixed::Fixed;

@@ -124,6 +124,8 @@ impl Image for Vhdx {
                 None => "dynamic",
             },
             disk_bytes: self.disk_len(),
+            sector_bytes: Some(self.sector_bytes()),
+            block_bytes: Some(self.block_bytes()),
             facts: list,
             warnings: facts.warnings.clone(),
         }

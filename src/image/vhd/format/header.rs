@@ -142,6 +142,33 @@ pub fn locator_text(platform: [u8; 4], payload: &[u8]) -> Option<String> {
     }
 }
 
+/// A relative path as the payload of a locator, and the locator of it at byte `offset`, with room
+/// of whole sectors.
+pub fn encode_relative(path: &str, offset: u64) -> (Locator, Vec<u8>) {
+    let payload: Vec<u8> = path.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    // Paths are far shorter than 4 GiB.
+    let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    let locator = Locator {
+        platform: *b"W2ru",
+        space: len.next_multiple_of(SECTOR_BYTES as u32),
+        len,
+        reserved: 0,
+        offset,
+    };
+    (locator, payload)
+}
+
+/// The parent's name as it stands in the header, cut to what fits.
+pub fn encode_parent_name(name: &str) -> [u8; 512] {
+    let mut bytes = [0; 512];
+    let units = name.encode_utf16().flat_map(u16::to_be_bytes);
+    // The last unit stays zero.
+    for (to, byte) in bytes.iter_mut().take(510).zip(units) {
+        *to = byte;
+    }
+    bytes
+}
+
 /// Decodes the parent's name as it stands in the header.
 pub fn parent_name_text(name: &[u8; 512]) -> String {
     utf16(name, u16::from_be_bytes)

@@ -12,10 +12,12 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use footer::{DiskKind, FOOTER_BYTES, Footer, Geometry, NOWHERE};
 pub use header::{
-    DynamicHeader, HEADER_BYTES, Locator, MAX_BLOCK_BYTES, locator_text, parent_name_text,
+    DynamicHeader, HEADER_BYTES, Locator, MAX_BLOCK_BYTES, encode_parent_name, encode_relative,
+    locator_text, parent_name_text,
 };
 pub use table::{
     ENTRIES_A_SECTOR, ENTRY_BYTES, UNALLOCATED, bit, bitmap_bytes, decode_entries, encode_entries,
+    set_bits,
 };
 
 /// The unit of places and lengths, in bytes.

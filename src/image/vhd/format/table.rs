@@ -37,6 +37,16 @@ pub fn bit(bitmap: &[u8], sector: u64) -> bool {
         .is_some_and(|byte| byte & (0x80 >> (sector % 8)) != 0)
 }
 
+/// Sets the bits of a block's `sectors`.
+pub fn set_bits(bitmap: &mut [u8], sectors: std::ops::Range<u64>) {
+    for sector in sectors {
+        let byte = usize::try_from(sector / 8).ok();
+        if let Some(byte) = byte.and_then(|index| bitmap.get_mut(index)) {
+            *byte |= 0x80 >> (sector % 8);
+        }
+    }
+}
+
 /// Bytes an entry of the block allocation table.
 pub const ENTRY_BYTES: usize = 4;
 /// Entries a sector of the table.

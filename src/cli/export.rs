@@ -1,0 +1,84 @@
+//! `diskdelta delta export`
+
+use std::path::PathBuf;
+
+use diskdelta::image::Format;
+use diskdelta::manifest;
+use diskdelta::storage::{Access, Place, resolve};
+use diskdelta::sync::{HostSource, export_delta};
+use diskdelta::units::format_size;
+use serde::Serialize;
+
+use super::Ended;
+use super::args::{self, Parents};
+use super::context::Context;
+use super::delta::open;
+use super::outcome::Exit;
+
+/// Writes a delta as a differencing VHD or VHDX over the image it was made from
+///
+/// A hypervisor opens the child, or merges it into its parent. The parent must be exactly what the
+/// delta was made from, and must not change any more while there is the child.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The delta
+    file: PathBuf,
+    /// The VHD or VHDX that the delta was made from
+    #[arg(long, value_name = "BASE")]
+    parent: PathBuf,
+    /// The child; it must not exist, and its name must end like one of BASE's format
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// Reads BASE as this format, whatever its name says
+    #[arg(long, value_name = "FORMAT", value_parser = args::format())]
+    parent_format: Option<Format>,
+}
+
+#[derive(Serialize)]
+struct Object {
+    format: &'static str,
+    subformat: &'static str,
+    parent: String,
+    disk_bytes: u64,
+    data_bytes: u64,
+    zeroed_bytes: u64,
+    file_bytes: u64,
+    root: Option<String>,
+}
+
+pub fn run(args: &Args, context: &Context) -> Ended {
+    let delta = open(&args.file)?;
+    let options = Parents::default().options(args.parent_format);
+    let base = HostSource::open(&args.parent, &options, &context.common.source_options())?;
+    context.warn(&base.warnings());
+    export_delta(&delta, &base, &args.to, &options, &context.work)?;
+    let trailer = delta.trailer();
+    let root = trailer.result_root;
+    let object = Object {
+        format: base.image().info().format.name(),
+        subformat: "differencing",
+        parent: args.parent.display().to_string(),
+        disk_bytes: delta.header().result_len,
+        data_bytes: trailer.data_bytes,
+        zeroed_bytes: trailer.zero_bytes,
+        file_bytes: file_len(&args.to)?,
+        root: root.map(|root| manifest::Hash::from_bytes(root).to_string()),
+    };
+    context.print(&object, || {
+        format!(
+            "made {}: a {} over {}, {} data and {} zeros of {}; file {}",
+            args.to.display(),
+            object.format,
+            object.parent,
+            format_size(object.data_bytes),
+            format_size(object.zeroed_bytes),
+            format_size(object.disk_bytes),
+            format_size(object.file_bytes)
+        )
+    })?;
+    Ok(Exit::Done)
+}
+
+fn file_len(path: &PathBuf) -> diskdelta::Result<u64> {
+    Place::host(resolve(path)?)?.open(Access::Read)?.len()
+}

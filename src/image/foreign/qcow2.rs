@@ -1,0 +1,131 @@
+//! qcow2: what has to be right before imago is asked.
+
+use std::sync::Arc;
+
+use imago::file::File;
+use imago::qcow2::Qcow2;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::gate::Chain;
+use crate::image::{Format, Image, ImageOptions};
+use crate::storage::Storage;
+
+use super::format::{DATA_ELSEWHERE, QCOW2_HEADER_BYTES, Qcow2Header, l2_offsets};
+use super::{Foreign, from_imago, parent, second_handle};
+
+/// Opens a qcow2 and the chain below it.
+///
+/// # Errors
+/// `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`, `Io`.
+pub(super) fn open(
+    storage: Arc<dyn Storage>,
+    options: &ImageOptions,
+    chain: &Chain,
+) -> Result<Arc<dyn Image>> {
+    let path = storage.path().to_owned();
+    let header = check(&*storage, options).map_err(|e| e.at_path(&path))?;
+    let failed = |cause| from_imago(cause).at_path(&path);
+    let mut driver = Qcow2::<File>::open_image(second_handle(&*storage)?, false).map_err(failed)?;
+    driver.set_data_file(None);
+    driver.set_backing(None);
+    let backing = driver.implicit_backing_file().cloned();
+    let backing_format = driver.implicit_backing_format().cloned();
+    let parent = backing
+        .as_deref()
+        .map(|name| {
+            let format = backing_format.as_deref();
+            parent::open(&storage, name, format, header.disk_bytes, options, chain)
+        })
+        .transpose()?;
+    let cluster = 1 << header.cluster_bits;
+    let mut facts = vec![("cluster_bytes", cluster.to_string())];
+    facts.extend(backing.map(|name| ("backing_file", name)));
+    Ok(Arc::new(Foreign {
+        format: Format::Qcow2,
+        driver: Box::new(driver),
+        files: vec![storage],
+        disk_len: header.disk_bytes,
+        parent,
+        facts,
+        block_bytes: Some(cluster),
+    }))
+}
+
+/// Refuses what imago takes: encrypted bytes as if they were plain, and tables that are not all
+/// there as if what is missing were zeros.
+fn check(storage: &dyn Storage, options: &ImageOptions) -> Result<Qcow2Header> {
+    let wrong = |what: &'static str, field| Error::malformed(what).in_field(field);
+    let file_len = storage.len()?;
+    let mut bytes = [0; QCOW2_HEADER_BYTES];
+    if file_len < bytes.len() as u64 {
+        return Err(wrong("too short for a qcow2", "magic"));
+    }
+    storage.read_exact_at(&mut bytes, 0)?;
+    let header = Qcow2Header::decode(&bytes)
+        .ok_or_else(|| wrong("this is not a qcow2: it does not begin with `QFI`", "magic"))?;
+    if header.encryption != 0 {
+        return Err(
+            Error::new(ErrorKind::Unsupported, "the image is encrypted").in_field("crypt_method")
+        );
+    }
+    if header.features != 0 {
+        // Of the others some say that the image needs repair, and some what imago does not read.
+        let what = match header.features & DATA_ELSEWHERE {
+            0 => format!("a qcow2 with features {:#x}", header.features),
+            _ => "a qcow2 whose data lies in another file".to_owned(),
+        };
+        return Err(Error::new(ErrorKind::Unsupported, what)
+            .in_field("incompatible_features")
+            .advise("repair it if it needs that, or convert it, with qemu-img"));
+    }
+    if header.disk_bytes > options.limits.disk_bytes {
+        return Err(Error::new(
+            ErrorKind::LimitExceeded,
+            format!("a disk of {:#x} bytes exceeds the limit", header.disk_bytes),
+        )
+        .in_field("size"));
+    }
+    if !(9..=21).contains(&header.cluster_bits) {
+        return Err(wrong("clusters are 512 bytes to 2 MiB", "cluster_bits"));
+    }
+    let cluster = 1u64 << header.cluster_bits;
+    // At most 2^39 bytes a second table, and 2^32 of them: no product runs over after the limit.
+    let needed = header.disk_bytes.div_ceil(cluster * (cluster / 8));
+    if needed > u64::from(header.l1_count) {
+        return Err(wrong(
+            "the first table is too short for the disk",
+            "l1_size",
+        ));
+    }
+    let l1_bytes = u64::from(header.l1_count) * 8;
+    if l1_bytes > options.limits.table_bytes {
+        return Err(Error::new(
+            ErrorKind::LimitExceeded,
+            "the first table exceeds the limit",
+        )
+        .in_field("l1_size"));
+    }
+    let end = header.l1_offset.checked_add(l1_bytes);
+    if end.is_none_or(|end| end > file_len) {
+        return Err(wrong(
+            "the file ends inside its first table",
+            "l1_table_offset",
+        ));
+    }
+    let (mut at, mut left) = (header.l1_offset, l1_bytes);
+    while left > 0 {
+        // At most 1 MiB.
+        let mut piece = vec![0; left.min(PIECE_BYTES) as usize];
+        storage.read_exact_at(&mut piece, at)?;
+        let behind = l2_offsets(&piece)
+            .any(|l2| l2 != 0 && l2.checked_add(cluster).is_none_or(|end| end > file_len));
+        if behind {
+            return Err(wrong("the file ends before one of its tables", "l1_table").at_offset(at));
+        }
+        at += piece.len() as u64;
+        left -= piece.len() as u64;
+    }
+    Ok(header)
+}
+
+const PIECE_BYTES: u64 = 1 << 20;

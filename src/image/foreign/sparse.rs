@@ -1,0 +1,343 @@
+//! Sparse VMDK files of one piece: `monolithicSparse` and `streamOptimized`, which imago does not
+//! read.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Format, Image, ImageInfo, ImageOptions};
+use crate::storage::{Storage, past_end};
+use crate::units::Extent;
+
+use super::format::{
+    DEFLATE, DIRECTORY_IN_FOOTER, FOOTER_BACK, GRAIN_MARKER_BYTES, HAS_ZERO_GRAINS, IS_PACKED,
+    SECTOR, SPARSE_SIGNATURE, SparseHeader, grain_marker, sparse_entries,
+};
+
+/// A sparse VMDK, open for reading.
+pub(super) struct Sparse {
+    storage: Arc<dyn Storage>,
+    file_len: u64,
+    header: SparseHeader,
+    /// Where the grain tables lie, in sectors; 0 where there is none.
+    directory: Vec<u32>,
+    tables: Mutex<HashMap<usize, Arc<[u32]>>>,
+}
+
+/// Where a grain lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grain {
+    Zero,
+    /// Its first byte in the file.
+    At(u64),
+}
+
+impl Sparse {
+    /// Whether a file begins like one.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn is_one(storage: &dyn Storage) -> Result<bool> {
+        let mut bytes = [0; SPARSE_SIGNATURE.len()];
+        if storage.len()? < bytes.len() as u64 {
+            return Ok(false);
+        }
+        storage.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes == *SPARSE_SIGNATURE)
+    }
+
+    /// Reads header and directory.
+    ///
+    /// # Errors
+    /// `Malformed`, `Unsupported` (also for one that needs a parent), `LimitExceeded`, `Io`.
+    pub fn open(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Self> {
+        let path = storage.path().to_owned();
+        Self::read(storage, options).map_err(|e| e.at_path(path))
+    }
+
+    fn read(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Self> {
+        let file_len = storage.len()?;
+        let mut header = read_header(&*storage, 0, file_len)?;
+        if header.directory == DIRECTORY_IN_FOOTER {
+            let at = file_len.saturating_sub(FOOTER_BACK);
+            header = read_header(&*storage, at, file_len)?;
+        }
+        check(&header, options)?;
+        refuse_child(&*storage, file_len)?;
+        // By the checks at most 2^63 sectors in grains of at least one.
+        let grains = header.capacity.div_ceil(header.grain);
+        let tables = grains.div_ceil(u64::from(header.entries_a_table));
+        if tables * 4 > options.limits.table_bytes {
+            return Err(too_much("a grain directory"));
+        }
+        let at = sectors(header.directory, "gd_offset")?;
+        // By the limit on tables it fits.
+        let mut bytes = vec![0; (tables * 4) as usize];
+        read_inside(&*storage, file_len, &mut bytes, at)?;
+        Ok(Sparse {
+            file_len,
+            header,
+            directory: sparse_entries(&bytes).collect(),
+            tables: Mutex::default(),
+            storage,
+        })
+    }
+
+    fn grain_bytes(&self) -> u64 {
+        self.header.grain * SECTOR as u64
+    }
+
+    fn is_packed(&self) -> bool {
+        self.header.flags & IS_PACKED != 0
+    }
+
+    /// One grain table; `None` where there is none.
+    fn table(&self, index: usize) -> Result<Option<Arc<[u32]>>> {
+        let Some(at) = self.directory.get(index).copied().filter(|at| *at != 0) else {
+            return Ok(None);
+        };
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = tables.get(&index) {
+            return Ok(Some(table.clone()));
+        }
+        if tables.len() >= MOST_TABLES {
+            tables.clear();
+        }
+        let mut bytes = vec![0; self.header.entries_a_table as usize * 4];
+        let at = u64::from(at) * SECTOR as u64;
+        read_inside(&*self.storage, self.file_len, &mut bytes, at)
+            .map_err(|e| e.at_path(self.storage.path()))?;
+        let table: Arc<[u32]> = sparse_entries(&bytes).collect();
+        tables.insert(index, table.clone());
+        Ok(Some(table))
+    }
+
+    /// Where the grain that holds guest byte `offset` lies, and where what is like it ends: a grain,
+    /// or all grains of a table that is not there.
+    fn place(&self, offset: u64) -> Result<(Grain, u64)> {
+        let grain = offset / self.grain_bytes();
+        let entries = u64::from(self.header.entries_a_table);
+        // The directory is in memory, so its indexes fit.
+        let index = (grain / entries) as usize;
+        let Some(table) = self.table(index)? else {
+            let end = (grain / entries + 1).saturating_mul(entries);
+            return Ok((Grain::Zero, end.saturating_mul(self.grain_bytes())));
+        };
+        let end = (grain + 1).saturating_mul(self.grain_bytes());
+        let entry = table.get((grain % entries) as usize).copied();
+        let zeros = self.header.flags & HAS_ZERO_GRAINS != 0;
+        Ok(match entry.unwrap_or(0) {
+            0 => (Grain::Zero, end),
+            1 if zeros => (Grain::Zero, end),
+            entry => (Grain::At(u64::from(entry) * SECTOR as u64), end),
+        })
+    }
+
+    /// All bytes of the grain at `at` that holds guest byte `offset`, unpacked.
+    fn unpacked(&self, at: u64, offset: u64) -> Result<Vec<u8>> {
+        let wrong = |what: &'static str| {
+            Error::malformed(what)
+                .at_offset(at)
+                .at_path(self.storage.path())
+        };
+        let named = |e: Error| e.at_path(self.storage.path());
+        let mut marker = [0; GRAIN_MARKER_BYTES];
+        read_inside(&*self.storage, self.file_len, &mut marker, at).map_err(named)?;
+        let (sector, len) = grain_marker(&marker);
+        if sector != offset / self.grain_bytes() * self.header.grain {
+            return Err(wrong("a packed grain says that it is another one"));
+        }
+        let grain = self.grain_bytes();
+        if u64::from(len) > 2 * grain + SECTOR as u64 {
+            return Err(wrong("a packed grain is longer than an unpacked one"));
+        }
+        let mut packed = vec![0; len as usize];
+        let from = at + GRAIN_MARKER_BYTES as u64;
+        read_inside(&*self.storage, self.file_len, &mut packed, from).map_err(named)?;
+        // At most 2 MiB, and no more is ever unpacked.
+        let limit = grain as usize;
+        let mut bytes = miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(&packed, limit)
+            .map_err(|_| wrong("a packed grain does not unpack"))?;
+        let seen = (self.disk_len() - offset / grain * grain).min(grain);
+        if (bytes.len() as u64) < seen {
+            return Err(wrong("a packed grain ends too early"));
+        }
+        bytes.resize(limit, 0);
+        Ok(bytes)
+    }
+}
+
+impl Image for Sparse {
+    fn disk_len(&self) -> u64 {
+        self.header.capacity * SECTOR as u64
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let end = offset.saturating_add(buf.len() as u64);
+        if end > self.disk_len() {
+            return Err(past_end(self.storage.path(), end, self.disk_len()));
+        }
+        let (mut buf, mut at) = (buf, offset);
+        while !buf.is_empty() {
+            let (grain, stop) = self.place(at)?;
+            // No longer than `buf`, so it fits.
+            let len = (stop - at).min(buf.len() as u64) as usize;
+            let (part, rest) = buf.split_at_mut(len);
+            let within = at % self.grain_bytes();
+            match grain {
+                Grain::Zero => part.fill(0),
+                Grain::At(place) if self.is_packed() => {
+                    let bytes = self.unpacked(place, at)?;
+                    let from = within as usize;
+                    part.copy_from_slice(bytes.get(from..from + len).unwrap_or_default());
+                }
+                Grain::At(place) => {
+                    read_inside(&*self.storage, self.file_len, part, place + within)
+                        .map_err(|e| e.at_path(self.storage.path()))?;
+                }
+            }
+            buf = rest;
+            at += len as u64;
+        }
+        Ok(())
+    }
+
+    fn next_extent(&self, offset: u64) -> Result<Option<Extent>> {
+        let disk_len = self.disk_len();
+        if offset >= disk_len {
+            return Ok(None);
+        }
+        let (first, mut end) = self.place(offset)?;
+        for _ in 0..MOST_MERGED {
+            if end >= disk_len {
+                break;
+            }
+            let (next, stop) = self.place(end)?;
+            if (next == Grain::Zero) != (first == Grain::Zero) {
+                break;
+            }
+            end = stop;
+        }
+        let range = offset..end.min(disk_len);
+        Ok(Some(match first {
+            Grain::Zero => Extent::zero(range),
+            Grain::At(_) => Extent::data(range),
+        }))
+    }
+
+    fn info(&self) -> ImageInfo {
+        ImageInfo {
+            format: Format::Vmdk,
+            subformat: match self.is_packed() {
+                true => "streamOptimized",
+                false => "monolithicSparse",
+            },
+            disk_bytes: self.disk_len(),
+            sector_bytes: Some(SECTOR as u64),
+            block_bytes: Some(self.grain_bytes()),
+            facts: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn drop_cache(&self, range: Range<u64>) {
+        let mut at = range.start;
+        while at < range.end.min(self.disk_len()) {
+            let Ok((grain, end)) = self.place(at) else {
+                return;
+            };
+            if let Grain::At(place) = grain {
+                self.storage.drop_cache(place..place + self.grain_bytes());
+            }
+            at = end;
+        }
+    }
+}
+
+fn read_header(storage: &dyn Storage, at: u64, file_len: u64) -> Result<SparseHeader> {
+    let mut bytes = [0; SECTOR];
+    read_inside(storage, file_len, &mut bytes, at)?;
+    SparseHeader::decode(&bytes).ok_or_else(|| {
+        Error::malformed("there is no header")
+            .in_field("magic")
+            .at_offset(at)
+    })
+}
+
+fn check(header: &SparseHeader, options: &ImageOptions) -> Result<()> {
+    let wrong = |what: &'static str, field| Error::malformed(what).in_field(field);
+    if !(1..=3).contains(&header.version) {
+        let what = format!("version {} of the format", header.version);
+        return Err(Error::new(ErrorKind::Unsupported, what).in_field("version"));
+    }
+    let disk_len = header.capacity.checked_mul(SECTOR as u64);
+    if disk_len.is_none_or(|len| len > options.limits.disk_bytes) {
+        return Err(too_much("the disk").in_field("capacity"));
+    }
+    if !header.grain.is_power_of_two() || !GRAIN_SECTORS.contains(&header.grain) {
+        return Err(wrong(
+            "a grain is no power of two from 4K to 2M",
+            "grain_size",
+        ));
+    }
+    if !TABLE_ENTRIES.contains(&header.entries_a_table) {
+        return Err(wrong(
+            "a grain table has a length that makes no sense",
+            "num_gtes_per_gt",
+        ));
+    }
+    if header.flags & IS_PACKED != 0 && header.compression != DEFLATE {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "grains are packed in an unknown way",
+        )
+        .in_field("compress_algorithm"));
+    }
+    Ok(())
+}
+
+/// Refuses an image that its descriptor says is only the difference to another one.
+fn refuse_child(storage: &dyn Storage, file_len: u64) -> Result<()> {
+    let mut text = vec![0; DESCRIPTOR_BYTES.min(file_len) as usize];
+    storage.read_exact_at(&mut text, 0)?;
+    let hint = b"parentFileNameHint";
+    if text.windows(hint.len()).any(|window| window == hint) {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "a VMDK that is the difference to another one",
+        )
+        .advise("consolidate the snapshots first"));
+    }
+    Ok(())
+}
+
+fn sectors(count: u64, field: &'static str) -> Result<u64> {
+    count
+        .checked_mul(SECTOR as u64)
+        .ok_or_else(|| Error::malformed("a place behind the end of the file").in_field(field))
+}
+
+fn read_inside(storage: &dyn Storage, file_len: u64, buf: &mut [u8], at: u64) -> Result<()> {
+    let end = at.checked_add(buf.len() as u64);
+    if end.is_none_or(|end| end > file_len) {
+        return Err(Error::malformed("a structure lies behind the end of the file").at_offset(at));
+    }
+    storage.read_exact_at(buf, at)
+}
+
+fn too_much(what: &str) -> Error {
+    Error::new(
+        ErrorKind::LimitExceeded,
+        format!("{what} exceeds the limit"),
+    )
+}
+
+const GRAIN_SECTORS: std::ops::RangeInclusive<u64> = 8..=4096;
+const TABLE_ENTRIES: std::ops::RangeInclusive<u32> = 1..=4096;
+/// Where descriptors lie, as all known programs write them.
+const DESCRIPTOR_BYTES: u64 = 64 << 10;
+/// Tables kept in memory: 16 KiB each at most.
+const MOST_TABLES: usize = 1024;
+/// Stretches that are merged into one extent.
+const MOST_MERGED: usize = 512;

@@ -1,0 +1,88 @@
+//! A delta as a differencing image beside its base, by their paths.
+
+use std::path::Path;
+
+use super::host_source::HostSource;
+use crate::control::Work;
+use crate::delta::{Delta, ExportBase, export};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Format, ImageOptions};
+use crate::storage::{HostKind, Place, resolve};
+
+/// Makes the file `to`, which must not exist, a differencing image of `base` that holds what
+/// `delta` leads to. Its format is that of `base`, and its name must say so; it names its parent
+/// by the way from its own folder. `options` are those that `base` was opened with.
+///
+/// The file takes its name when it is complete, and is durable when this returns. It stands for
+/// the base as it is now: nobody may write to that any more.
+///
+/// # Errors
+/// Those of [`export`]; `InvalidInput` for a name of another format, and for paths that a child
+/// cannot name; `SourceChanged` when somebody wrote to `base` meanwhile.
+pub fn export_delta(
+    delta: &Delta,
+    base: &HostSource,
+    to: impl AsRef<Path>,
+    options: &ImageOptions,
+    work: &Work,
+) -> Result<()> {
+    let to = resolve(to)?;
+    let format = base.image().info().format;
+    let refuse = |what: String| Err(Error::new(ErrorKind::InvalidInput, what).at_path(&to));
+    if base.host().kind() == HostKind::Device {
+        return refuse("a device is no parent that a file could name".to_owned());
+    }
+    if format != Format::Raw && Format::from_path(&to) != format {
+        return refuse(format!(
+            "the child of a {format} is a {format}, and its name has to end like one"
+        ));
+    }
+    let folder = to.parent().unwrap_or(Path::new("/"));
+    let parent = resolve(base.host().path())?;
+    let Some(path) = way(folder, &parent) else {
+        return refuse(format!(
+            "{} cannot be named in a child: only names in UTF-8 without backslashes can",
+            parent.display()
+        ));
+    };
+    let over = ExportBase::new(base.storage().clone(), format, path).with_options(options.clone());
+    Place::host(&to)?.create_whole(|child| {
+        export(delta, &over, child, work)?;
+        base.check()
+    })
+}
+
+/// The way from `folder` to `file` as Windows writes it; both are absolute, with links followed.
+fn way(folder: &Path, file: &Path) -> Option<String> {
+    let both = folder.components().zip(file.components());
+    let shared = both.take_while(|(a, b)| a == b).count();
+    let mut way = match folder.components().count() - shared {
+        0 => vec!["."],
+        up => vec![".."; up],
+    };
+    for part in file.components().skip(shared) {
+        way.push(part.as_os_str().to_str().filter(|it| !it.contains('\\'))?);
+    }
+    Some(way.join("\\"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_names_its_parent_by_the_way_from_its_own_folder() {
+        for (folder, file, expected) in [
+            ("/vm", "/vm/base.vhdx", r".\base.vhdx"),
+            ("/vm", "/vm/sub/base.vhdx", r".\sub\base.vhdx"),
+            ("/vm/a/b", "/vm/base.vhdx", r"..\..\base.vhdx"),
+            ("/vm/a", "/vm/b/base.vhdx", r"..\b\base.vhdx"),
+            ("/", "/base.vhdx", r".\base.vhdx"),
+            ("/a", "/b/c", r"..\b\c"),
+        ] {
+            let found = way(Path::new(folder), Path::new(file));
+            assert_eq!(found.as_deref(), Some(expected));
+        }
+        assert_eq!(way(Path::new("/vm"), Path::new(r"/vm/a\b.vhdx")), None);
+    }
+}

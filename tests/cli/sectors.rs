@@ -1,0 +1,58 @@
+//! Disks with sectors of 4096 bytes, which only VHDX and devices have.
+
+use diskdelta::image::{CreateFormat, CreateOptions, ImageOptions, create, open_storage_mut};
+use diskdelta::storage::FileStorage;
+use std::sync::Arc;
+
+use crate::lab::{Lab, PAGE, noise};
+
+/// A VHDX with sectors of 4096 bytes.
+fn large_sectors(lab: &Lab, name: &str, disk_len: u64) {
+    let storage = Arc::new(FileStorage::create_new(lab.path(name)).unwrap());
+    let options = CreateOptions::new(CreateFormat::VhdxDynamic, disk_len).with_sector_size(4096);
+    create(&*storage, &options).unwrap();
+    let format = CreateFormat::VhdxDynamic.format();
+    let image = open_storage_mut(storage, format, &ImageOptions::default()).unwrap();
+    image.write_all_at(&noise(3 * PAGE, 1), 5000).unwrap();
+    image.sync().unwrap();
+}
+
+#[test]
+fn a_sync_onto_smaller_sectors_is_done_and_said() {
+    let lab = Lab::new();
+    large_sectors(&lab, "new.vhdx", 8 << 20);
+    lab.done("sync new.vhdx t.vhd");
+    let text = lab.done("sync new.vhdx u.vhd").stdout;
+    assert!(
+        text.contains("note: the source has sectors of 4096"),
+        "{text}"
+    );
+    let (_, report) = lab.json("sync new.vhdx t.vhd");
+    assert_eq!(report["outcome"], "identical");
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("sectors of 4096"), "{warnings}");
+    lab.done("diff new.vhdx t.vhd");
+    lab.done("sync new.vhdx copy.vhdx");
+    let (_, info) = lab.json("info copy.vhdx");
+    assert_eq!(info["facts"]["logical_sector_bytes"], "4096");
+}
+
+#[test]
+fn a_sync_that_would_leave_a_part_of_a_sector_is_refused() {
+    let lab = Lab::new();
+    large_sectors(&lab, "t.vhdx", 8 << 20);
+    std::fs::write(lab.path("new.raw"), noise((8 << 20) + 512, 2)).unwrap();
+    let before = lab.bytes("t.vhdx");
+    for mode in ["auto", "delta", "full"] {
+        lab.run(&format!("sync new.raw t.vhdx --mode {mode}"))
+            .fails(2, "--align 4096");
+    }
+    lab.run("sync new.raw t.vhdx --dry-run").fails(2, "sector");
+    assert!(lab.bytes("t.vhdx") == before);
+    lab.done("sync new.raw t.vhdx --align 4096");
+    lab.done("sync t.vhdx back.raw");
+    let back = lab.bytes("back.raw");
+    let (disk, padding) = back.split_at((8 << 20) + 512);
+    assert!(disk == lab.bytes("new.raw"));
+    assert!(padding.len() == 4096 - 512 && padding.iter().all(|byte| *byte == 0));
+}

@@ -66,7 +66,7 @@ pub(super) fn sync_staged(
         keeper.as_ref(),
         &mut report,
     )
-    .map_err(untouched)?;
+    .map_err(|error| untouched(run.or_change(error)))?;
     run.check_source().map_err(untouched)?;
     report.written_bytes = staging.written_bytes();
     let way = Way {

@@ -54,6 +54,7 @@ pub(super) fn sync_marked(
         }
         (_, None) => find::differences(run, &*writing.image, None, found),
     };
+    let compared = compared.map_err(|error| run.or_change(error));
     let ended = compared.and_then(|compared| {
         report.count(compared);
         run.check_source()?;
@@ -62,13 +63,17 @@ pub(super) fn sync_marked(
     });
     ended.map_err(|error| {
         if Mark::find(&**storage).is_ok_and(|mark| mark.is_some()) {
-            error
-                .advise("the target is marked and incomplete; run the same sync again to finish it")
+            needs_rerun(error)
         } else {
             error
         }
     })?;
     Ok(report)
+}
+
+/// Says what an error means for a target that is being written in place.
+pub(super) fn needs_rerun(error: Error) -> Error {
+    error.advise("the target is marked and incomplete; run the same sync again to finish it")
 }
 
 /// A target being written in place.

@@ -158,6 +158,7 @@ fn way_on(error: Error, target: &Target) -> Error {
     });
     match marked {
         Ok(None) => error.advise("the target is whole; run the same sync again"),
+        Ok(Some(mark)) if mark.safety == Safety::InPlace => in_place::needs_rerun(error),
         _ => apply::needs_recovery(error),
     }
 }

@@ -40,10 +40,7 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
     let disk_len = run.target_len(old.map(|old| old.disk_len()))?;
     let mut report = SyncReport::new(Mode::Full, Safety::Atomic, run.source.disk_len());
     let copied = copy(run, &fresh, old, disk_len, &mut report);
-    copied.map_err(|error| match error.advice() {
-        Some(_) => error,
-        None => error.advise("the target is untouched; run the same sync again to go on"),
-    })?;
+    copied.map_err(|error| untouched(run.or_change(error), old.is_some()))?;
     if old.is_some() {
         place.folder().copy_attributes(place.name(), fresh.name())?;
     }
@@ -60,6 +57,17 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
     }
     report.outcome = Outcome::Synced;
     Ok(report)
+}
+
+fn untouched(error: Error, there: bool) -> Error {
+    match (error.advice(), error.kind()) {
+        (Some(_), _) => error,
+        (None, ErrorKind::NoSpace) if there => error.advise(
+            "the target is untouched; make room for a whole copy, or stage only what differs \
+             (--mode delta), or nothing (--safety in-place)",
+        ),
+        _ => error.advise("the target is untouched; run the same sync again to go on"),
+    }
 }
 
 fn copy(

@@ -13,3 +13,5 @@ mod killed;
 mod lab;
 mod signalled;
 mod site;
+mod source;
+mod space;

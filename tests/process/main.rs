@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod dice;
+mod guard;
 #[path = "../host/mod.rs"]
 mod host;
 mod killed;

@@ -114,11 +114,11 @@ pub(super) fn carry_out(
     let finished = staging
         .finish(&**storage, (None, None))
         .map_err(untouched)?;
-    let earlier = earlier_place(target.stage());
-    if earlier.open_if_there(Access::Read)?.is_some() {
-        retire(&earlier)?;
-    }
+    let removed = remove_earlier(target.stage())?;
     let Some((_, staged_bytes)) = finished else {
+        if removed {
+            target.stage().folder().sync()?;
+        }
         return Ok(None);
     };
     let limits = &target.image_options().limits;
@@ -165,6 +165,20 @@ fn announce(stage: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
 pub(super) fn retire(stage: &Place) -> Result<()> {
     stage.remove_if_there()?;
     stage.folder().sync()
+}
+
+/// Removes the stage of an earlier run that was set aside; whether there was one. Durable once the
+/// folder is synced.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn remove_earlier(stage: &Place) -> Result<bool> {
+    let earlier = earlier_place(stage);
+    let was_there = earlier.open_if_there(Access::Read)?.is_some();
+    if was_there {
+        earlier.remove_if_there()?;
+    }
+    Ok(was_there)
 }
 
 /// Stages a guest frame of another delta file; passes others over.
@@ -235,8 +249,11 @@ pub(super) fn earlier_place(stage: &Place) -> Place {
 }
 
 /// Moves a stage that an earlier run left out of the way; an older one still there is kept as it
-/// is, for it holds more.
-fn set_aside(stage: &Place) -> Result<Option<Place>> {
+/// is, for it holds more. Durable once the folder is synced.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn set_aside(stage: &Place) -> Result<Option<Place>> {
     let aside = earlier_place(stage);
     let there = |place: &Place| Ok::<_, Error>(place.open_if_there(Access::Read)?.is_some());
     if there(stage)? {
@@ -245,7 +262,6 @@ fn set_aside(stage: &Place) -> Result<Option<Place>> {
         } else {
             stage.folder().rename(stage.name(), aside.name())?;
         }
-        stage.folder().sync()?;
         return Ok(Some(aside));
     }
     Ok(there(&aside)?.then_some(aside))

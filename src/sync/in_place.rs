@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::atomic::{remove_earlier, retire};
 use super::find;
 use super::job::Job;
 use super::kept::Keeper;
@@ -221,8 +222,14 @@ impl<'a> Writing<'a> {
 
     /// Makes everything durable, verifies it, lifts the mark, removes the sidecar.
     fn finish(&self, report: &mut SyncReport) -> Result<()> {
+        let stage = self.run.target.stage();
+        let removed = remove_earlier(stage)?;
         let Some(sidecar) = self.lock().take() else {
-            return Ok(());
+            return if removed {
+                stage.folder().sync()
+            } else {
+                Ok(())
+            };
         };
         self.image.sync()?;
         if self.run.options.verify != Verify::None {
@@ -236,7 +243,7 @@ impl<'a> Writing<'a> {
         let covers = read_covered(&*self.masked, self.job.target_len)?;
         sidecar.close(&FinalState::of(&covers, witness_len(self.storage.len()?)))?;
         lift_mark(&**self.storage, &self.masked)?;
-        super::atomic::retire(self.run.target.stage())?;
+        retire(stage)?;
         report.written_bytes = self.written_bytes.load(Ordering::Relaxed);
         report.outcome = Outcome::Synced;
         Ok(())

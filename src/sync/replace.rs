@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::atomic::remove_earlier;
 use super::options::{Mode, Safety, Verify};
 use super::report::{Outcome, SyncReport, Verified};
 use super::run::Run;
@@ -51,7 +52,12 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
     }
     place.folder().rename(fresh.name(), place.name())?;
     run.target.was_replaced();
+    let stage = run.target.stage();
+    let removed = remove_earlier(stage)?;
     place.folder().sync()?;
+    if removed && stage.folder().path() != place.folder().path() {
+        stage.folder().sync()?;
+    }
     if let Some(kept) = &run.options.target_manifest {
         manifest::commit(kept)?;
     }

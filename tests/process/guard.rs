@@ -347,7 +347,7 @@ fn group(generation: &str) -> String {
 fn count() -> usize {
     match std::env::var_os("DISKDELTA_LONG") {
         Some(_) => 60,
-        None => 3,
+        None => 2,
     }
 }
 

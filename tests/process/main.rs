@@ -17,3 +17,4 @@ mod signalled;
 mod site;
 mod source;
 mod space;
+mod twice;

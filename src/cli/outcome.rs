@@ -35,7 +35,8 @@ impl Failure {
     pub fn onto(target: &HostTarget) -> impl FnOnce(Error) -> Failure {
         move |error| Failure {
             error,
-            marked: matches!(target.mark(), Ok(Some(_))),
+            // One that cannot be asked, as after a failed sync, may be incomplete.
+            marked: !matches!(target.mark(), Ok(None)),
         }
     }
 

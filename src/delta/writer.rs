@@ -224,7 +224,11 @@ impl DeltaWriter {
         Ok(head)
     }
 
-    fn flush(&mut self) -> Result<()> {
+    /// Writes what was pushed and is not written yet. Not durable.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub(crate) fn flush(&mut self) -> Result<()> {
         self.storage.write_all_at(&self.buffer, self.written_len)?;
         self.written_len += self.buffer.len() as u64;
         self.buffer.clear();

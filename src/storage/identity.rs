@@ -1,7 +1,7 @@
 //! Names for devices that stay when the kernel numbers them anew.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{major, minor};
 
@@ -50,6 +50,26 @@ pub fn identity(path: impl AsRef<Path>) -> Result<DeviceIdentity> {
         Some(number) => Ok(identify(&Kernel::host(), number)),
         None => Err(Error::new(ErrorKind::InvalidInput, "this is no block device").at_path(path)),
     }
+}
+
+/// The block devices of this host that bear a lasting name now, wherever the kernel put them. A
+/// disk with two ways to it may be there twice.
+pub fn devices_named(name: &str) -> Vec<PathBuf> {
+    let kernel = Kernel::host();
+    let bears = |number: &u64| {
+        let identity = identify(&kernel, *number);
+        identity.is_stable && identity.name == name
+    };
+    let mut found: Vec<PathBuf> = kernel
+        .devices()
+        .into_iter()
+        .filter(bears)
+        // The kernel writes a slash of such a name as an exclamation mark.
+        .filter_map(|number| kernel.name(number)?.into_string().ok())
+        .map(|name| Path::new("/dev").join(name.replace('!', "/")))
+        .collect();
+    found.sort();
+    found
 }
 
 fn identify(kernel: &Kernel, number: u64) -> DeviceIdentity {

@@ -81,6 +81,13 @@ impl Kernel {
         (!text.is_empty()).then(|| text.to_owned())
     }
 
+    /// The numbers of all block devices, disks and partitions.
+    pub(super) fn devices(&self) -> Vec<u64> {
+        entries(&self.sys.join("dev/block"))
+            .filter_map(|entry| parse_number(entry.file_name()?.to_str()?))
+            .collect()
+    }
+
     /// The disk that a partition is part of; `None` for whole disks.
     pub(super) fn disk_of(&self, number: u64) -> Option<u64> {
         let folder = self.device_folder(number)?;

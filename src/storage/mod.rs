@@ -30,7 +30,7 @@ pub use direct::AlignedBuf;
 pub use file::{Allocation, FileStorage};
 pub use folder::{Access, Folder, HostFolder};
 pub use host_file::{FileId, HostFile, HostKind, resolve};
-pub use identity::{DeviceIdentity, identity};
+pub use identity::{DeviceIdentity, devices_named, identity};
 pub use in_use::{refuse_in_use, refuse_overlap};
 pub use memory::{MemoryFolder, MemoryStorage};
 pub use mmap::Mmap;

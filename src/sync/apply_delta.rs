@@ -10,6 +10,7 @@ use super::report::{Outcome, SyncReport, Verified};
 use super::staging::Staging;
 use super::standing::{self, Standing};
 use super::target::Target;
+use super::way_on;
 use crate::control::Work;
 use crate::delta::{Delta, Header, JobId, Purpose, fits_new, fits_old};
 use crate::error::{Error, ErrorKind, Result};
@@ -43,11 +44,12 @@ pub fn apply_delta(
     verify: Verify,
     work: &Work,
 ) -> Result<SyncReport> {
-    let storage = target
-        .open_if_there()?
-        .ok_or_else(|| Error::new(ErrorKind::NotFound, "no such target").at_path(target.path()))?;
-    applied(delta, target, &storage, check, verify, work)
-        .map_err(|error| error.at_path(target.path()))
+    let applied = target.open_if_there().and_then(|storage| match storage {
+        Some(storage) => applied(delta, target, &storage, check, verify, work),
+        None => Err(Error::new(ErrorKind::NotFound, "no such target")
+            .advise("name the image that the delta was made from")),
+    });
+    applied.map_err(|error| way_on(error, target).at_path(target.path()))
 }
 
 /// Applies an undo file: what [`SyncOptions::undo`](super::SyncOptions::undo) wrote.

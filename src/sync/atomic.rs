@@ -66,7 +66,7 @@ pub(super) fn sync_staged(
         keeper.as_ref(),
         &mut report,
     )
-    .map_err(untouched)?;
+    .map_err(|error| untouched(run.or_change(error)))?;
     run.check_source().map_err(untouched)?;
     report.written_bytes = staging.written_bytes();
     let way = Way {
@@ -114,11 +114,11 @@ pub(super) fn carry_out(
     let finished = staging
         .finish(&**storage, (None, None))
         .map_err(untouched)?;
-    let earlier = earlier_place(target.stage());
-    if earlier.open_if_there(Access::Read)?.is_some() {
-        retire(&earlier)?;
-    }
+    let removed = remove_earlier(target.stage())?;
     let Some((_, staged_bytes)) = finished else {
+        if removed {
+            target.stage().folder().sync()?;
+        }
         return Ok(None);
     };
     let limits = &target.image_options().limits;
@@ -167,6 +167,20 @@ pub(super) fn retire(stage: &Place) -> Result<()> {
     stage.folder().sync()
 }
 
+/// Removes the stage of an earlier run that was set aside; whether there was one. Durable once the
+/// folder is synced.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn remove_earlier(stage: &Place) -> Result<bool> {
+    let earlier = earlier_place(stage);
+    let was_there = earlier.open_if_there(Access::Read)?.is_some();
+    if was_there {
+        earlier.remove_if_there()?;
+    }
+    Ok(was_there)
+}
+
 /// Stages a guest frame of another delta file; passes others over.
 ///
 /// # Errors
@@ -206,8 +220,10 @@ fn stage(
         }
         (_, None, Some(earlier)) => {
             let (resumed_bytes, gaps) = resume(run, old, staging, earlier)?;
-            // The new stage holds all of it that is worth anything.
-            retire(earlier)?;
+            // The new stage holds all of it that is worth anything. Nothing but work is lost where
+            // a crash undoes one of the two, so neither is synced.
+            staging.flush()?;
+            earlier.remove_if_there()?;
             report.resumed_bytes = resumed_bytes;
             report.changed_bytes = resumed_bytes;
             find::differences(run, old, Some(gaps), found)?
@@ -237,8 +253,12 @@ pub(super) fn earlier_place(stage: &Place) -> Place {
 }
 
 /// Moves a stage that an earlier run left out of the way; an older one still there is kept as it
-/// is, for the stage was to take all of it over and did not get that far.
-fn set_aside(stage: &Place) -> Result<Option<Place>> {
+/// is, for the stage was to take all of it over and did not get that far. Durable once the folder
+/// is synced.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn set_aside(stage: &Place) -> Result<Option<Place>> {
     let aside = earlier_place(stage);
     let there = |place: &Place| Ok::<_, Error>(place.open_if_there(Access::Read)?.is_some());
     if there(stage)? {
@@ -247,7 +267,6 @@ fn set_aside(stage: &Place) -> Result<Option<Place>> {
         } else {
             stage.folder().rename(stage.name(), aside.name())?;
         }
-        stage.folder().sync()?;
         return Ok(Some(aside));
     }
     Ok(there(&aside)?.then_some(aside))

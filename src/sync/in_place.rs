@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::atomic::{remove_earlier, retire};
 use super::find;
 use super::job::Job;
 use super::kept::Keeper;
@@ -55,6 +56,7 @@ pub(super) fn sync_marked(
         }
         (_, None) => find::differences(run, &*writing.image, None, found),
     };
+    let compared = compared.map_err(|error| run.or_change(error));
     let ended = compared.and_then(|compared| {
         report.count(compared);
         run.check_source()?;
@@ -66,8 +68,7 @@ pub(super) fn sync_marked(
     });
     ended.map_err(|error| {
         if Mark::find(&**storage).is_ok_and(|mark| mark.is_some()) {
-            error
-                .advise("the target is marked and incomplete; run the same sync again to finish it")
+            needs_rerun(error)
         } else {
             error
         }
@@ -79,6 +80,11 @@ pub(super) fn sync_marked(
         report.verified = keeper.evidence(base_len);
     }
     Ok(report)
+}
+
+/// Says what an error means for a target that is being written in place.
+pub(super) fn needs_rerun(error: Error) -> Error {
+    error.advise("the target is marked and incomplete; run the same sync again to finish it")
 }
 
 /// A target being written in place.
@@ -282,8 +288,14 @@ impl<'a> Writing<'a> {
         if !waiting.extents.is_empty() {
             self.write_batch(&waiting)?;
         }
+        let stage = self.run.target.stage();
+        let removed = remove_earlier(stage)?;
         let Some(sidecar) = self.lock().take() else {
-            return Ok(());
+            return if removed {
+                stage.folder().sync()
+            } else {
+                Ok(())
+            };
         };
         self.image.sync()?;
         if self.run.options.verify != Verify::None {
@@ -294,7 +306,7 @@ impl<'a> Writing<'a> {
         let covers = read_covered(&*self.masked, self.job.target_len)?;
         sidecar.close(&FinalState::of(&covers, witness_len(self.storage.len()?)))?;
         lift_mark(&**self.storage, &self.masked)?;
-        super::atomic::retire(self.run.target.stage())?;
+        retire(stage)?;
         report.written_bytes = self.written_bytes.load(Ordering::Relaxed);
         report.outcome = Outcome::Synced;
         Ok(())

@@ -77,10 +77,10 @@ pub fn sync(
         options,
         work,
     };
-    let done = match target.open_if_there()? {
+    let done = target.open_if_there().and_then(|storage| match storage {
         Some(storage) => onto_existing(&run, &storage),
         None => onto_nothing(&run),
-    };
+    });
     let mut report = done.map_err(|error| way_on(error, target).at_path(target.path()))?;
     if report.outcome == Outcome::Synced && !report.unreadable.is_empty() {
         report.outcome = Outcome::SyncedWithGaps;
@@ -174,7 +174,8 @@ fn way_on(error: Error, target: &Target) -> Error {
         None => Ok(None),
     });
     match marked {
-        Ok(None) => error.advise("the target is whole; run the same sync again"),
+        Ok(None) => error.advise("the target is whole; run it again"),
+        Ok(Some(mark)) if mark.safety == Safety::InPlace => in_place::needs_rerun(error),
         _ => apply::needs_recovery(error),
     }
 }

@@ -15,7 +15,9 @@ use crate::control::Work;
 use crate::delta::{Delta, JobId, Purpose};
 use crate::error::{ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::{Access, Folder, HostFolder, Place, SourceOptions, open_source};
+use crate::storage::{
+    Access, Folder, HostFolder, Place, SourceOptions, devices_named, open_source,
+};
 
 /// The leavings of one sync that did not finish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +29,8 @@ pub struct Pending {
     pub file_bytes: u64,
     /// What it is.
     pub kind: PendingKind,
-    /// What the sync was writing to, as far as the file says.
+    /// What the sync was writing to, as far as the file says; a device that the kernel has numbered
+    /// anew is found by its lasting name.
     pub target: Option<PathBuf>,
     /// Where that stands.
     pub standstill: Standstill,
@@ -95,9 +98,7 @@ pub fn recover_all(
     work: &Work,
 ) -> Result<Vec<(Pending, Result<Recovered>)>> {
     let all = pending(folder, &options.image.limits)?;
-    let marked = all
-        .into_iter()
-        .filter(|it| matches!(it.standstill, Standstill::Marked | Standstill::Rerun));
+    let marked = all.into_iter().filter(|it| is_incomplete(it.standstill));
     Ok(marked
         .filter_map(|it| {
             let target = HostTarget::open(it.target.as_ref()?, options);
@@ -131,17 +132,41 @@ fn look_at_stage(place: &Place, limits: &Limits) -> Result<Option<Pending>> {
         Some(_) if Delta::open(file, limits).is_ok() => PendingKind::Stage,
         _ => PendingKind::PartOfStage,
     };
-    let standstill = match &job {
-        Some((id, _, job)) => look_at_target(&job.target, Some(*id)),
-        None => Standstill::Unmarked,
+    let (target, standstill) = match job {
+        Some((id, _, job)) => {
+            let there = look_at_target(&job.target, Some(id));
+            renumbered(place, id, there).unwrap_or((Some(job.target), there))
+        }
+        None => (None, Standstill::Unmarked),
     };
     Ok(Some(Pending {
         file: place.path(),
         file_bytes,
         kind,
-        target: job.map(|(_, _, job)| job.target),
+        target,
         standstill,
     }))
+}
+
+/// The marked device whose stage this is, where it no longer has the number that it had; `there`
+/// says what stands where it was.
+fn renumbered(
+    place: &Place,
+    job: JobId,
+    there: Standstill,
+) -> Option<(Option<PathBuf>, Standstill)> {
+    if is_incomplete(there) {
+        return None;
+    }
+    let mut devices = devices_named(device_of(place.name())?).into_iter();
+    devices.find_map(|device| {
+        let standstill = look_at_target(&device, Some(job));
+        is_incomplete(standstill).then_some((Some(device), standstill))
+    })
+}
+
+fn is_incomplete(standstill: Standstill) -> bool {
+    matches!(standstill, Standstill::Marked | Standstill::Rerun)
 }
 
 fn look_at_target(target: &Path, job: Option<JobId>) -> Standstill {
@@ -169,7 +194,17 @@ fn copied_name(name: &[u8]) -> Option<&OsStr> {
 
 /// A stage under its own name, or set aside as an earlier one.
 fn is_stage_name(name: &[u8]) -> bool {
+    stage_stem(name).is_some()
+}
+
+fn stage_stem(name: &[u8]) -> Option<&[u8]> {
     let name = name.strip_suffix(b".earlier").unwrap_or(name);
-    name.strip_suffix(STAGE_SUFFIX.as_bytes())
-        .is_some_and(|rest| rest.ends_with(b"."))
+    name.strip_suffix(STAGE_SUFFIX.as_bytes())?
+        .strip_suffix(b".")
+}
+
+/// The device that a stage is named after; the stages of files are hidden.
+fn device_of(stage: &OsStr) -> Option<&str> {
+    let stem = str::from_utf8(stage_stem(stage.as_bytes())?).ok()?;
+    (!stem.starts_with('.')).then_some(stem)
 }

@@ -80,10 +80,7 @@ pub(super) fn settle(
     match standing::find(target, storage, work)? {
         Standing::Clean => unfinished_copy(target),
         Standing::Old => Ok(Recovered::Old),
-        Standing::New => {
-            retire(target.stage())?;
-            Ok(Recovered::New)
-        }
+        Standing::New => Ok(Recovered::New),
         Standing::Rerun(_) => Ok(Recovered::Rerun),
         Standing::Redo(mark, work_left) => {
             let (stage, redo) = *work_left;

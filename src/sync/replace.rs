@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::atomic::remove_earlier;
 use super::options::{Mode, Safety, Verify};
 use super::report::{Outcome, SyncReport, Verified};
 use super::run::Run;
@@ -40,10 +41,7 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
     let disk_len = run.target_len(old.map(|old| old.disk_len()))?;
     let mut report = SyncReport::new(Mode::Full, Safety::Atomic, run.source.disk_len());
     let copied = copy(run, &fresh, old, disk_len, &mut report);
-    copied.map_err(|error| match error.advice() {
-        Some(_) => error,
-        None => error.advise("the target is untouched; run the same sync again to go on"),
-    })?;
+    copied.map_err(|error| untouched(run.or_change(error), old.is_some()))?;
     if old.is_some() {
         place.folder().copy_attributes(place.name(), fresh.name())?;
     }
@@ -54,13 +52,29 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
     }
     place.folder().rename(fresh.name(), place.name())?;
     run.target.was_replaced();
+    let stage = run.target.stage();
+    let removed = remove_earlier(stage)?;
     place.folder().sync()?;
+    if removed && stage.folder().path() != place.folder().path() {
+        stage.folder().sync()?;
+    }
     if let Some(kept) = &run.options.target_manifest {
         let storage = place.open(Access::Read)?;
         manifest::commit_for(kept, &*storage, run.limits())?;
     }
     report.outcome = Outcome::Synced;
     Ok(report)
+}
+
+fn untouched(error: Error, there: bool) -> Error {
+    match (error.advice(), error.kind()) {
+        (Some(_), _) => error,
+        (None, ErrorKind::NoSpace) if there => error.advise(
+            "the target is untouched; make room for a whole copy, or stage only what differs \
+             (--mode delta), or nothing (--safety in-place)",
+        ),
+        _ => error.advise("the target is untouched; run the same sync again to go on"),
+    }
 }
 
 fn copy(
@@ -95,9 +109,9 @@ fn copy(
     }
     if let Some(kept) = &run.options.target_manifest {
         let block_size = run.options.block_size;
-        let built = manifest::stage(kept, |storage| {
-            manifest::build_to(&*image, block_size, run.work, storage)
-        })?;
+        // Durable, with its name, only once the target has its own.
+        let storage = manifest::begin(kept)?;
+        let built = manifest::build_to(&*image, block_size, run.work, storage)?;
         report.root = Some(*built.root().as_bytes());
     }
     run.work.cancel().check()

@@ -72,6 +72,15 @@ impl Run<'_> {
             .map_or(Ok(()), |unchanged| unchanged())
     }
 
+    /// The error of a read, or the source's change where that is what lies behind it: a source
+    /// that was cut cannot be read at its end.
+    pub fn or_change(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::Unreadable | ErrorKind::Io => self.check_source().err().unwrap_or(error),
+            _ => error,
+        }
+    }
+
     /// What a sync that has to create its target would do, as far as that is known unread.
     pub fn would_create(&self) -> SyncReport {
         let mut report = SyncReport::new(Mode::Full, self.options.safety, self.source.disk_len());

@@ -69,6 +69,17 @@ impl<'a> Staging<'a> {
         }
     }
 
+    /// Writes what was pushed to the file. Not durable.
+    ///
+    /// # Errors
+    /// `NoSpace` with the other choices, `Io`.
+    pub fn flush(&self) -> Result<()> {
+        match &mut self.lock().writer {
+            Some(writer) => writer.flush().map_err(no_room),
+            None => Ok(()),
+        }
+    }
+
     /// Guest bytes in data frames so far.
     pub fn written_bytes(&self) -> u64 {
         self.lock().written_bytes

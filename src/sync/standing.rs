@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::apply::holds;
+use super::atomic::{retire, set_aside};
 use super::mark::Mark;
 use super::marked::{read_covered, witness_len};
 use super::masked::Masked;
@@ -34,7 +35,8 @@ pub(super) enum Standing {
 }
 
 /// Finds out where the target stands. A first page that a crash tore while the mark was set or
-/// lifted, and nothing else, is mended here.
+/// lifted, and nothing else, is mended here. That happens once: what was beside an unmarked target
+/// is set aside or removed, durably, or it would undo what a guest writes to that page later.
 ///
 /// # Errors
 /// `Io`, `Malformed` (a stage of a marked target that is damaged), `Cancelled`.
@@ -49,7 +51,13 @@ pub(super) fn find(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> 
             return match mark {
                 Some(mark) if mark.job == header.job => Ok(Standing::Rerun(mark)),
                 Some(mark) => Ok(Standing::Lost(mark)),
-                None => beside_sidecar(storage, &redo),
+                None => {
+                    let standing = beside_sidecar(storage, &redo)?;
+                    if !matches!(standing, Standing::Foreign) {
+                        retire(target.stage())?;
+                    }
+                    Ok(standing)
+                }
             };
         }
         Ok(None) => {}
@@ -69,7 +77,18 @@ pub(super) fn find(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> 
             Ok(Standing::Redo(mark, Box::new((stage, redo))))
         }
         Some(mark) => Ok(Standing::Lost(mark)),
-        None => beside_stage(target, storage, &stage, work),
+        None => {
+            let standing = beside_stage(target, storage, &stage, work)?;
+            match standing {
+                Standing::Old => {
+                    set_aside(target.stage())?;
+                    target.stage().folder().sync()?;
+                }
+                Standing::New => retire(target.stage())?,
+                _ => {}
+            }
+            Ok(standing)
+        }
     }
 }
 

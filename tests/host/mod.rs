@@ -96,6 +96,11 @@ impl Mount {
         let mut arguments = arguments.to_vec();
         arguments.push(point.to_str().unwrap());
         run("mount", &arguments);
+        Mount::made(point)
+    }
+
+    /// Ends a mount that was made already.
+    pub fn made(point: &Path) -> Self {
         Mount {
             point: point.to_owned(),
         }

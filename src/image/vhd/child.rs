@@ -7,7 +7,6 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::gate::Chain;
 use crate::image::{Image, ImageOptions};
 use crate::storage::Storage;
 
@@ -95,7 +94,7 @@ impl NewChild {
         let data_start = table_end + u64::from(locator.space);
         Ok(NewChild {
             storage,
-            parent: open_located(parent, located, options, &Chain::default())?,
+            parent: open_located(parent, located, options)?,
             footer,
             header,
             path_payload,

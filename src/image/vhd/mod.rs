@@ -32,7 +32,7 @@ pub(super) use create::{create_dynamic, create_fixed};
 use dynamic::Dynamic;
 use fixed::Fixed;
 use format::{DiskKind, EPOCH_SECONDS, Footer};
-use locate::locate;
+use locate::{Located, locate};
 
 /// Which of the lengths that a VHD states is the disk's.
 ///
@@ -73,13 +73,7 @@ impl SizePolicy {
 /// `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`, `Io`.
 pub(super) fn open(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Arc<dyn Image>> {
     let located = locate(&*storage, options)?;
-    Ok(match located.footer.kind {
-        DiskKind::Fixed => Arc::new(Fixed::new(storage, located)),
-        DiskKind::Dynamic | DiskKind::Differencing => {
-            let chain = Chain::default();
-            Arc::new(Dynamic::open(storage, located, options, &chain)?)
-        }
-    })
+    open_located(storage, located, options)
 }
 
 /// Opens a VHD for reading and writing.
@@ -124,6 +118,20 @@ pub(super) fn open_mut(
             "write to a dynamic VHD instead, or merge the chain first",
         ),
     }
+}
+
+fn open_located(
+    storage: Arc<dyn Storage>,
+    located: Located,
+    options: &ImageOptions,
+) -> Result<Arc<dyn Image>> {
+    Ok(match located.footer.kind {
+        DiskKind::Fixed => Arc::new(Fixed::new(storage, located)),
+        DiskKind::Dynamic | DiskKind::Differencing => {
+            let chain = Chain::default();
+            Arc::new(Dynamic::open(storage, located, options, &chain)?)
+        }
+    })
 }
 
 /// Whether QEMU takes the geometry for the length in files of this creator.

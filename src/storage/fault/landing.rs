@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::noise::{Residue, mix};
-use super::row::{PAGE_LEN, Page, Patch, Row, pieces};
+use super::page::Page;
+use super::row::{PAGE_LEN, Patch, Row, pieces};
 
 /// What became of one operation's bytes and of the length that it changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

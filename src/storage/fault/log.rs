@@ -313,6 +313,18 @@ impl Log {
         self.ops.is_empty()
     }
 
+    /// The same operations, the one at `from` done at the place of the one at `to`: what a program
+    /// does that takes a step too early or too late.
+    #[must_use]
+    pub fn moved(&self, from: usize, to: usize) -> Log {
+        let mut log = self.clone();
+        if from < log.ops.len() {
+            let op = log.ops.remove(from);
+            log.ops.insert(to.min(log.ops.len()), op);
+        }
+        log
+    }
+
     /// Every sync that reported success, to be dropped in turn in later runs.
     pub fn syncs(&self) -> Vec<SyncCall> {
         let mut counts = std::collections::BTreeMap::<&Path, u64>::new();

@@ -74,6 +74,7 @@ mod landing;
 mod log;
 mod noise;
 mod order;
+mod page;
 mod plan;
 mod replay;
 mod row;

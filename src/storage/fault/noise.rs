@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::row::{PAGE_LEN, Page, Row, to_usize};
+use super::page::Page;
+use super::row::{PAGE_LEN, Row, to_usize};
 
 /// Spreads a number over all 64 bits (splitmix64's finisher).
 pub(super) fn mix(n: u64) -> u64 {
@@ -51,7 +52,7 @@ impl Residue {
             for word in page.chunks_exact_mut(8) {
                 word.copy_from_slice(&numbers.next().to_le_bytes());
             }
-            Arc::new(page)
+            Arc::new(Page::new(page))
         };
         Residue {
             noise: Arc::new((0..NOISE_PAGES).map(page).collect()),

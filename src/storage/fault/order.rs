@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::log::{Effect, Log, Op, OpKind};
+use super::log::{Effect, Log, Op, OpKind, Outcome, SyncCall};
 use super::replay::{Hold, Replay};
 use super::row::Row;
 use super::state::FileId;
@@ -114,6 +114,28 @@ impl Log {
     }
 }
 
+impl Log {
+    /// Every sync that made something durable; [`syncs`](Log::syncs) also names those before
+    /// which nothing was pending.
+    pub fn barriers(&self) -> Vec<SyncCall> {
+        let mut replay = Replay::new(self);
+        let mut step = |op: &Arc<Op>| {
+            let narrows = replay.narrows(op);
+            replay.step(op);
+            narrows
+        };
+        let narrows: Vec<bool> = self.ops.iter().map(&mut step).collect();
+        let counted = |(op, narrows): (&Arc<Op>, bool)| {
+            let succeeded = matches!(op.outcome, Outcome::Done | Outcome::Dropped);
+            (op.kind.syncs() && succeeded).then_some(narrows)
+        };
+        let narrows = self.ops.iter().zip(narrows).filter_map(counted);
+        let both = self.syncs().into_iter().zip(narrows);
+        both.filter_map(|(call, narrows)| narrows.then_some(call))
+            .collect()
+    }
+}
+
 /// The rule that no byte of a file is written twice between two syncs of that file: the medium
 /// may keep either, and a torn second write can spoil what the first one had made good.
 #[derive(Debug, Default)]
@@ -142,7 +164,7 @@ impl NoRewrite {
 impl OrderRule for NoRewrite {
     fn see(&mut self, step: &Step<'_>) -> Result<(), String> {
         match &step.op.effect {
-            Effect::Sync { file } => {
+            Effect::Sync { file } if step.op.outcome == Outcome::Done => {
                 self.written.remove(file);
             }
             Effect::Write { file, patch, .. } => {

@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::page::Page;
+
 /// The bytes of one file or device at one moment; clones share their pages.
 ///
 /// Comparing two rows is cheap where they share pages, so a check over thousands of crash states
@@ -84,8 +86,9 @@ impl Row {
     pub(super) fn edit(&mut self, index: u64, within: Range<usize>) -> &mut [u8] {
         let (chunk, slot) = place(index);
         let chunk = self.chunks.entry(chunk).or_insert_with(empty_chunk);
-        let page = Arc::make_mut(chunk)[slot].get_or_insert_with(|| Arc::new([0; PAGE_LEN]));
-        &mut Arc::make_mut(page)[within]
+        let page =
+            Arc::make_mut(chunk)[slot].get_or_insert_with(|| Arc::new(Page::new([0; PAGE_LEN])));
+        Arc::make_mut(page).edit(within)
     }
 
     /// Cuts or extends; new bytes are a hole.
@@ -130,6 +133,19 @@ impl Row {
                     .copy_from_slice(&page[piece.within]);
             } else if self.page(piece.page).is_some() {
                 self.edit(piece.page, piece.within).fill(0);
+            }
+        }
+    }
+
+    /// Adds length and bytes to a digest; holes are told apart from zeros.
+    pub(super) fn digest(&self, hasher: &mut blake3::Hasher) {
+        hasher.update(&self.len.to_le_bytes());
+        for (chunk, pages) in &self.chunks {
+            for (slot, page) in (0u64..).zip(&**pages) {
+                if let Some(page) = page {
+                    hasher.update(&(chunk * CHUNK_PAGES + slot).to_le_bytes());
+                    hasher.update(page.digest().as_bytes());
+                }
             }
         }
     }
@@ -213,7 +229,7 @@ impl Patch {
             let (now, later) = rest.split_at(piece.within.len());
             let mut page = [0; PAGE_LEN];
             page[piece.within].copy_from_slice(now);
-            pages.push(Some(Arc::new(page)));
+            pages.push(Some(Arc::new(Page::new(page))));
             rest = later;
         }
         Patch { range, pages }
@@ -283,7 +299,6 @@ pub(super) fn pieces(range: Range<u64>) -> impl Iterator<Item = Piece> {
     })
 }
 
-pub(super) type Page = [u8; PAGE_LEN];
 pub(super) const PAGE_LEN: usize = 4096;
 pub(super) const PAGE: u64 = PAGE_LEN as u64;
 

@@ -115,6 +115,33 @@ impl State {
         }
     }
 
+    /// A digest of all that a restart leaves: names, devices, their bytes, and what free space
+    /// holds.
+    pub(super) fn digest(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |path: &Path, name: &OsStr, file: FileId| {
+            for text in [path.as_os_str(), name] {
+                hasher.update(&(text.len() as u64).to_le_bytes());
+                hasher.update(text.as_encoded_bytes());
+            }
+            if let Some(row) = self.files.get(&file) {
+                row.digest(&mut hasher);
+            }
+        };
+        for (folder, names) in &self.folders {
+            for (name, file) in names.iter() {
+                add(folder, name, *file);
+            }
+        }
+        for (device, file) in self.devices.iter() {
+            add(device, OsStr::new("/"), *file);
+        }
+        if let Some(file) = self.newest_nameless() {
+            add(Path::new("/"), OsStr::new("/"), file);
+        }
+        hasher.finalize()
+    }
+
     /// Whether a name or a device refers to the file.
     pub(super) fn is_named(&self, file: FileId) -> bool {
         let mut names = self.folders.values().flat_map(|names| names.values());

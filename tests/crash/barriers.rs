@@ -1,0 +1,231 @@
+//! Every barrier is missed: a sync that does nothing, a step that comes too early.
+
+use diskdelta::storage::fault::{Crashes, FaultDisk, NoRewrite, SyncCall};
+
+use diskdelta::storage::{Access, Storage};
+use diskdelta::sync::{Mode, recover};
+
+use crate::case::{Case, TARGET, work};
+use crate::cases::{MIB, PAGE, for_each_case};
+use crate::check::Check;
+use crate::is_long;
+
+mod syncs {
+    use super::*;
+
+    /// Each sync that makes something durable is made to do nothing, in turn.
+    fn every_sync_is_missed_when_it_does_not_take_effect(case: &Case) {
+        if !is_looked_at(case) {
+            return;
+        }
+        let (done, _) = Check::of(case);
+        let mut unnoticed = Vec::new();
+        let barriers = done.log().barriers();
+        for call in &barriers {
+            if is_one_of_two(case, call) || is_for_guests(case, call) || is_of_manifests(case, call)
+            {
+                continue;
+            }
+            match survives_without(case, call) {
+                Ok(()) => unnoticed.push(call.to_string()),
+                Err(error) => eprintln!("{}: without {call}: {}", case.name, first_line(&error)),
+            }
+        }
+        eprintln!("{}: {} syncs dropped", case.name, barriers.len());
+        assert!(
+            unnoticed.is_empty(),
+            "{}: nothing noticed the loss of {unnoticed:#?}",
+            case.name
+        );
+    }
+
+    for_each_case!(super::syncs::every_sync_is_missed_when_it_does_not_take_effect);
+}
+
+mod orders {
+    use std::path::Path;
+
+    use diskdelta::storage::fault::{Op, OpKind};
+
+    use super::*;
+    use crate::cases;
+
+    /// A step is taken before one that it has to wait for: the last such step, before the last of
+    /// those that it waits for.
+    fn is_missed(case: &Case, step: impl Fn(&Op) -> bool, waits_for: impl Fn(&Op) -> bool) {
+        let (done, _) = Check::of(case);
+        let log = done.log();
+        let last = |found: &dyn Fn(&Op) -> bool| log.ops().filter(|op| found(op)).last();
+        let from = last(&step).unwrap().number();
+        let before = |op: &Op| op.number() < from && waits_for(op);
+        let to = last(&before).unwrap().number();
+        let mut check = Check::new(case, case.disk().row(TARGET), &done);
+        let crashes = Crashes::of(log.moved(from, to))
+            .with_limit(100)
+            .with_samples(30);
+        let found = crashes.check(|state| check.state(state, 0));
+        let pair: Vec<String> = log
+            .ops()
+            .filter(|op| op.number() == from || op.number() == to)
+            .map(ToString::to_string)
+            .collect();
+        match found {
+            Ok(_) => panic!("{}: nothing noticed the wrong order of {pair:?}", case.name),
+            Err(error) => eprintln!("{pair:?}: {}", first_line(&error.to_string())),
+        }
+    }
+
+    fn of(kind: OpKind, path: &str) -> impl Fn(&Op) -> bool {
+        move |op| op.kind() == kind && op.path() == Path::new(path)
+    }
+
+    /// The write of the first page that sets the mark, or the one that lifts it.
+    fn page(lifts: bool) -> impl Fn(&Op) -> bool {
+        move |op| {
+            let is_marker = op.written().starts_with(b"\0diskdelta mark1");
+            let is_first = op.range().is_some_and(|range| range.start == 0);
+            of(OpKind::Write, TARGET)(op) && is_first && is_marker != lifts
+        }
+    }
+
+    /// The operation of this place that a run of the case makes.
+    fn number(case: &Case, found: impl Fn(&Op) -> bool, nth: usize) -> usize {
+        let (done, _) = Check::of(case);
+        let log = done.log();
+        let mut numbers = log.ops().filter(|op| found(op)).map(Op::number);
+        numbers.nth(nth).unwrap()
+    }
+
+    const STAGE: &str = "/img/.t.diskdelta-stage";
+
+    #[test]
+    fn the_mark_waits_for_the_stage() {
+        is_missed(&cases::atomic(), page(false), of(OpKind::Sync, STAGE));
+        for case in [cases::atomic(), cases::in_place()] {
+            is_missed(&case, page(false), of(OpKind::SyncFolder, "/img"));
+        }
+    }
+
+    #[test]
+    fn changes_wait_for_the_mark() {
+        for case in [cases::atomic(), cases::in_place(), cases::dynamic_vhd()] {
+            let outside = |op: &Op| {
+                let is_there = op.range().is_some_and(|range| range.start > MIB as u64);
+                of(OpKind::Write, TARGET)(op) && is_there
+            };
+            let first = number(&case, outside, 0);
+            is_missed(&case, move |op| op.number() == first, page(false));
+        }
+    }
+
+    #[test]
+    fn the_last_page_waits_for_the_data() {
+        for case in [cases::atomic(), cases::in_place(), cases::atomic_growing()] {
+            let third = number(&case, of(OpKind::Sync, TARGET), 2);
+            is_missed(&case, page(true), move |op| op.number() == third);
+        }
+    }
+
+    #[test]
+    fn a_stage_is_removed_once_the_target_is_durable() {
+        for case in [cases::atomic(), cases::in_place()] {
+            is_missed(&case, of(OpKind::Remove, STAGE), of(OpKind::Sync, TARGET));
+        }
+    }
+
+    #[test]
+    fn a_copy_takes_its_name_once_it_is_durable() {
+        let copy = "/img/.t.diskdelta-new";
+        for case in [
+            cases::full(),
+            cases::creating(),
+            cases::creating_dynamic_vhd(),
+        ] {
+            is_missed(&case, of(OpKind::Rename, copy), of(OpKind::Sync, copy));
+        }
+    }
+
+    #[test]
+    fn a_kept_manifest_advances_once_the_target_is_durable() {
+        for case in [cases::atomic_kept(), cases::in_place_kept()] {
+            let first = number(&case, of(OpKind::Write, TARGET), 0);
+            let next = of(OpKind::Rename, "/img/.kept.new");
+            is_missed(&case, next, move |op| op.number() == first);
+        }
+    }
+
+    #[test]
+    fn changes_wait_for_the_intent() {
+        for case in [cases::atomic_kept(), cases::in_place_kept()] {
+            is_missed(&case, page(true), of(OpKind::Sync, "/img/kept"));
+        }
+    }
+}
+
+fn is_looked_at(case: &Case) -> bool {
+    is_long() || case.new.len() < 64 * PAGE
+}
+
+/// Where all of a disk lies under the mark, there is nothing to write between the sync of the rest
+/// of the mark and the next one: either makes it durable, and both are missed.
+fn is_one_of_two(case: &Case, call: &SyncCall) -> bool {
+    let is_nth = |call: &SyncCall, nth| call.path().ends_with("t") && call.nth() == nth;
+    if case.new.len() > MIB || !case.marks() || !is_nth(call, 2) {
+        return false;
+    }
+    let disk = case.disk();
+    disk.drop_syncs(move |call| is_nth(call, 2) || is_nth(call, 3));
+    case.work_on(&disk).unwrap();
+    disk.log().check(NoRewrite::new()).unwrap_err();
+    true
+}
+
+/// What an earlier run left is put away before anything else, durably: or it would undo, once more,
+/// what a guest has written to the first page meanwhile.
+fn is_for_guests(case: &Case, call: &SyncCall) -> bool {
+    let is_first = |call: &SyncCall| call.path().ends_with("img") && call.nth() == 1;
+    let disk = case.disk();
+    if disk.names("/img").len() < 2 || case.kept || !is_first(call) {
+        return false;
+    }
+    disk.drop_syncs(is_first);
+    recover(&case.target(&disk), &work()).unwrap();
+    let guest = disk.open(TARGET, Access::Write).unwrap();
+    guest.write_all_at(&[0x77; 4096], 0).unwrap();
+    guest.sync().unwrap();
+    let written = disk.row(TARGET).unwrap();
+    let undone = disk.crashes().states().any(|state| {
+        let _ = recover(&case.target(state.disk()), &work());
+        state.disk().row(TARGET).unwrap() != written
+    });
+    assert!(undone, "{}: no guest misses {call}", case.name);
+    true
+}
+
+/// Beside the target, what makes the name of the copy durable is done once more for that of its
+/// manifest.
+fn is_of_manifests(case: &Case, call: &SyncCall) -> bool {
+    let is_full = case.options.mode == Mode::Full;
+    case.kept && is_full && call.path().ends_with("img") && call.nth() == 3
+}
+
+/// The crashes of a run in which one sync did nothing.
+fn survives_without(case: &Case, call: &SyncCall) -> Result<(), String> {
+    let disk: FaultDisk = case.disk();
+    let before = disk.row(TARGET);
+    let dropped = call.clone();
+    disk.drop_syncs(move |call| *call == dropped);
+    case.work_on(&disk).map_err(|error| error.to_string())?;
+    let text = |violation: diskdelta::storage::fault::Violation| violation.to_string();
+    disk.log().check(NoRewrite::new()).map_err(text)?;
+    let mut check = Check::new(case, before, &disk);
+    let crashes = disk.crashes().with_limit(60).with_samples(20);
+    crashes
+        .check(|state| check.state(state, 6))
+        .map(drop)
+        .map_err(text)
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}

@@ -1,0 +1,293 @@
+//! One kind of work on a target, small enough to be crashed everywhere.
+
+use std::sync::{Arc, OnceLock};
+
+use diskdelta::delta::{Base, Delta, DeltaOptions, create};
+use diskdelta::image::{self, CreateFormat, CreateOptions, Format, ImageOptions, Raw};
+use diskdelta::manifest;
+use diskdelta::storage::fault::{Fault, FaultDisk};
+use diskdelta::storage::{Access, Folder, MemoryStorage, Place, Storage};
+use diskdelta::sync::{
+    BaseCheck, Mode, Safety, Source, SyncOptions, Target, Verify, apply_delta, sync, undo,
+};
+use diskdelta::{BlockSize, Limits, Result, Work};
+
+pub const TARGET: &str = "/img/t";
+
+#[derive(Clone)]
+pub struct Case {
+    pub name: &'static str,
+    pub old: Option<Vec<u8>>,
+    pub new: Vec<u8>,
+    pub options: SyncOptions,
+    pub format: Format,
+    pub create: Option<CreateFormat>,
+    pub device: bool,
+    pub job: Job,
+    /// A manifest is kept of the target.
+    pub kept: bool,
+    /// The way back is written.
+    pub way_back: bool,
+    /// What earlier runs have left beside the target.
+    pub litter: fn(&Case, &FaultDisk),
+}
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Job {
+    Sync,
+    /// An in-place sync that another run left half done.
+    Resume,
+    /// A delta file.
+    Apply,
+    /// The way back of an earlier sync.
+    Undo,
+}
+
+impl Case {
+    pub fn raw(name: &'static str, old: &[u8], new: &[u8]) -> Case {
+        Case {
+            name,
+            old: Some(old.to_vec()),
+            new: new.to_vec(),
+            options: SyncOptions::default()
+                .with_mode(Mode::Delta)
+                .with_block_size(BlockSize::MIN)
+                .with_allow_shrink(true),
+            format: Format::Raw,
+            create: None,
+            device: false,
+            job: Job::Sync,
+            kept: false,
+            way_back: false,
+            litter: |_, _| (),
+        }
+    }
+
+    pub fn in_place(mut self) -> Case {
+        self.options = self.options.with_safety(Safety::InPlace);
+        self
+    }
+
+    pub fn full(mut self) -> Case {
+        self.options = self.options.with_mode(Mode::Full);
+        self
+    }
+
+    pub fn on_device(mut self) -> Case {
+        self.device = true;
+        self
+    }
+
+    pub fn container(mut self, create: CreateFormat) -> Case {
+        self.format = create.format();
+        self.create = Some(create);
+        self
+    }
+
+    pub fn doing(mut self, job: Job) -> Case {
+        self.job = job;
+        self
+    }
+
+    pub fn with_kept_manifest(mut self) -> Case {
+        self.kept = true;
+        self
+    }
+
+    pub fn with_way_back(mut self) -> Case {
+        self.way_back = true;
+        self
+    }
+
+    pub fn with_litter(mut self, litter: fn(&Case, &FaultDisk)) -> Case {
+        self.litter = litter;
+        self
+    }
+
+    pub fn is_in_place(&self) -> bool {
+        self.options.safety == Safety::InPlace
+    }
+
+    /// Whether the target carries the mark while it changes.
+    pub fn marks(&self) -> bool {
+        let replaced = self.options.mode == Mode::Full && !self.device && !self.is_in_place();
+        self.old.is_some() && !replaced
+    }
+
+    /// A disk that holds the case's target, and nothing in doubt.
+    pub fn disk(&self) -> FaultDisk {
+        let disk = FaultDisk::new();
+        disk.folder("/img");
+        match self.job {
+            Job::Undo => {
+                // What is undone is a sync from the old bytes to the new ones, turned round.
+                self.put(&disk, &self.new);
+                let there = self.clone().doing(Job::Sync).with_way_back();
+                let old = self.old.as_deref().unwrap();
+                there.sync_from(old, &disk).unwrap();
+            }
+            _ => {
+                if let Some(old) = &self.old {
+                    self.put(&disk, old);
+                }
+            }
+        }
+        if self.job == Job::Resume {
+            self.interrupt(&disk);
+        }
+        if self.kept {
+            let old = Raw::open(memory(self.old.as_deref().unwrap())).unwrap();
+            manifest::save(&self.manifest(&disk), |storage| {
+                manifest::build_to(&old, BlockSize::MIN, &work(), storage)
+            })
+            .unwrap();
+        }
+        (self.litter)(self, &disk);
+        disk.settle();
+        disk
+    }
+
+    fn put(&self, disk: &FaultDisk, bytes: &[u8]) {
+        let bytes = match self.create {
+            Some(create) => container(create, bytes),
+            None => bytes.to_vec(),
+        };
+        match self.device {
+            true => disk.put_device(TARGET, bytes),
+            false => disk.put(TARGET, bytes),
+        }
+    }
+
+    /// Leaves the sync half done and the target marked.
+    fn interrupt(&self, disk: &FaultDisk) {
+        let model = self.clone().doing(Job::Sync);
+        let whole = model.disk();
+        model.work_on(&whole).unwrap();
+        let middle = whole.log().len() as u64 / 2;
+        disk.fail(Fault::nth(middle).and_all_later());
+        model.work_on(disk).unwrap_err();
+        disk.heal();
+        disk.settle();
+    }
+
+    pub fn target(&self, disk: &FaultDisk) -> Target {
+        let folder: Arc<dyn Folder> = Arc::new(disk.folder("/img"));
+        if self.device {
+            // Opening it is no part of the work.
+            let storage = Arc::new(disk.open(TARGET, Access::Write).unwrap());
+            let stages: Arc<dyn Folder> = Arc::new(disk.folder("/stages"));
+            return Target::device(storage, self.format, Place::new(stages, "stage"));
+        }
+        let target = Target::file(Place::new(folder, "t"), self.format);
+        match (self.create, &self.old) {
+            (Some(create), None) => target.with_create(CreateOptions::new(create, 0)),
+            _ => target,
+        }
+    }
+
+    pub fn manifest(&self, disk: &FaultDisk) -> Place {
+        Place::new(Arc::new(disk.folder("/img")), "kept")
+    }
+
+    pub fn undo_file(&self, disk: &FaultDisk) -> Place {
+        Place::new(Arc::new(disk.folder("/undo")), "undo")
+    }
+
+    /// Does the work, and notes in the log that it was acknowledged.
+    pub fn work_on(&self, disk: &FaultDisk) -> Result<()> {
+        match self.job {
+            Job::Sync | Job::Resume => self.sync_from(&self.new, disk)?,
+            Job::Undo => drop(undo(&self.undo_file(disk), &self.target(disk), &work())?),
+            Job::Apply => {
+                let target = self.target(disk);
+                let check = BaseCheck::Whole;
+                apply_delta(&self.delta(), &target, check, Verify::Written, &work())?;
+            }
+        }
+        disk.note("acknowledged");
+        Ok(())
+    }
+
+    /// Does the work once more, as its user would after a crash.
+    pub fn work_again(&self, disk: &FaultDisk) -> Result<()> {
+        if self.way_back && self.undo_file(disk).open_if_there(Access::Read)?.is_some() {
+            // It is never overwritten: one that is not wanted is removed first.
+            self.undo_file(disk).remove_if_there()?;
+        }
+        self.work_on(disk)
+    }
+
+    pub fn sync_from(&self, new: &[u8], disk: &FaultDisk) -> Result<()> {
+        let mut options = self.options.clone();
+        if self.kept {
+            options = options.with_target_manifest(Some(self.manifest(disk)));
+        }
+        if self.way_back {
+            options = options.with_undo(Some(self.undo_file(disk)));
+        }
+        sync(&source(new), &self.target(disk), &options, &work()).map(drop)
+    }
+
+    fn delta(&self) -> Delta {
+        let old = Raw::open(memory(self.old.as_deref().unwrap())).unwrap();
+        let new = Raw::open(memory(&self.new)).unwrap();
+        let file = memory(&[]);
+        let options = DeltaOptions::default().with_block_size(BlockSize::MIN);
+        create(Base::Image(&old), &new, file.clone(), &options, &work()).unwrap();
+        Delta::open(file, &Limits::default()).unwrap()
+    }
+
+    /// What a guest would find on the target; `None` where there is no target.
+    pub fn content(&self, disk: &FaultDisk) -> Result<Option<Vec<u8>>, String> {
+        let Some(row) = disk.row(TARGET) else {
+            return Ok(None);
+        };
+        if self.format == Format::Raw {
+            return Ok(Some(row.to_vec()));
+        }
+        let storage: Arc<dyn Storage> = Arc::new(disk.open(TARGET, Access::Read).unwrap());
+        let image = image::open_storage(storage, self.format, &ImageOptions::default())
+            .map_err(|error| format!("the image does not open: {error}"))?;
+        let mut bytes = vec![0; image.disk_len() as usize];
+        image
+            .read_exact_at(&mut bytes, 0)
+            .map_err(|error| error.to_string())?;
+        Ok(Some(bytes))
+    }
+}
+
+pub fn source(bytes: &[u8]) -> Source {
+    Source::new(Arc::new(Raw::open(memory(bytes)).unwrap()))
+}
+
+fn memory(bytes: &[u8]) -> Arc<MemoryStorage> {
+    Arc::new(MemoryStorage::new("memory", bytes.to_vec()))
+}
+
+/// One pool for all: thousands of states should not start a thread each.
+pub fn work() -> Work {
+    static WORK: OnceLock<Work> = OnceLock::new();
+    WORK.get_or_init(|| Work::new(1).unwrap()).clone()
+}
+
+fn container(create: CreateFormat, disk: &[u8]) -> Vec<u8> {
+    const PAGE: usize = 4096;
+    let storage = memory(&[]);
+    let mut new = CreateOptions::new(create, disk.len() as u64);
+    if create.format() == Format::Vhdx {
+        // The smallest there are, so that the file is short.
+        new = new.with_block_size(1 << 20);
+    }
+    image::create(&*storage, &new).unwrap();
+    let options = ImageOptions::default();
+    let format = create.format();
+    let opened = image::open_storage_mut(storage.clone(), format, &options).unwrap();
+    for (index, page) in disk.chunks(PAGE).enumerate() {
+        if page.iter().any(|byte| *byte != 0) {
+            opened.write_all_at(page, (index * PAGE) as u64).unwrap();
+        }
+    }
+    opened.sync().unwrap();
+    storage.to_vec()
+}

@@ -1,0 +1,140 @@
+//! The kinds of work that are crashed.
+
+use diskdelta::image::CreateFormat;
+
+use crate::case::{Case, Job};
+use crate::litter;
+
+pub const PAGE: usize = 4096;
+pub const MIB: usize = 1 << 20;
+
+macro_rules! all {
+    ($($name:ident: $case:expr;)*) => {
+        $(pub fn $name() -> Case {
+            $case
+        })*
+
+        /// Runs a test for every case, each under a name of its own.
+        macro_rules! for_each_case {
+            ($run:path) => {
+                $(#[test]
+                fn $name() {
+                    $run(&crate::cases::$name());
+                })*
+            };
+        }
+        pub(crate) use for_each_case;
+    };
+}
+
+all! {
+    atomic_under_the_mark_only: Case::raw("atomic, under the mark only", &small(), &changed(&small()));
+    atomic: Case::raw("atomic", &large(), &changed(&large()));
+    atomic_growing: Case::raw("atomic, growing", &large(), &grown());
+    atomic_shrinking: Case::raw("atomic, shrinking", &grown(), &changed(&large()));
+    atomic_device: Case::raw("atomic, device", &large(), &changed(&large())).on_device();
+    atomic_full_device: Case::raw("atomic, full, device", &small(), &changed(&small())).full().on_device();
+    atomic_kept: Case::raw("atomic, kept manifest", &large(), &changed(&large())).with_kept_manifest();
+    atomic_way_back: Case::raw("atomic, way back", &large(), &changed(&large())).with_way_back();
+    full: Case::raw("full", &small(), &changed(&small())).full();
+    full_growing: Case::raw("full, growing", &small(), &bytes(40 * PAGE + 77, 6)).full();
+    full_kept: Case::raw("full, kept manifest", &small(), &changed(&small())).full().with_kept_manifest();
+    creating: Case { old: None, ..Case::raw("creating", &[], &changed(&small())) };
+    creating_dynamic_vhd: Case { old: None, ..Case::raw("creating, dynamic VHD", &[], &changed(&small())) }
+        .container(CreateFormat::VhdDynamic);
+    in_place_under_the_mark_only:
+        Case::raw("in place, under the mark only", &small(), &changed(&small())).in_place();
+    in_place: Case::raw("in place", &large(), &changed(&large())).in_place();
+    in_place_growing: Case::raw("in place, growing", &large(), &grown()).in_place();
+    in_place_shrinking: Case::raw("in place, shrinking", &grown(), &changed(&large())).in_place();
+    in_place_device: Case::raw("in place, device", &large(), &changed(&large())).in_place().on_device();
+    in_place_kept:
+        Case::raw("in place, kept manifest", &large(), &changed(&large())).in_place().with_kept_manifest();
+    resuming: Case::raw("resuming", &large(), &changed(&large())).in_place().doing(Job::Resume);
+    resuming_growing: Case::raw("resuming, growing", &large(), &grown()).in_place().doing(Job::Resume);
+    resuming_dynamic_vhd: Case::raw("resuming, dynamic VHD", &dynamic_old(), &dynamic_new())
+        .container(CreateFormat::VhdDynamic).in_place().doing(Job::Resume);
+    applying: Case::raw("applying a delta", &large(), &changed(&large())).doing(Job::Apply);
+    applying_growing: Case::raw("applying a delta, growing", &large(), &grown()).doing(Job::Apply);
+    applying_dynamic_vhd: Case::raw("applying a delta, dynamic VHD", &dynamic_old(), &dynamic_new())
+        .container(CreateFormat::VhdDynamic).doing(Job::Apply);
+    undoing: Case::raw("undoing", &changed(&large()), &large()).doing(Job::Undo);
+    undoing_growing: Case::raw("undoing, growing", &grown(), &large()).doing(Job::Undo);
+    fixed_vhd: Case::raw("atomic, fixed VHD", &large(), &changed(&large())).container(CreateFormat::VhdFixed);
+    dynamic_vhd:
+        Case::raw("atomic, dynamic VHD", &dynamic_old(), &dynamic_new()).container(CreateFormat::VhdDynamic);
+    in_place_dynamic_vhd: Case::raw("in place, dynamic VHD", &dynamic_old(), &dynamic_new())
+        .container(CreateFormat::VhdDynamic).in_place();
+    fixed_vhdx: Case::raw("atomic, fixed VHDX", &large(), &changed(&large())).container(CreateFormat::VhdxFixed);
+    dynamic_vhdx:
+        Case::raw("atomic, dynamic VHDX", &dynamic_old(), &dynamic_new()).container(CreateFormat::VhdxDynamic);
+    in_place_dynamic_vhdx: Case::raw("in place, dynamic VHDX", &dynamic_old(), &dynamic_new())
+        .container(CreateFormat::VhdxDynamic).in_place();
+    beside_a_part_of_a_stage:
+        Case::raw("beside a part of a stage", &large(), &changed(&large())).with_litter(litter::part_of_stage);
+    beside_a_whole_stage:
+        Case::raw("beside a whole stage", &large(), &changed(&large())).with_litter(litter::whole_stage);
+    beside_two_stages:
+        Case::raw("beside two stages", &small(), &changed(&small())).with_litter(litter::two_stages);
+    beside_a_sidecar: Case::raw("beside a sidecar", &small(), &changed(&small())).with_litter(litter::sidecar);
+    in_place_beside_a_sidecar:
+        Case::raw("in place, beside a sidecar", &large(), &changed(&large())).in_place().with_litter(litter::sidecar);
+    in_place_beside_a_stage:
+        Case::raw("in place, beside a stage", &small(), &changed(&small())).in_place().with_litter(litter::whole_stage);
+    full_beside_a_stage:
+        Case::raw("full, beside a stage", &small(), &changed(&small())).full().with_litter(litter::whole_stage);
+    full_beside_a_copy:
+        Case::raw("full, beside a copy", &small(), &changed(&small())).full().with_litter(litter::copy);
+}
+
+/// Bytes of prime period, so that swapped pages show; `salt` 0 gives zeros.
+pub fn bytes(len: usize, salt: u8) -> Vec<u8> {
+    let byte = |at: usize| {
+        if salt == 0 {
+            0
+        } else {
+            (at % 251) as u8 ^ salt
+        }
+    };
+    (0..len).map(byte).collect()
+}
+
+/// `old`, changed at some pages: first and last, under both ends of the mark and between.
+pub fn changed(old: &[u8]) -> Vec<u8> {
+    let mut new = old.to_vec();
+    let pages = new.len() / PAGE;
+    let at = [0, 3, pages / 2, pages / 2 + 2, pages - 1];
+    for (index, page) in at.into_iter().enumerate() {
+        let salt = if index == 2 { 0 } else { 0x80 | index as u8 };
+        new[page * PAGE..(page + 1) * PAGE].copy_from_slice(&bytes(PAGE, salt));
+    }
+    new
+}
+
+/// All of it lies under the mark.
+fn small() -> Vec<u8> {
+    bytes(16 * PAGE, 1)
+}
+
+/// A few pages of it lie outside the mark.
+fn large() -> Vec<u8> {
+    bytes(2 * MIB + 24 * PAGE, 2)
+}
+
+fn grown() -> Vec<u8> {
+    [changed(&large()), bytes(5 * PAGE, 9), bytes(3 * PAGE, 0)].concat()
+}
+
+fn dynamic_old() -> Vec<u8> {
+    [bytes(MIB, 3), bytes(3 * MIB, 0)].concat()
+}
+
+fn dynamic_new() -> Vec<u8> {
+    [
+        changed(&bytes(MIB, 3)),
+        bytes(MIB, 0),
+        bytes(MIB, 5),
+        bytes(MIB, 0),
+    ]
+    .concat()
+}

@@ -1,0 +1,76 @@
+//! What earlier runs that did not end have left beside an unmarked target.
+
+use std::path::Path;
+
+use diskdelta::storage::fault::{Fault, FaultDisk, Op};
+use diskdelta::sync::Mode;
+
+use crate::case::{Case, TARGET};
+use crate::cases::{PAGE, bytes};
+
+/// A stage that has no end.
+pub fn part_of_stage(case: &Case, disk: &FaultDisk) {
+    stop(&stranger(case), disk, 6, 0.5);
+}
+
+/// A stage that only wanted to be applied, of a source that is not wanted any more.
+pub fn whole_stage(case: &Case, disk: &FaultDisk) {
+    stop(&stranger(case), disk, 6, 1.0);
+}
+
+/// A part of one, and another set aside before it.
+pub fn two_stages(case: &Case, disk: &FaultDisk) {
+    let other = copy_of(disk);
+    stop(&stranger(case), &other, 6, 1.0);
+    let stage = Path::new("/img/.t.diskdelta-stage");
+    stop(&stranger(case), disk, 7, 0.5);
+    disk.put("/img/.t.diskdelta-stage.earlier", other.row(stage).unwrap());
+    disk.settle();
+}
+
+/// A sidecar of an in-place sync that had not begun to write.
+pub fn sidecar(case: &Case, disk: &FaultDisk) {
+    stop(&stranger(case).in_place(), disk, 6, 1.0);
+}
+
+/// A part of a full copy.
+pub fn copy(case: &Case, disk: &FaultDisk) {
+    stop(&stranger(case).full(), disk, 6, 0.5);
+}
+
+fn stranger(case: &Case) -> Case {
+    let mut stranger = case.clone();
+    stranger.options = Case::raw("", &[], &[]).options.with_mode(Mode::Delta);
+    stranger.kept = false;
+    stranger
+}
+
+/// Runs a sync from another source, which ends at a part of what comes before the mark.
+fn stop(case: &Case, disk: &FaultDisk, salt: u8, part: f64) {
+    let mut new = case.old.clone().unwrap();
+    let middle = new.len() / 2;
+    new[..2 * PAGE].copy_from_slice(&bytes(2 * PAGE, salt));
+    new[middle..middle + PAGE].copy_from_slice(&bytes(PAGE, salt));
+    let whole = copy_of(disk);
+    case.sync_from(&new, &whole).unwrap();
+    let target = Path::new(TARGET);
+    let touches = |op: &Op| op.path() == target || op.renamed_to().is_some_and(|to| to == target);
+    let before = whole.log().ops().position(touches).unwrap();
+    let nth = (before as f64 * part) as u64 + 1;
+    disk.fail(Fault::nth(nth).and_all_later());
+    case.sync_from(&new, disk).unwrap_err();
+    disk.heal();
+    disk.settle();
+    assert!(disk.names("/img").len() > 1, "nothing was left behind");
+}
+
+/// Another disk with the same files.
+fn copy_of(disk: &FaultDisk) -> FaultDisk {
+    let copy = FaultDisk::new();
+    for name in disk.names("/img") {
+        let path = Path::new("/img").join(name);
+        copy.put(&path, disk.row(&path).unwrap());
+    }
+    copy.settle();
+    copy
+}

@@ -1,0 +1,22 @@
+//! Every state that a crash may leave, of every kind of work on a target: recovery makes it
+//! entirely old or entirely new, and new once that was acknowledged.
+//!
+//! `DISKDELTA_CRASH_STATES` sets how many states are tried at each cut where there are too many to
+//! try all; with `DISKDELTA_LONG` all kinds are sampled widely and each sync is dropped everywhere.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod barriers;
+mod case;
+mod cases;
+mod check;
+mod exhaustive;
+mod failing;
+mod litter;
+mod order;
+mod sampled;
+mod sequences;
+
+/// Whether the tests may take long.
+fn is_long() -> bool {
+    std::env::var_os("DISKDELTA_LONG").is_some()
+}

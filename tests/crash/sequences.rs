@@ -1,0 +1,104 @@
+//! Several crashes, guests and syncs in a row.
+
+use diskdelta::image::Format;
+use diskdelta::storage::fault::FaultDisk;
+use diskdelta::storage::{Access, Storage};
+use diskdelta::sync::recover;
+
+use crate::case::{Case, Job, TARGET, work};
+use crate::cases::{PAGE, bytes, for_each_case};
+use crate::check::Check;
+use crate::is_long;
+
+mod guests {
+    use super::*;
+
+    /// Apply, crash, recover, guest writes, crash, recover, apply again.
+    fn what_a_guest_writes_after_a_crash_is_never_mixed_with_the_stage(case: &Case) {
+        let has_guest = case.format == Format::Raw && case.old.is_some();
+        if !has_guest || case.is_in_place() || case.kept {
+            return;
+        }
+        let (disk, check) = Check::of(case);
+        for state in disk.crashes().sample(count()) {
+            let disk = state.disk();
+            // A marked disk does not boot, so a guest only ever finds what recovery left.
+            recover(&case.target(disk), &work()).unwrap();
+            disk.settle();
+            write(disk);
+            for crash in disk.crashes().with_seed(state.number()).sample(4) {
+                let disk = crash.disk();
+                let guest = disk.row(TARGET).unwrap();
+                let said = recover(&case.target(disk), &work());
+                assert!(
+                    disk.row(TARGET).unwrap() == guest,
+                    "{}: {said:?}\n{state}\n{crash}",
+                    case.name
+                );
+                if case.job == Job::Sync && !case.way_back {
+                    case.work_again(disk).unwrap();
+                    check
+                        .promise(disk, true)
+                        .unwrap_or_else(|error| panic!("{}: {error}", case.name));
+                }
+            }
+        }
+    }
+
+    /// Writes at both ends and between, and syncs some of it.
+    fn write(disk: &FaultDisk) {
+        let storage = disk.open(TARGET, Access::Write).unwrap();
+        let pages = storage.len().unwrap() as usize / PAGE;
+        for page in [0, pages / 2, pages - 1] {
+            let at = (page * PAGE) as u64;
+            storage.write_all_at(&bytes(PAGE, 0x77), at).unwrap();
+            if page == 0 {
+                storage.sync().unwrap();
+            }
+        }
+    }
+
+    for_each_case!(super::guests::what_a_guest_writes_after_a_crash_is_never_mixed_with_the_stage);
+}
+
+mod syncs {
+    use super::*;
+
+    /// Sync, crash, recover, sync from another source, crash, recover.
+    fn one_crashed_sync_after_another_keeps_the_promise(case: &Case) {
+        if case.old.is_none() || !matches!(case.job, Job::Sync) {
+            return;
+        }
+        let (disk, check) = Check::of(case);
+        for state in disk.crashes().sample(count()) {
+            let disk = state.disk();
+            let acknowledged = state.noted("acknowledged");
+            check.settle(disk, acknowledged).unwrap();
+            let mut next = case.clone();
+            next.old = case.content(disk).unwrap();
+            next.new = next.old.clone().unwrap();
+            let page = next.new.len() / PAGE / 2 * PAGE;
+            next.new[page..page + PAGE].copy_from_slice(&bytes(PAGE, 0x33));
+            next.new[..PAGE].copy_from_slice(&bytes(PAGE, 0x35));
+            let before = disk.row(TARGET);
+            disk.settle();
+            next.work_again(disk).unwrap();
+            let mut check = Check::new(&next, before, disk);
+            for crash in disk.crashes().with_seed(state.number()).sample(6) {
+                check.state(&crash, 0).unwrap_or_else(|error| {
+                    panic!("{}: {error}\n  after {crash}\n  after {state}", case.name)
+                });
+            }
+        }
+    }
+
+    for_each_case!(super::syncs::one_crashed_sync_after_another_keeps_the_promise);
+}
+
+fn count() -> usize {
+    match is_long() {
+        true => 60,
+        false if cfg!(debug_assertions) => 2,
+        false => 8,
+    }
+}

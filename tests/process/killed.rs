@@ -1,0 +1,56 @@
+//! `kill -9` at any moment.
+
+use crate::dice::Dice;
+use crate::site::{Kind, Site, Tally, Way, kill};
+
+/// Kills syncs onto one kind of target; each round goes on from what the last one left.
+fn kill_rounds(name: &str, kind: Kind, way: Way, kept: bool) {
+    let Some(mut site) = Site::new(kind, way, kept) else {
+        return;
+    };
+    let (mut dice, mut tally) = (Dice::of(name), Tally::default());
+    for _ in 0..rounds() {
+        let (round, mut child) = site.start(&mut dice);
+        site.wait(&mut child, &mut dice);
+        let done = kill(child);
+        site.settle(&round, done, &mut dice, &mut tally);
+    }
+    eprintln!("{name}: {tally:?}");
+    if rounds() > 40 {
+        let carries_mark = matches!(way, Way::Atomic | Way::InPlace);
+        assert!(tally.marked > 0 || !carries_mark, "never marked: {tally:?}");
+        assert!(tally.old > 0 || way == Way::InPlace, "never old: {tally:?}");
+        assert!(tally.new > 0, "never new: {tally:?}");
+    }
+}
+
+fn rounds() -> u64 {
+    match std::env::var("DISKDELTA_KILL_ROUNDS") {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) if std::env::var_os("DISKDELTA_LONG").is_some() => 400,
+        Err(_) => 8,
+    }
+}
+
+macro_rules! killed {
+    ($($name:ident: $kind:ident, $way:ident, $kept:literal;)*) => {
+        $(#[test]
+        fn $name() {
+            kill_rounds(stringify!($name), Kind::$kind, Way::$way, $kept);
+        })*
+    };
+}
+
+killed! {
+    an_atomic_sync_onto_a_file_may_be_killed: Raw, Atomic, false;
+    an_atomic_sync_with_a_kept_manifest_may_be_killed: Raw, Atomic, true;
+    an_in_place_sync_onto_a_file_may_be_killed: Raw, InPlace, false;
+    an_in_place_sync_with_a_kept_manifest_may_be_killed: Raw, InPlace, true;
+    a_full_copy_may_be_killed: Raw, Full, false;
+    creating_a_file_may_be_killed: Raw, Create, false;
+    an_atomic_sync_onto_a_dynamic_vhd_may_be_killed: Vhd, Atomic, false;
+    an_in_place_sync_onto_a_dynamic_vhd_may_be_killed: Vhd, InPlace, false;
+    creating_a_dynamic_vhd_may_be_killed: Vhd, Create, false;
+    an_atomic_sync_onto_a_device_may_be_killed: Device, Atomic, false;
+    an_in_place_sync_onto_a_device_may_be_killed: Device, InPlace, false;
+}

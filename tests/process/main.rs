@@ -1,0 +1,20 @@
+//! Real processes on real files, file systems and loop devices: killed, interrupted, out of space.
+//!
+//! `DISKDELTA_KILL_ROUNDS` sets how often the command is killed on every kind of target; with
+//! `DISKDELTA_LONG` it is thousands of times. `DISKDELTA_SEED` makes other throws.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod dice;
+mod guard;
+#[path = "../host/mod.rs"]
+mod host;
+mod killed;
+#[allow(dead_code, reason = "shared with the tests of the command")]
+#[path = "../cli/lab.rs"]
+mod lab;
+mod reboot;
+mod signalled;
+mod site;
+mod source;
+mod space;
+mod twice;

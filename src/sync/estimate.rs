@@ -1,11 +1,11 @@
 //! Choosing between delta and full from a sample.
 
-use super::options::{Mode, Safety};
+use super::options::{Mode, Safety, Verify};
 use super::run::Run;
 use crate::control::Phase;
 use crate::error::{ErrorKind, Result};
 use crate::image::{self, Image};
-use crate::units::ExtentKind;
+use crate::units::{ExtentKind, REFINE_BYTES};
 
 /// Samples blocks on both sides and chooses; the text says why.
 ///
@@ -27,9 +27,11 @@ pub(super) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode, String)
     }
     let percent = sample.changed * 100 / sample.looked;
     // A delta reads both sides and, staged, writes what changed twice; a copy reads one side and
-    // writes everything once.
-    let limit = match run.options.safety {
-        Safety::Atomic if run.target.file_place().is_some() => FULL_FROM_PERCENT,
+    // writes everything once, and reads all of it back where that is wanted.
+    let limit = match (run.options.safety, run.options.verify) {
+        _ if run.target.file_place().is_none() => 101,
+        (Safety::Atomic, Verify::None) => FULL_FROM_PERCENT,
+        (Safety::Atomic, _) => FULL_FROM_PERCENT_VERIFIED,
         _ => 101,
     };
     let (mode, so) = if percent >= limit {
@@ -40,10 +42,11 @@ pub(super) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode, String)
     let (changed, looked) = (sample.changed, sample.looked);
     Ok((
         mode,
-        format!("{changed} of {looked} sampled blocks differ: {so} moves less work"),
+        format!("{changed} of {looked} sampled pages differ: {so} is less work"),
     ))
 }
 
+/// Pages, which is what a delta moves: of scattered changes much fewer than blocks.
 struct Sample {
     looked: u64,
     changed: u64,
@@ -77,8 +80,11 @@ fn sample(run: &Run<'_>, target: &dyn Image) -> Result<Sample> {
         match source.read_exact_at(&mut new, at) {
             Ok(()) => {
                 image::read_padded_at(target, &mut old, at)?;
-                sample.looked += 1;
-                sample.changed += u64::from(new != old);
+                let page = REFINE_BYTES as usize;
+                for (new, old) in new.chunks(page).zip(old.chunks(page)) {
+                    sample.looked += 1;
+                    sample.changed += u64::from(new != old);
+                }
             }
             // Whoever moves the bytes says where, or skips them.
             Err(error) if error.kind() == ErrorKind::Io => {}
@@ -90,5 +96,7 @@ fn sample(run: &Run<'_>, target: &dyn Image) -> Result<Sample> {
 }
 
 const SAMPLES: u64 = 256;
-/// Where the two meet for a local pair of files; see docs/benchmarks.md.
-const FULL_FROM_PERCENT: u64 = 50;
+/// Where the two meet for a local pair of files, without reading back and with it; see
+/// docs/benchmarks.md.
+const FULL_FROM_PERCENT: u64 = 20;
+const FULL_FROM_PERCENT_VERIFIED: u64 = 50;

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, OFlags};
 
@@ -31,6 +32,9 @@ pub enum Allocation {
 pub struct FileStorage {
     handle: Handle,
     punches: bool,
+    /// Holes are to be filled by the next sync. Not before: data that goes to space which was
+    /// taken in advance costs the file system about twice as much as data that goes to a hole.
+    unfilled: AtomicBool,
 }
 
 impl FileStorage {
@@ -82,7 +86,17 @@ impl FileStorage {
                 !is_thick(&facts)
             }
         };
-        Ok(FileStorage { handle, punches })
+        Ok(FileStorage {
+            handle,
+            punches,
+            unfilled: AtomicBool::new(false),
+        })
+    }
+
+    /// Has the first sync fill all holes, where zeros take space; until then growing takes none.
+    pub(super) fn filled_at_sync(self) -> Self {
+        self.unfilled.store(!self.punches, Ordering::Relaxed);
+        self
     }
 
     fn open_with(path: PathBuf, options: &OpenOptions) -> Result<Self> {
@@ -131,7 +145,7 @@ impl Storage for FileStorage {
 
     fn set_len(&self, len: u64) -> Result<()> {
         let old_len = self.len()?;
-        if len > old_len && !self.punches {
+        if len > old_len && !self.punches && !self.unfilled.load(Ordering::Relaxed) {
             // Before the length changes, so that a full disk leaves it as it was. Where space
             // cannot be reserved the new bytes are a hole, which reads as zeros too.
             self.handle
@@ -144,6 +158,12 @@ impl Storage for FileStorage {
     }
 
     fn sync(&self) -> Result<()> {
+        self.handle.usable()?;
+        if self.unfilled.load(Ordering::Relaxed) {
+            self.handle
+                .allocate(FallocateFlags::KEEP_SIZE, &(0..self.len()?))?;
+            self.unfilled.store(false, Ordering::Relaxed);
+        }
         self.handle.sync()
     }
 

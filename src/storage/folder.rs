@@ -134,7 +134,8 @@ impl HostFolder {
         })
     }
 
-    /// Decides what becomes of the space of zeros in the files opened and created here.
+    /// Decides what becomes of the space of zeros in the files opened and created here. With
+    /// [`Allocation::Full`] a file's holes are filled when it is synced for the first time.
     #[must_use]
     pub fn with_allocation(mut self, allocation: Allocation) -> Self {
         self.allocation = allocation;
@@ -190,7 +191,10 @@ impl HostFolder {
             let _ = patiently(|| lock::take(&file, Role::Target)).map_err(|e| e.at_path(&path))?;
         }
         let storage = FileStorage::from_file(path, file, self.allocation, false)?;
-        Ok(Arc::new(storage))
+        Ok(match (flags.contains(OFlags::RDWR), self.allocation) {
+            (true, Allocation::Full) => Arc::new(storage.filled_at_sync()),
+            _ => Arc::new(storage),
+        })
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use diskdelta::delta::{Base, Delta, DeltaOptions, create, merge};
+use diskdelta::delta::{
+    Base, Delta, DeltaOptions, DeltaWriter, Frame, Header, JobId, Old, Purpose, create, merge,
+};
 use diskdelta::image::{Format, Raw};
 use diskdelta::storage::{Folder, MemoryFolder, MemoryStorage, Place, Storage};
 use diskdelta::sync::{BaseCheck, Outcome, Target, Verify, apply_delta};
@@ -25,12 +27,16 @@ fn options() -> DeltaOptions {
 }
 
 fn delta(old: &[u8], new: &[u8]) -> Arc<MemoryStorage> {
+    delta_with(old, new, &options())
+}
+
+fn delta_with(old: &[u8], new: &[u8], options: &DeltaOptions) -> Arc<MemoryStorage> {
     let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
     create(
         Base::Image(&image(old)),
         &image(new),
         file.clone(),
-        &options(),
+        options,
         &work(),
     )
     .unwrap();
@@ -79,8 +85,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn applying_a_delta_gives_the_source(old in any_disk(), new in any_disk()) {
-        let bytes = delta(&old, &new).to_vec();
+    fn applying_a_delta_gives_the_source(
+        old in any_disk(), new in any_disk(), block in prop::sample::select(&[4u64, 16, 64]),
+    ) {
+        let options = options().with_block_size(BlockSize::new(block << 10).unwrap());
+        let bytes = delta_with(&old, &new, &options).to_vec();
         let (now, said) = applied(bytes.clone(), &old, BaseCheck::Whole);
         said.unwrap();
         prop_assert!(now == new);
@@ -174,4 +183,46 @@ fn a_delta_stays_bound_to_its_base_where_only_the_rest_differs() {
     let (now, said) = applied(bytes, &other, BaseCheck::Touched);
     assert_eq!(said.unwrap(), Outcome::Synced);
     assert!(now == disk(&[1, 3, 3, 2], 0));
+}
+
+#[test]
+fn a_delta_that_lies_about_its_result_changes_nothing() {
+    let (old, new) = (disk(&[1, 2, 3, 0, 1], 0), disk(&[1, 3, 3, 2, 0], 0));
+    let root = |bytes: &[u8]| {
+        let root = manifest::root_of(&image(bytes), BlockSize::MIN, &work()).unwrap();
+        Some(*root.as_bytes())
+    };
+    let crafted = |result_root| {
+        let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+        let header = Header {
+            purpose: Purpose::Portable,
+            job: JobId::random().unwrap(),
+            base_len: old.len() as u64,
+            result_len: new.len() as u64,
+            block_size: BlockSize::MIN,
+        };
+        let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
+        for at in [PAGE, 3 * PAGE] {
+            let frame = Frame::data(at as u64, &new[at..at + PAGE], Old::Unknown, None);
+            writer.push(&frame).unwrap();
+        }
+        let zeros = Frame::zero(4 * PAGE as u64, PAGE as u64, Old::Unknown);
+        writer.push(&zeros).unwrap();
+        writer.finish(root(&old), result_root).unwrap();
+        file.to_vec()
+    };
+    let (now, said) = applied(
+        crafted(root(&disk(&[1, 3, 3, 2, 2], 0))),
+        &old,
+        BaseCheck::Whole,
+    );
+    let error = said.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.field()),
+        (ErrorKind::Malformed, Some("result_root"))
+    );
+    assert!(now == old);
+    let (now, said) = applied(crafted(root(&new)), &old, BaseCheck::Whole);
+    assert_eq!(said.unwrap(), Outcome::Synced);
+    assert!(now == new);
 }

@@ -6,20 +6,25 @@
 mod create;
 mod export;
 mod format;
+mod frame;
 mod merge;
 mod peek;
 mod ranges;
 mod reader;
+mod result;
 mod reverse;
+mod scan;
 mod writer;
 
 pub use create::{Base, DeltaOptions, create};
 pub use export::{ExportBase, export};
 pub use format::{FrameHeader, FrameKind, Hash, Header, JobId, Old, Purpose, Trailer};
+pub use frame::VerifiedFrame;
+pub(crate) use frame::{fits_new, fits_old};
 pub use merge::merge;
 pub(crate) use peek::peek;
 pub(crate) use ranges::Ranges;
-pub use reader::{Delta, VerifiedFrame, for_each_intact};
-pub(crate) use reader::{fits_new, fits_old};
+pub use reader::{Delta, for_each_intact};
+pub(crate) use result::roots;
 pub use reverse::reverse;
 pub use writer::{DeltaWriter, Frame};

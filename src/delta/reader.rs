@@ -1,16 +1,13 @@
 //! Reading a delta file, trusting nothing in it.
 
-use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::format::{
-    FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Hash, Header, Old, TRAILER_LEN, Trailer,
-    digest_hasher,
+    FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header, TRAILER_LEN, Trailer, digest_hasher,
 };
+use super::frame::{RawFrame, VerifiedFrame};
 use super::ranges::Ranges;
+use super::scan::{Batch, Scanner};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
@@ -162,6 +159,40 @@ impl Delta {
         Ok(())
     }
 
+    /// The bytes of the data frame that lies at `at` in the file, hashed again and found right.
+    ///
+    /// # Errors
+    /// `Malformed` where no data frame of `len` bytes lies there; `LimitExceeded`, `Io`.
+    pub(super) fn data_at(&self, at: u64, len: u64) -> Result<Vec<u8>> {
+        let wrong = || self.damaged("a frame is not what it was", at);
+        let mut head = [0; FRAME_LEN];
+        self.storage.read_exact_at(&mut head, at)?;
+        let header = FrameHeader::decode(&head).map_err(|_| wrong())?;
+        if header.stored_len > self.limits.frame_bytes || header.kind != FrameKind::Data {
+            return Err(wrong());
+        }
+        // At most what the limits allow.
+        let mut payload = vec![0; header.stored_len as usize];
+        self.storage
+            .read_exact_at(&mut payload, at.saturating_add(FRAME_LEN as u64))?;
+        if header.len != len || !header.is_sealed(self.header.job, &head, &payload) {
+            return Err(wrong());
+        }
+        let raw = RawFrame {
+            header,
+            head,
+            at,
+            payload: 0..payload.len(),
+        };
+        let frame = raw.verified(&payload, &self.limits, &*self.storage)?;
+        Ok(frame.into_bytes())
+    }
+
+    /// The limits that it was opened with.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     fn scanner(&self) -> Scanner<'_> {
         Scanner::new(&*self.storage, &self.header, self.frames_end, &self.limits)
     }
@@ -171,35 +202,6 @@ impl Delta {
             .at_offset(offset)
             .at_path(self.storage.path())
             .advise("make the delta again; nothing was changed by it")
-    }
-}
-
-/// A frame whose payload was hashed in this process and found right.
-#[derive(Debug)]
-pub struct VerifiedFrame<'a> {
-    header: &'a FrameHeader,
-    bytes: Cow<'a, [u8]>,
-}
-
-impl VerifiedFrame<'_> {
-    /// The frame's header.
-    pub fn header(&self) -> &FrameHeader {
-        self.header
-    }
-
-    /// The new bytes; empty for kinds that carry none.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// First byte.
-    pub fn offset(&self) -> u64 {
-        self.header.offset
-    }
-
-    /// The range it covers; the bounds were checked when the frame was read.
-    pub fn range(&self) -> Range<u64> {
-        self.header.offset..self.header.offset.saturating_add(self.header.len)
     }
 }
 
@@ -255,216 +257,9 @@ fn no_trailer(storage: &dyn Storage, len: u64) -> Error {
         .advise("make it again, or transfer it again")
 }
 
-/// Walks frames in file order, some MiB at a time.
-struct Scanner<'a> {
-    storage: &'a dyn Storage,
-    header: &'a Header,
-    limits: &'a Limits,
-    at: u64,
-    end: u64,
-    sequence: u64,
-}
-
-/// Some frames that follow each other, with their payloads. Used again for the next ones: fresh
-/// memory costs more than reading into it.
-#[derive(Default)]
-struct Batch {
-    frames: Vec<RawFrame>,
-    payloads: Vec<u8>,
-}
-
-struct RawFrame {
-    header: FrameHeader,
-    head: [u8; FRAME_LEN],
-    at: u64,
-    payload: Range<usize>,
-}
-
-impl<'a> Scanner<'a> {
-    fn new(storage: &'a dyn Storage, header: &'a Header, end: u64, limits: &'a Limits) -> Self {
-        Scanner {
-            storage,
-            header,
-            limits,
-            at: HEADER_LEN as u64,
-            end,
-            sequence: 0,
-        }
-    }
-
-    /// Fills `batch` with the next frames whose seals are right; `false` at the end or at the
-    /// first damage, where `at` then points.
-    fn next_batch(&mut self, batch: &mut Batch) -> Result<bool> {
-        let mut want = BATCH_BYTES;
-        loop {
-            let window_len = want.min(self.end - self.at);
-            // At most a batch, or a frame of the length that the limits allow.
-            let window_len = usize::try_from(window_len).unwrap_or(usize::MAX);
-            batch.frames.clear();
-            batch.payloads.resize(window_len, 0);
-            self.storage.read_exact_at(&mut batch.payloads, self.at)?;
-            let mut used = 0;
-            while let Some(raw) = self.parse(&batch.payloads, used) {
-                used = raw.payload.end;
-                batch.frames.push(raw);
-            }
-            let whole = self.frame_len(&batch.payloads);
-            if used == 0 && want < whole && want < self.end - self.at {
-                want = whole;
-                continue;
-            }
-            self.at += used as u64;
-            return Ok(!batch.frames.is_empty());
-        }
-    }
-
-    /// How long the frame is that `window` begins with, as far as that may be believed: no more
-    /// than is allowed.
-    fn frame_len(&self, window: &[u8]) -> u64 {
-        let most = u64::from(self.limits.frame_bytes);
-        window
-            .first_chunk::<FRAME_LEN>()
-            .and_then(|head| FrameHeader::decode(head).ok())
-            .map_or(0, |header| u64::from(header.stored_len).min(most))
-            + FRAME_LEN as u64
-    }
-
-    fn parse(&mut self, window: &[u8], used: usize) -> Option<RawFrame> {
-        let rest = window.get(used..)?;
-        let head: [u8; FRAME_LEN] = rest.get(..FRAME_LEN)?.try_into().ok()?;
-        let header = FrameHeader::decode(&head).ok()?;
-        let stored_len = usize::try_from(header.stored_len).ok()?;
-        let payload = rest.get(FRAME_LEN..)?.get(..stored_len)?;
-        let fits = header.kind != FrameKind::Trailer
-            && header.sequence == self.sequence
-            && header.is_sealed(self.header.job, &head, payload);
-        if !fits {
-            return None;
-        }
-        self.sequence += 1;
-        let start = used + FRAME_LEN;
-        let at = self.at + used as u64;
-        Some(RawFrame {
-            header,
-            head,
-            at,
-            payload: start..start + stored_len,
-        })
-    }
-}
-
-impl Batch {
-    fn verified(
-        &self,
-        work: &Work,
-        limits: &Limits,
-        storage: &dyn Storage,
-        visit: &(dyn Fn(&VerifiedFrame<'_>) -> Result<()> + Sync),
-    ) -> Result<()> {
-        work.pool().install(|| {
-            self.frames
-                .par_iter()
-                .with_min_len(FRAMES_A_TASK)
-                .try_for_each(|raw| visit(&raw.verified(&self.payloads, limits, storage)?))
-        })
-    }
-}
-
-impl RawFrame {
-    fn verified<'a>(
-        &'a self,
-        payloads: &'a [u8],
-        limits: &Limits,
-        storage: &dyn Storage,
-    ) -> Result<VerifiedFrame<'a>> {
-        let header = &self.header;
-        let stored = payloads
-            .get(self.payload.clone())
-            .ok_or_else(|| self.wrong("a frame's payload is not there", storage))?;
-        let carries = !matches!(
-            header.kind,
-            FrameKind::Zero
-                | FrameKind::ZeroTable
-                | FrameKind::Length
-                | FrameKind::Commit
-                | FrameKind::Trailer
-        );
-        let hashed = carries || matches!(header.old, Old::Hash(_));
-        if hashed && header.len > u64::from(limits.frame_bytes) {
-            return Err(
-                Error::new(ErrorKind::LimitExceeded, "a frame is longer than allowed")
-                    .in_field("len")
-                    .at_offset(self.at)
-                    .at_path(storage.path()),
-            );
-        }
-        if !carries {
-            let empty = stored.is_empty() && !header.compressed && header.new_hash == [0; 32];
-            return if empty {
-                Ok(VerifiedFrame {
-                    header,
-                    bytes: Cow::Borrowed(&[]),
-                })
-            } else {
-                Err(self.wrong("a frame without payload has one", storage))
-            };
-        }
-        let len = usize::try_from(header.len).unwrap_or(usize::MAX);
-        let bytes = if header.compressed {
-            // The capacity bounds what a hostile frame can make of itself.
-            let plain = zstd::bulk::decompress(stored, len).map_err(|e| {
-                self.wrong("a frame does not decompress", storage)
-                    .caused_by(e)
-            })?;
-            Cow::Owned(plain)
-        } else {
-            Cow::Borrowed(stored)
-        };
-        if bytes.len() != len {
-            return Err(self.wrong("a frame's payload has another length than it says", storage));
-        }
-        if blake3::hash(&bytes) != blake3::Hash::from_bytes(header.new_hash) {
-            return Err(self.wrong("a frame's bytes do not fit its hash", storage));
-        }
-        Ok(VerifiedFrame { header, bytes })
-    }
-
-    fn wrong(&self, what: &'static str, storage: &dyn Storage) -> Error {
-        Error::malformed(what)
-            .at_offset(self.at)
-            .at_path(storage.path())
-    }
-}
-
-/// Whether `bytes` are what a frame says it replaces; unknown old bytes fit nothing.
-pub(crate) fn fits_old(old: &Old, bytes: &[u8]) -> bool {
-    match old {
-        Old::Unknown => false,
-        Old::Hash(hash) => blake3::hash(bytes) == blake3::Hash::from_bytes(*hash),
-        Old::Zeros => is_zero(bytes),
-    }
-}
-
-/// Whether `bytes` are what a frame puts in their place.
-pub(crate) fn fits_new(kind: FrameKind, new_hash: &Hash, bytes: &[u8]) -> bool {
-    match kind {
-        FrameKind::Zero => is_zero(bytes),
-        _ => blake3::hash(bytes) == blake3::Hash::from_bytes(*new_hash),
-    }
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
-}
-
 fn split<const A: usize, const B: usize>(bytes: &[u8]) -> ([u8; A], [u8; B]) {
     let (mut head, mut tail) = ([0; A], [0; B]);
     head.copy_from_slice(&bytes[..A]);
     tail.copy_from_slice(&bytes[A..A + B]);
     (head, tail)
 }
-
-/// Enough that all threads have work between two reads.
-const BATCH_BYTES: u64 = 4 << 20;
-/// Small frames are hashed by the handful, not one a task.
-const FRAMES_A_TASK: usize = 16;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::format::{
     FrameHeader, FrameKind, HEADER_LEN, Hash, Header, Old, Trailer, digest_hasher,
 };
-use super::reader::VerifiedFrame;
+use super::frame::VerifiedFrame;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 

@@ -12,17 +12,17 @@ use super::standing::{self, Standing};
 use super::target::Target;
 use super::way_on;
 use crate::control::Work;
-use crate::delta::{Delta, Header, JobId, Purpose, fits_new, fits_old};
+use crate::delta::{self, Delta, Header, JobId, Purpose, fits_new, fits_old};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
-use crate::manifest;
 use crate::storage::{Access, Place, Storage};
 
 /// How a delta's base is recognised in a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum BaseCheck {
-    /// The whole target is read, and its root must be the one that the delta names.
+    /// The whole target is read: its root must be the one that the delta names as its base's, and
+    /// the delta must lead from there to the root that it names as its result's.
     #[default]
     Whole,
     /// Only what the delta changes is read, and must be what the delta says it replaces.
@@ -80,7 +80,6 @@ fn applied(
     let from = delta.header();
     let options = target.image_options();
     let image = image::open_storage(storage.clone(), target.format(), options)?;
-    delta.verify(work, &|_| Ok(()))?;
     let mut report = SyncReport::new(Mode::Delta, Safety::Atomic, from.result_len);
     report.reason = "a delta file".to_owned();
     if !base_is_there(delta, &*image, check, work)? {
@@ -123,10 +122,10 @@ fn applied(
     Ok(report)
 }
 
-/// Whether the base is there (`true`) or the result already (`false`).
+/// Whether the base is there (`true`) or the result already (`false`). The delta is verified.
 ///
 /// # Errors
-/// `BaseMismatch` for anything else.
+/// `Malformed` for a damaged delta; `BaseMismatch` for any other target.
 fn base_is_there(delta: &Delta, image: &dyn Image, check: BaseCheck, work: &Work) -> Result<bool> {
     let header = delta.header();
     let len = image.disk_len();
@@ -140,15 +139,19 @@ fn base_is_there(delta: &Delta, image: &dyn Image, check: BaseCheck, work: &Work
         delta.trailer().result_root,
     ) {
         (BaseCheck::Whole, Some(base), Some(result)) => {
-            let root = *manifest::root_of(image, header.block_size, work)?.as_bytes();
+            let (root, leads_to) = delta::roots(delta, image, work)?;
             match () {
-                () if len == header.result_len && root == result => Ok(false),
-                () if len == header.base_len && root == base => Ok(true),
-                () => Err(mismatch("the target is not what the delta was made from")),
+                () if len == header.result_len && *root.as_bytes() == result => Ok(false),
+                () if len != header.base_len || *root.as_bytes() != base => {
+                    Err(mismatch("the target is not what the delta was made from"))
+                }
+                () if *leads_to.as_bytes() != result => Err(leads_elsewhere(delta)),
+                () => Ok(true),
             }
         }
         (BaseCheck::Whole, ..) => Err(mismatch("the delta does not name the root of its base")),
         (BaseCheck::Touched, ..) => {
+            delta.verify(work, &|_| Ok(()))?;
             let is_new = len == header.result_len
                 && holds(image, delta, work, &|frame, bytes| {
                     fits_new(frame.header().kind, &frame.header().new_hash, bytes)
@@ -167,4 +170,11 @@ fn base_is_there(delta: &Delta, image: &dyn Image, check: BaseCheck, work: &Work
             }
         }
     }
+}
+
+fn leads_elsewhere(delta: &Delta) -> Error {
+    Error::malformed("the delta does not lead to the root that it names")
+        .in_field("result_root")
+        .at_path(delta.storage().path())
+        .advise("nothing was changed; make the delta again")
 }

@@ -1,0 +1,128 @@
+//! The frames of a delta file in their order.
+
+use rayon::prelude::*;
+
+use super::format::{FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header};
+use super::frame::{RawFrame, VerifiedFrame};
+use crate::control::Work;
+use crate::error::Result;
+use crate::limits::Limits;
+use crate::storage::Storage;
+
+/// Walks frames in file order, some MiB at a time.
+pub(super) struct Scanner<'a> {
+    storage: &'a dyn Storage,
+    header: &'a Header,
+    limits: &'a Limits,
+    /// Where the next frame begins.
+    pub at: u64,
+    end: u64,
+    sequence: u64,
+}
+
+/// Some frames that follow each other, with their payloads. Used again for the next ones: fresh
+/// memory costs more than reading into it.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub frames: Vec<RawFrame>,
+    pub payloads: Vec<u8>,
+}
+
+impl<'a> Scanner<'a> {
+    pub fn new(storage: &'a dyn Storage, header: &'a Header, end: u64, limits: &'a Limits) -> Self {
+        Scanner {
+            storage,
+            header,
+            limits,
+            at: HEADER_LEN as u64,
+            end,
+            sequence: 0,
+        }
+    }
+
+    /// Fills `batch` with the next frames whose seals are right; `false` at the end or at the
+    /// first damage, where `at` then points.
+    pub fn next_batch(&mut self, batch: &mut Batch) -> Result<bool> {
+        let mut want = BATCH_BYTES;
+        loop {
+            let window_len = want.min(self.end - self.at);
+            // At most a batch, or a frame of the length that the limits allow.
+            let window_len = usize::try_from(window_len).unwrap_or(usize::MAX);
+            batch.frames.clear();
+            batch.payloads.resize(window_len, 0);
+            self.storage.read_exact_at(&mut batch.payloads, self.at)?;
+            let mut used = 0;
+            while let Some(raw) = self.parse(&batch.payloads, used) {
+                used = raw.payload.end;
+                batch.frames.push(raw);
+            }
+            let whole = self.frame_len(&batch.payloads);
+            if used == 0 && want < whole && want < self.end - self.at {
+                want = whole;
+                continue;
+            }
+            self.at += used as u64;
+            return Ok(!batch.frames.is_empty());
+        }
+    }
+
+    /// How long the frame is that `window` begins with, as far as that may be believed: no more
+    /// than is allowed.
+    fn frame_len(&self, window: &[u8]) -> u64 {
+        let most = u64::from(self.limits.frame_bytes);
+        window
+            .first_chunk::<FRAME_LEN>()
+            .and_then(|head| FrameHeader::decode(head).ok())
+            .map_or(0, |header| u64::from(header.stored_len).min(most))
+            + FRAME_LEN as u64
+    }
+
+    fn parse(&mut self, window: &[u8], used: usize) -> Option<RawFrame> {
+        let rest = window.get(used..)?;
+        let head: [u8; FRAME_LEN] = rest.get(..FRAME_LEN)?.try_into().ok()?;
+        let header = FrameHeader::decode(&head).ok()?;
+        let stored_len = usize::try_from(header.stored_len).ok()?;
+        let payload = rest.get(FRAME_LEN..)?.get(..stored_len)?;
+        let fits = header.kind != FrameKind::Trailer
+            && header.sequence == self.sequence
+            && header.is_sealed(self.header.job, &head, payload);
+        if !fits {
+            return None;
+        }
+        self.sequence += 1;
+        let start = used + FRAME_LEN;
+        let at = self.at + used as u64;
+        Some(RawFrame {
+            header,
+            head,
+            at,
+            payload: start..start + stored_len,
+        })
+    }
+}
+
+impl Batch {
+    /// Hands each frame to `visit` once its payload is found right; in any order.
+    ///
+    /// # Errors
+    /// `Malformed`, `LimitExceeded`, and whatever `visit` returns.
+    pub fn verified(
+        &self,
+        work: &Work,
+        limits: &Limits,
+        storage: &dyn Storage,
+        visit: &(dyn Fn(&VerifiedFrame<'_>) -> Result<()> + Sync),
+    ) -> Result<()> {
+        work.pool().install(|| {
+            self.frames
+                .par_iter()
+                .with_min_len(FRAMES_A_TASK)
+                .try_for_each(|raw| visit(&raw.verified(&self.payloads, limits, storage)?))
+        })
+    }
+}
+
+/// Enough that all threads have work between two reads.
+const BATCH_BYTES: u64 = 4 << 20;
+/// Small frames are hashed by the handful, not one a task.
+const FRAMES_A_TASK: usize = 16;

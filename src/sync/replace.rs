@@ -40,6 +40,10 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
     let fresh = new_place(place);
     let disk_len = run.target_len(old.map(|old| old.disk_len()))?;
     let mut report = SyncReport::new(Mode::Full, Safety::Atomic, run.source.disk_len());
+    if let Some(old) = old {
+        // Nobody will want the old bytes again, and memory just freed is the cheapest to fill.
+        old.drop_cache(0..old.disk_len());
+    }
     let copied = copy(run, &fresh, old, disk_len, &mut report);
     copied.map_err(|error| untouched(run.or_change(error), old.is_some()))?;
     if old.is_some() {

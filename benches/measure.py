@@ -54,15 +54,15 @@ class Bench:
         self.rows = csv.DictWriter(self.file, COLUMNS, dialect="excel-tab", lineterminator="\n")
         self.rows.writeheader()
 
-    def ours(self, *words):
-        return [self.program, "--threads", "2", "--json", *map(str, words)]
+    def ours(self, *words, threads=2):
+        return [self.program, "--threads", str(threads), "--json", *map(str, words)]
 
     def bare(self, *words):
         return [self.bare_program, *map(str, words)]
 
-    def sync(self, source, target, mode, safety, *more, verify="none"):
+    def sync(self, source, target, mode, safety, *more, verify="none", threads=2):
         return self.ours("sync", source, target, "--mode", mode, "--safety", safety,
-                         "--verify", verify, *more)
+                         "--verify", verify, *more, threads=threads)
 
     def keeps_manifests(self):
         text = subprocess.run([self.program, "sync", "--help"], capture_output=True, text=True)
@@ -247,8 +247,9 @@ def cold(bench):
           for path in pair]
     same = (target.now(), target.path, "delta", "in-place")
     bench.race("cold", "equal images", [
-        ("diskdelta", lambda: dropped(bench.sync(*same))),
-        ("diskdelta --direct", lambda: dropped(bench.sync(*same, "--direct"))),
+        ("diskdelta", lambda: dropped(bench.sync(*same, threads=0))),
+        ("diskdelta, 2 threads", lambda: dropped(bench.sync(*same))),
+        ("diskdelta --direct", lambda: dropped(bench.sync(*same, "--direct", threads=0))),
         ("two dd iflag=direct", lambda: dropped(*dd, at_once=True)),
     ])
 

@@ -1,7 +1,9 @@
 //! How a caller watches long work and stops it.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -20,11 +22,18 @@ pub struct Work {
 }
 
 impl Work {
-    /// Work on a pool of its own with `threads` threads; 0 means one for each core.
+    /// Work on a pool of its own with `threads` threads; 0 means one for each core, and at least
+    /// four: on a medium most of them wait for their reads.
     ///
     /// # Errors
     /// `Io` when the threads cannot be started.
     pub fn new(threads: usize) -> Result<Self> {
+        let threads = match threads {
+            0 => thread::available_parallelism()
+                .map_or(1, NonZeroUsize::get)
+                .max(FEWEST_THREADS),
+            threads => threads,
+        };
         let pool = ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|index| format!("diskdelta-{index}"))
@@ -213,7 +222,7 @@ impl Pace {
                 return Ok(());
             }
             // Short naps, so that a cancel is seen soon.
-            std::thread::sleep(left.min(Duration::from_millis(100)));
+            thread::sleep(left.min(Duration::from_millis(100)));
         }
     }
 }
@@ -221,3 +230,6 @@ impl Pace {
 fn stopped() -> Error {
     Error::new(ErrorKind::Cancelled, "cancelled")
 }
+
+/// Reads that must be under way for two media, one read and one compared with it, to be busy.
+const FEWEST_THREADS: usize = 4;

@@ -21,7 +21,7 @@ pub struct Common {
     /// Prints errors only
     #[arg(long, short, global = true)]
     pub quiet: bool,
-    /// Works on so many threads; 0 means one for each core
+    /// Works on so many threads; 0 means one for each core, and at least four
     #[arg(long, global = true, value_name = "N", default_value_t = 0)]
     pub threads: usize,
     /// Reads at most so many bytes a second

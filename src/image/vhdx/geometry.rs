@@ -75,6 +75,12 @@ impl Geometry {
         }
     }
 
+    /// Whether one of these entries is for a sector bitmap.
+    pub fn has_bitmap_entry(&self, entries: Range<u64>) -> bool {
+        let stride = self.chunk_blocks() + 1;
+        entries.start / stride != entries.end / stride
+    }
+
     /// The first payload block whose entry is `entry` or comes after it.
     pub fn first_block_from(&self, entry: u64) -> u64 {
         entry - entry / (self.chunk_blocks() + 1)
@@ -151,11 +157,15 @@ mod tests {
             for block in 0..2000 {
                 let entry = geometry.payload_entry(block);
                 assert_eq!(geometry.role(entry), Role::Payload(block));
+                assert!(!geometry.has_bitmap_entry(entry..entry + 1));
                 let bitmap = geometry.bitmap_entry(block);
                 assert_eq!(
                     geometry.role(bitmap),
                     Role::Bitmap(block / geometry.chunk_blocks())
                 );
+                assert!(geometry.has_bitmap_entry(bitmap..bitmap + 1));
+                assert!(geometry.has_bitmap_entry(entry..bitmap + 1));
+                assert!(!geometry.has_bitmap_entry(entry..bitmap));
             }
         }
     }

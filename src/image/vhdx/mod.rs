@@ -65,7 +65,7 @@ pub struct Vhdx {
 /// The tables in memory; one lock guards them, held for lookups only.
 struct Tables {
     pages: Pages,
-    /// Pages of the block table with an entry that is not absent.
+    /// Pages of the block table with an entry that a reader has to look at.
     busy: Bits,
     /// How many payload blocks lie in the file, as a whole or in part.
     present_count: u64,

@@ -13,7 +13,8 @@ use crate::storage::Storage;
 /// What the pass over the block table found.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// Which pages of the table hold an entry that is not absent.
+    /// Which pages of the table hold an entry that a reader has to look at: of a block that lies
+    /// in the file, and over a parent of any block that is not the parent's.
     pub busy: Bits,
     /// How many payload blocks lie in the file.
     pub present_count: u64,
@@ -77,29 +78,51 @@ impl Check<'_> {
     fn entries(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
         let first = (at - self.geometry.bat.start) / 8;
         let (entries, _) = bytes.as_chunks::<8>();
-        for (index, entry) in (first..).zip(entries) {
-            let entry = BatEntry(u64::from_le_bytes(*entry));
-            if entry == BatEntry::ABSENT {
+        for (group, entries) in entries.chunks(GROUP_ENTRIES).enumerate() {
+            let first = first + (group * GROUP_ENTRIES) as u64;
+            if self.are_zeros(first, entries) {
                 continue;
             }
-            self.bitmap_is_missing(index)?;
-            self.entry(index, entry)
-                .map_err(|e| e.at_offset(self.geometry.bat.start + index * 8))?;
+            for (index, entry) in (first..).zip(entries) {
+                let entry = BatEntry(u64::from_le_bytes(*entry));
+                if entry == BatEntry::ABSENT {
+                    continue;
+                }
+                self.bitmap_is_missing(index)?;
+                self.entry(index, entry)
+                    .map_err(|e| e.at_offset(self.geometry.bat.start + index * 8))?;
+            }
         }
         Ok(())
     }
 
-    fn entry(&mut self, index: u64, entry: BatEntry) -> Result<()> {
-        let page = index / ENTRIES_PER_PAGE;
-        if !self.survey.busy.any(page..page + 1) {
-            self.survey.busy.set(page..page + 1);
+    /// Whether all of these entries are absent, or name blocks of zeros where that is the same:
+    /// what most of a long table says.
+    fn are_zeros(&self, first: u64, entries: &[[u8; 8]]) -> bool {
+        let all = entries
+            .iter()
+            .fold(0, |all, entry| all | u64::from_le_bytes(*entry));
+        if all == BatEntry::ABSENT.0 {
+            return true;
         }
+        let end = first + entries.len() as u64;
+        all | BatEntry::ZERO.0 == BatEntry::ZERO.0
+            && !self.geometry.differencing
+            && !self.geometry.has_bitmap_entry(first..end)
+    }
+
+    fn entry(&mut self, index: u64, entry: BatEntry) -> Result<()> {
         if !entry.reserved_is_zero() {
             return Err(wrong("an entry sets bits that must be zero"));
         }
         let Some(state) = entry.state() else {
             return Err(wrong("an entry has a state that means nothing"));
         };
+        let is_here = matches!(state, BlockState::Present | BlockState::Partial);
+        if is_here || self.geometry.differencing {
+            let page = index / ENTRIES_PER_PAGE;
+            self.survey.busy.set(page..page + 1);
+        }
         match (self.geometry.role(index), state) {
             (Role::Payload(block), BlockState::Present | BlockState::Partial) => {
                 if state == BlockState::Partial {
@@ -155,6 +178,9 @@ impl Check<'_> {
         }
     }
 }
+
+/// Entries that are looked at together first.
+const GROUP_ENTRIES: usize = 512;
 
 /// What a block that is not there still names, where that could be a place for a block.
 pub fn named_range(entry: BatEntry, block_bytes: u64) -> Option<Range<u64>> {

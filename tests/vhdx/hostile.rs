@@ -600,6 +600,40 @@ fn locators_of_another_kind_or_without_linkage_are_refused() {
 }
 
 #[test]
+fn counts_and_places_in_a_locator_are_held_against_its_length() {
+    let parent = file(good());
+    let child = new_image(&child_of(&parent, MIB)).to_vec();
+    let at = item_bytes_at(&child, LOCATOR);
+    let pair = at + 20;
+    // Pairs; where key and value begin; how long they are: too much, nothing, half a character.
+    let spoiled: [(usize, &[u8]); 10] = [
+        (at + 18, &[0xff, 0xff]),
+        (at + 18, &[0x01, 0x01]),
+        (pair, &[0xff, 0xff, 0xff, 0xff]),
+        (pair, &[0xfe, 0xff, 0x0f, 0x00]),
+        (pair + 4, &[0xff, 0xff, 0xff, 0x7f]),
+        (pair + 8, &[0, 0]),
+        (pair + 8, &[0xff, 0xff]),
+        (pair + 10, &[0, 0]),
+        (pair + 10, &[75, 0]),
+        (pair + 10, &[0xfe, 0xff]),
+    ];
+    for (place, value) in spoiled {
+        let mut bytes = child.clone();
+        put(&mut bytes, place, value);
+        let storage = Arc::new(MemoryStorage::new("c", bytes));
+        let error = open_over(storage, Some(&parent)).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{}", place - at);
+    }
+    // The same key twice.
+    let mut bytes = child;
+    bytes.copy_within(pair..pair + 12, pair + 12);
+    let storage = Arc::new(MemoryStorage::new("c", bytes));
+    let error = open_over(storage, Some(&parent)).err().unwrap();
+    assert!(error.to_string().contains("comes twice"), "{error}");
+}
+
+#[test]
 fn every_cut_and_every_flipped_byte_of_the_structures_is_an_error_or_harmless() {
     let good = good();
     let expect = pattern(1, 3 << 20);

@@ -6,6 +6,8 @@ mod hostile;
 mod hostile_log;
 mod large;
 mod oracle;
+#[path = "../readers/mod.rs"]
+mod readers;
 mod samples;
 mod sectors;
 mod support;

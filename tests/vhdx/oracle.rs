@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use diskdelta::image::ImageMut;
 use diskdelta::image::vhdx::{Layout, Vhdx, create};
-use diskdelta::storage::FileStorage;
+use diskdelta::storage::{FileStorage, Storage};
 
+use super::readers;
 use super::support::*;
 
 fn qemu_img(arguments: &[&str]) -> Option<Output> {
@@ -29,6 +30,13 @@ fn agrees(arguments: &[&str]) -> Option<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     Some(text)
+}
+
+fn seen_by_others(path: &Path, contents: &[u8]) {
+    assert!(readers::wxtla(path).unwrap() == contents, "wxtla");
+    if let Some(seen) = readers::libvhdi(&[path]) {
+        assert!(seen == contents, "libvhdi");
+    }
 }
 
 fn open_path(path: &Path) -> diskdelta::Result<Vhdx> {
@@ -77,6 +85,7 @@ fn files_we_create_and_write_are_good_to_qemu() {
         );
         let mut model = vec![0; options.disk_bytes as usize];
         checked(&path, &model);
+        seen_by_others(&path, &model);
         let image = open_mut_over(storage, None).unwrap();
         for (seed, at) in [0, 1 << 20, 5_000_001, 9_437_100].into_iter().enumerate() {
             let bytes = pattern(seed as u64, 77_777.min(model.len() - at));
@@ -87,6 +96,7 @@ fn files_we_create_and_write_are_good_to_qemu() {
         model[5 << 20..6 << 20].fill(0);
         image.sync().unwrap();
         checked(&path, &model);
+        seen_by_others(&path, &model);
         image.write_zeroes_at(0..2 * MIB).unwrap();
         model[..2 << 20].fill(0);
         image.write_all_at(&[8; 999], 8 * MIB).unwrap();
@@ -97,6 +107,7 @@ fn files_we_create_and_write_are_good_to_qemu() {
         }
         image.sync().unwrap();
         checked(&path, &model);
+        seen_by_others(&path, &model);
         check_extents(&image, &model);
     }
 }
@@ -168,4 +179,61 @@ fn what_a_log_of_ours_says_qemu_replays_alike() {
     }
     checked(&path, &model);
     assert!(contents(&open_path(&path).unwrap()) == model);
+}
+
+#[test]
+fn images_that_qemu_does_not_read_are_good_to_other_readers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let create_at = |name: &str, layout: &Layout| {
+        let storage = Arc::new(FileStorage::create_new(path(name)).unwrap());
+        create(&*storage, layout).unwrap();
+        storage
+    };
+    for sector in [512, 4096] {
+        let parent = format!("parent-{sector}.vhdx");
+        let layout = Layout::dynamic(21 * MIB + sector)
+            .with_sector_bytes(sector)
+            .with_block_bytes(MIB);
+        let storage: Arc<dyn Storage> = create_at(&parent, &layout);
+        let image = open_mut_over(storage.clone(), None).unwrap();
+        let mut model = vec![0; layout.disk_bytes as usize];
+        for (seed, at) in [700, 5 << 20, 20_000_000].into_iter().enumerate() {
+            let bytes = pattern(seed as u64, 1_300_000);
+            image.write_all_at(&bytes, at as u64).unwrap();
+            model[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+        image.sync().unwrap();
+        seen_by_others(&path(&parent), &model);
+        let child = format!("child-{sector}.vhdx");
+        let layout = {
+            let parent_image = open_over(storage.clone(), None).unwrap();
+            Layout::child_of(&parent_image, &format!(".\\{parent}")).with_block_bytes(2 * MIB)
+        };
+        let image = open_mut_over(create_at(&child, &layout), Some(&storage)).unwrap();
+        // Parts of blocks over data and over nothing, a whole block, zeros of both kinds.
+        for (seed, at, len) in [
+            (7, 4096 * 3, 4096 * 9),
+            (8, 14 << 20, 8192),
+            (9, 8 << 20, 2 << 20),
+        ] {
+            let bytes = pattern(seed, len);
+            image.write_all_at(&bytes, at as u64).unwrap();
+            model[at..at + len].copy_from_slice(&bytes);
+        }
+        for zeros in [81_920..163_840, 18 << 20..20 << 20] {
+            image
+                .write_zeroes_at(zeros.start as u64..zeros.end as u64)
+                .unwrap();
+            model[zeros].fill(0);
+        }
+        image.sync().unwrap();
+        assert!(contents(&image) == model);
+        assert!(readers::wxtla(&path(&child)).unwrap() == model, "{sector}");
+        if let Some(mut seen) = readers::libvhdi(&[&path(&child), &path(&parent)]) {
+            // It shows the parent where a block of the child says zeros.
+            seen[18 << 20..20 << 20].fill(0);
+            assert!(seen == model, "{sector}");
+        }
+    }
 }

@@ -304,9 +304,60 @@ def sparse(bench):
     bench.images.forget()
 
 
+def vhdx(bench):
+    """Dynamic VHDX: dense against the same disk as raw, and 64 TiB of which almost nothing is data."""
+    if not (installed("qemu-img") and installed("qemu-io")):
+        return
+    data = bench.size // 4
+    bench.images.forget()
+    raw, disk, out = (bench.dir / name for name in ("dense.raw", "dense.vhdx", "out.raw"))
+    dense(raw, data)
+    subprocess.run(bench.ours("sync", raw, disk, "--verify", "none"), check=True,
+                   capture_output=True)
+
+    def to_raw(*commands):
+        return Turn(*commands, prepare=lambda: out.unlink(missing_ok=True))
+
+    bench.race("vhdx", "manifest, dense", [
+        ("raw", lambda: building(bench, raw)),
+        ("VHDX", lambda: building(bench, disk)),
+    ])
+    bench.race("vhdx", "VHDX to a new raw file", [
+        ("diskdelta", lambda: to_raw(bench.ours("sync", disk, out, "--verify", "none"))),
+        ("qemu-img convert", lambda: to_raw(
+            ["qemu-img", "convert", "-f", "vhdx", "-O", "raw", disk, out], ["sync", out])),
+    ])
+    subprocess.run(["cmp", raw, out], check=True)
+    bench.images.forget()
+    kinds = {
+        "dense": Target(*spread(bench, "dense", data, data)),
+        "32 MiB blocks": Target(*sparse_vhdx(bench, "large", "32M", data)),
+        "1 MiB blocks": Target(*sparse_vhdx(bench, "small", "1M", data)),
+        "1 MiB blocks, full table": Target(*sparse_vhdx(bench, "full", "1M", data, "on")),
+    }
+    table = ["dd", f"if={kinds['1 MiB blocks, full table'].path}", "of=/dev/null", "bs=1M",
+             "count=512", "skip=3", "status=none"]
+
+    def differing(target):
+        return Turn(bench.ours("diff", target.now(), target.other()), good=(1,))
+
+    bench.race("vhdx", "manifest, 64 TiB", [
+        (name, lambda target=target: building(bench, target.now()))
+        for name, target in kinds.items()
+    ] + [("dd of a full table", lambda: Turn(table))])
+    bench.race("vhdx", "diff, 64 TiB", [
+        (name, lambda target=target: differing(target)) for name, target in kinds.items()
+    ])
+    for how in ("in-place", "atomic"):
+        bench.race("vhdx", f"sync {how}, 64 TiB", [
+            (name, syncing(bench, target, "delta", how)) for name, target in kinds.items()
+        ])
+    bench.images.forget()
+
+
 PARTS = {"sweep": sweep, "compare": compare, "safety": safety, "kept": kept,
          "manifest": manifest, "cold": cold, "full": full, "everything": everything,
-         "sparse": sparse}
+         "sparse": sparse, "vhdx": vhdx}
 
 
 def syncing(bench, target, mode, how, verify="none"):
@@ -455,6 +506,31 @@ def containers(bench, length, data):
     for raw in raws:
         raw.unlink()
     return made
+
+
+def sparse_vhdx(bench, name, block, data, zeros="off"):
+    """Three dynamic VHDX of 64 TiB like those of `spread`, made by QEMU; with `zeros`, every entry
+    of the block table is written."""
+    old, new, target = (bench.dir / f"{name}-{which}.vhdx" for which in ("old", "new", "target"))
+    noise = bench.dir / "noise"
+    dense(noise, MIB)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "vhdx", "-o",
+                    f"subformat=dynamic,block_size={block},block_state_zero={zeros}", old, "64T"],
+                   check=True)
+    places = [(64 << 40) // (data // MIB) * run // MIB * MIB for run in range(data // MIB)]
+    qemu_io(old, [f"write -q -s {noise} {at} 1M" for at in places])
+    copy(old, new)
+    choose = random.Random(2)
+    pages = [at + page * PAGE for at in places for page in range(MIB // PAGE)]
+    changed = choose.sample(pages, len(pages) // 100)
+    qemu_io(new, [f"write -q -P {choose.randrange(1, 255)} {at} {PAGE}" for at in changed])
+    copy(old, target)
+    return target, old, new
+
+
+def qemu_io(image, commands):
+    subprocess.run(["qemu-io", "-f", "vhdx", "-t", "unsafe", image], text=True, check=True,
+                   input="\n".join(commands), stdout=subprocess.DEVNULL)
 
 
 def copy(source, target):

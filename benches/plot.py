@@ -105,6 +105,21 @@ def goals(results):
             yield (f"{case} of a {name}, time against dense", "≤ 1.5",
                    ratio("sparse", case, name, "dense"), times)
             yield (f"{case} of a {name}, memory", "≤ 96 MiB", mib("sparse", case, name), memory)
+    yield ("manifest of a dense VHDX, rate against the same disk as raw", "≥ 0.90",
+           ratio("vhdx", "manifest, dense", "raw", "VHDX"), times)
+    yield ("VHDX to a new raw file, time against `qemu-img convert`", "≤ 1.00",
+           ratio("vhdx", "VHDX to a new raw file", "diskdelta", "qemu-img convert"), times)
+    for case in ("manifest", "diff", "sync in-place", "sync atomic"):
+        for name in ("32 MiB blocks", "1 MiB blocks"):
+            yield (f"{case} of a 64 TiB VHDX with {name}, time against dense", "≤ 1.5",
+                   ratio("vhdx", f"{case}, 64 TiB", name, "dense"), times)
+            yield (f"{case} of a 64 TiB VHDX with {name}, memory", "≤ 128 MiB",
+                   mib("vhdx", f"{case}, 64 TiB", name), memory)
+    full, table, dense = (results.get("vhdx", "manifest, 64 TiB", name) for name in (
+        "1 MiB blocks, full table", "dd of a full table", "dense"))
+    yield ("manifest of a 64 TiB VHDX with 1 MiB blocks and a full table, less one `dd` of the "
+           "table, time against dense", "≤ 1.5",
+           (full - table) / dense if full and table and dense else None, times)
     yield ("sync in place, time against the bare loop that compares and writes", "≤ 1.3",
            ratio("compare", one, "diskdelta", "bare compare and write"), times)
     yield ("sync in place, memory", "≤ 128 MiB", mib("compare", one, "diskdelta"), memory)

@@ -1,14 +1,13 @@
 //! Making a portable delta.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{DeltaWriter, Frame, Header, JobId, Old, Purpose, Trailer};
 use crate::control::{Phase, Work};
-use crate::diff::{CompareOptions, Content, compare};
+use crate::diff::{CompareOptions, Content, Known, ManifestDifference, against, compare};
 use crate::error::Result;
 use crate::image::Image;
-use crate::manifest::{HashPass, HashedRun, Manifest, ManifestWriter, Visit, root_of};
+use crate::manifest::{Manifest, ManifestWriter, RangeSet, root_of};
 use crate::storage::Storage;
 use crate::units::BlockSize;
 
@@ -112,12 +111,15 @@ pub fn create(
         Base::Manifest(manifest) => {
             work.progress().begin(Phase::Hash, Some(source.disk_len()));
             let pass = Against {
-                manifest,
+                base: Known::new(manifest),
                 frames: &frames,
                 disk_len: source.disk_len(),
             };
             let mut sink = ManifestWriter::root_only(source.disk_len(), block_size);
-            HashPass::new(source, block_size, work).run(&pass, &mut sink)?;
+            let marked = RangeSet::default();
+            against(source, manifest, marked, work, &mut sink, &|difference| {
+                pass.push(&difference)
+            })?;
             (manifest.root(), sink.finish()?)
         }
     };
@@ -148,71 +150,43 @@ impl Frames {
     }
 }
 
-/// Holds the source's blocks against a manifest.
+/// Makes frames of what differs from a manifest: one for each block, whose old hash is known.
 struct Against<'a> {
-    manifest: &'a Manifest,
+    base: Known<'a>,
     frames: &'a Frames,
     disk_len: u64,
 }
 
 impl Against<'_> {
+    fn push(&self, difference: &ManifestDifference<'_>) -> Result<()> {
+        let size = self.base.manifest().block_size();
+        let end = difference.offset + difference.new.len();
+        for block in difference.offset / size.bytes()..size.count(end) {
+            let range = size.range(block, self.disk_len);
+            let new = match difference.new {
+                Content::Bytes(bytes) => {
+                    // Inside the difference, which is in memory.
+                    let start = (range.start - difference.offset) as usize;
+                    let end = (range.end - difference.offset) as usize;
+                    Content::Bytes(bytes.get(start..end).unwrap_or_default())
+                }
+                Content::Zeros(_) => Content::Zeros(range.end - range.start),
+            };
+            self.frames.push(range.start, new, self.old(block)?)?;
+        }
+        Ok(())
+    }
+
     /// The bytes of a block on the longer of the two disks count, so a block that is short on
     /// one side only has old bytes that no hash tells.
-    fn old(&self, block: u64, hash: Option<blake3::Hash>) -> Old {
-        let size = self.manifest.block_size();
-        let here = size.range(block, self.disk_len);
-        let there = size.range(block, self.manifest.disk_len());
-        match hash {
+    fn old(&self, block: u64) -> Result<Old> {
+        let manifest = self.base.manifest();
+        let here = manifest.block_size().range(block, self.disk_len);
+        let there = manifest.block_size().range(block, manifest.disk_len());
+        Ok(match self.base.hash(block)? {
             None => Old::Zeros,
             Some(hash) if here == there => Old::Hash(hash.into()),
             Some(_) => Old::Unknown,
-        }
-    }
-
-    fn hashes(&self, blocks: Range<u64>) -> Result<Vec<(u64, blake3::Hash)>> {
-        let mut hashes = Vec::new();
-        for group in self.manifest.groups(blocks.clone()) {
-            hashes.extend(group?.entries().filter(|(block, _)| blocks.contains(block)));
-        }
-        Ok(hashes)
-    }
-}
-
-impl Visit for Against<'_> {
-    fn data(&self, run: &HashedRun<'_>) -> Result<()> {
-        let blocks = run.first_block..run.first_block + run.hashes.len() as u64;
-        let mut known = self.hashes(blocks)?.into_iter().peekable();
-        for (block, bytes, hash) in run.blocks() {
-            let old = known
-                .next_if(|(known, _)| *known == block)
-                .map(|(_, hash)| hash);
-            let old_range = self
-                .manifest
-                .block_size()
-                .range(block, self.manifest.disk_len());
-            let same_len = old_range.end - old_range.start == bytes.len() as u64;
-            if old == hash && (same_len || hash.is_none()) {
-                continue;
-            }
-            let new = match hash {
-                Some(_) => Content::Bytes(bytes),
-                None => Content::Zeros(bytes.len() as u64),
-            };
-            let offset = block * run.block_size.bytes();
-            self.frames.push(offset, new, self.old(block, old))?;
-        }
-        Ok(())
-    }
-
-    fn zeros(&self, blocks: Range<u64>) -> Result<()> {
-        for (block, hash) in self.hashes(blocks)? {
-            let range = self.manifest.block_size().range(block, self.disk_len);
-            if !range.is_empty() {
-                let new = Content::Zeros(range.end - range.start);
-                self.frames
-                    .push(range.start, new, self.old(block, Some(hash)))?;
-            }
-        }
-        Ok(())
+        })
     }
 }

@@ -1,12 +1,14 @@
 //! Image against kept manifest: the image is read once, the manifest stands for the other disk.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::compare::Content;
+use super::known::Known;
 use crate::control::Work;
 use crate::error::Result;
 use crate::image::Image;
-use crate::manifest::{HashPass, HashedRun, KeptManifest, RangeSet, Sink, Visit};
+use crate::manifest::{HashPass, HashedRun, KeptManifest, Manifest, RangeSet, Sink, Visit};
 use crate::units::BlockSize;
 
 /// Finds what differs between an image and the disk that a kept manifest stands for, and hands
@@ -19,7 +21,8 @@ use crate::units::BlockSize;
 /// the manifest has data.
 ///
 /// `visit` is called on the threads of `work`, in any order and several times at once, never
-/// twice for one byte. Memory is a buffer for each thread. The caller begins the phase.
+/// twice for one byte. Memory is a buffer for each thread. The caller begins the phase. Returns how
+/// many bytes of the image were read.
 ///
 /// # Errors
 /// As [`HashPass::run`]; `Malformed` where the manifest is damaged; what `visit` returns.
@@ -29,17 +32,31 @@ pub fn against_manifest(
     work: &Work,
     sink: &mut dyn Sink,
     visit: &(dyn Fn(ManifestDifference<'_>) -> Result<()> + Sync),
-) -> Result<()> {
-    let block_size = old.manifest().block_size();
+) -> Result<u64> {
+    let marked = old.marked_blocks(image.disk_len());
+    against(image, old.manifest(), marked, work, sink, visit)
+}
+
+/// [`against_manifest`] with the `marked` blocks beside the manifest.
+pub(crate) fn against(
+    image: &dyn Image,
+    old: &Manifest,
+    marked: RangeSet,
+    work: &Work,
+    sink: &mut dyn Sink,
+    visit: &(dyn Fn(ManifestDifference<'_>) -> Result<()> + Sync),
+) -> Result<u64> {
     let against = Against {
-        old,
-        marked: old.marked_blocks(image.disk_len()),
-        block_size,
+        old: Known::new(old),
+        marked,
+        block_size: old.block_size(),
         disk_len: image.disk_len(),
         work,
         visit,
+        read_bytes: AtomicU64::new(0),
     };
-    HashPass::new(image, block_size, work).run(&against, sink)
+    HashPass::new(image, old.block_size(), work).run(&against, sink)?;
+    Ok(against.read_bytes.into_inner())
 }
 
 /// One stretch of whole blocks in which an image differs from what a manifest says.
@@ -52,30 +69,23 @@ pub struct ManifestDifference<'a> {
 }
 
 struct Against<'a> {
-    old: &'a KeptManifest,
+    old: Known<'a>,
     marked: RangeSet,
     block_size: BlockSize,
     disk_len: u64,
     work: &'a Work,
     visit: &'a (dyn Fn(ManifestDifference<'_>) -> Result<()> + Sync),
+    read_bytes: AtomicU64,
 }
 
 impl Visit for Against<'_> {
     fn data(&self, run: &HashedRun<'_>) -> Result<()> {
-        let end = run.first_block + run.hashes.len() as u64;
-        let mut groups = self.old.manifest().groups(run.first_block..end);
-        let mut group = groups.next().transpose()?;
+        self.read_bytes
+            .fetch_add(run.bytes.len() as u64, Ordering::Relaxed);
         let mut pending = Pending::default();
         for (block, new) in (run.first_block..).zip(run.hashes) {
-            while group
-                .as_ref()
-                .is_some_and(|group| group.blocks().end <= block)
-            {
-                group = groups.next().transpose()?;
-            }
-            let old = group.as_ref().and_then(|group| group.hash(block));
             let only = block..block + 1;
-            if old != *new || self.marked.touches(only.clone()) {
+            if self.old.hash(block)? != *new || self.marked.touches(only.clone()) {
                 pending.add(only, new.is_some(), |blocks, data| {
                     self.tell(blocks, data.then_some(run))
                 })?;

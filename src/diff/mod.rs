@@ -4,13 +4,16 @@ mod against;
 mod collect;
 mod compare;
 mod feed;
+mod known;
 mod manifests;
 mod options;
 mod with_manifest;
 
+pub(crate) use against::against;
 pub use against::{ManifestDifference, against_manifest};
 pub use collect::images;
 pub use compare::{CompareReport, Content, Difference, compare};
+pub(crate) use known::Known;
 pub use manifests::{ManifestDiff, kept_manifest, manifests};
 pub use options::CompareOptions;
 pub use with_manifest::{AgainstManifest, Newer, with_manifest};

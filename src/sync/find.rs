@@ -1,18 +1,16 @@
 //! How what moves is found: by comparing, against a kept manifest, or not at all.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use super::kept::Keeper;
 use super::run::Run;
 use crate::control::Phase;
 use crate::delta::{Hash, Old};
-use crate::diff::{CompareOptions, CompareReport, Content, Difference, compare};
+use crate::diff::{CompareOptions, CompareReport, Content, Difference, against_manifest, compare};
 use crate::error::Result;
 use crate::image::{self, Image};
-use crate::manifest::{Group, HashPass, HashedRun, KeptManifest, ManifestWriter, Visit};
+use crate::manifest::{HashPass, HashedRun, ManifestWriter, Visit};
 use crate::units::{BlockSize, ExtentKind, REFINE_BYTES};
 
 /// What moves, piece by piece: the difference, and what is known of the bytes it replaces.
@@ -65,17 +63,24 @@ pub(super) fn against_kept(
     found: &Found<'_>,
 ) -> Result<(CompareReport, Hash)> {
     let source = &*run.source.image;
-    let pass = Pass::new(
-        run,
-        keeper.block_size(),
-        Some((old, keeper.believed(old.disk_len()))),
-        found,
-    );
+    let pass = Pass::new(run, keeper.block_size(), Some(old), found);
     run.work
         .progress()
         .begin(Phase::Hash, Some(source.disk_len()));
     let mut sink = keeper.writer(source.disk_len())?;
-    HashPass::new(source, keeper.block_size(), run.work).run(&pass, &mut sink)?;
+    match keeper.believed(old.disk_len()) {
+        Some(kept) => {
+            let read = against_manifest(source, kept, run.work, &mut sink, &|difference| {
+                let (offset, new) = (difference.offset, difference.new);
+                match new {
+                    Content::Bytes(_) => pass.refine(old, offset, new),
+                    Content::Zeros(len) => pass.clear(old, offset..offset + len),
+                }
+            })?;
+            pass.compared_bytes.fetch_add(read, Ordering::Relaxed);
+        }
+        None => HashPass::new(source, keeper.block_size(), run.work).run(&pass, &mut sink)?,
+    }
     Ok((pass.report(), *sink.finish()?.as_bytes()))
 }
 
@@ -83,8 +88,8 @@ pub(super) fn against_kept(
 struct Pass<'a> {
     disk_len: u64,
     block_size: BlockSize,
-    /// The target, and what stands for reading it; `None` where everything moves.
-    old: Option<(&'a dyn Image, Option<Known<'a>>)>,
+    /// The target; `None` where everything moves.
+    old: Option<&'a dyn Image>,
     found: &'a Found<'a>,
     compared_bytes: AtomicU64,
     changed_bytes: AtomicU64,
@@ -95,13 +100,13 @@ impl<'a> Pass<'a> {
     fn new(
         run: &Run<'_>,
         block_size: BlockSize,
-        old: Option<(&'a dyn Image, Option<&'a KeptManifest>)>,
+        old: Option<&'a dyn Image>,
         found: &'a Found<'a>,
     ) -> Self {
         Pass {
             disk_len: run.source.disk_len(),
             block_size,
-            old: old.map(|(old, kept)| (old, kept.map(Known::new))),
+            old,
             found,
             compared_bytes: AtomicU64::new(0),
             changed_bytes: AtomicU64::new(0),
@@ -208,88 +213,30 @@ impl<'a> Pass<'a> {
 
 impl Visit for Pass<'_> {
     fn data(&self, run: &HashedRun<'_>) -> Result<()> {
+        let offset = run.first_block * run.block_size.bytes();
         self.compared_bytes
             .fetch_add(run.bytes.len() as u64, Ordering::Relaxed);
+        if let Some(old) = self.old {
+            return self.refine(old, offset, Content::Bytes(run.bytes));
+        }
         for (block, bytes, hash) in run.blocks() {
-            let offset = block * run.block_size.bytes();
             let new = match hash {
                 Some(_) => Content::Bytes(bytes),
                 None => Content::Zeros(bytes.len() as u64),
             };
-            match &self.old {
-                None => self.emit(offset, new, None)?,
-                Some((_, Some(known))) if known.says(block, hash)? => {}
-                Some((old, _)) => self.refine(*old, offset, new)?,
-            }
+            self.emit(block * run.block_size.bytes(), new, None)?;
         }
         Ok(())
     }
 
     fn zeros(&self, blocks: Range<u64>) -> Result<()> {
         let size = self.block_size.bytes();
-        let bytes = |blocks: Range<u64>| {
-            blocks.start * size..blocks.end.saturating_mul(size).min(self.disk_len)
-        };
-        let range = bytes(blocks.clone());
-        match &self.old {
+        let end = blocks.end.saturating_mul(size).min(self.disk_len);
+        let range = blocks.start * size..end;
+        match self.old {
             None => self.emit(range.start, Content::Zeros(range.end - range.start), None),
-            Some((old, None)) => self.clear(*old, range),
-            Some((old, Some(Known { kept, .. }))) => {
-                for marked in kept.marked() {
-                    self.clear(
-                        *old,
-                        marked.start.max(range.start)..marked.end.min(range.end),
-                    )?;
-                }
-                for group in kept.manifest().groups(blocks.clone()) {
-                    for (block, _) in group?.entries() {
-                        let block = bytes(block..block + 1);
-                        if range.contains(&block.start) && !kept.is_marked(block.clone()) {
-                            self.clear(*old, block)?;
-                        }
-                    }
-                }
-                Ok(())
-            }
+            Some(old) => self.clear(old, range),
         }
-    }
-}
-
-/// What a kept manifest says of blocks that several threads ask for, each in ascending order.
-struct Known<'a> {
-    kept: &'a KeptManifest,
-    /// The groups looked at last, by number: finding and checking one costs more than its use.
-    recent: Mutex<VecDeque<(u64, Option<Group<'a>>)>>,
-}
-
-impl<'a> Known<'a> {
-    fn new(kept: &'a KeptManifest) -> Self {
-        Known {
-            kept,
-            recent: Mutex::default(),
-        }
-    }
-
-    /// Whether the block is known to have this hash; `None` stands for zeros.
-    fn says(&self, block: u64, hash: Option<blake3::Hash>) -> Result<bool> {
-        let size = self.kept.manifest().block_size().bytes();
-        if self.kept.is_marked(block * size..(block + 1) * size) {
-            return Ok(false);
-        }
-        let number = block / GROUP_BLOCKS;
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = recent.iter().position(|(held, _)| *held == number);
-        let at = match held {
-            Some(at) => at,
-            None => {
-                let group = self.kept.manifest().groups(block..block + 1).next();
-                recent.push_front((number, group.transpose()?));
-                recent.truncate(RECENT_GROUPS);
-                0
-            }
-        };
-        let group = recent.get(at).and_then(|(_, group)| group.as_ref());
-        Ok(group.and_then(|group| group.hash(block)) == hash)
     }
 }
 
@@ -305,10 +252,6 @@ fn unknown(_difference: &Difference<'_>) -> Old {
 }
 
 const REFINE_STEP_BYTES: u64 = 1 << 20;
-
-/// Blocks of a manifest's group, and how many groups are held: some for each thread.
-const GROUP_BLOCKS: u64 = 256;
-const RECENT_GROUPS: usize = 32;
 
 /// Offsets inside buffers in memory.
 fn index(offset: u64) -> usize {

@@ -106,9 +106,12 @@ fn text(object: &Object) -> String {
             object.disk_bytes, object.target_disk_bytes
         ));
     }
-    let extents = object.extents.len();
+    let (extents, differ) = match object.extents.len() {
+        1 => ("1 extent".to_owned(), "differs"),
+        count => (format!("{count} extents"), "differ"),
+    };
     lines.push(format!(
-        "{} in {extents} extents differ, {} of it zeros now; told to {}",
+        "{} in {extents} {differ}, {} of it zeros now; told to {}",
         format_size(object.changed_bytes),
         format_size(object.zeroed_bytes),
         format_size(object.granularity_bytes)

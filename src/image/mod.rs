@@ -278,7 +278,8 @@ impl std::fmt::Display for Format {
 
 /// Opens a file for reading as an image.
 ///
-/// A block device is raw unless the options name its format.
+/// A block device is raw unless the options name its format. What would be worth a warning, such
+/// as a file system without locks, is told by [`HostSource`](crate::sync::HostSource) only.
 ///
 /// # Errors
 /// `NotFound`, `InUse`, `Io`, `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`;

@@ -5,7 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::fs::Advice;
@@ -35,6 +35,9 @@ pub(super) struct Reader {
     direct: OnceLock<Option<DirectFile>>,
     /// Whether the last read of some length was in the cache, so that the next probably is, too.
     warm: AtomicBool,
+    /// How many large reads are taken for uncached without asking: asking makes the system fetch
+    /// the page that it is asked for, as a request of its own.
+    unasked: AtomicU32,
     /// The file system cannot tell what is cached: read plainly and drop nothing.
     blind: AtomicBool,
     behind: Mutex<Behind>,
@@ -49,6 +52,7 @@ impl Reader {
             always_direct,
             direct: OnceLock::new(),
             warm: AtomicBool::new(false),
+            unasked: AtomicU32::new(0),
             blind: AtomicBool::new(false),
             behind: Mutex::default(),
         }
@@ -127,9 +131,22 @@ impl Reader {
             .is_some_and(|direct| direct.read_exact_at(buf, offset).is_ok())
     }
 
+    /// Whether a large read that begins at `offset` is better made through the cache.
     fn is_cached(&self, file: &File, offset: u64) -> bool {
+        let less = |count: u32| count.checked_sub(1);
+        let unasked = &self.unasked;
+        if unasked
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+        {
+            return false;
+        }
         let mut byte = [0u8];
-        self.read_cached(file, &mut byte, offset) > 0 || self.blind.load(Ordering::Relaxed)
+        let found = self.read_cached(file, &mut byte, offset) > 0;
+        if !found {
+            unasked.store(UNASKED_READS, Ordering::Relaxed);
+        }
+        found || self.blind.load(Ordering::Relaxed)
     }
 
     /// How many leading bytes of `buf` could be filled without waiting for the medium.
@@ -237,6 +254,9 @@ const PAGE: u64 = 4096;
 
 /// Reads shorter than this go through the cache: for them a direct read is not cheaper.
 const DIRECT_BYTES: usize = 128 << 10;
+
+/// A file that is cached further on is noticed after so many large reads.
+const UNASKED_READS: u32 = 15;
 
 /// Shorter reads do not tell whether those after them will be in the cache.
 const TELLING_BYTES: usize = 64 << 10;

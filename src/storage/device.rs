@@ -154,7 +154,7 @@ impl Storage for DeviceStorage {
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
         self.handle.usable()?;
-        self.handle.next_data(offset, self.len)
+        self.handle.next_data(offset, || Ok(self.len))
     }
 
     fn stamp(&self) -> Result<Option<SourceStamp>> {

@@ -190,8 +190,8 @@ impl Storage for FileStorage {
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
-        let len = self.len()?;
-        self.handle.next_data(offset, len)
+        self.handle.usable()?;
+        self.handle.next_data(offset, || self.len())
     }
 
     fn reserve(&self, range: Range<u64>) -> Result<()> {

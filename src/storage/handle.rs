@@ -92,21 +92,26 @@ impl Handle {
         })
     }
 
-    /// The next stretch of data before `len`; all of it where the system cannot tell.
-    pub(super) fn next_data(&self, offset: u64, len: u64) -> Result<Option<Range<u64>>> {
-        if offset >= len {
-            return Ok(None);
-        }
+    /// The next stretch of data; all up to `len` where the system cannot tell.
+    pub(super) fn next_data(
+        &self,
+        offset: u64,
+        len: impl Fn() -> Result<u64>,
+    ) -> Result<Option<Range<u64>>> {
         let start = match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
             Ok(start) => start.max(offset),
             // Nothing but a hole up to the end.
             Err(Errno::NXIO) => return Ok(None),
-            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Some(offset..len)),
+            Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                let end = len()?;
+                return Ok((offset < end).then_some(offset..end));
+            }
             Err(cause) => return Err(self.failed("seek data", cause).at_offset(offset)),
         };
+        // There is a hole at the end of every file.
         let end = match rustix::fs::seek(&self.file, SeekFrom::Hole(start)) {
-            Ok(end) => end.min(len),
-            Err(_) => len,
+            Ok(end) => end,
+            Err(_) => len()?,
         };
         Ok((start < end).then_some(start..end))
     }

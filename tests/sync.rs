@@ -144,6 +144,53 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_change_map_is_all_that_is_looked_at(
+        new in Disk::any(400),
+        old in Disk::any(400),
+        map in prop::collection::vec((0u64..400, 0u64..60), 0..6),
+        safety in prop::sample::select(vec![Safety::Atomic, Safety::InPlace]),
+    ) {
+        let (mut new, old) = (new.bytes(), old.bytes());
+        new.resize(old.len(), 7);
+        // Shorter ones are replaced, not written to.
+        if old.len() < 8 * PAGE {
+            return Ok(());
+        }
+        let map: Vec<Range<u64>> = map
+            .into_iter()
+            .map(|(page, pages)| page * PAGE as u64..(page + pages) * PAGE as u64)
+            .collect();
+        let mut expected = old.clone();
+        for range in &map {
+            let range = (range.start as usize).min(old.len())..(range.end as usize).min(old.len());
+            expected[range.clone()].copy_from_slice(&new[range]);
+        }
+        let folder = MemoryFolder::new();
+        folder.insert("t.raw", old);
+        let work = Work::new(2).unwrap();
+        let options = SyncOptions::default().with_safety(safety).with_change_map(Some(map));
+        sync(&source(&new), &target(&folder), &options, &work).unwrap();
+        prop_assert!(folder.bytes("t.raw").unwrap() == expected);
+    }
+}
+
+#[test]
+fn a_change_map_goes_with_a_delta_only() {
+    let folder = MemoryFolder::new();
+    folder.insert("t.raw", vec![1; 100_000]);
+    let options = SyncOptions::default()
+        .with_mode(Mode::Full)
+        .with_change_map(Some(Vec::new()));
+    let work = Work::new(1).unwrap();
+    let error = sync(&source(&[2; 100_000]), &target(&folder), &options, &work).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(folder.bytes("t.raw").unwrap(), vec![1; 100_000]);
+}
+
 #[test]
 fn a_target_that_would_shrink_is_left_alone_unless_that_is_allowed() {
     let folder = MemoryFolder::new();

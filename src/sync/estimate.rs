@@ -2,10 +2,10 @@
 
 use super::options::{Mode, Safety, Verify};
 use super::run::Run;
-use crate::control::Phase;
+use crate::control::{Phase, Work};
 use crate::error::{ErrorKind, Result};
 use crate::image::{self, Image};
-use crate::units::{ExtentKind, REFINE_BYTES};
+use crate::units::{BlockSize, ExtentKind, REFINE_BYTES};
 
 /// Samples blocks on both sides and chooses; the text says why.
 ///
@@ -21,7 +21,10 @@ pub(super) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode, String)
             "a kept manifest stands for reading the target".to_owned(),
         ));
     }
-    let sample = sample(run, target)?;
+    if run.options.change_map.is_some() {
+        return Ok((Mode::Delta, "changes were tracked".to_owned()));
+    }
+    let sample = sample(&*run.source.image, target, run.options.block_size, run.work)?;
     if sample.looked == 0 {
         return Ok((Mode::Delta, "the source holds no data".to_owned()));
     }
@@ -47,17 +50,27 @@ pub(super) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode, String)
 }
 
 /// Pages, which is what a delta moves: of scattered changes much fewer than blocks.
-struct Sample {
-    looked: u64,
-    changed: u64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sample {
+    /// Pages of 4 KiB that were looked at.
+    pub looked: u64,
+    /// Those of them that differ.
+    pub changed: u64,
 }
 
-/// Looks at blocks spread evenly over the source's data.
-fn sample(run: &Run<'_>, target: &dyn Image) -> Result<Sample> {
-    let source = &*run.source.image;
-    let block = run.options.block_size;
+/// Looks at blocks spread evenly over the source's data, at most 256, to tell how much differs.
+///
+/// # Errors
+/// `Io`, `Malformed`, `Cancelled`.
+pub fn sample(
+    source: &dyn Image,
+    target: &dyn Image,
+    block: BlockSize,
+    work: &Work,
+) -> Result<Sample> {
     let disk_len = source.disk_len();
-    run.work.progress().begin(Phase::Sample, None);
+    work.progress().begin(Phase::Sample, None);
     let mut sample = Sample {
         looked: 0,
         changed: 0,
@@ -65,7 +78,7 @@ fn sample(run: &Run<'_>, target: &dyn Image) -> Result<Sample> {
     let step = disk_len.div_ceil(SAMPLES).max(block.bytes());
     let mut at = 0;
     while at < disk_len {
-        run.work.cancel().check()?;
+        work.cancel().check()?;
         let Some(extent) = source.next_extent(at)? else {
             break;
         };

@@ -10,14 +10,15 @@ use crate::delta::{Hash, Old};
 use crate::diff::{CompareOptions, CompareReport, Content, Difference, against_manifest, compare};
 use crate::error::Result;
 use crate::image::{self, Image};
-use crate::manifest::{HashPass, HashedRun, ManifestWriter, Visit};
+use crate::manifest::{HashPass, HashedRun, ManifestWriter, RangeSet, Visit};
 use crate::units::{BlockSize, ExtentKind, REFINE_BYTES};
 
 /// What moves, piece by piece: the difference, and what is known of the bytes it replaces.
 pub(super) type Found<'a> =
     dyn Fn(&Difference<'_>, fn(&Difference<'_>) -> Old) -> Result<()> + Sync + 'a;
 
-/// Hands out every difference between source and `old`; only in `ranges`, where they are given.
+/// Hands out every difference between source and `old`; only in `ranges`, where they are given,
+/// and in the change map, where there is one.
 ///
 /// # Errors
 /// Those of [`compare`], and those of `found`.
@@ -29,9 +30,31 @@ pub(super) fn differences(
 ) -> Result<CompareReport> {
     let options = CompareOptions::default()
         .with_skip_unreadable(run.options.skip_unreadable)
-        .with_change_map(ranges);
+        .with_change_map(narrowed(run, old, ranges));
     compare(&*run.source.image, old, &options, run.work, &|difference| {
         found(&difference, old_bytes)
+    })
+}
+
+/// The part of `ranges` that the change map has. What only one of the two disks has is looked at
+/// whatever the map says.
+fn narrowed(
+    run: &Run<'_>,
+    old: &dyn Image,
+    ranges: Option<Vec<Range<u64>>>,
+) -> Option<Vec<Range<u64>>> {
+    let Some(map) = &run.options.change_map else {
+        return ranges;
+    };
+    let (one, other) = (run.source.disk_len(), old.disk_len());
+    let grown = (one != other).then(|| one.min(other)..one.max(other));
+    let map = RangeSet::of(map.iter().cloned().chain(grown));
+    Some(match ranges {
+        None => map.into_vec(),
+        Some(ranges) => ranges
+            .into_iter()
+            .flat_map(|range| map.inside(range))
+            .collect(),
     })
 }
 

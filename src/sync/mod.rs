@@ -40,6 +40,7 @@ use run::Run;
 use standing::Standing;
 
 pub use apply_delta::{BaseCheck, apply_delta, undo};
+pub use estimate::{Sample, sample};
 pub use export::export_delta;
 pub use host_side::{HostSide, SideDiff};
 pub use host_source::HostSource;
@@ -69,6 +70,7 @@ pub fn sync(
     work: &Work,
 ) -> Result<SyncReport> {
     let started = Instant::now();
+    refuse_change_map(options)?;
     // What the target holds beyond the source, to the end of its last sector, are zeros.
     let source = source.padded_to(target.rounded_len(source.disk_len())?);
     let run = Run {
@@ -183,6 +185,15 @@ fn way_on(error: Error, target: &Target) -> Error {
 fn reopened(run: &Run<'_>) -> Result<Arc<dyn Image>> {
     let storage = run.target.open_to_read()?;
     image::open_storage(storage, run.target.format(), run.target.image_options())
+}
+
+fn refuse_change_map(options: &SyncOptions) -> Result<()> {
+    let alone = options.mode != Mode::Full && options.target_manifest.is_none();
+    if options.change_map.is_none() || alone {
+        return Ok(());
+    }
+    let what = "a change map goes neither with a full copy nor with a kept manifest";
+    Err(Error::new(ErrorKind::InvalidInput, what))
 }
 
 fn refuse_undo(run: &Run<'_>, what: &str) -> Result<()> {

@@ -1,5 +1,7 @@
 //! What a caller chooses about a sync.
 
+use std::ops::Range;
+
 use crate::storage::Place;
 use crate::units::BlockSize;
 
@@ -54,6 +56,10 @@ pub struct SyncOptions {
     pub undo: Option<Place>,
     /// A manifest that stands for reading the target, and is kept current.
     pub target_manifest: Option<Place>,
+    /// The only guest bytes in which source and target may differ, as a change tracker knows; all
+    /// else is neither read nor moved, and is taken to be equal. Only for a delta without a kept
+    /// manifest.
+    pub change_map: Option<Vec<Range<u64>>>,
     /// Blocks of manifests and roots.
     pub block_size: BlockSize,
     /// Whether a target may become shorter.
@@ -90,6 +96,8 @@ with! {
     with_undo, undo: Option<Place>;
     /// Replaces [`SyncOptions::target_manifest`].
     with_target_manifest, target_manifest: Option<Place>;
+    /// Replaces [`SyncOptions::change_map`].
+    with_change_map, change_map: Option<Vec<Range<u64>>>;
     /// Replaces [`SyncOptions::block_size`].
     with_block_size, block_size: BlockSize;
     /// Replaces [`SyncOptions::allow_shrink`].

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::find;
 use super::options::{Mode, SyncOptions};
 use super::report::{Outcome, SyncReport};
 use super::target::Target;
 use crate::control::Work;
-use crate::diff::{CompareOptions, compare};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, Padded};
 use crate::limits::Limits;
@@ -92,18 +92,11 @@ impl Run<'_> {
     /// What a sync would change. Nothing is written.
     ///
     /// # Errors
-    /// Those of [`compare`].
+    /// Those of [`find::differences`].
     pub fn would_change(&self, old: &dyn Image, mode: Mode, reason: String) -> Result<SyncReport> {
         let disk_len = self.target_len(Some(old.disk_len()))?;
         let mut report = SyncReport::new(mode, self.options.safety, self.source.disk_len());
-        let options = CompareOptions::default().with_skip_unreadable(self.options.skip_unreadable);
-        report.count(compare(
-            &*self.source.image,
-            old,
-            &options,
-            self.work,
-            &|_| Ok(()),
-        )?);
+        report.count(find::differences(self, old, None, &|_, _| Ok(()))?);
         let same = report.changed_bytes == 0 && disk_len == old.disk_len();
         report.outcome = if same {
             Outcome::Identical

@@ -6,6 +6,8 @@ pub mod control;
 pub mod delta;
 pub mod diff;
 pub mod error;
+#[cfg(feature = "failback")]
+pub mod failback;
 pub mod image;
 pub mod limits;
 pub mod manifest;

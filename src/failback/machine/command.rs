@@ -1,0 +1,402 @@
+//! What the machine asks of the two sites, and what they answer.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One of the two ends of a job: the VM runs at `Source` and is to run at `Target`.
+///
+/// Which site that is follows from the job's direction; the machine does not care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// Where the VM runs before the job.
+    Source,
+    /// Where it is to run after the job.
+    Target,
+}
+
+impl Side {
+    /// The other one.
+    pub fn other(self) -> Side {
+        match self {
+            Side::Source => Side::Target,
+            Side::Target => Side::Source,
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Source => "source",
+            Side::Target => "target",
+        })
+    }
+}
+
+/// One value for each side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sides<T> {
+    /// The source's.
+    pub source: T,
+    /// The target's.
+    pub target: T,
+}
+
+impl<T> Sides<T> {
+    /// The value of one side.
+    pub fn of(&self, side: Side) -> &T {
+        match side {
+            Side::Source => &self.source,
+            Side::Target => &self.target,
+        }
+    }
+
+    /// The value of one side, to change it.
+    pub fn of_mut(&mut self, side: Side) -> &mut T {
+        match side {
+            Side::Source => &mut self.source,
+            Side::Target => &mut self.target,
+        }
+    }
+}
+
+/// Numbers the commands of a job, over all executors that ever carried it.
+///
+/// A resource keeps the newest token it has seen and refuses every older one, so that a late
+/// command of a dead executor, or one that a later command replaced, has no effect.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Token {
+    /// Which executor; each takeover counts one up.
+    pub epoch: u64,
+    /// Which command of that executor.
+    pub sequence: u64,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.sequence)
+    }
+}
+
+/// A moment from which a VM's writes are tracked, named by the token of the command that armed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Checkpoint(pub Token);
+
+/// The root over all bytes of a VM's disks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Root(pub [u8; 32]);
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Root({self})")
+    }
+}
+
+impl From<Root> for String {
+    fn from(root: Root) -> String {
+        root.to_string()
+    }
+}
+
+impl TryFrom<String> for Root {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Root, Self::Error> {
+        const WRONG: &str = "a root is 64 hex digits";
+        let mut root = [0; 32];
+        if text.len() != 64 {
+            return Err(WRONG);
+        }
+        for (byte, pair) in root.iter_mut().zip(text.as_bytes().chunks(2)) {
+            for &digit in pair {
+                let value = char::from(digit).to_digit(16).ok_or(WRONG)?;
+                *byte = *byte << 4 | u8::try_from(value).map_err(|_| WRONG)?;
+            }
+        }
+        Ok(Root(root))
+    }
+}
+
+/// What a command is sent to; each keeps its own newest token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// The VM of one side, through its controller.
+    Vm(Side),
+    /// The disks of one side's VM, through the sync layer.
+    Disk(Side),
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Resource::Vm(side) => write!(f, "{side} VM"),
+            Resource::Disk(side) => write!(f, "{side} disk"),
+        }
+    }
+}
+
+/// A command: persisted before it is sent, sent again with the same token until answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Command {
+    /// Its number.
+    pub token: Token,
+    /// To whom.
+    pub resource: Resource,
+    /// What to do.
+    pub action: Action,
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.resource, self.action)
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Action::Inspect => "look",
+            Action::Create => "create",
+            Action::Fence => "fence",
+            Action::Unfence => "unfence",
+            Action::Start => "start",
+            Action::ShutDown => "shut down",
+            Action::Retire { .. } => "retire",
+            Action::ArmTracking { .. } => "track writes",
+            Action::Snapshot => "take a snapshot",
+            Action::Release => "let the snapshot go",
+            Action::Check => "check the prerequisites",
+            Action::Block => "make unbootable",
+            Action::Unblock => "make bootable",
+            Action::Copy(copy) => return write!(f, "copy {}", copy.amount),
+            Action::Verify => "read back what was copied",
+            Action::Prove => "read whole, to prove it equal",
+            Action::CheckBaseline { .. } => "check the baseline",
+            Action::Restore { .. } => "restore",
+        };
+        f.write_str(text)
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Amount::Everything => "everything",
+            Amount::ChangedSince(_) => "what was written since the last pass",
+            Amount::Differing(Reason::FirstPass) => "what differs",
+            Amount::Differing(Reason::TrackingLost) => "what differs; tracking was lost",
+            Amount::Differing(Reason::VerifyFailed) => "what differs; verification failed",
+            Amount::Differing(Reason::BaselineDiffers) => "what differs; the baseline changed",
+        })
+    }
+}
+
+/// What a resource is asked to do. All are idempotent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Action {
+    /// VM: look.
+    Inspect,
+    /// VM: make it if it is not there, switched off.
+    Create,
+    /// VM: from now on nobody can start it. Does not stop a running one.
+    Fence,
+    /// VM: it may be started again.
+    Unfence,
+    /// VM: start it.
+    Start,
+    /// VM: shut it down in order.
+    ShutDown,
+    /// VM: take it out of service for good; its disks stay unless `discard_disks`.
+    Retire {
+        /// Give the disks up too.
+        discard_disks: bool,
+    },
+    /// VM: track writes from now on, under this command's token. `keep` must stay answerable and
+    /// counts on; older checkpoints may go.
+    ArmTracking {
+        /// The checkpoint that is still needed.
+        keep: Option<Checkpoint>,
+    },
+    /// VM: hold one moment of all its disks for reading.
+    Snapshot,
+    /// VM: let the snapshot go.
+    Release,
+    /// Disk: do identity, size, space and key fit? Changes nothing.
+    Check,
+    /// Disk: end what is under way, make the disk if it is missing, mark it inconsistent and make
+    /// it unbootable.
+    Block,
+    /// Disk: lift the mark and make it bootable.
+    Unblock,
+    /// Disk: make it hold what the other side holds.
+    Copy(Copy),
+    /// Disk: read the last copy back, and give the disk's root and the one it should have.
+    Verify,
+    /// Disk: read everything, and give the root.
+    Prove,
+    /// Disk: does it still hold what had this root when its VM was switched off?
+    CheckBaseline {
+        /// The root to expect; nothing equals `None`.
+        expected: Option<Root>,
+    },
+    /// Disk: make it bit for bit what it was before the job. Where its VM ran since, `since` is
+    /// when.
+    Restore {
+        /// From when on the disk's own VM may have written.
+        since: Option<Checkpoint>,
+    },
+}
+
+/// One pass of copying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Copy {
+    /// Which bytes.
+    pub amount: Amount,
+    /// From the VM's snapshot, or (false) from the disks of a VM that is switched off.
+    pub from_snapshot: bool,
+}
+
+/// Which bytes a pass copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Amount {
+    /// All of them; the target is not read.
+    Everything,
+    /// Those that differ, found by comparing checksums, and why that is needed.
+    Differing(Reason),
+    /// Those that the VM wrote since.
+    ChangedSince(Checkpoint),
+}
+
+/// Why both sides are compared whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// Nothing was copied yet.
+    FirstPass,
+    /// The VM's changes were not tracked all the time.
+    TrackingLost,
+    /// What was copied did not read back right, or did not equal the source.
+    VerifyFailed,
+    /// The disk no longer holds what it held when its VM was switched off.
+    BaselineDiffers,
+}
+
+/// What a VM is seen to be, after a command took effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VmSeen {
+    /// It is there.
+    pub exists: bool,
+    /// It runs.
+    pub running: bool,
+    /// Nobody can start it.
+    pub fenced: bool,
+}
+
+/// What one copy moved, and how long it took.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct PassReport {
+    /// Bytes that differed.
+    pub changed_bytes: u64,
+    /// From the first read to the target being durable.
+    pub elapsed_ms: u64,
+}
+
+/// What came back. A late answer to another than the latest command is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Answer {
+    /// VM: done; this is what it is now.
+    Vm(VmSeen),
+    /// Disk: done and durable (check, block, unblock, restore).
+    Done,
+    /// Disk: the copy is complete and durable.
+    Copied(PassReport),
+    /// Disk: the changes asked for were not tracked all the time.
+    TrackingLost,
+    /// Disk: the snapshot is gone; nothing of it can be read any more.
+    SnapshotLost,
+    /// Disk: all that was copied reads back right, and the two roots are these.
+    Verified {
+        /// What the disk holds.
+        found: Root,
+        /// What it was copied from, as tracked pass by pass.
+        expected: Root,
+    },
+    /// Disk: something that was copied does not read back right.
+    Damaged,
+    /// Disk: the root of all that it holds.
+    Proven(Root),
+    /// Disk: whether the baseline is what it was.
+    Baseline(bool),
+    /// It did not work.
+    Failed(Problem),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Problem::Unavailable => "the last command failed; it is tried again",
+            Problem::NoEffect => "the last command had no effect; it is tried again",
+            Problem::Nonsense => "the answer makes no sense",
+            Problem::Unfit => "the prerequisites do not hold",
+            Problem::TargetRuns => "the target VM runs, and this job did not start it",
+            Problem::TargetMissing => "the target VM is not there, and may not be created",
+            Problem::TargetStopped => "the target VM does not run",
+            Problem::ProofFailed => "the source does not equal what the target was started with",
+            Problem::InUse => "somebody else holds it",
+        })
+    }
+}
+
+/// Why a job stands still until somebody says "retry".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Problem {
+    /// No answer, or the operation failed; worth trying again.
+    Unavailable,
+    /// Said to be done, but not seen to be so.
+    NoEffect,
+    /// The answer makes no sense.
+    Nonsense,
+    /// Identity, size, space, key or the earlier failover do not fit.
+    Unfit,
+    /// The target VM runs, and nobody of this job started it.
+    TargetRuns,
+    /// The target VM is not there, and the job may not create it.
+    TargetMissing,
+    /// The target VM does not run, so that nothing can be committed.
+    TargetStopped,
+    /// The source's disks do not equal what the target was started with.
+    ProofFailed,
+    /// Somebody else holds it: another program, or a newer executor.
+    InUse,
+}
+
+impl Problem {
+    /// Whether an executor may try again by itself after a while.
+    pub fn is_transient(self) -> bool {
+        matches!(self, Problem::Unavailable | Problem::NoEffect)
+    }
+}

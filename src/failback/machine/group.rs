@@ -1,0 +1,98 @@
+//! Several VMs at once: groups of jobs, and what holds each job until the others are there.
+
+use super::phase::Phase;
+use super::state::State;
+
+/// What was asked of a plan as a whole, and holds until it is done or taken back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupAsked {
+    /// To cut over.
+    pub complete: bool,
+    /// To commit.
+    pub commit: bool,
+}
+
+/// What a job of a plan is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Signal {
+    /// [`Gesture::Complete`](super::Gesture::Complete)
+    Complete,
+    /// [`Event::GroupActivates`](super::Event::GroupActivates)
+    Activate,
+    /// [`Gesture::Commit`](super::Gesture::Commit)
+    Commit,
+}
+
+/// Who is told what now: group, VM, signal.
+///
+/// - Once all are ready, the sources are shut down from the last group to the first, each group
+///   when the one after it is off.
+/// - Once all are verified, the targets are started from the first group to the last, each group
+///   when the one before it runs.
+/// - Once all run and are proven, all are committed.
+pub fn signals(groups: &[Vec<State>], asked: GroupAsked) -> Vec<(usize, usize, Signal)> {
+    let mut told = Vec::new();
+    for (group, jobs) in groups.iter().enumerate() {
+        for (vm, job) in jobs.iter().enumerate() {
+            let before = || groups.iter().take(group).flatten();
+            let after = || groups.iter().skip(group + 1).flatten();
+            let all = || groups.iter().flatten();
+            let signal = match job.phase {
+                Phase::ReadyToCutover
+                    if asked.complete
+                        && !job.asked.complete
+                        && all().all(is_ready)
+                        && after().all(is_off) =>
+                {
+                    Signal::Complete
+                }
+                Phase::Verifying
+                    if !job.asked.activate && all().all(is_verified) && before().all(runs) =>
+                {
+                    Signal::Activate
+                }
+                Phase::CommitPending
+                    if asked.commit && !job.asked.commit && all().all(may_commit) =>
+                {
+                    Signal::Commit
+                }
+                _ => continue,
+            };
+            told.push((group, vm, signal));
+        }
+    }
+    told
+}
+
+fn is_ready(job: &State) -> bool {
+    job.phase == Phase::ReadyToCutover || job.phase == Phase::Quiescing || is_off(job)
+}
+
+fn is_off(job: &State) -> bool {
+    matches!(
+        job.phase,
+        Phase::FinalSync | Phase::Verifying | Phase::Activating
+    ) || runs(job)
+}
+
+fn is_verified(job: &State) -> bool {
+    let waits = job.phase == Phase::Verifying && job.pass.verified && job.pending.is_none();
+    waits && job.problem.is_none() || job.phase == Phase::Activating || runs(job)
+}
+
+fn runs(job: &State) -> bool {
+    matches!(
+        job.phase,
+        Phase::CommitPending
+            | Phase::Committing
+            | Phase::Committed
+            | Phase::ReverseReplicating
+            | Phase::Protected
+    )
+}
+
+fn may_commit(job: &State) -> bool {
+    // Where the proof is skipped, nothing is pending either.
+    runs(job) && job.pending.is_none() && job.problem.is_none()
+}

@@ -1,0 +1,95 @@
+//! The phases of a job.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Phase {
+    /// Nothing was touched; prerequisites are being checked.
+    Planned,
+    /// Prerequisites hold; waits to be started, then blocks and fences the target.
+    Prepared,
+    /// Copies a snapshot while the source runs on.
+    InitialSync,
+    /// The source runs, the target is close to it; waits for "complete".
+    ReadyToCutover,
+    /// Shuts the source down and fences it.
+    Quiescing,
+    /// Copies what is left of the source, which is off and fenced.
+    FinalSync,
+    /// Reads the final copy back, and then decides that the target is the active side.
+    Verifying,
+    /// Starts the target. From here on there is no automatic way back.
+    Activating,
+    /// The target runs; the source is proven, and an operator looks.
+    CommitPending,
+    /// Retires the source.
+    Committing,
+    /// Done; waits for reverse replication to be asked for.
+    Committed,
+    /// Copies what the target wrote to the retired source's disks.
+    ReverseReplicating,
+    /// The retired source's disks are a replica of the target.
+    Protected,
+    /// Goes back before the decision: the source is started again, the job and its data stay.
+    Aborting,
+    /// Goes back after the decision: the target is stopped, the source started again.
+    RollingBack,
+    /// Gives the job up before the source was touched.
+    Cancelling,
+    /// Given up; the source runs.
+    Cancelled(Disposition),
+    /// Gone back; the source runs.
+    RolledBack(Disposition),
+}
+
+impl Phase {
+    /// Its name, without what it may carry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Planned => "planned",
+            Phase::Prepared => "prepared",
+            Phase::InitialSync => "initial-sync",
+            Phase::ReadyToCutover => "ready-to-cutover",
+            Phase::Quiescing => "quiescing",
+            Phase::FinalSync => "final-sync",
+            Phase::Verifying => "verifying",
+            Phase::Activating => "activating",
+            Phase::CommitPending => "commit-pending",
+            Phase::Committing => "committing",
+            Phase::Committed => "committed",
+            Phase::ReverseReplicating => "reverse-replicating",
+            Phase::Protected => "protected",
+            Phase::Aborting => "aborting",
+            Phase::RollingBack => "rolling-back",
+            Phase::Cancelling => "cancelling",
+            Phase::Cancelled(_) => "cancelled",
+            Phase::RolledBack(_) => "rolled-back",
+        }
+    }
+
+    /// Whether the job is over: it sends no command any more, whatever happens.
+    pub fn is_final(self) -> bool {
+        matches!(self, Phase::Cancelled(_) | Phase::RolledBack(_))
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What became of the target's disk when a job went back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disposition {
+    /// It is bit for bit what it was before the job.
+    Restored,
+    /// It cannot be booted; a later job may take it as its base.
+    BlockedInconsistent,
+}

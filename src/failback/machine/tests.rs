@@ -1,0 +1,714 @@
+//! What the machine does when nothing goes wrong, and what it refuses.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+#[test]
+fn a_delta_job_takes_its_steps_in_the_order_that_keeps_data_safe() {
+    let mut job = Job::new(Spec::new(Mode::Delta));
+    assert_eq!(
+        job.sent(),
+        [
+            "source VM Inspect",
+            "target VM Inspect",
+            "target disk Check"
+        ]
+    );
+    assert_eq!(job.phase(), Phase::Prepared);
+    job.ask(Gesture::Start);
+    assert_eq!(
+        job.sent(),
+        [
+            "target VM Inspect",
+            "target VM Fence",
+            "target disk Block",
+            "source VM ArmTracking",
+            "source VM Snapshot",
+            "target disk Copy differing: FirstPass",
+            "source VM Release",
+        ]
+    );
+    assert_eq!(job.phase(), Phase::ReadyToCutover);
+    job.ask(Gesture::Complete);
+    assert_eq!(
+        job.sent(),
+        [
+            "target VM Inspect",
+            "source VM ShutDown",
+            "source VM Fence",
+            "target disk Copy changes",
+            "target disk Verify",
+            "target disk Unblock",
+            "target VM ArmTracking",
+            "target VM Unfence",
+            "target VM Start",
+            "source disk Prove",
+        ]
+    );
+    assert_eq!(job.phase(), Phase::CommitPending);
+    assert_eq!(job.machine.state().active, Side::Target);
+    job.ask(Gesture::Commit);
+    assert_eq!(job.sent(), ["target VM Inspect", "source VM Retire"]);
+    job.ask(Gesture::Reverse);
+    assert_eq!(
+        job.sent(),
+        [
+            "source disk Block",
+            "source disk CheckBaseline",
+            "target VM ArmTracking",
+            "target VM Snapshot",
+            "source disk Copy changes",
+            "source disk Verify",
+            "target VM Release",
+        ]
+    );
+    assert_eq!(job.phase(), Phase::Protected);
+}
+
+#[test]
+fn a_full_job_copies_nothing_before_the_source_is_off() {
+    let mut job = Job::new(Spec::new(Mode::Full));
+    job.ask(Gesture::Start);
+    let sent = job.sent();
+    let copies: Vec<_> = sent.iter().filter(|sent| sent.contains("Copy")).collect();
+    assert_eq!(copies, ["target disk Copy everything"]);
+    let at = |what: &str| sent.iter().position(|sent| sent == what).unwrap();
+    assert!(at("source VM Fence") < at("target disk Copy everything"));
+    assert_eq!(job.phase(), Phase::CommitPending);
+}
+
+#[test]
+fn a_full_first_job_copies_everything_once_and_then_changes() {
+    let mut job = Job::new(Spec::new(Mode::FullFirst));
+    job.ask(Gesture::Start);
+    job.ask(Gesture::Complete);
+    let sent = job.sent();
+    let copies: Vec<_> = sent.iter().filter(|sent| sent.contains("Copy")).collect();
+    assert_eq!(
+        copies,
+        ["target disk Copy everything", "target disk Copy changes"]
+    );
+}
+
+#[test]
+fn a_discarded_baseline_makes_the_reverse_pass_a_full_copy() {
+    let mut job = Job::new(Spec::new(Mode::Delta).with_discard_baseline(true));
+    for gesture in [
+        Gesture::Start,
+        Gesture::Complete,
+        Gesture::Commit,
+        Gesture::Reverse,
+    ] {
+        job.ask(gesture);
+    }
+    let sent = job.sent();
+    assert!(
+        sent.contains(&"source disk Copy everything".to_owned()),
+        "{sent:?}"
+    );
+    assert!(
+        !sent.contains(&"source disk CheckBaseline".to_owned()),
+        "{sent:?}"
+    );
+}
+
+#[test]
+fn a_baseline_that_changed_is_compared_and_the_reason_is_on_record() {
+    let mut job = Job::new(Spec::new(Mode::Delta));
+    job.baseline = false;
+    for gesture in [
+        Gesture::Start,
+        Gesture::Complete,
+        Gesture::Commit,
+        Gesture::Reverse,
+    ] {
+        job.ask(gesture);
+    }
+    assert!(
+        job.sent()
+            .contains(&"source disk Copy differing: BaselineDiffers".to_owned())
+    );
+}
+
+#[test]
+fn passes_are_repeated_until_one_fits_the_downtime_budget() {
+    for (elapsed, passes, convergence) in [
+        (&[90_000, 20_000, 4_000][..], 3, Convergence::Fits),
+        (&[90_000, 88_000], 2, Convergence::Stalled),
+        (
+            &[900_000, 500_000, 200_000, 90_000],
+            4,
+            Convergence::Shrinking,
+        ),
+        (&[4_000], 1, Convergence::Fits),
+    ] {
+        let spec = Spec::new(Mode::Delta)
+            .with_max_passes(4)
+            .with_downtime_budget_ms(5_000);
+        let mut job = Job::new(spec);
+        job.elapsed = elapsed.iter().rev().copied().collect();
+        job.ask(Gesture::Start);
+        assert_eq!(job.phase(), Phase::ReadyToCutover);
+        let copies = job
+            .sent()
+            .iter()
+            .filter(|sent| sent.contains("Copy"))
+            .count();
+        assert_eq!(copies, passes, "{elapsed:?}");
+        let found = Convergence::of(job.machine.spec(), job.machine.state());
+        assert_eq!(found, convergence, "{elapsed:?}");
+    }
+}
+
+#[test]
+fn complete_during_a_pass_is_done_after_the_pass() {
+    let mut job = Job::new(Spec::new(Mode::Delta).with_downtime_budget_ms(0));
+    job.ask_only(Gesture::Start);
+    while job.phase() != Phase::InitialSync {
+        job.answer();
+    }
+    job.ask_only(Gesture::Complete);
+    assert_eq!(job.phase(), Phase::InitialSync);
+    job.calm();
+    assert_eq!(job.phase(), Phase::CommitPending);
+    let copies = job
+        .sent()
+        .iter()
+        .filter(|sent| sent.contains("Copy"))
+        .count();
+    assert_eq!(copies, 2, "one pass, and the final one");
+}
+
+#[test]
+fn an_abort_arms_tracking_before_it_lets_the_source_go_and_keeps_what_was_copied() {
+    let mut job = ready();
+    job.ask_only(Gesture::Complete);
+    while job.phase() != Phase::Verifying {
+        job.answer();
+    }
+    job.sent();
+    job.ask(Gesture::Abort);
+    assert_eq!(
+        job.sent(),
+        [
+            "source VM ArmTracking",
+            "source VM Unfence",
+            "source VM Start"
+        ]
+    );
+    assert_eq!(job.phase(), Phase::ReadyToCutover);
+    job.ask(Gesture::Complete);
+    assert!(job.sent().contains(&"target disk Copy changes".to_owned()));
+}
+
+#[test]
+fn a_copy_that_does_not_read_back_right_goes_back_and_is_compared_next_time() {
+    let mut job = ready();
+    job.verifies = false;
+    job.ask(Gesture::Complete);
+    assert_eq!(job.phase(), Phase::ReadyToCutover);
+    job.verifies = true;
+    job.sent();
+    job.ask(Gesture::Complete);
+    assert!(
+        job.sent()
+            .contains(&"target disk Copy differing: VerifyFailed".to_owned())
+    );
+    assert_eq!(job.phase(), Phase::CommitPending);
+}
+
+#[test]
+fn commit_waits_for_the_proof_and_undo_stays_possible_when_it_fails() {
+    let mut job = ready();
+    job.proves = false;
+    job.ask(Gesture::Complete);
+    assert_eq!(job.machine.state().problem, Some(Problem::ProofFailed));
+    assert_eq!(job.refused(Gesture::Commit), Because::ProofMissing);
+    job.sent();
+    job.ask(Gesture::Undo {
+        accept_loss: true,
+        restore: false,
+    });
+    assert_eq!(
+        job.sent(),
+        [
+            "target VM Fence",
+            "target VM ShutDown",
+            "source VM ArmTracking",
+            "source VM Unfence",
+            "source VM Start",
+            "target disk Block",
+        ]
+    );
+    assert_eq!(
+        job.phase(),
+        Phase::RolledBack(Disposition::BlockedInconsistent)
+    );
+    assert_eq!(job.machine.state().active, Side::Source);
+}
+
+#[test]
+fn a_skipped_proof_lets_commit_through_and_a_proof_before_activation_comes_first() {
+    let mut job = Job::new(Spec::new(Mode::Delta).with_proof(ProofPolicy::Skip));
+    for gesture in [Gesture::Start, Gesture::Complete, Gesture::Commit] {
+        job.ask(gesture);
+    }
+    assert_eq!(job.phase(), Phase::Committed);
+    assert!(!job.sent().iter().any(|sent| sent.contains("Prove")));
+
+    let mut job = Job::new(Spec::new(Mode::Delta).with_proof(ProofPolicy::BeforeActivation));
+    job.ask(Gesture::Start);
+    job.ask(Gesture::Complete);
+    let sent = job.sent();
+    let at = |what: &str| sent.iter().position(|sent| sent == what).unwrap();
+    assert!(at("source disk Prove") < at("target disk Unblock"));
+}
+
+#[test]
+fn a_cancel_restores_the_target_only_where_the_way_back_was_kept() {
+    let keep = Gesture::Cancel { restore: false };
+    let restore = Gesture::Cancel { restore: true };
+    let mut job = Job::new(Spec::new(Mode::Delta));
+    job.ask(keep);
+    assert_eq!(
+        job.phase(),
+        Phase::Cancelled(Disposition::Restored),
+        "nothing was touched"
+    );
+
+    let mut job = ready();
+    assert_eq!(job.refused(restore), Because::NoUndoKept);
+    job.ask(keep);
+    assert_eq!(
+        job.phase(),
+        Phase::Cancelled(Disposition::BlockedInconsistent)
+    );
+
+    let mut job = Job::new(Spec::new(Mode::Delta).with_keep_undo(true));
+    job.ask(Gesture::Start);
+    job.sent();
+    job.ask(restore);
+    assert_eq!(
+        job.sent(),
+        [
+            "target disk Block",
+            "target disk Restore",
+            "target disk Unblock"
+        ]
+    );
+    assert_eq!(job.phase(), Phase::Cancelled(Disposition::Restored));
+}
+
+#[test]
+fn a_cancel_restores_the_target_without_asking_what_its_vm_wrote_for_it_never_ran() {
+    let mut job = Job::new(Spec::new(Mode::Delta).with_keep_undo(true));
+    job.ask(Gesture::Start);
+    assert_eq!(job.phase(), Phase::ReadyToCutover);
+    assert!(job.machine.state().base().is_some());
+    job.ask_only(Gesture::Cancel { restore: true });
+    job.answer();
+    let restore = job.machine.state().pending.map(|command| command.action);
+    assert_eq!(restore, Some(Action::Restore { since: None }));
+}
+
+#[test]
+fn a_target_that_somebody_runs_is_left_alone() {
+    let mut job = Job::new(Spec::new(Mode::Delta));
+    job.seen.target.running = true;
+    job.sent();
+    job.ask(Gesture::Start);
+    assert_eq!(job.machine.state().problem, Some(Problem::TargetRuns));
+    assert!(
+        !job.sent()
+            .iter()
+            .any(|sent| sent.contains("ShutDown") || sent.contains("Block"))
+    );
+}
+
+#[test]
+fn what_is_answered_but_not_seen_to_be_so_is_tried_again() {
+    let mut job = ready();
+    job.ask_only(Gesture::Complete);
+    job.answer();
+    let command = job.machine.state().pending.unwrap();
+    assert_eq!(command.action, Action::ShutDown);
+    let still = Answer::Vm(job.seen.source);
+    job.event(Event::Answered {
+        token: command.token,
+        answer: still,
+    });
+    assert_eq!(job.machine.state().problem, Some(Problem::NoEffect));
+    job.event(Event::RetryDue);
+    let again = job.machine.state().pending.unwrap();
+    assert!(again.action == Action::Inspect || again.action == Action::ShutDown);
+    assert!(again.token > command.token);
+}
+
+#[test]
+fn a_late_answer_changes_nothing() {
+    let mut job = ready();
+    let before = *job.machine.state();
+    let step = job.machine.apply(&Event::Answered {
+        token: Token {
+            epoch: 1,
+            sequence: 1,
+        },
+        answer: Answer::Failed(Problem::Unavailable),
+    });
+    assert_eq!(step, Ok(Step::default()));
+    assert_eq!(*job.machine.state(), before);
+}
+
+#[test]
+fn a_takeover_forgets_what_was_seen_and_outranks_every_earlier_command() {
+    let mut job = ready();
+    job.ask_only(Gesture::Complete);
+    let before = job.machine.state().pending.unwrap();
+    job.event(Event::TakenOver { epoch: 2 });
+    let after = job.machine.state().pending.unwrap();
+    assert!(after.token > before.token);
+    assert_eq!(job.machine.state().vms, Sides::default());
+    job.calm();
+    assert_eq!(job.phase(), Phase::CommitPending);
+}
+
+#[test]
+fn each_phase_allows_its_gestures_and_refuses_all_others_without_a_trace() {
+    use Phase::*;
+    let restore = false;
+    let cases = [
+        (Gesture::Start, &[Prepared][..]),
+        (Gesture::Complete, &[InitialSync, ReadyToCutover]),
+        (Gesture::Abort, &[Quiescing, FinalSync, Verifying]),
+        (
+            Gesture::Cancel { restore },
+            &[Planned, Prepared, InitialSync, ReadyToCutover],
+        ),
+        (
+            Gesture::Undo {
+                accept_loss: true,
+                restore,
+            },
+            &[Activating, CommitPending],
+        ),
+        (Gesture::Commit, &[CommitPending]),
+        (Gesture::Reverse, &[Committed]),
+    ];
+    let mut phases = BTreeSet::new();
+    for machine in walk_through() {
+        phases.insert(machine.state().phase.name());
+        for (gesture, allowed) in cases {
+            let mut machine = machine.clone();
+            let before = *machine.state();
+            let by = "somebody".to_owned();
+            let fate = machine.apply(&Event::Asked { gesture, by });
+            let here = allowed.contains(&before.phase);
+            match fate {
+                Ok(_) => assert!(here, "{} in {}", gesture.name(), before.phase),
+                Err(refusal) => {
+                    let why = refusal.because;
+                    assert_eq!(
+                        here,
+                        why != Because::Phase,
+                        "{} in {}",
+                        gesture.name(),
+                        before.phase
+                    );
+                    assert_eq!(*machine.state(), before);
+                    assert!(refusal.to_string().starts_with(gesture.name()));
+                }
+            }
+        }
+    }
+    assert!(phases.len() >= 15, "{phases:?}");
+}
+
+#[test]
+fn undo_needs_the_loss_accepted_and_commit_needs_a_name() {
+    let mut job = ready();
+    job.ask(Gesture::Complete);
+    let undo = Gesture::Undo {
+        accept_loss: false,
+        restore: false,
+    };
+    assert_eq!(job.refused(undo), Because::LossNotAccepted);
+    let nobody = job.machine.allows(Gesture::Commit, "").unwrap_err();
+    assert_eq!(nobody.because, Because::OperatorMissing);
+}
+
+#[test]
+fn policies_commit_or_go_back_by_themselves() {
+    for (policy, phase) in [
+        (CommitPolicy::Manual, Phase::CommitPending),
+        (CommitPolicy::Auto, Phase::Committed),
+        (
+            CommitPolicy::Undo,
+            Phase::RolledBack(Disposition::BlockedInconsistent),
+        ),
+    ] {
+        let mut job = Job::new(Spec::new(Mode::Delta).with_commit(policy));
+        job.ask(Gesture::Start);
+        job.ask(Gesture::Complete);
+        job.event(Event::CommitDue);
+        job.calm();
+        assert_eq!(job.phase(), phase);
+    }
+}
+
+#[test]
+fn groups_stop_from_the_last_to_the_first_and_start_from_the_first_to_the_last() {
+    let spec = || Spec::new(Mode::Delta).with_grouped(true);
+    let mut jobs: Vec<Vec<Job>> = (0..3)
+        .map(|_| vec![Job::new(spec()), Job::new(spec())])
+        .collect();
+    jobs.iter_mut()
+        .flatten()
+        .for_each(|job| job.ask(Gesture::Start));
+    let asked = GroupAsked {
+        complete: true,
+        commit: true,
+    };
+    let mut told = Vec::new();
+    loop {
+        let states: Vec<Vec<State>> = jobs
+            .iter()
+            .map(|group| group.iter().map(|job| *job.machine.state()).collect())
+            .collect();
+        let signals = signals(&states, asked);
+        if signals.is_empty() {
+            break;
+        }
+        for (group, vm, signal) in signals {
+            told.push((group, signal));
+            let job = &mut jobs[group][vm];
+            match signal {
+                Signal::Complete => job.ask(Gesture::Complete),
+                Signal::Activate => job.event(Event::GroupActivates),
+                Signal::Commit => job.ask(Gesture::Commit),
+            }
+            job.calm();
+        }
+    }
+    told.dedup();
+    use Signal::{Activate, Commit, Complete};
+    let order = [
+        (2, Complete),
+        (1, Complete),
+        (0, Complete),
+        (0, Activate),
+        (1, Activate),
+        (2, Activate),
+        (0, Commit),
+        (1, Commit),
+        (2, Commit),
+    ];
+    assert_eq!(told, order);
+    assert!(
+        jobs.iter()
+            .flatten()
+            .all(|job| job.phase() == Phase::Committed)
+    );
+}
+
+#[test]
+fn no_group_is_stopped_while_one_vm_is_not_ready() {
+    let mut ready = ready();
+    let waiting = Job::new(Spec::new(Mode::Delta).with_grouped(true));
+    ready.sent();
+    let states = vec![vec![*ready.machine.state()], vec![*waiting.machine.state()]];
+    let asked = GroupAsked {
+        complete: true,
+        commit: true,
+    };
+    assert_eq!(signals(&states, asked), []);
+}
+
+#[test]
+fn a_state_comes_back_from_its_journal_form() {
+    for machine in walk_through() {
+        let text = serde_json::to_string(machine.state()).unwrap();
+        let back: State = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, *machine.state(), "{text}");
+    }
+}
+
+#[test]
+fn a_root_is_64_hex_digits_and_nothing_else() {
+    let root = Root(std::array::from_fn(|index| index as u8));
+    let text = String::from(root);
+    assert_eq!(Root::try_from(text.clone()), Ok(root));
+    for wrong in ["", &text[1..], &format!("{text}0"), &text.replace('0', "g")] {
+        assert!(Root::try_from(wrong.to_owned()).is_err(), "{wrong}");
+    }
+}
+
+/// A job whose sites do all that they are told.
+struct Job {
+    machine: Machine,
+    seen: Sides<VmSeen>,
+    sent: Vec<String>,
+    verifies: bool,
+    proves: bool,
+    baseline: bool,
+    /// How long passes take, last first.
+    elapsed: Vec<u64>,
+}
+
+impl Job {
+    fn new(spec: Spec) -> Self {
+        let vm = |running| VmSeen {
+            exists: true,
+            running,
+            fenced: false,
+        };
+        let mut job = Job {
+            machine: Machine::new(spec),
+            seen: Sides {
+                source: vm(true),
+                target: vm(false),
+            },
+            sent: Vec::new(),
+            verifies: true,
+            proves: true,
+            baseline: true,
+            elapsed: Vec::new(),
+        };
+        job.event(Event::TakenOver { epoch: 1 });
+        job.calm();
+        job
+    }
+
+    fn phase(&self) -> Phase {
+        self.machine.state().phase
+    }
+
+    /// What was sent since this was asked last.
+    fn sent(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.sent)
+    }
+
+    fn refused(&self, gesture: Gesture) -> Because {
+        self.machine
+            .allows(gesture, "operator")
+            .unwrap_err()
+            .because
+    }
+
+    fn ask(&mut self, gesture: Gesture) {
+        self.ask_only(gesture);
+        self.calm();
+    }
+
+    fn ask_only(&mut self, gesture: Gesture) {
+        let by = "operator".to_owned();
+        self.event(Event::Asked { gesture, by });
+    }
+
+    fn event(&mut self, event: Event) {
+        let step = self.machine.apply(&event).unwrap();
+        self.sent.extend(step.send.map(said));
+    }
+
+    /// Answers until nothing is under way.
+    fn calm(&mut self) {
+        while self.machine.state().pending.is_some() {
+            self.answer();
+        }
+    }
+
+    fn answer(&mut self) {
+        let command = self.machine.state().pending.unwrap();
+        let answer = match command.resource {
+            Resource::Vm(side) => self.vm(side, command.action),
+            Resource::Disk(_) => self.disk(command.action),
+        };
+        let token = command.token;
+        self.event(Event::Answered { token, answer });
+    }
+
+    fn vm(&mut self, side: Side, action: Action) -> Answer {
+        let vm = self.seen.of_mut(side);
+        match action {
+            Action::Fence => vm.fenced = true,
+            Action::Unfence => vm.fenced = false,
+            Action::Start => vm.running = true,
+            Action::ShutDown => vm.running = false,
+            Action::Retire { .. } => vm.exists = false,
+            _ => {}
+        }
+        Answer::Vm(*vm)
+    }
+
+    fn disk(&mut self, action: Action) -> Answer {
+        let root = |good: bool| Root([u8::from(good); 32]);
+        match action {
+            Action::Copy(_) => Answer::Copied(PassReport {
+                changed_bytes: 4096,
+                elapsed_ms: self.elapsed.pop().unwrap_or(0),
+            }),
+            Action::Verify => Answer::Verified {
+                found: root(self.verifies),
+                expected: root(true),
+            },
+            Action::Prove => Answer::Proven(root(self.proves)),
+            Action::CheckBaseline { .. } => Answer::Baseline(self.baseline),
+            _ => Answer::Done,
+        }
+    }
+}
+
+fn ready() -> Job {
+    let mut job = Job::new(Spec::new(Mode::Delta));
+    job.ask(Gesture::Start);
+    assert_eq!(job.phase(), Phase::ReadyToCutover);
+    job.sent();
+    job
+}
+
+/// Every state of a job that is aborted once and then goes all the way, and of one that is undone.
+fn walk_through() -> Vec<Machine> {
+    let mut states = Vec::new();
+    let undo = Gesture::Undo {
+        accept_loss: true,
+        restore: false,
+    };
+    let last = [&[Gesture::Commit, Gesture::Reverse][..], &[undo], &[]];
+    for last in last {
+        let mut job = Job::new(Spec::new(Mode::Delta));
+        job.machine = Machine::new(Spec::new(Mode::Delta));
+        job.event(Event::TakenOver { epoch: 1 });
+        let mut gestures = [Gesture::Start, Gesture::Complete].iter().chain(last);
+        loop {
+            while job.machine.state().pending.is_some() {
+                states.push(job.machine.clone());
+                if last.is_empty() && job.phase() == Phase::Verifying {
+                    job.ask_only(Gesture::Abort);
+                    states.push(job.machine.clone());
+                }
+                job.answer();
+            }
+            states.push(job.machine.clone());
+            match gestures.next() {
+                Some(gesture) => job.ask_only(*gesture),
+                None => break,
+            }
+        }
+    }
+    states
+}
+
+fn said(command: Command) -> String {
+    let what = match command.action {
+        Action::Copy(copy) => match copy.amount {
+            Amount::Everything => "Copy everything".to_owned(),
+            Amount::Differing(reason) => format!("Copy differing: {reason:?}"),
+            Amount::ChangedSince(_) => "Copy changes".to_owned(),
+        },
+        action => {
+            let text = format!("{action:?}");
+            text.split(' ').next().unwrap().to_owned()
+        }
+    };
+    format!("{} {what}", command.resource)
+}

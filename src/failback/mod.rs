@@ -1,0 +1,5 @@
+//! Failback: bring virtual machines home from where they ran since a failover.
+//!
+//! A pure state [`machine`] decides.
+
+pub mod machine;

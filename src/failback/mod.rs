@@ -2,4 +2,7 @@
 //!
 //! A pure state [`machine`] decides.
 
+pub mod controller;
 pub mod machine;
+pub mod plan;
+mod program;

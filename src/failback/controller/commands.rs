@@ -1,0 +1,283 @@
+//! Controls VMs through the operator's own programs: one for each verb, JSON in and out.
+//!
+//! A program gets one JSON object on its standard input and, for the shell's sake, the same facts
+//! in its environment (`DISKDELTA_VERB`, `_TOKEN`, `_JOB`, `_VM`, `_SIDE`, `_SITE`, `_HOST`). It
+//! answers with one JSON object on its standard output: `exists`, `running` and `fenced`, as the
+//! VM is *after* what it did. `changes-since` answers with `disks`, or with `tracking_lost` or
+//! `snapshot_lost`. What it writes to standard error is kept for the log.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Call, Changes, DiskChanges, Verb, VmController};
+use crate::error::{Error, ErrorKind, Result};
+use crate::failback::machine::{Checkpoint, Side, Token, VmSeen};
+use crate::failback::plan::Address;
+use crate::failback::program::{Program, Spoken};
+
+/// A VM that is controlled by programs.
+#[derive(Debug, Clone)]
+pub struct CommandController {
+    facts: Facts,
+    verbs: BTreeMap<String, Vec<String>>,
+    default: Option<Vec<String>>,
+    time_limit: Duration,
+}
+
+/// What a program is told of the job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Facts {
+    /// The job's name.
+    pub job: String,
+    /// The VM's name.
+    pub vm: String,
+    /// Which end of the job this VM is.
+    pub side: Side,
+    /// `primary` or `recovery`.
+    pub site: String,
+    /// The site's host.
+    pub host: String,
+    /// The networks that the VM must have.
+    pub networks: Vec<String>,
+    /// The disks' identities and addresses at this site.
+    pub disks: Vec<(String, String)>,
+}
+
+impl CommandController {
+    /// A controller that runs `verbs[verb]`, or else `default` with the verb as last argument.
+    pub fn new(
+        facts: Facts,
+        verbs: BTreeMap<String, Vec<String>>,
+        default: Option<Vec<String>>,
+        time_limit: Duration,
+    ) -> Self {
+        CommandController {
+            facts,
+            verbs,
+            default,
+            time_limit,
+        }
+    }
+
+    fn ask(&self, verb: Verb, call: &Call<'_>, details: Details) -> Result<Said> {
+        let request = Request {
+            verb: verb.name(),
+            token: call.token,
+            details,
+            facts: &self.facts,
+        };
+        let input = serde_json::to_vec(&request).map_err(|e| {
+            Error::new(ErrorKind::InvalidInput, "cannot say the request as JSON").caused_by(e)
+        })?;
+        let program = self.program(verb, call.token)?;
+        let spoken = program.run(&input, self.time_limit, call.cancel)?;
+        serde_json::from_slice(&spoken.output).map_err(|e| nonsense(&program, &spoken, e))
+    }
+
+    fn program(&self, verb: Verb, token: Token) -> Result<Program> {
+        let argv = match (self.verbs.get(verb.name()), &self.default) {
+            (Some(argv), _) => argv.clone(),
+            (None, Some(argv)) => [&argv[..], &[verb.name().to_owned()]].concat(),
+            (None, None) => Vec::new(),
+        };
+        let facts = &self.facts;
+        Ok(Program::new(argv)?
+            .with_env("DISKDELTA_VERB", verb.name())
+            .with_env("DISKDELTA_TOKEN", token.to_string())
+            .with_env("DISKDELTA_JOB", &facts.job)
+            .with_env("DISKDELTA_VM", &facts.vm)
+            .with_env("DISKDELTA_SIDE", facts.side.to_string())
+            .with_env("DISKDELTA_SITE", &facts.site)
+            .with_env("DISKDELTA_HOST", &facts.host))
+    }
+
+    fn look(&self, verb: Verb, call: &Call<'_>, details: Details) -> Result<VmSeen> {
+        let said = self.ask(verb, call, details)?;
+        match said.seen {
+            Some(seen) => Ok(seen),
+            None => Err(incomplete(verb, "`exists`, `running` and `fenced`")),
+        }
+    }
+}
+
+impl VmController for CommandController {
+    fn inspect(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.look(Verb::Inspect, call, Details::default())
+    }
+
+    fn create(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.look(Verb::Create, call, Details::default())
+    }
+
+    fn fence(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.look(Verb::Fence, call, Details::default())
+    }
+
+    fn unfence(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.look(Verb::Unfence, call, Details::default())
+    }
+
+    fn start(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.look(Verb::Start, call, Details::default())
+    }
+
+    fn shut_down(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.look(Verb::ShutDown, call, Details::default())
+    }
+
+    fn retire(&self, call: &Call<'_>, discard_disks: bool) -> Result<VmSeen> {
+        let details = Details {
+            discard_disks: Some(discard_disks),
+            ..Details::default()
+        };
+        self.look(Verb::Retire, call, details)
+    }
+
+    fn arm_tracking(&self, call: &Call<'_>, keep: Option<Checkpoint>) -> Result<VmSeen> {
+        let details = Details {
+            keep: keep.map(|checkpoint| checkpoint.0.to_string()),
+            ..Details::default()
+        };
+        self.look(Verb::ArmTracking, call, details)
+    }
+
+    fn snapshot(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.look(Verb::Snapshot, call, Details::default())
+    }
+
+    fn release(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.look(Verb::Release, call, Details::default())
+    }
+
+    fn changes_since(
+        &self,
+        call: &Call<'_>,
+        since: Option<Checkpoint>,
+        from_snapshot: bool,
+    ) -> Result<Changes> {
+        let details = Details {
+            since: since.map(|checkpoint| checkpoint.0.to_string()),
+            from_snapshot: Some(from_snapshot),
+            ..Details::default()
+        };
+        let said = self.ask(Verb::ChangesSince, call, details)?;
+        match said {
+            Said {
+                tracking_lost: true,
+                ..
+            } => Ok(Changes::TrackingLost),
+            Said {
+                snapshot_lost: true,
+                ..
+            } => Ok(Changes::SnapshotLost),
+            Said {
+                disks: Some(disks), ..
+            } => self.changes(disks, since.is_some()),
+            _ => Err(incomplete(
+                Verb::ChangesSince,
+                "`disks`, `tracking_lost` or `snapshot_lost`",
+            )),
+        }
+    }
+}
+
+impl CommandController {
+    /// Every disk of the job must be there once, and its changes where they were asked for.
+    fn changes(&self, disks: Vec<SaidDisk>, tracked: bool) -> Result<Changes> {
+        let mut changes = Vec::with_capacity(disks.len());
+        for disk in disks {
+            let ranges = match (disk.changed, tracked) {
+                (Some(ranges), true) => Some(checked(&disk.identity, ranges)?),
+                (None, true) => {
+                    let what = format!("`changed` of disk `{}`", disk.identity);
+                    return Err(incomplete(Verb::ChangesSince, &what));
+                }
+                (_, false) => None,
+            };
+            changes.push(DiskChanges {
+                address: Address::parse(&disk.address)?,
+                identity: disk.identity,
+                changed: ranges,
+            });
+        }
+        let mut said: Vec<&str> = changes.iter().map(|disk| &disk.identity[..]).collect();
+        let mut known: Vec<&str> = self.facts.disks.iter().map(|disk| &disk.0[..]).collect();
+        said.sort_unstable();
+        known.sort_unstable();
+        if said != known {
+            let text = format!("the program told of the disks {said:?}, the job has {known:?}");
+            return Err(Error::malformed(text).in_field("disks"));
+        }
+        Ok(Changes::Tracked(changes))
+    }
+}
+
+/// What is sent to a program.
+#[derive(Serialize)]
+struct Request<'a> {
+    verb: &'static str,
+    token: Token,
+    #[serde(flatten)]
+    details: Details,
+    #[serde(flatten)]
+    facts: &'a Facts,
+}
+
+#[derive(Default, Serialize)]
+struct Details {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_snapshot: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discard_disks: Option<bool>,
+}
+
+/// What a program says.
+#[derive(Deserialize)]
+struct Said {
+    #[serde(flatten)]
+    seen: Option<VmSeen>,
+    #[serde(default)]
+    tracking_lost: bool,
+    #[serde(default)]
+    snapshot_lost: bool,
+    disks: Option<Vec<SaidDisk>>,
+}
+
+#[derive(Deserialize)]
+struct SaidDisk {
+    identity: String,
+    address: String,
+    /// Pairs of offset and length.
+    changed: Option<Vec<(u64, u64)>>,
+}
+
+fn checked(identity: &str, ranges: Vec<(u64, u64)>) -> Result<Vec<std::ops::Range<u64>>> {
+    let ends = ranges.into_iter().map(|(offset, len)| {
+        let end = offset.checked_add(len).ok_or_else(|| {
+            Error::malformed(format!(
+                "a changed range of disk `{identity}` ends beyond 2^64"
+            ))
+            .at_offset(offset)
+        })?;
+        Ok(offset..end)
+    });
+    ends.collect()
+}
+
+fn incomplete(verb: Verb, what: &str) -> Error {
+    let text = format!("the program for `{}` does not say {what}", verb.name());
+    Error::malformed(text).advise("see what it must print in the documentation")
+}
+
+fn nonsense(program: &Program, spoken: &Spoken, cause: serde_json::Error) -> Error {
+    let said = String::from_utf8_lossy(&spoken.output);
+    let begin: String = said.chars().take(200).collect();
+    let text = format!("`{program}` did not print the JSON object that it should: `{begin}`");
+    Error::malformed(text).caused_by(cause)
+}

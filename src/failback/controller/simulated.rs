@@ -1,0 +1,216 @@
+//! VMs in memory: for tests, and for trying a plan out.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Call, Changes, DiskChanges, VmController, too_late};
+use crate::error::{Error, ErrorKind, Result};
+use crate::failback::machine::{Checkpoint, Token, VmSeen};
+use crate::failback::plan::Address;
+
+/// A VM in memory. Clones are the same VM.
+#[derive(Debug, Clone)]
+pub struct SimulatedVm(Arc<Mutex<Simulation>>);
+
+/// What a simulated VM is, for those who play its guest, its host or its operator.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Simulation {
+    /// What a controller sees.
+    pub seen: VmSeen,
+    /// The disks' bytes, by identity.
+    pub disks: BTreeMap<String, Vec<u8>>,
+    /// The disks cannot be booted from.
+    pub boot_blocked: bool,
+    snapshot: Option<BTreeMap<String, Vec<u8>>>,
+    recording: bool,
+    checkpoints: Vec<(Checkpoint, Written)>,
+    newest: Token,
+}
+
+/// What was written: disk and range.
+type Written = Vec<(String, Range<u64>)>;
+
+impl SimulatedVm {
+    /// A VM that is there, and runs or not.
+    pub fn new(running: bool) -> Self {
+        SimulatedVm(Arc::new(Mutex::new(Simulation {
+            seen: VmSeen {
+                exists: true,
+                running,
+                fenced: false,
+            },
+            disks: BTreeMap::new(),
+            boot_blocked: false,
+            snapshot: None,
+            recording: false,
+            checkpoints: Vec::new(),
+            newest: Token::default(),
+        })))
+    }
+
+    /// Adds a disk.
+    #[must_use]
+    pub fn with_disk(self, identity: impl Into<String>, bytes: Vec<u8>) -> Self {
+        self.look().disks.insert(identity.into(), bytes);
+        self
+    }
+
+    /// The VM itself; it stands still while this is held.
+    pub fn look(&self) -> MutexGuard<'_, Simulation> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The VM, for a command that does not come too late; `true` where the command is new.
+    fn admit(&self, call: &Call<'_>) -> Result<(MutexGuard<'_, Simulation>, bool)> {
+        call.cancel.check()?;
+        let mut vm = self.look();
+        if call.token < vm.newest {
+            return Err(too_late(call.token, vm.newest));
+        }
+        let new = call.token > vm.newest;
+        vm.newest = call.token;
+        Ok((vm, new))
+    }
+
+    fn once(&self, call: &Call<'_>, act: impl FnOnce(&mut Simulation)) -> Result<VmSeen> {
+        let (mut vm, new) = self.admit(call)?;
+        if new {
+            act(&mut vm);
+        }
+        Ok(vm.seen)
+    }
+}
+
+impl Simulation {
+    /// The guest writes; whether it runs is up to the caller.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown disk; `InvalidInput` past its end.
+    pub fn write(&mut self, disk: &str, offset: u64, bytes: &[u8]) -> Result<()> {
+        let missing = || Error::new(ErrorKind::NotFound, format!("there is no disk `{disk}`"));
+        let row = self.disks.get_mut(disk).ok_or_else(missing)?;
+        let end = offset.saturating_add(bytes.len() as u64);
+        let place = usize::try_from(offset)
+            .ok()
+            .and_then(|begin| row.get_mut(begin..)?.get_mut(..bytes.len()))
+            .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "past the disk's end"))?;
+        place.copy_from_slice(bytes);
+        if self.recording {
+            for (_, written) in &mut self.checkpoints {
+                written.push((disk.to_owned(), offset..end));
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody starts the VM, outside of every job.
+    pub fn start(&mut self) {
+        self.seen.running |= self.seen.exists && !self.seen.fenced && !self.boot_blocked;
+    }
+
+    /// The power goes: the VM is off, and what was tracked is lost.
+    pub fn power_loss(&mut self) {
+        self.seen.running = false;
+        self.recording = false;
+        self.checkpoints.clear();
+        self.snapshot = None;
+    }
+}
+
+impl VmController for SimulatedVm {
+    fn inspect(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.once(call, |_| {})
+    }
+
+    fn create(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.once(call, |vm| vm.seen.exists = true)
+    }
+
+    fn fence(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.once(call, |vm| vm.seen.fenced = true)
+    }
+
+    fn unfence(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.once(call, |vm| vm.seen.fenced = false)
+    }
+
+    fn start(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.once(call, Simulation::start)
+    }
+
+    fn shut_down(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.once(call, |vm| vm.seen.running = false)
+    }
+
+    fn retire(&self, call: &Call<'_>, discard_disks: bool) -> Result<VmSeen> {
+        self.once(call, |vm| {
+            vm.seen.exists = false;
+            vm.seen.running = false;
+            if discard_disks {
+                vm.disks.clear();
+            }
+        })
+    }
+
+    fn arm_tracking(&self, call: &Call<'_>, keep: Option<Checkpoint>) -> Result<VmSeen> {
+        self.once(call, |vm| {
+            vm.checkpoints
+                .retain(|(checkpoint, _)| Some(*checkpoint) == keep);
+            vm.checkpoints.push((Checkpoint(call.token), Vec::new()));
+            vm.recording = true;
+        })
+    }
+
+    fn snapshot(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.once(call, |vm| vm.snapshot = Some(vm.disks.clone()))
+    }
+
+    fn release(&self, call: &Call<'_>) -> Result<VmSeen> {
+        self.once(call, |vm| vm.snapshot = None)
+    }
+
+    fn changes_since(
+        &self,
+        call: &Call<'_>,
+        since: Option<Checkpoint>,
+        from_snapshot: bool,
+    ) -> Result<Changes> {
+        let (mut vm, _) = self.admit(call)?;
+        if from_snapshot && vm.snapshot.is_none() {
+            return Ok(Changes::SnapshotLost);
+        }
+        // As with a bitmap: to be read while nothing runs, it is closed.
+        vm.recording &= from_snapshot;
+        let tracked = match since {
+            None => None,
+            Some(since) => match vm.checkpoints.iter().find(|(there, _)| *there == since) {
+                Some((_, written)) => Some(written),
+                None => return Ok(Changes::TrackingLost),
+            },
+        };
+        let disks = vm.disks.keys().map(|identity| {
+            let changed = tracked.map(|written| {
+                let here = written.iter().filter(|(disk, _)| disk == identity);
+                here.map(|(_, range)| range.clone()).collect()
+            });
+            Ok(DiskChanges {
+                identity: identity.clone(),
+                address: Address::parse(&format!("/simulated/{identity}"))?,
+                changed,
+            })
+        });
+        Ok(Changes::Tracked(disks.collect::<Result<_>>()?))
+    }
+}
+
+impl Simulation {
+    /// What a reader of the snapshot, or of the disks of a VM that is off, finds.
+    pub fn readable(&self, from_snapshot: bool) -> &BTreeMap<String, Vec<u8>> {
+        match &self.snapshot {
+            Some(snapshot) if from_snapshot => snapshot,
+            _ => &self.disks,
+        }
+    }
+}

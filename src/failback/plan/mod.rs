@@ -1,0 +1,255 @@
+//! Plan files: what an operator writes down about a failback, in TOML.
+//!
+//! ```
+//! use diskdelta::failback::plan::Plan;
+//!
+//! let plan = Plan::parse(
+//!     r#"
+//!     [job]
+//!     name = "shop"
+//!     active = "recovery"
+//!
+//!     [primary]
+//!     host = "hv1.example"
+//!     controller = { kind = "commands", program = ["/opt/failback/hyperv"] }
+//!
+//!     [recovery]
+//!     host = "cloud.example"
+//!     controller = { kind = "commands", program = ["/opt/failback/cloud"] }
+//!
+//!     [[group]]
+//!     name = "databases"
+//!
+//!     [[group.vm]]
+//!     name = "db1"
+//!
+//!     [[group.vm.disk]]
+//!     identity = "db1-system"
+//!     primary = "/vm/db1.vhdx"
+//!     recovery = "/mnt/cloud/db1.raw"
+//!     "#,
+//! )?;
+//! assert_eq!(plan.groups[0].vms[0].disks[0].primary.to_string(), "/vm/db1.vhdx");
+//! # Ok::<(), diskdelta::Error>(())
+//! ```
+
+mod address;
+mod duration;
+mod file;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+pub use address::Address;
+pub use duration::parse_duration;
+
+use super::machine::{CommitPolicy, Mode, ProofPolicy, Spec};
+use crate::error::Result;
+use crate::image::Format;
+use crate::sync::Safety;
+
+/// A plan: two sites, and VMs in ordered groups that go from one to the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Plan {
+    /// Names the job: letters, digits, `-` and `_`.
+    pub name: String,
+    /// Where the VMs run now. The job goes to the other site.
+    pub active: SiteName,
+    /// What is copied when; `None` lets an estimate decide.
+    pub mode: Option<Mode>,
+    /// What holds for a target's disk while it is written.
+    pub safety: Safety,
+    /// When the source is proven.
+    pub proof: ProofPolicy,
+    /// What happens when nobody commits, and after how long.
+    pub commit: (CommitPolicy, Duration),
+    /// Passes are repeated until one fits.
+    pub downtime_budget: Duration,
+    /// At most so many passes while the source runs.
+    pub max_passes: u32,
+    /// How often a waiting job copies again, if it does.
+    pub pass_interval: Option<Duration>,
+    /// An undo file is kept from the first pass on.
+    pub keep_undo: bool,
+    /// The source's disks are given up at commit.
+    pub discard_baseline: bool,
+    /// The site that VMs come home to.
+    pub primary: Site,
+    /// The site that they fail over to.
+    pub recovery: Site,
+    /// What is moved, in the order in which it is started.
+    pub groups: Vec<Group>,
+}
+
+/// One of the two sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SiteName {
+    /// Home.
+    Primary,
+    /// Away.
+    Recovery,
+}
+
+/// Which way a job goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// A failover.
+    PrimaryToRecovery,
+    /// A failback.
+    RecoveryToPrimary,
+}
+
+/// A site: its host, and how its VMs are controlled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Site {
+    /// The host's name, for people and for the operator's programs.
+    pub host: String,
+    /// How its VMs are controlled.
+    pub controller: Controller,
+}
+
+/// How the VMs of a site are controlled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Controller {
+    /// By the operator's programs: one for each verb, and one for all others.
+    Commands {
+        /// Program and arguments, by verb.
+        verbs: BTreeMap<String, Vec<String>>,
+        /// For verbs that are not named.
+        default: Option<Vec<String>>,
+        /// How long a program may take.
+        time_limit: Duration,
+    },
+}
+
+/// VMs that are started together, once all groups before are running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Its VMs.
+    pub vms: Vec<Vm>,
+}
+
+/// A VM and its disks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Vm {
+    /// Its name, at both sites.
+    pub name: String,
+    /// Networks that must be there at the target.
+    pub networks: Vec<String>,
+    /// It and its disks are made at the target if they are not there.
+    pub create: bool,
+    /// Its disks.
+    pub disks: Vec<Disk>,
+}
+
+/// A disk of a VM: what tells it apart, and where it lies at each site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Disk {
+    /// What both sides call it: never its position.
+    pub identity: String,
+    /// Its length, to be checked.
+    pub bytes: Option<u64>,
+    /// Where it lies at the primary site.
+    pub primary: Address,
+    /// Its format there.
+    pub primary_format: Format,
+    /// Where it lies at the recovery site.
+    pub recovery: Address,
+    /// Its format there.
+    pub recovery_format: Format,
+}
+
+impl Plan {
+    /// Reads a plan file.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`; `InvalidInput`, naming line and key, for everything that is wrong in it.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text =
+            std::fs::read_to_string(path).map_err(|e| crate::Error::io("read", e).at_path(path))?;
+        Self::parse(&text).map_err(|e| e.at_path(path))
+    }
+
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming line and key, for everything that is wrong in it.
+    pub fn parse(text: &str) -> Result<Self> {
+        validate::plan(file::read(text)?, text)
+    }
+
+    /// Which way the job goes, as the active site says.
+    pub fn direction(&self) -> Direction {
+        match self.active {
+            SiteName::Primary => Direction::PrimaryToRecovery,
+            SiteName::Recovery => Direction::RecoveryToPrimary,
+        }
+    }
+
+    /// Where the VMs run now.
+    pub fn source_site(&self) -> &Site {
+        match self.active {
+            SiteName::Primary => &self.primary,
+            SiteName::Recovery => &self.recovery,
+        }
+    }
+
+    /// Where they are to run.
+    pub fn target_site(&self) -> &Site {
+        match self.active {
+            SiteName::Primary => &self.recovery,
+            SiteName::Recovery => &self.primary,
+        }
+    }
+
+    /// All VMs, group by group.
+    pub fn vms(&self) -> impl Iterator<Item = &Vm> {
+        self.groups.iter().flat_map(|group| &group.vms)
+    }
+
+    /// The fixed part of a VM's job; `mode` where the plan leaves it open.
+    pub fn spec(&self, vm: &Vm, mode: Mode) -> Spec {
+        let budget = u64::try_from(self.downtime_budget.as_millis()).unwrap_or(u64::MAX);
+        Spec::new(self.mode.unwrap_or(mode))
+            .with_proof(self.proof)
+            .with_commit(self.commit.0)
+            .with_create(vm.create)
+            .with_keep_undo(self.keep_undo)
+            .with_discard_baseline(self.discard_baseline)
+            .with_grouped(self.vms().count() > 1)
+            .with_max_passes(self.max_passes)
+            .with_downtime_budget_ms(budget)
+    }
+}
+
+impl SiteName {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            SiteName::Primary => "primary",
+            SiteName::Recovery => "recovery",
+        }
+    }
+}
+
+impl Direction {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::PrimaryToRecovery => "primary-to-recovery",
+            Direction::RecoveryToPrimary => "recovery-to-primary",
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! Whether a plan makes sense; every complaint names line and key.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::address::Address;
+use super::duration::parse_duration;
+use super::file::{
+    ControllerFile, DiskFile, GroupFile, JobFile, PlanFile, SiteFile, SizeFile, VmFile, line_of,
+};
+use super::{Controller, Disk, Group, Plan, Site, SiteName, Vm};
+use crate::error::{Error, ErrorKind, Result};
+use crate::failback::controller::Verb;
+use crate::failback::machine::{CommitPolicy, Mode, ProofPolicy};
+use crate::image::Format;
+use crate::sync::Safety;
+use crate::units::parse_size;
+
+/// Checks everything and makes a plan of it.
+pub(super) fn plan(file: PlanFile, text: &str) -> Result<Plan> {
+    let check = Check {
+        text,
+        active: file.job.active,
+    };
+    let JobFile {
+        name,
+        active,
+        mode,
+        safety,
+        proof,
+        commit,
+        commit_after,
+        downtime_budget,
+        max_passes,
+        pass_interval,
+        keep_undo,
+        discard_baseline,
+    } = file.job;
+    check.way_back(keep_undo.as_ref(), safety.as_ref())?;
+    let mut seen = Seen::default();
+    let plan = Plan {
+        name: check.name("job.name", &name)?,
+        active,
+        mode: check.choice("job.mode", mode, &MODES)?.flatten(),
+        safety: check
+            .choice("job.safety", safety, &SAFETIES)?
+            .unwrap_or_default(),
+        proof: check
+            .choice("job.proof", proof, &PROOFS)?
+            .unwrap_or(ProofPolicy::AfterActivation),
+        commit: check.commit(commit, commit_after)?,
+        downtime_budget: check
+            .duration("job.downtime_budget", downtime_budget)?
+            .unwrap_or(DOWNTIME_BUDGET),
+        max_passes: check.passes(max_passes)?,
+        pass_interval: check.duration("job.pass_interval", pass_interval)?,
+        keep_undo: keep_undo.is_some_and(Spanned::into_inner),
+        discard_baseline,
+        primary: check.site("primary", file.primary)?,
+        recovery: check.site("recovery", file.recovery)?,
+        groups: file
+            .group
+            .into_iter()
+            .map(|group| check.group(&mut seen, group))
+            .collect::<Result<_>>()?,
+    };
+    if plan.vms().next().is_none() {
+        return Err(check.wrong("group", 0, "the plan names no VM"));
+    }
+    Ok(plan)
+}
+
+struct Check<'a> {
+    text: &'a str,
+    active: SiteName,
+}
+
+/// What was named already, and in which line.
+#[derive(Default)]
+struct Seen {
+    groups: BTreeMap<String, usize>,
+    vms: BTreeMap<String, usize>,
+    identities: BTreeMap<String, usize>,
+    addresses: BTreeMap<Address, usize>,
+}
+
+impl Check<'_> {
+    fn group(&self, seen: &mut Seen, group: Spanned<GroupFile>) -> Result<Group> {
+        let at = group.span().start;
+        let GroupFile { name, vm } = group.into_inner();
+        let name = self.once(
+            "group.name",
+            &mut seen.groups,
+            self.name("group.name", &name)?,
+            &name,
+        )?;
+        if vm.is_empty() {
+            return Err(self.wrong("group.vm", at, format!("group `{name}` has no VM")));
+        }
+        let vms = vm
+            .into_iter()
+            .map(|vm| self.vm(seen, vm))
+            .collect::<Result<_>>()?;
+        Ok(Group { name, vms })
+    }
+
+    fn vm(&self, seen: &mut Seen, vm: Spanned<VmFile>) -> Result<Vm> {
+        let at = vm.span().start;
+        let VmFile {
+            name,
+            networks,
+            create,
+            disk,
+        } = vm.into_inner();
+        let name = self.once(
+            "group.vm.name",
+            &mut seen.vms,
+            self.name("group.vm.name", &name)?,
+            &name,
+        )?;
+        if disk.is_empty() {
+            return Err(self.wrong("group.vm.disk", at, format!("VM `{name}` has no disk")));
+        }
+        Ok(Vm {
+            name,
+            networks: networks
+                .iter()
+                .map(|network| self.filled("group.vm.networks", network))
+                .collect::<Result<_>>()?,
+            create,
+            disks: disk
+                .into_iter()
+                .map(|disk| self.disk(seen, disk.into_inner()))
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    fn disk(&self, seen: &mut Seen, disk: DiskFile) -> Result<Disk> {
+        const IDENTITY: &str = "group.vm.disk.identity";
+        let identity = self.filled(IDENTITY, &disk.identity)?;
+        let identity = self.once(IDENTITY, &mut seen.identities, identity, &disk.identity)?;
+        let (primary, primary_format) = self.place(
+            seen,
+            SiteName::Primary,
+            ["group.vm.disk.primary", "group.vm.disk.primary_format"],
+            &disk.primary,
+            disk.primary_format,
+        )?;
+        let (recovery, recovery_format) = self.place(
+            seen,
+            SiteName::Recovery,
+            ["group.vm.disk.recovery", "group.vm.disk.recovery_format"],
+            &disk.recovery,
+            disk.recovery_format,
+        )?;
+        Ok(Disk {
+            identity,
+            bytes: disk.bytes.map(|bytes| self.size(bytes)).transpose()?,
+            primary,
+            primary_format,
+            recovery,
+            recovery_format,
+        })
+    }
+
+    fn place(
+        &self,
+        seen: &mut Seen,
+        site: SiteName,
+        [key, format_key]: [&'static str; 2],
+        text: &Spanned<String>,
+        format: Option<Spanned<String>>,
+    ) -> Result<(Address, Format)> {
+        let at = text.span().start;
+        let address =
+            Address::parse(text.get_ref()).map_err(|e| self.wrong(key, at, e.to_string()))?;
+        let format = match format {
+            Some(format) => Format::parse(format.get_ref())
+                .map_err(|e| self.wrong(format_key, format.span().start, e.to_string()))?,
+            None => Format::from_path(address.path()),
+        };
+        if site != self.active && !format.is_writable() {
+            let why = format!("{} can only be read, and this is the target", format.name());
+            return Err(self.wrong(key, at, why));
+        }
+        let line = line_of(self.text, at);
+        match seen.addresses.insert(address.clone(), line) {
+            None => Ok((address, format)),
+            Some(before) => {
+                let text = format!("`{address}` is listed already in line {before}");
+                Err(self.wrong(key, at, text))
+            }
+        }
+    }
+
+    fn site(&self, site: &'static str, file: SiteFile) -> Result<Site> {
+        let key = if site == "primary" {
+            "primary.host"
+        } else {
+            "recovery.host"
+        };
+        Ok(Site {
+            host: self.filled(key, &file.host)?,
+            controller: self.controller(site, file.controller)?,
+        })
+    }
+
+    fn controller(&self, site: &str, file: Spanned<ControllerFile>) -> Result<Controller> {
+        let at = file.span().start;
+        let key = format!("{site}.controller");
+        let ControllerFile {
+            kind,
+            verbs,
+            program,
+            time_limit,
+        } = file.into_inner();
+        if kind != "commands" {
+            let why = format!("`{kind}` is not a controller; there is `commands`");
+            return Err(self.wrong(&key, at, why));
+        }
+        let time_limit = self.duration(&format!("{key}.time_limit"), time_limit)?;
+        self.commands(&key, at, verbs, program, time_limit.unwrap_or(TIME_LIMIT))
+    }
+
+    fn commands(
+        &self,
+        key: &str,
+        at: usize,
+        verbs: BTreeMap<Spanned<String>, Vec<String>>,
+        default: Option<Vec<String>>,
+        time_limit: Duration,
+    ) -> Result<Controller> {
+        let named = |argv: &[String]| argv.first().is_some_and(|program| !program.is_empty());
+        let mut known = BTreeMap::new();
+        for (verb, argv) in verbs {
+            let key = format!("{key}.verbs.{}", verb.get_ref());
+            if Verb::parse(verb.get_ref()).is_none() {
+                let all = Verb::ALL.map(Verb::name).join(", ");
+                let why = format!("there is no such verb; there are {all}");
+                return Err(self.wrong(&key, verb.span().start, why));
+            }
+            if !named(&argv) {
+                return Err(self.wrong(&key, verb.span().start, "no program is named"));
+            }
+            known.insert(verb.into_inner(), argv);
+        }
+        if default.as_deref().is_some_and(|argv| !named(argv)) {
+            return Err(self.wrong(&format!("{key}.program"), at, "no program is named"));
+        }
+        let missing = Verb::ALL
+            .iter()
+            .find(|verb| !known.contains_key(verb.name()));
+        if let (None, Some(verb)) = (&default, missing) {
+            let why = format!(
+                "no program for the verb `{}`, and no `program` for all",
+                verb.name()
+            );
+            return Err(self.wrong(key, at, why));
+        }
+        Ok(Controller::Commands {
+            verbs: known,
+            default,
+            time_limit,
+        })
+    }
+
+    fn commit(
+        &self,
+        commit: Option<Spanned<String>>,
+        after: Option<Spanned<String>>,
+    ) -> Result<(CommitPolicy, Duration)> {
+        let at = commit.as_ref().map_or(0, |commit| commit.span().start);
+        let policy = self
+            .choice("job.commit", commit, &COMMITS)?
+            .unwrap_or(CommitPolicy::Manual);
+        let after_at = after.as_ref().map_or(0, |after| after.span().start);
+        match (policy, self.duration("job.commit_after", after)?) {
+            (CommitPolicy::Manual, None) => Ok((policy, Duration::ZERO)),
+            (CommitPolicy::Manual, Some(_)) => {
+                let why = "is only for `commit = \"auto\"` and `commit = \"undo\"`";
+                Err(self.wrong("job.commit_after", after_at, why))
+            }
+            (_, Some(after)) => Ok((policy, after)),
+            (_, None) => {
+                Err(self.wrong("job.commit", at, "needs `commit_after`, a length of time"))
+            }
+        }
+    }
+
+    fn way_back(
+        &self,
+        keep_undo: Option<&Spanned<bool>>,
+        safety: Option<&Spanned<String>>,
+    ) -> Result<()> {
+        let in_place = safety.is_some_and(|safety| safety.get_ref() == "in-place");
+        match keep_undo {
+            Some(keep) if *keep.get_ref() && in_place => {
+                let why = "what is written in place has no way back; use `safety = \"atomic\"`";
+                Err(self.wrong("job.keep_undo", keep.span().start, why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn passes(&self, passes: Option<Spanned<u32>>) -> Result<u32> {
+        let Some(passes) = passes else {
+            return Ok(MAX_PASSES);
+        };
+        match passes.get_ref() {
+            1..=1000 => Ok(*passes.get_ref()),
+            _ => Err(self.wrong(
+                "job.max_passes",
+                passes.span().start,
+                "must be from 1 to 1000",
+            )),
+        }
+    }
+
+    fn size(&self, size: Spanned<SizeFile>) -> Result<u64> {
+        const KEY: &str = "group.vm.disk.bytes";
+        let at = size.span().start;
+        let bytes = match size.into_inner() {
+            SizeFile::Bytes(bytes) => bytes,
+            SizeFile::Text(text) => {
+                parse_size(&text).map_err(|e| self.wrong(KEY, at, e.to_string()))?
+            }
+        };
+        match bytes {
+            0 => Err(self.wrong(KEY, at, "a disk of no bytes is none")),
+            _ => Ok(bytes),
+        }
+    }
+
+    fn duration(&self, key: &str, text: Option<Spanned<String>>) -> Result<Option<Duration>> {
+        let Some(text) = text else {
+            return Ok(None);
+        };
+        let wrong = |e: Error| self.wrong(key, text.span().start, e.to_string());
+        parse_duration(text.get_ref()).map(Some).map_err(wrong)
+    }
+
+    fn choice<T: Copy>(
+        &self,
+        key: &str,
+        text: Option<Spanned<String>>,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>> {
+        let Some(text) = text else {
+            return Ok(None);
+        };
+        let found = choices.iter().find(|(name, _)| name == text.get_ref());
+        found.map(|(_, choice)| Some(*choice)).ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            let why = format!("`{}` is none of {}", text.get_ref(), names.join(", "));
+            self.wrong(key, text.span().start, why)
+        })
+    }
+
+    /// A name that may become part of a file's name.
+    fn name(&self, key: &str, name: &Spanned<String>) -> Result<String> {
+        let text = name.get_ref();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if (1..=64).contains(&text.len())
+            && text.chars().all(plain)
+            && !text.starts_with(['.', '-'])
+        {
+            return Ok(text.clone());
+        }
+        let why = format!("`{text}` is not a name of 1 to 64 letters, digits, `-`, `_` and `.`");
+        Err(self.wrong(key, name.span().start, why))
+    }
+
+    fn filled(&self, key: &str, text: &Spanned<String>) -> Result<String> {
+        let inner = text.get_ref();
+        if inner.trim().is_empty() || inner.chars().any(char::is_control) {
+            return Err(self.wrong(key, text.span().start, "must not be empty"));
+        }
+        Ok(inner.clone())
+    }
+
+    fn once(
+        &self,
+        key: &str,
+        seen: &mut BTreeMap<String, usize>,
+        name: String,
+        place: &Spanned<String>,
+    ) -> Result<String> {
+        let at = place.span().start;
+        match seen.insert(name.clone(), line_of(self.text, at)) {
+            None => Ok(name),
+            Some(before) => {
+                let why = format!("`{name}` is named already in line {before}");
+                Err(self.wrong(key, at, why))
+            }
+        }
+    }
+
+    fn wrong(&self, key: &str, at: usize, why: impl AsRef<str>) -> Error {
+        let line = line_of(self.text, at);
+        let text = format!("line {line}, key `{key}`: {}", why.as_ref());
+        Error::new(ErrorKind::InvalidInput, text)
+    }
+}
+
+const DOWNTIME_BUDGET: Duration = Duration::from_secs(300);
+const TIME_LIMIT: Duration = Duration::from_secs(600);
+const MAX_PASSES: u32 = 8;
+
+const MODES: [(&str, Option<Mode>); 4] = [
+    ("auto", None),
+    ("delta", Some(Mode::Delta)),
+    ("full", Some(Mode::Full)),
+    ("full-first", Some(Mode::FullFirst)),
+];
+const SAFETIES: [(&str, Safety); 2] = [("atomic", Safety::Atomic), ("in-place", Safety::InPlace)];
+const PROOFS: [(&str, ProofPolicy); 3] = [
+    ("after-activation", ProofPolicy::AfterActivation),
+    ("before-activation", ProofPolicy::BeforeActivation),
+    ("skip", ProofPolicy::Skip),
+];
+const COMMITS: [(&str, CommitPolicy); 3] = [
+    ("manual", CommitPolicy::Manual),
+    ("auto", CommitPolicy::Auto),
+    ("undo", CommitPolicy::Undo),
+];

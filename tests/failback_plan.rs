@@ -1,0 +1,312 @@
+//! Plan files: what is right is understood, and everything that is wrong is named by line and key.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::time::Duration;
+
+use diskdelta::ErrorKind;
+use diskdelta::failback::machine::{CommitPolicy, Mode, ProofPolicy};
+use diskdelta::failback::plan::{Address, Controller, Direction, Plan};
+use diskdelta::image::Format;
+use diskdelta::sync::Safety;
+
+#[test]
+fn a_plan_says_what_it_means() {
+    let plan = Plan::parse(PLAN).unwrap();
+    assert_eq!(plan.name, "shop");
+    assert_eq!(plan.direction(), Direction::RecoveryToPrimary);
+    assert_eq!(plan.mode, Some(Mode::Delta));
+    assert_eq!(plan.safety, Safety::InPlace);
+    assert_eq!(plan.proof, ProofPolicy::BeforeActivation);
+    assert_eq!(plan.commit, (CommitPolicy::Auto, Duration::from_secs(7200)));
+    assert_eq!(plan.downtime_budget, Duration::from_secs(120));
+    assert_eq!(plan.pass_interval, Some(Duration::from_secs(3600)));
+    assert_eq!(plan.max_passes, 5);
+    assert!(!plan.keep_undo && plan.discard_baseline);
+    assert!(
+        matches!(&plan.primary.controller, Controller::Commands { verbs, time_limit, .. }
+        if verbs["fence"] == ["/opt/fence", "--now"] && *time_limit == Duration::from_secs(60))
+    );
+    let names: Vec<_> = plan.vms().map(|vm| &vm.name[..]).collect();
+    assert_eq!(names, ["db1", "web1"]);
+    let disk = &plan.groups[0].vms[0].disks[0];
+    assert_eq!(disk.bytes, Some(64 << 30));
+    assert_eq!(disk.primary, Address::parse("/vm/db1.vhdx").unwrap());
+    assert_eq!(
+        (disk.primary_format, disk.recovery_format),
+        (Format::Vhdx, Format::Raw)
+    );
+    assert!(plan.groups[1].vms[0].create);
+    let spec = plan.spec(&plan.groups[0].vms[0], Mode::Full);
+    assert_eq!(
+        (spec.mode, spec.grouped, spec.max_passes),
+        (Mode::Delta, true, 5)
+    );
+}
+
+#[test]
+fn what_is_left_out_has_the_safe_default() {
+    let plan = Plan::parse(&least("")).unwrap();
+    assert_eq!(plan.mode, None);
+    assert_eq!(plan.safety, Safety::Atomic);
+    assert_eq!(plan.proof, ProofPolicy::AfterActivation);
+    assert_eq!(plan.commit, (CommitPolicy::Manual, Duration::ZERO));
+    assert!(!plan.keep_undo && !plan.discard_baseline);
+    let spec = plan.spec(&plan.groups[0].vms[0], Mode::Full);
+    assert_eq!((spec.mode, spec.grouped), (Mode::Full, false));
+}
+
+#[test]
+fn everything_that_is_wrong_is_named_by_line_and_key() {
+    for (from, to, line, key) in [
+        ("name = \"shop\"", "nam = \"shop\"", 3, "nam"),
+        ("name = \"shop\"", "name = \"../shop\"", 3, "job.name"),
+        ("name = \"shop\"", "name = 5", 3, "name"),
+        ("name = \"shop\"", "name = \"shop", 3, "name"),
+        ("active = \"recovery\"", "active = \"cloud\"", 4, "active"),
+        ("mode = \"delta\"", "mode = \"fast\"", 5, "job.mode"),
+        (
+            "safety = \"in-place\"",
+            "safety = \"none\"",
+            6,
+            "job.safety",
+        ),
+        (
+            "proof = \"before-activation\"",
+            "proof = \"no\"",
+            7,
+            "job.proof",
+        ),
+        (
+            "commit = \"auto\"",
+            "commit = \"manual\"",
+            9,
+            "job.commit_after",
+        ),
+        ("commit_after = \"2h\"", "", 8, "job.commit"),
+        (
+            "commit_after = \"2h\"",
+            "commit_after = \"2 hours\"",
+            9,
+            "job.commit_after",
+        ),
+        (
+            "downtime_budget = \"2m\"",
+            "downtime_budget = \"-2m\"",
+            10,
+            "job.downtime_budget",
+        ),
+        ("max_passes = 5", "max_passes = 0", 11, "job.max_passes"),
+        ("max_passes = 5", "max_passes = -1", 11, "max_passes"),
+        (
+            "discard_baseline = true",
+            "keep_undo = true",
+            13,
+            "job.keep_undo",
+        ),
+        ("host = \"hv1\"", "host = \"\"", 16, "primary.host"),
+        ("host = \"hv1\"", "", 15, "host"),
+        (
+            "kind = \"commands\"",
+            "kind = \"magic\"",
+            18,
+            "primary.controller",
+        ),
+        (
+            "time_limit = \"60s\"",
+            "time_limit = \"soon\"",
+            21,
+            "primary.controller.time_limit",
+        ),
+        (
+            "fence = [",
+            "fnece = [",
+            24,
+            "primary.controller.verbs.fnece",
+        ),
+        (
+            "[\"/opt/fence\", \"--now\"]",
+            "[]",
+            24,
+            "primary.controller.verbs.fence",
+        ),
+        ("program = [\"/opt/any\"]", "", 18, "primary.controller"),
+        (
+            "program = [\"/opt/cloud\"]",
+            "program = [\"\"]",
+            28,
+            "recovery.controller.program",
+        ),
+        ("name = \"web\"", "name = \"databases\"", 47, "group.name"),
+        ("name = \"web1\"", "name = \"db1\"", 50, "group.vm.name"),
+        ("name = \"web1\"", "name = \"web1\"\nsize = 3", 51, "size"),
+        (
+            "bytes = \"64G\"",
+            "bytes = \"64Q\"",
+            40,
+            "group.vm.disk.bytes",
+        ),
+        ("bytes = \"64G\"", "bytes = 0", 40, "group.vm.disk.bytes"),
+        ("bytes = \"64G\"", "bytes = true", 40, "bytes"),
+        (
+            "identity = \"web1-system\"",
+            "identity = \"db1-system\"",
+            54,
+            "group.vm.disk.identity",
+        ),
+        (
+            "primary = \"/vm/web1.vhd\"",
+            "primary = \"/vm//db1.vhdx\"",
+            55,
+            "group.vm.disk.primary",
+        ),
+        (
+            "primary = \"/vm/web1.vhd\"",
+            "primary = \"/vm/web1.qcow2\"",
+            55,
+            "group.vm.disk.primary",
+        ),
+        (
+            "primary = \"/vm/web1.vhd\"",
+            "primary = \"web1.vhd\"",
+            55,
+            "group.vm.disk.primary",
+        ),
+        (
+            "recovery = \"/mnt/cloud/web1.raw\"",
+            "recovery = \"/vm/web1.vhd\"",
+            56,
+            "group.vm.disk.recovery",
+        ),
+        (
+            "recovery_format = \"raw\"",
+            "recovery_format = \"floppy\"",
+            43,
+            "group.vm.disk.recovery_format",
+        ),
+    ] {
+        assert!(PLAN.contains(from), "{from}");
+        let error = Plan::parse(&PLAN.replacen(from, to, 1)).unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}");
+        let start = format!("line {line}");
+        let right =
+            text.starts_with(&format!("{start},")) || text.starts_with(&format!("{start}:"));
+        assert!(right && text.contains(key), "`{from}` made `{to}`: {text}");
+    }
+}
+
+#[test]
+fn a_plan_without_vms_or_a_vm_without_disks_is_refused() {
+    let all = least("");
+    let vm = all.find("[[group.vm]]").unwrap();
+    let disk = all.find("[[group.vm.disk]]").unwrap();
+    let group = all.find("[[group]]").unwrap();
+    for (text, key) in [
+        (&all[..group], "group"),
+        (&all[..vm], "group.vm"),
+        (&all[..disk], "disk"),
+    ] {
+        let error = Plan::parse(text).unwrap_err().to_string();
+        assert!(error.starts_with("line ") && error.contains(key), "{error}");
+    }
+}
+
+#[test]
+fn a_plan_file_that_is_not_there_is_named() {
+    let error = Plan::load("/no/such/plan.toml").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("/no/such/plan.toml"));
+}
+
+#[test]
+fn no_part_of_a_plan_is_taken_for_a_whole_one() {
+    // Cut anywhere, it is refused or, at the end of a whole table, means less; never a panic.
+    for end in 0..PLAN.len() {
+        if PLAN.is_char_boundary(end) {
+            let _ = Plan::parse(&PLAN[..end]);
+        }
+    }
+}
+
+fn least(more: &str) -> String {
+    format!(
+        r#"
+[job]
+name = "small"
+active = "recovery"
+{more}
+[primary]
+host = "a"
+controller = {{ kind = "commands", program = ["/any"] }}
+[recovery]
+host = "b"
+controller = {{ kind = "commands", program = ["/any"] }}
+[[group]]
+name = "all"
+[[group.vm]]
+name = "vm"
+[[group.vm.disk]]
+identity = "system"
+primary = "/a"
+recovery = "/b"
+"#
+    )
+}
+
+const PLAN: &str = r#"
+[job]
+name = "shop"
+active = "recovery"
+mode = "delta"
+safety = "in-place"
+proof = "before-activation"
+commit = "auto"
+commit_after = "2h"
+downtime_budget = "2m"
+max_passes = 5
+pass_interval = "1h"
+discard_baseline = true
+
+[primary]
+host = "hv1"
+
+[primary.controller]
+kind = "commands"
+program = ["/opt/any"]
+time_limit = "60s"
+
+[primary.controller.verbs]
+fence = ["/opt/fence", "--now"]
+
+[recovery]
+host = "cloud"
+controller = { kind = "commands", program = ["/opt/cloud"] }
+
+[[group]]
+name = "databases"
+
+[[group.vm]]
+name = "db1"
+networks = ["lan"]
+
+[[group.vm.disk]]
+# Two names for one size.
+identity = "db1-system"
+bytes = "64G"
+primary = "/vm/db1.vhdx"
+recovery = "/mnt/cloud/db1.raw"
+recovery_format = "raw"
+
+[[group]]
+
+name = "web"
+
+[[group.vm]]
+name = "web1"
+create = true
+
+[[group.vm.disk]]
+identity = "web1-system"
+primary = "/vm/web1.vhd"
+recovery = "/mnt/cloud/web1.raw"
+"#;

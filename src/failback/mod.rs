@@ -3,6 +3,9 @@
 //! A pure state [`machine`] decides.
 
 pub mod controller;
+pub mod journal;
+pub mod lock;
 pub mod machine;
 pub mod plan;
 mod program;
+pub mod record;

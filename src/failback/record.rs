@@ -1,0 +1,132 @@
+//! What stands in a job's journal.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::machine::{Command, Event, Gesture, Mode, Side, Spec, State};
+use crate::error::{Error, Result};
+
+/// A record of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Record {
+    /// The first record: what the job is.
+    Job(JobRecord),
+    /// Something happened, and the job is in another state since.
+    Step(Box<StepRecord>),
+}
+
+/// What a job is; it does not change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// The job's name.
+    pub job: String,
+    /// The VM's name.
+    pub vm: String,
+    /// `primary-to-recovery` or `recovery-to-primary`.
+    pub direction: String,
+    /// What the operator chose.
+    pub spec: Spec,
+    /// The highest epoch of the jobs before: what controls VMs and disks may remember it.
+    pub after_epoch: u64,
+}
+
+/// A record of a plan's own journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PlanRecord {
+    /// The first record: what is to be done.
+    Begun {
+        /// The plan file, as it was given.
+        plan: String,
+        /// The mode of each VM, as chosen or recommended.
+        modes: BTreeMap<String, Mode>,
+        /// By whom.
+        by: String,
+        /// The highest epoch of the jobs before.
+        after_epoch: u64,
+    },
+    /// Somebody asked the plan as a whole for something.
+    Asked {
+        /// What.
+        gesture: Gesture,
+        /// Who.
+        by: String,
+        /// All are to cut over once all are ready.
+        complete: bool,
+        /// All are to commit once all may.
+        commit: bool,
+    },
+}
+
+/// What happened, and where the job stands since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Milliseconds since 1970, by the executor's clock; for people only.
+    pub at_ms: u64,
+    /// What happened.
+    pub event: Event,
+    /// More about it, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What is decided by it: whose VM may run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decide: Option<Side>,
+    /// What is sent next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<Command>,
+    /// Where the job stands: all that the next executor needs.
+    pub state: State,
+}
+
+impl Record {
+    /// As bytes for the journal.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it cannot be said as JSON, which no record of this crate is.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        encode(self)
+    }
+
+    /// From bytes of the journal.
+    ///
+    /// # Errors
+    /// `Malformed` for what no version of this program wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        decode(bytes)
+    }
+}
+
+impl PlanRecord {
+    /// As bytes for the journal.
+    ///
+    /// # Errors
+    /// As [`Record::encode`].
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        encode(self)
+    }
+
+    /// From bytes of the journal.
+    ///
+    /// # Errors
+    /// As [`Record::decode`].
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        decode(bytes)
+    }
+}
+
+fn encode(record: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(record).map_err(|e| {
+        let text = "cannot say a journal record as JSON";
+        Error::new(crate::ErrorKind::InvalidInput, text).caused_by(e)
+    })
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .map_err(|e| Error::malformed("a journal record makes no sense").caused_by(e))
+}

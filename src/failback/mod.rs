@@ -3,9 +3,13 @@
 //! A pure state [`machine`] decides.
 
 pub mod controller;
+pub mod disk_work;
+pub mod executor;
+pub mod inbox;
 pub mod journal;
 pub mod lock;
 pub mod machine;
+mod perform;
 pub mod plan;
 mod program;
 pub mod record;

@@ -1,0 +1,415 @@
+//! Carries out what the machine decides: each step is written down before it is done.
+
+use std::ffi::OsStr;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::controller::VmController;
+use super::disk_work::DiskWork;
+use super::journal::Writer;
+use super::machine::{
+    Command, CommitPolicy, Event, Gesture, Machine, Phase, Problem, Sides, State, Step,
+};
+use super::perform::{Done, perform};
+use super::record::{JobRecord, Record, StepRecord};
+use crate::control::{CancelToken, Work};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Folder;
+
+/// What an executor works with: the VMs of both sides, and their disks.
+#[derive(Clone)]
+pub struct Hands {
+    /// The VMs.
+    pub vms: Sides<Arc<dyn VmController>>,
+    /// Their disks.
+    pub disks: Arc<dyn DiskWork>,
+    /// Threads, progress and speed limit for work on disks.
+    pub work: Work,
+}
+
+/// When an executor does something by itself.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Pace {
+    /// After a failure that may pass; doubled each time, up to a hundredfold.
+    pub retry: Duration,
+    /// Between passes of a job that waits, or is protected; `None`: never.
+    pub passes: Option<Duration>,
+    /// How long a commit is waited for, where the job has a policy for that. Counted anew after a
+    /// takeover, and never by the wall clock, so that a clock that jumps ends nothing early.
+    pub commit: Duration,
+}
+
+/// Where people's gestures come from.
+pub trait Inbox {
+    /// The next one, if there is one now.
+    ///
+    /// # Errors
+    /// Whatever ends the executor.
+    fn poll(&mut self) -> Result<Option<Asked>>;
+
+    /// Whether the executor is to leave the job for now; it can be taken over later.
+    fn leave(&self) -> bool;
+
+    /// Whether the job's group is to be activated; told once.
+    fn activates(&mut self) -> bool {
+        false
+    }
+
+    /// Told where the job stands, again and again.
+    fn note(&mut self, _state: &State) {}
+}
+
+/// A gesture, and where its fate is told.
+pub struct Asked {
+    /// What is asked.
+    pub gesture: Gesture,
+    /// By whom.
+    pub by: String,
+    /// Told once: accepted, or refused and why.
+    pub reply: Box<dyn FnOnce(Result<()>) + Send>,
+}
+
+/// Carries one job. There must be one executor only: whoever makes one holds the job's lock.
+pub struct Executor {
+    machine: Machine,
+    journal: Writer,
+    job: JobRecord,
+    hands: Hands,
+    pace: Pace,
+    since: Instant,
+    retries: u32,
+}
+
+impl Executor {
+    /// Begins a job: makes its journal, which is durable when this returns.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where a journal of that name is; `NoSpace`, `Io`.
+    pub fn create(
+        folder: &dyn Folder,
+        name: &OsStr,
+        job: JobRecord,
+        hands: Hands,
+        pace: Pace,
+    ) -> Result<Self> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id)
+            .map_err(|e| Error::new(ErrorKind::Io, "no random numbers").caused_by(e))?;
+        let mut journal = Writer::create(folder, name, id)?;
+        journal.append(&Record::Job(job.clone()).encode()?)?;
+        let machine = Self::begin(&job);
+        Self::take_over(machine, journal, job, hands, pace)
+    }
+
+    /// Takes a job over from whoever carried it before, and goes on from its journal.
+    ///
+    /// # Errors
+    /// `NotFound`; `Malformed`, naming the record, for a damaged journal; `Io`.
+    pub fn resume(folder: &dyn Folder, name: &OsStr, hands: Hands, pace: Pace) -> Result<Self> {
+        let (journal, entries) = Writer::open(folder, name)?;
+        let at = |e: Error, sequence: u64| {
+            let text = format!("record {sequence} of the journal: {e}");
+            Error::new(e.kind(), text).at_path(folder.path().join(name))
+        };
+        let mut job = None;
+        let mut state = None;
+        for entry in entries {
+            match Record::decode(&entry.payload).map_err(|e| at(e, entry.sequence))? {
+                Record::Job(found) => job = Some(found),
+                Record::Step(step) => state = Some(step.state),
+            }
+        }
+        let job = job.ok_or_else(|| {
+            // A crash in `create`: nothing was done yet.
+            Error::malformed("the journal does not say what its job is")
+                .at_path(folder.path().join(name))
+                .advise("nothing was done; remove it and begin anew")
+        })?;
+        let machine = match state {
+            Some(state) => Machine::resume(job.spec.clone(), state),
+            None => Self::begin(&job),
+        };
+        Self::take_over(machine, journal, job, hands, pace)
+    }
+
+    /// The machine of a job of which nothing was done yet.
+    fn begin(job: &JobRecord) -> Machine {
+        let mut state = State::new(&job.spec);
+        state.last.epoch = job.after_epoch;
+        Machine::resume(job.spec.clone(), state)
+    }
+
+    fn take_over(
+        machine: Machine,
+        journal: Writer,
+        job: JobRecord,
+        hands: Hands,
+        pace: Pace,
+    ) -> Result<Self> {
+        let epoch = machine.state().last.epoch + 1;
+        let mut executor = Executor {
+            machine,
+            journal,
+            job,
+            hands,
+            pace,
+            since: Instant::now(),
+            retries: 0,
+        };
+        executor.apply(Event::TakenOver { epoch }, None)?;
+        Ok(executor)
+    }
+
+    /// What the job is.
+    pub fn job(&self) -> &JobRecord {
+        &self.job
+    }
+
+    /// Where the job stands, as the journal has it.
+    pub fn state(&self) -> &State {
+        self.machine.state()
+    }
+
+    /// What the job waits for, in words.
+    pub fn needs(&self) -> Option<&'static str> {
+        self.machine.needs()
+    }
+
+    /// Asks for something. It is durable when this returns.
+    ///
+    /// # Errors
+    /// `InvalidInput` where it is refused, saying why; `Io`.
+    pub fn ask(&mut self, gesture: Gesture, by: &str) -> Result<()> {
+        self.machine.allows(gesture, by)?;
+        let by = by.to_owned();
+        self.apply(Event::Asked { gesture, by }, None)?;
+        Ok(())
+    }
+
+    /// Works until somebody has to be waited for: an operator, a timer, the group.
+    ///
+    /// # Errors
+    /// `Io` and others of the journal. What goes wrong at the sites is no error: the job stands
+    /// still, and says why.
+    pub fn work(&mut self, inbox: &mut dyn Inbox) -> Result<()> {
+        while let Some(command) = self.machine.state().pending {
+            inbox.note(self.state());
+            if inbox.leave() {
+                return Ok(());
+            }
+            self.carry_out(command, inbox)?;
+        }
+        Ok(())
+    }
+
+    /// Works and waits, until the job is over or the inbox says to leave.
+    ///
+    /// # Errors
+    /// As [`work`](Executor::work).
+    pub fn run(&mut self, inbox: &mut dyn Inbox) -> Result<()> {
+        loop {
+            self.work(inbox)?;
+            inbox.note(self.state());
+            if inbox.leave() || self.state().phase.is_final() {
+                return Ok(());
+            }
+            if !self.hear(inbox)? {
+                std::thread::sleep(NAP);
+            }
+        }
+    }
+
+    /// Takes in what people, the group and time have brought; whether that was anything.
+    fn hear(&mut self, inbox: &mut dyn Inbox) -> Result<bool> {
+        if let Some(asked) = inbox.poll()? {
+            self.answer(asked)?;
+            return Ok(true);
+        }
+        let event = match inbox.activates() {
+            true => Some(Event::GroupActivates),
+            false => self.due(),
+        };
+        match event {
+            Some(event) => self.apply(event, None).map(|step| step.changed),
+            None => Ok(false),
+        }
+    }
+
+    /// What time has brought.
+    fn due(&self) -> Option<Event> {
+        let waited = self.since.elapsed();
+        let state = self.machine.state();
+        let longer = 2u32.saturating_pow(self.retries).min(100);
+        let retry = self.pace.retry.saturating_mul(longer);
+        if state.problem.is_some_and(Problem::is_transient) {
+            return (waited >= retry).then_some(Event::RetryDue);
+        }
+        match state.phase {
+            Phase::ReadyToCutover | Phase::Protected => {
+                let due = self.pace.passes.is_some_and(|passes| waited >= passes);
+                due.then_some(Event::PassDue)
+            }
+            Phase::CommitPending if !state.asked.commit => {
+                let spec = self.machine.spec();
+                let policy = spec.commit != CommitPolicy::Manual && !spec.grouped;
+                (policy && waited >= self.pace.commit).then_some(Event::CommitDue)
+            }
+            _ => None,
+        }
+    }
+
+    /// Carries one command out, and listens to people meanwhile.
+    fn carry_out(&mut self, command: Command, inbox: &mut dyn Inbox) -> Result<()> {
+        let cancel = CancelToken::new();
+        let hands = self.hands.clone();
+        let spec = self.machine.spec().clone();
+        let (tell, told) = channel();
+        let done = std::thread::scope(|scope| {
+            let (hands, spec, cancel) = (&hands, &spec, &cancel);
+            let worker = scope.spawn(move || {
+                let done = perform(hands, spec, &command, cancel);
+                // Only wakes the listener; what was done is in the thread's result.
+                let _ = tell.send(());
+                done
+            });
+            let listened = self.listen(command, inbox, cancel, || {
+                let quiet = told.recv_timeout(NAP) == Err(RecvTimeoutError::Timeout);
+                quiet && !worker.is_finished()
+            });
+            if listened.is_err() {
+                stop(cancel);
+            }
+            let done = worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+            listened.map(|()| done)
+        })?;
+        let Done { answer, detail } = done;
+        let token = command.token;
+        self.apply(Event::Answered { token, answer }, detail)?;
+        Ok(())
+    }
+
+    fn listen(
+        &mut self,
+        command: Command,
+        inbox: &mut dyn Inbox,
+        cancel: &CancelToken,
+        mut goes_on: impl FnMut() -> bool,
+    ) -> Result<()> {
+        while goes_on() {
+            inbox.note(self.state());
+            self.hear(inbox)?;
+            // Nobody waits for it any more; its answer will be ignored.
+            if self.machine.state().pending != Some(command) || inbox.leave() {
+                stop(cancel);
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, asked: Asked) -> Result<()> {
+        let fate = self.ask(asked.gesture, &asked.by);
+        let refused = matches!(&fate, Err(error) if error.kind() == ErrorKind::InvalidInput);
+        let (told, ends) = match fate {
+            Err(error) if !refused => {
+                let text = format!("not known whether it was accepted: {error}");
+                (Err(Error::new(error.kind(), text)), Err(error))
+            }
+            fate => (fate, Ok(())),
+        };
+        (asked.reply)(told);
+        ends
+    }
+
+    /// Feeds the machine; what it becomes is durable before anything follows from it.
+    fn apply(&mut self, event: Event, detail: Option<String>) -> Result<Step> {
+        let mut next = self.machine.clone();
+        let step = next.apply(&event)?;
+        if step.changed {
+            let record = StepRecord {
+                at_ms: now_ms(),
+                event,
+                detail,
+                decide: step.decided,
+                intent: step.send,
+                state: *next.state(),
+            };
+            self.journal
+                .append(&Record::Step(Box::new(record)).encode()?)?;
+            let before = self.machine.state();
+            self.retries = match (before.problem, next.state().problem) {
+                (None, Some(_)) => self.retries.saturating_add(1),
+                (None, None) => 0,
+                _ => self.retries,
+            };
+            self.since = Instant::now();
+            self.machine = next;
+        }
+        Ok(step)
+    }
+}
+
+impl Default for Pace {
+    /// Tries again after 5 seconds, makes no passes by itself, waits a day for a commit.
+    fn default() -> Self {
+        Pace {
+            retry: Duration::from_secs(5),
+            passes: None,
+            commit: Duration::from_secs(86400),
+        }
+    }
+}
+
+impl Pace {
+    /// Replaces [`Pace::retry`].
+    #[must_use]
+    pub fn with_retry(mut self, retry: Duration) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Replaces [`Pace::passes`].
+    #[must_use]
+    pub fn with_passes(mut self, passes: Option<Duration>) -> Self {
+        self.passes = passes;
+        self
+    }
+
+    /// Replaces [`Pace::commit`].
+    #[must_use]
+    pub fn with_commit(mut self, commit: Duration) -> Self {
+        self.commit = commit;
+        self
+    }
+}
+
+/// An inbox that nobody writes to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoInbox;
+
+impl Inbox for NoInbox {
+    fn poll(&mut self) -> Result<Option<Asked>> {
+        Ok(None)
+    }
+
+    fn leave(&self) -> bool {
+        false
+    }
+}
+
+/// How often gestures and timers are looked for.
+const NAP: Duration = Duration::from_millis(20);
+
+/// At once: twice is what makes work stop that could go on to a clean end.
+fn stop(cancel: &CancelToken) {
+    while !cancel.is_forced() {
+        cancel.cancel();
+    }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,223 @@
+//! Gestures from another process: small files in a folder that the executor looks into.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::executor::{Asked, Inbox};
+use super::machine::Gesture;
+use crate::control::CancelToken;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Access, Folder};
+
+/// The executor's end: takes requests out of a folder.
+///
+/// A request is taken away before it is carried out, so that it is never carried out twice. Where
+/// the executor dies in between, nobody answers, and the job's state says what became of it.
+pub struct FolderInbox {
+    folder: Arc<dyn Folder>,
+    leave: CancelToken,
+}
+
+impl FolderInbox {
+    /// Looks into `folder`; `leave` tells the executor to leave its job.
+    pub fn new(folder: Arc<dyn Folder>, leave: CancelToken) -> Self {
+        FolderInbox { folder, leave }
+    }
+}
+
+impl Inbox for FolderInbox {
+    fn poll(&mut self) -> Result<Option<Asked>> {
+        let mut names = self.folder.names()?;
+        names.sort();
+        let Some((name, id)) = names
+            .iter()
+            .find_map(|name| Some((name, id_of(name, REQUEST)?)))
+        else {
+            return Ok(None);
+        };
+        let request: Result<Request> = take(&*self.folder, name);
+        let folder = self.folder.clone();
+        let reply = file_name(id, REPLY);
+        let reply = Box::new(move |fate: Result<()>| {
+            // Whoever asked may be gone; what was asked for stands in the journal.
+            let _ = put(&*folder, &reply, &Reply::from(fate));
+        });
+        match request {
+            Ok(Request { gesture, by }) => Ok(Some(Asked { gesture, by, reply })),
+            Err(error) => {
+                reply(Err(error));
+                Ok(None)
+            }
+        }
+    }
+
+    fn leave(&self) -> bool {
+        self.leave.is_cancelled()
+    }
+}
+
+/// The other end: asks the executor that looks into `folder`, and waits for its answer.
+///
+/// # Errors
+/// `InvalidInput` where it is refused, saying why; `InUse` where nobody answers within `wait`,
+/// and the request is taken back; `Io`.
+pub fn request(folder: &dyn Folder, gesture: Gesture, by: &str, wait: Duration) -> Result<()> {
+    let mut id = [0; 8];
+    getrandom::fill(&mut id)
+        .map_err(|e| Error::new(ErrorKind::Io, "no random numbers").caused_by(e))?;
+    let id = format!("{:016x}", u64::from_le_bytes(id));
+    let (asked, reply) = (file_name(&id, REQUEST), file_name(&id, REPLY));
+    let by = by.to_owned();
+    put(folder, &asked, &Request { gesture, by })?;
+    let begin = Instant::now();
+    loop {
+        if folder.names()?.contains(&reply) {
+            return take::<Reply>(folder, &reply)?.into();
+        }
+        if begin.elapsed() >= wait {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let taken = folder.remove(&asked).is_err();
+    let text = match taken {
+        true => "the executor took the request and did not answer",
+        false => "no executor took the request",
+    };
+    Err(Error::new(ErrorKind::InUse, text).advise("look at the job's state"))
+}
+
+#[derive(Serialize, Deserialize)]
+struct Request {
+    gesture: Gesture,
+    by: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reply {
+    Accepted,
+    Refused(String),
+    Failed(String),
+}
+
+impl From<Result<()>> for Reply {
+    fn from(fate: Result<()>) -> Self {
+        match fate {
+            Ok(()) => Reply::Accepted,
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                Reply::Refused(error.to_string())
+            }
+            Err(error) => Reply::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<Reply> for Result<()> {
+    fn from(reply: Reply) -> Self {
+        match reply {
+            Reply::Accepted => Ok(()),
+            Reply::Refused(why) => Err(Error::new(ErrorKind::InvalidInput, why)),
+            Reply::Failed(why) => Err(Error::new(ErrorKind::Io, why)),
+        }
+    }
+}
+
+const REQUEST: &str = ".request";
+const REPLY: &str = ".reply";
+/// Longest file that is believed.
+const LEN_MAX: u64 = 64 << 10;
+
+fn file_name(id: &str, kind: &str) -> OsString {
+    OsString::from(format!("{id}{kind}"))
+}
+
+fn id_of<'a>(name: &'a OsStr, kind: &str) -> Option<&'a str> {
+    name.to_str()?.strip_suffix(kind)
+}
+
+/// Puts a file there, whole or not at all.
+fn put(folder: &dyn Folder, name: &OsStr, value: &impl Serialize) -> Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(|e| {
+        Error::new(ErrorKind::InvalidInput, "cannot say a request as JSON").caused_by(e)
+    })?;
+    let mut unfinished = name.to_owned();
+    unfinished.push(".new");
+    folder.create_new(&unfinished)?.write_all_at(&bytes, 0)?;
+    folder.rename(&unfinished, name)
+}
+
+fn take<T: for<'a> Deserialize<'a>>(folder: &dyn Folder, name: &OsStr) -> Result<T> {
+    let file = folder.open(name, Access::Read)?;
+    let len = file.len()?;
+    folder.remove(name)?;
+    if len > LEN_MAX {
+        return Err(Error::new(ErrorKind::LimitExceeded, "a request is too long").at_path(name));
+    }
+    // At most 64 KiB.
+    let mut bytes = vec![0; len as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    serde_json::from_slice(&bytes).map_err(|e| {
+        Error::malformed("a request makes no sense")
+            .at_path(name)
+            .caused_by(e)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryFolder;
+
+    fn wait() -> Duration {
+        Duration::from_secs(60)
+    }
+
+    #[test]
+    fn a_request_is_taken_once_and_its_fate_is_told() {
+        let folder = MemoryFolder::new();
+        let mut inbox = FolderInbox::new(Arc::new(folder.clone()), CancelToken::new());
+        assert!(inbox.poll().unwrap().is_none());
+        for fate in [Ok(()), Err(Error::new(ErrorKind::InvalidInput, "not now"))] {
+            let expected = fate.as_ref().map_err(ToString::to_string).copied();
+            let told = std::thread::scope(|scope| {
+                let asked = scope.spawn(|| request(&folder, Gesture::Commit, "me", wait()));
+                let taken = loop {
+                    if let Some(taken) = inbox.poll().unwrap() {
+                        break taken;
+                    }
+                };
+                assert_eq!((taken.gesture, &taken.by[..]), (Gesture::Commit, "me"));
+                assert!(inbox.poll().unwrap().is_none());
+                (taken.reply)(fate);
+                asked.join().unwrap()
+            });
+            assert_eq!(told.map_err(|e| e.to_string()), expected);
+            assert!(folder.names().unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_request_that_nobody_takes_is_taken_back() {
+        let folder = MemoryFolder::new();
+        let error = request(&folder, Gesture::Start, "me", Duration::ZERO).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InUse);
+        assert!(folder.names().unwrap().is_empty());
+    }
+
+    #[test]
+    fn nonsense_in_the_folder_is_taken_away_and_ends_nothing() {
+        let folder = MemoryFolder::new();
+        folder.insert("a.request", b"{".to_vec());
+        folder.insert("b.request", vec![b' '; 100_000]);
+        folder.insert("other", Vec::new());
+        let mut inbox = FolderInbox::new(Arc::new(folder.clone()), CancelToken::new());
+        assert!(inbox.poll().unwrap().is_none());
+        assert!(inbox.poll().unwrap().is_none());
+        let left = folder.names().unwrap();
+        assert!(left.contains(&"other".into()) && !left.contains(&"a.request".into()));
+    }
+}

@@ -1,0 +1,345 @@
+//! The executor: killed before and after every write of its journal and every command, restarted,
+//! it comes to the same decision; and nothing that it does breaks a rule on the way.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+#[path = "failback_executor/site.rs"]
+mod site;
+
+use std::ffi::OsStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use diskdelta::failback::executor::{Asked, Executor, Inbox, NoInbox, Pace};
+use diskdelta::failback::journal::Reader;
+use diskdelta::failback::machine::{Amount, Disposition, Gesture, Mode, Phase, Reason, Side, Spec};
+use diskdelta::failback::record::{JobRecord, Record};
+use diskdelta::storage::fault::{Fault, FaultDisk};
+use diskdelta::storage::{Access, Folder};
+use diskdelta::{ErrorKind, Result};
+
+use site::{Killed, World};
+
+#[test]
+fn a_job_goes_all_the_way_and_only_what_changed_moves_after_the_first_pass() {
+    let (world, disk) = (World::new(), FaultDisk::new());
+    let phase = carry(&world, &disk, &COMMIT).unwrap();
+    assert_eq!(phase, Phase::Protected);
+    let copies = world.copies.lock().unwrap().clone();
+    assert_eq!(copies[0], Amount::Differing(Reason::FirstPass));
+    assert!(
+        copies[1..]
+            .iter()
+            .all(|copy| matches!(copy, Amount::ChangedSince(_)))
+    );
+    assert_eq!(copies.len(), 3, "first pass, final pass, reverse pass");
+    check_end(&world, phase);
+}
+
+#[test]
+fn an_executor_killed_at_any_command_comes_to_the_same_decision() {
+    for script in [&COMMIT[..], &UNDO, &CANCEL] {
+        let expected = carry(&World::new(), &FaultDisk::new(), script).unwrap();
+        let mut kills = 0;
+        for call in 0.. {
+            let (world, disk) = (World::new(), FaultDisk::new());
+            world.reaper.kill_at(call);
+            if let Some(phase) = survive(&world, &disk, script) {
+                assert_eq!(phase, expected);
+                break;
+            }
+            kills += 1;
+            // Killed again while it recovers, and then left in peace.
+            for again in [None, Some(0), Some(1), Some(3)] {
+                let (world, disk) = (World::new(), FaultDisk::new());
+                world.reaper.kill_at(call);
+                assert!(survive(&world, &disk, script).is_none());
+                if let Some(again) = again {
+                    world.reaper.kill_at(again);
+                    survive(&world, &disk, script);
+                }
+                world.reaper.spare();
+                let phase = carry(&world, &disk, script).unwrap();
+                assert_eq!(phase, expected, "killed at call {call}, then at {again:?}");
+                check_end(&world, phase);
+            }
+        }
+        println!("killed at {kills} places of a job that ends {expected}");
+        assert!(kills > 15);
+    }
+}
+
+#[test]
+fn an_executor_killed_at_any_write_of_its_journal_comes_to_the_same_decision() {
+    for script in [&COMMIT[..], &UNDO, &CANCEL] {
+        let expected = carry(&World::new(), &FaultDisk::new(), script).unwrap();
+        let mut kills = 0;
+        for nth in 1.. {
+            let (world, disk) = (World::new(), FaultDisk::new());
+            disk.folder(FOLDER);
+            disk.fail(Fault::nth(nth).and_all_later());
+            let fate = carry(&world, &disk, script);
+            if let Ok(phase) = fate {
+                assert_eq!(phase, expected);
+                break;
+            }
+            kills += 1;
+            disk.heal();
+            let phase = carry(&world, &disk, script).unwrap();
+            assert_eq!(phase, expected, "killed at journal call {nth}");
+            check_end(&world, phase);
+        }
+        println!("killed at {kills} journal calls of a job that ends {expected}");
+        assert!(kills > 30);
+    }
+}
+
+#[test]
+fn every_step_stands_in_the_journal_before_its_command_is_sent() {
+    let (world, disk) = (World::new(), FaultDisk::new());
+    carry(&world, &disk, &COMMIT).unwrap();
+    let storage = disk.folder(FOLDER).open(name(), Access::Read).unwrap();
+    let entries = Reader::open(storage).unwrap().rest().unwrap();
+    let records = entries
+        .iter()
+        .map(|entry| Record::decode(&entry.payload).unwrap());
+    let mut steps = Vec::new();
+    for record in records {
+        match record {
+            Record::Job(job) => assert_eq!((job.job, steps.len()), ("shop".to_owned(), 0)),
+            Record::Step(step) => steps.push(step),
+            _ => unreachable!("there are no other records"),
+        }
+    }
+    for step in &steps {
+        assert_eq!(
+            step.intent, step.state.pending,
+            "what is sent is what is waited for"
+        );
+    }
+    let decided: Vec<_> = steps.iter().filter_map(|step| step.decide).collect();
+    assert_eq!(decided, [Side::Target]);
+    let sent = steps.iter().filter(|step| step.intent.is_some()).count();
+    // Each command strikes twice, a copy more often: it asks for changes first.
+    assert!(world.reaper.calls() >= 2 * sent);
+}
+
+#[test]
+fn a_gesture_reaches_a_job_that_is_copying_and_ends_the_copy() {
+    let (mut world, disk) = (World::new(), FaultDisk::new());
+    world.slow_copies = true;
+    let mut executor = begin(&world, &disk).unwrap();
+    executor.work(&mut NoInbox).unwrap();
+    executor.ask(Gesture::Start, "operator").unwrap();
+    let (ask, asked) = channel();
+    let (reply, replies) = channel();
+    send(&ask, &reply, Gesture::Commit);
+    send(&ask, &reply, Gesture::Cancel { restore: true });
+    executor.run(&mut Letters(asked)).unwrap();
+    let refused = replies.recv().unwrap().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert_eq!(
+        refused.to_string(),
+        "commit is not possible in phase initial-sync"
+    );
+    assert!(replies.recv().unwrap().is_ok());
+    let phase = executor.state().phase;
+    assert_eq!(phase, Phase::Cancelled(Disposition::Restored));
+    assert_eq!(world.disk(Side::Target), [1; 16]);
+}
+
+#[test]
+fn a_source_that_loses_power_is_compared_and_the_reason_stands_in_the_journal() {
+    let (world, disk) = (World::new(), FaultDisk::new());
+    let mut executor = begin(&world, &disk).unwrap();
+    executor.work(&mut NoInbox).unwrap();
+    executor.ask(Gesture::Start, "operator").unwrap();
+    executor.work(&mut NoInbox).unwrap();
+    world.vms.source.look().power_loss();
+    world.vms.source.look().start();
+    world.write(Side::Source, 5, 77);
+    executor.ask(Gesture::Complete, "operator").unwrap();
+    executor.work(&mut NoInbox).unwrap();
+    assert_eq!(executor.state().phase, Phase::CommitPending);
+    assert_eq!(world.disk(Side::Target)[5], 77);
+    let copies = world.copies.lock().unwrap().clone();
+    assert_eq!(
+        copies.last(),
+        Some(&Amount::Differing(Reason::TrackingLost))
+    );
+}
+
+#[test]
+fn an_older_executor_is_refused_once_another_has_taken_over() {
+    let (world, disk) = (World::new(), FaultDisk::new());
+    let mut older = begin(&world, &disk).unwrap();
+    older.work(&mut NoInbox).unwrap();
+    let newer = Executor::resume(&disk.folder(FOLDER), name(), world.hands(), pace());
+    let mut newer = newer.unwrap();
+    newer.ask(Gesture::Start, "operator").unwrap();
+    newer.work(&mut NoInbox).unwrap();
+    assert_eq!(newer.state().phase, Phase::ReadyToCutover);
+    let before = world.disk(Side::Target);
+    // It has lost its lock, and does not know it.
+    let _ = older.ask(Gesture::Start, "operator");
+    let _ = older.work(&mut NoInbox);
+    assert_eq!(older.state().phase, Phase::Prepared);
+    assert_eq!(world.disk(Side::Target), before);
+}
+
+#[test]
+fn a_journal_that_was_cut_or_changed_stops_the_executor_before_it_does_anything() {
+    let (world, disk) = (World::new(), FaultDisk::new());
+    carry(&world, &disk, &COMMIT).unwrap();
+    let path = format!("{FOLDER}/{}", name().to_str().unwrap());
+    let whole = disk.row(&path).unwrap().to_vec();
+    let calls = world.reaper.calls();
+    let mut changed = whole.clone();
+    let middle = whole.len() / 2;
+    changed[middle] ^= 1;
+    for damaged in [changed, whole[..middle].to_vec()] {
+        let disk = FaultDisk::new();
+        disk.put(&path, damaged);
+        let fate = Executor::resume(&disk.folder(FOLDER), name(), world.hands(), pace());
+        let error = fate.map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+        assert!(error.to_string().contains("record "), "{error}");
+    }
+    assert_eq!(world.reaper.calls(), calls);
+}
+
+const FOLDER: &str = "/jobs";
+
+/// What the operator asks for, and in which phase.
+type Script = [(Phase, Gesture)];
+
+const COMMIT: [(Phase, Gesture); 4] = [
+    (Phase::Prepared, Gesture::Start),
+    (Phase::ReadyToCutover, Gesture::Complete),
+    (Phase::CommitPending, Gesture::Commit),
+    (Phase::Committed, Gesture::Reverse),
+];
+const UNDO: [(Phase, Gesture); 3] = [
+    (Phase::Prepared, Gesture::Start),
+    (Phase::ReadyToCutover, Gesture::Complete),
+    (
+        Phase::CommitPending,
+        Gesture::Undo {
+            accept_loss: true,
+            restore: true,
+        },
+    ),
+];
+const CANCEL: [(Phase, Gesture); 2] = [
+    (Phase::Prepared, Gesture::Start),
+    (Phase::ReadyToCutover, Gesture::Cancel { restore: true }),
+];
+
+/// Carries a job, new or left behind, to the end of its script.
+fn carry(world: &World, disk: &FaultDisk, script: &Script) -> Result<Phase> {
+    let mut executor = begin(world, disk)?;
+    loop {
+        executor.work(&mut NoInbox)?;
+        let phase = executor.state().phase;
+        assert_eq!(executor.state().problem, None, "in {phase}");
+        let Some((_, gesture)) = script.iter().find(|(at, _)| *at == phase) else {
+            return Ok(phase);
+        };
+        if *gesture == Gesture::Complete {
+            // Written after the last pass, and so part of the final one.
+            world.write(Side::Source, 7, 42);
+        }
+        if *gesture == Gesture::Reverse {
+            world.write(Side::Target, 12, 24);
+        }
+        executor.ask(*gesture, "operator")?;
+    }
+}
+
+/// As [`carry`], where the executor may be killed: `None` if it was.
+fn survive(world: &World, disk: &FaultDisk, script: &Script) -> Option<Phase> {
+    match catch_unwind(AssertUnwindSafe(|| carry(world, disk, script))) {
+        Ok(phase) => Some(phase.unwrap()),
+        Err(cause) => {
+            assert!(cause.is::<Killed>(), "died of something else");
+            None
+        }
+    }
+}
+
+fn begin(world: &World, disk: &FaultDisk) -> Result<Executor> {
+    let folder = disk.folder(FOLDER);
+    let job = JobRecord {
+        job: "shop".to_owned(),
+        vm: "db1".to_owned(),
+        direction: "recovery-to-primary".to_owned(),
+        spec: Spec::new(Mode::Delta).with_keep_undo(true),
+        after_epoch: 0,
+    };
+    let there = folder.names()?.iter().any(|there| there == name());
+    let resumed = match there {
+        true => Executor::resume(&folder, name(), world.hands(), pace()),
+        false => return Executor::create(&folder, name(), job, world.hands(), pace()),
+    };
+    match resumed {
+        // Killed before the journal said what the job is: nothing was done.
+        Err(error) if error.to_string().contains("remove it and begin anew") => {
+            folder.remove(name())?;
+            folder.sync()?;
+            Executor::create(&folder, name(), job, world.hands(), pace())
+        }
+        resumed => resumed,
+    }
+}
+
+fn check_end(world: &World, phase: Phase) {
+    let (source, target) = (world.disk(Side::Source), world.disk(Side::Target));
+    let runs = |side: Side| world.vms.of(side).look().seen.running;
+    match phase {
+        Phase::Protected => {
+            assert_eq!((target[3], target[7], target[12]), (9, 42, 24));
+            assert_eq!(source, target, "the replica holds what the VM wrote");
+            assert!(runs(Side::Target) && !world.vms.source.look().seen.exists);
+        }
+        Phase::RolledBack(Disposition::Restored) => {
+            assert_eq!((source[3], source[7]), (9, 42));
+            assert_eq!(target, [1; 16]);
+            assert!(runs(Side::Source) && !runs(Side::Target));
+        }
+        Phase::Cancelled(Disposition::Restored) => {
+            assert_eq!(target, [1; 16]);
+            assert!(runs(Side::Source) && !runs(Side::Target));
+        }
+        other => panic!("ended {other:?}"),
+    }
+}
+
+fn pace() -> Pace {
+    Pace::default().with_retry(Duration::from_millis(1))
+}
+
+fn name() -> &'static OsStr {
+    OsStr::new("shop.journal")
+}
+
+struct Letters(Receiver<Asked>);
+
+impl Inbox for Letters {
+    fn poll(&mut self) -> Result<Option<Asked>> {
+        Ok(self.0.try_recv().ok())
+    }
+
+    fn leave(&self) -> bool {
+        false
+    }
+}
+
+fn send(ask: &Sender<Asked>, reply: &Sender<Result<()>>, gesture: Gesture) {
+    let reply = reply.clone();
+    let asked = Asked {
+        gesture,
+        by: "operator".to_owned(),
+        reply: Box::new(move |fate| drop(reply.send(fate))),
+    };
+    ask.send(asked).unwrap();
+}

@@ -1,9 +1,12 @@
 //! Failback: bring virtual machines home from where they ran since a failover.
 //!
-//! A pure state [`machine`] decides.
+//! A pure state [`machine`] decides. The [`executor`] carries out what it decides, through a
+//! [`controller`] for the VMs of each site and a [`disk_work`] for their [`disks`], and writes each
+//! step to the [`journal`] before it is taken. What to do is in a [`plan`].
 
 pub mod controller;
 pub mod disk_work;
+pub mod disks;
 pub mod executor;
 pub mod inbox;
 pub mod journal;

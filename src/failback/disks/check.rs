@@ -1,0 +1,275 @@
+//! What must hold of the disks before a job begins, and what each mode would cost.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::seat::{Seat, Standing};
+use super::{HostDisks, open_to_read};
+use crate::control::Work;
+use crate::error::{Error, ErrorKind, Result};
+use crate::failback::disk_work::Finding;
+use crate::failback::machine::{Mode, Side};
+use crate::image::Image;
+use crate::storage::{Folder, HostFolder, SourceOptions};
+use crate::sync::{Sample, sample};
+use crate::units::{BlockSize, format_size};
+
+/// Something that was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Prerequisite {
+    /// What was checked, in a word or two.
+    pub check: &'static str,
+    /// Of which disk.
+    pub disk: String,
+    /// What was found; where it does not hold, what is wrong.
+    pub text: String,
+    /// It holds.
+    pub holds: bool,
+}
+
+/// What a job would move for one disk.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Estimate {
+    /// Which disk.
+    pub disk: String,
+    /// Length of the source's disk.
+    pub disk_bytes: u64,
+    /// Bytes that the source holds: what a full copy moves.
+    pub data_bytes: u64,
+    /// Bytes that a delta would move, as a sample says; `None` where the target is missing.
+    pub changed_bytes: Option<u64>,
+    /// How long reading all of the source takes at the speed of the sample.
+    pub read_seconds: f64,
+}
+
+/// The mode that costs least, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recommendation {
+    /// The mode.
+    pub mode: Mode,
+    /// Why.
+    pub reason: String,
+}
+
+impl Prerequisite {
+    pub(super) fn finding(self) -> Option<Finding> {
+        (!self.holds).then(|| Finding {
+            check: self.check,
+            text: format!("{}: {}", self.disk, self.text),
+        })
+    }
+}
+
+impl Recommendation {
+    /// Chooses from the estimates of all disks of a VM.
+    pub fn of(estimates: &[Estimate]) -> Self {
+        let data: u64 = estimates.iter().map(|disk| disk.data_bytes).sum();
+        let missing = estimates.iter().any(|disk| disk.changed_bytes.is_none());
+        let changed: u64 = estimates.iter().filter_map(|disk| disk.changed_bytes).sum();
+        let percent = changed.saturating_mul(100).checked_div(data).unwrap_or(0);
+        if missing {
+            return Recommendation {
+                mode: Mode::FullFirst,
+                reason: "a target disk is missing, so everything moves; while the source runs"
+                    .to_owned(),
+            };
+        }
+        let (mode, so) = match percent {
+            0..FULL_FROM_PERCENT => (Mode::Delta, "a delta moves least"),
+            _ => (Mode::FullFirst, "a full copy is less work than comparing"),
+        };
+        Recommendation {
+            mode,
+            reason: format!("about {percent} % of what was sampled differs: {so}"),
+        }
+    }
+}
+
+impl HostDisks {
+    /// Looks at both sides' disks, one check after the other, and changes nothing. `side` is the
+    /// one that will be written.
+    pub fn prerequisites(&self, side: Side) -> Vec<Prerequisite> {
+        let mut all = Vec::new();
+        for (index, disk) in self.disks.iter().enumerate() {
+            let mut list = List {
+                disk: &disk.identity,
+                all: &mut all,
+            };
+            let from = self.seat(side.other(), index);
+            let Some(source) = list.take("source readable", from.and_then(|seat| live(&seat)))
+            else {
+                continue;
+            };
+            let source_bytes = source.disk_len();
+            if let Some(bytes) = disk.bytes {
+                list.size("source size", bytes, source_bytes);
+            }
+            let Some(seat) = list.take("target reachable", self.seat(side, index)) else {
+                continue;
+            };
+            self.target(&mut list, &seat, &*source);
+        }
+        all
+    }
+
+    fn target(&self, list: &mut List<'_>, seat: &Seat, source: &dyn Image) {
+        let standing = list.take("target name", seat.standing());
+        let path = match standing {
+            None => return,
+            Some(Standing::Missing) if self.create => {
+                list.holds("target disk", "is missing, and will be made".to_owned());
+                None
+            }
+            Some(Standing::Missing) => {
+                list.fails("target disk", "is missing, and may not be made".to_owned());
+                return;
+            }
+            Some(Standing::Own) => Some(seat.own.clone()),
+            Some(Standing::Blocked) => Some(seat.blocked.clone()),
+            Some(Standing::Left(path)) => {
+                let text = format!("is taken over as it was left: {}", path.display());
+                list.holds("target disk", text);
+                Some(path)
+            }
+        };
+        if seat.is_device() {
+            let text = "is a block device, which cannot be kept from VMs by its name";
+            list.fails("target disk", text.to_owned());
+            return;
+        }
+        if let Some(path) = &path {
+            let Some(target) = list.take("target readable", target_image(path, seat)) else {
+                return;
+            };
+            // Formats that count in sectors round up.
+            let rounded = source.disk_len().div_ceil(SECTOR) * SECTOR;
+            match target.disk_len() == rounded {
+                true => list.size("target size", rounded, target.disk_len()),
+                false => list.size("target size", source.disk_len(), target.disk_len()),
+            }
+        }
+        let free = HostFolder::open(seat.folder()).and_then(|folder| folder.free_bytes());
+        let needed = source.allocated_bytes();
+        let both = free.and_then(|free| Ok((free, needed?)));
+        if let Some((Some(free), needed)) = list.take("free space read", both) {
+            let text = format!(
+                "{} free, {} at most needed",
+                format_size(free),
+                format_size(needed)
+            );
+            // A delta may need less than everything; one that needs more stops, and goes back.
+            match free >= needed || path.is_some() {
+                true => list.holds("free space", text),
+                false => list.fails("free space", text),
+            }
+        }
+    }
+
+    /// Estimates what a job would move, disk by disk. Reads a sample; changes nothing.
+    ///
+    /// # Errors
+    /// `NotFound` for a missing source; those of the images; `Cancelled`.
+    pub fn estimate(&self, work: &Work) -> Result<Vec<Estimate>> {
+        let estimates = self.disks.iter().enumerate().map(|(index, disk)| {
+            let source = live(&self.seat(Side::Source, index)?)?;
+            let seat = self.seat(Side::Target, index)?;
+            let data_bytes = source.allocated_bytes()?;
+            let begin = Instant::now();
+            let sampled = match seat.path()? {
+                None => None,
+                Some(path) => {
+                    let target = target_image(&path, &seat)?;
+                    Some(sample(&*source, &*target, BlockSize::default(), work)?)
+                }
+            };
+            let read_seconds = sampled.map_or(0.0, |sampled| {
+                let bytes = sampled.looked.max(1) * 2 * crate::units::REFINE_BYTES;
+                begin.elapsed().as_secs_f64() * data_bytes as f64 / bytes as f64
+            });
+            Ok(Estimate {
+                disk: disk.identity.clone(),
+                disk_bytes: source.disk_len(),
+                data_bytes,
+                changed_bytes: sampled.map(|sampled| share(sampled, data_bytes)),
+                read_seconds,
+            })
+        });
+        estimates.collect()
+    }
+}
+
+/// The checks of one disk, as they are made.
+struct List<'a> {
+    disk: &'a str,
+    all: &'a mut Vec<Prerequisite>,
+}
+
+impl List<'_> {
+    fn holds(&mut self, check: &'static str, text: String) {
+        self.push(check, text, true);
+    }
+
+    fn fails(&mut self, check: &'static str, text: String) {
+        self.push(check, text, false);
+    }
+
+    fn size(&mut self, check: &'static str, wanted: u64, found: u64) {
+        match wanted == found {
+            true => self.holds(check, format!("{found} bytes")),
+            false => self.fails(check, format!("{found} bytes instead of {wanted}")),
+        }
+    }
+
+    /// What a look brought; an error is a finding.
+    fn take<T>(&mut self, check: &'static str, looked: Result<T>) -> Option<T> {
+        match looked {
+            Ok(value) => {
+                self.holds(check, "yes".to_owned());
+                Some(value)
+            }
+            Err(error) => {
+                self.fails(check, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn push(&mut self, check: &'static str, text: String, holds: bool) {
+        self.all.push(Prerequisite {
+            check,
+            disk: self.disk.to_owned(),
+            text,
+            holds,
+        });
+    }
+}
+
+/// The source's disk, which its VM may be writing to.
+fn live(seat: &Seat) -> Result<Arc<dyn Image>> {
+    let options = SourceOptions::default().with_allow_writers(true);
+    let path = seat.there()?;
+    Ok(open_to_read(&path, seat.format, &options)?.image().clone())
+}
+
+/// The target's disk, which nobody may be writing to.
+fn target_image(path: &Path, seat: &Seat) -> Result<Arc<dyn Image>> {
+    let opened = open_to_read(path, seat.format, &SourceOptions::default());
+    let opened = opened.map_err(|error| match error.kind() {
+        ErrorKind::InUse => Error::new(ErrorKind::InUse, format!("{error}; is its VM off?")),
+        _ => error,
+    });
+    Ok(opened?.image().clone())
+}
+
+fn share(sampled: Sample, of: u64) -> u64 {
+    let part = u128::from(of) * u128::from(sampled.changed) / u128::from(sampled.looked.max(1));
+    u64::try_from(part).unwrap_or(u64::MAX)
+}
+
+/// Where copying everything is less work than finding what differs.
+const FULL_FROM_PERCENT: u64 = 50;
+const SECTOR: u64 = 512;

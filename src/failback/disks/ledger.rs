@@ -1,0 +1,213 @@
+//! What a job keeps of each disk beside its journal: the manifest of what the disk should hold,
+//! current from pass to pass.
+
+use std::ffi::OsString;
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::seat::{exists, remove};
+use crate::control::Work;
+use crate::diff;
+use crate::error::{Error, ErrorKind, Result};
+use crate::failback::machine::Side;
+use crate::image::{Image, Padded};
+use crate::limits::Limits;
+use crate::manifest::{self, HashPass, Manifest, ManifestUpdater, ManifestWriter};
+use crate::storage::{Access, Folder, HostFolder, Place};
+use crate::units::BlockSize;
+
+/// The files that a job keeps of one disk at one side.
+pub(super) struct Ledger {
+    folder: Arc<dyn Folder>,
+    stem: String,
+}
+
+impl Ledger {
+    /// The ledger of a disk, by its number in the plan, in the job's folder.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`.
+    pub fn new(folder: &Path, vm: &str, side: Side, disk: usize) -> Result<Self> {
+        Ok(Ledger {
+            folder: Arc::new(HostFolder::open(folder)?),
+            stem: format!("{vm}.{side}-{disk}"),
+        })
+    }
+
+    /// Where the manifest of what the disk should hold lies.
+    pub fn place(&self) -> Place {
+        self.file("manifest")
+    }
+
+    /// What the disk should hold; `None` before the first pass is complete.
+    ///
+    /// # Errors
+    /// `Malformed` for a damaged one; `Io`.
+    pub fn current(&self) -> Result<Option<Manifest>> {
+        self.read(&self.place())
+    }
+
+    /// What the disk should hold.
+    ///
+    /// # Errors
+    /// As [`current`](Self::current); `NotFound` before the first pass is complete.
+    pub fn known(&self) -> Result<Manifest> {
+        self.current()?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                "nothing is known of what the disk should hold",
+            )
+            .at_path(self.place().path())
+        })
+    }
+
+    /// Reads a disk whole, and takes what it holds for what it should hold.
+    ///
+    /// # Errors
+    /// Those of [`manifest::build_at`].
+    pub fn rebuild(&self, image: &dyn Image, work: &Work, check: &Check<'_>) -> Result<Manifest> {
+        manifest::build_at(image, BlockSize::default(), work, &self.place(), check)
+    }
+
+    /// Takes a pass into account that changed at most these ranges to what `image` holds.
+    ///
+    /// # Errors
+    /// Those of [`manifest::update_to`].
+    pub fn update(
+        &self,
+        image: &dyn Image,
+        changed: &[Range<u64>],
+        work: &Work,
+        check: &Check<'_>,
+    ) -> Result<()> {
+        let old = self.known()?;
+        manifest::save(&self.place(), |storage| {
+            let updated = manifest::update_to(&old, image, changed.to_vec(), work, storage)?;
+            check()?;
+            Ok(updated)
+        })?;
+        Ok(())
+    }
+
+    /// Forgets what the disk should hold: all of it is to be found out anew.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn forget(&self) -> Result<()> {
+        for place in [self.place(), self.file("verified")] {
+            place.remove_if_there()?;
+        }
+        self.folder.sync()
+    }
+
+    /// From here on a verification looks at what changes, not at what was there before.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn set_verified(&self) -> Result<()> {
+        let (from, to) = (self.place().path(), self.file("verified").path());
+        if !exists(&from)? {
+            return Ok(());
+        }
+        let new = self.file("verified-new").path();
+        remove(&new)?;
+        // The manifest is replaced, never written to: a second name for it is a copy.
+        fs::hard_link(&from, &new)
+            .and_then(|()| fs::rename(&new, &to))
+            .map_err(|e| Error::io("link", e).at_path(&from))?;
+        // Linked twice already, the rename does nothing and leaves both names.
+        remove(&new)?;
+        self.folder.sync()
+    }
+
+    /// The root of what `image` holds, where it is read only as far as it changed since
+    /// [`set_verified`](Self::set_verified); all else is taken from what it should hold.
+    ///
+    /// # Errors
+    /// Those of the image; `Malformed`, `Io`.
+    pub fn found(&self, image: &dyn Image, work: &Work) -> Result<manifest::Root> {
+        let current = self.known()?;
+        let before = self.read(&self.file("verified"))?;
+        let before = before.filter(|before| before.block_size() == current.block_size());
+        let Some(before) = before else {
+            image.drop_cache(0..image.disk_len());
+            return manifest::root_of(image, current.block_size(), work);
+        };
+        let mut changed = Vec::new();
+        for extent in diff::manifests(&before, &current)? {
+            let extent = extent?;
+            changed.push(extent.offset..extent.end());
+        }
+        for range in &changed {
+            image.drop_cache(range.clone());
+        }
+        let writer = ManifestWriter::root_only(image.disk_len(), current.block_size());
+        let mut updater = ManifestUpdater::new(&current, writer)?;
+        HashPass::new(image, current.block_size(), work)
+            .within(changed)
+            .run(&(), &mut updater)?;
+        updater.into_writer()?.finish()
+    }
+
+    /// Notes something for good. Durable when it returns.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn note(&self, what: &str) -> Result<()> {
+        let place = self.file(what);
+        if place.open_if_there(Access::Read)?.is_none() {
+            place.create_new()?.sync()?;
+        }
+        self.folder.sync()
+    }
+
+    /// Whether something was noted.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn is_noted(&self, what: &str) -> Result<bool> {
+        Ok(self.file(what).open_if_there(Access::Read)?.is_some())
+    }
+
+    fn file(&self, kind: &str) -> Place {
+        Place::new(
+            self.folder.clone(),
+            OsString::from(format!("{}.{kind}", self.stem)),
+        )
+    }
+
+    fn read(&self, place: &Place) -> Result<Option<Manifest>> {
+        let Some(storage) = place.open_if_there(Access::Read)? else {
+            return Ok(None);
+        };
+        let limits = Limits::default().with_disk_bytes(u64::MAX);
+        Manifest::open(storage, &limits)
+            .map(Some)
+            .map_err(|e| e.at_path(place.path()))
+    }
+}
+
+/// Whether the image stayed as it was while it was read.
+pub(super) type Check<'a> = dyn Fn() -> Result<()> + 'a;
+
+/// The image as long as `len`, zeros behind its end.
+pub(super) fn padded(image: Arc<dyn Image>, len: u64) -> Arc<dyn Image> {
+    if image.disk_len() < len {
+        Arc::new(Padded::new(image, len))
+    } else {
+        image
+    }
+}
+
+/// The one root of all disks of a VM, in the order of the plan.
+pub(super) fn combined(roots: &[(String, manifest::Root)]) -> crate::failback::machine::Root {
+    let mut hash = blake3::Hasher::new_derive_key("diskdelta failback root of a VM's disks v1");
+    for (identity, root) in roots {
+        hash.update(&(identity.len() as u64).to_le_bytes());
+        hash.update(identity.as_bytes());
+        hash.update(root.as_bytes());
+    }
+    crate::failback::machine::Root(*hash.finalize().as_bytes())
+}

@@ -1,0 +1,264 @@
+//! The disks of a VM as files of this host, moved by the sync layer.
+//!
+//! While a disk is not what its VM may boot from, it stands under another name
+//! (`NAME.failback-JOB.partial`, the extension kept). While bytes are being written it carries the
+//! sync layer's mark as well. Both outlive every process.
+//!
+//! Executors of one job are kept apart by its [lock](super::lock): what one has begun ends with its
+//! process, so an older token can only come from this process.
+
+mod check;
+mod ledger;
+mod pass;
+mod restore;
+mod seat;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use check::{Estimate, Prerequisite, Recommendation};
+
+use super::controller::{DiskChanges, too_late};
+use super::disk_work::{CopyOrder, DiskWork, Finding, Roots};
+use super::machine::{PassReport, Root, Side, Sides, Token};
+use super::plan::{Plan, SiteName, Vm};
+use crate::control::Work;
+use crate::error::Result;
+use crate::image::{Format, Image, ImageOptions};
+use crate::storage::SourceOptions;
+use crate::sync::{HostSource, HostTarget, HostTargetOptions, Safety};
+use ledger::{Ledger, combined, padded};
+use seat::Seat;
+
+/// The disks of one VM of a plan, at both sides.
+pub struct HostDisks {
+    job: String,
+    vm: String,
+    /// Where the ledgers lie.
+    folder: PathBuf,
+    disks: Vec<PlannedDisk>,
+    create: bool,
+    safety: Safety,
+    newest: Mutex<Sides<Token>>,
+}
+
+/// A disk, and where it lies at each side.
+struct PlannedDisk {
+    identity: String,
+    bytes: Option<u64>,
+    at: Sides<(PathBuf, Format)>,
+}
+
+impl HostDisks {
+    /// The disks of `vm`; `folder` is where the job keeps what it has to remember of them.
+    pub fn new(plan: &Plan, vm: &Vm, folder: impl Into<PathBuf>) -> Self {
+        let disks = vm.disks.iter().map(|disk| {
+            let primary = (disk.primary.path().to_owned(), disk.primary_format);
+            let recovery = (disk.recovery.path().to_owned(), disk.recovery_format);
+            let (source, target) = match plan.active {
+                SiteName::Primary => (primary, recovery),
+                SiteName::Recovery => (recovery, primary),
+            };
+            PlannedDisk {
+                identity: disk.identity.clone(),
+                bytes: disk.bytes,
+                at: Sides { source, target },
+            }
+        });
+        HostDisks {
+            job: plan.name.clone(),
+            vm: vm.name.clone(),
+            folder: folder.into(),
+            disks: disks.collect(),
+            create: vm.create,
+            safety: plan.safety,
+            newest: Mutex::default(),
+        }
+    }
+
+    /// Removes the ways back to what the target's disks held before: nobody goes back any more.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn forget_ways_back(&self) -> Result<()> {
+        for index in 0..self.disks.len() {
+            restore::forget(&self.seat(Side::Target, index)?)?;
+        }
+        Ok(())
+    }
+
+    fn admit(&self, side: Side, token: Token) -> Result<()> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = newest.of_mut(side);
+        if token < *newest {
+            return Err(too_late(token, *newest));
+        }
+        *newest = token;
+        Ok(())
+    }
+
+    fn seats(&self, side: Side) -> impl Iterator<Item = Result<Seat>> + '_ {
+        (0..self.disks.len()).map(move |index| self.seat(side, index))
+    }
+
+    fn seat(&self, side: Side, index: usize) -> Result<Seat> {
+        let (path, format) = self.disks[index].at.of(side);
+        Seat::new(path, *format, &self.job)
+    }
+
+    fn ledger(&self, side: Side, index: usize) -> Result<Ledger> {
+        Ledger::new(&self.folder, &self.vm, side, index)
+    }
+
+    /// Opens a side's disk for reading, as long as the other side's ledger says.
+    fn open_whole(&self, side: Side, index: usize) -> Result<(HostSource, Arc<dyn Image>)> {
+        let seat = self.seat(side, index)?;
+        let source = open_to_read(&seat.there()?, seat.format, &SourceOptions::default())?;
+        let other = self.ledger(side.other(), index)?.current()?;
+        let len = other.map_or(0, |manifest| manifest.disk_len());
+        let image = padded(source.image().clone(), len);
+        Ok((source, image))
+    }
+}
+
+impl DiskWork for HostDisks {
+    fn check(&self, token: Token, side: Side) -> Result<Vec<Finding>> {
+        self.admit(side, token)?;
+        let all = self.prerequisites(side);
+        Ok(all.into_iter().filter_map(Prerequisite::finding).collect())
+    }
+
+    fn block(&self, token: Token, side: Side) -> Result<()> {
+        self.admit(side, token)?;
+        for (index, seat) in self.seats(side).enumerate() {
+            let seat = seat?;
+            if let Some(path) = seat.path()? {
+                // Whoever runs from it holds it.
+                open_to_write(&path, seat.format)?;
+            }
+            if !seat.block()? {
+                self.may_be_missing(side, index, &seat)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unblock(&self, token: Token, side: Side) -> Result<()> {
+        self.admit(side, token)?;
+        for (index, seat) in self.seats(side).enumerate() {
+            let seat = seat?;
+            if let Some(path) = seat.path()?
+                && let Some(mark) = open_to_write(&path, seat.format)?.mark()?
+            {
+                return Err(mark.refusal().at_path(path));
+            }
+            if !seat.unblock()? {
+                self.may_be_missing(side, index, &seat)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(&self, token: Token, order: &CopyOrder<'_>, work: &Work) -> Result<PassReport> {
+        self.admit(order.to, token)?;
+        self.admit(order.to.other(), token)?;
+        pass::copy(self, order, work)
+    }
+
+    fn verify(&self, token: Token, side: Side, work: &Work) -> Result<Option<Roots>> {
+        self.admit(side, token)?;
+        let (mut found, mut expected) = (Vec::new(), Vec::new());
+        for (index, disk) in self.disks.iter().enumerate() {
+            let seat = self.seat(side, index)?;
+            let ledger = self.ledger(side, index)?;
+            let options = SourceOptions::default();
+            let source = open_to_read(&seat.there()?, seat.format, &options)?;
+            found.push((
+                disk.identity.clone(),
+                ledger.found(&**source.image(), work)?,
+            ));
+            expected.push((disk.identity.clone(), ledger.known()?.root()));
+        }
+        let roots = Roots {
+            found: combined(&found),
+            expected: combined(&expected),
+        };
+        if roots.found == roots.expected {
+            for index in 0..self.disks.len() {
+                self.ledger(side, index)?.set_verified()?;
+            }
+        }
+        Ok(Some(roots))
+    }
+
+    fn prove(&self, token: Token, side: Side, work: &Work) -> Result<Root> {
+        self.admit(side, token)?;
+        let mut roots = Vec::new();
+        for (index, disk) in self.disks.iter().enumerate() {
+            let (source, image) = self.open_whole(side, index)?;
+            let block_size = self.ledger(side.other(), index)?.known()?.block_size();
+            let root = crate::manifest::root_of(&*image, block_size, work)?;
+            source.check()?;
+            roots.push((disk.identity.clone(), root));
+        }
+        Ok(combined(&roots))
+    }
+
+    fn check_baseline(
+        &self,
+        token: Token,
+        side: Side,
+        expected: Root,
+        work: &Work,
+    ) -> Result<bool> {
+        self.admit(side, token)?;
+        let mut roots = Vec::new();
+        for (index, disk) in self.disks.iter().enumerate() {
+            let (source, image) = self.open_whole(side, index)?;
+            let ledger = self.ledger(side, index)?;
+            let manifest = ledger.rebuild(&*image, work, &|| source.check())?;
+            ledger.set_verified()?;
+            roots.push((disk.identity.clone(), manifest.root()));
+        }
+        Ok(combined(&roots) == expected)
+    }
+
+    fn restore(
+        &self,
+        token: Token,
+        side: Side,
+        written: Option<&[DiskChanges]>,
+        work: &Work,
+    ) -> Result<()> {
+        self.admit(side, token)?;
+        for index in 0..self.disks.len() {
+            restore::restore(self, side, index, written, work)?;
+        }
+        Ok(())
+    }
+}
+
+impl HostDisks {
+    /// A disk may be missing where the job makes it, and has not yet.
+    fn may_be_missing(&self, side: Side, index: usize, seat: &Seat) -> Result<()> {
+        let made = self.ledger(side, index)?.current()?.is_some();
+        match self.create_at(side) && !made {
+            true => Ok(()),
+            false => Err(seat.gone()),
+        }
+    }
+
+    /// A baseline that was given up is made anew, too.
+    fn create_at(&self, side: Side) -> bool {
+        self.create || side == Side::Source
+    }
+}
+
+fn open_to_read(path: &Path, format: Format, options: &SourceOptions) -> Result<HostSource> {
+    HostSource::open(path, &ImageOptions::default().with_format(format), options)
+}
+
+fn open_to_write(path: &Path, format: Format) -> Result<HostTarget> {
+    let image = ImageOptions::default().with_format(format);
+    HostTarget::open(path, &HostTargetOptions::default().with_image(image))
+}

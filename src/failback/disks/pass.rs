@@ -1,0 +1,196 @@
+//! One pass of copying: each disk by one call of the sync layer.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::ledger::{Ledger, padded};
+use super::seat::{Seat, exists};
+use super::{HostDisks, open_to_read, open_to_write};
+use crate::control::Work;
+use crate::error::{Error, ErrorKind, Result};
+use crate::failback::controller::DiskChanges;
+use crate::failback::disk_work::CopyOrder;
+use crate::failback::machine::{Amount, PassReport, Reason, Side};
+use crate::image::ImageOptions;
+use crate::storage::{Place, SourceOptions, TargetOptions};
+use crate::sync::{
+    HostSource, HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions, SyncReport,
+    Verify, sync,
+};
+
+/// Copies all disks, one after the other.
+pub(super) fn copy(disks: &HostDisks, order: &CopyOrder<'_>, work: &Work) -> Result<PassReport> {
+    let started = Instant::now();
+    let mut report = PassReport::default();
+    for (index, disk) in disks.disks.iter().enumerate() {
+        let from = order
+            .from
+            .iter()
+            .find(|from| from.identity == disk.identity)
+            .ok_or_else(|| {
+                let text = format!("nobody says where disk `{}` can be read", disk.identity);
+                Error::new(ErrorKind::Malformed, text)
+            })?;
+        let pass = Pass {
+            disks,
+            order,
+            from,
+            seat: disks.seat(order.to, index)?,
+            ledger: disks.ledger(order.to, index)?,
+            work,
+        };
+        let copied = pass.run(disk.at.of(order.to.other()).1)?;
+        report.changed_bytes += copied.changed_bytes;
+    }
+    report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(report)
+}
+
+/// A pass over one disk.
+struct Pass<'a> {
+    disks: &'a HostDisks,
+    order: &'a CopyOrder<'a>,
+    from: &'a DiskChanges,
+    seat: Seat,
+    ledger: Ledger,
+    work: &'a Work,
+}
+
+impl Pass<'_> {
+    fn run(&self, format: crate::image::Format) -> Result<SyncReport> {
+        let source = open_to_read(self.from.address.path(), format, &SourceOptions::default())?;
+        let there = exists(&self.seat.blocked)?;
+        if there {
+            self.finish_earlier()?;
+        } else {
+            self.disks
+                .may_be_missing(self.order.to, self.index(), &self.seat)?;
+            // Said before it is made, so that it is known whose it is.
+            self.ledger.note(CREATED)?;
+        }
+        let options = self.options(there)?;
+        let target = HostTarget::open(&self.seat.blocked, &self.target_options(&source))?;
+        let report = sync(&source.source(), target.target(), &options, self.work)?;
+        drop(target);
+        if let Some(undo) = &options.undo {
+            self.ledger.note(&whole(&undo.path()))?;
+        }
+        self.account(&source, &options)?;
+        Ok(report)
+    }
+
+    /// What a sync of an executor that died has left is finished first: its way back then leads
+    /// from what the disk really holds.
+    fn finish_earlier(&self) -> Result<()> {
+        let target = open_to_write(&self.seat.blocked, self.seat.format)?;
+        match target.recover(self.work)? {
+            Recovered::Rerun if self.disks.safety == Safety::Atomic => {
+                let text = "an in-place sync onto this disk was not finished";
+                Err(Error::new(ErrorKind::Marked, text).at_path(&self.seat.blocked))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn options(&self, there: bool) -> Result<SyncOptions> {
+        let options = SyncOptions::default()
+            .with_safety(self.disks.safety)
+            .with_allow_shrink(false);
+        // Where the source is off, what was copied is read back as the next step.
+        let options = match self.order.from_snapshot {
+            true => options.with_verify(Verify::Written),
+            false => options.with_verify(Verify::None),
+        };
+        let keep = self.order.keep_undo && self.order.to == Side::Target && there;
+        let map = self.from.changed.clone().filter(|_| there);
+        Ok(match self.order.amount {
+            Amount::Everything => {
+                if keep {
+                    self.keep_whole()?;
+                    return Ok(options.with_mode(Mode::Full).with_safety(Safety::Atomic));
+                }
+                options.with_mode(Mode::Full)
+            }
+            Amount::ChangedSince(_) if map.is_some() && self.ledger.current()?.is_some() => options
+                .with_mode(Mode::Delta)
+                .with_change_map(map)
+                .with_undo(self.undo(keep)?),
+            amount => {
+                if !matches!(amount, Amount::Differing(Reason::TrackingLost)) {
+                    // Nothing stands for reading the target then.
+                    self.ledger.forget()?;
+                }
+                options
+                    .with_mode(Mode::Delta)
+                    .with_target_manifest(Some(self.ledger.place()))
+                    .with_undo(self.undo(keep)?)
+            }
+        })
+    }
+
+    /// Keeps the file that a full copy takes the place of, under another name.
+    fn keep_whole(&self) -> Result<()> {
+        if exists(&self.seat.before)? {
+            return Ok(());
+        }
+        std::fs::hard_link(&self.seat.blocked, &self.seat.before)
+            .map_err(|e| Error::io("link", e).at_path(&self.seat.before))?;
+        self.seat.sync_folder()
+    }
+
+    /// Where the way back is written, unless the whole file is kept.
+    fn undo(&self, keep: bool) -> Result<Option<Place>> {
+        if !keep || exists(&self.seat.before)? || self.ledger.is_noted(CREATED)? {
+            return Ok(None);
+        }
+        Place::host(self.seat.next_undo()?).map(Some)
+    }
+
+    fn target_options(&self, source: &HostSource) -> HostTargetOptions {
+        let image = ImageOptions::default().with_format(self.seat.format);
+        HostTargetOptions::default()
+            .with_image(image)
+            .with_open(TargetOptions::default())
+            .with_sources(source.files())
+    }
+
+    /// Keeps the manifest current, where the sync has not done so.
+    fn account(&self, source: &HostSource, options: &SyncOptions) -> Result<()> {
+        let image = disk_image(&self.seat.blocked, &self.seat)?;
+        let wanted = padded(source.image().clone(), image);
+        let check = || source.check();
+        match (&options.change_map, &options.target_manifest) {
+            (Some(map), _) => self.ledger.update(&*wanted, map, self.work, &check)?,
+            (None, None) => drop(self.ledger.rebuild(&*wanted, self.work, &check)?),
+            // A target that held everything already may have been left without one.
+            (None, Some(_)) if self.ledger.current()?.is_none() => {
+                drop(self.ledger.rebuild(&*wanted, self.work, &check)?);
+            }
+            _ => {}
+        }
+        match self.order.from_snapshot && self.order.to == Side::Target {
+            true => self.ledger.set_verified(),
+            false => Ok(()),
+        }
+    }
+
+    fn index(&self) -> usize {
+        let same = |disk: &super::PlannedDisk| disk.identity == self.from.identity;
+        self.disks.disks.iter().position(same).unwrap_or_default()
+    }
+}
+
+/// A disk of the target's that the job has made.
+pub(super) const CREATED: &str = "created";
+
+/// The note that a way back was written to its end.
+pub(super) fn whole(undo: &Path) -> String {
+    let name = undo.extension().unwrap_or_default().to_string_lossy();
+    format!("{name}-is-whole")
+}
+
+/// The length of the disk in the file at `path`.
+fn disk_image(path: &Path, seat: &Seat) -> Result<u64> {
+    let source = open_to_read(path, seat.format, &SourceOptions::default())?;
+    Ok(source.image().disk_len())
+}

@@ -1,0 +1,341 @@
+//! Where a disk stands: under its own name, where a VM finds it, or under one that no VM has.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Format;
+use crate::storage::{HostFile, HostFolder, resolve};
+
+/// The names that a job gives a disk's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seat {
+    /// What the VM knows it by, symbolic links followed.
+    pub own: PathBuf,
+    /// What it is called while nobody may boot from it. The extension stays.
+    pub blocked: PathBuf,
+    /// A second name of the file that a full copy takes the place of: the way back.
+    pub before: PathBuf,
+    /// How its image is read and written.
+    pub format: Format,
+    prefix: OsString,
+}
+
+/// Under which name a disk stands now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Its own.
+    Own,
+    /// The one that this job gave it.
+    Blocked,
+    /// One that an earlier job gave it and left it with.
+    Left(PathBuf),
+    /// There is no such file.
+    Missing,
+}
+
+impl Seat {
+    /// The seat of the disk at `path`, for a job of this name.
+    ///
+    /// # Errors
+    /// `Io`; `InvalidInput` for a path without a file name.
+    pub fn new(path: &Path, format: Format, job: &str) -> Result<Self> {
+        let own = resolve(path)?;
+        let name = own.file_name().ok_or_else(|| {
+            Error::new(ErrorKind::InvalidInput, "a path without a file name").at_path(path)
+        })?;
+        let mut prefix = name.to_owned();
+        prefix.push(MIDDLE);
+        let named = |kind: &str| {
+            let mut name = prefix.clone();
+            name.push(format!("{job}.{kind}"));
+            if let Some(extension) = own.extension() {
+                name.push(".");
+                name.push(extension);
+            }
+            own.with_file_name(name)
+        };
+        Ok(Seat {
+            blocked: named(PARTIAL),
+            before: named("before"),
+            own,
+            format,
+            prefix,
+        })
+    }
+
+    /// Looks which name is in use.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where two are; `Io`.
+    pub fn standing(&self) -> Result<Standing> {
+        let mut found = Vec::new();
+        if exists(&self.own)? {
+            found.push((self.own.clone(), Standing::Own));
+        }
+        if exists(&self.blocked)? {
+            found.push((self.blocked.clone(), Standing::Blocked));
+        }
+        for path in self.left_behind()? {
+            found.push((path.clone(), Standing::Left(path)));
+        }
+        match found.len() {
+            0 => Ok(Standing::Missing),
+            1 => Ok(found.swap_remove(0).1),
+            _ => {
+                let names: Vec<_> = found.iter().map(|it| it.0.display().to_string()).collect();
+                let text = format!("this disk stands under several names: {}", names.join(", "));
+                Err(Error::new(ErrorKind::AlreadyExists, text)
+                    .at_path(&self.own)
+                    .advise("find out which one is right, and move the others away"))
+            }
+        }
+    }
+
+    /// The path that the disk is at now; `None` where it is missing.
+    ///
+    /// # Errors
+    /// As [`standing`](Self::standing).
+    pub fn path(&self) -> Result<Option<PathBuf>> {
+        Ok(match self.standing()? {
+            Standing::Own => Some(self.own.clone()),
+            Standing::Blocked => Some(self.blocked.clone()),
+            Standing::Left(path) => Some(path),
+            Standing::Missing => None,
+        })
+    }
+
+    /// The path that the disk is at now.
+    ///
+    /// # Errors
+    /// `NotFound`, saying under which names it was looked for.
+    pub fn there(&self) -> Result<PathBuf> {
+        self.path()?.ok_or_else(|| self.gone())
+    }
+
+    /// The error for a disk that is not there.
+    pub fn gone(&self) -> Error {
+        let text = "the disk is neither there nor under the name that the job gave it";
+        Error::new(ErrorKind::NotFound, text)
+            .at_path(&self.own)
+            .advise(format!(
+                "if it was moved, move it back to {}, then retry",
+                self.blocked.display()
+            ))
+    }
+
+    /// Whether it is a block device, which has no name to take away.
+    pub fn is_device(&self) -> bool {
+        fs::metadata(&self.own).is_ok_and(|it| it.file_type().is_block_device())
+    }
+
+    /// Takes the disk's name away. Durable when it returns; `false` where there is no disk.
+    ///
+    /// # Errors
+    /// `Unsupported` for a block device; `AlreadyExists`, `Io`.
+    pub fn block(&self) -> Result<bool> {
+        if self.is_device() {
+            let text = "a block device has no name that could be taken away, to keep VMs from it";
+            return Err(Error::new(ErrorKind::Unsupported, text)
+                .at_path(&self.own)
+                .advise("keep the target's disks in files"));
+        }
+        match self.standing()? {
+            Standing::Missing => return Ok(false),
+            Standing::Blocked => {}
+            Standing::Own => rename(&self.own, &self.blocked)?,
+            Standing::Left(path) => rename(&path, &self.blocked)?,
+        }
+        // A rename of an executor that died may not be durable yet.
+        self.sync_folder()?;
+        Ok(true)
+    }
+
+    /// Gives the disk its own name. Durable when it returns; `false` where there is no disk.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `Io`.
+    pub fn unblock(&self) -> Result<bool> {
+        match self.standing()? {
+            Standing::Missing => return Ok(false),
+            Standing::Own => {}
+            Standing::Blocked => rename(&self.blocked, &self.own)?,
+            Standing::Left(_) => return Err(self.gone()),
+        }
+        self.sync_folder()?;
+        Ok(true)
+    }
+
+    /// Where the way back from the next pass is written.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn next_undo(&self) -> Result<PathBuf> {
+        let next = self.undos()?.last().map_or(1, |(number, _)| number + 1);
+        Ok(self.undo_path(next))
+    }
+
+    /// The ways back that there are, oldest first.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn undos(&self) -> Result<Vec<(u32, PathBuf)>> {
+        let pattern = self.undo_path(0);
+        let stem = pattern.file_name().unwrap_or_default().to_string_lossy();
+        let stem = stem.trim_end_matches('0');
+        let mut undos: Vec<_> = self
+            .siblings()?
+            .into_iter()
+            .filter_map(|name| {
+                let number = name.to_str()?.strip_prefix(stem)?.parse().ok()?;
+                Some((number, self.own.with_file_name(&name)))
+            })
+            .collect();
+        undos.sort_unstable();
+        Ok(undos)
+    }
+
+    /// Makes earlier renames and removals durable.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn sync_folder(&self) -> Result<()> {
+        use crate::storage::Folder;
+        HostFolder::open(self.folder())?.sync()
+    }
+
+    /// The folder that it lies in.
+    pub fn folder(&self) -> &Path {
+        self.own.parent().unwrap_or(Path::new("/"))
+    }
+
+    fn undo_path(&self, number: u32) -> PathBuf {
+        self.before.with_extension(format!("undo-{number}"))
+    }
+
+    /// Files that other jobs left of this disk.
+    fn left_behind(&self) -> Result<Vec<PathBuf>> {
+        let prefix = self.prefix.to_string_lossy();
+        let partial = format!(".{PARTIAL}");
+        let mine = |name: &OsString| {
+            let name = name.to_string_lossy();
+            let rest = name.strip_prefix(&*prefix);
+            rest.is_some_and(|rest| {
+                rest.ends_with(&partial) || rest.contains(&format!("{partial}."))
+            })
+        };
+        let others = self.siblings()?.into_iter().filter(mine);
+        let paths = others.map(|name| self.own.with_file_name(name));
+        Ok(paths.filter(|path| *path != self.blocked).collect())
+    }
+
+    fn siblings(&self) -> Result<Vec<OsString>> {
+        use crate::storage::Folder;
+        HostFolder::open(self.folder())?.names()
+    }
+}
+
+/// Whether two paths lead to one file.
+pub(super) fn is_same(one: &Path, other: &Path) -> Result<bool> {
+    Ok(HostFile::at(one)?.is_same(&HostFile::at(other)?))
+}
+
+/// Whether a file is there.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn exists(path: &Path) -> Result<bool> {
+    path.try_exists()
+        .map_err(|e| Error::io("look for", e).at_path(path))
+}
+
+/// Renames a file, replacing one that is there.
+///
+/// # Errors
+/// `NotFound`, `Io`.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|e| Error::io("rename", e).at_path(from))
+}
+
+/// Removes a file, if it is there.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", e).at_path(path))
+        }
+        _ => Ok(()),
+    }
+}
+
+const MIDDLE: &str = ".failback-";
+const PARTIAL: &str = "partial";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seat(folder: &Path) -> Seat {
+        Seat::new(&folder.join("a.vhdx"), Format::Vhdx, "shop").unwrap()
+    }
+
+    #[test]
+    fn a_blocked_disk_has_another_name_with_the_same_extension_and_gets_its_own_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let seat = seat(folder.path());
+        assert_eq!(seat.standing().unwrap(), Standing::Missing);
+        assert!(!seat.block().unwrap());
+        fs::write(&seat.own, "disk").unwrap();
+        for _ in 0..2 {
+            assert!(seat.block().unwrap());
+            assert!(!exists(&seat.own).unwrap());
+        }
+        assert_eq!(
+            seat.there().unwrap(),
+            folder.path().join("a.vhdx.failback-shop.partial.vhdx")
+        );
+        for _ in 0..2 {
+            assert!(seat.unblock().unwrap());
+            assert_eq!(fs::read(&seat.own).unwrap(), b"disk");
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_job_left_blocked_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join("a.vhdx.failback-older.partial.vhdx");
+        fs::write(&left, "disk").unwrap();
+        let seat = seat(folder.path());
+        assert_eq!(seat.standing().unwrap(), Standing::Left(left));
+        assert!(seat.block().unwrap());
+        assert_eq!(seat.standing().unwrap(), Standing::Blocked);
+    }
+
+    #[test]
+    fn a_disk_under_two_names_is_not_guessed_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let seat = seat(folder.path());
+        fs::write(&seat.own, "one").unwrap();
+        fs::write(&seat.blocked, "two").unwrap();
+        let error = seat.block().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&seat.own).unwrap(), b"one");
+        assert_eq!(fs::read(&seat.blocked).unwrap(), b"two");
+    }
+
+    #[test]
+    fn ways_back_are_numbered_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let seat = seat(folder.path());
+        for _ in 0..12 {
+            fs::write(seat.next_undo().unwrap(), "undo").unwrap();
+        }
+        fs::write(folder.path().join("a.vhdx.failback-shop.undo-x"), "").unwrap();
+        let numbers: Vec<_> = seat.undos().unwrap().iter().map(|it| it.0).collect();
+        assert_eq!(numbers, (1..=12).collect::<Vec<_>>());
+    }
+}

@@ -5,6 +5,8 @@ mod context;
 mod delta;
 mod diff;
 mod export;
+mod failback;
+mod failback_text;
 mod generate;
 mod info;
 mod manifest;
@@ -39,6 +41,7 @@ pub fn main() -> ExitCode {
         Verb::Delta(args) => delta::run(args, &context),
         Verb::Undo(args) => undo::run(args, &context),
         Verb::Recover(args) => recover::run(args, &context),
+        Verb::Failback(args) => failback::run(args, &context),
         Verb::Completions(args) => generate::completions(args),
         Verb::Man(args) => generate::man(args),
     };
@@ -73,6 +76,7 @@ enum Verb {
     Delta(delta::Args),
     Undo(undo::Args),
     Recover(recover::Args),
+    Failback(failback::Args),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }

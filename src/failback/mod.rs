@@ -2,13 +2,15 @@
 //!
 //! A pure state [`machine`] decides. The [`executor`] carries out what it decides, through a
 //! [`controller`] for the VMs of each site and a [`disk_work`] for their [`disks`], and writes each
-//! step to the [`journal`] before it is taken. What to do is in a [`plan`].
+//! step to the [`journal`] before it is taken. What to do is in a [`plan`]; all VMs of a
+//! plan are one [`job`].
 
 pub mod controller;
 pub mod disk_work;
 pub mod disks;
 pub mod executor;
 pub mod inbox;
+pub mod job;
 pub mod journal;
 pub mod lock;
 pub mod machine;

@@ -1,0 +1,370 @@
+//! `diskdelta failback`
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+use diskdelta::failback::job::{
+    self, Carrier, Checked, Event, JobFolder, JobStatus, LogLine, Prospect, STATE_DIR,
+};
+use diskdelta::failback::machine::{Gesture, Mode};
+use diskdelta::failback::plan::Plan;
+use diskdelta::{Error, ErrorKind};
+use serde::Serialize;
+
+use super::Ended;
+use super::context::Context;
+use super::failback_text as text;
+use super::outcome::{Exit, Failure};
+
+/// Brings running virtual machines home, or fails them over, as a plan says
+///
+/// One process carries a job; others watch it and ask it for things. A job whose process died is
+/// taken up again by `failback resume`, and by every gesture.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where jobs are kept
+    #[arg(long, global = true, value_name = "DIR", default_value = STATE_DIR)]
+    state_dir: PathBuf,
+    /// Who asks, for the record; the user by default
+    #[arg(long, global = true, value_name = "NAME")]
+    by: Option<String>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Checks the prerequisites of a plan one by one, and changes nothing
+    Check { plan: PathBuf },
+    /// Shows what a plan would move, in which direction and how, and changes nothing
+    Plan { plan: PathBuf },
+    /// Begins a job, and carries it
+    Start {
+        plan: PathBuf,
+        /// Begins; without it, only shows what would be done
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Goes on with a job that its process has left
+    Resume { job: String },
+    /// Shows where jobs stand, and what may be asked of them
+    Status {
+        /// All jobs, if none is named
+        job: Option<String>,
+        /// Shows it again and again, until the job rests
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Cuts over: shuts the source down, copies the rest, starts the target
+    Complete { job: String },
+    /// Before the target is started: starts the source again; what was copied stays
+    Abort { job: String },
+    /// Gives a job up while its source runs; the target's disks stay unbootable
+    Cancel {
+        job: String,
+        /// Makes the target's disks what they were before (`keep_undo` in the plan)
+        #[arg(long)]
+        restore: bool,
+    },
+    /// After the target was started: stops it, and starts the source again
+    Undo {
+        job: String,
+        /// Says that you know that what the target wrote is lost
+        #[arg(long)]
+        accept_loss: bool,
+        /// Makes the target's disks what they were before (`keep_undo` in the plan)
+        #[arg(long)]
+        restore: bool,
+    },
+    /// Retires the source for good
+    Commit { job: String },
+    /// Replicates the other way from now on: only what changed since the source was turned off
+    Reverse { job: String },
+    /// Tries again what a job stands still on
+    Retry { job: String },
+    /// Shows all that happened
+    Log { job: String },
+    /// Shows what a job needs to go on, condition by condition
+    Explain { job: String },
+}
+
+pub fn run(args: &Args, context: &Context) -> Ended {
+    let gesture = |job, gesture| args.ask(context, job, gesture);
+    match &args.verb {
+        Verb::Check { plan } => check(&Plan::load(plan)?, context),
+        Verb::Plan { plan } => show(&Plan::load(plan)?, context),
+        Verb::Start { plan, yes } => args.start(plan, *yes, context),
+        Verb::Resume { job } => {
+            let folder = args.open(job)?;
+            args.carry(folder, None, context)
+        }
+        Verb::Status { job, watch } => args.status(job.as_deref(), *watch, context),
+        Verb::Complete { job } => gesture(job, Gesture::Complete),
+        Verb::Abort { job } => gesture(job, Gesture::Abort),
+        Verb::Cancel { job, restore } => gesture(job, Gesture::Cancel { restore: *restore }),
+        Verb::Undo {
+            job,
+            accept_loss,
+            restore,
+        } => gesture(
+            job,
+            Gesture::Undo {
+                accept_loss: *accept_loss,
+                restore: *restore,
+            },
+        ),
+        Verb::Commit { job } => gesture(job, Gesture::Commit),
+        Verb::Reverse { job } => gesture(job, Gesture::Reverse),
+        Verb::Retry { job } => gesture(job, Gesture::Retry),
+        Verb::Log { job } => {
+            let lines = args.open(job)?.log()?;
+            context.print(&Log { lines: &lines }, || text::log(&lines))?;
+            Ok(Exit::Done)
+        }
+        Verb::Explain { job } => args.explain(job, context),
+    }
+}
+
+impl Args {
+    fn start(&self, path: &PathBuf, yes: bool, context: &Context) -> Ended {
+        let plan_text =
+            std::fs::read_to_string(path).map_err(|e| Error::io("read", e).at_path(path))?;
+        let plan = Plan::parse(&plan_text).map_err(|e| e.at_path(path))?;
+        if !yes {
+            show(&plan, context)?;
+            let what = "nothing was begun";
+            return Err(Error::new(ErrorKind::InvalidInput, what)
+                .advise("begin with --yes, once this is what you want")
+                .into());
+        }
+        let modes = modes(&plan, context)?;
+        let by = self.by();
+        let folder = JobFolder::create(&self.state_dir, &plan_text, modes, &by)?;
+        self.carry(folder, None, context)
+    }
+
+    /// Has a gesture done by whoever carries the job, or carries the job on with it.
+    fn ask(&self, context: &Context, job: &str, gesture: Gesture) -> Ended {
+        let folder = self.open(job)?;
+        if folder.carried_by()?.is_none() {
+            return self.carry(folder, Some(gesture), context);
+        }
+        folder.ask(gesture, &self.by(), ANSWER_WITHIN)?;
+        let accepted = Accepted {
+            job,
+            accepted: gesture.name(),
+        };
+        context.print(&accepted, || format!("{job}: {} accepted", gesture.name()))?;
+        Ok(Exit::Done)
+    }
+
+    fn carry(&self, folder: JobFolder, first: Option<Gesture>, context: &Context) -> Ended {
+        let leave = context.work.cancel().clone();
+        let carrier = Carrier::take_up(folder.clone(), &context.work, leave.clone())?;
+        let by = self.by();
+        let loud = !context.common.json && !context.common.quiet;
+        let mut last = BTreeMap::new();
+        carrier.run(first.map(|gesture| (gesture, &by[..])), &mut |event| {
+            if let Event::Changed { vm, state } = event {
+                let line = text::standing(&state);
+                if loud && last.insert(vm.clone(), line.clone()) != Some(line.clone()) {
+                    context.progress.say(&format!("{vm}: {line}"));
+                }
+            }
+        })?;
+        let status = folder.status()?;
+        context.print(&status, || text::status(&status))?;
+        if leave.is_cancelled() {
+            return Ok(Exit::Recover);
+        }
+        Ok(Exit::Done)
+    }
+
+    fn status(&self, job: Option<&str>, watch: bool, context: &Context) -> Ended {
+        loop {
+            let names = match job {
+                Some(job) => vec![job.to_owned()],
+                None => JobFolder::names(&self.state_dir)?,
+            };
+            let mut jobs = Vec::new();
+            for name in names {
+                jobs.push(self.open(&name)?.status()?);
+            }
+            let carried = jobs.iter().any(|job| job.carried_by.is_some());
+            match (job, &jobs[..]) {
+                (Some(_), [one]) => context.print(one, || text::status(one))?,
+                _ => context.print(&Jobs { jobs: &jobs }, || text::jobs(&jobs))?,
+            }
+            if !watch || !carried || context.work.cancel().is_cancelled() {
+                return Ok(Exit::Done);
+            }
+            std::thread::sleep(WATCH_EVERY);
+        }
+    }
+
+    fn explain(&self, job: &str, context: &Context) -> Ended {
+        let folder = self.open(job)?;
+        let mut vms = Vec::new();
+        for vm in folder.status()?.vms {
+            let conditions = folder.explain(&vm.vm)?;
+            let conditions = conditions
+                .into_iter()
+                .map(|(condition, holds)| Condition { condition, holds });
+            vms.push(Explained {
+                phase: vm.phase.name(),
+                means: text::phase(vm.phase),
+                conditions: conditions.collect(),
+                vm: vm.vm,
+            });
+        }
+        context.print(&Explanation { vms: &vms }, || text::explanation(&vms))?;
+        Ok(Exit::Done)
+    }
+
+    fn open(&self, job: &str) -> Result<JobFolder, Error> {
+        JobFolder::open(&self.state_dir, job)
+    }
+
+    fn by(&self) -> String {
+        let user = || {
+            let names = ["SUDO_USER", "USER", "LOGNAME"].into_iter();
+            names.filter_map(|name| std::env::var(name).ok()).next()
+        };
+        self.by.clone().or_else(user).unwrap_or_default()
+    }
+}
+
+fn check(plan: &Plan, context: &Context) -> Ended {
+    let checked = job::check(plan);
+    let holds = checked.iter().all(|checked| checked.holds);
+    let object = Checks {
+        job: &plan.name,
+        holds,
+        checks: &checked,
+    };
+    context.print(&object, || text::checks(&checked))?;
+    match holds {
+        true => Ok(Exit::Done),
+        false => Ok(Exit::Error),
+    }
+}
+
+fn show(plan: &Plan, context: &Context) -> Ended {
+    let prospects = job::estimate(plan, &context.work)?;
+    let vms = plan.vms().zip(&prospects).map(|(vm, prospect)| VmObject {
+        vm: &vm.name,
+        mode: plan.mode.unwrap_or(prospect.advice.mode),
+        advice: prospect.advice.mode,
+        reason: &prospect.advice.reason,
+        disks: prospect
+            .disks
+            .iter()
+            .map(|disk| DiskObject {
+                disk: &disk.disk,
+                disk_bytes: disk.disk_bytes,
+                full_bytes: disk.data_bytes,
+                delta_bytes: disk.changed_bytes,
+                read_seconds: disk.read_seconds,
+                kept_for_undo_bytes: disk.changed_bytes.filter(|_| plan.keep_undo),
+            })
+            .collect(),
+    });
+    let object = PlanObject {
+        job: &plan.name,
+        direction: plan.direction().name(),
+        source: &plan.source_site().host,
+        target: &plan.target_site().host,
+        baseline_is_discarded: plan.discard_baseline,
+        vms: vms.collect(),
+    };
+    context.print(&object, || text::plan(plan, &prospects))?;
+    Ok(Exit::Done)
+}
+
+/// The plan's mode, or the one that is advised for each VM.
+fn modes(plan: &Plan, context: &Context) -> Result<BTreeMap<String, Mode>, Failure> {
+    if let Some(mode) = plan.mode {
+        return Ok(plan.vms().map(|vm| (vm.name.clone(), mode)).collect());
+    }
+    let prospects: Vec<Prospect> = job::estimate(plan, &context.work)?;
+    let modes = prospects.into_iter().map(|it| (it.vm, it.advice.mode));
+    Ok(modes.collect())
+}
+
+/// Why a VM stands where it does.
+#[derive(Serialize)]
+pub struct Explained {
+    pub vm: String,
+    pub phase: &'static str,
+    pub means: &'static str,
+    pub conditions: Vec<Condition>,
+}
+
+/// Something that has to hold before the next phase begins.
+#[derive(Serialize)]
+pub struct Condition {
+    pub condition: &'static str,
+    pub holds: bool,
+}
+
+#[derive(Serialize)]
+struct Explanation<'a> {
+    vms: &'a [Explained],
+}
+
+#[derive(Serialize)]
+struct Accepted<'a> {
+    job: &'a str,
+    accepted: &'static str,
+}
+
+#[derive(Serialize)]
+struct Jobs<'a> {
+    jobs: &'a [JobStatus],
+}
+
+#[derive(Serialize)]
+struct Log<'a> {
+    lines: &'a [LogLine],
+}
+
+#[derive(Serialize)]
+struct Checks<'a> {
+    job: &'a str,
+    holds: bool,
+    checks: &'a [Checked],
+}
+
+#[derive(Serialize)]
+struct PlanObject<'a> {
+    job: &'a str,
+    direction: &'static str,
+    source: &'a str,
+    target: &'a str,
+    baseline_is_discarded: bool,
+    vms: Vec<VmObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct VmObject<'a> {
+    vm: &'a str,
+    mode: Mode,
+    advice: Mode,
+    reason: &'a str,
+    disks: Vec<DiskObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct DiskObject<'a> {
+    disk: &'a str,
+    disk_bytes: u64,
+    full_bytes: u64,
+    delta_bytes: Option<u64>,
+    read_seconds: f64,
+    kept_for_undo_bytes: Option<u64>,
+}
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const WATCH_EVERY: Duration = Duration::from_secs(2);

@@ -1,0 +1,252 @@
+//! What `diskdelta failback` says to people.
+
+use std::time::{Duration, SystemTime};
+
+use diskdelta::failback::job::{Checked, JobStatus, LogLine, Prospect, VmStatus};
+use diskdelta::failback::machine::{Convergence, Disposition, Event, Mode, Phase, Side, State};
+use diskdelta::failback::plan::Plan;
+use diskdelta::failback::record::Record;
+use diskdelta::units::format_size;
+
+use super::failback::Explained;
+
+/// Where several jobs stand.
+pub fn jobs(jobs: &[JobStatus]) -> String {
+    match jobs.is_empty() {
+        true => "there are no jobs".to_owned(),
+        false => jobs.iter().map(status).collect::<Vec<_>>().join("\n\n"),
+    }
+}
+
+/// Where a job stands: what runs, how far it is, what it waits for, what may be asked.
+pub fn status(job: &JobStatus) -> String {
+    let carried = match &job.carried_by {
+        Some(by) => format!("carried by {by}"),
+        None => "carried by nobody".to_owned(),
+    };
+    let mut lines = vec![format!("{}: {}, {carried}", job.job, job.direction)];
+    for vm in &job.vms {
+        lines.extend(vm_lines(vm));
+    }
+    let rests = job
+        .vms
+        .iter()
+        .all(|vm| vm.phase.is_final() || matches!(vm.phase, Phase::Committed | Phase::Protected));
+    lines.push(match job.allowed.is_empty() {
+        true => "you may now: nothing but watch".to_owned(),
+        false => format!("you may now: {}", job.allowed.join(", ")),
+    });
+    if job.carried_by.is_none() && !rests {
+        lines.push(format!("nobody carries it: failback resume {}", job.job));
+    }
+    lines.join("\n")
+}
+
+fn vm_lines(vm: &VmStatus) -> Vec<String> {
+    let mut lines = vec![format!(
+        "  {} ({}): {}: {}",
+        vm.vm,
+        vm.group,
+        vm.phase,
+        phase(vm.phase)
+    )];
+    let mut say = |line: String| lines.push(format!("      {line}"));
+    say(format!("the {} is the side that may run", vm.active));
+    if let Some(disposition) = vm.disposition {
+        say(match disposition {
+            Disposition::Restored => "the target's disks are what they were before".to_owned(),
+            Disposition::BlockedInconsistent => "the target's disks are kept under names that \
+                no VM has; a later job goes on from them"
+                .to_owned(),
+        });
+    }
+    if let Some(doing) = &vm.doing {
+        let mut line = format!("now: {doing}");
+        if let Some(moving) = vm.moving.as_ref().filter(|moving| moving.done_bytes > 0) {
+            line += &format!(": {} {}", moving.what, format_size(moving.done_bytes));
+            if let Some(total) = moving.total_bytes {
+                line += &format!(" of {}", format_size(total));
+            }
+            line += &format!(", {}/s", format_size(moving.rate() as u64));
+            if let Some(left) = moving.seconds_left() {
+                line += &format!(", {left:.0} s left");
+            }
+        }
+        say(line);
+    } else if let (Some(waits_for), None) = (vm.waits_for, vm.problem) {
+        say(format!("waits until: {waits_for}"));
+    }
+    if let Some(problem) = vm.problem {
+        say(format!("STANDS STILL: {problem}"));
+        if let Some(detail) = &vm.detail {
+            say(detail.clone());
+        }
+    }
+    if let Some(pass) = vm.last_pass {
+        let changed = format_size(pass.changed_bytes);
+        let seconds = pass.elapsed_ms as f64 / 1000.0;
+        let fits = match vm.convergence {
+            Convergence::Fits => ", which fits the downtime budget",
+            Convergence::Stalled => ", too long, and passes do not get shorter",
+            Convergence::Shrinking => ", too long still, but passes get shorter",
+            _ => "",
+        };
+        let passes = vm.passes;
+        say(format!(
+            "last pass: {changed} in {seconds:.1} s{fits} (passes while the source ran: {passes})"
+        ));
+    }
+    if vm.phase == Phase::CommitPending {
+        say(match vm.proven {
+            true => "the source is proven equal to what the target was started with".to_owned(),
+            false => "the source is not proven equal yet".to_owned(),
+        });
+    }
+    lines
+}
+
+/// One line for a state, as a job goes through it.
+pub fn standing(state: &State) -> String {
+    match (state.problem, state.pending) {
+        (Some(problem), _) => format!("{}: stands still: {problem}", state.phase),
+        (None, Some(command)) => format!("{}: {command}", state.phase),
+        (None, None) => state.phase.to_string(),
+    }
+}
+
+/// What a phase means to a person.
+pub fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Planned => "nothing is touched; the prerequisites are checked",
+        Phase::Prepared => "nothing is copied yet; the prerequisites hold",
+        Phase::InitialSync => "the source runs, and is being copied",
+        Phase::ReadyToCutover => "the source runs, the target is close to it",
+        Phase::Quiescing => "the source is being shut down",
+        Phase::FinalSync => "nothing runs; the rest is being copied",
+        Phase::Verifying => "nothing runs; what was copied is read back",
+        Phase::Activating => "the target is being started",
+        Phase::CommitPending => "the target runs; look at it, then commit or undo",
+        Phase::Committing => "the target runs; the source is being retired",
+        Phase::Committed => "the target runs, the source is retired",
+        Phase::ReverseReplicating => "the target runs, and is being copied to the retired source",
+        Phase::Protected => "the target runs, the retired source's disks are its replica",
+        Phase::Aborting => "the source is being started again",
+        Phase::RollingBack => "the target is being stopped, the source started again",
+        Phase::Cancelling => "the source runs; the job is being given up",
+        Phase::Cancelled(_) => "the source runs; the job was given up",
+        Phase::RolledBack(_) => "the source runs again",
+        _ => "",
+    }
+}
+
+/// The prerequisites, one a line.
+pub fn checks(checked: &[Checked]) -> String {
+    let lines = checked.iter().map(|it| {
+        let mark = if it.holds { "ok " } else { "NO " };
+        format!("{mark} {}: {}: {}", it.vm, it.check, it.found)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What a plan would do.
+pub fn plan(plan: &Plan, prospects: &[Prospect]) -> String {
+    let mut lines = vec![
+        format!("{}: {}", plan.name, plan.direction().name()),
+        format!("  from {}", plan.source_site().host),
+        format!("  to   {}", plan.target_site().host),
+    ];
+    for prospect in prospects {
+        let advised = prospect.advice.mode;
+        let mode = plan.mode.unwrap_or(advised);
+        lines.push(format!("  {}: mode {}", prospect.vm, mode_name(mode)));
+        lines.push(format!(
+            "      advised: {} ({})",
+            mode_name(advised),
+            prospect.advice.reason
+        ));
+        for disk in &prospect.disks {
+            let full = format_size(disk.data_bytes);
+            let delta = disk.changed_bytes.map_or("everything".to_owned(), |bytes| {
+                format!("about {}", format_size(bytes))
+            });
+            lines.push(format!(
+                "      {}: full moves {full}, a delta {delta}; reading takes about {:.0} s",
+                disk.disk, disk.read_seconds
+            ));
+            if plan.keep_undo {
+                lines.push(format!(
+                    "      {}: the way back needs as much as is moved, until the commit",
+                    disk.disk
+                ));
+            }
+        }
+    }
+    if plan.discard_baseline {
+        lines.push(
+            "  the source's disks are given up at commit: no way to copy back only \
+            what changes"
+                .to_owned(),
+        );
+    }
+    lines.join("\n")
+}
+
+/// All that happened.
+pub fn log(lines: &[LogLine]) -> String {
+    let lines = lines.iter().map(|line| match &line.record {
+        Record::Job(job) => format!("{}: job {}, {}", line.vm, job.job, job.direction),
+        Record::Step(step) => {
+            let mut text = format!("{} {}: ", time(step.at_ms), line.vm);
+            text += &match &step.event {
+                Event::Asked { gesture, by } => format!("{by} asks: {}", gesture.name()),
+                Event::TakenOver { epoch } => format!("taken up, epoch {epoch}"),
+                Event::Answered { token, .. } => format!("{token} answered"),
+                other => format!("{other:?}"),
+            };
+            if let Some(detail) = &step.detail {
+                text += &format!(" ({detail})");
+            }
+            if let Some(side) = step.decide {
+                text += &match side {
+                    Side::Source => " DECIDED: the source may run".to_owned(),
+                    Side::Target => " DECIDED: the target may run".to_owned(),
+                };
+            }
+            text + &format!(" -> {}", standing(&step.state))
+        }
+        _ => String::new(),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What each VM needs to go on.
+pub fn explanation(vms: &[Explained]) -> String {
+    let mut lines = Vec::new();
+    for vm in vms {
+        lines.push(format!("{}: {}: {}", vm.vm, vm.phase, vm.means));
+        for condition in &vm.conditions {
+            let mark = if condition.holds { "yes" } else { "no " };
+            lines.push(format!("  {mark} {}", condition.condition));
+        }
+    }
+    lines.join("\n")
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Delta => "delta",
+        Mode::Full => "full",
+        Mode::FullFirst => "full-first",
+        _ => "unknown",
+    }
+}
+
+/// Hours, minutes and seconds of a day, UTC.
+fn time(at_ms: u64) -> String {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at_ms);
+    let seconds = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() % 86_400);
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}", seconds % 60)
+}

@@ -1,0 +1,426 @@
+//! Carries a job: an executor for each VM, and the barriers between their groups.
+
+use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
+
+use super::folder::JobFolder;
+use super::gestures::{Member, meaning};
+use super::meter::{self, Meter, Moving};
+use super::post::{Post, post};
+use crate::control::{CancelToken, Work};
+use crate::error::{Error, ErrorKind, Result};
+use crate::failback::controller::{CommandController, Facts, VmController};
+use crate::failback::disks::HostDisks;
+use crate::failback::executor::{Executor, Hands, Inbox, Pace};
+use crate::failback::inbox::FolderInbox;
+use crate::failback::journal::Writer;
+use crate::failback::lock::JobLock;
+use crate::failback::machine::{
+    CommitPolicy, Gesture, GroupAsked, Phase, Side, Sides, Signal, Spec, State, signals,
+};
+use crate::failback::plan::{Controller, Plan, Site, SiteName, Vm};
+use crate::failback::record::{JobRecord, PlanRecord};
+use crate::storage::Folder;
+
+/// Carries a job; there is one at a time.
+pub struct Carrier {
+    folder: JobFolder,
+    journal: Writer,
+    /// Who began the job.
+    begun_by: String,
+    asked: GroupAsked,
+    members: Vec<Carried>,
+    leave: CancelToken,
+    _lock: JobLock,
+}
+
+/// Something that whoever carries a job may want to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A VM's job stands elsewhere now.
+    Changed {
+        /// Which VM.
+        vm: String,
+        /// Where its job stands.
+        state: Box<State>,
+    },
+}
+
+/// A VM and what carries it.
+struct Carried {
+    vm: String,
+    group: usize,
+    spec: Spec,
+    executor: Option<Executor>,
+    disks: Arc<HostDisks>,
+    meter: Arc<Meter>,
+    is_protected_by_passes: bool,
+}
+
+impl Carrier {
+    /// Takes a job up: one that was just begun, or one that another process has left. What its
+    /// journals say is believed; the VMs and disks are asked anew. `leave` ends [`run`](Self::run)
+    /// at any time, and the job can be taken up again.
+    ///
+    /// # Errors
+    /// `InUse` where another process carries it; `Malformed` for a damaged journal, before
+    /// anything is done; `Io`.
+    pub fn take_up(folder: JobFolder, work: &Work, leave: CancelToken) -> Result<Self> {
+        let lock = folder.lock()?;
+        let (journal, records) = folder.plan_writer()?;
+        let mut asked = GroupAsked::default();
+        let mut begun_by = String::new();
+        for record in records {
+            match record {
+                PlanRecord::Begun { by, .. } => begun_by = by,
+                PlanRecord::Asked {
+                    complete, commit, ..
+                } => asked = GroupAsked { complete, commit },
+            }
+        }
+        let mut members = Vec::new();
+        for (group, vms) in folder.plan().groups.iter().enumerate() {
+            for vm in &vms.vms {
+                members.push(Carried::new(&folder, group, vm, work)?);
+            }
+        }
+        Ok(Carrier {
+            folder,
+            journal,
+            begun_by,
+            asked,
+            members,
+            leave,
+            _lock: lock,
+        })
+    }
+
+    /// Carries the job until it is at rest, or told to leave; `tell` hears of all that happens.
+    /// `first` is asked before anything else. A job that was begun starts by itself.
+    ///
+    /// # Errors
+    /// `InvalidInput` where `first` is refused; `Io` and others of the journals. What goes wrong
+    /// at the sites is no error: the job stands still, and says why.
+    pub fn run(
+        mut self,
+        first: Option<(Gesture, &str)>,
+        tell: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        let begun_by = self.begun_by.clone();
+        let waits = |state: &State| {
+            matches!(state.phase, Phase::Planned | Phase::Prepared) && !state.asked.start
+        };
+        let mut executors = self.members.iter().filter_map(|it| it.executor.as_ref());
+        let is_new = executors.all(|executor| waits(executor.state()));
+        let mut first = first.or(is_new.then_some((Gesture::Start, &begun_by[..])));
+        let executors: Vec<_> = self
+            .members
+            .iter_mut()
+            .map(|it| it.executor.take())
+            .collect();
+        let mut inbox = FolderInbox::new(self.folder.inbox()?, self.leave.clone());
+        let leave = CancelToken::new();
+        std::thread::scope(|scope| {
+            let mut posts = Vec::new();
+            let mut threads = Vec::new();
+            for mut executor in executors.into_iter().flatten() {
+                let (post, mut letterbox) = post(*executor.state(), leave.clone());
+                posts.push(post);
+                threads.push(scope.spawn(move || executor.run(&mut letterbox)));
+            }
+            let done = self.coordinate(&posts, &threads, &mut inbox, &mut first, tell);
+            leave.cancel();
+            let ended = threads.into_iter().map(|thread| {
+                let panicked = |cause| std::panic::resume_unwind(cause);
+                thread.join().unwrap_or_else(panicked)
+            });
+            let ended: Vec<Result<()>> = ended.collect();
+            done.and(ended.into_iter().collect())
+        })
+    }
+
+    fn coordinate(
+        &mut self,
+        posts: &[Post],
+        threads: &[ScopedJoinHandle<'_, Result<()>>],
+        inbox: &mut FolderInbox,
+        first: &mut Option<(Gesture, &str)>,
+        tell: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        let mut seen: Vec<Option<State>> = vec![None; posts.len()];
+        let mut published = Instant::now();
+        let mut commit_waits: Option<Instant> = None;
+        loop {
+            for (index, post) in posts.iter().enumerate() {
+                let state = post.state();
+                if seen[index] != Some(state) {
+                    self.changed(index, seen[index].map(|state| state.phase), state, tell)?;
+                    seen[index] = Some(state);
+                }
+            }
+            // A gesture is for a job that has looked at its prerequisites.
+            let looked = posts.iter().all(|post| {
+                let state = post.state();
+                state.phase != Phase::Planned || state.problem.is_some()
+            });
+            if looked && let Some((gesture, by)) = first.take() {
+                self.refuse_if_unfit(posts)?;
+                self.ask(posts, gesture, by)?;
+            }
+            if let Some(asked) = inbox.poll()? {
+                (asked.reply)(self.ask(posts, asked.gesture, &asked.by));
+            }
+            self.signal(posts)?;
+            let all_wait = posts
+                .iter()
+                .all(|post| post.state().phase == Phase::CommitPending);
+            commit_waits = all_wait.then(|| commit_waits.unwrap_or_else(Instant::now));
+            if let Some(since) = commit_waits {
+                self.commit_if_due(posts, since)?;
+            }
+            if published.elapsed() >= PUBLISHED_EVERY {
+                self.publish(posts)?;
+                published = Instant::now();
+            }
+            // An executor ends early only by an error, which its thread returns.
+            let ended = threads.iter().any(|thread| thread.is_finished())
+                && !posts.iter().all(|post| post.state().phase.is_final());
+            if self.leave.is_cancelled() || ended || (first.is_none() && self.is_at_rest(posts)) {
+                return self.publish(posts);
+            }
+            std::thread::sleep(NAP);
+        }
+    }
+
+    /// Says why the job cannot begin.
+    fn refuse_if_unfit(&self, posts: &[Post]) -> Result<()> {
+        let unfit = |(_, post): &(&Carried, &Post)| post.state().phase == Phase::Planned;
+        let Some((it, post)) = self.members.iter().zip(posts).find(unfit) else {
+            return Ok(());
+        };
+        let what = post.state().problem.map(|problem| problem.to_string());
+        let text = [Some(it.vm.clone()), what, self.folder.detail(&it.vm)?];
+        let text: Vec<_> = text.into_iter().flatten().collect();
+        Err(Error::new(ErrorKind::InvalidInput, text.join(": "))
+            .advise("nothing was touched; mend it, then `failback resume`"))
+    }
+
+    /// Asks the job as a whole for something.
+    fn ask(&mut self, posts: &[Post], gesture: Gesture, by: &str) -> Result<()> {
+        let members: Vec<_> = self
+            .members
+            .iter()
+            .zip(posts)
+            .map(|(it, post)| Member {
+                vm: &it.vm,
+                spec: &it.spec,
+                state: post.state(),
+            })
+            .collect();
+        let meant = meaning(&members, self.asked, gesture, by)?;
+        if self.members.len() > 1 {
+            let record = PlanRecord::Asked {
+                gesture,
+                by: by.to_owned(),
+                complete: meant.asked.complete,
+                commit: meant.asked.commit,
+            };
+            self.journal.append(&record.encode()?)?;
+        }
+        self.asked = meant.asked;
+        for (index, gesture) in meant.tell {
+            posts[index].ask(gesture, by).map_err(|error| {
+                let text = format!("{}: {error}", self.members[index].vm);
+                Error::new(error.kind(), text)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Lets go on who waits for the others.
+    fn signal(&self, posts: &[Post]) -> Result<()> {
+        if posts.len() < 2 {
+            return Ok(());
+        }
+        let mut groups: Vec<Vec<State>> = Vec::new();
+        let mut indices: Vec<Vec<usize>> = Vec::new();
+        for (index, (it, post)) in self.members.iter().zip(posts).enumerate() {
+            groups.resize_with(groups.len().max(it.group + 1), Vec::new);
+            indices.resize_with(groups.len(), Vec::new);
+            groups[it.group].push(post.state());
+            indices[it.group].push(index);
+        }
+        for (group, vm, signal) in signals(&groups, self.asked) {
+            let post = &posts[indices[group][vm]];
+            let told = match signal {
+                Signal::Complete => post.ask(Gesture::Complete, GROUP),
+                Signal::Commit => post.ask(Gesture::Commit, GROUP),
+                Signal::Activate => {
+                    post.activate();
+                    Ok(())
+                }
+            };
+            match told {
+                // It has moved on since it was looked at.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => {}
+                told => told?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits a group, or goes back with it, where nobody has said so in time.
+    fn commit_if_due(&mut self, posts: &[Post], since: Instant) -> Result<()> {
+        let (policy, after) = self.folder.plan().commit;
+        let gesture = match policy {
+            _ if posts.len() < 2 || self.asked.commit || since.elapsed() < after => return Ok(()),
+            CommitPolicy::Auto => Gesture::Commit,
+            CommitPolicy::Undo => Gesture::Undo {
+                accept_loss: true,
+                restore: false,
+            },
+            CommitPolicy::Manual => return Ok(()),
+        };
+        match self.ask(posts, gesture, "the plan") {
+            // Not proven yet, or it has moved on.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
+            done => done,
+        }
+    }
+
+    fn changed(
+        &self,
+        index: usize,
+        before: Option<Phase>,
+        state: State,
+        tell: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        let it = &self.members[index];
+        if state.phase == Phase::Committed && before != Some(Phase::Committed) {
+            it.disks.forget_ways_back()?;
+        }
+        let vm = it.vm.clone();
+        let state = Box::new(state);
+        tell(Event::Changed { vm, state });
+        Ok(())
+    }
+
+    fn publish(&self, posts: &[Post]) -> Result<()> {
+        for (it, post) in self.members.iter().zip(posts) {
+            let moving = match post.state().pending {
+                Some(_) => it.meter.read(),
+                None => Moving::nothing(),
+            };
+            meter::publish(self.folder.path(), &it.vm, &moving)?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing more happens unless somebody asks for it, and nobody misses this process.
+    fn is_at_rest(&self, posts: &[Post]) -> bool {
+        self.members.iter().zip(posts).all(|(it, post)| {
+            let state = post.state();
+            match state.phase {
+                Phase::Planned => state.problem.is_some_and(|problem| !problem.is_transient()),
+                Phase::Committed => !state.asked.reverse,
+                Phase::Protected => !it.is_protected_by_passes,
+                phase => phase.is_final(),
+            }
+        })
+    }
+}
+
+impl Carried {
+    fn new(folder: &JobFolder, group: usize, vm: &Vm, work: &Work) -> Result<Self> {
+        let plan = folder.plan();
+        let disks = Arc::new(HostDisks::new(plan, vm, folder.path()));
+        let meter = Arc::new(Meter::new());
+        let hands = Hands {
+            vms: controllers(plan, vm),
+            disks: disks.clone(),
+            work: work.clone().with_progress(meter.clone()),
+        };
+        let pace = Pace::default()
+            .with_passes(plan.pass_interval)
+            .with_commit(plan.commit.1);
+        let name = JobFolder::journal_name(&vm.name);
+        let host = folder.folder()?;
+        let executor = match folder.latest(&vm.name)? {
+            Some(_) => Executor::resume(&host, &name, hands, pace)?,
+            None => {
+                // A crash may have left an empty journal: nothing was done.
+                if host.names()?.contains(&name) {
+                    host.remove(&name)?;
+                }
+                let job = JobRecord {
+                    job: plan.name.clone(),
+                    vm: vm.name.clone(),
+                    direction: plan.direction().name().to_owned(),
+                    spec: plan.spec(vm, folder.mode(&vm.name)),
+                    after_epoch: folder.after_epoch,
+                };
+                Executor::create(&host, &name, job, hands, pace)?
+            }
+        };
+        Ok(Carried {
+            vm: vm.name.clone(),
+            group,
+            spec: executor.job().spec.clone(),
+            executor: Some(executor),
+            disks,
+            meter,
+            is_protected_by_passes: plan.pass_interval.is_some(),
+        })
+    }
+}
+
+/// What controls a VM at each side of its job.
+pub(super) fn controllers(plan: &Plan, vm: &Vm) -> Sides<Arc<dyn VmController>> {
+    let (source, target) = match plan.active {
+        SiteName::Primary => (SiteName::Primary, SiteName::Recovery),
+        SiteName::Recovery => (SiteName::Recovery, SiteName::Primary),
+    };
+    Sides {
+        source: controller(plan, vm, Side::Source, source),
+        target: controller(plan, vm, Side::Target, target),
+    }
+}
+
+fn controller(plan: &Plan, vm: &Vm, side: Side, name: SiteName) -> Arc<dyn VmController> {
+    let site: &Site = match name {
+        SiteName::Primary => &plan.primary,
+        SiteName::Recovery => &plan.recovery,
+    };
+    let facts = Facts {
+        job: plan.name.clone(),
+        vm: vm.name.clone(),
+        side,
+        site: name.name().to_owned(),
+        host: site.host.clone(),
+        networks: vm.networks.clone(),
+        disks: vm
+            .disks
+            .iter()
+            .map(|disk| {
+                let address = match name {
+                    SiteName::Primary => &disk.primary,
+                    SiteName::Recovery => &disk.recovery,
+                };
+                (disk.identity.clone(), address.to_string())
+            })
+            .collect(),
+    };
+    let Controller::Commands {
+        verbs,
+        default,
+        time_limit,
+    } = site.controller.clone();
+    Arc::new(CommandController::new(facts, verbs, default, time_limit))
+}
+
+/// In whose name a VM of a group is asked for what the job as a whole was asked for.
+const GROUP: &str = "the group";
+const NAP: Duration = Duration::from_millis(20);
+const PUBLISHED_EVERY: Duration = Duration::from_millis(500);

@@ -1,0 +1,220 @@
+//! What a gesture to a job as a whole means for each of its VMs.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::failback::machine::{Gesture, GroupAsked, Machine, Phase, Spec, State};
+
+/// A VM of the job, as it stands.
+pub(super) struct Member<'a> {
+    pub vm: &'a str,
+    pub spec: &'a Spec,
+    pub state: State,
+}
+
+/// What follows from a gesture.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Meaning {
+    /// Whom to ask for what, by number.
+    pub tell: Vec<(usize, Gesture)>,
+    /// What the job as a whole is asked from now on.
+    pub asked: GroupAsked,
+}
+
+/// Takes a gesture apart.
+///
+/// # Errors
+/// `InvalidInput` where one of the VMs stands against it; nothing is to be done then.
+pub(super) fn meaning(
+    members: &[Member<'_>],
+    asked: GroupAsked,
+    gesture: Gesture,
+    by: &str,
+) -> Result<Meaning> {
+    if let [one] = members {
+        one.allows(gesture, by)?;
+        let tell = vec![(0, gesture)];
+        return Ok(Meaning { tell, asked });
+    }
+    let all = |which: &dyn Fn(&Member<'_>) -> bool, what: Gesture| {
+        let chosen = members.iter().enumerate().filter(|(_, one)| which(one));
+        chosen.map(|(index, _)| (index, what)).collect::<Vec<_>>()
+    };
+    let nobody = GroupAsked::default();
+    let meaning = match gesture {
+        Gesture::Complete => {
+            require(members, gesture, |one| one.is_begun() && !one.is_over())?;
+            let complete = true;
+            Meaning {
+                tell: Vec::new(),
+                asked: GroupAsked { complete, ..asked },
+            }
+        }
+        Gesture::Commit => {
+            for one in members.iter().filter(|one| !one.is_committed()) {
+                one.allows(gesture, by)?;
+            }
+            let commit = true;
+            Meaning {
+                tell: Vec::new(),
+                asked: GroupAsked { commit, ..asked },
+            }
+        }
+        Gesture::Abort => {
+            require(members, gesture, |one| !one.is_decided())?;
+            Meaning {
+                tell: all(&|one| one.allows(gesture, by).is_ok(), gesture),
+                asked: nobody,
+            }
+        }
+        Gesture::Undo { .. } => {
+            require(members, gesture, |one| !one.is_committed())?;
+            let mut tell = all(&|one| one.is_decided(), gesture);
+            for (index, _) in &tell {
+                members[*index].allows(gesture, by)?;
+            }
+            // Those that were not activated yet go back, too.
+            let abort = Gesture::Abort;
+            tell.extend(all(&|one| one.allows(abort, by).is_ok(), abort));
+            Meaning {
+                tell,
+                asked: nobody,
+            }
+        }
+        Gesture::Cancel { .. } => {
+            for one in members.iter().filter(|one| !one.is_over()) {
+                one.allows(gesture, by)?;
+            }
+            Meaning {
+                tell: all(&|one| !one.is_over(), gesture),
+                asked: nobody,
+            }
+        }
+        Gesture::Retry => Meaning {
+            tell: all(&|one| one.state.problem.is_some(), gesture),
+            asked,
+        },
+        Gesture::Reverse => {
+            require(members, gesture, |one| one.is_committed())?;
+            Meaning {
+                tell: all(&|one| one.allows(gesture, by).is_ok(), gesture),
+                asked,
+            }
+        }
+        _ => {
+            for one in members {
+                one.allows(gesture, by)?;
+            }
+            Meaning {
+                tell: all(&|_| true, gesture),
+                asked,
+            }
+        }
+    };
+    if meaning.tell.is_empty() && meaning.asked == asked {
+        let text = format!("{} has nothing to do here", gesture.name());
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    }
+    Ok(meaning)
+}
+
+impl Member<'_> {
+    fn allows(&self, gesture: Gesture, by: &str) -> Result<()> {
+        let machine = Machine::resume(self.spec.clone(), self.state);
+        machine.allows(gesture, by).map_err(|refusal| {
+            let text = format!("{}: {refusal}", self.vm);
+            Error::new(ErrorKind::InvalidInput, text)
+        })
+    }
+
+    fn is_begun(&self) -> bool {
+        !matches!(self.state.phase, Phase::Planned | Phase::Prepared)
+    }
+
+    fn is_over(&self) -> bool {
+        self.state.phase.is_final()
+    }
+
+    fn is_decided(&self) -> bool {
+        matches!(self.state.phase, Phase::Activating | Phase::CommitPending) || self.is_committed()
+    }
+
+    fn is_committed(&self) -> bool {
+        matches!(
+            self.state.phase,
+            Phase::Committing | Phase::Committed | Phase::ReverseReplicating | Phase::Protected
+        )
+    }
+}
+
+fn require(
+    members: &[Member<'_>],
+    gesture: Gesture,
+    holds: impl Fn(&Member<'_>) -> bool,
+) -> Result<()> {
+    let Some(against) = members.iter().find(|one| !holds(one)) else {
+        return Ok(());
+    };
+    let (vm, phase, gesture) = (against.vm, against.state.phase, gesture.name());
+    let text = format!("{gesture} is not possible: {vm} is in phase {phase}");
+    Err(Error::new(ErrorKind::InvalidInput, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failback::machine::Mode;
+
+    fn meant(phases: &[Phase], gesture: Gesture) -> Result<Meaning> {
+        let spec = Spec::new(Mode::Delta).with_grouped(true);
+        let members: Vec<_> = phases
+            .iter()
+            .map(|phase| {
+                let mut state = State::new(&spec);
+                state.phase = *phase;
+                state.proven = true;
+                Member {
+                    vm: "vm",
+                    spec: &spec,
+                    state,
+                }
+            })
+            .collect();
+        meaning(&members, GroupAsked::default(), gesture, "me")
+    }
+
+    const UNDO: Gesture = Gesture::Undo {
+        accept_loss: true,
+        restore: false,
+    };
+
+    #[test]
+    fn complete_and_commit_are_held_until_all_are_there() {
+        use Phase::*;
+        let complete = meant(&[InitialSync, ReadyToCutover], Gesture::Complete).unwrap();
+        assert!(complete.tell.is_empty() && complete.asked.complete);
+        assert!(meant(&[Prepared, ReadyToCutover], Gesture::Complete).is_err());
+        let commit = meant(&[CommitPending, CommitPending], Gesture::Commit).unwrap();
+        assert!(commit.tell.is_empty() && commit.asked.commit);
+        assert!(meant(&[Verifying, CommitPending], Gesture::Commit).is_err());
+    }
+
+    #[test]
+    fn nobody_goes_back_alone() {
+        use Phase::*;
+        let abort = meant(&[ReadyToCutover, FinalSync], Gesture::Abort).unwrap();
+        assert_eq!(abort.tell, [(1, Gesture::Abort)]);
+        assert!(!abort.asked.complete);
+        assert!(meant(&[Activating, Verifying], Gesture::Abort).is_err());
+        let undo = meant(&[CommitPending, Verifying], UNDO).unwrap();
+        assert_eq!(undo.tell, [(0, UNDO), (1, Gesture::Abort)]);
+        assert!(meant(&[Committing, CommitPending], UNDO).is_err());
+        let cancel = Gesture::Cancel { restore: false };
+        assert_eq!(
+            meant(&[ReadyToCutover, Prepared], cancel)
+                .unwrap()
+                .tell
+                .len(),
+            2
+        );
+        assert!(meant(&[ReadyToCutover, Quiescing], cancel).is_err());
+    }
+}

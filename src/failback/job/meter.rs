@@ -1,0 +1,127 @@
+//! How far the work on a VM's disks is, for other processes to see.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::{Phase, Progress};
+use crate::error::{Error, Result};
+
+/// Counts what is done.
+pub(super) struct Meter {
+    counted: Mutex<Counted>,
+}
+
+struct Counted {
+    what: &'static str,
+    total_bytes: Option<u64>,
+    done_bytes: u64,
+    since: Instant,
+}
+
+/// What is moving, as it stands in a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Moving {
+    /// What is being done to a disk.
+    pub what: String,
+    /// How much of it is to be gone through, where that is known.
+    pub total_bytes: Option<u64>,
+    /// How much of that is done.
+    pub done_bytes: u64,
+    /// Since it began.
+    pub elapsed_seconds: f64,
+}
+
+impl Moving {
+    pub(super) fn nothing() -> Self {
+        Moving {
+            what: "nothing".to_owned(),
+            total_bytes: None,
+            done_bytes: 0,
+            elapsed_seconds: 0.0,
+        }
+    }
+
+    /// Bytes a second, on average.
+    pub fn rate(&self) -> f64 {
+        self.done_bytes as f64 / self.elapsed_seconds.max(0.001)
+    }
+
+    /// How long it still takes at that rate.
+    pub fn seconds_left(&self) -> Option<f64> {
+        let left = self.total_bytes?.saturating_sub(self.done_bytes);
+        (self.done_bytes > 0).then(|| left as f64 / self.rate())
+    }
+}
+
+impl Meter {
+    pub fn new() -> Self {
+        Meter {
+            counted: Mutex::new(Counted {
+                what: "nothing",
+                total_bytes: None,
+                done_bytes: 0,
+                since: Instant::now(),
+            }),
+        }
+    }
+
+    pub fn read(&self) -> Moving {
+        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        Moving {
+            what: counted.what.to_owned(),
+            total_bytes: counted.total_bytes,
+            done_bytes: counted.done_bytes,
+            elapsed_seconds: counted.since.elapsed().as_secs_f64(),
+        }
+    }
+}
+
+impl Progress for Meter {
+    fn begin(&self, phase: Phase, total_bytes: Option<u64>) {
+        let what = match phase {
+            Phase::Sample => "sampling",
+            Phase::Hash => "reading",
+            Phase::Diff => "comparing",
+            Phase::Copy => "copying",
+            Phase::Apply => "writing",
+            _ => "reading back",
+        };
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Counted {
+            what,
+            total_bytes,
+            done_bytes: 0,
+            since: Instant::now(),
+        };
+    }
+
+    fn advance(&self, bytes: u64) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.done_bytes = counted.done_bytes.saturating_add(bytes);
+    }
+}
+
+/// Puts what moves where others look; it need not outlive a crash.
+///
+/// # Errors
+/// `NoSpace`, `Io`.
+pub(super) fn publish(folder: &Path, vm: &str, moving: &Moving) -> Result<()> {
+    let path = path(folder, vm);
+    let new = path.with_extension("progress-new");
+    let bytes = serde_json::to_vec(moving).unwrap_or_default();
+    std::fs::write(&new, bytes)
+        .and_then(|()| std::fs::rename(&new, &path))
+        .map_err(|e| Error::io("write", e).at_path(path))
+}
+
+/// What was published last; `None` where that is nothing, or unreadable.
+pub(super) fn published(folder: &Path, vm: &str) -> Option<Moving> {
+    serde_json::from_slice(&std::fs::read(path(folder, vm)).ok()?).ok()
+}
+
+fn path(folder: &Path, vm: &str) -> PathBuf {
+    folder.join(format!("{vm}.progress"))
+}

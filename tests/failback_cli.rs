@@ -1,0 +1,505 @@
+//! The command `failback` on real files: VMs are shell scripts, processes are killed, files moved.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+#[path = "failback_cli/rig.rs"]
+mod rig;
+
+use std::fs;
+
+use rig::{Carrier, DISK_BYTES, Rig, noise, read};
+
+#[test]
+fn a_delta_job_goes_home_and_back_and_moves_only_what_changed() {
+    let rig = Rig::new(&["db1"]);
+    let mut carrier = rig.start();
+    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert_eq!(status["direction"], "recovery-to-primary");
+    assert_eq!(status["allowed"], serde_json::json!(["complete", "cancel"]));
+    let moved = status["vms"][0]["last_pass"]["changed_bytes"]
+        .as_u64()
+        .unwrap();
+    assert!((300_000..400_000).contains(&moved), "{moved}");
+    assert!(!rig.target("db1").exists() && rig.blocked("db1").exists());
+    assert!(rig.is("primary", "db1", "fenced") && rig.is("recovery", "db1", "running"));
+
+    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let moved = status["vms"][0]["last_pass"]["changed_bytes"]
+        .as_u64()
+        .unwrap();
+    assert!((10_000..20_000).contains(&moved), "{moved}");
+    assert_eq!(status["vms"][0]["proven"], true);
+    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+    assert!(rig.is("primary", "db1", "running") && !rig.is("recovery", "db1", "running"));
+
+    rig.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
+    rig.ok(&["commit", "shop"]);
+    carrier.end();
+    assert!(rig.is("recovery", "db1", "gone"));
+    assert_eq!(rig.phase(0), "committed");
+
+    let status = rig.ok(&["reverse", "shop"]);
+    assert_eq!(status["vms"][0]["phase"], "protected");
+    let moved = status["vms"][0]["last_pass"]["changed_bytes"]
+        .as_u64()
+        .unwrap();
+    assert!((5_000..13_000).contains(&moved), "{moved}");
+    assert!(!rig.source("db1").exists(), "a replica cannot be booted");
+    let replica = rig
+        .site("recovery", "db1")
+        .join("disk.raw.failback-shop.partial.raw");
+    assert_eq!(read(replica), read(rig.target("db1")));
+}
+
+#[test]
+fn what_was_reversed_is_the_base_of_the_next_failover() {
+    let rig = Rig::new(&["db1"]);
+    through(&rig, &["complete", "commit"]);
+    rig.ok(&["reverse", "shop"]);
+    rig.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 5));
+    // The retired VM is set up anew, switched off.
+    fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
+    let plan = rig.plan_from("primary");
+    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert_eq!(status["direction"], "primary-to-recovery");
+    let moved = status["vms"][0]["last_pass"]["changed_bytes"]
+        .as_u64()
+        .unwrap();
+    assert!((5_000..13_000).contains(&moved), "{moved}");
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+    assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
+}
+
+#[test]
+fn a_full_job_copies_only_when_the_source_is_off_and_does_not_read_the_target() {
+    let rig = Rig::new(&["db1"]).with_job("mode = \"full\"");
+    let traced = which("strace");
+    if !traced {
+        left_out("strace");
+    }
+    let plan = rig.plan();
+    let trace = rig.site("primary", "db1").join("trace");
+    let start = rig.command(&["start", plan.to_str().unwrap(), "--yes"]);
+    let mut carrier = match traced {
+        false => rig.start(),
+        true => {
+            let mut command = std::process::Command::new("strace");
+            command
+                .args([
+                    "-f",
+                    "-yy",
+                    "-qq",
+                    "-e",
+                    "trace=read,pread64,preadv,preadv2,rename,renameat,renameat2",
+                    "-o",
+                ])
+                .arg(&trace)
+                .arg(start.get_program())
+                .args(start.get_args());
+            Carrier::spawn(command)
+        }
+    };
+    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(status["vms"][0]["passes"], 1);
+    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+    let calls = fs::read_to_string(rig.site("recovery", "db1").join("calls")).unwrap();
+    assert!(!calls.contains("snapshot"), "{calls}");
+    if traced {
+        // What a marked or foreign file is known by lies at its ends; its bytes are not asked for.
+        let read_bytes = bytes_read_of_the_old(&trace);
+        println!("{read_bytes} of {DISK_BYTES} bytes of the old target were read");
+        assert!(read_bytes <= 128 << 10, "{read_bytes}");
+    }
+}
+
+#[test]
+fn a_full_first_job_makes_the_disk_and_the_vm_at_another_place() {
+    let mut rig = Rig::new(&["db1"]).with_job("mode = \"full-first\"");
+    rig.target_disk = "disk.vhdx";
+    rig.create = true;
+    let site = rig.site("primary", "db1");
+    fs::remove_file(site.join("disk.raw")).unwrap();
+    fs::write(site.join("disk-name"), "disk.vhdx\n").unwrap();
+    fs::write(site.join("gone"), "").unwrap();
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.guest_writes("recovery", "db1", 0, &noise(4096, 9));
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(status["vms"][0]["proven"], true);
+    assert!(rig.is("primary", "db1", "running"));
+    let mut diff = std::process::Command::new(env!("CARGO_BIN_EXE_diskdelta"));
+    let diff = diff
+        .arg("diff")
+        .arg(rig.source("db1"))
+        .arg(rig.target("db1"));
+    assert!(diff.status().unwrap().success(), "both hold the same");
+}
+
+#[test]
+fn a_cancelled_job_leaves_the_target_as_it_was_where_the_way_back_was_kept() {
+    for mode in ["delta", "full-first"] {
+        let job = format!("mode = \"{mode}\"\nkeep_undo = true");
+        let rig = Rig::new(&["db1"]).with_job(&job);
+        let before = read(rig.target("db1"));
+        let mut carrier = rig.start();
+        rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+        assert_ne!(read(rig.blocked("db1")), before);
+        rig.ok(&["cancel", "shop", "--restore"]);
+        carrier.end();
+        let status = rig.status();
+        assert_eq!(status["vms"][0]["phase"], "cancelled");
+        assert_eq!(status["vms"][0]["disposition"], "restored");
+        assert!(read(rig.target("db1")) == before, "{mode}");
+        let left = ["calls", "disk-name", "disk.raw", "fenced", "token"];
+        assert_eq!(names(&rig, "primary"), left, "and nothing else");
+        assert!(rig.is("recovery", "db1", "running"));
+    }
+}
+
+#[test]
+fn a_cancelled_job_without_a_way_back_leaves_the_target_unbootable_and_the_next_goes_on_from_it() {
+    let rig = Rig::new(&["db1"]);
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert!(
+        rig.refused(&["cancel", "shop", "--restore"])
+            .contains("no undo file is kept")
+    );
+    rig.ok(&["cancel", "shop"]);
+    carrier.end();
+    let status = rig.status();
+    assert_eq!(status["vms"][0]["disposition"], "blocked_inconsistent");
+    assert!(!rig.target("db1").exists());
+    assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
+
+    let mut carrier = rig.start();
+    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert_eq!(
+        status["vms"][0]["last_pass"]["changed_bytes"], 0,
+        "it was all there"
+    );
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+}
+
+#[test]
+fn an_aborted_cutover_starts_the_source_again_and_keeps_what_was_copied() {
+    let rig = Rig::new(&["db1"]);
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    fs::write(rig.site("recovery", "db1").join("slow"), "0.3").unwrap();
+    rig.ok(&["complete", "shop"]);
+    rig.wait(&mut carrier, "the cutover", |status| {
+        let phase = &status["vms"][0]["phase"];
+        phase == "quiescing" || phase == "final-sync"
+    });
+    rig.ok(&["abort", "shop"]);
+    fs::remove_file(rig.site("recovery", "db1").join("slow")).unwrap();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert!(rig.is("recovery", "db1", "running") && !rig.is("recovery", "db1", "fenced"));
+    // Tracked again, so nothing written now is missed.
+    rig.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let moved = status["vms"][0]["last_pass"]["changed_bytes"]
+        .as_u64()
+        .unwrap();
+    assert!(moved < 20_000, "{moved}");
+    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+}
+
+#[test]
+fn an_undo_needs_the_loss_accepted_and_brings_both_sides_back() {
+    for (job, restore) in [("keep_undo = true", true), ("", false)] {
+        let rig = Rig::new(&["db1"]).with_job(job);
+        let before = read(rig.target("db1"));
+        let mut carrier = rig.start();
+        rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+        rig.guest_writes("recovery", "db1", 1 << 20, &noise(9_000, 6));
+        rig.ok(&["complete", "shop"]);
+        rig.wait_for(&mut carrier, 0, "commit-pending");
+        let source = read(rig.source("db1"));
+        rig.guest_writes("primary", "db1", (1 << 20) + 4_000, &noise(70_000, 7));
+        assert!(rig.refused(&["undo", "shop"]).contains("not acknowledged"));
+        let mut undo = vec!["undo", "shop", "--accept-loss"];
+        undo.extend(restore.then_some("--restore"));
+        rig.ok(&undo);
+        carrier.end();
+        assert_eq!(rig.phase(0), "rolled-back");
+        assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
+        assert!(read(rig.source("db1")) == source, "the source lost nothing");
+        match restore {
+            true => assert!(read(rig.target("db1")) == before, "bit for bit"),
+            false => assert!(!rig.target("db1").exists(), "it cannot be booted"),
+        }
+    }
+}
+
+#[test]
+fn a_killed_executor_is_taken_over_and_nothing_is_lost_or_done_twice() {
+    // At each verb of either site, while it is being carried out.
+    let places = [
+        ("primary", "fence", false),
+        ("recovery", "arm-tracking", false),
+        ("recovery", "snapshot", false),
+        ("recovery", "changes-since", false),
+        ("recovery", "shut-down", true),
+        ("recovery", "fence", true),
+        ("primary", "arm-tracking", true),
+        ("primary", "unfence", true),
+        ("primary", "start", true),
+    ];
+    for (site, verb, after_complete) in places {
+        let rig = Rig::new(&["db1"]);
+        let stop = rig.site(site, "db1").join("slow");
+        let calls = rig.site(site, "db1").join("calls");
+        let mut carrier = match after_complete {
+            false => {
+                fs::write(&stop, "0.2").unwrap();
+                rig.start()
+            }
+            true => {
+                let mut carrier = rig.start();
+                rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+                rig.guest_writes("recovery", "db1", 90_000, &noise(8_000, 8));
+                fs::write(&stop, "0.2").unwrap();
+                rig.ok(&["complete", "shop"]);
+                carrier
+            }
+        };
+        let line = format!("{verb} ");
+        while !fs::read_to_string(&calls)
+            .unwrap_or_default()
+            .lines()
+            .any(|call| call.starts_with(&line))
+        {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        carrier.kill();
+        fs::remove_file(&stop).unwrap();
+        let runs = |site| rig.is(site, "db1", "running");
+        assert!(!(runs("primary") && runs("recovery")), "{verb}");
+
+        let mut carrier = rig.carry(&["resume", "shop"]);
+        if !after_complete {
+            rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+            rig.ok(&["complete", "shop"]);
+        }
+        let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+        assert_eq!(status["vms"][0]["proven"], true, "{verb}");
+        assert!(read(rig.source("db1")) == read(rig.target("db1")), "{verb}");
+        assert!(runs("primary") && !runs("recovery"), "{verb}");
+    }
+}
+
+#[test]
+fn a_target_that_was_moved_away_while_inconsistent_is_asked_for_and_nothing_is_guessed() {
+    let rig = Rig::new(&["db1"]);
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let elsewhere = rig.site("primary", "db1").join("elsewhere");
+    fs::rename(rig.blocked("db1"), &elsewhere).unwrap();
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait(&mut carrier, "a problem", |status| {
+        !status["vms"][0]["problem"].is_null()
+    });
+    let detail = status["vms"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains("move it back to"), "{detail}");
+    assert!(!rig.target("db1").exists() && !rig.blocked("db1").exists());
+    fs::rename(&elsewhere, rig.blocked("db1")).unwrap();
+    let _ = rig.run(&["retry", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+}
+
+#[test]
+fn groups_wait_for_each_other_and_stop_and_start_in_order() {
+    let rig = Rig::new(&["db1", "web1"]);
+    let slow = rig.site("recovery", "web1").join("broken");
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.wait_for(&mut carrier, 1, "ready-to-cutover");
+    fs::write(&slow, "").unwrap();
+    rig.ok(&["complete", "shop"]);
+    rig.wait(&mut carrier, "a problem", |status| {
+        !status["vms"][1]["problem"].is_null()
+    });
+    assert!(
+        rig.is("recovery", "db1", "running"),
+        "it waits for the other"
+    );
+    fs::remove_file(&slow).unwrap();
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut carrier, 1, "commit-pending");
+    for vm in ["db1", "web1"] {
+        assert_eq!(read(rig.source(vm)), read(rig.target(vm)));
+    }
+    rig.ok(&["commit", "shop"]);
+    carrier.end();
+    assert!(rig.is("recovery", "db1", "gone") && rig.is("recovery", "web1", "gone"));
+}
+
+#[test]
+fn prerequisites_are_reported_one_by_one_and_nothing_is_touched() {
+    let rig = Rig::new(&["db1"]);
+    let plan = rig.plan();
+    let plan = plan.to_str().unwrap();
+    let checked = rig.ok(&["check", plan]);
+    assert_eq!(checked["holds"], true);
+    fs::write(rig.site("primary", "db1").join("running"), "").unwrap();
+    let target = fs::OpenOptions::new()
+        .write(true)
+        .open(rig.target("db1"))
+        .unwrap();
+    target.set_len(1 << 20).unwrap();
+    let output = rig.run(&["check", plan]);
+    assert_eq!(output.status.code(), Some(2));
+    let checked: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let failed: Vec<_> = checked["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|check| check["holds"] == false)
+        .map(|check| check["check"].as_str().unwrap())
+        .collect();
+    assert_eq!(failed, ["target VM", "target size of disk db1-system"]);
+    fs::remove_file(rig.site("primary", "db1").join("running")).unwrap();
+    let complaint = rig.refused(&["start", plan, "--yes"]);
+    assert!(
+        complaint.contains("1048576 bytes instead of 4194304"),
+        "{complaint}"
+    );
+    assert!(rig.target("db1").exists() && !rig.is("primary", "db1", "fenced"));
+    // Mended, it goes on.
+    target.set_len(DISK_BYTES as u64).unwrap();
+    drop(target);
+    let mut carrier = rig.carry(&["resume", "shop"]);
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+}
+
+#[test]
+fn a_plan_is_shown_and_nothing_begins_without_a_yes() {
+    let rig = Rig::new(&["db1"]);
+    let plan = rig.plan();
+    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    assert_eq!(shown["direction"], "recovery-to-primary");
+    let disk = &shown["vms"][0]["disks"][0];
+    assert_eq!(disk["full_bytes"], DISK_BYTES);
+    assert!(disk["delta_bytes"].as_u64().unwrap() < DISK_BYTES as u64 / 4);
+    assert_eq!(shown["vms"][0]["advice"], "delta");
+    rig.refused(&["start", plan.to_str().unwrap()]);
+    assert!(
+        rig.refused(&["status", "shop"])
+            .contains("there is no job `shop`")
+    );
+    assert!(!rig.is("primary", "db1", "fenced"));
+}
+
+#[test]
+fn two_jobs_do_not_get_one_disk_and_two_processes_not_one_job() {
+    let rig = Rig::new(&["db1"]);
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert!(
+        rig.refused(&["resume", "shop"])
+            .contains("another executor carries this job")
+    );
+    let plan = rig.plan();
+    let text = fs::read_to_string(&plan).unwrap();
+    assert!(
+        rig.refused(&["start", plan.to_str().unwrap(), "--yes"])
+            .contains("is not over")
+    );
+    fs::write(&plan, text.replace("\"shop\"", "\"other\"")).unwrap();
+    let complaint = rig.refused(&["start", plan.to_str().unwrap(), "--yes"]);
+    assert!(
+        complaint.contains("the job `shop`, which is not over, has"),
+        "{complaint}"
+    );
+    assert!(!carrier.has_ended());
+}
+
+#[test]
+fn log_and_explain_say_what_happened_and_what_is_missing() {
+    let rig = Rig::new(&["db1"]);
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let explained = rig.ok(&["explain", "shop"]);
+    let missing = &explained["vms"][0]["conditions"][0];
+    assert_eq!(missing["condition"], "complete is asked");
+    assert_eq!(missing["holds"], false);
+    let log = rig.ok(&["log", "shop"]);
+    let lines = log["lines"].as_array().unwrap();
+    assert_eq!(lines[0]["record"], "job");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["event"]["asked"]["by"] == "operator")
+    );
+    assert!(
+        rig.refused(&["commit", "shop"])
+            .contains("not possible in phase ready-to-cutover")
+    );
+    let text = rig.command(&["status", "shop"]);
+    let args: Vec<_> = text.get_args().filter(|arg| *arg != "--json").collect();
+    let mut text = std::process::Command::new(text.get_program());
+    let text = String::from_utf8(text.args(args).output().unwrap().stdout).unwrap();
+    for part in [
+        "the source runs, the target is close to it",
+        "waits until: complete is asked",
+        "you may now: complete, cancel",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+/// A job that is started, and asked for all of these in turn.
+fn through(rig: &Rig, gestures: &[&str]) {
+    let mut carrier = rig.start();
+    for gesture in gestures {
+        rig.wait(&mut carrier, gesture, |status| {
+            let allowed = status["allowed"].as_array();
+            let idle = status["vms"][0]["doing"].is_null();
+            idle && allowed.is_some_and(|allowed| allowed.iter().any(|it| it == gesture))
+        });
+        rig.ok(&[gesture, "shop"]);
+    }
+    carrier.end();
+}
+
+fn names(rig: &Rig, site: &str) -> Vec<String> {
+    let listed = fs::read_dir(rig.site(site, "db1")).unwrap();
+    let mut names: Vec<_> = listed
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn which(program: &str) -> bool {
+    let found = std::process::Command::new("which").arg(program).output();
+    found.is_ok_and(|found| found.status.success())
+}
+
+fn left_out(program: &str) {
+    eprintln!("LEFT OUT: {program} is not there, so nobody counts what is read");
+    let required = std::env::var_os("DISKDELTA_REQUIRE_ORACLES").is_some_and(|it| it == "1");
+    assert!(!required, "{program} is missing");
+}
+
+/// How many bytes of the target were read before another file took its place.
+fn bytes_read_of_the_old(trace: &std::path::Path) -> u64 {
+    let text = fs::read_to_string(trace).unwrap();
+    let calls = text.lines();
+    let before = calls.take_while(|call| !call.contains("diskdelta-new\", "));
+    let reads = before.filter(|call| call.contains("disk.raw") && call.contains("primary/db1"));
+    reads
+        .filter_map(|call| call.rsplit(" = ").next()?.trim().parse::<u64>().ok())
+        .sum()
+}

@@ -1,0 +1,267 @@
+//! Two sites in a folder: VMs that are shell scripts, disks that are real files.
+
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub const DISK_BYTES: usize = 4 << 20;
+
+/// Both sites, the plan, and where jobs are kept.
+pub struct Rig {
+    folder: TempDir,
+    vms: Vec<String>,
+    pub target_disk: &'static str,
+    /// More lines for the plan's `[job]`.
+    pub job: String,
+    pub create: bool,
+}
+
+/// A process that carries a job; it is killed where a test ends before it does.
+pub struct Carrier(Child);
+
+impl Rig {
+    pub fn new(vms: &[&str]) -> Self {
+        let rig = Rig {
+            folder: tempfile::tempdir().unwrap(),
+            vms: vms.iter().map(|vm| (*vm).to_owned()).collect(),
+            target_disk: "disk.raw",
+            job: String::new(),
+            create: false,
+        };
+        for vm in vms {
+            for site in ["recovery", "primary"] {
+                let at = rig.site(site, vm);
+                fs::create_dir_all(&at).unwrap();
+                fs::write(at.join("disk-name"), "disk.raw\n").unwrap();
+            }
+            let base = noise(DISK_BYTES, 1);
+            let mut now = base.clone();
+            now[1 << 20..(1 << 20) + 300_000].copy_from_slice(&noise(300_000, 2));
+            fs::write(rig.source(vm), now).unwrap();
+            fs::write(rig.site("primary", vm).join("disk.raw"), base).unwrap();
+            fs::write(rig.site("recovery", vm).join("running"), "").unwrap();
+        }
+        rig
+    }
+
+    pub fn with_job(mut self, lines: &str) -> Self {
+        self.job = lines.to_owned();
+        self
+    }
+
+    pub fn site(&self, site: &str, vm: &str) -> PathBuf {
+        self.folder.path().join(site).join(vm)
+    }
+
+    pub fn source(&self, vm: &str) -> PathBuf {
+        self.site("recovery", vm).join("disk.raw")
+    }
+
+    pub fn target(&self, vm: &str) -> PathBuf {
+        self.site("primary", vm).join(self.target_disk)
+    }
+
+    /// The name that the target's disk has while it cannot be booted.
+    pub fn blocked(&self, vm: &str) -> PathBuf {
+        let name = self.target_disk;
+        let extension = name.rsplit('.').next().unwrap();
+        self.site("primary", vm)
+            .join(format!("{name}.failback-shop.partial.{extension}"))
+    }
+
+    pub fn is(&self, site: &str, vm: &str, what: &str) -> bool {
+        self.site(site, vm).join(what).exists()
+    }
+
+    /// The guest of a running VM writes to its disk.
+    pub fn guest_writes(&self, site: &str, vm: &str, offset: u64, bytes: &[u8]) {
+        let at = self.site(site, vm);
+        assert!(at.join("running").exists(), "nobody writes: {vm} is off");
+        let disk = at.join(fs::read_to_string(at.join("disk-name")).unwrap().trim());
+        let mut file = fs::OpenOptions::new().write(true).open(disk).unwrap();
+        file.seek(SeekFrom::Start(offset)).unwrap();
+        file.write_all(bytes).unwrap();
+        if !at.join("recording").exists() {
+            return;
+        }
+        for entry in fs::read_dir(&at).unwrap() {
+            let path = entry.unwrap().path();
+            if path
+                .file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with("track.")
+            {
+                let mut track = fs::OpenOptions::new().append(true).open(path).unwrap();
+                writeln!(track, "[{offset}, {}]", bytes.len()).unwrap();
+            }
+        }
+    }
+
+    pub fn plan(&self) -> PathBuf {
+        self.plan_from("recovery")
+    }
+
+    /// A plan of which `active` is the site that the VMs run at.
+    pub fn plan_from(&self, active: &str) -> PathBuf {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/failback_cli/vm.sh");
+        let mut text = format!(
+            "[job]\nname = \"shop\"\nactive = \"{active}\"\ndowntime_budget = \"1h\"\n{}\n",
+            self.job
+        );
+        for site in ["primary", "recovery"] {
+            let wrapper = self.folder.path().join(format!("{site}.sh"));
+            let root = self.folder.path().join(site);
+            let line = format!(
+                "exec sh {script} {}/\"$DISKDELTA_VM\" \"$1\"\n",
+                root.display()
+            );
+            fs::write(&wrapper, line).unwrap();
+            text += &format!(
+                "[{site}]\nhost = \"{site}.example\"\n[{site}.controller]\nkind = \"commands\"\n\
+                 program = [\"sh\", \"{}\"]\ntime_limit = \"60s\"\n",
+                wrapper.display()
+            );
+        }
+        for vm in &self.vms {
+            text += &format!(
+                "[[group]]\nname = \"g-{vm}\"\n[[group.vm]]\nname = \"{vm}\"\ncreate = {}\n\
+                 [[group.vm.disk]]\nidentity = \"{vm}-system\"\nbytes = {DISK_BYTES}\n\
+                 primary = \"{}\"\nrecovery = \"{}\"\n",
+                self.create,
+                self.target(vm).display(),
+                self.source(vm).display()
+            );
+        }
+        let path = self.folder.path().join("plan.toml");
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_diskdelta"));
+        command
+            .arg("failback")
+            .args(args)
+            .arg("--state-dir")
+            .arg(self.folder.path().join("jobs"))
+            .args(["--by", "operator", "--json"]);
+        command
+    }
+
+    /// Runs a verb to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs a verb that must succeed, and reads what it prints.
+    pub fn ok(&self, args: &[&str]) -> Value {
+        let output = self.run(args);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {complaint}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Runs a verb that must be refused, and gives what it says.
+    pub fn refused(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {complaint}");
+        complaint
+    }
+
+    pub fn start(&self) -> Carrier {
+        let plan = self.plan();
+        self.carry(&["start", plan.to_str().unwrap(), "--yes"])
+    }
+
+    pub fn carry(&self, args: &[&str]) -> Carrier {
+        Carrier::spawn(self.command(args))
+    }
+
+    pub fn status(&self) -> Value {
+        self.ok(&["status", "shop"])
+    }
+
+    pub fn phase(&self, vm: usize) -> String {
+        self.status()["vms"][vm]["phase"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// Waits until a VM's job is in a phase and does nothing.
+    pub fn wait_for(&self, carrier: &mut Carrier, vm: usize, phase: &str) -> Value {
+        self.wait(carrier, phase, |status| {
+            let vm = &status["vms"][vm];
+            vm["phase"] == phase && vm["doing"].is_null()
+        })
+    }
+
+    pub fn wait(&self, carrier: &mut Carrier, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let begin = Instant::now();
+        loop {
+            let output = self.run(&["status", "shop"]);
+            let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            if is(&status) {
+                return status;
+            }
+            let ended = carrier.0.try_wait().unwrap();
+            assert!(
+                begin.elapsed() < Duration::from_secs(60) && ended.is_none(),
+                "waited for {what}, carrier {ended:?}: {status:#}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Carrier {
+    pub fn spawn(mut command: Command) -> Self {
+        Carrier(command.stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Waits for it to end, which it must do well.
+    pub fn end(&mut self) {
+        let status = self.0.wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
+    /// Kills it, as a power cut would.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Bytes without a pattern, the same for one seed.
+pub fn noise(len: usize, seed: u8) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new()
+        .update(&[seed])
+        .finalize_xof()
+        .fill(&mut bytes);
+    bytes
+}
+
+pub fn read(path: impl AsRef<Path>) -> Vec<u8> {
+    fs::read(path).unwrap()
+}

@@ -21,6 +21,9 @@ pub(super) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode, String)
             "a kept manifest stands for reading the target".to_owned(),
         ));
     }
+    if run.source.far.is_some() {
+        return Ok((Mode::Delta, "the source is on another host".to_owned()));
+    }
     let sample = sample(run, target)?;
     if sample.looked == 0 {
         return Ok((Mode::Delta, "the source holds no data".to_owned()));

@@ -9,6 +9,7 @@ pub mod error;
 pub mod image;
 pub mod limits;
 pub mod manifest;
+pub mod remote;
 pub mod storage;
 pub mod sync;
 pub mod units;

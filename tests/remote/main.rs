@@ -5,5 +5,6 @@ mod bytes;
 mod codec;
 mod disks;
 mod hostile;
+mod lines;
 mod pair;
 mod simulation;

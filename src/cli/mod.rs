@@ -5,12 +5,14 @@ mod context;
 mod delta;
 mod diff;
 mod export;
+mod far;
 mod generate;
 mod info;
 mod manifest;
 mod outcome;
 mod progress;
 mod recover;
+mod serve;
 mod signals;
 mod sync;
 mod undo;
@@ -39,6 +41,7 @@ pub fn main() -> ExitCode {
         Verb::Delta(args) => delta::run(args, &context),
         Verb::Undo(args) => undo::run(args, &context),
         Verb::Recover(args) => recover::run(args, &context),
+        Verb::Serve(args) => serve::run(args, &context),
         Verb::Completions(args) => generate::completions(args),
         Verb::Man(args) => generate::man(args),
     };
@@ -73,6 +76,7 @@ enum Verb {
     Delta(delta::Args),
     Undo(undo::Args),
     Recover(recover::Args),
+    Serve(serve::Args),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }

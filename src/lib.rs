@@ -11,6 +11,7 @@ pub mod failback;
 pub mod image;
 pub mod limits;
 pub mod manifest;
+pub mod remote;
 pub mod storage;
 pub mod sync;
 pub mod units;

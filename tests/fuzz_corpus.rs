@@ -113,4 +113,5 @@ macro_rules! replays {
 replays! {
     vhd_raw vhd_structured vhdx_raw vhdx_structured vhdx_log
     chain manifest delta apply recover
+    remote_frames remote_source remote_target
 }

@@ -24,7 +24,7 @@ pub struct Common {
     /// Works on so many threads; 0 means one for each core, and at least four
     #[arg(long, global = true, value_name = "N", default_value_t = 0)]
     pub threads: usize,
-    /// Reads at most so many bytes a second
+    /// Reads at most so many bytes a second; across hosts, moves so many
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
     pub limit_rate: Option<u64>,
     /// Reads past the page cache

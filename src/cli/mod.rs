@@ -7,12 +7,14 @@ mod diff;
 mod export;
 mod failback;
 mod failback_text;
+mod far;
 mod generate;
 mod info;
 mod manifest;
 mod outcome;
 mod progress;
 mod recover;
+mod serve;
 mod signals;
 mod sync;
 mod undo;
@@ -42,6 +44,7 @@ pub fn main() -> ExitCode {
         Verb::Undo(args) => undo::run(args, &context),
         Verb::Recover(args) => recover::run(args, &context),
         Verb::Failback(args) => failback::run(args, &context),
+        Verb::Serve(args) => serve::run(args, &context),
         Verb::Completions(args) => generate::completions(args),
         Verb::Man(args) => generate::man(args),
     };
@@ -77,6 +80,7 @@ enum Verb {
     Undo(undo::Args),
     Recover(recover::Args),
     Failback(failback::Args),
+    Serve(serve::Args),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }

@@ -40,6 +40,10 @@ impl Failure {
         }
     }
 
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
     fn exit(&self) -> Exit {
         if self.marked || self.error.kind() == ErrorKind::Marked {
             Exit::Recover

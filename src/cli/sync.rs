@@ -2,19 +2,21 @@
 
 use std::path::PathBuf;
 
-use diskdelta::BlockSize;
 use diskdelta::image::{CreateFormat, Format};
-use diskdelta::storage::{Allocation, Place, TargetOptions, resolve};
+use diskdelta::remote::Traffic;
+use diskdelta::storage::{Allocation, HostFile, Place, TargetOptions, resolve};
 use diskdelta::sync::{
     self, HostSource, HostTarget, HostTargetOptions, Mode, Outcome, Safety, SyncOptions,
     SyncReport, Verified, Verify,
 };
 use diskdelta::units::{format_size, parse_size};
+use diskdelta::{BlockSize, Error, ErrorKind};
 use serde::Serialize;
 
 use super::Ended;
 use super::args::{self, Common, Parents};
 use super::context::Context;
+use super::far::{self, Shell};
 use super::outcome::{Exit, Failure};
 
 /// Makes TARGET hold what SOURCE holds, moving only what differs
@@ -23,69 +25,85 @@ use super::outcome::{Exit, Failure};
 /// VHDX) or by --create. TARGET may be a block device.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The image to read
-    source: PathBuf,
-    /// The image or block device to write
-    target: PathBuf,
+    /// The image to read, or ssh://[user@]host[:port]/path on another host
+    pub source: PathBuf,
+    /// The image or block device to write, or the address of one on another host
+    pub target: PathBuf,
     /// How what moves is found: by comparing (delta), or not at all (full)
     #[arg(long, default_value = "auto", value_parser = args::mode())]
-    mode: Mode,
+    pub mode: Mode,
     /// atomic: staged first, so the target is old or new at any moment. in-place: written at
     /// once; the target is marked as incomplete until the sync, run again if need be, is done
     #[arg(long, default_value = "atomic", value_parser = args::safety())]
-    safety: Safety,
+    pub safety: Safety,
     /// Creates the target in this format
     #[arg(long, value_name = "FORMAT", value_parser = args::create_format())]
-    create: Option<CreateFormat>,
+    pub create: Option<CreateFormat>,
     /// Rounds the length of the target up to a multiple of SIZE (Azure wants 1M)
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    align: Option<u64>,
+    pub align: Option<u64>,
     /// Writes the way back there before the target changes; `undo` takes it
     #[arg(long, value_name = "FILE")]
-    undo: Option<PathBuf>,
+    pub undo: Option<PathBuf>,
     /// Where the stage lies: beside a file target by default, for a device in /var/lib/diskdelta
     #[arg(long, value_name = "DIR")]
-    stage_dir: Option<PathBuf>,
+    pub stage_dir: Option<PathBuf>,
     /// A manifest that stands for reading the target, and is kept current; begun if missing. It
     /// holds only as long as nothing but such syncs writes to the target
     #[arg(long, value_name = "FILE")]
-    target_manifest: Option<PathBuf>,
+    pub target_manifest: Option<PathBuf>,
     /// Bytes a block of a manifest that is begun
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = args::block_size)]
-    block_size: BlockSize,
+    pub block_size: BlockSize,
     /// What is read back from the medium afterwards
     #[arg(long, default_value = "written", value_parser = args::verify())]
-    verify: Verify,
+    pub verify: Verify,
     /// What becomes of the space of zeros: as the target has it, holes, or taken
     #[arg(long, default_value = "keep", value_parser = args::allocation())]
-    allocation: Allocation,
+    pub allocation: Allocation,
     /// Says what a sync would do, and writes nothing
     #[arg(long)]
-    dry_run: bool,
+    pub dry_run: bool,
     /// Goes on where the source cannot be read, leaves the target's bytes there (status 4)
     #[arg(long)]
-    skip_unreadable: bool,
+    pub skip_unreadable: bool,
     /// Lets a file target become shorter
     #[arg(long)]
-    allow_shrink: bool,
+    pub allow_shrink: bool,
     /// Takes a device that is larger than the source; what lies beyond stays as it is
     #[arg(long)]
-    allow_larger: bool,
+    pub allow_larger: bool,
     /// Reads the source as this format, whatever its name says
     #[arg(long, value_name = "FORMAT", value_parser = args::format())]
-    source_format: Option<Format>,
+    pub source_format: Option<Format>,
     /// Writes the target as this format, whatever its name says
     #[arg(long, value_name = "FORMAT", value_parser = args::format())]
-    target_format: Option<Format>,
+    pub target_format: Option<Format>,
     #[command(flatten)]
-    parents: Parents,
+    pub parents: Parents,
+    #[command(flatten)]
+    pub shell: Shell,
 }
 
 pub fn run(args: &Args, context: &Context) -> Ended {
+    match (far::address(&args.source)?, far::address(&args.target)?) {
+        (None, None) => run_here(args, context),
+        (Some(source), None) => far::pull(args, &source, context),
+        (None, Some(target)) => far::push(args, &target, context),
+        (Some(_), Some(_)) => Err(Error::new(
+            ErrorKind::InvalidInput,
+            "one of the two must lie on this host",
+        )
+        .advise("run it on one of the other two")
+        .into()),
+    }
+}
+
+fn run_here(args: &Args, context: &Context) -> Ended {
     let options = context.common.source_options();
     let image = args.parents.options(args.source_format);
     let source = HostSource::open(&args.source, &image, &options)?;
-    let target = args.target_options(&source, &context.common);
+    let target = args.target_options(&source.files(), &context.common);
     let target = HostTarget::open(&args.target, &target)?;
     let warnings = [source.warnings(), target.warnings().to_vec()].concat();
     context.warn(&warnings);
@@ -96,7 +114,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
 }
 
 impl Args {
-    fn target_options(&self, source: &HostSource, common: &Common) -> HostTargetOptions {
+    pub fn target_options(&self, sources: &[HostFile], common: &Common) -> HostTargetOptions {
         let open = TargetOptions::default()
             .with_direct(common.direct)
             .with_allocation(self.allocation)
@@ -107,10 +125,10 @@ impl Args {
             .with_align_bytes(self.align.unwrap_or(1))
             .with_stage_dir(self.stage_dir.clone())
             .with_open(open)
-            .with_sources(source.files())
+            .with_sources(sources.iter().cloned())
     }
 
-    fn sync_options(&self) -> diskdelta::Result<SyncOptions> {
+    pub fn sync_options(&self) -> diskdelta::Result<SyncOptions> {
         let place = |path: &PathBuf| Place::host(resolve(path)?);
         Ok(SyncOptions::default()
             .with_mode(self.mode)
@@ -145,6 +163,10 @@ struct Object<'a> {
     unreadable: Vec<Range>,
     root: Option<String>,
     elapsed_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received_bytes: Option<u64>,
     warnings: &'a [String],
 }
 
@@ -156,6 +178,25 @@ struct Range {
 
 /// Prints what a sync, an applied delta or an undo did.
 pub fn print_report(context: &Context, report: &SyncReport, warnings: &[String]) -> Ended {
+    print_any(context, report, warnings, None)
+}
+
+/// Prints what a sync across hosts did.
+pub fn print_report_across(
+    context: &Context,
+    report: &SyncReport,
+    warnings: &[String],
+    traffic: Traffic,
+) -> Ended {
+    print_any(context, report, warnings, Some(traffic))
+}
+
+fn print_any(
+    context: &Context,
+    report: &SyncReport,
+    warnings: &[String],
+    traffic: Option<Traffic>,
+) -> Ended {
     let warnings = &[warnings, &report.notes].concat();
     let unreadable = report.unreadable.iter().map(|range| Range {
         offset: range.start,
@@ -181,16 +222,18 @@ pub fn print_report(context: &Context, report: &SyncReport, warnings: &[String])
             .root
             .map(|root| diskdelta::manifest::Hash::from_bytes(root).to_string()),
         elapsed_seconds: report.elapsed.as_secs_f64(),
+        sent_bytes: traffic.map(|it| it.sent_bytes),
+        received_bytes: traffic.map(|it| it.received_bytes),
         warnings,
     };
-    context.print(&object, || text(report))?;
+    context.print(&object, || text(report, traffic))?;
     Ok(match report.outcome {
         Outcome::SyncedWithGaps => Exit::Gaps,
         _ => Exit::Done,
     })
 }
 
-fn text(report: &SyncReport) -> String {
+fn text(report: &SyncReport, traffic: Option<Traffic>) -> String {
     let size = format_size;
     let disk = size(report.disk_bytes);
     let changed = size(report.changed_bytes);
@@ -214,6 +257,10 @@ fn text(report: &SyncReport) -> String {
         verified_name(report.verified)
     );
     lines.push(how);
+    if let Some(traffic) = traffic {
+        let (sent, received) = (size(traffic.sent_bytes), size(traffic.received_bytes));
+        lines.push(format!("{sent} sent, {received} received"));
+    }
     if report.resumed_bytes > 0 {
         let resumed = size(report.resumed_bytes);
         lines.push(format!("{resumed} taken over from an earlier run"));

@@ -43,7 +43,7 @@ impl CompareOptions {
     }
 
     /// The ranges to look at on a disk of `disk_len` bytes: whole pages, ascending, disjoint.
-    pub(super) fn windows(&self, disk_len: u64) -> Vec<Range<u64>> {
+    pub(crate) fn windows(&self, disk_len: u64) -> Vec<Range<u64>> {
         let Some(map) = &self.change_map else {
             return Vec::from_iter((disk_len > 0).then_some(0..disk_len));
         };

@@ -1,10 +1,12 @@
 //! The atomic delta sync: everything is staged and checked before the target changes.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::apply::{apply, check_stage};
+use super::far::{Claim, FarSource};
 use super::find;
 use super::job::Job;
 use super::kept::Keeper;
@@ -282,26 +284,32 @@ fn resume(
 ) -> Result<(u64, Vec<Range<u64>>)> {
     let source = &*run.source.image;
     let storage = earlier.open(Access::Read)?;
+    let confirmed = match &run.source.far {
+        Some(far) => Some(confirmed(run, &**far, old.disk_len(), &storage)?),
+        None => None,
+    };
     let bytes = AtomicU64::new(0);
     let covered = Mutex::new(Ranges::new(run.limits().table_bytes));
     let walked = for_each_intact(&storage, run.limits(), run.work, &|frame| {
         let header = frame.header();
         let range = frame.range();
-        let guest = matches!(header.kind, FrameKind::Data | FrameKind::Zero);
-        // Zeros over bytes that nobody hashed may be as long as the disk, and save nothing.
-        let bound = header.kind == FrameKind::Data || matches!(header.old, Old::Hash(_));
-        let inside = range.end <= source.disk_len().min(old.disk_len()) && !range.is_empty();
-        if !guest || !bound || !inside {
+        if !may_serve(frame, source.disk_len().min(old.disk_len())) {
             return Ok(());
         }
         let mut now = vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];
-        match source.read_exact_at(&mut now, range.start) {
-            // The comparison says where, or skips it.
-            Err(error) if error.kind() == ErrorKind::Io => return Ok(()),
-            read => read?,
-        }
-        if !fits_new(header.kind, &header.new_hash, &now) {
-            return Ok(());
+        if let Some(confirmed) = &confirmed {
+            if !confirmed.contains(&claim(frame, &now)) {
+                return Ok(());
+            }
+        } else {
+            match source.read_exact_at(&mut now, range.start) {
+                // The comparison says where, or skips it.
+                Err(error) if error.kind() == ErrorKind::Io => return Ok(()),
+                read => read?,
+            }
+            if !fits_new(header.kind, &header.new_hash, &now) {
+                return Ok(());
+            }
         }
         old.read_exact_at(&mut now, range.start)?;
         if !fits_old(&header.old, &now) {
@@ -319,6 +327,57 @@ fn resume(
     }
     let mut covered = covered.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok((bytes.into_inner(), covered.gaps(0..source.disk_len())))
+}
+
+/// Whether a frame of an earlier stage is worth a look, for disks that both have `disk_len` bytes.
+fn may_serve(frame: &VerifiedFrame<'_>, disk_len: u64) -> bool {
+    let header = frame.header();
+    let guest = matches!(header.kind, FrameKind::Data | FrameKind::Zero);
+    // Zeros over bytes that nobody hashed may be as long as the disk, and save nothing.
+    let bound = header.kind == FrameKind::Data || matches!(header.old, Old::Hash(_));
+    guest && bound && frame.range().end <= disk_len && !frame.range().is_empty()
+}
+
+/// Asks a far source which frames of an earlier stage are still true of it.
+fn confirmed(
+    run: &Run<'_>,
+    far: &dyn FarSource,
+    old_len: u64,
+    storage: &Arc<dyn Storage>,
+) -> Result<HashSet<Claim>> {
+    let disk_len = run.source.disk_len();
+    let claims = Mutex::new(Vec::new());
+    let walked = for_each_intact(storage, run.limits(), run.work, &|frame| {
+        if may_serve(frame, disk_len.min(old_len)) {
+            let zeros = vec![0; usize::try_from(frame.header().len).unwrap_or(usize::MAX)];
+            let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
+            claims.push(claim(frame, &zeros));
+        }
+        Ok(())
+    });
+    match walked {
+        // As below: it is no cache.
+        Err(error) if error.kind() == ErrorKind::Malformed => {}
+        other => drop(other?),
+    }
+    let mut claims = claims.into_inner().unwrap_or_else(PoisonError::into_inner);
+    claims.sort_unstable_by_key(|claim| claim.range.start);
+    let answers = far.confirm(disk_len, &claims, run.work)?;
+    let answered = claims.into_iter().zip(answers);
+    Ok(answered
+        .filter_map(|(claim, yes)| yes.then_some(claim))
+        .collect())
+}
+
+/// What a frame says of the source; `zeros` are as long as it is.
+fn claim(frame: &VerifiedFrame<'_>, zeros: &[u8]) -> Claim {
+    Claim {
+        range: frame.range(),
+        hash: match frame.header().kind {
+            FrameKind::Zero => blake3::hash(zeros).into(),
+            _ => frame.header().new_hash,
+        },
+    }
 }
 
 /// Writes the way back, durably, while the target still holds the old bytes.

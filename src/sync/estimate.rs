@@ -24,6 +24,9 @@ pub(super) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode, String)
     if run.options.change_map.is_some() {
         return Ok((Mode::Delta, "changes were tracked".to_owned()));
     }
+    if run.source.far.is_some() {
+        return Ok((Mode::Delta, "the source is on another host".to_owned()));
+    }
     let sample = sample(&*run.source.image, target, run.options.block_size, run.work)?;
     if sample.looked == 0 {
         return Ok((Mode::Delta, "the source holds no data".to_owned()));

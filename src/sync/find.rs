@@ -7,7 +7,7 @@ use super::kept::Keeper;
 use super::run::Run;
 use crate::control::Phase;
 use crate::delta::{Hash, Old};
-use crate::diff::{CompareOptions, CompareReport, Content, Difference, against_manifest, compare};
+use crate::diff::{CompareOptions, CompareReport, Content, Difference, against_manifest};
 use crate::error::Result;
 use crate::image::{self, Image};
 use crate::manifest::{HashPass, HashedRun, ManifestWriter, RangeSet, Visit};
@@ -21,7 +21,7 @@ pub(super) type Found<'a> =
 /// and in the change map, where there is one.
 ///
 /// # Errors
-/// Those of [`compare`], and those of `found`.
+/// Those of [`compare`](crate::diff::compare), and those of `found`.
 pub(super) fn differences(
     run: &Run<'_>,
     old: &dyn Image,
@@ -31,7 +31,7 @@ pub(super) fn differences(
     let options = CompareOptions::default()
         .with_skip_unreadable(run.options.skip_unreadable)
         .with_change_map(narrowed(run, old, ranges));
-    compare(&*run.source.image, old, &options, run.work, &|difference| {
+    run.compare(old, &options, run.work, &|difference| {
         found(&difference, old_bytes)
     })
 }

@@ -5,6 +5,7 @@ mod apply_delta;
 mod atomic;
 mod estimate;
 mod export;
+mod far;
 mod find;
 mod host_side;
 mod host_source;
@@ -42,6 +43,7 @@ use standing::Standing;
 pub use apply_delta::{BaseCheck, apply_delta, undo};
 pub use estimate::{Sample, sample};
 pub use export::export_delta;
+pub use far::{Claim, FarSource};
 pub use host_side::{HostSide, SideDiff};
 pub use host_source::HostSource;
 pub use host_target::{HostTarget, HostTargetOptions, STAGE_DIR};
@@ -79,9 +81,12 @@ pub fn sync(
         options,
         work,
     };
-    let done = target.open_if_there().and_then(|storage| match storage {
-        Some(storage) => onto_existing(&run, &storage),
-        None => onto_nothing(&run),
+    let done = target.open_if_there().and_then(|storage| {
+        run.check_far(storage.is_some())?;
+        match storage {
+            Some(storage) => onto_existing(&run, &storage),
+            None => onto_nothing(&run),
+        }
     });
     let mut report = done.map_err(|error| way_on(error, target).at_path(target.path()))?;
     if report.outcome == Outcome::Synced && !report.unreadable.is_empty() {

@@ -11,7 +11,7 @@ use super::report::{Outcome, SyncReport, Verified};
 use super::run::Run;
 use super::verify::verify_all;
 use crate::control::Work;
-use crate::diff::{CompareOptions, Content, Difference, compare};
+use crate::diff::{CompareOptions, Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image, ImageInfo, ImageMut};
 use crate::manifest;
@@ -101,7 +101,7 @@ fn copy(
         Content::Zeros(_) => image.write_zeroes_at(difference.range()),
     };
     let options = CompareOptions::default().with_skip_unreadable(run.options.skip_unreadable);
-    let compared = compare(&*run.source.image, &*image, &options, run.work, &write)?;
+    let compared = run.compare(&*image, &options, run.work, &write)?;
     report.count(compared);
     report.written_bytes = written_bytes.load(Ordering::Relaxed);
     keep_old(&report.unreadable, old, &*image, run.work)?;

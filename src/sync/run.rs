@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::far::FarSource;
 use super::find;
-use super::options::{Mode, SyncOptions};
+use super::options::{Mode, Safety, SyncOptions};
 use super::report::{Outcome, SyncReport};
 use super::target::Target;
 use crate::control::Work;
+use crate::diff::{CompareOptions, CompareReport, Difference, compare};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, Padded};
 use crate::limits::Limits;
@@ -15,6 +17,8 @@ use crate::limits::Limits;
 #[derive(Clone)]
 pub struct Source {
     pub(super) image: Arc<dyn Image>,
+    /// What is asked in its place, where the image cannot be read here.
+    pub(super) far: Option<Arc<dyn FarSource>>,
     unchanged: Option<Arc<dyn Fn() -> Result<()> + Send + Sync>>,
 }
 
@@ -23,6 +27,7 @@ impl Source {
     pub fn new(image: Arc<dyn Image>) -> Self {
         Source {
             image,
+            far: None,
             unchanged: None,
         }
     }
@@ -79,6 +84,44 @@ impl Run<'_> {
             ErrorKind::Unreadable | ErrorKind::Io => self.check_source().err().unwrap_or(error),
             _ => error,
         }
+    }
+
+    /// Compares the source with `old` as [`compare`] does, wherever the source is.
+    ///
+    /// # Errors
+    /// Those of [`compare`].
+    pub fn compare(
+        &self,
+        old: &dyn Image,
+        options: &CompareOptions,
+        work: &Work,
+        visit: &(dyn Fn(Difference<'_>) -> Result<()> + Sync),
+    ) -> Result<CompareReport> {
+        match &self.source.far {
+            Some(far) => far.compare(old, self.source.disk_len(), options, work, visit),
+            None => compare(&*self.source.image, old, options, work, visit),
+        }
+    }
+
+    /// Refuses what needs the source's bytes here, where they are not.
+    ///
+    /// # Errors
+    /// `Unsupported`.
+    pub fn check_far(&self, target_is_there: bool) -> Result<()> {
+        let options = self.options;
+        let replaces = options.safety == Safety::Atomic && self.target.file_place().is_some();
+        let copies = options.mode == Mode::Full && target_is_there && !replaces;
+        let what = match &self.source.far {
+            Some(_) if options.target_manifest.is_some() => "a kept manifest of the target",
+            Some(_) if options.skip_unreadable => "passing over what cannot be read",
+            Some(_) if copies => "a full copy onto what is there",
+            _ => return Ok(()),
+        };
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{what} does not go with a source on another host"),
+        )
+        .advise("leave that option away; the target is untouched"))
     }
 
     /// What a sync that has to create its target would do, as far as that is known unread.

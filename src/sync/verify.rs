@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::run::Run;
 use crate::control::{Phase, Work};
-use crate::diff::{CompareOptions, compare};
+use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 
@@ -40,20 +40,14 @@ fn equal(run: &Run<'_>, target: &dyn Image, ranges: Option<Vec<Range<u64>>>) -> 
     let options = CompareOptions::default()
         .with_skip_unreadable(run.options.skip_unreadable)
         .with_change_map(ranges);
-    compare(
-        &*run.source.image,
-        target,
-        &options,
-        &quiet(run.work),
-        &|difference| {
-            Err(Error::new(
-                ErrorKind::VerifyFailed,
-                "the target does not hold what the source holds",
-            )
-            .at_offset(difference.offset)
-            .advise("sync again; if it comes back, the target's medium or the source is failing"))
-        },
-    )?;
+    run.compare(target, &options, &quiet(run.work), &|difference| {
+        Err(Error::new(
+            ErrorKind::VerifyFailed,
+            "the target does not hold what the source holds",
+        )
+        .at_offset(difference.offset)
+        .advise("sync again; if it comes back, the target's medium or the source is failing"))
+    })?;
     Ok(())
 }
 

@@ -8,5 +8,6 @@ mod foreign;
 mod interrupted;
 mod lab;
 mod refusals;
+mod remote;
 mod sectors;
 mod verbs;

@@ -33,7 +33,7 @@ pub enum Depth {
 pub type Target = (&'static str, fn(&[u8]) -> Depth);
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 13] = [
     ("vhd_raw", targets::vhd::raw),
     ("vhd_structured", targets::vhd::structured),
     ("vhdx_raw", targets::vhdx::raw),
@@ -44,6 +44,9 @@ pub const TARGETS: [Target; 10] = [
     ("delta", targets::delta::delta),
     ("apply", targets::apply::apply),
     ("recover", targets::recover::recover),
+    ("remote_frames", targets::remote::frames),
+    ("remote_source", targets::remote::source),
+    ("remote_target", targets::remote::target),
 ];
 
 /// Runs the target of that name.

@@ -3,6 +3,9 @@
 use diskdelta::BlockSize;
 use diskdelta::delta::{Base, DeltaOptions, create};
 use diskdelta::manifest;
+use diskdelta::remote::{
+    Blocks, Children, Compare, FrameEncoder, LeafFate, Leaves, Message, NewLeaf, Parts,
+};
 use diskdelta::storage::MemoryStorage;
 use std::sync::Arc;
 
@@ -22,6 +25,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "vhdx_raw" => programs.map(|it| vhdx(&it)).collect(),
         "manifest" => programs.chain(manifest_file()).collect(),
         "delta" => programs.chain(delta_file()).collect(),
+        "remote_frames" => programs.chain([line()]).collect(),
         _ => programs.collect(),
     }
 }
@@ -94,6 +98,56 @@ fn delta_file() -> Option<Vec<u8>> {
     let options = DeltaOptions::default();
     create(Base::Image(&old), &new, store.clone(), &options, work()).ok()?;
     Some([&[0], &store.to_vec()[..]].concat())
+}
+
+/// What two ends say in a short session.
+fn line() -> Vec<u8> {
+    let leaf = |leaf| NewLeaf {
+        leaf,
+        data: 1,
+        zeros: 6,
+    };
+    let data = diskdelta::remote::Data {
+        batch: 3,
+        leaves: vec![leaf(2), leaf(900)],
+        digest: [5; 32],
+        is_packed: false,
+        payload: vec![9; 40],
+    };
+    let messages = [
+        Message::Windows(vec![0..4096, 8192..9000]),
+        Message::Compare(Compare {
+            disk_len: 9000,
+            hash_len: 5,
+            window_count: 2,
+        }),
+        Message::Blocks(Blocks {
+            batch: 3,
+            blocks: Children::default(),
+        }),
+        Message::Leaves(Leaves {
+            batch: 3,
+            blocks: vec![(0, Children::default())],
+        }),
+        Message::Parts(Parts {
+            batch: 3,
+            leaves: vec![(2, LeafFate::Comes), (900, LeafFate::Zero)],
+        }),
+        Message::Data(data),
+        Message::Root([4; 32]),
+        Message::Check,
+        Message::Answers(vec![true, false]),
+        Message::Done(None),
+    ];
+    let mut bytes = vec![0];
+    let mut encoder = FrameEncoder::default();
+    for message in messages {
+        let frame = message.encode();
+        encoder
+            .encode(frame.kind, &frame.payload, &mut bytes)
+            .unwrap();
+    }
+    bytes
 }
 
 const PROGRAMS: u64 = 12;

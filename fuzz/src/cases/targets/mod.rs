@@ -5,5 +5,6 @@ pub mod chain;
 pub mod delta;
 pub mod manifest;
 pub mod recover;
+pub mod remote;
 pub mod vhd;
 pub mod vhdx;

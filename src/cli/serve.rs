@@ -1,0 +1,58 @@
+//! `diskdelta serve`
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use diskdelta::remote::{ServeOptions, Served, serve};
+use diskdelta::{Error, Silent};
+
+use super::Ended;
+use super::context::Context;
+use super::outcome::Exit;
+
+/// Is the other end of a sync across hosts: does one job, then ends
+///
+/// `diskdelta sync` starts it through ssh. To confine a key to it, put
+/// `command="diskdelta serve --stdio --root DIR"` before the key in authorized_keys.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Speaks over standard input and output
+    #[arg(long, required = true)]
+    stdio: bool,
+    /// Serves only what lies in DIR, and takes all paths from there
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Never writes anything
+    #[arg(long)]
+    read_only: bool,
+    /// Where stages lie: beside a file target by default, for a device in /var/lib/diskdelta
+    #[arg(long, value_name = "DIR")]
+    stage_dir: Option<PathBuf>,
+}
+
+pub fn run(args: &Args, context: &Context) -> Ended {
+    debug_assert!(args.stdio, "the only transport");
+    let options = ServeOptions::default()
+        .with_root(args.root.clone())
+        .with_read_only(args.read_only)
+        .with_stage_dir(args.stage_dir.clone())
+        .with_direct(context.common.direct);
+    // The terminal, if there is one, is the other end's.
+    let work = context.work.clone().with_progress(Arc::new(Silent));
+    let input = unbuffered(std::io::stdin())?;
+    let output = unbuffered(std::io::stdout())?;
+    match serve(input, output, &options, &work)? {
+        Served::Done => Ok(Exit::Done),
+        // The other end says why.
+        _ => Ok(Exit::Error),
+    }
+}
+
+fn unbuffered(stream: impl AsFd) -> Result<File, Error> {
+    let stream = stream.as_fd().try_clone_to_owned();
+    stream
+        .map(File::from)
+        .map_err(|cause| Error::io("open the line", cause))
+}

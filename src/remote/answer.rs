@@ -1,0 +1,178 @@
+//! The end with the source: answers what the other end asks, until that is done.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+
+use super::drive::drive;
+use super::end::Worker;
+use super::format::{LONG_HASH_LEN, SHORT_HASH_LEAST, WINDOWS_MOST};
+use super::job::{Ending, Opened};
+use super::message::{Claims, Compare, Message};
+use super::session::Session;
+use super::source_end::SourceEnd;
+use super::source_work::{SourceDone, SourceTask, SourceWorker};
+use super::view::{View, Windows, too_many};
+use super::wire::wrong;
+use crate::control::{Phase, Work};
+use crate::error::Result;
+use crate::image::{Image, Padded};
+use crate::sync::Claim;
+
+/// What is answered from. It is only read.
+pub struct Answerer<'a> {
+    /// The source.
+    pub image: Arc<dyn Image>,
+    /// Whether it is what it was.
+    pub check: &'a (dyn Fn() -> Result<()> + Sync),
+    /// Dangers that are no errors.
+    pub warnings: Vec<String>,
+}
+
+impl Answerer<'_> {
+    /// Describes the source, and answers until the other end is done; returns what it said then.
+    ///
+    /// # Errors
+    /// Those of the image and of `check`; `Malformed` for what makes no sense; any, from the other
+    /// end; `Io`, `Cancelled`.
+    pub fn answer(&self, session: &Session, work: &Work) -> Result<Option<Box<Ending>>> {
+        let info = self.image.info();
+        session.line().send(&Message::Opened(Box::new(Opened {
+            disk_len: self.image.disk_len(),
+            format: info.format,
+            sector_bytes: info.sector_bytes,
+            block_bytes: info.block_bytes,
+            warnings: self.warnings.clone(),
+        })))?;
+        let mut windows = Vec::new();
+        let mut number = 0;
+        loop {
+            match session.line().receive("a request", work.cancel())? {
+                Message::Windows(some) if windows.len() + some.len() <= WINDOWS_MOST => {
+                    windows.extend(some);
+                }
+                Message::Windows(_) => return Err(too_many()),
+                Message::Compare(compare) => {
+                    let windows = std::mem::take(&mut windows);
+                    self.compare(session, &compare, windows, number, work)?;
+                    number += 1;
+                }
+                Message::Claims(claims) => {
+                    let answers = self.confirm(&claims, work)?;
+                    session.line().send(&Message::Answers(answers))?;
+                }
+                Message::Check => {
+                    (self.check)()?;
+                    session.line().send(&Message::Checked)?;
+                }
+                Message::Done(ending) => return Ok(ending),
+                _ => return Err(wrong("a message that is no request")),
+            }
+        }
+    }
+
+    fn compare(
+        &self,
+        session: &Session,
+        compare: &Compare,
+        windows: Vec<Range<u64>>,
+        number: u64,
+        work: &Work,
+    ) -> Result<()> {
+        let hash_len = usize::from(compare.hash_len);
+        if !(SHORT_HASH_LEAST..=LONG_HASH_LEN).contains(&hash_len)
+            || compare.window_count != windows.len() as u64
+        {
+            return Err(wrong("a comparison that makes no sense"));
+        }
+        let image = self.padded(compare.disk_len)?;
+        let seen = match windows.is_empty() {
+            true => Windows::whole(compare.disk_len),
+            false => Windows::of(&windows, compare.disk_len)?,
+        };
+        drop(windows);
+        let view = View::new(&*image, seen);
+        let keys = session.keys(number, hash_len);
+        let worker = Paced {
+            worker: SourceWorker::new(&view, keys.clone(), session.packs()),
+            work,
+        };
+        let mut end = SourceEnd::new(&view, keys)?;
+        work.progress().begin(Phase::Diff, Some(view.len()));
+        let mut told = 0;
+        let mut look = |end: &SourceEnd<'_>| {
+            work.progress()
+                .advance(end.settled_bytes().saturating_sub(told));
+            told = told.max(end.settled_bytes());
+        };
+        drive(&mut end, &worker, session.line(), hash_len, work, &mut look)
+            .map_err(|error| self.or_change(error))
+    }
+
+    fn confirm(&self, claims: &Claims, work: &Work) -> Result<Vec<bool>> {
+        let image = self.padded(claims.disk_len)?;
+        let is_true = |(ranges, digest): &(Vec<Range<u64>>, [u8; 32])| {
+            let mut claims = Vec::with_capacity(ranges.len());
+            for range in ranges {
+                if range.end > image.disk_len() {
+                    return Ok(false);
+                }
+                work.cancel().check()?;
+                let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+                let mut bytes = vec![0; len];
+                image.read_exact_at(&mut bytes, range.start)?;
+                claims.push(Claim {
+                    range: range.clone(),
+                    hash: blake3::hash(&bytes).into(),
+                });
+            }
+            Ok(Claims::digest(&claims) == *digest)
+        };
+        work.pool()
+            .install(|| claims.groups.par_iter().map(is_true).collect())
+    }
+
+    /// The image as long as the other end wants to see it.
+    fn padded(&self, disk_len: u64) -> Result<Arc<dyn Image>> {
+        let own = self.image.disk_len();
+        match disk_len.checked_sub(own) {
+            Some(0) => Ok(self.image.clone()),
+            Some(more) if more <= PADDING_MOST => {
+                Ok(Arc::new(Padded::new(self.image.clone(), disk_len)))
+            }
+            _ => Err(wrong("a length that the source does not have")),
+        }
+    }
+
+    /// The source's change, where that is what lies behind a failed read.
+    fn or_change(&self, error: crate::Error) -> crate::Error {
+        match error.kind() {
+            crate::ErrorKind::Unreadable => (self.check)().err().unwrap_or(error),
+            _ => error,
+        }
+    }
+}
+
+/// Sends no faster than the speed limit allows.
+struct Paced<'a> {
+    worker: SourceWorker<'a>,
+    work: &'a Work,
+}
+
+impl Worker for Paced<'_> {
+    type Task = SourceTask;
+    type Done = SourceDone;
+
+    fn perform(&self, task: SourceTask) -> Result<SourceDone> {
+        self.work.cancel().check()?;
+        let done = self.worker.perform(task)?;
+        if let SourceDone::Data(data) = &done {
+            self.work.admit(data.payload.len() as u64)?;
+        }
+        Ok(done)
+    }
+}
+
+/// Alignments of targets are not larger.
+const PADDING_MOST: u64 = 1 << 30;

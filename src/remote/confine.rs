@@ -1,0 +1,212 @@
+//! Paths of a peer, confined to one folder.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2};
+use rustix::io::Errno;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{FileId, HostFile};
+
+/// A folder that nothing asked for by a peer may lie outside of.
+#[derive(Debug)]
+pub struct Root {
+    folder: OwnedFd,
+    path: PathBuf,
+}
+
+/// Where a confined path leads to.
+#[derive(Debug, Clone)]
+pub struct Confined {
+    /// The same place by a path without symbolic links.
+    pub path: PathBuf,
+    /// What lies there; `None` where nothing does.
+    id: Option<FileId>,
+}
+
+impl Root {
+    /// The folder at `path`.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Root> {
+        let path = path.as_ref();
+        let failed = |cause: std::io::Error| Error::io("open folder", cause).at_path(path);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+        Ok(Root {
+            folder,
+            path: fs::canonicalize(path).map_err(failed)?,
+        })
+    }
+
+    /// Where `asked` leads from this folder, as if it were the root of all; symbolic links are
+    /// followed as long as they stay inside.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a path that leads outside, also through a symbolic link, or to no name;
+    /// `NotFound` for a missing folder; `Io`.
+    pub fn resolve(&self, asked: &[u8]) -> Result<Confined> {
+        let asked = Path::new(OsStr::from_bytes(asked));
+        let inner = asked.strip_prefix(&self.path).unwrap_or(asked);
+        let inner = inner.strip_prefix("/").unwrap_or(inner);
+        let Some(Component::Normal(name)) = inner.components().next_back() else {
+            return Err(outside(asked));
+        };
+        match self.look_up(inner, OFlags::empty()) {
+            Ok(there) => {
+                let facts = fstat(&there).map_err(|e| failed(e, asked))?;
+                Ok(Confined {
+                    path: real_path(&there, asked)?,
+                    id: Some(FileId {
+                        device: facts.st_dev,
+                        inode: facts.st_ino,
+                    }),
+                })
+            }
+            Err(Errno::NOENT) => {
+                let parent = inner.parent().filter(|it| !it.as_os_str().is_empty());
+                let parent = parent.unwrap_or(Path::new("."));
+                let folder = self
+                    .look_up(parent, OFlags::DIRECTORY)
+                    .map_err(|e| failed(e, asked))?;
+                let path = real_path(&folder, asked)?.join(name);
+                // A link that leads nowhere yet could lead outside once something is created.
+                if fs::symlink_metadata(&path).is_ok() {
+                    return Err(outside(asked));
+                }
+                Ok(Confined { path, id: None })
+            }
+            Err(cause) => Err(failed(cause, asked)),
+        }
+    }
+
+    /// Refuses files that do not lie inside: parents of an image, say.
+    ///
+    /// # Errors
+    /// As [`resolve`](Root::resolve).
+    pub fn check(&self, files: &[HostFile]) -> Result<()> {
+        for file in files {
+            let real = fs::canonicalize(file.path())
+                .map_err(|cause| Error::io("look at", cause).at_path(file.path()))?;
+            let confined = match real.strip_prefix(&self.path) {
+                Ok(inner) => self.resolve(inner.as_os_str().as_bytes())?,
+                Err(_) => return Err(outside(file.path())),
+            };
+            if confined.id != Some(file.id()) {
+                return Err(outside(file.path()));
+            }
+        }
+        Ok(())
+    }
+
+    fn look_up(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        openat2(&self.folder, path, flags, Mode::empty(), how)
+    }
+}
+
+impl Confined {
+    /// Whether what lies there is still what was found.
+    ///
+    /// # Errors
+    /// `InvalidInput` where it is not; `Io`.
+    pub fn check(&self) -> Result<()> {
+        let now = match fs::symlink_metadata(&self.path) {
+            Ok(facts) => Some(FileId {
+                device: facts.dev(),
+                inode: facts.ino(),
+            }),
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => None,
+            Err(cause) => return Err(Error::io("look at", cause).at_path(&self.path)),
+        };
+        if now == self.id {
+            Ok(())
+        } else {
+            Err(outside(&self.path))
+        }
+    }
+}
+
+fn real_path(file: &OwnedFd, asked: &Path) -> Result<PathBuf> {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    fs::read_link(link).map_err(|cause| Error::io("look at", cause).at_path(asked))
+}
+
+fn failed(cause: Errno, asked: &Path) -> Error {
+    match cause {
+        Errno::XDEV | Errno::LOOP => outside(asked),
+        other => Error::io("look at", std::io::Error::from(other)).at_path(asked),
+    }
+}
+
+fn outside(asked: &Path) -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        "lies outside of what this agent serves",
+    )
+    .at_path(asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn nothing_outside_is_reached_by_any_name() {
+        let all = tempfile::tempdir().unwrap();
+        let served = all.path().join("served");
+        fs::create_dir_all(served.join("in")).unwrap();
+        fs::write(all.path().join("secret"), b"s").unwrap();
+        fs::write(served.join("in/disk"), b"d").unwrap();
+        symlink("../secret", served.join("up")).unwrap();
+        symlink(all.path().join("secret"), served.join("far")).unwrap();
+        symlink("..", served.join("folder")).unwrap();
+        symlink(all.path().join("not-yet"), served.join("later")).unwrap();
+        symlink("in/disk", served.join("near")).unwrap();
+        symlink("loop", served.join("loop")).unwrap();
+        let root = Root::open(&served).unwrap();
+        let real = fs::canonicalize(&served).unwrap();
+        for inside in ["in/disk", "/in/disk", "near", "in/../near"] {
+            let found = root.resolve(inside.as_bytes()).unwrap();
+            assert_eq!(found.path, real.join("in/disk"), "{inside}");
+            found.check().unwrap();
+        }
+        let whole = real.join("in/disk");
+        let found = root.resolve(whole.as_os_str().as_bytes()).unwrap();
+        assert_eq!(found.path, whole);
+        assert_eq!(root.resolve(b"in/new").unwrap().path, real.join("in/new"));
+        for wrong in [
+            "up",
+            "far",
+            "folder/secret",
+            "../secret",
+            "later",
+            "loop",
+            "in/../../secret",
+            "",
+            "/",
+            "..",
+            "folder/new",
+            "/etc/passwd/..",
+            "in/..",
+        ] {
+            assert!(root.resolve(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        let secret = HostFile::at(all.path().join("secret")).unwrap();
+        assert!(root.check(&[secret]).is_err());
+        root.check(&[HostFile::at(served.join("near")).unwrap()])
+            .unwrap();
+        let swapped = root.resolve(b"in/disk").unwrap();
+        fs::remove_file(served.join("in/disk")).unwrap();
+        symlink(all.path().join("secret"), served.join("in/disk")).unwrap();
+        assert!(swapped.check().is_err());
+    }
+}

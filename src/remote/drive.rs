@@ -1,0 +1,80 @@
+//! Drives an end of a descent: messages over a line, work on a pool.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::end::{End, Room, Step, Worker};
+use super::line::Line;
+use super::message::Message;
+use crate::control::Work;
+use crate::error::Result;
+
+/// Goes on until `end` is finished; `hash_len` is how long hashes are on the line, and `look` sees
+/// the end from time to time. Memory is what the end holds, and a piece of work for each thread
+/// and two more.
+///
+/// # Errors
+/// Those of the end, of its work and of the line.
+pub(super) fn drive<E, W>(
+    end: &mut E,
+    worker: &W,
+    line: &Line,
+    hash_len: usize,
+    work: &Work,
+    look: &mut dyn FnMut(&E),
+) -> Result<()>
+where
+    E: End,
+    W: Worker<Task = E::Task, Done = E::Done>,
+{
+    let results = Mutex::new(Vec::new());
+    let most = work.pool().current_num_threads() + 2;
+    work.pool().in_place_scope(|scope| {
+        let mut busy = 0;
+        loop {
+            let rings = line.rings();
+            let done = std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner));
+            for result in done {
+                busy -= 1;
+                end.done(result?)?;
+            }
+            loop {
+                let room = Room {
+                    tasks: busy < most,
+                    line: line.has_room(),
+                };
+                match end.step(room)? {
+                    Some(Step::Send(message)) => line.send(&message)?,
+                    Some(Step::Run(task)) => {
+                        busy += 1;
+                        let results = &results;
+                        scope.spawn(move |_| {
+                            let result = worker.perform(task);
+                            let mut all = results.lock().unwrap_or_else(PoisonError::into_inner);
+                            all.push(result);
+                            drop(all);
+                            line.ring();
+                        });
+                    }
+                    None => break,
+                }
+            }
+            look(end);
+            if busy == 0 && end.is_finished() {
+                return Ok(());
+            }
+            // What came stays on the line while there is no hand free for it.
+            let frame = if busy < most {
+                line.try_receive()?
+            } else {
+                None
+            };
+            match frame {
+                Some(frame) => match Message::decode(&frame, hash_len)? {
+                    Message::Fail(fault) => return Err(fault.error()),
+                    message => end.receive(message)?,
+                },
+                None => line.wait(rings, "the next round", work.cancel())?,
+            }
+        }
+    })
+}

@@ -1,0 +1,308 @@
+//! The end with the target: the source at the other end, as a sync sees it.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::drive::drive;
+use super::end::Worker;
+use super::format::{CLAIMED_MOST, LIST_MOST, LONG_HASH_LEN, SHORT_HASH_LEN};
+use super::job::{Ending, Opened};
+use super::line::Traffic;
+use super::message::{Claims, Compare, Message};
+use super::session::Session;
+use super::target_end::TargetEnd;
+use super::target_work::{TargetDone, TargetTask, TargetWorker, Visit};
+use super::view::{View, Windows};
+use super::wire::wrong;
+use crate::control::{CancelToken, Phase, Work};
+use crate::diff::{CompareOptions, CompareReport};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Image, ImageInfo};
+use crate::limits::Limits;
+use crate::sync::{Claim, FarSource, Source, SyncOptions, SyncReport, Target, sync};
+
+/// A source at the other end of a session.
+pub struct FarDisk {
+    session: Mutex<Session>,
+    opened: Opened,
+    comparisons: AtomicU64,
+    hash_len: AtomicUsize,
+    has_missed: AtomicBool,
+}
+
+impl FarDisk {
+    /// Takes the description of the source, which the other end sends first.
+    ///
+    /// # Errors
+    /// Any, from the other end; `LimitExceeded`, `Malformed`, `Io`, `Cancelled`.
+    pub fn open(session: Session, limits: &Limits, cancel: &CancelToken) -> Result<FarDisk> {
+        let opened = match session.line().receive("the source", cancel)? {
+            Message::Opened(opened) => *opened,
+            _ => return Err(wrong("something else than what its source is")),
+        };
+        if opened.disk_len > limits.disk_bytes {
+            let what = "the other end's disk is longer than the limit";
+            return Err(Error::new(ErrorKind::LimitExceeded, what).in_field("disk_len"));
+        }
+        Ok(FarDisk {
+            session: Mutex::new(session),
+            opened,
+            comparisons: AtomicU64::new(0),
+            hash_len: AtomicUsize::new(SHORT_HASH_LEN),
+            has_missed: AtomicBool::new(false),
+        })
+    }
+
+    /// Compares with hashes of so many bytes, 1 to 16, instead of 5.
+    #[must_use]
+    pub fn with_hash_len(self, bytes: usize) -> Self {
+        self.hash_len
+            .store(bytes.clamp(1, LONG_HASH_LEN), Ordering::Relaxed);
+        self
+    }
+
+    /// What the other end told of the source.
+    pub fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// Makes `target` hold what the source holds; where a short hash has hidden a difference, once
+    /// more with long ones.
+    ///
+    /// # Errors
+    /// Those of [`sync`].
+    pub fn sync_onto(
+        self: &Arc<Self>,
+        target: &Target,
+        options: &SyncOptions,
+        work: &Work,
+    ) -> Result<SyncReport> {
+        let source = Source::far(self.clone());
+        let first = sync(&source, target, options, work);
+        if first.is_ok() || !self.has_missed.swap(false, Ordering::Relaxed) {
+            return first;
+        }
+        work.progress()
+            .note("the roots differ; comparing again, with longer hashes");
+        self.hash_len.store(LONG_HASH_LEN, Ordering::Relaxed);
+        sync(&source, target, options, work)
+    }
+
+    /// Tells the other end that all is done.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn end(&self, ending: Option<Ending>) -> Result<()> {
+        self.lock()
+            .line()
+            .send(&Message::Done(ending.map(Box::new)))
+    }
+
+    /// What went over the line.
+    pub fn traffic(&self) -> Traffic {
+        self.lock().traffic()
+    }
+
+    /// The session again, once no sync uses it any more.
+    pub fn into_session(self: Arc<Self>) -> Option<Session> {
+        let this = Arc::into_inner(self)?;
+        Some(
+            this.session
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Sends something that is not an answer, such as an error.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn tell(&self, message: &Message) -> Result<()> {
+        self.lock().line().send(message)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FarSource for FarDisk {
+    fn info(&self) -> ImageInfo {
+        self.opened.info()
+    }
+
+    fn compare(
+        &self,
+        target: &dyn Image,
+        disk_len: u64,
+        options: &CompareOptions,
+        work: &Work,
+        visit: &Visit<'_>,
+    ) -> Result<CompareReport> {
+        let session = self.lock();
+        let windows = match options.change_map {
+            Some(_) => options.windows(disk_len),
+            None => Vec::new(),
+        };
+        let seen = match options.change_map {
+            Some(_) => Windows::of(&windows, disk_len)?,
+            None => Windows::whole(disk_len),
+        };
+        work.progress().begin(Phase::Diff, Some(seen.len()));
+        if seen.is_empty() {
+            return Ok(nothing());
+        }
+        for some in windows.chunks(LIST_MOST) {
+            session.line().send(&Message::Windows(some.to_vec()))?;
+        }
+        let hash_len = self.hash_len.load(Ordering::Relaxed);
+        session.line().send(&Message::Compare(Compare {
+            disk_len,
+            hash_len: u8::try_from(hash_len).unwrap_or(u8::MAX),
+            window_count: windows.len() as u64,
+        }))?;
+        drop(windows);
+        let view = View::new(target, seen);
+        let number = self.comparisons.fetch_add(1, Ordering::Relaxed);
+        let keys = session.keys(number, hash_len);
+        let worker = Paced {
+            worker: TargetWorker::new(&view, keys.clone(), visit),
+            work,
+        };
+        let mut end = TargetEnd::new(&view, keys)?;
+        let mut told = 0;
+        let mut look = |end: &TargetEnd<'_>| {
+            work.progress()
+                .advance(end.settled_bytes().saturating_sub(told));
+            told = told.max(end.settled_bytes());
+        };
+        drive(&mut end, &worker, session.line(), hash_len, work, &mut look)?;
+        let report = end.report();
+        let missed = report
+            .as_ref()
+            .is_err_and(|it| it.kind() == ErrorKind::VerifyFailed);
+        self.has_missed.fetch_or(missed, Ordering::Relaxed);
+        report
+    }
+
+    fn confirm(&self, disk_len: u64, claims: &[Claim], work: &Work) -> Result<Vec<bool>> {
+        let session = self.lock();
+        let groups = groups_of(claims);
+        let mut asked = Vec::new();
+        for message in messages_of(&groups, disk_len) {
+            asked.push(message.groups.len());
+            session.line().send(&Message::Claims(message))?;
+        }
+        let mut is_true = vec![false; claims.len()];
+        let mut groups = groups.into_iter();
+        for count in asked {
+            let answers = match session.line().receive("what is true", work.cancel())? {
+                Message::Answers(answers) if answers.len() == count => answers,
+                _ => return Err(wrong("something else than answers to all claims")),
+            };
+            for (answer, group) in answers.into_iter().zip(groups.by_ref().take(count)) {
+                for index in group.indices {
+                    if let Some(slot) = is_true.get_mut(index) {
+                        *slot = answer;
+                    }
+                }
+            }
+        }
+        Ok(is_true)
+    }
+
+    fn check(&self) -> Result<()> {
+        let session = self.lock();
+        session.line().send(&Message::Check)?;
+        match session
+            .line()
+            .receive("a check of the source", &CancelToken::new())?
+        {
+            Message::Checked => Ok(()),
+            _ => Err(wrong("something else than the answer to a check")),
+        }
+    }
+}
+
+/// Claims that are answered as one.
+#[derive(Default)]
+struct Group {
+    indices: Vec<usize>,
+    claims: Vec<Claim>,
+    bytes: u64,
+}
+
+/// Puts ascending claims into groups; one that overlaps others, or is very long, is in none.
+fn groups_of(claims: &[Claim]) -> Vec<Group> {
+    let mut groups = Vec::new();
+    let mut group = Group::default();
+    let mut at = 0;
+    for (index, claim) in claims.iter().enumerate() {
+        let bytes = claim.range.end.saturating_sub(claim.range.start);
+        if claim.range.start < at || bytes == 0 || bytes > GROUP_BYTES {
+            continue;
+        }
+        at = claim.range.end;
+        if group.bytes + bytes > GROUP_BYTES || group.claims.len() >= GROUP_CLAIMS {
+            groups.push(std::mem::take(&mut group));
+        }
+        group.indices.push(index);
+        group.claims.push(claim.clone());
+        group.bytes += bytes;
+    }
+    if !group.claims.is_empty() {
+        groups.push(group);
+    }
+    groups
+}
+
+fn messages_of(groups: &[Group], disk_len: u64) -> Vec<Claims> {
+    let mut messages = Vec::new();
+    for some in groups.chunks(GROUPS_TOGETHER) {
+        let encode = |group: &Group| {
+            let ranges: Vec<Range<u64>> = group.claims.iter().map(|it| it.range.clone()).collect();
+            (ranges, Claims::digest(&group.claims))
+        };
+        messages.push(Claims {
+            disk_len,
+            groups: some.iter().map(encode).collect(),
+        });
+    }
+    messages
+}
+
+fn nothing() -> CompareReport {
+    CompareReport {
+        compared_bytes: 0,
+        changed_bytes: 0,
+        zeroed_bytes: 0,
+        unreadable: Vec::new(),
+        granularity_bytes: crate::units::REFINE_BYTES,
+    }
+}
+
+/// Takes no faster than the speed limit allows.
+struct Paced<'a> {
+    worker: TargetWorker<'a>,
+    work: &'a Work,
+}
+
+impl Worker for Paced<'_> {
+    type Task = TargetTask;
+    type Done = TargetDone;
+
+    fn perform(&self, task: TargetTask) -> Result<TargetDone> {
+        self.work.cancel().check()?;
+        if let TargetTask::Data(data) = &task {
+            self.work.admit(data.payload.len() as u64)?;
+        }
+        self.worker.perform(task)
+    }
+}
+
+const GROUP_CLAIMS: usize = 64;
+const GROUP_BYTES: u64 = 1 << 20;
+const GROUPS_TOGETHER: usize = 16;
+const _: () = assert!(GROUP_BYTES * GROUPS_TOGETHER as u64 <= CLAIMED_MOST);
+const _: () = assert!(GROUP_CLAIMS * GROUPS_TOGETHER <= LIST_MOST);

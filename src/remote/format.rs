@@ -1,0 +1,104 @@
+//! What is on the line: the only place that knows the numbers. See docs/protocol.md.
+
+/// The version of the protocol that this crate speaks, and the oldest that it still does.
+pub const VERSION: u16 = 1;
+/// See [`VERSION`].
+pub const VERSION_LEAST: u16 = 1;
+
+/// The first bytes of a greeting.
+pub const MAGIC: [u8; 8] = *b"ddremote";
+
+/// Feature: payloads of data messages may be zstd frames.
+pub const FEATURE_ZSTD: u32 = 1;
+/// All features of this version; others are left out of what both ends agree on.
+pub const FEATURES: u32 = FEATURE_ZSTD;
+
+/// A frame's header: kind (1), reserved (1, zero), payload length (4), CRC-32 (4).
+pub const FRAME_HEADER_LEN: usize = 10;
+/// Longest payload of a frame, in bytes.
+pub const PAYLOAD_MOST: usize = 2 << 20;
+
+/// Longest text in a message, in bytes: paths, errors.
+pub const TEXT_MOST: usize = 16 << 10;
+/// Most windows, and most claims, in one message.
+pub const LIST_MOST: usize = 4096;
+/// Most windows of one comparison.
+pub const WINDOWS_MOST: usize = 4 << 20;
+/// Most guest bytes that one message of claims may have read.
+pub const CLAIMED_MOST: u64 = 16 << 20;
+/// Most guest bytes in one data message.
+pub const DATA_MOST: usize = 1 << 20;
+
+/// A page, the smallest thing that moves.
+pub const PAGE: u64 = 4 << 10;
+/// A part of a leaf.
+pub const PART: u64 = 16 << 10;
+/// A leaf: what has a full hash, and a bit in the manifest.
+pub const LEAF: u64 = 64 << 10;
+/// A block: the coarsest thing that is compared.
+pub const BLOCK: u64 = 1 << 20;
+/// A batch: what one message of each round is about.
+pub const BATCH: u64 = 64 << 20;
+
+/// Pages in a part.
+pub const PART_PAGES: u32 = (PART / PAGE) as u32;
+/// Parts in a leaf.
+pub const LEAF_PARTS: u32 = (LEAF / PART) as u32;
+/// Pages in a leaf.
+pub const LEAF_PAGES: u32 = (LEAF / PAGE) as u32;
+/// Leaves in a block.
+pub const BLOCK_LEAVES: u32 = (BLOCK / LEAF) as u32;
+/// Blocks in a batch.
+pub const BATCH_BLOCKS: u32 = (BATCH / BLOCK) as u32;
+/// Leaves in a batch.
+pub const BATCH_LEAVES: u32 = (BATCH / LEAF) as u32;
+
+/// Most batches of a source that are not settled yet.
+pub const WINDOW_BATCHES: usize = 64;
+
+/// Shortest hash on the line that an end agrees to, in bytes.
+pub const SHORT_HASH_LEAST: usize = 1;
+/// What is used unless something speaks against it.
+pub const SHORT_HASH_LEN: usize = 5;
+/// What is used after a descent that missed something; the longest there is.
+pub const LONG_HASH_LEN: usize = 16;
+
+/// Kinds of frames.
+pub mod kind {
+    /// Greeting.
+    pub const HELLO: u8 = 1;
+    /// What the end that dialled wants.
+    pub const JOB: u8 = 2;
+    /// What the source is.
+    pub const OPENED: u8 = 3;
+    /// Nothing but a sign of life.
+    pub const ALIVE: u8 = 4;
+    /// An end gives up.
+    pub const FAIL: u8 = 5;
+    /// The job is done.
+    pub const DONE: u8 = 6;
+    /// Ranges that the next comparison is about.
+    pub const WINDOWS: u8 = 16;
+    /// Compare.
+    pub const COMPARE: u8 = 17;
+    /// Are these claims true?
+    pub const CLAIMS: u8 = 18;
+    /// They are, or not.
+    pub const ANSWERS: u8 = 19;
+    /// Is the source what it was?
+    pub const CHECK: u8 = 20;
+    /// It is.
+    pub const CHECKED: u8 = 21;
+    /// Hashes of a batch's blocks, from the source.
+    pub const BLOCKS: u8 = 32;
+    /// Hashes of the leaves of blocks that differ, from the target.
+    pub const LEAVES: u8 = 33;
+    /// Hashes of the parts of leaves that differ, from the source.
+    pub const PARTS: u8 = 34;
+    /// Hashes of the pages of parts that differ, from the target.
+    pub const PAGES: u8 = 35;
+    /// Pages that differ.
+    pub const DATA: u8 = 36;
+    /// The root of the source.
+    pub const ROOT: u8 = 37;
+}

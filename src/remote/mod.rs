@@ -1,0 +1,49 @@
+//! Syncs across hosts: a protocol without I/O, and what carries it.
+
+pub mod format;
+
+mod answer;
+mod confine;
+mod dial;
+mod drive;
+mod end;
+mod far_disk;
+mod frame;
+mod job;
+mod keys;
+mod line;
+mod message;
+mod retry;
+mod rounds;
+mod serve;
+mod session;
+mod source_end;
+mod source_work;
+mod ssh;
+mod target_end;
+mod target_work;
+mod view;
+mod wire;
+
+pub use answer::Answerer;
+pub use confine::{Confined, Root};
+pub use dial::{Dialled, Pull};
+pub use end::{End, Room, Step, Worker};
+pub use far_disk::FarDisk;
+pub use frame::{Frame, FrameDecoder, FrameEncoder};
+pub use job::{Ending, Fault, Job, Opened, TargetJob};
+pub use keys::Keys;
+pub use line::{Line, LineOptions, Traffic};
+pub use message::{Claims, Compare, Hello, Message};
+pub use retry::Retry;
+pub use rounds::{
+    Blocks, Children, Data, LeafFate, Leaves, NewLeaf, Pages, PagesOfLeaf, Parts, Short,
+};
+pub use serve::{ServeOptions, Served, serve};
+pub use session::{Session, Side};
+pub use source_end::SourceEnd;
+pub use source_work::{SourceDone, SourceTask, SourceWorker, Wanted};
+pub use ssh::{Shell, ShellOptions, SshPath};
+pub use target_end::TargetEnd;
+pub use target_work::{Handed, TargetDone, TargetTask, TargetWorker, Visit};
+pub use view::{LeafHashes, View, Windows};

@@ -1,0 +1,233 @@
+//! The agent: does one job for the end that dialled.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::answer::Answerer;
+use super::confine::{Confined, Root};
+use super::far_disk::FarDisk;
+use super::job::{Ending, Fault, Job, TargetJob};
+use super::line::{Line, LineOptions};
+use super::message::Message;
+use super::session::{Session, Side};
+use super::wire::wrong;
+use crate::control::Work;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{FileGate, Format, ImageOptions};
+use crate::limits::Limits;
+use crate::storage::{SourceOptions, TargetOptions};
+use crate::sync::{HostSource, HostTarget, HostTargetOptions, Safety};
+
+/// What an agent may do for whoever dials it.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ServeOptions {
+    /// The folder that all it touches must lie in.
+    pub root: Option<PathBuf>,
+    /// Whether nothing is ever written.
+    pub read_only: bool,
+    /// Where the stages of targets lie.
+    pub stage_dir: Option<PathBuf>,
+    /// Reads past the page cache.
+    pub direct: bool,
+    /// How the line is watched.
+    pub line: LineOptions,
+}
+
+macro_rules! with {
+    ($($(#[$doc:meta])* $name:ident, $field:ident: $type:ty;)*) => {
+        impl ServeOptions {
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(mut self, $field: $type) -> Self {
+                self.$field = $field;
+                self
+            })*
+        }
+    };
+}
+
+with! {
+    /// Replaces [`ServeOptions::root`].
+    with_root, root: Option<PathBuf>;
+    /// Replaces [`ServeOptions::read_only`].
+    with_read_only, read_only: bool;
+    /// Replaces [`ServeOptions::stage_dir`].
+    with_stage_dir, stage_dir: Option<PathBuf>;
+    /// Replaces [`ServeOptions::direct`].
+    with_direct, direct: bool;
+    /// Replaces [`ServeOptions::line`].
+    with_line, line: LineOptions;
+}
+
+/// How a job ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Served {
+    /// It is done.
+    Done,
+    /// It is not, and the other end was told why.
+    Refused(Error),
+}
+
+/// Does one job for the end that dialled: is the source or the target of a sync.
+///
+/// What holds of a target when this returns is what [`sync`](crate::sync::sync) says. Refused are,
+/// among others, paths outside of the root (`InvalidInput`) and, where nothing may be written, jobs
+/// that would (`Unsupported`).
+///
+/// # Errors
+/// `Io`, `Malformed`, `Cancelled`: nobody could be told.
+pub fn serve(
+    reader: impl Read + Send + 'static,
+    writer: impl Write + Send + 'static,
+    options: &ServeOptions,
+    work: &Work,
+) -> Result<Served> {
+    let line = Line::new(reader, writer, options.line.clone());
+    let session = Session::greet(line, Side::Agent, work.cancel())?;
+    let job = match session.line().receive("a job", work.cancel()) {
+        Ok(Message::Job(job)) => *job,
+        Ok(_) => return refuse(session, wrong("something else than a job")),
+        Err(error) => return Err(error),
+    };
+    let root = match options.root.as_ref().map(Root::open).transpose() {
+        Ok(root) => root,
+        Err(error) => return refuse(session, error),
+    };
+    let agent = Agent {
+        options,
+        root,
+        work,
+    };
+    match job.target {
+        None => agent.be_source(session, &job),
+        Some(target) => agent.be_target(session, &job, &target),
+    }
+}
+
+struct Agent<'a> {
+    options: &'a ServeOptions,
+    root: Option<Root>,
+    work: &'a Work,
+}
+
+impl Agent<'_> {
+    fn be_source(&self, session: Session, job: &Job) -> Result<Served> {
+        let source = match self.open_source(job) {
+            Ok(source) => source,
+            Err(error) => return refuse(session, error),
+        };
+        let answerer = Answerer {
+            image: source.image().clone(),
+            check: &|| source.check(),
+            warnings: source.warnings(),
+        };
+        match answerer.answer(&session, self.work) {
+            Ok(_) => {
+                session.finish();
+                Ok(Served::Done)
+            }
+            Err(error) => refuse(session, error),
+        }
+    }
+
+    fn be_target(&self, session: Session, job: &Job, how: &TargetJob) -> Result<Served> {
+        let target = match self.open_target(job, how) {
+            Ok(target) => target,
+            Err(error) => return refuse(session, error),
+        };
+        let far = Arc::new(FarDisk::open(
+            session,
+            &Limits::default(),
+            self.work.cancel(),
+        )?);
+        let synced = far.sync_onto(target.target(), &how.sync_options(), self.work);
+        let told = match &synced {
+            Ok(report) => {
+                let mut report = report.clone();
+                report.notes.extend(target.warnings().iter().cloned());
+                Message::Done(Some(Box::new(Ending::of(&report))))
+            }
+            Err(error) => {
+                // One that cannot be asked, as after a failed sync, may be incomplete.
+                let marked = !matches!(target.mark(), Ok(None));
+                Message::Fail(Box::new(Fault::of(error, marked)))
+            }
+        };
+        let told = far.tell(&told);
+        if let Some(session) = far.into_session() {
+            session.finish();
+        }
+        match (synced, told) {
+            (Ok(_), Ok(())) => Ok(Served::Done),
+            (Err(error), Ok(())) => Ok(Served::Refused(error)),
+            (Ok(_), Err(error)) | (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    fn open_source(&self, job: &Job) -> Result<HostSource> {
+        let (path, confined) = self.resolve(job)?;
+        let open = SourceOptions::default().with_direct(self.options.direct);
+        let source = HostSource::open(&path, &image_options(job.format), &open)?;
+        if let (Some(root), Some(confined)) = (&self.root, confined) {
+            confined.check()?;
+            root.check(&source.files())?;
+        }
+        Ok(source)
+    }
+
+    fn open_target(&self, job: &Job, how: &TargetJob) -> Result<HostTarget> {
+        if self.options.read_only {
+            return Err(Error::new(ErrorKind::Unsupported, "this agent only reads")
+                .advise("start it without --read-only to write through it"));
+        }
+        let (path, confined) = self.resolve(job)?;
+        let open = TargetOptions::default()
+            .with_direct(self.options.direct)
+            .with_allocation(how.allocation)
+            .with_single_link(how.safety == Safety::Atomic);
+        let options = HostTargetOptions::default()
+            .with_image(image_options(job.format))
+            .with_create(how.create)
+            .with_align_bytes(how.align_bytes.max(1))
+            .with_stage_dir(self.options.stage_dir.clone())
+            .with_open(open);
+        let target = HostTarget::open(&path, &options)?;
+        confined.map_or(Ok(()), |confined| confined.check())?;
+        Ok(target)
+    }
+
+    fn resolve(&self, job: &Job) -> Result<(PathBuf, Option<Confined>)> {
+        match &self.root {
+            None => Ok((Path::new(OsStr::from_bytes(&job.path)).to_owned(), None)),
+            Some(root) => {
+                let confined = root.resolve(&job.path)?;
+                Ok((confined.path.clone(), Some(confined)))
+            }
+        }
+    }
+}
+
+fn image_options(format: Option<Format>) -> ImageOptions {
+    let options = ImageOptions::default().with_gate(Arc::new(FileGate::new()));
+    match format {
+        Some(format) => options.with_format(format),
+        None => options,
+    }
+}
+
+/// Tells the other end.
+fn refuse(session: Session, error: Error) -> Result<Served> {
+    let told = session
+        .line()
+        .send(&Message::Fail(Box::new(Fault::of(&error, false))));
+    session.finish();
+    match told {
+        Ok(()) => Ok(Served::Refused(error)),
+        Err(_) => Err(error),
+    }
+}

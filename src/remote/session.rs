@@ -1,0 +1,97 @@
+//! What both ends of a session do alike: greeting, and giving up.
+
+use super::format::{FEATURE_ZSTD, FEATURES, VERSION, VERSION_LEAST};
+use super::keys::Keys;
+use super::line::{Line, Traffic};
+use super::message::{Hello, Message};
+use super::wire::wrong;
+use crate::control::CancelToken;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A line whose ends have greeted each other.
+pub struct Session {
+    line: Line,
+    key: [u8; 32],
+    features: u32,
+}
+
+/// Which end has dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// This one.
+    Dialler,
+    /// The other one.
+    Agent,
+}
+
+impl Session {
+    /// Greets the other end of `line`.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is no version that both speak; `Malformed` where the other end is
+    /// something else; `Io`, `Cancelled`.
+    pub fn greet(line: Line, side: Side, cancel: &CancelToken) -> Result<Session> {
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(|cause| {
+            Error::new(ErrorKind::Io, "the system gives no random bytes")
+                .caused_by(std::io::Error::other(cause.to_string()))
+        })?;
+        line.send(&Message::Hello(Hello {
+            version_least: VERSION_LEAST,
+            version_most: VERSION,
+            features: FEATURES,
+            random,
+        }))?;
+        let theirs = match line.receive("a greeting", cancel)? {
+            Message::Hello(hello) => hello,
+            _ => return Err(wrong("something before its greeting")),
+        };
+        if theirs.version_least > VERSION || theirs.version_most < VERSION_LEAST {
+            let (least, most) = (theirs.version_least, theirs.version_most);
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the other end speaks versions {least} to {most} of the protocol, this one \
+                     {VERSION_LEAST} to {VERSION}"
+                ),
+            )
+            .advise("run the same version of diskdelta on both hosts"));
+        }
+        let (dialler, agent) = match side {
+            Side::Dialler => (random, theirs.random),
+            Side::Agent => (theirs.random, random),
+        };
+        let mut hasher = blake3::Hasher::new_derive_key("diskdelta remote 2026: session");
+        hasher.update(&dialler).update(&agent);
+        Ok(Session {
+            line,
+            key: hasher.finalize().into(),
+            features: FEATURES & theirs.features,
+        })
+    }
+
+    /// The line.
+    pub fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// What went over the line.
+    pub fn traffic(&self) -> Traffic {
+        self.line.traffic()
+    }
+
+    /// The keys of comparison `number`.
+    pub fn keys(&self, number: u64, hash_len: usize) -> Keys {
+        Keys::new(&self.key, number, hash_len)
+    }
+
+    /// Whether payloads may be compressed.
+    pub fn packs(&self) -> bool {
+        self.features & FEATURE_ZSTD != 0
+    }
+
+    /// Writes what was sent, and closes the line.
+    pub fn finish(self) {
+        self.line.finish();
+    }
+}

@@ -1,0 +1,398 @@
+//! A descent, seen from the end with the target.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::end::{End, Room, Step};
+use super::format::{
+    BATCH, BATCH_LEAVES, BLOCK, BLOCK_LEAVES, LEAF, PAGE, PART_PAGES, WINDOW_BATCHES,
+};
+use super::keys::Keys;
+use super::message::Message;
+use super::rounds::{
+    Blocks, Children, Data, LeafFate, Leaves, Pages, PagesOfLeaf, Parts, bit, bits,
+};
+use super::target_work::{Handed, TargetDone, TargetTask};
+use super::view::{LeafHashes, View};
+use super::wire::wrong;
+use crate::diff::CompareReport;
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{ManifestWriter, Sink};
+use crate::units::{BlockSize, REFINE_BYTES};
+
+/// The end with the target, for one comparison.
+///
+/// It believes nothing but what it can check: data has the hash it comes with, only pages that
+/// were asked for are taken, and in the end what is there must have the root of the source.
+pub struct TargetEnd<'a> {
+    view: &'a View<'a>,
+    keys: Keys,
+    /// The batch from which on nothing of the target was looked at; `None` once all is.
+    ahead: Option<u64>,
+    /// The target's batches that were not held against the source's yet.
+    ours: BTreeMap<u64, Option<LeafHashes>>,
+    /// The source's batches that were not held against the target's yet.
+    theirs: VecDeque<Blocks>,
+    /// The first batch of which the source may still speak.
+    theirs_next: u64,
+    /// The source's root, once it came.
+    their_root: Option<[u8; 32]>,
+    /// Batches that were compared and are not settled.
+    open: BTreeMap<u64, Open>,
+    outbox: VecDeque<Message>,
+    tasks: VecDeque<TargetTask>,
+    root: Option<ManifestWriter>,
+    compared_bytes: u64,
+    handed: Handed,
+    settled_bytes: u64,
+}
+
+struct Open {
+    /// What the target holds, changed as data comes.
+    leaves: LeafHashes,
+    stage: Stage,
+    /// Leaves whose pages are to come, and which of them may.
+    awaited: BTreeMap<u32, u16>,
+    /// Tasks that change leaves.
+    changing: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing but data is to come.
+    Told,
+    /// The source's parts are to come, of these blocks.
+    Asked(u64),
+    /// The target's pages are being hashed.
+    Paging,
+}
+
+impl<'a> TargetEnd<'a> {
+    /// Begins to compare what `view` shows.
+    ///
+    /// # Errors
+    /// `InvalidInput` never in practice: a leaf is a block of a manifest.
+    pub fn new(view: &'a View<'a>, keys: Keys) -> Result<Self> {
+        let root = ManifestWriter::root_only(view.len(), BlockSize::new(LEAF)?);
+        Ok(TargetEnd {
+            view,
+            keys,
+            ahead: Some(0),
+            ours: BTreeMap::new(),
+            theirs: VecDeque::new(),
+            theirs_next: 0,
+            their_root: None,
+            open: BTreeMap::new(),
+            outbox: VecDeque::new(),
+            tasks: VecDeque::new(),
+            root: Some(root),
+            compared_bytes: 0,
+            handed: Handed::default(),
+            settled_bytes: 0,
+        })
+    }
+
+    /// How much of the view is settled, in bytes, for progress.
+    pub fn settled_bytes(&self) -> u64 {
+        self.settled_bytes
+    }
+
+    /// What was found, once it is finished.
+    ///
+    /// # Errors
+    /// `VerifyFailed` where the target with what was handed out does not have the source's root.
+    pub fn report(mut self) -> Result<CompareReport> {
+        let root = match self.root.take() {
+            Some(root) => Some(*root.finish()?.as_bytes()),
+            None => None,
+        };
+        if root != self.their_root || root.is_none() {
+            return Err(Error::new(
+                ErrorKind::VerifyFailed,
+                "what came from the source does not make up the source",
+            )
+            .advise(
+                "run it again; if it comes back, somebody writes to the source or the target",
+            ));
+        }
+        Ok(CompareReport {
+            compared_bytes: self.compared_bytes,
+            changed_bytes: self.handed.changed_bytes,
+            zeroed_bytes: self.handed.zeroed_bytes,
+            unreadable: Vec::new(),
+            granularity_bytes: REFINE_BYTES,
+        })
+    }
+
+    fn hash_next(&mut self) -> Result<Option<TargetTask>> {
+        let Some(from) = self.ahead.filter(|_| self.ours.len() < WINDOW_BATCHES) else {
+            return Ok(None);
+        };
+        let next = self.view.next_batch(from)?;
+        self.ahead = next.map(|batch| batch + 1);
+        match next {
+            Some(batch) => drop(self.ours.insert(batch, None)),
+            None => self.compare()?,
+        }
+        Ok(next.map(TargetTask::Hash))
+    }
+
+    /// Compares the batches that both sides have told of, in their order.
+    fn compare(&mut self) -> Result<()> {
+        loop {
+            let ours = self.ours.keys().next().copied();
+            let theirs = self.theirs.front().map(|blocks| blocks.batch);
+            let batch = match (ours, theirs) {
+                (Some(ours), Some(theirs)) => ours.min(theirs),
+                (Some(one), None) | (None, Some(one)) => one,
+                (None, None) => break,
+            };
+            let is_known = match ours {
+                Some(ours) if ours == batch => self.ours.get(&batch).is_some_and(Option::is_some),
+                _ => self.ahead.is_none_or(|ahead| ahead > batch),
+            };
+            let is_told = self.theirs_next > batch || self.their_root.is_some();
+            if !is_known || !is_told {
+                break;
+            }
+            let leaves = self.ours.remove(&batch).flatten();
+            let blocks = match theirs {
+                Some(theirs) if theirs == batch => self.theirs.pop_front(),
+                _ => None,
+            };
+            self.compare_batch(batch, leaves, blocks);
+        }
+        self.settle()
+    }
+
+    fn compare_batch(&mut self, batch: u64, leaves: Option<LeafHashes>, theirs: Option<Blocks>) {
+        let count = self.leaf_count(batch);
+        let leaves = leaves.unwrap_or_else(|| vec![None; count]);
+        let ours = self.keys.blocks(&leaves);
+        let is_told = theirs.is_some();
+        let theirs = theirs.map(|theirs| theirs.blocks).unwrap_or_default();
+        let hash =
+            |of: &Children, block| of.iter().find(|(at, _)| *at == block).map(|(_, hash)| hash);
+        let mut differing = Vec::new();
+        let mut cleared = Vec::new();
+        for block in bits(ours.mask | theirs.mask) {
+            self.compared_bytes += self.block_len(batch, block);
+            match (hash(&ours, block), hash(&theirs, block)) {
+                (ours, theirs) if ours == theirs => {}
+                (_, Some(_)) => differing.push((block, self.keys.leaves(&leaves, block))),
+                (_, None) => {
+                    let of_block = block * BLOCK_LEAVES..(block + 1) * BLOCK_LEAVES;
+                    let there =
+                        |leaf: &u32| leaves.get(*leaf as usize).is_some_and(Option::is_some);
+                    cleared.extend(of_block.filter(there));
+                }
+            }
+        }
+        let asked = differing
+            .iter()
+            .fold(0, |mask, (block, _)| mask | bit(*block));
+        if is_told {
+            self.outbox.push_back(Message::Leaves(Leaves {
+                batch,
+                blocks: differing,
+            }));
+        }
+        let mut open = Open {
+            leaves,
+            stage: if asked == 0 {
+                Stage::Told
+            } else {
+                Stage::Asked(asked)
+            },
+            awaited: BTreeMap::new(),
+            changing: 0,
+        };
+        if !cleared.is_empty() {
+            open.changing += 1;
+            self.tasks.push_back(TargetTask::Clear(batch, cleared));
+        }
+        self.open.insert(batch, open);
+    }
+
+    fn take_blocks(&mut self, blocks: Blocks) -> Result<()> {
+        let end = self.view.len().div_ceil(BATCH);
+        let count = (0..64)
+            .filter(|block| self.block_len(blocks.batch, *block) > 0)
+            .count();
+        let is_beyond = blocks.blocks.mask.checked_shr(count as u32).unwrap_or(0) != 0;
+        if blocks.batch < self.theirs_next || blocks.batch >= end || is_beyond {
+            return Err(wrong(
+                "a batch that is out of order or behind the end of the disk",
+            ));
+        }
+        if blocks.blocks.mask == 0 || self.their_root.is_some() {
+            return Err(wrong("a batch that holds nothing"));
+        }
+        if self.theirs.len() + self.open.len() >= 2 * WINDOW_BATCHES {
+            return Err(wrong("more batches than the window takes"));
+        }
+        self.theirs_next = blocks.batch + 1;
+        self.theirs.push_back(blocks);
+        self.compare()
+    }
+
+    fn take_parts(&mut self, parts: Parts) -> Result<()> {
+        let batch = parts.batch;
+        let Some(open) = self.open.get_mut(&batch) else {
+            return Err(wrong("parts of a batch that nobody asked about"));
+        };
+        let Stage::Asked(blocks) = open.stage else {
+            return Err(wrong("parts of a batch that nobody asked about"));
+        };
+        let (mut cleared, mut paged) = (Vec::new(), Vec::new());
+        for (leaf, fate) in parts.leaves {
+            let ours = match open.leaves.get(leaf as usize) {
+                Some(ours) if blocks & bit(leaf / BLOCK_LEAVES) != 0 => ours,
+                _ => return Err(wrong("a leaf that nobody asked about")),
+            };
+            match (fate, ours) {
+                (LeafFate::Zero, Some(_)) => cleared.push(leaf),
+                (LeafFate::Comes, None) => drop(open.awaited.insert(leaf, u16::MAX)),
+                (LeafFate::Parts(parts), Some(_)) => paged.push((leaf, parts)),
+                _ => return Err(wrong("a leaf that cannot be what it is said to be")),
+            }
+        }
+        open.stage = Stage::Told;
+        if !cleared.is_empty() {
+            open.changing += 1;
+            self.tasks.push_back(TargetTask::Clear(batch, cleared));
+        }
+        if !paged.is_empty() {
+            open.stage = Stage::Paging;
+            self.tasks.push_back(TargetTask::Pages(batch, paged));
+        }
+        self.settle()
+    }
+
+    fn take_data(&mut self, data: Data) -> Result<()> {
+        let Some(open) = self.open.get_mut(&data.batch) else {
+            return Err(wrong("data that nobody asked for"));
+        };
+        for new in &data.leaves {
+            let pages = new.data | new.zeros;
+            match open.awaited.remove(&new.leaf) {
+                Some(allowed) if pages & !allowed == 0 => {}
+                _ => return Err(wrong("data that nobody asked for")),
+            }
+        }
+        open.changing += 1;
+        self.tasks.push_back(TargetTask::Data(data));
+        Ok(())
+    }
+
+    fn say_pages(&mut self, batch: u64, leaves: Vec<(u32, PagesOfLeaf)>) -> Result<()> {
+        if let Some(open) = self.open.get_mut(&batch) {
+            open.stage = Stage::Told;
+            for (leaf, pages) in &leaves {
+                if pages.differs != 0 {
+                    let of_part = |part| 0xf_u16 << (part * PART_PAGES);
+                    let allowed = bits(pages.differs).fold(0, |mask, part| mask | of_part(part));
+                    open.awaited.insert(*leaf, allowed);
+                }
+            }
+        }
+        let leaves = leaves.into_iter().map(|(_, pages)| pages).collect();
+        self.outbox
+            .push_back(Message::Pages(Pages { batch, leaves }));
+        self.settle()
+    }
+
+    /// Gives the leaves of settled batches to the root, in their order.
+    fn settle(&mut self) -> Result<()> {
+        while let Some(entry) = self.open.first_entry() {
+            let open = entry.get();
+            if open.stage != Stage::Told || !open.awaited.is_empty() || open.changing > 0 {
+                break;
+            }
+            let (batch, open) = entry.remove_entry();
+            if let Some(root) = &mut self.root {
+                root.data(batch * u64::from(BATCH_LEAVES), &open.leaves)?;
+            }
+            self.settled_bytes = (batch + 1).saturating_mul(BATCH).min(self.view.len());
+        }
+        Ok(())
+    }
+
+    fn leaf_count(&self, batch: u64) -> usize {
+        let start = batch.saturating_mul(BATCH).min(self.view.len());
+        let count = (self.view.len() - start).min(BATCH).div_ceil(LEAF);
+        usize::try_from(count).unwrap_or(0)
+    }
+
+    fn block_len(&self, batch: u64, block: u32) -> u64 {
+        let start = batch
+            .saturating_mul(BATCH)
+            .saturating_add(u64::from(block) * BLOCK);
+        self.view.len().saturating_sub(start).min(BLOCK)
+    }
+}
+
+impl End for TargetEnd<'_> {
+    type Task = TargetTask;
+    type Done = TargetDone;
+
+    fn step(&mut self, room: Room) -> Result<Option<Step<TargetTask>>> {
+        if let Some(message) = self.outbox.pop_front() {
+            return Ok(Some(Step::Send(message)));
+        }
+        if !room.tasks {
+            return Ok(None);
+        }
+        if let Some(task) = self.tasks.pop_front() {
+            return Ok(Some(Step::Run(task)));
+        }
+        if let Some(task) = self.hash_next()? {
+            return Ok(Some(Step::Run(task)));
+        }
+        Ok(self.outbox.pop_front().map(Step::Send))
+    }
+
+    fn receive(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Blocks(blocks) => self.take_blocks(blocks),
+            Message::Parts(parts) => self.take_parts(parts),
+            Message::Data(data) => self.take_data(data),
+            Message::Root(root) if self.their_root.is_none() => {
+                self.their_root = Some(root);
+                self.compare()
+            }
+            _ => Err(wrong("a message that has no place in a descent")),
+        }
+    }
+
+    fn done(&mut self, done: TargetDone) -> Result<()> {
+        match done {
+            TargetDone::Hashes(batch, hashes) => {
+                if let Some(slot) = self.ours.get_mut(&batch) {
+                    *slot = Some(hashes);
+                }
+                self.compare()
+            }
+            TargetDone::Pages(batch, leaves) => self.say_pages(batch, leaves),
+            TargetDone::Changed(batch, leaves, handed) => {
+                self.handed.changed_bytes += handed.changed_bytes;
+                self.handed.zeroed_bytes += handed.zeroed_bytes;
+                if let Some(open) = self.open.get_mut(&batch) {
+                    open.changing = open.changing.saturating_sub(1);
+                    for (leaf, hash) in leaves {
+                        if let Some(slot) = open.leaves.get_mut(leaf as usize) {
+                            *slot = hash;
+                        }
+                    }
+                }
+                self.settle()
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        let nothing = self.ours.is_empty() && self.theirs.is_empty() && self.open.is_empty();
+        self.their_root.is_some() && self.ahead.is_none() && nothing && self.outbox.is_empty()
+    }
+}
+
+const _: () = assert!(PAGE == REFINE_BYTES);

@@ -1,0 +1,255 @@
+//! What is compared of a disk: its windows, laid one behind the other.
+//!
+//! Both ends lay the same windows in the same way, so the rounds of a descent need not know of
+//! them: offsets in messages are offsets in a view.
+
+use std::ops::Range;
+
+use super::format::{BATCH, LEAF, WINDOWS_MOST};
+use super::wire::wrong;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Image, read_padded_at};
+use crate::units::{ExtentKind, is_zero};
+
+/// An image seen through windows, with zeros behind its end.
+pub struct View<'a> {
+    image: &'a dyn Image,
+    /// As it was at the start: what is written to a target must not change the comparison.
+    image_len: u64,
+    windows: Windows,
+}
+
+/// Ranges of a disk, one behind the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Windows {
+    /// Where each begins in the view, and on the disk.
+    starts: Vec<(u64, u64)>,
+    len: u64,
+}
+
+impl Windows {
+    /// All of a disk of `disk_len` bytes.
+    pub fn whole(disk_len: u64) -> Windows {
+        Windows {
+            starts: vec![(0, 0)],
+            len: disk_len,
+        }
+    }
+
+    /// These ranges, which ascend and are not empty.
+    ///
+    /// # Errors
+    /// `Malformed` where one ends behind `disk_len`; `LimitExceeded` for too many.
+    pub fn of(ranges: &[Range<u64>], disk_len: u64) -> Result<Windows> {
+        if ranges.len() > WINDOWS_MOST {
+            return Err(too_many());
+        }
+        let mut windows = Windows {
+            starts: Vec::with_capacity(ranges.len()),
+            len: 0,
+        };
+        let mut at = 0;
+        for range in ranges {
+            if range.start < at || range.end <= range.start || range.end > disk_len {
+                return Err(wrong("a window that makes no sense"));
+            }
+            windows.starts.push((windows.len, range.start));
+            windows.len += range.end - range.start;
+            at = range.end;
+        }
+        Ok(windows)
+    }
+
+    /// Length of the view in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there is nothing to see.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The pieces of the disk that `range` of the view shows, each with its offset in the view.
+    pub fn pieces(&self, range: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
+        let first = self.starts.partition_point(|(at, _)| *at <= range.start);
+        let mut index = first.saturating_sub(1);
+        let mut at = range.start;
+        let end = range.end.min(self.len);
+        std::iter::from_fn(move || {
+            let (start, real) = *self.starts.get(index)?;
+            if at >= end {
+                return None;
+            }
+            index += 1;
+            let stop = self
+                .starts
+                .get(index)
+                .map_or(end, |(next, _)| end.min(*next));
+            let piece = (at, real + (at - start)..real + (stop - start));
+            at = stop;
+            Some(piece)
+        })
+    }
+}
+
+impl<'a> View<'a> {
+    /// `image` through `windows`.
+    pub fn new(image: &'a dyn Image, windows: Windows) -> Self {
+        View {
+            image,
+            image_len: image.disk_len(),
+            windows,
+        }
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        self.windows.len
+    }
+
+    /// Whether there is nothing to see.
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty()
+    }
+
+    /// The windows.
+    pub fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
+    /// Where leaf `leaf` of batch `batch` lies in the view; empty behind the end.
+    pub fn leaf(&self, batch: u64, leaf: u32) -> Range<u64> {
+        let start = batch
+            .saturating_mul(BATCH)
+            .saturating_add(u64::from(leaf) * LEAF);
+        start.min(self.len())..start.saturating_add(LEAF).min(self.len())
+    }
+
+    /// The bytes of a range, which is short.
+    ///
+    /// # Errors
+    /// `Unreadable`, with the offset on the disk; those of the image.
+    pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; len];
+        let mut rest = &mut bytes[..];
+        for (_, piece) in self.windows.pieces(range) {
+            let len = usize::try_from(piece.end - piece.start).unwrap_or(usize::MAX);
+            let (now, after) = rest.split_at_mut(len.min(rest.len()));
+            read_padded_at(self.image, now, piece.start).map_err(|error| match error.kind() {
+                ErrorKind::Io => Error::new(ErrorKind::Unreadable, "cannot read the disk")
+                    .at_offset(piece.start)
+                    .caused_by(error),
+                _ => error,
+            })?;
+            rest = after;
+        }
+        Ok(bytes)
+    }
+
+    /// The first batch from `batch` on that may hold data.
+    ///
+    /// # Errors
+    /// Those of [`Image::next_extent`].
+    pub fn next_batch(&self, batch: u64) -> Result<Option<u64>> {
+        let from = batch.saturating_mul(BATCH);
+        Ok(self
+            .next_data(from..self.len())?
+            .map(|data| data.start / BATCH))
+    }
+
+    /// The first stretch in `range` that may hold data, as far as it is known at once.
+    fn next_data(&self, range: Range<u64>) -> Result<Option<Range<u64>>> {
+        for (at, piece) in self.windows.pieces(range) {
+            let mut real = piece.start;
+            while real < piece.end.min(self.image_len) {
+                let Some(extent) = self.image.next_extent(real)? else {
+                    break;
+                };
+                let end = extent.end().max(real + 1);
+                if extent.kind == ExtentKind::Data {
+                    let end = end.min(piece.end);
+                    return Ok(Some(at + (real - piece.start)..at + (end - piece.start)));
+                }
+                real = end;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The hashes of the leaves of a batch; `None` where one is zero.
+    ///
+    /// # Errors
+    /// As [`read`](View::read).
+    pub fn hash_batch(&self, batch: u64) -> Result<LeafHashes> {
+        let start = batch.saturating_mul(BATCH).min(self.len());
+        let end = start.saturating_add(BATCH).min(self.len());
+        let count = usize::try_from((end - start).div_ceil(LEAF)).unwrap_or(0);
+        let mut hashes = vec![None; count];
+        let mut at = start;
+        while let Some(data) = self.next_data(at..end)? {
+            // Whole leaves, as many as lie in one stretch and one read.
+            let first = data.start - (data.start - start) % LEAF;
+            let stop = data.end.min(first + READ_BYTES).min(end);
+            let stop = first
+                .max(start + (stop - start).next_multiple_of(LEAF))
+                .min(end);
+            let bytes = self.read(first..stop)?;
+            let index = usize::try_from((first - start) / LEAF).unwrap_or(usize::MAX);
+            for (slot, leaf) in hashes
+                .iter_mut()
+                .skip(index)
+                .zip(bytes.chunks(LEAF as usize))
+            {
+                *slot = hash_leaf(leaf);
+            }
+            at = stop;
+        }
+        Ok(hashes)
+    }
+}
+
+/// A hash for each leaf of a batch; `None` where it is zero.
+pub type LeafHashes = Vec<Option<blake3::Hash>>;
+
+/// The hash of a leaf as manifests have it.
+pub(super) fn hash_leaf(bytes: &[u8]) -> Option<blake3::Hash> {
+    (!is_zero(bytes)).then(|| blake3::hash(bytes))
+}
+
+pub(super) fn too_many() -> Error {
+    Error::new(ErrorKind::LimitExceeded, "too many ranges to compare")
+}
+
+const READ_BYTES: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Raw;
+    use crate::storage::MemoryStorage;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_view_shows_its_windows_one_behind_the_other() {
+        let bytes: Vec<u8> = (0..40_000u32).map(|at| (at % 251) as u8).collect();
+        let image = Raw::open(Arc::new(MemoryStorage::new("disk", bytes.clone()))).unwrap();
+        let ranges = [4096..8192, 12_288..20_480, 36_864..41_000];
+        let view = View::new(&image, Windows::of(&ranges, 41_000).unwrap());
+        assert_eq!(view.len(), 4096 + 8192 + 4136);
+        let mut expected = bytes[4096..8192].to_vec();
+        expected.extend_from_slice(&bytes[12_288..20_480]);
+        expected.extend_from_slice(&bytes[36_864..]);
+        expected.resize(16_424, 0);
+        assert!(view.read(0..view.len()).unwrap() == expected);
+        assert!(view.read(4000..4200).unwrap() == expected[4000..4200]);
+        let pieces: Vec<_> = view.windows().pieces(4000..5000).collect();
+        assert_eq!(pieces, [(4000, 8096..8192), (4096, 12_288..13_192)]);
+        assert_eq!(view.hash_batch(0).unwrap(), [hash_leaf(&expected)]);
+        for wrong in [0..0, 40_000..41_001] {
+            assert!(Windows::of(&[1..5, wrong], 41_000).is_err());
+        }
+        assert!(Windows::of(&[5..9, 8..10], 41_000).is_err());
+    }
+}

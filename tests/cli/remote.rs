@@ -1,0 +1,296 @@
+//! One side on another host: this one, behind a script, or behind a real ssh.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::lab::{Lab, PAGE, ended, left_out, noise, send, until, write_at};
+
+const COMMAND: &str = env!("CARGO_BIN_EXE_diskdelta");
+
+/// A script that stands in for ssh: drops what ssh takes and runs the agent, here.
+fn shell(lab: &Lab, serve: &str) -> PathBuf {
+    let text = format!(
+        "#!/bin/sh\necho \"$@\" >> {log}\necho $$ >> {pids}\nexec {COMMAND} serve --stdio {serve}\n",
+        log = lab.path("asked").display(),
+        pids = lab.path("pids").display(),
+    );
+    script(lab, "rsh", &text)
+}
+
+fn script(lab: &Lab, name: &str, text: &str) -> PathBuf {
+    let path = lab.path(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    path
+}
+
+/// A folder with a disk and an old copy of it.
+fn lab() -> Lab {
+    let lab = Lab::new();
+    lab.disk("new.raw", 2000, 1);
+    let old = lab.disk("old.raw", 2000, 1);
+    for page in (0..2000).step_by(9) {
+        write_at(&old, page * PAGE as u64, &noise(PAGE, page + 77));
+    }
+    lab
+}
+
+#[test]
+fn pull_and_push_behind_any_shell() {
+    let lab = lab();
+    fs::copy(lab.path("old.raw"), lab.path("second.raw")).unwrap();
+    shell(&lab, "--root .");
+    let (status, report) = lab.json("sync ssh://me@host:2222/new.raw old.raw --rsh ./rsh");
+    assert_eq!(status, 0, "{report}");
+    assert_eq!(report["outcome"], "synced");
+    assert_eq!(report["changed_bytes"], 223 * PAGE);
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    let received = report["received_bytes"].as_u64().unwrap();
+    assert!(received > 223 * PAGE as u64 && received < 223 * PAGE as u64 + 50_000);
+    let (status, report) = lab.json("sync new.raw ssh://host/second.raw --rsh ./rsh");
+    assert_eq!(
+        (status, &report["outcome"]),
+        (0, &"synced".into()),
+        "{report}"
+    );
+    assert!(report["sent_bytes"].as_u64().unwrap() > 223 * PAGE as u64);
+    assert!(lab.bytes("second.raw") == lab.bytes("new.raw"));
+    let again = lab.done("sync new.raw ssh://host/second.raw --rsh ./rsh");
+    assert!(again.stdout.starts_with("identical"), "{again:?}");
+    assert!(again.stdout.contains(" sent, "), "{again:?}");
+    let asked = String::from_utf8(lab.bytes("asked")).unwrap();
+    let lines: Vec<&str> = asked.lines().collect();
+    assert_eq!(lines[0], "-p 2222 -l me host diskdelta serve --stdio");
+    assert_eq!(lines[1], "host diskdelta serve --stdio");
+}
+
+#[test]
+fn what_the_other_end_refuses_is_said_here_in_one_line() {
+    let lab = lab();
+    shell(&lab, "--root . --read-only");
+    let before = lab.bytes("old.raw");
+    lab.run("sync new.raw ssh://host/old.raw --rsh ./rsh")
+        .fails(2, "only reads");
+    lab.run("sync ssh://host/none.raw old.raw --rsh ./rsh")
+        .fails(2, "none.raw");
+    lab.run("sync ssh://host/../x old.raw --rsh ./rsh")
+        .fails(2, "lies outside");
+    lab.run("sync new.raw ssh://host/old.raw --rsh ./rsh --undo u")
+        .fails(2, "--undo");
+    lab.run("sync ssh://a/new.raw ssh://b/old.raw --rsh ./rsh")
+        .fails(2, "on this host");
+    lab.run("sync http://host/new.raw old.raw")
+        .fails(2, "ssh://");
+    lab.run("sync ssh://-oProxyCommand=x/new.raw old.raw")
+        .fails(2, "not an address");
+    lab.run("sync ssh://host/new.raw old.raw --rsh ./no-such-shell")
+        .fails(2, "--rsh");
+    assert!(lab.bytes("old.raw") == before);
+    script(&lab, "prints", "#!/bin/sh\necho Welcome to this host\n");
+    lab.run("sync ssh://host/new.raw old.raw --rsh ./prints")
+        .fails(2, "Welcome to");
+    script(&lab, "ends", "#!/bin/sh\nexit 3\n");
+    lab.run("sync ssh://host/new.raw old.raw --rsh ./ends")
+        .fails(2, "closed the line");
+    assert!(lab.bytes("old.raw") == before);
+}
+
+#[test]
+fn a_killed_agent_leaves_the_target_old_and_the_same_command_goes_on() {
+    for pushes in [false, true] {
+        let lab = Lab::new();
+        lab.disk("new.raw", 6000, 1);
+        lab.disk("old.raw", 6000, 2);
+        shell(&lab, "--root .");
+        let before = lab.bytes("old.raw");
+        let words = match pushes {
+            true => "sync new.raw ssh://host/old.raw --rsh ./rsh",
+            false => "sync ssh://host/new.raw old.raw --rsh ./rsh",
+        };
+        let slow = lab.start(&format!("{words} --limit-rate 3M"));
+        let stage = lab.path(".old.raw.diskdelta-stage");
+        until("a stage of its own", || {
+            fs::metadata(&stage).is_ok_and(|it| it.len() > 4 << 20)
+        });
+        let pids = String::from_utf8(lab.bytes("pids")).unwrap();
+        let agent = pids.lines().last().unwrap();
+        let killed = Command::new("kill")
+            .args(["-KILL", agent])
+            .status()
+            .unwrap();
+        assert!(killed.success());
+        let run = ended(slow);
+        assert_eq!(run.status, 2, "{run:?}");
+        assert!(run.stderr.contains("closed the line"), "{run:?}");
+        assert!(lab.bytes("old.raw") == before);
+        let (status, report) = lab.json(words);
+        assert_eq!(status, 0, "{report}");
+        assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+        let resumed = report["resumed_bytes"].as_u64().unwrap();
+        assert!(resumed > 3 << 20, "{report}");
+        let key = if pushes {
+            "sent_bytes"
+        } else {
+            "received_bytes"
+        };
+        let moved = report[key].as_u64().unwrap();
+        assert!(moved < 6000 * PAGE as u64 - resumed + 100_000, "{report}");
+    }
+}
+
+#[test]
+fn a_line_that_breaks_is_taken_up_again_within_one_run_where_that_is_asked_for() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 2000, 1);
+    lab.disk("old.raw", 2000, 2);
+    // Ends the agent once two MiB more are staged than the last time.
+    let text = format!(
+        "#!/bin/sh\nn=$(cat count 2>/dev/null || echo 0)\nn=$((n + 1))\necho $n > count\n\
+         staged() {{ stat -c %s .old.raw.diskdelta-stage || echo 0; }}\n\
+         (while kill -0 $$ && [ $(staged) -lt $((n * 2097152)) ]; do sleep 0.02; done\n\
+         kill -9 $$) </dev/null >/dev/null 2>&1 &\n\
+         exec {COMMAND} serve --stdio --root . --read-only\n"
+    );
+    script(&lab, "breaks", &text);
+    let words = "sync ssh://host/new.raw old.raw --rsh ./breaks --limit-rate 4M";
+    lab.run(words).fails(2, "closed the line");
+    let (status, report) = lab.json(&format!("{words} --retry 5"));
+    assert_eq!(status, 0, "{report}");
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    assert!(
+        report["resumed_bytes"].as_u64().unwrap() > 1 << 20,
+        "{report}"
+    );
+}
+
+#[test]
+fn a_target_left_marked_at_the_other_end_is_told_by_the_status() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 6000, 1);
+    lab.disk("old.raw", 6000, 2);
+    shell(&lab, "--root .");
+    let words = "sync new.raw ssh://host/old.raw --rsh ./rsh --safety in-place";
+    let slow = lab.start(&format!("{words} --limit-rate 3M"));
+    let sidecar = lab.path(".old.raw.diskdelta-stage");
+    until("a sidecar", || sidecar.exists());
+    std::thread::sleep(Duration::from_millis(500));
+    send(&slow, "INT");
+    let run = ended(slow);
+    assert_ne!(run.status, 0, "{run:?}");
+    until("the agent to let go", || {
+        let (_, listed) = lab.json("recover --list .");
+        listed["pending"][0]["state"] == "rerun"
+    });
+    lab.run("sync new.raw ssh://host/old.raw --rsh ./rsh")
+        .fails(3, "run the same sync again");
+    lab.done(words);
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+}
+
+/// A throw-away sshd on this host; ended when dropped.
+struct Sshd {
+    process: Child,
+    port: u16,
+}
+
+impl Sshd {
+    /// One that lets its own throw-away key in; `None`, loudly, where there is no sshd.
+    fn start(lab: &Lab) -> Option<Sshd> {
+        let program = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"];
+        let Some(program) = program.iter().find(|it| Path::new(it).exists()) else {
+            left_out("no sshd is here");
+            return None;
+        };
+        for name in ["host_key", "user_key"] {
+            let made = Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(lab.path(name))
+                .status();
+            if !made.is_ok_and(|it| it.success()) {
+                left_out("no ssh-keygen is here");
+                return None;
+            }
+        }
+        fs::copy(lab.path("user_key.pub"), lab.path("authorized")).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let config = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {host}\nAuthorizedKeysFile {keys}\n\
+             PasswordAuthentication no\nStrictModes no\nUsePAM no\nPidFile none\n",
+            host = lab.path("host_key").display(),
+            keys = lab.path("authorized").display(),
+        );
+        fs::write(lab.path("sshd_config"), config).unwrap();
+        // It wants an empty folder of its own, which packages make when they start it.
+        let _ = fs::create_dir_all("/run/sshd");
+        let process = Command::new(program)
+            .args(["-D", "-e", "-f"])
+            .arg(lab.path("sshd_config"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let sshd = Sshd { process, port };
+        until("sshd to listen", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok_and(|mut stream| {
+                let mut greeting = [0; 4];
+                stream.read_exact(&mut greeting).is_ok() && &greeting == b"SSH-"
+            })
+        });
+        Some(sshd)
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn pull_and_push_through_a_real_ssh() {
+    let lab = lab();
+    let Some(sshd) = Sshd::start(&lab) else {
+        return;
+    };
+    let mut config = fs::File::create(lab.path("ssh_config")).unwrap();
+    writeln!(
+        config,
+        "Host far\nHostName 127.0.0.1\nPort {}\nIdentityFile {}\nIdentitiesOnly yes\n\
+         StrictHostKeyChecking no\nUserKnownHostsFile {}\nLogLevel ERROR",
+        sshd.port,
+        lab.path("user_key").display(),
+        lab.path("known_hosts").display(),
+    )
+    .unwrap();
+    let rsh = format!(
+        "#!/bin/sh\nexec ssh -F {} \"$@\"\n",
+        lab.path("ssh_config").display()
+    );
+    script(&lab, "through", &rsh);
+    let folder = lab.path("").display().to_string();
+    let folder = folder.trim_end_matches('/');
+    let shell = format!("--rsh ./through --remote-program {COMMAND}");
+    fs::copy(lab.path("old.raw"), lab.path("second.raw")).unwrap();
+    lab.done(&format!("sync ssh://far{folder}/new.raw old.raw {shell}"));
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    lab.done(&format!(
+        "sync new.raw ssh://far{folder}/second.raw {shell}"
+    ));
+    assert!(lab.bytes("second.raw") == lab.bytes("new.raw"));
+    lab.done(&format!("sync new.raw ssh://far{folder}/made.vhdx {shell}"));
+    lab.done("diff new.raw made.vhdx");
+    // A key that may do nothing but serve one folder, and only read it.
+    let key = fs::read_to_string(lab.path("user_key.pub")).unwrap();
+    let forced = format!("command=\"{COMMAND} serve --stdio --root {folder} --read-only\" {key}");
+    fs::write(lab.path("authorized"), forced).unwrap();
+    lab.done("sync ssh://far/new.raw second.raw --rsh ./through");
+    lab.run("sync new.raw ssh://far/second.raw --rsh ./through")
+        .fails(2, "only reads");
+}

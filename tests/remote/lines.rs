@@ -1,0 +1,533 @@
+//! Whole sessions, over lines of this host.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use diskdelta::image::ImageOptions;
+use diskdelta::remote::{
+    Answerer, Dialled, FarDisk, Fault, FrameEncoder, Hello, Job, Line, LineOptions, Message,
+    ServeOptions, Served, Session, Side, TargetJob, Traffic, serve,
+};
+use diskdelta::storage::{Allocation, SourceOptions};
+use diskdelta::sync::{
+    HostSource, HostTarget, HostTargetOptions, Mode, Outcome, Safety, SyncOptions, SyncReport,
+    Verified, Verify,
+};
+use diskdelta::{BlockSize, ErrorKind, Limits, Result, Work};
+
+use crate::disks::{PAGE, next_random, noise};
+
+struct Lab {
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        Lab {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn disk(&self, name: &str, pages: u64, seed: u64) {
+        let bytes: Vec<u8> = (1..=pages)
+            .flat_map(|page| noise(PAGE as usize, page * 1000 + seed))
+            .collect();
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// A copy of which every so many pages are another's, and some are zero.
+    fn changed(&self, from: &str, name: &str, every: u64) {
+        let mut bytes = fs::read(self.path(from)).unwrap();
+        for (page, chunk) in (0..).zip(bytes.chunks_mut(PAGE as usize)) {
+            match page % every {
+                0 => chunk.copy_from_slice(&noise(chunk.len(), page + 1)),
+                1 if page % 3 == 0 => chunk.fill(0),
+                _ => {}
+            }
+        }
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn same(&self, one: &str, other: &str) -> bool {
+        fs::read(self.path(one)).unwrap() == fs::read(self.path(other)).unwrap()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path()).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn serve(&self) -> ServeOptions {
+        ServeOptions::default().with_root(Some(self.folder.path().to_owned()))
+    }
+
+    fn source(&self, name: &str) -> HostSource {
+        let (image, open) = (ImageOptions::default(), SourceOptions::default());
+        HostSource::open(self.path(name), &image, &open).unwrap()
+    }
+
+    fn target(&self, name: &str) -> HostTarget {
+        HostTarget::open(self.path(name), &HostTargetOptions::default()).unwrap()
+    }
+}
+
+fn work() -> Work {
+    Work::new(2).unwrap()
+}
+
+/// A stream that breaks once so many bytes have gone over it.
+struct Fragile {
+    stream: UnixStream,
+    left: Arc<AtomicI64>,
+}
+
+impl Fragile {
+    fn spend(&self, count: usize) -> io::Result<()> {
+        if self.left.fetch_sub(count as i64, Ordering::SeqCst) < count as i64 {
+            let _ = self.stream.shutdown(std::net::Shutdown::Both);
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
+    }
+}
+
+impl Read for Fragile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(buf)?;
+        self.spend(count)?;
+        Ok(count)
+    }
+}
+
+impl Write for Fragile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let count = buf.len().min(1000);
+        self.spend(count)?;
+        self.stream.write(buf.get(..count).unwrap())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+/// An agent on a thread, and a line to it that breaks after `most` bytes.
+fn dial(options: ServeOptions, most: i64) -> (Result<Dialled>, JoinHandle<Result<Served>>) {
+    let (here, there) = UnixStream::pair().unwrap();
+    let reader = there.try_clone().unwrap();
+    let agent = std::thread::spawn(move || serve(reader, there, &options, &work()));
+    let left = Arc::new(AtomicI64::new(most));
+    let one = Fragile {
+        stream: here.try_clone().unwrap(),
+        left: left.clone(),
+    };
+    let other = Fragile { stream: here, left };
+    let dialled = Dialled::new(one, other, &LineOptions::default(), &work());
+    (dialled, agent)
+}
+
+fn job(path: &str, target: Option<TargetJob>) -> Job {
+    Job {
+        path: path.as_bytes().to_vec(),
+        format: None,
+        target,
+    }
+}
+
+fn target_job() -> TargetJob {
+    TargetJob {
+        mode: Mode::Auto,
+        safety: Safety::Atomic,
+        verify: Verify::Written,
+        allocation: Allocation::Keep,
+        create: None,
+        align_bytes: 1,
+        block_size: BlockSize::default(),
+        allow_shrink: false,
+        allow_larger: false,
+        dry_run: false,
+    }
+}
+
+fn pull(
+    lab: &Lab,
+    from: &str,
+    onto: &str,
+    options: &SyncOptions,
+    most: i64,
+) -> Result<(SyncReport, Traffic)> {
+    let (dialled, agent) = dial(lab.serve().with_read_only(true), most);
+    let target = lab.target(onto);
+    let report = dialled
+        .and_then(|dialled| dialled.pull(&job(from, None), &work()))
+        .and_then(|pull| pull.sync_onto(target.target(), options, &work()));
+    drop(agent.join().unwrap());
+    report
+}
+
+fn push(
+    lab: &Lab,
+    from: &str,
+    onto: &str,
+    how: TargetJob,
+    most: i64,
+) -> Result<(SyncReport, Traffic)> {
+    let (dialled, agent) = dial(lab.serve(), most);
+    let source = lab.source(from);
+    let report = dialled?.push(&job(onto, Some(how)), &source, &work());
+    drop(agent.join().unwrap());
+    report
+}
+
+#[test]
+fn both_directions_and_both_safeties_make_the_target_equal() {
+    for safety in [Safety::Atomic, Safety::InPlace] {
+        for verify in [Verify::Written, Verify::All, Verify::None] {
+            let lab = Lab::new();
+            lab.disk("new.raw", 1500, 1);
+            lab.changed("new.raw", "here.raw", 9);
+            lab.changed("new.raw", "there.raw", 7);
+            let options = SyncOptions::default()
+                .with_safety(safety)
+                .with_verify(verify);
+            let (report, traffic) = pull(&lab, "new.raw", "here.raw", &options, i64::MAX).unwrap();
+            assert!(lab.same("new.raw", "here.raw"));
+            assert_eq!((report.outcome, report.safety), (Outcome::Synced, safety));
+            assert!(traffic.received_bytes > report.written_bytes);
+            assert!(
+                traffic.received_bytes < report.changed_bytes + 65_536,
+                "{traffic:?}"
+            );
+            let mut how = target_job();
+            (how.safety, how.verify) = (safety, verify);
+            let (report, _) = push(&lab, "new.raw", "there.raw", how, i64::MAX).unwrap();
+            assert!(lab.same("new.raw", "there.raw"));
+            assert_eq!((report.outcome, report.safety), (Outcome::Synced, safety));
+            let evidence = match verify {
+                Verify::Written => Verified::Written,
+                Verify::All => Verified::All,
+                _ => Verified::No,
+            };
+            assert_eq!(report.verified, evidence);
+            let (report, _) = push(&lab, "new.raw", "there.raw", how, i64::MAX).unwrap();
+            assert_eq!(report.outcome, Outcome::Identical);
+            assert_eq!(lab.names(), ["here.raw", "new.raw", "there.raw"]);
+        }
+    }
+}
+
+#[test]
+fn a_missing_target_is_created_in_its_format_and_lengths_follow_the_source() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 700, 1);
+    push(&lab, "new.raw", "made.vhdx", target_job(), i64::MAX).unwrap();
+    push(&lab, "new.raw", "copy.raw", target_job(), i64::MAX).unwrap();
+    assert!(lab.same("new.raw", "copy.raw"));
+    let (report, _) = pull(
+        &lab,
+        "made.vhdx",
+        "copy.raw",
+        &SyncOptions::default(),
+        i64::MAX,
+    )
+    .unwrap();
+    assert_eq!(report.outcome, Outcome::Identical);
+    // A disk of an odd length, onto a format of whole sectors and onto a longer file.
+    let odd = fs::read(lab.path("new.raw")).unwrap();
+    fs::write(lab.path("odd.raw"), odd.get(..1_000_001).unwrap()).unwrap();
+    push(&lab, "odd.raw", "odd.vhd", target_job(), i64::MAX).unwrap();
+    let options = SyncOptions::default();
+    let error = pull(&lab, "odd.raw", "copy.raw", &options, i64::MAX).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let options = options.with_allow_shrink(true);
+    pull(&lab, "odd.raw", "copy.raw", &options, i64::MAX).unwrap();
+    assert!(lab.same("odd.raw", "copy.raw"));
+}
+
+#[test]
+fn a_dry_run_says_what_would_change_and_writes_nothing() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 800, 1);
+    lab.changed("new.raw", "old.raw", 9);
+    let before = fs::read(lab.path("old.raw")).unwrap();
+    let options = SyncOptions::default().with_dry_run(true);
+    let (report, _) = pull(&lab, "new.raw", "old.raw", &options, i64::MAX).unwrap();
+    assert_eq!(report.outcome, Outcome::DryRun);
+    assert!(report.changed_bytes > 0);
+    assert!(fs::read(lab.path("old.raw")).unwrap() == before);
+}
+
+#[test]
+fn a_line_cut_anywhere_leaves_an_atomic_target_old_and_the_next_run_goes_on() {
+    let mut dice = 11;
+    let mut resumed = 0;
+    for round in 0..24 {
+        let lab = Lab::new();
+        lab.disk("new.raw", 1200, 1);
+        lab.changed("new.raw", "old.raw", 3);
+        let before = fs::read(lab.path("old.raw")).unwrap();
+        let most = (next_random(&mut dice) % 2_000_000) as i64;
+        let cut = match round % 2 {
+            0 => pull(&lab, "new.raw", "old.raw", &SyncOptions::default(), most),
+            _ => push(&lab, "new.raw", "old.raw", target_job(), most),
+        };
+        if cut.is_err() {
+            let is_old = fs::read(lab.path("old.raw")).unwrap() == before;
+            assert!(
+                is_old || lab.same("new.raw", "old.raw"),
+                "cut after {most} bytes"
+            );
+        }
+        let (report, traffic) = match round % 2 {
+            0 => pull(
+                &lab,
+                "new.raw",
+                "old.raw",
+                &SyncOptions::default(),
+                i64::MAX,
+            )
+            .unwrap(),
+            _ => push(&lab, "new.raw", "old.raw", target_job(), i64::MAX).unwrap(),
+        };
+        assert!(lab.same("new.raw", "old.raw"), "cut after {most} bytes");
+        assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+        let moved = traffic.sent_bytes + traffic.received_bytes;
+        let fresh = report.written_bytes.saturating_sub(report.resumed_bytes);
+        assert!(
+            moved < fresh + 100_000,
+            "{moved} bytes for {fresh}, cut after {most}"
+        );
+        resumed += report.resumed_bytes;
+    }
+    assert!(resumed > 0, "nothing was ever taken over");
+}
+
+#[test]
+fn a_line_cut_while_a_target_is_written_in_place_leaves_it_marked_until_a_run_ends() {
+    let mut dice = 12;
+    let mut marked = 0;
+    for _ in 0..12 {
+        let lab = Lab::new();
+        lab.disk("new.raw", 1200, 1);
+        lab.changed("new.raw", "old.raw", 3);
+        let mut how = target_job();
+        how.safety = Safety::InPlace;
+        let most = 200_000 + (next_random(&mut dice) % 1_500_000) as i64;
+        if push(&lab, "new.raw", "old.raw", how, most).is_err() {
+            let is_marked = lab.target("old.raw").mark().unwrap().is_some();
+            marked += u32::from(is_marked);
+        }
+        push(&lab, "new.raw", "old.raw", how, i64::MAX).unwrap();
+        assert!(lab.same("new.raw", "old.raw"), "cut after {most} bytes");
+        assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+    }
+    assert!(marked > 0);
+}
+
+#[test]
+fn an_agent_that_only_reads_writes_nothing_and_none_serves_what_lies_outside() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 100, 1);
+    lab.disk("old.raw", 100, 2);
+    let before = fs::read(lab.path("old.raw")).unwrap();
+    let (dialled, agent) = dial(lab.serve().with_read_only(true), i64::MAX);
+    let source = lab.source("new.raw");
+    let error = dialled
+        .unwrap()
+        .push(&job("old.raw", Some(target_job())), &source, &work())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("only reads"), "{error}");
+    assert!(matches!(agent.join().unwrap().unwrap(), Served::Refused(_)));
+    assert!(fs::read(lab.path("old.raw")).unwrap() == before);
+    assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    std::os::unix::fs::symlink(outside.path(), lab.path("link.raw")).unwrap();
+    let absolute = outside.path().to_str().unwrap();
+    for wrong in ["link.raw", "../x", absolute, "/etc/passwd"] {
+        let error = pull(&lab, wrong, "old.raw", &SyncOptions::default(), i64::MAX).unwrap_err();
+        let kinds = [ErrorKind::InvalidInput, ErrorKind::NotFound];
+        assert!(kinds.contains(&error.kind()), "{wrong}: {error}");
+        let error = push(&lab, "new.raw", wrong, target_job(), i64::MAX).unwrap_err();
+        assert!(kinds.contains(&error.kind()), "{wrong}: {error}");
+    }
+    assert_eq!(outside.as_file().metadata().unwrap().len(), 0);
+}
+
+#[test]
+fn what_does_not_go_across_hosts_is_refused() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 100, 1);
+    lab.disk("old.raw", 100, 2);
+    let kept = diskdelta::storage::Place::host(lab.path("kept")).unwrap();
+    let wrong = [
+        SyncOptions::default().with_skip_unreadable(true),
+        SyncOptions::default().with_target_manifest(Some(kept)),
+        SyncOptions::default()
+            .with_mode(Mode::Full)
+            .with_safety(Safety::InPlace),
+    ];
+    for options in wrong {
+        let error = pull(&lab, "new.raw", "old.raw", &options, i64::MAX).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    }
+    assert!(!lab.same("new.raw", "old.raw"));
+    let full = SyncOptions::default().with_mode(Mode::Full);
+    pull(&lab, "new.raw", "old.raw", &full, i64::MAX).unwrap();
+    assert!(lab.same("new.raw", "old.raw"));
+}
+
+/// Answers from `source` at the other end of a line, and hands the disk there to `with`.
+fn with_far<T>(source: HostSource, check: bool, with: impl FnOnce(FarDisk) -> T) -> T {
+    let (here, there) = UnixStream::pair().unwrap();
+    let agent = std::thread::spawn(move || {
+        let line = Line::new(there.try_clone().unwrap(), there, LineOptions::default());
+        let session = Session::greet(line, Side::Agent, work().cancel()).unwrap();
+        let answerer = Answerer {
+            image: source.image().clone(),
+            check: &|| if check { source.check() } else { Ok(()) },
+            warnings: Vec::new(),
+        };
+        if let Err(error) = answerer.answer(&session, &work()) {
+            let fault = Box::new(Fault::of(&error, false));
+            drop(session.line().send(&Message::Fail(fault)));
+        }
+        session.finish();
+    });
+    let line = Line::new(here.try_clone().unwrap(), here, LineOptions::default());
+    let session = Session::greet(line, Side::Dialler, work().cancel()).unwrap();
+    let value = with(FarDisk::open(session, &Limits::default(), work().cancel()).unwrap());
+    agent.join().unwrap();
+    value
+}
+
+#[test]
+fn differences_that_short_hashes_hid_are_found_with_long_ones_in_the_same_run() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 1600, 1);
+    lab.disk("old.raw", 1600, 2);
+    let report = with_far(lab.source("new.raw"), true, |far| {
+        let far = Arc::new(far.with_hash_len(1));
+        let target = lab.target("old.raw");
+        let options = SyncOptions::default().with_mode(Mode::Delta);
+        let report = far.sync_onto(target.target(), &options, &work()).unwrap();
+        far.end(None).unwrap();
+        report
+    });
+    assert!(lab.same("new.raw", "old.raw"));
+    assert!(report.resumed_bytes > 0, "nothing was missed at first");
+}
+
+#[test]
+fn a_source_that_is_written_to_meanwhile_leaves_an_atomic_target_untouched() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 400, 1);
+    lab.disk("old.raw", 400, 2);
+    let before = fs::read(lab.path("old.raw")).unwrap();
+    let source = lab.source("new.raw");
+    let file = fs::File::options()
+        .write(true)
+        .open(lab.path("new.raw"))
+        .unwrap();
+    file.write_all_at(b"changed", 5000).unwrap();
+    drop(file);
+    let error = with_far(source, true, |far| {
+        let far = Arc::new(far);
+        let target = lab.target("old.raw");
+        let done = far.sync_onto(target.target(), &SyncOptions::default(), &work());
+        done.unwrap_err()
+    });
+    assert_eq!(error.kind(), ErrorKind::SourceChanged, "{error}");
+    assert!(fs::read(lab.path("old.raw")).unwrap() == before);
+}
+
+#[test]
+fn an_end_of_another_version_is_refused_and_so_is_a_shell_that_prints() {
+    let greet = |bytes: Vec<u8>| {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        there.write_all(&bytes).unwrap();
+        let dialled = Dialled::new(
+            here.try_clone().unwrap(),
+            here,
+            &LineOptions::default(),
+            &work(),
+        );
+        dialled.map(drop).unwrap_err()
+    };
+    let frame = Message::Hello(Hello {
+        version_least: 900,
+        version_most: 901,
+        features: 0,
+        random: [1; 32],
+    })
+    .encode();
+    let mut bytes = Vec::new();
+    FrameEncoder::default()
+        .encode(frame.kind, &frame.payload, &mut bytes)
+        .unwrap();
+    let error = greet(bytes);
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("900"), "{error}");
+    let error = greet(b"Welcome! You have no new mail.\n".to_vec());
+    assert!(error.to_string().contains("Welcome!"), "{error}");
+}
+
+#[test]
+fn silence_is_an_error_that_says_what_was_awaited() {
+    let (here, there) = UnixStream::pair().unwrap();
+    let options = LineOptions::default().with_silence(Duration::from_millis(300));
+    let dialled = Dialled::new(here.try_clone().unwrap(), here, &options, &work());
+    let error = dialled.map(drop).unwrap_err();
+    assert!(
+        error.to_string().contains("a greeting was awaited"),
+        "{error}"
+    );
+    drop(there);
+}
+
+#[test]
+fn signs_of_life_keep_a_slow_end_from_being_given_up() {
+    let (here, there) = UnixStream::pair().unwrap();
+    let options = LineOptions::default().with_silence(Duration::from_millis(600));
+    let one = Line::new(here.try_clone().unwrap(), here, options.clone());
+    let other = Line::new(there.try_clone().unwrap(), there, options);
+    let slow = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(1500));
+        other.send(&Message::Checked).unwrap();
+        other.finish();
+    });
+    assert_eq!(
+        one.receive("a check", work().cancel()).unwrap(),
+        Message::Checked
+    );
+    slow.join().unwrap();
+}
+
+#[test]
+fn a_path_is_taken_from_the_root() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 50, 1);
+    lab.disk("old.raw", 50, 2);
+    let whole = lab.path("new.raw");
+    let whole: &Path = &fs::canonicalize(whole).unwrap();
+    for name in ["new.raw", "/new.raw", whole.to_str().unwrap()] {
+        pull(&lab, name, "old.raw", &SyncOptions::default(), i64::MAX).unwrap();
+    }
+    assert!(lab.same("new.raw", "old.raw"));
+}

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use rustix::io::Errno;
@@ -27,6 +28,8 @@ pub struct Confined {
     pub path: PathBuf,
     /// What lies there; `None` where nothing does.
     id: Option<FileId>,
+    /// Kept open, so that no other file gets its number.
+    _held: Option<Arc<OwnedFd>>,
 }
 
 impl Root {
@@ -67,6 +70,7 @@ impl Root {
                         device: facts.st_dev,
                         inode: facts.st_ino,
                     }),
+                    _held: Some(Arc::new(there)),
                 })
             }
             Err(Errno::NOENT) => {
@@ -80,7 +84,11 @@ impl Root {
                 if fs::symlink_metadata(&path).is_ok() {
                     return Err(outside(asked));
                 }
-                Ok(Confined { path, id: None })
+                Ok(Confined {
+                    path,
+                    id: None,
+                    _held: None,
+                })
             }
             Err(cause) => Err(failed(cause, asked)),
         }

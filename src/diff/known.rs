@@ -40,7 +40,9 @@ impl<'a> Known<'a> {
         let at = match held {
             Some(at) => at,
             None => {
-                let group = self.manifest.groups(block..block + 1).next();
+                // All of the group: a block beyond the disk's end is in one with blocks before it.
+                let blocks = number * GROUP_BLOCKS..(number + 1) * GROUP_BLOCKS;
+                let group = self.manifest.groups(blocks).next();
                 recent.push_front((number, group.transpose()?));
                 recent.truncate(RECENT_GROUPS);
                 0
@@ -54,3 +56,23 @@ impl<'a> Known<'a> {
 /// Blocks of a manifest's group, and how many groups are held: some for each thread.
 const GROUP_BLOCKS: u64 = 256;
 const RECENT_GROUPS: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Raw;
+    use crate::storage::MemoryStorage;
+    use crate::units::BlockSize;
+    use crate::{Work, manifest};
+
+    #[test]
+    fn asking_beyond_the_end_does_not_hide_the_blocks_before_it() {
+        let storage = MemoryStorage::new("disk", vec![7; 3 * 4096]);
+        let image = Raw::open(std::sync::Arc::new(storage)).unwrap();
+        let work = Work::new(1).unwrap();
+        let manifest = manifest::build(&image, BlockSize::MIN, &work).unwrap();
+        let known = Known::new(&manifest);
+        assert_eq!(known.hash(3).unwrap(), None);
+        assert_eq!(known.hash(2).unwrap(), Some(blake3::hash(&[7; 4096])));
+    }
+}

@@ -110,7 +110,8 @@ impl Progress for Meter {
 /// `NoSpace`, `Io`.
 pub(super) fn publish(folder: &Path, vm: &str, moving: &Moving) -> Result<()> {
     let path = path(folder, vm);
-    let new = path.with_extension("progress-new");
+    // A process that ends may still say so while the next one has taken over.
+    let new = path.with_extension(format!("progress-{}", std::process::id()));
     let bytes = serde_json::to_vec(moving).unwrap_or_default();
     std::fs::write(&new, bytes)
         .and_then(|()| std::fs::rename(&new, &path))

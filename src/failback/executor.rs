@@ -58,7 +58,7 @@ pub trait Inbox {
         false
     }
 
-    /// Told where the job stands, again and again.
+    /// Told where the job stands, again and again, and before each reply.
     fn note(&mut self, _state: &State) {}
 }
 
@@ -225,7 +225,7 @@ impl Executor {
     /// Takes in what people, the group and time have brought; whether that was anything.
     fn hear(&mut self, inbox: &mut dyn Inbox) -> Result<bool> {
         if let Some(asked) = inbox.poll()? {
-            self.answer(asked)?;
+            self.answer(asked, inbox)?;
             return Ok(true);
         }
         let event = match inbox.activates() {
@@ -309,7 +309,7 @@ impl Executor {
         Ok(())
     }
 
-    fn answer(&mut self, asked: Asked) -> Result<()> {
+    fn answer(&mut self, asked: Asked, inbox: &mut dyn Inbox) -> Result<()> {
         let fate = self.ask(asked.gesture, &asked.by);
         let refused = matches!(&fate, Err(error) if error.kind() == ErrorKind::InvalidInput);
         let (told, ends) = match fate {
@@ -319,6 +319,8 @@ impl Executor {
             }
             fate => (fate, Ok(())),
         };
+        // Who asked looks at the state as soon as he has his answer.
+        inbox.note(self.state());
         (asked.reply)(told);
         ends
     }

@@ -695,13 +695,13 @@ fn what_was_not_cached_is_not_cached_after_reading_and_what_was_stays() {
             read(&*source, &(at..at + step as u64)).unwrap();
         }
         drop(source);
-        // A page or two that were being read when they should have been dropped may stay.
+        // A page or two that were being read when they should have been dropped may stay, and some
+        // that the system could not hand out at once were taken for pages that are not there.
         let after = cached(&path);
         assert!(
-            after <= before + (64 << 10),
+            after.abs_diff(before) <= 64 << 10,
             "{step}: {before} before, {after} after"
         );
-        assert!(after >= len / 2, "{step}: {before} before, {after} after");
     }
 }
 

@@ -11,6 +11,7 @@ pub mod failback;
 pub mod image;
 pub mod limits;
 pub mod manifest;
+mod random;
 pub mod remote;
 pub mod storage;
 pub mod sync;

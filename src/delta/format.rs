@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::{Error, Result};
+use crate::random::random;
 use crate::units::BlockSize;
 
 /// Length of the file header in bytes.
@@ -25,12 +26,7 @@ impl JobId {
     /// # Errors
     /// `Io` when the system gives no random bytes.
     pub fn random() -> Result<Self> {
-        let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(|e| {
-            Error::new(crate::ErrorKind::Io, "the system gives no random bytes")
-                .caused_by(std::io::Error::other(e.to_string()))
-        })?;
-        Ok(JobId(id))
+        random().map(JobId)
     }
 }
 

@@ -16,6 +16,7 @@ use super::perform::{Done, perform};
 use super::record::{JobRecord, Record, StepRecord};
 use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
+use crate::random::random;
 use crate::storage::Folder;
 
 /// What an executor works with: the VMs of both sides, and their disks.
@@ -95,10 +96,7 @@ impl Executor {
         hands: Hands,
         pace: Pace,
     ) -> Result<Self> {
-        let mut id = [0; 16];
-        getrandom::fill(&mut id)
-            .map_err(|e| Error::new(ErrorKind::Io, "no random numbers").caused_by(e))?;
-        let mut journal = Writer::create(folder, name, id)?;
+        let mut journal = Writer::create(folder, name, random()?)?;
         journal.append(&Record::Job(job.clone()).encode()?)?;
         let machine = Self::begin(&job);
         Self::take_over(machine, journal, job, hands, pace)

@@ -10,6 +10,7 @@ use super::executor::{Asked, Inbox};
 use super::machine::Gesture;
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
+use crate::random::random;
 use crate::storage::{Access, Folder};
 
 /// The executor's end: takes requests out of a folder.
@@ -65,10 +66,7 @@ impl Inbox for FolderInbox {
 /// `InvalidInput` where it is refused, saying why; `InUse` where nobody answers within `wait`,
 /// and the request is taken back; `Io`.
 pub fn request(folder: &dyn Folder, gesture: Gesture, by: &str, wait: Duration) -> Result<()> {
-    let mut id = [0; 8];
-    getrandom::fill(&mut id)
-        .map_err(|e| Error::new(ErrorKind::Io, "no random numbers").caused_by(e))?;
-    let id = format!("{:016x}", u64::from_le_bytes(id));
+    let id = format!("{:016x}", u64::from_le_bytes(random()?));
     let (asked, reply) = (file_name(&id, REQUEST), file_name(&id, REPLY));
     let by = by.to_owned();
     put(folder, &asked, &Request { gesture, by })?;

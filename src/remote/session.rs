@@ -7,6 +7,7 @@ use super::message::{Hello, Message};
 use super::wire::wrong;
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
+use crate::random::random;
 
 /// A line whose ends have greeted each other.
 pub struct Session {
@@ -31,11 +32,7 @@ impl Session {
     /// `Unsupported` where there is no version that both speak; `Malformed` where the other end is
     /// something else; `Io`, `Cancelled`.
     pub fn greet(line: Line, side: Side, cancel: &CancelToken) -> Result<Session> {
-        let mut random = [0; 32];
-        getrandom::fill(&mut random).map_err(|cause| {
-            Error::new(ErrorKind::Io, "the system gives no random bytes")
-                .caused_by(std::io::Error::other(cause.to_string()))
-        })?;
+        let random = random()?;
         line.send(&Message::Hello(Hello {
             version_least: VERSION_LEAST,
             version_most: VERSION,

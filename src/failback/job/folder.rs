@@ -13,6 +13,7 @@ use crate::failback::lock::JobLock;
 use crate::failback::machine::{Gesture, Mode, Phase, State};
 use crate::failback::plan::Plan;
 use crate::failback::record::{JobRecord, PlanRecord, Record};
+use crate::random::random;
 use crate::storage::{Access, Folder, HostFolder};
 
 /// Where jobs are kept by default.
@@ -323,13 +324,6 @@ fn make_dir(path: &Path) -> Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     let made = builder.recursive(true).mode(0o700).create(path);
     made.map_err(|e| Error::io("create folder", e).at_path(path))
-}
-
-fn random() -> Result<[u8; 16]> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id)
-        .map_err(|e| Error::new(ErrorKind::Io, "no random numbers").caused_by(e))?;
-    Ok(id)
 }
 
 const PLAN_JOURNAL: &str = "plan.journal";

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
+use crate::random::random;
 use crate::storage::Storage;
 
 use super::CREATOR;
@@ -89,9 +90,7 @@ pub(in crate::image) fn create_dynamic(
 /// # Errors
 /// `Io` where there are no random bytes.
 pub(super) fn new_footer(kind: DiskKind, disk_len: u64) -> Result<Footer> {
-    let mut unique_id = [0; 16];
-    getrandom::fill(&mut unique_id)
-        .map_err(|e| Error::new(ErrorKind::Io, "cannot get random bytes").caused_by(e))?;
+    let unique_id = random()?;
     let now = SystemTime::UNIX_EPOCH
         .elapsed()
         .map_or(0, |it| it.as_secs());

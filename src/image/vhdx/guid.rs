@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+use crate::random::random;
 
 /// A GUID, kept in the byte order it has on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -22,10 +23,7 @@ impl Guid {
     /// # Errors
     /// `Io` when the system has no random numbers.
     pub fn random() -> Result<Self> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|cause| {
-            Error::new(ErrorKind::Io, "cannot get random numbers").caused_by(cause)
-        })?;
+        let mut bytes: [u8; 16] = random()?;
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
         Ok(Guid(swap(bytes)))

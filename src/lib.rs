@@ -13,6 +13,7 @@ pub mod limits;
 pub mod manifest;
 mod random;
 pub mod remote;
+mod setters;
 pub mod storage;
 pub mod sync;
 pub mod units;

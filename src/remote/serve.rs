@@ -18,6 +18,7 @@ use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{FileGate, Format, ImageOptions};
 use crate::limits::Limits;
+use crate::setters::setters;
 use crate::storage::{SourceOptions, TargetOptions};
 use crate::sync::{HostSource, HostTarget, HostTargetOptions, Safety};
 
@@ -37,20 +38,8 @@ pub struct ServeOptions {
     pub line: LineOptions,
 }
 
-macro_rules! with {
-    ($($(#[$doc:meta])* $name:ident, $field:ident: $type:ty;)*) => {
-        impl ServeOptions {
-            $($(#[$doc])*
-            #[must_use]
-            pub fn $name(mut self, $field: $type) -> Self {
-                self.$field = $field;
-                self
-            })*
-        }
-    };
-}
-
-with! {
+setters! {
+    ServeOptions:
     /// Replaces [`ServeOptions::root`].
     with_root, root: Option<PathBuf>;
     /// Replaces [`ServeOptions::read_only`].

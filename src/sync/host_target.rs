@@ -15,6 +15,7 @@ use crate::delta::{FrameKind, JobId, Purpose, peek};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, CreateFormat, CreateOptions, Format, ImageOptions};
 use crate::limits::Limits;
+use crate::setters::setters;
 use crate::storage::{
     Access, Allocation, Folder, HostFile, HostFolder, HostKind, Place, SourceOptions,
     TargetOptions, identity, open_source, open_target, resolve,
@@ -222,20 +223,8 @@ impl HostTarget {
     }
 }
 
-macro_rules! with {
-    ($($(#[$doc:meta])* $name:ident, $field:ident: $type:ty;)*) => {
-        impl HostTargetOptions {
-            $($(#[$doc])*
-            #[must_use]
-            pub fn $name(mut self, $field: $type) -> Self {
-                self.$field = $field;
-                self
-            })*
-        }
-    };
-}
-
-with! {
+setters! {
+    HostTargetOptions:
     /// Replaces [`HostTargetOptions::image`].
     with_image, image: ImageOptions;
     /// Replaces [`HostTargetOptions::create`].

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::setters::setters;
 use crate::storage::Place;
 use crate::units::BlockSize;
 
@@ -72,20 +73,8 @@ pub struct SyncOptions {
     pub dry_run: bool,
 }
 
-macro_rules! with {
-    ($($(#[$doc:meta])* $name:ident, $field:ident: $type:ty;)*) => {
-        impl SyncOptions {
-            $($(#[$doc])*
-            #[must_use]
-            pub fn $name(mut self, $field: $type) -> Self {
-                self.$field = $field;
-                self
-            })*
-        }
-    };
-}
-
-with! {
+setters! {
+    SyncOptions:
     /// Replaces [`SyncOptions::mode`].
     with_mode, mode: Mode;
     /// Replaces [`SyncOptions::safety`].

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::format::{FRAME_LEN, FrameHeader, FrameKind, Hash, Old};
+use super::format::{FRAME_LEN, FrameHeader, FrameKind, Hash, JobId, Old};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::Storage;
@@ -59,6 +59,21 @@ pub(super) struct RawFrame {
 }
 
 impl RawFrame {
+    /// The frame that `window`, which lies at `at` in the file, begins with, if its seal is right.
+    pub fn parse(window: &[u8], at: u64, job: JobId) -> Option<RawFrame> {
+        let head: [u8; FRAME_LEN] = *window.first_chunk()?;
+        let header = FrameHeader::decode(&head).ok()?;
+        let end = FRAME_LEN.checked_add(usize::try_from(header.stored_len).ok()?)?;
+        let payload = FRAME_LEN..end;
+        let is_sealed = header.is_sealed(job, &head, window.get(payload.clone())?);
+        is_sealed.then_some(RawFrame {
+            header,
+            head,
+            at,
+            payload,
+        })
+    }
+
     /// # Errors
     /// `Malformed`, `LimitExceeded`.
     pub fn verified<'a>(

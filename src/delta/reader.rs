@@ -165,26 +165,21 @@ impl Delta {
     /// `Malformed` where no data frame of `len` bytes lies there; `LimitExceeded`, `Io`.
     pub(super) fn data_at(&self, at: u64, len: u64) -> Result<Vec<u8>> {
         let wrong = || self.damaged("a frame is not what it was", at);
-        let mut head = [0; FRAME_LEN];
-        self.storage.read_exact_at(&mut head, at)?;
-        let header = FrameHeader::decode(&head).map_err(|_| wrong())?;
-        if header.stored_len > self.limits.frame_bytes || header.kind != FrameKind::Data {
+        let mut window = vec![0; FRAME_LEN];
+        self.storage.read_exact_at(&mut window, at)?;
+        let head = window.first_chunk().ok_or_else(wrong)?;
+        let header = FrameHeader::decode(head).map_err(|_| wrong())?;
+        if header.stored_len > self.limits.frame_bytes {
             return Err(wrong());
         }
         // At most what the limits allow.
-        let mut payload = vec![0; header.stored_len as usize];
-        self.storage
-            .read_exact_at(&mut payload, at.saturating_add(FRAME_LEN as u64))?;
-        if header.len != len || !header.is_sealed(self.header.job, &head, &payload) {
-            return Err(wrong());
-        }
-        let raw = RawFrame {
-            header,
-            head,
-            at,
-            payload: 0..payload.len(),
-        };
-        let frame = raw.verified(&payload, &self.limits, &*self.storage)?;
+        window.resize(FRAME_LEN + header.stored_len as usize, 0);
+        let rest = at.saturating_add(FRAME_LEN as u64);
+        self.storage.read_exact_at(&mut window[FRAME_LEN..], rest)?;
+        let raw = RawFrame::parse(&window, at, self.header.job)
+            .filter(|raw| raw.header.kind == FrameKind::Data && raw.header.len == len)
+            .ok_or_else(wrong)?;
+        let frame = raw.verified(&window, &self.limits, &*self.storage)?;
         Ok(frame.into_bytes())
     }
 

@@ -78,26 +78,14 @@ impl<'a> Scanner<'a> {
     }
 
     fn parse(&mut self, window: &[u8], used: usize) -> Option<RawFrame> {
-        let rest = window.get(used..)?;
-        let head: [u8; FRAME_LEN] = rest.get(..FRAME_LEN)?.try_into().ok()?;
-        let header = FrameHeader::decode(&head).ok()?;
-        let stored_len = usize::try_from(header.stored_len).ok()?;
-        let payload = rest.get(FRAME_LEN..)?.get(..stored_len)?;
-        let fits = header.kind != FrameKind::Trailer
-            && header.sequence == self.sequence
-            && header.is_sealed(self.header.job, &head, payload);
-        if !fits {
+        let at = self.at + used as u64;
+        let mut raw = RawFrame::parse(window.get(used..)?, at, self.header.job)?;
+        if raw.header.kind == FrameKind::Trailer || raw.header.sequence != self.sequence {
             return None;
         }
         self.sequence += 1;
-        let start = used + FRAME_LEN;
-        let at = self.at + used as u64;
-        Some(RawFrame {
-            header,
-            head,
-            at,
-            payload: start..start + stored_len,
-        })
+        raw.payload = used + raw.payload.start..used + raw.payload.end;
+        Some(raw)
     }
 }
 

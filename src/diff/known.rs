@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use blake3::Hash;
 
 use crate::error::Result;
-use crate::manifest::{Group, Manifest};
+use crate::manifest::{Group, Manifest, blocks_of, parent_of};
 
 /// A manifest with the groups at hand that were asked for last: several threads go through it,
 /// each in ascending order, and finding and checking a group costs more than its use.
@@ -34,15 +34,14 @@ impl<'a> Known<'a> {
     /// # Errors
     /// `Malformed` where the manifest is damaged; `Io`.
     pub fn hash(&self, block: u64) -> Result<Option<Hash>> {
-        let number = block / GROUP_BLOCKS;
+        let number = parent_of(block);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let held = recent.iter().position(|(held, _)| *held == number);
         let at = match held {
             Some(at) => at,
             None => {
                 // All of the group: a block beyond the disk's end is in one with blocks before it.
-                let blocks = number * GROUP_BLOCKS..(number + 1) * GROUP_BLOCKS;
-                let group = self.manifest.groups(blocks).next();
+                let group = self.manifest.groups(blocks_of(1, number)).next();
                 recent.push_front((number, group.transpose()?));
                 recent.truncate(RECENT_GROUPS);
                 0
@@ -53,8 +52,7 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Blocks of a manifest's group, and how many groups are held: some for each thread.
-const GROUP_BLOCKS: u64 = 256;
+/// How many groups are held: some for each thread.
 const RECENT_GROUPS: usize = 32;
 
 #[cfg(test)]

@@ -45,5 +45,5 @@ pub use write::{ManifestWriter, Sink};
 pub(crate) use kept::{begin, note_state, refuse_other};
 pub(crate) use ranges::RangeSet;
 pub(crate) use read::{Node, Row, blocks_of};
-pub(crate) use tree::child_of;
+pub(crate) use tree::{child_of, parent_of};
 pub(crate) use update::same_block_size;

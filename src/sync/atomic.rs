@@ -298,7 +298,7 @@ fn resume(
         }
         let mut now = vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];
         if let Some(confirmed) = &confirmed {
-            if !confirmed.contains(&claim(frame, &now)) {
+            if !confirmed.contains(&claim(frame)) {
                 return Ok(());
             }
         } else {
@@ -349,9 +349,8 @@ fn confirmed(
     let claims = Mutex::new(Vec::new());
     let walked = for_each_intact(storage, run.limits(), run.work, &|frame| {
         if may_serve(frame, disk_len.min(old_len)) {
-            let zeros = vec![0; usize::try_from(frame.header().len).unwrap_or(usize::MAX)];
             let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
-            claims.push(claim(frame, &zeros));
+            claims.push(claim(frame));
         }
         Ok(())
     });
@@ -369,13 +368,15 @@ fn confirmed(
         .collect())
 }
 
-/// What a frame says of the source; `zeros` are as long as it is.
-fn claim(frame: &VerifiedFrame<'_>, zeros: &[u8]) -> Claim {
+/// What a frame says of the source.
+fn claim(frame: &VerifiedFrame<'_>) -> Claim {
+    let header = frame.header();
+    let zeros = || vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];
     Claim {
         range: frame.range(),
-        hash: match frame.header().kind {
-            FrameKind::Zero => blake3::hash(zeros).into(),
-            _ => frame.header().new_hash,
+        hash: match header.kind {
+            FrameKind::Zero => blake3::hash(&zeros()).into(),
+            _ => header.new_hash,
         },
     }
 }

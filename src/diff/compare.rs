@@ -147,6 +147,19 @@ pub struct CompareReport {
     pub granularity_bytes: u64,
 }
 
+impl Default for CompareReport {
+    /// Of a comparison that had nothing to look at.
+    fn default() -> Self {
+        CompareReport {
+            compared_bytes: 0,
+            changed_bytes: 0,
+            zeroed_bytes: 0,
+            unreadable: Vec::new(),
+            granularity_bytes: REFINE_BYTES,
+        }
+    }
+}
+
 /// What the threads of one comparison share.
 struct Job<'a> {
     source: &'a dyn Image,
@@ -201,7 +214,7 @@ impl Job<'_> {
             changed_bytes: self.changed_bytes.into_inner(),
             zeroed_bytes: self.zeroed_bytes.into_inner(),
             unreadable: self.unreadable.finish().iter().map(Extent::range).collect(),
-            granularity_bytes: REFINE_BYTES,
+            ..CompareReport::default()
         })
     }
 

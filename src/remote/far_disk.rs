@@ -141,17 +141,17 @@ impl FarSource for FarDisk {
         visit: &Visit<'_>,
     ) -> Result<CompareReport> {
         let session = self.lock();
-        let windows = match options.change_map {
-            Some(_) => options.windows(disk_len),
-            None => Vec::new(),
-        };
-        let seen = match options.change_map {
-            Some(_) => Windows::of(&windows, disk_len)?,
-            None => Windows::whole(disk_len),
+        let (windows, seen) = match options.change_map {
+            Some(_) => {
+                let windows = options.windows(disk_len);
+                let seen = Windows::of(&windows, disk_len)?;
+                (windows, seen)
+            }
+            None => (Vec::new(), Windows::whole(disk_len)),
         };
         work.progress().begin(Phase::Diff, Some(seen.len()));
         if seen.is_empty() {
-            return Ok(nothing());
+            return Ok(CompareReport::default());
         }
         for some in windows.chunks(LIST_MOST) {
             session.line().send(&Message::Windows(some.to_vec()))?;
@@ -270,16 +270,6 @@ fn messages_of(groups: &[Group], disk_len: u64) -> Vec<Claims> {
         });
     }
     messages
-}
-
-fn nothing() -> CompareReport {
-    CompareReport {
-        compared_bytes: 0,
-        changed_bytes: 0,
-        zeroed_bytes: 0,
-        unreadable: Vec::new(),
-        granularity_bytes: crate::units::REFINE_BYTES,
-    }
 }
 
 /// Takes no faster than the speed limit allows.

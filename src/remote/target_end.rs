@@ -118,8 +118,7 @@ impl<'a> TargetEnd<'a> {
             compared_bytes: self.compared_bytes,
             changed_bytes: self.handed.changed_bytes,
             zeroed_bytes: self.handed.zeroed_bytes,
-            unreadable: Vec::new(),
-            granularity_bytes: REFINE_BYTES,
+            ..CompareReport::default()
         })
     }
 

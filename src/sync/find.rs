@@ -142,8 +142,7 @@ impl<'a> Pass<'a> {
             compared_bytes: self.compared_bytes.load(Ordering::Relaxed),
             changed_bytes: self.changed_bytes.load(Ordering::Relaxed),
             zeroed_bytes: self.zeroed_bytes.load(Ordering::Relaxed),
-            unreadable: Vec::new(),
-            granularity_bytes: REFINE_BYTES,
+            ..CompareReport::default()
         }
     }
 

@@ -115,4 +115,4 @@ const SAMPLES: u64 = 256;
 /// Where the two meet for a local pair of files, without reading back and with it; see
 /// docs/benchmarks.md.
 const FULL_FROM_PERCENT: u64 = 20;
-const FULL_FROM_PERCENT_VERIFIED: u64 = 50;
+pub(crate) const FULL_FROM_PERCENT_VERIFIED: u64 = 50;

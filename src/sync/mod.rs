@@ -41,6 +41,8 @@ use run::Run;
 use standing::Standing;
 
 pub use apply_delta::{BaseCheck, apply_delta, undo};
+#[cfg(feature = "failback")]
+pub(crate) use estimate::FULL_FROM_PERCENT_VERIFIED;
 pub use estimate::{Sample, sample};
 pub use export::export_delta;
 pub use far::{Claim, FarSource};

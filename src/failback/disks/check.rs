@@ -12,7 +12,7 @@ use crate::failback::disk_work::Finding;
 use crate::failback::machine::{Mode, Side};
 use crate::image::Image;
 use crate::storage::{Folder, HostFolder, SourceOptions};
-use crate::sync::{Sample, sample};
+use crate::sync::{FULL_FROM_PERCENT_VERIFIED, Sample, sample};
 use crate::units::{BlockSize, format_size};
 
 /// Something that was checked.
@@ -79,7 +79,7 @@ impl Recommendation {
             };
         }
         let (mode, so) = match percent {
-            0..FULL_FROM_PERCENT => (Mode::Delta, "a delta moves least"),
+            0..FULL_FROM_PERCENT_VERIFIED => (Mode::Delta, "a delta moves least"),
             _ => (Mode::FullFirst, "a full copy is less work than comparing"),
         };
         Recommendation {
@@ -270,6 +270,4 @@ fn share(sampled: Sample, of: u64) -> u64 {
     u64::try_from(part).unwrap_or(u64::MAX)
 }
 
-/// Where copying everything is less work than finding what differs.
-const FULL_FROM_PERCENT: u64 = 50;
 const SECTOR: u64 = 512;

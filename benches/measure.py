@@ -286,21 +286,7 @@ def sparse(bench):
         "4 TiB raw": Target(*spread(bench, "sparse", 4 << 40, data)),
         "2040 GiB VHD": Target(*containers(bench, 2040 << 30, data)),
     }
-
-    def differing(target):
-        return Turn(bench.ours("diff", target.now(), target.other()), good=(1,))
-
-    bench.race("sparse", "manifest", [
-        (name, lambda target=target: building(bench, target.now()))
-        for name, target in kinds.items()
-    ])
-    bench.race("sparse", "diff", [
-        (name, lambda target=target: differing(target)) for name, target in kinds.items()
-    ])
-    for how in ("in-place", "atomic"):
-        bench.race("sparse", f"sync, {how}", [
-            (name, syncing(bench, target, "delta", how)) for name, target in kinds.items()
-        ])
+    race_kinds(bench, "sparse", kinds, ("manifest", "diff", "sync, {}"))
     bench.images.forget()
 
 
@@ -337,27 +323,33 @@ def vhdx(bench):
     }
     table = ["dd", f"if={kinds['1 MiB blocks, full table'].path}", "of=/dev/null", "bs=1M",
              "count=512", "skip=3", "status=none"]
-
-    def differing(target):
-        return Turn(bench.ours("diff", target.now(), target.other()), good=(1,))
-
-    bench.race("vhdx", "manifest, 64 TiB", [
-        (name, lambda target=target: building(bench, target.now()))
-        for name, target in kinds.items()
-    ] + [("dd of a full table", lambda: Turn(table))])
-    bench.race("vhdx", "diff, 64 TiB", [
-        (name, lambda target=target: differing(target)) for name, target in kinds.items()
-    ])
-    for how in ("in-place", "atomic"):
-        bench.race("vhdx", f"sync {how}, 64 TiB", [
-            (name, syncing(bench, target, "delta", how)) for name, target in kinds.items()
-        ])
+    race_kinds(bench, "vhdx", kinds, ("manifest, 64 TiB", "diff, 64 TiB", "sync {}, 64 TiB"),
+               [("dd of a full table", lambda: Turn(table))])
     bench.images.forget()
 
 
 PARTS = {"sweep": sweep, "compare": compare, "safety": safety, "kept": kept,
          "manifest": manifest, "cold": cold, "full": full, "everything": everything,
          "sparse": sparse, "vhdx": vhdx}
+
+
+def race_kinds(bench, part, kinds, cases, beside_manifest=()):
+    """Races targets of several kinds, by name; `cases` names manifest, diff and each sync."""
+    def differing(target):
+        return Turn(bench.ours("diff", target.now(), target.other()), good=(1,))
+
+    manifest_case, diff_case, sync_case = cases
+    bench.race(part, manifest_case, [
+        (name, lambda target=target: building(bench, target.now()))
+        for name, target in kinds.items()
+    ] + list(beside_manifest))
+    bench.race(part, diff_case, [
+        (name, lambda target=target: differing(target)) for name, target in kinds.items()
+    ])
+    for how in ("in-place", "atomic"):
+        bench.race(part, sync_case.format(how), [
+            (name, syncing(bench, target, "delta", how)) for name, target in kinds.items()
+        ])
 
 
 def syncing(bench, target, mode, how, verify="none"):

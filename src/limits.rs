@@ -1,5 +1,7 @@
 //! Bounds on what a file, a peer or a caller may make this crate do.
 
+use crate::setters::setters;
+
 /// Upper bounds that every number stated by a file is held against before it is used to allocate,
 /// multiply or seek.
 ///
@@ -19,34 +21,18 @@ pub struct Limits {
     pub log_bytes: u64,
 }
 
-impl Limits {
+setters! {
+    Limits:
     /// Replaces [`Limits::disk_bytes`].
-    #[must_use]
-    pub fn with_disk_bytes(mut self, bytes: u64) -> Self {
-        self.disk_bytes = bytes;
-        self
-    }
-
+    with_disk_bytes, disk_bytes: u64;
     /// Replaces [`Limits::table_bytes`].
-    #[must_use]
-    pub fn with_table_bytes(mut self, bytes: u64) -> Self {
-        self.table_bytes = bytes;
-        self
-    }
-
+    with_table_bytes, table_bytes: u64;
     /// Replaces [`Limits::chain_count`].
-    #[must_use]
-    pub fn with_chain_count(mut self, count: usize) -> Self {
-        self.chain_count = count;
-        self
-    }
-
+    with_chain_count, chain_count: usize;
+    /// Replaces [`Limits::frame_bytes`].
+    with_frame_bytes, frame_bytes: u32;
     /// Replaces [`Limits::log_bytes`].
-    #[must_use]
-    pub fn with_log_bytes(mut self, bytes: u64) -> Self {
-        self.log_bytes = bytes;
-        self
-    }
+    with_log_bytes, log_bytes: u64;
 }
 
 impl Default for Limits {

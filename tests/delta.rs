@@ -226,3 +226,22 @@ fn a_delta_that_lies_about_its_result_changes_nothing() {
     assert_eq!(said.unwrap(), Outcome::Synced);
     assert!(now == new);
 }
+
+#[test]
+fn a_frame_of_exactly_the_allowed_length_is_taken_and_no_longer_one() {
+    let (old, new) = (disk(&[1, 2, 3], 0), disk(&[1, 3, 3], 0));
+    // A packed frame is short as it is stored; what it becomes is held against the limit too.
+    for level in [None, Some(3)] {
+        let bytes = delta_with(&old, &new, &options().with_level(level)).to_vec();
+        let walk = |limit: usize| {
+            let limits = Limits::default().with_frame_bytes(u32::try_from(limit).unwrap());
+            let file = Arc::new(MemoryStorage::new("delta", bytes.clone()));
+            Delta::open(file, &limits)?.for_each(&work(), &|frame| {
+                assert_eq!(frame.header().len, PAGE as u64);
+                Ok(())
+            })
+        };
+        walk(PAGE).unwrap();
+        assert_eq!(walk(PAGE - 1).unwrap_err().kind(), ErrorKind::LimitExceeded);
+    }
+}

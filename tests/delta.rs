@@ -1,10 +1,12 @@
 //! Delta files: made, carried, applied, merged; never half applied, never onto the wrong base.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use diskdelta::delta::{
-    Base, Delta, DeltaOptions, DeltaWriter, Frame, Header, JobId, Old, Purpose, create, merge,
+    Base, Delta, DeltaOptions, DeltaWriter, Frame, Header, JobId, Old, Purpose, create,
+    create_link, merge,
 };
 use diskdelta::image::{Format, Raw};
 use diskdelta::storage::{Folder, MemoryFolder, MemoryStorage, Place, Storage};
@@ -81,6 +83,17 @@ fn any_disk() -> impl Strategy<Value = Vec<u8>> {
     (prop::collection::vec(0u8..4, 2..40), 0..PAGE).prop_map(|(pages, cut)| disk(&pages, cut))
 }
 
+fn changed_pages(old: &[u8], new: &[u8]) -> Vec<Range<u64>> {
+    let page = |bytes: &[u8], at: usize| {
+        bytes
+            .get(at..(at + PAGE).min(bytes.len()))
+            .map(<[u8]>::to_vec)
+    };
+    let differs = |at: &usize| page(old, *at) != page(new, *at);
+    let pages = (0..new.len()).step_by(PAGE).filter(differs);
+    pages.map(|at| at as u64..(at + PAGE) as u64).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -96,6 +109,26 @@ proptest! {
         let (again, said) = applied(bytes, &new, BaseCheck::Whole);
         prop_assert_eq!(said.unwrap(), Outcome::Identical);
         prop_assert!(again == new);
+    }
+
+    /// What a map leaves out counts as unchanged, whatever is there.
+    #[test]
+    fn a_link_leads_to_the_source_and_hands_on_what_it_holds(
+        old in any_disk(), new in any_disk(), mapped in any::<bool>(),
+    ) {
+        let base = manifest::build(&image(&old), BlockSize::MIN, &work()).unwrap();
+        let map = mapped.then(|| changed_pages(&old, &new));
+        let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+        let next = Arc::new(MemoryStorage::new("manifest", Vec::new()));
+        let source = image(&new);
+        let (trailer, next) =
+            create_link(&base, &source, map, file.clone(), next, &options(), &work()).unwrap();
+        let root = manifest::root_of(&source, BlockSize::MIN, &work()).unwrap();
+        prop_assert_eq!(next.root(), root);
+        prop_assert_eq!(trailer.result_root.as_ref(), Some(root.as_bytes()));
+        let (now, said) = applied(file.to_vec(), &old, BaseCheck::Whole);
+        said.unwrap();
+        prop_assert!(now == new);
     }
 
     #[test]

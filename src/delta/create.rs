@@ -1,5 +1,6 @@
 //! Making a portable delta.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{DeltaWriter, Frame, Header, JobId, Old, Purpose, Trailer};
@@ -7,7 +8,8 @@ use crate::control::{Phase, Work};
 use crate::diff::{CompareOptions, Content, Known, ManifestDifference, against, compare};
 use crate::error::Result;
 use crate::image::Image;
-use crate::manifest::{Manifest, ManifestWriter, RangeSet, root_of};
+use crate::manifest::{Manifest, ManifestUpdater, ManifestWriter, RangeSet, Root, reopen, root_of};
+use crate::setters::setters;
 use crate::storage::Storage;
 use crate::units::BlockSize;
 
@@ -31,20 +33,12 @@ pub struct DeltaOptions {
     pub level: Option<i32>,
 }
 
-impl DeltaOptions {
+setters! {
+    DeltaOptions:
     /// Replaces [`DeltaOptions::block_size`].
-    #[must_use]
-    pub fn with_block_size(mut self, block_size: BlockSize) -> Self {
-        self.block_size = block_size;
-        self
-    }
-
+    with_block_size, block_size: BlockSize;
     /// Replaces [`DeltaOptions::level`].
-    #[must_use]
-    pub fn with_level(mut self, level: Option<i32>) -> Self {
-        self.level = level;
-        self
-    }
+    with_level, level: Option<i32>;
 }
 
 impl Default for DeltaOptions {
@@ -69,65 +63,80 @@ pub fn create(
     options: &DeltaOptions,
     work: &Work,
 ) -> Result<Trailer> {
-    let (base_len, block_size) = match base {
-        Base::Image(image) => (image.disk_len(), options.block_size),
-        Base::Manifest(manifest) => (manifest.disk_len(), manifest.block_size()),
-    };
-    let header = Header {
-        purpose: Purpose::Portable,
-        job: JobId::random()?,
-        base_len,
-        result_len: source.disk_len(),
-        block_size,
-    };
-    let frames = Frames {
-        writer: Mutex::new(DeltaWriter::create(storage, header)?),
-        level: options.level,
-    };
-    let (base_root, result_root) = match base {
-        Base::Image(image) => {
-            work.progress().begin(Phase::Hash, None);
-            let roots = (
-                root_of(image, block_size, work)?,
-                root_of(source, block_size, work)?,
-            );
-            if roots.0 != roots.1 {
-                compare(
-                    source,
-                    image,
-                    &CompareOptions::default(),
-                    work,
-                    &|difference| {
-                        let old = match difference.old {
-                            Content::Bytes(bytes) => Old::Hash(blake3::hash(bytes).into()),
-                            Content::Zeros(_) => Old::Zeros,
-                        };
-                        frames.push(difference.offset, difference.new, old)
-                    },
-                )?;
-            }
-            roots
-        }
+    let (base, block_size) = match base {
+        Base::Image(image) => (image, options.block_size),
         Base::Manifest(manifest) => {
-            work.progress().begin(Phase::Hash, Some(source.disk_len()));
-            let pass = Against {
-                base: Known::new(manifest),
-                frames: &frames,
-                disk_len: source.disk_len(),
-            };
-            let mut sink = ManifestWriter::root_only(source.disk_len(), block_size);
-            let marked = RangeSet::default();
-            against(source, manifest, marked, work, &mut sink, &|difference| {
-                pass.push(&difference)
-            })?;
-            (manifest.root(), sink.finish()?)
+            let sink = ManifestWriter::root_only(source.disk_len(), manifest.block_size());
+            return onward(manifest, source, None, storage, sink, options, work);
         }
     };
-    let writer = frames
-        .writer
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    writer.finish(Some(*base_root.as_bytes()), Some(*result_root.as_bytes()))
+    let frames = Frames::create(storage, base.disk_len(), source, block_size, options)?;
+    work.progress().begin(Phase::Hash, None);
+    let roots = (
+        root_of(base, block_size, work)?,
+        root_of(source, block_size, work)?,
+    );
+    if roots.0 != roots.1 {
+        let options = CompareOptions::default();
+        compare(source, base, &options, work, &|difference| {
+            let old = match difference.old {
+                Content::Bytes(bytes) => Old::Hash(blake3::hash(bytes).into()),
+                Content::Zeros(_) => Old::Zeros,
+            };
+            frames.push(difference.offset, difference.new, old)
+        })?;
+    }
+    frames.finish(roots.0, roots.1)
+}
+
+/// One link of a chain of deltas: writes the delta that leads from the disk that `base` describes
+/// to `source`, and into `next` the manifest that the following link starts from, from one pass.
+///
+/// `changed` says which byte ranges can differ, where that is known; only they are read. The
+/// delta is durable when it returns, but for its name; `next` is not.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_link(
+    base: &Manifest,
+    source: &dyn Image,
+    changed: Option<Vec<Range<u64>>>,
+    storage: Arc<dyn Storage>,
+    next: Arc<dyn Storage>,
+    options: &DeltaOptions,
+    work: &Work,
+) -> Result<(Trailer, Manifest)> {
+    let sink = ManifestWriter::create(next.clone(), source.disk_len(), base.block_size())?;
+    let trailer = onward(base, source, changed, storage, sink, options, work)?;
+    Ok((trailer, reopen(next)?))
+}
+
+fn onward(
+    base: &Manifest,
+    source: &dyn Image,
+    changed: Option<Vec<Range<u64>>>,
+    storage: Arc<dyn Storage>,
+    sink: ManifestWriter,
+    options: &DeltaOptions,
+    work: &Work,
+) -> Result<Trailer> {
+    let disk_len = source.disk_len();
+    let frames = Frames::create(storage, base.disk_len(), source, base.block_size(), options)?;
+    let pass = Against {
+        base: Known::new(base),
+        frames: &frames,
+        disk_len,
+    };
+    let mut sink = ManifestUpdater::new(base, sink)?;
+    let within = changed.map(|changed| changed.into_iter().chain(sink.unshared()).collect());
+    let expected = within.is_none().then_some(disk_len);
+    work.progress().begin(Phase::Hash, expected);
+    let marked = RangeSet::default();
+    against(source, base, marked, within, work, &mut sink, &|it| {
+        pass.push(&it)
+    })?;
+    let root = sink.into_writer()?.finish()?;
+    frames.finish(base.root(), root)
 }
 
 /// The file being written; frames are made outside its lock.
@@ -137,6 +146,34 @@ struct Frames {
 }
 
 impl Frames {
+    fn create(
+        storage: Arc<dyn Storage>,
+        base_len: u64,
+        source: &dyn Image,
+        block_size: BlockSize,
+        options: &DeltaOptions,
+    ) -> Result<Self> {
+        let header = Header {
+            purpose: Purpose::Portable,
+            job: JobId::random()?,
+            base_len,
+            result_len: source.disk_len(),
+            block_size,
+        };
+        Ok(Frames {
+            writer: Mutex::new(DeltaWriter::create(storage, header)?),
+            level: options.level,
+        })
+    }
+
+    fn finish(self, base: Root, result: Root) -> Result<Trailer> {
+        let writer = self
+            .writer
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        writer.finish(Some(*base.as_bytes()), Some(*result.as_bytes()))
+    }
+
     fn push(&self, offset: u64, new: Content<'_>, old: Old) -> Result<()> {
         let frame = match new {
             Content::Bytes(bytes) => Frame::data(offset, bytes, old, self.level),

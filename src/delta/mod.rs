@@ -16,7 +16,7 @@ mod reverse;
 mod scan;
 mod writer;
 
-pub use create::{Base, DeltaOptions, create};
+pub use create::{Base, DeltaOptions, create, create_link};
 pub use export::{ExportBase, export};
 pub use format::{FrameHeader, FrameKind, Hash, Header, JobId, Old, Purpose, Trailer};
 pub use frame::VerifiedFrame;

@@ -34,14 +34,16 @@ pub fn against_manifest(
     visit: &(dyn Fn(ManifestDifference<'_>) -> Result<()> + Sync),
 ) -> Result<u64> {
     let marked = old.marked_blocks(image.disk_len());
-    against(image, old.manifest(), marked, work, sink, visit)
+    against(image, old.manifest(), marked, None, work, sink, visit)
 }
 
-/// [`against_manifest`] with the `marked` blocks beside the manifest.
+/// [`against_manifest`] with the `marked` blocks beside the manifest, and `within` these byte
+/// ranges where only they can differ: all else is neither read nor told to `sink`.
 pub(crate) fn against(
     image: &dyn Image,
     old: &Manifest,
     marked: RangeSet,
+    within: Option<Vec<Range<u64>>>,
     work: &Work,
     sink: &mut dyn Sink,
     visit: &(dyn Fn(ManifestDifference<'_>) -> Result<()> + Sync),
@@ -55,7 +57,11 @@ pub(crate) fn against(
         visit,
         read_bytes: AtomicU64::new(0),
     };
-    HashPass::new(image, old.block_size(), work).run(&against, sink)?;
+    let mut pass = HashPass::new(image, old.block_size(), work);
+    if let Some(within) = within {
+        pass = pass.within(within);
+    }
+    pass.run(&against, sink)?;
     Ok(against.read_bytes.into_inner())
 }
 

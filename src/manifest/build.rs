@@ -99,20 +99,16 @@ pub fn update_to(
     let disk_len = image.disk_len();
     let writer = ManifestWriter::create(Arc::clone(&storage), disk_len, old.block_size())?;
     let mut updater = ManifestUpdater::new(old, writer)?;
-    // The block in which the shorter disk ends is not the same block on the longer one.
-    let tail = (old.disk_len() != disk_len).then(|| {
-        let whole = old.disk_len().min(disk_len) / old.block_size().bytes();
-        whole * old.block_size().bytes()..disk_len
-    });
+    let unshared = updater.unshared();
     work.progress().begin(Phase::Hash, None);
     HashPass::new(image, old.block_size(), work)
-        .within(changed.into_iter().chain(tail))
+        .within(changed.into_iter().chain(unshared))
         .run(&(), &mut updater)?;
     updater.into_writer()?.finish()?;
     reopen(storage)
 }
 
-fn reopen(storage: Arc<dyn Storage>) -> Result<Manifest> {
-    // What was just written is as long as its disk, whatever the caller's limits.
+/// Opens a manifest that was just written: it is as long as its disk, whatever the limits are.
+pub(crate) fn reopen(storage: Arc<dyn Storage>) -> Result<Manifest> {
     Manifest::open(storage, &Limits::default().with_disk_bytes(u64::MAX))
 }

@@ -34,6 +34,7 @@ mod update;
 mod write;
 
 pub use blake3::Hash;
+pub(crate) use build::reopen;
 pub use build::{build, build_at, build_to, root_of, update_to};
 pub use hash::{HashPass, HashedRun, Visit};
 pub use kept::{KeptManifest, commit, commit_for, save, stage};

@@ -44,6 +44,15 @@ impl<'a> ManifestUpdater<'a> {
         })
     }
 
+    /// The bytes that the caller must settle whatever changed: where the two disks differ in
+    /// length, the block in which the shorter one ends is not the same block on the longer one.
+    pub fn unshared(&self) -> Option<Range<u64>> {
+        let shape = self.new.shape();
+        let shared = self.shared_blocks.saturating_mul(shape.block_size.bytes());
+        (shared < shape.disk_len && self.old.disk_len() != shape.disk_len)
+            .then_some(shared..shape.disk_len)
+    }
+
     /// Copies what is left of the old manifest and hands the writer back.
     ///
     /// # Errors

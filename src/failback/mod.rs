@@ -1,7 +1,7 @@
 //! Failback: bring virtual machines home from where they ran since a failover.
 //!
 //! A pure state [`machine`] decides. The [`executor`] carries out what it decides, through a
-//! [`controller`] for the VMs of each site and a [`disk_work`] for their [`disks`], and writes each
+//! [`controller`] for the VMs of each site and a [`disk_work`] for their [`disks`] (encrypted ones are a [`replica`]), and writes each
 //! step to the [`journal`] before it is taken. What to do is in a [`plan`]; all VMs of a
 //! plan are one [`job`].
 
@@ -18,3 +18,4 @@ mod perform;
 pub mod plan;
 mod program;
 pub mod record;
+pub mod replica;

@@ -1,0 +1,412 @@
+//! The links of a replica.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::key::Key;
+use super::sealed::{Sealing, Unsealed};
+use crate::control::Work;
+use crate::delta::{Delta, DeltaOptions, FrameKind, create_link, merge};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, CreateOptions, Image, ImageOptions};
+use crate::limits::Limits;
+use crate::manifest::{Manifest, ManifestWriter, Root, reopen};
+use crate::storage::{Access, Folder, MemoryStorage, Place, Storage};
+use crate::units::BlockSize;
+
+/// A disk kept encrypted, in a folder of its own.
+///
+/// Links are read one after the other on the caller's threads; a link is decrypted on one.
+pub struct Replica {
+    folder: Arc<dyn Folder>,
+    key: Arc<Key>,
+}
+
+/// What a pass added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// Bytes of the disk that changed, zeros among them.
+    pub changed_bytes: u64,
+    /// The root of what the chain gives now.
+    pub root: Root,
+}
+
+impl Replica {
+    /// The replica in `folder`, which exists; it may hold none yet.
+    pub fn new(folder: Arc<dyn Folder>, key: Arc<Key>) -> Self {
+        Replica { folder, key }
+    }
+
+    /// Whether there is a chain.
+    ///
+    /// # Errors
+    /// As [`manifest`](Self::manifest).
+    pub fn exists(&self) -> Result<bool> {
+        Ok(!self.chain()?.is_empty())
+    }
+
+    /// What the chain gives, block by block; `None` where there is none. Held in memory, 32 bytes
+    /// a block of data.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the key does not open it; `NotFound` where a file is missing;
+    /// `Malformed` for damaged ones; `Io`.
+    pub fn manifest(&self) -> Result<Option<Manifest>> {
+        match self.chain()?.last() {
+            Some(last) => self.manifest_at(*last).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Adds the link that makes the chain give what `source` holds, and writes the manifest of
+    /// that into `next`, which is not durable then. `changed` says which byte ranges can differ
+    /// from what the chain gives now, where that is known; only they are read. `check` is asked
+    /// once all is read, whether the source stayed as it was.
+    ///
+    /// The link is durable when this returns; after an error the chain is what it was. Where
+    /// nothing differs no link is added.
+    ///
+    /// # Errors
+    /// As [`manifest`](Self::manifest) and [`create_link`]; those of `check`.
+    pub fn append(
+        &self,
+        source: &dyn Image,
+        changed: Option<Vec<Range<u64>>>,
+        next: &Arc<dyn Storage>,
+        check: &dyn Fn() -> Result<()>,
+        work: &Work,
+    ) -> Result<Appended> {
+        let chain = self.chain()?;
+        let (base, link) = match chain.last() {
+            Some(last) => (self.manifest_at(*last)?, last.next()),
+            None => {
+                // What is left of an older one would follow.
+                self.tidy()?;
+                (zeros(source.disk_len())?, Link::FIRST)
+            }
+        };
+        let changed = changed.filter(|_| !chain.is_empty());
+        let place = self.place(link, DELTA);
+        let part = place.hidden_sibling("part");
+        part.remove_if_there()?;
+        let sealing = Arc::new(Sealing::into(part.create_new()?, &self.key)?);
+        let options = DeltaOptions::default();
+        let (trailer, manifest) = create_link(
+            &base,
+            source,
+            changed,
+            sealing,
+            next.clone(),
+            &options,
+            work,
+        )?;
+        check()?;
+        let appended = Appended {
+            changed_bytes: trailer.data_bytes + trailer.zero_bytes,
+            root: manifest.root(),
+        };
+        if manifest.root() == base.root() && !chain.is_empty() {
+            part.remove_if_there()?;
+            return Ok(appended);
+        }
+        self.seal_manifest(link, &**next)?;
+        // From here on it counts.
+        self.folder.rename(part.name(), place.name())?;
+        self.folder.sync()?;
+        Ok(appended)
+    }
+
+    /// Reads and authenticates every link, and holds them against each other. Returns the root of
+    /// what the chain gives.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no chain; `BaseMismatch` where a link does not follow the one
+    /// before it; as [`manifest`](Self::manifest); `Cancelled`.
+    pub fn verify(&self, work: &Work) -> Result<Root> {
+        let mut reached = None;
+        self.each_link(&mut |delta| {
+            delta.verify(work, &|_| Ok(()))?;
+            let trailer = delta.trailer();
+            let before = match reached {
+                Some(root) => root,
+                None => *zeros(delta.header().result_len)?.root().as_bytes(),
+            };
+            let result = trailer
+                .result_root
+                .filter(|_| trailer.base_root == Some(before));
+            reached = Some(result.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::BaseMismatch,
+                    "does not follow the link before it",
+                )
+                .at_path(delta.storage().path())
+            })?);
+            Ok(())
+        })?;
+        let (Some(root), Some(manifest)) = (reached, self.manifest()?) else {
+            return Err(self.missing());
+        };
+        manifest.verify()?;
+        match *manifest.root().as_bytes() == root {
+            true => Ok(manifest.root()),
+            false => Err(Error::new(
+                ErrorKind::BaseMismatch,
+                "the newest manifest is not that of the newest link",
+            )
+            .at_path(self.folder.path())),
+        }
+    }
+
+    /// Writes what the chain gives to a new image at `to`. The image is whole and durable when it
+    /// is there at all; what is at `to` already is an error. What was written is not read back.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `NotFound` where there is no chain; `Unsupported` for a length that the
+    /// format cannot have; as [`manifest`](Self::manifest); `NoSpace`, `Cancelled`.
+    pub fn restore(&self, to: &Place, create: &CreateOptions, work: &Work) -> Result<()> {
+        let disk_len = self.manifest()?.ok_or_else(|| self.missing())?.disk_len();
+        let mut create = create.clone();
+        create.disk_len = disk_len;
+        let format = create.format.format();
+        to.create_whole(|storage| {
+            image::create(&*storage, &create)?;
+            let image = image::open_storage_mut(storage, format, &ImageOptions::default())?;
+            self.each_link(&mut |delta| {
+                delta.for_each(work, &|frame| {
+                    work.cancel().check()?;
+                    let range = frame.range();
+                    match frame.header().kind {
+                        FrameKind::Data => image.write_all_at(frame.bytes(), range.start),
+                        FrameKind::Zero => image.write_zeroes_at(range),
+                        _ => Ok(()),
+                    }
+                })
+            })?;
+            image.sync()
+        })
+    }
+
+    /// Puts a chain of more than `most` links together into a new one of one link; then the old
+    /// one goes. Durable when it returns; after an error the chain is what it was. Returns whether
+    /// there was anything to do.
+    ///
+    /// # Errors
+    /// `LimitExceeded` where there are more changes than memory may hold an index of: the chain
+    /// is good as it is; otherwise as [`manifest`](Self::manifest).
+    pub fn compact(&self, most: usize, work: &Work) -> Result<bool> {
+        let chain = self.chain()?;
+        let (Some(last), true) = (chain.last(), chain.len() > most) else {
+            return Ok(false);
+        };
+        let links = chain.iter().map(|link| self.delta(*link));
+        let links: Vec<Delta> = links.collect::<Result<_>>()?;
+        let fresh = last.next_chain();
+        let place = self.place(fresh, DELTA);
+        let part = place.hidden_sibling("part");
+        part.remove_if_there()?;
+        let sealing = Arc::new(Sealing::into(part.create_new()?, &self.key)?);
+        merge(
+            &links,
+            sealing,
+            &Limits::default(),
+            DeltaOptions::default().level,
+            work,
+        )?;
+        let manifest = Unsealed::open(self.open(*last, MANIFEST)?, &self.key)?;
+        self.seal_manifest(fresh, &manifest)?;
+        self.folder.rename(part.name(), place.name())?;
+        self.folder.sync()?;
+        self.tidy()?;
+        Ok(true)
+    }
+
+    /// Removes the replica. Nothing of it is found any more when this returns.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn remove(&self) -> Result<()> {
+        self.tidy()?;
+        if let Some(first) = self.chain()?.first() {
+            // A chain without its first link is none.
+            self.place(*first, DELTA).remove_if_there()?;
+            self.folder.sync()?;
+        }
+        self.tidy()
+    }
+
+    /// Removes what no chain needs: older chains, older manifests, what was not finished.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn tidy(&self) -> Result<()> {
+        let chain = self.chain()?;
+        for name in self.folder.names()? {
+            let text = name.to_string_lossy();
+            let part = text
+                .strip_prefix('.')
+                .and_then(|text| text.strip_suffix(".part"));
+            let is_needed = match (part, Link::parse(&text)) {
+                (Some(inner), _) => Link::parse(inner).is_none(),
+                (None, Some((link, DELTA))) => chain.contains(&link),
+                (None, Some((link, _))) => chain.last() == Some(&link),
+                (None, None) => true,
+            };
+            if !is_needed {
+                Place::new(self.folder.clone(), name).remove_if_there()?;
+            }
+        }
+        self.folder.sync()
+    }
+
+    /// The links that count, in order: those of the newest chain that has its first.
+    fn chain(&self) -> Result<Vec<Link>> {
+        let mut links = self.links()?;
+        links.sort_unstable();
+        let newest = links.iter().rev().find(|link| link.number == 1).copied();
+        let Some(first) = newest else {
+            return Ok(Vec::new());
+        };
+        links.retain(|link| link.chain == first.chain);
+        let gap = (1..)
+            .zip(&links)
+            .find(|(number, link)| link.number != *number);
+        match gap {
+            None => Ok(links),
+            Some((number, link)) => {
+                let missing = Link { number, ..*link };
+                Err(self.lost(missing, DELTA))
+            }
+        }
+    }
+
+    /// All deltas that are there, in no order.
+    fn links(&self) -> Result<Vec<Link>> {
+        let names = self.folder.names()?;
+        let parsed = names.iter().filter_map(|name| Link::parse(name.to_str()?));
+        Ok(parsed
+            .filter(|(_, kind)| *kind == DELTA)
+            .map(|(link, _)| link)
+            .collect())
+    }
+
+    fn each_link(&self, visit: &mut dyn FnMut(&Delta) -> Result<()>) -> Result<()> {
+        for link in self.chain()? {
+            visit(&self.delta(link)?)?;
+        }
+        Ok(())
+    }
+
+    fn delta(&self, link: Link) -> Result<Delta> {
+        let storage = Unsealed::open(self.open(link, DELTA)?, &self.key)?;
+        Delta::open(Arc::new(storage), &Limits::default())
+    }
+
+    fn manifest_at(&self, link: Link) -> Result<Manifest> {
+        let sealed = Unsealed::open(self.open(link, MANIFEST)?, &self.key)?;
+        let plain: Arc<dyn Storage> = Arc::new(MemoryStorage::new(sealed.path(), Vec::new()));
+        copy(&sealed, &*plain)?;
+        Manifest::open(plain, &Limits::default())
+    }
+
+    fn seal_manifest(&self, link: Link, manifest: &dyn Storage) -> Result<()> {
+        let place = self.place(link, MANIFEST);
+        // Of a link that never came to count.
+        place.remove_if_there()?;
+        place.create_whole(|storage| {
+            let sealing = Sealing::into(storage, &self.key)?;
+            copy(manifest, &sealing)?;
+            sealing.sync()
+        })
+    }
+
+    fn open(&self, link: Link, kind: &'static str) -> Result<Arc<dyn Storage>> {
+        let there = self.place(link, kind).open_if_there(Access::Read)?;
+        there.ok_or_else(|| self.lost(link, kind))
+    }
+
+    fn place(&self, link: Link, kind: &str) -> Place {
+        Place::new(self.folder.clone(), link.name(kind))
+    }
+
+    fn lost(&self, link: Link, kind: &str) -> Error {
+        Error::new(ErrorKind::NotFound, "a file of this replica is missing")
+            .at_path(self.place(link, kind).path())
+            .advise("put it back, or remove the folder to begin a new replica")
+    }
+
+    fn missing(&self) -> Error {
+        Error::new(ErrorKind::NotFound, "there is no replica in this folder")
+            .at_path(self.folder.path())
+    }
+}
+
+/// Which link of which chain: chains are counted, each further one replaces those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Link {
+    chain: u32,
+    number: u32,
+}
+
+impl Link {
+    const FIRST: Link = Link {
+        chain: 1,
+        number: 1,
+    };
+
+    fn next(self) -> Self {
+        Link {
+            number: self.number.saturating_add(1),
+            ..self
+        }
+    }
+
+    fn next_chain(self) -> Self {
+        Link {
+            chain: self.chain.saturating_add(1),
+            number: 1,
+        }
+    }
+
+    fn name(self, kind: &str) -> String {
+        format!("{:04}-{:06}.{kind}.age", self.chain, self.number)
+    }
+
+    fn parse(name: &str) -> Option<(Self, &'static str)> {
+        let kind = [DELTA, MANIFEST]
+            .into_iter()
+            .find(|kind| name.ends_with(&format!(".{kind}.age")))?;
+        let (chain, rest) = name.split_once('-')?;
+        let link = Link {
+            chain: chain.parse().ok()?,
+            number: rest.split_once('.')?.0.parse().ok()?,
+        };
+        // There is one way to write each.
+        (link.name(kind) == name).then_some((link, kind))
+    }
+}
+
+/// The manifest of a disk that is all zeros.
+fn zeros(disk_len: u64) -> Result<Manifest> {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new("zeros", Vec::new()));
+    ManifestWriter::create(storage.clone(), disk_len, BlockSize::default())?.finish()?;
+    reopen(storage)
+}
+
+fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<()> {
+    let len = from.len()?;
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut at = 0;
+    while at < len {
+        let left = usize::try_from(len - at).unwrap_or(usize::MAX);
+        let piece = &mut buffer[..left.min(COPY_BYTES)];
+        from.read_exact_at(piece, at)?;
+        to.write_all_at(piece, at)?;
+        at += piece.len() as u64;
+    }
+    Ok(())
+}
+
+const DELTA: &str = "delta";
+const MANIFEST: &str = "manifest";
+const COPY_BYTES: usize = 1 << 20;

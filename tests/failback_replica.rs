@@ -1,0 +1,385 @@
+//! Encrypted replicas: what the passes sent comes back, to whoever has the key and to nobody else,
+//! and after any crash the chain gives what it gave before the pass or after it.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use age::secrecy::ExposeSecret;
+use diskdelta::failback::replica::{Appended, Key, KeyFile, Replica};
+use diskdelta::image::{CreateFormat, CreateOptions, Format, ImageOptions, Raw};
+use diskdelta::storage::fault::{CrashState, FaultDisk};
+use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place, Storage};
+use diskdelta::{BlockSize, ErrorKind, Result, Work, manifest};
+use proptest::prelude::*;
+
+const BLOCK: usize = 65536;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_chain_gives_what_the_last_pass_saw(
+        states in prop::collection::vec(prop::collection::vec(0u8..4, 3), 1..6),
+        mapped in any::<bool>(), compact in any::<bool>(),
+    ) {
+        let (folder, key) = (memory(), key());
+        let replica = Replica::new(folder.clone(), key);
+        let mut before: Option<Vec<u8>> = None;
+        for state in states {
+            let now = disk(&state);
+            let map = before.as_ref().filter(|_| mapped).map(|before| changed(before, &now));
+            let (appended, next) = append(&replica, &now, map).unwrap();
+            prop_assert_eq!(appended.root, root(&now));
+            prop_assert_eq!(next, replica.manifest().unwrap().unwrap().root());
+            before = Some(now);
+            if compact {
+                replica.compact(2, &work()).unwrap();
+            }
+        }
+        let last = before.unwrap();
+        prop_assert_eq!(replica.verify(&work()).unwrap(), root(&last));
+        for format in [CreateFormat::Raw, CreateFormat::VhdDynamic, CreateFormat::VhdxDynamic] {
+            prop_assert!(restored(&replica, format).unwrap() == last, "{format:?}");
+        }
+    }
+}
+
+#[test]
+fn a_pass_without_changes_adds_nothing_and_one_with_few_little() {
+    let (folder, key) = (memory(), key());
+    let replica = Replica::new(folder.clone(), key);
+    let mut bytes: Vec<u8> = noise(64 * BLOCK);
+    append(&replica, &bytes, None).unwrap();
+    let names = folder.names().unwrap();
+    assert_eq!(names, ["0001-000001.delta.age", "0001-000001.manifest.age"]);
+    let (nothing, _) = append(&replica, &bytes, None).unwrap();
+    assert_eq!(nothing.changed_bytes, 0);
+    assert_eq!(folder.names().unwrap(), names);
+    bytes[BLOCK] ^= 1;
+    append(&replica, &bytes, None).unwrap();
+    let link = len(&folder, "0001-000002.delta.age");
+    assert!(link < 2 * BLOCK as u64, "{link}");
+}
+
+#[test]
+fn nothing_of_the_disk_is_readable_without_the_key() {
+    let (folder, key) = (memory(), key());
+    let replica = Replica::new(folder.clone(), key.clone());
+    let text = b"what a guest would rather keep to itself";
+    let mut bytes = vec![0; 4 * BLOCK];
+    bytes[..text.len()].copy_from_slice(text);
+    append(&replica, &bytes, None).unwrap();
+    let hash = blake3::hash(&bytes[..BLOCK]);
+    for name in folder.names().unwrap() {
+        let held = read(&folder, &name.to_string_lossy());
+        for secret in [&text[..], hash.as_bytes()] {
+            let found = held.windows(secret.len()).any(|window| window == secret);
+            assert!(!found, "{name:?}");
+        }
+    }
+    let stranger = Replica::new(folder, self::key());
+    let errors = [
+        stranger.manifest().map(drop),
+        stranger.verify(&work()).map(drop),
+        restored(&stranger, CreateFormat::Raw).map(drop),
+        append(&stranger, &bytes, None).map(drop),
+    ];
+    for error in errors.map(Result::unwrap_err) {
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("does not open"), "{error}");
+    }
+}
+
+#[test]
+fn further_recipients_open_it_too_and_a_passphrase_does() {
+    let other = age::x25519::Identity::generate();
+    let mine = Key::load(&identity(), &[other.to_public().to_string()]).unwrap();
+    let theirs = Key::load(&KeyFile::Identity(written(&other)), &[]).unwrap();
+    let folder = memory();
+    let bytes = noise(3 * BLOCK);
+    append(&Replica::new(folder.clone(), Arc::new(mine)), &bytes, None).unwrap();
+    let replica = Replica::new(folder, Arc::new(theirs));
+    assert_eq!(replica.verify(&work()).unwrap(), root(&bytes));
+
+    let phrase = text_file("correct horse\n");
+    let key = || Arc::new(Key::load(&KeyFile::Passphrase(phrase.clone()), &[]).unwrap());
+    let folder = memory();
+    append(&Replica::new(folder.clone(), key()), &bytes, None).unwrap();
+    let replica = Replica::new(folder, key());
+    assert!(restored(&replica, CreateFormat::Raw).unwrap() == bytes);
+}
+
+#[test]
+fn what_is_no_key_is_refused() {
+    for file in [
+        KeyFile::Identity(text_file("no key at all\n")),
+        KeyFile::Identity(text_file("# only a comment\n")),
+        KeyFile::Passphrase(text_file("\n")),
+    ] {
+        let error = Key::load(&file, &[]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
+    let gone = KeyFile::Identity(PathBuf::from("/no/such/key"));
+    assert_eq!(
+        Key::load(&gone, &[]).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+    let error = Key::load(&identity(), &["age1nobody".to_owned()]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let phrase = KeyFile::Passphrase(text_file("correct horse"));
+    let other = age::x25519::Identity::generate().to_public().to_string();
+    let error = Key::load(&phrase, &[other]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn no_flipped_byte_and_no_cut_goes_unnoticed() {
+    let (whole, key) = (memory(), key());
+    let replica = Replica::new(whole.clone(), key.clone());
+    for state in [[1, 2, 0], [1, 3, 0]] {
+        append(&replica, &disk(&state), None).unwrap();
+    }
+    let names = [
+        "0001-000001.delta.age",
+        "0001-000002.delta.age",
+        "0001-000002.manifest.age",
+    ];
+    for name in names {
+        let bytes = read(&whole, name);
+        for at in (0..bytes.len()).step_by(bytes.len() / 40) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x10;
+            for damaged in [flipped, bytes[..at].to_vec()] {
+                let folder = copied(&whole);
+                folder.insert(name, damaged);
+                let replica = Replica::new(Arc::new(folder), key.clone());
+                let error = replica.verify(&work()).unwrap_err();
+                let kinds = [ErrorKind::Malformed, ErrorKind::InvalidInput, ErrorKind::Io];
+                assert!(kinds.contains(&error.kind()), "{name} at {at}: {error:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn links_that_are_missing_exchanged_or_of_another_chain_are_no_chain() {
+    let (whole, key) = (memory(), key());
+    let replica = Replica::new(whole.clone(), key.clone());
+    for state in [[1, 2, 0], [1, 3, 0], [2, 3, 1]] {
+        append(&replica, &disk(&state), None).unwrap();
+    }
+    let verify = |change: &dyn Fn(&MemoryFolder)| {
+        let folder = copied(&whole);
+        change(&folder);
+        let replica = Replica::new(Arc::new(folder), key.clone());
+        replica.verify(&work()).unwrap_err().kind()
+    };
+    let link = |number: u32| format!("0001-00000{number}.delta.age");
+    let gap = verify(&|folder| folder.remove(link(2).as_ref()).unwrap());
+    assert_eq!(gap, ErrorKind::NotFound);
+    let exchanged = verify(&|folder| {
+        folder.insert(link(2), read(&whole, &link(3)));
+        folder.insert(link(3), read(&whole, &link(2)));
+    });
+    assert_eq!(exchanged, ErrorKind::BaseMismatch);
+    let none = verify(&|folder| folder.remove(link(1).as_ref()).unwrap());
+    assert_eq!(none, ErrorKind::NotFound);
+}
+
+/// What is older is not wrong; whoever keeps the root of the last pass sees that it is older.
+#[test]
+fn a_chain_without_its_newest_link_gives_what_the_pass_before_saw() {
+    let (folder, key) = (memory(), key());
+    let replica = Replica::new(folder.clone(), key);
+    for state in [[1, 2, 0], [1, 3, 0]] {
+        append(&replica, &disk(&state), None).unwrap();
+    }
+    folder.remove("0001-000002.delta.age".as_ref()).unwrap();
+    assert_eq!(replica.verify(&work()).unwrap(), root(&disk(&[1, 2, 0])));
+}
+
+#[test]
+fn a_replica_that_was_removed_leaves_nothing_that_a_new_one_would_take_for_its_own() {
+    let (folder, key) = (memory(), key());
+    let replica = Replica::new(folder.clone(), key);
+    for state in [[1, 2, 0], [1, 3, 0]] {
+        append(&replica, &disk(&state), None).unwrap();
+    }
+    // As after a removal that was cut off behind the first link.
+    folder.remove("0001-000001.delta.age".as_ref()).unwrap();
+    assert!(!replica.exists().unwrap());
+    let bytes = disk(&[3, 3, 3]);
+    append(&replica, &bytes, None).unwrap();
+    assert_eq!(replica.verify(&work()).unwrap(), root(&bytes));
+    replica.remove().unwrap();
+    assert!(folder.names().unwrap().is_empty());
+    assert!(!replica.exists().unwrap());
+}
+
+#[test]
+fn a_source_that_changes_meanwhile_adds_nothing() {
+    let (folder, key) = (memory(), key());
+    let replica = Replica::new(folder.clone(), key);
+    append(&replica, &disk(&[1, 2, 3]), None).unwrap();
+    let (other, next) = (image(&disk(&[2, 2, 3])), next());
+    let changed = || Err(diskdelta::Error::new(ErrorKind::SourceChanged, "changed"));
+    let error = replica
+        .append(&other, None, &next, &changed, &work())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SourceChanged);
+    assert_eq!(replica.verify(&work()).unwrap(), root(&disk(&[1, 2, 3])));
+}
+
+#[test]
+fn a_pass_and_a_compaction_survive_every_crash() {
+    let key = key();
+    let states = [disk(&[1, 2, 0]), disk(&[1, 3, 0]), disk(&[2, 3, 1])];
+    let roots = states.clone().map(|state| root(&state));
+    let disk = FaultDisk::new();
+    let replica = Replica::new(Arc::new(disk.folder(FOLDER)), key.clone());
+    for (number, state) in states.iter().enumerate() {
+        append(&replica, state, None).unwrap();
+        disk.note(format!("pass {number}"));
+    }
+    replica.compact(2, &work()).unwrap();
+    disk.note("compacted");
+    let check = |state: &CrashState| {
+        let folder = Arc::new(state.disk().folder(FOLDER));
+        let replica = Replica::new(folder.clone(), key.clone());
+        let acknowledged = (0..3)
+            .rev()
+            .find(|number| state.noted(&format!("pass {number}")));
+        let found = match replica.exists().map_err(|e| e.to_string())? {
+            false if acknowledged.is_none() => return Ok(()),
+            false => return Err("an acknowledged pass is gone".to_owned()),
+            true => replica.verify(&work()).map_err(|e| e.to_string())?,
+        };
+        let reached = roots
+            .iter()
+            .rposition(|root| *root == found)
+            .ok_or("a mixture")?;
+        match acknowledged {
+            Some(at_least) if reached < at_least => Err("an acknowledged pass is gone".to_owned()),
+            _ => {
+                // The next pass goes on from there.
+                append(&replica, &states[0], None).map_err(|e| e.to_string())?;
+                replica.tidy().map_err(|e| e.to_string())?;
+                let now = replica.verify(&work()).map_err(|e| e.to_string())?;
+                (now == roots[0])
+                    .then_some(())
+                    .ok_or("the next pass".to_owned())
+            }
+        }
+    };
+    let coverage = disk
+        .crashes()
+        .with_limit(6)
+        .with_samples(4)
+        .check(check)
+        .unwrap();
+    println!("replica: {coverage:?}");
+}
+
+const FOLDER: &str = "/replica";
+
+fn append(
+    replica: &Replica,
+    bytes: &[u8],
+    changed: Option<Vec<Range<u64>>>,
+) -> Result<(Appended, manifest::Root)> {
+    let next = next();
+    let appended = replica.append(&image(bytes), changed, &next, &|| Ok(()), &work())?;
+    let manifest = manifest::Manifest::open(next, &diskdelta::Limits::default())?;
+    Ok((appended, manifest.root()))
+}
+
+fn restored(replica: &Replica, format: CreateFormat) -> Result<Vec<u8>> {
+    let folder = memory();
+    let place = Place::new(folder.clone(), "restored");
+    replica.restore(&place, &CreateOptions::new(format, 0), &work())?;
+    let storage = folder.open("restored".as_ref(), Access::Read)?;
+    let format: Format = format.format();
+    let image = diskdelta::image::open_storage(storage, format, &ImageOptions::default())?;
+    let mut bytes = vec![0; usize::try_from(image.disk_len()).unwrap()];
+    image.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+fn next() -> Arc<dyn Storage> {
+    Arc::new(MemoryStorage::new("next", Vec::new()))
+}
+
+fn memory() -> Arc<MemoryFolder> {
+    Arc::new(MemoryFolder::new())
+}
+
+fn copied(folder: &MemoryFolder) -> MemoryFolder {
+    let copy = MemoryFolder::new();
+    for name in folder.names().unwrap() {
+        copy.insert(&name, folder.bytes(&name).unwrap());
+    }
+    copy
+}
+
+fn read(folder: &MemoryFolder, name: &str) -> Vec<u8> {
+    folder.bytes(name).unwrap()
+}
+
+fn len(folder: &MemoryFolder, name: &str) -> u64 {
+    read(folder, name).len() as u64
+}
+
+fn image(bytes: &[u8]) -> Raw {
+    Raw::open(Arc::new(MemoryStorage::new("image", bytes.to_vec()))).unwrap()
+}
+
+fn root(bytes: &[u8]) -> manifest::Root {
+    manifest::root_of(&image(bytes), BlockSize::default(), &work()).unwrap()
+}
+
+fn work() -> Work {
+    Work::new(2).unwrap()
+}
+
+/// One block of each kind; kind 0 is zeros.
+fn disk(kinds: &[u8]) -> Vec<u8> {
+    let byte = |at: usize, kind: u8| ((at % 251) as u8 * u8::from(kind > 0)) ^ kind;
+    let block = |kind: u8| (0..BLOCK).map(move |at| byte(at, kind));
+    kinds.iter().copied().flat_map(block).collect()
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn changed(old: &[u8], new: &[u8]) -> Vec<Range<u64>> {
+    let blocks = (0..new.len()).step_by(BLOCK);
+    let differs = blocks.filter(|at| old[*at..*at + BLOCK] != new[*at..*at + BLOCK]);
+    differs.map(|at| at as u64..(at + BLOCK) as u64).collect()
+}
+
+fn key() -> Arc<Key> {
+    Arc::new(Key::load(&identity(), &[]).unwrap())
+}
+
+fn identity() -> KeyFile {
+    KeyFile::Identity(written(&age::x25519::Identity::generate()))
+}
+
+fn written(identity: &age::x25519::Identity) -> PathBuf {
+    text_file(&format!(
+        "# a key\n{}\n",
+        identity.to_string().expose_secret()
+    ))
+}
+
+fn text_file(text: &str) -> PathBuf {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let path: &Path = &file.into_temp_path().keep().unwrap();
+    path.to_owned()
+}

@@ -75,6 +75,86 @@ fn what_was_reversed_is_the_base_of_the_next_failover() {
 }
 
 #[test]
+fn a_replica_at_a_site_that_encrypts_is_readable_to_nobody_and_becomes_a_disk_again() {
+    let mut rig = Rig::new(&["db1"]).with_job("pass_interval = \"1s\"");
+    rig.recovery = format!("[recovery.encryption]\nidentity = {:?}\n", rig.key());
+    through(&rig, &["complete", "commit"]);
+    let mut carrier = rig.carry(&["reverse", "shop"]);
+    rig.wait(&mut carrier, "protection", |status| {
+        status["vms"][0]["phase"] == "protected"
+    });
+    let secret = noise(5_000, 5);
+    let passes = rig.status()["vms"][0]["passes"].as_u64().unwrap();
+    rig.guest_writes("primary", "db1", 3 << 20, &secret);
+    rig.wait(&mut carrier, "two more passes", |status| {
+        status["vms"][0]["phase"] == "protected"
+            && status["vms"][0]["passes"].as_u64().unwrap() >= passes + 2
+    });
+    carrier.kill();
+    let site = rig.site("recovery", "db1");
+    let files: Vec<_> = fs::read_dir(&site).unwrap().map(|it| it.unwrap()).collect();
+    let plain = files
+        .iter()
+        .find(|it| it.metadata().unwrap().len() >= DISK_BYTES as u64);
+    assert!(plain.is_none(), "{plain:?}");
+    let links: Vec<_> = fs::read_dir(site.join("disk.raw.replica"))
+        .unwrap()
+        .map(|it| it.unwrap().path())
+        .collect();
+    assert!(links.len() >= 4, "{links:?}");
+    for link in &links {
+        let held = read(link);
+        assert!(held.starts_with(b"age-encryption.org/v1\n"), "{link:?}");
+        assert!(!held.windows(64).any(|window| window == &secret[..64]));
+    }
+
+    // The next failover makes a disk of it.
+    fs::remove_file(site.join("gone")).unwrap();
+    let plan = rig.plan_from("primary");
+    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let moved = status["vms"][0]["last_pass"]["changed_bytes"]
+        .as_u64()
+        .unwrap();
+    assert!(moved <= 128 << 10, "{moved}");
+    assert!(!rig.source("db1").exists());
+    rig.guest_writes("primary", "db1", 1 << 20, &noise(3_000, 6));
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+    assert!(rig.is("recovery", "db1", "running") && !site.join("disk.raw.replica").exists());
+}
+
+#[test]
+fn an_encrypted_replica_needs_its_key_before_anything_begins() {
+    let mut rig = Rig::new(&["db1"]);
+    let lost = rig.key().with_file_name("lost.txt");
+    rig.recovery = format!("[recovery.encryption]\nidentity = {lost:?}\n");
+    let plan = rig.plan_from("primary");
+    let output = rig.run(&["check", plan.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        !output.status.success() && text.contains("lost.txt"),
+        "{text}"
+    );
+
+    rig.recovery = format!("[recovery.encryption]\nidentity = {:?}\n", rig.key());
+    through(&rig, &["complete", "commit"]);
+    rig.ok(&["reverse", "shop"]);
+    fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
+    // Another key.
+    fs::remove_file(rig.key()).unwrap();
+    rig.key();
+    let plan = rig.plan_from("primary");
+    let output = rig.run(&["check", plan.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        !output.status.success() && text.contains("does not open"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_full_job_copies_only_when_the_source_is_off_and_does_not_read_the_target() {
     let rig = Rig::new(&["db1"]).with_job("mode = \"full\"");
     let traced = which("strace");

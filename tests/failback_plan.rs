@@ -6,6 +6,7 @@ use std::time::Duration;
 use diskdelta::ErrorKind;
 use diskdelta::failback::machine::{CommitPolicy, Mode, ProofPolicy};
 use diskdelta::failback::plan::{Address, Controller, Direction, Plan};
+use diskdelta::failback::replica::KeyFile;
 use diskdelta::image::Format;
 use diskdelta::sync::Safety;
 
@@ -226,6 +227,51 @@ fn no_part_of_a_plan_is_taken_for_a_whole_one() {
             let _ = Plan::parse(&PLAN[..end]);
         }
     }
+}
+
+#[test]
+fn a_site_that_encrypts_names_one_key() {
+    let with = |lines: &str, active: &str| {
+        let text = least("")
+            .replace(
+                "[[group]]\n",
+                &format!("[recovery.encryption]\n{lines}\n[[group]]\n"),
+            )
+            .replace("active = \"recovery\"", active);
+        Plan::parse(&text)
+    };
+    let recovery = "active = \"recovery\"";
+    let plan = with("identity = \"/key\"\nrecipients = [\"age1x\"]", recovery).unwrap();
+    let encryption = plan.recovery.encryption.unwrap();
+    assert_eq!(encryption.key, KeyFile::Identity("/key".into()));
+    assert_eq!(encryption.recipients, ["age1x"]);
+    let plan = with("passphrase_file = \"/phrase\"", recovery).unwrap();
+    let encryption = plan.recovery.encryption.unwrap();
+    assert_eq!(encryption.key, KeyFile::Passphrase("/phrase".into()));
+    for (lines, key) in [
+        ("", "recovery.encryption"),
+        (
+            "identity = \"/a\"\npassphrase_file = \"/b\"",
+            "recovery.encryption",
+        ),
+        (
+            "passphrase_file = \"/b\"\nrecipients = [\"age1x\"]",
+            "recovery.encryption",
+        ),
+        ("identity = \"relative\"", "recovery.encryption.identity"),
+        (
+            "identity = \"/a\"\nrecipients = [\"\"]",
+            "recovery.encryption.recipients",
+        ),
+    ] {
+        let error = with(lines, recovery).unwrap_err().to_string();
+        assert!(error.contains(&format!("key `{key}`")), "{lines}: {error}");
+    }
+    let written = "active = \"primary\"\nkeep_undo = true";
+    let error = with("identity = \"/key\"", written)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("line 5, key `job.keep_undo`"), "{error}");
 }
 
 fn least(more: &str) -> String {

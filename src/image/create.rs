@@ -85,7 +85,12 @@ impl CreateFormat {
     /// What a path's extension asks for: the growing kind of its format, and raw for one that is
     /// only read.
     pub fn from_path(path: &Path) -> Self {
-        match Format::from_path(path) {
+        CreateFormat::growing(Format::from_path(path))
+    }
+
+    /// The growing kind of a format, and raw for one that is only read.
+    pub fn growing(format: Format) -> Self {
+        match format {
             Format::Raw => CreateFormat::Raw,
             Format::Vhd => CreateFormat::VhdDynamic,
             Format::Vhdx => CreateFormat::VhdxDynamic,

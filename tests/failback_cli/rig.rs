@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use age::secrecy::ExposeSecret;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -19,6 +20,8 @@ pub struct Rig {
     /// More lines for the plan's `[job]`.
     pub job: String,
     pub create: bool,
+    /// More lines for the plan's `[recovery]`.
+    pub recovery: String,
 }
 
 /// A process that carries a job; it is killed where a test ends before it does.
@@ -32,6 +35,7 @@ impl Rig {
             target_disk: "disk.raw",
             job: String::new(),
             create: false,
+            recovery: String::new(),
         };
         for vm in vms {
             for site in ["recovery", "primary"] {
@@ -52,6 +56,16 @@ impl Rig {
     pub fn with_job(mut self, lines: &str) -> Self {
         self.job = lines.to_owned();
         self
+    }
+
+    /// The key that a plan's replicas are encrypted with, made where there is none.
+    pub fn key(&self) -> PathBuf {
+        let path = self.folder.path().join("key.txt");
+        if !path.exists() {
+            let identity = age::x25519::Identity::generate();
+            fs::write(&path, identity.to_string().expose_secret()).unwrap();
+        }
+        path
     }
 
     pub fn site(&self, site: &str, vm: &str) -> PathBuf {
@@ -129,6 +143,7 @@ impl Rig {
                 wrapper.display()
             );
         }
+        text += &self.recovery;
         for vm in &self.vms {
             text += &format!(
                 "[[group]]\nname = \"g-{vm}\"\n[[group.vm]]\nname = \"{vm}\"\ncreate = {}\n\

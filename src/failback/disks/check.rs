@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::seat::{Seat, Standing};
+use super::vault::Vault;
 use super::{HostDisks, open_to_read};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,7 +13,7 @@ use crate::failback::disk_work::Finding;
 use crate::failback::machine::{Mode, Side};
 use crate::image::Image;
 use crate::storage::{Folder, HostFolder, SourceOptions};
-use crate::sync::{FULL_FROM_PERCENT_VERIFIED, Sample, sample};
+use crate::sync::{FULL_FROM_PERCENT_VERIFIED, sample};
 use crate::units::{BlockSize, format_size};
 
 /// Something that was checked.
@@ -111,7 +112,17 @@ impl HostDisks {
             let Some(seat) = list.take("target reachable", self.seat(side, index)) else {
                 continue;
             };
-            self.target(&mut list, &seat, &*source);
+            let Some(vault) = list.take("key", self.vault(side, index)) else {
+                continue;
+            };
+            let held = vault.as_ref().map_or(Ok(None), Vault::manifest);
+            match (vault, list.take("replica", held)) {
+                (_, None) => {}
+                (Some(_), Some(Some(held))) => {
+                    list.size("replica size", source_bytes, held.disk_len());
+                }
+                _ => self.target(&mut list, &seat, &*source),
+            }
         }
         all
     }
@@ -179,15 +190,19 @@ impl HostDisks {
             let seat = self.seat(Side::Target, index)?;
             let data_bytes = source.allocated_bytes()?;
             let begin = Instant::now();
-            let sampled = match seat.path()? {
-                None => None,
-                Some(path) => {
+            let held = self.vault(Side::Target, index)?;
+            let held = held.map_or(Ok(None), |vault| vault.manifest())?;
+            let sampled = match (held, seat.path()?) {
+                (Some(held), _) => Some(Vault::sample(&*source, &held, work)?),
+                (None, None) => None,
+                (None, Some(path)) => {
                     let target = target_image(&path, &seat)?;
-                    Some(sample(&*source, &*target, BlockSize::default(), work)?)
+                    let sampled = sample(&*source, &*target, BlockSize::default(), work)?;
+                    Some((sampled.looked, sampled.changed))
                 }
             };
-            let read_seconds = sampled.map_or(0.0, |sampled| {
-                let bytes = sampled.looked.max(1) * 2 * crate::units::REFINE_BYTES;
+            let read_seconds = sampled.map_or(0.0, |(looked, _)| {
+                let bytes = looked.max(1) * 2 * crate::units::REFINE_BYTES;
                 begin.elapsed().as_secs_f64() * data_bytes as f64 / bytes as f64
             });
             Ok(Estimate {
@@ -265,8 +280,8 @@ fn target_image(path: &Path, seat: &Seat) -> Result<Arc<dyn Image>> {
     Ok(opened?.image().clone())
 }
 
-fn share(sampled: Sample, of: u64) -> u64 {
-    let part = u128::from(of) * u128::from(sampled.changed) / u128::from(sampled.looked.max(1));
+fn share((looked, changed): (u64, u64), of: u64) -> u64 {
+    let part = u128::from(of) * u128::from(changed) / u128::from(looked.max(1));
     u64::try_from(part).unwrap_or(u64::MAX)
 }
 

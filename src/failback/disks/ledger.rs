@@ -122,6 +122,15 @@ impl Ledger {
         self.folder.sync()
     }
 
+    /// The next verification looks at everything.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn distrust(&self) -> Result<()> {
+        self.file("verified").remove_if_there()?;
+        self.folder.sync()
+    }
+
     /// The root of what `image` holds, where it is read only as far as it changed since
     /// [`set_verified`](Self::set_verified); all else is taken from what it should hold.
     ///

@@ -12,6 +12,7 @@ mod ledger;
 mod pass;
 mod restore;
 mod seat;
+mod vault;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,7 @@ pub use check::{Estimate, Prerequisite, Recommendation};
 use super::controller::{DiskChanges, too_late};
 use super::disk_work::{CopyOrder, DiskWork, Finding, Roots};
 use super::machine::{PassReport, Root, Side, Sides, Token};
-use super::plan::{Plan, SiteName, Vm};
+use super::plan::{Encryption, Plan, SiteName, Vm};
 use crate::control::Work;
 use crate::error::Result;
 use crate::image::{Format, Image, ImageOptions};
@@ -29,6 +30,7 @@ use crate::storage::SourceOptions;
 use crate::sync::{HostSource, HostTarget, HostTargetOptions, Safety};
 use ledger::{Ledger, combined, padded};
 use seat::Seat;
+use vault::Vault;
 
 /// The disks of one VM of a plan, at both sides.
 pub struct HostDisks {
@@ -39,6 +41,7 @@ pub struct HostDisks {
     disks: Vec<PlannedDisk>,
     create: bool,
     safety: Safety,
+    encryption: Sides<Option<Encryption>>,
     newest: Mutex<Sides<Token>>,
 }
 
@@ -72,6 +75,10 @@ impl HostDisks {
             disks: disks.collect(),
             create: vm.create,
             safety: plan.safety,
+            encryption: Sides {
+                source: plan.source_site().encryption.clone(),
+                target: plan.target_site().encryption.clone(),
+            },
             newest: Mutex::default(),
         }
     }
@@ -104,6 +111,13 @@ impl HostDisks {
     fn seat(&self, side: Side, index: usize) -> Result<Seat> {
         let (path, format) = self.disks[index].at.of(side);
         Seat::new(path, *format, &self.job)
+    }
+
+    /// Where the disk is kept while it is encrypted, at a side that does so.
+    fn vault(&self, side: Side, index: usize) -> Result<Option<Vault>> {
+        let encryption = self.encryption.of(side).as_ref();
+        let vault = encryption.map(|it| Vault::of(self.seat(side, index)?, it));
+        vault.transpose()
     }
 
     fn ledger(&self, side: Side, index: usize) -> Result<Ledger> {
@@ -152,6 +166,9 @@ impl DiskWork for HostDisks {
             {
                 return Err(mark.refusal().at_path(path));
             }
+            if let Some(vault) = self.vault(side, index)? {
+                vault.give_up()?;
+            }
             if !seat.unblock()? {
                 self.may_be_missing(side, index, &seat)?;
             }
@@ -171,11 +188,9 @@ impl DiskWork for HostDisks {
         for (index, disk) in self.disks.iter().enumerate() {
             let seat = self.seat(side, index)?;
             let ledger = self.ledger(side, index)?;
-            let options = SourceOptions::default();
-            let source = open_to_read(&seat.there()?, seat.format, &options)?;
             found.push((
                 disk.identity.clone(),
-                ledger.found(&**source.image(), work)?,
+                self.found(side, index, &seat, &ledger, work)?,
             ));
             expected.push((disk.identity.clone(), ledger.known()?.root()));
         }
@@ -239,8 +254,31 @@ impl DiskWork for HostDisks {
 }
 
 impl HostDisks {
+    /// The root of what a disk holds.
+    fn found(
+        &self,
+        side: Side,
+        index: usize,
+        seat: &Seat,
+        ledger: &Ledger,
+        work: &Work,
+    ) -> Result<crate::manifest::Root> {
+        if let Some(vault) = self.vault(side, index)?
+            && seat.path()?.is_none()
+        {
+            return vault.verify(work)?.ok_or_else(|| seat.gone());
+        }
+        let source = open_to_read(&seat.there()?, seat.format, &SourceOptions::default())?;
+        ledger.found(&**source.image(), work)
+    }
+
     /// A disk may be missing where the job makes it, and has not yet.
     fn may_be_missing(&self, side: Side, index: usize, seat: &Seat) -> Result<()> {
+        if let Some(vault) = self.vault(side, index)?
+            && vault.manifest()?.is_some()
+        {
+            return Ok(());
+        }
         let made = self.ledger(side, index)?.current()?.is_some();
         match self.create_at(side) && !made {
             true => Ok(()),

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::ledger::{Ledger, padded};
 use super::seat::{Seat, exists};
+use super::vault::Reading;
 use super::{HostDisks, open_to_read, open_to_write};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,8 +15,7 @@ use crate::failback::machine::{Amount, PassReport, Reason, Side};
 use crate::image::ImageOptions;
 use crate::storage::{Place, SourceOptions, TargetOptions};
 use crate::sync::{
-    HostSource, HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions, SyncReport,
-    Verify, sync,
+    HostSource, HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions, Verify, sync,
 };
 
 /// Copies all disks, one after the other.
@@ -39,8 +39,7 @@ pub(super) fn copy(disks: &HostDisks, order: &CopyOrder<'_>, work: &Work) -> Res
             ledger: disks.ledger(order.to, index)?,
             work,
         };
-        let copied = pass.run(disk.at.of(order.to.other()).1)?;
-        report.changed_bytes += copied.changed_bytes;
+        report.changed_bytes += pass.run(disk.at.of(order.to.other()).1)?;
     }
     report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(report)
@@ -57,7 +56,8 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    fn run(&self, format: crate::image::Format) -> Result<SyncReport> {
+    /// Returns how many bytes changed.
+    fn run(&self, format: crate::image::Format) -> Result<u64> {
         let source = open_to_read(self.from.address.path(), format, &SourceOptions::default())?;
         let there = exists(&self.seat.blocked)?;
         if there {
@@ -65,6 +65,19 @@ impl Pass<'_> {
         } else {
             self.disks
                 .may_be_missing(self.order.to, self.index(), &self.seat)?;
+        }
+        let vault = self.disks.vault(self.order.to, self.index())?;
+        // All of a disk that is switched off goes straight to where its VM will find it.
+        let is_direct = self.order.amount == Amount::Everything && !self.order.from_snapshot;
+        if let Some(vault) = vault.as_ref().filter(|_| !is_direct) {
+            let from = Reading {
+                image: source.image().clone(),
+                changed: self.from.changed.clone(),
+                check: &|| source.check(),
+            };
+            return vault.copy(self.order, from, &self.ledger, self.work);
+        }
+        if !there {
             // Said before it is made, so that it is known whose it is.
             self.ledger.note(CREATED)?;
         }
@@ -76,7 +89,10 @@ impl Pass<'_> {
             self.ledger.note(&whole(&undo.path()))?;
         }
         self.account(&source, &options)?;
-        Ok(report)
+        if let Some(vault) = vault {
+            vault.give_up()?;
+        }
+        Ok(report.changed_bytes)
     }
 
     /// What a sync of an executor that died has left is finished first: its way back then leads

@@ -40,6 +40,16 @@ pub(super) struct JobFile {
 pub(super) struct SiteFile {
     pub host: Spanned<String>,
     pub controller: Spanned<ControllerFile>,
+    pub encryption: Option<Spanned<EncryptionFile>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EncryptionFile {
+    pub identity: Option<Spanned<String>>,
+    pub passphrase_file: Option<Spanned<String>>,
+    #[serde(default)]
+    pub recipients: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -35,6 +35,7 @@
 
 mod address;
 mod duration;
+mod encryption;
 mod file;
 mod validate;
 
@@ -46,6 +47,7 @@ pub use address::Address;
 pub use duration::parse_duration;
 
 use super::machine::{CommitPolicy, Mode, ProofPolicy, Spec};
+use super::replica::KeyFile;
 use crate::error::Result;
 use crate::image::Format;
 use crate::sync::Safety;
@@ -111,6 +113,18 @@ pub struct Site {
     pub host: String,
     /// How its VMs are controlled.
     pub controller: Controller,
+    /// Replicas that are written there are kept encrypted.
+    pub encryption: Option<Encryption>,
+}
+
+/// How a site's replicas are encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Encryption {
+    /// Opens and seals them.
+    pub key: KeyFile,
+    /// Who else can open them, as `age1...`.
+    pub recipients: Vec<String>,
 }
 
 /// How the VMs of a site are controlled.

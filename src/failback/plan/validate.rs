@@ -39,6 +39,7 @@ pub(super) fn plan(file: PlanFile, text: &str) -> Result<Plan> {
         discard_baseline,
     } = file.job;
     check.way_back(keep_undo.as_ref(), safety.as_ref())?;
+    let keep_undo_at = keep_undo.as_ref().map_or(0, |keep| keep.span().start);
     let mut seen = Seen::default();
     let plan = Plan {
         name: check.name("job.name", &name)?,
@@ -66,13 +67,17 @@ pub(super) fn plan(file: PlanFile, text: &str) -> Result<Plan> {
             .map(|group| check.group(&mut seen, group))
             .collect::<Result<_>>()?,
     };
+    if plan.keep_undo && plan.target_site().encryption.is_some() {
+        let why = "an encrypted replica keeps no way back to the disk it began with";
+        return Err(check.wrong("job.keep_undo", keep_undo_at, why));
+    }
     if plan.vms().next().is_none() {
         return Err(check.wrong("group", 0, "the plan names no VM"));
     }
     Ok(plan)
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     text: &'a str,
     active: SiteName,
 }
@@ -204,6 +209,10 @@ impl Check<'_> {
         Ok(Site {
             host: self.filled(key, &file.host)?,
             controller: self.controller(site, file.controller)?,
+            encryption: file
+                .encryption
+                .map(|encryption| self.encryption(site, encryption))
+                .transpose()?,
         })
     }
 
@@ -372,7 +381,7 @@ impl Check<'_> {
         Err(self.wrong(key, name.span().start, why))
     }
 
-    fn filled(&self, key: &str, text: &Spanned<String>) -> Result<String> {
+    pub(super) fn filled(&self, key: &str, text: &Spanned<String>) -> Result<String> {
         let inner = text.get_ref();
         if inner.trim().is_empty() || inner.chars().any(char::is_control) {
             return Err(self.wrong(key, text.span().start, "must not be empty"));
@@ -397,7 +406,7 @@ impl Check<'_> {
         }
     }
 
-    fn wrong(&self, key: &str, at: usize, why: impl AsRef<str>) -> Error {
+    pub(super) fn wrong(&self, key: &str, at: usize, why: impl AsRef<str>) -> Error {
         let line = line_of(self.text, at);
         let text = format!("line {line}, key `{key}`: {}", why.as_ref());
         Error::new(ErrorKind::InvalidInput, text)

@@ -11,7 +11,7 @@ use diskdelta::image::{self, CreateFormat, CreateOptions, Format, ImageOptions, 
 use diskdelta::manifest::{self, Manifest};
 use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place, Storage};
 use diskdelta::sync::{
-    Mode, Outcome, Recovered, Safety, Source, SyncOptions, Target, Verify, recover, sync,
+    Mode, Outcome, Recovered, Safety, Source, SyncOptions, Target, Verify, recover, sample, sync,
 };
 use diskdelta::{BlockSize, ErrorKind, Limits, Work};
 use proptest::prelude::*;
@@ -334,4 +334,71 @@ fn a_larger_device_keeps_its_tail_only_where_that_is_allowed() {
     assert_eq!(report.untouched_tail_bytes, 1 << 20);
     let bytes = device.to_vec();
     assert!(bytes[..3 << 20] == new && bytes[3 << 20..].iter().all(|byte| *byte == 9));
+}
+
+#[test]
+fn a_sample_counts_pages_of_data_and_those_that_differ() {
+    let image = |bytes: &[u8]| -> Raw {
+        Raw::open(Arc::new(MemoryStorage::new("image", bytes.to_vec()))).unwrap()
+    };
+    let (new, mut old) = (noise(64 * PAGE), noise(64 * PAGE));
+    for page in [3, 5, 40] {
+        old[page * PAGE] ^= 1;
+    }
+    let work = Work::new(2).unwrap();
+    let sample = sample(&image(&new), &image(&old), BlockSize::MIN, &work).unwrap();
+    assert_eq!((sample.looked, sample.changed), (64, 3));
+}
+
+#[test]
+fn auto_copies_a_file_that_differs_and_never_a_device_or_in_place() {
+    let (new, old) = (noise(1 << 20), vec![7; 1 << 20]);
+    let work = Work::new(2).unwrap();
+    let options = SyncOptions::default();
+    let choice = |old: &[u8], options: &SyncOptions| {
+        let folder = MemoryFolder::new();
+        folder.insert("t.raw", old.to_vec());
+        let report = sync(&source(&new), &target(&folder), options, &work).unwrap();
+        assert!(folder.bytes("t.raw").unwrap() == new);
+        report.mode
+    };
+    assert_eq!(choice(&old, &options), Mode::Full);
+    let mut like = new.clone();
+    like[PAGE] ^= 1;
+    assert_eq!(choice(&like, &options), Mode::Delta);
+    let in_place = options.clone().with_safety(Safety::InPlace);
+    assert_eq!(choice(&old, &in_place), Mode::Delta);
+
+    let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
+    let device = Arc::new(MemoryStorage::new("device", old));
+    let stage = Place::new(folder, "device-stage");
+    let device_target = Target::device(device.clone(), Format::Raw, stage);
+    let report = sync(&source(&new), &device_target, &options, &work).unwrap();
+    assert_eq!(report.mode, Mode::Delta);
+    assert!(report.reason.contains("device"), "{}", report.reason);
+    assert!(device.to_vec() == new);
+}
+
+#[test]
+fn of_a_block_that_becomes_zeros_only_what_is_not_yet_zero_is_written() {
+    let mut old = vec![0; 32 * PAGE];
+    old[3 * PAGE..4 * PAGE].fill(9);
+    old[20 * PAGE..21 * PAGE].fill(9);
+    let mut new = old.clone();
+    new[3 * PAGE..4 * PAGE].fill(0);
+    let folder = MemoryFolder::new();
+    folder.insert("t.raw", old.clone());
+    let work = Work::new(2).unwrap();
+    let kept = Place::new(Arc::new(folder.clone()), "t.manifest");
+    let options = SyncOptions::default().with_target_manifest(Some(kept));
+    sync(&source(&old), &target(&folder), &options, &work).unwrap();
+    let report = sync(&source(&new), &target(&folder), &options, &work).unwrap();
+    assert_eq!((report.changed_bytes, report.zeroed_bytes), (4096, 4096));
+    assert!(folder.bytes("t.raw").unwrap() == new);
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
 }

@@ -27,19 +27,25 @@ pub(super) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode, String)
     if run.source.far.is_some() {
         return Ok((Mode::Delta, "the source is on another host".to_owned()));
     }
+    if run.target.file_place().is_none() {
+        let why = "a device cannot be replaced by a copy";
+        return Ok((Mode::Delta, why.to_owned()));
+    }
+    // A delta reads both sides and, staged, writes what changed twice; a copy reads one side and
+    // writes everything once, and reads all of it back where that is wanted.
+    let limit = match (run.options.safety, run.options.verify) {
+        (Safety::Atomic, Verify::None) => FULL_FROM_PERCENT,
+        (Safety::Atomic, _) => FULL_FROM_PERCENT_VERIFIED,
+        _ => {
+            let why = "in place, reading what is equal costs less than writing it";
+            return Ok((Mode::Delta, why.to_owned()));
+        }
+    };
     let sample = sample(&*run.source.image, target, run.options.block_size, run.work)?;
     if sample.looked == 0 {
         return Ok((Mode::Delta, "the source holds no data".to_owned()));
     }
     let percent = sample.changed * 100 / sample.looked;
-    // A delta reads both sides and, staged, writes what changed twice; a copy reads one side and
-    // writes everything once, and reads all of it back where that is wanted.
-    let limit = match (run.options.safety, run.options.verify) {
-        _ if run.target.file_place().is_none() => 101,
-        (Safety::Atomic, Verify::None) => FULL_FROM_PERCENT,
-        (Safety::Atomic, _) => FULL_FROM_PERCENT_VERIFIED,
-        _ => 101,
-    };
     let (mode, so) = if percent >= limit {
         (Mode::Full, "full")
     } else {

@@ -219,6 +219,50 @@ fn a_delta_stays_bound_to_its_base_where_only_the_rest_differs() {
 }
 
 #[test]
+fn what_was_written_where_a_delta_changes_something_is_not_overwritten() {
+    let (old, new) = (disk(&[1, 2, 3, 1], 0), disk(&[1, 3, 3, 1], 0));
+    let other = disk(&[1, 1, 3, 1], 0);
+    let bytes = delta(&old, &new).to_vec();
+    for check in [BaseCheck::Touched, BaseCheck::Whole] {
+        let (now, said) = applied(bytes.clone(), &other, check);
+        assert_eq!(
+            said.unwrap_err().kind(),
+            ErrorKind::BaseMismatch,
+            "{check:?}"
+        );
+        assert!(now == other);
+    }
+}
+
+#[test]
+fn payloads_are_packed_where_that_saves_an_eighth_and_only_there() {
+    let mut noise = vec![0; 3 * PAGE];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    // A third of it packs to nothing, a twentieth does not matter.
+    let (mut much, mut little) = (noise.clone(), noise.clone());
+    much[..PAGE].fill(7);
+    little[..PAGE / 20].fill(7);
+    let block = BlockSize::new(16 << 10).unwrap();
+    let len = |new: &[u8], level| {
+        let options = options().with_block_size(block).with_level(level);
+        let base = manifest::build(&image(&vec![0; new.len()]), block, &work()).unwrap();
+        let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+        create(
+            Base::Manifest(&base),
+            &image(new),
+            file.clone(),
+            &options,
+            &work(),
+        )
+        .unwrap();
+        file.to_vec().len()
+    };
+    let saved = |new: &[u8]| len(new, None) - len(new, Some(3));
+    assert!(saved(&much) > PAGE * 9 / 10, "{}", saved(&much));
+    assert_eq!(saved(&little), 0);
+}
+
+#[test]
 fn a_delta_that_lies_about_its_result_changes_nothing() {
     let (old, new) = (disk(&[1, 2, 3, 0, 1], 0), disk(&[1, 3, 3, 2, 0], 0));
     let root = |bytes: &[u8]| {

@@ -244,3 +244,69 @@ fn compress(bytes: &[u8], level: i32) -> Option<Vec<u8>> {
     let packed = zstd::bulk::compress(bytes, level).ok()?;
     (packed.len() < bytes.len() / 8 * 7).then_some(packed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Delta, JobId, Purpose};
+    use super::*;
+    use crate::control::Work;
+    use crate::limits::Limits;
+    use crate::storage::MemoryStorage;
+    use crate::units::BlockSize;
+
+    fn writer(purpose: Purpose) -> (Arc<dyn Storage>, DeltaWriter) {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new("delta", Vec::new()));
+        let header = Header {
+            purpose,
+            job: JobId::random().unwrap(),
+            base_len: 8192,
+            result_len: 8192,
+            block_size: BlockSize::MIN,
+        };
+        let mut writer = DeltaWriter::create(storage.clone(), header).unwrap();
+        let frame = Frame::data(4096, &[7; 4096], Old::Unknown, None);
+        writer.push(&frame).unwrap();
+        (storage, writer)
+    }
+
+    fn verified(storage: Arc<dyn Storage>) -> Result<()> {
+        let work = Work::new(1).unwrap();
+        Delta::open(storage, &Limits::default())?.verify(&work, &|_| Ok(()))
+    }
+
+    #[test]
+    fn a_trailer_that_is_not_that_of_the_frames_is_refused() {
+        let lies: [fn(&mut DeltaWriter); 5] = [
+            |_| {},
+            |writer| writer.trailer.frame_count += 1,
+            |writer| writer.trailer.data_bytes += 1,
+            |writer| writer.trailer.zero_bytes += 1,
+            |writer| {
+                writer.digest.update(b"another frame");
+            },
+        ];
+        for (number, lie) in lies.into_iter().enumerate() {
+            let (storage, mut writer) = writer(Purpose::Portable);
+            lie(&mut writer);
+            writer.finish(None, None).unwrap();
+            let said = verified(storage).map_err(|error| error.kind());
+            let expected = if number == 0 {
+                Ok(())
+            } else {
+                Err(ErrorKind::Malformed)
+            };
+            assert_eq!(said, expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_file_for_strangers_holds_guest_bytes_only() {
+        for (purpose, is_good) in [(Purpose::Stage, true), (Purpose::Portable, false)] {
+            let (storage, mut writer) = writer(purpose);
+            let table = Frame::bytes(FrameKind::Table, 1 << 20, &[1; 512]);
+            writer.push(&table).unwrap();
+            writer.finish(None, None).unwrap();
+            assert_eq!(verified(storage).is_ok(), is_good, "{purpose:?}");
+        }
+    }
+}

@@ -461,6 +461,11 @@ fn prerequisites_are_reported_one_by_one_and_nothing_is_touched() {
     drop(target);
     let mut carrier = rig.carry(&["resume", "shop"]);
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    // Until it is committed or given up, no other job gets these disks.
+    let output = rig.run(&["check", plan]);
+    let checked: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(checked["checks"][0]["check"], "earlier job");
+    assert_eq!(checked["checks"][0]["holds"], false);
 }
 
 #[test]
@@ -473,6 +478,22 @@ fn a_plan_is_shown_and_nothing_begins_without_a_yes() {
     assert_eq!(disk["full_bytes"], DISK_BYTES);
     assert!(disk["delta_bytes"].as_u64().unwrap() < DISK_BYTES as u64 / 4);
     assert_eq!(shown["vms"][0]["advice"], "delta");
+    let modes: Vec<_> = shown["vms"][0]["modes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .collect();
+    let named: Vec<_> = modes
+        .iter()
+        .map(|mode| mode["mode"].as_str().unwrap())
+        .collect();
+    assert_eq!(named, ["delta", "full", "full-first"]);
+    assert_eq!(modes[0]["moved_bytes"], disk["delta_bytes"]);
+    assert!(
+        modes
+            .iter()
+            .all(|mode| mode["downtime_seconds"].as_f64().unwrap() > 0.0)
+    );
     rig.refused(&["start", plan.to_str().unwrap()]);
     assert!(
         rig.refused(&["status", "shop"])

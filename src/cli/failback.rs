@@ -1,7 +1,7 @@
 //! `diskdelta failback`
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -93,7 +93,7 @@ enum Verb {
 pub fn run(args: &Args, context: &Context) -> Ended {
     let gesture = |job, gesture| args.ask(context, job, gesture);
     match &args.verb {
-        Verb::Check { plan } => check(&Plan::load(plan)?, context),
+        Verb::Check { plan } => check(&Plan::load(plan)?, &args.state_dir, context),
         Verb::Plan { plan } => show(&Plan::load(plan)?, context),
         Verb::Start { plan, yes } => args.start(plan, *yes, context),
         Verb::Resume { job } => {
@@ -236,8 +236,8 @@ impl Args {
     }
 }
 
-fn check(plan: &Plan, context: &Context) -> Ended {
-    let checked = job::check(plan);
+fn check(plan: &Plan, state_dir: &Path, context: &Context) -> Ended {
+    let checked = job::check(plan, state_dir);
     let holds = checked.iter().all(|checked| checked.holds);
     let object = Checks {
         job: &plan.name,
@@ -258,6 +258,15 @@ fn show(plan: &Plan, context: &Context) -> Ended {
         mode: plan.mode.unwrap_or(prospect.advice.mode),
         advice: prospect.advice.mode,
         reason: &prospect.advice.reason,
+        modes: prospect
+            .forecasts
+            .iter()
+            .map(|forecast| ModeObject {
+                mode: forecast.mode,
+                moved_bytes: forecast.moved_bytes,
+                downtime_seconds: forecast.downtime_seconds,
+            })
+            .collect(),
         disks: prospect
             .disks
             .iter()
@@ -267,6 +276,7 @@ fn show(plan: &Plan, context: &Context) -> Ended {
                 full_bytes: disk.data_bytes,
                 delta_bytes: disk.changed_bytes,
                 read_seconds: disk.read_seconds,
+                written_per_second: disk.written_per_second,
                 kept_for_undo_bytes: disk.changed_bytes.filter(|_| plan.keep_undo),
             })
             .collect(),
@@ -353,7 +363,15 @@ struct VmObject<'a> {
     mode: Mode,
     advice: Mode,
     reason: &'a str,
+    modes: Vec<ModeObject>,
     disks: Vec<DiskObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct ModeObject {
+    mode: Mode,
+    moved_bytes: u64,
+    downtime_seconds: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -363,6 +381,7 @@ struct DiskObject<'a> {
     full_bytes: u64,
     delta_bytes: Option<u64>,
     read_seconds: f64,
+    written_per_second: Option<f64>,
     kept_for_undo_bytes: Option<u64>,
 }
 

@@ -164,6 +164,17 @@ pub fn plan(plan: &Plan, prospects: &[Prospect]) -> String {
             mode_name(advised),
             prospect.advice.reason
         ));
+        for forecast in &prospect.forecasts {
+            let downtime = forecast.downtime_seconds.map_or_else(
+                || "nobody knows how fast the VM writes".to_owned(),
+                |seconds| format!("about {} s", seconds.ceil()),
+            );
+            lines.push(format!(
+                "      {}: moves about {}; downtime {downtime}",
+                mode_name(forecast.mode),
+                format_size(forecast.moved_bytes),
+            ));
+        }
         for disk in &prospect.disks {
             let full = format_size(disk.data_bytes);
             let delta = disk.changed_bytes.map_or("everything".to_owned(), |bytes| {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::seat::{Seat, Standing};
 use super::vault::Vault;
@@ -14,7 +14,7 @@ use crate::failback::machine::{Mode, Side};
 use crate::image::Image;
 use crate::storage::{Folder, HostFolder, SourceOptions};
 use crate::sync::{FULL_FROM_PERCENT_VERIFIED, sample};
-use crate::units::{BlockSize, format_size};
+use crate::units::{BlockSize, REFINE_BYTES, format_size};
 
 /// Something that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,9 @@ pub struct Estimate {
     pub changed_bytes: Option<u64>,
     /// How long reading all of the source takes at the speed of the sample.
     pub read_seconds: f64,
+    /// Bytes that the source's VM changed a second, on the average since the target was last
+    /// written; `None` where that is not known.
+    pub written_per_second: Option<f64>,
 }
 
 /// The mode that costs least, and why.
@@ -188,29 +191,47 @@ impl HostDisks {
         let estimates = self.disks.iter().enumerate().map(|(index, disk)| {
             let source = live(&self.seat(Side::Source, index)?)?;
             let seat = self.seat(Side::Target, index)?;
+            let vault = self.vault(Side::Target, index)?;
+            let held = vault.as_ref().map_or(Ok(None), Vault::manifest)?;
             let data_bytes = source.allocated_bytes()?;
             let begin = Instant::now();
-            let held = self.vault(Side::Target, index)?;
-            let held = held.map_or(Ok(None), |vault| vault.manifest())?;
-            let sampled = match (held, seat.path()?) {
-                (Some(held), _) => Some(Vault::sample(&*source, &held, work)?),
-                (None, None) => None,
+            let (looked, changed, since) = match (held, seat.path()?) {
+                (Some(held), _) => {
+                    let (looked, changed) = Vault::sample(&*source, &held, work)?;
+                    let since = vault.and_then(|vault| vault.age());
+                    (
+                        looked * held.block_size().bytes(),
+                        Some((looked, changed)),
+                        since,
+                    )
+                }
                 (None, Some(path)) => {
                     let target = target_image(&path, &seat)?;
-                    let sampled = sample(&*source, &*target, BlockSize::default(), work)?;
-                    Some((sampled.looked, sampled.changed))
+                    let found = sample(&*source, &*target, BlockSize::default(), work)?;
+                    let (looked, changed) = (found.looked, found.changed);
+                    (
+                        looked * 2 * REFINE_BYTES,
+                        Some((looked, changed)),
+                        age(&path),
+                    )
+                }
+                // Only to see how fast it is read.
+                (None, None) => {
+                    let found = sample(&*source, &*source, BlockSize::default(), work)?;
+                    (found.looked * 2 * REFINE_BYTES, None, None)
                 }
             };
-            let read_seconds = sampled.map_or(0.0, |(looked, _)| {
-                let bytes = looked.max(1) * 2 * crate::units::REFINE_BYTES;
-                begin.elapsed().as_secs_f64() * data_bytes as f64 / bytes as f64
-            });
+            let seconds = begin.elapsed().as_secs_f64();
+            let changed_bytes = changed.map(|sampled| share(sampled, data_bytes));
             Ok(Estimate {
                 disk: disk.identity.clone(),
                 disk_bytes: source.disk_len(),
                 data_bytes,
-                changed_bytes: sampled.map(|sampled| share(sampled, data_bytes)),
-                read_seconds,
+                changed_bytes,
+                read_seconds: seconds * data_bytes as f64 / looked.max(1) as f64,
+                written_per_second: changed_bytes
+                    .zip(since)
+                    .map(|(bytes, since)| bytes as f64 / since.as_secs_f64().max(1.0)),
             })
         });
         estimates.collect()
@@ -278,6 +299,12 @@ fn target_image(path: &Path, seat: &Seat) -> Result<Arc<dyn Image>> {
         _ => error,
     });
     Ok(opened?.image().clone())
+}
+
+/// How long ago a file was last written, where its clock makes sense.
+pub(super) fn age(path: &Path) -> Option<Duration> {
+    let written = std::fs::metadata(path).ok()?.modified().ok()?;
+    SystemTime::now().duration_since(written).ok()
 }
 
 fn share((looked, changed): (u64, u64), of: u64) -> u64 {

@@ -8,6 +8,7 @@
 //! process, so an older token can only come from this process.
 
 mod check;
+mod forecast;
 mod ledger;
 mod pass;
 mod restore;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use check::{Estimate, Prerequisite, Recommendation};
+pub use forecast::Forecast;
 
 use super::controller::{DiskChanges, too_late};
 use super::disk_work::{CopyOrder, DiskWork, Finding, Roots};

@@ -9,7 +9,9 @@ use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::check::age;
 use super::ledger::{Ledger, padded};
 use super::open_to_read;
 use super::seat::{Seat, exists, remove};
@@ -63,6 +65,11 @@ impl Vault {
             Some(replica) => replica.manifest(),
             None => Ok(None),
         }
+    }
+
+    /// How long ago the last pass was added, where clocks make sense.
+    pub fn age(&self) -> Option<Duration> {
+        age(&self.folder)
     }
 
     /// The root of what the replica holds, all of it read and authenticated; `None` where there

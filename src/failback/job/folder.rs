@@ -261,8 +261,8 @@ fn is_job(path: &Path) -> Result<bool> {
         .map_err(|e| Error::io("look for", e).at_path(journal))
 }
 
-/// Two jobs must not have one disk.
-fn refuse_conflicts(state_dir: &Path, plan: &Plan) -> Result<()> {
+/// Two jobs must not have one disk: what an earlier one began is committed, or given up.
+pub(super) fn refuse_conflicts(state_dir: &Path, plan: &Plan) -> Result<()> {
     for name in JobFolder::names(state_dir)? {
         let other = JobFolder::open(state_dir, &name)?;
         if other.is_over()? {
@@ -313,7 +313,8 @@ fn put_aside(state_dir: &Path, name: &str) -> Result<()> {
     for number in 1u32.. {
         let to = state_dir.join(format!("{name}.{number}"));
         if !to.exists() {
-            return std::fs::rename(&from, &to).map_err(|e| Error::io("rename", e).at_path(from));
+            std::fs::rename(&from, &to).map_err(|e| Error::io("rename", e).at_path(from))?;
+            return HostFolder::open(state_dir)?.sync();
         }
     }
     Ok(())

@@ -1,12 +1,15 @@
 //! What a job would find and cost, before anything of it is begun.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::carry::controllers;
+use super::folder::refuse_conflicts;
 use crate::control::{CancelToken, Work};
 use crate::error::Result;
 use crate::failback::controller::Call;
-use crate::failback::disks::{Estimate, HostDisks, Recommendation};
+use crate::failback::disks::{Estimate, Forecast, HostDisks, Recommendation};
 use crate::failback::machine::{Side, Token};
 use crate::failback::plan::{Plan, Vm};
 
@@ -34,11 +37,23 @@ pub struct Prospect {
     pub disks: Vec<Estimate>,
     /// What is advised.
     pub advice: Recommendation,
+    /// What each mode would cost.
+    pub forecasts: Vec<Forecast>,
 }
 
-/// Checks the prerequisites of every VM of a plan, one by one, and changes nothing.
-pub fn check(plan: &Plan) -> Vec<Checked> {
-    let mut all = Vec::new();
+/// Checks the prerequisites of a plan and of each of its VMs, one by one, and changes nothing.
+/// `state_dir` is where jobs are kept: an earlier one that has the disks must be over.
+pub fn check(plan: &Plan, state_dir: &Path) -> Vec<Checked> {
+    let earlier = refuse_conflicts(state_dir, plan);
+    let mut all = vec![Checked {
+        vm: "all".to_owned(),
+        check: "earlier job".to_owned(),
+        holds: earlier.is_ok(),
+        found: match earlier {
+            Ok(()) => "none that is not over".to_owned(),
+            Err(error) => error.to_string(),
+        },
+    }];
     for vm in plan.vms() {
         check_vms(plan, vm, &mut all);
         let disks = HostDisks::new(plan, vm, "");
@@ -67,6 +82,7 @@ pub fn estimate(plan: &Plan, work: &Work) -> Result<Vec<Prospect>> {
         Ok(Prospect {
             vm: vm.name.clone(),
             advice: Recommendation::of(&disks),
+            forecasts: Forecast::of(&disks, plan.downtime_budget),
             disks,
         })
     });

@@ -1,0 +1,129 @@
+//! What a job would cost in each mode, from the estimates of its disks.
+
+use std::time::Duration;
+
+use super::check::Estimate;
+use crate::failback::machine::Mode;
+
+/// What a mode would move, and for how long the VM would be off.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Forecast {
+    /// The mode.
+    pub mode: Mode,
+    /// Bytes that its first copy moves.
+    pub moved_bytes: u64,
+    /// From the source's shutdown to the target's start, without the time that the VM itself
+    /// needs for them; `None` where it is not known how fast the VM writes.
+    pub downtime_seconds: Option<f64>,
+}
+
+impl Forecast {
+    /// One for each mode. Reading and writing are taken to be as fast as the sample was read, and
+    /// the VM to go on writing as it did since the target was last written; passes are repeated
+    /// until one fits `budget` or they get no shorter.
+    pub fn of(estimates: &[Estimate], budget: Duration) -> Vec<Self> {
+        let data: u64 = estimates.iter().map(|disk| disk.data_bytes).sum();
+        let known = estimates.iter().map(|disk| disk.changed_bytes);
+        let changed: u64 = known.map(|bytes| bytes.unwrap_or_default()).sum();
+        let missing = estimates.iter().any(|disk| disk.changed_bytes.is_none());
+        let read: f64 = estimates.iter().map(|disk| disk.read_seconds).sum();
+        let second = read / data.max(1) as f64;
+        let rates = estimates.iter().map(|disk| disk.written_per_second);
+        let rate = rates.sum::<Option<f64>>();
+        // Each byte is read once, written once, and what the cutover writes is read back.
+        let copying = |bytes: f64| bytes * 2.0 * second;
+        let last = |first_pass: f64| rate.map(|rate| shortest(first_pass, rate, second, budget));
+        let delta = read * 2.0 + changed as f64 * second;
+        let forecast = |mode, moved_bytes, downtime_seconds| Forecast {
+            mode,
+            moved_bytes,
+            downtime_seconds,
+        };
+        let mut all = vec![
+            forecast(Mode::Full, data, Some(copying(data as f64) + read)),
+            forecast(Mode::FullFirst, data, last(copying(data as f64))),
+        ];
+        if !missing {
+            all.insert(0, forecast(Mode::Delta, changed, last(delta)));
+        }
+        all
+    }
+}
+
+/// How long the last copy takes, where the first one took `pass` seconds.
+fn shortest(mut pass: f64, rate: f64, second: f64, budget: Duration) -> f64 {
+    loop {
+        // What is written during a pass is read, written and read back by the next.
+        let next = pass * rate * 3.0 * second;
+        if next <= budget.as_secs_f64() || next > pass * 0.9 {
+            return next;
+        }
+        pass = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn estimate(changed: Option<u64>, rate: Option<f64>) -> Estimate {
+        Estimate {
+            disk: "a".to_owned(),
+            disk_bytes: 4000,
+            data_bytes: 1000,
+            changed_bytes: changed,
+            read_seconds: 10.0,
+            written_per_second: rate,
+        }
+    }
+
+    fn downtimes(estimates: &[Estimate], budget: u64) -> Vec<(Mode, u64, Option<u64>)> {
+        let forecasts = Forecast::of(estimates, Duration::from_secs(budget));
+        forecasts
+            .iter()
+            .map(|it| {
+                (
+                    it.mode,
+                    it.moved_bytes,
+                    it.downtime_seconds.map(|s| s.round() as u64),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_full_copy_keeps_the_vm_off_for_all_of_it_and_a_delta_for_what_is_written_meanwhile() {
+        // 100 bytes a second; a delta's first pass takes 21 s, in which 210 bytes are written.
+        let found = downtimes(&[estimate(Some(100), Some(10.0))], 300);
+        assert_eq!(
+            found,
+            [
+                (Mode::Delta, 100, Some(6)),
+                (Mode::Full, 1000, Some(30)),
+                (Mode::FullFirst, 1000, Some(6)),
+            ]
+        );
+    }
+
+    #[test]
+    fn passes_are_repeated_down_to_the_budget_and_no_further_than_they_get_shorter() {
+        let slow = [estimate(Some(100), Some(10.0))];
+        assert_eq!(downtimes(&slow, 2)[0].2, Some(2), "21, 6, 2 seconds");
+        let busy = [estimate(Some(100), Some(50.0))];
+        assert_eq!(
+            downtimes(&busy, 2)[0].2,
+            Some(32),
+            "more is written than copied"
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_made_up() {
+        let found = downtimes(&[estimate(None, None), estimate(Some(5), Some(1.0))], 300);
+        assert_eq!(
+            found,
+            [(Mode::Full, 2000, Some(60)), (Mode::FullFirst, 2000, None)]
+        );
+    }
+}

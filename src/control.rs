@@ -66,7 +66,8 @@ impl Work {
         self
     }
 
-    /// Reads at most `bytes_per_second` on average; 0 lifts the limit.
+    /// Reads at most `bytes_per_second` on average; 0 lifts the limit. A line to another host has a
+    /// limit of its own.
     #[must_use]
     pub fn with_limit_rate(mut self, bytes_per_second: u64) -> Self {
         self.pace = (bytes_per_second > 0).then(|| Arc::new(Pace::new(bytes_per_second)));
@@ -88,7 +89,7 @@ impl Work {
         &self.cancel
     }
 
-    /// Waits until `bytes` more may be read or sent under the speed limit.
+    /// Waits until `bytes` more may be read under the speed limit.
     ///
     /// # Errors
     /// `Cancelled`.

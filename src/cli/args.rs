@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use diskdelta::failback::plan::parse_duration;
 use diskdelta::image::{CreateFormat, FileGate, Format, ImageOptions};
 use diskdelta::storage::{Allocation, SourceOptions, TargetOptions};
 use diskdelta::sync::{HostSide, HostTargetOptions, Mode, Safety, Verify};
 use diskdelta::units::parse_size;
-use diskdelta::{BlockSize, Error, Limits};
+use diskdelta::{BlockSize, Error, ErrorKind, Limits};
 
 /// Options of every verb.
 #[derive(Args, Clone)]
@@ -24,7 +26,7 @@ pub struct Common {
     /// Works on so many threads; 0 means one for each core, and at least four
     #[arg(long, global = true, value_name = "N", default_value_t = 0)]
     pub threads: usize,
-    /// Reads at most so many bytes a second; across hosts, moves so many
+    /// Reads at most so many bytes a second; across hosts, moves so many each way
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
     pub limit_rate: Option<u64>,
     /// Reads past the page cache
@@ -201,6 +203,20 @@ pub fn verify() -> impl TypedValueParser<Value = Verify> {
         "none" => Verify::None,
         _ => Verify::Written,
     })
+}
+
+/// Reads how long an end of a line may be silent.
+///
+/// # Errors
+/// `InvalidInput`.
+pub fn timeout(text: &str) -> Result<Duration, Error> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err(Error::new(
+            ErrorKind::InvalidInput,
+            "a line must be given a second at least",
+        )),
+        timeout => Ok(timeout),
+    }
 }
 
 fn names<const N: usize>(names: [&'static str; N]) -> PossibleValuesParser {

@@ -1,14 +1,16 @@
 //! `diskdelta sync` with one side on another host.
 
 use std::path::Path;
+use std::time::Duration;
 
 use diskdelta::remote::{
     Dialled, Job, LineOptions, Retry, ShellOptions, SshPath, TargetJob, Traffic,
 };
 use diskdelta::sync::{HostSource, HostTarget, SyncReport};
-use diskdelta::{Error, ErrorKind};
+use diskdelta::{Error, ErrorKind, Work};
 
 use super::Ended;
+use super::args;
 use super::context::Context;
 use super::outcome::Failure;
 use super::sync::{Args, print_report_across};
@@ -25,6 +27,10 @@ pub struct Shell {
     /// Begins again so many times when the line breaks, after longer and longer pauses
     #[arg(long, value_name = "N", default_value_t = 0)]
     retry: u32,
+    /// Gives the line up when the other end was silent for so long: 90s, 5m. Below 15s a service
+    /// must be told the same
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = args::timeout)]
+    timeout: Duration,
 }
 
 impl Shell {
@@ -32,6 +38,14 @@ impl Shell {
         ShellOptions::default()
             .with_shell(&self.rsh)
             .with_program(&self.remote_program)
+            .with_timeout((self.timeout != LineOptions::default().silence).then_some(self.timeout))
+    }
+
+    fn line(&self, host: &str, context: &Context) -> LineOptions {
+        LineOptions::default()
+            .with_silence(self.timeout)
+            .with_peer(Some(format!("the agent at {host}")))
+            .with_limit_rate(context.common.limit_rate.unwrap_or(0))
     }
 }
 
@@ -71,6 +85,7 @@ fn pull_once(args: &Args, source: &SshPath, context: &Context) -> Attempt {
     let target = HostTarget::open(&args.target, &args.target_options(&[], &context.common))?;
     context.warn(target.warnings());
     let options = args.sync_options()?;
+    let work = unlimited(context);
     let job = Job {
         path: source.path.clone(),
         format: args.source_format,
@@ -78,12 +93,12 @@ fn pull_once(args: &Args, source: &SshPath, context: &Context) -> Attempt {
     };
     let mut shell = source.start(&args.shell.options())?;
     let (output, input) = shell.streams()?;
-    let line = LineOptions::default();
-    let pull = Dialled::new(output, input, &line, &context.work)?.pull(&job, &context.work)?;
+    let line = args.shell.line(&source.host, context);
+    let pull = Dialled::new(output, input, &line, &work)?.pull(&job, &work)?;
     let warnings = [pull.warnings(), target.warnings()].concat();
     context.warn(pull.warnings());
     let (report, traffic) = pull
-        .sync_onto(target.target(), &options, &context.work)
+        .sync_onto(target.target(), &options, &work)
         .map_err(Failure::onto(&target))?;
     Ok((report, warnings, traffic))
 }
@@ -111,9 +126,16 @@ fn push_once(args: &Args, target: &SshPath, context: &Context) -> Attempt {
     };
     let mut shell = target.start(&args.shell.options())?;
     let (output, input) = shell.streams()?;
-    let dialled = Dialled::new(output, input, &LineOptions::default(), &context.work)?;
-    let (report, traffic) = dialled.push(&job, &source, &context.work)?;
+    let work = unlimited(context);
+    let line = args.shell.line(&target.host, context);
+    let dialled = Dialled::new(output, input, &line, &work)?;
+    let (report, traffic) = dialled.push(&job, &source, &work)?;
     Ok((report, warnings, traffic))
+}
+
+/// The line is what a speed limit is for.
+fn unlimited(context: &Context) -> Work {
+    context.work.clone().with_limit_rate(0)
 }
 
 /// Reads what may be an address.

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use diskdelta::remote::{ServeOptions, Served, serve};
+use diskdelta::remote::{LineOptions, ServeOptions, Served, serve};
 use diskdelta::{Error, Silent};
 
 use super::Ended;
+use super::args;
 use super::context::Context;
 use super::outcome::Exit;
 
@@ -30,17 +32,27 @@ pub struct Args {
     /// Where stages lie: beside a file target by default, for a device in /var/lib/diskdelta
     #[arg(long, value_name = "DIR")]
     stage_dir: Option<PathBuf>,
+    /// Gives the line up when the other end was silent for so long: 90s, 5m. Below 15s both ends
+    /// must be told
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = args::timeout)]
+    timeout: Duration,
 }
 
 pub fn run(args: &Args, context: &Context) -> Ended {
     debug_assert!(args.stdio, "the only transport");
+    let line = LineOptions::default()
+        .with_silence(args.timeout)
+        .with_limit_rate(context.common.limit_rate.unwrap_or(0));
     let options = ServeOptions::default()
         .with_root(args.root.clone())
         .with_read_only(args.read_only)
         .with_stage_dir(args.stage_dir.clone())
-        .with_direct(context.common.direct);
+        .with_direct(context.common.direct)
+        .with_line(line);
     // The terminal, if there is one, is the other end's.
     let work = context.work.clone().with_progress(Arc::new(Silent));
+    // The line is what a speed limit is for.
+    let work = work.with_limit_rate(0);
     let input = unbuffered(std::io::stdin())?;
     let output = unbuffered(std::io::stdout())?;
     match serve(input, output, &options, &work)? {

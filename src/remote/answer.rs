@@ -6,13 +6,12 @@ use std::sync::Arc;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::drive::drive;
-use super::end::Worker;
 use super::format::{LONG_HASH_LEN, SHORT_HASH_LEAST, WINDOWS_MOST};
 use super::job::{Ending, Opened};
 use super::message::{Claims, Compare, Message};
 use super::session::Session;
 use super::source_end::SourceEnd;
-use super::source_work::{SourceDone, SourceTask, SourceWorker};
+use super::source_work::SourceWorker;
 use super::view::{View, Windows, too_many};
 use super::wire::wrong;
 use crate::control::{Phase, Work};
@@ -48,7 +47,7 @@ impl Answerer<'_> {
         let mut windows = Vec::new();
         let mut number = 0;
         loop {
-            match session.line().receive("a request", work.cancel())? {
+            match session.line().receive("its next request", work.cancel())? {
                 Message::Windows(some) if windows.len() + some.len() <= WINDOWS_MOST => {
                     windows.extend(some);
                 }
@@ -94,10 +93,7 @@ impl Answerer<'_> {
         drop(windows);
         let view = View::new(&*image, seen);
         let keys = session.keys(number, hash_len);
-        let worker = Paced {
-            worker: SourceWorker::new(&view, keys.clone(), session.packs()),
-            work,
-        };
+        let worker = SourceWorker::new(&view, keys.clone(), session.packs());
         let mut end = SourceEnd::new(&view, keys)?;
         work.progress().begin(Phase::Diff, Some(view.len()));
         let mut told = 0;
@@ -106,7 +102,9 @@ impl Answerer<'_> {
                 .advance(end.settled_bytes().saturating_sub(told));
             told = told.max(end.settled_bytes());
         };
-        drive(&mut end, &worker, session.line(), hash_len, work, &mut look)
+        let awaited = "its answer to hashes";
+        let line = session.line();
+        drive(&mut end, &worker, line, hash_len, awaited, work, &mut look)
             .map_err(|error| self.or_change(error))
     }
 
@@ -151,26 +149,6 @@ impl Answerer<'_> {
             crate::ErrorKind::Unreadable => (self.check)().err().unwrap_or(error),
             _ => error,
         }
-    }
-}
-
-/// Sends no faster than the speed limit allows.
-struct Paced<'a> {
-    worker: SourceWorker<'a>,
-    work: &'a Work,
-}
-
-impl Worker for Paced<'_> {
-    type Task = SourceTask;
-    type Done = SourceDone;
-
-    fn perform(&self, task: SourceTask) -> Result<SourceDone> {
-        self.work.cancel().check()?;
-        let done = self.worker.perform(task)?;
-        if let SourceDone::Data(data) = &done {
-            self.work.admit(data.payload.len() as u64)?;
-        }
-        Ok(done)
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::answer::Answerer;
 use super::far_disk::FarDisk;
 use super::job::{Fault, Job};
-use super::line::{Line, LineOptions, Traffic};
+use super::line::{Line, Traffic};
+use super::line_options::LineOptions;
 use super::message::Message;
 use super::session::{Session, Side};
 use super::wire::wrong;
@@ -32,7 +33,7 @@ impl Dialled {
         options: &LineOptions,
         work: &Work,
     ) -> Result<Dialled> {
-        let line = Line::new(reader, writer, options.clone());
+        let line = Line::new(reader, writer, options.clone().or_peer("the agent"));
         let session = Session::greet(line, Side::Dialler, work.cancel())?;
         Ok(Dialled { session })
     }

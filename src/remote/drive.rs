@@ -8,8 +8,8 @@ use super::message::Message;
 use crate::control::Work;
 use crate::error::Result;
 
-/// Goes on until `end` is finished; `hash_len` is how long hashes are on the line, and `look` sees
-/// the end from time to time. Memory is what the end holds, and a piece of work for each thread
+/// Goes on until `end` is finished; `hash_len` is how long hashes are on the line, `awaited`
+/// what errors say that was waited for, and `look` sees the end from time to time. Memory is what the end holds, and a piece of work for each thread
 /// and two more.
 ///
 /// # Errors
@@ -19,6 +19,7 @@ pub(super) fn drive<E, W>(
     worker: &W,
     line: &Line,
     hash_len: usize,
+    awaited: &'static str,
     work: &Work,
     look: &mut dyn FnMut(&E),
 ) -> Result<()>
@@ -31,6 +32,7 @@ where
     work.pool().in_place_scope(|scope| {
         let mut busy = 0;
         loop {
+            work.cancel().check()?;
             let rings = line.rings();
             let done = std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner));
             for result in done {
@@ -73,7 +75,7 @@ where
                     Message::Fail(fault) => return Err(fault.error()),
                     message => end.receive(message)?,
                 },
-                None => line.wait(rings, "the next round", work.cancel())?,
+                None => line.wait(rings, awaited, work.cancel())?,
             }
         }
     })

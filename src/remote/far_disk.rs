@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::drive::drive;
-use super::end::Worker;
 use super::format::{CLAIMED_MOST, LIST_MOST, LONG_HASH_LEN, SHORT_HASH_LEN};
 use super::job::{Ending, Opened};
 use super::line::Traffic;
 use super::message::{Claims, Compare, Message};
 use super::session::Session;
 use super::target_end::TargetEnd;
-use super::target_work::{TargetDone, TargetTask, TargetWorker, Visit};
+use super::target_work::{TargetWorker, Visit};
 use super::view::{View, Windows};
 use super::wire::wrong;
 use crate::control::{CancelToken, Phase, Work};
@@ -37,7 +36,7 @@ impl FarDisk {
     /// # Errors
     /// Any, from the other end; `LimitExceeded`, `Malformed`, `Io`, `Cancelled`.
     pub fn open(session: Session, limits: &Limits, cancel: &CancelToken) -> Result<FarDisk> {
-        let opened = match session.line().receive("the source", cancel)? {
+        let opened = match session.line().receive("what its source is", cancel)? {
             Message::Opened(opened) => *opened,
             _ => return Err(wrong("something else than what its source is")),
         };
@@ -166,10 +165,7 @@ impl FarSource for FarDisk {
         let view = View::new(target, seen);
         let number = self.comparisons.fetch_add(1, Ordering::Relaxed);
         let keys = session.keys(number, hash_len);
-        let worker = Paced {
-            worker: TargetWorker::new(&view, keys.clone(), visit),
-            work,
-        };
+        let worker = TargetWorker::new(&view, keys.clone(), visit);
         let mut end = TargetEnd::new(&view, keys)?;
         let mut told = 0;
         let mut look = |end: &TargetEnd<'_>| {
@@ -177,7 +173,9 @@ impl FarSource for FarDisk {
                 .advance(end.settled_bytes().saturating_sub(told));
             told = told.max(end.settled_bytes());
         };
-        drive(&mut end, &worker, session.line(), hash_len, work, &mut look)?;
+        let awaited = "its next round of hashes or data";
+        let line = session.line();
+        drive(&mut end, &worker, line, hash_len, awaited, work, &mut look)?;
         let report = end.report();
         let missed = report
             .as_ref()
@@ -197,7 +195,10 @@ impl FarSource for FarDisk {
         let mut is_true = vec![false; claims.len()];
         let mut groups = groups.into_iter();
         for count in asked {
-            let answers = match session.line().receive("what is true", work.cancel())? {
+            let answers = match session
+                .line()
+                .receive("its answer to claims", work.cancel())?
+            {
                 Message::Answers(answers) if answers.len() == count => answers,
                 _ => return Err(wrong("something else than answers to all claims")),
             };
@@ -217,7 +218,7 @@ impl FarSource for FarDisk {
         session.line().send(&Message::Check)?;
         match session
             .line()
-            .receive("a check of the source", &CancelToken::new())?
+            .receive("its check of the source", &CancelToken::new())?
         {
             Message::Checked => Ok(()),
             _ => Err(wrong("something else than the answer to a check")),
@@ -270,25 +271,6 @@ fn messages_of(groups: &[Group], disk_len: u64) -> Vec<Claims> {
         });
     }
     messages
-}
-
-/// Takes no faster than the speed limit allows.
-struct Paced<'a> {
-    worker: TargetWorker<'a>,
-    work: &'a Work,
-}
-
-impl Worker for Paced<'_> {
-    type Task = TargetTask;
-    type Done = TargetDone;
-
-    fn perform(&self, task: TargetTask) -> Result<TargetDone> {
-        self.work.cancel().check()?;
-        if let TargetTask::Data(data) = &task {
-            self.work.admit(data.payload.len() as u64)?;
-        }
-        self.worker.perform(task)
-    }
 }
 
 const GROUP_CLAIMS: usize = 64;

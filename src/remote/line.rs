@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::format::kind;
 use super::frame::{Frame, FrameDecoder, FrameEncoder};
+use super::line_options::LineOptions;
 use super::message::Message;
+use super::throttle::Throttle;
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
+use crate::units::format_size;
 
 /// The line to the other end.
 ///
@@ -19,32 +22,6 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Line {
     shared: Arc<Shared>,
     outgoing: Option<Sender<Frame>>,
-    options: LineOptions,
-}
-
-/// How a line is watched.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct LineOptions {
-    /// How long the other end may be silent; it shows a sign of life three times as often.
-    pub silence: Duration,
-}
-
-impl LineOptions {
-    /// Replaces [`LineOptions::silence`].
-    #[must_use]
-    pub fn with_silence(mut self, silence: Duration) -> Self {
-        self.silence = silence;
-        self
-    }
-}
-
-impl Default for LineOptions {
-    fn default() -> Self {
-        LineOptions {
-            silence: Duration::from_secs(60),
-        }
-    }
 }
 
 /// What went over a line, framing counted, in bytes.
@@ -56,22 +33,27 @@ pub struct Traffic {
     pub received_bytes: u64,
 }
 
-#[derive(Default)]
 struct Shared {
+    options: LineOptions,
+    begun: Instant,
     state: Mutex<State>,
     bell: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     /// Counts what happened, so that nobody who looked before it sleeps over it.
     rings: u64,
     incoming: VecDeque<Frame>,
     incoming_bytes: usize,
-    heard: Option<Instant>,
+    /// When anything came.
+    heard: Instant,
+    /// When a message went or was taken that was no sign of life.
+    busy: Instant,
     /// Why no more comes.
     ended: Option<Error>,
     outgoing_bytes: usize,
+    /// When something could be written.
+    written: Instant,
     traffic: Traffic,
     is_dropped: bool,
     is_written: bool,
@@ -85,22 +67,19 @@ impl Line {
         writer: impl Write + Send + 'static,
         options: LineOptions,
     ) -> Self {
-        let shared = Arc::new(Shared::default());
-        shared.lock().heard = Some(Instant::now());
+        let shared = Arc::new(Shared::new(options));
         let (outgoing, frames) = channel();
         let reading = shared.clone();
         std::thread::spawn(move || reading.read(reader));
         let written = shared.clone();
-        let sign = options.silence / 3;
         std::thread::spawn(move || {
-            written.write(writer, &frames, sign);
+            written.write(writer, &frames);
             written.lock().is_written = true;
             written.ring();
         });
         Line {
             shared,
             outgoing: Some(outgoing),
-            options,
         }
     }
 
@@ -110,7 +89,10 @@ impl Line {
     /// `Io` once the line is closed.
     pub fn send(&self, message: &Message) -> Result<()> {
         let frame = message.encode();
-        self.shared.lock().outgoing_bytes += frame.payload.len();
+        let mut state = self.shared.lock();
+        state.outgoing_bytes += frame.payload.len();
+        state.busy = Instant::now();
+        drop(state);
         let sent = self.outgoing.as_ref().map(|outgoing| outgoing.send(frame));
         match sent {
             Some(Ok(())) => Ok(()),
@@ -118,9 +100,9 @@ impl Line {
             _ => match self.try_receive()? {
                 Some(frame) if frame.kind == kind::FAIL => match Message::decode(&frame, 1)? {
                     Message::Fail(fault) => Err(fault.error()),
-                    _ => Err(closed()),
+                    _ => Err(self.shared.closed()),
                 },
-                _ => Err(closed()),
+                _ => Err(self.shared.closed()),
             },
         }
     }
@@ -133,25 +115,29 @@ impl Line {
     /// The next frame that has come.
     ///
     /// # Errors
-    /// `Io` where the line ended, `Malformed` where it is broken, once all before it is taken.
+    /// `Io` where the line ended, `Malformed` where it is broken, once all before it is taken;
+    /// `LimitExceeded` where it was used for too long.
     pub fn try_receive(&self) -> Result<Option<Frame>> {
         let mut state = self.shared.lock();
+        self.shared.check_age()?;
         if let Some(frame) = state.incoming.pop_front() {
             state.incoming_bytes -= frame.payload.len();
+            state.busy = Instant::now();
             drop(state);
             self.shared.bell.notify_all();
             return Ok(Some(frame));
         }
         match state.ended.take() {
             Some(error) => {
-                state.ended = Some(closed());
+                state.ended = Some(self.shared.closed());
                 Err(error)
             }
             None => Ok(None),
         }
     }
 
-    /// Waits for the next message; errors of the other end are errors here. `what` is waited for.
+    /// Waits for the next message; errors of the other end are errors here. Errors say that this
+    /// end waited for `what`.
     ///
     /// # Errors
     /// Those of [`try_receive`](Line::try_receive) and [`wait`](Line::wait); any, from the other
@@ -182,21 +168,15 @@ impl Line {
     /// Waits until there were more than `rings`.
     ///
     /// # Errors
-    /// `Cancelled`; `Io` where the other end was silent for too long while `what` was awaited.
+    /// `Cancelled`; `Io` where the other end was silent for too long, `LimitExceeded` where it
+    /// showed nothing but signs of life for too long, or where the line was used for too long.
     pub fn wait(&self, rings: u64, what: &'static str, cancel: &CancelToken) -> Result<()> {
         let mut state = self.shared.lock();
         while state.rings == rings {
             cancel.check()?;
-            let is_silent = state
-                .heard
-                .is_some_and(|at| at.elapsed() > self.options.silence);
-            if is_silent && state.ended.is_none() && state.incoming.is_empty() {
-                let seconds = self.options.silence.as_secs();
-                return Err(Error::new(
-                    ErrorKind::Io,
-                    format!("the other end was silent for {seconds} s while {what} was awaited"),
-                )
-                .advise("run it again when the line is up; it goes on where it stopped"));
+            if state.ended.is_none() && state.incoming.is_empty() {
+                self.shared.check_age()?;
+                self.shared.check_patience(&state, what)?;
             }
             let waited = self.shared.bell.wait_timeout(state, NAP);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -213,9 +193,9 @@ impl Line {
     /// waited for for ever.
     pub fn finish(mut self) {
         drop(self.outgoing.take());
-        let begun = Instant::now();
         let mut state = self.shared.lock();
-        while !state.is_written && begun.elapsed() < FINISH {
+        state.written = Instant::now();
+        while !state.is_written && state.written.elapsed() < FINISH {
             let waited = self.shared.bell.wait_timeout(state, NAP);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -230,6 +210,70 @@ impl Drop for Line {
 }
 
 impl Shared {
+    fn new(options: LineOptions) -> Self {
+        let now = Instant::now();
+        Shared {
+            options,
+            begun: now,
+            state: Mutex::new(State {
+                rings: 0,
+                incoming: VecDeque::new(),
+                incoming_bytes: 0,
+                heard: now,
+                busy: now,
+                ended: None,
+                outgoing_bytes: 0,
+                written: now,
+                traffic: Traffic::default(),
+                is_dropped: false,
+                is_written: false,
+            }),
+            bell: Condvar::new(),
+        }
+    }
+
+    fn check_age(&self) -> Result<()> {
+        match self.options.longest {
+            Some(longest) if self.begun.elapsed() > longest => {
+                let seconds = longest.as_secs_f64();
+                let what = format!("this session took more than {seconds} s, all that it is given");
+                Err(Error::new(ErrorKind::LimitExceeded, what)
+                    .advise("run it again; it goes on where it stopped"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_patience(&self, state: &State, what: &str) -> Result<()> {
+        let peer = self.options.peer_name();
+        if state.heard.elapsed() > self.options.silence {
+            let seconds = self.options.silence.as_secs_f64();
+            let mut text = format!("{peer} said nothing for {seconds} s while {what} was awaited");
+            if state.outgoing_bytes > 0 && state.written.elapsed() > self.options.silence {
+                let bytes = format_size(state.outgoing_bytes as u64);
+                text += &format!(", and took none of the {bytes} that wait for it");
+            }
+            return Err(Error::new(ErrorKind::Io, text)
+                .advise("run it again when the line is up; it goes on where it stopped"));
+        }
+        match self.options.idle {
+            Some(idle) if state.busy.elapsed() > idle => {
+                let seconds = idle.as_secs_f64();
+                let text = format!(
+                    "{peer} gave nothing but signs of life for {seconds} s while {what} was awaited"
+                );
+                Err(Error::new(ErrorKind::LimitExceeded, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn closed(&self) -> Error {
+        let peer = self.options.peer_name();
+        Error::new(ErrorKind::Io, format!("{peer} has closed the line"))
+            .advise("run it again; it goes on where it stopped")
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -246,14 +290,18 @@ impl Shared {
 
     fn read(&self, mut reader: impl Read) {
         let mut decoder = FrameDecoder::default();
-        let mut buf = vec![0; READ_BYTES];
+        let limit = self.options.receiving.as_deref();
+        let mut buf = vec![0; limit.map_or(READ_BYTES, Throttle::piece_bytes)];
         loop {
             let count = match reader.read(&mut buf) {
-                Ok(0) => return self.end(closed()),
+                Ok(0) => return self.end(self.closed()),
                 Ok(count) => count,
                 Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(cause) => return self.end(Error::io("read from the line", cause)),
+                Err(cause) => return self.end(failed("read from the line", cause)),
             };
+            if let Some(limit) = limit {
+                limit.admit(count as u64);
+            }
             let mut bytes = buf.get(..count).unwrap_or_default();
             while !bytes.is_empty() {
                 match decoder.decode(&mut bytes) {
@@ -264,7 +312,7 @@ impl Shared {
             }
             let mut state = self.lock();
             state.traffic.received_bytes += count as u64;
-            state.heard = Some(Instant::now());
+            state.heard = Instant::now();
             while state.incoming_bytes > INCOMING_BYTES && !state.is_dropped {
                 state = self
                     .bell
@@ -285,7 +333,8 @@ impl Shared {
         self.ring();
     }
 
-    fn write(&self, mut writer: impl Write, frames: &Receiver<Frame>, sign: Duration) {
+    fn write(&self, mut writer: impl Write, frames: &Receiver<Frame>) {
+        let sign = self.options.sign();
         let mut encoder = FrameEncoder::default();
         let mut out = Vec::new();
         loop {
@@ -306,8 +355,8 @@ impl Shared {
                 encoded = encoder.encode(next.kind, &next.payload, &mut out);
             }
             let written = encoded.and_then(|()| {
-                let written = writer.write_all(&out).and_then(|()| writer.flush());
-                written.map_err(|cause| Error::io("write to the line", cause))
+                let written = self.write_out(&mut writer, &out);
+                written.map_err(|cause| failed("write to the line", cause))
             });
             let mut state = self.lock();
             state.traffic.sent_bytes += out.len() as u64;
@@ -323,14 +372,31 @@ impl Shared {
             }
         }
     }
+
+    fn write_out(&self, writer: &mut impl Write, out: &[u8]) -> std::io::Result<()> {
+        let limit = self.options.sending.as_deref();
+        for piece in out.chunks(limit.map_or(PIECE_BYTES, Throttle::piece_bytes)) {
+            if let Some(limit) = limit {
+                limit.admit(piece.len() as u64);
+            }
+            writer.write_all(piece)?;
+            self.lock().written = Instant::now();
+        }
+        writer.flush()
+    }
 }
 
-fn closed() -> Error {
-    Error::new(ErrorKind::Io, "the other end has closed the line")
-        .advise("run it again; it goes on where it stopped")
+/// What a stream failed with; one that knows more of its own says so.
+fn failed(operation: &'static str, cause: std::io::Error) -> Error {
+    match cause.downcast::<Error>() {
+        Ok(error) => error,
+        Err(cause) => Error::io(operation, cause),
+    }
 }
 
 const READ_BYTES: usize = 256 << 10;
+/// What is written at once, so that one that takes little is told from one that takes nothing.
+const PIECE_BYTES: usize = 256 << 10;
 const INCOMING_BYTES: usize = 8 << 20;
 const OUTGOING_BYTES: usize = 4 << 20;
 const TOGETHER_BYTES: usize = 64 << 10;

@@ -12,6 +12,7 @@ mod frame;
 mod job;
 mod keys;
 mod line;
+mod line_options;
 mod message;
 mod retry;
 mod rounds;
@@ -22,6 +23,7 @@ mod source_work;
 mod ssh;
 mod target_end;
 mod target_work;
+mod throttle;
 mod view;
 mod wire;
 
@@ -33,7 +35,8 @@ pub use far_disk::FarDisk;
 pub use frame::{Frame, FrameDecoder, FrameEncoder};
 pub use job::{Ending, Fault, Job, Opened, TargetJob};
 pub use keys::Keys;
-pub use line::{Line, LineOptions, Traffic};
+pub use line::{Line, Traffic};
+pub use line_options::LineOptions;
 pub use message::{Claims, Compare, Hello, Message};
 pub use retry::Retry;
 pub use rounds::{

@@ -35,7 +35,9 @@ impl Retry {
     }
 
     /// Calls `attempt` until it is done, fails for good, or has failed too often; `error_of` finds
-    /// the error in what it fails with. Only errors of kind `Io` are worth another attempt.
+    /// the error in what it fails with. Only errors of kind `Io` are worth another attempt; once
+    /// there was one, also those of kind `InUse`: the other end may still hold for the line that
+    /// broke what the next one wants.
     ///
     /// # Errors
     /// That of the last attempt.
@@ -47,11 +49,17 @@ impl Retry {
     ) -> Result<T, E> {
         let mut pause = self.pause;
         let mut left = self.count;
+        let mut has_broken = false;
         loop {
             let failed = match attempt() {
-                Err(failed) if left > 0 && error_of(&failed).kind() == ErrorKind::Io => failed,
+                Err(failed) if left > 0 => failed,
                 ended => return ended,
             };
+            match error_of(&failed).kind() {
+                ErrorKind::Io => has_broken = true,
+                ErrorKind::InUse if has_broken => {}
+                _ => return Err(failed),
+            }
             left -= 1;
             let seconds = pause.as_secs_f64();
             let error = error_of(&failed);
@@ -105,5 +113,22 @@ mod tests {
         assert!(count == 1 && ended.is_err());
         let (count, ended) = attempts(&Retry::new(0), ErrorKind::Io, 2);
         assert!(count == 1 && ended.is_err());
+    }
+
+    #[test]
+    fn what_the_broken_line_still_holds_is_waited_for() {
+        let retry = Retry::new(5).with_pause(Duration::ZERO);
+        let (count, ended) = attempts(&retry, ErrorKind::InUse, 2);
+        assert!(count == 1 && ended.is_err());
+        let mut kinds = [ErrorKind::Io, ErrorKind::InUse, ErrorKind::InUse].into_iter();
+        let ended = retry.run(
+            &Work::new(1).unwrap(),
+            |error: &Error| error,
+            || match kinds.next() {
+                Some(kind) => Err(Error::new(kind, "broken, then held")),
+                None => Ok(()),
+            },
+        );
+        ended.unwrap();
     }
 }

@@ -10,7 +10,8 @@ use super::answer::Answerer;
 use super::confine::{Confined, Root};
 use super::far_disk::FarDisk;
 use super::job::{Ending, Fault, Job, TargetJob};
-use super::line::{Line, LineOptions};
+use super::line::Line;
+use super::line_options::LineOptions;
 use super::message::Message;
 use super::session::{Session, Side};
 use super::wire::wrong;
@@ -76,9 +77,9 @@ pub fn serve(
     options: &ServeOptions,
     work: &Work,
 ) -> Result<Served> {
-    let line = Line::new(reader, writer, options.line.clone());
+    let line = Line::new(reader, writer, options.line.clone().or_peer("the dialler"));
     let session = Session::greet(line, Side::Agent, work.cancel())?;
-    let job = match session.line().receive("a job", work.cancel()) {
+    let job = match session.line().receive("its job", work.cancel()) {
         Ok(Message::Job(job)) => *job,
         Ok(_) => return refuse(session, wrong("something else than a job")),
         Err(error) => return Err(error),

@@ -39,7 +39,7 @@ impl Session {
             features: FEATURES,
             random,
         }))?;
-        let theirs = match line.receive("a greeting", cancel)? {
+        let theirs = match line.receive("its greeting", cancel)? {
             Message::Hello(hello) => hello,
             _ => return Err(wrong("something before its greeting")),
         };

@@ -29,6 +29,8 @@ pub struct ShellOptions {
     pub shell: String,
     /// The program to run there.
     pub program: String,
+    /// How long the agent takes this end's silence, where that is not what it does anyway.
+    pub timeout: Option<Duration>,
 }
 
 impl ShellOptions {
@@ -45,6 +47,13 @@ impl ShellOptions {
         self.program = program.into();
         self
     }
+
+    /// Replaces [`ShellOptions::timeout`].
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.timeout = timeout;
+        self
+    }
 }
 
 impl Default for ShellOptions {
@@ -52,6 +61,7 @@ impl Default for ShellOptions {
         ShellOptions {
             shell: "ssh".to_owned(),
             program: "diskdelta".to_owned(),
+            timeout: None,
         }
     }
 }
@@ -124,8 +134,11 @@ impl SshPath {
             command.arg("-l").arg(user);
         }
         command.arg(&self.host).arg(&options.program);
+        command.args(["serve", "--stdio"]);
+        if let Some(timeout) = options.timeout {
+            command.arg(format!("--timeout={}s", timeout.as_secs().max(1)));
+        }
         let child = command
-            .args(["serve", "--stdio"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use diskdelta::image::ImageOptions;
 use diskdelta::remote::{
-    Answerer, Dialled, FarDisk, Fault, FrameEncoder, Hello, Job, Line, LineOptions, Message,
-    ServeOptions, Served, Session, Side, TargetJob, Traffic, serve,
+    Answerer, Claims, Dialled, FarDisk, Fault, FrameEncoder, Hello, Job, Line, LineOptions,
+    Message, ServeOptions, Served, Session, Side, TargetJob, Traffic, serve,
 };
 use diskdelta::storage::{Allocation, SourceOptions};
 use diskdelta::sync::{
@@ -494,8 +494,11 @@ fn silence_is_an_error_that_says_what_was_awaited() {
     let options = LineOptions::default().with_silence(Duration::from_millis(300));
     let dialled = Dialled::new(here.try_clone().unwrap(), here, &options, &work());
     let error = dialled.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
     assert!(
-        error.to_string().contains("a greeting was awaited"),
+        error
+            .to_string()
+            .starts_with("the agent said nothing for 0.3 s while its greeting was awaited; run it"),
         "{error}"
     );
     drop(there);
@@ -517,6 +520,50 @@ fn signs_of_life_keep_a_slow_end_from_being_given_up() {
         Message::Checked
     );
     slow.join().unwrap();
+}
+
+#[test]
+fn signs_of_life_alone_do_not_hold_a_line_that_is_to_be_used() {
+    let options = LineOptions::default().with_silence(Duration::from_millis(600));
+    let limited = [
+        (
+            options.clone().with_idle(Some(Duration::from_secs(1))),
+            "gave nothing but signs of life for 1 s while its job was awaited",
+        ),
+        (
+            options.clone().with_longest(Some(Duration::from_secs(1))),
+            "took more than 1 s, all that it is given",
+        ),
+    ];
+    for (limited, text) in limited {
+        let (here, there) = UnixStream::pair().unwrap();
+        let one = Line::new(here.try_clone().unwrap(), here, limited);
+        let other = Line::new(there.try_clone().unwrap(), there, options.clone());
+        let error = one.receive("its job", work().cancel()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+        assert!(error.to_string().contains(text), "{error}");
+        drop(other);
+    }
+}
+
+#[test]
+fn an_end_that_takes_nothing_is_told_from_one_that_only_says_nothing() {
+    let (here, there) = UnixStream::pair().unwrap();
+    let options = LineOptions::default().with_silence(Duration::from_millis(500));
+    let line = Line::new(here.try_clone().unwrap(), here, options);
+    let bulk = Message::Claims(Claims {
+        disk_len: 1 << 40,
+        groups: (0..1000).map(|_| (Vec::new(), [7; 32])).collect(),
+    });
+    for _ in 0..200 {
+        line.send(&bulk).unwrap();
+    }
+    let error = line.receive("its answer", work().cancel()).unwrap_err();
+    assert!(
+        error.to_string().contains("and took none of the"),
+        "{error}"
+    );
+    drop(there);
 }
 
 #[test]

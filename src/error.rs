@@ -46,6 +46,8 @@ pub enum ErrorKind {
     Cancelled,
     /// An earlier sync of this handle failed; nothing is known until it is reopened.
     Poisoned,
+    /// One of two hosts does not take the other for who it should be.
+    Untrusted,
 }
 
 /// An error: kind, operation, path, field, offset, advice and cause.

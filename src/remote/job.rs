@@ -361,7 +361,7 @@ const VERIFIEDS: [Verified; 4] = [
     Verified::Cached,
     Verified::All,
 ];
-const KINDS: [ErrorKind; 17] = [
+const KINDS: [ErrorKind; 18] = [
     ErrorKind::Io,
     ErrorKind::NotFound,
     ErrorKind::AlreadyExists,
@@ -379,4 +379,5 @@ const KINDS: [ErrorKind; 17] = [
     ErrorKind::Unreadable,
     ErrorKind::Cancelled,
     ErrorKind::Poisoned,
+    ErrorKind::Untrusted,
 ];

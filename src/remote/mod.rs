@@ -1,6 +1,8 @@
 //! Syncs across hosts: a protocol without I/O, and what carries it.
 
 pub mod format;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 mod answer;
 mod confine;

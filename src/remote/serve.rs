@@ -77,6 +77,17 @@ pub fn serve(
     options: &ServeOptions,
     work: &Work,
 ) -> Result<Served> {
+    serve_told(reader, writer, options, work, &|_| {})
+}
+
+/// As [`serve`]; `told` sees the job.
+pub(super) fn serve_told(
+    reader: impl Read + Send + 'static,
+    writer: impl Write + Send + 'static,
+    options: &ServeOptions,
+    work: &Work,
+    told: &dyn Fn(&Job),
+) -> Result<Served> {
     let line = Line::new(reader, writer, options.line.clone().or_peer("the dialler"));
     let session = Session::greet(line, Side::Agent, work.cancel())?;
     let job = match session.line().receive("its job", work.cancel()) {
@@ -84,6 +95,7 @@ pub fn serve(
         Ok(_) => return refuse(session, wrong("something else than a job")),
         Err(error) => return Err(error),
     };
+    told(&job);
     let root = match options.root.as_ref().map(Root::open).transpose() {
         Ok(root) => root,
         Err(error) => return refuse(session, error),

@@ -24,22 +24,22 @@ use diskdelta::{BlockSize, ErrorKind, Limits, Result, Work};
 
 use crate::disks::{PAGE, next_random, noise};
 
-struct Lab {
+pub struct Lab {
     folder: tempfile::TempDir,
 }
 
 impl Lab {
-    fn new() -> Lab {
+    pub fn new() -> Lab {
         Lab {
             folder: tempfile::tempdir().unwrap(),
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn disk(&self, name: &str, pages: u64, seed: u64) {
+    pub fn disk(&self, name: &str, pages: u64, seed: u64) {
         let bytes: Vec<u8> = (1..=pages)
             .flat_map(|page| noise(PAGE as usize, page * 1000 + seed))
             .collect();
@@ -47,7 +47,7 @@ impl Lab {
     }
 
     /// A copy of which every so many pages are another's, and some are zero.
-    fn changed(&self, from: &str, name: &str, every: u64) {
+    pub fn changed(&self, from: &str, name: &str, every: u64) {
         let mut bytes = fs::read(self.path(from)).unwrap();
         for (page, chunk) in (0..).zip(bytes.chunks_mut(PAGE as usize)) {
             match page % every {
@@ -59,11 +59,11 @@ impl Lab {
         fs::write(self.path(name), bytes).unwrap();
     }
 
-    fn same(&self, one: &str, other: &str) -> bool {
+    pub fn same(&self, one: &str, other: &str) -> bool {
         fs::read(self.path(one)).unwrap() == fs::read(self.path(other)).unwrap()
     }
 
-    fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.folder.path()).unwrap();
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -72,21 +72,21 @@ impl Lab {
         names
     }
 
-    fn serve(&self) -> ServeOptions {
+    pub fn serve(&self) -> ServeOptions {
         ServeOptions::default().with_root(Some(self.folder.path().to_owned()))
     }
 
-    fn source(&self, name: &str) -> HostSource {
+    pub fn source(&self, name: &str) -> HostSource {
         let (image, open) = (ImageOptions::default(), SourceOptions::default());
         HostSource::open(self.path(name), &image, &open).unwrap()
     }
 
-    fn target(&self, name: &str) -> HostTarget {
+    pub fn target(&self, name: &str) -> HostTarget {
         HostTarget::open(self.path(name), &HostTargetOptions::default()).unwrap()
     }
 }
 
-fn work() -> Work {
+pub fn work() -> Work {
     Work::new(2).unwrap()
 }
 
@@ -141,7 +141,7 @@ fn dial(options: ServeOptions, most: i64) -> (Result<Dialled>, JoinHandle<Result
     (dialled, agent)
 }
 
-fn job(path: &str, target: Option<TargetJob>) -> Job {
+pub fn job(path: &str, target: Option<TargetJob>) -> Job {
     Job {
         path: path.as_bytes().to_vec(),
         format: None,
@@ -149,7 +149,7 @@ fn job(path: &str, target: Option<TargetJob>) -> Job {
     }
 }
 
-fn target_job() -> TargetJob {
+pub fn target_job() -> TargetJob {
     TargetJob {
         mode: Mode::Auto,
         safety: Safety::Atomic,

@@ -1,0 +1,18 @@
+//! Lines over TLS: to a service, and the service itself.
+//!
+//! TLS 1.3 alone, with certificates of both ends.
+
+mod address;
+mod config;
+mod handshake;
+mod identity;
+mod places;
+mod service;
+mod stream;
+mod subject;
+mod trouble;
+
+pub use address::{DialOptions, ServicePath};
+pub use identity::Identity;
+pub use service::{Client, Service, ServiceEvent, ServiceOptions};
+pub use stream::{TlsLine, TlsReader, TlsWriter};

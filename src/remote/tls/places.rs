@@ -1,0 +1,113 @@
+//! How many may be there at a time.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The places of a service.
+///
+/// Whoever has shown no certificate yet takes none of the sessions' places. Of such there are few
+/// at a time as well: one more, and the one that has been there for longest is cut off.
+pub(super) struct Places {
+    sessions_most: usize,
+    strangers_most: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: usize,
+    begun: u64,
+    strangers: BTreeMap<u64, TcpStream>,
+    is_closed: bool,
+}
+
+/// A session's place, until it is dropped.
+pub(super) struct Place<'a> {
+    places: &'a Places,
+    /// Counts the sessions from 1.
+    pub number: u64,
+}
+
+/// The place of one who has shown no certificate yet, until it is dropped.
+pub(super) struct Threshold<'a> {
+    places: &'a Places,
+    number: u64,
+}
+
+impl Places {
+    pub fn new(sessions_most: usize, strangers_most: usize) -> Self {
+        Places {
+            sessions_most,
+            strangers_most: strangers_most.max(1),
+            state: Mutex::default(),
+        }
+    }
+
+    /// A place for one who has just connected.
+    pub fn stranger(&self, socket: &TcpStream) -> io::Result<Threshold<'_>> {
+        let socket = socket.try_clone()?;
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        while state.strangers.len() >= self.strangers_most
+            && let Some((_, oldest)) = state.strangers.pop_first()
+        {
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        state.begun += 1;
+        let number = state.begun;
+        state.strangers.insert(number, socket);
+        Ok(Threshold {
+            places: self,
+            number,
+        })
+    }
+
+    /// A place for a session, where there is one.
+    pub fn session(&self, number: u64) -> Option<Place<'_>> {
+        let mut state = self.lock();
+        if state.sessions >= self.sessions_most || state.is_closed {
+            return None;
+        }
+        state.sessions += 1;
+        Some(Place {
+            places: self,
+            number,
+        })
+    }
+
+    /// Lets nobody in any more, and cuts off who has shown no certificate yet.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        for stranger in std::mem::take(&mut state.strangers).into_values() {
+            let _ = stranger.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Threshold<'_> {
+    /// Counts the connections from 1.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.places.lock().sessions -= 1;
+    }
+}
+
+impl Drop for Threshold<'_> {
+    fn drop(&mut self) {
+        self.places.lock().strangers.remove(&self.number);
+    }
+}

@@ -1,0 +1,190 @@
+//! A service that runs in this process, and what dials it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use diskdelta::remote::tls::{
+    DialOptions, Identity, Service, ServiceEvent, ServiceOptions, ServicePath, TlsLine,
+};
+use diskdelta::remote::{Dialled, LineOptions, ServeOptions, Served, Traffic};
+use diskdelta::sync::{SyncOptions, SyncReport};
+use diskdelta::{CancelToken, Result};
+
+use crate::certificates::{Authority, Valid};
+use crate::lines::{Lab, job, target_job, work};
+
+/// Certificates of all kinds: those of `ca` are good, but for their dates.
+pub struct Papers {
+    folder: tempfile::TempDir,
+}
+
+impl Papers {
+    pub fn new() -> Papers {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let here = ["localhost", "127.0.0.1"];
+        let good = Authority::at(&path.join("ca.pem"));
+        good.sign(path, "server", &here, Valid::Now);
+        good.sign(path, "server-once", &here, Valid::Once);
+        good.sign(path, "server-later", &here, Valid::Later);
+        good.sign(path, "server-elsewhere", &["backup.example"], Valid::Now);
+        good.sign(path, "alice", &[], Valid::Now);
+        good.sign(path, "alice-once", &[], Valid::Once);
+        good.sign(path, "alice-later", &[], Valid::Later);
+        let other = Authority::at(&path.join("other-ca.pem"));
+        other.sign(path, "server-other", &here, Valid::Now);
+        other.sign(path, "mallory", &[], Valid::Now);
+        Papers { folder }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Who shows the certificate `name` and trusts `ca`.
+    pub fn of(&self, name: &str, ca: &str) -> Identity {
+        Identity::new(
+            self.path(&format!("{name}.pem")),
+            self.path(&format!("{name}.key")),
+            self.path(&format!("{ca}.pem")),
+        )
+    }
+}
+
+/// A service on a thread; stopped when dropped.
+pub struct Running {
+    pub address: SocketAddr,
+    pub cancel: CancelToken,
+    thread: Option<JoinHandle<Result<()>>>,
+    said: Arc<Mutex<Vec<String>>>,
+}
+
+impl Running {
+    pub fn start(identity: &Identity, options: ServiceOptions) -> Running {
+        let service = Service::bind("127.0.0.1:0", identity, options).unwrap();
+        let address = service.address().unwrap();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let listed = said.clone();
+        let work = work();
+        let cancel = work.cancel().clone();
+        let thread = std::thread::spawn(move || {
+            service.run(&work, &|event| listed.lock().unwrap().push(text(event)))
+        });
+        Running {
+            address,
+            cancel,
+            thread: Some(thread),
+            said,
+        }
+    }
+
+    /// Waits until an event says so.
+    pub fn says(&self, part: &str) {
+        for _ in 0..1500 {
+            if self.said.lock().unwrap().iter().any(|it| it.contains(part)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("never said {part}: {:?}", self.said.lock().unwrap());
+    }
+
+    pub fn ended(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap().unwrap();
+        }
+    }
+
+    /// What dials it.
+    pub fn dialler(&self, identity: Identity) -> Dialler {
+        Dialler {
+            address: self.address,
+            options: DialOptions::new(identity),
+            line: LineOptions::default(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        if !std::thread::panicking() {
+            self.ended();
+        }
+    }
+}
+
+fn text(event: &ServiceEvent<'_>) -> String {
+    match event {
+        ServiceEvent::Refused { error, .. } => format!("refused: {error}"),
+        ServiceEvent::Begun { client, job, .. } => {
+            let path = String::from_utf8_lossy(&job.path);
+            let name = client.name.as_deref().unwrap_or_default();
+            format!("begun: {name} {} {path}", client.fingerprint)
+        }
+        ServiceEvent::Ended { served, .. } => match served {
+            Ok(Served::Done) => "ended: done".to_owned(),
+            Ok(Served::Refused(error)) | Err(error) => format!("ended: {error}"),
+            other => format!("{other:?}"),
+        },
+        other => format!("{other:?}"),
+    }
+}
+
+/// Dials a service, through whatever is at `address`.
+#[derive(Clone)]
+pub struct Dialler {
+    pub address: SocketAddr,
+    pub options: DialOptions,
+    pub line: LineOptions,
+}
+
+impl Dialler {
+    pub fn dial(&self) -> Result<(Dialled, TlsLine)> {
+        let place = format!("diskdelta://{}/x", self.address);
+        let place = ServicePath::parse(Path::new(&place)).unwrap().unwrap();
+        let mut line = place.dial(&self.options)?;
+        let (reader, writer) = line.streams()?;
+        let dialled = Dialled::new(reader, writer, &self.line, &work())?;
+        Ok((dialled, line))
+    }
+
+    pub fn pull(&self, lab: &Lab, from: &str, onto: &str) -> Result<(SyncReport, Traffic)> {
+        let target = lab.target(onto);
+        let (dialled, _line) = self.dial()?;
+        let pull = dialled.pull(&job(from, None), &work())?;
+        pull.sync_onto(target.target(), &SyncOptions::default(), &work())
+    }
+
+    pub fn push(&self, lab: &Lab, from: &str, onto: &str) -> Result<(SyncReport, Traffic)> {
+        let source = lab.source(from);
+        let (dialled, _line) = self.dial()?;
+        dialled.push(&job(onto, Some(target_job())), &source, &work())
+    }
+}
+
+/// What serves the folder of a lab.
+pub fn serving(lab: &Lab) -> ServiceOptions {
+    options(lab.serve())
+}
+
+pub fn options(serve: ServeOptions) -> ServiceOptions {
+    ServiceOptions::default().with_serve(serve).with_threads(2)
+}
+
+/// A lab with a disk and two old copies of it.
+pub fn lab() -> Lab {
+    let lab = Lab::new();
+    lab.disk("new.raw", 1500, 1);
+    lab.changed("new.raw", "here.raw", 9);
+    lab.changed("new.raw", "there.raw", 7);
+    lab
+}
+
+pub fn bytes(lab: &Lab, name: &str) -> Vec<u8> {
+    fs::read(lab.path(name)).unwrap()
+}

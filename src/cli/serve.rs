@@ -12,17 +12,22 @@ use diskdelta::{Error, Silent};
 use super::Ended;
 use super::args;
 use super::context::Context;
+use super::listen::Listen;
 use super::outcome::Exit;
 
-/// Is the other end of a sync across hosts: does one job, then ends
+/// Is the other end of a sync across hosts
 ///
-/// `diskdelta sync` starts it through ssh. To confine a key to it, put
-/// `command="diskdelta serve --stdio --root DIR"` before the key in authorized_keys.
+/// With --stdio it does one job, then ends: `diskdelta sync` starts it through ssh. To confine a
+/// key to it, put `command="diskdelta serve --stdio --root DIR"` before the key in
+/// authorized_keys. With --listen it is a service that many may use at once, over TLS 1.3, each
+/// with a certificate that --client-ca has signed.
 #[derive(clap::Args)]
 pub struct Args {
     /// Speaks over standard input and output
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "listen", conflicts_with = "listen")]
     stdio: bool,
+    #[command(flatten)]
+    listen: Listen,
     /// Serves only what lies in DIR, and takes all paths from there
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -32,14 +37,13 @@ pub struct Args {
     /// Where stages lie: beside a file target by default, for a device in /var/lib/diskdelta
     #[arg(long, value_name = "DIR")]
     stage_dir: Option<PathBuf>,
-    /// Gives the line up when the other end was silent for so long: 90s, 5m. Below 15s both ends
+    /// Gives a line up when the other end was silent for so long: 90s, 5m. Below 15s both ends
     /// must be told
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = args::timeout)]
     timeout: Duration,
 }
 
 pub fn run(args: &Args, context: &Context) -> Ended {
-    debug_assert!(args.stdio, "the only transport");
     let line = LineOptions::default()
         .with_silence(args.timeout)
         .with_limit_rate(context.common.limit_rate.unwrap_or(0));
@@ -49,10 +53,12 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         .with_stage_dir(args.stage_dir.clone())
         .with_direct(context.common.direct)
         .with_line(line);
-    // The terminal, if there is one, is the other end's.
+    // The terminal, if there is one, is the other end's; and the line is what a speed limit is for.
     let work = context.work.clone().with_progress(Arc::new(Silent));
-    // The line is what a speed limit is for.
     let work = work.with_limit_rate(0);
+    if !args.stdio {
+        return args.listen.run(options, context, &work);
+    }
     let input = unbuffered(std::io::stdin())?;
     let output = unbuffered(std::io::stdout())?;
     match serve(input, output, &options, &work)? {

@@ -16,8 +16,9 @@ use serde::Serialize;
 use super::Ended;
 use super::args::{self, Common, Parents};
 use super::context::Context;
-use super::far::{self, Shell};
+use super::far;
 use super::outcome::{Exit, Failure};
+use super::reach::{Far, Reach};
 
 /// Makes TARGET hold what SOURCE holds, moving only what differs
 ///
@@ -25,7 +26,8 @@ use super::outcome::{Exit, Failure};
 /// VHDX) or by --create. TARGET may be a block device.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The image to read, or ssh://[user@]host[:port]/path on another host
+    /// The image to read; on another host ssh://[user@]host[:port]/path, or
+    /// diskdelta://host[:port]/name at a service there
     pub source: PathBuf,
     /// The image or block device to write, or the address of one on another host
     pub target: PathBuf,
@@ -82,11 +84,11 @@ pub struct Args {
     #[command(flatten)]
     pub parents: Parents,
     #[command(flatten)]
-    pub shell: Shell,
+    pub reach: Reach,
 }
 
 pub fn run(args: &Args, context: &Context) -> Ended {
-    match (far::address(&args.source)?, far::address(&args.target)?) {
+    match (Far::parse(&args.source)?, Far::parse(&args.target)?) {
         (None, None) => run_here(args, context),
         (Some(source), None) => far::pull(args, &source, context),
         (None, Some(target)) => far::push(args, &target, context),

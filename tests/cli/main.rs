@@ -1,6 +1,8 @@
 //! The command, run as a person or a script runs it.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+#[path = "../remote/certificates.rs"]
+mod certificates;
 mod devices;
 mod export;
 mod file_systems;
@@ -10,4 +12,5 @@ mod lab;
 mod refusals;
 mod remote;
 mod sectors;
+mod service;
 mod verbs;

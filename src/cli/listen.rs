@@ -1,0 +1,114 @@
+//! `diskdelta serve --listen`
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use diskdelta::failback::plan::parse_duration;
+use diskdelta::remote::tls::{Client, Identity, Service, ServiceEvent, ServiceOptions};
+use diskdelta::remote::{Job, ServeOptions, Served};
+use diskdelta::{Error, ErrorKind, Work};
+
+use super::Ended;
+use super::context::Context;
+use super::outcome::Exit;
+
+/// A service over TLS.
+#[derive(clap::Args)]
+pub struct Listen {
+    /// Is a service that listens there, on port 8730 where none is given
+    #[arg(long, value_name = "ADDR:PORT", requires_all = ["cert", "key", "client_ca"])]
+    listen: Option<String>,
+    /// The service's certificate
+    #[arg(long, value_name = "PEM", requires = "listen")]
+    cert: Option<PathBuf>,
+    /// The key of the service's certificate
+    #[arg(long, value_name = "PEM", requires = "listen")]
+    key: Option<PathBuf>,
+    /// The authorities that clients' certificates must come from
+    #[arg(long, value_name = "PEM", requires = "listen")]
+    client_ca: Option<PathBuf>,
+    /// How many sessions there may be at a time; each takes up to 128M of memory
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    max_sessions: u16,
+    /// Ends a session that took so long: 8h, 2d; what it has begun to write to a target is written
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "listen")]
+    session_time: Option<Duration>,
+    /// Ends a session whose other end gave nothing but signs of life for so long
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "12h")]
+    idle_time: Duration,
+}
+
+impl Listen {
+    pub fn run(&self, serve: ServeOptions, context: &Context, work: &Work) -> Ended {
+        let (Some(listen), Some(cert), Some(key), Some(ca)) =
+            (&self.listen, &self.cert, &self.key, &self.client_ca)
+        else {
+            let what = "a service needs --listen, --cert, --key and --client-ca";
+            return Err(Error::new(ErrorKind::InvalidInput, what).into());
+        };
+        let line = serve.line.clone();
+        let options = ServiceOptions::default();
+        let patience = options.patience.min(line.silence);
+        let line = line
+            .with_idle(Some(self.idle_time))
+            .with_longest(self.session_time);
+        let options = options
+            .with_patience(patience)
+            .with_threads(context.common.threads)
+            .with_sessions(usize::from(self.max_sessions))
+            .with_serve(serve.with_line(line));
+        let service = Service::bind(listen, &Identity::new(cert, key, ca), options)?;
+        let say = |text: String| {
+            if !context.common.quiet {
+                eprintln!("diskdelta: {text}");
+            }
+        };
+        say(format!("listening at {}", service.address()?));
+        service.run(work, &|event| say(text(event)))?;
+        say("ended".to_owned());
+        Ok(Exit::Done)
+    }
+}
+
+fn text(event: &ServiceEvent<'_>) -> String {
+    match event {
+        ServiceEvent::Refused { address, error } => format!("{address} was not let in: {error}"),
+        ServiceEvent::Begun {
+            session,
+            client,
+            job,
+        } => format!("session {session}: {} {}", who(client), what(job)),
+        ServiceEvent::Ended {
+            session,
+            client,
+            served,
+            elapsed,
+        } => {
+            let seconds = elapsed.as_secs_f64();
+            let how = match served {
+                Ok(Served::Done) => "done".to_owned(),
+                Ok(Served::Refused(error)) | Err(error) => format!("failed: {error}"),
+                Ok(_) => "ended".to_owned(),
+            };
+            format!("session {session}: {} {how} ({seconds:.1} s)", who(client))
+        }
+        _ => String::new(),
+    }
+}
+
+fn who(client: &Client) -> String {
+    let name = client.name.as_deref().unwrap_or("somebody");
+    let (address, print) = (client.address, &client.fingerprint);
+    format!("{name} at {address} (sha256 {print})")
+}
+
+fn what(job: &Job) -> String {
+    let path = String::from_utf8_lossy(&job.path);
+    let verb = if job.target.is_some() {
+        "writes"
+    } else {
+        "reads"
+    };
+    // The path may be anything, and a terminal may be what shows it.
+    format!("{verb} {}", path.escape_debug())
+}

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::sync::{HostSource, SyncOptions, SyncReport, Target};
 
-/// A line to an agent, which waits for a job.
+/// A line to an agent, which waits for a job, but no longer than for an end that is silent.
 pub struct Dialled {
     session: Session,
 }

@@ -49,6 +49,8 @@ struct State {
     heard: Instant,
     /// When a message went or was taken that was no sign of life.
     busy: Instant,
+    /// How long nothing but signs of life may come now.
+    idle: Option<Duration>,
     /// Why no more comes.
     ended: Option<Error>,
     outgoing_bytes: usize,
@@ -155,6 +157,11 @@ impl Line {
         }
     }
 
+    /// From now on nothing but signs of life may come for so long.
+    pub(super) fn set_idle(&self, idle: Option<Duration>) {
+        self.shared.lock().idle = idle;
+    }
+
     /// How often something has happened on the line, or [`ring`](Line::ring) was called.
     pub fn rings(&self) -> u64 {
         self.shared.lock().rings
@@ -212,6 +219,7 @@ impl Drop for Line {
 impl Shared {
     fn new(options: LineOptions) -> Self {
         let now = Instant::now();
+        let idle = options.idle;
         Shared {
             options,
             begun: now,
@@ -221,6 +229,7 @@ impl Shared {
                 incoming_bytes: 0,
                 heard: now,
                 busy: now,
+                idle,
                 ended: None,
                 outgoing_bytes: 0,
                 written: now,
@@ -256,7 +265,7 @@ impl Shared {
             return Err(Error::new(ErrorKind::Io, text)
                 .advise("run it again when the line is up; it goes on where it stopped"));
         }
-        match self.options.idle {
+        match state.idle {
             Some(idle) if state.busy.elapsed() > idle => {
                 let seconds = idle.as_secs_f64();
                 let text = format!(

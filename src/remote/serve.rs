@@ -88,13 +88,18 @@ pub(super) fn serve_told(
     work: &Work,
     told: &dyn Fn(&Job),
 ) -> Result<Served> {
-    let line = Line::new(reader, writer, options.line.clone().or_peer("the dialler"));
+    let line = options.line.clone().or_peer("the dialler");
+    // One that dials knows what it wants.
+    let idle = Some(line.silence.min(line.idle.unwrap_or(line.silence)));
+    let line = Line::new(reader, writer, line.with_idle(idle));
     let session = Session::greet(line, Side::Agent, work.cancel())?;
     let job = match session.line().receive("its job", work.cancel()) {
         Ok(Message::Job(job)) => *job,
         Ok(_) => return refuse(session, wrong("something else than a job")),
+        Err(error) if error.kind() == ErrorKind::LimitExceeded => return refuse(session, error),
         Err(error) => return Err(error),
     };
+    session.line().set_idle(options.line.idle);
     told(&job);
     let root = match options.root.as_ref().map(Root::open).transpose() {
         Ok(root) => root,

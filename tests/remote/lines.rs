@@ -524,7 +524,7 @@ fn signs_of_life_keep_a_slow_end_from_being_given_up() {
 
 #[test]
 fn signs_of_life_alone_do_not_hold_a_line_that_is_to_be_used() {
-    let options = LineOptions::default().with_silence(Duration::from_millis(600));
+    let options = LineOptions::default().with_silence(Duration::from_secs(3));
     let limited = [
         (
             options.clone().with_idle(Some(Duration::from_secs(1))),

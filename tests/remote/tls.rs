@@ -305,7 +305,7 @@ fn silent_broken_and_plain_clients_hold_no_place_and_are_cut_off() {
     let (papers, lab) = (Papers::new(), lab());
     let options = serving(&lab)
         .with_sessions(1)
-        .with_patience(Duration::from_millis(700));
+        .with_patience(Duration::from_secs(3));
     let service = Running::start(&papers.of("server", "ca"), options);
     let mut silent = TcpStream::connect(service.address).unwrap();
     let mut half = TcpStream::connect(service.address).unwrap();
@@ -321,7 +321,7 @@ fn silent_broken_and_plain_clients_hold_no_place_and_are_cut_off() {
     let alice = service.dialler(papers.of("alice", "ca"));
     alice.pull(&lab, "new.raw", "here.raw").unwrap();
     assert!(lab.same("new.raw", "here.raw"));
-    service.says("did not shake hands within 0.7 s");
+    service.says("did not shake hands within 3 s");
     service.says("closed the line during the handshake");
     service.says("does not speak TLS");
     for stream in [&mut silent, &mut half, &mut plain] {
@@ -364,14 +364,14 @@ fn what_is_dialled_and_is_no_service_is_named() {
     let dialler = Dialler {
         address,
         options: diskdelta::remote::tls::DialOptions::new(papers.of("alice", "ca"))
-            .with_patience(Duration::from_millis(500)),
+            .with_patience(Duration::from_secs(2)),
         line: LineOptions::default(),
     };
     let error = dialler.dial().map(drop).unwrap_err();
     assert!(error.to_string().contains("does not speak TLS"), "{error}");
     let listener = plain.join().unwrap();
     let error = dialler.dial().map(drop).unwrap_err();
-    let text = format!("the service at {address} did not shake hands within 0.5 s");
+    let text = format!("the service at {address} did not shake hands within 2 s");
     assert!(error.to_string().contains(&text), "{error}");
     assert_eq!(error.kind(), ErrorKind::Io);
     drop(listener);
@@ -493,18 +493,37 @@ fn a_service_that_is_stopped_ends_its_sessions() {
 fn a_session_that_takes_too_long_is_ended_and_told_so() {
     let (papers, lab) = (Papers::new(), lab());
     let mut options = serving(&lab);
-    options.serve.line = LineOptions::default().with_longest(Some(Duration::from_secs(1)));
+    options.serve.line = LineOptions::default().with_longest(Some(Duration::from_secs(3)));
     let service = Running::start(&papers.of("server", "ca"), options);
     let alice = service.dialler(papers.of("alice", "ca"));
     let (dialled, _line) = alice.dial().unwrap();
     let job = crate::lines::job("new.raw", None);
     let pull = dialled.pull(&job, &work()).unwrap();
-    service.says("ended: this session took more than 1 s");
+    service.says("ended: this session took more than 3 s");
     let target = lab.target("here.raw");
     let done = pull.sync_onto(target.target(), &Default::default(), &work());
     let error = done.unwrap_err().to_string();
     assert!(
-        error.contains("took more than 1 s, all that it is given"),
+        error.contains("took more than 3 s, all that it is given"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_client_that_wants_nothing_is_sent_away_however_alive_it_is() {
+    let (papers, lab) = (Papers::new(), lab());
+    let mut options = serving(&lab);
+    let line = LineOptions::default().with_silence(Duration::from_secs(3));
+    options.serve.line = line.clone();
+    let service = Running::start(&papers.of("server", "ca"), options);
+    let mut alice = service.dialler(papers.of("alice", "ca"));
+    alice.line = line;
+    let (dialled, _line) = alice.dial().unwrap();
+    service.says("gave nothing but signs of life for 3 s while its job was awaited");
+    let job = crate::lines::job("new.raw", None);
+    let error = dialled.pull(&job, &work()).map(drop).unwrap_err();
+    assert!(
+        error.to_string().contains("nothing but signs of life"),
         "{error}"
     );
 }

@@ -102,6 +102,11 @@ fn a_replica_at_a_site_that_encrypts_is_readable_to_nobody_and_becomes_a_disk_ag
         .map(|it| it.unwrap().path())
         .collect();
     assert!(links.len() >= 4, "{links:?}");
+    let newest = links
+        .iter()
+        .filter(|link| link.to_string_lossy().contains("delta"))
+        .max();
+    shows_as_a_delta(&rig, newest.unwrap());
     for link in &links {
         let held = read(link);
         assert!(held.starts_with(b"age-encryption.org/v1\n"), "{link:?}");
@@ -583,13 +588,38 @@ fn names(rig: &Rig, site: &str) -> Vec<String> {
     names
 }
 
+/// Anybody with the key and the program `age` gets at a link, and it is a delta like any other.
+fn shows_as_a_delta(rig: &Rig, link: &std::path::Path) {
+    if !which("age") {
+        return left_out("age");
+    }
+    let opened = rig.key().with_file_name("opened.delta");
+    let mut age = std::process::Command::new("age");
+    let age = age
+        .arg("--decrypt")
+        .arg("-i")
+        .arg(rig.key())
+        .arg("-o")
+        .arg(&opened)
+        .arg(link);
+    assert!(age.status().unwrap().success());
+    let mut show = std::process::Command::new(env!("CARGO_BIN_EXE_diskdelta"));
+    assert!(
+        show.args(["delta", "show"])
+            .arg(&opened)
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
 fn which(program: &str) -> bool {
     let found = std::process::Command::new("which").arg(program).output();
     found.is_ok_and(|found| found.status.success())
 }
 
 fn left_out(program: &str) {
-    eprintln!("LEFT OUT: {program} is not there, so nobody counts what is read");
+    eprintln!("LEFT OUT: {program} is not there, and what it would show is not shown");
     let required = std::env::var_os("DISKDELTA_REQUIRE_ORACLES").is_some_and(|it| it == "1");
     assert!(!required, "{program} is missing");
 }

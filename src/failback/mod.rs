@@ -12,8 +12,12 @@ pub mod executor;
 pub mod inbox;
 pub mod job;
 pub mod journal;
+#[cfg(feature = "qemu")]
+mod line;
 pub mod lock;
 pub mod machine;
+#[cfg(feature = "qemu")]
+pub mod nbd;
 mod perform;
 pub mod plan;
 mod program;

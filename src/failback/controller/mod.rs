@@ -4,15 +4,16 @@
 //! of each VM and refuses older ones, so that a late command cannot undo a newer one.
 
 mod commands;
+mod read_at;
 mod simulated;
 
 use std::ops::Range;
 
 pub use commands::{CommandController, Facts};
+pub use read_at::ReadAt;
 pub use simulated::{SimulatedVm, Simulation};
 
 use super::machine::{Checkpoint, Token, VmSeen};
-use super::plan::Address;
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -125,7 +126,7 @@ pub struct DiskChanges {
     /// Which disk.
     pub identity: String,
     /// Where to read it.
-    pub address: Address,
+    pub address: ReadAt,
     /// The bytes that may have changed; `None` where no checkpoint was asked for.
     pub changed: Option<Vec<Range<u64>>>,
 }

@@ -10,6 +10,7 @@
 mod check;
 mod forecast;
 mod ledger;
+mod origin;
 mod pass;
 mod restore;
 mod seat;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::ledger::{Ledger, padded};
+use super::origin::Origin;
 use super::seat::{Seat, exists};
 use super::vault::Reading;
 use super::{HostDisks, open_to_read, open_to_write};
@@ -15,7 +16,7 @@ use crate::failback::machine::{Amount, PassReport, Reason, Side};
 use crate::image::ImageOptions;
 use crate::storage::{Place, SourceOptions, TargetOptions};
 use crate::sync::{
-    HostSource, HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions, Verify, sync,
+    HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions, Verify, sync,
 };
 
 /// Copies all disks, one after the other.
@@ -58,7 +59,7 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Returns how many bytes changed.
     fn run(&self, format: crate::image::Format) -> Result<u64> {
-        let source = open_to_read(self.from.address.path(), format, &SourceOptions::default())?;
+        let source = Origin::open(&self.from.address, format)?;
         let there = exists(&self.seat.blocked)?;
         if there {
             self.finish_earlier()?;
@@ -162,7 +163,7 @@ impl Pass<'_> {
         Place::host(self.seat.next_undo()?).map(Some)
     }
 
-    fn target_options(&self, source: &HostSource) -> HostTargetOptions {
+    fn target_options(&self, source: &Origin) -> HostTargetOptions {
         let image = ImageOptions::default().with_format(self.seat.format);
         HostTargetOptions::default()
             .with_image(image)
@@ -171,7 +172,7 @@ impl Pass<'_> {
     }
 
     /// Keeps the manifest current, where the sync has not done so.
-    fn account(&self, source: &HostSource, options: &SyncOptions) -> Result<()> {
+    fn account(&self, source: &Origin, options: &SyncOptions) -> Result<()> {
         let image = disk_image(&self.seat.blocked, &self.seat)?;
         let wanted = padded(source.image().clone(), image);
         let check = || source.check();

@@ -196,6 +196,51 @@ fn everything_that_is_wrong_is_named_by_line_and_key() {
     }
 }
 
+#[cfg(feature = "qemu")]
+#[test]
+fn a_site_of_qemu_names_a_folder_and_a_program_that_starts_vms_and_nothing_else() {
+    let of = |controller: &str| {
+        let text = least("").replacen("kind = \"commands\", program = [\"/any\"]", controller, 1);
+        Plan::parse(&text)
+    };
+    let plan = of("kind = \"qemu\", folder = \"/vm\", start = [\"/start\", \"-x\"]").unwrap();
+    let Controller::Qemu { folder, start, .. } = &plan.primary.controller else {
+        panic!("{:?}", plan.primary.controller);
+    };
+    assert_eq!(folder, std::path::Path::new("/vm"));
+    assert_eq!(start[..], ["/start", "-x"]);
+    let long = "/x".repeat(50);
+    for (wrong, said) in [
+        ("kind = \"qemu\", start = [\"/start\"]", "needs `folder`"),
+        ("kind = \"qemu\", folder = \"/vm\"", "needs `start`"),
+        (
+            "kind = \"qemu\", folder = \"/vm\", start = []",
+            "needs `start`",
+        ),
+        (
+            "kind = \"qemu\", folder = \"vm\", start = [\"/s\"]",
+            "primary.controller.folder",
+        ),
+        (
+            &format!("kind = \"qemu\", folder = \"{long}\", start = [\"/s\"]"),
+            "longer than 80 bytes",
+        ),
+        (
+            "kind = \"qemu\", folder = \"/vm\", start = [\"/s\"], program = [\"/x\"]",
+            "go with `kind = \"commands\"`",
+        ),
+        (
+            "kind = \"commands\", program = [\"/any\"], folder = \"/vm\"",
+            "go with `kind = \"qemu\"`",
+        ),
+    ] {
+        let error = of(wrong).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let text = error.to_string();
+        assert!(text.contains("line 8") && text.contains(said), "{text}");
+    }
+}
+
 #[test]
 fn a_plan_without_vms_or_a_vm_without_disks_is_refused() {
     let all = least("");

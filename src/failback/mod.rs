@@ -21,5 +21,7 @@ pub mod nbd;
 mod perform;
 pub mod plan;
 mod program;
+#[cfg(feature = "qemu")]
+pub mod qmp;
 pub mod record;
 pub mod replica;

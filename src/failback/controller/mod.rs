@@ -4,12 +4,16 @@
 //! of each VM and refuses older ones, so that a late command cannot undo a newer one.
 
 mod commands;
+#[cfg(feature = "qemu")]
+mod qemu;
 mod read_at;
 mod simulated;
 
 use std::ops::Range;
 
 pub use commands::{CommandController, Facts};
+#[cfg(feature = "qemu")]
+pub use qemu::QemuController;
 pub use read_at::ReadAt;
 pub use simulated::{SimulatedVm, Simulation};
 

@@ -10,6 +10,8 @@ use super::meter::{self, Meter, Moving};
 use super::post::{Post, post};
 use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "qemu")]
+use crate::failback::controller::QemuController;
 use crate::failback::controller::{CommandController, Facts, VmController};
 use crate::failback::disks::HostDisks;
 use crate::failback::executor::{Executor, Hands, Inbox, Pace};
@@ -412,12 +414,19 @@ fn controller(plan: &Plan, vm: &Vm, side: Side, name: SiteName) -> Arc<dyn VmCon
             })
             .collect(),
     };
-    let Controller::Commands {
-        verbs,
-        default,
-        time_limit,
-    } = site.controller.clone();
-    Arc::new(CommandController::new(facts, verbs, default, time_limit))
+    match site.controller.clone() {
+        Controller::Commands {
+            verbs,
+            default,
+            time_limit,
+        } => Arc::new(CommandController::new(facts, verbs, default, time_limit)),
+        #[cfg(feature = "qemu")]
+        Controller::Qemu {
+            folder,
+            start,
+            time_limit,
+        } => Arc::new(QemuController::new(facts, &folder, start, time_limit)),
+    }
 }
 
 /// In whose name a VM of a group is asked for what the job as a whole was asked for.

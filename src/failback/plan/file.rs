@@ -59,6 +59,8 @@ pub(super) struct ControllerFile {
     #[serde(default)]
     pub verbs: BTreeMap<Spanned<String>, Vec<String>>,
     pub program: Option<Vec<String>>,
+    pub folder: Option<Spanned<String>>,
+    pub start: Option<Vec<String>>,
     pub time_limit: Option<Spanned<String>>,
 }
 

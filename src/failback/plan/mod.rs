@@ -37,10 +37,14 @@ mod address;
 mod duration;
 mod encryption;
 mod file;
+#[cfg(feature = "qemu")]
+mod qemu;
 mod validate;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+#[cfg(feature = "qemu")]
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use address::Address;
@@ -138,6 +142,16 @@ pub enum Controller {
         /// For verbs that are not named.
         default: Option<Vec<String>>,
         /// How long a program may take.
+        time_limit: Duration,
+    },
+    /// Through QEMU's monitor.
+    #[cfg(feature = "qemu")]
+    Qemu {
+        /// The VMs' folders lie in it, by name.
+        folder: PathBuf,
+        /// Program and arguments that start a VM's QEMU.
+        start: Vec<String>,
+        /// How long that may take, and how long a guest may take to shut down.
         time_limit: Duration,
     },
 }

@@ -223,14 +223,32 @@ impl Check<'_> {
             kind,
             verbs,
             program,
+            folder,
+            start,
             time_limit,
         } = file.into_inner();
-        if kind != "commands" {
-            let why = format!("`{kind}` is not a controller; there is `commands`");
-            return Err(self.wrong(&key, at, why));
-        }
         let time_limit = self.duration(&format!("{key}.time_limit"), time_limit)?;
-        self.commands(&key, at, verbs, program, time_limit.unwrap_or(TIME_LIMIT))
+        let time_limit = time_limit.unwrap_or(TIME_LIMIT);
+        let of_commands = program.is_some() || !verbs.is_empty();
+        let of_qemu = folder.is_some() || start.is_some();
+        match &kind[..] {
+            "commands" if of_qemu => {
+                Err(self.wrong(&key, at, "`folder` and `start` go with `kind = \"qemu\"`"))
+            }
+            "commands" => self.commands(&key, at, verbs, program, time_limit),
+            #[cfg(feature = "qemu")]
+            "qemu" if of_commands => Err(self.wrong(
+                &key,
+                at,
+                "`program` and `verbs` go with `kind = \"commands\"`",
+            )),
+            #[cfg(feature = "qemu")]
+            "qemu" => self.qemu(&key, at, folder, start, time_limit),
+            _ => {
+                let why = format!("`{kind}` is not a controller; there are `commands`, `qemu`");
+                Err(self.wrong(&key, at, why))
+            }
+        }
     }
 
     fn commands(

@@ -1,0 +1,48 @@
+//! What a plan says of VMs under QEMU.
+
+use std::path::Path;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::validate::Check;
+use super::{Address, Controller};
+use crate::error::Result;
+
+impl Check<'_> {
+    /// The controller of a site whose VMs run under QEMU.
+    pub(super) fn qemu(
+        &self,
+        key: &str,
+        at: usize,
+        folder: Option<Spanned<String>>,
+        start: Option<Vec<String>>,
+        time_limit: Duration,
+    ) -> Result<Controller> {
+        let Some(folder) = folder else {
+            let why = "needs `folder`, in which the VMs' folders lie";
+            return Err(self.wrong(key, at, why));
+        };
+        let path = Address::parse(folder.get_ref()).map_err(|e| {
+            let key = format!("{key}.folder");
+            self.wrong(&key, folder.span().start, e.to_string())
+        })?;
+        // A socket's path has an end; better here than in the middle of a job.
+        if path.path().as_os_str().len() > FOLDER_MAX {
+            let why = format!("is longer than {FOLDER_MAX} bytes: sockets could not be in it");
+            return Err(self.wrong(&format!("{key}.folder"), folder.span().start, why));
+        }
+        let start = start.filter(|argv| argv.first().is_some_and(|program| !program.is_empty()));
+        let Some(start) = start else {
+            let why = "needs `start`, the program that starts a VM's QEMU";
+            return Err(self.wrong(key, at, why));
+        };
+        Ok(Controller::Qemu {
+            folder: Path::to_owned(path.path()),
+            start,
+            time_limit,
+        })
+    }
+}
+
+const FOLDER_MAX: usize = 80;

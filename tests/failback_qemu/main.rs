@@ -1,5 +1,8 @@
-//! Failback of VMs under a real QEMU: its controller on a machine without a guest.
+//! Failback of VMs under a real QEMU: its controller on a machine without a guest, and whole jobs
+//! of the command on a small Linux that writes files all the time.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod control;
 mod guest;
+mod jobs;
+mod lab;

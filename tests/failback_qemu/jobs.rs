@@ -1,0 +1,304 @@
+//! Whole jobs of the command, on a guest that writes files all the time and acknowledges each.
+
+use serde_json::Value;
+
+use super::lab::{Carrier, Lab};
+
+#[test]
+fn a_guest_comes_home_while_it_writes_is_replicated_back_and_fails_over_again() {
+    let Some(lab) = Lab::new("disk.raw") else {
+        return;
+    };
+    lab.boot("recovery");
+    lab.wait_for_files("recovery", 3);
+    let mut carrier = lab.start("recovery");
+    let ready = lab.wait_for(&mut carrier, "ready-to-cutover");
+    assert!(moved(&ready) > 0);
+    assert!(lab.runs("recovery") && !lab.may_boot("primary"));
+    lab.wait_for_files("recovery", 5);
+    home(&lab, &mut carrier, "recovery", "primary");
+    assert!(!lab.may_boot("recovery"), "the source is fenced");
+    lab.ok(&["commit", "home"]);
+    carrier.end();
+    assert!(!lab.log().contains("tracking_lost"));
+
+    lab.wait_for_files("primary", 2);
+    let mut carrier = lab.carry(&["reverse", "home"]);
+    carrier.end();
+    assert!(!lab.disk("recovery").exists(), "a replica cannot be booted");
+    assert!(
+        !lab.log().contains("tracking_lost"),
+        "only what was written was copied"
+    );
+
+    // The next failover, and home again.
+    for (from, to) in [("primary", "recovery"), ("recovery", "primary")] {
+        lab.wait_for_files(from, 2);
+        let mut carrier = lab.start(from);
+        lab.wait_for(&mut carrier, "ready-to-cutover");
+        home(&lab, &mut carrier, from, to);
+        lab.ok(&["commit", "home"]);
+        carrier.end();
+        if !is_long() {
+            // Once more is for those who have the time.
+            return finish(&lab, to);
+        }
+    }
+    finish(&lab, "primary");
+}
+
+#[test]
+fn a_full_copy_to_a_new_vhd_boots_with_every_file() {
+    let Some(lab) = Lab::new("disk.vhd") else {
+        return;
+    };
+    let lab = lab.without_target().with_mode("full");
+    lab.boot("recovery");
+    lab.wait_for_files("recovery", 3);
+    // Nothing is copied before the source is off, so that there is nothing to wait for.
+    let mut carrier = lab.start("recovery");
+    arrived(&lab, &mut carrier, "recovery", "primary", 1);
+    lab.ok(&["commit", "home"]);
+    carrier.end();
+    finish(&lab, "primary");
+}
+
+#[test]
+fn a_delta_to_a_vhdx_survives_its_executor_at_every_phase() {
+    let Some(lab) = Lab::new("disk.vhdx") else {
+        return;
+    };
+    lab.boot("recovery");
+    lab.wait_for_files("recovery", 3);
+    let mut carrier = lab.start("recovery");
+    let on = |phase: &'static str| move |vm: &Value| vm["phase"] == phase;
+    lab.wait(&mut carrier, "the first pass", on("initial-sync"));
+    carrier.kill();
+    let mut carrier = lab.carry(&["resume", "home"]);
+    lab.wait_for(&mut carrier, "ready-to-cutover");
+    lab.wait_for_files("recovery", 2);
+    lab.ok(&["complete", "home"]);
+    let left = |phases: [&'static str; 2]| {
+        move |vm: &Value| !phases.iter().any(|phase| vm["phase"] == *phase)
+    };
+    lab.wait(
+        &mut carrier,
+        "the shutdown",
+        left(["ready-to-cutover", "initial-sync"]),
+    );
+    carrier.kill();
+    let mut carrier = lab.carry(&["resume", "home"]);
+    lab.wait(&mut carrier, "the start", |vm| {
+        vm["phase"] == "activating" || vm["phase"] == "commit-pending"
+    });
+    carrier.kill();
+    let mut carrier = lab.carry(&["resume", "home"]);
+    lab.wait_for(&mut carrier, "commit-pending");
+    all_files_are_there(&lab, "recovery", "primary", 1);
+    lab.ok(&["commit", "home"]);
+    carrier.end();
+    finish(&lab, "primary");
+}
+
+#[test]
+fn a_source_that_loses_its_bitmap_is_compared_and_that_is_on_record() {
+    let Some(lab) = Lab::new("disk.raw") else {
+        return;
+    };
+    lab.boot("recovery");
+    lab.wait_for_files("recovery", 3);
+    let mut carrier = lab.start("recovery");
+    lab.wait_for(&mut carrier, "ready-to-cutover");
+    lab.wait_for_files("recovery", 2);
+    lab.kill_vm("recovery");
+    lab.boot("recovery");
+    let found = lab.wait_for_boot("recovery", 2);
+    assert!(found > 0, "the disk of a guest that was killed");
+    lab.wait_for_files("recovery", 2);
+    home(&lab, &mut carrier, "recovery", "primary");
+    assert!(lab.log().contains("tracking_lost"));
+    lab.ok(&["commit", "home"]);
+    carrier.end();
+    finish(&lab, "primary");
+}
+
+#[test]
+fn a_cancel_leaves_the_source_running_and_the_target_as_it_was() {
+    let Some(lab) = Lab::new("disk.raw") else {
+        return;
+    };
+    let lab = lab.with_job("keep_undo = true");
+    let before = std::fs::read(lab.disk("primary")).unwrap();
+    lab.boot("recovery");
+    lab.wait_for_files("recovery", 3);
+    let mut carrier = lab.start("recovery");
+    lab.wait_for(&mut carrier, "ready-to-cutover");
+    lab.ok(&["cancel", "home", "--restore"]);
+    carrier.end();
+    assert!(std::fs::read(lab.disk("primary")).unwrap() == before);
+    assert!(lab.runs("recovery"));
+    lab.wait_for_files("recovery", 2);
+    assert!(!lab.site("recovery").join("scratch-0.qcow2").exists());
+}
+
+#[test]
+fn a_deaf_guest_is_given_back_and_a_guest_that_came_home_can_be_undone() {
+    let Some(lab) = Lab::new("disk.raw") else {
+        return;
+    };
+    let lab = lab.with_deaf_guest();
+    lab.boot("recovery");
+    lab.wait_for_files("recovery", 3);
+    let plan = lab.plan("recovery");
+    let text = std::fs::read_to_string(&plan).unwrap();
+    std::fs::write(&plan, text.replace("\"5m\"", "\"3s\"")).unwrap();
+    let mut carrier = lab.carry(&["start", plan.to_str().unwrap(), "--yes"]);
+    lab.wait_for(&mut carrier, "ready-to-cutover");
+    lab.ok(&["complete", "home"]);
+    lab.wait(&mut carrier, "the guest's silence", |vm| {
+        vm["phase"] == "quiescing" && !vm["problem"].is_null()
+    });
+    lab.ok(&["abort", "home"]);
+    lab.wait_for(&mut carrier, "ready-to-cutover");
+    assert!(lab.runs("recovery"), "it ran all the time");
+    lab.wait_for_files("recovery", 2);
+    assert!(lab.log().contains("may ignore the power button"));
+
+    // Its operator ends it, and starts it with ears.
+    lab.kill_vm("recovery");
+    let lab = lab.with_hearing_guest();
+    lab.boot("recovery");
+    lab.wait_for_boot("recovery", 2);
+    lab.wait_for_files("recovery", 1);
+    lab.ok(&["complete", "home"]);
+    lab.wait_for(&mut carrier, "commit-pending");
+    all_files_are_there(&lab, "recovery", "primary", 1);
+    lab.ok(&["undo", "home", "--accept-loss"]);
+    carrier.end();
+    lab.wait_for_boot("recovery", 3);
+    lab.wait_for_files("recovery", 2);
+    assert!(lab.runs("recovery") && !lab.may_boot("primary"));
+    assert_eq!(
+        lab.ok(&["status", "home"])["vms"][0]["phase"],
+        "rolled-back"
+    );
+    finish(&lab, "recovery");
+}
+
+#[test]
+fn a_pass_that_is_cancelled_leaves_an_unbootable_target_that_the_next_job_takes_over() {
+    let Some(lab) = Lab::new("disk.raw") else {
+        return;
+    };
+    let lab = lab.with_mode("full-first");
+    lab.boot("recovery");
+    lab.wait_for_files("recovery", 3);
+    let mut carrier = lab.start_slowly("recovery");
+    lab.wait(&mut carrier, "a copy", |vm| copies(vm, "initial-sync"));
+    lab.ok(&["cancel", "home"]);
+    carrier.end();
+    let status = lab.ok(&["status", "home"]);
+    assert_eq!(status["vms"][0]["phase"], "cancelled");
+    assert!(lab.runs("recovery"));
+    assert!(!lab.disk("primary").exists() && !lab.may_boot("primary"));
+    assert!(!lab.site("recovery").join("scratch-0.qcow2").exists());
+    lab.wait_for_files("recovery", 2);
+
+    let mut carrier = lab.start("recovery");
+    lab.wait_for(&mut carrier, "ready-to-cutover");
+    home(&lab, &mut carrier, "recovery", "primary");
+    lab.ok(&["commit", "home"]);
+    carrier.end();
+    finish(&lab, "primary");
+}
+
+#[test]
+fn a_final_copy_that_is_aborted_gives_the_source_back_with_all_it_wrote() {
+    let Some(lab) = Lab::new("disk.raw") else {
+        return;
+    };
+    let lab = lab.with_mode("full");
+    lab.boot("recovery");
+    lab.wait_for_files("recovery", 3);
+    let mut carrier = lab.start_slowly("recovery");
+    lab.wait(&mut carrier, "a copy", |vm| copies(vm, "final-sync"));
+    assert!(!lab.runs("recovery") && !lab.may_boot("recovery"));
+    let acknowledged = lab.acknowledged("recovery");
+    lab.ok(&["abort", "home"]);
+    lab.wait_for(&mut carrier, "ready-to-cutover");
+    let found = lab.wait_for_boot("recovery", 2);
+    assert_eq!(found, acknowledged);
+    lab.wait_for_files("recovery", 2);
+    home(&lab, &mut carrier, "recovery", "primary");
+    lab.ok(&["commit", "home"]);
+    carrier.end();
+    finish(&lab, "primary");
+}
+
+#[test]
+fn every_mode_brings_a_guest_home_in_every_format() {
+    if !is_long() {
+        return eprintln!("LEFT OUT: every mode in every format; DISKDELTA_LONG=1 asks for it");
+    }
+    for disk in ["disk.raw", "disk.vhd", "disk.vhdx"] {
+        for mode in ["delta", "full", "full-first"] {
+            let Some(lab) = Lab::new(disk) else { return };
+            let lab = lab.with_mode(mode);
+            lab.boot("recovery");
+            lab.wait_for_files("recovery", 3);
+            let mut carrier = lab.start("recovery");
+            if mode == "full" {
+                arrived(&lab, &mut carrier, "recovery", "primary", 1);
+            } else {
+                lab.wait_for(&mut carrier, "ready-to-cutover");
+                lab.wait_for_files("recovery", 3);
+                home(&lab, &mut carrier, "recovery", "primary");
+            }
+            lab.ok(&["commit", "home"]);
+            carrier.end();
+            finish(&lab, "primary");
+        }
+    }
+}
+
+/// Asks for the cutover, and sees to it that the guest boots at the target with all its files.
+fn home(lab: &Lab, carrier: &mut Carrier, from: &str, to: &str) {
+    let boots = lab.boots(to) + 1;
+    lab.ok(&["complete", "home"]);
+    arrived(lab, carrier, from, to, boots);
+}
+
+/// Waits until the guest runs at the target, and is proven.
+fn arrived(lab: &Lab, carrier: &mut Carrier, from: &str, to: &str, boots: usize) {
+    let status = lab.wait_for(carrier, "commit-pending");
+    assert_eq!(status["proven"], true);
+    all_files_are_there(lab, from, to, boots);
+    assert!(lab.runs(to) && !lab.runs(from));
+}
+
+fn all_files_are_there(lab: &Lab, from: &str, to: &str, boots: usize) {
+    let acknowledged = lab.acknowledged(from);
+    let found = lab.wait_for_boot(to, boots);
+    assert!(found >= acknowledged, "{found} of {acknowledged} files");
+}
+
+/// Shuts the guest down; its disk is in order.
+fn finish(lab: &Lab, site: &str) {
+    lab.wait_for_files(site, 1);
+    lab.shut_down(site);
+    lab.check_files(site);
+}
+
+/// Whether it copies now, in this phase.
+fn copies(vm: &Value, phase: &str) -> bool {
+    let doing = vm["doing"].as_str().unwrap_or_default();
+    vm["phase"] == phase && doing.contains("copy")
+}
+
+fn moved(vm: &Value) -> u64 {
+    vm["last_pass"]["changed_bytes"].as_u64().unwrap_or(0)
+}
+
+fn is_long() -> bool {
+    std::env::var_os("DISKDELTA_LONG").is_some_and(|it| it == "1")
+}

@@ -4,11 +4,13 @@
 //! them: offsets in messages are offsets in a view.
 
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::format::{BATCH, LEAF, WINDOWS_MOST};
 use super::wire::wrong;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, read_padded_at};
+use crate::storage::AlignedBuf;
 use crate::units::{ExtentKind, is_zero};
 
 /// An image seen through windows, with zeros behind its end.
@@ -17,6 +19,8 @@ pub struct View<'a> {
     /// As it was at the start: what is written to a target must not change the comparison.
     image_len: u64,
     windows: Windows,
+    /// Buffers that nobody uses now.
+    buffers: Mutex<Vec<AlignedBuf>>,
 }
 
 /// Ranges of a disk, one behind the other.
@@ -100,6 +104,7 @@ impl<'a> View<'a> {
             image,
             image_len: image.disk_len(),
             windows,
+            buffers: Mutex::default(),
         }
     }
 
@@ -133,7 +138,12 @@ impl<'a> View<'a> {
     pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
         let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut bytes = vec![0; len];
-        let mut rest = &mut bytes[..];
+        self.read_into(range, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read_into(&self, range: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+        let mut rest = bytes;
         for (_, piece) in self.windows.pieces(range) {
             let len = usize::try_from(piece.end - piece.start).unwrap_or(usize::MAX);
             let (now, after) = rest.split_at_mut(len.min(rest.len()));
@@ -145,7 +155,7 @@ impl<'a> View<'a> {
             })?;
             rest = after;
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// The first batch from `batch` on that may hold data.
@@ -187,26 +197,36 @@ impl<'a> View<'a> {
         let end = start.saturating_add(BATCH).min(self.len());
         let count = usize::try_from((end - start).div_ceil(LEAF)).unwrap_or(0);
         let mut hashes = vec![None; count];
+        let buffer = self.lock_buffers().pop();
+        let mut buffer = buffer.unwrap_or_else(|| AlignedBuf::new(READ_BYTES as usize));
         let mut at = start;
         while let Some(data) = self.next_data(at..end)? {
-            // Whole leaves, as many as lie in one stretch and one read.
-            let first = data.start - (data.start - start) % LEAF;
-            let stop = data.end.min(first + READ_BYTES).min(end);
-            let stop = first
-                .max(start + (stop - start).next_multiple_of(LEAF))
-                .min(end);
-            let bytes = self.read(first..stop)?;
-            let index = usize::try_from((first - start) / LEAF).unwrap_or(usize::MAX);
-            for (slot, leaf) in hashes
-                .iter_mut()
-                .skip(index)
-                .zip(bytes.chunks(LEAF as usize))
-            {
-                *slot = hash_leaf(leaf);
+            // Whole leaves.
+            let mut leaf = (data.start - start) / LEAF;
+            at = (start + (data.end - start).next_multiple_of(LEAF)).min(end);
+            while start + leaf * LEAF < at {
+                let most = match self.image.reads_from_memory() {
+                    true => LEAF,
+                    false => READ_BYTES,
+                };
+                let from = start + leaf * LEAF;
+                let to = (from + most).min(at);
+                let bytes = &mut buffer[..(to - from) as usize]; // at most `READ_BYTES`
+                self.read_into(from..to, bytes)?;
+                let index = usize::try_from(leaf).unwrap_or(usize::MAX);
+                let slots = hashes.iter_mut().skip(index);
+                for (slot, bytes) in slots.zip(bytes.chunks(LEAF as usize)) {
+                    *slot = hash_leaf(bytes);
+                }
+                leaf += most / LEAF;
             }
-            at = stop;
         }
+        self.lock_buffers().push(buffer);
         Ok(hashes)
+    }
+
+    fn lock_buffers(&self) -> MutexGuard<'_, Vec<AlignedBuf>> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -222,7 +242,8 @@ pub(super) fn too_many() -> Error {
     Error::new(ErrorKind::LimitExceeded, "too many ranges to compare")
 }
 
-const READ_BYTES: u64 = 1 << 20;
+/// What is read at once from a medium; from memory a leaf is, which stays in a near cache.
+const READ_BYTES: u64 = 512 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Measures syncs across hosts, both ends on this machine, for the page docs/benchmarks.md.
+#
+#   benches/remote.sh                     all of it, with disks of 4 GiB; a quarter of an hour
+#   SIZE=256M RUNS=1 benches/remote.sh    a quick look at whether it works
+#   benches/remote.sh line hot            only these parts (those of remote.py)
+#
+# SIZE   length of the disks (4G)
+# RUNS   how often everything is timed; medians are shown (3)
+# DIR    where the disks lie while it runs (${TMPDIR:-/var/tmp}/diskdelta-bench); removed at the
+#        end. It needs room for four times SIZE, and memory for three times SIZE in the page cache.
+# OUT    where the table goes (docs); what was measured goes to OUT/benchmarks-remote.tsv
+set -eu
+
+cd "$(dirname "$0")/.."
+size=${SIZE:-4G}
+runs=${RUNS:-3}
+dir=${DIR:-${TMPDIR:-/var/tmp}/diskdelta-bench}
+out=${OUT:-docs}
+target=${CARGO_TARGET_DIR:-target}
+
+cargo build --release --features cli --bin diskdelta
+cargo build --release --example bare
+mkdir -p "$out"
+mkdir "$dir" || {
+    echo "remove $dir first, or name another folder: DIR=..." >&2
+    exit 1
+}
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 130' INT TERM HUP
+
+python3 benches/remote.py --size "$size" --runs "$runs" --dir "$dir" \
+    --diskdelta "$target/release/diskdelta" --bare "$target/release/examples/bare" \
+    --docs "$out" "$@"

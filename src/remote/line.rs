@@ -311,6 +311,8 @@ impl Shared {
             if let Some(limit) = limit {
                 limit.admit(count as u64);
             }
+            // Before anybody sees what they say.
+            self.lock().traffic.received_bytes += count as u64;
             let mut bytes = buf.get(..count).unwrap_or_default();
             while !bytes.is_empty() {
                 match decoder.decode(&mut bytes) {
@@ -320,7 +322,6 @@ impl Shared {
                 }
             }
             let mut state = self.lock();
-            state.traffic.received_bytes += count as u64;
             state.heard = Instant::now();
             while state.incoming_bytes > INCOMING_BYTES && !state.is_dropped {
                 state = self
@@ -363,12 +364,12 @@ impl Shared {
                 payload_bytes += next.payload.len();
                 encoded = encoder.encode(next.kind, &next.payload, &mut out);
             }
+            self.lock().traffic.sent_bytes += out.len() as u64;
             let written = encoded.and_then(|()| {
                 let written = self.write_out(&mut writer, &out);
                 written.map_err(|cause| failed("write to the line", cause))
             });
             let mut state = self.lock();
-            state.traffic.sent_bytes += out.len() as u64;
             state.outgoing_bytes = state.outgoing_bytes.saturating_sub(payload_bytes);
             drop(state);
             match written {

@@ -25,9 +25,9 @@ def main():
     process = subprocess.Popen(arguments.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                bufsize=0)
     seconds = arguments.delay / 1000
-    there = Way(sys.stdin.fileno(), process.stdin.fileno(), seconds)
+    there = Way(sys.stdin.fileno(), os.dup(process.stdin.fileno()), seconds)
     back = Way(process.stdout.fileno(), sys.stdout.fileno(), seconds)
-    process.stdin = None
+    process.stdin.close()
     # What the other side still has to say ends with its process, and not with ours.
     back.writer.join()
     status = process.wait()

@@ -1,8 +1,8 @@
 //! `diskdelta sync` with one side on another host.
 
 use diskdelta::remote::{Job, TargetJob, Traffic};
-use diskdelta::sync::{HostSource, HostTarget, SyncReport};
-use diskdelta::{Error, ErrorKind, Work};
+use diskdelta::sync::{HostSource, HostTarget, ManifestCache, SyncReport};
+use diskdelta::{BlockSize, Error, ErrorKind, Work};
 
 use super::Ended;
 use super::context::Context;
@@ -43,6 +43,13 @@ fn again(args: &Args, context: &Context, attempt: impl FnMut() -> Attempt) -> En
 }
 
 fn pull_once(args: &Args, source: &Far, context: &Context) -> Attempt {
+    if args.manifest_cache.is_some() {
+        let what = "--manifest-cache does not go with a source on another host";
+        let error = Error::new(ErrorKind::InvalidInput, what);
+        return Err(error
+            .advise("give it to the agent there: serve --manifest-cache")
+            .into());
+    }
     let target = HostTarget::open(&args.target, &args.target_options(&[], &context.common))?;
     context.warn(target.warnings());
     let options = args.sync_options()?;
@@ -67,6 +74,19 @@ fn push_once(args: &Args, target: &Far, context: &Context) -> Attempt {
     let source = HostSource::open(&args.source, &image, &context.common.source_options())?;
     let warnings = source.warnings();
     context.warn(&warnings);
+    let cached = match &args.manifest_cache {
+        Some(folder) => {
+            let cached = ManifestCache::open(folder)?.look_up(&source, BlockSize::default())?;
+            if let Some(reason) = cached.reason() {
+                context
+                    .work
+                    .progress()
+                    .note(&format!("{reason}; the source is read"));
+            }
+            Some(cached)
+        }
+        None => None,
+    };
     let job = Job {
         path: target.path().to_vec(),
         format: args.target_format,
@@ -85,7 +105,7 @@ fn push_once(args: &Args, target: &Far, context: &Context) -> Attempt {
     };
     let work = unlimited(context);
     let (dialled, _carrier) = target.dial(&args.reach, context, &work)?;
-    let (report, traffic) = dialled.push(&job, &source, &work)?;
+    let (report, traffic) = dialled.push(&job, &source, cached, &work)?;
     Ok((report, warnings, traffic))
 }
 

@@ -41,6 +41,10 @@ pub struct Args {
     /// must be told
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = args::timeout)]
     timeout: Duration,
+    /// Keeps manifests in DIR that stand for reading images which provably did not change since,
+    /// and for targets that nothing but such syncs writes
+    #[arg(long, value_name = "DIR")]
+    manifest_cache: Option<PathBuf>,
 }
 
 pub fn run(args: &Args, context: &Context) -> Ended {
@@ -51,6 +55,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         .with_root(args.root.clone())
         .with_read_only(args.read_only)
         .with_stage_dir(args.stage_dir.clone())
+        .with_manifest_cache(args.manifest_cache.clone())
         .with_direct(context.common.direct)
         .with_line(line);
     // The terminal, if there is one, is the other end's; and the line is what a speed limit is for.

@@ -6,8 +6,8 @@ use diskdelta::image::{CreateFormat, Format};
 use diskdelta::remote::Traffic;
 use diskdelta::storage::{Allocation, HostFile, Place, TargetOptions, resolve};
 use diskdelta::sync::{
-    self, HostSource, HostTarget, HostTargetOptions, Mode, Outcome, Safety, SyncOptions,
-    SyncReport, Verified, Verify,
+    self, HostSource, HostTarget, HostTargetOptions, ManifestCache, Mode, Outcome, Safety,
+    SyncOptions, SyncReport, Verified, Verify,
 };
 use diskdelta::units::{format_size, parse_size};
 use diskdelta::{BlockSize, Error, ErrorKind};
@@ -54,6 +54,11 @@ pub struct Args {
     /// holds only as long as nothing but such syncs writes to the target
     #[arg(long, value_name = "FILE")]
     pub target_manifest: Option<PathBuf>,
+    /// Keeps the source's manifest in DIR, to stand for reading it as long as its file's identity,
+    /// length and times, or its device's count of writes, are the same; a wrong one is found by
+    /// --verify all only. Goes with --target-manifest, or a target on another host
+    #[arg(long, value_name = "DIR")]
+    pub manifest_cache: Option<PathBuf>,
     /// Bytes a block of a manifest that is begun
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = args::block_size)]
     pub block_size: BlockSize,
@@ -102,6 +107,10 @@ pub fn run(args: &Args, context: &Context) -> Ended {
 }
 
 fn run_here(args: &Args, context: &Context) -> Ended {
+    if args.manifest_cache.is_some() && args.target_manifest.is_none() {
+        let what = "--manifest-cache goes with --target-manifest, or a target on another host";
+        return Err(Error::new(ErrorKind::InvalidInput, what).into());
+    }
     let options = context.common.source_options();
     let image = args.parents.options(args.source_format);
     let source = HostSource::open(&args.source, &image, &options)?;
@@ -110,7 +119,12 @@ fn run_here(args: &Args, context: &Context) -> Ended {
     let warnings = [source.warnings(), target.warnings().to_vec()].concat();
     context.warn(&warnings);
     let options = args.sync_options()?;
-    let report = sync::sync(&source.source(), target.target(), &options, &context.work)
+    let mut wanted = source.source();
+    if let Some(folder) = &args.manifest_cache {
+        let cached = ManifestCache::open(folder)?.look_up(&source, args.block_size)?;
+        wanted = wanted.with_manifest(cached.manifest_or_read(None, &context.work)?.0);
+    }
+    let report = sync::sync(&wanted, target.target(), &options, &context.work)
         .map_err(Failure::onto(&target))?;
     print_report(context, &report, &warnings)
 }

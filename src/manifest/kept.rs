@@ -81,6 +81,11 @@ impl KeptManifest {
         Ok(self.notes.fingerprint.is_none() || self.notes.fingerprint == fingerprint(disk)?)
     }
 
+    /// Whether it is noted which state of the disk's file or device the manifest describes.
+    pub fn is_noted(&self) -> bool {
+        self.notes.fingerprint.is_some()
+    }
+
     /// Says that the bytes of `ranges` are about to change. Durable when it returns.
     ///
     /// Very many ranges are rounded out to fewer.
@@ -204,6 +209,14 @@ pub(crate) fn begin(place: &Place) -> Result<Arc<dyn Storage>> {
     let staged = place.hidden_sibling(STAGED);
     staged.remove_if_there()?;
     staged.create_new()
+}
+
+/// Removes what was begun for `place` and not committed.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn forget(place: &Place) -> Result<()> {
+    place.hidden_sibling(STAGED).remove_if_there()
 }
 
 /// Refuses a place that holds something else than a manifest, which a new one would destroy. A

@@ -23,6 +23,7 @@
 //! ```
 
 mod build;
+mod descend;
 mod format;
 mod hash;
 mod kept;
@@ -43,7 +44,7 @@ pub use tree::Root;
 pub use update::ManifestUpdater;
 pub use write::{ManifestWriter, Sink};
 
-pub(crate) use kept::{begin, note_state, refuse_other};
+pub(crate) use kept::{begin, forget, note_state, refuse_other};
 pub(crate) use ranges::RangeSet;
 pub(crate) use read::{Node, Row, blocks_of};
 pub(crate) use tree::{child_of, parent_of};

@@ -6,18 +6,21 @@ use std::sync::Arc;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::drive::drive;
-use super::format::{LONG_HASH_LEN, SHORT_HASH_LEAST, WINDOWS_MOST};
+use super::format::{LEAF, LONG_HASH_LEN, SHORT_HASH_LEAST, WINDOWS_MOST};
 use super::job::{Ending, Opened};
+use super::known::Known;
 use super::message::{Claims, Compare, Message};
 use super::session::Session;
 use super::source_end::SourceEnd;
 use super::source_work::SourceWorker;
+use super::tree::children_of;
 use super::view::{View, Windows, too_many};
 use super::wire::wrong;
 use crate::control::{Phase, Work};
 use crate::error::Result;
 use crate::image::{Image, Padded};
-use crate::sync::Claim;
+use crate::manifest::Manifest;
+use crate::sync::{CachedSource, Claim};
 
 /// What is answered from. It is only read.
 pub struct Answerer<'a> {
@@ -27,6 +30,8 @@ pub struct Answerer<'a> {
     pub check: &'a (dyn Fn() -> Result<()> + Sync),
     /// Dangers that are no errors.
     pub warnings: Vec<String>,
+    /// What a cache knows of it.
+    pub cached: Option<CachedSource>,
 }
 
 impl Answerer<'_> {
@@ -43,6 +48,7 @@ impl Answerer<'_> {
             sector_bytes: info.sector_bytes,
             block_bytes: info.block_bytes,
             warnings: self.warnings.clone(),
+            has_manifest: session.takes_manifests() && self.manifest().is_some(),
         })))?;
         let mut windows = Vec::new();
         let mut number = 0;
@@ -60,6 +66,18 @@ impl Answerer<'_> {
                 Message::Claims(claims) => {
                     let answers = self.confirm(&claims, work)?;
                     session.line().send(&Message::Answers(answers))?;
+                }
+                Message::Tree(tree) => {
+                    let known = self.known(tree.disk_len);
+                    let root = known.map(|known| *known.manifest().root().as_bytes());
+                    session.line().send(&Message::TreeIs(root))?;
+                }
+                Message::Nodes(nodes) => {
+                    let manifest = self.manifest();
+                    let manifest = manifest.ok_or_else(|| wrong("nodes of nothing"))?;
+                    let keys = session.keys(number, LONG_HASH_LEN);
+                    let children = children_of(manifest, &keys, &nodes)?;
+                    session.line().send(&Message::NodesAre(children))?;
                 }
                 Message::Check => {
                     (self.check)()?;
@@ -90,11 +108,25 @@ impl Answerer<'_> {
             true => Windows::whole(compare.disk_len),
             false => Windows::of(&windows, compare.disk_len)?,
         };
+        let is_whole = windows.is_empty();
         drop(windows);
-        let view = View::new(&*image, seen);
+        let known = self
+            .known(compare.disk_len)
+            .filter(|_| compare.from_manifest);
+        let recording = match &self.cached {
+            // A leaf is a block.
+            Some(cached) if cached.block_size().bytes() != LEAF => None,
+            Some(cached) if is_whole && known.is_none() && self.is_as_long(compare.disk_len) => {
+                cached.record()?
+            }
+            _ => None,
+        };
+        let view = View::new(&*image, seen).with_known(known);
         let keys = session.keys(number, hash_len);
-        let worker = SourceWorker::new(&view, keys.clone(), session.packs());
-        let mut end = SourceEnd::new(&view, keys)?;
+        let worker = SourceWorker::new(&view, keys.clone(), session.packs())
+            .with_counts_only(compare.counts_only);
+        let writer = recording.as_ref().map(|it| it.writer(compare.disk_len));
+        let mut end = SourceEnd::new(&view, keys)?.with_writer(writer.transpose()?);
         work.progress().begin(Phase::Diff, Some(view.len()));
         let mut told = 0;
         let mut look = |end: &SourceEnd<'_>| {
@@ -105,7 +137,24 @@ impl Answerer<'_> {
         let awaited = "its answer to hashes";
         let line = session.line();
         drive(&mut end, &worker, line, hash_len, awaited, work, &mut look)
-            .map_err(|error| self.or_change(error))
+            .map_err(|error| self.or_change(error))?;
+        if let (Some(recording), Some(cached)) = (recording, &self.cached) {
+            recording.finish(cached.storage())?;
+        }
+        Ok(())
+    }
+
+    fn is_as_long(&self, disk_len: u64) -> bool {
+        self.image.disk_len() == disk_len
+    }
+
+    fn manifest(&self) -> Option<&Manifest> {
+        self.cached.as_ref().and_then(CachedSource::manifest)
+    }
+
+    /// What stands for reading a source that is seen with `disk_len` bytes.
+    fn known(&self, disk_len: u64) -> Option<Known> {
+        self.manifest().and_then(|it| Known::whole(it, disk_len))
     }
 
     fn confirm(&self, claims: &Claims, work: &Work) -> Result<Vec<bool>> {

@@ -14,7 +14,7 @@ use super::wire::wrong;
 use crate::control::Work;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::sync::{HostSource, SyncOptions, SyncReport, Target};
+use crate::sync::{CachedSource, HostSource, SyncOptions, SyncReport, Target};
 
 /// A line to an agent, which waits for a job, but no longer than for an end that is silent.
 pub struct Dialled {
@@ -51,8 +51,8 @@ impl Dialled {
     }
 
     /// Makes the target that `job` names hold what `source` holds, as
-    /// [`sync`](crate::sync::sync) does, promises and all; the report is the agent's. Also
-    /// returns what went over the line.
+    /// [`sync`](crate::sync::sync) does, promises and all; the report is the agent's. `cached` is
+    /// what a cache knows of the source. Also returns what went over the line.
     ///
     /// # Errors
     /// Those of the agent, of kind `Marked` where the target is incomplete now; those of reading
@@ -61,6 +61,7 @@ impl Dialled {
         self,
         job: &Job,
         source: &HostSource,
+        cached: Option<CachedSource>,
         work: &Work,
     ) -> Result<(SyncReport, Traffic)> {
         self.session
@@ -70,6 +71,7 @@ impl Dialled {
             image: source.image().clone(),
             check: &|| source.check(),
             warnings: Vec::new(),
+            cached,
         };
         let answered = answerer.answer(&self.session, work);
         let traffic = self.session.traffic();

@@ -4,30 +4,33 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::drive::drive;
+use super::far_search::{Descent, find};
 use super::format::{CLAIMED_MOST, LIST_MOST, LONG_HASH_LEN, SHORT_HASH_LEN};
 use super::job::{Ending, Opened};
 use super::line::Traffic;
-use super::message::{Claims, Compare, Message};
+use super::message::{Claims, Message};
 use super::session::Session;
-use super::target_end::TargetEnd;
-use super::target_work::{TargetWorker, Visit};
-use super::view::{View, Windows};
+use super::target_work::Visit;
 use super::wire::wrong;
-use crate::control::{CancelToken, Phase, Work};
+use crate::control::{CancelToken, Work};
 use crate::diff::{CompareOptions, CompareReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, ImageInfo};
 use crate::limits::Limits;
-use crate::sync::{Claim, FarSource, Source, SyncOptions, SyncReport, Target, sync};
+use crate::manifest::Root;
+use crate::sync::{Claim, FarSource, Search, Source, SyncOptions, SyncReport, Target, sync};
 
 /// A source at the other end of a session.
 pub struct FarDisk {
     session: Mutex<Session>,
     opened: Opened,
-    comparisons: AtomicU64,
-    hash_len: AtomicUsize,
-    has_missed: AtomicBool,
+    pub(super) comparisons: AtomicU64,
+    pub(super) hash_len: AtomicUsize,
+    pub(super) has_missed: AtomicBool,
+    /// Whether a manifest has stood for reading the source.
+    pub(super) believes: AtomicBool,
+    /// Whether both disks are read, whatever manifests there are.
+    pub(super) is_wary: AtomicBool,
 }
 
 impl FarDisk {
@@ -50,6 +53,8 @@ impl FarDisk {
             comparisons: AtomicU64::new(0),
             hash_len: AtomicUsize::new(SHORT_HASH_LEN),
             has_missed: AtomicBool::new(false),
+            believes: AtomicBool::new(false),
+            is_wary: AtomicBool::new(false),
         })
     }
 
@@ -83,8 +88,10 @@ impl FarDisk {
             return first;
         }
         work.progress()
-            .note("the roots differ; comparing again, with longer hashes");
+            .note("the roots differ; comparing again, with longer hashes and no kept manifests");
         self.hash_len.store(LONG_HASH_LEN, Ordering::Relaxed);
+        self.believes.store(false, Ordering::Relaxed);
+        self.is_wary.store(true, Ordering::Relaxed);
         sync(&source, target, options, work)
     }
 
@@ -121,7 +128,7 @@ impl FarDisk {
         self.lock().line().send(message)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Session> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,49 +146,22 @@ impl FarSource for FarDisk {
         work: &Work,
         visit: &Visit<'_>,
     ) -> Result<CompareReport> {
-        let session = self.lock();
-        let (windows, seen) = match options.change_map {
-            Some(_) => {
-                let windows = options.windows(disk_len);
-                let seen = Windows::of(&windows, disk_len)?;
-                (windows, seen)
-            }
-            None => (Vec::new(), Windows::whole(disk_len)),
-        };
-        work.progress().begin(Phase::Diff, Some(seen.len()));
-        if seen.is_empty() {
-            return Ok(CompareReport::default());
-        }
-        for some in windows.chunks(LIST_MOST) {
-            session.line().send(&Message::Windows(some.to_vec()))?;
-        }
-        let hash_len = self.hash_len.load(Ordering::Relaxed);
-        session.line().send(&Message::Compare(Compare {
-            disk_len,
-            hash_len: u8::try_from(hash_len).unwrap_or(u8::MAX),
-            window_count: windows.len() as u64,
-        }))?;
-        drop(windows);
-        let view = View::new(target, seen);
-        let number = self.comparisons.fetch_add(1, Ordering::Relaxed);
-        let keys = session.keys(number, hash_len);
-        let worker = TargetWorker::new(&view, keys.clone(), visit);
-        let mut end = TargetEnd::new(&view, keys)?;
-        let mut told = 0;
-        let mut look = |end: &TargetEnd<'_>| {
-            work.progress()
-                .advance(end.settled_bytes().saturating_sub(told));
-            told = told.max(end.settled_bytes());
-        };
-        let awaited = "its next round of hashes or data";
-        let line = session.line();
-        drive(&mut end, &worker, line, hash_len, awaited, work, &mut look)?;
-        let report = end.report();
-        let missed = report
-            .as_ref()
-            .is_err_and(|it| it.kind() == ErrorKind::VerifyFailed);
-        self.has_missed.fetch_or(missed, Ordering::Relaxed);
-        report
+        let map = options.change_map.as_ref();
+        let windows = map.map(|_| options.windows(disk_len));
+        Descent::read(target, disk_len, windows).run(self, &self.lock(), work, visit)
+    }
+
+    fn find(
+        &self,
+        search: Search<'_>,
+        work: &Work,
+        visit: &Visit<'_>,
+    ) -> Result<(CompareReport, Option<Root>)> {
+        find(self, search, work, visit)
+    }
+
+    fn believes_manifests(&self) -> bool {
+        self.believes.load(Ordering::Relaxed)
     }
 
     fn confirm(&self, disk_len: u64, claims: &[Claim], work: &Work) -> Result<Vec<bool>> {

@@ -10,8 +10,12 @@ pub const MAGIC: [u8; 8] = *b"ddremote";
 
 /// Feature: payloads of data messages may be zstd frames.
 pub const FEATURE_ZSTD: u32 = 1;
+/// Feature: manifests may stand for reading a disk, and their trees are compared first.
+pub const FEATURE_MANIFESTS: u32 = 2;
+/// Feature: data messages may come without bytes, for a comparison that only counts.
+pub const FEATURE_COUNTS: u32 = 4;
 /// All features of this version; others are left out of what both ends agree on.
-pub const FEATURES: u32 = FEATURE_ZSTD;
+pub const FEATURES: u32 = FEATURE_ZSTD | FEATURE_MANIFESTS | FEATURE_COUNTS;
 
 /// A frame's header: kind (1), reserved (1, zero), payload length (4), CRC-32 (4).
 pub const FRAME_HEADER_LEN: usize = 10;
@@ -28,6 +32,15 @@ pub const WINDOWS_MOST: usize = 4 << 20;
 pub const CLAIMED_MOST: u64 = 16 << 20;
 /// Most guest bytes in one data message.
 pub const DATA_MOST: usize = 1 << 20;
+
+/// Most nodes of a tree in one message.
+pub const NODES_MOST: usize = 64;
+/// Bytes of a hash of a node's child.
+pub const NODE_HASH_LEN: usize = 16;
+/// The lowest nodes of a tree that are compared: their children have 256 leaves each.
+pub const NODE_LEVEL_LEAST: u32 = 2;
+/// Levels that no tree has.
+pub const NODE_LEVEL_END: u32 = 16;
 
 /// A page, the smallest thing that moves.
 pub const PAGE: u64 = 4 << 10;
@@ -89,6 +102,14 @@ pub mod kind {
     pub const CHECK: u8 = 20;
     /// It is.
     pub const CHECKED: u8 = 21;
+    /// Has the source a manifest with this root?
+    pub const TREE: u8 = 22;
+    /// The root that it has, if any.
+    pub const TREE_IS: u8 = 23;
+    /// What are the children of these nodes?
+    pub const NODES: u8 = 24;
+    /// They are.
+    pub const NODES_ARE: u8 = 25;
     /// Hashes of a batch's blocks, from the source.
     pub const BLOCKS: u8 = 32;
     /// Hashes of the leaves of blocks that differ, from the target.

@@ -58,6 +58,8 @@ pub struct Opened {
     pub block_bytes: Option<u64>,
     /// Dangers that are no errors.
     pub warnings: Vec<String>,
+    /// Whether there is a manifest that may stand for reading it.
+    pub has_manifest: bool,
 }
 
 /// How a sync ended at the far end.
@@ -166,6 +168,10 @@ impl Opened {
         out.number(self.sector_bytes.unwrap_or(0));
         out.number(self.block_bytes.unwrap_or(0));
         put_texts(&self.warnings, out);
+        // An end without the feature knows nothing of this byte.
+        if self.has_manifest {
+            out.flag(true);
+        }
     }
 
     pub(super) fn take(from: &mut Take<'_>) -> Result<Opened> {
@@ -182,6 +188,7 @@ impl Opened {
             sector_bytes: some(from.number()?),
             block_bytes: some(from.number()?),
             warnings: take_texts(from)?,
+            has_manifest: !from.is_empty() && from.flag()?,
         })
     }
 }

@@ -1,7 +1,8 @@
 //! The short hashes of a comparison, which nobody outside it can aim at.
 
-use super::format::BLOCK_LEAVES;
+use super::format::{BLOCK_LEAVES, NODE_HASH_LEN};
 use super::rounds::{Children, Short};
+use super::tree::NodeHash;
 use super::view::LeafHashes;
 use crate::units::is_zero;
 
@@ -11,6 +12,7 @@ pub struct Keys {
     blocks: [u8; 32],
     leaves: [u8; 32],
     bytes: [u8; 32],
+    nodes: [u8; 32],
     hash_len: usize,
 }
 
@@ -27,6 +29,7 @@ impl Keys {
             blocks: key("diskdelta remote 2026: blocks"),
             leaves: key("diskdelta remote 2026: leaves"),
             bytes: key("diskdelta remote 2026: parts and pages"),
+            nodes: key("diskdelta remote 2026: nodes of manifests"),
             hash_len,
         }
     }
@@ -78,6 +81,14 @@ impl Keys {
             }
         }
         children
+    }
+
+    /// A child of a node of a manifest's tree.
+    pub(super) fn node(&self, hash: &[u8; 32]) -> NodeHash {
+        let keyed = blake3::keyed_hash(&self.nodes, hash);
+        let mut short = NodeHash::default();
+        short.copy_from_slice(&keyed.as_bytes()[..NODE_HASH_LEN]);
+        short
     }
 
     /// Some bytes.

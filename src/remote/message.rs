@@ -6,6 +6,7 @@ use super::format::{CLAIMED_MOST, LIST_MOST, MAGIC, kind};
 use super::frame::Frame;
 use super::job::{Ending, Fault, Job, Opened};
 use super::rounds::{Blocks, Data, Leaves, Pages, Parts};
+use super::tree::{Nodes, NodesAre, Tree};
 use super::wire::{Put, Take, wrong};
 use crate::error::Result;
 use crate::sync::Claim;
@@ -38,6 +39,14 @@ pub enum Message {
     Check,
     /// The end with the source: it is.
     Checked,
+    /// The end with the target: what it has a manifest of.
+    Tree(Tree),
+    /// The end with the source: the root of its own manifest, where that may stand in.
+    TreeIs(Option<[u8; 32]>),
+    /// The end with the target: what are the children of these nodes?
+    Nodes(Nodes),
+    /// The end with the source: the children.
+    NodesAre(NodesAre),
     /// Round 1, from the source.
     Blocks(Blocks),
     /// Round 2, from the target.
@@ -74,6 +83,10 @@ pub struct Compare {
     pub hash_len: u8,
     /// How many windows were sent; none stands for all of the disk.
     pub window_count: u64,
+    /// Whether a manifest may stand for reading the source, where one of it may.
+    pub from_manifest: bool,
+    /// Whether data messages come without their bytes.
+    pub counts_only: bool,
 }
 
 /// Claims in groups that are answered as one.
@@ -137,6 +150,11 @@ impl Message {
                 out.number(compare.disk_len);
                 out.byte(compare.hash_len);
                 out.number(compare.window_count);
+                // An end without the features knows nothing of this byte.
+                let how = u8::from(compare.from_manifest) | u8::from(compare.counts_only) << 1;
+                if how != 0 {
+                    out.byte(how);
+                }
                 kind::COMPARE
             }
             Message::Claims(claims) => {
@@ -155,6 +173,23 @@ impl Message {
             }
             Message::Check => kind::CHECK,
             Message::Checked => kind::CHECKED,
+            Message::Tree(tree) => {
+                tree.put(&mut out);
+                kind::TREE
+            }
+            Message::TreeIs(root) => {
+                out.flag(root.is_some());
+                out.raw(root.as_ref().map_or(&[], |root| &root[..]));
+                kind::TREE_IS
+            }
+            Message::Nodes(nodes) => {
+                nodes.put(&mut out);
+                kind::NODES
+            }
+            Message::NodesAre(nodes) => {
+                nodes.put(&mut out);
+                kind::NODES_ARE
+            }
             Message::Blocks(blocks) => {
                 blocks.put(&mut out);
                 kind::BLOCKS
@@ -203,11 +238,7 @@ impl Message {
                 false => None,
             }),
             kind::WINDOWS => Message::Windows(take_ranges(&mut from)?),
-            kind::COMPARE => Message::Compare(Compare {
-                disk_len: from.number()?,
-                hash_len: from.byte()?,
-                window_count: from.number()?,
-            }),
+            kind::COMPARE => Message::Compare(Compare::take(&mut from)?),
             kind::CLAIMS => Message::Claims(take_claims(&mut from)?),
             kind::ANSWERS => {
                 let count = from.count(LIST_MOST)?;
@@ -215,6 +246,13 @@ impl Message {
             }
             kind::CHECK => Message::Check,
             kind::CHECKED => Message::Checked,
+            kind::TREE => Message::Tree(Tree::take(&mut from)?),
+            kind::TREE_IS => Message::TreeIs(match from.flag()? {
+                true => Some(from.array()?),
+                false => None,
+            }),
+            kind::NODES => Message::Nodes(Nodes::take(&mut from)?),
+            kind::NODES_ARE => Message::NodesAre(NodesAre::take(&mut from)?),
             kind::BLOCKS => Message::Blocks(Blocks::take(&mut from, hash_len)?),
             kind::LEAVES => Message::Leaves(Leaves::take(&mut from, hash_len)?),
             kind::PARTS => Message::Parts(Parts::take(&mut from, hash_len)?),
@@ -239,6 +277,8 @@ impl Message {
             Message::Windows(_) | Message::Compare(_) => "a comparison",
             Message::Claims(_) | Message::Answers(_) => "claims",
             Message::Check | Message::Checked => "a check",
+            Message::Tree(_) | Message::TreeIs(_) => "a root of a manifest",
+            Message::Nodes(_) | Message::NodesAre(_) => "nodes of a manifest",
             Message::Blocks(_) => "hashes of blocks",
             Message::Leaves(_) => "hashes of leaves",
             Message::Parts(_) => "hashes of parts",
@@ -259,6 +299,26 @@ impl Hello {
             version_most: from.u16()?,
             features: u32::from_le_bytes(from.array()?),
             random: from.array()?,
+        })
+    }
+}
+
+impl Compare {
+    fn take(from: &mut Take<'_>) -> Result<Compare> {
+        let (disk_len, hash_len, window_count) = (from.number()?, from.byte()?, from.number()?);
+        let how = match from.is_empty() {
+            true => 0,
+            false => match from.byte()? {
+                how @ 1..4 => how,
+                _ => return Err(wrong("a comparison in a way that is not known")),
+            },
+        };
+        Ok(Compare {
+            disk_len,
+            hash_len,
+            window_count,
+            from_manifest: how & 1 != 0,
+            counts_only: how & 2 != 0,
         })
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::answer::Answerer;
 use super::confine::{Confined, Root};
 use super::far_disk::FarDisk;
+use super::format::LEAF;
 use super::job::{Ending, Fault, Job, TargetJob};
 use super::line::Line;
 use super::line_options::LineOptions;
@@ -21,7 +22,8 @@ use crate::image::{FileGate, Format, ImageOptions};
 use crate::limits::Limits;
 use crate::setters::setters;
 use crate::storage::{SourceOptions, TargetOptions};
-use crate::sync::{HostSource, HostTarget, HostTargetOptions, Safety};
+use crate::sync::{HostSource, HostTarget, HostTargetOptions, ManifestCache, Safety};
+use crate::units::BlockSize;
 
 /// What an agent may do for whoever dials it.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +35,9 @@ pub struct ServeOptions {
     pub read_only: bool,
     /// Where the stages of targets lie.
     pub stage_dir: Option<PathBuf>,
+    /// Where manifests are kept that stand for reading sources, and targets from one sync to the
+    /// next; see [`ManifestCache`].
+    pub manifest_cache: Option<PathBuf>,
     /// Reads past the page cache.
     pub direct: bool,
     /// How the line is watched.
@@ -47,6 +52,8 @@ setters! {
     with_read_only, read_only: bool;
     /// Replaces [`ServeOptions::stage_dir`].
     with_stage_dir, stage_dir: Option<PathBuf>;
+    /// Replaces [`ServeOptions::manifest_cache`].
+    with_manifest_cache, manifest_cache: Option<PathBuf>;
     /// Replaces [`ServeOptions::direct`].
     with_direct, direct: bool;
     /// Replaces [`ServeOptions::line`].
@@ -124,14 +131,22 @@ struct Agent<'a> {
 
 impl Agent<'_> {
     fn be_source(&self, session: Session, job: &Job) -> Result<Served> {
-        let source = match self.open_source(job) {
-            Ok(source) => source,
+        let opened = self.open_source(job).and_then(|source| {
+            let cached = match self.cache()? {
+                Some(cache) => Some(cache.look_up(&source, BlockSize::new(LEAF)?)?),
+                None => None,
+            };
+            Ok((source, cached))
+        });
+        let (source, cached) = match opened {
+            Ok(opened) => opened,
             Err(error) => return refuse(session, error),
         };
         let answerer = Answerer {
             image: source.image().clone(),
             check: &|| source.check(),
             warnings: source.warnings(),
+            cached,
         };
         match answerer.answer(&session, self.work) {
             Ok(_) => {
@@ -143,8 +158,16 @@ impl Agent<'_> {
     }
 
     fn be_target(&self, session: Session, job: &Job, how: &TargetJob) -> Result<Served> {
-        let target = match self.open_target(job, how) {
-            Ok(target) => target,
+        let opened = self.open_target(job, how).and_then(|target| {
+            let path = target.target().path();
+            let kept = match self.cache()? {
+                Some(cache) => Some(cache.target_place(path.as_os_str().as_bytes())?),
+                None => None,
+            };
+            Ok((target, how.sync_options().with_target_manifest(kept)))
+        });
+        let (target, options) = match opened {
+            Ok(opened) => opened,
             Err(error) => return refuse(session, error),
         };
         let far = Arc::new(FarDisk::open(
@@ -152,7 +175,7 @@ impl Agent<'_> {
             &Limits::default(),
             self.work.cancel(),
         )?);
-        let synced = far.sync_onto(target.target(), &how.sync_options(), self.work);
+        let synced = far.sync_onto(target.target(), &options, self.work);
         let told = match &synced {
             Ok(report) => {
                 let mut report = report.clone();
@@ -174,6 +197,11 @@ impl Agent<'_> {
             (Err(error), Ok(())) => Ok(Served::Refused(error)),
             (Ok(_), Err(error)) | (Err(error), Err(_)) => Err(error),
         }
+    }
+
+    fn cache(&self) -> Result<Option<ManifestCache>> {
+        let folder = self.options.manifest_cache.as_ref();
+        folder.map(ManifestCache::open).transpose()
     }
 
     fn open_source(&self, job: &Job) -> Result<HostSource> {

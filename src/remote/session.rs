@@ -1,6 +1,8 @@
 //! What both ends of a session do alike: greeting, and giving up.
 
-use super::format::{FEATURE_ZSTD, FEATURES, VERSION, VERSION_LEAST};
+use super::format::{
+    FEATURE_COUNTS, FEATURE_MANIFESTS, FEATURE_ZSTD, FEATURES, VERSION, VERSION_LEAST,
+};
 use super::keys::Keys;
 use super::line::{Line, Traffic};
 use super::message::{Hello, Message};
@@ -85,6 +87,16 @@ impl Session {
     /// Whether payloads may be compressed.
     pub fn packs(&self) -> bool {
         self.features & FEATURE_ZSTD != 0
+    }
+
+    /// Whether manifests may stand for reading.
+    pub fn takes_manifests(&self) -> bool {
+        self.features & FEATURE_MANIFESTS != 0
+    }
+
+    /// Whether data messages may come without bytes.
+    pub fn counts(&self) -> bool {
+        self.features & FEATURE_COUNTS != 0
     }
 
     /// Writes what was sent, and closes the line.

@@ -65,6 +65,14 @@ impl<'a> SourceEnd<'a> {
         })
     }
 
+    /// Takes the leaves in their order instead of what only finds their root; fresh, and as long
+    /// as the view.
+    #[must_use]
+    pub fn with_writer(mut self, writer: Option<ManifestWriter>) -> Self {
+        self.root = writer.or(self.root);
+        self
+    }
+
     /// The first byte of the view that is not settled, for progress.
     pub fn settled_bytes(&self) -> u64 {
         let open = self.open.keys().next().copied();

@@ -45,12 +45,25 @@ pub struct SourceWorker<'a> {
     view: &'a View<'a>,
     keys: Keys,
     packs: bool,
+    counts_only: bool,
 }
 
 impl<'a> SourceWorker<'a> {
     /// Reads `view`; `packs` says whether payloads may be compressed.
     pub fn new(view: &'a View<'a>, keys: Keys, packs: bool) -> Self {
-        SourceWorker { view, keys, packs }
+        SourceWorker {
+            view,
+            keys,
+            packs,
+            counts_only: false,
+        }
+    }
+
+    /// Leaves the bytes out of data messages, for an end that only counts.
+    #[must_use]
+    pub fn with_counts_only(mut self, counts_only: bool) -> Self {
+        self.counts_only = counts_only;
+        self
     }
 
     fn leaf(&self, batch: u64, leaf: u32) -> Result<Vec<u8>> {
@@ -78,6 +91,9 @@ impl<'a> SourceWorker<'a> {
                 data: data as u16,   // a leaf has sixteen pages
                 zeros: zeros as u16, // as above
             });
+        }
+        if self.counts_only {
+            payload.clear();
         }
         let digest = digest(batch, &leaves, &payload);
         let packed = self.packs.then(|| pack(&payload)).flatten();

@@ -53,12 +53,25 @@ pub struct TargetWorker<'a> {
     view: &'a View<'a>,
     keys: Keys,
     visit: &'a Visit<'a>,
+    counts_only: bool,
 }
 
 impl<'a> TargetWorker<'a> {
     /// Reads `view` and hands differences to `visit`.
     pub fn new(view: &'a View<'a>, keys: Keys, visit: &'a Visit<'a>) -> Self {
-        TargetWorker { view, keys, visit }
+        TargetWorker {
+            view,
+            keys,
+            visit,
+            counts_only: false,
+        }
+    }
+
+    /// Hands nothing out, and counts what data messages without bytes tell.
+    #[must_use]
+    pub fn with_counts_only(mut self, counts_only: bool) -> Self {
+        self.counts_only = counts_only;
+        self
     }
 
     fn leaf(&self, batch: u64, leaf: u32) -> Result<Vec<u8>> {
@@ -111,6 +124,9 @@ impl<'a> TargetWorker<'a> {
         if digest(data.batch, &data.leaves, &payload) != data.digest {
             return Err(wrong("data that does not have its hash"));
         }
+        if self.counts_only {
+            return self.count(data.batch, &data.leaves, &payload);
+        }
         let mut rest = &payload[..];
         let mut handed = Handed::default();
         let mut changed = Vec::with_capacity(data.leaves.len());
@@ -125,6 +141,29 @@ impl<'a> TargetWorker<'a> {
             [] => Ok(TargetDone::Changed(data.batch, changed, handed)),
             _ => Err(wrong("more data than its pages hold")),
         }
+    }
+
+    /// What data without bytes comes to.
+    fn count(&self, batch: u64, leaves: &[NewLeaf], payload: &[u8]) -> Result<TargetDone> {
+        if !payload.is_empty() {
+            return Err(wrong("bytes that nobody wants"));
+        }
+        let mut handed = Handed::default();
+        for new in leaves {
+            let leaf = self.view.leaf(batch, new.leaf);
+            let leaf_len = usize::try_from(leaf.end - leaf.start).unwrap_or(0);
+            for page in bits(u64::from(new.data | new.zeros)) {
+                let len = page_range(page, leaf_len).len() as u64;
+                if len == 0 {
+                    return Err(wrong("pages behind the end of the disk"));
+                }
+                handed.changed_bytes += len;
+                if u64::from(new.zeros) & bit(page) != 0 {
+                    handed.zeroed_bytes += len;
+                }
+            }
+        }
+        Ok(TargetDone::Changed(batch, Vec::new(), handed))
     }
 
     /// Hands out the pages that differ, neighbours of one kind together.
@@ -142,7 +181,9 @@ impl<'a> TargetWorker<'a> {
             let to = (first * page).min(new.len());
             if let Some(Some(zeros)) = run.first().copied() {
                 let (new, old) = (&new[from..to], &old[from..to]);
-                self.hand_out_run(start + from as u64, new, old, zeros)?;
+                if !self.counts_only {
+                    self.hand_out_run(start + from as u64, new, old, zeros)?;
+                }
                 handed.changed_bytes += new.len() as u64;
                 handed.zeroed_bytes += if zeros { new.len() as u64 } else { 0 };
             }

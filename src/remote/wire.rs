@@ -114,6 +114,10 @@ impl<'a> Take<'a> {
         std::mem::take(&mut self.0)
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Nothing may be left.
     pub fn end(&self) -> Result<()> {
         if self.0.is_empty() {

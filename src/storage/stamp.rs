@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Storage;
 use super::host_file::FileId;
@@ -85,6 +86,21 @@ impl SourceStamp {
         Some(hasher.finalize().into())
     }
 
+    /// Which file or device it is, as long as the system does not renumber its devices.
+    pub(crate) fn identity(&self) -> [u8; 16] {
+        (u128::from(self.id.device) << 64 | u128::from(self.id.inode)).to_le_bytes()
+    }
+
+    /// Whether a write after `now`, when the stamp was about to be taken, must show in it. A file
+    /// that was changed just before may be changed again without another time.
+    pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
+        let Ok(now) = now.duration_since(UNIX_EPOCH) else {
+            return false;
+        };
+        let before = i64::try_from(now.as_secs()).map_or(i64::MAX, |now| now - SETTLED_SECONDS);
+        self.is_device || (self.modified.0 < before && self.changed.0 < before)
+    }
+
     pub(super) fn of_file(path: &Path, file: &File) -> Result<Self> {
         let facts = file
             .metadata()
@@ -150,5 +166,7 @@ fn sectors_written(kernel: &Kernel, number: u64) -> Option<u64> {
     text.split_ascii_whitespace().nth(6)?.parse().ok()
 }
 
+/// File systems count times in ticks, the coarsest of them in two seconds.
+const SETTLED_SECONDS: i64 = 2;
 const FINGERPRINT: &str = "diskdelta 2026-11 fingerprint of an unchanged file or device";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";

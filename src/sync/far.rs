@@ -9,6 +9,7 @@ use crate::delta::Hash;
 use crate::diff::{CompareOptions, CompareReport, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, ImageInfo};
+use crate::manifest::{KeptManifest, ManifestWriter, Root};
 use crate::units::Extent;
 
 /// A source whose differences from a target come from elsewhere.
@@ -32,6 +33,21 @@ pub trait FarSource: Send + Sync {
         visit: &(dyn Fn(Difference<'_>) -> Result<()> + Sync),
     ) -> Result<CompareReport>;
 
+    /// As [`compare`](FarSource::compare), to find what moves: manifests may stand for reading
+    /// either disk. Also returns the root of what the search's writer took.
+    ///
+    /// # Errors
+    /// Those of [`compare`](FarSource::compare) and of the writer.
+    fn find(
+        &self,
+        search: Search<'_>,
+        work: &Work,
+        visit: &(dyn Fn(Difference<'_>) -> Result<()> + Sync),
+    ) -> Result<(CompareReport, Option<Root>)>;
+
+    /// Whether a manifest has stood for reading the source.
+    fn believes_manifests(&self) -> bool;
+
     /// Says for each claim whether it is true of the source; a no may also be a wrong one.
     ///
     /// # Errors
@@ -44,6 +60,26 @@ pub trait FarSource: Send + Sync {
     /// `SourceChanged`, `Io`.
     fn check(&self) -> Result<()>;
 }
+
+/// How what differs is to be found.
+pub struct Search<'a> {
+    /// The disk that the source is compared with.
+    pub target: &'a dyn Image,
+    /// The length that the source is seen with.
+    pub disk_len: u64,
+    /// Where to look.
+    pub options: &'a CompareOptions,
+    /// What stands for reading the target, except where it is marked.
+    pub kept: Option<&'a KeptManifest>,
+    /// Takes the manifest of what the target will hold, in blocks of [`FAR_BLOCK_BYTES`].
+    pub next: Option<ManifestWriter>,
+    /// Whether the bytes of what differs are not wanted: nothing is handed out then, and what is
+    /// counted rests on hashes that may be short.
+    pub counts_only: bool,
+}
+
+/// Bytes a block of the only manifests that can stand in for a disk on another host.
+pub const FAR_BLOCK_BYTES: u64 = 64 << 10;
 
 /// That these guest bytes have this BLAKE3.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

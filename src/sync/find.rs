@@ -3,15 +3,20 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rayon::iter::{ParallelBridge, ParallelIterator};
+
+use super::far::Search;
 use super::kept::Keeper;
 use super::run::Run;
 use crate::control::Phase;
 use crate::delta::{Hash, Old};
-use crate::diff::{CompareOptions, CompareReport, Content, Difference, against_manifest};
-use crate::error::Result;
+use crate::diff::{self, CompareOptions, CompareReport, Content, Difference, against_manifest};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
-use crate::manifest::{HashPass, HashedRun, ManifestWriter, RangeSet, Visit};
-use crate::units::{BlockSize, ExtentKind, REFINE_BYTES};
+use crate::manifest::{
+    HashPass, HashedRun, KeptManifest, Manifest, ManifestUpdater, ManifestWriter, RangeSet, Visit,
+};
+use crate::units::{BlockSize, Extent, ExtentKind, REFINE_BYTES};
 
 /// What moves, piece by piece: the difference, and what is known of the bytes it replaces.
 pub(super) type Found<'a> =
@@ -31,9 +36,21 @@ pub(super) fn differences(
     let options = CompareOptions::default()
         .with_skip_unreadable(run.options.skip_unreadable)
         .with_change_map(narrowed(run, old, ranges));
-    run.compare(old, &options, run.work, &|difference| {
-        found(&difference, old_bytes)
-    })
+    let visit = |difference: Difference<'_>| found(&difference, old_bytes);
+    match &run.source.far {
+        None => run.compare(old, &options, run.work, &visit),
+        Some(far) => {
+            let search = Search {
+                target: old,
+                disk_len: run.source.disk_len(),
+                options: &options,
+                kept: None,
+                next: None,
+                counts_only: run.options.dry_run,
+            };
+            Ok(far.find(search, run.work, &visit)?.0)
+        }
+    }
 }
 
 /// The part of `ranges` that the change map has. What only one of the two disks has is looked at
@@ -85,13 +102,34 @@ pub(super) fn against_kept(
     keeper: &Keeper,
     found: &Found<'_>,
 ) -> Result<(CompareReport, Hash)> {
+    if let Some(far) = &run.source.far {
+        let search = Search {
+            target: old,
+            disk_len: run.source.disk_len(),
+            options: &CompareOptions::default(),
+            kept: keeper.believed(old.disk_len()),
+            next: Some(keeper.writer(run.source.disk_len())?),
+            counts_only: false,
+        };
+        let visit = |difference: Difference<'_>| found(&difference, old_bytes);
+        let (report, root) = far.find(search, run.work, &visit)?;
+        let root = root.ok_or_else(|| Error::malformed("no manifest came of a comparison"))?;
+        return Ok((report, *root.as_bytes()));
+    }
     let source = &*run.source.image;
     let pass = Pass::new(run, keeper.block_size(), Some(old), found);
     run.work
         .progress()
         .begin(Phase::Hash, Some(source.disk_len()));
     let mut sink = keeper.writer(source.disk_len())?;
+    let theirs = run.source.manifest.as_ref().filter(|theirs| {
+        theirs.disk_len() == source.disk_len() && theirs.block_size() == keeper.block_size()
+    });
     match keeper.believed(old.disk_len()) {
+        Some(kept) if let Some(theirs) = theirs => {
+            pass.between(run, kept, theirs)?;
+            sink = ManifestUpdater::new(theirs, sink)?.into_writer()?;
+        }
         Some(kept) => {
             let read = against_manifest(source, kept, run.work, &mut sink, &|difference| {
                 let (offset, new) = (difference.offset, difference.new);
@@ -135,6 +173,50 @@ impl<'a> Pass<'a> {
             changed_bytes: AtomicU64::new(0),
             zeroed_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// Reads only where two manifests differ.
+    fn between(&self, run: &Run<'_>, kept: &KeptManifest, theirs: &Manifest) -> Result<()> {
+        let (source, old) = (&*run.source.image, self.old);
+        let step = self.block_size.bytes().max(REFINE_STEP_BYTES);
+        let one = |extent: Result<Extent>| {
+            let (Some(old), extent) = (old, extent?) else {
+                return Ok(());
+            };
+            if extent.kind == ExtentKind::Zero {
+                return self.clear(old, extent.offset..extent.end());
+            }
+            let mut at = extent.offset;
+            while at < extent.end() {
+                run.work.cancel().check()?;
+                let mut bytes = vec![0; index(step.min(extent.end() - at))];
+                source.read_exact_at(&mut bytes, at)?;
+                self.check_blocks(theirs, at, &bytes)?;
+                self.compared_bytes
+                    .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                self.refine(old, at, Content::Bytes(&bytes))?;
+                at += bytes.len() as u64;
+            }
+            Ok(())
+        };
+        let differing = diff::kept_manifest(kept, theirs)?;
+        let pool = run.work.pool();
+        pool.install(|| differing.par_bridge().try_for_each(one))
+    }
+
+    /// Holds what was read against the manifest that stands for the rest.
+    fn check_blocks(&self, theirs: &Manifest, offset: u64, bytes: &[u8]) -> Result<()> {
+        let first = offset / self.block_size.bytes();
+        for (block, bytes) in (first..).zip(bytes.chunks(index(self.block_size.bytes()))) {
+            let hash = (!crate::units::is_zero(bytes)).then(|| blake3::hash(bytes));
+            if theirs.hash(block)? != hash {
+                let what = "the source does not hold what its kept manifest says";
+                return Err(Error::new(ErrorKind::SourceChanged, what)
+                    .at_offset(block * self.block_size.bytes())
+                    .advise("run it again without --manifest-cache"));
+            }
+        }
+        Ok(())
     }
 
     fn report(&self) -> CompareReport {

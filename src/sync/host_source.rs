@@ -108,6 +108,11 @@ impl HostSource {
             .map_or(Ok(()), |stamp| stamp.check(&*self.storage))
     }
 
+    /// What would show that somebody writes to it; `None` where others may.
+    pub(super) fn stamp(&self) -> Option<&SourceStamp> {
+        self.stamp.as_ref()
+    }
+
     /// The files and devices that are read: the image's own and those of its parents.
     pub fn files(&self) -> Vec<HostFile> {
         let facts = self.image.info().facts;

@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::far::FAR_BLOCK_BYTES;
 use super::report::Verified;
 use super::run::Run;
 use super::target::Target;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::manifest::{self, KeptManifest, ManifestWriter, refuse_other};
 use crate::storage::{Access, Place, Storage};
@@ -51,6 +52,12 @@ impl Keeper {
         let block_size = kept
             .as_ref()
             .map_or(run.options.block_size, |kept| kept.manifest().block_size());
+        if run.source.far.is_some() && block_size.bytes() != FAR_BLOCK_BYTES {
+            let what = "a kept manifest of other blocks does not go with a source on another host";
+            return Err(Error::new(ErrorKind::Unsupported, what)
+                .at_path(place.path())
+                .advise("begin one with blocks of 64K"));
+        }
         Ok(Some(Keeper {
             kept,
             next,

@@ -3,6 +3,7 @@
 mod apply;
 mod apply_delta;
 mod atomic;
+mod cache;
 mod estimate;
 mod export;
 mod far;
@@ -41,11 +42,12 @@ use run::Run;
 use standing::Standing;
 
 pub use apply_delta::{BaseCheck, apply_delta, undo};
+pub use cache::{CachedSource, ManifestCache, Recording};
 #[cfg(feature = "failback")]
 pub(crate) use estimate::FULL_FROM_PERCENT_VERIFIED;
 pub use estimate::{Sample, sample};
 pub use export::export_delta;
-pub use far::{Claim, FarSource};
+pub use far::{Claim, FAR_BLOCK_BYTES, FarSource, Search};
 pub use host_side::{HostSide, SideDiff};
 pub use host_source::HostSource;
 pub use host_target::{HostTarget, HostTargetOptions, STAGE_DIR};
@@ -98,6 +100,10 @@ pub fn sync(
     if unsaid && report.outcome == Outcome::Identical {
         // Nothing had to be read back; what was compared is the evidence.
         report.verified = Verified::Written;
+    }
+    let far = source.far.as_ref();
+    if report.verified == Verified::Written && far.is_some_and(|far| far.believes_manifests()) {
+        report.verified = Verified::Cached;
     }
     report.elapsed = started.elapsed();
     Ok(report)

@@ -12,6 +12,7 @@ use crate::diff::{CompareOptions, CompareReport, Difference, compare};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, Padded};
 use crate::limits::Limits;
+use crate::manifest::Manifest;
 
 /// The sending side of a sync: an image, and how to find out that it changed meanwhile.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub struct Source {
     pub(super) image: Arc<dyn Image>,
     /// What is asked in its place, where the image cannot be read here.
     pub(super) far: Option<Arc<dyn FarSource>>,
+    /// What stands for reading it.
+    pub(super) manifest: Option<Manifest>,
     unchanged: Option<Arc<dyn Fn() -> Result<()> + Send + Sync>>,
 }
 
@@ -28,6 +31,7 @@ impl Source {
         Source {
             image,
             far: None,
+            manifest: None,
             unchanged: None,
         }
     }
@@ -37,6 +41,14 @@ impl Source {
     #[must_use]
     pub fn with_check(mut self, unchanged: Arc<dyn Fn() -> Result<()> + Send + Sync>) -> Self {
         self.unchanged = Some(unchanged);
+        self
+    }
+
+    /// Has `manifest`, which is of this image, stand for reading it where the target has a kept
+    /// manifest of the same blocks too; then only blocks that differ are read.
+    #[must_use]
+    pub fn with_manifest(mut self, manifest: Manifest) -> Self {
+        self.manifest = Some(manifest);
         self
     }
 
@@ -112,7 +124,6 @@ impl Run<'_> {
         let replaces = options.safety == Safety::Atomic && self.target.file_place().is_some();
         let copies = options.mode == Mode::Full && target_is_there && !replaces;
         let what = match &self.source.far {
-            Some(_) if options.target_manifest.is_some() => "a kept manifest of the target",
             Some(_) if options.skip_unreadable => "passing over what cannot be read",
             Some(_) if copies => "a full copy onto what is there",
             _ => return Ok(()),

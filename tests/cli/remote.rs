@@ -192,6 +192,198 @@ fn a_target_left_marked_at_the_other_end_is_told_by_the_status() {
     assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
 }
 
+#[test]
+fn with_manifests_at_both_ends_neither_disk_is_read_and_the_report_says_so() {
+    let lab = lab();
+    shell(&lab, "--root . --manifest-cache there");
+    // What was written a moment ago is not believed to stay as it is.
+    let settle = || std::thread::sleep(Duration::from_millis(3100));
+    settle();
+    let words = "sync new.raw ssh://host/old.raw --rsh ./rsh --manifest-cache here";
+    let both = |report: &serde_json::Value| {
+        report["sent_bytes"].as_u64().unwrap() + report["received_bytes"].as_u64().unwrap()
+    };
+    let (status, first) = lab.json(words);
+    assert_eq!(
+        (status, &first["verified"]),
+        (0, &"written".into()),
+        "{first}"
+    );
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    let (status, same) = lab.json(words);
+    assert_eq!(
+        (status, &same["outcome"]),
+        (0, &"identical".into()),
+        "{same}"
+    );
+    assert_eq!(same["verified"], "cached");
+    assert_eq!(same["compared_bytes"], 0);
+    assert!(both(&same) < 1000, "{same}");
+
+    // A source that was written to is read, and held against the target's manifest.
+    write_at(&lab.path("new.raw"), 5 * PAGE as u64, &noise(PAGE, 99));
+    settle();
+    let (status, changed) = lab.json(words);
+    assert_eq!(
+        (status, &changed["outcome"]),
+        (0, &"synced".into()),
+        "{changed}"
+    );
+    assert_eq!(changed["changed_bytes"], PAGE);
+    assert_eq!(changed["verified"], "cached");
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+
+    // The same between two sources that are both known.
+    fs::copy(lab.path("new.raw"), lab.path("other.raw")).unwrap();
+    write_at(
+        &lab.path("other.raw"),
+        900 * PAGE as u64,
+        &noise(2 * PAGE, 98),
+    );
+    settle();
+    lab.done("sync other.raw ssh://host/made.raw --rsh ./rsh --manifest-cache here");
+    let words = words.replace("new.raw", "other.raw");
+    let (status, moved) = lab.json(&words);
+    assert_eq!(
+        (status, &moved["outcome"]),
+        (0, &"synced".into()),
+        "{moved}"
+    );
+    assert_eq!(moved["changed_bytes"], 2 * PAGE);
+    assert_eq!(moved["verified"], "cached");
+    assert!(
+        moved["compared_bytes"].as_u64().unwrap() <= 16 << 20,
+        "{moved}"
+    );
+    assert!(lab.bytes("old.raw") == lab.bytes("other.raw"));
+
+    // A target that somebody wrote to is read again, and made right.
+    write_at(&lab.path("old.raw"), 70 * PAGE as u64, &noise(PAGE, 97));
+    let (status, mended) = lab.json(&words);
+    assert_eq!(
+        (status, &mended["outcome"]),
+        (0, &"synced".into()),
+        "{mended}"
+    );
+    assert!(lab.bytes("old.raw") == lab.bytes("other.raw"));
+    // All that was asked to be read is read.
+    let (_, all) = lab.json(&format!("{words} --verify all"));
+    assert_eq!(all["verified"], "all", "{all}");
+    lab.run("sync ssh://host/new.raw old.raw --rsh ./rsh --manifest-cache here")
+        .fails(2, "serve --manifest-cache");
+}
+
+#[test]
+fn a_pull_keeps_the_manifest_of_its_target_and_an_agent_that_of_its_source() {
+    let lab = lab();
+    shell(&lab, "--root . --read-only --manifest-cache there");
+    std::thread::sleep(Duration::from_millis(3100));
+    for safety in ["atomic", "in-place"] {
+        let words = format!(
+            "sync ssh://host/new.raw old.raw --rsh ./rsh --target-manifest kept --safety {safety}"
+        );
+        let (status, first) = lab.json(&words);
+        assert_eq!(status, 0, "{first}");
+        let (status, same) = lab.json(&words);
+        assert_eq!((status, &same["verified"]), (0, &"cached".into()), "{same}");
+        assert_eq!(same["outcome"], "identical");
+        assert_eq!(same["compared_bytes"], 0);
+        assert_eq!(same["root"], first["root"]);
+        let received = same["received_bytes"].as_u64().unwrap();
+        assert!(received < 500, "{same}");
+        write_at(&lab.path("old.raw"), 0, &noise(PAGE, 5));
+    }
+}
+
+#[test]
+fn a_wrong_cache_is_found_by_verify_all_and_where_it_is_looked_at() {
+    let lab = lab();
+    shell(&lab, "--root . --manifest-cache there");
+    std::thread::sleep(Duration::from_millis(3100));
+    let words = "sync new.raw ssh://host/old.raw --rsh ./rsh --manifest-cache here";
+    lab.done(words);
+    let kept = fs::read_dir(lab.path("there")).unwrap().next().unwrap();
+    let kept = kept.unwrap().path();
+    write_at(&lab.path("old.raw"), 10 * PAGE as u64, &noise(PAGE, 55));
+    // Without the record of a stamp it is believed, as one that some other program made.
+    let body = fs::read(&kept).unwrap();
+    let end = u64::from_le_bytes(body[56..64].try_into().unwrap()) as usize;
+    fs::write(&kept, &body[..end]).unwrap();
+    let (status, wrong) = lab.json(words);
+    assert_eq!(
+        (status, &wrong["outcome"]),
+        (0, &"identical".into()),
+        "{wrong}"
+    );
+    assert_eq!(wrong["verified"], "cached");
+    fs::write(&kept, &body[..end]).unwrap();
+    lab.run(&format!("{words} --verify all"))
+        .fails(2, "does not hold");
+    // Beside a page that changed the whole leaf is looked at.
+    write_at(&lab.path("new.raw"), 11 * PAGE as u64, &noise(PAGE, 56));
+    fs::write(&kept, &body[..end]).unwrap();
+    let (status, mended) = lab.json(words);
+    assert_eq!(
+        (status, &mended["outcome"]),
+        (0, &"synced".into()),
+        "{mended}"
+    );
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+}
+
+#[test]
+fn a_dry_run_moves_hashes_only() {
+    let lab = lab();
+    shell(&lab, "--root .");
+    let before = lab.bytes("old.raw");
+    for words in [
+        "sync ssh://host/new.raw old.raw --rsh ./rsh --dry-run",
+        "sync new.raw ssh://host/old.raw --rsh ./rsh --dry-run",
+    ] {
+        let (status, report) = lab.json(words);
+        assert_eq!(
+            (status, &report["outcome"]),
+            (0, &"dry_run".into()),
+            "{report}"
+        );
+        assert_eq!(report["changed_bytes"], 223 * PAGE);
+        let moved =
+            report["sent_bytes"].as_u64().unwrap() + report["received_bytes"].as_u64().unwrap();
+        assert!(moved < 40_000, "{report}");
+        assert!(lab.bytes("old.raw") == before);
+    }
+}
+
+#[test]
+fn a_local_sync_with_both_manifests_reads_what_differs() {
+    let lab = lab();
+    std::thread::sleep(Duration::from_millis(3100));
+    let words = "sync new.raw old.raw --target-manifest kept --manifest-cache here";
+    lab.done(words);
+    let (status, same) = lab.json(words);
+    assert_eq!(
+        (status, &same["outcome"]),
+        (0, &"identical".into()),
+        "{same}"
+    );
+    assert_eq!(same["verified"], "cached");
+    assert_eq!(same["compared_bytes"], 0);
+    write_at(&lab.path("new.raw"), 100 * PAGE as u64, &noise(PAGE, 3));
+    let (status, changed) = lab.json(words);
+    assert_eq!(
+        (status, &changed["changed_bytes"]),
+        (0, &(PAGE as u64).into()),
+        "{changed}"
+    );
+    assert!(
+        changed["compared_bytes"].as_u64().unwrap() <= 64 << 10,
+        "{changed}"
+    );
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    lab.run("sync new.raw old.raw --manifest-cache here")
+        .fails(2, "--target-manifest");
+}
+
 /// A throw-away sshd on this host; ended when dropped.
 struct Sshd {
     process: Child,

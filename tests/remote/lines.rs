@@ -189,7 +189,7 @@ fn push(
 ) -> Result<(SyncReport, Traffic)> {
     let (dialled, agent) = dial(lab.serve(), most);
     let source = lab.source(from);
-    let report = dialled?.push(&job(onto, Some(how)), &source, &work());
+    let report = dialled?.push(&job(onto, Some(how)), &source, None, &work());
     drop(agent.join().unwrap());
     report
 }
@@ -349,7 +349,7 @@ fn an_agent_that_only_reads_writes_nothing_and_none_serves_what_lies_outside() {
     let source = lab.source("new.raw");
     let error = dialled
         .unwrap()
-        .push(&job("old.raw", Some(target_job())), &source, &work())
+        .push(&job("old.raw", Some(target_job())), &source, None, &work())
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("only reads"), "{error}");
@@ -378,7 +378,10 @@ fn what_does_not_go_across_hosts_is_refused() {
     let kept = diskdelta::storage::Place::host(lab.path("kept")).unwrap();
     let wrong = [
         SyncOptions::default().with_skip_unreadable(true),
-        SyncOptions::default().with_target_manifest(Some(kept)),
+        // Blocks that are not the leaves of a descent.
+        SyncOptions::default()
+            .with_target_manifest(Some(kept))
+            .with_block_size(BlockSize::MIN),
         SyncOptions::default()
             .with_mode(Mode::Full)
             .with_safety(Safety::InPlace),
@@ -403,6 +406,7 @@ fn with_far<T>(source: HostSource, check: bool, with: impl FnOnce(FarDisk) -> T)
             image: source.image().clone(),
             check: &|| if check { source.check() } else { Ok(()) },
             warnings: Vec::new(),
+            cached: None,
         };
         if let Err(error) = answerer.answer(&session, &work()) {
             let fault = Box::new(Fault::of(&error, false));

@@ -14,3 +14,10 @@ mod service;
 mod simulation;
 #[cfg(feature = "tls")]
 mod tls;
+mod trees;
+
+/// How many seeds a simulation tries, unless the environment says otherwise.
+fn rounds(most: u64) -> u64 {
+    let asked = std::env::var("DISKDELTA_REMOTE_ROUNDS").ok();
+    asked.map_or(most, |text| text.parse().unwrap())
+}

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use diskdelta::diff::{CompareReport, Difference};
 use diskdelta::image::Image;
 use diskdelta::remote::{
-    End, FrameDecoder, FrameEncoder, Keys, Message, Room, SourceEnd, SourceWorker, Step, TargetEnd,
-    TargetWorker, View, Visit, Windows, Worker,
+    End, FrameDecoder, FrameEncoder, Keys, Known, Message, Room, SourceEnd, SourceWorker, Step,
+    TargetEnd, TargetWorker, View, Visit, Windows, Worker,
 };
 use diskdelta::{Error, Result};
 
@@ -37,6 +37,9 @@ pub struct Plan<'a> {
     pub fault: Option<(u64, Fault)>,
     /// Changes messages of the source, or of the target, before they are framed.
     pub lie: Option<(Side, &'a Lie<'a>)>,
+    /// What stands for reading the source, and the target.
+    pub known: [Option<Known>; 2],
+    pub counts_only: bool,
 }
 
 pub type Lie<'a> = dyn Fn(&mut Message) + 'a;
@@ -55,6 +58,8 @@ impl Plan<'_> {
             hash_len: 5,
             fault: None,
             lie: None,
+            known: [None, None],
+            counts_only: false,
         }
     }
 }
@@ -74,8 +79,9 @@ pub struct Outcome {
 
 /// Runs both ends until they are finished, or nothing can happen any more.
 pub fn run(source: &dyn Image, target: &dyn Image, visit: &Visit<'_>, plan: &Plan<'_>) -> Outcome {
-    let source = View::new(source, plan.windows.clone());
-    let target = View::new(target, plan.windows.clone());
+    let [of_source, of_target] = plan.known.clone();
+    let source = View::new(source, plan.windows.clone()).with_known(of_source);
+    let target = View::new(target, plan.windows.clone()).with_known(of_target);
     let keys = Keys::new(&[7; 32], plan.seed, plan.hash_len);
     let mut dice = plan.seed;
     let line = Line {
@@ -86,13 +92,20 @@ pub fn run(source: &dyn Image, target: &dyn Image, visit: &Visit<'_>, plan: &Pla
         root: None,
     };
     let line = Mutex::new(line);
-    let source_worker = SourceWorker::new(&source, keys.clone(), plan.seed.is_multiple_of(2));
-    let target_worker = TargetWorker::new(&target, keys.clone(), visit);
+    let source_worker = SourceWorker::new(&source, keys.clone(), plan.seed.is_multiple_of(2))
+        .with_counts_only(plan.counts_only);
+    let target_worker =
+        TargetWorker::new(&target, keys.clone(), visit).with_counts_only(plan.counts_only);
     let mut one = Player::new(
         SourceEnd::new(&source, keys.clone()).unwrap(),
         source_worker,
     );
-    let mut other = Player::new(TargetEnd::new(&target, keys).unwrap(), target_worker);
+    let mut other = Player::new(
+        TargetEnd::new(&target, keys)
+            .unwrap()
+            .with_counts_only(plan.counts_only),
+        target_worker,
+    );
     let mut steps = 0;
     // An end that has failed says nothing more; the other one then waits in vain.
     loop {

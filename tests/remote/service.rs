@@ -163,7 +163,7 @@ impl Dialler {
     pub fn push(&self, lab: &Lab, from: &str, onto: &str) -> Result<(SyncReport, Traffic)> {
         let source = lab.source(from);
         let (dialled, _line) = self.dial()?;
-        dialled.push(&job(onto, Some(target_job())), &source, &work())
+        dialled.push(&job(onto, Some(target_job())), &source, None, &work())
     }
 }
 

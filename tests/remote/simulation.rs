@@ -7,6 +7,7 @@ use diskdelta::{BlockSize, Work, manifest};
 
 use crate::disks::{PAGE, PageDisk, next_random};
 use crate::pair::{Fault, Plan, run};
+use crate::rounds;
 
 const MIB: u64 = 1 << 20;
 
@@ -46,11 +47,6 @@ fn disks(dice: &mut u64) -> (PageDisk, PageDisk) {
         }
     }
     (source, target)
-}
-
-fn rounds(most: u64) -> u64 {
-    let asked = std::env::var("DISKDELTA_REMOTE_ROUNDS").ok();
-    asked.map_or(most, |text| text.parse().unwrap())
 }
 
 #[test]

@@ -4,7 +4,8 @@ use diskdelta::BlockSize;
 use diskdelta::delta::{Base, DeltaOptions, create};
 use diskdelta::manifest;
 use diskdelta::remote::{
-    Blocks, Children, Compare, FrameEncoder, LeafFate, Leaves, Message, NewLeaf, Parts,
+    Blocks, Children, Compare, FrameEncoder, LeafFate, Leaves, Message, NewLeaf, Nodes, NodesAre,
+    Parts, Tree,
 };
 use diskdelta::storage::MemoryStorage;
 use std::sync::Arc;
@@ -120,7 +121,22 @@ fn line() -> Vec<u8> {
             disk_len: 9000,
             hash_len: 5,
             window_count: 2,
+            from_manifest: true,
+            counts_only: false,
         }),
+        Message::Tree(Tree {
+            disk_len: 9000,
+            root: [1; 32],
+        }),
+        Message::TreeIs(Some([2; 32])),
+        Message::Nodes(Nodes {
+            level: 2,
+            indices: vec![0, 1, 300],
+        }),
+        Message::NodesAre(NodesAre(vec![
+            vec![(0, [3; 16]), (200, [4; 16])],
+            Vec::new(),
+        ])),
         Message::Blocks(Blocks {
             batch: 3,
             blocks: Children::default(),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use diskdelta::diff::{Content, Difference};
 use diskdelta::image::{Image, ImageMut, Raw};
+use diskdelta::manifest::{Hash, Manifest, ManifestWriter};
 use diskdelta::remote::{
-    End, FrameDecoder, FrameEncoder, Keys, Message, Room, SourceEnd, SourceWorker, Step, TargetEnd,
-    TargetWorker, View, Windows, Worker,
+    End, FrameDecoder, FrameEncoder, Keys, Known, Message, Room, SourceEnd, SourceWorker, Step,
+    TargetEnd, TargetWorker, TreeEnd, View, Windows, Worker, children_of,
 };
 use diskdelta::storage::MemoryStorage;
-use diskdelta::{BlockSize, ErrorKind, Result, manifest};
+use diskdelta::{BlockSize, ErrorKind, Limits, Result, manifest};
 
 use super::super::input::Input;
 use super::super::meter::{bound, within};
@@ -33,7 +34,10 @@ pub fn source(data: &[u8]) -> Depth {
 
 /// The end with the target, and one with a source whose messages a program changes.
 pub fn target(data: &[u8]) -> Depth {
-    within(bound(8 * LEN_MOST), || meet(data, Liar::Source))
+    within(bound(8 * LEN_MOST), || match data.last() {
+        Some(how) if how % 4 == 3 => descend(&mut Input(data)),
+        _ => meet(data, Liar::Source),
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,19 +97,28 @@ fn meet(data: &[u8], liar: Liar) -> Depth {
     let len = 1 + input.below(LEN_MOST);
     let (source, target) = (disk(&mut input, len), disk(&mut input, len));
     let keys = Keys::new(&[3; 32], 1, 5);
-    let source_view = View::new(&source, Windows::whole(len));
-    let target_view = View::new(&target, Windows::whole(len));
+    // The last byte says what stands in for reading; what the rest of a program means stays.
+    let how = data.last().copied().unwrap_or(0);
+    let known = |disk: &Raw, bit: u8| {
+        let manifest = manifest::build(disk, BlockSize::default(), work()).unwrap();
+        Known::whole(&manifest, len).filter(|_| how & bit != 0)
+    };
+    let counts_only = how & 0x40 != 0;
+    let source_view = View::new(&source, Windows::whole(len)).with_known(known(&source, 0x10));
+    let target_view = View::new(&target, Windows::whole(len)).with_known(known(&target, 0x20));
     let visit = |difference: Difference<'_>| match difference.new {
         Content::Bytes(bytes) => target.write_all_at(bytes, difference.offset),
         Content::Zeros(_) => target.write_zeroes_at(difference.range()),
     };
     let mut one = Player::new(
         SourceEnd::new(&source_view, keys.clone()).unwrap(),
-        SourceWorker::new(&source_view, keys.clone(), true),
+        SourceWorker::new(&source_view, keys.clone(), true).with_counts_only(counts_only),
     );
     let mut other = Player::new(
-        TargetEnd::new(&target_view, keys.clone()).unwrap(),
-        TargetWorker::new(&target_view, keys, &visit),
+        TargetEnd::new(&target_view, keys.clone())
+            .unwrap()
+            .with_counts_only(counts_only),
+        TargetWorker::new(&target_view, keys, &visit).with_counts_only(counts_only),
     );
     let mut root = None;
     loop {
@@ -133,13 +146,65 @@ fn meet(data: &[u8], liar: Liar) -> Depth {
         Liar::Target => one.depth(),
         Liar::Source => {
             let depth = other.depth();
-            if depth == Depth::Taken && other.end.report().is_ok() {
+            if depth == Depth::Taken && !counts_only && other.end.report().is_ok() {
                 let now = manifest::root_of(&target, BlockSize::default(), work()).unwrap();
                 assert_eq!(root, Some(*now.as_bytes()), "a wrong target counts as done");
             }
             depth
         }
     }
+}
+
+/// A target's end that goes down its manifest's tree, and a source that lies about its own.
+fn descend(input: &mut Input<'_>) -> Depth {
+    let len = 1 + input.below(1 << 42);
+    let (source, target) = (tree(input, len), tree(input, len));
+    let keys = Keys::new(&[3; 32], 1, 16);
+    let mut end = TreeEnd::new(&target, keys.clone());
+    let mut told = VecDeque::new();
+    loop {
+        while let Some(Message::Nodes(nodes)) = end.step() {
+            // A node of the target's may be none of the source's, but never beyond its disk.
+            let children = children_of(&source, &keys, &nodes).unwrap();
+            told.extend(tampered(Message::NodesAre(children), true, input));
+        }
+        let Some(message) = told.pop_front() else {
+            break;
+        };
+        if end.receive(message).is_err() {
+            return Depth::Refused;
+        }
+    }
+    if !end.is_finished() {
+        return Depth::Refused;
+    }
+    let mut differing = end.into_differing();
+    differing.sort_unstable_by_key(|range| range.start);
+    assert!(Windows::of(&differing, len).is_ok(), "{differing:?}");
+    Depth::Taken
+}
+
+/// A manifest with few blocks, some of which any two share.
+fn tree(input: &mut Input<'_>, len: u64) -> Manifest {
+    let storage = Arc::new(MemoryStorage::new("manifest", Vec::new()));
+    let block_size = BlockSize::default();
+    let mut writer = ManifestWriter::create(storage.clone(), len, block_size).unwrap();
+    let count = block_size.count(len);
+    let mut block = 0;
+    for _ in 0..input.below(12) {
+        block += match input.one_in(2) {
+            true => input.below(4),
+            false => input.below(count),
+        };
+        if block >= count {
+            break;
+        }
+        let hash = Hash::from_bytes([input.u8() % 2; 32]);
+        writer.push(block, &hash).unwrap();
+        block += 1;
+    }
+    writer.finish().unwrap();
+    Manifest::open(storage, &Limits::default()).unwrap()
 }
 
 struct Player<E, W> {
@@ -249,6 +314,6 @@ fn disk(input: &mut Input<'_>, len: u64) -> Raw {
 }
 
 const LEN_MOST: u64 = 300 << 10;
-const KINDS: [u8; 18] = [
-    1, 2, 3, 4, 5, 6, 16, 17, 18, 19, 20, 21, 32, 33, 34, 35, 36, 37,
+const KINDS: [u8; 22] = [
+    1, 2, 3, 4, 5, 6, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 32, 33, 34, 35, 36, 37,
 ];

@@ -1,0 +1,301 @@
+//! When a manifest that was kept of a source is believed, and when not.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::slice::from_ref;
+use std::time::Duration;
+
+use diskdelta::image::{Format, ImageOptions};
+use diskdelta::storage::SourceOptions;
+use diskdelta::sync::{CachedSource, HostSource, ManifestCache};
+use diskdelta::{BlockSize, Work, manifest};
+
+struct Lab {
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    /// A folder with a disk that was written long enough ago.
+    fn new() -> Lab {
+        let lab = Lab {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        lab.write("disk.raw", 1);
+        settle();
+        lab
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, seed: u8) {
+        let bytes: Vec<u8> = (0..LEN).map(|at| (at % 251) as u8 ^ seed).collect();
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn cache(&self) -> ManifestCache {
+        ManifestCache::open(self.path("cache")).unwrap()
+    }
+
+    fn look_up(&self, name: &str) -> CachedSource {
+        look_up(&self.cache(), &self.path(name))
+    }
+
+    /// Reads the disk, and has it kept.
+    fn keep(&self, name: &str) -> manifest::Root {
+        let (manifest, was_kept) = self.look_up(name).manifest_or_read(None, &work()).unwrap();
+        assert!(!was_kept);
+        manifest.root()
+    }
+
+    fn kept_files(&self) -> usize {
+        fs::read_dir(self.path("cache")).unwrap().count()
+    }
+
+    fn refuses(&self, name: &str, why: &str) {
+        let cached = self.look_up(name);
+        assert!(cached.manifest().is_none(), "{why}");
+        assert_eq!(cached.reason(), Some(why));
+    }
+}
+
+fn look_up(cache: &ManifestCache, path: &Path) -> CachedSource {
+    cache.look_up(&open(path), BlockSize::default()).unwrap()
+}
+
+fn open(path: &Path) -> HostSource {
+    HostSource::open(path, &ImageOptions::default(), &SourceOptions::default()).unwrap()
+}
+
+fn work() -> Work {
+    Work::new(2).unwrap()
+}
+
+/// Until a write shows in the times of what was written last.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(3100));
+}
+
+const LEN: usize = 300_000;
+const NONE: &str = "none is kept, or it is damaged";
+const WRITTEN: &str = "it was written to since";
+
+#[test]
+fn a_disk_that_nobody_wrote_to_is_not_read_again() {
+    let lab = Lab::new();
+    lab.refuses("disk.raw", NONE);
+    let root = lab.keep("disk.raw");
+    let cached = lab.look_up("disk.raw");
+    assert_eq!(cached.manifest().unwrap().root(), root);
+    assert_eq!(cached.reason(), None);
+    let (again, was_kept) = cached.manifest_or_read(None, &work()).unwrap();
+    assert!(was_kept && again.root() == root);
+    let folder = fs::metadata(lab.path("cache")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&folder) & 0o777, 0o700);
+}
+
+#[test]
+fn a_write_even_of_the_same_bytes_and_one_whose_time_was_set_back_is_seen() {
+    let lab = Lab::new();
+    let root = lab.keep("disk.raw");
+    let file = File::options()
+        .write(true)
+        .open(lab.path("disk.raw"))
+        .unwrap();
+    let before = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(b"x", 1000).unwrap();
+    lab.refuses("disk.raw", WRITTEN);
+    file.set_modified(before).unwrap();
+    lab.refuses("disk.raw", WRITTEN);
+    settle();
+    assert_ne!(lab.keep("disk.raw"), root);
+    assert!(lab.look_up("disk.raw").manifest().is_some());
+}
+
+#[test]
+fn what_was_written_a_moment_ago_may_be_written_again_unseen_and_is_not_kept() {
+    let lab = Lab::new();
+    lab.write("fresh.raw", 2);
+    lab.keep("fresh.raw");
+    lab.refuses("fresh.raw", NONE);
+    assert_eq!(lab.kept_files(), 0);
+    // Neither is one whose clock is ahead of ours.
+    let file = File::options()
+        .write(true)
+        .open(lab.path("disk.raw"))
+        .unwrap();
+    let ahead = std::time::SystemTime::now() + Duration::from_secs(3600);
+    file.set_modified(ahead).unwrap();
+    settle();
+    lab.keep("disk.raw");
+    lab.refuses("disk.raw", NONE);
+}
+
+#[test]
+fn another_file_of_the_same_name_and_bytes_is_another_disk() {
+    let lab = Lab::new();
+    lab.keep("disk.raw");
+    fs::copy(lab.path("disk.raw"), lab.path("copy.raw")).unwrap();
+    lab.refuses("copy.raw", NONE);
+    fs::rename(lab.path("copy.raw"), lab.path("disk.raw")).unwrap();
+    lab.refuses("disk.raw", NONE);
+}
+
+#[test]
+fn a_disk_of_another_length_or_read_as_another_format_is_another_disk() {
+    let lab = Lab::new();
+    lab.keep("disk.raw");
+    let file = File::options()
+        .write(true)
+        .open(lab.path("disk.raw"))
+        .unwrap();
+    file.set_len(LEN as u64 + 4096).unwrap();
+    lab.refuses("disk.raw", "another disk was kept");
+    file.set_len(LEN as u64).unwrap();
+    lab.refuses("disk.raw", WRITTEN);
+    let small = lab
+        .cache()
+        .look_up(&open(&lab.path("disk.raw")), BlockSize::MIN);
+    assert_eq!(small.unwrap().reason(), Some(NONE), "other blocks");
+}
+
+#[test]
+fn damage_to_what_is_kept_is_seen_and_foreign_files_are_not_replaced() {
+    let lab = Lab::new();
+    lab.keep("disk.raw");
+    let kept = fs::read_dir(lab.path("cache"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let whole = fs::read(&kept).unwrap();
+    // The header; the state that was noted at the end.
+    for at in [20, whole.len() - 10] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        fs::write(&kept, damaged).unwrap();
+        assert!(lab.look_up("disk.raw").manifest().is_none(), "byte {at}");
+    }
+    fs::write(&kept, &whole[..whole.len() / 2]).unwrap();
+    lab.refuses("disk.raw", NONE);
+    fs::write(&kept, "a letter that somebody put there").unwrap();
+    lab.refuses("disk.raw", NONE);
+    let error = lab.look_up("disk.raw").manifest_or_read(None, &work());
+    let error = error.err().unwrap();
+    assert_eq!(error.kind(), diskdelta::ErrorKind::AlreadyExists);
+}
+
+#[test]
+fn a_source_that_changes_while_it_is_read_is_not_kept() {
+    let lab = Lab::new();
+    let cached = lab.look_up("disk.raw");
+    let recording = cached.record().unwrap().unwrap();
+    let writer = recording.writer(LEN as u64).unwrap();
+    writer.finish().unwrap();
+    let file = File::options()
+        .write(true)
+        .open(lab.path("disk.raw"))
+        .unwrap();
+    file.write_all_at(b"x", 1000).unwrap();
+    assert!(!recording.finish(cached.storage()).unwrap());
+    lab.refuses("disk.raw", NONE);
+    assert_eq!(lab.kept_files(), 0);
+    settle();
+    drop(lab.look_up("disk.raw").record().unwrap().unwrap());
+    assert_eq!(lab.kept_files(), 0, "one that was given up leaves nothing");
+}
+
+#[test]
+fn a_change_map_that_covers_the_time_since_saves_reading_the_rest() {
+    let lab = Lab::new();
+    lab.keep("disk.raw");
+    let file = File::options()
+        .write(true)
+        .open(lab.path("disk.raw"))
+        .unwrap();
+    file.write_all_at(&[7; 5000], 100_000).unwrap();
+    settle();
+    let cached = lab.look_up("disk.raw");
+    assert_eq!(cached.reason(), Some(WRITTEN));
+    let (updated, _) = cached
+        .manifest_or_read(Some(from_ref(&(100_000..105_000))), &work())
+        .unwrap();
+    let image = open(&lab.path("disk.raw"));
+    let read = manifest::build(&**image.image(), BlockSize::default(), &work()).unwrap();
+    assert_eq!(updated.root(), read.root());
+    assert_eq!(
+        lab.look_up("disk.raw").manifest().unwrap().root(),
+        read.root()
+    );
+    // The rest is taken from what was kept, whatever the disk holds: the map is believed.
+    file.write_all_at(&[8; 10], 290_000).unwrap();
+    let (wrong, _) = lab
+        .look_up("disk.raw")
+        .manifest_or_read(Some(from_ref(&(0..10))), &work())
+        .unwrap();
+    assert_eq!(wrong.root(), read.root());
+}
+
+#[test]
+fn an_image_that_may_lie_in_other_files_too_is_always_read() {
+    let lab = Lab::new();
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "vpc", "-o", "subformat=dynamic"])
+        .arg(lab.path("parent.vhd"))
+        .arg("8M")
+        .status();
+    if !made.is_ok_and(|it| it.success()) {
+        eprintln!("LEFT OUT: there is no qemu-img");
+        assert!(std::env::var_os("DISKDELTA_REQUIRE_ORACLES").is_none());
+        return;
+    }
+    settle();
+    lab.keep("parent.vhd");
+    assert!(lab.look_up("parent.vhd").manifest().is_some());
+    let child = HostSource::open(
+        lab.path("parent.vhd"),
+        &ImageOptions::default().with_format(Format::Raw),
+        &SourceOptions::default(),
+    );
+    let as_raw = lab.cache().look_up(&child.unwrap(), BlockSize::default());
+    assert_eq!(as_raw.unwrap().reason(), Some(NONE), "another format");
+}
+
+#[test]
+fn a_device_is_believed_until_something_is_written_to_it() {
+    let lab = Lab::new();
+    let attached = Command::new("losetup")
+        .args(["--find", "--show"])
+        .arg(lab.path("disk.raw"))
+        .output();
+    let attached = attached.ok().filter(|it| it.status.success());
+    let Some(attached) = attached else {
+        eprintln!("LEFT OUT: there are no loop devices");
+        assert!(std::env::var_os("DISKDELTA_REQUIRE_ORACLES").is_none());
+        return;
+    };
+    let device = PathBuf::from(String::from_utf8(attached.stdout).unwrap().trim());
+    let cache = lab.cache();
+    let done = std::panic::catch_unwind(|| {
+        let (_, was_kept) = look_up(&cache, &device)
+            .manifest_or_read(None, &work())
+            .unwrap();
+        assert!(!was_kept);
+        assert!(look_up(&cache, &device).manifest().is_some());
+        let file = File::options().write(true).open(&device).unwrap();
+        file.write_all_at(&[1; 4096], 8192).unwrap();
+        drop(file);
+        assert_eq!(look_up(&cache, &device).reason(), Some(WRITTEN));
+    });
+    let detached = Command::new("losetup")
+        .arg("--detach")
+        .arg(&device)
+        .status();
+    assert!(detached.unwrap().success());
+    done.unwrap();
+}

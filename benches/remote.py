@@ -22,7 +22,7 @@ from measure import (MIB, PAGE, Bench, Images, Target, Turn, drop_caches, instal
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = ["part", "case", "contender", "what", "run", "value"]
-RSYNC_BLOCKS = [PAGE, 8192, 16384, 32768, 65536, 131072]
+RSYNC_BLOCKS = [PAGE, 8192, 16384, 65536]
 CASES = {"scattered": (1, False), "clustered": (1, True), "unchanged": (0, False)}
 
 

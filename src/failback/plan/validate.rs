@@ -229,6 +229,7 @@ impl Check<'_> {
         } = file.into_inner();
         let time_limit = self.duration(&format!("{key}.time_limit"), time_limit)?;
         let time_limit = time_limit.unwrap_or(TIME_LIMIT);
+        #[cfg(feature = "qemu")]
         let of_commands = program.is_some() || !verbs.is_empty();
         let of_qemu = folder.is_some() || start.is_some();
         match &kind[..] {

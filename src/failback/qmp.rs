@@ -131,7 +131,8 @@ mod tests {
         let lines = lines.to_owned();
         let says = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            stream.write_all(lines.as_bytes()).unwrap();
+            // A client that has heard enough may leave before the end.
+            let _ = stream.write_all(lines.as_bytes());
             let mut heard = String::new();
             if stays {
                 // Until the client leaves.

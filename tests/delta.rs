@@ -220,17 +220,25 @@ fn a_delta_stays_bound_to_its_base_where_only_the_rest_differs() {
 
 #[test]
 fn what_was_written_where_a_delta_changes_something_is_not_overwritten() {
-    let (old, new) = (disk(&[1, 2, 3, 1], 0), disk(&[1, 3, 3, 1], 0));
-    let other = disk(&[1, 1, 3, 1], 0);
-    let bytes = delta(&old, &new).to_vec();
-    for check in [BaseCheck::Touched, BaseCheck::Whole] {
-        let (now, said) = applied(bytes.clone(), &other, check);
-        assert_eq!(
-            said.unwrap_err().kind(),
-            ErrorKind::BaseMismatch,
-            "{check:?}"
-        );
-        assert!(now == other);
+    let (old, other) = (disk(&[1, 2, 3, 1], 0), disk(&[1, 1, 3, 1], 0));
+    for new in [disk(&[1, 3, 3, 1], 0), disk(&[1, 0, 3, 1], 0)] {
+        let bytes = delta(&old, &new).to_vec();
+        let merged = Arc::new(MemoryStorage::new("merged", Vec::new()));
+        let links = [opened(bytes.clone()).unwrap()];
+        merge(&links, merged.clone(), &Limits::default(), None, &work()).unwrap();
+        for (bytes, check) in [
+            (bytes.clone(), BaseCheck::Touched),
+            (bytes, BaseCheck::Whole),
+            (merged.to_vec(), BaseCheck::Touched),
+        ] {
+            let (now, said) = applied(bytes, &other, check);
+            assert_eq!(
+                said.unwrap_err().kind(),
+                ErrorKind::BaseMismatch,
+                "{check:?}"
+            );
+            assert!(now == other);
+        }
     }
 }
 

@@ -300,6 +300,18 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_reaches_past_the_disk_or_covers_nothing_is_refused() {
+        for (offset, len, is_good) in [(0, 4096, true), (8192, 4096, false), (0, 0, false)] {
+            let (storage, mut writer) = writer(Purpose::Portable);
+            let bytes = vec![1; len];
+            let frame = Frame::data(offset, &bytes, Old::Unknown, None);
+            writer.push(&frame).unwrap();
+            writer.finish(None, None).unwrap();
+            assert_eq!(verified(storage).is_ok(), is_good, "{offset} {len}");
+        }
+    }
+
+    #[test]
     fn a_file_for_strangers_holds_guest_bytes_only() {
         for (purpose, is_good) in [(Purpose::Stage, true), (Purpose::Portable, false)] {
             let (storage, mut writer) = writer(purpose);

@@ -394,6 +394,8 @@ fn of_a_block_that_becomes_zeros_only_what_is_not_yet_zero_is_written() {
     sync(&source(&old), &target(&folder), &options, &work).unwrap();
     let report = sync(&source(&new), &target(&folder), &options, &work).unwrap();
     assert_eq!((report.changed_bytes, report.zeroed_bytes), (4096, 4096));
+    // The source, and the one block of the target that is not what its manifest should say.
+    assert_eq!(report.compared_bytes, 3 * 16 * 4096);
     assert!(folder.bytes("t.raw").unwrap() == new);
 }
 

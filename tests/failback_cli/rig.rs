@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use age::secrecy::ExposeSecret;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::desk::{Carrier, Desk};
 
 pub const DISK_BYTES: usize = 4 << 20;
 
@@ -23,9 +24,6 @@ pub struct Rig {
     /// More lines for the plan's `[recovery]`.
     pub recovery: String,
 }
-
-/// A process that carries a job; it is killed where a test ends before it does.
-pub struct Carrier(Child);
 
 impl Rig {
     pub fn new(vms: &[&str]) -> Self {
@@ -159,30 +157,6 @@ impl Rig {
         path
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_diskdelta"));
-        command
-            .arg("failback")
-            .args(args)
-            .arg("--state-dir")
-            .arg(self.folder.path().join("jobs"))
-            .args(["--by", "operator", "--json"]);
-        command
-    }
-
-    /// Runs a verb to its end.
-    pub fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// Runs a verb that must succeed, and reads what it prints.
-    pub fn ok(&self, args: &[&str]) -> Value {
-        let output = self.run(args);
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{args:?}: {complaint}");
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
     /// Runs a verb that must be refused, and gives what it says.
     pub fn refused(&self, args: &[&str]) -> String {
         let output = self.run(args);
@@ -194,10 +168,6 @@ impl Rig {
     pub fn start(&self) -> Carrier {
         let plan = self.plan();
         self.carry(&["start", plan.to_str().unwrap(), "--yes"])
-    }
-
-    pub fn carry(&self, args: &[&str]) -> Carrier {
-        Carrier::spawn(self.command(args))
     }
 
     pub fn status(&self) -> Value {
@@ -227,7 +197,7 @@ impl Rig {
             if is(&status) {
                 return status;
             }
-            let ended = carrier.0.try_wait().unwrap();
+            let ended = carrier.ended();
             assert!(
                 begin.elapsed() < Duration::from_secs(60) && ended.is_none(),
                 "waited for {what}, carrier {ended:?}: {status:#}"
@@ -237,33 +207,9 @@ impl Rig {
     }
 }
 
-impl Carrier {
-    pub fn spawn(mut command: Command) -> Self {
-        Carrier(command.stdout(Stdio::null()).spawn().unwrap())
-    }
-
-    /// Waits for it to end, which it must do well.
-    pub fn end(&mut self) {
-        let status = self.0.wait().unwrap();
-        assert!(status.success(), "{status}");
-    }
-
-    /// Kills it, as a power cut would.
-    pub fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-
-    pub fn has_ended(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_some()
-    }
-}
-
-impl Drop for Carrier {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+impl Desk for Rig {
+    fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("jobs")
     }
 }
 

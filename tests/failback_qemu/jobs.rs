@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::lab::{Carrier, Lab};
+use super::desk::{Carrier, Desk};
+use super::lab::Lab;
 
 #[test]
 fn a_guest_comes_home_while_it_writes_is_replicated_back_and_fails_over_again() {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use diskdelta::failback::qmp::Qmp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::desk::{Carrier, Desk};
 use super::guest::{Guest, guest};
 
 /// Both sites; each QEMU that is left is killed at the end.
@@ -24,9 +25,6 @@ pub struct Lab {
     job: String,
     _alone: MutexGuard<'static, ()>,
 }
-
-/// A process that carries a job; killed where a test ends before it does.
-pub struct Carrier(Child);
 
 impl Lab {
     /// A VM that runs at the recovery site; its target holds what it held at first. `None` where
@@ -296,26 +294,6 @@ impl Lab {
         path
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_diskdelta"));
-        command.arg("failback").args(args).arg("--state-dir");
-        command.arg(self.folder.path().join("jobs"));
-        command.args(["--by", "operator", "--json"]);
-        command
-    }
-
-    pub fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// Runs a verb that must succeed.
-    pub fn ok(&self, args: &[&str]) -> Value {
-        let output = self.run(args);
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{args:?}: {complaint}");
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
     pub fn start(&self, active: &str) -> Carrier {
         let plan = self.plan(active);
         self.carry(&["start", plan.to_str().unwrap(), "--yes"])
@@ -333,11 +311,6 @@ impl Lab {
         ])
     }
 
-    pub fn carry(&self, args: &[&str]) -> Carrier {
-        let mut command = self.command(args);
-        Carrier(command.stdout(Stdio::null()).spawn().unwrap())
-    }
-
     /// Waits until the job is in a phase and does nothing.
     pub fn wait_for(&self, carrier: &mut Carrier, phase: &str) -> Value {
         self.wait(carrier, phase, |vm| {
@@ -353,7 +326,7 @@ impl Lab {
             if is(&status["vms"][0]) {
                 return status["vms"][0].clone();
             }
-            let ended = carrier.0.try_wait().unwrap();
+            let ended = carrier.ended();
             if begin.elapsed() > PATIENCE || ended.is_some() {
                 let log = String::from_utf8_lossy(&self.run(&["log", "home"]).stdout).into_owned();
                 let log: Vec<_> = log.lines().rev().take(40).collect();
@@ -391,25 +364,9 @@ impl Drop for Lab {
     }
 }
 
-impl Carrier {
-    /// Waits for it to end, which it must do well.
-    pub fn end(&mut self) {
-        let status = self.0.wait().unwrap();
-        assert!(status.success(), "{status}");
-    }
-
-    /// Kills it, as a power cut would.
-    pub fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Carrier {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+impl Desk for Lab {
+    fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("jobs")
     }
 }
 

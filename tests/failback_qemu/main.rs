@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod control;
+#[path = "../failback_cli/desk.rs"]
+mod desk;
 mod guest;
 mod jobs;
 mod lab;

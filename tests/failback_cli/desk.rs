@@ -1,0 +1,74 @@
+//! The command `failback` as an operator runs it, and the process that carries a job.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use serde_json::Value;
+
+/// Where an operator sits.
+pub trait Desk {
+    /// Where jobs are kept.
+    fn state_dir(&self) -> PathBuf;
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_diskdelta"));
+        command
+            .arg("failback")
+            .args(args)
+            .arg("--state-dir")
+            .arg(self.state_dir())
+            .args(["--by", "operator", "--json"]);
+        command
+    }
+
+    /// Runs a verb to its end.
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs a verb that must succeed, and reads what it prints.
+    fn ok(&self, args: &[&str]) -> Value {
+        let output = self.run(args);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {complaint}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn carry(&self, args: &[&str]) -> Carrier {
+        Carrier::spawn(self.command(args))
+    }
+}
+
+/// A process that carries a job; it is killed where a test ends before it does.
+pub struct Carrier(Child);
+
+impl Carrier {
+    pub fn spawn(mut command: Command) -> Self {
+        Carrier(command.stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Waits for it to end, which it must do well.
+    pub fn end(&mut self) {
+        let status = self.0.wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
+    /// Kills it, as a power cut would.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// How it ended; `None` while it runs.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -12,22 +12,8 @@
 # OUT    where the table goes (docs); what was measured goes to OUT/benchmarks-remote.tsv
 set -eu
 
-cd "$(dirname "$0")/.."
-size=${SIZE:-4G}
+. "$(dirname "$0")/prepare.sh"
 runs=${RUNS:-3}
-dir=${DIR:-${TMPDIR:-/var/tmp}/diskdelta-bench}
-out=${OUT:-docs}
-target=${CARGO_TARGET_DIR:-target}
-
-cargo build --release --features cli --bin diskdelta
-cargo build --release --example bare
-mkdir -p "$out"
-mkdir "$dir" || {
-    echo "remove $dir first, or name another folder: DIR=..." >&2
-    exit 1
-}
-trap 'rm -rf "$dir"' EXIT
-trap 'exit 130' INT TERM HUP
 
 python3 benches/remote.py --size "$size" --runs "$runs" --dir "$dir" \
     --diskdelta "$target/release/diskdelta" --bare "$target/release/examples/bare" \

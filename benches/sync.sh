@@ -12,22 +12,8 @@
 # OUT    where the table and the plot go (docs); what was measured goes to OUT/benchmarks.tsv
 set -eu
 
-cd "$(dirname "$0")/.."
-size=${SIZE:-4G}
+. "$(dirname "$0")/prepare.sh"
 runs=${RUNS:-5}
-dir=${DIR:-${TMPDIR:-/var/tmp}/diskdelta-bench}
-out=${OUT:-docs}
-target=${CARGO_TARGET_DIR:-target}
-
-cargo build --release --features cli --bin diskdelta
-cargo build --release --example bare
-mkdir -p "$out"
-mkdir "$dir" || {
-    echo "remove $dir first, or name another folder: DIR=..." >&2
-    exit 1
-}
-trap 'rm -rf "$dir"' EXIT
-trap 'exit 130' INT TERM HUP
 
 python3 benches/measure.py --size "$size" --runs "$runs" --dir "$dir" \
     --diskdelta "$target/release/diskdelta" --bare "$target/release/examples/bare" \

@@ -1,0 +1,18 @@
+# Read by sync.sh and remote.sh, which say what the variables mean: takes them, builds what is
+# measured, and makes the folder that goes at the end.
+
+cd "$(dirname "$0")/.."
+size=${SIZE:-4G}
+dir=${DIR:-${TMPDIR:-/var/tmp}/diskdelta-bench}
+out=${OUT:-docs}
+target=${CARGO_TARGET_DIR:-target}
+
+cargo build --release --features cli --bin diskdelta
+cargo build --release --example bare
+mkdir -p "$out"
+mkdir "$dir" || {
+    echo "remove $dir first, or name another folder: DIR=..." >&2
+    exit 1
+}
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 130' INT TERM HUP

@@ -1,14 +1,15 @@
 //! How a caller watches long work and stops it.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::ration::Ration;
 
 /// What long work is given: threads, a progress sink, a cancel token, a speed limit.
 ///
@@ -194,31 +195,23 @@ impl CancelToken {
 /// A speed limit: each admission books its time on one shared line and waits for its end.
 #[derive(Debug)]
 struct Pace {
-    bytes_per_second: u64,
-    booked_until: Mutex<Instant>,
+    ration: Ration,
+    begun: Instant,
 }
 
 impl Pace {
     fn new(bytes_per_second: u64) -> Self {
         Pace {
-            bytes_per_second,
-            booked_until: Mutex::new(Instant::now()),
+            ration: Ration::new(bytes_per_second),
+            begun: Instant::now(),
         }
     }
 
     fn admit(&self, bytes: u64, cancel: &CancelToken) -> Result<()> {
-        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
-        let until = {
-            let mut booked = self
-                .booked_until
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            *booked = (*booked).max(Instant::now()) + cost;
-            *booked
-        };
+        let until = self.ration.book(bytes, self.begun.elapsed());
         loop {
             cancel.check()?;
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_sub(self.begun.elapsed());
             if left.is_zero() {
                 return Ok(());
             }

@@ -12,6 +12,7 @@ pub mod image;
 pub mod limits;
 pub mod manifest;
 mod random;
+mod ration;
 pub mod remote;
 mod setters;
 pub mod storage;

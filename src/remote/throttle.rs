@@ -1,16 +1,16 @@
 //! How fast one direction of a line may be.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use crate::ration::Ration;
 
 /// A speed limit on bytes that go one way; lines that share one are held to it together.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    bytes_per_second: u64,
+    ration: Ration,
     clock: Arc<dyn Clock>,
-    /// Until when the way is taken by what was admitted.
-    booked: Mutex<Duration>,
 }
 
 /// Where a throttle has its time from.
@@ -30,27 +30,21 @@ impl Throttle {
     /// The same by another clock.
     pub fn on(bytes_per_second: u64, clock: Arc<dyn Clock>) -> Self {
         Throttle {
-            bytes_per_second: bytes_per_second.max(1),
+            ration: Ration::new(bytes_per_second),
             clock,
-            booked: Mutex::default(),
         }
     }
 
     /// How many bytes should be moved at a time: those of a tenth of a second, so that neither the
     /// other end nor whoever waits for this one takes a slow line for a dead one.
     pub fn piece_bytes(&self) -> usize {
-        let tenth = usize::try_from(self.bytes_per_second / 10).unwrap_or(usize::MAX);
+        let tenth = usize::try_from(self.ration.bytes_per_second() / 10).unwrap_or(usize::MAX);
         tenth.clamp(PIECE_LEAST, PIECE_MOST)
     }
 
     /// Returns once `bytes` more may have gone.
     pub fn admit(&self, bytes: u64) {
-        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
-        let until = {
-            let mut booked = self.booked.lock().unwrap_or_else(PoisonError::into_inner);
-            *booked = (*booked).max(self.clock.now()).saturating_add(cost);
-            *booked
-        };
+        let until = self.ration.book(bytes, self.clock.now());
         let left = until.saturating_sub(self.clock.now());
         if !left.is_zero() {
             self.clock.sleep(left);
@@ -81,6 +75,7 @@ mod tests {
     use crate::remote::{Claims, Line, LineOptions, Message};
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
+    use std::sync::Mutex;
 
     /// Time passes only where somebody waits.
     #[derive(Debug, Default)]

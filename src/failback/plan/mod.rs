@@ -34,6 +34,7 @@
 //! ```
 
 mod address;
+mod commands;
 mod duration;
 mod encryption;
 mod file;

@@ -12,7 +12,6 @@ use super::file::{
 };
 use super::{Controller, Disk, Group, Plan, Site, SiteName, Vm};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::controller::Verb;
 use crate::failback::machine::{CommitPolicy, Mode, ProofPolicy};
 use crate::image::Format;
 use crate::sync::Safety;
@@ -250,48 +249,6 @@ impl Check<'_> {
                 Err(self.wrong(&key, at, why))
             }
         }
-    }
-
-    fn commands(
-        &self,
-        key: &str,
-        at: usize,
-        verbs: BTreeMap<Spanned<String>, Vec<String>>,
-        default: Option<Vec<String>>,
-        time_limit: Duration,
-    ) -> Result<Controller> {
-        let named = |argv: &[String]| argv.first().is_some_and(|program| !program.is_empty());
-        let mut known = BTreeMap::new();
-        for (verb, argv) in verbs {
-            let key = format!("{key}.verbs.{}", verb.get_ref());
-            if Verb::parse(verb.get_ref()).is_none() {
-                let all = Verb::ALL.map(Verb::name).join(", ");
-                let why = format!("there is no such verb; there are {all}");
-                return Err(self.wrong(&key, verb.span().start, why));
-            }
-            if !named(&argv) {
-                return Err(self.wrong(&key, verb.span().start, "no program is named"));
-            }
-            known.insert(verb.into_inner(), argv);
-        }
-        if default.as_deref().is_some_and(|argv| !named(argv)) {
-            return Err(self.wrong(&format!("{key}.program"), at, "no program is named"));
-        }
-        let missing = Verb::ALL
-            .iter()
-            .find(|verb| !known.contains_key(verb.name()));
-        if let (None, Some(verb)) = (&default, missing) {
-            let why = format!(
-                "no program for the verb `{}`, and no `program` for all",
-                verb.name()
-            );
-            return Err(self.wrong(key, at, why));
-        }
-        Ok(Controller::Commands {
-            verbs: known,
-            default,
-            time_limit,
-        })
     }
 
     fn commit(

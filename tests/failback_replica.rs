@@ -2,12 +2,11 @@
 //! and after any crash the chain gives what it gave before the pass or after it.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use age::secrecy::ExposeSecret;
-use diskdelta::failback::replica::{Appended, Key, KeyFile, Replica};
+use diskdelta::failback::replica::{Appended, Changed, Key, KeyFile, Replica};
 use diskdelta::image::{CreateFormat, CreateOptions, Format, ImageOptions, Raw};
 use diskdelta::storage::fault::{CrashState, FaultDisk};
 use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place, Storage};
@@ -219,6 +218,17 @@ fn a_replica_that_was_removed_leaves_nothing_that_a_new_one_would_take_for_its_o
 }
 
 #[test]
+fn changes_since_something_else_than_the_chain_gives_are_not_believed() {
+    let (folder, key) = (memory(), key());
+    let replica = Replica::new(folder, key);
+    let [first, second, third] = [[1, 2, 0], [1, 3, 0], [2, 3, 0]].map(|state| disk(&state));
+    append(&replica, &first, None).unwrap();
+    // The pass that the tracker counts from never reached the chain.
+    append(&replica, &third, Some(changed(&second, &third))).unwrap();
+    assert_eq!(replica.verify(&work()).unwrap(), root(&third));
+}
+
+#[test]
 fn a_source_that_changes_meanwhile_adds_nothing() {
     let (folder, key) = (memory(), key());
     let replica = Replica::new(folder.clone(), key);
@@ -287,7 +297,7 @@ const FOLDER: &str = "/replica";
 fn append(
     replica: &Replica,
     bytes: &[u8],
-    changed: Option<Vec<Range<u64>>>,
+    changed: Option<Changed>,
 ) -> Result<(Appended, manifest::Root)> {
     let next = next();
     let appended = replica.append(&image(bytes), changed, &next, &|| Ok(()), &work())?;
@@ -356,10 +366,13 @@ fn noise(len: usize) -> Vec<u8> {
     bytes
 }
 
-fn changed(old: &[u8], new: &[u8]) -> Vec<Range<u64>> {
+fn changed(old: &[u8], new: &[u8]) -> Changed {
     let blocks = (0..new.len()).step_by(BLOCK);
     let differs = blocks.filter(|at| old[*at..*at + BLOCK] != new[*at..*at + BLOCK]);
-    differs.map(|at| at as u64..(at + BLOCK) as u64).collect()
+    Changed {
+        since: root(old),
+        ranges: differs.map(|at| at as u64..(at + BLOCK) as u64).collect(),
+    }
 }
 
 fn key() -> Arc<Key> {

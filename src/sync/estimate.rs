@@ -1,5 +1,7 @@
 //! Choosing between delta and full from a sample.
 
+use std::ops::Range;
+
 use super::options::{Mode, Safety, Verify};
 use super::run::Run;
 use crate::control::{Phase, Work};
@@ -78,12 +80,43 @@ pub fn sample(
     block: BlockSize,
     work: &Work,
 ) -> Result<Sample> {
-    let disk_len = source.disk_len();
-    work.progress().begin(Phase::Sample, None);
     let mut sample = Sample {
         looked: 0,
         changed: 0,
     };
+    for_sampled(source, block, work, &mut |range| {
+        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let (mut new, mut old) = (vec![0; len], vec![0; len]);
+        match source.read_exact_at(&mut new, range.start) {
+            Ok(()) => {
+                image::read_padded_at(target, &mut old, range.start)?;
+                let page = REFINE_BYTES as usize;
+                for (new, old) in new.chunks(page).zip(old.chunks(page)) {
+                    sample.looked += 1;
+                    sample.changed += u64::from(new != old);
+                }
+                Ok(())
+            }
+            // Whoever moves the bytes says where, or skips them.
+            Err(error) if error.kind() == ErrorKind::Io => Ok(()),
+            Err(error) => Err(error),
+        }
+    })?;
+    Ok(sample)
+}
+
+/// Hands out ranges spread evenly over the source's data: at most 256, each at most a block long.
+///
+/// # Errors
+/// `Io`, `Malformed`, `Cancelled`; those of `visit`.
+pub(crate) fn for_sampled(
+    source: &dyn Image,
+    block: BlockSize,
+    work: &Work,
+    visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
+) -> Result<()> {
+    let disk_len = source.disk_len();
+    work.progress().begin(Phase::Sample, None);
     let step = disk_len.div_ceil(SAMPLES).max(block.bytes());
     let mut at = 0;
     while at < disk_len {
@@ -96,25 +129,10 @@ pub fn sample(
             at = extent.end().div_ceil(step) * step;
             continue;
         }
-        let end = (at + block.bytes()).min(extent.end());
-        let len = usize::try_from(end - at).unwrap_or(usize::MAX);
-        let (mut new, mut old) = (vec![0; len], vec![0; len]);
-        match source.read_exact_at(&mut new, at) {
-            Ok(()) => {
-                image::read_padded_at(target, &mut old, at)?;
-                let page = REFINE_BYTES as usize;
-                for (new, old) in new.chunks(page).zip(old.chunks(page)) {
-                    sample.looked += 1;
-                    sample.changed += u64::from(new != old);
-                }
-            }
-            // Whoever moves the bytes says where, or skips them.
-            Err(error) if error.kind() == ErrorKind::Io => {}
-            Err(error) => return Err(error),
-        }
+        visit(at..(at + block.bytes()).min(extent.end()))?;
         at += step;
     }
-    Ok(sample)
+    Ok(())
 }
 
 const SAMPLES: u64 = 256;

@@ -44,7 +44,7 @@ use standing::Standing;
 pub use apply_delta::{BaseCheck, apply_delta, undo};
 pub use cache::{CachedSource, ManifestCache, Recording};
 #[cfg(feature = "failback")]
-pub(crate) use estimate::FULL_FROM_PERCENT_VERIFIED;
+pub(crate) use estimate::{FULL_FROM_PERCENT_VERIFIED, for_sampled};
 pub use estimate::{Sample, sample};
 pub use export::export_delta;
 pub use far::{Claim, FAR_BLOCK_BYTES, FarSource, Search};

@@ -278,7 +278,7 @@ impl HostDisks {
     /// A disk may be missing where the job makes it, and has not yet.
     fn may_be_missing(&self, side: Side, index: usize, seat: &Seat) -> Result<()> {
         if let Some(vault) = self.vault(side, index)?
-            && vault.manifest()?.is_some()
+            && vault.exists()?
         {
             return Ok(());
         }

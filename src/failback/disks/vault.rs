@@ -20,10 +20,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::CopyOrder;
 use crate::failback::machine::Amount;
 use crate::failback::plan::Encryption;
-use crate::failback::replica::{Key, Replica};
+use crate::failback::replica::{Changed, Key, Replica};
 use crate::image::{CreateFormat, CreateOptions, Image};
 use crate::manifest::{self, Manifest};
 use crate::storage::{Folder, HostFolder, MemoryStorage, Place, SourceOptions, Storage};
+use crate::sync::for_sampled;
+use crate::units::is_zero;
 
 /// Where an encrypted disk is kept, and its key.
 pub(super) struct Vault {
@@ -54,6 +56,15 @@ impl Vault {
             key: Arc::new(Key::load(&encryption.key, &encryption.recipients)?),
             seat,
         })
+    }
+
+    /// Whether there is a replica.
+    ///
+    /// # Errors
+    /// As [`Replica::exists`].
+    pub fn exists(&self) -> Result<bool> {
+        self.replica()?
+            .map_or(Ok(false), |replica| replica.exists())
     }
 
     /// What the replica holds; `None` where there is none.
@@ -106,11 +117,13 @@ impl Vault {
         }
         let create = self.create(from.image.disk_len());
         let image = padded(from.image, create.rounded_len()?);
-        let known = ledger.current()?.map(|known| known.root());
-        let held = replica.manifest()?.map(|held| held.root());
-        // A chain that is not where the last pass left it is compared with the whole disk.
-        let is_tracked = matches!(order.amount, Amount::ChangedSince(_)) && known == held;
-        let changed = from.changed.filter(|_| is_tracked);
+        // What the last pass left; a chain that is not there is compared with the whole disk.
+        let since = ledger.current()?.map(|known| known.root());
+        let changed = match order.amount {
+            Amount::ChangedSince(_) => since.zip(from.changed),
+            _ => None,
+        };
+        let changed = changed.map(|(since, ranges)| Changed { since, ranges });
         let appended = manifest::save(&ledger.place(), |next| {
             replica.append(&*image, changed, &next, from.check, work)
         })?;
@@ -156,21 +169,18 @@ impl Vault {
     /// Those of the source and of the manifest; `Cancelled`.
     pub fn sample(source: &dyn Image, held: &Manifest, work: &Work) -> Result<(u64, u64)> {
         let size = held.block_size();
-        let blocks = size.count(source.disk_len());
-        let step = usize::try_from(blocks.div_ceil(SAMPLES).max(1)).unwrap_or(usize::MAX);
         let (mut looked, mut differ) = (0, 0);
-        let mut bytes = Vec::new();
-        for block in (0..blocks).step_by(step) {
-            work.cancel().check()?;
+        for_sampled(source, size, work, &mut |sampled| {
+            let block = sampled.start / size.bytes();
             let range = size.range(block, source.disk_len());
             let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-            bytes.resize(len, 0);
+            let mut bytes = vec![0; len];
             source.read_exact_at(&mut bytes, range.start)?;
-            let is_zero = bytes.iter().all(|byte| *byte == 0);
-            let now = (!is_zero).then(|| blake3::hash(&bytes));
+            let now = (!is_zero(&bytes)).then(|| blake3::hash(&bytes));
             looked += 1;
             differ += u64::from(held.hash(block)? != now);
-        }
+            Ok(())
+        })?;
         Ok((looked, differ))
     }
 
@@ -229,4 +239,3 @@ impl Vault {
 
 /// A chain of more links than that is put together.
 const MOST_LINKS: usize = 32;
-const SAMPLES: u64 = 256;

@@ -22,6 +22,15 @@ pub struct Replica {
     key: Arc<Key>,
 }
 
+/// What a change tracker knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The root of the disk that the changes were made to.
+    pub since: Root,
+    /// The byte ranges that can differ from it.
+    pub ranges: Vec<Range<u64>>,
+}
+
 /// What a pass added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -60,9 +69,9 @@ impl Replica {
     }
 
     /// Adds the link that makes the chain give what `source` holds, and writes the manifest of
-    /// that into `next`, which is not durable then. `changed` says which byte ranges can differ
-    /// from what the chain gives now, where that is known; only they are read. `check` is asked
-    /// once all is read, whether the source stayed as it was.
+    /// that into `next`, which is not durable then. Where `changed` is since what the chain gives
+    /// now, only these ranges are read, otherwise everything. `check` is asked once all is read,
+    /// whether the source stayed as it was.
     ///
     /// The link is durable when this returns; after an error the chain is what it was. Where
     /// nothing differs no link is added.
@@ -72,7 +81,7 @@ impl Replica {
     pub fn append(
         &self,
         source: &dyn Image,
-        changed: Option<Vec<Range<u64>>>,
+        changed: Option<Changed>,
         next: &Arc<dyn Storage>,
         check: &dyn Fn() -> Result<()>,
         work: &Work,
@@ -86,7 +95,9 @@ impl Replica {
                 (zeros(source.disk_len())?, Link::FIRST)
             }
         };
-        let changed = changed.filter(|_| !chain.is_empty());
+        let changed = changed
+            .filter(|changed| changed.since == base.root())
+            .map(|changed| changed.ranges);
         let place = self.place(link, DELTA);
         let part = place.hidden_sibling("part");
         part.remove_if_there()?;
@@ -165,9 +176,9 @@ impl Replica {
     /// `AlreadyExists`; `NotFound` where there is no chain; `Unsupported` for a length that the
     /// format cannot have; as [`manifest`](Self::manifest); `NoSpace`, `Cancelled`.
     pub fn restore(&self, to: &Place, create: &CreateOptions, work: &Work) -> Result<()> {
-        let disk_len = self.manifest()?.ok_or_else(|| self.missing())?.disk_len();
+        let last = self.chain()?.pop().ok_or_else(|| self.missing())?;
         let mut create = create.clone();
-        create.disk_len = disk_len;
+        create.disk_len = self.delta(last)?.header().result_len;
         let format = create.format.format();
         to.create_whole(|storage| {
             image::create(&*storage, &create)?;

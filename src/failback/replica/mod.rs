@@ -15,5 +15,5 @@ mod chain;
 mod key;
 mod sealed;
 
-pub use chain::{Appended, Replica};
+pub use chain::{Appended, Changed, Replica};
 pub use key::{Key, KeyFile};

@@ -51,6 +51,10 @@ impl Lab {
         manifest.root()
     }
 
+    fn open_to_write(&self, name: &str) -> File {
+        File::options().write(true).open(self.path(name)).unwrap()
+    }
+
     fn kept_files(&self) -> usize {
         fs::read_dir(self.path("cache")).unwrap().count()
     }
@@ -101,10 +105,7 @@ fn a_disk_that_nobody_wrote_to_is_not_read_again() {
 fn a_write_even_of_the_same_bytes_and_one_whose_time_was_set_back_is_seen() {
     let lab = Lab::new();
     let root = lab.keep("disk.raw");
-    let file = File::options()
-        .write(true)
-        .open(lab.path("disk.raw"))
-        .unwrap();
+    let file = lab.open_to_write("disk.raw");
     let before = file.metadata().unwrap().modified().unwrap();
     file.write_all_at(b"x", 1000).unwrap();
     lab.refuses("disk.raw", WRITTEN);
@@ -123,10 +124,7 @@ fn what_was_written_a_moment_ago_may_be_written_again_unseen_and_is_not_kept() {
     lab.refuses("fresh.raw", NONE);
     assert_eq!(lab.kept_files(), 0);
     // Neither is one whose clock is ahead of ours.
-    let file = File::options()
-        .write(true)
-        .open(lab.path("disk.raw"))
-        .unwrap();
+    let file = lab.open_to_write("disk.raw");
     let ahead = std::time::SystemTime::now() + Duration::from_secs(3600);
     file.set_modified(ahead).unwrap();
     settle();
@@ -148,10 +146,7 @@ fn another_file_of_the_same_name_and_bytes_is_another_disk() {
 fn a_disk_of_another_length_or_read_as_another_format_is_another_disk() {
     let lab = Lab::new();
     lab.keep("disk.raw");
-    let file = File::options()
-        .write(true)
-        .open(lab.path("disk.raw"))
-        .unwrap();
+    let file = lab.open_to_write("disk.raw");
     file.set_len(LEN as u64 + 4096).unwrap();
     lab.refuses("disk.raw", "another disk was kept");
     file.set_len(LEN as u64).unwrap();
@@ -196,10 +191,7 @@ fn a_source_that_changes_while_it_is_read_is_not_kept() {
     let recording = cached.record().unwrap().unwrap();
     let writer = recording.writer(LEN as u64).unwrap();
     writer.finish().unwrap();
-    let file = File::options()
-        .write(true)
-        .open(lab.path("disk.raw"))
-        .unwrap();
+    let file = lab.open_to_write("disk.raw");
     file.write_all_at(b"x", 1000).unwrap();
     assert!(!recording.finish(cached.storage()).unwrap());
     lab.refuses("disk.raw", NONE);
@@ -213,10 +205,7 @@ fn a_source_that_changes_while_it_is_read_is_not_kept() {
 fn a_change_map_that_covers_the_time_since_saves_reading_the_rest() {
     let lab = Lab::new();
     lab.keep("disk.raw");
-    let file = File::options()
-        .write(true)
-        .open(lab.path("disk.raw"))
-        .unwrap();
+    let file = lab.open_to_write("disk.raw");
     file.write_all_at(&[7; 5000], 100_000).unwrap();
     settle();
     let cached = lab.look_up("disk.raw");

@@ -223,16 +223,22 @@ fn what_is_missing_or_wrong_is_said_before_anything_is_dialled_or_served() {
     }
 }
 
+/// Makes a source and a target, of which the one that is not here is served.
+fn two_disks(lab: &Lab, pushes: bool) -> (&'static str, &'static str) {
+    let (new, old) = match pushes {
+        true => ("new.raw", "served/old.raw"),
+        false => ("served/new.raw", "old.raw"),
+    };
+    lab.disk(new, 6000, 1);
+    lab.disk(old, 6000, 2);
+    (new, old)
+}
+
 #[test]
 fn a_service_that_is_killed_leaves_the_target_old_and_retry_goes_on_with_the_next_one() {
     for pushes in [false, true] {
         let lab = lab(10);
-        let (new, old) = match pushes {
-            true => ("new.raw", "served/old.raw"),
-            false => ("served/new.raw", "old.raw"),
-        };
-        lab.disk(new, 6000, 1);
-        lab.disk(old, 6000, 2);
+        let (new, old) = two_disks(&lab, pushes);
         let before = lab.bytes(old);
         let mut service = Service::start(&lab, "");
         let place = service.place.clone();
@@ -368,12 +374,7 @@ fn a_link_that_goes_down_is_named_within_the_timeout_and_taken_up_when_it_is_bac
     for pushes in [false, true] {
         link.set("up");
         let lab = lab(10);
-        let (new, old) = match pushes {
-            true => ("new.raw", "served/old.raw"),
-            false => ("served/new.raw", "old.raw"),
-        };
-        lab.disk(new, 6000, 1);
-        lab.disk(old, 6000, 2);
+        let (new, old) = two_disks(&lab, pushes);
         let before = lab.bytes(old);
         let there = Link::run(&link.there);
         let service = Service::start_in(&lab, &there, "10.77.0.1", "--timeout 3s");

@@ -19,7 +19,7 @@ impl Line {
         Self::over(UnixStream::connect(socket)?, limit)
     }
 
-    fn over(stream: UnixStream, limit: Duration) -> io::Result<Self> {
+    pub(super) fn over(stream: UnixStream, limit: Duration) -> io::Result<Self> {
         stream.set_write_timeout(Some(limit))?;
         let asked = Instant::now();
         Ok(Line {

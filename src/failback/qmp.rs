@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind as Kind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -14,35 +14,48 @@ pub struct Qmp {
     line: BufReader<Line>,
     socket: PathBuf,
     sent: u64,
+    /// The other end has closed the connection.
+    has_ended: bool,
 }
 
 impl Qmp {
     /// Connects to the QEMU behind a socket; `None` where none listens. Every answer must be there
-    /// within `limit`.
+    /// within `limit`. A QEMU that is about to end is waited for as long.
     ///
     /// # Errors
     /// `Malformed` for what does not speak QMP; `Io`, also where somebody else speaks to it now.
     pub fn connect(socket: &Path, limit: Duration) -> Result<Option<Self>> {
-        let line = match Line::connect(socket, limit) {
-            Err(e) if matches!(e.kind(), Kind::NotFound | Kind::ConnectionRefused) => {
-                return Ok(None);
+        let begin = Instant::now();
+        loop {
+            let line = match Line::connect(socket, limit) {
+                Err(e) if matches!(e.kind(), Kind::NotFound | Kind::ConnectionRefused) => {
+                    return Ok(None);
+                }
+                line => line.map_err(|e| Error::io("connect to", e).at_path(socket))?,
+            };
+            let mut qmp = Qmp {
+                line: BufReader::new(line),
+                socket: socket.to_owned(),
+                sent: 0,
+                has_ended: false,
+            };
+            match qmp.greet() {
+                Ok(()) => return Ok(Some(qmp)),
+                Err(_) if qmp.has_ended && begin.elapsed() < limit => std::thread::sleep(NAP),
+                Err(error) => return Err(error),
             }
-            line => line.map_err(|e| Error::io("connect to", e).at_path(socket))?,
-        };
-        let mut qmp = Qmp {
-            line: BufReader::new(line),
-            socket: socket.to_owned(),
-            sent: 0,
-        };
-        let greeting = qmp.hear().map_err(|error| match error.kind() {
+        }
+    }
+
+    fn greet(&mut self) -> Result<()> {
+        let greeting = self.hear().map_err(|error| match error.kind() {
             ErrorKind::Io => error.advise("does another program hold the monitor?"),
             _ => error,
         })?;
         if !greeting["QMP"].is_object() {
-            return Err(qmp.nonsense(&greeting));
+            return Err(self.nonsense(&greeting));
         }
-        qmp.execute("qmp_capabilities", json!({}))?;
-        Ok(Some(qmp))
+        self.execute("qmp_capabilities", json!({})).map(drop)
     }
 
     /// Has a command carried out, and gives what it returns. Events that come meanwhile are passed
@@ -78,6 +91,18 @@ impl Qmp {
         Err(Error::malformed("QEMU tells of events without end").at_path(&self.socket))
     }
 
+    /// Ends QEMU, and returns when it has closed the connection.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute), but that QEMU is gone before it has answered is none.
+    pub fn quit(mut self) -> Result<()> {
+        let mut said = self.execute("quit", json!({})).map(drop);
+        while said.is_ok() {
+            said = self.hear().map(drop);
+        }
+        if self.has_ended { Ok(()) } else { said }
+    }
+
     /// The next object that QEMU says.
     fn hear(&mut self) -> Result<Value> {
         let mut text = Vec::new();
@@ -97,10 +122,11 @@ impl Qmp {
         })
     }
 
-    fn gone(&self, cause: std::io::Error) -> Error {
-        let what = match cause.kind() {
-            Kind::TimedOut => "QEMU does not answer in time",
-            _ => "QEMU has ended the connection",
+    fn gone(&mut self, cause: std::io::Error) -> Error {
+        self.has_ended = cause.kind() != Kind::TimedOut;
+        let what = match self.has_ended {
+            false => "QEMU does not answer in time",
+            true => "QEMU has ended the connection",
         };
         Error::new(ErrorKind::Io, what)
             .at_path(&self.socket)
@@ -116,10 +142,11 @@ impl Qmp {
 
 const LINE_MAX: u64 = 16 << 20;
 const EVENTS_MAX: usize = 100_000;
+const NAP: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
 
@@ -178,7 +205,6 @@ mod tests {
                 ErrorKind::Io,
                 "does not answer in time",
             ),
-            ("", false, ErrorKind::Io, "ended the connection"),
             (HELLO, false, ErrorKind::Io, "ended the connection"),
             ("220 smtp.example\n", true, ErrorKind::Malformed, "220 smtp"),
             (
@@ -200,6 +226,64 @@ mod tests {
         }
         let nobody = Qmp::connect(Path::new("/no/such.sock"), Duration::from_secs(1));
         assert!(nobody.unwrap().is_none());
+    }
+
+    #[test]
+    fn a_qemu_that_goes_before_it_greets_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("qmp.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let goes = std::thread::spawn(move || drop(listener.accept().unwrap()));
+        let found = Qmp::connect(&socket, Duration::from_secs(30)).unwrap();
+        assert!(found.is_none());
+        goes.join().unwrap();
+    }
+
+    #[test]
+    fn a_quit_is_done_when_the_line_ends_however_it_ends_and_not_before() {
+        let answer = "{\"return\": {}, \"id\": 2}\n{\"event\": \"SHUTDOWN\"}\n";
+        let refusal = "{\"error\": {\"desc\": \"no\"}, \"id\": 2}\n";
+        for (said, end, text) in [
+            (answer, End::Close, None),
+            ("", End::Close, None),
+            ("", End::Reset, None),
+            (answer, End::Never, Some("does not answer in time")),
+            (refusal, End::Never, Some("refuses `quit`: no")),
+        ] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let says = std::thread::spawn(move || {
+                theirs.write_all(said.as_bytes()).unwrap();
+                let heard = match end {
+                    End::Close => LINE_MAX,
+                    // What was not read is why the other end sees a reset.
+                    End::Reset | End::Never => 1,
+                };
+                let mut heard = BufReader::with_capacity(1, (&theirs).take(heard));
+                heard.read_until(b'\n', &mut Vec::new()).unwrap();
+                matches!(end, End::Never).then_some(theirs)
+            });
+            let limit = Duration::from_millis(if text.is_some() { 300 } else { 30_000 });
+            let qmp = Qmp {
+                line: BufReader::new(Line::over(ours, limit).unwrap()),
+                socket: PathBuf::new(),
+                sent: 1,
+                has_ended: false,
+            };
+            let done = qmp.quit().map_err(|e| e.to_string());
+            match text {
+                None => assert_eq!(done, Ok(()), "{said}"),
+                Some(text) => assert!(done.unwrap_err().contains(text), "{said}"),
+            }
+            drop(says.join().unwrap());
+        }
+    }
+
+    /// How the other end leaves.
+    #[derive(Clone, Copy)]
+    enum End {
+        Close,
+        Reset,
+        Never,
     }
 
     #[test]

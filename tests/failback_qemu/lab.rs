@@ -181,8 +181,7 @@ impl Lab {
             assert!(begin.elapsed() < PATIENCE, "the guest does not shut down");
             std::thread::sleep(NAP);
         }
-        qmp.execute("quit", json!({})).unwrap();
-        drop(qmp);
+        qmp.quit().unwrap();
         while self.pid_lives(site) {
             std::thread::sleep(NAP);
         }

@@ -186,9 +186,9 @@ impl<'a> Monitor<'a> {
     /// Ends QEMU; the guest is off.
     ///
     /// # Errors
-    /// Those of [`Qmp::execute`].
-    pub fn quit(mut self) -> Result<()> {
-        self.run("quit", json!({})).map(drop)
+    /// Those of [`Qmp::quit`].
+    pub fn quit(self) -> Result<()> {
+        self.qmp.quit()
     }
 }
 

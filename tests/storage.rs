@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diskdelta::storage::{
-    Access, Allocation, Folder, HostFolder, MemoryStorage, SourceOptions, SourceStamp, Storage,
-    TargetOptions, identity, open_source, open_target,
+    Access, Allocation, Folder, HostFolder, MemoryFolder, MemoryStorage, SourceOptions,
+    SourceStamp, Storage, TargetOptions, identity, open_source, open_target,
 };
 use diskdelta::{ErrorKind, Result};
 use host::{LoopDevice, Mount, has_loop_devices, has_program, left_out, run};
@@ -115,13 +115,14 @@ type Made = (Box<dyn std::any::Any>, Arc<dyn Storage>);
 
 /// Holds each sentence of the contract against a fresh storage with the bytes of [`content`].
 fn check_contract(make: impl Fn(Vec<u8>) -> Made) {
-    let sentences: [fn(&dyn Storage); 14] = [
+    let sentences: [fn(&dyn Storage); 15] = [
         reads_give_the_bytes_at_any_offset_and_length,
         reads_past_the_end_are_an_io_error_and_nothing_is_read_short,
         empty_reads_and_writes_succeed_anywhere_and_change_nothing,
         writes_are_read_back_at_once_and_leave_their_neighbours,
         writes_past_the_end_extend_with_zeros_or_are_refused,
         ranges_beyond_2_to_the_64_are_refused,
+        an_empty_hole_is_nothing_to_do,
         a_cut_and_regrown_row_reads_as_zeros_there,
         a_fixed_length_stays,
         a_hole_reads_as_zeros_and_its_neighbours_stay,
@@ -252,6 +253,13 @@ fn a_hole_reads_as_zeros_and_its_neighbours_stay(storage: &dyn Storage) {
     storage.sync().unwrap();
     storage.drop_cache(0..LEN);
     assert_holds(storage, &bytes);
+}
+
+fn an_empty_hole_is_nothing_to_do(storage: &dyn Storage) {
+    for at in [0, 4096, LEN] {
+        storage.punch_hole(at..at).unwrap();
+    }
+    assert_holds(storage, &content());
 }
 
 fn a_hole_outside_the_row_is_refused(storage: &dyn Storage) {
@@ -802,6 +810,21 @@ fn a_folder_creates_renames_lists_and_removes_also_after_it_was_moved() {
     if Path::new("/dev/shm").is_dir() {
         assert!(HostFolder::open("/dev/shm").unwrap().is_volatile().unwrap());
     }
+}
+
+#[test]
+fn a_folder_says_how_much_room_it_has_and_one_in_memory_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().to_str().unwrap();
+    let said = HostFolder::open(folder.path()).unwrap().free_bytes();
+    let said = said.unwrap().unwrap();
+    let told: u64 = run("stat", &["-f", "-c", "%a", place]).parse().unwrap();
+    let unit: u64 = run("stat", &["-f", "-c", "%S", place]).parse().unwrap();
+    // Others write meanwhile.
+    assert!(said.abs_diff(told * unit) < told * unit / 10, "{said}");
+    let memory = MemoryFolder::new();
+    assert_eq!(memory.free_bytes().unwrap(), None);
+    assert!(!memory.is_volatile().unwrap());
 }
 
 #[test]

@@ -319,6 +319,35 @@ fn the_way_back_from_long_zeros_is_read_in_pieces() {
 }
 
 #[test]
+fn the_way_back_is_not_made_from_another_base_than_the_deltas() {
+    let header = Header {
+        purpose: Purpose::Stage,
+        job: JobId([1; 16]),
+        base_len: 8192,
+        result_len: 8192,
+        block_size: BlockSize::MIN,
+    };
+    let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+    let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
+    let old = Old::Hash(blake3::hash(&[9; 4096]).into());
+    writer
+        .push(&Frame::data(4096, &[5; 4096], old, None))
+        .unwrap();
+    writer.finish(None, None).unwrap();
+    let delta = Delta::open(file, &Limits::default()).unwrap();
+    let work = Work::new(1).unwrap();
+    let back = |base: Vec<u8>| {
+        let undo = Arc::new(MemoryStorage::new("undo", Vec::new()));
+        let writer = DeltaWriter::create(undo, header).unwrap();
+        let base = Raw::open(Arc::new(MemoryStorage::new("base", base))).unwrap();
+        reverse(&delta, &base, writer, &work)
+    };
+    back(vec![9; 8192]).unwrap();
+    let error = back(vec![8; 8192]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::BaseMismatch);
+}
+
+#[test]
 fn a_larger_device_keeps_its_tail_only_where_that_is_allowed() {
     let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
     let device = Arc::new(MemoryStorage::new("device", vec![9; 4 << 20]));

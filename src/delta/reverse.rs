@@ -35,10 +35,9 @@ pub fn reverse(
         let new = |range: Range<u64>| {
             let local = |at: u64| usize::try_from(at - frame.offset()).unwrap_or(usize::MAX);
             match frame.bytes().get(local(range.start)..local(range.end)) {
-                Some(bytes) if header.kind == FrameKind::Data => {
-                    Old::Hash(blake3::hash(bytes).into())
-                }
-                _ => Old::Zeros,
+                Some(bytes) => Old::Hash(blake3::hash(bytes).into()),
+                // A frame of zeros has none.
+                None => Old::Zeros,
             }
         };
         if header.old == Old::Zeros {

@@ -150,11 +150,6 @@ impl DeltaWriter {
         self.written_len + self.buffer.len() as u64
     }
 
-    /// Guest bytes in the frames so far: data, zeros.
-    pub fn guest_bytes(&self) -> (u64, u64) {
-        (self.trailer.data_bytes, self.trailer.zero_bytes)
-    }
-
     /// Appends a frame. Not durable yet.
     ///
     /// # Errors

@@ -192,5 +192,7 @@ mod tests {
             assert!(name.len() <= NAME_BYTES);
             assert!(!name.contains('/') && !name.contains(' '), "{name}");
         }
+        let longest = "x".repeat(NAME_BYTES);
+        assert_eq!(safe_name(&longest), longest);
     }
 }

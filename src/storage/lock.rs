@@ -125,3 +125,42 @@ fn in_use(byte: i64) -> Error {
     Error::new(ErrorKind::InUse, format!("{what} (lock on byte {byte})"))
         .advise("stop the virtual machine or the program that uses it")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_locks_is_told_from_a_lock_that_somebody_holds() {
+        for none in [
+            Errno::EINVAL,
+            Errno::ENOSYS,
+            Errno::EOPNOTSUPP,
+            Errno::ENOLCK,
+        ] {
+            assert!(is_missing(none), "{none}");
+        }
+        for held in [Errno::EAGAIN, Errno::EACCES, Errno::EIO] {
+            assert!(!is_missing(held), "{held}");
+        }
+    }
+
+    #[test]
+    fn who_is_in_the_way_is_said_by_the_byte_that_is_held() {
+        for (held, role, text) in [
+            (101, Role::Source, "has it open for writing"),
+            (100, Role::Target, "is reading it"),
+            (200, Role::Source, "lets nobody read it"),
+            (201, Role::Target, "lets nobody write to it"),
+        ] {
+            let path = tempfile::NamedTempFile::new().unwrap();
+            let open = || File::options().read(true).write(true).open(path.path());
+            let (theirs, ours) = (open().unwrap(), open().unwrap());
+            let lock = byte_lock(libc::F_RDLCK, held, held);
+            fcntl(&theirs, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+            let error = take(&ours, role).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::InUse);
+            assert!(error.to_string().contains(text), "{held}: {error}");
+        }
+    }
+}

@@ -113,10 +113,15 @@ mod tests {
         assert_eq!(short.kind(), ErrorKind::Io);
         assert!(map.read_exact_at(&mut buf, u64::MAX).is_err());
         map.read_exact_at(&mut [], 1 << 40).unwrap();
-        assert_eq!(
-            map.write_all_at(b"x", 0).unwrap_err().kind(),
-            ErrorKind::Unsupported
-        );
+        let changes = [
+            map.write_all_at(b"x", 0),
+            map.set_len(4),
+            map.punch_hole(0..4),
+            map.sync(),
+        ];
+        for change in changes {
+            assert_eq!(change.unwrap_err().kind(), ErrorKind::Unsupported);
+        }
         assert_eq!(map.next_data(3).unwrap(), Some(3..10));
         assert_eq!(map.mapped(), Some(&b"0123456789"[..]));
     }

@@ -170,6 +170,9 @@ mod tests {
         let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
         let short = Place::new(folder.clone(), "disk.raw").hidden_sibling("stage");
         assert_eq!(short.name(), ".disk.raw.stage");
+        let whole = "x".repeat(LONGEST_NAME);
+        let just = Place::new(folder.clone(), &whole).hidden_sibling("stage");
+        assert_eq!(just.name(), format!(".{whole}.stage").as_str());
         let long = Place::new(folder, "x".repeat(255)).hidden_sibling("stage");
         assert!(long.name().len() < 255);
     }

@@ -330,3 +330,60 @@ fn a_frame_of_exactly_the_allowed_length_is_taken_and_no_longer_one() {
         assert_eq!(walk(PAGE - 1).unwrap_err().kind(), ErrorKind::LimitExceeded);
     }
 }
+
+#[test]
+fn a_frame_is_held_to_the_limit_whatever_is_known_of_the_old_bytes() {
+    for old in [Old::Unknown, Old::Zeros, Old::Hash([1; 32])] {
+        let delta = |limit: u32| {
+            let limits = Limits::default().with_frame_bytes(limit);
+            let file = one_frame(&[5; PAGE], old);
+            Delta::open(file, &limits)?.for_each(&work(), &|_| Ok(()))
+        };
+        delta(4096).unwrap();
+        let error = delta(4095).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{old:?}");
+    }
+}
+
+#[test]
+fn a_frame_longer_than_what_is_read_at_a_time_is_found_whole() {
+    let bytes: Vec<u8> = (0..9 << 20).map(|at: u32| (at % 251) as u8).collect();
+    for len in [(4 << 20) - 160, (4 << 20) - 159, 9 << 20] {
+        let file = one_frame(&bytes[..len], Old::Unknown);
+        let found = std::sync::Mutex::new(Vec::new());
+        let note = |frame: &diskdelta::delta::VerifiedFrame<'_>| {
+            assert!(frame.bytes() == &bytes[..len]);
+            found.lock().unwrap().push(frame.offset());
+            Ok(())
+        };
+        let limits = Limits::default();
+        let whole = Delta::open(file.clone(), &limits).unwrap();
+        whole.for_each(&work(), &note).unwrap();
+        let file: Arc<dyn Storage> = file;
+        diskdelta::delta::for_each_intact(&file, &limits, &work(), &|frame| match frame
+            .header()
+            .kind
+        {
+            diskdelta::delta::FrameKind::Data => note(frame),
+            _ => Ok(()),
+        })
+        .unwrap();
+        assert_eq!(found.into_inner().unwrap(), [0, 0], "{len}");
+    }
+}
+
+/// A delta of one data frame at the disk's begin.
+fn one_frame(bytes: &[u8], old: Old) -> Arc<MemoryStorage> {
+    let header = Header {
+        purpose: Purpose::Portable,
+        job: JobId([1; 16]),
+        base_len: bytes.len() as u64,
+        result_len: bytes.len() as u64,
+        block_size: BlockSize::MIN,
+    };
+    let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+    let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
+    writer.push(&Frame::data(0, bytes, old, None)).unwrap();
+    writer.finish(None, None).unwrap();
+    file
+}

@@ -296,6 +296,7 @@ fn next_data_finds_every_byte_that_is_not_zero(storage: &dyn Storage) {
 }
 
 fn reserving_keeps_contents_and_length(storage: &dyn Storage) {
+    storage.reserve(4096..4096).unwrap();
     storage.punch_hole(4096..500_000).unwrap();
     let mut bytes = content();
     bytes[4096..500_000].fill(0);

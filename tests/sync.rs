@@ -320,19 +320,19 @@ fn the_way_back_from_long_zeros_is_read_in_pieces() {
 
 #[test]
 fn the_way_back_is_not_made_from_another_base_than_the_deltas() {
+    const LEN: usize = 3 << 20;
     let header = Header {
         purpose: Purpose::Stage,
         job: JobId([1; 16]),
-        base_len: 8192,
-        result_len: 8192,
+        base_len: LEN as u64,
+        result_len: LEN as u64,
         block_size: BlockSize::MIN,
     };
     let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
     let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
-    let old = Old::Hash(blake3::hash(&[9; 4096]).into());
-    writer
-        .push(&Frame::data(4096, &[5; 4096], old, None))
-        .unwrap();
+    let old = Old::Hash(blake3::hash(&vec![9; LEN - 4096]).into());
+    let new = vec![5; LEN - 4096];
+    writer.push(&Frame::data(4096, &new, old, None)).unwrap();
     writer.finish(None, None).unwrap();
     let delta = Delta::open(file, &Limits::default()).unwrap();
     let work = Work::new(1).unwrap();
@@ -342,8 +342,8 @@ fn the_way_back_is_not_made_from_another_base_than_the_deltas() {
         let base = Raw::open(Arc::new(MemoryStorage::new("base", base))).unwrap();
         reverse(&delta, &base, writer, &work)
     };
-    back(vec![9; 8192]).unwrap();
-    let error = back(vec![8; 8192]).unwrap_err();
+    back(vec![9; LEN]).unwrap();
+    let error = back(vec![8; LEN]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BaseMismatch);
 }
 

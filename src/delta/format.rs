@@ -402,6 +402,7 @@ fn take<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     const HEADER: Header = Header {
         purpose: Purpose::Stage,
@@ -420,6 +421,34 @@ mod tests {
             wrong[bit / 8] ^= 1 << (bit % 8);
             assert!(Header::decode(&wrong).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_header_of_another_version_or_hash_is_unsupported_and_a_damaged_one_malformed() {
+        for (at, kind) in [
+            (0, ErrorKind::Malformed),
+            (8, ErrorKind::Unsupported),
+            (10, ErrorKind::Unsupported),
+            (12, ErrorKind::Malformed),
+        ] {
+            let mut bytes = HEADER.encode();
+            bytes[at] ^= 0x40;
+            let error = Header::decode(&bytes).unwrap_err();
+            assert_eq!(error.kind(), kind, "byte {at}: {error}");
+        }
+        let mut bytes = HEADER.encode();
+        bytes[20] ^= 1;
+        let error = Header::decode(&bytes).unwrap_err();
+        assert_eq!(error.offset(), Some(HEADER_LEN as u64 - 4), "{error}");
+    }
+
+    #[test]
+    fn a_job_is_called_by_its_bytes_in_hex() {
+        let mut id = [7; 16];
+        id[15] = 0xab;
+        let name = format!("{}ab", "07".repeat(15));
+        assert_eq!(JobId(id).to_string(), name);
+        assert_eq!(format!("{:?}", JobId(id)), name);
     }
 
     #[test]

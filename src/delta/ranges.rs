@@ -123,5 +123,6 @@ mod tests {
         }
         assert_eq!(ranges.gaps(0..10), vec![0..2, 4..8]);
         assert_eq!(ranges.gaps(0..20), vec![0..2, 4..8, 12..20]);
+        assert_eq!(ranges.gaps(2..12), vec![4..8]);
     }
 }

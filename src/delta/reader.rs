@@ -258,3 +258,45 @@ fn split<const A: usize, const B: usize>(bytes: &[u8]) -> ([u8; A], [u8; B]) {
     tail.copy_from_slice(&bytes[A..A + B]);
     (head, tail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{DeltaWriter, Frame, JobId, Old, Purpose};
+    use super::*;
+    use crate::storage::MemoryStorage;
+    use crate::units::BlockSize;
+
+    #[test]
+    fn a_frame_that_changed_since_it_was_found_is_not_taken() {
+        let header = Header {
+            purpose: Purpose::Portable,
+            job: JobId([1; 16]),
+            base_len: 8192,
+            result_len: 8192,
+            block_size: BlockSize::MIN,
+        };
+        let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+        let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
+        let frame = Frame::data(0, &[5; 4096], Old::Unknown, None);
+        writer.push(&frame).unwrap();
+        let zeros = Frame::zero(4096, 4096, Old::Unknown);
+        writer.push(&zeros).unwrap();
+        writer.finish(None, None).unwrap();
+        let delta = Delta::open(file.clone(), &Limits::default()).unwrap();
+        let at = HEADER_LEN as u64;
+        assert_eq!(delta.data_at(at, 4096).unwrap(), [5; 4096]);
+        let refuses = |at: u64, len: u64| {
+            let error = delta.data_at(at, len).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Malformed, "{error}");
+        };
+        refuses(at, 4095);
+        refuses(at + (FRAME_LEN + 4096) as u64, 4096);
+        // It says that more than is allowed must be read for it.
+        let head = file.to_vec()[HEADER_LEN..].first_chunk().copied().unwrap();
+        let mut told = FrameHeader::decode(&head).unwrap();
+        told.stored_len = u32::MAX;
+        let head = told.encode(header.job, &[5; 4096]);
+        file.write_all_at(&head, at).unwrap();
+        refuses(at, 4096);
+    }
+}

@@ -84,3 +84,27 @@ const CONTENT_ATTRIBUTES: [&str; 2] = ["security.ima", "security.evm"];
 /// What the kernel allows at most.
 const VALUE_BYTES: usize = 64 << 10;
 const LIST_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attribute_that_is_there_with_another_value_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str, value: &str| {
+            let file = File::create(folder.path().join(name)).unwrap();
+            rustix::fs::fsetxattr(&file, "user.kept", value.as_bytes(), XattrFlags::empty())
+                .map(|()| file)
+        };
+        let (Ok(from), Ok(to)) = (make("from", "new"), make("to", "old")) else {
+            eprintln!("LEFT OUT: the temporary folder keeps no extended attributes");
+            return;
+        };
+        let name = OsString::from("user.kept");
+        for _ in 0..2 {
+            copy_attribute(&from, &to, &name).unwrap();
+            assert_eq!(attribute(&to, &name).unwrap(), b"new");
+        }
+    }
+}

@@ -194,5 +194,6 @@ mod tests {
         }
         let longest = "x".repeat(NAME_BYTES);
         assert_eq!(safe_name(&longest), longest);
+        assert_eq!(safe_name(&"x".repeat(500)).len(), NAME_BYTES);
     }
 }

@@ -264,3 +264,26 @@ fn is_busy(cause: &std::io::Error) -> bool {
 }
 
 const PAUSES_MS: [u64; 5] = [10, 20, 40, 80, 160];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conflict_is_looked_at_again_and_nothing_else_is() {
+        let attempts = |kind: ErrorKind, last: usize| {
+            let mut count = 0;
+            let outcome = patiently(|| {
+                count += 1;
+                match count < last {
+                    true => Err(Error::new(kind, "not yet")),
+                    false => Ok(()),
+                }
+            });
+            (count, outcome.is_ok())
+        };
+        assert_eq!(attempts(ErrorKind::InUse, 3), (3, true));
+        assert_eq!(attempts(ErrorKind::InUse, 99).1, false);
+        assert_eq!(attempts(ErrorKind::Io, 3), (1, false));
+    }
+}

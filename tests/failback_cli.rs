@@ -477,6 +477,20 @@ fn prerequisites_are_reported_one_by_one_and_nothing_is_touched() {
 }
 
 #[test]
+fn a_job_that_cannot_begin_can_be_given_up() {
+    let rig = Rig::new(&["db1"]);
+    fs::write(rig.site("primary", "db1").join("running"), "").unwrap();
+    let plan = rig.plan();
+    let complaint = rig.refused(&["start", plan.to_str().unwrap(), "--yes"]);
+    assert!(complaint.contains("the target VM runs"), "{complaint}");
+    let complaint = rig.refused(&["resume", "shop"]);
+    assert!(complaint.contains("the target VM runs"), "{complaint}");
+    rig.ok(&["cancel", "shop"]);
+    assert_eq!(rig.status()["vms"][0]["phase"], "cancelled");
+    assert!(rig.target("db1").exists());
+}
+
+#[test]
 fn a_plan_is_shown_and_nothing_begins_without_a_yes() {
     let rig = Rig::new(&["db1"]);
     let plan = rig.plan();

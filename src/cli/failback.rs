@@ -148,10 +148,9 @@ impl Args {
     /// Has a gesture done by whoever carries the job, or carries the job on with it.
     fn ask(&self, context: &Context, job: &str, gesture: Gesture) -> Ended {
         let folder = self.open(job)?;
-        if folder.carried_by()?.is_none() {
+        if !folder.ask(gesture, &self.by(), ANSWER_WITHIN)? {
             return self.carry(folder, Some(gesture), context);
         }
-        folder.ask(gesture, &self.by(), ANSWER_WITHIN)?;
         let accepted = Accepted {
             job,
             accepted: gesture.name(),

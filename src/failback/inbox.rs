@@ -60,27 +60,40 @@ impl Inbox for FolderInbox {
     }
 }
 
-/// The other end: asks the executor that looks into `folder`, and waits for its answer.
+/// The other end: asks the executor that looks into `folder`, and waits for its answer. Where
+/// `is_carried` says that there is no executor any more, the request is taken back, and this is
+/// `false`.
 ///
 /// # Errors
 /// `InvalidInput` where it is refused, saying why; `InUse` where nobody answers within `wait`,
 /// and the request is taken back; `Io`.
-pub fn request(folder: &dyn Folder, gesture: Gesture, by: &str, wait: Duration) -> Result<()> {
+pub fn request(
+    folder: &dyn Folder,
+    gesture: Gesture,
+    by: &str,
+    wait: Duration,
+    is_carried: &dyn Fn() -> Result<bool>,
+) -> Result<bool> {
     let id = format!("{:016x}", u64::from_le_bytes(random()?));
     let (asked, reply) = (file_name(&id, REQUEST), file_name(&id, REPLY));
     let by = by.to_owned();
     put(folder, &asked, &Request { gesture, by })?;
     let begin = Instant::now();
-    loop {
+    let gone = loop {
+        // Looked at first: an executor that ends may have answered before.
+        let gone = !is_carried()?;
         if folder.names()?.contains(&reply) {
-            return take::<Reply>(folder, &reply)?.into();
+            return Result::from(take::<Reply>(folder, &reply)?).map(|()| true);
         }
-        if begin.elapsed() >= wait {
-            break;
+        if gone || begin.elapsed() >= wait {
+            break gone;
         }
         std::thread::sleep(Duration::from_millis(20));
-    }
+    };
     let taken = folder.remove(&asked).is_err();
+    if gone && !taken {
+        return Ok(false);
+    }
     let text = match taken {
         true => "the executor took the request and did not answer",
         false => "no executor took the request",
@@ -170,6 +183,15 @@ mod tests {
     use super::*;
     use crate::storage::MemoryFolder;
 
+    fn ask(
+        folder: &MemoryFolder,
+        gesture: Gesture,
+        wait: Duration,
+        is_carried: bool,
+    ) -> Result<bool> {
+        request(folder, gesture, "me", wait, &|| Ok(is_carried))
+    }
+
     fn wait() -> Duration {
         Duration::from_secs(60)
     }
@@ -182,7 +204,7 @@ mod tests {
         for fate in [Ok(()), Err(Error::new(ErrorKind::InvalidInput, "not now"))] {
             let expected = fate.as_ref().map_err(ToString::to_string).copied();
             let told = std::thread::scope(|scope| {
-                let asked = scope.spawn(|| request(&folder, Gesture::Commit, "me", wait()));
+                let asked = scope.spawn(|| ask(&folder, Gesture::Commit, wait(), true));
                 let taken = loop {
                     if let Some(taken) = inbox.poll().unwrap() {
                         break taken;
@@ -193,6 +215,7 @@ mod tests {
                 (taken.reply)(fate);
                 asked.join().unwrap()
             });
+            let expected = expected.map(|()| true);
             assert_eq!(told.map_err(|e| e.to_string()), expected);
             assert!(folder.names().unwrap().is_empty());
         }
@@ -201,8 +224,15 @@ mod tests {
     #[test]
     fn a_request_that_nobody_takes_is_taken_back() {
         let folder = MemoryFolder::new();
-        let error = request(&folder, Gesture::Start, "me", Duration::ZERO).unwrap_err();
+        let error = ask(&folder, Gesture::Start, Duration::ZERO, true).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InUse);
+        assert!(folder.names().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_request_to_an_executor_that_has_ended_meanwhile_is_taken_back_at_once() {
+        let folder = MemoryFolder::new();
+        assert!(!ask(&folder, Gesture::Start, wait(), false).unwrap());
         assert!(folder.names().unwrap().is_empty());
     }
 

@@ -49,8 +49,13 @@ impl Carrier {
 
     /// Waits for it to end, which it must do well.
     pub fn end(&mut self) {
-        let status = self.0.wait().unwrap();
+        let status = self.wait();
         assert!(status.success(), "{status}");
+    }
+
+    /// Waits for it to end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.0.wait().unwrap()
     }
 
     /// Kills it, as a power cut would.

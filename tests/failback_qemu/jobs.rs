@@ -237,6 +237,53 @@ fn a_final_copy_that_is_aborted_gives_the_source_back_with_all_it_wrote() {
 }
 
 #[test]
+fn a_gesture_is_heeded_before_the_first_pass_while_verifying_and_while_the_target_does_not_start() {
+    let Some(lab) = Lab::new("disk.raw") else {
+        return;
+    };
+    let lab = lab.with_mode("full");
+    lab.boot("recovery");
+    lab.wait_for_files("recovery", 3);
+    // Somebody runs the target: nothing is begun.
+    lab.boot("primary");
+    let mut carrier = lab.start("recovery");
+    lab.wait(&mut carrier, "a look at the target", |vm| {
+        vm["phase"] == "planned" && !vm["problem"].is_null()
+    });
+    lab.ok(&["cancel", "home"]);
+    assert!(!carrier.wait().success(), "it could not begin");
+    assert!(lab.runs("recovery") && lab.runs("primary"));
+    lab.kill_vm("primary");
+
+    let mut carrier = lab.start_slowly("recovery");
+    lab.wait(&mut carrier, "the copy being read back", |vm| {
+        vm["phase"] == "verifying" && !vm["doing"].is_null()
+    });
+    let acknowledged = lab.acknowledged("recovery");
+    lab.ok(&["abort", "home"]);
+    lab.wait_for(&mut carrier, "ready-to-cutover");
+    assert_eq!(lab.wait_for_boot("recovery", 2), acknowledged);
+    assert!(!lab.may_boot("primary"));
+    lab.wait_for_files("recovery", 2);
+
+    // The decision is made, and its host cannot start it.
+    let conf = lab.site("primary").join("vm.conf");
+    std::fs::rename(&conf, conf.with_extension("away")).unwrap();
+    lab.ok(&["complete", "home"]);
+    lab.wait(&mut carrier, "a start that fails", |vm| {
+        vm["phase"] == "activating" && !vm["problem"].is_null()
+    });
+    assert!(!lab.runs("recovery") && !lab.may_boot("recovery"));
+    let acknowledged = lab.acknowledged("recovery");
+    lab.ok(&["undo", "home", "--accept-loss"]);
+    std::fs::rename(conf.with_extension("away"), &conf).unwrap();
+    carrier.end();
+    assert_eq!(lab.wait_for_boot("recovery", 3), acknowledged);
+    assert!(!lab.may_boot("primary"));
+    finish(&lab, "recovery");
+}
+
+#[test]
 fn every_mode_brings_a_guest_home_in_every_format() {
     if !is_long() {
         return eprintln!("LEFT OUT: every mode in every format; DISKDELTA_LONG=1 asks for it");

@@ -168,7 +168,10 @@ impl Carrier {
                 state.phase != Phase::Planned || state.problem.is_some()
             });
             if looked && let Some((gesture, by)) = first.take() {
-                self.refuse_if_unfit(posts)?;
+                // What cannot begin can still be given up.
+                if gesture == Gesture::Start {
+                    self.refuse_if_unfit(posts)?;
+                }
                 self.ask(posts, gesture, by)?;
             }
             if let Some(asked) = inbox.poll()? {

@@ -139,12 +139,14 @@ impl JobFolder {
         self.modes.get(vm).copied().unwrap_or(Mode::Delta)
     }
 
-    /// Asks the process that carries the job for something, and waits for its answer.
+    /// Asks the process that carries the job for something, and waits for its answer; `false`
+    /// where nobody carries it, or who did has ended without taking the request.
     ///
     /// # Errors
     /// `InvalidInput` where it is refused, saying why; `InUse` where nobody answers; `Io`.
-    pub fn ask(&self, gesture: Gesture, by: &str, wait: Duration) -> Result<()> {
-        inbox::request(&*self.inbox()?, gesture, by, wait)
+    pub fn ask(&self, gesture: Gesture, by: &str, wait: Duration) -> Result<bool> {
+        let is_carried = || Ok(self.carried_by()?.is_some());
+        Ok(is_carried()? && inbox::request(&*self.inbox()?, gesture, by, wait, &is_carried)?)
     }
 
     /// Who carries the job now, in words; `None` where nobody does.

@@ -206,6 +206,32 @@ fn deltas_that_do_not_follow_each_other_do_not_merge() {
 }
 
 #[test]
+fn a_merged_frame_tells_of_old_bytes_only_where_they_are_the_bases() {
+    let disks = [
+        disk(&[1, 2, 3], 0),
+        disk(&[1, 3, 3], 0),
+        disk(&[1, 2, 2], 0),
+    ];
+    let links = [0, 1].map(|at| opened(delta(&disks[at], &disks[at + 1]).to_vec()).unwrap());
+    let olds = |links: &[Delta]| {
+        let file = Arc::new(MemoryStorage::new("merged", Vec::new()));
+        merge(links, file.clone(), &Limits::default(), None, &work()).unwrap();
+        let olds = std::sync::Mutex::new(Vec::new());
+        let merged = opened(file.to_vec()).unwrap();
+        merged
+            .for_each(&work(), &|frame| {
+                olds.lock().unwrap().push(frame.header().old);
+                Ok(())
+            })
+            .unwrap();
+        olds.into_inner().unwrap()
+    };
+    let page = Old::Hash(blake3::hash(&disks[0][PAGE..2 * PAGE]).into());
+    assert_eq!(olds(&links[..1]), [page]);
+    assert!(olds(&links).iter().all(|old| *old == Old::Unknown));
+}
+
+#[test]
 fn a_delta_stays_bound_to_its_base_where_only_the_rest_differs() {
     let (old, new) = (disk(&[1, 2, 3, 1], 0), disk(&[1, 3, 3, 1], 0));
     let other = disk(&[1, 2, 3, 2], 0);

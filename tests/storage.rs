@@ -528,6 +528,13 @@ fn what_is_no_disk_is_refused_without_being_touched() {
 }
 
 #[test]
+fn an_ordinary_target_has_nothing_to_warn_of() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let opened = open_target(file.path(), &TargetOptions::default()).unwrap();
+    assert_eq!(opened.warnings, Vec::<String>::new());
+}
+
+#[test]
 fn a_target_is_what_its_links_lead_to_and_has_one_name_if_asked() {
     let folder = tempfile::tempdir().unwrap();
     let home = fs::canonicalize(folder.path()).unwrap();

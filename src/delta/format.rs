@@ -443,6 +443,17 @@ mod tests {
     }
 
     #[test]
+    fn the_digest_over_frames_is_no_other_hash() {
+        let context = "diskdelta 2026-11-22 digest of the frames of a delta file v1";
+        let mut digest = digest_hasher();
+        digest.update(b"frames");
+        assert_eq!(
+            *digest.finalize().as_bytes(),
+            blake3::derive_key(context, b"frames")
+        );
+    }
+
+    #[test]
     fn a_job_is_called_by_its_bytes_in_hex() {
         let mut id = [7; 16];
         id[15] = 0xab;

@@ -50,3 +50,59 @@ fn first_frame(
         && blake3::hash(&bytes) == blake3::Hash::from_bytes(frame.new_hash);
     Ok(is_right.then_some((frame.kind, bytes)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{DeltaWriter, Frame, JobId, Purpose};
+    use super::*;
+    use crate::storage::MemoryStorage;
+    use crate::units::BlockSize;
+    use std::sync::Arc;
+
+    const BEGINS: u64 = (HEADER_LEN + FRAME_LEN) as u64;
+
+    /// A file that ends with its first frame.
+    fn begun() -> Arc<MemoryStorage> {
+        let header = Header {
+            purpose: Purpose::Sidecar,
+            job: JobId([1; 16]),
+            base_len: 0,
+            result_len: 0,
+            block_size: BlockSize::MIN,
+        };
+        let file = Arc::new(MemoryStorage::new("sidecar", Vec::new()));
+        let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
+        let frame = Frame::bytes(FrameKind::Job, 0, b"who it is for");
+        writer.push(&frame).unwrap();
+        writer.flush().unwrap();
+        file
+    }
+
+    fn first(file: &dyn Storage, frame_bytes: u32) -> Option<(FrameKind, Vec<u8>)> {
+        let limits = Limits::default().with_frame_bytes(frame_bytes);
+        peek(file, &limits).unwrap().first
+    }
+
+    #[test]
+    fn the_first_frame_is_known_once_it_is_whole_and_no_longer_than_allowed() {
+        let file = begun();
+        let whole = Some((FrameKind::Job, b"who it is for".to_vec()));
+        assert_eq!(first(&*file, 13), whole);
+        assert_eq!(first(&*file, 12), None);
+        for len in [BEGINS + 12, BEGINS, BEGINS - 1, HEADER_LEN as u64] {
+            file.set_len(len).unwrap();
+            assert_eq!(first(&*file, 13), None, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_first_frame_with_any_byte_changed_is_none() {
+        for at in HEADER_LEN as u64..BEGINS + 13 {
+            let file = begun();
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+            assert_eq!(first(&*file, 1 << 20), None, "{at}");
+        }
+    }
+}

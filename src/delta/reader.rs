@@ -267,6 +267,24 @@ mod tests {
     use crate::units::BlockSize;
 
     #[test]
+    fn a_disk_of_exactly_the_allowed_length_is_taken_and_no_longer_one() {
+        for (base_len, result_len) in [(8192, 4096), (4096, 8192)] {
+            let header = Header {
+                purpose: Purpose::Portable,
+                job: JobId([1; 16]),
+                base_len,
+                result_len,
+                block_size: BlockSize::MIN,
+            };
+            let file = MemoryStorage::new("delta", header.encode().to_vec());
+            let limits = |len: u64| Limits::default().with_disk_bytes(len);
+            assert_eq!(read_header(&file, &limits(8192)).unwrap(), header);
+            let error = read_header(&file, &limits(8191)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+        }
+    }
+
+    #[test]
     fn a_frame_that_changed_since_it_was_found_is_not_taken() {
         let header = Header {
             purpose: Purpose::Portable,

@@ -90,6 +90,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn attributes_that_only_the_new_file_has_stay_unless_they_give_access() {
+        assert!(is_access_list(&"system.posix_acl_access".into()));
+        assert!(is_access_list(&"system.posix_acl_default".into()));
+        for other in ["user.posix_acl_access", "security.selinux", "user.kept"] {
+            assert!(!is_access_list(&other.into()), "{other}");
+        }
+    }
+
+    #[test]
     fn an_attribute_that_is_there_with_another_value_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let make = |name: &str, value: &str| {

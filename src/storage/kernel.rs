@@ -292,6 +292,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_can_be_said_where_one_of_the_trees_is_missing() {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = Kernel::at(root.path());
+        assert!(!kernel.is_there());
+        fs::create_dir_all(root.path().join("sys/dev/block")).unwrap();
+        assert!(!kernel.is_there());
+        fs::create_dir_all(root.path().join("proc/self")).unwrap();
+        fs::write(root.path().join("proc/self/mountinfo"), "").unwrap();
+        assert!(kernel.is_there());
+        fs::remove_dir_all(root.path().join("sys")).unwrap();
+        assert!(!kernel.is_there());
+    }
+
+    #[test]
+    fn the_devices_that_one_is_built_upon_are_told_by_their_numbers() {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = Kernel::at(root.path());
+        let number = makedev(253, 0);
+        assert!(kernel.slaves(number).is_empty());
+        for below in ["8:16", "8:33"] {
+            let folder = root.path().join("sys/dev/block/253:0/slaves").join(below);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("dev"), format!("{below}\n")).unwrap();
+        }
+        let mut found = kernel.slaves(number);
+        found.sort_unstable();
+        assert_eq!(found, [makedev(8, 16), makedev(8, 33)]);
+    }
+
+    #[test]
     fn a_mount_line_gives_number_point_and_source_with_its_spaces() {
         let line = br"36 35 98:0 /mnt1 /mnt\040a\134b rw,noatime master:1 - ext3 /dev/x\040y rw";
         let mount = mount_in(line).unwrap();

@@ -270,6 +270,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_system_holds_is_busy_and_what_is_not_allowed_is_not() {
+        for (cause, busy) in [
+            (Errno::BUSY, true),
+            (Errno::TXTBSY, true),
+            (Errno::ACCESS, false),
+        ] {
+            assert_eq!(is_busy(&cause.into()), busy, "{cause}");
+        }
+    }
+
+    #[test]
     fn a_conflict_is_looked_at_again_and_nothing_else_is() {
         let attempts = |kind: ErrorKind, last: usize| {
             let mut count = 0;

@@ -166,6 +166,24 @@ mod tests {
     use crate::storage::MemoryFolder;
 
     #[test]
+    fn a_name_alone_is_a_file_of_the_folder_one_stands_in() {
+        let place = Place::host("disk.raw").unwrap();
+        assert_eq!(place.path(), std::path::Path::new("./disk.raw"));
+        assert!(Place::host("/").is_err());
+    }
+
+    #[test]
+    fn whatever_stands_under_a_name_is_not_replaced_by_a_new_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk.raw");
+        std::fs::create_dir(&path).unwrap();
+        let place = Place::host(&path).unwrap();
+        let error = place.create_whole(|_| Ok(())).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn a_long_name_gets_a_sibling_that_still_fits() {
         let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
         let short = Place::new(folder.clone(), "disk.raw").hidden_sibling("stage");

@@ -170,3 +170,28 @@ fn sectors_written(kernel: &Kernel, number: u64) -> Option<u64> {
 const SETTLED_SECONDS: i64 = 2;
 const FINGERPRINT: &str = "diskdelta 2026-11 fingerprint of an unchanged file or device";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_stamp_is_settled_when_a_later_change_must_have_a_later_time() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let long_ago = SystemTime::now() - Duration::from_secs(3600);
+        file.as_file().set_modified(long_ago).unwrap();
+        let stamp = SourceStamp::of_file(file.path(), file.as_file()).unwrap();
+        let changed = Duration::from_secs(stamp.changed.0.cast_unsigned());
+        let after = |seconds: u64| UNIX_EPOCH + changed + Duration::from_secs(seconds);
+        for (seconds, is) in [(0, false), (1, false), (2, false), (3, true), (60, true)] {
+            assert_eq!(stamp.is_settled(after(seconds)), is, "{seconds}");
+        }
+        assert!(!stamp.is_settled(UNIX_EPOCH - Duration::from_secs(1)));
+        // Its own time was set ahead.
+        let ahead = SystemTime::now() + Duration::from_secs(3600);
+        file.as_file().set_modified(ahead).unwrap();
+        let stamp = SourceStamp::of_file(file.path(), file.as_file()).unwrap();
+        assert!(!stamp.is_settled(after(60)));
+    }
+}

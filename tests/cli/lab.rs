@@ -217,4 +217,4 @@ impl Drop for Loop {
     }
 }
 
-const COMMAND: &str = env!("CARGO_BIN_EXE_diskdelta");
+pub const COMMAND: &str = env!("CARGO_BIN_EXE_diskdelta");

@@ -4,6 +4,7 @@
 #[path = "../remote/certificates.rs"]
 mod certificates;
 mod devices;
+mod durable;
 mod export;
 mod file_systems;
 mod foreign;

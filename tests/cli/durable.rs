@@ -1,0 +1,67 @@
+//! What is called durable was synced: the system calls of whole runs, as `strace` sees them.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::lab::{COMMAND, Lab, left_out};
+
+#[test]
+fn what_a_run_wrote_and_renamed_is_synced_before_it_ends() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        return left_out("strace");
+    }
+    for (words, written) in [
+        ("sync new.raw old.raw", "old.raw"),
+        ("sync new.raw old.raw --safety in-place", "old.raw"),
+        ("sync new.raw old.raw --mode full", "old.raw"),
+        ("sync new.raw old.raw --undo back", "back"),
+        ("sync new.raw made.vhd", "made.vhd"),
+        ("manifest new.raw -o kept", "kept"),
+        ("delta create old.raw new.raw -o delta", "delta"),
+    ] {
+        let lab = Lab::new();
+        lab.disk("new.raw", 1200, 1);
+        lab.disk("old.raw", 1200, 2);
+        let calls = trace(&lab, words);
+        let folder = lab.path("").canonicalize().unwrap();
+        let folder = folder.to_str().unwrap();
+        let last = |is: &dyn Fn(&str) -> bool| calls.iter().rposition(|call| is(call));
+
+        // Files are written under names of their own first.
+        let synced = format!("<{folder}/");
+        let is_write = |call: &str| call.contains("write") && call.contains(&synced);
+        let is_sync = |call: &str| call.contains("sync(") && call.contains(&synced);
+        let wrote = last(&is_write);
+        assert!(wrote.is_some(), "{words}: {calls:#?}");
+        assert!(last(&is_sync) > wrote, "{words}: {calls:#?}");
+
+        let folder = format!("<{folder}>");
+        let is_rename = |call: &str| call.contains("rename") && call.contains(&folder);
+        let is_removal = |call: &str| call.contains("unlink") && call.contains(&folder);
+        let named = last(&|call| is_rename(call) || is_removal(call) || is_creation(call, &folder));
+        let is_sync = |call: &str| call.contains("fsync(") && call.contains(&folder);
+        assert!(last(&is_sync) > named, "{words}: {calls:#?}");
+        assert!(Path::new(&lab.path(written)).exists(), "{words}");
+    }
+}
+
+fn is_creation(call: &str, folder: &str) -> bool {
+    call.contains("O_CREAT") && call.contains(folder)
+}
+
+/// The calls of a run that succeeds, in their order.
+fn trace(lab: &Lab, words: &str) -> Vec<String> {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let calls = "trace=write,pwrite64,pwritev,pwritev2,fsync,fdatasync,openat,/rename,/unlink";
+    let status = Command::new("strace")
+        .args(["-f", "-y", "-qq", "-s", "0", "-e", calls, "-o"])
+        .arg(log.path())
+        .arg(COMMAND)
+        .args(words.split_whitespace())
+        .current_dir(lab.path(""))
+        .stdout(std::process::Stdio::null())
+        .status();
+    assert!(status.unwrap().success(), "{words}");
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    text.lines().map(str::to_owned).collect()
+}

@@ -261,9 +261,9 @@ const UNASKED_READS: u32 = 15;
 /// Shorter reads do not tell whether those after them will be in the cache.
 const TELLING_BYTES: usize = 64 << 10;
 
-/// How much may lie behind undropped.
-const BEHIND_BYTES: u64 = 8 << 20;
-const BEHIND_COUNT: usize = 256;
+/// How much may lie behind undropped. Who compares across hosts comes back soon to what differs.
+const BEHIND_BYTES: u64 = 64 << 20;
+const BEHIND_COUNT: usize = 2048;
 
 #[cfg(test)]
 mod tests {
@@ -272,15 +272,15 @@ mod tests {
     #[test]
     fn neighbouring_ranges_are_dropped_as_one_and_in_large_steps() {
         let mut behind = Behind::default();
-        for at in 0..127 {
+        for at in 0..1023 {
             assert!(behind.add(at << 16..(at + 1) << 16).is_empty());
         }
-        let whole = 0..8 << 20;
-        assert_eq!(behind.add(127 << 16..128 << 16), vec![whole]);
+        let whole = 0..64 << 20;
+        assert_eq!(behind.add(1023 << 16..1024 << 16), vec![whole]);
         assert!(behind.take().is_empty());
-        for at in 0..255 {
+        for at in 0..2047 {
             assert!(behind.add(at * 8192..at * 8192 + 4096).is_empty());
         }
-        assert_eq!(behind.add(0..4096).len(), 256);
+        assert_eq!(behind.add(0..4096).len(), 2048);
     }
 }

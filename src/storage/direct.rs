@@ -2,45 +2,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 
-/// A buffer that starts at a page boundary, so that reads past the cache can fill it in place.
-///
-/// Any buffer may be read into; one that is not aligned costs a copy.
-#[derive(Debug)]
-pub struct AlignedBuf {
-    bytes: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl AlignedBuf {
-    /// `len` zeros.
-    pub fn new(len: usize) -> Self {
-        let bytes = vec![0u8; len + PAGE];
-        let start = bytes.as_ptr().align_offset(PAGE).min(PAGE);
-        AlignedBuf { bytes, start, len }
-    }
-}
-
-impl Deref for AlignedBuf {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + self.len]
-    }
-}
-
-impl DerefMut for AlignedBuf {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.len]
-    }
-}
+use super::aligned::AlignedBuf;
 
 /// A second handle on an open file whose reads come from the medium.
 #[derive(Debug)]
@@ -180,16 +148,6 @@ const BOUNCE_BYTES: usize = 1 << 20;
 mod tests {
     use super::*;
     use std::io::Write;
-
-    #[test]
-    fn an_aligned_buffer_has_its_length_and_starts_at_a_page() {
-        for len in [0, 1, 4095, 4096, 100_000] {
-            let mut buf = AlignedBuf::new(len);
-            assert_eq!(buf.len(), len);
-            assert_eq!(buf.as_ptr() as usize % PAGE, 0);
-            buf.fill(7);
-        }
-    }
 
     #[test]
     fn direct_reads_give_the_same_bytes_at_every_alignment_and_fail_past_the_end() {

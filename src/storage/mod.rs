@@ -1,5 +1,6 @@
 //! Flat rows of bytes, and the folders they lie in. Knows nothing of formats.
 
+mod aligned;
 mod attributes;
 mod cache;
 mod device;
@@ -25,8 +26,8 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub use aligned::AlignedBuf;
 pub use device::DeviceStorage;
-pub use direct::AlignedBuf;
 pub use file::{Allocation, FileStorage};
 pub use folder::{Access, Folder, HostFolder};
 pub use host_file::{FileId, HostFile, HostKind, resolve};

@@ -39,7 +39,23 @@ where
                 busy -= 1;
                 end.done(result?)?;
             }
-            loop {
+            let mut is_idle = false;
+            while !is_idle {
+                // What came goes before more hashing, or every round would wait for all of it. It
+                // stays on the line while there is no hand free for it.
+                // What comes after the last round is for somebody else.
+                let frame = if busy < most && !end.is_finished() {
+                    line.try_receive()?
+                } else {
+                    None
+                };
+                is_idle = frame.is_none();
+                if let Some(frame) = frame {
+                    match Message::decode(&frame, hash_len)? {
+                        Message::Fail(fault) => return Err(fault.error()),
+                        message => end.receive(message)?,
+                    }
+                }
                 let room = Room {
                     tasks: busy < most,
                     line: line.has_room(),
@@ -57,26 +73,15 @@ where
                             line.ring();
                         });
                     }
-                    None => break,
+                    None => continue,
                 }
+                is_idle = false;
             }
             look(end);
             if busy == 0 && end.is_finished() {
                 return Ok(());
             }
-            // What came stays on the line while there is no hand free for it.
-            let frame = if busy < most {
-                line.try_receive()?
-            } else {
-                None
-            };
-            match frame {
-                Some(frame) => match Message::decode(&frame, hash_len)? {
-                    Message::Fail(fault) => return Err(fault.error()),
-                    message => end.receive(message)?,
-                },
-                None => line.wait(rings, awaited, work.cancel())?,
-            }
+            line.wait(rings, awaited, work.cancel())?;
         }
     })
 }

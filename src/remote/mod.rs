@@ -12,6 +12,7 @@ mod end;
 mod far_disk;
 mod far_search;
 mod frame;
+mod hashing;
 mod job;
 mod keys;
 mod known;

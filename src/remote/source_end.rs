@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::end::{End, Room, Step};
 use super::format::{BATCH, BATCH_LEAVES, BLOCK_LEAVES, DATA_MOST, LEAF, PAGE, WINDOW_BATCHES};
+use super::hashing::Hashing;
 use super::keys::Keys;
 use super::message::Message;
 use super::rounds::{Blocks, LeafFate, Leaves, Pages, Parts, bit, bits};
@@ -18,12 +19,9 @@ use crate::units::BlockSize;
 pub struct SourceEnd<'a> {
     view: &'a View<'a>,
     keys: Keys,
-    /// The batch from which on nothing was hashed yet; `None` once all is.
-    ahead: Option<u64>,
-    /// Batches that are not settled, by number.
+    hashing: Hashing<'a>,
+    /// Batches that are hashed and not settled, by number.
     open: BTreeMap<u64, Open>,
-    /// Batches that are being hashed, in their order, with what came of it.
-    hashing: VecDeque<(u64, Option<LeafHashes>)>,
     outbox: VecDeque<Message>,
     parts: VecDeque<SourceTask>,
     data: VecDeque<SourceTask>,
@@ -33,8 +31,6 @@ pub struct SourceEnd<'a> {
 
 /// What comes next for a batch.
 enum Open {
-    /// Its hashes.
-    Hashing,
     /// The target's leaves.
     Offered(LeafHashes),
     /// The parts of leaves.
@@ -55,9 +51,8 @@ impl<'a> SourceEnd<'a> {
         Ok(SourceEnd {
             view,
             keys,
-            ahead: Some(0),
+            hashing: Hashing::new(view),
             open: BTreeMap::new(),
-            hashing: VecDeque::new(),
             outbox: VecDeque::new(),
             parts: VecDeque::new(),
             data: VecDeque::new(),
@@ -76,36 +71,28 @@ impl<'a> SourceEnd<'a> {
     /// The first byte of the view that is not settled, for progress.
     pub fn settled_bytes(&self) -> u64 {
         let open = self.open.keys().next().copied();
-        let batch = open.or(self.ahead).unwrap_or(u64::MAX);
+        let behind = open.or(self.hashing.first()).or(self.hashing.ahead());
+        let batch = behind.unwrap_or(u64::MAX);
         batch.saturating_mul(BATCH).min(self.view.len())
     }
 
     fn hash_next(&mut self) -> Result<Option<SourceTask>> {
-        let Some(from) = self.ahead.filter(|_| self.open.len() < WINDOW_BATCHES) else {
-            return Ok(None);
-        };
-        let next = self.view.next_batch(from)?;
-        self.ahead = next.map(|batch| batch + 1);
-        match next {
-            Some(batch) => {
-                self.open.insert(batch, Open::Hashing);
-                self.hashing.push_back((batch, None));
-            }
-            None => self.say_hashed()?,
+        let has_room = self.open.len() + self.hashing.len() < WINDOW_BATCHES;
+        let piece = self.hashing.deal(has_room)?;
+        if piece.is_none() {
+            self.say_hashed()?;
         }
-        Ok(next.map(SourceTask::Hash))
+        Ok(piece.map(SourceTask::Hash))
     }
 
     /// Sends the hashes that are there and have their turn; the root after the last.
     fn say_hashed(&mut self) -> Result<()> {
-        while let Some((batch, Some(_))) = self.hashing.front() {
-            let batch = *batch;
-            let Some((_, Some(leaves))) = self.hashing.pop_front() else {
-                break;
-            };
+        while let Some(batch) = self.hashing.first()
+            && self.hashing.is_whole(batch)
+            && let Some(leaves) = self.hashing.take(batch)
+        {
             let blocks = self.keys.blocks(&leaves);
             if blocks.mask == 0 {
-                self.open.remove(&batch);
                 continue;
             }
             if let Some(root) = &mut self.root {
@@ -115,8 +102,8 @@ impl<'a> SourceEnd<'a> {
             self.outbox
                 .push_back(Message::Blocks(Blocks { batch, blocks }));
         }
-        if self.ahead.is_none()
-            && self.hashing.is_empty()
+        if self.hashing.ahead().is_none()
+            && self.hashing.first().is_none()
             && let Some(root) = self.root.take()
         {
             let root = *root.finish()?.as_bytes();
@@ -291,11 +278,8 @@ impl End for SourceEnd<'_> {
 
     fn done(&mut self, done: SourceDone) -> Result<()> {
         match done {
-            SourceDone::Hashes(batch, hashes) => {
-                let mut hashing = self.hashing.iter_mut();
-                if let Some((_, slot)) = hashing.find(|(it, _)| *it == batch) {
-                    *slot = Some(hashes);
-                }
+            SourceDone::Hashes(piece, hashes) => {
+                self.hashing.put(piece, hashes);
                 self.say_hashed()
             }
             SourceDone::Parts(batch, leaves) => {

@@ -1,5 +1,7 @@
 //! What the end with the source reads and hashes.
 
+use std::ops::Range;
+
 use super::end::Worker;
 use super::format::{LEAF_PARTS, PAGE, PART, PART_PAGES};
 use super::keys::Keys;
@@ -11,7 +13,7 @@ use crate::units::is_zero;
 /// Work of the end with the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceTask {
-    /// Hash a batch.
+    /// Hash a piece of the view.
     Hash(u64),
     /// Hash the parts of these leaves; the fates of others are known already.
     Parts(u64, Vec<(u32, LeafFate)>),
@@ -31,7 +33,7 @@ pub enum Wanted {
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceDone {
-    /// The leaves of a batch.
+    /// The leaves of a piece.
     Hashes(u64, LeafHashes),
     /// The fates of leaves.
     Parts(u64, Vec<(u32, LeafFate)>),
@@ -74,9 +76,13 @@ impl<'a> SourceWorker<'a> {
         let mut leaves = Vec::with_capacity(wanted.len());
         let mut payload = Vec::new();
         for (leaf, wanted) in wanted {
-            let bytes = self.leaf(batch, leaf)?;
+            let whole = self.view.leaf(batch, leaf);
+            let parts = wanted.parts();
+            let at = |part| (whole.start + u64::from(part) * PART).min(whole.end);
+            let bytes = self.view.read(at(parts.start)..at(parts.end))?;
+            let first = parts.start * PART_PAGES;
             let (mut data, mut zeros) = (0, 0);
-            for (index, page) in (0..).zip(bytes.chunks(PAGE as usize)) {
+            for (index, page) in (first..).zip(bytes.chunks(PAGE as usize)) {
                 match self.differs(&wanted, index, page) {
                     true if is_zero(page) => zeros |= bit(index),
                     true => {
@@ -125,9 +131,9 @@ impl Worker for SourceWorker<'_> {
 
     fn perform(&self, task: SourceTask) -> Result<SourceDone> {
         match task {
-            SourceTask::Hash(batch) => {
-                let hashes = self.view.hash_batch(batch)?;
-                Ok(SourceDone::Hashes(batch, hashes))
+            SourceTask::Hash(piece) => {
+                let hashes = self.view.hash_piece(piece)?;
+                Ok(SourceDone::Hashes(piece, hashes))
             }
             SourceTask::Parts(batch, mut leaves) => {
                 for (leaf, fate) in &mut leaves {
@@ -147,6 +153,17 @@ impl Worker for SourceWorker<'_> {
 }
 
 impl Wanted {
+    /// The parts from the first that may differ to the last.
+    fn parts(&self) -> Range<u32> {
+        match self {
+            Wanted::All => 0..LEAF_PARTS,
+            Wanted::Pages(pages) => {
+                let end = u64::BITS - pages.differs.leading_zeros();
+                pages.differs.trailing_zeros().min(end)..end
+            }
+        }
+    }
+
     /// The most bytes that it can come to.
     pub(super) fn bytes_most(&self) -> usize {
         let parts = match self {

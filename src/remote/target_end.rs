@@ -6,6 +6,7 @@ use super::end::{End, Room, Step};
 use super::format::{
     BATCH, BATCH_LEAVES, BLOCK, BLOCK_LEAVES, LEAF, PAGE, PART_PAGES, WINDOW_BATCHES,
 };
+use super::hashing::Hashing;
 use super::keys::Keys;
 use super::message::Message;
 use super::rounds::{
@@ -29,10 +30,8 @@ pub type TakeLeaves<'a> = Box<dyn FnMut(u64, &LeafHashes) -> Result<()> + 'a>;
 pub struct TargetEnd<'a> {
     view: &'a View<'a>,
     keys: Keys,
-    /// The batch from which on nothing of the target was looked at; `None` once all is.
-    ahead: Option<u64>,
     /// The target's batches that were not held against the source's yet.
-    ours: BTreeMap<u64, Option<LeafHashes>>,
+    ours: Hashing<'a>,
     /// The source's batches that were not held against the target's yet.
     theirs: VecDeque<Blocks>,
     /// The first batch of which the source may still speak.
@@ -81,8 +80,7 @@ impl<'a> TargetEnd<'a> {
         Ok(TargetEnd {
             view,
             keys,
-            ahead: Some(0),
-            ours: BTreeMap::new(),
+            ours: Hashing::new(view),
             theirs: VecDeque::new(),
             theirs_next: 0,
             their_root: None,
@@ -145,37 +143,29 @@ impl<'a> TargetEnd<'a> {
     }
 
     fn hash_next(&mut self) -> Result<Option<TargetTask>> {
-        let Some(from) = self.ahead.filter(|_| self.ours.len() < WINDOW_BATCHES) else {
-            return Ok(None);
-        };
-        let next = self.view.next_batch(from)?;
-        self.ahead = next.map(|batch| batch + 1);
-        match next {
-            Some(batch) => drop(self.ours.insert(batch, None)),
-            None => self.compare()?,
+        let piece = self.ours.deal(self.ours.len() < WINDOW_BATCHES)?;
+        if piece.is_none() {
+            self.compare()?;
         }
-        Ok(next.map(TargetTask::Hash))
+        Ok(piece.map(TargetTask::Hash))
     }
 
     /// Compares the batches that both sides have told of, in their order.
     fn compare(&mut self) -> Result<()> {
         loop {
-            let ours = self.ours.keys().next().copied();
+            let ours = self.ours.first();
             let theirs = self.theirs.front().map(|blocks| blocks.batch);
             let batch = match (ours, theirs) {
                 (Some(ours), Some(theirs)) => ours.min(theirs),
                 (Some(one), None) | (None, Some(one)) => one,
                 (None, None) => break,
             };
-            let is_known = match ours {
-                Some(ours) if ours == batch => self.ours.get(&batch).is_some_and(Option::is_some),
-                _ => self.ahead.is_none_or(|ahead| ahead > batch),
-            };
+            let is_known = self.ours.is_whole(batch);
             let is_told = self.theirs_next > batch || self.their_root.is_some();
             if !is_known || !is_told {
                 break;
             }
-            let leaves = self.ours.remove(&batch).flatten();
+            let leaves = self.ours.take(batch);
             let blocks = match theirs {
                 Some(theirs) if theirs == batch => self.theirs.pop_front(),
                 _ => None,
@@ -186,8 +176,7 @@ impl<'a> TargetEnd<'a> {
     }
 
     fn compare_batch(&mut self, batch: u64, leaves: Option<LeafHashes>, theirs: Option<Blocks>) {
-        let count = self.leaf_count(batch);
-        let leaves = leaves.unwrap_or_else(|| vec![None; count]);
+        let leaves = leaves.unwrap_or_else(|| vec![None; self.view.leaf_count(batch)]);
         let ours = self.keys.blocks(&leaves);
         let is_told = theirs.is_some();
         let theirs = theirs.map(|theirs| theirs.blocks).unwrap_or_default();
@@ -341,12 +330,6 @@ impl<'a> TargetEnd<'a> {
         Ok(())
     }
 
-    fn leaf_count(&self, batch: u64) -> usize {
-        let start = batch.saturating_mul(BATCH).min(self.view.len());
-        let count = (self.view.len() - start).min(BATCH).div_ceil(LEAF);
-        usize::try_from(count).unwrap_or(0)
-    }
-
     fn block_len(&self, batch: u64, block: u32) -> u64 {
         let start = batch
             .saturating_mul(BATCH)
@@ -372,7 +355,9 @@ impl End for TargetEnd<'_> {
         if let Some(task) = self.hash_next()? {
             return Ok(Some(Step::Run(task)));
         }
-        Ok(self.outbox.pop_front().map(Step::Send))
+        // That nothing is left to hash of a batch may have been the last thing to know of it.
+        let message = self.outbox.pop_front().map(Step::Send);
+        Ok(message.or_else(|| self.tasks.pop_front().map(Step::Run)))
     }
 
     fn receive(&mut self, message: Message) -> Result<()> {
@@ -390,10 +375,8 @@ impl End for TargetEnd<'_> {
 
     fn done(&mut self, done: TargetDone) -> Result<()> {
         match done {
-            TargetDone::Hashes(batch, hashes) => {
-                if let Some(slot) = self.ours.get_mut(&batch) {
-                    *slot = Some(hashes);
-                }
+            TargetDone::Hashes(piece, hashes) => {
+                self.ours.put(piece, hashes);
                 self.compare()
             }
             TargetDone::Pages(batch, leaves) => self.say_pages(batch, leaves),
@@ -414,8 +397,9 @@ impl End for TargetEnd<'_> {
     }
 
     fn is_finished(&self) -> bool {
-        let nothing = self.ours.is_empty() && self.theirs.is_empty() && self.open.is_empty();
-        self.their_root.is_some() && self.ahead.is_none() && nothing && self.outbox.is_empty()
+        let ours = self.ours.first().is_none() && self.ours.ahead().is_none();
+        let nothing = ours && self.theirs.is_empty() && self.open.is_empty();
+        self.their_root.is_some() && nothing && self.outbox.is_empty()
     }
 }
 

@@ -17,7 +17,7 @@ pub type Visit<'a> = dyn Fn(Difference<'_>) -> Result<()> + Sync + 'a;
 /// Work of the end with the target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetTask {
-    /// Hash a batch.
+    /// Hash a piece of the view.
     Hash(u64),
     /// These leaves become zero.
     Clear(u64, Vec<u32>),
@@ -30,7 +30,7 @@ pub enum TargetTask {
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetDone {
-    /// The leaves of a batch.
+    /// The leaves of a piece.
     Hashes(u64, LeafHashes),
     /// What leaves hold now, and what was handed out.
     Changed(u64, Vec<(u32, Option<blake3::Hash>)>, Handed),
@@ -221,9 +221,9 @@ impl Worker for TargetWorker<'_> {
 
     fn perform(&self, task: TargetTask) -> Result<TargetDone> {
         match task {
-            TargetTask::Hash(batch) => {
-                let hashes = self.view.hash_batch(batch)?;
-                Ok(TargetDone::Hashes(batch, hashes))
+            TargetTask::Hash(piece) => {
+                let hashes = self.view.hash_piece(piece)?;
+                Ok(TargetDone::Hashes(piece, hashes))
             }
             TargetTask::Clear(batch, leaves) => self.clear(batch, leaves),
             TargetTask::Pages(batch, leaves) => self.pages(batch, leaves),

@@ -179,15 +179,21 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// The first batch from `batch` on that may hold data.
+    /// How many leaves batch `batch` has.
+    pub fn leaf_count(&self, batch: u64) -> usize {
+        let start = batch.saturating_mul(BATCH).min(self.len());
+        let count = (self.len() - start).min(BATCH).div_ceil(LEAF);
+        usize::try_from(count).unwrap_or(0)
+    }
+
+    /// The first piece from `piece` on that may hold data.
     ///
     /// # Errors
     /// Those of [`Image::next_extent`].
-    pub fn next_batch(&self, batch: u64) -> Result<Option<u64>> {
-        let from = batch.saturating_mul(BATCH);
-        Ok(self
-            .next_data(from..self.len())?
-            .map(|data| data.start / BATCH))
+    pub fn next_piece(&self, piece: u64) -> Result<Option<u64>> {
+        let from = piece.saturating_mul(PIECE);
+        let data = self.next_data(from..self.len())?;
+        Ok(data.map(|data| data.start / PIECE))
     }
 
     /// The first stretch in `range` that may hold data, as far as it is known at once.
@@ -209,13 +215,13 @@ impl<'a> View<'a> {
         Ok(None)
     }
 
-    /// The hashes of the leaves of a batch; `None` where one is zero.
+    /// The hashes of the leaves of a piece; `None` where one is zero.
     ///
     /// # Errors
     /// As [`read`](View::read).
-    pub fn hash_batch(&self, batch: u64) -> Result<LeafHashes> {
-        let start = batch.saturating_mul(BATCH).min(self.len());
-        let end = start.saturating_add(BATCH).min(self.len());
+    pub fn hash_piece(&self, piece: u64) -> Result<LeafHashes> {
+        let start = piece.saturating_mul(PIECE).min(self.len());
+        let end = start.saturating_add(PIECE).min(self.len());
         let count = usize::try_from((end - start).div_ceil(LEAF)).unwrap_or(0);
         let mut hashes = vec![None; count];
         if let Some(known) = &self.known {
@@ -277,7 +283,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// A hash for each leaf of a batch; `None` where it is zero.
+/// A hash for each leaf of a batch or a piece; `None` where it is zero.
 pub type LeafHashes = Vec<Option<blake3::Hash>>;
 
 /// The hash of a leaf as manifests have it.
@@ -288,6 +294,9 @@ pub(super) fn hash_leaf(bytes: &[u8]) -> Option<blake3::Hash> {
 pub(super) fn too_many() -> Error {
     Error::new(ErrorKind::LimitExceeded, "too many ranges to compare")
 }
+
+/// What is hashed in one go, a part of a batch.
+pub(super) const PIECE: u64 = 8 << 20;
 
 /// What is read at once from a medium; from memory a leaf is, which stays in a near cache.
 const READ_BYTES: u64 = 512 << 10;
@@ -314,7 +323,7 @@ mod tests {
         assert!(view.read(4000..4200).unwrap() == expected[4000..4200]);
         let pieces: Vec<_> = view.windows().pieces(4000..5000).collect();
         assert_eq!(pieces, [(4000, 8096..8192), (4096, 12_288..13_192)]);
-        assert_eq!(view.hash_batch(0).unwrap(), [hash_leaf(&expected)]);
+        assert_eq!(view.hash_piece(0).unwrap(), [hash_leaf(&expected)]);
         for wrong in [0..0, 40_000..41_001] {
             assert!(Windows::of(&[1..5, wrong], 41_000).is_err());
         }

@@ -66,9 +66,9 @@ fn whatever_the_order_of_events_the_target_becomes_the_source() {
         };
         let plan = Plan::new(seed, source.disk_len());
         let outcome = run(&source, &target, &visit, &plan);
-        outcome
-            .source
-            .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        if let Err(error) = outcome.source {
+            panic!("seed {seed}: {error}; the other end: {:?}", outcome.target);
+        }
         let report = outcome
             .target
             .unwrap_or_else(|error| panic!("seed {seed}: {error}"));

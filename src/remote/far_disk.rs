@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::far_search::{Descent, find};
+use super::far_search::{Descent, everything, find};
 use super::format::{CLAIMED_MOST, LIST_MOST, LONG_HASH_LEN, SHORT_HASH_LEN};
 use super::job::{Ending, Opened};
 use super::line::Traffic;
@@ -158,6 +158,15 @@ impl FarSource for FarDisk {
         visit: &Visit<'_>,
     ) -> Result<(CompareReport, Option<Root>)> {
         find(self, search, work, visit)
+    }
+
+    fn everything(
+        &self,
+        disk_len: u64,
+        work: &Work,
+        visit: &Visit<'_>,
+    ) -> Result<(CompareReport, Root)> {
+        everything(self, disk_len, work, visit)
     }
 
     fn believes_manifests(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use super::copy::{Blank, Zeros};
 use super::drive::drive;
 use super::far_disk::FarDisk;
 use super::format::{LIST_MOST, LONG_HASH_LEN, WINDOWS_MOST};
@@ -52,6 +53,7 @@ pub(super) fn find(
         counts_only: search.counts_only && session.counts(),
         known: known.clone(),
         sink: None,
+        everything: false,
     };
     far.believes.fetch_or(theirs, Ordering::Relaxed);
     let mut their_root = None;
@@ -88,6 +90,28 @@ pub(super) fn find(
             .advise("run it again; if it comes back, read everything: --verify all"));
     }
     Ok((report, Some(root)))
+}
+
+/// Hands out all that the source holds; also returns the root of its leaves.
+///
+/// # Errors
+/// Those of [`FarSource::everything`](crate::sync::FarSource::everything).
+pub(super) fn everything(
+    far: &FarDisk,
+    disk_len: u64,
+    work: &Work,
+    visit: &Visit<'_>,
+) -> Result<(CompareReport, Root)> {
+    let blank = Blank(disk_len);
+    let mut zeros = Zeros::new(disk_len, visit)?;
+    let mut descent = Descent::read(&blank, disk_len, None);
+    descent.everything = true;
+    descent.sink = Some(&mut zeros);
+    let mut report = descent.run(far, &far.lock(), work, visit)?;
+    let (handed, root) = zeros.finish()?;
+    report.changed_bytes += handed.changed_bytes;
+    report.zeroed_bytes += handed.zeroed_bytes;
+    Ok((report, root))
 }
 
 /// The source's root, and where the two disks may differ.
@@ -139,6 +163,8 @@ pub(super) struct Descent<'a> {
     counts_only: bool,
     known: Option<Known>,
     sink: Option<&'a mut dyn Sink>,
+    /// Whether all of what comes is handed out, and not only what differs.
+    everything: bool,
 }
 
 impl<'a> Descent<'a> {
@@ -152,6 +178,7 @@ impl<'a> Descent<'a> {
             counts_only: false,
             known: None,
             sink: None,
+            everything: false,
         }
     }
 
@@ -171,7 +198,11 @@ impl<'a> Descent<'a> {
             Some(windows) => Windows::of(windows, disk_len)?,
             None => Windows::whole(disk_len),
         };
-        work.progress().begin(Phase::Diff, Some(seen.len()));
+        let phase = match self.everything {
+            true => Phase::Copy,
+            false => Phase::Diff,
+        };
+        work.progress().begin(phase, Some(seen.len()));
         if seen.is_empty() {
             return Ok(CompareReport::default());
         }
@@ -191,8 +222,9 @@ impl<'a> Descent<'a> {
         let view = View::new(self.target, seen).with_known(self.known);
         let number = far.comparisons.fetch_add(1, Ordering::Relaxed);
         let keys = session.keys(number, hash_len);
-        let worker =
-            TargetWorker::new(&view, keys.clone(), visit).with_counts_only(self.counts_only);
+        let worker = TargetWorker::new(&view, keys.clone(), visit)
+            .with_counts_only(self.counts_only)
+            .with_everything(self.everything);
         let mut onto = OntoDisk::new(view.windows());
         let mut sink = self.sink;
         let mut end = TargetEnd::new(&view, keys)?.with_counts_only(self.counts_only);

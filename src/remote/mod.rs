@@ -6,6 +6,7 @@ pub mod tls;
 
 mod answer;
 mod confine;
+mod copy;
 mod dial;
 mod drive;
 mod end;

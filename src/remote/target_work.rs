@@ -54,6 +54,7 @@ pub struct TargetWorker<'a> {
     keys: Keys,
     visit: &'a Visit<'a>,
     counts_only: bool,
+    everything: bool,
 }
 
 impl<'a> TargetWorker<'a> {
@@ -64,6 +65,7 @@ impl<'a> TargetWorker<'a> {
             keys,
             visit,
             counts_only: false,
+            everything: false,
         }
     }
 
@@ -71,6 +73,13 @@ impl<'a> TargetWorker<'a> {
     #[must_use]
     pub fn with_counts_only(mut self, counts_only: bool) -> Self {
         self.counts_only = counts_only;
+        self
+    }
+
+    /// Hands out all of a leaf that came, and not only what differs.
+    #[must_use]
+    pub(super) fn with_everything(mut self, everything: bool) -> Self {
+        self.everything = everything;
         self
     }
 
@@ -172,7 +181,7 @@ impl<'a> TargetWorker<'a> {
         let kinds: Vec<Option<bool>> = new
             .chunks(page)
             .zip(old.chunks(page))
-            .map(|(new, old)| (new != old).then(|| is_zero(new)))
+            .map(|(new, old)| (self.everything || new != old).then(|| is_zero(new)))
             .collect();
         let mut first = 0;
         for run in kinds.chunk_by(|one, next| one == next) {

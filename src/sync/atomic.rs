@@ -212,7 +212,7 @@ fn stage(
     let counted = match (mode, keeper, earlier) {
         (Mode::Full, ..) => {
             let (counted, root) = find::everything(run, found)?;
-            report.root = Some(root);
+            report.root = root;
             counted
         }
         (_, Some(keeper), _) => {

@@ -45,6 +45,19 @@ pub trait FarSource: Send + Sync {
         visit: &(dyn Fn(Difference<'_>) -> Result<()> + Sync),
     ) -> Result<(CompareReport, Option<Root>)>;
 
+    /// Hands out all of the first `disk_len` bytes, zeros too; nothing is compared, and what was
+    /// there is not known, whatever a difference says of it. Also returns the root of the source in
+    /// blocks of [`FAR_BLOCK_BYTES`], which what was handed out is known to have.
+    ///
+    /// # Errors
+    /// Those of [`compare`](FarSource::compare).
+    fn everything(
+        &self,
+        disk_len: u64,
+        work: &Work,
+        visit: &(dyn Fn(Difference<'_>) -> Result<()> + Sync),
+    ) -> Result<(CompareReport, Root)>;
+
     /// Whether a manifest has stood for reading the source.
     fn believes_manifests(&self) -> bool;
 

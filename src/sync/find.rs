@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
-use super::far::Search;
+use super::far::{FAR_BLOCK_BYTES, Search};
 use super::kept::Keeper;
 use super::run::Run;
 use crate::control::Phase;
@@ -76,11 +76,20 @@ fn narrowed(
 }
 
 /// Hands out everything the source holds, zeros too; no target is looked at. Also returns the
-/// root of what was read.
+/// root of what was read, where it is known in blocks as the options want them.
 ///
 /// # Errors
 /// `Unreadable`, `Io`, `Malformed`, `Cancelled`, and those of `found`.
-pub(super) fn everything(run: &Run<'_>, found: &Found<'_>) -> Result<(CompareReport, Hash)> {
+pub(super) fn everything(
+    run: &Run<'_>,
+    found: &Found<'_>,
+) -> Result<(CompareReport, Option<Hash>)> {
+    if let Some(far) = &run.source.far {
+        let visit = |difference: Difference<'_>| found(&difference, unknown);
+        let (report, root) = far.everything(run.source.disk_len(), run.work, &visit)?;
+        let is_wanted = run.options.block_size.bytes() == FAR_BLOCK_BYTES;
+        return Ok((report, is_wanted.then(|| *root.as_bytes())));
+    }
     let source = &*run.source.image;
     let pass = Pass::new(run, run.options.block_size, None, found);
     run.work
@@ -88,7 +97,7 @@ pub(super) fn everything(run: &Run<'_>, found: &Found<'_>) -> Result<(CompareRep
         .begin(Phase::Copy, Some(source.disk_len()));
     let mut sink = ManifestWriter::root_only(source.disk_len(), run.options.block_size);
     HashPass::new(source, run.options.block_size, run.work).run(&pass, &mut sink)?;
-    Ok((pass.report(), *sink.finish()?.as_bytes()))
+    Ok((pass.report(), Some(*sink.finish()?.as_bytes())))
 }
 
 /// Hands out what differs between the source and what a kept manifest says of `old`; the

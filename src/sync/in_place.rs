@@ -45,7 +45,7 @@ pub(super) fn sync_marked(
     let found: &find::Found<'_> = &|difference, _| writing.write(difference);
     let compared = match (mode, &keeper) {
         (Mode::Full, _) => find::everything(run, found).map(|(counted, root)| {
-            report.root = Some(root);
+            report.root = root;
             counted
         }),
         (_, Some(keeper)) => {

@@ -85,12 +85,10 @@ pub fn sync(
         options,
         work,
     };
-    let done = target.open_if_there().and_then(|storage| {
-        run.check_far(storage.is_some())?;
-        match storage {
-            Some(storage) => onto_existing(&run, &storage),
-            None => onto_nothing(&run),
-        }
+    let done = run.check_far().and_then(|()| target.open_if_there());
+    let done = done.and_then(|storage| match storage {
+        Some(storage) => onto_existing(&run, &storage),
+        None => onto_nothing(&run),
     });
     let mut report = done.map_err(|error| way_on(error, target).at_path(target.path()))?;
     if report.outcome == Outcome::Synced && !report.unreadable.is_empty() {

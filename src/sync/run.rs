@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::far::FarSource;
 use super::find;
-use super::options::{Mode, Safety, SyncOptions};
+use super::options::{Mode, SyncOptions};
 use super::report::{Outcome, SyncReport};
 use super::target::Target;
 use crate::control::Work;
@@ -115,24 +115,17 @@ impl Run<'_> {
         }
     }
 
-    /// Refuses what needs the source's bytes here, where they are not.
+    /// Refuses what does not go with a source elsewhere.
     ///
     /// # Errors
     /// `Unsupported`.
-    pub fn check_far(&self, target_is_there: bool) -> Result<()> {
-        let options = self.options;
-        let replaces = options.safety == Safety::Atomic && self.target.file_place().is_some();
-        let copies = options.mode == Mode::Full && target_is_there && !replaces;
-        let what = match &self.source.far {
-            Some(_) if options.skip_unreadable => "passing over what cannot be read",
-            Some(_) if copies => "a full copy onto what is there",
-            _ => return Ok(()),
-        };
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("{what} does not go with a source on another host"),
-        )
-        .advise("leave that option away; the target is untouched"))
+    pub fn check_far(&self) -> Result<()> {
+        if self.source.far.is_none() || !self.options.skip_unreadable {
+            return Ok(());
+        }
+        let what = "passing over what cannot be read does not go with a source on another host";
+        Err(Error::new(ErrorKind::Unsupported, what)
+            .advise("leave that option away; the target is untouched"))
     }
 
     /// What a sync that has to create its target would do, as far as that is known unread.

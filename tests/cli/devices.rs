@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::lab::{Lab, Loop, PAGE, left_out, noise, write_at};
+use crate::remote::shell;
 
 #[test]
 fn a_device_is_synced_with_its_stage_in_the_stage_folder() {
@@ -29,6 +30,37 @@ fn a_device_is_synced_with_its_stage_in_the_stage_folder() {
         .fails(2, "name two different disks");
     lab.run("sync new.raw under.raw")
         .fails(2, &target.replace("/dev/", "attached to "));
+}
+
+#[test]
+fn a_full_copy_onto_a_device_comes_from_another_host_and_goes_to_one() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 1000, 1);
+    write_at(&lab.path("new.raw"), 300 * PAGE as u64, &[0; 200 * PAGE]);
+    let under = lab.disk("under.raw", 1000, 2);
+    let Some(device) = Loop::over(&under) else {
+        return;
+    };
+    let target = &device.0;
+    shell(&lab, "--stage-dir stages");
+    let new = lab.path("new.raw");
+    let sides = [
+        format!("ssh://host{} {target} --stage-dir stages", new.display()),
+        format!("{} ssh://host{target}", new.display()),
+    ];
+    for sides in sides {
+        for safety in ["atomic", "in-place"] {
+            let words = format!("sync {sides} --rsh ./rsh --mode full --safety {safety}");
+            let (status, report) = lab.json(&words);
+            assert_eq!(status, 0, "{report}");
+            assert_eq!(report["mode"], "full");
+            assert_eq!(report["changed_bytes"], 1000 * PAGE);
+            assert_eq!(report["zeroed_bytes"], 200 * PAGE);
+            assert!(device.bytes() == lab.bytes("new.raw"));
+            assert_eq!(fs::read_dir(lab.path("stages")).unwrap().count(), 0);
+            write_at(Path::new(target), 0, &noise(1000 * PAGE, 2));
+        }
+    }
 }
 
 #[test]

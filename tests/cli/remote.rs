@@ -13,7 +13,7 @@ use crate::lab::{Lab, PAGE, ended, left_out, noise, send, until, write_at};
 const COMMAND: &str = env!("CARGO_BIN_EXE_diskdelta");
 
 /// A script that stands in for ssh: drops what ssh takes and runs the agent, here.
-fn shell(lab: &Lab, serve: &str) -> PathBuf {
+pub fn shell(lab: &Lab, serve: &str) -> PathBuf {
     let text = format!(
         "#!/bin/sh\necho \"$@\" >> {log}\necho $$ >> {pids}\nexec {COMMAND} serve --stdio {serve}\n",
         log = lab.path("asked").display(),

@@ -6,6 +6,7 @@ mod bytes;
 mod certificates;
 mod codec;
 mod disks;
+mod full;
 mod hostile;
 mod lines;
 mod pair;

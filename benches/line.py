@@ -1,6 +1,6 @@
 """Stands in for ssh: runs the command here, counts what passes each way, and may delay it.
 
-`line.py --note FILE [--delay MS] HOST COMMAND...` writes one JSON object to FILE at the end: bytes
+`line.py --note FILE [--delay MS] HOST COMMAND...` appends a line of JSON to FILE at the end: bytes
 each way, and seconds from the first byte to the last. MS passes before a byte arrives, each way;
 however many are under way.
 """
@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import queue
+import select
 import subprocess
 import sys
 import threading
@@ -31,10 +32,11 @@ def main():
     # What the other side still has to say ends with its process, and not with ours.
     back.writer.join()
     status = process.wait()
-    begun = min(way.first for way in (there, back) if way.first is not None)
+    begun = min((way.first for way in (there, back) if way.first is not None), default=0)
     ended = max(way.last for way in (there, back))
-    with open(arguments.note, "w") as file:
-        json.dump({"there": there.bytes, "back": back.bytes, "seconds": ended - begun}, file)
+    with open(arguments.note, "a") as file:
+        note = {"there": there.bytes, "back": back.bytes, "seconds": ended - begun}
+        file.write(json.dumps(note) + "\n")
     os._exit(status)
 
 
@@ -51,7 +53,7 @@ class Way:
 
     def _read(self):
         while True:
-            piece = os.read(self.source, 256 << 10)
+            piece = patiently(select.POLLIN, self.source, os.read, 256 << 10)
             now = time.perf_counter()
             self.first = self.first or now
             self.under_way.put((now + self.seconds, piece))
@@ -69,8 +71,19 @@ class Way:
                 return
             self.bytes += len(piece)
             while piece:
-                piece = piece[os.write(self.sink, piece):]
+                piece = piece[patiently(select.POLLOUT, self.sink, os.write, piece):]
             self.last = time.perf_counter()
+
+
+def patiently(event, descriptor, call, *arguments):
+    """Calls, and where the other side has made the pipe one that does not wait, waits for it."""
+    while True:
+        try:
+            return call(descriptor, *arguments)
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(descriptor, event)
+            poll.poll()
 
 
 if __name__ == "__main__":

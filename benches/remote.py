@@ -2,7 +2,7 @@
 
 Races are run as measure.py runs its own: in turn, once unmeasured, each ending with its target
 synced; each figure is a ratio within one run of this program. Bytes are counted by the pipe that
-both ends speak through (line.py), and the command's own figures are held against it.
+both ends speak through (line.py), and the command's own figures are held against it. Peers that take long are timed once.
 """
 
 import argparse
@@ -12,17 +12,17 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from statistics import median
 
-from measure import (MIB, PAGE, Bench, Images, Target, Turn, drop_caches, installed, machine,
-                     size_of, spread, take)
+import peers
+from measure import Bench, Images, Target, Turn, drop_caches, machine, size_of, spread, take
+from peers import script
+from remote_tables import write_tables
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = ["part", "case", "contender", "what", "run", "value"]
-RSYNC_BLOCKS = [PAGE, 8192, 16384]
 CASES = {"scattered": (1, False), "clustered": (1, True), "unchanged": (0, False)}
 
 
@@ -51,9 +51,10 @@ class Remote(Bench):
         self.bare_program = str(arguments.bare.resolve())
         self.images = Images(self.dir)
         self.note, self.pid = self.beside / "note", self.beside / "pid"
+        self.cases, self.peers = CASES, peers.installed()
         self.file = arguments.docs / "benchmarks-remote.tsv"
-        self.facts = dict(machine(self.dir)) | {
-            "runs": str(self.runs)}
+        self.facts = dict(machine(self.dir)) | {"runs": str(self.runs)}
+        self.facts |= {peer.program: peer.version() for peer in self.peers}
         self.rows = []
         if self.file.exists():
             lines = self.file.read_text().splitlines()
@@ -81,35 +82,38 @@ class Remote(Bench):
             writer.writeheader()
             writer.writerows(self.rows)
 
-    def shell(self):
+    def shell(self, threads=2):
         """Runs the agent as ssh would, with as many threads as this end."""
-        return self._script("rsh", f'echo $$ > {self.pid}\nexec {self.program} --threads 2 '
-                                   'serve --stdio')
+        return script(self.beside / "rsh", f'echo $$ > {self.pid}\nexec {self.program} '
+                                           f'--threads {threads} serve --stdio')
 
     def plain_shell(self):
-        return self._script("plain", 'shift\nexec "$@"')
-
-    def _script(self, name, text):
-        path = self.beside / name
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o700)
-        return str(path)
+        return script(self.beside / "plain", 'shift\nexec "$@"')
 
     def line(self, delay=0):
         return f"{sys.executable} {HERE / 'line.py'} --note {self.note} --delay {delay}"
 
-    def push(self, target, rsh, *more):
+    def push(self, target, rsh, *more, threads=2):
         """Makes the far target hold what the one of its two sources that it lacks does."""
         return self.ours("sync", target.other(), f"ssh://there{target.path}", "--mode", "delta",
                          "--safety", "in-place", "--verify", "none", "--rsh", rsh,
-                         "--remote-program", self.program, *more)
+                         "--remote-program", self.program, *more, threads=threads)
 
-    def rsync(self, target, rsh, block):
-        return ["rsync", "-I", "--inplace", "--no-whole-file", "-B", str(block), "-e", rsh,
-                str(target.other()), f"there:{target.path}"]
+    def peer(self, peer, target, rsh):
+        return peer.commands(target, rsh, self.beside)
+
+    def sent(self, case):
+        """What each contender has sent, both ways."""
+        rows = [row for row in self.rows
+                if (row["part"], row["case"], row["what"]) == ("line", case, "bytes")]
+        return [(row["contender"], float(row["value"])) for row in rows]
 
     def noted(self):
-        return json.loads(self.note.read_text())
+        """Bytes both ways and seconds, of all lines since the last look."""
+        notes = [json.loads(note) for note in self.note.read_text().splitlines()]
+        self.note.unlink()
+        return {"bytes": sum(note["there"] + note["back"] for note in notes),
+                "seconds": sum(note["seconds"] for note in notes)}
 
 
 def line(bench):
@@ -117,8 +121,7 @@ def line(bench):
     for case, (percent, clustered) in CASES.items():
         target = bench.images.pair(bench.size, percent, clustered)
         report = json.loads(checked(bench.push(target, bench.line())).stdout)
-        noted = bench.noted()
-        both = noted["there"] + noted["back"]
+        both = bench.noted()["bytes"]
         own = report["sent_bytes"] + report["received_bytes"]
         if own != both:
             sys.exit(f"the line carried {both} bytes, the report says {own}")
@@ -126,14 +129,14 @@ def line(bench):
         bench.put("line", case, "diskdelta", "changed_bytes", report["changed_bytes"])
         target.flip()
         target.check()
-        if not installed("rsync"):
-            continue
-        for block in RSYNC_BLOCKS:
-            checked(bench.rsync(target, bench.line(), block))
+        for peer in bench.peers:
+            if peer.is_slow and case != "scattered":
+                continue
+            for command in bench.peer(peer, target, bench.line()):
+                checked(command)
             target.flip()
-            noted = bench.noted()
-            bench.put("line", case, f"rsync -B {block}", "bytes", noted["there"] + noted["back"])
             target.check()
+            bench.put("line", case, peer.name, "bytes", bench.noted()["bytes"])
 
 
 def hot(bench):
@@ -142,43 +145,48 @@ def hot(bench):
 
 
 def cold(bench):
-    """Wall time from the medium."""
-    timed(bench, "cold", {"scattered": CASES["scattered"]}, lambda target: drop_caches(
-        [target.path, target.now(), target.other()]))
+    """Wall time from the medium, with the command's own number of threads."""
+    timed(bench, "cold", {"scattered": CASES["scattered"]}, threads=0, before=lambda target:
+          drop_caches([target.path, target.now(), target.other()]))
 
 
-def timed(bench, part, cases, before=lambda target: None):
+def timed(bench, part, cases, threads=2, before=lambda target: None):
     for case, (percent, clustered) in cases.items():
         target = bench.images.pair(bench.size, percent, clustered)
-        rsh, plain = bench.shell(), bench.plain_shell()
-        block = best_block(bench, case)
+        rsh, plain = bench.shell(threads), bench.plain_shell()
 
         def turn(*commands):
             return target.turn(*commands, prepare=lambda: before(target))
 
+        def racing(peer):
+            return lambda: turn(*bench.peer(peer, target, plain))
+
         contenders = [
-            ("hash both disks", lambda: Turn(
+            ("hash both disks", False, lambda: Turn(
                 bench.bare("hash", target.path), bench.bare("hash", target.other()),
                 prepare=lambda: before(target))),
-            ("diskdelta", lambda: turn(bench.push(target, rsh))),
+            ("diskdelta", False, lambda: turn(bench.push(target, rsh, threads=threads))),
         ]
-        if installed("rsync"):
-            contenders.append((f"rsync -B {block}", lambda: turn(
-                bench.rsync(target, plain, block), ["sync", target.path])))
+        contenders += [(peer.name.split(" -B")[0], peer.is_slow, racing(peer))
+                       for peer in racers(bench, case)]
         for run in range(bench.runs + 1):
             first = run % len(contenders)
-            for name, make in contenders[first:] + contenders[:first]:
+            for name, is_slow, make in contenders[first:] + contenders[:first]:
+                if is_slow and run != 1:
+                    continue
                 facts = take(make(), watching=False)
                 if run > 0:
-                    bench.put(part, case, name.split(" -B")[0], "seconds", facts["seconds"], run)
+                    bench.put(part, case, name, "seconds", facts["seconds"], run)
         target.check()
 
 
-def best_block(bench, case):
-    """The block size with which rsync sends least."""
-    sent = {block: bench.get("line", case, f"rsync -B {block}", "bytes") for block in RSYNC_BLOCKS}
-    sent = {block: count for block, count in sent.items() if count is not None}
-    return min(sent, key=sent.get) if sent else 4 * PAGE
+def racers(bench, case):
+    """All peers where something changed; rsync with the block size with which it sends least."""
+    sent = dict(bench.sent(case))
+    ours = [peer for peer in bench.peers if peer.program == "rsync"]
+    ours = [min(ours, key=lambda peer: sent.get(peer.name, 0))] if ours else []
+    others = [peer for peer in bench.peers if peer.program != "rsync"]
+    return ours + (others if case == "scattered" else [])
 
 
 def rtt(bench):
@@ -236,92 +244,6 @@ def rss_anon(pid):
 
 
 PARTS = {"line": line, "hot": hot, "cold": cold, "rtt": rtt, "memory": memory}
-
-
-def goals(bench):
-    """What is measured, the bound, the value, and how it is written."""
-    size = bench.get("line", "all", "disk", "disk_bytes")
-    for case in CASES:
-        sent = bench.get("line", case, "diskdelta", "bytes")
-        changed = bench.get("line", case, "diskdelta", "changed_bytes")
-        over = (sent - changed) / size * 100 if sent is not None else None
-        if case == "unchanged":
-            yield "bytes on the line, unchanged, against the disk", 0.001, over, "{:.5f} %"
-        else:
-            yield (f"bytes on the line, 1 % {case}, beyond the changed pages, against the disk",
-                   0.025, over, "{:.4f} %")
-
-    def ratio(part, case, over, under):
-        values = [bench.get(part, case, name, "seconds") for name in (over, under)]
-        return values[0] / values[1] if all(values) else None
-
-    for part, case in (("hot", "scattered"), ("hot", "unchanged"), ("cold", "scattered")):
-        if part == "hot":
-            yield (f"{part}, {case}: time against hashing both disks", 1.15,
-                   ratio(part, case, "diskdelta", "hash both disks"), "{:.2f}")
-        yield (f"{part}, {case}: time against rsync", 1.0,
-               ratio(part, case, "diskdelta", "rsync"), "{:.2f}")
-    for case in ("scattered", "unchanged"):
-        times = [bench.get("rtt", case, f"{ms} ms", "seconds") for ms in (0, 100)]
-        more = times[1] - times[0] if None not in times else None
-        yield f"100 ms round-trip time, {case}: more than at 0 ms", 1.0, more, "{:.2f} s"
-    for case in ("dense", "sparse, 15 TiB"):
-        for end in ("source", "target"):
-            kib = [bench.get("memory", f"{case}, {safety}", end, "rss_anon_kib")
-                   for safety in ("in-place", "atomic")]
-            yield (f"memory of the {end}'s end, {case}", 128,
-                   max(kib) / 1024 if None not in kib else None, "{:.0f} MiB")
-
-
-def goals_table(bench):
-    lines = ["| what | bound | measured | |", "| --- | --- | --- | --- |"]
-    for what, bound, value, written in goals(bench):
-        if value is None:
-            lines.append(f"| {what} | | not measured | |")
-            continue
-        unit = re.sub(r"\{.*?\}", "", written)
-        lines.append(f"| {what} | ≤ {bound}{unit} | {written.format(value)} | "
-                     f"{'holds' if value <= bound else '**missed**'} |")
-    return lines
-
-
-def results_table(bench):
-    lines = ["| part | case | contender | median | least to most |",
-             "| --- | --- | --- | ---: | ---: |"]
-    seen = dict.fromkeys((row["part"], row["case"], row["contender"], row["what"])
-                         for row in bench.rows)
-    for part, case, contender, what in seen:
-        values = [float(row["value"]) for row in bench.rows
-                  if (row["part"], row["case"], row["contender"], row["what"])
-                  == (part, case, contender, what)]
-        show = SHOWN[what]
-        spread_ = f"{show(min(values))} to {show(max(values))}" if len(values) > 1 else ""
-        name = contender + (", changed" if what == "changed_bytes" else "")
-        lines.append(f"| {part} | {case} | {name} | {show(median(values))} | {spread_} |")
-    return lines
-
-
-def write_tables(page, bench):
-    """Puts the tables between their markers, and prints the goals."""
-    tables = {"remote goals": goals_table(bench), "remote results": results_table(bench)}
-    text = page.read_text() if page.exists() else ""
-    for name, lines in tables.items():
-        begin, end = f"<!-- {name}: made by benches/remote.py -->", f"<!-- end of {name} -->"
-        block = "\n".join([begin, *lines, end])
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        text = pattern.sub(lambda _: block, text) if pattern.search(text) else text + block + "\n"
-    page.write_text(text)
-    print("\n".join(tables["remote goals"]))
-    return any("**missed**" in row for row in tables["remote goals"])
-
-
-SHOWN = {
-    "disk_bytes": lambda value: f"{value / MIB:.0f} MiB",
-    "bytes": lambda value: f"{value:,.0f} bytes",
-    "changed_bytes": lambda value: f"{value:,.0f} bytes",
-    "seconds": lambda value: f"{value:.3f} s",
-    "rss_anon_kib": lambda value: f"{value / 1024:.0f} MiB",
-}
 
 
 def checked(command):

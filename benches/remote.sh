@@ -1,7 +1,7 @@
 #!/bin/sh
 # Measures syncs across hosts, both ends on this machine, for the page docs/benchmarks.md.
 #
-#   benches/remote.sh                     all of it, with disks of 4 GiB; a quarter of an hour
+#   benches/remote.sh                     all of it, with disks of 4 GiB; an hour, most of it for slow peers
 #   SIZE=256M RUNS=1 benches/remote.sh    a quick look at whether it works
 #   benches/remote.sh line hot            only these parts (those of remote.py)
 #

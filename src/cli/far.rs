@@ -24,7 +24,6 @@ pub fn push(args: &Args, target: &Far, context: &Context) -> Ended {
         (args.undo.is_some(), "--undo"),
         (args.target_manifest.is_some(), "--target-manifest"),
         (args.stage_dir.is_some(), "--stage-dir"),
-        (args.skip_unreadable, "--skip-unreadable"),
     ];
     if let Some((_, option)) = elsewhere.iter().find(|(is_given, _)| *is_given) {
         return Err(Error::new(
@@ -101,6 +100,7 @@ fn push_once(args: &Args, target: &Far, context: &Context) -> Attempt {
             allow_shrink: args.allow_shrink,
             allow_larger: args.allow_larger,
             dry_run: args.dry_run,
+            skip_unreadable: args.skip_unreadable,
         }),
     };
     let work = unlimited(context);

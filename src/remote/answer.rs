@@ -17,7 +17,7 @@ use super::tree::children_of;
 use super::view::{View, Windows, too_many};
 use super::wire::wrong;
 use crate::control::{Phase, Work};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::image::{Image, Padded};
 use crate::manifest::Manifest;
 use crate::sync::{CachedSource, Claim};
@@ -116,12 +116,16 @@ impl Answerer<'_> {
         let recording = match &self.cached {
             // A leaf is a block.
             Some(cached) if cached.block_size().bytes() != LEAF => None,
+            // What is passed over is in no manifest.
+            Some(_) if compare.skips => None,
             Some(cached) if is_whole && known.is_none() && self.is_as_long(compare.disk_len) => {
                 cached.record()?
             }
             _ => None,
         };
-        let view = View::new(&*image, seen).with_known(known);
+        let view = View::new(&*image, seen)
+            .with_known(known)
+            .with_skips(compare.skips);
         let keys = session.keys(number, hash_len);
         let worker = SourceWorker::new(&view, keys.clone(), session.packs())
             .with_counts_only(compare.counts_only);
@@ -168,7 +172,11 @@ impl Answerer<'_> {
                 work.cancel().check()?;
                 let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
                 let mut bytes = vec![0; len];
-                image.read_exact_at(&mut bytes, range.start)?;
+                match image.read_exact_at(&mut bytes, range.start) {
+                    // The comparison says where, or passes over it.
+                    Err(error) if error.kind() == ErrorKind::Io => return Ok(false),
+                    read => read?,
+                }
                 claims.push(Claim {
                     range: range.clone(),
                     hash: blake3::hash(&bytes).into(),
@@ -195,7 +203,9 @@ impl Answerer<'_> {
     /// The source's change, where that is what lies behind a failed read.
     fn or_change(&self, error: crate::Error) -> crate::Error {
         match error.kind() {
-            crate::ErrorKind::Unreadable => (self.check)().err().unwrap_or(error),
+            ErrorKind::Unreadable => (self.check)()
+                .err()
+                .unwrap_or_else(|| error.advise("--skip-unreadable goes on without such ranges")),
             _ => error,
         }
     }

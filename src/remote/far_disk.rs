@@ -148,7 +148,9 @@ impl FarSource for FarDisk {
     ) -> Result<CompareReport> {
         let map = options.change_map.as_ref();
         let windows = map.map(|_| options.windows(disk_len));
-        Descent::read(target, disk_len, windows).run(self, &self.lock(), work, visit)
+        let descent = Descent::read(target, disk_len, windows);
+        let descent = descent.with_skips(options.skip_unreadable);
+        descent.run(self, &self.lock(), work, visit)
     }
 
     fn find(

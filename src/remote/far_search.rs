@@ -38,7 +38,8 @@ pub(super) fn find(
     let theirs = far.opened().has_manifest
         && far.opened().disk_len == disk_len
         && session.takes_manifests()
-        && !is_wary;
+        && !is_wary
+        && !search.options.skip_unreadable;
     let kept = search.kept.filter(|_| !is_wary);
     let known = kept.and_then(|kept| Known::kept(kept, disk_len));
     let mut descent = Descent {
@@ -51,6 +52,7 @@ pub(super) fn find(
             .map(|_| search.options.windows(disk_len)),
         from_manifest: theirs,
         counts_only: search.counts_only && session.counts(),
+        skips: search.options.skip_unreadable,
         known: known.clone(),
         sink: None,
         everything: false,
@@ -161,6 +163,7 @@ pub(super) struct Descent<'a> {
     windows: Option<Vec<Range<u64>>>,
     from_manifest: bool,
     counts_only: bool,
+    skips: bool,
     known: Option<Known>,
     sink: Option<&'a mut dyn Sink>,
     /// Whether all of what comes is handed out, and not only what differs.
@@ -176,10 +179,18 @@ impl<'a> Descent<'a> {
             windows,
             from_manifest: false,
             counts_only: false,
+            skips: false,
             known: None,
             sink: None,
             everything: false,
         }
+    }
+
+    /// Passes over what the source cannot read, if it `skips` that.
+    #[must_use]
+    pub fn with_skips(mut self, skips: bool) -> Self {
+        self.skips = skips;
+        self
     }
 
     /// Asks for it, and goes on until it is done.
@@ -194,6 +205,11 @@ impl<'a> Descent<'a> {
         visit: &Visit<'_>,
     ) -> Result<CompareReport> {
         let disk_len = self.disk_len;
+        if self.skips && !session.takes_gaps() {
+            let what = "the other end cannot pass over what it cannot read";
+            return Err(Error::new(ErrorKind::Unsupported, what)
+                .advise("run the same version of diskdelta on both hosts"));
+        }
         let seen = match &self.windows {
             Some(windows) => Windows::of(windows, disk_len)?,
             None => Windows::whole(disk_len),
@@ -217,6 +233,7 @@ impl<'a> Descent<'a> {
             window_count: windows.len() as u64,
             from_manifest: self.from_manifest,
             counts_only: self.counts_only,
+            skips: self.skips,
         }))?;
         drop(windows);
         let view = View::new(self.target, seen).with_known(self.known);
@@ -227,7 +244,9 @@ impl<'a> Descent<'a> {
             .with_everything(self.everything);
         let mut onto = OntoDisk::new(view.windows());
         let mut sink = self.sink;
-        let mut end = TargetEnd::new(&view, keys)?.with_counts_only(self.counts_only);
+        let mut end = TargetEnd::new(&view, keys)?
+            .with_counts_only(self.counts_only)
+            .with_skips(self.skips);
         if let Some(sink) = &mut sink {
             let onto = &mut onto;
             end = end.with_leaves(Box::new(move |first, leaves| {

@@ -14,8 +14,10 @@ pub const FEATURE_ZSTD: u32 = 1;
 pub const FEATURE_MANIFESTS: u32 = 2;
 /// Feature: data messages may come without bytes, for a comparison that only counts.
 pub const FEATURE_COUNTS: u32 = 4;
+/// Feature: a source may pass over what it cannot read, and says what that is.
+pub const FEATURE_GAPS: u32 = 8;
 /// All features of this version; others are left out of what both ends agree on.
-pub const FEATURES: u32 = FEATURE_ZSTD | FEATURE_MANIFESTS | FEATURE_COUNTS;
+pub const FEATURES: u32 = FEATURE_ZSTD | FEATURE_MANIFESTS | FEATURE_COUNTS | FEATURE_GAPS;
 
 /// A frame's header: kind (1), reserved (1, zero), payload length (4), CRC-32 (4).
 pub const FRAME_HEADER_LEN: usize = 10;
@@ -50,6 +52,8 @@ pub const PART: u64 = 16 << 10;
 pub const LEAF: u64 = 64 << 10;
 /// A block: the coarsest thing that is compared.
 pub const BLOCK: u64 = 1 << 20;
+/// A piece: what is hashed in one go, and what one message of what cannot be read is about.
+pub const PIECE: u64 = 8 << 20;
 /// A batch: what one message of each round is about.
 pub const BATCH: u64 = 64 << 20;
 
@@ -63,6 +67,8 @@ pub const LEAF_PAGES: u32 = (LEAF / PAGE) as u32;
 pub const BLOCK_LEAVES: u32 = (BLOCK / LEAF) as u32;
 /// Blocks in a batch.
 pub const BATCH_BLOCKS: u32 = (BATCH / BLOCK) as u32;
+/// Pieces in a batch.
+pub const BATCH_PIECES: u64 = BATCH / PIECE;
 /// Leaves in a batch.
 pub const BATCH_LEAVES: u32 = (BATCH / LEAF) as u32;
 
@@ -122,4 +128,6 @@ pub mod kind {
     pub const DATA: u8 = 36;
     /// The root of the source.
     pub const ROOT: u8 = 37;
+    /// What of a piece the source cannot read.
+    pub const UNREADABLE: u8 = 38;
 }

@@ -3,10 +3,10 @@
 //! A piece is much less than a batch, so that the rounds of batches that are hashed already never
 //! wait long for a thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::format::{BATCH, LEAF};
-use super::view::{LeafHashes, PIECE, View};
+use super::format::{BATCH_PIECES, LEAF, PIECE};
+use super::view::{LeafHashes, View};
 use crate::error::Result;
 
 /// What is being hashed of a view, and what was and is not taken yet.
@@ -14,14 +14,16 @@ pub(super) struct Hashing<'a> {
     view: &'a View<'a>,
     /// The piece from which on none was dealt; `None` once all were.
     ahead: Option<u64>,
+    /// Pieces that have to be hashed again.
+    again: BTreeSet<u64>,
     batches: BTreeMap<u64, Batch>,
 }
 
 /// A batch that may hold data.
 struct Batch {
     leaves: LeafHashes,
-    /// Pieces that are being hashed.
-    running: usize,
+    /// Pieces that are being hashed, each with whether what comes of it still counts.
+    running: BTreeMap<u64, bool>,
 }
 
 impl<'a> Hashing<'a> {
@@ -30,6 +32,7 @@ impl<'a> Hashing<'a> {
         Hashing {
             view,
             ahead: Some(0),
+            again: BTreeSet::new(),
             batches: BTreeMap::new(),
         }
     }
@@ -39,6 +42,12 @@ impl<'a> Hashing<'a> {
     /// # Errors
     /// Those of [`View::next_piece`].
     pub fn deal(&mut self, may_begin: bool) -> Result<Option<u64>> {
+        if let Some(piece) = self.again.pop_first() {
+            if let Some(batch) = self.batches.get_mut(&(piece / BATCH_PIECES)) {
+                batch.running.insert(piece, true);
+            }
+            return Ok(Some(piece));
+        }
         let Some(from) = self.ahead else {
             return Ok(None);
         };
@@ -52,9 +61,10 @@ impl<'a> Hashing<'a> {
         }
         let empty = || Batch {
             leaves: vec![None; self.view.leaf_count(batch)],
-            running: 0,
+            running: BTreeMap::new(),
         };
-        self.batches.entry(batch).or_insert_with(empty).running += 1;
+        let running = &mut self.batches.entry(batch).or_insert_with(empty).running;
+        running.insert(piece, true);
         self.ahead = Some(piece + 1);
         Ok(Some(piece))
     }
@@ -62,10 +72,26 @@ impl<'a> Hashing<'a> {
     /// Takes what came of a piece.
     pub fn put(&mut self, piece: u64, hashes: LeafHashes) {
         if let Some(batch) = self.batches.get_mut(&(piece / BATCH_PIECES)) {
-            batch.running = batch.running.saturating_sub(1);
+            if batch.running.remove(&piece) == Some(false) {
+                self.again.insert(piece);
+                return;
+            }
             let first = piece % BATCH_PIECES * (PIECE / LEAF);
             let slots = batch.leaves.iter_mut().skip(first as usize); // below `BATCH_LEAVES`
             slots.zip(hashes).for_each(|(slot, hash)| *slot = hash);
+        }
+    }
+
+    /// Has a piece that was dealt be hashed once more.
+    pub fn redo(&mut self, piece: u64) {
+        let is_dealt = self.ahead.is_none_or(|ahead| ahead > piece);
+        let Some(batch) = self.batches.get_mut(&(piece / BATCH_PIECES)) else {
+            return;
+        };
+        match batch.running.get_mut(&piece) {
+            Some(counts) => *counts = false,
+            None if is_dealt => drop(self.again.insert(piece)),
+            None => {}
         }
     }
 
@@ -76,8 +102,10 @@ impl<'a> Hashing<'a> {
 
     /// Whether all of `batch` is hashed, if it was begun at all.
     pub fn is_whole(&self, batch: u64) -> bool {
-        let running = self.batches.get(&batch).map_or(0, |batch| batch.running);
-        self.is_past(batch) && running == 0
+        let pieces = batch.saturating_mul(BATCH_PIECES)..(batch + 1).saturating_mul(BATCH_PIECES);
+        let begun = self.batches.get(&batch);
+        let is_running = begun.is_some_and(|batch| !batch.running.is_empty());
+        self.is_past(batch) && !is_running && self.again.range(pieces).next().is_none()
     }
 
     /// The leaves of a batch, which is forgotten; `None` where it holds nothing.
@@ -99,6 +127,3 @@ impl<'a> Hashing<'a> {
         self.ahead().is_none_or(|ahead| ahead > batch)
     }
 }
-
-const BATCH_PIECES: u64 = BATCH / PIECE;
-const _: () = assert!(BATCH.is_multiple_of(PIECE) && PIECE.is_multiple_of(LEAF));

@@ -1,7 +1,10 @@
 //! What the end that dialled wants, what the other one answers, and how it ends.
 
+use std::ops::Range;
 use std::time::Duration;
 
+use super::format::LIST_MOST;
+use super::message::{put_ranges, take_ranges};
 use super::wire::{Put, Take, wrong};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{CreateFormat, Format, ImageInfo};
@@ -43,6 +46,8 @@ pub struct TargetJob {
     pub allow_larger: bool,
     /// Whether only to look.
     pub dry_run: bool,
+    /// Whether what the source cannot read is passed over.
+    pub skip_unreadable: bool,
 }
 
 /// What a source is, as far as the target's end needs to know.
@@ -68,6 +73,8 @@ pub struct Ending {
     numbers: Vec<u64>,
     reason: String,
     notes: Vec<String>,
+    /// The first of them; more than a message takes are not told.
+    unreadable: Vec<Range<u64>>,
 }
 
 /// An error, as it goes over the line.
@@ -96,6 +103,10 @@ impl Job {
         out.flag(target.allow_shrink);
         out.flag(target.allow_larger);
         out.flag(target.dry_run);
+        // An end without the feature knows nothing of this byte.
+        if target.skip_unreadable {
+            out.flag(true);
+        }
     }
 
     pub(super) fn take(from: &mut Take<'_>) -> Result<Job> {
@@ -132,6 +143,7 @@ impl TargetJob {
             allow_shrink: from.flag()?,
             allow_larger: from.flag()?,
             dry_run: from.flag()?,
+            skip_unreadable: !from.is_empty() && from.flag()?,
         })
     }
 
@@ -145,6 +157,7 @@ impl TargetJob {
             .with_allow_shrink(self.allow_shrink)
             .with_allow_larger(self.allow_larger)
             .with_dry_run(self.dry_run)
+            .with_skip_unreadable(self.skip_unreadable)
     }
 }
 
@@ -215,6 +228,7 @@ impl Ending {
             ],
             reason: report.reason.clone(),
             notes: report.notes.clone(),
+            unreadable: report.unreadable.iter().take(LIST_MOST).cloned().collect(),
         }
     }
 
@@ -258,7 +272,7 @@ impl Ending {
             untouched_tail_bytes: tail,
             granularity_bytes: granularity,
             verified: choice(&VERIFIEDS, small(verified))?,
-            unreadable: Vec::new(),
+            unreadable: self.unreadable,
             root: None,
             notes: self.notes,
             elapsed: Duration::from_micros(micros),
@@ -270,6 +284,10 @@ impl Ending {
         self.numbers.iter().for_each(|number| out.number(*number));
         out.text(self.reason.as_bytes());
         put_texts(&self.notes, out);
+        // An end without the feature knows nothing of them.
+        if !self.unreadable.is_empty() {
+            put_ranges(&self.unreadable, out);
+        }
     }
 
     pub(super) fn take(from: &mut Take<'_>) -> Result<Ending> {
@@ -278,6 +296,10 @@ impl Ending {
             numbers: (0..count).map(|_| from.number()).collect::<Result<_>>()?,
             reason: from.string()?,
             notes: take_texts(from)?,
+            unreadable: match from.is_empty() {
+                true => Vec::new(),
+                false => take_ranges(from)?,
+            },
         })
     }
 }

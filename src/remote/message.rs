@@ -59,6 +59,8 @@ pub enum Message {
     Data(Data),
     /// The root of the source; all its blocks were sent.
     Root([u8; 32]),
+    /// All ranges of one piece of the view that the source cannot read.
+    Unreadable(Vec<Range<u64>>),
 }
 
 /// A greeting.
@@ -87,6 +89,8 @@ pub struct Compare {
     pub from_manifest: bool,
     /// Whether data messages come without their bytes.
     pub counts_only: bool,
+    /// Whether the source passes over what it cannot read.
+    pub skips: bool,
 }
 
 /// Claims in groups that are answered as one.
@@ -151,7 +155,9 @@ impl Message {
                 out.byte(compare.hash_len);
                 out.number(compare.window_count);
                 // An end without the features knows nothing of this byte.
-                let how = u8::from(compare.from_manifest) | u8::from(compare.counts_only) << 1;
+                let how = u8::from(compare.from_manifest)
+                    | u8::from(compare.counts_only) << 1
+                    | u8::from(compare.skips) << 2;
                 if how != 0 {
                     out.byte(how);
                 }
@@ -214,6 +220,10 @@ impl Message {
                 out.raw(root);
                 kind::ROOT
             }
+            Message::Unreadable(ranges) => {
+                put_ranges(ranges, &mut out);
+                kind::UNREADABLE
+            }
         };
         Frame {
             kind,
@@ -259,6 +269,7 @@ impl Message {
             kind::PAGES => Message::Pages(Pages::take(&mut from, hash_len)?),
             kind::DATA => Message::Data(Data::take(&mut from)?),
             kind::ROOT => Message::Root(from.array()?),
+            kind::UNREADABLE => Message::Unreadable(take_ranges(&mut from)?),
             _ => return Err(wrong("a message of an unknown kind")),
         };
         from.end()?;
@@ -285,6 +296,7 @@ impl Message {
             Message::Pages(_) => "hashes of pages",
             Message::Data(_) => "data",
             Message::Root(_) => "a root",
+            Message::Unreadable(_) => "what it cannot read",
         }
     }
 }
@@ -309,7 +321,7 @@ impl Compare {
         let how = match from.is_empty() {
             true => 0,
             false => match from.byte()? {
-                how @ 1..4 => how,
+                how @ 1..8 => how,
                 _ => return Err(wrong("a comparison in a way that is not known")),
             },
         };
@@ -319,6 +331,7 @@ impl Compare {
             window_count,
             from_manifest: how & 1 != 0,
             counts_only: how & 2 != 0,
+            skips: how & 4 != 0,
         })
     }
 }
@@ -343,7 +356,7 @@ fn take_claims(from: &mut Take<'_>) -> Result<Claims> {
 }
 
 /// Ascending ranges: how far each begins behind the end of the last, and its length.
-fn put_ranges(ranges: &[Range<u64>], out: &mut Put) {
+pub(super) fn put_ranges(ranges: &[Range<u64>], out: &mut Put) {
     out.number(ranges.len() as u64);
     let mut at = 0;
     for range in ranges {
@@ -354,7 +367,7 @@ fn put_ranges(ranges: &[Range<u64>], out: &mut Put) {
 }
 
 /// Ranges that are not empty, ascend, and end below 2^63.
-fn take_ranges(from: &mut Take<'_>) -> Result<Vec<Range<u64>>> {
+pub(super) fn take_ranges(from: &mut Take<'_>) -> Result<Vec<Range<u64>>> {
     let count = from.count(LIST_MOST)?;
     let mut at = 0u64;
     let mut ranges = Vec::new();

@@ -13,6 +13,7 @@ mod end;
 mod far_disk;
 mod far_search;
 mod frame;
+mod gaps;
 mod hashing;
 mod job;
 mod keys;

@@ -1,7 +1,7 @@
 //! What both ends of a session do alike: greeting, and giving up.
 
 use super::format::{
-    FEATURE_COUNTS, FEATURE_MANIFESTS, FEATURE_ZSTD, FEATURES, VERSION, VERSION_LEAST,
+    FEATURE_COUNTS, FEATURE_GAPS, FEATURE_MANIFESTS, FEATURE_ZSTD, FEATURES, VERSION, VERSION_LEAST,
 };
 use super::keys::Keys;
 use super::line::{Line, Traffic};
@@ -97,6 +97,11 @@ impl Session {
     /// Whether data messages may come without bytes.
     pub fn counts(&self) -> bool {
         self.features & FEATURE_COUNTS != 0
+    }
+
+    /// Whether a source may pass over what it cannot read.
+    pub fn takes_gaps(&self) -> bool {
+        self.features & FEATURE_GAPS != 0
     }
 
     /// Writes what was sent, and closes the line.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::end::{End, Room, Step};
-use super::format::{BATCH, BATCH_LEAVES, BLOCK_LEAVES, DATA_MOST, LEAF, PAGE, WINDOW_BATCHES};
+use super::format::{
+    BATCH, BATCH_LEAVES, BATCH_PIECES, BLOCK_LEAVES, DATA_MOST, LEAF, PAGE, PIECE, WINDOW_BATCHES,
+};
 use super::hashing::Hashing;
 use super::keys::Keys;
 use super::message::Message;
@@ -91,6 +93,12 @@ impl<'a> SourceEnd<'a> {
             && self.hashing.is_whole(batch)
             && let Some(leaves) = self.hashing.take(batch)
         {
+            for piece in batch * BATCH_PIECES..(batch + 1) * BATCH_PIECES {
+                let gaps = self.view.gaps().inside(piece * PIECE..(piece + 1) * PIECE);
+                if !gaps.is_empty() {
+                    self.outbox.push_back(Message::Unreadable(gaps));
+                }
+            }
             let blocks = self.keys.blocks(&leaves);
             if blocks.mask == 0 {
                 continue;

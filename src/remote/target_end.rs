@@ -1,10 +1,12 @@
 //! A descent, seen from the end with the target.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use super::end::{End, Room, Step};
 use super::format::{
-    BATCH, BATCH_LEAVES, BLOCK, BLOCK_LEAVES, LEAF, PAGE, PART_PAGES, WINDOW_BATCHES,
+    BATCH, BATCH_LEAVES, BATCH_PIECES, BLOCK, BLOCK_LEAVES, LEAF, PAGE, PART_PAGES, PIECE,
+    WINDOW_BATCHES,
 };
 use super::hashing::Hashing;
 use super::keys::Keys;
@@ -48,6 +50,10 @@ pub struct TargetEnd<'a> {
     settled_bytes: u64,
     also: Option<TakeLeaves<'a>>,
     counts_only: bool,
+    /// Whether the source may pass over what it cannot read.
+    skips: bool,
+    /// The first piece of which it may still say so.
+    gaps_next: u64,
 }
 
 struct Open {
@@ -93,6 +99,8 @@ impl<'a> TargetEnd<'a> {
             settled_bytes: 0,
             also: None,
             counts_only: false,
+            skips: false,
+            gaps_next: 0,
         })
     }
 
@@ -107,6 +115,13 @@ impl<'a> TargetEnd<'a> {
     #[must_use]
     pub fn with_counts_only(mut self, counts_only: bool) -> Self {
         self.counts_only = counts_only;
+        self
+    }
+
+    /// Lets the source pass over what it cannot read: that is not compared, and reported.
+    #[must_use]
+    pub fn with_skips(mut self, skips: bool) -> Self {
+        self.skips = skips;
         self
     }
 
@@ -138,6 +153,7 @@ impl<'a> TargetEnd<'a> {
             compared_bytes: self.compared_bytes,
             changed_bytes: self.handed.changed_bytes,
             zeroed_bytes: self.handed.zeroed_bytes,
+            unreadable: self.view.gaps_on_disk(),
             ..CompareReport::default()
         })
     }
@@ -243,6 +259,26 @@ impl<'a> TargetEnd<'a> {
         self.theirs_next = blocks.batch + 1;
         self.theirs.push_back(blocks);
         self.compare()
+    }
+
+    /// Looks at what the source cannot read no more.
+    fn take_gaps(&mut self, gaps: Vec<Range<u64>>) -> Result<()> {
+        let (Some(first), Some(last)) = (gaps.first(), gaps.last()) else {
+            return Err(wrong("gaps of nothing"));
+        };
+        let piece = first.start / PIECE;
+        let (batch, end) = (piece / BATCH_PIECES, (piece + 1).saturating_mul(PIECE));
+        let is_late = batch < self.theirs_next || self.their_root.is_some();
+        let is_beyond = last.end > end.min(self.view.len());
+        if !self.skips || is_late || is_beyond || piece < self.gaps_next {
+            return Err(wrong("gaps that nobody asked about or out of order"));
+        }
+        self.gaps_next = piece + 1;
+        for gap in gaps {
+            self.view.gaps().add(gap)?;
+        }
+        self.ours.redo(piece);
+        Ok(())
     }
 
     fn take_parts(&mut self, parts: Parts) -> Result<()> {
@@ -365,6 +401,7 @@ impl End for TargetEnd<'_> {
             Message::Blocks(blocks) => self.take_blocks(blocks),
             Message::Parts(parts) => self.take_parts(parts),
             Message::Data(data) => self.take_data(data),
+            Message::Unreadable(gaps) => self.take_gaps(gaps),
             Message::Root(root) if self.their_root.is_none() => {
                 self.their_root = Some(root);
                 self.compare()

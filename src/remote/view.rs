@@ -6,11 +6,13 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::format::{BATCH, LEAF, WINDOWS_MOST};
+use super::format::{BATCH, LEAF, PAGE, PIECE, WINDOWS_MOST};
+use super::gaps::Gaps;
 use super::known::Known;
 use super::wire::wrong;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, read_padded_at};
+use crate::manifest::RangeSet;
 use crate::storage::AlignedBuf;
 use crate::units::{ExtentKind, is_zero};
 
@@ -22,6 +24,10 @@ pub struct View<'a> {
     windows: Windows,
     /// What stands for reading it.
     known: Option<Known>,
+    /// What is not looked at.
+    gaps: Gaps,
+    /// Whether what cannot be read becomes a gap.
+    skips: bool,
     /// Buffers that nobody uses now.
     buffers: Mutex<Vec<AlignedBuf>>,
 }
@@ -118,6 +124,8 @@ impl<'a> View<'a> {
             image_len: image.disk_len(),
             windows,
             known: None,
+            gaps: Gaps::default(),
+            skips: false,
             buffers: Mutex::default(),
         }
     }
@@ -127,6 +135,25 @@ impl<'a> View<'a> {
     pub fn with_known(mut self, known: Option<Known>) -> Self {
         self.known = known.filter(|known| self.windows.are_leaves(known.manifest().disk_len()));
         self
+    }
+
+    /// Has pages that cannot be hashed become gaps, which read as zeros.
+    #[must_use]
+    pub fn with_skips(mut self, skips: bool) -> Self {
+        self.skips = skips;
+        self
+    }
+
+    /// What is not looked at.
+    pub(super) fn gaps(&self) -> &Gaps {
+        &self.gaps
+    }
+
+    /// The gaps as ranges of the disk, ascending.
+    pub(super) fn gaps_on_disk(&self) -> Vec<Range<u64>> {
+        let gaps = self.gaps.inside(0..self.len()).into_iter();
+        let pieces = gaps.flat_map(|gap| self.windows.pieces(gap));
+        RangeSet::of(pieces.map(|(_, piece)| piece)).into_vec()
     }
 
     /// Length in bytes.
@@ -159,11 +186,41 @@ impl<'a> View<'a> {
     pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
         let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut bytes = vec![0; len];
-        self.read_into(range, &mut bytes)?;
+        self.read_into(range, &mut bytes, false)?;
         Ok(bytes)
     }
 
-    fn read_into(&self, range: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+    /// Reads around gaps; where one `may_begin`, what cannot be read becomes one.
+    fn read_into(&self, range: Range<u64>, bytes: &mut [u8], may_begin: bool) -> Result<()> {
+        let start = range.start;
+        match self.read_all(range, bytes) {
+            Err(error) if self.skips && error.kind() == ErrorKind::Unreadable => {}
+            read => {
+                read?;
+                self.gaps.blank(start, bytes);
+                return Ok(());
+            }
+        }
+        let mut at = start;
+        for page in bytes.chunks_mut(PAGE as usize) {
+            let range = at..at + page.len() as u64;
+            at = range.end;
+            if !self.gaps.inside(range.clone()).is_empty() {
+                page.fill(0);
+                continue;
+            }
+            match self.read_all(range.clone(), page) {
+                Err(error) if may_begin && error.kind() == ErrorKind::Unreadable => {
+                    page.fill(0);
+                    self.gaps.add(range)?;
+                }
+                read => read?,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_all(&self, range: Range<u64>, bytes: &mut [u8]) -> Result<()> {
         let mut rest = bytes;
         for (_, piece) in self.windows.pieces(range) {
             let len = usize::try_from(piece.end - piece.start).unwrap_or(usize::MAX);
@@ -243,7 +300,7 @@ impl<'a> View<'a> {
                 let from = start + leaf * LEAF;
                 let to = (from + most).min(at);
                 let bytes = &mut buffer[..(to - from) as usize]; // at most `READ_BYTES`
-                self.read_into(from..to, bytes)?;
+                self.read_into(from..to, bytes, true)?;
                 let index = usize::try_from(leaf).unwrap_or(usize::MAX);
                 let slots = hashes.iter_mut().skip(index);
                 for (slot, bytes) in slots.zip(bytes.chunks(LEAF as usize)) {
@@ -294,9 +351,6 @@ pub(super) fn hash_leaf(bytes: &[u8]) -> Option<blake3::Hash> {
 pub(super) fn too_many() -> Error {
     Error::new(ErrorKind::LimitExceeded, "too many ranges to compare")
 }
-
-/// What is hashed in one go, a part of a batch.
-pub(super) const PIECE: u64 = 8 << 20;
 
 /// What is read at once from a medium; from memory a leaf is, which stays in a near cache.
 const READ_BYTES: u64 = 512 << 10;

@@ -85,8 +85,7 @@ pub fn sync(
         options,
         work,
     };
-    let done = run.check_far().and_then(|()| target.open_if_there());
-    let done = done.and_then(|storage| match storage {
+    let done = target.open_if_there().and_then(|storage| match storage {
         Some(storage) => onto_existing(&run, &storage),
         None => onto_nothing(&run),
     });

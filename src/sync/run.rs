@@ -93,6 +93,8 @@ impl Run<'_> {
     /// that was cut cannot be read at its end.
     pub fn or_change(&self, error: Error) -> Error {
         match error.kind() {
+            // The end with a far source has asked itself, and answers nothing more.
+            _ if self.source.far.is_some() => error,
             ErrorKind::Unreadable | ErrorKind::Io => self.check_source().err().unwrap_or(error),
             _ => error,
         }
@@ -113,19 +115,6 @@ impl Run<'_> {
             Some(far) => far.compare(old, self.source.disk_len(), options, work, visit),
             None => compare(&*self.source.image, old, options, work, visit),
         }
-    }
-
-    /// Refuses what does not go with a source elsewhere.
-    ///
-    /// # Errors
-    /// `Unsupported`.
-    pub fn check_far(&self) -> Result<()> {
-        if self.source.far.is_none() || !self.options.skip_unreadable {
-            return Ok(());
-        }
-        let what = "passing over what cannot be read does not go with a source on another host";
-        Err(Error::new(ErrorKind::Unsupported, what)
-            .advise("leave that option away; the target is untouched"))
     }
 
     /// What a sync that has to create its target would do, as far as that is known unread.

@@ -161,6 +161,7 @@ pub fn target_job() -> TargetJob {
         allow_shrink: false,
         allow_larger: false,
         dry_run: false,
+        skip_unreadable: false,
     }
 }
 
@@ -377,7 +378,6 @@ fn what_does_not_go_across_hosts_is_refused() {
     lab.disk("old.raw", 100, 2);
     let kept = diskdelta::storage::Place::host(lab.path("kept")).unwrap();
     let wrong = [
-        SyncOptions::default().with_skip_unreadable(true),
         // Blocks that are not the leaves of a descent.
         SyncOptions::default()
             .with_target_manifest(Some(kept))

@@ -7,6 +7,7 @@ mod certificates;
 mod codec;
 mod disks;
 mod full;
+mod gaps;
 mod hostile;
 mod lines;
 mod pair;

@@ -40,6 +40,8 @@ pub struct Plan<'a> {
     /// What stands for reading the source, and the target.
     pub known: [Option<Known>; 2],
     pub counts_only: bool,
+    /// Whether what the source cannot read is passed over.
+    pub skips: bool,
 }
 
 pub type Lie<'a> = dyn Fn(&mut Message) + 'a;
@@ -60,6 +62,7 @@ impl Plan<'_> {
             lie: None,
             known: [None, None],
             counts_only: false,
+            skips: false,
         }
     }
 }
@@ -80,7 +83,9 @@ pub struct Outcome {
 /// Runs both ends until they are finished, or nothing can happen any more.
 pub fn run(source: &dyn Image, target: &dyn Image, visit: &Visit<'_>, plan: &Plan<'_>) -> Outcome {
     let [of_source, of_target] = plan.known.clone();
-    let source = View::new(source, plan.windows.clone()).with_known(of_source);
+    let source = View::new(source, plan.windows.clone())
+        .with_known(of_source)
+        .with_skips(plan.skips);
     let target = View::new(target, plan.windows.clone()).with_known(of_target);
     let keys = Keys::new(&[7; 32], plan.seed, plan.hash_len);
     let mut dice = plan.seed;
@@ -103,7 +108,8 @@ pub fn run(source: &dyn Image, target: &dyn Image, visit: &Visit<'_>, plan: &Pla
     let mut other = Player::new(
         TargetEnd::new(&target, keys)
             .unwrap()
-            .with_counts_only(plan.counts_only),
+            .with_counts_only(plan.counts_only)
+            .with_skips(plan.skips),
         target_worker,
     );
     let mut steps = 0;

@@ -123,6 +123,7 @@ fn line() -> Vec<u8> {
             window_count: 2,
             from_manifest: true,
             counts_only: false,
+            skips: false,
         }),
         Message::Tree(Tree {
             disk_len: 9000,

@@ -6,9 +6,9 @@ mod create;
 mod foreign;
 mod gate;
 mod options;
-mod padded;
 mod probe;
 mod raw;
+mod resized;
 pub mod vhd;
 pub mod vhdx;
 
@@ -26,9 +26,9 @@ pub(crate) use child::NewChild;
 pub use create::{CreateFormat, CreateOptions, create};
 pub use gate::{Closed, FileGate, ImageId, ParentGate, ParentRequest};
 pub use options::ImageOptions;
-pub(crate) use padded::Padded;
 pub use probe::refuse_container;
 pub use raw::Raw;
+pub(crate) use resized::Resized;
 pub use vhd::SizePolicy;
 
 /// The read side of a virtual disk. Many threads may read at once.

@@ -18,7 +18,7 @@ use super::view::{View, Windows, too_many};
 use super::wire::wrong;
 use crate::control::{Phase, Work};
 use crate::error::{ErrorKind, Result};
-use crate::image::{Image, Padded};
+use crate::image::{Image, Resized};
 use crate::manifest::Manifest;
 use crate::sync::{CachedSource, Claim};
 
@@ -194,7 +194,7 @@ impl Answerer<'_> {
         match disk_len.checked_sub(own) {
             Some(0) => Ok(self.image.clone()),
             Some(more) if more <= PADDING_MOST => {
-                Ok(Arc::new(Padded::new(self.image.clone(), disk_len)))
+                Ok(Arc::new(Resized::new(self.image.clone(), disk_len)))
             }
             _ => Err(wrong("a length that the source does not have")),
         }

@@ -10,7 +10,7 @@ use super::target::Target;
 use crate::control::Work;
 use crate::diff::{CompareOptions, CompareReport, Difference, compare};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Image, Padded};
+use crate::image::{Image, Resized};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 
@@ -56,7 +56,7 @@ impl Source {
     pub(super) fn padded_to(&self, len: u64) -> Source {
         let mut padded = self.clone();
         if self.disk_len() < len {
-            padded.image = Arc::new(Padded::new(self.image.clone(), len));
+            padded.image = Arc::new(Resized::new(self.image.clone(), len));
         }
         padded
     }

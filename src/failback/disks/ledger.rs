@@ -12,7 +12,7 @@ use crate::control::Work;
 use crate::diff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::Side;
-use crate::image::{Image, Padded};
+use crate::image::{Image, Resized};
 use crate::limits::Limits;
 use crate::manifest::{self, HashPass, Manifest, ManifestUpdater, ManifestWriter};
 use crate::storage::{Access, Folder, HostFolder, Place};
@@ -204,7 +204,7 @@ pub(super) type Check<'a> = dyn Fn() -> Result<()> + 'a;
 /// The image as long as `len`, zeros behind its end.
 pub(super) fn padded(image: Arc<dyn Image>, len: u64) -> Arc<dyn Image> {
     if image.disk_len() < len {
-        Arc::new(Padded::new(image, len))
+        Arc::new(Resized::new(image, len))
     } else {
         image
     }

@@ -1,4 +1,4 @@
-//! An image with zeros behind its end.
+//! An image of another length: with zeros behind its end, or without its end.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,25 +7,25 @@ use super::{Image, ImageInfo, read_padded_at};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Extent;
 
-/// An image that is shown longer than it is.
-pub(crate) struct Padded {
+/// An image that is shown longer or shorter than it is.
+pub(crate) struct Resized {
     image: Arc<dyn Image>,
     disk_len: u64,
 }
 
-impl Padded {
-    /// `image` with zeros behind it up to `disk_len`, which is not less than its own length.
+impl Resized {
+    /// The first `disk_len` bytes of `image`, with zeros behind it where it is shorter.
     pub fn new(image: Arc<dyn Image>, disk_len: u64) -> Self {
-        Padded { image, disk_len }
+        Resized { image, disk_len }
     }
 
     fn inside(&self, range: Range<u64>) -> Range<u64> {
-        let end = self.image.disk_len();
+        let end = self.image.disk_len().min(self.disk_len);
         range.start.min(end)..range.end.min(end)
     }
 }
 
-impl Image for Padded {
+impl Image for Resized {
     fn disk_len(&self) -> u64 {
         self.disk_len
     }
@@ -40,15 +40,16 @@ impl Image for Padded {
     }
 
     fn next_extent(&self, offset: u64) -> Result<Option<Extent>> {
-        match self.image.next_extent(offset)? {
-            Some(extent) => Ok(Some(extent)),
-            None if offset < self.disk_len => Ok(Some(Extent::zero(offset..self.disk_len))),
-            None => Ok(None),
+        if offset >= self.disk_len {
+            return Ok(None);
         }
-    }
-
-    fn allocated_bytes(&self) -> Result<u64> {
-        self.image.allocated_bytes()
+        match self.image.next_extent(offset)? {
+            Some(mut extent) => {
+                extent.len = extent.len.min(self.disk_len - offset);
+                Ok(Some(extent))
+            }
+            None => Ok(Some(Extent::zero(offset..self.disk_len))),
+        }
     }
 
     fn info(&self) -> ImageInfo {
@@ -80,7 +81,7 @@ mod tests {
     #[test]
     fn zeros_follow_the_end_and_end_at_the_new_length() {
         let storage = MemoryStorage::new("disk", vec![7; 1001]);
-        let image = Padded::new(Arc::new(Raw::open(Arc::new(storage)).unwrap()), 1024);
+        let image = Resized::new(Arc::new(Raw::open(Arc::new(storage)).unwrap()), 1024);
         let mut buf = [1; 1024];
         image.read_exact_at(&mut buf, 0).unwrap();
         assert!(buf[..1001].iter().all(|byte| *byte == 7));
@@ -93,5 +94,18 @@ mod tests {
         assert_eq!(image.next_extent(1001).unwrap(), Some(tail));
         assert_eq!(image.next_extent(1024).unwrap(), None);
         assert_eq!(image.info().disk_bytes, 1024);
+    }
+
+    #[test]
+    fn nothing_is_shown_beyond_an_end_that_comes_early() {
+        let storage = MemoryStorage::new("disk", vec![7; 1001]);
+        let image = Resized::new(Arc::new(Raw::open(Arc::new(storage)).unwrap()), 600);
+        let mut buf = [0; 600];
+        image.read_exact_at(&mut buf, 0).unwrap();
+        assert!(buf.iter().all(|byte| *byte == 7));
+        assert!(image.read_exact_at(&mut buf, 1).is_err());
+        assert_eq!(image.next_extent(0).unwrap(), Some(Extent::data(0..600)));
+        assert_eq!(image.next_extent(600).unwrap(), None);
+        assert_eq!(image.allocated_bytes().unwrap(), 600);
     }
 }

@@ -59,6 +59,7 @@ pub(super) fn apply(
     work: &Work,
 ) -> Result<()> {
     let mark = Mark {
+        held: false,
         job: stage.header().job,
         safety: Safety::Atomic,
         target_len: redo.job()?.target_len,

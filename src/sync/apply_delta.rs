@@ -71,7 +71,10 @@ fn applied(
     work: &Work,
 ) -> Result<SyncReport> {
     match standing::find(target, storage, work)? {
-        Standing::Redo(mark, ..) | Standing::Rerun(mark) | Standing::Lost(mark) => {
+        Standing::Redo(mark, ..)
+        | Standing::Rerun(mark)
+        | Standing::Held(mark, ..)
+        | Standing::Lost(mark) => {
             return Err(mark.refusal());
         }
         Standing::Clean => {}

@@ -5,6 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::held::{held_image, hold, release};
 use super::host_source::format_of;
 use super::job::Job;
 use super::mark::Mark;
@@ -13,7 +14,7 @@ use super::target::{STAGE_SUFFIX, Target};
 use crate::control::Work;
 use crate::delta::{FrameKind, JobId, Purpose, peek};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{self, CreateFormat, CreateOptions, Format, ImageOptions};
+use crate::image::{self, CreateFormat, CreateOptions, Format, Image, ImageOptions};
 use crate::limits::Limits;
 use crate::setters::setters;
 use crate::storage::{
@@ -128,6 +129,30 @@ impl HostTarget {
             return Err(self.not_found());
         }
         discard(&self.target, work)
+    }
+
+    /// As [`hold`].
+    ///
+    /// # Errors
+    /// Those of [`hold`].
+    pub fn hold(&self, work: &Work) -> Result<()> {
+        hold(&self.target, work)
+    }
+
+    /// As [`release`].
+    ///
+    /// # Errors
+    /// Those of [`release`].
+    pub fn release(&self, work: &Work) -> Result<Recovered> {
+        release(&self.target, work)
+    }
+
+    /// As [`held_image`]; it is kept from others while this lives.
+    ///
+    /// # Errors
+    /// Those of [`held_image`].
+    pub fn held_image(&self, work: &Work) -> Result<Option<Arc<dyn Image>>> {
+        held_image(&self.target, work)
     }
 
     fn not_found(&self) -> Error {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::atomic::{remove_earlier, retire};
 use super::find;
+use super::held;
 use super::job::Job;
 use super::kept::Keeper;
 use super::mark::Mark;
@@ -17,7 +18,7 @@ use super::report::{Outcome, SyncReport, Verified};
 use super::run::Run;
 use super::sidecar::{self, Sidecar};
 use super::verify::verify_ranges;
-use crate::delta::{Header, JobId, Purpose, Ranges};
+use crate::delta::{Header, Ranges};
 use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Change, Format, ImageMut};
@@ -66,12 +67,10 @@ pub(super) fn sync_marked(
             None => Ok(()),
         }
     });
-    ended.map_err(|error| {
-        if Mark::find(&**storage).is_ok_and(|mark| mark.is_some()) {
-            needs_rerun(error)
-        } else {
-            error
-        }
+    ended.map_err(|error| match Mark::find(&**storage) {
+        Ok(Some(_)) if !writing.begun.load(Ordering::Acquire) => still_held(error),
+        Ok(Some(_)) => needs_rerun(error),
+        _ => error,
     })?;
     if let Some(keeper) = keeper
         && mode == Mode::Delta
@@ -87,6 +86,11 @@ pub(super) fn needs_rerun(error: Error) -> Error {
     error.advise("the target is marked and incomplete; run the same sync again to finish it")
 }
 
+/// Says what an error means for a held target that did not change.
+fn still_held(error: Error) -> Error {
+    error.advise("the target is as it was, and held; run the same sync again")
+}
+
 /// A target being written in place.
 struct Writing<'a> {
     run: &'a Run<'a>,
@@ -95,6 +99,8 @@ struct Writing<'a> {
     image: Arc<dyn ImageMut>,
     header: Header,
     job: Job,
+    /// The mark that the target carried already.
+    found: Option<Mark>,
     disk_len: u64,
     /// Guest and storage bytes coincide and no tables exist.
     raw: bool,
@@ -133,20 +139,17 @@ impl<'a> Writing<'a> {
             ),
             None => None,
         };
-        let (header, job, redo) = match earlier {
+        let (header, job, mut redo) = match earlier {
             Some((header, redo)) => (header, redo.job()?.clone(), redo),
             None => {
+                if run.options.hold {
+                    held::refuse_short(&**storage)?;
+                }
                 let redo = Redo {
                     saved: read_covered(&**storage, storage.len()?)?,
                     ..Redo::default()
                 };
-                let header = Header {
-                    purpose: Purpose::Sidecar,
-                    job: JobId::random()?,
-                    base_len: 0,
-                    result_len: 0,
-                    block_size: run.options.block_size,
-                };
+                let header = held::new_header(run.options.block_size)?;
                 let job = Job {
                     format: run.target.format(),
                     target_len: storage.len()?,
@@ -156,11 +159,15 @@ impl<'a> Writing<'a> {
                 (header, job, redo)
             }
         };
+        // What a closed sidecar says of a target is not true of one that is about to change.
+        let is_closed = redo.final_state.take().is_some();
         let masked = unmask(storage, &redo)?;
         let options = run.target.image_options();
         let image = image::open_storage_mut(masked.clone(), run.target.format(), options)?;
         let disk_len = run.target_len(Some(image.disk_len()))?;
         let sidecar = match &mark {
+            // It is whole: the first change opens it.
+            Some(mark) if mark.held && is_closed => None,
             Some(mark) => {
                 let sidecar = Sidecar::create(place, header, &job, &redo)?;
                 mend_mark(&**storage, mark)?;
@@ -175,6 +182,7 @@ impl<'a> Writing<'a> {
             image,
             header,
             job,
+            found: mark,
             disk_len,
             raw: run.target.format() == Format::Raw,
             begun: AtomicBool::new(sidecar.is_some()),
@@ -250,12 +258,15 @@ impl<'a> Writing<'a> {
             Some(sidecar) => sidecar,
             none => {
                 let redo = Redo {
-                    saved: self.masked.covered()?,
+                    saved: self.masked.all(),
                     ..Redo::default()
                 };
                 let place = self.run.target.stage();
                 let created = Sidecar::create(place, self.header, &self.job, &redo)?;
-                set_mark(&**self.storage, &self.mark())?;
+                match &self.found {
+                    Some(mark) => mend_mark(&**self.storage, mark)?,
+                    None => set_mark(&**self.storage, &self.mark())?,
+                }
                 self.begun.store(true, Ordering::Release);
                 none.insert(created)
             }
@@ -281,7 +292,8 @@ impl<'a> Writing<'a> {
             .insert(range)
     }
 
-    /// Makes everything durable, verifies it, lifts the mark, removes the sidecar.
+    /// Makes everything durable, verifies it, lifts the mark, removes the sidecar; or leaves the
+    /// target held.
     fn finish(&self, report: &mut SyncReport) -> Result<()> {
         let waiting =
             std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
@@ -291,11 +303,10 @@ impl<'a> Writing<'a> {
         let stage = self.run.target.stage();
         let removed = remove_earlier(stage)?;
         let Some(sidecar) = self.lock().take() else {
-            return if removed {
-                stage.folder().sync()
-            } else {
-                Ok(())
-            };
+            if removed {
+                stage.folder().sync()?;
+            }
+            return self.hold_unchanged();
         };
         self.image.sync()?;
         if self.run.options.verify != Verify::None {
@@ -303,13 +314,30 @@ impl<'a> Writing<'a> {
             verify_ranges(self.run, &*self.image, written.all())?;
             report.verified = Verified::Written;
         }
-        let covers = read_covered(&*self.masked, self.job.target_len)?;
-        sidecar.close(&FinalState::of(&covers, witness_len(self.storage.len()?)))?;
-        lift_mark(&**self.storage, &self.masked)?;
-        retire(stage)?;
+        if self.run.options.hold {
+            held::close(stage, self.header, &self.job, &self.masked)?;
+        } else {
+            let covers = read_covered(&*self.masked, self.job.target_len)?;
+            sidecar.close(&FinalState::of(&covers, witness_len(self.storage.len()?)))?;
+            lift_mark(&**self.storage, &self.masked)?;
+            retire(stage)?;
+        }
         report.written_bytes = self.written_bytes.load(Ordering::Relaxed);
         report.outcome = Outcome::Synced;
         Ok(())
+    }
+
+    /// Leaves a target held, where it is to be, that held everything already.
+    fn hold_unchanged(&self) -> Result<()> {
+        match &self.found {
+            _ if !self.run.options.hold => Ok(()),
+            Some(mark) => mend_mark(&**self.storage, mark),
+            None => {
+                let stage = self.run.target.stage();
+                held::close(stage, self.header, &self.job, &self.masked)?;
+                set_mark(&**self.storage, &self.mark())
+            }
+        }
     }
 
     fn mark(&self) -> Mark {
@@ -317,6 +345,7 @@ impl<'a> Writing<'a> {
             job: self.header.job,
             safety: Safety::InPlace,
             target_len: self.job.target_len,
+            held: self.run.options.hold,
             stage: self.run.target.stage().path(),
         }
     }

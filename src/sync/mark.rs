@@ -24,6 +24,8 @@ pub struct Mark {
     pub safety: Safety,
     /// Length of the target's storage when it was marked, in bytes.
     pub target_len: u64,
+    /// Whether it stays when a sync is done: the target is held until it is released.
+    pub held: bool,
     /// Where the stage or sidecar lay.
     pub stage: PathBuf,
 }
@@ -55,6 +57,13 @@ impl Mark {
     /// The error for a target that carries this mark.
     pub fn refusal(&self) -> Error {
         let stage = self.stage.display();
+        if self.held {
+            let what = "this target is held: it is not to be used until it is released";
+            return Error::new(ErrorKind::Marked, what).advise(format!(
+                "leave it to whoever holds it; diskdelta recover TARGET says how it stands \
+                 (its sidecar: {stage})"
+            ));
+        }
         let error = Error::new(
             ErrorKind::Marked,
             "an unfinished sync left this target incomplete",
@@ -89,12 +98,14 @@ impl Mark {
             Safety::Atomic => 1,
             Safety::InPlace => 2,
         };
+        out[33] = u8::from(self.held);
         out[40..48].copy_from_slice(&self.target_len.to_le_bytes());
         out[48..56].copy_from_slice(&offset.to_le_bytes());
         // STAGE_MOST fits 16 bits.
         out[56..58].copy_from_slice(&(stage.len() as u16).to_le_bytes());
         out[58..58 + stage.len()].copy_from_slice(stage);
-        out[TEXT_AT..TEXT_AT + TEXT.len()].copy_from_slice(TEXT);
+        let text = if self.held { HELD_TEXT } else { TEXT };
+        out[TEXT_AT..TEXT_AT + text.len()].copy_from_slice(text);
         let crc = crc32fast::hash(&out[..SECTOR - 4]);
         out[SECTOR - 4..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -117,6 +128,7 @@ impl Mark {
             job: JobId(body[16..32].try_into().ok()?),
             safety,
             target_len: u64::from_le_bytes(body[40..48].try_into().ok()?),
+            held: body[33] == 1,
             stage: PathBuf::from(std::ffi::OsString::from_vec(stage.to_vec())),
         })
     }
@@ -153,6 +165,8 @@ const STAGE_MOST: usize = 320;
 const TEXT_AT: usize = 380;
 const TEXT: &[u8] = b"This disk is incomplete: a diskdelta sync onto it did not finish. \
                       Run: diskdelta recover THIS-DISK\n";
+const HELD_TEXT: &[u8] = b"This disk is held: it is not to be used until it is released. \
+                           See: diskdelta recover THIS-DISK\n";
 
 /// Ranges here are at most a MiB or so long.
 fn to_index(len: u64) -> usize {
@@ -169,7 +183,17 @@ mod tests {
             job: JobId([9; 16]),
             safety: Safety::Atomic,
             target_len: 5 << 20,
+            held: false,
             stage: "/a/.b.diskdelta-stage".into(),
+        }
+    }
+
+    #[test]
+    fn a_mark_says_whether_its_target_is_held() {
+        for held in [false, true] {
+            let mark = Mark { held, ..mark() };
+            let page = MemoryStorage::new("t", mark.fill(0..4096));
+            assert_eq!(Mark::find(&page).unwrap(), Some(mark));
         }
     }
 

@@ -65,17 +65,23 @@ impl Masked {
     /// `Io`.
     pub fn covered(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         let len = self.inner.len()?;
-        let mut out = Vec::new();
-        for cover in self.covers().iter() {
-            let mut bytes = cover
-                .bytes
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
-            bytes.truncate(index(len.saturating_sub(cover.range.start)));
-            out.push((cover.range.start, bytes));
+        let mut covered = self.all();
+        for (start, bytes) in &mut covered {
+            bytes.truncate(index(len.saturating_sub(*start)));
         }
-        Ok(out)
+        Ok(covered)
+    }
+
+    /// All bytes in memory, those beyond the end of the storage too.
+    pub fn all(&self) -> Vec<(u64, Vec<u8>)> {
+        let bytes = |cover: &Cover| {
+            let bytes = cover.bytes.read().unwrap_or_else(PoisonError::into_inner);
+            bytes.clone()
+        };
+        self.covers()
+            .iter()
+            .map(|cover| (cover.range.start, bytes(cover)))
+            .collect()
     }
 
     fn covers(&self) -> Arc<Vec<Arc<Cover>>> {

@@ -8,6 +8,7 @@ mod estimate;
 mod export;
 mod far;
 mod find;
+mod held;
 mod host_side;
 mod host_source;
 mod host_target;
@@ -48,6 +49,7 @@ pub(crate) use estimate::{FULL_FROM_PERCENT_VERIFIED, for_sampled};
 pub use estimate::{Sample, sample};
 pub use export::export_delta;
 pub use far::{Claim, FAR_BLOCK_BYTES, FarSource, Search};
+pub use held::{held_image, hold, release};
 pub use host_side::{HostSide, SideDiff};
 pub use host_source::HostSource;
 pub use host_target::{HostTarget, HostTargetOptions, STAGE_DIR};
@@ -77,6 +79,7 @@ pub fn sync(
 ) -> Result<SyncReport> {
     let started = Instant::now();
     refuse_change_map(options)?;
+    refuse_atomic_hold(options)?;
     // What the target holds beyond the source, to the end of its last sector, are zeros.
     let source = source.padded_to(target.rounded_len(source.disk_len())?);
     let run = Run {
@@ -107,6 +110,10 @@ pub fn sync(
 }
 
 fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
+    if run.options.hold {
+        let what = "there is no target yet that could be held";
+        return Err(Error::new(ErrorKind::InvalidInput, what));
+    }
     let source = run.source.image.info();
     let create = run
         .target
@@ -122,18 +129,24 @@ fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
 
 fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport> {
     let target = run.target;
-    let resumes = match standing::find(target, storage, run.work)? {
-        Standing::Rerun(_) if run.options.safety == Safety::InPlace => true,
-        Standing::Redo(mark, ..) | Standing::Rerun(mark) | Standing::Lost(mark) => {
-            return Err(mark.refusal());
+    let options = run.options;
+    let in_place = options.safety == Safety::InPlace;
+    let held = match standing::find(target, storage, run.work)? {
+        Standing::Rerun(mark) if in_place && mark.held == options.hold && !options.dry_run => {
+            return in_place::sync_marked(run, storage, Mode::Delta);
         }
+        Standing::Held(_, redo) if options.hold => Some(redo),
+        Standing::Redo(mark, ..)
+        | Standing::Rerun(mark)
+        | Standing::Held(mark, _)
+        | Standing::Lost(mark) => return Err(mark.refusal()),
         // What is left of an earlier stage is a cache at most: every frame is checked again.
-        Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => false,
+        Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => None,
     };
-    if resumes {
-        return in_place::sync_marked(run, storage, Mode::Delta);
-    }
-    let old = image::open_storage(storage.clone(), target.format(), target.image_options())?;
+    let old = match &held {
+        Some(redo) => held::image_of(target, storage, redo)?,
+        None => image::open_storage(storage.clone(), target.format(), target.image_options())?,
+    };
     let note = sectors::compare(&run.source.image.info(), old.info().sector_bytes)?;
     let (mode, reason) = match run.options.mode {
         Mode::Auto => estimate::choose(run, &*old)?,
@@ -146,7 +159,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     }
     let mut report = match (mode, run.options.safety) {
         // Too short to carry a mark: replacing such a file is atomic, and no more work.
-        _ if !mark::can_carry(storage.len()?) && target.file_place().is_some() => {
+        _ if !options.hold && !mark::can_carry(storage.len()?) && target.file_place().is_some() => {
             let looked = run.would_change(&*old, Mode::Full, String::new())?;
             match looked.outcome {
                 Outcome::Identical => Ok(looked),
@@ -187,12 +200,18 @@ fn way_on(error: Error, target: &Target) -> Error {
     });
     match marked {
         Ok(None) => error.advise("the target is whole; run it again"),
+        Ok(Some(mark)) if mark.held => {
+            error.advise("the target is held; diskdelta recover TARGET says whether it is whole")
+        }
         Ok(Some(mark)) if mark.safety == Safety::InPlace => in_place::needs_rerun(error),
         _ => apply::needs_recovery(error),
     }
 }
 
 fn reopened(run: &Run<'_>) -> Result<Arc<dyn Image>> {
+    if let Some(held) = held_image(run.target, run.work)? {
+        return Ok(held);
+    }
     let storage = run.target.open_to_read()?;
     image::open_storage(storage, run.target.format(), run.target.image_options())
 }
@@ -204,6 +223,14 @@ fn refuse_change_map(options: &SyncOptions) -> Result<()> {
     }
     let what = "a change map goes neither with a full copy nor with a kept manifest";
     Err(Error::new(ErrorKind::InvalidInput, what))
+}
+
+fn refuse_atomic_hold(options: &SyncOptions) -> Result<()> {
+    if !options.hold || options.safety == Safety::InPlace {
+        return Ok(());
+    }
+    let what = "a target can only be held when it is written in place";
+    Err(Error::new(ErrorKind::InvalidInput, what).advise("use --safety in-place with --hold"))
 }
 
 fn refuse_undo(run: &Run<'_>, what: &str) -> Result<()> {

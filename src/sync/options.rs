@@ -69,6 +69,9 @@ pub struct SyncOptions {
     pub allow_larger: bool,
     /// Whether source ranges that cannot be read are passed over and listed.
     pub skip_unreadable: bool,
+    /// Whether the target is held: it keeps its mark when the sync is done, until it is
+    /// [released](super::release). Only in place, and onto what is there.
+    pub hold: bool,
     /// Whether to stop after finding what differs.
     pub dry_run: bool,
 }
@@ -95,6 +98,8 @@ setters! {
     with_allow_larger, allow_larger: bool;
     /// Replaces [`SyncOptions::skip_unreadable`].
     with_skip_unreadable, skip_unreadable: bool;
+    /// Replaces [`SyncOptions::hold`].
+    with_hold, hold: bool;
     /// Replaces [`SyncOptions::dry_run`].
     with_dry_run, dry_run: bool;
 }

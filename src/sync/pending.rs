@@ -10,6 +10,7 @@ use super::mark::Mark;
 use super::options::Safety;
 use super::recover::{Recovered, recover};
 use super::replace::NEW_SUFFIX;
+use super::sidecar;
 use super::target::STAGE_SUFFIX;
 use crate::control::Work;
 use crate::delta::{Delta, JobId, Purpose};
@@ -60,6 +61,8 @@ pub enum Standstill {
     Marked,
     /// It is marked, and the same sync must run again.
     Rerun,
+    /// It is whole and held, until it is [released](super::release).
+    Held,
     /// Somebody uses it; perhaps the sync is under way.
     InUse,
     /// It is not where it was.
@@ -135,7 +138,11 @@ fn look_at_stage(place: &Place, limits: &Limits) -> Result<Option<Pending>> {
     let (target, standstill) = match job {
         Some((id, _, job)) => {
             let there = look_at_target(&job.target, Some(id));
-            renumbered(place, id, there).unwrap_or((Some(job.target), there))
+            let (target, there) = renumbered(place, id, there).unwrap_or((Some(job.target), there));
+            match there {
+                Standstill::Held if !is_closed(place, limits) => (target, Standstill::Rerun),
+                _ => (target, there),
+            }
         }
         None => (None, Standstill::Unmarked),
     };
@@ -155,18 +162,29 @@ fn renumbered(
     job: JobId,
     there: Standstill,
 ) -> Option<(Option<PathBuf>, Standstill)> {
-    if is_incomplete(there) {
+    if is_marked(there) {
         return None;
     }
     let mut devices = devices_named(device_of(place.name())?).into_iter();
     devices.find_map(|device| {
         let standstill = look_at_target(&device, Some(job));
-        is_incomplete(standstill).then_some((Some(device), standstill))
+        is_marked(standstill).then_some((Some(device), standstill))
     })
 }
 
 fn is_incomplete(standstill: Standstill) -> bool {
     matches!(standstill, Standstill::Marked | Standstill::Rerun)
+}
+
+fn is_marked(standstill: Standstill) -> bool {
+    is_incomplete(standstill) || standstill == Standstill::Held
+}
+
+/// Whether the sidecar says that its held target is whole; one that cannot be read does not.
+fn is_closed(place: &Place, limits: &Limits) -> bool {
+    let read = Work::new(1).and_then(|work| sidecar::read(place, limits, &work));
+    let redo = read.ok().flatten().map(|(_, redo)| redo);
+    redo.is_some_and(|redo| redo.final_state.is_some())
 }
 
 fn look_at_target(target: &Path, job: Option<JobId>) -> Standstill {
@@ -177,6 +195,8 @@ fn look_at_target(target: &Path, job: Option<JobId>) -> Standstill {
     };
     match Mark::find(&*opened.storage) {
         Ok(Some(mark)) if Some(mark.job) == job => match mark.safety {
+            // Or incomplete, as its sidecar says.
+            _ if mark.held => Standstill::Held,
             Safety::Atomic => Standstill::Marked,
             Safety::InPlace => Standstill::Rerun,
         },

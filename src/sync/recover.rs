@@ -27,6 +27,8 @@ pub enum Recovered {
     New,
     /// An in-place sync is unfinished: the target stays marked until the same sync runs again.
     Rerun,
+    /// The target is whole and held: it stays marked until it is [released](super::release).
+    Held,
 }
 
 /// Finishes an interrupted sync onto `target` as far as that needs no source. What the returned
@@ -40,21 +42,26 @@ pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
     let Some(storage) = target.open_if_there()? else {
         return unfinished_copy(target);
     };
-    settle(target, &storage, work).map_err(|error| error.at_path(target.path()))
+    standing::find(target, &storage, work)
+        .and_then(|standing| settled(target, &storage, standing, work))
+        .map_err(|error| error.at_path(target.path()))
 }
 
 /// Gives an interrupted sync up: the target stays as it was, and what was staged is removed.
 /// Durable when it returns.
 ///
 /// # Errors
-/// `Marked` when the target is incomplete already; otherwise as [`recover`].
+/// `Marked` when the target is incomplete already, or held; otherwise as [`recover`].
 pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
     let standing = match target.open_if_there()? {
         Some(storage) => standing::find(target, &storage, work)?,
         None => Standing::Clean,
     };
     match standing {
-        Standing::Redo(mark, _) | Standing::Rerun(mark) | Standing::Lost(mark) => {
+        Standing::Redo(mark, _)
+        | Standing::Rerun(mark)
+        | Standing::Held(mark, _)
+        | Standing::Lost(mark) => {
             return Err(mark.refusal().at_path(target.path()));
         }
         Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => {}
@@ -71,17 +78,19 @@ pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
     })
 }
 
-/// [`recover`] for a target that is open.
-pub(super) fn settle(
+/// [`recover`] for a target that is open and stands there.
+pub(super) fn settled(
     target: &Target,
     storage: &Arc<dyn Storage>,
+    standing: Standing,
     work: &Work,
 ) -> Result<Recovered> {
-    match standing::find(target, storage, work)? {
+    match standing {
         Standing::Clean => unfinished_copy(target),
         Standing::Old => Ok(Recovered::Old),
         Standing::New => Ok(Recovered::New),
         Standing::Rerun(_) => Ok(Recovered::Rerun),
+        Standing::Held(..) => Ok(Recovered::Held),
         Standing::Redo(mark, work_left) => {
             let (stage, redo) = *work_left;
             mend_mark(&**storage, &mark)?;

@@ -221,6 +221,7 @@ mod tests {
             job: JobId([1; 16]),
             safety: Safety::Atomic,
             target_len,
+            held: false,
             stage: "s".into(),
         };
         let job = Job {

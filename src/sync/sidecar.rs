@@ -25,8 +25,8 @@ impl Sidecar {
     /// # Errors
     /// `NoSpace`, `Io`.
     pub fn create(place: &Place, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
-        let fresh = place.hidden_sibling("fresh");
-        fresh.remove_if_there()?;
+        remove_fresh(place)?;
+        let fresh = place.hidden_sibling(FRESH);
         let mut writer = DeltaWriter::create(fresh.create_new()?, header)?;
         writer.push(&Frame::bytes(FrameKind::Job, 0, &job.encode()))?;
         for (offset, bytes) in &redo.saved {
@@ -43,6 +43,9 @@ impl Sidecar {
         }
         for (offset, bytes) in &redo.last {
             writer.push(&Frame::bytes(FrameKind::LastTable, *offset, bytes))?;
+        }
+        if let Some(state) = &redo.final_state {
+            writer.push(&Frame::bytes(FrameKind::Final, 0, &state.encode()))?;
         }
         writer.commit()?;
         place.folder().rename(fresh.name(), place.name())?;
@@ -91,6 +94,15 @@ impl Sidecar {
     }
 }
 
+/// Removes what a crash has left of a sidecar that was being written. Durable once the folder is
+/// synced.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn remove_fresh(place: &Place) -> Result<()> {
+    place.hidden_sibling(FRESH).remove_if_there()
+}
+
 /// Reads a sidecar as far as its last commit; `None` where there is none, or another file.
 ///
 /// # Errors
@@ -122,3 +134,5 @@ pub(super) fn read(place: &Place, limits: &Limits, work: &Work) -> Result<Option
     }
     Ok(Some((header, redo)))
 }
+
+const FRESH: &str = "fresh";

@@ -28,6 +28,8 @@ pub(super) enum Standing {
     Redo(Mark, Box<(Delta, Redo)>),
     /// Marked by an in-place sync, which has to run again.
     Rerun(Mark),
+    /// Held and whole, with what lies under the mark.
+    Held(Mark, Box<Redo>),
     /// Marked, but what would finish it is not there.
     Lost(Mark),
     /// Not marked, and neither as it was nor as it should become: somebody wrote to it since.
@@ -49,7 +51,10 @@ pub(super) fn find(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> 
     match sidecar::read(target.stage(), limits, work) {
         Ok(Some((header, redo))) => {
             return match mark {
-                Some(mark) if mark.job == header.job => Ok(Standing::Rerun(mark)),
+                Some(mark) if mark.job == header.job => match redo.final_state {
+                    Some(_) if mark.held => Ok(Standing::Held(mark, Box::new(redo))),
+                    _ => Ok(Standing::Rerun(mark)),
+                },
                 Some(mark) => Ok(Standing::Lost(mark)),
                 None => {
                     let standing = beside_sidecar(storage, &redo)?;

@@ -5,7 +5,7 @@ use diskdelta::storage::fault::{Crashes, FaultDisk, NoRewrite, SyncCall};
 use diskdelta::storage::{Access, Storage};
 use diskdelta::sync::{Mode, recover};
 
-use crate::case::{Case, TARGET, work};
+use crate::case::{Case, Job, TARGET, work};
 use crate::cases::{MIB, PAGE, for_each_case};
 use crate::check::Check;
 use crate::is_long;
@@ -26,7 +26,8 @@ mod syncs {
             {
                 continue;
             }
-            match survives_without(case, call) {
+            let dropped = call.clone();
+            match survives_without(case, move |call| *call == dropped) {
                 Ok(()) => unnoticed.push(call.to_string()),
                 Err(error) => eprintln!("{}: without {call}: {}", case.name, first_line(&error)),
             }
@@ -154,6 +155,42 @@ mod orders {
         }
     }
 
+    /// What a closed sidecar says of a held target is not true any more once that changes.
+    #[test]
+    fn changes_of_a_held_target_wait_for_its_sidecar_to_be_opened() {
+        let outside = |op: &Op| {
+            let is_there = op.range().is_some_and(|range| range.start > MIB as u64);
+            of(OpKind::Write, TARGET)(op) && is_there && !is_marker(op)
+        };
+        let case = cases::syncing_a_held_one();
+        is_missed(&case, outside, of(OpKind::SyncFolder, "/img"));
+        let case = cases::syncing_a_held_device();
+        is_missed(&case, outside, of(OpKind::SyncFolder, "/stages"));
+    }
+
+    #[test]
+    fn a_sidecar_is_closed_once_the_target_is_durable() {
+        for (case, stage) in [
+            (cases::held_after_a_sync(), "/img/.t.diskdelta-stage.fresh"),
+            (cases::syncing_a_held_device(), "/stages/.stage.fresh"),
+        ] {
+            let changes = |op: &Op| of(OpKind::Write, TARGET)(op) && !is_marker(op);
+            is_missed(&case, of(OpKind::Rename, stage), changes);
+        }
+    }
+
+    #[test]
+    fn a_released_target_shows_its_first_page_last() {
+        let case = cases::releasing_device();
+        is_missed(&case, page(true), |op: &Op| {
+            of(OpKind::Write, TARGET)(op) && op.range().is_some_and(|range| range.start > 0)
+        });
+    }
+
+    fn is_marker(op: &Op) -> bool {
+        op.written().starts_with(b"\0diskdelta mark1")
+    }
+
     #[test]
     fn changes_wait_for_the_intent() {
         for case in [cases::atomic_kept(), cases::in_place_kept()] {
@@ -163,6 +200,10 @@ mod orders {
 }
 
 fn is_looked_at(case: &Case) -> bool {
+    // What mends the mark is missed where that is not whole: the held ones that are synced anew.
+    if case.options.hold && case.resumes() {
+        return false;
+    }
     is_long() || case.new.len() < 64 * PAGE
 }
 
@@ -170,7 +211,21 @@ fn is_looked_at(case: &Case) -> bool {
 /// of the mark and the next one: either makes it durable, and both are missed.
 fn is_one_of_two(case: &Case, call: &SyncCall) -> bool {
     let is_nth = |call: &SyncCall, nth| call.path().ends_with("t") && call.nth() == nth;
-    if case.new.len() > MIB || !case.marks() || !is_nth(call, 2) {
+    if case.new.len() > MIB || !case.marks() || case.job == Job::Release {
+        return false;
+    }
+    if case.options.hold {
+        // Nothing is written after them: a crash must tell.
+        let (done, _) = Check::of(case);
+        let is_pair = move |call: &SyncCall| is_nth(call, 2) || is_nth(call, 3);
+        let syncs = done.log().syncs();
+        if !is_nth(call, 2) || !syncs.iter().any(|it| is_nth(it, 3)) {
+            return false;
+        }
+        survives_without(case, is_pair).unwrap_err();
+        return true;
+    }
+    if !is_nth(call, 2) {
         return false;
     }
     let disk = case.disk();
@@ -209,12 +264,14 @@ fn is_of_manifests(case: &Case, call: &SyncCall) -> bool {
     case.kept && is_full && call.path().ends_with("img") && call.nth() == 3
 }
 
-/// The crashes of a run in which one sync did nothing.
-fn survives_without(case: &Case, call: &SyncCall) -> Result<(), String> {
+/// The crashes of a run in which some syncs did nothing.
+fn survives_without(
+    case: &Case,
+    dropped: impl Fn(&SyncCall) -> bool + Send + Sync + 'static,
+) -> Result<(), String> {
     let disk: FaultDisk = case.disk();
     let before = disk.row(TARGET);
-    let dropped = call.clone();
-    disk.drop_syncs(move |call| *call == dropped);
+    disk.drop_syncs(dropped);
     case.work_on(&disk).map_err(|error| error.to_string())?;
     let text = |violation: diskdelta::storage::fault::Violation| violation.to_string();
     disk.log().check(NoRewrite::new()).map_err(text)?;

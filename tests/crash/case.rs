@@ -8,9 +8,12 @@ use diskdelta::manifest;
 use diskdelta::storage::fault::{Fault, FaultDisk};
 use diskdelta::storage::{Access, Folder, MemoryStorage, Place, Storage};
 use diskdelta::sync::{
-    BaseCheck, Mode, Safety, Source, SyncOptions, Target, Verify, apply_delta, sync, undo,
+    BaseCheck, Mode, Safety, Source, SyncOptions, Target, Verify, apply_delta, hold, release, sync,
+    undo,
 };
 use diskdelta::{BlockSize, Limits, Result, Work};
+
+use crate::held;
 
 pub const TARGET: &str = "/img/t";
 
@@ -42,6 +45,14 @@ pub enum Job {
     Apply,
     /// The way back of an earlier sync.
     Undo,
+    /// Holding a target.
+    Hold,
+    /// A sync onto a target that is held already.
+    HeldSync,
+    /// The same, where another run left it half done.
+    HeldResume,
+    /// Letting a held target go.
+    Release,
 }
 
 impl Case {
@@ -67,6 +78,12 @@ impl Case {
     pub fn in_place(mut self) -> Case {
         self.options = self.options.with_safety(Safety::InPlace);
         self
+    }
+
+    /// In place, and the target stays held.
+    pub fn holding(mut self) -> Case {
+        self.options = self.options.with_hold(true);
+        self.in_place()
     }
 
     pub fn full(mut self) -> Case {
@@ -105,6 +122,22 @@ impl Case {
         self
     }
 
+    /// Whether the target carries a mark all the time, or was written half already.
+    pub fn begins_marked(&self) -> bool {
+        let begins = [Job::Resume, Job::HeldSync, Job::HeldResume, Job::Release];
+        begins.contains(&self.job)
+    }
+
+    /// Whether the target is half written when the work begins.
+    pub fn resumes(&self) -> bool {
+        matches!(self.job, Job::Resume | Job::HeldResume)
+    }
+
+    /// Whether the target is held when the work is done.
+    pub fn ends_held(&self) -> bool {
+        self.options.hold && self.job != Job::Release
+    }
+
     pub fn is_in_place(&self) -> bool {
         self.options.safety == Safety::InPlace
     }
@@ -133,8 +166,13 @@ impl Case {
                 }
             }
         }
-        if self.job == Job::Resume {
-            self.interrupt(&disk);
+        if let (Job::HeldSync | Job::HeldResume | Job::Release, Some(old)) = (self.job, &self.old) {
+            held::prepare(self, old, &disk);
+        }
+        match self.job {
+            Job::Resume => self.interrupt(&disk, Job::Sync),
+            Job::HeldResume => self.interrupt(&disk, Job::HeldSync),
+            _ => {}
         }
         if self.kept {
             let old = Raw::open(memory(self.old.as_deref().unwrap())).unwrap();
@@ -160,8 +198,8 @@ impl Case {
     }
 
     /// Leaves the sync half done and the target marked.
-    fn interrupt(&self, disk: &FaultDisk) {
-        let model = self.clone().doing(Job::Sync);
+    fn interrupt(&self, disk: &FaultDisk, job: Job) {
+        let model = self.clone().doing(job);
         let whole = model.disk();
         model.work_on(&whole).unwrap();
         let middle = whole.log().len() as u64 / 2;
@@ -197,7 +235,11 @@ impl Case {
     /// Does the work, and notes in the log that it was acknowledged.
     pub fn work_on(&self, disk: &FaultDisk) -> Result<()> {
         match self.job {
-            Job::Sync | Job::Resume => self.sync_from(&self.new, disk)?,
+            Job::Hold => hold(&self.target(disk), &work())?,
+            Job::Release => drop(release(&self.target(disk), &work())?),
+            Job::Sync | Job::Resume | Job::HeldSync | Job::HeldResume => {
+                self.sync_from(&self.new, disk)?
+            }
             Job::Undo => drop(undo(&self.undo_file(disk), &self.target(disk), &work())?),
             Job::Apply => {
                 let target = self.target(disk);
@@ -243,6 +285,9 @@ impl Case {
         let Some(row) = disk.row(TARGET) else {
             return Ok(None);
         };
+        if self.options.hold && held::mark(disk).is_some() {
+            return held::content(self, disk).map_err(|error| error.to_string());
+        }
         if self.format == Format::Raw {
             return Ok(Some(row.to_vec()));
         }

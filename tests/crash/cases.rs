@@ -54,6 +54,43 @@ all! {
     resuming_growing: Case::raw("resuming, growing", &large(), &grown()).in_place().doing(Job::Resume);
     resuming_dynamic_vhd: Case::raw("resuming, dynamic VHD", &dynamic_old(), &dynamic_new())
         .container(CreateFormat::VhdDynamic).in_place().doing(Job::Resume);
+    holding_under_the_mark_only: Case::raw("holding, under the mark only", &small(), &small())
+        .holding().doing(Job::Hold);
+    holding: Case::raw("holding", &large(), &large()).holding().doing(Job::Hold);
+    holding_device: Case::raw("holding, device", &large(), &large()).holding().on_device().doing(Job::Hold);
+    held_after_a_sync_under_the_mark_only:
+        Case::raw("held after a sync, under the mark only", &small(), &changed(&small())).holding();
+    held_after_a_sync: Case::raw("held after a sync", &large(), &changed(&large())).holding();
+    held_after_a_full_sync_of_a_device:
+        Case::raw("held after a full sync, device", &large(), &changed(&large())).holding().full().on_device();
+    held_after_a_sync_without_changes:
+        Case::raw("held after a sync without changes", &small(), &small()).holding();
+    held_kept:
+        Case::raw("held, kept manifest", &large(), &changed(&large())).holding().with_kept_manifest();
+    syncing_a_held_one: Case::raw("syncing a held one", &large(), &changed(&large()))
+        .holding().doing(Job::HeldSync);
+    syncing_a_held_device: Case::raw("syncing a held device", &large(), &changed(&large()))
+        .holding().on_device().doing(Job::HeldSync);
+    syncing_a_held_one_growing: Case::raw("syncing a held one, growing", &large(), &grown())
+        .holding().doing(Job::HeldSync);
+    syncing_a_held_one_shrinking: Case::raw("syncing a held one, shrinking", &grown(), &changed(&large()))
+        .holding().doing(Job::HeldSync);
+    syncing_a_held_dynamic_vhd: Case::raw("syncing a held dynamic VHD", &dynamic_old(), &dynamic_new())
+        .container(CreateFormat::VhdDynamic).holding().doing(Job::HeldSync);
+    syncing_a_held_dynamic_vhdx: Case::raw("syncing a held dynamic VHDX", &dynamic_old(), &dynamic_new())
+        .container(CreateFormat::VhdxDynamic).holding().doing(Job::HeldSync);
+    resuming_a_held_one: Case::raw("resuming a held one", &large(), &changed(&large()))
+        .holding().doing(Job::Resume);
+    resuming_a_held_device_again: Case::raw("resuming a held device again", &large(), &changed(&large()))
+        .holding().on_device().doing(Job::HeldResume);
+    resuming_a_held_dynamic_vhd: Case::raw("resuming a held dynamic VHD", &dynamic_old(), &dynamic_new())
+        .container(CreateFormat::VhdDynamic).holding().doing(Job::HeldResume);
+    releasing_under_the_mark_only: Case::raw("releasing, under the mark only", &small(), &small())
+        .holding().doing(Job::Release);
+    releasing_device: Case::raw("releasing, device", &large(), &large())
+        .holding().on_device().doing(Job::Release);
+    releasing_dynamic_vhd: Case::raw("releasing, dynamic VHD", &dynamic_new(), &dynamic_new())
+        .container(CreateFormat::VhdDynamic).holding().doing(Job::Release);
     applying: Case::raw("applying a delta", &large(), &changed(&large())).doing(Job::Apply);
     applying_growing: Case::raw("applying a delta, growing", &large(), &grown()).doing(Job::Apply);
     applying_dynamic_vhd: Case::raw("applying a delta, dynamic VHD", &dynamic_old(), &dynamic_new())

@@ -11,8 +11,9 @@ use diskdelta::storage::{Access, MemoryStorage};
 use diskdelta::sync::{Mode, Recovered, SyncOptions, recover, sync, undo};
 use diskdelta::{BlockSize, Result as Done};
 
-use crate::case::{Case, Job, TARGET, source, work};
+use crate::case::{Case, TARGET, source, work};
 use crate::cases::MIB;
+use crate::held;
 
 /// A case under test: what was seen of it so far, and how its target looks before and after.
 pub struct Check<'a> {
@@ -68,6 +69,7 @@ impl<'a> Check<'a> {
             return Ok(());
         }
         self.guarded(state.disk())?;
+        self.held(state.disk(), acknowledged)?;
         self.settle(state.disk(), acknowledged)?;
         // The same throws for all recoveries: where they run alike, their states are alike.
         let again = state.disk().crashes().with_limit(nested);
@@ -101,7 +103,10 @@ impl<'a> Check<'a> {
             return Ok(());
         };
         let case = self.case;
-        if case.job == Job::Resume || case.format == Format::Vhdx {
+        if case.begins_marked() && case.ends_held() && held::mark(disk).is_none() {
+            return Err("the mark is lost".to_owned());
+        }
+        if case.resumes() || case.format == Format::Vhdx {
             // It is guarded from the start; a VHDX says in its header that it will change.
             return Ok(());
         }
@@ -122,17 +127,35 @@ impl<'a> Check<'a> {
         if !marked(0..4096) && !same(4096, before) && !same(4096, &self.after) {
             return Err("changed under a first page that is not all marked".to_owned());
         }
-        let tail = before.len().saturating_sub(MIB as u64) / 512 * 512;
+        // Of one that has grown since it was marked the old end is guarded.
+        let len = match held::mark(disk) {
+            Some(mark) if case.begins_marked() => mark.target_len,
+            _ => before.len(),
+        };
+        let tail = len.saturating_sub(MIB as u64) / 512 * 512;
         let outside = (MIB as u64)..tail;
         let like = |row: &Row| {
             outside.is_empty() || row.slice(outside.clone()) == now.slice(outside.clone())
         };
         let is_between = !like(before) && !like(&self.after);
-        let is_covered = || marked(0..outside.start) && marked(tail..before.len());
+        let is_covered = || marked(0..outside.start) && marked(tail..len);
         if is_between && !is_covered() {
             return Err("changed while its ends were not all marked".to_owned());
         }
         Ok(())
+    }
+
+    /// Once a hold was acknowledged it is there, and once its end was, nothing of it is.
+    pub fn held(&self, disk: &FaultDisk, acknowledged: bool) -> Result<(), String> {
+        let case = self.case;
+        match acknowledged && case.options.hold {
+            true if case.ends_held() => {
+                held::guarded(disk)?;
+                self.promise(disk, true).map(drop)
+            }
+            true => held::ended(disk),
+            false => Ok(()),
+        }
     }
 
     /// Recovers, and has an in-place sync run again where that is what recovery asks for.
@@ -140,15 +163,34 @@ impl<'a> Check<'a> {
         let case = self.case;
         let said = recover(&case.target(disk), &work()).map_err(|error| error.to_string())?;
         match said {
+            Recovered::Held if case.options.hold => {
+                refused(case, disk)?;
+                let is_new = self.promise(disk, acknowledged)?;
+                held::let_go(case, disk)?;
+                if self.promise(disk, acknowledged)? != is_new {
+                    return Err("another disk once it was let go".to_owned());
+                }
+            }
+            Recovered::Held => return Err("held, and nobody wanted that".to_owned()),
             Recovered::Rerun if case.is_in_place() => {
                 refused(case, disk)?;
                 case.work_on(disk)
                     .map_err(|error| format!("running it again: {error}"))?;
                 self.promise(disk, true)?;
+                if case.options.hold {
+                    held::guarded(disk)?;
+                    held::refused(case, disk)?;
+                    held::let_go(case, disk)?;
+                    self.promise(disk, true)?;
+                }
             }
             Recovered::Rerun => return Err("an atomic sync that wants to run again".to_owned()),
             said => {
                 let is_new = self.promise(disk, acknowledged)?;
+                // A hold may have ended in a crash of its release.
+                if case.options.hold {
+                    return Ok(());
+                }
                 if acknowledged && said != Recovered::Nothing {
                     return Err(format!("acknowledged, but recovery had work: {said:?}"));
                 }
@@ -164,6 +206,11 @@ impl<'a> Check<'a> {
     pub fn promise(&self, disk: &FaultDisk, acknowledged: bool) -> Result<bool, String> {
         let case = self.case;
         let (is_new, is_old) = match case.format {
+            // What lies under a mark is in the row of nobody.
+            _ if case.options.hold && held::mark(disk).is_some() => {
+                let content = case.content(disk)?;
+                (content.as_ref() == Some(&case.new), content == case.old)
+            }
             // Rows that share pages compare without a look at their bytes.
             Format::Raw => {
                 let row = disk.row(TARGET);
@@ -174,7 +221,7 @@ impl<'a> Check<'a> {
                 (content.as_ref() == Some(&case.new), content == case.old)
             }
         };
-        let is_old = is_old && case.job != Job::Resume;
+        let is_old = is_old && !case.resumes();
         if case.kept {
             stands(case, disk, acknowledged).map_err(|error| error.to_string())??;
         }
@@ -203,6 +250,11 @@ impl<'a> Check<'a> {
         case.work_again(disk)
             .map_err(|error| format!("the work, done again: {error}"))?;
         self.promise(disk, true)?;
+        if case.options.hold {
+            held::let_go(case, disk)?;
+            held::held_again(case, disk)?;
+            self.promise(disk, true)?;
+        }
         let mut left = disk.names("/img");
         left.extend(disk.names("/stages"));
         left.retain(|name| name != "t" && name != "kept");
@@ -215,6 +267,9 @@ impl<'a> Check<'a> {
 
 /// A marked target must not be taken for a disk by anything else of ours.
 fn refused(case: &Case, disk: &FaultDisk) -> Result<(), String> {
+    if case.options.hold {
+        held::refused(case, disk)?;
+    }
     let atomic = SyncOptions::default()
         .with_mode(Mode::Delta)
         .with_allow_shrink(true);

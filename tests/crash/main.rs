@@ -11,6 +11,7 @@ mod cases;
 mod check;
 mod exhaustive;
 mod failing;
+mod held;
 mod litter;
 mod order;
 mod sampled;

@@ -16,6 +16,7 @@ fn sampled_crashes_keep_the_promise(case: &Case) {
         let acknowledged = state.noted("acknowledged");
         check.counts.states += 1;
         check.guarded(state.disk())?;
+        check.held(state.disk(), acknowledged)?;
         check.settle(state.disk(), acknowledged)?;
         let nested = state.disk().crashes().with_seed(seed ^ state.number());
         for again in nested.sample(2) {

@@ -1,0 +1,185 @@
+//! A target that is held: marked from one sync to the next, so that nothing takes it for a disk.
+//!
+//! It is *whole* while its sidecar is closed: what lies under the mark is in there, all else is
+//! durable in its place. A sync opens the sidecar before its first change and closes it after its
+//! last; both are one rename.
+
+use std::sync::Arc;
+
+use super::atomic::retire;
+use super::job::Job;
+use super::mark::{Mark, can_carry};
+use super::marked::{lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len};
+use super::masked::Masked;
+use super::options::Safety;
+use super::recover::{Recovered, settled};
+use super::redo::{FinalState, Redo};
+use super::sidecar::{self, Sidecar};
+use super::standing::{self, Standing};
+use super::target::Target;
+use super::way_on;
+use crate::control::Work;
+use crate::delta::{Header, JobId, Purpose};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, Image};
+use crate::storage::{Place, Storage};
+use crate::units::BlockSize;
+
+/// Keeps `target` from being used, whatever it holds, until [`release`]: it carries the mark, and
+/// what lies under that is in a sidecar. Syncs onto it go on
+/// [`with_hold`](super::SyncOptions::with_hold). Durable when this returns; doing it again is
+/// harmless, also after a crash in the middle, and onto a target that such a sync left incomplete.
+///
+/// # Errors
+/// `Marked` for a target that another unfinished sync left incomplete; `InvalidInput` for one too
+/// short to carry a mark; `NotFound`, `NoSpace`, `Io`, `Malformed`.
+pub fn hold(target: &Target, work: &Work) -> Result<()> {
+    held(target, work).map_err(|error| way_on(error, target).at_path(target.path()))
+}
+
+/// Lets a held target go: the mark is lifted and the sidecar removed. Durable when it returns;
+/// doing it again is harmless, also after a crash in the middle. `New` where a hold ended,
+/// `Nothing` where there was none; a target that is not held is settled as [`recover`] does it.
+///
+/// # Errors
+/// `Marked` when the last sync onto the target did not finish; otherwise those of [`recover`].
+///
+/// [`recover`]: super::recover
+pub fn release(target: &Target, work: &Work) -> Result<Recovered> {
+    released(target, work).map_err(|error| way_on(error, target).at_path(target.path()))
+}
+
+/// The image of a target that is held and whole, as it will be once it is released; `None` where
+/// there is no mark. Nothing is written. It is for the holder, who keeps the target open.
+///
+/// # Errors
+/// `Marked` for a target that is incomplete; those of opening the image; `Io`.
+pub fn held_image(target: &Target, work: &Work) -> Result<Option<Arc<dyn Image>>> {
+    let Some(storage) = target.open_if_there()? else {
+        return Ok(None);
+    };
+    let Some(mark) = Mark::find(&*storage)? else {
+        return Ok(None);
+    };
+    let image = match standing::find(target, &storage, work)? {
+        Standing::Held(_, redo) => image_of(target, &storage, &redo).map(Some),
+        _ => Err(unfinished(&mark)),
+    };
+    image.map_err(|error| error.at_path(target.path()))
+}
+
+/// The image under the mark of a held target that is whole.
+///
+/// # Errors
+/// Those of opening the image.
+pub(super) fn image_of(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    redo: &Redo,
+) -> Result<Arc<dyn Image>> {
+    let masked = Masked::new(storage.clone(), redo.saved.clone());
+    image::open_storage(Arc::new(masked), target.format(), target.image_options())
+}
+
+/// Writes the closed sidecar of a target that is whole under its mark: all that `masked` keeps in
+/// memory. Everything else is durable already. Durable when it returns.
+///
+/// # Errors
+/// `NoSpace`, `Io`.
+pub(super) fn close(place: &Place, header: Header, job: &Job, masked: &Masked) -> Result<()> {
+    let covers = read_covered(masked, job.target_len)?;
+    let redo = Redo {
+        saved: masked.all(),
+        final_state: Some(FinalState::of(&covers, witness_len(masked.len()?))),
+        ..Redo::default()
+    };
+    Sidecar::create(place, header, job, &redo).map(drop)
+}
+
+/// The header of a sidecar of a new job.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn new_header(block_size: BlockSize) -> Result<Header> {
+    Ok(Header {
+        purpose: Purpose::Sidecar,
+        job: JobId::random()?,
+        base_len: 0,
+        result_len: 0,
+        block_size,
+    })
+}
+
+/// # Errors
+/// `InvalidInput` for a target too short to be held.
+pub(super) fn refuse_short(storage: &dyn Storage) -> Result<()> {
+    if can_carry(storage.len()?) {
+        return Ok(());
+    }
+    let what = "the target is too short to carry a mark, so it cannot be held";
+    Err(Error::new(ErrorKind::InvalidInput, what))
+}
+
+fn held(target: &Target, work: &Work) -> Result<()> {
+    let storage = opened(target)?;
+    match standing::find(target, &storage, work)? {
+        Standing::Held(mark, _) => return mend_mark(&*storage, &mark),
+        Standing::Rerun(mark) if mark.held => return mend_mark(&*storage, &mark),
+        Standing::Redo(mark, _) | Standing::Rerun(mark) | Standing::Lost(mark) => {
+            return Err(mark.refusal());
+        }
+        Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => {}
+    }
+    refuse_short(&*storage)?;
+    let header = new_header(BlockSize::default())?;
+    let job = Job {
+        format: target.format(),
+        target_len: storage.len()?,
+        target: target.path(),
+        manifest: None,
+    };
+    let saved = read_covered(&*storage, job.target_len)?;
+    let masked = Masked::new(storage.clone(), saved);
+    close(target.stage(), header, &job, &masked)?;
+    let mark = Mark {
+        job: header.job,
+        safety: Safety::InPlace,
+        target_len: job.target_len,
+        held: true,
+        stage: target.stage().path(),
+    };
+    set_mark(&*storage, &mark)
+}
+
+fn released(target: &Target, work: &Work) -> Result<Recovered> {
+    let storage = opened(target)?;
+    match standing::find(target, &storage, work)? {
+        Standing::Held(_, redo) => {
+            let masked = unmask(&storage, &redo)?;
+            lift_mark(&*storage, &masked)?;
+            sidecar::remove_fresh(target.stage())?;
+            retire(target.stage())?;
+            Ok(Recovered::New)
+        }
+        Standing::Redo(mark, _) | Standing::Rerun(mark) | Standing::Lost(mark) => {
+            Err(unfinished(&mark))
+        }
+        standing => settled(target, &storage, standing, work),
+    }
+}
+
+fn opened(target: &Target) -> Result<Arc<dyn Storage>> {
+    let missing = || Error::new(ErrorKind::NotFound, "no such target");
+    target.open_if_there()?.ok_or_else(missing)
+}
+
+fn unfinished(mark: &Mark) -> Error {
+    if !mark.held {
+        return mark.refusal();
+    }
+    let what = "the last sync onto this held target did not finish";
+    Error::new(ErrorKind::Marked, what).advise(format!(
+        "run it again, holding the target as before, then release it (its sidecar: {})",
+        mark.stage.display()
+    ))
+}

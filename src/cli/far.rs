@@ -24,6 +24,7 @@ pub fn push(args: &Args, target: &Far, context: &Context) -> Ended {
         (args.undo.is_some(), "--undo"),
         (args.target_manifest.is_some(), "--target-manifest"),
         (args.stage_dir.is_some(), "--stage-dir"),
+        (args.hold, "--hold"),
     ];
     if let Some((_, option)) = elsewhere.iter().find(|(is_given, _)| *is_given) {
         return Err(Error::new(

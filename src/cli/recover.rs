@@ -18,7 +18,7 @@ use super::outcome::{Exit, Failure};
 /// Finishes, or gives up, an interrupted sync
 ///
 /// A marked target is finished from its stage. --discard drops what was staged, which is possible
-/// only while the target is unmarked. --list shows what is pending, --all finishes all of it: in
+/// only while the target is unmarked. A target that is held stays so until --release. --list shows what is pending, --all finishes all of it: in
 /// the folders that are named, or else in the stage folder and the current one.
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,6 +28,9 @@ pub struct Args {
     /// Gives the sync up: the target stays as it was
     #[arg(long, conflicts_with_all = ["list", "all"])]
     discard: bool,
+    /// Lets a target go that is held and whole, so that it can be used again
+    #[arg(long, conflicts_with_all = ["list", "all", "discard"])]
+    release: bool,
     /// Shows what is pending
     #[arg(long, conflicts_with = "all")]
     list: bool,
@@ -52,9 +55,10 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     };
     let target = HostTarget::open(path, &options)?;
     context.warn(target.warnings());
-    let done = match args.discard {
-        true => target.discard(&context.work),
-        false => target.recover(&context.work),
+    let done = match (args.discard, args.release) {
+        (true, _) => target.discard(&context.work),
+        (_, true) => target.release(&context.work),
+        _ => target.recover(&context.work),
     };
     let recovered = done.map_err(Failure::onto(&target))?;
     let object = Object::new(path.display().to_string(), recovered);
@@ -142,6 +146,7 @@ impl Object {
             Recovered::Old => "old",
             Recovered::New => "new",
             Recovered::Rerun => "rerun",
+            Recovered::Held => "held",
             _ => "unknown",
         };
         Object {
@@ -160,6 +165,7 @@ impl Object {
                  staged (recover --discard drops it)"
             }
             "new" => "finished; the target is as it should become",
+            "held" => "whole, and held: whoever holds it goes on, or recover --release lets it go",
             "rerun" => "incomplete; run the same in-place sync again to finish it",
             _ => self.error.as_deref().unwrap_or("in doubt"),
         };
@@ -203,6 +209,7 @@ impl Item {
                 Standstill::Unmarked => "unmarked",
                 Standstill::Marked => "marked",
                 Standstill::Rerun => "rerun",
+                Standstill::Held => "held",
                 Standstill::InUse => "in_use",
                 Standstill::Missing => "missing",
                 _ => "unknown",
@@ -219,6 +226,7 @@ fn text_of(pending: &Pending) -> String {
     let state = match pending.standstill {
         Standstill::Marked => "incomplete; `recover` finishes it",
         Standstill::Rerun => "incomplete; the same sync must run again",
+        Standstill::Held => "whole, and held until it is released",
         Standstill::InUse => "in use; perhaps its sync is under way",
         Standstill::Missing => "not there any more",
         _ => "as it was; the same sync goes on, `recover --discard` gives up",

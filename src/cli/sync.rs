@@ -38,6 +38,10 @@ pub struct Args {
     /// once; the target is marked as incomplete until the sync, run again if need be, is done
     #[arg(long, default_value = "atomic", value_parser = args::safety())]
     pub safety: Safety,
+    /// Leaves the target marked when the sync is done, so that nothing uses it until `recover
+    /// --release`; also goes on with one that is held. Goes with --safety in-place
+    #[arg(long)]
+    pub hold: bool,
     /// Creates the target in this format
     #[arg(long, value_name = "FORMAT", value_parser = args::create_format())]
     pub create: Option<CreateFormat>,
@@ -149,6 +153,7 @@ impl Args {
         Ok(SyncOptions::default()
             .with_mode(self.mode)
             .with_safety(self.safety)
+            .with_hold(self.hold)
             .with_verify(self.verify)
             .with_undo(self.undo.as_ref().map(place).transpose()?)
             .with_target_manifest(self.target_manifest.as_ref().map(place).transpose()?)

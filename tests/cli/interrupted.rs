@@ -149,6 +149,73 @@ fn an_interrupted_in_place_sync_says_so_until_it_has_run_again() {
 }
 
 #[test]
+fn a_dry_run_onto_what_an_in_place_sync_left_incomplete_writes_nothing() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 4000, 1);
+    lab.disk("old.raw", 4000, 2);
+    let slow = lab.start("sync new.raw old.raw --safety in-place --limit-rate 4M");
+    until("a mark", || {
+        lab.bytes("old.raw").starts_with(b"\0diskdelta mark")
+    });
+    signal(slow, "INT");
+    let before = lab.bytes("old.raw");
+    lab.run("sync new.raw old.raw --safety in-place --dry-run")
+        .fails(3, "run the same sync again");
+    assert!(lab.bytes("old.raw") == before);
+}
+
+#[test]
+fn a_held_target_is_used_by_nobody_until_it_is_released() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 4000, 1);
+    lab.disk("newer.raw", 4000, 3);
+    lab.disk("old.raw", 4000, 2);
+    lab.run("sync new.raw old.raw --hold")
+        .fails(2, "--safety in-place");
+    lab.run("sync new.raw missing.raw --safety in-place --hold")
+        .fails(2, "no target yet");
+    lab.done("sync new.raw old.raw --safety in-place --hold");
+    for used in [
+        "info old.raw",
+        "sync old.raw copy.raw",
+        "sync new.raw old.raw",
+        "sync new.raw old.raw --safety in-place",
+        "recover old.raw --discard",
+    ] {
+        lab.run(used).fails(3, "held");
+    }
+    let (status, recovered) = lab.json("recover old.raw");
+    assert_eq!((status, &recovered["outcome"]), (0, &"held".into()));
+    let (_, listed) = lab.json("recover --list .");
+    assert_eq!(listed["pending"][0]["state"], "held");
+    let (status, recovered) = lab.json("recover --all .");
+    assert_eq!(status, 0);
+    assert_eq!(recovered["recovered"], serde_json::json!([]));
+
+    // Its holder goes on, and is stopped half way.
+    lab.done("sync newer.raw old.raw --safety in-place --hold --dry-run");
+    let whole = lab.bytes("old.raw");
+    let slow = lab.start("sync newer.raw old.raw --safety in-place --hold --limit-rate 4M");
+    until("a change", || lab.bytes("old.raw") != whole);
+    assert_eq!(signal(slow, "INT").status, 3);
+    let (status, recovered) = lab.json("recover old.raw");
+    assert_eq!((status, &recovered["outcome"]), (3, &"rerun".into()));
+    let (_, listed) = lab.json("recover --list .");
+    assert_eq!(listed["pending"][0]["state"], "rerun");
+    lab.run("recover old.raw --release")
+        .fails(3, "did not finish");
+    lab.run("sync newer.raw old.raw --safety in-place")
+        .fails(3, "held");
+
+    lab.done("sync newer.raw old.raw --safety in-place --hold --verify all");
+    let (status, recovered) = lab.json("recover old.raw --release");
+    assert_eq!((status, &recovered["outcome"]), (0, &"new".into()));
+    assert!(lab.bytes("old.raw") == lab.bytes("newer.raw"));
+    assert_eq!(lab.names(), ["new.raw", "newer.raw", "old.raw"]);
+    lab.done("recover old.raw --release");
+}
+
+#[test]
 fn recover_finishes_a_marked_target() {
     let lab = marked();
     lab.run("sync new.raw old.raw")

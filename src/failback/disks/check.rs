@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::seat::{Seat, Standing};
+use super::shown::Shown;
 use super::vault::Vault;
-use super::{HostDisks, open_to_read};
+use super::{HostDisks, open_to_read, open_to_write};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::Finding;
@@ -78,7 +79,8 @@ impl Recommendation {
         if missing {
             return Recommendation {
                 mode: Mode::FullFirst,
-                reason: "a target disk is missing, so everything moves; while the source runs"
+                reason: "a target disk is missing or incomplete, so everything moves; while the \
+                         source runs"
                     .to_owned(),
             };
         }
@@ -112,6 +114,12 @@ impl HostDisks {
             if let Some(bytes) = disk.bytes {
                 list.size("source size", bytes, source_bytes);
             }
+            let from = self.seat(side.other(), index);
+            if from.is_ok_and(|from| self.refuse_device(&from).is_err()) {
+                let text = "is a block device: it can be replicated to in reverse only where the \
+                            plan says `safety = \"in-place\"`";
+                list.holds("source disk", text.to_owned());
+            }
             let Some(seat) = list.take("target reachable", self.seat(side, index)) else {
                 continue;
             };
@@ -124,17 +132,17 @@ impl HostDisks {
                 (Some(_), Some(Some(held))) => {
                     list.size("replica size", source_bytes, held.disk_len());
                 }
-                _ => self.target(&mut list, &seat, &*source),
+                _ => self.target(&mut list, &seat, &*source, disk.may_be_longer()),
             }
         }
         all
     }
 
-    fn target(&self, list: &mut List<'_>, seat: &Seat, source: &dyn Image) {
+    fn target(&self, list: &mut List<'_>, seat: &Seat, source: &dyn Image, may_be_longer: bool) {
         let standing = list.take("target name", seat.standing());
         let path = match standing {
             None => return,
-            Some(Standing::Missing) if self.create => {
+            Some(Standing::Missing) if self.create && !seat.is_device => {
                 list.holds("target disk", "is missing, and will be made".to_owned());
                 None
             }
@@ -150,15 +158,14 @@ impl HostDisks {
                 Some(path)
             }
         };
-        if seat.is_device() {
-            let text = "is a block device, which cannot be kept from VMs by its name";
-            list.fails("target disk", text.to_owned());
-            return;
+        if seat.is_device {
+            return self.target_device(list, seat, source, may_be_longer);
         }
-        if let Some(path) = &path {
-            let Some(target) = list.take("target readable", target_image(path, seat)) else {
+        if path.is_some() {
+            let Some(target) = list.take("target readable", target_image(seat)) else {
                 return;
             };
+            let target = target.image();
             // Formats that count in sectors round up.
             let rounded = source.disk_len().div_ceil(SECTOR) * SECTOR;
             match target.disk_len() == rounded {
@@ -179,6 +186,38 @@ impl HostDisks {
             match free >= needed || path.is_some() {
                 true => list.holds("free space", text),
                 false => list.fails("free space", text),
+            }
+        }
+    }
+
+    fn target_device(
+        &self,
+        list: &mut List<'_>,
+        seat: &Seat,
+        source: &dyn Image,
+        may_be_longer: bool,
+    ) {
+        if list.take("in place", self.refuse_device(seat)).is_none() {
+            return;
+        }
+        match target_image(seat) {
+            // It is told by its mark, and the first pass compares all of it.
+            Err(_) if is_left_incomplete(seat) => {
+                let text = "is taken over as an earlier job left it, incomplete";
+                list.holds("target disk", text.to_owned());
+            }
+            target => {
+                let Some(target) = list.take("target readable", target) else {
+                    return;
+                };
+                let (wanted, found) = (source.disk_len(), target.image().disk_len());
+                match found > wanted && may_be_longer {
+                    true => list.holds(
+                        "target size",
+                        format!("{found} bytes, of which the disk takes {wanted}"),
+                    ),
+                    false => list.size("target size", wanted, found),
+                }
             }
         }
     }
@@ -205,9 +244,10 @@ impl HostDisks {
                         since,
                     )
                 }
-                (None, Some(path)) => {
-                    let target = target_image(&path, &seat)?;
-                    let found = sample(&*source, &*target, BlockSize::default(), work)?;
+                (None, Some(path)) if !is_left_incomplete(&seat) => {
+                    let target = target_image(&seat)?;
+                    let target = target.image();
+                    let found = sample(&*source, &**target, BlockSize::default(), work)?;
                     let (looked, changed) = (found.looked, found.changed);
                     (
                         looked * 2 * REFINE_BYTES,
@@ -216,7 +256,7 @@ impl HostDisks {
                     )
                 }
                 // Only to see how fast it is read.
-                (None, None) => {
+                (None, _) => {
                     let found = sample(&*source, &*source, BlockSize::default(), work)?;
                     (found.looked * 2 * REFINE_BYTES, None, None)
                 }
@@ -292,13 +332,25 @@ fn live(seat: &Seat) -> Result<Arc<dyn Image>> {
 }
 
 /// The target's disk, which nobody may be writing to.
-fn target_image(path: &Path, seat: &Seat) -> Result<Arc<dyn Image>> {
-    let opened = open_to_read(path, seat.format, &SourceOptions::default());
-    let opened = opened.map_err(|error| match error.kind() {
+fn target_image(seat: &Seat) -> Result<Shown> {
+    let opened = Work::new(1).and_then(|work| Shown::open(seat, &work));
+    opened.map_err(|error| match error.kind() {
         ErrorKind::InUse => Error::new(ErrorKind::InUse, format!("{error}; is its VM off?")),
         _ => error,
-    });
-    Ok(opened?.image().clone())
+    })
+}
+
+/// Whether it is a device that a job left held and incomplete.
+fn is_left_incomplete(seat: &Seat) -> bool {
+    let marked = |error: Error| error.kind() == ErrorKind::Marked;
+    seat.is_device && target_image(seat).is_err_and(marked) && is_left(seat)
+}
+
+/// Whether a device is held, so that a job may go on with it whatever it holds.
+fn is_left(seat: &Seat) -> bool {
+    let target = open_to_write(&seat.own, seat.format);
+    let mark = target.and_then(|target| target.mark());
+    mark.is_ok_and(|mark| mark.is_some_and(|mark| mark.held))
 }
 
 /// How long ago a file was last written, where its clock makes sense.

@@ -210,6 +210,15 @@ pub(super) fn padded(image: Arc<dyn Image>, len: u64) -> Arc<dyn Image> {
     }
 }
 
+/// The first `len` bytes of the image: a device may be longer than the disk on it.
+pub(super) fn cut(image: Arc<dyn Image>, len: u64) -> Arc<dyn Image> {
+    if image.disk_len() > len {
+        Arc::new(Resized::new(image, len))
+    } else {
+        image
+    }
+}
+
 /// The one root of all disks of a VM, in the order of the plan.
 pub(super) fn combined(roots: &[(String, manifest::Root)]) -> crate::failback::machine::Root {
     let mut hash = blake3::Hasher::new_derive_key("diskdelta failback root of a VM's disks v1");

@@ -2,7 +2,8 @@
 //!
 //! While a disk is not what its VM may boot from, it stands under another name
 //! (`NAME.failback-JOB.partial`, the extension kept). While bytes are being written it carries the
-//! sync layer's mark as well. Both outlive every process.
+//! sync layer's mark as well. A block device has no name to take away: it is held, and carries the
+//! mark all that time. All of this outlives every process.
 //!
 //! Executors of one job are kept apart by its [lock](super::lock): what one has begun ends with its
 //! process, so an older token can only come from this process.
@@ -14,6 +15,7 @@ mod origin;
 mod pass;
 mod restore;
 mod seat;
+mod shown;
 mod vault;
 
 use std::path::{Path, PathBuf};
@@ -27,12 +29,13 @@ use super::disk_work::{CopyOrder, DiskWork, Finding, Roots};
 use super::machine::{PassReport, Root, Side, Sides, Token};
 use super::plan::{Encryption, Plan, SiteName, Vm};
 use crate::control::Work;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, Image, ImageOptions};
 use crate::storage::SourceOptions;
 use crate::sync::{HostSource, HostTarget, HostTargetOptions, Safety};
-use ledger::{Ledger, combined, padded};
+use ledger::{Ledger, combined, cut, padded};
 use seat::Seat;
+use shown::Shown;
 use vault::Vault;
 
 /// The disks of one VM of a plan, at both sides.
@@ -53,6 +56,13 @@ struct PlannedDisk {
     identity: String,
     bytes: Option<u64>,
     at: Sides<(PathBuf, Format)>,
+}
+
+impl PlannedDisk {
+    /// Whether a device may be longer than the disk on it: the plan says how long that is.
+    fn may_be_longer(&self) -> bool {
+        self.bytes.is_some()
+    }
 }
 
 impl HostDisks {
@@ -118,9 +128,18 @@ impl HostDisks {
 
     /// Where the disk is kept while it is encrypted, at a side that does so.
     fn vault(&self, side: Side, index: usize) -> Result<Option<Vault>> {
-        let encryption = self.encryption.of(side).as_ref();
-        let vault = encryption.map(|it| Vault::of(self.seat(side, index)?, it));
-        vault.transpose()
+        let Some(encryption) = self.encryption.of(side) else {
+            return Ok(None);
+        };
+        let seat = self.seat(side, index)?;
+        if seat.is_device {
+            let text = "an encrypted replica lies in a folder beside the disk, and a block device \
+                        has none";
+            return Err(Error::new(ErrorKind::Unsupported, text)
+                .at_path(&seat.own)
+                .advise("keep the disk in a file there, or leave `encryption` out"));
+        }
+        Vault::of(seat, encryption).map(Some)
     }
 
     fn ledger(&self, side: Side, index: usize) -> Result<Ledger> {
@@ -128,13 +147,26 @@ impl HostDisks {
     }
 
     /// Opens a side's disk for reading, as long as the other side's ledger says.
-    fn open_whole(&self, side: Side, index: usize) -> Result<(HostSource, Arc<dyn Image>)> {
-        let seat = self.seat(side, index)?;
-        let source = open_to_read(&seat.there()?, seat.format, &SourceOptions::default())?;
+    fn open_whole(&self, side: Side, index: usize, work: &Work) -> Result<(Shown, Arc<dyn Image>)> {
+        let shown = Shown::open(&self.seat(side, index)?, work)?;
         let other = self.ledger(side.other(), index)?.current()?;
         let len = other.map_or(0, |manifest| manifest.disk_len());
-        let image = padded(source.image().clone(), len);
-        Ok((source, image))
+        let image = padded(shown.image().clone(), len);
+        Ok((shown, image))
+    }
+
+    /// A device is written in place, for nothing could take the place of one.
+    fn refuse_device(&self, seat: &Seat) -> Result<()> {
+        if !seat.is_device || self.safety == Safety::InPlace {
+            return Ok(());
+        }
+        let text = "a block device is written in place, under a mark that keeps VMs from it; \
+                    there is no way back from that, so the plan has to ask for it";
+        Err(Error::new(ErrorKind::Unsupported, text)
+            .at_path(&seat.own)
+            .advise(
+                "write `safety = \"in-place\"`, without `keep_undo`, or keep the disk in a file",
+            ))
     }
 }
 
@@ -149,9 +181,13 @@ impl DiskWork for HostDisks {
         self.admit(side, token)?;
         for (index, seat) in self.seats(side).enumerate() {
             let seat = seat?;
+            self.refuse_device(&seat)?;
             if let Some(path) = seat.path()? {
-                // Whoever runs from it holds it.
-                open_to_write(&path, seat.format)?;
+                // Whoever runs from it has it open.
+                let target = open_to_write(&path, seat.format)?;
+                if seat.is_device {
+                    target.hold(&Work::new(1)?)?;
+                }
             }
             if !seat.block()? {
                 self.may_be_missing(side, index, &seat)?;
@@ -164,10 +200,13 @@ impl DiskWork for HostDisks {
         self.admit(side, token)?;
         for (index, seat) in self.seats(side).enumerate() {
             let seat = seat?;
-            if let Some(path) = seat.path()?
-                && let Some(mark) = open_to_write(&path, seat.format)?.mark()?
-            {
-                return Err(mark.refusal().at_path(path));
+            if let Some(path) = seat.path()? {
+                let target = open_to_write(&path, seat.format)?;
+                if seat.is_device {
+                    target.release(&Work::new(1)?)?;
+                } else if let Some(mark) = target.mark()? {
+                    return Err(mark.refusal().at_path(path));
+                }
             }
             if let Some(vault) = self.vault(side, index)? {
                 vault.give_up()?;
@@ -213,7 +252,7 @@ impl DiskWork for HostDisks {
         self.admit(side, token)?;
         let mut roots = Vec::new();
         for (index, disk) in self.disks.iter().enumerate() {
-            let (source, image) = self.open_whole(side, index)?;
+            let (source, image) = self.open_whole(side, index, work)?;
             let block_size = self.ledger(side.other(), index)?.known()?.block_size();
             let root = crate::manifest::root_of(&*image, block_size, work)?;
             source.check()?;
@@ -232,7 +271,7 @@ impl DiskWork for HostDisks {
         self.admit(side, token)?;
         let mut roots = Vec::new();
         for (index, disk) in self.disks.iter().enumerate() {
-            let (source, image) = self.open_whole(side, index)?;
+            let (source, image) = self.open_whole(side, index, work)?;
             let ledger = self.ledger(side, index)?;
             let manifest = ledger.rebuild(&*image, work, &|| source.check())?;
             ledger.set_verified()?;
@@ -271,8 +310,9 @@ impl HostDisks {
         {
             return vault.verify(work)?.ok_or_else(|| seat.gone());
         }
-        let source = open_to_read(&seat.there()?, seat.format, &SourceOptions::default())?;
-        ledger.found(&**source.image(), work)
+        let shown = Shown::open(seat, work)?;
+        let len = ledger.known()?.disk_len();
+        ledger.found(&*cut(shown.image().clone(), len), work)
     }
 
     /// A disk may be missing where the job makes it, and has not yet.
@@ -283,7 +323,7 @@ impl HostDisks {
             return Ok(());
         }
         let made = self.ledger(side, index)?.current()?.is_some();
-        match self.create_at(side) && !made {
+        match self.create_at(side) && !made && !seat.is_device {
             true => Ok(()),
             false => Err(seat.gone()),
         }

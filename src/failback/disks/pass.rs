@@ -112,6 +112,8 @@ impl Pass<'_> {
     fn options(&self, there: bool) -> Result<SyncOptions> {
         let options = SyncOptions::default()
             .with_safety(self.disks.safety)
+            .with_hold(self.seat.is_device)
+            .with_allow_larger(self.disks.disks[self.index()].may_be_longer())
             .with_allow_shrink(false);
         // Where the source is off, what was copied is read back as the next step.
         let options = match self.order.from_snapshot {
@@ -173,8 +175,12 @@ impl Pass<'_> {
 
     /// Keeps the manifest current, where the sync has not done so.
     fn account(&self, source: &Origin, options: &SyncOptions) -> Result<()> {
-        let image = disk_image(&self.seat.blocked, &self.seat)?;
-        let wanted = padded(source.image().clone(), image);
+        // What a device has beyond the disk is nobody's.
+        let len = match self.seat.is_device {
+            true => 0,
+            false => disk_image(&self.seat.blocked, &self.seat)?,
+        };
+        let wanted = padded(source.image().clone(), len);
         let check = || source.check();
         match (&options.change_map, &options.target_manifest) {
             (Some(map), _) => self.ledger.update(&*wanted, map, self.work, &check)?,

@@ -14,8 +14,11 @@ use crate::storage::{HostFile, HostFolder, resolve};
 pub(super) struct Seat {
     /// What the VM knows it by, symbolic links followed.
     pub own: PathBuf,
-    /// What it is called while nobody may boot from it. The extension stays.
+    /// What it is called while nobody may boot from it. The extension stays. A block device, which
+    /// has no name to take away, is held by the sync layer instead.
     pub blocked: PathBuf,
+    /// Whether it is a block device, or would be if it were there.
+    pub is_device: bool,
     /// A second name of the file that a full copy takes the place of: the way back.
     pub before: PathBuf,
     /// How its image is read and written.
@@ -46,6 +49,10 @@ impl Seat {
         let name = own.file_name().ok_or_else(|| {
             Error::new(ErrorKind::InvalidInput, "a path without a file name").at_path(path)
         })?;
+        let is_device = match fs::metadata(&own) {
+            Ok(found) => found.file_type().is_block_device(),
+            Err(_) => own.starts_with("/dev"),
+        };
         let mut prefix = name.to_owned();
         prefix.push(MIDDLE);
         let named = |kind: &str| {
@@ -57,8 +64,13 @@ impl Seat {
             }
             own.with_file_name(name)
         };
+        let blocked = match is_device {
+            true => own.clone(),
+            false => named(PARTIAL),
+        };
         Ok(Seat {
-            blocked: named(PARTIAL),
+            blocked,
+            is_device,
             before: named("before"),
             own,
             format,
@@ -75,7 +87,7 @@ impl Seat {
         if exists(&self.own)? {
             found.push((self.own.clone(), Standing::Own));
         }
-        if exists(&self.blocked)? {
+        if !self.is_device && exists(&self.blocked)? {
             found.push((self.blocked.clone(), Standing::Blocked));
         }
         for path in self.left_behind()? {
@@ -117,6 +129,11 @@ impl Seat {
 
     /// The error for a disk that is not there.
     pub fn gone(&self) -> Error {
+        if self.is_device {
+            return Error::new(ErrorKind::NotFound, "the block device is not there")
+                .at_path(&self.own)
+                .advise("attach it again, then retry");
+        }
         let text = "the disk is neither there nor under the name that the job gave it";
         Error::new(ErrorKind::NotFound, text)
             .at_path(&self.own)
@@ -126,24 +143,15 @@ impl Seat {
             ))
     }
 
-    /// Whether it is a block device, which has no name to take away.
-    pub fn is_device(&self) -> bool {
-        fs::metadata(&self.own).is_ok_and(|it| it.file_type().is_block_device())
-    }
-
-    /// Takes the disk's name away. Durable when it returns; `false` where there is no disk.
+    /// Takes the disk's name away; a device keeps its own. Durable when it returns; `false` where
+    /// there is no disk.
     ///
     /// # Errors
-    /// `Unsupported` for a block device; `AlreadyExists`, `Io`.
+    /// `AlreadyExists`, `Io`.
     pub fn block(&self) -> Result<bool> {
-        if self.is_device() {
-            let text = "a block device has no name that could be taken away, to keep VMs from it";
-            return Err(Error::new(ErrorKind::Unsupported, text)
-                .at_path(&self.own)
-                .advise("keep the target's disks in files"));
-        }
         match self.standing()? {
             Standing::Missing => return Ok(false),
+            Standing::Own if self.is_device => return Ok(true),
             Standing::Blocked => {}
             Standing::Own => rename(&self.own, &self.blocked)?,
             Standing::Left(path) => rename(&path, &self.blocked)?,
@@ -160,6 +168,7 @@ impl Seat {
     pub fn unblock(&self) -> Result<bool> {
         match self.standing()? {
             Standing::Missing => return Ok(false),
+            Standing::Own if self.is_device => return Ok(true),
             Standing::Own => {}
             Standing::Blocked => rename(&self.blocked, &self.own)?,
             Standing::Left(_) => return Err(self.gone()),
@@ -217,6 +226,9 @@ impl Seat {
 
     /// Files that other jobs left of this disk.
     fn left_behind(&self) -> Result<Vec<PathBuf>> {
+        if self.is_device {
+            return Ok(Vec::new());
+        }
         let prefix = self.prefix.to_string_lossy();
         let partial = format!(".{PARTIAL}");
         let mine = |name: &OsString| {
@@ -302,6 +314,15 @@ mod tests {
             assert!(seat.unblock().unwrap());
             assert_eq!(fs::read(&seat.own).unwrap(), b"disk");
         }
+    }
+
+    #[test]
+    fn a_device_that_is_missing_is_not_taken_for_a_file() {
+        let path = Path::new("/dev/there-is-no-such-disk");
+        let seat = Seat::new(path, Format::Raw, "shop").unwrap();
+        assert!(seat.is_device && seat.blocked == path);
+        assert_eq!(seat.standing().unwrap(), Standing::Missing);
+        assert_eq!(seat.there().unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]

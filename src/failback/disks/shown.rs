@@ -1,0 +1,65 @@
+//! What a disk holds, whether a VM may boot from it now or not.
+
+use std::sync::Arc;
+
+use super::seat::Seat;
+use super::{open_to_read, open_to_write};
+use crate::control::Work;
+use crate::error::{ErrorKind, Result};
+use crate::image::Image;
+use crate::storage::SourceOptions;
+use crate::sync::{HostSource, HostTarget};
+
+/// A disk, open to be read; nobody writes to it meanwhile.
+pub(super) struct Shown {
+    image: Arc<dyn Image>,
+    open: Open,
+}
+
+enum Open {
+    Host(HostSource),
+    /// A device that is held: it is read through its mark, and kept from all others.
+    Held {
+        _target: HostTarget,
+    },
+}
+
+impl Shown {
+    /// Opens the disk where it stands now.
+    ///
+    /// # Errors
+    /// Those of [`HostSource::open`]; `Marked` for a device that is held and incomplete.
+    pub fn open(seat: &Seat, work: &Work) -> Result<Self> {
+        let path = seat.there()?;
+        match open_to_read(&path, seat.format, &SourceOptions::default()) {
+            Err(error) if error.kind() == ErrorKind::Marked && seat.is_device => {
+                let target = open_to_write(&path, seat.format)?;
+                let image = target.held_image(work)?.ok_or(error)?;
+                Ok(Shown {
+                    image,
+                    open: Open::Held { _target: target },
+                })
+            }
+            opened => opened.map(|source| Shown {
+                image: source.image().clone(),
+                open: Open::Host(source),
+            }),
+        }
+    }
+
+    /// The guest's bytes.
+    pub fn image(&self) -> &Arc<dyn Image> {
+        &self.image
+    }
+
+    /// Whether it is what it was when it was opened.
+    ///
+    /// # Errors
+    /// `SourceChanged`, `Io`.
+    pub fn check(&self) -> Result<()> {
+        match &self.open {
+            Open::Host(source) => source.check(),
+            Open::Held { .. } => Ok(()),
+        }
+    }
+}

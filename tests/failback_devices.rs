@@ -1,0 +1,434 @@
+//! The command `failback` where disks are block devices: they have no name to take away, and are
+//! held instead.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+#[path = "failback_cli/desk.rs"]
+#[allow(dead_code)]
+mod desk;
+mod host;
+#[path = "failback_cli/rig.rs"]
+#[allow(dead_code)]
+mod rig;
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use desk::{Carrier, Desk};
+use host::{LoopDevice, Mount, has_loop_devices, has_program, run};
+use rig::{DISK_BYTES, Rig, noise, read};
+use serde_json::{Value, json};
+
+/// A rig with the disk of one site on a loop device.
+struct Site {
+    // In this order: processes end before the device goes.
+    rig: Rig,
+    device: LoopDevice,
+}
+
+impl Site {
+    /// The device is `more` bytes longer than the disk.
+    fn new(site: &str, more: u64) -> Self {
+        let rig = Rig::new(&["db1"]).with_job("safety = \"in-place\"");
+        let disk = rig.site(site, "db1").join("disk.raw");
+        let backing = disk.with_file_name("backing");
+        fs::rename(&disk, &backing).unwrap();
+        let file = OpenOptions::new().write(true).open(&backing).unwrap();
+        file.set_len(DISK_BYTES as u64 + more).unwrap();
+        file.write_all_at(&noise(more as usize, 9), DISK_BYTES as u64)
+            .unwrap();
+        let device = LoopDevice::attach(&backing);
+        symlink(device.path(), &disk).unwrap();
+        Site { rig, device }
+    }
+
+    fn path(&self) -> &str {
+        self.device.path().to_str().unwrap()
+    }
+
+    /// What `recover` says of the device; it is asked when nobody works on it.
+    fn standing(&self) -> String {
+        let output = diskdelta(&["recover", self.path(), "--json"]);
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        said["outcome"].as_str().unwrap().to_owned()
+    }
+
+    /// Nothing of ours takes the device for a disk.
+    fn is_refused(&self) {
+        for arguments in [
+            &["info", self.path()][..],
+            &["sync", self.path(), "/dev/null/nowhere.raw"],
+            &["recover", self.path(), "--discard"],
+        ] {
+            let output = diskdelta(arguments);
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(3), "{arguments:?}: {complaint}");
+            assert!(complaint.contains("held"), "{arguments:?}: {complaint}");
+        }
+    }
+
+    fn is_marked(&self) -> bool {
+        read(self.device.path()).starts_with(b"\0diskdelta mark1")
+    }
+
+    fn disk(&self) -> Vec<u8> {
+        read(self.device.path())[..DISK_BYTES].to_vec()
+    }
+
+    fn sidecars(&self) -> Vec<PathBuf> {
+        let output = diskdelta(&["recover", "--list", "--json", STAGES]);
+        let listed: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let mine = |item: &&Value| item["target"] == self.path();
+        let pending = listed["pending"].as_array().cloned().unwrap_or_default();
+        pending
+            .iter()
+            .filter(mine)
+            .map(|item| item["file"].as_str().unwrap().into())
+            .collect()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        // The device is gone after this.
+        for sidecar in self.sidecars() {
+            let _ = fs::remove_file(sidecar);
+        }
+    }
+}
+
+#[test]
+fn a_job_goes_home_onto_a_device_that_nobody_can_use_before_it_is_done() {
+    if !has_loop_devices() {
+        return;
+    }
+    let site = Site::new("primary", 0);
+    let rig = &site.rig;
+    let mut carrier = rig.start();
+    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
+    assert!(
+        (300_000..400_000).contains(&moved.as_u64().unwrap()),
+        "{moved}"
+    );
+    assert_eq!(site.standing(), "held");
+    site.is_refused();
+
+    // Onto what is held, a pass moves only what changed since; under the mark, too.
+    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    rig.guest_writes("recovery", "db1", 2 << 20, &noise(4096, 4));
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
+    assert!(
+        (14_000..30_000).contains(&moved.as_u64().unwrap()),
+        "{moved}"
+    );
+    assert_eq!(status["vms"][0]["proven"], true);
+    assert!(site.disk() == read(rig.source("db1")));
+    assert!(rig.is("primary", "db1", "running") && !rig.is("recovery", "db1", "running"));
+    assert!(site.sidecars().is_empty());
+    boots_from(rig, "primary", &site.disk());
+
+    rig.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
+    rig.ok(&["commit", "shop"]);
+    carrier.end();
+    let status = rig.ok(&["reverse", "shop"]);
+    assert_eq!(status["vms"][0]["phase"], "protected");
+    let replica = rig
+        .site("recovery", "db1")
+        .join("disk.raw.failback-shop.partial.raw");
+    assert!(read(replica) == site.disk());
+}
+
+#[test]
+fn a_replica_on_a_device_is_held_and_becomes_the_base_of_the_next_failover() {
+    if !has_loop_devices() {
+        return;
+    }
+    let site = Site::new("recovery", 0);
+    let rig = &site.rig;
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert!(!site.is_marked(), "its VM runs");
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
+    rig.ok(&["commit", "shop"]);
+    carrier.end();
+    assert!(!site.is_marked());
+    let status = rig.ok(&["reverse", "shop"]);
+    assert_eq!(status["vms"][0]["phase"], "protected");
+    let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
+    assert!(
+        (5_000..13_000).contains(&moved.as_u64().unwrap()),
+        "{moved}"
+    );
+    assert_eq!(site.standing(), "held");
+    site.is_refused();
+
+    fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
+    rig.guest_writes("primary", "db1", 3 << 20, &noise(6_000, 6));
+    let plan = rig.plan_from("primary");
+    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
+    assert!(
+        (6_000..13_000).contains(&moved.as_u64().unwrap()),
+        "{moved}"
+    );
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert!(site.disk() == read(rig.target("db1")));
+    boots_from(rig, "recovery", &site.disk());
+}
+
+#[test]
+fn an_executor_killed_in_the_middle_of_a_pass_leaves_the_device_held_and_another_goes_on() {
+    if !has_loop_devices() {
+        return;
+    }
+    for mode in ["delta", "full-first"] {
+        let mut site = Site::new("primary", 0);
+        site.rig.job += &format!("\nmode = \"{mode}\"");
+        let rig = &site.rig;
+        let mut carrier = half_way(&site);
+        carrier.kill();
+        assert_eq!(site.standing(), "rerun", "{mode}");
+        site.is_refused();
+        let output = diskdelta(&["recover", site.path(), "--release"]);
+        assert_eq!(output.status.code(), Some(3), "{mode}: not whole");
+
+        let mut carrier = rig.carry(&["resume", "shop"]);
+        rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+        assert_eq!(site.standing(), "held", "{mode}");
+        rig.guest_writes("recovery", "db1", 0, &noise(9_000, 7));
+        rig.ok(&["complete", "shop"]);
+        let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+        assert_eq!(status["vms"][0]["proven"], true, "{mode}");
+        assert!(site.disk() == read(rig.source("db1")), "{mode}");
+        boots_from(rig, "primary", &site.disk());
+    }
+}
+
+#[test]
+fn a_cancelled_job_leaves_the_device_held_and_the_next_takes_it_over() {
+    if !has_loop_devices() {
+        return;
+    }
+    let mut site = Site::new("primary", 0);
+    site.rig.job += "\nmode = \"delta\"";
+    let rig = &site.rig;
+    let mut carrier = half_way(&site);
+    rig.ok(&["cancel", "shop"]);
+    carrier.end();
+    let status = rig.status();
+    assert_eq!(status["vms"][0]["disposition"], "blocked_inconsistent");
+    assert_eq!(site.standing(), "rerun");
+    site.is_refused();
+
+    let plan = rig.plan();
+    let checked = rig.ok(&["check", plan.to_str().unwrap()]);
+    assert!(checked.to_string().contains("incomplete"), "{checked}");
+    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    assert!(shown.to_string().contains("full-first"), "{shown}");
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.ok(&["cancel", "shop"]);
+    carrier.end();
+    assert_eq!(site.standing(), "held");
+    site.is_refused();
+
+    let mut carrier = rig.start();
+    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
+    assert_eq!(*moved, 0, "it was all there");
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert!(site.disk() == read(rig.source("db1")));
+}
+
+#[test]
+fn an_aborted_cutover_keeps_the_device_held_and_what_was_copied() {
+    if !has_loop_devices() {
+        return;
+    }
+    let site = Site::new("primary", 0);
+    let rig = &site.rig;
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let slow = rig.site("recovery", "db1").join("slow");
+    fs::write(&slow, "0.3").unwrap();
+    rig.ok(&["complete", "shop"]);
+    rig.wait(&mut carrier, "the cutover", |status| {
+        let phase = &status["vms"][0]["phase"];
+        phase == "quiescing" || phase == "final-sync"
+    });
+    rig.ok(&["abort", "shop"]);
+    fs::remove_file(slow).unwrap();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert!(site.is_marked() && rig.is("recovery", "db1", "running"));
+    rig.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert!(site.disk() == read(rig.source("db1")));
+}
+
+#[test]
+fn an_undo_after_activation_holds_the_device_again() {
+    if !has_loop_devices() {
+        return;
+    }
+    let site = Site::new("primary", 0);
+    let rig = &site.rig;
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert!(!site.is_marked());
+    rig.ok(&["undo", "shop", "--accept-loss"]);
+    carrier.end();
+    assert_eq!(site.standing(), "held");
+    site.is_refused();
+    assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
+}
+
+#[test]
+fn a_device_may_be_longer_than_the_disk_where_the_plan_says_how_long_that_is() {
+    if !has_loop_devices() {
+        return;
+    }
+    let site = Site::new("primary", 3 << 20);
+    let rig = &site.rig;
+    let tail = || read(site.device.path())[DISK_BYTES..].to_vec();
+    let before = tail();
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.guest_writes(
+        "recovery",
+        "db1",
+        DISK_BYTES as u64 - 5_000,
+        &noise(5_000, 3),
+    );
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(status["vms"][0]["proven"], true);
+    assert!(site.disk() == read(rig.source("db1")));
+    assert!(tail() == before, "what lies beyond the disk is nobody's");
+}
+
+#[test]
+fn a_plan_that_asks_for_more_than_a_device_can_do_is_refused_before_anything_begins() {
+    if !has_loop_devices() {
+        return;
+    }
+    for job in ["", "safety = \"atomic\"", "keep_undo = true"] {
+        let mut site = Site::new("primary", 0);
+        site.rig.job = job.to_owned();
+        let before = site.disk();
+        let plan = site.rig.plan();
+        let plan = plan.to_str().unwrap();
+        let output = site.rig.run(&["check", plan]);
+        assert_eq!(output.status.code(), Some(2), "{job}");
+        let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let failed = failed(&checked);
+        assert_eq!(failed, json!(["in place of disk db1-system"]), "{checked}");
+        let complaint = site.rig.refused(&["start", plan, "--yes"]);
+        assert!(complaint.contains("safety = \"in-place\""), "{complaint}");
+        assert!(site.disk() == before && !site.is_marked());
+    }
+    let mut site = Site::new("recovery", 0);
+    let rig = &mut site.rig;
+    rig.recovery = format!("[recovery.encryption]\nidentity = {:?}\n", rig.key());
+    let plan = rig.plan_from("primary");
+    let output = rig.run(&["check", plan.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("a block device has none"), "{text}");
+}
+
+#[test]
+fn a_held_device_is_found_by_no_mount_and_no_probe_until_it_is_activated() {
+    let tools = ["mkfs.ext4", "blkid", "mount"];
+    if !has_loop_devices() || !tools.iter().all(|tool| has_program(tool)) {
+        return;
+    }
+    let site = Site::new("primary", 0);
+    let rig = &site.rig;
+    let folder = rig.site("recovery", "db1").join("files");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("order"), "42").unwrap();
+    let (source, files) = (rig.source("db1"), folder.to_str().unwrap());
+    let made = ["-q", "-F", "-d", files, source.to_str().unwrap()];
+    run("mkfs.ext4", &made);
+    let older = ["-q", "-F", site.path()];
+    run("mkfs.ext4", &older);
+    assert!(is_known(site.device.path()));
+
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert!(!is_known(site.device.path()));
+    let point = rig.site("primary", "db1").join("mounted");
+    fs::create_dir(&point).unwrap();
+    let mount = Command::new("mount")
+        .args(["-t", "ext4", "-o", "ro", site.path()])
+        .arg(&point)
+        .output()
+        .unwrap();
+    assert!(!mount.status.success());
+
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert!(is_known(site.device.path()));
+    let mount = Mount::new(&["-o", "ro", site.path()], &point);
+    assert_eq!(fs::read_to_string(point.join("order")).unwrap(), "42");
+    drop(mount);
+}
+
+/// Starts a job and stops looking when its first pass has changed something; its carrier is in the
+/// middle of it.
+fn half_way(site: &Site) -> Carrier {
+    let plan = site.rig.plan();
+    let middle = || read(site.device.path())[1 << 20..3 << 20].to_vec();
+    let before = middle();
+    let arguments = [
+        "start",
+        plan.to_str().unwrap(),
+        "--yes",
+        "--limit-rate",
+        "128K",
+    ];
+    let mut carrier = site.rig.carry(&arguments);
+    site.rig
+        .wait(&mut carrier, "a change", |_| middle() != before);
+    carrier
+}
+
+/// The VM of a site was last started from a disk of these bytes.
+fn boots_from(rig: &Rig, site: &str, disk: &[u8]) {
+    let boots = fs::read_to_string(rig.site(site, "db1").join("boots")).unwrap();
+    let file = rig.site(site, "db1").join("expected");
+    fs::write(&file, disk).unwrap();
+    let sum = run("sha256sum", &[file.to_str().unwrap()]);
+    let sum = sum.split(' ').next().unwrap();
+    assert!(boots.lines().last().unwrap().starts_with(sum));
+}
+
+fn is_known(device: &Path) -> bool {
+    let probed = Command::new("blkid").arg("-p").arg(device).output();
+    probed.unwrap().status.success()
+}
+
+fn failed(checked: &Value) -> Value {
+    let checks = checked["checks"].as_array().unwrap().iter();
+    let failed = checks.filter(|check| check["holds"] == false);
+    failed.map(|check| check["check"].clone()).collect()
+}
+
+fn diskdelta(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_diskdelta"));
+    command.args(arguments).output().unwrap()
+}
+
+/// Where the sidecars of devices lie.
+const STAGES: &str = "/var/lib/diskdelta";

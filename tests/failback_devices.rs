@@ -250,6 +250,26 @@ fn a_cancelled_job_leaves_the_device_held_and_the_next_takes_it_over() {
 }
 
 #[test]
+fn a_job_cancelled_before_it_wrote_lets_the_device_go_as_it_was() {
+    if !has_loop_devices() {
+        return;
+    }
+    let site = Site::new("primary", 0);
+    let rig = &site.rig;
+    let before = site.disk();
+    let slow = rig.site("recovery", "db1").join("slow");
+    fs::write(&slow, "1").unwrap();
+    let mut carrier = rig.start();
+    rig.wait(&mut carrier, "a hold", |_| site.is_marked());
+    rig.ok(&["cancel", "shop", "--restore"]);
+    fs::remove_file(&slow).unwrap();
+    carrier.end();
+    assert_eq!(rig.status()["vms"][0]["disposition"], "restored");
+    assert!(site.disk() == before && site.sidecars().is_empty());
+    assert!(rig.is("recovery", "db1", "running"));
+}
+
+#[test]
 fn an_aborted_cutover_keeps_the_device_held_and_what_was_copied() {
     if !has_loop_devices() {
         return;

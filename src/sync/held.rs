@@ -30,6 +30,28 @@ use crate::units::BlockSize;
 /// [`with_hold`](super::SyncOptions::with_hold). Durable when this returns; doing it again is
 /// harmless, also after a crash in the middle, and onto a target that such a sync left incomplete.
 ///
+/// # Examples
+/// ```no_run
+/// use diskdelta::image::ImageOptions;
+/// use diskdelta::storage::SourceOptions;
+/// use diskdelta::sync::{self, HostSource, HostTarget, HostTargetOptions, Safety, SyncOptions};
+///
+/// # fn main() -> diskdelta::Result<()> {
+/// let work = diskdelta::Work::new(0)?;
+/// let target = HostTarget::open("/dev/vg/disk", &HostTargetOptions::default())?;
+/// target.hold(&work)?;
+/// let options = SyncOptions::default()
+///     .with_safety(Safety::InPlace)
+///     .with_hold(true);
+/// for pass in ["monday.raw", "tuesday.raw"] {
+///     let source = HostSource::open(pass, &ImageOptions::default(), &SourceOptions::default())?;
+///     sync::sync(&source.source(), target.target(), &options, &work)?;
+/// }
+/// target.release(&work)?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// `Marked` for a target that another unfinished sync left incomplete; `InvalidInput` for one too
 /// short to carry a mark; `NotFound`, `NoSpace`, `Io`, `Malformed`.

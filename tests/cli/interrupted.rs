@@ -143,6 +143,11 @@ fn an_interrupted_in_place_sync_says_so_until_it_has_run_again() {
     let (status, recovered) = lab.json("recover --all .");
     assert_eq!(status, 3);
     assert_eq!(recovered["recovered"][0]["outcome"], "rerun");
+    // Whoever holds a target does not take over what somebody else began, nor lets it go.
+    lab.run("sync new.raw old.raw --safety in-place --hold")
+        .fails(3, "run the same sync again");
+    lab.run("recover old.raw --release")
+        .fails(3, "run the same sync again");
     lab.done("sync new.raw old.raw --safety in-place");
     assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
     assert_eq!(lab.names(), ["new.raw", "old.raw"]);
@@ -213,6 +218,29 @@ fn a_held_target_is_used_by_nobody_until_it_is_released() {
     assert!(lab.bytes("old.raw") == lab.bytes("newer.raw"));
     assert_eq!(lab.names(), ["new.raw", "newer.raw", "old.raw"]);
     lab.done("recover old.raw --release");
+}
+
+#[test]
+fn a_held_target_without_its_sidecar_is_given_to_nobody() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 4000, 1);
+    lab.disk("old.raw", 4000, 2);
+    lab.done("sync new.raw old.raw --safety in-place --hold");
+    let (sidecar, away) = (lab.path(".old.raw.diskdelta-stage"), lab.path("away"));
+    fs::rename(&sidecar, &away).unwrap();
+    let held = lab.bytes("old.raw");
+    for used in [
+        "recover old.raw",
+        "recover old.raw --release",
+        "recover old.raw --discard",
+        "sync new.raw old.raw --safety in-place --hold",
+    ] {
+        assert_eq!(lab.run(used).status, 3, "{used}");
+    }
+    assert!(lab.bytes("old.raw") == held);
+    fs::rename(&away, &sidecar).unwrap();
+    lab.done("recover old.raw --release");
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
 }
 
 #[test]

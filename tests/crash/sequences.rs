@@ -1,13 +1,14 @@
 //! Several crashes, guests and syncs in a row.
 
 use diskdelta::image::Format;
-use diskdelta::storage::fault::FaultDisk;
+use diskdelta::storage::fault::{CrashState, FaultDisk};
 use diskdelta::storage::{Access, Storage};
 use diskdelta::sync::recover;
 
 use crate::case::{Case, Job, TARGET, work};
 use crate::cases::{PAGE, bytes, for_each_case};
 use crate::check::Check;
+use crate::held;
 use crate::is_long;
 
 mod guests {
@@ -93,6 +94,55 @@ mod syncs {
     }
 
     for_each_case!(super::syncs::one_crashed_sync_after_another_keeps_the_promise);
+}
+
+mod passes {
+    use super::*;
+
+    /// Pass after pass onto a target that stays held, each from another source, each crashed; the
+    /// one that gets to its end is what is let go.
+    fn crashed_passes_onto_a_held_target_end_in_the_last_source(case: &Case) {
+        if case.job != Job::HeldSync {
+            return;
+        }
+        let (disk, _) = Check::of(case);
+        for state in disk.crashes().sample(count()) {
+            pass_again(case, &state, 4);
+        }
+    }
+
+    fn pass_again(case: &Case, state: &CrashState, more: u8) {
+        let disk = state.disk();
+        assert!(
+            held::mark(disk).is_some(),
+            "{}: no mark\n{state}",
+            case.name
+        );
+        disk.settle();
+        let mut next = case.clone();
+        let pages = next.new.len() / PAGE;
+        for page in [1, pages / 2, pages - 1 - usize::from(more)] {
+            let salt = 0x50 | more;
+            next.new[page * PAGE..(page + 1) * PAGE].copy_from_slice(&bytes(PAGE, salt));
+        }
+        let done = |what: Result<(), String>| {
+            what.unwrap_or_else(|error| panic!("{}: {error}\n{state}", case.name));
+        };
+        next.work_again(disk)
+            .unwrap_or_else(|error| panic!("{}: {error}\n{state}", case.name));
+        done(held::guarded(disk));
+        assert!(held::content(&next, disk).unwrap().as_ref() == Some(&next.new));
+        match disk.crashes().with_seed(state.number()).sample(1).next() {
+            Some(crash) if more > 0 => pass_again(&next, &crash, more - 1),
+            _ => {
+                done(held::let_go(&next, disk));
+                assert!(next.content(disk).unwrap().as_ref() == Some(&next.new));
+                done(held::ended(disk));
+            }
+        }
+    }
+
+    for_each_case!(super::passes::crashed_passes_onto_a_held_target_end_in_the_last_source);
 }
 
 fn count() -> usize {

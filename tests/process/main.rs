@@ -6,6 +6,7 @@
 
 mod dice;
 mod guard;
+mod held;
 #[path = "../host/mod.rs"]
 mod host;
 mod killed;

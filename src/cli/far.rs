@@ -1,25 +1,26 @@
 //! `diskdelta sync` with one side on another host.
 
-use diskdelta::remote::{Job, TargetJob, Traffic};
+use std::os::unix::ffi::OsStrExt;
+
+use diskdelta::remote::{FarPath, Job, TargetJob, Traffic};
 use diskdelta::sync::{HostSource, HostTarget, ManifestCache, SyncReport};
 use diskdelta::{BlockSize, Error, ErrorKind, Work};
 
 use super::Ended;
 use super::context::Context;
 use super::outcome::Failure;
-use super::reach::Far;
 use super::sync::{Args, print_report_across};
 
 /// What one attempt comes to.
 type Attempt = Result<(SyncReport, Vec<String>, Traffic), Failure>;
 
 /// Makes a target of this host hold what a source of another one holds.
-pub fn pull(args: &Args, source: &Far, context: &Context) -> Ended {
+pub fn pull(args: &Args, source: &FarPath, context: &Context) -> Ended {
     again(args, context, || pull_once(args, source, context))
 }
 
 /// Makes a target of another host hold what a source of this one holds.
-pub fn push(args: &Args, target: &Far, context: &Context) -> Ended {
+pub fn push(args: &Args, target: &FarPath, context: &Context) -> Ended {
     let elsewhere = [
         (args.undo.is_some(), "--undo"),
         (args.target_manifest.is_some(), "--target-manifest"),
@@ -42,7 +43,7 @@ fn again(args: &Args, context: &Context, attempt: impl FnMut() -> Attempt) -> En
     print_report_across(context, &report, &warnings, traffic)
 }
 
-fn pull_once(args: &Args, source: &Far, context: &Context) -> Attempt {
+fn pull_once(args: &Args, source: &FarPath, context: &Context) -> Attempt {
     if args.manifest_cache.is_some() {
         let what = "--manifest-cache does not go with a source on another host";
         let error = Error::new(ErrorKind::InvalidInput, what);
@@ -55,11 +56,12 @@ fn pull_once(args: &Args, source: &Far, context: &Context) -> Attempt {
     let options = args.sync_options()?;
     let work = unlimited(context);
     let job = Job {
-        path: source.path().to_vec(),
+        path: source.path().as_os_str().as_bytes().to_vec(),
         format: args.source_format,
         target: None,
+        live: false,
     };
-    let (dialled, _carrier) = source.dial(&args.reach, context, &work)?;
+    let (dialled, _carrier) = args.reach.dial(source, context, &work)?;
     let pull = dialled.pull(&job, &work)?;
     let warnings = [pull.warnings(), target.warnings()].concat();
     context.warn(pull.warnings());
@@ -69,7 +71,7 @@ fn pull_once(args: &Args, source: &Far, context: &Context) -> Attempt {
     Ok((report, warnings, traffic))
 }
 
-fn push_once(args: &Args, target: &Far, context: &Context) -> Attempt {
+fn push_once(args: &Args, target: &FarPath, context: &Context) -> Attempt {
     let image = args.parents.options(args.source_format);
     let source = HostSource::open(&args.source, &image, &context.common.source_options())?;
     let warnings = source.warnings();
@@ -88,7 +90,7 @@ fn push_once(args: &Args, target: &Far, context: &Context) -> Attempt {
         None => None,
     };
     let job = Job {
-        path: target.path().to_vec(),
+        path: target.path().as_os_str().as_bytes().to_vec(),
         format: args.target_format,
         target: Some(TargetJob {
             mode: args.mode,
@@ -103,9 +105,10 @@ fn push_once(args: &Args, target: &Far, context: &Context) -> Attempt {
             dry_run: args.dry_run,
             skip_unreadable: args.skip_unreadable,
         }),
+        live: false,
     };
     let work = unlimited(context);
-    let (dialled, _carrier) = target.dial(&args.reach, context, &work)?;
+    let (dialled, _carrier) = args.reach.dial(target, context, &work)?;
     let (report, traffic) = dialled.push(&job, &source, cached, &work)?;
     Ok((report, warnings, traffic))
 }

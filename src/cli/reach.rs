@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use diskdelta::remote::tls::{DialOptions, Identity, ServicePath, TlsLine};
-use diskdelta::remote::{Dialled, LineOptions, Retry, Shell, ShellOptions, SshPath};
-use diskdelta::{Error, ErrorKind, Work};
+use diskdelta::remote::tls::{DialOptions, Identity};
+use diskdelta::remote::{Carrier, Dialled, FarPath, LineOptions, Retry, ShellOptions};
+use diskdelta::{Error, ErrorKind, Work, remote};
 
 use super::args;
 use super::context::Context;
@@ -40,23 +40,33 @@ pub struct Reach {
     timeout: Duration,
 }
 
-/// An image on another host.
-pub enum Far {
-    /// Behind a shell.
-    Shell(SshPath),
-    /// At a service.
-    Service(ServicePath),
-}
-
-/// What carries a line; the line ends where it is dropped.
-pub enum Carrier {
-    Shell { _shell: Shell },
-    Tls { _line: TlsLine },
-}
-
 impl Reach {
     pub fn retry(&self) -> Retry {
         Retry::new(self.retry)
+    }
+
+    /// Reaches the agent at `far`.
+    ///
+    /// # Errors
+    /// Those of [`FarPath::dial`].
+    pub fn dial(
+        &self,
+        far: &FarPath,
+        context: &Context,
+        work: &Work,
+    ) -> Result<(Dialled, Carrier), Error> {
+        let line = LineOptions::default()
+            .with_silence(self.timeout)
+            .with_limit_rate(context.common.limit_rate.unwrap_or(0));
+        let tls = match far {
+            FarPath::Service(_) => Some(self.tls()?),
+            _ => None,
+        };
+        let reach = remote::Reach::default()
+            .with_shell(self.shell())
+            .with_tls(tls)
+            .with_line(line);
+        far.dial(&reach, work)
     }
 
     fn shell(&self) -> ShellOptions {
@@ -81,72 +91,13 @@ impl Reach {
     }
 }
 
-impl Far {
-    /// Reads what may be an address.
-    ///
-    /// # Errors
-    /// `InvalidInput`, `Unsupported`.
-    pub fn parse(path: &Path) -> Result<Option<Far>, Error> {
-        if let Some(shell) = SshPath::parse(path)? {
-            return Ok(Some(Far::Shell(shell)));
-        }
-        if let Some(service) = ServicePath::parse(path)? {
-            return Ok(Some(Far::Service(service)));
-        }
-        if is_url(path) {
-            let what = "no way to reach that is known";
-            return Err(Error::new(ErrorKind::Unsupported, what)
-                .at_path(path)
-                .advise("write ssh://[user@]host[:port]/path or diskdelta://host[:port]/name"));
-        }
-        Ok(None)
+/// Reads what may be an address, and no file here.
+///
+/// # Errors
+/// `InvalidInput`, `Unsupported`.
+pub fn far(path: &Path) -> Result<Option<FarPath>, Error> {
+    match FarPath::parse(path) {
+        Err(error) if error.kind() == ErrorKind::Unsupported && path.exists() => Ok(None),
+        parsed => parsed,
     }
-
-    /// The image's path there.
-    pub fn path(&self) -> &[u8] {
-        match self {
-            Far::Shell(shell) => &shell.path,
-            Far::Service(service) => &service.path,
-        }
-    }
-
-    /// Reaches the agent there.
-    ///
-    /// # Errors
-    /// Those of starting a shell, of dialling a service and of the agent.
-    pub fn dial(
-        &self,
-        reach: &Reach,
-        context: &Context,
-        work: &Work,
-    ) -> Result<(Dialled, Carrier), Error> {
-        let line = |host: &str| {
-            LineOptions::default()
-                .with_silence(reach.timeout)
-                .with_peer(Some(format!("the agent at {host}")))
-                .with_limit_rate(context.common.limit_rate.unwrap_or(0))
-        };
-        match self {
-            Far::Shell(place) => {
-                let mut shell = place.start(&reach.shell())?;
-                let (output, input) = shell.streams()?;
-                let dialled = Dialled::new(output, input, &line(&place.host), work)?;
-                Ok((dialled, Carrier::Shell { _shell: shell }))
-            }
-            Far::Service(place) => {
-                let mut carrier = place.dial(&reach.tls()?)?;
-                let (reader, writer) = carrier.streams()?;
-                let dialled = Dialled::new(reader, writer, &line(&place.host), work)?;
-                Ok((dialled, Carrier::Tls { _line: carrier }))
-            }
-        }
-    }
-}
-
-/// The beginning of an address, and no file here.
-fn is_url(path: &Path) -> bool {
-    let text = path.to_string_lossy();
-    text.split_once("://").is_some_and(|(scheme, _)| {
-        !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric())
-    }) && !path.exists()
 }

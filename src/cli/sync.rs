@@ -18,7 +18,7 @@ use super::args::{self, Common, Parents};
 use super::context::Context;
 use super::far;
 use super::outcome::{Exit, Failure};
-use super::reach::{Far, Reach};
+use super::reach::{self, Reach};
 
 /// Makes TARGET hold what SOURCE holds, moving only what differs
 ///
@@ -97,7 +97,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &Context) -> Ended {
-    match (Far::parse(&args.source)?, Far::parse(&args.target)?) {
+    match (reach::far(&args.source)?, reach::far(&args.target)?) {
         (None, None) => run_here(args, context),
         (Some(source), None) => far::pull(args, &source, context),
         (None, Some(target)) => far::push(args, &target, context),

@@ -43,9 +43,10 @@ impl Dialled {
     /// # Errors
     /// Those of the agent; `Malformed`, `Io`, `Cancelled`.
     pub fn pull(self, job: &Job, work: &Work) -> Result<Pull> {
-        self.session
-            .line()
-            .send(&Message::Job(Box::new(job.clone())))?;
+        let mut job = job.clone();
+        // One that does not know of it opens it as if it were to be copied, or says that it cannot.
+        job.live &= self.session.looks();
+        self.session.line().send(&Message::Job(Box::new(job)))?;
         let far = FarDisk::open(self.session, &Limits::default(), work.cancel())?;
         Ok(Pull { far: Arc::new(far) })
     }
@@ -97,6 +98,23 @@ impl Pull {
     /// What the agent told of the source.
     pub fn warnings(&self) -> &[String] {
         &self.far.opened().warnings
+    }
+
+    /// The source, to be asked for something else than a sync.
+    pub fn far(&self) -> &FarDisk {
+        &self.far
+    }
+
+    /// Tells the agent that nothing more is wanted, and closes the line.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn end(self) -> Result<()> {
+        self.far.end(None)?;
+        if let Some(session) = self.far.into_session() {
+            session.finish();
+        }
+        Ok(())
     }
 
     /// As [`sync`](crate::sync::sync) onto `target`. Also returns what went over the line.

@@ -4,15 +4,17 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::drive::drive;
 use super::far_search::{Descent, everything, find};
-use super::format::{CLAIMED_MOST, LIST_MOST, LONG_HASH_LEN, SHORT_HASH_LEN};
+use super::format::{CLAIMED_MOST, LIST_MOST, LONG_HASH_LEN, SHORT_HASH_LEAST, SHORT_HASH_LEN};
 use super::job::{Ending, Opened};
 use super::line::Traffic;
-use super::message::{Claims, Message};
+use super::message::{Claims, Compare, Message};
+use super::root_end::{Nobody, RootEnd};
 use super::session::Session;
 use super::target_work::Visit;
 use super::wire::wrong;
-use crate::control::{CancelToken, Work};
+use crate::control::{CancelToken, Phase, Work};
 use crate::diff::{CompareOptions, CompareReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, ImageInfo};
@@ -93,6 +95,48 @@ impl FarDisk {
         self.believes.store(false, Ordering::Relaxed);
         self.is_wary.store(true, Ordering::Relaxed);
         sync(&source, target, options, work)
+    }
+
+    /// The root of the source, seen with `disk_len` bytes, in blocks of 64 KiB. The other end reads
+    /// all of its disk for it, whatever manifests it has; what comes over the line is a hundred
+    /// bytes for each 64 MiB.
+    ///
+    /// # Errors
+    /// `Unreadable`, `SourceChanged` and others of the source; `Malformed`, `Io`, `Cancelled`.
+    pub fn root(&self, disk_len: u64, work: &Work) -> Result<Root> {
+        let session = self.lock();
+        session.line().send(&Message::Compare(Compare {
+            disk_len,
+            hash_len: u8::try_from(SHORT_HASH_LEAST).unwrap_or(u8::MAX),
+            window_count: 0,
+            from_manifest: false,
+            counts_only: false,
+            skips: false,
+        }))?;
+        self.comparisons.fetch_add(1, Ordering::Relaxed);
+        work.progress().begin(Phase::Hash, Some(disk_len));
+        let mut end = RootEnd::new(disk_len);
+        let mut told = 0;
+        let mut look = |end: &RootEnd| {
+            work.progress()
+                .advance(end.settled_bytes().saturating_sub(told));
+            told = told.max(end.settled_bytes());
+        };
+        let awaited = "the root of its source";
+        let line = session.line();
+        drive(
+            &mut end,
+            &Nobody,
+            line,
+            SHORT_HASH_LEAST,
+            awaited,
+            work,
+            &mut look,
+        )?;
+        drop(session);
+        FarSource::check(self)?;
+        let root = end.root().ok_or_else(|| wrong("no root"))?;
+        Ok(Root::from_bytes(root))
     }
 
     /// Tells the other end that all is done.

@@ -16,8 +16,11 @@ pub const FEATURE_MANIFESTS: u32 = 2;
 pub const FEATURE_COUNTS: u32 = 4;
 /// Feature: a source may pass over what it cannot read, and says what that is.
 pub const FEATURE_GAPS: u32 = 8;
+/// Feature: a source may be looked at while others write to it.
+pub const FEATURE_LIVE: u32 = 16;
 /// All features of this version; others are left out of what both ends agree on.
-pub const FEATURES: u32 = FEATURE_ZSTD | FEATURE_MANIFESTS | FEATURE_COUNTS | FEATURE_GAPS;
+pub const FEATURES: u32 =
+    FEATURE_ZSTD | FEATURE_MANIFESTS | FEATURE_COUNTS | FEATURE_GAPS | FEATURE_LIVE;
 
 /// A frame's header: kind (1), reserved (1, zero), payload length (4), CRC-32 (4).
 pub const FRAME_HEADER_LEN: usize = 10;

@@ -21,6 +21,9 @@ pub struct Job {
     pub format: Option<Format>,
     /// How to write to it; `None` where it is the source.
     pub target: Option<TargetJob>,
+    /// Whether others may write to the source meanwhile: it is only looked at, and what is read
+    /// of it is of no one moment.
+    pub live: bool,
 }
 
 /// How the other end is to write its target.
@@ -91,7 +94,13 @@ impl Job {
         out.text(&self.path);
         out.text(self.format.map_or("", Format::name).as_bytes());
         out.flag(self.target.is_some());
-        let Some(target) = &self.target else { return };
+        let Some(target) = &self.target else {
+            // An end without the feature knows nothing of this byte.
+            if self.live {
+                out.flag(true);
+            }
+            return;
+        };
         out.byte(index_of(&MODES, &target.mode));
         out.byte(index_of(&SAFETIES, &target.safety));
         out.byte(index_of(&VERIFIES, &target.verify));
@@ -120,6 +129,7 @@ impl Job {
             false => None,
         };
         Ok(Job {
+            live: target.is_none() && !from.is_empty() && from.flag()?,
             path,
             format,
             target,

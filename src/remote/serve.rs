@@ -133,8 +133,8 @@ impl Agent<'_> {
     fn be_source(&self, session: Session, job: &Job) -> Result<Served> {
         let opened = self.open_source(job).and_then(|source| {
             let cached = match self.cache()? {
-                Some(cache) => Some(cache.look_up(&source, BlockSize::new(LEAF)?)?),
-                None => None,
+                Some(cache) if !job.live => Some(cache.look_up(&source, BlockSize::new(LEAF)?)?),
+                _ => None,
             };
             Ok((source, cached))
         });
@@ -206,7 +206,9 @@ impl Agent<'_> {
 
     fn open_source(&self, job: &Job) -> Result<HostSource> {
         let (path, confined) = self.resolve(job)?;
-        let open = SourceOptions::default().with_direct(self.options.direct);
+        let open = SourceOptions::default()
+            .with_direct(self.options.direct)
+            .with_allow_writers(job.live);
         let source = HostSource::open(&path, &image_options(job.format), &open)?;
         if let (Some(root), Some(confined)) = (&self.root, confined) {
             confined.check()?;

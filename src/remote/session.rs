@@ -1,7 +1,8 @@
 //! What both ends of a session do alike: greeting, and giving up.
 
 use super::format::{
-    FEATURE_COUNTS, FEATURE_GAPS, FEATURE_MANIFESTS, FEATURE_ZSTD, FEATURES, VERSION, VERSION_LEAST,
+    FEATURE_COUNTS, FEATURE_GAPS, FEATURE_LIVE, FEATURE_MANIFESTS, FEATURE_ZSTD, FEATURES, VERSION,
+    VERSION_LEAST,
 };
 use super::keys::Keys;
 use super::line::{Line, Traffic};
@@ -102,6 +103,11 @@ impl Session {
     /// Whether a source may pass over what it cannot read.
     pub fn takes_gaps(&self) -> bool {
         self.features & FEATURE_GAPS != 0
+    }
+
+    /// Whether a source may be looked at while others write to it.
+    pub fn looks(&self) -> bool {
+        self.features & FEATURE_LIVE != 0
     }
 
     /// Writes what was sent, and closes the line.

@@ -1,15 +1,17 @@
 //! Agents behind a remote shell.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// `ssh://[user@]host[:port]/path`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SshPath {
     /// Whom to log in as.
     pub user: Option<String>,
@@ -31,6 +33,9 @@ pub struct ShellOptions {
     pub program: String,
     /// How long the agent takes this end's silence, where that is not what it does anyway.
     pub timeout: Option<Duration>,
+    /// Whether what the shell prints as errors is kept for [`Shell::explain`], instead of going
+    /// where this process's errors go.
+    pub keeps_errors: bool,
 }
 
 impl ShellOptions {
@@ -54,6 +59,13 @@ impl ShellOptions {
         self.timeout = timeout;
         self
     }
+
+    /// Replaces [`ShellOptions::keeps_errors`].
+    #[must_use]
+    pub fn with_keeps_errors(mut self, keeps: bool) -> Self {
+        self.keeps_errors = keeps;
+        self
+    }
 }
 
 impl Default for ShellOptions {
@@ -62,6 +74,7 @@ impl Default for ShellOptions {
             shell: "ssh".to_owned(),
             program: "diskdelta".to_owned(),
             timeout: None,
+            keeps_errors: false,
         }
     }
 }
@@ -118,7 +131,7 @@ impl SshPath {
         }))
     }
 
-    /// Starts an agent there. What the shell prints as errors goes where this process's go.
+    /// Starts an agent there.
     ///
     /// # Errors
     /// `NotFound` for a missing shell; `Io`.
@@ -138,7 +151,10 @@ impl SshPath {
         if let Some(timeout) = options.timeout {
             command.arg(format!("--timeout={}s", timeout.as_secs().max(1)));
         }
-        let child = command
+        if options.keeps_errors {
+            command.stderr(Stdio::piped());
+        }
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -147,13 +163,21 @@ impl SshPath {
                     .at_path(&program)
                     .advise("install it, or name another one with --rsh")
             })?;
-        Ok(Shell { child })
+        let complaint = child.stderr.take().map(|errors| {
+            let kept = Arc::new(Mutex::new(Vec::new()));
+            let keeper = kept.clone();
+            std::thread::spawn(move || keep_last(errors, &keeper));
+            kept
+        });
+        Ok(Shell { child, complaint })
     }
 }
 
 /// A running shell with an agent behind it; when dropped it has a moment to end, and is ended then.
 pub struct Shell {
     child: Child,
+    /// The last that it printed as errors, where that is kept.
+    complaint: Option<Arc<Mutex<Vec<u8>>>>,
 }
 
 impl Shell {
@@ -167,16 +191,52 @@ impl Shell {
             _ => Err(Error::new(ErrorKind::Io, "the shell's streams are in use")),
         }
     }
+
+    /// The error of a line that broke, with the last that the shell printed where that is kept:
+    /// whether the host was not found, its key is another one, or nothing is installed there.
+    pub fn explain(&mut self, error: Error) -> Error {
+        let Some(complaint) = self
+            .complaint
+            .clone()
+            .filter(|_| error.kind() == ErrorKind::Io)
+        else {
+            return error;
+        };
+        // What ends it is printed before it ends.
+        self.wait(LAST_WORDS);
+        let complaint = complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&complaint);
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let lines: Vec<_> = lines.collect();
+        let last = lines
+            .get(lines.len().saturating_sub(LINES)..)
+            .unwrap_or_default();
+        match last.is_empty() {
+            true => error,
+            false => {
+                let text = format!("the remote shell said: {}", last.join("; "));
+                Error::new(ErrorKind::Io, text).caused_by(error)
+            }
+        }
+    }
+
+    /// Waits for its end, but not longer; says whether it has ended.
+    fn wait(&mut self, patience: Duration) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < patience {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(NAP),
+                _ => return true,
+            }
+        }
+        false
+    }
 }
 
 impl Drop for Shell {
     fn drop(&mut self) {
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            match self.child.try_wait() {
-                Ok(None) => std::thread::sleep(NAP),
-                _ => return,
-            }
+        if self.wait(PATIENCE) {
+            return;
         }
         // Nothing more can be done about one that does not end.
         let _ = self.child.kill();
@@ -184,6 +244,27 @@ impl Drop for Shell {
     }
 }
 
+/// Keeps the last of what comes, until it ends.
+fn keep_last(mut from: impl Read, kept: &Mutex<Vec<u8>>) {
+    let mut buf = [0; COMPLAINT_BYTES];
+    loop {
+        match from.read(&mut buf) {
+            Ok(count @ 1..) => {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend_from_slice(buf.get(..count).unwrap_or_default());
+                let excess = kept.len().saturating_sub(COMPLAINT_BYTES);
+                kept.drain(..excess);
+            }
+            Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => {}
+            _ => return,
+        }
+    }
+}
+
+const COMPLAINT_BYTES: usize = 4 << 10;
+/// How many lines of a complaint are worth telling.
+const LINES: usize = 3;
+const LAST_WORDS: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 const NAP: Duration = Duration::from_millis(5);
 

@@ -146,6 +146,7 @@ pub fn job(path: &str, target: Option<TargetJob>) -> Job {
         path: path.as_bytes().to_vec(),
         format: None,
         target,
+        live: false,
     }
 }
 

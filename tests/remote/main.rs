@@ -11,6 +11,7 @@ mod gaps;
 mod hostile;
 mod lines;
 mod pair;
+mod roots;
 #[cfg(feature = "tls")]
 mod service;
 mod simulation;

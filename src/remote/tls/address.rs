@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::setters::setters;
 
 /// `diskdelta://host[:port]/name`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServicePath {
     /// Where: a name or an address.
     pub host: String,

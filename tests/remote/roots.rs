@@ -1,0 +1,135 @@
+//! The root of a source that is read whole at the other end, and a source that is only looked at.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+
+use diskdelta::image::Format;
+use diskdelta::remote::{
+    Blocks, Children, Dialled, End, Job, Line, LineOptions, Message, Opened, Pull, Room, RootEnd,
+    ServeOptions, Session, Side, Step, serve,
+};
+use diskdelta::{BlockSize, ErrorKind, Result, manifest};
+
+use crate::lines::{Lab, job, work};
+
+fn pull(lab: &Lab, options: ServeOptions, name: &str, live: bool) -> Result<Pull> {
+    let (here, there) = UnixStream::pair().unwrap();
+    let options = options.with_root(Some(lab.path("")));
+    let reader = there.try_clone().unwrap();
+    std::thread::spawn(move || drop(serve(reader, there, &options, &work())));
+    let (reader, line) = (here.try_clone().unwrap(), LineOptions::default());
+    let job = Job {
+        live,
+        ..job(name, None)
+    };
+    Dialled::new(reader, here, &line, &work())?.pull(&job, &work())
+}
+
+#[test]
+fn a_root_is_that_of_the_bytes_and_brings_none_of_them_over_the_line() {
+    let lab = Lab::new();
+    // Several batches, a hole, and an end within a leaf.
+    lab.disk("disk.raw", 9000, 1);
+    let file = fs::File::options()
+        .write(true)
+        .open(lab.path("disk.raw"))
+        .unwrap();
+    file.write_all_at(b"far behind", (300 << 20) + 77).unwrap();
+    drop(file);
+    fs::copy(lab.path("disk.raw"), lab.path("longer.raw")).unwrap();
+    let longer = fs::File::options()
+        .write(true)
+        .open(lab.path("longer.raw"))
+        .unwrap();
+    longer.set_len((300 << 20) + 1024).unwrap();
+    for name in ["disk.raw", "longer.raw"] {
+        let same = lab.source(name);
+        let len = same.image().disk_len();
+        let pull = pull(&lab, ServeOptions::default(), "disk.raw", false).unwrap();
+        let root = pull.far().root(len, &work()).unwrap();
+        // And once more in the same session.
+        assert_eq!(pull.far().root(len, &work()).unwrap(), root);
+        let block = BlockSize::default();
+        let expected = manifest::root_of(&**same.image(), block, &work()).unwrap();
+        assert_eq!(root, expected, "{name}");
+        let traffic = pull.far().traffic();
+        assert!(traffic.received_bytes < 2000, "{traffic:?}");
+        pull.end().unwrap();
+    }
+}
+
+#[test]
+fn a_root_is_never_asked_of_a_manifest_that_stands_for_reading() {
+    let (here, there) = UnixStream::pair().unwrap();
+    let agent = std::thread::spawn(move || {
+        let line = Line::new(there.try_clone().unwrap(), there, LineOptions::default());
+        let session = Session::greet(line, Side::Agent, work().cancel()).unwrap();
+        let receive = || session.line().receive("it", work().cancel()).unwrap();
+        assert!(matches!(receive(), Message::Job(_)));
+        let opened = Message::Opened(Box::new(Opened {
+            disk_len: 5000,
+            format: Format::Raw,
+            sector_bytes: None,
+            block_bytes: None,
+            warnings: Vec::new(),
+            has_manifest: true,
+        }));
+        session.line().send(&opened).unwrap();
+        let Message::Compare(asked) = receive() else {
+            panic!("something else is asked");
+        };
+        session.line().send(&Message::Root([9; 32])).unwrap();
+        assert!(matches!(receive(), Message::Check));
+        session.line().send(&Message::Checked).unwrap();
+        session.finish();
+        asked
+    });
+    let (reader, line) = (here.try_clone().unwrap(), LineOptions::default());
+    let dialled = Dialled::new(reader, here, &line, &work()).unwrap();
+    let pull = dialled.pull(&job("disk", None), &work()).unwrap();
+    let root = pull.far().root(5000, &work()).unwrap();
+    assert_eq!(*root.as_bytes(), [9; 32]);
+    let asked = agent.join().unwrap();
+    assert!(!asked.from_manifest && !asked.counts_only);
+    assert_eq!((asked.disk_len, asked.window_count), (5000, 0));
+}
+
+#[test]
+fn a_source_that_somebody_writes_to_is_looked_at_but_not_copied() {
+    let lab = Lab::new();
+    lab.disk("disk.raw", 800, 1);
+    let holder = lab.target("disk.raw");
+    let error = pull(&lab, ServeOptions::default(), "disk.raw", false).err();
+    assert_eq!(error.unwrap().kind(), ErrorKind::InUse);
+    let pull = pull(&lab, ServeOptions::default(), "disk.raw", true).unwrap();
+    assert_eq!(pull.far().opened().disk_len, 800 * 4096);
+    pull.end().unwrap();
+    drop(holder);
+}
+
+#[test]
+fn an_end_that_finds_a_root_believes_no_batch_out_of_its_order_or_place() {
+    let room = Room {
+        tasks: true,
+        line: true,
+    };
+    let batch = |batch| {
+        Message::Blocks(Blocks {
+            batch,
+            blocks: Children::default(),
+        })
+    };
+    let mut end = RootEnd::new(200 << 20);
+    assert!(end.step(room).unwrap().is_none() && !end.is_finished());
+    end.receive(batch(1)).unwrap();
+    let Some(Step::Send(Message::Leaves(leaves))) = end.step(room).unwrap() else {
+        panic!("no answer");
+    };
+    assert!(leaves.batch == 1 && leaves.blocks.is_empty());
+    assert!(end.receive(batch(1)).is_err() && end.receive(batch(4)).is_err());
+    assert!(end.receive(Message::Check).is_err());
+    end.receive(Message::Root([7; 32])).unwrap();
+    assert_eq!((end.root(), end.is_finished()), (Some([7; 32]), true));
+    assert!(end.receive(Message::Root([8; 32])).is_err() && end.receive(batch(2)).is_err());
+}

@@ -94,6 +94,12 @@ pub(super) fn meaning(
         },
         Gesture::Reverse => {
             require(members, gesture, |one| one.is_committed())?;
+            for one in members
+                .iter()
+                .filter(|one| one.state.phase == Phase::Committed)
+            {
+                one.allows(gesture, by)?;
+            }
             Meaning {
                 tell: all(&|one| one.allows(gesture, by).is_ok(), gesture),
                 asked,
@@ -195,6 +201,26 @@ mod tests {
         let commit = meant(&[CommitPending, CommitPending], Gesture::Commit).unwrap();
         assert!(commit.tell.is_empty() && commit.asked.commit);
         assert!(meant(&[Verifying, CommitPending], Gesture::Commit).is_err());
+    }
+
+    #[test]
+    fn nobody_is_reversed_where_one_of_them_cannot_be() {
+        let (one, other) = (
+            Spec::new(Mode::Delta).with_grouped(true),
+            Spec::new(Mode::Delta).with_grouped(true).with_one_way(true),
+        );
+        let members = [("a", &one), ("b", &other)].map(|(vm, spec)| {
+            let mut state = State::new(spec);
+            state.phase = Phase::Committed;
+            Member { vm, spec, state }
+        });
+        let asked = GroupAsked::default();
+        let error = meaning(&members, asked, Gesture::Reverse, "me").unwrap_err();
+        assert!(
+            error.to_string().starts_with("b: reverse would write"),
+            "{error}"
+        );
+        assert!(meaning(&members[..1], asked, Gesture::Reverse, "me").is_ok());
     }
 
     #[test]

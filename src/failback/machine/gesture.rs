@@ -85,6 +85,8 @@ pub enum Because {
     NoUndoKept,
     /// Nothing failed that could be tried again.
     NothingToRetry,
+    /// The source's disks can only be read.
+    OneWay,
 }
 
 impl fmt::Display for Refusal {
@@ -107,6 +109,11 @@ impl fmt::Display for Refusal {
                 "{gesture} cannot restore the target's disk: no undo file is kept"
             ),
             Because::NothingToRetry => write!(f, "{gesture} is for a job that stands still"),
+            Because::OneWay => write!(
+                f,
+                "{gesture} would write to the source's disks, which can only be read from here; run \
+                 a job for the other direction on the host that has them"
+            ),
         }
     }
 }
@@ -185,6 +192,7 @@ pub(super) fn accept(
         }
         Gesture::Reverse => {
             only(phase == Committed, Because::Phase)?;
+            only(!spec.one_way, Because::OneWay)?;
             state.asked.reverse = true;
         }
         Gesture::Retry => {

@@ -32,6 +32,9 @@ pub struct Spec {
     pub downtime_budget_ms: u64,
     /// The target holds the source as of this checkpoint: a replica, or an earlier job's pass.
     pub base: Option<Checkpoint>,
+    /// The source's disks can only be read: nothing is replicated back onto them.
+    #[serde(default)]
+    pub one_way: bool,
 }
 
 impl Spec {
@@ -49,6 +52,7 @@ impl Spec {
             max_passes: 8,
             downtime_budget_ms: 300_000,
             base: None,
+            one_way: false,
         }
     }
 
@@ -112,6 +116,13 @@ impl Spec {
     #[must_use]
     pub fn with_base(mut self, base: Checkpoint) -> Self {
         self.base = Some(base);
+        self
+    }
+
+    /// Replaces [`Spec::one_way`].
+    #[must_use]
+    pub fn with_one_way(mut self, one_way: bool) -> Self {
+        self.one_way = one_way;
         self
     }
 }

@@ -114,6 +114,19 @@ fn a_discarded_baseline_makes_the_reverse_pass_a_full_copy() {
 }
 
 #[test]
+fn a_job_whose_source_can_only_be_read_is_not_reversed_and_says_where_to_go() {
+    let mut job = Job::new(Spec::new(Mode::Delta).with_one_way(true));
+    for gesture in [Gesture::Start, Gesture::Complete, Gesture::Commit] {
+        job.ask(gesture);
+    }
+    assert_eq!(job.phase(), Phase::Committed);
+    let refusal = job.machine.allows(Gesture::Reverse, "me").unwrap_err();
+    assert_eq!(refusal.because, Because::OneWay);
+    let text = refusal.to_string();
+    assert!(text.contains("on the host that has them"), "{text}");
+}
+
+#[test]
 fn a_baseline_that_changed_is_compared_and_the_reason_is_on_record() {
     let mut job = Job::new(Spec::new(Mode::Delta));
     job.baseline = false;

@@ -1,8 +1,13 @@
 //! The command `failback` on real files: VMs are shell scripts, processes are killed, files moved.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+#[path = "remote/certificates.rs"]
+#[allow(dead_code, reason = "some of it is for other tests")]
+mod certificates;
 #[path = "failback_cli/desk.rs"]
 mod desk;
+#[path = "failback_cli/far.rs"]
+mod far;
 #[path = "failback_cli/rig.rs"]
 mod rig;
 

@@ -242,6 +242,156 @@ fn a_site_of_qemu_names_a_folder_and_a_program_that_starts_vms_and_nothing_else(
 }
 
 #[test]
+fn a_disk_that_is_read_may_lie_elsewhere_and_says_how_it_is_reached() {
+    let far = |lines: &str| {
+        let text = least("")
+            .replace(
+                "recovery = \"/b\"",
+                "recovery = \"ssh://me@Cloud/vm//b.vhdx\"",
+            )
+            .replace("[[group]]\n", &format!("{lines}\n[[group]]\n"));
+        Plan::parse(&text)
+    };
+    let plan = far("").unwrap();
+    let disk = &plan.groups[0].vms[0].disks[0];
+    assert_eq!(disk.recovery.to_string(), "ssh://me@Cloud/vm//b.vhdx");
+    assert_eq!(disk.recovery.place(), "ssh://cloud/vm/b.vhdx");
+    assert_eq!(
+        (disk.recovery.path(), disk.recovery_format),
+        (None, Format::Vhdx)
+    );
+    // Nobody sits there to be asked for a password.
+    assert_eq!(plan.recovery.reach.rsh, "ssh -oBatchMode=yes");
+    assert_eq!(plan.recovery.reach.timeout, Duration::from_secs(60));
+    assert!(plan.spec(&plan.groups[0].vms[0], Mode::Delta).one_way);
+    let plan = far(concat!(
+        "[recovery.reach]\nrsh = \"ssh -i /key\"\nremote_program = \"/opt/diskdelta\"\n",
+        "tls_cert = \"/c\"\ntls_key = \"/k\"\ntls_ca = \"/a\"\ntls_name = \"backup\"\n",
+        "timeout = \"20s\"\nlimit_rate = \"50M\""
+    ));
+    let reach = plan.unwrap().recovery.reach;
+    assert_eq!(
+        (&reach.rsh[..], &reach.remote_program[..]),
+        ("ssh -i /key", "/opt/diskdelta")
+    );
+    assert_eq!(reach.tls.unwrap().ca, std::path::Path::new("/a"));
+    assert_eq!(reach.tls_name.as_deref(), Some("backup"));
+    assert_eq!(
+        (reach.timeout, reach.limit_rate),
+        (Duration::from_secs(20), 50 << 20)
+    );
+    for (lines, key) in [
+        ("tls_cert = \"/c\"", "recovery.reach"),
+        ("tls_name = \"x\"", "recovery.reach.tls_name"),
+        (
+            "tls_cert = \"c\"\ntls_key = \"/k\"\ntls_ca = \"/a\"",
+            "recovery.reach.tls_cert",
+        ),
+        ("timeout = \"soon\"", "recovery.reach.timeout"),
+        ("timeout = \"0s\"", "recovery.reach.timeout"),
+        ("limit_rate = \"fast\"", "recovery.reach.limit_rate"),
+        ("rsh = \"\"", "recovery.reach.rsh"),
+        ("ssh = \"ssh\"", "ssh"),
+    ] {
+        let error = far(&format!("[recovery.reach]\n{lines}")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let text = error.to_string();
+        let line = if key == "recovery.reach" { 12 } else { 13 };
+        let named = text.starts_with(&format!("line {line}")) && text.contains(key);
+        assert!(named, "{lines}: {text}");
+    }
+}
+
+#[test]
+fn a_disk_that_is_written_lies_on_this_host() {
+    let with = |from: &str, to: &str, more: &str| {
+        let text = least("").replace(from, to);
+        Plan::parse(&text.replace("[[group]]\n", &format!("{more}\n[[group]]\n")))
+    };
+    for address in [
+        "ssh://host/a",
+        "diskdelta://host/a",
+        "nbd+unix:///a?socket=/s",
+    ] {
+        let to = format!("primary = \"{address}\"");
+        let text = with("primary = \"/a\"", &to, "").unwrap_err().to_string();
+        let start = "line 19, key `group.vm.disk.primary`";
+        assert!(
+            text.starts_with(start) && text.contains("run the job on the host"),
+            "{text}"
+        );
+    }
+    // The same plan turned round, on the other host.
+    let turned = least("").replace("active = \"recovery\"", "active = \"primary\"");
+    Plan::parse(&turned.replace("primary = \"/a\"", "primary = \"ssh://host/a\"")).unwrap();
+    let recovery = "recovery = \"/b\"";
+    let far = "recovery = \"ssh://host/b\"";
+    let sealed = "[primary.encryption]\nidentity = \"/key\"";
+    let service = "recovery = \"diskdelta://host/b\"";
+    let export = "recovery = \"nbd+unix:///b?socket=/s\"\nrecovery_format = \"vhd\"";
+    for (to, more, said) in [
+        (far, sealed, "encrypted replica"),
+        (service, "", "`[recovery.reach]` names none"),
+        (export, "", "not vhd"),
+        ("recovery = \"nbd://host/b\"", "", "no way to reach"),
+        ("recovery = \"ssh://host/../b\"", "", "`..`"),
+    ] {
+        let text = with(recovery, to, more).unwrap_err().to_string();
+        // What is added comes before, and an empty line where nothing is.
+        let line = 19 + more.lines().count().max(1);
+        let start = format!("line {line}, key `group.vm.disk.recovery`");
+        assert!(text.starts_with(&start) && text.contains(said), "{text}");
+    }
+    let qemu = "kind = \"qemu\", folder = \"/vm\", start = [\"/s\"]";
+    let text = least("").replace(recovery, far);
+    let (head, tail) = text.split_once("[recovery]").unwrap();
+    let tail = tail.replacen("kind = \"commands\", program = [\"/any\"]", qemu, 1);
+    let text = Plan::parse(&format!("{head}[recovery]{tail}"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.contains("line 19, key `group.vm.disk.recovery`") && text.contains("QEMU"),
+        "{text}"
+    );
+}
+
+#[test]
+fn two_spellings_of_one_far_disk_are_one_disk() {
+    let two = |one: &str, other: &str| {
+        let disk = |identity: &str, primary: &str, recovery: &str| {
+            format!(
+                "[[group.vm.disk]]\nidentity = \"{identity}\"\nprimary = \"{primary}\"\n\
+                 recovery = \"{recovery}\"\n"
+            )
+        };
+        let text = least("");
+        let (head, _) = text.split_once("[[group.vm.disk]]").unwrap();
+        Plan::parse(&format!(
+            "{head}{}{}",
+            disk("x", "/x", one),
+            disk("y", "/y", other)
+        ))
+    };
+    for (one, other) in [
+        ("ssh://host/b", "ssh://me@HOST:22//./b"),
+        ("ssh://[::1]/b", "ssh://[0::1]/b"),
+        (
+            "nbd+unix:///b?socket=/run/s",
+            "nbd+unix:///b?socket=/run//s",
+        ),
+    ] {
+        let text = two(one, other).unwrap_err().to_string();
+        let start = "line 23, key `group.vm.disk.recovery`";
+        assert!(
+            text.starts_with(start) && text.contains("in line 19"),
+            "{text}"
+        );
+    }
+    two("ssh://host/b", "ssh://host:2222/b").unwrap();
+    two("ssh://host/b", "/b").unwrap();
+}
+
+#[test]
 fn a_plan_without_vms_or_a_vm_without_disks_is_refused() {
     let all = least("");
     let vm = all.find("[[group.vm]]").unwrap();

@@ -275,6 +275,7 @@ fn show(plan: &Plan, context: &Context) -> Ended {
                 full_bytes: disk.data_bytes,
                 delta_bytes: disk.changed_bytes,
                 read_seconds: disk.read_seconds,
+                line_seconds: disk.line_seconds,
                 written_per_second: disk.written_per_second,
                 kept_for_undo_bytes: disk.changed_bytes.filter(|_| plan.keep_undo),
             })
@@ -380,6 +381,7 @@ struct DiskObject<'a> {
     full_bytes: u64,
     delta_bytes: Option<u64>,
     read_seconds: f64,
+    line_seconds: f64,
     written_per_second: Option<f64>,
     kept_for_undo_bytes: Option<u64>,
 }

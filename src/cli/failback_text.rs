@@ -184,6 +184,12 @@ pub fn plan(plan: &Plan, prospects: &[Prospect]) -> String {
                 "      {}: full moves {full}, a delta {delta}; reading takes about {:.0} s",
                 disk.disk, disk.read_seconds
             ));
+            if disk.line_seconds > 0.0 {
+                lines.push(format!(
+                    "      {}: moving all of it over the line takes about {:.0} s",
+                    disk.disk, disk.line_seconds
+                ));
+            }
             if plan.keep_undo {
                 lines.push(format!(
                     "      {}: the way back needs as much as is moved, until the commit",

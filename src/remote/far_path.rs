@@ -66,6 +66,15 @@ impl FarPath {
         }
     }
 
+    /// Whether it is at a service, which takes only who has a certificate.
+    pub fn is_service(&self) -> bool {
+        match self {
+            FarPath::Shell(_) => false,
+            #[cfg(feature = "tls")]
+            FarPath::Service(_) => true,
+        }
+    }
+
     /// The same text for two spellings of one address: of host, port and path. Who logs in makes
     /// no difference but to a path that begins in a home folder.
     pub fn place(&self) -> String {

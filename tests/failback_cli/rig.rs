@@ -23,6 +23,12 @@ pub struct Rig {
     pub create: bool,
     /// More lines for the plan's `[recovery]`.
     pub recovery: String,
+    /// The site whose disks lie on another host; `ssh` is a script, see [`Rig::shell`].
+    pub far: Option<&'static str>,
+    /// More lines for how it is reached.
+    pub reach: String,
+    /// Where the disk at the recovery site is read instead.
+    pub export: Option<String>,
 }
 
 impl Rig {
@@ -34,6 +40,9 @@ impl Rig {
             job: String::new(),
             create: false,
             recovery: String::new(),
+            far: None,
+            reach: String::new(),
+            export: None,
         };
         for vm in vms {
             for site in ["recovery", "primary"] {
@@ -64,6 +73,41 @@ impl Rig {
             fs::write(&path, identity.to_string().expose_secret()).unwrap();
         }
         path
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What stands in for ssh: a script that may say and do something before it runs the agent.
+    /// All that the agent sends goes to the file `sent`, too; `asked` is how it was started, `agent`
+    /// its process.
+    pub fn shell(&self, before: &str) {
+        let text = format!(
+            "echo \"$@\" >> {asked}\n{before}\n\
+             sh -c 'echo $$ > {agent}; exec {command} serve --stdio --read-only' | tee -a {sent}\n",
+            command = env!("CARGO_BIN_EXE_diskdelta"),
+            asked = self.path("asked").display(),
+            agent = self.path("agent").display(),
+            sent = self.path("sent").display(),
+        );
+        fs::write(self.path("rsh"), text).unwrap();
+    }
+
+    /// How many bytes agents have sent since this was asked for the last time.
+    pub fn sent(&self) -> u64 {
+        let path = self.path("sent");
+        let bytes = fs::metadata(&path).map_or(0, |it| it.len());
+        // Whoever still writes there writes at its end.
+        fs::File::create(path).unwrap();
+        bytes
+    }
+
+    fn far_prefix(&self, site: &str) -> String {
+        match self.far {
+            Some(far) if far == site => format!("ssh://me@{site}.example"),
+            _ => String::new(),
+        }
     }
 
     pub fn site(&self, site: &str, vm: &str) -> PathBuf {
@@ -130,8 +174,9 @@ impl Rig {
         for site in ["primary", "recovery"] {
             let wrapper = self.folder.path().join(format!("{site}.sh"));
             let root = self.folder.path().join(site);
+            let far = self.far_prefix(site);
             let line = format!(
-                "exec sh {script} {}/\"$DISKDELTA_VM\" \"$1\"\n",
+                "export FAR={far}\nexec sh {script} {}/\"$DISKDELTA_VM\" \"$1\"\n",
                 root.display()
             );
             fs::write(&wrapper, line).unwrap();
@@ -141,15 +186,25 @@ impl Rig {
                 wrapper.display()
             );
         }
+        if let Some(site) = self.far {
+            let shell = self.path("rsh");
+            text += &format!(
+                "[{site}.reach]\nrsh = \"sh {}\"\ntimeout = \"15s\"\n{}",
+                shell.display(),
+                self.reach
+            );
+        }
         text += &self.recovery;
         for vm in &self.vms {
+            let at = |site, path: PathBuf| self.far_prefix(site) + path.to_str().unwrap();
+            let recovery = at("recovery", self.source(vm));
             text += &format!(
                 "[[group]]\nname = \"g-{vm}\"\n[[group.vm]]\nname = \"{vm}\"\ncreate = {}\n\
                  [[group.vm.disk]]\nidentity = \"{vm}-system\"\nbytes = {DISK_BYTES}\n\
                  primary = \"{}\"\nrecovery = \"{}\"\n",
                 self.create,
-                self.target(vm).display(),
-                self.source(vm).display()
+                at("primary", self.target(vm)),
+                self.export.as_ref().unwrap_or(&recovery),
             );
         }
         let path = self.folder.path().join("plan.toml");

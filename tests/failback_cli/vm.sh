@@ -1,6 +1,7 @@
 #!/bin/sh
 # A VM that is a folder: `running`, `fenced` and `gone` say what it is, `track.TOKEN` what its
-# guest wrote since, disk.* is its disk.
+# guest wrote since, disk.* is its disk. $FAR stands before the addresses of its disks, and `address`
+# in their place.
 set -e
 cd "$1"
 verb=$2
@@ -82,8 +83,12 @@ changes-since)
     if [ -n "$since" ]; then
         changed=", \"changed\": [$(paste -sd, "track.$since")]"
     fi
+    address=$FAR$PWD/$place
+    if [ -e address ]; then
+        address=$(cat address)
+    fi
     echo "{\"disks\": [{\"identity\": \"$DISKDELTA_VM-system\"," \
-        "\"address\": \"$PWD/$place\"$changed}]}"
+        "\"address\": \"$address\"$changed}]}"
     exit
     ;;
 *) exit 2 ;;

@@ -8,10 +8,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use diskdelta::failback::controller::{
-    Call, Changes, DiskChanges, Facts, QemuController, ReadAt, VmController,
+    Call, Changes, DiskChanges, Facts, QemuController, VmController,
 };
 use diskdelta::failback::machine::{Checkpoint, Side, Token, VmSeen};
 use diskdelta::failback::nbd::NbdExport;
+use diskdelta::failback::plan::Address;
 use diskdelta::failback::qmp::Qmp;
 use diskdelta::image::Image;
 use diskdelta::{CancelToken, ErrorKind};
@@ -85,7 +86,7 @@ fn what_was_tracked_outlives_a_shutdown_and_goes_on_after_the_next_start() {
     assert!(vm.monitor().is_none(), "nobody holds the disks");
     let disks = vm.changes(3, Some(since), false);
     assert_eq!(disks[0].changed, only(0..65536));
-    assert!(matches!(&disks[0].address, ReadAt::Host(path) if path.path() == vm.disk(0)));
+    assert_eq!(disks[0].address.path(), Some(&*vm.disk(0)));
 
     let next = vm.arm(4, Some(since));
     let disks = vm.changes(5, Some(next), false);
@@ -339,7 +340,7 @@ impl Machine {
     }
 
     fn read(&self, disk: &DiskChanges, range: Range<u64>) -> Vec<u8> {
-        let ReadAt::Nbd(address) = &disk.address else {
+        let Address::Nbd(address) = &disk.address else {
             panic!("{disk:?}");
         };
         let export = NbdExport::open(address, None).unwrap();

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Changes, DiskChanges, ReadAt, Verb, VmController};
+use super::{Call, Changes, DiskChanges, Verb, VmController};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Checkpoint, Side, Token, VmSeen};
+use crate::failback::plan::Address;
 use crate::failback::program::{Program, Spoken};
 
 /// A VM that is controlled by programs.
@@ -196,7 +197,7 @@ impl CommandController {
                 (_, false) => None,
             };
             changes.push(DiskChanges {
-                address: ReadAt::parse(&disk.address)?,
+                address: Address::parse(&disk.address)?,
                 identity: disk.identity,
                 changed: ranges,
             });

@@ -6,7 +6,6 @@
 mod commands;
 #[cfg(feature = "qemu")]
 mod qemu;
-mod read_at;
 mod simulated;
 
 use std::ops::Range;
@@ -14,10 +13,10 @@ use std::ops::Range;
 pub use commands::{CommandController, Facts};
 #[cfg(feature = "qemu")]
 pub use qemu::QemuController;
-pub use read_at::ReadAt;
 pub use simulated::{SimulatedVm, Simulation};
 
 use super::machine::{Checkpoint, Token, VmSeen};
+use super::plan::Address;
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -130,7 +129,7 @@ pub struct DiskChanges {
     /// Which disk.
     pub identity: String,
     /// Where to read it.
-    pub address: ReadAt,
+    pub address: Address,
     /// The bytes that may have changed; `None` where no checkpoint was asked for.
     pub changed: Option<Vec<Range<u64>>>,
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Call, Changes, DiskChanges, ReadAt, VmController, too_late};
+use super::{Call, Changes, DiskChanges, VmController, too_late};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Checkpoint, Token, VmSeen};
+use crate::failback::plan::Address;
 
 /// A VM in memory. Clones are the same VM.
 #[derive(Debug, Clone)]
@@ -196,7 +197,7 @@ impl VmController for SimulatedVm {
             });
             Ok(DiskChanges {
                 identity: identity.clone(),
-                address: ReadAt::parse(&format!("/simulated/{identity}"))?,
+                address: Address::parse(&format!("/simulated/{identity}"))?,
                 changed,
             })
         });

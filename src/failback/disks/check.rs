@@ -1,19 +1,19 @@
 //! What must hold of the disks before a job begins, and what each mode would cost.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::far::Far;
+use super::origin::Origin;
 use super::seat::{Seat, Standing};
 use super::shown::Shown;
 use super::vault::Vault;
-use super::{HostDisks, open_to_read, open_to_write};
+use super::{HostDisks, open_to_write};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::Finding;
 use crate::failback::machine::{Mode, Side};
-use crate::image::Image;
-use crate::storage::{Folder, HostFolder, SourceOptions};
+use crate::storage::{Folder, HostFolder};
 use crate::sync::{FULL_FROM_PERCENT_VERIFIED, sample};
 use crate::units::{BlockSize, REFINE_BYTES, format_size};
 
@@ -45,6 +45,9 @@ pub struct Estimate {
     pub changed_bytes: Option<u64>,
     /// How long reading all of the source takes at the speed of the sample.
     pub read_seconds: f64,
+    /// How long bringing all of that over the line takes, at the speed at which the sample came; 0
+    /// where the source is read on this host.
+    pub line_seconds: f64,
     /// Bytes that the source's VM changed a second, on the average since the target was last
     /// written; `None` where that is not known.
     pub written_per_second: Option<f64>,
@@ -105,12 +108,10 @@ impl HostDisks {
                 disk: &disk.identity,
                 all: &mut all,
             };
-            let from = self.seat(side.other(), index);
-            let Some(source) = list.take("source readable", from.and_then(|seat| live(&seat)))
-            else {
+            let Some(source) = list.take("source readable", self.look(side.other(), index)) else {
                 continue;
             };
-            let source_bytes = source.disk_len();
+            let source_bytes = source.disk_bytes;
             if let Some(bytes) = disk.bytes {
                 list.size("source size", bytes, source_bytes);
             }
@@ -132,13 +133,26 @@ impl HostDisks {
                 (Some(_), Some(Some(held))) => {
                     list.size("replica size", source_bytes, held.disk_len());
                 }
-                _ => self.target(&mut list, &seat, &*source, disk.may_be_longer()),
+                _ => self.target(&mut list, &seat, &source, disk.may_be_longer()),
             }
         }
         all
     }
 
-    fn target(&self, list: &mut List<'_>, seat: &Seat, source: &dyn Image, may_be_longer: bool) {
+    /// Looks at a disk that is to be read, which its VM may be writing to.
+    fn look(&self, side: Side, index: usize) -> Result<Looked> {
+        let origin = self.origin(side, index, true, &Work::new(1)?)?;
+        if let Origin::Far(far) = &origin {
+            far.close()?;
+        }
+        let allocated = origin.image().map(|image| image.allocated_bytes());
+        Ok(Looked {
+            disk_bytes: origin.disk_len(),
+            allocated_bytes: allocated.transpose()?,
+        })
+    }
+
+    fn target(&self, list: &mut List<'_>, seat: &Seat, source: &Looked, may_be_longer: bool) {
         let standing = list.take("target name", seat.standing());
         let path = match standing {
             None => return,
@@ -167,23 +181,23 @@ impl HostDisks {
             };
             let target = target.image();
             // Formats that count in sectors round up.
-            let rounded = source.disk_len().div_ceil(SECTOR) * SECTOR;
+            let rounded = source.disk_bytes.div_ceil(SECTOR) * SECTOR;
             match target.disk_len() == rounded {
                 true => list.size("target size", rounded, target.disk_len()),
-                false => list.size("target size", source.disk_len(), target.disk_len()),
+                false => list.size("target size", source.disk_bytes, target.disk_len()),
             }
         }
         let free = HostFolder::open(seat.folder()).and_then(|folder| folder.free_bytes());
-        let needed = source.allocated_bytes();
-        let both = free.and_then(|free| Ok((free, needed?)));
-        if let Some((Some(free), needed)) = list.take("free space read", both) {
+        if let Some(Some(free)) = list.take("free space read", free) {
+            let needed = source.allocated_bytes.unwrap_or(source.disk_bytes);
             let text = format!(
                 "{} free, {} at most needed",
                 format_size(free),
                 format_size(needed)
             );
-            // A delta may need less than everything; one that needs more stops, and goes back.
-            match free >= needed || path.is_some() {
+            // A delta may need less than everything; one that needs more stops, and goes back. So
+            // does a copy of a disk of which nobody says here how much of it holds data.
+            match free >= needed || path.is_some() || source.allocated_bytes.is_none() {
                 true => list.holds("free space", text),
                 false => list.fails("free space", text),
             }
@@ -194,7 +208,7 @@ impl HostDisks {
         &self,
         list: &mut List<'_>,
         seat: &Seat,
-        source: &dyn Image,
+        source: &Looked,
         may_be_longer: bool,
     ) {
         if list.take("in place", self.refuse_device(seat)).is_none() {
@@ -210,7 +224,7 @@ impl HostDisks {
                 let Some(target) = list.take("target readable", target) else {
                     return;
                 };
-                let (wanted, found) = (source.disk_len(), target.image().disk_len());
+                let (wanted, found) = (source.disk_bytes, target.image().disk_len());
                 match found > wanted && may_be_longer {
                     true => list.holds(
                         "target size",
@@ -228,15 +242,19 @@ impl HostDisks {
     /// `NotFound` for a missing source; those of the images; `Cancelled`.
     pub fn estimate(&self, work: &Work) -> Result<Vec<Estimate>> {
         let estimates = self.disks.iter().enumerate().map(|(index, disk)| {
-            let source = live(&self.seat(Side::Source, index)?)?;
+            let origin = self.origin(Side::Source, index, true, work)?;
             let seat = self.seat(Side::Target, index)?;
+            if let Origin::Far(far) = &origin {
+                return far_estimate(far, &disk.identity, &seat, work);
+            }
+            let source = origin.local()?;
             let vault = self.vault(Side::Target, index)?;
             let held = vault.as_ref().map_or(Ok(None), Vault::manifest)?;
             let data_bytes = source.allocated_bytes()?;
             let begin = Instant::now();
             let (looked, changed, since) = match (held, seat.path()?) {
                 (Some(held), _) => {
-                    let (looked, changed) = Vault::sample(&*source, &held, work)?;
+                    let (looked, changed) = Vault::sample(&**source, &held, work)?;
                     let since = vault.and_then(|vault| vault.age());
                     (
                         looked * held.block_size().bytes(),
@@ -247,7 +265,7 @@ impl HostDisks {
                 (None, Some(path)) if !is_left_incomplete(&seat) => {
                     let target = target_image(&seat)?;
                     let target = target.image();
-                    let found = sample(&*source, &**target, BlockSize::default(), work)?;
+                    let found = sample(&**source, &**target, BlockSize::default(), work)?;
                     let (looked, changed) = (found.looked, found.changed);
                     (
                         looked * 2 * REFINE_BYTES,
@@ -257,7 +275,7 @@ impl HostDisks {
                 }
                 // Only to see how fast it is read.
                 (None, _) => {
-                    let found = sample(&*source, &*source, BlockSize::default(), work)?;
+                    let found = sample(&**source, &**source, BlockSize::default(), work)?;
                     (found.looked * 2 * REFINE_BYTES, None, None)
                 }
             };
@@ -269,13 +287,41 @@ impl HostDisks {
                 data_bytes,
                 changed_bytes,
                 read_seconds: seconds * data_bytes as f64 / looked.max(1) as f64,
-                written_per_second: changed_bytes
-                    .zip(since)
-                    .map(|(bytes, since)| bytes as f64 / since.as_secs_f64().max(1.0)),
+                line_seconds: 0.0,
+                written_per_second: rate(changed_bytes, since),
             })
         });
         estimates.collect()
     }
+}
+
+/// What is known of a disk that is to be read.
+struct Looked {
+    disk_bytes: u64,
+    /// How much of it holds data; `None` where that cannot be told from here.
+    allocated_bytes: Option<u64>,
+}
+
+/// From a sample of all of the disk: where its data is cannot be told from here.
+fn far_estimate(far: &Far, identity: &str, seat: &Seat, work: &Work) -> Result<Estimate> {
+    let path = seat.path()?.filter(|_| !is_left_incomplete(seat));
+    let target = path.as_ref().map(|_| target_image(seat)).transpose()?;
+    let found = far.sample(target.as_ref().map(|it| &**it.image()), work)?;
+    let disk_bytes = far.disk_len();
+    let data_bytes = share((found.looked, found.data), disk_bytes);
+    let changed_bytes = found
+        .changed
+        .map(|changed| share((found.looked, changed), disk_bytes));
+    let per = |seconds: f64, bytes: u64| seconds * data_bytes as f64 / bytes.max(1) as f64;
+    Ok(Estimate {
+        disk: identity.to_owned(),
+        disk_bytes,
+        data_bytes,
+        changed_bytes,
+        read_seconds: per(found.compare_seconds, found.looked),
+        line_seconds: per(found.move_seconds, found.data),
+        written_per_second: rate(changed_bytes, path.and_then(|path| age(&path))),
+    })
 }
 
 /// The checks of one disk, as they are made.
@@ -324,13 +370,6 @@ impl List<'_> {
     }
 }
 
-/// The source's disk, which its VM may be writing to.
-fn live(seat: &Seat) -> Result<Arc<dyn Image>> {
-    let options = SourceOptions::default().with_allow_writers(true);
-    let path = seat.there()?;
-    Ok(open_to_read(&path, seat.format, &options)?.image().clone())
-}
-
 /// The target's disk, which nobody may be writing to.
 fn target_image(seat: &Seat) -> Result<Shown> {
     let opened = Work::new(1).and_then(|work| Shown::open(seat, &work));
@@ -357,6 +396,11 @@ fn is_left(seat: &Seat) -> bool {
 pub(super) fn age(path: &Path) -> Option<Duration> {
     let written = std::fs::metadata(path).ok()?.modified().ok()?;
     SystemTime::now().duration_since(written).ok()
+}
+
+fn rate(changed_bytes: Option<u64>, since: Option<Duration>) -> Option<f64> {
+    let (bytes, since) = changed_bytes.zip(since)?;
+    Some(bytes as f64 / since.as_secs_f64().max(1.0))
 }
 
 fn share((looked, changed): (u64, u64), of: u64) -> u64 {

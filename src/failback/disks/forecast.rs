@@ -29,12 +29,16 @@ impl Forecast {
         let missing = estimates.iter().any(|disk| disk.changed_bytes.is_none());
         let read: f64 = estimates.iter().map(|disk| disk.read_seconds).sum();
         let second = read / data.max(1) as f64;
+        let line: f64 = estimates.iter().map(|disk| disk.line_seconds).sum();
+        let line = line / data.max(1) as f64;
         let rates = estimates.iter().map(|disk| disk.written_per_second);
         let rate = rates.sum::<Option<f64>>();
-        // Each byte is read once, written once, and what the cutover writes is read back.
-        let copying = |bytes: f64| bytes * 2.0 * second;
-        let last = |first_pass: f64| rate.map(|rate| shortest(first_pass, rate, second, budget));
-        let delta = read * 2.0 + changed as f64 * second;
+        // Each byte is read once, sent once, written once, and what the cutover writes is read back.
+        let copying = |bytes: f64| bytes * (2.0 * second + line);
+        let last = |first_pass: f64| {
+            rate.map(|rate| shortest(first_pass, rate * (3.0 * second + line), budget))
+        };
+        let delta = read * 2.0 + changed as f64 * (second + line);
         let forecast = |mode, moved_bytes, downtime_seconds| Forecast {
             mode,
             moved_bytes,
@@ -51,11 +55,12 @@ impl Forecast {
     }
 }
 
-/// How long the last copy takes, where the first one took `pass` seconds.
-fn shortest(mut pass: f64, rate: f64, second: f64, budget: Duration) -> f64 {
+/// How long the last copy takes, where the first one took `pass` seconds, and each second the VM
+/// writes what takes `seconds_a_second` to copy.
+fn shortest(mut pass: f64, seconds_a_second: f64, budget: Duration) -> f64 {
     loop {
-        // What is written during a pass is read, written and read back by the next.
-        let next = pass * rate * 3.0 * second;
+        // What is written during a pass is read, sent, written and read back by the next.
+        let next = pass * seconds_a_second;
         if next <= budget.as_secs_f64() || next > pass * 0.9 {
             return next;
         }
@@ -74,6 +79,7 @@ mod tests {
             data_bytes: 1000,
             changed_bytes: changed,
             read_seconds: 10.0,
+            line_seconds: 0.0,
             written_per_second: rate,
         }
     }

@@ -1,4 +1,5 @@
-//! The disks of a VM as files of this host, moved by the sync layer.
+//! The disks of a VM, moved by the sync layer: what is written are files of this host, what is read
+//! may lie elsewhere.
 //!
 //! While a disk is not what its VM may boot from, it stands under another name
 //! (`NAME.failback-JOB.partial`, the extension kept). While bytes are being written it carries the
@@ -9,6 +10,7 @@
 //! process, so an older token can only come from this process.
 
 mod check;
+mod far;
 mod forecast;
 mod ledger;
 mod origin;
@@ -27,13 +29,15 @@ pub use forecast::Forecast;
 use super::controller::{DiskChanges, too_late};
 use super::disk_work::{CopyOrder, DiskWork, Finding, Roots};
 use super::machine::{PassReport, Root, Side, Sides, Token};
-use super::plan::{Encryption, Plan, SiteName, Vm};
+use super::plan::{Address, Encryption, Plan, SiteName, Vm};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, Image, ImageOptions};
+use crate::remote::Reach;
 use crate::storage::SourceOptions;
 use crate::sync::{HostSource, HostTarget, HostTargetOptions, Safety};
 use ledger::{Ledger, combined, cut, padded};
+use origin::Origin;
 use seat::Seat;
 use shown::Shown;
 use vault::Vault;
@@ -48,6 +52,8 @@ pub struct HostDisks {
     create: bool,
     safety: Safety,
     encryption: Sides<Option<Encryption>>,
+    /// How a side's disks on other hosts are reached.
+    reach: Sides<Reach>,
     newest: Mutex<Sides<Token>>,
 }
 
@@ -55,7 +61,7 @@ pub struct HostDisks {
 struct PlannedDisk {
     identity: String,
     bytes: Option<u64>,
-    at: Sides<(PathBuf, Format)>,
+    at: Sides<(Address, Format)>,
 }
 
 impl PlannedDisk {
@@ -69,8 +75,8 @@ impl HostDisks {
     /// The disks of `vm`; `folder` is where the job keeps what it has to remember of them.
     pub fn new(plan: &Plan, vm: &Vm, folder: impl Into<PathBuf>) -> Self {
         let disks = vm.disks.iter().map(|disk| {
-            let primary = (disk.primary.path().to_owned(), disk.primary_format);
-            let recovery = (disk.recovery.path().to_owned(), disk.recovery_format);
+            let primary = (disk.primary.clone(), disk.primary_format);
+            let recovery = (disk.recovery.clone(), disk.recovery_format);
             let (source, target) = match plan.active {
                 SiteName::Primary => (primary, recovery),
                 SiteName::Recovery => (recovery, primary),
@@ -91,6 +97,10 @@ impl HostDisks {
             encryption: Sides {
                 source: plan.source_site().encryption.clone(),
                 target: plan.target_site().encryption.clone(),
+            },
+            reach: Sides {
+                source: far::reach(&plan.source_site().reach),
+                target: far::reach(&plan.target_site().reach),
             },
             newest: Mutex::default(),
         }
@@ -122,8 +132,24 @@ impl HostDisks {
     }
 
     fn seat(&self, side: Side, index: usize) -> Result<Seat> {
-        let (path, format) = self.disks[index].at.of(side);
+        let (address, format) = self.disks[index].at.of(side);
+        let path = address.path().ok_or_else(|| {
+            let text = "this disk can only be read from here, and nothing is done to it";
+            Error::new(ErrorKind::Unsupported, text)
+                .at_path(address.to_string())
+                .advise("run the job on the host that has it")
+        })?;
         Seat::new(path, *format, &self.job)
+    }
+
+    /// Opens a side's disk for reading, wherever it lies; `live` where its VM may write to it.
+    fn origin(&self, side: Side, index: usize, live: bool, work: &Work) -> Result<Origin> {
+        let (address, format) = self.disks[index].at.of(side);
+        let address = match address {
+            Address::Host(_) => Address::Host(self.seat(side, index)?.there()?),
+            other => other.clone(),
+        };
+        Origin::open(&address, *format, self.reach.of(side), live, work)
     }
 
     /// Where the disk is kept while it is encrypted, at a side that does so.
@@ -167,6 +193,20 @@ impl HostDisks {
             .advise(
                 "write `safety = \"in-place\"`, without `keep_undo`, or keep the disk in a file",
             ))
+    }
+
+    /// The root of all that a side's disk holds, over the blocks and the length of what the other
+    /// side should hold. It is read whole, where it lies.
+    fn root_of(&self, side: Side, index: usize, work: &Work) -> Result<crate::manifest::Root> {
+        let known = self.ledger(side.other(), index)?.known()?;
+        let source = self.origin(side, index, false, work)?;
+        if let Origin::Far(far) = &source {
+            return far.root(known.disk_len(), known.block_size(), work);
+        }
+        let image = padded(source.local()?.clone(), known.disk_len());
+        let root = crate::manifest::root_of(&*image, known.block_size(), work)?;
+        source.check()?;
+        Ok(root)
     }
 }
 
@@ -252,11 +292,7 @@ impl DiskWork for HostDisks {
         self.admit(side, token)?;
         let mut roots = Vec::new();
         for (index, disk) in self.disks.iter().enumerate() {
-            let (source, image) = self.open_whole(side, index, work)?;
-            let block_size = self.ledger(side.other(), index)?.known()?.block_size();
-            let root = crate::manifest::root_of(&*image, block_size, work)?;
-            source.check()?;
-            roots.push((disk.identity.clone(), root));
+            roots.push((disk.identity.clone(), self.root_of(side, index, work)?));
         }
         Ok(combined(&roots))
     }

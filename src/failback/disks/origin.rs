@@ -1,61 +1,108 @@
-//! What a pass reads: a disk's file, a copy of it, or what a server exports of it.
+//! What is read of a disk: its file, a copy of it, what a server exports of it, or what lies on
+//! another host.
 
 use std::sync::Arc;
 
+use super::far::Far;
 use super::open_to_read;
-use crate::error::Result;
-use crate::failback::controller::ReadAt;
+use crate::control::Work;
+use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "qemu")]
 use crate::failback::nbd::NbdExport;
+use crate::failback::plan::Address;
 use crate::image::{Format, Image};
+use crate::remote::Reach;
 use crate::storage::{HostFile, SourceOptions};
-use crate::sync::{HostSource, Source};
+#[cfg(feature = "qemu")]
+use crate::sync::Source;
+use crate::sync::{HostSource, SyncOptions, SyncReport, Target, sync};
 
-/// A disk, open for a pass.
+/// A disk, open to be read.
 pub(super) enum Origin {
     Host(HostSource),
     /// It is what it was when it was opened: a snapshot, or it is gone.
     #[cfg(feature = "qemu")]
     Nbd(Arc<dyn Image>),
+    /// It is read where it lies.
+    Far(Far),
 }
 
 impl Origin {
-    /// Opens it; `format` is that of the disk's file.
+    /// Opens it; `format` is that of the disk's file, `live` says that its VM may write to it.
     ///
     /// # Errors
-    /// Those of [`HostSource::open`] and of [`NbdExport::open`].
-    pub fn open(at: &ReadAt, format: Format) -> Result<Self> {
+    /// Those of [`HostSource::open`], of [`NbdExport::open`] and of [`Far::open`].
+    pub fn open(
+        at: &Address,
+        format: Format,
+        reach: &Reach,
+        live: bool,
+        work: &Work,
+    ) -> Result<Self> {
         match at {
-            ReadAt::Host(address) => {
-                open_to_read(address.path(), format, &SourceOptions::default()).map(Origin::Host)
+            Address::Host(path) => {
+                let options = SourceOptions::default().with_allow_writers(live);
+                open_to_read(path, format, &options).map(Origin::Host)
             }
             #[cfg(feature = "qemu")]
-            ReadAt::Nbd(address) => {
+            Address::Nbd(address) => {
                 let export = NbdExport::open(address, None)?;
                 Ok(Origin::Nbd(Arc::new(export)))
             }
+            Address::Far(far) => Far::open(far, format, reach, live, work).map(Origin::Far),
         }
     }
 
-    /// The guest's bytes.
-    pub fn image(&self) -> &Arc<dyn Image> {
+    /// Length of the disk in bytes.
+    pub fn disk_len(&self) -> u64 {
         match self {
-            Origin::Host(source) => source.image(),
+            Origin::Host(source) => source.image().disk_len(),
             #[cfg(feature = "qemu")]
-            Origin::Nbd(image) => image,
+            Origin::Nbd(image) => image.disk_len(),
+            Origin::Far(far) => far.disk_len(),
         }
     }
 
-    /// As a sync's source.
-    pub fn source(&self) -> Source {
+    /// The guest's bytes, where they can be read from here.
+    pub fn image(&self) -> Option<&Arc<dyn Image>> {
         match self {
-            Origin::Host(source) => source.source(),
+            Origin::Host(source) => Some(source.image()),
             #[cfg(feature = "qemu")]
-            Origin::Nbd(image) => Source::new(image.clone()),
+            Origin::Nbd(image) => Some(image),
+            Origin::Far(_) => None,
         }
     }
 
-    /// Whether it is what it was when it was opened.
+    /// The guest's bytes, for what cannot do without.
+    ///
+    /// # Errors
+    /// `Unsupported` for a disk on another host.
+    pub fn local(&self) -> Result<&Arc<dyn Image>> {
+        self.image().ok_or_else(|| {
+            let text = "a disk on another host cannot be read from here";
+            Error::new(ErrorKind::Unsupported, text).advise("run the job on the host that has it")
+        })
+    }
+
+    /// Makes `target` hold what it holds; once only.
+    ///
+    /// # Errors
+    /// Those of [`sync`].
+    pub fn sync_onto(
+        &self,
+        target: &Target,
+        options: &SyncOptions,
+        work: &Work,
+    ) -> Result<SyncReport> {
+        match self {
+            Origin::Host(source) => sync(&source.source(), target, options, work),
+            #[cfg(feature = "qemu")]
+            Origin::Nbd(image) => sync(&Source::new(image.clone()), target, options, work),
+            Origin::Far(far) => far.sync_onto(target, options, work),
+        }
+    }
+
+    /// Whether it is what it was when it was opened; one on another host was asked by its sync.
     ///
     /// # Errors
     /// `SourceChanged`, `Io`.
@@ -64,6 +111,7 @@ impl Origin {
             Origin::Host(source) => source.check(),
             #[cfg(feature = "qemu")]
             Origin::Nbd(_) => Ok(()),
+            Origin::Far(_) => Ok(()),
         }
     }
 
@@ -73,6 +121,7 @@ impl Origin {
             Origin::Host(source) => source.files(),
             #[cfg(feature = "qemu")]
             Origin::Nbd(_) => Vec::new(),
+            Origin::Far(_) => Vec::new(),
         }
     }
 }

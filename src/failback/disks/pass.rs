@@ -3,21 +3,21 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::ledger::{Ledger, padded};
+use super::far::blocks_of;
+use super::ledger::{Ledger, cut, padded};
 use super::origin::Origin;
 use super::seat::{Seat, exists};
+use super::shown::Shown;
 use super::vault::Reading;
-use super::{HostDisks, open_to_read, open_to_write};
+use super::{HostDisks, open_to_write};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::controller::DiskChanges;
 use crate::failback::disk_work::CopyOrder;
 use crate::failback::machine::{Amount, PassReport, Reason, Side};
 use crate::image::ImageOptions;
-use crate::storage::{Place, SourceOptions, TargetOptions};
-use crate::sync::{
-    HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions, Verify, sync,
-};
+use crate::storage::{Place, TargetOptions};
+use crate::sync::{HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions, Verify};
 
 /// Copies all disks, one after the other.
 pub(super) fn copy(disks: &HostDisks, order: &CopyOrder<'_>, work: &Work) -> Result<PassReport> {
@@ -59,7 +59,8 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Returns how many bytes changed.
     fn run(&self, format: crate::image::Format) -> Result<u64> {
-        let source = Origin::open(&self.from.address, format)?;
+        let reach = self.disks.reach.of(self.order.to.other());
+        let source = Origin::open(&self.from.address, format, reach, false, self.work)?;
         let there = exists(&self.seat.blocked)?;
         if there {
             self.finish_earlier()?;
@@ -72,7 +73,7 @@ impl Pass<'_> {
         let is_direct = self.order.amount == Amount::Everything && !self.order.from_snapshot;
         if let Some(vault) = vault.as_ref().filter(|_| !is_direct) {
             let from = Reading {
-                image: source.image().clone(),
+                image: source.local()?.clone(),
                 changed: self.from.changed.clone(),
                 check: &|| source.check(),
             };
@@ -82,9 +83,9 @@ impl Pass<'_> {
             // Said before it is made, so that it is known whose it is.
             self.ledger.note(CREATED)?;
         }
-        let options = self.options(there)?;
+        let options = self.options(there, matches!(source, Origin::Far(_)))?;
         let target = HostTarget::open(&self.seat.blocked, &self.target_options(&source))?;
-        let report = sync(&source.source(), target.target(), &options, self.work)?;
+        let report = source.sync_onto(target.target(), &options, self.work)?;
         drop(target);
         if let Some(undo) = &options.undo {
             self.ledger.note(&whole(&undo.path()))?;
@@ -109,19 +110,21 @@ impl Pass<'_> {
         }
     }
 
-    fn options(&self, there: bool) -> Result<SyncOptions> {
+    fn options(&self, there: bool, far: bool) -> Result<SyncOptions> {
         let options = SyncOptions::default()
             .with_safety(self.disks.safety)
             .with_hold(self.seat.is_device)
             .with_allow_larger(self.disks.disks[self.index()].may_be_longer())
             .with_allow_shrink(false);
-        // Where the source is off, what was copied is read back as the next step.
-        let options = match self.order.from_snapshot {
+        // Where the source is off, what was copied is read back as the next step; but what should
+        // be there is known then, and of a source on another host it is what the target holds.
+        let options = match self.order.from_snapshot || far {
             true => options.with_verify(Verify::Written),
             false => options.with_verify(Verify::None),
         };
         let keep = self.order.keep_undo && self.order.to == Side::Target && there;
         let map = self.from.changed.clone().filter(|_| there);
+        let map = map.map(|map| if far { blocks_of(&map) } else { map });
         Ok(match self.order.amount {
             Amount::Everything => {
                 if keep {
@@ -139,9 +142,11 @@ impl Pass<'_> {
                     // Nothing stands for reading the target then.
                     self.ledger.forget()?;
                 }
+                // What a line that was cut has brought is taken up again only without a manifest.
+                let manifest = (!far).then(|| self.ledger.place());
                 options
                     .with_mode(Mode::Delta)
-                    .with_target_manifest(Some(self.ledger.place()))
+                    .with_target_manifest(manifest)
                     .with_undo(self.undo(keep)?)
             }
         })
@@ -175,12 +180,16 @@ impl Pass<'_> {
 
     /// Keeps the manifest current, where the sync has not done so.
     fn account(&self, source: &Origin, options: &SyncOptions) -> Result<()> {
-        // What a device has beyond the disk is nobody's.
-        let len = match self.seat.is_device {
-            true => 0,
-            false => disk_image(&self.seat.blocked, &self.seat)?,
+        let target = Shown::open(&self.seat, self.work)?;
+        let target = target.image();
+        let wanted = match source.image() {
+            // What a device has beyond the disk is nobody's.
+            Some(image) if self.seat.is_device => image.clone(),
+            Some(image) => padded(image.clone(), target.disk_len()),
+            // The sync has held what was written, read from the medium, against the source.
+            None if self.seat.is_device => cut(target.clone(), source.disk_len()),
+            None => target.clone(),
         };
-        let wanted = padded(source.image().clone(), len);
         let check = || source.check();
         match (&options.change_map, &options.target_manifest) {
             (Some(map), _) => self.ledger.update(&*wanted, map, self.work, &check)?,
@@ -210,10 +219,4 @@ pub(super) const CREATED: &str = "created";
 pub(super) fn whole(undo: &Path) -> String {
     let name = undo.extension().unwrap_or_default().to_string_lossy();
     format!("{name}-is-whole")
-}
-
-/// The length of the disk in the file at `path`.
-fn disk_image(path: &Path, seat: &Seat) -> Result<u64> {
-    let source = open_to_read(path, seat.format, &SourceOptions::default())?;
-    Ok(source.image().disk_len())
 }

@@ -3,13 +3,13 @@
 use super::ledger::Ledger;
 use super::pass::{CREATED, whole};
 use super::seat::{Seat, exists, is_same, remove, rename};
-use super::{HostDisks, open_to_read, open_to_write};
+use super::{HostDisks, open_to_write};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::controller::DiskChanges;
 use crate::failback::machine::Side;
-use crate::storage::{Place, SourceOptions};
-use crate::sync::{Mode, Recovered, SyncOptions, sync, undo};
+use crate::storage::Place;
+use crate::sync::{Mode, Recovered, SyncOptions, undo};
 
 /// Makes one disk what it was before the job. It stands under its blocked name.
 pub(super) fn restore(
@@ -101,13 +101,12 @@ fn take_back(
             let text = format!("nobody says what was written to disk `{identity}`");
             Error::new(ErrorKind::Malformed, text)
         })?;
-    let from = disks.seat(side.other(), index)?;
-    let source = open_to_read(&from.there()?, from.format, &SourceOptions::default())?;
+    let source = disks.origin(side.other(), index, false, work)?;
     let target = open_to_write(&seat.blocked, seat.format)?;
     let options = SyncOptions::default()
         .with_mode(Mode::Delta)
         .with_change_map(Some(changed));
-    sync(&source.source(), target.target(), &options, work).map(drop)
+    source.sync_onto(target.target(), &options, work).map(drop)
 }
 
 /// Goes back pass by pass, the last one first.

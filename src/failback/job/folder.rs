@@ -278,20 +278,17 @@ pub(super) fn refuse_conflicts(state_dir: &Path, plan: &Plan) -> Result<()> {
         }
         let mine = disks(plan);
         if let Some(shared) = disks(&other.plan).iter().find(|disk| mine.contains(disk)) {
-            let text = format!(
-                "the job `{name}`, which is not over, has {}",
-                shared.display()
-            );
+            let text = format!("the job `{name}`, which is not over, has {shared}");
             return Err(Error::new(ErrorKind::InUse, text).advise("end that job first"));
         }
     }
     Ok(())
 }
 
-fn disks(plan: &Plan) -> Vec<&Path> {
+fn disks(plan: &Plan) -> Vec<String> {
     let disks = plan.vms().flat_map(|vm| &vm.disks);
     disks
-        .flat_map(|disk| [disk.primary.path(), disk.recovery.path()])
+        .flat_map(|disk| [disk.primary.place(), disk.recovery.place()])
         .collect()
 }
 

@@ -4,38 +4,113 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "qemu")]
+use crate::failback::nbd::NbdAddress;
+use crate::image::Format;
+use crate::remote::FarPath;
 
-/// Where a disk lies: a file or block device of the executor's host, as an absolute path.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address(PathBuf);
+/// Where a disk lies: on the executor's host, or somewhere that it can be read from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// A file or block device of the executor's host, as an absolute path.
+    Host(PathBuf),
+    /// An export of an NBD server, which is only read: the guest's bytes.
+    #[cfg(feature = "qemu")]
+    Nbd(NbdAddress),
+    /// An image on another host, which is only read.
+    Far(FarPath),
+}
 
 impl Address {
-    /// Reads an address.
+    /// Reads an absolute path, `nbd+unix:///EXPORT?socket=PATH`, `ssh://[user@]host[:port]/path`
+    /// or `diskdelta://host[:port]/name`.
     ///
     /// # Errors
-    /// `InvalidInput` for relative paths, paths with `..`, and what is no path.
+    /// `InvalidInput` for relative paths, paths with `..`, and what is no address.
     pub fn parse(text: &str) -> Result<Self> {
-        let path = Path::new(text);
-        let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-        let odd = text.chars().any(char::is_control) || path.file_name().is_none();
-        if odd || !path.is_absolute() || !path.components().all(plain) {
-            let text = format!("`{text}` is not an absolute path without `..`");
-            return Err(Error::new(ErrorKind::InvalidInput, text));
+        #[cfg(feature = "qemu")]
+        if let Some(address) = NbdAddress::parse(text) {
+            return address.map(Address::Nbd);
         }
-        // Collected anew, `/a//b/./c` equals `/a/b/c`.
-        Ok(Address(path.components().collect()))
+        match FarPath::parse(Path::new(text)) {
+            Ok(None) => parse_path(text).map(Address::Host),
+            Ok(Some(far)) if is_plain(text, far.path()) => Ok(Address::Far(far)),
+            Ok(Some(_)) => {
+                let text = format!("`{text}` does not name an image by a path without `..`");
+                Err(Error::new(ErrorKind::InvalidInput, text))
+            }
+            Err(error) => Err(Error::new(ErrorKind::InvalidInput, error.to_string())),
+        }
     }
 
-    /// The path.
-    pub fn path(&self) -> &Path {
-        &self.0
+    /// The path, where it is one of the executor's host.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Address::Host(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The same text for two spellings of one address.
+    pub fn place(&self) -> String {
+        match self {
+            Address::Host(_) => self.to_string(),
+            #[cfg(feature = "qemu")]
+            Address::Nbd(address) => {
+                let socket: PathBuf = address.socket().components().collect();
+                NbdAddress::new(socket, address.export()).to_string()
+            }
+            Address::Far(far) => far.place(),
+        }
+    }
+
+    /// The format that its name says.
+    pub fn format(&self) -> Format {
+        match self {
+            Address::Host(path) => Format::from_path(path),
+            #[cfg(feature = "qemu")]
+            Address::Nbd(_) => Format::Raw,
+            Address::Far(far) => Format::from_path(far.path()),
+        }
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.display().fmt(f)
+        match self {
+            Address::Host(path) => path.display().fmt(f),
+            #[cfg(feature = "qemu")]
+            Address::Nbd(address) => address.fmt(f),
+            Address::Far(far) => far.fmt(f),
+        }
     }
+}
+
+/// Reads an absolute path of this host.
+///
+/// # Errors
+/// `InvalidInput` for relative paths, paths with `..`, and what is no path.
+pub(super) fn parse_path(text: &str) -> Result<PathBuf> {
+    let path = Path::new(text);
+    if !path.is_absolute() || !is_plain(text, path) {
+        let text = format!("`{text}` is not an absolute path without `..`");
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    }
+    // Collected anew, `/a//b/./c` equals `/a/b/c`.
+    Ok(path.components().collect())
+}
+
+/// Whether the path in a text names something and has no `..`.
+fn is_plain(text: &str, path: &Path) -> bool {
+    let plain = |part: Component<'_>| {
+        matches!(
+            part,
+            Component::RootDir | Component::Normal(_) | Component::CurDir
+        )
+    };
+    let odd = text.chars().any(char::is_control) || path.file_name().is_none();
+    !odd && path.components().all(plain)
 }
 
 #[cfg(test)]
@@ -50,8 +125,32 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_an_absolute_path() {
-        assert!(Address::parse("/dev/vg0/a").is_ok());
+    fn a_disk_is_at_a_path_or_at_what_can_be_read_from_here() {
+        let place = |text: &str| Address::parse(text).unwrap().place();
+        let host = Address::parse("/dev/vg0/a").unwrap();
+        assert_eq!(host.path(), Some(Path::new("/dev/vg0/a")));
+        let far = Address::parse("ssh://me@Host:22/vm//a.vhdx").unwrap();
+        assert_eq!((far.path(), far.format()), (None, Format::Vhdx));
+        assert_eq!(far.to_string(), "ssh://me@Host:22/vm//a.vhdx");
+        assert_eq!(far.place(), place("ssh://host/vm/a.vhdx"));
+        #[cfg(feature = "tls")]
+        assert_eq!(
+            place("diskdelta://HOST/a.raw"),
+            place("diskdelta://host:8730//a.raw")
+        );
+        #[cfg(feature = "qemu")]
+        {
+            let export = Address::parse("nbd+unix:///db1.vhd?socket=/run/nbd.sock").unwrap();
+            assert_eq!((export.path(), export.format()), (None, Format::Raw));
+            assert_eq!(
+                export.place(),
+                place("nbd+unix:///db1.vhd?socket=/run/./nbd.sock")
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
         for wrong in [
             "",
             "/",
@@ -61,8 +160,16 @@ mod tests {
             "http://host/a",
             "c:\\a",
             "/a\nb",
+            "ssh://host",
+            "ssh://host/a/../b",
+            "ssh://host/~/../b",
+            "ssh://-oProxyCommand=x/p",
+            "ssh://host/a\nb",
+            "nbd+unix:///a",
+            "nbd://host:10809/a",
         ] {
-            assert!(Address::parse(wrong).is_err(), "{wrong}");
+            let error = Address::parse(wrong).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{wrong}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use toml::Spanned;
 
 use super::Encryption;
-use super::address::Address;
+use super::address::parse_path;
 use super::file::EncryptionFile;
 use super::validate::Check;
 use crate::error::Result;
@@ -24,9 +24,7 @@ impl Check<'_> {
         } = file.into_inner();
         let path = |name: &str, text: &Spanned<String>| {
             let key = format!("{key}.{name}");
-            let address = Address::parse(text.get_ref());
-            address
-                .map(|address| address.path().to_owned())
+            parse_path(text.get_ref())
                 .map_err(|e| self.wrong(&key, text.span().start, e.to_string()))
         };
         let key_file = match (&identity, &passphrase_file) {

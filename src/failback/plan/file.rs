@@ -41,6 +41,20 @@ pub(super) struct SiteFile {
     pub host: Spanned<String>,
     pub controller: Spanned<ControllerFile>,
     pub encryption: Option<Spanned<EncryptionFile>>,
+    pub reach: Option<Spanned<ReachFile>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReachFile {
+    pub rsh: Option<Spanned<String>>,
+    pub remote_program: Option<Spanned<String>>,
+    pub tls_cert: Option<Spanned<String>>,
+    pub tls_key: Option<Spanned<String>>,
+    pub tls_ca: Option<Spanned<String>>,
+    pub tls_name: Option<Spanned<String>>,
+    pub timeout: Option<Spanned<String>>,
+    pub limit_rate: Option<Spanned<SizeFile>>,
 }
 
 #[derive(Debug, Deserialize)]

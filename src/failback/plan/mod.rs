@@ -38,8 +38,10 @@ mod commands;
 mod duration;
 mod encryption;
 mod file;
+mod places;
 #[cfg(feature = "qemu")]
 mod qemu;
+mod reach;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -50,6 +52,7 @@ use std::time::Duration;
 
 pub use address::Address;
 pub use duration::parse_duration;
+pub use reach::{Reach, TlsFiles};
 
 use super::machine::{CommitPolicy, Mode, ProofPolicy, Spec};
 use super::replica::KeyFile;
@@ -120,6 +123,8 @@ pub struct Site {
     pub controller: Controller,
     /// Replicas that are written there are kept encrypted.
     pub encryption: Option<Encryption>,
+    /// How its disks are reached that lie on other hosts.
+    pub reach: Reach,
 }
 
 /// How a site's replicas are encrypted.
@@ -243,6 +248,11 @@ impl Plan {
         }
     }
 
+    /// Where a disk of this plan lies where its VM runs now.
+    pub fn source_of<'a>(&self, disk: &'a Disk) -> &'a Address {
+        disk.at(self.active)
+    }
+
     /// All VMs, group by group.
     pub fn vms(&self) -> impl Iterator<Item = &Vm> {
         self.groups.iter().flat_map(|group| &group.vms)
@@ -257,13 +267,36 @@ impl Plan {
             .with_create(vm.create)
             .with_keep_undo(self.keep_undo)
             .with_discard_baseline(self.discard_baseline)
+            .with_one_way(
+                vm.disks
+                    .iter()
+                    .any(|disk| self.source_of(disk).path().is_none()),
+            )
             .with_grouped(self.vms().count() > 1)
             .with_max_passes(self.max_passes)
             .with_downtime_budget_ms(budget)
     }
 }
 
+impl Disk {
+    /// Where it lies at a site.
+    pub fn at(&self, site: SiteName) -> &Address {
+        match site {
+            SiteName::Primary => &self.primary,
+            SiteName::Recovery => &self.recovery,
+        }
+    }
+}
+
 impl SiteName {
+    /// The other one.
+    pub fn other(self) -> SiteName {
+        match self {
+            SiteName::Primary => SiteName::Recovery,
+            SiteName::Recovery => SiteName::Primary,
+        }
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {

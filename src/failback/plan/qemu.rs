@@ -1,12 +1,12 @@
 //! What a plan says of VMs under QEMU.
 
-use std::path::Path;
 use std::time::Duration;
 
 use toml::Spanned;
 
+use super::Controller;
+use super::address::parse_path;
 use super::validate::Check;
-use super::{Address, Controller};
 use crate::error::Result;
 
 impl Check<'_> {
@@ -23,12 +23,12 @@ impl Check<'_> {
             let why = "needs `folder`, in which the VMs' folders lie";
             return Err(self.wrong(key, at, why));
         };
-        let path = Address::parse(folder.get_ref()).map_err(|e| {
+        let path = parse_path(folder.get_ref()).map_err(|e| {
             let key = format!("{key}.folder");
             self.wrong(&key, folder.span().start, e.to_string())
         })?;
         // A socket's path has an end; better here than in the middle of a job.
-        if path.path().as_os_str().len() > FOLDER_MAX {
+        if path.as_os_str().len() > FOLDER_MAX {
             let why = format!("is longer than {FOLDER_MAX} bytes: sockets could not be in it");
             return Err(self.wrong(&format!("{key}.folder"), folder.span().start, why));
         }
@@ -38,7 +38,7 @@ impl Check<'_> {
             return Err(self.wrong(key, at, why));
         };
         Ok(Controller::Qemu {
-            folder: Path::to_owned(path.path()),
+            folder: path,
             start,
             time_limit,
         })

@@ -66,6 +66,7 @@ pub(super) fn plan(file: PlanFile, text: &str) -> Result<Plan> {
             .map(|group| check.group(&mut seen, group))
             .collect::<Result<_>>()?,
     };
+    check.places(&plan, &seen)?;
     if plan.keep_undo && plan.target_site().encryption.is_some() {
         let why = "an encrypted replica keeps no way back to the disk it began with";
         return Err(check.wrong("job.keep_undo", keep_undo_at, why));
@@ -81,13 +82,14 @@ pub(super) struct Check<'a> {
     active: SiteName,
 }
 
-/// What was named already, and in which line.
+/// What was named already, and where.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     groups: BTreeMap<String, usize>,
     vms: BTreeMap<String, usize>,
     identities: BTreeMap<String, usize>,
-    addresses: BTreeMap<Address, usize>,
+    /// By [`Address::place`].
+    pub(super) addresses: BTreeMap<String, usize>,
 }
 
 impl Check<'_> {
@@ -183,16 +185,16 @@ impl Check<'_> {
         let format = match format {
             Some(format) => Format::parse(format.get_ref())
                 .map_err(|e| self.wrong(format_key, format.span().start, e.to_string()))?,
-            None => Format::from_path(address.path()),
+            None => address.format(),
         };
         if site != self.active && !format.is_writable() {
             let why = format!("{} can only be read, and this is the target", format.name());
             return Err(self.wrong(key, at, why));
         }
-        let line = line_of(self.text, at);
-        match seen.addresses.insert(address.clone(), line) {
+        match seen.addresses.insert(address.place(), at) {
             None => Ok((address, format)),
             Some(before) => {
+                let before = line_of(self.text, before);
                 let text = format!("`{address}` is listed already in line {before}");
                 Err(self.wrong(key, at, text))
             }
@@ -212,6 +214,11 @@ impl Check<'_> {
                 .encryption
                 .map(|encryption| self.encryption(site, encryption))
                 .transpose()?,
+            reach: file
+                .reach
+                .map(|reach| self.reach(site, reach))
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 
@@ -318,7 +325,11 @@ impl Check<'_> {
         }
     }
 
-    fn duration(&self, key: &str, text: Option<Spanned<String>>) -> Result<Option<Duration>> {
+    pub(super) fn duration(
+        &self,
+        key: &str,
+        text: Option<Spanned<String>>,
+    ) -> Result<Option<Duration>> {
         let Some(text) = text else {
             return Ok(None);
         };

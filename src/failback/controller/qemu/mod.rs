@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Call, Changes, DiskChanges, Facts, ReadAt, VmController};
+use super::{Call, Changes, DiskChanges, Facts, VmController};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Checkpoint, VmSeen};
 use crate::failback::nbd::{NbdExport, Ranges};
@@ -113,7 +113,7 @@ impl QemuController {
         let disks = self.disks.iter().map(|(identity, path)| {
             Ok(DiskChanges {
                 identity: identity.clone(),
-                address: ReadAt::Host(Address::parse(&path.to_string_lossy())?),
+                address: Address::parse(&path.to_string_lossy())?,
                 changed: tracked.map(|it| it.written(identity).to_vec()),
             })
         });
@@ -158,7 +158,7 @@ impl QemuController {
                 });
                 Ok(DiskChanges {
                     identity: identity.clone(),
-                    address: ReadAt::Nbd(address.clone()),
+                    address: Address::Nbd(address.clone()),
                     changed: changed.transpose()?,
                 })
             });

@@ -1,0 +1,264 @@
+//! A disk on another host, as it is reached from here.
+
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::control::Work;
+use crate::diff::CompareOptions;
+use crate::error::{Error, ErrorKind, Result};
+use crate::failback::plan;
+use crate::image::{Format, Image, Raw, Resized};
+use crate::manifest::{RangeSet, Root};
+#[cfg(feature = "tls")]
+use crate::remote::tls::{DialOptions, Identity};
+use crate::remote::{Carrier, FarPath, Job, LineOptions, Pull, Reach, ShellOptions};
+use crate::storage::MemoryStorage;
+use crate::sync::{FAR_BLOCK_BYTES, FarSource, Search, SyncOptions, SyncReport, Target};
+use crate::units::BlockSize;
+
+/// A disk on another host, open there. One thing is done with it.
+pub(super) struct Far {
+    /// Before the carrier: the line ends first.
+    pull: Mutex<Option<Pull>>,
+    carrier: Mutex<Carrier>,
+    place: String,
+    disk_len: u64,
+}
+
+/// What a sample across the line has found.
+pub(super) struct FarSample {
+    /// Bytes that were looked at.
+    pub looked: u64,
+    /// How many of them the source holds as data.
+    pub data: u64,
+    /// How many of them differ; `None` where there was nothing to compare with.
+    pub changed: Option<u64>,
+    /// How long it took to compare what was looked at.
+    pub compare_seconds: f64,
+    /// How long it took to bring what of it is data over the line.
+    pub move_seconds: f64,
+}
+
+impl Far {
+    /// Has the disk opened there; `live` where its VM may write to it meanwhile.
+    ///
+    /// # Errors
+    /// Those of reaching the host, and of opening the image there.
+    pub fn open(
+        at: &FarPath,
+        format: Format,
+        reach: &Reach,
+        live: bool,
+        work: &Work,
+    ) -> Result<Self> {
+        let named = |error: Error| error.at_path(at.to_string());
+        let (dialled, mut carrier) = at.dial(reach, work).map_err(named)?;
+        let job = Job {
+            path: at.path().as_os_str().as_bytes().to_vec(),
+            format: Some(format),
+            target: None,
+            live,
+        };
+        let pull = dialled.pull(&job, work);
+        let pull = pull.map_err(|error| named(carrier.explain(error)))?;
+        Ok(Far {
+            disk_len: pull.far().opened().disk_len,
+            pull: Mutex::new(Some(pull)),
+            carrier: Mutex::new(carrier),
+            place: at.to_string(),
+        })
+    }
+
+    /// Length of the disk in bytes.
+    pub fn disk_len(&self) -> u64 {
+        self.disk_len
+    }
+
+    /// Makes `target` hold what the disk holds.
+    ///
+    /// # Errors
+    /// Those of [`Pull::sync_onto`].
+    pub fn sync_onto(
+        &self,
+        target: &Target,
+        options: &SyncOptions,
+        work: &Work,
+    ) -> Result<SyncReport> {
+        let done = self.take()?.sync_onto(target, options, work);
+        done.map(|(report, _)| report)
+            .map_err(|error| self.explain(error))
+    }
+
+    /// The root of all that the disk holds, which is read whole at its host.
+    ///
+    /// # Errors
+    /// `Unsupported` for roots over other blocks; those of the disk and of the line.
+    pub fn root(&self, disk_len: u64, block_size: BlockSize, work: &Work) -> Result<Root> {
+        if block_size.bytes() != FAR_BLOCK_BYTES {
+            let what = "a root over other blocks does not go with a disk on another host";
+            return Err(Error::new(ErrorKind::Unsupported, what).at_path(&self.place));
+        }
+        self.with(|pull| pull.far().root(disk_len.max(self.disk_len), work))
+    }
+
+    /// Looks at blocks spread evenly over the disk, and compares them with those of `target`.
+    ///
+    /// # Errors
+    /// Those of the disk and of the line; `Cancelled`.
+    pub fn sample(&self, target: Option<&dyn Image>, work: &Work) -> Result<FarSample> {
+        let ranges = spread(self.disk_len);
+        let looked = ranges.iter().map(|range| range.end - range.start).sum();
+        let options = CompareOptions::default().with_change_map(Some(ranges));
+        let nothing = Raw::open(Arc::new(MemoryStorage::new("nothing", Vec::new())))?;
+        let nothing = Resized::new(Arc::new(nothing), self.disk_len);
+        self.with(|pull| {
+            let far = pull.far();
+            let begun = Instant::now();
+            let counted = far.find(
+                Search {
+                    target: target.unwrap_or(&nothing),
+                    disk_len: self.disk_len,
+                    options: &options,
+                    kept: None,
+                    next: None,
+                    counts_only: true,
+                },
+                work,
+                &|_| Ok(()),
+            )?;
+            let compared = begun.elapsed();
+            let begun = Instant::now();
+            let data = AtomicU64::new(0);
+            let moved = far.compare(&nothing, self.disk_len, &options, work, &|difference| {
+                data.fetch_add(difference.new.len(), Ordering::Relaxed);
+                Ok(())
+            });
+            match moved {
+                // Its VM has written there meanwhile.
+                Err(error) if error.kind() == ErrorKind::VerifyFailed => {}
+                moved => drop(moved?),
+            }
+            Ok(FarSample {
+                looked,
+                data: data.into_inner(),
+                changed: target.map(|_| counted.0.changed_bytes),
+                compare_seconds: compared.as_secs_f64(),
+                move_seconds: begun.elapsed().as_secs_f64(),
+            })
+        })
+    }
+
+    /// Closes the line, where nothing but opening the disk was wanted.
+    ///
+    /// # Errors
+    /// Those of the line.
+    pub fn close(&self) -> Result<()> {
+        self.with(|_| Ok(()))
+    }
+
+    fn with<T>(&self, ask: impl FnOnce(&Pull) -> Result<T>) -> Result<T> {
+        let pull = self.take()?;
+        let answer = ask(&pull).map_err(|error| self.explain(error))?;
+        pull.end().map_err(|error| self.explain(error))?;
+        Ok(answer)
+    }
+
+    fn take(&self) -> Result<Pull> {
+        let mut pull = self.pull.lock().unwrap_or_else(PoisonError::into_inner);
+        pull.take().ok_or_else(|| {
+            let what = "the line to this disk was used already";
+            Error::new(ErrorKind::InvalidInput, what).at_path(&self.place)
+        })
+    }
+
+    fn explain(&self, error: Error) -> Error {
+        let mut carrier = self.carrier.lock().unwrap_or_else(PoisonError::into_inner);
+        carrier.explain(error).at_path(&self.place)
+    }
+}
+
+/// How the hosts of a site's disks are reached, as its plan says.
+pub(super) fn reach(plan: &plan::Reach) -> Reach {
+    let line = LineOptions::default()
+        .with_silence(plan.timeout)
+        .with_limit_rate(plan.limit_rate);
+    let shell = ShellOptions::default()
+        .with_shell(&plan.rsh)
+        .with_program(&plan.remote_program)
+        .with_timeout((plan.timeout != LineOptions::default().silence).then_some(plan.timeout))
+        .with_keeps_errors(true);
+    let reach = Reach::default().with_shell(shell).with_line(line);
+    #[cfg(feature = "tls")]
+    let reach = reach.with_tls(plan.tls.as_ref().map(|files| {
+        let options = DialOptions::new(Identity::new(&files.cert, &files.key, &files.ca));
+        let patience = options.patience.min(plan.timeout);
+        options
+            .with_patience(patience)
+            .with_name(plan.tls_name.clone())
+    }));
+    reach
+}
+
+/// The blocks of a disk in which ranges lie, or more where there are very many: what is compared
+/// across a line at least.
+pub(super) fn blocks_of(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
+    let block = |range: &Range<u64>| {
+        let start = range.start - range.start % FAR_BLOCK_BYTES;
+        start
+            ..range
+                .end
+                .div_ceil(FAR_BLOCK_BYTES)
+                .saturating_mul(FAR_BLOCK_BYTES)
+    };
+    let filled = ranges.iter().filter(|range| !range.is_empty());
+    let blocks = RangeSet::of(filled.map(block));
+    blocks.coarsened_to(RANGES_MOST).into_vec()
+}
+
+/// At most 256 blocks, spread evenly.
+fn spread(disk_len: u64) -> Vec<Range<u64>> {
+    let step = disk_len.div_ceil(SAMPLES).next_multiple_of(FAR_BLOCK_BYTES);
+    let starts = (0..SAMPLES).map(|index| index.saturating_mul(step));
+    starts
+        .take_while(|start| *start < disk_len)
+        .map(|start| start..(start + FAR_BLOCK_BYTES).min(disk_len))
+        .collect()
+}
+
+const SAMPLES: u64 = 256;
+/// A quarter of what a comparison takes.
+const RANGES_MOST: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_of_blocks_of_the_disk_and_of_few() {
+        const BLOCK: u64 = FAR_BLOCK_BYTES;
+        assert_eq!(spread(0), []);
+        let ends = |len| {
+            spread(len)
+                .iter()
+                .map(|it| (it.start, it.end))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ends(5), [(0, 5)]);
+        assert_eq!(ends(BLOCK + 1), [(0, BLOCK), (BLOCK, BLOCK + 1)]);
+        let many = spread((1 << 40) + 7);
+        assert!(many.len() <= 256 && many.iter().all(|it| it.end - it.start <= BLOCK));
+        assert!(many.last().unwrap().end > (1 << 40) - (8 << 30));
+    }
+
+    #[test]
+    fn tracked_ranges_are_rounded_out_to_blocks() {
+        let block = FAR_BLOCK_BYTES;
+        let ranges = [5..6, 7..7, block - 1..block + 1, u64::MAX - 1..u64::MAX];
+        let rounded = blocks_of(&ranges);
+        assert_eq!(rounded[0], 0..2 * block);
+        assert_eq!((rounded.len(), rounded[1].end), (2, u64::MAX));
+    }
+}

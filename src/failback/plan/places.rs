@@ -1,0 +1,91 @@
+//! Whether disks lie where a job can read them, and write to them.
+
+use super::validate::{Check, Seen};
+use super::{Address, Controller, Disk, Plan, Site, SiteName};
+use crate::error::Result;
+#[cfg(feature = "qemu")]
+use crate::image::Format;
+
+impl Check<'_> {
+    /// Checks where the disks of a plan lie that makes sense otherwise.
+    pub(super) fn places(&self, plan: &Plan, seen: &Seen) -> Result<()> {
+        for disk in plan.vms().flat_map(|vm| &vm.disks) {
+            for site in [SiteName::Primary, SiteName::Recovery] {
+                let Some(why) = unfit(plan, disk, site) else {
+                    continue;
+                };
+                let address = disk.at(site);
+                let at = seen.addresses.get(&address.place()).copied();
+                let key = format!("group.vm.disk.{}", site.name());
+                return Err(self.wrong(&key, at.unwrap_or(0), why));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a disk cannot be used where it lies.
+fn unfit(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
+    let address = disk.at(name);
+    let site = match name {
+        SiteName::Primary => &plan.primary,
+        SiteName::Recovery => &plan.recovery,
+    };
+    if address.path().is_some() {
+        return None;
+    }
+    if name != plan.active {
+        return Some(format!(
+            "`{address}` can only be read from here, and this is the target, whose disks are \
+             renamed while they are written; name files of this host, or run the job on the host \
+             that has them"
+        ));
+    }
+    if is_of_qemu(site) {
+        return Some(format!(
+            "`{address}` is no file of this host, and VMs under QEMU are controlled where their \
+             disks are"
+        ));
+    }
+    let far = match address {
+        Address::Host(_) => return None,
+        #[cfg(feature = "qemu")]
+        Address::Nbd(_) => return exported_as(disk, name),
+        Address::Far(far) => far,
+    };
+    if plan.target_site().encryption.is_some() {
+        return Some(format!(
+            "`{address}` is read on another host, and an encrypted replica is made of a disk that \
+             is read here; have it exported to this host (nbd+unix://), or leave the encryption away"
+        ));
+    }
+    (far.is_service() && site.reach.tls.is_none()).then(|| {
+        let table = name.name();
+        format!(
+            "a service takes only who has a certificate; `[{table}.reach]` names none (tls_cert, \
+             tls_key, tls_ca)"
+        )
+    })
+}
+
+#[cfg(feature = "qemu")]
+fn exported_as(disk: &Disk, name: SiteName) -> Option<String> {
+    let format = match name {
+        SiteName::Primary => disk.primary_format,
+        SiteName::Recovery => disk.recovery_format,
+    };
+    (format != Format::Raw).then(|| {
+        let format = format.name();
+        format!(
+            "an export is the guest's bytes, which are raw whatever its server reads; not {format}"
+        )
+    })
+}
+
+fn is_of_qemu(site: &Site) -> bool {
+    match site.controller {
+        Controller::Commands { .. } => false,
+        #[cfg(feature = "qemu")]
+        Controller::Qemu { .. } => true,
+    }
+}

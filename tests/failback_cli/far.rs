@@ -1,0 +1,436 @@
+//! Disks that are read on another host, behind a script that stands in for ssh, or as an export.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::certificates::{Authority, Valid};
+use crate::desk::Desk;
+use crate::rig::{DISK_BYTES, Rig, noise, read};
+use crate::{left_out, through, which};
+
+/// A rig whose source's disk lies on another host.
+fn far_rig() -> Rig {
+    let mut rig = Rig::new(&["db1"]);
+    rig.far = Some("recovery");
+    rig.shell("");
+    rig
+}
+
+fn moved(status: &Value) -> u64 {
+    let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
+    moved.as_u64().unwrap()
+}
+
+#[test]
+fn a_disk_on_another_host_comes_home_as_a_delta_and_goes_back_from_there() {
+    let mut rig = far_rig().with_job("mode = \"delta\"");
+    let mut carrier = rig.start();
+    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert!((300_000..400_000).contains(&moved(&status)), "{status}");
+    let sent = rig.sent();
+    assert!((300_000..500_000).contains(&sent), "{sent}");
+
+    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert!((10_000..20_000).contains(&moved(&status)), "{status}");
+    assert_eq!(status["vms"][0]["proven"], true);
+    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+    // The proof has read all of it there, and brought its root.
+    let sent = rig.sent();
+    assert!(sent < 30_000, "{sent}");
+    let asked = fs::read_to_string(rig.path("asked")).unwrap();
+    let line = "-l me recovery.example diskdelta serve --stdio --timeout=15s";
+    assert!(asked.lines().all(|asked| asked == line), "{asked}");
+
+    rig.ok(&["commit", "shop"]);
+    carrier.end();
+    assert_eq!(rig.phase(0), "committed");
+    assert_eq!(rig.status()["allowed"], serde_json::json!([]));
+    let refused = rig.refused(&["reverse", "shop"]);
+    assert!(refused.contains("on the host that has them"), "{refused}");
+    assert_eq!(rig.phase(0), "committed");
+    assert!(rig.source("db1").exists() && !rig.is("primary", "db1", "fenced"));
+
+    // On that host the same disks are its own, and the primary's are far.
+    rig.far = Some("primary");
+    fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
+    rig.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 5));
+    let plan = rig.plan_from("primary");
+    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert!((5_000..13_000).contains(&moved(&status)), "{status}");
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+}
+
+#[test]
+fn a_disk_on_another_host_comes_home_whole_in_every_mode() {
+    for job in [
+        "mode = \"full\"",
+        "mode = \"full-first\"",
+        "mode = \"full\"\nsafety = \"in-place\"",
+        "mode = \"delta\"\nsafety = \"in-place\"",
+    ] {
+        let rig = far_rig().with_job(job);
+        let mut carrier = rig.start();
+        if !job.starts_with("mode = \"full\"") {
+            rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+            rig.guest_writes("recovery", "db1", 2 << 20, &noise(9_000, 6));
+            rig.ok(&["complete", "shop"]);
+        }
+        let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+        assert_eq!(status["vms"][0]["proven"], true, "{job}");
+        assert!(read(rig.source("db1")) == read(rig.target("db1")), "{job}");
+    }
+}
+
+#[test]
+fn a_disk_of_another_format_is_made_here_of_one_on_another_host() {
+    let mut rig = far_rig().with_job("mode = \"full-first\"");
+    rig.target_disk = "disk.vhdx";
+    rig.create = true;
+    let site = rig.site("primary", "db1");
+    fs::remove_file(site.join("disk.raw")).unwrap();
+    fs::write(site.join("disk-name"), "disk.vhdx\n").unwrap();
+    fs::write(site.join("gone"), "").unwrap();
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.guest_writes("recovery", "db1", 0, &noise(4096, 9));
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(status["vms"][0]["proven"], true);
+    let mut diff = Command::new(env!("CARGO_BIN_EXE_diskdelta"));
+    let diff = diff
+        .arg("diff")
+        .arg(rig.source("db1"))
+        .arg(rig.target("db1"));
+    assert!(diff.status().unwrap().success(), "both hold the same");
+}
+
+#[test]
+fn a_line_that_is_cut_is_taken_up_where_it_was() {
+    let mut rig = far_rig().with_job("mode = \"delta\"");
+    rig.reach = "limit_rate = \"4M\"\n".to_owned();
+    fs::write(rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
+    let stage = stage(&rig);
+    // Once two MiB are staged the agent is gone; the next one is left alone.
+    let cut = rig.path("cut");
+    rig.shell(&format!(
+        "staged() {{ stat -c %s {stage} 2>/dev/null || echo 0; }}\n\
+         if [ ! -e {cut} ]; then (\n\
+         while [ $(staged) -lt 2097152 ]; do kill -0 $$ || exit; sleep 0.02; done\n\
+         : > {cut}; kill -9 $(cat {agent})) </dev/null >/dev/null 2>&1 & fi",
+        stage = stage.display(),
+        cut = cut.display(),
+        agent = rig.path("agent").display(),
+    ));
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert!(cut.exists(), "the line was never cut");
+    let sent = rig.sent();
+    assert!(
+        sent < DISK_BYTES as u64 + (3 << 19),
+        "{sent} bytes were sent"
+    );
+    let log = rig.ok(&["log", "shop"]).to_string();
+    assert!(log.contains("closed the line"), "{log}");
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+}
+
+#[test]
+fn an_executor_that_is_killed_while_it_pulls_is_taken_over() {
+    let mut rig = far_rig().with_job("mode = \"delta\"");
+    rig.reach = "limit_rate = \"4M\"\n".to_owned();
+    fs::write(rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
+    let stage = stage(&rig);
+    let mut carrier = rig.start();
+    rig.wait(&mut carrier, "half of it", |_| {
+        fs::metadata(&stage).is_ok_and(|it| it.len() > 2 << 20)
+    });
+    carrier.kill();
+    rig.sent();
+    let mut carrier = rig.carry(&["resume", "shop"]);
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let sent = rig.sent();
+    assert!(sent < 7 << 19, "{sent} bytes were sent again");
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(status["vms"][0]["proven"], true);
+    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+}
+
+#[test]
+fn the_proof_finds_one_wrong_byte_on_the_other_host() {
+    let rig = far_rig();
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    // Time between the final copy and the proof.
+    let slow = rig.site("primary", "db1").join("slow");
+    fs::write(&slow, "0.5").unwrap();
+    rig.ok(&["complete", "shop"]);
+    rig.wait(&mut carrier, "the activation", |status| {
+        status["vms"][0]["phase"] == "activating"
+    });
+    let mut disk = fs::OpenOptions::new()
+        .write(true)
+        .open(rig.source("db1"))
+        .unwrap();
+    disk.seek(SeekFrom::Start(3_333_333)).unwrap();
+    disk.write_all(b"x").unwrap();
+    drop(disk);
+    fs::remove_file(&slow).unwrap();
+    let status = rig.wait(&mut carrier, "the proof", |status| {
+        let vm = &status["vms"][0];
+        vm["phase"] == "commit-pending" && !vm["problem"].is_null()
+    });
+    let vm = &status["vms"][0];
+    assert_eq!(
+        (&vm["phase"], &vm["proven"]),
+        (&"commit-pending".into(), &false.into())
+    );
+    assert!(vm["problem"].to_string().contains("proof"), "{status:#}");
+    assert!(rig.refused(&["commit", "shop"]).contains("not proven"));
+    assert!(rig.source("db1").exists() && !rig.is("recovery", "db1", "gone"));
+}
+
+#[test]
+fn what_the_target_wrote_is_taken_back_from_the_other_host() {
+    let rig = far_rig().with_job("keep_undo = true");
+    let before = read(rig.target("db1"));
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.guest_writes("primary", "db1", (1 << 20) + 4_000, &noise(70_000, 7));
+    rig.ok(&["undo", "shop", "--accept-loss", "--restore"]);
+    carrier.end();
+    assert_eq!(rig.phase(0), "rolled-back");
+    assert!(read(rig.target("db1")) == before, "bit for bit");
+    assert!(rig.is("recovery", "db1", "running"));
+}
+
+#[test]
+fn what_keeps_a_far_disk_from_being_read_is_said_before_anything_is_touched() {
+    let failing = |rig: &Rig, lost: &dyn Fn()| {
+        let plan = rig.plan();
+        lost();
+        let output = rig.run(&["check", plan.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2));
+        let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let failed = checked["checks"].as_array().unwrap().iter();
+        let failed: Vec<_> = failed
+            .filter(|check| check["holds"] == false)
+            .map(|it| format!("{}: {}", it["check"].as_str().unwrap(), it["found"]))
+            .collect();
+        assert_eq!(failed.len(), 1, "{failed:?}");
+        assert!(rig.target("db1").exists() && !rig.is("primary", "db1", "fenced"));
+        failed[0].clone()
+    };
+    let rig = far_rig();
+    for (before, said) in [
+        (
+            "echo '@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @' >&2\n\
+             echo 'Host key verification failed.' >&2\nexit 255",
+            "Host key verification failed.",
+        ),
+        (
+            "echo 'sh: 1: diskdelta: not found' >&2\nexit 127",
+            "diskdelta: not found",
+        ),
+        ("echo 'Welcome to this host'", "Welcome to"),
+    ] {
+        rig.shell(before);
+        let failed = failing(&rig, &|| {});
+        assert!(
+            failed.starts_with("source readable of disk db1-system"),
+            "{failed}"
+        );
+        assert!(
+            failed.contains(said) && failed.contains("ssh://me@recovery.example/"),
+            "{failed}"
+        );
+    }
+    rig.shell("");
+    let away = rig.path("away");
+    let failed = failing(&rig, &|| fs::rename(rig.source("db1"), &away).unwrap());
+    assert!(
+        failed.starts_with("source readable") && failed.contains("disk.raw"),
+        "{failed}"
+    );
+    fs::rename(&away, rig.source("db1")).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(rig.source("db1"));
+    file.unwrap().set_len(1 << 20).unwrap();
+    let plan = rig.plan();
+    let output = rig.run(&["check", plan.to_str().unwrap()]);
+    let checked = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        checked.contains("1048576 bytes instead of 4194304"),
+        "{checked}"
+    );
+    assert!(
+        rig.refused(&["start", plan.to_str().unwrap(), "--yes"])
+            .contains("instead of")
+    );
+}
+
+#[test]
+fn a_host_that_says_nothing_is_given_up_in_time() {
+    let mut rig = far_rig();
+    rig.shell("exec sleep 60");
+    let plan = rig.plan();
+    let text = fs::read_to_string(&plan).unwrap();
+    fs::write(&plan, text.replace("timeout = \"15s\"", "timeout = \"1s\"")).unwrap();
+    let output = rig.run(&["check", plan.to_str().unwrap()]);
+    let checked = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        checked.contains("said nothing for 1 s while its greeting was awaited"),
+        "{checked}"
+    );
+    rig.far = None;
+}
+
+#[test]
+fn a_plan_is_shown_with_an_estimate_from_across_the_line() {
+    let rig = far_rig();
+    let plan = rig.plan();
+    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    let disk = &shown["vms"][0]["disks"][0];
+    assert_eq!(disk["full_bytes"], DISK_BYTES);
+    let delta = disk["delta_bytes"].as_u64().unwrap();
+    assert!((300_000..400_000).contains(&delta), "{shown:#}");
+    assert!(disk["line_seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(shown["vms"][0]["advice"], "delta");
+    assert!(!rig.is("primary", "db1", "fenced"));
+}
+
+#[test]
+fn a_job_gets_no_disk_that_another_has_under_another_spelling() {
+    let rig = far_rig().with_job("mode = \"delta\"");
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let plan = rig.plan();
+    let text = fs::read_to_string(&plan).unwrap();
+    let text = text
+        .replace("\"shop\"", "\"other\"")
+        .replace("ssh://me@recovery.example", "ssh://you@Recovery.Example:22")
+        .replace("primary/db1/disk.raw", "primary/db1/other.raw");
+    fs::write(&plan, text).unwrap();
+    let complaint = rig.refused(&["start", plan.to_str().unwrap(), "--yes"]);
+    assert!(
+        complaint.contains("the job `shop`, which is not over, has ssh://"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn an_export_is_read_and_proven_as_the_source() {
+    if !which("qemu-nbd") {
+        return left_out("qemu-nbd");
+    }
+    let mut rig = Rig::new(&["db1"]);
+    let socket = rig.path("nbd.sock");
+    rig.export = Some(format!("nbd+unix:///db1?socket={}", socket.display()));
+    fs::write(
+        rig.site("recovery", "db1").join("address"),
+        rig.export.as_ref().unwrap(),
+    )
+    .unwrap();
+    let mut server = Command::new("qemu-nbd");
+    server
+        .args(["-r", "-t", "-f", "raw", "-e", "8", "-x", "db1", "-k"])
+        .arg(&socket);
+    server.arg(rig.source("db1")).stdout(Stdio::null());
+    let _server = Server(server.spawn().unwrap());
+    let begin = std::time::Instant::now();
+    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+        assert!(begin.elapsed().as_secs() < 60, "no server");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let plan = rig.plan();
+    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    assert_eq!(shown["vms"][0]["disks"][0]["full_bytes"], DISK_BYTES);
+    through(&rig, &["complete", "commit"]);
+    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+    let refused = rig.refused(&["reverse", "shop"]);
+    assert!(refused.contains("can only be read"), "{refused}");
+}
+
+#[test]
+fn a_service_takes_who_has_a_certificate_and_is_asked_for_its_own() {
+    let mut rig = Rig::new(&["db1"]);
+    let papers = rig.path("");
+    let authority = Authority::at(&papers.join("ca.pem"));
+    authority.sign(&papers, "server", &["127.0.0.1"], Valid::Now);
+    authority.sign(&papers, "home", &[], Valid::Now);
+    let mut service = Command::new(env!("CARGO_BIN_EXE_diskdelta"));
+    service
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--read-only",
+            "--root",
+            "recovery",
+        ])
+        .args([
+            "--cert",
+            "server.pem",
+            "--key",
+            "server.key",
+            "--client-ca",
+            "ca.pem",
+        ])
+        .current_dir(&papers)
+        .stderr(Stdio::piped());
+    let mut service = Server(service.spawn().unwrap());
+    let mut lines = BufReader::new(service.0.stderr.take().unwrap()).lines();
+    let place = lines
+        .by_ref()
+        .map(Result::unwrap)
+        .find_map(|line| Some(line.split_once("listening at ")?.1.to_owned()));
+    std::thread::spawn(move || lines.count());
+    let address = format!("diskdelta://{}/db1/disk.raw", place.unwrap());
+    fs::write(rig.site("recovery", "db1").join("address"), &address).unwrap();
+    rig.export = Some(address);
+    rig.recovery = format!(
+        "[recovery.reach]\ntls_cert = \"{folder}home.pem\"\ntls_key = \"{folder}home.key\"\n\
+         tls_ca = \"{folder}ca.pem\"\n",
+        folder = papers.display()
+    );
+    let named = rig.recovery.clone() + "tls_name = \"elsewhere\"\n";
+    let right = std::mem::replace(&mut rig.recovery, named);
+    let output = rig.run(&["check", rig.plan().to_str().unwrap()]);
+    let checked = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.code() == Some(2) && checked.contains("elsewhere"),
+        "{checked}"
+    );
+    rig.recovery = right;
+    through(&rig, &["complete", "commit"]);
+    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+}
+
+/// A server of exports, ended with the test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a pass of `shop` stages.
+fn stage(rig: &Rig) -> std::path::PathBuf {
+    rig.site("primary", "db1")
+        .join(".disk.raw.failback-shop.partial.raw.diskdelta-stage")
+}

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -165,9 +166,9 @@ impl SshPath {
             })?;
         let complaint = child.stderr.take().map(|errors| {
             let kept = Arc::new(Mutex::new(Vec::new()));
-            let keeper = kept.clone();
-            std::thread::spawn(move || keep_last(errors, &keeper));
-            kept
+            let keeps = kept.clone();
+            let keeper = std::thread::spawn(move || keep_last(errors, &keeps));
+            Complaint { kept, keeper }
         });
         Ok(Shell { child, complaint })
     }
@@ -177,7 +178,13 @@ impl SshPath {
 pub struct Shell {
     child: Child,
     /// The last that it printed as errors, where that is kept.
-    complaint: Option<Arc<Mutex<Vec<u8>>>>,
+    complaint: Option<Complaint>,
+}
+
+/// The last that a shell has printed as errors, and the thread that reads on.
+struct Complaint {
+    kept: Arc<Mutex<Vec<u8>>>,
+    keeper: JoinHandle<()>,
 }
 
 impl Shell {
@@ -195,53 +202,57 @@ impl Shell {
     /// The error of a line that broke, with the last that the shell printed where that is kept:
     /// whether the host was not found, its key is another one, or nothing is installed there.
     pub fn explain(&mut self, error: Error) -> Error {
-        let Some(complaint) = self
-            .complaint
-            .clone()
-            .filter(|_| error.kind() == ErrorKind::Io)
-        else {
+        let Some(complaint) = &self.complaint else {
             return error;
         };
+        if error.kind() != ErrorKind::Io {
+            return error;
+        }
         // What ends it is printed before it ends.
-        self.wait(LAST_WORDS);
-        let complaint = complaint.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = String::from_utf8_lossy(&complaint);
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        waits(LAST_WORDS, || complaint.keeper.is_finished());
+        let kept = complaint.kept.lock();
+        let kept = kept.unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&kept);
+        // Nothing in it steers a terminal.
+        let lines = text.lines().map(|line| line.replace(char::is_control, " "));
+        let lines = lines.filter(|line| !line.trim().is_empty());
         let lines: Vec<_> = lines.collect();
         let last = lines
             .get(lines.len().saturating_sub(LINES)..)
             .unwrap_or_default();
-        match last.is_empty() {
-            true => error,
-            false => {
-                let text = format!("the remote shell said: {}", last.join("; "));
-                Error::new(ErrorKind::Io, text).caused_by(error)
-            }
+        if last.is_empty() {
+            return error;
         }
-    }
-
-    /// Waits for its end, but not longer; says whether it has ended.
-    fn wait(&mut self, patience: Duration) -> bool {
-        let begun = Instant::now();
-        while begun.elapsed() < patience {
-            match self.child.try_wait() {
-                Ok(None) => std::thread::sleep(NAP),
-                _ => return true,
-            }
-        }
-        false
+        let said = format!("the remote shell said: {}", last.join("; "));
+        let advice = match error.advice() {
+            Some(advice) => format!("{advice}; {said}"),
+            None => said,
+        };
+        error.advise(advice)
     }
 }
 
 impl Drop for Shell {
     fn drop(&mut self) {
-        if self.wait(PATIENCE) {
+        if waits(PATIENCE, || !matches!(self.child.try_wait(), Ok(None))) {
             return;
         }
         // Nothing more can be done about one that does not end.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits until it `is` so, but no longer than that; says whether it is.
+fn waits(patience: Duration, mut is: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < patience {
+        if is() {
+            return true;
+        }
+        std::thread::sleep(NAP);
+    }
+    false
 }
 
 /// Keeps the last of what comes, until it ends.

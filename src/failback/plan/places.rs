@@ -1,12 +1,45 @@
 //! Whether disks lie where a job can read them, and write to them.
 
+use toml::Spanned;
+
+use super::file::line_of;
 use super::validate::{Check, Seen};
 use super::{Address, Controller, Disk, Plan, Site, SiteName};
 use crate::error::Result;
-#[cfg(feature = "qemu")]
 use crate::image::Format;
 
 impl Check<'_> {
+    /// Where a disk lies at a site, and its format there.
+    pub(super) fn place(
+        &self,
+        seen: &mut Seen,
+        site: SiteName,
+        [key, format_key]: [&'static str; 2],
+        text: &Spanned<String>,
+        format: Option<Spanned<String>>,
+    ) -> Result<(Address, Format)> {
+        let at = text.span().start;
+        let address =
+            Address::parse(text.get_ref()).map_err(|e| self.wrong(key, at, e.to_string()))?;
+        let format = match format {
+            Some(format) => Format::parse(format.get_ref())
+                .map_err(|e| self.wrong(format_key, format.span().start, e.to_string()))?,
+            None => address.format(),
+        };
+        if site != self.active && !format.is_writable() {
+            let why = format!("{} can only be read, and this is the target", format.name());
+            return Err(self.wrong(key, at, why));
+        }
+        match seen.addresses.insert(address.place(), at) {
+            None => Ok((address, format)),
+            Some(before) => {
+                let before = line_of(self.text, before);
+                let text = format!("`{address}` is listed already in line {before}");
+                Err(self.wrong(key, at, text))
+            }
+        }
+    }
+
     /// Checks where the disks of a plan lie that makes sense otherwise.
     pub(super) fn places(&self, plan: &Plan, seen: &Seen) -> Result<()> {
         for disk in plan.vms().flat_map(|vm| &vm.disks) {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::address::Address;
 use super::duration::parse_duration;
 use super::file::{
     ControllerFile, DiskFile, GroupFile, JobFile, PlanFile, SiteFile, SizeFile, VmFile, line_of,
@@ -13,7 +12,6 @@ use super::file::{
 use super::{Controller, Disk, Group, Plan, Site, SiteName, Vm};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{CommitPolicy, Mode, ProofPolicy};
-use crate::image::Format;
 use crate::sync::Safety;
 use crate::units::parse_size;
 
@@ -78,8 +76,8 @@ pub(super) fn plan(file: PlanFile, text: &str) -> Result<Plan> {
 }
 
 pub(super) struct Check<'a> {
-    text: &'a str,
-    active: SiteName,
+    pub(super) text: &'a str,
+    pub(super) active: SiteName,
 }
 
 /// What was named already, and where.
@@ -88,7 +86,7 @@ pub(super) struct Seen {
     groups: BTreeMap<String, usize>,
     vms: BTreeMap<String, usize>,
     identities: BTreeMap<String, usize>,
-    /// By [`Address::place`].
+    /// By what `Address::place` says.
     pub(super) addresses: BTreeMap<String, usize>,
 }
 
@@ -169,36 +167,6 @@ impl Check<'_> {
             recovery,
             recovery_format,
         })
-    }
-
-    fn place(
-        &self,
-        seen: &mut Seen,
-        site: SiteName,
-        [key, format_key]: [&'static str; 2],
-        text: &Spanned<String>,
-        format: Option<Spanned<String>>,
-    ) -> Result<(Address, Format)> {
-        let at = text.span().start;
-        let address =
-            Address::parse(text.get_ref()).map_err(|e| self.wrong(key, at, e.to_string()))?;
-        let format = match format {
-            Some(format) => Format::parse(format.get_ref())
-                .map_err(|e| self.wrong(format_key, format.span().start, e.to_string()))?,
-            None => address.format(),
-        };
-        if site != self.active && !format.is_writable() {
-            let why = format!("{} can only be read, and this is the target", format.name());
-            return Err(self.wrong(key, at, why));
-        }
-        match seen.addresses.insert(address.place(), at) {
-            None => Ok((address, format)),
-            Some(before) => {
-                let before = line_of(self.text, before);
-                let text = format!("`{address}` is listed already in line {before}");
-                Err(self.wrong(key, at, text))
-            }
-        }
     }
 
     fn site(&self, site: &'static str, file: SiteFile) -> Result<Site> {

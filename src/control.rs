@@ -80,6 +80,15 @@ impl Work {
         &self.pool
     }
 
+    /// The same work, of which every phase is told as `phase`.
+    pub(crate) fn told_as(&self, phase: Phase) -> Self {
+        let progress = Arc::new(ToldAs {
+            phase,
+            progress: self.progress.clone(),
+        });
+        self.clone().with_progress(progress)
+    }
+
     /// The progress sink.
     pub fn progress(&self) -> &dyn Progress {
         &*self.progress
@@ -138,6 +147,26 @@ pub struct Silent;
 impl Progress for Silent {
     fn begin(&self, _phase: Phase, _total_bytes: Option<u64>) {}
     fn advance(&self, _bytes: u64) {}
+}
+
+/// Work that is a part of another phase than it knows of.
+struct ToldAs {
+    phase: Phase,
+    progress: Arc<dyn Progress>,
+}
+
+impl Progress for ToldAs {
+    fn begin(&self, _phase: Phase, total_bytes: Option<u64>) {
+        self.progress.begin(self.phase, total_bytes);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.progress.advance(bytes);
+    }
+
+    fn note(&self, text: &str) {
+        self.progress.note(text);
+    }
 }
 
 /// Asks work to stop, from any thread; clones share one state.

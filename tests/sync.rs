@@ -3,17 +3,20 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use diskdelta::delta::{Delta, DeltaWriter, Frame, Header, JobId, Old, Purpose, reverse};
-use diskdelta::image::{self, CreateFormat, CreateOptions, Format, ImageOptions, Raw};
+use diskdelta::image::{
+    self, CreateFormat, CreateOptions, Format, Image, ImageInfo, ImageOptions, Raw,
+};
 use diskdelta::manifest::{self, Manifest};
 use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place, Storage};
 use diskdelta::sync::{
-    Mode, Outcome, Recovered, Safety, Source, SyncOptions, Target, Verify, recover, sample, sync,
+    BaseCheck, Mark, Mode, Outcome, Recovered, Safety, Source, SyncOptions, Target, Verified,
+    Verify, apply_delta, recover, sample, sync,
 };
-use diskdelta::{BlockSize, ErrorKind, Limits, Work};
+use diskdelta::{BlockSize, Error, ErrorKind, Extent, Limits, Phase, Progress, Work};
 use proptest::prelude::*;
 
 const PAGE: usize = 4096;
@@ -217,10 +220,28 @@ fn a_missing_target_is_created() {
     assert_eq!(folder.bytes("t.raw").unwrap(), vec![2; 5000]);
 }
 
-/// Storage that knows the longest read.
+/// Storage that knows the longest read, and may not take what is written to it.
 struct Watched {
     below: MemoryStorage,
     longest: AtomicUsize,
+    /// Takes no write, and says so.
+    broken: AtomicBool,
+    /// Loses writes that begin here, and says that all is well.
+    forgets: Range<u64>,
+    /// What was dropped from the cache.
+    dropped: Mutex<Vec<Range<u64>>>,
+}
+
+impl Watched {
+    fn new(name: &str, bytes: Vec<u8>) -> Watched {
+        Watched {
+            below: MemoryStorage::new(name, bytes),
+            longest: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
+            forgets: 0..0,
+            dropped: Mutex::default(),
+        }
+    }
 }
 
 impl Storage for Watched {
@@ -238,7 +259,15 @@ impl Storage for Watched {
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> diskdelta::Result<()> {
-        self.below.write_all_at(buf, offset)
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Io, "broken"));
+        }
+        for (at, sector) in (offset..).step_by(512).zip(buf.chunks(512)) {
+            if !self.forgets.contains(&at) {
+                self.below.write_all_at(sector, at)?;
+            }
+        }
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> diskdelta::Result<()> {
@@ -256,28 +285,63 @@ impl Storage for Watched {
     fn next_data(&self, offset: u64) -> diskdelta::Result<Option<Range<u64>>> {
         self.below.next_data(offset)
     }
+
+    fn drop_cache(&self, range: Range<u64>) {
+        self.dropped.lock().unwrap().push(range);
+    }
+}
+
+#[test]
+fn what_is_read_back_is_dropped_from_the_cache_first() {
+    let (len, page) = (4u64 << 20, PAGE as u64);
+    let mut new = vec![9; len as usize];
+    new[3 * PAGE..4 * PAGE].fill(5);
+    new[2 << 20..(2 << 20) + PAGE].fill(5);
+    for safety in [Safety::Atomic, Safety::InPlace] {
+        let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
+        let device = Arc::new(Watched::new("device", vec![9; len as usize]));
+        let stage = Place::new(folder, "device-stage");
+        let target = Target::device(device.clone(), Format::Raw, stage);
+        let options = SyncOptions::default()
+            .with_mode(Mode::Delta)
+            .with_safety(safety);
+        sync(&source(&new), &target, &options, &Work::new(1).unwrap()).unwrap();
+        let dropped = device.dropped.lock().unwrap();
+        for range in [
+            2 << 20..(2 << 20) + page,
+            // What the mark covers, but for the first page, which comes last.
+            page..1 << 20,
+            len - (1 << 20)..len,
+        ] {
+            assert!(dropped.contains(&range), "{range:?}: {dropped:?}");
+        }
+    }
+}
+
+/// A VHD without blocks: zeros as one extent.
+fn empty_vhd(len: u64) -> Arc<dyn Image> {
+    let empty = Arc::new(MemoryStorage::new("empty", Vec::new()));
+    image::create(&*empty, &CreateOptions::new(CreateFormat::VhdDynamic, len)).unwrap();
+    image::open_storage(empty, Format::Vhd, &ImageOptions::default()).unwrap()
 }
 
 #[test]
 fn long_zeros_over_unread_bytes_are_read_back_in_pieces() {
     let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
-    let device = Arc::new(Watched {
-        below: MemoryStorage::new("device", vec![9; 40 << 20]),
-        longest: AtomicUsize::new(0),
-    });
+    let device = Arc::new(Watched::new("device", vec![9; 40 << 20]));
     let stage = Place::new(folder.clone(), "device-stage");
     let target = Target::device(device.clone(), Format::Raw, stage);
     let options = SyncOptions::default().with_mode(Mode::Full);
     let work = Work::new(1).unwrap();
-    // A VHD without blocks: zeros as one extent.
-    let empty = Arc::new(MemoryStorage::new("empty", Vec::new()));
-    image::create(
-        &*empty,
-        &CreateOptions::new(CreateFormat::VhdDynamic, 40 << 20),
-    )
-    .unwrap();
-    let empty = image::open_storage(empty, Format::Vhd, &ImageOptions::default()).unwrap();
-    sync(&Source::new(empty), &target, &options, &work).unwrap();
+    let empty = Source::new(empty_vhd(40 << 20));
+    // It may also find them in a stage that was only waiting for its target.
+    device.broken.store(true, Ordering::Relaxed);
+    sync(&empty, &target, &options, &work).unwrap_err();
+    device.broken.store(false, Ordering::Relaxed);
+    let delta = SyncOptions::default().with_mode(Mode::Delta);
+    sync(&empty, &target, &delta, &work).unwrap();
+    device.below.write_all_at(&[9; 5 << 20], 3 << 20).unwrap();
+    sync(&empty, &target, &options, &work).unwrap();
     assert!(device.below.to_vec().iter().all(|byte| *byte == 0));
     let longest = device.longest.load(Ordering::Relaxed);
     assert!(longest <= 16 << 20, "{longest} bytes were read at once");
@@ -299,10 +363,7 @@ fn the_way_back_from_long_zeros_is_read_in_pieces() {
         .unwrap();
     writer.finish(None, None).unwrap();
     let delta = Delta::open(file, &Limits::default()).unwrap();
-    let base = Arc::new(Watched {
-        below: MemoryStorage::new("base", vec![9; 40 << 20]),
-        longest: AtomicUsize::new(0),
-    });
+    let base = Arc::new(Watched::new("base", vec![9; 40 << 20]));
     let undo = Arc::new(MemoryStorage::new("undo", Vec::new()));
     let writer = DeltaWriter::create(undo.clone(), header).unwrap();
     let work = Work::new(1).unwrap();
@@ -397,6 +458,14 @@ fn auto_copies_a_file_that_differs_and_never_a_device_or_in_place() {
     assert_eq!(choice(&like, &options), Mode::Delta);
     let in_place = options.clone().with_safety(Safety::InPlace);
     assert_eq!(choice(&old, &in_place), Mode::Delta);
+    // A copy that is not read back is worth less of a difference.
+    let mut third = new.clone();
+    for page in (0..new.len() / PAGE).step_by(3) {
+        third[page * PAGE] ^= 1;
+    }
+    assert_eq!(choice(&third, &options), Mode::Delta);
+    let unread = options.clone().with_verify(Verify::None);
+    assert_eq!(choice(&third, &unread), Mode::Full);
 
     let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
     let device = Arc::new(MemoryStorage::new("device", old));
@@ -426,6 +495,521 @@ fn of_a_block_that_becomes_zeros_only_what_is_not_yet_zero_is_written() {
     // The source, and the one block of the target that is not what its manifest should say.
     assert_eq!(report.compared_bytes, 3 * 16 * 4096);
     assert!(folder.bytes("t.raw").unwrap() == new);
+}
+
+#[test]
+fn a_file_too_short_for_a_mark_is_replaced_as_a_whole_or_left_alone() {
+    let work = Work::new(1).unwrap();
+    for safety in [Safety::Atomic, Safety::InPlace] {
+        let folder = MemoryFolder::new();
+        folder.insert("t.raw", vec![1; 1000]);
+        let options = SyncOptions::default()
+            .with_mode(Mode::Delta)
+            .with_safety(safety);
+        let new = [2; 1200];
+        let report = sync(&source(&new), &target(&folder), &options, &work).unwrap();
+        assert_eq!((report.outcome, report.mode), (Outcome::Synced, Mode::Full));
+        assert!(folder.bytes("t.raw").unwrap() == new);
+        let report = sync(&source(&new), &target(&folder), &options, &work).unwrap();
+        assert_eq!(report.outcome, Outcome::Identical);
+        assert_eq!(report.written_bytes, 0);
+        assert_eq!(folder.names().unwrap(), vec!["t.raw"]);
+    }
+}
+
+#[test]
+fn a_dry_run_says_identical_of_equal_disks_only() {
+    let old = noise(8 * PAGE);
+    let folder = MemoryFolder::new();
+    folder.insert("t.raw", old.clone());
+    let work = Work::new(1).unwrap();
+    let options = SyncOptions::default().with_dry_run(true);
+    let look = |new: &[u8], options: &SyncOptions| {
+        let report = sync(&source(new), &target(&folder), options, &work).unwrap();
+        assert!(folder.bytes("t.raw").unwrap() == old);
+        report
+    };
+    let mut changed = old.clone();
+    changed[3 * PAGE] ^= 1;
+    let longer = [&old[..], &[0; PAGE]].concat();
+    for (new, outcome, verified) in [
+        (&old, Outcome::Identical, Verified::Written),
+        (&changed, Outcome::DryRun, Verified::No),
+        (&longer, Outcome::DryRun, Verified::No),
+    ] {
+        let report = look(new, &options);
+        assert_eq!((report.outcome, report.verified), (outcome, verified));
+    }
+    let report = look(&old, &options.with_verify(Verify::None));
+    assert_eq!(report.verified, Verified::No);
+}
+
+#[test]
+fn a_full_copy_keeps_the_kind_of_container_that_it_replaces() {
+    let work = Work::new(1).unwrap();
+    let options = SyncOptions::default().with_mode(Mode::Full);
+    let new = noise(1 << 20);
+    for kind in [
+        CreateFormat::VhdFixed,
+        CreateFormat::VhdDynamic,
+        CreateFormat::VhdxFixed,
+        CreateFormat::VhdxDynamic,
+    ] {
+        let old = Arc::new(MemoryStorage::new("old", Vec::new()));
+        let mut create = CreateOptions::new(kind, 1 << 20);
+        if kind.format() == Format::Vhdx {
+            create = create.with_block_size(2 << 20);
+        }
+        image::create(&*old, &create).unwrap();
+        let folder = MemoryFolder::new();
+        folder.insert("t", old.to_vec());
+        let place = Place::new(Arc::new(folder.clone()), "t");
+        let target = Target::file(place.clone(), kind.format());
+        let info = || {
+            let storage = place.open(Access::Read).unwrap();
+            let opened = image::open_storage(storage, kind.format(), &ImageOptions::default());
+            opened.unwrap().info()
+        };
+        let before = info();
+        let report = sync(&source(&new), &target, &options, &work).unwrap();
+        assert_eq!(report.mode, Mode::Full);
+        let after = info();
+        assert_eq!(after.subformat, before.subformat, "{kind:?}");
+        assert_eq!(after.block_bytes, before.block_bytes, "{kind:?}");
+        assert_eq!(after.sector_bytes, before.sector_bytes, "{kind:?}");
+    }
+}
+
+/// A target whose kept manifest says what it holds.
+fn kept_target(old: &[u8], work: &Work) -> (MemoryFolder, SyncOptions) {
+    let folder = MemoryFolder::new();
+    folder.insert("t.raw", old.to_vec());
+    let place = Place::new(Arc::new(folder.clone()), "t.manifest");
+    let options = SyncOptions::default()
+        .with_mode(Mode::Delta)
+        .with_block_size(BlockSize::MIN)
+        .with_target_manifest(Some(place));
+    sync(&source(old), &target(&folder), &options, work).unwrap();
+    (folder, options)
+}
+
+fn manifest_of(bytes: &[u8], work: &Work) -> Manifest {
+    let image = Raw::open(Arc::new(MemoryStorage::new("image", bytes.to_vec()))).unwrap();
+    manifest::build(&image, BlockSize::MIN, work).unwrap()
+}
+
+#[test]
+fn where_manifests_stand_for_both_disks_only_blocks_that_differ_are_read() {
+    let work = Work::new(2).unwrap();
+    let old = noise(1000 * PAGE);
+    let mut new = old.clone();
+    // More in a row than are read at once, of either kind.
+    for page in [1, 999].into_iter().chain(100..400) {
+        new[page * PAGE] ^= 1;
+    }
+    new[5 * PAGE..7 * PAGE].fill(0);
+    new[500 * PAGE..800 * PAGE].fill(0);
+    let (folder, options) = kept_target(&old, &work);
+    let known = source(&new).with_manifest(manifest_of(&new, &work));
+    let way_back = Place::new(Arc::new(folder.clone()), "t.undo");
+    let undoable = options.clone().with_undo(Some(way_back.clone()));
+    let report = sync(&known, &target(&folder), &undoable, &work).unwrap();
+    assert_eq!(report.compared_bytes, 604 * PAGE as u64);
+    assert_eq!(report.changed_bytes, 604 * PAGE as u64);
+    assert_eq!(report.zeroed_bytes, 302 * PAGE as u64);
+    assert!(folder.bytes("t.raw").unwrap() == new);
+    // One of another length or of other blocks does not say what this disk holds.
+    for wrong in [manifest_of(&new[PAGE..], &work), {
+        let image = Raw::open(Arc::new(MemoryStorage::new("image", new.clone()))).unwrap();
+        manifest::build(&image, BlockSize::default(), &work).unwrap()
+    }] {
+        let unknown = source(&new).with_manifest(wrong);
+        let report = sync(&unknown, &target(&folder), &options, &work).unwrap();
+        assert_eq!(report.outcome, Outcome::Identical);
+        assert_eq!(report.compared_bytes, new.len() as u64);
+    }
+    diskdelta::sync::undo(&way_back, &target(&folder), &work).unwrap();
+    assert!(folder.bytes("t.raw").unwrap() == old);
+}
+
+#[test]
+fn a_source_that_does_not_hold_what_its_manifest_says_is_named_where_it_differs() {
+    let work = Work::new(2).unwrap();
+    let old = noise(600 * PAGE);
+    let mut new = old.clone();
+    new[298 * PAGE..302 * PAGE].fill(7);
+    let said = manifest_of(&new, &work);
+    let (folder, options) = kept_target(&old, &work);
+    for (page, byte) in [(300, 8), (301, 0)] {
+        let mut other = new.clone();
+        other[page * PAGE..(page + 1) * PAGE].fill(byte);
+        let known = source(&other).with_manifest(said.clone());
+        let error = sync(&known, &target(&folder), &options, &work).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::SourceChanged);
+        assert_eq!(error.offset(), Some((page * PAGE) as u64));
+        assert!(folder.bytes("t.raw").unwrap() == old);
+    }
+}
+
+#[test]
+fn what_a_medium_has_lost_is_found_before_the_target_counts_as_whole() {
+    let work = Work::new(1).unwrap();
+    let (len, page) = (4u64 << 20, PAGE as u64);
+    for (forgets, under_the_mark) in [
+        (2 * page..3 * page, true),
+        (2 << 20..(2 << 20) + page, false),
+        (len - page..len, true),
+    ] {
+        for safety in [Safety::Atomic, Safety::InPlace] {
+            for verify in [Verify::Written, Verify::None] {
+                let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
+                let device = Arc::new(Watched {
+                    forgets: forgets.clone(),
+                    ..Watched::new("device", vec![9; len as usize])
+                });
+                let stage = Place::new(folder, "device-stage");
+                let target = Target::device(device.clone(), Format::Raw, stage);
+                let options = SyncOptions::default()
+                    .with_mode(Mode::Delta)
+                    .with_safety(safety)
+                    .with_verify(verify);
+                let new = vec![5; len as usize];
+                let done = sync(&source(&new), &target, &options, &work);
+                let what = format!("{forgets:?} {safety:?} {verify:?}");
+                // What the mark covers is read back in any case, for it is the last write.
+                if verify == Verify::None && !under_the_mark {
+                    done.unwrap();
+                    continue;
+                }
+                assert_eq!(done.unwrap_err().kind(), ErrorKind::VerifyFailed, "{what}");
+                assert!(Mark::find(&*device).unwrap().is_some(), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ranges_that_were_written_are_counted_against_the_limit_for_tables() {
+    let limits = Limits::default().with_table_bytes(64);
+    let old = vec![1; 64 * PAGE];
+    let mut new = old.clone();
+    for page in (0..64).step_by(2) {
+        new[page * PAGE] = 2;
+    }
+    let folder = MemoryFolder::new();
+    folder.insert("t.raw", old);
+    let work = Work::new(1).unwrap();
+    let options = SyncOptions::default().with_safety(Safety::InPlace);
+    let strict = target(&folder).with_image_options(ImageOptions::default().with_limits(limits));
+    let error = sync(&source(&new), &strict, &options, &work).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    sync(&source(&new), &target(&folder), &options, &work).unwrap();
+    assert!(folder.bytes("t.raw").unwrap() == new);
+}
+
+/// A disk that answers with an error.
+struct Failing(Raw, ErrorKind);
+
+impl Image for Failing {
+    fn disk_len(&self) -> u64 {
+        self.0.disk_len()
+    }
+
+    fn read_exact_at(&self, _buf: &mut [u8], offset: u64) -> diskdelta::Result<()> {
+        Err(Error::new(self.1, "it fails").at_offset(offset))
+    }
+
+    fn next_extent(&self, offset: u64) -> diskdelta::Result<Option<Extent>> {
+        self.0.next_extent(offset)
+    }
+
+    fn info(&self) -> ImageInfo {
+        self.0.info()
+    }
+}
+
+#[test]
+fn a_sample_passes_over_what_cannot_be_read_and_not_over_damage() {
+    let image = || Raw::open(Arc::new(MemoryStorage::new("image", noise(8 * PAGE)))).unwrap();
+    let work = Work::new(1).unwrap();
+    let of = |kind| {
+        let source = Failing(image(), kind);
+        sample(&source, &image(), BlockSize::MIN, &work)
+    };
+    let sample = of(ErrorKind::Io).unwrap();
+    assert_eq!((sample.looked, sample.changed), (0, 0));
+    let error = of(ErrorKind::Malformed).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+}
+
+#[test]
+fn a_source_that_changed_is_named_rather_than_the_read_that_failed_for_it() {
+    let image = || Raw::open(Arc::new(MemoryStorage::new("image", noise(8 * PAGE)))).unwrap();
+    let work = Work::new(1).unwrap();
+    for changed in [true, false] {
+        for mode in [Mode::Delta, Mode::Full] {
+            let folder = MemoryFolder::new();
+            folder.insert("t.raw", vec![1; 8 * PAGE]);
+            let failing = Source::new(Arc::new(Failing(image(), ErrorKind::Io)));
+            let source = failing.with_check(Arc::new(move || match changed {
+                true => Err(Error::new(ErrorKind::SourceChanged, "it was cut")),
+                false => Ok(()),
+            }));
+            let options = SyncOptions::default().with_mode(mode);
+            let error = sync(&source, &target(&folder), &options, &work).unwrap_err();
+            let expected = match changed {
+                true => ErrorKind::SourceChanged,
+                false => ErrorKind::Unreadable,
+            };
+            assert_eq!(error.kind(), expected, "{mode:?}");
+            assert!(folder.bytes("t.raw").unwrap() == [1; 8 * PAGE]);
+        }
+    }
+}
+
+#[test]
+fn what_only_the_longer_disk_has_is_looked_at_whatever_the_change_map_says() {
+    let work = Work::new(1).unwrap();
+    let old = noise(16 * PAGE);
+    let mut new = [&old[..], &noise(3 * PAGE)].concat();
+    let folder = MemoryFolder::new();
+    folder.insert("t.raw", old);
+    let options = SyncOptions::default().with_change_map(Some(Vec::new()));
+    sync(&source(&new), &target(&folder), &options, &work).unwrap();
+    assert!(folder.bytes("t.raw").unwrap() == new);
+    new.truncate(5 * PAGE);
+    let options = options.with_allow_shrink(true);
+    sync(&source(&new), &target(&folder), &options, &work).unwrap();
+    assert!(folder.bytes("t.raw").unwrap() == new);
+}
+
+#[test]
+fn how_far_a_sync_is_verified_is_said() {
+    let work = Work::new(1).unwrap();
+    let (old, new) = (noise(64 * PAGE), vec![5; 64 * PAGE]);
+    let verified = |keep: bool, mode, safety, verify| {
+        let (folder, options) = kept_target(&old, &work);
+        let mut options = options
+            .with_mode(mode)
+            .with_safety(safety)
+            .with_verify(verify);
+        if !keep {
+            options = options.with_target_manifest(None);
+        }
+        let report = sync(&source(&new), &target(&folder), &options, &work).unwrap();
+        assert!(folder.bytes("t.raw").unwrap() == new);
+        assert_eq!((report.outcome, report.mode), (Outcome::Synced, mode));
+        report.verified
+    };
+    use Safety::{Atomic, InPlace};
+    use Verified::{All, Cached, No, Written};
+    for (keep, mode, safety, written) in [
+        (false, Mode::Delta, Atomic, Written),
+        (false, Mode::Delta, InPlace, Written),
+        (true, Mode::Delta, Atomic, Cached),
+        (true, Mode::Delta, InPlace, Cached),
+        // The copy is compared with the source as a whole.
+        (false, Mode::Full, Atomic, All),
+        (true, Mode::Full, Atomic, All),
+        (false, Mode::Full, InPlace, Written),
+        (true, Mode::Full, InPlace, Written),
+    ] {
+        let what = format!("{keep} {mode:?} {safety:?}");
+        let of = |verify| verified(keep, mode, safety, verify);
+        assert_eq!(of(Verify::Written), written, "{what}");
+        assert_eq!(of(Verify::All), All, "{what}");
+        assert_eq!(of(Verify::None), No, "{what}");
+    }
+}
+
+#[test]
+fn pages_that_become_zeros_inside_a_block_of_data_are_cleared_and_not_written() {
+    let work = Work::new(1).unwrap();
+    let old = noise(32 * PAGE);
+    let mut new = old.clone();
+    new[20 * PAGE..22 * PAGE].fill(0);
+    new[24 * PAGE] ^= 1;
+    let (folder, options) = kept_target(&old, &work);
+    folder.remove("t.manifest".as_ref()).unwrap();
+    let options = options.with_block_size(BlockSize::default());
+    sync(&source(&old), &target(&folder), &options, &work).unwrap();
+    let report = sync(&source(&new), &target(&folder), &options, &work).unwrap();
+    assert_eq!((report.written_bytes, report.zeroed_bytes), (4096, 8192));
+    assert_eq!(
+        report.changed_bytes,
+        3 * 4096,
+        "the rest of the block is equal"
+    );
+    assert!(folder.bytes("t.raw").unwrap() == new);
+}
+
+#[test]
+fn neighbouring_pages_that_a_kept_manifest_finds_are_moved_together() {
+    let work = Work::new(1).unwrap();
+    let old = noise(64 * PAGE);
+    let mut new = old.clone();
+    new[10 * PAGE..13 * PAGE].fill(7);
+    new[13 * PAGE..16 * PAGE].fill(0);
+    new[20 * PAGE] ^= 1;
+    let (folder, options) = kept_target(&old, &work);
+    let place = Place::new(Arc::new(folder.clone()), "t.undo");
+    let options = options
+        .with_block_size(BlockSize::default())
+        .with_undo(Some(place.clone()));
+    folder.remove("t.manifest".as_ref()).unwrap();
+    sync(&source(&old), &target(&folder), &options, &work).unwrap();
+    sync(&source(&new), &target(&folder), &options, &work).unwrap();
+    let undo = Delta::open(place.open(Access::Read).unwrap(), &Limits::default()).unwrap();
+    assert_eq!(undo.trailer().frame_count, 3);
+}
+
+/// A delta of one frame, with no roots.
+fn delta_of(len: u64, frame: &Frame<'_>) -> Delta {
+    let header = Header {
+        purpose: Purpose::Undo,
+        job: JobId([1; 16]),
+        base_len: len,
+        result_len: len,
+        block_size: BlockSize::MIN,
+    };
+    let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+    let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
+    writer.push(frame).unwrap();
+    writer.finish(None, None).unwrap();
+    Delta::open(file, &Limits::default()).unwrap()
+}
+
+#[test]
+fn a_delta_that_is_told_by_what_it_touches_fits_only_disks_of_its_base_s_length() {
+    let old = noise(16 * PAGE);
+    let hash = Old::Hash(*blake3::hash(&old[..PAGE]).as_bytes());
+    let delta = delta_of(old.len() as u64, &Frame::data(0, &[3; PAGE], hash, None));
+    let work = Work::new(1).unwrap();
+    let apply = |base: &[u8], verify| {
+        let folder = MemoryFolder::new();
+        folder.insert("t.raw", base.to_vec());
+        let check = BaseCheck::Touched;
+        let done = apply_delta(&delta, &target(&folder), check, verify, &work);
+        (done, folder.bytes("t.raw").unwrap())
+    };
+    for base in [&old[..8 * PAGE], &[&old[..], &old[..]].concat()] {
+        let (done, after) = apply(base, Verify::Written);
+        assert_eq!(done.unwrap_err().kind(), ErrorKind::BaseMismatch);
+        assert!(after == base);
+    }
+    for (verify, verified) in [
+        (Verify::Written, Verified::Written),
+        (Verify::None, Verified::No),
+    ] {
+        let (done, after) = apply(&old, verify);
+        let report = done.unwrap();
+        assert_eq!(
+            (report.outcome, report.verified),
+            (Outcome::Synced, verified)
+        );
+        assert!(after[..PAGE] == [3; PAGE] && after[PAGE..] == old[PAGE..]);
+    }
+}
+
+#[test]
+fn long_zeros_are_told_from_their_base_by_one_hash_of_all_of_it() {
+    let old = noise(3 << 20);
+    let hash = Old::Hash(*blake3::hash(&old[PAGE..]).as_bytes());
+    let zeros = Frame::zero(PAGE as u64, (old.len() - PAGE) as u64, hash);
+    let delta = delta_of(old.len() as u64, &zeros);
+    let folder = MemoryFolder::new();
+    folder.insert("t.raw", old.clone());
+    let work = Work::new(1).unwrap();
+    let (check, verify) = (BaseCheck::Touched, Verify::Written);
+    let report = apply_delta(&delta, &target(&folder), check, verify, &work).unwrap();
+    assert_eq!(report.outcome, Outcome::Synced);
+    let now = folder.bytes("t.raw").unwrap();
+    assert!(now[..PAGE] == old[..PAGE] && now[PAGE..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn only_reading_all_of_a_target_finds_that_its_kept_manifest_is_wrong() {
+    let work = Work::new(1).unwrap();
+    let old = noise(64 * PAGE);
+    let (folder, options) = kept_target(&old, &work);
+    let mut other = old.clone();
+    other[30 * PAGE] ^= 1;
+    folder.insert("t.raw", other.clone());
+    let report = sync(&source(&old), &target(&folder), &options, &work).unwrap();
+    assert_eq!(
+        (report.outcome, report.verified),
+        (Outcome::Identical, Verified::Cached)
+    );
+    let all = options.clone().with_verify(Verify::All);
+    let error = sync(&source(&old), &target(&folder), &all, &work).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::VerifyFailed);
+    assert!(folder.bytes("t.raw").unwrap() == other);
+}
+
+#[test]
+fn the_last_sector_of_a_container_is_filled_up_with_zeros() {
+    let work = Work::new(1).unwrap();
+    let new = noise(3 * PAGE + 77);
+    let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
+    let place = Place::new(folder, "t.vhd");
+    let target = Target::file(place.clone(), Format::Vhd);
+    for outcome in [Outcome::Synced, Outcome::Identical] {
+        let options = SyncOptions::default().with_mode(Mode::Delta);
+        let report = sync(&source(&new), &target, &options, &work).unwrap();
+        assert_eq!(report.outcome, outcome);
+        let storage = place.open(Access::Read).unwrap();
+        let options = ImageOptions::default();
+        let image = image::open_storage(storage, Format::Vhd, &options).unwrap();
+        assert_eq!(image.disk_len(), 3 * PAGE as u64 + 512);
+        let mut bytes = vec![9; 3 * PAGE + 512];
+        image.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes[..new.len()] == new && bytes[new.len()..].iter().all(|byte| *byte == 0));
+    }
+}
+
+/// What each phase announced, and how far it came.
+#[derive(Default)]
+struct Phases(Mutex<Vec<(Phase, Option<u64>, u64)>>);
+
+impl Progress for Phases {
+    fn begin(&self, phase: Phase, total_bytes: Option<u64>) {
+        self.0.lock().unwrap().push((phase, total_bytes, 0));
+    }
+
+    fn advance(&self, bytes: u64) {
+        if let Some(last) = self.0.lock().unwrap().last_mut() {
+            last.2 += bytes;
+        }
+    }
+}
+
+#[test]
+fn what_is_applied_and_read_back_is_told_from_its_begin_to_its_end() {
+    let old = noise(64 * PAGE);
+    let mut new = old.clone();
+    new[3 * PAGE..5 * PAGE].fill(7);
+    new[30 * PAGE..31 * PAGE].fill(0);
+    let (changed, all) = (3 * PAGE as u64, 64 * PAGE as u64);
+    for (mode, safety, applied, verified) in [
+        (Mode::Delta, Safety::Atomic, Some(changed), changed),
+        (Mode::Delta, Safety::InPlace, None, changed),
+        (Mode::Full, Safety::Atomic, None, all),
+    ] {
+        let folder = MemoryFolder::new();
+        folder.insert("t.raw", old.clone());
+        let phases = Arc::new(Phases::default());
+        let work = Work::new(1).unwrap().with_progress(phases.clone());
+        let options = SyncOptions::default().with_mode(mode).with_safety(safety);
+        sync(&source(&new), &target(&folder), &options, &work).unwrap();
+        let seen = phases.0.lock().unwrap();
+        let of = |wanted| seen.iter().find(|(phase, ..)| *phase == wanted).copied();
+        let whole = |phase, total| (phase, Some(total), total);
+        let what = format!("{mode:?} {safety:?}: {seen:?}");
+        let apply = applied.map(|total| whole(Phase::Apply, total));
+        assert_eq!(of(Phase::Apply), apply, "{what}");
+        let verify = Some(whole(Phase::Verify, verified));
+        assert_eq!(of(Phase::Verify), verify, "{what}");
+    }
 }
 
 fn noise(len: usize) -> Vec<u8> {

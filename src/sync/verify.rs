@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::run::Run;
-use crate::control::{Phase, Work};
+use crate::control::Phase;
 use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
@@ -33,14 +33,11 @@ pub(super) fn verify_all(run: &Run<'_>, target: &dyn Image) -> Result<()> {
 }
 
 fn equal(run: &Run<'_>, target: &dyn Image, ranges: Option<Vec<Range<u64>>>) -> Result<()> {
-    let total = ranges
-        .as_ref()
-        .map(|ranges| ranges.iter().map(|r| r.end - r.start).sum());
-    run.work.progress().begin(Phase::Verify, total);
     let options = CompareOptions::default()
         .with_skip_unreadable(run.options.skip_unreadable)
         .with_change_map(ranges);
-    run.compare(target, &options, &quiet(run.work), &|difference| {
+    let work = run.work.told_as(Phase::Verify);
+    run.compare(target, &options, &work, &|difference| {
         Err(Error::new(
             ErrorKind::VerifyFailed,
             "the target does not hold what the source holds",
@@ -49,10 +46,4 @@ fn equal(run: &Run<'_>, target: &dyn Image, ranges: Option<Vec<Range<u64>>>) -> 
         .advise("sync again; if it comes back, the target's medium or the source is failing"))
     })?;
     Ok(())
-}
-
-/// The comparison's own phase would hide this one.
-fn quiet(work: &Work) -> Work {
-    work.clone()
-        .with_progress(std::sync::Arc::new(crate::Silent))
 }

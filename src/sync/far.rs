@@ -136,3 +136,26 @@ impl Image for Unread {
         self.0.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Raw;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn what_lies_elsewhere_counts_as_data_and_cannot_be_read_here() {
+        let storage = Arc::new(MemoryStorage::new("far", vec![0; 9000]));
+        let unread = Unread(Raw::open(storage).unwrap().info());
+        let error = unread.read_exact_at(&mut [0; 10], 100).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        for (offset, extent) in [
+            (0, Some(Extent::data(0..9000))),
+            (8999, Some(Extent::data(8999..9000))),
+            (9000, None),
+            (9001, None),
+        ] {
+            assert_eq!(unread.next_extent(offset).unwrap(), extent);
+        }
+    }
+}

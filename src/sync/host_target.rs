@@ -87,11 +87,6 @@ impl HostTarget {
         &self.target
     }
 
-    /// Whether the target was missing.
-    pub fn is_new(&self) -> bool {
-        self.is_new
-    }
-
     /// Dangers that are no errors.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -378,3 +373,65 @@ fn stage_folder(path: &Path) -> Result<HostFolder> {
 /// Names have at most 255 bytes, and a character takes at most 4.
 const STEM_CHARS: usize = 40;
 const DIGEST_CHARS: usize = 16;
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::delta::{DeltaWriter, Frame, Header};
+    use crate::storage::fault::FaultDisk;
+    use crate::units::BlockSize;
+
+    /// A delta file that begins with a job.
+    fn with_job(disk: &FaultDisk, name: &str, purpose: Purpose) -> Place {
+        let place = Place::new(Arc::new(disk.folder("/d")), name);
+        let header = Header {
+            purpose,
+            job: JobId([1; 16]),
+            base_len: 8192,
+            result_len: 8192,
+            block_size: BlockSize::MIN,
+        };
+        let job = Job {
+            format: Format::Raw,
+            target_len: 8192,
+            target: "/d/t".into(),
+            manifest: None,
+        };
+        let mut writer = DeltaWriter::create(place.create_new().unwrap(), header).unwrap();
+        let job = job.encode();
+        writer.push(&Frame::bytes(FrameKind::Job, 0, &job)).unwrap();
+        writer.flush().unwrap();
+        place
+    }
+
+    #[test]
+    fn a_job_is_read_from_a_stage_or_sidecar_and_from_no_other_file() {
+        let disk = FaultDisk::new();
+        let limits = Limits::default();
+        for (name, purpose, is_ours) in [
+            ("stage", Purpose::Stage, true),
+            ("sidecar", Purpose::Sidecar, true),
+            ("undo", Purpose::Undo, false),
+            ("portable", Purpose::Portable, false),
+        ] {
+            let place = with_job(&disk, name, purpose);
+            let found = read_job(&place, &limits).unwrap();
+            let expected = is_ours.then_some((JobId([1; 16]), purpose));
+            assert_eq!(found.map(|(id, purpose, _)| (id, purpose)), expected);
+        }
+        disk.put("/d/letter", b"something else".to_vec());
+        let letter = Place::new(Arc::new(disk.folder("/d")), "letter");
+        assert!(read_job(&letter, &limits).unwrap().is_none());
+        let none = Place::new(Arc::new(disk.folder("/d")), "none");
+        assert!(read_job(&none, &limits).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_stage_that_cannot_be_read_is_not_taken_for_another_file() {
+        let disk = FaultDisk::new();
+        let place = with_job(&disk, "stage", Purpose::Stage);
+        disk.make_unreadable("/d/stage", 0..8).unwrap();
+        let error = read_job(&place, &Limits::default()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Io);
+    }
+}

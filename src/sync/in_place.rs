@@ -131,7 +131,6 @@ impl<'a> Writing<'a> {
         let place = run.target.stage();
         let mark = Mark::find(&**storage)?;
         let earlier = match &mark {
-            Some(mark) if mark.safety == Safety::Atomic => return Err(mark.refusal()),
             Some(mark) => Some(
                 sidecar::read(place, run.limits(), run.work)?
                     .filter(|(header, _)| header.job == mark.job)

@@ -250,5 +250,6 @@ mod tests {
         let whole = mark().fill(0..8192);
         assert_eq!(mark().fill(4096..8192), whole[4096..]);
         assert_eq!(mark().fill(512..700), whole[512..700]);
+        assert_eq!(mark().fill(700..1500), whole[700..1500]);
     }
 }

@@ -159,3 +159,73 @@ const SECTOR_BYTES: usize = 512;
 fn index(range: &Range<u64>) -> usize {
     usize::try_from(range.end - range.start).unwrap_or(usize::MAX)
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::delta::JobId;
+    use crate::storage::Access;
+    use crate::storage::fault::{FaultDisk, OpKind};
+    use crate::sync::Safety;
+
+    const LEN: u64 = 3 << 20;
+
+    fn disk() -> (FaultDisk, Arc<dyn Storage>) {
+        let disk = FaultDisk::new();
+        disk.put("/d/t", vec![5; LEN as usize]);
+        let storage = disk.open("/d/t", Access::Write).unwrap();
+        (disk, Arc::new(storage))
+    }
+
+    #[test]
+    fn a_mark_that_a_crash_tore_anywhere_becomes_whole_and_what_is_left_of_it_is_not_touched() {
+        let mark = Mark {
+            job: JobId([1; 16]),
+            safety: Safety::Atomic,
+            target_len: LEN,
+            stage: "/d/s".into(),
+        };
+        for left in 0..8u64 {
+            let (disk, storage) = disk();
+            set_mark(&*storage, &mark).unwrap();
+            let whole = disk.row("/d/t").unwrap();
+            let torn = (0..8).filter(|sector| *sector != left);
+            for sector in torn.chain([8, 20, LEN / 512 - 1]) {
+                storage.write_all_at(&[0xee; 512], sector * 512).unwrap();
+            }
+            disk.settle();
+            mend_mark(&*storage, &mark).unwrap();
+            assert!(disk.row("/d/t").unwrap() == whole, "all but sector {left}");
+            let log = disk.log();
+            let mut written = log.ops().filter(|op| op.kind() == OpKind::Write);
+            let touches = |range: Range<u64>| range.contains(&(left * 512));
+            assert!(!written.any(|op| touches(op.range().unwrap())), "{left}");
+            assert_eq!(log.ops().last().unwrap().kind(), OpKind::Sync);
+        }
+    }
+
+    #[test]
+    fn new_and_cleared_space_is_durable_before_anything_is_written() {
+        let tables = [(2 << 20, vec![7; 512])];
+        for (storage_len, zeros) in [
+            (Some(LEN + 4096), vec![]),
+            (None, vec![LEN / 2..LEN / 2 + 4096]),
+            (Some(LEN + 4096), vec![LEN..LEN + 4096]),
+        ] {
+            let (disk, storage) = disk();
+            let redo = Redo {
+                storage_len,
+                zeros,
+                tables: tables.iter().cloned().collect(),
+                ..Redo::default()
+            };
+            unmask(&storage, &redo).unwrap();
+            let log = disk.log();
+            let kinds: Vec<OpKind> = log.ops().map(|op| op.kind()).collect();
+            assert_eq!(kinds[kinds.len() - 2..], [OpKind::Sync, OpKind::Write]);
+        }
+        let (disk, storage) = disk();
+        unmask(&storage, &Redo::default()).unwrap();
+        assert!(disk.log().is_empty(), "nothing is new");
+    }
+}

@@ -253,6 +253,114 @@ mod tests {
     use super::*;
     use crate::storage::MemoryStorage;
     use proptest::prelude::*;
+    use std::sync::Mutex;
+
+    /// All hole, and notes what it is asked for.
+    struct Hole(Mutex<Vec<(&'static str, Range<u64>)>>);
+
+    impl Hole {
+        fn note(&self, what: &'static str, range: Range<u64>) {
+            self.0.lock().unwrap().push((what, range));
+        }
+    }
+
+    impl Storage for Hole {
+        fn path(&self) -> &Path {
+            Path::new("hole")
+        }
+
+        fn len(&self) -> Result<u64> {
+            Ok(8192)
+        }
+
+        fn read_exact_at(&self, buf: &mut [u8], _offset: u64) -> Result<()> {
+            buf.fill(0);
+            Ok(())
+        }
+
+        fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+            self.note("write", offset..offset + buf.len() as u64);
+            Ok(())
+        }
+
+        fn set_len(&self, len: u64) -> Result<()> {
+            self.note("set_len", 0..len);
+            Ok(())
+        }
+
+        fn sync(&self) -> Result<()> {
+            self.note("sync", 0..0);
+            Ok(())
+        }
+
+        fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+            self.note("punch_hole", range);
+            Ok(())
+        }
+
+        fn next_data(&self, _offset: u64) -> Result<Option<Range<u64>>> {
+            Ok(None)
+        }
+
+        fn reserve(&self, range: Range<u64>) -> Result<()> {
+            self.note("reserve", range);
+            Ok(())
+        }
+
+        fn drop_cache(&self, range: Range<u64>) {
+            self.note("drop_cache", range);
+        }
+
+        fn will_read(&self, range: Range<u64>) {
+            self.note("will_read", range);
+        }
+
+        fn reads_from_memory(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn bytes_in_memory_are_data_where_a_hole_lies_below() {
+        let hole = Arc::new(Hole(Mutex::default()));
+        let masked = Masked::new(hole, vec![(0, vec![1; 1024])]);
+        masked.cover(4096, &[2; 512]).unwrap();
+        for (offset, data) in [
+            (0, Some(0..1024)),
+            (1000, Some(1000..1024)),
+            (1024, Some(4096..4608)),
+            (4100, Some(4100..4608)),
+            (4608, None),
+        ] {
+            assert_eq!(masked.next_data(offset).unwrap(), data, "{offset}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_touch_bytes_goes_to_the_storage_below() {
+        let hole = Arc::new(Hole(Mutex::default()));
+        let masked = Masked::new(hole.clone(), vec![(0, vec![1; 4096])]);
+        masked.reserve(0..8192).unwrap();
+        masked.drop_cache(1..2);
+        masked.will_read(3..4);
+        masked.sync().unwrap();
+        assert!(masked.reads_from_memory());
+        let memory = Arc::new(MemoryStorage::new("t", Vec::new()));
+        let below = memory.reads_from_memory();
+        assert!(!below && !Masked::new(memory, Vec::new()).reads_from_memory());
+        masked.write_all_at(&[7; 8192], 0).unwrap();
+        masked.punch_hole(4000..5000).unwrap();
+        let asked = hole.0.lock().unwrap();
+        let expected = [
+            ("reserve", 0..8192),
+            ("drop_cache", 1..2),
+            ("will_read", 3..4),
+            ("sync", 0..0),
+            ("write", 4096..8192),
+            ("punch_hole", 4096..5000),
+        ];
+        assert_eq!(*asked, expected);
+    }
 
     proptest! {
         #[test]

@@ -243,6 +243,42 @@ mod tests {
         assert!(redo.check_covers(&mark(9 << 20)).is_err());
     }
 
+    #[test]
+    fn each_step_is_gathered_and_the_last_length_holds() {
+        let step = |kind, offset, len, bytes: &[u8]| Step {
+            sequence: 0,
+            kind,
+            offset,
+            len,
+            bytes: bytes.to_vec(),
+        };
+        let last = FinalState {
+            page: vec![4; 512],
+            rest: [5; 32],
+        };
+        let mut redo = Redo::default();
+        for step in [
+            step(FrameKind::Saved, 0, 3, &[1; 3]),
+            step(FrameKind::Length, 0, 9000, &[]),
+            step(FrameKind::ZeroTable, 4096, 512, &[]),
+            step(FrameKind::Table, 512, 2, &[2; 2]),
+            step(FrameKind::LastTable, 8192, 2, &[3; 2]),
+            step(FrameKind::Length, 0, 9500, &[]),
+            step(FrameKind::Commit, 0, 0, &[]),
+            step(FrameKind::Final, 0, 0, &last.encode()),
+        ] {
+            redo.take(step).unwrap();
+        }
+        assert_eq!(redo.saved, [(0, vec![1; 3])]);
+        assert_eq!(redo.storage_len, Some(9500));
+        assert_eq!(redo.zeros, vec![4096..4608]);
+        assert_eq!(redo.tables, BTreeMap::from([(512, vec![2; 2])]));
+        assert_eq!(redo.last, [(8192, vec![3; 2])]);
+        assert_eq!(redo.final_state, Some(last));
+        let wrong = step(FrameKind::ZeroTable, u64::MAX, 512, &[]);
+        assert!(redo.take(wrong).is_err());
+    }
+
     proptest! {
         #[test]
         fn the_newest_bytes_win_wherever_tables_overlap(

@@ -124,10 +124,7 @@ pub(super) fn read(place: &Place, limits: &Limits, work: &Work) -> Result<Option
         return Ok(None);
     }
     let steps = steps.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let committed = steps
-        .iter()
-        .rposition(Step::is_commit)
-        .map_or(0, |index| index + 1);
+    let committed = steps.iter().rposition(Step::is_commit).unwrap_or(0);
     let mut redo = Redo::default();
     for step in steps.into_iter().take(committed) {
         redo.take(step)?;
@@ -136,3 +133,45 @@ pub(super) fn read(place: &Place, limits: &Limits, work: &Work) -> Result<Option
 }
 
 const FRESH: &str = "fresh";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::JobId;
+    use crate::image::Format;
+    use crate::storage::MemoryFolder;
+    use crate::units::BlockSize;
+
+    #[test]
+    fn what_was_put_down_after_the_last_commit_is_not_read() {
+        let place = Place::new(Arc::new(MemoryFolder::new()), "s");
+        let header = Header {
+            purpose: Purpose::Sidecar,
+            job: JobId([1; 16]),
+            base_len: 0,
+            result_len: 0,
+            block_size: BlockSize::MIN,
+        };
+        let job = Job {
+            format: Format::Vhd,
+            target_len: 8192,
+            target: "t".into(),
+            manifest: None,
+        };
+        let first = Redo {
+            saved: vec![(0, vec![1; 8192])],
+            ..Redo::default()
+        };
+        let read = || {
+            let found = read(&place, &Limits::default(), &Work::new(1).unwrap()).unwrap();
+            found.unwrap().1
+        };
+        let mut sidecar = Sidecar::create(&place, header, &job, &first).unwrap();
+        sidecar.writer.push(&Frame::length(9000)).unwrap();
+        sidecar.writer.flush().unwrap();
+        let redo = read();
+        assert_eq!((redo.saved, redo.storage_len), (first.saved, None));
+        sidecar.writer.commit().unwrap();
+        assert_eq!(read().storage_len, Some(9000));
+    }
+}

@@ -189,3 +189,50 @@ fn no_room(error: Error) -> Error {
 const PENDING_MOST: usize = 64 << 10;
 /// Tables go into frames of at most this length, well within what readers allow.
 const PATCH_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Work;
+    use crate::delta::{Delta, JobId, Purpose};
+    use crate::limits::Limits;
+    use crate::storage::MemoryStorage;
+    use crate::units::BlockSize;
+    use std::sync::Arc;
+
+    #[test]
+    fn long_tables_go_into_frames_that_follow_each_other() {
+        let header = Header {
+            purpose: Purpose::Stage,
+            job: JobId([1; 16]),
+            base_len: 0,
+            result_len: 0,
+            block_size: BlockSize::MIN,
+        };
+        let file = Arc::new(MemoryStorage::new("s", Vec::new()));
+        let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
+        let bytes: Vec<u8> = (0..2 * PATCH_BYTES + 512)
+            .map(|at| (at % 251) as u8)
+            .collect();
+        let patch = Patch::Write {
+            offset: 4096,
+            bytes: bytes.clone().into(),
+            last: false,
+        };
+        push_patches(&mut writer, &[patch]).unwrap();
+        writer.finish(None, None).unwrap();
+        let stage = Delta::open(file, &Limits::default()).unwrap();
+        let found = Mutex::new(vec![0; bytes.len()]);
+        stage
+            .verify(&Work::new(1).unwrap(), &|frame| {
+                assert_eq!(frame.header().kind, FrameKind::Table);
+                let at = frame.header().offset as usize - 4096;
+                let part = frame.bytes();
+                found.lock().unwrap()[at..at + part.len()].copy_from_slice(part);
+                Ok(())
+            })
+            .unwrap();
+        assert!(found.into_inner().unwrap() == bytes);
+        assert!(stage.trailer().frame_count > 1);
+    }
+}

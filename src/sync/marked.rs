@@ -184,6 +184,7 @@ mod tests {
             safety: Safety::Atomic,
             target_len: LEN,
             stage: "/d/s".into(),
+            held: false,
         };
         for left in 0..8u64 {
             let (disk, storage) = disk();

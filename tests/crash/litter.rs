@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use diskdelta::storage::fault::{Fault, FaultDisk, Op};
+use diskdelta::storage::fault::{Fault, FaultDisk, Op, Row};
+use diskdelta::storage::{Access, Storage};
 use diskdelta::sync::Mode;
 
 use crate::case::{Case, TARGET};
@@ -36,6 +37,18 @@ pub fn sidecar(case: &Case, disk: &FaultDisk) {
 /// A part of a full copy.
 pub fn copy(case: &Case, disk: &FaultDisk) {
     stop(&stranger(case).full(), disk, 6, 0.5);
+}
+
+/// Nothing, but a target whose zeros are holes.
+pub fn none_but_holes(case: &Case, disk: &FaultDisk) {
+    let old = case.old.as_ref().unwrap();
+    disk.put(TARGET, Row::zeros(old.len() as u64));
+    let target = disk.open(TARGET, Access::Write).unwrap();
+    for (index, page) in old.chunks(PAGE).enumerate() {
+        if page.iter().any(|byte| *byte != 0) {
+            target.write_all_at(page, (index * PAGE) as u64).unwrap();
+        }
+    }
 }
 
 fn stranger(case: &Case) -> Case {

@@ -6,16 +6,20 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod barriers;
+mod beside;
 mod case;
 mod cases;
 mod check;
 mod exhaustive;
 mod failing;
 mod held;
+mod far;
 mod litter;
+mod medium;
 mod order;
 mod sampled;
 mod sequences;
+mod taken_over;
 
 /// Whether the tests may take long.
 fn is_long() -> bool {

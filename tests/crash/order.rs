@@ -1,12 +1,18 @@
 //! What is done in which order, whatever a crash would leave.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use diskdelta::image::Format;
-use diskdelta::storage::fault::{NoRewrite, SyncedBefore};
+use diskdelta::Limits;
+use diskdelta::delta::{Delta, FrameKind};
+use diskdelta::image::{CreateFormat, Format};
+use diskdelta::storage::Access;
+use diskdelta::storage::fault::{NoRewrite, Op, OpKind, SyncedBefore};
 
-use crate::case::{Case, TARGET};
-use crate::cases::for_each_case;
+use crate::case::{Case, TARGET, work};
+use crate::cases::{MIB, PAGE, bytes, for_each_case};
+use crate::medium::{STAGE, leave_staged};
 
 /// No range is written twice between two syncs, and nothing reaches the target before the stage,
 /// sidecar, way back and intent beside it are durable, names and all.
@@ -32,3 +38,53 @@ fn operations_come_in_their_order(case: &Case) {
 }
 
 for_each_case!(operations_come_in_their_order);
+
+/// `data_bytes` go into an empty dynamic VHD in pieces that do not touch.
+fn pieces(data_bytes: usize, pieces: usize) -> Case {
+    let len = 64 * MIB;
+    let mut new = vec![0; len];
+    let step = len / pieces;
+    for (index, piece) in new.chunks_mut(step).enumerate() {
+        piece[..data_bytes / pieces].copy_from_slice(&bytes(data_bytes / pieces, index as u8 | 1));
+    }
+    Case::raw("pieces", &vec![0; len], &new).container(CreateFormat::VhdDynamic)
+}
+
+/// How often the sidecar is synced.
+fn sidecar_syncs(case: Case) -> usize {
+    let case = case.in_place();
+    let disk = case.disk();
+    case.work_on(&disk).unwrap();
+    let log = disk.log();
+    let beside = |op: &&Op| op.kind() == OpKind::Sync && op.path() != Path::new(TARGET);
+    log.ops().filter(beside).count()
+}
+
+/// How often the stage says what the image's footer becomes.
+fn staged_footers(case: &Case) -> usize {
+    let disk = case.disk();
+    leave_staged(&disk, || case.work_on(&disk));
+    let stage = disk.open(STAGE, Access::Read).unwrap();
+    let stage = Delta::open(Arc::new(stage), &Limits::default()).unwrap();
+    let footers = AtomicUsize::new(0);
+    stage
+        .verify(&work(), &|frame| {
+            let is_one = frame.header().kind == FrameKind::LastTable;
+            footers.fetch_add(usize::from(is_one), Ordering::Relaxed);
+            Ok(())
+        })
+        .unwrap();
+    footers.into_inner()
+}
+
+#[test]
+fn tables_are_put_down_once_for_many_changes_and_again_before_too_many_wait() {
+    let few = sidecar_syncs(pieces(4 * PAGE, 4));
+    assert_eq!(sidecar_syncs(pieces(16 * PAGE, 16)), few);
+    // As much as may wait, and half of that again.
+    assert!(sidecar_syncs(pieces(24 * MIB, 16)) > few);
+
+    let few = staged_footers(&pieces(4 * PAGE, 4));
+    assert!(few > 0);
+    assert_eq!(staged_footers(&pieces(16 * PAGE, 16)), few);
+}

@@ -1,0 +1,97 @@
+//! A source that is not read here.
+
+use std::sync::Arc;
+
+use diskdelta::Work;
+use diskdelta::diff::{CompareOptions, CompareReport, Difference, compare};
+use diskdelta::image::{Image, ImageInfo, Raw};
+use diskdelta::manifest::Root;
+use diskdelta::storage::MemoryStorage;
+use diskdelta::sync::{Claim, FarSource, Search, Source, Verified, Verify, sync};
+
+use crate::case::work;
+use crate::cases;
+
+/// A source that is asked as if it lay on another host.
+pub struct Far {
+    image: Raw,
+    believes: bool,
+}
+
+impl Far {
+    pub fn source(bytes: &[u8], believes: bool) -> Source {
+        let storage = Arc::new(MemoryStorage::new("far", bytes.to_vec()));
+        let image = Raw::open(storage).unwrap();
+        Source::far(Arc::new(Far { image, believes }))
+    }
+}
+
+impl FarSource for Far {
+    fn info(&self) -> ImageInfo {
+        self.image.info()
+    }
+
+    fn compare(
+        &self,
+        target: &dyn Image,
+        disk_len: u64,
+        options: &CompareOptions,
+        work: &Work,
+        visit: &(dyn Fn(Difference<'_>) -> diskdelta::Result<()> + Sync),
+    ) -> diskdelta::Result<CompareReport> {
+        assert_eq!(disk_len, self.image.disk_len());
+        compare(&self.image, target, options, work, visit)
+    }
+
+    fn find(
+        &self,
+        search: Search<'_>,
+        work: &Work,
+        visit: &(dyn Fn(Difference<'_>) -> diskdelta::Result<()> + Sync),
+    ) -> diskdelta::Result<(CompareReport, Option<Root>)> {
+        let (len, options) = (search.disk_len, search.options);
+        Ok((
+            self.compare(search.target, len, options, work, visit)?,
+            None,
+        ))
+    }
+
+    fn believes_manifests(&self) -> bool {
+        self.believes
+    }
+
+    fn confirm(
+        &self,
+        _disk_len: u64,
+        claims: &[Claim],
+        _work: &Work,
+    ) -> diskdelta::Result<Vec<bool>> {
+        let is_true = |claim: &Claim| {
+            let mut bytes = vec![0; (claim.range.end - claim.range.start) as usize];
+            self.image.read_exact_at(&mut bytes, claim.range.start)?;
+            Ok(claim.hash == *blake3::hash(&bytes).as_bytes())
+        };
+        claims.iter().map(is_true).collect()
+    }
+
+    fn check(&self) -> diskdelta::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_far_manifest_that_stood_for_reading_is_named_as_the_evidence() {
+    let case = cases::atomic_under_the_mark_only();
+    for (believes, verify, verified) in [
+        (false, Verify::Written, Verified::Written),
+        (true, Verify::Written, Verified::Cached),
+        (true, Verify::None, Verified::No),
+        (true, Verify::All, Verified::All),
+    ] {
+        let disk = case.disk();
+        let options = case.options.clone().with_verify(verify);
+        let far = Far::source(&case.new, believes);
+        let report = sync(&far, &case.target(&disk), &options, &work()).unwrap();
+        assert_eq!(report.verified, verified, "{believes} {verify:?}");
+    }
+}

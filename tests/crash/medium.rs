@@ -1,0 +1,273 @@
+//! An error of a medium is passed on, with what it means for the target; it is never taken for
+//! something that is not there.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use diskdelta::image::Raw;
+use diskdelta::storage::Access;
+use diskdelta::storage::fault::{Call, Failure, Fault, FaultDisk, OpKind};
+use diskdelta::sync::{Mode, Outcome, Recovered, Source, discard, recover, sync};
+use diskdelta::{Error, ErrorKind};
+
+use crate::case::{Case, TARGET, work};
+use crate::cases::{self, PAGE};
+use crate::litter::none_but_holes;
+
+pub const STAGE: &str = "/img/.t.diskdelta-stage";
+const KEPT: &str = "/img/kept";
+const KEPT_NEXT: &str = "/img/.kept.new";
+
+/// The nth such call on that file fails.
+fn nth(nth: u64, kind: OpKind, path: &'static str) -> Fault {
+    Fault::nth(nth).on(move |call: &Call<'_>| call.kind == kind && call.path == Path::new(path))
+}
+
+fn advice(error: &Error) -> &str {
+    error.advice().unwrap_or_default()
+}
+
+/// Leaves the case's target marked: it cannot be synced for the third time, when its data are there.
+pub fn leave_marked(case: &Case) -> FaultDisk {
+    let disk = case.disk();
+    disk.fail(nth(3, OpKind::Sync, TARGET));
+    case.work_on(&disk).unwrap_err();
+    disk.heal();
+    disk
+}
+
+/// Leaves the complete stage of a sync that was stopped before it set the mark.
+pub fn leave_staged(disk: &FaultDisk, sync: impl FnOnce() -> diskdelta::Result<()>) {
+    let first = |call: &Call<'_>| call.kind.changes() && call.path == Path::new(TARGET);
+    disk.fail(Fault::nth(1).on(first).and_all_later());
+    sync().unwrap_err();
+    disk.heal();
+    assert!(disk.row(STAGE).is_some());
+}
+
+#[test]
+fn an_error_while_the_mark_is_set_says_how_to_go_on_from_the_mark() {
+    let atomic = cases::atomic_under_the_mark_only();
+    let in_place = cases::in_place_under_the_mark_only();
+    for (case, way) in [
+        (atomic, "diskdelta recover TARGET"),
+        (in_place, "run the same sync again"),
+    ] {
+        let disk = case.disk();
+        // The first page is marked, and the rest perhaps.
+        disk.fail(nth(2, OpKind::Sync, TARGET));
+        let error = case.work_on(&disk).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(advice(&error).contains(way), "{}: {error}", case.name);
+        let disk = case.disk();
+        disk.fail(nth(1, OpKind::Write, TARGET));
+        let error = case.work_on(&disk).unwrap_err();
+        let whole = "the target is whole";
+        assert!(advice(&error).contains(whole), "{}: {error}", case.name);
+    }
+}
+
+#[test]
+fn a_stage_or_sidecar_that_cannot_be_read_is_neither_missing_nor_damaged() {
+    let marked: fn(&Case) -> FaultDisk = leave_marked;
+    let staged: fn(&Case) -> FaultDisk = |case| {
+        let disk = case.disk();
+        leave_staged(&disk, || case.work_on(&disk));
+        disk
+    };
+    let atomic = cases::atomic_under_the_mark_only();
+    let in_place = cases::in_place_under_the_mark_only();
+    for (case, leave, recovered) in [
+        (&atomic, marked, Recovered::New),
+        (&atomic, staged, Recovered::Old),
+        (&in_place, marked, Recovered::Rerun),
+        (&in_place, staged, Recovered::Old),
+    ] {
+        for kind in [OpKind::Open, OpKind::Len, OpKind::Read] {
+            let mut failed = 0;
+            loop {
+                let disk = leave(case);
+                disk.fail(nth(failed + 1, kind, STAGE));
+                let outcome = recover(&case.target(&disk), &work());
+                if disk.fired().is_empty() {
+                    break;
+                }
+                failed += 1;
+                let what = format!("{}, {recovered:?}, {kind:?} {failed}", case.name);
+                let error = outcome.err().unwrap_or_else(|| panic!("{what}: not told"));
+                assert_eq!(error.kind(), ErrorKind::Io, "{what}: {error}");
+                let outcome = recover(&case.target(&disk), &work()).unwrap();
+                assert_eq!(outcome, recovered, "{what}");
+            }
+            assert!(failed > 0, "{}, {recovered:?}, {kind:?}", case.name);
+        }
+    }
+}
+
+#[test]
+fn a_full_copy_without_room_names_the_ways_that_need_less() {
+    let case = cases::full();
+    let disk = case.disk();
+    let room = nth(1, OpKind::Write, "/img/.t.diskdelta-new").with_failure(Failure::NoSpace);
+    disk.fail(room);
+    let error = case.work_on(&disk).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    assert!(advice(&error).contains("--mode delta"), "{error}");
+    assert!(advice(&error).contains("untouched"), "{error}");
+    // There is no target yet that less could be written to.
+    let case = cases::creating();
+    let disk = case.disk();
+    disk.fail(nth(1, OpKind::Write, "/img/.t.diskdelta-new").with_failure(Failure::NoSpace));
+    let error = case.work_on(&disk).unwrap_err();
+    assert!(advice(&error).contains("to go on"), "{error}");
+}
+
+#[test]
+fn room_for_what_was_a_hole_is_found_before_the_target_is_marked() {
+    let old = [cases::bytes(PAGE, 1), cases::bytes(8 * PAGE, 0)].concat();
+    let mut new = [cases::bytes(PAGE, 2), cases::bytes(8 * PAGE, 0)].concat();
+    new[3 * PAGE..5 * PAGE].copy_from_slice(&cases::bytes(2 * PAGE, 3));
+    let case = Case::raw("filling a hole", &old, &new).with_litter(none_but_holes);
+    let disk = case.disk();
+    disk.fail(nth(1, OpKind::Reserve, TARGET).with_failure(Failure::NoSpace));
+    let error = case.work_on(&disk).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    let way = "make room where the target lies";
+    assert!(advice(&error).contains(way), "{error}");
+    assert!(disk.row(TARGET).unwrap().to_vec() == old);
+    assert!(disk.fired().iter().all(|it| it.kind == OpKind::Reserve));
+    disk.heal();
+
+    let disk = case.disk();
+    case.work_on(&disk).unwrap();
+    let log = disk.log();
+    let reserved: Vec<_> = log
+        .ops()
+        .filter(|op| op.kind() == OpKind::Reserve)
+        .map(|op| op.range().unwrap())
+        .collect();
+    let page = PAGE as u64;
+    assert_eq!(reserved, [3 * page..5 * page], "no other room is needed");
+
+    // Zeros at the end take none.
+    let longer = [&old[..], &[0; PAGE]].concat();
+    let case = Case::raw("growing by zeros", &old, &longer).with_litter(none_but_holes);
+    let disk = case.disk();
+    case.work_on(&disk).unwrap();
+    let log = disk.log();
+    assert!(log.ops().all(|op| op.kind() != OpKind::Reserve));
+}
+
+#[test]
+fn a_kept_manifest_that_cannot_be_read_stops_the_sync_and_a_damaged_one_is_begun_anew() {
+    let case = cases::atomic_kept();
+    for read in 1..4 {
+        let disk = case.disk();
+        disk.fail(nth(read, OpKind::Read, KEPT));
+        let error = case.work_on(&disk).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "read {read}");
+        assert!(disk.row(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
+    }
+    let disk = case.disk();
+    let mut damaged = disk.row(KEPT).unwrap().to_vec();
+    damaged[20] ^= 1;
+    disk.put(KEPT, damaged.clone());
+    case.work_on(&disk).unwrap();
+    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    assert!(disk.row(KEPT).unwrap().to_vec() != damaged);
+}
+
+#[test]
+fn a_successor_of_a_kept_manifest_that_cannot_be_opened_is_not_taken_for_none() {
+    let case = cases::atomic_kept();
+    let disk = leave_marked(&case);
+    let kept = disk.row(KEPT).unwrap();
+    disk.fail(nth(1, OpKind::Open, KEPT_NEXT));
+    let error = recover(&case.target(&disk), &work()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(disk.row(KEPT).unwrap() == kept);
+    let recovered = recover(&case.target(&disk), &work()).unwrap();
+    assert_eq!(recovered, Recovered::New);
+    // Its stage was done; the marks in what is kept say what has changed.
+    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    let old = case.old.as_ref().unwrap();
+    case.sync_from(old, &disk).unwrap();
+    assert!(disk.row(TARGET).unwrap().to_vec() == *old);
+    assert_eq!(disk.names("/img"), ["kept", "t"]);
+}
+
+#[test]
+fn giving_up_a_sync_that_is_done_but_for_its_stage_says_that_the_target_is_new() {
+    let case = cases::atomic_under_the_mark_only();
+    let disk = case.disk();
+    disk.fail(nth(1, OpKind::Remove, STAGE));
+    case.work_on(&disk).unwrap_err();
+    disk.heal();
+    let given_up = discard(&case.target(&disk), &work()).unwrap();
+    assert_eq!(given_up, Recovered::New);
+    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    assert_eq!(disk.names("/img"), ["t"]);
+
+    let disk = case.disk();
+    leave_staged(&disk, || case.work_on(&disk));
+    let given_up = discard(&case.target(&disk), &work()).unwrap();
+    assert_eq!(given_up, Recovered::Old);
+    assert!(disk.row(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
+    assert_eq!(disk.names("/img"), ["t"]);
+}
+
+#[test]
+fn ranges_of_the_source_that_have_become_unreadable_are_passed_over_beside_a_stage_too() {
+    let case = cases::atomic_under_the_mark_only();
+    let disk = case.disk();
+    leave_staged(&disk, || case.work_on(&disk));
+    let page = PAGE as u64;
+    let source = unreadable(&case.new, &(3..4));
+    let options = case.options.clone();
+    let error = sync(&source, &case.target(&disk), &options, &work()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreadable);
+    let options = options.with_skip_unreadable(true);
+    let report = sync(&source, &case.target(&disk), &options, &work()).unwrap();
+    assert_eq!(report.outcome, Outcome::SyncedWithGaps);
+    assert_eq!(report.unreadable, [3 * page..4 * page]);
+    assert!(report.resumed_bytes > 0);
+    let mut expected = case.new.clone();
+    let old = &case.old.as_ref().unwrap()[3 * PAGE..4 * PAGE];
+    expected[3 * PAGE..4 * PAGE].copy_from_slice(old);
+    assert!(disk.row(TARGET).unwrap().to_vec() == expected);
+}
+
+#[test]
+fn a_full_copy_keeps_the_old_bytes_where_the_source_cannot_be_read() {
+    let case = cases::full();
+    let old = cases::bytes(600 * PAGE, 1);
+    let new = cases::bytes(600 * PAGE, 2);
+    // Further on and at the start; longer than what is copied at once.
+    for pages in [200..500, 0..300] {
+        let disk = FaultDisk::new();
+        disk.put(TARGET, old.clone());
+        let bytes = pages.start * PAGE..pages.end * PAGE;
+        let options = case.options.clone().with_skip_unreadable(true);
+        let source = unreadable(&new, &pages);
+        let report = sync(&source, &case.target(&disk), &options, &work()).unwrap();
+        assert_eq!(
+            (report.outcome, report.mode),
+            (Outcome::SyncedWithGaps, Mode::Full)
+        );
+        assert_eq!(report.unreadable, [bytes.start as u64..bytes.end as u64]);
+        let mut expected = new.clone();
+        expected[bytes.clone()].copy_from_slice(&old[bytes]);
+        assert!(disk.row(TARGET).unwrap().to_vec() == expected);
+    }
+}
+
+/// A source some pages of which cannot be read.
+fn unreadable(bytes: &[u8], pages: &Range<usize>) -> Source {
+    let disk = FaultDisk::new();
+    disk.put("/s/s", bytes.to_vec());
+    let range = (pages.start * PAGE) as u64..(pages.end * PAGE) as u64;
+    disk.make_unreadable("/s/s", range).unwrap();
+    let storage = disk.open("/s/s", Access::Read).unwrap();
+    Source::new(Arc::new(Raw::open(Arc::new(storage)).unwrap()))
+}

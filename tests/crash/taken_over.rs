@@ -1,0 +1,73 @@
+//! What a sync takes over from the stage of a run that was stopped before the mark.
+
+use std::path::Path;
+
+use diskdelta::ErrorKind;
+use diskdelta::storage::fault::{Call, Fault, OpKind};
+use diskdelta::sync::{Source, SyncReport, sync};
+
+use crate::case::{Case, TARGET, source, work};
+use crate::cases::{self, PAGE};
+use crate::far::Far;
+use crate::litter::none_but_holes;
+use crate::medium::leave_staged;
+
+const EARLIER: &str = "/img/.t.diskdelta-stage.earlier";
+
+/// Stages the case's sync, then does it from `new`.
+fn again(case: &Case, new: &Source) -> SyncReport {
+    let disk = case.disk();
+    leave_staged(&disk, || case.work_on(&disk));
+    let report = sync(new, &case.target(&disk), &case.options, &work()).unwrap();
+    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    report
+}
+
+#[test]
+fn all_of_a_stage_is_taken_over_zeros_too_wherever_the_source_is() {
+    let case = cases::atomic_under_the_mark_only();
+    for source in [source(&case.new), Far::source(&case.new, false)] {
+        let report = again(&case, &source);
+        assert_eq!(report.resumed_bytes, 5 * PAGE as u64);
+        assert_eq!(report.changed_bytes, report.resumed_bytes);
+    }
+}
+
+#[test]
+fn a_stage_that_reaches_beyond_the_target_is_taken_over_as_far_as_the_target_goes() {
+    let old = cases::bytes(16 * PAGE, 1);
+    let new = [cases::changed(&old), cases::bytes(3 * PAGE, 7)].concat();
+    let case = Case::raw("growing", &old, &new);
+    for source in [source(&case.new), Far::source(&case.new, false)] {
+        let report = again(&case, &source);
+        assert!(report.resumed_bytes >= 3 * PAGE as u64, "{report:?}");
+        assert!(report.resumed_bytes <= 5 * PAGE as u64, "{report:?}");
+        assert_eq!(report.changed_bytes, 8 * PAGE as u64);
+    }
+}
+
+#[test]
+fn data_over_a_hole_is_taken_over_too() {
+    let old = cases::bytes(16 * PAGE, 0);
+    let mut new = old.clone();
+    new[5 * PAGE..7 * PAGE].copy_from_slice(&cases::bytes(2 * PAGE, 3));
+    let case = Case::raw("filling a hole", &old, &new).with_litter(none_but_holes);
+    let report = again(&case, &source(&new));
+    assert_eq!(report.resumed_bytes, 2 * PAGE as u64);
+}
+
+#[test]
+fn an_earlier_stage_that_cannot_be_read_is_not_taken_for_a_damaged_one() {
+    let case = cases::atomic_under_the_mark_only();
+    for source in [source(&case.new), Far::source(&case.new, false)] {
+        let disk = case.disk();
+        leave_staged(&disk, || case.work_on(&disk));
+        let reads = |call: &Call<'_>| call.kind == OpKind::Read && call.path == Path::new(EARLIER);
+        disk.fail(Fault::nth(1).on(reads));
+        let error = sync(&source, &case.target(&disk), &case.options, &work()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(disk.row(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
+        sync(&source, &case.target(&disk), &case.options, &work()).unwrap();
+        assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    }
+}

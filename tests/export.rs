@@ -18,8 +18,10 @@ use diskdelta::image::{
     ParentRequest, Raw,
 };
 use diskdelta::storage::fault::{CrashState, FaultDisk, SyncCall, Violation};
-use diskdelta::storage::{Access, FileStorage, MemoryStorage, Place, SourceOptions, Storage};
-use diskdelta::sync::{HostSource, export_delta};
+use diskdelta::storage::{
+    Access, FileStorage, HostFile, MemoryStorage, Place, SourceOptions, Storage,
+};
+use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, export_delta};
 use diskdelta::{BlockSize, ErrorKind, Limits, Result, Work, manifest};
 use proptest::prelude::*;
 
@@ -154,6 +156,25 @@ fn exported(delta: &Delta, base: &Path, to: &Path) -> Result<()> {
     let options = ImageOptions::default().with_gate(Arc::new(FileGate::new()));
     let base = HostSource::open(base, &options, &SourceOptions::default())?;
     export_delta(delta, &base, to, &options, &work())
+}
+
+#[test]
+fn a_parent_of_the_source_is_no_target() {
+    let lab = Lab::new();
+    let parent = lab.image("base.vhd", CreateFormat::VhdDynamic, &old_disk());
+    let child = lab.path("child.vhd");
+    exported(&lab.delta(&old_disk(), &new_disk()), &parent, &child).unwrap();
+    let gated = ImageOptions::default().with_gate(Arc::new(FileGate::new()));
+    let source = HostSource::open(&child, &gated, &SourceOptions::default()).unwrap();
+    let files = source.files();
+    assert_eq!(files.len(), 2);
+    assert!(files[1].is_same(&HostFile::at(&parent).unwrap()));
+    drop(source);
+    let options = HostTargetOptions::default().with_sources(files);
+    let error = HostTarget::open(&parent, &options).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::InUse);
+    let other = lab.image("other.vhd", CreateFormat::VhdDynamic, &old_disk());
+    HostTarget::open(other, &options).unwrap();
 }
 
 #[test]

@@ -8,8 +8,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use diskdelta::image::{self, FileGate, Format, Image, ImageOptions};
-use diskdelta::storage::{FileStorage, MemoryStorage};
-use diskdelta::{Error, ErrorKind, ExtentKind, Limits, Result};
+use diskdelta::storage::{FileStorage, MemoryStorage, SourceOptions};
+use diskdelta::sync::{HostSource, ManifestCache};
+use diskdelta::{BlockSize, Error, ErrorKind, ExtentKind, Limits, Result};
 use proptest::prelude::*;
 
 const MIB: usize = 1 << 20;
@@ -372,6 +373,18 @@ fn a_file_that_was_cut_short_is_never_read_as_zeros() {
             assert!(right, "{made} cut to {len}");
         }
     }
+}
+
+#[test]
+fn no_kept_manifest_stands_for_an_image_that_may_lie_in_other_files_too() {
+    let Some(lab) = Lab::new() else { return };
+    lab.qemu_img("convert -f raw -O qcow2 disk.raw d.qcow2");
+    let source = HostSource::open(lab.path("d.qcow2"), &gate(), &SourceOptions::default());
+    let cache = ManifestCache::open(lab.path("cache")).unwrap();
+    let cached = cache.look_up(&source.unwrap(), BlockSize::default());
+    let cached = cached.unwrap();
+    assert_eq!(cached.reason(), Some("it may lie in other files too"));
+    assert!(cached.record().unwrap().is_none());
 }
 
 #[test]

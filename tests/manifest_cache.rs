@@ -5,12 +5,15 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
-use diskdelta::image::{Format, ImageOptions};
-use diskdelta::storage::SourceOptions;
-use diskdelta::sync::{CachedSource, HostSource, ManifestCache};
-use diskdelta::{BlockSize, Work, manifest};
+use diskdelta::delta::{Base, Delta, DeltaOptions, create};
+use diskdelta::image::{self, CreateFormat, CreateOptions, FileGate, Format, ImageOptions, Raw};
+use diskdelta::manifest::{self, KeptManifest};
+use diskdelta::storage::{MemoryStorage, Place, SourceOptions};
+use diskdelta::sync::{CachedSource, HostSource, ManifestCache, export_delta};
+use diskdelta::{BlockSize, ErrorKind, Limits, Work};
 
 struct Lab {
     folder: tempfile::TempDir,
@@ -84,6 +87,9 @@ fn settle() {
 }
 
 const LEN: usize = 300_000;
+/// Fields in the header of a manifest; see docs/format.md.
+const VERSION_AT: usize = 8;
+const CHECKSUM_AT: usize = 252;
 const NONE: &str = "none is kept, or it is damaged";
 const WRITTEN: &str = "it was written to since";
 
@@ -154,7 +160,23 @@ fn a_disk_of_another_length_or_read_as_another_format_is_another_disk() {
     let small = lab
         .cache()
         .look_up(&open(&lab.path("disk.raw")), BlockSize::MIN);
-    assert_eq!(small.unwrap().reason(), Some(NONE), "other blocks");
+    let small = small.unwrap();
+    assert_eq!(small.reason(), Some(NONE), "other blocks");
+    assert_eq!(small.block_size(), BlockSize::MIN);
+    // Nor are they taken over under the name of the right ones.
+    settle();
+    small.manifest_or_read(None, &work()).unwrap();
+    let is_small = |path: &PathBuf| fs::metadata(path).unwrap().len() > 2000;
+    let entries = fs::read_dir(lab.path("cache")).unwrap();
+    let kept: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let (small, large): (Vec<_>, Vec<_>) = kept.into_iter().partition(is_small);
+    assert_eq!((small.len(), large.len()), (1, 1));
+    fs::copy(&small[0], &large[0]).unwrap();
+    let (read, _) = lab
+        .look_up("disk.raw")
+        .manifest_or_read(Some(&[]), &work())
+        .unwrap();
+    assert_eq!(read.block_size(), BlockSize::default());
 }
 
 #[test]
@@ -181,7 +203,77 @@ fn damage_to_what_is_kept_is_seen_and_foreign_files_are_not_replaced() {
     lab.refuses("disk.raw", NONE);
     let error = lab.look_up("disk.raw").manifest_or_read(None, &work());
     let error = error.err().unwrap();
-    assert_eq!(error.kind(), diskdelta::ErrorKind::AlreadyExists);
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+}
+
+#[test]
+fn a_manifest_that_does_not_say_when_it_was_made_or_that_is_marked_is_not_believed() {
+    let lab = Lab::new();
+    let root = lab.keep("disk.raw");
+    let mut entries = fs::read_dir(lab.path("cache")).unwrap();
+    let kept = entries.next().unwrap().unwrap().path();
+    let whole = fs::read(&kept).unwrap();
+    // One that was made of the same disk, as any tool makes them.
+    let image = open(&lab.path("disk.raw"));
+    let place = Place::host(&kept).unwrap();
+    manifest::save(&place, |file| {
+        manifest::build_to(&**image.image(), BlockSize::default(), &work(), file)
+    })
+    .unwrap();
+    let made = KeptManifest::open_path(&kept, &Limits::default()).unwrap();
+    assert!(made.manifest().root() == root && !made.is_noted());
+    lab.refuses("disk.raw", WRITTEN);
+    fs::write(&kept, whole).unwrap();
+    assert!(lab.look_up("disk.raw").manifest().is_some());
+    let mut marked = KeptManifest::open_path(&kept, &Limits::default()).unwrap();
+    marked.mark(std::iter::once(0..5)).unwrap();
+    lab.refuses("disk.raw", WRITTEN);
+}
+
+#[test]
+fn what_a_later_version_has_kept_is_an_error_and_not_replaced() {
+    let lab = Lab::new();
+    lab.keep("disk.raw");
+    let mut entries = fs::read_dir(lab.path("cache")).unwrap();
+    let kept = entries.next().unwrap().unwrap().path();
+    let mut later = fs::read(&kept).unwrap();
+    later[VERSION_AT] += 1;
+    let checksum = crc32fast::hash(&later[..CHECKSUM_AT]);
+    later[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(&kept, &later).unwrap();
+    let source = open(&lab.path("disk.raw"));
+    let error = lab.cache().look_up(&source, BlockSize::default());
+    assert_eq!(error.err().unwrap().kind(), ErrorKind::Unsupported);
+    assert!(fs::read(&kept).unwrap() == later);
+}
+
+#[test]
+fn a_disk_longer_than_is_allowed_by_default_is_kept_too() {
+    let limits = Limits::default();
+    let len = limits.disk_bytes + 4096;
+    // Other file systems end before that.
+    let Ok(folder) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("LEFT OUT: there is no /dev/shm");
+        return;
+    };
+    let path = folder.path().join("long.raw");
+    let file = File::create(&path).unwrap();
+    if file.set_len(len).is_err() {
+        eprintln!("LEFT OUT: no file may be so long here");
+        return;
+    }
+    file.write_all_at(&[1; 4096], len - 4096).unwrap();
+    settle();
+    let lab = Lab::new();
+    let image = ImageOptions::default().with_limits(limits.with_disk_bytes(u64::MAX));
+    let look_up = || {
+        let source = HostSource::open(&path, &image, &SourceOptions::default()).unwrap();
+        lab.cache().look_up(&source, BlockSize::MAX).unwrap()
+    };
+    let (read, was_kept) = look_up().manifest_or_read(None, &work()).unwrap();
+    assert!(!was_kept && read.disk_len() == len);
+    let (again, was_kept) = look_up().manifest_or_read(None, &work()).unwrap();
+    assert!(was_kept && again.root() == read.root());
 }
 
 #[test]
@@ -232,26 +324,65 @@ fn a_change_map_that_covers_the_time_since_saves_reading_the_rest() {
 #[test]
 fn an_image_that_may_lie_in_other_files_too_is_always_read() {
     let lab = Lab::new();
-    let made = Command::new("qemu-img")
-        .args(["create", "-q", "-f", "vpc", "-o", "subformat=dynamic"])
-        .arg(lab.path("parent.vhd"))
-        .arg("8M")
-        .status();
-    if !made.is_ok_and(|it| it.success()) {
-        eprintln!("LEFT OUT: there is no qemu-img");
-        assert!(std::env::var_os("DISKDELTA_REQUIRE_ORACLES").is_none());
-        return;
-    }
+    let limits = Limits::default();
+    let gated = ImageOptions::default().with_gate(Arc::new(FileGate::new()));
+    let open =
+        |name: &str| HostSource::open(lab.path(name), &gated, &SourceOptions::default()).unwrap();
+    let look_up = |name: &str| {
+        let found = lab.cache().look_up(&open(name), BlockSize::default());
+        found.unwrap()
+    };
+    let parent = MemoryStorage::new("parent", Vec::new());
+    image::create(
+        &parent,
+        &CreateOptions::new(CreateFormat::VhdDynamic, 8 << 20),
+    )
+    .unwrap();
+    fs::write(lab.path("parent.vhd"), parent.to_vec()).unwrap();
+    let new = Arc::new(MemoryStorage::new("new", vec![3; 8 << 20]));
+    let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+    create(
+        Base::Image(&**open("parent.vhd").image()),
+        &Raw::open(new).unwrap(),
+        file.clone(),
+        &DeltaOptions::default(),
+        &work(),
+    )
+    .unwrap();
+    let delta = Delta::open(file, &limits).unwrap();
+    let child = lab.path("child.vhd");
+    export_delta(&delta, &open("parent.vhd"), child, &gated, &work()).unwrap();
     settle();
-    lab.keep("parent.vhd");
-    assert!(lab.look_up("parent.vhd").manifest().is_some());
-    let child = HostSource::open(
+    for (name, why) in [
+        ("parent.vhd", None),
+        ("child.vhd", Some("it may lie in other files too")),
+    ] {
+        let read = look_up(name).manifest_or_read(None, &work()).unwrap();
+        assert!(!read.1, "{name}");
+        assert_eq!(look_up(name).reason(), why, "{name}");
+        assert_eq!(look_up(name).manifest().is_some(), why.is_none(), "{name}");
+    }
+    assert_eq!(lab.kept_files(), 1, "the child's is not even written");
+    let as_raw = HostSource::open(
         lab.path("parent.vhd"),
         &ImageOptions::default().with_format(Format::Raw),
         &SourceOptions::default(),
     );
-    let as_raw = lab.cache().look_up(&child.unwrap(), BlockSize::default());
+    let as_raw = lab.cache().look_up(&as_raw.unwrap(), BlockSize::default());
     assert_eq!(as_raw.unwrap().reason(), Some(NONE), "another format");
+}
+
+#[test]
+fn a_source_that_others_may_write_is_always_read() {
+    let lab = Lab::new();
+    let live = SourceOptions::default().with_allow_writers(true);
+    let path = lab.path("disk.raw");
+    let source = HostSource::open(path, &ImageOptions::default(), &live).unwrap();
+    let cached = lab.cache().look_up(&source, BlockSize::default()).unwrap();
+    assert_eq!(cached.reason(), Some("the system tells too little of it"));
+    assert!(cached.record().unwrap().is_none());
+    assert!(!cached.manifest_or_read(None, &work()).unwrap().1);
+    assert_eq!(lab.kept_files(), 0);
 }
 
 #[test]

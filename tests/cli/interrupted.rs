@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use diskdelta::image::ImageOptions;
-use diskdelta::storage::SourceOptions;
+use diskdelta::storage::{Place, SourceOptions};
 use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, Mode, SyncOptions, sync};
 use diskdelta::{CancelToken, ErrorKind, Phase, Progress, Work};
 
@@ -28,16 +28,25 @@ impl Progress for StopApplying {
 
 /// Leaves a target marked in the middle of an atomic sync.
 fn leave_marked(source: &Path, target: &Path, options: HostTargetOptions) {
+    let delta = SyncOptions::default().with_mode(Mode::Delta);
+    stop_applying(source, target, &options, &delta);
+}
+
+fn stop_applying(
+    source: &Path,
+    target: &Path,
+    options: &HostTargetOptions,
+    sync_options: &SyncOptions,
+) {
     let source =
         HostSource::open(source, &ImageOptions::default(), &SourceOptions::default()).unwrap();
-    let target = HostTarget::open(target, &options).unwrap();
+    let target = HostTarget::open(target, options).unwrap();
     let cancel = CancelToken::new();
     let work = Work::new(2)
         .unwrap()
         .with_cancel(cancel.clone())
         .with_progress(Arc::new(StopApplying(cancel)));
-    let options = SyncOptions::default().with_mode(Mode::Delta);
-    let error = sync(&source.source(), target.target(), &options, &work).unwrap_err();
+    let error = sync(&source.source(), target.target(), sync_options, &work).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     assert!(target.mark().unwrap().is_some());
 }
@@ -133,6 +142,9 @@ fn an_interrupted_in_place_sync_says_so_until_it_has_run_again() {
     let run = signal(slow, "INT");
     assert_eq!(run.status, 3, "{run:?}");
     assert!(run.stderr.contains("run the same sync again"), "{run:?}");
+    let (_, listed) = lab.json("recover --list .");
+    assert_eq!(listed["pending"][0]["kind"], "sidecar");
+    assert_eq!(listed["pending"][0]["state"], "rerun");
     lab.run("sync new.raw old.raw")
         .fails(3, "run the same sync again");
     lab.run("info old.raw").fails(3, "incomplete");
@@ -262,6 +274,53 @@ fn recover_finishes_a_marked_target() {
 }
 
 #[test]
+fn a_damaged_successor_of_a_kept_manifest_does_not_keep_a_target_from_being_finished() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 900, 1);
+    let old = lab.disk("old.raw", 900, 2);
+    lab.done("manifest old.raw -o kept.manifest");
+    let place = Place::host(lab.path("kept.manifest")).unwrap();
+    let options = SyncOptions::default()
+        .with_mode(Mode::Delta)
+        .with_target_manifest(Some(place));
+    stop_applying(
+        &lab.path("new.raw"),
+        &old,
+        &HostTargetOptions::default(),
+        &options,
+    );
+    write_at(&lab.path(".kept.manifest.new"), 20, b"damage");
+    let kept = lab.bytes("kept.manifest");
+    lab.done("recover old.raw");
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    assert!(lab.bytes("kept.manifest") == kept);
+    // What it says of the target is marked, and so it is not believed.
+    lab.disk("newer.raw", 900, 2);
+    lab.done("sync newer.raw old.raw --target-manifest kept.manifest");
+    assert!(lab.bytes("old.raw") == lab.bytes("newer.raw"));
+}
+
+#[test]
+fn a_listing_tells_a_target_that_is_used_from_one_that_is_not_there() {
+    let lab = marked();
+    let states = || {
+        let (status, listed) = lab.json("recover --list .");
+        assert_eq!(status, 0);
+        let pending = listed["pending"].as_array().unwrap();
+        assert_eq!(pending.len(), 1, "disks are not listed");
+        listed["pending"][0]["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(states(), "marked");
+    let used = HostTarget::open(lab.path("old.raw"), &HostTargetOptions::default()).unwrap();
+    assert_eq!(states(), "in_use");
+    drop(used);
+    fs::remove_file(lab.path("old.raw")).unwrap();
+    assert_eq!(states(), "missing");
+    fs::create_dir(lab.path("old.raw")).unwrap();
+    assert_eq!(states(), "missing");
+}
+
+#[test]
 fn recover_all_finishes_what_it_finds() {
     let lab = marked();
     lab.disk("more.raw", 900, 3);
@@ -290,6 +349,19 @@ fn a_marked_target_that_was_moved_is_finished_and_a_copy_is_refused() {
     assert!(lab.bytes("moved.raw") == lab.bytes("new.raw"));
     assert_eq!(lab.names(), ["copy.raw", "moved.raw", "new.raw"]);
     lab.run("recover copy.raw").fails(3, "bring it back to");
+}
+
+#[test]
+fn a_moved_target_is_no_copy_of_another_that_has_taken_its_name() {
+    let lab = marked();
+    fs::rename(lab.path("old.raw"), lab.path("moved.raw")).unwrap();
+    let old = lab.disk("old.raw", 900, 3);
+    let options = HostTargetOptions::default().with_stage_dir(Some(lab.path("stages")));
+    leave_marked(&lab.path("new.raw"), &old, options);
+    for name in ["moved.raw", "old.raw"] {
+        lab.done(&format!("recover {name}"));
+        assert!(lab.bytes(name) == lab.bytes("new.raw"), "{name}");
+    }
 }
 
 #[test]

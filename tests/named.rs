@@ -1,0 +1,298 @@
+//! Images and targets that are named by a path of this host.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod host;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use diskdelta::image::{self, CreateFormat, CreateOptions, Format, ImageOptions};
+use diskdelta::storage::{MemoryStorage, Place, SourceOptions};
+use diskdelta::sync::{
+    HostSide, HostSource, HostTarget, HostTargetOptions, Mode, Recovered, Source, SyncOptions, sync,
+};
+use diskdelta::{BlockSize, ErrorKind, ExtentKind, Limits, Work, manifest};
+use host::{LoopDevice, has_loop_devices};
+
+const LEN: usize = 200_000;
+
+struct Lab {
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        Lab {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn disk(&self, name: &str) -> PathBuf {
+        let bytes: Vec<u8> = (0..LEN).map(|at| (at % 251) as u8).collect();
+        fs::write(self.path(name), bytes).unwrap();
+        self.path(name)
+    }
+
+    fn names(&self) -> usize {
+        fs::read_dir(self.folder.path()).unwrap().count()
+    }
+}
+
+fn target(path: &Path) -> HostTarget {
+    HostTarget::open(path, &HostTargetOptions::default()).unwrap()
+}
+
+fn side(path: &Path) -> HostSide {
+    HostSide::open(path, &ImageOptions::default(), &SourceOptions::default()).unwrap()
+}
+
+fn work() -> Work {
+    Work::new(1).unwrap()
+}
+
+#[test]
+fn what_is_left_of_a_sync_onto_a_missing_target_can_be_given_up_and_nothing_cannot() {
+    let lab = Lab::new();
+    let missing = target(&lab.path("t.raw"));
+    for done in [missing.discard(&work()), missing.recover(&work())] {
+        assert_eq!(done.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    fs::write(lab.path(".t.raw.diskdelta-new"), [1; 5000]).unwrap();
+    assert_eq!(missing.recover(&work()).unwrap(), Recovered::Old);
+    assert_eq!(lab.names(), 1, "it is kept");
+    assert_eq!(missing.discard(&work()).unwrap(), Recovered::Old);
+    assert_eq!(lab.names(), 0);
+    // There is nothing to give up beside a target that is there, and no harm in it.
+    let there = target(&lab.disk("t.raw"));
+    assert_eq!(there.discard(&work()).unwrap(), Recovered::Old);
+    assert_eq!(there.recover(&work()).unwrap(), Recovered::Nothing);
+}
+
+#[test]
+fn a_device_without_a_lasting_name_is_warned_of_and_a_file_needs_none() {
+    let lab = Lab::new();
+    let disk = lab.disk("t.raw");
+    assert!(target(&disk).warnings().is_empty());
+    assert!(target(&lab.path("missing.raw")).warnings().is_empty());
+    if !has_loop_devices() {
+        return;
+    }
+    File::options()
+        .write(true)
+        .open(&disk)
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
+    let loop_device = LoopDevice::attach(&disk);
+    let options = HostTargetOptions::default().with_stage_dir(Some(lab.path("stages")));
+    let open = || HostTarget::open(loop_device.path(), &options).unwrap();
+    assert!(open().warnings().is_empty(), "it is named after its file");
+    fs::remove_file(&disk).unwrap();
+    let device = open();
+    let [warning] = device.warnings() else {
+        panic!("{:?}", device.warnings());
+    };
+    assert!(warning.contains("no lasting name"), "{warning}");
+}
+
+#[test]
+fn a_copy_has_holes_where_the_file_that_it_replaces_had_some() {
+    let lab = Lab::new();
+    let len = 8u64 << 20;
+    let source = lab.path("new.raw");
+    let file = File::create(&source).unwrap();
+    file.set_len(len).unwrap();
+    file.write_all_at(&[3; 8192], 1 << 20).unwrap();
+    let options = SyncOptions::default().with_mode(Mode::Full);
+    let allocated = |path: &Path| fs::metadata(path).unwrap().blocks() * 512;
+    let (sparse, thick) = (lab.path("sparse.raw"), lab.path("thick.raw"));
+    File::create(&sparse).unwrap().set_len(len).unwrap();
+    fs::write(&thick, vec![7; 8 << 20]).unwrap();
+    for path in [&sparse, &thick] {
+        let new = HostSource::open(&source, &ImageOptions::default(), &SourceOptions::default());
+        let new = new.unwrap().source();
+        let report = sync(&new, target(path).target(), &options, &work()).unwrap();
+        assert_eq!(report.mode, Mode::Full);
+        assert!(fs::read(path).unwrap() == fs::read(&source).unwrap());
+    }
+    assert!(allocated(&sparse) < 1 << 20, "{}", allocated(&sparse));
+    assert!(allocated(&thick) >= len, "{}", allocated(&thick));
+}
+
+#[test]
+fn a_target_that_was_replaced_by_a_copy_is_the_new_file_from_then_on() {
+    let lab = Lab::new();
+    let from = |byte| {
+        let storage = Arc::new(MemoryStorage::new("new", vec![byte; LEN]));
+        Source::new(Arc::new(image::Raw::open(storage).unwrap()))
+    };
+    let path = lab.disk("t.raw");
+    let there = target(&path);
+    for (mode, byte) in [(Mode::Full, 1), (Mode::Delta, 2), (Mode::Full, 3)] {
+        let options = SyncOptions::default().with_mode(mode);
+        sync(&from(byte), there.target(), &options, &work()).unwrap();
+        assert!(fs::read(&path).unwrap() == [byte; LEN], "{mode:?}");
+    }
+}
+
+#[test]
+fn a_missing_target_takes_its_format_from_the_name_given_or_from_the_one_that_leads_to() {
+    let lab = Lab::new();
+    symlink("real.vhd", lab.path("disk")).unwrap();
+    symlink("plain", lab.path("disk.vhdx")).unwrap();
+    for (name, format) in [
+        ("a", Format::Raw),
+        ("a.vhd", Format::Vhd),
+        ("disk", Format::Vhd),
+        ("disk.vhdx", Format::Vhdx),
+    ] {
+        let target = target(&lab.path(name));
+        assert_eq!(target.target().format(), format, "{name}");
+    }
+}
+
+#[test]
+fn a_name_that_cannot_be_looked_up_is_not_taken_for_a_missing_target() {
+    let lab = Lab::new();
+    let path = lab.path(&"x".repeat(300));
+    let error = HostTarget::open(path, &HostTargetOptions::default());
+    assert_eq!(error.err().unwrap().kind(), ErrorKind::Io);
+}
+
+#[test]
+fn a_name_of_a_format_that_is_only_read_may_be_given_to_another() {
+    let lab = Lab::new();
+    let path = lab.path("disk.qcow2");
+    let options = HostTargetOptions::default();
+    let refused = HostTarget::open(&path, &options).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    let created = options.clone().with_create(Some(CreateFormat::VhdDynamic));
+    let created = HostTarget::open(&path, &created).unwrap();
+    assert_eq!(created.target().format(), Format::Vhd);
+    let chosen = options.with_image(ImageOptions::default().with_format(Format::Raw));
+    let chosen = HostTarget::open(&path, &chosen).unwrap();
+    assert_eq!(chosen.target().format(), Format::Raw);
+}
+
+#[test]
+fn a_side_that_is_written_to_meanwhile_is_found_out() {
+    let lab = Lab::new();
+    let (one, other) = (lab.disk("one.raw"), lab.disk("other.raw"));
+    for written in [&one, &other] {
+        let (new, old) = (side(&one), side(&other));
+        assert!(new.diff(&old, &work()).unwrap().is_identical());
+        let file = File::options().write(true).open(written).unwrap();
+        file.set_len(LEN as u64 + 1).unwrap();
+        let error = new.diff(&old, &work()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::SourceChanged);
+        file.set_len(LEN as u64).unwrap();
+    }
+}
+
+#[test]
+fn sides_of_different_length_are_not_identical_whatever_they_are() {
+    let lab = Lab::new();
+    let new = lab.disk("new.raw");
+    let mut bytes = fs::read(&new).unwrap();
+    bytes.resize(LEN + 4096, 0);
+    fs::write(lab.path("longer.raw"), &bytes).unwrap();
+    bytes[8192..12_288].fill(0);
+    for page in [0, 4, 5] {
+        bytes[page * 4096] ^= 1;
+    }
+    fs::write(lab.path("other.raw"), &bytes).unwrap();
+    let kept = lab.path("new.manifest");
+    let storage = Arc::new(MemoryStorage::new("new", fs::read(&new).unwrap()));
+    let image = image::Raw::open(storage).unwrap();
+    let place = Place::host(&kept).unwrap();
+    manifest::save(&place, |file| {
+        manifest::build_to(&image, BlockSize::MIN, &work(), file)
+    })
+    .unwrap();
+    for name in ["new.raw", "new.manifest"] {
+        let short = side(&lab.path(name));
+        assert_eq!(short.disk_len(), LEN as u64, "{name}");
+        short.check().unwrap();
+        let found = short.diff(&side(&lab.path("longer.raw")), &work()).unwrap();
+        assert!(!found.same_len && !found.is_identical(), "{name}");
+        assert!(
+            found
+                .extents
+                .iter()
+                .all(|it| it.offset >= LEN as u64 / 4096 * 4096)
+        );
+        let found = side(&lab.path("other.raw")).diff(&short, &work()).unwrap();
+        let first = |kind| found.extents.iter().find(|it| it.kind == kind).unwrap();
+        assert_eq!(first(ExtentKind::Data).offset, 0, "{name}");
+        assert_eq!(first(ExtentKind::Zero).offset, 8192, "{name}");
+        let len = |kind| {
+            let of_kind = found.extents.iter().filter(|it| it.kind == kind);
+            of_kind.map(|it| it.len).sum::<u64>()
+        };
+        let (data, zeros) = (len(ExtentKind::Data), len(ExtentKind::Zero));
+        // By its manifest the last block of the short one differs too, being short.
+        assert!(data >= 3 * 4096, "{name}: {found:?}");
+        assert!((4096..data).contains(&zeros), "{name}: {found:?}");
+        assert_eq!(found.zeroed_bytes(), zeros, "{name}");
+        assert_eq!(found.changed_bytes(), data + zeros, "{name}");
+    }
+    let read = HostSide::open_manifest(&kept, &Limits::default()).unwrap();
+    assert!(read.warnings().is_empty());
+}
+
+#[test]
+fn a_manifest_is_read_as_a_raw_disk_only_where_that_is_said() {
+    let lab = Lab::new();
+    let image = image::Raw::open(Arc::new(MemoryStorage::new("new", vec![3; LEN]))).unwrap();
+    let place = Place::host(lab.path("kept.img")).unwrap();
+    manifest::save(&place, |file| {
+        manifest::build_to(&image, BlockSize::MIN, &work(), file)
+    })
+    .unwrap();
+    let open = |options: &ImageOptions| {
+        HostSide::open(lab.path("kept.img"), options, &SourceOptions::default())
+    };
+    let error = open(&ImageOptions::default()).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let raw = open(&ImageOptions::default().with_format(Format::Raw)).unwrap();
+    assert!(matches!(raw, HostSide::Image(_)));
+    // Beside it nothing is mistaken for one.
+    assert!(matches!(side(&lab.disk("disk.img")), HostSide::Image(_)));
+}
+
+#[test]
+fn a_target_that_is_gone_carries_no_mark_and_one_that_cannot_be_read_may() {
+    let lab = Lab::new();
+    let path = lab.disk("t.raw");
+    let there = target(&path);
+    assert!(there.mark().unwrap().is_none());
+    fs::remove_file(&path).unwrap();
+    assert!(there.mark().unwrap().is_none());
+    fs::create_dir(&path).unwrap();
+    let error = there.mark().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+#[test]
+fn a_danger_in_an_image_is_told_of_its_side() {
+    let lab = Lab::new();
+    let storage = MemoryStorage::new("new", Vec::new());
+    let create = CreateOptions::new(CreateFormat::VhdxDynamic, 1 << 20);
+    image::create(&storage, &create).unwrap();
+    let path = lab.path("disk.vhdx");
+    fs::write(&path, storage.to_vec()).unwrap();
+    assert!(side(&path).warnings().is_empty());
+    let file = File::options().write(true).open(&path).unwrap();
+    // One of the two headers.
+    file.write_all_at(&[1; 512], 64 << 10).unwrap();
+    drop(file);
+    let warnings = side(&path).warnings();
+    let named = |text: &String| text.contains("disk.vhdx") && text.contains("header");
+    assert!(warnings.iter().any(named), "{warnings:?}");
+}

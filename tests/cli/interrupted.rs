@@ -358,6 +358,9 @@ fn a_moved_target_is_no_copy_of_another_that_has_taken_its_name() {
     let old = lab.disk("old.raw", 900, 3);
     let options = HostTargetOptions::default().with_stage_dir(Some(lab.path("stages")));
     leave_marked(&lab.path("new.raw"), &old, options);
+    // The mark that old.raw carries is not that of the stage beside it.
+    let (_, listed) = lab.json("recover --list .");
+    assert_eq!(listed["pending"][0]["state"], "unmarked");
     for name in ["moved.raw", "old.raw"] {
         lab.done(&format!("recover {name}"));
         assert!(lab.bytes(name) == lab.bytes("new.raw"), "{name}");

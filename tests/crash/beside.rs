@@ -1,8 +1,12 @@
 //! What lies beside a target and does not go with it is not believed.
 
-use diskdelta::ErrorKind;
+use std::sync::Arc;
+
+use diskdelta::delta::{DeltaWriter, Frame, Header, JobId, Old, Purpose};
+use diskdelta::storage::MemoryStorage;
 use diskdelta::storage::fault::{Fault, OpKind};
 use diskdelta::sync::{Recovered, recover};
+use diskdelta::{BlockSize, ErrorKind};
 
 use crate::case::{Case, TARGET, work};
 use crate::cases::{self, PAGE};
@@ -31,6 +35,37 @@ fn a_stage_or_sidecar_of_another_job_does_not_finish_a_marked_target() {
         case.work_on(&disk).unwrap();
         assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
     }
+}
+
+#[test]
+fn a_delta_of_another_purpose_under_the_name_of_a_stage_is_none() {
+    let case = cases::atomic_under_the_mark_only();
+    let header = Header {
+        purpose: Purpose::Portable,
+        job: JobId([1; 16]),
+        base_len: case.new.len() as u64,
+        result_len: case.new.len() as u64,
+        block_size: BlockSize::MIN,
+    };
+    let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+    let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
+    let page = cases::bytes(PAGE, 7);
+    let frame = Frame::data(0, &page, Old::Unknown, None);
+    writer.push(&frame).unwrap();
+    writer.finish(None, None).unwrap();
+
+    let disk = case.disk();
+    disk.put(STAGE, file.to_vec());
+    let recovered = recover(&case.target(&disk), &work()).unwrap();
+    assert_eq!(recovered, Recovered::Old);
+    assert!(disk.row(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
+    case.work_on(&disk).unwrap();
+    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+
+    let disk = leave_marked(&case);
+    disk.put(STAGE, file.to_vec());
+    let error = recover(&case.target(&disk), &work()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Marked);
 }
 
 #[test]

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use diskdelta::Work;
 use diskdelta::diff::{CompareOptions, CompareReport, Difference, compare};
 use diskdelta::image::{Image, ImageInfo, Raw};
-use diskdelta::manifest::Root;
+use diskdelta::manifest::{Root, root_of};
 use diskdelta::storage::MemoryStorage;
-use diskdelta::sync::{Claim, FarSource, Search, Source, Verified, Verify, sync};
+use diskdelta::sync::{
+    Claim, FAR_BLOCK_BYTES, FarSource, Mode, Outcome, Safety, Search, Source, Verified, Verify,
+    sync,
+};
+use diskdelta::{BlockSize, Work};
 
-use crate::case::work;
+use crate::case::{TARGET, work};
 use crate::cases;
 
 /// A source that is asked as if it lay on another host.
@@ -56,6 +59,23 @@ impl FarSource for Far {
         ))
     }
 
+    fn everything(
+        &self,
+        disk_len: u64,
+        work: &Work,
+        visit: &(dyn Fn(Difference<'_>) -> diskdelta::Result<()> + Sync),
+    ) -> diskdelta::Result<(CompareReport, Root)> {
+        // All of it differs from its opposite.
+        let mut bytes = vec![0; disk_len as usize];
+        self.image.read_exact_at(&mut bytes, 0)?;
+        bytes.iter_mut().for_each(|byte| *byte = !*byte);
+        let opposite = Raw::open(Arc::new(MemoryStorage::new("opposite", bytes)))?;
+        let options = CompareOptions::default();
+        let report = self.compare(&opposite, disk_len, &options, work, visit)?;
+        let block = BlockSize::new(FAR_BLOCK_BYTES)?;
+        Ok((report, root_of(&self.image, block, work)?))
+    }
+
     fn believes_manifests(&self) -> bool {
         self.believes
     }
@@ -93,5 +113,24 @@ fn a_far_manifest_that_stood_for_reading_is_named_as_the_evidence() {
         let far = Far::source(&case.new, believes);
         let report = sync(&far, &case.target(&disk), &options, &work()).unwrap();
         assert_eq!(report.verified, verified, "{believes} {verify:?}");
+    }
+}
+
+#[test]
+fn whatever_is_asked_of_a_far_source_the_target_becomes_equal() {
+    let file = cases::atomic_under_the_mark_only();
+    let device = file.clone().on_device();
+    for case in [&file, &device, &cases::creating()] {
+        for mode in [Mode::Auto, Mode::Delta, Mode::Full] {
+            for safety in [Safety::Atomic, Safety::InPlace] {
+                let disk = case.disk();
+                let options = case.options.clone().with_mode(mode).with_safety(safety);
+                let far = Far::source(&case.new, false);
+                let report = sync(&far, &case.target(&disk), &options, &work()).unwrap();
+                let what = format!("{} {mode:?} {safety:?}", case.name);
+                assert_eq!(report.outcome, Outcome::Synced, "{what}");
+                assert!(disk.row(TARGET).unwrap().to_vec() == case.new, "{what}");
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use diskdelta::ErrorKind;
-use diskdelta::storage::fault::{Call, Fault, OpKind};
+use diskdelta::storage::fault::{Call, Fault, Op, OpKind};
 use diskdelta::sync::{Source, SyncReport, sync};
 
 use crate::case::{Case, TARGET, source, work};
@@ -44,6 +44,31 @@ fn a_stage_that_reaches_beyond_the_target_is_taken_over_as_far_as_the_target_goe
         assert!(report.resumed_bytes <= 5 * PAGE as u64, "{report:?}");
         assert_eq!(report.changed_bytes, 8 * PAGE as u64);
     }
+}
+
+#[test]
+fn what_was_taken_over_is_there_for_a_third_run_when_the_second_is_stopped() {
+    let case = cases::atomic_under_the_mark_only();
+    let staged = || {
+        let disk = case.disk();
+        leave_staged(&disk, || case.work_on(&disk));
+        disk.settle();
+        disk
+    };
+    let whole = staged();
+    case.work_on(&whole).unwrap();
+    let removes = |op: &Op| op.kind() == OpKind::Remove && op.path() == Path::new(EARLIER);
+    let removed = whole.log().ops().position(removes).unwrap() as u64;
+    let disk = staged();
+    // What comes right after the earlier stage is gone, and all else.
+    disk.fail(Fault::nth(removed + 2).and_all_later());
+    case.work_on(&disk).unwrap_err();
+    disk.heal();
+    assert!(disk.row(EARLIER).is_none());
+    let target = case.target(&disk);
+    let report = sync(&source(&case.new), &target, &case.options, &work()).unwrap();
+    assert_eq!(report.resumed_bytes, 5 * PAGE as u64);
+    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
 }
 
 #[test]

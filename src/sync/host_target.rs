@@ -374,7 +374,8 @@ fn stage_folder(path: &Path) -> Result<HostFolder> {
 const STEM_CHARS: usize = 40;
 const DIGEST_CHARS: usize = 16;
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use super::*;
     use crate::delta::{DeltaWriter, Frame, Header};

@@ -160,7 +160,8 @@ fn index(range: &Range<u64>) -> usize {
     usize::try_from(range.end - range.start).unwrap_or(usize::MAX)
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use super::*;
     use crate::delta::JobId;
@@ -209,14 +210,14 @@ mod tests {
     fn new_and_cleared_space_is_durable_before_anything_is_written() {
         let tables = [(2 << 20, vec![7; 512])];
         for (storage_len, zeros) in [
-            (Some(LEN + 4096), vec![]),
-            (None, vec![LEN / 2..LEN / 2 + 4096]),
-            (Some(LEN + 4096), vec![LEN..LEN + 4096]),
+            (Some(LEN + 4096), None),
+            (None, Some(LEN / 2..LEN / 2 + 4096)),
+            (Some(LEN + 4096), Some(LEN..LEN + 4096)),
         ] {
             let (disk, storage) = disk();
             let redo = Redo {
                 storage_len,
-                zeros,
+                zeros: zeros.into_iter().collect(),
                 tables: tables.iter().cloned().collect(),
                 ..Redo::default()
             };

@@ -148,7 +148,10 @@ fn room_for_what_was_a_hole_is_found_before_the_target_is_marked() {
         .map(|op| op.range().unwrap())
         .collect();
     let page = PAGE as u64;
-    assert_eq!(reserved, [3 * page..5 * page], "no other room is needed");
+    let [range] = &reserved[..] else {
+        panic!("no other room is needed: {reserved:?}");
+    };
+    assert_eq!(*range, 3 * page..5 * page);
 
     // Zeros at the end take none.
     let longer = [&old[..], &[0; PAGE]].concat();
@@ -230,7 +233,8 @@ fn ranges_of_the_source_that_have_become_unreadable_are_passed_over_beside_a_sta
     let options = options.with_skip_unreadable(true);
     let report = sync(&source, &case.target(&disk), &options, &work()).unwrap();
     assert_eq!(report.outcome, Outcome::SyncedWithGaps);
-    assert_eq!(report.unreadable, [3 * page..4 * page]);
+    let passed_over = &report.unreadable[..];
+    assert!(matches!(passed_over, [it] if *it == (3 * page..4 * page)));
     assert!(report.resumed_bytes > 0);
     let mut expected = case.new.clone();
     let old = &case.old.as_ref().unwrap()[3 * PAGE..4 * PAGE];
@@ -255,7 +259,8 @@ fn a_full_copy_keeps_the_old_bytes_where_the_source_cannot_be_read() {
             (report.outcome, report.mode),
             (Outcome::SyncedWithGaps, Mode::Full)
         );
-        assert_eq!(report.unreadable, [bytes.start as u64..bytes.end as u64]);
+        let range = bytes.start as u64..bytes.end as u64;
+        assert!(matches!(&report.unreadable[..], [it] if *it == range));
         let mut expected = new.clone();
         expected[bytes.clone()].copy_from_slice(&old[bytes]);
         assert!(disk.row(TARGET).unwrap().to_vec() == expected);

@@ -294,7 +294,7 @@ mod tests {
             (count, outcome.is_ok())
         };
         assert_eq!(attempts(ErrorKind::InUse, 3), (3, true));
-        assert_eq!(attempts(ErrorKind::InUse, 99).1, false);
+        assert!(!attempts(ErrorKind::InUse, 99).1);
         assert_eq!(attempts(ErrorKind::Io, 3), (1, false));
     }
 }

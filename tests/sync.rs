@@ -903,6 +903,7 @@ fn a_delta_that_is_told_by_what_it_touches_fits_only_disks_of_its_base_s_length(
     ] {
         let (done, after) = apply(&old, verify);
         let report = done.unwrap();
+        assert_eq!(report.changed_bytes, PAGE as u64);
         assert_eq!(
             (report.outcome, report.verified),
             (Outcome::Synced, verified)

@@ -206,6 +206,30 @@ fn deltas_that_do_not_follow_each_other_do_not_merge() {
 }
 
 #[test]
+fn a_delta_made_from_a_manifest_tells_of_old_bytes_where_both_blocks_are_equally_long() {
+    // The last block of the old disk is short, and whole in the new one.
+    let (old, new) = (disk(&[1, 2, 3], 100), disk(&[2, 2, 1, 1], 0));
+    let base = manifest::build(&image(&old), BlockSize::MIN, &work()).unwrap();
+    let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+    let base = Base::Manifest(&base);
+    create(base, &image(&new), file.clone(), &options(), &work()).unwrap();
+    let olds = std::sync::Mutex::new(Vec::new());
+    let delta = opened(file.to_vec()).unwrap();
+    delta
+        .for_each(&work(), &|frame| {
+            olds.lock()
+                .unwrap()
+                .push((frame.offset() / PAGE as u64, frame.header().old));
+            Ok(())
+        })
+        .unwrap();
+    let mut olds = olds.into_inner().unwrap();
+    olds.sort_by_key(|it| it.0);
+    let first = Old::Hash(blake3::hash(&old[..PAGE]).into());
+    assert_eq!(olds, [(0, first), (2, Old::Unknown), (3, Old::Zeros)]);
+}
+
+#[test]
 fn a_merged_frame_tells_of_old_bytes_only_where_they_are_the_bases() {
     let disks = [
         disk(&[1, 2, 3], 0),

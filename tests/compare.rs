@@ -530,7 +530,9 @@ fn differing_pages(
     let len = new.len() as u64;
     let pages = (0..len.div_ceil(PAGE)).map(|page| page * PAGE..len.min((page + 1) * PAGE));
     let mapped = |page: &Range<u64>| {
-        change_map.is_none_or(|map| map.iter().any(|r| !r.is_empty() && overlap(r, page)))
+        // All of a page counts, also where the disk ends inside it.
+        let page = page.start..page.start + PAGE;
+        change_map.is_none_or(|map| map.iter().any(|r| !r.is_empty() && overlap(r, &page)))
     };
     let bytes = |of: &[u8], page: &Range<u64>| of[page.start as usize..page.end as usize].to_vec();
     pages

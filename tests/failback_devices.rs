@@ -28,8 +28,11 @@ struct Site {
 }
 
 impl Site {
-    /// The device is `more` bytes longer than the disk.
-    fn new(site: &str, more: u64) -> Self {
+    /// The device is `more` bytes longer than the disk; `None` where there are none.
+    fn new(site: &str, more: u64) -> Option<Self> {
+        if !has_loop_devices() {
+            return None;
+        }
         let rig = Rig::new(&["db1"]).with_job("safety = \"in-place\"");
         let disk = rig.site(site, "db1").join("disk.raw");
         let backing = disk.with_file_name("backing");
@@ -40,7 +43,7 @@ impl Site {
             .unwrap();
         let device = LoopDevice::attach(&backing);
         symlink(device.path(), &disk).unwrap();
-        Site { rig, device }
+        Some(Site { rig, device })
     }
 
     fn path(&self) -> &str {
@@ -100,10 +103,9 @@ impl Drop for Site {
 
 #[test]
 fn a_job_goes_home_onto_a_device_that_nobody_can_use_before_it_is_done() {
-    if !has_loop_devices() {
+    let Some(site) = Site::new("primary", 0) else {
         return;
-    }
-    let site = Site::new("primary", 0);
+    };
     let rig = &site.rig;
     let mut carrier = rig.start();
     let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
@@ -144,10 +146,9 @@ fn a_job_goes_home_onto_a_device_that_nobody_can_use_before_it_is_done() {
 
 #[test]
 fn a_replica_on_a_device_is_held_and_becomes_the_base_of_the_next_failover() {
-    if !has_loop_devices() {
+    let Some(site) = Site::new("recovery", 0) else {
         return;
-    }
-    let site = Site::new("recovery", 0);
+    };
     let rig = &site.rig;
     let mut carrier = rig.start();
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
@@ -186,11 +187,10 @@ fn a_replica_on_a_device_is_held_and_becomes_the_base_of_the_next_failover() {
 
 #[test]
 fn an_executor_killed_in_the_middle_of_a_pass_leaves_the_device_held_and_another_goes_on() {
-    if !has_loop_devices() {
-        return;
-    }
     for mode in ["delta", "full-first"] {
-        let mut site = Site::new("primary", 0);
+        let Some(mut site) = Site::new("primary", 0) else {
+            return;
+        };
         site.rig.job += &format!("\nmode = \"{mode}\"");
         let rig = &site.rig;
         let mut carrier = half_way(&site);
@@ -214,10 +214,9 @@ fn an_executor_killed_in_the_middle_of_a_pass_leaves_the_device_held_and_another
 
 #[test]
 fn a_cancelled_job_leaves_the_device_held_and_the_next_takes_it_over() {
-    if !has_loop_devices() {
+    let Some(mut site) = Site::new("primary", 0) else {
         return;
-    }
-    let mut site = Site::new("primary", 0);
+    };
     site.rig.job += "\nmode = \"delta\"";
     let rig = &site.rig;
     let mut carrier = half_way(&site);
@@ -251,10 +250,9 @@ fn a_cancelled_job_leaves_the_device_held_and_the_next_takes_it_over() {
 
 #[test]
 fn a_job_cancelled_before_it_wrote_lets_the_device_go_as_it_was() {
-    if !has_loop_devices() {
+    let Some(site) = Site::new("primary", 0) else {
         return;
-    }
-    let site = Site::new("primary", 0);
+    };
     let rig = &site.rig;
     let before = site.disk();
     let slow = rig.site("recovery", "db1").join("slow");
@@ -271,10 +269,9 @@ fn a_job_cancelled_before_it_wrote_lets_the_device_go_as_it_was() {
 
 #[test]
 fn an_aborted_cutover_keeps_the_device_held_and_what_was_copied() {
-    if !has_loop_devices() {
+    let Some(site) = Site::new("primary", 0) else {
         return;
-    }
-    let site = Site::new("primary", 0);
+    };
     let rig = &site.rig;
     let mut carrier = rig.start();
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
@@ -297,10 +294,9 @@ fn an_aborted_cutover_keeps_the_device_held_and_what_was_copied() {
 
 #[test]
 fn an_undo_after_activation_holds_the_device_again() {
-    if !has_loop_devices() {
+    let Some(site) = Site::new("primary", 0) else {
         return;
-    }
-    let site = Site::new("primary", 0);
+    };
     let rig = &site.rig;
     let mut carrier = rig.start();
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
@@ -316,10 +312,9 @@ fn an_undo_after_activation_holds_the_device_again() {
 
 #[test]
 fn a_device_may_be_longer_than_the_disk_where_the_plan_says_how_long_that_is() {
-    if !has_loop_devices() {
+    let Some(site) = Site::new("primary", 3 << 20) else {
         return;
-    }
-    let site = Site::new("primary", 3 << 20);
+    };
     let rig = &site.rig;
     let tail = || read(site.device.path())[DISK_BYTES..].to_vec();
     let before = tail();
@@ -340,11 +335,10 @@ fn a_device_may_be_longer_than_the_disk_where_the_plan_says_how_long_that_is() {
 
 #[test]
 fn a_plan_that_asks_for_more_than_a_device_can_do_is_refused_before_anything_begins() {
-    if !has_loop_devices() {
-        return;
-    }
     for job in ["", "safety = \"atomic\"", "keep_undo = true"] {
-        let mut site = Site::new("primary", 0);
+        let Some(mut site) = Site::new("primary", 0) else {
+            return;
+        };
         site.rig.job = job.to_owned();
         let before = site.disk();
         let plan = site.rig.plan();
@@ -358,7 +352,9 @@ fn a_plan_that_asks_for_more_than_a_device_can_do_is_refused_before_anything_beg
         assert!(complaint.contains("safety = \"in-place\""), "{complaint}");
         assert!(site.disk() == before && !site.is_marked());
     }
-    let mut site = Site::new("recovery", 0);
+    let Some(mut site) = Site::new("recovery", 0) else {
+        return;
+    };
     let rig = &mut site.rig;
     rig.recovery = format!("[recovery.encryption]\nidentity = {:?}\n", rig.key());
     let plan = rig.plan_from("primary");
@@ -370,10 +366,12 @@ fn a_plan_that_asks_for_more_than_a_device_can_do_is_refused_before_anything_beg
 #[test]
 fn a_held_device_is_found_by_no_mount_and_no_probe_until_it_is_activated() {
     let tools = ["mkfs.ext4", "blkid", "mount"];
-    if !has_loop_devices() || !tools.iter().all(|tool| has_program(tool)) {
+    if !tools.iter().all(|tool| has_program(tool)) {
         return;
     }
-    let site = Site::new("primary", 0);
+    let Some(site) = Site::new("primary", 0) else {
+        return;
+    };
     let rig = &site.rig;
     let folder = rig.site("recovery", "db1").join("files");
     fs::create_dir(&folder).unwrap();

@@ -53,14 +53,18 @@ impl Sidecar {
         Ok(Sidecar { writer })
     }
 
-    /// Puts an image's patches down durably, then lays them over `masked`; space that they clear
-    /// is durably clear when this returns, so that data may follow.
+    /// Puts an image's patches down, then lays them over `masked`; those that write tables are
+    /// durable before. Space that they clear is durably clear when this returns, so that data may
+    /// follow.
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
     pub fn apply(&mut self, patches: &[Patch], masked: &Masked) -> Result<()> {
         push_patches(&mut self.writer, patches)?;
-        self.writer.commit()?;
+        // A length is the same when the sync runs again, and what comes last waits in memory.
+        if patches.iter().any(is_redone) {
+            self.writer.commit()?;
+        }
         let clears = patches.iter().any(|patch| matches!(patch, Patch::Zero(_)));
         for patch in patches {
             match patch {
@@ -91,6 +95,14 @@ impl Sidecar {
         self.writer
             .push(&Frame::bytes(FrameKind::Final, 0, &state.encode()))?;
         self.writer.commit()
+    }
+}
+
+/// Whether a run that is cut has to find the patch in the sidecar.
+fn is_redone(patch: &Patch) -> bool {
+    match patch {
+        Patch::SetLen(_) | Patch::Write { last: true, .. } => false,
+        Patch::Zero(_) | Patch::Write { last: false, .. } => true,
     }
 }
 

@@ -145,7 +145,7 @@ pub(super) fn carry_out(
     Ok(Some(staged_bytes))
 }
 
-/// Has the kept manifest say what is about to change.
+/// Has the kept manifest say what is about to change, once its successor is there.
 fn announce(stage: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
     let ranges = Mutex::new(Vec::new());
     stage.for_each(work, &|frame| {
@@ -157,6 +157,7 @@ fn announce(stage: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
         }
         Ok(())
     })?;
+    keeper.settle()?;
     keeper.announce(ranges.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 

@@ -100,13 +100,21 @@ impl Keeper {
         ManifestWriter::create(self.next.clone(), disk_len, self.block_size)
     }
 
+    /// Makes the manifest of the source durable, its name too, so that a recovery can put it in
+    /// place.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub fn settle(&self) -> Result<()> {
+        self.next.sync()?;
+        self.place.folder().sync()
+    }
+
     /// Says durably that these ranges of the target are about to change, before they do.
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
     pub fn announce(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {
-        self.next.sync()?;
-        self.place.folder().sync()?;
         // What this run believes stays what it was when it began.
         self.kept
             .clone()

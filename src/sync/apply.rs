@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::mark::Mark;
-use super::marked::{lift_mark, set_mark, unmask};
+use super::marked::{Guard, begin_mark, lift_mark, unmask};
 use super::options::{Safety, Verify};
 use super::redo::Redo;
 use super::target::Target;
@@ -65,11 +65,11 @@ pub(super) fn apply(
         target_len: redo.job()?.target_len,
         stage: target.stage().path(),
     };
-    set_mark(&**storage, &mark)?;
+    begin_mark(&**storage, &mark)?;
     apply_marked(target, storage, stage, redo, verify, work).map_err(needs_recovery)
 }
 
-/// [`apply`] for a target that carries the mark already.
+/// [`apply`] for a target that carries the mark already, durably or not.
 ///
 /// # Errors
 /// As [`apply`].
@@ -81,7 +81,7 @@ pub(super) fn apply_marked(
     verify: Verify,
     work: &Work,
 ) -> Result<()> {
-    let masked = unmask(storage, redo)?;
+    let masked = unmask(storage, redo, Guard::Written)?;
     let image =
         image::open_storage_mut(masked.clone(), redo.job()?.format, target.image_options())?;
     let trailer = stage.trailer();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::atomic::retire;
 use super::job::Job;
 use super::mark::{Mark, can_carry};
-use super::marked::{lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len};
+use super::marked::{Guard, lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len};
 use super::masked::Masked;
 use super::options::Safety;
 use super::recover::{Recovered, settled};
@@ -177,7 +177,7 @@ fn released(target: &Target, work: &Work) -> Result<Recovered> {
     let storage = opened(target)?;
     match standing::find(target, &storage, work)? {
         Standing::Held(_, redo) => {
-            let masked = unmask(&storage, &redo)?;
+            let masked = unmask(&storage, &redo, Guard::Durable)?;
             lift_mark(&*storage, &masked)?;
             sidecar::remove_fresh(target.stage())?;
             retire(target.stage())?;

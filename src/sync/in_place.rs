@@ -10,7 +10,7 @@ use super::held;
 use super::job::Job;
 use super::kept::Keeper;
 use super::mark::Mark;
-use super::marked::{lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len};
+use super::marked::{Guard, lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len};
 use super::masked::Masked;
 use super::options::{Mode, Safety, Verify};
 use super::redo::{FinalState, Redo};
@@ -160,7 +160,7 @@ impl<'a> Writing<'a> {
         };
         // What a closed sidecar says of a target is not true of one that is about to change.
         let is_closed = redo.final_state.take().is_some();
-        let masked = unmask(storage, &redo)?;
+        let masked = unmask(storage, &redo, Guard::Durable)?;
         let options = run.target.image_options();
         let image = image::open_storage_mut(masked.clone(), run.target.format(), options)?;
         let disk_len = run.target_len(Some(image.disk_len()))?;

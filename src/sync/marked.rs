@@ -34,6 +34,15 @@ pub(super) fn read_covered(storage: &dyn Storage, target_len: u64) -> Result<Vec
 /// # Errors
 /// `Io`, `NoSpace`.
 pub(super) fn set_mark(storage: &dyn Storage, mark: &Mark) -> Result<()> {
+    begin_mark(storage, mark)?;
+    storage.sync()
+}
+
+/// Sets the mark, the witness first: that is durable when it returns, the rest is written.
+///
+/// # Errors
+/// `Io`, `NoSpace`.
+pub(super) fn begin_mark(storage: &dyn Storage, mark: &Mark) -> Result<()> {
     let witness = witness(mark.target_len);
     storage.write_all_at(&mark.fill(witness.clone()), 0)?;
     storage.sync()?;
@@ -57,11 +66,11 @@ pub(super) fn mend_mark(storage: &dyn Storage, mark: &Mark) -> Result<()> {
             storage.write_all_at(wanted, index * SECTOR_BYTES as u64)?;
         }
     }
-    write_guard(storage, mark)
+    write_guard(storage, mark)?;
+    storage.sync()
 }
 
-/// Writes the mark everywhere but on the witness, which carries it already. Durable when it
-/// returns.
+/// Writes the mark everywhere but on the witness, which carries it already.
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
@@ -74,15 +83,16 @@ fn write_guard(storage: &dyn Storage, mark: &Mark) -> Result<()> {
             storage.write_all_at(&mark.fill(range.clone()), range.start)?;
         }
     }
-    storage.sync()
+    Ok(())
 }
 
 /// Shows the target without its mark, with the new length, tables and footers of `redo` in
-/// place. The length is durable when this returns; the tables are written, not synced.
+/// place. The length is durable when this returns, and so is the rest of the mark where that
+/// was only written; the tables are written, not synced.
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub(super) fn unmask(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Arc<Masked>> {
+pub(super) fn unmask(storage: &Arc<dyn Storage>, redo: &Redo, mark: Guard) -> Result<Arc<Masked>> {
     let masked = Masked::new(storage.clone(), redo.saved.clone());
     let before = masked.len()?;
     if let Some(len) = redo.storage_len.filter(|len| *len != before) {
@@ -92,7 +102,7 @@ pub(super) fn unmask(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Arc<Mask
         masked.punch_hole(range.clone())?;
     }
     // Space that a crash may leave holding garbage must hold zeros before data goes in.
-    if before != masked.len()? || !redo.zeros.is_empty() {
+    if mark == Guard::Written || before != masked.len()? || !redo.zeros.is_empty() {
         masked.sync()?;
     }
     for (offset, bytes) in &redo.last {
@@ -102,6 +112,14 @@ pub(super) fn unmask(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Arc<Mask
         masked.write_all_at(bytes, *offset)?;
     }
     Ok(Arc::new(masked))
+}
+
+/// How far the mark is set, the witness apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// A sync has to follow.
+    Written,
+    Durable,
 }
 
 /// Lifts the mark: what is in memory goes to its place, the witness last. All is durable when it
@@ -221,13 +239,15 @@ mod tests {
                 tables: tables.iter().cloned().collect(),
                 ..Redo::default()
             };
-            unmask(&storage, &redo).unwrap();
+            unmask(&storage, &redo, Guard::Durable).unwrap();
             let log = disk.log();
             let kinds: Vec<OpKind> = log.ops().map(|op| op.kind()).collect();
             assert_eq!(kinds[kinds.len() - 2..], [OpKind::Sync, OpKind::Write]);
         }
         let (disk, storage) = disk();
-        unmask(&storage, &Redo::default()).unwrap();
+        unmask(&storage, &Redo::default(), Guard::Durable).unwrap();
         assert!(disk.log().is_empty(), "nothing is new");
+        unmask(&storage, &Redo::default(), Guard::Written).unwrap();
+        assert_eq!(disk.log().syncs().len(), 1);
     }
 }

@@ -217,7 +217,12 @@ impl Case {
             let stages: Arc<dyn Folder> = Arc::new(disk.folder("/stages"));
             return Target::device(storage, self.format, Place::new(stages, "stage"));
         }
-        let target = Target::file(Place::new(folder, "t"), self.format);
+        let mut target = Target::file(Place::new(folder, "t"), self.format);
+        if self.kept && !self.is_in_place() {
+            // A recovery looks for the manifest here, too, before it looks on the host.
+            let kept: Arc<dyn Folder> = Arc::new(disk.folder("/kept"));
+            target = target.with_stage(Place::new(kept, "stage"));
+        }
         match (self.create, &self.old) {
             (Some(create), None) => target.with_create(CreateOptions::new(create, 0)),
             _ => target,
@@ -225,7 +230,7 @@ impl Case {
     }
 
     pub fn manifest(&self, disk: &FaultDisk) -> Place {
-        Place::new(Arc::new(disk.folder("/img")), "kept")
+        Place::new(Arc::new(disk.folder("/kept")), "m")
     }
 
     pub fn undo_file(&self, disk: &FaultDisk) -> Place {

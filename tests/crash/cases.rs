@@ -31,7 +31,7 @@ all! {
     atomic_under_the_mark_only: Case::raw("atomic, under the mark only", &small(), &changed(&small()));
     atomic: Case::raw("atomic", &large(), &changed(&large()));
     atomic_growing: Case::raw("atomic, growing", &large(), &grown());
-    atomic_shrinking: Case::raw("atomic, shrinking", &grown(), &changed(&large()));
+    atomic_shrinking: Case::raw("atomic, shrinking", &longer(), &changed(&large()));
     atomic_device: Case::raw("atomic, device", &large(), &changed(&large())).on_device();
     atomic_full_device: Case::raw("atomic, full, device", &small(), &changed(&small())).full().on_device();
     atomic_kept: Case::raw("atomic, kept manifest", &large(), &changed(&large())).with_kept_manifest();
@@ -46,7 +46,7 @@ all! {
         Case::raw("in place, under the mark only", &small(), &changed(&small())).in_place();
     in_place: Case::raw("in place", &large(), &changed(&large())).in_place();
     in_place_growing: Case::raw("in place, growing", &large(), &grown()).in_place();
-    in_place_shrinking: Case::raw("in place, shrinking", &grown(), &changed(&large())).in_place();
+    in_place_shrinking: Case::raw("in place, shrinking", &longer(), &changed(&large())).in_place();
     in_place_device: Case::raw("in place, device", &large(), &changed(&large())).in_place().on_device();
     in_place_kept:
         Case::raw("in place, kept manifest", &large(), &changed(&large())).in_place().with_kept_manifest();
@@ -73,11 +73,11 @@ all! {
         .holding().on_device().doing(Job::HeldSync);
     syncing_a_held_one_growing: Case::raw("syncing a held one, growing", &large(), &grown())
         .holding().doing(Job::HeldSync);
-    syncing_a_held_one_shrinking: Case::raw("syncing a held one, shrinking", &grown(), &changed(&large()))
+    syncing_a_held_one_shrinking: Case::raw("syncing a held one, shrinking", &longer(), &changed(&large()))
         .holding().doing(Job::HeldSync);
     syncing_a_held_dynamic_vhd: Case::raw("syncing a held dynamic VHD", &dynamic_old(), &dynamic_new())
         .container(CreateFormat::VhdDynamic).holding().doing(Job::HeldSync);
-    syncing_a_held_dynamic_vhdx: Case::raw("syncing a held dynamic VHDX", &dynamic_old(), &dynamic_new())
+    syncing_a_held_dynamic_vhdx: Case::raw("syncing a held dynamic VHDX", &apart_old(), &apart_new())
         .container(CreateFormat::VhdxDynamic).holding().doing(Job::HeldSync);
     resuming_a_held_one: Case::raw("resuming a held one", &large(), &changed(&large()))
         .holding().doing(Job::Resume);
@@ -104,8 +104,8 @@ all! {
         .container(CreateFormat::VhdDynamic).in_place();
     fixed_vhdx: Case::raw("atomic, fixed VHDX", &large(), &changed(&large())).container(CreateFormat::VhdxFixed);
     dynamic_vhdx:
-        Case::raw("atomic, dynamic VHDX", &dynamic_old(), &dynamic_new()).container(CreateFormat::VhdxDynamic);
-    in_place_dynamic_vhdx: Case::raw("in place, dynamic VHDX", &dynamic_old(), &dynamic_new())
+        Case::raw("atomic, dynamic VHDX", &apart_old(), &apart_new()).container(CreateFormat::VhdxDynamic);
+    in_place_dynamic_vhdx: Case::raw("in place, dynamic VHDX", &apart_old(), &apart_new())
         .container(CreateFormat::VhdxDynamic).in_place();
     beside_a_part_of_a_stage:
         Case::raw("beside a part of a stage", &large(), &changed(&large())).with_litter(litter::part_of_stage);
@@ -162,6 +162,10 @@ fn grown() -> Vec<u8> {
     [changed(&large()), bytes(5 * PAGE, 9), bytes(3 * PAGE, 0)].concat()
 }
 
+fn longer() -> Vec<u8> {
+    [large(), bytes(8 * PAGE, 9)].concat()
+}
+
 fn dynamic_old() -> Vec<u8> {
     [bytes(MIB, 3), bytes(3 * MIB, 0)].concat()
 }
@@ -174,4 +178,14 @@ fn dynamic_new() -> Vec<u8> {
         bytes(MIB, 0),
     ]
     .concat()
+}
+
+/// A block of it lies outside of the mark.
+fn apart_old() -> Vec<u8> {
+    [bytes(2 * MIB, 3), bytes(2 * MIB, 0)].concat()
+}
+
+fn apart_new() -> Vec<u8> {
+    let both = [changed(&bytes(MIB, 3)), changed(&bytes(MIB, 7))];
+    [both.concat(), bytes(MIB, 0), bytes(MIB, 5)].concat()
 }

@@ -106,8 +106,8 @@ impl<'a> Check<'a> {
         if case.begins_marked() && case.ends_held() && held::mark(disk).is_none() {
             return Err("the mark is lost".to_owned());
         }
-        if case.resumes() || case.format == Format::Vhdx {
-            // It is guarded from the start; a VHDX says in its header that it will change.
+        if case.resumes() {
+            // It is guarded from the start.
             return Ok(());
         }
         let past = |start: u64, row: &Row| row.slice(start..row.len().max(start));
@@ -161,6 +161,7 @@ impl<'a> Check<'a> {
     /// Recovers, and has an in-place sync run again where that is what recovery asks for.
     pub fn settle(&self, disk: &FaultDisk, acknowledged: bool) -> Result<(), String> {
         let case = self.case;
+        let was_marked = disk.row(TARGET).is_some() && held::mark(disk).is_some();
         let said = recover(&case.target(disk), &work()).map_err(|error| error.to_string())?;
         match said {
             Recovered::Held if case.options.hold => {
@@ -186,7 +187,8 @@ impl<'a> Check<'a> {
             }
             Recovered::Rerun => return Err("an atomic sync that wants to run again".to_owned()),
             said => {
-                let is_new = self.promise(disk, acknowledged)?;
+                let is_redone = said == Recovered::New && was_marked;
+                let is_new = self.promise(disk, acknowledged || is_redone)?;
                 // A hold may have ended in a crash of its release.
                 if case.options.hold {
                     return Ok(());
@@ -257,7 +259,8 @@ impl<'a> Check<'a> {
         }
         let mut left = disk.names("/img");
         left.extend(disk.names("/stages"));
-        left.retain(|name| name != "t" && name != "kept");
+        left.extend(disk.names("/kept"));
+        left.retain(|name| name != "t" && name != "m");
         match left.is_empty() {
             true => Ok(()),
             false => Err(format!("files left behind: {left:?}")),
@@ -283,7 +286,8 @@ fn refused(case: &Case, disk: &FaultDisk) -> Result<(), String> {
 fn stands(case: &Case, disk: &FaultDisk, acknowledged: bool) -> Done<Result<(), String>> {
     let content = case.content(disk).unwrap().unwrap_or_default();
     let Some(storage) = case.manifest(disk).open_if_there(Access::Write)? else {
-        return Ok(Ok(()));
+        let there = (!acknowledged).then_some(());
+        return Ok(there.ok_or("acknowledged, but there is no manifest".to_owned()));
     };
     let kept = KeptManifest::open(storage, &Limits::default())?;
     let len = content.len() as u64;

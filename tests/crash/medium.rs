@@ -16,8 +16,8 @@ use crate::cases::{self, PAGE};
 use crate::litter::none_but_holes;
 
 pub const STAGE: &str = "/img/.t.diskdelta-stage";
-const KEPT: &str = "/img/kept";
-const KEPT_NEXT: &str = "/img/.kept.new";
+const KEPT: &str = "/kept/m";
+const KEPT_NEXT: &str = "/kept/.m.new";
 
 /// The nth such call on that file fails.
 fn nth(nth: u64, kind: OpKind, path: &'static str) -> Fault {
@@ -197,7 +197,7 @@ fn a_successor_of_a_kept_manifest_that_cannot_be_opened_is_not_taken_for_none() 
     let old = case.old.as_ref().unwrap();
     case.sync_from(old, &disk).unwrap();
     assert!(disk.row(TARGET).unwrap().to_vec() == *old);
-    assert_eq!(disk.names("/img"), ["kept", "t"]);
+    assert_eq!(disk.names("/kept"), ["m"]);
 }
 
 #[test]

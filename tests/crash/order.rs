@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use diskdelta::Limits;
 use diskdelta::delta::{Delta, FrameKind};
-use diskdelta::image::{CreateFormat, Format};
+use diskdelta::image::CreateFormat;
 use diskdelta::storage::Access;
 use diskdelta::storage::fault::{NoRewrite, Op, OpKind, SyncedBefore};
 
@@ -25,7 +25,7 @@ fn operations_come_in_their_order(case: &Case) {
         log.check(NoRewrite::new())
             .unwrap_or_else(|error| panic!("{}: {error}", case.name));
     }
-    if case.marks() && case.format != Format::Vhdx {
+    if case.marks() {
         // Needed later, or not at all: the manifest to come, a stage that was set aside.
         let waits = |path: &Path| {
             let text = path.to_string_lossy();

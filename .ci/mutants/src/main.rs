@@ -11,7 +11,9 @@
 //!
 //! Needs `cargo-mutants`. Writes `target/mutants/mutants.tsv`, goes on with what is there already,
 //! and prints the counts. `MUTANT_SECONDS` (60) is spent on the tests of one mutant at most;
-//! `MUTANT_TESTS` names the tests that are asked, as cargo does (`--lib --tests`).
+//! `MUTANT_TESTS` names the tests that are asked, as cargo does (`--lib --tests`);
+//! `MUTANT_MEMORY_MIB` (4096) is what one test may take. Files that are named without a pattern come
+//! first.
 
 mod mutant;
 mod place;
@@ -44,7 +46,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let reached = suite.record(&folder.join("reached.tsv"))?;
 
     let ledger = Ledger::open(folder.join("mutants.tsv"))?;
-    let open: Vec<&Mutant> = mutants.iter().filter(|it| !ledger.knows(it)).collect();
+    let mut open: Vec<&Mutant> = mutants.iter().filter(|it| !ledger.knows(it)).collect();
+    open.sort_by_key(|it| !files.contains(&it.file));
     suite.hold(&open, |mutant| {
         let fate = match (compiled.get(&mutant.id), reached.get(&mutant.id)) {
             (Some(false), _) => Fate::NotCompiled,

@@ -20,6 +20,8 @@ use crate::tree::Tree;
 /// All tests of the crate.
 pub struct Suite {
     folder: PathBuf,
+    /// The address space of one test, in KiB: a mutant may ask for more and more.
+    memory: String,
     tests: Vec<Test>,
 }
 
@@ -28,6 +30,14 @@ pub struct Suite {
 struct Test {
     program: PathBuf,
     name: String,
+}
+
+/// How a run of a test ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Passed,
+    Failed,
+    OutOfTime,
 }
 
 /// A test that reaches a mutant, and how long it takes.
@@ -40,6 +50,8 @@ impl Suite {
     /// Builds them: those that `MUTANT_TESTS` names as cargo does, by default all.
     pub fn build(tree: &Tree) -> Result<Self, Box<dyn Error>> {
         let which = std::env::var("MUTANT_TESTS").unwrap_or_else(|_| "--lib --tests".to_owned());
+        let memory = std::env::var("MUTANT_MEMORY_MIB").map_or(Ok(4096), |it| it.parse::<u64>())?;
+        let memory = (memory << 10).to_string();
         let output = Command::new("cargo")
             .args([
                 "test",
@@ -71,6 +83,7 @@ impl Suite {
         match output.status.success() && !tests.is_empty() {
             true => Ok(Suite {
                 folder: tree.path.clone(),
+                memory,
                 tests,
             }),
             false => Err("the tests do not build".into()),
@@ -88,7 +101,8 @@ impl Suite {
             let record =
                 std::env::temp_dir().join(format!("mutants-met-{}-{test}", std::process::id()));
             let begin = Instant::now();
-            let passed = self.passes(*test, ("MUTANT_RECORD", record.as_os_str()), RECORD_LIMIT);
+            let variable = ("MUTANT_RECORD", record.as_os_str());
+            let passed = self.run(*test, variable, RECORD_LIMIT) == End::Passed;
             let time = begin.elapsed();
             let met = fs::read_to_string(&record).unwrap_or_default();
             let _ = fs::remove_file(record);
@@ -132,8 +146,9 @@ impl Suite {
             if tried > 0 && begin.elapsed() + reach.time > most {
                 return Fate::Survived(tried, tests.len());
             }
-            let limit = reach.time * 8 + Duration::from_secs(5);
-            if !self.passes(reach.test, ("MUTANT", id.as_ref()), limit) {
+            let limit = reach.time * 10 + Duration::from_secs(20);
+            let end = self.run(reach.test, ("MUTANT", id.as_ref()), limit);
+            if end != End::Passed {
                 let test = &self.tests[reach.test];
                 let program = test
                     .program
@@ -144,20 +159,24 @@ impl Suite {
                     .rsplit_once('-')
                     .map_or(&*program, |it| it.0)
                     .to_owned();
-                return Fate::Caught(format!("{program} {}", test.name));
+                let how = if end == End::OutOfTime { LATE } else { "" };
+                return Fate::Caught(format!("{program} {}{how}", test.name));
             }
         }
         Fate::Survived(tests.len(), tests.len())
     }
 
-    /// Whether a test passes in time. What it has started dies with it.
-    fn passes(&self, test: usize, variable: (&str, &std::ffi::OsStr), limit: Duration) -> bool {
+    /// Runs a test, with so much time and memory. What it has started dies with it.
+    fn run(&self, test: usize, variable: (&str, &std::ffi::OsStr), limit: Duration) -> End {
         let test = &self.tests[test];
         let folder = match tempfile() {
             Ok(folder) => folder,
             Err(error) => panic!("no folder for a test: {error}"),
         };
-        let mut child = Command::new(&test.program)
+        let mut child = Command::new("sh")
+            .args(["-c", "ulimit -v $0 && exec \"$@\""])
+            .arg(&self.memory)
+            .arg(&test.program)
             .args(["--exact", &test.name])
             .env(variable.0, variable.1)
             .env("CARGO_MANIFEST_DIR", &self.folder)
@@ -187,7 +206,11 @@ impl Suite {
             let_go(&folder);
         }
         let _ = fs::remove_dir_all(&folder);
-        status.is_some_and(|it| it.success())
+        match status {
+            None => End::OutOfTime,
+            Some(it) if it.success() => End::Passed,
+            Some(_) => End::Failed,
+        }
     }
 }
 
@@ -241,4 +264,5 @@ fn each<T: Sync>(all: &[T], work: impl Fn(&T) + Sync) {
 }
 
 const RECORD_LIMIT: Duration = Duration::from_secs(600);
+const LATE: &str = " (out of time)";
 const NAP: Duration = Duration::from_millis(3);

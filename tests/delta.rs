@@ -363,6 +363,25 @@ fn a_delta_that_lies_about_its_result_changes_nothing() {
 }
 
 #[test]
+fn the_result_of_more_frames_than_the_limit_for_tables_holds_is_not_looked_for() {
+    let (old, new) = (disk(&[1, 2, 3], 0), disk(&[3, 2, 1], 0));
+    let bytes = delta(&old, &new).to_vec();
+    let said = |table_bytes: u64| {
+        let folder = MemoryFolder::new();
+        folder.insert("t", old.clone());
+        let target = Target::file(Place::new(Arc::new(folder), "t"), Format::Raw);
+        let limits = Limits::default().with_table_bytes(table_bytes);
+        let file = Arc::new(MemoryStorage::new("delta", bytes.clone()));
+        let delta = Delta::open(file, &limits).unwrap();
+        apply_delta(&delta, &target, BaseCheck::Whole, Verify::None, &work())
+            .map(|report| report.outcome)
+            .map_err(|error| error.kind())
+    };
+    assert_eq!(said(2 * 24), Ok(Outcome::Synced));
+    assert_eq!(said(2 * 24 - 1), Err(ErrorKind::LimitExceeded));
+}
+
+#[test]
 fn a_frame_of_exactly_the_allowed_length_is_taken_and_no_longer_one() {
     let (old, new) = (disk(&[1, 2, 3], 0), disk(&[1, 3, 3], 0));
     // A packed frame is short as it is stored; what it becomes is held against the limit too.

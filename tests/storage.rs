@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use diskdelta::storage::{
     Access, Allocation, Folder, HostFolder, MemoryFolder, MemoryStorage, SourceOptions,
-    SourceStamp, Storage, TargetOptions, identity, open_source, open_target,
+    SourceStamp, Storage, TargetOptions, devices_named, identity, open_source, open_target,
 };
 use diskdelta::{ErrorKind, Result};
 use host::{LoopDevice, Mount, has_loop_devices, has_program, left_out, run};
@@ -440,6 +440,39 @@ fn a_thick_file_that_grows_is_thick_where_it_grew() {
 }
 
 #[test]
+fn a_new_file_that_is_to_be_thick_takes_its_space_at_its_first_sync() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    let opened = HostFolder::open(folder.path())
+        .unwrap()
+        .with_allocation(Allocation::Full);
+    let storage = opened.create_new("disk".as_ref()).unwrap();
+    storage.set_len(2 << 20).unwrap();
+    assert_eq!(allocated(&path), 0);
+    storage.write_all_at(&[1; 4096], 1 << 20).unwrap();
+    storage.sync().unwrap();
+    assert_eq!(allocated(&path), 2 << 20);
+    // Now it is as thick as any other.
+    storage.set_len(3 << 20).unwrap();
+    assert_eq!(allocated(&path), 3 << 20);
+}
+
+#[test]
+fn a_thick_file_that_keeps_its_length_takes_no_more_space() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    fs::write(&path, vec![1; 1 << 20]).unwrap();
+    let storage = open_target(&path, &TargetOptions::default())
+        .unwrap()
+        .storage;
+    for len in [1 << 20, 512 << 10] {
+        storage.set_len(len).unwrap();
+        assert_eq!(storage.len().unwrap(), len);
+        assert_eq!(allocated(&path), len);
+    }
+}
+
+#[test]
 fn a_thick_file_that_cannot_grow_keeps_its_length() {
     if !has_loop_devices() {
         return;
@@ -650,6 +683,31 @@ fn notices_a_change(path: &Path, written: &Path) {
     std::os::unix::fs::FileExt::write_all_at(&writer, b"x", 5).unwrap();
     let error = stamp.check(&*source).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SourceChanged);
+}
+
+#[test]
+fn a_lasting_name_leads_to_its_device_and_to_no_other() {
+    if !has_loop_devices() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [path, other] = ["disk", "other"].map(|name| folder.path().join(name));
+    for path in [&path, &other] {
+        File::create(path).unwrap().set_len(1 << 20).unwrap();
+    }
+    let device = LoopDevice::attach(&path);
+    let beside = run("losetup", &["--find", "--show", other.to_str().unwrap()]);
+    let named = || {
+        let name = identity(device.path()).unwrap();
+        devices_named(name.as_str())
+    };
+    let found = named();
+    // A deleted file has given up its name, which is nobody's now.
+    fs::remove_file(&path).unwrap();
+    let found_without = named();
+    run("losetup", &["-d", &beside]);
+    assert_eq!(found, [device.path()]);
+    assert!(found_without.is_empty(), "{found_without:?}");
 }
 
 #[test]

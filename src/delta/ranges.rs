@@ -125,4 +125,13 @@ mod tests {
         assert_eq!(ranges.gaps(0..20), vec![0..2, 4..8, 12..20]);
         assert_eq!(ranges.gaps(2..12), vec![4..8]);
     }
+
+    #[test]
+    fn all_ranges_come_in_ascending_order() {
+        let mut ranges = Ranges::new(1 << 20);
+        for range in [8..12, 2..4, 12..14] {
+            ranges.insert(range).unwrap();
+        }
+        assert_eq!(ranges.all(), vec![2..4, 8..12, 12..14]);
+    }
 }

@@ -285,6 +285,40 @@ mod tests {
     }
 
     #[test]
+    fn frames_in_another_order_than_they_were_written_are_not_believed() {
+        let header = Header {
+            purpose: Purpose::Stage,
+            job: JobId([1; 16]),
+            base_len: 8192,
+            result_len: 8192,
+            block_size: BlockSize::MIN,
+        };
+        let file = Arc::new(MemoryStorage::new("stage", Vec::new()));
+        let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
+        for offset in [0, 4096] {
+            let frame = Frame::zero(offset, 4096, Old::Unknown);
+            writer.push(&frame).unwrap();
+        }
+        writer.flush().unwrap();
+        let believed = || {
+            let offsets = std::sync::Mutex::new(Vec::new());
+            let work = Work::new(1).unwrap();
+            let storage: Arc<dyn Storage> = file.clone();
+            for_each_intact(&storage, &Limits::default(), &work, &|frame| {
+                offsets.lock().unwrap().push(frame.offset());
+                Ok(())
+            })
+            .unwrap();
+            offsets.into_inner().unwrap()
+        };
+        assert_eq!(believed(), [0, 4096]);
+        let mut frames = file.to_vec().split_off(HEADER_LEN);
+        frames.rotate_left(FRAME_LEN);
+        file.write_all_at(&frames, HEADER_LEN as u64).unwrap();
+        assert_eq!(believed(), [0; 0]);
+    }
+
+    #[test]
     fn a_frame_that_changed_since_it_was_found_is_not_taken() {
         let header = Header {
             purpose: Purpose::Portable,

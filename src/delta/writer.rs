@@ -242,6 +242,7 @@ fn compress(bytes: &[u8], level: i32) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::format::FRAME_LEN;
     use super::super::{Delta, JobId, Purpose};
     use super::*;
     use crate::control::Work;
@@ -304,6 +305,52 @@ mod tests {
             writer.finish(None, None).unwrap();
             assert_eq!(verified(storage).is_ok(), is_good, "{offset} {len}");
         }
+    }
+
+    #[test]
+    fn a_frame_of_zeros_that_carries_anything_is_refused() {
+        let lies: [fn(&mut Frame<'_>); 4] = [
+            |_| {},
+            |frame| frame.payload = Cow::Borrowed(&[0]),
+            |frame| frame.compressed = true,
+            |frame| frame.new_hash = [1; 32],
+        ];
+        for (number, lie) in lies.into_iter().enumerate() {
+            let (storage, mut writer) = writer(Purpose::Portable);
+            let mut frame = Frame::zero(0, 4096, Old::Unknown);
+            lie(&mut frame);
+            writer.push(&frame).unwrap();
+            writer.finish(None, None).unwrap();
+            let said = verified(storage).map_err(|error| error.kind());
+            let expected = if number == 0 {
+                Ok(())
+            } else {
+                Err(ErrorKind::Malformed)
+            };
+            assert_eq!(said, expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn the_length_so_far_counts_what_is_not_written_yet() {
+        let (storage, mut writer) = writer(Purpose::Stage);
+        for _ in 0..2 {
+            let len = writer.file_len();
+            writer.flush().unwrap();
+            assert_eq!(writer.file_len(), len);
+            assert_eq!(storage.len().unwrap(), len);
+            writer.push(&Frame::zero_table(512..2048)).unwrap();
+            assert_eq!(writer.file_len(), len + FRAME_LEN as u64);
+        }
+    }
+
+    #[test]
+    fn a_cleared_range_of_the_storage_is_told_by_offset_and_length() {
+        let frame = Frame::zero_table(512..2048);
+        assert_eq!(
+            (frame.kind, frame.offset, frame.len),
+            (FrameKind::ZeroTable, 512, 1536)
+        );
     }
 
     #[test]

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_that_only_the_new_file_has_stay_unless_they_give_access() {
+    fn only_access_lists_are_taken_for_such() {
         assert!(is_access_list(&"system.posix_acl_access".into()));
         assert!(is_access_list(&"system.posix_acl_default".into()));
         for other in ["user.posix_acl_access", "security.selinux", "user.kept"] {
@@ -98,16 +98,31 @@ mod tests {
         }
     }
 
+    /// A file with an attribute, where the temporary folder keeps them.
+    fn file_with(name: &str, value: &str) -> Option<File> {
+        let file = tempfile::tempfile().unwrap();
+        let set = rustix::fs::fsetxattr(&file, name, value.as_bytes(), XattrFlags::empty());
+        if set.is_err() {
+            eprintln!("LEFT OUT: the temporary folder keeps no extended attributes");
+        }
+        set.ok().map(|()| file)
+    }
+
+    #[test]
+    fn attributes_that_only_the_new_file_has_stay_unless_they_give_access() {
+        let [Some(from), Some(to)] = ["user.theirs", "user.own"].map(|it| file_with(it, "x"))
+        else {
+            return;
+        };
+        copy_attributes(&from, &to).unwrap();
+        for name in ["user.theirs", "user.own"] {
+            assert_eq!(attribute(&to, &name.into()).unwrap(), b"x", "{name}");
+        }
+    }
+
     #[test]
     fn an_attribute_that_is_there_with_another_value_is_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let make = |name: &str, value: &str| {
-            let file = File::create(folder.path().join(name)).unwrap();
-            rustix::fs::fsetxattr(&file, "user.kept", value.as_bytes(), XattrFlags::empty())
-                .map(|()| file)
-        };
-        let (Ok(from), Ok(to)) = (make("from", "new"), make("to", "old")) else {
-            eprintln!("LEFT OUT: the temporary folder keeps no extended attributes");
+        let [Some(from), Some(to)] = ["new", "old"].map(|it| file_with("user.kept", it)) else {
             return;
         };
         let name = OsString::from("user.kept");

@@ -231,6 +231,8 @@ mod tests {
         assert_eq!(resolve(home.join("first")).unwrap(), home.join("missing"));
         let nowhere = resolve(home.join("no/where")).unwrap_err();
         assert_eq!(nowhere.kind(), ErrorKind::NotFound);
+        let below_a_file = resolve(home.join("missing/below")).unwrap_err();
+        assert_ne!(below_a_file.kind(), ErrorKind::NotFound);
         symlink("b", home.join("a")).unwrap();
         symlink("a", home.join("b")).unwrap();
         assert!(resolve(home.join("a")).is_err());

@@ -77,9 +77,8 @@ impl Storage for MemoryStorage {
             return Ok(());
         }
         let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
-        if bytes.len() < end {
-            self.resize(&mut bytes, end)?;
-        }
+        let len = bytes.len().max(end);
+        self.resize(&mut bytes, len)?;
         bytes[index(offset)..end].copy_from_slice(buf);
         Ok(())
     }

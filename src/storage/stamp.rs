@@ -188,10 +188,12 @@ mod tests {
             assert_eq!(stamp.is_settled(after(seconds)), is, "{seconds}");
         }
         assert!(!stamp.is_settled(UNIX_EPOCH - Duration::from_secs(1)));
-        // Its own time was set ahead.
-        let ahead = SystemTime::now() + Duration::from_secs(3600);
+        // Its own time was set ahead, and counts then.
+        let ahead = UNIX_EPOCH + changed + Duration::from_secs(3600);
         file.as_file().set_modified(ahead).unwrap();
         let stamp = SourceStamp::of_file(file.path(), file.as_file()).unwrap();
-        assert!(!stamp.is_settled(after(60)));
+        for (seconds, is) in [(60, false), (3602, false), (3603, true)] {
+            assert_eq!(stamp.is_settled(after(seconds)), is, "{seconds}");
+        }
     }
 }

@@ -6,7 +6,8 @@ use diskdelta::sync::{Mark, Safety, SyncOptions, held_image, hold, release, sync
 use diskdelta::{ErrorKind, Result as Done};
 
 use crate::case::{Case, Job, TARGET, source, work};
-use crate::cases::{MIB, PAGE, bytes};
+use crate::cases::{self, MIB, PAGE, bytes};
+use crate::medium::{advice, leave_marked, nth, unreadable};
 
 /// Leaves the target held after two passes, with `content`. It was to be released, and the crash
 /// came before the last write of that.
@@ -111,3 +112,69 @@ pub fn held_again(case: &Case, disk: &FaultDisk) -> Result<(), String> {
 }
 
 const MARKER: &[u8] = b"\0diskdelta mark1";
+
+#[test]
+fn only_a_sync_in_place_holds_its_target() {
+    let case = cases::held_after_a_sync_under_the_mark_only();
+    let disk = case.disk();
+    let atomic = case.options.clone().with_safety(Safety::Atomic);
+    let target = case.target(&disk);
+    let error = sync(&source(&case.new), &target, &atomic, &work()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(disk.row(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
+    assert_eq!(disk.names("/img"), ["t"]);
+}
+
+#[test]
+fn a_target_too_short_for_a_mark_is_not_held_and_stays_as_it_was() {
+    for (len, expected) in [(PAGE - 1, Err(ErrorKind::InvalidInput)), (PAGE, Ok(()))] {
+        for job in [Job::Hold, Job::Sync] {
+            let old = bytes(len, 1);
+            let case = Case::raw("short", &old, &bytes(len, 2))
+                .holding()
+                .doing(job);
+            let disk = case.disk();
+            let done = case.work_on(&disk).map_err(|error| error.kind());
+            assert_eq!(done, expected, "{job:?}");
+            if done.is_err() {
+                assert!(disk.row(TARGET).unwrap().to_vec() == old);
+                assert_eq!(disk.names("/img"), ["t"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_sync_without_a_hold_left_half_done_is_not_taken_over_by_one() {
+    let case = cases::in_place_under_the_mark_only();
+    let disk = leave_marked(&case);
+    let error = hold(&case.target(&disk), &work()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Marked);
+    case.work_on(&disk).unwrap();
+    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+}
+
+#[test]
+fn a_sync_that_fails_before_its_first_change_leaves_a_held_target_whole() {
+    let case = cases::syncing_a_held_one();
+    let disk = case.disk();
+    let old = case.old.clone().unwrap();
+    let source = unreadable(&old, &(3..4));
+    let error = sync(&source, &case.target(&disk), &case.options, &work()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreadable);
+    assert!(advice(&error).contains("as it was, and held"), "{error}");
+    assert!(content(&case, &disk).unwrap() == Some(old));
+}
+
+#[test]
+fn an_error_on_a_held_target_says_how_to_ask_whether_it_is_whole() {
+    let case = cases::releasing_under_the_mark_only();
+    for job in [Job::Hold, Job::Release] {
+        let disk = case.disk();
+        disk.fail(nth(1, OpKind::Write, TARGET));
+        let error = case.clone().doing(job).work_on(&disk).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let way = "diskdelta recover TARGET says whether it is whole";
+        assert!(advice(&error).contains(way), "{job:?}: {error}");
+    }
+}

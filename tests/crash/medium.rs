@@ -20,11 +20,11 @@ const KEPT: &str = "/kept/m";
 const KEPT_NEXT: &str = "/kept/.m.new";
 
 /// The nth such call on that file fails.
-fn nth(nth: u64, kind: OpKind, path: &'static str) -> Fault {
+pub fn nth(nth: u64, kind: OpKind, path: &'static str) -> Fault {
     Fault::nth(nth).on(move |call: &Call<'_>| call.kind == kind && call.path == Path::new(path))
 }
 
-fn advice(error: &Error) -> &str {
+pub fn advice(error: &Error) -> &str {
     error.advice().unwrap_or_default()
 }
 
@@ -268,7 +268,7 @@ fn a_full_copy_keeps_the_old_bytes_where_the_source_cannot_be_read() {
 }
 
 /// A source some pages of which cannot be read.
-fn unreadable(bytes: &[u8], pages: &Range<usize>) -> Source {
+pub fn unreadable(bytes: &[u8], pages: &Range<usize>) -> Source {
     let disk = FaultDisk::new();
     disk.put("/s/s", bytes.to_vec());
     let range = (pages.start * PAGE) as u64..(pages.end * PAGE) as u64;

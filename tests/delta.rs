@@ -9,7 +9,7 @@ use diskdelta::delta::{
     create_link, merge,
 };
 use diskdelta::image::{Format, Raw};
-use diskdelta::storage::{Folder, MemoryFolder, MemoryStorage, Place, Storage};
+use diskdelta::storage::{Folder, HostFolder, MemoryFolder, MemoryStorage, Place, Storage};
 use diskdelta::sync::{BaseCheck, Outcome, Target, Verify, apply_delta};
 use diskdelta::{BlockSize, ErrorKind, Limits, Result, Work, manifest};
 use proptest::prelude::*;
@@ -360,6 +360,51 @@ fn a_delta_that_lies_about_its_result_changes_nothing() {
     let (now, said) = applied(crafted(root(&new)), &old, BaseCheck::Whole);
     assert_eq!(said.unwrap(), Outcome::Synced);
     assert!(now == new);
+}
+
+#[test]
+fn a_delta_fits_a_disk_with_holes_wherever_its_frames_begin_and_end() {
+    let old = disk(&[0, 1, 0, 1], 0);
+    for pages in [1..2, 0..2, 0..1, 2..3, 2..4, 1..3, 0..4] {
+        let range = pages.start * PAGE..pages.end * PAGE;
+        let mut new = old.clone();
+        new[range.clone()].copy_from_slice(&disk(&[2, 3, 2, 3], 0)[range.clone()]);
+        let root = |bytes: &[u8]| {
+            let root = manifest::root_of(&image(bytes), BlockSize::MIN, &work()).unwrap();
+            Some(*root.as_bytes())
+        };
+        let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
+        let header = Header {
+            purpose: Purpose::Portable,
+            job: JobId([1; 16]),
+            base_len: old.len() as u64,
+            result_len: new.len() as u64,
+            block_size: BlockSize::MIN,
+        };
+        let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
+        let frame = Frame::data(range.start as u64, &new[range], Old::Unknown, None);
+        writer.push(&frame).unwrap();
+        writer.finish(root(&old), root(&new)).unwrap();
+
+        let home = tempfile::tempdir().unwrap();
+        let folder: Arc<dyn Folder> = Arc::new(HostFolder::open(home.path()).unwrap());
+        let base = folder.create_new("t".as_ref()).unwrap();
+        base.set_len(old.len() as u64).unwrap();
+        for page in [1, 3] {
+            let range = page * PAGE..(page + 1) * PAGE;
+            base.write_all_at(&old[range.clone()], range.start as u64)
+                .unwrap();
+        }
+        drop(base);
+        let target = Target::file(Place::new(folder, "t"), Format::Raw);
+        let delta = Delta::open(file, &Limits::default()).unwrap();
+        let check = BaseCheck::Whole;
+        apply_delta(&delta, &target, check, Verify::Written, &work()).unwrap();
+        assert!(
+            std::fs::read(home.path().join("t")).unwrap() == new,
+            "{pages:?}"
+        );
+    }
 }
 
 #[test]

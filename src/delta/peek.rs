@@ -105,4 +105,23 @@ mod tests {
             assert_eq!(first(&*file, 1 << 20), None, "{at}");
         }
     }
+
+    #[test]
+    fn a_first_frame_that_is_packed_or_counts_as_a_later_one_is_none() {
+        let alter: [fn(&mut FrameHeader); 3] = [
+            |_| {},
+            |frame| frame.compressed = true,
+            |frame| frame.sequence = 1,
+        ];
+        for (number, alter) in alter.into_iter().enumerate() {
+            let file = begun();
+            let header = read_header(&*file, &Limits::default()).unwrap();
+            let head = file.to_vec()[HEADER_LEN..].first_chunk().copied().unwrap();
+            let mut frame = FrameHeader::decode(&head).unwrap();
+            alter(&mut frame);
+            let head = frame.encode(header.job, b"who it is for");
+            file.write_all_at(&head, HEADER_LEN as u64).unwrap();
+            assert_eq!(first(&*file, 13).is_some(), number == 0, "{number}");
+        }
+    }
 }

@@ -334,7 +334,9 @@ mod tests {
         let zeros = Frame::zero(4096, 4096, Old::Unknown);
         writer.push(&zeros).unwrap();
         writer.finish(None, None).unwrap();
-        let delta = Delta::open(file.clone(), &Limits::default()).unwrap();
+        // It is exactly as long as allowed.
+        let limits = Limits::default().with_frame_bytes(4096);
+        let delta = Delta::open(file.clone(), &limits).unwrap();
         let at = HEADER_LEN as u64;
         assert_eq!(delta.data_at(at, 4096).unwrap(), [5; 4096]);
         let refuses = |at: u64, len: u64| {

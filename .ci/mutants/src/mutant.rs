@@ -41,7 +41,7 @@ pub enum Genre {
 pub enum Fate {
     /// It is no program.
     NotCompiled,
-    /// It cannot be switched while the program runs (constants, `impl Trait`, let chains).
+    /// It cannot be switched while the program runs (lengths of arrays, `impl Trait`, guards that bind).
     NotPlaced,
     /// No test comes by.
     NotReached,

@@ -1,7 +1,7 @@
 //! Puts mutants into a source file, each behind its switch.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 
 use proc_macro2::{LineColumn, Span};
@@ -10,18 +10,32 @@ use syn::visit::{self, Visit};
 
 use crate::mutant::{Genre, Mutant};
 
-/// The file with the mutants in it, and which could be placed.
-///
-/// The line of a mutant begins with its number in a comment, so that an error of the compiler
-/// names it.
-pub fn place(text: &str, mutants: &[&Mutant]) -> Result<(String, BTreeSet<usize>), Box<dyn Error>> {
+/// A file with mutants in it.
+pub struct Placed {
+    /// The line of a mutant begins with its number in a comment, so that an error of the compiler
+    /// names it.
+    pub text: String,
+    pub placed: BTreeSet<usize>,
+    /// Those that are no program.
+    pub refused: BTreeSet<usize>,
+}
+
+/// Puts as many of the mutants in as can be switched.
+pub fn place(text: &str, mutants: &[&Mutant]) -> Result<Placed, Box<dyn Error>> {
     let parsed = syn::parse_file(text)?;
     let mut finder = Finder {
         text,
         lines: line_starts(text),
         mutants,
+        constants: BTreeMap::new(),
         edits: Vec::new(),
+        refused: BTreeSet::new(),
     };
+    for item in &parsed.items {
+        if let syn::Item::Const(constant) = item {
+            finder.constant(constant);
+        }
+    }
     finder.visit_file(&parsed);
     let mut edits = finder.edits;
     // What encloses comes first; an arm left out encloses its guard.
@@ -30,7 +44,11 @@ pub fn place(text: &str, mutants: &[&Mutant]) -> Result<(String, BTreeSet<usize>
         .iter()
         .flat_map(|it| it.choices.iter().map(|choice| choice.0))
         .collect();
-    Ok((render(text, &edits, 0, text.len()), placed))
+    Ok(Placed {
+        text: render(text, &edits, 0, text.len()),
+        placed,
+        refused: finder.refused,
+    })
 }
 
 /// A place of the text that has mutants.
@@ -55,7 +73,10 @@ struct Finder<'a> {
     text: &'a str,
     lines: Vec<usize>,
     mutants: &'a [&'a Mutant],
+    /// By their names: mutants, and what stands where one is used.
+    constants: BTreeMap<String, Vec<(usize, String)>>,
     edits: Vec<Edit>,
+    refused: BTreeSet<usize>,
 }
 
 impl Finder<'_> {
@@ -110,6 +131,27 @@ impl Finder<'_> {
         self.add((open, open), Kind::Body, choices);
     }
 
+    /// A constant is worked out before any switch is there, so what is switched is its use.
+    fn constant(&mut self, node: &syn::ItemConst) {
+        let (start, end) = self.range(node.expr.span());
+        let kind = self.source(&node.ty).to_owned();
+        let inside = |it: &&&Mutant| {
+            it.genre == Genre::BinaryOperator
+                && start <= self.offset(it.start)
+                && self.offset(it.end) <= end
+        };
+        let changed = |it: &&Mutant| {
+            let (before, after) = (self.offset(it.start), self.offset(it.end));
+            let (before, after) = (&self.text[start..before], &self.text[after..end]);
+            let value = format!("{before}{}{after}", it.replacement);
+            (it.id, format!("const IT: {kind} = {value}; IT"))
+        };
+        let choices: Vec<_> = self.mutants.iter().filter(inside).map(changed).collect();
+        if !choices.is_empty() {
+            self.constants.insert(node.ident.to_string(), choices);
+        }
+    }
+
     fn source(&self, node: &impl Spanned) -> &str {
         let (start, end) = self.range(node.span());
         &self.text[start..end]
@@ -118,9 +160,13 @@ impl Finder<'_> {
 
 impl<'a> Visit<'a> for Finder<'_> {
     fn visit_expr_binary(&mut self, node: &'a syn::ExprBinary) {
-        if !is_let(&node.left) && !is_let(&node.right) {
+        let mutants = self.at(Genre::BinaryOperator, self.range(node.op.span()));
+        if is_let(&node.left) || is_let(&node.right) {
+            // Only `&&` joins what binds names.
+            let ids: Vec<_> = mutants.iter().map(|it| it.id).collect();
+            self.refused.extend(ids);
+        } else {
             let (left, right) = (self.source(&node.left), self.source(&node.right));
-            let mutants = self.at(Genre::BinaryOperator, self.range(node.op.span()));
             let with = |it: &&Mutant| (it.id, format!("{left} {} {right}", it.replacement));
             let choices = mutants.iter().map(with).collect();
             self.add(self.range(node.span()), Kind::Expression, choices);
@@ -177,9 +223,18 @@ impl<'a> Visit<'a> for Finder<'_> {
         visit::visit_trait_item_fn(self, node);
     }
 
-    // A constant is worked out before any switch is there.
+    fn visit_expr_path(&mut self, node: &'a syn::ExprPath) {
+        let name = node.path.get_ident().map(|it| it.to_string());
+        if let Some(choices) = name.and_then(|it| self.constants.get(&it)).cloned() {
+            self.add(self.range(node.span()), Kind::Expression, choices);
+        }
+    }
+
+    // No switch is there while the compiler works.
     fn visit_item_const(&mut self, _: &'a syn::ItemConst) {}
+    fn visit_item_static(&mut self, _: &'a syn::ItemStatic) {}
     fn visit_impl_item_const(&mut self, _: &'a syn::ImplItemConst) {}
+    fn visit_type_array(&mut self, _: &'a syn::TypeArray) {}
     fn visit_expr_repeat(&mut self, node: &'a syn::ExprRepeat) {
         self.visit_expr(&node.expr);
     }

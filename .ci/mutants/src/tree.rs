@@ -40,7 +40,8 @@ impl Tree {
     pub fn compile(&self, mutants: &[Mutant]) -> Result<BTreeMap<usize, bool>, Box<dyn Error>> {
         let mut refused = BTreeSet::new();
         loop {
-            let placed = self.rewrite(mutants, &refused)?;
+            let (placed, impossible) = self.rewrite(mutants, &refused)?;
+            refused.extend(impossible);
             let (is_good, named) = self.check()?;
             let news: Vec<_> = named.difference(&refused).copied().collect();
             eprintln!(
@@ -62,21 +63,23 @@ impl Tree {
         }
     }
 
+    /// Tells which were put in, and which cannot be.
     fn rewrite(
         &self,
         mutants: &[Mutant],
         without: &BTreeSet<usize>,
-    ) -> Result<BTreeSet<usize>, Box<dyn Error>> {
-        let mut placed = BTreeSet::new();
+    ) -> Result<(BTreeSet<usize>, BTreeSet<usize>), Box<dyn Error>> {
+        let (mut placed, mut refused) = (BTreeSet::new(), BTreeSet::new());
         let files: BTreeSet<_> = mutants.iter().map(|it| it.file.as_str()).collect();
         for file in files {
             let text = fs::read_to_string(self.project.join(file))?;
             let here = mutants
                 .iter()
                 .filter(|it| it.file == file && !without.contains(&it.id));
-            let (text, ids) = place(&text, &here.collect::<Vec<_>>())?;
-            placed.extend(ids);
-            fs::write(self.path.join(file), text)?;
+            let file_with = place(&text, &here.collect::<Vec<_>>())?;
+            placed.extend(file_with.placed);
+            refused.extend(file_with.refused);
+            fs::write(self.path.join(file), file_with.text)?;
         }
         let root = "src/lib.rs";
         let text = match mutants.iter().any(|it| it.file == root) {
@@ -84,7 +87,7 @@ impl Tree {
             false => fs::read_to_string(self.project.join(root))?,
         };
         fs::write(self.path.join(root), format!("{ALLOW}{text}{SWITCH}"))?;
-        Ok(placed)
+        Ok((placed, refused))
     }
 
     /// Whether it compiles, and beside which mutants the errors are.

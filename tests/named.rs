@@ -75,6 +75,27 @@ fn what_is_left_of_a_sync_onto_a_missing_target_can_be_given_up_and_nothing_cann
 }
 
 #[test]
+fn a_named_target_is_held_shown_to_its_holder_and_released() {
+    let lab = Lab::new();
+    let path = lab.disk("t.raw");
+    let disk = fs::read(&path).unwrap();
+    let held = target(&path);
+    assert!(held.held_image(&work()).unwrap().is_none());
+    held.hold(&work()).unwrap();
+    assert!(fs::read(&path).unwrap() != disk);
+    let image = held.held_image(&work()).unwrap().unwrap();
+    let mut shown = vec![0; LEN];
+    image.read_exact_at(&mut shown, 0).unwrap();
+    assert!(shown == disk);
+    assert_eq!(held.recover(&work()).unwrap(), Recovered::Held);
+    assert_eq!(held.release(&work()).unwrap(), Recovered::New);
+    assert!(held.held_image(&work()).unwrap().is_none());
+    assert!(fs::read(&path).unwrap() == disk);
+    assert_eq!(held.release(&work()).unwrap(), Recovered::Nothing);
+    assert_eq!(lab.names(), 1);
+}
+
+#[test]
 fn a_device_without_a_lasting_name_is_warned_of_and_a_file_needs_none() {
     let lab = Lab::new();
     let disk = lab.disk("t.raw");

@@ -491,6 +491,25 @@ fn a_thick_file_that_cannot_grow_keeps_its_length() {
 }
 
 #[test]
+fn a_device_tells_its_sectors_and_a_file_has_none() {
+    if !has_loop_devices() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    fs::write(&path, vec![1; 1 << 20]).unwrap();
+    let sector_bytes = |path: &Path| {
+        let opened = open_source(path, &SourceOptions::default()).unwrap();
+        opened.storage.sector_bytes()
+    };
+    assert_eq!(sector_bytes(&path), None);
+    for (size, bytes) in [("512", 512), ("4096", 4096)] {
+        let device = LoopDevice::attach_with(&path, &["--sector-size", size]);
+        assert_eq!(sector_bytes(device.path()), Some(bytes));
+    }
+}
+
+#[test]
 fn a_loop_device_over_a_thick_file_keeps_it_thick() {
     if !has_loop_devices() {
         return;

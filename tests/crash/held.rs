@@ -155,6 +155,18 @@ fn what_a_sync_without_a_hold_left_half_done_is_not_taken_over_by_one() {
 }
 
 #[test]
+fn what_a_sync_left_half_done_stays_held_and_incomplete_when_it_is_held_again() {
+    let case = cases::resuming_a_held_device_again();
+    let disk = case.disk();
+    hold(&case.target(&disk), &work()).unwrap();
+    guarded(&disk).unwrap();
+    let error = content(&case, &disk).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Marked);
+    case.work_on(&disk).unwrap();
+    assert!(content(&case, &disk).unwrap() == Some(case.new));
+}
+
+#[test]
 fn a_sync_that_fails_before_its_first_change_leaves_a_held_target_whole() {
     let case = cases::syncing_a_held_one();
     let disk = case.disk();

@@ -61,9 +61,14 @@ pub struct LoopDevice {
 
 impl LoopDevice {
     pub fn attach(file: &Path) -> Self {
+        Self::attach_with(file, &[])
+    }
+
+    /// With further options of `losetup`.
+    pub fn attach_with(file: &Path, options: &[&str]) -> Self {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let arguments = ["--find", "--show", file.to_str().unwrap()];
+        let arguments = [options, &["--find", "--show", file.to_str().unwrap()]].concat();
         LoopDevice {
             path: run("losetup", &arguments).into(),
             _turn: turn,

@@ -510,14 +510,24 @@ fn a_device_tells_its_sectors_and_a_file_has_none() {
 }
 
 #[test]
-fn a_loop_device_over_a_thick_file_keeps_it_thick() {
+fn a_loop_device_over_a_thick_file_keeps_it_thick_and_one_over_a_sparse_file_gives_space_back() {
     if !has_loop_devices() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk");
-    for (allocation, after) in [(Allocation::Keep, 1 << 20), (Allocation::Sparse, 512 << 10)] {
+    for (len, allocation, after) in [
+        (1 << 20, Allocation::Keep, 1 << 20),
+        (1 << 20, Allocation::Sparse, 512 << 10),
+        (2 << 20, Allocation::Keep, 512 << 10),
+    ] {
         fs::write(&path, vec![1; 1 << 20]).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(len)
+            .unwrap();
         let device = LoopDevice::attach(&path);
         let options = TargetOptions::default().with_allocation(allocation);
         let storage = open_target(device.path(), &options).unwrap().storage;

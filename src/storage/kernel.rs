@@ -322,6 +322,75 @@ mod tests {
     }
 
     #[test]
+    fn the_loop_devices_are_those_with_a_file_behind_them() {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = Kernel::at(root.path());
+        assert!(kernel.loop_devices().is_empty());
+        for (name, number) in [("loop3", "7:3"), ("loop4", "7:4"), ("sda", "8:0")] {
+            let folder = root.path().join("sys/block").join(name);
+            fs::create_dir_all(folder.join("loop")).unwrap();
+            fs::write(folder.join("dev"), format!("{number}\n")).unwrap();
+        }
+        let backing = root.path().join("sys/block/loop3/loop/backing_file");
+        fs::write(backing, "/a disk\n").unwrap();
+        let found = kernel.loop_devices();
+        let [only] = &found[..] else {
+            panic!("{found:?}");
+        };
+        assert_eq!(only.number, makedev(7, 3));
+        assert_eq!(only.name, "loop3");
+        assert_eq!(only.backing, Path::new("/a disk"));
+    }
+
+    /// A process that has `path` open with these flags, in octal.
+    fn has_open(root: &Path, process: &str, path: &Path, flags: &str) {
+        let folder = root.join("proc").join(process);
+        for part in ["fd", "fdinfo"] {
+            fs::create_dir_all(folder.join(part)).unwrap();
+        }
+        let _ = fs::remove_file(folder.join("fd/3"));
+        std::os::unix::fs::symlink(path, folder.join("fd/3")).unwrap();
+        let info = format!("pos:\t0\nflags:\t{flags}\n");
+        fs::write(folder.join("fdinfo/3"), info).unwrap();
+        fs::write(folder.join("comm"), "writer\n").unwrap();
+    }
+
+    #[test]
+    fn who_has_a_file_or_device_open_for_writing_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let [file, other] = ["file", "other"].map(|name| root.join(name));
+        for path in [&file, &other] {
+            fs::write(path, "").unwrap();
+        }
+        let device = entries(Path::new("/dev")).find(|it| device_number_at(it).is_some());
+        if device.is_none() {
+            eprintln!("LEFT OUT: there is no block device");
+        }
+        for path in [Some(file.clone()), device].into_iter().flatten() {
+            let host = HostFile::at(&path).unwrap();
+            let found = |path: &Path, flags: &str| {
+                has_open(root, "1", path, flags);
+                Kernel::at(root).writer_of(&host)
+            };
+            let writer = Writer {
+                process: 1,
+                command: "writer".to_owned(),
+            };
+            let what = path.display();
+            assert_eq!(found(&path, "0100002"), Some(writer.clone()), "{what}");
+            assert_eq!(found(&path, "0100001"), Some(writer), "{what}");
+            assert_eq!(found(&path, "0100000"), None, "{what}");
+            assert_eq!(found(&other, "0100002"), None, "{what}");
+            // What is open here is no other's.
+            let own = std::process::id().to_string();
+            has_open(root, &own, &path, "0100002");
+            assert_eq!(Kernel::at(root).writer_of(&host), None, "{what}");
+            fs::remove_dir_all(root.join("proc").join(own)).unwrap();
+        }
+    }
+
+    #[test]
     fn a_mount_line_gives_number_point_and_source_with_its_spaces() {
         let line = br"36 35 98:0 /mnt1 /mnt\040a\134b rw,noatime master:1 - ext3 /dev/x\040y rw";
         let mount = mount_in(line).unwrap();

@@ -866,6 +866,23 @@ fn a_folder_takes_plain_names_and_follows_no_link() {
 }
 
 #[test]
+fn a_file_is_no_folder() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let error = HostFolder::open(file.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+}
+
+#[test]
+fn what_is_open_is_not_handed_to_other_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = HostFolder::open(folder.path()).unwrap();
+    let _file = opened.create_new("disk".as_ref()).unwrap();
+    let theirs = run("ls", &["-l", "/proc/self/fd"]);
+    let place = folder.path().to_str().unwrap();
+    assert!(!theirs.contains(place), "{theirs}");
+}
+
+#[test]
 fn a_folder_creates_renames_lists_and_removes_also_after_it_was_moved() {
     let parent = tempfile::tempdir().unwrap();
     let [path, moved] = ["folder", "moved"].map(|name| parent.path().join(name));

@@ -171,6 +171,7 @@ mod tests {
         assert!(!plain.is_stable());
         let serial = device(root, &[("size", "2048\n"), ("serial", "QM00001\n")]);
         assert_eq!(serial.as_str(), "serial-QM00001");
+        assert_eq!(serial.to_string(), "serial-QM00001");
         assert!(serial.is_stable());
         let world = device(root, &[("serial", "x\n"), ("device/wwid", "naa.5000c5\n")]);
         assert_eq!(world.as_str(), "wwid-naa.5000c5");

@@ -363,11 +363,16 @@ mod tests {
         for path in [&file, &other] {
             fs::write(path, "").unwrap();
         }
-        let device = entries(Path::new("/dev")).find(|it| device_number_at(it).is_some());
-        if device.is_none() {
-            eprintln!("LEFT OUT: there is no block device");
+        let mut cases = vec![
+            (file.clone(), other.clone()),
+            (file.clone(), root.to_owned()),
+        ];
+        let mut devices = entries(Path::new("/dev")).filter(|it| device_number_at(it).is_some());
+        match (devices.next(), devices.next()) {
+            (Some(one), Some(two)) => cases.extend([(one.clone(), other), (one, two)]),
+            _ => eprintln!("LEFT OUT: there are no two block devices"),
         }
-        for path in [Some(file.clone()), device].into_iter().flatten() {
+        for (path, other) in cases {
             let host = HostFile::at(&path).unwrap();
             let found = |path: &Path, flags: &str| {
                 has_open(root, "1", path, flags);

@@ -196,4 +196,28 @@ mod tests {
             assert_eq!(stamp.is_settled(after(seconds)), is, "{seconds}");
         }
     }
+
+    #[test]
+    fn a_file_is_known_by_its_file_system_and_its_number_there() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let stamp = SourceStamp::of_file(file.path(), file.as_file()).unwrap();
+        let identity = |device: u64, inode: u64| {
+            let id = FileId { device, inode };
+            let stamp = SourceStamp {
+                id,
+                ..stamp.clone()
+            };
+            stamp.identity()
+        };
+        assert_eq!(identity(1, 2), identity(1, 2));
+        let all = [
+            identity(1, 2),
+            identity(2, 1),
+            identity(1, 3),
+            identity(3, 2),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(!all[index + 1..].contains(one), "{index}");
+        }
+    }
 }

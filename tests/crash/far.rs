@@ -117,6 +117,24 @@ fn a_far_manifest_that_stood_for_reading_is_named_as_the_evidence() {
 }
 
 #[test]
+fn the_root_of_a_full_copy_from_elsewhere_is_told_in_the_blocks_that_were_asked_for_only() {
+    let case = cases::held_after_a_full_sync_of_a_device();
+    for (block_size, is_told) in [
+        (BlockSize::new(FAR_BLOCK_BYTES), true),
+        (Ok(BlockSize::MIN), false),
+    ] {
+        let disk = case.disk();
+        let block_size = block_size.unwrap();
+        let options = case.options.clone().with_block_size(block_size);
+        let far = Far::source(&case.new, false);
+        let report = sync(&far, &case.target(&disk), &options, &work()).unwrap();
+        let image = Raw::open(Arc::new(MemoryStorage::new("new", case.new.clone()))).unwrap();
+        let root = root_of(&image, block_size, &work()).unwrap();
+        assert_eq!(report.root, is_told.then_some(*root.as_bytes()));
+    }
+}
+
+#[test]
 fn whatever_is_asked_of_a_far_source_the_target_becomes_equal() {
     let file = cases::atomic_under_the_mark_only();
     let device = file.clone().on_device();

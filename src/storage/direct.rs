@@ -77,17 +77,16 @@ impl DirectFile {
         Ok(())
     }
 
-    /// Reads what covers at most [`BOUNCE_BYTES`] into an aligned buffer and copies.
+    /// Reads a piece of at most [`BOUNCE_BYTES`] into an aligned buffer and copies it. One that does
+    /// not begin aligned ends at the next aligned offset or before it.
     fn read_bounced(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         if buf.is_empty() {
             return Ok(());
         }
         let skip = (offset % self.offset_align as u64) as usize;
         let cover = (skip + buf.len()).next_multiple_of(self.offset_align);
-        let mut bounce = self.pool().pop().unwrap_or_else(|| {
-            // One page of offset alignment at either end.
-            AlignedBuf::new(BOUNCE_BYTES + 2 * PAGE)
-        });
+        let pooled = self.pool().pop();
+        let mut bounce = pooled.unwrap_or_else(|| AlignedBuf::new(BOUNCE_BYTES));
         let outcome = loop {
             match self
                 .file

@@ -5,6 +5,8 @@
 #[path = "failback_cli/desk.rs"]
 #[allow(dead_code)]
 mod desk;
+#[path = "failback_devices/far.rs"]
+mod far;
 mod host;
 #[path = "failback_cli/rig.rs"]
 #[allow(dead_code)]

@@ -180,15 +180,21 @@ impl Pass<'_> {
 
     /// Keeps the manifest current, where the sync has not done so.
     fn account(&self, source: &Origin, options: &SyncOptions) -> Result<()> {
-        let target = Shown::open(&self.seat, self.work)?;
-        let target = target.image();
+        // Kept open as long as it is read.
+        let shown;
         let wanted = match source.image() {
-            // What a device has beyond the disk is nobody's.
+            // What a device has beyond the disk is nobody's: the target has nothing to add.
             Some(image) if self.seat.is_device => image.clone(),
-            Some(image) => padded(image.clone(), target.disk_len()),
-            // The sync has held what was written, read from the medium, against the source.
-            None if self.seat.is_device => cut(target.clone(), source.disk_len()),
-            None => target.clone(),
+            image => {
+                shown = Shown::open(&self.seat, self.work)?;
+                let target = shown.image();
+                match image {
+                    Some(image) => padded(image.clone(), target.disk_len()),
+                    // The sync has held what was written, read from the medium, against the source.
+                    None if self.seat.is_device => cut(target.clone(), source.disk_len()),
+                    None => target.clone(),
+                }
+            }
         };
         let check = || source.check();
         match (&options.change_map, &options.target_manifest) {

@@ -1,0 +1,212 @@
+//! Devices that are written with what is read on another host, behind a script that stands in for
+//! ssh.
+
+use std::fs;
+
+use crate::desk::{Carrier, Desk};
+use crate::rig::{DISK_BYTES, noise, read};
+use crate::{Site, boots_from};
+
+/// A site whose target is a device and whose source lies on another host.
+fn site(job: &str) -> Option<Site> {
+    let mut site = Site::new("primary", 0)?;
+    site.rig.job += job;
+    site.rig.far = Some("recovery");
+    site.rig.shell("");
+    Some(site)
+}
+
+/// A source that has nothing in common with its target, over a line that takes its time.
+fn slow_site(mode: &str) -> Option<Site> {
+    let mut site = site(&format!("\nmode = \"{mode}\""))?;
+    site.rig.reach = "limit_rate = \"1M\"\n".to_owned();
+    fs::write(site.rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
+    Some(site)
+}
+
+/// How much of what the mark does not cover the device holds as the source has it.
+fn arrived(site: &Site) -> u64 {
+    let (device, source) = (site.disk(), read(site.rig.source("db1")));
+    let blocks = ((1 << 20)..DISK_BYTES - (1 << 20)).step_by(BLOCK);
+    let same = |at: &usize| device[*at..*at + BLOCK] == source[*at..*at + BLOCK];
+    blocks.filter(same).count() as u64 * BLOCK as u64
+}
+
+/// Starts a job and looks away in the middle of its first pass.
+fn half_way(site: &Site) -> Carrier {
+    let mut carrier = site.rig.start();
+    site.rig
+        .wait(&mut carrier, "some of it", |_| arrived(site) > 0);
+    carrier
+}
+
+/// What an interrupted pass has brought is not brought again.
+fn brings_the_rest(site: &Site, before: u64) {
+    let rest = DISK_BYTES as u64 - before;
+    let sent = site.rig.sent();
+    assert!(sent < rest + 100_000, "{sent} bytes of {rest} were sent");
+}
+
+/// Goes home from a first pass that is complete.
+fn home(site: &Site, carrier: &mut Carrier) {
+    site.rig.ok(&["complete", "shop"]);
+    let status = site.rig.wait_for(carrier, 0, "commit-pending");
+    assert_eq!(status["vms"][0]["proven"], true);
+    assert!(site.disk() == read(site.rig.source("db1")));
+    assert!(site.sidecars().is_empty() && !site.is_marked());
+    boots_from(&site.rig, "primary", &site.disk());
+}
+
+#[test]
+fn a_disk_on_another_host_comes_home_onto_a_device_as_a_delta() {
+    let Some(site) = site("\nmode = \"delta\"") else {
+        return;
+    };
+    let rig = &site.rig;
+    let mut carrier = rig.start();
+    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
+    assert!(
+        (300_000..400_000).contains(&moved.as_u64().unwrap()),
+        "{moved}"
+    );
+    let sent = rig.sent();
+    assert!((300_000..500_000).contains(&sent), "{sent}");
+    assert_eq!(site.standing(), "held");
+    site.is_refused();
+
+    // Onto what is held only what changed comes over the line; under the mark, too.
+    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    rig.guest_writes("recovery", "db1", 2 << 20, &noise(4096, 4));
+    home(&site, &mut carrier);
+    let sent = rig.sent();
+    assert!((14_000..40_000).contains(&sent), "{sent}");
+}
+
+#[test]
+fn a_disk_on_another_host_comes_home_whole_onto_a_device() {
+    for mode in ["full", "full-first"] {
+        let Some(site) = site(&format!("\nmode = \"{mode}\"")) else {
+            return;
+        };
+        let rig = &site.rig;
+        let mut carrier = rig.start();
+        if mode == "full-first" {
+            rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+            assert_eq!(site.standing(), "held", "{mode}");
+            site.is_refused();
+            rig.guest_writes("recovery", "db1", 0, &noise(9_000, 7));
+            home(&site, &mut carrier);
+            continue;
+        }
+        // Nothing is copied while the source runs, so nobody has to ask for the cutover.
+        let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+        assert_eq!(status["vms"][0]["proven"], true);
+        assert!(site.disk() == read(rig.source("db1")) && !site.is_marked());
+    }
+}
+
+#[test]
+fn a_device_may_be_longer_than_the_disk_on_another_host() {
+    let Some(mut site) = Site::new("primary", 3 << 20) else {
+        return;
+    };
+    site.rig.far = Some("recovery");
+    site.rig.shell("");
+    let tail = || read(site.device.path())[DISK_BYTES..].to_vec();
+    let before = tail();
+    let mut carrier = site.rig.start();
+    site.rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let end = DISK_BYTES as u64;
+    site.rig
+        .guest_writes("recovery", "db1", end - 5_000, &noise(5_000, 3));
+    site.rig.ok(&["complete", "shop"]);
+    let status = site.rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(status["vms"][0]["proven"], true);
+    assert!(site.disk() == read(site.rig.source("db1")));
+    assert!(tail() == before, "what lies beyond the disk is nobody's");
+}
+
+#[test]
+fn an_executor_killed_while_it_pulls_leaves_the_device_held_and_another_brings_the_rest() {
+    for mode in ["delta", "full-first"] {
+        let Some(site) = slow_site(mode) else {
+            return;
+        };
+        let mut carrier = half_way(&site);
+        carrier.kill();
+        assert_eq!(site.standing(), "rerun", "{mode}");
+        site.is_refused();
+        let before = arrived(&site);
+        assert!(before < 2 << 20, "it was in the middle");
+        site.rig.sent();
+
+        let mut carrier = site.rig.carry(&["resume", "shop"]);
+        site.rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+        assert_eq!(site.standing(), "held", "{mode}");
+        if mode == "delta" {
+            brings_the_rest(&site, before);
+        }
+        site.rig
+            .guest_writes("recovery", "db1", 0, &noise(9_000, 7));
+        home(&site, &mut carrier);
+    }
+}
+
+#[test]
+fn a_line_that_is_cut_leaves_the_device_held_and_the_pass_goes_on_by_itself() {
+    let Some(site) = slow_site("delta") else {
+        return;
+    };
+    let rig = &site.rig;
+    // Once a MiB and a half has come the agent is gone; the next one is left alone.
+    let cut = rig.path("cut");
+    rig.shell(&format!(
+        "sent() {{ stat -c %s {sent} 2>/dev/null || echo 0; }}\n\
+         if [ ! -e {cut} ]; then (\n\
+         while [ $(sent) -lt 1572864 ]; do kill -0 $$ || exit; sleep 0.02; done\n\
+         : > {cut}; kill -9 $(cat {agent})) </dev/null >/dev/null 2>&1 & fi",
+        sent = rig.path("sent").display(),
+        cut = cut.display(),
+        agent = rig.path("agent").display(),
+    ));
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert!(cut.exists(), "the line was never cut");
+    let sent = rig.sent();
+    assert!(sent < DISK_BYTES as u64 * 3 / 2, "{sent} bytes were sent");
+    let log = rig.ok(&["log", "shop"]).to_string();
+    assert!(log.contains("closed the line"), "{log}");
+    assert_eq!(site.standing(), "held");
+    home(&site, &mut carrier);
+}
+
+#[test]
+fn a_job_cancelled_while_it_pulls_leaves_the_device_held_and_the_next_takes_it_over() {
+    let Some(site) = slow_site("delta") else {
+        return;
+    };
+    let rig = &site.rig;
+    let mut carrier = half_way(&site);
+    rig.ok(&["cancel", "shop"]);
+    carrier.end();
+    let status = rig.status();
+    assert_eq!(status["vms"][0]["disposition"], "blocked_inconsistent");
+    assert_eq!(site.standing(), "rerun");
+    site.is_refused();
+
+    let plan = rig.plan();
+    let checked = rig.ok(&["check", plan.to_str().unwrap()]);
+    assert!(checked.to_string().contains("incomplete"), "{checked}");
+    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    assert!(shown["vms"][0]["disks"][0]["delta_bytes"].is_null());
+    let before = arrived(&site);
+    rig.sent();
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    brings_the_rest(&site, before);
+    home(&site, &mut carrier);
+}
+
+/// What a line compares at least.
+const BLOCK: usize = 64 << 10;

@@ -366,6 +366,53 @@ fn a_plan_that_asks_for_more_than_a_device_can_do_is_refused_before_anything_beg
 }
 
 #[test]
+fn an_atomic_job_from_a_device_goes_home_and_says_from_the_first_that_reverse_is_refused() {
+    let Some(mut site) = Site::new("recovery", 0) else {
+        return;
+    };
+    site.rig.job = String::new();
+    let rig = &site.rig;
+    let plan = rig.plan();
+    let checked = rig.ok(&["check", plan.to_str().unwrap()]).to_string();
+    assert!(checked.contains("`reverse` will be refused"), "{checked}");
+    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    let said = shown["vms"][0]["no_reverse"].as_str().unwrap();
+    assert!(said.contains("safety = \"in-place\""), "{said}");
+
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
+    rig.ok(&["commit", "shop"]);
+    carrier.end();
+    assert_eq!(rig.status()["allowed"], json!([]));
+    let before = site.disk();
+    let refused = rig.refused(&["reverse", "shop"]);
+    assert!(refused.contains(said), "{refused}");
+    assert!(site.disk() == before && !site.is_marked());
+    assert_eq!(rig.phase(0), "committed");
+
+    // The way that it names.
+    fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
+    site.rig.job = "safety = \"in-place\"".to_owned();
+    let rig = &site.rig;
+    let plan = rig.plan_from("primary");
+    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    assert!(shown["vms"][0]["no_reverse"].is_null());
+    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
+    assert!(
+        (5_000..13_000).contains(&moved.as_u64().unwrap()),
+        "{moved}"
+    );
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert!(site.disk() == read(rig.target("db1")));
+}
+
+#[test]
 fn a_held_device_is_found_by_no_mount_and_no_probe_until_it_is_activated() {
     let tools = ["mkfs.ext4", "blkid", "mount"];
     if !tools.iter().all(|tool| has_program(tool)) {

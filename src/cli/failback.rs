@@ -257,6 +257,7 @@ fn show(plan: &Plan, context: &Context) -> Ended {
         mode: plan.mode.unwrap_or(prospect.advice.mode),
         advice: prospect.advice.mode,
         reason: &prospect.advice.reason,
+        no_reverse: prospect.no_reverse.as_deref(),
         modes: prospect
             .forecasts
             .iter()
@@ -363,6 +364,7 @@ struct VmObject<'a> {
     mode: Mode,
     advice: Mode,
     reason: &'a str,
+    no_reverse: Option<&'a str>,
     modes: Vec<ModeObject>,
     disks: Vec<DiskObject<'a>>,
 }

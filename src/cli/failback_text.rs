@@ -175,6 +175,9 @@ pub fn plan(plan: &Plan, prospects: &[Prospect]) -> String {
                 format_size(forecast.moved_bytes),
             ));
         }
+        if let Some(why) = &prospect.no_reverse {
+            lines.push(format!("      after the commit: {why}"));
+        }
         for disk in &prospect.disks {
             let full = format_size(disk.data_bytes);
             let delta = disk.changed_bytes.map_or("everything".to_owned(), |bytes| {

@@ -117,8 +117,8 @@ impl HostDisks {
             }
             let from = self.seat(side.other(), index);
             if from.is_ok_and(|from| self.refuse_device(&from).is_err()) {
-                let text = "is a block device: it can be replicated to in reverse only where the \
-                            plan says `safety = \"in-place\"`";
+                let text = "is a block device, which is written in place: after the commit `reverse` \
+                            will be refused, unless the plan says `safety = \"in-place\"`";
                 list.holds("source disk", text.to_owned());
             }
             let Some(seat) = list.take("target reachable", self.seat(side, index)) else {

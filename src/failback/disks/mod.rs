@@ -117,6 +117,13 @@ impl HostDisks {
         Ok(())
     }
 
+    /// Whether a disk of this side is a block device that the plan does not let be written.
+    pub fn has_unwritable_device(&self, side: Side) -> bool {
+        let refused =
+            |seat: Result<Seat>| seat.is_ok_and(|seat| self.refuse_device(&seat).is_err());
+        self.seats(side).any(refused)
+    }
+
     fn admit(&self, side: Side, token: Token) -> Result<()> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = newest.of_mut(side);

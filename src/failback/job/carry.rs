@@ -19,7 +19,7 @@ use crate::failback::inbox::FolderInbox;
 use crate::failback::journal::Writer;
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{
-    CommitPolicy, Gesture, GroupAsked, Phase, Side, Sides, Signal, Spec, State, signals,
+    CommitPolicy, Gesture, GroupAsked, Mode, Phase, Side, Sides, Signal, Spec, State, signals,
 };
 use crate::failback::plan::{Controller, Plan, Site, SiteName, Vm};
 use crate::failback::record::{JobRecord, PlanRecord};
@@ -363,7 +363,7 @@ impl Carried {
                     job: plan.name.clone(),
                     vm: vm.name.clone(),
                     direction: plan.direction().name().to_owned(),
-                    spec: plan.spec(vm, folder.mode(&vm.name)),
+                    spec: spec(plan, vm, folder.mode(&vm.name), &disks),
                     after_epoch: folder.after_epoch,
                 };
                 Executor::create(&host, &name, job, hands, pace)?
@@ -379,6 +379,12 @@ impl Carried {
             is_protected_by_passes: plan.pass_interval.is_some(),
         })
     }
+}
+
+/// What is fixed about a VM's job: what its plan says, and what its disks are.
+pub(super) fn spec(plan: &Plan, vm: &Vm, mode: Mode, disks: &HostDisks) -> Spec {
+    plan.spec(vm, mode)
+        .with_atomic_only(disks.has_unwritable_device(Side::Source))
 }
 
 /// What controls a VM at each side of its job.

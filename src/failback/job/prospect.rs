@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::carry::controllers;
+use super::carry::{controllers, spec};
 use super::folder::refuse_conflicts;
 use crate::control::{CancelToken, Work};
 use crate::error::Result;
@@ -39,6 +39,8 @@ pub struct Prospect {
     pub advice: Recommendation,
     /// What each mode would cost.
     pub forecasts: Vec<Forecast>,
+    /// Why `reverse` would be refused after the commit, if it would be.
+    pub no_reverse: Option<String>,
 }
 
 /// Checks the prerequisites of a plan and of each of its VMs, one by one, and changes nothing.
@@ -78,10 +80,14 @@ pub fn check(plan: &Plan, state_dir: &Path) -> Vec<Checked> {
 /// Those of [`HostDisks::estimate`].
 pub fn estimate(plan: &Plan, work: &Work) -> Result<Vec<Prospect>> {
     let prospects = plan.vms().map(|vm| {
-        let disks = HostDisks::new(plan, vm, "").estimate(work)?;
+        let host = HostDisks::new(plan, vm, "");
+        let disks = host.estimate(work)?;
+        let advice = Recommendation::of(&disks);
+        let refused = spec(plan, vm, advice.mode, &host).refuses_reverse();
         Ok(Prospect {
             vm: vm.name.clone(),
-            advice: Recommendation::of(&disks),
+            advice,
+            no_reverse: refused.map(|refusal| refusal.to_string()),
             forecasts: Forecast::of(&disks, plan.downtime_budget),
             disks,
         })

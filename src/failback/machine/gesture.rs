@@ -87,6 +87,8 @@ pub enum Because {
     NothingToRetry,
     /// The source's disks can only be read.
     OneWay,
+    /// A disk of the source can only be written in place, and the job may not do that.
+    InPlaceOnly,
 }
 
 impl fmt::Display for Refusal {
@@ -113,6 +115,11 @@ impl fmt::Display for Refusal {
                 f,
                 "{gesture} would write to the source's disks, which can only be read from here; run \
                  a job for the other direction on the host that has them"
+            ),
+            Because::InPlaceOnly => write!(
+                f,
+                "{gesture} would write in place to a block device of the source's, and the plan says \
+                 `safety = \"atomic\"`; run a job for the other direction with `safety = \"in-place\"`"
             ),
         }
     }
@@ -192,7 +199,7 @@ pub(super) fn accept(
         }
         Gesture::Reverse => {
             only(phase == Committed, Because::Phase)?;
-            only(!spec.one_way, Because::OneWay)?;
+            refused_reverse(spec).map_or(Ok(()), Err)?;
             state.asked.reverse = true;
         }
         Gesture::Retry => {
@@ -201,6 +208,15 @@ pub(super) fn accept(
         }
     }
     Ok(())
+}
+
+/// Why nothing can be replicated onto the source's disks.
+pub(super) fn refused_reverse(spec: &Spec) -> Option<Because> {
+    match (spec.one_way, spec.atomic_only) {
+        (true, _) => Some(Because::OneWay),
+        (false, true) => Some(Because::InPlaceOnly),
+        (false, false) => None,
+    }
 }
 
 /// Asks for the commit; the target must be seen running after this, not before.

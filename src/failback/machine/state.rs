@@ -6,6 +6,7 @@ use super::command::{
     Action, Amount, Checkpoint, Command, PassReport, Problem, Reason, Resource, Root, Side, Sides,
     Token, VmSeen,
 };
+use super::gesture::{self, Gesture, Refusal};
 use super::phase::Phase;
 
 /// What an operator chose for a job; it does not change while the job lasts.
@@ -35,6 +36,10 @@ pub struct Spec {
     /// The source's disks can only be read: nothing is replicated back onto them.
     #[serde(default)]
     pub one_way: bool,
+    /// A disk of the source is a block device, and the job writes nothing in place: nothing is
+    /// replicated back onto it.
+    #[serde(default)]
+    pub atomic_only: bool,
 }
 
 impl Spec {
@@ -53,6 +58,7 @@ impl Spec {
             downtime_budget_ms: 300_000,
             base: None,
             one_way: false,
+            atomic_only: false,
         }
     }
 
@@ -124,6 +130,22 @@ impl Spec {
     pub fn with_one_way(mut self, one_way: bool) -> Self {
         self.one_way = one_way;
         self
+    }
+
+    /// Replaces [`Spec::atomic_only`].
+    #[must_use]
+    pub fn with_atomic_only(mut self, atomic_only: bool) -> Self {
+        self.atomic_only = atomic_only;
+        self
+    }
+
+    /// Why nothing would be replicated back once the job is committed; `None` where it would be.
+    pub fn refuses_reverse(&self) -> Option<Refusal> {
+        gesture::refused_reverse(self).map(|because| Refusal {
+            gesture: Gesture::Reverse,
+            phase: Phase::Committed,
+            because,
+        })
     }
 }
 

@@ -127,6 +127,21 @@ fn a_job_whose_source_can_only_be_read_is_not_reversed_and_says_where_to_go() {
 }
 
 #[test]
+fn a_job_that_may_not_write_in_place_is_not_reversed_onto_a_device() {
+    let spec = Spec::new(Mode::Delta).with_atomic_only(true);
+    let told = spec.refuses_reverse().unwrap();
+    let mut job = Job::new(spec);
+    for gesture in [Gesture::Start, Gesture::Complete, Gesture::Commit] {
+        job.ask(gesture);
+    }
+    assert_eq!(job.phase(), Phase::Committed);
+    let refusal = job.machine.allows(Gesture::Reverse, "me").unwrap_err();
+    assert_eq!(refusal, told, "what is said before is what comes");
+    assert!(refusal.to_string().contains("safety = \"in-place\""));
+    assert!(Spec::new(Mode::Delta).refuses_reverse().is_none());
+}
+
+#[test]
 fn a_baseline_that_changed_is_compared_and_the_reason_is_on_record() {
     let mut job = Job::new(Spec::new(Mode::Delta));
     job.baseline = false;

@@ -252,12 +252,14 @@ fn explore(name: &str, setup: Setup) {
 }
 
 fn holds(name: &str, setup: Setup) {
-    if let Some((seed, violation)) = hunt(&setup, 0..scaled(10_000), 400) {
+    let seeds = 0..scaled(10_000);
+    if let Some((seed, violation)) = hunt(&setup, seeds.clone(), 400) {
         panic!(
             "{name}, seed {seed}: {}\n{}",
             violation.rule, violation.path
         );
     }
+    println!("{name}: {} walks", seeds.end);
 }
 
 fn caught(name: &str, setup: Setup, rules: &str) {

@@ -131,7 +131,8 @@ fn can_run(setup: &Setup, mut world: World, random: &mut Random) -> bool {
             return true;
         }
         let mut moves = world.moves(setup);
-        moves.retain(|happens| happens.is_calm());
+        // Who gives up or takes over begins again; a blind walk would hardly ever arrive.
+        moves.retain(|happens| happens.is_calm() && !happens.is_relapse());
         if moves.is_empty() {
             return false;
         }

@@ -132,6 +132,11 @@ impl Move {
             Move::CorruptCopy(_) | Move::LoseAnswer(_) | Move::PowerLoss(_) | Move::Write(..)
         )
     }
+
+    /// Whether what is under way has to be begun again.
+    pub fn is_relapse(self) -> bool {
+        matches!(self, Move::GiveUp(_) | Move::TakeOver | Move::Lose(_))
+    }
 }
 
 impl Move {

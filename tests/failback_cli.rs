@@ -10,6 +10,8 @@ mod desk;
 mod far;
 #[path = "failback_cli/rig.rs"]
 mod rig;
+#[path = "failback_cli/sealed.rs"]
+mod sealed;
 
 use std::fs;
 

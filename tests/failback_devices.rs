@@ -11,6 +11,8 @@ mod host;
 #[path = "failback_cli/rig.rs"]
 #[allow(dead_code)]
 mod rig;
+#[path = "failback_devices/sealed.rs"]
+mod sealed;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, symlink};

@@ -326,11 +326,11 @@ fn a_disk_that_is_written_lies_on_this_host() {
     Plan::parse(&turned.replace("primary = \"/a\"", "primary = \"ssh://host/a\"")).unwrap();
     let recovery = "recovery = \"/b\"";
     let far = "recovery = \"ssh://host/b\"";
-    let sealed = "[primary.encryption]\nidentity = \"/key\"";
+    // Its replica may be kept encrypted.
+    with(recovery, far, "[primary.encryption]\nidentity = \"/key\"").unwrap();
     let service = "recovery = \"diskdelta://host/b\"";
     let export = "recovery = \"nbd+unix:///b?socket=/s\"\nrecovery_format = \"vhd\"";
     for (to, more, said) in [
-        (far, sealed, "encrypted replica"),
         (service, "", "`[recovery.reach]` names none"),
         (export, "", "not vhd"),
         ("recovery = \"nbd://host/b\"", "", "no way to reach"),
@@ -467,6 +467,36 @@ fn a_site_that_encrypts_names_one_key() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("line 5, key `job.keep_undo`"), "{error}");
+}
+
+#[test]
+fn a_site_that_encrypts_says_where_replicas_of_devices_are_kept() {
+    let with = |active: &str, folder: &str| {
+        let text = least("")
+            .replace(
+                "[[group]]\n",
+                &format!("[recovery.encryption]\nidentity = \"/key\"\n{folder}\n[[group]]\n"),
+            )
+            .replace("recovery = \"/b\"", "recovery = \"/dev/vg/b\"")
+            .replace("active = \"recovery\"", &format!("active = \"{active}\""));
+        Plan::parse(&text)
+    };
+    // It is written in either direction.
+    for active in ["primary", "recovery"] {
+        let error = with(active, "").unwrap_err().to_string();
+        let start = "line 22, key `group.vm.disk.recovery`: `/dev/vg/b` is a block device";
+        assert!(error.starts_with(start), "{error}");
+        assert!(error.contains("`[recovery.encryption]` has to name a `folder`"));
+        let plan = with(active, "folder = \"/replicas\"").unwrap();
+        let encryption = plan.recovery.encryption.unwrap();
+        let folder = encryption.folder_of("db1", "b/c").unwrap();
+        assert_eq!(folder.to_str(), Some("/replicas/db1+b%2fc.replica"));
+    }
+    let error = with("primary", "folder = \"replicas\"")
+        .unwrap_err()
+        .to_string();
+    let start = "line 14, key `recovery.encryption.folder`";
+    assert!(error.starts_with(start), "{error}");
 }
 
 fn least(more: &str) -> String {

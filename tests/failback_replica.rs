@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use age::secrecy::ExposeSecret;
 use diskdelta::failback::replica::{Appended, Changed, Key, KeyFile, Replica};
-use diskdelta::image::{CreateFormat, CreateOptions, Format, ImageOptions, Raw};
+use diskdelta::image::{CreateFormat, CreateOptions, Format, Image, ImageOptions, Raw};
 use diskdelta::storage::fault::{CrashState, FaultDisk};
 use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place, Storage};
-use diskdelta::{BlockSize, ErrorKind, Result, Work, manifest};
+use diskdelta::{BlockSize, ErrorKind, ExtentKind, Result, Work, manifest};
 use proptest::prelude::*;
 
 const BLOCK: usize = 65536;
@@ -38,6 +38,8 @@ proptest! {
             }
         }
         let last = before.unwrap();
+        let image = replica.image(&work()).unwrap();
+        prop_assert!(shown(&image) == last);
         prop_assert_eq!(replica.verify(&work()).unwrap(), root(&last));
         for format in [CreateFormat::Raw, CreateFormat::VhdDynamic, CreateFormat::VhdxDynamic] {
             prop_assert!(restored(&replica, format).unwrap() == last, "{format:?}");
@@ -343,6 +345,26 @@ fn len(folder: &MemoryFolder, name: &str) -> u64 {
 
 fn image(bytes: &[u8]) -> Raw {
     Raw::open(Arc::new(MemoryStorage::new("image", bytes.to_vec()))).unwrap()
+}
+
+/// All of an image, read in pieces that fit nothing, and where it says it is zero, zeros.
+fn shown(image: &dyn Image) -> Vec<u8> {
+    let len = image.disk_len();
+    let mut bytes = vec![7; len as usize];
+    for (at, piece) in (0..).step_by(10_007).zip(bytes.chunks_mut(10_007)) {
+        image.read_exact_at(piece, at).unwrap();
+    }
+    let mut at = 0;
+    while let Some(extent) = image.next_extent(at).unwrap() {
+        assert!(extent.offset == at && extent.len > 0 && extent.end() <= len);
+        let held = &bytes[at as usize..extent.end() as usize];
+        let zeros = held.iter().all(|byte| *byte == 0);
+        assert!(zeros || extent.kind == ExtentKind::Data, "{extent:?}");
+        at = extent.end();
+    }
+    assert_eq!(at, len);
+    assert!(image.read_exact_at(&mut [0; 2], len - 1).is_err());
+    bytes
 }
 
 fn root(bytes: &[u8]) -> manifest::Root {

@@ -1,9 +1,8 @@
 //! Several deltas in a row, made one.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::layers::Layers;
 use super::{Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, Trailer};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,11 +35,11 @@ pub fn merge(
     for delta in deltas {
         delta.verify(work, &|_| Ok(()))?;
     }
-    let index = Mutex::new(Index::new(limits));
+    let index = Mutex::new(Layers::new(limits));
     for (number, delta) in deltas.iter().enumerate() {
         let lock = || index.lock().unwrap_or_else(PoisonError::into_inner);
         // What a delta cuts off is zero if a later one grows the disk again.
-        lock().cut(delta.header().result_len, number)?;
+        lock().cut(delta.header().result_len, By::Zeros(number))?;
         delta.for_each(work, &|frame| {
             work.cancel().check()?;
             let by = match frame.header().kind {
@@ -125,76 +124,6 @@ enum By {
     Frame(usize),
     Zeros(usize),
 }
-
-/// Ranges that are apart, each with who covers it last.
-struct Index {
-    pieces: BTreeMap<u64, (u64, By)>,
-    most: usize,
-}
-
-impl Index {
-    fn new(limits: &Limits) -> Self {
-        let most = limits.table_bytes / PIECE_BYTES;
-        Index {
-            pieces: BTreeMap::new(),
-            most: usize::try_from(most).unwrap_or(usize::MAX),
-        }
-    }
-
-    fn lay(&mut self, range: Range<u64>, by: By) -> Result<()> {
-        let under: Vec<(u64, (u64, By))> = self
-            .pieces
-            .range(..range.end)
-            .rev()
-            .take_while(|(_, (end, _))| *end > range.start)
-            .map(|(start, piece)| (*start, *piece))
-            .collect();
-        for (start, (end, old)) in under {
-            self.pieces.remove(&start);
-            if start < range.start {
-                self.pieces.insert(start, (range.start, old));
-            }
-            if end > range.end {
-                self.pieces.insert(range.end, (end, old));
-            }
-        }
-        if self.pieces.len() >= self.most {
-            return Err(Error::new(
-                ErrorKind::LimitExceeded,
-                "too many scattered frames to merge",
-            )
-            .advise("raise the limit for tables, or merge fewer at once"));
-        }
-        self.pieces.insert(range.start, (range.end, by));
-        Ok(())
-    }
-
-    /// Everything from `len` on is gone, and zero if it comes back.
-    fn cut(&mut self, len: u64, number: usize) -> Result<()> {
-        self.lay(len..u64::MAX, By::Zeros(number))
-    }
-
-    fn pieces(&self) -> impl Iterator<Item = (Range<u64>, By)> {
-        self.pieces
-            .iter()
-            .map(|(start, (end, by))| (*start..*end, *by))
-    }
-
-    fn pieces_in(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, By)> {
-        let first = self
-            .pieces
-            .range(..=range.start)
-            .next_back()
-            .map_or(0, |(start, _)| *start);
-        self.pieces
-            .range(first..range.end)
-            .map(move |(start, (end, by))| ((*start).max(range.start)..(*end).min(range.end), *by))
-            .filter(|(range, _)| !range.is_empty())
-    }
-}
-
-/// About what an entry of the index takes.
-const PIECE_BYTES: u64 = 64;
 
 /// Offsets inside a frame, whose length memory holds.
 fn within(offset: u64) -> usize {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::far::Far;
+use super::findings::{List, Looked};
 use super::origin::Origin;
 use super::seat::{Seat, Standing};
 use super::shown::Shown;
@@ -13,9 +14,10 @@ use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::Finding;
 use crate::failback::machine::{Mode, Side};
+use crate::failback::replica::Unseen;
 use crate::storage::{Folder, HostFolder};
 use crate::sync::{FULL_FROM_PERCENT_VERIFIED, sample};
-use crate::units::{BlockSize, REFINE_BYTES, format_size};
+use crate::units::{BlockSize, REFINE_BYTES};
 
 /// Something that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,12 +130,22 @@ impl HostDisks {
                 continue;
             };
             let held = vault.as_ref().map_or(Ok(None), Vault::manifest);
-            match (vault, list.take("replica", held)) {
-                (_, None) => {}
-                (Some(_), Some(Some(held))) => {
+            let Some(held) = list.take("replica", held) else {
+                continue;
+            };
+            let room = vault.map(|vault| vault.free_bytes());
+            if let (Some(room), true) = (room, self.has_replica_folder(side)) {
+                list.room("replica folder", room, &source, held.is_some());
+            }
+            let may_be_longer = disk.may_be_longer();
+            match held {
+                Some(held) => {
                     list.size("replica size", source_bytes, held.disk_len());
+                    if seat.is_device {
+                        self.target_device(&mut list, &seat, &source, may_be_longer);
+                    }
                 }
-                _ => self.target(&mut list, &seat, &source, disk.may_be_longer()),
+                None => self.target(&mut list, &seat, &source, may_be_longer),
             }
         }
         all
@@ -188,20 +200,12 @@ impl HostDisks {
             }
         }
         let free = HostFolder::open(seat.folder()).and_then(|folder| folder.free_bytes());
-        if let Some(Some(free)) = list.take("free space read", free) {
-            let needed = source.allocated_bytes.unwrap_or(source.disk_bytes);
-            let text = format!(
-                "{} free, {} at most needed",
-                format_size(free),
-                format_size(needed)
-            );
-            // A delta may need less than everything; one that needs more stops, and goes back. So
-            // does a copy of a disk of which nobody says here how much of it holds data.
-            match free >= needed || path.is_some() || source.allocated_bytes.is_none() {
-                true => list.holds("free space", text),
-                false => list.fails("free space", text),
-            }
-        }
+        list.room("free space", free, source, path.is_some());
+    }
+
+    fn has_replica_folder(&self, side: Side) -> bool {
+        let encryption = self.encryption.of(side).as_ref();
+        encryption.is_some_and(|encryption| encryption.folder.is_some())
     }
 
     fn target_device(
@@ -244,11 +248,11 @@ impl HostDisks {
         let estimates = self.disks.iter().enumerate().map(|(index, disk)| {
             let origin = self.origin(Side::Source, index, true, work)?;
             let seat = self.seat(Side::Target, index)?;
+            let vault = self.vault(Side::Target, index)?;
             if let Origin::Far(far) = &origin {
-                return far_estimate(far, &disk.identity, &seat, work);
+                return far_estimate(far, &disk.identity, &seat, vault.as_ref(), work);
             }
             let source = origin.local()?;
-            let vault = self.vault(Side::Target, index)?;
             let held = vault.as_ref().map_or(Ok(None), Vault::manifest)?;
             let data_bytes = source.allocated_bytes()?;
             let begin = Instant::now();
@@ -295,18 +299,28 @@ impl HostDisks {
     }
 }
 
-/// What is known of a disk that is to be read.
-struct Looked {
-    disk_bytes: u64,
-    /// How much of it holds data; `None` where that cannot be told from here.
-    allocated_bytes: Option<u64>,
-}
-
 /// From a sample of all of the disk: where its data is cannot be told from here.
-fn far_estimate(far: &Far, identity: &str, seat: &Seat, work: &Work) -> Result<Estimate> {
-    let path = seat.path()?.filter(|_| !is_left_incomplete(seat));
-    let target = path.as_ref().map(|_| target_image(seat)).transpose()?;
-    let found = far.sample(target.as_ref().map(|it| &**it.image()), work)?;
+fn far_estimate(
+    far: &Far,
+    identity: &str,
+    seat: &Seat,
+    vault: Option<&Vault>,
+    work: &Work,
+) -> Result<Estimate> {
+    let held = vault.map_or(Ok(None), Vault::kept_manifest)?;
+    let (found, since) = match &held {
+        Some(held) => {
+            let unseen = Unseen::of(held.manifest(), far.disk_len())?;
+            let found = far.sample(Some(&unseen), Some(held), work)?;
+            (found, vault.and_then(Vault::age))
+        }
+        None => {
+            let path = seat.path()?.filter(|_| !is_left_incomplete(seat));
+            let target = path.as_ref().map(|_| target_image(seat)).transpose()?;
+            let found = far.sample(target.as_ref().map(|it| &**it.image()), None, work)?;
+            (found, path.and_then(|path| age(&path)))
+        }
+    };
     let disk_bytes = far.disk_len();
     let data_bytes = share((found.looked, found.data), disk_bytes);
     let changed_bytes = found
@@ -320,54 +334,8 @@ fn far_estimate(far: &Far, identity: &str, seat: &Seat, work: &Work) -> Result<E
         changed_bytes,
         read_seconds: per(found.compare_seconds, found.looked),
         line_seconds: per(found.move_seconds, found.data),
-        written_per_second: rate(changed_bytes, path.and_then(|path| age(&path))),
+        written_per_second: rate(changed_bytes, since),
     })
-}
-
-/// The checks of one disk, as they are made.
-struct List<'a> {
-    disk: &'a str,
-    all: &'a mut Vec<Prerequisite>,
-}
-
-impl List<'_> {
-    fn holds(&mut self, check: &'static str, text: String) {
-        self.push(check, text, true);
-    }
-
-    fn fails(&mut self, check: &'static str, text: String) {
-        self.push(check, text, false);
-    }
-
-    fn size(&mut self, check: &'static str, wanted: u64, found: u64) {
-        match wanted == found {
-            true => self.holds(check, format!("{found} bytes")),
-            false => self.fails(check, format!("{found} bytes instead of {wanted}")),
-        }
-    }
-
-    /// What a look brought; an error is a finding.
-    fn take<T>(&mut self, check: &'static str, looked: Result<T>) -> Option<T> {
-        match looked {
-            Ok(value) => {
-                self.holds(check, "yes".to_owned());
-                Some(value)
-            }
-            Err(error) => {
-                self.fails(check, error.to_string());
-                None
-            }
-        }
-    }
-
-    fn push(&mut self, check: &'static str, text: String, holds: bool) {
-        self.all.push(Prerequisite {
-            check,
-            disk: self.disk.to_owned(),
-            text,
-            holds,
-        });
-    }
 }
 
 /// The target's disk, which nobody may be writing to.

@@ -6,16 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::ledger::nothing;
 use crate::control::Work;
 use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::plan;
-use crate::image::{Format, Image, Raw, Resized};
-use crate::manifest::{RangeSet, Root};
+use crate::failback::replica::{Appended, Changed, Replica};
+use crate::image::{Format, Image};
+use crate::manifest::{KeptManifest, RangeSet, Root};
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
 use crate::remote::{Carrier, FarPath, Job, LineOptions, Pull, Reach, ShellOptions};
-use crate::storage::MemoryStorage;
+use crate::storage::Storage;
 use crate::sync::{FAR_BLOCK_BYTES, FarSource, Search, SyncOptions, SyncReport, Target};
 use crate::units::BlockSize;
 
@@ -92,6 +94,21 @@ impl Far {
             .map_err(|error| self.explain(error))
     }
 
+    /// Adds what the disk holds to a replica.
+    ///
+    /// # Errors
+    /// Those of [`Replica::append_far`].
+    pub fn append_to(
+        &self,
+        replica: &Replica,
+        disk_len: u64,
+        changed: Option<Changed>,
+        next: &Arc<dyn Storage>,
+        work: &Work,
+    ) -> Result<Appended> {
+        self.with(|pull| replica.append_far(pull.far(), disk_len, changed, next, work))
+    }
+
     /// The root of all that the disk holds, which is read whole at its host.
     ///
     /// # Errors
@@ -104,25 +121,30 @@ impl Far {
         self.with(|pull| pull.far().root(disk_len.max(self.disk_len), work))
     }
 
-    /// Looks at blocks spread evenly over the disk, and compares them with those of `target`.
+    /// Looks at blocks spread evenly over the disk, and compares them with those of `target`, for
+    /// which `held` may stand.
     ///
     /// # Errors
     /// Those of the disk and of the line; `Cancelled`.
-    pub fn sample(&self, target: Option<&dyn Image>, work: &Work) -> Result<FarSample> {
+    pub fn sample(
+        &self,
+        target: Option<&dyn Image>,
+        held: Option<&KeptManifest>,
+        work: &Work,
+    ) -> Result<FarSample> {
         let ranges = spread(self.disk_len);
         let looked = ranges.iter().map(|range| range.end - range.start).sum();
         let options = CompareOptions::default().with_change_map(Some(ranges));
-        let nothing = Raw::open(Arc::new(MemoryStorage::new("nothing", Vec::new())))?;
-        let nothing = Resized::new(Arc::new(nothing), self.disk_len);
+        let nothing = nothing(self.disk_len)?;
         self.with(|pull| {
             let far = pull.far();
             let begun = Instant::now();
             let counted = far.find(
                 Search {
-                    target: target.unwrap_or(&nothing),
+                    target: target.unwrap_or(&*nothing),
                     disk_len: self.disk_len,
                     options: &options,
-                    kept: None,
+                    kept: held,
                     next: None,
                     counts_only: true,
                 },
@@ -132,7 +154,7 @@ impl Far {
             let compared = begun.elapsed();
             let begun = Instant::now();
             let data = AtomicU64::new(0);
-            let moved = far.compare(&nothing, self.disk_len, &options, work, &|difference| {
+            let moved = far.compare(&*nothing, self.disk_len, &options, work, &|difference| {
                 data.fetch_add(difference.new.len(), Ordering::Relaxed);
                 Ok(())
             });

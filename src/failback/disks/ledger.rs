@@ -12,10 +12,10 @@ use crate::control::Work;
 use crate::diff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::Side;
-use crate::image::{Image, Resized};
+use crate::image::{Image, Raw, Resized};
 use crate::limits::Limits;
 use crate::manifest::{self, HashPass, Manifest, ManifestUpdater, ManifestWriter};
-use crate::storage::{Access, Folder, HostFolder, Place};
+use crate::storage::{Access, Folder, HostFolder, MemoryStorage, Place};
 use crate::units::BlockSize;
 
 /// The files that a job keeps of one disk at one side.
@@ -172,6 +172,15 @@ impl Ledger {
         self.folder.sync()
     }
 
+    /// Takes a note back. Durable when it returns.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn unnote(&self, what: &str) -> Result<()> {
+        self.file(what).remove_if_there()?;
+        self.folder.sync()
+    }
+
     /// Whether something was noted.
     ///
     /// # Errors
@@ -208,6 +217,15 @@ pub(super) fn padded(image: Arc<dyn Image>, len: u64) -> Arc<dyn Image> {
     } else {
         image
     }
+}
+
+/// A disk of so many zeros.
+///
+/// # Errors
+/// None in practice: it is in memory.
+pub(super) fn nothing(len: u64) -> Result<Arc<dyn Image>> {
+    let none = Raw::open(Arc::new(MemoryStorage::new("nothing", Vec::new())))?;
+    Ok(padded(Arc::new(none), len))
 }
 
 /// The first `len` bytes of the image: a device may be longer than the disk on it.

@@ -11,10 +11,12 @@
 
 mod check;
 mod far;
+mod findings;
 mod forecast;
 mod ledger;
 mod origin;
 mod pass;
+mod plain;
 mod restore;
 mod seat;
 mod shown;
@@ -164,15 +166,8 @@ impl HostDisks {
         let Some(encryption) = self.encryption.of(side) else {
             return Ok(None);
         };
-        let seat = self.seat(side, index)?;
-        if seat.is_device {
-            let text = "an encrypted replica lies in a folder beside the disk, and a block device \
-                        has none";
-            return Err(Error::new(ErrorKind::Unsupported, text)
-                .at_path(&seat.own)
-                .advise("keep the disk in a file there, or leave `encryption` out"));
-        }
-        Vault::of(seat, encryption).map(Some)
+        let (seat, identity) = (self.seat(side, index)?, &self.disks[index].identity);
+        Vault::of(seat, encryption, &self.vm, identity).map(Some)
     }
 
     fn ledger(&self, side: Side, index: usize) -> Result<Ledger> {
@@ -247,6 +242,17 @@ impl DiskWork for HostDisks {
         self.admit(side, token)?;
         for (index, seat) in self.seats(side).enumerate() {
             let seat = seat?;
+            let vault = self.vault(side, index)?;
+            if let Some(vault) = &vault {
+                let ledger = self.ledger(side, index)?;
+                // A replica that this job has added nothing to stays what it is.
+                if vault.exists()? && ledger.current()?.is_none() {
+                    continue;
+                }
+                if vault.is_alone(&ledger)? {
+                    return Err(vault.not_written_out());
+                }
+            }
             if let Some(path) = seat.path()? {
                 let target = open_to_write(&path, seat.format)?;
                 if seat.is_device {
@@ -255,7 +261,7 @@ impl DiskWork for HostDisks {
                     return Err(mark.refusal().at_path(path));
                 }
             }
-            if let Some(vault) = self.vault(side, index)? {
+            if let Some(vault) = vault {
                 vault.give_up()?;
             }
             if !seat.unblock()? {
@@ -349,7 +355,7 @@ impl HostDisks {
         work: &Work,
     ) -> Result<crate::manifest::Root> {
         if let Some(vault) = self.vault(side, index)?
-            && seat.path()?.is_none()
+            && vault.is_alone(ledger)?
         {
             return vault.verify(work)?.ok_or_else(|| seat.gone());
         }

@@ -8,7 +8,7 @@ use super::ledger::{Ledger, cut, padded};
 use super::origin::Origin;
 use super::seat::{Seat, exists};
 use super::shown::Shown;
-use super::vault::Reading;
+use super::vault::{Disk, Reading};
 use super::{HostDisks, open_to_write};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
@@ -73,11 +73,17 @@ impl Pass<'_> {
         let is_direct = self.order.amount == Amount::Everything && !self.order.from_snapshot;
         if let Some(vault) = vault.as_ref().filter(|_| !is_direct) {
             let from = Reading {
-                image: source.local()?.clone(),
+                disk: match &source {
+                    Origin::Far(far) => Disk::Far(far),
+                    here => Disk::Here(here.local()?.clone()),
+                },
                 changed: self.from.changed.clone(),
                 check: &|| source.check(),
             };
             return vault.copy(self.order, from, &self.ledger, self.work);
+        }
+        if let Some(vault) = &vault {
+            vault.pass_over(&self.ledger)?;
         }
         if !there {
             // Said before it is made, so that it is known whose it is.

@@ -1,29 +1,30 @@
-//! A disk that its site keeps encrypted: a replica in a folder beside it, until its VM is to run.
+//! A disk that its site keeps encrypted: a replica in a folder, until its VM is to run.
 //!
-//! While there is a chain it is what the disk holds. A file that stands beside it under the
-//! blocked name was made from it, for the VM that is about to be started, and goes with the next
-//! pass. A file without a chain is a disk of before, and becomes the chain's first link.
+//! While there is a chain it is what the disk holds. The disk itself, where it is there too, was
+//! made from it, for the VM that is about to be started, and goes with the next pass. A disk
+//! without a chain is one of before, and becomes the chain's first link.
 
 use std::ffi::OsString;
 use std::fs;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::age;
-use super::ledger::{Ledger, padded};
-use super::open_to_read;
-use super::seat::{Seat, exists, remove};
+use super::far::Far;
+use super::ledger::{Ledger, cut, padded};
+use super::plain::Plain;
+use super::seat::{Seat, exists};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::CopyOrder;
 use crate::failback::machine::Amount;
 use crate::failback::plan::Encryption;
-use crate::failback::replica::{Changed, Key, Replica};
+use crate::failback::replica::{Appended, Changed, Key, Replica};
 use crate::image::{CreateFormat, CreateOptions, Image};
-use crate::manifest::{self, Manifest};
-use crate::storage::{Folder, HostFolder, MemoryStorage, Place, SourceOptions, Storage};
+use crate::manifest::{self, KeptManifest, Manifest};
+use crate::storage::{Folder, HostFolder, MemoryStorage, Storage};
 use crate::sync::for_sampled;
 use crate::units::is_zero;
 
@@ -36,23 +37,43 @@ pub(super) struct Vault {
 
 /// What a pass reads.
 pub(super) struct Reading<'a> {
-    pub image: Arc<dyn Image>,
+    pub disk: Disk<'a>,
     /// What changed since the last pass, where that is known.
     pub changed: Option<Vec<Range<u64>>>,
     /// Whether it stayed as it was.
     pub check: &'a dyn Fn() -> Result<()>,
 }
 
+/// The disk that a pass reads.
+pub(super) enum Disk<'a> {
+    Here(Arc<dyn Image>),
+    /// On another host.
+    Far(&'a Far),
+}
+
 impl Vault {
-    /// The vault of the disk at `seat`.
+    /// The vault of the disk at `seat`, which is called `identity`, of the VM `vm`.
     ///
     /// # Errors
-    /// Those of [`Key::load`].
-    pub fn of(seat: Seat, encryption: &Encryption) -> Result<Self> {
-        let mut name = OsString::from(seat.own.file_name().unwrap_or_default());
-        name.push(".replica");
+    /// `Unsupported` for a device where nobody says what folder is for it; those of [`Key::load`].
+    pub fn of(seat: Seat, encryption: &Encryption, vm: &str, identity: &str) -> Result<Self> {
+        let folder = match encryption.folder_of(vm, identity) {
+            Some(folder) => folder,
+            None if seat.is_device => {
+                let text = "an encrypted replica lies in a folder beside the disk, and a block \
+                            device has none";
+                return Err(Error::new(ErrorKind::Unsupported, text)
+                    .at_path(&seat.own)
+                    .advise("name a `folder` in the plan's `encryption` table"));
+            }
+            None => {
+                let mut name = OsString::from(seat.own.file_name().unwrap_or_default());
+                name.push(".replica");
+                seat.own.with_file_name(name)
+            }
+        };
         Ok(Vault {
-            folder: seat.own.with_file_name(name),
+            folder,
             key: Arc::new(Key::load(&encryption.key, &encryption.recipients)?),
             seat,
         })
@@ -76,6 +97,33 @@ impl Vault {
             Some(replica) => replica.manifest(),
             None => Ok(None),
         }
+    }
+
+    /// As [`manifest`](Self::manifest), to stand for reading the disk.
+    ///
+    /// # Errors
+    /// As [`Replica::manifest`].
+    pub fn kept_manifest(&self) -> Result<Option<KeptManifest>> {
+        match self.replica()? {
+            Some(replica) => replica.kept_manifest(),
+            None => Ok(None),
+        }
+    }
+
+    /// Free space where it lies, in bytes.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`.
+    pub fn free_bytes(&self) -> Result<Option<u64>> {
+        self.parent()?.free_bytes()
+    }
+
+    /// Whether the replica is all that there is of the disk.
+    ///
+    /// # Errors
+    /// As [`Replica::exists`].
+    pub fn is_alone(&self, ledger: &Ledger) -> Result<bool> {
+        Ok(self.exists()? && !self.plain(ledger).is_there()?)
     }
 
     /// How long ago the last pass was added, where clocks make sense.
@@ -109,25 +157,30 @@ impl Vault {
         work: &Work,
     ) -> Result<u64> {
         let replica = self.make()?;
+        let plain = self.plain(ledger);
+        let disk_len = from.disk.len();
+        let create = self.create(disk_len);
         let anew = order.amount == Amount::Everything;
         if anew {
             replica.remove()?;
         } else {
-            self.take_in(&replica, work)?;
+            if plain.is_there()? && !replica.exists()? {
+                self.take_in(&replica, disk_len, &plain, work)?;
+            }
+            plain.empty(disk_len, work)?;
         }
-        let create = self.create(from.image.disk_len());
-        let image = padded(from.image, create.rounded_len()?);
         // What the last pass left; a chain that is not there is compared with the whole disk.
         let since = ledger.current()?.map(|known| known.root());
         let changed = match order.amount {
-            Amount::ChangedSince(_) => since.zip(from.changed),
+            Amount::ChangedSince(_) => since.zip(from.changed.clone()),
             _ => None,
         };
         let changed = changed.map(|(since, ranges)| Changed { since, ranges });
+        let rounded = create.rounded_len()?;
         let appended = manifest::save(&ledger.place(), |next| {
-            replica.append(&*image, changed, &next, from.check, work)
+            from.append_to(&replica, rounded, changed, &next, work)
         })?;
-        self.drop_plain()?;
+        plain.empty(disk_len, work)?;
         match replica.compact(MOST_LINKS, work) {
             Err(error) if error.kind() == ErrorKind::LimitExceeded => {}
             compacted => drop(compacted?),
@@ -137,29 +190,38 @@ impl Vault {
             false => {
                 // What is written out is read back whole.
                 ledger.distrust()?;
-                let blocked = Place::host(&self.seat.blocked)?;
-                replica.restore(&blocked, &create, work)?;
+                plain.fill(&replica, &create, work)?;
             }
         }
         Ok(appended.changed_bytes)
     }
 
-    /// Gives the replica up: the disk under the blocked name is what counts from here on.
+    /// Takes note that the disk is being written, and not from the replica.
     ///
     /// # Errors
-    /// `VerifyFailed` where no such disk was written out; `Io`.
+    /// `Io`.
+    pub fn pass_over(&self, ledger: &Ledger) -> Result<()> {
+        self.plain(ledger).note_filled()
+    }
+
+    /// Gives the replica up: the disk itself is what counts from here on.
+    ///
+    /// # Errors
+    /// `Io`.
     pub fn give_up(&self) -> Result<()> {
         let Some(replica) = self.replica()? else {
             return Ok(());
         };
-        if replica.exists()? && self.seat.path()?.is_none() {
-            let text = "this disk is kept encrypted, and was not written out yet";
-            return Err(Error::new(ErrorKind::VerifyFailed, text).at_path(&self.folder));
-        }
         replica.remove()?;
         fs::remove_dir(&self.folder)
             .map_err(|e| Error::io("remove folder", e).at_path(&self.folder))?;
-        self.seat.sync_folder()
+        self.parent()?.sync()
+    }
+
+    /// The error for a disk that is to be used, and of which there is only the replica.
+    pub fn not_written_out(&self) -> Error {
+        let text = "this disk is kept encrypted, and was not written out yet";
+        Error::new(ErrorKind::VerifyFailed, text).at_path(&self.folder)
     }
 
     /// How many of the blocks that a sample looked at differ from what the replica holds: looked
@@ -184,31 +246,43 @@ impl Vault {
         Ok((looked, differ))
     }
 
-    /// Makes what stands beside the chain part of it, or drops it where it came from there.
-    fn take_in(&self, replica: &Replica, work: &Work) -> Result<()> {
-        if !exists(&self.seat.blocked)? {
-            return Ok(());
-        }
-        if !replica.exists()? {
-            let options = SourceOptions::default();
-            let plain = open_to_read(&self.seat.blocked, self.seat.format, &options)?;
-            let image = plain.image().clone();
-            let create = self.create(image.disk_len());
-            let image = padded(image, create.rounded_len()?);
-            let next: Arc<dyn Storage> = Arc::new(MemoryStorage::new(&self.folder, Vec::new()));
-            let appended = replica.append(&*image, None, &next, &|| plain.check(), work)?;
-            // The disk of before is gone after this.
-            if replica.verify(work)? != appended.root {
+    /// Makes the disk of before the chain's first link.
+    fn take_in(
+        &self,
+        replica: &Replica,
+        disk_len: u64,
+        plain: &Plain<'_>,
+        work: &Work,
+    ) -> Result<()> {
+        let shown = match plain.open(work) {
+            // Nobody needs the half of a disk.
+            Err(error) if error.kind() == ErrorKind::Marked => return Ok(()),
+            shown => shown?,
+        };
+        // What a device has beyond the disk is nobody's.
+        let image = match self.seat.is_device {
+            true => cut(shown.image().clone(), disk_len),
+            false => shown.image().clone(),
+        };
+        let create = self.create(image.disk_len());
+        let image = padded(image, create.rounded_len()?);
+        let next: Arc<dyn Storage> = Arc::new(MemoryStorage::new(&self.folder, Vec::new()));
+        let appended = replica.append(&*image, None, &next, &|| shown.check(), work)?;
+        // The disk of before is gone after this.
+        match replica.verify(work)? == appended.root {
+            true => Ok(()),
+            false => {
                 let text = "the replica is not what was just written to it";
-                return Err(Error::new(ErrorKind::VerifyFailed, text).at_path(&self.folder));
+                Err(Error::new(ErrorKind::VerifyFailed, text).at_path(&self.folder))
             }
         }
-        self.drop_plain()
     }
 
-    fn drop_plain(&self) -> Result<()> {
-        remove(&self.seat.blocked)?;
-        self.seat.sync_folder()
+    fn plain<'a>(&'a self, ledger: &'a Ledger) -> Plain<'a> {
+        Plain {
+            seat: &self.seat,
+            ledger,
+        }
     }
 
     fn create(&self, disk_len: u64) -> CreateOptions {
@@ -226,14 +300,48 @@ impl Vault {
         if !exists(&self.folder)? {
             fs::create_dir(&self.folder)
                 .map_err(|e| Error::io("create folder", e).at_path(&self.folder))?;
-            self.seat.sync_folder()?;
+            self.parent()?.sync()?;
         }
         self.open()
+    }
+
+    /// The folder that the replica's lies in.
+    fn parent(&self) -> Result<HostFolder> {
+        HostFolder::open(self.folder.parent().unwrap_or(Path::new("/")))
     }
 
     fn open(&self) -> Result<Replica> {
         let folder: Arc<dyn Folder> = Arc::new(HostFolder::open(&self.folder)?);
         Ok(Replica::new(folder, self.key.clone()))
+    }
+}
+
+impl Reading<'_> {
+    /// Adds what is read to a replica, as a disk of so many bytes.
+    fn append_to(
+        &self,
+        replica: &Replica,
+        disk_len: u64,
+        changed: Option<Changed>,
+        next: &Arc<dyn Storage>,
+        work: &Work,
+    ) -> Result<Appended> {
+        match &self.disk {
+            Disk::Here(image) => {
+                let image = padded(image.clone(), disk_len);
+                replica.append(&*image, changed, next, self.check, work)
+            }
+            Disk::Far(far) => far.append_to(replica, disk_len, changed, next, work),
+        }
+    }
+}
+
+impl Disk<'_> {
+    fn len(&self) -> u64 {
+        match self {
+            Disk::Here(image) => image.disk_len(),
+            Disk::Far(far) => far.disk_len(),
+        }
     }
 }
 

@@ -263,7 +263,7 @@ fn is_job(path: &Path) -> Result<bool> {
         .map_err(|e| Error::io("look for", e).at_path(journal))
 }
 
-/// Two jobs must not have one disk: what an earlier one began is committed, or given up.
+/// Two jobs must not have one disk, nor one replica: what an earlier one began is committed, or given up.
 pub(super) fn refuse_conflicts(state_dir: &Path, plan: &Plan) -> Result<()> {
     for name in JobFolder::names(state_dir)? {
         let other = JobFolder::open(state_dir, &name)?;
@@ -286,10 +286,17 @@ pub(super) fn refuse_conflicts(state_dir: &Path, plan: &Plan) -> Result<()> {
 }
 
 fn disks(plan: &Plan) -> Vec<String> {
-    let disks = plan.vms().flat_map(|vm| &vm.disks);
-    disks
-        .flat_map(|disk| [disk.primary.place(), disk.recovery.place()])
-        .collect()
+    let sites = [&plan.primary, &plan.recovery];
+    let encrypted = || sites.iter().filter_map(|site| site.encryption.as_ref());
+    let mut all = Vec::new();
+    for vm in plan.vms() {
+        for disk in &vm.disks {
+            all.extend([disk.primary.place(), disk.recovery.place()]);
+            let folders = encrypted().filter_map(|it| it.folder_of(&vm.name, &disk.identity));
+            all.extend(folders.map(|folder| folder.display().to_string()));
+        }
+    }
+    all
 }
 
 /// The highest epoch of all jobs that are kept here.

@@ -1,5 +1,7 @@
 //! Whether what a plan says of encryption makes sense.
 
+use std::path::PathBuf;
+
 use toml::Spanned;
 
 use super::Encryption;
@@ -20,6 +22,7 @@ impl Check<'_> {
         let EncryptionFile {
             identity,
             passphrase_file,
+            folder,
             recipients,
         } = file.into_inner();
         let path = |name: &str, text: &Spanned<String>| {
@@ -45,7 +48,38 @@ impl Check<'_> {
         let recipients = recipients.iter().map(|text| self.filled(&name, text));
         Ok(Encryption {
             key: key_file,
+            folder: folder.map(|text| path("folder", &text)).transpose()?,
             recipients: recipients.collect::<Result<_>>()?,
         })
+    }
+}
+
+impl Encryption {
+    /// Where the replica of a VM's disk is kept, where the plan names a folder for all of them. A
+    /// device may have another name tomorrow, so it goes by what the plan calls it.
+    pub fn folder_of(&self, vm: &str, identity: &str) -> Option<PathBuf> {
+        let name = format!("{vm}+{}.replica", plain_name(identity));
+        self.folder.as_ref().map(|folder| folder.join(name))
+    }
+}
+
+/// An identity as a part of a file's name: what might not be one is written as its bytes.
+fn plain_name(identity: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    let parts = identity.bytes().map(|byte| match plain(&byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02x}"),
+    });
+    parts.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_identities_never_have_one_name() {
+        assert_eq!(plain_name("db1-system_2.x"), "db1-system_2.x");
+        assert_eq!(plain_name("a/b+c%2f ä"), "a%2fb%2bc%252f%20%c3%a4");
     }
 }

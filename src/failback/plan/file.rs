@@ -62,6 +62,7 @@ pub(super) struct ReachFile {
 pub(super) struct EncryptionFile {
     pub identity: Option<Spanned<String>>,
     pub passphrase_file: Option<Spanned<String>>,
+    pub folder: Option<Spanned<String>>,
     #[serde(default)]
     pub recipients: Vec<Spanned<String>>,
 }

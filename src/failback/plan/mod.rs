@@ -45,9 +45,7 @@ mod reach;
 mod validate;
 
 use std::collections::BTreeMap;
-use std::path::Path;
-#[cfg(feature = "qemu")]
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use address::Address;
@@ -133,6 +131,8 @@ pub struct Site {
 pub struct Encryption {
     /// Opens and seals them.
     pub key: KeyFile,
+    /// Where they are kept; `None`: each beside its disk.
+    pub folder: Option<PathBuf>,
     /// Who else can open them, as `age1...`.
     pub recipients: Vec<String>,
 }

@@ -64,8 +64,18 @@ fn unfit(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
         SiteName::Primary => &plan.primary,
         SiteName::Recovery => &plan.recovery,
     };
-    if address.path().is_some() {
-        return None;
+    if let Some(path) = address.path() {
+        let has_place = site
+            .encryption
+            .as_ref()
+            .is_none_or(|it| it.folder.is_some());
+        let table = name.name();
+        return (path.starts_with("/dev") && !has_place).then(|| {
+            format!(
+                "`{address}` is a block device, beside which no replica can be kept; \
+                 `[{table}.encryption]` has to name a `folder`"
+            )
+        });
     }
     if name != plan.active {
         return Some(format!(
@@ -86,12 +96,6 @@ fn unfit(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
         Address::Nbd(_) => return exported_as(disk, name),
         Address::Far(far) => far,
     };
-    if plan.target_site().encryption.is_some() {
-        return Some(format!(
-            "`{address}` is read on another host, and an encrypted replica is made of a disk that \
-             is read here; have it exported to this host (nbd+unix://), or leave the encryption away"
-        ));
-    }
     (far.is_service() && site.reach.tls.is_none()).then(|| {
         let table = name.name();
         format!(

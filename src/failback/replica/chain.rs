@@ -3,15 +3,18 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::far::far_link;
 use super::key::Key;
+use super::link::{DELTA, Link, MANIFEST};
 use super::sealed::{Sealing, Unsealed};
 use crate::control::Work;
-use crate::delta::{Delta, DeltaOptions, FrameKind, create_link, merge};
+use crate::delta::{Delta, DeltaOptions, FrameKind, Stack, Trailer, create_link, merge};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, CreateOptions, Image, ImageOptions};
 use crate::limits::Limits;
-use crate::manifest::{Manifest, ManifestWriter, Root, reopen};
+use crate::manifest::{KeptManifest, Manifest, ManifestWriter, Root};
 use crate::storage::{Access, Folder, MemoryStorage, Place, Storage};
+use crate::sync::FarSource;
 use crate::units::BlockSize;
 
 /// A disk kept encrypted, in a folder of its own.
@@ -55,6 +58,17 @@ impl Replica {
         Ok(!self.chain()?.is_empty())
     }
 
+    /// As [`manifest`](Self::manifest), to stand for reading the disk.
+    ///
+    /// # Errors
+    /// As [`manifest`](Self::manifest).
+    pub fn kept_manifest(&self) -> Result<Option<KeptManifest>> {
+        match self.chain()?.last() {
+            Some(last) => self.manifest_at(*last).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// What the chain gives, block by block; `None` where there is none. Held in memory, 32 bytes
     /// a block of data.
     ///
@@ -62,10 +76,8 @@ impl Replica {
     /// `InvalidInput` where the key does not open it; `NotFound` where a file is missing;
     /// `Malformed` for damaged ones; `Io`.
     pub fn manifest(&self) -> Result<Option<Manifest>> {
-        match self.chain()?.last() {
-            Some(last) => self.manifest_at(*last).map(Some),
-            None => Ok(None),
-        }
+        let kept = self.kept_manifest()?;
+        Ok(kept.map(|kept| kept.manifest().clone()))
     }
 
     /// Adds the link that makes the chain give what `source` holds, and writes the manifest of
@@ -86,38 +98,64 @@ impl Replica {
         check: &dyn Fn() -> Result<()>,
         work: &Work,
     ) -> Result<Appended> {
+        self.add(source.disk_len(), next, &|base, sealing| {
+            let base = base.manifest();
+            let changed = ranges_since(changed.as_ref(), base);
+            let options = DeltaOptions::default();
+            let (trailer, manifest) =
+                create_link(base, source, changed, sealing, next.clone(), &options, work)?;
+            check()?;
+            Ok((trailer, manifest))
+        })
+    }
+
+    /// As [`append`](Self::append) of the first `disk_len` bytes of a disk that is read where it
+    /// lies: hashes are compared with those of the newest manifest, and only blocks that differ
+    /// come over the line. That they make up the source was found by its hashes.
+    ///
+    /// # Errors
+    /// Those of [`append`](Self::append), and of the line; `VerifyFailed` where what came does not
+    /// make up the source.
+    pub fn append_far(
+        &self,
+        source: &dyn FarSource,
+        disk_len: u64,
+        changed: Option<Changed>,
+        next: &Arc<dyn Storage>,
+        work: &Work,
+    ) -> Result<Appended> {
+        self.add(disk_len, next, &|base, sealing| {
+            let changed = ranges_since(changed.as_ref(), base.manifest());
+            far_link(base, source, disk_len, changed, sealing, next, work)
+        })
+    }
+
+    /// Adds the link that `write` writes, from what the chain gives now.
+    fn add(
+        &self,
+        disk_len: u64,
+        next: &Arc<dyn Storage>,
+        write: &dyn Fn(&KeptManifest, Arc<dyn Storage>) -> Result<(Trailer, Manifest)>,
+    ) -> Result<Appended> {
         let chain = self.chain()?;
         let (base, link) = match chain.last() {
             Some(last) => (self.manifest_at(*last)?, last.next()),
             None => {
                 // What is left of an older one would follow.
                 self.tidy()?;
-                (zeros(source.disk_len())?, Link::FIRST)
+                (zeros(disk_len)?, Link::FIRST)
             }
         };
-        let changed = changed
-            .filter(|changed| changed.since == base.root())
-            .map(|changed| changed.ranges);
         let place = self.place(link, DELTA);
         let part = place.hidden_sibling("part");
         part.remove_if_there()?;
         let sealing = Arc::new(Sealing::into(part.create_new()?, &self.key)?);
-        let options = DeltaOptions::default();
-        let (trailer, manifest) = create_link(
-            &base,
-            source,
-            changed,
-            sealing,
-            next.clone(),
-            &options,
-            work,
-        )?;
-        check()?;
+        let (trailer, manifest) = write(&base, sealing)?;
         let appended = Appended {
             changed_bytes: trailer.data_bytes + trailer.zero_bytes,
             root: manifest.root(),
         };
-        if manifest.root() == base.root() && !chain.is_empty() {
+        if manifest.root() == base.manifest().root() && !chain.is_empty() {
             part.remove_if_there()?;
             return Ok(appended);
         }
@@ -141,7 +179,10 @@ impl Replica {
             let trailer = delta.trailer();
             let before = match reached {
                 Some(root) => root,
-                None => *zeros(delta.header().result_len)?.root().as_bytes(),
+                None => {
+                    let zeros = zeros(delta.header().result_len)?;
+                    *zeros.manifest().root().as_bytes()
+                }
             };
             let result = trailer
                 .result_root
@@ -198,6 +239,18 @@ impl Replica {
         })
     }
 
+    /// What the chain gives, as an image. An index of it is held in memory; links are read again,
+    /// and authenticated, as it is.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no chain; as [`compact`](Self::compact).
+    pub fn image(&self, work: &Work) -> Result<Stack> {
+        match &self.deltas()?[..] {
+            [] => Err(self.missing()),
+            deltas => Stack::new(deltas.to_vec(), &Limits::default(), work),
+        }
+    }
+
     /// Puts a chain of more than `most` links together into a new one of one link; then the old
     /// one goes. Durable when it returns; after an error the chain is what it was. Returns whether
     /// there was anything to do.
@@ -210,8 +263,7 @@ impl Replica {
         let (Some(last), true) = (chain.last(), chain.len() > most) else {
             return Ok(false);
         };
-        let links = chain.iter().map(|link| self.delta(*link));
-        let links: Vec<Delta> = links.collect::<Result<_>>()?;
+        let links = self.deltas()?;
         let fresh = last.next_chain();
         let place = self.place(fresh, DELTA);
         let part = place.hidden_sibling("part");
@@ -308,16 +360,21 @@ impl Replica {
         Ok(())
     }
 
+    fn deltas(&self) -> Result<Vec<Delta>> {
+        let links = self.chain()?.into_iter();
+        links.map(|link| self.delta(link)).collect()
+    }
+
     fn delta(&self, link: Link) -> Result<Delta> {
         let storage = Unsealed::open(self.open(link, DELTA)?, &self.key)?;
         Delta::open(Arc::new(storage), &Limits::default())
     }
 
-    fn manifest_at(&self, link: Link) -> Result<Manifest> {
+    fn manifest_at(&self, link: Link) -> Result<KeptManifest> {
         let sealed = Unsealed::open(self.open(link, MANIFEST)?, &self.key)?;
         let plain: Arc<dyn Storage> = Arc::new(MemoryStorage::new(sealed.path(), Vec::new()));
         copy(&sealed, &*plain)?;
-        Manifest::open(plain, &Limits::default())
+        KeptManifest::open(plain, &Limits::default())
     }
 
     fn seal_manifest(&self, link: Link, manifest: &dyn Storage) -> Result<()> {
@@ -352,56 +409,17 @@ impl Replica {
     }
 }
 
-/// Which link of which chain: chains are counted, each further one replaces those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Link {
-    chain: u32,
-    number: u32,
-}
-
-impl Link {
-    const FIRST: Link = Link {
-        chain: 1,
-        number: 1,
-    };
-
-    fn next(self) -> Self {
-        Link {
-            number: self.number.saturating_add(1),
-            ..self
-        }
-    }
-
-    fn next_chain(self) -> Self {
-        Link {
-            chain: self.chain.saturating_add(1),
-            number: 1,
-        }
-    }
-
-    fn name(self, kind: &str) -> String {
-        format!("{:04}-{:06}.{kind}.age", self.chain, self.number)
-    }
-
-    fn parse(name: &str) -> Option<(Self, &'static str)> {
-        let kind = [DELTA, MANIFEST]
-            .into_iter()
-            .find(|kind| name.ends_with(&format!(".{kind}.age")))?;
-        let (chain, rest) = name.split_once('-')?;
-        let link = Link {
-            chain: chain.parse().ok()?,
-            number: rest.split_once('.')?.0.parse().ok()?,
-        };
-        // There is one way to write each.
-        (link.name(kind) == name).then_some((link, kind))
-    }
+/// What can differ from `base`, where that is what the changes are since.
+fn ranges_since(changed: Option<&Changed>, base: &Manifest) -> Option<Vec<Range<u64>>> {
+    let changed = changed.filter(|changed| changed.since == base.root());
+    changed.map(|changed| changed.ranges.clone())
 }
 
 /// The manifest of a disk that is all zeros.
-fn zeros(disk_len: u64) -> Result<Manifest> {
+fn zeros(disk_len: u64) -> Result<KeptManifest> {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new("zeros", Vec::new()));
     ManifestWriter::create(storage.clone(), disk_len, BlockSize::default())?.finish()?;
-    reopen(storage)
+    KeptManifest::open(storage, &Limits::default())
 }
 
 fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<()> {
@@ -418,6 +436,4 @@ fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<()> {
     Ok(())
 }
 
-const DELTA: &str = "delta";
-const MANIFEST: &str = "manifest";
 const COPY_BYTES: usize = 1 << 20;

@@ -12,8 +12,11 @@
 //! elsewhere, shows that. Any other change is found.
 
 mod chain;
+mod far;
 mod key;
+mod link;
 mod sealed;
 
 pub use chain::{Appended, Changed, Replica};
+pub(crate) use far::Unseen;
 pub use key::{Key, KeyFile};

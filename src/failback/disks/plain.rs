@@ -1,0 +1,101 @@
+//! The disk itself beside its replica: there while its VM is to run from it, and before the first
+//! pass.
+//!
+//! A file is there or not. A block device always is, so it is emptied: zeros are written over it,
+//! under the mark that it carries all that time, and that this was done is noted.
+
+use std::sync::Arc;
+
+use super::ledger::{Ledger, nothing};
+use super::open_to_write;
+use super::seat::{Seat, exists, remove};
+use super::shown::Shown;
+use crate::control::Work;
+use crate::error::Result;
+use crate::failback::replica::Replica;
+use crate::image::CreateOptions;
+use crate::storage::Place;
+use crate::sync::{Mode, Safety, Source, SyncOptions, Verify, sync};
+
+/// A disk that is kept elsewhere, and may be here, too.
+pub(super) struct Plain<'a> {
+    pub seat: &'a Seat,
+    pub ledger: &'a Ledger,
+}
+
+impl Plain<'_> {
+    /// Whether it may hold anything.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn is_there(&self) -> Result<bool> {
+        match self.seat.is_device {
+            true => Ok(!self.ledger.is_noted(EMPTY)?),
+            false => exists(&self.seat.blocked),
+        }
+    }
+
+    /// Opens it, to be read.
+    ///
+    /// # Errors
+    /// Those of [`Shown::open`].
+    pub fn open(&self, work: &Work) -> Result<Shown> {
+        Shown::open(self.seat, work)
+    }
+
+    /// Takes all away that it holds, of `disk_len` bytes. Durable when it returns.
+    ///
+    /// # Errors
+    /// `Io`; those of a sync in place.
+    pub fn empty(&self, disk_len: u64, work: &Work) -> Result<()> {
+        if !self.seat.is_device {
+            remove(&self.seat.blocked)?;
+            return self.seat.sync_folder();
+        }
+        if self.is_there()? {
+            self.write(&Source::new(nothing(disk_len)?), work)?;
+            self.ledger.note(EMPTY)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note that something else than the replica is being written to it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn note_filled(&self) -> Result<()> {
+        match self.seat.is_device {
+            true => self.ledger.unnote(EMPTY),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes out what the replica holds. Durable when it returns, and not read back.
+    ///
+    /// # Errors
+    /// Those of [`Replica::restore`], and of a sync in place.
+    pub fn fill(&self, replica: &Replica, create: &CreateOptions, work: &Work) -> Result<()> {
+        if !self.seat.is_device {
+            let blocked = Place::host(&self.seat.blocked)?;
+            return replica.restore(&blocked, create, work);
+        }
+        self.note_filled()?;
+        let image = Arc::new(replica.image(work)?);
+        self.write(&Source::new(image), work)
+    }
+
+    /// What is zero on both sides already is not written again.
+    fn write(&self, source: &Source, work: &Work) -> Result<()> {
+        let target = open_to_write(&self.seat.own, self.seat.format)?;
+        let options = SyncOptions::default()
+            .with_mode(Mode::Delta)
+            .with_safety(Safety::InPlace)
+            .with_hold(true)
+            .with_allow_larger(true)
+            .with_verify(Verify::None);
+        sync(source, target.target(), &options, work).map(drop)
+    }
+}
+
+/// The note that a device was emptied.
+const EMPTY: &str = "empty";

@@ -1,0 +1,182 @@
+//! A link from a disk that is read elsewhere.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::control::Work;
+use crate::delta::{DeltaOptions, DeltaWriter, Frame, Header, JobId, Old, Purpose, Trailer};
+use crate::diff::{self, CompareOptions, Content, Difference};
+use crate::error::Result;
+use crate::image::{Format, Image, ImageInfo};
+use crate::manifest::{KeptManifest, Manifest, ManifestWriter, RangeSet, reopen};
+use crate::storage::Storage;
+use crate::sync::{FarSource, Search};
+use crate::units::{BlockSize, Extent};
+
+/// Writes the delta that leads from the disk that `base` describes to the first `disk_len` bytes
+/// of `source`, and into `next` the manifest of that. `changed` says which ranges can differ,
+/// where that is known.
+///
+/// The manifest stands for the base: leaves that have its hashes do not come. Of the others the
+/// source is held against zeros, so that its pages come, and what does not come of them is zero.
+///
+/// # Errors
+/// Those of [`FarSource::find`]; `NoSpace`, `Io`.
+pub(super) fn far_link(
+    base: &KeptManifest,
+    source: &dyn FarSource,
+    disk_len: u64,
+    changed: Option<Vec<Range<u64>>>,
+    sealing: Arc<dyn Storage>,
+    next: &Arc<dyn Storage>,
+    work: &Work,
+) -> Result<(Trailer, Manifest)> {
+    let kept = base;
+    let base = kept.manifest();
+    let header = Header {
+        purpose: Purpose::Portable,
+        job: JobId::random()?,
+        base_len: base.disk_len(),
+        result_len: disk_len,
+        block_size: base.block_size(),
+    };
+    let level = DeltaOptions::default().level;
+    let writer = Mutex::new(DeltaWriter::create(sealing, header)?);
+    let came = Mutex::new(Vec::new());
+    let push = |frame: &Frame<'_>| {
+        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.push(frame)
+    };
+    let take = |difference: Difference<'_>| {
+        if let Content::Bytes(bytes) = difference.new {
+            push(&Frame::data(difference.offset, bytes, Old::Unknown, level))?;
+            let mut came = came.lock().unwrap_or_else(PoisonError::into_inner);
+            came.push(difference.range());
+        }
+        Ok(())
+    };
+    // A manifest of another length stands for nothing, and neither do changes since.
+    let fits = base.disk_len() == disk_len;
+    let blocks = changed.filter(|_| fits);
+    let blocks = blocks.map(|ranges| blocks_of(ranges, base.block_size(), disk_len));
+    let target = Unseen::of(base, disk_len)?;
+    source.find(
+        Search {
+            target: &target,
+            disk_len,
+            options: &CompareOptions::default().with_change_map(blocks),
+            kept: Some(kept).filter(|_| fits),
+            next: Some(ManifestWriter::create(
+                next.clone(),
+                disk_len,
+                base.block_size(),
+            )?),
+            counts_only: false,
+        },
+        work,
+        &take,
+    )?;
+    source.check()?;
+    let manifest = reopen(next.clone())?;
+    let came = RangeSet::of(came.into_inner().unwrap_or_else(PoisonError::into_inner));
+    for extent in diff::manifests(base, &manifest)? {
+        let extent = extent?;
+        let differs = extent.offset..extent.end().min(disk_len);
+        for gap in gaps(&came, differs) {
+            push(&Frame::zero(gap.start, gap.end - gap.start, Old::Unknown))?;
+        }
+    }
+    let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (from, to) = (*base.root().as_bytes(), *manifest.root().as_bytes());
+    Ok((writer.finish(Some(from), Some(to))?, manifest))
+}
+
+/// The blocks in which ranges lie, or more where there are very many.
+fn blocks_of(ranges: Vec<Range<u64>>, size: BlockSize, disk_len: u64) -> Vec<Range<u64>> {
+    let blocks = RangeSet::of(ranges).to_blocks(size, disk_len).into_vec();
+    let bytes = blocks.into_iter().map(|blocks| {
+        let end = blocks.end.saturating_mul(size.bytes()).min(disk_len);
+        blocks.start.saturating_mul(size.bytes())..end
+    });
+    RangeSet::of(bytes).coarsened_to(RANGES_MOST).into_vec()
+}
+
+/// What of a range is not in the set.
+fn gaps(set: &RangeSet, within: Range<u64>) -> Vec<Range<u64>> {
+    let mut at = within.start;
+    let mut gaps = Vec::new();
+    for part in set.inside(within.clone()) {
+        gaps.push(at..part.start);
+        at = part.end;
+    }
+    gaps.push(at..within.end);
+    gaps.retain(|gap| !gap.is_empty());
+    gaps
+}
+
+/// A disk of which only the manifest is there: it has data where that has, and reads as zeros.
+pub(crate) struct Unseen {
+    disk_len: u64,
+    data: RangeSet,
+}
+
+impl Unseen {
+    /// The disk that `manifest` describes, seen with `disk_len` bytes.
+    ///
+    /// # Errors
+    /// `Malformed`, `Io`.
+    pub fn of(manifest: &Manifest, disk_len: u64) -> Result<Self> {
+        let size = manifest.block_size();
+        let mut data: Vec<Range<u64>> = Vec::new();
+        for group in manifest.groups(0..size.count(manifest.disk_len())) {
+            for (block, _) in group?.entries() {
+                let range = size.range(block, disk_len);
+                match data.last_mut().filter(|last| last.end == range.start) {
+                    Some(last) => last.end = range.end,
+                    None => data.push(range),
+                }
+            }
+        }
+        Ok(Unseen {
+            disk_len,
+            data: RangeSet::of(data),
+        })
+    }
+}
+
+impl Image for Unseen {
+    fn disk_len(&self) -> u64 {
+        self.disk_len
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], _offset: u64) -> Result<()> {
+        buf.fill(0);
+        Ok(())
+    }
+
+    fn next_extent(&self, offset: u64) -> Result<Option<Extent>> {
+        if offset >= self.disk_len {
+            return Ok(None);
+        }
+        Ok(Some(match self.data.inside(offset..self.disk_len).next() {
+            Some(data) if data.start == offset => Extent::data(data),
+            Some(data) => Extent::zero(offset..data.start),
+            None => Extent::zero(offset..self.disk_len),
+        }))
+    }
+
+    fn info(&self) -> ImageInfo {
+        ImageInfo {
+            format: Format::Raw,
+            subformat: "",
+            disk_bytes: self.disk_len,
+            sector_bytes: None,
+            block_bytes: None,
+            facts: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// A quarter of what a comparison takes.
+const RANGES_MOST: usize = 1 << 20;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::desk::{Carrier, Desk};
+use super::host::has_loop_devices;
 use super::lab::Lab;
 
 #[test]
@@ -45,6 +46,135 @@ fn a_guest_comes_home_while_it_writes_is_replicated_back_and_fails_over_again() 
             return finish(&lab, to);
         }
     }
+    finish(&lab, "primary");
+}
+
+#[test]
+fn a_guest_comes_home_onto_a_block_device_and_boots_from_it() {
+    if !has_loop_devices() {
+        return;
+    }
+    let Some(lab) = Lab::new("disk.raw") else {
+        return;
+    };
+    let lab = lab.with_device();
+    lab.boot("recovery");
+    lab.wait_for_files("recovery", 3);
+    let mut carrier = lab.start("recovery");
+    lab.wait_for(&mut carrier, "ready-to-cutover");
+    assert!(lab.is_held() && !lab.may_boot("primary"));
+    lab.wait_for_files("recovery", 3);
+    home(&lab, &mut carrier, "recovery", "primary");
+    assert!(!lab.is_held());
+    lab.ok(&["commit", "home"]);
+    carrier.end();
+    assert!(!lab.log().contains("tracking_lost"));
+
+    // Its writes are tracked there, too, and read from a snapshot of the device.
+    lab.wait_for_files("primary", 2);
+    let mut carrier = lab.carry(&["reverse", "home"]);
+    carrier.end();
+    assert!(!lab.log().contains("tracking_lost"));
+    if !is_long() {
+        // The way there and back is for those who have the time.
+        return finish(&lab, "primary");
+    }
+    for (from, to) in [("primary", "recovery"), ("recovery", "primary")] {
+        lab.wait_for_files(from, 2);
+        let mut carrier = lab.start(from);
+        lab.wait_for(&mut carrier, "ready-to-cutover");
+        home(&lab, &mut carrier, from, to);
+        lab.ok(&["commit", "home"]);
+        carrier.end();
+    }
+    finish(&lab, "primary");
+}
+
+#[test]
+fn a_device_is_held_while_a_guest_is_given_back_and_after_it_was_undone() {
+    if !has_loop_devices() {
+        return;
+    }
+    let Some(lab) = Lab::new("disk.raw") else {
+        return;
+    };
+    let lab = lab.with_device().with_mode("full-first");
+    lab.boot("recovery");
+    lab.wait_for_files("recovery", 3);
+    let mut carrier = lab.start_slowly("recovery");
+    lab.wait(&mut carrier, "a copy", |vm| copies(vm, "initial-sync"));
+    lab.ok(&["cancel", "home"]);
+    carrier.end();
+    assert!(lab.is_held() && lab.runs("recovery"));
+
+    let mut carrier = lab.start("recovery");
+    lab.wait_for(&mut carrier, "ready-to-cutover");
+    home(&lab, &mut carrier, "recovery", "primary");
+    let acknowledged = lab.acknowledged("recovery");
+    lab.ok(&["undo", "home", "--accept-loss"]);
+    carrier.end();
+    assert!(lab.is_held() && !lab.may_boot("primary"));
+    assert_eq!(lab.wait_for_boot("recovery", 2), acknowledged);
+    finish(&lab, "recovery");
+}
+
+#[test]
+fn a_job_that_cannot_fence_its_target_is_given_up_or_tried_again() {
+    let Some(lab) = Lab::new("disk.raw") else {
+        return;
+    };
+    lab.boot("recovery");
+    lab.wait_for_files("recovery", 3);
+    // Nothing can be written there.
+    let in_the_way = lab.site("primary").join("fenced.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let before = std::fs::read(lab.disk("primary")).unwrap();
+    let stands = |vm: &Value| vm["phase"] == "prepared" && !vm["problem"].is_null();
+    let mut carrier = lab.start("recovery");
+    lab.wait(&mut carrier, "a fence that fails", stands);
+    lab.ok(&["cancel", "home"]);
+    carrier.end();
+    let status = lab.ok(&["status", "home"]);
+    assert_eq!(status["vms"][0]["disposition"], "restored");
+    assert!(lab.runs("recovery"));
+    assert!(std::fs::read(lab.disk("primary")).unwrap() == before);
+
+    let mut carrier = lab.start("recovery");
+    lab.wait(&mut carrier, "a fence that fails", stands);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    lab.wait_for(&mut carrier, "ready-to-cutover");
+    home(&lab, &mut carrier, "recovery", "primary");
+
+    // What does not run is not committed to.
+    lab.kill_vm("primary");
+    lab.ok(&["commit", "home"]);
+    lab.wait(&mut carrier, "a look at the target", |vm| {
+        vm["phase"] == "commit-pending" && !vm["problem"].is_null()
+    });
+    assert!(!lab.site("recovery").join("retired").exists());
+    lab.boot("primary");
+    lab.wait_for_boot("primary", 2);
+    lab.ok(&["retry", "home"]);
+    carrier.end();
+    assert!(lab.site("recovery").join("retired").exists());
+    finish(&lab, "primary");
+}
+
+#[test]
+fn a_cutover_that_is_asked_for_during_a_pass_is_made_after_it() {
+    let Some(lab) = Lab::new("disk.raw") else {
+        return;
+    };
+    let lab = lab.with_mode("full-first");
+    lab.boot("recovery");
+    lab.wait_for_files("recovery", 3);
+    let mut carrier = lab.start_slowly("recovery");
+    lab.wait(&mut carrier, "a copy", |vm| copies(vm, "initial-sync"));
+    lab.ok(&["complete", "home"]);
+    assert!(lab.runs("recovery"), "it goes on until the pass ends");
+    arrived(&lab, &mut carrier, "recovery", "primary", 1);
+    lab.ok(&["commit", "home"]);
+    carrier.end();
     finish(&lab, "primary");
 }
 

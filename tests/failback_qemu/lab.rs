@@ -1,6 +1,7 @@
 //! Two sites in a folder, as the worked example has them: VMs under QEMU, a plan, the command.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,7 @@ use tempfile::TempDir;
 
 use super::desk::{Carrier, Desk};
 use super::guest::{Guest, guest};
+use super::host::LoopDevice;
 
 /// Both sites; each QEMU that is left is killed at the end.
 pub struct Lab {
@@ -23,6 +25,8 @@ pub struct Lab {
     /// The last word of the kernel's command line.
     word: &'static str,
     job: String,
+    /// The disk at the primary site, where that is a block device.
+    device: Option<LoopDevice>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -40,6 +44,7 @@ impl Lab {
             mode: "delta",
             word: "hears",
             job: String::new(),
+            device: None,
             _alone: alone,
         };
         let example = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/failback-qemu");
@@ -68,6 +73,23 @@ impl Lab {
         done(qemu_img.arg(&disk).arg(target));
         lab.configure();
         Some(lab)
+    }
+
+    /// At the primary site the disk is a block device, which holds what its file held.
+    pub fn with_device(mut self) -> Self {
+        let backing = self.disk("primary");
+        self.device = Some(LoopDevice::attach(&backing));
+        self.job = "safety = \"in-place\"".to_owned();
+        self.configure();
+        self
+    }
+
+    /// Whether nobody takes the device for a disk.
+    pub fn is_held(&self) -> bool {
+        let mut head = [0; 16];
+        let device = fs::File::open(self.disk("primary")).unwrap();
+        device.read_exact_at(&mut head, 0).unwrap();
+        &head == b"\0diskdelta mark1"
     }
 
     pub fn with_mode(mut self, mode: &'static str) -> Self {
@@ -124,6 +146,9 @@ impl Lab {
     }
 
     pub fn disk(&self, site: &str) -> PathBuf {
+        if let ("primary", Some(device)) = (site, &self.device) {
+            return device.path().to_owned();
+        }
         let name = if site == "primary" {
             self.target_disk
         } else {
@@ -133,9 +158,9 @@ impl Lab {
     }
 
     fn format(&self, site: &str) -> &'static str {
-        match self.disk(site).extension().unwrap().to_str().unwrap() {
-            "vhd" => "vpc",
-            "vhdx" => "vhdx",
+        match self.disk(site).extension().and_then(|it| it.to_str()) {
+            Some("vhd") => "vpc",
+            Some("vhdx") => "vhdx",
             _ => "raw",
         }
     }
@@ -278,11 +303,11 @@ impl Lab {
         let example = include_str!("../../docs/examples/failback-qemu/plan.toml");
         let folder = self.folder.path().to_str().unwrap();
         let text = example
-            .replace("FOLDER", folder)
             .replace(
-                "primary/guest1/disk.raw",
-                &format!("primary/guest1/{}", self.target_disk),
+                "FOLDER/primary/guest1/disk.raw",
+                self.disk("primary").to_str().unwrap(),
             )
+            .replace("FOLDER", folder)
             .replace(
                 "active = \"recovery\"",
                 &format!("active = \"{active}\"\n{}", self.job),

@@ -6,5 +6,7 @@ mod control;
 #[path = "../failback_cli/desk.rs"]
 mod desk;
 mod guest;
+#[path = "../host/mod.rs"]
+mod host;
 mod jobs;
 mod lab;

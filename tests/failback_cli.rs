@@ -8,6 +8,8 @@ mod certificates;
 mod desk;
 #[path = "failback_cli/far.rs"]
 mod far;
+#[path = "failback_cli/forecast.rs"]
+mod forecast;
 #[path = "failback_cli/rig.rs"]
 mod rig;
 #[path = "failback_cli/sealed.rs"]

@@ -10,7 +10,9 @@ use super::held;
 use super::job::Job;
 use super::kept::Keeper;
 use super::mark::Mark;
-use super::marked::{Guard, lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len};
+use super::marked::{
+    Guard, begin_mend, lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len,
+};
 use super::masked::Masked;
 use super::options::{Mode, Safety, Verify};
 use super::redo::{FinalState, Redo};
@@ -160,18 +162,21 @@ impl<'a> Writing<'a> {
         };
         // What a closed sidecar says of a target is not true of one that is about to change.
         let is_closed = redo.final_state.take().is_some();
-        let masked = unmask(storage, &redo, Guard::Durable)?;
+        // One that is whole is opened, and its mark mended, by the first change.
+        let broken = mark.as_ref().filter(|mark| !(mark.held && is_closed));
+        let guard = match broken {
+            Some(mark) => {
+                begin_mend(&**storage, mark)?;
+                Guard::Written
+            }
+            None => Guard::Durable,
+        };
+        let masked = unmask(storage, &redo, guard)?;
         let options = run.target.image_options();
         let image = image::open_storage_mut(masked.clone(), run.target.format(), options)?;
         let disk_len = run.target_len(Some(image.disk_len()))?;
-        let sidecar = match &mark {
-            // It is whole: the first change opens it.
-            Some(mark) if mark.held && is_closed => None,
-            Some(mark) => {
-                let sidecar = Sidecar::create(place, header, &job, &redo)?;
-                mend_mark(&**storage, mark)?;
-                Some(sidecar)
-            }
+        let sidecar = match broken {
+            Some(_) => Some(Sidecar::create(place, header, &job, &redo)?),
             None => None,
         };
         let writing = Writing {

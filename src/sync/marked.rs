@@ -56,6 +56,15 @@ pub(super) fn begin_mark(storage: &dyn Storage, mark: &Mark) -> Result<()> {
 /// # Errors
 /// `Io`, `NoSpace`.
 pub(super) fn mend_mark(storage: &dyn Storage, mark: &Mark) -> Result<()> {
+    begin_mend(storage, mark)?;
+    storage.sync()
+}
+
+/// [`mend_mark`], written, not synced.
+///
+/// # Errors
+/// `Io`, `NoSpace`.
+pub(super) fn begin_mend(storage: &dyn Storage, mark: &Mark) -> Result<()> {
     let witness = witness(mark.target_len);
     let wanted = mark.fill(witness.clone());
     let mut found = vec![0; wanted.len()];
@@ -66,8 +75,7 @@ pub(super) fn mend_mark(storage: &dyn Storage, mark: &Mark) -> Result<()> {
             storage.write_all_at(wanted, index * SECTOR_BYTES as u64)?;
         }
     }
-    write_guard(storage, mark)?;
-    storage.sync()
+    write_guard(storage, mark)
 }
 
 /// Writes the mark everywhere but on the witness, which carries it already.

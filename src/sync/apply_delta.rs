@@ -58,7 +58,10 @@ pub fn apply_delta(
 /// Those of [`apply_delta`].
 pub fn undo(undo: &Place, target: &Target, work: &Work) -> Result<SyncReport> {
     let limits = &target.image_options().limits;
-    let delta = Delta::open(undo.open(Access::Read)?, limits)?;
+    let opened = undo.open(Access::Read);
+    let delta = opened
+        .and_then(|file| Delta::open(file, limits))
+        .map_err(|error| way_on(error, target))?;
     apply_delta(&delta, target, BaseCheck::Touched, Verify::Written, work)
 }
 

@@ -201,6 +201,16 @@ fn a_successor_of_a_kept_manifest_that_cannot_be_opened_is_not_taken_for_none() 
 }
 
 #[test]
+fn a_way_back_that_cannot_be_opened_says_that_the_target_is_whole() {
+    let case = cases::undoing();
+    let disk = case.disk();
+    disk.fail(nth(1, OpKind::Open, "/undo/undo"));
+    let error = case.work_on(&disk).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.advice().unwrap().contains("the target is whole"));
+}
+
+#[test]
 fn giving_up_a_sync_that_is_done_but_for_its_stage_says_that_the_target_is_new() {
     let case = cases::atomic_under_the_mark_only();
     let disk = case.disk();

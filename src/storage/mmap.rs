@@ -123,6 +123,7 @@ mod tests {
             assert_eq!(change.unwrap_err().kind(), ErrorKind::Unsupported);
         }
         assert_eq!(map.next_data(3).unwrap(), Some(3..10));
+        assert_eq!(map.next_data(10).unwrap(), None);
         assert_eq!(map.mapped(), Some(&b"0123456789"[..]));
     }
 

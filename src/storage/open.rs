@@ -270,6 +270,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_choice_leaves_the_others_as_they_were_made() {
+        let source = SourceOptions::default()
+            .with_allow_writers(true)
+            .with_direct(true);
+        assert!(source.direct && source.allow_writers);
+        let target = TargetOptions::default()
+            .with_allocation(Allocation::Full)
+            .with_direct(true);
+        assert!(target.direct && target.allocation == Allocation::Full);
+    }
+
+    #[test]
     fn what_the_system_holds_is_busy_and_what_is_not_allowed_is_not() {
         for (cause, busy) in [
             (Errno::BUSY, true),

@@ -14,6 +14,7 @@ use diskdelta::{BlockSize, Work};
 
 use crate::case::{TARGET, work};
 use crate::cases;
+use crate::medium::STAGE;
 
 /// A source that is asked as if it lay on another host.
 pub struct Far {
@@ -132,6 +133,19 @@ fn the_root_of_a_full_copy_from_elsewhere_is_told_in_the_blocks_that_were_asked_
         let root = root_of(&image, block_size, &work()).unwrap();
         assert_eq!(report.root, is_told.then_some(*root.as_bytes()));
     }
+}
+
+#[test]
+fn a_damaged_stage_is_no_cache_of_a_far_source_and_no_error() {
+    let case = cases::atomic_under_the_mark_only();
+    let disk = case.disk();
+    disk.put(STAGE, vec![0x5a; 8192]);
+    disk.settle();
+    let far = Far::source(&case.new, false);
+    let report = sync(&far, &case.target(&disk), &case.options, &work()).unwrap();
+    assert_eq!((report.outcome, report.resumed_bytes), (Outcome::Synced, 0));
+    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    assert_eq!(disk.names("/img"), ["t"]);
 }
 
 #[test]

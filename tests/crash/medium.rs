@@ -163,6 +163,28 @@ fn room_for_what_was_a_hole_is_found_before_the_target_is_marked() {
 }
 
 #[test]
+fn room_for_a_container_that_grows_is_found_before_it_is_marked() {
+    let case = cases::dynamic_vhd();
+    let disk = case.disk();
+    let old = disk.row(TARGET).unwrap().to_vec();
+    disk.fail(nth(1, OpKind::Reserve, TARGET).with_failure(Failure::NoSpace));
+    let error = case.work_on(&disk).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    assert!(disk.row(TARGET).unwrap().to_vec() == old);
+    disk.heal();
+    let disk = case.disk();
+    case.work_on(&disk).unwrap();
+    let new_len = disk.row(TARGET).unwrap().len();
+    let log = disk.log();
+    let reserved = log.ops().filter(|op| op.kind() == OpKind::Reserve);
+    let reserved: Vec<_> = reserved.filter_map(|op| op.range()).collect();
+    let [range] = &reserved[..] else {
+        panic!("no other room is needed: {reserved:?}");
+    };
+    assert_eq!(*range, old.len() as u64..new_len);
+}
+
+#[test]
 fn a_kept_manifest_that_cannot_be_read_stops_the_sync_and_a_damaged_one_is_begun_anew() {
     let case = cases::atomic_kept();
     for read in 1..4 {

@@ -96,6 +96,25 @@ fn a_named_target_is_held_shown_to_its_holder_and_released() {
 }
 
 #[test]
+fn a_file_that_ends_as_a_container_is_not_raw_by_default_and_a_device_is() {
+    let lab = Lab::new();
+    let vhd = MemoryStorage::new("vhd", Vec::new());
+    let create = CreateOptions::new(CreateFormat::VhdFixed, 1 << 20);
+    image::create(&vhd, &create).unwrap();
+    let path = lab.path("s.raw");
+    fs::write(&path, vhd.to_vec()).unwrap();
+    let open =
+        |path: &Path| HostSource::open(path, &ImageOptions::default(), &SourceOptions::default());
+    let error = open(&path).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    if has_loop_devices() {
+        // A guest may have written that there.
+        let device = LoopDevice::attach(&path);
+        open(device.path()).unwrap();
+    }
+}
+
+#[test]
 fn a_device_without_a_lasting_name_is_warned_of_and_a_file_needs_none() {
     let lab = Lab::new();
     let disk = lab.disk("t.raw");

@@ -743,6 +743,22 @@ fn a_sample_passes_over_what_cannot_be_read_and_not_over_damage() {
 }
 
 #[test]
+fn what_stops_a_full_copy_says_itself_what_to_do() {
+    let folder = MemoryFolder::new();
+    folder.insert("t.raw", vec![1; 5 * PAGE]);
+    let changed = || {
+        let error = Error::new(ErrorKind::SourceChanged, "it changed");
+        Err(error.advise("stop the guest"))
+    };
+    let source = source(&[2; 5 * PAGE]).with_check(Arc::new(changed));
+    let options = SyncOptions::default().with_mode(Mode::Full);
+    let work = Work::new(1).unwrap();
+    let error = sync(&source, &target(&folder), &options, &work).unwrap_err();
+    assert_eq!(error.advice(), Some("stop the guest"));
+    assert!(folder.bytes("t.raw").unwrap() == [1; 5 * PAGE]);
+}
+
+#[test]
 fn a_source_that_changed_is_named_rather_than_the_read_that_failed_for_it() {
     let image = || Raw::open(Arc::new(MemoryStorage::new("image", noise(8 * PAGE)))).unwrap();
     let work = Work::new(1).unwrap();

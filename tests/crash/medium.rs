@@ -124,6 +124,22 @@ fn a_full_copy_without_room_names_the_ways_that_need_less() {
 }
 
 #[test]
+fn a_stage_without_room_names_the_ways_out_and_no_other_error_does() {
+    let case = cases::atomic_under_the_mark_only();
+    for (failure, kind) in [
+        (Failure::NoSpace, ErrorKind::NoSpace),
+        (Failure::Io, ErrorKind::Io),
+    ] {
+        let disk = case.disk();
+        disk.fail(nth(1, OpKind::Write, STAGE).with_failure(failure));
+        let error = case.work_on(&disk).unwrap_err();
+        assert_eq!(error.kind(), kind);
+        let is_for_room = advice(&error).contains("--stage-dir");
+        assert_eq!(is_for_room, kind == ErrorKind::NoSpace, "{error}");
+    }
+}
+
+#[test]
 fn room_for_what_was_a_hole_is_found_before_the_target_is_marked() {
     let old = [cases::bytes(PAGE, 1), cases::bytes(8 * PAGE, 0)].concat();
     let mut new = [cases::bytes(PAGE, 2), cases::bytes(8 * PAGE, 0)].concat();

@@ -277,6 +277,8 @@ fn show(plan: &Plan, context: &Context) -> Ended {
                 delta_bytes: disk.changed_bytes,
                 read_seconds: disk.read_seconds,
                 line_seconds: disk.line_seconds,
+                write_seconds: disk.write_seconds,
+                back_seconds: disk.back_seconds,
                 written_per_second: disk.written_per_second,
                 kept_for_undo_bytes: disk.changed_bytes.filter(|_| plan.keep_undo),
             })
@@ -384,6 +386,8 @@ struct DiskObject<'a> {
     delta_bytes: Option<u64>,
     read_seconds: f64,
     line_seconds: f64,
+    write_seconds: f64,
+    back_seconds: f64,
     written_per_second: Option<f64>,
     kept_for_undo_bytes: Option<u64>,
 }

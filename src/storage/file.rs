@@ -6,7 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::handle::Handle;
 use super::host_file::{HostFile, HostKind, is_thick};
@@ -65,6 +66,23 @@ impl FileStorage {
             path.into(),
             OpenOptions::new().read(true).write(true).create_new(true),
         )
+    }
+
+    /// Creates an empty file without a name in `folder`, which is gone when it is closed; `None`
+    /// where the file system knows no such files.
+    ///
+    /// # Errors
+    /// `NotFound`, `NoSpace`, `Io`.
+    pub fn nameless(folder: &Path) -> Result<Option<Self>> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(file) => {
+                let path = folder.to_owned();
+                Self::from_file(path, file.into(), Allocation::Keep, false).map(Some)
+            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::ISDIR) => Ok(None),
+            Err(e) => Err(Error::io("create", e).at_path(folder)),
+        }
     }
 
     /// Takes over an open file that is known to be a regular one.

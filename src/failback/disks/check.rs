@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::far::Far;
 use super::findings::{List, Looked};
 use super::origin::Origin;
+use super::pace::Pace;
 use super::seat::{Seat, Standing};
 use super::shown::Shown;
 use super::vault::Vault;
@@ -50,6 +51,10 @@ pub struct Estimate {
     /// How long bringing all of that over the line takes, at the speed at which the sample came; 0
     /// where the source is read on this host.
     pub line_seconds: f64,
+    /// How long writing as much takes at the target, durably, at the speed of a small file there.
+    pub write_seconds: f64,
+    /// How long reading it back from the medium takes, at the same speed.
+    pub back_seconds: f64,
     /// Bytes that the source's VM changed a second, on the average since the target was last
     /// written; `None` where that is not known.
     pub written_per_second: Option<f64>,
@@ -240,7 +245,8 @@ impl HostDisks {
         }
     }
 
-    /// Estimates what a job would move, disk by disk. Reads a sample; changes nothing.
+    /// Estimates what a job would move, disk by disk. Reads a sample, and writes a small file without
+    /// a name in the target's folder, to see how fast that is; changes nothing.
     ///
     /// # Errors
     /// `NotFound` for a missing source; those of the images; `Cancelled`.
@@ -285,13 +291,17 @@ impl HostDisks {
             };
             let seconds = begin.elapsed().as_secs_f64();
             let changed_bytes = changed.map(|sampled| share(sampled, data_bytes));
+            let read_seconds = seconds * data_bytes as f64 / looked.max(1) as f64;
+            let pace = Pace::at(&seat, read_seconds / data_bytes.max(1) as f64, work)?;
             Ok(Estimate {
                 disk: disk.identity.clone(),
                 disk_bytes: source.disk_len(),
                 data_bytes,
                 changed_bytes,
-                read_seconds: seconds * data_bytes as f64 / looked.max(1) as f64,
+                read_seconds,
                 line_seconds: 0.0,
+                write_seconds: pace.write * data_bytes as f64,
+                back_seconds: pace.back * data_bytes as f64,
                 written_per_second: rate(changed_bytes, since),
             })
         });
@@ -327,6 +337,8 @@ fn far_estimate(
         .changed
         .map(|changed| share((found.looked, changed), disk_bytes));
     let per = |seconds: f64, bytes: u64| seconds * data_bytes as f64 / bytes.max(1) as f64;
+    let one = found.compare_seconds / found.looked.max(1) as f64;
+    let pace = Pace::at(seat, one, work)?;
     Ok(Estimate {
         disk: identity.to_owned(),
         disk_bytes,
@@ -334,6 +346,8 @@ fn far_estimate(
         changed_bytes,
         read_seconds: per(found.compare_seconds, found.looked),
         line_seconds: per(found.move_seconds, found.data),
+        write_seconds: pace.write * data_bytes as f64,
+        back_seconds: pace.back * data_bytes as f64,
         written_per_second: rate(changed_bytes, since),
     })
 }

@@ -19,34 +19,34 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// One for each mode. Reading and writing are taken to be as fast as the sample was read, and
-    /// the VM to go on writing as it did since the target was last written; passes are repeated
-    /// until one fits `budget` or they get no shorter.
+    /// One for each mode. Reading, sending and writing are taken to be as fast as they were seen to
+    /// be, and the VM to go on writing as it did since the target was last written; passes are
+    /// repeated until one fits `budget` or they get no shorter.
     pub fn of(estimates: &[Estimate], budget: Duration) -> Vec<Self> {
         let data: u64 = estimates.iter().map(|disk| disk.data_bytes).sum();
         let known = estimates.iter().map(|disk| disk.changed_bytes);
         let changed: u64 = known.map(|bytes| bytes.unwrap_or_default()).sum();
         let missing = estimates.iter().any(|disk| disk.changed_bytes.is_none());
-        let read: f64 = estimates.iter().map(|disk| disk.read_seconds).sum();
-        let second = read / data.max(1) as f64;
-        let line: f64 = estimates.iter().map(|disk| disk.line_seconds).sum();
-        let line = line / data.max(1) as f64;
+        let all = |of: &dyn Fn(&Estimate) -> f64| estimates.iter().map(of).sum::<f64>();
+        let read = all(&|disk| disk.read_seconds);
+        let line = all(&|disk| disk.line_seconds);
+        let write = all(&|disk| disk.write_seconds + disk.back_seconds);
         let rates = estimates.iter().map(|disk| disk.written_per_second);
         let rate = rates.sum::<Option<f64>>();
-        // Each byte is read once, sent once, written once, and what the cutover writes is read back.
-        let copying = |bytes: f64| bytes * (2.0 * second + line);
-        let last = |first_pass: f64| {
-            rate.map(|rate| shortest(first_pass, rate * (3.0 * second + line), budget))
-        };
-        let delta = read * 2.0 + changed as f64 * (second + line);
+        // Each byte is read once, sent once, written once, and read back.
+        let whole = read + line + write;
+        let byte = |seconds: f64| seconds / data.max(1) as f64;
+        let last =
+            |first_pass: f64| rate.map(|rate| shortest(first_pass, rate * byte(whole), budget));
+        let delta = read * 2.0 + changed as f64 * byte(line + write);
         let forecast = |mode, moved_bytes, downtime_seconds| Forecast {
             mode,
             moved_bytes,
             downtime_seconds,
         };
         let mut all = vec![
-            forecast(Mode::Full, data, Some(copying(data as f64) + read)),
-            forecast(Mode::FullFirst, data, last(copying(data as f64))),
+            forecast(Mode::Full, data, Some(whole)),
+            forecast(Mode::FullFirst, data, last(whole)),
         ];
         if !missing {
             all.insert(0, forecast(Mode::Delta, changed, last(delta)));
@@ -80,6 +80,8 @@ mod tests {
             changed_bytes: changed,
             read_seconds: 10.0,
             line_seconds: 0.0,
+            write_seconds: 10.0,
+            back_seconds: 10.0,
             written_per_second: rate,
         }
     }
@@ -100,14 +102,14 @@ mod tests {
 
     #[test]
     fn a_full_copy_keeps_the_vm_off_for_all_of_it_and_a_delta_for_what_is_written_meanwhile() {
-        // 100 bytes a second; a delta's first pass takes 21 s, in which 210 bytes are written.
+        // 100 bytes a second; a delta's first pass takes 22 s, in which 220 bytes are written.
         let found = downtimes(&[estimate(Some(100), Some(10.0))], 300);
         assert_eq!(
             found,
             [
-                (Mode::Delta, 100, Some(6)),
+                (Mode::Delta, 100, Some(7)),
                 (Mode::Full, 1000, Some(30)),
-                (Mode::FullFirst, 1000, Some(6)),
+                (Mode::FullFirst, 1000, Some(9)),
             ]
         );
     }
@@ -115,12 +117,30 @@ mod tests {
     #[test]
     fn passes_are_repeated_down_to_the_budget_and_no_further_than_they_get_shorter() {
         let slow = [estimate(Some(100), Some(10.0))];
-        assert_eq!(downtimes(&slow, 2)[0].2, Some(2), "21, 6, 2 seconds");
+        assert_eq!(downtimes(&slow, 2)[0].2, Some(2), "22, 7, 2 seconds");
         let busy = [estimate(Some(100), Some(50.0))];
         assert_eq!(
             downtimes(&busy, 2)[0].2,
-            Some(32),
+            Some(33),
             "more is written than copied"
+        );
+    }
+
+    #[test]
+    fn a_medium_that_is_slow_to_write_is_slow_in_every_copy() {
+        let slow = Estimate {
+            write_seconds: 100.0,
+            ..estimate(Some(100), Some(1.0))
+        };
+        let found = downtimes(&[slow], 300);
+        // A first pass of 31 s, and one of 120 s; 0.12 s for each second of them.
+        assert_eq!(
+            found,
+            [
+                (Mode::Delta, 100, Some(4)),
+                (Mode::Full, 1000, Some(120)),
+                (Mode::FullFirst, 1000, Some(14)),
+            ]
         );
     }
 

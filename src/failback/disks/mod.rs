@@ -15,6 +15,7 @@ mod findings;
 mod forecast;
 mod ledger;
 mod origin;
+mod pace;
 mod pass;
 mod plain;
 mod restore;

@@ -1,0 +1,99 @@
+//! How fast a medium takes what is written to it, and gives it back.
+
+use std::time::Instant;
+
+use super::seat::Seat;
+use crate::control::Work;
+use crate::error::{ErrorKind, Result};
+use crate::storage::{FileStorage, Storage};
+
+/// Seconds a byte.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Pace {
+    /// Written, and durable.
+    pub write: f64,
+    /// Read back from the medium.
+    pub back: f64,
+}
+
+impl Pace {
+    /// That of the medium of a disk, seen by a file of 32 MiB that has no name and is gone then.
+    /// `otherwise` where there can be none: onto a device, without room, or where the file system
+    /// knows no such files.
+    ///
+    /// # Errors
+    /// `Io`, `Cancelled`.
+    pub fn at(seat: &Seat, otherwise: f64, work: &Work) -> Result<Self> {
+        let tried = match seat.is_device {
+            true => Ok(None),
+            false => measured(seat, work),
+        };
+        let pace = match tried {
+            Err(error) if error.kind() == ErrorKind::NoSpace => None,
+            tried => tried?,
+        };
+        Ok(pace.unwrap_or(Pace {
+            write: otherwise,
+            back: otherwise,
+        }))
+    }
+}
+
+fn measured(seat: &Seat, work: &Work) -> Result<Option<Pace>> {
+    let Some(file) = FileStorage::nameless(seat.folder())? else {
+        return Ok(None);
+    };
+    let mut bytes = vec![0; PIECE_BYTES];
+    // What neither packs nor is there twice.
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    let offsets = || (0..BYTES).step_by(PIECE_BYTES);
+    let mut write = 0.0;
+    for offset in offsets() {
+        work.cancel().check()?;
+        noise.fill(&mut bytes);
+        let begun = Instant::now();
+        file.write_all_at(&bytes, offset)?;
+        write += begun.elapsed().as_secs_f64();
+    }
+    let begun = Instant::now();
+    file.sync()?;
+    write += begun.elapsed().as_secs_f64();
+    file.drop_cache(0..BYTES);
+    let begun = Instant::now();
+    for offset in offsets() {
+        work.cancel().check()?;
+        file.read_exact_at(&mut bytes, offset)?;
+    }
+    Ok(Some(Pace {
+        write: write / BYTES as f64,
+        back: begun.elapsed().as_secs_f64() / BYTES as f64,
+    }))
+}
+
+const BYTES: u64 = 32 << 20;
+const PIECE_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::image::Format;
+
+    #[test]
+    fn a_folder_is_tried_and_nothing_is_left_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let seat = Seat::new(&folder.path().join("a.raw"), Format::Raw, "shop").unwrap();
+        let pace = Pace::at(&seat, -1.0, &Work::new(1).unwrap()).unwrap();
+        let tried = FileStorage::nameless(folder.path()).unwrap().is_some();
+        assert!(pace.write > 0.0 && pace.back > 0.0 || !tried);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn nothing_is_written_to_a_device_to_see_how_fast_it_is() {
+        let seat = Seat::new(Path::new("/dev/no-such-disk"), Format::Raw, "shop").unwrap();
+        let pace = Pace::at(&seat, 0.5, &Work::new(1).unwrap()).unwrap();
+        assert_eq!((pace.write, pace.back), (0.5, 0.5));
+    }
+}

@@ -56,8 +56,7 @@ impl Root {
     /// `NotFound` for a missing folder; `Io`.
     pub fn resolve(&self, asked: &[u8]) -> Result<Confined> {
         let asked = Path::new(OsStr::from_bytes(asked));
-        let inner = asked.strip_prefix(&self.path).unwrap_or(asked);
-        let inner = inner.strip_prefix("/").unwrap_or(inner);
+        let inner = self.inner(asked);
         let Some(Component::Normal(name)) = inner.components().next_back() else {
             return Err(outside(asked));
         };
@@ -73,25 +72,27 @@ impl Root {
                     _held: Some(Arc::new(there)),
                 })
             }
-            Err(Errno::NOENT) => {
-                let parent = inner.parent().filter(|it| !it.as_os_str().is_empty());
-                let parent = parent.unwrap_or(Path::new("."));
-                let folder = self
-                    .look_up(parent, OFlags::DIRECTORY)
-                    .map_err(|e| failed(e, asked))?;
-                let path = real_path(&folder, asked)?.join(name);
-                // A link that leads nowhere yet could lead outside once something is created.
-                if fs::symlink_metadata(&path).is_ok() {
-                    return Err(outside(asked));
-                }
-                Ok(Confined {
-                    path,
-                    id: None,
-                    _held: None,
-                })
-            }
+            // A link that leads nowhere yet could lead outside once something is created.
+            Err(Errno::NOENT) => Ok(Confined {
+                path: self.beside(inner, name, asked)?,
+                id: None,
+                _held: None,
+            }),
             Err(cause) => Err(failed(cause, asked)),
         }
+    }
+
+    /// Where `asked` leads to, which may be a file that is renamed or missing now and then: as
+    /// [`resolve`](Root::resolve), but symbolic links are followed in its folders only.
+    ///
+    /// # Errors
+    /// As [`resolve`](Root::resolve); `InvalidInput` for a symbolic link.
+    pub fn seat(&self, asked: &Path) -> Result<PathBuf> {
+        let inner = self.inner(asked);
+        let Some(Component::Normal(name)) = inner.components().next_back() else {
+            return Err(outside(asked));
+        };
+        self.beside(inner, name, asked)
     }
 
     /// Refuses files that do not lie inside: parents of an image, say.
@@ -111,6 +112,25 @@ impl Root {
             }
         }
         Ok(())
+    }
+
+    /// The path from this folder on.
+    fn inner<'a>(&self, asked: &'a Path) -> &'a Path {
+        let inner = asked.strip_prefix(&self.path).unwrap_or(asked);
+        inner.strip_prefix("/").unwrap_or(inner)
+    }
+
+    /// A name in the real folder of `inner`; no link may stand there.
+    fn beside(&self, inner: &Path, name: &OsStr, asked: &Path) -> Result<PathBuf> {
+        let parent = inner.parent().filter(|it| !it.as_os_str().is_empty());
+        let folder = self
+            .look_up(parent.unwrap_or(Path::new(".")), OFlags::DIRECTORY)
+            .map_err(|e| failed(e, asked))?;
+        let path = real_path(&folder, asked)?.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(facts) if facts.is_symlink() => Err(outside(asked)),
+            _ => Ok(path),
+        }
     }
 
     fn look_up(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {

@@ -4,15 +4,15 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use super::answer::Answerer;
-use super::far_disk::FarDisk;
+use super::far_disk::{FarDisk, described};
 use super::job::{Fault, Job};
 use super::line::{Line, Traffic};
 use super::line_options::LineOptions;
 use super::message::Message;
 use super::session::{Session, Side};
 use super::wire::wrong;
-use crate::control::Work;
-use crate::error::{Error, Result};
+use crate::control::{CancelToken, Work};
+use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::sync::{CachedSource, HostSource, SyncOptions, SyncReport, Target};
 
@@ -49,6 +49,19 @@ impl Dialled {
         self.session.line().send(&Message::Job(Box::new(job)))?;
         let far = FarDisk::open(self.session, &Limits::default(), work.cancel())?;
         Ok(Pull { far: Arc::new(far) })
+    }
+
+    /// The session, where the agent does what it is asked for beside syncs.
+    ///
+    /// # Errors
+    /// `Unsupported` where it does not.
+    pub fn lend(self) -> Result<Session> {
+        if self.session.lends() {
+            return Ok(self.session);
+        }
+        let what = "the diskdelta there can only copy, and does not look after disks for a job";
+        Err(Error::new(ErrorKind::Unsupported, what)
+            .advise("run the same version of diskdelta on both hosts"))
     }
 
     /// Makes the target that `job` names hold what `source` holds, as
@@ -95,6 +108,20 @@ pub struct Pull {
 }
 
 impl Pull {
+    /// A source that the other end of `session` is about to describe. The line is given back where
+    /// it cannot.
+    ///
+    /// # Errors
+    /// Any, from the other end; `LimitExceeded`, `Malformed`, `Io`, `Cancelled`.
+    pub fn over(session: Session, cancel: &CancelToken) -> Result<Pull, (Error, Box<Session>)> {
+        match described(&session, &Limits::default(), cancel) {
+            Ok(opened) => Ok(Pull {
+                far: Arc::new(FarDisk::new(session, opened)),
+            }),
+            Err(error) => Err((error, Box::new(session))),
+        }
+    }
+
     /// What the agent told of the source.
     pub fn warnings(&self) -> &[String] {
         &self.far.opened().warnings
@@ -110,11 +137,24 @@ impl Pull {
     /// # Errors
     /// `Io`.
     pub fn end(self) -> Result<()> {
-        self.far.end(None)?;
-        if let Some(session) = self.far.into_session() {
+        if let Some(session) = self.leave()? {
             session.finish();
         }
         Ok(())
+    }
+
+    /// Tells the other end that nothing more is wanted of this source, and gives the line back.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn leave(self) -> Result<Option<Session>> {
+        self.far.end(None)?;
+        Ok(self.far.into_session())
+    }
+
+    /// Gives the line back as it is, after something has failed that the other end is yet to hear of.
+    pub fn abandon(self) -> Option<Session> {
+        self.far.into_session()
     }
 
     /// As [`sync`](crate::sync::sync) onto `target`. Also returns what went over the line.
@@ -127,20 +167,33 @@ impl Pull {
         options: &SyncOptions,
         work: &Work,
     ) -> Result<(SyncReport, Traffic)> {
-        let synced = self.far.sync_onto(target, options, work);
-        match &synced {
-            Ok(_) => self.far.end(None)?,
-            // Where the line is down there is nobody to tell.
-            Err(error) => drop(
-                self.far
-                    .tell(&Message::Fail(Box::new(Fault::of(error, false)))),
-            ),
-        }
-        let traffic = self.far.traffic();
-        if let Some(session) = self.far.into_session() {
+        let (synced, session) = self.sync_and_leave(target, options, work);
+        if let Some(session) = session {
             session.finish();
         }
-        Ok((synced?, traffic))
+        synced
+    }
+
+    /// As [`sync_onto`](Pull::sync_onto), and gives the line back.
+    pub fn sync_and_leave(
+        self,
+        target: &Target,
+        options: &SyncOptions,
+        work: &Work,
+    ) -> (Result<(SyncReport, Traffic)>, Option<Session>) {
+        let synced = self.far.sync_onto(target, options, work);
+        let synced = match synced {
+            Ok(report) => self.far.end(None).map(|()| report),
+            Err(error) => {
+                // Where the line is down there is nobody to tell.
+                let fault = Box::new(Fault::of(&error, false));
+                let _ = self.far.tell(&Message::Fail(fault));
+                Err(error)
+            }
+        };
+        let traffic = self.far.traffic();
+        let session = self.far.into_session();
+        (synced.map(|report| (report, traffic)), session)
     }
 }
 

@@ -41,15 +41,13 @@ impl FarDisk {
     /// # Errors
     /// Any, from the other end; `LimitExceeded`, `Malformed`, `Io`, `Cancelled`.
     pub fn open(session: Session, limits: &Limits, cancel: &CancelToken) -> Result<FarDisk> {
-        let opened = match session.line().receive("what its source is", cancel)? {
-            Message::Opened(opened) => *opened,
-            _ => return Err(wrong("something else than what its source is")),
-        };
-        if opened.disk_len > limits.disk_bytes {
-            let what = "the other end's disk is longer than the limit";
-            return Err(Error::new(ErrorKind::LimitExceeded, what).in_field("disk_len"));
-        }
-        Ok(FarDisk {
+        let opened = described(&session, limits, cancel)?;
+        Ok(FarDisk::new(session, opened))
+    }
+
+    /// The source that the other end has described by `opened`.
+    pub(super) fn new(session: Session, opened: Opened) -> FarDisk {
+        FarDisk {
             session: Mutex::new(session),
             opened,
             comparisons: AtomicU64::new(0),
@@ -57,7 +55,7 @@ impl FarDisk {
             has_missed: AtomicBool::new(false),
             believes: AtomicBool::new(false),
             is_wary: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Compares with hashes of so many bytes, 1 to 16, instead of 5.
@@ -259,6 +257,26 @@ impl FarSource for FarDisk {
             _ => Err(wrong("something else than the answer to a check")),
         }
     }
+}
+
+/// Takes the description of the source, which the other end sends first.
+///
+/// # Errors
+/// As [`FarDisk::open`].
+pub(super) fn described(
+    session: &Session,
+    limits: &Limits,
+    cancel: &CancelToken,
+) -> Result<Opened> {
+    let opened = match session.line().receive("what its source is", cancel)? {
+        Message::Opened(opened) => *opened,
+        _ => return Err(wrong("something else than what its source is")),
+    };
+    if opened.disk_len > limits.disk_bytes {
+        let what = "the other end's disk is longer than the limit";
+        return Err(Error::new(ErrorKind::LimitExceeded, what).in_field("disk_len"));
+    }
+    Ok(opened)
 }
 
 /// Claims that are answered as one.

@@ -78,19 +78,14 @@ impl FarPath {
     /// The same text for two spellings of one address: of host, port and path. Who logs in makes
     /// no difference but to a path that begins in a home folder.
     pub fn place(&self) -> String {
-        let host = self.host();
-        let host = match host.parse::<IpAddr>() {
-            Ok(address) => address.to_string(),
-            Err(_) => host.to_ascii_lowercase(),
-        };
+        let host = plain_host(self.host());
         let host = bracketed(&host);
         // Collected anew, `/a//b/./c` equals `/a/b/c`.
         let path: std::path::PathBuf = self.path().components().collect();
         let path = path.display();
         match self {
             FarPath::Shell(shell) => {
-                let port = shell.port.filter(|port| *port != SSH_PORT);
-                let port = port.map_or(String::new(), |port| format!(":{port}"));
+                let port = port_of(shell);
                 match (shell.path.starts_with(b"/"), &shell.user) {
                     (true, _) => format!("ssh://{host}{port}{path}"),
                     (false, user) => {
@@ -101,6 +96,24 @@ impl FarPath {
             }
             #[cfg(feature = "tls")]
             FarPath::Service(service) => format!("diskdelta://{host}:{}{path}", service.port),
+        }
+    }
+
+    /// Who logs in where, the same text for two spellings; `None` for a service.
+    pub fn login(&self) -> Option<String> {
+        match self {
+            FarPath::Shell(shell) => {
+                let host = plain_host(&shell.host);
+                let user = shell.user.as_ref().map(|user| format!("{user}@"));
+                let user = user.unwrap_or_default();
+                Some(format!(
+                    "ssh://{user}{}{}",
+                    bracketed(&host),
+                    port_of(shell)
+                ))
+            }
+            #[cfg(feature = "tls")]
+            FarPath::Service(_) => None,
         }
     }
 }
@@ -132,6 +145,18 @@ impl fmt::Display for FarPath {
             FarPath::Service(service) => write!(f, "diskdelta://{host}:{}{path}", service.port),
         }
     }
+}
+
+fn plain_host(host: &str) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => host.to_ascii_lowercase(),
+    }
+}
+
+fn port_of(shell: &SshPath) -> String {
+    let port = shell.port.filter(|port| *port != SSH_PORT);
+    port.map_or(String::new(), |port| format!(":{port}"))
 }
 
 fn bracketed(host: &str) -> Cow<'_, str> {
@@ -185,6 +210,10 @@ mod tests {
         assert!(!same("ssh://host:2222/a", "ssh://host/a"));
         assert!(!same("ssh://me@host/~/a", "ssh://you@host/~/a"));
         assert!(!same("ssh://host/~/a", "ssh://host/a"));
+        let login = |text: &str| parse(text).login();
+        assert_eq!(login("ssh://me@Host:22/a"), login("ssh://me@host/~/b"));
+        assert_ne!(login("ssh://me@host/a"), login("ssh://you@host/a"));
+        assert_eq!(login("ssh://host:77/a").unwrap(), "ssh://host:77");
         #[cfg(feature = "tls")]
         {
             assert!(same("diskdelta://Host/a", "diskdelta://host:8730//a"));

@@ -18,9 +18,11 @@ pub const FEATURE_COUNTS: u32 = 4;
 pub const FEATURE_GAPS: u32 = 8;
 /// Feature: a source may be looked at while others write to it.
 pub const FEATURE_LIVE: u32 = 16;
+/// Feature: an agent does what it is asked for beside syncs.
+pub const FEATURE_HAND: u32 = 32;
 /// All features of this version; others are left out of what both ends agree on.
 pub const FEATURES: u32 =
-    FEATURE_ZSTD | FEATURE_MANIFESTS | FEATURE_COUNTS | FEATURE_GAPS | FEATURE_LIVE;
+    FEATURE_ZSTD | FEATURE_MANIFESTS | FEATURE_COUNTS | FEATURE_GAPS | FEATURE_LIVE | FEATURE_HAND;
 
 /// A frame's header: kind (1), reserved (1, zero), payload length (4), CRC-32 (4).
 pub const FRAME_HEADER_LEN: usize = 10;
@@ -99,6 +101,10 @@ pub mod kind {
     pub const FAIL: u8 = 5;
     /// The job is done.
     pub const DONE: u8 = 6;
+    /// What the end that dialled wants beside a sync.
+    pub const ASK: u8 = 7;
+    /// What is told of that.
+    pub const TOLD: u8 = 8;
     /// Ranges that the next comparison is about.
     pub const WINDOWS: u8 = 16;
     /// Compare.

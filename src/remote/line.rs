@@ -24,6 +24,10 @@ pub struct Line {
     outgoing: Option<Sender<Frame>>,
 }
 
+/// Sees from elsewhere whether a line has ended.
+#[derive(Clone)]
+pub struct LineWatch(Arc<Shared>);
+
 /// What went over a line, framing counted, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
@@ -191,6 +195,11 @@ impl Line {
         Ok(())
     }
 
+    /// Sees whether it has ended, whoever uses it meanwhile.
+    pub fn watch(&self) -> LineWatch {
+        LineWatch(self.shared.clone())
+    }
+
     /// What went over it so far.
     pub fn traffic(&self) -> Traffic {
         self.shared.lock().traffic
@@ -206,6 +215,15 @@ impl Line {
             let waited = self.shared.bell.wait_timeout(state, NAP);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+impl LineWatch {
+    /// Whether the other end is gone: the line is closed, or it was silent for too long.
+    pub fn is_over(&self) -> bool {
+        let state = self.0.lock();
+        let is_silent = state.heard.elapsed() > self.0.options.silence;
+        state.ended.is_some() || (state.incoming.is_empty() && is_silent)
     }
 }
 

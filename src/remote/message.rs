@@ -27,7 +27,12 @@ pub enum Message {
     Fail(Box<Fault>),
     /// The end with the target: all is done.
     Done(Option<Box<Ending>>),
-    /// The end with the target: some of the ranges that it will compare next.
+    /// The end that dialled, instead of a job: something beside a sync, in words of the layer above.
+    Ask(Vec<u8>),
+    /// The other one: what comes of it.
+    Told(Vec<u8>),
+    /// The end with the target: some of the ranges that it will compare next. Behind an
+    /// [`Ask`](Message::Ask), ranges that belong to it.
     Windows(Vec<Range<u64>>),
     /// The end with the target: compare.
     Compare(Compare),
@@ -146,6 +151,14 @@ impl Message {
                 }
                 kind::DONE
             }
+            Message::Ask(words) => {
+                out.raw(words);
+                kind::ASK
+            }
+            Message::Told(words) => {
+                out.raw(words);
+                kind::TOLD
+            }
             Message::Windows(windows) => {
                 put_ranges(windows, &mut out);
                 kind::WINDOWS
@@ -247,6 +260,8 @@ impl Message {
                 true => Some(Box::new(Ending::take(&mut from)?)),
                 false => None,
             }),
+            kind::ASK => Message::Ask(from.rest().to_vec()),
+            kind::TOLD => Message::Told(from.rest().to_vec()),
             kind::WINDOWS => Message::Windows(take_ranges(&mut from)?),
             kind::COMPARE => Message::Compare(Compare::take(&mut from)?),
             kind::CLAIMS => Message::Claims(take_claims(&mut from)?),
@@ -285,6 +300,7 @@ impl Message {
             Message::Alive => "a sign of life",
             Message::Fail(_) => "an error",
             Message::Done(_) => "that it is done",
+            Message::Ask(_) | Message::Told(_) => "a request",
             Message::Windows(_) | Message::Compare(_) => "a comparison",
             Message::Claims(_) | Message::Answers(_) => "claims",
             Message::Check | Message::Checked => "a check",

@@ -48,7 +48,7 @@ pub use frame::{Frame, FrameDecoder, FrameEncoder};
 pub use job::{Ending, Fault, Job, Opened, TargetJob};
 pub use keys::Keys;
 pub use known::Known;
-pub use line::{Line, Traffic};
+pub use line::{Line, LineWatch, Traffic};
 pub use line_options::LineOptions;
 pub use message::{Claims, Compare, Hello, Message};
 pub use reach::{Carrier, Reach};
@@ -57,7 +57,7 @@ pub use root_end::RootEnd;
 pub use rounds::{
     Blocks, Children, Data, LeafFate, Leaves, NewLeaf, Pages, PagesOfLeaf, Parts, Short,
 };
-pub use serve::{ServeOptions, Served, serve};
+pub use serve::{Hand, ServeOptions, Served, serve, serve_with};
 pub use session::{Session, Side};
 pub use source_end::SourceEnd;
 pub use source_work::{SourceDone, SourceTask, SourceWorker, Wanted};

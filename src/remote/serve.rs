@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::answer::Answerer;
 use super::confine::{Confined, Root};
 use super::far_disk::FarDisk;
-use super::format::LEAF;
+use super::format::{FEATURE_HAND, FEATURES, LEAF};
 use super::job::{Ending, Fault, Job, TargetJob};
 use super::line::Line;
 use super::line_options::LineOptions;
@@ -60,6 +60,21 @@ setters! {
     with_line, line: LineOptions;
 }
 
+/// Does what an agent is asked for beside syncs; the layer above knows what that is.
+pub trait Hand: Sync {
+    /// Does what `request` says, and tells the other end what came of it.
+    ///
+    /// # Errors
+    /// `Io`, `Malformed`, `Cancelled`: nobody could be told.
+    fn lend(
+        &self,
+        session: Session,
+        request: &[u8],
+        options: &ServeOptions,
+        work: &Work,
+    ) -> Result<Served>;
+}
+
 /// How a job ended.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -84,7 +99,21 @@ pub fn serve(
     options: &ServeOptions,
     work: &Work,
 ) -> Result<Served> {
-    serve_told(reader, writer, options, work, &|_| {})
+    serve_told(reader, writer, options, work, None, &|_| {})
+}
+
+/// As [`serve`], and has `hand` do what is asked for beside syncs.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_with(
+    reader: impl Read + Send + 'static,
+    writer: impl Write + Send + 'static,
+    options: &ServeOptions,
+    work: &Work,
+    hand: &dyn Hand,
+) -> Result<Served> {
+    serve_told(reader, writer, options, work, Some(hand), &|_| {})
 }
 
 /// As [`serve`]; `told` sees the job.
@@ -93,15 +122,28 @@ pub(super) fn serve_told(
     writer: impl Write + Send + 'static,
     options: &ServeOptions,
     work: &Work,
+    hand: Option<&dyn Hand>,
     told: &dyn Fn(&Job),
 ) -> Result<Served> {
     let line = options.line.clone().or_peer("the dialler");
     // One that dials knows what it wants.
     let idle = Some(line.silence.min(line.idle.unwrap_or(line.silence)));
     let line = Line::new(reader, writer, line.with_idle(idle));
-    let session = Session::greet(line, Side::Agent, work.cancel())?;
+    let features = match hand {
+        Some(_) => FEATURES,
+        None => FEATURES & !FEATURE_HAND,
+    };
+    let session = Session::greet_with(line, Side::Agent, features, work.cancel())?;
     let job = match session.line().receive("its job", work.cancel()) {
         Ok(Message::Job(job)) => *job,
+        Ok(Message::Ask(request)) => {
+            session.line().set_idle(options.line.idle);
+            return match hand {
+                None => refuse(session, wrong("something else than a job")),
+                Some(_) if options.read_only => refuse(session, only_reads()),
+                Some(hand) => hand.lend(session, &request, options, work),
+            };
+        }
         Ok(_) => return refuse(session, wrong("something else than a job")),
         Err(error) if error.kind() == ErrorKind::LimitExceeded => return refuse(session, error),
         Err(error) => return Err(error),
@@ -219,8 +261,7 @@ impl Agent<'_> {
 
     fn open_target(&self, job: &Job, how: &TargetJob) -> Result<HostTarget> {
         if self.options.read_only {
-            return Err(Error::new(ErrorKind::Unsupported, "this agent only reads")
-                .advise("start it without --read-only to write through it"));
+            return Err(only_reads());
         }
         let (path, confined) = self.resolve(job)?;
         let open = TargetOptions::default()
@@ -255,6 +296,11 @@ fn image_options(format: Option<Format>) -> ImageOptions {
         Some(format) => options.with_format(format),
         None => options,
     }
+}
+
+fn only_reads() -> Error {
+    Error::new(ErrorKind::Unsupported, "this agent only reads")
+        .advise("start it without --read-only to write through it")
 }
 
 /// Tells the other end.

@@ -1,8 +1,8 @@
 //! What both ends of a session do alike: greeting, and giving up.
 
 use super::format::{
-    FEATURE_COUNTS, FEATURE_GAPS, FEATURE_LIVE, FEATURE_MANIFESTS, FEATURE_ZSTD, FEATURES, VERSION,
-    VERSION_LEAST,
+    FEATURE_COUNTS, FEATURE_GAPS, FEATURE_HAND, FEATURE_LIVE, FEATURE_MANIFESTS, FEATURE_ZSTD,
+    FEATURES, VERSION, VERSION_LEAST,
 };
 use super::keys::Keys;
 use super::line::{Line, Traffic};
@@ -35,11 +35,21 @@ impl Session {
     /// `Unsupported` where there is no version that both speak; `Malformed` where the other end is
     /// something else; `Io`, `Cancelled`.
     pub fn greet(line: Line, side: Side, cancel: &CancelToken) -> Result<Session> {
+        Self::greet_with(line, side, FEATURES, cancel)
+    }
+
+    /// As [`greet`](Session::greet), with these features at most.
+    pub(super) fn greet_with(
+        line: Line,
+        side: Side,
+        features: u32,
+        cancel: &CancelToken,
+    ) -> Result<Session> {
         let random = random()?;
         line.send(&Message::Hello(Hello {
             version_least: VERSION_LEAST,
             version_most: VERSION,
-            features: FEATURES,
+            features,
             random,
         }))?;
         let theirs = match line.receive("its greeting", cancel)? {
@@ -66,7 +76,7 @@ impl Session {
         Ok(Session {
             line,
             key: hasher.finalize().into(),
-            features: FEATURES & theirs.features,
+            features: features & theirs.features,
         })
     }
 
@@ -108,6 +118,11 @@ impl Session {
     /// Whether a source may be looked at while others write to it.
     pub fn looks(&self) -> bool {
         self.features & FEATURE_LIVE != 0
+    }
+
+    /// Whether the agent does what it is asked for beside syncs.
+    pub fn lends(&self) -> bool {
+        self.features & FEATURE_HAND != 0
     }
 
     /// Writes what was sent, and closes the line.

@@ -62,7 +62,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_messages_or_errors(
-        kind in prop_oneof![1u8..7, 16u8..26, 32u8..38, any::<u8>()],
+        kind in prop_oneof![1u8..9, 16u8..26, 32u8..39, any::<u8>()],
         payload in prop::collection::vec(prop_oneof![0u8..4, any::<u8>()], 0..200),
         hash_len in 0usize..20,
     ) {

@@ -289,7 +289,7 @@ impl Service {
         options.line = options
             .line
             .or_peer(&format!("the dialler at {}", client.address));
-        serve_told(reader, writer, &options, &work, told)
+        serve_told(reader, writer, &options, &work, None, told)
     }
 
     fn full(&self) -> Error {

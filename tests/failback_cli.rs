@@ -8,8 +8,12 @@ mod certificates;
 mod desk;
 #[path = "failback_cli/far.rs"]
 mod far;
+#[path = "failback_cli/far_target.rs"]
+mod far_target;
 #[path = "failback_cli/forecast.rs"]
 mod forecast;
+#[path = "failback_cli/hand.rs"]
+mod hand;
 #[path = "failback_cli/rig.rs"]
 mod rig;
 #[path = "failback_cli/sealed.rs"]

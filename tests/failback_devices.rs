@@ -149,6 +149,36 @@ fn a_job_goes_home_onto_a_device_that_nobody_can_use_before_it_is_done() {
 }
 
 #[test]
+fn a_device_on_another_host_is_held_there_and_let_go_when_it_is_whole() {
+    let Some(mut site) = Site::new("primary", 0) else {
+        return;
+    };
+    site.rig.far = vec!["primary"];
+    let state = site.rig.path("state");
+    site.rig.reach = format!("state = \"{}\"\n", state.display());
+    site.rig.writer("");
+    let mut carrier = half_way(&site);
+    carrier.kill();
+    let mut carrier = site.rig.carry(&["resume", "shop"]);
+    let rig = &site.rig;
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert_eq!(site.standing(), "held");
+    site.is_refused();
+    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
+    assert!(
+        (10_000..20_000).contains(&moved.as_u64().unwrap()),
+        "{moved}"
+    );
+    assert_eq!(status["vms"][0]["proven"], true);
+    assert!(site.disk() == read(rig.source("db1")) && site.sidecars().is_empty());
+    assert!(state.join("shop/db1.token").exists());
+    boots_from(rig, "primary", &site.disk());
+}
+
+#[test]
 fn a_replica_on_a_device_is_held_and_becomes_the_base_of_the_next_failover() {
     let Some(site) = Site::new("recovery", 0) else {
         return;

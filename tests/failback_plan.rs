@@ -263,16 +263,20 @@ fn a_disk_that_is_read_may_lie_elsewhere_and_says_how_it_is_reached() {
     // Nobody sits there to be asked for a password.
     assert_eq!(plan.recovery.reach.rsh, "ssh -oBatchMode=yes");
     assert_eq!(plan.recovery.reach.timeout, Duration::from_secs(60));
-    assert!(plan.spec(&plan.groups[0].vms[0], Mode::Delta).one_way);
+    assert!(!plan.spec(&plan.groups[0].vms[0], Mode::Delta).one_way);
     let plan = far(concat!(
         "[recovery.reach]\nrsh = \"ssh -i /key\"\nremote_program = \"/opt/diskdelta\"\n",
         "tls_cert = \"/c\"\ntls_key = \"/k\"\ntls_ca = \"/a\"\ntls_name = \"backup\"\n",
-        "timeout = \"20s\"\nlimit_rate = \"50M\""
+        "timeout = \"20s\"\nlimit_rate = \"50M\"\nstate = \"/var/lib/home\""
     ));
     let reach = plan.unwrap().recovery.reach;
     assert_eq!(
         (&reach.rsh[..], &reach.remote_program[..]),
         ("ssh -i /key", "/opt/diskdelta")
+    );
+    assert_eq!(
+        reach.state.as_deref(),
+        Some(std::path::Path::new("/var/lib/home"))
     );
     assert_eq!(reach.tls.unwrap().ca, std::path::Path::new("/a"));
     assert_eq!(reach.tls_name.as_deref(), Some("backup"));
@@ -303,16 +307,12 @@ fn a_disk_that_is_read_may_lie_elsewhere_and_says_how_it_is_reached() {
 }
 
 #[test]
-fn a_disk_that_is_written_lies_on_this_host() {
+fn a_disk_that_is_written_lies_where_it_can_be_renamed() {
     let with = |from: &str, to: &str, more: &str| {
         let text = least("").replace(from, to);
         Plan::parse(&text.replace("[[group]]\n", &format!("{more}\n[[group]]\n")))
     };
-    for address in [
-        "ssh://host/a",
-        "diskdelta://host/a",
-        "nbd+unix:///a?socket=/s",
-    ] {
+    for address in ["diskdelta://host/a", "nbd+unix:///a?socket=/s"] {
         let to = format!("primary = \"{address}\"");
         let text = with("primary = \"/a\"", &to, "").unwrap_err().to_string();
         let start = "line 19, key `group.vm.disk.primary`";
@@ -321,10 +321,47 @@ fn a_disk_that_is_written_lies_on_this_host() {
             "{text}"
         );
     }
-    // The same plan turned round, on the other host.
-    let turned = least("").replace("active = \"recovery\"", "active = \"primary\"");
-    Plan::parse(&turned.replace("primary = \"/a\"", "primary = \"ssh://host/a\"")).unwrap();
     let recovery = "recovery = \"/b\"";
+    let primary = "primary = \"/a\"";
+    let away = "primary = \"ssh://me@host/a\"";
+    with(primary, away, "").unwrap();
+    let sealed = "[primary.encryption]\nidentity = \"/key\"";
+    let text = with(primary, away, sealed).unwrap_err().to_string();
+    let start = "line 20, key `group.vm.disk.primary`";
+    assert!(
+        text.starts_with(start) && text.contains("does not leave this one"),
+        "{text}"
+    );
+    // Both at one host are both at home there; on two others they are not.
+    let both = |other: &str| {
+        let text = least("").replace(primary, away);
+        Plan::parse(&text.replace(recovery, &format!("recovery = \"{other}\"")))
+    };
+    both("ssh://me@HOST:22/b").unwrap();
+    for other in ["ssh://me@elsewhere/b", "ssh://you@host/b"] {
+        let text = both(other).unwrap_err().to_string();
+        let start = "line 18, key `group.vm.disk.primary`";
+        assert!(
+            text.starts_with(start) && text.contains("two other hosts"),
+            "{text}"
+        );
+    }
+    // All disks of a VM are written on one host, as one user; they may be read from several.
+    let more = |primary: &str, recovery: &str| {
+        let text = least("").replace("primary = \"/a\"", away);
+        Plan::parse(&format!(
+            "{text}[[group.vm.disk]]\nidentity = \"y\"\nprimary = \"{primary}\"\n\
+             recovery = \"{recovery}\"\n"
+        ))
+    };
+    more("ssh://me@host/c", "/d").unwrap();
+    for other in ["/c", "ssh://me@elsewhere/c", "ssh://you@host/c"] {
+        let text = more(other, "/d").unwrap_err().to_string();
+        assert!(
+            text.contains("key `group.vm.disk.primary`") && text.contains("lie on one host"),
+            "{text}"
+        );
+    }
     let far = "recovery = \"ssh://host/b\"";
     // Its replica may be kept encrypted.
     with(recovery, far, "[primary.encryption]\nidentity = \"/key\"").unwrap();
@@ -387,8 +424,14 @@ fn two_spellings_of_one_far_disk_are_one_disk() {
             "{text}"
         );
     }
-    two("ssh://host/b", "ssh://host:2222/b").unwrap();
-    two("ssh://host/b", "/b").unwrap();
+    let one_way = |one: &str, other: &str| {
+        let plan = two(one, other).unwrap();
+        plan.spec(&plan.groups[0].vms[0], Mode::Delta).one_way
+    };
+    // Disks on several hosts are read; nothing is replicated back onto them.
+    assert!(one_way("ssh://host/b", "ssh://host:2222/b"));
+    assert!(one_way("ssh://host/b", "/b"));
+    assert!(!one_way("ssh://host/b", "ssh://host/c"));
 }
 
 #[test]

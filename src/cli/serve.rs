@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use diskdelta::remote::{LineOptions, ServeOptions, Served, serve};
+use diskdelta::failback::disks::DiskHand;
+use diskdelta::remote::{LineOptions, ServeOptions, Served, serve_with};
 use diskdelta::{Error, Silent};
 
 use super::Ended;
@@ -17,7 +18,8 @@ use super::outcome::Exit;
 
 /// Is the other end of a sync across hosts
 ///
-/// With --stdio it does one job, then ends: `diskdelta sync` starts it through ssh. To confine a
+/// With --stdio it does one job, then ends: `diskdelta sync` starts it through ssh, and `diskdelta
+/// failback` does, also to write to disks of this host, unless --read-only says no. To confine a
 /// key to it, put `command="diskdelta serve --stdio --root DIR"` before the key in
 /// authorized_keys. With --listen it is a service that many may use at once, over TLS 1.3, each
 /// with a certificate that --client-ca has signed.
@@ -66,7 +68,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     }
     let input = unbuffered(std::io::stdin())?;
     let output = unbuffered(std::io::stdout())?;
-    match serve(input, output, &options, &work)? {
+    match serve_with(input, output, &options, &work, &DiskHand)? {
         Served::Done => Ok(Exit::Done),
         // The other end says why.
         _ => Ok(Exit::Error),

@@ -1,5 +1,9 @@
 //! What the executor needs of the layer that moves disks.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
 use super::controller::DiskChanges;
 use super::machine::{Amount, PassReport, Root, Side, Token};
 use crate::control::Work;
@@ -91,7 +95,7 @@ pub struct CopyOrder<'a> {
 }
 
 /// What a verification found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roots {
     /// The root of what is there.
     pub found: Root,
@@ -100,10 +104,10 @@ pub struct Roots {
 }
 
 /// A prerequisite that does not hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// What was checked, in a word or two.
-    pub check: &'static str,
+    pub check: Cow<'static, str>,
     /// What is wrong, and what to do.
     pub text: String,
 }

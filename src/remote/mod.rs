@@ -57,6 +57,8 @@ pub use root_end::RootEnd;
 pub use rounds::{
     Blocks, Children, Data, LeafFate, Leaves, NewLeaf, Pages, PagesOfLeaf, Parts, Short,
 };
+#[cfg(feature = "failback")]
+pub(crate) use serve::refuse;
 pub use serve::{Hand, ServeOptions, Served, serve, serve_with};
 pub use session::{Session, Side};
 pub use source_end::SourceEnd;

@@ -304,7 +304,7 @@ fn only_reads() -> Error {
 }
 
 /// Tells the other end.
-fn refuse(session: Session, error: Error) -> Result<Served> {
+pub(crate) fn refuse(session: Session, error: Error) -> Result<Served> {
     let told = session
         .line()
         .send(&Message::Fail(Box::new(Fault::of(&error, false))));

@@ -23,8 +23,9 @@ pub struct Rig {
     pub create: bool,
     /// More lines for the plan's `[recovery]`.
     pub recovery: String,
-    /// The site whose disks lie on another host; `ssh` is a script, see [`Rig::shell`].
-    pub far: Option<&'static str>,
+    /// The sites whose disks lie on another host, both on the same; `ssh` is a script, see
+    /// [`Rig::shell`].
+    pub far: Vec<&'static str>,
     /// More lines for how it is reached.
     pub reach: String,
     /// Where the disk at the recovery site is read instead.
@@ -40,7 +41,7 @@ impl Rig {
             job: String::new(),
             create: false,
             recovery: String::new(),
-            far: None,
+            far: Vec::new(),
             reach: String::new(),
             export: None,
         };
@@ -79,19 +80,35 @@ impl Rig {
         self.folder.path().join(name)
     }
 
-    /// What stands in for ssh: a script that may say and do something before it runs the agent.
-    /// All that the agent sends goes to the file `sent`, too; `asked` is how it was started, `agent`
-    /// its process.
+    /// What stands in for ssh: a script that may say and do something before it runs an agent that
+    /// only reads. All that the agent sends goes to the file `sent`, too; `asked` is how it was
+    /// started, `agent` its process.
     pub fn shell(&self, before: &str) {
+        self.agent(before, "--read-only");
+    }
+
+    /// As [`shell`](Self::shell), with an agent that also writes.
+    pub fn writer(&self, before: &str) {
+        self.agent(before, "");
+    }
+
+    /// As [`shell`](Self::shell), with more options for the agent.
+    pub fn agent(&self, before: &str, options: &str) {
         let text = format!(
             "echo \"$@\" >> {asked}\n{before}\n\
-             sh -c 'echo $$ > {agent}; exec {command} serve --stdio --read-only' | tee -a {sent}\n",
+             sh -c 'echo $$ > {agent}; exec {command} serve --stdio {options}' | tee -a {sent}\n",
             command = env!("CARGO_BIN_EXE_diskdelta"),
             asked = self.path("asked").display(),
             agent = self.path("agent").display(),
             sent = self.path("sent").display(),
         );
-        fs::write(self.path("rsh"), text).unwrap();
+        self.rsh(&text);
+    }
+
+    /// What stands in for ssh, put there at once.
+    pub fn rsh(&self, text: &str) {
+        fs::write(self.path("rsh-new"), text).unwrap();
+        fs::rename(self.path("rsh-new"), self.path("rsh")).unwrap();
     }
 
     /// How many bytes agents have sent since this was asked for the last time.
@@ -104,9 +121,10 @@ impl Rig {
     }
 
     fn far_prefix(&self, site: &str) -> String {
-        match self.far {
-            Some(far) if far == site => format!("ssh://me@{site}.example"),
-            _ => String::new(),
+        match self.far.contains(&site) {
+            true if self.far.len() > 1 => "ssh://me@away.example".to_owned(),
+            true => format!("ssh://me@{site}.example"),
+            false => String::new(),
         }
     }
 
@@ -186,7 +204,7 @@ impl Rig {
                 wrapper.display()
             );
         }
-        if let Some(site) = self.far {
+        for site in &self.far {
             let shell = self.path("rsh");
             text += &format!(
                 "[{site}.reach]\nrsh = \"sh {}\"\ntimeout = \"15s\"\n{}",

@@ -18,7 +18,7 @@ fn rig(table: &str) -> Rig {
 
 fn far_rig() -> Rig {
     let mut rig = rig("").with_job("mode = \"delta\"");
-    rig.far = Some("primary");
+    rig.far = vec!["primary"];
     rig.shell("");
     rig
 }

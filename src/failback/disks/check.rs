@@ -1,7 +1,10 @@
 //! What must hold of the disks before a job begins, and what each mode would cost.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
 
 use super::far::Far;
 use super::findings::{List, Looked};
@@ -21,11 +24,11 @@ use crate::sync::{FULL_FROM_PERCENT_VERIFIED, sample};
 use crate::units::{BlockSize, REFINE_BYTES};
 
 /// Something that was checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Prerequisite {
     /// What was checked, in a word or two.
-    pub check: &'static str,
+    pub check: Cow<'static, str>,
     /// Of which disk.
     pub disk: String,
     /// What was found; where it does not hold, what is wrong.
@@ -35,7 +38,7 @@ pub struct Prerequisite {
 }
 
 /// What a job would move for one disk.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Estimate {
     /// Which disk.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::hand::Supply;
 use super::ledger::nothing;
 use crate::control::Work;
 use crate::diff::CompareOptions;
@@ -16,18 +17,28 @@ use crate::image::{Format, Image};
 use crate::manifest::{KeptManifest, RangeSet, Root};
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
-use crate::remote::{Carrier, FarPath, Job, LineOptions, Pull, Reach, ShellOptions};
+use crate::remote::{Carrier, FarPath, Job, LineOptions, Pull, Reach, Session, ShellOptions};
 use crate::storage::Storage;
 use crate::sync::{FAR_BLOCK_BYTES, FarSource, Search, SyncOptions, SyncReport, Target};
 use crate::units::BlockSize;
 
 /// A disk on another host, open there. One thing is done with it.
 pub(super) struct Far {
-    /// Before the carrier: the line ends first.
+    /// Before what is behind it: the line ends first.
     pull: Mutex<Option<Pull>>,
-    carrier: Mutex<Carrier>,
-    place: String,
+    behind: Behind,
     disk_len: u64,
+}
+
+/// What the line to a disk belongs to.
+enum Behind {
+    /// Nothing else.
+    Own {
+        carrier: Box<Mutex<Carrier>>,
+        place: String,
+    },
+    /// A hand, which uses it again.
+    Hand(Arc<Supply>),
 }
 
 /// What a sample across the line has found.
@@ -69,9 +80,20 @@ impl Far {
         Ok(Far {
             disk_len: pull.far().opened().disk_len,
             pull: Mutex::new(Some(pull)),
-            carrier: Mutex::new(carrier),
-            place: at.to_string(),
+            behind: Behind::Own {
+                carrier: Box::new(Mutex::new(carrier)),
+                place: at.to_string(),
+            },
         })
+    }
+
+    /// A disk that the end which dialled a hand answers for.
+    pub fn supplied(pull: Pull, supply: Arc<Supply>) -> Self {
+        Far {
+            disk_len: pull.far().opened().disk_len,
+            pull: Mutex::new(Some(pull)),
+            behind: Behind::Hand(supply),
+        }
     }
 
     /// Length of the disk in bytes.
@@ -89,7 +111,8 @@ impl Far {
         options: &SyncOptions,
         work: &Work,
     ) -> Result<SyncReport> {
-        let done = self.take()?.sync_onto(target, options, work);
+        let (done, session) = self.take()?.sync_and_leave(target, options, work);
+        self.give_back(session);
         done.map(|(report, _)| report)
             .map_err(|error| self.explain(error))
     }
@@ -116,7 +139,7 @@ impl Far {
     pub fn root(&self, disk_len: u64, block_size: BlockSize, work: &Work) -> Result<Root> {
         if block_size.bytes() != FAR_BLOCK_BYTES {
             let what = "a root over other blocks does not go with a disk on another host";
-            return Err(Error::new(ErrorKind::Unsupported, what).at_path(&self.place));
+            return Err(self.explain(Error::new(ErrorKind::Unsupported, what)));
         }
         self.with(|pull| pull.far().root(disk_len.max(self.disk_len), work))
     }
@@ -183,22 +206,54 @@ impl Far {
 
     fn with<T>(&self, ask: impl FnOnce(&Pull) -> Result<T>) -> Result<T> {
         let pull = self.take()?;
-        let answer = ask(&pull).map_err(|error| self.explain(error))?;
-        pull.end().map_err(|error| self.explain(error))?;
-        Ok(answer)
+        let answer = match ask(&pull) {
+            Ok(answer) => answer,
+            Err(error) => {
+                if let Behind::Hand(supply) = &self.behind {
+                    supply.put_back(pull.abandon());
+                }
+                return Err(self.explain(error));
+            }
+        };
+        let left = pull.leave().map(|session| self.give_back(session));
+        left.map(|()| answer).map_err(|error| self.explain(error))
+    }
+
+    /// What is done with the line when nothing more is wanted of the disk.
+    fn give_back(&self, session: Option<Session>) {
+        match (&self.behind, session) {
+            (Behind::Hand(supply), session) => supply.put_back(session),
+            (Behind::Own { .. }, Some(session)) => session.finish(),
+            (Behind::Own { .. }, None) => {}
+        }
     }
 
     fn take(&self) -> Result<Pull> {
         let mut pull = self.pull.lock().unwrap_or_else(PoisonError::into_inner);
         pull.take().ok_or_else(|| {
             let what = "the line to this disk was used already";
-            Error::new(ErrorKind::InvalidInput, what).at_path(&self.place)
+            self.explain(Error::new(ErrorKind::InvalidInput, what))
         })
     }
 
     fn explain(&self, error: Error) -> Error {
-        let mut carrier = self.carrier.lock().unwrap_or_else(PoisonError::into_inner);
-        carrier.explain(error).at_path(&self.place)
+        match &self.behind {
+            Behind::Own { carrier, place } => {
+                let mut carrier = carrier.lock().unwrap_or_else(PoisonError::into_inner);
+                carrier.explain(error).at_path(place)
+            }
+            Behind::Hand(_) => error,
+        }
+    }
+}
+
+impl Drop for Far {
+    /// A hand goes on with its line where nothing was done with the disk.
+    fn drop(&mut self) {
+        let pull = self.pull.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(pull), Behind::Hand(supply)) = (pull.take(), &self.behind) {
+            supply.put_back(pull.leave().unwrap_or_default());
+        }
     }
 }
 

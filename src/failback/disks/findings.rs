@@ -80,7 +80,7 @@ impl List<'_> {
 
     fn push(&mut self, check: &'static str, text: String, holds: bool) {
         self.all.push(Prerequisite {
-            check,
+            check: check.into(),
             disk: self.disk.to_owned(),
             text,
             holds,

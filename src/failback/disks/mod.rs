@@ -1,5 +1,5 @@
-//! The disks of a VM, moved by the sync layer: what is written are files of this host, what is read
-//! may lie elsewhere.
+//! The disks of a VM, moved by the sync layer. [`HostDisks`] writes files of this host, and reads what
+//! lies elsewhere; for a side on another host [`VmDisks`] has a hand there do the same.
 //!
 //! While a disk is not what its VM may boot from, it stands under another name
 //! (`NAME.failback-JOB.partial`, the extension kept). While bytes are being written it carries the
@@ -7,12 +7,13 @@
 //! mark all that time. All of this outlives every process.
 //!
 //! Executors of one job are kept apart by its [lock](super::lock): what one has begun ends with its
-//! process, so an older token can only come from this process.
+//! process, so an older token can only come from this process. At another host the hand sees to that.
 
 mod check;
 mod far;
 mod findings;
 mod forecast;
+mod hand;
 mod ledger;
 mod origin;
 mod pace;
@@ -21,17 +22,22 @@ mod plain;
 mod restore;
 mod seat;
 mod shown;
+mod sides;
 mod vault;
+mod work;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 pub use check::{Estimate, Prerequisite, Recommendation};
 pub use forecast::Forecast;
+pub use hand::DiskHand;
+pub use sides::VmDisks;
 
-use super::controller::{DiskChanges, too_late};
-use super::disk_work::{CopyOrder, DiskWork, Finding, Roots};
-use super::machine::{PassReport, Root, Side, Sides, Token};
+use super::controller::too_late;
+use super::machine::{Side, Sides, Token};
 use super::plan::{Address, Encryption, Plan, SiteName, Vm};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
@@ -39,7 +45,9 @@ use crate::image::{Format, Image, ImageOptions};
 use crate::remote::Reach;
 use crate::storage::SourceOptions;
 use crate::sync::{HostSource, HostTarget, HostTargetOptions, Safety};
-use ledger::{Ledger, combined, cut, padded};
+use crate::units::BlockSize;
+use hand::{Request, Supply, Wanted, What};
+use ledger::{Ledger, padded};
 use origin::Origin;
 use seat::Seat;
 use shown::Shown;
@@ -57,7 +65,21 @@ pub struct HostDisks {
     encryption: Sides<Option<Encryption>>,
     /// How a side's disks on other hosts are reached.
     reach: Sides<Reach>,
+    /// Where other disks come from, if this is done for another host.
+    supply: Option<Arc<Supply>>,
+    /// How much a side's disks should hold whose ledgers lie elsewhere.
+    told: Mutex<Sides<Option<Vec<Option<Measure>>>>>,
     newest: Mutex<Sides<Token>>,
+}
+
+/// How much a disk should hold: what the other side has to know of its ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Measure {
+    /// Length in bytes.
+    disk_len: u64,
+    /// Bytes of the blocks that roots are made of.
+    block_bytes: u64,
 }
 
 /// A disk, and where it lies at each side.
@@ -105,8 +127,52 @@ impl HostDisks {
                 source: far::reach(&plan.source_site().reach),
                 target: far::reach(&plan.target_site().reach),
             },
+            supply: None,
+            told: Mutex::default(),
             newest: Mutex::default(),
         }
+    }
+
+    /// The disks of this host that a request of another one names.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a format that is not known.
+    fn lent(request: &Request, folder: &Path, supply: Arc<Supply>) -> Result<Self> {
+        let disks = request.disks.iter().enumerate().map(|(index, disk)| {
+            let (format, other_format) = Request::formats(disk)?;
+            let other = disk.other.clone();
+            let other = other.map_or(Address::Supplied(index), Address::Host);
+            let mut at = Sides {
+                source: (other.clone(), other_format),
+                target: (other, other_format),
+            };
+            *at.of_mut(request.side) = (Address::Host(disk.path.clone()), format);
+            Ok(PlannedDisk {
+                identity: disk.identity.clone(),
+                bytes: disk.bytes,
+                at,
+            })
+        });
+        let mut told = Sides::default();
+        if let What::CheckBaseline { other, .. } = &request.what {
+            *told.of_mut(request.side.other()) = Some(other.clone());
+        }
+        Ok(HostDisks {
+            job: request.job.clone(),
+            vm: request.vm.clone(),
+            folder: folder.to_owned(),
+            disks: disks.collect::<Result<_>>()?,
+            create: request.create,
+            safety: match request.in_place {
+                true => Safety::InPlace,
+                false => Safety::Atomic,
+            },
+            encryption: Sides::default(),
+            reach: Sides::default(),
+            supply: Some(supply),
+            told: Mutex::new(told),
+            newest: Mutex::default(),
+        })
     }
 
     /// Removes the ways back to what the target's disks held before: nobody goes back any more.
@@ -120,11 +186,18 @@ impl HostDisks {
         Ok(())
     }
 
-    /// Whether a disk of this side is a block device that the plan does not let be written.
+    /// Whether a disk of this side is a block device that the plan does not let be written; on
+    /// another host the path has to tell.
     pub fn has_unwritable_device(&self, side: Side) -> bool {
         let refused =
             |seat: Result<Seat>| seat.is_ok_and(|seat| self.refuse_device(&seat).is_err());
+        let is_far_device = |disk: &PlannedDisk| match &disk.at.of(side).0 {
+            Address::Far(far) => far.path().starts_with("/dev"),
+            _ => false,
+        };
+        let mut disks = self.disks.iter();
         self.seats(side).any(refused)
+            || (self.safety != Safety::InPlace && disks.any(is_far_device))
     }
 
     fn admit(&self, side: Side, token: Token) -> Result<()> {
@@ -159,7 +232,30 @@ impl HostDisks {
             Address::Host(_) => Address::Host(self.seat(side, index)?.there()?),
             other => other.clone(),
         };
-        Origin::open(&address, *format, self.reach.of(side), live, work)
+        self.open(side, &address, *format, (live, false), work)
+    }
+
+    /// Opens what is read of a side; `live` where its VM may write to it, `of_pass` where it is what
+    /// a pass reads.
+    fn open(
+        &self,
+        side: Side,
+        at: &Address,
+        format: Format,
+        (live, of_pass): (bool, bool),
+        work: &Work,
+    ) -> Result<Origin> {
+        match (at, &self.supply) {
+            (Address::Supplied(disk), Some(supply)) => {
+                let wanted = Wanted {
+                    disk: *disk,
+                    of_pass,
+                    live,
+                };
+                supply.open(wanted, work).map(Origin::Far)
+            }
+            _ => Origin::open(at, format, self.reach.of(side), live, work),
+        }
     }
 
     /// Where the disk is kept while it is encrypted, at a side that does so.
@@ -175,11 +271,39 @@ impl HostDisks {
         Ledger::new(&self.folder, &self.vm, side, index)
     }
 
+    /// How much a side's disk should hold; `None` before the first pass onto it is complete.
+    fn measure(&self, side: Side, index: usize) -> Result<Option<Measure>> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = told.of(side) {
+            return Ok(told.get(index).copied().flatten());
+        }
+        drop(told);
+        let manifest = self.ledger(side, index)?.current()?;
+        Ok(manifest.map(|manifest| Measure {
+            disk_len: manifest.disk_len(),
+            block_bytes: manifest.block_size().bytes(),
+        }))
+    }
+
+    /// How much all disks of a side should hold.
+    fn measures(&self, side: Side) -> Result<Vec<Option<Measure>>> {
+        (0..self.disks.len())
+            .map(|index| self.measure(side, index))
+            .collect()
+    }
+
+    /// Takes another host's word for how much the disks of a side should hold.
+    fn believe(&self, side: Side, measures: Vec<Option<Measure>>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        *told.of_mut(side) = Some(measures);
+    }
+
     /// Opens a side's disk for reading, as long as the other side's ledger says.
     fn open_whole(&self, side: Side, index: usize, work: &Work) -> Result<(Shown, Arc<dyn Image>)> {
         let shown = Shown::open(&self.seat(side, index)?, work)?;
-        let other = self.ledger(side.other(), index)?.current()?;
-        let len = other.map_or(0, |manifest| manifest.disk_len());
+        let other = self.measure(side.other(), index)?;
+        let len = other.map_or(0, |other| other.disk_len);
+        refuse_padding(len, shown.image().disk_len())?;
         let image = padded(shown.image().clone(), len);
         Ok((shown, image))
     }
@@ -201,170 +325,25 @@ impl HostDisks {
     /// The root of all that a side's disk holds, over the blocks and the length of what the other
     /// side should hold. It is read whole, where it lies.
     fn root_of(&self, side: Side, index: usize, work: &Work) -> Result<crate::manifest::Root> {
-        let known = self.ledger(side.other(), index)?.known()?;
+        let known = self.measure(side.other(), index)?;
+        let known = known.ok_or_else(|| {
+            let text = "nothing is known of what the disk should hold";
+            Error::new(ErrorKind::NotFound, text)
+        })?;
+        let block_size = BlockSize::new(known.block_bytes)?;
         let source = self.origin(side, index, false, work)?;
         if let Origin::Far(far) = &source {
-            return far.root(known.disk_len(), known.block_size(), work);
+            return far.root(known.disk_len, block_size, work);
         }
-        let image = padded(source.local()?.clone(), known.disk_len());
-        let root = crate::manifest::root_of(&*image, known.block_size(), work)?;
+        refuse_padding(known.disk_len, source.disk_len())?;
+        let image = padded(source.local()?.clone(), known.disk_len);
+        let root = crate::manifest::root_of(&*image, block_size, work)?;
         source.check()?;
         Ok(root)
     }
 }
 
-impl DiskWork for HostDisks {
-    fn check(&self, token: Token, side: Side) -> Result<Vec<Finding>> {
-        self.admit(side, token)?;
-        let all = self.prerequisites(side);
-        Ok(all.into_iter().filter_map(Prerequisite::finding).collect())
-    }
-
-    fn block(&self, token: Token, side: Side) -> Result<()> {
-        self.admit(side, token)?;
-        for (index, seat) in self.seats(side).enumerate() {
-            let seat = seat?;
-            self.refuse_device(&seat)?;
-            if let Some(path) = seat.path()? {
-                // Whoever runs from it has it open.
-                let target = open_to_write(&path, seat.format)?;
-                if seat.is_device {
-                    target.hold(&Work::new(1)?)?;
-                }
-            }
-            if !seat.block()? {
-                self.may_be_missing(side, index, &seat)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn unblock(&self, token: Token, side: Side) -> Result<()> {
-        self.admit(side, token)?;
-        for (index, seat) in self.seats(side).enumerate() {
-            let seat = seat?;
-            let vault = self.vault(side, index)?;
-            if let Some(vault) = &vault {
-                let ledger = self.ledger(side, index)?;
-                // A replica that this job has added nothing to stays what it is.
-                if vault.exists()? && ledger.current()?.is_none() {
-                    continue;
-                }
-                if vault.is_alone(&ledger)? {
-                    return Err(vault.not_written_out());
-                }
-            }
-            if let Some(path) = seat.path()? {
-                let target = open_to_write(&path, seat.format)?;
-                if seat.is_device {
-                    target.release(&Work::new(1)?)?;
-                } else if let Some(mark) = target.mark()? {
-                    return Err(mark.refusal().at_path(path));
-                }
-            }
-            if let Some(vault) = vault {
-                vault.give_up()?;
-            }
-            if !seat.unblock()? {
-                self.may_be_missing(side, index, &seat)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn copy(&self, token: Token, order: &CopyOrder<'_>, work: &Work) -> Result<PassReport> {
-        self.admit(order.to, token)?;
-        self.admit(order.to.other(), token)?;
-        pass::copy(self, order, work)
-    }
-
-    fn verify(&self, token: Token, side: Side, work: &Work) -> Result<Option<Roots>> {
-        self.admit(side, token)?;
-        let (mut found, mut expected) = (Vec::new(), Vec::new());
-        for (index, disk) in self.disks.iter().enumerate() {
-            let seat = self.seat(side, index)?;
-            let ledger = self.ledger(side, index)?;
-            found.push((
-                disk.identity.clone(),
-                self.found(side, index, &seat, &ledger, work)?,
-            ));
-            expected.push((disk.identity.clone(), ledger.known()?.root()));
-        }
-        let roots = Roots {
-            found: combined(&found),
-            expected: combined(&expected),
-        };
-        if roots.found == roots.expected {
-            for index in 0..self.disks.len() {
-                self.ledger(side, index)?.set_verified()?;
-            }
-        }
-        Ok(Some(roots))
-    }
-
-    fn prove(&self, token: Token, side: Side, work: &Work) -> Result<Root> {
-        self.admit(side, token)?;
-        let mut roots = Vec::new();
-        for (index, disk) in self.disks.iter().enumerate() {
-            roots.push((disk.identity.clone(), self.root_of(side, index, work)?));
-        }
-        Ok(combined(&roots))
-    }
-
-    fn check_baseline(
-        &self,
-        token: Token,
-        side: Side,
-        expected: Root,
-        work: &Work,
-    ) -> Result<bool> {
-        self.admit(side, token)?;
-        let mut roots = Vec::new();
-        for (index, disk) in self.disks.iter().enumerate() {
-            let (source, image) = self.open_whole(side, index, work)?;
-            let ledger = self.ledger(side, index)?;
-            let manifest = ledger.rebuild(&*image, work, &|| source.check())?;
-            ledger.set_verified()?;
-            roots.push((disk.identity.clone(), manifest.root()));
-        }
-        Ok(combined(&roots) == expected)
-    }
-
-    fn restore(
-        &self,
-        token: Token,
-        side: Side,
-        written: Option<&[DiskChanges]>,
-        work: &Work,
-    ) -> Result<()> {
-        self.admit(side, token)?;
-        for index in 0..self.disks.len() {
-            restore::restore(self, side, index, written, work)?;
-        }
-        Ok(())
-    }
-}
-
 impl HostDisks {
-    /// The root of what a disk holds.
-    fn found(
-        &self,
-        side: Side,
-        index: usize,
-        seat: &Seat,
-        ledger: &Ledger,
-        work: &Work,
-    ) -> Result<crate::manifest::Root> {
-        if let Some(vault) = self.vault(side, index)?
-            && vault.is_alone(ledger)?
-        {
-            return vault.verify(work)?.ok_or_else(|| seat.gone());
-        }
-        let shown = Shown::open(seat, work)?;
-        let len = ledger.known()?.disk_len();
-        ledger.found(&*cut(shown.image().clone(), len), work)
-    }
-
     /// A disk may be missing where the job makes it, and has not yet.
     fn may_be_missing(&self, side: Side, index: usize, seat: &Seat) -> Result<()> {
         if let Some(vault) = self.vault(side, index)?
@@ -384,6 +363,18 @@ impl HostDisks {
         self.create || side == Side::Source
     }
 }
+
+/// Formats round a disk's length up, but not by much.
+fn refuse_padding(wanted: u64, found: u64) -> Result<()> {
+    match wanted.saturating_sub(found) > PADDING_MOST {
+        true => Err(Error::malformed(format!(
+            "the disk has {found} bytes, and {wanted} are asked for"
+        ))),
+        false => Ok(()),
+    }
+}
+
+const PADDING_MOST: u64 = 1 << 30;
 
 fn open_to_read(path: &Path, format: Format, options: &SourceOptions) -> Result<HostSource> {
     HostSource::open(path, &ImageOptions::default().with_format(format), options)

@@ -50,6 +50,10 @@ impl Origin {
                 Ok(Origin::Nbd(Arc::new(export)))
             }
             Address::Far(far) => Far::open(far, format, reach, live, work).map(Origin::Far),
+            Address::Supplied(_) => {
+                let text = "nobody answers for this disk";
+                Err(Error::new(ErrorKind::Unsupported, text).at_path(at.to_string()))
+            }
         }
     }
 

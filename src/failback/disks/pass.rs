@@ -59,8 +59,10 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Returns how many bytes changed.
     fn run(&self, format: crate::image::Format) -> Result<u64> {
-        let reach = self.disks.reach.of(self.order.to.other());
-        let source = Origin::open(&self.from.address, format, reach, false, self.work)?;
+        let (other, at) = (self.order.to.other(), &self.from.address);
+        let source = self
+            .disks
+            .open(other, at, format, (false, true), self.work)?;
         let there = exists(&self.seat.blocked)?;
         if there {
             self.finish_earlier()?;

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "qemu")]
 use crate::failback::controller::QemuController;
 use crate::failback::controller::{CommandController, Facts, VmController};
-use crate::failback::disks::HostDisks;
+use crate::failback::disks::VmDisks;
 use crate::failback::executor::{Executor, Hands, Inbox, Pace};
 use crate::failback::inbox::FolderInbox;
 use crate::failback::journal::Writer;
@@ -56,7 +56,7 @@ struct Carried {
     group: usize,
     spec: Spec,
     executor: Option<Executor>,
-    disks: Arc<HostDisks>,
+    disks: Arc<VmDisks>,
     meter: Arc<Meter>,
     is_protected_by_passes: bool,
 }
@@ -340,7 +340,7 @@ impl Carrier {
 impl Carried {
     fn new(folder: &JobFolder, group: usize, vm: &Vm, work: &Work) -> Result<Self> {
         let plan = folder.plan();
-        let disks = Arc::new(HostDisks::new(plan, vm, folder.path()));
+        let disks = Arc::new(VmDisks::new(plan, vm, folder.path(), folder.id));
         let meter = Arc::new(Meter::new());
         let hands = Hands {
             vms: controllers(plan, vm),
@@ -382,7 +382,7 @@ impl Carried {
 }
 
 /// What is fixed about a VM's job: what its plan says, and what its disks are.
-pub(super) fn spec(plan: &Plan, vm: &Vm, mode: Mode, disks: &HostDisks) -> Spec {
+pub(super) fn spec(plan: &Plan, vm: &Vm, mode: Mode, disks: &VmDisks) -> Spec {
     plan.spec(vm, mode)
         .with_atomic_only(disks.has_unwritable_device(Side::Source))
 }

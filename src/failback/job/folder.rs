@@ -26,6 +26,8 @@ pub struct JobFolder {
     plan: Plan,
     modes: BTreeMap<String, Mode>,
     pub(super) after_epoch: u64,
+    /// Tells the job apart from others of its name.
+    pub(super) id: [u8; 16],
 }
 
 impl JobFolder {
@@ -52,7 +54,8 @@ impl JobFolder {
         make_dir(&path)?;
         make_dir(&path.join(INBOX))?;
         let folder = HostFolder::open(&path)?;
-        let mut journal = Writer::create(&folder, OsStr::new(PLAN_JOURNAL), random()?)?;
+        let id = random()?;
+        let mut journal = Writer::create(&folder, OsStr::new(PLAN_JOURNAL), id)?;
         let begun = PlanRecord::Begun {
             plan: plan_text.to_owned(),
             modes: modes.clone(),
@@ -66,6 +69,7 @@ impl JobFolder {
             plan,
             modes,
             after_epoch,
+            id,
         })
     }
 
@@ -83,7 +87,8 @@ impl JobFolder {
             let text = format!("there is no job `{job}`; {known}");
             return Err(Error::new(ErrorKind::NotFound, text).at_path(path));
         }
-        for record in plan_records(&path)? {
+        let (id, records) = plan_records(&path)?;
+        for record in records {
             if let PlanRecord::Begun {
                 plan,
                 modes,
@@ -96,6 +101,7 @@ impl JobFolder {
                     path,
                     modes,
                     after_epoch,
+                    id,
                 });
             }
         }
@@ -246,14 +252,16 @@ fn is_at_rest(phase: Phase) -> bool {
         )
 }
 
-fn plan_records(path: &Path) -> Result<Vec<PlanRecord>> {
+/// The id and the records of a plan's journal.
+fn plan_records(path: &Path) -> Result<([u8; 16], Vec<PlanRecord>)> {
     let folder = HostFolder::open(path)?;
     let storage = folder.open(OsStr::new(PLAN_JOURNAL), Access::Read)?;
-    let entries = Reader::open(storage)?.rest()?;
+    let mut reader = Reader::open(storage)?;
+    let entries = reader.rest()?;
     let records = entries
         .iter()
         .map(|entry| PlanRecord::decode(&entry.payload));
-    records.collect()
+    Ok((reader.job(), records.collect::<Result<_>>()?))
 }
 
 fn is_job(path: &Path) -> Result<bool> {

@@ -9,7 +9,7 @@ use super::folder::refuse_conflicts;
 use crate::control::{CancelToken, Work};
 use crate::error::Result;
 use crate::failback::controller::Call;
-use crate::failback::disks::{Estimate, Forecast, HostDisks, Recommendation};
+use crate::failback::disks::{Estimate, Forecast, Recommendation, VmDisks};
 use crate::failback::machine::{Side, Token};
 use crate::failback::plan::{Plan, Vm};
 
@@ -58,18 +58,13 @@ pub fn check(plan: &Plan, state_dir: &Path) -> Vec<Checked> {
     }];
     for vm in plan.vms() {
         check_vms(plan, vm, &mut all);
-        let disks = HostDisks::new(plan, vm, "");
-        all.extend(
-            disks
-                .prerequisites(Side::Target)
-                .into_iter()
-                .map(|it| Checked {
-                    vm: vm.name.clone(),
-                    check: format!("{} of disk {}", it.check, it.disk),
-                    found: it.text,
-                    holds: it.holds,
-                }),
-        );
+        let disks = VmDisks::new(plan, vm, "", [0; 16]);
+        all.extend(disks.prerequisites().into_iter().map(|it| Checked {
+            vm: vm.name.clone(),
+            check: format!("{} of disk {}", it.check, it.disk),
+            found: it.text,
+            holds: it.holds,
+        }));
     }
     all
 }
@@ -77,13 +72,13 @@ pub fn check(plan: &Plan, state_dir: &Path) -> Vec<Checked> {
 /// Estimates what the job would move, VM by VM. Reads a sample, and changes nothing.
 ///
 /// # Errors
-/// Those of [`HostDisks::estimate`].
+/// Those of [`VmDisks::estimate`].
 pub fn estimate(plan: &Plan, work: &Work) -> Result<Vec<Prospect>> {
     let prospects = plan.vms().map(|vm| {
-        let host = HostDisks::new(plan, vm, "");
-        let disks = host.estimate(work)?;
+        let vm_disks = VmDisks::new(plan, vm, "", [0; 16]);
+        let disks = vm_disks.estimate(work)?;
         let advice = Recommendation::of(&disks);
-        let refused = spec(plan, vm, advice.mode, &host).refuses_reverse();
+        let refused = spec(plan, vm, advice.mode, &vm_disks).refuses_reverse();
         Ok(Prospect {
             vm: vm.name.clone(),
             advice,

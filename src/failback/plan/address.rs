@@ -9,7 +9,7 @@ use crate::failback::nbd::NbdAddress;
 use crate::image::Format;
 use crate::remote::FarPath;
 
-/// Where a disk lies: on the executor's host, or somewhere that it can be read from.
+/// Where a disk lies: on the executor's host, or somewhere that it can be reached from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {
@@ -18,8 +18,11 @@ pub enum Address {
     /// An export of an NBD server, which is only read: the guest's bytes.
     #[cfg(feature = "qemu")]
     Nbd(NbdAddress),
-    /// An image on another host, which is only read.
+    /// An image on another host. Behind a shell it may be written to as well.
     Far(FarPath),
+    /// What the end that dialled a hand answers for, by the disk's number in its request; no plan
+    /// names one.
+    Supplied(usize),
 }
 
 impl Address {
@@ -52,10 +55,20 @@ impl Address {
         }
     }
 
+    /// The path at a host behind a shell, where it lies there.
+    pub(in crate::failback) fn path_at(&self, login: &str) -> Option<PathBuf> {
+        match self {
+            Address::Far(far) if far.login().as_deref() == Some(login) => {
+                Some(far.path().to_owned())
+            }
+            _ => None,
+        }
+    }
+
     /// The same text for two spellings of one address.
     pub fn place(&self) -> String {
         match self {
-            Address::Host(_) => self.to_string(),
+            Address::Host(_) | Address::Supplied(_) => self.to_string(),
             #[cfg(feature = "qemu")]
             Address::Nbd(address) => {
                 let socket: PathBuf = address.socket().components().collect();
@@ -71,6 +84,7 @@ impl Address {
             Address::Host(path) => Format::from_path(path),
             #[cfg(feature = "qemu")]
             Address::Nbd(_) => Format::Raw,
+            Address::Supplied(_) => Format::Raw,
             Address::Far(far) => Format::from_path(far.path()),
         }
     }
@@ -83,6 +97,7 @@ impl fmt::Display for Address {
             #[cfg(feature = "qemu")]
             Address::Nbd(address) => address.fmt(f),
             Address::Far(far) => far.fmt(f),
+            Address::Supplied(disk) => write!(f, "disk {disk} of the end that dialled"),
         }
     }
 }
@@ -102,7 +117,7 @@ pub(super) fn parse_path(text: &str) -> Result<PathBuf> {
 }
 
 /// Whether the path in a text names something and has no `..`.
-fn is_plain(text: &str, path: &Path) -> bool {
+pub(in crate::failback) fn is_plain(text: &str, path: &Path) -> bool {
     let plain = |part: Component<'_>| {
         matches!(
             part,

@@ -54,6 +54,7 @@ pub(super) struct ReachFile {
     pub tls_ca: Option<Spanned<String>>,
     pub tls_name: Option<Spanned<String>>,
     pub timeout: Option<Spanned<String>>,
+    pub state: Option<Spanned<String>>,
     pub limit_rate: Option<Spanned<SizeFile>>,
 }
 

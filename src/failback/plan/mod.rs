@@ -49,10 +49,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use address::Address;
+pub(in crate::failback) use address::is_plain;
 pub use duration::parse_duration;
 pub use reach::{Reach, TlsFiles};
+pub(in crate::failback) use validate::is_name;
 
-use super::machine::{CommitPolicy, Mode, ProofPolicy, Spec};
+use super::machine::{CommitPolicy, Mode, ProofPolicy, Side, Spec};
 use super::replica::KeyFile;
 use crate::error::Result;
 use crate::image::Format;
@@ -253,6 +255,37 @@ impl Plan {
         disk.at(self.active)
     }
 
+    /// Who is dialled to have a VM's disks written at a side: all of them lie on one host behind a
+    /// shell.
+    pub(in crate::failback) fn hand_of(&self, vm: &Vm, side: Side) -> Option<String> {
+        let mut logins = vm
+            .disks
+            .iter()
+            .map(|disk| match disk.at(self.site_at(side)) {
+                Address::Far(far) => far.login(),
+                _ => None,
+            });
+        let first = logins.next().flatten()?;
+        logins
+            .all(|login| login.as_deref() == Some(&first))
+            .then_some(first)
+    }
+
+    /// Whether the source's disks can be replicated to once they are retired.
+    fn is_written_back(&self, vm: &Vm) -> bool {
+        let mut disks = vm.disks.iter();
+        let is_far = self.hand_of(vm, Side::Source).is_some();
+        disks.all(|disk| self.source_of(disk).path().is_some())
+            || (is_far && self.source_site().encryption.is_none())
+    }
+
+    fn site_at(&self, side: Side) -> SiteName {
+        match side {
+            Side::Source => self.active,
+            Side::Target => self.active.other(),
+        }
+    }
+
     /// All VMs, group by group.
     pub fn vms(&self) -> impl Iterator<Item = &Vm> {
         self.groups.iter().flat_map(|group| &group.vms)
@@ -267,11 +300,7 @@ impl Plan {
             .with_create(vm.create)
             .with_keep_undo(self.keep_undo)
             .with_discard_baseline(self.discard_baseline)
-            .with_one_way(
-                vm.disks
-                    .iter()
-                    .any(|disk| self.source_of(disk).path().is_none()),
-            )
+            .with_one_way(!self.is_written_back(vm))
             .with_grouped(self.vms().count() > 1)
             .with_max_passes(self.max_passes)
             .with_downtime_budget_ms(budget)

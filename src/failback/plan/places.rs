@@ -4,8 +4,9 @@ use toml::Spanned;
 
 use super::file::line_of;
 use super::validate::{Check, Seen};
-use super::{Address, Controller, Disk, Plan, Site, SiteName};
+use super::{Address, Controller, Disk, Plan, Site, SiteName, Vm};
 use crate::error::Result;
+use crate::failback::machine::Side;
 use crate::image::Format;
 
 impl Check<'_> {
@@ -42,9 +43,16 @@ impl Check<'_> {
 
     /// Checks where the disks of a plan lie that makes sense otherwise.
     pub(super) fn places(&self, plan: &Plan, seen: &Seen) -> Result<()> {
-        for disk in plan.vms().flat_map(|vm| &vm.disks) {
+        let disks = plan
+            .vms()
+            .flat_map(|vm| vm.disks.iter().map(move |disk| (vm, disk)));
+        for (vm, disk) in disks {
             for site in [SiteName::Primary, SiteName::Recovery] {
-                let Some(why) = unfit(plan, disk, site) else {
+                let why = unfit_replica(plan, disk, site).or_else(|| match site == plan.active {
+                    true => unfit_source(plan, disk, site),
+                    false => unfit_target(plan, vm, disk, site),
+                });
+                let Some(why) = why else {
                     continue;
                 };
                 let address = disk.at(site);
@@ -57,41 +65,82 @@ impl Check<'_> {
     }
 }
 
-/// Why a disk cannot be used where it lies.
-fn unfit(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
+/// Why a disk's replica cannot be kept beside it.
+fn unfit_replica(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
     let address = disk.at(name);
     let site = match name {
         SiteName::Primary => &plan.primary,
         SiteName::Recovery => &plan.recovery,
     };
-    if let Some(path) = address.path() {
-        let has_place = site
-            .encryption
-            .as_ref()
-            .is_none_or(|it| it.folder.is_some());
+    let is_homeless = site
+        .encryption
+        .as_ref()
+        .is_some_and(|it| it.folder.is_none());
+    let is_device = address.path()?.starts_with("/dev");
+    (is_device && is_homeless).then(|| {
         let table = name.name();
-        return (path.starts_with("/dev") && !has_place).then(|| {
-            format!(
-                "`{address}` is a block device, beside which no replica can be kept; \
-                 `[{table}.encryption]` has to name a `folder`"
-            )
-        });
-    }
-    if name != plan.active {
+        format!(
+            "`{address}` is a block device, beside which no replica can be kept; \
+             `[{table}.encryption]` has to name a `folder`"
+        )
+    })
+}
+
+/// Why a target's disk cannot be used where it lies.
+fn unfit_target(plan: &Plan, vm: &Vm, disk: &Disk, name: SiteName) -> Option<String> {
+    let address = disk.at(name);
+    let hand = plan.hand_of(vm, Side::Target);
+    let login = match address {
+        Address::Host(_) if vm.disks.iter().all(|disk| disk.at(name).path().is_some()) => {
+            return None;
+        }
+        Address::Far(far) => far.login(),
+        _ => None,
+    };
+    if address.path().is_none() && login.is_none() {
         return Some(format!(
             "`{address}` can only be read from here, and this is the target, whose disks are \
-             renamed while they are written; name files of this host, or run the job on the host \
-             that has them"
+             renamed while they are written, which a service or an export does not do; name files \
+             of this host or ssh:// addresses, or run the job on the host that has them"
         ));
+    }
+    if hand.is_none() {
+        return Some(format!(
+            "`{address}` does not lie where the other disks of `{}` lie: those that are written \
+             lie on one host, and are reached as one user",
+            vm.name
+        ));
+    }
+    if is_of_qemu(plan.target_site()) {
+        return Some(not_of_qemu(address));
+    }
+    if plan.target_site().encryption.is_some() {
+        return Some(format!(
+            "`{address}` lies on another host, and the key of an encrypted replica does not leave \
+             this one; run the job there, or leave the encryption away"
+        ));
+    }
+    match plan.source_of(disk) {
+        Address::Far(far) if far.login() != hand => Some(format!(
+            "`{address}` and `{far}` lie on two other hosts, and one of the two has to be this \
+             one; run the job on one of them"
+        )),
+        _ => None,
+    }
+}
+
+/// Why a source's disk cannot be used where it lies.
+fn unfit_source(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
+    let address = disk.at(name);
+    let site = plan.source_site();
+    if address.path().is_some() {
+        return None;
     }
     if is_of_qemu(site) {
-        return Some(format!(
-            "`{address}` is no file of this host, and VMs under QEMU are controlled where their \
-             disks are"
-        ));
+        return Some(not_of_qemu(address));
     }
     let far = match address {
-        Address::Host(_) => return None,
+        Address::Host(_) | Address::Supplied(_) => return None,
         #[cfg(feature = "qemu")]
         Address::Nbd(_) => return exported_as(disk, name),
         Address::Far(far) => far,
@@ -117,6 +166,13 @@ fn exported_as(disk: &Disk, name: SiteName) -> Option<String> {
             "an export is the guest's bytes, which are raw whatever its server reads; not {format}"
         )
     })
+}
+
+fn not_of_qemu(address: &Address) -> String {
+    format!(
+        "`{address}` is no file of this host, and VMs under QEMU are controlled where their disks \
+         are"
+    )
 }
 
 fn is_of_qemu(site: &Site) -> bool {

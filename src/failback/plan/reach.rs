@@ -25,6 +25,9 @@ pub struct Reach {
     pub tls_name: Option<String>,
     /// How long the other end may be silent.
     pub timeout: Duration,
+    /// Where the host of disks that are written there keeps what a job has to remember of them;
+    /// beside the first disk, unless said otherwise.
+    pub state: Option<PathBuf>,
     /// What goes over one VM's line, in bytes a second each way; 0 is no limit.
     pub limit_rate: u64,
 }
@@ -50,6 +53,7 @@ impl Default for Reach {
             tls: None,
             tls_name: None,
             timeout: TIMEOUT,
+            state: None,
             limit_rate: 0,
         }
     }
@@ -67,6 +71,7 @@ impl Check<'_> {
             tls_ca,
             tls_name,
             timeout,
+            state,
             limit_rate,
         } = file.into_inner();
         let default = Reach::default();
@@ -110,6 +115,7 @@ impl Check<'_> {
             tls,
             tls_name: text("tls_name", tls_name)?,
             timeout,
+            state: state.map(|state| path("state", &state)).transpose()?,
             limit_rate: self.rate(&format!("{table}.limit_rate"), limit_rate)?,
         })
     }

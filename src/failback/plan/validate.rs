@@ -325,11 +325,7 @@ impl Check<'_> {
     /// A name that may become part of a file's name.
     fn name(&self, key: &str, name: &Spanned<String>) -> Result<String> {
         let text = name.get_ref();
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if (1..=64).contains(&text.len())
-            && text.chars().all(plain)
-            && !text.starts_with(['.', '-'])
-        {
+        if is_name(text) {
             return Ok(text.clone());
         }
         let why = format!("`{text}` is not a name of 1 to 64 letters, digits, `-`, `_` and `.`");
@@ -366,6 +362,12 @@ impl Check<'_> {
         let text = format!("line {line}, key `{key}`: {}", why.as_ref());
         Error::new(ErrorKind::InvalidInput, text)
     }
+}
+
+/// Whether it is a name that may become part of a file's name.
+pub(in crate::failback) fn is_name(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=64).contains(&text.len()) && text.chars().all(plain) && !text.starts_with(['.', '-'])
 }
 
 const DOWNTIME_BUDGET: Duration = Duration::from_secs(300);

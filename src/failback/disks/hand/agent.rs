@@ -1,0 +1,235 @@
+//! The end at the disks' host.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::fence::Fence;
+use super::ranges;
+use super::supply::{Supply, Told};
+use super::words::{DiskAsked, DiskRead, Reply, Request, What, wrong};
+use crate::control::{CancelToken, Work};
+use crate::error::{Error, ErrorKind, Result};
+use crate::failback::controller::DiskChanges;
+use crate::failback::disk_work::{CopyOrder, DiskWork};
+use crate::failback::disks::HostDisks;
+use crate::failback::disks::seat::Seat;
+use crate::failback::plan::Address;
+use crate::remote::{Hand, LineWatch, Message, Root, ServeOptions, Served, Session, refuse};
+
+/// Does what jobs of other hosts ask for of the disks of this one: what an agent does beside syncs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DiskHand;
+
+impl Hand for DiskHand {
+    fn lend(
+        &self,
+        session: Session,
+        request: &[u8],
+        options: &ServeOptions,
+        work: &Work,
+    ) -> Result<Served> {
+        let watch = session.line().watch();
+        let received = Request::decode(request).and_then(|mut request| {
+            let lists = ranges::receive(&session, &request, work.cancel())?;
+            confine(&mut request, options.root.as_deref())?;
+            Ok((request, lists))
+        });
+        let (request, lists) = match received {
+            Ok(received) => received,
+            Err(error) => return refuse(session, error),
+        };
+        let supply = Supply::new(session);
+        let done = perform(&request, lists, &supply, &watch, work);
+        let session = supply.take()?;
+        match done.and_then(|reply| reply.encode()) {
+            Ok(words) => {
+                session.line().send(&Message::Told(words))?;
+                session.finish();
+                Ok(Served::Done)
+            }
+            Err(error) => refuse(session, error),
+        }
+    }
+}
+
+/// Makes all paths lie in the folder that this agent serves.
+fn confine(request: &mut Request, root: Option<&Path>) -> Result<()> {
+    let Some(root) = root.map(Root::open).transpose()? else {
+        return Ok(());
+    };
+    let mut paths: Vec<&mut PathBuf> = request.state.iter_mut().collect();
+    for disk in &mut request.disks {
+        paths.push(&mut disk.path);
+        paths.extend(disk.other.as_mut());
+    }
+    let read = match &mut request.what {
+        What::Copy { from, .. } => &mut from[..],
+        What::Restore {
+            written: Some(from),
+        } => &mut from[..],
+        _ => &mut [],
+    };
+    paths.extend(read.iter_mut().filter_map(|from| from.here.as_mut()));
+    for path in paths {
+        *path = root.seat(path)?;
+    }
+    Ok(())
+}
+
+fn perform(
+    request: &Request,
+    lists: Vec<Option<Vec<Range<u64>>>>,
+    supply: &Arc<Supply>,
+    watch: &LineWatch,
+    work: &Work,
+) -> Result<Reply> {
+    let is_over = || watch.is_over() || work.cancel().is_cancelled();
+    let cancel = CancelToken::new();
+    let quiet = work.clone().with_cancel(cancel.clone());
+    let told = quiet
+        .clone()
+        .with_progress(Arc::new(Told::new(supply.clone())));
+    if request.only_looks() {
+        let disks = HostDisks::lent(request, Path::new(""), supply.clone())?;
+        return until(&is_over, &cancel, || match request.what {
+            What::Estimate => disks.estimate(&quiet).map(Reply::Estimated),
+            _ => Ok(Reply::Looked(disks.prerequisites(request.side))),
+        });
+    }
+    let fence = Fence::new(&folder(request)?, &request.vm, &request.instance);
+    let disks = HostDisks::lent(request, &fence.ledgers(), supply.clone())?;
+    if request.what == What::ForgetWaysBack {
+        fence.pass()?;
+        return disks.forget_ways_back().map(|()| Reply::Done);
+    }
+    let admitted = fence.admit(request.token, &is_over)?;
+    let is_stopped = || is_over() || admitted.check().is_err();
+    let done = until(&is_stopped, &cancel, || act(&disks, request, lists, &told));
+    match done {
+        // Somebody newer waits; that says more.
+        Err(error) if error.kind() == ErrorKind::Cancelled => {
+            admitted.check()?;
+            Err(error)
+        }
+        done => done,
+    }
+}
+
+/// Does it, and asks for an end once `is_stopped`.
+fn until<T>(
+    is_stopped: &(dyn Fn() -> bool + Sync),
+    cancel: &CancelToken,
+    act: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Acquire) {
+                if is_stopped() {
+                    return cancel.cancel();
+                }
+                std::thread::sleep(NAP);
+            }
+        });
+        let _done = SetWhenDropped(&is_done);
+        act()
+    })
+}
+
+/// Set however what it stands for ends.
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+fn act(
+    disks: &HostDisks,
+    request: &Request,
+    lists: Vec<Option<Vec<Range<u64>>>>,
+    work: &Work,
+) -> Result<Reply> {
+    let (token, side) = (request.token, request.side);
+    let done = |()| Reply::Done;
+    match &request.what {
+        What::Measure => disks.measures(side).map(Reply::Measured),
+        What::Check => disks.check(token, side).map(Reply::Found),
+        What::Block => disks.block(token, side).map(done),
+        What::Unblock => disks.unblock(token, side).map(done),
+        What::Copy {
+            amount,
+            from_snapshot,
+            keep_undo,
+            from,
+        } => {
+            let from = sources(request, from, lists);
+            let order = CopyOrder {
+                to: side,
+                amount: *amount,
+                from: &from,
+                from_snapshot: *from_snapshot,
+                keep_undo: *keep_undo,
+            };
+            disks.copy(token, &order, work).map(Reply::Copied)
+        }
+        What::Verify => disks.verify(token, side, work).map(Reply::Verified),
+        What::CheckBaseline { expected, .. } => disks
+            .check_baseline(token, side, *expected, work)
+            .map(Reply::Baseline),
+        What::Restore { written } => {
+            let written = written.as_ref().map(|from| sources(request, from, lists));
+            let restored = disks.restore(token, side, written.as_deref(), work);
+            restored.map(done)
+        }
+        What::Look | What::Estimate | What::ForgetWaysBack => {
+            let text = "this is no command";
+            Err(Error::new(ErrorKind::InvalidInput, text))
+        }
+    }
+}
+
+fn sources(
+    request: &Request,
+    from: &[DiskRead],
+    lists: Vec<Option<Vec<Range<u64>>>>,
+) -> Vec<DiskChanges> {
+    let one = |(from, changed): (&DiskRead, Option<Vec<Range<u64>>>)| {
+        let disk = |it: &DiskAsked| it.identity == from.identity;
+        let disk = request.disks.iter().position(disk);
+        DiskChanges {
+            identity: from.identity.clone(),
+            address: match &from.here {
+                Some(path) => Address::Host(path.clone()),
+                None => Address::Supplied(disk.unwrap_or_default()),
+            },
+            changed,
+        }
+    };
+    from.iter().zip(lists).map(one).collect()
+}
+
+/// Where a job's folder lies: where the request says, or beside the first disk.
+fn folder(request: &Request) -> Result<PathBuf> {
+    let base = match (&request.state, request.disks.first()) {
+        (Some(state), _) => return Ok(state.join(&request.job)),
+        (None, Some(disk)) => {
+            let seat = Seat::new(&disk.path, Request::formats(disk)?.0, &request.job)?;
+            match seat.is_device {
+                true => return Ok(Path::new(OF_DEVICES).join(&request.job)),
+                false => seat.folder().to_owned(),
+            }
+        }
+        (None, None) => return Err(wrong()),
+    };
+    Ok(base.join(HIDDEN).join(&request.job))
+}
+
+const HIDDEN: &str = ".diskdelta-failback";
+/// Nothing is kept in `/dev`.
+const OF_DEVICES: &str = "/var/lib/diskdelta/failback-disks";
+const NAP: Duration = Duration::from_millis(100);

@@ -1,0 +1,227 @@
+//! The end that carries the job.
+
+use std::ops::Range;
+
+use super::ranges;
+use super::supply::phase_of;
+use super::words::{DiskAsked, DiskRead, Reply, Request, Wanted, What, wrong};
+use crate::control::Work;
+use crate::error::{Error, Result};
+use crate::failback::controller::DiskChanges;
+use crate::failback::disks::PlannedDisk;
+use crate::failback::disks::far::{self, blocks_of};
+use crate::failback::disks::origin::Origin;
+use crate::failback::machine::{Side, Token};
+use crate::failback::plan::{Address, Plan, Site, Vm};
+use crate::manifest::RangeSet;
+use crate::remote::format::WINDOWS_MOST;
+use crate::remote::{Answerer, FarPath, Fault, Message, Reach, Session};
+use crate::sync::Safety;
+
+/// Calls the hand at the host of a side's disks.
+pub(in super::super) struct Caller {
+    at: FarPath,
+    login: String,
+    reach: Reach,
+    request: Request,
+}
+
+/// Opens a disk that the hand wants.
+pub(in super::super) type Open<'a> = dyn Fn(&Wanted) -> Result<Origin> + 'a;
+
+impl Caller {
+    /// For a side whose disks all lie on one host behind a shell; `None` for any other.
+    pub fn of(
+        plan: &Plan,
+        vm: &Vm,
+        side: Side,
+        site: &Site,
+        disks: &[PlannedDisk],
+        instance: &str,
+    ) -> Option<Self> {
+        let login = plan.hand_of(vm, side)?;
+        let asked = disks.iter().map(|disk| {
+            let (address, format) = disk.at.of(side);
+            let (other, other_format) = disk.at.of(side.other());
+            DiskAsked {
+                identity: disk.identity.clone(),
+                bytes: disk.bytes,
+                path: address.path_at(&login).unwrap_or_default(),
+                format: format.name().to_owned(),
+                other: other.path_at(&login),
+                other_format: other_format.name().to_owned(),
+            }
+        });
+        let Address::Far(at) = &disks.first()?.at.of(side).0 else {
+            return None;
+        };
+        Some(Caller {
+            at: at.clone(),
+            reach: far::reach(&site.reach),
+            request: Request {
+                job: plan.name.clone(),
+                vm: vm.name.clone(),
+                instance: instance.to_owned(),
+                side,
+                state: site.reach.state.clone(),
+                create: vm.create,
+                in_place: plan.safety == Safety::InPlace,
+                disks: asked.collect(),
+                token: Token::default(),
+                what: What::Look,
+            },
+            login,
+        })
+    }
+
+    /// The host, as it is dialled.
+    pub fn login(&self) -> &str {
+        &self.login
+    }
+
+    /// Looks, outside of any job.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn look(&self, what: What, open: &Open<'_>, work: &Work) -> Result<Reply> {
+        let mut request = self.request.clone();
+        request.instance.clear();
+        request.what = what;
+        self.ask(&request, &[], open, work)
+    }
+
+    /// Has something done.
+    ///
+    /// # Errors
+    /// Those of reaching the host, and of what is done there; `InUse` for a token that comes too
+    /// late; `Malformed` for an answer that makes no sense; `Io`, `Cancelled`.
+    pub fn call(&self, token: Token, what: What, work: &Work) -> Result<Reply> {
+        self.call_with(token, what, &[], &|_| Err(wrong()), work)
+    }
+
+    /// As [`call`](Self::call), where other disks are read for it; `lists` are the ranges that the
+    /// request says it brings.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call); those of opening and reading the disks.
+    pub fn call_with(
+        &self,
+        token: Token,
+        what: What,
+        lists: &[Vec<Range<u64>>],
+        open: &Open<'_>,
+        work: &Work,
+    ) -> Result<Reply> {
+        let mut request = self.request.clone();
+        request.token = token;
+        request.what = what;
+        self.ask(&request, lists, open, work)
+    }
+
+    /// What a hand is told of where disks are read, and of what changed on them.
+    pub fn sources(&self, from: &[DiskChanges]) -> (Vec<DiskRead>, Vec<Vec<Range<u64>>>) {
+        let mut lists = Vec::new();
+        let disks = &self.request.disks;
+        let planned = |from: &&DiskChanges| disks.iter().any(|it| it.identity == from.identity);
+        let sources = from.iter().filter(planned).map(|from| {
+            let blocks = from.changed.as_deref().map(|changed| {
+                let most = (WINDOWS_MOST / disks.len()).max(1);
+                RangeSet::of(blocks_of(changed))
+                    .coarsened_to(most)
+                    .into_vec()
+            });
+            let ranges = blocks.as_ref().map(|blocks| blocks.len() as u64);
+            lists.extend(blocks);
+            DiskRead {
+                identity: from.identity.clone(),
+                here: from.address.path_at(&self.login),
+                ranges,
+            }
+        });
+        (sources.collect(), lists)
+    }
+
+    fn ask(
+        &self,
+        request: &Request,
+        lists: &[Vec<Range<u64>>],
+        open: &Open<'_>,
+        work: &Work,
+    ) -> Result<Reply> {
+        let named = |error: Error| match error.path() {
+            Some(_) => error,
+            None => error.at_path(&self.login),
+        };
+        let words = request.encode()?;
+        let (dialled, mut carrier) = self.at.dial(&self.reach, work).map_err(named)?;
+        let answer = dialled.lend().and_then(|session| {
+            session.line().send(&Message::Ask(words))?;
+            ranges::send(&session, lists)?;
+            let answer = self.listen(&session, open, work);
+            match &answer {
+                // The hand stops as soon as the line ends.
+                Err(_) => drop(session),
+                Ok(_) => session.finish(),
+            }
+            answer
+        });
+        answer.map_err(|error| named(carrier.explain(error)))
+    }
+
+    fn listen(&self, session: &Session, open: &Open<'_>, work: &Work) -> Result<Reply> {
+        let mut wanted_count = 0;
+        loop {
+            let words = match session.line().receive("its answer", work.cancel())? {
+                Message::Told(words) => words,
+                _ => return Err(wrong()),
+            };
+            match Reply::decode(&words)? {
+                Reply::Begun { phase, total_bytes } => {
+                    work.progress().begin(phase_of(phase), total_bytes);
+                }
+                Reply::Advanced { bytes } => work.progress().advance(bytes),
+                Reply::Wanted(wanted) => {
+                    wanted_count += 1;
+                    if wanted_count > WANTED_MOST * self.request.disks.len() {
+                        return Err(wrong());
+                    }
+                    answer_for(session, &wanted, open, work)?;
+                }
+                reply => return Ok(reply),
+            }
+        }
+    }
+}
+
+/// Is the source of what the hand does next.
+fn answer_for(session: &Session, wanted: &Wanted, open: &Open<'_>, work: &Work) -> Result<()> {
+    let tell = |error: &Error| {
+        let fault = Box::new(Fault::of(error, false));
+        session.line().send(&Message::Fail(fault))
+    };
+    let opened = open(wanted).and_then(|origin| {
+        let image = origin.local()?.clone();
+        Ok((origin, image))
+    });
+    let (origin, image) = match opened {
+        Ok(opened) => opened,
+        // What follows from that the hand says.
+        Err(error) => return tell(&error),
+    };
+    let answerer = Answerer {
+        image,
+        check: &|| origin.check(),
+        warnings: Vec::new(),
+        cached: None,
+    };
+    answerer
+        .answer(session, work)
+        .map(drop)
+        .inspect_err(|error| {
+            // Where the line is down there is nobody to tell.
+            let _ = tell(error);
+        })
+}
+
+/// How often a hand may ask for each disk.
+const WANTED_MOST: usize = 4;

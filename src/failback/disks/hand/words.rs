@@ -1,0 +1,442 @@
+//! What a hand is asked, and what it says; as JSON, checked before anything is done.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::failback::disk_work::{Finding, Roots};
+use crate::failback::disks::{Estimate, Measure, Prerequisite};
+use crate::failback::machine::{Amount, PassReport, Root, Side, Token};
+use crate::failback::plan::{is_name, is_plain};
+use crate::image::Format;
+use crate::remote::format::{PAYLOAD_MOST, WINDOWS_MOST};
+use crate::units::BlockSize;
+
+/// One thing to do to the disks of one VM at one side, all of which lie at the hand's host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct Request {
+    pub job: String,
+    pub vm: String,
+    /// Tells the job apart from others of that name; nothing where only a look is asked for.
+    pub instance: String,
+    /// The side that the disks are of.
+    pub side: Side,
+    /// Where the hand is to keep what it has to remember, if not beside the first disk.
+    pub state: Option<PathBuf>,
+    pub create: bool,
+    pub in_place: bool,
+    pub disks: Vec<DiskAsked>,
+    /// The command's number.
+    pub token: Token,
+    pub what: What,
+}
+
+/// A disk at the hand's host. A path that does not begin with `/` begins in the home folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct DiskAsked {
+    pub identity: String,
+    pub bytes: Option<u64>,
+    pub path: PathBuf,
+    pub format: String,
+    /// Where the other side's disk lies at the same host; where it does not, the end that dialled
+    /// answers for it.
+    pub other: Option<PathBuf>,
+    pub other_format: String,
+}
+
+/// What is to be done: the methods of [`DiskWork`](crate::failback::disk_work::DiskWork) and looks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(in super::super) enum What {
+    /// The prerequisites, outside of any job.
+    Look,
+    /// What a job would move.
+    Estimate,
+    /// How much the disks should hold.
+    Measure,
+    /// Nobody goes back any more.
+    ForgetWaysBack,
+    Check,
+    Block,
+    Unblock,
+    Copy {
+        amount: Amount,
+        from_snapshot: bool,
+        keep_undo: bool,
+        from: Vec<DiskRead>,
+    },
+    Verify,
+    CheckBaseline {
+        expected: Root,
+        /// How much the other side's disks should hold.
+        other: Vec<Option<Measure>>,
+    },
+    Restore {
+        written: Option<Vec<DiskRead>>,
+    },
+}
+
+/// Where a disk is read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct DiskRead {
+    pub identity: String,
+    /// Its path at the hand's host; where it is not there, the end that dialled answers for it.
+    pub here: Option<PathBuf>,
+    /// How many ranges of it may have changed, where that is known. They come behind the request.
+    pub ranges: Option<u64>,
+}
+
+/// What a hand says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(in super::super) enum Reply {
+    /// The next messages are about this disk, of which the end that dialled is the source.
+    Wanted(Wanted),
+    /// A phase of long work begins.
+    Begun {
+        phase: u8,
+        total_bytes: Option<u64>,
+    },
+    Advanced {
+        bytes: u64,
+    },
+    Done,
+    Looked(Vec<Prerequisite>),
+    Estimated(Vec<Estimate>),
+    Measured(Vec<Option<Measure>>),
+    Found(Vec<Finding>),
+    Copied(PassReport),
+    Verified(Option<Roots>),
+    Baseline(bool),
+}
+
+/// A disk that the end that dialled answers for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct Wanted {
+    /// By its number in the request.
+    pub disk: usize,
+    /// What the pass reads; otherwise the other side's disk itself.
+    pub of_pass: bool,
+    /// Its VM may write to it meanwhile.
+    pub live: bool,
+}
+
+impl Request {
+    /// As bytes of a message.
+    ///
+    /// # Errors
+    /// `LimitExceeded` for more than goes into one.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        encode(self)
+    }
+
+    /// From bytes that may be anything.
+    ///
+    /// # Errors
+    /// `Malformed`.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let request: Request = decode(bytes)?;
+        request.check()?;
+        Ok(request)
+    }
+
+    /// How the disk and the other side's are written and read.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a format that this version does not know.
+    pub fn formats(disk: &DiskAsked) -> Result<(Format, Format)> {
+        Ok((
+            Format::parse(&disk.format)?,
+            Format::parse(&disk.other_format)?,
+        ))
+    }
+
+    /// What the request brings ranges of.
+    pub fn sources(&self) -> &[DiskRead] {
+        match &self.what {
+            What::Copy { from, .. } => from,
+            What::Restore {
+                written: Some(from),
+            } => from,
+            _ => &[],
+        }
+    }
+
+    /// Whether it only looks, outside of any job.
+    pub fn only_looks(&self) -> bool {
+        matches!(self.what, What::Look | What::Estimate)
+    }
+
+    fn check(&self) -> Result<()> {
+        let is_instance = match self.only_looks() {
+            true => self.instance.is_empty(),
+            false => is_instance(&self.instance),
+        };
+        require(is_name(&self.job) && is_name(&self.vm) && is_instance)?;
+        require((1..=DISKS_MOST).contains(&self.disks.len()))?;
+        require(self.state.as_deref().is_none_or(Path::is_absolute))?;
+        let mut identities = BTreeSet::new();
+        let mut paths = BTreeSet::new();
+        for disk in &self.disks {
+            require(is_text(&disk.identity) && identities.insert(&disk.identity))?;
+            require(is_path(&disk.path) && paths.insert(&disk.path))?;
+            if let Some(other) = &disk.other {
+                require(is_path(other) && paths.insert(other))?;
+            }
+            let (format, _) = Self::formats(disk)?;
+            require(format.is_writable())?;
+        }
+        let mut read = BTreeSet::new();
+        let mut ranges = 0u64;
+        for from in self.sources() {
+            require(identities.contains(&from.identity) && read.insert(&from.identity))?;
+            require(from.here.as_deref().is_none_or(is_path))?;
+            ranges = ranges.saturating_add(from.ranges.unwrap_or(0));
+        }
+        require(ranges <= WINDOWS_MOST as u64)?;
+        match &self.what {
+            What::CheckBaseline { other, .. } => {
+                require(other.len() == self.disks.len())?;
+                other.iter().flatten().try_for_each(Measure::check)
+            }
+            What::Estimate | What::ForgetWaysBack => require(self.side == Side::Target),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Reply {
+    /// As bytes of a message.
+    ///
+    /// # Errors
+    /// As [`Request::encode`].
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        encode(self)
+    }
+
+    /// From bytes that may be anything.
+    ///
+    /// # Errors
+    /// `Malformed`.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut reply: Reply = decode(bytes)?;
+        match &mut reply {
+            Reply::Looked(all) => all.iter_mut().for_each(|it| {
+                it.check = plain(&it.check).into();
+                it.disk = plain(&it.disk);
+                it.text = plain(&it.text);
+            }),
+            Reply::Found(all) => all.iter_mut().for_each(|it| {
+                it.check = plain(&it.check).into();
+                it.text = plain(&it.text);
+            }),
+            Reply::Estimated(all) => all.iter_mut().try_for_each(|it| {
+                it.disk = plain(&it.disk);
+                let costs = [
+                    it.read_seconds,
+                    it.line_seconds,
+                    it.write_seconds,
+                    it.back_seconds,
+                ];
+                let mut numbers = costs.into_iter().chain(it.written_per_second);
+                require(numbers.all(|number| number.is_finite() && number >= 0.0))
+            })?,
+            Reply::Measured(all) => all.iter().flatten().try_for_each(Measure::check)?,
+            _ => {}
+        }
+        Ok(reply)
+    }
+}
+
+impl Measure {
+    fn check(&self) -> Result<()> {
+        BlockSize::new(self.block_bytes)?;
+        require(i64::try_from(self.disk_len).is_ok())
+    }
+}
+
+/// Whether it is 16 bytes in lower-case hex.
+fn is_instance(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|it| b"0123456789abcdef".contains(&it))
+}
+
+fn is_text(text: &str) -> bool {
+    (1..=TEXT_MOST).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+fn is_path(path: &Path) -> bool {
+    path.to_str()
+        .is_some_and(|text| is_text(text) && is_plain(text, path))
+}
+
+/// The other end's words; nothing in them steers a terminal.
+fn plain(text: &str) -> String {
+    let words = text.chars().take(TEXT_MOST);
+    words
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+fn encode(words: &impl Serialize) -> Result<Vec<u8>> {
+    let failed = |e| Error::new(ErrorKind::InvalidInput, "cannot say this as JSON").caused_by(e);
+    let bytes = serde_json::to_vec(words).map_err(failed)?;
+    match bytes.len() <= PAYLOAD_MOST {
+        true => Ok(bytes),
+        false => {
+            let what = "more than goes into one message of a hand";
+            Err(Error::new(ErrorKind::LimitExceeded, what))
+        }
+    }
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| wrong().caused_by(e))
+}
+
+fn require(holds: bool) -> Result<()> {
+    holds.then_some(()).ok_or_else(wrong)
+}
+
+/// What a peer sent makes no sense.
+pub(super) fn wrong() -> Error {
+    Error::malformed("the other end sent a request or an answer that makes no sense")
+        .advise("run the same version of diskdelta on both hosts")
+}
+
+/// Disks of one VM.
+const DISKS_MOST: usize = 256;
+const TEXT_MOST: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn request() -> Value {
+        json!({
+            "job": "shop", "vm": "db1", "instance": "0".repeat(32), "side": "target",
+            "state": null, "create": false, "in_place": false,
+            "token": {"epoch": 1, "sequence": 2},
+            "disks": [{
+                "identity": "a", "bytes": 4096, "path": "/vm/a.raw", "format": "raw",
+                "other": null, "other_format": "vhdx",
+            }],
+            "what": {"copy": {
+                "amount": "everything", "from_snapshot": true, "keep_undo": false,
+                "from": [{"identity": "a", "here": null, "ranges": 3}],
+            }},
+        })
+    }
+
+    fn decoded(request: &Value) -> Result<Request> {
+        Request::decode(&serde_json::to_vec(request).unwrap())
+    }
+
+    #[test]
+    fn a_request_is_understood_as_it_was_meant() {
+        let read = decoded(&request()).unwrap();
+        assert_eq!(Request::decode(&read.encode().unwrap()).unwrap(), read);
+        assert_eq!(read.sources().len(), 1);
+    }
+
+    #[test]
+    fn a_request_that_makes_no_sense_is_refused() {
+        for (at, with) in [
+            ("/job", json!("../etc")),
+            ("/vm", json!("a/b")),
+            ("/vm", json!(".hidden")),
+            ("/instance", json!("")),
+            ("/instance", json!("A".repeat(32))),
+            ("/instance", json!("../".repeat(11))),
+            ("/state", json!("var/lib")),
+            ("/disks", json!([])),
+            ("/disks/0/path", json!("/vm/../etc/shadow")),
+            ("/disks/0/path", json!("/vm/a\u{0}")),
+            ("/disks/0/path", json!("/")),
+            ("/disks/0/path", json!("")),
+            ("/disks/0/path", json!("a".repeat(5000))),
+            ("/disks/0/other", json!("/vm/a.raw")),
+            ("/disks/0/identity", json!("")),
+            ("/disks/0/format", json!("nonsense")),
+            ("/side", json!("both")),
+            ("/token", json!({"epoch": -1, "sequence": 0})),
+            ("/what", json!("format_everything")),
+            ("/what/copy/from/0/identity", json!("b")),
+            ("/what/copy/from/0/here", json!("../x")),
+            ("/what/copy/from/0/ranges", json!(u64::MAX)),
+            (
+                "/what",
+                json!({"check_baseline": {"expected": "0".repeat(64), "other": []}}),
+            ),
+            (
+                "/what",
+                json!({"check_baseline": {"expected": "0".repeat(64),
+                       "other": [{"disk_len": u64::MAX, "block_bytes": 65536}]}}),
+            ),
+            (
+                "/what",
+                json!({"check_baseline": {"expected": "0".repeat(64),
+                       "other": [{"disk_len": 1, "block_bytes": 3}]}}),
+            ),
+        ] {
+            let mut wrong = request();
+            *wrong.pointer_mut(at).unwrap() = with.clone();
+            assert!(decoded(&wrong).is_err(), "{at} {with}");
+        }
+        let mut more = request();
+        more["also"] = json!(1);
+        assert!(decoded(&more).is_err(), "an unknown field");
+        let mut twice = request();
+        let disk = twice["disks"][0].clone();
+        twice["disks"] = json!([disk, disk]);
+        assert!(decoded(&twice).is_err(), "a disk twice");
+    }
+
+    #[test]
+    fn a_reply_steers_no_terminal_and_has_no_odd_numbers() {
+        let looked = json!({"looked": [
+            {"check": "\u{1b}[2J", "disk": "a", "text": "line\nbreak", "holds": true}
+        ]});
+        let Ok(Reply::Looked(looked)) = Reply::decode(looked.to_string().as_bytes()) else {
+            panic!("not understood");
+        };
+        assert_eq!(looked[0].check, " [2J");
+        assert_eq!(looked[0].text, "line break");
+        let estimated = |seconds: f64| {
+            json!({"estimated": [{
+                "disk": "a", "disk_bytes": 1, "data_bytes": 1, "changed_bytes": null,
+                "read_seconds": seconds, "line_seconds": 0.0, "write_seconds": 0.0, "back_seconds": seconds,
+                "written_per_second": null,
+            }]})
+            .to_string()
+        };
+        assert!(Reply::decode(estimated(1.0).as_bytes()).is_ok());
+        assert!(Reply::decode(estimated(-1.0).as_bytes()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_words_or_errors(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Request::decode(&bytes);
+            let _ = Reply::decode(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_request_is_refused_or_a_request(at in any::<prop::sample::Index>(), with in any::<u8>()) {
+            let mut bytes = serde_json::to_vec(&request()).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] = with;
+            if let Ok(read) = Request::decode(&bytes) {
+                prop_assert_eq!(Request::decode(&read.encode().unwrap()).unwrap(), read);
+            }
+        }
+    }
+}

@@ -1,0 +1,621 @@
+//! Disks that are written on another host, behind a script that stands in for ssh.
+
+use std::cell::Cell;
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use diskdelta::remote::{FrameEncoder, Hello, Message};
+use serde_json::Value;
+
+use crate::desk::{Carrier, Desk};
+use crate::far::moved;
+use crate::rig::{DISK_BYTES, Rig, noise, read};
+use crate::through;
+
+/// A rig whose target's disk lies on another host.
+fn far_rig() -> Rig {
+    let mut rig = Rig::new(&["db1"]);
+    rig.far = vec!["primary"];
+    rig.writer("");
+    rig
+}
+
+/// A pass of it takes seconds, and is cut once two MiB are staged.
+fn slow_rig(job: &str) -> Rig {
+    let mut rig = far_rig().with_job(job);
+    rig.reach = "limit_rate = \"4M\"\n".to_owned();
+    fs::write(rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
+    rig
+}
+
+/// What a pass of `shop` stages at the target's host: a delta, or the whole file.
+fn staged(rig: &Rig) -> u64 {
+    let site = rig.site("primary", "db1");
+    let stages = fs::read_dir(site).unwrap().filter_map(|entry| {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let is_one = name.starts_with(".disk.raw.failback-shop.partial.raw.diskdelta-");
+        // It may be gone already.
+        is_one.then(|| entry.metadata().map_or(0, |it| it.len()))
+    });
+    stages.max().unwrap_or(0)
+}
+
+fn half_way(rig: &Rig, carrier: &mut Carrier) {
+    rig.wait(carrier, "half of it", |_| staged(rig) > 2 << 20);
+}
+
+/// The agent that runs, or ran last.
+fn agent(rig: &Rig) -> String {
+    let process = fs::read_to_string(rig.path("agent")).unwrap();
+    process.trim().to_owned()
+}
+
+fn is_bootable(rig: &Rig) -> bool {
+    rig.target("db1").exists()
+}
+
+/// Waits for a phase; once the target was blocked it cannot be booted until then.
+fn wait_blocked(rig: &Rig, carrier: &mut Carrier, phase: &str) -> Value {
+    let was_blocked = Cell::new(false);
+    rig.wait(carrier, phase, |status| {
+        let is_bootable = is_bootable(rig);
+        assert!(!(was_blocked.get() && is_bootable), "bootable: {status:#}");
+        was_blocked.set(!is_bootable);
+        let vm = &status["vms"][0];
+        vm["phase"] == phase && vm["doing"].is_null()
+    })
+}
+
+fn homecoming(rig: &Rig, carrier: &mut Carrier) {
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait_for(carrier, 0, "commit-pending");
+    assert_eq!(status["vms"][0]["proven"], true, "{status:#}");
+    assert!(read(rig.source("db1")) == read(rig.target("db1")));
+    assert!(rig.is("primary", "db1", "running") && !rig.is("recovery", "db1", "running"));
+}
+
+fn failing(rig: &Rig) -> Vec<String> {
+    let plan = rig.plan();
+    let output = rig.run(&["check", plan.to_str().unwrap()]);
+    let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let failed = checked["checks"].as_array().unwrap().iter();
+    let failed: Vec<_> = failed
+        .filter(|check| check["holds"] == false)
+        .map(|it| format!("{}: {}", it["check"].as_str().unwrap(), it["found"]))
+        .collect();
+    let status = if failed.is_empty() { 0 } else { 2 };
+    assert_eq!(output.status.code(), Some(status), "{failed:?}");
+    failed
+}
+
+/// What the target's host remembers of the job's VM.
+fn token(rig: &Rig) -> PathBuf {
+    rig.site("primary", "db1")
+        .join(".diskdelta-failback/shop/db1.token")
+}
+
+#[test]
+fn a_disk_on_another_host_is_brought_up_to_date_there_and_replicated_back_from_there() {
+    let rig = far_rig().with_job("mode = \"delta\"");
+    assert_eq!(failing(&rig), Vec::<String>::new());
+    let mut carrier = rig.start();
+    let status = wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    assert!((300_000..400_000).contains(&moved(&status)), "{status}");
+    assert!(rig.blocked("db1").exists() && rig.is("primary", "db1", "fenced"));
+
+    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    homecoming(&rig, &mut carrier);
+    let status = rig.status();
+    assert!((10_000..20_000).contains(&moved(&status)), "{status}");
+    // What differs has gone there; little came back.
+    let sent = rig.sent();
+    assert!(sent < 60_000, "{sent}");
+
+    rig.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
+    rig.ok(&["commit", "shop"]);
+    carrier.end();
+    let status = rig.ok(&["reverse", "shop"]);
+    assert_eq!(status["vms"][0]["phase"], "protected");
+    assert!((5_000..13_000).contains(&moved(&status)), "{status}");
+    let replica = rig
+        .site("recovery", "db1")
+        .join("disk.raw.failback-shop.partial.raw");
+    assert!(read(replica) == read(rig.target("db1")));
+
+    // The next failover, from that host.
+    rig.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 5));
+    fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
+    let plan = rig.plan_from("primary");
+    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert!((5_000..13_000).contains(&moved(&status)), "{status}");
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert!(read(rig.source("db1")) == read(rig.target("db1")));
+}
+
+#[test]
+fn a_source_on_another_host_is_replicated_back_to_and_failed_over_to_again() {
+    let mut rig = Rig::new(&["db1"]).with_job("pass_interval = \"1s\"");
+    rig.far = vec!["recovery"];
+    rig.writer("");
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
+    rig.ok(&["commit", "shop"]);
+    carrier.end();
+    rig.sent();
+    let mut carrier = rig.carry(&["reverse", "shop"]);
+    let status = rig.wait(&mut carrier, "protection", |status| {
+        status["vms"][0]["phase"] == "protected"
+    });
+    assert!(moved(&status) < 13_000, "{status}");
+    assert!(!rig.source("db1").exists(), "a replica cannot be booted");
+    // Periodic passes go there, too.
+    let passes = status["vms"][0]["passes"].as_u64().unwrap();
+    rig.guest_writes("primary", "db1", 1 << 20, &noise(6_000, 5));
+    rig.wait(&mut carrier, "two more passes", |status| {
+        let vm = &status["vms"][0];
+        vm["phase"] == "protected" && vm["passes"].as_u64().unwrap() >= passes + 2
+    });
+    let replica = rig
+        .site("recovery", "db1")
+        .join("disk.raw.failback-shop.partial.raw");
+    assert!(read(&replica) == read(rig.target("db1")));
+    carrier.kill();
+    // Its disk was read there as a whole, and as a whole it did not come here.
+    let sent = rig.sent();
+    assert!(sent < DISK_BYTES as u64 / 4, "{sent}");
+
+    fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
+    rig.guest_writes("primary", "db1", 3 << 20, &noise(7_000, 6));
+    rig.job.clear();
+    let plan = rig.plan_from("primary");
+    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    assert!((7_000..16_000).contains(&moved(&status)), "{status}");
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(status["vms"][0]["proven"], true);
+    assert!(read(rig.source("db1")) == read(rig.target("db1")));
+    assert!(rig.is("recovery", "db1", "running"));
+}
+
+#[test]
+fn disks_of_both_sides_on_one_other_host_do_not_come_here() {
+    let mut rig = far_rig().with_job("mode = \"delta\"");
+    rig.far = vec!["primary", "recovery"];
+    let mut carrier = rig.start();
+    let status = wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    assert!((300_000..400_000).contains(&moved(&status)), "{status}");
+    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    homecoming(&rig, &mut carrier);
+    rig.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
+    rig.ok(&["commit", "shop"]);
+    carrier.end();
+    let status = rig.ok(&["reverse", "shop"]);
+    assert_eq!(status["vms"][0]["phase"], "protected");
+    let replica = rig
+        .site("recovery", "db1")
+        .join("disk.raw.failback-shop.partial.raw");
+    assert!(read(replica) == read(rig.target("db1")));
+    let sent = rig.sent();
+    assert!(sent < 100_000, "{sent}");
+}
+
+#[test]
+fn a_disk_on_another_host_is_written_whole_in_every_mode() {
+    for job in [
+        "mode = \"full\"",
+        "mode = \"full-first\"",
+        "mode = \"full\"\nsafety = \"in-place\"",
+        "mode = \"delta\"\nsafety = \"in-place\"",
+        "mode = \"delta\"\nproof = \"before-activation\"",
+    ] {
+        let rig = far_rig().with_job(job);
+        let mut carrier = rig.start();
+        if !job.starts_with("mode = \"full\"") {
+            wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+            rig.guest_writes("recovery", "db1", 2 << 20, &noise(9_000, 6));
+            rig.ok(&["complete", "shop"]);
+        }
+        let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+        assert_eq!(status["vms"][0]["proven"], true, "{job}");
+        assert!(read(rig.source("db1")) == read(rig.target("db1")), "{job}");
+    }
+}
+
+#[test]
+fn a_disk_of_another_format_is_made_on_another_host() {
+    let mut rig = far_rig().with_job("mode = \"full-first\"");
+    rig.target_disk = "disk.vhdx";
+    rig.create = true;
+    let site = rig.site("primary", "db1");
+    fs::remove_file(site.join("disk.raw")).unwrap();
+    fs::write(site.join("disk-name"), "disk.vhdx\n").unwrap();
+    fs::write(site.join("gone"), "").unwrap();
+    let mut carrier = rig.start();
+    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    rig.guest_writes("recovery", "db1", 0, &noise(4096, 9));
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert_eq!(status["vms"][0]["proven"], true);
+    let mut diff = Command::new(env!("CARGO_BIN_EXE_diskdelta"));
+    let diff = diff.arg("diff").arg(rig.source("db1"));
+    assert!(diff.arg(rig.target("db1")).status().unwrap().success());
+}
+
+#[test]
+fn a_line_that_is_cut_while_a_disk_is_written_there_leaves_it_unbootable_and_is_taken_up() {
+    for mode in ["delta", "full-first"] {
+        let rig = slow_rig(&format!("mode = \"{mode}\""));
+        let mut carrier = rig.start();
+        half_way(&rig, &mut carrier);
+        let killed = Command::new("kill").args(["-9", &agent(&rig)]).status();
+        assert!(killed.unwrap().success());
+        wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+        let log = rig.ok(&["log", "shop"]).to_string();
+        assert!(log.contains("closed the line"), "{log}");
+        assert!(log.contains("ssh://me@primary.example"), "{log}");
+        homecoming(&rig, &mut carrier);
+    }
+}
+
+#[test]
+fn an_executor_that_is_killed_while_a_disk_is_written_elsewhere_is_taken_over() {
+    for mode in ["delta", "full-first"] {
+        let rig = slow_rig(&format!("mode = \"{mode}\""));
+        let mut carrier = rig.start();
+        half_way(&rig, &mut carrier);
+        carrier.kill();
+        assert!(!is_bootable(&rig));
+        let mut carrier = rig.carry(&["resume", "shop"]);
+        wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+        homecoming(&rig, &mut carrier);
+    }
+}
+
+#[test]
+fn a_hand_that_does_not_see_its_executor_die_makes_way_for_the_next_one() {
+    let rig = slow_rig("mode = \"delta\"");
+    // The line stays open on that side, as when a host or a route is lost.
+    let command = env!("CARGO_BIN_EXE_diskdelta");
+    rig.rsh(&format!(
+        "(cat; sleep 50) | sh -c 'echo $$ > {}; exec {command} serve --stdio'\n",
+        rig.path("agent").display()
+    ));
+    let mut carrier = rig.start();
+    half_way(&rig, &mut carrier);
+    let old = agent(&rig);
+    carrier.kill();
+    let runs = || Path::new("/proc").join(&old).join("exe").exists();
+    assert!(runs(), "it has not seen that anybody died");
+    rig.writer("");
+    let mut carrier = rig.carry(&["resume", "shop"]);
+    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    assert!(!runs(), "two at a time");
+    homecoming(&rig, &mut carrier);
+}
+
+#[test]
+fn a_late_command_is_refused_where_the_disk_lies() {
+    let rig = far_rig().with_job("mode = \"delta\"");
+    let mut carrier = rig.start();
+    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    // Another executor was there; this one has not heard of it.
+    let seen: Value = serde_json::from_slice(&read(token(&rig))).unwrap();
+    let mut newer = seen.clone();
+    newer["newest"]["epoch"] = 99.into();
+    fs::write(token(&rig), newer.to_string()).unwrap();
+    let before = read(rig.blocked("db1"));
+    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    rig.ok(&["complete", "shop"]);
+    let status = rig.wait(&mut carrier, "a problem", |status| {
+        !status["vms"][0]["problem"].is_null()
+    });
+    let detail = status["vms"][0]["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("comes too late: 99.") && detail.contains("ssh://me@primary.example"),
+        "{detail}"
+    );
+    assert!(read(rig.blocked("db1")) == before && !is_bootable(&rig));
+    assert!(rig.is("recovery", "db1", "running") || rig.is("recovery", "db1", "fenced"));
+    fs::write(token(&rig), seen.to_string()).unwrap();
+    let _ = rig.run(&["retry", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert!(read(rig.source("db1")) == read(rig.target("db1")));
+}
+
+#[test]
+fn a_cancelled_job_restores_the_disk_on_the_other_host_or_leaves_it_to_the_next() {
+    for mode in ["delta", "full-first"] {
+        let rig = far_rig().with_job(&format!("mode = \"{mode}\"\nkeep_undo = true"));
+        let before = read(rig.target("db1"));
+        let mut carrier = rig.start();
+        wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+        assert!(read(rig.blocked("db1")) != before);
+        rig.ok(&["cancel", "shop", "--restore"]);
+        carrier.end();
+        assert_eq!(rig.status()["vms"][0]["disposition"], "restored");
+        assert!(read(rig.target("db1")) == before, "{mode}");
+        let left = fs::read_dir(rig.site("primary", "db1")).unwrap();
+        let left = left.map(|it| it.unwrap().file_name().into_string().unwrap());
+        let left: Vec<_> = left.filter(|name| name.contains("failback-shop")).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    let rig = far_rig();
+    let mut carrier = rig.start();
+    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    rig.ok(&["cancel", "shop"]);
+    carrier.end();
+    assert!(!is_bootable(&rig));
+    let mut carrier = rig.start();
+    let status = wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    assert_eq!(moved(&status), 0, "it was all there");
+    homecoming(&rig, &mut carrier);
+}
+
+#[test]
+fn an_undo_takes_back_on_the_other_host_what_its_vm_wrote() {
+    let rig = far_rig().with_job("keep_undo = true");
+    let before = read(rig.target("db1"));
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.guest_writes("recovery", "db1", 1 << 20, &noise(9_000, 6));
+    homecoming(&rig, &mut carrier);
+    rig.guest_writes("primary", "db1", (1 << 20) + 4_000, &noise(70_000, 7));
+    rig.ok(&["undo", "shop", "--accept-loss", "--restore"]);
+    carrier.end();
+    assert_eq!(rig.phase(0), "rolled-back");
+    assert!(read(rig.target("db1")) == before, "bit for bit");
+    assert!(rig.is("recovery", "db1", "running"));
+}
+
+#[test]
+fn the_vms_of_a_group_are_written_on_another_host_at_the_same_time() {
+    let mut rig = Rig::new(&["db1", "web1"]);
+    rig.far = vec!["primary"];
+    // Both keep what they have to remember in one folder.
+    rig.reach = format!("state = \"{}\"\n", rig.path("state").display());
+    rig.writer("");
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.wait_for(&mut carrier, 1, "ready-to-cutover");
+    rig.ok(&["complete", "shop"]);
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut carrier, 1, "commit-pending");
+    for vm in ["db1", "web1"] {
+        assert!(read(rig.source(vm)) == read(rig.target(vm)), "{vm}");
+    }
+    rig.ok(&["commit", "shop"]);
+    carrier.end();
+    assert!(rig.is("recovery", "db1", "gone") && rig.is("recovery", "web1", "gone"));
+}
+
+#[test]
+fn a_commit_forgets_the_ways_back_on_the_other_host() {
+    let rig = far_rig().with_job("mode = \"full-first\"\nkeep_undo = true");
+    through(&rig, &["complete", "commit"]);
+    let left = fs::read_dir(rig.site("primary", "db1")).unwrap();
+    let left = left.map(|it| it.unwrap().file_name().into_string().unwrap());
+    let left: Vec<_> = left.filter(|name| name.contains("failback-shop")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn an_aborted_cutover_goes_on_with_the_disk_on_the_other_host() {
+    let rig = far_rig();
+    let mut carrier = rig.start();
+    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    let slow = rig.site("recovery", "db1").join("slow");
+    fs::write(&slow, "0.3").unwrap();
+    rig.ok(&["complete", "shop"]);
+    rig.wait(&mut carrier, "the cutover", |status| {
+        let phase = &status["vms"][0]["phase"];
+        phase == "quiescing" || phase == "final-sync"
+    });
+    rig.ok(&["abort", "shop"]);
+    fs::remove_file(slow).unwrap();
+    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    assert!(rig.is("recovery", "db1", "running") && !rig.is("recovery", "db1", "fenced"));
+    rig.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));
+    homecoming(&rig, &mut carrier);
+}
+
+#[test]
+fn the_proof_finds_one_byte_that_the_target_elsewhere_does_not_have() {
+    let rig = far_rig();
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    // Time between the final copy and the proof.
+    let slow = rig.site("primary", "db1").join("slow");
+    fs::write(&slow, "0.5").unwrap();
+    rig.ok(&["complete", "shop"]);
+    rig.wait(&mut carrier, "the activation", |status| {
+        status["vms"][0]["phase"] == "activating"
+    });
+    let disk = fs::OpenOptions::new().write(true).open(rig.source("db1"));
+    let mut disk = disk.unwrap();
+    disk.seek(SeekFrom::Start(3_333_333)).unwrap();
+    disk.write_all(b"x").unwrap();
+    drop(disk);
+    fs::remove_file(&slow).unwrap();
+    let status = rig.wait(&mut carrier, "the proof", |status| {
+        let vm = &status["vms"][0];
+        vm["phase"] == "commit-pending" && !vm["problem"].is_null()
+    });
+    assert!(status["vms"][0]["problem"].to_string().contains("proof"));
+    assert!(rig.refused(&["commit", "shop"]).contains("not proven"));
+}
+
+#[test]
+fn a_copy_that_another_wrote_to_is_not_activated() {
+    let rig = far_rig().with_job("mode = \"delta\"");
+    let mut carrier = rig.start();
+    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    let slow = rig.site("recovery", "db1").join("slow");
+    fs::write(&slow, "0.3").unwrap();
+    rig.ok(&["complete", "shop"]);
+    // Behind the job's back, where the final copy looks.
+    let disk = fs::OpenOptions::new().write(true).open(rig.blocked("db1"));
+    let mut disk = disk.unwrap();
+    disk.seek(SeekFrom::Start(66_000)).unwrap();
+    disk.write_all(b"behind its back").unwrap();
+    drop(disk);
+    fs::remove_file(slow).unwrap();
+    rig.wait_for(&mut carrier, 0, "commit-pending");
+    assert!(read(rig.source("db1")) == read(rig.target("db1")));
+}
+
+#[test]
+fn what_keeps_a_far_disk_from_being_written_is_said_before_anything_is_touched() {
+    let rig = far_rig();
+    for (before, said) in [
+        (
+            "echo 'Host key verification failed.' >&2\nexit 255",
+            "Host key verification",
+        ),
+        (
+            "echo 'sh: 1: diskdelta: not found' >&2\nexit 127",
+            "diskdelta: not found",
+        ),
+        ("echo 'Welcome to this host'", "Welcome to"),
+    ] {
+        rig.writer(before);
+        let failed = failing(&rig);
+        let start = "target host of disk ssh://me@primary.example";
+        assert_eq!(failed.len(), 1, "{failed:?}");
+        assert!(
+            failed[0].starts_with(start) && failed[0].contains(said),
+            "{failed:?}"
+        );
+        let plan = rig.plan();
+        let refused = rig.refused(&["start", plan.to_str().unwrap(), "--yes"]);
+        assert!(refused.contains(said), "{refused}");
+        assert!(is_bootable(&rig) && !rig.is("primary", "db1", "fenced"));
+    }
+    for (options, said) in [
+        ("--read-only", "this agent only reads"),
+        ("--root /var/empty-of-all", "empty-of-all"),
+    ] {
+        rig.agent("", options);
+        let failed = failing(&rig);
+        assert!(failed.len() == 1 && failed[0].contains(said), "{failed:?}");
+    }
+    rig.agent("", &format!("--root {}", rig.path("recovery").display()));
+    let failed = failing(&rig).concat();
+    assert!(!failed.is_empty(), "it lies outside");
+    rig.agent("", &format!("--root {}", rig.path("primary").display()));
+    assert_eq!(failing(&rig), Vec::<String>::new());
+
+    rig.writer("");
+    let away = rig.path("away");
+    fs::rename(rig.target("db1"), &away).unwrap();
+    let failed = failing(&rig).concat();
+    assert!(
+        failed.contains("is missing, and may not be made"),
+        "{failed}"
+    );
+    fs::rename(&away, rig.target("db1")).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(rig.target("db1"));
+    file.unwrap().set_len(1 << 20).unwrap();
+    let failed = failing(&rig).concat();
+    assert!(
+        failed.contains("1048576 bytes instead of 4194304"),
+        "{failed}"
+    );
+    let file = fs::OpenOptions::new().write(true).open(rig.target("db1"));
+    file.unwrap().set_len(DISK_BYTES as u64).unwrap();
+    fs::rename(rig.source("db1"), &away).unwrap();
+    let failed = failing(&rig).concat();
+    assert!(
+        failed.contains("source readable") && failed.contains("disk.raw"),
+        "{failed}"
+    );
+}
+
+#[test]
+fn a_host_of_an_older_version_and_one_that_speaks_nonsense_are_told_apart() {
+    let rig = far_rig();
+    let speaks = |messages: &[Message]| {
+        let mut encoder = FrameEncoder::default();
+        let mut bytes = Vec::new();
+        for message in messages {
+            let frame = message.encode();
+            encoder
+                .encode(frame.kind, &frame.payload, &mut bytes)
+                .unwrap();
+        }
+        fs::write(rig.path("speech"), bytes).unwrap();
+        let speech = rig.path("speech");
+        rig.rsh(&format!("cat {}; exec cat > /dev/null\n", speech.display()));
+        failing(&rig).concat()
+    };
+    let hello = |features| {
+        Message::Hello(Hello {
+            version_least: 1,
+            version_most: 1,
+            features,
+            random: [7; 32],
+        })
+    };
+    let old = speaks(&[hello(31)]);
+    assert!(
+        old.contains("can only copy") && old.contains("same version"),
+        "{old}"
+    );
+    let told = |text: &str| Message::Told(text.as_bytes().to_vec());
+    for nonsense in [
+        "\"done\"",
+        "{",
+        "\"format_everything\"",
+        "{\"wanted\":{\"disk\":7,\"of_pass\":true,\"live\":true}}",
+        "{\"verified\":null}",
+        "[[[[",
+    ] {
+        let mut messages = vec![hello(63)];
+        // One that asks on and on is not answered on and on.
+        messages.extend((0..20).map(|_| told(nonsense)));
+        let found = speaks(&messages);
+        assert!(found.starts_with("target host"), "{nonsense}: {found}");
+    }
+    let lies = "{\"looked\":[{\"check\":\"\\u001b[2Jtarget\",\"disk\":\"x\",\"text\":\"\\n\",\
+                \"holds\":false}]}";
+    let found = speaks(&[hello(63), told(lies)]);
+    assert!(
+        !found.contains('\u{1b}') && found.contains("target"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_plan_for_another_host_is_shown_with_an_estimate_of_what_would_move() {
+    let rig = far_rig();
+    let plan = rig.plan();
+    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    let disk = &shown["vms"][0]["disks"][0];
+    assert_eq!(disk["full_bytes"], DISK_BYTES);
+    let delta = disk["delta_bytes"].as_u64().unwrap();
+    assert!((300_000..400_000).contains(&delta), "{shown:#}");
+    assert!(disk["line_seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(shown["vms"][0]["advice"], "delta");
+    let state = rig.site("primary", "db1").join(".diskdelta-failback");
+    assert!(!state.exists() && !rig.is("primary", "db1", "fenced"));
+}
+
+#[test]
+fn the_state_of_a_far_disk_lies_where_the_plan_says() {
+    let mut rig = far_rig();
+    let state = rig.path("state");
+    rig.reach = format!("state = \"{}\"\n", state.display());
+    let mut carrier = rig.start();
+    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    assert!(state.join("shop/db1.token").exists() && !token(&rig).exists());
+    homecoming(&rig, &mut carrier);
+}

@@ -1,0 +1,278 @@
+//! What an agent does for whoever asks it to look after disks, and what it does not.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use diskdelta::image::Raw;
+use diskdelta::remote::{Answerer, Fault, Line, LineOptions, Message, Session, Side};
+use diskdelta::storage::{MemoryStorage, Storage};
+use diskdelta::{CancelToken, Error, ErrorKind, Work};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// An agent that serves `options`, and the line to it.
+struct Agent {
+    session: Session,
+    child: Child,
+}
+
+impl Agent {
+    fn new(options: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_diskdelta"));
+        command.args(["serve", "--stdio"]).args(options);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (output, input) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
+        let line = LineOptions::default().with_silence(Duration::from_secs(30));
+        let line = Line::new(output, input, line);
+        let session = Session::greet(line, Side::Dialler, &CancelToken::new()).unwrap();
+        Agent { session, child }
+    }
+
+    fn say(&self, request: &Value) {
+        let words = request.to_string().into_bytes();
+        self.session.line().send(&Message::Ask(words)).unwrap();
+    }
+
+    /// What it says in the end.
+    fn hear(&self) -> Result<Value, String> {
+        let receive = || self.session.line().receive("a word", &CancelToken::new());
+        loop {
+            match receive().map_err(|error| error.to_string())? {
+                Message::Told(words) => {
+                    let reply: Value = serde_json::from_slice(&words).unwrap();
+                    if reply.get("begun").is_none() && reply.get("advanced").is_none() {
+                        return Ok(reply);
+                    }
+                }
+                other => return Err(format!("{other:?}")),
+            }
+        }
+    }
+
+    fn tell(&self, message: &Message) {
+        self.session.line().send(message).unwrap();
+    }
+
+    /// Is the source of what it does next.
+    fn answer(&self, bytes: Vec<u8>) {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new("source", bytes));
+        let answerer = Answerer {
+            image: Arc::new(Raw::open(storage).unwrap()),
+            check: &|| Ok(()),
+            warnings: Vec::new(),
+            cached: None,
+        };
+        let work = Work::new(1).unwrap();
+        answerer.answer(&self.session, &work).unwrap();
+    }
+
+    fn end(mut self) {
+        self.session.finish();
+        self.child.wait().unwrap();
+    }
+
+    fn ask(options: &[&str], request: &Value) -> Result<Value, String> {
+        let agent = Agent::new(options);
+        agent.say(request);
+        let heard = agent.hear();
+        agent.end();
+        heard
+    }
+}
+
+fn request(disk: &Path, token: (u64, u64), what: Value) -> Value {
+    json!({
+        "job": "shop", "vm": "db1", "instance": "a".repeat(32), "side": "target",
+        "state": null, "create": false, "in_place": false,
+        "token": {"epoch": token.0, "sequence": token.1},
+        "disks": [{
+            "identity": "x", "bytes": null, "path": disk, "format": "raw",
+            "other": null, "other_format": "raw",
+        }],
+        "what": what,
+    })
+}
+
+fn disk() -> (TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.raw");
+    fs::write(&path, [7; 8192]).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn a_disk_is_blocked_once_and_let_go_by_nobody_older() {
+    let (folder, disk) = disk();
+    let blocked = folder.path().join("disk.raw.failback-shop.partial.raw");
+    for _ in 0..2 {
+        let done = Agent::ask(&[], &request(&disk, (3, 1), json!("block")));
+        assert_eq!(done.unwrap(), "done");
+        assert!(blocked.exists() && !disk.exists());
+    }
+    for old in [(2, 9), (3, 0)] {
+        let late = Agent::ask(&[], &request(&disk, old, json!("unblock"))).unwrap_err();
+        assert!(late.contains("comes too late: 3.1"), "{late}");
+        assert!(blocked.exists() && !disk.exists());
+    }
+    let done = Agent::ask(&[], &request(&disk, (3, 2), json!("unblock")));
+    assert_eq!(done.unwrap(), "done");
+    assert!(!blocked.exists() && disk.exists());
+}
+
+#[test]
+fn an_agent_that_only_reads_or_serves_another_folder_touches_nothing() {
+    let (folder, disk) = disk();
+    let (other, _) = self::disk();
+    let block = request(&disk, (1, 1), json!("block"));
+    let refused = Agent::ask(&["--read-only"], &block).unwrap_err();
+    assert!(refused.contains("only reads"), "{refused}");
+    let root = other.path().to_str().unwrap();
+    assert!(Agent::ask(&["--root", root], &block).is_err());
+    let link = other.path().join("link.raw");
+    std::os::unix::fs::symlink(&disk, &link).unwrap();
+    let block = request(Path::new("/link.raw"), (1, 1), json!("block"));
+    let refused = Agent::ask(&["--root", root], &block).unwrap_err();
+    assert!(refused.contains("outside"), "{refused}");
+    let mut state = request(Path::new("/disk.raw"), (1, 1), json!("block"));
+    state["state"] = json!(folder.path().join("state"));
+    assert!(Agent::ask(&["--root", root], &state).is_err());
+    assert!(disk.exists() && !folder.path().join(".diskdelta-failback").exists());
+    // What lies inside is taken from there.
+    let block = request(Path::new("/disk.raw"), (1, 1), json!("block"));
+    assert_eq!(Agent::ask(&["--root", root], &block).unwrap(), "done");
+    assert!(!other.path().join("disk.raw").exists() && disk.exists());
+}
+
+#[test]
+fn a_request_that_makes_no_sense_is_refused_and_nothing_is_done() {
+    let (folder, disk) = disk();
+    let mut all = vec![json!(null), json!([]), json!("block")];
+    for (at, with) in [
+        ("/job", json!("../../etc")),
+        ("/instance", json!("..")),
+        ("/disks/0/path", json!("/tmp/../disk")),
+        ("/what", json!({"copy": {"amount": "everything"}})),
+    ] {
+        let mut wrong = request(&disk, (1, 1), json!("block"));
+        *wrong.pointer_mut(at).unwrap() = with;
+        all.push(wrong);
+    }
+    for wrong in all {
+        let refused = Agent::ask(&[], &wrong).unwrap_err();
+        assert!(refused.contains("makes no sense"), "{wrong}: {refused}");
+    }
+    let copy = json!({"copy": {
+        "amount": "everything", "from_snapshot": true, "keep_undo": false,
+        "from": [{"identity": "x", "here": null, "ranges": 2}],
+    }});
+    // Ranges that do not come, or are too many.
+    for windows in [vec![], vec![0..1, 2..3, 4..5]] {
+        let agent = Agent::new(&[]);
+        agent.say(&request(&disk, (1, 1), copy.clone()));
+        let line = agent.session.line();
+        line.send(&Message::Windows(windows)).unwrap();
+        let refused = agent.hear().unwrap_err();
+        assert!(refused.contains("makes no sense"), "{refused}");
+    }
+    assert!(disk.exists() && !folder.path().join(".diskdelta-failback").exists());
+}
+
+#[test]
+fn several_disks_are_copied_one_after_the_other_over_one_line() {
+    let (folder, one) = disk();
+    let two = folder.path().join("two.raw");
+    // Two blocks, of which one is looked at in the end.
+    const LEN: usize = 128 << 10;
+    fs::write(&two, [8; LEN]).unwrap();
+    let both = |sequence, what| {
+        let mut request = request(&one, (1, sequence), what);
+        let mut second = request["disks"][0].clone();
+        second["identity"] = json!("y");
+        second["path"] = json!(two);
+        request["disks"].as_array_mut().unwrap().push(second);
+        request
+    };
+    // Of the first nobody knows where it is; the second is looked at all the same.
+    let agent = Agent::new(&[]);
+    agent.say(&both(1, json!("check")));
+    assert_eq!(agent.hear().unwrap()["wanted"]["disk"], 0);
+    let lost = Error::new(ErrorKind::NotFound, "it is nowhere");
+    agent.tell(&Message::Fail(Box::new(Fault::of(&lost, false))));
+    assert_eq!(agent.hear().unwrap()["wanted"]["disk"], 1);
+    agent.answer(vec![9; LEN]);
+    let found = agent.hear().unwrap();
+    let found = found["found"].as_array().unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["check"], "source readable");
+    assert!(
+        found[0]["text"]
+            .to_string()
+            .contains("x: the other end: it is nowhere")
+    );
+    agent.end();
+
+    assert_eq!(Agent::ask(&[], &both(2, json!("block"))).unwrap(), "done");
+    let from =
+        |identity: &str, ranges| json!({"identity": identity, "here": null, "ranges": ranges});
+    let first = json!({"copy": {
+        "amount": "everything", "from_snapshot": true, "keep_undo": false,
+        "from": [from("x", Value::Null), from("y", Value::Null)],
+    }});
+    let agent = Agent::new(&[]);
+    agent.say(&both(3, first));
+    let held = |name: &str| {
+        let blocked = format!("{name}.failback-shop.partial.raw");
+        fs::read(folder.path().join(blocked)).unwrap()
+    };
+    for (number, byte, len) in [(0, 1, 8192), (1, 2, LEN)] {
+        assert_eq!(agent.hear().unwrap()["wanted"]["disk"], number);
+        agent.answer(vec![byte; len]);
+    }
+    assert_eq!(agent.hear().unwrap()["copied"]["changed_bytes"], 8192 + LEN);
+    agent.end();
+    assert!(held("disk.raw") == [1; 8192] && held("two.raw") == [2; LEN]);
+
+    // Of what changed since, ranges say where to look.
+    let since = json!({"copy": {
+        "amount": {"changed_since": {"epoch": 1, "sequence": 1}}, "from_snapshot": false,
+        "keep_undo": false, "from": [from("y", json!(2)), from("x", json!(0))],
+    }});
+    let agent = Agent::new(&[]);
+    agent.say(&both(4, since));
+    agent.tell(&Message::Windows(vec![0..1024, 2048..4096]));
+    for (number, byte, len) in [(0, 1, 8192), (1, 3, LEN)] {
+        assert_eq!(agent.hear().unwrap()["wanted"]["disk"], number);
+        agent.answer(vec![byte; len]);
+    }
+    assert_eq!(agent.hear().unwrap()["copied"]["changed_bytes"], LEN / 2);
+    agent.end();
+    assert!(held("disk.raw") == [1; 8192]);
+    let two = held("two.raw");
+    assert!(two[..LEN / 2] == [3; LEN / 2] && two[LEN / 2..] == [2; LEN / 2]);
+}
+
+#[test]
+fn a_copy_without_a_source_leaves_the_disk_unbootable_and_as_it_was() {
+    let (folder, disk) = disk();
+    let blocked = folder.path().join("disk.raw.failback-shop.partial.raw");
+    Agent::ask(&[], &request(&disk, (1, 1), json!("block"))).unwrap();
+    let copy = json!({"copy": {
+        "amount": "everything", "from_snapshot": true, "keep_undo": false,
+        "from": [{"identity": "x", "here": null, "ranges": null}],
+    }});
+    let mut agent = Agent::new(&[]);
+    agent.say(&request(&disk, (1, 2), copy));
+    let wanted = agent.hear().unwrap();
+    assert_eq!(wanted["wanted"]["disk"], 0);
+    // Whoever asked has gone: the agent ends, and nothing is left half done.
+    drop(agent.session);
+    agent.child.wait().unwrap();
+    assert!(fs::read(&blocked).unwrap() == [7; 8192] && !disk.exists());
+    let folder = folder.path().join("no-such-folder/disk.raw");
+    let refused = Agent::ask(&[], &request(&folder, (1, 1), json!("block"))).unwrap_err();
+    assert!(refused.contains("no-such-folder"), "{refused}");
+}

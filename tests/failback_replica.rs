@@ -2,12 +2,16 @@
 //! and after any crash the chain gives what it gave before the pass or after it.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use age::secrecy::ExposeSecret;
 use diskdelta::failback::replica::{Appended, Changed, Key, KeyFile, Replica};
 use diskdelta::image::{CreateFormat, CreateOptions, Format, Image, ImageOptions, Raw};
+use diskdelta::remote::{Dialled, Job, LineOptions, Pull, ServeOptions, Served, serve};
 use diskdelta::storage::fault::{CrashState, FaultDisk};
 use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place, Storage};
 use diskdelta::{BlockSize, ErrorKind, ExtentKind, Result, Work, manifest};
@@ -45,6 +49,75 @@ proptest! {
             prop_assert!(restored(&replica, format).unwrap() == last, "{format:?}");
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn a_chain_of_a_disk_on_another_host_gives_what_the_last_pass_saw(
+        states in prop::collection::vec(
+            (prop::collection::vec(0u8..4, 1..5), 0usize..3, any::<[bool; 3]>()), 1..6,
+        ),
+    ) {
+        let replica = Replica::new(memory(), key());
+        let mut before: Option<Vec<u8>> = None;
+        for (kinds, cut, [far, mapped, compact]) in states {
+            let mut now = pages(&kinds);
+            now.truncate(now.len() - cut * 5_000);
+            let same = before.as_ref().filter(|before| mapped && before.len() == now.len());
+            let map = same.map(|before| changed(before, &now));
+            let (appended, next) = match far {
+                true => append_far(&replica, &now, map).unwrap(),
+                false => append(&replica, &now, map).unwrap(),
+            };
+            prop_assert_eq!(appended.root, root(&now));
+            prop_assert_eq!(next, replica.manifest().unwrap().unwrap().root());
+            prop_assert_eq!(replica.verify(&work()).unwrap(), root(&now));
+            let image = replica.image(&work()).unwrap();
+            prop_assert!(shown(&image) == now);
+            before = Some(now);
+            if compact {
+                replica.compact(2, &work()).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_chain_of_a_disk_that_grew_or_shrank_is_whole_once_it_is_put_together() {
+    let bytes = noise(6 * BLOCK);
+    for lengths in [[2, 4, 6], [6, 4, 2]] {
+        let replica = Replica::new(memory(), key());
+        for blocks in lengths {
+            append(&replica, &bytes[..blocks * BLOCK], None).unwrap();
+        }
+        assert!(replica.compact(2, &work()).unwrap());
+        let last = &bytes[..lengths[2] * BLOCK];
+        assert_eq!(replica.verify(&work()).unwrap(), root(last));
+        append(&replica, &bytes[..3 * BLOCK], None).unwrap();
+        assert_eq!(replica.verify(&work()).unwrap(), root(&bytes[..3 * BLOCK]));
+    }
+}
+
+#[test]
+fn a_pass_over_a_line_that_breaks_leaves_the_chain_as_it_was() {
+    let (folder, key) = (memory(), key());
+    let replica = Replica::new(folder.clone(), key);
+    let bytes = noise(8 * BLOCK);
+    append_far(&replica, &bytes, None).unwrap();
+    let names = folder.names().unwrap();
+    let (link, next) = (Line::to(&noise(20 * BLOCK)[8 * BLOCK..]), next());
+    link.cut.shutdown(std::net::Shutdown::Both).unwrap();
+    let len = (12 * BLOCK) as u64;
+    let far = link.pull.far();
+    let error = replica
+        .append_far(far, len, None, &next, &work())
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert_eq!(replica.verify(&work()).unwrap(), root(&bytes));
+    replica.tidy().unwrap();
+    assert_eq!(folder.names().unwrap(), names);
 }
 
 #[test]
@@ -307,6 +380,53 @@ fn append(
     Ok((appended, manifest.root()))
 }
 
+fn append_far(
+    replica: &Replica,
+    bytes: &[u8],
+    changed: Option<Changed>,
+) -> Result<(Appended, manifest::Root)> {
+    let (line, next) = (Line::to(bytes), next());
+    let len = bytes.len() as u64;
+    let appended = replica.append_far(line.pull.far(), len, changed, &next, &work())?;
+    line.pull.end()?;
+    line.agent.join().unwrap().unwrap();
+    let manifest = manifest::Manifest::open(next, &diskdelta::Limits::default())?;
+    Ok((appended, manifest.root()))
+}
+
+/// A disk at the other end of a line of this host.
+struct Line {
+    pull: Pull,
+    agent: JoinHandle<Result<Served>>,
+    cut: UnixStream,
+    _file: tempfile::NamedTempFile,
+}
+
+impl Line {
+    fn to(bytes: &[u8]) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        let (here, there) = UnixStream::pair().unwrap();
+        let (reader, cut) = (there.try_clone().unwrap(), there.try_clone().unwrap());
+        let options = ServeOptions::default().with_read_only(true);
+        let agent = std::thread::spawn(move || serve(reader, there, &options, &work()));
+        let reader = here.try_clone().unwrap();
+        let dialled = Dialled::new(reader, here, &LineOptions::default(), &work()).unwrap();
+        let job = Job {
+            path: file.path().as_os_str().as_bytes().to_vec(),
+            format: Some(Format::Raw),
+            target: None,
+            live: false,
+        };
+        Line {
+            pull: dialled.pull(&job, &work()).unwrap(),
+            agent,
+            cut,
+            _file: file,
+        }
+    }
+}
+
 fn restored(replica: &Replica, format: CreateFormat) -> Result<Vec<u8>> {
     let folder = memory();
     let place = Place::new(folder.clone(), "restored");
@@ -382,6 +502,16 @@ fn disk(kinds: &[u8]) -> Vec<u8> {
     kinds.iter().copied().flat_map(block).collect()
 }
 
+/// One block of each kind, of which some pages are zeros; all of kind 0.
+fn pages(kinds: &[u8]) -> Vec<u8> {
+    let page = |kind: u8, page: u8| match kind > 0 && (page + kind) % 3 != 0 {
+        true => vec![kind ^ (page << 2) | 1; 4096],
+        false => vec![0; 4096],
+    };
+    let block = |kind: u8| (0..16).flat_map(move |number| page(kind, number));
+    kinds.iter().copied().flat_map(block).collect()
+}
+
 fn noise(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().finalize_xof().fill(&mut bytes);
@@ -390,10 +520,11 @@ fn noise(len: usize) -> Vec<u8> {
 
 fn changed(old: &[u8], new: &[u8]) -> Changed {
     let blocks = (0..new.len()).step_by(BLOCK);
-    let differs = blocks.filter(|at| old[*at..*at + BLOCK] != new[*at..*at + BLOCK]);
+    let ranges = blocks.map(|at| at..(at + BLOCK).min(new.len()));
+    let differs = ranges.filter(|range| old[range.clone()] != new[range.clone()]);
     Changed {
         since: root(old),
-        ranges: differs.map(|at| at as u64..(at + BLOCK) as u64).collect(),
+        ranges: differs.map(|it| it.start as u64..it.end as u64).collect(),
     }
 }
 

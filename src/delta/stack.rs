@@ -16,7 +16,7 @@ use crate::units::Extent;
 pub struct Stack {
     deltas: Vec<Delta>,
     layers: Layers<Piece>,
-    near: Vec<Mutex<Option<(Frame, Vec<u8>)>>>,
+    near: Vec<Near>,
     disk_len: u64,
 }
 
@@ -35,6 +35,9 @@ struct Frame {
     offset: u64,
     len: u64,
 }
+
+/// The frame of a delta that was read last.
+type Near = Mutex<Option<(Frame, Vec<u8>)>>;
 
 impl Stack {
     /// Reads `deltas`, oldest first, and remembers where their frames lie, in memory. That they

@@ -15,7 +15,7 @@ const LEN: usize = 64 << 20;
 const FACTOR: f64 = 1.5;
 
 /// A rig whose target holds `old`, and whose source what `change` has made of it.
-fn rig(mode: &str, change: &dyn Fn(&mut Vec<u8>)) -> Rig {
+fn rig(mode: &str, change: &dyn Fn(&mut [u8])) -> Rig {
     let rig = Rig::new(&["db1"]).with_job(&format!("mode = \"{mode}\""));
     let mut disk = noise(LEN, 1);
     fs::write(rig.target("db1"), &disk).unwrap();
@@ -64,7 +64,7 @@ fn holds(what: &str, rig: &Rig, mode: &str) {
 }
 
 /// One page in ten, all over the disk.
-fn pages(disk: &mut Vec<u8>) {
+fn pages(disk: &mut [u8]) {
     let dice = noise(LEN / 4096, 3);
     for (page, dice) in disk.chunks_mut(4096).zip(dice) {
         if dice < 26 {
@@ -74,12 +74,12 @@ fn pages(disk: &mut Vec<u8>) {
 }
 
 /// An eighth of the disk, in one stretch.
-fn stretch(disk: &mut Vec<u8>) {
+fn stretch(disk: &mut [u8]) {
     disk[20 << 20..28 << 20].copy_from_slice(&noise(8 << 20, 4));
 }
 
 /// Some stretches of a MiB.
-fn stretches(disk: &mut Vec<u8>) {
+fn stretches(disk: &mut [u8]) {
     for start in [1, 9, 22, 35, 41, 58] {
         disk[start << 20..(start + 1) << 20].copy_from_slice(&noise(1 << 20, 5));
     }

@@ -131,12 +131,7 @@ impl Replica {
     }
 
     /// Adds the link that `write` writes, from what the chain gives now.
-    fn add(
-        &self,
-        disk_len: u64,
-        next: &Arc<dyn Storage>,
-        write: &dyn Fn(&KeptManifest, Arc<dyn Storage>) -> Result<(Trailer, Manifest)>,
-    ) -> Result<Appended> {
+    fn add(&self, disk_len: u64, next: &Arc<dyn Storage>, write: &Write<'_>) -> Result<Appended> {
         let chain = self.chain()?;
         let (base, link) = match chain.last() {
             Some(last) => (self.manifest_at(*last)?, last.next()),
@@ -180,7 +175,8 @@ impl Replica {
             let before = match reached {
                 Some(root) => root,
                 None => {
-                    let zeros = zeros(delta.header().result_len)?;
+                    // Not the result's: the disk may have grown before the chain was put together.
+                    let zeros = zeros(delta.header().base_len)?;
                     *zeros.manifest().root().as_bytes()
                 }
             };
@@ -408,6 +404,9 @@ impl Replica {
             .at_path(self.folder.path())
     }
 }
+
+/// Writes a link from what a manifest describes, and the manifest that it leads to.
+type Write<'a> = dyn Fn(&KeptManifest, Arc<dyn Storage>) -> Result<(Trailer, Manifest)> + 'a;
 
 /// What can differ from `base`, where that is what the changes are since.
 fn ranges_since(changed: Option<&Changed>, base: &Manifest) -> Option<Vec<Range<u64>>> {

@@ -504,7 +504,7 @@ fn disk(kinds: &[u8]) -> Vec<u8> {
 
 /// One block of each kind, of which some pages are zeros; all of kind 0.
 fn pages(kinds: &[u8]) -> Vec<u8> {
-    let page = |kind: u8, page: u8| match kind > 0 && (page + kind) % 3 != 0 {
+    let page = |kind: u8, page: u8| match kind > 0 && !(page + kind).is_multiple_of(3) {
         true => vec![kind ^ (page << 2) | 1; 4096],
         false => vec![0; 4096],
     };

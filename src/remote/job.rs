@@ -333,7 +333,16 @@ impl Fault {
         // The peer's words may be anything, and a terminal may be what shows them.
         let visible = |c: char| if c.is_control() { ' ' } else { c };
         let text: String = self.text.chars().map(visible).collect();
-        Error::new(kind, format!("the other end: {text}"))
+        Error::new(kind, format!("{SAYS}{text}"))
+    }
+
+    /// An error of the other end in its own words, to be told it again.
+    #[cfg(feature = "failback")]
+    pub(crate) fn quoted(error: Error) -> Error {
+        match error.to_string().strip_prefix(SAYS) {
+            Some(text) => Error::new(error.kind(), text.to_owned()),
+            None => error,
+        }
     }
 
     pub(super) fn put(&self, out: &mut Put) {
@@ -375,6 +384,7 @@ fn choice<T: Copy>(table: &[T], index: u8) -> Result<T> {
     known.ok_or_else(|| wrong("a choice that this version does not know"))
 }
 
+const SAYS: &str = "the other end: ";
 const TEXTS_MOST: usize = 32;
 
 const MODES: [Mode; 3] = [Mode::Auto, Mode::Delta, Mode::Full];

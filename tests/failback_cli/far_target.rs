@@ -377,6 +377,23 @@ fn an_undo_takes_back_on_the_other_host_what_its_vm_wrote() {
 }
 
 #[test]
+fn a_snapshot_that_cannot_be_read_here_is_named_as_it_is_here() {
+    let rig = far_rig();
+    let address = rig.site("recovery", "db1").join("address");
+    fs::write(&address, "/no/such/snapshot.raw").unwrap();
+    let mut carrier = rig.start();
+    let status = rig.wait(&mut carrier, "a problem", |status| {
+        !status["vms"][0]["problem"].is_null()
+    });
+    let detail = status["vms"][0]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("/no/such/snapshot.raw"), "{detail}");
+    assert!(!is_bootable(&rig));
+    fs::remove_file(address).unwrap();
+    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    homecoming(&rig, &mut carrier);
+}
+
+#[test]
 fn the_vms_of_a_group_are_written_on_another_host_at_the_same_time() {
     let mut rig = Rig::new(&["db1", "web1"]);
     rig.far = vec!["primary"];

@@ -211,7 +211,7 @@ fn several_disks_are_copied_one_after_the_other_over_one_line() {
     assert!(
         found[0]["text"]
             .to_string()
-            .contains("x: the other end: it is nowhere")
+            .contains("\"x: it is nowhere\"")
     );
     agent.end();
 

@@ -170,10 +170,13 @@ impl Caller {
 
     fn listen(&self, session: &Session, open: &Open<'_>, work: &Work) -> Result<Reply> {
         let mut wanted_count = 0;
+        let mut missing = None;
         loop {
-            let words = match session.line().receive("its answer", work.cancel())? {
-                Message::Told(words) => words,
-                _ => return Err(wrong()),
+            let words = match session.line().receive("its answer", work.cancel()) {
+                Ok(Message::Told(words)) => words,
+                Ok(_) => return Err(wrong()),
+                // It failed for want of a disk that this end could not open.
+                Err(error) => return Err(missing.unwrap_or(error)),
             };
             match Reply::decode(&words)? {
                 Reply::Begun { phase, total_bytes } => {
@@ -185,7 +188,7 @@ impl Caller {
                     if wanted_count > WANTED_MOST * self.request.disks.len() {
                         return Err(wrong());
                     }
-                    answer_for(session, &wanted, open, work)?;
+                    missing = answer_for(session, &wanted, open, work)?;
                 }
                 reply => return Ok(reply),
             }
@@ -193,8 +196,13 @@ impl Caller {
     }
 }
 
-/// Is the source of what the hand does next.
-fn answer_for(session: &Session, wanted: &Wanted, open: &Open<'_>, work: &Work) -> Result<()> {
+/// Is the source of what the hand does next; gives why the disk could not be opened.
+fn answer_for(
+    session: &Session,
+    wanted: &Wanted,
+    open: &Open<'_>,
+    work: &Work,
+) -> Result<Option<Error>> {
     let tell = |error: &Error| {
         let fault = Box::new(Fault::of(error, false));
         session.line().send(&Message::Fail(fault))
@@ -206,7 +214,7 @@ fn answer_for(session: &Session, wanted: &Wanted, open: &Open<'_>, work: &Work) 
     let (origin, image) = match opened {
         Ok(opened) => opened,
         // What follows from that the hand says.
-        Err(error) => return tell(&error),
+        Err(error) => return tell(&error).map(|()| Some(error)),
     };
     let answerer = Answerer {
         image,
@@ -216,7 +224,7 @@ fn answer_for(session: &Session, wanted: &Wanted, open: &Open<'_>, work: &Work) 
     };
     answerer
         .answer(session, work)
-        .map(drop)
+        .map(|_| None)
         .inspect_err(|error| {
             // Where the line is down there is nobody to tell.
             let _ = tell(error);

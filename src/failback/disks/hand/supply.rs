@@ -8,7 +8,7 @@ use super::words::{Reply, Wanted};
 use crate::control::{Phase, Progress, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::far::Far;
-use crate::remote::{Message, Pull, Session};
+use crate::remote::{Fault, Message, Pull, Session};
 
 /// The line, while nobody pulls over it.
 pub(in super::super) struct Supply {
@@ -32,7 +32,7 @@ impl Supply {
             Ok(pull) => Ok(Far::supplied(pull, self.clone())),
             Err((error, session)) => {
                 self.put_back(Some(*session));
-                Err(error)
+                Err(Fault::quoted(error))
             }
         }
     }

@@ -283,11 +283,13 @@ fn an_executor_that_is_killed_while_a_disk_is_written_elsewhere_is_taken_over() 
 #[test]
 fn a_hand_that_does_not_see_its_executor_die_makes_way_for_the_next_one() {
     let rig = slow_rig("mode = \"delta\"");
-    // The line stays open on that side, as when a host or a route is lost.
+    // The line stays open on that side, both ways, as when a host or a route is lost.
     let command = env!("CARGO_BIN_EXE_diskdelta");
     rig.rsh(&format!(
-        "(cat; sleep 50) | sh -c 'echo $$ > {}; exec {command} serve --stdio'\n",
-        rig.path("agent").display()
+        "(cat; sleep 50) | sh -c 'echo $$ > {}; exec {command} serve --stdio' |\n\
+         tee --output-error=warn {}\n",
+        rig.path("agent").display(),
+        rig.path("sent").display()
     ));
     let mut carrier = rig.start();
     half_way(&rig, &mut carrier);
@@ -299,6 +301,9 @@ fn a_hand_that_does_not_see_its_executor_die_makes_way_for_the_next_one() {
     let mut carrier = rig.carry(&["resume", "shop"]);
     wait_blocked(&rig, &mut carrier, "ready-to-cutover");
     assert!(!runs(), "two at a time");
+    // It went at once, not when it had heard nothing for long enough.
+    let log = rig.ok(&["log", "shop"]).to_string();
+    assert!(!log.contains("has not ended yet"), "{log}");
     homecoming(&rig, &mut carrier);
 }
 

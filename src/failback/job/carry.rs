@@ -5,7 +5,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use super::folder::JobFolder;
-use super::gestures::{Member, meaning};
+use super::gestures::{Member, passed_on};
 use super::meter::{self, Meter, Moving};
 use super::post::{Post, post};
 use crate::control::{CancelToken, Work};
@@ -224,7 +224,7 @@ impl Carrier {
                 state: post.state(),
             })
             .collect();
-        let meant = meaning(&members, self.asked, gesture, by)?;
+        let meant = passed_on(&members, self.asked, gesture, by)?;
         if self.members.len() > 1 {
             let record = PlanRecord::Asked {
                 gesture,

@@ -19,6 +19,26 @@ pub(super) struct Meaning {
     pub asked: GroupAsked,
 }
 
+/// Takes a gesture apart for the VMs' executors. A single one says itself whether it may: what is
+/// seen of it may be a moment old, and who asks may have read a later state in the journal.
+///
+/// # Errors
+/// As [`meaning`].
+pub(super) fn passed_on(
+    members: &[Member<'_>],
+    asked: GroupAsked,
+    gesture: Gesture,
+    by: &str,
+) -> Result<Meaning> {
+    match members {
+        [one] if !one.is_over() => Ok(Meaning {
+            tell: vec![(0, gesture)],
+            asked,
+        }),
+        _ => meaning(members, asked, gesture, by),
+    }
+}
+
 /// Takes a gesture apart.
 ///
 /// # Errors
@@ -167,7 +187,7 @@ fn require(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failback::machine::Mode;
+    use crate::failback::machine::{Disposition, Mode};
 
     fn meant(phases: &[Phase], gesture: Gesture) -> Result<Meaning> {
         let spec = Spec::new(Mode::Delta).with_grouped(true);
@@ -201,6 +221,28 @@ mod tests {
         let commit = meant(&[CommitPending, CommitPending], Gesture::Commit).unwrap();
         assert!(commit.tell.is_empty() && commit.asked.commit);
         assert!(meant(&[Verifying, CommitPending], Gesture::Commit).is_err());
+    }
+
+    #[test]
+    fn a_single_vm_is_asked_itself_for_it_may_have_gone_on_since_it_was_seen() {
+        let asked = GroupAsked::default();
+        let spec = Spec::new(Mode::Delta);
+        let mut state = State::new(&spec);
+        for (phase, is_asked) in [
+            (Phase::Activating, true),
+            (Phase::Cancelled(Disposition::Restored), false),
+        ] {
+            state.phase = phase;
+            let members = [Member {
+                vm: "vm",
+                spec: &spec,
+                state,
+            }];
+            assert!(meaning(&members, asked, Gesture::Commit, "me").is_err());
+            let passed = passed_on(&members, asked, Gesture::Commit, "me");
+            let tell = passed.map(|meant| meant.tell).unwrap_or_default();
+            assert_eq!(tell == [(0, Gesture::Commit)], is_asked);
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! A sync makes the target hold what the source holds, whatever the two held before.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod watched;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,13 +13,14 @@ use diskdelta::image::{
     self, CreateFormat, CreateOptions, Format, Image, ImageInfo, ImageOptions, Raw,
 };
 use diskdelta::manifest::{self, Manifest};
-use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place, Storage};
+use diskdelta::storage::{Access, Folder, MemoryStorage, Place, Storage};
 use diskdelta::sync::{
     BaseCheck, Mark, Mode, Outcome, Recovered, Safety, Source, SyncOptions, Target, Verified,
     Verify, apply_delta, recover, sample, sync,
 };
 use diskdelta::{BlockSize, Error, ErrorKind, Extent, Limits, Phase, Progress, Work};
 use proptest::prelude::*;
+use watched::WatchedFolder;
 
 const PAGE: usize = 4096;
 
@@ -26,7 +29,7 @@ fn source(bytes: &[u8]) -> Source {
     Source::new(Arc::new(Raw::open(Arc::new(storage)).unwrap()))
 }
 
-fn target(folder: &MemoryFolder) -> Target {
+fn target(folder: &WatchedFolder) -> Target {
     let folder: Arc<dyn Folder> = Arc::new(folder.clone());
     Target::file(Place::new(folder, "t.raw"), Format::Raw)
 }
@@ -73,7 +76,7 @@ proptest! {
         verify in prop::sample::select(vec![Verify::Written, Verify::All, Verify::None]),
     ) {
         let (new, old) = (new.bytes(), old.bytes());
-        let folder = MemoryFolder::new();
+        let folder = WatchedFolder::new();
         folder.insert("t.raw", old.clone());
         let work = Work::new(2).unwrap();
         let options = SyncOptions::default()
@@ -91,7 +94,7 @@ proptest! {
     #[test]
     fn undo_brings_the_old_bytes_back(new in Disk::any(600), old in Disk::any(600)) {
         let (new, old) = (new.bytes(), old.bytes());
-        let folder = MemoryFolder::new();
+        let folder = WatchedFolder::new();
         folder.insert("t.raw", old.clone());
         let work = Work::new(2).unwrap();
         let place = Place::new(Arc::new(folder.clone()), "t.undo");
@@ -117,7 +120,7 @@ proptest! {
         old in Disk::any(700),
         safety in prop::sample::select(vec![Safety::Atomic, Safety::InPlace]),
     ) {
-        let folder = MemoryFolder::new();
+        let folder = WatchedFolder::new();
         let mut now = old.bytes();
         if now.len() < PAGE {
             return Ok(());
@@ -172,7 +175,7 @@ proptest! {
             let range = (range.start as usize).min(old.len())..(range.end as usize).min(old.len());
             expected[range.clone()].copy_from_slice(&new[range]);
         }
-        let folder = MemoryFolder::new();
+        let folder = WatchedFolder::new();
         folder.insert("t.raw", old);
         let work = Work::new(2).unwrap();
         let options = SyncOptions::default().with_safety(safety).with_change_map(Some(map));
@@ -183,7 +186,7 @@ proptest! {
 
 #[test]
 fn a_change_map_goes_with_a_delta_only() {
-    let folder = MemoryFolder::new();
+    let folder = WatchedFolder::new();
     folder.insert("t.raw", vec![1; 100_000]);
     let options = SyncOptions::default()
         .with_mode(Mode::Full)
@@ -196,7 +199,7 @@ fn a_change_map_goes_with_a_delta_only() {
 
 #[test]
 fn a_target_that_would_shrink_is_left_alone_unless_that_is_allowed() {
-    let folder = MemoryFolder::new();
+    let folder = WatchedFolder::new();
     folder.insert("t.raw", vec![1; 3 * PAGE]);
     let work = Work::new(1).unwrap();
     let options = SyncOptions::default();
@@ -208,7 +211,7 @@ fn a_target_that_would_shrink_is_left_alone_unless_that_is_allowed() {
 
 #[test]
 fn a_missing_target_is_created() {
-    let folder = MemoryFolder::new();
+    let folder = WatchedFolder::new();
     let work = Work::new(1).unwrap();
     sync(
         &source(&[2; 5000]),
@@ -298,7 +301,7 @@ fn what_is_read_back_is_dropped_from_the_cache_first() {
     new[3 * PAGE..4 * PAGE].fill(5);
     new[2 << 20..(2 << 20) + PAGE].fill(5);
     for safety in [Safety::Atomic, Safety::InPlace] {
-        let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
+        let folder: Arc<dyn Folder> = Arc::new(WatchedFolder::new());
         let device = Arc::new(Watched::new("device", vec![9; len as usize]));
         let stage = Place::new(folder, "device-stage");
         let target = Target::device(device.clone(), Format::Raw, stage);
@@ -327,7 +330,7 @@ fn empty_vhd(len: u64) -> Arc<dyn Image> {
 
 #[test]
 fn long_zeros_over_unread_bytes_are_read_back_in_pieces() {
-    let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
+    let folder: Arc<dyn Folder> = Arc::new(WatchedFolder::new());
     let device = Arc::new(Watched::new("device", vec![9; 40 << 20]));
     let stage = Place::new(folder.clone(), "device-stage");
     let target = Target::device(device.clone(), Format::Raw, stage);
@@ -410,7 +413,7 @@ fn the_way_back_is_not_made_from_another_base_than_the_deltas() {
 
 #[test]
 fn a_larger_device_keeps_its_tail_only_where_that_is_allowed() {
-    let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
+    let folder: Arc<dyn Folder> = Arc::new(WatchedFolder::new());
     let device = Arc::new(MemoryStorage::new("device", vec![9; 4 << 20]));
     let stage = Place::new(folder, "device-stage");
     let storage: Arc<dyn Storage> = device.clone();
@@ -446,7 +449,7 @@ fn auto_copies_a_file_that_differs_and_never_a_device_or_in_place() {
     let work = Work::new(2).unwrap();
     let options = SyncOptions::default();
     let choice = |old: &[u8], options: &SyncOptions| {
-        let folder = MemoryFolder::new();
+        let folder = WatchedFolder::new();
         folder.insert("t.raw", old.to_vec());
         let report = sync(&source(&new), &target(&folder), options, &work).unwrap();
         assert!(folder.bytes("t.raw").unwrap() == new);
@@ -467,7 +470,7 @@ fn auto_copies_a_file_that_differs_and_never_a_device_or_in_place() {
     let unread = options.clone().with_verify(Verify::None);
     assert_eq!(choice(&third, &unread), Mode::Full);
 
-    let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
+    let folder: Arc<dyn Folder> = Arc::new(WatchedFolder::new());
     let device = Arc::new(MemoryStorage::new("device", old));
     let stage = Place::new(folder, "device-stage");
     let device_target = Target::device(device.clone(), Format::Raw, stage);
@@ -484,7 +487,7 @@ fn of_a_block_that_becomes_zeros_only_what_is_not_yet_zero_is_written() {
     old[20 * PAGE..21 * PAGE].fill(9);
     let mut new = old.clone();
     new[3 * PAGE..4 * PAGE].fill(0);
-    let folder = MemoryFolder::new();
+    let folder = WatchedFolder::new();
     folder.insert("t.raw", old.clone());
     let work = Work::new(2).unwrap();
     let kept = Place::new(Arc::new(folder.clone()), "t.manifest");
@@ -501,7 +504,7 @@ fn of_a_block_that_becomes_zeros_only_what_is_not_yet_zero_is_written() {
 fn a_file_too_short_for_a_mark_is_replaced_as_a_whole_or_left_alone() {
     let work = Work::new(1).unwrap();
     for safety in [Safety::Atomic, Safety::InPlace] {
-        let folder = MemoryFolder::new();
+        let folder = WatchedFolder::new();
         folder.insert("t.raw", vec![1; 1000]);
         let options = SyncOptions::default()
             .with_mode(Mode::Delta)
@@ -520,7 +523,7 @@ fn a_file_too_short_for_a_mark_is_replaced_as_a_whole_or_left_alone() {
 #[test]
 fn a_dry_run_says_identical_of_equal_disks_only() {
     let old = noise(8 * PAGE);
-    let folder = MemoryFolder::new();
+    let folder = WatchedFolder::new();
     folder.insert("t.raw", old.clone());
     let work = Work::new(1).unwrap();
     let options = SyncOptions::default().with_dry_run(true);
@@ -561,7 +564,7 @@ fn a_full_copy_keeps_the_kind_of_container_that_it_replaces() {
             create = create.with_block_size(2 << 20);
         }
         image::create(&*old, &create).unwrap();
-        let folder = MemoryFolder::new();
+        let folder = WatchedFolder::new();
         folder.insert("t", old.to_vec());
         let place = Place::new(Arc::new(folder.clone()), "t");
         let target = Target::file(place.clone(), kind.format());
@@ -581,8 +584,8 @@ fn a_full_copy_keeps_the_kind_of_container_that_it_replaces() {
 }
 
 /// A target whose kept manifest says what it holds.
-fn kept_target(old: &[u8], work: &Work) -> (MemoryFolder, SyncOptions) {
-    let folder = MemoryFolder::new();
+fn kept_target(old: &[u8], work: &Work) -> (WatchedFolder, SyncOptions) {
+    let folder = WatchedFolder::new();
     folder.insert("t.raw", old.to_vec());
     let place = Place::new(Arc::new(folder.clone()), "t.manifest");
     let options = SyncOptions::default()
@@ -662,7 +665,7 @@ fn what_a_medium_has_lost_is_found_before_the_target_counts_as_whole() {
     ] {
         for safety in [Safety::Atomic, Safety::InPlace] {
             for verify in [Verify::Written, Verify::None] {
-                let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
+                let folder: Arc<dyn Folder> = Arc::new(WatchedFolder::new());
                 let device = Arc::new(Watched {
                     forgets: forgets.clone(),
                     ..Watched::new("device", vec![9; len as usize])
@@ -696,7 +699,7 @@ fn ranges_that_were_written_are_counted_against_the_limit_for_tables() {
     for page in (0..64).step_by(2) {
         new[page * PAGE] = 2;
     }
-    let folder = MemoryFolder::new();
+    let folder = WatchedFolder::new();
     folder.insert("t.raw", old);
     let work = Work::new(1).unwrap();
     let options = SyncOptions::default().with_safety(Safety::InPlace);
@@ -744,7 +747,7 @@ fn a_sample_passes_over_what_cannot_be_read_and_not_over_damage() {
 
 #[test]
 fn what_stops_a_full_copy_says_itself_what_to_do() {
-    let folder = MemoryFolder::new();
+    let folder = WatchedFolder::new();
     folder.insert("t.raw", vec![1; 5 * PAGE]);
     let changed = || {
         let error = Error::new(ErrorKind::SourceChanged, "it changed");
@@ -764,7 +767,7 @@ fn a_source_that_changed_is_named_rather_than_the_read_that_failed_for_it() {
     let work = Work::new(1).unwrap();
     for changed in [true, false] {
         for mode in [Mode::Delta, Mode::Full] {
-            let folder = MemoryFolder::new();
+            let folder = WatchedFolder::new();
             folder.insert("t.raw", vec![1; 8 * PAGE]);
             let failing = Source::new(Arc::new(Failing(image(), ErrorKind::Io)));
             let source = failing.with_check(Arc::new(move || match changed {
@@ -788,7 +791,7 @@ fn what_only_the_longer_disk_has_is_looked_at_whatever_the_change_map_says() {
     let work = Work::new(1).unwrap();
     let old = noise(16 * PAGE);
     let mut new = [&old[..], &noise(3 * PAGE)].concat();
-    let folder = MemoryFolder::new();
+    let folder = WatchedFolder::new();
     folder.insert("t.raw", old);
     let options = SyncOptions::default().with_change_map(Some(Vec::new()));
     sync(&source(&new), &target(&folder), &options, &work).unwrap();
@@ -902,7 +905,7 @@ fn a_delta_that_is_told_by_what_it_touches_fits_only_disks_of_its_base_s_length(
     let delta = delta_of(old.len() as u64, &Frame::data(0, &[3; PAGE], hash, None));
     let work = Work::new(1).unwrap();
     let apply = |base: &[u8], verify| {
-        let folder = MemoryFolder::new();
+        let folder = WatchedFolder::new();
         folder.insert("t.raw", base.to_vec());
         let check = BaseCheck::Touched;
         let done = apply_delta(&delta, &target(&folder), check, verify, &work);
@@ -934,7 +937,7 @@ fn long_zeros_are_told_from_their_base_by_one_hash_of_all_of_it() {
     let hash = Old::Hash(*blake3::hash(&old[PAGE..]).as_bytes());
     let zeros = Frame::zero(PAGE as u64, (old.len() - PAGE) as u64, hash);
     let delta = delta_of(old.len() as u64, &zeros);
-    let folder = MemoryFolder::new();
+    let folder = WatchedFolder::new();
     folder.insert("t.raw", old.clone());
     let work = Work::new(1).unwrap();
     let (check, verify) = (BaseCheck::Touched, Verify::Written);
@@ -967,7 +970,7 @@ fn only_reading_all_of_a_target_finds_that_its_kept_manifest_is_wrong() {
 fn the_last_sector_of_a_container_is_filled_up_with_zeros() {
     let work = Work::new(1).unwrap();
     let new = noise(3 * PAGE + 77);
-    let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
+    let folder: Arc<dyn Folder> = Arc::new(WatchedFolder::new());
     let place = Place::new(folder, "t.vhd");
     let target = Target::file(place.clone(), Format::Vhd);
     for outcome in [Outcome::Synced, Outcome::Identical] {
@@ -1012,7 +1015,7 @@ fn what_is_applied_and_read_back_is_told_from_its_begin_to_its_end() {
         (Mode::Delta, Safety::InPlace, None, changed),
         (Mode::Full, Safety::Atomic, None, all),
     ] {
-        let folder = MemoryFolder::new();
+        let folder = WatchedFolder::new();
         folder.insert("t.raw", old.clone());
         let phases = Arc::new(Phases::default());
         let work = Work::new(1).unwrap().with_progress(phases.clone());

@@ -274,8 +274,7 @@ fn name_of(source: &HostSource, block_size: BlockSize) -> Result<Option<String>>
 fn has_others(source: &HostSource) -> bool {
     let info = source.image().info();
     let is_own = matches!(info.format, Format::Raw | Format::Vhd | Format::Vhdx);
-    let has_parent = info.facts.iter().any(|(key, _)| key.starts_with("parent"));
-    !is_own || has_parent || info.subformat == "differencing"
+    !is_own || info.subformat == "differencing"
 }
 
 /// What was kept is as long as its disk.

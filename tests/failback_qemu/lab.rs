@@ -385,6 +385,12 @@ impl Drop for Lab {
         for site in ["primary", "recovery"] {
             self.kill_vm(site);
         }
+        if let Some(device) = &self.device {
+            // One that is held has a sidecar, which would outlive it.
+            let mut release = Command::new(env!("CARGO_BIN_EXE_diskdelta"));
+            release.args(["recover", "--release"]).arg(device.path());
+            let _ = release.output();
+        }
     }
 }
 

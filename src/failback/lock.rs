@@ -10,7 +10,14 @@ use crate::error::{Error, ErrorKind, Result};
 /// Holds a job until it is dropped, or the process ends.
 #[derive(Debug)]
 pub struct JobLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for JobLock {
+    /// Closing it would not do: a program that another thread is just starting has it open, too.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
 }
 
 impl JobLock {
@@ -49,7 +56,7 @@ impl JobLock {
             .and_then(|()| file.set_len(0))
             .and_then(|()| file.write_all(holder.as_bytes()))
             .map_err(|e| failed("write lock", e))?;
-        Ok(JobLock { _file: file })
+        Ok(JobLock { file })
     }
 
     /// Who holds the lock, in words; `None` if nobody does.
@@ -92,8 +99,11 @@ mod tests {
         let holder = format!("process {}", std::process::id());
         assert!(error.to_string().contains(&holder), "{error}");
         assert_eq!(JobLock::holder(&path).unwrap(), Some(holder));
+        // As a program that is being started has it.
+        let other = held.file.try_clone().unwrap();
         drop(held);
         assert_eq!(JobLock::holder(&path).unwrap(), None);
+        drop(other);
         assert!(JobLock::take(&path).is_ok());
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct VmFolder {
 
 /// Keeps other commands to the VM out.
 pub(super) struct Admitted {
-    _lock: Option<File>,
+    _lock: Option<CommandLock>,
 }
 
 impl VmFolder {
@@ -172,7 +172,7 @@ impl VmFolder {
         (0..disks).try_for_each(|disk| remove(&self.scratch(disk)))
     }
 
-    fn lock(&self) -> Result<File> {
+    fn lock(&self) -> Result<CommandLock> {
         let path = self.file("lock");
         let file = File::options()
             .write(true)
@@ -181,7 +181,7 @@ impl VmFolder {
             .open(&path)
             .map_err(|e| Error::io("open lock", e).at_path(&path))?;
         match file.try_lock() {
-            Ok(()) => Ok(file),
+            Ok(()) => Ok(CommandLock(file)),
             Err(TryLockError::WouldBlock) => {
                 let text = "another command to this VM is being carried out";
                 Err(Error::new(ErrorKind::InUse, text).at_path(&path))
@@ -218,6 +218,16 @@ impl VmFolder {
 
     fn failed(&self, operation: &'static str, cause: std::io::Error) -> Error {
         Error::io(operation, cause).at_path(&self.path)
+    }
+}
+
+/// Held while a command is carried out.
+struct CommandLock(File);
+
+impl Drop for CommandLock {
+    /// Closing it would not do: a program that another thread is just starting has it open, too.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
     }
 }
 

@@ -106,6 +106,15 @@ impl Extent {
         }
     }
 
+    /// The first extent of `window`, in which the first data is `data`.
+    pub(crate) fn first(window: Range<u64>, data: Option<Range<u64>>) -> Self {
+        match data {
+            Some(data) if data.start == window.start => Extent::data(data),
+            Some(data) => Extent::zero(window.start..data.start),
+            None => Extent::zero(window),
+        }
+    }
+
     /// First byte after the extent.
     pub fn end(&self) -> u64 {
         self.offset + self.len

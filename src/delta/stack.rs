@@ -7,7 +7,7 @@ use super::layers::Layers;
 use super::{Delta, FrameKind};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Format, Image, ImageInfo};
+use crate::image::{Image, ImageInfo};
 use crate::limits::Limits;
 use crate::units::Extent;
 
@@ -128,24 +128,13 @@ impl Image for Stack {
         if offset >= self.disk_len {
             return Ok(None);
         }
-        let mut pieces = self.layers.pieces_in(offset..self.disk_len);
+        let window = offset..self.disk_len;
+        let mut pieces = self.layers.pieces_in(window.clone());
         let data = pieces.find(|(_, piece)| *piece != Piece::Zeros);
-        Ok(Some(match data {
-            Some((range, _)) if range.start == offset => Extent::data(range),
-            Some((range, _)) => Extent::zero(offset..range.start),
-            None => Extent::zero(offset..self.disk_len),
-        }))
+        Ok(Some(Extent::first(window, data.map(|(range, _)| range))))
     }
 
     fn info(&self) -> ImageInfo {
-        ImageInfo {
-            format: Format::Raw,
-            subformat: "",
-            disk_bytes: self.disk_len,
-            sector_bytes: None,
-            block_bytes: None,
-            facts: Vec::new(),
-            warnings: Vec::new(),
-        }
+        ImageInfo::raw(self.disk_len)
     }
 }

@@ -212,6 +212,21 @@ pub struct ImageInfo {
     pub warnings: Vec<String>,
 }
 
+impl ImageInfo {
+    /// Guest bytes of so many, as they are.
+    pub(crate) fn raw(disk_bytes: u64) -> Self {
+        ImageInfo {
+            format: Format::Raw,
+            subformat: "",
+            disk_bytes,
+            sector_bytes: None,
+            block_bytes: None,
+            facts: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
 impl Format {
     /// The formats that can be read, by what this was built with.
     pub const ALL: &[Format] = &[

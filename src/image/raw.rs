@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Change, Format, Image, ImageInfo, ImageMut, Patch};
+use super::{Change, Image, ImageInfo, ImageMut, Patch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::units::Extent;
@@ -61,13 +61,8 @@ impl Image for Raw {
 
     fn info(&self) -> ImageInfo {
         ImageInfo {
-            format: Format::Raw,
-            subformat: "",
-            disk_bytes: self.disk_len(),
             sector_bytes: self.storage.sector_bytes(),
-            block_bytes: None,
-            facts: Vec::new(),
-            warnings: Vec::new(),
+            ..ImageInfo::raw(self.disk_len())
         }
     }
 

@@ -9,7 +9,7 @@ use super::format::LEAF;
 use super::target_work::{Handed, Visit};
 use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Format, Image, ImageInfo};
+use crate::image::{Image, ImageInfo};
 use crate::manifest::{Hash, ManifestWriter, Root, Sink};
 use crate::units::{BlockSize, Extent};
 
@@ -36,15 +36,7 @@ impl Image for Blank {
     }
 
     fn info(&self) -> ImageInfo {
-        ImageInfo {
-            format: Format::Raw,
-            subformat: "",
-            disk_bytes: self.0,
-            sector_bytes: None,
-            block_bytes: None,
-            facts: Vec::new(),
-            warnings: Vec::new(),
-        }
+        ImageInfo::raw(self.0)
     }
 }
 

@@ -34,17 +34,11 @@ pub(super) fn compare(source: &ImageInfo, target: Option<u64>) -> Result<Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Format;
 
     fn disk(len: u64, sector: Option<u64>) -> ImageInfo {
         ImageInfo {
-            format: Format::Raw,
-            subformat: "",
-            disk_bytes: len,
             sector_bytes: sector,
-            block_bytes: None,
-            facts: Vec::new(),
-            warnings: Vec::new(),
+            ..ImageInfo::raw(len)
         }
     }
 

@@ -10,7 +10,7 @@ use super::{NbdAddress, Ranges};
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::line::Line;
-use crate::image::{Format, Image, ImageInfo};
+use crate::image::{Image, ImageInfo};
 use crate::units::Extent;
 
 /// An export, read over as many connections as there are readers, where the server allows that.
@@ -224,13 +224,8 @@ impl Image for NbdExport {
 
     fn info(&self) -> ImageInfo {
         ImageInfo {
-            format: Format::Raw,
-            subformat: "",
-            disk_bytes: self.info.disk_len,
-            sector_bytes: None,
-            block_bytes: None,
             facts: vec![("export", self.address.to_string())],
-            warnings: Vec::new(),
+            ..ImageInfo::raw(self.info.disk_len)
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::control::Work;
 use crate::delta::{DeltaOptions, DeltaWriter, Frame, Header, JobId, Old, Purpose, Trailer};
 use crate::diff::{self, CompareOptions, Content, Difference};
 use crate::error::Result;
-use crate::image::{Format, Image, ImageInfo};
+use crate::image::{Image, ImageInfo};
 use crate::manifest::{KeptManifest, Manifest, ManifestWriter, RangeSet, reopen};
 use crate::storage::Storage;
 use crate::sync::{FarSource, Search};
@@ -158,23 +158,13 @@ impl Image for Unseen {
         if offset >= self.disk_len {
             return Ok(None);
         }
-        Ok(Some(match self.data.inside(offset..self.disk_len).next() {
-            Some(data) if data.start == offset => Extent::data(data),
-            Some(data) => Extent::zero(offset..data.start),
-            None => Extent::zero(offset..self.disk_len),
-        }))
+        let window = offset..self.disk_len;
+        let data = self.data.inside(window.clone()).next();
+        Ok(Some(Extent::first(window, data)))
     }
 
     fn info(&self) -> ImageInfo {
-        ImageInfo {
-            format: Format::Raw,
-            subformat: "",
-            disk_bytes: self.disk_len,
-            sector_bytes: None,
-            block_bytes: None,
-            facts: Vec::new(),
-            warnings: Vec::new(),
-        }
+        ImageInfo::raw(self.disk_len)
     }
 }
 

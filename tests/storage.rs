@@ -1032,3 +1032,20 @@ fn access_list() -> Vec<u8> {
     }
     list
 }
+
+#[test]
+fn a_folder_is_made_with_those_above_it_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let (above, path) = (home.path().join("a"), home.path().join("a/b"));
+    for _ in 0..2 {
+        HostFolder::make(&path).unwrap();
+    }
+    for made in [above, path] {
+        let mode = std::fs::metadata(made).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+    let file = home.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    HostFolder::make(&file.join("below")).unwrap_err();
+}

@@ -1,8 +1,9 @@
 //! Folders: where stages, sidecars and replaced targets are created, renamed and removed.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -132,6 +133,29 @@ impl HostFolder {
             folder: folder.into(),
             allocation: Allocation::default(),
         })
+    }
+
+    /// Makes the folder at `path` and those above it that are missing, for their owner alone.
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub fn make(path: &Path) -> Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        // A relative path ends in nothing, which is here.
+        let parent = match parent.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => parent,
+        };
+        Self::make(parent)?;
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => made.map_err(|e| Error::io("create folder", e).at_path(path))?,
+        }
+        HostFolder::open(parent)?.sync()
     }
 
     /// Decides what becomes of the space of zeros in the files opened and created here. With

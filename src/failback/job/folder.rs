@@ -44,15 +44,15 @@ impl JobFolder {
         by: &str,
     ) -> Result<Self> {
         let plan = Plan::parse(plan_text)?;
-        make_dir(state_dir)?;
+        HostFolder::make(state_dir)?;
         refuse_conflicts(state_dir, &plan)?;
         let after_epoch = last_epoch(state_dir)?;
         let path = state_dir.join(&plan.name);
         if is_job(&path)? {
             put_aside(state_dir, &plan.name)?;
         }
-        make_dir(&path)?;
-        make_dir(&path.join(INBOX))?;
+        HostFolder::make(&path)?;
+        HostFolder::make(&path.join(INBOX))?;
         let folder = HostFolder::open(&path)?;
         let id = random()?;
         let mut journal = Writer::create(&folder, OsStr::new(PLAN_JOURNAL), id)?;
@@ -332,13 +332,6 @@ fn put_aside(state_dir: &Path, name: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn make_dir(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    let mut builder = std::fs::DirBuilder::new();
-    let made = builder.recursive(true).mode(0o700).create(path);
-    made.map_err(|e| Error::io("create folder", e).at_path(path))
 }
 
 const PLAN_JOURNAL: &str = "plan.journal";

@@ -5,7 +5,6 @@
 //! more stops by itself; the newer one waits until it has.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -101,7 +100,7 @@ impl Fence {
 
     /// Takes note of a job, and of a token, durably.
     fn note(&self, token: Option<Token>) -> Result<Seen> {
-        make_dir(&self.ledgers())?;
+        HostFolder::make(&self.ledgers())?;
         // Held for as long as it takes to write a line; not `InUse`: it is worth trying again.
         let busy = |error: Error| Error::new(ErrorKind::Io, error.to_string());
         let _gate = JobLock::take(&self.folder.join(format!("{}.gate", self.vm))).map_err(busy)?;
@@ -191,23 +190,6 @@ impl Admitted<'_> {
             (_, newest) => Err(too_late(self.seen.newest, newest)),
         }
     }
-}
-
-/// Makes a folder and those above it, durably.
-fn make_dir(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let failed = |e| Error::io("create folder", e).at_path(path);
-    if let Some(parent) = path.parent() {
-        make_dir(parent)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-        made => made.map_err(failed)?,
-    }
-    path.parent()
-        .map_or(Ok(()), |parent| HostFolder::open(parent)?.sync())
 }
 
 /// Longer than what a hand that stops needs as a rule; what it has begun to apply it applies.

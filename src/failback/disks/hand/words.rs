@@ -278,10 +278,8 @@ fn is_path(path: &Path) -> bool {
 
 /// The other end's words; nothing in them steers a terminal.
 fn plain(text: &str) -> String {
-    let words = text.chars().take(TEXT_MOST);
-    words
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    let words: String = text.chars().take(TEXT_MOST).collect();
+    words.replace(char::is_control, " ")
 }
 
 fn encode(words: &impl Serialize) -> Result<Vec<u8>> {

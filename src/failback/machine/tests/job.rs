@@ -1,0 +1,133 @@
+//! A job whose sites do all that they are told.
+
+use super::*;
+
+/// A job whose sites do all that they are told.
+pub struct Job {
+    pub machine: Machine,
+    pub seen: Sides<VmSeen>,
+    sent: Vec<String>,
+    pub verifies: bool,
+    pub proves: bool,
+    pub baseline: bool,
+    /// How long passes take, last first.
+    pub elapsed: Vec<u64>,
+}
+
+impl Job {
+    pub fn new(spec: Spec) -> Self {
+        let vm = |running| VmSeen {
+            exists: true,
+            running,
+            fenced: false,
+        };
+        let mut job = Job {
+            machine: Machine::new(spec),
+            seen: Sides {
+                source: vm(true),
+                target: vm(false),
+            },
+            sent: Vec::new(),
+            verifies: true,
+            proves: true,
+            baseline: true,
+            elapsed: Vec::new(),
+        };
+        job.event(Event::TakenOver { epoch: 1 });
+        job.calm();
+        job
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.machine.state().phase
+    }
+
+    /// What was sent since this was asked last.
+    pub fn sent(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.sent)
+    }
+
+    pub fn refused(&self, gesture: Gesture) -> Because {
+        self.machine
+            .allows(gesture, "operator")
+            .unwrap_err()
+            .because
+    }
+
+    pub fn ask(&mut self, gesture: Gesture) {
+        self.ask_only(gesture);
+        self.calm();
+    }
+
+    pub fn ask_only(&mut self, gesture: Gesture) {
+        let by = "operator".to_owned();
+        self.event(Event::Asked { gesture, by });
+    }
+
+    pub fn event(&mut self, event: Event) {
+        let step = self.machine.apply(&event).unwrap();
+        self.sent.extend(step.send.map(said));
+    }
+
+    /// Answers until nothing is under way.
+    pub fn calm(&mut self) {
+        while self.machine.state().pending.is_some() {
+            self.answer();
+        }
+    }
+
+    pub fn answer(&mut self) {
+        let command = self.machine.state().pending.unwrap();
+        let answer = match command.resource {
+            Resource::Vm(side) => self.vm(side, command.action),
+            Resource::Disk(_) => self.disk(command.action),
+        };
+        let token = command.token;
+        self.event(Event::Answered { token, answer });
+    }
+
+    fn vm(&mut self, side: Side, action: Action) -> Answer {
+        let vm = self.seen.of_mut(side);
+        match action {
+            Action::Fence => vm.fenced = true,
+            Action::Unfence => vm.fenced = false,
+            Action::Start => vm.running = true,
+            Action::ShutDown => vm.running = false,
+            Action::Retire { .. } => vm.exists = false,
+            _ => {}
+        }
+        Answer::Vm(*vm)
+    }
+
+    fn disk(&mut self, action: Action) -> Answer {
+        let root = |good: bool| Root([u8::from(good); 32]);
+        match action {
+            Action::Copy(_) => Answer::Copied(PassReport {
+                changed_bytes: 4096,
+                elapsed_ms: self.elapsed.pop().unwrap_or(0),
+            }),
+            Action::Verify => Answer::Verified {
+                found: root(self.verifies),
+                expected: root(true),
+            },
+            Action::Prove => Answer::Proven(root(self.proves)),
+            Action::CheckBaseline { .. } => Answer::Baseline(self.baseline),
+            _ => Answer::Done,
+        }
+    }
+}
+
+fn said(command: Command) -> String {
+    let what = match command.action {
+        Action::Copy(copy) => match copy.amount {
+            Amount::Everything => "Copy everything".to_owned(),
+            Amount::Differing(reason) => format!("Copy differing: {reason:?}"),
+            Amount::ChangedSince(_) => "Copy changes".to_owned(),
+        },
+        action => {
+            let text = format!("{action:?}");
+            text.split(' ').next().unwrap().to_owned()
+        }
+    };
+    format!("{} {what}", command.resource)
+}

@@ -220,12 +220,7 @@ fn a_full_job_copies_only_when_the_source_is_off_and_does_not_read_the_target() 
 #[test]
 fn a_full_first_job_makes_the_disk_and_the_vm_at_another_place() {
     let mut rig = Rig::new(&["db1"]).with_job("mode = \"full-first\"");
-    rig.target_disk = "disk.vhdx";
-    rig.create = true;
-    let site = rig.site("primary", "db1");
-    fs::remove_file(site.join("disk.raw")).unwrap();
-    fs::write(site.join("disk-name"), "disk.vhdx\n").unwrap();
-    fs::write(site.join("gone"), "").unwrap();
+    rig.makes_a_vhdx();
     let mut carrier = rig.start();
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
     rig.guest_writes("recovery", "db1", 0, &noise(4096, 9));
@@ -233,12 +228,7 @@ fn a_full_first_job_makes_the_disk_and_the_vm_at_another_place() {
     let status = rig.wait_for(&mut carrier, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
     assert!(rig.is("primary", "db1", "running"));
-    let mut diff = std::process::Command::new(env!("CARGO_BIN_EXE_diskdelta"));
-    let diff = diff
-        .arg("diff")
-        .arg(rig.source("db1"))
-        .arg(rig.target("db1"));
-    assert!(diff.status().unwrap().success(), "both hold the same");
+    rig.holds_the_same();
 }
 
 #[test]

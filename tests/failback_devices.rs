@@ -61,6 +61,23 @@ impl Site {
         said["outcome"].as_str().unwrap().to_owned()
     }
 
+    /// A pass onto it is cancelled, which leaves it held and incomplete; what the next job's plan
+    /// shows.
+    fn is_cancelled(&self, mut carrier: Carrier) -> Value {
+        let rig = &self.rig;
+        rig.ok(&["cancel", "shop"]);
+        carrier.end();
+        let status = rig.status();
+        assert_eq!(status["vms"][0]["disposition"], "blocked_inconsistent");
+        assert_eq!(self.standing(), "rerun");
+        self.is_refused();
+
+        let plan = rig.plan();
+        let checked = rig.ok(&["check", plan.to_str().unwrap()]);
+        assert!(checked.to_string().contains("incomplete"), "{checked}");
+        rig.ok(&["plan", plan.to_str().unwrap()])
+    }
+
     /// Nothing of ours takes the device for a disk.
     fn is_refused(&self) {
         for arguments in [
@@ -253,18 +270,7 @@ fn a_cancelled_job_leaves_the_device_held_and_the_next_takes_it_over() {
     };
     site.rig.job += "\nmode = \"delta\"";
     let rig = &site.rig;
-    let mut carrier = half_way(&site);
-    rig.ok(&["cancel", "shop"]);
-    carrier.end();
-    let status = rig.status();
-    assert_eq!(status["vms"][0]["disposition"], "blocked_inconsistent");
-    assert_eq!(site.standing(), "rerun");
-    site.is_refused();
-
-    let plan = rig.plan();
-    let checked = rig.ok(&["check", plan.to_str().unwrap()]);
-    assert!(checked.to_string().contains("incomplete"), "{checked}");
-    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    let shown = site.is_cancelled(half_way(&site));
     assert!(shown.to_string().contains("full-first"), "{shown}");
     let mut carrier = rig.start();
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
@@ -309,15 +315,7 @@ fn an_aborted_cutover_keeps_the_device_held_and_what_was_copied() {
     let rig = &site.rig;
     let mut carrier = rig.start();
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
-    let slow = rig.site("recovery", "db1").join("slow");
-    fs::write(&slow, "0.3").unwrap();
-    rig.ok(&["complete", "shop"]);
-    rig.wait(&mut carrier, "the cutover", |status| {
-        let phase = &status["vms"][0]["phase"];
-        phase == "quiescing" || phase == "final-sync"
-    });
-    rig.ok(&["abort", "shop"]);
-    fs::remove_file(slow).unwrap();
+    rig.aborts_the_cutover(&mut carrier, "recovery", ["quiescing", "final-sync"]);
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
     assert!(site.is_marked() && rig.is("recovery", "db1", "running"));
     rig.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));

@@ -74,39 +74,23 @@ fn a_disk_on_another_host_comes_home_whole_in_every_mode() {
         "mode = \"delta\"\nsafety = \"in-place\"",
     ] {
         let rig = far_rig().with_job(job);
-        let mut carrier = rig.start();
-        if !job.starts_with("mode = \"full\"") {
-            rig.wait_for(&mut carrier, 0, "ready-to-cutover");
-            rig.guest_writes("recovery", "db1", 2 << 20, &noise(9_000, 6));
-            rig.ok(&["complete", "shop"]);
-        }
-        let status = rig.wait_for(&mut carrier, 0, "commit-pending");
-        assert_eq!(status["vms"][0]["proven"], true, "{job}");
-        assert!(read(rig.source("db1")) == read(rig.target("db1")), "{job}");
+        rig.comes_home_whole(job, |carrier| {
+            rig.wait_for(carrier, 0, "ready-to-cutover");
+        });
     }
 }
 
 #[test]
 fn a_disk_of_another_format_is_made_here_of_one_on_another_host() {
     let mut rig = far_rig().with_job("mode = \"full-first\"");
-    rig.target_disk = "disk.vhdx";
-    rig.create = true;
-    let site = rig.site("primary", "db1");
-    fs::remove_file(site.join("disk.raw")).unwrap();
-    fs::write(site.join("disk-name"), "disk.vhdx\n").unwrap();
-    fs::write(site.join("gone"), "").unwrap();
+    rig.makes_a_vhdx();
     let mut carrier = rig.start();
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
     rig.guest_writes("recovery", "db1", 0, &noise(4096, 9));
     rig.ok(&["complete", "shop"]);
     let status = rig.wait_for(&mut carrier, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
-    let mut diff = Command::new(env!("CARGO_BIN_EXE_diskdelta"));
-    let diff = diff
-        .arg("diff")
-        .arg(rig.source("db1"))
-        .arg(rig.target("db1"));
-    assert!(diff.status().unwrap().success(), "both hold the same");
+    rig.holds_the_same();
 }
 
 #[test]
@@ -114,28 +98,15 @@ fn a_line_that_is_cut_is_taken_up_where_it_was() {
     let mut rig = far_rig().with_job("mode = \"delta\"");
     rig.reach = "limit_rate = \"4M\"\n".to_owned();
     fs::write(rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
-    let stage = stage(&rig);
-    // Once two MiB are staged the agent is gone; the next one is left alone.
-    let cut = rig.path("cut");
-    rig.shell(&format!(
-        "staged() {{ stat -c %s {stage} 2>/dev/null || echo 0; }}\n\
-         if [ ! -e {cut} ]; then (\n\
-         while [ $(staged) -lt 2097152 ]; do kill -0 $$ || exit; sleep 0.02; done\n\
-         : > {cut}; kill -9 $(cat {agent})) </dev/null >/dev/null 2>&1 & fi",
-        stage = stage.display(),
-        cut = cut.display(),
-        agent = rig.path("agent").display(),
-    ));
+    rig.cuts_once(&stage(&rig), 2 << 20);
     let mut carrier = rig.start();
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
-    assert!(cut.exists(), "the line was never cut");
     let sent = rig.sent();
     assert!(
         sent < DISK_BYTES as u64 + (3 << 19),
         "{sent} bytes were sent"
     );
-    let log = rig.ok(&["log", "shop"]).to_string();
-    assert!(log.contains("closed the line"), "{log}");
+    rig.was_cut();
     rig.ok(&["complete", "shop"]);
     rig.wait_for(&mut carrier, 0, "commit-pending");
     assert_eq!(read(rig.source("db1")), read(rig.target("db1")));

@@ -218,36 +218,23 @@ fn a_disk_on_another_host_is_written_whole_in_every_mode() {
         "mode = \"delta\"\nproof = \"before-activation\"",
     ] {
         let rig = far_rig().with_job(job);
-        let mut carrier = rig.start();
-        if !job.starts_with("mode = \"full\"") {
-            wait_blocked(&rig, &mut carrier, "ready-to-cutover");
-            rig.guest_writes("recovery", "db1", 2 << 20, &noise(9_000, 6));
-            rig.ok(&["complete", "shop"]);
-        }
-        let status = rig.wait_for(&mut carrier, 0, "commit-pending");
-        assert_eq!(status["vms"][0]["proven"], true, "{job}");
-        assert!(read(rig.source("db1")) == read(rig.target("db1")), "{job}");
+        rig.comes_home_whole(job, |carrier| {
+            wait_blocked(&rig, carrier, "ready-to-cutover");
+        });
     }
 }
 
 #[test]
 fn a_disk_of_another_format_is_made_on_another_host() {
     let mut rig = far_rig().with_job("mode = \"full-first\"");
-    rig.target_disk = "disk.vhdx";
-    rig.create = true;
-    let site = rig.site("primary", "db1");
-    fs::remove_file(site.join("disk.raw")).unwrap();
-    fs::write(site.join("disk-name"), "disk.vhdx\n").unwrap();
-    fs::write(site.join("gone"), "").unwrap();
+    rig.makes_a_vhdx();
     let mut carrier = rig.start();
     wait_blocked(&rig, &mut carrier, "ready-to-cutover");
     rig.guest_writes("recovery", "db1", 0, &noise(4096, 9));
     rig.ok(&["complete", "shop"]);
     let status = rig.wait_for(&mut carrier, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
-    let mut diff = Command::new(env!("CARGO_BIN_EXE_diskdelta"));
-    let diff = diff.arg("diff").arg(rig.source("db1"));
-    assert!(diff.arg(rig.target("db1")).status().unwrap().success());
+    rig.holds_the_same();
 }
 
 #[test]
@@ -434,15 +421,7 @@ fn an_aborted_cutover_goes_on_with_the_disk_on_the_other_host() {
     let rig = far_rig();
     let mut carrier = rig.start();
     wait_blocked(&rig, &mut carrier, "ready-to-cutover");
-    let slow = rig.site("recovery", "db1").join("slow");
-    fs::write(&slow, "0.3").unwrap();
-    rig.ok(&["complete", "shop"]);
-    rig.wait(&mut carrier, "the cutover", |status| {
-        let phase = &status["vms"][0]["phase"];
-        phase == "quiescing" || phase == "final-sync"
-    });
-    rig.ok(&["abort", "shop"]);
-    fs::remove_file(slow).unwrap();
+    rig.aborts_the_cutover(&mut carrier, "recovery", ["quiescing", "final-sync"]);
     wait_blocked(&rig, &mut carrier, "ready-to-cutover");
     assert!(rig.is("recovery", "db1", "running") && !rig.is("recovery", "db1", "fenced"));
     rig.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));

@@ -105,6 +105,26 @@ impl Rig {
         self.rsh(&text);
     }
 
+    /// The first agent is gone once `file` holds so many bytes; the next one is left alone.
+    pub fn cuts_once(&self, file: &Path, bytes: u64) {
+        self.shell(&format!(
+            "there() {{ stat -c %s {file} 2>/dev/null || echo 0; }}\n\
+             if [ ! -e {cut} ]; then (\n\
+             while [ $(there) -lt {bytes} ]; do kill -0 $$ || exit; sleep 0.02; done\n\
+             : > {cut}; kill -9 $(cat {agent})) </dev/null >/dev/null 2>&1 & fi",
+            file = file.display(),
+            cut = self.path("cut").display(),
+            agent = self.path("agent").display(),
+        ));
+    }
+
+    /// That has happened, and the log says so.
+    pub fn was_cut(&self) {
+        assert!(self.path("cut").exists(), "the line was never cut");
+        let log = self.ok(&["log", "shop"]).to_string();
+        assert!(log.contains("closed the line"), "{log}");
+    }
+
     /// What stands in for ssh, put there at once.
     pub fn rsh(&self, text: &str) {
         fs::write(self.path("rsh-new"), text).unwrap();
@@ -146,6 +166,71 @@ impl Rig {
         let extension = name.rsplit('.').next().unwrap();
         self.site("primary", vm)
             .join(format!("{name}.failback-shop.partial.{extension}"))
+    }
+
+    /// Neither the target's disk, a VHDX, nor its VM is there: the job makes them.
+    pub fn makes_a_vhdx(&mut self) {
+        self.target_disk = "disk.vhdx";
+        self.create = true;
+        let site = self.site("primary", "db1");
+        fs::remove_file(site.join("disk.raw")).unwrap();
+        fs::write(site.join("disk-name"), "disk.vhdx\n").unwrap();
+        fs::write(site.join("gone"), "").unwrap();
+    }
+
+    /// Both disks hold the same, whatever their formats.
+    pub fn holds_the_same(&self) {
+        let mut diff = std::process::Command::new(env!("CARGO_BIN_EXE_diskdelta"));
+        let diff = diff
+            .arg("diff")
+            .arg(self.source("db1"))
+            .arg(self.target("db1"));
+        assert!(diff.status().unwrap().success(), "both hold the same");
+    }
+
+    /// A job is asked to complete, and aborted in one of the phases that follow, which the VM at
+    /// `site` draws out.
+    pub fn aborts_the_cutover(&self, carrier: &mut Carrier, site: &str, phases: [&str; 2]) {
+        let slow = self.site(site, "db1").join("slow");
+        fs::write(&slow, "0.3").unwrap();
+        self.ok(&["complete", "shop"]);
+        self.wait(carrier, "the cutover", |status| {
+            let phase = status["vms"][0]["phase"].as_str();
+            phase.is_some_and(|phase| phases.contains(&phase))
+        });
+        self.ok(&["abort", "shop"]);
+        fs::remove_file(slow).unwrap();
+    }
+
+    /// A job that is begun is cancelled before it has written anything.
+    pub fn cancels_at_the_beginning(&self, site: &str, start: impl FnOnce() -> Carrier) {
+        let slow = self.site(site, "db1").join("slow");
+        fs::write(&slow, "1").unwrap();
+        let mut carrier = start();
+        self.wait(&mut carrier, "the beginning", |status| {
+            status["vms"][0]["phase"] == "initial-sync"
+        });
+        self.ok(&["cancel", "shop", "--restore"]);
+        fs::remove_file(&slow).unwrap();
+        carrier.end();
+        assert_eq!(self.status()["vms"][0]["disposition"], "restored");
+    }
+
+    /// A job of these lines goes through; `ready` waits until its source may be shut down, where it
+    /// begins with a pass.
+    pub fn comes_home_whole(&self, job: &str, ready: impl FnOnce(&mut Carrier)) {
+        let mut carrier = self.start();
+        if !job.starts_with("mode = \"full\"") {
+            ready(&mut carrier);
+            self.guest_writes("recovery", "db1", 2 << 20, &noise(9_000, 6));
+            self.ok(&["complete", "shop"]);
+        }
+        let status = self.wait_for(&mut carrier, 0, "commit-pending");
+        assert_eq!(status["vms"][0]["proven"], true, "{job}");
+        assert!(
+            read(self.source("db1")) == read(self.target("db1")),
+            "{job}"
+        );
     }
 
     pub fn is(&self, site: &str, vm: &str, what: &str) -> bool {

@@ -111,16 +111,7 @@ fn a_job_that_is_cancelled_before_it_wrote_leaves_a_replica_as_it_was() {
     let before = files();
     assert!(before > 0);
 
-    let slow = rig.site("primary", "db1").join("slow");
-    fs::write(&slow, "1").unwrap();
-    let mut carrier = start(&rig);
-    rig.wait(&mut carrier, "the beginning", |status| {
-        status["vms"][0]["phase"] == "initial-sync"
-    });
-    rig.ok(&["cancel", "shop", "--restore"]);
-    fs::remove_file(&slow).unwrap();
-    carrier.end();
-    assert_eq!(rig.status()["vms"][0]["disposition"], "restored");
+    rig.cancels_at_the_beginning("primary", || start(&rig));
     assert_eq!(files(), before);
 
     let mut carrier = start(&rig);
@@ -186,21 +177,10 @@ fn a_replica_of_a_disk_on_another_host_is_the_base_of_the_next_job() {
 fn a_replica_whose_line_was_cut_holds_what_it_held_and_the_pass_is_made_again() {
     let mut rig = far_rig().with_job("mode = \"full-first\"");
     rig.reach = "limit_rate = \"4M\"\n".to_owned();
-    let cut = rig.path("cut");
-    rig.shell(&format!(
-        "sent() {{ stat -c %s {sent} 2>/dev/null || echo 0; }}\n\
-         if [ ! -e {cut} ]; then (\n\
-         while [ $(sent) -lt 1572864 ]; do kill -0 $$ || exit; sleep 0.02; done\n\
-         : > {cut}; kill -9 $(cat {agent})) </dev/null >/dev/null 2>&1 & fi",
-        sent = rig.path("sent").display(),
-        cut = cut.display(),
-        agent = rig.path("agent").display(),
-    ));
+    rig.cuts_once(&rig.path("sent"), 3 << 19);
     let mut carrier = start(&rig);
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
-    assert!(cut.exists(), "the line was never cut");
-    let log = rig.ok(&["log", "shop"]).to_string();
-    assert!(log.contains("closed the line"), "{log}");
+    rig.was_cut();
     is_sealed(&rig.site("recovery", "db1").join("disk.raw.replica"));
     arrives(&rig, &mut carrier);
 }

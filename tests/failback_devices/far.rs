@@ -159,24 +159,12 @@ fn a_line_that_is_cut_leaves_the_device_held_and_the_pass_goes_on_by_itself() {
         return;
     };
     let rig = &site.rig;
-    // Once a MiB and a half has come the agent is gone; the next one is left alone.
-    let cut = rig.path("cut");
-    rig.shell(&format!(
-        "sent() {{ stat -c %s {sent} 2>/dev/null || echo 0; }}\n\
-         if [ ! -e {cut} ]; then (\n\
-         while [ $(sent) -lt 1572864 ]; do kill -0 $$ || exit; sleep 0.02; done\n\
-         : > {cut}; kill -9 $(cat {agent})) </dev/null >/dev/null 2>&1 & fi",
-        sent = rig.path("sent").display(),
-        cut = cut.display(),
-        agent = rig.path("agent").display(),
-    ));
+    rig.cuts_once(&rig.path("sent"), 3 << 19);
     let mut carrier = rig.start();
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
-    assert!(cut.exists(), "the line was never cut");
     let sent = rig.sent();
     assert!(sent < DISK_BYTES as u64 * 3 / 2, "{sent} bytes were sent");
-    let log = rig.ok(&["log", "shop"]).to_string();
-    assert!(log.contains("closed the line"), "{log}");
+    rig.was_cut();
     assert_eq!(site.standing(), "held");
     home(&site, &mut carrier);
 }
@@ -187,18 +175,7 @@ fn a_job_cancelled_while_it_pulls_leaves_the_device_held_and_the_next_takes_it_o
         return;
     };
     let rig = &site.rig;
-    let mut carrier = half_way(&site);
-    rig.ok(&["cancel", "shop"]);
-    carrier.end();
-    let status = rig.status();
-    assert_eq!(status["vms"][0]["disposition"], "blocked_inconsistent");
-    assert_eq!(site.standing(), "rerun");
-    site.is_refused();
-
-    let plan = rig.plan();
-    let checked = rig.ok(&["check", plan.to_str().unwrap()]);
-    assert!(checked.to_string().contains("incomplete"), "{checked}");
-    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    let shown = site.is_cancelled(half_way(&site));
     assert!(shown["vms"][0]["disks"][0]["delta_bytes"].is_null());
     let before = arrived(&site);
     rig.sent();

@@ -80,15 +80,7 @@ fn a_device_that_was_written_out_is_emptied_again_where_the_cutover_is_aborted()
     let mut carrier = start(&site);
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
     rig.guest_writes("primary", "db1", 2 << 20, &vec![0; 100_000]);
-    let slow = rig.site("primary", "db1").join("slow");
-    fs::write(&slow, "0.3").unwrap();
-    rig.ok(&["complete", "shop"]);
-    rig.wait(&mut carrier, "the cutover", |status| {
-        let phase = &status["vms"][0]["phase"];
-        phase == "final-sync" || phase == "verifying"
-    });
-    rig.ok(&["abort", "shop"]);
-    fs::remove_file(slow).unwrap();
+    rig.aborts_the_cutover(&mut carrier, "primary", ["final-sync", "verifying"]);
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
     carrier.kill();
 
@@ -115,16 +107,7 @@ fn a_job_onto_an_emptied_device_that_is_cancelled_before_it_wrote_leaves_the_rep
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
     rig.ok(&["cancel", "shop"]);
     carrier.end();
-    let slow = rig.site("primary", "db1").join("slow");
-    fs::write(&slow, "1").unwrap();
-    let mut carrier = start(&site);
-    rig.wait(&mut carrier, "the beginning", |status| {
-        status["vms"][0]["phase"] == "initial-sync"
-    });
-    rig.ok(&["cancel", "shop", "--restore"]);
-    fs::remove_file(&slow).unwrap();
-    carrier.end();
-    assert_eq!(rig.status()["vms"][0]["disposition"], "restored");
+    rig.cancels_at_the_beginning("primary", || start(&site));
     is_empty(&site);
     let mut carrier = start(&site);
     let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");

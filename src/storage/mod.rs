@@ -19,6 +19,8 @@ mod memory;
 mod mmap;
 mod open;
 mod place;
+#[cfg(any(feature = "tls", feature = "failback"))]
+mod private_file;
 mod stamp;
 
 use std::ops::Range;
@@ -37,6 +39,8 @@ pub use memory::{MemoryFolder, MemoryStorage};
 pub use mmap::Mmap;
 pub use open::{Opened, SourceOptions, TargetOptions, open_source, open_target};
 pub use place::Place;
+#[cfg(any(feature = "tls", feature = "failback"))]
+pub(crate) use private_file::read_private;
 pub use stamp::SourceStamp;
 #[cfg(feature = "imago")]
 pub(crate) use stamp::reopened;

@@ -235,6 +235,14 @@ fn files_that_are_no_use_are_named() {
     std::fs::write(papers.path("empty.pem"), "").unwrap();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     std::fs::write(papers.path("broken.pem"), broken).unwrap();
+    let mode = |name: &str, mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(papers.path(name), mode).unwrap();
+    };
+    std::fs::copy(papers.path("alice.key"), papers.path("public.key")).unwrap();
+    mode("public.key", 0o644);
+    std::fs::copy(papers.path("alice.pem"), papers.path("odd.key")).unwrap();
+    mode("odd.key", 0o600);
     let good = papers.of("alice", "ca");
     let with = |change: &dyn Fn(&mut Identity)| {
         let mut identity = good.clone();
@@ -253,9 +261,14 @@ fn files_that_are_no_use_are_named() {
             "none.key: cannot read",
         ),
         (
-            with(&|it| it.key = papers.path("alice.pem")),
+            with(&|it| it.key = papers.path("public.key")),
+            ErrorKind::Untrusted,
+            "public.key: holds a secret that others can read or change (mode 0644)",
+        ),
+        (
+            with(&|it| it.key = papers.path("odd.key")),
             ErrorKind::Malformed,
-            "alice.pem: holds no private key that can be read",
+            "odd.key: holds no private key that can be read",
         ),
         (
             with(&|it| it.cert = papers.path("empty.pem")),

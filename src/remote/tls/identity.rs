@@ -7,13 +7,15 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::read_private;
 
 /// Who an end is, and whom it trusts: three PEM files, read when they are needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Its certificate, and behind it those that lead to the authority, if any.
     pub cert: PathBuf,
-    /// The key of the first certificate, without a passphrase.
+    /// The key of the first certificate, without a passphrase; a file that only its owner can
+    /// read.
     pub key: PathBuf,
     /// The authorities that the other end's certificate must come from.
     pub ca: PathBuf,
@@ -38,7 +40,8 @@ impl Identity {
     }
 
     pub(super) fn secret(&self) -> Result<PrivateKeyDer<'static>> {
-        PrivateKeyDer::from_pem_file(&self.key).map_err(|cause| {
+        let pem = read_private(&self.key)?;
+        PrivateKeyDer::from_pem_slice(&pem).map_err(|cause| {
             let error = unreadable(&self.key, "private key", cause);
             match error.kind() {
                 ErrorKind::Malformed => error.advise(

@@ -46,7 +46,7 @@ pub enum ErrorKind {
     Cancelled,
     /// An earlier sync of this handle failed; nothing is known until it is reopened.
     Poisoned,
-    /// One of two hosts does not take the other for who it should be.
+    /// Another host, or a file of this one, is not taken for what it should be.
     Untrusted,
 }
 

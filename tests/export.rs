@@ -19,7 +19,7 @@ use diskdelta::image::{
 };
 use diskdelta::storage::fault::{CrashState, FaultDisk, SyncCall, Violation};
 use diskdelta::storage::{
-    Access, FileStorage, HostFile, MemoryStorage, Place, SourceOptions, Storage,
+    Access, FileStorage, HostFile, MemoryStorage, Place, Privacy, SourceOptions, Storage,
 };
 use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, export_delta};
 use diskdelta::{BlockSize, ErrorKind, Limits, Result, Work, manifest};
@@ -417,7 +417,9 @@ fn make_child(
 ) -> Result<()> {
     let over = ExportBase::new(base.clone(), format.format(), r".\base");
     let place = Place::new(Arc::new(disk.folder(FOLDER)), "child");
-    place.create_whole(|child| export(delta, &over, child, &Work::new(1)?))?;
+    place.create_whole(Privacy::PRIVATE, |child| {
+        export(delta, &over, child, &Work::new(1)?)
+    })?;
     disk.note("made");
     Ok(())
 }

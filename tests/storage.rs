@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod folders;
 mod host;
 
 use std::ffi::OsStr;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diskdelta::storage::{
-    Access, Allocation, Folder, HostFolder, MemoryFolder, MemoryStorage, SourceOptions,
+    Access, Allocation, Folder, HostFolder, MemoryFolder, MemoryStorage, Privacy, SourceOptions,
     SourceStamp, Storage, TargetOptions, devices_named, identity, open_source, open_target,
 };
 use diskdelta::{ErrorKind, Result};
@@ -944,7 +945,7 @@ fn stages_are_private_and_results_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let opened = HostFolder::open(folder.path()).unwrap();
     opened.create_new("stage".as_ref()).unwrap();
-    opened.create_shared("result".as_ref()).unwrap();
+    opened.create("result".as_ref(), Privacy::USUAL).unwrap();
     let by_default = folder.path().join("by default");
     File::create(&by_default).unwrap();
     let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().mode() & 0o7777;

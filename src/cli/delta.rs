@@ -6,7 +6,7 @@ use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use diskdelta::delta::{self, Delta, DeltaOptions, Hash, Purpose};
 use diskdelta::image::Format;
-use diskdelta::storage::{Access, Place, resolve};
+use diskdelta::storage::{Access, Place, Privacy, resolve};
 use diskdelta::sync::{self, BaseCheck, HostSource, HostTarget, Verify};
 use diskdelta::units::format_size;
 use diskdelta::{BlockSize, Limits, Result, manifest};
@@ -123,7 +123,8 @@ fn create(args: &CreateArgs, context: &Context) -> Ended {
     let options = DeltaOptions::default()
         .with_block_size(args.block_size)
         .with_level(args.out.level());
-    args.out.place()?.create_whole(|storage| {
+    let privacy = source.privacy()?.and(base.privacy()?);
+    args.out.place()?.create_whole(privacy, |storage| {
         let image = &**source.image();
         delta::create(base.as_base(), image, storage, &options, &context.work)?;
         base.check()?;
@@ -135,9 +136,13 @@ fn create(args: &CreateArgs, context: &Context) -> Ended {
 fn merge(args: &MergeArgs, context: &Context) -> Ended {
     let deltas: Vec<Delta> = args.files.iter().map(open).collect::<Result<_>>()?;
     let (limits, level) = (Limits::default(), args.out.level());
-    args.out
-        .place()?
-        .create_whole(|storage| delta::merge(&deltas, storage, &limits, level, &context.work))?;
+    let mut privacy = Privacy::USUAL;
+    for delta in &deltas {
+        privacy = privacy.and(delta.storage().privacy()?);
+    }
+    args.out.place()?.create_whole(privacy, |storage| {
+        delta::merge(&deltas, storage, &limits, level, &context.work)
+    })?;
     print(&open(&args.out.output)?, context)
 }
 

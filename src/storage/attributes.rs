@@ -4,16 +4,19 @@ use std::ffi::OsString;
 use std::fs::{File, Permissions};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::path::Path;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::XattrFlags;
+use rustix::fs::{IFlags, XattrFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
-/// Gives `to` the owner, mode and extended attributes of `from`; access lists that only `to` has,
-/// inherited from its folder, are removed.
-pub(super) fn copy_attributes(from: &File, to: &File) -> Result<()> {
+/// Gives `to` the owner, mode, extended attributes and flags of `from`; access lists that only `to`
+/// has, inherited from its folder, are removed. Says what could not be kept.
+pub(super) fn copy_attributes(from: &File, to: &File) -> Result<Vec<String>> {
+    // First, because some of them want an empty file.
+    let lost = copy_flags(from, to);
     let failed = |cause| Error::io("look at file", cause);
     let old = from.metadata().map_err(failed)?;
     let new = to.metadata().map_err(failed)?;
@@ -37,7 +40,47 @@ pub(super) fn copy_attributes(from: &File, to: &File) -> Result<()> {
     }
     // Last, because a change of owner takes bits away.
     to.set_permissions(Permissions::from_mode(old.mode() & 0o7777))
-        .map_err(|e| Error::io("set the mode", e))
+        .map_err(|e| Error::io("set the mode", e))?;
+    Ok(lost)
+}
+
+/// Gives `to` the flags of `from` that are a matter of choice; names those that it does not take.
+fn copy_flags(from: &File, to: &File) -> Vec<String> {
+    let (Ok(wanted), Ok(mut now)) = (ioctl_getflags(from), ioctl_getflags(to)) else {
+        // No flags are known here.
+        return Vec::new();
+    };
+    let mut lost = Vec::new();
+    for (flag, name) in FLAGS {
+        if wanted.contains(flag) == now.contains(flag) {
+            continue;
+        }
+        let mut next = now;
+        next.set(flag, wanted.contains(flag));
+        // Some file systems take a flag and forget it.
+        let is_set = ioctl_setflags(to, next)
+            .and_then(|()| ioctl_getflags(to))
+            .is_ok_and(|found| found.contains(flag) == wanted.contains(flag));
+        match is_set {
+            true => now = next,
+            false if wanted.contains(flag) => {
+                lost.push(format!("the flag {name} of the file could not be kept"));
+            }
+            // Inherited from the folder.
+            false => lost.push(format!("the file has the flag {name} now")),
+        }
+    }
+    lost
+}
+
+/// Whether the file has an access list beyond its mode.
+pub(super) fn has_access_list(file: &File) -> bool {
+    rustix::fs::fgetxattr(file, ACCESS_LIST, &mut [0; 0]).is_ok()
+}
+
+/// As [`has_access_list`], for what a path leads to.
+pub(super) fn path_has_access_list(path: &Path) -> bool {
+    rustix::fs::getxattr(path, ACCESS_LIST, &mut [0; 0]).is_ok()
 }
 
 fn copy_attribute(from: &File, to: &File, name: &OsString) -> Result<()> {
@@ -77,6 +120,24 @@ fn attribute_names(file: &File) -> Result<Vec<OsString>> {
 fn is_access_list(name: &OsString) -> bool {
     name.as_bytes().starts_with(b"system.posix_acl_")
 }
+
+/// FS_NOCOMP_FL of linux/fs.h.
+const NO_COMPRESSION: IFlags = IFlags::from_bits_retain(0x400);
+
+const ACCESS_LIST: &str = "system.posix_acl_access";
+
+/// Flags that a file may be given, as `chattr` names them. Those that keep a file from being
+/// changed are not among them, nor are those that the file system sets by itself.
+const FLAGS: [(IFlags, &str); 8] = [
+    (IFlags::NOCOW, "C (no copy on write)"),
+    (NO_COMPRESSION, "m (no compression)"),
+    (IFlags::COMPRESSED, "c (compressed)"),
+    (IFlags::NODUMP, "d (no dump)"),
+    (IFlags::NOATIME, "A (no access times)"),
+    (IFlags::SYNC, "S (synchronous)"),
+    (IFlags::SECURE_REMOVAL, "s (wiped when removed)"),
+    (IFlags::UNRM, "u (kept when removed)"),
+];
 
 /// What these hold depends on the contents, which are another file's.
 const CONTENT_ATTRIBUTES: [&str; 2] = ["security.ima", "security.evm"];

@@ -11,8 +11,9 @@ use rustix::fs::FallocateFlags;
 
 use super::file::Allocation;
 use super::handle::Handle;
+use super::host_file::HostFile;
 use super::kernel::Kernel;
-use super::{SourceStamp, Storage, outside, range_end};
+use super::{Privacy, SourceStamp, Storage, outside, range_end};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A block device: a row of bytes whose length is fixed.
@@ -86,6 +87,11 @@ impl DeviceStorage {
 impl Storage for DeviceStorage {
     fn path(&self) -> &Path {
         self.handle.path()
+    }
+
+    fn privacy(&self) -> Result<Privacy> {
+        let host = HostFile::of(self.path().to_owned(), self.handle.file())?;
+        Ok(host.privacy())
     }
 
     fn len(&self) -> Result<u64> {

@@ -10,8 +10,8 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::handle::Handle;
-use super::host_file::{HostFile, HostKind, is_thick};
-use super::{SourceStamp, Storage, outside};
+use super::host_file::{FileId, HostFile, HostKind, is_thick};
+use super::{Privacy, SourceStamp, Storage, outside};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What becomes of the space of bytes that are to read as zeros.
@@ -147,6 +147,11 @@ impl Storage for FileStorage {
         self.handle.path()
     }
 
+    fn privacy(&self) -> Result<Privacy> {
+        let host = HostFile::of(self.path().to_owned(), self.handle.file())?;
+        Ok(host.privacy())
+    }
+
     fn len(&self) -> Result<u64> {
         self.handle.usable()?;
         self.file_len()
@@ -219,6 +224,13 @@ impl Storage for FileStorage {
             self.handle.allocate(FallocateFlags::KEEP_SIZE, &range)?;
         }
         Ok(())
+    }
+
+    fn file_id(&self) -> Result<Option<FileId>> {
+        let facts = self.handle.file().metadata();
+        facts
+            .map(|facts| Some(FileId::of(&facts)))
+            .map_err(|e| self.handle.failed("look at file", e))
     }
 
     fn stamp(&self) -> Result<Option<SourceStamp>> {

@@ -1,19 +1,22 @@
 //! Folders: where stages, sidecars and replaced targets are created, renamed and removed.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Metadata};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 
-use super::attributes::copy_attributes;
+use super::attributes::{self, copy_attributes};
 use super::host_file::{FileId, HostFile, HostKind};
-use super::lock::{self, Role};
+use super::lock::{self, Locked, Role};
 use super::open::patiently;
-use super::{Allocation, FileStorage, Storage};
+use super::own::is_own;
+use super::{Allocation, FileStorage, Privacy, Storage, own};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How a file is opened.
@@ -35,25 +38,61 @@ pub trait Folder: Send + Sync {
     /// The folder's path, for messages and for marks.
     fn path(&self) -> &Path;
 
-    /// Opens an existing file.
+    /// Opens an existing file. One that is opened for writing is locked first, where that can be,
+    /// and is the one that has the name when the lock is held.
     ///
     /// # Errors
-    /// `NotFound`, `InUse`, `Io`.
+    /// `NotFound`, `InUse`, `Io`; `Unsupported` for what is no regular file.
     fn open(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>>;
 
-    /// Creates an empty file that only its owner may use, and opens it for writing.
+    /// As [`open`](Folder::open), for a file that this program made: a regular file with one name,
+    /// owned by the user of this process or by root, that no other user may write to. A file that
+    /// was created through this very folder is taken for one whatever the file system shows of it,
+    /// and so is one that was [trusted](Folder::trust).
+    ///
+    /// # Errors
+    /// `Untrusted` for every other file, and for symbolic links; those of `open`.
+    fn open_own(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
+        self.open(name, access)
+    }
+
+    /// As [`open_own`](Folder::open_own) for writing, for a file that will take the place of
+    /// `model`, or of nothing, and whose users are those that `privacy` admits or that the model
+    /// has.
+    ///
+    /// # Errors
+    /// As `open_own`.
+    fn open_copy(
+        &self,
+        name: &OsStr,
+        _model: Option<&OsStr>,
+        _privacy: Privacy,
+    ) -> Result<Arc<dyn Storage>> {
+        self.open_own(name, Access::Write)
+    }
+
+    /// Takes the file that has this name now for one that this program made, whoever owns it: the
+    /// caller answers for it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`; `Unsupported` for what is no regular file.
+    fn trust(&self, _name: &OsStr) -> Result<()> {
+        Ok(())
+    }
+
+    /// Creates an empty file, opens it for writing and locks it, where that can be. Others may use
+    /// it as `privacy` says, and never more.
     ///
     /// # Errors
     /// `AlreadyExists` (also for a symbolic link), `NoSpace`, `Io`.
-    fn create_new(&self, name: &OsStr) -> Result<Arc<dyn Storage>>;
+    fn create(&self, name: &OsStr, privacy: Privacy) -> Result<Arc<dyn Storage>>;
 
-    /// As [`create_new`](Folder::create_new), with the mode that new files have by default: for
-    /// results, not for stages.
+    /// As [`create`](Folder::create), for its owner alone.
     ///
     /// # Errors
-    /// As `create_new`.
-    fn create_shared(&self, name: &OsStr) -> Result<Arc<dyn Storage>> {
-        self.create_new(name)
+    /// As `create`.
+    fn create_new(&self, name: &OsStr) -> Result<Arc<dyn Storage>> {
+        self.create(name, Privacy::PRIVATE)
     }
 
     /// Renames a file, replacing one that is there.
@@ -62,11 +101,31 @@ pub trait Folder: Send + Sync {
     /// `NotFound`, `Io`.
     fn rename(&self, from: &OsStr, to: &OsStr) -> Result<()>;
 
+    /// Renames a file to a name that nothing has. Where the file system has no such call, the file
+    /// gets its second name before it loses its first: a crash in between leaves both.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NotFound`, `Io`; `Unsupported` where the file system can do neither.
+    fn rename_new(&self, from: &OsStr, to: &OsStr) -> Result<()>;
+
     /// Removes a file.
     ///
     /// # Errors
     /// `NotFound`, `Io`.
     fn remove(&self, name: &OsStr) -> Result<()>;
+
+    /// Removes a file of this program that no process has open for writing; whether it did. Where
+    /// the file system has no locks to tell that by, nothing is removed.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn remove_unused(&self, name: &OsStr) -> Result<bool>;
+
+    /// Which file has this name; `None` if there is none.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no plain name; `Io`.
+    fn file_id(&self, name: &OsStr) -> Result<Option<FileId>>;
 
     /// The names of all files.
     ///
@@ -80,13 +139,14 @@ pub trait Folder: Send + Sync {
     /// `Io`.
     fn sync(&self) -> Result<()>;
 
-    /// Gives `to` the owner, mode and extended attributes (access lists, labels) of `from`.
-    /// Durable after the next `sync` of `to`.
+    /// Gives `to` the owner, mode, extended attributes (access lists, labels) and flags (such as no
+    /// copy on write) of `from`; says what could not be kept. Durable after the next `sync` of
+    /// `to`. Flags of how data is stored want an empty file.
     ///
     /// # Errors
     /// `NotFound`, `Io`: also where this process may not give the owner away.
-    fn copy_attributes(&self, _from: &OsStr, _to: &OsStr) -> Result<()> {
-        Ok(())
+    fn copy_attributes(&self, _from: &OsStr, _to: &OsStr) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     /// Whether what lies here is lost when the machine goes down (a file system in memory).
@@ -95,6 +155,14 @@ pub trait Folder: Send + Sync {
     /// `Io`.
     fn is_volatile(&self) -> Result<bool> {
         Ok(false)
+    }
+
+    /// Refuses a folder whose files another user may exchange.
+    ///
+    /// # Errors
+    /// `Untrusted`, `Io`.
+    fn refuse_shared(&self) -> Result<()> {
+        Ok(())
     }
 
     /// How many bytes can still be written here, where that is known.
@@ -116,6 +184,9 @@ pub struct HostFolder {
     path: PathBuf,
     folder: File,
     allocation: Allocation,
+    /// Files that are ours although the file system does not show it. The open handles keep their
+    /// numbers from being given to others.
+    known: Mutex<Vec<(FileId, OwnedFd)>>,
 }
 
 impl HostFolder {
@@ -132,6 +203,7 @@ impl HostFolder {
             path,
             folder: folder.into(),
             allocation: Allocation::default(),
+            known: Mutex::default(),
         })
     }
 
@@ -139,10 +211,22 @@ impl HostFolder {
     /// Durable when it returns.
     ///
     /// # Errors
-    /// `NoSpace`, `Io`.
+    /// `AlreadyExists` where a link or a file has the name; `Untrusted` for a link of another user
+    /// on the way; `NoSpace`, `Io`.
     pub fn make(path: &Path) -> Result<()> {
-        if path.is_dir() {
-            return Ok(());
+        match std::fs::symlink_metadata(path) {
+            Ok(facts) if facts.is_dir() => return Ok(()),
+            Ok(facts) => {
+                let what = match facts.is_symlink() {
+                    true => "a symbolic link has this name",
+                    false => "something that is no folder has this name",
+                };
+                return Err(Error::new(ErrorKind::AlreadyExists, what)
+                    .at_path(path)
+                    .advise("name the folder itself"));
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io("look at folder", e).at_path(path)),
         }
         let parent = path.parent().unwrap_or(Path::new("/"));
         // A relative path ends in nothing, which is here.
@@ -150,9 +234,16 @@ impl HostFolder {
             true => Path::new("."),
             false => parent,
         };
-        Self::make(parent)?;
+        match std::fs::symlink_metadata(parent) {
+            // A folder on the way may be reached by a link of root or of the user, as /tmp can be.
+            Ok(facts) if facts.is_symlink() => refuse_foreign_link(parent, &facts)?,
+            _ => Self::make(parent)?,
+        }
         match DirBuilder::new().mode(0o700).create(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                // Made by another process meanwhile, which may not have synced it yet.
+                Self::make(path)?;
+            }
             made => made.map_err(|e| Error::io("create folder", e).at_path(path))?,
         }
         HostFolder::open(parent)?.sync()
@@ -164,22 +255,6 @@ impl HostFolder {
     pub fn with_allocation(mut self, allocation: Allocation) -> Self {
         self.allocation = allocation;
         self
-    }
-
-    /// Which file bears `name`; `None` if there is none.
-    ///
-    /// # Errors
-    /// `InvalidInput` for what is no plain name; `Io`.
-    pub fn file_id(&self, name: &OsStr) -> Result<Option<FileId>> {
-        let path = self.file(name)?;
-        match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(facts) => Ok(Some(FileId {
-                device: facts.st_dev,
-                inode: facts.st_ino,
-            })),
-            Err(rustix::io::Errno::NOENT) => Ok(None),
-            Err(cause) => Err(Error::io("look at", cause).at_path(path)),
-        }
     }
 
     /// The path of a file, for messages.
@@ -203,22 +278,128 @@ impl HostFolder {
         }
     }
 
-    fn open_storage(&self, name: &OsStr, flags: OFlags, mode: u32) -> Result<Arc<dyn Storage>> {
-        let (path, file) = self.open_file(name, flags, mode)?;
-        if HostFile::of(path.clone(), &file)?.kind() != HostKind::File {
-            return Err(
-                Error::new(ErrorKind::Unsupported, "this is not a regular file").at_path(path),
-            );
+    /// Opens an existing regular file; `doubt` says why one is not to be trusted.
+    fn open_existing(
+        &self,
+        name: &OsStr,
+        access: Access,
+        doubt: &dyn Fn(&Metadata) -> Option<String>,
+        refuse: fn(&'static str, PathBuf) -> Error,
+    ) -> Result<Arc<dyn Storage>> {
+        let path = self.file(name)?;
+        for _ in 0..TRIES {
+            // Not opened before it is known to be a file: opening a device or a pipe has effects.
+            if let Some(what) = self.special(name)? {
+                return Err(refuse(what, path));
+            }
+            let flags = match access {
+                Access::Read => OFlags::RDONLY,
+                Access::Write => OFlags::RDWR,
+            };
+            let (path, file) = self.open_file(name, flags, 0)?;
+            if let Some(storage) = self.taken_over(name, path, file, access, doubt)? {
+                return Ok(storage);
+            }
         }
-        if flags.contains(OFlags::RDWR) {
+        Err(replaced(path))
+    }
+
+    /// Checks and locks an open file; `None` if the name leads to another one by now.
+    fn taken_over(
+        &self,
+        name: &OsStr,
+        path: PathBuf,
+        file: File,
+        access: Access,
+        doubt: &dyn Fn(&Metadata) -> Option<String>,
+    ) -> Result<Option<Arc<dyn Storage>>> {
+        if HostFile::of(path.clone(), &file)?.kind() != HostKind::File {
+            return Err(not_regular(path));
+        }
+        if access == Access::Write {
             // Where the file system has no locks, nothing more can be done here.
             let _ = patiently(|| lock::take(&file, Role::Target)).map_err(|e| e.at_path(&path))?;
         }
+        let facts = look_at(&file, &path)?;
+        let id = FileId::of(&facts);
+        // The one who held the lock may have renamed the file, or put another one in its place.
+        if access == Access::Write && self.file_id(name)? != Some(id) {
+            return Ok(None);
+        }
+        if let Some(why) = doubt(&facts)
+            && !self.knows(id)
+        {
+            return Err(own::refusal(why, path));
+        }
         let storage = FileStorage::from_file(path, file, self.allocation, false)?;
-        Ok(match (flags.contains(OFlags::RDWR), self.allocation) {
-            (true, Allocation::Full) => Arc::new(storage.filled_at_sync()),
+        Ok(Some(match (access, self.allocation) {
+            (Access::Write, Allocation::Full) => Arc::new(storage.filled_at_sync()),
             _ => Arc::new(storage),
-        })
+        }))
+    }
+
+    /// What has the name, where that is neither a regular file nor nothing.
+    fn special(&self, name: &OsStr) -> Result<Option<&'static str>> {
+        let path = self.file(name)?;
+        match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(facts) => Ok(match FileType::from_raw_mode(facts.st_mode) {
+                FileType::RegularFile => None,
+                FileType::Symlink => Some("it is a symbolic link"),
+                _ => Some("it is not a regular file"),
+            }),
+            Err(Errno::NOENT) => Ok(None),
+            Err(cause) => Err(Error::io("look at", cause).at_path(path)),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Vec<(FileId, OwnedFd)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn knows(&self, id: FileId) -> bool {
+        self.known().iter().any(|(known, _)| *known == id)
+    }
+
+    /// Remembers the file that has the name now.
+    fn remember(&self, name: &OsStr) -> Result<FileId> {
+        let path = self.file(name)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let pinned = rustix::fs::openat(&self.folder, name, flags, Mode::empty())
+            .map_err(|e| Error::io("open", e).at_path(&path))?;
+        let facts =
+            rustix::fs::fstat(&pinned).map_err(|e| Error::io("look at", e).at_path(&path))?;
+        if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile {
+            return Err(not_regular(path));
+        }
+        let id = FileId {
+            device: facts.st_dev,
+            inode: facts.st_ino,
+        };
+        let mut known = self.known();
+        known.retain(|(_, file)| rustix::fs::fstat(file).is_ok_and(|it| it.st_nlink > 0));
+        if !known.iter().any(|(other, _)| *other == id) {
+            known.push((id, pinned));
+        }
+        Ok(id)
+    }
+
+    /// Gives the file its second name, then takes the first away.
+    fn link_and_unlink(&self, from: &OsStr, to: &OsStr) -> Result<()> {
+        let path = self.file(from)?;
+        match rustix::fs::linkat(&self.folder, from, &self.folder, to, AtFlags::empty()) {
+            Ok(()) => self.remove(from),
+            Err(Errno::EXIST) => Err(Error::io("rename", Errno::EXIST).at_path(self.file(to)?)),
+            Err(cause @ (Errno::NOENT | Errno::NOSPC | Errno::DQUOT | Errno::IO)) => {
+                Err(Error::io("rename", cause).at_path(path))
+            }
+            Err(cause) => {
+                let what = "this file system can neither rename without replacing nor link";
+                Err(Error::new(ErrorKind::Unsupported, what)
+                    .at_path(path)
+                    .caused_by(std::io::Error::from(cause))
+                    .advise("use a folder on another file system"))
+            }
+        }
     }
 }
 
@@ -228,19 +409,53 @@ impl Folder for HostFolder {
     }
 
     fn open(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
-        let flags = match access {
-            Access::Read => OFlags::RDONLY,
-            Access::Write => OFlags::RDWR,
+        self.open_existing(name, access, &|_| None, |_, path| not_regular(path))
+    }
+
+    fn open_own(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
+        self.open_existing(name, access, &own::doubt, own::refusal)
+    }
+
+    fn open_copy(
+        &self,
+        name: &OsStr,
+        model: Option<&OsStr>,
+        privacy: Privacy,
+    ) -> Result<Arc<dyn Storage>> {
+        let model = match model {
+            Some(model) => {
+                let (path, file) = self.open_file(model, OFlags::RDONLY, 0)?;
+                Some(look_at(&file, &path)?)
+            }
+            None => None,
         };
-        self.open_storage(name, flags, 0)
+        let doubt = |facts: &Metadata| own::doubt_copy(facts, model.as_ref(), privacy);
+        self.open_existing(name, Access::Write, &doubt, own::refusal)
     }
 
-    fn create_new(&self, name: &OsStr) -> Result<Arc<dyn Storage>> {
-        self.open_storage(name, CREATE, 0o600)
+    fn trust(&self, name: &OsStr) -> Result<()> {
+        self.remember(name).map(drop)
     }
 
-    fn create_shared(&self, name: &OsStr) -> Result<Arc<dyn Storage>> {
-        self.open_storage(name, CREATE, 0o666)
+    fn create(&self, name: &OsStr, privacy: Privacy) -> Result<Arc<dyn Storage>> {
+        let (mut path, mut file) = self.open_file(name, CREATE, privacy.for_all())?;
+        let mut facts = look_at(&file, &path)?;
+        let for_group = privacy.for_group(facts.gid());
+        if for_group != privacy.for_all() && !attributes::has_access_list(&file) {
+            // Made again with what its group may do: what the umask takes away is not known here.
+            self.remove(name)?;
+            (path, file) = self.open_file(name, CREATE, for_group)?;
+            facts = look_at(&file, &path)?;
+            if privacy.for_group(facts.gid()) != for_group {
+                return Err(replaced(path));
+            }
+        }
+        let id = FileId::of(&facts);
+        if own::doubt(&facts).is_some() && self.remember(name)? != id {
+            return Err(replaced(path));
+        }
+        self.taken_over(name, path.clone(), file, Access::Write, &|_| None)?
+            .ok_or_else(|| replaced(path))
     }
 
     fn rename(&self, from: &OsStr, to: &OsStr) -> Result<()> {
@@ -250,10 +465,52 @@ impl Folder for HostFolder {
             .map_err(|e| Error::io("rename", e).at_path(path))
     }
 
+    fn rename_new(&self, from: &OsStr, to: &OsStr) -> Result<()> {
+        let path = self.file(from)?;
+        let taken = self.file(to)?;
+        let once = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&self.folder, from, &self.folder, to, once) {
+            Ok(()) => Ok(()),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link_and_unlink(from, to),
+            Err(Errno::EXIST) => Err(Error::io("rename", Errno::EXIST).at_path(taken)),
+            Err(cause) => Err(Error::io("rename", cause).at_path(path)),
+        }
+    }
+
     fn remove(&self, name: &OsStr) -> Result<()> {
         let path = self.file(name)?;
         rustix::fs::unlinkat(&self.folder, name, AtFlags::empty())
             .map_err(|e| Error::io("remove", e).at_path(path))
+    }
+
+    fn remove_unused(&self, name: &OsStr) -> Result<bool> {
+        if self.special(name)?.is_some() {
+            return Ok(false);
+        }
+        let Ok((path, file)) = self.open_file(name, OFlags::RDWR, 0) else {
+            return Ok(false);
+        };
+        let facts = look_at(&file, &path)?;
+        let id = FileId::of(&facts);
+        if own::doubt(&facts).is_some() && !self.knows(id) {
+            return Ok(false);
+        }
+        match lock::take(&file, Role::Target) {
+            Ok(Locked::Yes) if self.file_id(name)? == Some(id) => self.remove(name).map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    fn file_id(&self, name: &OsStr) -> Result<Option<FileId>> {
+        let path = self.file(name)?;
+        match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(facts) => Ok(Some(FileId {
+                device: facts.st_dev,
+                inode: facts.st_ino,
+            })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(cause) => Err(Error::io("look at", cause).at_path(path)),
+        }
     }
 
     fn names(&self) -> Result<Vec<OsString>> {
@@ -275,10 +532,27 @@ impl Folder for HostFolder {
             .map_err(|e| Error::io("sync folder", e).at_path(&self.path))
     }
 
-    fn copy_attributes(&self, from: &OsStr, to: &OsStr) -> Result<()> {
+    fn copy_attributes(&self, from: &OsStr, to: &OsStr) -> Result<Vec<String>> {
         let (_, from) = self.open_file(from, OFlags::RDONLY, 0)?;
         let (path, to) = self.open_file(to, OFlags::RDONLY, 0)?;
         copy_attributes(&from, &to).map_err(|e| e.at_path(path))
+    }
+
+    fn refuse_shared(&self) -> Result<()> {
+        let facts = look_at(&self.folder, &self.path)?;
+        let uid = facts.uid();
+        let ours = is_own(uid);
+        // Where the sticky bit is set, users exchange their own files only.
+        let what = match facts.mode() {
+            _ if !ours => format!("the folder belongs to user {uid}"),
+            mode if mode & 0o022 != 0 && mode & 0o1000 == 0 => {
+                "others may write to the folder".into()
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::Untrusted, what)
+            .at_path(&self.path)
+            .advise("use a folder of your own that no other user may write to"))
     }
 
     fn is_volatile(&self) -> Result<bool> {
@@ -294,6 +568,35 @@ impl Folder for HostFolder {
         Ok(Some(facts.f_bavail.saturating_mul(facts.f_frsize)))
     }
 }
+
+/// Refuses a link of another user: it could lead to another folder the next time.
+fn refuse_foreign_link(path: &Path, link: &Metadata) -> Result<()> {
+    if is_own(link.uid()) {
+        return Ok(());
+    }
+    let what = format!("a symbolic link of user {} leads to the folder", link.uid());
+    Err(Error::new(ErrorKind::Untrusted, what)
+        .at_path(path)
+        .advise("name the folder itself"))
+}
+
+fn look_at(file: &File, path: &Path) -> Result<Metadata> {
+    file.metadata()
+        .map_err(|e| Error::io("look at", e).at_path(path))
+}
+
+fn not_regular(path: PathBuf) -> Error {
+    Error::new(ErrorKind::Unsupported, "this is not a regular file").at_path(path)
+}
+
+fn replaced(path: PathBuf) -> Error {
+    Error::new(ErrorKind::InUse, "another process keeps replacing it")
+        .at_path(path)
+        .advise("try again")
+}
+
+/// How often a name is opened that leads to another file each time its lock is held.
+const TRIES: usize = 8;
 
 /// Exclusive: what is there already, a link too, is an error and is not followed.
 const CREATE: OFlags = OFlags::RDWR.union(OFlags::CREATE).union(OFlags::EXCL);

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::Privacy;
+use super::attributes::{has_access_list, path_has_access_list};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What of the host a storage lies on.
@@ -35,6 +37,7 @@ pub struct HostFile {
     link_count: u64,
     device_number: u64,
     is_thick: bool,
+    privacy: Privacy,
 }
 
 impl HostFile {
@@ -49,7 +52,11 @@ impl HostFile {
         let facts = fs::metadata(path).map_err(failed)?;
         let system = rustix::fs::statfs(path).map_err(|e| failed(e.into()))?;
         // The kernel's type is a word of its own width; magic numbers have 32 bits.
-        Self::from_facts(path.to_owned(), &facts, system.f_type as u32)
+        let mut host = Self::from_facts(path.to_owned(), &facts, system.f_type as u32)?;
+        if path_has_access_list(path) {
+            host.privacy = host.privacy.common();
+        }
+        Ok(host)
     }
 
     /// What an open file is.
@@ -57,7 +64,11 @@ impl HostFile {
         let failed = |cause: io::Error| Error::io("look at", cause);
         let facts = file.metadata().map_err(|e| failed(e).at_path(&path))?;
         let system = rustix::fs::fstatfs(file).map_err(|e| failed(e.into()).at_path(&path))?;
-        Self::from_facts(path, &facts, system.f_type as u32)
+        let mut host = Self::from_facts(path, &facts, system.f_type as u32)?;
+        if has_access_list(file) {
+            host.privacy = host.privacy.common();
+        }
+        Ok(host)
     }
 
     /// The path, as it was given or resolved.
@@ -83,6 +94,12 @@ impl HostFile {
     /// Whether it is a file without holes to speak of; an empty one is not.
     pub fn is_thick(&self) -> bool {
         self.is_thick
+    }
+
+    /// Who may use it, for files that are made of what it holds. Behind an access list the bits of
+    /// the group tell nothing of the group, so only what all may do counts.
+    pub fn privacy(&self) -> Privacy {
+        self.privacy
     }
 
     /// The number of the device; `None` for a file.
@@ -139,6 +156,7 @@ impl HostFile {
             link_count: facts.nlink(),
             device_number: facts.rdev(),
             is_thick: kind.is_file() && is_thick(facts),
+            privacy: Privacy::of(facts.mode(), facts.gid()),
             path,
         })
     }

@@ -4,16 +4,24 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::{Access, Folder, Storage, outside, past_end, range_end};
+use super::{Access, FileId, Folder, Privacy, Storage, outside, past_end, range_end};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A row of bytes in memory. `sync` does nothing: nothing here outlives the process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryStorage {
     name: PathBuf,
+    number: u64,
     bytes: RwLock<Vec<u8>>,
+}
+
+impl Default for MemoryStorage {
+    fn default() -> Self {
+        MemoryStorage::new("", Vec::new())
+    }
 }
 
 impl MemoryStorage {
@@ -21,6 +29,7 @@ impl MemoryStorage {
     pub fn new(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Self {
         MemoryStorage {
             name: name.into(),
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             bytes: RwLock::new(bytes),
         }
     }
@@ -48,6 +57,13 @@ impl MemoryStorage {
 impl Storage for MemoryStorage {
     fn path(&self) -> &Path {
         &self.name
+    }
+
+    fn file_id(&self) -> Result<Option<FileId>> {
+        Ok(Some(FileId {
+            device: 0,
+            inode: self.number,
+        }))
     }
 
     fn len(&self) -> Result<u64> {
@@ -150,7 +166,7 @@ impl Folder for MemoryFolder {
         }
     }
 
-    fn create_new(&self, name: &OsStr) -> Result<Arc<dyn Storage>> {
+    fn create(&self, name: &OsStr, _privacy: Privacy) -> Result<Arc<dyn Storage>> {
         let mut files = self.lock();
         if files.contains_key(name) {
             return Err(Error::new(ErrorKind::AlreadyExists, "exists already").at_path(name));
@@ -169,6 +185,35 @@ impl Folder for MemoryFolder {
         Ok(())
     }
 
+    fn rename_new(&self, from: &OsStr, to: &OsStr) -> Result<()> {
+        let mut files = self.lock();
+        if files.contains_key(to) {
+            return Err(Error::new(ErrorKind::AlreadyExists, "exists already").at_path(to));
+        }
+        let Some(file) = files.remove(from) else {
+            return Err(Error::new(ErrorKind::NotFound, "no such file").at_path(from));
+        };
+        files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn remove_unused(&self, name: &OsStr) -> Result<bool> {
+        let mut files = self.lock();
+        let is_unused = files
+            .get(name)
+            .is_some_and(|file| Arc::strong_count(file) == 1);
+        if is_unused {
+            files.remove(name);
+        }
+        Ok(is_unused)
+    }
+
+    fn file_id(&self, name: &OsStr) -> Result<Option<FileId>> {
+        self.lock()
+            .get(name)
+            .map_or(Ok(None), |file| file.file_id())
+    }
+
     fn remove(&self, name: &OsStr) -> Result<()> {
         match self.lock().remove(name) {
             Some(_) => Ok(()),
@@ -184,6 +229,9 @@ impl Folder for MemoryFolder {
         Ok(())
     }
 }
+
+/// The number of the next file.
+static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// Memory holds no row longer than `usize` counts; a longer one fails in `get`.
 fn index(offset: u64) -> usize {

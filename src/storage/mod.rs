@@ -18,9 +18,12 @@ mod lock;
 mod memory;
 mod mmap;
 mod open;
+mod own;
 mod place;
+mod privacy;
 #[cfg(any(feature = "tls", feature = "failback"))]
 mod private_file;
+mod side_name;
 mod stamp;
 
 use std::ops::Range;
@@ -39,6 +42,7 @@ pub use memory::{MemoryFolder, MemoryStorage};
 pub use mmap::Mmap;
 pub use open::{Opened, SourceOptions, TargetOptions, open_source, open_target};
 pub use place::Place;
+pub use privacy::Privacy;
 #[cfg(any(feature = "tls", feature = "failback"))]
 pub(crate) use private_file::read_private;
 pub use stamp::SourceStamp;
@@ -138,6 +142,24 @@ pub trait Storage: Send + Sync {
     /// All bytes at once, where they lie in memory and nothing changes them.
     fn mapped(&self) -> Option<&[u8]> {
         None
+    }
+
+    /// Which file it is, whatever its names are; `None` for what is no file, and where that is not
+    /// known.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn file_id(&self) -> Result<Option<FileId>> {
+        Ok(None)
+    }
+
+    /// Who may use it, for files that are made of what it holds; its owner alone where that is not
+    /// known.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn privacy(&self) -> Result<Privacy> {
+        Ok(Privacy::PRIVATE)
     }
 
     /// What would show a change made by somebody else, where the system keeps such facts; see

@@ -5,8 +5,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Access, Folder, HostFolder, Storage};
+use super::side_name::{run_id, run_name, side_name};
+use super::{Access, Folder, HostFolder, Privacy, Storage};
 use crate::error::{Error, ErrorKind, Result};
+use crate::random::random;
 
 /// Where a file is or will be.
 #[derive(Clone)]
@@ -41,21 +43,34 @@ impl Place {
         Ok(Place::new(Arc::new(HostFolder::open(folder)?), name))
     }
 
-    /// A file in the same folder whose name is made from this one's: `.NAME.SUFFIX`.
+    /// The file next to this one that is named after it: `.NAME.SUFFIX`. No two files share one,
+    /// and the name has at most 255 bytes.
     #[must_use]
     pub fn hidden_sibling(&self, suffix: &str) -> Self {
-        let is_hidden = self.name.as_encoded_bytes().starts_with(b".");
-        let mut name = OsString::from(if is_hidden { "" } else { "." });
-        if self.name.len() > LONGEST_NAME {
-            name = OsString::from(".");
-            // File systems allow 255 bytes; a longer made-up name keeps only a hash of its own.
-            let hash = blake3::hash(self.name.as_encoded_bytes());
-            name.push(&hash.to_hex()[..32]);
-        } else {
-            name.push(&self.name);
-        }
-        name.push(".");
-        name.push(suffix);
+        self.sibling(side_name(&self.name, suffix))
+    }
+
+    /// As [`hidden_sibling`](Place::hidden_sibling), for one run: `.NAME.ID.SUFFIX`, where `id` are
+    /// 32 hexadecimal digits.
+    #[must_use]
+    pub fn run_sibling(&self, id: &str, suffix: &str) -> Self {
+        self.sibling(run_name(&self.name, id, suffix))
+    }
+
+    /// All [siblings](Place::run_sibling) of runs that are there, with the ids in their names.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn run_siblings(&self, suffix: &str) -> Result<Vec<(String, Place)>> {
+        let names = self.folder.names()?;
+        let found = names.into_iter().filter_map(|name| {
+            let id = run_id(&name, &self.name, suffix)?.to_owned();
+            Some((id, self.sibling(name)))
+        });
+        Ok(found.collect())
+    }
+
+    fn sibling(&self, name: OsString) -> Self {
         Place {
             folder: self.folder.clone(),
             name,
@@ -97,7 +112,45 @@ impl Place {
         self.folder.open(&self.name, access)
     }
 
-    /// Creates the file; its name is durable once the folder is synced.
+    /// As [`open`](Place::open), for a file that this program made; see
+    /// [`Folder::open_own`].
+    ///
+    /// # Errors
+    /// `Untrusted` for another file; `NotFound`, `InUse`, `Io`.
+    pub fn open_own(&self, access: Access) -> Result<Arc<dyn Storage>> {
+        self.folder.open_own(&self.name, access)
+    }
+
+    /// As [`open_own`](Place::open_own), or `None` if the file is not there.
+    ///
+    /// # Errors
+    /// `Untrusted` for another file; `InUse`, `Io`.
+    pub fn open_own_if_there(&self, access: Access) -> Result<Option<Arc<dyn Storage>>> {
+        match self.open_own(access) {
+            Ok(storage) => Ok(Some(storage)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether anything has this name. Nothing is opened.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn is_there(&self) -> Result<bool> {
+        Ok(self.folder.file_id(&self.name)?.is_some())
+    }
+
+    /// Whether the name leads to the file that is open as `storage`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn leads_to(&self, storage: &dyn Storage) -> Result<bool> {
+        let named = self.folder.file_id(&self.name)?;
+        Ok(named.is_some() && named == storage.file_id()?)
+    }
+
+    /// Creates the file for its owner alone; its name is durable once the folder is synced.
     ///
     /// # Errors
     /// `AlreadyExists`, `NoSpace`, `Io`.
@@ -105,38 +158,103 @@ impl Place {
         self.folder.create_new(&self.name)
     }
 
-    /// Creates the file as a whole: `write` fills it under another name, and it takes its own once
-    /// it is complete. Both are durable when this returns; after an error nothing is there.
+    /// As [`create_new`](Place::create_new), for those whom `privacy` admits.
     ///
     /// # Errors
-    /// `AlreadyExists` for a file that is there; those of `write`; `NoSpace`, `Io`.
-    pub fn create_whole<T>(&self, write: impl FnOnce(Arc<dyn Storage>) -> Result<T>) -> Result<T> {
-        self.refuse_if_there()?;
-        let part = self.hidden_sibling("part");
-        part.remove_if_there()?;
-        let storage = self.folder.create_shared(&part.name)?;
+    /// As `create_new`.
+    pub fn create(&self, privacy: Privacy) -> Result<Arc<dyn Storage>> {
+        self.folder.create(&self.name, privacy)
+    }
+
+    /// Gives the file the name of `to`, in the same folder, which nothing may have. Durable once
+    /// the folder is synced.
+    ///
+    /// # Errors
+    /// As [`Folder::rename_new`].
+    pub fn rename_new(&self, to: &Place) -> Result<()> {
+        self.folder.rename_new(&self.name, &to.name)
+    }
+
+    /// Creates a file next to this one that no other process shares, under a random name that ends
+    /// with `suffix`, and removes those that crashes have left. Where it is, and the open file.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub fn create_temporary(
+        &self,
+        suffix: &str,
+        privacy: Privacy,
+    ) -> Result<(Place, Arc<dyn Storage>)> {
+        self.remove_leftovers(suffix)?;
+        let mut tries = 0;
+        loop {
+            let id = u128::from_le_bytes(random()?);
+            let place = self.run_sibling(&format!("{id:032x}"), suffix);
+            tries += 1;
+            match place.create(privacy) {
+                // Another process took it for a leftover before it was locked.
+                Err(error) if error.kind() == ErrorKind::InUse && tries < TRIES => {}
+                created => return created.map(|storage| (place, storage)),
+            }
+        }
+    }
+
+    /// Removes what crashes have left of [temporary files](Place::create_temporary) of this one:
+    /// only files that this program made and that no process has open.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn remove_leftovers(&self, suffix: &str) -> Result<()> {
+        for (_, left) in self.run_siblings(suffix)? {
+            let named = self.folder.file_id(&self.name)?;
+            // A crash in the middle of a renaming left the finished file with both names.
+            match named.is_some() && named == self.folder.file_id(&left.name)? {
+                true => left.remove_if_there()?,
+                false => drop(self.folder.remove_unused(&left.name)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates the file as a whole, for those whom `privacy` admits: `write` fills it under another
+    /// name, and it takes its own once it is complete. Nothing is replaced, and no two processes
+    /// write the same file. File and name are durable when this returns; after an error nothing is
+    /// there.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for a file that is there, also one that came meanwhile; those of `write`;
+    /// `Unsupported` where the file system cannot rename without replacing; `NoSpace`, `Io`.
+    pub fn create_whole<T>(
+        &self,
+        privacy: Privacy,
+        write: impl FnOnce(Arc<dyn Storage>) -> Result<T>,
+    ) -> Result<T> {
+        if self.is_there()? {
+            return Err(self.taken());
+        }
+        let (part, storage) = self.create_temporary(PART, privacy)?;
         let written = write(storage.clone()).and_then(|value| {
             storage.sync()?;
-            self.refuse_if_there()?;
-            self.folder.rename(&part.name, &self.name)?;
-            Ok(value)
+            match part.rename_new(self) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(self.taken()),
+                renamed => renamed.map(|()| value),
+            }
         });
         if written.is_err() {
             // The first error says more than one from cleaning up.
             let _ = part.remove_if_there();
         }
+        // Unlocked now that no other process can take it for a leftover.
+        drop(storage);
         let value = written?;
         self.folder.sync()?;
         Ok(value)
     }
 
-    fn refuse_if_there(&self) -> Result<()> {
-        match self.folder.open(&self.name, Access::Read) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            _ => Err(Error::new(ErrorKind::AlreadyExists, "the file exists")
-                .at_path(self.path())
-                .advise("name another file, or remove it first")),
-        }
+    fn taken(&self) -> Error {
+        Error::new(ErrorKind::AlreadyExists, "the file exists")
+            .at_path(self.path())
+            .advise("name another file, or remove it first")
     }
 
     /// Removes the file if it is there. Durable once the folder is synced.
@@ -157,13 +275,14 @@ impl fmt::Debug for Place {
     }
 }
 
-/// Leaves room for the dot and the longest suffix within 255 bytes.
-const LONGEST_NAME: usize = 220;
+/// What the names of files end with that are not complete.
+const PART: &str = "part";
+/// How often a name is chosen.
+const TRIES: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::MemoryFolder;
 
     #[test]
     fn a_name_alone_is_a_file_of_the_folder_one_stands_in() {
@@ -178,20 +297,10 @@ mod tests {
         let path = folder.path().join("disk.raw");
         std::fs::create_dir(&path).unwrap();
         let place = Place::host(&path).unwrap();
-        let error = place.create_whole(|_| Ok(())).unwrap_err();
+        let error = place
+            .create_whole(Privacy::PRIVATE, |_| Ok(()))
+            .unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_long_name_gets_a_sibling_that_still_fits() {
-        let folder: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
-        let short = Place::new(folder.clone(), "disk.raw").hidden_sibling("stage");
-        assert_eq!(short.name(), ".disk.raw.stage");
-        let whole = "x".repeat(LONGEST_NAME);
-        let just = Place::new(folder.clone(), &whole).hidden_sibling("stage");
-        assert_eq!(just.name(), format!(".{whole}.stage").as_str());
-        let long = Place::new(folder, "x".repeat(255)).hidden_sibling("stage");
-        assert!(long.name().len() < 255);
     }
 }

@@ -46,7 +46,8 @@ pub fn export_delta(
         ));
     };
     let over = ExportBase::new(base.storage().clone(), format, path).with_options(options.clone());
-    Place::host(&to)?.create_whole(|child| {
+    let privacy = base.privacy()?.and(delta.storage().privacy()?);
+    Place::host(&to)?.create_whole(privacy, |child| {
         export(delta, &over, child, work)?;
         base.check()
     })

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, ImageOptions};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
-use crate::storage::{HostKind, SourceOptions};
+use crate::storage::{HostKind, Privacy, SourceOptions};
 use crate::units::{Extent, ExtentKind, REFINE_BYTES};
 
 /// An image of this host, or the manifest of a disk.
@@ -89,6 +89,17 @@ impl HostSide {
         match self {
             HostSide::Image(source) => source.check(),
             HostSide::Manifest(_) => Ok(()),
+        }
+    }
+
+    /// Who may use what it was read from; see [`HostSource::privacy`]. A manifest bounds nothing.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn privacy(&self) -> Result<Privacy> {
+        match self {
+            HostSide::Image(source) => source.privacy(),
+            HostSide::Manifest(_) => Ok(Privacy::USUAL),
         }
     }
 

@@ -7,7 +7,9 @@ use super::mark::Mark;
 use super::run::Source;
 use crate::error::Result;
 use crate::image::{self, Format, Image, ImageOptions, refuse_container};
-use crate::storage::{HostFile, HostKind, SourceOptions, SourceStamp, Storage, open_source};
+use crate::storage::{
+    HostFile, HostKind, Privacy, SourceOptions, SourceStamp, Storage, open_source,
+};
 
 /// An image of this host, open for reading.
 ///
@@ -120,6 +122,16 @@ impl HostSource {
         // A parent that cannot be looked at under its name cannot be named as a target either.
         let parents = parents.filter_map(|(_, path)| HostFile::at(path).ok());
         [self.host.clone()].into_iter().chain(parents).collect()
+    }
+
+    /// Who may use all of the files that are read, for files that are made of what they hold.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn privacy(&self) -> Result<Privacy> {
+        let own = self.storage.privacy()?;
+        let all = self.files();
+        Ok(all.iter().fold(own, |both, file| both.and(file.privacy())))
     }
 
     /// Dangers that are no errors, of the file and of the image in it.

@@ -218,7 +218,9 @@ fn is_stage_name(name: &[u8]) -> bool {
 }
 
 fn stage_stem(name: &[u8]) -> Option<&[u8]> {
-    let name = name.strip_suffix(b".earlier").unwrap_or(name);
+    // Set aside: a file of a hidden file has one more dot.
+    let aside = name.strip_suffix(b".earlier");
+    let name = aside.map_or(name, |stage| stage.strip_prefix(b".").unwrap_or(stage));
     name.strip_suffix(STAGE_SUFFIX.as_bytes())?
         .strip_suffix(b".")
 }

@@ -15,7 +15,7 @@ use crate::diff::{CompareOptions, Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image, ImageInfo, ImageMut};
 use crate::manifest;
-use crate::storage::{Access, Place};
+use crate::storage::{Access, Place, Privacy};
 
 /// Where a full copy onto the file at `place` grows.
 pub(super) fn new_place(place: &Place) -> Place {
@@ -169,7 +169,7 @@ fn open_copy(
     let storage = match old {
         // It gets the attributes of the file that it replaces.
         Some(_) => fresh.create_new()?,
-        None => fresh.folder().create_shared(fresh.name())?,
+        None => fresh.create(Privacy::USUAL)?,
     };
     let source = run.source.image.info();
     let create = target.create_options(&source, old.as_ref(), disk_len);

@@ -25,7 +25,10 @@ pub fn two_stages(case: &Case, disk: &FaultDisk) {
     stop(&stranger(case), &other, 6, 1.0);
     let stage = Path::new("/img/.t.diskdelta-stage");
     stop(&stranger(case), disk, 7, 0.5);
-    disk.put("/img/.t.diskdelta-stage.earlier", other.row(stage).unwrap());
+    disk.put(
+        "/img/..t.diskdelta-stage.earlier",
+        other.row(stage).unwrap(),
+    );
     disk.settle();
 }
 

@@ -12,7 +12,7 @@ use crate::far::Far;
 use crate::litter::none_but_holes;
 use crate::medium::leave_staged;
 
-const EARLIER: &str = "/img/.t.diskdelta-stage.earlier";
+const EARLIER: &str = "/img/..t.diskdelta-stage.earlier";
 
 /// Stages the case's sync, then does it from `new`.
 fn again(case: &Case, new: &Source) -> SyncReport {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use diskdelta::manifest::{self, KeptManifest, Manifest};
 use diskdelta::storage::{
-    Access, FileStorage, Folder, MemoryFolder, MemoryStorage, Place, Storage,
+    Access, FileId, FileStorage, Folder, MemoryFolder, MemoryStorage, Place, Privacy, Storage,
 };
 use diskdelta::{BlockSize, Error, ErrorKind, Limits, Result};
 
@@ -219,9 +219,9 @@ impl Folder for Logged {
     fn open(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
         self.folder.open(name, access)
     }
-    fn create_new(&self, name: &OsStr) -> Result<Arc<dyn Storage>> {
+    fn create(&self, name: &OsStr, privacy: Privacy) -> Result<Arc<dyn Storage>> {
         Ok(Arc::new(LoggedStorage {
-            storage: self.folder.create_new(name)?,
+            storage: self.folder.create(name, privacy)?,
             log: Arc::clone(&self.log),
         }))
     }
@@ -229,8 +229,18 @@ impl Folder for Logged {
         self.log.lock().unwrap().push("rename");
         self.folder.rename(from, to)
     }
+    fn rename_new(&self, from: &OsStr, to: &OsStr) -> Result<()> {
+        self.log.lock().unwrap().push("rename");
+        self.folder.rename_new(from, to)
+    }
     fn remove(&self, name: &OsStr) -> Result<()> {
         self.folder.remove(name)
+    }
+    fn remove_unused(&self, name: &OsStr) -> Result<bool> {
+        self.folder.remove_unused(name)
+    }
+    fn file_id(&self, name: &OsStr) -> Result<Option<FileId>> {
+        self.folder.file_id(name)
     }
     fn names(&self) -> Result<Vec<OsString>> {
         self.folder.names()

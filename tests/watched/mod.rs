@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use diskdelta::Result;
 use diskdelta::storage::fault::{FaultDisk, FaultFolder, NoRewrite, OrderRule, Step, SyncedBefore};
-use diskdelta::storage::{Access, Folder, Storage};
+use diskdelta::storage::{Access, FileId, Folder, Privacy, Storage};
 
 /// What was done in it is looked at when the last of its clones is dropped: nothing is written twice
 /// between two syncs, and nothing to a target before its stage or sidecar is durable.
@@ -81,8 +81,28 @@ impl Folder for WatchedFolder {
         self.0.folder.open(name, access)
     }
 
-    fn create_new(&self, name: &OsStr) -> Result<Arc<dyn Storage>> {
-        self.0.folder.create_new(name)
+    fn open_own(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
+        self.0.folder.open_own(name, access)
+    }
+
+    fn create(&self, name: &OsStr, privacy: Privacy) -> Result<Arc<dyn Storage>> {
+        self.0.folder.create(name, privacy)
+    }
+
+    fn rename_new(&self, from: &OsStr, to: &OsStr) -> Result<()> {
+        self.0.folder.rename_new(from, to)
+    }
+
+    fn remove_unused(&self, name: &OsStr) -> Result<bool> {
+        self.0.folder.remove_unused(name)
+    }
+
+    fn file_id(&self, name: &OsStr) -> Result<Option<FileId>> {
+        self.0.folder.file_id(name)
+    }
+
+    fn copy_attributes(&self, from: &OsStr, to: &OsStr) -> Result<Vec<String>> {
+        self.0.folder.copy_attributes(from, to)
     }
 
     fn rename(&self, from: &OsStr, to: &OsStr) -> Result<()> {

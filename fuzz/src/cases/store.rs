@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-use diskdelta::storage::{Access, Folder, Storage};
+use diskdelta::storage::{Access, FileId, Folder, Privacy, Storage};
 use diskdelta::{Error, ErrorKind, Result};
 
 const PAGE: u64 = 4096;
@@ -181,6 +181,10 @@ impl Storage for Store {
         &self.name
     }
 
+    fn file_id(&self) -> Result<Option<FileId>> {
+        Ok(Some(id_of(&self.bytes)))
+    }
+
     fn len(&self) -> Result<u64> {
         Ok(self.bytes.read().unwrap().len())
     }
@@ -225,6 +229,14 @@ impl Storage for Store {
 
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
         Ok(self.bytes.read().unwrap().next_data(offset))
+    }
+}
+
+/// Files are told apart by where they lie in memory.
+fn id_of(bytes: &Arc<RwLock<Bytes>>) -> FileId {
+    FileId {
+        device: 0,
+        inode: Arc::as_ptr(bytes).cast::<u8>() as u64,
     }
 }
 
@@ -305,7 +317,7 @@ impl Folder for Lab {
         }
     }
 
-    fn create_new(&self, name: &OsStr) -> Result<Arc<dyn Storage>> {
+    fn create(&self, name: &OsStr, _privacy: Privacy) -> Result<Arc<dyn Storage>> {
         self.spend()?;
         let mut files = self.files.lock().unwrap();
         if files.contains_key(name) {
@@ -334,6 +346,25 @@ impl Folder for Lab {
             Some(_) => Ok(()),
             None => Err(Error::new(ErrorKind::NotFound, "no such file").at_path(name)),
         }
+    }
+
+    fn rename_new(&self, from: &OsStr, to: &OsStr) -> Result<()> {
+        match self.files.lock().unwrap().contains_key(to) {
+            true => Err(Error::new(ErrorKind::AlreadyExists, "exists").at_path(to)),
+            false => self.rename(from, to),
+        }
+    }
+
+    fn remove_unused(&self, name: &OsStr) -> Result<bool> {
+        match self.files.lock().unwrap().get(name).map(Arc::strong_count) {
+            Some(1) => self.remove(name).map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    fn file_id(&self, name: &OsStr) -> Result<Option<FileId>> {
+        let files = self.files.lock().unwrap();
+        Ok(files.get(name).map(id_of))
     }
 
     fn names(&self) -> Result<Vec<OsString>> {

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, CreateOptions, Image, ImageOptions};
 use crate::limits::Limits;
 use crate::manifest::{KeptManifest, Manifest, ManifestWriter, Root};
-use crate::storage::{Access, Folder, MemoryStorage, Place, Storage};
+use crate::storage::{Access, Folder, MemoryStorage, Place, Privacy, Storage};
 use crate::sync::FarSource;
 use crate::units::BlockSize;
 
@@ -217,7 +217,7 @@ impl Replica {
         let mut create = create.clone();
         create.disk_len = self.delta(last)?.header().result_len;
         let format = create.format.format();
-        to.create_whole(|storage| {
+        to.create_whole(Privacy::PRIVATE, |storage| {
             image::create(&*storage, &create)?;
             let image = image::open_storage_mut(storage, format, &ImageOptions::default())?;
             self.each_link(&mut |delta| {
@@ -377,7 +377,7 @@ impl Replica {
         let place = self.place(link, MANIFEST);
         // Of a link that never came to count.
         place.remove_if_there()?;
-        place.create_whole(|storage| {
+        place.create_whole(Privacy::PRIVATE, |storage| {
             let sealing = Sealing::into(storage, &self.key)?;
             copy(manifest, &sealing)?;
             sealing.sync()

@@ -1,6 +1,6 @@
 //! The disk: folders, files and devices under one log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::ops::Range;
 use std::path::Path;
@@ -42,6 +42,9 @@ impl FaultDisk {
             policy: None,
             unreadable: Vec::new(),
             sync_failures: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            foreign: BTreeSet::new(),
+            links_to_rename: false,
         };
         FaultDisk {
             shared: Arc::new(Mutex::new(inner)),
@@ -94,6 +97,9 @@ impl FaultDisk {
             return Err(missing(path));
         };
         late.done()?;
+        if access == Access::Write {
+            inner.add_writer(file);
+        }
         let failures = inner.sync_failures.get(&file).copied().unwrap_or(0);
         Ok(FaultStorage::new(
             self.clone(),
@@ -156,6 +162,49 @@ impl FaultDisk {
         Ok(())
     }
 
+    /// Makes the file at `path` one of another user, which [`Folder::open_own`] refuses.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    ///
+    /// [`Folder::open_own`]: crate::storage::Folder::open_own
+    pub fn make_foreign(&self, path: impl AsRef<Path>) -> Result<()> {
+        let mut inner = self.lock();
+        let Some(file) = inner.live.find(path.as_ref()) else {
+            return Err(missing(path.as_ref()));
+        };
+        inner.set_foreign(file, true);
+        Ok(())
+    }
+
+    /// Makes the disk one that cannot rename without replacing: a file gets its second name before
+    /// it loses its first.
+    pub fn link_to_rename(&self) {
+        self.lock().links_to_rename = true;
+    }
+
+    /// Gives the file at `path` attributes, which a number stands for. Durable at once, as after
+    /// [`settle`](FaultDisk::settle).
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn put_attributes(&self, path: impl AsRef<Path>, attributes: u64) -> Result<()> {
+        let mut inner = self.lock();
+        let Some(file) = inner.live.find(path.as_ref()) else {
+            return Err(missing(path.as_ref()));
+        };
+        inner.live.set_attributes(file, attributes);
+        inner.settle();
+        Ok(())
+    }
+
+    /// The attributes of the file at `path` now, durable or not; those of a new file are 0.
+    pub fn attributes(&self, path: impl AsRef<Path>) -> Option<u64> {
+        let inner = self.lock();
+        let file = inner.live.find(path.as_ref())?;
+        Some(inner.live.attributes(file))
+    }
+
     /// What the rules made fail so far, in order.
     pub fn fired(&self) -> Vec<Fired> {
         self.lock().faults.fired.clone()
@@ -204,6 +253,10 @@ pub(super) struct Inner {
     policy: Option<DropPolicy>,
     unreadable: Vec<(FileId, Range<u64>)>,
     sync_failures: BTreeMap<FileId, u64>,
+    /// Handles for writing.
+    writers: BTreeMap<FileId, usize>,
+    foreign: BTreeSet<FileId>,
+    links_to_rename: bool,
 }
 
 impl Inner {
@@ -295,6 +348,35 @@ impl Inner {
 
     pub(super) fn sync_failures(&mut self, file: FileId) -> &mut u64 {
         self.sync_failures.entry(file).or_default()
+    }
+
+    pub(super) fn add_writer(&mut self, file: FileId) {
+        *self.writers.entry(file).or_default() += 1;
+    }
+
+    pub(super) fn drop_writer(&mut self, file: FileId) {
+        if let Some(count) = self.writers.get_mut(&file) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn has_writers(&self, file: FileId) -> bool {
+        self.writers.get(&file).is_some_and(|count| *count > 0)
+    }
+
+    pub(super) fn is_foreign(&self, file: FileId) -> bool {
+        self.foreign.contains(&file)
+    }
+
+    pub(super) fn set_foreign(&mut self, file: FileId, is_foreign: bool) {
+        match is_foreign {
+            true => self.foreign.insert(file),
+            false => self.foreign.remove(&file),
+        };
+    }
+
+    pub(super) fn links_to_rename(&self) -> bool {
+        self.links_to_rename
     }
 
     pub(super) fn readable(&self, file: FileId, range: &Range<u64>) -> bool {

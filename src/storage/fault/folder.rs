@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::disk::{FaultDisk, missing};
-use super::handle::FaultStorage;
+use super::handle::{FaultStorage, id_of};
 use super::inject::Failure;
 use super::log::{Effect, OpKind, Outcome};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Access, Folder, Storage};
+use crate::storage::{Access, FileId, Folder, Privacy, Storage, own};
 
 /// A folder of a [`FaultDisk`]; clones show the same folder.
 #[derive(Debug, Clone)]
@@ -33,7 +33,27 @@ impl Folder for FaultFolder {
         Ok(Arc::new(self.disk.open(self.path.join(name), access)?))
     }
 
-    fn create_new(&self, name: &OsStr) -> Result<Arc<dyn Storage>> {
+    fn open_own(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
+        let path = self.path.join(name);
+        let file = self.disk.open(path.clone(), access)?;
+        let is_foreign = self.disk.lock().is_foreign(file.id());
+        match is_foreign {
+            true => Err(own::refusal("the test made it another user's", path)),
+            false => Ok(Arc::new(file)),
+        }
+    }
+
+    fn trust(&self, name: &OsStr) -> Result<()> {
+        let path = self.path.join(name);
+        let mut inner = self.disk.lock();
+        let Some(file) = inner.live.named(&self.path, name) else {
+            return Err(missing(&path));
+        };
+        inner.set_foreign(file, false);
+        Ok(())
+    }
+
+    fn create(&self, name: &OsStr, _privacy: Privacy) -> Result<Arc<dyn Storage>> {
         let path = self.path.join(name);
         let mut inner = self.disk.lock();
         let late = inner.judge(OpKind::Create, &path, 0..0)?;
@@ -46,6 +66,7 @@ impl Folder for FaultFolder {
         let effect = Effect::Create { folder, name, file };
         inner.log(OpKind::Create, &path, effect, Outcome::Done);
         late.done()?;
+        inner.add_writer(file);
         let disk = self.disk.clone();
         Ok(Arc::new(FaultStorage::new(
             disk,
@@ -67,6 +88,50 @@ impl Folder for FaultFolder {
         let effect = Effect::Rename { folder, to, file };
         inner.log(OpKind::Rename, &path, effect, Outcome::Done);
         late.done()
+    }
+
+    fn rename_new(&self, from: &OsStr, to: &OsStr) -> Result<()> {
+        let taken = self.path.join(to);
+        let must_link = {
+            let inner = self.disk.lock();
+            if inner.live.named(&self.path, to).is_some() {
+                return Err(Error::new(ErrorKind::AlreadyExists, "exists already").at_path(taken));
+            }
+            inner.links_to_rename()
+        };
+        if !must_link {
+            return self.rename(from, to);
+        }
+        {
+            let mut inner = self.disk.lock();
+            let late = inner.judge(OpKind::Create, &taken, 0..0)?;
+            let Some(file) = inner.live.named(&self.path, from) else {
+                return Err(missing(&self.path.join(from)));
+            };
+            let (folder, name) = (self.path.clone(), to.to_owned());
+            let effect = Effect::Create { folder, name, file };
+            inner.log(OpKind::Create, &taken, effect, Outcome::Done);
+            late.done()?;
+        }
+        self.remove(from)
+    }
+
+    fn remove_unused(&self, name: &OsStr) -> Result<bool> {
+        {
+            let inner = self.disk.lock();
+            let Some(file) = inner.live.named(&self.path, name) else {
+                return Ok(false);
+            };
+            if inner.is_foreign(file) || inner.has_writers(file) {
+                return Ok(false);
+            }
+        }
+        self.remove(name).map(|()| true)
+    }
+
+    fn file_id(&self, name: &OsStr) -> Result<Option<FileId>> {
+        let file = self.disk.lock().live.named(&self.path, name);
+        Ok(file.map(id_of))
     }
 
     fn remove(&self, name: &OsStr) -> Result<()> {
@@ -110,16 +175,18 @@ impl Folder for FaultFolder {
         end
     }
 
-    fn copy_attributes(&self, from: &OsStr, to: &OsStr) -> Result<()> {
+    fn copy_attributes(&self, from: &OsStr, to: &OsStr) -> Result<Vec<String>> {
         let path = self.path.join(to);
         let mut inner = self.disk.lock();
         let late = inner.judge(OpKind::Attributes, &path, 0..0)?;
-        for name in [from, to] {
-            if inner.live.named(&self.path, name).is_none() {
-                return Err(missing(&self.path.join(name)));
-            }
-        }
-        inner.log(OpKind::Attributes, &path, Effect::Nothing, Outcome::Done);
-        late.done()
+        let named = |name| {
+            let file = inner.live.named(&self.path, name);
+            file.ok_or_else(|| missing(&self.path.join(name)))
+        };
+        let (from, file) = (named(from)?, named(to)?);
+        let attributes = inner.live.attributes(from);
+        let effect = Effect::Attributes { file, attributes };
+        inner.log(OpKind::Attributes, &path, effect, Outcome::Done);
+        late.done().map(|()| Vec::new())
     }
 }

@@ -13,7 +13,7 @@ use super::log::{Effect, OpKind, Outcome};
 use super::row::Patch;
 use super::state::FileId;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Access, Storage, outside, past_end, poisoned, range_end};
+use crate::storage::{self, Access, Storage, outside, past_end, poisoned, range_end};
 
 /// An open file or device of a [`FaultDisk`].
 #[derive(Debug)]
@@ -44,6 +44,10 @@ impl FaultStorage {
             poisoned: AtomicBool::new(false),
             failures_seen,
         }
+    }
+
+    pub(super) fn id(&self) -> FileId {
+        self.file
     }
 
     fn usable(&self) -> Result<()> {
@@ -97,6 +101,10 @@ impl FaultStorage {
 impl Storage for FaultStorage {
     fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn file_id(&self) -> Result<Option<storage::FileId>> {
+        Ok(Some(id_of(self.file)))
     }
 
     fn len(&self) -> Result<u64> {
@@ -234,5 +242,21 @@ impl Storage for FaultStorage {
             Outcome::Done,
         );
         late.done()
+    }
+}
+
+impl Drop for FaultStorage {
+    fn drop(&mut self) {
+        if self.access == Access::Write {
+            self.disk.lock().drop_writer(self.file);
+        }
+    }
+}
+
+/// The file as the contract of storages names it.
+pub(super) fn id_of(file: FileId) -> storage::FileId {
+    storage::FileId {
+        device: 0,
+        inode: file.0,
     }
 }

@@ -161,9 +161,10 @@ impl Op {
 
     pub(super) fn file(&self) -> Option<FileId> {
         match &self.effect {
-            Effect::Write { file, .. } | Effect::SetLen { file, .. } | Effect::Sync { file } => {
-                Some(*file)
-            }
+            Effect::Write { file, .. }
+            | Effect::SetLen { file, .. }
+            | Effect::Attributes { file, .. }
+            | Effect::Sync { file } => Some(*file),
             _ => None,
         }
     }
@@ -188,10 +189,15 @@ impl Op {
 
     /// Whether a crash can lose it.
     pub(super) fn pends(&self) -> bool {
-        use Effect::{Create, Remove, Rename, SetLen, Write};
+        use Effect::{Attributes, Create, Remove, Rename, SetLen, Write};
         matches!(
             self.effect,
-            Create { .. } | Rename { .. } | Remove { .. } | Write { .. } | SetLen { .. }
+            Create { .. }
+                | Rename { .. }
+                | Remove { .. }
+                | Write { .. }
+                | SetLen { .. }
+                | Attributes { .. }
         )
     }
 }
@@ -251,6 +257,10 @@ pub(super) enum Effect {
         file: FileId,
         before: u64,
         after: u64,
+    },
+    Attributes {
+        file: FileId,
+        attributes: u64,
     },
     Reserve {
         range: Range<u64>,

@@ -10,7 +10,9 @@
 //!   lost, or land before the data, and then new space reads as zeros, as garbage, or as what the
 //!   newest file that is no more held there, which may be valid records of an earlier run.
 //! - A created file's name, a rename and a removal are durable after a sync of their folder;
-//!   until then each may be there or not. A rename never leaves a file with two names.
+//!   until then each may be there or not. A rename never leaves a file with two names, unless the
+//!   disk has to [link](FaultDisk::link_to_rename) for it.
+//! - Owner, mode and the like that were copied to a file are durable after its next sync.
 //! - After a failed [`sync`](crate::storage::Storage::sync) the handle is poisoned, reads from a
 //!   fresh handle show what was written, and no later sync makes it durable: it must be written
 //!   again. With [`Failure::Lossy`] they show the old bytes.

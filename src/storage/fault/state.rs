@@ -20,6 +20,8 @@ pub(super) struct State {
     files: BTreeMap<FileId, Arc<Row>>,
     folders: BTreeMap<Arc<Path>, Arc<BTreeMap<OsString, FileId>>>,
     devices: Arc<BTreeMap<Arc<Path>, FileId>>,
+    /// Owner, mode and the rest of a file as one number; files without one have 0.
+    attributes: Arc<BTreeMap<FileId, u64>>,
 }
 
 impl State {
@@ -66,6 +68,14 @@ impl State {
         Arc::make_mut(&mut self.devices).insert(path, file);
     }
 
+    pub(super) fn attributes(&self, file: FileId) -> u64 {
+        self.attributes.get(&file).copied().unwrap_or(0)
+    }
+
+    pub(super) fn set_attributes(&mut self, file: FileId, attributes: u64) {
+        Arc::make_mut(&mut self.attributes).insert(file, attributes);
+    }
+
     /// The file or device at a path.
     pub(super) fn find(&self, path: &Path) -> Option<FileId> {
         self.device(path).or_else(|| {
@@ -107,6 +117,7 @@ impl State {
             Effect::SetLen { file, after, .. } => {
                 landing.set_len(self.row_mut(*file), *after, residue);
             }
+            Effect::Attributes { file, attributes } => self.set_attributes(*file, *attributes),
             Effect::Nothing
             | Effect::Reserve { .. }
             | Effect::Sync { .. }
@@ -126,6 +137,9 @@ impl State {
             }
             if let Some(row) = self.files.get(&file) {
                 row.digest(&mut hasher);
+            }
+            if let Some(attributes) = self.attributes.get(&file) {
+                hasher.update(&attributes.to_le_bytes());
             }
         };
         for (folder, names) in &self.folders {

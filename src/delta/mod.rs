@@ -3,6 +3,7 @@
 //! The same file serves as a portable delta, as the redo log of an atomic sync, and as the way
 //! back from one. The layout is in `docs/format.md`.
 
+mod bookkeeping;
 mod create;
 mod export;
 mod format;
@@ -18,6 +19,7 @@ mod scan;
 mod stack;
 mod writer;
 
+pub(crate) use bookkeeping::Bookkeeping;
 pub use create::{Base, DeltaOptions, create, create_link};
 pub use export::{ExportBase, export};
 pub use format::{FrameHeader, FrameKind, Hash, Header, JobId, Old, Purpose, Trailer};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::bookkeeping::{Bookkeeping, Sections};
 use super::format::{
     FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header, TRAILER_LEN, Trailer, digest_hasher,
 };
@@ -92,6 +93,19 @@ impl Delta {
         work: &Work,
         visit: &(dyn Fn(&VerifiedFrame<'_>) -> Result<()> + Sync),
     ) -> Result<()> {
+        self.verified(work, visit).map(drop)
+    }
+
+    /// [`verify`](Delta::verify), which also finds the frames that are not guest data.
+    ///
+    /// # Errors
+    /// As `verify`.
+    pub(crate) fn verified(
+        &self,
+        work: &Work,
+        visit: &(dyn Fn(&VerifiedFrame<'_>) -> Result<()> + Sync),
+    ) -> Result<Bookkeeping> {
+        let mut sections = Sections::default();
         let mut digest = digest_hasher();
         digest.update(&self.header.encode());
         let (mut count, mut data_bytes, mut zero_bytes) = (0u64, 0u64, 0u64);
@@ -110,7 +124,10 @@ impl Delta {
                     _ if !self.header.purpose.has_tables() => {
                         return Err(raw.wrong("a frame that only a stage may hold", &*self.storage));
                     }
-                    _ => continue,
+                    _ => {
+                        sections.note(raw);
+                        continue;
+                    }
                 }
                 if range.end > self.header.result_len || range.is_empty() {
                     return Err(raw.wrong("a frame lies outside the disk", &*self.storage));
@@ -136,7 +153,13 @@ impl Delta {
         {
             return Err(self.damaged("frames and trailer do not fit", self.frames_end));
         }
-        Ok(())
+        let storage = self.storage.clone();
+        Ok(Bookkeeping::new(
+            storage,
+            self.header,
+            &self.limits,
+            sections,
+        ))
     }
 
     /// Hands every frame to `visit`, hashed and found right, from the threads of `work`'s pool:

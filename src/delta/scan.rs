@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::bookkeeping::Section;
 use super::format::{FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header};
 use super::frame::{RawFrame, VerifiedFrame};
 use crate::control::Work;
@@ -30,13 +31,24 @@ pub(super) struct Batch {
 
 impl<'a> Scanner<'a> {
     pub fn new(storage: &'a dyn Storage, header: &'a Header, end: u64, limits: &'a Limits) -> Self {
+        let at = HEADER_LEN as u64..end;
+        Self::over(storage, header, Section { at, sequence: 0 }, limits)
+    }
+
+    /// The frames of one section of the file.
+    pub fn over(
+        storage: &'a dyn Storage,
+        header: &'a Header,
+        section: Section,
+        limits: &'a Limits,
+    ) -> Self {
         Scanner {
             storage,
             header,
             limits,
-            at: HEADER_LEN as u64,
-            end,
-            sequence: 0,
+            at: section.at.start,
+            end: section.at.end,
+            sequence: section.sequence,
         }
     }
 
@@ -101,16 +113,25 @@ impl Batch {
         storage: &dyn Storage,
         visit: &(dyn Fn(&VerifiedFrame<'_>) -> Result<()> + Sync),
     ) -> Result<()> {
+        let one = |raw: &RawFrame| visit(&raw.verified(&self.payloads, limits, storage)?);
+        let long = IN_HAND_BYTES / work.pool().current_num_threads().max(1) as u64;
         work.pool().install(|| {
             self.frames
                 .par_iter()
                 .with_min_len(FRAMES_A_TASK)
-                .try_for_each(|raw| visit(&raw.verified(&self.payloads, limits, storage)?))
-        })
+                .filter(|raw| raw.header.len <= long)
+                .try_for_each(one)
+        })?;
+        // What a frame unpacks to, and what it replaces, is in memory while it is looked at; of
+        // long ones only a few may be there at once.
+        let mut long = self.frames.iter().filter(|raw| raw.header.len > long);
+        long.try_for_each(one)
     }
 }
 
 /// Enough that all threads have work between two reads.
 const BATCH_BYTES: u64 = 4 << 20;
+/// Most bytes of frames that all threads have in hand.
+const IN_HAND_BYTES: u64 = 32 << 20;
 /// Small frames are hashed by the handful, not one a task.
 const FRAMES_A_TASK: usize = 16;

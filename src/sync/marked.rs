@@ -106,19 +106,19 @@ pub(super) fn unmask(storage: &Arc<dyn Storage>, redo: &Redo, mark: Guard) -> Re
     if let Some(len) = redo.storage_len.filter(|len| *len != before) {
         masked.set_len(len)?;
     }
-    for range in &redo.zeros {
-        masked.punch_hole(range.clone())?;
-    }
+    let mut clears = false;
+    redo.zeros(&mut |range| {
+        clears = true;
+        masked.punch_hole(range)
+    })?;
     // Space that a crash may leave holding garbage must hold zeros before data goes in.
-    if mark == Guard::Written || before != masked.len()? || !redo.zeros.is_empty() {
+    if mark == Guard::Written || before != masked.len()? || clears {
         masked.sync()?;
     }
     for (offset, bytes) in &redo.last {
         masked.cover(*offset, bytes)?;
     }
-    for (offset, bytes) in &redo.tables {
-        masked.write_all_at(bytes, *offset)?;
-    }
+    redo.tables(&mut |offset, bytes| masked.write_all_at(bytes, offset))?;
     Ok(Arc::new(masked))
 }
 
@@ -190,12 +190,40 @@ fn index(range: &Range<u64>) -> usize {
 #[cfg(feature = "testing")]
 mod tests {
     use super::*;
-    use crate::delta::JobId;
-    use crate::storage::Access;
+    use crate::control::Work;
+    use crate::delta::{DeltaWriter, Frame, FrameKind, Header, JobId, Purpose};
+    use crate::limits::Limits;
     use crate::storage::fault::{FaultDisk, OpKind};
-    use crate::sync::Safety;
+    use crate::storage::{Access, MemoryFolder, Place};
+    use crate::sync::{Safety, sidecar};
+    use crate::units::BlockSize;
 
     const LEN: u64 = 3 << 20;
+
+    /// What a sidecar holds that puts one table anew.
+    fn redo(place: &Place, storage_len: Option<u64>, zeros: Option<Range<u64>>) -> Redo {
+        let header = Header {
+            purpose: Purpose::Sidecar,
+            job: JobId([1; 16]),
+            base_len: 0,
+            result_len: 0,
+            block_size: BlockSize::MIN,
+        };
+        place.remove_if_there().unwrap();
+        let mut writer = DeltaWriter::create(place.create_new().unwrap(), header).unwrap();
+        if let Some(len) = storage_len {
+            writer.push(&Frame::length(len)).unwrap();
+        }
+        if let Some(range) = zeros {
+            writer.push(&Frame::zero_table(range)).unwrap();
+        }
+        let table = Frame::bytes(FrameKind::Table, 2 << 20, &[7; 512]);
+        writer.push(&table).unwrap();
+        writer.commit().unwrap();
+        let work = Work::new(1).unwrap();
+        let read = sidecar::read(place, &Limits::default(), &work).unwrap();
+        read.unwrap().1
+    }
 
     fn disk() -> (FaultDisk, Arc<dyn Storage>) {
         let disk = FaultDisk::new();
@@ -234,19 +262,14 @@ mod tests {
 
     #[test]
     fn new_and_cleared_space_is_durable_before_anything_is_written() {
-        let tables = [(2 << 20, vec![7; 512])];
+        let place = Place::new(Arc::new(MemoryFolder::new()), "s");
         for (storage_len, zeros) in [
             (Some(LEN + 4096), None),
             (None, Some(LEN / 2..LEN / 2 + 4096)),
             (Some(LEN + 4096), Some(LEN..LEN + 4096)),
         ] {
             let (disk, storage) = disk();
-            let redo = Redo {
-                storage_len,
-                zeros: zeros.into_iter().collect(),
-                tables: tables.iter().cloned().collect(),
-                ..Redo::default()
-            };
+            let redo = redo(&place, storage_len, zeros);
             unmask(&storage, &redo, Guard::Durable).unwrap();
             let log = disk.log();
             let kinds: Vec<OpKind> = log.ops().map(|op| op.kind()).collect();

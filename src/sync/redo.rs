@@ -2,31 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
 use super::job::Job;
 use super::mark::{Mark, covered};
 use crate::control::Work;
-use crate::delta::{Delta, FrameKind, Hash, VerifiedFrame};
-use crate::error::{Error, Result};
+use crate::delta::{Bookkeeping, Delta, FrameKind, Hash, VerifiedFrame};
+use crate::error::{Error, ErrorKind, Result};
 
-/// Saved ranges, tables and lengths, gathered from a stage or sidecar.
+/// Saved ranges, last tables and lengths, gathered from a stage or sidecar; new tables, of which
+/// there may be any number, are read from it when they are needed.
 #[derive(Debug, Default)]
 pub(super) struct Redo {
     /// The job, once its frame was met.
     pub job: Option<Job>,
     /// The bytes under the mark, as they were before.
     pub saved: Vec<(u64, Vec<u8>)>,
-    /// Ranges of the storage that become zeros before anything else is written there.
-    pub zeros: Vec<Range<u64>>,
-    /// New table bytes, by offset, nowhere overlapping.
-    pub tables: BTreeMap<u64, Vec<u8>>,
-    /// Bytes that make the image whole again and come last.
-    pub last: Vec<(u64, Vec<u8>)>,
+    /// Bytes that make the image whole again and come last, by offset, nowhere overlapping.
+    pub last: BTreeMap<u64, Vec<u8>>,
     /// The new length of the storage.
     pub storage_len: Option<u64>,
     /// What the covered ranges hold once the mark is lifted, where that was written down.
     pub final_state: Option<FinalState>,
+    /// Where tables are read from.
+    pub bookkeeping: Option<Bookkeeping>,
 }
 
 /// What is under the mark in the end: enough to tell a torn last write from a guest's.
@@ -78,54 +76,101 @@ impl Redo {
     /// Checks every frame of `stage` and gathers what is not guest data; `visit` sees each frame.
     ///
     /// # Errors
-    /// `Malformed` for a damaged stage, `Io`, `Cancelled`, and what `visit` returns.
+    /// `Malformed` for a damaged stage, `LimitExceeded`, `Io`, `Cancelled`, and what `visit`
+    /// returns.
     pub fn load(
         stage: &Delta,
         work: &Work,
         visit: &(dyn Fn(&VerifiedFrame<'_>) -> Result<()> + Sync),
     ) -> Result<Redo> {
-        let gathered = Mutex::new(Vec::new());
-        stage.verify(work, &|frame| {
-            visit(frame)?;
-            let kind = frame.header().kind;
-            if !matches!(kind, FrameKind::Data | FrameKind::Zero) {
-                let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
-                gathered.push(Step::of(frame));
-            }
-            Ok(())
-        })?;
-        let mut steps = gathered
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        // Frames of one batch come in any order, but a later one overrides an earlier one.
-        steps.sort_unstable_by_key(|step| step.sequence);
+        Self::gather(stage.verified(work, visit)?)
+    }
+
+    /// Gathers what is to be kept in memory, and checks all else.
+    ///
+    /// # Errors
+    /// `Malformed`; `LimitExceeded` for more bytes than tables may take; `Io`.
+    pub fn gather(bookkeeping: Bookkeeping) -> Result<Redo> {
         let mut redo = Redo::default();
-        for step in steps {
-            redo.take(step)?;
-        }
+        let most = bookkeeping
+            .limits()
+            .table_bytes
+            .saturating_add(COVERED_BYTES);
+        let mut held_bytes = 0u64;
+        bookkeeping.for_each(&mut |frame| {
+            let bytes = redo.take(frame)?;
+            held_bytes = held_bytes.saturating_add(bytes);
+            if held_bytes <= most {
+                return Ok(());
+            }
+            let what = "it saves more bytes than the tables of an image may take";
+            Err(Error::new(ErrorKind::LimitExceeded, what).in_field("table_bytes"))
+        })?;
+        redo.bookkeeping = Some(bookkeeping);
         Ok(redo)
     }
 
-    /// Adds one step; steps come in the order of their sequence.
-    ///
-    /// # Errors
-    /// `Malformed`.
-    pub fn take(&mut self, step: Step) -> Result<()> {
-        let covered = step.len.max(step.bytes.len() as u64);
-        if step.offset.checked_add(covered).is_none() {
+    /// Adds one frame; frames come in the order of their sequence. Returns by how many bytes more
+    /// is held.
+    fn take(&mut self, frame: &VerifiedFrame<'_>) -> Result<u64> {
+        let (offset, len, bytes) = (frame.offset(), frame.header().len, frame.bytes());
+        let covered = len.max(bytes.len() as u64);
+        if offset.checked_add(covered).is_none() {
             return Err(Error::malformed("a table in the stage ends beyond 2^64"));
         }
-        match step.kind {
-            FrameKind::Job => self.job = Some(Job::decode(&step.bytes)?),
-            FrameKind::Saved => self.saved.push((step.offset, step.bytes)),
-            FrameKind::Table => overlay(&mut self.tables, step.offset, step.bytes),
-            FrameKind::LastTable => self.last.push((step.offset, step.bytes)),
-            FrameKind::ZeroTable => self.zeros.push(step.offset..step.offset + step.len),
-            FrameKind::Length => self.storage_len = Some(step.len),
-            FrameKind::Final => self.final_state = Some(FinalState::decode(&step.bytes)?),
+        let held = bytes.len() as u64 + PIECE_BYTES;
+        match frame.header().kind {
+            FrameKind::Job => self.job = Some(Job::decode(bytes)?),
+            FrameKind::Saved => {
+                self.saved.push((offset, bytes.to_vec()));
+                return Ok(held);
+            }
+            FrameKind::LastTable => {
+                // The same footer is written again and again; the newest one counts.
+                let again = self
+                    .last
+                    .get(&offset)
+                    .is_some_and(|it| it.len() >= bytes.len());
+                overlay(&mut self.last, offset, bytes.to_vec());
+                return Ok(if again { PIECE_BYTES } else { held });
+            }
+            FrameKind::Length => self.storage_len = Some(len),
+            FrameKind::Final => self.final_state = Some(FinalState::decode(bytes)?),
             _ => {}
         }
-        Ok(())
+        Ok(0)
+    }
+
+    /// Hands on the ranges of the storage that become zeros before anything else is written there.
+    ///
+    /// # Errors
+    /// Those of `visit`; `Io`, `Malformed` where the file changed meanwhile.
+    pub fn zeros(&self, visit: &mut dyn FnMut(Range<u64>) -> Result<()>) -> Result<()> {
+        self.tables_of(FrameKind::ZeroTable, &mut |frame| visit(frame.range()))
+    }
+
+    /// Hands on new table bytes, oldest first: where they overlap, later ones count.
+    ///
+    /// # Errors
+    /// As [`zeros`](Redo::zeros).
+    pub fn tables(&self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+        self.tables_of(FrameKind::Table, &mut |frame| {
+            visit(frame.offset(), frame.bytes())
+        })
+    }
+
+    fn tables_of(
+        &self,
+        kind: FrameKind,
+        visit: &mut dyn FnMut(&VerifiedFrame<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let Some(bookkeeping) = &self.bookkeeping else {
+            return Ok(());
+        };
+        bookkeeping.for_each(&mut |frame| match frame.header().kind == kind {
+            true => visit(frame),
+            false => Ok(()),
+        })
     }
 
     /// Refuses a stage that does not hold all that `mark` covers: without it the mark could not be
@@ -155,33 +200,6 @@ impl Redo {
     }
 }
 
-/// A frame that is not guest data, with its bytes.
-#[derive(Debug)]
-pub(super) struct Step {
-    sequence: u64,
-    kind: FrameKind,
-    offset: u64,
-    len: u64,
-    bytes: Vec<u8>,
-}
-
-impl Step {
-    pub fn of(frame: &VerifiedFrame<'_>) -> Step {
-        let header = frame.header();
-        Step {
-            sequence: header.sequence,
-            kind: header.kind,
-            offset: header.offset,
-            len: header.len,
-            bytes: frame.bytes().to_vec(),
-        }
-    }
-
-    pub fn is_commit(&self) -> bool {
-        self.kind == FrameKind::Commit
-    }
-}
-
 /// Lays `bytes` over what the map holds, so that its pieces stay apart and the newest wins.
 fn overlay(map: &mut BTreeMap<u64, Vec<u8>>, offset: u64, bytes: Vec<u8>) {
     let end = offset + bytes.len() as u64;
@@ -207,13 +225,22 @@ fn overlay(map: &mut BTreeMap<u64, Vec<u8>>, offset: u64, bytes: Vec<u8>) {
     map.insert(offset, bytes);
 }
 
+/// What the mark covers at most, and the descriptions of job and end.
+const COVERED_BYTES: u64 = 4 << 20;
+/// About what an entry takes.
+const PIECE_BYTES: u64 = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delta::JobId;
+    use crate::delta::{DeltaWriter, Frame, Header, JobId, Purpose};
     use crate::image::Format;
+    use crate::limits::Limits;
+    use crate::storage::MemoryStorage;
     use crate::sync::Safety;
+    use crate::units::BlockSize;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     #[test]
     fn a_stage_that_lacks_what_the_mark_covers_is_refused() {
@@ -243,40 +270,77 @@ mod tests {
         assert!(redo.check_covers(&mark(9 << 20)).is_err());
     }
 
-    #[test]
-    fn each_step_is_gathered_and_the_last_length_holds() {
-        let step = |kind, offset, len, bytes: &[u8]| Step {
-            sequence: 0,
-            kind,
-            offset,
-            len,
-            bytes: bytes.to_vec(),
+    fn gathered(frames: &[Frame<'_>], limits: &Limits) -> Result<Redo> {
+        let header = Header {
+            purpose: Purpose::Sidecar,
+            job: JobId([1; 16]),
+            base_len: 0,
+            result_len: 0,
+            block_size: BlockSize::MIN,
         };
+        let file = Arc::new(MemoryStorage::new("s", Vec::new()));
+        let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
+        for frame in frames {
+            writer.push(frame).unwrap();
+        }
+        writer.commit().unwrap();
+        let work = Work::new(1).unwrap();
+        Redo::gather(Bookkeeping::committed(file, limits, &work)?.unwrap())
+    }
+
+    #[test]
+    fn each_frame_is_gathered_or_found_again_and_the_last_length_holds() {
         let last = FinalState {
             page: vec![4; 512],
             rest: [5; 32],
         };
-        let mut redo = Redo::default();
-        for step in [
-            step(FrameKind::Saved, 0, 3, &[1; 3]),
-            step(FrameKind::Length, 0, 9000, &[]),
-            step(FrameKind::ZeroTable, 4096, 512, &[]),
-            step(FrameKind::Table, 512, 2, &[2; 2]),
-            step(FrameKind::LastTable, 8192, 2, &[3; 2]),
-            step(FrameKind::Length, 0, 9500, &[]),
-            step(FrameKind::Commit, 0, 0, &[]),
-            step(FrameKind::Final, 0, 0, &last.encode()),
-        ] {
-            redo.take(step).unwrap();
-        }
+        let end = last.encode();
+        let frames = [
+            Frame::bytes(FrameKind::Saved, 0, &[1; 3]),
+            Frame::length(9000),
+            Frame::zero_table(4096..4608),
+            Frame::bytes(FrameKind::Table, 512, &[2; 2]),
+            Frame::bytes(FrameKind::LastTable, 8192, &[2; 2]),
+            Frame::bytes(FrameKind::LastTable, 8192, &[3; 2]),
+            Frame::bytes(FrameKind::Table, 512, &[6; 1]),
+            Frame::length(9500),
+            Frame::bytes(FrameKind::Final, 0, &end),
+        ];
+        let redo = gathered(&frames, &Limits::default()).unwrap();
         assert_eq!(redo.saved, [(0, vec![1; 3])]);
         assert_eq!(redo.storage_len, Some(9500));
-        assert!(matches!(&redo.zeros[..], [it] if *it == (4096..4608)));
-        assert_eq!(redo.tables, BTreeMap::from([(512, vec![2; 2])]));
-        assert_eq!(redo.last, [(8192, vec![3; 2])]);
+        assert_eq!(redo.last, BTreeMap::from([(8192, vec![3; 2])]));
         assert_eq!(redo.final_state, Some(last));
-        let wrong = step(FrameKind::ZeroTable, u64::MAX, 512, &[]);
-        assert!(redo.take(wrong).is_err());
+        let (mut zeros, mut tables) = (Vec::new(), Vec::new());
+        redo.zeros(&mut |range| {
+            zeros.push((range.start, range.end));
+            Ok(())
+        })
+        .unwrap();
+        redo.tables(&mut |offset, bytes| {
+            tables.push((offset, bytes.to_vec()));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(zeros, [(4096, 4608)]);
+        assert_eq!(tables, [(512, vec![2; 2]), (512, vec![6; 1])]);
+        let wrong = Frame::bytes(FrameKind::Table, u64::MAX, &[1; 2]);
+        assert!(gathered(&[wrong], &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn what_is_saved_is_held_to_the_limit_for_tables_and_tables_are_not() {
+        let limits = Limits::default().with_table_bytes(1 << 20);
+        let bytes = vec![1; 1 << 20];
+        let of = |kind| -> Vec<_> {
+            let frames = (0..8u64).map(|at| Frame::bytes(kind, at << 20, &bytes));
+            frames.collect()
+        };
+        for kind in [FrameKind::Saved, FrameKind::LastTable] {
+            let error = gathered(&of(kind), &limits).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{kind:?}");
+        }
+        gathered(&of(FrameKind::Table), &limits).unwrap();
     }
 
     proptest! {

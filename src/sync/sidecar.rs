@@ -1,13 +1,11 @@
 //! The sidecar of an in-place sync: what the mark covers, and the target's tables as they change.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use super::job::Job;
 use super::masked::Masked;
-use super::redo::{FinalState, Redo, Step};
+use super::redo::{FinalState, Redo};
 use super::staging::push_patches;
 use crate::control::Work;
-use crate::delta::{DeltaWriter, Frame, FrameKind, Header, Purpose, for_each_intact};
+use crate::delta::{Bookkeeping, DeltaWriter, Frame, FrameKind, Header};
 use crate::error::Result;
 use crate::image::Patch;
 use crate::limits::Limits;
@@ -35,12 +33,10 @@ impl Sidecar {
         if let Some(len) = redo.storage_len {
             writer.push(&Frame::length(len))?;
         }
-        for range in &redo.zeros {
-            writer.push(&Frame::zero_table(range.clone()))?;
-        }
-        for (offset, bytes) in &redo.tables {
-            writer.push(&Frame::bytes(FrameKind::Table, *offset, bytes))?;
-        }
+        redo.zeros(&mut |range| writer.push(&Frame::zero_table(range)))?;
+        redo.tables(&mut |offset, bytes| {
+            writer.push(&Frame::bytes(FrameKind::Table, offset, bytes))
+        })?;
         for (offset, bytes) in &redo.last {
             writer.push(&Frame::bytes(FrameKind::LastTable, *offset, bytes))?;
         }
@@ -115,32 +111,20 @@ pub(super) fn remove_fresh(place: &Place) -> Result<()> {
     place.hidden_sibling(FRESH).remove_if_there()
 }
 
-/// Reads a sidecar as far as its last commit; `None` where there is none, or another file.
+/// Reads a sidecar as far as its last commit; `None` where there is none, or another file, of which
+/// only the header is read.
 ///
 /// # Errors
-/// `Io`, `Malformed`, `Unsupported`.
+/// `Io`, `Malformed`, `Unsupported`, `LimitExceeded`, `Cancelled`.
 pub(super) fn read(place: &Place, limits: &Limits, work: &Work) -> Result<Option<(Header, Redo)>> {
     let Some(storage) = place.open_if_there(Access::Read)? else {
         return Ok(None);
     };
-    let storage: Arc<dyn Storage> = storage;
-    let steps = Mutex::new(Vec::new());
-    let header = for_each_intact(&storage, limits, work, &|frame| {
-        steps
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Step::of(frame));
-        Ok(())
-    })?;
-    if header.purpose != Purpose::Sidecar {
+    let Some(bookkeeping) = Bookkeeping::committed(storage, limits, work)? else {
         return Ok(None);
-    }
-    let steps = steps.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let committed = steps.iter().rposition(Step::is_commit).unwrap_or(0);
-    let mut redo = Redo::default();
-    for step in steps.into_iter().take(committed) {
-        redo.take(step)?;
-    }
+    };
+    let header = *bookkeeping.header();
+    let redo = Redo::gather(bookkeeping).map_err(|error| error.at_path(place.path()))?;
     Ok(Some((header, redo)))
 }
 
@@ -149,10 +133,11 @@ const FRESH: &str = "fresh";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delta::JobId;
+    use crate::delta::{JobId, Purpose};
     use crate::image::Format;
     use crate::storage::MemoryFolder;
     use crate::units::BlockSize;
+    use std::sync::Arc;
 
     #[test]
     fn what_was_put_down_after_the_last_commit_is_not_read() {

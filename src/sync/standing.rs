@@ -177,11 +177,11 @@ fn final_page(
     work: &Work,
 ) -> Result<Vec<u8>> {
     let page = Mutex::new(old_page.to_vec());
-    for (offset, bytes) in redo
-        .tables
-        .iter()
-        .chain(redo.last.iter().map(|(at, b)| (at, b)))
-    {
+    redo.tables(&mut |offset, bytes| {
+        put_on_page(&page, offset, bytes);
+        Ok(())
+    })?;
+    for (offset, bytes) in &redo.last {
         put_on_page(&page, *offset, bytes);
     }
     // Only where guest and storage offsets coincide can guest data lie on the first page.

@@ -1,0 +1,254 @@
+//! The frames of a stage or sidecar that are not guest data, read from their file when needed.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::format::{FRAME_LEN, FrameKind, HEADER_LEN, Header, Purpose};
+use super::frame::{RawFrame, VerifiedFrame};
+use super::reader::read_header;
+use super::scan::{Batch, Scanner};
+use crate::control::Work;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::storage::Storage;
+
+/// Where a file's frames other than guest data are stored.
+///
+/// Memory does not follow the number of frames: they stay in the file.
+#[derive(Clone)]
+pub(crate) struct Bookkeeping {
+    storage: Arc<dyn Storage>,
+    header: Header,
+    limits: Limits,
+    sections: Vec<Section>,
+}
+
+impl Bookkeeping {
+    pub(super) fn new(
+        storage: Arc<dyn Storage>,
+        header: Header,
+        limits: &Limits,
+        sections: Sections,
+    ) -> Self {
+        Bookkeeping {
+            storage,
+            header,
+            limits: limits.clone(),
+            sections: sections.0,
+        }
+    }
+
+    /// Reads a sidecar as far as its last commit, frame by frame; `None` for a delta file of
+    /// another purpose, of which only the header is read.
+    ///
+    /// # Errors
+    /// `Malformed`: also for a sidecar that holds guest data, which none was written with;
+    /// `Unsupported`, `LimitExceeded`, `Io`, `Cancelled`.
+    pub fn committed(
+        storage: Arc<dyn Storage>,
+        limits: &Limits,
+        work: &Work,
+    ) -> Result<Option<Self>> {
+        let header = read_header(&*storage, limits)?;
+        if header.purpose != Purpose::Sidecar {
+            return Ok(None);
+        }
+        let mut end = HEADER_LEN as u64;
+        let mut scanner = Scanner::new(&*storage, &header, storage.len()?, limits);
+        let mut batch = Batch::default();
+        'file: while scanner.next_batch(&mut batch)? {
+            work.cancel().check()?;
+            for raw in &batch.frames {
+                if raw.is_guest_data() {
+                    return Err(raw.wrong("a frame of guest data in a sidecar", &*storage));
+                }
+                // A damaged payload ends what can be believed, as a damaged header does.
+                if raw.verified(&batch.payloads, limits, &*storage).is_err() {
+                    break 'file;
+                }
+                if raw.header.kind == FrameKind::Commit {
+                    end = raw.end();
+                }
+            }
+        }
+        let at = HEADER_LEN as u64..end;
+        let sections = Sections(Vec::from_iter(
+            (!at.is_empty()).then_some(Section { at, sequence: 0 }),
+        ));
+        Ok(Some(Self::new(storage, header, limits, sections)))
+    }
+
+    /// The header of the file.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The limits that the file is read with.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Hands every frame that is not guest data to `visit`, in the order of the file, hashed and
+    /// found right.
+    ///
+    /// # Errors
+    /// `Malformed` where the file changed since it was checked; `LimitExceeded`, `Io`, and what
+    /// `visit` returns.
+    pub fn for_each(&self, visit: &mut dyn FnMut(&VerifiedFrame<'_>) -> Result<()>) -> Result<()> {
+        let mut batch = Batch::default();
+        for section in &self.sections {
+            let mut scanner =
+                Scanner::over(&*self.storage, &self.header, section.clone(), &self.limits);
+            while scanner.next_batch(&mut batch)? {
+                for raw in batch.frames.iter().filter(|raw| !raw.is_guest_data()) {
+                    visit(&raw.verified(&batch.payloads, &self.limits, &*self.storage)?)?;
+                }
+            }
+            if scanner.at != section.at.end {
+                return Err(Error::malformed("a frame is not what it was")
+                    .at_offset(scanner.at)
+                    .at_path(self.storage.path()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Bookkeeping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bookkeeping")
+            .field("storage", &self.storage.path())
+            .field("sections", &self.sections.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A stretch of whole frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Section {
+    pub at: Range<u64>,
+    /// The sequence number of its first frame.
+    pub sequence: u64,
+}
+
+/// Stretches that hold every frame of a file that is not guest data; where they are scattered,
+/// also some that are.
+#[derive(Debug, Default)]
+pub(super) struct Sections(Vec<Section>);
+
+impl Sections {
+    /// Adds a frame; frames come in the order of the file.
+    pub fn note(&mut self, raw: &RawFrame) {
+        match self.0.last_mut() {
+            Some(last) if last.at.end == raw.at => last.at.end = raw.end(),
+            _ => {
+                self.coarsen();
+                self.0.push(Section {
+                    at: raw.at..raw.end(),
+                    sequence: raw.header.sequence,
+                });
+            }
+        }
+    }
+
+    /// Joins neighbours where there are very many: what is between them is passed over.
+    fn coarsen(&mut self) {
+        if self.0.len() < SECTIONS_MOST {
+            return;
+        }
+        let joined = self.0.chunks(2).filter_map(|pair| {
+            let (first, last) = (pair.first()?, pair.last()?);
+            Some(Section {
+                at: first.at.start..last.at.end,
+                sequence: first.sequence,
+            })
+        });
+        self.0 = joined.collect();
+    }
+}
+
+impl RawFrame {
+    /// Whether it is guest data, not bookkeeping.
+    pub(super) fn is_guest_data(&self) -> bool {
+        matches!(self.header.kind, FrameKind::Data | FrameKind::Zero)
+    }
+
+    /// Where the next frame begins.
+    pub(super) fn end(&self) -> u64 {
+        let len = FRAME_LEN as u64 + u64::from(self.header.stored_len);
+        self.at.saturating_add(len)
+    }
+}
+
+/// 1.5 MiB of them.
+const SECTIONS_MOST: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Delta, DeltaWriter, Frame, JobId, Old};
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::storage::MemoryStorage;
+    use crate::units::BlockSize;
+
+    fn writer(purpose: Purpose) -> (Arc<MemoryStorage>, DeltaWriter) {
+        let header = Header {
+            purpose,
+            job: JobId([1; 16]),
+            base_len: 1 << 30,
+            result_len: 1 << 30,
+            block_size: BlockSize::MIN,
+        };
+        let file = Arc::new(MemoryStorage::new("s", Vec::new()));
+        (file.clone(), DeltaWriter::create(file, header).unwrap())
+    }
+
+    #[test]
+    fn tables_are_found_between_any_number_of_guest_frames() {
+        let (file, mut writer) = writer(Purpose::Stage);
+        let count = 3 * SECTIONS_MOST as u64;
+        for at in 0..count {
+            writer.push(&Frame::zero_table(at..at + 1)).unwrap();
+            writer
+                .push(&Frame::zero(at * 4096, 4096, Old::Unknown))
+                .unwrap();
+        }
+        writer.finish(None, None).unwrap();
+        let work = Work::new(2).unwrap();
+        let delta = Delta::open(file, &Limits::default()).unwrap();
+        let tables = delta.verified(&work, &|_| Ok(())).unwrap();
+        assert!(tables.sections.len() <= SECTIONS_MOST);
+        let mut next = 0;
+        tables
+            .for_each(&mut |frame| {
+                assert_eq!(frame.range(), next..next + 1);
+                next += 1;
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(next, count);
+    }
+
+    #[test]
+    fn only_the_header_is_read_of_what_is_no_sidecar() {
+        let (file, mut writer) = writer(Purpose::Stage);
+        writer.commit().unwrap();
+        let limits = Limits::default();
+        let work = Work::new(1).unwrap();
+        file.set_len(HEADER_LEN as u64).unwrap();
+        let committed = |file| Bookkeeping::committed(file, &limits, &work);
+        assert!(committed(file).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_sidecar_with_guest_data_is_refused() {
+        let (file, mut writer) = writer(Purpose::Sidecar);
+        writer.push(&Frame::zero(0, 4096, Old::Unknown)).unwrap();
+        writer.commit().unwrap();
+        let work = Work::new(1).unwrap();
+        let error = Bookkeeping::committed(file, &Limits::default(), &work).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+        assert_eq!(error.offset(), Some(HEADER_LEN as u64));
+    }
+}

@@ -13,6 +13,7 @@ mod killed;
 #[allow(dead_code, reason = "shared with the tests of the command")]
 #[path = "../cli/lab.rs"]
 mod lab;
+mod memory;
 mod reboot;
 mod signalled;
 mod site;

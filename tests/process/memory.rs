@@ -1,0 +1,79 @@
+//! Work that is longer than memory, under an address-space limit.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+use std::sync::Arc;
+
+use diskdelta::image::ImageOptions;
+use diskdelta::storage::SourceOptions;
+use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, Mode, SyncOptions, sync};
+use diskdelta::{CancelToken, ErrorKind, Phase, Progress, Work};
+
+use crate::lab::{COMMAND, Lab, noise};
+
+/// Stops the work at once when it comes to the target.
+struct StopsAtApply(CancelToken);
+
+impl Progress for StopsAtApply {
+    fn begin(&self, phase: Phase, _total_bytes: Option<u64>) {
+        if phase == Phase::Apply {
+            self.0.cancel();
+            self.0.cancel();
+        }
+    }
+
+    fn advance(&self, _bytes: u64) {}
+}
+
+/// Leaves the target marked, with a complete log of all of the source.
+fn interrupted(lab: &Lab) {
+    let cancel = CancelToken::new();
+    let work = Work::new(2).unwrap().with_cancel(cancel.clone());
+    let work = work.with_progress(Arc::new(StopsAtApply(cancel)));
+    let (image, options) = (ImageOptions::default(), SourceOptions::default());
+    let source = HostSource::open(lab.path("new.raw"), &image, &options).unwrap();
+    let target = HostTarget::open(lab.path("t.raw"), &HostTargetOptions::default()).unwrap();
+    let options = SyncOptions::default().with_mode(Mode::Delta);
+    let error = sync(&source.source(), target.target(), &options, &work).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+}
+
+/// Runs the command in an address space of `LIMIT_KIB`.
+fn limited(lab: &Lab, words: &str) {
+    let script = format!("ulimit -v {LIMIT_KIB}; exec {COMMAND} {words}");
+    let ended = Command::new("bash")
+        .args(["-c", &script])
+        // Each thread's arena takes address space that it does not use.
+        .env("MALLOC_ARENA_MAX", "1")
+        .current_dir(lab.path("."))
+        .output()
+        .unwrap();
+    assert!(ended.status.success(), "{words}: {ended:?}");
+}
+
+#[test]
+fn a_log_longer_than_memory_is_finished() {
+    let lab = Lab::new();
+    let new = File::create(lab.path("new.raw")).unwrap();
+    let mut piece = noise(1 << 20, 1);
+    for index in 0..LOG_BYTES >> 20 {
+        piece[..8].copy_from_slice(&index.to_le_bytes());
+        new.write_all_at(&piece, index << 20).unwrap();
+    }
+    for words in ["recover t.raw", "recover --all ."] {
+        let target = File::create(lab.path("t.raw")).unwrap();
+        target.set_len(LOG_BYTES).unwrap();
+        drop(target);
+        interrupted(&lab);
+        let log = fs::metadata(lab.path(".t.raw.diskdelta-stage")).unwrap();
+        assert!(log.len() > LOG_BYTES);
+        limited(&lab, &format!("{words} --threads 1"));
+        let mut same = Command::new("cmp");
+        same.args(["new.raw", "t.raw"]).current_dir(lab.path("."));
+        assert!(same.status().unwrap().success(), "{words}");
+    }
+}
+
+const LOG_BYTES: u64 = 96 << 20;
+const LIMIT_KIB: u64 = 80 << 10;

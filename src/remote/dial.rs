@@ -33,7 +33,7 @@ impl Dialled {
         options: &LineOptions,
         work: &Work,
     ) -> Result<Dialled> {
-        let line = Line::new(reader, writer, options.clone().or_peer("the agent"));
+        let line = Line::new(reader, writer, options.clone().or_peer("the agent"))?;
         let session = Session::greet(line, Side::Dialler, work.cancel())?;
         Ok(Dialled { session })
     }

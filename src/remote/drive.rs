@@ -43,8 +43,11 @@ where
             while !is_idle {
                 // What came goes before more hashing, or every round would wait for all of it. It
                 // stays on the line while there is no hand free for it.
-                // What comes after the last round is for somebody else.
-                let frame = if busy < most && !end.is_finished() {
+                // What comes after the last round is for somebody else. An end that only answers
+                // takes no more while its answers wait for the line; the other end always does, so
+                // that two ends that send at the same time never wait for each other.
+                let is_taken = busy < most && (!E::ONLY_ANSWERS || line.has_room());
+                let frame = if is_taken && !end.is_finished() {
                     line.try_receive()?
                 } else {
                     None

@@ -13,6 +13,10 @@ pub trait End {
     /// What came of it.
     type Done: Send;
 
+    /// Whether what it sends answers what the other end asks. Such an end is given no message while
+    /// it has no room on the line; the other end's messages are bounded by how much it is asked.
+    const ONLY_ANSWERS: bool;
+
     /// The next thing to do, if there is one now.
     ///
     /// # Errors
@@ -54,7 +58,7 @@ pub trait Worker: Sync {
 pub struct Room {
     /// Another task.
     pub tasks: bool,
-    /// More bulk data for the line.
+    /// Another message on the line.
     pub line: bool,
 }
 

@@ -1,5 +1,6 @@
 //! The end with the target: the source at the other end, as a sync sees it.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -219,19 +220,24 @@ impl FarSource for FarDisk {
 
     fn confirm(&self, disk_len: u64, claims: &[Claim], work: &Work) -> Result<Vec<bool>> {
         let session = self.lock();
+        let line = session.line();
         let groups = groups_of(claims);
-        let mut asked = Vec::new();
-        for message in messages_of(&groups, disk_len) {
-            asked.push(message.groups.len());
-            session.line().send(&Message::Claims(message))?;
-        }
+        let mut messages = messages_of(&groups, disk_len).into_iter();
+        let mut asked = VecDeque::new();
         let mut is_true = vec![false; claims.len()];
         let mut groups = groups.into_iter();
-        for count in asked {
-            let answers = match session
-                .line()
-                .receive("its answer to claims", work.cancel())?
+        loop {
+            // The other end answers in order; few answers are ever under way.
+            while asked.len() < CLAIMS_AHEAD
+                && let Some(message) = messages.next()
             {
+                asked.push_back(message.groups.len());
+                line.send(&Message::Claims(message))?;
+            }
+            let Some(count) = asked.pop_front() else {
+                break;
+            };
+            let answers = match line.receive("its answer to claims", work.cancel())? {
                 Message::Answers(answers) if answers.len() == count => answers,
                 _ => return Err(wrong("something else than answers to all claims")),
             };
@@ -329,5 +335,7 @@ fn messages_of(groups: &[Group], disk_len: u64) -> Vec<Claims> {
 const GROUP_CLAIMS: usize = 64;
 const GROUP_BYTES: u64 = 1 << 20;
 const GROUPS_TOGETHER: usize = 16;
+/// Messages that are sent before the first of them is answered.
+const CLAIMS_AHEAD: usize = 16;
 const _: () = assert!(GROUP_BYTES * GROUPS_TOGETHER as u64 <= CLAIMED_MOST);
 const _: () = assert!(GROUP_CLAIMS * GROUPS_TOGETHER <= LIST_MOST);

@@ -142,7 +142,9 @@ fn compare_trees(
         let keys = session.keys(number, LONG_HASH_LEN);
         let mut end = TreeEnd::new(known.manifest(), keys);
         while !end.is_finished() {
-            while let Some(message) = end.step() {
+            while end.has_room()
+                && let Some(message) = end.step()
+            {
                 line.send(&message)?;
             }
             end.receive(line.receive("nodes of a manifest", work.cancel())?)?;
@@ -210,7 +212,18 @@ impl<'a> Descent<'a> {
             return Err(Error::new(ErrorKind::Unsupported, what)
                 .advise("run the same version of diskdelta on both hosts"));
         }
-        let seen = match &self.windows {
+        // Looking at more than was asked for does no harm.
+        let windows = self
+            .windows
+            .map(|windows| match windows.len() > WINDOWS_MOST {
+                // Rounding out knows nothing of the end.
+                true => RangeSet::of(windows)
+                    .coarsened_to(WINDOWS_MOST)
+                    .inside(0..disk_len)
+                    .collect(),
+                false => windows,
+            });
+        let seen = match &windows {
             Some(windows) => Windows::of(windows, disk_len)?,
             None => Windows::whole(disk_len),
         };
@@ -222,7 +235,7 @@ impl<'a> Descent<'a> {
         if seen.is_empty() {
             return Ok(CompareReport::default());
         }
-        let windows = self.windows.unwrap_or_default();
+        let windows = windows.unwrap_or_default();
         for some in windows.chunks(LIST_MOST) {
             session.line().send(&Message::Windows(some.to_vec()))?;
         }

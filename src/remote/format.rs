@@ -34,7 +34,7 @@ pub const TEXT_MOST: usize = 16 << 10;
 /// Most windows, and most claims, in one message.
 pub const LIST_MOST: usize = 4096;
 /// Most windows of one comparison.
-pub const WINDOWS_MOST: usize = 4 << 20;
+pub const WINDOWS_MOST: usize = 1 << 20;
 /// Most guest bytes that one message of claims may have read.
 pub const CLAIMED_MOST: u64 = 16 << 20;
 /// Most guest bytes in one data message.
@@ -105,6 +105,8 @@ pub mod kind {
     pub const ASK: u8 = 7;
     /// What is told of that.
     pub const TOLD: u8 = 8;
+    /// An end sends nothing more.
+    pub const END: u8 = 9;
     /// Ranges that the next comparison is about.
     pub const WINDOWS: u8 = 16;
     /// Compare.

@@ -16,7 +16,8 @@ pub struct LineOptions {
     /// Each end shows a sign of life every 5 s, or three times in this span where it is shorter
     /// than 15 s; so where it is, both ends must be told.
     pub silence: Duration,
-    /// How long nothing but signs of life may come while something is awaited; `None` is for ever.
+    /// How long nothing but signs of life may come while something is awaited, 12 h unless said
+    /// otherwise; `None` is for ever.
     pub idle: Option<Duration>,
     /// How long the line may be used in all; `None` is for ever. What has begun to be written to
     /// a target then is written to its end.
@@ -81,7 +82,7 @@ impl Default for LineOptions {
     fn default() -> Self {
         LineOptions {
             silence: Duration::from_secs(60),
-            idle: None,
+            idle: Some(IDLE),
             longest: None,
             peer: None,
             sending: None,
@@ -90,4 +91,6 @@ impl Default for LineOptions {
     }
 }
 
+/// The other end may apply a large stage meanwhile.
+const IDLE: Duration = Duration::from_secs(12 * 3600);
 const SIGN: Duration = Duration::from_secs(5);

@@ -5,6 +5,7 @@ pub mod format;
 pub mod tls;
 
 mod answer;
+mod closer;
 mod confine;
 mod copy;
 mod dial;

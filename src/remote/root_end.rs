@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use super::end::{End, Room, Step, Worker};
-use super::format::BATCH;
+use super::format::{BATCH, WINDOW_BATCHES};
 use super::message::Message;
 use super::rounds::Leaves;
 use super::wire::wrong;
@@ -52,8 +52,11 @@ impl End for RootEnd {
     type Task = Infallible;
     type Done = Infallible;
 
-    fn step(&mut self, _room: Room) -> Result<Option<Step<Infallible>>> {
-        Ok(self.outbox.pop_front().map(Step::Send))
+    const ONLY_ANSWERS: bool = false;
+
+    fn step(&mut self, room: Room) -> Result<Option<Step<Infallible>>> {
+        let message = self.outbox.pop_front_if(|_| room.line);
+        Ok(message.map(Step::Send))
     }
 
     fn receive(&mut self, message: Message) -> Result<()> {
@@ -64,6 +67,9 @@ impl End for RootEnd {
                     return Err(wrong(
                         "a batch that is out of order or behind the end of the disk",
                     ));
+                }
+                if self.outbox.len() >= 2 * WINDOW_BATCHES {
+                    return Err(wrong("more batches than the window takes"));
                 }
                 self.next = batch + 1;
                 self.outbox.push_back(Message::Leaves(Leaves {

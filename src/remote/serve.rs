@@ -128,7 +128,7 @@ pub(super) fn serve_told(
     let line = options.line.clone().or_peer("the dialler");
     // One that dials knows what it wants.
     let idle = Some(line.silence.min(line.idle.unwrap_or(line.silence)));
-    let line = Line::new(reader, writer, line.with_idle(idle));
+    let line = Line::new(reader, writer, line.with_idle(idle))?;
     let features = match hand {
         Some(_) => FEATURES,
         None => FEATURES & !FEATURE_HAND,

@@ -45,6 +45,7 @@ impl Session {
         features: u32,
         cancel: &CancelToken,
     ) -> Result<Session> {
+        line.set_cancel(cancel);
         let random = random()?;
         line.send(&Message::Hello(Hello {
             version_least: VERSION_LEAST,

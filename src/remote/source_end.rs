@@ -255,8 +255,12 @@ impl End for SourceEnd<'_> {
     type Task = SourceTask;
     type Done = SourceDone;
 
+    const ONLY_ANSWERS: bool = true;
+
     fn step(&mut self, room: Room) -> Result<Option<Step<SourceTask>>> {
-        if let Some(message) = self.outbox.pop_front() {
+        if room.line
+            && let Some(message) = self.outbox.pop_front()
+        {
             return Ok(Some(Step::Send(message)));
         }
         if !room.tasks {
@@ -273,7 +277,8 @@ impl End for SourceEnd<'_> {
         if let Some(task) = self.hash_next()? {
             return Ok(Some(Step::Run(task)));
         }
-        Ok(self.outbox.pop_front().map(Step::Send))
+        let message = self.outbox.pop_front_if(|_| room.line);
+        Ok(message.map(Step::Send))
     }
 
     fn receive(&mut self, message: Message) -> Result<()> {

@@ -253,7 +253,9 @@ impl<'a> TargetEnd<'a> {
         if blocks.blocks.mask == 0 || self.their_root.is_some() {
             return Err(wrong("a batch that holds nothing"));
         }
-        if self.theirs.len() + self.open.len() >= 2 * WINDOW_BATCHES {
+        // What waits to be sent belongs to batches that the source has not heard of again.
+        let unsettled = self.theirs.len() + self.open.len();
+        if unsettled.max(self.outbox.len()) >= 2 * WINDOW_BATCHES {
             return Err(wrong("more batches than the window takes"));
         }
         self.theirs_next = blocks.batch + 1;
@@ -378,8 +380,12 @@ impl End for TargetEnd<'_> {
     type Task = TargetTask;
     type Done = TargetDone;
 
+    const ONLY_ANSWERS: bool = false;
+
     fn step(&mut self, room: Room) -> Result<Option<Step<TargetTask>>> {
-        if let Some(message) = self.outbox.pop_front() {
+        if room.line
+            && let Some(message) = self.outbox.pop_front()
+        {
             return Ok(Some(Step::Send(message)));
         }
         if !room.tasks {
@@ -392,7 +398,7 @@ impl End for TargetEnd<'_> {
             return Ok(Some(Step::Run(task)));
         }
         // That nothing is left to hash of a batch may have been the last thing to know of it.
-        let message = self.outbox.pop_front().map(Step::Send);
+        let message = self.outbox.pop_front_if(|_| room.line).map(Step::Send);
         Ok(message.or_else(|| self.tasks.pop_front().map(Step::Run)))
     }
 

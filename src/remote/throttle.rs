@@ -146,14 +146,14 @@ mod tests {
         let (sender, receiver) = if slow_sender {
             let slow = free.clone().with_throttles(Some(throttle()), None);
             (
-                Line::new(here.try_clone().unwrap(), watched(here), slow),
-                Line::new(there.try_clone().unwrap(), there, free),
+                Line::new(here.try_clone().unwrap(), watched(here), slow).unwrap(),
+                Line::new(there.try_clone().unwrap(), there, free).unwrap(),
             )
         } else {
             let slow = free.clone().with_throttles(None, Some(throttle()));
             (
-                Line::new(here.try_clone().unwrap(), here, free),
-                Line::new(watched(there.try_clone().unwrap()), there, slow),
+                Line::new(here.try_clone().unwrap(), here, free).unwrap(),
+                Line::new(watched(there.try_clone().unwrap()), there, slow).unwrap(),
             )
         };
         let group = |at: u64| (std::iter::once(at * 2..at * 2 + 1).collect(), [7; 32]);

@@ -66,6 +66,12 @@ impl<'a> TreeEnd<'a> {
         }
     }
 
+    /// Whether another question may be sent before one is answered: their answers are long, and
+    /// those that are under way have room on a line.
+    pub fn has_room(&self) -> bool {
+        self.asked.len() < QUESTIONS_AHEAD
+    }
+
     /// The next question, if there is one now.
     pub fn step(&mut self) -> Option<Message> {
         if self.ask.is_empty() && self.asked.is_empty() && !self.next.is_empty() {
@@ -140,6 +146,9 @@ impl<'a> TreeEnd<'a> {
         start..start.saturating_add(len).min(self.manifest.disk_len())
     }
 }
+
+/// Answers of 264 KiB at most.
+const QUESTIONS_AHEAD: usize = 16;
 
 /// What the source's end answers.
 ///

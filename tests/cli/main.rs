@@ -7,6 +7,7 @@ mod devices;
 mod durable;
 mod export;
 mod file_systems;
+mod flooded;
 mod foreign;
 mod interrupted;
 mod lab;

@@ -14,7 +14,7 @@ const COMMAND: &str = env!("CARGO_BIN_EXE_diskdelta");
 const PAPERS: &str = "--tls-cert alice.pem --tls-key alice.key --tls-ca ca.pem";
 
 /// A folder with certificates, a disk and an old copy of it in `served`.
-fn lab(pages: usize) -> Lab {
+pub fn lab(pages: usize) -> Lab {
     let lab = Lab::new();
     let folder = lab.path("");
     let authority = Authority::at(&lab.path("ca.pem"));
@@ -45,14 +45,14 @@ fn staged(path: &Path, old: u64, bytes: u64) -> u64 {
 }
 
 /// A running service; killed when dropped.
-struct Service {
+pub struct Service {
     process: Option<Child>,
-    place: String,
+    pub place: String,
     said: Arc<Mutex<Vec<String>>>,
 }
 
 impl Service {
-    fn start(lab: &Lab, options: &str) -> Service {
+    pub fn start(lab: &Lab, options: &str) -> Service {
         Service::start_in(lab, &[COMMAND], "127.0.0.1:0", options)
     }
 
@@ -100,6 +100,10 @@ impl Service {
         };
         until(&format!("{part} in {:?}", self.said), || find().is_some());
         find().unwrap()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
     }
 
     fn signal(&self, name: &str) {

@@ -27,7 +27,7 @@ impl Agent {
         let mut child = command.spawn().unwrap();
         let (output, input) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
         let line = LineOptions::default().with_silence(Duration::from_secs(30));
-        let line = Line::new(output, input, line);
+        let line = Line::new(output, input, line).unwrap();
         let session = Session::greet(line, Side::Dialler, &CancelToken::new()).unwrap();
         Agent { session, child }
     }

@@ -395,7 +395,7 @@ fn what_does_not_go_across_hosts_is_refused() {
 fn with_far<T>(source: HostSource, check: bool, with: impl FnOnce(FarDisk) -> T) -> T {
     let (here, there) = UnixStream::pair().unwrap();
     let agent = std::thread::spawn(move || {
-        let line = Line::new(there.try_clone().unwrap(), there, LineOptions::default());
+        let line = Line::new(there.try_clone().unwrap(), there, LineOptions::default()).unwrap();
         let session = Session::greet(line, Side::Agent, work().cancel()).unwrap();
         let answerer = Answerer {
             image: source.image().clone(),
@@ -409,7 +409,7 @@ fn with_far<T>(source: HostSource, check: bool, with: impl FnOnce(FarDisk) -> T)
         }
         session.finish();
     });
-    let line = Line::new(here.try_clone().unwrap(), here, LineOptions::default());
+    let line = Line::new(here.try_clone().unwrap(), here, LineOptions::default()).unwrap();
     let session = Session::greet(line, Side::Dialler, work().cancel()).unwrap();
     let value = with(FarDisk::open(session, &Limits::default(), work().cancel()).unwrap());
     agent.join().unwrap();
@@ -507,8 +507,8 @@ fn silence_is_an_error_that_says_what_was_awaited() {
 fn signs_of_life_keep_a_slow_end_from_being_given_up() {
     let (here, there) = UnixStream::pair().unwrap();
     let options = LineOptions::default().with_silence(Duration::from_millis(600));
-    let one = Line::new(here.try_clone().unwrap(), here, options.clone());
-    let other = Line::new(there.try_clone().unwrap(), there, options);
+    let one = Line::new(here.try_clone().unwrap(), here, options.clone()).unwrap();
+    let other = Line::new(there.try_clone().unwrap(), there, options).unwrap();
     let slow = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(1500));
         other.send(&Message::Checked).unwrap();
@@ -536,8 +536,8 @@ fn signs_of_life_alone_do_not_hold_a_line_that_is_to_be_used() {
     ];
     for (limited, text) in limited {
         let (here, there) = UnixStream::pair().unwrap();
-        let one = Line::new(here.try_clone().unwrap(), here, limited);
-        let other = Line::new(there.try_clone().unwrap(), there, options.clone());
+        let one = Line::new(here.try_clone().unwrap(), here, limited).unwrap();
+        let other = Line::new(there.try_clone().unwrap(), there, options.clone()).unwrap();
         let error = one.receive("its job", work().cancel()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LimitExceeded);
         assert!(error.to_string().contains(text), "{error}");
@@ -549,12 +549,12 @@ fn signs_of_life_alone_do_not_hold_a_line_that_is_to_be_used() {
 fn an_end_that_takes_nothing_is_told_from_one_that_only_says_nothing() {
     let (here, there) = UnixStream::pair().unwrap();
     let options = LineOptions::default().with_silence(Duration::from_millis(500));
-    let line = Line::new(here.try_clone().unwrap(), here, options);
+    let line = Line::new(here.try_clone().unwrap(), here, options).unwrap();
     let bulk = Message::Claims(Claims {
         disk_len: 1 << 40,
         groups: (0..1000).map(|_| (Vec::new(), [7; 32])).collect(),
     });
-    for _ in 0..200 {
+    for _ in 0..100 {
         line.send(&bulk).unwrap();
     }
     let error = line.receive("its answer", work().cancel()).unwrap_err();

@@ -6,6 +6,7 @@ mod bytes;
 mod certificates;
 mod codec;
 mod disks;
+mod ended;
 mod full;
 mod gaps;
 mod hostile;

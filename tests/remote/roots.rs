@@ -63,7 +63,7 @@ fn a_root_is_that_of_the_bytes_and_brings_none_of_them_over_the_line() {
 fn a_root_is_never_asked_of_a_manifest_that_stands_for_reading() {
     let (here, there) = UnixStream::pair().unwrap();
     let agent = std::thread::spawn(move || {
-        let line = Line::new(there.try_clone().unwrap(), there, LineOptions::default());
+        let line = Line::new(there.try_clone().unwrap(), there, LineOptions::default()).unwrap();
         let session = Session::greet(line, Side::Agent, work().cancel()).unwrap();
         let receive = || session.line().receive("it", work().cancel()).unwrap();
         assert!(matches!(receive(), Message::Job(_)));

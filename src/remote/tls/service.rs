@@ -303,7 +303,9 @@ impl Service {
         let Ok((reader, writer)) = line.streams() else {
             return;
         };
-        let told = Line::new(reader, writer, self.options.serve.line.clone());
+        let Ok(told) = Line::new(reader, writer, self.options.serve.line.clone()) else {
+            return;
+        };
         let _ = told.send(&Message::Fail(Box::new(Fault::of(error, false))));
         told.finish();
     }

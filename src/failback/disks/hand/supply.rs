@@ -52,6 +52,12 @@ impl Supply {
             .ok_or_else(|| Error::new(ErrorKind::Io, "the line is in use, or was lost"))
     }
 
+    /// Whether something can be told without waiting for an end that does not listen.
+    fn has_room(&self) -> bool {
+        let session = self.lock();
+        session.as_ref().is_some_and(|it| it.line().has_room())
+    }
+
     fn tell(&self, reply: &Reply) -> Result<()> {
         let words = Message::Told(reply.encode()?);
         match &*self.lock() {
@@ -83,8 +89,10 @@ impl Told {
     }
 
     fn tell(&self, reply: &Reply) {
-        // A line that has ended is seen elsewhere.
-        let _ = self.supply.tell(reply);
+        // A line that has ended is seen elsewhere, and the work never waits for the line.
+        if self.supply.has_room() {
+            let _ = self.supply.tell(reply);
+        }
     }
 }
 

@@ -1,0 +1,235 @@
+//! Lines that are full, and what a line leaves behind when it has ended.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use diskdelta::remote::{Dialled, FrameEncoder, Line, LineOptions, Message, serve};
+use diskdelta::sync::SyncOptions;
+use diskdelta::{CancelToken, ErrorKind};
+
+use crate::lines::{Lab, job, work};
+
+fn lines(options: &LineOptions) -> (Line, UnixStream) {
+    let (here, there) = UnixStream::pair().unwrap();
+    let line = Line::new(here.try_clone().unwrap(), here, options.clone()).unwrap();
+    (line, there)
+}
+
+#[test]
+fn a_sender_waits_for_an_end_that_does_not_read_and_gives_it_up() {
+    let silence = Duration::from_millis(700);
+    let (line, there) = lines(&LineOptions::default().with_silence(silence));
+    let begun = Instant::now();
+    let mut count = 0;
+    // Messages without any payload: what they take in a queue counts all the same.
+    let error = loop {
+        match line.send(&Message::Check) {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().contains("took too little of"), "{error}");
+    assert!(begun.elapsed() >= silence);
+    // 4 MiB in the queue, and some in the socket.
+    assert!((1000..100_000).contains(&count), "{count} messages");
+    drop(there);
+}
+
+#[test]
+fn a_sender_that_waits_goes_on_when_the_other_end_reads() {
+    let (line, mut there) = lines(&LineOptions::default());
+    let is_over = AtomicBool::new(false);
+    let received = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(500));
+            let mut buf = [0; 65_536];
+            while let Ok(count @ 1..) = there.read(&mut buf) {
+                received.fetch_add(count as u64, Ordering::Relaxed);
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        for _ in 0..100_000 {
+            line.send(&Message::Check).unwrap();
+        }
+        line.finish();
+    });
+    // Heads of ten bytes, and the last one says that this was all.
+    assert_eq!(received.into_inner(), 100_001 * 10);
+    assert!(is_over.into_inner());
+}
+
+#[test]
+fn what_nobody_takes_is_not_read_however_short_it_is() {
+    for payload in [0, 1, 100_000] {
+        let (line, mut there) = lines(&LineOptions::default());
+        there
+            .set_write_timeout(Some(Duration::from_millis(700)))
+            .unwrap();
+        let (mut encoder, mut sent, mut count) = (FrameEncoder::default(), 0, 0);
+        loop {
+            let mut bytes = Vec::new();
+            // A kind that nobody knows, which is not looked at before it is taken.
+            encoder.encode(99, &vec![7; payload], &mut bytes).unwrap();
+            if there.write_all(&bytes).is_err() {
+                break;
+            }
+            count += 1;
+            sent += bytes.len();
+        }
+        let queued = count * (payload + 128);
+        assert!(queued < 12 << 20, "{count} frames, {sent} bytes");
+        assert_eq!(line.try_receive().unwrap().unwrap().kind, 99);
+    }
+}
+
+#[test]
+fn a_cancel_stops_a_sender_that_waits() {
+    let (here, there) = UnixStream::pair().unwrap();
+    let cancel = CancelToken::new();
+    let agent = there.try_clone().unwrap();
+    // Greets, and reads nothing from then on.
+    let mut greeter = there.try_clone().unwrap();
+    let mut hello = Vec::new();
+    let frame = Message::Hello(diskdelta::remote::Hello {
+        version_least: 1,
+        version_most: 1,
+        features: 0,
+        random: [1; 32],
+    })
+    .encode();
+    FrameEncoder::default()
+        .encode(frame.kind, &frame.payload, &mut hello)
+        .unwrap();
+    greeter.write_all(&hello).unwrap();
+    let line = Line::new(here.try_clone().unwrap(), here, LineOptions::default()).unwrap();
+    let side = diskdelta::remote::Side::Dialler;
+    let session = diskdelta::remote::Session::greet(line, side, &cancel).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(500));
+            cancel.cancel();
+        });
+        let error = loop {
+            if let Err(error) = session.line().send(&Message::Check) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+    });
+    drop((agent, there));
+}
+
+/// Runs the test of this name once more, in a process of its own.
+fn alone(name: &str) -> bool {
+    if std::env::var_os("DISKDELTA_ALONE").is_some() {
+        return true;
+    }
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env("DISKDELTA_ALONE", "1")
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.success(), "{printed}");
+    assert!(printed.contains("1 passed"), "{printed}");
+    false
+}
+
+/// How many threads and descriptors this process has.
+fn held() -> (usize, usize) {
+    let count = |path: &str| std::fs::read_dir(path).unwrap().count();
+    (count("/proc/self/task"), count("/proc/self/fd"))
+}
+
+/// Waits until there are no more than `before`.
+fn falls_to(before: (usize, usize)) {
+    let begun = Instant::now();
+    while held() > before {
+        let held = held();
+        assert!(
+            begun.elapsed() < Duration::from_secs(5),
+            "{before:?} threads and descriptors before, {held:?} after"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn twenty_syncs_over_cloned_sockets_leave_no_thread_and_no_descriptor() {
+    if !alone("ended::twenty_syncs_over_cloned_sockets_leave_no_thread_and_no_descriptor") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.disk("new.raw", 50, 1);
+    let sync = |round: u64| {
+        let (here, there) = UnixStream::pair().unwrap();
+        let options = lab.serve();
+        let agent =
+            std::thread::spawn(move || serve(there.try_clone().unwrap(), there, &options, &work()));
+        let line = LineOptions::default();
+        let dialled = Dialled::new(here.try_clone().unwrap(), here, &line, &work()).unwrap();
+        lab.disk("old.raw", 50, round + 2);
+        let target = lab.target("old.raw");
+        let pull = dialled.pull(&job("new.raw", None), &work()).unwrap();
+        let synced = pull.sync_onto(target.target(), &SyncOptions::default(), &work());
+        synced.unwrap();
+        drop(agent.join().unwrap().unwrap());
+    };
+    sync(0);
+    let before = held();
+    (1..21).for_each(sync);
+    falls_to(before);
+}
+
+/// Cannot be shut down from outside.
+struct Wrapped(UnixStream);
+
+impl Read for Wrapped {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+#[test]
+fn two_lines_in_one_process_end_each_other_whatever_carries_them() {
+    if !alone("ended::two_lines_in_one_process_end_each_other_whatever_carries_them") {
+        return;
+    }
+    let before = held();
+    for is_finished in [true, false] {
+        let (here, there) = UnixStream::pair().unwrap();
+        let open = |stream: UnixStream| {
+            let reader = Wrapped(stream.try_clone().unwrap());
+            Line::new(reader, stream, LineOptions::default()).unwrap()
+        };
+        let (one, other) = (open(here), open(there));
+        one.send(&Message::Check).unwrap();
+        let come = other.receive("a check", &CancelToken::new()).unwrap();
+        assert_eq!(come, Message::Check);
+        match is_finished {
+            true => [one, other].into_iter().for_each(Line::finish),
+            false => drop((one, other)),
+        }
+    }
+    falls_to(before);
+}
+
+#[test]
+fn a_socket_whose_other_end_never_closes_is_cut_off() {
+    if !alone("ended::a_socket_whose_other_end_never_closes_is_cut_off") {
+        return;
+    }
+    let (here, there) = UnixStream::pair().unwrap();
+    let before = held();
+    let silence = Duration::from_millis(300);
+    let options = LineOptions::default().with_silence(silence);
+    let line = Dialled::new(here.try_clone().unwrap(), here, &options, &work());
+    drop(line.map(drop).unwrap_err());
+    falls_to((before.0, before.1 - 1));
+    drop(there);
+}

@@ -11,7 +11,9 @@ use crate::setters::setters;
 pub struct Limits {
     /// Longest virtual disk, in bytes: 64 TiB, what VHDX allows.
     pub disk_bytes: u64,
-    /// Most memory that the tables of one image may take, in bytes.
+    /// Most memory that the tables of an image and of all its parents may take, in bytes. Half of
+    /// it, and no more than 32 MiB, is for the ranges that a sync keeps account of; more ranges
+    /// are kept in a temporary file, or rounded out where that only means to read more.
     pub table_bytes: u64,
     /// Most links in a chain of parents.
     pub chain_count: usize,
@@ -34,6 +36,16 @@ setters! {
     /// Replaces [`Limits::log_bytes`].
     with_log_bytes, log_bytes: u64;
 }
+
+impl Limits {
+    /// Most memory for the ranges that one piece of work keeps account of, in bytes.
+    pub(crate) fn ranges_bytes(&self) -> u64 {
+        (self.table_bytes / 2).min(RANGES_BYTES)
+    }
+}
+
+/// 2 Mi ranges.
+const RANGES_BYTES: u64 = 32 << 20;
 
 impl Default for Limits {
     fn default() -> Self {

@@ -5,7 +5,7 @@ mod watched;
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use diskdelta::delta::{Delta, DeltaWriter, Frame, Header, JobId, Old, Purpose, reverse};
@@ -18,7 +18,7 @@ use diskdelta::sync::{
     BaseCheck, Mark, Mode, Outcome, Recovered, Safety, Source, SyncOptions, Target, Verified,
     Verify, apply_delta, recover, sample, sync,
 };
-use diskdelta::{BlockSize, Error, ErrorKind, Extent, Limits, Phase, Progress, Work};
+use diskdelta::{BlockSize, CancelToken, Error, ErrorKind, Extent, Limits, Phase, Progress, Work};
 use proptest::prelude::*;
 use watched::WatchedFolder;
 
@@ -692,21 +692,69 @@ fn what_a_medium_has_lost_is_found_before_the_target_counts_as_whole() {
 }
 
 #[test]
-fn ranges_that_were_written_are_counted_against_the_limit_for_tables() {
-    let limits = Limits::default().with_table_bytes(64);
-    let old = vec![1; 64 * PAGE];
+fn no_number_of_scattered_changes_is_too_many() {
+    // Room for four ranges; all others are rounded out or written to a temporary file.
+    let limits = Limits::default().with_table_bytes(128);
+    let old = vec![1; 600 * PAGE];
     let mut new = old.clone();
-    for page in (0..64).step_by(2) {
+    for page in (0..600).step_by(2) {
+        new[page * PAGE] = 2;
+    }
+    for safety in [Safety::Atomic, Safety::InPlace] {
+        for threads in [1, 4] {
+            let folder = WatchedFolder::new();
+            folder.insert("t.raw", old.clone());
+            let work = Work::new(threads).unwrap();
+            let options = SyncOptions::default()
+                .with_mode(Mode::Delta)
+                .with_safety(safety);
+            let options_of_image = ImageOptions::default().with_limits(limits.clone());
+            let strict = target(&folder).with_image_options(options_of_image);
+            let report = sync(&source(&new), &strict, &options, &work).unwrap();
+            assert_eq!(report.changed_bytes, (300 * PAGE) as u64, "{safety:?}");
+            assert!(folder.bytes("t.raw").unwrap() == new, "{safety:?}");
+        }
+    }
+}
+
+/// A source that stops the sync after so many bytes were compared.
+struct StopsAfter(AtomicU64, CancelToken);
+
+impl Progress for StopsAfter {
+    fn begin(&self, _phase: Phase, _total_bytes: Option<u64>) {}
+
+    fn advance(&self, bytes: u64) {
+        let left = &self.0;
+        let before = left.fetch_sub(bytes, Ordering::SeqCst);
+        if before <= bytes {
+            self.1.cancel();
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_sync_of_more_changes_than_memory_accounts_for_goes_on() {
+    let old = vec![1; 2000 * PAGE];
+    let mut new = old.clone();
+    for page in (0..2000).step_by(2) {
         new[page * PAGE] = 2;
     }
     let folder = WatchedFolder::new();
     folder.insert("t.raw", old);
-    let work = Work::new(1).unwrap();
-    let options = SyncOptions::default().with_safety(Safety::InPlace);
+    let options = SyncOptions::default().with_mode(Mode::Delta);
+    let cancel = CancelToken::new();
+    let stops = StopsAfter((1200 * PAGE as u64).into(), cancel.clone());
+    let work = Work::new(1).unwrap().with_cancel(cancel);
+    let work = work.with_progress(Arc::new(stops));
+    let error = sync(&source(&new), &target(&folder), &options, &work).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    // Room for 100 ranges that are taken over.
+    let limits = Limits::default().with_table_bytes(4 * 40 * 100);
     let strict = target(&folder).with_image_options(ImageOptions::default().with_limits(limits));
-    let error = sync(&source(&new), &strict, &options, &work).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::LimitExceeded);
-    sync(&source(&new), &target(&folder), &options, &work).unwrap();
+    let work = Work::new(1).unwrap();
+    let report = sync(&source(&new), &strict, &options, &work).unwrap();
+    assert_eq!(report.resumed_bytes, 100 * PAGE as u64);
+    assert_eq!(report.changed_bytes, 1000 * PAGE as u64);
     assert!(folder.bytes("t.raw").unwrap() == new);
 }
 

@@ -10,12 +10,14 @@ mod format;
 mod frame;
 mod layers;
 mod merge;
+mod overlaps;
 mod peek;
 mod ranges;
 mod reader;
 mod result;
 mod reverse;
 mod scan;
+mod sorter;
 mod stack;
 mod writer;
 

@@ -1,76 +1,52 @@
-//! Ranges that must not overlap.
+//! Ranges that do not overlap.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::error::{Error, ErrorKind, Result};
-
-/// A growing set of ranges, kept small while they come in ascending order.
+/// A growing set of ranges that are apart, of which memory bounds the number.
 #[derive(Debug)]
 pub(crate) struct Ranges {
-    sorted: bool,
-    ranges: Vec<Range<u64>>,
-    overlap: Option<u64>,
+    /// Ends, by start; neighbours are joined.
+    ranges: BTreeMap<u64, u64>,
     most: usize,
 }
 
 impl Ranges {
-    /// A set that may take about `table_bytes` bytes of memory.
-    pub fn new(table_bytes: u64) -> Self {
-        let most = table_bytes / std::mem::size_of::<Range<u64>>() as u64;
-        let most = usize::try_from(most).unwrap_or(usize::MAX);
+    /// A set that may take about `bytes` of memory.
+    pub fn new(bytes: u64) -> Self {
         Ranges {
-            sorted: true,
-            ranges: Vec::new(),
-            overlap: None,
-            most,
+            ranges: BTreeMap::new(),
+            most: usize::try_from(bytes / ENTRY_BYTES).unwrap_or(usize::MAX),
         }
     }
 
-    /// Adds a range that is not empty.
-    ///
-    /// # Errors
-    /// `LimitExceeded`.
-    pub fn insert(&mut self, range: Range<u64>) -> Result<()> {
-        if let Some(last) = self.ranges.last_mut() {
-            if range.start < last.end && range.end > last.start {
-                self.overlap.get_or_insert(range.start.max(last.start));
-            }
-            if last.end == range.start {
-                last.end = range.end;
-                return Ok(());
-            }
-            self.sorted &= last.end <= range.start;
+    /// Adds a range that is not empty; `false` where it overlaps one that is there, or none fits
+    /// any more.
+    pub fn claim(&mut self, range: Range<u64>) -> bool {
+        let before = self.ranges.range(..range.end).next_back();
+        let before = before.map(|(start, end)| *start..*end);
+        if before.as_ref().is_some_and(|it| it.end > range.start) {
+            return false;
         }
-        if self.ranges.len() >= self.most {
-            return Err(Error::new(
-                ErrorKind::LimitExceeded,
-                "too many scattered frames to check that none overlap",
-            )
-            .advise("raise the limit for tables"));
+        let before = before.filter(|it| it.end == range.start);
+        let after = self.ranges.get(&range.end).copied();
+        if before.is_none() && after.is_none() && self.ranges.len() >= self.most {
+            return false;
         }
-        self.ranges.push(range);
-        Ok(())
-    }
-
-    /// Where two ranges overlap first, if they do.
-    pub fn first_overlap(&mut self) -> Option<u64> {
-        self.sort();
-        self.overlap.or_else(|| {
-            let overlaps = |pair: &&[Range<u64>]| pair[0].end > pair[1].start;
-            self.ranges
-                .windows(2)
-                .find(overlaps)
-                .map(|pair| pair[1].start)
-        })
+        if after.is_some() {
+            self.ranges.remove(&range.end);
+        }
+        let start = before.map_or(range.start, |it| it.start);
+        self.ranges.insert(start, after.unwrap_or(range.end));
+        true
     }
 
     /// The parts of `within` that no range covers, ascending.
-    pub fn gaps(&mut self, within: Range<u64>) -> Vec<Range<u64>> {
-        self.sort();
+    pub fn gaps(self, within: Range<u64>) -> Vec<Range<u64>> {
         let mut gaps = Vec::new();
         let mut at = within.start;
-        for range in &self.ranges {
-            let (start, end) = (range.start.min(within.end), range.end.min(within.end));
+        for (start, end) in self.ranges {
+            let (start, end) = (start.min(within.end), end.min(within.end));
             if start > at {
                 gaps.push(at..start);
             }
@@ -81,57 +57,58 @@ impl Ranges {
         }
         gaps
     }
-
-    /// All ranges, ascending.
-    pub fn all(&mut self) -> Vec<Range<u64>> {
-        self.sort();
-        self.ranges.clone()
-    }
-
-    fn sort(&mut self) {
-        if !self.sorted {
-            self.ranges.sort_unstable_by_key(|range| range.start);
-            self.sorted = true;
-        }
-    }
 }
+
+/// About what an entry takes.
+const ENTRY_BYTES: u64 = 40;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn overlaps_are_found_in_any_order() {
-        let mut apart = Ranges::new(1 << 20);
-        for range in [8..12, 0..4, 4..8] {
-            apart.insert(range).unwrap();
-        }
-        assert_eq!(apart.first_overlap(), None);
-        let mut crossing = Ranges::new(1 << 20);
-        for range in [8..12, 0..4, 3..5] {
-            crossing.insert(range).unwrap();
-        }
-        assert_eq!(crossing.first_overlap(), Some(3));
-        assert!(Ranges::new(0).insert(0..1).is_err());
-    }
+    use proptest::prelude::*;
 
     #[test]
     fn gaps_are_what_is_not_covered() {
-        let mut ranges = Ranges::new(1 << 20);
-        for range in [8..12, 2..4] {
-            ranges.insert(range).unwrap();
-        }
-        assert_eq!(ranges.gaps(0..10), vec![0..2, 4..8]);
-        assert_eq!(ranges.gaps(0..20), vec![0..2, 4..8, 12..20]);
-        assert_eq!(ranges.gaps(2..12), vec![4..8]);
+        let gaps = |within| {
+            let mut ranges = Ranges::new(1 << 20);
+            assert!(ranges.claim(8..12) && ranges.claim(2..4));
+            ranges.gaps(within)
+        };
+        assert_eq!(gaps(0..10), vec![0..2, 4..8]);
+        assert_eq!(gaps(0..20), vec![0..2, 4..8, 12..20]);
+        assert_eq!(gaps(2..12), vec![4..8]);
     }
 
     #[test]
-    fn all_ranges_come_in_ascending_order() {
-        let mut ranges = Ranges::new(1 << 20);
-        for range in [8..12, 2..4, 12..14] {
-            ranges.insert(range).unwrap();
+    fn no_more_are_taken_than_fit_but_neighbours() {
+        let mut ranges = Ranges::new(2 * ENTRY_BYTES);
+        assert!(ranges.claim(8..12) && ranges.claim(20..24));
+        assert!(!ranges.claim(2..4));
+        assert!(ranges.claim(12..16) && ranges.claim(6..8) && ranges.claim(16..20));
+        assert!(ranges.claim(2..4));
+        assert_eq!(ranges.gaps(0..30), vec![0..2, 4..6, 24..30]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_claimed_is_claimed_once(
+            ranges in prop::collection::vec((0u64..200, 1u64..12), 0..60),
+        ) {
+            let mut set = Ranges::new(1 << 20);
+            let mut claimed = vec![false; 220];
+            for (start, len) in ranges {
+                let range = start as usize..(start + len) as usize;
+                let free = !claimed[range.clone()].contains(&true);
+                prop_assert_eq!(set.claim(start..start + len), free);
+                if free {
+                    claimed[range].fill(true);
+                }
+            }
+            let gaps = set.gaps(0..220);
+            for (at, claimed) in (0u64..).zip(claimed) {
+                let in_gap = gaps.iter().any(|gap| gap.contains(&at));
+                prop_assert_eq!(in_gap, !claimed, "{}", at);
+            }
         }
-        assert_eq!(ranges.all(), vec![2..4, 8..12, 12..14]);
     }
 }

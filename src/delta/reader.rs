@@ -7,7 +7,7 @@ use super::format::{
     FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header, TRAILER_LEN, Trailer, digest_hasher,
 };
 use super::frame::{RawFrame, VerifiedFrame};
-use super::ranges::Ranges;
+use super::overlaps::Overlaps;
 use super::scan::{Batch, Scanner};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
@@ -86,8 +86,9 @@ impl Delta {
     /// [`for_each`](Delta::for_each).
     ///
     /// # Errors
-    /// `Malformed` with the place; `LimitExceeded` when checking for overlaps would take more
-    /// memory than [`Limits::table_bytes`]; `Io`, `Cancelled`, and whatever `visit` returns.
+    /// `Malformed` with the place; `LimitExceeded` for a longer frame than is allowed; `Io`,
+    /// `Cancelled`, and whatever `visit` returns; `NoSpace` where a file of more scattered frames
+    /// than memory may hold leaves no room for a temporary file next to it.
     pub fn verify(
         &self,
         work: &Work,
@@ -109,7 +110,8 @@ impl Delta {
         let mut digest = digest_hasher();
         digest.update(&self.header.encode());
         let (mut count, mut data_bytes, mut zero_bytes) = (0u64, 0u64, 0u64);
-        let mut ranges = Ranges::new(self.limits.table_bytes);
+        let near = self.storage.path().to_owned();
+        let mut ranges = Overlaps::new(self.limits.ranges_bytes(), near);
         let (mut scanner, mut batch) = (self.scanner(), Batch::default());
         while scanner.next_batch(&mut batch)? {
             work.cancel().check()?;
@@ -132,16 +134,14 @@ impl Delta {
                 if range.end > self.header.result_len || range.is_empty() {
                     return Err(raw.wrong("a frame lies outside the disk", &*self.storage));
                 }
-                ranges
-                    .insert(range)
-                    .map_err(|e| e.at_path(self.storage.path()))?;
+                ranges.insert(range)?;
             }
             batch.verified(work, &self.limits, &*self.storage, visit)?;
         }
         if scanner.at != self.frames_end {
             return Err(self.damaged("a damaged frame", scanner.at));
         }
-        if let Some(overlap) = ranges.first_overlap() {
+        if let Some(overlap) = ranges.first()? {
             return Err(self
                 .damaged("two frames cover the same bytes", self.frames_end)
                 .caused_by(std::io::Error::other(format!("disk offset {overlap:#x}"))));

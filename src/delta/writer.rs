@@ -63,6 +63,14 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// The same frame with bytes of its own.
+    pub(crate) fn into_owned(self) -> Frame<'static> {
+        Frame {
+            payload: Cow::Owned(self.payload.into_owned()),
+            ..self
+        }
+    }
+
     /// Bytes of a table, a saved range or a job description.
     pub(crate) fn bytes(kind: FrameKind, offset: u64, bytes: &'a [u8]) -> Self {
         Frame {

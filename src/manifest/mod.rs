@@ -45,7 +45,7 @@ pub use update::ManifestUpdater;
 pub use write::{ManifestWriter, Sink};
 
 pub(crate) use kept::{begin, forget, note_state, refuse_other};
-pub(crate) use ranges::RangeSet;
+pub(crate) use ranges::{Gathered, RangeSet};
 pub(crate) use read::{Node, Row, blocks_of};
 pub(crate) use tree::{child_of, parent_of};
 pub(crate) use update::same_block_size;

@@ -37,7 +37,7 @@ impl RangeSet {
     pub fn coarsened_to(mut self, count: usize) -> Self {
         let mut step: u64 = 1 << 16;
         while self.0.len() > count {
-            let rounded = self.0.iter().map(|range| {
+            let rounded = self.0.into_iter().map(|range| {
                 let end = range.end.checked_next_multiple_of(step);
                 range.start / step * step..end.unwrap_or(u64::MAX)
             });
@@ -80,6 +80,45 @@ impl RangeSet {
     }
 }
 
+/// Ranges gathered in any order, rounded out once there are more than memory may hold.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    ranges: Vec<Range<u64>>,
+    most: usize,
+}
+
+impl Gathered {
+    /// Takes about `bytes` of memory.
+    pub fn new(bytes: u64) -> Self {
+        let most = bytes / size_of::<Range<u64>>() as u64;
+        Gathered {
+            ranges: Vec::new(),
+            most: usize::try_from(most).unwrap_or(usize::MAX).max(2),
+        }
+    }
+
+    /// Adds a range.
+    pub fn insert(&mut self, range: Range<u64>) {
+        if let Some(last) = self.ranges.last_mut()
+            && last.end == range.start
+        {
+            last.end = range.end;
+            return;
+        }
+        if self.ranges.len() >= self.most {
+            let all = RangeSet::of(std::mem::take(&mut self.ranges));
+            // Half of it, so that sorting stays a constant share of the work.
+            self.ranges = all.coarsened_to(self.most / 2).into_vec();
+        }
+        self.ranges.push(range);
+    }
+
+    /// All that was added, and perhaps more.
+    pub fn into_set(self) -> RangeSet {
+        RangeSet::of(self.ranges)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +140,24 @@ mod tests {
         assert!(coarse.as_slice().len() <= 10);
         for range in many {
             assert!(coarse.touches(range));
+        }
+    }
+
+    #[test]
+    fn what_is_gathered_keeps_every_byte_in_bounded_memory() {
+        let mut exact = Gathered::new(1 << 20);
+        let mut coarse = Gathered::new(64 * 16);
+        for n in (0..10_000u64).map(|n| n * 7919 % 10_000) {
+            for gathered in [&mut exact, &mut coarse] {
+                gathered.insert(n << 13..(n << 13) + 4096);
+                assert!(gathered.ranges.len() <= gathered.most);
+            }
+        }
+        let (exact, coarse) = (exact.into_set(), coarse.into_set());
+        assert_eq!(exact.as_slice().len(), 10_000);
+        assert!(coarse.as_slice().len() <= 64);
+        for range in exact.into_vec() {
+            assert_eq!(coarse.inside(range.clone()).collect::<Vec<_>>(), [range]);
         }
     }
 

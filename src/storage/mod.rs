@@ -23,6 +23,7 @@ mod place;
 mod privacy;
 #[cfg(any(feature = "tls", feature = "failback"))]
 mod private_file;
+mod scratch;
 mod side_name;
 mod stamp;
 
@@ -45,6 +46,7 @@ pub use place::Place;
 pub use privacy::Privacy;
 #[cfg(any(feature = "tls", feature = "failback"))]
 pub(crate) use private_file::read_private;
+pub(crate) use scratch::scratch;
 pub use stamp::SourceStamp;
 #[cfg(feature = "imago")]
 pub(crate) use stamp::reopened;

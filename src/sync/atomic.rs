@@ -1,28 +1,25 @@
 //! The atomic delta sync: everything is staged and checked before the target changes.
 
-use std::collections::HashSet;
-use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::apply::{apply, check_stage};
-use super::far::{Claim, FarSource};
 use super::find;
 use super::job::Job;
 use super::kept::Keeper;
 use super::options::{Mode, Safety, Verify};
 use super::report::{Outcome, SyncReport, Verified};
+use super::resume;
 use super::run::Run;
 use super::staging::Staging;
 use super::target::Target;
 use crate::control::Work;
 use crate::delta::{
-    Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, Ranges, VerifiedFrame,
-    fits_new, fits_old, for_each_intact, reverse,
+    Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, VerifiedFrame, reverse,
 };
 use crate::diff::{Content, Difference};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::image::{self, Image};
+use crate::manifest::Gathered;
 use crate::storage::{Access, Place, Storage};
 use crate::units::Extent;
 
@@ -147,18 +144,17 @@ pub(super) fn carry_out(
 
 /// Has the kept manifest say what is about to change, once its successor is there.
 fn announce(stage: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
-    let ranges = Mutex::new(Vec::new());
+    let ranges = Mutex::new(Gathered::new(ANNOUNCED_BYTES));
     stage.for_each(work, &|frame| {
         if matches!(frame.header().kind, FrameKind::Data | FrameKind::Zero) {
-            ranges
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(frame.range());
+            let mut ranges = ranges.lock().unwrap_or_else(PoisonError::into_inner);
+            ranges.insert(frame.range());
         }
         Ok(())
     })?;
     keeper.settle()?;
-    keeper.announce(ranges.into_inner().unwrap_or_else(PoisonError::into_inner))
+    let ranges = ranges.into_inner().unwrap_or_else(PoisonError::into_inner);
+    keeper.announce(ranges.into_set().into_vec())
 }
 
 /// Removes a stage whose work is done. Durable when it returns.
@@ -222,7 +218,7 @@ fn stage(
             counted
         }
         (_, None, Some(earlier)) => {
-            let (resumed_bytes, gaps) = resume(run, old, staging, earlier)?;
+            let (resumed_bytes, gaps) = resume::take_over(run, old, staging, earlier)?;
             // The new stage holds all of it that is worth anything. Nothing but work is lost where
             // a crash undoes one of the two, so neither is synced.
             staging.flush()?;
@@ -275,113 +271,6 @@ pub(super) fn set_aside(stage: &Place) -> Result<Option<Place>> {
     Ok(there(&aside)?.then_some(aside))
 }
 
-/// Takes over those frames of an earlier stage that still say how to get from target to source;
-/// returns their bytes, and the ranges that are left to compare.
-fn resume(
-    run: &Run<'_>,
-    old: &dyn Image,
-    staging: &Staging<'_>,
-    earlier: &Place,
-) -> Result<(u64, Vec<Range<u64>>)> {
-    let source = &*run.source.image;
-    let storage = earlier.open(Access::Read)?;
-    let confirmed = match &run.source.far {
-        Some(far) => Some(confirmed(run, &**far, old.disk_len(), &storage)?),
-        None => None,
-    };
-    let bytes = AtomicU64::new(0);
-    let covered = Mutex::new(Ranges::new(run.limits().table_bytes));
-    let walked = for_each_intact(&storage, run.limits(), run.work, &|frame| {
-        let header = frame.header();
-        let range = frame.range();
-        if !may_serve(frame, source.disk_len().min(old.disk_len())) {
-            return Ok(());
-        }
-        let mut now = vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];
-        if let Some(confirmed) = &confirmed {
-            if !confirmed.contains(&claim(frame)) {
-                return Ok(());
-            }
-        } else {
-            match source.read_exact_at(&mut now, range.start) {
-                // The comparison says where, or skips it.
-                Err(error) if error.kind() == ErrorKind::Io => return Ok(()),
-                read => read?,
-            }
-            if !fits_new(header.kind, &header.new_hash, &now) {
-                return Ok(());
-            }
-        }
-        old.read_exact_at(&mut now, range.start)?;
-        if !fits_old(&header.old, &now) {
-            return Ok(());
-        }
-        let mut covered = covered.lock().unwrap_or_else(PoisonError::into_inner);
-        covered.insert(range.clone())?;
-        bytes.fetch_add(header.len, Ordering::Relaxed);
-        push_again(staging, frame)
-    });
-    match walked {
-        // A stage whose very header is damaged is no cache; everything is compared.
-        Err(error) if error.kind() == ErrorKind::Malformed => {}
-        other => drop(other?),
-    }
-    let mut covered = covered.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((bytes.into_inner(), covered.gaps(0..source.disk_len())))
-}
-
-/// Whether a frame of an earlier stage is worth a look, for disks that both have `disk_len` bytes.
-fn may_serve(frame: &VerifiedFrame<'_>, disk_len: u64) -> bool {
-    let header = frame.header();
-    let guest = matches!(header.kind, FrameKind::Data | FrameKind::Zero);
-    // Zeros over bytes that nobody hashed may be as long as the disk, and save nothing.
-    let bound = header.kind == FrameKind::Data || matches!(header.old, Old::Hash(_));
-    guest && bound && frame.range().end <= disk_len && !frame.range().is_empty()
-}
-
-/// Asks a far source which frames of an earlier stage are still true of it.
-fn confirmed(
-    run: &Run<'_>,
-    far: &dyn FarSource,
-    old_len: u64,
-    storage: &Arc<dyn Storage>,
-) -> Result<HashSet<Claim>> {
-    let disk_len = run.source.disk_len();
-    let claims = Mutex::new(Vec::new());
-    let walked = for_each_intact(storage, run.limits(), run.work, &|frame| {
-        if may_serve(frame, disk_len.min(old_len)) {
-            let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
-            claims.push(claim(frame));
-        }
-        Ok(())
-    });
-    match walked {
-        // As below: it is no cache.
-        Err(error) if error.kind() == ErrorKind::Malformed => {}
-        other => drop(other?),
-    }
-    let mut claims = claims.into_inner().unwrap_or_else(PoisonError::into_inner);
-    claims.sort_unstable_by_key(|claim| claim.range.start);
-    let answers = far.confirm(disk_len, &claims, run.work)?;
-    let answered = claims.into_iter().zip(answers);
-    Ok(answered
-        .filter_map(|(claim, yes)| yes.then_some(claim))
-        .collect())
-}
-
-/// What a frame says of the source.
-fn claim(frame: &VerifiedFrame<'_>) -> Claim {
-    let header = frame.header();
-    let zeros = || vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];
-    Claim {
-        range: frame.range(),
-        hash: match header.kind {
-            FrameKind::Zero => blake3::hash(&zeros()).into(),
-            _ => header.new_hash,
-        },
-    }
-}
-
 /// Writes the way back, durably, while the target still holds the old bytes.
 fn write_undo(stage: &Delta, old: &dyn Image, undo: &Place, work: &Work) -> Result<()> {
     let header = Header {
@@ -401,3 +290,6 @@ pub(super) fn untouched(error: Error) -> Error {
     }
     error.advise("the target is untouched")
 }
+
+/// For the ranges that a kept manifest is told of, which are rounded out to few anyway.
+const ANNOUNCED_BYTES: u64 = 4 << 20;

@@ -53,9 +53,9 @@ pub(super) fn differences(
     }
 }
 
-/// The part of `ranges` that the change map has. What only one of the two disks has is looked at
+/// The part of `ranges` that the change map has: all else counts as equal. What only one of the two disks has is looked at
 /// whatever the map says.
-fn narrowed(
+pub(super) fn narrowed(
     run: &Run<'_>,
     old: &dyn Image,
     ranges: Option<Vec<Range<u64>>>,
@@ -332,12 +332,20 @@ impl Visit for Pass<'_> {
         if let Some(old) = self.old {
             return self.refine(old, offset, Content::Bytes(run.bytes));
         }
-        for (block, bytes, hash) in run.blocks() {
-            let new = match hash {
-                Some(_) => Content::Bytes(bytes),
-                None => Content::Zeros(bytes.len() as u64),
+        // Blocks of one kind go out together.
+        let mut start = 0;
+        for alike in run
+            .hashes
+            .chunk_by(|one, other| one.is_some() == other.is_some())
+        {
+            let len = index(run.block_size.bytes()) * alike.len();
+            let bytes = &run.bytes[start..(start + len).min(run.bytes.len())];
+            let new = match alike.first() {
+                Some(Some(_)) => Content::Bytes(bytes),
+                _ => Content::Zeros(bytes.len() as u64),
             };
-            self.emit(block * run.block_size.bytes(), new, None)?;
+            self.emit(offset + start as u64, new, None)?;
+            start += len;
         }
         Ok(())
     }

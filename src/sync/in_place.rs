@@ -20,10 +20,11 @@ use super::report::{Outcome, SyncReport, Verified};
 use super::run::Run;
 use super::sidecar::{self, Sidecar};
 use super::verify::verify_ranges;
-use crate::delta::{Header, Ranges};
+use crate::delta::Header;
 use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Change, Format, ImageMut};
+use crate::manifest::Gathered;
 use crate::storage::Storage;
 use crate::units::{Extent, ExtentKind};
 
@@ -110,7 +111,7 @@ struct Writing<'a> {
     written_bytes: AtomicU64,
     sidecar: Mutex<Option<Sidecar>>,
     waiting: Mutex<Waiting>,
-    written: Mutex<Ranges>,
+    written: Mutex<Gathered>,
 }
 
 /// Changes of an image with tables, gathered so that the tables change, and are made durable, once
@@ -193,7 +194,8 @@ impl<'a> Writing<'a> {
             written_bytes: AtomicU64::new(0),
             sidecar: Mutex::new(sidecar),
             waiting: Mutex::default(),
-            written: Mutex::new(Ranges::new(run.limits().table_bytes)),
+            // What is read back takes as much again.
+            written: Mutex::new(Gathered::new(run.limits().ranges_bytes() / 2)),
         };
         if writing.image.disk_len() != disk_len {
             writing.prepare(&[])?;
@@ -252,7 +254,8 @@ impl<'a> Writing<'a> {
                 self.written_bytes.fetch_add(extent.len, Ordering::Relaxed);
             }
         }
-        self.note_written(range)
+        self.note_written(range);
+        Ok(())
     }
 
     /// Marks the target if it is not yet, and has its tables hold what `extents` will need.
@@ -286,14 +289,11 @@ impl<'a> Writing<'a> {
         }
     }
 
-    fn note_written(&self, range: Range<u64>) -> Result<()> {
-        if self.run.options.verify == Verify::None {
-            return Ok(());
+    fn note_written(&self, range: Range<u64>) {
+        if self.run.options.verify != Verify::None {
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            written.insert(range);
         }
-        self.written
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(range)
     }
 
     /// Makes everything durable, verifies it, lifts the mark, removes the sidecar; or leaves the
@@ -314,8 +314,10 @@ impl<'a> Writing<'a> {
         };
         self.image.sync()?;
         if self.run.options.verify != Verify::None {
+            let none = Gathered::new(0);
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-            verify_ranges(self.run, &*self.image, written.all())?;
+            let written = std::mem::replace(&mut *written, none).into_set().into_vec();
+            verify_ranges(self.run, &*self.image, written)?;
             report.verified = Verified::Written;
         }
         if self.run.options.hold {

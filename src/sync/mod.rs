@@ -24,6 +24,7 @@ mod recover;
 mod redo;
 mod replace;
 mod report;
+mod resume;
 mod run;
 mod sectors;
 mod sidecar;

@@ -168,6 +168,18 @@ struct Link {
 }
 
 impl Chain {
+    /// How many images are above the one being opened.
+    pub(crate) fn depth(&self) -> usize {
+        self.links.len()
+    }
+
+    /// An image's share of what caches of a whole chain may take: most for the first, and together
+    /// no more than about twice as much.
+    pub(crate) fn share(&self, whole: usize) -> usize {
+        let place = self.depth() + 1;
+        (whole / (place * place)).max(whole / SMALLEST_SHARE)
+    }
+
     /// The chain with one more image at its end.
     ///
     /// # Errors
@@ -200,6 +212,9 @@ impl Chain {
         Ok(longer)
     }
 }
+
+/// A cache is of use only from some size on: here is where it stops to shrink.
+const SMALLEST_SHARE: usize = 64;
 
 /// The regular files in or under the child's own folder that the hints name, each once.
 fn own_folder(request: &ParentRequest<'_>) -> Vec<PathBuf> {

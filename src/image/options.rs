@@ -32,6 +32,15 @@ impl ImageOptions {
         self
     }
 
+    /// The options for the parent of an image whose tables take `table_bytes` of memory: limits
+    /// hold for a chain as a whole.
+    pub(crate) fn for_parent(&self, table_bytes: u64) -> Self {
+        let mut options = self.clone();
+        let left = &mut options.limits.table_bytes;
+        *left = left.saturating_sub(table_bytes);
+        options
+    }
+
     /// Replaces [`ImageOptions::limits`].
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {

@@ -295,6 +295,32 @@ fn a_chain_may_be_as_long_as_the_limit_and_no_longer() {
 }
 
 #[test]
+fn the_tables_of_a_chain_are_held_to_one_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |id: u8| folder.path().join(format!("{id}.vhd"));
+    fs::write(file(0), fixed_parent(0, &pattern(LEN, 0))).unwrap();
+    for id in 1..=6 {
+        let mut child = Child::new(id, id - 1);
+        let name: Vec<u16> = format!(r".\{}.vhd", id - 1).encode_utf16().collect();
+        let path = name.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        child.locators = vec![(*b"W2ru", path)];
+        fs::write(file(id), child.bytes()).unwrap();
+    }
+    let opened = |id, table_bytes| {
+        let limits = diskdelta::Limits::default().with_table_bytes(table_bytes);
+        let options = ImageOptions::default()
+            .with_gate(Arc::new(FileGate::new()))
+            .with_limits(limits);
+        image::open(file(id), &options)
+    };
+    let one = (0..100).find(|bytes| opened(1, *bytes).is_ok()).unwrap();
+    assert!(one > 0);
+    opened(6, 6 * one).unwrap();
+    let error = refusal(opened(6, 6 * one - 1));
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+}
+
+#[test]
 fn the_cost_of_extents_does_not_multiply_along_a_chain() {
     let folder = tempfile::tempdir().unwrap();
     let file = |id: u8| folder.path().join(format!("{id}.vhd"));

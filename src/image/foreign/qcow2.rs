@@ -34,7 +34,8 @@ pub(super) fn open(
         .as_deref()
         .map(|name| {
             let format = backing_format.as_deref();
-            parent::open(&storage, name, format, header.disk_bytes, options, chain)
+            let options = options.for_parent(u64::from(header.l1_count) * 8);
+            parent::open(&storage, name, format, header.disk_bytes, &options, chain)
         })
         .transpose()?;
     let cluster = 1 << header.cluster_bits;

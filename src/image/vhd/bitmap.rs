@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
+use crate::image::gate::Chain;
 
 use super::format::{SECTOR_BYTES, bit};
 
@@ -17,18 +18,28 @@ pub(super) enum Bits {
     Some(Arc<[u8]>),
 }
 
-/// The bitmaps read so far. A full one costs a bit, the others are bounded to 4 MiB in all.
-#[derive(Default)]
+/// The bitmaps read so far. A full one costs a bit, the others are bounded to 4 MiB in all, of
+/// which every image of a chain has its share.
 pub(super) struct Bitmaps(Mutex<Cache>);
 
-#[derive(Default)]
 struct Cache {
+    most_partial_bytes: usize,
     full: Vec<u64>,
     partial: HashMap<u64, Arc<[u8]>>,
     partial_bytes: usize,
 }
 
 impl Bitmaps {
+    /// None yet, of an image under `chain`.
+    pub fn new(chain: &Chain) -> Self {
+        Bitmaps(Mutex::new(Cache {
+            most_partial_bytes: chain.share(MAX_PARTIAL_BYTES),
+            full: Vec::new(),
+            partial: HashMap::new(),
+            partial_bytes: 0,
+        }))
+    }
+
     /// The bitmap of block `index`, read by `read` unless it is known.
     ///
     /// # Errors
@@ -77,9 +88,9 @@ impl Bitmaps {
     /// Forgets blocks from `index` on: the disk ends there now.
     pub fn cut(&self, index: u64) {
         let mut cache = self.lock();
-        let kept = std::mem::take(&mut *cache);
         // Only what is known to be full is worth carrying over.
-        cache.full = kept.full;
+        cache.partial.clear();
+        cache.partial_bytes = 0;
         cache.full.truncate((index / 64) as usize);
     }
 
@@ -96,7 +107,7 @@ impl Cache {
     }
 
     fn keep(&mut self, index: u64, bits: Arc<[u8]>) {
-        if self.partial_bytes + bits.len() > MAX_PARTIAL_BYTES {
+        if self.partial_bytes + bits.len() > self.most_partial_bytes {
             self.partial.clear();
             self.partial_bytes = 0;
         }
@@ -149,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_bitmap_is_read_once_and_memory_stays_bounded() {
-        let bitmaps = Bitmaps::default();
+        let bitmaps = Bitmaps::new(&Chain::default());
         let of = |index, bytes: Vec<u8>| {
             let mut reads = 0;
             let bits = bitmaps.of_block(index, 4096, || {

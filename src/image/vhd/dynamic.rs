@@ -12,7 +12,7 @@ use crate::units::Extent;
 
 use super::bitmap::{Bitmaps, Bits, runs};
 use super::footer_facts;
-use super::format::{DiskKind, DynamicHeader, SECTOR_BYTES, UNALLOCATED};
+use super::format::{DiskKind, DynamicHeader, ENTRY_BYTES, SECTOR_BYTES, UNALLOCATED};
 use super::layout::{Layout, Shape, read_layout};
 use super::locate::Located;
 use super::parent::{Parent, open_parent};
@@ -67,7 +67,8 @@ impl Dynamic {
             DiskKind::Differencing => {
                 let id = ImageId(footer.unique_id);
                 let chain = chain.join(id, &*storage, &options.limits)?;
-                Some(open_parent(&*storage, &located, &header, options, &chain)?)
+                let options = options.for_parent(table.len() as u64 * ENTRY_BYTES as u64);
+                Some(open_parent(&*storage, &located, &header, &options, &chain)?)
             }
             DiskKind::Fixed | DiskKind::Dynamic => None,
         };
@@ -78,7 +79,7 @@ impl Dynamic {
             shape,
             disk_len: AtomicU64::new(located.disk_len),
             table: RwLock::new(table),
-            bitmaps: Bitmaps::default(),
+            bitmaps: Bitmaps::new(chain),
             parent,
             warnings: located.warnings.clone(),
             meta: Mutex::new(Meta::new(located)),

@@ -155,7 +155,7 @@ pub(super) fn check_table_limit(count: u64, options: &ImageOptions) -> Result<()
     }
     Err(Error::new(
         ErrorKind::LimitExceeded,
-        format!("a table of {count} entries exceeds the limit"),
+        format!("a table of {count} entries exceeds the limit on tables"),
     )
     .in_field("block size")
     .advise("convert the image to blocks of 2M"))

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex};
 
 use super::gate::Chain;
 use super::{Image, ImageMut, ImageOptions};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
 use format::{CREATOR, FILE_SIGNATURE, MAX_FILE_BYTES};
@@ -170,8 +170,13 @@ impl Opened {
             None => Self::replayed(storage, headers, 0, options, chain),
             Some(log) => {
                 let count = log.len();
+                let region = log.region();
                 let storage = Arc::new(Replayed::new(storage, &log)?);
-                Self::replayed(storage, headers, count, options, chain)
+                // What it took is taken from the logs of the parents.
+                let mut options = options.clone();
+                let left = &mut options.limits.log_bytes;
+                *left = left.saturating_sub(region.end - region.start);
+                Self::replayed(storage, headers, count, &options, chain)
             }
         }
     }
@@ -216,7 +221,13 @@ impl Opened {
             }
         }
         let survey = Survey::of(&*storage, &geometry, metadata.disk_bytes, &mut space)?;
-        let parent = parent::open(&*storage, &headers, &metadata, options, chain)?;
+        let held_bytes = space.bytes() + survey.busy.bytes();
+        if held_bytes > options.limits.table_bytes {
+            let what = "what is known of the blocks exceeds the limit on tables";
+            return Err(Error::new(ErrorKind::LimitExceeded, what).in_field("bat"));
+        }
+        let for_parent = options.for_parent(held_bytes);
+        let parent = parent::open(&*storage, &headers, &metadata, &for_parent, chain)?;
         let facts = Facts {
             creator: creator(&*storage)?,
             data_write: headers.current().data_write,
@@ -226,7 +237,7 @@ impl Opened {
         let image = Vhdx {
             disk_len: AtomicU64::new(metadata.disk_bytes),
             tables: Mutex::new(Tables {
-                pages: Pages::new(storage.clone(), options.limits.table_bytes),
+                pages: Pages::new(storage.clone(), options.limits.table_bytes, chain),
                 busy: survey.busy,
                 present_count: survey.present_count,
             }),

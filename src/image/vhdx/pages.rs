@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::format::{PAGE, Page};
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::gate::Chain;
 use crate::storage::Storage;
 
 /// Pages of block table, sector bitmaps and metadata, by their first byte in the file.
@@ -20,14 +21,17 @@ pub struct Pages {
     /// Those of them that nobody has promised to write.
     unwritten: BTreeSet<u64>,
     most_changed: usize,
+    /// Unchanged pages a generation.
+    generation: usize,
 }
 
-/// Pages a generation: 8 MiB.
+/// Pages a generation of a whole chain: 8 MiB.
 const GENERATION: usize = 2048;
 
 impl Pages {
-    /// Pages of `storage`, of which at most `changed_bytes` are kept changed.
-    pub fn new(storage: Arc<dyn Storage>, changed_bytes: u64) -> Self {
+    /// Pages of `storage`, the file of an image under `chain`, of which at most `changed_bytes`
+    /// are kept changed.
+    pub fn new(storage: Arc<dyn Storage>, changed_bytes: u64, chain: &Chain) -> Self {
         Pages {
             storage,
             young: HashMap::new(),
@@ -35,6 +39,7 @@ impl Pages {
             changed: BTreeMap::new(),
             unwritten: BTreeSet::new(),
             most_changed: usize::try_from(changed_bytes / PAGE).unwrap_or(usize::MAX),
+            generation: chain.share(GENERATION),
         }
     }
 
@@ -121,7 +126,7 @@ impl Pages {
     }
 
     fn keep(&mut self, offset: u64, page: Arc<Page>) {
-        if self.young.len() >= GENERATION {
+        if self.young.len() >= self.generation {
             self.old = std::mem::take(&mut self.young);
         }
         self.old.remove(&offset);

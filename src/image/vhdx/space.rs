@@ -19,6 +19,11 @@ pub struct Space {
 }
 
 impl Space {
+    /// How much memory it takes, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.taken.bytes() + self.named.bytes()
+    }
+
     /// A file of `file_len` bytes of which nothing is taken but its first MiB.
     pub fn new(file_len: u64) -> Self {
         let mut space = Space {
@@ -126,6 +131,11 @@ fn mibs(range: &Range<u64>) -> Range<u64> {
 pub struct Bits(Vec<u64>);
 
 impl Bits {
+    /// How much memory they take, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.0.len() as u64 * size_of::<u64>() as u64
+    }
+
     /// Sets a range. The caller bounds it: memory follows its end.
     pub fn set(&mut self, range: Range<u64>) {
         let words = range.end.div_ceil(64) as usize;

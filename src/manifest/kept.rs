@@ -45,16 +45,12 @@ impl KeptManifest {
         Self::over(manifest, storage, limits)
     }
 
-    /// Opens a kept manifest file through a memory map.
-    ///
-    /// Only marks may be added to the file while it is in use: see [`Mmap`](crate::storage::Mmap).
+    /// Opens a kept manifest file.
     ///
     /// # Errors
     /// As [`Manifest::open`]; `NotFound`.
     pub fn open_path(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
-        let storage = Arc::new(FileStorage::open_write(path.as_ref())?);
-        let manifest = Manifest::open_path(path, limits)?;
-        Self::over(manifest, storage, limits)
+        Self::open(Arc::new(FileStorage::open_write(path.as_ref())?), limits)
     }
 
     /// The manifest, marks aside.

@@ -11,7 +11,7 @@ use super::format::{HEADER_LEN, Header, RowRef, row};
 use super::tree::{Digest, Occupancy, Root, Shape, blocks_under, child_of, node_hash, slot_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::{Mmap, Storage};
+use crate::storage::{FileStorage, Storage};
 use crate::units::BlockSize;
 
 /// The checksums of every block of one image at one moment, lying in a file or in memory.
@@ -51,14 +51,14 @@ impl Manifest {
             .map_err(|error| error.at_path(storage.path()))
     }
 
-    /// Opens a manifest file through a memory map.
-    ///
-    /// Nothing else may change or truncate the file while the manifest is in use: see [`Mmap`].
+    /// Opens a manifest file. It is read where it is needed: where it was cut or changed since, that
+    /// is an error then. One that cannot change meanwhile is read faster through a memory map:
+    /// `Manifest::open(Arc::new(Mmap::open(path)?), limits)`, see [`Mmap`](crate::storage::Mmap).
     ///
     /// # Errors
-    /// As [`open`](Manifest::open); `NotFound`.
+    /// As [`open`](Manifest::open); `NotFound`; `Unsupported` for anything but a regular file.
     pub fn open_path(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
-        Self::open(Arc::new(Mmap::open(path.as_ref())?), limits)
+        Self::open(Arc::new(FileStorage::open_read(path.as_ref())?), limits)
     }
 
     /// What stands for the whole disk.

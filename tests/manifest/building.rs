@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use diskdelta::manifest::{
     self, HashPass, HashedRun, Manifest, ManifestUpdater, ManifestWriter, Sink, Visit,
 };
-use diskdelta::storage::{FileStorage, MemoryStorage, Storage};
+use diskdelta::storage::{FileStorage, MemoryStorage, Mmap, Storage};
 use diskdelta::{BlockSize, CancelToken, ErrorKind, Limits, Progress, Result, Work};
 use proptest::prelude::*;
 
@@ -106,7 +106,11 @@ proptest! {
         let image = raw(disk);
         let written =
             manifest::build_to(&image, BlockSize::MIN, &work(), storage.clone()).unwrap();
-        let mapped = Manifest::open_path(&path, &Limits::default()).unwrap();
+        let map = Arc::new(Mmap::open(&path).unwrap());
+        let mapped = Manifest::open(map, &Limits::default()).unwrap();
+        let read = Manifest::open_path(&path, &Limits::default()).unwrap();
+        prop_assert_eq!(read.root(), mapped.root());
+        read.verify().unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let memory = Arc::new(MemoryStorage::new("copy", bytes));
         let memory = Manifest::open(memory, &Limits::default()).unwrap();

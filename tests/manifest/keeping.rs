@@ -149,6 +149,39 @@ fn saving_replaces_the_old_file_and_what_a_crash_left() {
 }
 
 #[test]
+fn a_manifest_that_is_cut_while_it_is_used_is_an_error_and_no_signal() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("m");
+    let bytes = bytes_of(pattern(2000 * BLOCK, 1));
+    let cut = |len: u64| {
+        std::fs::write(&path, &bytes).unwrap();
+        let opened = (
+            Manifest::open_path(&path, &Limits::default()).unwrap(),
+            KeptManifest::open_path(&path, &Limits::default()).unwrap(),
+        );
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(len).unwrap();
+        opened
+    };
+    for len in [0, 1, bytes.len() as u64 / 2] {
+        let (read, kept) = cut(len);
+        for manifest in [&read, kept.manifest()] {
+            assert_eq!(manifest.verify().unwrap_err().kind(), ErrorKind::Io);
+            assert!(manifest.hash(0).is_err());
+        }
+        let image = raw(pattern(2000 * BLOCK, 2));
+        let newer = diskdelta::diff::Newer::Image;
+        let error = diskdelta::diff::with_manifest(&image, &read, newer, &work()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let delta = Arc::new(MemoryStorage::default());
+        let base = diskdelta::delta::Base::Manifest(&read);
+        let options = diskdelta::delta::DeltaOptions::default();
+        let error = diskdelta::delta::create(base, &image, delta, &options, &work()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+    }
+}
+
+#[test]
 fn a_failed_save_leaves_the_old_file() {
     let folder = MemoryFolder::new();
     folder.insert("m", b"old".to_vec());

@@ -27,12 +27,13 @@ impl Work {
     /// four: on a medium most of them wait for their reads.
     ///
     /// # Errors
-    /// `Io` when the threads cannot be started.
+    /// `InvalidInput` for more than [`MOST_THREADS`]; `Io` when the threads cannot be started.
     pub fn new(threads: usize) -> Result<Self> {
+        check_threads(threads)?;
         let threads = match threads {
             0 => thread::available_parallelism()
                 .map_or(1, NonZeroUsize::get)
-                .max(FEWEST_THREADS),
+                .clamp(FEWEST_THREADS, MOST_THREADS),
             threads => threads,
         };
         let pool = ThreadPoolBuilder::new()
@@ -43,7 +44,8 @@ impl Work {
         Ok(Self::on_pool(Arc::new(pool)))
     }
 
-    /// Work on the caller's pool.
+    /// Work on the caller's pool, which may have any number of threads: the buffers that they work
+    /// with take no more memory than those of [`MOST_THREADS`].
     pub fn on_pool(pool: Arc<ThreadPool>) -> Self {
         Work {
             pool,
@@ -254,5 +256,36 @@ fn stopped() -> Error {
     Error::new(ErrorKind::Cancelled, "cancelled")
 }
 
+/// Most threads that [`Work::new`] starts: more of them wait for each other, not for a medium.
+pub const MOST_THREADS: usize = 256;
+
+/// Refuses a number of threads that is no use.
+///
+/// # Errors
+/// `InvalidInput` for more than [`MOST_THREADS`].
+pub(crate) fn check_threads(threads: usize) -> Result<()> {
+    if threads <= MOST_THREADS {
+        return Ok(());
+    }
+    let what = format!("{threads} threads are too many");
+    Err(Error::new(ErrorKind::InvalidInput, what)
+        .in_field("threads")
+        .advise(format!("choose at most {MOST_THREADS}")))
+}
+
 /// Reads that must be under way for two media, one read and one compared with it, to be busy.
 const FEWEST_THREADS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_threads_than_are_of_use_are_refused_and_none_is_started() {
+        for threads in [MOST_THREADS + 1, 100_000, usize::MAX] {
+            let error = Work::new(threads).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains("256"), "{error}");
+        }
+    }
+}

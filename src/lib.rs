@@ -19,7 +19,7 @@ pub mod storage;
 pub mod sync;
 pub mod units;
 
-pub use control::{CancelToken, Phase, Progress, Silent, Work};
+pub use control::{CancelToken, MOST_THREADS, Phase, Progress, Silent, Work};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use units::{BlockSize, Extent, ExtentKind};

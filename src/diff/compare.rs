@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::collect::Collector;
-use super::feed::{Feed, UNIT_BYTES, Unit};
+use super::feed::{Feed, Unit, unit_bytes};
 use super::options::CompareOptions;
 use crate::control::{Phase, Work};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,7 +23,7 @@ use crate::units::{Extent, ExtentKind, REFINE_BYTES, is_zero};
 ///
 /// `visit` is called on the threads of `work`, in any order and several times at once, never
 /// twice for one byte. It may write the difference's range, and nothing else, to the target:
-/// nothing of it is read again. Memory is two buffers of 512 KiB a thread. The speed limit of
+/// nothing of it is read again. Memory is two buffers of 512 KiB a thread, and of many threads 64 MiB in all. The speed limit of
 /// `work` counts each guest byte once, whether one side is read or both.
 ///
 /// # Errors
@@ -62,6 +62,7 @@ pub fn compare(
     let windows = options.windows(source.disk_len());
     let total_bytes = windows.iter().map(|w| w.end - w.start).sum();
     work.progress().begin(Phase::Diff, Some(total_bytes));
+    let unit_bytes = unit_bytes(work.pool().current_num_threads());
     let job = Job {
         source,
         target,
@@ -69,7 +70,8 @@ pub fn compare(
         options,
         work,
         visit,
-        feed: Feed::new(source, target, windows, work.cancel()),
+        feed: Feed::new(source, target, windows, unit_bytes, work.cancel()),
+        unit_bytes,
         stop: AtomicBool::new(false),
         failure: Mutex::new(None),
         compared_bytes: AtomicU64::new(0),
@@ -170,6 +172,7 @@ struct Job<'a> {
     work: &'a Work,
     visit: &'a (dyn Fn(Difference<'_>) -> Result<()> + Sync),
     feed: Feed<'a>,
+    unit_bytes: u64,
     stop: AtomicBool,
     failure: Mutex<Option<Error>>,
     compared_bytes: AtomicU64,
@@ -181,7 +184,7 @@ struct Job<'a> {
 impl Job<'_> {
     /// Compares units until there are none or somebody fails.
     fn run(&self) {
-        let mut hands = Hands::new();
+        let mut hands = Hands::new(self.unit_bytes);
         while !self.stop.load(Ordering::Relaxed) {
             match self.step(&mut hands) {
                 Ok(true) => {}
@@ -339,10 +342,12 @@ struct Hands {
 }
 
 impl Hands {
-    fn new() -> Self {
+    fn new(unit_bytes: u64) -> Self {
+        // At most 512 KiB.
+        let len = unit_bytes as usize;
         Hands {
-            source: AlignedBuf::new(UNIT_BYTES as usize),
-            target: AlignedBuf::new(UNIT_BYTES as usize),
+            source: AlignedBuf::new(len),
+            target: AlignedBuf::new(len),
             unreadable: Vec::new(),
             compared_bytes: 0,
             changed_bytes: 0,
@@ -376,9 +381,9 @@ enum Verdict {
     Zeros,
 }
 
-/// A unit's length as the length of a buffer; never more than `UNIT_BYTES`.
+/// A unit's length as the length of a buffer; never more than that.
 fn buffer_len(range: &Range<u64>) -> usize {
-    range.end.saturating_sub(range.start).min(UNIT_BYTES) as usize
+    usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)
 }
 
 fn unreadable(cause: Error, start: u64) -> Error {

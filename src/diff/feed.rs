@@ -15,6 +15,8 @@ use crate::units::{Extent, ExtentKind, REFINE_BYTES};
 /// too short to be worth a gap.
 pub(super) struct Feed<'a> {
     cursor: Mutex<Cursor<'a>>,
+    /// Length of a unit, in bytes.
+    unit_bytes: u64,
     cancel: &'a CancelToken,
 }
 
@@ -41,6 +43,7 @@ impl<'a> Feed<'a> {
         source: &'a dyn Image,
         target: &'a dyn Image,
         windows: Vec<Range<u64>>,
+        unit_bytes: u64,
         cancel: &'a CancelToken,
     ) -> Self {
         let mut windows = windows.into_iter();
@@ -52,6 +55,7 @@ impl<'a> Feed<'a> {
                 window,
                 windows,
             }),
+            unit_bytes,
             cancel,
         }
     }
@@ -73,8 +77,8 @@ impl<'a> Feed<'a> {
                 continue;
             }
             // Neighbours of one kind make one unit, however finely a format cuts its extents.
-            let limit = (at - at % UNIT_BYTES)
-                .saturating_add(UNIT_BYTES)
+            let limit = (at - at % self.unit_bytes)
+                .saturating_add(self.unit_bytes)
                 .min(cursor.window.end);
             let mut end = end.min(limit);
             while end < limit {
@@ -186,10 +190,25 @@ pub(super) fn pages_up(offset: u64) -> u64 {
         .unwrap_or(u64::MAX)
 }
 
+/// Bytes of one unit where `threads` threads compare: with very many threads shorter ones, so that
+/// the buffers of all take no more than 64 MiB.
+pub(super) fn unit_bytes(threads: usize) -> u64 {
+    if threads <= FEW_THREADS {
+        return UNIT_BYTES;
+    }
+    let bytes = BUFFERS_BYTES / 2 / threads as u64;
+    (bytes - bytes % REFINE_BYTES).clamp(UNIT_BYTES / 16, UNIT_BYTES / 2)
+}
+
+/// So many may have buffers in huge pages, which take 2 MiB each.
+const FEW_THREADS: usize = 16;
+/// For two buffers a thread, where there are more.
+const BUFFERS_BYTES: u64 = 32 << 20;
+
 /// Bytes of one unit. Long enough for a medium to give its best with one read a thread under way,
 /// and short enough that what one read brings is still in a near cache when it is compared:
 /// on a warm cache 256 KiB cost a tenth more, and longer units hardly less.
-pub(super) const UNIT_BYTES: u64 = 512 << 10;
+const UNIT_BYTES: u64 = 512 << 10;
 
 /// Zeros shorter than this between data are read with it: on a warm cache that costs about as much
 /// as finding and reading both ends one by one, on a medium it saves a request.

@@ -103,7 +103,7 @@ impl<'a> HashPass<'a> {
     /// `Unreadable` with the guest offset of the first byte that a read failed on; `Cancelled`;
     /// `Malformed` and others from the image; those of `visit` and `sink`.
     pub fn run(self, visit: &dyn Visit, sink: &mut dyn Sink) -> Result<()> {
-        let threads = self.work.pool().current_num_threads();
+        let threads = self.workers();
         let plan = Plan::new(self.image, self.block_size, self.within.as_ref());
         let shared = Shared {
             pass: &self,
@@ -132,6 +132,20 @@ impl<'a> HashPass<'a> {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+}
+
+impl HashPass<'_> {
+    /// How many threads read at once: no more than whose buffers memory is to hold.
+    fn workers(&self) -> usize {
+        let each = self.buffer_bytes().next_multiple_of(HUGE_PAGE_BYTES);
+        let most = usize::try_from(BUFFERS_BYTES / each).unwrap_or(usize::MAX);
+        self.work.pool().current_num_threads().min(most).max(1)
+    }
+
+    /// Bytes that one thread reads at a time: at most 16 MiB.
+    fn buffer_bytes(&self) -> u64 {
+        self.block_size.bytes().max(READ_BYTES)
     }
 }
 
@@ -173,9 +187,7 @@ impl<'a> Shared<'a> {
     /// Takes units until there are no more, or one has failed anywhere.
     fn work(&self) {
         let _bail = Bail(self);
-        // At most 16 MiB.
-        let longest = self.pass.block_size.bytes().max(READ_BYTES);
-        let mut buffer = AlignedBuf::new(longest as usize);
+        let mut buffer = AlignedBuf::new(self.pass.buffer_bytes() as usize);
         loop {
             let done = self.take().and_then(|unit| match unit {
                 None => Ok(true),
@@ -384,6 +396,11 @@ fn blocks_of(bytes: &[u8], block_size: BlockSize) -> impl Iterator<Item = &[u8]>
 /// enough to be in a near cache when it is hashed for the other.
 const READ_BYTES: u64 = 512 << 10;
 const MEMORY_READ_BYTES: u64 = 64 << 10;
+
+/// For the buffers of all threads.
+const BUFFERS_BYTES: u64 = 64 << 20;
+/// What a long buffer takes at least.
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// How many finished units may wait for an earlier one.
 const MOST_AHEAD: u64 = 64;

@@ -28,7 +28,7 @@ where
     W: Worker<Task = E::Task, Done = E::Done>,
 {
     let results = Mutex::new(Vec::new());
-    let most = work.pool().current_num_threads() + 2;
+    let most = work.pool().current_num_threads().min(TASKS_MOST) + 2;
     work.pool().in_place_scope(|scope| {
         let mut busy = 0;
         loop {
@@ -88,3 +88,6 @@ where
         }
     })
 }
+
+/// Each task may hold a segment of both disks.
+const TASKS_MOST: usize = 16;

@@ -17,7 +17,7 @@ use super::places::Places;
 use super::stream::TlsLine;
 use super::subject::common_name;
 use super::trouble::Parties;
-use crate::control::Work;
+use crate::control::{Work, check_threads};
 use crate::error::{Error, ErrorKind, Result};
 use crate::remote::job::{Fault, Job};
 use crate::remote::line::Line;
@@ -119,8 +119,8 @@ impl Service {
     /// Listens at `address`: `host:port`, `host` alone for port 8730, port 0 for any.
     ///
     /// # Errors
-    /// Those of reading the identity's files; `InvalidInput` for an odd address, and for a key
-    /// that is not the certificate's; `Io`.
+    /// Those of reading the identity's files; `InvalidInput` for an odd address, for a key
+    /// that is not the certificate's, and for more threads than [`Work::new`] starts; `Io`.
     pub fn bind(address: &str, identity: &Identity, options: ServiceOptions) -> Result<Service> {
         let odd = || {
             let text = format!("`{address}` is not an address to listen at");
@@ -130,6 +130,7 @@ impl Service {
             let text = format!("cannot listen at {address}");
             Error::new(ErrorKind::Io, text).caused_by(cause)
         };
+        check_threads(options.threads)?;
         let (host, port) = split_port(address).ok_or_else(odd)?;
         let config = Arc::new(serving(identity)?);
         let places = (host, port.unwrap_or(ServicePath::PORT)).to_socket_addrs();

@@ -236,7 +236,7 @@ impl Args {
 }
 
 fn check(plan: &Plan, state_dir: &Path, context: &Context) -> Ended {
-    let checked = job::check(plan, state_dir);
+    let checked = job::check_until(plan, state_dir, context.work.cancel());
     let holds = checked.iter().all(|checked| checked.holds);
     let object = Checks {
         job: &plan.name,

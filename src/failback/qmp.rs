@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::line::Line;
+use super::line::{Line, cancelled};
+use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A connection to a QEMU's monitor. QEMU speaks to one client at a time.
@@ -25,13 +26,32 @@ impl Qmp {
     /// # Errors
     /// `Malformed` for what does not speak QMP; `Io`, also where somebody else speaks to it now.
     pub fn connect(socket: &Path, limit: Duration) -> Result<Option<Self>> {
+        Self::connect_until(socket, limit, &CancelToken::new())
+    }
+
+    /// As [`connect`](Self::connect). Connecting, and waiting for answers, end soon after a cancel.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); `Cancelled`.
+    pub fn connect_until(
+        socket: &Path,
+        limit: Duration,
+        cancel: &CancelToken,
+    ) -> Result<Option<Self>> {
         let begin = Instant::now();
+        let failed = |cause| {
+            let failed = |e| Error::io("connect to", e).at_path(socket);
+            cancelled(cause).unwrap_or_else(|cause| match cause.kind() {
+                Kind::TimedOut => failed(cause).advise("do other programs hold the monitor?"),
+                _ => failed(cause),
+            })
+        };
         loop {
-            let line = match Line::connect(socket, limit) {
+            let line = match Line::connect(socket, limit, cancel) {
                 Err(e) if matches!(e.kind(), Kind::NotFound | Kind::ConnectionRefused) => {
                     return Ok(None);
                 }
-                line => line.map_err(|e| Error::io("connect to", e).at_path(socket))?,
+                line => line.map_err(failed)?,
             };
             let mut qmp = Qmp {
                 line: BufReader::new(line),
@@ -123,6 +143,10 @@ impl Qmp {
     }
 
     fn gone(&mut self, cause: std::io::Error) -> Error {
+        let cause = match cancelled(cause) {
+            Ok(error) => return error,
+            Err(cause) => cause,
+        };
         self.has_ended = cause.kind() != Kind::TimedOut;
         let what = match self.has_ended {
             false => "QEMU does not answer in time",
@@ -264,7 +288,7 @@ mod tests {
             });
             let limit = Duration::from_millis(if text.is_some() { 300 } else { 30_000 });
             let qmp = Qmp {
-                line: BufReader::new(Line::over(ours, limit).unwrap()),
+                line: BufReader::new(Line::over(ours, limit, &CancelToken::new()).unwrap()),
                 socket: PathBuf::new(),
                 sent: 1,
                 has_ended: false,

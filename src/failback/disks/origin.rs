@@ -46,7 +46,7 @@ impl Origin {
             }
             #[cfg(feature = "qemu")]
             Address::Nbd(address) => {
-                let export = NbdExport::open(address, None)?;
+                let export = NbdExport::open_until(address, None, work.cancel())?;
                 Ok(Origin::Nbd(Arc::new(export)))
             }
             Address::Far(far) => Far::open(far, format, reach, live, work).map(Origin::Far),

@@ -11,5 +11,5 @@ mod status;
 pub use carry::{Carrier, Event};
 pub use folder::{JobFolder, STATE_DIR};
 pub use meter::Moving;
-pub use prospect::{Checked, Prospect, check, estimate};
+pub use prospect::{Checked, Prospect, check, check_until, estimate};
 pub use status::{JobStatus, LogLine, VmStatus};

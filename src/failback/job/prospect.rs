@@ -46,6 +46,11 @@ pub struct Prospect {
 /// Checks the prerequisites of a plan and of each of its VMs, one by one, and changes nothing.
 /// `state_dir` is where jobs are kept: an earlier one that has the disks must be over.
 pub fn check(plan: &Plan, state_dir: &Path) -> Vec<Checked> {
+    check_until(plan, state_dir, &CancelToken::new())
+}
+
+/// As [`check`]; what waits for a controller ends soon after a cancel, and does not hold then.
+pub fn check_until(plan: &Plan, state_dir: &Path, cancel: &CancelToken) -> Vec<Checked> {
     let earlier = refuse_conflicts(state_dir, plan);
     let mut all = vec![Checked {
         vm: "all".to_owned(),
@@ -57,7 +62,7 @@ pub fn check(plan: &Plan, state_dir: &Path) -> Vec<Checked> {
         },
     }];
     for vm in plan.vms() {
-        check_vms(plan, vm, &mut all);
+        check_vms(plan, vm, cancel, &mut all);
         let disks = VmDisks::new(plan, vm, "", [0; 16]);
         all.extend(disks.prerequisites().into_iter().map(|it| Checked {
             vm: vm.name.clone(),
@@ -90,13 +95,12 @@ pub fn estimate(plan: &Plan, work: &Work) -> Result<Vec<Prospect>> {
     prospects.collect()
 }
 
-fn check_vms(plan: &Plan, vm: &Vm, all: &mut Vec<Checked>) {
+fn check_vms(plan: &Plan, vm: &Vm, cancel: &CancelToken, all: &mut Vec<Checked>) {
     let controllers = controllers(plan, vm);
-    let cancel = CancelToken::new();
     // Older than every command of a job: it only looks.
     let call = Call {
         token: Token::default(),
-        cancel: &cancel,
+        cancel,
     };
     for side in [Side::Source, Side::Target] {
         let looked = controllers.of(side).inspect(&call);

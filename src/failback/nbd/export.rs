@@ -9,7 +9,7 @@ use super::handshake::ExportInfo;
 use super::{NbdAddress, Ranges};
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::line::Line;
+use crate::failback::line::{Line, cancelled};
 use crate::image::{Image, ImageInfo};
 use crate::units::Extent;
 
@@ -20,6 +20,7 @@ pub struct NbdExport {
     address: NbdAddress,
     bitmap: Option<String>,
     info: ExportInfo,
+    cancel: CancelToken,
     connections: Mutex<Connections>,
     freed: Condvar,
     /// What the last answer said of zeros: from where on, and the extents from there.
@@ -39,9 +40,23 @@ impl NbdExport {
     /// `NotFound` for an unknown export, bitmap or socket; `Unsupported` for a server without
     /// structured replies; `Malformed` for nonsense; `Io`.
     pub fn open(address: &NbdAddress, bitmap: Option<&str>) -> Result<Self> {
+        Self::open_until(address, bitmap, &CancelToken::new())
+    }
+
+    /// As [`open`](Self::open). Connecting now and later, and waiting for answers, end soon after
+    /// a cancel.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); `Cancelled`.
+    pub fn open_until(
+        address: &NbdAddress,
+        bitmap: Option<&str>,
+        cancel: &CancelToken,
+    ) -> Result<Self> {
         let bitmap = bitmap.map(str::to_owned);
-        let client = connect(address, bitmap.as_deref())?;
+        let client = connect(address, bitmap.as_deref(), cancel)?;
         Ok(NbdExport {
+            cancel: cancel.clone(),
             info: client.info(),
             address: address.clone(),
             bitmap,
@@ -113,7 +128,8 @@ impl NbdExport {
             connections = waited.unwrap_or_else(PoisonError::into_inner);
         }
         drop(connections);
-        let client = connect(&self.address, self.bitmap.as_deref()).and_then(|client| {
+        let client = connect(&self.address, self.bitmap.as_deref(), &self.cancel);
+        let client = client.and_then(|client| {
             let same = client.info() == self.info;
             let text = "the NBD server now says something else of its export";
             match same {
@@ -237,9 +253,14 @@ impl Drop for NbdExport {
     }
 }
 
-fn connect(address: &NbdAddress, bitmap: Option<&str>) -> Result<Client<Line>> {
-    let line = Line::connect(address.socket(), TIME_LIMIT)
-        .map_err(|e| Error::io("connect to", e).at_path(address.socket()))?;
+fn connect(
+    address: &NbdAddress,
+    bitmap: Option<&str>,
+    cancel: &CancelToken,
+) -> Result<Client<Line>> {
+    let line = Line::connect(address.socket(), TIME_LIMIT, cancel).map_err(|cause| {
+        cancelled(cause).unwrap_or_else(|e| Error::io("connect to", e).at_path(address.socket()))
+    })?;
     Client::new(line, address.export(), bitmap).map_err(|e| e.at_path(address.socket()))
 }
 

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use super::format::*;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failback::line::cancelled;
 
 /// The head of a chunk; its payload is still in the stream.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +81,10 @@ pub(super) fn bytes<S: Read>(stream: &mut S, len: usize) -> Result<Vec<u8>> {
 
 /// The error of a line that broke.
 pub(super) fn failed(cause: io::Error) -> Error {
+    let cause = match cancelled(cause) {
+        Ok(error) => return error,
+        Err(cause) => cause,
+    };
     let what = match cause.kind() {
         io::ErrorKind::UnexpectedEof => "the NBD server has ended the connection",
         io::ErrorKind::TimedOut => "the NBD server does not answer in time",

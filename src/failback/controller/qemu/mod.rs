@@ -61,7 +61,7 @@ impl QemuController {
     }
 
     fn connect<'a>(&self, call: &Call<'a>) -> Result<Option<Monitor<'a>>> {
-        Monitor::connect(&self.folder.monitor(), call.cancel)
+        Monitor::connect(&self.folder.monitor(), self.time_limit, call.cancel)
     }
 
     fn seen(&self, call: &Call<'_>) -> Result<VmSeen> {
@@ -153,7 +153,7 @@ impl QemuController {
                     if it.record == Record::Closed {
                         return Ok(before.to_vec());
                     }
-                    let export = NbdExport::open(&address, name.as_deref())?;
+                    let export = NbdExport::open_until(&address, name.as_deref(), call.cancel)?;
                     Ok(Ranges::joined(before, &export.changed(call.cancel)?))
                 });
                 Ok(DiskChanges {

@@ -36,12 +36,17 @@ pub(super) struct Node {
 }
 
 impl<'a> Monitor<'a> {
-    /// The QEMU behind a socket; `None` where there is none.
+    /// The QEMU behind a socket; `None` where there is none. Each answer must be there within
+    /// `limit`, and within a minute.
     ///
     /// # Errors
     /// Those of [`Qmp::connect`].
-    pub fn connect(socket: &Path, cancel: &'a CancelToken) -> Result<Option<Self>> {
-        let qmp = Qmp::connect(socket, ANSWER_LIMIT)?;
+    pub fn connect(
+        socket: &Path,
+        limit: Duration,
+        cancel: &'a CancelToken,
+    ) -> Result<Option<Self>> {
+        let qmp = Qmp::connect_until(socket, limit.min(ANSWER_LIMIT), cancel)?;
         Ok(qmp.map(|qmp| Monitor { qmp, cancel }))
     }
 

@@ -122,7 +122,8 @@ impl QemuController {
         snapshot::serve(monitor, &self.folder)?;
         snapshot::add_export(monitor, LAST, &node.name, &[name.to_owned()])?;
         let address = NbdAddress::new(self.folder.exports(), LAST);
-        let ranges = NbdExport::open(&address, Some(name)).and_then(|it| it.changed(call.cancel));
+        let ranges = NbdExport::open_until(&address, Some(name), call.cancel)
+            .and_then(|it| it.changed(call.cancel));
         snapshot::remove_export(monitor, LAST)?;
         ranges
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use diskdelta::ErrorKind;
 use diskdelta::failback::journal::{Entry, Reader, Writer};
 use diskdelta::storage::fault::{CrashState, FaultDisk};
-use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage};
+use diskdelta::storage::{Access, Folder, HostFolder, MemoryFolder, MemoryStorage, Storage};
 
 #[test]
 fn records_come_back_in_order_and_a_watcher_sees_each_as_it_is_added() {
@@ -156,6 +156,274 @@ fn every_sync_of_the_journal_is_needed() {
         let found = disk.crashes().check(|state| recovered(state, 0).map(drop));
         assert!(found.is_err(), "nothing noticed that {sync} was dropped");
     }
+}
+
+#[test]
+fn a_compacted_journal_holds_its_first_record_and_its_newest_and_goes_on() {
+    let folder = MemoryFolder::new();
+    let mut writer = Writer::create(&folder, name(), [7; 16]).unwrap();
+    for number in 1..=20u32 {
+        writer.append(&number.to_le_bytes()).unwrap();
+    }
+    for (keep, expected, left_out) in [
+        (100, (1..=20).collect::<Vec<u32>>(), 0),
+        (3, vec![1, 18, 19, 20], 16),
+        (2, vec![1, 19, 20], 17),
+    ] {
+        writer.compact(&folder, name(), keep).unwrap();
+        assert_eq!(numbers(&folder), (expected, left_out));
+    }
+    assert_eq!(writer.append(&21u32.to_le_bytes()).unwrap(), 4);
+    assert_eq!(numbers(&folder), (vec![1, 19, 20, 21], 17));
+    let (mut writer, _) = Writer::open(&folder, name()).unwrap();
+    writer.append(&22u32.to_le_bytes()).unwrap();
+    assert_eq!(numbers(&folder), (vec![1, 19, 20, 21, 22], 17));
+    assert_eq!(folder.names().unwrap(), [name()]);
+}
+
+#[test]
+fn a_journal_that_is_compacted_now_and_then_stays_short_and_its_end_is_read_alone() {
+    let folder = MemoryFolder::new();
+    let mut writer = Writer::create(&folder, name(), [7; 16]).unwrap();
+    let mut longest = 0;
+    for number in 0..100_000u32 {
+        writer
+            .append(&[&number.to_le_bytes()[..], &[0; 96]].concat())
+            .unwrap();
+        if writer.count() >= 1000 {
+            writer.compact(&folder, name(), 100).unwrap();
+        }
+        longest = longest.max(writer.len_bytes());
+    }
+    assert!(longest < 4096 + 1001 * 148, "{longest}");
+    let mut whole = Counted::open(&folder);
+    let records = whole.reader.rest().unwrap();
+    let mut end = Counted::open(&folder);
+    assert_eq!(end.reader.next_entry().unwrap(), Some(records[0].clone()));
+    assert_eq!(end.reader.last_entry().unwrap(), records.last().cloned());
+    assert_eq!(end.reader.next_entry().unwrap(), None);
+    let (all, few) = (whole.bytes(), end.bytes());
+    assert!(few < 1000 && few < all / 20, "{few} of {all} bytes");
+    // And the first of all, if it is asked for alone.
+    let mut alone = Counted::open(&folder);
+    assert_eq!(alone.reader.last_entry().unwrap(), records.last().cloned());
+}
+
+#[test]
+fn the_end_of_every_journal_is_found_from_every_seal() {
+    for len in 0..5 {
+        let folder = MemoryFolder::new();
+        let mut writer = Writer::create(&folder, name(), [7; 16]).unwrap();
+        for text in &TEXTS[..len.min(4)] {
+            writer.append(text).unwrap();
+        }
+        let whole = folder.bytes(name()).unwrap();
+        // A seal that is lost leaves the one before it.
+        for lost in [None, Some(512), Some(1024)] {
+            let mut bytes = whole.clone();
+            if let Some(at) = lost {
+                bytes[at..at + 64].fill(0);
+            }
+            let Ok(mut reader) = Reader::open(Arc::new(MemoryStorage::new("journal", bytes)))
+            else {
+                assert!(len == 0, "{len} {lost:?}");
+                continue;
+            };
+            let last = reader.last_entry().unwrap();
+            let expected = TEXTS[..len.min(4)].last().map(|text| text.to_vec());
+            assert_eq!(last.map(|entry| entry.payload), expected, "{len} {lost:?}");
+        }
+    }
+}
+
+#[test]
+fn a_journal_of_the_first_version_is_read_gone_on_with_and_compacted() {
+    let folder = MemoryFolder::new();
+    folder.insert(name(), first_version());
+    let read = |folder: &MemoryFolder| {
+        let mut reader = Reader::open(folder.open(name(), Access::Read).unwrap()).unwrap();
+        let last = reader.last_entry().unwrap().unwrap();
+        (reader.job(), last.payload)
+    };
+    assert_eq!(read(&folder), ([7; 16], b"two".to_vec()));
+    let (mut writer, entries) = Writer::open(&folder, name()).unwrap();
+    assert_eq!(payloads(&entries), [&b"one"[..], b"two"]);
+    writer.append(b"three").unwrap();
+    assert_eq!(read(&folder), ([7; 16], b"three".to_vec()));
+    assert_eq!(folder.bytes(name()).unwrap()[8], 1);
+    writer.compact(&folder, name(), 1).unwrap();
+    assert_eq!(folder.bytes(name()).unwrap()[8], 2);
+    writer.append(b"four").unwrap();
+    let (_, entries) = Writer::open(&folder, name()).unwrap();
+    assert_eq!(payloads(&entries), [&b"one"[..], b"three", b"four"]);
+}
+
+#[test]
+fn a_compaction_that_a_crash_ends_leaves_the_journal_as_it_was_or_the_shorter_one() {
+    let disk = FaultDisk::new();
+    compact(&disk);
+    let coverage = disk.crashes().check(compacted).unwrap();
+    println!("compaction: {coverage:?}");
+    let before = FaultDisk::new();
+    write(&before);
+    for sync in disk
+        .log()
+        .syncs()
+        .into_iter()
+        .skip(before.log().syncs().len())
+    {
+        let disk = FaultDisk::new();
+        let dropped = sync.clone();
+        disk.drop_syncs(move |call| *call == dropped);
+        compact(&disk);
+        let found = disk.crashes().check(compacted);
+        assert!(found.is_err(), "nothing noticed that {sync} was dropped");
+    }
+}
+
+#[test]
+fn a_compaction_that_fails_changes_nothing_and_the_journal_goes_on() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = HostFolder::open(temporary.path()).unwrap();
+    let mut writer = Writer::create(&folder, name(), [7; 16]).unwrap();
+    for text in TEXTS {
+        writer.append(text).unwrap();
+    }
+    // Something that cannot be removed has the name.
+    std::fs::create_dir(temporary.path().join("job.journal.new")).unwrap();
+    writer.compact(&folder, name(), 1).unwrap_err();
+    writer.append(b"five").unwrap();
+    drop(writer);
+    let (_, entries) = Writer::open(&folder, name()).unwrap();
+    assert_eq!(entries.len(), 5);
+}
+
+/// The records' numbers, and how many were left out.
+fn numbers(folder: &MemoryFolder) -> (Vec<u32>, u64) {
+    let mut reader = Reader::open(folder.open(name(), Access::Read).unwrap()).unwrap();
+    let entries = reader.rest().unwrap();
+    let number = |entry: &Entry| u32::from_le_bytes(entry.payload[..4].try_into().unwrap());
+    (entries.iter().map(number).collect(), reader.left_out())
+}
+
+fn compact(disk: &FaultDisk) {
+    disk.folder(FOLDER);
+    disk.settle();
+    let folder = disk.folder(FOLDER);
+    let mut writer = Writer::create(&folder, name(), [7; 16]).unwrap();
+    for text in TEXTS {
+        writer.append(text).unwrap();
+    }
+    disk.note("written");
+    writer.compact(&folder, name(), 1).unwrap();
+    disk.note("compacted");
+    writer.append(b"after it").unwrap();
+    disk.note("appended");
+}
+
+fn compacted(state: &CrashState) -> Result<(), String> {
+    if !state.noted("written") {
+        return Ok(());
+    }
+    let folder = state.disk().folder(FOLDER);
+    let (_, entries) = Writer::open(&folder, name()).map_err(|e| e.to_string())?;
+    let is_right = match &payloads(&entries)[..] {
+        [all @ ..] if all == TEXTS => !state.noted("compacted"),
+        [b"one", b"four"] => !state.noted("appended"),
+        [b"one", b"four", b"after it"] => true,
+        _ => false,
+    };
+    is_right
+        .then_some(())
+        .ok_or(format!("{:?}", payloads(&entries)))
+}
+
+/// Counts what is read of a journal.
+struct Counted {
+    reader: Reader,
+    read: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Counted {
+    fn open(folder: &MemoryFolder) -> Self {
+        let read = Arc::default();
+        let storage = Counting(
+            folder.open(name(), Access::Read).unwrap(),
+            Arc::clone(&read),
+        );
+        Counted {
+            reader: Reader::open(Arc::new(storage)).unwrap(),
+            read,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.read.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+struct Counting(Arc<dyn Storage>, Arc<std::sync::atomic::AtomicU64>);
+
+impl Storage for Counting {
+    fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+
+    fn len(&self) -> diskdelta::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> diskdelta::Result<()> {
+        let len = buf.len() as u64;
+        self.1.fetch_add(len, std::sync::atomic::Ordering::SeqCst);
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, _: &[u8], _: u64) -> diskdelta::Result<()> {
+        unreachable!()
+    }
+
+    fn set_len(&self, _: u64) -> diskdelta::Result<()> {
+        unreachable!()
+    }
+
+    fn sync(&self) -> diskdelta::Result<()> {
+        unreachable!()
+    }
+
+    fn punch_hole(&self, _: std::ops::Range<u64>) -> diskdelta::Result<()> {
+        unreachable!()
+    }
+
+    fn next_data(&self, offset: u64) -> diskdelta::Result<Option<std::ops::Range<u64>>> {
+        self.0.next_data(offset)
+    }
+}
+
+/// A journal with two records, as the first version wrote it.
+fn first_version() -> Vec<u8> {
+    let crc = |bytes: &[u8]| crc32fast::hash(bytes).to_le_bytes();
+    let mut header = [&b"DDJRNL\r\n"[..], &1u32.to_le_bytes(), &[7; 16]].concat();
+    header.extend(crc(&header));
+    let mut link = *blake3::hash(&header).as_bytes();
+    let mut records = Vec::new();
+    for (number, text) in [(1u64, &b"one"[..]), (2, b"two")] {
+        let rest = [&number.to_le_bytes()[..], &link].concat();
+        let len = u32::try_from(text.len()).unwrap().to_le_bytes();
+        let checked = crc(&[&rest[..], text].concat());
+        let record = [&len[..], &checked, &rest, text].concat();
+        link = *blake3::hash(&record).as_bytes();
+        records.extend(record);
+    }
+    let end = 4096 + records.len() as u64;
+    let mut seal = [&2u64.to_le_bytes()[..], &end.to_le_bytes(), &link].concat();
+    seal.extend(crc(&seal));
+    seal.extend(b"SEAL");
+    let mut whole = vec![0; 4096];
+    whole[..header.len()].copy_from_slice(&header);
+    whole[512..512 + seal.len()].copy_from_slice(&seal);
+    whole.extend(records);
+    whole
 }
 
 const FOLDER: &str = "/jobs";

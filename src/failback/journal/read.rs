@@ -28,6 +28,7 @@ pub struct Reader {
     seal: Seal,
     slot: usize,
     count: u64,
+    begin: u64,
     end: u64,
     link: Link,
 }
@@ -42,9 +43,10 @@ impl Reader {
         let mut bytes = [0; FILE_HEADER_LEN];
         read(&*storage, &mut bytes, 0)?;
         let header = FileHeader::decode(&bytes).map_err(|e| e.at_path(storage.path()))?;
-        let (slot, seal) = newest_seal(&*storage)?;
+        let (slot, seal) = newest_seal(&*storage, header.version)?;
         Ok(Reader {
             count: 0,
+            begin: 0,
             end: RECORDS_OFFSET,
             link: header.link(),
             storage,
@@ -59,6 +61,34 @@ impl Reader {
         self.header.job
     }
 
+    /// How many records were left out behind the first one when the journal was compacted.
+    pub fn left_out(&self) -> u64 {
+        self.header.left_out
+    }
+
+    /// The newest record, and none of those before it is read or checked: their loss shows when a
+    /// writer opens the journal. `None` where there is none. [`next_entry`](Self::next_entry) goes
+    /// on behind it.
+    ///
+    /// # Errors
+    /// As [`next_entry`](Self::next_entry).
+    pub fn last_entry(&mut self) -> Result<Option<Entry>> {
+        let begin = self.seal.begin;
+        if begin > self.begin.max(RECORDS_OFFSET) {
+            let mut bytes = [0; RECORD_HEADER_LEN];
+            read(&*self.storage, &mut bytes, begin)?;
+            // That the record is the one that was sealed shows by the seal's link, which covers
+            // what it names as the one before it.
+            self.link = RecordHeader::decode(&bytes).previous;
+            (self.count, self.end) = (self.seal.count.saturating_sub(1), begin);
+        }
+        let mut last = None;
+        while let Some(entry) = self.next_entry()? {
+            last = Some(entry);
+        }
+        Ok(last)
+    }
+
     /// The next record; `None` at the end, after which it can be asked again for what was added.
     ///
     /// # Errors
@@ -69,7 +99,7 @@ impl Reader {
             return Ok(found);
         }
         // A seal may have been written since it was read; what it covers must be there.
-        (self.slot, self.seal) = newest_seal(&*self.storage)?;
+        (self.slot, self.seal) = newest_seal(&*self.storage, self.header.version)?;
         match self.record()? {
             None if self.count < self.seal.count => Err(self.damaged("is missing or damaged")),
             found => Ok(found),
@@ -88,9 +118,14 @@ impl Reader {
     pub(super) fn position(&self) -> Seal {
         Seal {
             count: self.count,
+            begin: self.begin,
             end: self.end,
             link: self.link,
         }
+    }
+
+    pub(super) fn header(&self) -> FileHeader {
+        self.header
     }
 
     /// Where the newest seal stands, of the two.
@@ -125,7 +160,7 @@ impl Reader {
         if count == self.seal.count && (end, link) != (self.seal.end, self.seal.link) {
             return Err(self.damaged("is not the one that was sealed"));
         }
-        (self.count, self.end, self.link) = (count, end, link);
+        (self.count, self.begin, self.end, self.link) = (count, offset, end, link);
         Ok(Some(Entry {
             sequence: header.sequence,
             offset,
@@ -147,12 +182,12 @@ impl Reader {
 }
 
 /// The seal that covers most. A torn one is no seal; the other one still is.
-fn newest_seal(storage: &dyn Storage) -> Result<(usize, Seal)> {
+fn newest_seal(storage: &dyn Storage, version: u32) -> Result<(usize, Seal)> {
     let mut newest: Option<(usize, Seal)> = None;
     for (slot, offset) in SEAL_OFFSETS.into_iter().enumerate() {
         let mut bytes = [0; SEAL_LEN];
         read(storage, &mut bytes, offset)?;
-        if let Some(seal) = Seal::decode(&bytes)
+        if let Some(seal) = Seal::decode(&bytes, version)
             && newest.is_none_or(|(_, newest)| newest.count < seal.count)
         {
             newest = Some((slot, seal));

@@ -172,6 +172,44 @@ fn a_program_that_leaves_a_child_behind_is_not_waited_for() {
     assert!(killed.unwrap().success());
 }
 
+/// Neither a thread nor a pipe, in the process that asked: this test counts those of its own.
+#[test]
+fn a_child_that_keeps_the_programs_output_keeps_nothing_of_the_caller() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pids");
+    // Each reads what it can still write to.
+    let script = format!(
+        "(trap '' PIPE; while sleep 0.05; do echo x >&2 || exit; done) & echo $! >> {}; {SEEN}",
+        file.display()
+    );
+    let pipes = || {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        let paths = open.filter_map(|it| std::fs::read_link(it.unwrap().path()).ok());
+        paths
+            .filter(|it| it.to_string_lossy().starts_with("pipe:"))
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let mine = |before: &std::collections::BTreeSet<_>| pipes().difference(before).count();
+    let before = pipes();
+    for _ in 0..5 {
+        assert!(inspect(&script).is_ok());
+    }
+    // Other tests of this process have pipes of their own for a while.
+    let begin = std::time::Instant::now();
+    while mine(&before) > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "pipes are left");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // And what was left behind sees that nothing reads it any more.
+    for pid in std::fs::read_to_string(file).unwrap().lines() {
+        let left = format!("/proc/{pid}/stat");
+        let gone = || std::fs::read_to_string(&left).map_or(true, |stat| stat.contains(") Z "));
+        while !gone() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 #[test]
 fn changes_are_believed_only_where_they_tell_of_every_disk_of_the_job() {
     let changes = |answer: &str, since: Option<Checkpoint>| {

@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::control::CancelToken;
@@ -58,26 +59,25 @@ impl Program {
     pub fn run(&self, input: &[u8], limit: Duration, cancel: &CancelToken) -> Result<Spoken> {
         cancel.check()?;
         let mut child = self.start()?;
-        let output = Kept::of(child.stdout.take(), OUTPUT_MAX, Keep::First);
-        let complaint = Kept::of(child.stderr.take(), COMPLAINT_MAX, Keep::Last);
-        let ended = self.feed(&mut child, input);
-        let ended = ended.and_then(|()| self.wait(&mut child, limit, cancel));
+        let mut pipes = Pipes::of(&mut child, input);
+        let ended = self.wait(&mut child, &mut pipes, limit, cancel);
         if ended.is_err() {
             kill(&mut child);
         }
-        let (output, all) = output.finish();
-        let complaint = complaint.finish().0;
-        let complaint = String::from_utf8_lossy(&complaint);
+        pipes.finish();
+        let complaint = String::from_utf8_lossy(&pipes.complaint.bytes);
         let status = ended.map_err(|error| explain(error, &complaint))?;
         if !status.success() {
             let error = Error::new(ErrorKind::Io, format!("`{self}` failed, {status}"));
             return Err(explain(error, &complaint));
         }
-        if !all {
+        if !pipes.output.is_all {
             let text = format!("`{self}` printed more than {OUTPUT_MAX} bytes");
             return Err(Error::new(ErrorKind::LimitExceeded, text));
         }
-        Ok(Spoken { output })
+        Ok(Spoken {
+            output: pipes.output.bytes,
+        })
     }
 
     fn start(&self) -> Result<Child> {
@@ -94,25 +94,18 @@ impl Program {
             .map_err(|e| Error::io("start program", e).at_path(&self.argv[0]))
     }
 
-    /// Gives it its input. A program that does not care to read is no error.
-    fn feed(&self, child: &mut Child, input: &[u8]) -> Result<()> {
-        let Some(mut stdin) = child.stdin.take() else {
-            return Ok(());
-        };
-        let input = input.to_vec();
-        // In a thread: a program that never reads must not hold up the time limit.
-        std::thread::spawn(move || stdin.write_all(&input));
-        Ok(())
-    }
-
-    fn wait(&self, child: &mut Child, limit: Duration, cancel: &CancelToken) -> Result<ExitStatus> {
+    fn wait(
+        &self,
+        child: &mut Child,
+        pipes: &mut Pipes,
+        limit: Duration,
+        cancel: &CancelToken,
+    ) -> Result<ExitStatus> {
         let begin = Instant::now();
+        let failed = |e| Error::io("wait for program", e).at_path(&self.argv[0]);
         let mut nap = Duration::from_millis(1);
         loop {
-            let ended = child.try_wait();
-            let ended =
-                ended.map_err(|e| Error::io("wait for program", e).at_path(&self.argv[0]))?;
-            if let Some(status) = ended {
+            if let Some(status) = child.try_wait().map_err(failed)? {
                 return Ok(status);
             }
             cancel.check()?;
@@ -120,8 +113,11 @@ impl Program {
                 let text = format!("`{self}` took longer than {limit:?} and was killed");
                 return Err(Error::new(ErrorKind::Io, text));
             }
-            std::thread::sleep(nap);
-            nap = (nap * 2).min(Duration::from_millis(50));
+            if pipes.carry(nap) {
+                nap = Duration::from_millis(1);
+            } else {
+                nap = (nap * 2).min(Duration::from_millis(50));
+            }
         }
     }
 }
@@ -129,6 +125,90 @@ impl Program {
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.argv.join(" "))
+    }
+}
+
+/// What goes to a program, and what comes from it, carried by the thread that waits for it.
+///
+/// A process that the program leaves behind may hold its ends open; ours are closed all the same,
+/// and it gets an error, or SIGPIPE, when it writes to them.
+struct Pipes {
+    input: Option<(ChildStdin, Vec<u8>)>,
+    stdout: Option<ChildStdout>,
+    output: Kept,
+    stderr: Option<ChildStderr>,
+    complaint: Kept,
+}
+
+impl Pipes {
+    fn of(child: &mut Child, input: &[u8]) -> Self {
+        let pipes = Pipes {
+            input: child.stdin.take().map(|pipe| (pipe, input.to_vec())),
+            stdout: child.stdout.take(),
+            output: Kept::new(OUTPUT_MAX, Keep::First),
+            stderr: child.stderr.take(),
+            complaint: Kept::new(COMPLAINT_MAX, Keep::Last),
+        };
+        // Our ends only: the program's are what it finds them to be.
+        let ends = [
+            pipes.input.as_ref().map(|(pipe, _)| pipe.as_fd()),
+            pipes.stdout.as_ref().map(AsFd::as_fd),
+            pipes.stderr.as_ref().map(AsFd::as_fd),
+        ];
+        for end in ends.into_iter().flatten() {
+            // One that cannot be set is waited for by `poll` all the same.
+            let _ = rustix::io::ioctl_fionbio(end, true);
+        }
+        pipes
+    }
+
+    /// Carries what can be carried, and waits for at most `at_most` where that is nothing. Whether
+    /// anything moved.
+    fn carry(&mut self, at_most: Duration) -> bool {
+        let (none, mut fds) = (Timespec::default(), Vec::new());
+        if let Some((pipe, _)) = &self.input {
+            fds.push(PollFd::new(pipe, PollFlags::OUT));
+        }
+        if let Some(pipe) = &self.stdout {
+            fds.push(PollFd::new(pipe, PollFlags::IN));
+        }
+        if let Some(pipe) = &self.stderr {
+            fds.push(PollFd::new(pipe, PollFlags::IN));
+        }
+        let wait = Timespec::try_from(at_most).unwrap_or(none);
+        let ready = rustix::event::poll(&mut fds, Some(&wait));
+        if !ready.is_ok_and(|ready| ready > 0) {
+            return false;
+        }
+        self.feed() | self.output.read(&mut self.stdout) | self.complaint.read(&mut self.stderr)
+    }
+
+    /// Gives the program its input. One that does not care to read is no error.
+    fn feed(&mut self) -> bool {
+        let Some((pipe, left)) = &mut self.input else {
+            return false;
+        };
+        let written = match pipe.write(left) {
+            Err(e) if is_for_later(&e) => return false,
+            Err(_) => left.len(),
+            Ok(written) => written,
+        };
+        left.drain(..written);
+        if left.is_empty() {
+            self.input = None;
+        }
+        true
+    }
+
+    /// Takes what is still on its way. A process that the program left behind is waited for a
+    /// little, and no longer.
+    fn finish(&mut self) {
+        self.input = None;
+        let begin = Instant::now();
+        while (self.stdout.is_some() || self.stderr.is_some()) && begin.elapsed() < LEFT_LIMIT {
+            self.carry(Duration::from_millis(20));
+        }
+        (self.stdout, self.stderr) = (None, None);
     }
 }
 
@@ -141,47 +221,50 @@ enum Keep {
 
 /// What a pipe brought, up to a bound; the rest is read and dropped, so that the writer goes on.
 struct Kept {
-    text: Arc<Mutex<(Vec<u8>, bool)>>,
-    reader: Option<std::thread::JoinHandle<()>>,
+    bytes: Vec<u8>,
+    is_all: bool,
+    max: usize,
+    keep: Keep,
 }
 
 impl Kept {
-    fn of(pipe: Option<impl Read + Send + 'static>, max: usize, keep: Keep) -> Self {
-        let text = Arc::new(Mutex::new((Vec::new(), true)));
-        let shared = text.clone();
-        let reader = pipe.map(|mut pipe| {
-            std::thread::spawn(move || {
-                let mut chunk = [0; 8192];
-                while let Ok(len @ 1..) = pipe.read(&mut chunk) {
-                    let mut text = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                    text.0.extend_from_slice(&chunk[..len]);
-                    let over = text.0.len().saturating_sub(max);
-                    text.1 &= over == 0;
-                    match keep {
-                        Keep::First => text.0.truncate(max),
-                        Keep::Last => drop(text.0.drain(..over)),
-                    }
-                }
-            })
-        });
-        Kept { text, reader }
+    fn new(max: usize, keep: Keep) -> Self {
+        Kept {
+            bytes: Vec::new(),
+            is_all: true,
+            max,
+            keep,
+        }
     }
 
-    /// What was kept, and whether that is all. A child of the program that lives on, such as a VM,
-    /// may hold the pipe open; it is not waited for.
-    fn finish(self) -> (Vec<u8>, bool) {
-        let begin = Instant::now();
-        let done = |kept: &Kept| {
-            kept.reader
-                .as_ref()
-                .is_none_or(|reader| reader.is_finished())
+    /// Reads once; a pipe that has ended is closed.
+    fn read(&mut self, from: &mut Option<impl Read>) -> bool {
+        let Some(pipe) = from else {
+            return false;
         };
-        while !done(&self) && begin.elapsed() < Duration::from_secs(1) {
-            std::thread::sleep(Duration::from_millis(1));
+        let mut chunk = [0; 8192];
+        let len = match pipe.read(&mut chunk) {
+            Err(e) if is_for_later(&e) => return false,
+            Err(_) | Ok(0) => {
+                *from = None;
+                return true;
+            }
+            Ok(len) => len,
+        };
+        self.bytes.extend_from_slice(&chunk[..len]);
+        let over = self.bytes.len().saturating_sub(self.max);
+        self.is_all &= over == 0;
+        match self.keep {
+            Keep::First => self.bytes.truncate(self.max),
+            Keep::Last => drop(self.bytes.drain(..over)),
         }
-        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
-        text.clone()
+        true
     }
+}
+
+fn is_for_later(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), Interrupted | WouldBlock)
 }
 
 /// Kills a program and all that it started and that stayed in its group.
@@ -201,5 +284,7 @@ fn explain(error: Error, complaint: &str) -> Error {
     }
 }
 
+/// How long what still holds the program's output is read on, once the program has ended.
+const LEFT_LIMIT: Duration = Duration::from_secs(1);
 const OUTPUT_MAX: usize = 16 << 20;
 const COMPLAINT_MAX: usize = 4 << 10;

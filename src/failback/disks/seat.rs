@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Format;
-use crate::storage::{HostFile, HostFolder, resolve};
+use crate::storage::{Folder, HostFile, HostFolder, Place, resolve};
 
 /// The names that a job gives a disk's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +93,12 @@ impl Seat {
         for path in self.left_behind()? {
             found.push((path.clone(), Standing::Left(path)));
         }
+        // One file under both names: a rename that was cut off, where it takes two steps.
+        if let [(own, Standing::Own), (blocked, Standing::Blocked)] = &found[..]
+            && is_same(own, blocked)?
+        {
+            return Ok(Standing::Blocked);
+        }
         match found.len() {
             0 => Ok(Standing::Missing),
             1 => Ok(found.swap_remove(0).1),
@@ -152,9 +158,10 @@ impl Seat {
         match self.standing()? {
             Standing::Missing => return Ok(false),
             Standing::Own if self.is_device => return Ok(true),
+            Standing::Blocked if exists(&self.own)? => move_to(&self.own, &self.blocked)?,
             Standing::Blocked => {}
-            Standing::Own => rename(&self.own, &self.blocked)?,
-            Standing::Left(path) => rename(&path, &self.blocked)?,
+            Standing::Own => move_to(&self.own, &self.blocked)?,
+            Standing::Left(path) => move_to(&path, &self.blocked)?,
         }
         // A rename of an executor that died may not be durable yet.
         self.sync_folder()?;
@@ -170,7 +177,7 @@ impl Seat {
             Standing::Missing => return Ok(false),
             Standing::Own if self.is_device => return Ok(true),
             Standing::Own => {}
-            Standing::Blocked => rename(&self.blocked, &self.own)?,
+            Standing::Blocked => move_to(&self.blocked, &self.own)?,
             Standing::Left(_) => return Err(self.gone()),
         }
         self.sync_folder()?;
@@ -211,7 +218,6 @@ impl Seat {
     /// # Errors
     /// `Io`.
     pub fn sync_folder(&self) -> Result<()> {
-        use crate::storage::Folder;
         HostFolder::open(self.folder())?.sync()
     }
 
@@ -244,7 +250,6 @@ impl Seat {
     }
 
     fn siblings(&self) -> Result<Vec<OsString>> {
-        use crate::storage::Folder;
         HostFolder::open(self.folder())?.names()
     }
 }
@@ -254,13 +259,26 @@ pub(super) fn is_same(one: &Path, other: &Path) -> Result<bool> {
     Ok(HostFile::at(one)?.is_same(&HostFile::at(other)?))
 }
 
-/// Whether a file is there.
+/// Whether anything has this name, a link that leads nowhere too.
 ///
 /// # Errors
 /// `Io`.
 pub(super) fn exists(path: &Path) -> Result<bool> {
-    path.try_exists()
-        .map_err(|e| Error::io("look for", e).at_path(path))
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("look for", e).at_path(path)),
+    }
+}
+
+/// Gives a file another name in its folder, which nothing may have; one that has both already
+/// loses the first.
+fn move_to(from: &Path, to: &Path) -> Result<()> {
+    if exists(to)? && is_same(from, to)? {
+        return remove(from);
+    }
+    let (from, to) = (Place::host(from)?, Place::host(to)?);
+    from.folder().rename_new(from.name(), to.name())
 }
 
 /// Renames a file, replacing one that is there.
@@ -346,6 +364,38 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&seat.own).unwrap(), b"one");
         assert_eq!(fs::read(&seat.blocked).unwrap(), b"two");
+    }
+
+    #[test]
+    fn a_file_that_takes_a_name_meanwhile_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let seat = seat(folder.path());
+        fs::write(&seat.own, "one").unwrap();
+        // As it is when the other one comes between the look and the rename.
+        for plant in [&|| fs::write(&seat.blocked, "two").unwrap() as (), &|| {
+            std::os::unix::fs::symlink("/etc/passwd", &seat.blocked).unwrap()
+        }] as [&dyn Fn(); 2]
+        {
+            plant();
+            let error = move_to(&seat.own, &seat.blocked).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&seat.own).unwrap(), b"one");
+            fs::remove_file(&seat.blocked).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_rename_in_two_steps_that_was_cut_off_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let seat = seat(folder.path());
+        fs::write(&seat.own, "disk").unwrap();
+        fs::hard_link(&seat.own, &seat.blocked).unwrap();
+        assert_eq!(seat.standing().unwrap(), Standing::Blocked);
+        assert!(seat.block().unwrap());
+        assert!(!exists(&seat.own).unwrap() && exists(&seat.blocked).unwrap());
+        fs::hard_link(&seat.blocked, &seat.own).unwrap();
+        assert!(seat.unblock().unwrap());
+        assert!(exists(&seat.own).unwrap() && !exists(&seat.blocked).unwrap());
     }
 
     #[test]

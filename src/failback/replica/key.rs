@@ -1,7 +1,6 @@
 //! The key of a replica.
 
 use std::fmt;
-use std::fs;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use age::stream::{StreamReader, StreamWriter};
 use age::{Decryptor, Encryptor, Identity, IdentityFile, Recipient, scrypt, x25519};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::read_private;
 
 /// Where a key lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,16 +36,18 @@ enum Secret {
 }
 
 impl Key {
-    /// Reads a key. `recipients` (`age1...`) can open what is sealed with it too.
+    /// Reads a key from a file that only its owner can read. `recipients` (`age1...`) can open
+    /// what is sealed with it too.
     ///
     /// # Errors
-    /// `NotFound`, `Io`; `InvalidInput` for what is no key, and for recipients beside a
+    /// `Untrusted` for a file that others can read or change; `NotFound`, `Io`; `InvalidInput` for what is no key, and for recipients beside a
     /// passphrase, which age does not have.
     pub fn load(file: &KeyFile, recipients: &[String]) -> Result<Self> {
         let path = match file {
             KeyFile::Identity(path) | KeyFile::Passphrase(path) => path,
         };
-        let text = fs::read_to_string(path).map_err(|e| Error::io("read", e).at_path(path))?;
+        let text = String::from_utf8(read_private(path)?)
+            .map_err(|e| no_key("this is no text", path).caused_by(e))?;
         let others = recipients.iter().map(|text| recipient(text));
         let others: Vec<_> = others.collect::<Result<_>>()?;
         let secret = match file {
@@ -169,5 +171,6 @@ fn no_key(text: impl Into<std::borrow::Cow<'static, str>>, path: &Path) -> Error
     Error::new(ErrorKind::InvalidInput, text).at_path(path)
 }
 
-/// Two to this power is what a passphrase may cost; age writes 18 or so.
-const MOST_WORK: u8 = 22;
+/// Two to this power is what a passphrase may cost: 1 GiB of memory, and some seconds. age writes
+/// about 18.
+const MOST_WORK: u8 = 20;

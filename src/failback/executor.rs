@@ -1,11 +1,12 @@
 //! Carries out what the machine decides: each step is written down before it is done.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub use super::bell::Bell;
 use super::controller::VmController;
 use super::disk_work::DiskWork;
 use super::journal::Writer;
@@ -51,6 +52,12 @@ pub trait Inbox {
     /// Whatever ends the executor.
     fn poll(&mut self) -> Result<Option<Asked>>;
 
+    /// What is rung whenever there may be something to poll, or the executor is to leave. Without
+    /// one the executor looks every 20 ms.
+    fn bell(&self) -> Option<Bell> {
+        None
+    }
+
     /// Whether the executor is to leave the job for now; it can be taken over later.
     fn leave(&self) -> bool;
 
@@ -82,6 +89,8 @@ pub struct Executor {
     pace: Pace,
     since: Instant,
     retries: u32,
+    /// Where the journal is, if it is kept short on the way.
+    home: Option<(Arc<dyn Folder>, OsString)>,
 }
 
 impl Executor {
@@ -107,7 +116,11 @@ impl Executor {
     /// # Errors
     /// `NotFound`; `Malformed`, naming the record, for a damaged journal; `Io`.
     pub fn resume(folder: &dyn Folder, name: &OsStr, hands: Hands, pace: Pace) -> Result<Self> {
-        let (journal, entries) = Writer::open(folder, name)?;
+        let (mut journal, entries) = Writer::open(folder, name)?;
+        if is_long(&journal) {
+            // It is as good as it is; what was read stays true.
+            let _ = journal.compact(folder, name, KEPT_STEPS);
+        }
         let at = |e: Error, sequence: u64| {
             let text = format!("record {sequence} of the journal: {e}");
             Error::new(e.kind(), text).at_path(folder.path().join(name))
@@ -156,9 +169,18 @@ impl Executor {
             pace,
             since: Instant::now(),
             retries: 0,
+            home: None,
         };
         executor.apply(Event::TakenOver { epoch }, None)?;
         Ok(executor)
+    }
+
+    /// Keeps the journal short: where it gets long, all but its first record and its newest steps
+    /// are left out. `folder` and `name` are those that it was made or opened with.
+    #[must_use]
+    pub fn kept_short(mut self, folder: Arc<dyn Folder>, name: &OsStr) -> Self {
+        self.home = Some((folder, name.to_owned()));
+        self
     }
 
     /// What the job is.
@@ -215,7 +237,10 @@ impl Executor {
                 return Ok(());
             }
             if !self.hear(inbox)? {
-                std::thread::sleep(NAP);
+                match inbox.bell() {
+                    Some(bell) => bell.wait(self.due_in()),
+                    None => std::thread::sleep(NAP),
+                }
             }
         }
     }
@@ -238,22 +263,32 @@ impl Executor {
 
     /// What time has brought.
     fn due(&self) -> Option<Event> {
-        let waited = self.since.elapsed();
+        let (after, event) = self.comes()?;
+        (self.since.elapsed() >= after).then_some(event)
+    }
+
+    /// How long nothing happens by itself.
+    fn due_in(&self) -> Duration {
+        let comes = self.comes().map_or(LONG_NAP, |(after, _)| after);
+        comes.saturating_sub(self.since.elapsed()).min(LONG_NAP)
+    }
+
+    /// What time brings, and when: so long after the last step.
+    fn comes(&self) -> Option<(Duration, Event)> {
         let state = self.machine.state();
         let longer = 2u32.saturating_pow(self.retries).min(100);
         let retry = self.pace.retry.saturating_mul(longer);
         if state.problem.is_some_and(Problem::is_transient) {
-            return (waited >= retry).then_some(Event::RetryDue);
+            return Some((retry, Event::RetryDue));
         }
         match state.phase {
             Phase::ReadyToCutover | Phase::Protected => {
-                let due = self.pace.passes.is_some_and(|passes| waited >= passes);
-                due.then_some(Event::PassDue)
+                self.pace.passes.map(|passes| (passes, Event::PassDue))
             }
             Phase::CommitPending if !state.asked.commit => {
                 let spec = self.machine.spec();
                 let policy = spec.commit != CommitPolicy::Manual && !spec.grouped;
-                (policy && waited >= self.pace.commit).then_some(Event::CommitDue)
+                policy.then_some((self.pace.commit, Event::CommitDue))
             }
             _ => None,
         }
@@ -264,18 +299,22 @@ impl Executor {
         let cancel = CancelToken::new();
         let hands = self.hands.clone();
         let spec = self.machine.spec().clone();
-        let (tell, told) = channel();
+        let bell = inbox.bell();
+        let is_done = AtomicBool::new(false);
         let done = std::thread::scope(|scope| {
-            let (hands, spec, cancel) = (&hands, &spec, &cancel);
+            let (hands, spec, cancel, is_done) = (&hands, &spec, &cancel, &is_done);
+            let ends = Ends {
+                bell: bell.clone().unwrap_or_default(),
+                is_done,
+            };
+            let waits = ends.bell.clone();
             let worker = scope.spawn(move || {
-                let done = perform(hands, spec, &command, cancel);
-                // Only wakes the listener; what was done is in the thread's result.
-                let _ = tell.send(());
-                done
+                let _ends = ends;
+                perform(hands, spec, &command, cancel)
             });
-            let listened = self.listen(command, inbox, cancel, || {
-                let quiet = told.recv_timeout(NAP) == Err(RecvTimeoutError::Timeout);
-                quiet && !worker.is_finished()
+            let listened = self.listen(command, inbox, cancel, |due_in| {
+                waits.wait(if bell.is_some() { due_in } else { NAP });
+                !is_done.load(Ordering::SeqCst)
             });
             if listened.is_err() {
                 stop(cancel);
@@ -294,14 +333,18 @@ impl Executor {
         command: Command,
         inbox: &mut dyn Inbox,
         cancel: &CancelToken,
-        mut goes_on: impl FnMut() -> bool,
+        mut goes_on: impl FnMut(Duration) -> bool,
     ) -> Result<()> {
-        while goes_on() {
+        while goes_on(self.due_in()) {
             inbox.note(self.state());
-            self.hear(inbox)?;
-            // Nobody waits for it any more; its answer will be ignored.
-            if self.machine.state().pending != Some(command) || inbox.leave() {
-                stop(cancel);
+            // Several may have come, and rung once.
+            let mut heard = true;
+            while heard {
+                heard = self.hear(inbox)?;
+                // Nobody waits for it any more; its answer will be ignored.
+                if self.machine.state().pending != Some(command) || inbox.leave() {
+                    stop(cancel);
+                }
             }
         }
         Ok(())
@@ -338,6 +381,7 @@ impl Executor {
             };
             self.journal
                 .append(&Record::Step(Box::new(record)).encode()?)?;
+            self.shorten();
             let before = self.machine.state();
             self.retries = match (before.problem, next.state().problem) {
                 (None, Some(_)) => self.retries.saturating_add(1),
@@ -349,6 +393,36 @@ impl Executor {
         }
         Ok(step)
     }
+}
+
+impl Executor {
+    /// Compacts a journal that has grown long, now and then. Where that fails the journal is good
+    /// as it is, or says so itself at the next step.
+    fn shorten(&mut self) {
+        if let Some((folder, name)) = &self.home
+            && is_long(&self.journal)
+            && self.journal.count().is_multiple_of(TRIED_EVERY)
+        {
+            let _ = self.journal.compact(&**folder, name, KEPT_STEPS);
+        }
+    }
+}
+
+/// Says that a command was carried out, also where that panics.
+struct Ends<'a> {
+    bell: Bell,
+    is_done: &'a AtomicBool,
+}
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.is_done.store(true, Ordering::SeqCst);
+        self.bell.ring();
+    }
+}
+
+fn is_long(journal: &Writer) -> bool {
+    journal.count() >= LONG_STEPS || journal.len_bytes() >= LONG_BYTES
 }
 
 impl Default for Pace {
@@ -399,8 +473,16 @@ impl Inbox for NoInbox {
     }
 }
 
-/// How often gestures and timers are looked for.
+/// How often gestures and timers are looked for, where no bell tells.
 const NAP: Duration = Duration::from_millis(20);
+/// And where one does, in case it fails to.
+const LONG_NAP: Duration = Duration::from_secs(1);
+/// A journal of more steps or bytes is compacted, down to so many steps.
+const LONG_STEPS: u64 = 512;
+const LONG_BYTES: u64 = 4 << 20;
+const KEPT_STEPS: usize = 256;
+/// How often that is tried where it fails, in steps.
+const TRIED_EVERY: u64 = 16;
 
 /// At once: twice is what makes work stop that could go on to a clean end.
 fn stop(cancel: &CancelToken) {

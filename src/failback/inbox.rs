@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::executor::{Asked, Inbox};
+use super::executor::{Asked, Bell, Inbox};
 use super::machine::Gesture;
+use super::watch::Watch;
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::random::random;
@@ -20,12 +21,25 @@ use crate::storage::{Access, Folder};
 pub struct FolderInbox {
     folder: Arc<dyn Folder>,
     leave: CancelToken,
+    watched: Option<(Bell, Watch)>,
 }
 
 impl FolderInbox {
     /// Looks into `folder`; `leave` tells the executor to leave its job.
     pub fn new(folder: Arc<dyn Folder>, leave: CancelToken) -> Self {
-        FolderInbox { folder, leave }
+        FolderInbox {
+            folder,
+            leave,
+            watched: None,
+        }
+    }
+
+    /// Rings `bell` when a request comes, where the folder can be watched.
+    #[must_use]
+    pub fn with_bell(mut self, bell: &Bell) -> Self {
+        let watch = Watch::of(self.folder.path(), bell);
+        self.watched = watch.map(|watch| (bell.clone(), watch));
+        self
     }
 }
 
@@ -33,26 +47,27 @@ impl Inbox for FolderInbox {
     fn poll(&mut self) -> Result<Option<Asked>> {
         let mut names = self.folder.names()?;
         names.sort();
-        let Some((name, id)) = names
+        let requests = names
             .iter()
-            .find_map(|name| Some((name, id_of(name, REQUEST)?)))
-        else {
-            return Ok(None);
-        };
-        let request: Result<Request> = take(&*self.folder, name);
-        let folder = self.folder.clone();
-        let reply = file_name(id, REPLY);
-        let reply = Box::new(move |fate: Result<()>| {
-            // Whoever asked may be gone; what was asked for stands in the journal.
-            let _ = put(&*folder, &reply, &Reply::from(fate));
-        });
-        match request {
-            Ok(Request { gesture, by }) => Ok(Some(Asked { gesture, by, reply })),
-            Err(error) => {
-                reply(Err(error));
-                Ok(None)
+            .filter_map(|name| Some((name, id_of(name, REQUEST)?)));
+        for (name, id) in requests {
+            let request: Result<Request> = take(&*self.folder, name);
+            let folder = self.folder.clone();
+            let reply = file_name(id, REPLY);
+            let reply = Box::new(move |fate: Result<()>| {
+                // Whoever asked may be gone; what was asked for stands in the journal.
+                let _ = put(&*folder, &reply, &Reply::from(fate));
+            });
+            match request {
+                Ok(Request { gesture, by }) => return Ok(Some(Asked { gesture, by, reply })),
+                Err(error) => reply(Err(error)),
             }
         }
+        Ok(None)
+    }
+
+    fn bell(&self) -> Option<Bell> {
+        self.watched.as_ref().map(|(bell, _)| bell.clone())
     }
 
     fn leave(&self) -> bool {
@@ -77,6 +92,9 @@ pub fn request(
     let id = format!("{:016x}", u64::from_le_bytes(random()?));
     let (asked, reply) = (file_name(&id, REQUEST), file_name(&id, REPLY));
     let by = by.to_owned();
+    let answered = Bell::new();
+    let watch = Watch::of(folder.path(), &answered);
+    let nap = if watch.is_some() { LONG_NAP } else { NAP };
     put(folder, &asked, &Request { gesture, by })?;
     let begin = Instant::now();
     let gone = loop {
@@ -88,7 +106,7 @@ pub fn request(
         if gone || begin.elapsed() >= wait {
             break gone;
         }
-        std::thread::sleep(Duration::from_millis(20));
+        answered.wait(nap.min(wait.saturating_sub(begin.elapsed())));
     };
     let taken = folder.remove(&asked).is_err();
     if gone && !taken {
@@ -137,6 +155,10 @@ impl From<Reply> for Result<()> {
     }
 }
 
+/// How often an answer is looked for.
+const NAP: Duration = Duration::from_millis(20);
+/// And where the folder is watched, so that an executor that dies is noticed.
+const LONG_NAP: Duration = Duration::from_millis(200);
 const REQUEST: &str = ".request";
 const REPLY: &str = ".reply";
 /// Longest file that is believed.
@@ -162,7 +184,15 @@ fn put(folder: &dyn Folder, name: &OsStr, value: &impl Serialize) -> Result<()> 
 }
 
 fn take<T: for<'a> Deserialize<'a>>(folder: &dyn Folder, name: &OsStr) -> Result<T> {
-    let file = folder.open(name, Access::Read)?;
+    let file = folder.open_own(name, Access::Read);
+    // What is no request is taken away, too.
+    let file = match file {
+        Err(error) => {
+            let _ = folder.remove(name);
+            return Err(error);
+        }
+        file => file?,
+    };
     let len = file.len()?;
     folder.remove(name)?;
     if len > LEN_MAX {

@@ -5,6 +5,7 @@
 //! step to the [`journal`] before it is taken. What to do is in a [`plan`]; all VMs of a
 //! plan are one [`job`].
 
+mod bell;
 pub mod controller;
 pub mod disk_work;
 pub mod disks;
@@ -25,3 +26,5 @@ mod program;
 pub mod qmp;
 pub mod record;
 pub mod replica;
+mod small_file;
+mod watch;

@@ -15,6 +15,8 @@ mod identity;
 mod in_use;
 mod kernel;
 mod lock;
+#[cfg(feature = "failback")]
+mod lock_file;
 mod memory;
 mod mmap;
 mod open;
@@ -39,6 +41,8 @@ pub use folder::{Access, Folder, HostFolder};
 pub use host_file::{FileId, HostFile, HostKind, resolve};
 pub use identity::{DeviceIdentity, devices_named, identity};
 pub use in_use::{refuse_in_use, refuse_overlap};
+#[cfg(feature = "failback")]
+pub(crate) use lock_file::LockFile;
 pub use memory::{MemoryFolder, MemoryStorage};
 pub use mmap::Mmap;
 pub use open::{Opened, SourceOptions, TargetOptions, open_source, open_target};

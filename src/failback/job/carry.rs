@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failback::controller::QemuController;
 use crate::failback::controller::{CommandController, Facts, VmController};
 use crate::failback::disks::VmDisks;
-use crate::failback::executor::{Executor, Hands, Inbox, Pace};
+use crate::failback::executor::{Bell, Executor, Hands, Inbox, Pace};
 use crate::failback::inbox::FolderInbox;
 use crate::failback::journal::Writer;
 use crate::failback::lock::JobLock;
@@ -122,18 +122,25 @@ impl Carrier {
             .iter_mut()
             .map(|it| it.executor.take())
             .collect();
-        let mut inbox = FolderInbox::new(self.folder.inbox()?, self.leave.clone());
+        let bell = Bell::new();
+        let inbox = FolderInbox::new(self.folder.inbox()?, self.leave.clone());
+        let mut inbox = inbox.with_bell(&bell);
         let leave = CancelToken::new();
         std::thread::scope(|scope| {
             let mut posts = Vec::new();
             let mut threads = Vec::new();
             for mut executor in executors.into_iter().flatten() {
-                let (post, mut letterbox) = post(*executor.state(), leave.clone());
+                let (post, mut letterbox) = post(*executor.state(), leave.clone(), bell.clone());
                 posts.push(post);
-                threads.push(scope.spawn(move || executor.run(&mut letterbox)));
+                let ends = Rings(bell.clone());
+                threads.push(scope.spawn(move || {
+                    let _ends = ends;
+                    executor.run(&mut letterbox)
+                }));
             }
-            let done = self.coordinate(&posts, &threads, &mut inbox, &mut first, tell);
+            let done = self.coordinate(&posts, &threads, &mut inbox, &bell, &mut first, tell);
             leave.cancel();
+            posts.iter().for_each(Post::wake);
             let ended = threads.into_iter().map(|thread| {
                 let panicked = |cause| std::panic::resume_unwind(cause);
                 thread.join().unwrap_or_else(panicked)
@@ -148,11 +155,16 @@ impl Carrier {
         posts: &[Post],
         threads: &[ScopedJoinHandle<'_, Result<()>>],
         inbox: &mut FolderInbox,
+        bell: &Bell,
         first: &mut Option<(Gesture, &str)>,
         tell: &mut dyn FnMut(Event),
     ) -> Result<()> {
         let mut seen: Vec<Option<State>> = vec![None; posts.len()];
-        let mut published = Instant::now();
+        let mut published: Option<(Instant, Vec<Moving>)> = None;
+        let nap = match inbox.bell() {
+            Some(_) => LONG_NAP,
+            None => NAP,
+        };
         let mut commit_waits: Option<Instant> = None;
         loop {
             for (index, post) in posts.iter().enumerate() {
@@ -174,7 +186,9 @@ impl Carrier {
                 }
                 self.ask(posts, gesture, by)?;
             }
-            if let Some(asked) = inbox.poll()? {
+            let asked = inbox.poll()?;
+            let was_asked = asked.is_some();
+            if let Some(asked) = asked {
                 (asked.reply)(self.ask(posts, asked.gesture, &asked.by));
             }
             self.signal(posts)?;
@@ -185,17 +199,24 @@ impl Carrier {
             if let Some(since) = commit_waits {
                 self.commit_if_due(posts, since)?;
             }
-            if published.elapsed() >= PUBLISHED_EVERY {
-                self.publish(posts)?;
-                published = Instant::now();
+            let works = posts.iter().any(|post| post.state().pending.is_some());
+            let is_due = |at: &Instant| at.elapsed() >= PUBLISHED_EVERY;
+            if published.as_ref().is_none_or(|(at, _)| is_due(at)) {
+                let moving = self.moving(posts);
+                if published.is_none_or(|(_, before)| before != moving) {
+                    self.publish(&moving)?;
+                }
+                published = Some((Instant::now(), moving));
             }
             // An executor ends early only by an error, which its thread returns.
             let ended = threads.iter().any(|thread| thread.is_finished())
                 && !posts.iter().all(|post| post.state().phase.is_final());
             if self.leave.is_cancelled() || ended || (first.is_none() && self.is_at_rest(posts)) {
-                return self.publish(posts);
+                return self.publish(&self.moving(posts));
             }
-            std::thread::sleep(NAP);
+            if !was_asked {
+                bell.wait(if works { nap.min(PUBLISHED_EVERY) } else { nap });
+            }
         }
     }
 
@@ -312,13 +333,20 @@ impl Carrier {
         Ok(())
     }
 
-    fn publish(&self, posts: &[Post]) -> Result<()> {
-        for (it, post) in self.members.iter().zip(posts) {
-            let moving = match post.state().pending {
-                Some(_) => it.meter.read(),
-                None => Moving::nothing(),
-            };
-            meter::publish(self.folder.path(), &it.vm, &moving)?;
+    /// What moves, VM by VM.
+    fn moving(&self, posts: &[Post]) -> Vec<Moving> {
+        let members = self.members.iter().zip(posts);
+        let moving = members.map(|(it, post)| match post.state().pending {
+            Some(_) => it.meter.read(),
+            None => Moving::nothing(),
+        });
+        moving.collect()
+    }
+
+    fn publish(&self, moving: &[Moving]) -> Result<()> {
+        let folder = self.folder.folder()?;
+        for (it, moving) in self.members.iter().zip(moving) {
+            meter::publish(&folder, &it.vm, moving)?;
         }
         Ok(())
     }
@@ -352,9 +380,9 @@ impl Carried {
             .with_commit(plan.commit.1);
         let name = JobFolder::journal_name(&vm.name);
         let host = folder.folder()?;
-        let executor = match folder.latest(&vm.name)? {
-            Some(_) => Executor::resume(&host, &name, hands, pace)?,
-            None => {
+        let executor = match folder.has_begun(&vm.name)? {
+            true => Executor::resume(&host, &name, hands, pace)?,
+            false => {
                 // A crash may have left an empty journal: nothing was done.
                 if host.names()?.contains(&name) {
                     host.remove(&name)?;
@@ -369,6 +397,7 @@ impl Carried {
                 Executor::create(&host, &name, job, hands, pace)?
             }
         };
+        let executor = executor.kept_short(Arc::new(host), &name);
         Ok(Carried {
             vm: vm.name.clone(),
             group,
@@ -378,6 +407,15 @@ impl Carried {
             meter,
             is_protected_by_passes: plan.pass_interval.is_some(),
         })
+    }
+}
+
+/// Rings when it is dropped: when its thread has ended.
+struct Rings(Bell);
+
+impl Drop for Rings {
+    fn drop(&mut self) {
+        self.0.ring();
     }
 }
 
@@ -440,5 +478,8 @@ fn controller(plan: &Plan, vm: &Vm, side: Side, name: SiteName) -> Arc<dyn VmCon
 
 /// In whose name a VM of a group is asked for what the job as a whole was asked for.
 const GROUP: &str = "the group";
+/// How often the inbox is looked into where it cannot be watched.
 const NAP: Duration = Duration::from_millis(20);
+/// And where it can, in case that fails; how soon it is seen that the process is to leave.
+const LONG_NAP: Duration = Duration::from_secs(1);
 const PUBLISHED_EVERY: Duration = Duration::from_millis(500);

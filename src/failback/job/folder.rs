@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -12,7 +12,7 @@ use crate::failback::journal::{Reader, Writer};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{Gesture, Mode, Phase, State};
 use crate::failback::plan::Plan;
-use crate::failback::record::{JobRecord, PlanRecord, Record};
+use crate::failback::record::{JobRecord, PlanRecord, Record, StepRecord};
 use crate::random::random;
 use crate::storage::{Access, Folder, HostFolder};
 
@@ -28,11 +28,15 @@ pub struct JobFolder {
     pub(super) after_epoch: u64,
     /// Tells the job apart from others of its name.
     pub(super) id: [u8; 16],
+    /// The lock of a job that was just begun, until its carrier takes it.
+    held: Arc<Mutex<Option<JobLock>>>,
 }
 
 impl JobFolder {
     /// Begins a job: its folder and the journal of its plan are durable when this returns. A job
-    /// of the same name that is over is put aside under another name.
+    /// of the same name that is over is put aside under another name. One process at a time begins
+    /// a job in `state_dir`; others wait. The job is carried by this process as soon as it is there,
+    /// until it is [taken up](super::Carrier::take_up) or all clones of the result are dropped.
     ///
     /// # Errors
     /// `AlreadyExists` for a job of that name that is not over; `InUse` where another job that is
@@ -45,6 +49,7 @@ impl JobFolder {
     ) -> Result<Self> {
         let plan = Plan::parse(plan_text)?;
         HostFolder::make(state_dir)?;
+        let _gate = gate(state_dir)?;
         refuse_conflicts(state_dir, &plan)?;
         let after_epoch = last_epoch(state_dir)?;
         let path = state_dir.join(&plan.name);
@@ -54,6 +59,8 @@ impl JobFolder {
         HostFolder::make(&path)?;
         HostFolder::make(&path.join(INBOX))?;
         let folder = HostFolder::open(&path)?;
+        // From before it is there: nobody finds it, and takes it for one that was given up.
+        let lock = JobLock::take(&path.join(LOCK))?;
         let id = random()?;
         let mut journal = Writer::create(&folder, OsStr::new(PLAN_JOURNAL), id)?;
         let begun = PlanRecord::Begun {
@@ -70,6 +77,7 @@ impl JobFolder {
             modes,
             after_epoch,
             id,
+            held: Arc::new(Mutex::new(Some(lock))),
         })
     }
 
@@ -87,23 +95,22 @@ impl JobFolder {
             let text = format!("there is no job `{job}`; {known}");
             return Err(Error::new(ErrorKind::NotFound, text).at_path(path));
         }
-        let (id, records) = plan_records(&path)?;
-        for record in records {
-            if let PlanRecord::Begun {
-                plan,
+        let (id, first) = plan_begun(&path)?;
+        if let Some(PlanRecord::Begun {
+            plan,
+            modes,
+            after_epoch,
+            ..
+        }) = first
+        {
+            return Ok(JobFolder {
+                plan: Plan::parse(&plan)?,
+                path,
                 modes,
                 after_epoch,
-                ..
-            } = record
-            {
-                return Ok(JobFolder {
-                    plan: Plan::parse(&plan)?,
-                    path,
-                    modes,
-                    after_epoch,
-                    id,
-                });
-            }
+                id,
+                held: Arc::default(),
+            });
         }
         Err(Error::malformed("the journal does not say what the job's plan is").at_path(path))
     }
@@ -166,9 +173,23 @@ impl JobFolder {
     /// Takes the job over, until the lock is dropped.
     ///
     /// # Errors
-    /// `InUse`, saying by whom; `Io`.
+    /// `InUse`, saying by whom, and where another job that is not over has one of its disks; `Io`.
     pub(super) fn lock(&self) -> Result<JobLock> {
-        JobLock::take(&self.path.join(LOCK))
+        let held = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(lock) = held {
+            return Ok(lock);
+        }
+        let state_dir = self.path.parent().unwrap_or(Path::new("/"));
+        // One that was begun meanwhile may have taken this one for given up.
+        let _gate = gate(state_dir)?;
+        self.folder()?.refuse_shared()?;
+        let lock = JobLock::take(&self.path.join(LOCK))?;
+        refuse_shared_disks(state_dir, &self.plan, self.path.file_name())?;
+        Ok(lock)
     }
 
     pub(super) fn inbox(&self) -> Result<Arc<dyn Folder>> {
@@ -184,7 +205,11 @@ impl JobFolder {
     }
 
     pub(super) fn plan_writer(&self) -> Result<(Writer, Vec<PlanRecord>)> {
-        let (writer, entries) = Writer::open(&self.folder()?, OsStr::new(PLAN_JOURNAL))?;
+        let (folder, name) = (self.folder()?, OsStr::new(PLAN_JOURNAL));
+        let (mut writer, entries) = Writer::open(&folder, name)?;
+        if writer.count() >= LONG_PLAN {
+            writer.compact(&folder, name, KEPT_PLAN)?;
+        }
         let records = entries
             .iter()
             .map(|entry| PlanRecord::decode(&entry.payload))
@@ -194,38 +219,53 @@ impl JobFolder {
 
     /// All records of a VM's journal; none where it has not begun.
     pub(super) fn records(&self, vm: &str) -> Result<Vec<Record>> {
-        let folder = self.folder()?;
-        let storage = match folder.open(&Self::journal_name(vm), Access::Read) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            storage => storage?,
+        let Some(mut journal) = self.journal(vm)? else {
+            return Ok(Vec::new());
         };
-        let entries = Reader::open(storage)?.rest()?;
+        let entries = journal.rest()?;
         let records = entries.iter().map(|entry| Record::decode(&entry.payload));
         records.collect()
     }
 
-    /// What a VM's job is and where it stands; `None` before it begins.
-    pub(super) fn latest(&self, vm: &str) -> Result<Option<(JobRecord, State)>> {
-        let mut job = None;
-        let mut state = None;
-        for record in self.records(vm)? {
-            match record {
-                Record::Job(record) => {
-                    state = Some(State::new(&record.spec));
-                    job = Some(record);
+    /// What a VM's job is, and its newest step; what is between is not read.
+    pub(super) fn ends(&self, vm: &str) -> Result<(Option<JobRecord>, Option<StepRecord>)> {
+        let (mut job, mut step) = (None, None);
+        if let Some(mut journal) = self.journal(vm)? {
+            let ends = [journal.next_entry()?, journal.last_entry()?];
+            for entry in ends.into_iter().flatten() {
+                match Record::decode(&entry.payload)? {
+                    Record::Job(found) => job = Some(found),
+                    Record::Step(found) => step = Some(*found),
                 }
-                Record::Step(step) => state = Some(step.state),
             }
         }
-        Ok(job.zip(state))
+        Ok((job, step))
+    }
+
+    /// Whether a VM's journal says what its job is.
+    pub(super) fn has_begun(&self, vm: &str) -> Result<bool> {
+        Ok(self.ends(vm)?.0.is_some())
+    }
+
+    fn journal(&self, vm: &str) -> Result<Option<Reader>> {
+        match self
+            .folder()?
+            .open_own(&Self::journal_name(vm), Access::Read)
+        {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            storage => Reader::open(storage?).map(Some),
+        }
+    }
+
+    /// Where a VM's job stands; `None` before it begins.
+    fn latest(&self, vm: &str) -> Result<Option<State>> {
+        let (job, step) = self.ends(vm)?;
+        Ok(job.map(|job| step.map_or_else(|| State::new(&job.spec), |step| step.state)))
     }
 
     /// What the last step of a VM's journal says for people.
     pub(super) fn detail(&self, vm: &str) -> Result<Option<String>> {
-        Ok(match self.records(vm)?.pop() {
-            Some(Record::Step(step)) => step.detail,
-            _ => None,
-        })
+        Ok(self.ends(vm)?.1.and_then(|step| step.detail))
     }
 
     /// Nothing is under way, and nothing is half done.
@@ -234,7 +274,7 @@ impl JobFolder {
             return Ok(false);
         }
         for vm in self.plan.vms() {
-            let phase = self.latest(&vm.name)?.map(|(_, state)| state.phase);
+            let phase = self.latest(&vm.name)?.map(|state| state.phase);
             if !phase.is_none_or(is_at_rest) {
                 return Ok(false);
             }
@@ -252,33 +292,49 @@ fn is_at_rest(phase: Phase) -> bool {
         )
 }
 
-/// The id and the records of a plan's journal.
-fn plan_records(path: &Path) -> Result<([u8; 16], Vec<PlanRecord>)> {
+/// The id and the first record of a plan's journal.
+fn plan_begun(path: &Path) -> Result<([u8; 16], Option<PlanRecord>)> {
     let folder = HostFolder::open(path)?;
-    let storage = folder.open(OsStr::new(PLAN_JOURNAL), Access::Read)?;
+    let storage = folder.open_own(OsStr::new(PLAN_JOURNAL), Access::Read)?;
     let mut reader = Reader::open(storage)?;
-    let entries = reader.rest()?;
-    let records = entries
-        .iter()
-        .map(|entry| PlanRecord::decode(&entry.payload));
-    Ok((reader.job(), records.collect::<Result<_>>()?))
+    let first = reader.next_entry()?;
+    let first = first.map(|entry| PlanRecord::decode(&entry.payload));
+    Ok((reader.job(), first.transpose()?))
+}
+
+/// Held while a job is begun or taken up: what is found of the others stays so.
+fn gate(state_dir: &Path) -> Result<JobLock> {
+    // What others may write here would be believed.
+    HostFolder::open(state_dir)?.refuse_shared()?;
+    let meaning = "another process begins a job or takes one up";
+    JobLock::take_within(&state_dir.join(GATE), GATE_PATIENCE, meaning)
 }
 
 fn is_job(path: &Path) -> Result<bool> {
     let journal = path.join(PLAN_JOURNAL);
-    journal
-        .try_exists()
-        .map_err(|e| Error::io("look for", e).at_path(journal))
+    match journal.try_exists() {
+        // A file among the jobs.
+        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => Ok(false),
+        found => found.map_err(|e| Error::io("look for", e).at_path(journal)),
+    }
 }
 
 /// Two jobs must not have one disk, nor one replica: what an earlier one began is committed, or given up.
 pub(super) fn refuse_conflicts(state_dir: &Path, plan: &Plan) -> Result<()> {
+    refuse_shared_disks(state_dir, plan, None)
+}
+
+/// As [`refuse_conflicts`], for the job in the folder `own`, where it has one.
+fn refuse_shared_disks(state_dir: &Path, plan: &Plan, own: Option<&OsStr>) -> Result<()> {
     for name in JobFolder::names(state_dir)? {
+        if own == Some(OsStr::new(&name)) {
+            continue;
+        }
         let other = JobFolder::open(state_dir, &name)?;
         if other.is_over()? {
             continue;
         }
-        if name == plan.name {
+        if own.is_none() && name == plan.name {
             let text = format!("the job `{name}` is not over");
             return Err(Error::new(ErrorKind::AlreadyExists, text)
                 .at_path(other.path)
@@ -312,10 +368,11 @@ fn last_epoch(state_dir: &Path) -> Result<u64> {
     let mut last = 0;
     for name in JobFolder::names(state_dir)? {
         let job = JobFolder::open(state_dir, &name)?;
-        last = last.max(job.after_epoch);
+        // Its first one, which it may not have noted yet.
+        last = last.max(job.after_epoch.saturating_add(1));
         for vm in job.plan.vms() {
             let latest = job.latest(&vm.name)?;
-            last = last.max(latest.map_or(0, |(_, state)| state.last.epoch));
+            last = last.max(latest.map_or(0, |state| state.last.epoch));
         }
     }
     Ok(last)
@@ -336,4 +393,123 @@ fn put_aside(state_dir: &Path, name: &str) -> Result<()> {
 
 const PLAN_JOURNAL: &str = "plan.journal";
 const LOCK: &str = "lock";
+/// In the folder of all jobs; no job has a name like that.
+const GATE: &str = ".begin.lock";
+const GATE_PATIENCE: Duration = Duration::from_secs(60);
+/// A plan's journal of more records is compacted, down to so many.
+const LONG_PLAN: u64 = 512;
+const KEPT_PLAN: usize = 64;
 const INBOX: &str = "inbox";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(job: &str, vm: &str, disk: &str) -> String {
+        let site = "{ kind = \"commands\", program = [\"/bin/false\"] }";
+        format!(
+            "[job]\nname = {job:?}\nactive = \"recovery\"\n\
+             [primary]\nhost = \"here\"\ncontroller = {site}\n\
+             [recovery]\nhost = \"there\"\ncontroller = {site}\n\
+             [[group]]\nname = \"g\"\n[[group.vm]]\nname = {vm:?}\n\
+             [[group.vm.disk]]\nidentity = \"{vm}-system\"\nbytes = \"1M\"\n\
+             primary = \"/no/such/primary-{disk}.raw\"\nrecovery = \"/no/such/{disk}.raw\"\n"
+        )
+    }
+
+    fn begin(state: &Path, job: &str, vm: &str, disk: &str) -> Result<JobFolder> {
+        JobFolder::create(state, &plan(job, vm, disk), BTreeMap::new(), "me")
+    }
+
+    #[test]
+    fn of_several_jobs_with_one_disk_that_begin_at_once_one_does() {
+        let state = tempfile::tempdir().unwrap();
+        for round in 0..20 {
+            let disk = format!("disk{round}");
+            let begun: Vec<Result<JobFolder>> = std::thread::scope(|scope| {
+                let threads = (0..4).map(|job| {
+                    let (state, disk) = (state.path(), &disk);
+                    let job = format!("job{round}-{job}");
+                    scope.spawn(move || begin(state, &job, "db1", disk))
+                });
+                let threads: Vec<_> = threads.collect();
+                threads.into_iter().map(|it| it.join().unwrap()).collect()
+            });
+            let ok = begun.iter().filter(|it| it.is_ok()).count();
+            assert_eq!(ok, 1, "{begun:?}");
+            for error in begun.into_iter().filter_map(Result::err) {
+                assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn jobs_that_begin_at_once_never_get_one_epoch() {
+        let state = tempfile::tempdir().unwrap();
+        let begun: Vec<_> = std::thread::scope(|scope| {
+            let threads = (0..8).map(|job| {
+                let state = state.path();
+                let name = format!("job{job}");
+                scope.spawn(move || begin(state, &name, "db1", &name).unwrap())
+            });
+            let threads: Vec<_> = threads.collect();
+            threads.into_iter().map(|it| it.join().unwrap()).collect()
+        });
+        let mut epochs: Vec<_> = begun.iter().map(|job| job.after_epoch).collect();
+        epochs.sort_unstable();
+        epochs.dedup();
+        assert_eq!(epochs.len(), 8);
+    }
+
+    #[test]
+    fn a_job_that_another_took_for_given_up_is_not_taken_up_again_beside_it() {
+        let state = tempfile::tempdir().unwrap();
+        let first = begin(state.path(), "first", "db1", "disk").unwrap();
+        assert!(first.carried_by().unwrap().is_some(), "from the beginning");
+        drop(first);
+        let second = begin(state.path(), "second", "db1", "disk").unwrap();
+        let first = JobFolder::open(state.path(), "first").unwrap();
+        let error = first.lock().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InUse);
+        assert!(error.to_string().contains("`second`"), "{error}");
+        let lock = second.lock().unwrap();
+        assert!(second.lock().is_err(), "carried twice");
+        drop((lock, second));
+        assert!(first.lock().is_ok());
+    }
+
+    #[test]
+    fn a_state_folder_that_others_may_write_to_begins_no_job() {
+        use std::os::unix::fs::PermissionsExt;
+        let state = tempfile::tempdir().unwrap();
+        let open = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(state.path(), open).unwrap();
+        let error = begin(state.path(), "first", "db1", "disk").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
+        assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_planted_lock_or_journal_of_a_job_is_neither_followed_nor_believed() {
+        let state = tempfile::tempdir().unwrap();
+        let precious = state.path().join("precious");
+        std::fs::write(&precious, "precious").unwrap();
+        std::os::unix::fs::symlink(&precious, state.path().join(GATE)).unwrap();
+        let error = begin(state.path(), "first", "db1", "disk").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
+        std::fs::remove_file(state.path().join(GATE)).unwrap();
+        drop(begin(state.path(), "first", "db1", "disk").unwrap());
+        let job = state.path().join("first");
+        for name in [LOCK, PLAN_JOURNAL] {
+            let other = state.path().join("other");
+            std::fs::rename(job.join(name), &other).unwrap();
+            std::os::unix::fs::symlink(&other, job.join(name)).unwrap();
+            let error = JobFolder::open(state.path(), "first")
+                .and_then(|job| job.lock().map(drop))
+                .unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
+            std::fs::rename(&other, job.join(name)).unwrap();
+        }
+        assert_eq!(std::fs::read(&precious).unwrap(), b"precious");
+    }
+}

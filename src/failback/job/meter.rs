@@ -1,13 +1,14 @@
 //! How far the work on a VM's disks is, for other processes to see.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Phase, Progress};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::failback::small_file;
+use crate::storage::Folder;
 
 /// Counts what is done.
 pub(super) struct Meter {
@@ -108,21 +109,21 @@ impl Progress for Meter {
 ///
 /// # Errors
 /// `NoSpace`, `Io`.
-pub(super) fn publish(folder: &Path, vm: &str, moving: &Moving) -> Result<()> {
-    let path = path(folder, vm);
+pub(super) fn publish(folder: &dyn Folder, vm: &str, moving: &Moving) -> Result<()> {
     // A process that ends may still say so while the next one has taken over.
-    let new = path.with_extension(format!("progress-{}", std::process::id()));
+    let process = std::process::id().to_string();
     let bytes = serde_json::to_vec(moving).unwrap_or_default();
-    std::fs::write(&new, bytes)
-        .and_then(|()| std::fs::rename(&new, &path))
-        .map_err(|e| Error::io("write", e).at_path(path))
+    small_file::put_for_now(folder, &name(vm), &process, &bytes)
 }
 
 /// What was published last; `None` where that is nothing, or unreadable.
-pub(super) fn published(folder: &Path, vm: &str) -> Option<Moving> {
-    serde_json::from_slice(&std::fs::read(path(folder, vm)).ok()?).ok()
+pub(super) fn published(folder: &dyn Folder, vm: &str) -> Option<Moving> {
+    let bytes = small_file::get(folder, &name(vm), MOST_BYTES).ok()??;
+    serde_json::from_slice(&bytes).ok()
 }
 
-fn path(folder: &Path, vm: &str) -> PathBuf {
-    folder.join(format!("{vm}.progress"))
+fn name(vm: &str) -> String {
+    format!("{vm}.progress")
 }
+
+const MOST_BYTES: u64 = 64 << 10;

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::executor::{Asked, Inbox};
+use crate::failback::executor::{Asked, Bell, Inbox};
 use crate::failback::machine::{Gesture, State};
 
 /// The carrier's end.
 pub(super) struct Post {
     letters: Sender<Letter>,
     state: Arc<Mutex<State>>,
+    /// Wakes the executor.
+    bell: Bell,
 }
 
 /// The executor's end.
@@ -20,6 +22,9 @@ pub(super) struct Letterbox {
     state: Arc<Mutex<State>>,
     activates: bool,
     leave: CancelToken,
+    bell: Bell,
+    /// Wakes the carrier.
+    noted: Bell,
 }
 
 enum Letter {
@@ -27,8 +32,10 @@ enum Letter {
     Activate,
 }
 
-/// Both ends for a VM that stands at `state`; `leave` ends its executor.
-pub(super) fn post(state: State, leave: CancelToken) -> (Post, Letterbox) {
+/// Both ends for a VM that stands at `state`; `leave` ends its executor once it is
+/// [woken](Post::wake). `noted` is rung when the state changes.
+pub(super) fn post(state: State, leave: CancelToken, noted: Bell) -> (Post, Letterbox) {
+    let bell = Bell::new();
     let (ask, asked) = channel();
     let state = Arc::new(Mutex::new(state));
     let letterbox = Letterbox {
@@ -36,9 +43,15 @@ pub(super) fn post(state: State, leave: CancelToken) -> (Post, Letterbox) {
         state: state.clone(),
         activates: false,
         leave,
+        bell: bell.clone(),
+        noted,
     };
-    let letters = ask;
-    (Post { letters, state }, letterbox)
+    let post = Post {
+        letters: ask,
+        state,
+        bell,
+    };
+    (post, letterbox)
 }
 
 impl Post {
@@ -62,6 +75,7 @@ impl Post {
         self.letters
             .send(Letter::Asked(asked))
             .map_err(|e| ended(e.to_string()))?;
+        self.wake();
         told.recv().map_err(|e| ended(e.to_string()))?
     }
 
@@ -69,6 +83,12 @@ impl Post {
     pub fn activate(&self) {
         // An executor that has ended is seen to have ended.
         let _ = self.letters.send(Letter::Activate);
+        self.wake();
+    }
+
+    /// Has the executor look at once.
+    pub fn wake(&self) {
+        self.bell.ring();
     }
 }
 
@@ -84,6 +104,10 @@ impl Inbox for Letterbox {
         }
     }
 
+    fn bell(&self) -> Option<Bell> {
+        Some(self.bell.clone())
+    }
+
     fn leave(&self) -> bool {
         self.leave.is_cancelled()
     }
@@ -93,6 +117,10 @@ impl Inbox for Letterbox {
     }
 
     fn note(&mut self, state: &State) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = *state;
+        let mut known = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != *state {
+            *known = *state;
+            self.noted.ring();
+        }
     }
 }

@@ -83,6 +83,7 @@ impl JobFolder {
     /// `Malformed` for a damaged journal; `Io`.
     pub fn status(&self) -> Result<JobStatus> {
         let carried_by = self.carried_by()?;
+        let folder = self.folder()?;
         let mut vms = Vec::new();
         let mut machines = Vec::new();
         for group in &self.plan().groups {
@@ -90,7 +91,7 @@ impl JobFolder {
                 let mode = self.mode(&vm.name);
                 let (spec, last, state) = self.stand(&vm.name, self.plan().spec(vm, mode))?;
                 let machine = Machine::resume(spec, state);
-                let moving = published(self.path(), &vm.name)
+                let moving = published(&folder, &vm.name)
                     .filter(|_| carried_by.is_some() && state.pending.is_some());
                 vms.push(VmStatus {
                     vm: vm.name.clone(),
@@ -160,14 +161,8 @@ impl JobFolder {
 
     /// What a VM's job is, its last step, and where that has led.
     fn stand(&self, vm: &str, planned: Spec) -> Result<(Spec, Option<StepRecord>, State)> {
-        let mut spec = planned;
-        let mut last = None;
-        for record in self.records(vm)? {
-            match record {
-                Record::Job(job) => spec = job.spec,
-                Record::Step(step) => last = Some(*step),
-            }
-        }
+        let (job, last) = self.ends(vm)?;
+        let spec = job.map_or(planned, |job| job.spec);
         let state = last.as_ref().map_or(State::new(&spec), |step| step.state);
         Ok((spec, last, state))
     }

@@ -1,13 +1,15 @@
 //! What stands beside a VM, and outlives every process.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::tracking::Tracking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::controller::{Call, too_late};
 use crate::failback::machine::Token;
+use crate::failback::small_file;
+use crate::storage::{Folder, HostFolder};
 
 /// A VM's folder: its monitor's socket, its fence, the newest token, what is tracked, scratch.
 #[derive(Debug, Clone)]
@@ -49,7 +51,7 @@ impl VmFolder {
     /// # Errors
     /// `Io`.
     pub fn exists(&self) -> Result<bool> {
-        Ok(there(&self.path)? && !there(&self.file(RETIRED))?)
+        Ok(self.open()?.is_some() && !self.has(RETIRED)?)
     }
 
     /// Makes it exist.
@@ -57,7 +59,7 @@ impl VmFolder {
     /// # Errors
     /// `Io`.
     pub fn create(&self) -> Result<()> {
-        fs::create_dir_all(&self.path).map_err(|e| self.failed("make", e))?;
+        fs::create_dir_all(&self.path).map_err(|e| Error::io("make", e).at_path(&self.path))?;
         self.clear(RETIRED)
     }
 
@@ -66,7 +68,7 @@ impl VmFolder {
     /// # Errors
     /// `Io`.
     pub fn retire(&self) -> Result<()> {
-        self.write(RETIRED, b"")
+        self.put(RETIRED, b"")
     }
 
     /// Whether it must not be started.
@@ -74,7 +76,7 @@ impl VmFolder {
     /// # Errors
     /// `Io`.
     pub fn is_fenced(&self) -> Result<bool> {
-        there(&self.file(FENCED))
+        self.has(FENCED)
     }
 
     /// From now on it must not be started. Durable when it returns.
@@ -82,7 +84,7 @@ impl VmFolder {
     /// # Errors
     /// `Io`.
     pub fn fence(&self) -> Result<()> {
-        self.write(
+        self.put(
             FENCED,
             b"a failback holds this VM; it must not be started\n",
         )
@@ -100,11 +102,12 @@ impl VmFolder {
     ///
     /// # Errors
     /// `InUse` for an older token than the newest, and while another command is carried out;
-    /// `Malformed` for a token file that somebody has edited; `Io`.
+    /// `Malformed` for a token file that was edited; `Untrusted` for one that this program did not
+    /// make; `Io`.
     pub fn admit(&self, call: &Call<'_>) -> Result<Admitted> {
         call.cancel.check()?;
         // It only looks, or nothing is there that could remember it, or be harmed.
-        if call.token == Token::default() || !there(&self.path)? {
+        if call.token == Token::default() || self.open()?.is_none() {
             return Ok(Admitted { _lock: None });
         }
         let lock = self.lock()?;
@@ -113,17 +116,16 @@ impl VmFolder {
             return Err(too_late(call.token, newest));
         }
         if call.token > newest {
-            self.write(TOKEN, format!("{}\n", call.token).as_bytes())?;
+            self.put(TOKEN, format!("{}\n", call.token).as_bytes())?;
         }
         Ok(Admitted { _lock: Some(lock) })
     }
 
     fn newest(&self) -> Result<Token> {
-        let path = self.file(TOKEN);
-        let text = match fs::read_to_string(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Token::default()),
-            text => text.map_err(|e| Error::io("read", e).at_path(&path))?,
+        let Some(bytes) = small_file::get(&self.there()?, TOKEN, TOKEN_BYTES)? else {
+            return Ok(Token::default());
         };
+        let text = String::from_utf8_lossy(&bytes);
         let parts = text.trim().split_once('.');
         let token = parts.and_then(|(epoch, sequence)| {
             Some(Token {
@@ -131,25 +133,25 @@ impl VmFolder {
                 sequence: sequence.parse().ok()?,
             })
         });
-        token.ok_or_else(|| Error::malformed("this is no token").at_path(&path))
+        token.ok_or_else(|| Error::malformed("this is no token").at_path(self.path.join(TOKEN)))
     }
 
     /// What is tracked; nothing where nothing was.
     ///
     /// # Errors
-    /// `Malformed` for a file that somebody has edited; `Io`.
+    /// `Malformed` for a file that was edited; `Untrusted` for one that this program did not make;
+    /// `Io`.
     pub fn tracking(&self) -> Result<Tracking> {
-        let path = self.file(TRACKING);
-        match fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Tracking::default()),
-            bytes => {
-                let bytes = bytes.map_err(|e| Error::io("read", e).at_path(&path))?;
-                serde_json::from_slice(&bytes).map_err(|e| {
-                    Error::malformed("this does not say what is tracked")
-                        .at_path(&path)
-                        .caused_by(e)
-                })
-            }
+        let Some(folder) = self.open()? else {
+            return Ok(Tracking::default());
+        };
+        match small_file::get(&folder, TRACKING, u64::MAX)? {
+            None => Ok(Tracking::default()),
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
+                Error::malformed("this does not say what is tracked")
+                    .at_path(self.path.join(TRACKING))
+                    .caused_by(e)
+            }),
         }
     }
 
@@ -161,7 +163,7 @@ impl VmFolder {
         let bytes = serde_json::to_vec(tracking).map_err(|e| {
             Error::new(ErrorKind::InvalidInput, "cannot say what is tracked").caused_by(e)
         })?;
-        self.write(TRACKING, &bytes)
+        self.put(TRACKING, &bytes)
     }
 
     /// Removes the scratch files.
@@ -172,52 +174,46 @@ impl VmFolder {
         (0..disks).try_for_each(|disk| remove(&self.scratch(disk)))
     }
 
+    /// Locks the folder itself: there is no file that another user could put in the lock's place.
     fn lock(&self) -> Result<CommandLock> {
-        let path = self.file("lock");
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| Error::io("open lock", e).at_path(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(CommandLock(file)),
+        let failed = |e| Error::io("lock", e).at_path(&self.path);
+        let folder = File::open(&self.path).map_err(failed)?;
+        match folder.try_lock() {
+            Ok(()) => Ok(CommandLock(folder)),
             Err(TryLockError::WouldBlock) => {
                 let text = "another command to this VM is being carried out";
-                Err(Error::new(ErrorKind::InUse, text).at_path(&path))
+                Err(Error::new(ErrorKind::InUse, text).at_path(&self.path))
             }
-            Err(TryLockError::Error(e)) => Err(Error::io("lock", e).at_path(&path)),
+            Err(TryLockError::Error(e)) => Err(failed(e)),
         }
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let (new, path) = (self.file(&format!("{name}.new")), self.file(name));
-        let written = File::create(&new).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
-        written
-            .and_then(|()| fs::rename(&new, &path))
-            .map_err(|e| Error::io("write", e).at_path(&path))?;
-        self.sync()
+    /// The folder; `None` where there is none. Its VM's QEMU may be allowed to write there, so
+    /// nothing in it is believed for its name alone.
+    fn open(&self) -> Result<Option<HostFolder>> {
+        match HostFolder::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            folder => folder.map(Some),
+        }
+    }
+
+    fn there(&self) -> Result<HostFolder> {
+        HostFolder::open(&self.path)
+    }
+
+    fn has(&self, name: &str) -> Result<bool> {
+        match self.open()? {
+            Some(folder) => Ok(folder.file_id(OsStr::new(name))?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        small_file::put(&self.there()?, name, bytes)
     }
 
     fn clear(&self, name: &str) -> Result<()> {
-        remove(&self.file(name))?;
-        self.sync()
-    }
-
-    fn sync(&self) -> Result<()> {
-        let synced = File::open(&self.path).and_then(|folder| folder.sync_all());
-        synced.map_err(|e| self.failed("sync", e))
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.path.join(name)
-    }
-
-    fn failed(&self, operation: &'static str, cause: std::io::Error) -> Error {
-        Error::io(operation, cause).at_path(&self.path)
+        small_file::clear(&self.there()?, name)
     }
 }
 
@@ -244,12 +240,85 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     }
 }
 
-fn there(path: &Path) -> Result<bool> {
-    path.try_exists()
-        .map_err(|e| Error::io("look for", e).at_path(path))
-}
-
 const FENCED: &str = "fenced";
 const RETIRED: &str = "retired";
 const TOKEN: &str = "token";
 const TRACKING: &str = "tracking.json";
+const TOKEN_BYTES: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::control::CancelToken;
+
+    #[test]
+    fn what_a_qemu_that_was_taken_over_plants_in_its_folder_is_neither_followed_nor_believed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let at = |name: &str| temporary.path().join("vm").join(name);
+        fs::create_dir(temporary.path().join("vm")).unwrap();
+        let precious = temporary.path().join("precious");
+        fs::write(&precious, "7.7").unwrap();
+        let cancel = CancelToken::new();
+        let call = |epoch: u64| Call {
+            token: Token { epoch, sequence: 1 },
+            cancel: &cancel,
+        };
+        let all = ["fenced", "retired", "token", "tracking.json", "lock"];
+        let folder = VmFolder::new(temporary.path().join("vm"));
+        for plant in [
+            &|name: &str| symlink(&precious, at(name)).unwrap(),
+            &|name: &str| symlink("/no/such", at(name)).unwrap(),
+            &|name: &str| fs::hard_link(&precious, at(name)).unwrap(),
+        ] as [&dyn Fn(&str); 3]
+        {
+            for name in all {
+                plant(&format!("{name}.new"));
+            }
+            plant("lock");
+            drop(folder.admit(&call(1)).unwrap());
+            folder.fence().unwrap();
+            assert!(folder.is_fenced().unwrap());
+            folder.unfence().unwrap();
+            folder.retire().unwrap();
+            assert!(!folder.exists().unwrap());
+            folder.create().unwrap();
+            folder.keep(&Tracking::default()).unwrap();
+            assert_eq!(folder.tracking().unwrap(), Tracking::default());
+            for name in ["token", "tracking.json"] {
+                fs::remove_file(at(name)).unwrap();
+                plant(name);
+            }
+            let error = folder.admit(&call(9)).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
+            let error = folder.tracking().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
+            // A fence that leads nowhere is a fence.
+            plant("fenced");
+            assert!(folder.is_fenced().unwrap());
+            assert_eq!(fs::read(&precious).unwrap(), b"7.7");
+            for name in fs::read_dir(temporary.path().join("vm")).unwrap() {
+                fs::remove_file(name.unwrap().path()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn one_command_to_a_vm_at_a_time_and_none_that_comes_late() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = VmFolder::new(temporary.path().to_owned());
+        let cancel = CancelToken::new();
+        let call = |epoch: u64| Call {
+            token: Token { epoch, sequence: 1 },
+            cancel: &cancel,
+        };
+        let first = folder.admit(&call(2)).unwrap();
+        let error = folder.admit(&call(3)).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::InUse);
+        drop(first);
+        let error = folder.admit(&call(1)).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::InUse);
+        assert!(folder.admit(&call(3)).is_ok());
+    }
+}

@@ -163,9 +163,8 @@ mod tests {
         let (socket, listener, waiting) = full(folder.path());
         let takes = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(100));
-            (0..=waiting.len())
-                .map(|_| listener.accept().unwrap())
-                .count()
+            let all = (0..=waiting.len()).map(|_| listener.accept().unwrap());
+            all.collect::<Vec<_>>()
         });
         let limit = Duration::from_secs(60);
         assert!(Line::connect(&socket, limit, &CancelToken::new()).is_ok());
@@ -179,7 +178,7 @@ mod tests {
         let limit = Duration::from_secs(3600);
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let line = |cancel: &CancelToken| Line::over(ours.try_clone().unwrap(), limit, cancel);
-        let waits: [&dyn Fn(&CancelToken) -> io::Result<()>; 3] = [
+        let waits: [&Waits<'_>; 3] = [
             &|cancel| Line::connect(&socket, limit, cancel).map(drop),
             &|cancel| line(cancel)?.read_exact(&mut [0]),
             &|cancel| line(cancel)?.write_all(&vec![0; 64 << 20]),
@@ -196,6 +195,8 @@ mod tests {
             });
         }
     }
+
+    type Waits<'a> = dyn Fn(&CancelToken) -> io::Result<()> + 'a;
 
     /// A listener that takes nobody, with as many waiting as its queue holds.
     fn full(folder: &Path) -> (std::path::PathBuf, UnixListener, Vec<Line>) {

@@ -328,7 +328,7 @@ fn compacted(state: &CrashState) -> Result<(), String> {
     let folder = state.disk().folder(FOLDER);
     let (_, entries) = Writer::open(&folder, name()).map_err(|e| e.to_string())?;
     let is_right = match &payloads(&entries)[..] {
-        [all @ ..] if all == TEXTS => !state.noted("compacted"),
+        all if all == TEXTS => !state.noted("compacted"),
         [b"one", b"four"] => !state.noted("appended"),
         [b"one", b"four", b"after it"] => true,
         _ => false,

@@ -40,6 +40,8 @@ pub enum ErrorKind {
     Parent,
     /// The source changed while it was read.
     SourceChanged,
+    /// The target's name was removed, or given to another file or device, while it was written.
+    TargetChanged,
     /// A range of the source cannot be read.
     Unreadable,
     /// The caller's cancel token was set.

@@ -8,10 +8,12 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use diskdelta::delta::Delta;
 use diskdelta::image::{self, CreateFormat, CreateOptions, Format, ImageOptions};
-use diskdelta::storage::{MemoryStorage, Place, SourceOptions};
+use diskdelta::storage::{Access, FileStorage, MemoryStorage, Place, SourceOptions};
 use diskdelta::sync::{
-    HostSide, HostSource, HostTarget, HostTargetOptions, Mode, Recovered, Source, SyncOptions, sync,
+    BaseCheck, HostSide, HostSource, HostTarget, HostTargetOptions, Mode, Recovered, Safety,
+    Source, SyncOptions, Target, Verify, apply_delta, sync, undo,
 };
 use diskdelta::{BlockSize, ErrorKind, ExtentKind, Limits, Work, manifest};
 use host::{LoopDevice, has_loop_devices};
@@ -335,4 +337,160 @@ fn a_danger_in_an_image_is_told_of_its_side() {
     let warnings = side(&path).warnings();
     let named = |text: &String| text.contains("disk.vhdx") && text.contains("header");
     assert!(warnings.iter().any(named), "{warnings:?}");
+}
+
+/// What is done to a target that is open; its way ahead or back is `way`.
+type Deed = fn(&HostTarget, &Path, &Path) -> diskdelta::Result<()>;
+
+fn synced(target: &HostTarget, new: &Path, mode: Mode, safety: Safety) -> diskdelta::Result<()> {
+    let source = HostSource::open(new, &ImageOptions::default(), &SourceOptions::default())?;
+    let options = SyncOptions::default().with_mode(mode).with_safety(safety);
+    sync(&source.source(), target.target(), &options, &work()).map(drop)
+}
+
+#[test]
+fn a_target_whose_name_was_removed_or_given_away_is_never_done() {
+    let deeds: [(&str, Deed); 9] = [
+        ("delta", |it, new, _| {
+            synced(it, new, Mode::Delta, Safety::Atomic)
+        }),
+        ("in place", |it, new, _| {
+            synced(it, new, Mode::Delta, Safety::InPlace)
+        }),
+        ("in place, all", |it, new, _| {
+            synced(it, new, Mode::Full, Safety::InPlace)
+        }),
+        ("full", |it, new, _| {
+            synced(it, new, Mode::Full, Safety::Atomic)
+        }),
+        ("undo", |it, _, way| {
+            undo(&Place::host(way)?, it.target(), &work()).map(drop)
+        }),
+        ("apply", |it, _, way| {
+            let delta = Place::host(way)?.open(Access::Read)?;
+            let delta = Delta::open(delta, &Limits::default())?;
+            let check = BaseCheck::Touched;
+            apply_delta(&delta, it.target(), check, Verify::Written, &work()).map(drop)
+        }),
+        ("recover", |it, _, _| it.recover(&work()).map(drop)),
+        ("hold", |it, _, _| it.hold(&work())),
+        ("release", |it, _, _| it.release(&work()).map(drop)),
+    ];
+    let changes: [fn(&Path, &Path); 4] = [
+        |name, _| fs::remove_file(name).unwrap(),
+        |name, other| fs::rename(other, name).unwrap(),
+        |name, other| {
+            fs::remove_file(name).unwrap();
+            symlink(other, name).unwrap();
+        },
+        |name, _| {
+            fs::remove_file(name).unwrap();
+            fs::create_dir(name).unwrap();
+        },
+    ];
+    for by_link in [false, true] {
+        for (deed, run) in deeds {
+            for change in changes {
+                let lab = Lab::new();
+                let (new, old, other) = (lab.disk("n.raw"), lab.disk("t.raw"), lab.disk("o.raw"));
+                fs::write(&old, vec![3; LEN]).unwrap();
+                fs::write(&other, vec![9; LEN]).unwrap();
+                let way = lab.path("way.back");
+                let options = SyncOptions::default()
+                    .with_mode(Mode::Delta)
+                    .with_undo(Some(Place::host(&way).unwrap()));
+                let source = side_image(&new);
+                sync(&source.source(), target(&old).target(), &options, &work()).unwrap();
+                if !matches!(deed, "undo" | "apply") {
+                    fs::write(&old, vec![3; LEN]).unwrap();
+                }
+                let name = if by_link {
+                    lab.path("link")
+                } else {
+                    old.clone()
+                };
+                if by_link {
+                    symlink("t.raw", &name).unwrap();
+                }
+                let opened = target(&name);
+                change(&name, &other);
+                let error = run(&opened, &new, &way).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::TargetChanged, "{deed}: {error}");
+                assert!(error.path() == Some(&name), "{deed}: {error}");
+                let left = [&other, &name].map(|path| fs::read(path).ok());
+                let is_kept = left.iter().flatten().any(|bytes| *bytes == vec![9; LEN]);
+                assert!(is_kept, "{deed}: the file that took the name is as it was");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_target_is_what_its_name_says_too() {
+    let lab = Lab::new();
+    let new = lab.disk("n.raw");
+    fs::create_dir_all(lab.path("real")).unwrap();
+    fs::create_dir_all(lab.path("else")).unwrap();
+    symlink("real", lab.path("folder")).unwrap();
+    let opened = target(&lab.path("folder/t.raw"));
+    fs::remove_file(lab.path("folder")).unwrap();
+    symlink("else", lab.path("folder")).unwrap();
+    let error = synced(&opened, &new, Mode::Auto, Safety::Atomic).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TargetChanged, "{error}");
+}
+
+#[test]
+fn a_source_is_no_target_though_the_caller_named_no_sources() {
+    let lab = Lab::new();
+    let path = lab.disk("a.raw");
+    let live = SourceOptions::default().with_allow_writers(true);
+    let source = HostSource::open(&path, &ImageOptions::default(), &live).unwrap();
+    // As an embedder may do it: the same file, through handles without locks.
+    let again = Arc::new(FileStorage::open_write(&path).unwrap());
+    let stage = Place::host(lab.path("stage")).unwrap();
+    let same = Target::device(again, Format::Raw, stage.clone());
+    let refused = |target: &Target| {
+        let options = SyncOptions::default().with_mode(Mode::Delta);
+        sync(&source.source(), target, &options, &work()).unwrap_err()
+    };
+    let error = refused(&same);
+    assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
+    fs::hard_link(&path, lab.path("b.raw")).unwrap();
+    let linked = Target::file(Place::host(lab.path("b.raw")).unwrap(), Format::Raw);
+    assert_eq!(refused(&linked).kind(), ErrorKind::InUse);
+}
+
+#[test]
+fn only_a_copy_that_would_part_hard_links_is_refused() {
+    for (mode, safety, parts) in [
+        (Mode::Delta, Safety::Atomic, false),
+        (Mode::Full, Safety::InPlace, false),
+        (Mode::Full, Safety::Atomic, true),
+    ] {
+        for len in [LEN, 600] {
+            let lab = Lab::new();
+            let (new, old) = (lab.disk("n.raw"), lab.disk("t.raw"));
+            let bytes = fs::read(&new).unwrap()[..len].to_vec();
+            fs::write(&new, &bytes).unwrap();
+            fs::write(&old, vec![3; len]).unwrap();
+            fs::hard_link(&old, lab.path("other.raw")).unwrap();
+            // One that is too short for a mark can only be replaced.
+            let is_refused = parts || len == 600;
+            let done = synced(&target(&old), &new, mode, safety);
+            assert_eq!(done.is_err(), is_refused, "{mode:?} {safety:?} {len}");
+            if let Err(error) = done {
+                let text = error.to_string();
+                assert!(
+                    text.contains("2 names") && text.contains("--mode delta"),
+                    "{text}"
+                );
+            }
+            let other = fs::read(lab.path("other.raw")).unwrap();
+            assert!(other == if is_refused { vec![3; len] } else { bytes });
+        }
+    }
+}
+
+fn side_image(path: &Path) -> HostSource {
+    HostSource::open(path, &ImageOptions::default(), &SourceOptions::default()).unwrap()
 }

@@ -137,8 +137,7 @@ impl Args {
     pub fn target_options(&self, sources: &[HostFile], common: &Common) -> HostTargetOptions {
         let open = TargetOptions::default()
             .with_direct(common.direct)
-            .with_allocation(self.allocation)
-            .with_single_link(self.safety == Safety::Atomic);
+            .with_allocation(self.allocation);
         HostTargetOptions::default()
             .with_image(self.parents.options(self.target_format))
             .with_create(self.create)

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{HostKind, SourceOptions, Storage, open_source};
+use crate::storage::{HostFile, HostKind, SourceOptions, Storage, open_source};
 use crate::units::{Extent, ExtentKind};
 
 pub(crate) use child::NewChild;
@@ -73,6 +73,15 @@ pub trait Image: Send + Sync {
 
     /// What the image is, for people and reports.
     fn info(&self) -> ImageInfo;
+
+    /// The files and block devices of this host that are read: the image's own, those of its
+    /// parents, and the extents that it names.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn files(&self) -> Result<Vec<HostFile>> {
+        Ok(Vec::new())
+    }
 
     /// Drops cached pages that hold these guest bytes. A hint.
     fn drop_cache(&self, _range: Range<u64>) {}

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Change, Image, ImageInfo, ImageMut, Patch};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Storage;
+use crate::storage::{HostFile, Storage};
 use crate::units::Extent;
 
 /// A raw image: the storage's bytes are the guest's.
@@ -64,6 +64,10 @@ impl Image for Raw {
             sector_bytes: self.storage.sector_bytes(),
             ..ImageInfo::raw(self.disk_len())
         }
+    }
+
+    fn files(&self) -> Result<Vec<HostFile>> {
+        Ok(self.storage.host_file()?.into_iter().collect())
     }
 
     fn drop_cache(&self, range: Range<u64>) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Image, ImageInfo, read_padded_at};
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::HostFile;
 use crate::units::Extent;
 
 /// An image that is shown longer or shorter than it is.
@@ -57,6 +58,10 @@ impl Image for Resized {
             disk_bytes: self.disk_len,
             ..self.image.info()
         }
+    }
+
+    fn files(&self) -> Result<Vec<HostFile>> {
+        self.image.files()
     }
 
     fn drop_cache(&self, range: Range<u64>) {

@@ -410,7 +410,7 @@ const VERIFIEDS: [Verified; 4] = [
     Verified::Cached,
     Verified::All,
 ];
-const KINDS: [ErrorKind; 18] = [
+const KINDS: [ErrorKind; 19] = [
     ErrorKind::Io,
     ErrorKind::NotFound,
     ErrorKind::AlreadyExists,
@@ -429,4 +429,5 @@ const KINDS: [ErrorKind; 18] = [
     ErrorKind::Cancelled,
     ErrorKind::Poisoned,
     ErrorKind::Untrusted,
+    ErrorKind::TargetChanged,
 ];

@@ -22,7 +22,7 @@ use crate::image::{FileGate, Format, ImageOptions};
 use crate::limits::Limits;
 use crate::setters::setters;
 use crate::storage::{SourceOptions, TargetOptions};
-use crate::sync::{HostSource, HostTarget, HostTargetOptions, ManifestCache, Safety};
+use crate::sync::{HostSource, HostTarget, HostTargetOptions, ManifestCache};
 use crate::units::BlockSize;
 
 /// What an agent may do for whoever dials it.
@@ -266,8 +266,7 @@ impl Agent<'_> {
         let (path, confined) = self.resolve(job)?;
         let open = TargetOptions::default()
             .with_direct(self.options.direct)
-            .with_allocation(how.allocation)
-            .with_single_link(how.safety == Safety::Atomic);
+            .with_allocation(how.allocation);
         let options = HostTargetOptions::default()
             .with_image(image_options(job.format))
             .with_create(how.create)

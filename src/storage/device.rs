@@ -168,6 +168,10 @@ impl Storage for DeviceStorage {
         SourceStamp::of_device(self.path(), self.handle.file(), self.len).map(Some)
     }
 
+    fn host_file(&self) -> Result<Option<HostFile>> {
+        HostFile::of(self.path().to_owned(), self.handle.file()).map(Some)
+    }
+
     fn drop_cache(&self, range: Range<u64>) {
         self.handle.drop_cache(range);
     }

@@ -238,6 +238,10 @@ impl Storage for FileStorage {
         SourceStamp::of_file(self.path(), self.handle.file()).map(Some)
     }
 
+    fn host_file(&self) -> Result<Option<HostFile>> {
+        HostFile::of(self.path().to_owned(), self.handle.file()).map(Some)
+    }
+
     fn drop_cache(&self, range: Range<u64>) {
         self.handle.drop_cache(range);
     }

@@ -177,6 +177,15 @@ pub trait Storage: Send + Sync {
         Ok(None)
     }
 
+    /// Which file or block device of this host the bytes are, looked at through the open handle;
+    /// `None` for what is neither.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn host_file(&self) -> Result<Option<HostFile>> {
+        Ok(None)
+    }
+
     /// Drops cached pages of `range` that are durable, so that the next read of them comes from
     /// the medium. A hint.
     fn drop_cache(&self, _range: Range<u64>) {}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::apply::holds;
 use super::atomic::{Way, carry_out, push_again, untouched};
 use super::job::Job;
+use super::named::check_name;
 use super::options::{Mode, Safety, Verify};
 use super::report::{Outcome, SyncReport, Verified};
 use super::staging::Staging;
@@ -15,7 +16,7 @@ use crate::control::Work;
 use crate::delta::{self, Delta, Header, JobId, Purpose, fits_new, fits_old};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
-use crate::storage::{Access, Place, Storage};
+use crate::storage::{Access, Place, Storage, refuse_overlap};
 
 /// How a delta's base is recognised in a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,7 +46,12 @@ pub fn apply_delta(
     work: &Work,
 ) -> Result<SyncReport> {
     let applied = target.open_if_there().and_then(|storage| match storage {
-        Some(storage) => applied(delta, target, &storage, check, verify, work),
+        Some(storage) => {
+            refuse_itself(delta, &*storage)?;
+            let report = applied(delta, target, &storage, check, verify, work)?;
+            check_name(target, &*storage)?;
+            Ok(report)
+        }
         None => Err(Error::new(ErrorKind::NotFound, "no such target")
             .advise("name the image that the delta was made from")),
     });
@@ -63,6 +69,14 @@ pub fn undo(undo: &Place, target: &Target, work: &Work) -> Result<SyncReport> {
         .and_then(|file| Delta::open(file, limits))
         .map_err(|error| way_on(error, target))?;
     apply_delta(&delta, target, BaseCheck::Touched, Verify::Written, work)
+}
+
+/// Refuses the delta file itself as its target.
+fn refuse_itself(delta: &Delta, target: &dyn Storage) -> Result<()> {
+    match (delta.storage().host_file()?, target.host_file()?) {
+        (Some(delta), Some(target)) => refuse_overlap(&delta, &target),
+        _ => Ok(()),
+    }
 }
 
 fn applied(

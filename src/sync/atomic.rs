@@ -6,6 +6,7 @@ use super::apply::{apply, check_stage};
 use super::find;
 use super::job::Job;
 use super::kept::Keeper;
+use super::named::check_name;
 use super::options::{Mode, Safety, Verify};
 use super::report::{Outcome, SyncReport, Verified};
 use super::resume;
@@ -126,6 +127,7 @@ pub(super) fn carry_out(
     if let Some((place, old)) = way.undo {
         write_undo(&stage, old, place, work).map_err(untouched)?;
     }
+    check_name(target, &**storage).map_err(untouched)?;
     let ready = match way.keeper {
         Some(keeper) => announce(&stage, keeper, work),
         None => Ok(()),

@@ -11,6 +11,7 @@ use super::job::Job;
 use super::mark::{Mark, can_carry};
 use super::marked::{Guard, lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len};
 use super::masked::Masked;
+use super::named::check_name;
 use super::options::Safety;
 use super::recover::{Recovered, settled};
 use super::redo::{FinalState, Redo};
@@ -56,7 +57,11 @@ use crate::units::BlockSize;
 /// `Marked` for a target that another unfinished sync left incomplete; `InvalidInput` for one too
 /// short to carry a mark; `NotFound`, `NoSpace`, `Io`, `Malformed`.
 pub fn hold(target: &Target, work: &Work) -> Result<()> {
-    held(target, work).map_err(|error| way_on(error, target).at_path(target.path()))
+    let done = opened(target).and_then(|storage| {
+        held(target, &storage, work)?;
+        check_name(target, &*storage)
+    });
+    done.map_err(|error| way_on(error, target).at_path(target.path()))
 }
 
 /// Lets a held target go: the mark is lifted and the sidecar removed. Durable when it returns;
@@ -68,7 +73,12 @@ pub fn hold(target: &Target, work: &Work) -> Result<()> {
 ///
 /// [`recover`]: super::recover
 pub fn release(target: &Target, work: &Work) -> Result<Recovered> {
-    released(target, work).map_err(|error| way_on(error, target).at_path(target.path()))
+    let done = opened(target).and_then(|storage| {
+        let recovered = released(target, &storage, work)?;
+        check_name(target, &*storage)?;
+        Ok(recovered)
+    });
+    done.map_err(|error| way_on(error, target).at_path(target.path()))
 }
 
 /// The image of a target that is held and whole, as it will be once it is released; `None` where
@@ -142,17 +152,16 @@ pub(super) fn refuse_short(storage: &dyn Storage) -> Result<()> {
     Err(Error::new(ErrorKind::InvalidInput, what))
 }
 
-fn held(target: &Target, work: &Work) -> Result<()> {
-    let storage = opened(target)?;
-    match standing::find(target, &storage, work)? {
-        Standing::Held(mark, _) => return mend_mark(&*storage, &mark),
-        Standing::Rerun(mark) if mark.held => return mend_mark(&*storage, &mark),
+fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> {
+    match standing::find(target, storage, work)? {
+        Standing::Held(mark, _) => return mend_mark(&**storage, &mark),
+        Standing::Rerun(mark) if mark.held => return mend_mark(&**storage, &mark),
         Standing::Redo(mark, _) | Standing::Rerun(mark) | Standing::Lost(mark) => {
             return Err(mark.refusal());
         }
         Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => {}
     }
-    refuse_short(&*storage)?;
+    refuse_short(&**storage)?;
     let header = new_header(BlockSize::default())?;
     let job = Job {
         format: target.format(),
@@ -160,7 +169,7 @@ fn held(target: &Target, work: &Work) -> Result<()> {
         target: target.path(),
         manifest: None,
     };
-    let saved = read_covered(&*storage, job.target_len)?;
+    let saved = read_covered(&**storage, job.target_len)?;
     let masked = Masked::new(storage.clone(), saved);
     close(target.stage(), header, &job, &masked)?;
     let mark = Mark {
@@ -170,15 +179,14 @@ fn held(target: &Target, work: &Work) -> Result<()> {
         held: true,
         stage: target.stage().path(),
     };
-    set_mark(&*storage, &mark)
+    set_mark(&**storage, &mark)
 }
 
-fn released(target: &Target, work: &Work) -> Result<Recovered> {
-    let storage = opened(target)?;
-    match standing::find(target, &storage, work)? {
+fn released(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<Recovered> {
+    match standing::find(target, storage, work)? {
         Standing::Held(_, redo) => {
-            let masked = unmask(&storage, &redo, Guard::Durable)?;
-            lift_mark(&*storage, &masked)?;
+            let masked = unmask(storage, &redo, Guard::Durable)?;
+            lift_mark(&**storage, &masked)?;
             sidecar::remove_fresh(target.stage())?;
             retire(target.stage())?;
             Ok(Recovered::New)
@@ -186,7 +194,7 @@ fn released(target: &Target, work: &Work) -> Result<Recovered> {
         Standing::Redo(mark, _) | Standing::Rerun(mark) | Standing::Lost(mark) => {
             Err(unfinished(&mark))
         }
-        standing => settled(target, &storage, standing, work),
+        standing => settled(target, storage, standing, work),
     }
 }
 

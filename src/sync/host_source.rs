@@ -36,6 +36,7 @@ pub struct HostSource {
     image: Arc<dyn Image>,
     host: HostFile,
     storage: Arc<dyn Storage>,
+    files: Vec<HostFile>,
     stamp: Option<SourceStamp>,
     warnings: Vec<String>,
 }
@@ -71,6 +72,7 @@ impl HostSource {
         let image = image::open_storage(storage.clone(), format, image)
             .map_err(|error| error.at_path(path))?;
         Ok(HostSource {
+            files: image.files()?,
             image,
             host: opened.host,
             storage,
@@ -115,13 +117,10 @@ impl HostSource {
         self.stamp.as_ref()
     }
 
-    /// The files and devices that are read: the image's own and those of its parents.
+    /// The files and devices that are read: the image's own, those of its parents, and the extents
+    /// that it names.
     pub fn files(&self) -> Vec<HostFile> {
-        let facts = self.image.info().facts;
-        let parents = facts.iter().filter(|(key, _)| *key == "parent");
-        // A parent that cannot be looked at under its name cannot be named as a target either.
-        let parents = parents.filter_map(|(_, path)| HostFile::at(path).ok());
-        [self.host.clone()].into_iter().chain(parents).collect()
+        self.files.clone()
     }
 
     /// Who may use all of the files that are read, for files that are made of what they hold.

@@ -179,6 +179,7 @@ impl HostTarget {
         );
         let mut target = Target::file(place, format.format())
             .with_image_options(options.image.clone())
+            .with_name(given.to_owned())
             .with_create(create);
         if let Some(folder) = &options.stage_dir {
             target = target.with_stage(elsewhere(folder, &path)?);
@@ -227,7 +228,8 @@ impl HostTarget {
         };
         let mut target = target
             .with_image_options(options.image.clone())
-            .with_align(options.align_bytes.max(1));
+            .with_align(options.align_bytes.max(1))
+            .with_name(given.to_owned());
         if let Some(mark) = mark {
             let limits = &options.image.limits;
             if let Some((stage, job)) = find_stage(&mark, target.stage(), limits)? {

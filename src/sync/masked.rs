@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::Result;
-use crate::storage::Storage;
+use crate::storage::{HostFile, Storage};
 
 /// Shows a marked target as if it carried no mark: the covered ranges live in memory, with the
 /// bytes they had before, and take all changes; everything else goes through.
@@ -154,6 +154,10 @@ impl Storage for Masked {
 
     fn len(&self) -> Result<u64> {
         self.inner.len()
+    }
+
+    fn host_file(&self) -> Result<Option<HostFile>> {
+        self.inner.host_file()
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {

@@ -18,6 +18,7 @@ mod kept;
 mod mark;
 mod marked;
 mod masked;
+mod named;
 mod options;
 mod pending;
 mod recover;
@@ -39,7 +40,7 @@ use std::time::Instant;
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
-use crate::storage::Storage;
+use crate::storage::{Storage, refuse_overlap};
 use run::Run;
 use standing::Standing;
 
@@ -90,7 +91,10 @@ pub fn sync(
         work,
     };
     let done = target.open_if_there().and_then(|storage| match storage {
-        Some(storage) => onto_existing(&run, &storage),
+        Some(storage) => {
+            refuse_own_source(&source, &*storage)?;
+            onto_existing(&run, &storage)
+        }
         None => onto_nothing(&run),
     });
     let mut report = done.map_err(|error| way_on(error, target).at_path(target.path()))?;
@@ -134,7 +138,9 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     let in_place = options.safety == Safety::InPlace;
     let held = match standing::find(target, storage, run.work)? {
         Standing::Rerun(mark) if in_place && mark.held == options.hold && !options.dry_run => {
-            return in_place::sync_marked(run, storage, Mode::Delta);
+            let report = in_place::sync_marked(run, storage, Mode::Delta)?;
+            named::check_name(target, &**storage)?;
+            return Ok(report);
         }
         Standing::Held(_, redo) if options.hold => Some(redo),
         Standing::Redo(mark, ..)
@@ -153,23 +159,37 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         Mode::Auto => estimate::choose(run, &*old)?,
         mode => (mode, "asked for".to_owned()),
     };
+    let carries = options.hold || mark::can_carry(storage.len()?);
+    let replaces = target.file_place().is_some()
+        && (!carries || (mode == Mode::Full && options.safety == Safety::Atomic));
+    if replaces {
+        named::refuse_parting(&**storage)?;
+    }
+    // Too short to carry a mark: replacing such a file is atomic, and no more work.
+    let (mode, reason) = match carries || !replaces {
+        true => (mode, reason),
+        false => (Mode::Full, TOO_SHORT.to_owned()),
+    };
     if run.options.dry_run {
         let mut report = run.would_change(&*old, mode, reason)?;
         report.notes.extend(note);
         return Ok(report);
     }
     let mut report = match (mode, run.options.safety) {
-        // Too short to carry a mark: replacing such a file is atomic, and no more work.
-        _ if !options.hold && !mark::can_carry(storage.len()?) && target.file_place().is_some() => {
-            let looked = run.would_change(&*old, Mode::Full, String::new())?;
+        _ if replaces && !carries => {
+            let mut looked = run.would_change(&*old, Mode::Full, String::new())?;
+            looked.safety = Safety::Atomic;
             match looked.outcome {
                 Outcome::Identical => Ok(looked),
-                _ => replace::sync_full(run, Some(&*old)),
+                _ => {
+                    refuse_undo(run, "a copy that replaces so short a target")?;
+                    replace::sync_full(run, Some((&*old, &**storage)))
+                }
             }
         }
-        (Mode::Full, Safety::Atomic) if target.file_place().is_some() => {
+        _ if replaces => {
             refuse_undo(run, "a full copy")?;
-            replace::sync_full(run, Some(&*old))
+            replace::sync_full(run, Some((&*old, &**storage)))
         }
         (mode, Safety::Atomic) => atomic::sync_staged(run, storage, mode),
         (_, Safety::InPlace) => {
@@ -179,6 +199,10 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     }?;
     report.reason = reason;
     report.notes.extend(note);
+    let is_new_file = replaces && report.outcome != Outcome::Identical;
+    if !is_new_file {
+        named::check_name(target, &**storage)?;
+    }
     if run.options.verify == Verify::All && report.verified != Verified::All {
         let new = reopened(run)?;
         verify::verify_all(run, &*new).map_err(|error| match error.advice() {
@@ -188,6 +212,16 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         report.verified = Verified::All;
     }
     Ok(report)
+}
+
+/// Refuses a target that shares its bytes with the source, also where the caller named no sources
+/// when it opened the target.
+fn refuse_own_source(source: &Source, target: &dyn Storage) -> Result<()> {
+    let Some(target) = target.host_file()? else {
+        return Ok(());
+    };
+    let mut files = source.image.files()?.into_iter();
+    files.try_for_each(|file| refuse_overlap(&file, &target))
 }
 
 /// Says what an error means for the target, where nobody nearer to it has.
@@ -233,6 +267,8 @@ fn refuse_atomic_hold(options: &SyncOptions) -> Result<()> {
     let what = "a target can only be held when it is written in place";
     Err(Error::new(ErrorKind::InvalidInput, what).advise("use --safety in-place with --hold"))
 }
+
+const TOO_SHORT: &str = "the target is too short to carry a marker, so it is replaced";
 
 fn refuse_undo(run: &Run<'_>, what: &str) -> Result<()> {
     if run.options.undo.is_none() {

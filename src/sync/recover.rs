@@ -6,6 +6,7 @@ use super::apply::{apply_marked, needs_recovery};
 use super::atomic::{earlier_place, retire};
 use super::kept;
 use super::marked::mend_mark;
+use super::named::check_name;
 use super::options::Verify;
 use super::replace::new_place;
 use super::standing::{self, Standing};
@@ -44,6 +45,7 @@ pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
     };
     standing::find(target, &storage, work)
         .and_then(|standing| settled(target, &storage, standing, work))
+        .and_then(|recovered| check_name(target, &*storage).map(|()| recovered))
         .map_err(|error| error.at_path(target.path()))
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::atomic::remove_earlier;
+use super::named::{check_name, leads_to, refuse_parting};
 use super::options::{Mode, Safety, Verify};
 use super::report::{Outcome, SyncReport, Verified};
 use super::run::Run;
@@ -15,7 +16,7 @@ use crate::diff::{CompareOptions, Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image, ImageInfo, ImageMut};
 use crate::manifest;
-use crate::storage::{Access, Place, Privacy};
+use crate::storage::{Access, Place, Privacy, Storage};
 
 /// Where a full copy onto the file at `place` grows.
 pub(super) fn new_place(place: &Place) -> Place {
@@ -23,14 +24,19 @@ pub(super) fn new_place(place: &Place) -> Place {
 }
 
 /// Copies all of the source to a new file and gives it the target's name. `old` is the target
-/// that is there now; it is not read, but its kind and attributes are kept.
+/// that is there now, and the file that it lies in; it is not read, but its kind and attributes
+/// are kept.
 ///
 /// An earlier copy that did not finish is taken over: what it holds is compared with the source,
 /// so nothing rests on what a crash may have left of it.
 ///
 /// # Errors
 /// Those of [`sync`](super::sync).
-pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncReport> {
+pub(super) fn sync_full(
+    run: &Run<'_>,
+    old: Option<(&dyn Image, &dyn Storage)>,
+) -> Result<SyncReport> {
+    let (old, there) = old.unzip();
     let Some(place) = run.target.file_place() else {
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -46,6 +52,11 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
     }
     let copied = copy(run, &fresh, old, disk_len, &mut report);
     copied.map_err(|error| untouched(run.or_change(error), old.is_some()))?;
+    if let Some(there) = there {
+        // What took the name meanwhile is not to be lost.
+        check_name(run.target, there)?;
+        refuse_parting(there)?;
+    }
     if old.is_some() {
         place.folder().copy_attributes(place.name(), fresh.name())?;
     }
@@ -54,6 +65,7 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
         kept.remove_if_there()?;
         kept.folder().sync()?;
     }
+    let made = fresh.open(Access::Read)?.host_file()?;
     place.folder().rename(fresh.name(), place.name())?;
     run.target.was_replaced();
     let stage = run.target.stage();
@@ -65,6 +77,9 @@ pub(super) fn sync_full(run: &Run<'_>, old: Option<&dyn Image>) -> Result<SyncRe
     if let Some(kept) = &run.options.target_manifest {
         let storage = place.open(Access::Read)?;
         manifest::commit_for(kept, &*storage, run.limits())?;
+    }
+    if let Some(made) = made {
+        leads_to(run.target, &made)?;
     }
     report.outcome = Outcome::Synced;
     Ok(report)

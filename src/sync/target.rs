@@ -16,6 +16,7 @@ pub struct Target {
     stage: Place,
     create: Option<CreateOptions>,
     align_bytes: u64,
+    name: Option<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -56,7 +57,21 @@ impl Target {
             stage,
             create: None,
             align_bytes: 1,
+            name: None,
         }
+    }
+
+    /// Says by which path the caller named the target, links and all; it must lead to the target
+    /// to the end.
+    #[must_use]
+    pub(super) fn with_name(mut self, name: PathBuf) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// The path by which the caller named the target.
+    pub(super) fn name(&self) -> PathBuf {
+        self.name.clone().unwrap_or_else(|| self.path())
     }
 
     /// Opens the image with these options instead of the defaults.

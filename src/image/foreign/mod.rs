@@ -22,7 +22,7 @@ use imago::format::drivers::FormatDriverInstance;
 use super::gate::Chain;
 use super::{Format, Image, ImageInfo, ImageOptions, read_padded_at};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Storage, past_end};
+use crate::storage::{HostFile, Storage, past_end};
 use crate::units::Extent;
 
 use parent::Parent;
@@ -277,6 +277,17 @@ impl Image for Foreign {
             facts,
             warnings,
         }
+    }
+
+    fn files(&self) -> Result<Vec<HostFile>> {
+        let mut files = Vec::new();
+        for file in &self.files {
+            files.extend(file.host_file()?);
+        }
+        if let Some(parent) = &self.parent {
+            files.extend(parent.image.files()?);
+        }
+        Ok(files)
     }
 
     fn drop_cache(&self, range: Range<u64>) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, Image, ImageInfo, ImageOptions};
-use crate::storage::{Storage, past_end};
+use crate::storage::{HostFile, Storage, past_end};
 use crate::units::Extent;
 
 use super::format::{
@@ -239,6 +239,10 @@ impl Image for Sparse {
             facts: Vec::new(),
             warnings: Vec::new(),
         }
+    }
+
+    fn files(&self) -> Result<Vec<HostFile>> {
+        Ok(self.storage.host_file()?.into_iter().collect())
     }
 
     fn drop_cache(&self, range: Range<u64>) {

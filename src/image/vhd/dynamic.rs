@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::gate::{Chain, ImageId};
 use crate::image::{Format, Image, ImageInfo, ImageOptions};
-use crate::storage::{Storage, past_end};
+use crate::storage::{HostFile, Storage, past_end};
 use crate::units::Extent;
 
 use super::bitmap::{Bitmaps, Bits, runs};
@@ -372,6 +372,14 @@ impl Image for Dynamic {
 
     fn allocated_bytes(&self) -> Result<u64> {
         Ok(self.placed_count() * self.shape.block_bytes)
+    }
+
+    fn files(&self) -> Result<Vec<HostFile>> {
+        let mut files: Vec<HostFile> = self.storage.host_file()?.into_iter().collect();
+        if let Some(parent) = &self.parent {
+            files.extend(parent.image.files()?);
+        }
+        Ok(files)
     }
 
     fn drop_cache(&self, range: Range<u64>) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Change, Format, Image, ImageInfo, ImageMut, Patch};
-use crate::storage::{Storage, past_end};
+use crate::storage::{HostFile, Storage, past_end};
 use crate::units::Extent;
 
 use super::footer_facts;
@@ -84,6 +84,10 @@ impl Image for Fixed {
             facts: footer_facts(&footer),
             warnings: self.warnings.clone(),
         }
+    }
+
+    fn files(&self) -> Result<Vec<HostFile>> {
+        Ok(self.storage.host_file()?.into_iter().collect())
     }
 
     fn drop_cache(&self, range: Range<u64>) {

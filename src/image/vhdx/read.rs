@@ -8,6 +8,7 @@ use super::format::{BatEntry, BlockState, ENTRIES_PER_PAGE, PAGE, Page, bat_entr
 use super::{Tables, Vhdx};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, Image, ImageInfo};
+use crate::storage::HostFile;
 use crate::units::{Extent, ExtentKind};
 
 /// Where a stretch of guest bytes comes from.
@@ -129,6 +130,14 @@ impl Image for Vhdx {
             facts: list,
             warnings: facts.warnings.clone(),
         }
+    }
+
+    fn files(&self) -> Result<Vec<HostFile>> {
+        let mut files: Vec<HostFile> = self.storage.host_file()?.into_iter().collect();
+        if let Some(parent) = &self.parent {
+            files.extend(parent.image.files()?);
+        }
+        Ok(files)
     }
 
     fn drop_cache(&self, range: Range<u64>) {

@@ -10,7 +10,7 @@ use super::format::{FIRST_LOGGED, MAX_FILE_BYTES, PAGE, Page};
 use super::header::Headers;
 use super::log::{ActiveLog, Logged};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Storage;
+use crate::storage::{HostFile, Storage};
 
 /// A file as it is after its log was replayed, for reading only; the file itself stays as it is.
 pub struct Replayed {
@@ -152,6 +152,10 @@ impl Storage for Replayed {
 
     fn len(&self) -> Result<u64> {
         Ok(self.len)
+    }
+
+    fn host_file(&self) -> Result<Option<HostFile>> {
+        self.below.host_file()
     }
 
     fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> Result<()> {

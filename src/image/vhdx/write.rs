@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::gate::Chain;
 use crate::image::{Change, Image, ImageInfo, ImageMut, ImageOptions, Patch};
 use crate::limits::Limits;
-use crate::storage::Storage;
+use crate::storage::{HostFile, Storage};
 use crate::units::Extent;
 
 /// A VHDX, open for reading and writing.
@@ -132,6 +132,10 @@ impl Image for VhdxMut {
 
     fn info(&self) -> ImageInfo {
         self.image.info()
+    }
+
+    fn files(&self) -> Result<Vec<HostFile>> {
+        self.image.files()
     }
 
     fn drop_cache(&self, range: Range<u64>) {

@@ -87,7 +87,7 @@ impl Parents {
 #[derive(Args)]
 pub struct OneImage {
     /// Reads the image as this format, whatever its name says
-    #[arg(long, value_name = "FORMAT", value_parser = format())]
+    #[arg(long, alias = "source-format", value_name = "FORMAT", value_parser = format())]
     format: Option<Format>,
     #[command(flatten)]
     parents: Parents,

@@ -26,7 +26,7 @@ pub(crate) use child::NewChild;
 pub use create::{CreateFormat, CreateOptions, create};
 pub use gate::{Closed, FileGate, ImageId, ParentGate, ParentRequest};
 pub use options::ImageOptions;
-pub use probe::refuse_container;
+pub use probe::{RawUse, refuse_container, refuse_container_name};
 pub use raw::Raw;
 pub(crate) use resized::Resized;
 pub use vhd::SizePolicy;
@@ -248,15 +248,14 @@ impl Format {
         Format::Vmdk,
     ];
 
-    /// The format that a path's extension chooses; anything unknown is raw.
+    /// The format that a path's extension chooses, also where this build cannot read it; anything
+    /// unknown is raw.
     pub fn from_path(path: &Path) -> Format {
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
         match extension.to_str() {
             Some("vhd" | "avhd") => Format::Vhd,
             Some("vhdx" | "avhdx") => Format::Vhdx,
-            #[cfg(feature = "imago")]
             Some("qcow2") => Format::Qcow2,
-            #[cfg(feature = "imago")]
             Some("vmdk") => Format::Vmdk,
             _ => Format::Raw,
         }
@@ -319,7 +318,10 @@ pub fn open(path: impl AsRef<Path>, options: &ImageOptions) -> Result<Arc<dyn Im
         None => Format::Raw,
     };
     if options.format.is_none() && format == Format::Raw {
-        refuse_container(&*opened.storage, is_file)?;
+        if is_file {
+            refuse_container_name(path, RawUse::Read)?;
+        }
+        refuse_container(&*opened.storage, is_file, RawUse::Read)?;
     }
     open_storage(opened.storage, format, options)
 }
@@ -389,6 +391,8 @@ mod tests {
             ("a.vhdx", Format::Vhdx),
             ("a.b.avhdx", Format::Vhdx),
             ("a.qcow", Format::Raw),
+            ("a.qcow2", Format::Qcow2),
+            ("a.VMDK", Format::Vmdk),
             ("vhd", Format::Raw),
             ("/dev/sda", Format::Raw),
         ] {

@@ -87,15 +87,18 @@ fn applied(
     verify: Verify,
     work: &Work,
 ) -> Result<SyncReport> {
-    match standing::find(target, storage, work)? {
+    let standing = standing::find(target, storage, work)?;
+    match &standing {
         Standing::Redo(mark, ..)
         | Standing::Rerun(mark)
         | Standing::Held(mark, ..)
         | Standing::Lost(mark) => {
             return Err(mark.refusal());
         }
-        Standing::Clean => {}
-        Standing::Old | Standing::New | Standing::Foreign => target.stage().remove_if_there()?,
+        _ => target.refuse_container(&**storage)?,
+    }
+    if !matches!(standing, Standing::Clean) {
+        target.stage().remove_if_there()?;
     }
     let from = delta.header();
     let options = target.image_options();

@@ -162,6 +162,7 @@ fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> 
         Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => {}
     }
     refuse_short(&**storage)?;
+    target.refuse_container(&**storage)?;
     let header = new_header(BlockSize::default())?;
     let job = Job {
         format: target.format(),

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, ImageOptions};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
-use crate::storage::{HostKind, Privacy, SourceOptions};
+use crate::storage::{HostFile, HostKind, Privacy, SourceOptions};
 use crate::units::{Extent, ExtentKind, REFINE_BYTES};
 
 /// An image of this host, or the manifest of a disk.
@@ -51,10 +51,9 @@ impl HostSide {
         if image.format.is_none() && path.extension().is_some_and(|it| it == EXTENSION) {
             return Self::open_manifest(path, &image.limits);
         }
-        let source = HostSource::open(path, image, options)?;
-        let by_default = image.format.is_none() && source.image().info().format == Format::Raw;
-        let is_file = source.host().kind() == HostKind::File;
-        if by_default && is_file && Manifest::open_path(path, &image.limits).is_ok() {
+        let by_default = image.format.is_none() && Format::from_path(path) == Format::Raw;
+        let is_file = || HostFile::at(path).is_ok_and(|it| it.kind() == HostKind::File);
+        if by_default && is_file() && Manifest::open_path(path, &image.limits).is_ok() {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
                 "looks like a manifest, but would be read as a raw disk",
@@ -62,7 +61,7 @@ impl HostSide {
             .at_path(path)
             .advise("name it .manifest, or say what it is: --source-format manifest (or raw)"));
         }
-        Ok(HostSide::Image(source))
+        HostSource::open(path, image, options).map(HostSide::Image)
     }
 
     /// Opens a manifest, whatever its name.

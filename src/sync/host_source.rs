@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::mark::Mark;
 use super::run::Source;
 use crate::error::Result;
-use crate::image::{self, Format, Image, ImageOptions, refuse_container};
+use crate::image::{
+    self, Format, Image, ImageOptions, RawUse, refuse_container, refuse_container_name,
+};
 use crate::storage::{
     HostFile, HostKind, Privacy, SourceOptions, SourceStamp, Storage, open_source,
 };
@@ -62,7 +64,12 @@ impl HostSource {
         Mark::refuse(&*storage)?;
         let format = format_of(path, &opened.host, image.format);
         if image.format.is_none() && format == Format::Raw {
-            refuse_container(&*storage, opened.host.kind() == HostKind::File)?;
+            let is_file = opened.host.kind() == HostKind::File;
+            if is_file {
+                refuse_container_name(path, RawUse::Read)?;
+                refuse_container_name(opened.host.path(), RawUse::Read)?;
+            }
+            refuse_container(&*storage, is_file, RawUse::Read)?;
         }
         // A source that others may write changes all the time.
         let stamp = match options.allow_writers {

@@ -14,7 +14,9 @@ use super::target::{STAGE_SUFFIX, Target};
 use crate::control::Work;
 use crate::delta::{FrameKind, JobId, Purpose, peek};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{self, CreateFormat, CreateOptions, Format, Image, ImageOptions};
+use crate::image::{
+    self, CreateFormat, CreateOptions, Format, Image, ImageOptions, RawUse, refuse_container_name,
+};
 use crate::limits::Limits;
 use crate::setters::setters;
 use crate::storage::{
@@ -159,9 +161,17 @@ impl HostTarget {
     }
 
     fn missing(given: &Path, path: PathBuf, options: &HostTargetOptions) -> Result<Self> {
-        let named = Format::from_path(given);
-        if options.create.is_none() && options.image.format.is_none() && !named.is_writable() {
-            return Err(image::only_read(named).at_path(given));
+        if options.create.is_none() && options.image.format.is_none() {
+            for name in [given, &path] {
+                let named = Format::from_path(name);
+                if !named.is_writable() {
+                    return Err(image::only_read(named).at_path(given));
+                }
+                if named != Format::Raw {
+                    break;
+                }
+                refuse_container_name(name, RawUse::Write).map_err(|it| it.at_path(given))?;
+            }
         }
         let by_name = match Format::from_path(given) {
             Format::Raw => CreateFormat::from_path(&path),
@@ -229,7 +239,8 @@ impl HostTarget {
         let mut target = target
             .with_image_options(options.image.clone())
             .with_align(options.align_bytes.max(1))
-            .with_name(given.to_owned());
+            .with_name(given.to_owned())
+            .with_raw_by_default(options.image.format.is_none() && format == Format::Raw);
         if let Some(mark) = mark {
             let limits = &options.image.limits;
             if let Some((stage, job)) = find_stage(&mark, target.stage(), limits)? {

@@ -150,6 +150,9 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         // What is left of an earlier stage is a cache at most: every frame is checked again.
         Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => None,
     };
+    if held.is_none() {
+        target.refuse_container(&**storage)?;
+    }
     let old = match &held {
         Some(redo) => held::image_of(target, storage, redo)?,
         None => image::open_storage(storage.clone(), target.format(), target.image_options())?,

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
-use crate::image::{CreateFormat, CreateOptions, Format, ImageInfo, ImageOptions};
+use crate::image::{
+    CreateFormat, CreateOptions, Format, ImageInfo, ImageOptions, RawUse, only_read,
+    refuse_container, refuse_container_name,
+};
 use crate::storage::{Access, Place, Storage};
 
 /// The receiving side of a sync.
@@ -17,6 +20,7 @@ pub struct Target {
     create: Option<CreateOptions>,
     align_bytes: u64,
     name: Option<PathBuf>,
+    is_raw_by_default: bool,
 }
 
 #[derive(Clone)]
@@ -58,7 +62,35 @@ impl Target {
             create: None,
             align_bytes: 1,
             name: None,
+            is_raw_by_default: false,
         }
+    }
+
+    /// Says whether nothing but the lack of a known name made the target raw.
+    #[must_use]
+    pub(super) fn with_raw_by_default(mut self, is_raw_by_default: bool) -> Self {
+        self.is_raw_by_default = is_raw_by_default;
+        self
+    }
+
+    /// Refuses a target that would be written as raw only by default, though by its name or its
+    /// contents it is a container; and one of a format that is only read. One that carries a mark
+    /// of ours is not to be asked.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming the option that goes on; `Unsupported`; `Io`.
+    pub(super) fn refuse_container(&self, storage: &dyn Storage) -> Result<()> {
+        if !self.format.is_writable() {
+            return Err(only_read(self.format).at_path(self.name()));
+        }
+        if !self.is_raw_by_default {
+            return Ok(());
+        }
+        if self.file_place().is_some() {
+            refuse_container_name(&self.name(), RawUse::Write)?;
+            refuse_container_name(&self.path(), RawUse::Write)?;
+        }
+        refuse_container(storage, true, RawUse::Write)
     }
 
     /// Says by which path the caller named the target, links and all; it must lead to the target

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::image::gate::{self, Chain, ImageId, ParentRequest, Tried};
-use crate::image::{Format, Image, ImageOptions, open_storage, refuse_container};
+use crate::image::{Format, Image, ImageOptions, RawUse, open_storage, refuse_container};
 use crate::storage::{HostFile, Storage};
 
 use super::qcow2;
@@ -37,9 +37,8 @@ pub(super) fn open(
     };
     let image = match format {
         Format::Qcow2 => qcow2::open(file, options, &chain),
-        Format::Raw => {
-            refuse_container(&*file, true).and_then(|()| open_storage(file, Format::Raw, options))
-        }
+        Format::Raw => refuse_container(&*file, true, RawUse::Read)
+            .and_then(|()| open_storage(file, Format::Raw, options)),
         other => open_storage(file, other, options),
     };
     Ok(Parent {

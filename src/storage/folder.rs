@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::attributes::{self, copy_attributes};
 use super::host_file::{FileId, HostFile, HostKind};
 use super::lock::{self, Locked, Role};
+use super::nodes::refuse_nodes;
 use super::open::patiently;
 use super::own::is_own;
 use super::{Allocation, FileStorage, Privacy, Storage, own};
@@ -77,6 +78,14 @@ pub trait Folder: Send + Sync {
     /// # Errors
     /// `NotFound`, `Io`; `Unsupported` for what is no regular file.
     fn trust(&self, _name: &OsStr) -> Result<()> {
+        Ok(())
+    }
+
+    /// Refuses the file `name` in a folder for device nodes, such as `/dev`: none is made there.
+    ///
+    /// # Errors
+    /// `InvalidInput`; `Io`.
+    fn refuse_nodes(&self, _name: &OsStr) -> Result<()> {
         Ok(())
     }
 
@@ -239,6 +248,7 @@ impl HostFolder {
             Ok(facts) if facts.is_symlink() => refuse_foreign_link(parent, &facts)?,
             _ => Self::make(parent)?,
         }
+        HostFolder::open(parent)?.refuse_nodes(path.file_name().unwrap_or_default())?;
         match DirBuilder::new().mode(0o700).create(path) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 // Made by another process meanwhile, which may not have synced it yet.
@@ -437,7 +447,13 @@ impl Folder for HostFolder {
         self.remember(name).map(drop)
     }
 
+    fn refuse_nodes(&self, name: &OsStr) -> Result<()> {
+        let path = self.path.join(name);
+        refuse_nodes(&self.folder, &self.path).map_err(|error| error.at_path(path))
+    }
+
     fn create(&self, name: &OsStr, privacy: Privacy) -> Result<Arc<dyn Storage>> {
+        self.refuse_nodes(name)?;
         let (mut path, mut file) = self.open_file(name, CREATE, privacy.for_all())?;
         let mut facts = look_at(&file, &path)?;
         let for_group = privacy.for_group(facts.gid());

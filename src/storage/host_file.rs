@@ -28,6 +28,13 @@ pub struct FileId {
     pub inode: u64,
 }
 
+/// A device by its number, or a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Node {
+    Device(u64),
+    File(FileId),
+}
+
 /// A regular file or block device that a path led to.
 #[derive(Debug, Clone)]
 pub struct HostFile {
@@ -100,6 +107,14 @@ impl HostFile {
     /// the group tell nothing of the group, so only what all may do counts.
     pub fn privacy(&self) -> Privacy {
         self.privacy
+    }
+
+    /// By its number where it is a device.
+    pub(super) fn node(&self) -> Node {
+        match self.device_number() {
+            Some(number) => Node::Device(number),
+            None => Node::File(self.id),
+        }
     }
 
     /// The number of the device; `None` for a file.

@@ -1,18 +1,22 @@
 //! Who else uses a target: mounts, swap, devices built upon it, loop devices, open handles; and
 //! whether source and target are the same bytes.
 
-use std::ffi::OsStr;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
-use super::host_file::{FileId, HostFile, HostKind};
+use super::host_file::{FileId, HostFile, Node};
 use super::kernel::{Kernel, device_number_at};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Refuses a target that somebody else uses: mounted, swap, under another device, attached to a
-/// loop device, or open for writing in another process.
+/// Refuses a target that is used already: mounted, swap, under another device, attached to a loop
+/// device, or open for writing in another process. A disk is used when one of its partitions is, a
+/// partition when its whole disk is, a loop device when its file is.
 ///
-/// What other mount namespaces hold shows through the exclusive open of a device only.
+/// What the system does not show is not found: handles of processes that may not be looked at
+/// (without root those of other users), mappings whose handle was closed, servers in the kernel
+/// that do not hold the device exclusively, other hosts. What other mount namespaces hold shows
+/// through the exclusive open of a device only.
 ///
 /// # Errors
 /// `InUse`, naming the use.
@@ -44,24 +48,109 @@ pub fn refuse_overlap(source: &HostFile, target: &HostFile) -> Result<()> {
     .advise("name two different disks"))
 }
 
-/// What uses a file or device, in words; `None` when nobody is known to.
+/// What uses a file or device, in words; `None` when no use is known.
 pub(super) fn use_of(kernel: &Kernel, host: &HostFile) -> Option<String> {
-    let mut parts = Vec::new();
-    if let Some(number) = host.device_number() {
-        parts.push(number);
-        parts.extend(kernel.partitions(number));
-    }
+    let shared = Shared::of(kernel, host);
+    let parts = shared.parts.iter();
     parts
-        .iter()
-        .find_map(|&number| use_of_device(kernel, number))
-        .or_else(|| use_of_bytes(kernel, host, &parts))
+        .copied()
+        .find_map(|number| use_of_device(kernel, number))
+        .or_else(|| shared.below.iter().find_map(|it| mount_of(kernel, *it)))
+        .or_else(|| shared.disks.iter().find_map(|it| holder_of(kernel, *it)))
+        .or_else(|| use_of_bytes(kernel, &shared))
         .or_else(|| {
-            let writer = kernel.writer_of(host)?;
+            let nodes: Vec<Node> = shared.nodes().collect();
+            let (writer, node) = kernel.writer_of(&nodes)?;
+            let what = match node {
+                _ if node == host.node() => "it".to_owned(),
+                Node::Device(number) => name_of(kernel, number),
+                Node::File(_) => "the file under it".to_owned(),
+            };
+            let (process, command) = (writer.process, writer.command);
             Some(format!(
-                "process {} ({}) has it open for writing",
-                writer.process, writer.command
+                "process {process} ({command}) has {what} open for writing"
             ))
         })
+}
+
+/// What holds the bytes of a file or device, as far as writing there writes to it: itself, its
+/// partitions, the whole disk of a partition, and what a loop device is attached to.
+///
+/// What a device-mapper or RAID device is built upon is left out: daemons of those hold it.
+struct Shared {
+    /// The device and its partitions.
+    parts: Vec<u64>,
+    /// The devices that the target lies on: whole disks, and devices under loop devices.
+    below: Vec<u64>,
+    /// Those of them that are whole disks of partitions.
+    disks: Vec<u64>,
+    /// The target where it is a file, and files under loop devices, with the bytes that count.
+    files: Vec<(FileId, Range<u64>)>,
+}
+
+impl Shared {
+    fn of(kernel: &Kernel, host: &HostFile) -> Self {
+        let mut shared = Shared {
+            parts: Vec::new(),
+            below: Vec::new(),
+            disks: Vec::new(),
+            files: Vec::new(),
+        };
+        let Some(number) = host.device_number() else {
+            shared.files.push((host.id(), 0..u64::MAX));
+            return shared;
+        };
+        shared.parts.push(number);
+        shared.parts.extend(kernel.partitions(number));
+        let mut pending = vec![number];
+        while let Some(number) = pending.pop() {
+            if let Some(disk) = kernel.disk_of(number) {
+                shared.disks.push(disk);
+                shared.go_below(disk, &mut pending);
+            }
+            match kernel.backing_file(number).map(HostFile::at) {
+                Some(Ok(under)) => match under.device_number() {
+                    Some(device) => {
+                        shared.below.extend(kernel.partitions(device));
+                        shared.go_below(device, &mut pending);
+                    }
+                    None => {
+                        let range = kernel.backed_range(number);
+                        shared.files.push((under.id(), range));
+                    }
+                },
+                // Out of sight, or no loop device.
+                Some(Err(_)) | None => {}
+            }
+        }
+        shared
+    }
+
+    fn go_below(&mut self, number: u64, pending: &mut Vec<u64>) {
+        if !self.below.contains(&number) {
+            self.below.push(number);
+            pending.push(number);
+        }
+    }
+
+    fn devices(&self) -> impl Iterator<Item = u64> {
+        self.parts.iter().chain(&self.below).copied()
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = Node> {
+        let files = self.files.iter().map(|(id, _)| Node::File(*id));
+        self.devices().map(Node::Device).chain(files)
+    }
+
+    /// The bytes of the file or device at `path` that count, where they are among these.
+    fn range_at(&self, path: &Path) -> Option<Range<u64>> {
+        if let Some(number) = device_number_at(path) {
+            return self.devices().any(|it| it == number).then_some(0..u64::MAX);
+        }
+        let id = FileId::of(&fs::metadata(path).ok()?);
+        let file = self.files.iter().find(|(file, _)| *file == id);
+        file.map(|(_, range)| range.clone())
+    }
 }
 
 fn refuse(kernel: &Kernel, host: &HostFile) -> Result<()> {
@@ -75,46 +164,46 @@ fn refuse(kernel: &Kernel, host: &HostFile) -> Result<()> {
 
 /// Mounts of a device and devices built upon it.
 fn use_of_device(kernel: &Kernel, number: u64) -> Option<String> {
-    let name = kernel.name(number).unwrap_or_default();
-    if let Some(text) = mount_of(kernel, number, &name) {
-        return Some(text);
-    }
-    let holder = kernel.holders(number).into_iter().next()?;
-    Some(format!(
-        "{} is part of {}",
-        name.display(),
-        holder.display()
-    ))
+    mount_of(kernel, number).or_else(|| holder_of(kernel, number))
 }
 
-fn mount_of(kernel: &Kernel, number: u64, name: &OsStr) -> Option<String> {
+fn mount_of(kernel: &Kernel, number: u64) -> Option<String> {
     let mount = kernel.mounts().into_iter().find(|mount| {
         // File systems over several devices have a number of their own.
         let by_source =
             || mount.source.is_absolute() && device_number_at(&mount.source) == Some(number);
         mount.number == number || by_source()
     })?;
-    Some(format!(
-        "{} is mounted on {}",
-        name.display(),
-        mount.point.display()
-    ))
+    let (name, point) = (name_of(kernel, number), mount.point.display());
+    Some(format!("{name} is mounted on {point}"))
 }
 
-/// Swap and loop devices, which take files as well as devices; `parts` are the device and its
-/// partitions.
-fn use_of_bytes(kernel: &Kernel, host: &HostFile, parts: &[u64]) -> Option<String> {
-    let is_it = |path: &Path| match host.kind() {
-        HostKind::Device => device_number_at(path).is_some_and(|number| parts.contains(&number)),
-        HostKind::File => fs::metadata(path).is_ok_and(|facts| FileId::of(&facts) == host.id()),
-    };
-    if let Some(swap) = kernel.swaps().iter().find(|path| is_it(path)) {
+fn holder_of(kernel: &Kernel, number: u64) -> Option<String> {
+    let holder = kernel.holders(number).into_iter().next()?;
+    let (name, holder) = (name_of(kernel, number), holder.display());
+    Some(format!("{name} is part of {holder}"))
+}
+
+fn name_of(kernel: &Kernel, number: u64) -> String {
+    let name = kernel.name(number).unwrap_or_default();
+    name.display().to_string()
+}
+
+/// Swap and loop devices, which take files as well as devices.
+fn use_of_bytes(kernel: &Kernel, shared: &Shared) -> Option<String> {
+    let swaps = kernel.swaps();
+    if let Some(swap) = swaps.iter().find(|path| shared.range_at(path).is_some()) {
         return Some(format!("{} is swap space", swap.display()));
     }
-    let device = kernel
-        .loop_devices()
-        .into_iter()
-        .find(|device| is_it(&device.backing))?;
+    let own: Vec<u64> = shared.devices().collect();
+    let own_disks: Vec<u64> = own.iter().filter_map(|it| kernel.disk_of(*it)).collect();
+    let device = kernel.loop_devices().into_iter().find(|device| {
+        // One of those that the target lies on itself shows no use by others.
+        let is_own = own.contains(&device.number) || own_disks.contains(&device.number);
+        let meets =
+            |range: Range<u64>| range.start < device.range.end && device.range.start < range.end;
+        !is_own && shared.range_at(&device.backing).is_some_and(meets)
+    })?;
     let mut numbers = vec![device.number];
     numbers.extend(kernel.partitions(device.number));
     let further = numbers

@@ -2,13 +2,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{major, makedev, minor};
 
-use super::host_file::HostFile;
+use super::host_file::{FileId, Node};
 
 /// The two trees; tests bring their own.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub(super) struct LoopDevice {
     pub(super) number: u64,
     pub(super) name: OsString,
     pub(super) backing: PathBuf,
+    /// The bytes of the backing file that it shows.
+    pub(super) range: Range<u64>,
 }
 
 /// One line of the mount table.
@@ -32,6 +35,8 @@ pub(super) struct Mount {
     pub(super) number: u64,
     pub(super) point: PathBuf,
     pub(super) source: PathBuf,
+    /// The kind of file system.
+    pub(super) kind: OsString,
 }
 
 /// A process that has a file open for writing.
@@ -137,13 +142,25 @@ impl Kernel {
     pub(super) fn loop_devices(&self) -> Vec<LoopDevice> {
         entries(&self.sys.join("block"))
             .filter_map(|folder| {
+                let number = number_in(&folder)?;
                 Some(LoopDevice {
-                    number: number_in(&folder)?,
+                    number,
                     backing: backing_file_in(&folder)?,
                     name: folder.file_name()?.to_owned(),
+                    range: self.backed_range(number),
                 })
             })
             .collect()
+    }
+
+    /// The bytes of its backing file that a loop device shows; all from its first on where the
+    /// length does not show.
+    pub(super) fn backed_range(&self, number: u64) -> Range<u64> {
+        let number_of = |file| self.fact(number, file)?.parse::<u64>().ok();
+        let start = number_of("loop/offset").unwrap_or(0);
+        let sectors = number_of("size").filter(|sectors| *sectors > 0);
+        let len = sectors.map_or(u64::MAX, |sectors| sectors.saturating_mul(512));
+        start..start.saturating_add(len)
     }
 
     /// All mounts that this process sees.
@@ -162,52 +179,50 @@ impl Kernel {
             .collect()
     }
 
-    /// The first other process found that has `host` open for writing. Processes that may not be
-    /// looked at are passed over.
-    pub(super) fn writer_of(&self, host: &HostFile) -> Option<Writer> {
+    /// The first other process found that has one of `nodes` open for writing, and which of them.
+    /// Processes that may not be looked at are passed over.
+    pub(super) fn writer_of(&self, nodes: &[Node]) -> Option<(Writer, Node)> {
         let mine = std::process::id();
         entries(&self.proc)
             .filter_map(|folder| {
                 let process: u32 = folder.file_name()?.to_str()?.parse().ok()?;
                 (process != mine).then_some((process, folder))
             })
-            .find(|(_, folder)| writes(folder, host))
-            .map(|(process, folder)| Writer {
-                process,
-                command: fs::read_to_string(folder.join("comm"))
-                    .map(|name| name.trim_end().to_owned())
-                    .unwrap_or_default(),
+            .find_map(|(process, folder)| {
+                let node = written(&folder, nodes)?;
+                let command = fs::read_to_string(folder.join("comm"));
+                let command = command.map(|name| name.trim_end().to_owned());
+                let writer = Writer {
+                    process,
+                    command: command.unwrap_or_default(),
+                };
+                Some((writer, node))
             })
     }
 }
 
-fn writes(process: &Path, host: &HostFile) -> bool {
-    entries(&process.join("fd")).any(|link| {
-        is_same_without_waiting(&link, host)
-            && link
-                .file_name()
-                .is_some_and(|name| is_open_for_writing(&process.join("fdinfo").join(name)))
+/// The first of `nodes` that a process has open for writing.
+fn written(process: &Path, nodes: &[Node]) -> Option<Node> {
+    entries(&process.join("fd")).find_map(|link| {
+        let node = node_without_waiting(&link).filter(|node| nodes.contains(node))?;
+        let info = process.join("fdinfo").join(link.file_name()?);
+        is_open_for_writing(&info).then_some(node)
     })
 }
 
-/// Compares with what the system holds in memory: a network file system that does not answer must
-/// not hold up a look at other people's handles.
-fn is_same_without_waiting(link: &Path, host: &HostFile) -> bool {
+/// Looks at what the system holds in memory: a network file system that does not answer must not
+/// hold up a look at other people's handles.
+fn node_without_waiting(link: &Path) -> Option<Node> {
     use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
     let wanted = StatxFlags::TYPE | StatxFlags::INO;
-    let Ok(facts) = statx(CWD, link, AtFlags::STATX_DONT_SYNC, wanted) else {
-        return false;
-    };
-    match host.device_number() {
-        Some(number) => {
-            FileType::from_raw_mode(facts.stx_mode.into()) == FileType::BlockDevice
-                && makedev(facts.stx_rdev_major, facts.stx_rdev_minor) == number
-        }
-        None => {
-            facts.stx_ino == host.id().inode
-                && makedev(facts.stx_dev_major, facts.stx_dev_minor) == host.id().device
-        }
-    }
+    let facts = statx(CWD, link, AtFlags::STATX_DONT_SYNC, wanted).ok()?;
+    Some(match FileType::from_raw_mode(facts.stx_mode.into()) {
+        FileType::BlockDevice => Node::Device(makedev(facts.stx_rdev_major, facts.stx_rdev_minor)),
+        _ => Node::File(FileId {
+            device: makedev(facts.stx_dev_major, facts.stx_dev_minor),
+            inode: facts.stx_ino,
+        }),
+    })
 }
 
 /// The flags stand in octal; the last two bits are the access.
@@ -250,11 +265,13 @@ fn mount_in(line: &[u8]) -> Option<Mount> {
     let number = parse_number(std::str::from_utf8(fields.nth(2)?).ok()?)?;
     let point = unescape(fields.nth(1)?);
     fields.find(|field| *field == b"-")?;
-    let source = unescape(fields.nth(1)?);
+    let kind = OsStr::from_bytes(fields.next()?).to_owned();
+    let source = unescape(fields.next()?);
     Some(Mount {
         number,
         point,
         source,
+        kind,
     })
 }
 
@@ -289,6 +306,7 @@ pub(super) fn device_number_at(path: &Path) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::host_file::HostFile;
     use super::*;
 
     #[test]
@@ -376,7 +394,9 @@ mod tests {
             let host = HostFile::at(&path).unwrap();
             let found = |path: &Path, flags: &str| {
                 has_open(root, "1", path, flags);
-                Kernel::at(root).writer_of(&host)
+                Kernel::at(root)
+                    .writer_of(&[host.node()])
+                    .map(|(writer, _)| writer)
             };
             let writer = Writer {
                 process: 1,
@@ -390,7 +410,7 @@ mod tests {
             // What is open here is no other's.
             let own = std::process::id().to_string();
             has_open(root, &own, &path, "0100002");
-            assert_eq!(Kernel::at(root).writer_of(&host), None, "{what}");
+            assert_eq!(Kernel::at(root).writer_of(&[host.node()]), None, "{what}");
             fs::remove_dir_all(root.join("proc").join(own)).unwrap();
         }
     }
@@ -402,6 +422,7 @@ mod tests {
         assert_eq!(mount.number, makedev(98, 0));
         assert_eq!(mount.point, Path::new(r"/mnt a\b"));
         assert_eq!(mount.source, Path::new("/dev/x y"));
+        assert_eq!(mount.kind, "ext3");
         for broken in [
             "",
             "1 2",

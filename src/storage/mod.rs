@@ -19,6 +19,7 @@ mod lock;
 mod lock_file;
 mod memory;
 mod mmap;
+mod nodes;
 mod open;
 mod own;
 mod place;

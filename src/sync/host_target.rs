@@ -187,6 +187,7 @@ impl HostTarget {
             Arc::new(folder_of(&path)?.with_allocation(options.open.allocation)),
             path.file_name().unwrap_or_default(),
         );
+        place.folder().refuse_nodes(place.name())?;
         let mut target = Target::file(place, format.format())
             .with_image_options(options.image.clone())
             .with_name(given.to_owned())
@@ -215,6 +216,7 @@ impl HostTarget {
                 });
                 let name = path.file_name().unwrap_or_default();
                 let place = Place::new(Arc::new(folder), name);
+                place.folder().refuse_nodes(place.name())?;
                 let target = Target::held_file(place, opened.storage, format);
                 match &options.stage_dir {
                     Some(folder) => target.with_stage(elsewhere(folder, &path)?),
@@ -361,6 +363,11 @@ fn elsewhere(folder: &Path, target: &Path) -> Result<Place> {
 /// refused.
 fn stage_folder(path: &Path) -> Result<HostFolder> {
     let other = "name a folder on a disk with --stage-dir DIR";
+    // Not even the folder is made among device nodes.
+    let above = path.ancestors().find(|it| it.is_dir());
+    HostFolder::open(above.unwrap_or(Path::new(".")))?
+        .refuse_nodes(path.file_name().unwrap_or_default())
+        .map_err(|error| error.advise(other))?;
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -82,6 +82,12 @@ pub fn sync(
     let started = Instant::now();
     refuse_change_map(options)?;
     refuse_atomic_hold(options)?;
+    for place in [&options.undo, &options.target_manifest]
+        .into_iter()
+        .flatten()
+    {
+        place.folder().refuse_nodes(place.name())?;
+    }
     // What the target holds beyond the source, to the end of its last sector, are zeros.
     let source = source.padded_to(target.rounded_len(source.disk_len())?);
     let run = Run {

@@ -187,3 +187,137 @@ fn a_kept_manifest_of_a_device_is_not_believed_once_anybody_else_wrote_to_it() {
     assert!(device.bytes() == lab.bytes("new.raw"));
     assert_eq!(lab.json(&words).1["verified"], "cached");
 }
+
+#[test]
+fn no_file_is_made_among_device_nodes() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 600, 1);
+    lab.disk("old.raw", 600, 2);
+    shell(&lab, "");
+    let device = Path::new("/dev/diskdelta-no-such-disk");
+    let folder = Path::new("/dev/diskdelta-no-such-folder");
+    std::os::unix::fs::symlink(device, lab.path("by-id")).unwrap();
+    lab.done("delta create old.raw new.raw -o way.delta");
+    let name = device.display();
+    for words in [
+        format!("sync new.raw {name}"),
+        format!("sync new.raw {name} --dry-run"),
+        format!("sync new.raw {name} --create raw"),
+        format!("sync new.raw {name} --create vhdx"),
+        format!("sync new.raw {name} --target-format raw"),
+        "sync new.raw by-id".to_owned(),
+        "sync new.raw by-id --safety in-place".to_owned(),
+        "sync new.raw /dev/./diskdelta-no-such-disk".to_owned(),
+        format!("sync new.raw ssh://host{name} --rsh ./rsh"),
+        format!(
+            "sync ssh://host{}/new.raw {name} --rsh ./rsh",
+            lab.path("").display()
+        ),
+        format!(
+            "sync new.raw ssh://host{}/by-id --rsh ./rsh",
+            lab.path("").display()
+        ),
+        format!("manifest new.raw -o {name}"),
+        format!("delta create old.raw new.raw -o {name}"),
+        format!("delta merge way.delta -o {name}"),
+        format!("sync new.raw old.raw --mode delta --undo {name}"),
+        format!("sync new.raw old.raw --mode delta --undo {name} --dry-run"),
+        format!("sync new.raw old.raw --target-manifest {name}"),
+        format!("sync new.raw old.raw --stage-dir {}", folder.display()),
+    ] {
+        let run = lab.run(&words);
+        assert_eq!(run.status, 2, "{words}: {run:?}");
+        assert!(run.stderr.contains("for device nodes"), "{words}: {run:?}");
+        assert!(!device.exists() && !folder.exists(), "{words}");
+    }
+    assert!(lab.bytes("old.raw") == noise(600 * PAGE, 2));
+    let nodes = fs::read_dir("/dev").unwrap();
+    let nodes = nodes.map(|node| node.unwrap().file_name().into_string().unwrap());
+    assert_eq!(nodes.filter(|node| node.contains("diskdelta")).count(), 0);
+}
+
+/// A disk of two partitions of 4 MiB on a loop device.
+fn partitioned(lab: &Lab) -> Option<(Loop, [String; 2])> {
+    let under = lab.path("under.raw");
+    let mut bytes = noise(4096 * PAGE, 7);
+    let table = &mut bytes[446..512];
+    table.fill(0);
+    for (entry, first) in [(0, 2048_u32), (16, 10240)] {
+        table[entry + 4] = 0x83;
+        table[entry + 8..entry + 12].copy_from_slice(&first.to_le_bytes());
+        table[entry + 12..entry + 16].copy_from_slice(&8192_u32.to_le_bytes());
+    }
+    table[64..].copy_from_slice(b"\x55\xaa");
+    fs::write(&under, bytes).unwrap();
+    let device = Loop::over(&under)?;
+    let made = Command::new("partx").args(["--add", &device.0]).status();
+    let parts = [1, 2].map(|part| format!("{}p{part}", device.0));
+    if !made.is_ok_and(|it| it.success()) || !parts.iter().all(|it| Path::new(it).exists()) {
+        left_out("cannot make partitions on a loop device");
+        return None;
+    }
+    Some((device, parts))
+}
+
+#[test]
+fn a_disk_is_in_use_when_a_part_of_it_or_what_it_lies_on_is_written_elsewhere() {
+    let lab = Lab::new();
+    let Some((disk, [one, two])) = partitioned(&lab) else {
+        return;
+    };
+    fs::copy(lab.path("under.raw"), lab.path("whole.raw")).unwrap();
+    lab.disk("part.raw", 1024, 3);
+    let under = lab.path("under.raw").display().to_string();
+    let sides = |target: &str| match target == disk.0 {
+        true => format!("sync whole.raw {target} --stage-dir stages"),
+        false => format!("sync part.raw {target} --stage-dir stages"),
+    };
+    let cases = [
+        (&two, &disk.0, true),
+        (&disk.0, &one, true),
+        (&under, &disk.0, true),
+        (&under, &one, true),
+        (&one, &two, false),
+    ];
+    for (written, target, is_refused) in cases {
+        // A process that holds it open for writing until it is told to end.
+        let mut writer = Command::new("sh")
+            .args(["-c", "exec 7<>\"$1\"; echo; read end", "sh", written])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = [0];
+        std::io::Read::read_exact(writer.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        let run = lab.run(&sides(target));
+        drop(writer.stdin.take());
+        writer.wait().unwrap();
+        match is_refused {
+            true => run.fails(2, "open for writing"),
+            false => assert_eq!(run.status, 0, "{written} {target}: {run:?}"),
+        }
+    }
+    // Swap, mounts and further loop devices count in both directions, too.
+    for (attached, target, is_refused) in [
+        (&disk.0, &one, true),
+        (&one, &disk.0, true),
+        (&under, &disk.0, true),
+        (&under, &two, true),
+        (&one, &two, false),
+    ] {
+        let Some(other) = Loop::over(Path::new(attached)) else {
+            return;
+        };
+        let run = lab.run(&sides(target));
+        match is_refused {
+            true => run.fails(2, &other.0.replace("/dev/", "attached to ")),
+            false => assert_eq!(run.status, 0, "{attached} {target}: {run:?}"),
+        }
+        drop(other);
+    }
+    for target in [&one, &disk.0] {
+        lab.done(&sides(target));
+    }
+    let removed = Command::new("partx").args(["--delete", &disk.0]).status();
+    assert!(removed.unwrap().success());
+}

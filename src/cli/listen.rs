@@ -1,7 +1,8 @@
 //! `diskdelta serve --listen`
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use diskdelta::failback::plan::parse_duration;
 use diskdelta::remote::tls::{Client, Identity, Service, ServiceEvent, ServiceOptions};
@@ -16,7 +17,7 @@ use super::outcome::Exit;
 #[derive(clap::Args)]
 pub struct Listen {
     /// Is a service that listens there, on port 8730 where none is given
-    #[arg(long, value_name = "ADDR:PORT", requires_all = ["cert", "key", "client_ca"])]
+    #[arg(long, value_name = "ADDR:PORT", requires_all = ["cert", "key", "client_ca", "root"])]
     listen: Option<String>,
     /// The service's certificate
     #[arg(long, value_name = "PEM", requires = "listen")]
@@ -46,6 +47,9 @@ impl Listen {
             let what = "a service needs --listen, --cert, --key and --client-ca";
             return Err(Error::new(ErrorKind::InvalidInput, what).into());
         };
+        let root = serve.root.as_ref().map(std::fs::canonicalize);
+        let serves_all = root.is_some_and(|root| root.is_ok_and(|root| root == Path::new("/")));
+        let may = if serve.read_only { "read" } else { "write" };
         let line = serve.line.clone();
         let options = ServiceOptions::default();
         let patience = options.patience.min(line.silence);
@@ -64,11 +68,67 @@ impl Listen {
             }
         };
         say(format!("listening at {}", service.address()?));
-        service.run(work, &|event| say(text(event)))?;
+        if serves_all {
+            say(format!(
+                "--root / confines no client: each may {may} every file of this host that \
+                 this user may"
+            ));
+        }
+        let refusals = Mutex::new(Refusals::new());
+        let left_out = |count: u64| {
+            if count > 0 {
+                say(format!("{count} more were not let in"));
+            }
+        };
+        service.run(work, &|event| {
+            let is_refusal = matches!(event, ServiceEvent::Refused { .. });
+            let mut refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            match is_refusal && !refusals.may_be_said() {
+                true => refusals.left_out += 1,
+                false => {
+                    left_out(std::mem::take(&mut refusals.left_out));
+                    say(text(event));
+                }
+            }
+        })?;
+        let refusals = refusals.into_inner();
+        left_out(refusals.unwrap_or_else(PoisonError::into_inner).left_out);
         say("ended".to_owned());
         Ok(Exit::Done)
     }
 }
+
+/// How many refusals may be said: those who are not let in must not fill a disk with lines.
+struct Refusals {
+    left: f64,
+    since: Instant,
+    left_out: u64,
+}
+
+impl Refusals {
+    fn new() -> Self {
+        Refusals {
+            left: LINES_AT_ONCE,
+            since: Instant::now(),
+            left_out: 0,
+        }
+    }
+
+    fn may_be_said(&mut self) -> bool {
+        let now = Instant::now();
+        let come = now.duration_since(self.since).as_secs_f64() * LINES_PER_SECOND;
+        self.since = now;
+        self.left = (self.left + come).min(LINES_AT_ONCE);
+        let may = self.left >= 1.0;
+        if may {
+            self.left -= 1.0;
+        }
+        may
+    }
+}
+
+const LINES_AT_ONCE: f64 = 20.0;
+const LINES_PER_SECOND: f64 = 1.0;
 
 fn text(event: &ServiceEvent<'_>) -> String {
     match event {

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use diskdelta::failback::disks::DiskHand;
 use diskdelta::remote::{LineOptions, ServeOptions, Served, serve_with};
-use diskdelta::{Error, Silent};
+use diskdelta::{Error, ErrorKind, Silent};
 
 use super::Ended;
 use super::args;
@@ -30,7 +30,8 @@ pub struct Args {
     stdio: bool,
     #[command(flatten)]
     listen: Listen,
-    /// Serves only what lies in DIR, and takes all paths from there
+    /// Serve only DIR, and take all paths from there; required with --listen. Unless --read-only,
+    /// a client may overwrite any regular file in it
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Never writes anything
@@ -39,6 +40,10 @@ pub struct Args {
     /// Where stages lie: beside a file target by default, for a device in /var/lib/diskdelta
     #[arg(long, value_name = "DIR")]
     stage_dir: Option<PathBuf>,
+    /// Folder in which the agent keeps its state of failback jobs; outside of --root [default:
+    /// /var/lib/diskdelta/agent for root, otherwise diskdelta/agent in the user's state folder]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     /// Gives a line up when the other end was silent for so long: 90s, 5m. Below 15s both ends
     /// must be told
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = args::timeout)]
@@ -50,6 +55,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &Context) -> Ended {
+    if let (Some(state), Some(root)) = (&args.state_dir, &args.root) {
+        refuse_inside(state, root)?;
+    }
     let line = LineOptions::default()
         .with_silence(args.timeout)
         .with_limit_rate(context.common.limit_rate.unwrap_or(0));
@@ -58,6 +66,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         .with_read_only(args.read_only)
         .with_stage_dir(args.stage_dir.clone())
         .with_manifest_cache(args.manifest_cache.clone())
+        .with_state_dir(args.state_dir.clone().or_else(default_state))
         .with_direct(context.common.direct)
         .with_line(line);
     // The terminal, if there is one, is the other end's; and the line is what a speed limit is for.
@@ -73,6 +82,36 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         // The other end says why.
         _ => Ok(Exit::Error),
     }
+}
+
+/// A client could write to the agent's state.
+fn refuse_inside(state: &Path, root: &Path) -> Result<(), Error> {
+    // One that is missing will be made in a folder that is there.
+    let real = state.ancestors().find_map(|it| it.canonicalize().ok());
+    let (Some(real), Ok(root)) = (real, root.canonicalize()) else {
+        return Ok(());
+    };
+    match root != Path::new("/") && real.starts_with(&root) {
+        false => Ok(()),
+        true => {
+            let what = "the folder for the agent's state lies in the folder that is served";
+            Err(Error::new(ErrorKind::InvalidInput, what).at_path(state))
+        }
+    }
+}
+
+/// Where an agent keeps its state unless it is told otherwise; `None` for a user without a home.
+fn default_state() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some(PathBuf::from("/var/lib/diskdelta/agent"));
+    }
+    let absolute = |name: &str| {
+        let path = PathBuf::from(std::env::var_os(name)?);
+        path.is_absolute().then_some(path)
+    };
+    let state = absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))?;
+    Some(state.join("diskdelta/agent"))
 }
 
 fn unbuffered(stream: impl AsFd) -> Result<File, Error> {

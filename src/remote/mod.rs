@@ -23,6 +23,7 @@ mod known;
 mod line;
 mod line_options;
 mod message;
+mod own_folders;
 mod reach;
 mod retry;
 mod root_end;
@@ -52,6 +53,8 @@ pub use known::Known;
 pub use line::{Line, LineWatch, Traffic};
 pub use line_options::LineOptions;
 pub use message::{Claims, Compare, Hello, Message};
+#[cfg(feature = "failback")]
+pub(crate) use own_folders::{OwnFolders, lies_within};
 pub use reach::{Carrier, Reach};
 pub use retry::Retry;
 pub use root_end::RootEnd;

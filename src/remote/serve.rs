@@ -14,6 +14,7 @@ use super::job::{Ending, Fault, Job, TargetJob};
 use super::line::Line;
 use super::line_options::LineOptions;
 use super::message::Message;
+use super::own_folders::OwnFolders;
 use super::session::{Session, Side};
 use super::wire::wrong;
 use crate::control::Work;
@@ -29,7 +30,12 @@ use crate::units::BlockSize;
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ServeOptions {
-    /// The folder that all it touches must lie in.
+    /// The folder that all it touches must lie in, and that all paths are taken from. Paths that
+    /// lead outside are refused with `InvalidInput`; a path that is looked up in it and is not there
+    /// is `NotFound`, also one that exists outside.
+    ///
+    /// Where it may be written to, a client may make and overwrite any regular file in it, but for
+    /// the agent's own.
     pub root: Option<PathBuf>,
     /// Whether nothing is ever written.
     pub read_only: bool,
@@ -38,6 +44,9 @@ pub struct ServeOptions {
     /// Where manifests are kept that stand for reading sources, and targets from one sync to the
     /// next; see [`ManifestCache`].
     pub manifest_cache: Option<PathBuf>,
+    /// Where the agent keeps what it has to remember of jobs on its disks, for a [`Hand`]; outside of
+    /// the root. Made where it is missing; no other user may write to it.
+    pub state_dir: Option<PathBuf>,
     /// Reads past the page cache.
     pub direct: bool,
     /// How the line is watched.
@@ -54,6 +63,8 @@ setters! {
     with_stage_dir, stage_dir: Option<PathBuf>;
     /// Replaces [`ServeOptions::manifest_cache`].
     with_manifest_cache, manifest_cache: Option<PathBuf>;
+    /// Replaces [`ServeOptions::state_dir`].
+    with_state_dir, state_dir: Option<PathBuf>;
     /// Replaces [`ServeOptions::direct`].
     with_direct, direct: bool;
     /// Replaces [`ServeOptions::line`].
@@ -88,8 +99,9 @@ pub enum Served {
 /// Does one job for the end that dialled: is the source or the target of a sync.
 ///
 /// What holds of a target when this returns is what [`sync`](crate::sync::sync) says. Refused are,
-/// among others, paths outside of the root (`InvalidInput`) and, where nothing may be written, jobs
-/// that would (`Unsupported`).
+/// among others, paths outside of the root, names of files that this crate makes next to others, and
+/// paths in the agent's own folders (`InvalidInput`), and, where nothing may be written, jobs that
+/// would (`Unsupported`).
 ///
 /// # Errors
 /// `Io`, `Malformed`, `Cancelled`: nobody could be told.
@@ -279,13 +291,16 @@ impl Agent<'_> {
     }
 
     fn resolve(&self, job: &Job) -> Result<(PathBuf, Option<Confined>)> {
-        match &self.root {
-            None => Ok((Path::new(OsStr::from_bytes(&job.path)).to_owned(), None)),
+        let asked = Path::new(OsStr::from_bytes(&job.path));
+        let (path, confined) = match &self.root {
+            None => (asked.to_owned(), None),
             Some(root) => {
                 let confined = root.resolve(&job.path)?;
-                Ok((confined.path.clone(), Some(confined)))
+                (confined.path.clone(), Some(confined))
             }
-        }
+        };
+        OwnFolders::of(self.options)?.refuse(&path)?;
+        Ok((path, confined))
     }
 }
 

@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +34,9 @@ pub struct ShellOptions {
     pub program: String,
     /// How long the agent takes this end's silence, where that is not what it does anyway.
     pub timeout: Option<Duration>,
+    /// Where the agent keeps its state, where that is not its default. An agent that is started with
+    /// options of its host's choosing keeps to those.
+    pub state_dir: Option<PathBuf>,
     /// Whether what the shell prints as errors is kept for [`Shell::explain`], instead of going
     /// where this process's errors go.
     pub keeps_errors: bool,
@@ -61,6 +64,13 @@ impl ShellOptions {
         self
     }
 
+    /// Replaces [`ShellOptions::state_dir`].
+    #[must_use]
+    pub fn with_state_dir(mut self, state_dir: Option<PathBuf>) -> Self {
+        self.state_dir = state_dir;
+        self
+    }
+
     /// Replaces [`ShellOptions::keeps_errors`].
     #[must_use]
     pub fn with_keeps_errors(mut self, keeps: bool) -> Self {
@@ -75,6 +85,7 @@ impl Default for ShellOptions {
             shell: "ssh".to_owned(),
             program: "diskdelta".to_owned(),
             timeout: None,
+            state_dir: None,
             keeps_errors: false,
         }
     }
@@ -152,6 +163,9 @@ impl SshPath {
         if let Some(timeout) = options.timeout {
             command.arg(format!("--timeout={}s", timeout.as_secs().max(1)));
         }
+        if let Some(folder) = &options.state_dir {
+            command.arg(state_option(folder)?);
+        }
         if options.keeps_errors {
             command.stderr(Stdio::piped());
         }
@@ -167,10 +181,18 @@ impl SshPath {
         let complaint = child.stderr.take().map(|errors| {
             let kept = Arc::new(Mutex::new(Vec::new()));
             let keeps = kept.clone();
-            let keeper = std::thread::spawn(move || keep_last(errors, &keeps));
-            Complaint { kept, keeper }
+            let keep = move || keep_last(errors, &keeps);
+            let keeper = Builder::new().name("shell errors".to_owned()).spawn(keep);
+            keeper.map(|keeper| Complaint { kept, keeper })
         });
-        Ok(Shell { child, complaint })
+        let mut shell = Shell {
+            child,
+            complaint: None,
+        };
+        // Where there is no thread for it, dropping the shell ends it.
+        let failed = |cause| Error::io("start a thread for the remote shell", cause);
+        shell.complaint = complaint.transpose().map_err(failed)?;
+        Ok(shell)
     }
 }
 
@@ -241,6 +263,21 @@ impl Drop for Shell {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The option that names the agent's folder for its state. The shell there splits words and takes
+/// other characters for more than they are.
+fn state_option(folder: &Path) -> Result<OsString> {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@%:,=".contains(byte);
+    let bytes = folder.as_os_str().as_bytes();
+    if !folder.is_absolute() || !bytes.iter().all(is_plain) {
+        let what =
+            "a folder at another host is an absolute path of letters, digits and `/._-+@%:,=`";
+        return Err(Error::new(ErrorKind::InvalidInput, what).at_path(folder));
+    }
+    let mut option = OsString::from("--state-dir=");
+    option.push(folder);
+    Ok(option)
 }
 
 /// Waits until it `is` so, but no longer than that; says whether it is.

@@ -259,6 +259,58 @@ impl HostFolder {
         HostFolder::open(parent)?.sync()
     }
 
+    /// The folder `name` in this one, made for its owner alone where it is missing; no link is
+    /// followed. Durable when it returns.
+    ///
+    /// # Errors
+    /// `Untrusted` for a folder of another user, or that others may write to; `InvalidInput` for
+    /// what is no plain name; `NoSpace`, `Io`.
+    pub fn subfolder(&self, name: &OsStr) -> Result<Self> {
+        let path = self.file(name)?;
+        match rustix::fs::mkdirat(&self.folder, name, Mode::from_raw_mode(0o700)) {
+            Ok(()) => self.sync()?,
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(cause) => return Err(Error::io("create folder", cause).at_path(path)),
+        }
+        self.open_subfolder(name)
+    }
+
+    /// As [`subfolder`](HostFolder::subfolder), for one that is there.
+    ///
+    /// # Errors
+    /// `NotFound`; those of `subfolder`.
+    pub fn open_subfolder(&self, name: &OsStr) -> Result<Self> {
+        let path = self.file(name)?;
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(&self.folder, name, flags, Mode::empty())
+            .map_err(|e| Error::io("open folder", e).at_path(&path))?;
+        let folder = HostFolder {
+            path,
+            folder: folder.into(),
+            allocation: self.allocation,
+            known: Mutex::default(),
+        };
+        folder.refuse_foreign()?;
+        Ok(folder)
+    }
+
+    /// Refuses a folder of another user, or one that others may write to, in whatever way.
+    ///
+    /// # Errors
+    /// `Untrusted`, `Io`.
+    pub fn refuse_foreign(&self) -> Result<()> {
+        self.refuse_shared()?;
+        let facts = look_at(&self.folder, &self.path)?;
+        match facts.mode() & 0o022 {
+            0 => Ok(()),
+            _ => Err(
+                Error::new(ErrorKind::Untrusted, "others may write to the folder")
+                    .at_path(&self.path)
+                    .advise("use a folder of your own that no other user may write to"),
+            ),
+        }
+    }
+
     /// Decides what becomes of the space of zeros in the files opened and created here. With
     /// [`Allocation::Full`] a file's holes are filled when it is synced for the first time.
     #[must_use]

@@ -52,6 +52,7 @@ pub use privacy::Privacy;
 #[cfg(any(feature = "tls", feature = "failback"))]
 pub(crate) use private_file::read_private;
 pub(crate) use scratch::scratch;
+pub(crate) use side_name::{is_side_folder, is_side_name};
 pub use stamp::SourceStamp;
 #[cfg(feature = "imago")]
 pub(crate) use stamp::reopened;

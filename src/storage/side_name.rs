@@ -36,6 +36,27 @@ pub(super) fn run_id<'n>(found: &'n OsStr, name: &OsStr, suffix: &str) -> Option
     (is_same && is_hex(id)).then(|| str::from_utf8(id).ok())?
 }
 
+/// Whether a name may be one of this program's own files, on file systems too that take names which
+/// differ in case for one: what is written under such a name by others would be believed.
+pub(crate) fn is_side_name(name: &OsStr) -> bool {
+    let name = folded(name);
+    let is_hidden = name.starts_with('.');
+    let ends = |suffix: &&str| name.ends_with(*suffix);
+    name.contains(OWN) || (is_hidden && PLAIN_SUFFIXES.iter().any(|suffix| ends(&suffix)))
+}
+
+/// As [`is_side_name`], for a folder's name.
+pub(crate) fn is_side_folder(name: &OsStr) -> bool {
+    folded(name).starts_with(OWN)
+}
+
+/// The ASCII that is left of a name where case makes no difference: some letters beyond ASCII have
+/// their other case in it, and others count for nothing.
+fn folded(name: &OsStr) -> String {
+    let folded = name.to_string_lossy().to_lowercase().to_uppercase();
+    folded.chars().filter(char::is_ascii).collect()
+}
+
 /// What stands for `name`: itself where it fits, and is not what another one is made into.
 fn stem(name: &OsStr, suffix: &str) -> OsString {
     let bytes = name.as_encoded_bytes();
@@ -68,6 +89,10 @@ fn is_hex(bytes: &[u8]) -> bool {
     bytes.iter().all(is_digit)
 }
 
+/// In the names of logs, of their folders, and of copies.
+const OWN: &str = ".DISKDELTA-";
+/// What the names of other side files end with, which are hidden.
+const PLAIN_SUFFIXES: [&str; 4] = [".PART", ".NEW", ".FRESH", ".EARLIER"];
 /// What file systems allow.
 const NAME_MOST: usize = 255;
 /// Bytes of a long name that are kept.
@@ -92,6 +117,48 @@ mod tests {
         assert_eq!(side("disk.raw", "log"), ".disk.raw.log");
         assert_eq!(side(".disk.raw", "log"), "..disk.raw.log");
         assert_eq!(side(".disk.raw.log", "earlier"), "..disk.raw.log.earlier");
+    }
+
+    #[test]
+    fn every_name_that_is_made_is_known_for_one_however_it_is_spelled() {
+        let id = "0123456789abcdef0123456789abcdef";
+        for name in ["disk.raw", ".disk.raw", &"y".repeat(250)] {
+            for suffix in [
+                "diskdelta-stage",
+                "diskdelta-log",
+                "diskdelta-new",
+                "part",
+                "new",
+                "fresh",
+                "earlier",
+            ] {
+                let name = OsStr::new(name);
+                for made in [side_name(name, suffix), run_name(name, id, suffix)] {
+                    assert!(is_side_name(&made), "{made:?}");
+                    assert!(is_side_name(&made.to_ascii_uppercase()), "{made:?}");
+                    assert!(is_side_name(&side_name(&made, "earlier")), "{made:?}");
+                }
+            }
+        }
+        // A long s and a Kelvin sign are an s and a k in another case; a soft hyphen is nothing.
+        for odd in [
+            ".t.raw.di\u{17f}kdelta-stage",
+            ".t.raw.dis\u{212a}delta-stage",
+            ".t.raw.disk\u{ad}delta-stage",
+        ] {
+            assert!(is_side_name(odd.as_ref()), "{odd}");
+        }
+        for disk in [
+            "disk.raw",
+            ".disk.raw",
+            "disk.new",
+            "a.part",
+            "diskdelta.raw",
+        ] {
+            assert!(!is_side_name(disk.as_ref()), "{disk}");
+        }
+        assert!(is_side_folder(".diskdelta-failback".as_ref()));
+        assert!(!is_side_folder("vm".as_ref()));
     }
 
     #[test]

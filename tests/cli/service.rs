@@ -69,7 +69,11 @@ impl Service {
                 "--key",
                 "server.key",
             ])
-            .args(["--client-ca", "ca.pem", "--root", "served"])
+            .args(["--client-ca", "ca.pem"])
+            .args(match options.contains("--root") {
+                true => &[][..],
+                false => &["--root", "served"],
+            })
             .args(options.split_whitespace())
             .current_dir(lab.path(""))
             .stderr(Stdio::piped())
@@ -213,8 +217,17 @@ fn what_is_missing_or_wrong_is_said_before_anything_is_dialled_or_served() {
     let named = format!("sync diskdelta://localhost/new.raw old.raw {PAPERS}");
     lab.run(&format!("{named} --tls-name a..b"))
         .fails(2, "`a..b` is not a name that a certificate can be for");
-    lab.run("serve --listen 127.0.0.1:0 --cert server.pem --key none.key --client-ca ca.pem")
+    let listen = "serve --listen 127.0.0.1:0 --cert server.pem --client-ca ca.pem";
+    lab.run(&format!("{listen} --key none.key --root served"))
         .fails(2, "none.key: cannot read");
+    let unconfined = lab.run(&format!("{listen} --key server.key"));
+    assert_eq!(unconfined.status, 2);
+    assert!(unconfined.stderr.contains("--root <DIR>"), "{unconfined:?}");
+    let inside = "--key server.key --root served --state-dir served/state";
+    lab.run(&format!("{listen} {inside}"))
+        .fails(2, "lies in the folder that is served");
+    lab.run("serve --stdio --root served --state-dir served/state")
+        .fails(2, "lies in the folder that is served");
     for words in [
         "serve",
         "serve --listen 127.0.0.1:0",
@@ -280,12 +293,22 @@ fn a_service_that_is_killed_leaves_the_target_old_and_retry_goes_on_with_the_nex
 }
 
 #[test]
+fn a_service_of_the_whole_host_says_so() {
+    let lab = lab(10);
+    let all = Service::start(&lab, "--root /");
+    all.says("may write every file of this host");
+}
+
+#[test]
 fn certificates_made_as_the_documentation_says_are_taken() {
     let text = include_str!("../../docs/protocol.md");
     let (_, steps) = text.split_once("**Certificates with openssl**").unwrap();
     let (_, steps) = steps.split_once("```console\n").unwrap();
     let (steps, _) = steps.split_once("```").unwrap();
-    let steps = steps.replace("$ openssl", "openssl");
+    let steps: String = steps
+        .lines()
+        .map(|line| line.strip_prefix("$ ").unwrap_or(line).to_owned() + "\n")
+        .collect();
     let lab = Lab::new();
     let made = Command::new("sh")
         .args(["-e", "-c", &steps])
@@ -303,9 +326,11 @@ fn certificates_made_as_the_documentation_says_are_taken() {
     assert!(made.status.success(), "{made:?}");
     std::fs::create_dir(lab.path("served")).unwrap();
     lab.disk("served/new.raw", 100, 1);
+    std::fs::copy(lab.path("clients-ca.pem"), lab.path("ca.pem")).unwrap();
     let service = Service::start(&lab, "--read-only");
+    let papers = PAPERS.replace("ca.pem", "services-ca.pem");
     let words = format!(
-        "sync diskdelta://{}/new.raw made.raw {PAPERS}",
+        "sync diskdelta://{}/new.raw made.raw {papers}",
         service.place
     );
     lab.run(&words)

@@ -93,8 +93,11 @@ fn failing(rig: &Rig) -> Vec<String> {
 
 /// What the target's host remembers of the job's VM.
 fn token(rig: &Rig) -> PathBuf {
-    rig.site("primary", "db1")
-        .join(".diskdelta-failback/shop/db1.token")
+    let folders = fs::read_dir(rig.agent_state()).unwrap();
+    let tokens = folders.map(|it| it.unwrap().path().join("shop/db1/token"));
+    let tokens: Vec<_> = tokens.filter(|it| it.exists()).collect();
+    assert_eq!(tokens.len(), 1, "{tokens:?}");
+    tokens.into_iter().next().unwrap()
 }
 
 #[test]
@@ -273,9 +276,10 @@ fn a_hand_that_does_not_see_its_executor_die_makes_way_for_the_next_one() {
     // The line stays open on that side, both ways, as when a host or a route is lost.
     let command = env!("CARGO_BIN_EXE_diskdelta");
     rig.rsh(&format!(
-        "(cat; sleep 50) | sh -c 'echo $$ > {}; exec {command} serve --stdio' |\n\
+        "(cat; sleep 50) | sh -c 'echo $$ > {}; exec {command} serve --stdio --state-dir {}' |\n\
          tee --output-error=warn {}\n",
         rig.path("agent").display(),
+        rig.agent_state().display(),
         rig.path("sent").display()
     ));
     let mut carrier = rig.start();
@@ -389,8 +393,6 @@ fn a_snapshot_that_cannot_be_read_here_is_named_as_it_is_here() {
 fn the_vms_of_a_group_are_written_on_another_host_at_the_same_time() {
     let mut rig = Rig::new(&["db1", "web1"]);
     rig.far = vec!["primary"];
-    // Both keep what they have to remember in one folder.
-    rig.reach = format!("state = \"{}\"\n", rig.path("state").display());
     rig.writer("");
     let mut carrier = rig.start();
     rig.wait_for(&mut carrier, 0, "ready-to-cutover");
@@ -606,17 +608,30 @@ fn a_plan_for_another_host_is_shown_with_an_estimate_of_what_would_move() {
     assert!((300_000..400_000).contains(&delta), "{shown:#}");
     assert!(disk["line_seconds"].as_f64().unwrap() > 0.0);
     assert_eq!(shown["vms"][0]["advice"], "delta");
-    let state = rig.site("primary", "db1").join(".diskdelta-failback");
-    assert!(!state.exists() && !rig.is("primary", "db1", "fenced"));
+    assert!(!rig.agent_state().exists() && !rig.is("primary", "db1", "fenced"));
 }
 
 #[test]
-fn the_state_of_a_far_disk_lies_where_the_plan_says() {
+fn the_plan_says_where_an_agent_that_it_starts_keeps_its_state() {
     let mut rig = far_rig();
-    let state = rig.path("state");
-    rig.reach = format!("state = \"{}\"\n", state.display());
+    rig.reach = "state = \"/srv/state\"\n".to_owned();
     let mut carrier = rig.start();
     wait_blocked(&rig, &mut carrier, "ready-to-cutover");
-    assert!(state.join("shop/db1.token").exists() && !token(&rig).exists());
+    let asked = fs::read_to_string(rig.path("asked")).unwrap();
+    assert!(asked.contains(" --state-dir=/srv/state"), "{asked}");
+    // One whose options its own host has chosen keeps to those.
+    assert!(token(&rig).exists() && !Path::new("/srv/state").exists());
+    homecoming(&rig, &mut carrier);
+}
+
+#[test]
+fn nothing_is_kept_where_a_client_could_write_it() {
+    let rig = far_rig();
+    let mut carrier = rig.start();
+    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    let left = fs::read_dir(rig.site("primary", "db1")).unwrap();
+    let left = left.map(|it| it.unwrap().file_name().into_string().unwrap());
+    let left: Vec<_> = left.filter(|name| name.starts_with('.')).collect();
+    assert!(left.is_empty(), "{left:?}");
     homecoming(&rig, &mut carrier);
 }

@@ -1,7 +1,7 @@
 //! What an agent does for whoever asks it to look after disks, and what it does not.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,9 @@ impl Agent {
     fn new(options: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_diskdelta"));
         command.args(["serve", "--stdio"]).args(options);
+        if !options.contains(&"--state-dir") {
+            command.arg("--state-dir").arg(state());
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (output, input) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
@@ -84,6 +87,12 @@ impl Agent {
     }
 }
 
+/// Where agents of this process keep their state.
+fn state() -> PathBuf {
+    let name = format!("agent-{}", std::process::id());
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
 fn request(disk: &Path, token: (u64, u64), what: Value) -> Value {
     json!({
         "job": "shop", "vm": "db1", "instance": "a".repeat(32), "side": "target",
@@ -139,8 +148,9 @@ fn an_agent_that_only_reads_or_serves_another_folder_touches_nothing() {
     assert!(refused.contains("outside"), "{refused}");
     let mut state = request(Path::new("/disk.raw"), (1, 1), json!("block"));
     state["state"] = json!(folder.path().join("state"));
-    assert!(Agent::ask(&["--root", root], &state).is_err());
-    assert!(disk.exists() && !folder.path().join(".diskdelta-failback").exists());
+    let refused = Agent::ask(&["--root", root], &state).unwrap_err();
+    assert!(refused.contains("makes no sense"), "{refused}");
+    assert!(disk.exists() && !folder.path().join("state").exists());
     // What lies inside is taken from there.
     let block = request(Path::new("/disk.raw"), (1, 1), json!("block"));
     assert_eq!(Agent::ask(&["--root", root], &block).unwrap(), "done");
@@ -178,7 +188,64 @@ fn a_request_that_makes_no_sense_is_refused_and_nothing_is_done() {
         let refused = agent.hear().unwrap_err();
         assert!(refused.contains("makes no sense"), "{refused}");
     }
-    assert!(disk.exists() && !folder.path().join(".diskdelta-failback").exists());
+    assert!(disk.exists());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_an_agent_keeps_lies_outside_of_what_it_serves_and_no_job_names_it() {
+    let (folder, _disk) = disk();
+    let root = folder.path().to_str().unwrap();
+    let link = tempfile::tempdir().unwrap();
+    let link = link.path().join("link");
+    std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+    for state in [folder.path().join("state"), link.join("state")] {
+        let run = Command::new(env!("CARGO_BIN_EXE_diskdelta"))
+            .args(["serve", "--stdio", "--root", root, "--state-dir"])
+            .arg(&state)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(run.status.code(), Some(2));
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(said.contains("lies in the folder that is served"), "{said}");
+    }
+    // Where nothing is confined, or all is served, the folder is refused by what it is.
+    let state = tempfile::tempdir().unwrap();
+    let token = state.path().join("token.raw");
+    fs::write(&token, [1; 8192]).unwrap();
+    let own = ["--state-dir", state.path().to_str().unwrap()];
+    let all = [own[0], own[1], "--root", "/"];
+    for options in [&own[..], &all[..]] {
+        let refused = Agent::ask(options, &request(&token, (1, 1), json!("block"))).unwrap_err();
+        assert!(refused.contains("the agent's own"), "{refused}");
+    }
+    assert!(token.exists());
+    // Nor is a name one of files that are made next to others.
+    for name in [
+        ".disk.raw.diskdelta-stage",
+        ".DISK.RAW.DISKDELTA-STAGE",
+        ".disk.raw.diskdelta-new",
+        ".manifest.new",
+    ] {
+        let odd = folder.path().join(name);
+        fs::write(&odd, [1; 8192]).unwrap();
+        let refused = Agent::ask(&[], &request(&odd, (1, 1), json!("block"))).unwrap_err();
+        assert!(refused.contains("makes for itself"), "{name}: {refused}");
+        assert!(odd.exists());
+    }
+}
+
+#[test]
+fn a_state_folder_that_others_may_write_to_is_refused() {
+    let (_folder, disk) = disk();
+    let state = tempfile::tempdir().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+    fs::set_permissions(state.path(), mode).unwrap();
+    let options = ["--state-dir", state.path().to_str().unwrap()];
+    let refused = Agent::ask(&options, &request(&disk, (1, 1), json!("block"))).unwrap_err();
+    assert!(refused.contains("others may write"), "{refused}");
+    assert!(disk.exists());
 }
 
 #[test]

@@ -98,7 +98,9 @@ impl Rig {
     pub fn agent(&self, before: &str, options: &str) {
         let text = format!(
             "echo \"$@\" >> {asked}\n{before}\n\
-             sh -c 'echo $$ > {agent}; exec {command} serve --stdio {options}' | tee -a {sent}\n",
+             sh -c 'echo $$ > {agent}; exec {command} serve --stdio --state-dir {state} {options}' | tee -a \
+             {sent}\n",
+            state = self.agent_state().display(),
             command = env!("CARGO_BIN_EXE_diskdelta"),
             asked = self.path("asked").display(),
             agent = self.path("agent").display(),
@@ -128,6 +130,11 @@ impl Rig {
     }
 
     /// What stands in for ssh, put there at once.
+    /// Where the agent of the other host keeps its state.
+    pub fn agent_state(&self) -> PathBuf {
+        self.path("agent-state")
+    }
+
     pub fn rsh(&self, text: &str) {
         fs::write(self.path("rsh-new"), text).unwrap();
         fs::rename(self.path("rsh-new"), self.path("rsh")).unwrap();

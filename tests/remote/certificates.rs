@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, date_time_ymd,
 };
 
 /// One that signs.
@@ -38,10 +38,29 @@ impl Authority {
 
     /// Signs a certificate for `name`, `NAME.pem` and `NAME.key` in `folder`; `hosts` are the names
     /// and addresses that it is for.
+    /// One that has names is a service's, any other a client's.
     pub fn sign(&self, folder: &Path, name: &str, hosts: &[&str], valid: Valid) {
+        self.sign_with(folder, name, hosts, valid, |params| {
+            params.extended_key_usages = vec![match hosts.is_empty() {
+                true => ExtendedKeyUsagePurpose::ClientAuth,
+                false => ExtendedKeyUsagePurpose::ServerAuth,
+            }];
+        });
+    }
+
+    /// As [`sign`](Authority::sign), with what `change` makes of it.
+    pub fn sign_with(
+        &self,
+        folder: &Path,
+        name: &str,
+        hosts: &[&str],
+        valid: Valid,
+        change: impl FnOnce(&mut CertificateParams),
+    ) {
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let mut params = CertificateParams::new(hosts).unwrap();
         params.distinguished_name = named(name);
+        change(&mut params);
         match valid {
             Valid::Now => {}
             Valid::Once => params.not_after = date_time_ymd(2020, 1, 1),

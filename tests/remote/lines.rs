@@ -373,6 +373,58 @@ fn an_agent_that_only_reads_writes_nothing_and_none_serves_what_lies_outside() {
 }
 
 #[test]
+fn no_job_names_a_file_that_syncs_make_for_themselves() {
+    let lab = Lab::new();
+    lab.disk("log.raw", 100, 1);
+    lab.disk("t.raw", 100, 2);
+    std::fs::create_dir(lab.path(".diskdelta-failback")).unwrap();
+    std::fs::create_dir(lab.path("own")).unwrap();
+    std::fs::write(lab.path("own/x.raw"), "x").unwrap();
+    std::os::unix::fs::symlink("own", lab.path("alias")).unwrap();
+    std::os::unix::fs::symlink(".t.raw.diskdelta-stage", lab.path("link.raw")).unwrap();
+    let before = lab.names();
+    for name in [
+        ".t.raw.diskdelta-stage",
+        ".T.raw.DiskDelta-Stage",
+        ".t.raw.0123456789abcdef0123456789abcdef.diskdelta-log",
+        ".t.raw.diskdelta-new",
+        ".t.raw.part",
+        ".m.new",
+        "..t.raw.diskdelta-stage.fresh",
+        "..t.raw.diskdelta-stage.earlier",
+        ".diskdelta-failback/t.token",
+        "link.raw",
+        "own/x.raw",
+        "own/new.raw",
+        "alias/x.raw",
+    ] {
+        for root in [Some(lab.path("")), None] {
+            let path = match root {
+                Some(_) => name.to_owned(),
+                None => lab.path(name).to_str().unwrap().to_owned(),
+            };
+            let serve = lab
+                .serve()
+                .with_root(root)
+                .with_manifest_cache(Some(lab.path("own")));
+            let (dialled, agent) = dial(serve.clone(), i64::MAX);
+            let source = lab.source("log.raw");
+            let error = dialled
+                .unwrap()
+                .push(&job(&path, Some(target_job())), &source, None, &work())
+                .unwrap_err();
+            // A link that leads nowhere yet is refused as one that leads outside.
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{path}: {error}");
+            drop(agent.join().unwrap());
+            let (dialled, agent) = dial(serve, i64::MAX);
+            assert!(dialled.unwrap().pull(&job(&path, None), &work()).is_err());
+            drop(agent.join().unwrap());
+        }
+    }
+    assert_eq!(lab.names(), before);
+}
+
+#[test]
 fn what_does_not_go_across_hosts_is_refused() {
     let lab = Lab::new();
     lab.disk("new.raw", 100, 1);

@@ -14,6 +14,8 @@ use diskdelta::remote::{Dialled, LineOptions, ServeOptions, Served, Traffic};
 use diskdelta::sync::{SyncOptions, SyncReport};
 use diskdelta::{CancelToken, Result};
 
+use rcgen::CertificateParams;
+
 use crate::certificates::{Authority, Valid};
 use crate::lines::{Lab, job, target_job, work};
 
@@ -39,6 +41,13 @@ impl Papers {
         other.sign(path, "server-other", &here, Valid::Now);
         other.sign(path, "mallory", &[], Valid::Now);
         Papers { folder }
+    }
+
+    /// Has the good authority sign one more, as `change` makes it.
+    pub fn odd(&self, name: &str, hosts: &[&str], change: impl FnOnce(&mut CertificateParams)) {
+        let path = self.folder.path();
+        let authority = Authority::at(&path.join("odd-ca.pem"));
+        authority.sign_with(path, name, hosts, Valid::Now, change);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

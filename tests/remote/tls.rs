@@ -10,6 +10,7 @@ use diskdelta::remote::tls::{Identity, Service};
 use diskdelta::remote::{LineOptions, Retry};
 use diskdelta::sync::Outcome;
 use diskdelta::{Error, ErrorKind};
+use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};
 
 use crate::lines::{Lab, work};
 use crate::service::{Dialler, Papers, Running, bytes, lab, serving};
@@ -39,6 +40,51 @@ fn who_has_a_certificate_syncs_both_ways_and_is_named() {
     service.says(&format!("begun: alice {print} there.raw"));
     service.says("ended: done");
     assert_eq!(lab.names(), ["here.raw", "new.raw", "there.raw"]);
+}
+
+/// Usages, whether it is an authority, and whether it is good for a client and for a service.
+type Odd = (Vec<ExtendedKeyUsagePurpose>, bool, [bool; 2]);
+
+#[test]
+fn a_certificate_is_good_only_for_what_it_is_meant_for() {
+    use ExtendedKeyUsagePurpose::{Any, ClientAuth, CodeSigning, ServerAuth};
+    let lab = lab();
+    let cases: [Odd; 8] = [
+        (vec![ClientAuth], false, [true, false]),
+        (vec![ServerAuth], false, [false, true]),
+        (vec![ServerAuth, ClientAuth], false, [true, true]),
+        (vec![], false, [false, false]),
+        (vec![Any], false, [false, false]),
+        (vec![CodeSigning], false, [false, false]),
+        (vec![ClientAuth, ServerAuth], true, [false, false]),
+        (vec![], true, [false, false]),
+    ];
+    for (usages, is_authority, [client, server]) in cases {
+        let case = format!("{usages:?} {is_authority}");
+        let papers = Papers::new();
+        papers.odd("odd", &["localhost", "127.0.0.1"], |params| {
+            params.extended_key_usages = usages;
+            if is_authority {
+                params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            }
+        });
+        let good = std::fs::read_to_string(papers.path("ca.pem")).unwrap();
+        let odd = std::fs::read_to_string(papers.path("odd-ca.pem")).unwrap();
+        std::fs::write(papers.path("all.pem"), good + &odd).unwrap();
+        let check = |service: &str, client: &str, is_good: bool| {
+            let service = Running::start(&papers.of(service, "all"), serving(&lab));
+            let dialler = service.dialler(papers.of(client, "all"));
+            match dialler.pull(&lab, "new.raw", "here.raw") {
+                Ok(_) => assert!(is_good, "{case}: {client} was taken"),
+                Err(error) => {
+                    assert!(!is_good, "{case}: {error}");
+                    assert_eq!(error.kind(), ErrorKind::Untrusted, "{case}: {error}");
+                }
+            }
+        };
+        check("server", "odd", client);
+        check("odd", "alice", server);
+    }
 }
 
 fn rustls_pem(identity: &Identity) -> Vec<u8> {
@@ -350,7 +396,7 @@ fn any_number_of_silent_clients_keeps_nobody_out() {
     let (papers, lab) = (Papers::new(), lab());
     let options = serving(&lab).with_patience(Duration::from_secs(600));
     let service = Running::start(&papers.of("server", "ca"), options);
-    let silent: Vec<TcpStream> = (0..100)
+    let silent: Vec<TcpStream> = (0..220)
         .map(|_| TcpStream::connect(service.address).unwrap())
         .collect();
     let alice = service.dialler(papers.of("alice", "ca"));

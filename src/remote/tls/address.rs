@@ -4,7 +4,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
@@ -118,7 +118,8 @@ impl ServicePath {
         let connection = ClientConnection::new(Arc::new(config), name);
         let mut connection = connection.map_err(|cause| parties.explain(cause))?.into();
         let socket = self.connect(options.patience)?;
-        shake(&mut connection, &socket, options.patience, &parties)?;
+        let within = (Instant::now(), options.patience);
+        shake(&mut connection, &socket, within, &parties)?;
         TlsLine::new(connection, socket, parties)
     }
 

@@ -2,27 +2,33 @@
 
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::identity::Identity;
+use super::purpose::{DialsOnly, ServesOnly};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The name of the protocol within TLS (ALPN).
 pub(super) const PROTOCOL: &[u8] = b"diskdelta/1";
 
-/// How the end that dials shakes hands.
+/// How the end that dials shakes hands: only with a service whose certificate is meant for one.
 ///
 /// # Errors
 /// Those of reading `identity`; `InvalidInput` for a key that is not the certificate's.
 pub(super) fn dialling(identity: &Identity) -> Result<ClientConfig> {
+    let roots = Arc::new(identity.roots()?);
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider())
+        .build()
+        .map_err(|cause| no_authority(identity, cause))?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(broken)?
-        .with_root_certificates(identity.roots()?)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ServesOnly(verifier)))
         .with_client_auth_cert(identity.chain()?, identity.secret()?)
         .map_err(|cause| identity.misfit(cause))?;
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
@@ -30,7 +36,8 @@ pub(super) fn dialling(identity: &Identity) -> Result<ClientConfig> {
     Ok(config)
 }
 
-/// How a service shakes hands: who shows no certificate of its authorities is refused.
+/// How a service shakes hands: who shows no certificate of its authorities that is meant for a
+/// client is refused.
 ///
 /// # Errors
 /// As [`dialling`].
@@ -38,15 +45,11 @@ pub(super) fn serving(identity: &Identity) -> Result<ServerConfig> {
     let roots = Arc::new(identity.roots()?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
         .build()
-        .map_err(|cause| {
-            Error::malformed("holds no authority")
-                .at_path(&identity.ca)
-                .caused_by(cause)
-        })?;
+        .map_err(|cause| no_authority(identity, cause))?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(broken)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(DialsOnly(verifier)))
         .with_single_cert(identity.chain()?, identity.secret()?)
         .map_err(|cause| identity.misfit(cause))?;
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
@@ -66,6 +69,12 @@ pub(super) fn fingerprint(der: &[u8]) -> String {
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
+}
+
+fn no_authority(identity: &Identity, cause: VerifierBuilderError) -> Error {
+    Error::malformed("holds no authority")
+        .at_path(&identity.ca)
+        .caused_by(cause)
 }
 
 fn broken(cause: rustls::Error) -> Error {

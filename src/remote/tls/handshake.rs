@@ -9,7 +9,7 @@ use rustls::Connection;
 use super::trouble::Parties;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Shakes hands over `socket` within `patience`, however little the other end sends at a time.
+/// Shakes hands over `socket` within `patience` from `begun` on, however little the other end sends at a time.
 ///
 /// # Errors
 /// `Untrusted` where one end does not take the other's certificate, `Unsupported` for another
@@ -17,15 +17,11 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) fn shake(
     connection: &mut Connection,
     socket: &TcpStream,
-    patience: Duration,
+    (begun, patience): (Instant, Duration),
     parties: &Parties,
 ) -> Result<()> {
-    let deadline = Instant::now() + patience;
-    let late = || {
-        let seconds = patience.as_secs_f64();
-        let text = format!("{} did not shake hands within {seconds} s", parties.peer);
-        Error::new(ErrorKind::Io, text)
-    };
+    let deadline = begun + patience;
+    let late = || late(&parties.peer, patience);
     let failed = |cause: io::Error| match cause.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => late(),
         _ => {
@@ -58,6 +54,13 @@ pub(super) fn shake(
     socket.set_read_timeout(None).map_err(failed)?;
     socket.set_write_timeout(None).map_err(failed)?;
     parties.check_protocol(connection.alpn_protocol())
+}
+
+/// The error for one that took too long.
+pub(super) fn late(peer: &str, patience: Duration) -> Error {
+    let seconds = patience.as_secs_f64();
+    let text = format!("{peer} did not shake hands within {seconds} s");
+    Error::new(ErrorKind::Io, text)
 }
 
 /// Sends the alert that tells the other end, and gives it a moment to take it: what it has sent

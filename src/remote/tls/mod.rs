@@ -4,9 +4,11 @@
 
 mod address;
 mod config;
+mod crowd;
 mod handshake;
 mod identity;
 mod places;
+mod purpose;
 mod service;
 mod stream;
 mod subject;

@@ -1,25 +1,23 @@
 //! How many may be there at a time.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::crowd::Crowd;
 
 /// The places of a service.
 ///
 /// Whoever has shown no certificate yet takes none of the sessions' places. Of such there are few
-/// at a time as well: one more, and the one that has been there for longest is cut off.
+/// at a time as well, and fewer at one address: see [`Crowd`].
 pub(super) struct Places {
     sessions_most: usize,
-    strangers_most: usize,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     sessions: usize,
-    begun: u64,
-    strangers: BTreeMap<u64, TcpStream>,
+    strangers: Crowd<TcpStream>,
     is_closed: bool,
 }
 
@@ -37,29 +35,28 @@ pub(super) struct Threshold<'a> {
 }
 
 impl Places {
-    pub fn new(sessions_most: usize, strangers_most: usize) -> Self {
+    pub fn new(sessions_most: usize, strangers: Crowd<TcpStream>) -> Self {
         Places {
             sessions_most,
-            strangers_most: strangers_most.max(1),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                sessions: 0,
+                strangers,
+                is_closed: false,
+            }),
         }
     }
 
-    /// A place for one who has just connected.
-    pub fn stranger(&self, socket: &TcpStream) -> io::Result<Threshold<'_>> {
+    /// A place for one at `address` who has shown no certificate.
+    pub fn stranger(&self, socket: &TcpStream, address: IpAddr) -> io::Result<Threshold<'_>> {
         let socket = socket.try_clone()?;
         let mut state = self.lock();
         if state.is_closed {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        while state.strangers.len() >= self.strangers_most
-            && let Some((_, oldest)) = state.strangers.pop_first()
-        {
-            let _ = oldest.shutdown(Shutdown::Both);
+        let (number, gone) = state.strangers.add(address, socket);
+        if let Some(gone) = gone {
+            let _ = gone.shutdown(Shutdown::Both);
         }
-        state.begun += 1;
-        let number = state.begun;
-        state.strangers.insert(number, socket);
         Ok(Threshold {
             places: self,
             number,
@@ -83,7 +80,7 @@ impl Places {
     pub fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
-        for stranger in std::mem::take(&mut state.strangers).into_values() {
+        for stranger in state.strangers.clear() {
             let _ = stranger.shutdown(Shutdown::Both);
         }
     }
@@ -108,6 +105,6 @@ impl Drop for Place<'_> {
 
 impl Drop for Threshold<'_> {
     fn drop(&mut self) {
-        self.places.lock().strangers.remove(&self.number);
+        self.places.lock().strangers.remove(self.number);
     }
 }

@@ -11,7 +11,8 @@ use rustls::{Connection, ServerConfig, ServerConnection};
 
 use super::address::{ServicePath, split_port};
 use super::config::{fingerprint, serving};
-use super::handshake::shake;
+use super::crowd::Crowd;
+use super::handshake::{self, shake};
 use super::identity::Identity;
 use super::places::Places;
 use super::stream::TlsLine;
@@ -107,6 +108,22 @@ pub struct Client {
     pub fingerprint: String,
 }
 
+/// One who has connected, and was not spoken to yet.
+struct Caller {
+    socket: TcpStream,
+    address: SocketAddr,
+    begun: Instant,
+}
+
+impl Caller {
+    /// The same, where something has come that is more than an end.
+    fn speaks(self) -> Option<Self> {
+        let came = self.socket.peek(&mut [0]);
+        let speaks = came.is_ok_and(|count| count > 0);
+        (speaks && self.socket.set_nonblocking(false).is_ok()).then_some(self)
+    }
+}
+
 /// A service that listens.
 pub struct Service {
     listener: TcpListener,
@@ -160,28 +177,30 @@ impl Service {
     /// # Errors
     /// `Io` where nobody can connect any more.
     pub fn run(&self, work: &Work, watch: &(dyn Fn(&ServiceEvent<'_>) + Sync)) -> Result<()> {
-        let places = Places::new(self.options.sessions, STRANGERS);
+        let strangers = Crowd::new(STRANGERS, STRANGERS_OF_ONE);
+        let places = Places::new(self.options.sessions, strangers);
         std::thread::scope(|scope| {
+            let mut silent = Crowd::new(SILENT, SILENT_OF_ONE);
             let ended = loop {
                 if work.cancel().is_cancelled() {
                     break Ok(());
                 }
-                match self.accept() {
-                    Ok(None) => {}
-                    Ok(Some((socket, address))) => {
-                        let places = &places;
-                        let session = move || {
-                            let receive = || self.receive(socket, address, places, work, watch);
-                            if catch_unwind(AssertUnwindSafe(receive)).is_err() {
-                                let text = "a fault of this program ended the session";
-                                let error = &Error::new(ErrorKind::Io, text);
-                                watch(&ServiceEvent::Refused { address, error });
-                            }
-                        };
-                        // Where there is no thread for it, whoever dialled is cut off.
-                        drop(Builder::new().spawn_scoped(scope, session));
-                    }
+                let speaking = match self.listen(&mut silent, watch) {
+                    Ok(speaking) => speaking,
                     Err(error) => break Err(error),
+                };
+                for caller in speaking {
+                    let (places, address) = (&places, caller.address);
+                    let session = move || {
+                        let receive = || self.receive(caller, places, work, watch);
+                        if catch_unwind(AssertUnwindSafe(receive)).is_err() {
+                            let text = "a fault of this program ended the session";
+                            let error = &Error::new(ErrorKind::Io, text);
+                            watch(&ServiceEvent::Refused { address, error });
+                        }
+                    };
+                    // Where there is no thread for it, whoever dialled is cut off.
+                    drop(Builder::new().spawn_scoped(scope, session));
                 }
             };
             places.close();
@@ -189,43 +208,89 @@ impl Service {
         })
     }
 
-    /// The next to connect within a moment.
-    fn accept(&self) -> Result<Option<(TcpStream, SocketAddr)>> {
-        let mut polled = [PollFd::new(&self.listener, PollFlags::IN)];
-        let ready = match poll(&mut polled, Some(&NAP)) {
-            Ok(count) => count > 0,
-            Err(rustix::io::Errno::INTR) => false,
+    /// Waits a moment for those who connect, and for those who did to say something: until then
+    /// they take no thread. Returns those who have.
+    fn listen(
+        &self,
+        silent: &mut Crowd<Caller>,
+        watch: &(dyn Fn(&ServiceEvent<'_>) + Sync),
+    ) -> Result<Vec<Caller>> {
+        let mut polled = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        polled.extend(
+            silent
+                .iter()
+                .map(|(_, caller)| PollFd::new(&caller.socket, PollFlags::IN)),
+        );
+        match poll(&mut polled, Some(&NAP)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(cause) => return Err(Error::io("wait for connections", cause)),
-        };
-        if !ready {
-            return Ok(None);
         }
-        match self.listener.accept() {
-            Ok(accepted) => Ok(Some(accepted)),
-            // It was gone again, or there are too many open files; that may pass.
-            Err(_) => {
-                std::thread::sleep(BREATH);
-                Ok(None)
+        let is_ready: Vec<bool> = polled.iter().map(|it| !it.revents().is_empty()).collect();
+        drop(polled);
+        let refused = |caller: &Caller, error: Error| {
+            let (address, error) = (caller.address, &error);
+            watch(&ServiceEvent::Refused { address, error });
+        };
+        let (mut speaking, mut late) = (Vec::new(), Vec::new());
+        for ((number, caller), is_ready) in silent.iter().zip(is_ready.iter().skip(1)) {
+            if *is_ready {
+                speaking.push(number);
+            } else if caller.begun.elapsed() >= self.options.patience {
+                late.push(number);
             }
         }
+        for caller in late.into_iter().filter_map(|number| silent.remove(number)) {
+            let peer = format!("the client at {}", caller.address);
+            refused(&caller, handshake::late(&peer, self.options.patience));
+        }
+        let speaking = speaking.into_iter();
+        let speaking = speaking.filter_map(|number| silent.remove(number)?.speaks());
+        let speaking: Vec<Caller> = speaking.collect();
+        if is_ready.first() == Some(&true) {
+            for _ in 0..ACCEPTED {
+                let (socket, address) = match self.listener.accept() {
+                    Ok(accepted) => accepted,
+                    Err(cause) if cause.kind() == std::io::ErrorKind::WouldBlock => break,
+                    // It was gone again, or there are too many open files; that may pass.
+                    Err(_) => {
+                        std::thread::sleep(BREATH);
+                        break;
+                    }
+                };
+                if socket.set_nonblocking(true).is_err() {
+                    continue;
+                }
+                let begun = Instant::now();
+                let caller = Caller {
+                    socket,
+                    address,
+                    begun,
+                };
+                if let (_, Some(gone)) = silent.add(address.ip(), caller) {
+                    let text = "others came, and it had said nothing yet";
+                    refused(&gone, Error::new(ErrorKind::Io, text));
+                }
+            }
+        }
+        Ok(speaking)
     }
 
     fn receive(
         &self,
-        socket: TcpStream,
-        address: SocketAddr,
+        caller: Caller,
         places: &Places,
         work: &Work,
         watch: &(dyn Fn(&ServiceEvent<'_>) + Sync),
     ) {
+        let address = caller.address;
         let refused = |error: &Error| {
             watch(&ServiceEvent::Refused { address, error });
         };
-        let threshold = match places.stranger(&socket) {
+        let threshold = match places.stranger(&caller.socket, address.ip()) {
             Ok(threshold) => threshold,
             Err(cause) => return refused(&Error::io("let somebody in", cause)),
         };
-        let (line, client) = match self.shake(socket, address) {
+        let (line, client) = match self.shake(caller) {
             Ok(known) => known,
             Err(error) => return refused(&error),
         };
@@ -254,7 +319,12 @@ impl Service {
         });
     }
 
-    fn shake(&self, socket: TcpStream, address: SocketAddr) -> Result<(TlsLine, Client)> {
+    fn shake(&self, caller: Caller) -> Result<(TlsLine, Client)> {
+        let Caller {
+            socket,
+            address,
+            begun,
+        } = caller;
         let parties = Parties {
             peer: format!("the client at {address}"),
             ours: self.identity.clone(),
@@ -263,7 +333,8 @@ impl Service {
         socket.set_nodelay(true).map_err(failed)?;
         let connection = ServerConnection::new(self.config.clone());
         let mut connection: Connection = connection.map_err(|cause| parties.explain(cause))?.into();
-        shake(&mut connection, &socket, self.options.patience, &parties)?;
+        let within = (begun, self.options.patience);
+        shake(&mut connection, &socket, within, &parties)?;
         let certificates = connection.peer_certificates().unwrap_or_default();
         let Some(certificate) = certificates.first() else {
             return Err(parties.explain(rustls::Error::NoCertificatesPresented));
@@ -312,8 +383,14 @@ impl Service {
     }
 }
 
-/// Most who have shown no certificate yet.
+/// Most who shake hands, and of those most at one address.
 const STRANGERS: usize = 64;
+const STRANGERS_OF_ONE: usize = 32;
+/// Most who have said nothing yet, and of those most at one address.
+const SILENT: usize = 256;
+const SILENT_OF_ONE: usize = 192;
+/// Most who are let in before it is looked who has spoken.
+const ACCEPTED: usize = 64;
 const NAP: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 200_000_000,

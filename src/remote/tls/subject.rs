@@ -1,18 +1,9 @@
-//! The name in a certificate, for people to read.
+//! What a certificate says of itself: a name for people to read, and what it is meant for.
 
 /// The common name in the subject of an X.509 certificate (RFC 5280, 4.1), without control
 /// characters; `None` where there is none, or where the bytes are no certificate.
 pub(super) fn common_name(der: &[u8]) -> Option<String> {
-    let mut certificate = expect(&mut &*der, SEQUENCE)?;
-    let mut fields = expect(&mut certificate, SEQUENCE)?;
-    if fields.first() == Some(&VERSION) {
-        expect(&mut fields, VERSION)?;
-    }
-    expect(&mut fields, INTEGER)?;
-    // The algorithm, the issuer and the dates.
-    for _ in 0..3 {
-        expect(&mut fields, SEQUENCE)?;
-    }
+    let mut fields = behind_the_dates(der)?;
     let mut subject = expect(&mut fields, SEQUENCE)?;
     let mut name = None;
     while !subject.is_empty() {
@@ -24,6 +15,61 @@ pub(super) fn common_name(der: &[u8]) -> Option<String> {
     }
     let name = String::from_utf8_lossy(name?.get(..NAME_MOST.min(name?.len()))?).into_owned();
     Some(name.replace(char::is_control, " "))
+}
+
+/// What the certificate is meant for: the identifiers in its extended key usage (RFC 5280,
+/// 4.2.1.12), without tags and lengths; `None` where it has no such extension, has it twice, or is
+/// no certificate.
+pub(super) fn extended_key_usages(der: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut fields = behind_the_dates(der)?;
+    // The subject and its key; unique identifiers may follow.
+    expect(&mut fields, SEQUENCE)?;
+    expect(&mut fields, SEQUENCE)?;
+    let mut extensions = loop {
+        match take(&mut fields)? {
+            (EXTENSIONS, mut all) => break expect(&mut all, SEQUENCE)?,
+            (ISSUER_ID | SUBJECT_ID, _) => {}
+            _ => return None,
+        }
+    };
+    let mut found = None;
+    while !extensions.is_empty() {
+        let mut extension = expect(&mut extensions, SEQUENCE)?;
+        if expect(&mut extension, OID)? != EXTENDED_KEY_USAGE {
+            continue;
+        }
+        let (tag, mut value) = take(&mut extension)?;
+        if tag == BOOLEAN {
+            value = expect(&mut extension, OCTETS)?;
+        } else if tag != OCTETS {
+            return None;
+        }
+        let mut listed = expect(&mut value, SEQUENCE)?;
+        let mut usages = Vec::new();
+        while !listed.is_empty() {
+            usages.push(expect(&mut listed, OID)?);
+        }
+        if found.replace(usages).is_some() {
+            return None;
+        }
+    }
+    found
+}
+
+/// The fields of a certificate from the subject on.
+fn behind_the_dates(der: &[u8]) -> Option<&[u8]> {
+    let mut rest = der;
+    let mut certificate = expect(&mut rest, SEQUENCE)?;
+    let mut fields = expect(&mut certificate, SEQUENCE)?;
+    if fields.first() == Some(&VERSION) {
+        expect(&mut fields, VERSION)?;
+    }
+    expect(&mut fields, INTEGER)?;
+    // The algorithm, the issuer and the dates.
+    for _ in 0..3 {
+        expect(&mut fields, SEQUENCE)?;
+    }
+    Some(fields)
 }
 
 fn expect<'a>(bytes: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
@@ -58,6 +104,13 @@ const SET: u8 = 0x31;
 const OID: u8 = 0x06;
 const INTEGER: u8 = 0x02;
 const VERSION: u8 = 0xa0;
+const BOOLEAN: u8 = 0x01;
+const OCTETS: u8 = 0x04;
+const ISSUER_ID: u8 = 0x81;
+const SUBJECT_ID: u8 = 0x82;
+const EXTENSIONS: u8 = 0xa3;
+/// 2.5.29.37
+const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const NAME_MOST: usize = 200;
 
@@ -88,6 +141,27 @@ mod tests {
             200
         );
         assert_eq!(common_name(&certificate("")), None);
+    }
+
+    #[test]
+    fn usages_are_found_and_a_damaged_certificate_has_none_or_some() {
+        use rcgen::ExtendedKeyUsagePurpose as Purpose;
+        let mut params = CertificateParams::new(vec!["host.example".to_owned()]).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let bare = params.clone().self_signed(&key).unwrap();
+        assert_eq!(extended_key_usages(bare.der()), None);
+        params.extended_key_usages = vec![Purpose::ServerAuth, Purpose::ClientAuth];
+        let both = params.self_signed(&key).unwrap();
+        let der = both.der();
+        assert_eq!(extended_key_usages(der).unwrap().len(), 2);
+        for at in 0..der.len() {
+            assert_eq!(extended_key_usages(der.get(..at).unwrap()), None);
+            for bit in 0..8 {
+                let mut changed = der.to_vec();
+                changed[at] ^= 1 << bit;
+                drop(extended_key_usages(&changed));
+            }
+        }
     }
 
     #[test]

@@ -88,7 +88,9 @@ impl Parties {
             Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => untrusted(format!(
                 "{whose} is not meant for that end of a line"
             ))
-            .advise("its extended key usage must have serverAuth or clientAuth, or be absent"),
+            .advise(
+                "its extended key usage must name serverAuth for a service, clientAuth for a client",
+            ),
             other => untrusted(format!("{whose} is no good")).caused_by(other.to_string()),
         }
     }

@@ -1,23 +1,25 @@
 //! The end at the disks' host.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::fence::Fence;
 use super::ranges;
+use super::state::State;
 use super::supply::{Supply, Told};
-use super::words::{DiskAsked, DiskRead, Reply, Request, What, wrong};
+use super::words::{DiskAsked, DiskRead, Reply, Request, What};
 use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::controller::DiskChanges;
 use crate::failback::disk_work::{CopyOrder, DiskWork};
 use crate::failback::disks::HostDisks;
-use crate::failback::disks::seat::Seat;
 use crate::failback::plan::Address;
-use crate::remote::{Hand, LineWatch, Message, Root, ServeOptions, Served, Session, refuse};
+use crate::remote::{
+    Hand, LineWatch, Message, OwnFolders, Root, ServeOptions, Served, Session, refuse,
+};
 
 /// Does what jobs of other hosts ask for of the disks of this one: what an agent does beside syncs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,7 +36,7 @@ impl Hand for DiskHand {
         let watch = session.line().watch();
         let received = Request::decode(request).and_then(|mut request| {
             let lists = ranges::receive(&session, &request, work.cancel())?;
-            confine(&mut request, options.root.as_deref())?;
+            confine(&mut request, options)?;
             Ok((request, lists))
         });
         let (request, lists) = match received {
@@ -42,7 +44,7 @@ impl Hand for DiskHand {
             Err(error) => return refuse(session, error),
         };
         let supply = Supply::new(session);
-        let done = perform(&request, lists, &supply, &watch, work);
+        let done = perform(&request, lists, &supply, &watch, options, work);
         let session = supply.take()?;
         match done.and_then(|reply| reply.encode()) {
             Ok(words) => {
@@ -55,12 +57,11 @@ impl Hand for DiskHand {
     }
 }
 
-/// Makes all paths lie in the folder that this agent serves.
-fn confine(request: &mut Request, root: Option<&Path>) -> Result<()> {
-    let Some(root) = root.map(Root::open).transpose()? else {
-        return Ok(());
-    };
-    let mut paths: Vec<&mut PathBuf> = request.state.iter_mut().collect();
+/// Makes all paths lie in the folder that this agent serves, and outside of what is its own.
+fn confine(request: &mut Request, options: &ServeOptions) -> Result<()> {
+    let root = options.root.as_deref().map(Root::open).transpose()?;
+    let own = OwnFolders::of(options)?;
+    let mut paths = Vec::new();
     for disk in &mut request.disks {
         paths.push(&mut disk.path);
         paths.extend(disk.other.as_mut());
@@ -74,7 +75,10 @@ fn confine(request: &mut Request, root: Option<&Path>) -> Result<()> {
     };
     paths.extend(read.iter_mut().filter_map(|from| from.here.as_mut()));
     for path in paths {
-        *path = root.seat(path)?;
+        if let Some(root) = &root {
+            *path = root.seat(path)?;
+        }
+        own.refuse(path)?;
     }
     Ok(())
 }
@@ -84,6 +88,7 @@ fn perform(
     lists: Vec<Option<Vec<Range<u64>>>>,
     supply: &Arc<Supply>,
     watch: &LineWatch,
+    options: &ServeOptions,
     work: &Work,
 ) -> Result<Reply> {
     let is_over = || watch.is_over() || work.cancel().is_cancelled();
@@ -99,7 +104,8 @@ fn perform(
             _ => Ok(Reply::Looked(disks.prerequisites(request.side))),
         });
     }
-    let fence = Fence::new(&folder(request)?, &request.vm, &request.instance);
+    let state = State::open(options)?;
+    let fence = Fence::new(state.of_vm(request)?, &request.instance);
     let disks = HostDisks::lent(request, &fence.ledgers(), supply.clone())?;
     if request.what == What::ForgetWaysBack {
         fence.pass()?;
@@ -213,23 +219,4 @@ fn sources(
     from.iter().zip(lists).map(one).collect()
 }
 
-/// Where a job's folder lies: where the request says, or beside the first disk.
-fn folder(request: &Request) -> Result<PathBuf> {
-    let base = match (&request.state, request.disks.first()) {
-        (Some(state), _) => return Ok(state.join(&request.job)),
-        (None, Some(disk)) => {
-            let seat = Seat::new(&disk.path, Request::formats(disk)?.0, &request.job)?;
-            match seat.is_device {
-                true => return Ok(Path::new(OF_DEVICES).join(&request.job)),
-                false => seat.folder().to_owned(),
-            }
-        }
-        (None, None) => return Err(wrong()),
-    };
-    Ok(base.join(HIDDEN).join(&request.job))
-}
-
-const HIDDEN: &str = ".diskdelta-failback";
-/// Nothing is kept in `/dev`.
-const OF_DEVICES: &str = "/var/lib/diskdelta/failback-disks";
 const NAP: Duration = Duration::from_millis(100);

@@ -55,15 +55,17 @@ impl Caller {
         let Address::Far(at) = &disks.first()?.at.of(side).0 else {
             return None;
         };
+        let shell = far::reach(&site.reach).shell;
+        let shell = shell.with_state_dir(site.reach.state.clone());
         Some(Caller {
             at: at.clone(),
-            reach: far::reach(&site.reach),
+            reach: far::reach(&site.reach).with_shell(shell),
             request: Request {
                 job: plan.name.clone(),
                 vm: vm.name.clone(),
                 instance: instance.to_owned(),
                 side,
-                state: site.reach.state.clone(),
+                state: (),
                 create: vm.create,
                 in_place: plan.safety == Safety::InPlace,
                 disks: asked.collect(),

@@ -1,25 +1,27 @@
 //! Who may write to the disks of a VM on a host that does not carry the job.
 //!
-//! Beside the disks lies the newest token that was seen there, durable before anything is done under
-//! it, and a lock that is held while something is done. A hand whose token is not the newest any
-//! more stops by itself; the newer one waits until it has.
+//! The agent's own folder has the newest token that was seen for a VM, durable before anything is
+//! done under it, and a lock that is held while something is done. A hand whose token is not the
+//! newest any more stops by itself; the newer one waits until it has.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::words::is_instance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::controller::too_late;
 use crate::failback::lock::JobLock;
 use crate::failback::machine::Token;
-use crate::storage::{Access, Folder, HostFolder, Place};
+use crate::storage::{Access, Folder, HostFolder, Place, Privacy};
 
-/// The folder of a job at a host that has disks of it.
+/// What an agent has of one VM of a job.
 pub(super) struct Fence {
-    folder: PathBuf,
-    vm: String,
+    folder: Arc<HostFolder>,
     instance: String,
 }
 
@@ -32,6 +34,7 @@ pub(super) struct Admitted<'a> {
 
 /// What was seen of a VM's jobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Seen {
     /// The job that has the disks.
     instance: String,
@@ -41,11 +44,10 @@ struct Seen {
 }
 
 impl Fence {
-    /// The fence of a VM, in the folder of its job; nothing is made yet.
-    pub fn new(folder: &Path, vm: &str, instance: &str) -> Self {
+    /// The fence of a VM, for the job of this id, 32 hexadecimal digits; `folder` is the VM's own.
+    pub fn new(folder: HostFolder, instance: &str) -> Self {
         Fence {
-            folder: folder.to_owned(),
-            vm: vm.to_owned(),
+            folder: Arc::new(folder),
             instance: instance.to_owned(),
         }
     }
@@ -53,7 +55,7 @@ impl Fence {
     /// Where this job keeps what it knows of the disks. What an earlier one of the name knew does
     /// not count.
     pub fn ledgers(&self) -> PathBuf {
-        self.folder.join(&self.instance)
+        self.folder.path().join(&self.instance)
     }
 
     /// Lets a command in: notes its token, and waits until what runs under older ones has ended.
@@ -66,7 +68,7 @@ impl Fence {
         let seen = self.note(Some(token))?;
         let begun = Instant::now();
         let lock = loop {
-            match JobLock::take(&self.folder.join(format!("{}.lock", self.vm))) {
+            match JobLock::take(&self.folder.path().join("lock")) {
                 Err(error) if error.kind() == ErrorKind::InUse => {
                     if is_over() {
                         return Err(Error::new(ErrorKind::Cancelled, "the other end has gone"));
@@ -100,16 +102,16 @@ impl Fence {
 
     /// Takes note of a job, and of a token, durably.
     fn note(&self, token: Option<Token>) -> Result<Seen> {
-        HostFolder::make(&self.ledgers())?;
+        self.folder.subfolder(OsStr::new(&self.instance))?;
         // Held for as long as it takes to write a line; not `InUse`: it is worth trying again.
         let busy = |error: Error| Error::new(ErrorKind::Io, error.to_string());
-        let _gate = JobLock::take(&self.folder.join(format!("{}.gate", self.vm))).map_err(busy)?;
+        let _gate = JobLock::take(&self.folder.path().join("gate")).map_err(busy)?;
         let before = self.seen()?;
         let mut seen = before.clone();
         if seen.instance != self.instance {
             if seen.past.contains(&self.instance) {
                 let text = "another job of this name has these disks since";
-                return Err(Error::new(ErrorKind::InUse, text).at_path(&self.folder));
+                return Err(Error::new(ErrorKind::InUse, text).at_path(self.folder.path()));
             }
             let former = std::mem::take(&mut seen.instance);
             seen.past.extend((!former.is_empty()).then_some(former));
@@ -131,8 +133,8 @@ impl Fence {
     }
 
     fn seen(&self) -> Result<Seen> {
-        let place = self.place("token")?;
-        let Some(storage) = place.open_if_there(Access::Read)? else {
+        let place = self.place(TOKEN);
+        let Some(storage) = place.open_own_if_there(Access::Read)? else {
             return Ok(Seen::default());
         };
         let damaged = || Error::malformed("the newest token makes no sense").at_path(place.path());
@@ -142,37 +144,39 @@ impl Fence {
         }
         let mut bytes = vec![0; len];
         storage.read_exact_at(&mut bytes, 0)?;
-        serde_json::from_slice(&bytes).map_err(|e| damaged().caused_by(e))
+        let seen: Seen = serde_json::from_slice(&bytes).map_err(|e| damaged().caused_by(e))?;
+        // They become names of files.
+        let ids = seen.past.iter().chain([&seen.instance]);
+        match ids.into_iter().all(|id| is_instance(id)) && seen.past.len() <= PAST_MOST {
+            true => Ok(seen),
+            false => Err(damaged()),
+        }
     }
 
     fn write(&self, seen: &Seen) -> Result<()> {
-        let (new, place) = (self.place("token-new")?, self.place("token")?);
+        let place = self.place(TOKEN);
         let failed = |e| Error::new(ErrorKind::InvalidInput, "cannot say a token").caused_by(e);
         let bytes = serde_json::to_vec(seen).map_err(failed)?;
-        new.remove_if_there()?;
-        let storage = new.create_new()?;
+        let (new, storage) = place.create_temporary("new", Privacy::PRIVATE)?;
         storage.write_all_at(&bytes, 0)?;
         storage.sync()?;
-        new.folder().rename(new.name(), place.name())?;
-        new.folder().sync()
+        self.folder.rename(new.name(), place.name())?;
+        self.folder.sync()
     }
 
-    fn place(&self, kind: &str) -> Result<Place> {
-        Place::host(self.folder.join(format!("{}.{kind}", self.vm)))
+    fn place(&self, name: &str) -> Place {
+        Place::new(self.folder.clone(), name)
     }
 
     /// Removes what earlier jobs of this name knew; it only takes space.
     fn forget_past(&self, seen: &Seen) {
         for past in &seen.past {
-            let Ok(folder) = HostFolder::open(self.folder.join(past)) else {
+            let Ok(folder) = self.folder.open_subfolder(OsStr::new(past)) else {
                 continue;
             };
-            let prefix = format!("{}.", self.vm);
-            let names = folder.names().unwrap_or_default().into_iter();
-            for name in names.filter(|name| name.to_string_lossy().starts_with(&prefix)) {
+            for name in folder.names().unwrap_or_default() {
                 let _ = folder.remove(&name);
             }
-            // It stays as long as another VM of that job has something there.
             let _ = fs::remove_dir(folder.path());
         }
     }
@@ -194,12 +198,15 @@ impl Admitted<'_> {
 
 /// Longer than what a hand that stops needs as a rule; what it has begun to apply it applies.
 const PATIENCE: Duration = Duration::from_secs(20);
+const TOKEN: &str = "token";
 const PAST_MOST: usize = 1000;
 const SEEN_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
 
     fn token(epoch: u64, sequence: u64) -> Token {
         Token { epoch, sequence }
@@ -209,10 +216,15 @@ mod tests {
         false
     }
 
+    fn fence(folder: &Path, id: char) -> Fence {
+        let folder = HostFolder::open(folder).unwrap();
+        Fence::new(folder, &id.to_string().repeat(32))
+    }
+
     #[test]
     fn an_older_token_is_refused_by_whoever_comes_later() {
         let folder = tempfile::tempdir().unwrap();
-        let fence = || Fence::new(folder.path(), "db1", "a");
+        let fence = || fence(folder.path(), 'a');
         drop(fence().admit(token(2, 5), &never).unwrap());
         drop(fence().admit(token(2, 5), &never).unwrap());
         for old in [token(2, 4), token(1, 9)] {
@@ -220,17 +232,12 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InUse);
         }
         fence().pass().unwrap();
-        assert!(
-            Fence::new(folder.path(), "db2", "a")
-                .admit(token(1, 1), &never)
-                .is_ok()
-        );
     }
 
     #[test]
     fn who_is_inside_sees_a_newer_one_come_and_that_one_waits() {
         let folder = tempfile::tempdir().unwrap();
-        let fence = Fence::new(folder.path(), "db1", "a");
+        let fence = fence(folder.path(), 'a');
         let first = fence.admit(token(1, 1), &never).unwrap();
         first.check().unwrap();
         std::thread::scope(|scope| {
@@ -247,7 +254,7 @@ mod tests {
     #[test]
     fn who_waits_stops_waiting_once_nobody_wants_it() {
         let folder = tempfile::tempdir().unwrap();
-        let fence = Fence::new(folder.path(), "db1", "a");
+        let fence = fence(folder.path(), 'a');
         let _first = fence.admit(token(1, 1), &never).unwrap();
         let error = fence.admit(token(1, 2), &|| true).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
@@ -256,17 +263,12 @@ mod tests {
     #[test]
     fn a_new_job_of_the_name_begins_anew_and_the_old_one_never_comes_back() {
         let folder = tempfile::tempdir().unwrap();
-        let old = Fence::new(folder.path(), "db1", "old");
+        let old = fence(folder.path(), 'a');
         drop(old.admit(token(7, 7), &never).unwrap());
         fs::write(old.ledgers().join("db1.target-0.manifest"), "x").unwrap();
-        fs::write(old.ledgers().join("db2.target-0.manifest"), "x").unwrap();
-        let new = Fence::new(folder.path(), "db1", "new");
+        let new = fence(folder.path(), 'b');
         drop(new.admit(token(1, 1), &never).unwrap());
-        assert!(!old.ledgers().join("db1.target-0.manifest").exists());
-        assert!(
-            old.ledgers().join("db2.target-0.manifest").exists(),
-            "another VM's"
-        );
+        assert!(!old.ledgers().exists());
         let error = old.admit(token(8, 1), &never).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InUse);
         assert!(old.pass().is_err());
@@ -275,10 +277,63 @@ mod tests {
     #[test]
     fn a_token_that_cannot_be_read_lets_nobody_in() {
         let folder = tempfile::tempdir().unwrap();
-        let fence = Fence::new(folder.path(), "db1", "a");
+        let fence = fence(folder.path(), 'a');
         drop(fence.admit(token(1, 1), &never).unwrap());
-        fs::write(folder.path().join("db1.token"), "{").unwrap();
+        fs::write(folder.path().join("token"), "{").unwrap();
         let error = fence.admit(token(1, 2), &never).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Malformed);
+    }
+
+    #[test]
+    fn a_token_that_names_other_folders_removes_nothing_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = folder.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("precious"), "x").unwrap();
+        let inside = folder.path().join("state");
+        fs::create_dir(&inside).unwrap();
+        let id = "a".repeat(32);
+        let odd: [&str; 5] = [
+            outside.to_str().unwrap(),
+            "../outside",
+            "",
+            "..",
+            "A0000000000000000000000000000000",
+        ];
+        for past in odd {
+            let text = serde_json::json!({
+                "instance": id, "newest": {"epoch": 1, "sequence": 1}, "past": [past],
+            });
+            fs::write(inside.join("token"), text.to_string()).unwrap();
+            let fence = fence(&inside, 'a');
+            let error = fence.admit(token(1, 2), &never).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Malformed);
+            assert!(outside.join("precious").exists(), "{past}");
+        }
+        // A link under a name that would do is not followed.
+        let past = "b".repeat(32);
+        symlink(&outside, inside.join(&past)).unwrap();
+        let text = serde_json::json!({
+            "instance": id, "newest": {"epoch": 1, "sequence": 1}, "past": [past],
+        });
+        fs::write(inside.join("token"), text.to_string()).unwrap();
+        drop(fence(&inside, 'a').admit(token(1, 2), &never).unwrap());
+        assert!(outside.join("precious").exists());
+    }
+
+    #[test]
+    fn a_token_that_somebody_else_may_have_written_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let fence = fence(folder.path(), 'a');
+        drop(fence.admit(token(5, 1), &never).unwrap());
+        let path = folder.path().join("token");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        fs::set_permissions(&path, mode).unwrap();
+        let error = fence.admit(token(5, 2), &never).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Untrusted);
+        fs::remove_file(&path).unwrap();
+        symlink("/etc/passwd", &path).unwrap();
+        let error = fence.admit(token(5, 2), &never).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Untrusted);
     }
 }

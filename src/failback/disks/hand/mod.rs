@@ -7,12 +7,14 @@
 //! sync.
 //!
 //! The agent believes its request only as far as it goes: it touches the disks that this names. What
-//! keeps executors apart lies at the disks' host, see [`fence`].
+//! keeps executors apart is kept by the agent itself, where no client writes, see [`state`] and
+//! [`fence`].
 
 mod agent;
 mod caller;
 mod fence;
 mod ranges;
+mod state;
 mod supply;
 mod words;
 

@@ -25,8 +25,8 @@ pub(in super::super) struct Request {
     pub instance: String,
     /// The side that the disks are of.
     pub side: Side,
-    /// Where the hand is to keep what it has to remember, if not beside the first disk.
-    pub state: Option<PathBuf>,
+    /// Always null: where the hand keeps what it has to remember is for its own host to say.
+    pub state: (),
     pub create: bool,
     pub in_place: bool,
     pub disks: Vec<DiskAsked>,
@@ -181,7 +181,6 @@ impl Request {
         };
         require(is_name(&self.job) && is_name(&self.vm) && is_instance)?;
         require((1..=DISKS_MOST).contains(&self.disks.len()))?;
-        require(self.state.as_deref().is_none_or(Path::is_absolute))?;
         let mut identities = BTreeSet::new();
         let mut paths = BTreeSet::new();
         for disk in &self.disks {
@@ -263,7 +262,7 @@ impl Measure {
 }
 
 /// Whether it is 16 bytes in lower-case hex.
-fn is_instance(text: &str) -> bool {
+pub(super) fn is_instance(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|it| b"0123456789abcdef".contains(&it))
 }
 
@@ -354,7 +353,7 @@ mod tests {
             ("/instance", json!("")),
             ("/instance", json!("A".repeat(32))),
             ("/instance", json!("../".repeat(11))),
-            ("/state", json!("var/lib")),
+            ("/state", json!("/var/lib")),
             ("/disks", json!([])),
             ("/disks/0/path", json!("/vm/../etc/shadow")),
             ("/disks/0/path", json!("/vm/a\u{0}")),

@@ -1,0 +1,67 @@
+//! Where an agent keeps what it has to remember of jobs: a folder of its own, in which no client and
+//! no other user writes.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::words::{Request, wrong};
+use crate::error::{Error, ErrorKind, Result};
+use crate::failback::disks::seat::Seat;
+use crate::remote::{ServeOptions, lies_within};
+use crate::storage::HostFolder;
+
+/// The agent's folder.
+pub(super) struct State(HostFolder);
+
+impl State {
+    /// The folder that `options` name, made if it is missing.
+    ///
+    /// # Errors
+    /// `InvalidInput` for one that lies in the folder that is served, and where none is named;
+    /// `Untrusted` for one that others may write to; `NoSpace`, `Io`.
+    pub fn open(options: &ServeOptions) -> Result<Self> {
+        let refused = |what: &'static str| {
+            Error::new(ErrorKind::InvalidInput, what)
+                .advise("start the agent with --state-dir DIR, a folder that it does not serve")
+        };
+        let Some(path) = &options.state_dir else {
+            return Err(refused(
+                "this agent has no folder for what it has to remember",
+            ));
+        };
+        HostFolder::make(path)?;
+        let folder = HostFolder::open(path)?;
+        folder.refuse_foreign()?;
+        // Where all of the host is served, the agent's own folder is refused by what it is.
+        if let Some(root) = &options.root
+            && std::fs::canonicalize(root).is_ok_and(|root| root != Path::new("/"))
+            && lies_within(path, root)?
+        {
+            let what = "the agent's own folder lies in the folder that it serves";
+            return Err(refused(what).at_path(path));
+        }
+        Ok(State(folder))
+    }
+
+    /// The folder of a request's VM, made if it is missing. Jobs of one name whose disks lie in
+    /// different folders have nothing to do with each other.
+    ///
+    /// # Errors
+    /// Those of looking at the first disk; `Untrusted`, `NoSpace`, `Io`.
+    pub fn of_vm(&self, request: &Request) -> Result<HostFolder> {
+        let disk = request.disks.first().ok_or_else(wrong)?;
+        let seat = Seat::new(&disk.path, Request::formats(disk)?.0, &request.job)?;
+        let hash = blake3::hash(seat.folder().as_os_str().as_bytes()).to_hex();
+        let names = [&hash[..KEY_LEN], &request.job, &request.vm];
+        let mut folder = None::<HostFolder>;
+        for name in names {
+            let above = folder.as_ref().unwrap_or(&self.0);
+            folder = Some(above.subfolder(OsStr::new(name))?);
+        }
+        folder.ok_or_else(wrong)
+    }
+}
+
+/// 64 bits of a hash, in hexadecimal digits.
+const KEY_LEN: usize = 16;

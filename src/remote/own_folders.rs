@@ -1,0 +1,86 @@
+//! What no job may name: the files and folders that the agent itself acts on.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::serve::ServeOptions;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{FileId, is_side_folder, is_side_name, resolve};
+
+/// The agent's own folders, by what they are: another name for one is no way in.
+pub(crate) struct OwnFolders(Vec<FileId>);
+
+impl OwnFolders {
+    /// Those that `options` name and that are there.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn of(options: &ServeOptions) -> Result<Self> {
+        let named = [
+            &options.state_dir,
+            &options.stage_dir,
+            &options.manifest_cache,
+        ];
+        let found = named.into_iter().flatten();
+        let ids = found.filter_map(|folder| id_of(folder).transpose());
+        Ok(OwnFolders(ids.collect::<Result<_>>()?))
+    }
+
+    /// Refuses a path, wherever links on it lead: one that lies in a folder of the agent's own, or
+    /// has a name of files that this program makes next to others and believes.
+    ///
+    /// # Errors
+    /// `InvalidInput`; `NotFound` for a missing folder; `Io`.
+    pub fn refuse(&self, path: &Path) -> Result<()> {
+        let refused = |what: &'static str| {
+            Err(Error::new(ErrorKind::InvalidInput, what)
+                .at_path(path)
+                .advise("give the disk another name"))
+        };
+        let real = resolve(path)?;
+        // A link is refused by its own name, too: what it leads to may change.
+        for path in [path, &real] {
+            if path.file_name().is_some_and(is_side_name) {
+                return refused("this is a name of files that diskdelta makes for itself");
+            }
+            let mut folders = path.ancestors().skip(1).filter_map(Path::file_name);
+            if folders.any(is_side_folder) {
+                return refused("this folder is one that diskdelta makes for itself");
+            }
+        }
+        for folder in real.ancestors() {
+            if id_of(folder)?.is_some_and(|id| self.0.contains(&id)) {
+                return refused("this folder is the agent's own");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `folder` is `outer`, or lies in it, by what they are; both must be there.
+///
+/// # Errors
+/// `NotFound`, `Io`.
+#[cfg(feature = "failback")]
+pub(crate) fn lies_within(folder: &Path, outer: &Path) -> Result<bool> {
+    let outer = id_of(outer)?;
+    let real: PathBuf = resolve(folder)?;
+    for folder in real.ancestors() {
+        if outer.is_some() && id_of(folder)? == outer {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn id_of(path: &Path) -> Result<Option<FileId>> {
+    match fs::metadata(path) {
+        Ok(facts) => Ok(Some(FileId {
+            device: facts.dev(),
+            inode: facts.ino(),
+        })),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(Error::io("look at", cause).at_path(path)),
+    }
+}

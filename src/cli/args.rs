@@ -108,6 +108,10 @@ pub struct TargetArgs {
     /// Where the stage lies: beside a file target by default, for a device in /var/lib/diskdelta
     #[arg(long, value_name = "DIR")]
     pub stage_dir: Option<PathBuf>,
+    /// Takes FILE, a log or sidecar or copy of an unfinished sync, for one that diskdelta made,
+    /// where the file system does not show it; you answer for what it holds
+    #[arg(long, value_name = "FILE")]
+    trust_log: Vec<PathBuf>,
     /// What becomes of the space of zeros
     #[arg(long, default_value = "keep", value_parser = allocation())]
     allocation: Allocation,
@@ -125,6 +129,7 @@ impl TargetArgs {
                 None => image,
             })
             .with_stage_dir(self.stage_dir.clone())
+            .with_trusted(self.trust_log.clone())
             .with_open(open)
     }
 }

@@ -76,7 +76,8 @@ fn push_once(args: &Args, target: &FarPath, context: &Context) -> Attempt {
     let source = HostSource::open(&args.source, &image, &context.common.source_options())?;
     let warnings = source.warnings();
     context.warn(&warnings);
-    let cached = match &args.manifest_cache {
+    // A dry run reads the source instead of making a folder or a manifest.
+    let cached = match args.manifest_cache.as_ref().filter(|_| !args.dry_run) {
         Some(folder) => {
             let cached = ManifestCache::open(folder)?.look_up(&source, BlockSize::default())?;
             if let Some(reason) = cached.reason() {

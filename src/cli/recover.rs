@@ -212,6 +212,7 @@ impl Item {
                 Standstill::Held => "held",
                 Standstill::InUse => "in_use",
                 Standstill::Missing => "missing",
+                Standstill::Untrusted => "untrusted",
                 _ => "unknown",
             },
         }
@@ -229,6 +230,10 @@ fn text_of(pending: &Pending) -> String {
         Standstill::Held => "whole, and held until it is released",
         Standstill::InUse => "in use; perhaps its sync is under way",
         Standstill::Missing => "not there any more",
+        Standstill::Untrusted => {
+            "the file may not come from diskdelta and was not read; remove it, or name it with \
+             --trust-log"
+        }
         _ => "as it was; the same sync goes on, `recover --discard` gives up",
     };
     let size = format_size(pending.file_bytes);

@@ -75,6 +75,10 @@ pub struct Args {
     /// Says what a sync would do, and writes nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Takes FILE, a log or sidecar or copy of an unfinished sync, for one that diskdelta made,
+    /// where the file system does not show it; you answer for what it holds
+    #[arg(long, value_name = "FILE")]
+    pub trust_log: Vec<PathBuf>,
     /// Goes on where the source cannot be read, leaves the target's bytes there (status 4)
     #[arg(long)]
     pub skip_unreadable: bool,
@@ -124,7 +128,8 @@ fn run_here(args: &Args, context: &Context) -> Ended {
     context.warn(&warnings);
     let options = args.sync_options()?;
     let mut wanted = source.source();
-    if let Some(folder) = &args.manifest_cache {
+    // A dry run reads the source instead of making a folder or a manifest.
+    if let Some(folder) = args.manifest_cache.as_ref().filter(|_| !args.dry_run) {
         let cached = ManifestCache::open(folder)?.look_up(&source, args.block_size)?;
         wanted = wanted.with_manifest(cached.manifest_or_read(None, &context.work)?.0);
     }
@@ -143,6 +148,8 @@ impl Args {
             .with_create(self.create)
             .with_align_bytes(self.align.unwrap_or(1))
             .with_stage_dir(self.stage_dir.clone())
+            .with_trusted(self.trust_log.clone())
+            .with_dry_run(self.dry_run)
             .with_open(open)
             .with_sources(sources.iter().cloned())
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::hash::HashPass;
-use super::kept::{refuse_other, save};
+use super::kept::{refuse_other, save_once};
 use super::read::Manifest;
 use super::tree::Root;
 use super::update::ManifestUpdater;
@@ -62,7 +62,7 @@ pub fn build_at(
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Manifest> {
     refuse_other(place)?;
-    save(place, |storage| {
+    save_once(place, |storage| {
         let manifest = build_to(image, block_size, work, storage)?;
         check()?;
         Ok(manifest)

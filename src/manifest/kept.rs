@@ -9,7 +9,7 @@ use super::ranges::RangeSet;
 use super::read::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::{Access, FileStorage, Place, SourceStamp, Storage};
+use crate::storage::{Access, FileId, FileStorage, Place, Privacy, SourceStamp, Storage};
 
 /// A manifest that stands for reading its disk, except where it is marked.
 ///
@@ -69,7 +69,7 @@ impl KeptManifest {
     }
 
     /// Whether `disk`, the file or device that the manifest was kept of, is as it was then, as far
-    /// as the system can tell. True where nothing was noted (see [`commit_for`]).
+    /// as the system can tell. True where nothing was noted (see [`Staged::commit_for`]).
     ///
     /// # Errors
     /// `Io`, `Poisoned`.
@@ -120,7 +120,93 @@ impl KeptManifest {
     }
 }
 
-/// Writes a file and puts it in `place`, durably: [`stage`] and [`commit`] at once.
+/// A file that is being written to be put in its place as a whole. No other process shares it.
+pub struct Staged {
+    place: Place,
+    file: Place,
+    storage: Arc<dyn Storage>,
+}
+
+impl Staged {
+    /// The file.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// Puts it in its place, over an older file. Durable when it returns; may be done again.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub fn commit(&self) -> Result<()> {
+        let folder = self.place.folder();
+        match folder.rename(self.file.name(), self.place.name()) {
+            // Done already, and perhaps not synced.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if !self.place.leads_to(&*self.storage)? {
+                    return Err(error);
+                }
+            }
+            renamed => renamed?,
+        }
+        folder.sync()
+    }
+
+    /// As [`commit`](Staged::commit), for the manifest of `disk`, whose last change is durable: also
+    /// notes the state that the file or device is in, so that any later change shows
+    /// ([`KeptManifest::describes`]).
+    ///
+    /// # Errors
+    /// `Malformed`, `LimitExceeded` for what is staged; `Io`, `NoSpace`, `Poisoned`.
+    pub fn commit_for(&self, disk: &dyn Storage, limits: &Limits) -> Result<()> {
+        note_state(&self.storage, disk, limits)?;
+        self.commit()
+    }
+
+    /// As [`commit`](Staged::commit), where only the file `over` may be replaced: the one that was
+    /// there when the writing began, or none.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where another file is there by now; `Io`, `NoSpace`.
+    fn commit_over(&self, over: Option<FileId>) -> Result<()> {
+        let folder = self.place.folder();
+        let taken = |error: Error| match error.kind() {
+            ErrorKind::AlreadyExists => error.advise("another process wrote it meanwhile"),
+            _ => error,
+        };
+        match (over, folder.file_id(self.place.name())?) {
+            (None, _) => self.file.rename_new(&self.place).map_err(taken)?,
+            (over, now) if over == now => folder.rename(self.file.name(), self.place.name())?,
+            _ => {
+                let what = "another file is there by now";
+                let error = Error::new(ErrorKind::AlreadyExists, what).at_path(self.place.path());
+                return Err(taken(error));
+            }
+        }
+        folder.sync()
+    }
+
+    /// Makes the file and its name durable.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub(crate) fn settle(&self) -> Result<()> {
+        self.storage.sync()?;
+        self.place.folder().sync()
+    }
+
+    /// Removes the file.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn forget(&self) -> Result<()> {
+        match self.file.leads_to(&*self.storage)? {
+            true => self.file.remove_if_there(),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Writes a file and puts it in `place`, durably: [`stage`] and [`Staged::commit`] at once.
 ///
 /// When this returns `Ok`, the file and its name are durable; when it returns an error, `place`
 /// holds what it held, or the new file already, never anything between.
@@ -128,61 +214,111 @@ impl KeptManifest {
 /// # Errors
 /// Those of `write`; `Io`, `NoSpace`.
 pub fn save<T>(place: &Place, write: impl FnOnce(Arc<dyn Storage>) -> Result<T>) -> Result<T> {
-    let value = stage(place, write)?;
-    commit(place)?;
+    let (value, staged) = stage(place, write)?;
+    staged.commit()?;
     Ok(value)
 }
 
-/// Writes the file that [`commit`] will put in `place`, durably, as the hidden sibling `new`.
-/// What lay under that name is replaced.
+/// As [`save`], where only what is at `place` now may be replaced.
+///
+/// # Errors
+/// `AlreadyExists` where another process wrote to `place` meanwhile; those of [`save`].
+pub(crate) fn save_once<T>(
+    place: &Place,
+    write: impl FnOnce(Arc<dyn Storage>) -> Result<T>,
+) -> Result<T> {
+    let over = place.folder().file_id(place.name())?;
+    let (value, staged) = stage(place, write)?;
+    if let Err(error) = staged.commit_over(over) {
+        // The first error says more than one from cleaning up.
+        let _ = staged.forget();
+        return Err(error);
+    }
+    Ok(value)
+}
+
+/// Writes the file that [`Staged::commit`] will put in `place`, durably, under a random name of its
+/// own: `.NAME.ID.new`. What crashes left of such files is removed.
 ///
 /// # Errors
 /// Those of `write`; `Io`, `NoSpace`. Nothing is staged then, as far as cleaning up succeeds.
-pub fn stage<T>(place: &Place, write: impl FnOnce(Arc<dyn Storage>) -> Result<T>) -> Result<T> {
-    let storage = begin(place)?;
-    let written = write(Arc::clone(&storage)).and_then(|value| {
-        storage.sync()?;
-        place.folder().sync()?;
+pub fn stage<T>(
+    place: &Place,
+    write: impl FnOnce(Arc<dyn Storage>) -> Result<T>,
+) -> Result<(T, Staged)> {
+    let staged = begin(place)?;
+    let written = write(staged.storage.clone()).and_then(|value| {
+        staged.settle()?;
         Ok(value)
     });
-    if written.is_err() {
-        // The first error says more than one from cleaning up.
-        let _ = place.hidden_sibling(STAGED).remove_if_there();
+    match written {
+        Ok(value) => Ok((value, staged)),
+        Err(error) => {
+            // The first error says more than one from cleaning up.
+            let _ = staged.forget();
+            Err(error)
+        }
     }
-    written
 }
 
-/// Puts what was staged in `place`. Durable when it returns; may be done again after a crash, as
-/// nothing staged means that it is in place already.
+/// Begins the file that [`Staged::commit`] will put in `place`. Neither the file nor its name is
+/// durable yet.
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub fn commit(place: &Place) -> Result<()> {
-    let staged = place.hidden_sibling(STAGED);
-    match place.folder().rename(staged.name(), place.name()) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    place.folder().sync()
+pub(crate) fn begin(place: &Place) -> Result<Staged> {
+    let (file, storage) = place.create_temporary(STAGED, Privacy::PRIVATE)?;
+    Ok(Staged {
+        place: place.clone(),
+        file,
+        storage,
+    })
 }
 
-/// As [`commit`], for the manifest of `disk`, whose last change is durable: also notes the state
-/// that the file or device is in, so that any later change shows ([`KeptManifest::describes`]).
+/// As [`begin`], under the id of a job, by which [`commit_left`] finds it.
 ///
 /// # Errors
-/// `Malformed`, `LimitExceeded` for what is staged; `Io`, `NoSpace`, `Poisoned`.
-pub fn commit_for(place: &Place, disk: &dyn Storage, limits: &Limits) -> Result<()> {
-    let staged = place.hidden_sibling(STAGED);
-    if let Some(storage) = staged.open_if_there(Access::Write)? {
-        note_state(&storage, disk, limits)?;
+/// `Io`, `NoSpace`.
+pub(crate) fn begin_for(place: &Place, job: &str) -> Result<Staged> {
+    place.remove_leftovers(STAGED)?;
+    let file = place.run_sibling(job, STAGED);
+    Ok(Staged {
+        place: place.clone(),
+        storage: file.create_new()?,
+        file,
+    })
+}
+
+/// Puts what a job that did not end has staged for `place` there, as [`Staged::commit_for`]. May be
+/// done again after a crash: nothing staged means that it is in place already.
+///
+/// # Errors
+/// As [`Staged::commit_for`]; `Untrusted` for a file that this program may not have made.
+pub(crate) fn commit_left(
+    place: &Place,
+    job: &str,
+    disk: &dyn Storage,
+    limits: &Limits,
+) -> Result<()> {
+    let file = place.run_sibling(job, STAGED);
+    match file.open_own_if_there(Access::Write)? {
+        Some(storage) => {
+            let place = place.clone();
+            let staged = Staged {
+                place,
+                file,
+                storage,
+            };
+            staged.commit_for(disk, limits)
+        }
+        None => place.folder().sync(),
     }
-    commit(place)
 }
 
 /// Notes in the manifest that `file` holds which state `disk` is in. Durable when it returns.
 ///
 /// # Errors
-/// As [`commit_for`].
+/// As [`Staged::commit_for`].
 pub(crate) fn note_state(
     file: &Arc<dyn Storage>,
     disk: &dyn Storage,
@@ -194,25 +330,6 @@ pub(crate) fn note_state(
         file.write_all_at(&record, file.len()?)?;
     }
     file.sync()
-}
-
-/// Begins the file that [`commit`] will put in `place`, as the hidden sibling `new`. What lay
-/// under that name is replaced. Neither the file nor its name is durable yet.
-///
-/// # Errors
-/// `Io`, `NoSpace`.
-pub(crate) fn begin(place: &Place) -> Result<Arc<dyn Storage>> {
-    let staged = place.hidden_sibling(STAGED);
-    staged.remove_if_there()?;
-    staged.create_new()
-}
-
-/// Removes what was begun for `place` and not committed.
-///
-/// # Errors
-/// `Io`.
-pub(crate) fn forget(place: &Place) -> Result<()> {
-    place.hidden_sibling(STAGED).remove_if_there()
 }
 
 /// Refuses a place that holds something else than a manifest, which a new one would destroy. A

@@ -38,13 +38,13 @@ pub use blake3::Hash;
 pub(crate) use build::reopen;
 pub use build::{build, build_at, build_to, root_of, update_to};
 pub use hash::{HashPass, HashedRun, Visit};
-pub use kept::{KeptManifest, commit, commit_for, save, stage};
+pub use kept::{KeptManifest, Staged, save, stage};
 pub use read::{Group, Groups, Manifest};
 pub use tree::Root;
 pub use update::ManifestUpdater;
 pub use write::{ManifestWriter, Sink};
 
-pub(crate) use kept::{begin, forget, note_state, refuse_other};
+pub(crate) use kept::{begin, begin_for, commit_left, refuse_other};
 pub(crate) use ranges::{Gathered, RangeSet};
 pub(crate) use read::{Node, Row, blocks_of};
 pub(crate) use tree::{child_of, parent_of};

@@ -284,6 +284,7 @@ impl Agent<'_> {
             .with_create(how.create)
             .with_align_bytes(how.align_bytes.max(1))
             .with_stage_dir(self.options.stage_dir.clone())
+            .with_dry_run(how.dry_run)
             .with_open(open);
         let target = HostTarget::open(&path, &options)?;
         confined.map_or(Ok(()), |confined| confined.check())?;

@@ -57,6 +57,14 @@ pub trait Folder: Send + Sync {
         self.open(name, access)
     }
 
+    /// As [`open_own`](Folder::open_own), for a file that may have further names.
+    ///
+    /// # Errors
+    /// As `open_own`.
+    fn open_linked(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
+        self.open_own(name, access)
+    }
+
     /// As [`open_own`](Folder::open_own) for writing, for a file that will take the place of
     /// `model`, or of nothing, and whose users are those that `privacy` admits or that the model
     /// has.
@@ -476,6 +484,10 @@ impl Folder for HostFolder {
 
     fn open_own(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
         self.open_existing(name, access, &own::doubt, own::refusal)
+    }
+
+    fn open_linked(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
+        self.open_existing(name, access, &own::doubt_linked, own::refusal)
     }
 
     fn open_copy(

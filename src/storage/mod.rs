@@ -1,5 +1,6 @@
 //! Flat rows of bytes, and the folders they lie in. Knows nothing of formats.
 
+mod absent;
 mod aligned;
 mod attributes;
 mod cache;
@@ -35,6 +36,7 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub(crate) use absent::AbsentFolder;
 pub use aligned::AlignedBuf;
 pub use device::DeviceStorage;
 pub use file::{Allocation, FileStorage};

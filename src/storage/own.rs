@@ -15,6 +15,11 @@ pub(super) fn doubt(facts: &Metadata) -> Option<String> {
         .or_else(|| writers(facts))
 }
 
+/// As [`doubt`], for a file that may have further names.
+pub(super) fn doubt_linked(facts: &Metadata) -> Option<String> {
+    owner(facts).or_else(|| writers(facts))
+}
+
 /// As [`doubt`], for a file that will take the place of `model`, or of nothing, and may be used as
 /// `privacy` says: it may have its model's owner and mode already.
 pub(super) fn doubt_copy(
@@ -43,7 +48,7 @@ pub(super) fn refusal(why: impl std::fmt::Display, path: impl AsRef<Path>) -> Er
         .advise("remove it, or name it with --trust-log FILE to go on with it")
 }
 
-pub(super) fn shape(facts: &Metadata) -> Option<String> {
+fn shape(facts: &Metadata) -> Option<String> {
     let kind = facts.file_type();
     if kind.is_symlink() {
         return Some("it is a symbolic link".into());

@@ -133,6 +133,28 @@ impl Place {
         }
     }
 
+    /// Opens, for writing, a file that is to take the place of `model`, or of nothing; see
+    /// [`Folder::open_copy`].
+    ///
+    /// # Errors
+    /// `Untrusted` for another file; `NotFound`, `InUse`, `Io`.
+    pub fn open_copy(&self, model: Option<&Place>, privacy: Privacy) -> Result<Arc<dyn Storage>> {
+        let model = model.map(Place::name);
+        self.folder.open_copy(&self.name, model, privacy)
+    }
+
+    /// Removes the file if it is there, and is one that this program made. Durable once the folder
+    /// is synced.
+    ///
+    /// # Errors
+    /// `Untrusted` for another file; `Io`.
+    pub fn remove_own_if_there(&self) -> Result<()> {
+        match self.open_own_if_there(Access::Read)? {
+            Some(_) => self.remove_if_there(),
+            None => Ok(()),
+        }
+    }
+
     /// Whether anything has this name. Nothing is opened.
     ///
     /// # Errors

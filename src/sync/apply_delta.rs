@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::apply::holds;
 use super::atomic::{Way, carry_out, push_again, untouched};
 use super::job::Job;
+use super::kept_log;
 use super::named::check_name;
 use super::options::{Mode, Safety, Verify};
 use super::report::{Outcome, SyncReport, Verified};
 use super::staging::Staging;
-use super::standing::{self, Standing};
+use super::standing::{self, Standing, Touch};
 use super::target::Target;
 use super::way_on;
 use crate::control::Work;
@@ -87,7 +88,8 @@ fn applied(
     verify: Verify,
     work: &Work,
 ) -> Result<SyncReport> {
-    let standing = standing::find(target, storage, work)?;
+    let mut kept = None;
+    let standing = standing::find(target, storage, Touch::Mend, work)?;
     match &standing {
         Standing::Redo(mark, ..)
         | Standing::Rerun(mark)
@@ -97,14 +99,17 @@ fn applied(
         }
         _ => target.refuse_container(&**storage)?,
     }
-    if !matches!(standing, Standing::Clean) {
-        target.stage().remove_if_there()?;
+    match standing {
+        Standing::Clean => {}
+        Standing::Foreign(job) => kept = Some(kept_log::keep(target.stage(), job)?),
+        _ => target.stage().remove_if_there()?,
     }
     let from = delta.header();
     let options = target.image_options();
     let image = image::open_storage(storage.clone(), target.format(), options)?;
     let mut report = SyncReport::new(Mode::Delta, Safety::Atomic, from.result_len);
     report.reason = "a delta file".to_owned();
+    report.notes.extend(kept);
     if !base_is_there(delta, &*image, check, work)? {
         return Ok(report);
     }
@@ -114,12 +119,7 @@ fn applied(
         job: JobId::random()?,
         ..*from
     };
-    let job = Job {
-        format: target.format(),
-        target_len: storage.len()?,
-        target: target.path(),
-        manifest: None,
-    };
+    let job = Job::of(target, &**storage, None)?;
     let staging = Staging::new(target.stage(), header, job, &*planner, from.result_len);
     delta
         .for_each(work, &|frame| {

@@ -21,7 +21,7 @@ use crate::diff::{Content, Difference};
 use crate::error::{Error, Result};
 use crate::image::{self, Image};
 use crate::manifest::Gathered;
-use crate::storage::{Access, Place, Storage};
+use crate::storage::{Access, Place, Privacy, Storage};
 use crate::units::Extent;
 
 /// Stages what differs, then applies it.
@@ -38,23 +38,20 @@ pub(super) fn sync_staged(
     let old: Arc<dyn Image> = image::open_storage(storage.clone(), target.format(), options)?;
     let disk_len = run.target_len(Some(old.disk_len()))?;
     let mut report = SyncReport::new(mode, Safety::Atomic, run.source.disk_len());
-    let keeper = Keeper::open(run, &**storage)?;
+    let id = JobId::random()?;
+    let keeper = Keeper::open(run, &**storage, id)?;
     report.untouched_tail_bytes = disk_len.saturating_sub(run.source.disk_len());
 
     let planner = image::open_storage_mut(storage.clone(), target.format(), options)?;
     let header = Header {
         purpose: Purpose::Stage,
-        job: JobId::random()?,
+        job: id,
         base_len: old.disk_len(),
         result_len: disk_len,
         block_size: run.options.block_size,
     };
-    let job = Job {
-        format: target.format(),
-        target_len: storage.len()?,
-        target: target.path(),
-        manifest: keeper.as_ref().map(|keeper| keeper.place().path()),
-    };
+    let manifest = keeper.as_ref().map(|keeper| keeper.place().path());
+    let job = Job::of(target, &**storage, manifest)?;
     let earlier = set_aside(target.stage())?;
     let staging = Staging::new(target.stage(), header, job, &*planner, disk_len);
     stage(
@@ -115,14 +112,14 @@ pub(super) fn carry_out(
         .finish(&**storage, (None, None))
         .map_err(untouched)?;
     let removed = remove_earlier(target.stage())?;
-    let Some((_, staged_bytes)) = finished else {
+    let Some((file, staged_bytes)) = finished else {
         if removed {
             target.stage().folder().sync()?;
         }
         return Ok(None);
     };
     let limits = &target.image_options().limits;
-    let stage = Delta::open(target.stage().open(Access::Read)?, limits)?;
+    let stage = Delta::open(file, limits)?;
     let redo = check_stage(&stage, target.format(), &**storage, work).map_err(untouched)?;
     if let Some((place, old)) = way.undo {
         write_undo(&stage, old, place, work).map_err(untouched)?;
@@ -175,9 +172,9 @@ pub(super) fn retire(stage: &Place) -> Result<()> {
 /// `Io`.
 pub(super) fn remove_earlier(stage: &Place) -> Result<bool> {
     let earlier = earlier_place(stage);
-    let was_there = earlier.open_if_there(Access::Read)?.is_some();
+    let was_there = earlier.is_there()?;
     if was_there {
-        earlier.remove_if_there()?;
+        earlier.remove_own_if_there()?;
     }
     Ok(was_there)
 }
@@ -261,7 +258,7 @@ pub(super) fn earlier_place(stage: &Place) -> Place {
 /// `Io`.
 pub(super) fn set_aside(stage: &Place) -> Result<Option<Place>> {
     let aside = earlier_place(stage);
-    let there = |place: &Place| Ok::<_, Error>(place.open_if_there(Access::Read)?.is_some());
+    let there = |place: &Place| Ok::<_, Error>(place.open_own_if_there(Access::Read)?.is_some());
     if there(stage)? {
         if there(&aside)? {
             stage.remove_if_there()?;
@@ -281,9 +278,10 @@ fn write_undo(stage: &Delta, old: &dyn Image, undo: &Place, work: &Work) -> Resu
         result_len: stage.header().base_len,
         ..*stage.header()
     };
-    let writer = DeltaWriter::create(undo.create_new()?, header)?;
-    reverse(stage, old, writer, work)?;
-    undo.folder().sync()
+    undo.create_whole(Privacy::PRIVATE, |file| {
+        reverse(stage, old, DeltaWriter::create(file, header)?, work)?;
+        Ok(())
+    })
 }
 
 pub(super) fn untouched(error: Error) -> Error {

@@ -1,8 +1,6 @@
 //! A folder of manifests of sources, each believed only while its image is provably what it was.
 
-use std::fs::DirBuilder;
 use std::ops::Range;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,8 +10,8 @@ use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Format;
 use crate::limits::Limits;
-use crate::manifest::{self, KeptManifest, Manifest, ManifestWriter, refuse_other};
-use crate::storage::{Access, MemoryStorage, Place, SourceStamp, Storage};
+use crate::manifest::{self, KeptManifest, Manifest, ManifestWriter, Staged, refuse_other};
+use crate::storage::{Access, Folder, HostFolder, MemoryStorage, Place, SourceStamp, Storage};
 use crate::units::BlockSize;
 
 /// A folder of manifests that stand for reading images again.
@@ -39,8 +37,7 @@ pub struct CachedSource {
 
 /// A manifest of a source that is being read, for the cache.
 pub struct Recording {
-    place: Place,
-    file: Arc<dyn Storage>,
+    staged: Staged,
     stamp: SourceStamp,
     block_size: BlockSize,
 }
@@ -49,18 +46,16 @@ impl ManifestCache {
     /// Uses the folder at `path`, which is made if it is missing, for its owner alone.
     ///
     /// # Errors
-    /// `Io`.
+    /// `Untrusted` for a folder that other users may write to; `Io`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let mut builder = DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|cause| Error::io("make the folder of manifests", cause).at_path(path))?;
+        if !path.exists() {
+            HostFolder::make(path)?;
+        }
         let folder = path
             .canonicalize()
             .map_err(|cause| Error::io("look up the folder of manifests", cause).at_path(path))?;
+        HostFolder::open(&folder)?.refuse_shared()?;
         Ok(ManifestCache { folder })
     }
 
@@ -145,10 +140,9 @@ impl CachedSource {
         }
         refuse_other(&self.place)?;
         Ok(Some(Recording {
-            // Of two that record one image at once the later one takes the earlier one's file
-            // away; a file without its end is none.
-            file: manifest::begin(&self.place)?,
-            place: self.place.clone(),
+            // Of two that record one image at once each writes a file of its own; the later one
+            // takes the place.
+            staged: manifest::begin(&self.place)?,
             stamp,
             block_size: self.block_size,
         }))
@@ -178,7 +172,7 @@ impl CachedSource {
         let recording = self.record()?;
         let file: Arc<dyn Storage> = match &recording {
             // Read while it is written, so not through a map.
-            Some(recording) => recording.file.clone(),
+            Some(recording) => recording.staged.storage().clone(),
             None => Arc::new(MemoryStorage::new("a manifest", Vec::new())),
         };
         let built = match (old, changed) {
@@ -202,7 +196,7 @@ impl Recording {
     /// # Errors
     /// `Io`, `NoSpace`.
     pub fn writer(&self, disk_len: u64) -> Result<ManifestWriter> {
-        ManifestWriter::create(self.file.clone(), disk_len, self.block_size)
+        ManifestWriter::create(self.staged.storage().clone(), disk_len, self.block_size)
     }
 
     /// Keeps what the writer took, durably, unless the source, `storage`, was changed meanwhile;
@@ -214,8 +208,7 @@ impl Recording {
         if SourceStamp::take(storage)?.as_ref() != Some(&self.stamp) {
             return Ok(false);
         }
-        manifest::note_state(&self.file, storage, &any_len())?;
-        manifest::commit(&self.place)?;
+        self.staged.commit_for(storage, &any_len())?;
         Ok(true)
     }
 }
@@ -223,7 +216,7 @@ impl Recording {
 impl Drop for Recording {
     fn drop(&mut self) {
         // What is left of one that came to nothing is no manifest; once it is kept there is none.
-        let _ = manifest::forget(&self.place);
+        let _ = self.staged.forget();
     }
 }
 
@@ -248,7 +241,7 @@ fn find(
 }
 
 fn kept_at(place: &Place) -> Result<Option<KeptManifest>> {
-    let Some(file) = place.open_if_there(Access::Read)? else {
+    let Some(file) = place.open_own_if_there(Access::Read)? else {
         return Ok(None);
     };
     match KeptManifest::open(file, &any_len()) {

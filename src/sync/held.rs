@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::atomic::retire;
 use super::job::Job;
+use super::kept_log;
 use super::mark::{Mark, can_carry};
 use super::marked::{Guard, lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len};
 use super::masked::Masked;
@@ -16,7 +17,7 @@ use super::options::Safety;
 use super::recover::{Recovered, settled};
 use super::redo::{FinalState, Redo};
 use super::sidecar::{self, Sidecar};
-use super::standing::{self, Standing};
+use super::standing::{self, Standing, Touch};
 use super::target::Target;
 use super::way_on;
 use crate::control::Work;
@@ -93,7 +94,7 @@ pub fn held_image(target: &Target, work: &Work) -> Result<Option<Arc<dyn Image>>
     let Some(mark) = Mark::find(&*storage)? else {
         return Ok(None);
     };
-    let image = match standing::find(target, &storage, work)? {
+    let image = match standing::find(target, &storage, Touch::Nothing, work)? {
         Standing::Held(_, redo) => image_of(target, &storage, &redo).map(Some),
         _ => Err(unfinished(&mark)),
     };
@@ -153,23 +154,19 @@ pub(super) fn refuse_short(storage: &dyn Storage) -> Result<()> {
 }
 
 fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> {
-    match standing::find(target, storage, work)? {
+    match standing::find(target, storage, Touch::Mend, work)? {
         Standing::Held(mark, _) => return mend_mark(&**storage, &mark),
         Standing::Rerun(mark) if mark.held => return mend_mark(&**storage, &mark),
         Standing::Redo(mark, _) | Standing::Rerun(mark) | Standing::Lost(mark) => {
             return Err(mark.refusal());
         }
-        Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => {}
+        Standing::Clean | Standing::Old | Standing::New | Standing::Torn(_) => {}
+        Standing::Foreign(job) => work.progress().note(&kept_log::keep(target.stage(), job)?),
     }
     refuse_short(&**storage)?;
     target.refuse_container(&**storage)?;
     let header = new_header(BlockSize::default())?;
-    let job = Job {
-        format: target.format(),
-        target_len: storage.len()?,
-        target: target.path(),
-        manifest: None,
-    };
+    let job = Job::of(target, &**storage, None)?;
     let saved = read_covered(&**storage, job.target_len)?;
     let masked = Masked::new(storage.clone(), saved);
     close(target.stage(), header, &job, &masked)?;
@@ -184,7 +181,7 @@ fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> 
 }
 
 fn released(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<Recovered> {
-    match standing::find(target, storage, work)? {
+    match standing::find(target, storage, Touch::Mend, work)? {
         Standing::Held(_, redo) => {
             let masked = unmask(storage, &redo, Guard::Durable)?;
             lift_mark(&**storage, &masked)?;

@@ -106,7 +106,10 @@ impl HostSource {
     /// The image as a sync's source, which is asked at the end whether it changed.
     pub fn source(&self) -> Source {
         let this = self.clone();
-        Source::new(self.image.clone()).with_check(Arc::new(move || this.check()))
+        Source::new(self.image.clone())
+            // What cannot be looked at any more admits nobody else.
+            .with_privacy(self.privacy().unwrap_or(Privacy::PRIVATE))
+            .with_check(Arc::new(move || this.check()))
     }
 
     /// Whether the file or device is what it was when it was opened.

@@ -1,13 +1,13 @@
 //! A target named by a path of this host: how it is opened, and where its stage lies.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::held::{held_image, hold, release};
 use super::host_source::format_of;
 use super::job::Job;
+use super::kept_log;
 use super::mark::Mark;
 use super::recover::{Recovered, discard, recover};
 use super::target::{STAGE_SUFFIX, Target};
@@ -20,7 +20,7 @@ use crate::image::{
 use crate::limits::Limits;
 use crate::setters::setters;
 use crate::storage::{
-    Access, Allocation, Folder, HostFile, HostFolder, HostKind, Place, SourceOptions,
+    AbsentFolder, Access, Allocation, Folder, HostFile, HostFolder, HostKind, Place, SourceOptions,
     TargetOptions, identity, open_source, open_target, resolve,
 };
 
@@ -51,6 +51,11 @@ pub struct HostTargetOptions {
     pub stage_dir: Option<PathBuf>,
     /// What becomes of the space of zeros, who must not be the target, and the like.
     pub open: TargetOptions,
+    /// Logs and the like that are taken for ours although the system does not show it: the caller
+    /// answers for what they hold.
+    pub trusted: Vec<PathBuf>,
+    /// Nothing is created, not even a folder.
+    pub dry_run: bool,
 }
 
 impl HostTarget {
@@ -193,8 +198,9 @@ impl HostTarget {
             .with_name(given.to_owned())
             .with_create(create);
         if let Some(folder) = &options.stage_dir {
-            target = target.with_stage(elsewhere(folder, &path)?);
+            target = target.with_stage(elsewhere(folder, &path, options.dry_run)?);
         }
+        trust(&target, options)?;
         Ok(HostTarget {
             target,
             is_new: true,
@@ -219,13 +225,14 @@ impl HostTarget {
                 place.folder().refuse_nodes(place.name())?;
                 let target = Target::held_file(place, opened.storage, format);
                 match &options.stage_dir {
-                    Some(folder) => target.with_stage(elsewhere(folder, &path)?),
+                    Some(folder) => target.with_stage(elsewhere(folder, &path, options.dry_run)?),
                     None => target,
                 }
             }
             HostKind::Device => {
                 let stage_dir = options.stage_dir.as_deref();
-                let folder = stage_folder(stage_dir.unwrap_or(Path::new(STAGE_DIR)))?;
+                let folder = stage_dir.unwrap_or(Path::new(STAGE_DIR));
+                let folder = stage_folder(folder, options.dry_run)?;
                 let identity = identity(&path)?;
                 if !identity.is_stable() {
                     warnings.push(format!(
@@ -234,7 +241,7 @@ impl HostTarget {
                         path.display()
                     ));
                 }
-                let stage = Place::new(Arc::new(folder), format!("{identity}.{STAGE_SUFFIX}"));
+                let stage = Place::new(folder, format!("{identity}.{STAGE_SUFFIX}"));
                 Target::device(opened.storage, format, stage)
             }
         };
@@ -243,9 +250,10 @@ impl HostTarget {
             .with_align(options.align_bytes.max(1))
             .with_name(given.to_owned())
             .with_raw_by_default(options.image.format.is_none() && format == Format::Raw);
+        let trusted = trust(&target, options)?;
         if let Some(mark) = mark {
             let limits = &options.image.limits;
-            if let Some((stage, job)) = find_stage(&mark, target.stage(), limits)? {
+            if let Some((stage, job)) = find_stage(&mark, &target, trusted, limits)? {
                 refuse_copy(&mark, &job, &opened.host)?;
                 target = target.with_stage(stage);
             }
@@ -270,6 +278,10 @@ setters! {
     with_stage_dir, stage_dir: Option<PathBuf>;
     /// Replaces [`HostTargetOptions::open`].
     with_open, open: TargetOptions;
+    /// Replaces [`HostTargetOptions::trusted`].
+    with_trusted, trusted: Vec<PathBuf>;
+    /// Replaces [`HostTargetOptions::dry_run`].
+    with_dry_run, dry_run: bool;
 }
 
 impl HostTargetOptions {
@@ -285,9 +297,9 @@ impl HostTargetOptions {
 /// file.
 ///
 /// # Errors
-/// `Io`.
+/// `Untrusted` for a file that this program may not have made; `Io`.
 pub(super) fn read_job(place: &Place, limits: &Limits) -> Result<Option<(JobId, Purpose, Job)>> {
-    let Some(storage) = place.open_if_there(Access::Read)? else {
+    let Some(storage) = place.open_own_if_there(Access::Read)? else {
         return Ok(None);
     };
     let begins = match peek(&*storage, limits) {
@@ -304,10 +316,22 @@ pub(super) fn read_job(place: &Place, limits: &Limits) -> Result<Option<(JobId, 
     })
 }
 
-/// The stage that a marked target needs: where the mark says, or where it lies by default.
-fn find_stage(mark: &Mark, by_default: &Place, limits: &Limits) -> Result<Option<(Place, Job)>> {
-    let marked = Place::host(&mark.stage).ok();
-    for place in [Some(by_default.clone()), marked].into_iter().flatten() {
+/// The stage that a marked target needs: one that the caller answers for, where it lies by default,
+/// where the mark says, or where it was kept when another sync wanted its name.
+fn find_stage(
+    mark: &Mark,
+    target: &Target,
+    mut places: Vec<Place>,
+    limits: &Limits,
+) -> Result<Option<(Place, Job)>> {
+    let by_default = target.stage().clone();
+    let marked = target.place_beside(&mark.stage).ok();
+    for place in [Some(by_default), marked].into_iter().flatten() {
+        let kept = kept_log::find(&place, mark.job)?;
+        places.push(place);
+        places.extend(kept);
+    }
+    for place in places {
         if let Some((id, _, job)) = read_job(&place, limits)?
             && id == mark.job
         {
@@ -340,12 +364,22 @@ fn refuse_copy(mark: &Mark, job: &Job, host: &HostFile) -> Result<()> {
     }
 }
 
+/// Takes the files that the caller answers for as ours, where they lie.
+fn trust(target: &Target, options: &HostTargetOptions) -> Result<Vec<Place>> {
+    let trusted = options.trusted.iter().map(|path| {
+        let place = target.place_beside(&resolve(path)?)?;
+        place.folder().trust(place.name())?;
+        Ok(place)
+    });
+    trusted.collect()
+}
+
 fn folder_of(path: &Path) -> Result<HostFolder> {
     HostFolder::open(path.parent().unwrap_or(Path::new("/")))
 }
 
 /// The stage of a file in a folder of the caller's choice: no two files share one.
-fn elsewhere(folder: &Path, target: &Path) -> Result<Place> {
+fn elsewhere(folder: &Path, target: &Path, dry_run: bool) -> Result<Place> {
     let digest = blake3::hash(target.as_os_str().as_encoded_bytes()).to_hex();
     let stem: String = target
         .file_name()
@@ -356,29 +390,28 @@ fn elsewhere(folder: &Path, target: &Path) -> Result<Place> {
         .collect();
     let digest = digest.get(..DIGEST_CHARS).unwrap_or_default();
     let name = format!("{stem}-{digest}.{STAGE_SUFFIX}");
-    Ok(Place::new(Arc::new(stage_folder(folder)?), name))
+    Ok(Place::new(stage_folder(folder, dry_run)?, name))
 }
 
-/// Opens the folder for stages, creating it if it is missing; what does not outlive a crash is
-/// refused.
-fn stage_folder(path: &Path) -> Result<HostFolder> {
+/// Opens the folder for stages, creating it if it is missing and this is no dry run. What does not
+/// outlive a crash is refused, and so is a folder whose files other users may exchange.
+fn stage_folder(path: &Path, dry_run: bool) -> Result<Arc<dyn Folder>> {
     let other = "name a folder on a disk with --stage-dir DIR";
     // Not even the folder is made among device nodes.
     let above = path.ancestors().find(|it| it.is_dir());
     HostFolder::open(above.unwrap_or(Path::new(".")))?
         .refuse_nodes(path.file_name().unwrap_or_default())
         .map_err(|error| error.advise(other))?;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|cause| {
-            Error::io("create folder", cause)
-                .at_path(path)
-                .advise(other)
-        })?;
+    if !path.exists() {
+        if dry_run {
+            return Ok(Arc::new(AbsentFolder::new(path)));
+        }
+        HostFolder::make(path).map_err(|error| error.advise(other))?;
+    }
     // Absolute, because the mark will name it.
-    let folder = HostFolder::open(resolve(path)?)?;
+    let path = resolve(path)?;
+    let folder = HostFolder::open(&path)?;
+    folder.refuse_shared()?;
     if folder.is_volatile()? {
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -387,7 +420,11 @@ fn stage_folder(path: &Path) -> Result<HostFolder> {
         .at_path(path)
         .advise(other));
     }
-    Ok(folder)
+    if let Some(above) = path.parent().filter(|_| !dry_run) {
+        // Another process may have made it just now. Who may not do that has not made it.
+        let _ = HostFolder::open(above).and_then(|above| above.sync());
+    }
+    Ok(Arc::new(folder))
 }
 
 /// Names have at most 255 bytes, and a character takes at most 4.
@@ -416,6 +453,7 @@ mod tests {
             format: Format::Raw,
             target_len: 8192,
             target: "/d/t".into(),
+            target_inode: None,
             manifest: None,
         };
         let mut writer = DeltaWriter::create(place.create_new().unwrap(), header).unwrap();

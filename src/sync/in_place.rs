@@ -20,7 +20,7 @@ use super::report::{Outcome, SyncReport, Verified};
 use super::run::Run;
 use super::sidecar::{self, Sidecar};
 use super::verify::verify_ranges;
-use crate::delta::Header;
+use crate::delta::{Header, JobId};
 use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Change, Format, ImageMut};
@@ -38,7 +38,7 @@ pub(super) fn sync_marked(
     mode: Mode,
 ) -> Result<SyncReport> {
     let mut report = SyncReport::new(mode, Safety::InPlace, run.source.disk_len());
-    let keeper = Keeper::open(run, &**storage)?;
+    let keeper = Keeper::open(run, &**storage, JobId::random()?)?;
     if let Some(keeper) = &keeper {
         // What will change is not known before it does.
         keeper.announce(std::iter::once(0..u64::MAX))?;
@@ -152,12 +152,7 @@ impl<'a> Writing<'a> {
                     ..Redo::default()
                 };
                 let header = held::new_header(run.options.block_size)?;
-                let job = Job {
-                    format: run.target.format(),
-                    target_len: storage.len()?,
-                    target: run.target.path(),
-                    manifest: None,
-                };
+                let job = Job::of(run.target, &**storage, None)?;
                 (header, job, redo)
             }
         };

@@ -4,8 +4,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use super::target::Target;
 use crate::error::{Error, Result};
 use crate::image::Format;
+use crate::storage::Storage;
 
 /// What recovery must know besides the frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,16 +18,47 @@ pub(super) struct Job {
     pub target_len: u64,
     /// Where the target was.
     pub target: PathBuf,
+    /// The number of the target's file on its file system, where it is known.
+    pub target_inode: Option<u64>,
     /// The kept manifest that a finished job replaces, and its successor.
     pub manifest: Option<PathBuf>,
 }
 
 impl Job {
-    /// Format name, length, target path, manifest path; each text behind its length.
+    /// A job for the target in `storage`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn of(target: &Target, storage: &dyn Storage, manifest: Option<PathBuf>) -> Result<Job> {
+        Ok(Job {
+            format: target.format(),
+            target_len: storage.len()?,
+            target: target.path(),
+            target_inode: storage.file_id()?.map(|id| id.inode),
+            manifest,
+        })
+    }
+
+    /// Whether `storage` may be the target's file, whatever it is called now.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn is_for(&self, storage: &dyn Storage) -> Result<bool> {
+        let found = storage.file_id()?;
+        Ok(match (self.target_inode, found) {
+            (Some(wanted), Some(found)) => wanted == found.inode,
+            // A device, whose log is found by its lasting name.
+            _ => true,
+        })
+    }
+
+    /// Format name, length, number of the file, target path, manifest path; each text behind its
+    /// length.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.target_len.to_le_bytes());
+        out.extend_from_slice(&self.target_inode.unwrap_or(0).to_le_bytes());
         let manifest = self
             .manifest
             .as_ref()
@@ -48,7 +81,8 @@ impl Job {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let wrong = || Error::malformed("the stage's job description is damaged").in_field("job");
         let (version, rest) = bytes.split_first_chunk::<4>().ok_or_else(wrong)?;
-        let (target_len, mut rest) = rest.split_first_chunk::<8>().ok_or_else(wrong)?;
+        let (target_len, rest) = rest.split_first_chunk::<8>().ok_or_else(wrong)?;
+        let (target_inode, mut rest) = rest.split_first_chunk::<8>().ok_or_else(wrong)?;
         let mut text = || {
             let (len, tail) = rest.split_first_chunk::<4>().ok_or_else(wrong)?;
             let len = usize::try_from(u32::from_le_bytes(*len)).map_err(|_| wrong())?;
@@ -64,13 +98,14 @@ impl Job {
         Ok(Job {
             format: Format::parse(&format)?,
             target_len: u64::from_le_bytes(*target_len),
+            target_inode: Some(u64::from_le_bytes(*target_inode)).filter(|number| *number != 0),
             target: PathBuf::from(OsString::from_vec(target)),
             manifest: (!manifest.is_empty()).then(|| PathBuf::from(OsString::from_vec(manifest))),
         })
     }
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -82,6 +117,7 @@ mod tests {
             format: Format::Raw,
             target_len: 77,
             target: "/a/b".into(),
+            target_inode: Some(5),
             manifest: Some("/c".into()),
         };
         let bytes = job.encode();

@@ -8,9 +8,10 @@ use super::far::FAR_BLOCK_BYTES;
 use super::report::Verified;
 use super::run::Run;
 use super::target::Target;
+use crate::delta::JobId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::manifest::{self, KeptManifest, ManifestWriter, refuse_other};
+use crate::manifest::{self, KeptManifest, ManifestWriter, Staged, refuse_other};
 use crate::storage::{Access, Place, Storage};
 use crate::units::BlockSize;
 
@@ -18,7 +19,7 @@ use crate::units::BlockSize;
 pub(super) struct Keeper {
     place: Place,
     kept: Option<KeptManifest>,
-    next: Arc<dyn Storage>,
+    next: Staged,
     block_size: BlockSize,
 }
 
@@ -28,8 +29,9 @@ impl Keeper {
     /// the target, `storage`, is read.
     ///
     /// # Errors
-    /// `AlreadyExists` where something else lies there; `Io`, `NoSpace`, `LimitExceeded`.
-    pub fn open(run: &Run<'_>, storage: &dyn Storage) -> Result<Option<Keeper>> {
+    /// `AlreadyExists` where something else lies there; `Untrusted` for a manifest that this program
+    /// may not have made; `Io`, `NoSpace`, `LimitExceeded`.
+    pub fn open(run: &Run<'_>, storage: &dyn Storage, job: JobId) -> Result<Option<Keeper>> {
         let Some(place) = run.options.target_manifest.clone() else {
             return Ok(None);
         };
@@ -39,7 +41,7 @@ impl Keeper {
             run.work.progress().note(&text);
             None
         };
-        let kept = match place.open_if_there(Access::Write)? {
+        let kept = match open_kept(&place)? {
             None => None,
             Some(file) => match KeptManifest::open(file, run.limits()) {
                 Err(error) if error.kind() == ErrorKind::Malformed => unread(&error),
@@ -48,7 +50,7 @@ impl Keeper {
                 Ok(_) => unread(&"the target was changed after its manifest was kept"),
             },
         };
-        let next = manifest::begin(&place)?;
+        let next = manifest::begin_for(&place, &job.to_string())?;
         let block_size = kept
             .as_ref()
             .map_or(run.options.block_size, |kept| kept.manifest().block_size());
@@ -97,7 +99,7 @@ impl Keeper {
     /// # Errors
     /// `Io`, `NoSpace`.
     pub fn writer(&self, disk_len: u64) -> Result<ManifestWriter> {
-        ManifestWriter::create(self.next.clone(), disk_len, self.block_size)
+        ManifestWriter::create(self.next.storage().clone(), disk_len, self.block_size)
     }
 
     /// Makes the manifest of the source durable, its name too, so that a recovery can put it in
@@ -106,8 +108,7 @@ impl Keeper {
     /// # Errors
     /// `Io`, `NoSpace`.
     pub fn settle(&self) -> Result<()> {
-        self.next.sync()?;
-        self.place.folder().sync()
+        self.next.settle()
     }
 
     /// Says durably that these ranges of the target are about to change, before they do.
@@ -126,8 +127,7 @@ impl Keeper {
     /// # Errors
     /// `Io`, `NoSpace`, `Poisoned`.
     pub fn replace(&self, storage: &dyn Storage, limits: &Limits) -> Result<()> {
-        manifest::note_state(&self.next, storage, limits)?;
-        manifest::commit(&self.place)
+        self.next.commit_for(storage, limits)
     }
 }
 
@@ -136,10 +136,25 @@ impl Keeper {
 ///
 /// # Errors
 /// `Io`, `NoSpace`, `Poisoned`.
-pub(super) fn replace_recovered(target: &Target, storage: &dyn Storage, path: &Path) -> Result<()> {
+pub(super) fn replace_recovered(
+    target: &Target,
+    storage: &dyn Storage,
+    path: &Path,
+    job: JobId,
+) -> Result<()> {
     let place = target.place_beside(path)?;
-    match manifest::commit_for(&place, storage, &target.image_options().limits) {
+    let limits = &target.image_options().limits;
+    match manifest::commit_left(&place, &job.to_string(), storage, limits) {
         Err(error) if error.kind() == ErrorKind::Malformed => Ok(()),
         done => done,
+    }
+}
+
+/// Opens a kept manifest, if it is there; failback gives one a second name.
+fn open_kept(place: &Place) -> Result<Option<Arc<dyn Storage>>> {
+    match place.folder().open_linked(place.name(), Access::Write) {
+        Ok(storage) => Ok(Some(storage)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -15,6 +15,7 @@ mod host_target;
 mod in_place;
 mod job;
 mod kept;
+mod kept_log;
 mod mark;
 mod marked;
 mod masked;
@@ -41,8 +42,9 @@ use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::storage::{Storage, refuse_overlap};
+use masked::Masked;
 use run::Run;
-use standing::Standing;
+use standing::{Standing, Touch};
 
 pub use apply_delta::{BaseCheck, apply_delta, undo};
 pub use cache::{CachedSource, ManifestCache, Recording};
@@ -130,10 +132,17 @@ fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
         .target
         .create_options(&source, None, run.source.disk_len());
     let note = sectors::compare(&source, create.sector_bytes())?;
-    let mut report = match run.options.dry_run {
-        true => run.would_create(),
-        false => replace::sync_full(run, None)?,
+    if run.options.dry_run {
+        let mut report = run.would_create();
+        report.notes.extend(note);
+        return Ok(report);
+    }
+    let kept = match standing::complete_log(run.target, run.work)? {
+        Some(job) => Some(kept_log::keep(run.target.stage(), job)?),
+        None => None,
     };
+    let mut report = replace::sync_full(run, None)?;
+    report.notes.extend(kept);
     report.notes.extend(note);
     Ok(report)
 }
@@ -142,7 +151,13 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     let target = run.target;
     let options = run.options;
     let in_place = options.safety == Safety::InPlace;
-    let held = match standing::find(target, storage, run.work)? {
+    let touch = match options.dry_run {
+        true => Touch::Nothing,
+        false => Touch::Mend,
+    };
+    let mut kept = None;
+    let mut torn = None;
+    let held = match standing::find(target, storage, touch, run.work)? {
         Standing::Rerun(mark) if in_place && mark.held == options.hold && !options.dry_run => {
             let report = in_place::sync_marked(run, storage, Mode::Delta)?;
             named::check_name(target, &**storage)?;
@@ -154,14 +169,30 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         | Standing::Held(mark, _)
         | Standing::Lost(mark) => return Err(mark.refusal()),
         // What is left of an earlier stage is a cache at most: every frame is checked again.
-        Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => None,
+        Standing::Clean | Standing::Old | Standing::New => None,
+        Standing::Foreign(job) => {
+            if !options.dry_run {
+                kept = Some(kept_log::keep(target.stage(), job)?);
+            }
+            None
+        }
+        Standing::Torn(page) => {
+            torn = Some(page);
+            None
+        }
     };
-    if held.is_none() {
+    if held.is_none() && torn.is_none() {
         target.refuse_container(&**storage)?;
     }
-    let old = match &held {
-        Some(redo) => held::image_of(target, storage, redo)?,
-        None => image::open_storage(storage.clone(), target.format(), target.image_options())?,
+    let old = match (&held, torn) {
+        (_, Some(page)) => {
+            let masked = Masked::new(storage.clone(), vec![(0, page)]);
+            image::open_storage(Arc::new(masked), target.format(), target.image_options())?
+        }
+        (Some(redo), None) => held::image_of(target, storage, redo)?,
+        (None, None) => {
+            image::open_storage(storage.clone(), target.format(), target.image_options())?
+        }
     };
     let note = sectors::compare(&run.source.image.info(), old.info().sector_bytes)?;
     let (mode, reason) = match run.options.mode {
@@ -208,6 +239,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     }?;
     report.reason = reason;
     report.notes.extend(note);
+    report.notes.extend(kept);
     let is_new_file = replaces && report.outcome != Outcome::Identical;
     if !is_new_file {
         named::check_name(target, &**storage)?;

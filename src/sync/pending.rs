@@ -14,7 +14,7 @@ use super::sidecar;
 use super::target::STAGE_SUFFIX;
 use crate::control::Work;
 use crate::delta::{Delta, JobId, Purpose};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::{
     Access, Folder, HostFolder, Place, SourceOptions, devices_named, open_source,
@@ -67,6 +67,8 @@ pub enum Standstill {
     InUse,
     /// It is not where it was.
     Missing,
+    /// What would be known of it is in a file that this program may not have made.
+    Untrusted,
 }
 
 /// Finds what unfinished syncs have left in `folder`, by names, in the order of the names.
@@ -112,8 +114,10 @@ pub fn recover_all(
 }
 
 fn look_at_copy(place: &Place, target: &Path) -> Result<Option<Pending>> {
-    let Some(file) = place.open_if_there(Access::Read)? else {
-        return Ok(None);
+    // Nothing but its length is believed.
+    let file = match place.open(Access::Read) {
+        Ok(file) => file,
+        Err(error) => return untrusted(place, PendingKind::Copy, error),
     };
     Ok(Some(Pending {
         file: place.path(),
@@ -125,8 +129,9 @@ fn look_at_copy(place: &Place, target: &Path) -> Result<Option<Pending>> {
 }
 
 fn look_at_stage(place: &Place, limits: &Limits) -> Result<Option<Pending>> {
-    let Some(file) = place.open_if_there(Access::Read)? else {
-        return Ok(None);
+    let file = match place.open_own(Access::Read) {
+        Ok(file) => file,
+        Err(error) => return untrusted(place, PendingKind::PartOfStage, error),
     };
     let file_bytes = file.len()?;
     let job = read_job(place, limits)?;
@@ -153,6 +158,22 @@ fn look_at_stage(place: &Place, limits: &Limits) -> Result<Option<Pending>> {
         target,
         standstill,
     }))
+}
+
+/// What is listed of a file that is not known to be ours: nothing that it holds.
+fn untrusted(place: &Place, kind: PendingKind, error: Error) -> Result<Option<Pending>> {
+    match error.kind() {
+        // Gone since it was listed.
+        ErrorKind::NotFound => Ok(None),
+        ErrorKind::Untrusted | ErrorKind::Unsupported => Ok(Some(Pending {
+            file: place.path(),
+            file_bytes: 0,
+            kind,
+            target: None,
+            standstill: Standstill::Untrusted,
+        })),
+        _ => Err(error),
+    }
 }
 
 /// The marked device whose stage this is, where it no longer has the number that it had; `there`

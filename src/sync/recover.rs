@@ -9,11 +9,11 @@ use super::marked::mend_mark;
 use super::named::check_name;
 use super::options::Verify;
 use super::replace::new_place;
-use super::standing::{self, Standing};
+use super::standing::{self, Standing, Touch};
 use super::target::Target;
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Access, Storage};
+use crate::storage::{Place, Privacy, Storage};
 
 /// What recovery found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
     let Some(storage) = target.open_if_there()? else {
         return unfinished_copy(target);
     };
-    standing::find(target, &storage, work)
+    standing::find(target, &storage, Touch::Mend, work)
         .and_then(|standing| settled(target, &storage, standing, work))
         .and_then(|recovered| check_name(target, &*storage).map(|()| recovered))
         .map_err(|error| error.at_path(target.path()))
@@ -56,7 +56,7 @@ pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
 /// `Marked` when the target is incomplete already, or held; otherwise as [`recover`].
 pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
     let standing = match target.open_if_there()? {
-        Some(storage) => standing::find(target, &storage, work)?,
+        Some(storage) => standing::find(target, &storage, Touch::Mend, work)?,
         None => Standing::Clean,
     };
     match standing {
@@ -66,13 +66,18 @@ pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
         | Standing::Lost(mark) => {
             return Err(mark.refusal().at_path(target.path()));
         }
-        Standing::Clean | Standing::Old | Standing::New | Standing::Foreign => {}
+        Standing::Clean
+        | Standing::Old
+        | Standing::New
+        | Standing::Torn(_)
+        | Standing::Foreign(_) => {}
     }
-    let copy = target.file_place().map(new_place);
-    for place in copy.into_iter().chain([earlier_place(target.stage())]) {
-        place.remove_if_there()?;
-        place.folder().sync()?;
+    if let Some(place) = target.file_place() {
+        remove_copy(place)?;
     }
+    let earlier = earlier_place(target.stage());
+    earlier.remove_own_if_there()?;
+    earlier.folder().sync()?;
     retire(target.stage())?;
     Ok(match standing {
         Standing::New => Recovered::New,
@@ -89,7 +94,7 @@ pub(super) fn settled(
 ) -> Result<Recovered> {
     match standing {
         Standing::Clean => unfinished_copy(target),
-        Standing::Old => Ok(Recovered::Old),
+        Standing::Old | Standing::Torn(_) => Ok(Recovered::Old),
         Standing::New => Ok(Recovered::New),
         Standing::Rerun(_) => Ok(Recovered::Rerun),
         Standing::Held(..) => Ok(Recovered::Held),
@@ -105,7 +110,8 @@ pub(super) fn settled(
             apply_marked(target, storage, &stage, &redo, Verify::Written, work)
                 .map_err(needs_recovery)?;
             if let Some(manifest) = &redo.job()?.manifest {
-                kept::replace_recovered(target, &**storage, manifest)?;
+                let job = stage.header().job;
+                kept::replace_recovered(target, &**storage, manifest, job)?;
             }
             retire(target.stage())?;
             Ok(Recovered::New)
@@ -118,24 +124,39 @@ pub(super) fn settled(
             "bring it back to {}, or name its folder",
             mark.stage.display()
         ))),
-        Standing::Foreign => Err(Error::new(
+        Standing::Foreign(_) => Err(Error::new(
             ErrorKind::BaseMismatch,
-            "somebody wrote to the target after the interrupted sync, so its stage no longer fits",
+            "the target was written to after the interrupted sync, or is another file, so its \
+             stage no longer fits",
         )
-        .advise("drop the stage (recover --discard) and sync again")),
+        .advise(
+            "sync again: the stage is kept under another name, for the disk that carries its \
+             marker; where there is none, drop the stage (recover --discard)",
+        )),
     }
 }
 
 /// A full copy that was not finished leaves the target as it was.
 fn unfinished_copy(target: &Target) -> Result<Recovered> {
     let copy = match target.file_place() {
-        Some(place) => new_place(place).open_if_there(Access::Read)?,
-        None => None,
+        Some(place) => new_place(place).is_there()?,
+        None => false,
     };
-    let aside = earlier_place(target.stage()).open_if_there(Access::Read)?;
-    Ok(if copy.is_some() || aside.is_some() {
-        Recovered::Old
-    } else {
-        Recovered::Nothing
+    let aside = earlier_place(target.stage()).is_there()?;
+    Ok(match copy || aside {
+        true => Recovered::Old,
+        false => Recovered::Nothing,
     })
+}
+
+/// Removes what is left of a full copy onto the file at `place`. Durable when it returns.
+fn remove_copy(place: &Place) -> Result<()> {
+    let copy = new_place(place);
+    let model = place.is_there()?.then_some(place);
+    match copy.open_copy(model, Privacy::USUAL) {
+        Ok(_) => copy.remove_if_there()?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    place.folder().sync()
 }

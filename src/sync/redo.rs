@@ -255,6 +255,7 @@ mod tests {
             format: Format::Raw,
             target_len: 9 << 20,
             target: "t".into(),
+            target_inode: None,
             manifest: None,
         };
         let mut redo = Redo {

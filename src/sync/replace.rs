@@ -14,9 +14,9 @@ use super::verify::verify_all;
 use crate::control::Work;
 use crate::diff::{CompareOptions, Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{self, Image, ImageInfo, ImageMut};
-use crate::manifest;
-use crate::storage::{Access, Place, Privacy, Storage};
+use crate::image::{self, Image, ImageMut};
+use crate::manifest::{self, Staged};
+use crate::storage::{Access, Place, Storage};
 
 /// Where a full copy onto the file at `place` grows.
 pub(super) fn new_place(place: &Place) -> Place {
@@ -50,39 +50,69 @@ pub(super) fn sync_full(
         // Nobody will want the old bytes again, and memory just freed is the cheapest to fill.
         old.drop_cache(0..old.disk_len());
     }
-    let copied = copy(run, &fresh, old, disk_len, &mut report);
-    copied.map_err(|error| untouched(run.or_change(error), old.is_some()))?;
+    // It stays open, and locked, until it has the target's name.
+    let copied = copy(run, &fresh, old, disk_len, &mut report).and_then(|(copied, next)| {
+        check_copy(&fresh, &*copied)?;
+        Ok((copied, next))
+    });
+    let (copied, next) = copied.map_err(|error| untouched(run.or_change(error), old.is_some()))?;
     if let Some(there) = there {
         // What took the name meanwhile is not to be lost.
         check_name(run.target, there)?;
         refuse_parting(there)?;
-    }
-    if old.is_some() {
-        place.folder().copy_attributes(place.name(), fresh.name())?;
     }
     if let Some(kept) = &run.options.target_manifest {
         // The old one must not stand for the new file, whatever comes between.
         kept.remove_if_there()?;
         kept.folder().sync()?;
     }
-    let made = fresh.open(Access::Read)?.host_file()?;
-    place.folder().rename(fresh.name(), place.name())?;
+    let made = copied.host_file()?;
+    match old {
+        Some(_) => place.folder().rename(fresh.name(), place.name())?,
+        None => fresh
+            .rename_new(place)
+            .map_err(|error| appeared(&fresh, error))?,
+    }
     run.target.was_replaced();
     let stage = run.target.stage();
     let removed = remove_earlier(stage)?;
     place.folder().sync()?;
+    drop(copied);
     if removed && stage.folder().path() != place.folder().path() {
         stage.folder().sync()?;
     }
-    if let Some(kept) = &run.options.target_manifest {
+    if let Some(next) = next {
         let storage = place.open(Access::Read)?;
-        manifest::commit_for(kept, &*storage, run.limits())?;
+        next.commit_for(&*storage, run.limits())?;
     }
     if let Some(made) = made {
         leads_to(run.target, &made)?;
     }
     report.outcome = Outcome::Synced;
     Ok(report)
+}
+
+/// Whether the copy still has its name: nothing else is to take the target's place.
+fn check_copy(fresh: &Place, copied: &dyn Storage) -> Result<()> {
+    if fresh.leads_to(copied)? {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InUse,
+        "another file has taken its name meanwhile",
+    )
+    .at_path(fresh.path())
+    .advise("the target is untouched; see what the other process does, then try again"))
+}
+
+/// Says what it means that the target is there although it was missing: the copy is of no use.
+fn appeared(fresh: &Place, error: Error) -> Error {
+    if error.kind() != ErrorKind::AlreadyExists {
+        return error;
+    }
+    // The error says more than one from cleaning up.
+    let _ = fresh.remove_if_there();
+    error.advise("another process made the target meanwhile; it was left as it is")
 }
 
 fn untouched(error: Error, there: bool) -> Error {
@@ -102,11 +132,18 @@ fn copy(
     old: Option<&dyn Image>,
     disk_len: u64,
     report: &mut SyncReport,
-) -> Result<()> {
+) -> Result<(Arc<dyn Storage>, Option<Staged>)> {
     if let Some(kept) = &run.options.target_manifest {
         manifest::refuse_other(kept)?;
     }
-    let image = open_copy(run, fresh, old.map(|old| old.info()), disk_len)?;
+    let (storage, image) = open_copy(run, fresh, old, disk_len, &mut report.notes)?;
+    if let Some(place) = run.target.file_place().filter(|_| old.is_none())
+        && place.is_there()?
+    {
+        // Another process made it before this one had the copy's lock.
+        let error = Error::new(ErrorKind::AlreadyExists, "the file exists").at_path(place.path());
+        return Err(appeared(fresh, error));
+    }
     let written_bytes = AtomicU64::new(0);
     let write = |difference: Difference<'_>| match difference.new {
         Content::Bytes(bytes) => {
@@ -126,14 +163,19 @@ fn copy(
         verify_all(run, &*image)?;
         report.verified = Verified::All;
     }
-    if let Some(kept) = &run.options.target_manifest {
-        let block_size = run.options.block_size;
-        // Durable, with its name, only once the target has its own.
-        let storage = manifest::begin(kept)?;
-        let built = manifest::build_to(&*image, block_size, run.work, storage)?;
-        report.root = Some(*built.root().as_bytes());
-    }
-    run.work.cancel().check()
+    let next = match &run.options.target_manifest {
+        Some(kept) => {
+            let block_size = run.options.block_size;
+            // Durable, with its name, only once the target has its own.
+            let next = manifest::begin(kept)?;
+            let built = manifest::build_to(&*image, block_size, run.work, next.storage().clone())?;
+            report.root = Some(*built.root().as_bytes());
+            Some(next)
+        }
+        None => None,
+    };
+    run.work.cancel().check()?;
+    Ok((storage, next))
 }
 
 /// Puts the old bytes where the source could not be read.
@@ -160,36 +202,60 @@ fn keep_old(
 
 const STEP_BYTES: u64 = 1 << 20;
 
-/// Creates the copy, or opens what an earlier run left of it.
+/// Creates the copy, or opens what an earlier run of ours left of it. What cannot be ours is
+/// refused. The copy of a target that is there has its attributes before it holds a byte: what may
+/// not be given is known at once, and is durable with the data.
 fn open_copy(
     run: &Run<'_>,
     fresh: &Place,
-    old: Option<ImageInfo>,
+    old: Option<&dyn Image>,
     disk_len: u64,
-) -> Result<Arc<dyn ImageMut>> {
+    notes: &mut Vec<String>,
+) -> Result<(Arc<dyn Storage>, Arc<dyn ImageMut>)> {
     let target = run.target;
     let format = target.format();
-    if let Some(storage) = fresh.open_if_there(Access::Write)? {
-        let opened = image::open_storage_mut(storage.clone(), format, target.image_options());
-        if let Some(image) = opened
-            .as_ref()
-            .ok()
-            .filter(|image| image.disk_len() == disk_len)
-        {
-            return Ok(image.clone());
+    let model = target.file_place().filter(|_| old.is_some());
+    let info = old.map(|old| old.info());
+    let privacy = run.source.privacy;
+    let like_model = |notes: &mut Vec<String>| match model {
+        Some(model) => {
+            let copied = fresh.folder().copy_attributes(model.name(), fresh.name());
+            copied.map(|lost| notes.extend(lost))
         }
-        drop((opened, storage));
-        fresh.remove_if_there()?;
-    }
-    let storage = match old {
-        // It gets the attributes of the file that it replaces.
-        Some(_) => fresh.create_new()?,
-        None => fresh.create(Privacy::USUAL)?,
+        None => Ok(()),
     };
-    let source = run.source.image.info();
-    let create = target.create_options(&source, old.as_ref(), disk_len);
-    image::create(&*storage, &create)?;
-    image::open_storage_mut(storage, format, target.image_options())
+    match fresh.open_copy(model, privacy) {
+        Ok(storage) => {
+            let opened = image::open_storage_mut(storage.clone(), format, target.image_options());
+            let same_len = |image: &Arc<dyn ImageMut>| image.disk_len() == disk_len;
+            if let Some(image) = opened.ok().filter(same_len) {
+                like_model(notes)?;
+                return Ok((storage, image));
+            }
+            fresh.remove_if_there()?;
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        // Ours, but others may have read it who may not read this source.
+        Err(error) if error.kind() == ErrorKind::Untrusted => {
+            fresh.remove_own_if_there().map_err(|_| error)?;
+        }
+        Err(error) => return Err(error),
+    }
+    let storage = match model {
+        Some(_) => fresh.create_new()?,
+        None => fresh.create(privacy)?,
+    };
+    let made = like_model(notes).and_then(|()| {
+        let source = run.source.image.info();
+        let create = target.create_options(&source, info.as_ref(), disk_len);
+        image::create(&*storage, &create)?;
+        image::open_storage_mut(storage.clone(), format, target.image_options())
+    });
+    if made.is_err() {
+        // There is nothing in it yet that another run could go on with.
+        let _ = fresh.remove_if_there();
+    }
+    Ok((storage, made?))
 }
 
 /// What is added to a target's name to make that of its copy.

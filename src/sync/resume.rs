@@ -28,7 +28,7 @@ pub(super) fn take_over(
     staging: &Staging<'_>,
     earlier: &Place,
 ) -> Result<(u64, Vec<Range<u64>>)> {
-    let storage = earlier.open(Access::Read)?;
+    let storage = earlier.open_own(Access::Read)?;
     // What is left to compare takes as much again.
     let ranges = Ranges::new(run.limits().ranges_bytes() / 2);
     let resume = Mutex::new(Resume {

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, Resized};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
+use crate::storage::Privacy;
 
 /// The sending side of a sync: an image, and how to find out that it changed meanwhile.
 #[derive(Clone)]
@@ -22,6 +23,8 @@ pub struct Source {
     pub(super) far: Option<Arc<dyn FarSource>>,
     /// What stands for reading it.
     pub(super) manifest: Option<Manifest>,
+    /// Who may use what is made of it where nothing was before.
+    pub(super) privacy: Privacy,
     unchanged: Option<Arc<dyn Fn() -> Result<()> + Send + Sync>>,
 }
 
@@ -32,8 +35,16 @@ impl Source {
             image,
             far: None,
             manifest: None,
+            privacy: Privacy::PRIVATE,
             unchanged: None,
         }
+    }
+
+    /// Lets those whom `privacy` admits use a target that is created; by default its owner alone.
+    #[must_use]
+    pub fn with_privacy(mut self, privacy: Privacy) -> Self {
+        self.privacy = privacy;
+        self
     }
 
     /// Asks `unchanged` once all has been read; its error (kind `SourceChanged`) stops the sync

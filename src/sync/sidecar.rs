@@ -24,7 +24,7 @@ impl Sidecar {
     /// `NoSpace`, `Io`.
     pub fn create(place: &Place, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
         remove_fresh(place)?;
-        let fresh = place.hidden_sibling(FRESH);
+        let fresh = fresh_place(place);
         let mut writer = DeltaWriter::create(fresh.create_new()?, header)?;
         writer.push(&Frame::bytes(FrameKind::Job, 0, &job.encode()))?;
         for (offset, bytes) in &redo.saved {
@@ -108,7 +108,12 @@ fn is_redone(patch: &Patch) -> bool {
 /// # Errors
 /// `Io`.
 pub(super) fn remove_fresh(place: &Place) -> Result<()> {
-    place.hidden_sibling(FRESH).remove_if_there()
+    fresh_place(place).remove_own_if_there()
+}
+
+/// Where a sidecar grows until it takes the place of another one.
+pub(super) fn fresh_place(place: &Place) -> Place {
+    place.hidden_sibling(FRESH)
 }
 
 /// Reads a sidecar as far as its last commit; `None` where there is none, or another file, of which
@@ -117,7 +122,7 @@ pub(super) fn remove_fresh(place: &Place) -> Result<()> {
 /// # Errors
 /// `Io`, `Malformed`, `Unsupported`, `LimitExceeded`, `Cancelled`.
 pub(super) fn read(place: &Place, limits: &Limits, work: &Work) -> Result<Option<(Header, Redo)>> {
-    let Some(storage) = place.open_if_there(Access::Read)? else {
+    let Some(storage) = place.open_own_if_there(Access::Read)? else {
         return Ok(None);
     };
     let Some(bookkeeping) = Bookkeeping::committed(storage, limits, work)? else {
@@ -153,6 +158,7 @@ mod tests {
             format: Format::Vhd,
             target_len: 8192,
             target: "t".into(),
+            target_inode: None,
             manifest: None,
         };
         let first = Redo {

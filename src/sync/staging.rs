@@ -1,10 +1,10 @@
 //! Writing a stage: the frames, and what the target's own tables will need.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::job::Job;
 use super::marked::read_covered;
-use crate::delta::{DeltaWriter, Frame, FrameKind, Hash, Header, Trailer};
+use crate::delta::{DeltaWriter, Frame, FrameKind, Hash, Header};
 use crate::error::{Error, Result};
 use crate::image::{Change, ImageMut, Patch};
 use crate::storage::{Place, Storage};
@@ -27,6 +27,8 @@ pub(super) struct Staging<'a> {
 #[derive(Default)]
 struct State {
     writer: Option<DeltaWriter>,
+    /// The file, by its own handle: its name could lead to another one later.
+    file: Option<Arc<dyn Storage>>,
     /// Extents that frames cover and the image was not told of yet.
     pending: Vec<Extent>,
     written_bytes: u64,
@@ -86,7 +88,7 @@ impl<'a> Staging<'a> {
     }
 
     /// Closes the stage, with the bytes under the mark of `target` in it. When this returns, the
-    /// stage is durable, its name too. `None` when nothing was pushed and the length stays.
+    /// stage is durable, its name too. Its file and length; `None` when nothing was pushed and the length stays.
     ///
     /// # Errors
     /// As [`push`](Staging::push).
@@ -94,7 +96,7 @@ impl<'a> Staging<'a> {
         self,
         target: &dyn Storage,
         roots: (Option<Hash>, Option<Hash>),
-    ) -> Result<Option<(Trailer, u64)>> {
+    ) -> Result<Option<(Arc<dyn Storage>, u64)>> {
         let mut state = self.lock();
         if state.writer.is_none() && self.disk_len == self.header.base_len {
             return Ok(None);
@@ -110,14 +112,16 @@ impl<'a> Staging<'a> {
                 .map_err(no_room)?;
         }
         let stage_bytes = writer.file_len();
-        let trailer = writer.finish(roots.0, roots.1).map_err(no_room)?;
+        writer.finish(roots.0, roots.1).map_err(no_room)?;
         self.place.folder().sync()?;
-        Ok(Some((trailer, stage_bytes)))
+        Ok(state.file.take().map(|file| (file, stage_bytes)))
     }
 
     fn begun<'s>(&self, state: &'s mut State) -> Result<&'s mut DeltaWriter> {
         if state.writer.is_none() {
-            let mut writer = DeltaWriter::create(self.place.create_new()?, self.header)?;
+            let file = self.place.create_new()?;
+            state.file = Some(file.clone());
+            let mut writer = DeltaWriter::create(file, self.header)?;
             writer.push(&Frame::bytes(FrameKind::Job, 0, &self.job.encode()))?;
             state.writer = Some(writer);
         }

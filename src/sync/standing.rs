@@ -3,16 +3,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::apply::holds;
-use super::atomic::{retire, set_aside};
+use super::atomic::{earlier_place, retire, set_aside};
 use super::mark::Mark;
 use super::marked::{read_covered, witness_len};
 use super::masked::Masked;
 use super::redo::{FinalState, Redo};
-use super::sidecar;
+use super::sidecar::{self, fresh_place};
 use super::target::Target;
 use crate::control::Work;
-use crate::delta::{Delta, FrameKind, Old, Purpose, fits_new, fits_old};
-use crate::error::{ErrorKind, Result};
+use crate::delta::{Delta, FrameKind, JobId, Old, Purpose, fits_new, fits_old};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Format, Image};
 use crate::storage::{Access, Storage};
 
@@ -32,20 +32,51 @@ pub(super) enum Standing {
     Held(Mark, Box<Redo>),
     /// Marked, but what would finish it is not there.
     Lost(Mark),
-    /// Not marked, and neither as it was nor as it should become: somebody wrote to it since.
+    /// Not marked, and neither as it was nor as it should become, or another file: what would
+    /// finish the job is needed where its marked target is now.
+    Foreign(JobId),
+    /// Not marked, with a first page that a crash tore: what it should hold. Only where nothing may
+    /// be changed; it is mended otherwise.
+    Torn(Vec<u8>),
+}
+
+/// What may be changed where a target is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Touch {
+    Nothing,
+    /// A torn first page, and logs that have done their work.
+    Mend,
+}
+
+/// An unmarked target beside a complete log or sidecar, with what its first page should hold where
+/// that is to be written.
+enum Beside {
+    Old(Option<Vec<u8>>),
+    New(Vec<u8>),
     Foreign,
 }
 
 /// Finds out where the target stands. A first page that a crash tore while the mark was set or
 /// lifted, and nothing else, is mended here. That happens once: what was beside an unmarked target
-/// is set aside or removed, durably, or it would undo what a guest writes to that page later.
+/// is set aside or removed, durably, or it would undo what a guest writes to that page later. With
+/// [`Touch::Nothing`] all stays as it is.
 ///
 /// # Errors
-/// `Io`, `Malformed` (a stage of a marked target that is damaged), `Cancelled`.
-pub(super) fn find(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<Standing> {
+/// `Untrusted` for a log, sidecar or the like that this program may not have made; `Io`,
+/// `Malformed` (a stage of a marked target that is damaged), `Cancelled`.
+pub(super) fn find(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    touch: Touch,
+    work: &Work,
+) -> Result<Standing> {
     let mark = Mark::find(&**storage)?;
     let limits = &target.image_options().limits;
-    let Some(file) = target.stage().open_if_there(Access::Read)? else {
+    for place in [earlier_place(target.stage()), fresh_place(target.stage())] {
+        // What is not ours is neither read nor removed.
+        place.open_own_if_there(Access::Read)?;
+    }
+    let Some(file) = target.stage().open_own_if_there(Access::Read)? else {
         return Ok(mark.map_or(Standing::Clean, Standing::Lost));
     };
     match sidecar::read(target.stage(), limits, work) {
@@ -57,8 +88,10 @@ pub(super) fn find(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> 
                 },
                 Some(mark) => Ok(Standing::Lost(mark)),
                 None => {
-                    let standing = beside_sidecar(storage, &redo)?;
-                    if !matches!(standing, Standing::Foreign) {
+                    let beside = beside_sidecar(storage, &redo)?;
+                    let is_for = redo.job()?.is_for(&**storage)?;
+                    let standing = settled(storage, beside, is_for, header.job, touch)?;
+                    if touch == Touch::Mend && matches!(standing, Standing::Old | Standing::New) {
                         retire(target.stage())?;
                     }
                     Ok(standing)
@@ -83,13 +116,14 @@ pub(super) fn find(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> 
         }
         Some(mark) => Ok(Standing::Lost(mark)),
         None => {
-            let standing = beside_stage(target, storage, &stage, work)?;
+            let (beside, is_for) = beside_stage(target, storage, &stage, work)?;
+            let standing = settled(storage, beside, is_for, stage.header().job, touch)?;
             match standing {
-                Standing::Old => {
+                Standing::Old if touch == Touch::Mend => {
                     set_aside(target.stage())?;
                     target.stage().folder().sync()?;
                 }
-                Standing::New => retire(target.stage())?,
+                Standing::New if touch == Touch::Mend => retire(target.stage())?,
                 _ => {}
             }
             Ok(standing)
@@ -97,8 +131,60 @@ pub(super) fn find(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> 
     }
 }
 
+/// The job of a complete log or sidecar at the target's place for them.
+///
+/// # Errors
+/// As [`find`].
+pub(super) fn complete_log(target: &Target, work: &Work) -> Result<Option<JobId>> {
+    let limits = &target.image_options().limits;
+    let Some(file) = target.stage().open_own_if_there(Access::Read)? else {
+        return Ok(None);
+    };
+    let is_malformed = |error: &Error| error.kind() == ErrorKind::Malformed;
+    match sidecar::read(target.stage(), limits, work) {
+        Ok(Some((header, _))) => return Ok(Some(header.job)),
+        Err(error) if !is_malformed(&error) => return Err(error),
+        _ => {}
+    }
+    match Delta::open(file, limits) {
+        Ok(log) if log.header().purpose == Purpose::Stage => Ok(Some(log.header().job)),
+        Err(error) if !is_malformed(&error) => Err(error),
+        _ => Ok(None),
+    }
+}
+
+/// Mends the first page, where that may be. A log whose target may be another file is foreign.
+fn settled(
+    storage: &Arc<dyn Storage>,
+    beside: Beside,
+    is_for: bool,
+    job: JobId,
+    touch: Touch,
+) -> Result<Standing> {
+    let (standing, page) = match beside {
+        Beside::Foreign => return Ok(Standing::Foreign(job)),
+        Beside::Old(page) => (Standing::Old, page),
+        Beside::New(page) => (Standing::New, Some(page)),
+    };
+    if let Some(page) = page {
+        if touch == Touch::Nothing {
+            let mut found = vec![0; page.len()];
+            storage.read_exact_at(&mut found, 0)?;
+            if found != page {
+                return Ok(Standing::Torn(page));
+            }
+        } else {
+            mend_page(storage, &page)?;
+        }
+    }
+    Ok(match is_for {
+        true => standing,
+        false => Standing::Foreign(job),
+    })
+}
+
 /// An unmarked target beside a sidecar.
-fn beside_sidecar(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Standing> {
+fn beside_sidecar(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Beside> {
     let now = read_covered(&**storage, redo.job()?.target_len)?;
     let page_len = witness_len(storage.len()?);
     let state = FinalState::of(&now, page_len);
@@ -109,31 +195,29 @@ fn beside_sidecar(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Standing> {
         .as_ref()
         .filter(|last| last.rest == state.rest)
     {
-        mend_page(storage, &last.page)?;
-        return Ok(Standing::New);
+        return Ok(Beside::New(last.page.clone()));
     }
     if old.rest == state.rest && redo.final_state.is_none() {
-        if state.page != old.page {
-            mend_page(storage, &old.page)?;
-        }
-        return Ok(Standing::Old);
+        let is_torn = state.page != old.page;
+        return Ok(Beside::Old(is_torn.then_some(old.page)));
     }
-    Ok(Standing::Foreign)
+    Ok(Beside::Foreign)
 }
 
-/// An unmarked target beside a complete stage.
+/// An unmarked target beside a complete stage, and whether the stage may be for it.
 fn beside_stage(
     target: &Target,
     storage: &Arc<dyn Storage>,
     stage: &Delta,
     work: &Work,
-) -> Result<Standing> {
+) -> Result<(Beside, bool)> {
     let redo = match Redo::load(stage, work, &|_| Ok(())) {
         Ok(redo) => redo,
-        Err(error) if error.kind() == ErrorKind::Malformed => return Ok(Standing::Old),
+        Err(error) if error.kind() == ErrorKind::Malformed => return Ok((Beside::Old(None), true)),
         Err(error) => return Err(error),
     };
     let job = redo.job()?;
+    let is_for = job.is_for(&**storage)?;
     let len = storage.len()?;
     let page_len = witness_len(len);
     let now = read_covered(&**storage, job.target_len)?;
@@ -147,10 +231,8 @@ fn beside_stage(
             })
         })?;
         if is_old {
-            if state.page != old.page {
-                mend_page(storage, &old.page)?;
-            }
-            return Ok(Standing::Old);
+            let is_torn = state.page != old.page;
+            return Ok((Beside::Old(is_torn.then_some(old.page)), is_for));
         }
     }
     let page = final_page(target, storage, stage, &redo, &old.page, work)?;
@@ -160,11 +242,10 @@ fn beside_stage(
                 fits_new(frame.header().kind, &frame.header().new_hash, bytes)
             })
         })?;
-    if is_new {
-        mend_page(storage, &page)?;
-        return Ok(Standing::New);
-    }
-    Ok(Standing::Foreign)
+    Ok(match is_new {
+        true => (Beside::New(page), is_for),
+        false => (Beside::Foreign, is_for),
+    })
 }
 
 /// What the first page holds once the stage is applied.

@@ -27,7 +27,7 @@ impl Progress for StopApplying {
 }
 
 /// Leaves a target marked in the middle of an atomic sync.
-fn leave_marked(source: &Path, target: &Path, options: HostTargetOptions) {
+pub fn leave_marked(source: &Path, target: &Path, options: HostTargetOptions) {
     let delta = SyncOptions::default().with_mode(Mode::Delta);
     stop_applying(source, target, &options, &delta);
 }
@@ -289,7 +289,9 @@ fn a_damaged_successor_of_a_kept_manifest_does_not_keep_a_target_from_being_fini
         &HostTargetOptions::default(),
         &options,
     );
-    write_at(&lab.path(".kept.manifest.new"), 20, b"damage");
+    let names = lab.names();
+    let next = names.iter().find(|name| name.ends_with(".new")).unwrap();
+    write_at(&lab.path(next), 20, b"damage");
     let kept = lab.bytes("kept.manifest");
     lab.done("recover old.raw");
     assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));

@@ -16,4 +16,5 @@ mod refusals;
 mod remote;
 mod sectors;
 mod service;
+mod side_files;
 mod verbs;

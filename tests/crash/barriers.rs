@@ -150,7 +150,7 @@ mod orders {
     fn a_kept_manifest_advances_once_the_target_is_durable() {
         for case in [cases::atomic_kept(), cases::in_place_kept()] {
             let first = number(&case, of(OpKind::Write, TARGET), 0);
-            let next = of(OpKind::Rename, "/kept/.m.new");
+            let next = of(OpKind::Rename, "/kept/.m.ID.new");
             is_missed(&case, next, move |op| op.number() == first);
         }
     }
@@ -171,7 +171,7 @@ mod orders {
     #[test]
     fn a_sidecar_is_closed_once_the_target_is_durable() {
         for (case, stage) in [
-            (cases::held_after_a_sync(), "/img/.t.diskdelta-stage.fresh"),
+            (cases::held_after_a_sync(), "/img/..t.diskdelta-stage.fresh"),
             (cases::syncing_a_held_device(), "/stages/.stage.fresh"),
         ] {
             let changes = |op: &Op| of(OpKind::Write, TARGET)(op) && !is_marker(op);

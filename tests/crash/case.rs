@@ -17,6 +17,9 @@ use crate::held;
 
 pub const TARGET: &str = "/img/t";
 
+/// Owner, mode and the like of a target that is there.
+pub const ATTRIBUTES: u64 = 7;
+
 #[derive(Clone)]
 pub struct Case {
     pub name: &'static str,
@@ -182,8 +185,16 @@ impl Case {
             .unwrap();
         }
         (self.litter)(self, &disk);
+        if self.has_attributes() {
+            disk.put_attributes(TARGET, ATTRIBUTES).unwrap();
+        }
         disk.settle();
         disk
+    }
+
+    /// Whether the target is a file that is there, whose owner and mode must be kept.
+    pub fn has_attributes(&self) -> bool {
+        self.old.is_some() && !self.device
     }
 
     fn put(&self, disk: &FaultDisk, bytes: &[u8]) {

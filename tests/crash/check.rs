@@ -11,7 +11,7 @@ use diskdelta::storage::{Access, MemoryStorage};
 use diskdelta::sync::{Mode, Recovered, SyncOptions, recover, sync, undo};
 use diskdelta::{BlockSize, Result as Done};
 
-use crate::case::{Case, TARGET, source, work};
+use crate::case::{ATTRIBUTES, Case, TARGET, source, work};
 use crate::cases::MIB;
 use crate::held;
 
@@ -67,6 +67,9 @@ impl<'a> Check<'a> {
         let acknowledged = state.noted("acknowledged");
         if !self.is_new(state.disk(), acknowledged) {
             return Ok(());
+        }
+        if self.case.has_attributes() && state.disk().attributes(TARGET) != Some(ATTRIBUTES) {
+            return Err("owner and mode are lost".to_owned());
         }
         self.guarded(state.disk())?;
         self.held(state.disk(), acknowledged)?;

@@ -16,6 +16,7 @@ mod far;
 mod held;
 mod litter;
 mod medium;
+mod moved;
 mod order;
 mod sampled;
 mod sequences;

@@ -17,7 +17,7 @@ use crate::litter::none_but_holes;
 
 pub const STAGE: &str = "/img/.t.diskdelta-stage";
 const KEPT: &str = "/kept/m";
-const KEPT_NEXT: &str = "/kept/.m.new";
+const KEPT_NEXT: &str = "/kept/.m.ID.new";
 
 /// The nth such call on that file fails.
 pub fn nth(nth: u64, kind: OpKind, path: &'static str) -> Fault {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use diskdelta::manifest::{self, KeptManifest};
 use diskdelta::storage::fault::{CrashState, FaultDisk, SyncCall, Violation};
-use diskdelta::storage::{Access, Place, Storage};
+use diskdelta::storage::{Access, Folder, Place, Storage};
 use diskdelta::{BlockSize, Limits, Result};
 
 use crate::samples::{BLOCK, manifest_of, pattern, raw, work};
@@ -43,16 +43,29 @@ fn sync(disk: &FaultDisk) -> Result<()> {
     let storage = disk.open(KEPT, Access::Write)?;
     let mut kept = KeptManifest::open(Arc::new(storage), &Limits::default())?;
     kept.mark(Some(CHANGED.start as u64..CHANGED.end as u64))?;
-    manifest::stage(&place(disk), |storage| {
+    let (_, staged) = manifest::stage(&place(disk), |storage| {
         manifest::build_to(&raw(new_disk()), BlockSize::MIN, &work(), storage)
     })?;
     disk.note("staged");
     let target = disk.open(TARGET, Access::Write)?;
     target.write_all_at(&new_disk()[CHANGED], CHANGED.start as u64)?;
     target.sync()?;
-    manifest::commit(&place(disk))?;
+    staged.commit()?;
     disk.note("kept");
     Ok(())
+}
+
+/// Ends what a crash cut: nothing staged means that it is in place.
+fn commit_left(disk: &FaultDisk) -> Result<()> {
+    let folder = disk.folder("/state");
+    let names = folder.names()?;
+    if let Some(staged) = names
+        .iter()
+        .find(|name| name.to_string_lossy().ends_with(".new"))
+    {
+        folder.rename(staged, "kept".as_ref())?;
+    }
+    folder.sync()
 }
 
 /// A kept manifest may stand for less than it could, but never for what is not there.
@@ -83,7 +96,7 @@ fn check(state: &CrashState) -> Result<(), String> {
         target
             .write_all_at(changed, CHANGED.start as u64)
             .and_then(|()| target.sync())
-            .and_then(|()| manifest::commit(&place(disk)))
+            .and_then(|()| commit_left(disk))
             .and_then(|()| disk.open(KEPT, Access::Read))
             .and_then(|storage| KeptManifest::open(Arc::new(storage), &Limits::default()))
             .map_err(|e| e.to_string())

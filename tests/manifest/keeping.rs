@@ -137,7 +137,8 @@ fn saving_replaces_the_old_file_and_what_a_crash_left() {
     let temp = tempfile::tempdir().unwrap();
     let place = Place::host(temp.path().join("m")).unwrap();
     std::fs::write(temp.path().join("m"), b"old").unwrap();
-    std::fs::write(temp.path().join(".m.new"), b"left by a crash").unwrap();
+    let left = format!(".m.{}.new", "0a".repeat(16));
+    std::fs::write(temp.path().join(left), b"left by a crash").unwrap();
     let image = raw(pattern(3 * BLOCK, 1));
     let built = manifest::save(&place, |storage| {
         manifest::build_to(&image, BlockSize::MIN, &work(), storage)
@@ -201,10 +202,10 @@ fn what_is_staged_is_in_place_only_after_the_commit_which_may_be_repeated() {
     let folder = MemoryFolder::new();
     folder.insert("m", b"old".to_vec());
     let place = Place::new(Arc::new(folder.clone()), "m");
-    manifest::stage(&place, |storage| storage.write_all_at(b"new", 0)).unwrap();
+    let (_, staged) = manifest::stage(&place, |storage| storage.write_all_at(b"new", 0)).unwrap();
     assert_eq!(folder.bytes("m").unwrap(), b"old");
     for _ in 0..2 {
-        manifest::commit(&place).unwrap();
+        staged.commit().unwrap();
         assert_eq!(folder.bytes("m").unwrap(), b"new");
     }
     assert_eq!(folder.names().unwrap(), ["m"]);

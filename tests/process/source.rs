@@ -30,7 +30,7 @@ fn a_source_that_changes_or_shrinks_is_reported_and_never_mixed_in() {
         for (words, begun) in [
             ("--mode delta", ".old.raw.diskdelta-stage"),
             ("--mode full", ".old.raw.diskdelta-new"),
-            ("--mode delta --target-manifest kept", "kept.new"),
+            ("--mode delta --target-manifest kept", ".new"),
         ] {
             let lab = Lab::new();
             lab.disk("new.raw", PAGES, 1);

@@ -10,7 +10,7 @@ use super::folder::FaultFolder;
 use super::handle::FaultStorage;
 use super::inject::{self, Call, Failure, Fault, Faults, Fired};
 use super::landing::Landing;
-use super::log::{Effect, Log, Op, OpKind, Outcome, SyncCall};
+use super::log::{Effect, Log, Op, OpKind, Outcome, SyncCall, without_ids};
 use super::noise::Residue;
 use super::replay::Replay;
 use super::row::Row;
@@ -60,19 +60,19 @@ impl FaultDisk {
         FaultFolder::new(self.clone(), path)
     }
 
-    /// Puts a file there, as if it had always been there, making its folder; replaces one of
-    /// that name. Everything done before counts as durable from now on, as after
+    /// Puts a file there, as if it had always been there, making its folder; one of that name
+    /// stays the same file and holds this. Everything done before counts as durable from now on, as after
     /// [`settle`](FaultDisk::settle).
     pub fn put(&self, path: impl AsRef<Path>, contents: impl Into<Row>) {
         let path = path.as_ref();
         let folder = path.parent().unwrap_or(Path::new(""));
         self.folder(folder);
         let mut inner = self.lock();
-        let file = inner.new_file();
+        let name = path.file_name().unwrap_or_default();
+        let there = inner.live.named(folder, name);
+        let file = there.unwrap_or_else(|| inner.new_file());
         inner.live.put_row(file, contents.into());
-        inner
-            .live
-            .set_name(folder, path.file_name().unwrap_or_default().into(), file);
+        inner.live.set_name(folder, name.into(), file);
         inner.settle();
     }
 
@@ -92,7 +92,8 @@ impl FaultDisk {
     pub fn open(&self, path: impl AsRef<Path>, access: Access) -> Result<FaultStorage> {
         let path = path.as_ref();
         let mut inner = self.lock();
-        let late = inner.judge(OpKind::Open, path, 0..0)?;
+        let logged = without_ids(path);
+        let late = inner.judge(OpKind::Open, &logged, 0..0)?;
         let Some(file) = inner.live.find(path) else {
             return Err(missing(path));
         };
@@ -104,7 +105,7 @@ impl FaultDisk {
         Ok(FaultStorage::new(
             self.clone(),
             file,
-            path.into(),
+            logged.into(),
             access,
             failures,
         ))

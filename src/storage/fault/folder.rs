@@ -1,13 +1,13 @@
 //! A folder of a [`FaultDisk`].
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::{FaultDisk, missing};
 use super::handle::{FaultStorage, id_of};
 use super::inject::Failure;
-use super::log::{Effect, OpKind, Outcome};
+use super::log::{Effect, OpKind, Outcome, without_ids};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Access, FileId, Folder, Privacy, Storage, own};
 
@@ -21,6 +21,11 @@ pub struct FaultFolder {
 impl FaultFolder {
     pub(super) fn new(disk: FaultDisk, path: Arc<Path>) -> Self {
         FaultFolder { disk, path }
+    }
+
+    /// The path that stands in the log.
+    fn logged(&self, name: &OsStr) -> PathBuf {
+        without_ids(&self.path.join(name))
     }
 }
 
@@ -44,7 +49,7 @@ impl Folder for FaultFolder {
     }
 
     fn trust(&self, name: &OsStr) -> Result<()> {
-        let path = self.path.join(name);
+        let path = self.logged(name);
         let mut inner = self.disk.lock();
         let Some(file) = inner.live.named(&self.path, name) else {
             return Err(missing(&path));
@@ -54,7 +59,7 @@ impl Folder for FaultFolder {
     }
 
     fn create(&self, name: &OsStr, _privacy: Privacy) -> Result<Arc<dyn Storage>> {
-        let path = self.path.join(name);
+        let path = self.logged(name);
         let mut inner = self.disk.lock();
         let late = inner.judge(OpKind::Create, &path, 0..0)?;
         if inner.live.named(&self.path, name).is_some() {
@@ -78,7 +83,7 @@ impl Folder for FaultFolder {
     }
 
     fn rename(&self, from: &OsStr, to: &OsStr) -> Result<()> {
-        let path = self.path.join(from);
+        let path = self.logged(from);
         let mut inner = self.disk.lock();
         let late = inner.judge(OpKind::Rename, &path, 0..0)?;
         let Some(file) = inner.live.named(&self.path, from) else {
@@ -91,7 +96,7 @@ impl Folder for FaultFolder {
     }
 
     fn rename_new(&self, from: &OsStr, to: &OsStr) -> Result<()> {
-        let taken = self.path.join(to);
+        let taken = self.logged(to);
         let must_link = {
             let inner = self.disk.lock();
             if inner.live.named(&self.path, to).is_some() {
@@ -106,7 +111,7 @@ impl Folder for FaultFolder {
             let mut inner = self.disk.lock();
             let late = inner.judge(OpKind::Create, &taken, 0..0)?;
             let Some(file) = inner.live.named(&self.path, from) else {
-                return Err(missing(&self.path.join(from)));
+                return Err(missing(&self.logged(from)));
             };
             let (folder, name) = (self.path.clone(), to.to_owned());
             let effect = Effect::Create { folder, name, file };
@@ -135,7 +140,7 @@ impl Folder for FaultFolder {
     }
 
     fn remove(&self, name: &OsStr) -> Result<()> {
-        let path = self.path.join(name);
+        let path = self.logged(name);
         let mut inner = self.disk.lock();
         let late = inner.judge(OpKind::Remove, &path, 0..0)?;
         if inner.live.named(&self.path, name).is_none() {
@@ -176,12 +181,12 @@ impl Folder for FaultFolder {
     }
 
     fn copy_attributes(&self, from: &OsStr, to: &OsStr) -> Result<Vec<String>> {
-        let path = self.path.join(to);
+        let path = self.logged(to);
         let mut inner = self.disk.lock();
         let late = inner.judge(OpKind::Attributes, &path, 0..0)?;
         let named = |name| {
             let file = inner.live.named(&self.path, name);
-            file.ok_or_else(|| missing(&self.path.join(name)))
+            file.ok_or_else(|| missing(&self.logged(name)))
         };
         let (from, file) = (named(from)?, named(to)?);
         let attributes = inner.live.attributes(from);

@@ -274,6 +274,20 @@ pub(super) enum Effect {
     Note(String),
 }
 
+/// The path with `ID` in place of random numbers in its name, so that two runs of the same code have
+/// the same log.
+pub(super) fn without_ids(path: &Path) -> PathBuf {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+        return path.to_owned();
+    };
+    let is_id = |part: &&str| part.len() == 32 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let parts = name.split('.').map(|part| match is_id(&part) {
+        true => "ID",
+        false => part,
+    });
+    path.with_file_name(parts.collect::<Vec<_>>().join("."))
+}
+
 /// One sync, named so that the same one can be found in another run of the same code.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SyncCall {

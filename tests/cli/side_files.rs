@@ -1,0 +1,574 @@
+//! The files that are made next to a target: planted ones, lost ones, shared ones, and their modes.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use diskdelta::Work;
+use diskdelta::image::ImageOptions;
+use diskdelta::storage::SourceOptions;
+use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, SyncOptions, sync};
+
+use crate::interrupted::leave_marked;
+use crate::lab::{Lab, PAGE, ended, left_out, noise, oracle, signal, until, write_at};
+
+/// Another user: 65534 is nobody everywhere.
+const OTHER: u32 = 65534;
+
+fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        left_out("files of other users: not root");
+    }
+    is_root
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A sidecar that, where it is believed, gives `disk.raw` another first page.
+fn evil_sidecar(lab: &Lab) -> PathBuf {
+    let mut evil = lab.bytes("disk.raw");
+    evil[..PAGE].copy_from_slice(&noise(PAGE, 666));
+    fs::write(lab.path("evil.raw"), evil).unwrap();
+    let work = Work::new(1).unwrap();
+    let held = HostTarget::open(lab.path("evil.raw"), &HostTargetOptions::default()).unwrap();
+    held.hold(&work).unwrap();
+    let planted = lab.path("planted");
+    fs::copy(lab.path(".evil.raw.diskdelta-stage"), &planted).unwrap();
+    held.release(&work).unwrap();
+    fs::remove_file(lab.path("evil.raw")).unwrap();
+    planted
+}
+
+/// The same as a log that only waits to be applied: everything but the first page is in place.
+fn evil_stage(lab: &Lab) -> PathBuf {
+    let mut evil = lab.bytes("disk.raw");
+    evil[..PAGE].copy_from_slice(&noise(PAGE, 666));
+    fs::write(lab.path("evil.raw"), &evil).unwrap();
+    fs::copy(lab.path("disk.raw"), lab.path("base.raw")).unwrap();
+    leave_marked(
+        &lab.path("evil.raw"),
+        &lab.path("base.raw"),
+        HostTargetOptions::default(),
+    );
+    let planted = lab.path("planted");
+    fs::rename(lab.path(".base.raw.diskdelta-stage"), &planted).unwrap();
+    for name in ["base.raw", "evil.raw"] {
+        fs::remove_file(lab.path(name)).unwrap();
+    }
+    planted
+}
+
+#[test]
+fn a_planted_log_is_not_believed() {
+    for plant in [evil_sidecar, evil_stage] {
+        for name in [
+            ".disk.raw.diskdelta-stage",
+            "..disk.raw.diskdelta-stage.earlier",
+            "..disk.raw.diskdelta-stage.fresh",
+        ] {
+            for how in ["owner", "mode", "link", "names"] {
+                if how == "owner" && !is_root() {
+                    continue;
+                }
+                let lab = Lab::new();
+                lab.disk("disk.raw", 900, 1);
+                let before = lab.bytes("disk.raw");
+                lab.disk("new.raw", 900, 2);
+                let (planted, at) = (plant(&lab), lab.path(name));
+                match how {
+                    "link" => symlink(&planted, &at).unwrap(),
+                    "names" => fs::hard_link(&planted, &at).unwrap(),
+                    _ => fs::rename(&planted, &at).unwrap(),
+                }
+                match how {
+                    "owner" => chown(&at, Some(OTHER), None).unwrap(),
+                    "mode" => set_mode(&at, 0o666),
+                    _ => {}
+                }
+                let names = lab.names();
+                for words in [
+                    "sync new.raw disk.raw --dry-run",
+                    "sync new.raw disk.raw --mode delta",
+                    "sync new.raw disk.raw --mode full",
+                    "sync new.raw disk.raw --safety in-place",
+                    "recover disk.raw",
+                    "recover disk.raw --discard",
+                ] {
+                    let run = lab.run(words);
+                    assert!(run.status > 1, "{how} {words}: {run:?}");
+                    assert!(run.stderr.contains(name), "{how} {words}: {run:?}");
+                    assert!(lab.bytes("disk.raw") == before, "{how} {words}");
+                    assert_eq!(lab.names(), names, "{how} {words}");
+                }
+                lab.done("recover --list .");
+                lab.run("recover --all .");
+                assert!(lab.bytes("disk.raw") == before);
+                fs::remove_file(&at).unwrap();
+                lab.done("sync new.raw disk.raw");
+                assert!(lab.bytes("disk.raw") == lab.bytes("new.raw"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_planted_copy_is_neither_filled_nor_put_in_place() {
+    for what in ["new", "old"] {
+        for how in ["owner", "mode", "link", "names"] {
+            if how == "owner" && !is_root() {
+                continue;
+            }
+            let lab = Lab::new();
+            lab.disk("new.raw", 900, 2);
+            set_mode(&lab.path("new.raw"), 0o600);
+            if what == "old" {
+                lab.disk("disk.raw", 900, 3);
+            }
+            let (planted, at) = (lab.path("planted"), lab.path(".disk.raw.diskdelta-new"));
+            fs::write(&planted, vec![0; 900 * PAGE]).unwrap();
+            match how {
+                "link" => symlink(&planted, &at).unwrap(),
+                "names" => fs::hard_link(&planted, &at).unwrap(),
+                _ => fs::rename(&planted, &at).unwrap(),
+            }
+            match how {
+                "owner" => chown(&at, Some(OTHER), None).unwrap(),
+                "mode" => set_mode(&at, 0o666),
+                _ => {}
+            }
+            let run = lab.run("sync new.raw disk.raw --mode full");
+            assert!(run.status > 1, "{what} {how}: {run:?}");
+            assert!(run.stderr.contains(".disk.raw.diskdelta-new"), "{run:?}");
+            let held = fs::read(if planted.exists() { &planted } else { &at }).unwrap();
+            assert!(
+                held.iter().all(|byte| *byte == 0),
+                "{what} {how}: it was filled"
+            );
+            fs::remove_file(&at).unwrap();
+            lab.done("sync new.raw disk.raw --mode full");
+            assert!(lab.bytes("disk.raw") == lab.bytes("new.raw"));
+        }
+    }
+}
+
+#[test]
+fn a_log_that_the_operator_answers_for_is_taken_over() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.disk("new.raw", 900, 1);
+    let old = lab.disk("old.raw", 900, 2);
+    leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
+    let log = lab.path(".old.raw.diskdelta-stage");
+    chown(&log, Some(OTHER), None).unwrap();
+    let (_, listed) = lab.json("recover --list .");
+    assert_eq!(listed["pending"][0]["state"], "untrusted");
+    let run = lab.run("recover old.raw");
+    assert!(run.stderr.contains("--trust-log"), "{run:?}");
+    lab.done("recover old.raw --trust-log .old.raw.diskdelta-stage");
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+}
+
+/// Everything that can be seen of a folder's files.
+fn looks(lab: &Lab) -> Vec<String> {
+    let facts = |path: &Path| {
+        let it = fs::symlink_metadata(path).unwrap();
+        let held = match it.is_file() {
+            true => blake3::hash(&fs::read(path).unwrap()).to_hex().to_string(),
+            false => String::new(),
+        };
+        let times = (it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec());
+        format!(
+            "{path:?} {} {:o} {} {times:?} {held}",
+            it.ino(),
+            it.mode(),
+            it.len()
+        )
+    };
+    let folder = lab.path(".");
+    let names = lab.names();
+    let files = names.iter().map(|name| facts(&lab.path(name)));
+    [facts(&folder)].into_iter().chain(files).collect()
+}
+
+#[test]
+fn a_dry_run_changes_nothing_whatever_earlier_runs_have_left() {
+    type Leave = fn(&Lab);
+    let leave: [(&str, Leave); 8] = [
+        ("nothing", |_| ()),
+        ("torn", |lab| {
+            // Ours, so a sync mends the first page.
+            let planted = evil_sidecar(lab);
+            fs::rename(planted, lab.path(".disk.raw.diskdelta-stage")).unwrap();
+        }),
+        ("foreign", |lab| {
+            let planted = evil_stage(lab);
+            fs::rename(planted, lab.path(".disk.raw.diskdelta-stage")).unwrap();
+        }),
+        ("part", |lab| {
+            let part = noise(5 * PAGE, 5);
+            fs::write(lab.path(".disk.raw.diskdelta-stage"), part).unwrap();
+        }),
+        ("earlier", |lab| {
+            let planted = evil_stage(lab);
+            fs::rename(planted, lab.path("..disk.raw.diskdelta-stage.earlier")).unwrap();
+        }),
+        ("fresh", |lab| {
+            fs::write(lab.path("..disk.raw.diskdelta-stage.fresh"), "x").unwrap();
+        }),
+        ("copy", |lab| {
+            fs::write(lab.path(".disk.raw.diskdelta-new"), noise(PAGE, 5)).unwrap();
+        }),
+        ("manifest", |lab| {
+            drop(lab.done("manifest disk.raw -o kept.manifest"));
+        }),
+    ];
+    for (what, leave) in leave {
+        let lab = Lab::new();
+        lab.disk("disk.raw", 900, 1);
+        lab.disk("new.raw", 900, 2);
+        leave(&lab);
+        for file in [".disk.raw.diskdelta-stage", ".disk.raw.diskdelta-new"] {
+            if lab.path(file).exists() {
+                set_mode(&lab.path(file), 0o600);
+            }
+        }
+        let before = looks(&lab);
+        for words in [
+            "disk.raw",
+            "disk.raw --mode delta",
+            "disk.raw --mode full",
+            "disk.raw --safety in-place",
+            "disk.raw --mode delta --undo undo --target-manifest kept.manifest",
+            "disk.raw --target-manifest kept.manifest --manifest-cache cache",
+            "disk.raw --stage-dir stages/below",
+            "missing.raw",
+            "missing.raw --stage-dir stages/below",
+        ] {
+            let run = lab.run(&format!("sync new.raw {words} --dry-run"));
+            assert_eq!(run.status, 0, "{what}: {words}: {run:?}");
+            assert_eq!(looks(&lab), before, "{what}: {words}");
+        }
+    }
+}
+
+#[test]
+fn the_log_of_a_marked_disk_that_was_moved_is_kept_and_named() {
+    for (first, words) in [
+        ("--mode delta", "--mode delta"),
+        ("--safety in-place", "--mode delta"),
+        ("--mode delta", "--safety in-place"),
+        ("--mode delta", "--mode full"),
+    ] {
+        for new_name in [true, false] {
+            let lab = Lab::new();
+            lab.disk("new.raw", 900, 1);
+            let old = lab.disk("disk.raw", 900, 2);
+            lab.disk("other.raw", 900, 4);
+            if first == "--mode delta" {
+                leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
+            } else {
+                let slow = lab.start(&format!("sync new.raw disk.raw {first} --limit-rate 1M"));
+                until("a mark", || lab.bytes("disk.raw")[1..10] == *b"diskdelta");
+                signal(slow, "KILL");
+            }
+            fs::rename(&old, lab.path("moved.raw")).unwrap();
+            if new_name {
+                lab.disk("disk.raw", 900, 3);
+            }
+            let (status, report) = lab.json(&format!("sync other.raw disk.raw {words}"));
+            assert_eq!(status, 0, "{report}");
+            assert!(lab.bytes("disk.raw") == lab.bytes("other.raw"));
+            let names = lab.names();
+            let kept = names
+                .iter()
+                .find(|name| name.ends_with("diskdelta-stage"))
+                .unwrap();
+            assert_ne!(kept, ".disk.raw.diskdelta-stage");
+            assert!(report["warnings"].to_string().contains(kept), "{report}");
+            let (_, listed) = lab.json("recover --list .");
+            let file = listed["pending"][0]["file"].as_str().unwrap();
+            assert!(file.ends_with(kept), "{listed}");
+            // Once more, and the kept one stays.
+            lab.done(&format!("sync new.raw disk.raw {words}"));
+            match first {
+                "--mode delta" => drop(lab.done("recover moved.raw")),
+                _ => drop(lab.done("sync new.raw moved.raw --safety in-place")),
+            }
+            assert!(lab.bytes("moved.raw") == lab.bytes("new.raw"));
+            assert_eq!(
+                lab.names(),
+                ["disk.raw", "moved.raw", "new.raw", "other.raw"]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_hidden_disk_does_not_take_the_log_of_its_twin() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 900, 1);
+    let old = lab.disk("disk.raw", 900, 2);
+    leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
+    lab.disk(".disk.raw", 900, 3);
+    lab.done("sync new.raw .disk.raw --mode delta");
+    lab.done("recover disk.raw");
+    assert!(lab.bytes("disk.raw") == lab.bytes("new.raw"));
+}
+
+#[test]
+fn two_syncs_at_once_onto_a_missing_target_leave_what_the_one_that_ended_well_wrote() {
+    let lab = Lab::new();
+    lab.disk("a.raw", 2000, 1);
+    lab.disk("b.raw", 2000, 2);
+    let mut done = 0;
+    for round in 0..12 {
+        let both = ["a", "b"].map(|name| (name, lab.start(&format!("sync -q {name}.raw t.raw"))));
+        let ends = both.map(|(name, child)| (name, ended(child)));
+        let good: Vec<_> = ends.iter().filter(|(_, run)| run.status == 0).collect();
+        assert!(!good.is_empty(), "{round}: {ends:?}");
+        if let [(name, _)] = good[..] {
+            assert!(
+                lab.bytes("t.raw") == lab.bytes(&format!("{name}.raw")),
+                "{round}"
+            );
+            done += 1;
+        }
+        fs::remove_file(lab.path("t.raw")).unwrap();
+        assert!(
+            lab.names().iter().all(|name| !name.starts_with('.')),
+            "{:?}",
+            lab.names()
+        );
+    }
+    eprintln!("{done} rounds with one that failed");
+}
+
+#[test]
+fn a_target_that_appears_while_its_copy_is_made_is_left_as_it_is() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 2000, 1);
+    let slow = lab.start("sync new.raw t.raw --limit-rate 8M");
+    until("a copy", || lab.path(".t.raw.diskdelta-new").exists());
+    fs::write(lab.path("t.raw"), "another file").unwrap();
+    let run = ended(slow);
+    assert_eq!(run.status, 2, "{run:?}");
+    assert!(
+        run.stderr.contains("another process made the target"),
+        "{run:?}"
+    );
+    assert_eq!(lab.bytes("t.raw"), b"another file");
+}
+
+#[test]
+fn two_that_write_one_output_at_once_never_mix() {
+    let lab = Lab::new();
+    lab.disk("base.raw", 4000, 1);
+    for (name, seed) in [("a.raw", 2), ("b.raw", 3)] {
+        fs::copy(lab.path("base.raw"), lab.path(name)).unwrap();
+        write_at(&lab.path(name), 0, &noise(3000 * PAGE, seed));
+    }
+    for name in ["a", "b"] {
+        lab.done(&format!("delta create base.raw {name}.raw -o {name}.delta"));
+        lab.done(&format!("manifest {name}.raw -o {name}.manifest"));
+    }
+    let whole = |name: &str| lab.bytes(name);
+    for _ in 0..4 {
+        let both = ["a", "b"].map(|name| {
+            let words = format!("delta create base.raw {name}.raw -o out.delta");
+            (name, lab.start(&words))
+        });
+        let ends = both.map(|(name, child)| (name, ended(child).status));
+        let good: Vec<_> = ends.iter().filter(|(_, status)| *status == 0).collect();
+        let [(name, _)] = good[..] else {
+            panic!("{ends:?}");
+        };
+        let shown = lab.json("delta show out.delta").1;
+        let wanted = lab.json(&format!("delta show {name}.delta")).1;
+        assert_eq!(shown["root"], wanted["root"]);
+        fs::remove_file(lab.path("out.delta")).unwrap();
+        let both = ["a", "b"].map(|name| {
+            (
+                name,
+                lab.start(&format!("manifest {name}.raw -o out.manifest")),
+            )
+        });
+        let ends = both.map(|(name, child)| (name, ended(child).status));
+        let good: Vec<_> = ends.iter().filter(|(_, status)| *status == 0).collect();
+        let [(name, _)] = good[..] else {
+            panic!("{ends:?}");
+        };
+        assert!(whole("out.manifest") == whole(&format!("{name}.manifest")));
+        fs::remove_file(lab.path("out.manifest")).unwrap();
+        assert!(
+            lab.names().iter().all(|name| !name.starts_with('.')),
+            "{:?}",
+            lab.names()
+        );
+    }
+}
+
+#[test]
+fn what_is_made_of_a_private_disk_is_private() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 40, 1);
+    lab.disk("old.raw", 40, 2);
+    for (source, other, wanted) in [
+        (0o600, 0o644, 0o600),
+        (0o644, 0o644, 0o644),
+        (0o644, 0o600, 0o600),
+    ] {
+        set_mode(&lab.path("new.raw"), source);
+        set_mode(&lab.path("old.raw"), other);
+        lab.done("sync new.raw made.raw");
+        lab.done("sync new.raw made.vhdx");
+        lab.done("delta create old.raw new.raw -o made.delta");
+        lab.done("delta merge made.delta -o merged.delta");
+        let of_source = source & !0o022;
+        assert_eq!(mode(&lab.path("made.raw")), of_source);
+        assert_eq!(mode(&lab.path("made.vhdx")), of_source);
+        for name in ["made.delta", "merged.delta"] {
+            assert_eq!(mode(&lab.path(name)), wanted, "{name}");
+        }
+        // One that is there keeps its own.
+        set_mode(&lab.path("made.raw"), 0o640);
+        write_at(&lab.path("new.raw"), 0, &noise(PAGE, u64::from(source)));
+        lab.done("sync new.raw made.raw --mode full");
+        assert_eq!(mode(&lab.path("made.raw")), 0o640);
+        for name in ["made.raw", "made.vhdx", "made.delta", "merged.delta"] {
+            fs::remove_file(lab.path(name)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_full_copy_keeps_the_flags_of_the_file() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 40, 1);
+    let old = lab.disk("old.raw", 40, 2);
+    if oracle("chattr", &["+d", old.to_str().unwrap()]) != Some(true) {
+        return left_out("this file system keeps no flags");
+    }
+    let flags = || {
+        let output = Command::new("lsattr").arg(&old).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split_whitespace().next().unwrap().to_owned()
+    };
+    let before = flags();
+    lab.done("sync new.raw old.raw --mode full");
+    assert_eq!(flags(), before);
+}
+
+#[test]
+fn a_log_folder_that_others_may_change_is_refused() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 40, 1);
+    lab.disk("old.raw", 40, 2);
+    let stages = lab.path("stages");
+    fs::create_dir(&stages).unwrap();
+    set_mode(&stages, 0o777);
+    lab.run("sync new.raw old.raw --stage-dir stages")
+        .fails(2, "others may write to the folder");
+    if is_root() {
+        set_mode(&stages, 0o755);
+        chown(&stages, Some(OTHER), None).unwrap();
+        lab.run("sync new.raw old.raw --stage-dir stages")
+            .fails(2, "belongs to user 65534");
+        chown(&stages, Some(0), None).unwrap();
+    }
+    set_mode(&stages, 0o755);
+    lab.done("sync new.raw old.raw --stage-dir stages");
+}
+
+#[test]
+fn a_sync_onto_files_that_show_another_owner_is_done_and_goes_on_when_told() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new();
+    let [below, above] = ["below", "above"].map(|name| lab.path(name));
+    for path in [&below, &above] {
+        fs::create_dir(path).unwrap();
+    }
+    let options = [
+        "--force-user=nobody",
+        "--perms=a+rw",
+        "--chown-ignore",
+        "--chmod-ignore",
+    ];
+    let mut args = options.to_vec();
+    args.extend([below.to_str().unwrap(), above.to_str().unwrap()]);
+    if oracle("bindfs", &args) != Some(true) {
+        return;
+    }
+    let ended = std::panic::catch_unwind(|| onto_changed_owners(&lab));
+    let unmounted = Command::new("umount").arg(&above).status();
+    assert!(unmounted.is_ok_and(|status| status.success()));
+    ended.unwrap();
+}
+
+fn onto_changed_owners(lab: &Lab) {
+    lab.disk("new.raw", 900, 1);
+    for words in [
+        "--mode delta",
+        "--mode full",
+        "--safety in-place",
+        "--mode delta --undo above/undo",
+    ] {
+        fs::write(lab.path("above/disk.raw"), noise(900 * PAGE, 2)).unwrap();
+        lab.done(&format!("sync new.raw above/disk.raw {words}"));
+        assert!(
+            lab.bytes("above/disk.raw") == lab.bytes("new.raw"),
+            "{words}"
+        );
+        let left = fs::read_dir(lab.path("above")).unwrap().count();
+        assert_eq!(left, 1 + usize::from(words.contains("undo")), "{words}");
+    }
+    fs::write(lab.path("above/disk.raw"), noise(900 * PAGE, 2)).unwrap();
+    let target = lab.path("above/disk.raw");
+    leave_marked(&lab.path("new.raw"), &target, HostTargetOptions::default());
+    let run = lab.run("recover above/disk.raw");
+    assert!(run.stderr.contains("--trust-log"), "{run:?}");
+    lab.done("recover above/disk.raw --trust-log above/.disk.raw.diskdelta-stage");
+    assert!(lab.bytes("above/disk.raw") == lab.bytes("new.raw"));
+}
+
+#[test]
+fn a_name_of_the_greatest_length_takes_every_kind_of_sync() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 900, 1);
+    let name = format!("{}.raw", "n".repeat(251));
+    let other = format!("{}.raw", "m".repeat(251));
+    for words in ["--mode delta", "--mode full", "--safety in-place"] {
+        lab.disk(&name, 900, 2);
+        lab.done(&format!("sync new.raw {name} {words}"));
+        assert!(lab.bytes(&name) == lab.bytes("new.raw"), "{words}");
+    }
+    lab.done(&format!("sync new.raw {other}"));
+    let source = HostSource::open(
+        lab.path("new.raw"),
+        &ImageOptions::default(),
+        &SourceOptions::default(),
+    )
+    .unwrap();
+    let long = HostTarget::open(lab.path(&other), &HostTargetOptions::default()).unwrap();
+    let options = SyncOptions::default();
+    sync(
+        &source.source(),
+        long.target(),
+        &options,
+        &Work::new(1).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(lab.names().len(), 3);
+}

@@ -1,0 +1,64 @@
+//! A marked disk that was moved, and another job that takes its name.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use diskdelta::storage::fault::FaultDisk;
+use diskdelta::storage::{Access, Folder, Place};
+use diskdelta::sync::{Mark, Recovered, Target, recover, sync};
+
+use crate::case::{Case, TARGET, source, work};
+use crate::cases;
+
+/// Does another job onto a disk that took the name of the marked one, which is then finished.
+fn moved_and_finished(case: &Case, disk: &FaultDisk) {
+    let folder: Arc<dyn Folder> = Arc::new(disk.folder("/img"));
+    let moved = Place::new(folder.clone(), "moved");
+    folder.rename(OsStr::new("t"), moved.name()).unwrap();
+    let other = cases::bytes(case.new.len(), 9);
+    disk.put(TARGET, cases::bytes(case.new.len(), 8));
+    let report = sync(&source(&other), &case.target(disk), &case.options, &work()).unwrap();
+    assert!(disk.row(TARGET).unwrap().to_vec() == other);
+    let names = folder.names().unwrap();
+    let logs: Vec<_> = names
+        .iter()
+        .filter(|name| name.to_str().unwrap().ends_with(".diskdelta-stage"))
+        .collect();
+    let [log] = logs[..] else {
+        panic!("logs: {names:?}");
+    };
+    let named = log.to_str().unwrap();
+    assert!(
+        report.notes.iter().any(|note| note.contains(named)),
+        "{report:?}"
+    );
+    let target = Target::file(moved, case.format).with_stage(Place::new(folder, log));
+    match recover(&target, &work()).unwrap() {
+        Recovered::New => {}
+        Recovered::Rerun => {
+            drop(sync(&source(&case.new), &target, &case.options, &work()).unwrap())
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(disk.row("/img/moved").unwrap().to_vec() == case.new);
+    assert_eq!(disk.names("/img"), ["moved", "t"]);
+}
+
+#[test]
+fn a_marked_disk_that_was_moved_is_finished_after_another_job_took_its_name() {
+    let atomic = cases::atomic_under_the_mark_only();
+    for case in [atomic.clone(), atomic.in_place()] {
+        let disk = case.disk();
+        case.work_on(&disk).unwrap();
+        let mut marked = 0;
+        for state in disk.crashes().with_limit(24).with_samples(8).states() {
+            let disk = state.disk();
+            let storage = disk.open(TARGET, Access::Read).unwrap();
+            if Mark::find(&storage).unwrap().is_some() {
+                marked += 1;
+                moved_and_finished(&case, disk);
+            }
+        }
+        assert!(marked > 10, "{marked}");
+    }
+}

@@ -262,6 +262,70 @@ fn links_that_are_missing_exchanged_or_of_another_chain_are_no_chain() {
     assert_eq!(none, ErrorKind::NotFound);
 }
 
+/// Whoever can write there and knows the public key seals what he likes.
+#[test]
+fn links_that_were_forged_with_the_public_key_alone_are_refused_by_every_use() {
+    let mine = age::x25519::Identity::generate();
+    let file = KeyFile::Identity(written(&mine));
+    let whole = memory();
+    let load = |recipients: &[String]| Arc::new(Key::load(&file, recipients).unwrap());
+    for state in [[1, 2, 0], [1, 3, 0]] {
+        let replica = Replica::new(whole.clone(), load(&[])).only_own();
+        append(&replica, &disk(&state), None).unwrap();
+    }
+    // The forger has an own key, and names the victim's as a further recipient.
+    let forger = KeyFile::Identity(written(&age::x25519::Identity::generate()));
+    let public = [mine.to_public().to_string()];
+    let forger = Arc::new(Key::load(&forger, &public).unwrap());
+    let evil = memory();
+    for state in [[1, 2, 0], [3, 3, 3]] {
+        let replica = Replica::new(evil.clone(), forger.clone());
+        append(&replica, &disk(&state), None).unwrap();
+    }
+    let [first, second] = ["0001-000001.delta.age", "0001-000002.delta.age"];
+    let manifest = "0001-000002.manifest.age";
+    for forged in [
+        &[first, second, manifest][..],
+        &[first],
+        &[second],
+        &[manifest],
+        &[second, manifest],
+    ] {
+        let folder = copied(&whole);
+        for name in forged {
+            folder.insert(name, read(&evil, name));
+        }
+        let before = copied(&folder);
+        let replica = Replica::new(Arc::new(folder.clone()), load(&[])).only_own();
+        let place = Place::new(memory(), "out.raw");
+        let uses = [
+            ("manifest", replica.manifest().map(drop)),
+            ("pass", append(&replica, &disk(&[1, 1, 1]), None).map(drop)),
+            ("image", replica.image(&work()).map(drop)),
+            ("compact", replica.compact(1, &work()).map(drop)),
+            ("verify", replica.verify(&work()).map(drop)),
+            (
+                "restore",
+                replica.restore(&place, &CreateOptions::new(CreateFormat::Raw, 0), &work()),
+            ),
+        ];
+        for (what, used) in uses {
+            let error = used.err().unwrap_or_else(|| panic!("{what} of {forged:?}"));
+            let kinds = [ErrorKind::Untrusted, ErrorKind::BaseMismatch];
+            assert!(
+                kinds.contains(&error.kind()),
+                "{what} of {forged:?}: {error}"
+            );
+        }
+        for name in before.names().unwrap() {
+            let name = name.to_string_lossy();
+            assert!(read(&before, &name) == read(&folder, &name), "{name}");
+        }
+    }
+    let replica = Replica::new(whole, load(&[])).only_own();
+    assert_eq!(replica.verify(&work()).unwrap(), root(&disk(&[1, 3, 0])));
+}
+
 /// What is older is not wrong; whoever keeps the root of the last pass sees that it is older.
 #[test]
 fn a_chain_without_its_newest_link_gives_what_the_pass_before_saw() {

@@ -312,7 +312,7 @@ impl Vault {
 
     fn open(&self) -> Result<Replica> {
         let folder: Arc<dyn Folder> = Arc::new(HostFolder::open(&self.folder)?);
-        Ok(Replica::new(folder, self.key.clone()))
+        Ok(Replica::new(folder, self.key.clone()).only_own())
     }
 }
 

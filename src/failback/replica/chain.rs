@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::binding::{self, BINDING_LEN, Bound, Head, head_of};
 use super::far::far_link;
 use super::key::Key;
 use super::link::{DELTA, Link, MANIFEST};
@@ -23,6 +24,14 @@ use crate::units::BlockSize;
 pub struct Replica {
     folder: Arc<dyn Folder>,
     key: Arc<Key>,
+    only_own: bool,
+}
+
+/// The links that count, open: what is checked of them is what is read.
+struct Held {
+    chain: Vec<Link>,
+    files: Vec<Arc<dyn Storage>>,
+    heads: Vec<Head>,
 }
 
 /// What a change tracker knows.
@@ -44,10 +53,30 @@ pub struct Appended {
     pub root: Root,
 }
 
+impl Held {
+    fn last(&self) -> Link {
+        // There is at least one.
+        self.chain.last().copied().unwrap_or(Link::FIRST)
+    }
+}
+
 impl Replica {
     /// The replica in `folder`, which exists; it may hold none yet.
     pub fn new(folder: Arc<dyn Folder>, key: Arc<Key>) -> Self {
-        Replica { folder, key }
+        Replica {
+            folder,
+            key,
+            only_own: false,
+        }
+    }
+
+    /// Refuses chains that this very key did not make. Without it one that was made with another
+    /// key is read where this key opens it, as that of a further recipient does: that it was not
+    /// forged by someone who knows a recipient cannot be told then.
+    #[must_use]
+    pub fn only_own(mut self) -> Self {
+        self.only_own = true;
+        self
     }
 
     /// Whether there is a chain.
@@ -63,8 +92,8 @@ impl Replica {
     /// # Errors
     /// As [`manifest`](Self::manifest).
     pub fn kept_manifest(&self) -> Result<Option<KeptManifest>> {
-        match self.chain()?.last() {
-            Some(last) => self.manifest_at(*last).map(Some),
+        match self.held()? {
+            Some(held) => self.manifest_of(&held).map(Some),
             None => Ok(None),
         }
     }
@@ -74,7 +103,8 @@ impl Replica {
     ///
     /// # Errors
     /// `InvalidInput` where the key does not open it; `NotFound` where a file is missing;
-    /// `Malformed` for damaged ones; `Io`.
+    /// `Untrusted` where the links are not those that the holder of the key made; `Malformed` for
+    /// damaged ones; `Io`.
     pub fn manifest(&self) -> Result<Option<Manifest>> {
         let kept = self.kept_manifest()?;
         Ok(kept.map(|kept| kept.manifest().clone()))
@@ -132,13 +162,17 @@ impl Replica {
 
     /// Adds the link that `write` writes, from what the chain gives now.
     fn add(&self, disk_len: u64, next: &Arc<dyn Storage>, write: &Write<'_>) -> Result<Appended> {
-        let chain = self.chain()?;
-        let (base, link) = match chain.last() {
-            Some(last) => (self.manifest_at(*last)?, last.next()),
+        let held = self.held()?;
+        let (base, link, mut heads) = match &held {
+            Some(held) => (
+                self.manifest_of(held)?,
+                held.last().next(),
+                held.heads.clone(),
+            ),
             None => {
                 // What is left of an older one would follow.
                 self.tidy()?;
-                (zeros(disk_len)?, Link::FIRST)
+                (zeros(disk_len)?, Link::FIRST, Vec::new())
             }
         };
         let place = self.place(link, DELTA);
@@ -150,11 +184,12 @@ impl Replica {
             changed_bytes: trailer.data_bytes + trailer.zero_bytes,
             root: manifest.root(),
         };
-        if manifest.root() == base.manifest().root() && !chain.is_empty() {
+        if manifest.root() == base.manifest().root() && held.is_some() {
             part.remove_if_there()?;
             return Ok(appended);
         }
-        self.seal_manifest(link, &**next)?;
+        heads.push(head_of(&*part.open(Access::Read)?)?);
+        self.seal_manifest(link, &**next, &heads)?;
         // From here on it counts.
         self.folder.rename(part.name(), place.name())?;
         self.folder.sync()?;
@@ -168,8 +203,9 @@ impl Replica {
     /// `NotFound` where there is no chain; `BaseMismatch` where a link does not follow the one
     /// before it; as [`manifest`](Self::manifest); `Cancelled`.
     pub fn verify(&self, work: &Work) -> Result<Root> {
+        let held = self.held()?.ok_or_else(|| self.missing())?;
         let mut reached = None;
-        self.each_link(&mut |delta| {
+        self.each_link(&held, &mut |delta| {
             delta.verify(work, &|_| Ok(()))?;
             let trailer = delta.trailer();
             let before = match reached {
@@ -192,9 +228,9 @@ impl Replica {
             })?);
             Ok(())
         })?;
-        let (Some(root), Some(manifest)) = (reached, self.manifest()?) else {
-            return Err(self.missing());
-        };
+        let root = reached.ok_or_else(|| self.missing())?;
+        let kept = self.manifest_of(&held)?;
+        let manifest = kept.manifest();
         manifest.verify()?;
         match *manifest.root().as_bytes() == root {
             true => Ok(manifest.root()),
@@ -213,14 +249,16 @@ impl Replica {
     /// `AlreadyExists`; `NotFound` where there is no chain; `Unsupported` for a length that the
     /// format cannot have; as [`manifest`](Self::manifest); `NoSpace`, `Cancelled`.
     pub fn restore(&self, to: &Place, create: &CreateOptions, work: &Work) -> Result<()> {
-        let last = self.chain()?.pop().ok_or_else(|| self.missing())?;
+        let held = self.held()?.ok_or_else(|| self.missing())?;
+        self.plain_manifest(&held)?;
         let mut create = create.clone();
+        let last = held.files.last().ok_or_else(|| self.missing())?;
         create.disk_len = self.delta(last)?.header().result_len;
         let format = create.format.format();
         to.create_whole(Privacy::PRIVATE, |storage| {
             image::create(&*storage, &create)?;
             let image = image::open_storage_mut(storage, format, &ImageOptions::default())?;
-            self.each_link(&mut |delta| {
+            self.each_link(&held, &mut |delta| {
                 delta.for_each(work, &|frame| {
                     work.cancel().check()?;
                     let range = frame.range();
@@ -241,10 +279,9 @@ impl Replica {
     /// # Errors
     /// `NotFound` where there is no chain; as [`compact`](Self::compact).
     pub fn image(&self, work: &Work) -> Result<Stack> {
-        match &self.deltas()?[..] {
-            [] => Err(self.missing()),
-            deltas => Stack::new(deltas.to_vec(), &Limits::default(), work),
-        }
+        let held = self.held()?.ok_or_else(|| self.missing())?;
+        self.plain_manifest(&held)?;
+        Stack::new(self.deltas(&held)?, &Limits::default(), work)
     }
 
     /// Puts a chain of more than `most` links together into a new one of one link; then the old
@@ -255,12 +292,15 @@ impl Replica {
     /// `LimitExceeded` where there are more changes than memory may hold an index of: the chain
     /// is good as it is; otherwise as [`manifest`](Self::manifest).
     pub fn compact(&self, most: usize, work: &Work) -> Result<bool> {
-        let chain = self.chain()?;
-        let (Some(last), true) = (chain.last(), chain.len() > most) else {
+        if self.chain()?.len() <= most {
+            return Ok(false);
+        }
+        let Some(held) = self.held()? else {
             return Ok(false);
         };
-        let links = self.deltas()?;
-        let fresh = last.next_chain();
+        let manifest = self.plain_manifest(&held)?;
+        let links = self.deltas(&held)?;
+        let fresh = held.last().next_chain();
         let place = self.place(fresh, DELTA);
         let part = place.hidden_sibling("part");
         part.remove_if_there()?;
@@ -272,8 +312,8 @@ impl Replica {
             DeltaOptions::default().level,
             work,
         )?;
-        let manifest = Unsealed::open(self.open(*last, MANIFEST)?, &self.key)?;
-        self.seal_manifest(fresh, &manifest)?;
+        let head = head_of(&*part.open(Access::Read)?)?;
+        self.seal_manifest(fresh, &*manifest, &[head])?;
         self.folder.rename(part.name(), place.name())?;
         self.folder.sync()?;
         self.tidy()?;
@@ -349,37 +389,83 @@ impl Replica {
             .collect())
     }
 
-    fn each_link(&self, visit: &mut dyn FnMut(&Delta) -> Result<()>) -> Result<()> {
-        for link in self.chain()? {
-            visit(&self.delta(link)?)?;
+    /// The links that count, open; `None` where there is no chain.
+    fn held(&self) -> Result<Option<Held>> {
+        let chain = self.chain()?;
+        if chain.is_empty() {
+            return Ok(None);
+        }
+        let files = chain.iter().map(|link| self.open(*link, DELTA));
+        let files: Vec<_> = files.collect::<Result<_>>()?;
+        let heads = files.iter().map(|file| head_of(&**file));
+        Ok(Some(Held {
+            heads: heads.collect::<Result<_>>()?,
+            chain,
+            files,
+        }))
+    }
+
+    fn each_link(&self, held: &Held, visit: &mut dyn FnMut(&Delta) -> Result<()>) -> Result<()> {
+        for file in &held.files {
+            visit(&self.delta(file)?)?;
         }
         Ok(())
     }
 
-    fn deltas(&self) -> Result<Vec<Delta>> {
-        let links = self.chain()?.into_iter();
-        links.map(|link| self.delta(link)).collect()
+    fn deltas(&self, held: &Held) -> Result<Vec<Delta>> {
+        held.files.iter().map(|file| self.delta(file)).collect()
     }
 
-    fn delta(&self, link: Link) -> Result<Delta> {
-        let storage = Unsealed::open(self.open(link, DELTA)?, &self.key)?;
+    fn delta(&self, file: &Arc<dyn Storage>) -> Result<Delta> {
+        let storage = Unsealed::open(file.clone(), &self.key)?;
         Delta::open(Arc::new(storage), &Limits::default())
     }
 
-    fn manifest_at(&self, link: Link) -> Result<KeptManifest> {
-        let sealed = Unsealed::open(self.open(link, MANIFEST)?, &self.key)?;
-        let plain: Arc<dyn Storage> = Arc::new(MemoryStorage::new(sealed.path(), Vec::new()));
-        copy(&sealed, &*plain)?;
-        KeptManifest::open(plain, &Limits::default())
+    fn manifest_of(&self, held: &Held) -> Result<KeptManifest> {
+        KeptManifest::open(self.plain_manifest(held)?, &Limits::default())
     }
 
-    fn seal_manifest(&self, link: Link, manifest: &dyn Storage) -> Result<()> {
+    /// The newest manifest, once it is known that its links were made with the key.
+    fn plain_manifest(&self, held: &Held) -> Result<Arc<dyn Storage>> {
+        let sealed = Unsealed::open(self.open(held.last(), MANIFEST)?, &self.key)?;
+        let len = sealed.len()?.checked_sub(BINDING_LEN as u64);
+        let bound = len.ok_or_else(|| {
+            binding::forged("the newest manifest is too short").at_path(sealed.path())
+        })?;
+        let plain: Arc<dyn Storage> = Arc::new(MemoryStorage::new(sealed.path(), Vec::new()));
+        let manifest = copy(&sealed, bound, &*plain)?;
+        let mut bytes = [0; BINDING_LEN];
+        sealed.read_exact_at(&mut bytes, bound)?;
+        let covered = Bound {
+            chain: held.last().chain,
+            heads: &held.heads,
+            manifest,
+        };
+        let checked = binding::check(&bytes, &self.key.bindings(), &covered);
+        match checked.map_err(|error| error.at_path(self.folder.path()))? {
+            None if self.only_own => {
+                let why = "this replica was made with another key, or forged";
+                Err(binding::forged(why).at_path(self.folder.path()))
+            }
+            _ => Ok(plain),
+        }
+    }
+
+    fn seal_manifest(&self, link: Link, manifest: &dyn Storage, heads: &[Head]) -> Result<()> {
         let place = self.place(link, MANIFEST);
         // Of a link that never came to count.
         place.remove_if_there()?;
+        let len = manifest.len()?;
         place.create_whole(Privacy::PRIVATE, |storage| {
             let sealing = Sealing::into(storage, &self.key)?;
-            copy(manifest, &sealing)?;
+            let covered = Bound {
+                chain: link.chain,
+                heads,
+                manifest: copy(manifest, len, &sealing)?,
+            };
+            if let Some(key) = self.key.bindings().first() {
+                sealing.write_all_at(&key.bind(&covered), len)?;
+            }
             sealing.sync()
         })
     }
@@ -421,18 +507,20 @@ fn zeros(disk_len: u64) -> Result<KeptManifest> {
     KeptManifest::open(storage, &Limits::default())
 }
 
-fn copy(from: &dyn Storage, to: &dyn Storage) -> Result<()> {
-    let len = from.len()?;
+/// Copies the first `len` bytes, and gives their hash.
+fn copy(from: &dyn Storage, len: u64, to: &dyn Storage) -> Result<[u8; 32]> {
+    let mut hash = blake3::Hasher::new();
     let mut buffer = vec![0; COPY_BYTES];
     let mut at = 0;
     while at < len {
         let left = usize::try_from(len - at).unwrap_or(usize::MAX);
         let piece = &mut buffer[..left.min(COPY_BYTES)];
         from.read_exact_at(piece, at)?;
+        hash.update(piece);
         to.write_all_at(piece, at)?;
         at += piece.len() as u64;
     }
-    Ok(())
+    Ok(*hash.finalize().as_bytes())
 }
 
 const COPY_BYTES: usize = 1 << 20;

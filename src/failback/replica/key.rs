@@ -8,6 +8,7 @@ use age::secrecy::{ExposeSecret, SecretString};
 use age::stream::{StreamReader, StreamWriter};
 use age::{Decryptor, Encryptor, Identity, IdentityFile, Recipient, scrypt, x25519};
 
+use super::binding::BindingKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::read_private;
 
@@ -105,6 +106,18 @@ impl Key {
         Decryptor::new(from)
             .and_then(|file| file.decrypt(identities.iter().map(|it| &**it as &dyn Identity)))
             .map_err(|cause| self.refused(cause, path))
+    }
+
+    /// What binds replicas to this key; the first one makes codes, all are known.
+    pub(super) fn bindings(&self) -> Vec<BindingKey> {
+        match &self.secret {
+            Secret::Passphrase(_) => vec![BindingKey::of_passphrase()],
+            Secret::Identities(text) => {
+                let lines = text.expose_secret().lines().map(str::trim);
+                let identities = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+                identities.map(BindingKey::of_identity).collect()
+            }
+        }
     }
 
     fn identities(&self) -> Result<Vec<Box<dyn Identity + Send + Sync>>> {

@@ -11,6 +11,7 @@
 //! chain back to an earlier pass by removing the newest files; the root of the last pass, kept
 //! elsewhere, shows that. Any other change is found.
 
+mod binding;
 mod chain;
 mod far;
 mod key;

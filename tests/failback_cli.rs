@@ -552,6 +552,55 @@ fn two_jobs_do_not_get_one_disk_and_two_processes_not_one_job() {
 }
 
 #[test]
+fn of_two_processes_that_begin_jobs_with_one_disk_at_once_one_does() {
+    for round in 0..3 {
+        let rig = Rig::new(&["db1"]);
+        let text = fs::read_to_string(rig.plan()).unwrap();
+        let mut carriers: Vec<_> = ["one", "two", "three"]
+            .into_iter()
+            .map(|job| {
+                let plan = rig.path(&format!("{job}.toml"));
+                fs::write(&plan, text.replace("\"shop\"", &format!("{job:?}"))).unwrap();
+                rig.carry(&["start", plan.to_str().unwrap(), "--yes"])
+            })
+            .collect();
+        // Those that are refused end; the one that was begun waits for its cutover.
+        let mut running: Vec<usize> = (0..3).collect();
+        while running.len() > 1 {
+            running.retain(|index| match carriers[*index].ended() {
+                Some(status) => {
+                    assert!(!status.success(), "{round}: {status}");
+                    false
+                }
+                None => true,
+            });
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let jobs = rig.ok(&["status"]);
+        assert!(carriers[running[0]].ended().is_none(), "{jobs}");
+        assert_eq!(jobs["jobs"].as_array().unwrap().len(), 1, "{jobs}");
+    }
+}
+
+#[test]
+fn a_job_that_waits_does_next_to_nothing_and_still_answers_at_once() {
+    let rig = Rig::new(&["db1", "db2"]).with_job("pass_interval = \"1h\"");
+    let mut carrier = rig.start();
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.wait_for(&mut carrier, 1, "ready-to-cutover");
+    let begin = std::time::Instant::now();
+    let before = carrier.waits();
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let waits = carrier.waits() - before;
+    // Each look every 20 ms would be 50 a second for the carrier and each VM.
+    let most = 15 * begin.elapsed().as_secs();
+    assert!(waits < most, "woken {waits} times, {most} are the most");
+    rig.ok(&["cancel", "shop"]);
+    carrier.end();
+    assert_eq!(rig.phase(0), "cancelled");
+}
+
+#[test]
 fn log_and_explain_say_what_happened_and_what_is_missing() {
     let rig = Rig::new(&["db1"]);
     let mut carrier = rig.start();

@@ -58,6 +58,19 @@ impl Carrier {
         self.0.wait().unwrap()
     }
 
+    /// How often its threads have waited for something so far.
+    pub fn waits(&self) -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.0.id())).unwrap();
+        let counts = tasks.filter_map(|task| {
+            // A thread may end meanwhile.
+            let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+            let mut lines = status.lines();
+            let line = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            line.trim().parse::<u64>().ok()
+        });
+        counts.sum()
+    }
+
     /// Kills it, as a power cut would.
     pub fn kill(&mut self) {
         self.0.kill().unwrap();

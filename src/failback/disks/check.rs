@@ -1,13 +1,13 @@
 //! What must hold of the disks before a job begins, and what each mode would cost.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::far::Far;
-use super::findings::{List, Looked};
+use super::findings::{List, Looked, Room, crowded};
 use super::origin::Origin;
 use super::pace::Pace;
 use super::seat::{Seat, Standing};
@@ -35,6 +35,9 @@ pub struct Prerequisite {
     pub text: String,
     /// It holds.
     pub holds: bool,
+    /// What the disk will take, where that was looked at on this host.
+    #[serde(skip)]
+    pub(in crate::failback) room: Option<Room>,
 }
 
 /// What a job would move for one disk.
@@ -142,8 +145,9 @@ impl HostDisks {
                 continue;
             };
             let room = vault.map(|vault| vault.free_bytes());
-            if let (Some(room), true) = (room, self.has_replica_folder(side)) {
-                list.room("replica folder", room, &source, held.is_some());
+            if let (Some(room), true) = (room, self.replica_folder(side).is_some()) {
+                let at = self.replica_folder(side).unwrap_or(Path::new("/"));
+                list.room("replica folder", room, at, &source, held.is_some());
             }
             let may_be_longer = disk.may_be_longer();
             match held {
@@ -156,6 +160,14 @@ impl HostDisks {
                 None => self.target(&mut list, &seat, &source, may_be_longer),
             }
         }
+        let crowded = crowded(all.iter().filter_map(|it| it.room.as_ref()));
+        all.extend(crowded.into_iter().map(|text| Prerequisite {
+            check: "free space".into(),
+            disk: "all".to_owned(),
+            text,
+            holds: false,
+            room: None,
+        }));
         all
     }
 
@@ -208,12 +220,17 @@ impl HostDisks {
             }
         }
         let free = HostFolder::open(seat.folder()).and_then(|folder| folder.free_bytes());
-        list.room("free space", free, source, path.is_some());
+        list.room("free space", free, seat.folder(), source, path.is_some());
+        let at = path.iter().map(PathBuf::as_path).chain([seat.folder()]);
+        for path in at {
+            if let Err(error) = refuse_unwritable(path) {
+                list.fails("target writable", error.to_string());
+            }
+        }
     }
 
-    fn has_replica_folder(&self, side: Side) -> bool {
-        let encryption = self.encryption.of(side).as_ref();
-        encryption.is_some_and(|encryption| encryption.folder.is_some())
+    fn replica_folder(&self, side: Side) -> Option<&Path> {
+        self.encryption.of(side).as_ref()?.folder.as_deref()
     }
 
     fn target_device(
@@ -310,6 +327,13 @@ impl HostDisks {
         });
         estimates.collect()
     }
+}
+
+/// Whether the system lets this process write there: a read-only file system, an immutable folder
+/// and permissions show here, before anything is begun.
+fn refuse_unwritable(path: &Path) -> Result<()> {
+    let allowed = rustix::fs::access(path, rustix::fs::Access::WRITE_OK);
+    allowed.map_err(|e| Error::io("write to", e).at_path(path))
 }
 
 /// From a sample of all of the disk: where its data is cannot be told from here.

@@ -1,5 +1,8 @@
 //! What a look at a disk finds, one thing after the other.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
 use super::check::Prerequisite;
 use crate::error::Result;
 use crate::units::format_size;
@@ -9,6 +12,43 @@ pub(super) struct Looked {
     pub disk_bytes: u64,
     /// How much of it holds data; `None` where that cannot be told from here.
     pub allocated_bytes: Option<u64>,
+}
+
+/// What a disk will take of a file system of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::failback) struct Room {
+    filesystem: Option<u64>,
+    folder: PathBuf,
+    free: u64,
+    /// What it takes for sure; 0 where that is not known, or may be less.
+    needed: u64,
+}
+
+/// Says where several disks, each of which has room, have not all of them: in words, one for each
+/// file system.
+pub(in crate::failback) fn crowded<'a>(rooms: impl Iterator<Item = &'a Room>) -> Vec<String> {
+    let mut sums: Vec<(&Room, u64, usize)> = Vec::new();
+    for room in rooms.filter(|room| room.needed > 0 && room.filesystem.is_some()) {
+        match sums
+            .iter_mut()
+            .find(|it| it.0.filesystem == room.filesystem)
+        {
+            Some(sum) => (sum.1, sum.2) = (sum.1.saturating_add(room.needed), sum.2 + 1),
+            None => sums.push((room, room.needed, 1)),
+        }
+    }
+    let crowded = sums
+        .into_iter()
+        .filter(|(room, sum, count)| *count > 1 && *sum > room.free);
+    let said = crowded.map(|(room, sum, count)| {
+        format!(
+            "{count} disks need {} of the file system of {}, which has {} free",
+            format_size(sum),
+            room.folder.display(),
+            format_size(room.free)
+        )
+    });
+    said.collect()
 }
 
 /// The checks of one disk, as they are made.
@@ -42,6 +82,7 @@ impl List<'_> {
         &mut self,
         check: &'static str,
         free: Result<Option<u64>>,
+        at: &Path,
         source: &Looked,
         some_is_there: bool,
     ) {
@@ -56,11 +97,18 @@ impl List<'_> {
             format_size(free),
             format_size(needed)
         );
+        let is_firm = !some_is_there && source.allocated_bytes.is_some();
+        let room = Room {
+            filesystem: std::fs::metadata(at).ok().map(|facts| facts.dev()),
+            folder: at.to_owned(),
+            free,
+            needed: if is_firm { needed } else { 0 },
+        };
         // One that needs more stops, and goes back. So does a copy of a disk of which nobody says
         // here how much of it holds data.
-        match free >= needed || some_is_there || source.allocated_bytes.is_none() {
-            true => self.holds(check, text),
-            false => self.fails(check, text),
+        self.push(check, text, free >= needed || !is_firm);
+        if let Some(last) = self.all.last_mut() {
+            last.room = Some(room);
         }
     }
 
@@ -84,6 +132,34 @@ impl List<'_> {
             disk: self.disk.to_owned(),
             text,
             holds,
+            room: None,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_that_have_room_each_but_not_together_are_told_of_by_file_system() {
+        let room = |filesystem, needed| Room {
+            filesystem,
+            folder: PathBuf::from("/vm"),
+            free: 50,
+            needed,
+        };
+        for (rooms, count) in [
+            (&[room(Some(1), 32), room(Some(1), 32)][..], 1),
+            (&[room(Some(1), 32), room(Some(2), 32)], 0),
+            (&[room(Some(1), 32), room(Some(1), 18)], 0),
+            (&[room(Some(1), 32), room(Some(1), 0)], 0),
+            (&[room(None, 32), room(None, 32)], 0),
+            // One alone is found where it is looked at.
+            (&[room(Some(1), 60)], 0),
+            (&[room(Some(1), u64::MAX), room(Some(1), 1)], 1),
+        ] {
+            assert_eq!(crowded(rooms.iter()).len(), count, "{rooms:?}");
+        }
     }
 }

@@ -15,6 +15,7 @@ mod findings;
 mod forecast;
 mod hand;
 mod ledger;
+pub(in crate::failback) mod one_file;
 mod origin;
 mod pace;
 mod pass;
@@ -32,6 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 pub use check::{Estimate, Prerequisite, Recommendation};
+pub(in crate::failback) use findings::crowded;
 pub use forecast::Forecast;
 pub use hand::DiskHand;
 pub use sides::VmDisks;

@@ -52,6 +52,7 @@ impl VmDisks {
                 disk: hand.login().to_owned(),
                 text: error.to_string(),
                 holds: false,
+                room: None,
             }]
         })
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failback::disks::one_file::{files, refuse_one_file};
 use crate::failback::inbox;
 use crate::failback::journal::{Reader, Writer};
 use crate::failback::lock::JobLock;
@@ -48,6 +49,7 @@ impl JobFolder {
         by: &str,
     ) -> Result<Self> {
         let plan = Plan::parse(plan_text)?;
+        refuse_one_file(&plan)?;
         HostFolder::make(state_dir)?;
         let _gate = gate(state_dir)?;
         refuse_conflicts(state_dir, &plan)?;
@@ -326,6 +328,7 @@ pub(super) fn refuse_conflicts(state_dir: &Path, plan: &Plan) -> Result<()> {
 
 /// As [`refuse_conflicts`], for the job in the folder `own`, where it has one.
 fn refuse_shared_disks(state_dir: &Path, plan: &Plan, own: Option<&OsStr>) -> Result<()> {
+    let (mine, my_files) = (disks(plan), files(plan));
     for name in JobFolder::names(state_dir)? {
         if own == Some(OsStr::new(&name)) {
             continue;
@@ -340,8 +343,15 @@ fn refuse_shared_disks(state_dir: &Path, plan: &Plan, own: Option<&OsStr>) -> Re
                 .at_path(other.path)
                 .advise("go on with it: `failback resume`, or give it up: `failback cancel`"));
         }
-        let mine = disks(plan);
-        if let Some(shared) = disks(&other.plan).iter().find(|disk| mine.contains(disk)) {
+        let theirs = files(&other.plan);
+        let one = theirs
+            .iter()
+            .find(|theirs| my_files.iter().any(|mine| mine.is(theirs)));
+        let named = disks(&other.plan)
+            .into_iter()
+            .find(|disk| mine.contains(disk));
+        let shared = named.or_else(|| one.map(|one| one.named.display().to_string()));
+        if let Some(shared) = shared {
             let text = format!("the job `{name}`, which is not over, has {shared}");
             return Err(Error::new(ErrorKind::InUse, text).advise("end that job first"));
         }
@@ -441,6 +451,50 @@ mod tests {
                 assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
             }
         }
+    }
+
+    #[test]
+    fn two_disks_that_are_one_file_through_a_link_are_found_in_a_plan_and_between_jobs() {
+        let temporary = tempfile::tempdir().unwrap();
+        let at = |name: &str| temporary.path().join(name);
+        for folder in ["vm", "state"] {
+            std::fs::create_dir(at(folder)).unwrap();
+        }
+        std::os::unix::fs::symlink(at("vm"), at("alias")).unwrap();
+        std::fs::write(at("vm/disk.raw"), "disk").unwrap();
+        std::fs::hard_link(at("vm/disk.raw"), at("vm/hard.raw")).unwrap();
+        std::os::unix::fs::symlink(at("vm/gone.raw"), at("vm/soft.raw")).unwrap();
+        let plan = |job: &str, primary: &str, recovery: &str| {
+            plan(job, "db1", "x")
+                .replace("/no/such/primary-x.raw", &at(primary).display().to_string())
+                .replace("/no/such/x.raw", &at(recovery).display().to_string())
+        };
+        let state = at("state");
+        let begin = |text: &str| JobFolder::create(&state, text, BTreeMap::new(), "me");
+        for (primary, recovery) in [
+            ("vm/disk.raw", "alias/disk.raw"),
+            ("vm/disk.raw", "vm/hard.raw"),
+            ("vm/gone.raw", "vm/soft.raw"),
+            ("alias/new.raw", "vm/new.raw"),
+        ] {
+            let text = plan("first", primary, recovery);
+            let error = begin(&text).unwrap_err();
+            assert_eq!(
+                error.kind(),
+                ErrorKind::InvalidInput,
+                "{primary} {recovery}"
+            );
+            assert!(error.to_string().contains("are one file"), "{error}");
+            let checks = crate::failback::job::check(&Plan::parse(&text).unwrap(), &state);
+            let mut found = checks
+                .iter()
+                .filter(|it| it.check == "one file for each disk");
+            assert!(!found.next().unwrap().holds);
+        }
+        let _first = begin(&plan("first", "vm/disk.raw", "vm/a.raw")).unwrap();
+        let error = begin(&plan("second", "alias/hard.raw", "vm/b.raw")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
+        begin(&plan("third", "vm/c.raw", "vm/b.raw")).unwrap();
     }
 
     #[test]

@@ -9,6 +9,8 @@ use super::folder::refuse_conflicts;
 use crate::control::{CancelToken, Work};
 use crate::error::Result;
 use crate::failback::controller::Call;
+use crate::failback::disks::crowded;
+use crate::failback::disks::one_file::refuse_one_file;
 use crate::failback::disks::{Estimate, Forecast, Recommendation, VmDisks};
 use crate::failback::machine::{Side, Token};
 use crate::failback::plan::{Plan, Vm};
@@ -61,16 +63,43 @@ pub fn check_until(plan: &Plan, state_dir: &Path, cancel: &CancelToken) -> Vec<C
             Err(error) => error.to_string(),
         },
     }];
+    if let Err(error) = refuse_one_file(plan) {
+        all.push(Checked {
+            vm: "all".to_owned(),
+            check: "one file for each disk".to_owned(),
+            holds: false,
+            found: error.to_string(),
+        });
+    }
+    let mut rooms = Vec::new();
     for vm in plan.vms() {
         check_vms(plan, vm, cancel, &mut all);
         let disks = VmDisks::new(plan, vm, "", [0; 16]);
-        all.extend(disks.prerequisites().into_iter().map(|it| Checked {
+        let prerequisites = disks.prerequisites();
+        rooms.push(
+            prerequisites
+                .iter()
+                .filter_map(|it| it.room.clone())
+                .collect::<Vec<_>>(),
+        );
+        all.extend(prerequisites.into_iter().map(|it| Checked {
             vm: vm.name.clone(),
             check: format!("{} of disk {}", it.check, it.disk),
             found: it.text,
             holds: it.holds,
         }));
     }
+    // Those of one VM were summed up with the VM.
+    let crowded = match &rooms[..] {
+        [_] => Vec::new(),
+        rooms => crowded(rooms.iter().flatten()),
+    };
+    all.extend(crowded.into_iter().map(|found| Checked {
+        vm: "all".to_owned(),
+        check: "free space".to_owned(),
+        found,
+        holds: false,
+    }));
     all
 }
 

@@ -159,13 +159,11 @@ fn has_name(file: &File, folder: &File, name: &OsString, path: &Path) -> Result<
     }
 }
 
-fn untrusted(what: &str, path: &Path) -> Error {
-    Error::new(
-        ErrorKind::Untrusted,
-        format!("what should be a lock {what}"),
-    )
-    .at_path(path)
-    .advise("this program did not make it: find out who did, and remove it")
+fn untrusted(why: &str, path: &Path) -> Error {
+    let text = format!("this lock may not come from diskdelta: {why}");
+    Error::new(ErrorKind::Untrusted, text)
+        .at_path(path)
+        .advise("find out where it comes from, and remove it")
 }
 
 fn failed(operation: &'static str, cause: std::io::Error, path: &Path) -> Error {

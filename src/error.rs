@@ -50,6 +50,8 @@ pub enum ErrorKind {
     Poisoned,
     /// Another host, or a file of this one, is not taken for what it should be.
     Untrusted,
+    /// Guest data holds a marker of an unfinished sync where it would be taken for the target's own.
+    MarkerInData,
 }
 
 /// An error: kind, operation, path, field, offset, advice and cause.

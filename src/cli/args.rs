@@ -32,11 +32,16 @@ pub struct Common {
     /// Reads past the page cache
     #[arg(long, global = true)]
     pub direct: bool,
+    /// Read a source that begins with the marker of an unfinished sync: its guest wrote it
+    #[arg(long, global = true)]
+    pub marker_is_data: bool,
 }
 
 impl Common {
     pub fn source_options(&self) -> SourceOptions {
-        SourceOptions::default().with_direct(self.direct)
+        SourceOptions::default()
+            .with_direct(self.direct)
+            .with_marker_is_data(self.marker_is_data)
     }
 
     /// Opens an image or manifest.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use diskdelta::storage::SourceOptions;
 use diskdelta::sync::HostSource;
 use diskdelta::units::format_size;
 use serde::Serialize;
@@ -34,7 +33,7 @@ struct Object<'a> {
 }
 
 pub fn run(args: &Args, context: &Context) -> Ended {
-    let live = SourceOptions::default().with_allow_writers(true);
+    let live = context.common.source_options().with_allow_writers(true);
     let source = HostSource::open(&args.image, &args.open.options(), &live)?;
     let info = source.image().info();
     let warnings = source.warnings();

@@ -71,6 +71,24 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// The guest bytes that the frame brings; `None` for zeros.
+    ///
+    /// # Errors
+    /// `Malformed` where its own compression cannot be undone.
+    pub(crate) fn new_bytes(&self) -> Result<Option<Cow<'_, [u8]>>> {
+        if self.kind != FrameKind::Data {
+            return Ok(None);
+        }
+        if !self.compressed {
+            return Ok(Some(Cow::Borrowed(&self.payload[..])));
+        }
+        let len = usize::try_from(self.len).unwrap_or(usize::MAX);
+        match zstd::bulk::decompress(&self.payload, len) {
+            Ok(bytes) => Ok(Some(Cow::Owned(bytes))),
+            Err(cause) => Err(Error::malformed("a frame does not decompress").caused_by(cause)),
+        }
+    }
+
     /// Bytes of a table, a saved range or a job description.
     pub(crate) fn bytes(kind: FrameKind, offset: u64, bytes: &'a [u8]) -> Self {
         Frame {

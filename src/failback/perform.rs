@@ -167,6 +167,7 @@ fn problem(error: &Error) -> Problem {
     match error.kind() {
         ErrorKind::InUse => Problem::InUse,
         ErrorKind::Malformed => Problem::Nonsense,
+        ErrorKind::MarkerInData => Problem::GuestMarker,
         ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::NoSpace => Problem::Unfit,
         _ => Problem::Unavailable,
     }

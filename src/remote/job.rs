@@ -410,7 +410,7 @@ const VERIFIEDS: [Verified; 4] = [
     Verified::Cached,
     Verified::All,
 ];
-const KINDS: [ErrorKind; 19] = [
+const KINDS: [ErrorKind; 20] = [
     ErrorKind::Io,
     ErrorKind::NotFound,
     ErrorKind::AlreadyExists,
@@ -430,4 +430,5 @@ const KINDS: [ErrorKind; 19] = [
     ErrorKind::Poisoned,
     ErrorKind::Untrusted,
     ErrorKind::TargetChanged,
+    ErrorKind::MarkerInData,
 ];

@@ -25,6 +25,9 @@ pub struct SourceOptions {
     /// Reads also while another program writes to it; what is read may then never have been there
     /// at one moment.
     pub allow_writers: bool,
+    /// Reads a disk that begins with the marker of an unfinished sync: the marker is data that the
+    /// disk's own guest wrote.
+    pub marker_is_data: bool,
 }
 
 /// How a target is opened.
@@ -66,6 +69,13 @@ impl SourceOptions {
     #[must_use]
     pub fn with_allow_writers(mut self, allow: bool) -> Self {
         self.allow_writers = allow;
+        self
+    }
+
+    /// Replaces [`SourceOptions::marker_is_data`].
+    #[must_use]
+    pub fn with_marker_is_data(mut self, is_data: bool) -> Self {
+        self.marker_is_data = is_data;
         self
     }
 }

@@ -51,7 +51,8 @@ impl HostSource {
     ///
     /// # Errors
     /// `NotFound`, `Io`, `Unsupported`, `Malformed`, `LimitExceeded`, `Parent`; `InUse` when
-    /// another program writes to it; `Marked` for a disk that an unfinished sync left incomplete;
+    /// another program writes to it; `Marked` for a disk that an unfinished sync left incomplete,
+    /// unless the options declare that [its guest wrote the marker](SourceOptions::marker_is_data);
     /// `InvalidInput` for a container that would be read as raw only by default.
     pub fn open(
         path: impl AsRef<Path>,
@@ -61,7 +62,9 @@ impl HostSource {
         let path = path.as_ref();
         let opened = open_source(path, options)?;
         let storage = opened.storage;
-        Mark::refuse(&*storage)?;
+        if !options.marker_is_data {
+            Mark::refuse(&*storage)?;
+        }
         let format = format_of(path, &opened.host, image.format);
         if image.format.is_none() && format == Format::Raw {
             let is_file = opened.host.kind() == HostKind::File;

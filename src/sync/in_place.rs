@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::atomic::{remove_earlier, retire};
 use super::find;
+use super::guest_marker;
 use super::held;
 use super::job::Job;
 use super::kept::Keeper;
@@ -246,6 +247,9 @@ impl<'a> Writing<'a> {
             ExtentKind::Zero => self.image.write_zeroes_at(range.clone())?,
             ExtentKind::Data => {
                 self.image.write_all_at(bytes, range.start)?;
+                if range.start < witness_len(self.disk_len) as u64 {
+                    guest_marker::refuse_on(&*self.masked)?;
+                }
                 self.written_bytes.fetch_add(extent.len, Ordering::Relaxed);
             }
         }

@@ -38,11 +38,16 @@ impl Mark {
     pub fn find(storage: &dyn Storage) -> Result<Option<Mark>> {
         let mut page = vec![0; to_index(witness(storage.len()?).end)];
         storage.read_exact_at(&mut page, 0)?;
-        Ok((0u64..)
+        Ok(Self::in_page(&page))
+    }
+
+    /// The mark that the first page of a storage carries, if it carries one.
+    pub(super) fn in_page(page: &[u8]) -> Option<Mark> {
+        (0u64..)
             .zip(page.chunks_exact(SECTOR))
             .find_map(|(index, sector)| {
                 Self::decode(sector.try_into().ok()?, index * SECTOR as u64)
-            }))
+            })
     }
 
     /// # Errors
@@ -50,7 +55,15 @@ impl Mark {
     pub fn refuse(storage: &dyn Storage) -> Result<()> {
         match Self::find(storage)? {
             None => Ok(()),
-            Some(mark) => Err(mark.refusal().at_path(storage.path())),
+            Some(mark) => {
+                let refusal = mark.refusal();
+                let advice = refusal.advice().unwrap_or_default();
+                let advice = format!(
+                    "{advice}; if the guest of this disk wrote the marker itself, declare that to \
+                     read it: --marker-is-data"
+                );
+                Err(refusal.advise(advice).at_path(storage.path()))
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::guest_marker;
 use super::mark::{Mark, covered, witness};
 use super::masked::Masked;
 use super::redo::Redo;
@@ -134,10 +135,12 @@ pub(super) enum Guard {
 /// returns. Everything else must be durable before.
 ///
 /// # Errors
-/// `Io`, `NoSpace`; `VerifyFailed` when what was written does not read back; the target stays
-/// marked.
+/// `Io`, `NoSpace`; `VerifyFailed` when what was written does not read back, `MarkerInData` when
+/// the target would still look marked; it stays marked.
 pub(super) fn lift_mark(storage: &dyn Storage, masked: &Masked) -> Result<()> {
     let covers = masked.covered()?;
+    // What was staged was checked; a log may be older, or not ours.
+    guest_marker::refuse_on(masked)?;
     let witness = witness(storage.len()?);
     for (start, bytes) in &covers {
         let skip = usize::try_from(witness.end.saturating_sub(*start)).unwrap_or(usize::MAX);

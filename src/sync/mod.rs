@@ -8,6 +8,7 @@ mod estimate;
 mod export;
 mod far;
 mod find;
+mod guest_marker;
 mod held;
 mod host_side;
 mod host_source;
@@ -132,6 +133,7 @@ fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
         .target
         .create_options(&source, None, run.source.disk_len());
     let note = sectors::compare(&source, create.sector_bytes())?;
+    guest_marker::refuse_source(run, None)?;
     if run.options.dry_run {
         let mut report = run.would_create();
         report.notes.extend(note);
@@ -195,6 +197,10 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         }
     };
     let note = sectors::compare(&run.source.image.info(), old.info().sector_bytes)?;
+    // What comes from another host is looked at as it is staged or copied, or else beforehand.
+    if run.source.far.is_none() || in_place {
+        guest_marker::refuse_source(run, Some(&*old))?;
+    }
     let (mode, reason) = match run.options.mode {
         Mode::Auto => estimate::choose(run, &*old)?,
         mode => (mode, "asked for".to_owned()),

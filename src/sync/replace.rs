@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::atomic::remove_earlier;
 use super::named::{check_name, leads_to, refuse_parting};
+use super::guest_marker;
+use super::mark::witness;
 use super::options::{Mode, Safety, Verify};
 use super::report::{Outcome, SyncReport, Verified};
 use super::run::Run;
@@ -148,7 +150,11 @@ fn copy(
     let write = |difference: Difference<'_>| match difference.new {
         Content::Bytes(bytes) => {
             written_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            image.write_all_at(bytes, difference.offset)
+            image.write_all_at(bytes, difference.offset)?;
+            match difference.offset < witness(disk_len).end {
+                true => guest_marker::refuse_on(&*storage),
+                false => Ok(()),
+            }
         }
         Content::Zeros(_) => image.write_zeroes_at(difference.range()),
     };
@@ -157,6 +163,7 @@ fn copy(
     report.count(compared);
     report.written_bytes = written_bytes.load(Ordering::Relaxed);
     keep_old(&report.unreadable, old, &*image, run.work)?;
+    guest_marker::refuse_on(&*storage)?;
     run.check_source()?;
     image.sync()?;
     if run.options.verify != Verify::None {

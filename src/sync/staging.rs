@@ -2,9 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::guest_marker::{FirstPage, begins_with_guest_data};
 use super::job::Job;
+use super::mark::witness;
 use super::marked::read_covered;
 use crate::delta::{DeltaWriter, Frame, FrameKind, Hash, Header};
+use crate::diff::Content;
 use crate::error::{Error, Result};
 use crate::image::{Change, ImageMut, Patch};
 use crate::storage::{Place, Storage};
@@ -32,6 +35,8 @@ struct State {
     /// Extents that frames cover and the image was not told of yet.
     pending: Vec<Extent>,
     written_bytes: u64,
+    /// What the target will begin with, where that is guest data that changes.
+    first_page: Option<FirstPage>,
 }
 
 impl<'a> Staging<'a> {
@@ -56,9 +61,11 @@ impl<'a> Staging<'a> {
     /// Appends a frame for `extent`.
     ///
     /// # Errors
-    /// `NoSpace` with the other choices, `Io`, and those of [`ImageMut::prepare`].
+    /// `MarkerInData` where the target would look marked; `NoSpace` with the other choices, `Io`,
+    /// and those of [`ImageMut::prepare`].
     pub fn push(&self, extent: Extent, frame: &Frame<'_>) -> Result<()> {
         let mut state = self.lock();
+        self.check_first_page(&mut state, extent, frame)?;
         self.begun(&mut state)?.push(frame).map_err(no_room)?;
         if extent.kind == crate::ExtentKind::Data {
             state.written_bytes += extent.len;
@@ -115,6 +122,22 @@ impl<'a> Staging<'a> {
         writer.finish(roots.0, roots.1).map_err(no_room)?;
         self.place.folder().sync()?;
         Ok(state.file.take().map(|file| (file, stage_bytes)))
+    }
+
+    fn check_first_page(&self, state: &mut State, extent: Extent, frame: &Frame<'_>) -> Result<()> {
+        let is_near = extent.offset < witness(self.disk_len).end;
+        if !is_near || !begins_with_guest_data(&self.image.info()) {
+            return Ok(());
+        }
+        let page = match &mut state.first_page {
+            Some(page) => page,
+            none => none.insert(FirstPage::new(self.image, self.disk_len)?),
+        };
+        match frame.new_bytes()? {
+            Some(bytes) => page.put(extent.offset, Content::Bytes(&bytes)),
+            None => page.put(extent.offset, Content::Zeros(extent.len)),
+        }
+        page.check()
     }
 
     fn begun<'s>(&self, state: &'s mut State) -> Result<&'s mut DeltaWriter> {

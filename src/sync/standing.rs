@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::apply::holds;
 use super::atomic::{earlier_place, retire, set_aside};
+use super::guest_marker::begins_with_guest_data;
 use super::mark::Mark;
 use super::marked::{read_covered, witness_len};
 use super::masked::Masked;
@@ -267,8 +268,7 @@ fn final_page(
     }
     // Only where guest and storage offsets coincide can guest data lie on the first page.
     let identity = with_page(target, storage, redo.job()?.format, old_page, &|image| {
-        let info = image.info();
-        Ok(info.format == Format::Raw || (info.format == Format::Vhd && info.subformat == "fixed"))
+        Ok(begins_with_guest_data(&image.info()))
     })?;
     if identity {
         stage.for_each(work, &|frame| {

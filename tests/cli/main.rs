@@ -10,6 +10,7 @@ mod export;
 mod file_systems;
 mod flooded;
 mod foreign;
+mod guest_marker;
 mod interrupted;
 mod lab;
 mod refusals;

@@ -365,6 +365,7 @@ impl fmt::Display for Problem {
             Problem::TargetStopped => "the target VM does not run",
             Problem::ProofFailed => "the source does not equal what the target was started with",
             Problem::InUse => "somebody else holds it",
+            Problem::GuestMarker => "a disk begins with a marker that its guest wrote",
         })
     }
 }
@@ -392,6 +393,9 @@ pub enum Problem {
     ProofFailed,
     /// Somebody else holds it: another program, or a newer executor.
     InUse,
+    /// A disk begins with a marker of an unfinished sync that its guest wrote; a copy of it would
+    /// count as incomplete.
+    GuestMarker,
 }
 
 impl Problem {

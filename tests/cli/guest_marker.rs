@@ -1,0 +1,196 @@
+//! Disks whose guest has written what looks like the marker of an unfinished sync.
+
+use std::fs;
+use std::path::Path;
+
+use diskdelta::storage::{Access, Folder, HostFolder, Place, Storage};
+use diskdelta::sync::Mark;
+
+use crate::lab::{Lab, PAGE};
+use crate::remote::shell;
+
+const PAGES: usize = 1024;
+
+/// The marker that a sync sets on its target, for that sector.
+fn marker(sector: usize, stage: &str) -> Vec<u8> {
+    let mut out = vec![0; 512];
+    out[..16].copy_from_slice(b"\0diskdelta mark1");
+    out[16..32].copy_from_slice(&[b'J'; 16]);
+    out[32] = 1;
+    out[40..48].copy_from_slice(&((PAGES * PAGE) as u64).to_le_bytes());
+    out[48..56].copy_from_slice(&(sector as u64 * 512).to_le_bytes());
+    out[56..58].copy_from_slice(&(stage.len() as u16).to_le_bytes());
+    out[58..58 + stage.len()].copy_from_slice(stage.as_bytes());
+    let crc = crc32fast::hash(&out[..508]);
+    out[508..].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+/// Has the guest of a raw disk write a marker to one sector.
+fn plant(path: &Path, sector: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    let at = sector * 512;
+    bytes[at..at + 512].copy_from_slice(&marker(sector, "/no/such/log"));
+    fs::write(path, bytes).unwrap();
+}
+
+fn storage(path: &Path) -> std::sync::Arc<dyn Storage> {
+    let folder = HostFolder::open(path.parent().unwrap()).unwrap();
+    let folder: std::sync::Arc<dyn Folder> = std::sync::Arc::new(folder);
+    Place::new(folder, path.file_name().unwrap())
+        .open(Access::Read)
+        .unwrap()
+}
+
+/// An honest guest's disk in a VHDX, an evil one's in another, and a raw replica of the first.
+fn replicated(sector: usize) -> Lab {
+    let lab = Lab::new();
+    lab.disk("honest.raw", PAGES, 1);
+    fs::copy(lab.path("honest.raw"), lab.path("evil.raw")).unwrap();
+    plant(&lab.path("evil.raw"), sector);
+    let mut bytes = lab.bytes("evil.raw");
+    // More than the marker changes, so that an order of writes shows.
+    let at = 900 * PAGE;
+    bytes[at..at + PAGE].fill(7);
+    fs::write(lab.path("evil.raw"), bytes).unwrap();
+    for name in ["honest", "evil"] {
+        lab.done(&format!(
+            "sync --quiet --marker-is-data {name}.raw {name}.vhdx"
+        ));
+    }
+    lab.done("sync --quiet honest.vhdx replica.raw");
+    lab.done("sync --quiet honest.vhdx replica.vhd --create vhd-fixed");
+    lab
+}
+
+#[test]
+fn a_guests_marker_does_not_brick_its_replica() {
+    for sector in [0, 3, 7] {
+        let lab = replicated(sector);
+        for target in ["replica.raw", "replica.vhd"] {
+            let before = lab.bytes(target);
+            let names = lab.names();
+            for options in [
+                "--mode delta",
+                "--mode full",
+                "--mode delta --dry-run",
+                "--safety in-place",
+                "--safety in-place --hold",
+            ] {
+                let run = lab.run(&format!("sync {options} evil.vhdx {target}"));
+                assert_eq!(run.status, 2, "{options}: {run:?}");
+                assert!(run.stderr.contains("marker"), "{options}: {run:?}");
+                assert!(lab.bytes(target) == before, "{options}: changed");
+            }
+            assert_eq!(lab.names(), names, "{target}: something was left");
+            lab.done(&format!("sync --mode delta honest.vhdx {target}"));
+            assert!(lab.bytes(target) == before);
+        }
+    }
+}
+
+#[test]
+fn a_new_raw_target_is_not_made_of_a_guests_marker() {
+    let lab = replicated(7);
+    for target in ["new.raw", "new.vhd --create vhd-fixed"] {
+        let run = lab.run(&format!("sync evil.vhdx {target}"));
+        assert_eq!(run.status, 2, "{run:?}");
+        assert!(run.stderr.contains("marker"), "{run:?}");
+    }
+    assert!(!lab.path("new.raw").exists() && !lab.path("new.vhd").exists());
+}
+
+#[test]
+fn a_guests_marker_goes_into_images_that_do_not_begin_with_guest_data() {
+    let lab = replicated(0);
+    for target in ["copy.vhdx", "copy.vhd"] {
+        lab.done(&format!("sync evil.vhdx {target}"));
+        lab.done(&format!("diff evil.vhdx {target}"));
+        lab.done(&format!("sync --mode delta honest.vhdx {target}"));
+        lab.done(&format!("sync --mode delta evil.vhdx {target}"));
+        lab.done(&format!("sync --safety in-place honest.vhdx {target}"));
+        lab.done(&format!("sync --safety in-place evil.vhdx {target}"));
+    }
+}
+
+#[test]
+fn a_delta_or_undo_does_not_bring_a_guests_marker_onto_a_target() {
+    let lab = replicated(5);
+    lab.done("delta create honest.vhdx evil.vhdx --output there.delta");
+    let before = lab.bytes("replica.raw");
+    let run = lab.run("delta apply there.delta replica.raw");
+    assert_eq!(run.status, 2, "{run:?}");
+    assert!(run.stderr.contains("marker"), "{run:?}");
+    assert!(lab.bytes("replica.raw") == before);
+    lab.done("sync --mode delta honest.vhdx replica.raw");
+
+    // The way back from an honest disk to one that held a marker as data.
+    lab.done("sync --quiet evil.vhdx kept.vhdx");
+    lab.done("sync --mode delta --undo back.undo honest.vhdx kept.vhdx");
+    lab.done("sync honest.vhdx plain.raw");
+    let run = lab.run("undo back.undo plain.raw");
+    assert_eq!(run.status, 2, "{run:?}");
+    assert!(run.stderr.contains("marker"), "{run:?}");
+    assert_eq!(Mark::find(&*storage(&lab.path("plain.raw"))).unwrap(), None);
+}
+
+#[test]
+fn a_disk_whose_guest_wrote_a_marker_is_read_where_that_is_declared() {
+    let lab = replicated(2);
+    for verb in [
+        "info evil.raw",
+        "manifest evil.raw --output evil.manifest",
+        "delta create honest.raw evil.raw --output a.delta",
+    ] {
+        let run = lab.run(verb);
+        assert_eq!(run.status, 3, "{verb}: {run:?}");
+        assert!(run.stderr.contains("--marker-is-data"), "{verb}: {run:?}");
+        lab.done(&format!("{verb} --marker-is-data"));
+    }
+    let run = lab.run("diff honest.raw evil.raw --marker-is-data");
+    assert_eq!(run.status, 1, "{run:?}");
+    let run = lab.run("sync evil.raw replica.raw --marker-is-data");
+    assert_eq!(run.status, 2, "{run:?}");
+    lab.done("sync evil.raw evil-again.vhdx --marker-is-data");
+}
+
+#[test]
+fn a_file_too_short_for_a_mark_takes_no_guests_marker_either() {
+    let lab = Lab::new();
+    fs::write(lab.path("short.raw"), marker(0, "/x")).unwrap();
+    fs::write(lab.path("old.raw"), [1; 512]).unwrap();
+    for target in ["old.raw", "new.raw"] {
+        let run = lab.run(&format!("sync --marker-is-data short.raw {target}"));
+        assert_eq!(run.status, 2, "{run:?}");
+    }
+    assert_eq!(lab.bytes("old.raw"), [1; 512]);
+    assert!(!lab.path("new.raw").exists());
+}
+
+#[test]
+fn a_guests_marker_does_not_come_from_or_go_to_another_host() {
+    let lab = replicated(4);
+    shell(&lab, "--root .");
+    let before = lab.bytes("replica.raw");
+    for (from, to) in [
+        ("ssh://host/evil.vhdx", "replica.raw"),
+        ("evil.vhdx", "ssh://host/replica.raw"),
+    ] {
+        for options in ["--mode delta", "--mode full", "--safety in-place"] {
+            let run = lab.run(&format!("sync {options} {from} {to} --rsh ./rsh"));
+            assert_eq!(run.status, 2, "{from} {options}: {run:?}");
+            assert!(run.stderr.contains("marker"), "{from} {options}: {run:?}");
+            assert!(lab.bytes("replica.raw") == before, "{from} {options}");
+        }
+        for options in ["--mode delta", "--mode full", "--safety in-place"] {
+            lab.done(&format!(
+                "sync {options} {} {to} --rsh ./rsh",
+                from.replace("evil", "honest")
+            ));
+        }
+        assert!(lab.bytes("replica.raw") == before);
+        let vhdx = to.replace("replica.raw", "far-copy.vhdx");
+        lab.done(&format!("sync {from} {vhdx} --rsh ./rsh"));
+        lab.done("diff evil.vhdx far-copy.vhdx");
+    }
+}

@@ -1,9 +1,11 @@
 //! The one error type: what went wrong, where, and what to do about it.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::text::{EscapedPath, Escaper};
 
 /// Result of every fallible operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -56,8 +58,8 @@ pub enum ErrorKind {
 
 /// An error: kind, operation, path, field, offset, advice and cause.
 ///
-/// `Display` gives one or two lines for a person: what, where, what to do. Offsets are bytes, in
-/// hex. The cause, where there is one, is in [`source`](std::error::Error::source) and in the
+/// `Display` gives one line for a person: what, where, what to do. Characters that a terminal would
+/// obey are [escaped](crate::text::escape), wherever they come from. Offsets are bytes, in hex. The cause, where there is one, is in [`source`](std::error::Error::source) and in the
 /// text.
 #[derive(thiserror::Error)]
 #[error(transparent)]
@@ -185,9 +187,11 @@ impl Error {
 
 impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Every part may come from outside: names from folders, messages from peers and guests.
         if let Some(path) = &self.path {
-            write!(f, "{}: ", path.display())?;
+            write!(f, "{}: ", EscapedPath(path))?;
         }
+        let mut f = Escaper(f);
         f.write_str(&self.message)?;
         match (self.field, self.offset) {
             (Some(field), Some(offset)) => write!(f, " (field {field}, offset {offset:#x})")?,
@@ -228,6 +232,24 @@ mod tests {
              restore the file from a copy"
         );
         assert_eq!(error.kind(), ErrorKind::Malformed);
+    }
+
+    #[test]
+    fn an_error_stays_on_its_line_whatever_its_parts_hold() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = std::ffi::OsStr::from_bytes(b"/a/\x1b]0;x\x07\xff\nb");
+        let cause = io::Error::other("cause\u{9b}31m\u{202e}");
+        let error = Error::new(ErrorKind::Io, "message\r\nforged: line")
+            .at_path(Path::new(path))
+            .caused_by(cause)
+            .advise("remove a\nb");
+        assert_eq!(
+            error.to_string(),
+            "/a/\\x1b]0;x\\x07\\xff\\nb: message\\r\\nforged: line: \
+             cause\\u{9b}31m\\u{202e}; remove a\\nb"
+        );
+        let again = Error::new(ErrorKind::Io, "failed").caused_by(error);
+        assert!(again.to_string().ends_with("; remove a\\nb"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod remote;
 mod setters;
 pub mod storage;
 pub mod sync;
+pub mod text;
 pub mod units;
 
 pub use control::{CancelToken, MOST_THREADS, Phase, Progress, Silent, Work};

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 
+use diskdelta::text::{escape, escape_json};
 use diskdelta::{CancelToken, Error, Result, Work};
 use serde::Serialize;
 
@@ -37,11 +38,15 @@ impl Context {
         })
     }
 
-    /// Prints a result: the object, or else the text.
+    /// Prints a result: the object, or else the lines. A line stays one line, whatever is in it.
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn print(&self, object: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+    pub fn print<L: Lines>(
+        &self,
+        object: &impl Serialize,
+        lines: impl FnOnce() -> L,
+    ) -> Result<()> {
         self.progress.clear();
         if self.common.json {
             return print_line(&to_json(object)?);
@@ -49,7 +54,10 @@ impl Context {
         if self.common.quiet {
             return Ok(());
         }
-        print_line(&text())
+        for line in lines().into_lines() {
+            print_line(&escape(&line))?;
+        }
+        Ok(())
     }
 
     /// Tells of dangers that are no errors.
@@ -62,10 +70,29 @@ impl Context {
     }
 }
 
+/// One line, or several.
+pub trait Lines {
+    fn into_lines(self) -> Vec<String>;
+}
+
+impl Lines for String {
+    fn into_lines(self) -> Vec<String> {
+        vec![self]
+    }
+}
+
+impl Lines for Vec<String> {
+    fn into_lines(self) -> Vec<String> {
+        self
+    }
+}
+
 /// # Errors
 /// `Io`: what cannot be said as JSON.
 pub fn to_json(object: &impl Serialize) -> Result<String> {
-    serde_json::to_string(object).map_err(|e| Error::io("make JSON", std::io::Error::other(e)))
+    let json = serde_json::to_string(object);
+    let json = json.map_err(|e| Error::io("make JSON", std::io::Error::other(e)))?;
+    Ok(escape_json(&json).into_owned())
 }
 
 /// Prints on standard output; a reader who has gone away is no error.

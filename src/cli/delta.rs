@@ -211,9 +211,9 @@ fn print(delta: &Delta, context: &Context) -> Ended {
     Ok(Exit::Done)
 }
 
-fn text(object: &Object) -> String {
+fn text(object: &Object) -> Vec<String> {
     let none = || "not stated".to_owned();
-    [
+    vec![
         format!("{}, complete", object.purpose),
         format!(
             "disk: {} before, {} after; {} data and {} zeros in {} frames; file {}",
@@ -230,7 +230,6 @@ fn text(object: &Object) -> String {
         ),
         format!("root:      {}", object.root.clone().unwrap_or_else(none)),
     ]
-    .join("\n")
 }
 
 /// Opens a delta file.

@@ -91,9 +91,9 @@ impl Range {
     }
 }
 
-fn text(object: &Object) -> String {
+fn text(object: &Object) -> Vec<String> {
     if object.identical {
-        return "identical".to_owned();
+        return vec!["identical".to_owned()];
     }
     let mut lines: Vec<String> = object
         .extents
@@ -116,5 +116,5 @@ fn text(object: &Object) -> String {
         format_size(object.zeroed_bytes),
         format_size(object.granularity_bytes)
     ));
-    lines.join("\n")
+    lines
 }

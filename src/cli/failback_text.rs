@@ -11,15 +11,18 @@ use diskdelta::units::format_size;
 use super::failback::Explained;
 
 /// Where several jobs stand.
-pub fn jobs(jobs: &[JobStatus]) -> String {
+pub fn jobs(jobs: &[JobStatus]) -> Vec<String> {
     match jobs.is_empty() {
-        true => "there are no jobs".to_owned(),
-        false => jobs.iter().map(status).collect::<Vec<_>>().join("\n\n"),
+        true => vec!["there are no jobs".to_owned()],
+        false => {
+            let all: Vec<Vec<String>> = jobs.iter().map(status).collect();
+            all.join(&String::new())
+        }
     }
 }
 
 /// Where a job stands: what runs, how far it is, what it waits for, what may be asked.
-pub fn status(job: &JobStatus) -> String {
+pub fn status(job: &JobStatus) -> Vec<String> {
     let carried = match &job.carried_by {
         Some(by) => format!("carried by {by}"),
         None => "carried by nobody".to_owned(),
@@ -39,7 +42,7 @@ pub fn status(job: &JobStatus) -> String {
     if job.carried_by.is_none() && !rests {
         lines.push(format!("nobody carries it: failback resume {}", job.job));
     }
-    lines.join("\n")
+    lines
 }
 
 fn vm_lines(vm: &VmStatus) -> Vec<String> {
@@ -140,16 +143,16 @@ pub fn phase(phase: Phase) -> &'static str {
 }
 
 /// The prerequisites, one a line.
-pub fn checks(checked: &[Checked]) -> String {
+pub fn checks(checked: &[Checked]) -> Vec<String> {
     let lines = checked.iter().map(|it| {
         let mark = if it.holds { "ok " } else { "NO " };
         format!("{mark} {}: {}: {}", it.vm, it.check, it.found)
     });
-    lines.collect::<Vec<_>>().join("\n")
+    lines.collect()
 }
 
 /// What a plan would do.
-pub fn plan(plan: &Plan, prospects: &[Prospect]) -> String {
+pub fn plan(plan: &Plan, prospects: &[Prospect]) -> Vec<String> {
     let mut lines = vec![
         format!("{}: {}", plan.name, plan.direction().name()),
         format!("  from {}", plan.source_site().host),
@@ -208,11 +211,11 @@ pub fn plan(plan: &Plan, prospects: &[Prospect]) -> String {
                 .to_owned(),
         );
     }
-    lines.join("\n")
+    lines
 }
 
 /// All that happened.
-pub fn log(lines: &[LogLine]) -> String {
+pub fn log(lines: &[LogLine]) -> Vec<String> {
     let lines = lines.iter().map(|line| match &line.record {
         Record::Job(job) => format!("{}: job {}, {}", line.vm, job.job, job.direction),
         Record::Step(step) => {
@@ -236,11 +239,11 @@ pub fn log(lines: &[LogLine]) -> String {
         }
         _ => String::new(),
     });
-    lines.collect::<Vec<_>>().join("\n")
+    lines.collect()
 }
 
 /// What each VM needs to go on.
-pub fn explanation(vms: &[Explained]) -> String {
+pub fn explanation(vms: &[Explained]) -> Vec<String> {
     let mut lines = Vec::new();
     for vm in vms {
         lines.push(format!("{}: {}: {}", vm.vm, vm.phase, vm.means));
@@ -249,7 +252,7 @@ pub fn explanation(vms: &[Explained]) -> String {
             lines.push(format!("  {mark} {}", condition.condition));
         }
     }
-    lines.join("\n")
+    lines
 }
 
 fn mode_name(mode: Mode) -> &'static str {

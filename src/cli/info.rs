@@ -55,7 +55,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     Ok(Exit::Done)
 }
 
-fn text(object: &Object<'_>, facts: &[(&str, String)]) -> String {
+fn text(object: &Object<'_>, facts: &[(&str, String)]) -> Vec<String> {
     let size = |bytes| format!("{} ({bytes} bytes)", format_size(bytes));
     let format = format!("{} {}", object.format, object.subformat);
     let mut lines = vec![
@@ -65,9 +65,8 @@ fn text(object: &Object<'_>, facts: &[(&str, String)]) -> String {
     ];
     lines.extend(facts.iter().map(|(key, value)| (*key, value.clone())));
     lines.extend(object.warnings.iter().map(|it| ("warning", it.clone())));
-    let lines: Vec<String> = lines
+    lines
         .into_iter()
         .map(|(key, value)| format!("{:<15} {value}", format!("{key}:")))
-        .collect();
-    lines.join("\n")
+        .collect()
 }

@@ -1,5 +1,7 @@
 //! `diskdelta serve --listen`
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,6 +9,7 @@ use std::time::{Duration, Instant};
 use diskdelta::failback::plan::parse_duration;
 use diskdelta::remote::tls::{Client, Identity, Service, ServiceEvent, ServiceOptions};
 use diskdelta::remote::{Job, ServeOptions, Served};
+use diskdelta::text::{escape, escape_path};
 use diskdelta::{Error, ErrorKind, Work};
 
 use super::Ended;
@@ -64,7 +67,7 @@ impl Listen {
         let service = Service::bind(listen, &Identity::new(cert, key, ca), options)?;
         let say = |text: String| {
             if !context.common.quiet {
-                eprintln!("diskdelta: {text}");
+                eprintln!("diskdelta: {}", escape(&text));
             }
         };
         say(format!("listening at {}", service.address()?));
@@ -163,12 +166,11 @@ fn who(client: &Client) -> String {
 }
 
 fn what(job: &Job) -> String {
-    let path = String::from_utf8_lossy(&job.path);
+    let path = escape_path(Path::new(OsStr::from_bytes(&job.path)));
     let verb = if job.target.is_some() {
         "writes"
     } else {
         "reads"
     };
-    // The path may be anything, and a terminal may be what shows it.
-    format!("{verb} {}", path.escape_debug())
+    format!("{verb} {path}")
 }

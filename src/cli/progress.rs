@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use diskdelta::text::escape;
 use diskdelta::{Phase, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -27,8 +28,9 @@ impl Bars {
         }
     }
 
-    /// Prints a line on standard error, above the bar.
+    /// Prints a line on standard error, above the bar, with what a terminal would obey escaped.
     pub fn say(&self, text: &str) {
+        let text = escape(text);
         match &*self.lock() {
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
             None => eprintln!("{text}"),

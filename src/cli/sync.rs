@@ -260,7 +260,7 @@ fn print_any(
     })
 }
 
-fn text(report: &SyncReport, traffic: Option<Traffic>) -> String {
+fn text(report: &SyncReport, traffic: Option<Traffic>) -> Vec<String> {
     let size = format_size;
     let disk = size(report.disk_bytes);
     let changed = size(report.changed_bytes);
@@ -301,7 +301,7 @@ fn text(report: &SyncReport, traffic: Option<Traffic>) -> String {
         let len = range.end - range.start;
         format!("unreadable: {len} bytes at {:#x}", range.start)
     }));
-    lines.join("\n")
+    lines
 }
 
 fn outcome_name(outcome: Outcome) -> &'static str {

@@ -69,9 +69,9 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     })
 }
 
-fn text(object: &Object) -> String {
+fn text(object: &Object) -> Vec<String> {
     if object.identical {
-        return format!("verified: root {}", object.root);
+        return vec![format!("verified: root {}", object.root)];
     }
     let mut lines = vec![format!(
         "differs: root {}, wanted {}",
@@ -92,5 +92,5 @@ fn text(object: &Object) -> String {
             format_size(object.granularity_bytes)
         ));
     }
-    lines.join("\n")
+    lines
 }

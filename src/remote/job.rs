@@ -330,10 +330,7 @@ impl Fault {
             true => ErrorKind::Marked,
             false => choice(&KINDS, self.kind).unwrap_or(ErrorKind::Io),
         };
-        // The peer's words may be anything, and a terminal may be what shows them.
-        let visible = |c: char| if c.is_control() { ' ' } else { c };
-        let text: String = self.text.chars().map(visible).collect();
-        Error::new(kind, format!("{SAYS}{text}"))
+        Error::new(kind, format!("{SAYS}{}", self.text))
     }
 
     /// An error of the other end in its own words, to be told it again.

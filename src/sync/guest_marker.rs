@@ -83,7 +83,10 @@ pub(super) fn refuse_source(run: &Run<'_>, old: Option<&dyn Image>) -> Result<()
                 first.put(difference.offset, difference.new);
                 Ok(())
             })?;
-            first.into_inner().unwrap_or_else(|e| e.into_inner()).check()
+            first
+                .into_inner()
+                .unwrap_or_else(|e| e.into_inner())
+                .check()
         }
         (Some(_), None) => Ok(()),
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::atomic::remove_earlier;
-use super::named::{check_name, leads_to, refuse_parting};
 use super::guest_marker;
 use super::mark::witness;
+use super::named::{check_name, leads_to, refuse_parting};
 use super::options::{Mode, Safety, Verify};
 use super::report::{Outcome, SyncReport, Verified};
 use super::run::Run;

@@ -365,7 +365,9 @@ impl fmt::Display for Problem {
             Problem::TargetStopped => "the target VM does not run",
             Problem::ProofFailed => "the source does not equal what the target was started with",
             Problem::InUse => "somebody else holds it",
-            Problem::GuestMarker => "a disk begins with a marker that its guest wrote",
+            Problem::GuestMarker => {
+                "a guest wrote a marker to the first page of its disk; it is tried again"
+            }
         })
     }
 }
@@ -401,6 +403,9 @@ pub enum Problem {
 impl Problem {
     /// Whether an executor may try again by itself after a while.
     pub fn is_transient(self) -> bool {
-        matches!(self, Problem::Unavailable | Problem::NoEffect)
+        matches!(
+            self,
+            Problem::Unavailable | Problem::NoEffect | Problem::GuestMarker
+        )
     }
 }

@@ -170,7 +170,12 @@ fn real_path(file: &OwnedFd, asked: &Path) -> Result<PathBuf> {
 fn failed(cause: Errno, asked: &Path) -> Error {
     match cause {
         Errno::XDEV | Errno::LOOP => outside(asked),
-        other => Error::io("look at", std::io::Error::from(other)).at_path(asked),
+        // Looked up below the root, and named so: a client may have meant another file.
+        other => Error::io(
+            "look at, in the folder that this agent serves",
+            std::io::Error::from(other),
+        )
+        .at_path(asked.strip_prefix("/").unwrap_or(asked)),
     }
 }
 
@@ -179,7 +184,7 @@ fn outside(asked: &Path) -> Error {
         ErrorKind::InvalidInput,
         "lies outside of what this agent serves",
     )
-    .at_path(asked)
+    .at_path(asked.strip_prefix("/").unwrap_or(asked))
 }
 
 #[cfg(test)]

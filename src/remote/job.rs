@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::format::LIST_MOST;
 use super::message::{put_ranges, take_ranges};
+use super::shown_paths::ShownPaths;
 use super::wire::{Put, Take, wrong};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{CreateFormat, Format, ImageInfo};
@@ -321,6 +322,14 @@ impl Fault {
             kind: index_of(&KINDS, &error.kind()),
             text: error.to_string(),
             marked,
+        }
+    }
+
+    /// As [`of`](Fault::of), for a client that is shown paths as `shown` does.
+    pub(crate) fn shown(error: &Error, marked: bool, shown: &ShownPaths) -> Fault {
+        Fault {
+            text: shown.error(error),
+            ..Fault::of(error, marked)
         }
     }
 

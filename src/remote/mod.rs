@@ -30,6 +30,7 @@ mod root_end;
 mod rounds;
 mod serve;
 mod session;
+mod shown_paths;
 mod source_end;
 mod source_work;
 mod ssh;

@@ -16,6 +16,7 @@ use super::line_options::LineOptions;
 use super::message::Message;
 use super::own_folders::OwnFolders;
 use super::session::{Session, Side};
+use super::shown_paths::ShownPaths;
 use super::wire::wrong;
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
@@ -145,7 +146,9 @@ pub(super) fn serve_told(
         Some(_) => FEATURES,
         None => FEATURES & !FEATURE_HAND,
     };
-    let session = Session::greet_with(line, Side::Agent, features, work.cancel())?;
+    let mut session = Session::greet_with(line, Side::Agent, features, work.cancel())?;
+    let shown = ShownPaths::below(options.root.as_deref());
+    session.show_paths(shown.clone());
     let job = match session.line().receive("its job", work.cancel()) {
         Ok(Message::Job(job)) => *job,
         Ok(Message::Ask(request)) => {
@@ -169,6 +172,7 @@ pub(super) fn serve_told(
     let agent = Agent {
         options,
         root,
+        shown,
         work,
     };
     match job.target {
@@ -180,6 +184,7 @@ pub(super) fn serve_told(
 struct Agent<'a> {
     options: &'a ServeOptions,
     root: Option<Root>,
+    shown: ShownPaths,
     work: &'a Work,
 }
 
@@ -199,7 +204,11 @@ impl Agent<'_> {
         let answerer = Answerer {
             image: source.image().clone(),
             check: &|| source.check(),
-            warnings: source.warnings(),
+            warnings: source
+                .warnings()
+                .iter()
+                .map(|it| self.shown.text(it))
+                .collect(),
             cached,
         };
         match answerer.answer(&session, self.work) {
@@ -234,12 +243,15 @@ impl Agent<'_> {
             Ok(report) => {
                 let mut report = report.clone();
                 report.notes.extend(target.warnings().iter().cloned());
+                for text in report.notes.iter_mut().chain([&mut report.reason]) {
+                    *text = self.shown.text(text);
+                }
                 Message::Done(Some(Box::new(Ending::of(&report))))
             }
             Err(error) => {
                 // One that cannot be asked, as after a failed sync, may be incomplete.
                 let marked = !matches!(target.mark(), Ok(None));
-                Message::Fail(Box::new(Fault::of(error, marked)))
+                Message::Fail(Box::new(Fault::shown(error, marked, &self.shown)))
             }
         };
         let told = far.tell(&told);
@@ -320,9 +332,8 @@ fn only_reads() -> Error {
 
 /// Tells the other end.
 pub(crate) fn refuse(session: Session, error: Error) -> Result<Served> {
-    let told = session
-        .line()
-        .send(&Message::Fail(Box::new(Fault::of(&error, false))));
+    let fault = Fault::shown(&error, false, session.shown_paths());
+    let told = session.line().send(&Message::Fail(Box::new(fault)));
     session.finish();
     match told {
         Ok(()) => Ok(Served::Refused(error)),

@@ -7,6 +7,7 @@ use super::format::{
 use super::keys::Keys;
 use super::line::{Line, Traffic};
 use super::message::{Hello, Message};
+use super::shown_paths::ShownPaths;
 use super::wire::wrong;
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +18,8 @@ pub struct Session {
     line: Line,
     key: [u8; 32],
     features: u32,
+    /// What the other end is shown of paths.
+    shown: ShownPaths,
 }
 
 /// Which end has dialled.
@@ -36,6 +39,16 @@ impl Session {
     /// something else; `Io`, `Cancelled`.
     pub fn greet(line: Line, side: Side, cancel: &CancelToken) -> Result<Session> {
         Self::greet_with(line, side, FEATURES, cancel)
+    }
+
+    /// Shows the other end paths as `shown` does.
+    pub(crate) fn show_paths(&mut self, shown: ShownPaths) {
+        self.shown = shown;
+    }
+
+    /// What the other end is shown of paths.
+    pub(crate) fn shown_paths(&self) -> &ShownPaths {
+        &self.shown
     }
 
     /// As [`greet`](Session::greet), with these features at most.
@@ -78,6 +91,7 @@ impl Session {
             line,
             key: hasher.finalize().into(),
             features: features & theirs.features,
+            shown: ShownPaths::default(),
         })
     }
 

@@ -54,6 +54,25 @@ impl BlockSize {
     }
 }
 
+/// Checks a change map of a disk of `disk_len` bytes. Ranges may overlap and come in any order.
+///
+/// # Errors
+/// `InvalidInput` for a range that ends before it begins, or behind the end of the disk: a tracker
+/// that names such a range is wrong about the disk.
+pub(crate) fn check_change_map(map: &[Range<u64>], disk_len: u64) -> Result<()> {
+    for range in map {
+        let why = match range {
+            range if range.start > range.end => "it ends before it begins".to_owned(),
+            range if range.end > disk_len => format!("the disk ends at {disk_len:#x}"),
+            _ => continue,
+        };
+        let (start, end) = (range.start, range.end);
+        let what = format!("a change map names bytes {start:#x} to {end:#x}: {why}");
+        return Err(Error::new(ErrorKind::InvalidInput, what).in_field("change_map"));
+    }
+    Ok(())
+}
+
 impl Default for BlockSize {
     fn default() -> Self {
         BlockSize(64 << 10)

@@ -25,6 +25,7 @@ proptest! {
         threads in 1usize..4,
     ) {
         let (source, target) = (Disk::pieced(&source), Disk::pieced(&target));
+        let options = inside(options, source.disk_len());
         let seen = Seen::of(&source, &target, &options, threads);
         check_against_bytes(&source, &target, &options, &seen);
         check_reads(&source, &target);
@@ -443,6 +444,13 @@ fn options() -> impl Strategy<Value = CompareOptions> {
             .with_change_map(map)
             .with_max_difference_bytes(max)
     })
+}
+
+/// The options with a change map of a disk of `disk_len` bytes.
+fn inside(options: CompareOptions, disk_len: u64) -> CompareOptions {
+    let map = options.change_map.clone();
+    let cut = |range: Range<u64>| range.start.min(disk_len)..range.end.min(disk_len);
+    options.with_change_map(map.map(|map| map.into_iter().map(cut).collect::<Vec<_>>()))
 }
 
 /// What one comparison told.

@@ -447,3 +447,113 @@ proptest! {
         }
     }
 }
+
+/// A sparse VMDK of one grain of 64 KiB that holds data, written byte by byte.
+struct SparseFile {
+    capacity: u64,
+    descriptor: u64,
+    text: String,
+}
+
+impl SparseFile {
+    fn new() -> Self {
+        SparseFile {
+            capacity: 128 * 16,
+            descriptor: 1,
+            text: "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n\
+                   createType=\"monolithicSparse\"\nRW 2048 SPARSE \"d.vmdk\"\n"
+                .to_owned(),
+        }
+    }
+
+    fn open(&self, name: &str) -> diskdelta::Result<Arc<dyn Image>> {
+        let mut file = vec![0; 256 * 512];
+        let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, b"KDMV");
+        put(4, &1u32.to_le_bytes());
+        put(8, &3u32.to_le_bytes());
+        put(12, &self.capacity.to_le_bytes());
+        put(20, &128u64.to_le_bytes());
+        put(28, &self.descriptor.to_le_bytes());
+        put(36, &20u64.to_le_bytes());
+        put(44, &512u32.to_le_bytes());
+        put(56, &21u64.to_le_bytes());
+        put(64, &128u64.to_le_bytes());
+        put(73, b"\n \r\n");
+        put(512, self.text.as_bytes());
+        // A directory of one table, whose first grain lies at sector 128.
+        put(21 * 512, &22u32.to_le_bytes());
+        put(22 * 512, &128u32.to_le_bytes());
+        put(128 * 512, &[7; 128 * 512]);
+        let storage = Arc::new(MemoryStorage::new(name, file));
+        image::open_storage(storage, Format::Vmdk, &ImageOptions::default())
+    }
+}
+
+#[test]
+fn a_part_of_a_vmdk_is_not_taken_for_a_disk() {
+    let image = SparseFile::new().open("d.vmdk").unwrap();
+    assert_eq!(image.disk_len(), 1 << 20);
+    let mut bytes = vec![1; 1 << 20];
+    image.read_exact_at(&mut bytes, 0).unwrap();
+    assert!(bytes[..64 << 10].iter().all(|byte| *byte == 7));
+    assert!(bytes[64 << 10..].iter().all(|byte| *byte == 0));
+
+    let extent = SparseFile {
+        descriptor: 0,
+        ..SparseFile::new()
+    };
+    for (name, described_by) in [
+        ("/vm/web-s001.vmdk", "web.vmdk"),
+        ("/vm/web-000002-s003.vmdk", "web-000002.vmdk"),
+        ("/vm/web-000001-delta.vmdk", "web-000001.vmdk"),
+        ("/vm/other.vmdk", "short text"),
+    ] {
+        let error = refusal(extent.open(name));
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains(described_by), "{error}");
+    }
+    let empty = SparseFile {
+        text: String::new(),
+        ..SparseFile::new()
+    };
+    assert_eq!(refusal(empty.open("d.vmdk")).kind(), ErrorKind::Unsupported);
+    for more in [
+        "RW 4192256 SPARSE \"d-s002.vmdk\"\n",
+        "parentFileNameHint=\"base.vmdk\"\n",
+        "ParentCID = 9d2c5680\n",
+    ] {
+        let mut part = SparseFile::new();
+        part.text += more;
+        let error = refusal(part.open("d.vmdk"));
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{more}: {error}");
+    }
+    let outside = SparseFile {
+        descriptor: 1 << 40,
+        ..SparseFile::new()
+    };
+    assert_eq!(refusal(outside.open("d.vmdk")).kind(), ErrorKind::Malformed);
+}
+
+#[test]
+fn a_vmdk_of_no_bytes_is_refused() {
+    let nothing = SparseFile {
+        capacity: 0,
+        ..SparseFile::new()
+    };
+    let error = refusal(nothing.open("d.vmdk"));
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert_eq!(error.field(), Some("capacity"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("d.vmdk");
+    for extents in ["", "RW 0 FLAT \"d-flat.vmdk\" 0\n", "RW 0 ZERO\n"] {
+        fs::write(folder.path().join("d-flat.vmdk"), "").unwrap();
+        let text = format!(
+            "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n\
+             createType=\"monolithicFlat\"\n\n# Extent description\n{extents}"
+        );
+        fs::write(&path, text).unwrap();
+        let gated = ImageOptions::default().with_gate(Arc::new(FileGate::new()));
+        refusal(image::open(&path, &gated));
+    }
+}

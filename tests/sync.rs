@@ -166,9 +166,11 @@ proptest! {
         if old.len() < 8 * PAGE {
             return Ok(());
         }
+        let len = old.len() as u64;
+        let end = |page: u64| (page * PAGE as u64).min(len);
         let map: Vec<Range<u64>> = map
             .into_iter()
-            .map(|(page, pages)| page * PAGE as u64..(page + pages) * PAGE as u64)
+            .map(|(page, pages)| end(page)..end(page + pages))
             .collect();
         let mut expected = old.clone();
         for range in &map {
@@ -628,7 +630,7 @@ fn where_manifests_stand_for_both_disks_only_blocks_that_differ_are_read() {
     }] {
         let unknown = source(&new).with_manifest(wrong);
         let report = sync(&unknown, &target(&folder), &options, &work).unwrap();
-        assert_eq!(report.outcome, Outcome::Identical);
+        assert_eq!(report.outcome, Outcome::Unchanged);
         assert_eq!(report.compared_bytes, new.len() as u64);
     }
     diskdelta::sync::undo(&way_back, &target(&folder), &work).unwrap();
@@ -837,17 +839,21 @@ fn a_source_that_changed_is_named_rather_than_the_read_that_failed_for_it() {
 #[test]
 fn what_only_the_longer_disk_has_is_looked_at_whatever_the_change_map_says() {
     let work = Work::new(1).unwrap();
-    let old = noise(16 * PAGE);
-    let mut new = [&old[..], &noise(3 * PAGE)].concat();
-    let folder = WatchedFolder::new();
-    folder.insert("t.raw", old);
-    let options = SyncOptions::default().with_change_map(Some(Vec::new()));
-    sync(&source(&new), &target(&folder), &options, &work).unwrap();
-    assert!(folder.bytes("t.raw").unwrap() == new);
-    new.truncate(5 * PAGE);
-    let options = options.with_allow_shrink(true);
-    sync(&source(&new), &target(&folder), &options, &work).unwrap();
-    assert!(folder.bytes("t.raw").unwrap() == new);
+    for safety in [Safety::Atomic, Safety::InPlace] {
+        let old = noise(16 * PAGE);
+        let mut new = [&old[..], &noise(3 * PAGE)].concat();
+        let folder = WatchedFolder::new();
+        folder.insert("t.raw", old);
+        let options = SyncOptions::default()
+            .with_safety(safety)
+            .with_change_map(Some(Vec::new()));
+        sync(&source(&new), &target(&folder), &options, &work).unwrap();
+        assert!(folder.bytes("t.raw").unwrap() == new, "{safety:?}");
+        new.truncate(5 * PAGE);
+        let options = options.with_allow_shrink(true);
+        sync(&source(&new), &target(&folder), &options, &work).unwrap();
+        assert!(folder.bytes("t.raw").unwrap() == new, "{safety:?}");
+    }
 }
 
 #[test]
@@ -933,7 +939,7 @@ fn neighbouring_pages_that_a_kept_manifest_finds_are_moved_together() {
 /// A delta of one frame, with no roots.
 fn delta_of(len: u64, frame: &Frame<'_>) -> Delta {
     let header = Header {
-        purpose: Purpose::Undo,
+        purpose: Purpose::Portable,
         job: JobId([1; 16]),
         base_len: len,
         result_len: len,
@@ -1006,7 +1012,7 @@ fn only_reading_all_of_a_target_finds_that_its_kept_manifest_is_wrong() {
     let report = sync(&source(&old), &target(&folder), &options, &work).unwrap();
     assert_eq!(
         (report.outcome, report.verified),
-        (Outcome::Identical, Verified::Cached)
+        (Outcome::Unchanged, Verified::Cached)
     );
     let all = options.clone().with_verify(Verify::All);
     let error = sync(&source(&old), &target(&folder), &all, &work).unwrap_err();

@@ -69,7 +69,8 @@ pub struct Args {
     /// What is read back from the medium afterwards
     #[arg(long, default_value = "written", value_parser = args::verify())]
     pub verify: Verify,
-    /// What becomes of the space of zeros: as the target has it, holes, or taken
+    /// What becomes of the space of zeros that are written: as the target has it, holes, or taken;
+    /// zeros that are equal already stay as they are, but with --mode full
     #[arg(long, default_value = "keep", value_parser = args::allocation())]
     pub allocation: Allocation,
     /// Says what a sync would do, and writes nothing
@@ -254,9 +255,9 @@ fn print_any(
         warnings,
     };
     context.print(&object, || text(report, traffic))?;
-    Ok(match report.outcome {
-        Outcome::SyncedWithGaps => Exit::Gaps,
-        _ => Exit::Done,
+    Ok(match report.unreadable.is_empty() {
+        true => Exit::Done,
+        false => Exit::Gaps,
     })
 }
 
@@ -267,6 +268,11 @@ fn text(report: &SyncReport, traffic: Option<Traffic>) -> Vec<String> {
     let seconds = report.elapsed.as_secs_f64();
     let mut lines = vec![match report.outcome {
         Outcome::Identical => format!("identical: nothing written ({disk} disk, {seconds:.1} s)"),
+        Outcome::Unchanged => unchanged(report, &disk),
+        Outcome::DryRun if report.written_bytes > 0 => format!(
+            "dry run: {changed} of {disk} would change, {} would be written",
+            size(report.written_bytes)
+        ),
         Outcome::DryRun => format!("dry run: {changed} of {disk} would change"),
         _ => format!(
             "done: {changed} of {disk} changed, {} written, {} zeroed ({seconds:.1} s)",
@@ -304,9 +310,21 @@ fn text(report: &SyncReport, traffic: Option<Traffic>) -> Vec<String> {
     lines
 }
 
+fn unchanged(report: &SyncReport, disk: &str) -> String {
+    let what = match report.verified {
+        Verified::Tracked => "nothing tracked as changed differs",
+        Verified::Cached => "nothing differs by the manifests",
+        _ if !report.unreadable.is_empty() => "nothing that could be read differs",
+        _ => "nothing was found to differ",
+    };
+    let seconds = report.elapsed.as_secs_f64();
+    format!("unchanged: {what}; nothing written ({disk} disk, {seconds:.1} s)")
+}
+
 fn outcome_name(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Identical => "identical",
+        Outcome::Unchanged => "unchanged",
         Outcome::Synced => "synced",
         Outcome::SyncedWithGaps => "synced_with_gaps",
         Outcome::DryRun => "dry_run",
@@ -335,6 +353,7 @@ fn verified_name(verified: Verified) -> &'static str {
         Verified::No => "no",
         Verified::Written => "written",
         Verified::Cached => "cached",
+        Verified::Tracked => "tracked",
         Verified::All => "all",
         _ => "unknown",
     }

@@ -11,7 +11,7 @@ use crate::image::Image;
 use crate::manifest::{Manifest, ManifestUpdater, ManifestWriter, RangeSet, Root, reopen, root_of};
 use crate::setters::setters;
 use crate::storage::Storage;
-use crate::units::BlockSize;
+use crate::units::{BlockSize, check_change_map};
 
 /// What a delta leads away from.
 #[derive(Clone, Copy)]
@@ -92,11 +92,13 @@ pub fn create(
 /// One link of a chain of deltas: writes the delta that leads from the disk that `base` describes
 /// to `source`, and into `next` the manifest that the following link starts from, from one pass.
 ///
-/// `changed` says which byte ranges can differ, where that is known; only they are read. The
-/// delta is durable when it returns, but for its name; `next` is not.
+/// `changed` says which byte ranges can differ, where that is known; only they are read, and the
+/// delta and its roots are as true as it is. The delta is durable when it returns, but for its
+/// name; `next` is not.
 ///
 /// # Errors
-/// As [`create`].
+/// As [`create`]; `InvalidInput` for a range in `changed` that ends before it begins, or behind the
+/// end of `source`.
 pub fn create_link(
     base: &Manifest,
     source: &dyn Image,
@@ -121,6 +123,7 @@ fn onward(
     work: &Work,
 ) -> Result<Trailer> {
     let disk_len = source.disk_len();
+    check_change_map(changed.as_deref().unwrap_or_default(), disk_len)?;
     let frames = Frames::create(storage, base.disk_len(), source, base.block_size(), options)?;
     let pass = Against {
         base: Known::new(base),

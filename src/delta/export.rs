@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Delta, FrameKind};
+use super::{Delta, FrameKind, Purpose};
 use crate::control::{Phase, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Format, ImageOptions, NewChild, ParentGate, ParentRequest};
@@ -61,6 +61,7 @@ pub fn export(
     child: Arc<dyn Storage>,
     work: &Work,
 ) -> Result<()> {
+    delta.require(Purpose::Portable)?;
     NewChild::check_format(base.format).map_err(|e| e.at_path(base.storage.path()))?;
     let (header, trailer) = (delta.header(), delta.trailer());
     if header.base_len != header.result_len {

@@ -57,6 +57,16 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    /// A noun phrase for messages.
+    pub(super) fn describe(self) -> &'static str {
+        match self {
+            Purpose::Portable => "a delta",
+            Purpose::Stage => "the log of an atomic sync",
+            Purpose::Undo => "an undo file",
+            Purpose::Sidecar => "the recovery file of an in-place sync",
+        }
+    }
+
     /// Whether frames other than guest data belong in such a file.
     pub(super) fn has_tables(self) -> bool {
         matches!(self, Purpose::Stage | Purpose::Sidecar)

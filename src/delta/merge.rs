@@ -29,6 +29,9 @@ pub fn merge(
     let (Some(first), Some(last)) = (deltas.first(), deltas.last()) else {
         return Err(Error::new(ErrorKind::InvalidInput, "nothing to merge"));
     };
+    for delta in deltas {
+        delta.require(Purpose::Portable)?;
+    }
     for pair in deltas.windows(2) {
         check_chain(&pair[0], &pair[1])?;
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::bookkeeping::{Bookkeeping, Sections};
 use super::format::{
-    FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header, TRAILER_LEN, Trailer, digest_hasher,
+    FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header, Purpose, TRAILER_LEN, Trailer,
+    digest_hasher,
 };
 use super::frame::{RawFrame, VerifiedFrame};
 use super::overlaps::Overlaps;
@@ -69,6 +70,29 @@ impl Delta {
     /// The header.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Refuses a file that is for something else.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming what the file is for.
+    pub fn require(&self, purpose: Purpose) -> Result<()> {
+        if self.header.purpose == purpose {
+            return Ok(());
+        }
+        let what = format!(
+            "the file is {}, where {} is needed",
+            self.header.purpose.describe(),
+            purpose.describe()
+        );
+        let error = Error::new(ErrorKind::InvalidInput, what)
+            .in_field("purpose")
+            .at_path(self.storage.path());
+        Err(match self.header.purpose {
+            Purpose::Portable => error.advise("apply it with `delta apply`"),
+            Purpose::Undo => error.advise("apply it with `undo`"),
+            Purpose::Stage | Purpose::Sidecar => error.advise("`recover` uses it"),
+        })
     }
 
     /// The trailer.

@@ -27,6 +27,7 @@ use crate::units::{Extent, ExtentKind, REFINE_BYTES, is_zero};
 /// `work` counts each guest byte once, whether one side is read or both.
 ///
 /// # Errors
+/// `InvalidInput` for a change map that does not fit the source;
 /// `Unreadable` where the source cannot be read, unless that is to be skipped; `Io` and
 /// `Malformed` from either image; `Cancelled`; what `visit` returns. The first error ends the work.
 ///
@@ -59,6 +60,7 @@ pub fn compare(
     work: &Work,
     visit: &(dyn Fn(Difference<'_>) -> Result<()> + Sync),
 ) -> Result<CompareReport> {
+    options.check(source.disk_len())?;
     let windows = options.windows(source.disk_len());
     let total_bytes = windows.iter().map(|w| w.end - w.start).sum();
     work.progress().begin(Phase::Diff, Some(total_bytes));

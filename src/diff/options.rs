@@ -3,14 +3,16 @@
 use std::ops::Range;
 
 use super::feed::pages_up;
-use crate::units::REFINE_BYTES;
+use crate::error::Result;
+use crate::units::{REFINE_BYTES, check_change_map};
 
 /// How two images are compared.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CompareOptions {
     /// Only these guest bytes are looked at, widened to whole 4 KiB pages; in any order, may
-    /// overlap and reach beyond the disk. `None` (the default) means all.
+    /// overlap. A range that ends before it begins, or behind the end of the source, is an error of
+    /// kind `InvalidInput`. `None` (the default) means all.
     pub change_map: Option<Vec<Range<u64>>>,
     /// Whether pages of the source that cannot be read are listed and left alone instead of
     /// ending the work.
@@ -40,6 +42,14 @@ impl CompareOptions {
     pub fn with_max_difference_bytes(mut self, bytes: u64) -> Self {
         self.max_difference_bytes = bytes;
         self
+    }
+
+    /// # Errors
+    /// `InvalidInput` for a range that is not one of a source of `disk_len` bytes.
+    pub(crate) fn check(&self, disk_len: u64) -> Result<()> {
+        self.change_map
+            .as_ref()
+            .map_or(Ok(()), |map| check_change_map(map, disk_len))
     }
 
     /// The ranges to look at on a disk of `disk_len` bytes: whole pages, ascending, disjoint.

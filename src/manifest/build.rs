@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::image::Image;
 use crate::limits::Limits;
 use crate::storage::{MemoryStorage, Place, Storage};
-use crate::units::BlockSize;
+use crate::units::{BlockSize, check_change_map};
 
 /// Builds the manifest of an image in memory: 32 bytes for each block that is not zero, 512 MiB
 /// for a full TiB of 64 KiB blocks. For large disks use [`build_to`].
@@ -88,7 +88,8 @@ pub fn root_of(image: &dyn Image, block_size: BlockSize, work: &Work) -> Result<
 /// The result is as true as `changed`. Durability as with [`build_to`].
 ///
 /// # Errors
-/// As [`build_to`]; `Malformed` where `old` is damaged.
+/// As [`build_to`]; `Malformed` where `old` is damaged; `InvalidInput` for a range in `changed` that
+/// ends before it begins, or behind the end of the image.
 pub fn update_to(
     old: &Manifest,
     image: &dyn Image,
@@ -97,6 +98,8 @@ pub fn update_to(
     storage: Arc<dyn Storage>,
 ) -> Result<Manifest> {
     let disk_len = image.disk_len();
+    let changed: Vec<_> = changed.into_iter().collect();
+    check_change_map(&changed, disk_len)?;
     let writer = ManifestWriter::create(Arc::clone(&storage), disk_len, old.block_size())?;
     let mut updater = ManifestUpdater::new(old, writer)?;
     let unshared = updater.unshared();

@@ -189,6 +189,7 @@ impl FarSource for FarDisk {
         work: &Work,
         visit: &Visit<'_>,
     ) -> Result<CompareReport> {
+        options.check(disk_len)?;
         let map = options.change_map.as_ref();
         let windows = map.map(|_| options.windows(disk_len));
         let descent = Descent::read(target, disk_len, windows);

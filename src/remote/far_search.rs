@@ -32,9 +32,10 @@ pub(super) fn find(
     work: &Work,
     visit: &Visit<'_>,
 ) -> Result<(CompareReport, Option<Root>)> {
-    let session = far.lock();
     let disk_len = search.disk_len;
-    let is_wary = far.is_wary.load(Ordering::Relaxed);
+    search.options.check(disk_len)?;
+    let session = far.lock();
+    let is_wary = far.is_wary.load(Ordering::Relaxed) || search.reads_all;
     let theirs = far.opened().has_manifest
         && far.opened().disk_len == disk_len
         && session.takes_manifests()

@@ -287,6 +287,7 @@ impl Ending {
             root: None,
             notes: self.notes,
             elapsed: Duration::from_micros(micros),
+            trusts_manifest: false,
         })
     }
 
@@ -404,17 +405,19 @@ const CREATES: [CreateFormat; 5] = [
     CreateFormat::VhdxFixed,
     CreateFormat::VhdxDynamic,
 ];
-const OUTCOMES: [Outcome; 4] = [
+const OUTCOMES: [Outcome; 5] = [
     Outcome::Identical,
     Outcome::Synced,
     Outcome::SyncedWithGaps,
     Outcome::DryRun,
+    Outcome::Unchanged,
 ];
-const VERIFIEDS: [Verified; 4] = [
+const VERIFIEDS: [Verified; 5] = [
     Verified::No,
     Verified::Written,
     Verified::Cached,
     Verified::All,
+    Verified::Tracked,
 ];
 const KINDS: [ErrorKind; 20] = [
     ErrorKind::Io,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::atomic::Way;
 use super::mark::Mark;
 use super::marked::{Guard, begin_mark, lift_mark, unmask};
 use super::options::{Safety, Verify};
@@ -55,7 +56,7 @@ pub(super) fn apply(
     storage: &Arc<dyn Storage>,
     stage: &Delta,
     redo: &Redo,
-    verify: Verify,
+    way: &Way<'_>,
     work: &Work,
 ) -> Result<()> {
     let mark = Mark {
@@ -66,8 +67,11 @@ pub(super) fn apply(
         stage: target.stage().path(),
     };
     begin_mark(&**storage, &mark)?;
-    apply_marked(target, storage, stage, redo, verify, work).map_err(needs_recovery)
+    apply_marked(target, storage, stage, redo, way.verify, way.check, work).map_err(needs_recovery)
 }
+
+/// Decides about a finished target, read through its marker, before the marker is lifted.
+pub(super) type Check<'a> = &'a dyn Fn(&dyn Image) -> Result<()>;
 
 /// [`apply`] for a target that carries the mark already, durably or not.
 ///
@@ -79,6 +83,7 @@ pub(super) fn apply_marked(
     stage: &Delta,
     redo: &Redo,
     verify: Verify,
+    check: Option<Check<'_>>,
     work: &Work,
 ) -> Result<()> {
     let masked = unmask(storage, redo, Guard::Written)?;
@@ -100,6 +105,15 @@ pub(super) fn apply_marked(
     image.sync()?;
     if verify != Verify::None {
         verify_written(&*image, stage, work)?;
+    }
+    if let Some(check) = check {
+        // Opened anew: tables come from the medium too.
+        let format = redo.job()?.format;
+        check(&*image::open_storage(
+            masked.clone(),
+            format,
+            target.image_options(),
+        )?)?;
     }
     lift_mark(&**storage, &masked)
 }
@@ -183,6 +197,12 @@ fn verify_written(image: &dyn ImageMut, stage: &Delta, work: &Work) -> Result<()
 
 /// Says what an error after the mark means for the target.
 pub(super) fn needs_recovery(error: Error) -> Error {
+    if error.kind() == ErrorKind::VerifyFailed {
+        return error.advise(
+            "the target is marked: its medium or the source is failing; write it again from the \
+             log (diskdelta recover TARGET), then sync again with --verify all",
+        );
+    }
     error.advise("the target is marked and incomplete; finish it: diskdelta recover TARGET")
 }
 

@@ -34,12 +34,25 @@ pub enum BaseCheck {
 /// Makes `target` hold `delta`'s result. Durable when it returns `Ok`; after an error the target
 /// is as it was, or marked for [`recover`](super::recover).
 ///
-/// A target that holds the result already is left alone (`Identical`).
+/// A target that holds the result already is left alone: `Identical` where all of it was read,
+/// `Unchanged` where only what the delta changes was.
 ///
 /// # Errors
+/// `InvalidInput` for a delta file that is not [`Purpose::Portable`];
 /// `BaseMismatch` when the target holds neither base nor result: nothing was changed; `Malformed`
 /// for a damaged delta, before anything is changed; otherwise those of [`sync`](super::sync).
 pub fn apply_delta(
+    delta: &Delta,
+    target: &Target,
+    check: BaseCheck,
+    verify: Verify,
+    work: &Work,
+) -> Result<SyncReport> {
+    delta.require(Purpose::Portable)?;
+    apply_checked(delta, target, check, verify, work)
+}
+
+fn apply_checked(
     delta: &Delta,
     target: &Target,
     check: BaseCheck,
@@ -62,14 +75,15 @@ pub fn apply_delta(
 /// Applies an undo file: what [`SyncOptions::undo`](super::SyncOptions::undo) wrote.
 ///
 /// # Errors
-/// Those of [`apply_delta`].
+/// Those of [`apply_delta`]; `InvalidInput` for a delta file that is no undo file.
 pub fn undo(undo: &Place, target: &Target, work: &Work) -> Result<SyncReport> {
     let limits = &target.image_options().limits;
     let opened = undo.open(Access::Read);
     let delta = opened
         .and_then(|file| Delta::open(file, limits))
         .map_err(|error| way_on(error, target))?;
-    apply_delta(&delta, target, BaseCheck::Touched, Verify::Written, work)
+    delta.require(Purpose::Undo)?;
+    apply_checked(&delta, target, BaseCheck::Touched, Verify::Written, work)
 }
 
 /// Refuses the delta file itself as its target.
@@ -111,6 +125,9 @@ fn applied(
     report.reason = "a delta file".to_owned();
     report.notes.extend(kept);
     if !base_is_there(delta, &*image, check, work)? {
+        if check == BaseCheck::Touched {
+            report.outcome = Outcome::Unchanged;
+        }
         return Ok(report);
     }
     let planner = image::open_storage_mut(storage.clone(), target.format(), options)?;
@@ -134,6 +151,7 @@ fn applied(
         undo: None,
         keeper: None,
         verify,
+        check: None,
     };
     if let Some(staged) = carry_out(target, storage, staging, way, work)? {
         report.staged_bytes = staged;

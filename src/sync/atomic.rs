@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::apply::{apply, check_stage};
+use super::apply::{Check, apply, check_stage};
 use super::find;
 use super::job::Job;
 use super::kept::Keeper;
@@ -13,6 +13,7 @@ use super::resume;
 use super::run::Run;
 use super::staging::Staging;
 use super::target::Target;
+use super::verify::verify_all;
 use crate::control::Work;
 use crate::delta::{
     Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, VerifiedFrame, reverse,
@@ -66,21 +67,24 @@ pub(super) fn sync_staged(
     .map_err(|error| untouched(run.or_change(error)))?;
     run.check_source().map_err(untouched)?;
     report.written_bytes = staging.written_bytes();
+    let check = |image: &dyn Image| verify_all(run, image);
     let way = Way {
         undo: run.options.undo.as_ref().map(|place| (place, &*old)),
         keeper: keeper.as_ref(),
         verify: run.options.verify,
+        check: (run.options.verify == Verify::All).then_some(&check),
     };
     if let Some(staged_bytes) = carry_out(target, storage, staging, way, run.work)? {
         report.staged_bytes = staged_bytes;
         report.outcome = Outcome::Synced;
     }
-    report.verified = match (run.options.verify, &keeper) {
-        (Verify::None, _) => Verified::No,
-        (_, Some(keeper)) => keeper.evidence(header.base_len),
+    report.verified = match run.options.verify {
+        Verify::None => Verified::No,
+        Verify::All if report.outcome == Outcome::Synced => Verified::All,
         _ => Verified::Written,
     };
     if let Some(keeper) = keeper {
+        report.trusts_manifest = mode != Mode::Full && keeper.believed(header.base_len).is_some();
         keeper.replace(&**storage, run.limits())?;
     }
     Ok(report)
@@ -94,6 +98,8 @@ pub(super) struct Way<'a> {
     pub keeper: Option<&'a Keeper>,
     /// What is read back.
     pub verify: Verify,
+    /// Looks at the finished target before its marker is lifted.
+    pub check: Option<Check<'a>>,
 }
 
 /// Closes a stage, checks it, writes the way back if asked to, applies the stage and removes it.
@@ -136,7 +142,7 @@ pub(super) fn carry_out(
         }
         return Err(untouched(error));
     }
-    apply(target, storage, &stage, &redo, way.verify, work)?;
+    apply(target, storage, &stage, &redo, &way, work)?;
     retire(target.stage())?;
     Ok(Some(staged_bytes))
 }
@@ -224,9 +230,9 @@ fn stage(
             earlier.remove_if_there()?;
             report.resumed_bytes = resumed_bytes;
             report.changed_bytes = resumed_bytes;
-            find::differences(run, old, Some(gaps), found)?
+            find::differences(run, old, old.disk_len(), Some(gaps), found)?
         }
-        (_, None, None) => find::differences(run, old, None, found)?,
+        (_, None, None) => find::differences(run, old, old.disk_len(), None, found)?,
     };
     report.count(counted);
     Ok(())

@@ -10,9 +10,11 @@ use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Format;
 use crate::limits::Limits;
-use crate::manifest::{self, KeptManifest, Manifest, ManifestWriter, Staged, refuse_other};
+use crate::manifest::{
+    self, KeptManifest, Manifest, ManifestWriter, RangeSet, Staged, refuse_other,
+};
 use crate::storage::{Access, Folder, HostFolder, MemoryStorage, Place, SourceStamp, Storage};
-use crate::units::BlockSize;
+use crate::units::{BlockSize, check_change_map};
 
 /// A folder of manifests that stand for reading images again.
 ///
@@ -155,7 +157,8 @@ impl CachedSource {
     /// kept, as a change tracker knows them; then only these are read, whatever the times say.
     ///
     /// # Errors
-    /// As [`manifest::build_to`] and [`HostSource::check`].
+    /// As [`manifest::build_to`] and [`HostSource::check`]; `InvalidInput` for a range in `changed`
+    /// that ends before it begins, or behind the end of the source.
     pub fn manifest_or_read(
         &self,
         changed: Option<&[Range<u64>]>,
@@ -165,6 +168,7 @@ impl CachedSource {
             return Ok((manifest.clone(), true));
         }
         let image = &**self.source.image();
+        check_change_map(changed.unwrap_or_default(), image.disk_len())?;
         let old = match changed {
             Some(_) => kept_at(&self.place)?,
             None => None,
@@ -177,7 +181,9 @@ impl CachedSource {
         };
         let built = match (old, changed) {
             (Some(old), Some(changed)) if old.manifest().block_size() == self.block_size => {
-                let marked = old.marked().iter().chain(changed).cloned();
+                let len = image.disk_len();
+                let marked = RangeSet::of(old.marked().iter().cloned());
+                let marked: Vec<_> = marked.inside(0..len).chain(changed.to_vec()).collect();
                 manifest::update_to(old.manifest(), image, marked, work, file)?
             }
             _ => manifest::build_to(image, self.block_size, work, file)?,

@@ -89,6 +89,8 @@ pub struct Search<'a> {
     /// Whether the bytes of what differs are not wanted: nothing is handed out then, and what is
     /// counted rests on hashes that may be short.
     pub counts_only: bool,
+    /// Whether all of both disks is read, whatever manifests stand for them.
+    pub reads_all: bool,
 }
 
 /// Bytes a block of the only manifests that can stand in for a disk on another host.

@@ -7,6 +7,7 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use super::far::{FAR_BLOCK_BYTES, Search};
 use super::kept::Keeper;
+use super::options::{Safety, Verify};
 use super::run::Run;
 use crate::control::Phase;
 use crate::delta::{Hash, Old};
@@ -23,20 +24,33 @@ pub(super) type Found<'a> =
     dyn Fn(&Difference<'_>, fn(&Difference<'_>) -> Old) -> Result<()> + Sync + 'a;
 
 /// Hands out every difference between source and `old`; only in `ranges`, where they are given,
-/// and in the change map, where there is one.
+/// and in the change map, where there is one. `old` had `old_len` bytes before the sync.
 ///
 /// # Errors
 /// Those of [`compare`](crate::diff::compare), and those of `found`.
 pub(super) fn differences(
     run: &Run<'_>,
     old: &dyn Image,
+    old_len: u64,
     ranges: Option<Vec<Range<u64>>>,
     found: &Found<'_>,
 ) -> Result<CompareReport> {
+    let doubted = match doubts(run) {
+        true => change_map(run, old_len),
+        false => None,
+    };
+    let ranges = match doubted {
+        Some(_) => ranges.map(|ranges| cut(ranges, run.source.disk_len())),
+        None => narrowed(run, old_len, ranges),
+    };
     let options = CompareOptions::default()
         .with_skip_unreadable(run.options.skip_unreadable)
-        .with_change_map(narrowed(run, old, ranges));
-    let visit = |difference: Difference<'_>| found(&difference, old_bytes);
+        .with_change_map(ranges);
+    let visit = |difference: Difference<'_>| {
+        let map = doubted.as_ref();
+        map.map_or(Ok(()), |map| refuse_missed(map, &difference.range()))?;
+        found(&difference, old_bytes)
+    };
     match &run.source.far {
         None => run.compare(old, &options, run.work, &visit),
         Some(far) => {
@@ -47,32 +61,68 @@ pub(super) fn differences(
                 kept: None,
                 next: None,
                 counts_only: run.options.dry_run,
+                reads_all: doubts(run),
             };
             Ok(far.find(search, run.work, &visit)?.0)
         }
     }
 }
 
-/// The part of `ranges` that the change map has: all else counts as equal. What only one of the two disks has is looked at
-/// whatever the map says.
+/// Whether what stands for reading is checked by reading.
+fn doubts(run: &Run<'_>) -> bool {
+    run.options.verify == Verify::All && !run.options.dry_run
+}
+
+/// Where to look: the part of `ranges` that the change map has, for a target that had `old_len`
+/// bytes. Ranges that were coarsened may reach behind the end of the source.
 pub(super) fn narrowed(
     run: &Run<'_>,
-    old: &dyn Image,
+    old_len: u64,
     ranges: Option<Vec<Range<u64>>>,
 ) -> Option<Vec<Range<u64>>> {
-    let Some(map) = &run.options.change_map else {
-        return ranges;
-    };
-    let (one, other) = (run.source.disk_len(), old.disk_len());
+    match (change_map(run, old_len), ranges) {
+        (Some(map), Some(ranges)) => {
+            let parts = ranges.into_iter().flat_map(|range| map.inside(range));
+            Some(parts.collect())
+        }
+        (Some(map), None) => Some(map.into_vec()),
+        (None, ranges) => ranges.map(|ranges| cut(ranges, run.source.disk_len())),
+    }
+}
+
+fn cut(ranges: Vec<Range<u64>>, len: u64) -> Vec<Range<u64>> {
+    let inside = |range: Range<u64>| range.start.min(len)..range.end.min(len);
+    ranges.into_iter().map(inside).collect()
+}
+
+/// The whole pages that the change map names. What only one of the two disks has is looked at
+/// whatever the map says.
+fn change_map(run: &Run<'_>, old_len: u64) -> Option<RangeSet> {
+    let map = run.options.change_map.as_ref()?;
+    let (one, other) = (run.source.disk_len(), old_len);
     let grown = (one != other).then(|| one.min(other)..one.max(other));
-    let map = RangeSet::of(map.iter().cloned().chain(grown));
-    Some(match ranges {
-        None => map.into_vec(),
-        Some(ranges) => ranges
-            .into_iter()
-            .flat_map(|range| map.inside(range))
-            .collect(),
-    })
+    let ranges: Vec<_> = map.iter().cloned().chain(grown).collect();
+    let options = CompareOptions::default().with_change_map(Some(ranges));
+    Some(RangeSet::of(options.windows(one)))
+}
+
+/// # Errors
+/// `VerifyFailed` for a difference that a change map does not name.
+fn refuse_missed(map: &RangeSet, difference: &Range<u64>) -> Result<()> {
+    let mut at = difference.start;
+    for part in map.inside(difference.clone()) {
+        if part.start > at {
+            break;
+        }
+        at = part.end;
+    }
+    if at >= difference.end {
+        return Ok(());
+    }
+    let what = "source and target differ where the change map names no change";
+    Err(Error::new(ErrorKind::VerifyFailed, what)
+        .at_offset(at)
+        .advise("the target is untouched; sync again without a change map"))
 }
 
 /// Hands out everything the source holds, zeros too; no target is looked at. Also returns the
@@ -116,11 +166,27 @@ pub(super) fn against_kept(
             target: old,
             disk_len: run.source.disk_len(),
             options: &CompareOptions::default(),
-            kept: keeper.believed(old.disk_len()),
+            kept: keeper.believed(old.disk_len()).filter(|_| !doubts(run)),
             next: Some(keeper.writer(run.source.disk_len())?),
             counts_only: false,
+            reads_all: doubts(run),
         };
-        let visit = |difference: Difference<'_>| found(&difference, old_bytes);
+        // In place, what was written hides what the manifest was wrong about.
+        let doubted = keeper
+            .believed(old.disk_len())
+            .filter(|_| doubts(run) && run.options.safety == Safety::Atomic)
+            .map(|kept| {
+                (
+                    diff::Known::new(kept.manifest()),
+                    kept.marked_blocks(old.disk_len()),
+                )
+            });
+        let visit = |difference: Difference<'_>| {
+            if let Some((kept, marked)) = &doubted {
+                check_target(kept, marked, old, &difference.range())?;
+            }
+            found(&difference, old_bytes)
+        };
         let (report, root) = far.find(search, run.work, &visit)?;
         let root = root.ok_or_else(|| Error::malformed("no manifest came of a comparison"))?;
         return Ok((report, *root.as_bytes()));
@@ -135,6 +201,17 @@ pub(super) fn against_kept(
         theirs.disk_len() == source.disk_len() && theirs.block_size() == keeper.block_size()
     });
     match keeper.believed(old.disk_len()) {
+        Some(kept) if doubts(run) => {
+            let refuse: &Found<'_> = &|difference, _| Err(manifest_is_wrong(difference.offset));
+            let doubted = Doubted {
+                pass: &pass,
+                equal: Pass::new(run, keeper.block_size(), Some(old), refuse),
+                kept: diff::Known::new(kept.manifest()),
+                marked: kept.marked_blocks(source.disk_len()),
+                theirs: theirs.map(diff::Known::new),
+            };
+            HashPass::new(source, keeper.block_size(), run.work).run(&doubted, &mut sink)?;
+        }
         Some(kept) if let Some(theirs) = theirs => {
             pass.between(run, kept, theirs)?;
             sink = ManifestUpdater::new(theirs, sink)?.into_writer()?;
@@ -219,10 +296,7 @@ impl<'a> Pass<'a> {
         for (block, bytes) in (first..).zip(bytes.chunks(index(self.block_size.bytes()))) {
             let hash = (!crate::units::is_zero(bytes)).then(|| blake3::hash(bytes));
             if theirs.hash(block)? != hash {
-                let what = "the source does not hold what its kept manifest says";
-                return Err(Error::new(ErrorKind::SourceChanged, what)
-                    .at_offset(block * self.block_size.bytes())
-                    .advise("run it again without --manifest-cache"));
+                return Err(source_manifest_is_wrong(block * self.block_size.bytes()));
             }
         }
         Ok(())
@@ -359,6 +433,127 @@ impl Visit for Pass<'_> {
             Some(old) => self.clear(old, range),
         }
     }
+}
+
+/// One reading of source and target that believes no manifest: blocks that manifests take for equal
+/// are compared, and must be.
+struct Doubted<'a> {
+    /// Takes blocks that differ by the manifest.
+    pass: &'a Pass<'a>,
+    /// Takes the others, and fails where they differ after all.
+    equal: Pass<'a>,
+    kept: diff::Known<'a>,
+    /// Blocks about which the manifest is not believed anyway.
+    marked: RangeSet,
+    /// What would have stood for reading the source.
+    theirs: Option<diff::Known<'a>>,
+}
+
+impl Doubted<'_> {
+    fn is_sure(&self, block: u64, hash: Option<blake3::Hash>) -> Result<bool> {
+        Ok(self.kept.hash(block)? == hash && !self.marked.touches(block..block + 1))
+    }
+
+    fn clear(&self, pass: &Pass<'_>, blocks: Range<u64>) -> Result<()> {
+        match blocks.is_empty() {
+            true => Ok(()),
+            false => pass.zeros(blocks),
+        }
+    }
+
+    /// Clears blocks that are zeros by the manifest, but for the marked ones.
+    fn clear_sure(&self, blocks: Range<u64>) -> Result<()> {
+        let mut at = blocks.start;
+        for marked in self.marked.inside(blocks.clone()) {
+            self.clear(&self.equal, at..marked.start)?;
+            at = marked.end;
+            self.clear(self.pass, marked)?;
+        }
+        self.clear(&self.equal, at..blocks.end)
+    }
+}
+
+impl Visit for Doubted<'_> {
+    fn data(&self, run: &HashedRun<'_>) -> Result<()> {
+        let size = run.block_size.bytes();
+        let Some(old) = self.pass.old else {
+            return Ok(());
+        };
+        self.pass
+            .compared_bytes
+            .fetch_add(run.bytes.len() as u64, Ordering::Relaxed);
+        for (block, bytes, hash) in run.blocks() {
+            let offset = block * size;
+            if let Some(theirs) = &self.theirs
+                && theirs.hash(block)? != hash
+            {
+                return Err(source_manifest_is_wrong(offset));
+            }
+            let pass = match self.is_sure(block, hash)? {
+                true => &self.equal,
+                false => self.pass,
+            };
+            pass.refine(old, offset, Content::Bytes(bytes))?;
+        }
+        Ok(())
+    }
+
+    fn zeros(&self, blocks: Range<u64>) -> Result<()> {
+        let theirs = self.theirs.iter();
+        for group in theirs.flat_map(|it| it.manifest().groups(blocks.clone())) {
+            if let Some((block, _)) = group?.entries().find(|(block, _)| blocks.contains(block)) {
+                return Err(source_manifest_is_wrong(
+                    block * self.pass.block_size.bytes(),
+                ));
+            }
+        }
+        let mut at = blocks.start;
+        for group in self.kept.manifest().groups(blocks.clone()) {
+            for (block, _) in group?.entries().filter(|(block, _)| blocks.contains(block)) {
+                self.clear_sure(at..block)?;
+                self.clear(self.pass, block..block + 1)?;
+                at = block + 1;
+            }
+        }
+        self.clear_sure(at..blocks.end)
+    }
+}
+
+/// Holds the blocks of the target that `range` touches against its kept manifest.
+fn check_target(
+    kept: &diff::Known<'_>,
+    marked: &RangeSet,
+    old: &dyn Image,
+    range: &Range<u64>,
+) -> Result<()> {
+    let (size, disk_len) = (kept.manifest().block_size(), old.disk_len());
+    for block in range.start / size.bytes()..range.end.div_ceil(size.bytes()) {
+        let inside = size.range(block, disk_len);
+        if inside.is_empty() || marked.touches(block..block + 1) {
+            continue;
+        }
+        let mut bytes = vec![0; index(inside.end - inside.start)];
+        old.read_exact_at(&mut bytes, inside.start)?;
+        let hash = (!crate::units::is_zero(&bytes)).then(|| blake3::hash(&bytes));
+        if kept.hash(block)? != hash {
+            return Err(manifest_is_wrong(inside.start));
+        }
+    }
+    Ok(())
+}
+
+fn manifest_is_wrong(offset: u64) -> Error {
+    let what = "the target does not hold what its kept manifest says";
+    Error::new(ErrorKind::VerifyFailed, what)
+        .at_offset(offset)
+        .advise("the target is untouched; sync again without that manifest, which makes it anew")
+}
+
+fn source_manifest_is_wrong(offset: u64) -> Error {
+    let what = "the source does not hold what its kept manifest says";
+    Error::new(ErrorKind::SourceChanged, what)
+        .at_offset(offset)
+        .advise("run it again without --manifest-cache")
 }
 
 fn old_bytes(difference: &Difference<'_>) -> Old {

@@ -20,7 +20,7 @@ use super::redo::{FinalState, Redo};
 use super::report::{Outcome, SyncReport, Verified};
 use super::run::Run;
 use super::sidecar::{self, Sidecar};
-use super::verify::verify_ranges;
+use super::verify::{verify_all, verify_ranges};
 use crate::delta::{Header, JobId};
 use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
@@ -59,7 +59,7 @@ pub(super) fn sync_marked(
                 counted
             })
         }
-        (_, None) => find::differences(run, &*writing.image, None, found),
+        (_, None) => find::differences(run, &*writing.image, writing.old_len, None, found),
     };
     let compared = compared.map_err(|error| run.or_change(error));
     let ended = compared.and_then(|compared| {
@@ -76,17 +76,19 @@ pub(super) fn sync_marked(
         Ok(Some(_)) => needs_rerun(error),
         _ => error,
     })?;
-    if let Some(keeper) = keeper
-        && mode == Mode::Delta
-        && run.options.verify != Verify::None
-    {
-        report.verified = keeper.evidence(base_len);
-    }
+    report.trusts_manifest =
+        mode != Mode::Full && keeper.is_some_and(|keeper| keeper.believed(base_len).is_some());
     Ok(report)
 }
 
 /// Says what an error means for a target that is being written in place.
 pub(super) fn needs_rerun(error: Error) -> Error {
+    if error.kind() == ErrorKind::VerifyFailed {
+        return error.advise(
+            "the target is marked and incomplete; run the sync again without a change map to \
+             finish it; if it comes back, the target's medium or the source is failing",
+        );
+    }
     error.advise("the target is marked and incomplete; run the same sync again to finish it")
 }
 
@@ -106,6 +108,8 @@ struct Writing<'a> {
     /// The mark that the target carried already.
     found: Option<Mark>,
     disk_len: u64,
+    /// The length of the target's disk before the sync.
+    old_len: u64,
     /// Guest and storage bytes coincide and no tables exist.
     raw: bool,
     begun: AtomicBool,
@@ -172,6 +176,11 @@ impl<'a> Writing<'a> {
         let options = run.target.image_options();
         let image = image::open_storage_mut(masked.clone(), run.target.format(), options)?;
         let disk_len = run.target_len(Some(image.disk_len()))?;
+        // An earlier run may have made the target longer already.
+        let old_len = match (&mark, run.target.format()) {
+            (Some(_), Format::Raw) => job.target_len.min(image.disk_len()),
+            _ => image.disk_len(),
+        };
         let sidecar = match broken {
             Some(_) => Some(Sidecar::create(place, header, &job, &redo)?),
             None => None,
@@ -185,6 +194,7 @@ impl<'a> Writing<'a> {
             job,
             found: mark,
             disk_len,
+            old_len,
             raw: run.target.format() == Format::Raw,
             begun: AtomicBool::new(sidecar.is_some()),
             written_bytes: AtomicU64::new(0),
@@ -312,11 +322,17 @@ impl<'a> Writing<'a> {
             return self.hold_unchanged();
         };
         self.image.sync()?;
-        if self.run.options.verify != Verify::None {
+        if self.run.options.verify == Verify::All {
+            // Opened anew: tables come from the medium too.
+            let (format, options) = (self.job.format, self.run.target.image_options());
+            let image = image::open_storage(self.masked.clone(), format, options)?;
+            verify_all(self.run, &*image)?;
+            report.verified = Verified::All;
+        } else if self.run.options.verify != Verify::None {
             let none = Gathered::new(0);
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             let written = std::mem::replace(&mut *written, none).into_set().into_vec();
-            verify_ranges(self.run, &*self.image, written)?;
+            verify_ranges(self.run, &*self.image, written, self.old_len)?;
             report.verified = Verified::Written;
         }
         if self.run.options.hold {

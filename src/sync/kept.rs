@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::far::FAR_BLOCK_BYTES;
-use super::report::Verified;
 use super::run::Run;
 use super::target::Target;
 use crate::delta::JobId;
@@ -83,15 +82,6 @@ impl Keeper {
         self.kept
             .as_ref()
             .filter(|kept| kept.manifest().disk_len() == disk_len)
-    }
-
-    /// How far a sync is verified that found what differs with this in place of a target of
-    /// `disk_len` bytes.
-    pub fn evidence(&self, disk_len: u64) -> Verified {
-        match self.believed(disk_len) {
-            Some(_) => Verified::Cached,
-            None => Verified::Written,
-        }
     }
 
     /// Takes the manifest of the source.

@@ -43,6 +43,7 @@ use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::storage::{Storage, refuse_overlap};
+use crate::units::check_change_map;
 use masked::Masked;
 use run::Run;
 use standing::{Standing, Touch};
@@ -99,6 +100,8 @@ pub fn sync(
         options,
         work,
     };
+    let map = options.change_map.as_deref().unwrap_or_default();
+    check_change_map(map, source.disk_len())?;
     let done = target.open_if_there().and_then(|storage| match storage {
         Some(storage) => {
             refuse_own_source(&source, &*storage)?;
@@ -107,18 +110,11 @@ pub fn sync(
         None => onto_nothing(&run),
     });
     let mut report = done.map_err(|error| way_on(error, target).at_path(target.path()))?;
-    if report.outcome == Outcome::Synced && !report.unreadable.is_empty() {
-        report.outcome = Outcome::SyncedWithGaps;
-    }
-    let unsaid = report.verified == Verified::No && options.verify != Verify::None;
-    if unsaid && report.outcome == Outcome::Identical {
-        // Nothing had to be read back; what was compared is the evidence.
-        report.verified = Verified::Written;
-    }
-    let far = source.far.as_ref();
-    if report.verified == Verified::Written && far.is_some_and(|far| far.believes_manifests()) {
-        report.verified = Verified::Cached;
-    }
+    report.trusts_manifest |= source
+        .far
+        .as_ref()
+        .is_some_and(|far| far.believes_manifests());
+    report.conclude(options);
     report.elapsed = started.elapsed();
     Ok(report)
 }
@@ -135,7 +131,7 @@ fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
     let note = sectors::compare(&source, create.sector_bytes())?;
     guest_marker::refuse_source(run, None)?;
     if run.options.dry_run {
-        let mut report = run.would_create();
+        let mut report = run.would_create()?;
         report.notes.extend(note);
         return Ok(report);
     }
@@ -251,11 +247,8 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         named::check_name(target, &**storage)?;
     }
     if run.options.verify == Verify::All && report.verified != Verified::All {
-        let new = reopened(run)?;
-        verify::verify_all(run, &*new).map_err(|error| match error.advice() {
-            Some(_) => error,
-            None => error.advise("the target is complete and durable, but not verified"),
-        })?;
+        // Nothing was written; whatever was, was compared before its marker was lifted.
+        verify::verify_all(run, &*reopened(run)?)?;
         report.verified = Verified::All;
     }
     Ok(report)

@@ -37,7 +37,8 @@ pub enum Verify {
     /// What was written, from the medium.
     #[default]
     Written,
-    /// The whole target, against the source.
+    /// The whole target, against the source, before its marker is lifted; no change map or kept
+    /// manifest is believed.
     All,
     /// Nothing.
     None,
@@ -58,8 +59,11 @@ pub struct SyncOptions {
     /// A manifest that stands for reading the target, and is kept current.
     pub target_manifest: Option<Place>,
     /// The only guest bytes in which source and target may differ, as a change tracker knows; all
-    /// else is neither read nor moved, and is taken to be equal. Only for a delta without a kept
-    /// manifest.
+    /// else is neither read nor moved, and is taken to be equal: the report's evidence is
+    /// [`Verified::Tracked`](super::Verified::Tracked). With [`Verify::All`] all is read, and a
+    /// difference that the map does not name is an error of kind `VerifyFailed`, found before an
+    /// atomic target is touched. Only for a delta without a kept manifest. A range that ends before
+    /// it begins, or behind the end of the source, is an error of kind `InvalidInput`.
     pub change_map: Option<Vec<Range<u64>>>,
     /// Blocks of manifests and roots.
     pub block_size: BlockSize,

@@ -107,7 +107,7 @@ pub(super) fn settled(
                 storage.set_len(target_len)?;
                 storage.sync()?;
             }
-            apply_marked(target, storage, &stage, &redo, Verify::Written, work)
+            apply_marked(target, storage, &stage, &redo, Verify::Written, None, work)
                 .map_err(needs_recovery)?;
             if let Some(manifest) = &redo.job()?.manifest {
                 let job = stage.header().job;

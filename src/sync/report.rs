@@ -3,20 +3,23 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::options::{Mode, Safety};
+use super::options::{Mode, Safety, SyncOptions, Verify};
 use crate::delta::Hash;
 
 /// How a sync ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The target held what the source holds; nothing was written.
+    /// All of source and target was compared, and is equal; nothing was written.
     Identical,
-    /// The target now holds what the source holds.
+    /// Nothing was found to differ and nothing was written, but not all was compared: a change map
+    /// or a manifest stood for reading (`verified`), or ranges were skipped (`unreadable`).
+    Unchanged,
+    /// What was found to differ was written; `verified` names the evidence for the rest.
     Synced,
-    /// As `Synced`, but for the source ranges that could not be read.
+    /// As `Synced`, but for the source ranges that could not be read: `unreadable` lists them.
     SyncedWithGaps,
-    /// Only looked: the numbers say what a sync would do.
+    /// Nothing was written: the numbers are those of the sync that would follow.
     DryRun,
 }
 
@@ -28,8 +31,12 @@ pub enum Verified {
     No,
     /// What was written was read back from the medium, the rest was compared in this run.
     Written,
-    /// What was written was read back; a kept manifest stood for reading the rest.
+    /// What was written was read back from the medium; manifests kept of source or target stood for
+    /// reading the rest.
     Cached,
+    /// What was written was read back from the medium; a change map named where to look, and the
+    /// rest was not read.
+    Tracked,
     /// The whole target was read after the sync and compared with the source.
     All,
 }
@@ -74,9 +81,37 @@ pub struct SyncReport {
     pub notes: Vec<String>,
     /// How long it took.
     pub elapsed: Duration,
+    /// Whether a manifest stood for reading source or target.
+    pub(crate) trusts_manifest: bool,
 }
 
 impl SyncReport {
+    /// Names the evidence, once the work is done: the weakest that was used.
+    pub(super) fn conclude(&mut self, options: &SyncOptions) {
+        let believed = match (&options.change_map, self.mode) {
+            (Some(_), Mode::Delta) => Some(Verified::Tracked),
+            _ if self.trusts_manifest => Some(Verified::Cached),
+            _ => None,
+        };
+        let is_unread = self.outcome == Outcome::Identical && options.verify != Verify::None;
+        if self.verified == Verified::No && is_unread {
+            // Nothing had to be read back; what was compared is the evidence.
+            self.verified = Verified::Written;
+        }
+        if let Some(believed) = believed
+            && self.verified == Verified::Written
+        {
+            self.verified = believed;
+        }
+        let is_believed = believed.is_some() && self.verified != Verified::All;
+        let has_gaps = !self.unreadable.is_empty();
+        self.outcome = match self.outcome {
+            Outcome::Identical if has_gaps || is_believed => Outcome::Unchanged,
+            Outcome::Synced if has_gaps => Outcome::SyncedWithGaps,
+            outcome => outcome,
+        };
+    }
+
     pub(super) fn new(mode: Mode, safety: Safety, disk_bytes: u64) -> Self {
         SyncReport {
             outcome: Outcome::Identical,
@@ -97,6 +132,7 @@ impl SyncReport {
             root: None,
             notes: Vec::new(),
             elapsed: Duration::ZERO,
+            trusts_manifest: false,
         }
     }
 

@@ -10,10 +10,10 @@ use super::target::Target;
 use crate::control::Work;
 use crate::diff::{CompareOptions, CompareReport, Difference, compare};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Image, Resized};
+use crate::image::{Image, Raw, Resized};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
-use crate::storage::Privacy;
+use crate::storage::{MemoryStorage, Privacy};
 
 /// The sending side of a sync: an image, and how to find out that it changed meanwhile.
 #[derive(Clone)]
@@ -128,28 +128,44 @@ impl Run<'_> {
         }
     }
 
-    /// What a sync that has to create its target would do, as far as that is known unread.
-    pub fn would_create(&self) -> SyncReport {
-        let mut report = SyncReport::new(Mode::Full, self.options.safety, self.source.disk_len());
+    /// What a sync that has to create its target would write: all that is not zeros. Nothing is
+    /// written.
+    ///
+    /// # Errors
+    /// Those of [`find::differences`].
+    pub fn would_create(&self) -> Result<SyncReport> {
+        let empty = Raw::open(Arc::new(MemoryStorage::default()))?;
+        let blank = Resized::new(Arc::new(empty), self.source.disk_len());
+        let reason = "the target is not there".to_owned();
+        let mut report = self.would_change(&blank, Mode::Full, reason)?;
         report.outcome = Outcome::DryRun;
-        report.reason = "the target is not there".to_owned();
-        report
+        report.written_bytes = report.changed_bytes;
+        Ok(report)
     }
 
-    /// What a sync would change. Nothing is written.
+    /// What a sync would change, and in a delta write. Nothing is written.
     ///
     /// # Errors
     /// Those of [`find::differences`].
     pub fn would_change(&self, old: &dyn Image, mode: Mode, reason: String) -> Result<SyncReport> {
         let disk_len = self.target_len(Some(old.disk_len()))?;
         let mut report = SyncReport::new(mode, self.options.safety, self.source.disk_len());
-        report.count(find::differences(self, old, None, &|_, _| Ok(()))?);
+        report.count(find::differences(
+            self,
+            old,
+            old.disk_len(),
+            None,
+            &|_, _| Ok(()),
+        )?);
         let same = report.changed_bytes == 0 && disk_len == old.disk_len();
         report.outcome = if same {
             Outcome::Identical
         } else {
             Outcome::DryRun
         };
+        if mode == Mode::Delta {
+            report.written_bytes = report.changed_bytes - report.zeroed_bytes;
+        }
         report.reason = reason;
         Ok(report)
     }

@@ -11,7 +11,7 @@ use crate::image::Image;
 
 /// Compares `ranges` of the target, read from the medium, with the source.
 ///
-/// They hold what was written, and may hold more.
+/// They hold what was written, and may hold more. The target had `old_len` bytes before the sync.
 ///
 /// # Errors
 /// `VerifyFailed` at the first difference; `Io`, `Unreadable`, `Cancelled`.
@@ -19,12 +19,13 @@ pub(super) fn verify_ranges(
     run: &Run<'_>,
     target: &dyn Image,
     ranges: Vec<Range<u64>>,
+    old_len: u64,
 ) -> Result<()> {
     for range in &ranges {
         target.drop_cache(range.clone());
     }
     // Where they were rounded out, what the change map leaves out is not looked at all the same.
-    equal(run, target, narrowed(run, target, Some(ranges)))
+    equal(run, target, narrowed(run, old_len, Some(ranges)))
 }
 
 /// Compares all of the target, read from the medium, with the source.
@@ -41,13 +42,19 @@ fn equal(run: &Run<'_>, target: &dyn Image, ranges: Option<Vec<Range<u64>>>) -> 
         .with_skip_unreadable(run.options.skip_unreadable)
         .with_change_map(ranges);
     let work = run.work.told_as(Phase::Verify);
-    run.compare(target, &options, &work, &|difference| {
+    let compared = run.compare(target, &options, &work, &|difference| {
         Err(Error::new(
             ErrorKind::VerifyFailed,
             "the target does not hold what the source holds",
         )
         .at_offset(difference.offset)
         .advise("sync again; if it comes back, the target's medium or the source is failing"))
-    })?;
-    Ok(())
+    });
+    match compared {
+        // A source that was written to meanwhile is no fault of the target.
+        Err(error) if error.kind() == ErrorKind::VerifyFailed && run.source.far.is_none() => {
+            Err(run.check_source().err().unwrap_or(error))
+        }
+        compared => compared.map(drop),
+    }
 }

@@ -213,7 +213,7 @@ fn with_manifests_at_both_ends_neither_disk_is_read_and_the_report_says_so() {
     let (status, same) = lab.json(words);
     assert_eq!(
         (status, &same["outcome"]),
-        (0, &"identical".into()),
+        (0, &"unchanged".into()),
         "{same}"
     );
     assert_eq!(same["verified"], "cached");
@@ -286,7 +286,7 @@ fn a_pull_keeps_the_manifest_of_its_target_and_an_agent_that_of_its_source() {
         assert_eq!(status, 0, "{first}");
         let (status, same) = lab.json(&words);
         assert_eq!((status, &same["verified"]), (0, &"cached".into()), "{same}");
-        assert_eq!(same["outcome"], "identical");
+        assert_eq!(same["outcome"], "unchanged");
         assert_eq!(same["compared_bytes"], 0);
         assert_eq!(same["root"], first["root"]);
         let received = same["received_bytes"].as_u64().unwrap();
@@ -312,7 +312,7 @@ fn a_wrong_cache_is_found_by_verify_all_and_where_it_is_looked_at() {
     let (status, wrong) = lab.json(words);
     assert_eq!(
         (status, &wrong["outcome"]),
-        (0, &"identical".into()),
+        (0, &"unchanged".into()),
         "{wrong}"
     );
     assert_eq!(wrong["verified"], "cached");
@@ -329,6 +329,23 @@ fn a_wrong_cache_is_found_by_verify_all_and_where_it_is_looked_at() {
         "{mended}"
     );
     assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+}
+
+#[test]
+fn a_dry_run_onto_a_missing_target_says_what_would_be_written() {
+    let lab = lab();
+    shell(&lab, "--root .");
+    for words in [
+        "sync new.raw t.raw --dry-run",
+        "sync ssh://host/new.raw t.raw --rsh ./rsh --dry-run",
+        "sync new.raw ssh://host/t.raw --rsh ./rsh --dry-run",
+    ] {
+        let (status, report) = lab.json(words);
+        assert_eq!((status, &report["outcome"]), (0, &"dry_run".into()));
+        let all = lab.bytes("new.raw").len();
+        assert_eq!(report["written_bytes"], all, "{words}");
+        assert!(!lab.path("t.raw").exists(), "{words}");
+    }
 }
 
 #[test]
@@ -363,7 +380,7 @@ fn a_local_sync_with_both_manifests_reads_what_differs() {
     let (status, same) = lab.json(words);
     assert_eq!(
         (status, &same["outcome"]),
-        (0, &"identical".into()),
+        (0, &"unchanged".into()),
         "{same}"
     );
     assert_eq!(same["verified"], "cached");

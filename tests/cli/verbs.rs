@@ -206,6 +206,32 @@ fn a_dry_run_counts_and_writes_nothing() {
 }
 
 #[test]
+fn a_file_for_one_verb_is_refused_by_the_others() {
+    let lab = Lab::new();
+    lab.disk("old.raw", 64, 1);
+    lab.disk("new.raw", 64, 2);
+    fs::copy(lab.path("old.raw"), lab.path("t.raw")).unwrap();
+    lab.done("delta create old.raw new.raw -o d.delta");
+    let refused = |words: &str, advice: &str| {
+        let target = lab.bytes("t.raw");
+        let run = lab.run(words);
+        assert_eq!(run.status, 2, "{words}: {run:?}");
+        assert!(run.stderr.contains(advice), "{words}: {run:?}");
+        assert!(lab.bytes("t.raw") == target, "{words}");
+    };
+    refused("undo d.delta t.raw", "delta apply");
+    lab.done("sync new.raw t.raw --undo way.back --mode delta");
+    for base in ["whole", "touched"] {
+        refused(&format!("delta apply way.back t.raw --base {base}"), "undo");
+    }
+    refused("delta merge way.back -o m.delta", "undo");
+    refused("delta export way.back --parent t.raw --to c.vhdx", "undo");
+    assert_eq!(lab.json("delta show way.back").1["purpose"], "undo");
+    lab.done("undo way.back t.raw");
+    assert!(lab.bytes("t.raw") == lab.bytes("old.raw"));
+}
+
+#[test]
 fn undo_brings_the_old_disk_back() {
     let lab = Lab::new();
     lab.disk("new.raw", 600, 1);
@@ -219,7 +245,7 @@ fn undo_brings_the_old_disk_back() {
     assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
     lab.done("undo way.back old.raw");
     assert!(lab.bytes("old.raw") == before);
-    lab.done("delta apply way.back old.raw --base touched");
+    lab.done("undo way.back old.raw");
     assert!(lab.bytes("old.raw") == before);
 }
 

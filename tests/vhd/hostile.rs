@@ -13,6 +13,8 @@ use crate::support::{
 };
 
 const LEN: u64 = 10 * 4096;
+/// The data offset of a fixed disk.
+const NOWHERE: u64 = u64::MAX;
 
 /// Ten blocks of 4 KiB; the second, fifth and sixth hold something.
 fn dynamic() -> Forge {
@@ -136,6 +138,92 @@ fn the_guests_bytes_at_the_head_of_a_fixed_disk_are_never_a_header() {
     grown.0.truncate(grown.tail());
     grown.0.extend(&fixed(4096, &[]).0[4096..]);
     refused(&grown, "disk type");
+}
+
+#[test]
+fn a_fixed_footer_over_the_layout_of_a_dynamic_file_is_refused() {
+    let good = dynamic();
+    let tail = good.tail();
+    let fixed_kind = 2u32.to_be_bytes();
+    let fits = (tail as u64).to_be_bytes();
+    let anywhere = NOWHERE.to_be_bytes();
+    // Footer and copy, with the length that they had or that of the file; and a copy that still
+    // says dynamic, or points where the footer does not.
+    let both = good.clone().footers(60, &fixed_kind);
+    let longer = both.clone().footers(48, &fits);
+    let tail_only = good.clone().put(tail + 60, &fixed_kind).seal();
+    let tail_fits = tail_only.clone().put(tail + 48, &fits).seal();
+    let head_points = tail_fits.clone().put(tail + 16, &anywhere).seal();
+    let both_point = longer.clone().put(tail + 16, &anywhere).seal();
+    let no_head = longer.clone().put(0, &[0; 512]);
+    for forge in [
+        both,
+        longer,
+        tail_only,
+        tail_fits,
+        head_points,
+        both_point,
+        no_head,
+    ] {
+        refused(&forge, "disk type");
+    }
+    // The other way round there is no header where one has to be.
+    let disk = fixed(64 * 512, &[7; 512]);
+    let end = disk.tail();
+    for kind in [3u32, 4] {
+        for at in [NOWHERE, 512, 0] {
+            let forge = disk.clone().put(end + 60, &kind.to_be_bytes());
+            let forge = forge.put(end + 16, &at.to_be_bytes());
+            let mut bytes = forge.0;
+            seal(&mut bytes[end..], 64);
+            assert_eq!(refusal(Forge(bytes).open()).kind(), ErrorKind::Malformed);
+        }
+    }
+}
+
+#[test]
+fn a_fixed_disk_of_no_bytes_in_a_file_that_holds_some_is_refused() {
+    let disk = fixed(64 * 512, &[7; 512]);
+    let end = disk.tail();
+    let mut bytes = disk.put(end + 48, &[0; 8]).0;
+    seal(&mut bytes[end..], 64);
+    refused(&Forge(bytes), "current size");
+    let empty = fixed(0, &[]);
+    assert_eq!(empty.open().unwrap().disk_len(), 0);
+}
+
+#[test]
+fn fixed_disks_may_be_longer_than_a_table_could_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.vhd");
+    let long: u64 = 3 << 40;
+    let file = diskdelta::storage::FileStorage::create_new(&path).unwrap();
+    let file: Arc<dyn diskdelta::storage::Storage> = Arc::new(file);
+    let options = image::CreateOptions::new(CreateFormat::VhdFixed, long);
+    image::create(&*file, &options).unwrap();
+    let image = image::open_storage_mut(file.clone(), image::Format::Vhd, &ImageOptions::default());
+    let image = image.unwrap();
+    assert_eq!(image.disk_len(), long);
+    assert!(image.info().warnings.iter().any(|it| it.contains("QEMU")));
+    let last = long - 4096;
+    image.write_all_at(&[7; 4096], last).unwrap();
+    let mut bytes = [0; 4096];
+    image.read_exact_at(&mut bytes, last).unwrap();
+    assert_eq!(bytes, [7; 4096]);
+    image.set_disk_len(long + (1 << 30)).unwrap();
+    image.set_disk_len(1 << 30).unwrap();
+    // What neither kind can be.
+    for (kind, len) in [
+        (CreateFormat::VhdFixed, (64 << 40) + 512),
+        (CreateFormat::VhdDynamic, (2040 << 30) + 512),
+    ] {
+        let storage = MemoryStorage::new("x", Vec::new());
+        let error = refusal(image::create(
+            &storage,
+            &image::CreateOptions::new(kind, len),
+        ));
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+    }
 }
 
 #[test]

@@ -170,6 +170,7 @@ impl Far {
                     kept: held,
                     next: None,
                     counts_only: true,
+                    reads_all: false,
                 },
                 work,
                 &|_| Ok(()),

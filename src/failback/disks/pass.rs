@@ -1,5 +1,6 @@
 //! One pass of copying: each disk by one call of the sync layer.
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
@@ -91,7 +92,7 @@ impl Pass<'_> {
             // Said before it is made, so that it is known whose it is.
             self.ledger.note(CREATED)?;
         }
-        let options = self.options(there, matches!(source, Origin::Far(_)))?;
+        let options = self.options(there, &source)?;
         let target = HostTarget::open(&self.seat.blocked, &self.target_options(&source))?;
         let report = source.sync_onto(target.target(), &options, self.work)?;
         drop(target);
@@ -118,7 +119,8 @@ impl Pass<'_> {
         }
     }
 
-    fn options(&self, there: bool, far: bool) -> Result<SyncOptions> {
+    fn options(&self, there: bool, source: &Origin) -> Result<SyncOptions> {
+        let far = matches!(source, Origin::Far(_));
         let options = SyncOptions::default()
             .with_safety(self.disks.safety)
             .with_hold(self.seat.is_device)
@@ -133,6 +135,10 @@ impl Pass<'_> {
         let keep = self.order.keep_undo && self.order.to == Side::Target && there;
         let map = self.from.changed.clone().filter(|_| there);
         let map = map.map(|map| if far { blocks_of(&map) } else { map });
+        // Trackers count in blocks, and so may end behind the disk.
+        let len = source.disk_len();
+        let inside = |range: Range<u64>| range.start..range.end.min(len);
+        let map = map.map(|map| map.into_iter().map(inside).collect());
         Ok(match self.order.amount {
             Amount::Everything => {
                 if keep {

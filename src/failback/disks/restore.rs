@@ -8,6 +8,7 @@ use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::controller::DiskChanges;
 use crate::failback::machine::Side;
+use crate::manifest::RangeSet;
 use crate::storage::Place;
 use crate::sync::{Mode, Recovered, SyncOptions, undo};
 
@@ -102,6 +103,8 @@ fn take_back(
             Error::new(ErrorKind::Malformed, text)
         })?;
     let source = disks.origin(side.other(), index, false, work)?;
+    // The target may be longer, and trackers count in blocks.
+    let changed = RangeSet::of(changed).inside(0..source.disk_len()).collect();
     let target = open_to_write(&seat.blocked, seat.format)?;
     let options = SyncOptions::default()
         .with_mode(Mode::Delta)

@@ -175,8 +175,13 @@ impl Vault {
             Amount::ChangedSince(_) => since.zip(from.changed.clone()),
             _ => None,
         };
-        let changed = changed.map(|(since, ranges)| Changed { since, ranges });
         let rounded = create.rounded_len()?;
+        // Trackers count in blocks, and so may end behind the disk.
+        let inside = |range: Range<u64>| range.start..range.end.min(rounded);
+        let changed = changed.map(|(since, ranges)| Changed {
+            since,
+            ranges: ranges.into_iter().map(inside).collect(),
+        });
         let appended = manifest::save(&ledger.place(), |next| {
             from.append_to(&replica, rounded, changed, &next, work)
         })?;

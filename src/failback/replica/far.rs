@@ -11,7 +11,7 @@ use crate::image::{Image, ImageInfo};
 use crate::manifest::{KeptManifest, Manifest, ManifestWriter, RangeSet, reopen};
 use crate::storage::Storage;
 use crate::sync::{FarSource, Search};
-use crate::units::{BlockSize, Extent};
+use crate::units::{BlockSize, Extent, check_change_map};
 
 /// Writes the delta that leads from the disk that `base` describes to the first `disk_len` bytes
 /// of `source`, and into `next` the manifest of that. `changed` says which ranges can differ,
@@ -57,6 +57,7 @@ pub(super) fn far_link(
     };
     // A manifest of another length stands for nothing, and neither do changes since.
     let fits = base.disk_len() == disk_len;
+    check_change_map(changed.as_deref().unwrap_or_default(), disk_len)?;
     let blocks = changed.filter(|_| fits);
     let blocks = blocks.map(|ranges| blocks_of(ranges, base.block_size(), disk_len));
     let target = Unseen::of(base, disk_len)?;
@@ -72,6 +73,7 @@ pub(super) fn far_link(
                 base.block_size(),
             )?),
             counts_only: false,
+            reads_all: false,
         },
         work,
         &take,

@@ -49,6 +49,9 @@ pub struct SparseHeader {
     /// All of these count sectors.
     pub capacity: u64,
     pub grain: u64,
+    /// Where the descriptor lies; 0 in an extent that another file describes.
+    pub descriptor: u64,
+    pub descriptor_len: u64,
     pub entries_a_table: u32,
     pub directory: u64,
     pub compression: u16,
@@ -63,6 +66,8 @@ impl SparseHeader {
             flags: u32::from_le_bytes(array(bytes, 8)),
             capacity: long(12),
             grain: long(20),
+            descriptor: long(28),
+            descriptor_len: long(36),
             entries_a_table: u32::from_le_bytes(array(bytes, 44)),
             directory: long(56),
             compression: u16::from_le_bytes(array(bytes, 77)),

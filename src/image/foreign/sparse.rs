@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -59,12 +60,14 @@ impl Sparse {
     fn read(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Self> {
         let file_len = storage.len()?;
         let mut header = read_header(&*storage, 0, file_len)?;
+        let descriptor = descriptor_of(&*storage, &header, file_len)?;
         if header.directory == DIRECTORY_IN_FOOTER {
             let at = file_len.saturating_sub(FOOTER_BACK);
             header = read_header(&*storage, at, file_len)?;
         }
         check(&header, options)?;
-        refuse_child(&*storage, file_len)?;
+        refuse_child(&descriptor)?;
+        refuse_parts(&descriptor)?;
         // By the checks at most 2^63 sectors in grains of at least one.
         let grains = header.capacity.div_ceil(header.grain);
         let tables = grains.div_ceil(u64::from(header.entries_a_table));
@@ -275,6 +278,9 @@ fn check(header: &SparseHeader, options: &ImageOptions) -> Result<()> {
         let what = format!("version {} of the format", header.version);
         return Err(Error::new(ErrorKind::Unsupported, what).in_field("version"));
     }
+    if header.capacity == 0 {
+        return Err(wrong("a disk of 0 bytes", "capacity"));
+    }
     let disk_len = header.capacity.checked_mul(SECTOR as u64);
     if disk_len.is_none_or(|len| len > options.limits.disk_bytes) {
         return Err(too_much("the disk").in_field("capacity"));
@@ -301,19 +307,71 @@ fn check(header: &SparseHeader, options: &ImageOptions) -> Result<()> {
     Ok(())
 }
 
-/// Refuses an image that its descriptor says is only the difference to another one.
-fn refuse_child(storage: &dyn Storage, file_len: u64) -> Result<()> {
-    let mut text = vec![0; DESCRIPTOR_BYTES.min(file_len) as usize];
-    storage.read_exact_at(&mut text, 0)?;
-    let hint = b"parentFileNameHint";
-    if text.windows(hint.len()).any(|window| window == hint) {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "a VMDK that is the difference to another one",
-        )
-        .advise("consolidate the snapshots first"));
+/// The text that describes the disk, in lower case.
+///
+/// # Errors
+/// `Unsupported` for an extent without one, which is a part of a disk; `Malformed`, `Io`.
+fn descriptor_of(storage: &dyn Storage, header: &SparseHeader, file_len: u64) -> Result<String> {
+    let part = || {
+        let what = "an extent without a descriptor: a part of a disk that another file describes";
+        Error::new(ErrorKind::Unsupported, what)
+            .in_field("desc_offset")
+            .advise(match described_by(storage.path()) {
+                Some(name) => format!("name that file, {name}"),
+                None => "name that file, the .vmdk that is a short text".to_owned(),
+            })
+    };
+    if header.descriptor == 0 {
+        return Err(part());
     }
-    Ok(())
+    let at = sectors(header.descriptor, "desc_offset")?;
+    let len = header.descriptor_len.saturating_mul(SECTOR as u64);
+    let mut text = vec![0; usize::try_from(len.min(DESCRIPTOR_BYTES)).unwrap_or_default()];
+    read_inside(storage, file_len, &mut text, at).map_err(|e| e.in_field("desc_offset"))?;
+    let end = text.iter().position(|byte| *byte == 0);
+    text.truncate(end.unwrap_or(text.len()));
+    if text.trim_ascii().is_empty() {
+        return Err(part());
+    }
+    Ok(String::from_utf8_lossy(&text).to_ascii_lowercase())
+}
+
+/// The name that a descriptor next to the extent at `path` has by custom.
+fn described_by(path: &Path) -> Option<String> {
+    let stem = path.file_stem()?.to_str()?;
+    let (disk, number) = stem.rsplit_once('-')?;
+    let digits = number.strip_prefix('s').unwrap_or(number);
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number || digits == "delta" || number == "sesparse").then(|| format!("{disk}.vmdk"))
+}
+
+/// Refuses an image that its descriptor says is only the difference to another one.
+fn refuse_child(descriptor: &str) -> Result<()> {
+    let value = |line: &str| Some(line.split_once('=')?.1.trim().to_owned());
+    let mut lines = descriptor.lines().map(str::trim);
+    let is_child = lines.any(|line| match line.split('=').next().map(str::trim) {
+        Some("parentfilenamehint") => true,
+        Some("parentcid") => value(line).is_some_and(|cid| cid != NO_PARENT),
+        _ => false,
+    });
+    if !is_child {
+        return Ok(());
+    }
+    let what = "a VMDK that is the difference to another one";
+    Err(Error::new(ErrorKind::Unsupported, what).advise("consolidate the snapshots first"))
+}
+
+/// Refuses a file whose descriptor makes the disk of several.
+fn refuse_parts(descriptor: &str) -> Result<()> {
+    let is_extent = |line: &&str| {
+        let access = line.split_ascii_whitespace().next();
+        matches!(access, Some("rw" | "rdonly" | "noaccess"))
+    };
+    if descriptor.lines().filter(is_extent).count() <= 1 {
+        return Ok(());
+    }
+    let what = "a VMDK of several extents with the descriptor in one of them";
+    Err(Error::new(ErrorKind::Unsupported, what).advise("make one file of it with its own tools"))
 }
 
 fn sectors(count: u64, field: &'static str) -> Result<u64> {
@@ -339,8 +397,10 @@ fn too_much(what: &str) -> Error {
 
 const GRAIN_SECTORS: std::ops::RangeInclusive<u64> = 8..=4096;
 const TABLE_ENTRIES: std::ops::RangeInclusive<u32> = 1..=4096;
-/// Where descriptors lie, as all known programs write them.
-const DESCRIPTOR_BYTES: u64 = 64 << 10;
+/// Descriptors of one file are much shorter.
+const DESCRIPTOR_BYTES: u64 = 1 << 20;
+/// The parent's content id in the descriptor of a disk without a parent.
+const NO_PARENT: &str = "ffffffff";
 /// Tables kept in memory: 16 KiB each at most.
 const MOST_TABLES: usize = 1024;
 /// Stretches that are merged into one extent.

@@ -26,6 +26,9 @@ pub(super) fn open(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<
     let mut driver = Vmdk::<File, FormatAccess<File>>::open_image(second_handle(&*storage)?, false)
         .map_err(failed)?;
     let disk_len = driver.size();
+    if disk_len == 0 {
+        return Err(Error::malformed("a disk of 0 bytes").at_path(&path));
+    }
     if disk_len > options.limits.disk_bytes {
         return Err(Error::new(
             ErrorKind::LimitExceeded,

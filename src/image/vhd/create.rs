@@ -20,7 +20,7 @@ use super::space::tail_behind;
 /// # Errors
 /// `Unsupported` for a length that a VHD cannot have; `Io`, `NoSpace`.
 pub(in crate::image) fn create_fixed(storage: &dyn Storage, disk_len: u64) -> Result<()> {
-    check_len(storage, disk_len)?;
+    check_len(storage, DiskKind::Fixed, disk_len)?;
     let footer = new_footer(DiskKind::Fixed, disk_len)?;
     storage.set_len(disk_len + FOOTER_BYTES as u64)?;
     storage.write_all_at(&footer.encode(), disk_len)
@@ -36,7 +36,7 @@ pub(in crate::image) fn create_dynamic(
     disk_len: u64,
     block_bytes: u64,
 ) -> Result<()> {
-    check_len(storage, disk_len)?;
+    check_len(storage, DiskKind::Dynamic, disk_len)?;
     let block = u32::try_from(block_bytes)
         .ok()
         .filter(|it| it.is_power_of_two() && BLOCK_BYTES.contains(it))

@@ -12,7 +12,7 @@ use crate::storage::{HostFile, Storage, past_end};
 use crate::units::Extent;
 
 use super::footer_facts;
-use super::format::{FOOTER_BYTES, Footer, SECTOR_BYTES};
+use super::format::{DiskKind, FOOTER_BYTES, Footer, SECTOR_BYTES};
 use super::locate::Located;
 use super::prepare::{check_extents, uncovered};
 use super::resize::{check_len, resized};
@@ -117,7 +117,7 @@ impl ImageMut for Fixed {
     /// Shrinking keeps a footer at the end at every moment. Growing cannot: the only place where
     /// a fixed file has one moves, so a crash may leave a file that needs its footer again.
     fn set_disk_len(&self, len: u64) -> Result<()> {
-        check_len(&*self.storage, len)?;
+        check_len(&*self.storage, DiskKind::Fixed, len)?;
         let mut footer = self.footer.lock().unwrap_or_else(PoisonError::into_inner);
         let old_len = self.disk_len();
         if len == old_len {
@@ -151,7 +151,7 @@ impl ImageMut for Fixed {
     }
 
     fn prepare(&self, change: &Change<'_>) -> Result<Vec<Patch>> {
-        check_len(&*self.storage, change.disk_len)?;
+        check_len(&*self.storage, DiskKind::Fixed, change.disk_len)?;
         check_extents(change)?;
         let mut footer = self.footer.lock().unwrap_or_else(PoisonError::into_inner);
         let old_len = self.disk_len();

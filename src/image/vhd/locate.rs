@@ -3,9 +3,12 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageOptions;
 use crate::storage::Storage;
+use crate::units::format_size;
 
 use super::SizePolicy;
-use super::format::{DiskKind, FOOTER_BYTES, Footer, MAX_DISK_BYTES, SECTOR_BYTES};
+use super::format::{
+    DiskKind, FOOTER_BYTES, Footer, HEADER_COOKIE, MAX_DYNAMIC_BYTES, SECTOR_BYTES,
+};
 
 /// A VHD file's footer, and what was found on the way to it.
 pub(super) struct Located {
@@ -40,11 +43,21 @@ pub(super) fn locate(storage: &dyn Storage, options: &ImageOptions) -> Result<Lo
             .at_path(storage.path())
     };
     let current = footer.current_bytes;
-    if !current.is_multiple_of(SECTOR_BYTES) || current > MAX_DISK_BYTES {
+    let most = footer.kind.max_disk_bytes();
+    if !current.is_multiple_of(SECTOR_BYTES) || current > most {
         return Err(wrong(format!(
-            "a disk of {current:#x} bytes is not whole sectors up to 2040 GiB"
+            "a {} disk of {current:#x} bytes is not whole sectors up to {}",
+            footer.kind.name(),
+            format_size(most)
         )));
     }
+    // Fixed files of no bytes exist; one that holds some has lost its length.
+    if current == 0 && footer.kind == DiskKind::Fixed && located.data_end > 0 {
+        return Err(wrong(
+            "a disk of 0 bytes in a file that holds more".to_owned(),
+        ));
+    }
+    refuse_hidden_table(storage, &ends, &located)?;
     located.disk_len = options.size_policy.disk_len(footer);
     if located.disk_len > options.limits.disk_bytes {
         return Err(Error::new(
@@ -64,6 +77,40 @@ pub(super) fn locate(storage: &dyn Storage, options: &ImageOptions) -> Result<Lo
     let more = located.footer_warnings(&ends);
     located.warnings.extend(more);
     Ok(located)
+}
+
+/// Refuses a fixed disk in a file that is laid out as a dynamic one: read as fixed, its header and
+/// table would be taken for guest bytes. A guest may store such a header anywhere, but not where the
+/// footer of the disk itself, or a copy of it at the head, points.
+///
+/// # Errors
+/// `Malformed`, `Io`.
+fn refuse_hidden_table(storage: &dyn Storage, ends: &Ends, located: &Located) -> Result<()> {
+    let footer = &located.footer;
+    if footer.kind != DiskKind::Fixed {
+        return Ok(());
+    }
+    let copy = ends.head(true).ok();
+    let copy = copy.filter(|copy| copy.unique_id == footer.unique_id);
+    for pointing in [Some(footer), copy.as_ref()].into_iter().flatten() {
+        let at = pointing.data_offset;
+        let end = at.checked_add(HEADER_COOKIE.len() as u64);
+        if end.is_none_or(|end| end > ends.file_len) {
+            continue;
+        }
+        let mut cookie = [0; HEADER_COOKIE.len()];
+        storage.read_exact_at(&mut cookie, at)?;
+        if cookie == *HEADER_COOKIE {
+            return Err(Error::malformed(
+                "the footer says a fixed disk, but the file has the header of a dynamic one",
+            )
+            .in_field("disk type")
+            .at_offset(located.footer_at + 60)
+            .at_path(storage.path())
+            .advise("its footer is damaged; restore the file from a copy"));
+        }
+    }
+    Ok(())
 }
 
 /// The bytes at both ends of a file.
@@ -257,6 +304,9 @@ impl Located {
             warnings.push(format!(
                 "QEMU takes the geometry for the length and sees {qemu} bytes"
             ));
+        }
+        if footer.current_bytes > MAX_DYNAMIC_BYTES {
+            warnings.push("longer than the 2040 GiB that QEMU opens of a VHD".into());
         }
         if footer.saved_state != 0 {
             warnings.push("a suspended machine is going to resume on this disk".into());

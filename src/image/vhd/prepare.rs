@@ -17,7 +17,7 @@ use crate::units::{Extent, ExtentKind};
 
 use super::bitmap::Bits;
 use super::dynamic::Dynamic;
-use super::format::{ENTRIES_A_SECTOR, FOOTER_BYTES};
+use super::format::{DiskKind, ENTRIES_A_SECTOR, FOOTER_BYTES};
 use super::resize::{check_len, resized};
 use super::space::Space;
 
@@ -28,7 +28,7 @@ impl Dynamic {
     /// `InvalidInput` for extents that are no ascending ranges of the disk, and while plain
     /// writes wait for their `sync`; otherwise as the trait says.
     pub fn prepare_change(&self, change: &Change<'_>) -> Result<Vec<Patch>> {
-        check_len(&*self.storage, change.disk_len)?;
+        check_len(&*self.storage, DiskKind::Dynamic, change.disk_len)?;
         check_extents(change)?;
         let mut meta = self.lock_meta();
         if meta.is_ahead() {

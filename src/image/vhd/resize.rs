@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::storage::Storage;
+use crate::units::format_size;
 
 use super::dynamic::Dynamic;
 use super::format::{
-    ENTRIES_A_SECTOR, ENTRY_BYTES, FOOTER_BYTES, Footer, Geometry, HEADER_BYTES, MAX_DISK_BYTES,
+    DiskKind, ENTRIES_A_SECTOR, ENTRY_BYTES, FOOTER_BYTES, Footer, Geometry, HEADER_BYTES,
     SECTOR_BYTES, UNALLOCATED,
 };
 use super::layout::{check_table_limit, read_table, table_range};
@@ -18,16 +19,18 @@ use super::{CREATOR, goes_by_geometry};
 
 /// # Errors
 /// `Unsupported` for a length that a VHD cannot have.
-pub(super) fn check_len(storage: &dyn Storage, len: u64) -> Result<()> {
-    if len.is_multiple_of(SECTOR_BYTES) && len <= MAX_DISK_BYTES {
+pub(super) fn check_len(storage: &dyn Storage, kind: DiskKind, len: u64) -> Result<()> {
+    let most = kind.max_disk_bytes();
+    if len.is_multiple_of(SECTOR_BYTES) && len <= most {
         return Ok(());
     }
+    let (name, most) = (kind.name(), format_size(most));
     Err(Error::new(
         ErrorKind::Unsupported,
-        format!("a VHD cannot be {len} bytes long: only whole sectors up to 2040 GiB"),
+        format!("a {name} VHD cannot be {len} bytes long: only whole sectors up to {most}"),
     )
     .at_path(storage.path())
-    .advise("use a raw disk or a VHDX"))
+    .advise("use a raw disk, a VHDX, or a fixed VHD, which can be up to 64T long"))
 }
 
 /// The footer of the same disk at another length.
@@ -48,7 +51,7 @@ impl Dynamic {
     /// # Errors
     /// `Unsupported` where the table has no room; `Malformed`, `LimitExceeded`, `Io`, `NoSpace`.
     pub fn resize(&self, len: u64) -> Result<()> {
-        check_len(&*self.storage, len)?;
+        check_len(&*self.storage, DiskKind::Dynamic, len)?;
         let mut meta = self.lock_meta();
         let old_len = self.disk_len();
         if len == old_len {

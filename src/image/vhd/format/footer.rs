@@ -2,7 +2,10 @@
 
 use crate::error::Result;
 
-use super::{Fields, SECTOR_BYTES, VERSION, check, other_version, sealed, wrong};
+use super::{
+    Fields, MAX_DYNAMIC_BYTES, MAX_FIXED_BYTES, SECTOR_BYTES, VERSION, check, other_version,
+    sealed, wrong,
+};
 
 /// The footer (512 bytes at the end of every VHD; a copy at the head of dynamic ones).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +153,14 @@ impl DiskKind {
         }
     }
 
+    /// The longest disk of such a file.
+    pub fn max_disk_bytes(self) -> u64 {
+        match self {
+            DiskKind::Fixed => MAX_FIXED_BYTES,
+            DiskKind::Dynamic | DiskKind::Differencing => MAX_DYNAMIC_BYTES,
+        }
+    }
+
     /// `fixed`, `dynamic` or `differencing`.
     pub fn name(self) -> &'static str {
         match self {
@@ -211,7 +222,7 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
-    use crate::image::vhd::format::MAX_DISK_BYTES;
+    use crate::image::vhd::format::{MAX_DYNAMIC_BYTES, MAX_FIXED_BYTES};
 
     fn sealed_footer(bytes: &[u8]) -> [u8; FOOTER_BYTES] {
         sealed(&[COOKIE, &bytes[8..]].concat(), CHECKSUM)
@@ -246,7 +257,9 @@ mod tests {
         assert_eq!(chs(Geometry::for_disk(10 << 20)), (301, 4, 17));
         assert_eq!(chs(Geometry::for_disk(512 << 20)), (1040, 16, 63));
         assert_eq!(chs(Geometry::for_disk(4_212_736)), (121, 4, 17));
-        assert!(Geometry::for_disk(MAX_DISK_BYTES).is_saturated());
+        for len in [MAX_DYNAMIC_BYTES, MAX_FIXED_BYTES] {
+            assert!(Geometry::for_disk(len).is_saturated());
+        }
     }
 
     #[test]

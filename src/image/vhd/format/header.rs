@@ -51,7 +51,7 @@ impl DynamicHeader {
     /// `Malformed` for a wrong cookie, checksum or block size; `Unsupported` for another version.
     pub fn decode(bytes: &[u8; HEADER_BYTES], at: u64, lenient: bool) -> Result<DynamicHeader> {
         let mut fields = Fields { bytes, at: 0 };
-        if fields.take() != *COOKIE {
+        if fields.take() != *HEADER_COOKIE {
             return Err(wrong(
                 "no dynamic header: the cookie is not `cxsparse`",
                 "header cookie",
@@ -108,7 +108,7 @@ impl DynamicHeader {
     /// The header's bytes, with their checksum.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = Vec::with_capacity(HEADER_BYTES);
-        bytes.extend_from_slice(COOKIE);
+        bytes.extend_from_slice(HEADER_COOKIE);
         bytes.extend_from_slice(&self.next_offset.to_be_bytes());
         bytes.extend_from_slice(&self.table_offset.to_be_bytes());
         bytes.extend_from_slice(&VERSION.to_be_bytes());
@@ -179,7 +179,8 @@ pub const HEADER_BYTES: usize = 1024;
 /// The largest block that is read; the specification has 2 MiB and names no bound.
 pub const MAX_BLOCK_BYTES: u32 = 256 << 20;
 
-const COOKIE: &[u8; 8] = b"cxsparse";
+/// How a dynamic header begins.
+pub const HEADER_COOKIE: &[u8; 8] = b"cxsparse";
 const CHECKSUM: usize = 36;
 
 fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
@@ -207,7 +208,7 @@ mod tests {
             let mut bytes = bytes;
             bytes[24..28].copy_from_slice(&VERSION.to_be_bytes());
             bytes[32..36].copy_from_slice(&(1u32 << shift).to_be_bytes());
-            let bytes: [u8; HEADER_BYTES] = sealed(&[COOKIE, &bytes[8..]].concat(), CHECKSUM);
+            let bytes: [u8; HEADER_BYTES] = sealed(&[HEADER_COOKIE, &bytes[8..]].concat(), CHECKSUM);
             let header = DynamicHeader::decode(&bytes, 0, false).unwrap();
             prop_assert_eq!(header.encode(), bytes);
         }

@@ -12,8 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use footer::{DiskKind, FOOTER_BYTES, Footer, Geometry, NOWHERE};
 pub use header::{
-    DynamicHeader, HEADER_BYTES, Locator, MAX_BLOCK_BYTES, encode_parent_name, encode_relative,
-    locator_text, parent_name_text,
+    DynamicHeader, HEADER_BYTES, HEADER_COOKIE, Locator, MAX_BLOCK_BYTES, encode_parent_name,
+    encode_relative, locator_text, parent_name_text,
 };
 pub use table::{
     ENTRIES_A_SECTOR, ENTRY_BYTES, UNALLOCATED, bit, bitmap_bytes, decode_entries, encode_entries,
@@ -22,8 +22,11 @@ pub use table::{
 
 /// The unit of places and lengths, in bytes.
 pub const SECTOR_BYTES: u64 = 512;
-/// The longest disk: beyond it an entry of the table could not name a block's place.
-pub const MAX_DISK_BYTES: u64 = 2040 << 30;
+/// The longest dynamic disk: beyond it an entry of the table could not name a block's place. QEMU
+/// opens no longer VHD of any kind.
+pub const MAX_DYNAMIC_BYTES: u64 = 2040 << 30;
+/// The longest fixed disk, which has no table. Azure takes and gives fixed ones up to 32 TiB.
+pub const MAX_FIXED_BYTES: u64 = 64 << 40;
 /// Seconds from 1970 to 2000, where timestamps begin.
 pub const EPOCH_SECONDS: u64 = 946_684_800;
 

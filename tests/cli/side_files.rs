@@ -405,10 +405,11 @@ fn two_that_write_one_output_at_once_never_mix() {
         });
         let ends = both.map(|(name, child)| (name, ended(child).status));
         let good: Vec<_> = ends.iter().filter(|(_, status)| *status == 0).collect();
-        let [(name, _)] = good[..] else {
-            panic!("{ends:?}");
-        };
-        assert!(whole("out.manifest") == whole(&format!("{name}.manifest")));
+        // One that begins when the other has ended takes the place of an older manifest.
+        assert!(!good.is_empty(), "{ends:?}");
+        let made = whole("out.manifest");
+        let is_of = |(name, _): &&(&str, i32)| made == whole(&format!("{name}.manifest"));
+        assert!(good.iter().any(|it| is_of(it)), "{ends:?}");
         fs::remove_file(lab.path("out.manifest")).unwrap();
         assert!(
             lab.names().iter().all(|name| !name.starts_with('.')),

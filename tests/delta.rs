@@ -408,22 +408,40 @@ fn a_delta_fits_a_disk_with_holes_wherever_its_frames_begin_and_end() {
 }
 
 #[test]
-fn the_result_of_more_frames_than_the_limit_for_tables_holds_is_not_looked_for() {
-    let (old, new) = (disk(&[1, 2, 3], 0), disk(&[3, 2, 1], 0));
-    let bytes = delta(&old, &new).to_vec();
-    let said = |table_bytes: u64| {
-        let folder = MemoryFolder::new();
-        folder.insert("t", old.clone());
-        let target = Target::file(Place::new(Arc::new(folder), "t"), Format::Raw);
-        let limits = Limits::default().with_table_bytes(table_bytes);
-        let file = Arc::new(MemoryStorage::new("delta", bytes.clone()));
-        let delta = Delta::open(file, &limits).unwrap();
-        apply_delta(&delta, &target, BaseCheck::Whole, Verify::None, &work())
-            .map(|report| report.outcome)
-            .map_err(|error| error.kind())
+fn no_number_of_scattered_frames_is_too_many() {
+    let kinds: Vec<u8> = (0..400).map(|page| page as u8 % 3).collect();
+    let step = |kinds: &[u8], by: usize| -> Vec<u8> {
+        let pages = kinds.iter().enumerate();
+        pages
+            .map(|(page, kind)| if page % by == 0 { kind ^ 7 } else { *kind })
+            .collect()
     };
-    assert_eq!(said(2 * 24), Ok(Outcome::Synced));
-    assert_eq!(said(2 * 24 - 1), Err(ErrorKind::LimitExceeded));
+    let (once, twice) = (step(&kinds, 2), step(&step(&kinds, 2), 3));
+    let disks = [disk(&kinds, 0), disk(&once, 0), disk(&twice, 0)];
+    // Room for a few ranges, or for half of them.
+    for table_bytes in [64, 64 * 100] {
+        let limits = Limits::default().with_table_bytes(table_bytes);
+        let open = |bytes: Vec<u8>| {
+            let file = Arc::new(MemoryStorage::new("delta", bytes));
+            Delta::open(file, &limits).unwrap()
+        };
+        let deltas = [
+            open(delta(&disks[0], &disks[1]).to_vec()),
+            open(delta(&disks[1], &disks[2]).to_vec()),
+        ];
+        let merged = Arc::new(MemoryStorage::default());
+        merge(&deltas, merged.clone(), &limits, None, &work()).unwrap();
+        let apply = |delta: &Delta, old: &[u8]| {
+            let folder = MemoryFolder::new();
+            folder.insert("t", old.to_vec());
+            let target = Target::file(Place::new(Arc::new(folder.clone()), "t"), Format::Raw);
+            let check = BaseCheck::Whole;
+            apply_delta(delta, &target, check, Verify::Written, &work()).unwrap();
+            folder.bytes("t").unwrap()
+        };
+        assert!(apply(&deltas[0], &disks[0]) == disks[1]);
+        assert!(apply(&open(merged.to_vec()), &disks[0]) == disks[2]);
+    }
 }
 
 #[test]

@@ -3,30 +3,40 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 
-/// Ranges that are apart, each with who covers it last.
+/// Ranges that are apart, each with what covers it last; of a window, which shrinks while there are
+/// more than memory holds.
 pub(super) struct Layers<T> {
     pieces: BTreeMap<u64, (u64, T)>,
     most: usize,
+    window: Range<u64>,
 }
 
 impl<T: Copy> Layers<T> {
-    /// As many pieces as [`Limits::table_bytes`] holds.
-    pub fn new(limits: &Limits) -> Self {
+    /// The pieces from `start` on, as many as [`Limits::table_bytes`] holds.
+    pub fn new(start: u64, limits: &Limits) -> Self {
         let most = limits.table_bytes / PIECE_BYTES;
         Layers {
             pieces: BTreeMap::new(),
-            most: usize::try_from(most).unwrap_or(usize::MAX),
+            most: usize::try_from(most)
+                .unwrap_or(usize::MAX)
+                .max(LEAST_PIECES),
+            window: start..u64::MAX,
         }
     }
 
-    /// Lays `by` over a range, whatever lies there.
-    ///
-    /// # Errors
-    /// `LimitExceeded`.
-    pub fn lay(&mut self, range: Range<u64>, by: T) -> Result<()> {
+    /// The bytes of which all is known.
+    pub fn window(&self) -> Range<u64> {
+        self.window.clone()
+    }
+
+    /// Lays `by` over that part of a range which is in the window, whatever is there.
+    pub fn lay(&mut self, range: Range<u64>, by: T) {
+        let range = range.start.max(self.window.start)..range.end.min(self.window.end);
+        if range.is_empty() {
+            return;
+        }
         let under: Vec<(u64, (u64, T))> = self
             .pieces
             .range(..range.end)
@@ -43,23 +53,24 @@ impl<T: Copy> Layers<T> {
                 self.pieces.insert(range.end, (end, old));
             }
         }
-        if self.pieces.len() >= self.most {
-            return Err(Error::new(
-                ErrorKind::LimitExceeded,
-                "too many scattered frames to keep an index of",
-            )
-            .advise("raise the limit for tables, or take fewer deltas at once"));
-        }
         self.pieces.insert(range.start, (range.end, by));
-        Ok(())
+        if self.pieces.len() > self.most {
+            self.shrink();
+        }
     }
 
     /// Everything from `len` on is gone, and `by`, which is zero, if it comes back.
-    ///
-    /// # Errors
-    /// `LimitExceeded`.
-    pub fn cut(&mut self, len: u64, by: T) -> Result<()> {
-        self.lay(len..u64::MAX, by)
+    pub fn cut(&mut self, len: u64, by: T) {
+        self.lay(len..u64::MAX, by);
+    }
+
+    /// Gives up the second half of the pieces.
+    fn shrink(&mut self) {
+        let Some(middle) = self.pieces.keys().nth(self.pieces.len() / 2).copied() else {
+            return;
+        };
+        self.pieces.split_off(&middle);
+        self.window.end = middle;
     }
 
     /// All pieces, ascending.
@@ -83,5 +94,7 @@ impl<T: Copy> Layers<T> {
     }
 }
 
+/// So many make a window whatever the limit.
+const LEAST_PIECES: usize = 2;
 /// About what an entry takes.
 const PIECE_BYTES: u64 = 64;

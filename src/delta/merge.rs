@@ -13,12 +13,12 @@ use crate::storage::Storage;
 /// when it returns, but for the file's name.
 ///
 /// Each delta's base must be the result of the one before it. The newest bytes win. Payloads are
-/// read twice, and an index of all pieces is held in memory.
+/// read twice for each window of the disk whose pieces [`Limits::table_bytes`] holds: one window
+/// where there are up to a million.
 ///
 /// # Errors
 /// `InvalidInput` for no delta at all; `BaseMismatch` when two do not follow each other;
-/// `LimitExceeded` for more pieces than [`Limits::table_bytes`] holds; `Malformed`, `Io`,
-/// `NoSpace`, `Cancelled`.
+/// `Malformed`, `Io`, `NoSpace`, `Cancelled`.
 pub fn merge(
     deltas: &[Delta],
     storage: Arc<dyn Storage>,
@@ -38,22 +38,6 @@ pub fn merge(
     for delta in deltas {
         delta.verify(work, &|_| Ok(()))?;
     }
-    let index = Mutex::new(Layers::new(limits));
-    for (number, delta) in deltas.iter().enumerate() {
-        let lock = || index.lock().unwrap_or_else(PoisonError::into_inner);
-        // What a delta cuts off is zero if a later one grows the disk again.
-        lock().cut(delta.header().result_len, By::Zeros(number))?;
-        delta.for_each(work, &|frame| {
-            work.cancel().check()?;
-            let by = match frame.header().kind {
-                FrameKind::Data => By::Frame(number),
-                FrameKind::Zero => By::Zeros(number),
-                _ => return Ok(()),
-            };
-            lock().lay(frame.range(), by)
-        })?;
-    }
-    let index = index.into_inner().unwrap_or_else(PoisonError::into_inner);
     let header = Header {
         purpose: Purpose::Portable,
         job: JobId::random()?,
@@ -61,7 +45,46 @@ pub fn merge(
         ..*last.header()
     };
     let writer = Mutex::new(DeltaWriter::create(storage, header)?);
-    let result_len = header.result_len;
+    let mut at = 0;
+    while at < header.result_len {
+        let index = index(deltas, at, limits, work)?;
+        merge_window(deltas, &index, header.result_len, &writer, level, work)?;
+        at = index.window().end;
+    }
+    let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
+    writer.finish(first.trailer().base_root, last.trailer().result_root)
+}
+
+/// Which delta says last what the bytes from `start` on hold.
+fn index(deltas: &[Delta], start: u64, limits: &Limits, work: &Work) -> Result<Layers<By>> {
+    let index = Mutex::new(Layers::new(start, limits));
+    for (number, delta) in deltas.iter().enumerate() {
+        let lock = || index.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a delta cuts off is zero if a later one grows the disk again.
+        lock().cut(delta.header().result_len, By::Zeros(number));
+        delta.for_each(work, &|frame| {
+            work.cancel().check()?;
+            let by = match frame.header().kind {
+                FrameKind::Data => By::Frame(number),
+                FrameKind::Zero => By::Zeros(number),
+                _ => return Ok(()),
+            };
+            lock().lay(frame.range(), by);
+            Ok(())
+        })?;
+    }
+    Ok(index.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Writes what the deltas make of the bytes that `index` knows.
+fn merge_window(
+    deltas: &[Delta],
+    index: &Layers<By>,
+    result_len: u64,
+    writer: &Mutex<DeltaWriter>,
+    level: Option<i32>,
+    work: &Work,
+) -> Result<()> {
     for (range, by) in index.pieces() {
         let range = range.start..range.end.min(result_len);
         if let (By::Zeros(_), false) = (by, range.is_empty()) {
@@ -100,8 +123,7 @@ pub fn merge(
             Ok(())
         })?;
     }
-    let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
-    writer.finish(first.trailer().base_root, last.trailer().result_root)
+    Ok(())
 }
 
 fn check_chain(before: &Delta, after: &Delta) -> Result<()> {

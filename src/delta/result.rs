@@ -8,8 +8,9 @@ use blake3::Hash;
 
 use super::format::FrameKind;
 use super::reader::Delta;
+use super::sorter::{Sorter, Table};
 use crate::control::{Phase, Work};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::image::Image;
 use crate::manifest::{HashPass, HashedRun, ManifestWriter, Root, Sink, Visit};
 use crate::units::{BlockSize, is_zero};
@@ -18,8 +19,7 @@ use crate::units::{BlockSize, is_zero};
 /// the delta, which is [verified](Delta::verify) by it.
 ///
 /// # Errors
-/// Those of [`Delta::verify`]; `LimitExceeded` for more frames than
-/// [`Limits::table_bytes`](crate::Limits::table_bytes) holds; those of reading `base`.
+/// Those of [`Delta::verify`] and of reading `base`.
 pub(crate) fn roots(delta: &Delta, base: &dyn Image, work: &Work) -> Result<(Root, Root)> {
     let block_size = delta.header().block_size;
     let preview = Preview {
@@ -60,7 +60,7 @@ impl Preview<'_> {
         let mut bytes = vec![0; (range.end - range.start) as usize];
         let both = bytes.len().min(old.len());
         bytes[..both].copy_from_slice(&old[..both]);
-        for frame in self.frames.within(&range) {
+        self.frames.each_in(&range, |frame| {
             let part = frame.offset.max(range.start)..frame.end().min(range.end);
             // Inside the block, and inside the frame.
             let into =
@@ -73,15 +73,23 @@ impl Preview<'_> {
                     into.copy_from_slice(&payload[from..from + into.len()]);
                 }
             }
-        }
+            Ok(true)
+        })?;
         Ok((!is_zero(&bytes)).then(|| blake3::hash(&bytes)))
     }
 
     /// Whether a block of the base may be another one in the result, which has it.
-    fn changes(&self, block: u64) -> bool {
+    fn changes(&self, block: u64) -> Result<bool> {
         let range = self.block_size().range(block, self.result_len());
         let base_range = self.block_size().range(block, self.base_len);
-        !range.is_empty() && (range != base_range || !self.frames.within(&range).is_empty())
+        let mut changes = !range.is_empty() && range != base_range;
+        if !range.is_empty() && !changes {
+            self.frames.each_in(&range, |_| {
+                changes = true;
+                Ok(false)
+            })?;
+        }
+        Ok(changes)
     }
 
     fn payload(&self, at: u64, len: u64) -> Result<Arc<Vec<u8>>> {
@@ -113,9 +121,11 @@ impl Preview<'_> {
 
 impl Visit for Preview<'_> {
     fn data(&self, run: &HashedRun<'_>) -> Result<()> {
-        for (block, bytes, _) in run.blocks().filter(|(block, ..)| self.changes(*block)) {
-            let hash = self.block(block, bytes)?;
-            self.settled().insert(block, hash);
+        for (block, bytes, _) in run.blocks() {
+            if self.changes(block)? {
+                let hash = self.block(block, bytes)?;
+                self.settled().insert(block, hash);
+            }
         }
         Ok(())
     }
@@ -141,7 +151,7 @@ impl Roots<'_> {
         while at < end {
             // Frames are few beside the blocks of a hole, so the walk goes by frames.
             let hole = at * size.bytes()..end.saturating_mul(size.bytes());
-            let Some(frame) = self.preview.frames.first_data_in(&hole) else {
+            let Some(frame) = self.preview.frames.first_data_in(&hole)? else {
                 break;
             };
             let block = (frame.offset / size.bytes()).max(at);
@@ -173,8 +183,8 @@ impl Sink for Roots<'_> {
     }
 }
 
-/// Where each frame's bytes lie, by disk offset.
-struct Frames(Vec<Place>);
+/// Where each frame's bytes are, by disk offset.
+struct Frames(Table<3>);
 
 #[derive(Clone, Copy)]
 struct Place {
@@ -193,8 +203,8 @@ impl Place {
 
 impl Frames {
     fn of(delta: &Delta, work: &Work) -> Result<Self> {
-        let most = delta.limits().table_bytes / size_of::<Place>() as u64;
-        let places = Mutex::new(Vec::new());
+        let near = delta.storage().path().to_owned();
+        let places = Mutex::new(Sorter::new(delta.limits().ranges_bytes(), near));
         delta.verify(work, &|frame| {
             let payload_at = match frame.header().kind {
                 FrameKind::Data => frame.at(),
@@ -202,35 +212,38 @@ impl Frames {
                 _ => return Ok(()),
             };
             let mut places = places.lock().unwrap_or_else(PoisonError::into_inner);
-            if places.len() as u64 >= most {
-                let message = "too many scattered frames to find the result's root";
-                return Err(Error::new(ErrorKind::LimitExceeded, message)
-                    .at_path(delta.storage().path())
-                    .advise("raise the limit for tables"));
-            }
-            places.push(Place {
-                offset: frame.offset(),
-                len: frame.header().len,
-                payload_at,
-            });
-            Ok(())
+            places.push([frame.offset(), frame.header().len, payload_at])
         })?;
-        let mut places = places.into_inner().unwrap_or_else(PoisonError::into_inner);
-        places.sort_unstable_by_key(|place| place.offset);
-        Ok(Frames(places))
+        let places = places.into_inner().unwrap_or_else(PoisonError::into_inner);
+        places.into_table().map(Frames)
     }
 
-    /// Those that touch `range`, ascending.
-    fn within(&self, range: &Range<u64>) -> &[Place] {
-        let first = self.0.partition_point(|place| place.end() <= range.start);
-        let count = self.0[first..].partition_point(|place| place.offset < range.end);
-        &self.0[first..first + count]
+    /// Hands on those that touch `range`, ascending, until `visit` says `false`.
+    fn each_in(
+        &self,
+        range: &Range<u64>,
+        mut visit: impl FnMut(Place) -> Result<bool>,
+    ) -> Result<()> {
+        let place = |[offset, len, payload_at]: [u64; 3]| Place {
+            offset,
+            len,
+            payload_at,
+        };
+        let is_before = |row: &[u64; 3]| place(*row).end() <= range.start;
+        self.0.each(is_before, |row| {
+            let place = place(*row);
+            Ok(place.offset < range.end && visit(place)?)
+        })
     }
 
     /// The first of them with bytes.
-    fn first_data_in(&self, range: &Range<u64>) -> Option<&Place> {
-        let mut within = self.within(range).iter();
-        within.find(|place| place.payload_at != ZEROS)
+    fn first_data_in(&self, range: &Range<u64>) -> Result<Option<Place>> {
+        let mut first = None;
+        self.each_in(range, |place| {
+            first = (place.payload_at != ZEROS).then_some(place);
+            Ok(first.is_none())
+        })?;
+        Ok(first)
     }
 }
 

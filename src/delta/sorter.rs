@@ -109,7 +109,80 @@ impl<const N: usize> Sorter<N> {
         Ok(Sorted::Merge(spilled.merge()?))
     }
 
+    /// All rows, ascending, to be looked up.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub fn into_table(mut self) -> Result<Table<N>> {
+        if self.spilled.is_some() && !self.rows.is_empty() {
+            self.spill()?;
+        }
+        let Some(mut spilled) = self.spilled else {
+            self.rows.sort_unstable();
+            return Ok(Table::Memory(self.rows));
+        };
+        self.rows = Vec::new();
+        if spilled.runs.len() > 1 {
+            spilled.join::<N>()?;
+        }
+        Ok(Table::File {
+            run: spilled.runs.pop().unwrap_or_default(),
+            file: spilled.file,
+        })
+    }
+
     const ROW_BYTES: usize = N * size_of::<u64>();
+}
+
+/// Sorted rows, in memory or in a file.
+pub(super) enum Table<const N: usize> {
+    Memory(Vec<[u64; N]>),
+    File {
+        file: Arc<dyn Storage>,
+        run: Range<u64>,
+    },
+}
+
+impl<const N: usize> Table<N> {
+    /// Hands on the rows from the first one on that `is_before` does not pass over, until `visit`
+    /// has seen enough and says so by `false`.
+    ///
+    /// # Errors
+    /// `Io`, and what `visit` returns.
+    pub fn each(
+        &self,
+        is_before: impl Fn(&[u64; N]) -> bool,
+        mut visit: impl FnMut(&[u64; N]) -> Result<bool>,
+    ) -> Result<()> {
+        let (file, run) = match self {
+            Table::Memory(rows) => {
+                for row in &rows[rows.partition_point(is_before)..] {
+                    if !visit(row)? {
+                        break;
+                    }
+                }
+                return Ok(());
+            }
+            Table::File { file, run } => (&**file, run),
+        };
+        let row_bytes = Sorter::<N>::ROW_BYTES as u64;
+        let (mut first, mut end) = (0, (run.end - run.start) / row_bytes);
+        let from = |row: u64, bytes| Reader::new(run.start + row * row_bytes..run.end, bytes);
+        while first < end {
+            let middle = first + (end - first) / 2;
+            match from(middle, Sorter::<N>::ROW_BYTES).next(file)? {
+                Some(row) if is_before(&row) => first = middle + 1,
+                _ => end = middle,
+            }
+        }
+        let mut rows = from(first, LOOK_UP_BYTES);
+        while let Some(row) = rows.next(file)? {
+            if !visit(&row)? {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Spilled {
@@ -180,17 +253,17 @@ pub(super) struct Merge<const N: usize> {
 /// A run being read.
 struct Reader {
     left: Range<u64>,
+    /// How much is read at a time.
+    step_bytes: usize,
     buffer: Vec<u8>,
     used: usize,
 }
 
 impl<const N: usize> Merge<N> {
     fn new(file: Arc<dyn Storage>, runs: &[Range<u64>]) -> Result<Self> {
-        let readers = runs.iter().map(|run| Reader {
-            left: run.clone(),
-            buffer: Vec::new(),
-            used: 0,
-        });
+        let readers = runs
+            .iter()
+            .map(|run| Reader::new(run.clone(), BUFFER_BYTES));
         let mut merge = Merge {
             file,
             readers: readers.collect(),
@@ -221,9 +294,18 @@ impl<const N: usize> Merge<N> {
 }
 
 impl Reader {
+    fn new(left: Range<u64>, step_bytes: usize) -> Self {
+        Reader {
+            left,
+            step_bytes,
+            buffer: Vec::new(),
+            used: 0,
+        }
+    }
+
     fn next<const N: usize>(&mut self, file: &dyn Storage) -> Result<Option<[u64; N]>> {
         if self.used == self.buffer.len() {
-            let rows = BUFFER_BYTES / Sorter::<N>::ROW_BYTES * Sorter::<N>::ROW_BYTES;
+            let rows = self.step_bytes / Sorter::<N>::ROW_BYTES * Sorter::<N>::ROW_BYTES;
             let len = (self.left.end - self.left.start).min(rows as u64);
             // No more than a buffer.
             self.buffer.resize(len as usize, 0);
@@ -251,6 +333,8 @@ impl Reader {
 /// Runs that are read at once, with a buffer each.
 const RUNS_MOST: usize = 256;
 const BUFFER_BYTES: usize = 64 << 10;
+/// Few rows of those that are looked up are next to each other.
+const LOOK_UP_BYTES: usize = 1536;
 /// However small the limit.
 const LEAST_ROWS: usize = 4;
 
@@ -276,6 +360,31 @@ mod tests {
                 prop_assert_eq!(sorted.next().unwrap(), Some(row));
             }
             prop_assert_eq!(sorted.next().unwrap(), None);
+        }
+
+        #[test]
+        fn rows_are_looked_up_however_few_fit_in_memory(
+            rows in prop::collection::vec([0u64..500, 0u64..9], 0..300),
+            bytes in 0u64..2000,
+            from in 0u64..510,
+            count in 0usize..300,
+        ) {
+            let mut sorter = Sorter::<2>::new(bytes, PathBuf::from("none"));
+            for row in &rows {
+                sorter.push(*row).unwrap();
+            }
+            let table = sorter.into_table().unwrap();
+            let mut found = Vec::new();
+            let look = |row: &[u64; 2]| {
+                found.push(*row);
+                Ok(found.len() < count)
+            };
+            table.each(|row| row[0] < from, look).unwrap();
+            let mut expected = rows;
+            expected.sort_unstable();
+            expected.retain(|row| row[0] >= from);
+            expected.truncate(count.max(1));
+            prop_assert_eq!(found, expected);
         }
     }
 }

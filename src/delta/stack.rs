@@ -51,11 +51,11 @@ impl Stack {
             Some(last) => last.header().result_len,
             None => return Err(Error::new(ErrorKind::InvalidInput, "no delta to read")),
         };
-        let layers = Mutex::new(Layers::new(limits));
+        let layers = Mutex::new(Layers::new(0, limits));
         let lock = || layers.lock().unwrap_or_else(PoisonError::into_inner);
         for (number, delta) in deltas.iter().enumerate() {
             // What a delta cuts off is zero if a later one grows the disk again.
-            lock().cut(delta.header().result_len, Piece::Zeros)?;
+            lock().cut(delta.header().result_len, Piece::Zeros);
             delta.for_each(work, &|frame| {
                 work.cancel().check()?;
                 let range = frame.range();
@@ -69,12 +69,19 @@ impl Stack {
                     }),
                     _ => return Ok(()),
                 };
-                lock().lay(range, piece)
+                lock().lay(range, piece);
+                Ok(())
             })?;
+        }
+        let layers = layers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if layers.window().end < disk_len {
+            let what = "too many scattered frames to keep an index of";
+            return Err(Error::new(ErrorKind::LimitExceeded, what)
+                .advise("raise the limit for tables, or take fewer deltas at once"));
         }
         Ok(Stack {
             near: deltas.iter().map(|_| Mutex::default()).collect(),
-            layers: layers.into_inner().unwrap_or_else(PoisonError::into_inner),
+            layers,
             deltas,
             disk_len,
         })

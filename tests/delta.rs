@@ -91,7 +91,9 @@ fn changed_pages(old: &[u8], new: &[u8]) -> Vec<Range<u64>> {
     };
     let differs = |at: &usize| page(old, *at) != page(new, *at);
     let pages = (0..new.len()).step_by(PAGE).filter(differs);
-    pages.map(|at| at as u64..(at + PAGE) as u64).collect()
+    pages
+        .map(|at| at as u64..(at + PAGE).min(new.len()) as u64)
+        .collect()
 }
 
 proptest! {

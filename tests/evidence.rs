@@ -173,7 +173,11 @@ fn a_change_map_that_cannot_be_one_of_the_disk_is_refused_wherever_it_is_taken()
     let old = noise(LEN);
     let new = changed(&old, &[300]);
     let len = LEN as u64;
-    for wrong in [9000..10, len..len + 1, 0..u64::MAX, len + 5..len + 2] {
+    let reversed = Range {
+        start: 9000,
+        end: 10,
+    };
+    for wrong in [reversed, len..len + 1, 0..u64::MAX, len + 5..len + 2] {
         let map = vec![page(300), wrong.clone()];
         let refused = |error: diskdelta::Error| {
             assert_eq!(error.kind(), ErrorKind::InvalidInput);

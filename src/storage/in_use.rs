@@ -108,19 +108,16 @@ impl Shared {
                 shared.disks.push(disk);
                 shared.go_below(disk, &mut pending);
             }
-            match kernel.backing_file(number).map(HostFile::at) {
-                Some(Ok(under)) => match under.device_number() {
-                    Some(device) => {
-                        shared.below.extend(kernel.partitions(device));
-                        shared.go_below(device, &mut pending);
-                    }
-                    None => {
-                        let range = kernel.backed_range(number);
-                        shared.files.push((under.id(), range));
-                    }
-                },
-                // Out of sight, or no loop device.
-                Some(Err(_)) | None => {}
+            // Where the backing file is out of sight, or this is no loop device, nothing more shows.
+            let Some(Ok(under)) = kernel.backing_file(number).map(HostFile::at) else {
+                continue;
+            };
+            if let Some(device) = under.device_number() {
+                shared.below.extend(kernel.partitions(device));
+                shared.go_below(device, &mut pending);
+            } else {
+                let range = kernel.backed_range(number);
+                shared.files.push((under.id(), range));
             }
         }
         shared

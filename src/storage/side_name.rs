@@ -42,7 +42,7 @@ pub(crate) fn is_side_name(name: &OsStr) -> bool {
     let name = folded(name);
     let is_hidden = name.starts_with('.');
     let ends = |suffix: &&str| name.ends_with(*suffix);
-    name.contains(OWN) || (is_hidden && PLAIN_SUFFIXES.iter().any(|suffix| ends(&suffix)))
+    name.contains(OWN) || (is_hidden && PLAIN_SUFFIXES.iter().any(ends))
 }
 
 /// As [`is_side_name`], for a folder's name.

@@ -12,7 +12,7 @@ use crate::remote::shell;
 const PAGES: usize = 1024;
 
 /// The marker that a sync sets on its target, for that sector.
-fn marker(sector: usize, stage: &str) -> Vec<u8> {
+pub fn marker(sector: usize, stage: &str) -> Vec<u8> {
     let mut out = vec![0; 512];
     out[..16].copy_from_slice(b"\0diskdelta mark1");
     out[16..32].copy_from_slice(&[b'J'; 16]);

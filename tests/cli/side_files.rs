@@ -409,7 +409,7 @@ fn two_that_write_one_output_at_once_never_mix() {
         assert!(!good.is_empty(), "{ends:?}");
         let made = whole("out.manifest");
         let is_of = |(name, _): &&(&str, i32)| made == whole(&format!("{name}.manifest"));
-        assert!(good.iter().any(|it| is_of(it)), "{ends:?}");
+        assert!(good.iter().any(is_of), "{ends:?}");
         fs::remove_file(lab.path("out.manifest")).unwrap();
         assert!(
             lab.names().iter().all(|name| !name.starts_with('.')),

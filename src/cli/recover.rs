@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use diskdelta::storage::resolve;
 use diskdelta::sync::{
     HostTarget, HostTargetOptions, Pending, PendingKind, Recovered, STAGE_DIR, Standstill, pending,
     recover_all,
 };
+use diskdelta::text::escape_path;
 use diskdelta::units::format_size;
 use diskdelta::{Error, ErrorKind, Limits};
 use serde::Serialize;
@@ -18,8 +20,9 @@ use super::outcome::{Exit, Failure};
 /// Finishes, or gives up, an interrupted sync
 ///
 /// A marked target is finished from its stage. --discard drops what was staged, which is possible
-/// only while the target is unmarked. A target that is held stays so until --release. --list shows what is pending, --all finishes all of it: in
-/// the folders that are named, or else in the stage folder and the current one.
+/// only while the target is unmarked. A target that is held stays so until --release. --list shows
+/// what is pending, --all finishes all of it: in the folders that are named, or else in the stage
+/// folder and the current one.
 #[derive(clap::Args)]
 pub struct Args {
     /// The target; with --list and --all, folders to look in
@@ -31,6 +34,9 @@ pub struct Args {
     /// Lets a target go that is held and whole, so that it can be used again
     #[arg(long, conflicts_with_all = ["list", "all", "discard"])]
     release: bool,
+    /// The kept manifest to bring up to date, if it is in neither the target's folder nor the log's
+    #[arg(long, value_name = "FILE")]
+    target_manifest: Option<PathBuf>,
     /// Shows what is pending
     #[arg(long, conflicts_with = "all")]
     list: bool,
@@ -53,6 +59,8 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         let what = "one target at a time; folders go with --list and --all";
         return Err(Error::new(ErrorKind::InvalidInput, what).into());
     };
+    let manifest = args.target_manifest.as_ref().map(resolve).transpose()?;
+    let options = options.with_target_manifest(manifest);
     let target = HostTarget::open(path, &options)?;
     context.warn(target.warnings());
     let done = match (args.discard, args.release) {
@@ -80,8 +88,8 @@ fn list(args: &Args, context: &Context) -> Ended {
     }
     let pending: Vec<Item> = all.iter().map(Item::of).collect();
     context.print(&List { pending }, || match all.is_empty() {
-        true => "nothing is pending".to_owned(),
-        false => all.iter().map(text_of).collect::<Vec<_>>().join("\n"),
+        true => vec!["nothing is pending".to_owned()],
+        false => all.iter().map(text_of).collect::<Vec<_>>(),
     })?;
     Ok(Exit::Done)
 }
@@ -112,10 +120,10 @@ fn all(args: &Args, options: &HostTargetOptions, context: &Context) -> Ended {
     }
     let list = All { recovered };
     context.print(&list, || match list.recovered.is_empty() {
-        true => "nothing to recover".to_owned(),
+        true => vec!["nothing to recover".to_owned()],
         false => {
             let lines = list.recovered.iter().map(|object| object.text(false));
-            lines.collect::<Vec<_>>().join("\n")
+            lines.collect()
         }
     })?;
     Ok(exit)
@@ -221,7 +229,7 @@ impl Item {
 
 fn text_of(pending: &Pending) -> String {
     let target = match &pending.target {
-        Some(target) => target.display().to_string(),
+        Some(target) => escape_path(target),
         None => "a target that it does not name".to_owned(),
     };
     let state = match pending.standstill {
@@ -237,5 +245,5 @@ fn text_of(pending: &Pending) -> String {
         _ => "as it was; the same sync goes on, `recover --discard` gives up",
     };
     let size = format_size(pending.file_bytes);
-    format!("{target}: {state} ({}, {size})", pending.file.display())
+    format!("{target}: {state} ({}, {size})", escape_path(&pending.file))
 }

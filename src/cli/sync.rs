@@ -150,6 +150,11 @@ impl Args {
             .with_align_bytes(self.align.unwrap_or(1))
             .with_stage_dir(self.stage_dir.clone())
             .with_trusted(self.trust_log.clone())
+            .with_target_manifest(
+                self.target_manifest
+                    .as_ref()
+                    .and_then(|it| resolve(it).ok()),
+            )
             .with_dry_run(self.dry_run)
             .with_open(open)
             .with_sources(sources.iter().cloned())

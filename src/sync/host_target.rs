@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::held::{held_image, hold, release};
 use super::host_source::format_of;
 use super::job::Job;
-use super::kept_log;
+use super::log::with_log;
 use super::mark::Mark;
 use super::recover::{Recovered, discard, recover};
 use super::target::{STAGE_SUFFIX, Target};
@@ -20,8 +20,8 @@ use crate::image::{
 use crate::limits::Limits;
 use crate::setters::setters;
 use crate::storage::{
-    AbsentFolder, Access, Allocation, Folder, HostFile, HostFolder, HostKind, Place, SourceOptions,
-    TargetOptions, identity, open_source, open_target, resolve,
+    AbsentFolder, Access, Allocation, Folder, HostFile, HostFolder, HostKind, Place, TargetOptions,
+    identity, open_target, resolve,
 };
 
 /// Where the stages of block devices lie by default.
@@ -49,10 +49,15 @@ pub struct HostTargetOptions {
     pub align_bytes: u64,
     /// Where the stage lies; by default beside a file, and in [`STAGE_DIR`] for a device.
     pub stage_dir: Option<PathBuf>,
+    /// The kept manifest, by the path that the sync had, that recovery brings up to date where it is
+    /// neither in the target's folder nor in the log's.
+    pub target_manifest: Option<PathBuf>,
+    /// Another folder, named by the caller, in which the log may be.
+    pub(super) log_folder: Option<PathBuf>,
     /// What becomes of the space of zeros, who must not be the target, and the like.
     pub open: TargetOptions,
-    /// Logs and the like that are taken for ours although the system does not show it: the caller
-    /// answers for what they hold.
+    /// Logs and the like that are taken for ours although the system does not show it; the log of
+    /// an unfinished sync may be anywhere. The caller answers for what they hold.
     pub trusted: Vec<PathBuf>,
     /// Nothing is created, not even a folder.
     pub dry_run: bool,
@@ -61,8 +66,9 @@ pub struct HostTargetOptions {
 impl HostTarget {
     /// Opens what is at `path`, with symbolic links followed, or prepares for creating it.
     ///
-    /// The stage of an unfinished sync is looked for where the mark says. The folder of a device's
-    /// stage is created.
+    /// The log of an unfinished sync is looked for in the target's folder and in that for logs. Of
+    /// the path in the marker only the file name is used, because a guest may have written it. The
+    /// folder of a device's log is created.
     ///
     /// # Errors
     /// `InUse` for a target that somebody uses, or that is one of the sources; `Marked` for the
@@ -251,13 +257,13 @@ impl HostTarget {
             .with_name(given.to_owned())
             .with_raw_by_default(options.image.format.is_none() && format == Format::Raw);
         let trusted = trust(&target, options)?;
-        if let Some(mark) = mark {
-            let limits = &options.image.limits;
-            if let Some((stage, job)) = find_stage(&mark, &target, trusted, limits)? {
-                refuse_copy(&mark, &job, &opened.host)?;
-                target = target.with_stage(stage);
-            }
+        if let Some(path) = &options.target_manifest {
+            target = target.with_believed_manifest(path.clone());
         }
+        target = match mark {
+            Some(mark) => with_log(target, &mark, &opened.host, trusted, options)?,
+            None => target,
+        };
         Ok(HostTarget {
             target,
             is_new: false,
@@ -276,6 +282,8 @@ setters! {
     with_align_bytes, align_bytes: u64;
     /// Replaces [`HostTargetOptions::stage_dir`].
     with_stage_dir, stage_dir: Option<PathBuf>;
+    /// Replaces [`HostTargetOptions::target_manifest`].
+    with_target_manifest, target_manifest: Option<PathBuf>;
     /// Replaces [`HostTargetOptions::open`].
     with_open, open: TargetOptions;
     /// Replaces [`HostTargetOptions::trusted`].
@@ -316,58 +324,10 @@ pub(super) fn read_job(place: &Place, limits: &Limits) -> Result<Option<(JobId, 
     })
 }
 
-/// The stage that a marked target needs: one that the caller answers for, where it lies by default,
-/// where the mark says, or where it was kept when another sync wanted its name.
-fn find_stage(
-    mark: &Mark,
-    target: &Target,
-    mut places: Vec<Place>,
-    limits: &Limits,
-) -> Result<Option<(Place, Job)>> {
-    let by_default = target.stage().clone();
-    let marked = target.place_beside(&mark.stage).ok();
-    for place in [Some(by_default), marked].into_iter().flatten() {
-        let kept = kept_log::find(&place, mark.job)?;
-        places.push(place);
-        places.extend(kept);
-    }
-    for place in places {
-        if let Some((id, _, job)) = read_job(&place, limits)?
-            && id == mark.job
-        {
-            return Ok(Some((place, job)));
-        }
-    }
-    Ok(None)
-}
-
-/// Refuses a marked disk that is the copy of the one its job is for: finishing the copy would take
-/// the stage away that the other needs. One that was moved is not refused.
-fn refuse_copy(mark: &Mark, job: &Job, host: &HostFile) -> Result<()> {
-    let is_same = |other: &HostFile| other.is_same(host);
-    if HostFile::at(&job.target).as_ref().map_or(true, is_same) {
-        return Ok(());
-    }
-    let live = SourceOptions::default().with_allow_writers(true);
-    let other = open_source(&job.target, &live).and_then(|other| Mark::find(&*other.storage));
-    match other {
-        Ok(Some(found)) if found.job == mark.job => Err(Error::new(
-            ErrorKind::Marked,
-            format!(
-                "this is a copy of {}, which an unfinished sync left incomplete",
-                job.target.display()
-            ),
-        )
-        .at_path(host.path())
-        .advise("recover that one, then copy again")),
-        _ => Ok(()),
-    }
-}
-
 /// Takes the files that the caller answers for as ours, where they lie.
 fn trust(target: &Target, options: &HostTargetOptions) -> Result<Vec<Place>> {
     let trusted = options.trusted.iter().map(|path| {
-        let place = target.place_beside(&resolve(path)?)?;
+        let place = target.place_given(&resolve(path)?)?;
         place.folder().trust(place.name())?;
         Ok(place)
     });

@@ -16,6 +16,7 @@ use super::marked::{
 };
 use super::masked::Masked;
 use super::options::{Mode, Safety, Verify};
+use super::recover::lost;
 use super::redo::{FinalState, Redo};
 use super::report::{Outcome, SyncReport, Verified};
 use super::run::Run;
@@ -374,17 +375,6 @@ impl<'a> Writing<'a> {
     fn lock(&self) -> MutexGuard<'_, Option<Sidecar>> {
         self.sidecar.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn lost(mark: &Mark) -> Error {
-    Error::new(
-        ErrorKind::Marked,
-        "the sidecar of the unfinished sync onto this target is missing",
-    )
-    .advise(format!(
-        "bring it back to {}, or name its folder",
-        mark.stage.display()
-    ))
 }
 
 /// Much more than a block of a VHD, so that a sync of the sidecar serves several.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::far::FAR_BLOCK_BYTES;
 use super::run::Run;
 use super::target::Target;
+use crate::control::Work;
 use crate::delta::JobId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
@@ -122,7 +123,8 @@ impl Keeper {
 }
 
 /// Does for a recovered target, `storage`, what the sync would have done: `path` is what its job
-/// recorded. Without a sound successor the marks stay, and the marked ranges are read the next time.
+/// recorded, and is believed only in the target's folder or its log's, or where the caller named it.
+/// Without a sound successor the marks stay, and the marked ranges are read the next time.
 ///
 /// # Errors
 /// `Io`, `NoSpace`, `Poisoned`.
@@ -131,8 +133,17 @@ pub(super) fn replace_recovered(
     storage: &dyn Storage,
     path: &Path,
     job: JobId,
+    work: &Work,
 ) -> Result<()> {
-    let place = target.place_beside(path)?;
+    let Some(place) = target.place_named(path)? else {
+        // A log may come from elsewhere, and no file is written because it says so.
+        let path = path.display();
+        work.progress().note(&format!(
+            "the kept manifest {path} was not brought up to date, because it is in neither the \
+             target's folder nor its log's; name it with --target-manifest to have that done"
+        ));
+        return Ok(());
+    };
     let limits = &target.image_options().limits;
     match manifest::commit_left(&place, &job.to_string(), storage, limits) {
         Err(error) if error.kind() == ErrorKind::Malformed => Ok(()),

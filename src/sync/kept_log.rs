@@ -1,11 +1,12 @@
 //! Logs and sidecars that are kept because the marked disk that they finish is not where it was.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use super::target::STAGE_SUFFIX;
 use crate::delta::JobId;
 use crate::error::{ErrorKind, Result};
-use crate::storage::Place;
+use crate::storage::{Folder, Place};
 
 /// Gives a complete log a name with the id of its job, which no later sync takes: `stage` is free
 /// then. Durable when it returns. Says what it did.
@@ -33,17 +34,17 @@ pub(super) fn keep(stage: &Place, job: JobId) -> Result<String> {
     ))
 }
 
-/// The log of `job` that was kept in the folder of `stage`, whatever its disk was called.
+/// The log of `job` that was kept in `folder`, whatever its disk was called.
 ///
 /// # Errors
 /// `Io`.
-pub(super) fn find(stage: &Place, job: JobId) -> Result<Option<Place>> {
+pub(super) fn find(folder: &Arc<dyn Folder>, job: JobId) -> Result<Option<Place>> {
     let end = format!(".{job}.{STAGE_SUFFIX}");
-    let names = stage.folder().names()?;
+    let names = folder.names()?;
     let found = names
         .into_iter()
         .find(|name| name.as_encoded_bytes().ends_with(end.as_bytes()));
-    Ok(found.map(|name| Place::new(stage.folder().clone(), name)))
+    Ok(found.map(|name| Place::new(folder.clone(), name)))
 }
 
 /// `STEM.JOB.diskdelta-stage` of `STEM.diskdelta-stage`, or a name made from that where it is too
@@ -72,7 +73,6 @@ const JOB_LEN: usize = 33;
 mod tests {
     use super::*;
     use crate::storage::MemoryFolder;
-    use std::sync::Arc;
 
     #[test]
     fn a_kept_log_has_the_id_of_its_job_and_is_found_by_it() {
@@ -84,12 +84,12 @@ mod tests {
         for name in names {
             let stage = Place::new(Arc::new(MemoryFolder::new()), &name);
             stage.create_new().unwrap().write_all_at(b"log", 0).unwrap();
-            assert!(find(&stage, job).unwrap().is_none());
+            assert!(find(stage.folder(), job).unwrap().is_none());
             keep(&stage, job).unwrap();
-            let kept = find(&stage, job).unwrap().unwrap();
+            let kept = find(stage.folder(), job).unwrap().unwrap();
             assert!(!stage.is_there().unwrap() && kept.is_there().unwrap());
             assert!(kept.name().len() <= NAME_MOST);
-            assert!(find(&stage, JobId([1; 16])).unwrap().is_none());
+            assert!(find(stage.folder(), JobId([1; 16])).unwrap().is_none());
             stage.create_new().unwrap();
             assert!(keep(&stage, job).is_err(), "two logs of one job");
             assert!(stage.is_there().unwrap() && kept.is_there().unwrap());

@@ -74,7 +74,7 @@ impl Mark {
             let what = "this target is held: it is not to be used until it is released";
             return Error::new(ErrorKind::Marked, what).advise(format!(
                 "leave it to whoever holds it; diskdelta recover TARGET says how it stands \
-                 (its sidecar: {stage})"
+                 (its sidecar, as the marker says: {stage})"
             ));
         }
         let error = Error::new(
@@ -82,9 +82,13 @@ impl Mark {
             "an unfinished sync left this target incomplete",
         );
         error.advise(match self.safety {
-            Safety::Atomic => format!("finish it: diskdelta recover TARGET (its stage: {stage})"),
+            Safety::Atomic => format!(
+                "finish it: diskdelta recover TARGET (its log, as the marker says: {stage})"
+            ),
             Safety::InPlace => {
-                format!("finish it: run the same sync again (its sidecar: {stage})")
+                format!(
+                    "finish it: run the same sync again (its sidecar, as the marker says: {stage})"
+                )
             }
         })
     }

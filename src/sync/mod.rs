@@ -17,6 +17,7 @@ mod in_place;
 mod job;
 mod kept;
 mod kept_log;
+mod log;
 mod mark;
 mod marked;
 mod masked;

@@ -102,11 +102,13 @@ pub fn recover_all(
     options: &HostTargetOptions,
     work: &Work,
 ) -> Result<Vec<(Pending, Result<Recovered>)>> {
-    let all = pending(folder, &options.image.limits)?;
+    let all = pending(folder.as_ref(), &options.image.limits)?;
     let marked = all.into_iter().filter(|it| is_incomplete(it.standstill));
+    let mut options = options.clone();
+    options.log_folder = Some(folder.as_ref().to_owned());
     Ok(marked
         .filter_map(|it| {
-            let target = HostTarget::open(it.target.as_ref()?, options);
+            let target = HostTarget::open(it.target.as_ref()?, &options);
             let outcome = target.and_then(|target| recover(target.target(), work));
             Some((it, outcome))
         })

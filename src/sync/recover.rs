@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::apply::{apply_marked, needs_recovery};
 use super::atomic::{earlier_place, retire};
 use super::kept;
+use super::mark::Mark;
 use super::marked::mend_mark;
 use super::named::check_name;
 use super::options::Verify;
@@ -111,19 +112,12 @@ pub(super) fn settled(
                 .map_err(needs_recovery)?;
             if let Some(manifest) = &redo.job()?.manifest {
                 let job = stage.header().job;
-                kept::replace_recovered(target, &**storage, manifest, job)?;
+                kept::replace_recovered(target, &**storage, manifest, job, work)?;
             }
             retire(target.stage())?;
             Ok(Recovered::New)
         }
-        Standing::Lost(mark) => Err(Error::new(
-            ErrorKind::Marked,
-            "the target is incomplete, and the stage that would finish it is not there",
-        )
-        .advise(format!(
-            "bring it back to {}, or name its folder",
-            mark.stage.display()
-        ))),
+        Standing::Lost(mark) => Err(lost(&mark)),
         Standing::Foreign(_) => Err(Error::new(
             ErrorKind::BaseMismatch,
             "the target was written to after the interrupted sync, or is another file, so its \
@@ -134,6 +128,16 @@ pub(super) fn settled(
              marker; where there is none, drop the stage (recover --discard)",
         )),
     }
+}
+
+/// The error for a marked target whose log is not found.
+pub(super) fn lost(mark: &Mark) -> Error {
+    let what = "the target is incomplete, and the log that would finish it is not in the folder of \
+                the target nor in that for logs";
+    Error::new(ErrorKind::Marked, what).advise(format!(
+        "bring the log back, or name it if it is what the marker says: --trust-log {}",
+        mark.stage.display()
+    ))
 }
 
 /// A full copy that was not finished leaves the target as it was.

@@ -17,6 +17,10 @@ pub struct Target {
     format: Format,
     image: ImageOptions,
     stage: Place,
+    /// The caller answers for what the stage holds.
+    trusts_stage: bool,
+    /// A kept manifest that a job may name, besides those in the folders at hand.
+    manifest: Option<PathBuf>,
     create: Option<CreateOptions>,
     align_bytes: u64,
     name: Option<PathBuf>,
@@ -59,6 +63,8 @@ impl Target {
             format,
             image: ImageOptions::default(),
             stage,
+            trusts_stage: false,
+            manifest: None,
             create: None,
             align_bytes: 1,
             name: None,
@@ -117,6 +123,19 @@ impl Target {
     #[must_use]
     pub fn with_stage(mut self, stage: Place) -> Self {
         self.stage = stage;
+        self
+    }
+
+    /// As [`with_stage`](Target::with_stage), for a log whose contents the caller answers for.
+    pub(super) fn with_trusted_stage(mut self, stage: Place) -> Self {
+        self.stage = stage;
+        self.trusts_stage = true;
+        self
+    }
+
+    /// Lets recovery bring the kept manifest at `path` up to date where a log names it.
+    pub(super) fn with_believed_manifest(mut self, path: PathBuf) -> Self {
+        self.manifest = Some(path);
         self
     }
 
@@ -213,16 +232,35 @@ impl Target {
         }
     }
 
-    /// The file at `path`, in one of the target's own folders where it lies there.
-    pub(super) fn place_beside(&self, path: &Path) -> Result<Place> {
+    /// The file at `path`, which the log of an unfinished sync names: in the target's folder or in
+    /// the log's. `None` for another one, unless the caller has named it or answers for the log.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`.
+    pub(super) fn place_named(&self, path: &Path) -> Result<Option<Place>> {
+        match self.own_place(path) {
+            None if self.trusts_stage || self.manifest.as_deref() == Some(path) => {
+                Place::host(path).map(Some)
+            }
+            place => Ok(place),
+        }
+    }
+
+    /// The file at `path`, which the caller names, through the target's own folders where it is in
+    /// one of them.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`.
+    pub(super) fn place_given(&self, path: &Path) -> Result<Place> {
+        self.own_place(path).map_or_else(|| Place::host(path), Ok)
+    }
+
+    fn own_place(&self, path: &Path) -> Option<Place> {
         let own = self.file_place().into_iter().chain([&self.stage]);
         let folder = own
             .map(Place::folder)
-            .find(|own| Some(own.path()) == path.parent());
-        match (folder, path.file_name()) {
-            (Some(folder), Some(name)) => Ok(Place::new(folder.clone(), name)),
-            _ => Place::host(path),
-        }
+            .find(|own| Some(own.path()) == path.parent())?;
+        Some(Place::new(folder.clone(), path.file_name()?))
     }
 
     /// Opens the storage for writing, or `None` for a file that is not there.

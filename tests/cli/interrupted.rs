@@ -51,7 +51,7 @@ fn stop_applying(
     assert!(target.mark().unwrap().is_some());
 }
 
-fn marked() -> Lab {
+pub fn marked() -> Lab {
     let lab = Lab::new();
     lab.disk("new.raw", 900, 1);
     let old = lab.disk("old.raw", 900, 2);
@@ -350,7 +350,7 @@ fn a_marked_target_that_was_moved_is_finished_and_a_copy_is_refused() {
     lab.done("recover moved.raw");
     assert!(lab.bytes("moved.raw") == lab.bytes("new.raw"));
     assert_eq!(lab.names(), ["copy.raw", "moved.raw", "new.raw"]);
-    lab.run("recover copy.raw").fails(3, "bring it back to");
+    lab.run("recover copy.raw").fails(3, "bring the log back");
 }
 
 #[test]
@@ -363,14 +363,14 @@ fn a_moved_target_is_no_copy_of_another_that_has_taken_its_name() {
     // The mark that old.raw carries is not that of the stage beside it.
     let (_, listed) = lab.json("recover --list .");
     assert_eq!(listed["pending"][0]["state"], "unmarked");
-    for name in ["moved.raw", "old.raw"] {
-        lab.done(&format!("recover {name}"));
+    for (name, options) in [("moved.raw", ""), ("old.raw", "--stage-dir stages")] {
+        lab.done(&format!("recover {name} {options}"));
         assert!(lab.bytes(name) == lab.bytes("new.raw"), "{name}");
     }
 }
 
 #[test]
-fn the_mark_leads_to_a_stage_in_another_folder() {
+fn a_log_in_another_folder_is_used_where_the_caller_names_it() {
     let lab = Lab::new();
     lab.disk("new.raw", 900, 1);
     let old = lab.disk("old.raw", 900, 2);
@@ -379,9 +379,111 @@ fn the_mark_leads_to_a_stage_in_another_folder() {
     assert_eq!(fs::read_dir(lab.path("stages")).unwrap().count(), 1);
     let (_, listed) = lab.json("recover --list --stage-dir stages");
     assert_eq!(listed["pending"][0]["state"], "marked");
-    lab.done("recover old.raw");
+    fs::copy(lab.path("old.raw"), lab.path("second.raw")).unwrap();
+    let log = fs::read_dir(lab.path("stages")).unwrap().next().unwrap();
+    let log = log.unwrap().path();
+    // The marker names the log; it is data, and is not followed.
+    let run = lab.run("recover old.raw");
+    run.fails(3, &format!("--trust-log {}", log.display()));
+    lab.run("recover second.raw --stage-dir stages")
+        .fails(3, "this is a copy of");
+    lab.done("recover old.raw --stage-dir stages");
     assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
     assert_eq!(fs::read_dir(lab.path("stages")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_log_that_the_caller_names_is_used_wherever_it_is() {
+    let lab = marked();
+    fs::create_dir_all(lab.path("a/b")).unwrap();
+    fs::rename(
+        lab.path(".old.raw.diskdelta-stage"),
+        lab.path("a/b/some.log"),
+    )
+    .unwrap();
+    lab.run("recover old.raw").fails(3, "bring the log back");
+    lab.run("recover old.raw --trust-log new.raw")
+        .fails(3, "bring the log back");
+    lab.done("recover old.raw --trust-log a/b/some.log");
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    assert!(!lab.path("a/b/some.log").exists());
+}
+
+#[test]
+fn a_moved_folder_of_target_and_log_is_recovered_and_a_copy_of_both_too() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("vm")).unwrap();
+    lab.disk("new.raw", 900, 1);
+    let old = lab.disk("vm/old.raw", 900, 2);
+    leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
+    fs::create_dir(lab.path("copy")).unwrap();
+    for name in ["old.raw", ".old.raw.diskdelta-stage"] {
+        let from = lab.path("vm").join(name);
+        fs::copy(from, lab.path("copy").join(name)).unwrap();
+    }
+    fs::rename(lab.path("vm"), lab.path("moved")).unwrap();
+    for name in ["copy/old.raw", "moved/old.raw"] {
+        lab.done(&format!("recover {name}"));
+        assert!(lab.bytes(name) == lab.bytes("new.raw"), "{name}");
+    }
+}
+
+#[test]
+fn a_copy_in_another_folder_does_not_take_a_shared_log_away() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("elsewhere")).unwrap();
+    lab.disk("new.raw", 900, 1);
+    let old = lab.disk("old.raw", 900, 2);
+    let options = HostTargetOptions::default().with_stage_dir(Some(lab.path("stages")));
+    leave_marked(&lab.path("new.raw"), &old, options);
+    fs::copy(&old, lab.path("elsewhere/old.raw")).unwrap();
+    let log = fs::read_dir(lab.path("stages")).unwrap().next().unwrap();
+    let log = log.unwrap().path();
+    lab.run("recover elsewhere/old.raw --stage-dir stages")
+        .fails(3, "not a copy of it, name the log");
+    lab.run(&format!(
+        "recover elsewhere/old.raw --trust-log {}",
+        log.display()
+    ))
+    .fails(3, "this is a copy of");
+    fs::remove_file(&old).unwrap();
+    lab.done(&format!(
+        "recover elsewhere/old.raw --trust-log {}",
+        log.display()
+    ));
+    assert!(lab.bytes("elsewhere/old.raw") == lab.bytes("new.raw"));
+}
+
+#[test]
+fn a_kept_manifest_elsewhere_is_not_written_because_a_log_names_it() {
+    for named in [false, true] {
+        let lab = Lab::new();
+        fs::create_dir(lab.path("kept")).unwrap();
+        lab.disk("new.raw", 900, 1);
+        let old = lab.disk("old.raw", 900, 1);
+        lab.done("sync new.raw old.raw --mode delta --target-manifest kept/m.manifest");
+        crate::lab::write_at(&lab.path("new.raw"), 8192, &[7; 4096]);
+        let kept = diskdelta::storage::Place::host(lab.path("kept/m.manifest")).unwrap();
+        stop_applying(
+            &lab.path("new.raw"),
+            &old,
+            &HostTargetOptions::default(),
+            &SyncOptions::default()
+                .with_mode(Mode::Delta)
+                .with_target_manifest(Some(kept)),
+        );
+        let before = lab.bytes("kept/m.manifest");
+        let option = match named {
+            true => "--target-manifest kept/m.manifest",
+            false => "",
+        };
+        lab.done(&format!("recover old.raw {option}"));
+        assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+        assert_eq!(lab.bytes("kept/m.manifest") != before, named);
+        // What was about to change is read again.
+        lab.done("sync new.raw old.raw --mode delta --target-manifest kept/m.manifest");
+        assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    }
 }
 
 #[test]

@@ -19,4 +19,5 @@ mod remote;
 mod sectors;
 mod service;
 mod side_files;
+mod texts;
 mod verbs;

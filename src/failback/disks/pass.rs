@@ -4,13 +4,13 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
+use super::HostDisks;
 use super::far::blocks_of;
 use super::ledger::{Ledger, cut, padded};
 use super::origin::Origin;
 use super::seat::{Seat, exists};
 use super::shown::Shown;
 use super::vault::{Disk, Reading};
-use super::{HostDisks, open_to_write};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::controller::DiskChanges;
@@ -109,7 +109,11 @@ impl Pass<'_> {
     /// What a sync of an executor that died has left is finished first: its way back then leads
     /// from what the disk really holds.
     fn finish_earlier(&self) -> Result<()> {
-        let target = open_to_write(&self.seat.blocked, self.seat.format)?;
+        let image = ImageOptions::default().with_format(self.seat.format);
+        let options = HostTargetOptions::default()
+            .with_image(image)
+            .with_target_manifest(Some(self.ledger.place().path()));
+        let target = HostTarget::open(&self.seat.blocked, &options)?;
         match target.recover(self.work)? {
             Recovered::Rerun if self.disks.safety == Safety::Atomic => {
                 let text = "an in-place sync onto this disk was not finished";

@@ -419,3 +419,36 @@ fn ranges_that_were_skipped_are_never_called_identical() {
         }
     }
 }
+
+#[test]
+fn what_a_sync_of_another_mode_left_is_gone_when_one_ends_well() {
+    let old = noise(LEN);
+    let new = changed(&old, &[300]);
+    for left in [
+        ".t.raw.diskdelta-new",
+        ".t.raw.diskdelta-stage",
+        "..t.raw.diskdelta-stage.earlier",
+        "..t.raw.diskdelta-stage.fresh",
+    ] {
+        for (mode, before) in [
+            (Mode::Delta, &old),
+            (Mode::Delta, &new),
+            (Mode::Full, &old),
+            (Mode::Auto, &new),
+        ] {
+            for safety in [Safety::Atomic, Safety::InPlace] {
+                let (folder, target) = folder(before);
+                folder.insert(left, noise(5 * PAGE));
+                let options = SyncOptions::default().with_mode(mode).with_safety(safety);
+                let dry = options.clone().with_dry_run(true);
+                let what = format!("{left} {mode:?} {safety:?}");
+                sync(&source(&new), &target, &dry, &work()).unwrap();
+                assert_eq!(folder.names().unwrap().len(), 2, "{what}");
+                sync(&source(&new), &target, &options, &work()).unwrap();
+                assert!(folder.bytes("t.raw").unwrap() == new);
+                assert_eq!(folder.names().unwrap(), ["t.raw"], "{what}");
+                assert_eq!(recover(&target, &work()).unwrap(), Recovered::Nothing);
+            }
+        }
+    }
+}

@@ -17,6 +17,7 @@ mod in_place;
 mod job;
 mod kept;
 mod kept_log;
+mod leftovers;
 mod log;
 mod mark;
 mod marked;
@@ -116,6 +117,10 @@ pub fn sync(
         .as_ref()
         .is_some_and(|far| far.believes_manifests());
     report.conclude(options);
+    if !options.dry_run {
+        leftovers::remove(target, work)
+            .map_err(|error| way_on(error, target).at_path(target.path()))?;
+    }
     report.elapsed = started.elapsed();
     Ok(report)
 }

@@ -133,7 +133,8 @@ pub(super) fn read(place: &Place, limits: &Limits, work: &Work) -> Result<Option
     Ok(Some((header, redo)))
 }
 
-const FRESH: &str = "fresh";
+/// What is added to the name of a sidecar that is being written.
+pub(super) const FRESH: &str = "fresh";
 
 #[cfg(test)]
 mod tests {

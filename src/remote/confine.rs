@@ -39,7 +39,8 @@ impl Root {
     /// `NotFound`, `Io`.
     pub fn open(path: impl AsRef<Path>) -> Result<Root> {
         let path = path.as_ref();
-        let failed = |cause: std::io::Error| Error::io("open folder", cause).at_path(path);
+        let failed =
+            |cause: std::io::Error| Error::io("open the root of this agent", cause).at_path(path);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
         Ok(Root {

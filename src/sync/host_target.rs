@@ -61,6 +61,9 @@ pub struct HostTargetOptions {
     pub trusted: Vec<PathBuf>,
     /// Nothing is created, not even a folder.
     pub dry_run: bool,
+    /// A full copy may take the place of a file that has further names (hard links), which keep the
+    /// old bytes then. Otherwise such a copy is refused.
+    pub parts_links: bool,
 }
 
 impl HostTarget {
@@ -255,7 +258,8 @@ impl HostTarget {
             .with_image_options(options.image.clone())
             .with_align(options.align_bytes.max(1))
             .with_name(given.to_owned())
-            .with_raw_by_default(options.image.format.is_none() && format == Format::Raw);
+            .with_raw_by_default(options.image.format.is_none() && format == Format::Raw)
+            .with_parted_links(options.parts_links);
         let trusted = trust(&target, options)?;
         if let Some(path) = &options.target_manifest {
             target = target.with_believed_manifest(path.clone());
@@ -290,6 +294,8 @@ setters! {
     with_trusted, trusted: Vec<PathBuf>;
     /// Replaces [`HostTargetOptions::dry_run`].
     with_dry_run, dry_run: bool;
+    /// Replaces [`HostTargetOptions::parts_links`].
+    with_parts_links, parts_links: bool;
 }
 
 impl HostTargetOptions {

@@ -211,7 +211,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     let replaces = target.file_place().is_some()
         && (!carries || (mode == Mode::Full && options.safety == Safety::Atomic));
     if replaces {
-        named::refuse_parting(&**storage)?;
+        named::refuse_parting(target, &**storage)?;
     }
     // Too short to carry a mark: replacing such a file is atomic, and no more work.
     let (mode, reason) = match carries || !replaces {

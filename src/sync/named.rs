@@ -38,11 +38,15 @@ pub(super) fn leads_to(target: &Target, wanted: &HostFile) -> Result<()> {
     .advise("find out what removed or replaced the target, and run it again"))
 }
 
-/// Refuses to replace a file that has further names: they would keep the old bytes.
+/// Refuses to replace a file that has further names, unless `target` allows it: they would keep
+/// the old bytes.
 ///
 /// # Errors
 /// `Unsupported`; `Io`.
-pub(super) fn refuse_parting(storage: &dyn Storage) -> Result<()> {
+pub(super) fn refuse_parting(target: &Target, storage: &dyn Storage) -> Result<()> {
+    if target.parts_links() {
+        return Ok(());
+    }
     let links = storage.host_file()?.map_or(1, |host| host.link_count());
     if links <= 1 {
         return Ok(());

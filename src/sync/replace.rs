@@ -61,7 +61,7 @@ pub(super) fn sync_full(
     if let Some(there) = there {
         // What took the name meanwhile is not to be lost.
         check_name(run.target, there)?;
-        refuse_parting(there)?;
+        refuse_parting(run.target, there)?;
     }
     if let Some(kept) = &run.options.target_manifest {
         // The old one must not stand for the new file, whatever comes between.

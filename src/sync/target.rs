@@ -25,6 +25,8 @@ pub struct Target {
     align_bytes: u64,
     name: Option<PathBuf>,
     is_raw_by_default: bool,
+    /// A copy may take the place of a file that has further names.
+    parts_links: bool,
 }
 
 #[derive(Clone)]
@@ -69,6 +71,7 @@ impl Target {
             align_bytes: 1,
             name: None,
             is_raw_by_default: false,
+            parts_links: false,
         }
     }
 
@@ -77,6 +80,19 @@ impl Target {
     pub(super) fn with_raw_by_default(mut self, is_raw_by_default: bool) -> Self {
         self.is_raw_by_default = is_raw_by_default;
         self
+    }
+
+    /// Chooses whether a full copy may take the place of a file that has further names, which keep
+    /// the old bytes then.
+    #[must_use]
+    pub(super) fn with_parted_links(mut self, parts_links: bool) -> Self {
+        self.parts_links = parts_links;
+        self
+    }
+
+    /// Whether a full copy may take the place of a file that has further names.
+    pub(super) fn parts_links(&self) -> bool {
+        self.parts_links
     }
 
     /// Refuses a target that would be written as raw only by default, though by its name or its

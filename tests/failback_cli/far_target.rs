@@ -505,7 +505,10 @@ fn what_keeps_a_far_disk_from_being_written_is_said_before_anything_is_touched()
     }
     for (options, said) in [
         ("--read-only", "this agent only reads"),
-        ("--root /var/empty-of-all", "empty-of-all"),
+        (
+            "--root /var/empty-of-all",
+            "cannot open the root of this agent",
+        ),
     ] {
         rig.agent("", options);
         let failed = failing(&rig);

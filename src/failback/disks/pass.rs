@@ -193,6 +193,8 @@ impl Pass<'_> {
         HostTargetOptions::default()
             .with_image(image)
             .with_open(TargetOptions::default())
+            // The way back is another name of the file that a full copy takes the place of.
+            .with_parts_links(true)
             .with_sources(source.files())
     }
 

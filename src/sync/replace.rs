@@ -52,6 +52,9 @@ pub(super) fn sync_full(
         // Nobody will want the old bytes again, and memory just freed is the cheapest to fill.
         old.drop_cache(0..old.disk_len());
     }
+    if let Some(there) = there {
+        check_name(run.target, there)?;
+    }
     // It stays open, and locked, until it has the target's name.
     let copied = copy(run, &fresh, old, disk_len, &mut report).and_then(|(copied, next)| {
         check_copy(&fresh, &*copied)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use diskdelta::storage::{Access, FileId, Folder, Privacy, Storage};
@@ -16,6 +16,8 @@ type Page = [u8; PAGE as usize];
 /// A row of bytes that takes memory only where something was written; clones share pages.
 #[derive(Debug, Clone, Default)]
 pub struct Bytes {
+    /// Which file they are of, as an inode number would say; copies of a file keep it.
+    file: u64,
     len: u64,
     pages: BTreeMap<u64, Arc<Page>>,
 }
@@ -233,10 +235,16 @@ impl Storage for Store {
 }
 
 /// Files are told apart by where they lie in memory.
+/// A number that no other file has.
+fn new_file() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
 fn id_of(bytes: &Arc<RwLock<Bytes>>) -> FileId {
     FileId {
         device: 0,
-        inode: Arc::as_ptr(bytes).cast::<u8>() as u64,
+        inode: bytes.read().unwrap().file,
     }
 }
 
@@ -272,9 +280,15 @@ impl Lab {
         copy
     }
 
-    pub fn insert(&self, name: &str, bytes: Bytes) {
-        let bytes = Arc::new(RwLock::new(bytes));
-        self.files.lock().unwrap().insert(name.into(), bytes);
+    /// Puts a file there; in the place of another it is the same file with other bytes.
+    pub fn insert(&self, name: &str, mut bytes: Bytes) {
+        let mut files = self.files.lock().unwrap();
+        if let Some(there) = files.get(OsStr::new(name)) {
+            bytes.file = there.read().unwrap().file;
+        } else if bytes.file == 0 {
+            bytes.file = new_file();
+        }
+        files.insert(name.into(), Arc::new(RwLock::new(bytes)));
     }
 
     pub fn bytes(&self, name: &str) -> Option<Bytes> {
@@ -324,6 +338,7 @@ impl Folder for Lab {
             return Err(Error::new(ErrorKind::AlreadyExists, "exists").at_path(name));
         }
         let bytes = Arc::new(RwLock::new(Bytes::default()));
+        bytes.write().unwrap().file = new_file();
         files.insert(name.to_owned(), bytes.clone());
         Ok(self.store(name, bytes))
     }

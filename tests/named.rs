@@ -8,9 +8,9 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use diskdelta::delta::Delta;
+use diskdelta::delta::{self, Base, Delta, DeltaOptions};
 use diskdelta::image::{self, CreateFormat, CreateOptions, Format, ImageOptions};
-use diskdelta::storage::{Access, FileStorage, MemoryStorage, Place, SourceOptions};
+use diskdelta::storage::{Access, FileStorage, MemoryStorage, Place, Privacy, SourceOptions};
 use diskdelta::sync::{
     BaseCheck, HostSide, HostSource, HostTarget, HostTargetOptions, Mode, Recovered, Safety,
     Source, SyncOptions, Target, Verify, apply_delta, sync, undo,
@@ -401,6 +401,16 @@ fn a_target_whose_name_was_removed_or_given_away_is_never_done() {
                     .with_undo(Some(Place::host(&way).unwrap()));
                 let source = side_image(&new);
                 sync(&source.source(), target(&old).target(), &options, &work()).unwrap();
+                let onward = lab.path("onward.delta");
+                let (base, next) = (source.image(), side_image(&other));
+                let made = Place::host(&onward).unwrap();
+                made.create_whole(Privacy::PRIVATE, |storage| {
+                    let (base, options) = (Base::Image(&**base), DeltaOptions::default());
+                    delta::create(base, &**next.image(), storage, &options, &work())
+                })
+                .unwrap();
+                drop(next);
+                let way = if deed == "apply" { onward } else { way };
                 if !matches!(deed, "undo" | "apply") {
                     fs::write(&old, vec![3; LEN]).unwrap();
                 }

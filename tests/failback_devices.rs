@@ -191,6 +191,7 @@ fn a_device_on_another_host_is_held_there_and_let_go_when_it_is_whole() {
     );
     assert_eq!(status["vms"][0]["proven"], true);
     assert!(site.disk() == read(rig.source("db1")) && site.sidecars().is_empty());
+    assert!(rig.agent_token().exists());
     boots_from(rig, "primary", &site.disk());
 }
 

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use diskdelta::remote::{FrameEncoder, Hello, Message};
@@ -89,15 +89,6 @@ fn failing(rig: &Rig) -> Vec<String> {
     let status = if failed.is_empty() { 0 } else { 2 };
     assert_eq!(output.status.code(), Some(status), "{failed:?}");
     failed
-}
-
-/// What the target's host remembers of the job's VM.
-fn token(rig: &Rig) -> PathBuf {
-    let folders = fs::read_dir(rig.agent_state()).unwrap();
-    let tokens = folders.map(|it| it.unwrap().path().join("shop/db1/token"));
-    let tokens: Vec<_> = tokens.filter(|it| it.exists()).collect();
-    assert_eq!(tokens.len(), 1, "{tokens:?}");
-    tokens.into_iter().next().unwrap()
 }
 
 #[test]
@@ -304,10 +295,10 @@ fn a_late_command_is_refused_where_the_disk_lies() {
     let mut carrier = rig.start();
     wait_blocked(&rig, &mut carrier, "ready-to-cutover");
     // Another executor was there; this one has not heard of it.
-    let seen: Value = serde_json::from_slice(&read(token(&rig))).unwrap();
+    let seen: Value = serde_json::from_slice(&read(rig.agent_token())).unwrap();
     let mut newer = seen.clone();
     newer["newest"]["epoch"] = 99.into();
-    fs::write(token(&rig), newer.to_string()).unwrap();
+    fs::write(rig.agent_token(), newer.to_string()).unwrap();
     let before = read(rig.blocked("db1"));
     rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
     rig.ok(&["complete", "shop"]);
@@ -321,7 +312,7 @@ fn a_late_command_is_refused_where_the_disk_lies() {
     );
     assert!(read(rig.blocked("db1")) == before && !is_bootable(&rig));
     assert!(rig.is("recovery", "db1", "running") || rig.is("recovery", "db1", "fenced"));
-    fs::write(token(&rig), seen.to_string()).unwrap();
+    fs::write(rig.agent_token(), seen.to_string()).unwrap();
     let _ = rig.run(&["retry", "shop"]);
     rig.wait_for(&mut carrier, 0, "commit-pending");
     assert!(read(rig.source("db1")) == read(rig.target("db1")));
@@ -623,7 +614,7 @@ fn the_plan_says_where_an_agent_that_it_starts_keeps_its_state() {
     let asked = fs::read_to_string(rig.path("asked")).unwrap();
     assert!(asked.contains(" --state-dir=/srv/state"), "{asked}");
     // One whose options its own host has chosen keeps to those.
-    assert!(token(&rig).exists() && !Path::new("/srv/state").exists());
+    assert!(rig.agent_token().exists() && !Path::new("/srv/state").exists());
     homecoming(&rig, &mut carrier);
 }
 

@@ -135,6 +135,15 @@ impl Rig {
         self.path("agent-state")
     }
 
+    /// What the agent remembers of the job's VM; there is one such file.
+    pub fn agent_token(&self) -> PathBuf {
+        let folders = fs::read_dir(self.agent_state()).unwrap();
+        let tokens = folders.map(|it| it.unwrap().path().join("shop/db1/token"));
+        let tokens: Vec<_> = tokens.filter(|it| it.exists()).collect();
+        assert_eq!(tokens.len(), 1, "{tokens:?}");
+        tokens.into_iter().next().unwrap()
+    }
+
     pub fn rsh(&self, text: &str) {
         fs::write(self.path("rsh-new"), text).unwrap();
         fs::rename(self.path("rsh-new"), self.path("rsh")).unwrap();

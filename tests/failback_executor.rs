@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use diskdelta::failback::executor::{Asked, Executor, Inbox, NoInbox, Pace};
+use diskdelta::failback::executor::{Asked, Bell, Executor, Inbox, NoInbox, Pace};
 use diskdelta::failback::journal::Reader;
 use diskdelta::failback::machine::{Amount, Disposition, Gesture, Mode, Phase, Reason, Side, Spec};
 use diskdelta::failback::record::{JobRecord, Record};
@@ -122,6 +122,22 @@ fn every_step_stands_in_the_journal_before_its_command_is_sent() {
     let sent = steps.iter().filter(|step| step.intent.is_some()).count();
     // Each command strikes twice, a copy more often: it asks for changes first.
     assert!(world.reaper.calls() >= 2 * sent);
+}
+
+#[test]
+fn a_request_that_came_as_a_command_ended_is_heard_before_the_next_one_ends() {
+    let (world, disk) = (World::new(), FaultDisk::new());
+    let mut executor = begin(&world, &disk).unwrap();
+    executor.work(&mut NoInbox).unwrap();
+    executor.ask(Gesture::Start, "operator").unwrap();
+    let (ask, asked) = channel();
+    let (reply, replies) = channel();
+    // It is there, and its ring was taken for that of the command.
+    send(&ask, &reply, Gesture::Cancel { restore: false });
+    let mut inbox = Rung(Letters(asked), Bell::new());
+    executor.run(&mut inbox).unwrap();
+    replies.recv().unwrap().unwrap();
+    assert!(world.copies.lock().unwrap().is_empty());
 }
 
 #[test]
@@ -331,6 +347,23 @@ impl Inbox for Letters {
 
     fn leave(&self) -> bool {
         false
+    }
+}
+
+/// Letters of which a bell tells.
+struct Rung(Letters, Bell);
+
+impl Inbox for Rung {
+    fn poll(&mut self) -> Result<Option<Asked>> {
+        self.0.poll()
+    }
+
+    fn bell(&self) -> Option<Bell> {
+        Some(self.1.clone())
+    }
+
+    fn leave(&self) -> bool {
+        self.0.leave()
     }
 }
 

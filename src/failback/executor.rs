@@ -335,19 +335,26 @@ impl Executor {
         cancel: &CancelToken,
         mut goes_on: impl FnMut(Duration) -> bool,
     ) -> Result<()> {
-        while goes_on(self.due_in()) {
-            inbox.note(self.state());
-            // Several may have come, and rung once.
-            let mut heard = true;
-            while heard {
-                heard = self.hear(inbox)?;
-                // Nobody waits for it any more; its answer will be ignored.
-                if self.machine.state().pending != Some(command) || inbox.leave() {
-                    stop(cancel);
+        let has_bell = inbox.bell().is_some();
+        loop {
+            let on = goes_on(self.due_in());
+            // The ring of a request may have been taken together with that of the command's end.
+            if on || has_bell {
+                inbox.note(self.state());
+                // Several may have come, and rung once.
+                let mut heard = true;
+                while heard {
+                    heard = self.hear(inbox)?;
+                    // The command is not waited for any more; its answer will be ignored.
+                    if self.machine.state().pending != Some(command) || inbox.leave() {
+                        stop(cancel);
+                    }
                 }
             }
+            if !on {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn answer(&mut self, asked: Asked, inbox: &mut dyn Inbox) -> Result<()> {

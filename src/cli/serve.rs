@@ -100,7 +100,7 @@ fn refuse_inside(state: &Path, root: &Path) -> Result<(), Error> {
     }
 }
 
-/// Where an agent keeps its state unless it is told otherwise; `None` for a user without a home.
+/// The default folder for an agent's state; `None` for a user without a home.
 fn default_state() -> Option<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/lib/diskdelta/agent"));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::storage::{Storage, scratch};
 
-/// Rows of `N` numbers, in any order, of which so many are kept in memory; the others are written,
+/// Rows of `N` numbers, in any order, a bounded number of them in memory; the others are written,
 /// run by sorted run, to an unnamed file.
 pub(super) struct Sorter<const N: usize> {
     rows: Vec<[u64; N]>,

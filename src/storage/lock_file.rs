@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::own;
+use super::place::folder_and_name;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A file that stands for a lock, in the folder that it was opened in, and with a line about who
@@ -93,13 +94,7 @@ impl LockFile {
 
 /// The folder, open, and the file's name.
 fn split(path: &Path) -> Result<(File, OsString)> {
-    let name = path.file_name().ok_or_else(|| {
-        Error::new(ErrorKind::InvalidInput, "a path without a file name").at_path(path)
-    })?;
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let (folder, name) = folder_and_name(path)?;
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
     let opened = rustix::fs::open(folder, flags, Mode::empty());
     let opened = opened.map_err(|e| Error::io("open folder", e).at_path(folder))?;

@@ -32,14 +32,7 @@ impl Place {
     /// # Errors
     /// `InvalidInput` for a path without a file name, `NotFound` for a missing folder, `Io`.
     pub fn host(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let name = path.file_name().ok_or_else(|| {
-            Error::new(ErrorKind::InvalidInput, "a path without a file name").at_path(path)
-        })?;
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let (folder, name) = folder_and_name(path.as_ref())?;
         Ok(Place::new(Arc::new(HostFolder::open(folder)?), name))
     }
 
@@ -301,6 +294,21 @@ impl fmt::Debug for Place {
 const PART: &str = "part";
 /// How often a name is chosen.
 const TRIES: usize = 8;
+
+/// The folder and the name of a file; the folder of a bare name is the current one.
+///
+/// # Errors
+/// `InvalidInput` for a path without a file name.
+pub(super) fn folder_and_name(path: &Path) -> Result<(&Path, &OsStr)> {
+    let name = path.file_name().ok_or_else(|| {
+        Error::new(ErrorKind::InvalidInput, "a path without a file name").at_path(path)
+    })?;
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    Ok((folder, name))
+}
 
 #[cfg(test)]
 mod tests {

@@ -66,6 +66,20 @@ fn evil_stage(lab: &Lab) -> PathBuf {
     planted
 }
 
+/// Gives the file `planted` the name `at` in a way that keeps it from being taken for ours.
+fn make_doubtful(how: &str, planted: &Path, at: &Path) {
+    match how {
+        "link" => symlink(planted, at).unwrap(),
+        "names" => fs::hard_link(planted, at).unwrap(),
+        _ => fs::rename(planted, at).unwrap(),
+    }
+    match how {
+        "owner" => chown(at, Some(OTHER), None).unwrap(),
+        "mode" => set_mode(at, 0o666),
+        _ => {}
+    }
+}
+
 #[test]
 fn a_planted_log_is_not_believed() {
     for plant in [evil_sidecar, evil_stage] {
@@ -83,16 +97,7 @@ fn a_planted_log_is_not_believed() {
                 let before = lab.bytes("disk.raw");
                 lab.disk("new.raw", 900, 2);
                 let (planted, at) = (plant(&lab), lab.path(name));
-                match how {
-                    "link" => symlink(&planted, &at).unwrap(),
-                    "names" => fs::hard_link(&planted, &at).unwrap(),
-                    _ => fs::rename(&planted, &at).unwrap(),
-                }
-                match how {
-                    "owner" => chown(&at, Some(OTHER), None).unwrap(),
-                    "mode" => set_mode(&at, 0o666),
-                    _ => {}
-                }
+                make_doubtful(how, &planted, &at);
                 let names = lab.names();
                 for words in [
                     "sync new.raw disk.raw --dry-run",
@@ -134,16 +139,7 @@ fn a_planted_copy_is_neither_filled_nor_put_in_place() {
             }
             let (planted, at) = (lab.path("planted"), lab.path(".disk.raw.diskdelta-new"));
             fs::write(&planted, vec![0; 900 * PAGE]).unwrap();
-            match how {
-                "link" => symlink(&planted, &at).unwrap(),
-                "names" => fs::hard_link(&planted, &at).unwrap(),
-                _ => fs::rename(&planted, &at).unwrap(),
-            }
-            match how {
-                "owner" => chown(&at, Some(OTHER), None).unwrap(),
-                "mode" => set_mode(&at, 0o666),
-                _ => {}
-            }
+            make_doubtful(how, &planted, &at);
             let run = lab.run("sync new.raw disk.raw --mode full");
             assert!(run.status > 1, "{what} {how}: {run:?}");
             assert!(run.stderr.contains(".disk.raw.diskdelta-new"), "{run:?}");

@@ -194,6 +194,32 @@ pub fn format_size(bytes: u64) -> String {
     format!("{bytes}B")
 }
 
+/// A count of things: `1 extent`, `2 extents`.
+pub fn format_count(count: u64, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        _ => format!("{count} {thing}s"),
+    }
+}
+
+/// A moment in UTC, to the second: `2026-11-30T07:06:09Z`.
+pub fn format_utc(seconds_since_1970: u64) -> String {
+    let (days, seconds) = (seconds_since_1970 / 86_400, seconds_since_1970 % 86_400);
+    // Counted from March on, a leap day is the last of its year; 400 years have 146097 days.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = match month {
+        0..10 => (era * 400 + year, month + 3),
+        _ => (era * 400 + year + 1, month - 9),
+    };
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,6 +235,23 @@ mod tests {
         assert_eq!(format_size(65536), "64K");
         assert_eq!(format_size(1536 << 20), "1.5G");
         assert_eq!(format_size(7), "7B");
+    }
+
+    #[test]
+    fn moments_are_told_in_utc_and_counts_with_what_they_count() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (978_307_199, "2000-12-31T23:59:59Z"),
+            (1_796_009_314, "2026-11-30T03:28:34Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (5_241_652_095, "2136-02-07T06:28:15Z"),
+        ] {
+            assert_eq!(format_utc(seconds), text);
+        }
+        assert_eq!(format_count(1, "extent"), "1 extent");
+        assert_eq!(format_count(0, "frame"), "0 frames");
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use diskdelta::failback::plan::parse_duration;
 use diskdelta::image::{CreateFormat, FileGate, Format, ImageOptions};
+use diskdelta::remote::Location;
 use diskdelta::storage::{Allocation, SourceOptions, TargetOptions};
 use diskdelta::sync::{HostSide, HostTargetOptions, Mode, Safety, Verify};
 use diskdelta::units::parse_size;
@@ -69,7 +70,7 @@ impl Common {
 #[derive(Args, Default)]
 pub struct Parents {
     /// Offers FILE as parent of a differencing image; may be repeated
-    #[arg(long = "parent", value_name = "FILE")]
+    #[arg(long = "parent", value_name = "FILE", value_parser = here())]
     files: Vec<PathBuf>,
 }
 
@@ -111,7 +112,7 @@ pub struct TargetArgs {
     #[arg(long, alias = "format", value_name = "FORMAT", value_parser = format())]
     target_format: Option<Format>,
     /// Where the stage lies: beside a file target by default, for a device in /var/lib/diskdelta
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = here())]
     pub stage_dir: Option<PathBuf>,
     /// Takes FILE, a log or sidecar or copy of an unfinished sync, for one that diskdelta made,
     /// where the file system does not show it; you answer for what it holds
@@ -213,6 +214,16 @@ pub fn verify() -> impl TypedValueParser<Value = Verify> {
         "none" => Verify::None,
         _ => Verify::Written,
     })
+}
+
+/// Reads the path of a file or device of this host.
+pub fn here() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(Location::parse_here)
+}
+
+/// Reads a path, or an address at another host.
+pub fn anywhere() -> impl TypedValueParser<Value = Location> {
+    OsStringValueParser::new().try_map(Location::parse)
 }
 
 /// Reads how long an end of a line may be silent.

@@ -8,7 +8,7 @@ use diskdelta::delta::{self, Delta, DeltaOptions, Hash, Purpose};
 use diskdelta::image::Format;
 use diskdelta::storage::{Access, Place, Privacy, resolve};
 use diskdelta::sync::{self, BaseCheck, HostSource, HostTarget, Verify};
-use diskdelta::units::format_size;
+use diskdelta::units::{format_count, format_size};
 use diskdelta::{BlockSize, Limits, Result, manifest};
 use serde::Serialize;
 
@@ -39,8 +39,10 @@ enum Verb {
 #[derive(clap::Args)]
 struct CreateArgs {
     /// Image or manifest (`.manifest`, or `--base-format manifest`) of what a target holds
+    #[arg(value_parser = args::here())]
     base: PathBuf,
     /// The image that it is to hold
+    #[arg(value_parser = args::here())]
     source: PathBuf,
     #[command(flatten)]
     out: OutArgs,
@@ -61,7 +63,7 @@ struct CreateArgs {
 #[derive(clap::Args)]
 struct OutArgs {
     /// The delta; it must not exist
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", value_parser = args::here())]
     output: PathBuf,
     /// The zstd level for what shrinks by it, 1 to 22; 0 packs nothing
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(0..=22))]
@@ -72,7 +74,7 @@ struct OutArgs {
 #[derive(clap::Args)]
 struct MergeArgs {
     /// The deltas, oldest first
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = args::here())]
     files: Vec<PathBuf>,
     #[command(flatten)]
     out: OutArgs,
@@ -84,8 +86,10 @@ struct MergeArgs {
 #[derive(clap::Args)]
 struct ApplyArgs {
     /// The delta
+    #[arg(value_parser = args::here())]
     file: PathBuf,
     /// The image or block device to change
+    #[arg(value_parser = args::here())]
     target: PathBuf,
     /// How the base is recognised: by the root of the whole target, or by what the delta replaces
     #[arg(long, default_value = "whole", value_parser = base_check())]
@@ -101,6 +105,7 @@ struct ApplyArgs {
 #[derive(clap::Args)]
 struct ShowArgs {
     /// The delta
+    #[arg(value_parser = args::here())]
     file: PathBuf,
 }
 
@@ -216,12 +221,12 @@ fn text(object: &Object) -> Vec<String> {
     vec![
         format!("{}, complete", object.purpose),
         format!(
-            "disk: {} before, {} after; {} data and {} zeros in {} frames; file {}",
+            "disk: {} before, {} after; {} data and {} zeros in {}; file {}",
             format_size(object.base_disk_bytes),
             format_size(object.disk_bytes),
             format_size(object.data_bytes),
             format_size(object.zeroed_bytes),
-            object.frames,
+            format_count(object.frames, "frame"),
             format_size(object.file_bytes)
         ),
         format!(

@@ -8,7 +8,7 @@ use diskdelta::{Extent, ExtentKind};
 use serde::Serialize;
 
 use super::Ended;
-use super::args::{Parents, SideFormat, side_format};
+use super::args::{self, Parents, SideFormat, side_format};
 use super::context::Context;
 use super::outcome::Exit;
 
@@ -19,8 +19,10 @@ use super::outcome::Exit;
 #[derive(clap::Args)]
 pub struct Args {
     /// Image or manifest, the source
+    #[arg(value_parser = args::here())]
     a: PathBuf,
     /// Image or manifest, the target
+    #[arg(value_parser = args::here())]
     b: PathBuf,
     /// Reads A as this format, whatever its name says
     #[arg(long, value_name = "FORMAT", value_parser = side_format())]

@@ -22,12 +22,13 @@ use super::outcome::Exit;
 #[derive(clap::Args)]
 pub struct Args {
     /// The delta
+    #[arg(value_parser = args::here())]
     file: PathBuf,
     /// The VHD or VHDX that the delta was made from
-    #[arg(long, value_name = "BASE")]
+    #[arg(long, value_name = "BASE", value_parser = args::here())]
     parent: PathBuf,
     /// The child; it must not exist, and its name must end like one of BASE's format
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = args::here())]
     to: PathBuf,
     /// Reads BASE as this format, whatever its name says
     #[arg(long, value_name = "FORMAT", value_parser = args::format())]

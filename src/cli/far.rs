@@ -1,6 +1,7 @@
 //! `diskdelta sync` with one side on another host.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use diskdelta::remote::{FarPath, Job, TargetJob, Traffic};
 use diskdelta::sync::{HostSource, HostTarget, ManifestCache, SyncReport};
@@ -15,12 +16,12 @@ use super::sync::{Args, print_report_across};
 type Attempt = Result<(SyncReport, Vec<String>, Traffic), Failure>;
 
 /// Makes a target of this host hold what a source of another one holds.
-pub fn pull(args: &Args, source: &FarPath, context: &Context) -> Ended {
-    again(args, context, || pull_once(args, source, context))
+pub fn pull(args: &Args, source: &FarPath, target: &Path, context: &Context) -> Ended {
+    again(args, context, || pull_once(args, source, target, context))
 }
 
 /// Makes a target of another host hold what a source of this one holds.
-pub fn push(args: &Args, target: &FarPath, context: &Context) -> Ended {
+pub fn push(args: &Args, source: &Path, target: &FarPath, context: &Context) -> Ended {
     let elsewhere = [
         (args.undo.is_some(), "--undo"),
         (args.target_manifest.is_some(), "--target-manifest"),
@@ -34,7 +35,7 @@ pub fn push(args: &Args, target: &FarPath, context: &Context) -> Ended {
         )
         .into());
     }
-    again(args, context, || push_once(args, target, context))
+    again(args, context, || push_once(args, source, target, context))
 }
 
 fn again(args: &Args, context: &Context, attempt: impl FnMut() -> Attempt) -> Ended {
@@ -43,7 +44,7 @@ fn again(args: &Args, context: &Context, attempt: impl FnMut() -> Attempt) -> En
     print_report_across(context, &report, &warnings, traffic)
 }
 
-fn pull_once(args: &Args, source: &FarPath, context: &Context) -> Attempt {
+fn pull_once(args: &Args, source: &FarPath, target: &Path, context: &Context) -> Attempt {
     if args.manifest_cache.is_some() {
         let what = "--manifest-cache does not go with a source on another host";
         let error = Error::new(ErrorKind::InvalidInput, what);
@@ -51,7 +52,7 @@ fn pull_once(args: &Args, source: &FarPath, context: &Context) -> Attempt {
             .advise("give it to the agent there: serve --manifest-cache")
             .into());
     }
-    let target = HostTarget::open(&args.target, &args.target_options(&[], &context.common))?;
+    let target = HostTarget::open(target, &args.target_options(&[], &context.common))?;
     context.warn(target.warnings());
     let options = args.sync_options()?;
     let work = unlimited(context);
@@ -61,19 +62,21 @@ fn pull_once(args: &Args, source: &FarPath, context: &Context) -> Attempt {
         target: None,
         live: false,
     };
-    let (dialled, _carrier) = args.reach.dial(source, context, &work)?;
-    let pull = dialled.pull(&job, &work)?;
+    let (dialled, mut carrier) = args.reach.dial(source, context, &work)?;
+    let pull = dialled.pull(&job, &work);
+    let pull = pull.map_err(|error| carrier.explain(error))?;
     let warnings = [pull.warnings(), target.warnings()].concat();
     context.warn(pull.warnings());
     let (report, traffic) = pull
         .sync_onto(target.target(), &options, &work)
+        .map_err(|error| carrier.explain(error))
         .map_err(Failure::onto(&target))?;
     Ok((report, warnings, traffic))
 }
 
-fn push_once(args: &Args, target: &FarPath, context: &Context) -> Attempt {
+fn push_once(args: &Args, source: &Path, target: &FarPath, context: &Context) -> Attempt {
     let image = args.parents.options(args.source_format);
-    let source = HostSource::open(&args.source, &image, &context.common.source_options())?;
+    let source = HostSource::open(source, &image, &context.common.source_options())?;
     let warnings = source.warnings();
     context.warn(&warnings);
     // A dry run reads the source instead of making a folder or a manifest.
@@ -109,8 +112,9 @@ fn push_once(args: &Args, target: &FarPath, context: &Context) -> Attempt {
         live: false,
     };
     let work = unlimited(context);
-    let (dialled, _carrier) = args.reach.dial(target, context, &work)?;
-    let (report, traffic) = dialled.push(&job, &source, cached, &work)?;
+    let (dialled, mut carrier) = args.reach.dial(target, context, &work)?;
+    let pushed = dialled.push(&job, &source, cached, &work);
+    let (report, traffic) = pushed.map_err(|error| carrier.explain(error))?;
     Ok((report, warnings, traffic))
 }
 

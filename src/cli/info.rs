@@ -8,7 +8,7 @@ use diskdelta::units::format_size;
 use serde::Serialize;
 
 use super::Ended;
-use super::args::OneImage;
+use super::args::{self, OneImage};
 use super::context::Context;
 use super::outcome::Exit;
 
@@ -16,6 +16,7 @@ use super::outcome::Exit;
 #[derive(clap::Args)]
 pub struct Args {
     /// The image, also while others write to it
+    #[arg(value_parser = args::here())]
     image: PathBuf,
     #[command(flatten)]
     open: OneImage,

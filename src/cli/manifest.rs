@@ -9,7 +9,7 @@ use diskdelta::{BlockSize, manifest};
 use serde::Serialize;
 
 use super::Ended;
-use super::args::{OneImage, block_size};
+use super::args::{self, OneImage, block_size};
 use super::context::Context;
 use super::outcome::Exit;
 
@@ -19,9 +19,10 @@ use super::outcome::Exit;
 #[derive(clap::Args)]
 pub struct Args {
     /// The image
+    #[arg(value_parser = args::here())]
     image: PathBuf,
     /// The manifest
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", value_parser = args::here())]
     output: PathBuf,
     /// Bytes a block, a power of two from 4K to 16M
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = block_size)]

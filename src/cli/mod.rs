@@ -22,18 +22,19 @@ mod sync;
 mod undo;
 mod verify;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use diskdelta::text::{escape, escape_path};
 
 use context::Context;
 use outcome::{Exit, Failure};
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    let cli = parsed();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return outcome::misused(&error),
+    };
     let context = match Context::new(&cli.common) {
         Ok(context) => context,
         Err(error) => return outcome::fail(&cli.common, &error.into()),
@@ -56,25 +57,6 @@ pub fn main() -> ExitCode {
     match ended {
         Ok(exit) => exit.into(),
         Err(failure) => outcome::fail(&cli.common, &failure),
-    }
-}
-
-/// The command line; one that makes no sense ends the process. What it quotes is escaped.
-fn parsed() -> Cli {
-    let error = match Cli::try_parse() {
-        Ok(cli) => return cli,
-        Err(error) => error,
-    };
-    let shown = std::env::args_os().map(|arg| escape_path(Path::new(&arg)));
-    match Cli::try_parse_from(shown) {
-        Err(same) if same.kind() == error.kind() => same.exit(),
-        // Escaping has made sense of it.
-        _ => {
-            for line in error.to_string().lines() {
-                eprintln!("{}", escape(line));
-            }
-            std::process::exit(error.exit_code())
-        }
     }
 }
 

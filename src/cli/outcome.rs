@@ -1,11 +1,15 @@
 //! How a run ends: exit statuses and error texts.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use clap::Parser;
 use diskdelta::sync::HostTarget;
+use diskdelta::text::{escape, escape_path};
 use diskdelta::{Error, ErrorKind};
 use serde::Serialize;
 
+use super::Cli;
 use super::args::Common;
 use super::context::{print_line, to_json};
 
@@ -68,24 +72,79 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Says what is wrong with the command line: with one object where `--json` is among the words, and
+/// in one line where a value is what is wrong.
+pub fn misused(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // What was asked for: help, or the version.
+        error.exit();
+    }
+    let value = std::error::Error::source(error).and_then(|it| it.downcast_ref::<Error>());
+    let shown = escaped(error);
+    match value {
+        Some(value) => eprintln!("diskdelta: {value}"),
+        // Where standard error is closed there is nowhere to print it.
+        None => drop(shown.print()),
+    }
+    let words = std::env::args_os().skip(1);
+    let mut options = words.take_while(|word| word != "--");
+    if options.any(|word| word == "--json") {
+        let text = shown.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let first = first.strip_prefix("error: ").unwrap_or(first);
+        print_object(&Object {
+            status: Exit::Error as u8,
+            error: Text {
+                kind: snake_case(&format!("{:?}", ErrorKind::InvalidInput)),
+                message: value.map_or_else(|| first.to_owned(), Error::to_string),
+                path: value.and_then(path_of),
+                field: None,
+                offset: None,
+            },
+        });
+    }
+    Exit::Error.into()
+}
+
+/// The same error with the words of the command line escaped, where it is still the same then.
+fn escaped(error: &clap::Error) -> clap::Error {
+    let words = std::env::args_os().map(|word| escape_path(Path::new(&word)));
+    match Cli::try_parse_from(words) {
+        Err(same) if same.kind() == error.kind() => same,
+        // Escaping has made sense of it.
+        _ => {
+            let lines = error.to_string();
+            let lines: Vec<_> = lines.lines().map(escape).collect();
+            clap::Error::raw(error.kind(), lines.join("\n") + "\n")
+        }
+    }
+}
+
+/// The text on standard error has told of the error already, so that this may fail.
+fn print_object(object: &Object) {
+    let _ = to_json(object).and_then(|line| print_line(&line));
+}
+
+fn path_of(error: &Error) -> Option<String> {
+    error.path().map(|path| path.display().to_string())
+}
+
 /// Says what went wrong.
 pub fn fail(common: &Common, failure: &Failure) -> ExitCode {
     let exit = failure.exit();
     eprintln!("diskdelta: {}", failure.error);
     if common.json {
         let error = &failure.error;
-        let object = Object {
+        print_object(&Object {
             status: exit as u8,
             error: Text {
                 kind: snake_case(&format!("{:?}", error.kind())),
                 message: error.to_string(),
-                path: error.path().map(|path| path.display().to_string()),
+                path: path_of(error),
                 field: error.field(),
                 offset: error.offset(),
             },
-        };
-        // The text above has said it already.
-        let _ = to_json(&object).and_then(|line| print_line(&line));
+        });
     }
     exit.into()
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use diskdelta::text::escape;
 use diskdelta::{Phase, Progress};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 /// One bar for each phase, one after the other.
 pub struct Bars {
@@ -52,14 +52,13 @@ impl Progress for Bars {
             Some(total) => ProgressBar::new(total),
             None => ProgressBar::no_length(),
         };
-        let template = match total_bytes {
-            Some(_) => BAR,
-            None => SPINNER,
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+        if let Ok(style) = ProgressStyle::with_template("{line}") {
+            let phase = name(phase);
+            let write = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                write_line(phase, state, out);
+            };
+            bar.set_style(style.with_key("line", write));
         }
-        bar.set_prefix(name(phase));
         *self.lock() = Some(bar);
     }
 
@@ -88,5 +87,82 @@ fn name(phase: Phase) -> &'static str {
     }
 }
 
-const BAR: &str = "{prefix:>9} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
-const SPINNER: &str = "{prefix:>9} {spinner} {bytes} {binary_bytes_per_sec}";
+/// Writes the line of a bar, no longer than the terminal is wide now.
+fn write_line(phase: &str, state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    let width = rustix::termios::tcgetwinsize(std::io::stderr())
+        .map_or(USUAL_WIDTH, |size| usize::from(size.ws_col));
+    let width = if width == 0 { USUAL_WIDTH } else { width };
+    let rate = format!("{}/s", BinaryBytes(state.per_sec() as u64));
+    let bytes = BinaryBytes(state.pos());
+    let line = match state.len() {
+        Some(total) => line(
+            width,
+            phase,
+            Some(state.fraction()),
+            &[
+                format!("{bytes}/{}", BinaryBytes(total)),
+                rate,
+                HumanDuration(state.eta()).to_string(),
+            ],
+        ),
+        None => line(width, phase, None, &[bytes.to_string(), rate]),
+    };
+    // It goes to memory first.
+    let _ = out.write_str(&line);
+}
+
+/// The phase and as many of `parts` as fit into a line of `width`, and a bar where there is room.
+fn line(width: usize, phase: &str, fraction: Option<f32>, parts: &[String]) -> String {
+    // The last column stays free: a full line makes some terminals go to the next one.
+    let width = width.saturating_sub(1);
+    let mut text = String::new();
+    for part in parts {
+        if phase.len() + text.len() + 1 + part.len() > width {
+            break;
+        }
+        text.push(' ');
+        text.push_str(part);
+    }
+    if phase.len() > width {
+        return String::new();
+    }
+    let room = width
+        .saturating_sub(phase.len() + text.len() + 3)
+        .min(BAR_WIDTH);
+    let Some(fraction) = fraction.filter(|_| room >= BAR_LEAST) else {
+        return format!("{phase}{text}");
+    };
+    // Between 0 and the bar's width.
+    let full = (fraction.clamp(0.0, 1.0) * room as f32) as usize;
+    format!(
+        "{phase} [{}{}]{text}",
+        "#".repeat(full),
+        "-".repeat(room - full)
+    )
+}
+
+const USUAL_WIDTH: usize = 80;
+const BAR_WIDTH: usize = 30;
+const BAR_LEAST: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_fits_any_width_and_says_the_most_that_does() {
+        let parts = ["1.00 GiB/2.00 TiB", "120 MiB/s", "4 minutes"].map(str::to_owned);
+        for width in 0..200 {
+            let text = line(width, "hashing", Some(0.5), &parts);
+            assert!(text.len() < width.max(1), "{width}: {text}");
+            assert_eq!(text.contains("TiB"), width > 25, "{width}: {text}");
+            assert_eq!(text.contains("minutes"), width > 45, "{width}: {text}");
+        }
+        let wide = line(80, "hashing", Some(0.5), &parts);
+        assert!(wide.starts_with("hashing [#############-"), "{wide}");
+        assert_eq!(
+            line(30, "working", None, &parts[1..]),
+            "working 120 MiB/s 4 minutes"
+        );
+    }
+}

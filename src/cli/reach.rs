@@ -1,6 +1,6 @@
 //! How another host is reached.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use diskdelta::remote::tls::{DialOptions, Identity};
@@ -88,16 +88,5 @@ impl Reach {
         Ok(options
             .with_patience(patience)
             .with_name(self.tls_name.clone()))
-    }
-}
-
-/// Reads what may be an address, and no file here.
-///
-/// # Errors
-/// `InvalidInput`, `Unsupported`.
-pub fn far(path: &Path) -> Result<Option<FarPath>, Error> {
-    match FarPath::parse(path) {
-        Err(error) if error.kind() == ErrorKind::Unsupported && path.exists() => Ok(None),
-        parsed => parsed,
     }
 }

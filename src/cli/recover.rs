@@ -13,7 +13,7 @@ use diskdelta::{Error, ErrorKind, Limits};
 use serde::Serialize;
 
 use super::Ended;
-use super::args::TargetArgs;
+use super::args::{self, TargetArgs};
 use super::context::Context;
 use super::outcome::{Exit, Failure};
 
@@ -27,6 +27,7 @@ use super::outcome::{Exit, Failure};
 pub struct Args {
     /// The target; with --list and --all, folders to look in
     #[arg(required_unless_present_any = ["list", "all"], value_name = "TARGET")]
+    #[arg(value_parser = args::here())]
     paths: Vec<PathBuf>,
     /// Gives the sync up: the target stays as it was
     #[arg(long, conflicts_with_all = ["list", "all"])]

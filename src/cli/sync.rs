@@ -1,9 +1,9 @@
 //! `diskdelta sync`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use diskdelta::image::{CreateFormat, Format};
-use diskdelta::remote::Traffic;
+use diskdelta::remote::{Location, Traffic};
 use diskdelta::storage::{Allocation, HostFile, Place, TargetOptions, resolve};
 use diskdelta::sync::{
     self, HostSource, HostTarget, HostTargetOptions, ManifestCache, Mode, Outcome, Safety,
@@ -18,7 +18,7 @@ use super::args::{self, Common, Parents};
 use super::context::Context;
 use super::far;
 use super::outcome::{Exit, Failure};
-use super::reach::{self, Reach};
+use super::reach::Reach;
 
 /// Makes TARGET hold what SOURCE holds, moving only what differs
 ///
@@ -28,9 +28,11 @@ use super::reach::{self, Reach};
 pub struct Args {
     /// The image to read; on another host ssh://[user@]host[:port]/path, or
     /// diskdelta://host[:port]/name at a service there
-    pub source: PathBuf,
+    #[arg(value_parser = args::anywhere())]
+    pub source: Location,
     /// The image or block device to write, or the address of one on another host
-    pub target: PathBuf,
+    #[arg(value_parser = args::anywhere())]
+    pub target: Location,
     /// How what moves is found: by comparing (delta), or not at all (full)
     #[arg(long, default_value = "auto", value_parser = args::mode())]
     pub mode: Mode,
@@ -49,19 +51,19 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub align: Option<u64>,
     /// Writes the way back there before the target changes; `undo` takes it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = args::here())]
     pub undo: Option<PathBuf>,
     /// Where the stage lies: beside a file target by default, for a device in /var/lib/diskdelta
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = args::here())]
     pub stage_dir: Option<PathBuf>,
     /// A manifest that stands for reading the target, and is kept current; begun if missing. It
     /// holds only as long as nothing but such syncs writes to the target
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = args::here())]
     pub target_manifest: Option<PathBuf>,
     /// Keeps the source's manifest in DIR, to stand for reading it as long as its file's identity,
     /// length and times, or its device's count of writes, are the same; a wrong one is found by
     /// --verify all only. Goes with --target-manifest, or a target on another host
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = args::here())]
     pub manifest_cache: Option<PathBuf>,
     /// Bytes a block of a manifest that is begun
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = args::block_size)]
@@ -69,8 +71,8 @@ pub struct Args {
     /// What is read back from the medium afterwards
     #[arg(long, default_value = "written", value_parser = args::verify())]
     pub verify: Verify,
-    /// What becomes of the space of zeros that are written: as the target has it, holes, or taken;
-    /// zeros that are equal already stay as they are, but with --mode full
+    /// What becomes of the space of zeros that are written: as the target has it, holes, or taken.
+    /// Zeros that are there already stay as they are, but for --mode full
     #[arg(long, default_value = "keep", value_parser = args::allocation())]
     pub allocation: Allocation,
     /// Says what a sync would do, and writes nothing
@@ -102,29 +104,29 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &Context) -> Ended {
-    match (reach::far(&args.source)?, reach::far(&args.target)?) {
-        (None, None) => run_here(args, context),
-        (Some(source), None) => far::pull(args, &source, context),
-        (None, Some(target)) => far::push(args, &target, context),
-        (Some(_), Some(_)) => Err(Error::new(
+    match (&args.source, &args.target) {
+        (Location::Here(source), Location::Here(target)) => run_here(args, source, target, context),
+        (Location::Far(source), Location::Here(target)) => far::pull(args, source, target, context),
+        (Location::Here(source), Location::Far(target)) => far::push(args, source, target, context),
+        _ => Err(Error::new(
             ErrorKind::InvalidInput,
-            "one of the two must lie on this host",
+            "one of the two must be on this host",
         )
         .advise("run it on one of the other two")
         .into()),
     }
 }
 
-fn run_here(args: &Args, context: &Context) -> Ended {
+fn run_here(args: &Args, source: &Path, target: &Path, context: &Context) -> Ended {
     if args.manifest_cache.is_some() && args.target_manifest.is_none() {
         let what = "--manifest-cache goes with --target-manifest, or a target on another host";
         return Err(Error::new(ErrorKind::InvalidInput, what).into());
     }
     let options = context.common.source_options();
     let image = args.parents.options(args.source_format);
-    let source = HostSource::open(&args.source, &image, &options)?;
-    let target = args.target_options(&source.files(), &context.common);
-    let target = HostTarget::open(&args.target, &target)?;
+    let source = HostSource::open(source, &image, &options)?;
+    let open = args.target_options(&source.files(), &context.common);
+    let target = HostTarget::open(target, &open)?;
     let warnings = [source.warnings(), target.warnings().to_vec()].concat();
     context.warn(&warnings);
     let options = args.sync_options()?;

@@ -6,7 +6,7 @@ use diskdelta::storage::{Place, resolve};
 use diskdelta::sync::{self, HostTarget};
 
 use super::Ended;
-use super::args::TargetArgs;
+use super::args::{self, TargetArgs};
 use super::context::Context;
 use super::outcome::Failure;
 use super::sync::print_report;
@@ -15,8 +15,10 @@ use super::sync::print_report;
 #[derive(clap::Args)]
 pub struct Args {
     /// What `sync --undo` wrote
+    #[arg(value_parser = args::here())]
     file: PathBuf,
     /// The target, as that sync left it
+    #[arg(value_parser = args::here())]
     target: PathBuf,
     #[command(flatten)]
     open: TargetArgs,

@@ -7,11 +7,11 @@ use diskdelta::Limits;
 use diskdelta::diff::{Newer, with_manifest};
 use diskdelta::manifest::Manifest;
 use diskdelta::sync::HostSource;
-use diskdelta::units::format_size;
+use diskdelta::units::{format_count, format_size};
 use serde::Serialize;
 
 use super::Ended;
-use super::args::OneImage;
+use super::args::{self, OneImage};
 use super::context::Context;
 use super::diff::Range;
 use super::outcome::Exit;
@@ -20,8 +20,10 @@ use super::outcome::Exit;
 #[derive(clap::Args)]
 pub struct Args {
     /// The image
+    #[arg(value_parser = args::here())]
     image: PathBuf,
     /// The manifest
+    #[arg(value_parser = args::here())]
     manifest: PathBuf,
     #[command(flatten)]
     open: OneImage,
@@ -85,9 +87,9 @@ fn text(object: &Object) -> Vec<String> {
     }
     if let Some(first) = object.extents.first() {
         lines.push(format!(
-            "{} in {} extents, the first at {:#x}; told to {}",
+            "{} in {}, the first at {:#x}; told to {}",
             format_size(object.changed_bytes),
-            object.extents.len(),
+            format_count(object.extents.len() as u64, "extent"),
             first.offset,
             format_size(object.granularity_bytes)
         ));

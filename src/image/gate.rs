@@ -139,7 +139,7 @@ pub(crate) fn open_parent<T>(
         }
     }
     let hint = match request.hints.first() {
-        Some(hint) => format!(" (said to be `{}`)", hint.escape_debug()),
+        Some(hint) => format!(" (said to be `{}`)", hint.replace(char::is_control, " ")),
         None => String::new(),
     };
     let id = match request.id {

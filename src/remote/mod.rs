@@ -22,6 +22,7 @@ mod keys;
 mod known;
 mod line;
 mod line_options;
+mod location;
 mod message;
 mod own_folders;
 mod reach;
@@ -53,6 +54,7 @@ pub use keys::Keys;
 pub use known::Known;
 pub use line::{Line, LineWatch, Traffic};
 pub use line_options::LineOptions;
+pub use location::Location;
 pub use message::{Claims, Compare, Hello, Message};
 #[cfg(feature = "failback")]
 pub(crate) use own_folders::{OwnFolders, lies_within};

@@ -1,7 +1,7 @@
 //! Agents behind a remote shell.
 
-use std::ffi::OsString;
-use std::io::Read;
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -10,6 +10,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::text::escape_path;
 
 /// `ssh://[user@]host[:port]/path`
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,8 +38,8 @@ pub struct ShellOptions {
     /// Where the agent keeps its state, where that is not its default. An agent that is started with
     /// options of its host's choosing keeps to those.
     pub state_dir: Option<PathBuf>,
-    /// Whether what the shell prints as errors is kept for [`Shell::explain`], instead of going
-    /// where this process's errors go.
+    /// Whether what the shell prints as errors is kept for [`Shell::explain`] alone, instead of also
+    /// going where this process's errors go.
     pub keeps_errors: bool,
 }
 
@@ -166,9 +167,7 @@ impl SshPath {
         if let Some(folder) = &options.state_dir {
             command.arg(state_option(folder)?);
         }
-        if options.keeps_errors {
-            command.stderr(Stdio::piped());
-        }
+        command.stderr(Stdio::piped());
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -181,12 +180,14 @@ impl SshPath {
         let complaint = child.stderr.take().map(|errors| {
             let kept = Arc::new(Mutex::new(Vec::new()));
             let keeps = kept.clone();
-            let keep = move || keep_last(errors, &keeps);
+            let shows = !options.keeps_errors;
+            let keep = move || keep_last(errors, &keeps, shows);
             let keeper = Builder::new().name("shell errors".to_owned()).spawn(keep);
             keeper.map(|keeper| Complaint { kept, keeper })
         });
         let mut shell = Shell {
             child,
+            program: options.program.clone(),
             complaint: None,
         };
         // Where there is no thread for it, dropping the shell ends it.
@@ -199,7 +200,9 @@ impl SshPath {
 /// A running shell with an agent behind it; when dropped it has a moment to end, and is ended then.
 pub struct Shell {
     child: Child,
-    /// The last that it printed as errors, where that is kept.
+    /// What it was to run there.
+    program: String,
+    /// The last that it printed as errors.
     complaint: Option<Complaint>,
 }
 
@@ -221,15 +224,45 @@ impl Shell {
         }
     }
 
-    /// The error of a line that broke, with the last that the shell printed where that is kept:
-    /// whether the host was not found, its key is another one, or nothing is installed there.
+    /// The error of a line that broke, with what shows why: the status that the shell ended with,
+    /// and the last that it printed. Whether the host was not found, its key is another one, or
+    /// nothing is installed there.
     pub fn explain(&mut self, error: Error) -> Error {
-        let Some(complaint) = &self.complaint else {
-            return error;
-        };
         if error.kind() != ErrorKind::Io {
             return error;
         }
+        let status = self.status();
+        let cause = match status {
+            Some(NOT_FOUND) => Some(format!(
+                "`{}` was not found there: install it, or name it with --remote-program",
+                self.program
+            )),
+            Some(SSH_FAILED) => Some("the remote shell could not reach the host".to_owned()),
+            Some(status @ 1..) => Some(format!("the remote shell ended with status {status}")),
+            _ => None,
+        };
+        let advice = error.advice().map(str::to_owned);
+        let advice = advice.filter(|_| !matches!(status, Some(NOT_FOUND | SSH_FAILED)));
+        let parts: Vec<String> = [cause, advice, self.said()].into_iter().flatten().collect();
+        match parts.is_empty() {
+            true => error,
+            false => error.advise(parts.join("; ")),
+        }
+    }
+
+    /// The status that it ended with, where it ends now.
+    fn status(&mut self) -> Option<i32> {
+        let mut status = None;
+        waits(LAST_WORDS, || {
+            status = self.child.try_wait().ok().flatten();
+            status.is_some()
+        });
+        status?.code()
+    }
+
+    /// The last that it printed as errors.
+    fn said(&self) -> Option<String> {
+        let complaint = self.complaint.as_ref()?;
         // What ends it is printed before it ends.
         waits(LAST_WORDS, || complaint.keeper.is_finished());
         let kept = complaint.kept.lock();
@@ -239,18 +272,8 @@ impl Shell {
         let lines = text.lines().map(|line| line.replace(char::is_control, " "));
         let lines = lines.filter(|line| !line.trim().is_empty());
         let lines: Vec<_> = lines.collect();
-        let last = lines
-            .get(lines.len().saturating_sub(LINES)..)
-            .unwrap_or_default();
-        if last.is_empty() {
-            return error;
-        }
-        let said = format!("the remote shell said: {}", last.join("; "));
-        let advice = match error.advice() {
-            Some(advice) => format!("{advice}; {said}"),
-            None => said,
-        };
-        error.advise(advice)
+        let last = lines.get(lines.len().saturating_sub(LINES)..)?;
+        (!last.is_empty()).then(|| format!("the remote shell said: {}", last.join("; ")))
     }
 }
 
@@ -292,12 +315,15 @@ fn waits(patience: Duration, mut is: impl FnMut() -> bool) -> bool {
     false
 }
 
-/// Keeps the last of what comes, until it ends.
-fn keep_last(mut from: impl Read, kept: &Mutex<Vec<u8>>) {
+/// Keeps the last of what comes, until it ends, and shows it where it `shows` it.
+fn keep_last(mut from: impl Read, kept: &Mutex<Vec<u8>>, shows: bool) {
     let mut buf = [0; COMPLAINT_BYTES];
     loop {
         match from.read(&mut buf) {
             Ok(count @ 1..) => {
+                if shows {
+                    show(buf.get(..count).unwrap_or_default());
+                }
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 kept.extend_from_slice(buf.get(..count).unwrap_or_default());
                 let excess = kept.len().saturating_sub(COMPLAINT_BYTES);
@@ -309,6 +335,25 @@ fn keep_last(mut from: impl Read, kept: &Mutex<Vec<u8>>) {
     }
 }
 
+/// Prints what a remote shell printed as errors, escaped line by line.
+fn show(bytes: &[u8]) {
+    let mut out = String::new();
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let (line, end) = match line.strip_suffix(b"\n") {
+            Some(line) => (line.strip_suffix(b"\r").unwrap_or(line), "\n"),
+            None => (line, ""),
+        };
+        out += &escape_path(Path::new(OsStr::from_bytes(line)));
+        out += end;
+    }
+    // Where standard error is closed there is nowhere to show it.
+    let _ = std::io::stderr().write_all(out.as_bytes());
+}
+
+/// What shells end with where there is no such program.
+const NOT_FOUND: i32 = 127;
+/// What ssh ends with where it is ssh that failed.
+const SSH_FAILED: i32 = 255;
 const COMPLAINT_BYTES: usize = 4 << 10;
 /// How many lines of a complaint are worth telling.
 const LINES: usize = 3;

@@ -199,6 +199,28 @@ pub(super) fn is_thick(facts: &Metadata) -> bool {
 pub fn resolve(path: impl AsRef<Path>) -> Result<PathBuf> {
     let given = path.as_ref();
     let failed = |cause: io::Error| Error::io("resolve", cause).at_path(given);
+    if given.as_os_str().as_encoded_bytes().ends_with(b"/") && !given.is_dir() {
+        let what = "a path that ends with a slash names a folder";
+        return Err(Error::new(ErrorKind::InvalidInput, what)
+            .at_path(given)
+            .advise("name a file or a block device"));
+    }
+    if let Ok(facts) = fs::metadata(given)
+        && !facts.is_dir()
+    {
+        // Pipes, sockets and files that were removed have no path, though they have handles
+        // (`/dev/stdin`): what they are is to be said, and not where they are not.
+        HostFile::at(given)?;
+        return match fs::canonicalize(given) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(Error::new(
+                ErrorKind::Unsupported,
+                "the file that this leads to has no name any more",
+            )
+            .at_path(given)
+            .advise("name a regular file or a block device")),
+            outcome => outcome.map_err(failed),
+        };
+    }
     let mut path = given.to_owned();
     for _ in 0..LINK_COUNT {
         match fs::canonicalize(&path) {

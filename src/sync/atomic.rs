@@ -53,7 +53,7 @@ pub(super) fn sync_staged(
     };
     let manifest = keeper.as_ref().map(|keeper| keeper.place().path());
     let job = Job::of(target, &**storage, manifest)?;
-    let earlier = set_aside(target.stage())?;
+    let earlier = set_aside(target.stage()).map_err(untouched)?;
     let staging = Staging::new(target.stage(), header, job, &*planner, disk_len);
     stage(
         run,
@@ -290,9 +290,26 @@ fn write_undo(stage: &Delta, old: &dyn Image, undo: &Place, work: &Work) -> Resu
     })
 }
 
+/// Whether this process lacks the right to do it.
+pub(super) fn is_forbidden(error: &Error) -> bool {
+    let cause = std::error::Error::source(error);
+    let cause = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let kind = cause.map(std::io::Error::kind);
+    matches!(
+        kind,
+        Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
+    )
+}
+
 pub(super) fn untouched(error: Error) -> Error {
     if error.advice().is_some() {
         return error;
+    }
+    if is_forbidden(&error) {
+        return error.advise(
+            "the target is untouched; name a folder for the stage that may be written to, with \
+             --stage-dir DIR",
+        );
     }
     error.advise("the target is untouched")
 }

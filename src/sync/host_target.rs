@@ -375,8 +375,8 @@ fn stage_folder(path: &Path, dry_run: bool) -> Result<Arc<dyn Folder>> {
         HostFolder::make(path).map_err(|error| error.advise(other))?;
     }
     // Absolute, because the mark will name it.
-    let path = resolve(path)?;
-    let folder = HostFolder::open(&path)?;
+    let path = resolve(path).map_err(|error| error.advise(other))?;
+    let folder = HostFolder::open(&path).map_err(|error| error.advise(other))?;
     folder.refuse_shared()?;
     if folder.is_volatile()? {
         return Err(Error::new(

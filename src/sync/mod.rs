@@ -220,6 +220,9 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     };
     if run.options.dry_run {
         let mut report = run.would_change(&*old, mode, reason)?;
+        if replaces && !carries {
+            report.safety = Safety::Atomic;
+        }
         report.notes.extend(note);
         return Ok(report);
     }
@@ -280,6 +283,7 @@ fn way_on(error: Error, target: &Target) -> Error {
         None => Ok(None),
     });
     match marked {
+        Ok(None) if atomic::is_forbidden(&error) => atomic::untouched(error),
         Ok(None) => error.advise("the target is whole; run it again"),
         Ok(Some(mark)) if mark.held => {
             error.advise("the target is held; diskdelta recover TARGET says whether it is whole")

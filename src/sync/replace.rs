@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::atomic::is_forbidden;
 use super::atomic::remove_earlier;
 use super::guest_marker;
 use super::mark::witness;
@@ -123,6 +124,10 @@ fn appeared(fresh: &Place, error: Error) -> Error {
 fn untouched(error: Error, there: bool) -> Error {
     match (error.advice(), error.kind()) {
         (Some(_), _) => error,
+        (None, ErrorKind::Io) if is_forbidden(&error) && there => error.advise(
+            "the target is untouched; its folder may not be written to: write to the target itself \
+             and keep the stage elsewhere (--mode delta --stage-dir DIR)",
+        ),
         (None, ErrorKind::NoSpace) if there => error.advise(
             "the target is untouched; make room for a whole copy, or stage only what differs \
              (--mode delta), or nothing (--safety in-place)",

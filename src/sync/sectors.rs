@@ -18,7 +18,9 @@ pub(super) fn compare(source: &ImageInfo, target: Option<u64>) -> Result<Option<
             ErrorKind::InvalidInput,
             format!("{len} bytes of the source end inside a sector of {target} of the target"),
         )
-        .advise("--align 4096 puts zeros behind them, up to a whole sector"));
+        .advise(format!(
+            "--align {target} puts zeros behind them, up to a whole sector"
+        )));
     }
     Ok(source
         .sector_bytes

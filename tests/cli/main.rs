@@ -21,3 +21,4 @@ mod service;
 mod side_files;
 mod texts;
 mod verbs;
+mod words;

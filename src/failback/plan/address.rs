@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "qemu")]
 use crate::failback::nbd::NbdAddress;
 use crate::image::Format;
-use crate::remote::FarPath;
+use crate::remote::{FarPath, Location};
 
 /// Where a disk lies: on the executor's host, or somewhere that it can be reached from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,10 +36,10 @@ impl Address {
         if let Some(address) = NbdAddress::parse(text) {
             return address.map(Address::Nbd);
         }
-        match FarPath::parse(Path::new(text)) {
-            Ok(None) => parse_path(text).map(Address::Host),
-            Ok(Some(far)) if is_plain(text, far.path()) => Ok(Address::Far(far)),
-            Ok(Some(_)) => {
+        match Location::parse_with(Path::new(text), |_| false) {
+            Ok(Location::Here(_)) => parse_path(text).map(Address::Host),
+            Ok(Location::Far(far)) if is_plain(text, far.path()) => Ok(Address::Far(far)),
+            Ok(Location::Far(_)) => {
                 let text = format!("`{text}` does not name an image by a path without `..`");
                 Err(Error::new(ErrorKind::InvalidInput, text))
             }

@@ -26,6 +26,7 @@ use super::gate::{Chain, ImageId};
 use super::{Image, ImageMut, ImageOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
+use crate::units::{format_size, format_utc};
 
 pub(super) use child::NewChild;
 pub(super) use create::{create_dynamic, create_fixed};
@@ -139,6 +140,14 @@ fn goes_by_geometry(creator: [u8; 4]) -> bool {
     matches!(&creator, b"vpc " | b"qemu")
 }
 
+/// A name in a field that is filled up with spaces or NULs.
+fn without_padding(mut name: &[u8]) -> &[u8] {
+    while let [rest @ .., 0 | b' '] = name {
+        name = rest;
+    }
+    name
+}
+
 /// What a person may want to know of a footer.
 fn footer_facts(footer: &Footer) -> Vec<(&'static str, String)> {
     let chs = footer.geometry;
@@ -148,19 +157,23 @@ fn footer_facts(footer: &Footer) -> Vec<(&'static str, String)> {
             "creator",
             format!(
                 "{} {}.{}",
-                footer.creator.escape_ascii(),
+                without_padding(&footer.creator).escape_ascii(),
                 footer.creator_version >> 16,
                 footer.creator_version & 0xffff
             ),
         ),
         (
             "created",
+            format_utc(EPOCH_SECONDS + u64::from(footer.timestamp)),
+        ),
+        (
+            "original size",
             format!(
-                "{} s after 1970",
-                EPOCH_SECONDS + u64::from(footer.timestamp)
+                "{} ({} bytes)",
+                format_size(footer.original_bytes),
+                footer.original_bytes
             ),
         ),
-        ("original size", footer.original_bytes.to_string()),
         (
             "geometry",
             format!(

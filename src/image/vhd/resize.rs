@@ -136,7 +136,7 @@ impl Dynamic {
             )
             .in_field("max table entries")
             .at_path(self.storage.path())
-            .advise("write to a new file, which gets a longer table")
+            .advise("write a new file, which gets a longer table (--mode full does)")
         };
         if count > u64::from(self.header.max_table_entries) {
             return Err(no_room());

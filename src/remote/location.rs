@@ -1,0 +1,298 @@
+//! Where an image is: here, or at another host. The one place where such texts are read.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::far_path::FarPath;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Where an image is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Location {
+    /// A file or block device of this host.
+    Here(PathBuf),
+    /// An image at another host.
+    Far(FarPath),
+}
+
+impl Location {
+    /// Reads a path or an address.
+    ///
+    /// | text | is |
+    /// | --- | --- |
+    /// | `ssh://[user@]host[:port]/path` | an image behind a shell; the scheme in any case |
+    /// | `diskdelta://host[:port]/name` | an image at a service |
+    /// | any other `scheme://…` | refused; the scheme may get a meaning |
+    /// | `env:…`, `@…` | refused; they may get a meaning |
+    /// | `-` | refused: standard input and output are no disks |
+    /// | `x:y`, no `/` before the colon | a path where a file of that name is there, else refused |
+    /// | anything else | a path |
+    ///
+    /// What begins with `/`, `./` or `../` is always a path. Prefixes end at the first colon.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is refused, naming the way to write it.
+    pub fn parse(text: impl AsRef<Path>) -> Result<Location> {
+        let text = text.as_ref();
+        Self::parse_with(text, |path| path.symlink_metadata().is_ok())
+    }
+
+    /// As [`parse`](Location::parse); `is_there` says whether a file of a name is there.
+    ///
+    /// # Errors
+    /// As [`parse`](Location::parse).
+    pub fn parse_with(text: &Path, is_there: impl FnOnce(&Path) -> bool) -> Result<Location> {
+        let bytes = text.as_os_str().as_bytes();
+        let here = || Ok(Location::Here(text.to_owned()));
+        let refuse = |what: String, advice: String| {
+            Err(Error::new(ErrorKind::InvalidInput, what)
+                .at_path(text)
+                .advise(advice))
+        };
+        let as_path = format!("write ./{} for a file of that name", text.display());
+        match bytes {
+            [] => {
+                let what = "an empty path names nothing".to_owned();
+                return refuse(what, "name a file or a block device".to_owned());
+            }
+            _ if bytes.contains(&0) => {
+                let what = "a path has no NUL byte in it".to_owned();
+                return refuse(what, "name a file or a block device".to_owned());
+            }
+            b"-" => {
+                let what = "standard input and output are no disks".to_owned();
+                return refuse(what, as_path);
+            }
+            [b'@', ..] => {
+                let what = "a name that begins with @ is reserved".to_owned();
+                return refuse(what, as_path);
+            }
+            _ => {}
+        }
+        let Some((prefix, rest)) = split_prefix(bytes) else {
+            return here();
+        };
+        let lower = prefix.to_ascii_lowercase();
+        if !prefix.is_empty() && rest.starts_with(b"//") {
+            if SCHEMES.iter().any(|scheme| scheme.as_bytes() == lower) {
+                let address = [&lower[..], b":", rest].concat();
+                return match FarPath::parse(Path::new(OsStr::from_bytes(&address)))? {
+                    Some(far) => Ok(Location::Far(far)),
+                    None => refuse("an address that this build does not know".into(), as_path),
+                };
+            }
+            let scheme = String::from_utf8_lossy(prefix);
+            let what = format!("no way to reach it: `{scheme}://` is not known here");
+            let advice = match &lower[..] {
+                b"file" => "write the path alone".to_owned(),
+                _ => format!(
+                    "write ssh://[user@]host[:port]/path or diskdelta://host[:port]/name; {as_path}"
+                ),
+            };
+            return refuse(what, advice);
+        }
+        if lower == b"env" {
+            return refuse("names that begin with env: are reserved".into(), as_path);
+        }
+        if is_there(text) {
+            return here();
+        }
+        if matches!(prefix, [letter] if letter.is_ascii_alphabetic()) && rest.starts_with(b"\\") {
+            let what = "this is a path of Windows, and not of this host".to_owned();
+            return refuse(what, format!("name a file of this host; {as_path}"));
+        }
+        let what = "a name with a colon, and no file of that name is there".to_owned();
+        match suggestion(bytes) {
+            Some(meant) => refuse(what, format!("did you mean {meant}? {as_path}")),
+            None => refuse(what, as_path),
+        }
+    }
+
+    /// Reads the path of a file or device of this host.
+    ///
+    /// # Errors
+    /// As [`parse`](Location::parse); `InvalidInput` for an address.
+    pub fn parse_here(text: impl AsRef<Path>) -> Result<PathBuf> {
+        match Self::parse(text.as_ref())? {
+            Location::Here(path) => Ok(path),
+            Location::Far(_) => Err(Error::new(
+                ErrorKind::InvalidInput,
+                "this must be a file or device of this host",
+            )
+            .at_path(text)
+            .advise("only sync has a source or a target on another host")),
+        }
+    }
+}
+
+/// What stands before the first colon, and after it, where no slash comes first.
+fn split_prefix(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = text.iter().position(|byte| matches!(byte, b':' | b'/'))?;
+    match text.get(colon) {
+        Some(b':') => Some((text.get(..colon)?, text.get(colon + 1..)?)),
+        _ => None,
+    }
+}
+
+/// The address that was perhaps meant by `host:path`, as other programs write it.
+fn suggestion(text: &[u8]) -> Option<String> {
+    let text = str::from_utf8(text).ok()?;
+    let (host, path) = match text.starts_with('[') {
+        true => {
+            let (host, path) = text.split_once("]:")?;
+            (format!("{host}]"), path)
+        }
+        false => {
+            let (host, path) = text.split_once(':')?;
+            (host.to_owned(), path)
+        }
+    };
+    let inner = path.trim_start_matches('/');
+    if SCHEMES
+        .iter()
+        .any(|scheme| host.eq_ignore_ascii_case(scheme))
+    {
+        return Some(format!("{}://{inner}", host.to_ascii_lowercase()));
+    }
+    let meant = format!("ssh://{host}/{inner}");
+    // Only what would be taken is worth saying.
+    FarPath::parse(Path::new(&meant)).ok()??;
+    Some(match path.starts_with('/') {
+        true => meant,
+        false => format!("{meant}, or ssh://{host}/~/{path} below the home folder"),
+    })
+}
+
+const SCHEMES: [&str; 2] = ["ssh", "diskdelta"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, is_there: bool) -> Result<Location> {
+        Location::parse_with(Path::new(text), |_| is_there)
+    }
+
+    #[test]
+    fn paths_are_paths_whatever_is_in_them() {
+        for text in [
+            "a",
+            "a b",
+            "./a:b",
+            "../a:b",
+            "/a:b",
+            "dir/a:b",
+            "./-",
+            "./env:x",
+            "./@x",
+            "./a://b",
+            "/ssh://h/x",
+            "dir/ssh://h/x",
+            "a@b",
+            "--",
+            "-a",
+            "a-",
+            "./C:\\x",
+            "./",
+            "a\\b",
+            ".",
+        ] {
+            for is_there in [false, true] {
+                let found = parse(text, is_there).unwrap();
+                assert_eq!(found, Location::Here(text.into()), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_reserved_is_refused_also_where_a_file_of_that_name_is_there() {
+        for (text, part) in [
+            ("", "empty"),
+            ("-", "./-"),
+            ("a\0b", "NUL"),
+            ("@a", "./@a"),
+            ("@", "./@"),
+            ("@a:b", "reserved"),
+            ("env:A", "./env:A"),
+            ("ENV:A", "reserved"),
+            ("env:a:b", "reserved"),
+            ("file:///a", "write the path alone"),
+            ("FILE:///a", "write the path alone"),
+            ("http://h/a", "ssh://[user@]host"),
+            ("s3://b/a", "./s3://b/a"),
+            ("nbd+unix:///a?socket=/b", "not known"),
+            ("a b://c", "not known"),
+            ("x://", "not known"),
+            ("ssh://h", "ssh://[user@]host[:port]/path"),
+            ("ssh://", "ssh://[user@]host[:port]/path"),
+        ] {
+            for is_there in [false, true] {
+                let error = parse(text, is_there).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}");
+                assert!(error.to_string().contains(part), "{text}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_colon_is_an_address_of_another_program_unless_a_file_has_that_name() {
+        for (text, part) in [
+            ("host:web.img", "did you mean ssh://host/web.img"),
+            ("host:web.img", "ssh://host/~/web.img"),
+            ("host:/srv/web.img", "did you mean ssh://host/srv/web.img?"),
+            ("me@host:a", "did you mean ssh://me@host/a"),
+            ("a:b:c", "did you mean ssh://a/b:c"),
+            ("[::1]:/a", "did you mean ssh://[::1]/a?"),
+            ("ssh:/h/a", "did you mean ssh://h/a?"),
+            ("SSH:h/a", "did you mean ssh://h/a"),
+            ("host:", "./host:"),
+            (":a", "./:a"),
+            ("C:\\a.vhd", "Windows"),
+            ("c:\\a", "./c:\\a"),
+            ("C:/a", "ssh://C/a"),
+            ("x:y", "./x:y"),
+        ] {
+            let error = parse(text, false).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}");
+            assert!(error.to_string().contains(part), "{text}: {error}");
+            assert_eq!(parse(text, true).unwrap(), Location::Here(text.into()));
+        }
+    }
+
+    #[test]
+    fn addresses_are_read_with_their_scheme_in_any_case() {
+        for text in ["ssh://h/a", "SSH://h/a", "Ssh://h/a"] {
+            let Location::Far(far) = parse(text, true).unwrap() else {
+                panic!("{text}");
+            };
+            assert_eq!(far.to_string(), "ssh://h/a");
+        }
+        #[cfg(feature = "tls")]
+        assert!(matches!(
+            parse("DiskDelta://h/a", false).unwrap(),
+            Location::Far(_)
+        ));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_with_a_dot_and_a_slash_before_it_is_that_path(text in "[^\0]*") {
+            let path = format!("./{text}");
+            proptest::prop_assert_eq!(parse(&path, false).unwrap(), Location::Here(path.into()));
+        }
+
+        #[test]
+        fn any_text_is_a_path_an_address_or_refused_with_a_way_to_write_it(
+            text in "[-@:/\\\\a-z.\0]{0,12}",
+            is_there: bool,
+        ) {
+            match parse(&text, is_there) {
+                Ok(Location::Here(path)) => proptest::prop_assert_eq!(path, PathBuf::from(&text)),
+                Ok(Location::Far(far)) => proptest::prop_assert!(text.starts_with(far.to_string().split('/').next().unwrap())),
+                Err(error) => proptest::prop_assert!(error.advice().is_some()),
+            }
+        }
+    }
+}

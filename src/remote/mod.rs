@@ -25,6 +25,7 @@ mod line_options;
 mod location;
 mod message;
 mod own_folders;
+mod pipe;
 mod reach;
 mod retry;
 mod root_end;

@@ -61,9 +61,10 @@ impl FarPath {
             FarPath::Shell(place) => {
                 let mut shell = place.start(&reach.shell)?;
                 let (output, input) = shell.streams()?;
-                let mut carrier = Carrier(Kind::Shell(shell));
                 let dialled = Dialled::new(output, input, &line, work);
-                Ok((dialled.map_err(|error| carrier.explain(error))?, carrier))
+                let dialled = dialled.map_err(|error| shell.explain(error))?;
+                shell.greeted();
+                Ok((dialled, Carrier(Kind::Shell(shell))))
             }
             #[cfg(feature = "tls")]
             FarPath::Service(place) => {

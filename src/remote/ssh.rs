@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::pipe::{Pipe, PipeEnd};
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::escape_path;
 
@@ -167,10 +168,12 @@ impl SshPath {
         if let Some(folder) = &options.state_dir {
             command.arg(state_option(folder)?);
         }
-        command.stderr(Stdio::piped());
+        let failed = |cause| Error::io("make a pipe for the remote shell", cause);
+        let end = PipeEnd::new().map_err(failed)?;
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .map_err(|cause| {
                 Error::io("start the remote shell", cause)
@@ -178,6 +181,7 @@ impl SshPath {
                     .advise("install it, or name another one with --rsh")
             })?;
         let complaint = child.stderr.take().map(|errors| {
+            let errors = Pipe::new(errors, &end);
             let kept = Arc::new(Mutex::new(Vec::new()));
             let keeps = kept.clone();
             let shows = !options.keeps_errors;
@@ -187,7 +191,9 @@ impl SshPath {
         });
         let mut shell = Shell {
             child,
+            end: Some(end),
             program: options.program.clone(),
+            greeted: false,
             complaint: None,
         };
         // Where there is no thread for it, dropping the shell ends it.
@@ -198,10 +204,15 @@ impl SshPath {
 }
 
 /// A running shell with an agent behind it; when dropped it has a moment to end, and is ended then.
+/// So are its streams, also where a process that it started keeps their other ends open.
 pub struct Shell {
     child: Child,
-    /// What it was to run there.
+    /// Ends the streams.
+    end: Option<PipeEnd>,
+    /// The program to run there.
     program: String,
+    /// Whether an agent has answered.
+    greeted: bool,
     /// The last that it printed as errors.
     complaint: Option<Complaint>,
 }
@@ -217,32 +228,44 @@ impl Shell {
     ///
     /// # Errors
     /// `Io` the second time.
-    pub fn streams(&mut self) -> Result<(ChildStdout, ChildStdin)> {
-        match (self.child.stdout.take(), self.child.stdin.take()) {
-            (Some(output), Some(input)) => Ok((output, input)),
+    pub fn streams(&mut self) -> Result<(Pipe<ChildStdout>, Pipe<ChildStdin>)> {
+        let streams = (self.child.stdout.take(), self.child.stdin.take());
+        match (streams, &self.end) {
+            ((Some(output), Some(input)), Some(end)) => {
+                Ok((Pipe::new(output, end), Pipe::new(input, end)))
+            }
             _ => Err(Error::new(ErrorKind::Io, "the shell's streams are in use")),
         }
     }
 
+    /// Notes that an agent has answered: errors from then on are those of a line that was lost.
+    pub fn greeted(&mut self) {
+        self.greeted = true;
+    }
+
     /// The error of a line that broke, with what shows why: the status that the shell ended with,
     /// and the last that it printed. Whether the host was not found, its key is another one, or
-    /// nothing is installed there.
+    /// nothing is installed there. Takes two seconds at most.
     pub fn explain(&mut self, error: Error) -> Error {
         if error.kind() != ErrorKind::Io {
             return error;
         }
         let status = self.status();
+        // Once an agent has answered, the same command may well go on where it stopped.
+        let first = !self.greeted;
         let cause = match status {
-            Some(NOT_FOUND) => Some(format!(
+            Some(NOT_FOUND) if first => Some(format!(
                 "`{}` was not found there: install it, or name it with --remote-program",
                 self.program
             )),
-            Some(SSH_FAILED) => Some("the remote shell could not reach the host".to_owned()),
+            Some(SSH_FAILED) if first => {
+                Some("the remote shell could not reach the host".to_owned())
+            }
             Some(status @ 1..) => Some(format!("the remote shell ended with status {status}")),
             _ => None,
         };
-        let advice = error.advice().map(str::to_owned);
-        let advice = advice.filter(|_| !matches!(status, Some(NOT_FOUND | SSH_FAILED)));
+        let is_final = first && matches!(status, Some(NOT_FOUND | SSH_FAILED));
+        let advice = error.advice().filter(|_| !is_final).map(str::to_owned);
         let parts: Vec<String> = [cause, advice, self.said()].into_iter().flatten().collect();
         match parts.is_empty() {
             true => error,
@@ -279,12 +302,16 @@ impl Shell {
 
 impl Drop for Shell {
     fn drop(&mut self) {
-        if waits(PATIENCE, || !matches!(self.child.try_wait(), Ok(None))) {
-            return;
+        if !waits(PATIENCE, || !matches!(self.child.try_wait(), Ok(None))) {
+            // Nothing more can be done about one that does not end.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
         }
-        // Nothing more can be done about one that does not end.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end = None;
+        if let Some(complaint) = &self.complaint {
+            // It ends by itself, but where standard error takes nothing.
+            waits(LAST_WORDS, || complaint.keeper.is_finished());
+        }
     }
 }
 

@@ -1,12 +1,17 @@
 //! Lines that are full, and what a line leaves behind when it has ended.
 
+use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use diskdelta::remote::{Dialled, FrameEncoder, Line, LineOptions, Message, serve};
+use diskdelta::remote::{
+    Dialled, FarPath, FrameEncoder, Line, LineOptions, Message, Reach, ShellOptions, serve,
+};
 use diskdelta::sync::SyncOptions;
 use diskdelta::{CancelToken, ErrorKind};
 
@@ -232,4 +237,59 @@ fn a_socket_whose_other_end_never_closes_is_cut_off() {
     drop(line.map(drop).unwrap_err());
     falls_to((before.0, before.1 - 1));
     drop(there);
+}
+
+/// A program that stands in for ssh.
+fn script(lab: &Lab, name: &str, text: &str) -> Reach {
+    let path = lab.path(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    let shell = ShellOptions::default()
+        .with_shell(path.to_str().unwrap())
+        .with_keeps_errors(true);
+    Reach::default()
+        .with_shell(shell)
+        .with_line(LineOptions::default().with_silence(Duration::from_millis(500)))
+}
+
+#[test]
+fn a_shell_that_leaves_a_process_with_its_streams_behind_leaves_nothing_here() {
+    if !alone("ended::a_shell_that_leaves_a_process_with_its_streams_behind_leaves_nothing_here") {
+        return;
+    }
+    let lab = Lab::new();
+    let place = FarPath::parse(Path::new("ssh://host/a")).unwrap().unwrap();
+    let dial = &|name: &str, text: &str, part: &str| {
+        let begun = Instant::now();
+        let reach = script(&lab, name, text);
+        let error = place.dial(&reach, &work()).err().unwrap();
+        assert!(error.to_string().contains(part), "{text}: {error}");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{text}");
+    };
+    dial("first", "exit 1", "status 1");
+    let before = held();
+    // As ssh does that stays for later connections, with standard error or with all.
+    let ways = [
+        (
+            "sleep 30 >/dev/null </dev/null & echo refused >&2; exit 255",
+            "could not reach the host; the remote shell said: refused",
+        ),
+        ("sleep 30 & exit 255", "could not reach the host"),
+        ("yes >&2 & exec sleep 30", "for 0.5 s"),
+        (
+            "trap '' TERM HUP PIPE; while :; do sleep 1; done",
+            "for 0.5 s",
+        ),
+    ];
+    std::thread::scope(|scope| {
+        for (number, (text, part)) in ways.into_iter().enumerate() {
+            scope.spawn(move || dial(&format!("shell{number}"), text, part));
+        }
+    });
+    falls_to(before);
+    // Nor a child, whether it runs or waits to be reaped.
+    for task in fs::read_dir("/proc/self/task").unwrap() {
+        let children = fs::read_to_string(task.unwrap().path().join("children")).unwrap();
+        assert_eq!(children, "");
+    }
 }

@@ -116,7 +116,7 @@ pub struct TargetArgs {
     pub stage_dir: Option<PathBuf>,
     /// Takes FILE, a log or sidecar or copy of an unfinished sync, for one that diskdelta made,
     /// where the file system does not show it; you answer for what it holds
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = here())]
     trust_log: Vec<PathBuf>,
     /// What becomes of the space of zeros
     #[arg(long, default_value = "keep", value_parser = allocation())]

@@ -14,6 +14,7 @@ use diskdelta::{Error, ErrorKind};
 use serde::Serialize;
 
 use super::Ended;
+use super::args;
 use super::context::Context;
 use super::failback_text as text;
 use super::outcome::{Exit, Failure};
@@ -25,7 +26,7 @@ use super::outcome::{Exit, Failure};
 #[derive(clap::Args)]
 pub struct Args {
     /// Where jobs are kept
-    #[arg(long, global = true, value_name = "DIR", default_value = STATE_DIR)]
+    #[arg(long, global = true, value_name = "DIR", default_value = STATE_DIR, value_parser = args::here())]
     state_dir: PathBuf,
     /// Who asks, for the record; the user by default
     #[arg(long, global = true, value_name = "NAME")]
@@ -37,11 +38,21 @@ pub struct Args {
 #[derive(Subcommand)]
 enum Verb {
     /// Checks the prerequisites of a plan one by one, and changes nothing
-    Check { plan: PathBuf },
+    Check {
+        /// The plan
+        #[arg(value_parser = args::here())]
+        plan: PathBuf,
+    },
     /// Shows what a plan would move, in which direction and how, and changes nothing
-    Plan { plan: PathBuf },
+    Plan {
+        /// The plan
+        #[arg(value_parser = args::here())]
+        plan: PathBuf,
+    },
     /// Begins a job, and carries it
     Start {
+        /// The plan
+        #[arg(value_parser = args::here())]
         plan: PathBuf,
         /// Begins; without it, only shows what would be done
         #[arg(long)]

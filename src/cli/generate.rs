@@ -7,7 +7,7 @@ use clap_complete::Shell;
 use diskdelta::Error;
 
 use super::outcome::Exit;
-use super::{Cli, Ended};
+use super::{Cli, Ended, args};
 
 /// Prints a shell's completions
 #[derive(clap::Args)]
@@ -20,7 +20,7 @@ pub struct CompletionsArgs {
 #[derive(clap::Args)]
 pub struct ManArgs {
     /// Writes a page for every verb into DIR instead
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = args::here())]
     dir: Option<PathBuf>,
 }
 

@@ -13,6 +13,7 @@ use diskdelta::text::{escape, escape_path};
 use diskdelta::{Error, ErrorKind, Work};
 
 use super::Ended;
+use super::args;
 use super::context::Context;
 use super::outcome::Exit;
 
@@ -23,13 +24,13 @@ pub struct Listen {
     #[arg(long, value_name = "ADDR:PORT", requires_all = ["cert", "key", "client_ca", "root"])]
     listen: Option<String>,
     /// The service's certificate
-    #[arg(long, value_name = "PEM", requires = "listen")]
+    #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "listen")]
     cert: Option<PathBuf>,
     /// The key of the service's certificate
-    #[arg(long, value_name = "PEM", requires = "listen")]
+    #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "listen")]
     key: Option<PathBuf>,
     /// The authorities that clients' certificates must come from
-    #[arg(long, value_name = "PEM", requires = "listen")]
+    #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "listen")]
     client_ca: Option<PathBuf>,
     /// How many sessions there may be at a time; each takes up to 128M of memory
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]

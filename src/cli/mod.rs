@@ -99,3 +99,33 @@ block device, is raw) or by an option.
 
 Exit status: 0 done or identical; 1 differs; 2 an error; 3 interrupted, `recover` needed; 4 done,
 but unreadable ranges were skipped.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn every_path_of_the_command_line_is_read_by_the_one_parser() {
+        let mut commands = vec![Cli::command()];
+        let mut count = 0;
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            for argument in command.get_arguments() {
+                let parser = argument.get_value_parser();
+                // What clap takes for a path by itself.
+                let plain = [
+                    clap::builder::ValueParser::path_buf(),
+                    clap::builder::ValueParser::os_string(),
+                ];
+                for plain in plain {
+                    let plain = format!("{plain:?}");
+                    assert_ne!(format!("{parser:?}"), plain, "{}", argument.get_id());
+                }
+                count += 1;
+            }
+        }
+        assert!(count > 100, "{count}");
+    }
+}

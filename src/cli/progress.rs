@@ -159,7 +159,7 @@ mod tests {
             assert_eq!(text.contains("minutes"), width > 45, "{width}: {text}");
         }
         let wide = line(80, "hashing", Some(0.5), &parts);
-        assert!(wide.starts_with("hashing [#############-"), "{wide}");
+        assert!(wide.starts_with("hashing [###############-"), "{wide}");
         assert_eq!(
             line(30, "working", None, &parts[1..]),
             "working 120 MiB/s 4 minutes"

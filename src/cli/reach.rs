@@ -20,13 +20,13 @@ pub struct Reach {
     #[arg(long, value_name = "PROGRAM", default_value = "diskdelta")]
     remote_program: String,
     /// This end's certificate, for a service (diskdelta://)
-    #[arg(long, value_name = "PEM", requires_all = ["tls_key", "tls_ca"])]
+    #[arg(long, value_name = "PEM", value_parser = args::here(), requires_all = ["tls_key", "tls_ca"])]
     tls_cert: Option<PathBuf>,
     /// The key of this end's certificate
-    #[arg(long, value_name = "PEM", requires = "tls_cert")]
+    #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     /// The authorities that the service's certificate must come from
-    #[arg(long, value_name = "PEM", requires = "tls_cert")]
+    #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "tls_cert")]
     tls_ca: Option<PathBuf>,
     /// The name that the service's certificate must be for, where it is not the host's
     #[arg(long, value_name = "NAME", requires = "tls_cert")]

@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["list", "all", "discard"])]
     release: bool,
     /// The kept manifest to bring up to date, if it is in neither the target's folder nor the log's
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = args::here())]
     target_manifest: Option<PathBuf>,
     /// Shows what is pending
     #[arg(long, conflicts_with = "all")]

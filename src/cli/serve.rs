@@ -32,17 +32,17 @@ pub struct Args {
     listen: Listen,
     /// Serve only DIR, and take all paths from there; required with --listen. Unless --read-only,
     /// a client may overwrite any regular file in it
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = args::here())]
     root: Option<PathBuf>,
     /// Never writes anything
     #[arg(long)]
     read_only: bool,
     /// Where stages lie: beside a file target by default, for a device in /var/lib/diskdelta
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = args::here())]
     stage_dir: Option<PathBuf>,
     /// Folder in which the agent keeps its state of failback jobs; outside of --root [default:
     /// /var/lib/diskdelta/agent for root, otherwise diskdelta/agent in the user's state folder]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = args::here())]
     state_dir: Option<PathBuf>,
     /// Gives a line up when the other end was silent for so long: 90s, 5m. Below 15s both ends
     /// must be told
@@ -50,7 +50,7 @@ pub struct Args {
     timeout: Duration,
     /// Keeps manifests in DIR that stand for reading images which provably did not change since,
     /// and for targets that nothing but such syncs writes
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = args::here())]
     manifest_cache: Option<PathBuf>,
 }
 

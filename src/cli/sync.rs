@@ -80,7 +80,7 @@ pub struct Args {
     pub dry_run: bool,
     /// Takes FILE, a log or sidecar or copy of an unfinished sync, for one that diskdelta made,
     /// where the file system does not show it; you answer for what it holds
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = args::here())]
     pub trust_log: Vec<PathBuf>,
     /// Goes on where the source cannot be read, leaves the target's bytes there (status 4)
     #[arg(long)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::far_path::FarPath;
 use crate::error::{Error, ErrorKind, Result};
+use crate::text::EscapedPath;
 
 /// Where an image is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,11 +52,12 @@ impl Location {
                 .at_path(text)
                 .advise(advice))
         };
-        let as_path = format!("write ./{} for a file of that name", text.display());
+        let as_path = format!("write ./{} for a file of that name", EscapedPath(text));
         match bytes {
             [] => {
-                let what = "an empty path names nothing".to_owned();
-                return refuse(what, "name a file or a block device".to_owned());
+                let what = "an empty path names nothing";
+                return Err(Error::new(ErrorKind::InvalidInput, what)
+                    .advise("name a file or a block device"));
             }
             _ if bytes.contains(&0) => {
                 let what = "a path has no NUL byte in it".to_owned();
@@ -87,9 +89,7 @@ impl Location {
             let what = format!("no way to reach it: `{scheme}://` is not known here");
             let advice = match &lower[..] {
                 b"file" => "write the path alone".to_owned(),
-                _ => format!(
-                    "write ssh://[user@]host[:port]/path or diskdelta://host[:port]/name; {as_path}"
-                ),
+                _ => format!("{ADDRESSES}; {as_path}"),
             };
             return refuse(what, advice);
         }
@@ -104,8 +104,14 @@ impl Location {
             return refuse(what, format!("name a file of this host; {as_path}"));
         }
         let what = "a name with a colon, and no file of that name is there".to_owned();
+        if lower == b"file" {
+            return refuse(what, format!("write the path alone; {as_path}"));
+        }
         match suggestion(bytes) {
             Some(meant) => refuse(what, format!("did you mean {meant}? {as_path}")),
+            None if SCHEMES.iter().any(|scheme| scheme.as_bytes() == lower) => {
+                refuse(what, format!("{ADDRESSES}; {as_path}"))
+            }
             None => refuse(what, as_path),
         }
     }
@@ -150,22 +156,25 @@ fn suggestion(text: &[u8]) -> Option<String> {
         }
     };
     let inner = path.trim_start_matches('/');
-    if SCHEMES
-        .iter()
-        .any(|scheme| host.eq_ignore_ascii_case(scheme))
-    {
-        return Some(format!("{}://{inner}", host.to_ascii_lowercase()));
-    }
-    let meant = format!("ssh://{host}/{inner}");
-    // Only what would be taken is worth saying.
+    let mut schemes = SCHEMES.iter();
+    let scheme = schemes.find(|scheme| host.eq_ignore_ascii_case(scheme));
+    let meant = match scheme {
+        Some(scheme) => format!("{scheme}://{inner}"),
+        None if path.starts_with("~/") => format!("ssh://{host}/{path}"),
+        None => format!("ssh://{host}/{inner}"),
+    };
+    // Only what would be taken is worth naming.
     FarPath::parse(Path::new(&meant)).ok()??;
-    Some(match path.starts_with('/') {
+    let is_whole = scheme.is_some() || path.starts_with('/') || path.starts_with("~/");
+    Some(match is_whole {
         true => meant,
         false => format!("{meant}, or ssh://{host}/~/{path} below the home folder"),
     })
 }
 
 const SCHEMES: [&str; 2] = ["ssh", "diskdelta"];
+/// The advice that names what addresses look like.
+const ADDRESSES: &str = "write ssh://[user@]host[:port]/path or diskdelta://host[:port]/name";
 
 #[cfg(test)]
 mod tests {
@@ -247,6 +256,10 @@ mod tests {
             ("[::1]:/a", "did you mean ssh://[::1]/a?"),
             ("ssh:/h/a", "did you mean ssh://h/a?"),
             ("SSH:h/a", "did you mean ssh://h/a"),
+            ("host:~/a", "did you mean ssh://host/~/a?"),
+            ("ssh:x", "write ssh://[user@]host[:port]/path"),
+            ("file:a", "write the path alone"),
+            ("FILE:/a", "write the path alone"),
             ("host:", "./host:"),
             (":a", "./:a"),
             ("C:\\a.vhd", "Windows"),

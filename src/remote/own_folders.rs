@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::serve::ServeOptions;
 use crate::error::{Error, ErrorKind, Result};
@@ -65,7 +65,7 @@ impl OwnFolders {
 #[cfg(feature = "failback")]
 pub(crate) fn lies_within(folder: &Path, outer: &Path) -> Result<bool> {
     let outer = id_of(outer)?;
-    let real: PathBuf = resolve(folder)?;
+    let real = resolve(folder)?;
     for folder in real.ancestors() {
         if outer.is_some() && id_of(folder)? == outer {
             return Ok(true);

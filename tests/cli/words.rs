@@ -45,6 +45,22 @@ fn a_text_that_is_no_path_makes_no_file_in_any_verb() {
             "undo TEXT old.raw",
             "undo way.delta TEXT",
             "recover TEXT",
+            "recover old.raw --target-manifest=TEXT",
+            "recover old.raw --trust-log=TEXT",
+            "recover --list TEXT",
+            "sync new.raw old.raw --trust-log=TEXT",
+            "sync new.raw old.raw --parent=TEXT",
+            "sync new.raw old.raw --manifest-cache=TEXT",
+            "serve --stdio --root=TEXT",
+            "serve --stdio --stage-dir=TEXT",
+            "serve --stdio --state-dir=TEXT",
+            "serve --stdio --manifest-cache=TEXT",
+            "delta export way.delta --parent=TEXT --to=t.vhd",
+            "delta merge way.delta TEXT -o d",
+            "failback check TEXT",
+            "failback start TEXT",
+            "failback status --state-dir=TEXT",
+            "man --dir=TEXT",
         ] {
             let words = verb.replace("TEXT", text);
             let run = lab.run(&words);

@@ -36,14 +36,24 @@ impl Address {
         if let Some(address) = NbdAddress::parse(text) {
             return address.map(Address::Nbd);
         }
-        match Location::parse_with(Path::new(text), |_| false) {
+        let path = Path::new(text);
+        match Location::parse_with(path, |_| false) {
             Ok(Location::Here(_)) => parse_path(text).map(Address::Host),
             Ok(Location::Far(far)) if is_plain(text, far.path()) => Ok(Address::Far(far)),
             Ok(Location::Far(_)) => {
                 let text = format!("`{text}` does not name an image by a path without `..`");
                 Err(Error::new(ErrorKind::InvalidInput, text))
             }
-            Err(error) => Err(Error::new(ErrorKind::InvalidInput, error.to_string())),
+            Err(error) if FarPath::parse(path).is_err() => {
+                Err(Error::new(ErrorKind::InvalidInput, error.to_string()))
+            }
+            Err(_) => {
+                let text = format!(
+                    "`{text}` is neither an absolute path nor an address \
+                     (ssh://[user@]host[:port]/path, diskdelta://host[:port]/name)"
+                );
+                Err(Error::new(ErrorKind::InvalidInput, text))
+            }
         }
     }
 

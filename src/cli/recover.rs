@@ -1,11 +1,14 @@
 //! `diskdelta recover`
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use diskdelta::storage::resolve;
 use diskdelta::sync::{
-    HostTarget, HostTargetOptions, Pending, PendingKind, Recovered, STAGE_DIR, Standstill, pending,
-    recover_all,
+    Forgotten, GuardedBytes, HostTarget, HostTargetOptions, Pending, PendingKind, Recovered,
+    STAGE_DIR, Standstill, pending, recover_all,
 };
 use diskdelta::text::escape_path;
 use diskdelta::units::format_size;
@@ -20,9 +23,9 @@ use super::outcome::{Exit, Failure};
 /// Finishes, or gives up, an interrupted sync
 ///
 /// A marked target is finished from its stage. --discard drops what was staged, which is possible
-/// only while the target is unmarked. A target that is held stays so until --release. --list shows
-/// what is pending, --all finishes all of it: in the folders that are named, or else in the stage
-/// folder and the current one.
+/// only while the target is unmarked. A target that is held stays so until --release. --forget takes
+/// the marker off a target whose log is lost. --list shows what is pending, --all finishes all of it:
+/// in the folders that are named, or else in the stage folder and the current one.
 #[derive(clap::Args)]
 pub struct Args {
     /// The target; with --list and --all, folders to look in
@@ -35,6 +38,19 @@ pub struct Args {
     /// Lets a target go that is held and whole, so that it can be used again
     #[arg(long, conflicts_with_all = ["list", "all", "discard"])]
     release: bool,
+    /// Take the marker off a target whose log is lost; needs the bytes that were under it, or
+    /// --zero-guarded (with --release: also if the target is held)
+    #[arg(long, conflicts_with_all = ["list", "all", "discard", "target_manifest"])]
+    forget: bool,
+    /// With --forget: the bytes at the start of the target, as many as the marker guards
+    #[arg(long, requires = "forget", value_name = "FILE")]
+    head: Option<PathBuf>,
+    /// With --forget: the bytes at the end of the target, as many as the marker guards
+    #[arg(long, requires = "forget", value_name = "FILE")]
+    tail: Option<PathBuf>,
+    /// With --forget: write zeros over the marker; the bytes that were under it are lost
+    #[arg(long, requires = "forget", conflicts_with_all = ["head", "tail"])]
+    zero_guarded: bool,
     /// The kept manifest to bring up to date, if it is in neither the target's folder nor the log's
     #[arg(long, value_name = "FILE", value_parser = args::here())]
     target_manifest: Option<PathBuf>,
@@ -64,6 +80,9 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     let options = options.with_target_manifest(manifest);
     let target = HostTarget::open(path, &options)?;
     context.warn(target.warnings());
+    if args.forget {
+        return forget(args, &target, context);
+    }
     let done = match (args.discard, args.release) {
         (true, _) => target.discard(&context.work),
         (_, true) => target.release(&context.work),
@@ -77,6 +96,100 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         _ => Exit::Done,
     })
 }
+
+fn forget(args: &Args, target: &HostTarget, context: &Context) -> Ended {
+    let bytes = GuardedBytes::default()
+        .with_head(read_guarded(args.head.as_deref())?)
+        .with_tail(read_guarded(args.tail.as_deref())?)
+        .with_zeros(args.zero_guarded)
+        .with_held(args.release);
+    let done = target.forget(&bytes, &context.work);
+    let forgotten = done.map_err(Failure::onto(target))?;
+    context.warn(&forgotten.notes);
+    let object = ForgottenObject::of(target, &forgotten);
+    context.print(&object, || object.text())?;
+    Ok(Exit::Done)
+}
+
+/// The bytes of a file that is not much longer than what a marker guards.
+fn read_guarded(path: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
+    let Some(path) = path else { return Ok(None) };
+    let failed = |cause| Error::io("read", cause).at_path(path);
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(GUARDED_MOST)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    Ok(Some(bytes))
+}
+
+/// A marker guards a MiB at either end, and less than a sector more.
+const GUARDED_MOST: u64 = 2 << 20;
+
+#[derive(Serialize)]
+struct ForgottenObject {
+    target: String,
+    outcome: &'static str,
+    restored: Vec<Span>,
+    lost: Vec<Span>,
+    rest: &'static str,
+    opens: bool,
+    notes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Span {
+    offset: u64,
+    bytes: u64,
+}
+
+impl ForgottenObject {
+    fn of(target: &HostTarget, forgotten: &Forgotten) -> Self {
+        let spans = |ranges: &[Range<u64>]| {
+            let spans = ranges.iter().map(|it| Span {
+                offset: it.start,
+                bytes: it.end - it.start,
+            });
+            spans.collect()
+        };
+        ForgottenObject {
+            target: target.target().path().display().to_string(),
+            outcome: "forgotten",
+            restored: spans(&forgotten.restored),
+            lost: spans(&forgotten.lost),
+            rest: "unknown",
+            opens: forgotten.opens,
+            notes: forgotten.notes.clone(),
+        }
+    }
+
+    fn text(&self) -> Vec<String> {
+        let target = &self.target;
+        let text = |spans: &[Span]| {
+            let spans = spans.iter();
+            let spans = spans.map(|it| format!("{} bytes at {:#x}", it.bytes, it.offset));
+            spans.collect::<Vec<_>>().join(", ")
+        };
+        let mut lines = vec![format!("{target}: the marker is removed")];
+        if !self.restored.is_empty() {
+            lines.push(format!("restored as given: {}", text(&self.restored)));
+        }
+        if !self.lost.is_empty() {
+            lines.push(format!("lost, now zeros: {}", text(&self.lost)));
+        }
+        lines.push(FORGOTTEN.to_owned());
+        if !self.opens {
+            lines.push(
+                "it does not open as an image of its format: remove it, and sync to a new one"
+                    .to_owned(),
+            );
+        }
+        lines
+    }
+}
+
+const FORGOTTEN: &str = "all else may be a mixture of old and new, because the lost log was that of \
+                         an unfinished sync: sync again before the disk is used";
 
 fn list(args: &Args, context: &Context) -> Ended {
     let mut all = Vec::new();
@@ -156,6 +269,7 @@ impl Object {
             Recovered::New => "new",
             Recovered::Rerun => "rerun",
             Recovered::Held => "held",
+            Recovered::Forgotten => "forgotten",
             _ => "unknown",
         };
         Object {
@@ -175,6 +289,10 @@ impl Object {
             }
             "new" => "finished; the target is as it should become",
             "held" => "whole, and held: whoever holds it goes on, or recover --release lets it go",
+            "forgotten" => {
+                "the marker is removed, as recover --forget began it; all that was not given to it \
+                 may be a mixture of old and new: sync again before the disk is used"
+            }
             "rerun" => "incomplete; run the same in-place sync again to finish it",
             _ => self.error.as_deref().unwrap_or("in doubt"),
         };

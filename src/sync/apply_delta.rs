@@ -8,6 +8,7 @@ use super::job::Job;
 use super::kept_log;
 use super::named::check_name;
 use super::options::{Mode, Safety, Verify};
+use super::recover::lost;
 use super::report::{Outcome, SyncReport, Verified};
 use super::staging::Staging;
 use super::standing::{self, Standing, Touch};
@@ -105,12 +106,10 @@ fn applied(
     let mut kept = None;
     let standing = standing::find(target, storage, Touch::Mend, work)?;
     match &standing {
-        Standing::Redo(mark, ..)
-        | Standing::Rerun(mark)
-        | Standing::Held(mark, ..)
-        | Standing::Lost(mark) => {
+        Standing::Redo(mark, ..) | Standing::Rerun(mark) | Standing::Held(mark, ..) => {
             return Err(mark.refusal());
         }
+        Standing::Lost(mark) => return Err(lost(mark)),
         _ => target.refuse_container(&**storage)?,
     }
     match standing {

@@ -14,7 +14,7 @@ use super::marked::{Guard, lift_mark, mend_mark, read_covered, set_mark, unmask,
 use super::masked::Masked;
 use super::named::check_name;
 use super::options::Safety;
-use super::recover::{Recovered, settled};
+use super::recover::{Recovered, lost, settled};
 use super::redo::{FinalState, Redo};
 use super::sidecar::{self, Sidecar};
 use super::standing::{self, Standing, Touch};
@@ -96,6 +96,7 @@ pub fn held_image(target: &Target, work: &Work) -> Result<Option<Arc<dyn Image>>
     };
     let image = match standing::find(target, &storage, Touch::Nothing, work)? {
         Standing::Held(_, redo) => image_of(target, &storage, &redo).map(Some),
+        Standing::Lost(mark) => Err(lost(&mark)),
         _ => Err(unfinished(&mark)),
     };
     image.map_err(|error| error.at_path(target.path()))
@@ -157,10 +158,13 @@ fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> 
     match standing::find(target, storage, Touch::Mend, work)? {
         Standing::Held(mark, _) => return mend_mark(&**storage, &mark),
         Standing::Rerun(mark) if mark.held => return mend_mark(&**storage, &mark),
-        Standing::Redo(mark, _) | Standing::Rerun(mark) | Standing::Lost(mark) => {
-            return Err(mark.refusal());
-        }
-        Standing::Clean | Standing::Old | Standing::New | Standing::Torn(_) => {}
+        Standing::Redo(mark, _) | Standing::Rerun(mark) => return Err(mark.refusal()),
+        Standing::Lost(mark) => return Err(lost(&mark)),
+        Standing::Clean
+        | Standing::Old
+        | Standing::New
+        | Standing::Forgotten
+        | Standing::Torn(_) => {}
         Standing::Foreign(job) => work.progress().note(&kept_log::keep(target.stage(), job)?),
     }
     refuse_short(&**storage)?;
@@ -189,9 +193,8 @@ fn released(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<
             retire(target.stage())?;
             Ok(Recovered::New)
         }
-        Standing::Redo(mark, _) | Standing::Rerun(mark) | Standing::Lost(mark) => {
-            Err(unfinished(&mark))
-        }
+        Standing::Redo(mark, _) | Standing::Rerun(mark) => Err(unfinished(&mark)),
+        Standing::Lost(mark) => Err(lost(&mark)),
         standing => settled(target, storage, standing, work),
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::forget::{Forgotten, GuardedBytes, forget};
 use super::held::{held_image, hold, release};
 use super::host_source::format_of;
 use super::job::Job;
@@ -140,6 +141,14 @@ impl HostTarget {
             return Err(self.not_found());
         }
         discard(&self.target, work)
+    }
+
+    /// As [`forget`].
+    ///
+    /// # Errors
+    /// Those of [`forget`].
+    pub fn forget(&self, bytes: &GuardedBytes, work: &Work) -> Result<Forgotten> {
+        forget(&self.target, bytes, work)
     }
 
     /// As [`hold`].

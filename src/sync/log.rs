@@ -56,7 +56,7 @@ pub(super) fn with_log(
                 false => return Err(of_another(&job, &place)),
             }
         }
-        return Ok(target.with_stage(place));
+        return Ok(target.with_found_stage(place));
     }
     Ok(target)
 }

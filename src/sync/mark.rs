@@ -128,6 +128,12 @@ impl Mark {
         out
     }
 
+    /// Whether the sector at `offset` is a marker, of whatever job.
+    pub(super) fn is_marker(sector: &[u8], offset: u64) -> bool {
+        let sector = sector.try_into().ok();
+        sector.is_some_and(|sector| Self::decode(sector, offset).is_some())
+    }
+
     fn decode(sector: &[u8; SECTOR], offset: u64) -> Option<Mark> {
         let (body, crc) = sector.split_at(SECTOR - 4);
         if body[..16] != *MAGIC || crc32fast::hash(body).to_le_bytes() != *crc {
@@ -175,7 +181,8 @@ pub(super) fn can_carry(len: u64) -> bool {
 }
 
 const MAGIC: &[u8; 16] = b"\0diskdelta mark1";
-const SECTOR: usize = 512;
+/// Length of one marker, in bytes.
+pub(super) const SECTOR: usize = 512;
 const WITNESS_BYTES: u64 = 4096;
 const COVER_BYTES: u64 = 1 << 20;
 const STAGE_MOST: usize = 320;

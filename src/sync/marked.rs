@@ -79,6 +79,42 @@ pub(super) fn begin_mend(storage: &dyn Storage, mark: &Mark) -> Result<()> {
     write_guard(storage, mark)
 }
 
+/// Puts `mark` in place of the one that the witness carries. The first sector that carries that one
+/// changes last, and what else is on the witness is written over once the new mark is durable; so at
+/// every moment a crash leaves one of the two, and no more than one sector that was no marker is in
+/// doubt while the old one is found. The witness is durable when it returns, the rest is written.
+///
+/// # Errors
+/// `Io`, `NoSpace`; the target is marked, by either.
+pub(super) fn begin_repoint(storage: &dyn Storage, mark: &Mark) -> Result<()> {
+    let wanted = mark.fill(witness(mark.target_len));
+    let mut found = vec![0; wanted.len()];
+    storage.read_exact_at(&mut found, 0)?;
+    let sectors: Vec<(u64, &[u8])> = (0u64..)
+        .step_by(SECTOR_BYTES)
+        .zip(wanted.chunks(SECTOR_BYTES))
+        .collect();
+    let mut markers: Vec<usize> = (0..sectors.len())
+        .zip(found.chunks(SECTOR_BYTES))
+        .filter(|(index, found)| Mark::is_marker(found, sectors[*index].0))
+        .map(|(index, _)| index)
+        .collect();
+    if let [only] = markers[..] {
+        // Alone it could be lost while it changes.
+        let other = only.checked_sub(1).unwrap_or(1);
+        markers.extend((other < sectors.len()).then_some(other));
+    }
+    let (last, others) = markers.split_at(1.min(markers.len()));
+    for part in [others, last] {
+        for index in part {
+            let (offset, bytes) = sectors[*index];
+            storage.write_all_at(bytes, offset)?;
+        }
+        storage.sync()?;
+    }
+    begin_mend(storage, mark)
+}
+
 /// Writes the mark everywhere but on the witness, which carries it already.
 ///
 /// # Errors

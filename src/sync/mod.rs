@@ -8,6 +8,7 @@ mod estimate;
 mod export;
 mod far;
 mod find;
+mod forget;
 mod guest_marker;
 mod held;
 mod host_side;
@@ -57,6 +58,7 @@ pub(crate) use estimate::{FULL_FROM_PERCENT_VERIFIED, for_sampled};
 pub use estimate::{Sample, sample};
 pub use export::export_delta;
 pub use far::{Claim, FAR_BLOCK_BYTES, FarSource, Search};
+pub use forget::{Forgotten, GuardedBytes, forget};
 pub use held::{held_image, hold, release};
 pub use host_side::{HostSide, SideDiff};
 pub use host_source::HostSource;
@@ -168,12 +170,12 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
             return Ok(report);
         }
         Standing::Held(_, redo) if options.hold => Some(redo),
-        Standing::Redo(mark, ..)
-        | Standing::Rerun(mark)
-        | Standing::Held(mark, _)
-        | Standing::Lost(mark) => return Err(mark.refusal()),
+        Standing::Redo(mark, ..) | Standing::Rerun(mark) | Standing::Held(mark, _) => {
+            return Err(mark.refusal());
+        }
+        Standing::Lost(mark) => return Err(recover::lost(&mark)),
         // What is left of an earlier stage is a cache at most: every frame is checked again.
-        Standing::Clean | Standing::Old | Standing::New => None,
+        Standing::Clean | Standing::Old | Standing::New | Standing::Forgotten => None,
         Standing::Foreign(job) => {
             if !options.dry_run {
                 kept = Some(kept_log::keep(target.stage(), job)?);

@@ -31,6 +31,9 @@ pub enum Recovered {
     Rerun,
     /// The target is whole and held: it stays marked until it is [released](super::release).
     Held,
+    /// The marker of a sync whose log is lost was given up ([`forget`](super::forget)): where it
+    /// was, the target holds what was given; the rest may be a mixture of old and new.
+    Forgotten,
 }
 
 /// Finishes an interrupted sync onto `target` as far as that needs no source. What the returned
@@ -61,15 +64,14 @@ pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
         None => Standing::Clean,
     };
     match standing {
-        Standing::Redo(mark, _)
-        | Standing::Rerun(mark)
-        | Standing::Held(mark, _)
-        | Standing::Lost(mark) => {
+        Standing::Redo(mark, _) | Standing::Rerun(mark) | Standing::Held(mark, _) => {
             return Err(mark.refusal().at_path(target.path()));
         }
+        Standing::Lost(mark) => return Err(lost(&mark).at_path(target.path())),
         Standing::Clean
         | Standing::Old
         | Standing::New
+        | Standing::Forgotten
         | Standing::Torn(_)
         | Standing::Foreign(_) => {}
     }
@@ -82,6 +84,7 @@ pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
     retire(target.stage())?;
     Ok(match standing {
         Standing::New => Recovered::New,
+        Standing::Forgotten => Recovered::Forgotten,
         _ => Recovered::Old,
     })
 }
@@ -97,6 +100,7 @@ pub(super) fn settled(
         Standing::Clean => unfinished_copy(target),
         Standing::Old | Standing::Torn(_) => Ok(Recovered::Old),
         Standing::New => Ok(Recovered::New),
+        Standing::Forgotten => Ok(Recovered::Forgotten),
         Standing::Rerun(_) => Ok(Recovered::Rerun),
         Standing::Held(..) => Ok(Recovered::Held),
         Standing::Redo(mark, work_left) => {
@@ -115,7 +119,10 @@ pub(super) fn settled(
                 kept::replace_recovered(target, &**storage, manifest, job, work)?;
             }
             retire(target.stage())?;
-            Ok(Recovered::New)
+            Ok(match standing::is_of_forget(&stage) {
+                true => Recovered::Forgotten,
+                false => Recovered::New,
+            })
         }
         Standing::Lost(mark) => Err(lost(&mark)),
         Standing::Foreign(_) => Err(Error::new(
@@ -135,8 +142,10 @@ pub(super) fn lost(mark: &Mark) -> Error {
     let what = "the target is incomplete, and the log that would finish it is not in the folder of \
                 the target nor in that for logs";
     Error::new(ErrorKind::Marked, what).advise(format!(
-        "bring the log back, or name it if it is what the marker says: --trust-log {}",
-        mark.stage.display()
+        "bring the log back, or name it if it is what the marker says: --trust-log {}; if it is \
+         lost, give up the bytes under the marker: diskdelta recover TARGET --forget{}",
+        mark.stage.display(),
+        if mark.held { " --release" } else { "" }
     ))
 }
 

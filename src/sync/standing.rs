@@ -36,6 +36,8 @@ pub(super) enum Standing {
     /// Not marked, and neither as it was nor as it should become, or another file: what would
     /// finish the job is needed where its marked target is now.
     Foreign(JobId),
+    /// The marker was given up ([`forget`](super::forget)); its log has done its work.
+    Forgotten,
     /// Not marked, with a first page that a crash tore: what it should hold. Only where nothing may
     /// be changed; it is mended otherwise.
     Torn(Vec<u8>),
@@ -118,13 +120,18 @@ pub(super) fn find(
         Some(mark) => Ok(Standing::Lost(mark)),
         None => {
             let (beside, is_for) = beside_stage(target, storage, &stage, work)?;
-            let standing = settled(storage, beside, is_for, stage.header().job, touch)?;
+            let standing = match settled(storage, beside, is_for, stage.header().job, touch)? {
+                Standing::New if is_of_forget(&stage) => Standing::Forgotten,
+                standing => standing,
+            };
             match standing {
                 Standing::Old if touch == Touch::Mend => {
                     set_aside(target.stage())?;
                     target.stage().folder().sync()?;
                 }
-                Standing::New if touch == Touch::Mend => retire(target.stage())?,
+                Standing::New | Standing::Forgotten if touch == Touch::Mend => {
+                    retire(target.stage())?;
+                }
                 _ => {}
             }
             Ok(standing)
@@ -152,6 +159,15 @@ pub(super) fn complete_log(target: &Target, work: &Work) -> Result<Option<JobId>
         Err(error) if !is_malformed(&error) => Err(error),
         _ => Ok(None),
     }
+}
+
+/// Whether a log only lifts the marker, after another one was lost: no other log has nothing to do.
+pub(super) fn is_of_forget(log: &Delta) -> bool {
+    let (header, trailer) = (log.header(), log.trailer());
+    header.purpose == Purpose::Stage
+        && header.base_len == header.result_len
+        && trailer.data_bytes == 0
+        && trailer.zero_bytes == 0
 }
 
 /// Mends the first page, where that may be. A log whose target may be another file is foreign.
@@ -224,6 +240,14 @@ fn beside_stage(
     let now = read_covered(&**storage, job.target_len)?;
     let state = FinalState::of(&now, page_len);
     let old = FinalState::of(&redo.saved, page_len);
+    if is_of_forget(stage) {
+        // Only the last write of its work can have lost the marker.
+        let is_done = len == job.target_len && old.rest == state.rest;
+        return Ok(match is_done {
+            true => (Beside::New(old.page), is_for),
+            false => (Beside::Foreign, is_for),
+        });
+    }
     if len == job.target_len && old.rest == state.rest {
         let is_old = with_page(target, storage, job.format, &old.page, &|image| {
             holds(image, stage, work, &|frame, bytes| {

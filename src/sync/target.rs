@@ -17,6 +17,8 @@ pub struct Target {
     format: Format,
     image: ImageOptions,
     stage: Place,
+    /// Where a new log is written: an old one may be elsewhere.
+    usual_stage: Place,
     /// The caller answers for what the stage holds.
     trusts_stage: bool,
     /// A kept manifest that a job may name, besides those in the folders at hand.
@@ -64,6 +66,7 @@ impl Target {
             body,
             format,
             image: ImageOptions::default(),
+            usual_stage: stage.clone(),
             stage,
             trusts_stage: false,
             manifest: None,
@@ -138,11 +141,19 @@ impl Target {
     /// Puts the stage there instead.
     #[must_use]
     pub fn with_stage(mut self, stage: Place) -> Self {
+        self.usual_stage = stage.clone();
         self.stage = stage;
         self
     }
 
-    /// As [`with_stage`](Target::with_stage), for a log whose contents the caller answers for.
+    /// Says where the log of an unfinished sync was found.
+    pub(super) fn with_found_stage(mut self, stage: Place) -> Self {
+        self.stage = stage;
+        self
+    }
+
+    /// As [`with_found_stage`](Target::with_found_stage), for a log whose contents the caller
+    /// answers for.
     pub(super) fn with_trusted_stage(mut self, stage: Place) -> Self {
         self.stage = stage;
         self.trusts_stage = true;
@@ -171,6 +182,11 @@ impl Target {
     /// Where the stage of a sync onto this target lies while there is one.
     pub fn stage(&self) -> &Place {
         &self.stage
+    }
+
+    /// Where a new log is written, wherever the one of an unfinished sync was found.
+    pub(super) fn usual_stage(&self) -> &Place {
+        &self.usual_stage
     }
 
     /// Creates a missing target as `create` says; by default its extension does.

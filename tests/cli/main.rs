@@ -11,6 +11,7 @@ mod export;
 mod file_systems;
 mod flooded;
 mod foreign;
+mod forget;
 mod guest_marker;
 mod interrupted;
 mod lab;

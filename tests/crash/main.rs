@@ -13,6 +13,7 @@ mod check;
 mod exhaustive;
 mod failing;
 mod far;
+mod forget;
 mod held;
 mod litter;
 mod medium;

@@ -20,7 +20,8 @@ pub enum ErrorKind {
     NotFound,
     /// Something is there that would have to be overwritten.
     AlreadyExists,
-    /// No space left, or not enough for what the work will need.
+    /// No space left, a quota or the longest length of a file reached, or not enough for what
+    /// the work will need.
     NoSpace,
     /// Somebody else has the file or device open, locked or mounted.
     InUse,
@@ -98,7 +99,9 @@ impl Error {
         let kind = match cause.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,
             io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
             io::ErrorKind::ResourceBusy => ErrorKind::InUse,
             _ => ErrorKind::Io,
         };

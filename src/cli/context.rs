@@ -26,6 +26,7 @@ impl Context {
     pub fn new(common: &Common) -> Result<Self> {
         let cancel = CancelToken::new();
         let progress = Arc::new(Bars::new(common.quiet));
+        signals::survive_file_size_limit()?;
         signals::watch(cancel.clone(), progress.clone())?;
         let work = Work::new(common.threads)?
             .with_progress(progress.clone())

@@ -1,6 +1,7 @@
-//! Ctrl-C, SIGTERM and SIGHUP ask the work to stop; the second time at once.
+//! Ctrl-C, SIGTERM and SIGHUP ask the work to stop; the second time at once. SIGXFSZ is survived.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use diskdelta::{CancelToken, Error, ErrorKind, Result};
 
@@ -21,4 +22,17 @@ pub fn watch(cancel: CancelToken, progress: Arc<Bars>) -> Result<()> {
     };
     ctrlc::set_handler(asked)
         .map_err(|cause| Error::new(ErrorKind::Io, "cannot listen for signals").caused_by(cause))
+}
+
+/// Has a file that grows beyond the limit of this process be an error of the write, and not the
+/// end of the process. Programs that it starts have the signal as it is by default: a handler is
+/// not inherited.
+///
+/// # Errors
+/// `Io`.
+pub fn survive_file_size_limit() -> Result<()> {
+    let seen = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen)
+        .map(drop)
+        .map_err(|cause| Error::io("listen for signals", cause))
 }

@@ -23,19 +23,15 @@ pub fn create(storage: &dyn Storage, options: &CreateOptions) -> Result<u64> {
                 .advise("remove it, or sync to it as it is"),
         );
     }
-    let disk_len = options.rounded_len()?;
+    let disk_len = options.check()?;
     match options.format {
         CreateFormat::Raw => storage.set_len(disk_len)?,
         CreateFormat::VhdFixed => vhd::create_fixed(storage, disk_len)?,
         CreateFormat::VhdDynamic => {
-            let block = options.block_size.unwrap_or(VHD_BLOCK_BYTES);
-            vhd::create_dynamic(storage, disk_len, block)?;
+            vhd::create_dynamic(storage, disk_len, options.vhd_block())?;
         }
-        CreateFormat::VhdxFixed => {
-            create_vhdx(storage, vhdx::Layout::fixed(disk_len), options)?;
-        }
-        CreateFormat::VhdxDynamic => {
-            create_vhdx(storage, vhdx::Layout::dynamic(disk_len), options)?;
+        CreateFormat::VhdxFixed | CreateFormat::VhdxDynamic => {
+            vhdx::create(storage, &options.vhdx_layout(disk_len))?;
         }
     }
     Ok(disk_len)
@@ -169,6 +165,41 @@ impl CreateOptions {
         }
     }
 
+    /// Refuses what no image of the format can be; nothing is made. Returns the length that the
+    /// image gets.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an alignment or a block size that makes no sense; `Unsupported` for a
+    /// length that the format cannot have; `LimitExceeded` for too many blocks.
+    pub fn check(&self) -> Result<u64> {
+        let disk_len = self.rounded_len()?;
+        match self.format {
+            CreateFormat::Raw => {}
+            CreateFormat::VhdFixed => vhd::check_fixed(disk_len)?,
+            CreateFormat::VhdDynamic => {
+                vhd::check_dynamic(disk_len, self.vhd_block()).map(drop)?;
+            }
+            CreateFormat::VhdxFixed | CreateFormat::VhdxDynamic => {
+                self.vhdx_layout(disk_len).check()?;
+            }
+        }
+        Ok(disk_len)
+    }
+
+    fn vhd_block(&self) -> u64 {
+        self.block_size.unwrap_or(VHD_BLOCK_BYTES)
+    }
+
+    fn vhdx_layout(&self, disk_len: u64) -> vhdx::Layout {
+        let layout = match self.format {
+            CreateFormat::VhdxFixed => vhdx::Layout::fixed(disk_len),
+            _ => vhdx::Layout::dynamic(disk_len),
+        };
+        let block = self.block_size.unwrap_or(layout.block_bytes);
+        let sector = self.sector_size.unwrap_or(layout.sector_bytes);
+        layout.with_block_bytes(block).with_sector_bytes(sector)
+    }
+
     /// The length that an image created with these options gets.
     ///
     /// # Errors
@@ -186,13 +217,6 @@ impl CreateOptions {
             .checked_next_multiple_of(self.align.max(sector))
             .ok_or_else(|| wrong(format!("a disk of {} bytes is too long", self.disk_len)))
     }
-}
-
-fn create_vhdx(storage: &dyn Storage, layout: vhdx::Layout, options: &CreateOptions) -> Result<()> {
-    let block = options.block_size.unwrap_or(layout.block_bytes);
-    let sector = options.sector_size.unwrap_or(layout.sector_bytes);
-    let layout = layout.with_block_bytes(block).with_sector_bytes(sector);
-    vhdx::create(storage, &layout)
 }
 
 /// The block of the specification and of Windows.

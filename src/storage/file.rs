@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::handle::Handle;
 use super::host_file::{FileId, HostFile, HostKind, is_thick};
-use super::{Privacy, SourceStamp, Storage, outside};
+use super::{Privacy, SourceStamp, Storage, length, outside, range_end};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What becomes of the space of bytes that are to read as zeros.
@@ -163,11 +163,16 @@ impl Storage for FileStorage {
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let end = range_end(self.path(), offset, buf.len())?;
+        length::within_process_limit(self.path(), end)?;
         self.handle.write_all_at(buf, offset)
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
         let old_len = self.len()?;
+        if len > old_len {
+            length::within_process_limit(self.path(), len)?;
+        }
         if len > old_len && !self.punches && !self.unfilled.load(Ordering::Relaxed) {
             // Before the length changes, so that a full disk leaves it as it was. Where space
             // cannot be reserved the new bytes are a hole, which reads as zeros too.
@@ -215,6 +220,15 @@ impl Storage for FileStorage {
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
         self.handle.usable()?;
         self.handle.next_data(offset, || self.len())
+    }
+
+    fn check_len(&self, len: u64) -> Result<()> {
+        self.handle.usable()?;
+        length::within_process_limit(self.path(), len)?;
+        if len <= self.file_len()? {
+            return Ok(());
+        }
+        length::within_file_system(self.path(), self.handle.file(), len)
     }
 
     fn reserve(&self, range: Range<u64>) -> Result<()> {

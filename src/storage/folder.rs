@@ -17,7 +17,7 @@ use super::lock::{self, Locked, Role};
 use super::nodes::refuse_nodes;
 use super::open::patiently;
 use super::own::is_own;
-use super::{Allocation, FileStorage, Privacy, Storage, own};
+use super::{Allocation, FileStorage, Privacy, Storage, length, own};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How a file is opened.
@@ -188,6 +188,24 @@ pub trait Folder: Send + Sync {
     /// `Io`.
     fn free_bytes(&self) -> Result<Option<u64>> {
         Ok(None)
+    }
+
+    /// Refuses a folder in which this process may create no files, as far as the system can tell.
+    /// Changes nothing.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn check_writable(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Refuses a length that no file may have here, by the file system or the limits of this
+    /// process, as far as the system can tell. Changes nothing.
+    ///
+    /// # Errors
+    /// `NoSpace`.
+    fn check_len(&self, _len: u64) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -646,6 +664,25 @@ impl Folder for HostFolder {
         let facts = rustix::fs::fstatvfs(&self.folder)
             .map_err(|e| Error::io("ask for free space", e).at_path(&self.path))?;
         Ok(Some(facts.f_bavail.saturating_mul(facts.f_frsize)))
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        match rustix::fs::accessat(&self.folder, ".", wanted, AtFlags::EACCESS) {
+            // Where the question is not known, the first file will tell.
+            Ok(()) | Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
+            Err(cause) => Err(Error::io("create files in folder", cause).at_path(&self.path)),
+        }
+    }
+
+    fn check_len(&self, len: u64) -> Result<()> {
+        length::within_process_limit(&self.path, len)?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        // Such a file has no name and leaves nothing; where there are none, creation will tell.
+        match rustix::fs::openat(&self.folder, ".", flags, Mode::RUSR | Mode::WUSR) {
+            Ok(file) => length::within_file_system(&self.path, &file.into(), len),
+            Err(_) => Ok(()),
+        }
     }
 }
 

@@ -86,6 +86,13 @@ impl Kernel {
         (!text.is_empty()).then(|| text.to_owned())
     }
 
+    /// Whether a device, or the disk that it is a partition of, takes no writes.
+    pub(super) fn is_read_only(&self, number: u64) -> bool {
+        let devices = [Some(number), self.disk_of(number)];
+        let mut facts = devices.into_iter().flatten();
+        facts.any(|number| self.fact(number, "ro").as_deref() == Some("1"))
+    }
+
     /// The numbers of all block devices, disks and partitions.
     pub(super) fn devices(&self) -> Vec<u64> {
         entries(&self.sys.join("dev/block"))

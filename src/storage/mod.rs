@@ -15,6 +15,7 @@ mod host_file;
 mod identity;
 mod in_use;
 mod kernel;
+mod length;
 mod lock;
 #[cfg(feature = "failback")]
 mod lock_file;
@@ -139,6 +140,15 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// `Io`, `Poisoned`.
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>>;
+
+    /// Refuses a length that the file system or the limits of this process do not allow. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Poisoned`.
+    fn check_len(&self, _len: u64) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes sure that writing `range` later cannot run out of space, as far as the system can
     /// promise that; contents and length stay. Does nothing where space cannot be reserved.

@@ -172,6 +172,7 @@ pub fn open_target(path: impl AsRef<Path>, options: &TargetOptions) -> Result<Op
         .at_path(&path)
         .advise("work in place, or remove the other hard links"));
     }
+    refuse_read_only(&Kernel::host(), &host)?;
     let mut warnings = Vec::new();
     if !Kernel::host().is_there() {
         warnings.push("/sys or /proc is missing: cannot see who else uses the target".into());
@@ -192,6 +193,18 @@ pub fn open_target(path: impl AsRef<Path>, options: &TargetOptions) -> Result<Op
         return Err(replaced(&path));
     }
     finish(host, file, options.allocation, options.direct, warnings)
+}
+
+/// Refuses a device that opens for writing and then fails every write.
+fn refuse_read_only(kernel: &Kernel, host: &HostFile) -> Result<()> {
+    match host.device_number() {
+        Some(number) if kernel.is_read_only(number) => {
+            Err(Error::io("open for writing", Errno::ROFS)
+                .at_path(host.path())
+                .advise("the device is read-only; have it writable (blockdev --setrw) first"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Opens what `host` describes, and nothing that took its name since.

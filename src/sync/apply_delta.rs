@@ -8,6 +8,7 @@ use super::job::Job;
 use super::kept_log;
 use super::named::check_name;
 use super::options::{Mode, Safety, Verify};
+use super::precheck;
 use super::recover::lost;
 use super::report::{Outcome, SyncReport, Verified};
 use super::staging::Staging;
@@ -120,6 +121,7 @@ fn applied(
     let from = delta.header();
     let options = target.image_options();
     let image = image::open_storage(storage.clone(), target.format(), options)?;
+    precheck::new_length(target, &**storage, from.result_len)?;
     let mut report = SyncReport::new(Mode::Delta, Safety::Atomic, from.result_len);
     report.reason = "a delta file".to_owned();
     report.notes.extend(kept);

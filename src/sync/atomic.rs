@@ -8,6 +8,7 @@ use super::job::Job;
 use super::kept::Keeper;
 use super::named::check_name;
 use super::options::{Mode, Safety, Verify};
+use super::precheck;
 use super::report::{Outcome, SyncReport, Verified};
 use super::resume;
 use super::run::Run;
@@ -284,6 +285,7 @@ fn write_undo(stage: &Delta, old: &dyn Image, undo: &Place, work: &Work) -> Resu
         result_len: stage.header().base_len,
         ..*stage.header()
     };
+    precheck::undo_folder(undo)?;
     undo.create_whole(Privacy::PRIVATE, |file| {
         reverse(stage, old, DeltaWriter::create(file, header)?, work)?;
         Ok(())

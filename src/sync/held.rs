@@ -14,6 +14,7 @@ use super::marked::{Guard, lift_mark, mend_mark, read_covered, set_mark, unmask,
 use super::masked::Masked;
 use super::named::check_name;
 use super::options::Safety;
+use super::precheck;
 use super::recover::{Recovered, lost, settled};
 use super::redo::{FinalState, Redo};
 use super::sidecar::{self, Sidecar};
@@ -169,6 +170,7 @@ fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> 
     }
     refuse_short(&**storage)?;
     target.refuse_container(&**storage)?;
+    precheck::stage_folder(target.stage())?;
     let header = new_header(BlockSize::default())?;
     let job = Job::of(target, &**storage, None)?;
     let saved = read_covered(&**storage, job.target_len)?;

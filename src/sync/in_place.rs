@@ -16,6 +16,7 @@ use super::marked::{
 };
 use super::masked::Masked;
 use super::options::{Mode, Safety, Verify};
+use super::precheck;
 use super::recover::lost;
 use super::redo::{FinalState, Redo};
 use super::report::{Outcome, SyncReport, Verified};
@@ -279,6 +280,9 @@ impl<'a> Writing<'a> {
                     ..Redo::default()
                 };
                 let place = self.run.target.stage();
+                if self.found.is_none() {
+                    precheck::stage_folder(place)?;
+                }
                 let created = Sidecar::create(place, self.header, &self.job, &redo)?;
                 match &self.found {
                     Some(mark) => mend_mark(&**self.storage, mark)?,
@@ -356,6 +360,7 @@ impl<'a> Writing<'a> {
             Some(mark) => mend_mark(&**self.storage, mark),
             None => {
                 let stage = self.run.target.stage();
+                precheck::stage_folder(stage)?;
                 held::close(stage, self.header, &self.job, &self.masked)?;
                 set_mark(&**self.storage, &self.mark())
             }

@@ -230,6 +230,10 @@ impl Storage for Masked {
         })
     }
 
+    fn check_len(&self, len: u64) -> Result<()> {
+        self.inner.check_len(len)
+    }
+
     fn reserve(&self, range: Range<u64>) -> Result<()> {
         self.inner.reserve(range)
     }

@@ -26,6 +26,7 @@ mod masked;
 mod named;
 mod options;
 mod pending;
+mod precheck;
 mod recover;
 mod redo;
 mod replace;
@@ -138,6 +139,7 @@ fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
         .create_options(&source, None, run.source.disk_len());
     let note = sectors::compare(&source, create.sector_bytes())?;
     guest_marker::refuse_source(run, None)?;
+    precheck::for_copy(run, None)?;
     if run.options.dry_run {
         let mut report = run.would_create()?;
         report.notes.extend(note);
@@ -220,10 +222,23 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         true => (mode, reason),
         false => (Mode::Full, TOO_SHORT.to_owned()),
     };
+    if replaces && carries {
+        precheck::for_copy(run, Some(&*old))?;
+    } else if !replaces {
+        let disk_len = run.target_len(Some(old.disk_len()))?;
+        precheck::new_length(target, &**storage, disk_len)?;
+        precheck::outputs(run)?;
+    }
     if run.options.dry_run {
         let mut report = run.would_change(&*old, mode, reason)?;
         if replaces && !carries {
             report.safety = Safety::Atomic;
+        }
+        if report.outcome != Outcome::Identical {
+            match replaces {
+                true => precheck::for_copy(run, Some(&*old))?,
+                false => precheck::for_logs(run)?,
+            }
         }
         report.notes.extend(note);
         return Ok(report);
@@ -236,6 +251,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
                 Outcome::Identical => Ok(looked),
                 _ => {
                     refuse_undo(run, "a copy that replaces so short a target")?;
+                    precheck::for_copy(run, Some(&*old))?;
                     replace::sync_full(run, Some((&*old, &**storage)))
                 }
             }

@@ -6,6 +6,7 @@ use super::guest_marker::{FirstPage, begins_with_guest_data};
 use super::job::Job;
 use super::mark::witness;
 use super::marked::read_covered;
+use super::precheck;
 use crate::delta::{DeltaWriter, Frame, FrameKind, Hash, Header};
 use crate::diff::Content;
 use crate::error::{Error, Result};
@@ -142,6 +143,7 @@ impl<'a> Staging<'a> {
 
     fn begun<'s>(&self, state: &'s mut State) -> Result<&'s mut DeltaWriter> {
         if state.writer.is_none() {
+            precheck::stage_folder(self.place)?;
             let file = self.place.create_new()?;
             state.file = Some(file.clone());
             let mut writer = DeltaWriter::create(file, self.header)?;

@@ -15,6 +15,7 @@ mod killed;
 mod lab;
 mod memory;
 mod reboot;
+mod room;
 mod signalled;
 mod site;
 mod source;

@@ -12,7 +12,7 @@ use super::format::{
     DiskKind, DynamicHeader, ENTRY_BYTES, EPOCH_SECONDS, FOOTER_BYTES, Footer, Geometry,
     HEADER_BYTES, Locator, NOWHERE, SECTOR_BYTES,
 };
-use super::resize::check_len;
+use super::resize::{check_disk_len, check_len};
 use super::space::tail_behind;
 
 /// Makes empty storage a fixed VHD of zeros. Nothing is durable until `sync`.
@@ -36,33 +36,18 @@ pub(in crate::image) fn create_dynamic(
     disk_len: u64,
     block_bytes: u64,
 ) -> Result<()> {
-    check_len(storage, DiskKind::Dynamic, disk_len)?;
-    let block = u32::try_from(block_bytes)
-        .ok()
-        .filter(|it| it.is_power_of_two() && BLOCK_BYTES.contains(it))
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidInput,
-                format!("a VHD block of {block_bytes} bytes is not a power of two from 4K to 2M"),
-            )
-            .in_field("block_size")
-        })?;
-    // A disk without bytes still has a table.
-    let entries = disk_len.div_ceil(u64::from(block)).max(1);
-    let table_bytes = (entries * ENTRY_BYTES as u64).next_multiple_of(SECTOR_BYTES);
-    if table_bytes > Limits::default().table_bytes {
-        return Err(Error::new(
-            ErrorKind::LimitExceeded,
-            format!("{entries} blocks are too many for one table"),
-        )
-        .advise("use larger blocks"));
-    }
+    let named = |e: Error| e.at_path(storage.path());
+    let Table {
+        block_bytes,
+        entries,
+        bytes: table_bytes,
+    } = check_dynamic(disk_len, block_bytes).map_err(named)?;
     let header = DynamicHeader {
         next_offset: NOWHERE,
         table_offset: TABLE_OFFSET,
         // At most 2^32 by the bound on the table.
         max_table_entries: entries as u32,
-        block_bytes: block,
+        block_bytes,
         parent_id: [0; 16],
         parent_timestamp: 0,
         reserved: 0,
@@ -83,6 +68,54 @@ pub(in crate::image) fn create_dynamic(
         at += len;
     }
     storage.write_all_at(&footer, tail_behind(table_end))
+}
+
+/// Refuses a fixed VHD that cannot be; nothing is made.
+///
+/// # Errors
+/// As [`create_fixed`].
+pub(in crate::image) fn check_fixed(disk_len: u64) -> Result<()> {
+    check_disk_len(DiskKind::Fixed, disk_len)
+}
+
+/// The table of a new dynamic VHD.
+pub(in crate::image) struct Table {
+    block_bytes: u32,
+    entries: u64,
+    bytes: u64,
+}
+
+/// Refuses a dynamic VHD that cannot be; nothing is made.
+///
+/// # Errors
+/// As [`create_dynamic`].
+pub(in crate::image) fn check_dynamic(disk_len: u64, block_bytes: u64) -> Result<Table> {
+    check_disk_len(DiskKind::Dynamic, disk_len)?;
+    let block_bytes = u32::try_from(block_bytes)
+        .ok()
+        .filter(|it| it.is_power_of_two() && BLOCK_BYTES.contains(it))
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidInput,
+                format!("a VHD block of {block_bytes} bytes is not a power of two from 4K to 2M"),
+            )
+            .in_field("block_size")
+        })?;
+    // A disk without bytes still has a table.
+    let entries = disk_len.div_ceil(u64::from(block_bytes)).max(1);
+    let bytes = (entries * ENTRY_BYTES as u64).next_multiple_of(SECTOR_BYTES);
+    if bytes > Limits::default().table_bytes {
+        return Err(Error::new(
+            ErrorKind::LimitExceeded,
+            format!("{entries} blocks are too many for one table"),
+        )
+        .advise("use larger blocks"));
+    }
+    Ok(Table {
+        block_bytes,
+        entries,
+        bytes,
+    })
 }
 
 /// A footer with an id of its own.

@@ -29,7 +29,7 @@ use crate::storage::Storage;
 use crate::units::{format_size, format_utc};
 
 pub(super) use child::NewChild;
-pub(super) use create::{create_dynamic, create_fixed};
+pub(super) use create::{check_dynamic, check_fixed, create_dynamic, create_fixed};
 use dynamic::Dynamic;
 use fixed::Fixed;
 use format::{DiskKind, EPOCH_SECONDS, Footer};

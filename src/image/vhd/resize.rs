@@ -20,6 +20,14 @@ use super::{CREATOR, goes_by_geometry};
 /// # Errors
 /// `Unsupported` for a length that a VHD cannot have.
 pub(super) fn check_len(storage: &dyn Storage, kind: DiskKind, len: u64) -> Result<()> {
+    check_disk_len(kind, len).map_err(|e| e.at_path(storage.path()))
+}
+
+/// As [`check_len`], for a file that is not there yet.
+///
+/// # Errors
+/// `Unsupported`.
+pub(super) fn check_disk_len(kind: DiskKind, len: u64) -> Result<()> {
     let most = kind.max_disk_bytes();
     if len.is_multiple_of(SECTOR_BYTES) && len <= most {
         return Ok(());
@@ -29,7 +37,6 @@ pub(super) fn check_len(storage: &dyn Storage, kind: DiskKind, len: u64) -> Resu
         ErrorKind::Unsupported,
         format!("a {name} VHD cannot be {len} bytes long: only whole sectors up to {most}"),
     )
-    .at_path(storage.path())
     .advise("use a raw disk, a VHDX, or a fixed VHD, which can be up to 64T long"))
 }
 

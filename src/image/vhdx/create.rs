@@ -92,7 +92,7 @@ impl Layout {
         self
     }
 
-    fn check(&self) -> Result<()> {
+    pub(in crate::image) fn check(&self) -> Result<()> {
         let wrong = |field, message: String| {
             Err(Error::new(ErrorKind::InvalidInput, message).in_field(field))
         };
@@ -127,7 +127,8 @@ impl Layout {
                     self.disk_bytes, self.sector_bytes
                 ),
             )
-            .in_field("virtual_disk_size"));
+            .in_field("virtual_disk_size")
+            .advise("use a raw disk"));
         }
         Ok(())
     }

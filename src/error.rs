@@ -182,6 +182,13 @@ impl Error {
         self.0.offset
     }
 
+    /// Whether a length was refused, and more room would not help.
+    pub(crate) fn is_too_long(&self) -> bool {
+        let cause = self.0.source.as_deref();
+        let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::FileTooLarge)
+    }
+
     /// What to do about it.
     pub fn advice(&self) -> Option<&str> {
         self.0.advice.as_deref()

@@ -144,6 +144,17 @@ pub trait ImageMut: Image {
     /// `Io`, `NoSpace`.
     fn sync(&self) -> Result<()>;
 
+    /// Visits the ranges of the storage that hold these guest bytes, as far as the tables in
+    /// memory give them a place.
+    ///
+    /// # Errors
+    /// `Io`, `Malformed`, and those of `visit`.
+    fn places(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
+    ) -> Result<()>;
+
     /// Decides, in memory only, where the bytes of `change` will lie.
     ///
     /// Afterwards `write_all_at` and `write_zeroes_at` inside the change's extents touch nothing

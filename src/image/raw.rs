@@ -104,6 +104,14 @@ impl ImageMut for Raw {
         self.storage.sync()
     }
 
+    fn places(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        visit(range)
+    }
+
     fn prepare(&self, change: &Change<'_>) -> Result<Vec<Patch>> {
         if change.disk_len == self.disk_len() {
             return Ok(Vec::new());

@@ -289,6 +289,14 @@ pub(crate) fn begin_for(place: &Place, job: &str) -> Result<Staged> {
     })
 }
 
+/// Removes what was begun for `place` by what does not run any more, and not committed.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn forget_left(place: &Place) -> Result<()> {
+    place.remove_leftovers(STAGED)
+}
+
 /// Puts what a job that did not end has staged for `place` there, as [`Staged::commit_for`]. May be
 /// done again after a crash: nothing staged means that it is in place already.
 ///

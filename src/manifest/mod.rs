@@ -44,7 +44,7 @@ pub use tree::Root;
 pub use update::ManifestUpdater;
 pub use write::{ManifestWriter, Sink};
 
-pub(crate) use kept::{begin, begin_for, commit_left, refuse_other};
+pub(crate) use kept::{begin, begin_for, commit_left, forget_left, refuse_other};
 pub(crate) use ranges::{Gathered, RangeSet};
 pub(crate) use read::{Node, Row, blocks_of};
 pub(crate) use tree::{child_of, parent_of};

@@ -1,10 +1,11 @@
 //! Regular files of the host.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -36,6 +37,9 @@ pub struct FileStorage {
     /// Holes are to be filled by the next sync. Not before: data that goes to space which was
     /// taken in advance costs the file system about twice as much as data that goes to a hole.
     unfilled: AtomicBool,
+    /// A stretch that is known to be data, so that many reservations ask for holes once.
+    solid: Mutex<Range<u64>>,
+    hides_holes: OnceLock<bool>,
 }
 
 impl FileStorage {
@@ -108,6 +112,8 @@ impl FileStorage {
             handle,
             punches,
             unfilled: AtomicBool::new(false),
+            solid: Mutex::new(0..0),
+            hides_holes: OnceLock::new(),
         })
     }
 
@@ -135,10 +141,85 @@ impl FileStorage {
     }
 
     fn file_len(&self) -> Result<u64> {
+        Ok(self.facts()?.len())
+    }
+
+    fn facts(&self) -> Result<Metadata> {
         let facts = self.handle.file().metadata();
-        Ok(facts
-            .map_err(|e| self.handle.failed("ask for the length", e))?
-            .len())
+        facts.map_err(|e| self.handle.failed("ask for the length", e))
+    }
+
+    fn takes_space_for_zeros(&self) -> bool {
+        !self.punches && !self.unfilled.load(Ordering::Relaxed)
+    }
+
+    fn lock_solid(&self) -> MutexGuard<'_, Range<u64>> {
+        self.solid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Allocates the holes in `range`, beyond the end too; `taken` gets what took space, also
+    /// what an allocation that failed may have taken.
+    fn fill_holes(&self, range: Range<u64>, taken: &mut Vec<Range<u64>>) -> Result<()> {
+        {
+            let solid = self.lock_solid();
+            if solid.start <= range.start && range.end <= solid.end {
+                return Ok(());
+            }
+        }
+        if self.hides_holes()? {
+            // What of it is a hole cannot be told, so nothing of it can be given back.
+            let inside = range.start..range.end.min(self.file_len()?);
+            if !inside.is_empty() {
+                self.handle.allocate(FallocateFlags::KEEP_SIZE, &inside)?;
+            }
+        }
+        let mut blocks = self.facts()?.blocks();
+        self.for_each_hole(range.clone(), &mut |hole| {
+            taken.push(hole.clone());
+            let can = self.handle.allocate(FallocateFlags::KEEP_SIZE, &hole)?;
+            let now = self.facts()?.blocks();
+            // A hole may have space of its own already: one that was allocated and not written.
+            if !can || now == blocks {
+                taken.pop();
+            }
+            blocks = now;
+            Ok(())
+        })?;
+        if let Some(data) = self.next_data(range.start)?
+            && data.start <= range.start
+        {
+            *self.lock_solid() = data;
+        }
+        Ok(())
+    }
+
+    /// Whether the file takes less space than it is long, and yet the system shows no hole.
+    fn hides_holes(&self) -> Result<bool> {
+        if let Some(hides) = self.hides_holes.get() {
+            return Ok(*hides);
+        }
+        let facts = self.facts()?;
+        let whole = 0..facts.len();
+        let hides = !whole.is_empty() && !is_thick(&facts) && self.next_data(0)? == Some(whole);
+        Ok(*self.hides_holes.get_or_init(|| hides))
+    }
+
+    /// Visits the holes in `range`, in order; all beyond the end is one.
+    fn for_each_hole(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let data = self.next_data(at)?.unwrap_or(range.end..range.end);
+            let hole = at..data.start.min(range.end);
+            if !hole.is_empty() {
+                visit(hole)?;
+            }
+            at = data.end;
+        }
+        Ok(())
     }
 }
 
@@ -170,19 +251,21 @@ impl Storage for FileStorage {
 
     fn set_len(&self, len: u64) -> Result<()> {
         let old_len = self.len()?;
+        let mut taken = Vec::new();
         if len > old_len {
             length::within_process_limit(self.path(), len)?;
+            if self.takes_space_for_zeros() {
+                // Before the length changes, so that a full disk leaves it as it was. Where space
+                // cannot be reserved the new bytes are a hole, which reads as zeros too.
+                taken = self.reserve(old_len..len)?;
+            }
         }
-        if len > old_len && !self.punches && !self.unfilled.load(Ordering::Relaxed) {
-            // Before the length changes, so that a full disk leaves it as it was. Where space
-            // cannot be reserved the new bytes are a hole, which reads as zeros too.
-            self.handle
-                .allocate(FallocateFlags::KEEP_SIZE, &(old_len..len))?;
-        }
-        self.handle
-            .file()
-            .set_len(len)
-            .map_err(|e| self.handle.failed("set the length", e).at_offset(len))
+        *self.lock_solid() = 0..0;
+        self.handle.file().set_len(len).map_err(|e| {
+            // The first error says more than one from cleaning up.
+            let _ = self.give_back(&taken);
+            self.handle.failed("set the length", e).at_offset(len)
+        })
     }
 
     fn sync(&self) -> Result<()> {
@@ -203,6 +286,7 @@ impl Storage for FileStorage {
         if range.is_empty() {
             return Ok(());
         }
+        *self.lock_solid() = 0..0;
         let how = if self.punches {
             FallocateFlags::PUNCH_HOLE
         } else {
@@ -231,11 +315,50 @@ impl Storage for FileStorage {
         length::within_file_system(self.path(), self.handle.file(), len)
     }
 
-    fn reserve(&self, range: Range<u64>) -> Result<()> {
+    fn reserve(&self, range: Range<u64>) -> Result<Vec<Range<u64>>> {
         self.handle.usable()?;
+        let mut taken = Vec::new();
         if range.start < range.end {
-            // A file system that cannot reserve has promised nothing.
-            self.handle.allocate(FallocateFlags::KEEP_SIZE, &range)?;
+            self.check_len(range.end)?;
+            // Whole blocks, for only these can be given back.
+            let block = self.facts()?.blksize().max(1);
+            let end = range.end.checked_next_multiple_of(block);
+            let blocks = range.start - range.start % block..end.unwrap_or(range.end);
+            self.fill_holes(blocks, &mut taken).inspect_err(|_| {
+                // The first error says more than one from cleaning up.
+                let _ = self.give_back(&taken);
+            })?;
+        }
+        Ok(taken)
+    }
+
+    fn reserve_len(&self, len: u64) -> Result<Vec<Range<u64>>> {
+        self.check_len(len)?;
+        let old_len = self.file_len()?;
+        match len > old_len && self.takes_space_for_zeros() {
+            true => self.reserve(old_len..len),
+            false => Ok(Vec::new()),
+        }
+    }
+
+    fn give_back(&self, ranges: &[Range<u64>]) -> Result<()> {
+        let len = self.len()?;
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        *self.lock_solid() = 0..0;
+        for range in ranges {
+            // Whether they are still holes cannot be asked: the system counts what was allocated
+            // and then read as data.
+            let inside = range.start..range.end.min(len);
+            if !inside.is_empty() {
+                self.handle.allocate(punch, &inside)?;
+            }
+        }
+        if ranges.iter().any(|range| range.end > len) {
+            // Frees what is beyond the end; some file systems do not punch there.
+            self.handle
+                .file()
+                .set_len(len)
+                .map_err(|e| self.handle.failed("set the length", e).at_offset(len))?;
         }
         Ok(())
     }

@@ -153,9 +153,32 @@ pub trait Storage: Send + Sync {
     /// Makes sure that writing `range` later cannot run out of space, as far as the system can
     /// promise that; contents and length stay. Does nothing where space cannot be reserved.
     ///
+    /// Returns what takes space only now, for [`give_back`](Storage::give_back). After an error
+    /// no more is taken than before.
+    ///
     /// # Errors
-    /// `NoSpace`, `Io`, `Poisoned`.
-    fn reserve(&self, _range: Range<u64>) -> Result<()> {
+    /// `NoSpace`, also for what [`check_len`](Storage::check_len) refuses; `Io`, `Poisoned`.
+    fn reserve(&self, _range: Range<u64>) -> Result<Vec<Range<u64>>> {
+        Ok(Vec::new())
+    }
+
+    /// As [`reserve`](Storage::reserve), for what a later [`set_len`](Storage::set_len) needs:
+    /// the space of the new bytes too, where zeros take space.
+    ///
+    /// # Errors
+    /// As [`reserve`](Storage::reserve).
+    fn reserve_len(&self, len: u64) -> Result<Vec<Range<u64>>> {
+        self.check_len(len)?;
+        Ok(Vec::new())
+    }
+
+    /// Gives reserved space back: `ranges` are holes again, as they were when
+    /// [`reserve`](Storage::reserve) returned them; whatever was written there since reads as
+    /// zeros. The length stays.
+    ///
+    /// # Errors
+    /// `Io`, `Poisoned`.
+    fn give_back(&self, _ranges: &[Range<u64>]) -> Result<()> {
         Ok(())
     }
 

@@ -8,41 +8,46 @@ use super::mark::Mark;
 use super::marked::{Guard, begin_mark, lift_mark, unmask};
 use super::options::{Safety, Verify};
 use super::redo::Redo;
+use super::room::Room;
 use super::target::Target;
 use crate::control::{Phase, Work};
 use crate::delta::{Delta, FrameKind, Old, VerifiedFrame, fits_new};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{self, Format, Image, ImageMut};
+use crate::image::{self, Image, ImageMut};
 use crate::storage::Storage;
 
-/// Checks a complete stage to its last byte and makes sure that the target has room for it.
-/// The target's bytes stay as they are.
+/// A complete stage that was checked, and the room for it.
+pub(super) struct Checked<'a> {
+    redo: Redo,
+    room: Room<'a>,
+}
+
+/// Checks a complete stage to its last byte, and takes the room on the target for all that it
+/// will write there; `planner` has the tables that the stage leads to. The target's bytes stay as
+/// they are.
 ///
 /// # Errors
 /// `Malformed`, `NoSpace`, `Io`, `Cancelled`.
-pub(super) fn check_stage(
+pub(super) fn check_stage<'s>(
     stage: &Delta,
-    format: Format,
-    storage: &dyn Storage,
+    planner: &dyn ImageMut,
+    storage: &'s dyn Storage,
     work: &Work,
-) -> Result<Redo> {
-    // In a raw image a guest offset is a storage offset too, and only its holes can run out of
-    // space; the other formats grow at the end.
-    let raw = format == Format::Raw;
+) -> Result<Checked<'s>> {
+    let room = Room::for_marker(storage)?;
     let redo = Redo::load(stage, work, &|frame| match frame.header().kind {
-        FrameKind::Data if raw && frame.header().old == Old::Zeros => {
-            storage.reserve(frame.range()).map_err(no_room)
-        }
+        FrameKind::Data => planner.places(frame.range(), &mut |range| room.add(range)),
         _ => Ok(()),
     })?;
-    let len = storage.len()?;
-    match redo.storage_len {
-        Some(new_len) if new_len > len && !raw => {
-            storage.reserve(len..new_len).map_err(no_room)?;
-        }
-        _ => {}
+    if let Some(len) = redo.storage_len {
+        room.add_len(len)?;
     }
-    Ok(redo)
+    let end = |at: u64, bytes: &[u8]| at + bytes.len() as u64;
+    redo.tables(&mut |at, bytes| room.add(at..end(at, bytes)))?;
+    for (at, bytes) in &redo.last {
+        room.add(*at..end(*at, bytes))?;
+    }
+    Ok(Checked { redo, room })
 }
 
 /// Makes the target hold what the stage says, from the first write of the mark to its lifting.
@@ -55,10 +60,11 @@ pub(super) fn apply(
     target: &Target,
     storage: &Arc<dyn Storage>,
     stage: &Delta,
-    redo: &Redo,
+    checked: Checked<'_>,
     way: &Way<'_>,
     work: &Work,
 ) -> Result<()> {
+    let Checked { redo, room } = checked;
     let mark = Mark {
         held: false,
         job: stage.header().job,
@@ -66,8 +72,8 @@ pub(super) fn apply(
         target_len: redo.job()?.target_len,
         stage: target.stage().path(),
     };
-    begin_mark(&**storage, &mark)?;
-    apply_marked(target, storage, stage, redo, way.verify, way.check, work).map_err(needs_recovery)
+    begin_mark(room, &mark)?;
+    apply_marked(target, storage, stage, &redo, way.verify, way.check, work).map_err(needs_recovery)
 }
 
 /// Decides about a finished target, read through its marker, before the marker is lifted.
@@ -197,20 +203,22 @@ fn verify_written(image: &dyn ImageMut, stage: &Delta, work: &Work) -> Result<()
 
 /// Says what an error after the mark means for the target.
 pub(super) fn needs_recovery(error: Error) -> Error {
-    if error.kind() == ErrorKind::VerifyFailed {
-        return error.advise(
+    let way = match error.kind() {
+        ErrorKind::VerifyFailed => {
             "the target is marked: its medium or the source is failing; write it again from the \
-             log (diskdelta recover TARGET), then sync again with --verify all",
-        );
-    }
-    error.advise("the target is marked and incomplete; finish it: diskdelta recover TARGET")
-}
-
-fn no_room(error: Error) -> Error {
-    if error.kind() != ErrorKind::NoSpace {
-        return error;
-    }
-    error.advise("the target is untouched; make room where the target lies")
+             log (diskdelta recover TARGET), then sync again with --verify all"
+        }
+        ErrorKind::NoSpace if error.is_too_long() => {
+            "the target is marked and incomplete; move it and its stage to where such a file is \
+             allowed, and finish it there: diskdelta recover TARGET"
+        }
+        ErrorKind::NoSpace => {
+            "the target is marked and incomplete; make room where it is stored, and finish it: \
+             diskdelta recover TARGET (zeros take no room with --allocation sparse)"
+        }
+        _ => "the target is marked and incomplete; finish it: diskdelta recover TARGET",
+    };
+    error.advise(way)
 }
 
 const ZERO_PIECE: u64 = 1 << 20;

@@ -20,7 +20,7 @@ use crate::delta::{
     Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, VerifiedFrame, reverse,
 };
 use crate::diff::{Content, Difference};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::manifest::Gathered;
 use crate::storage::{Access, Place, Privacy, Storage};
@@ -65,6 +65,7 @@ pub(super) fn sync_staged(
         keeper.as_ref(),
         &mut report,
     )
+    .inspect_err(|error| staging.drop_without_room(error))
     .map_err(|error| untouched(run.or_change(error)))?;
     run.check_source().map_err(untouched)?;
     report.written_bytes = staging.written_bytes();
@@ -115,6 +116,7 @@ pub(super) fn carry_out(
     way: Way<'_>,
     work: &Work,
 ) -> Result<Option<u64>> {
+    let planner = staging.planner();
     let finished = staging
         .finish(&**storage, (None, None))
         .map_err(untouched)?;
@@ -127,9 +129,10 @@ pub(super) fn carry_out(
     };
     let limits = &target.image_options().limits;
     let stage = Delta::open(file, limits)?;
-    let redo = check_stage(&stage, target.format(), &**storage, work).map_err(untouched)?;
+    let checked =
+        check_stage(&stage, planner, &**storage, work).map_err(|e| untouched(staged(e)))?;
     if let Some((place, old)) = way.undo {
-        write_undo(&stage, old, place, work).map_err(untouched)?;
+        write_undo(&stage, old, place, work).map_err(|e| untouched(staged(no_room_for_undo(e))))?;
     }
     check_name(target, &**storage).map_err(untouched)?;
     let ready = match way.keeper {
@@ -141,9 +144,9 @@ pub(super) fn carry_out(
         if let Some((place, _)) = way.undo {
             place.remove_if_there()?;
         }
-        return Err(untouched(error));
+        return Err(untouched(staged(error)));
     }
-    apply(target, storage, &stage, &redo, &way, work)?;
+    apply(target, storage, &stage, checked, &way, work)?;
     retire(target.stage())?;
     Ok(Some(staged_bytes))
 }
@@ -301,6 +304,30 @@ pub(super) fn is_forbidden(error: &Error) -> bool {
         kind,
         Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
     )
+}
+
+fn no_room_for_undo(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NoSpace => error.advise(
+            "the target is untouched; make room for the undo file, or put it elsewhere \
+             (--undo FILE)",
+        ),
+        _ => error,
+    }
+}
+
+/// Says what became of a complete stage when there is no room for what comes after it.
+fn staged(error: Error) -> Error {
+    if error.kind() != ErrorKind::NoSpace {
+        return error;
+    }
+    let way = error.advice();
+    let way = way.unwrap_or("the target is untouched; make room there");
+    let advice = format!(
+        "{way}; the stage is kept: run the same again to go on with it, or drop it \
+         (diskdelta recover --discard TARGET)"
+    );
+    error.advise(advice)
 }
 
 pub(super) fn untouched(error: Error) -> Error {

@@ -19,6 +19,7 @@ use super::marked::{begin_repoint, read_covered, witness_len};
 use super::named::check_name;
 use super::options::{Safety, Verify};
 use super::redo::Redo;
+use super::room::Room;
 use super::sidecar::{fresh_place, remove_fresh};
 use super::standing::{self, Standing, Touch, is_of_forget};
 use super::target::Target;
@@ -111,12 +112,17 @@ fn forgotten(
     report.notes.extend(clear_name(target, &**storage, work)?);
     let job = JobId::random()?;
     let (log, redo) = written(target, &**storage, job, &saved, &writes, work).map_err(unchanged)?;
-    let ready = has_room(&**storage)
-        .and_then(|()| check_name(target, &**storage))
-        .and_then(|()| work.cancel().check());
-    if let Err(error) = ready {
-        retire(target.stage())?;
-        return Err(unchanged(error));
+    let ready = room(&**storage).and_then(|room| {
+        check_name(target, &**storage)?;
+        work.cancel().check()?;
+        Ok(room)
+    });
+    match ready {
+        Ok(room) => room.keep(),
+        Err(error) => {
+            retire(target.stage())?;
+            return Err(unchanged(error));
+        }
     }
     let new_mark = Mark {
         job,
@@ -479,9 +485,14 @@ fn fill(
 }
 
 /// A marker may go where a longer target has holes.
-fn has_room(storage: &dyn Storage) -> Result<()> {
-    let mut covered = covered(storage.len()?).into_iter();
-    covered.try_for_each(|range| storage.reserve(range))
+fn room(storage: &dyn Storage) -> Result<Room<'_>> {
+    Room::for_marker(storage).map_err(|error| match error.kind() {
+        ErrorKind::NoSpace => error.advise(
+            "the target is marked as before; make room where it is stored, and run recover \
+             --forget again",
+        ),
+        _ => error,
+    })
 }
 
 fn unchanged(error: Error) -> Error {

@@ -17,6 +17,7 @@ use super::options::Safety;
 use super::precheck;
 use super::recover::{Recovered, lost, settled};
 use super::redo::{FinalState, Redo};
+use super::room::Room;
 use super::sidecar::{self, Sidecar};
 use super::standing::{self, Standing, Touch};
 use super::target::Target;
@@ -175,7 +176,8 @@ fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> 
     let job = Job::of(target, &**storage, None)?;
     let saved = read_covered(&**storage, job.target_len)?;
     let masked = Masked::new(storage.clone(), saved);
-    close(target.stage(), header, &job, &masked)?;
+    let room = Room::for_marker(&**storage)?;
+    close(target.stage(), header, &job, &masked).map_err(sidecar::no_room)?;
     let mark = Mark {
         job: header.job,
         safety: Safety::InPlace,
@@ -183,7 +185,7 @@ fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> 
         held: true,
         stage: target.stage().path(),
     };
-    set_mark(&**storage, &mark)
+    set_mark(room, &mark)
 }
 
 fn released(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<Recovered> {

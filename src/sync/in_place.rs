@@ -20,13 +20,14 @@ use super::precheck;
 use super::recover::lost;
 use super::redo::{FinalState, Redo};
 use super::report::{Outcome, SyncReport, Verified};
+use super::room::Room;
 use super::run::Run;
 use super::sidecar::{self, Sidecar};
 use super::verify::{verify_all, verify_ranges};
 use crate::delta::{Header, JobId};
 use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{self, Change, Format, ImageMut};
+use crate::image::{self, Change, Format, ImageMut, Patch};
 use crate::manifest::Gathered;
 use crate::storage::Storage;
 use crate::units::{Extent, ExtentKind};
@@ -74,7 +75,10 @@ pub(super) fn sync_marked(
         }
     });
     ended.map_err(|error| match Mark::find(&**storage) {
-        Ok(Some(_)) if !writing.begun.load(Ordering::Acquire) => still_held(error),
+        Ok(Some(_)) if writing.begun.load(Ordering::Acquire) => needs_rerun(error),
+        Ok(Some(_)) if writing.found.is_some() => still_held(error),
+        // Its sidecar tells whether it is whole.
+        Ok(Some(_)) if run.options.hold => error,
         Ok(Some(_)) => needs_rerun(error),
         _ => error,
     })?;
@@ -85,18 +89,34 @@ pub(super) fn sync_marked(
 
 /// Says what an error means for a target that is being written in place.
 pub(super) fn needs_rerun(error: Error) -> Error {
-    if error.kind() == ErrorKind::VerifyFailed {
-        return error.advise(
+    let way = match error.kind() {
+        ErrorKind::VerifyFailed => {
             "the target is marked and incomplete; run the sync again without a change map to \
-             finish it; if it comes back, the target's medium or the source is failing",
-        );
-    }
-    error.advise("the target is marked and incomplete; run the same sync again to finish it")
+             finish it; if it comes back, the target's medium or the source is failing"
+        }
+        ErrorKind::NoSpace if error.is_too_long() => {
+            "the target is marked and incomplete; run the same sync again to finish it, where the \
+             file system and the limits allow a file so long"
+        }
+        ErrorKind::NoSpace => {
+            "the target is marked and incomplete; make room where it and its sidecar are stored, \
+             and run the same sync again to finish it"
+        }
+        _ => "the target is marked and incomplete; run the same sync again to finish it",
+    };
+    error.advise(way)
 }
 
 /// Says what an error means for a held target that did not change.
 fn still_held(error: Error) -> Error {
-    error.advise("the target is as it was, and held; run the same sync again")
+    let way = match error.kind() {
+        ErrorKind::NoSpace => {
+            "the target is as it was, and held; make room where it and its sidecar are stored, \
+             and run the same sync again"
+        }
+        _ => "the target is as it was, and held; run the same sync again",
+    };
+    error.advise(way)
 }
 
 /// A target being written in place.
@@ -272,35 +292,59 @@ impl<'a> Writing<'a> {
     /// Marks the target if it is not yet, and has its tables hold what `extents` will need.
     fn prepare(&self, extents: &[Extent]) -> Result<()> {
         let mut sidecar = self.lock();
-        let sidecar = match &mut *sidecar {
-            Some(sidecar) => sidecar,
-            none => {
-                let redo = Redo {
-                    saved: self.masked.all(),
-                    ..Redo::default()
-                };
-                let place = self.run.target.stage();
-                if self.found.is_none() {
-                    precheck::stage_folder(place)?;
-                }
-                let created = Sidecar::create(place, self.header, &self.job, &redo)?;
-                match &self.found {
-                    Some(mark) => mend_mark(&**self.storage, mark)?,
-                    None => set_mark(&**self.storage, &self.mark())?,
-                }
-                self.begun.store(true, Ordering::Release);
-                none.insert(created)
-            }
+        let redo = Redo {
+            saved: match &*sidecar {
+                Some(_) => Vec::new(),
+                None => self.masked.all(),
+            },
+            ..Redo::default()
         };
         let patches = self.image.prepare(&Change {
             disk_len: self.disk_len,
             extents,
         })?;
+        let sidecar = match &mut *sidecar {
+            Some(sidecar) => sidecar,
+            none => {
+                let place = self.run.target.stage();
+                if self.found.is_none() {
+                    precheck::stage_folder(place)?;
+                }
+                let room = self.room_for(&patches)?;
+                let created = Sidecar::create(place, self.header, &self.job, &redo)
+                    .map_err(sidecar::no_room)?;
+                match &self.found {
+                    Some(mark) => {
+                        mend_mark(&**self.storage, mark)?;
+                        room.keep();
+                    }
+                    None => set_mark(room, &self.mark())?,
+                }
+                self.begun.store(true, Ordering::Release);
+                none.insert(created)
+            }
+        };
         if patches.is_empty() {
             Ok(())
         } else {
             sidecar.apply(&patches, &self.masked)
         }
+    }
+
+    /// Takes room for the marker and for what the first changes need. What the later ones will
+    /// need is not known before they are found.
+    fn room_for(&self, patches: &[Patch]) -> Result<Room<'a>> {
+        let room = Room::for_marker(&**self.storage)?;
+        for patch in patches {
+            match patch {
+                Patch::SetLen(len) => room.add_len(*len)?,
+                Patch::Write { offset, bytes, .. } => {
+                    room.add(*offset..offset + bytes.len() as u64)?;
+                }
+                Patch::Zero(_) => {}
+            }
+        }
+        Ok(room)
     }
 
     fn note_written(&self, range: Range<u64>) {
@@ -361,8 +405,10 @@ impl<'a> Writing<'a> {
             None => {
                 let stage = self.run.target.stage();
                 precheck::stage_folder(stage)?;
-                held::close(stage, self.header, &self.job, &self.masked)?;
-                set_mark(&**self.storage, &self.mark())
+                let room = Room::for_marker(&**self.storage)?;
+                held::close(stage, self.header, &self.job, &self.masked)
+                    .map_err(sidecar::no_room)?;
+                set_mark(room, &self.mark())
             }
         }
     }

@@ -7,6 +7,7 @@ use super::guest_marker;
 use super::mark::{Mark, covered, witness};
 use super::masked::Masked;
 use super::redo::Redo;
+use super::room::Room;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -34,8 +35,9 @@ pub(super) fn read_covered(storage: &dyn Storage, target_len: u64) -> Result<Vec
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub(super) fn set_mark(storage: &dyn Storage, mark: &Mark) -> Result<()> {
-    begin_mark(storage, mark)?;
+pub(super) fn set_mark(room: Room<'_>, mark: &Mark) -> Result<()> {
+    let storage = room.storage();
+    begin_mark(room, mark)?;
     storage.sync()
 }
 
@@ -43,9 +45,11 @@ pub(super) fn set_mark(storage: &dyn Storage, mark: &Mark) -> Result<()> {
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub(super) fn begin_mark(storage: &dyn Storage, mark: &Mark) -> Result<()> {
+pub(super) fn begin_mark(room: Room<'_>, mark: &Mark) -> Result<()> {
+    let storage = room.storage();
     let witness = witness(mark.target_len);
     storage.write_all_at(&mark.fill(witness.clone()), 0)?;
+    room.keep();
     storage.sync()?;
     write_guard(storage, mark)
 }
@@ -282,7 +286,8 @@ mod tests {
         };
         for left in 0..8u64 {
             let (disk, storage) = disk();
-            set_mark(&*storage, &mark).unwrap();
+            let room = Room::for_marker(&*storage).unwrap();
+            set_mark(room, &mark).unwrap();
             let whole = disk.row("/d/t").unwrap();
             let torn = (0..8).filter(|sector| *sector != left);
             for sector in torn.chain([8, 20, LEN / 512 - 1]) {

@@ -234,8 +234,16 @@ impl Storage for Masked {
         self.inner.check_len(len)
     }
 
-    fn reserve(&self, range: Range<u64>) -> Result<()> {
+    fn reserve(&self, range: Range<u64>) -> Result<Vec<Range<u64>>> {
         self.inner.reserve(range)
+    }
+
+    fn reserve_len(&self, len: u64) -> Result<Vec<Range<u64>>> {
+        self.inner.reserve_len(len)
+    }
+
+    fn give_back(&self, ranges: &[Range<u64>]) -> Result<()> {
+        self.inner.give_back(ranges)
     }
 
     fn drop_cache(&self, range: Range<u64>) {
@@ -310,9 +318,9 @@ mod tests {
             Ok(None)
         }
 
-        fn reserve(&self, range: Range<u64>) -> Result<()> {
+        fn reserve(&self, range: Range<u64>) -> Result<Vec<Range<u64>>> {
             self.note("reserve", range);
-            Ok(())
+            Ok(Vec::new())
         }
 
         fn drop_cache(&self, range: Range<u64>) {

@@ -32,6 +32,7 @@ mod redo;
 mod replace;
 mod report;
 mod resume;
+mod room;
 mod run;
 mod sectors;
 mod sidecar;
@@ -114,7 +115,10 @@ pub fn sync(
         }
         None => onto_nothing(&run),
     });
-    let mut report = done.map_err(|error| way_on(error, target).at_path(target.path()))?;
+    let mut report = done.map_err(|error| {
+        drop_part_of_manifest(&error, target, options);
+        way_on(error, target).at_path(target.path())
+    })?;
     report.trusts_manifest |= source
         .far
         .as_ref()
@@ -291,6 +295,23 @@ fn refuse_own_source(source: &Source, target: &dyn Storage) -> Result<()> {
     files.try_for_each(|file| refuse_overlap(&file, &target))
 }
 
+/// Removes a part of a manifest that ran out of room, or stands in the way of others, unless a
+/// recovery will put it in place.
+fn drop_part_of_manifest(error: &Error, target: &Target, options: &SyncOptions) {
+    let (Some(place), ErrorKind::NoSpace) = (&options.target_manifest, error.kind()) else {
+        return;
+    };
+    let mark = target.open_if_there().and_then(|storage| match storage {
+        Some(storage) => Mark::find(&*storage),
+        None => Ok(None),
+    });
+    if !mark.is_ok_and(|mark| mark.is_none_or(|mark| mark.safety == Safety::InPlace)) {
+        return;
+    }
+    // The first error says more than one from cleaning up.
+    let _ = crate::manifest::forget_left(place);
+}
+
 /// Says what an error means for the target, where nobody nearer to it has.
 fn way_on(error: Error, target: &Target) -> Error {
     if error.advice().is_some() {
@@ -302,6 +323,9 @@ fn way_on(error: Error, target: &Target) -> Error {
     });
     match marked {
         Ok(None) if atomic::is_forbidden(&error) => atomic::untouched(error),
+        Ok(None) if error.kind() == ErrorKind::NoSpace => {
+            error.advise("the target is whole; make room there and run it again")
+        }
         Ok(None) => error.advise("the target is whole; run it again"),
         Ok(Some(mark)) if mark.held => {
             error.advise("the target is held; diskdelta recover TARGET says whether it is whole")

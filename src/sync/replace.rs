@@ -61,7 +61,14 @@ pub(super) fn sync_full(
         check_copy(&fresh, &*copied)?;
         Ok((copied, next))
     });
-    let (copied, next) = copied.map_err(|error| untouched(run.or_change(error), old.is_some()))?;
+    let (copied, next) = copied.map_err(|error| {
+        if error.kind() == ErrorKind::NoSpace {
+            // A part would keep others from the room that they need. The first error says more
+            // than one from cleaning up.
+            let _ = fresh.remove_own_if_there();
+        }
+        untouched(run.or_change(error), old.is_some())
+    })?;
     if let Some(there) = there {
         // What took the name meanwhile is not to be lost.
         check_name(run.target, there)?;
@@ -129,9 +136,12 @@ fn untouched(error: Error, there: bool) -> Error {
              and keep the stage elsewhere (--mode delta --stage-dir DIR)",
         ),
         (None, ErrorKind::NoSpace) if there => error.advise(
-            "the target is untouched; make room for a whole copy, or stage only what differs \
-             (--mode delta), or nothing (--safety in-place)",
+            "the target is untouched, and the copy was removed; make room for a whole copy, or \
+             stage only what differs (--mode delta), or nothing (--safety in-place)",
         ),
+        (None, ErrorKind::NoSpace) => {
+            error.advise("the copy was removed; make room for it and run it again")
+        }
         _ => error.advise("the target is untouched; run the same sync again to go on"),
     }
 }

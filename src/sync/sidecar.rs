@@ -6,7 +6,7 @@ use super::redo::{FinalState, Redo};
 use super::staging::push_patches;
 use crate::control::Work;
 use crate::delta::{Bookkeeping, DeltaWriter, Frame, FrameKind, Header};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::Patch;
 use crate::limits::Limits;
 use crate::storage::{Access, Place, Storage};
@@ -23,6 +23,15 @@ impl Sidecar {
     /// # Errors
     /// `NoSpace`, `Io`.
     pub fn create(place: &Place, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
+        Self::write_new(place, header, job, redo).inspect_err(|error| {
+            if error.kind() == ErrorKind::NoSpace {
+                // The first error says more than one from cleaning up.
+                let _ = remove_fresh(place);
+            }
+        })
+    }
+
+    fn write_new(place: &Place, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
         remove_fresh(place)?;
         let fresh = fresh_place(place);
         let mut writer = DeltaWriter::create(fresh.create_new()?, header)?;
@@ -91,6 +100,17 @@ impl Sidecar {
         self.writer
             .push(&Frame::bytes(FrameKind::Final, 0, &state.encode()))?;
         self.writer.commit()
+    }
+}
+
+/// Says what to do where the sidecar of a target that is untouched has no room.
+pub(super) fn no_room(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NoSpace => error.advise(
+            "the target is untouched; make room for its sidecar, or put that elsewhere \
+             (--stage-dir DIR)",
+        ),
+        _ => error,
     }
 }
 

@@ -1,7 +1,9 @@
 //! Writing a stage: the frames, and what the target's own tables will need.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::atomic::remove_earlier;
 use super::guest_marker::{FirstPage, begins_with_guest_data};
 use super::job::Job;
 use super::mark::witness;
@@ -9,7 +11,7 @@ use super::marked::read_covered;
 use super::precheck;
 use crate::delta::{DeltaWriter, Frame, FrameKind, Hash, Header};
 use crate::diff::Content;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Change, ImageMut, Patch};
 use crate::storage::{Place, Storage};
 use crate::units::Extent;
@@ -26,6 +28,8 @@ pub(super) struct Staging<'a> {
     image: &'a dyn ImageMut,
     disk_len: u64,
     state: Mutex<State>,
+    /// Whether there was no room for all of it.
+    ran_out: AtomicBool,
 }
 
 #[derive(Default)]
@@ -56,6 +60,7 @@ impl<'a> Staging<'a> {
             image,
             disk_len,
             state: Mutex::default(),
+            ran_out: AtomicBool::new(false),
         }
     }
 
@@ -67,7 +72,8 @@ impl<'a> Staging<'a> {
     pub fn push(&self, extent: Extent, frame: &Frame<'_>) -> Result<()> {
         let mut state = self.lock();
         self.check_first_page(&mut state, extent, frame)?;
-        self.begun(&mut state)?.push(frame).map_err(no_room)?;
+        let writer = self.begun(&mut state)?;
+        writer.push(frame).map_err(|e| self.no_room(e))?;
         if extent.kind == crate::ExtentKind::Data {
             state.written_bytes += extent.len;
         }
@@ -85,9 +91,14 @@ impl<'a> Staging<'a> {
     /// `NoSpace` with the other choices, `Io`.
     pub fn flush(&self) -> Result<()> {
         match &mut self.lock().writer {
-            Some(writer) => writer.flush().map_err(no_room),
+            Some(writer) => writer.flush().map_err(|e| self.no_room(e)),
             None => Ok(()),
         }
+    }
+
+    /// The image whose tables, in memory, are those that the stage leads to.
+    pub fn planner(&self) -> &'a dyn ImageMut {
+        self.image
     }
 
     /// Guest bytes in data frames so far.
@@ -117,11 +128,13 @@ impl<'a> Staging<'a> {
         for (offset, bytes) in read_covered(target, self.job.target_len)? {
             writer
                 .push(&Frame::bytes(FrameKind::Saved, offset, &bytes))
-                .map_err(no_room)?;
+                .map_err(|e| self.no_room(e))?;
         }
         let stage_bytes = writer.file_len();
-        writer.finish(roots.0, roots.1).map_err(no_room)?;
-        self.place.folder().sync()?;
+        let finished = writer.finish(roots.0, roots.1);
+        finished.map_err(|e| self.no_room(e))?;
+        let synced = self.place.folder().sync();
+        synced.map_err(|e| self.no_room(e))?;
         Ok(state.file.take().map(|file| (file, stage_bytes)))
     }
 
@@ -143,17 +156,22 @@ impl<'a> Staging<'a> {
 
     fn begun<'s>(&self, state: &'s mut State) -> Result<&'s mut DeltaWriter> {
         if state.writer.is_none() {
-            precheck::stage_folder(self.place)?;
-            let file = self.place.create_new()?;
-            state.file = Some(file.clone());
-            let mut writer = DeltaWriter::create(file, self.header)?;
-            writer.push(&Frame::bytes(FrameKind::Job, 0, &self.job.encode()))?;
+            let (writer, file) = self.create().map_err(|e| self.no_room(e))?;
+            state.file = Some(file);
             state.writer = Some(writer);
         }
         state
             .writer
             .as_mut()
             .ok_or_else(|| Error::malformed("a stage that is not there"))
+    }
+
+    fn create(&self) -> Result<(DeltaWriter, Arc<dyn Storage>)> {
+        precheck::stage_folder(self.place)?;
+        let file = self.place.create_new()?;
+        let mut writer = DeltaWriter::create(file.clone(), self.header)?;
+        writer.push(&Frame::bytes(FrameKind::Job, 0, &self.job.encode()))?;
+        Ok((writer, file))
     }
 
     /// Tells the image of the pending extents, and stages what its tables will need.
@@ -166,11 +184,50 @@ impl<'a> Staging<'a> {
         };
         let patches = self.image.prepare(&change)?;
         let writer = self.begun(state)?;
-        push_patches(writer, &patches).map_err(no_room)
+        push_patches(writer, &patches).map_err(|e| self.no_room(e))
+    }
+
+    /// Says what to do where there is no room for the stage, and has it removed.
+    fn no_room(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::NoSpace {
+            return error;
+        }
+        self.drop_without_room(&error);
+        let way = match error.is_too_long() {
+            true => {
+                "the target is untouched, and the stage was removed; put it where so long a file \
+                 is allowed (--stage-dir DIR), or write without one (--safety in-place)"
+            }
+            false => {
+                "the target is untouched, and the stage was removed; make room for it, put it \
+                 elsewhere (--stage-dir DIR), or write without one (--safety in-place)"
+            }
+        };
+        error.advise(way)
+    }
+
+    /// Has a stage that is not whole removed where `error` is that there is no room, for whatever:
+    /// it would keep what has none from it.
+    pub fn drop_without_room(&self, error: &Error) {
+        if error.kind() == ErrorKind::NoSpace {
+            self.ran_out.store(true, Ordering::Relaxed);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Staging<'_> {
+    /// A stage that ran out of room would keep others from theirs, and so would the one that was
+    /// set aside for it.
+    fn drop(&mut self) {
+        if self.ran_out.load(Ordering::Relaxed) {
+            // The first error says more than one from cleaning up.
+            let _ = self.place.remove_own_if_there();
+            let _ = remove_earlier(self.place);
+        }
     }
 }
 
@@ -201,16 +258,6 @@ pub(super) fn push_patches(writer: &mut DeltaWriter, patches: &[Patch]) -> Resul
         }
     }
     Ok(())
-}
-
-fn no_room(error: Error) -> Error {
-    if error.kind() != crate::ErrorKind::NoSpace {
-        return error;
-    }
-    error.advise(
-        "the target is untouched; make room for the stage, put it elsewhere (--stage-dir DIR), \
-         or write without one (--safety in-place)",
-    )
 }
 
 /// Bounds the memory that waiting extents take; images decide where blocks lie in one go for

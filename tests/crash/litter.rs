@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use diskdelta::storage::fault::{Fault, FaultDisk, Op, Row};
+use diskdelta::storage::fault::{Fault, FaultDisk, Op, OpKind, Row};
 use diskdelta::storage::{Access, Storage};
 use diskdelta::sync::Mode;
 
@@ -70,7 +70,10 @@ fn stop(case: &Case, disk: &FaultDisk, salt: u8, part: f64) {
     let whole = copy_of(disk);
     case.sync_from(&new, &whole).unwrap();
     let target = Path::new(TARGET);
-    let touches = |op: &Op| op.path() == target || op.renamed_to().is_some_and(|to| to == target);
+    let touches = |op: &Op| match op.kind() {
+        OpKind::Reserve | OpKind::GiveBack => false,
+        _ => op.path() == target || op.renamed_to().is_some_and(|to| to == target),
+    };
     let before = whole.log().ops().position(touches).unwrap();
     let nth = (before as f64 * part) as u64 + 1;
     disk.fail(Fault::nth(nth).and_all_later());

@@ -150,6 +150,14 @@ impl ImageMut for Fixed {
         self.storage.sync()
     }
 
+    fn places(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        visit(range)
+    }
+
     fn prepare(&self, change: &Change<'_>) -> Result<Vec<Patch>> {
         check_len(&*self.storage, DiskKind::Fixed, change.disk_len)?;
         check_extents(change)?;

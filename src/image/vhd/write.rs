@@ -95,6 +95,20 @@ impl ImageMut for Dynamic {
         self.flush(&mut meta)
     }
 
+    fn places(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        for (index, within, len) in self.pieces(range) {
+            if let Some(entry) = self.entry(index) {
+                let at = self.shape.payload_at(entry) + within;
+                visit(at..at + len)?;
+            }
+        }
+        Ok(())
+    }
+
     fn prepare(&self, change: &Change<'_>) -> Result<Vec<Patch>> {
         self.prepare_change(change)
     }

@@ -214,6 +214,25 @@ impl ImageMut for VhdxMut {
         self.commit(&mut writer)
     }
 
+    fn places(
+        &self,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
+    ) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let (place, len) = self.image.stretch(at, range.end - at)?;
+            if len == 0 {
+                break;
+            }
+            if let Place::File(file) = place {
+                visit(file..file + len)?;
+            }
+            at += len;
+        }
+        Ok(())
+    }
+
     fn prepare(&self, change: &Change<'_>) -> Result<Vec<Patch>> {
         self.prepare_patches(change)
             .map_err(|e| e.at_path(self.image.storage.path()))

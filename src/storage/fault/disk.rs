@@ -45,6 +45,7 @@ impl FaultDisk {
             writers: BTreeMap::new(),
             foreign: BTreeSet::new(),
             links_to_rename: false,
+            reserved: BTreeMap::new(),
         };
         FaultDisk {
             shared: Arc::new(Mutex::new(inner)),
@@ -121,6 +122,17 @@ impl FaultDisk {
     /// The names in a folder now, durable or not.
     pub fn names(&self, folder: impl AsRef<Path>) -> Vec<OsString> {
         self.lock().live.names(folder.as_ref())
+    }
+
+    /// The holes of the file at `path` that are reserved, and neither written nor given back.
+    pub fn reserved(&self, path: impl AsRef<Path>) -> Vec<Range<u64>> {
+        let inner = self.lock();
+        let Some(file) = inner.live.find(path.as_ref()) else {
+            return Vec::new();
+        };
+        let reserved = inner.reserved.get(&file).into_iter().flatten();
+        let holes = reserved.flat_map(|range| inner.holes(file, range));
+        holes.collect()
     }
 
     /// A digest of all files, names and devices as they are now. Two disks with one digest behave
@@ -258,6 +270,8 @@ pub(super) struct Inner {
     writers: BTreeMap<FileId, usize>,
     foreign: BTreeSet<FileId>,
     links_to_rename: bool,
+    /// Holes that were reserved and not given back; a crash forgets them.
+    reserved: BTreeMap<FileId, Vec<Range<u64>>>,
 }
 
 impl Inner {
@@ -378,6 +392,46 @@ impl Inner {
 
     pub(super) fn links_to_rename(&self) -> bool {
         self.links_to_rename
+    }
+
+    /// Notes the holes in `range` as reserved; returns them.
+    pub(super) fn take_space(&mut self, file: FileId, range: &Range<u64>) -> Vec<Range<u64>> {
+        let taken = self.holes(file, range);
+        let reserved = self.reserved.entry(file).or_default();
+        reserved.extend(taken.iter().cloned());
+        taken
+    }
+
+    /// Forgets what lies in `ranges` of the reservations of a file.
+    pub(super) fn give_back_space(&mut self, file: FileId, ranges: &[Range<u64>]) {
+        let Some(reserved) = self.reserved.get_mut(&file) else {
+            return;
+        };
+        for gone in ranges {
+            let left = reserved.drain(..).flat_map(|range| {
+                let before = range.start..range.end.min(gone.start);
+                let after = range.start.max(gone.end)..range.end;
+                [before, after]
+            });
+            *reserved = left.filter(|range| !range.is_empty()).collect();
+        }
+    }
+
+    /// The holes in `range`, all beyond the end among them.
+    fn holes(&self, file: FileId, range: &Range<u64>) -> Vec<Range<u64>> {
+        let mut holes = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let row = self.live.row(file);
+            let data = row.and_then(|row| row.next_data(at));
+            let data = data.unwrap_or(range.end..range.end);
+            let hole = at..data.start.min(range.end);
+            if !hole.is_empty() {
+                holes.push(hole);
+            }
+            at = data.end;
+        }
+        holes
     }
 
     pub(super) fn readable(&self, file: FileId, range: &Range<u64>) -> bool {

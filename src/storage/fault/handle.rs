@@ -228,19 +228,35 @@ impl Storage for FaultStorage {
             .and_then(|row| row.next_data(offset)))
     }
 
-    fn reserve(&self, range: Range<u64>) -> Result<()> {
+    fn reserve(&self, range: Range<u64>) -> Result<Vec<Range<u64>>> {
         self.writable(OpKind::Reserve)?;
         if range.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut inner = self.disk.lock();
-        let late = inner.judge(OpKind::Reserve, &self.path, range.clone())?;
+        // Whatever fails, what was taken is given back, as a file does it.
+        inner
+            .judge(OpKind::Reserve, &self.path, range.clone())?
+            .done()?;
+        let taken = match inner.live.is_device(self.file) {
+            true => Vec::new(),
+            false => inner.take_space(self.file, &range),
+        };
         inner.log(
             OpKind::Reserve,
             &self.path,
             Effect::Reserve { range },
             Outcome::Done,
         );
+        Ok(taken)
+    }
+
+    fn give_back(&self, ranges: &[Range<u64>]) -> Result<()> {
+        self.writable(OpKind::GiveBack)?;
+        let mut inner = self.disk.lock();
+        let late = inner.judge(OpKind::GiveBack, &self.path, 0..0)?;
+        inner.give_back_space(self.file, ranges);
+        inner.log(OpKind::GiveBack, &self.path, Effect::Nothing, Outcome::Done);
         late.done()
     }
 }

@@ -18,6 +18,14 @@ pub enum Failure {
     Io,
     /// ENOSPC, with nothing done.
     NoSpace,
+    /// EDQUOT, with nothing done.
+    Quota,
+    /// EFBIG, with nothing done.
+    TooLong,
+    /// EROFS, with nothing done.
+    ReadOnly,
+    /// EPERM, with nothing done.
+    NotAllowed,
     /// ENOSPC after the first half of a write, in whole sectors where it has any; as
     /// [`Io`](Failure::Io) for all else.
     Short,
@@ -143,6 +151,10 @@ pub(super) fn error(failure: Failure, call: &Call<'_>) -> Error {
     let writes = call.kind == OpKind::Write;
     let cause = match failure {
         Failure::NoSpace => Errno::NOSPC,
+        Failure::Quota => Errno::DQUOT,
+        Failure::TooLong => Errno::FBIG,
+        Failure::ReadOnly => Errno::ROFS,
+        Failure::NotAllowed => Errno::PERM,
         Failure::Short if writes => Errno::NOSPC,
         _ => Errno::IO,
     };

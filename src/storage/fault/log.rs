@@ -39,6 +39,8 @@ pub enum OpKind {
     PunchHole,
     /// Space was reserved.
     Reserve,
+    /// Reserved space was given back.
+    GiveBack,
     /// A file or device was synced.
     Sync,
     /// A folder was synced.
@@ -74,6 +76,7 @@ impl OpKind {
             OpKind::SetLen => "set the length",
             OpKind::PunchHole => "punch a hole",
             OpKind::Reserve => "reserve space",
+            OpKind::GiveBack => "give space back",
             OpKind::Sync => "sync",
             OpKind::SyncFolder => "sync folder",
             OpKind::Note => "note",

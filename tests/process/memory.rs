@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use diskdelta::storage::SourceOptions;
 use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, Mode, SyncOptions, sync};
 use diskdelta::{CancelToken, ErrorKind, Phase, Progress, Work};
 
-use crate::lab::{COMMAND, Lab, noise};
+use crate::host::{Mount, has_loop_devices};
+use crate::lab::{COMMAND, Lab, PAGE, noise};
 
 /// Stops the work at once when it comes to the target.
 struct StopsAtApply(CancelToken);
@@ -75,5 +77,52 @@ fn a_log_longer_than_memory_is_finished() {
     }
 }
 
+/// A sparse disk on a file system that holds files so long, with a page of data at each place.
+fn scattered(path: &Path, len: u64, pages: impl Iterator<Item = u64>, seed: u64) {
+    let file = File::create(path).unwrap();
+    file.set_len(len).unwrap();
+    for at in pages {
+        file.write_all_at(&noise(PAGE, seed ^ at), at).unwrap();
+    }
+}
+
+#[test]
+fn a_disk_of_64_tib_with_scattered_changes_is_synced_in_bounded_memory() {
+    if !has_loop_devices() {
+        return; // No mounts either.
+    }
+    let lab = Lab::new();
+    let _mount = Mount::new(
+        &["-t", "tmpfs", "-o", "size=200M", "none"],
+        &lab.path("tmpfs"),
+    );
+    // In the last page too, and nowhere near each other.
+    let step = (VAST / 4000 + 1).next_multiple_of(PAGE as u64);
+    let pages = || (0..VAST - PAGE as u64).step_by(step as usize);
+    for words in [
+        "--mode delta",
+        "--safety in-place",
+        "--mode delta --undo tmpfs/undo",
+    ] {
+        let ends = [VAST - PAGE as u64];
+        scattered(
+            &lab.path("tmpfs/new"),
+            VAST,
+            pages().step_by(2).chain(ends),
+            1,
+        );
+        scattered(&lab.path("tmpfs/t"), VAST, pages().skip(1).step_by(3), 2);
+        limited(
+            &lab,
+            &format!("sync tmpfs/new tmpfs/t --threads 1 --verify all {words}"),
+        );
+        lab.done("diff tmpfs/new tmpfs/t");
+    }
+    lab.done("undo tmpfs/undo tmpfs/t");
+    scattered(&lab.path("tmpfs/old"), VAST, pages().skip(1).step_by(3), 2);
+    lab.done("diff tmpfs/old tmpfs/t");
+}
+
+const VAST: u64 = 64 << 40;
 const LOG_BYTES: u64 = 96 << 20;
 const LIMIT_KIB: u64 = 80 << 10;

@@ -129,6 +129,14 @@ impl Error {
         self
     }
 
+    /// Names `path` where `other` is named: a file under another name until it was removed.
+    pub(crate) fn instead_of(mut self, other: &Path, path: &Path) -> Self {
+        if let Some(named) = self.0.path.as_mut().filter(|named| **named == other) {
+            path.clone_into(named);
+        }
+        self
+    }
+
     /// Names the field of an on-disk structure, unless one is named already.
     #[must_use]
     pub fn in_field(mut self, field: &'static str) -> Self {

@@ -261,7 +261,7 @@ impl Place {
         }
         // Unlocked now that no other process can take it for a leftover.
         drop(storage);
-        let value = written?;
+        let value = written.map_err(|error| error.instead_of(&part.path(), &self.path()))?;
         self.folder.sync()?;
         Ok(value)
     }
@@ -319,6 +319,17 @@ mod tests {
         let place = Place::host("disk.raw").unwrap();
         assert_eq!(place.path(), std::path::Path::new("./disk.raw"));
         assert!(Place::host("/").is_err());
+    }
+
+    #[test]
+    fn an_error_names_the_file_that_was_asked_for_and_not_the_part_that_was_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::host(folder.path().join("d.delta")).unwrap();
+        let write = |file: std::sync::Arc<dyn crate::storage::Storage>| -> crate::Result<()> {
+            Err(crate::Error::new(crate::ErrorKind::NoSpace, "cannot write").at_path(file.path()))
+        };
+        let error = place.create_whole(Privacy::PRIVATE, write).unwrap_err();
+        assert_eq!(error.path(), Some(&*place.path()));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod interrupted;
 mod lab;
 mod refusals;
 mod remote;
+mod renames;
 mod sectors;
 mod service;
 mod side_files;

@@ -1,0 +1,169 @@
+//! File systems that cannot rename without replacing, as `strace` makes this one one of them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+use diskdelta::sync::HostTargetOptions;
+
+use crate::interrupted::leave_marked;
+use crate::lab::{COMMAND, Lab, Run, left_out, noise, write_at};
+
+fn has_strace() -> bool {
+    let found = Command::new("strace").arg("-V").output().is_ok();
+    if !found {
+        left_out("strace");
+    }
+    found
+}
+
+/// Runs the command where system calls fail as `faults` say; whether one of them was made.
+fn run_with(lab: &Lab, faults: &[&str], words: &str) -> (Run, bool) {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-e", "trace=renameat2,linkat"]);
+    for fault in faults {
+        command.args(["-e", &format!("inject={fault}")]);
+    }
+    let output = command
+        .arg("-o")
+        .arg(log.path())
+        .arg(COMMAND)
+        .args(words.split_whitespace())
+        .current_dir(lab.path(""))
+        .output()
+        .unwrap();
+    let run = Run {
+        status: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    };
+    let text = fs::read_to_string(log.path()).unwrap();
+    (run, text.contains("(INJECTED)"))
+}
+
+fn lab() -> Lab {
+    let lab = Lab::new();
+    lab.disk("new.raw", 300, 1);
+    lab.disk("old.raw", 300, 2);
+    lab
+}
+
+fn contents(lab: &Lab) -> BTreeMap<String, Vec<u8>> {
+    let names = lab.names().into_iter();
+    names.map(|name| (name.clone(), lab.bytes(&name))).collect()
+}
+
+/// What is put in place without replacing, and the file that is.
+const WORKS: [(&str, &str); 6] = [
+    ("sync new.raw made.raw", "made.raw"),
+    ("sync new.raw made.vhdx", "made.vhdx"),
+    ("sync new.raw old.raw --mode delta --undo back", "back"),
+    ("delta create old.raw new.raw -o made.delta", "made.delta"),
+    ("manifest new.raw -o made.manifest", "made.manifest"),
+    ("sync new.raw old.raw --target-manifest kept", "kept"),
+];
+
+#[test]
+fn where_a_file_system_cannot_rename_without_replacing_a_link_does_it() {
+    if !has_strace() {
+        return;
+    }
+    for error in ["EINVAL", "ENOSYS", "EOPNOTSUPP"] {
+        let mut injected = 0;
+        for (words, made) in WORKS {
+            let lab = lab();
+            let fault = format!("renameat2:error={error}");
+            let (run, is_hit) = run_with(&lab, &[&fault], words);
+            assert_eq!(run.status, 0, "{error}: {words}: {run:?}");
+            injected += usize::from(is_hit);
+            let facts = fs::metadata(lab.path(made)).unwrap();
+            assert_eq!(facts.nlink(), 1, "{error}: {words}");
+            let names = lab.names();
+            assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
+            if words.contains("old.raw --") {
+                assert!(lab.bytes("old.raw") == lab.bytes("new.raw"), "{words}");
+            }
+        }
+        assert!(injected > 4, "{error}: {injected}");
+    }
+}
+
+#[test]
+fn where_a_file_system_can_neither_rename_without_replacing_nor_link_nothing_is_changed() {
+    if !has_strace() {
+        return;
+    }
+    for cannot_link in ["EPERM", "EOPNOTSUPP", "ENOSYS"] {
+        let link = format!("linkat:error={cannot_link}");
+        for (words, made) in WORKS {
+            let lab = lab();
+            let before = contents(&lab);
+            let faults = ["renameat2:error=EINVAL", link.as_str()];
+            let (run, is_hit) = run_with(&lab, &faults, words);
+            if !is_hit {
+                assert_eq!(run.status, 0, "{words}: {run:?}");
+                continue;
+            }
+            assert_eq!(run.status, 2, "{words}: {run:?}");
+            assert!(
+                run.stderr
+                    .contains("neither rename without replacing nor link"),
+                "{words}: {run:?}"
+            );
+            assert!(!lab.path(made).exists(), "{words}");
+            let now = contents(&lab);
+            for (name, bytes) in &before {
+                assert!(now[name] == *bytes, "{words}: {name} was changed");
+            }
+            let left: Vec<_> = now
+                .keys()
+                .filter(|name| !before.contains_key(*name))
+                .collect();
+            // A log or copy is taken up by the next run, where it can be.
+            let of_runs = ["-stage", "-new"];
+            let is_of_a_run = |name: &&&String| of_runs.iter().any(|end| name.ends_with(end));
+            assert!(
+                left.iter().all(|name| is_of_a_run(&name)),
+                "{words}: {left:?}"
+            );
+            lab.done(words);
+            let names = lab.names();
+            assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
+        }
+    }
+}
+
+#[test]
+fn a_log_is_kept_where_a_file_system_cannot_rename_without_replacing() {
+    if !has_strace() {
+        return;
+    }
+    for link in [None, Some("linkat:error=EPERM")] {
+        let lab = lab();
+        lab.disk("other.raw", 300, 3);
+        let target = lab.path("old.raw");
+        leave_marked(&lab.path("new.raw"), &target, HostTargetOptions::default());
+        fs::rename(&target, lab.path("moved.raw")).unwrap();
+        fs::write(&target, noise(300 * 4096, 4)).unwrap();
+        let before = contents(&lab);
+        let faults: Vec<&str> = ["renameat2:error=EINVAL"].into_iter().chain(link).collect();
+        let (run, is_hit) = run_with(&lab, &faults, "sync other.raw old.raw --mode delta");
+        assert!(is_hit, "{run:?}");
+        if link.is_some() {
+            assert_eq!(run.status, 2, "{run:?}");
+            assert!(contents(&lab) == before, "{:?}", lab.names());
+            lab.done("sync other.raw old.raw --mode delta");
+        } else {
+            assert_eq!(run.status, 0, "{run:?}");
+        }
+        assert!(lab.bytes("old.raw") == lab.bytes("other.raw"));
+        lab.done("recover moved.raw");
+        assert!(lab.bytes("moved.raw") == lab.bytes("new.raw"));
+        write_at(&target, 0, &[1]);
+        lab.done("sync other.raw old.raw");
+        let names = lab.names();
+        assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
+    }
+}

@@ -1,7 +1,9 @@
 //! Two processes at one target.
 
+use std::fs;
+
 use crate::host::{LoopDevice, has_loop_devices};
-use crate::lab::{Lab, signal, until};
+use crate::lab::{Lab, ended, signal, until};
 
 /// While a sync runs, nothing else of ours touches its target or its stage.
 fn second_is_refused(lab: &Lab, target: &str, options: &str, stage: &str) {
@@ -55,4 +57,80 @@ fn a_second_process_is_refused_at_a_device() {
     let device = LoopDevice::attach(&lab.path("old.raw"));
     let path = device.path().to_str().unwrap();
     second_is_refused(&lab, path, "--stage-dir stages", "stages");
+}
+
+/// Runs both at once; which of them ended well.
+fn both(lab: &Lab, words: [&str; 2]) -> Vec<usize> {
+    let children = words.map(|words| lab.start(words));
+    let runs = children.map(ended);
+    for run in &runs {
+        assert!([0, 2].contains(&run.status), "{words:?}: {runs:?}");
+    }
+    let good: Vec<usize> = (0..2).filter(|index| runs[*index].status == 0).collect();
+    assert!(!good.is_empty(), "{words:?}: {runs:?}");
+    good
+}
+
+fn nothing_is_left(lab: &Lab) {
+    let names = lab.names();
+    assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
+}
+
+#[test]
+fn two_syncs_at_once_onto_one_target_leave_what_one_that_ended_well_wrote() {
+    let lab = Lab::new();
+    let sources = ["a.raw", "b.raw"];
+    lab.disk("a.raw", 1500, 1);
+    lab.disk("b.raw", 1500, 2);
+    let ways = ["--mode delta", "--mode full", "--safety in-place"];
+    for first in ways {
+        for second in ways {
+            lab.disk("t.raw", 1500, 3);
+            let good = both(
+                &lab,
+                [
+                    &format!("sync a.raw t.raw {first}"),
+                    &format!("sync b.raw t.raw {second}"),
+                ],
+            );
+            let now = lab.bytes("t.raw");
+            let is_one = good.iter().any(|index| lab.bytes(sources[*index]) == now);
+            assert!(is_one, "{first}, {second}: {good:?}");
+            nothing_is_left(&lab);
+        }
+    }
+}
+
+#[test]
+fn of_two_syncs_at_once_with_one_undo_file_one_is_done_and_can_be_undone() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 1500, 1);
+    for _ in 0..4 {
+        for (name, seed) in [("s.raw", 2), ("t.raw", 3)] {
+            lab.disk(name, 1500, seed);
+        }
+        let before = ["s.raw", "t.raw"].map(|name| lab.bytes(name));
+        let good = both(
+            &lab,
+            [
+                "sync new.raw s.raw --mode delta --undo back",
+                "sync new.raw t.raw --mode delta --undo back",
+            ],
+        );
+        let [done] = good[..] else {
+            panic!("both wrote one undo file");
+        };
+        let names = ["s.raw", "t.raw"];
+        assert!(lab.bytes(names[done]) == lab.bytes("new.raw"));
+        assert!(
+            lab.bytes(names[1 - done]) == before[1 - done],
+            "it was touched"
+        );
+        lab.done(&format!("undo back {}", names[done]));
+        assert!(lab.bytes(names[done]) == before[done]);
+        // The one that was refused keeps what it staged, for when it runs again.
+        lab.done(&format!("recover {} --discard", names[1 - done]));
+        fs::remove_file(lab.path("back")).unwrap();
+        nothing_is_left(&lab);
+    }
 }

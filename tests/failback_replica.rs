@@ -481,6 +481,7 @@ impl Line {
             format: Some(Format::Raw),
             target: None,
             live: false,
+            marker_is_data: false,
         };
         Line {
             pull: dialled.pull(&job, &work()).unwrap(),

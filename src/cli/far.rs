@@ -61,6 +61,7 @@ fn pull_once(args: &Args, source: &FarPath, target: &Path, context: &Context) ->
         format: args.source_format,
         target: None,
         live: false,
+        marker_is_data: context.common.marker_is_data,
     };
     let (dialled, mut carrier) = args.reach.dial(source, context, &work)?;
     let pull = dialled.pull(&job, &work);
@@ -110,6 +111,7 @@ fn push_once(args: &Args, source: &Path, target: &FarPath, context: &Context) ->
             skip_unreadable: args.skip_unreadable,
         }),
         live: false,
+        marker_is_data: false,
     };
     let work = unlimited(context);
     let (dialled, mut carrier) = args.reach.dial(target, context, &work)?;

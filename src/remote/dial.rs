@@ -46,6 +46,7 @@ impl Dialled {
         let mut job = job.clone();
         // One that does not know of it opens it as if it were to be copied, or says that it cannot.
         job.live &= self.session.looks();
+        job.marker_is_data &= self.session.reads_markers();
         self.session.line().send(&Message::Job(Box::new(job)))?;
         let far = FarDisk::open(self.session, &Limits::default(), work.cancel())?;
         Ok(Pull { far: Arc::new(far) })

@@ -25,6 +25,9 @@ pub struct Job {
     /// Whether others may write to the source meanwhile: it is only looked at, and what is read
     /// of it is of no one moment.
     pub live: bool,
+    /// Whether a marker of an unfinished sync at the beginning of the source was written by its
+    /// guest.
+    pub marker_is_data: bool,
 }
 
 /// How the other end is to write its target.
@@ -96,8 +99,11 @@ impl Job {
         out.text(self.format.map_or("", Format::name).as_bytes());
         out.flag(self.target.is_some());
         let Some(target) = &self.target else {
-            // An end without the feature knows nothing of this byte.
-            if self.live {
+            // An end without the features knows nothing of these bytes.
+            if self.live || self.marker_is_data {
+                out.flag(self.live);
+            }
+            if self.marker_is_data {
                 out.flag(true);
             }
             return;
@@ -129,8 +135,10 @@ impl Job {
             true => Some(TargetJob::take(from)?),
             false => None,
         };
+        let is_source = target.is_none();
         Ok(Job {
-            live: target.is_none() && !from.is_empty() && from.flag()?,
+            live: is_source && !from.is_empty() && from.flag()?,
+            marker_is_data: is_source && !from.is_empty() && from.flag()?,
             path,
             format,
             target,

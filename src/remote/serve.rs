@@ -274,7 +274,8 @@ impl Agent<'_> {
         let (path, confined) = self.resolve(job)?;
         let open = SourceOptions::default()
             .with_direct(self.options.direct)
-            .with_allow_writers(job.live);
+            .with_allow_writers(job.live)
+            .with_marker_is_data(job.marker_is_data);
         let source = HostSource::open(&path, &image_options(job.format), &open)?;
         if let (Some(root), Some(confined)) = (&self.root, confined) {
             confined.check()?;

@@ -30,6 +30,7 @@ fn flood(mut to: impl Write + Send + 'static, path: &str, kind: u8, payload: &[u
         format: None,
         target: None,
         live: false,
+        marker_is_data: false,
     }));
     let mut encoder = FrameEncoder::default();
     let mut bytes = Vec::new();

@@ -194,3 +194,32 @@ fn a_guests_marker_does_not_come_from_or_go_to_another_host() {
         lab.done("diff evil.vhdx far-copy.vhdx");
     }
 }
+
+#[test]
+fn a_disk_of_another_host_whose_guest_wrote_a_marker_is_read_where_that_is_declared() {
+    let lab = replicated(4);
+    shell(&lab, "--root . --read-only");
+    for options in [
+        "--mode delta",
+        "--mode full",
+        "--safety in-place",
+        "--dry-run",
+    ] {
+        lab.done("sync --quiet honest.vhdx there.vhdx");
+        let words = format!("sync {options} ssh://host/evil.raw there.vhdx --rsh ./rsh");
+        let run = lab.run(&words);
+        assert_eq!(run.status, 3, "{run:?}");
+        assert!(run.stderr.contains("--marker-is-data"), "{run:?}");
+        lab.done("diff honest.vhdx there.vhdx");
+        lab.done(&format!("{words} --marker-is-data"));
+        let same = lab.run("diff evil.raw there.vhdx --marker-is-data").status;
+        assert_eq!(same, i32::from(options == "--dry-run"), "{options}");
+    }
+    lab.done("sync ssh://host/evil.raw new.vhdx --rsh ./rsh --marker-is-data");
+    lab.done("diff evil.raw new.vhdx --marker-is-data");
+    // A raw target cannot take it, however it is declared.
+    let before = lab.bytes("replica.raw");
+    lab.run("sync ssh://host/evil.raw replica.raw --rsh ./rsh --marker-is-data")
+        .fails(2, "marker");
+    assert!(lab.bytes("replica.raw") == before);
+}

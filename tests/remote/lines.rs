@@ -147,6 +147,7 @@ pub fn job(path: &str, target: Option<TargetJob>) -> Job {
         format: None,
         target,
         live: false,
+        marker_is_data: false,
     }
 }
 

@@ -74,6 +74,7 @@ impl Far {
             format: Some(format),
             target: None,
             live,
+            marker_is_data: false,
         };
         let pull = dialled.pull(&job, work);
         let pull = pull.map_err(|error| named(carrier.explain(error)))?;

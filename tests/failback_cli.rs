@@ -436,6 +436,127 @@ fn groups_wait_for_each_other_and_stop_and_start_in_order() {
     assert!(rig.is("recovery", "db1", "gone") && rig.is("recovery", "web1", "gone"));
 }
 
+/// The marker that a sync sets on its target, for the third sector, as a guest may write it.
+fn guests_marker() -> Vec<u8> {
+    let mut out = vec![0; 512];
+    out[..16].copy_from_slice(b"\0diskdelta mark1");
+    out[16..32].copy_from_slice(&[b'J'; 16]);
+    out[32] = 1;
+    out[40..48].copy_from_slice(&(DISK_BYTES as u64).to_le_bytes());
+    out[48..56].copy_from_slice(&GUESTS_AT.to_le_bytes());
+    let crc = crc32fast::hash(&out[..508]);
+    out[508..].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+const GUESTS_AT: u64 = 1024;
+
+#[test]
+fn a_guest_that_writes_a_marker_stops_its_own_vm_only_and_for_as_long_as_it_is_there() {
+    let rig = Rig::new(&["db1", "web1"]);
+    let slow = rig.site("recovery", "db1").join("slow");
+    fs::write(&slow, "0.5").unwrap();
+    let mut carrier = rig.start();
+    rig.wait(&mut carrier, "the beginning", |status| {
+        status["vms"][0]["phase"] == "initial-sync"
+    });
+    rig.guest_writes("recovery", "db1", GUESTS_AT, &guests_marker());
+    fs::remove_file(&slow).unwrap();
+    rig.wait_for(&mut carrier, 1, "ready-to-cutover");
+    let status = rig.wait(&mut carrier, "a problem", |status| {
+        !status["vms"][0]["problem"].is_null() || status["vms"][0]["phase"] == "ready-to-cutover"
+    });
+    if status["vms"][0]["problem"].is_null() {
+        // The first pass was quicker: the next one finds it.
+        rig.ok(&["complete", "shop"]);
+        rig.wait(&mut carrier, "a problem", |status| {
+            !status["vms"][0]["problem"].is_null()
+        });
+    }
+    let status = rig.status();
+    assert_eq!(status["vms"][0]["problem"], "marked", "{status:#}");
+    let log = rig.ok(&["log", "shop"]).to_string();
+    assert!(log.contains("marker"), "{log}");
+    assert!(rig.is("recovery", "db1", "running"), "{status:#}");
+    rig.guest_writes("recovery", "db1", GUESTS_AT, &[7; 512]);
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.ok(&["complete", "shop"]);
+    for (index, vm) in ["db1", "web1"].into_iter().enumerate() {
+        rig.wait_for(&mut carrier, index, "commit-pending");
+        assert_eq!(read(rig.source(vm)), read(rig.target(vm)));
+    }
+    rig.ok(&["commit", "shop"]);
+    carrier.end();
+}
+
+#[test]
+fn a_target_whose_guest_wrote_a_marker_before_stops_its_own_vm_only_and_has_a_way_on() {
+    let rig = Rig::new(&["db1", "web1"]);
+    let target = rig.target("db1");
+    let plant = |path: &std::path::Path| {
+        let mut old = read(path);
+        let at = usize::try_from(GUESTS_AT).unwrap();
+        old[at..at + 512].copy_from_slice(&guests_marker());
+        fs::write(path, &old).unwrap();
+        old
+    };
+    let recover = |path: &std::path::Path, words: &[&str]| {
+        for _ in 0..50 {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_diskdelta"));
+            let output = command
+                .arg("recover")
+                .arg(path)
+                .args(words)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            // The job looks again now and then.
+            if !said.contains("open for writing") && !said.contains("in use") {
+                return (output.status.success(), said);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("{path:?} is in use all the time");
+    };
+    let gives_up = |path: &std::path::Path| {
+        let (_, said) = recover(path, &[]);
+        assert!(said.contains("--forget"), "{said}");
+        let (is_done, said) = recover(path, &["--forget", "--zero-guarded"]);
+        assert!(is_done, "{said}");
+    };
+
+    // Found before the job begins, which then touches nothing.
+    let old = plant(&target);
+    assert!(!rig.start().wait().success());
+    assert!(read(&target) == old, "it was touched");
+    gives_up(&target);
+
+    // Found by a pass.
+    let slow = rig.site("recovery", "db1").join("slow");
+    fs::write(&slow, "0.5").unwrap();
+    let mut carrier = rig.start();
+    rig.wait(&mut carrier, "the beginning", |_| {
+        rig.blocked("db1").exists()
+    });
+    let old = plant(&rig.blocked("db1"));
+    fs::remove_file(&slow).unwrap();
+    rig.wait_for(&mut carrier, 1, "ready-to-cutover");
+    let status = rig.wait(&mut carrier, "a problem", |status| {
+        !status["vms"][0]["problem"].is_null()
+    });
+    assert_eq!(status["vms"][0]["problem"], "marked", "{status:#}");
+    assert!(read(rig.blocked("db1")) == old, "it was touched");
+    gives_up(&rig.blocked("db1"));
+    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.ok(&["complete", "shop"]);
+    for (index, vm) in ["db1", "web1"].into_iter().enumerate() {
+        rig.wait_for(&mut carrier, index, "commit-pending");
+        assert_eq!(read(rig.source(vm)), read(rig.target(vm)));
+    }
+    rig.ok(&["commit", "shop"]);
+    carrier.end();
+}
+
 #[test]
 fn prerequisites_are_reported_one_by_one_and_nothing_is_touched() {
     let rig = Rig::new(&["db1"]);

@@ -368,6 +368,10 @@ impl fmt::Display for Problem {
             Problem::GuestMarker => {
                 "a guest wrote a marker to the first page of its disk; it is tried again"
             }
+            Problem::Marked => {
+                "a disk carries the marker of an unfinished sync, or its guest wrote one; it is \
+                 tried again"
+            }
         })
     }
 }
@@ -398,14 +402,22 @@ pub enum Problem {
     /// A disk begins with a marker of an unfinished sync that its guest wrote; a copy of it would
     /// count as incomplete.
     GuestMarker,
+    /// A disk carries a marker: of an unfinished sync that this job cannot finish, or one that its
+    /// guest wrote.
+    Marked,
 }
 
 impl Problem {
+    /// Whether what was read is the reason, so that reading the same again does not help.
+    pub(super) fn is_of_the_data(self) -> bool {
+        matches!(self, Problem::GuestMarker | Problem::Marked)
+    }
+
     /// Whether an executor may try again by itself after a while.
     pub fn is_transient(self) -> bool {
         matches!(
             self,
-            Problem::Unavailable | Problem::NoEffect | Problem::GuestMarker
+            Problem::Unavailable | Problem::NoEffect | Problem::GuestMarker | Problem::Marked
         )
     }
 }

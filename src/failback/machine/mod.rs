@@ -248,7 +248,16 @@ impl Machine {
             }
             // It goes when the next one is taken.
             (_, Action::Release, Answer::Failed(_)) => state.pass.snapshot = false,
-            (_, _, Answer::Failed(problem)) => state.problem = Some(problem),
+            (_, action, Answer::Failed(problem)) => {
+                state.problem = Some(problem);
+                if let Action::Copy(copy) = action
+                    && copy.from_snapshot
+                    && problem.is_of_the_data()
+                {
+                    // A later snapshot may be without it; this one never is.
+                    state.pass = Pass::default();
+                }
+            }
             (Resource::Vm(side), action, Answer::Vm(seen)) => {
                 *state.vms.of_mut(side) = Some(seen);
                 self.vm_answered(state, command.token, action, seen);

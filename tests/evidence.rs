@@ -10,15 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use diskdelta::delta::{self, DeltaOptions};
 use diskdelta::diff::{CompareOptions, compare};
-use diskdelta::image::{Format, Raw};
+use diskdelta::image::{
+    CreateFormat, CreateOptions, Format, ImageOptions, Raw, create, open_storage, open_storage_mut,
+};
 use diskdelta::manifest;
 use diskdelta::storage::fault::FaultDisk;
-use diskdelta::storage::{Access, Folder, MemoryStorage, Place, Storage};
+use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place, Storage};
 use diskdelta::sync::{
     Mark, Mode, Outcome, Recovered, Safety, Source, SyncOptions, SyncReport, Target, Verified,
     Verify, recover, sync,
 };
-use diskdelta::{BlockSize, ErrorKind, Work};
+use diskdelta::{BlockSize, ErrorKind, Result, Work};
 use watched::WatchedFolder;
 
 const PAGE: usize = 4096;
@@ -448,6 +450,93 @@ fn what_a_sync_of_another_mode_left_is_gone_when_one_ends_well() {
                 assert!(folder.bytes("t.raw").unwrap() == new);
                 assert_eq!(folder.names().unwrap(), ["t.raw"], "{what}");
                 assert_eq!(recover(&target, &work()).unwrap(), Recovered::Nothing);
+            }
+        }
+    }
+}
+
+/// Bytes that the system calls one hole.
+struct WrongHole(Arc<MemoryStorage>);
+
+impl Storage for WrongHole {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+    fn len(&self) -> Result<u64> {
+        self.0.len()
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.0.write_all_at(buf, offset)
+    }
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync(&self) -> Result<()> {
+        self.0.sync()
+    }
+    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        self.0.punch_hole(range)
+    }
+    fn next_data(&self, _offset: u64) -> Result<Option<Range<u64>>> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn bytes_that_the_system_calls_a_hole_are_read_where_that_is_asked_for() {
+    let bytes = noise(LEN);
+    for kind in [
+        CreateFormat::Raw,
+        CreateFormat::VhdFixed,
+        CreateFormat::VhdDynamic,
+        CreateFormat::VhdxFixed,
+        CreateFormat::VhdxDynamic,
+    ] {
+        let file = Arc::new(MemoryStorage::new("image", Vec::new()));
+        create(&*file, &CreateOptions::new(kind, LEN as u64)).unwrap();
+        let plain = ImageOptions::default();
+        let made = open_storage_mut(file.clone(), kind.format(), &plain).unwrap();
+        made.write_all_at(&bytes, 0).unwrap();
+        made.sync().unwrap();
+        let root = |storage: Arc<dyn Storage>, read_holes| {
+            let options = ImageOptions::default().with_read_holes(read_holes);
+            let image = open_storage(storage, kind.format(), &options).unwrap();
+            manifest::root_of(&*image, BlockSize::default(), &work()).unwrap()
+        };
+        let wanted = root(file.clone(), false);
+        let holes = Arc::new(WrongHole(file));
+        assert_ne!(root(holes.clone(), false), wanted, "{kind:?}");
+        assert_eq!(root(holes, true), wanted, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_target_that_is_verified_as_a_whole_is_read_where_the_system_shows_holes() {
+    let bytes = noise(LEN);
+    for safety in [Safety::Atomic, Safety::InPlace] {
+        for mode in [Mode::Delta, Mode::Auto] {
+            for verify in [Verify::Written, Verify::All] {
+                let file = Arc::new(MemoryStorage::new("t.raw", bytes.clone()));
+                let stages: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
+                let stage = Place::new(stages, "stage");
+                let storage = Arc::new(WrongHole(file.clone()));
+                let target = Target::device(storage, Format::Raw, stage);
+                let options = SyncOptions::default()
+                    .with_safety(safety)
+                    .with_mode(mode)
+                    .with_verify(verify);
+                let report = sync(&source(&[0; LEN]), &target, &options, &work()).unwrap();
+                let what = format!("{safety:?} {mode:?} {verify:?}");
+                if verify == Verify::All {
+                    assert_eq!(report.outcome, Outcome::Synced, "{what}");
+                    assert_eq!(report.verified, Verified::All, "{what}");
+                }
+                // Of what is not verified no more is read than what a marker covers.
+                let is_clear = file.to_vec() == [0; LEN];
+                assert_eq!(is_clear, verify == Verify::All, "{what}");
             }
         }
     }

@@ -482,6 +482,7 @@ impl Line {
             target: None,
             live: false,
             marker_is_data: false,
+            read_holes: false,
         };
         Line {
             pull: dialled.pull(&job, &work()).unwrap(),

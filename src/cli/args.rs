@@ -54,6 +54,7 @@ impl Common {
         path: &Path,
         format: Option<SideFormat>,
         parents: &Parents,
+        holes: Holes,
     ) -> Result<HostSide, Error> {
         let image = match format {
             Some(SideFormat::Manifest) => {
@@ -62,7 +63,7 @@ impl Common {
             Some(SideFormat::Image(format)) => parents.options(Some(format)),
             None => parents.options(None),
         };
-        HostSide::open(path, &image, &self.source_options())
+        HostSide::open(path, &holes.of(image), &self.source_options())
     }
 }
 
@@ -86,6 +87,22 @@ impl Parents {
             Some(format) => options.with_format(format),
             None => options,
         }
+    }
+}
+
+/// Whether holes are taken for zeros.
+#[derive(Args, Clone, Copy, Default)]
+pub struct Holes {
+    /// Read the holes of files and devices too, instead of taking them for zeros as the file
+    /// system reports them
+    #[arg(long)]
+    pub read_holes: bool,
+}
+
+impl Holes {
+    /// `image`, with its holes read where that is asked for.
+    pub fn of(self, image: ImageOptions) -> ImageOptions {
+        image.with_read_holes(self.read_holes)
     }
 }
 
@@ -121,6 +138,8 @@ pub struct TargetArgs {
     /// What becomes of the space of zeros
     #[arg(long, default_value = "keep", value_parser = allocation())]
     allocation: Allocation,
+    #[command(flatten)]
+    holes: Holes,
 }
 
 impl TargetArgs {
@@ -128,7 +147,7 @@ impl TargetArgs {
         let open = TargetOptions::default()
             .with_direct(common.direct)
             .with_allocation(self.allocation);
-        let image = ImageOptions::default();
+        let image = self.holes.of(ImageOptions::default());
         HostTargetOptions::default()
             .with_image(match self.target_format {
                 Some(format) => image.with_format(format),

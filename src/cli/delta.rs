@@ -13,7 +13,7 @@ use diskdelta::{BlockSize, Limits, Result, manifest};
 use serde::Serialize;
 
 use super::Ended;
-use super::args::{self, Parents, SideFormat, TargetArgs};
+use super::args::{self, Holes, Parents, SideFormat, TargetArgs};
 use super::context::Context;
 use super::export;
 use super::outcome::{Exit, Failure};
@@ -57,6 +57,8 @@ struct CreateArgs {
     source_format: Option<Format>,
     #[command(flatten)]
     parents: Parents,
+    #[command(flatten)]
+    holes: Holes,
 }
 
 /// Where a delta goes, and how it is packed.
@@ -121,8 +123,8 @@ pub fn run(args: &Args, context: &Context) -> Ended {
 
 fn create(args: &CreateArgs, context: &Context) -> Ended {
     let common = &context.common;
-    let base = common.open_side(&args.base, args.base_format, &args.parents)?;
-    let image = args.parents.options(args.source_format);
+    let base = common.open_side(&args.base, args.base_format, &args.parents, args.holes)?;
+    let image = args.holes.of(args.parents.options(args.source_format));
     let source = HostSource::open(&args.source, &image, &common.source_options())?;
     context.warn(&[base.warnings(), source.warnings()].concat());
     let options = DeltaOptions::default()

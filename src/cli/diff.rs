@@ -8,7 +8,7 @@ use diskdelta::{Extent, ExtentKind};
 use serde::Serialize;
 
 use super::Ended;
-use super::args::{self, Parents, SideFormat, side_format};
+use super::args::{self, Holes, Parents, SideFormat, side_format};
 use super::context::Context;
 use super::outcome::Exit;
 
@@ -32,6 +32,8 @@ pub struct Args {
     target_format: Option<SideFormat>,
     #[command(flatten)]
     parents: Parents,
+    #[command(flatten)]
+    holes: Holes,
 }
 
 #[derive(Serialize)]
@@ -57,8 +59,8 @@ pub struct Range {
 pub fn run(args: &Args, context: &Context) -> Ended {
     let started = Instant::now();
     let common = &context.common;
-    let a = common.open_side(&args.a, args.source_format, &args.parents)?;
-    let b = common.open_side(&args.b, args.target_format, &args.parents)?;
+    let a = common.open_side(&args.a, args.source_format, &args.parents, args.holes)?;
+    let b = common.open_side(&args.b, args.target_format, &args.parents, args.holes)?;
     let warnings = [a.warnings(), b.warnings()].concat();
     context.warn(&warnings);
     let found = a.diff(&b, &context.work)?;

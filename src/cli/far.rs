@@ -62,6 +62,7 @@ fn pull_once(args: &Args, source: &FarPath, target: &Path, context: &Context) ->
         target: None,
         live: false,
         marker_is_data: context.common.marker_is_data,
+        read_holes: args.reads_holes(),
     };
     let (dialled, mut carrier) = args.reach.dial(source, context, &work)?;
     let pull = dialled.pull(&job, &work);
@@ -76,7 +77,7 @@ fn pull_once(args: &Args, source: &FarPath, target: &Path, context: &Context) ->
 }
 
 fn push_once(args: &Args, source: &Path, target: &FarPath, context: &Context) -> Attempt {
-    let image = args.parents.options(args.source_format);
+    let image = args.source_image();
     let source = HostSource::open(source, &image, &context.common.source_options())?;
     let warnings = source.warnings();
     context.warn(&warnings);
@@ -112,6 +113,7 @@ fn push_once(args: &Args, source: &Path, target: &FarPath, context: &Context) ->
         }),
         live: false,
         marker_is_data: false,
+        read_holes: args.holes.read_holes,
     };
     let work = unlimited(context);
     let (dialled, mut carrier) = args.reach.dial(target, context, &work)?;

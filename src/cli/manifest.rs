@@ -9,7 +9,7 @@ use diskdelta::{BlockSize, manifest};
 use serde::Serialize;
 
 use super::Ended;
-use super::args::{self, OneImage, block_size};
+use super::args::{self, Holes, OneImage, block_size};
 use super::context::Context;
 use super::outcome::Exit;
 
@@ -29,6 +29,8 @@ pub struct Args {
     block_size: BlockSize,
     #[command(flatten)]
     open: OneImage,
+    #[command(flatten)]
+    holes: Holes,
 }
 
 #[derive(Serialize)]
@@ -44,7 +46,8 @@ struct Object {
 pub fn run(args: &Args, context: &Context) -> Ended {
     let started = Instant::now();
     let options = context.common.source_options();
-    let source = HostSource::open(&args.image, &args.open.options(), &options)?;
+    let image = args.holes.of(args.open.options());
+    let source = HostSource::open(&args.image, &image, &options)?;
     let warnings = source.warnings();
     context.warn(&warnings);
     let place = Place::host(resolve(&args.output)?)?;

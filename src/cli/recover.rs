@@ -43,10 +43,10 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["list", "all", "discard", "target_manifest"])]
     forget: bool,
     /// With --forget: the bytes at the start of the target, as many as the marker guards
-    #[arg(long, requires = "forget", value_name = "FILE")]
+    #[arg(long, requires = "forget", value_name = "FILE", value_parser = args::here())]
     head: Option<PathBuf>,
     /// With --forget: the bytes at the end of the target, as many as the marker guards
-    #[arg(long, requires = "forget", value_name = "FILE")]
+    #[arg(long, requires = "forget", value_name = "FILE", value_parser = args::here())]
     tail: Option<PathBuf>,
     /// With --forget: write zeros over the marker; the bytes that were under it are lost
     #[arg(long, requires = "forget", conflicts_with_all = ["head", "tail"])]

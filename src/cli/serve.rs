@@ -11,7 +11,7 @@ use diskdelta::remote::{LineOptions, ServeOptions, Served, serve_with};
 use diskdelta::{Error, ErrorKind, Silent};
 
 use super::Ended;
-use super::args;
+use super::args::{self, Holes};
 use super::context::Context;
 use super::listen::Listen;
 use super::outcome::Exit;
@@ -52,6 +52,8 @@ pub struct Args {
     /// and for targets that nothing but such syncs writes
     #[arg(long, value_name = "DIR", value_parser = args::here())]
     manifest_cache: Option<PathBuf>,
+    #[command(flatten)]
+    holes: Holes,
 }
 
 pub fn run(args: &Args, context: &Context) -> Ended {
@@ -68,6 +70,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         .with_manifest_cache(args.manifest_cache.clone())
         .with_state_dir(args.state_dir.clone().or_else(default_state))
         .with_direct(context.common.direct)
+        .with_read_holes(args.holes.read_holes)
         .with_line(line);
     // The terminal, if there is one, is the other end's; and the line is what a speed limit is for.
     let work = context.work.clone().with_progress(Arc::new(Silent));

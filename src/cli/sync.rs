@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use diskdelta::image::{CreateFormat, Format};
+use diskdelta::image::{CreateFormat, Format, ImageOptions};
 use diskdelta::remote::{Location, Traffic};
 use diskdelta::storage::{Allocation, HostFile, Place, TargetOptions, resolve};
 use diskdelta::sync::{
@@ -14,7 +14,7 @@ use diskdelta::{BlockSize, Error, ErrorKind};
 use serde::Serialize;
 
 use super::Ended;
-use super::args::{self, Common, Parents};
+use super::args::{self, Common, Holes, Parents};
 use super::context::Context;
 use super::far;
 use super::outcome::{Exit, Failure};
@@ -68,7 +68,7 @@ pub struct Args {
     /// Bytes a block of a manifest that is begun
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = args::block_size)]
     pub block_size: BlockSize,
-    /// What is read back from the medium afterwards
+    /// What is read back from the medium afterwards; `all` reads holes too, as --read-holes does
     #[arg(long, default_value = "written", value_parser = args::verify())]
     pub verify: Verify,
     /// What becomes of the space of zeros that are written: as the target has it, holes, or taken.
@@ -100,6 +100,8 @@ pub struct Args {
     #[command(flatten)]
     pub parents: Parents,
     #[command(flatten)]
+    pub holes: Holes,
+    #[command(flatten)]
     pub reach: Reach,
 }
 
@@ -123,7 +125,7 @@ fn run_here(args: &Args, source: &Path, target: &Path, context: &Context) -> End
         return Err(Error::new(ErrorKind::InvalidInput, what).into());
     }
     let options = context.common.source_options();
-    let image = args.parents.options(args.source_format);
+    let image = args.source_image();
     let source = HostSource::open(source, &image, &options)?;
     let open = args.target_options(&source.files(), &context.common);
     let target = HostTarget::open(target, &open)?;
@@ -142,12 +144,23 @@ fn run_here(args: &Args, source: &Path, target: &Path, context: &Context) -> End
 }
 
 impl Args {
+    /// How a source of this host is opened: what is verified as a whole is read as a whole.
+    pub fn source_image(&self) -> ImageOptions {
+        let image = self.parents.options(self.source_format);
+        image.with_read_holes(self.reads_holes())
+    }
+
+    /// Whether holes of the source are read; those of a target are by [`Verify::All`] itself.
+    pub fn reads_holes(&self) -> bool {
+        self.holes.read_holes || self.verify == Verify::All
+    }
+
     pub fn target_options(&self, sources: &[HostFile], common: &Common) -> HostTargetOptions {
         let open = TargetOptions::default()
             .with_direct(common.direct)
             .with_allocation(self.allocation);
         HostTargetOptions::default()
-            .with_image(self.parents.options(self.target_format))
+            .with_image(self.holes.of(self.parents.options(self.target_format)))
             .with_create(self.create)
             .with_align_bytes(self.align.unwrap_or(1))
             .with_stage_dir(self.stage_dir.clone())

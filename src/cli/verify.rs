@@ -11,7 +11,7 @@ use diskdelta::units::{format_count, format_size};
 use serde::Serialize;
 
 use super::Ended;
-use super::args::{self, OneImage};
+use super::args::{self, Holes, OneImage};
 use super::context::Context;
 use super::diff::Range;
 use super::outcome::Exit;
@@ -27,6 +27,8 @@ pub struct Args {
     manifest: PathBuf,
     #[command(flatten)]
     open: OneImage,
+    #[command(flatten)]
+    holes: Holes,
 }
 
 #[derive(Serialize)]
@@ -46,7 +48,8 @@ struct Object {
 pub fn run(args: &Args, context: &Context) -> Ended {
     let started = Instant::now();
     let options = context.common.source_options();
-    let source = HostSource::open(&args.image, &args.open.options(), &options)?;
+    let image = args.holes.of(args.open.options());
+    let source = HostSource::open(&args.image, &image, &options)?;
     let warnings = source.warnings();
     context.warn(&warnings);
     let manifest = Manifest::open_path(&args.manifest, &Limits::default())?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::{FileId, HostFile, SourceOptions, Storage, open_source};
+use crate::storage::{Dense, FileId, HostFile, SourceOptions, Storage, open_source};
 
 /// Decides which files may be the parent of a differencing image.
 ///
@@ -94,6 +94,19 @@ impl ParentGate for FileGate {
             Some(error) if files.is_empty() => Err(error),
             _ => Ok(files),
         }
+    }
+}
+
+/// What another gate offers, with its holes read.
+#[derive(Debug)]
+pub(super) struct DenseGate(pub Arc<dyn ParentGate>);
+
+impl ParentGate for DenseGate {
+    fn candidates(&self, request: &ParentRequest<'_>) -> Result<Vec<Arc<dyn Storage>>> {
+        let files = self.0.candidates(request)?.into_iter();
+        Ok(files
+            .map(|file| Arc::new(Dense::new(file)) as Arc<dyn Storage>)
+            .collect())
     }
 }
 

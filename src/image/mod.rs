@@ -346,6 +346,10 @@ pub fn open_storage(
     format: Format,
     options: &ImageOptions,
 ) -> Result<Arc<dyn Image>> {
+    if options.read_holes {
+        let (storage, options) = options.dense(storage);
+        return open_storage(storage, format, &options);
+    }
     match format {
         Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
         Format::Vhd => vhd::open(storage, options),
@@ -373,6 +377,10 @@ pub fn open_storage_mut(
     format: Format,
     options: &ImageOptions,
 ) -> Result<Arc<dyn ImageMut>> {
+    if options.read_holes {
+        let (storage, options) = options.dense(storage);
+        return open_storage_mut(storage, format, &options);
+    }
     match format {
         Format::Raw => Ok(Arc::new(Raw::open(storage)?)),
         Format::Vhd => vhd::open_mut(storage, options),

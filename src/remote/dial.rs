@@ -41,8 +41,10 @@ impl Dialled {
     /// Has the agent open the source that `job` names.
     ///
     /// # Errors
-    /// Those of the agent; `Malformed`, `Io`, `Cancelled`.
+    /// Those of the agent; `Unsupported` for an agent that cannot read holes where `job` asks for
+    /// it; `Malformed`, `Io`, `Cancelled`.
     pub fn pull(self, job: &Job, work: &Work) -> Result<Pull> {
+        self.refuse_holes(job)?;
         let mut job = job.clone();
         // One that does not know of it opens it as if it were to be copied, or says that it cannot.
         job.live &= self.session.looks();
@@ -65,6 +67,15 @@ impl Dialled {
             .advise("run the same version of diskdelta on both hosts"))
     }
 
+    fn refuse_holes(&self, job: &Job) -> Result<()> {
+        if !job.read_holes || self.session.reads_holes() {
+            return Ok(());
+        }
+        let what = "the diskdelta there takes holes for zeros, and cannot read them";
+        Err(Error::new(ErrorKind::Unsupported, what)
+            .advise("run the same version of diskdelta on both hosts"))
+    }
+
     /// Makes the target that `job` names hold what `source` holds, as
     /// [`sync`](crate::sync::sync) does, promises and all; the report is the agent's. `cached` is
     /// what a cache knows of the source. Also returns what went over the line.
@@ -79,6 +90,7 @@ impl Dialled {
         cached: Option<CachedSource>,
         work: &Work,
     ) -> Result<(SyncReport, Traffic)> {
+        self.refuse_holes(job)?;
         self.session
             .line()
             .send(&Message::Job(Box::new(job.clone())))?;

@@ -22,6 +22,8 @@ pub const FEATURE_LIVE: u32 = 16;
 pub const FEATURE_HAND: u32 = 32;
 /// Feature: a source may begin with a marker that its guest wrote, where that is declared.
 pub const FEATURE_MARKERS: u32 = 64;
+/// Feature: an agent reads the holes of its file or device where a job asks for it.
+pub const FEATURE_HOLES: u32 = 128;
 /// All features of this version; others are left out of what both ends agree on.
 pub const FEATURES: u32 = FEATURE_ZSTD
     | FEATURE_MANIFESTS
@@ -29,7 +31,8 @@ pub const FEATURES: u32 = FEATURE_ZSTD
     | FEATURE_GAPS
     | FEATURE_LIVE
     | FEATURE_HAND
-    | FEATURE_MARKERS;
+    | FEATURE_MARKERS
+    | FEATURE_HOLES;
 
 /// A frame's header: kind (1), reserved (1, zero), payload length (4), CRC-32 (4).
 pub const FRAME_HEADER_LEN: usize = 10;

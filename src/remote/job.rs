@@ -28,6 +28,9 @@ pub struct Job {
     /// Whether a marker of an unfinished sync at the beginning of the source was written by its
     /// guest.
     pub marker_is_data: bool,
+    /// Whether the holes of the other end's file or device are read too; see
+    /// [`ImageOptions::read_holes`](crate::image::ImageOptions::read_holes).
+    pub read_holes: bool,
 }
 
 /// How the other end is to write its target.
@@ -100,10 +103,13 @@ impl Job {
         out.flag(self.target.is_some());
         let Some(target) = &self.target else {
             // An end without the features knows nothing of these bytes.
-            if self.live || self.marker_is_data {
+            if self.live || self.marker_is_data || self.read_holes {
                 out.flag(self.live);
             }
-            if self.marker_is_data {
+            if self.marker_is_data || self.read_holes {
+                out.flag(self.marker_is_data);
+            }
+            if self.read_holes {
                 out.flag(true);
             }
             return;
@@ -119,8 +125,11 @@ impl Job {
         out.flag(target.allow_shrink);
         out.flag(target.allow_larger);
         out.flag(target.dry_run);
-        // An end without the feature knows nothing of this byte.
-        if target.skip_unreadable {
+        // An end without the features knows nothing of these bytes.
+        if target.skip_unreadable || self.read_holes {
+            out.flag(target.skip_unreadable);
+        }
+        if self.read_holes {
             out.flag(true);
         }
     }
@@ -139,6 +148,7 @@ impl Job {
         Ok(Job {
             live: is_source && !from.is_empty() && from.flag()?,
             marker_is_data: is_source && !from.is_empty() && from.flag()?,
+            read_holes: !from.is_empty() && from.flag()?,
             path,
             format,
             target,

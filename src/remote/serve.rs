@@ -20,7 +20,7 @@ use super::shown_paths::ShownPaths;
 use super::wire::wrong;
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{FileGate, Format, ImageOptions};
+use crate::image::{FileGate, ImageOptions};
 use crate::limits::Limits;
 use crate::setters::setters;
 use crate::storage::{SourceOptions, TargetOptions};
@@ -50,6 +50,8 @@ pub struct ServeOptions {
     pub state_dir: Option<PathBuf>,
     /// Reads past the page cache.
     pub direct: bool,
+    /// Reads the holes of images too, whether a job asks for it or not; see [`ImageOptions::read_holes`].
+    pub read_holes: bool,
     /// How the line is watched.
     pub line: LineOptions,
 }
@@ -68,6 +70,8 @@ setters! {
     with_state_dir, state_dir: Option<PathBuf>;
     /// Replaces [`ServeOptions::direct`].
     with_direct, direct: bool;
+    /// Replaces [`ServeOptions::read_holes`].
+    with_read_holes, read_holes: bool;
     /// Replaces [`ServeOptions::line`].
     with_line, line: LineOptions;
 }
@@ -276,7 +280,7 @@ impl Agent<'_> {
             .with_direct(self.options.direct)
             .with_allow_writers(job.live)
             .with_marker_is_data(job.marker_is_data);
-        let source = HostSource::open(&path, &image_options(job.format), &open)?;
+        let source = HostSource::open(&path, &self.image_options(job), &open)?;
         if let (Some(root), Some(confined)) = (&self.root, confined) {
             confined.check()?;
             root.check(&source.files())?;
@@ -293,7 +297,7 @@ impl Agent<'_> {
             .with_direct(self.options.direct)
             .with_allocation(how.allocation);
         let options = HostTargetOptions::default()
-            .with_image(image_options(job.format))
+            .with_image(self.image_options(job))
             .with_create(how.create)
             .with_align_bytes(how.align_bytes.max(1))
             .with_stage_dir(self.options.stage_dir.clone())
@@ -302,6 +306,16 @@ impl Agent<'_> {
         let target = HostTarget::open(&path, &options)?;
         confined.map_or(Ok(()), |confined| confined.check())?;
         Ok(target)
+    }
+
+    fn image_options(&self, job: &Job) -> ImageOptions {
+        let options = ImageOptions::default()
+            .with_gate(Arc::new(FileGate::new()))
+            .with_read_holes(self.options.read_holes || job.read_holes);
+        match job.format {
+            Some(format) => options.with_format(format),
+            None => options,
+        }
     }
 
     fn resolve(&self, job: &Job) -> Result<(PathBuf, Option<Confined>)> {
@@ -315,14 +329,6 @@ impl Agent<'_> {
         };
         OwnFolders::of(self.options)?.refuse(&path)?;
         Ok((path, confined))
-    }
-}
-
-fn image_options(format: Option<Format>) -> ImageOptions {
-    let options = ImageOptions::default().with_gate(Arc::new(FileGate::new()));
-    match format {
-        Some(format) => options.with_format(format),
-        None => options,
     }
 }
 

@@ -1,8 +1,8 @@
 //! What both ends of a session do alike: greeting, and giving up.
 
 use super::format::{
-    FEATURE_COUNTS, FEATURE_GAPS, FEATURE_HAND, FEATURE_LIVE, FEATURE_MANIFESTS, FEATURE_MARKERS,
-    FEATURE_ZSTD, FEATURES, VERSION, VERSION_LEAST,
+    FEATURE_COUNTS, FEATURE_GAPS, FEATURE_HAND, FEATURE_HOLES, FEATURE_LIVE, FEATURE_MANIFESTS,
+    FEATURE_MARKERS, FEATURE_ZSTD, FEATURES, VERSION, VERSION_LEAST,
 };
 use super::keys::Keys;
 use super::line::{Line, Traffic};
@@ -138,6 +138,11 @@ impl Session {
     /// Whether a source may be declared to begin with a marker of its guest.
     pub fn reads_markers(&self) -> bool {
         self.features & FEATURE_MARKERS != 0
+    }
+
+    /// Whether the agent reads holes where a job asks for it.
+    pub fn reads_holes(&self) -> bool {
+        self.features & FEATURE_HOLES != 0
     }
 
     /// Whether the agent does what it is asked for beside syncs.

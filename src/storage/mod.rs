@@ -4,6 +4,7 @@ mod absent;
 mod aligned;
 mod attributes;
 mod cache;
+mod dense;
 mod device;
 mod direct;
 #[cfg(feature = "testing")]
@@ -39,6 +40,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use absent::AbsentFolder;
 pub use aligned::AlignedBuf;
+pub(crate) use dense::Dense;
 pub use device::DeviceStorage;
 pub use file::{Allocation, FileStorage};
 pub use folder::{Access, Folder, HostFolder};

@@ -266,6 +266,10 @@ fn name_of(source: &HostSource, block_size: BlockSize) -> Result<Option<String>>
         .update(&stamp.identity())
         .update(&block_size.bytes().to_le_bytes())
         .update(source.image().info().format.name().as_bytes());
+    if source.reads_holes() {
+        // What was made from holes that were taken for zeros stands for no reading of them.
+        hasher.update(b" holes are read");
+    }
     Ok(Some(format!("{}.manifest", hasher.finalize().to_hex())))
 }
 

@@ -40,6 +40,7 @@ pub struct HostSource {
     storage: Arc<dyn Storage>,
     files: Vec<HostFile>,
     stamp: Option<SourceStamp>,
+    reads_holes: bool,
     warnings: Vec<String>,
 }
 
@@ -79,6 +80,7 @@ impl HostSource {
             true => None,
             false => SourceStamp::take(&*storage)?,
         };
+        let reads_holes = image.read_holes;
         let image = image::open_storage(storage.clone(), format, image)
             .map_err(|error| error.at_path(path))?;
         Ok(HostSource {
@@ -87,6 +89,7 @@ impl HostSource {
             host: opened.host,
             storage,
             stamp,
+            reads_holes,
             warnings: opened.warnings,
         })
     }
@@ -123,6 +126,11 @@ impl HostSource {
         self.stamp
             .as_ref()
             .map_or(Ok(()), |stamp| stamp.check(&*self.storage))
+    }
+
+    /// Whether the holes of its file or device are read too.
+    pub(super) fn reads_holes(&self) -> bool {
+        self.reads_holes
     }
 
     /// What would show that somebody writes to it; `None` where others may.

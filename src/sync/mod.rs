@@ -90,6 +90,8 @@ pub fn sync(
     work: &Work,
 ) -> Result<SyncReport> {
     let started = Instant::now();
+    let dense = (options.verify == Verify::All).then(|| target.with_read_holes());
+    let target = dense.as_ref().unwrap_or(target);
     refuse_change_map(options)?;
     refuse_atomic_hold(options)?;
     for place in [&options.undo, &options.target_manifest]

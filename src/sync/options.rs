@@ -37,8 +37,9 @@ pub enum Verify {
     /// What was written, from the medium.
     #[default]
     Written,
-    /// The whole target, against the source, before its marker is lifted; no change map or kept
-    /// manifest is believed.
+    /// The whole target, against the source, before its marker is lifted; no change map, kept
+    /// manifest or hole of the target is believed. A source is opened with
+    /// [`ImageOptions::read_holes`](crate::image::ImageOptions::read_holes) to read its holes too.
     All,
     /// Nothing.
     None,

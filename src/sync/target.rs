@@ -138,6 +138,13 @@ impl Target {
         self
     }
 
+    /// The same target, with the holes of its file or device read too.
+    pub(super) fn with_read_holes(&self) -> Self {
+        let mut target = self.clone();
+        target.image.read_holes = true;
+        target
+    }
+
     /// Puts the stage there instead.
     #[must_use]
     pub fn with_stage(mut self, stage: Place) -> Self {

@@ -31,6 +31,7 @@ fn flood(mut to: impl Write + Send + 'static, path: &str, kind: u8, payload: &[u
         target: None,
         live: false,
         marker_is_data: false,
+        read_holes: false,
     }));
     let mut encoder = FrameEncoder::default();
     let mut bytes = Vec::new();

@@ -1,11 +1,12 @@
 //! What every verb does when all is well.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use sha2::Digest;
 
 use crate::lab::{Lab, PAGE, left_out, noise, oracle, write_at};
+use crate::remote::shell;
 
 #[test]
 fn a_sync_copies_what_differs_and_says_so() {
@@ -468,4 +469,43 @@ fn completions_and_man_pages_come_from_the_same_definitions() {
     lab.done("man --dir man");
     let page = fs::read_to_string(lab.path("man/diskdelta-sync.1")).unwrap();
     assert!(page.contains("skip\\-unreadable"));
+}
+
+#[test]
+fn holes_are_read_by_every_verb_that_is_asked_to() {
+    let lab = Lab::new();
+    let disk = lab.disk("a.raw", 100, 1);
+    File::options()
+        .write(true)
+        .open(disk)
+        .unwrap()
+        .set_len(8 << 20)
+        .unwrap();
+    lab.done("manifest a.raw -o a.manifest --read-holes");
+    lab.done("verify a.raw a.manifest --read-holes");
+    lab.done("sync a.raw b.raw --read-holes");
+    lab.done("sync a.raw b.vhd --read-holes --verify all");
+    lab.done("diff a.raw b.raw --read-holes");
+    lab.done("diff b.vhd b.raw --read-holes");
+    lab.done("delta create a.raw b.raw -o ab.delta --read-holes");
+    lab.done("delta apply ab.delta b.raw --read-holes");
+    shell(&lab, "--root .");
+    for verify in ["written", "all"] {
+        let how = format!("--read-holes --verify {verify} --rsh ./rsh");
+        lab.done(&format!("sync ssh://host/a.raw c.raw {how}"));
+        lab.done(&format!("sync a.raw ssh://host/d.raw {how}"));
+        for name in ["c.raw", "d.raw"] {
+            assert!(lab.bytes(name) == lab.bytes("a.raw"));
+        }
+    }
+    // A chain, too.
+    let mut other = lab.bytes("a.raw");
+    other[5 << 20] = 1;
+    fs::write(lab.path("other.raw"), other).unwrap();
+    lab.done("delta create b.vhd other.raw -o child.delta --read-holes");
+    lab.done("delta export child.delta --parent b.vhd --to child.vhd");
+    lab.done("diff child.vhd other.raw --read-holes");
+    // Zeros that were read are not written.
+    let blocks = fs::metadata(lab.path("b.raw")).unwrap().blocks();
+    assert!(blocks * 512 < 4 << 20);
 }

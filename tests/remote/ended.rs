@@ -130,7 +130,7 @@ fn a_cancel_stops_a_sender_that_waits() {
 }
 
 /// Runs the test of this name once more, in a process of its own.
-fn alone(name: &str) -> bool {
+pub fn alone(name: &str) -> bool {
     if std::env::var_os("DISKDELTA_ALONE").is_some() {
         return true;
     }

@@ -148,6 +148,7 @@ pub fn job(path: &str, target: Option<TargetJob>) -> Job {
         target,
         live: false,
         marker_is_data: false,
+        read_holes: false,
     }
 }
 

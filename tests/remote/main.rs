@@ -9,6 +9,7 @@ mod disks;
 mod ended;
 mod full;
 mod gaps;
+mod holes;
 mod hostile;
 mod lines;
 mod pair;

@@ -75,6 +75,7 @@ impl Far {
             target: None,
             live,
             marker_is_data: false,
+            read_holes: false,
         };
         let pull = dialled.pull(&job, work);
         let pull = pull.map_err(|error| named(carrier.explain(error)))?;

@@ -118,14 +118,21 @@ fn check_copy(fresh: &Place, copied: &dyn Storage) -> Result<()> {
     .advise("the target is untouched; see what the other process does, then try again"))
 }
 
-/// Says what it means that the target is there although it was missing: the copy is of no use.
+/// Says what it means that a copy cannot take the name of a target that was missing: because that
+/// is there by now, or because the file system has no way to do it. The copy is of no use.
 fn appeared(fresh: &Place, error: Error) -> Error {
-    if error.kind() != ErrorKind::AlreadyExists {
-        return error;
-    }
+    let way = match error.kind() {
+        ErrorKind::AlreadyExists => {
+            "another process made the target meanwhile; it was left as it is"
+        }
+        ErrorKind::Unsupported => {
+            "no target was made, and the copy was removed; use a folder on another file system"
+        }
+        _ => return error,
+    };
     // The error says more than one from cleaning up.
     let _ = fresh.remove_if_there();
-    error.advise("another process made the target meanwhile; it was left as it is")
+    error.advise(way)
 }
 
 fn untouched(error: Error, there: bool) -> Error {

@@ -340,9 +340,18 @@ fn what_a_qcow2_cannot_be_read_without_is_refused() {
     lab.qemu_img("create -q -f qcow2 -o data_file=out.raw x.qcow2 1M");
     lab.qemu_img("create -q -f qcow2 -o extended_l2=on,cluster_size=128k y.qcow2 1M");
     lab.qemu_img("create -q -f qcow2 -o compression_type=zstd z.qcow2 1M");
-    for name in ["x.qcow2", "y.qcow2", "z.qcow2"] {
+    for (name, part) in [
+        ("x.qcow2", "external data file"),
+        ("y.qcow2", "extended L2"),
+        ("z.qcow2", "zstd"),
+    ] {
         let error = refusal(lab.open(name));
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{name}: {error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(part) && text.contains("qemu-img convert"),
+            "{text}"
+        );
     }
     let limits = Limits::default().with_disk_bytes(MIB as u64);
     lab.qemu_img("create -q -f qcow2 l.qcow2 2M");

@@ -91,8 +91,6 @@ pub fn grain_marker(bytes: &[u8; GRAIN_MARKER_BYTES]) -> (u64, u32) {
 
 /// As much of a qcow2 header as is looked at.
 pub const QCOW2_HEADER_BYTES: usize = 80;
-/// The data lies in another file.
-pub const DATA_ELSEWHERE: u64 = 1 << 2;
 /// The unit of places in a VMDK.
 pub const SECTOR: usize = 512;
 /// Before a packed grain.

@@ -10,7 +10,7 @@ use crate::image::gate::Chain;
 use crate::image::{Format, Image, ImageOptions};
 use crate::storage::Storage;
 
-use super::format::{DATA_ELSEWHERE, QCOW2_HEADER_BYTES, Qcow2Header, l2_offsets};
+use super::format::{QCOW2_HEADER_BYTES, Qcow2Header, l2_offsets};
 use super::{Foreign, from_imago, parent, second_handle};
 
 /// Opens a qcow2 and the chain below it.
@@ -70,14 +70,25 @@ fn check(storage: &dyn Storage, options: &ImageOptions) -> Result<Qcow2Header> {
         );
     }
     if header.features != 0 {
-        // Of the others some say that the image needs repair, and some what imago does not read.
-        let what = match header.features & DATA_ELSEWHERE {
-            0 => format!("a qcow2 with features {:#x}", header.features),
-            _ => "a qcow2 whose data lies in another file".to_owned(),
+        let named = FEATURES
+            .iter()
+            .filter(|(bit, ..)| header.features & bit != 0);
+        let known = FEATURES.iter().fold(0, |bits, (bit, ..)| bits | bit);
+        let mut names: Vec<_> = named
+            .clone()
+            .map(|(_, name, _)| (*name).to_owned())
+            .collect();
+        if header.features & !known != 0 {
+            names.push(format!("features {:#x}", header.features & !known));
+        }
+        let advice = match named.clone().all(|(.., is_damage)| *is_damage) && names.len() == 1 {
+            true => "repair it: qemu-img check -r all",
+            false => "convert it: qemu-img convert -O raw",
         };
+        let what = format!("a qcow2 with {}", names.join(", "));
         return Err(Error::new(ErrorKind::Unsupported, what)
             .in_field("incompatible_features")
-            .advise("repair it if it needs that, or convert it, with qemu-img"));
+            .advise(advice));
     }
     if header.disk_bytes > options.limits.disk_bytes {
         return Err(Error::new(
@@ -130,3 +141,17 @@ fn check(storage: &dyn Storage, options: &ImageOptions) -> Result<Qcow2Header> {
 }
 
 const PIECE_BYTES: u64 = 1 << 20;
+
+/// Features that only a reader that knows them may take, by QEMU's `docs/interop/qcow2.rst`:
+/// the bit, its name, and whether it stands for damage.
+const FEATURES: [(u64, &str, bool); 5] = [
+    (1 << 0, "tables that may be out of date (dirty)", true),
+    (1 << 1, "damage that QEMU has found (corrupt)", true),
+    (
+        1 << 2,
+        "its data in another file (external data file)",
+        false,
+    ),
+    (1 << 3, "a compression of its own (zstd)", false),
+    (1 << 4, "subclusters (extended L2 entries)", false),
+];

@@ -10,13 +10,15 @@ use crate::storage::{Access, Folder};
 ///
 /// # Errors
 /// `NoSpace`, `Io`.
+#[cfg(feature = "qemu")]
 pub(super) fn put(folder: &dyn Folder, name: &str, bytes: &[u8]) -> Result<()> {
     let part = written(folder, name, "new", bytes, true)?;
     folder.rename(&part, OsStr::new(name))?;
     folder.sync()
 }
 
-/// As [`put`], for what need not outlive a crash; `suffix` tells this writer apart from others.
+/// Puts a file there, whole or not at all, in place of an earlier one, for its owner alone. It need
+/// not outlive a crash; `suffix` tells this writer apart from others.
 ///
 /// # Errors
 /// `NoSpace`, `Io`.
@@ -54,6 +56,7 @@ pub(super) fn get(folder: &dyn Folder, name: &str, most: u64) -> Result<Option<V
 ///
 /// # Errors
 /// `Io`.
+#[cfg(feature = "qemu")]
 pub(super) fn clear(folder: &dyn Folder, name: &str) -> Result<()> {
     remove_if_there(folder, OsStr::new(name))?;
     folder.sync()

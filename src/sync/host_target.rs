@@ -374,8 +374,8 @@ fn stage_folder(path: &Path, dry_run: bool) -> Result<Arc<dyn Folder>> {
     let other = "name a folder on a disk with --stage-dir DIR";
     // Not even the folder is made among device nodes.
     let above = path.ancestors().find(|it| it.is_dir());
-    HostFolder::open(above.unwrap_or(Path::new(".")))?
-        .refuse_nodes(path.file_name().unwrap_or_default())
+    HostFolder::open(above.unwrap_or(Path::new(".")))
+        .and_then(|above| above.refuse_nodes(path.file_name().unwrap_or_default()))
         .map_err(|error| error.advise(other))?;
     if !path.exists() {
         if dry_run {

@@ -258,8 +258,11 @@ fn a_folder_that_may_not_be_written_to_is_told_with_the_way_on() {
     if chown(lab.path("d/t.img"), Some(65534), Some(65534)).is_err() {
         return crate::lab::left_out("not root");
     }
+    fs::create_dir(lab.path("locked")).unwrap();
+    fs::set_permissions(lab.path("locked"), fs::Permissions::from_mode(0o700)).unwrap();
     for more in [
         &["--mode", "full"][..],
+        &["--stage-dir", "locked", "--mode", "delta"],
         &["--mode", "delta"],
         &["--safety", "in-place"],
     ] {

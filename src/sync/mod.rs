@@ -214,7 +214,14 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         guest_marker::refuse_source(run, Some(&*old))?;
     }
     let (mode, reason) = match run.options.mode {
-        Mode::Auto => estimate::choose(run, &*old)?,
+        Mode::Auto => match estimate::choose(run, &*old)? {
+            // What would be refused is not chosen.
+            (Mode::Full, _) if named::refuse_parting(target, &**storage).is_err() => {
+                let why = "the file has several names, which a copy would part";
+                (Mode::Delta, why.to_owned())
+            }
+            chosen => chosen,
+        },
         mode => (mode, "asked for".to_owned()),
     };
     let carries = options.hold || mark::can_carry(storage.len()?);

@@ -25,6 +25,7 @@ mod mmap;
 mod nodes;
 mod open;
 mod own;
+mod partitions;
 mod place;
 mod privacy;
 #[cfg(any(feature = "tls", feature = "failback"))]
@@ -52,6 +53,7 @@ pub(crate) use lock_file::LockFile;
 pub use memory::{MemoryFolder, MemoryStorage};
 pub use mmap::Mmap;
 pub use open::{Opened, SourceOptions, TargetOptions, open_source, open_target};
+pub(crate) use partitions::partition_note;
 pub use place::Place;
 pub use privacy::Privacy;
 #[cfg(any(feature = "tls", feature = "failback"))]

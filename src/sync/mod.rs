@@ -47,7 +47,7 @@ use std::time::Instant;
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
-use crate::storage::{Storage, refuse_overlap};
+use crate::storage::{Storage, partition_note, refuse_overlap};
 use crate::units::check_change_map;
 use masked::Masked;
 use run::Run;
@@ -290,6 +290,9 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         // Nothing was written; whatever was, was compared before its marker was lifted.
         verify::verify_all(run, &*reopened(run)?)?;
         report.verified = Verified::All;
+    }
+    if report.outcome == Outcome::Synced {
+        report.notes.extend(partition_note(&**storage));
     }
     Ok(report)
 }

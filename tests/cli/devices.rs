@@ -316,7 +316,12 @@ fn a_disk_is_in_use_when_a_part_of_it_or_what_it_lies_on_is_written_elsewhere() 
         drop(other);
     }
     for target in [&one, &disk.0] {
-        lab.done(&sides(target));
+        let text = lab.done(&sides(target)).stdout;
+        assert_eq!(
+            text.contains("blockdev --rereadpt"),
+            *target == disk.0,
+            "{text}"
+        );
     }
     let removed = Command::new("partx").args(["--delete", &disk.0]).status();
     assert!(removed.unwrap().success());

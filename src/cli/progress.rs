@@ -1,11 +1,14 @@
 //! Progress bars, on a terminal only.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use diskdelta::text::escape;
 use diskdelta::{Phase, Progress};
-use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{
+    BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+    TermLike,
+};
 
 /// One bar for each phase, one after the other.
 pub struct Bars {
@@ -48,10 +51,8 @@ impl Progress for Bars {
             return;
         }
         self.clear();
-        let bar = match total_bytes {
-            Some(total) => ProgressBar::new(total),
-            None => ProgressBar::no_length(),
-        };
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(Screen), DRAWS_PER_SECOND);
+        let bar = ProgressBar::with_draw_target(total_bytes, target);
         if let Ok(style) = ProgressStyle::with_template("{line}") {
             let phase = name(phase);
             let write = move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
@@ -75,6 +76,61 @@ impl Progress for Bars {
     }
 }
 
+/// The terminal of standard error. Its width counts also where its height is not known.
+#[derive(Debug)]
+struct Screen;
+
+impl Screen {
+    /// Moves the cursor `count` times, by the letter of the sequence that does.
+    fn go(count: usize, letter: char) -> io::Result<()> {
+        match count {
+            0 => Ok(()),
+            _ => write!(io::stderr(), "\x1b[{count}{letter}"),
+        }
+    }
+}
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        match rustix::termios::tcgetwinsize(io::stderr()) {
+            Ok(size) if size.ws_col > 0 => size.ws_col,
+            _ => USUAL_WIDTH,
+        }
+    }
+
+    fn move_cursor_up(&self, count: usize) -> io::Result<()> {
+        Screen::go(count, 'A')
+    }
+
+    fn move_cursor_down(&self, count: usize) -> io::Result<()> {
+        Screen::go(count, 'B')
+    }
+
+    fn move_cursor_right(&self, count: usize) -> io::Result<()> {
+        Screen::go(count, 'C')
+    }
+
+    fn move_cursor_left(&self, count: usize) -> io::Result<()> {
+        Screen::go(count, 'D')
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        writeln!(io::stderr(), "{text}")
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        write!(io::stderr(), "{text}")
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        write!(io::stderr(), "\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
 fn name(phase: Phase) -> &'static str {
     match phase {
         Phase::Sample => "sampling",
@@ -89,9 +145,7 @@ fn name(phase: Phase) -> &'static str {
 
 /// Writes the line of a bar, no longer than the terminal is wide now.
 fn write_line(phase: &str, state: &ProgressState, out: &mut dyn std::fmt::Write) {
-    let width = rustix::termios::tcgetwinsize(std::io::stderr())
-        .map_or(USUAL_WIDTH, |size| usize::from(size.ws_col));
-    let width = if width == 0 { USUAL_WIDTH } else { width };
+    let width = usize::from(Screen.width());
     let rate = format!("{}/s", BinaryBytes(state.per_sec() as u64));
     let bytes = BinaryBytes(state.pos());
     let line = match state.len() {
@@ -141,7 +195,8 @@ fn line(width: usize, phase: &str, fraction: Option<f32>, parts: &[String]) -> S
     )
 }
 
-const USUAL_WIDTH: usize = 80;
+const USUAL_WIDTH: u16 = 80;
+const DRAWS_PER_SECOND: u8 = 20;
 const BAR_WIDTH: usize = 30;
 const BAR_LEAST: usize = 5;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::host_source::HostSource;
+use super::endpoint::path_source::HostSource;
 use crate::control::Work;
 use crate::delta::{Delta, ExportBase, export};
 use crate::error::{Error, ErrorKind, Result};

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use super::target::Target;
+use super::endpoint::target::Target;
 use crate::error::{Error, Result};
 use crate::image::Format;
 use crate::storage::Storage;

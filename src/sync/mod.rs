@@ -1,44 +1,14 @@
 //! The whole job: find what differs, stage it, apply it, verify it; and recovery.
 
-mod apply;
-mod apply_delta;
-mod atomic;
-mod cache;
-mod estimate;
+mod commit;
+mod endpoint;
 mod export;
-mod far;
-mod find;
-mod forget;
-mod guest_marker;
-mod held;
-mod host_side;
-mod host_source;
-mod host_target;
-mod in_place;
 mod job;
-mod kept;
-mod kept_log;
-mod leftovers;
-mod log;
-mod mark;
-mod marked;
-mod masked;
-mod named;
+mod marker;
 mod options;
-mod pending;
-mod precheck;
-mod recover;
-mod redo;
-mod replace;
+mod recovery;
 mod report;
-mod resume;
-mod room;
-mod run;
-mod sectors;
-mod sidecar;
-mod staging;
-mod standing;
-mod target;
+mod scan;
 mod verify;
 
 use std::sync::Arc;
@@ -49,29 +19,29 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::storage::{Storage, partition_note, refuse_overlap};
 use crate::units::check_change_map;
-use masked::Masked;
-use run::Run;
-use standing::{Standing, Touch};
+use endpoint::source::Run;
+use marker::overlay::Masked;
+use recovery::state::{Standing, Touch};
 
-pub use apply_delta::{BaseCheck, apply_delta, undo};
-pub use cache::{CachedSource, ManifestCache, Recording};
-#[cfg(feature = "failback")]
-pub(crate) use estimate::{FULL_FROM_PERCENT_VERIFIED, for_sampled};
-pub use estimate::{Sample, sample};
+pub use commit::apply_delta::{BaseCheck, apply_delta, undo};
+pub use commit::hold::{held_image, hold, release};
+pub use endpoint::path_side::{HostSide, SideDiff};
+pub use endpoint::path_source::HostSource;
+pub use endpoint::path_target::{HostTarget, HostTargetOptions, STAGE_DIR};
+pub use endpoint::remote_source::{Claim, FAR_BLOCK_BYTES, FarSource, Search};
+pub use endpoint::source::Source;
+pub use endpoint::target::Target;
 pub use export::export_delta;
-pub use far::{Claim, FAR_BLOCK_BYTES, FarSource, Search};
-pub use forget::{Forgotten, GuardedBytes, forget};
-pub use held::{held_image, hold, release};
-pub use host_side::{HostSide, SideDiff};
-pub use host_source::HostSource;
-pub use host_target::{HostTarget, HostTargetOptions, STAGE_DIR};
-pub use mark::Mark;
+pub use marker::format::Mark;
 pub use options::{Mode, Safety, SyncOptions, Verify};
-pub use pending::{Pending, PendingKind, Standstill, pending, recover_all};
-pub use recover::{Recovered, discard, recover};
+pub use recovery::forget::{Forgotten, GuardedBytes, forget};
+pub use recovery::pending::{Pending, PendingKind, Standstill, pending, recover_all};
+pub use recovery::recover::{Recovered, discard, recover};
 pub use report::{Outcome, SyncReport, Verified};
-pub use run::Source;
-pub use target::Target;
+pub use scan::cache::{CachedSource, ManifestCache, Recording};
+#[cfg(feature = "failback")]
+pub(crate) use scan::estimate::{FULL_FROM_PERCENT_VERIFIED, for_sampled};
+pub use scan::estimate::{Sample, sample};
 
 /// Makes `target` hold what `source` holds.
 ///
@@ -127,7 +97,7 @@ pub fn sync(
         .is_some_and(|far| far.believes_manifests());
     report.conclude(options);
     if !options.dry_run {
-        leftovers::remove(target, work)
+        commit::leftovers::remove(target, work)
             .map_err(|error| way_on(error, target).at_path(target.path()))?;
     }
     report.elapsed = started.elapsed();
@@ -143,19 +113,19 @@ fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
     let create = run
         .target
         .create_options(&source, None, run.source.disk_len());
-    let note = sectors::compare(&source, create.sector_bytes())?;
-    guest_marker::refuse_source(run, None)?;
-    precheck::for_copy(run, None)?;
+    let note = scan::sectors::compare(&source, create.sector_bytes())?;
+    marker::in_data::refuse_source(run, None)?;
+    commit::precheck::for_copy(run, None)?;
     if run.options.dry_run {
         let mut report = run.would_create()?;
         report.notes.extend(note);
         return Ok(report);
     }
-    let kept = match standing::complete_log(run.target, run.work)? {
-        Some(job) => Some(kept_log::keep(run.target.stage(), job)?),
+    let kept = match recovery::state::complete_log(run.target, run.work)? {
+        Some(job) => Some(recovery::kept_log::keep(run.target.stage(), job)?),
         None => None,
     };
-    let mut report = replace::sync_full(run, None)?;
+    let mut report = commit::full_copy::sync_full(run, None)?;
     report.notes.extend(kept);
     report.notes.extend(note);
     Ok(report)
@@ -171,22 +141,22 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     };
     let mut kept = None;
     let mut torn = None;
-    let held = match standing::find(target, storage, touch, run.work)? {
+    let held = match recovery::state::find(target, storage, touch, run.work)? {
         Standing::Rerun(mark) if in_place && mark.held == options.hold && !options.dry_run => {
-            let report = in_place::sync_marked(run, storage, Mode::Delta)?;
-            named::check_name(target, &**storage)?;
+            let report = commit::in_place::sync_marked(run, storage, Mode::Delta)?;
+            endpoint::named::check_name(target, &**storage)?;
             return Ok(report);
         }
         Standing::Held(_, redo) if options.hold => Some(redo),
         Standing::Redo(mark, ..) | Standing::Rerun(mark) | Standing::Held(mark, _) => {
             return Err(mark.refusal());
         }
-        Standing::Lost(mark) => return Err(recover::lost(&mark)),
+        Standing::Lost(mark) => return Err(recovery::recover::lost(&mark)),
         // What is left of an earlier stage is a cache at most: every frame is checked again.
         Standing::Clean | Standing::Old | Standing::New | Standing::Forgotten => None,
         Standing::Foreign(job) => {
             if !options.dry_run {
-                kept = Some(kept_log::keep(target.stage(), job)?);
+                kept = Some(recovery::kept_log::keep(target.stage(), job)?);
             }
             None
         }
@@ -203,20 +173,20 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
             let masked = Masked::new(storage.clone(), vec![(0, page)]);
             image::open_storage(Arc::new(masked), target.format(), target.image_options())?
         }
-        (Some(redo), None) => held::image_of(target, storage, redo)?,
+        (Some(redo), None) => commit::hold::image_of(target, storage, redo)?,
         (None, None) => {
             image::open_storage(storage.clone(), target.format(), target.image_options())?
         }
     };
-    let note = sectors::compare(&run.source.image.info(), old.info().sector_bytes)?;
+    let note = scan::sectors::compare(&run.source.image.info(), old.info().sector_bytes)?;
     // What comes from another host is looked at as it is staged or copied, or else beforehand.
     if run.source.far.is_none() || in_place {
-        guest_marker::refuse_source(run, Some(&*old))?;
+        marker::in_data::refuse_source(run, Some(&*old))?;
     }
     let (mode, reason) = match run.options.mode {
-        Mode::Auto => match estimate::choose(run, &*old)? {
+        Mode::Auto => match scan::estimate::choose(run, &*old)? {
             // What would be refused is not chosen.
-            (Mode::Full, _) if named::refuse_parting(target, &**storage).is_err() => {
+            (Mode::Full, _) if endpoint::named::refuse_parting(target, &**storage).is_err() => {
                 let why = "the file has several names, which a copy would part";
                 (Mode::Delta, why.to_owned())
             }
@@ -224,11 +194,11 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         },
         mode => (mode, "asked for".to_owned()),
     };
-    let carries = options.hold || mark::can_carry(storage.len()?);
+    let carries = options.hold || marker::format::can_carry(storage.len()?);
     let replaces = target.file_place().is_some()
         && (!carries || (mode == Mode::Full && options.safety == Safety::Atomic));
     if replaces {
-        named::refuse_parting(target, &**storage)?;
+        endpoint::named::refuse_parting(target, &**storage)?;
     }
     // Too short to carry a mark: replacing such a file is atomic, and no more work.
     let (mode, reason) = match carries || !replaces {
@@ -236,11 +206,11 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         false => (Mode::Full, TOO_SHORT.to_owned()),
     };
     if replaces && carries {
-        precheck::for_copy(run, Some(&*old))?;
+        commit::precheck::for_copy(run, Some(&*old))?;
     } else if !replaces {
         let disk_len = run.target_len(Some(old.disk_len()))?;
-        precheck::new_length(target, &**storage, disk_len)?;
-        precheck::outputs(run)?;
+        commit::precheck::new_length(target, &**storage, disk_len)?;
+        commit::precheck::outputs(run)?;
     }
     if run.options.dry_run {
         let mut report = run.would_change(&*old, mode, reason)?;
@@ -249,8 +219,8 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         }
         if report.outcome != Outcome::Identical {
             match replaces {
-                true => precheck::for_copy(run, Some(&*old))?,
-                false => precheck::for_logs(run)?,
+                true => commit::precheck::for_copy(run, Some(&*old))?,
+                false => commit::precheck::for_logs(run)?,
             }
         }
         report.notes.extend(note);
@@ -264,19 +234,19 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
                 Outcome::Identical => Ok(looked),
                 _ => {
                     refuse_undo(run, "a copy that replaces so short a target")?;
-                    precheck::for_copy(run, Some(&*old))?;
-                    replace::sync_full(run, Some((&*old, &**storage)))
+                    commit::precheck::for_copy(run, Some(&*old))?;
+                    commit::full_copy::sync_full(run, Some((&*old, &**storage)))
                 }
             }
         }
         _ if replaces => {
             refuse_undo(run, "a full copy")?;
-            replace::sync_full(run, Some((&*old, &**storage)))
+            commit::full_copy::sync_full(run, Some((&*old, &**storage)))
         }
-        (mode, Safety::Atomic) => atomic::sync_staged(run, storage, mode),
+        (mode, Safety::Atomic) => commit::atomic::sync_staged(run, storage, mode),
         (_, Safety::InPlace) => {
             refuse_undo(run, "an in-place sync")?;
-            in_place::sync_marked(run, storage, mode)
+            commit::in_place::sync_marked(run, storage, mode)
         }
     }?;
     report.reason = reason;
@@ -284,7 +254,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     report.notes.extend(kept);
     let is_new_file = replaces && report.outcome != Outcome::Identical;
     if !is_new_file {
-        named::check_name(target, &**storage)?;
+        endpoint::named::check_name(target, &**storage)?;
     }
     if run.options.verify == Verify::All && report.verified != Verified::All {
         // Nothing was written; whatever was, was compared before its marker was lifted.
@@ -334,7 +304,7 @@ fn way_on(error: Error, target: &Target) -> Error {
         None => Ok(None),
     });
     match marked {
-        Ok(None) if atomic::is_forbidden(&error) => atomic::untouched(error),
+        Ok(None) if commit::atomic::is_forbidden(&error) => commit::atomic::untouched(error),
         Ok(None) if error.kind() == ErrorKind::NoSpace => {
             error.advise("the target is whole; make room there and run it again")
         }
@@ -342,8 +312,8 @@ fn way_on(error: Error, target: &Target) -> Error {
         Ok(Some(mark)) if mark.held => {
             error.advise("the target is held; diskdelta recover TARGET says whether it is whole")
         }
-        Ok(Some(mark)) if mark.safety == Safety::InPlace => in_place::needs_rerun(error),
-        _ => apply::needs_recovery(error),
+        Ok(Some(mark)) if mark.safety == Safety::InPlace => commit::in_place::needs_rerun(error),
+        _ => commit::apply::needs_recovery(error),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::find::narrowed;
-use super::run::Run;
+use super::endpoint::source::Run;
+use super::scan::find::narrowed;
 use crate::control::Phase;
 use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};

@@ -1,0 +1,224 @@
+//! Applying a complete stage to its target, under the mark.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::atomic::Way;
+use super::room::Room;
+use crate::control::{Phase, Work};
+use crate::delta::{Delta, FrameKind, Old, VerifiedFrame, fits_new};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, Image, ImageMut};
+use crate::storage::Storage;
+use crate::sync::endpoint::target::Target;
+use crate::sync::marker::format::Mark;
+use crate::sync::marker::set_lift::{Guard, begin_mark, lift_mark, unmask};
+use crate::sync::options::{Safety, Verify};
+use crate::sync::recovery::redo::Redo;
+
+/// A complete stage that was checked, and the room for it.
+pub(in crate::sync) struct Checked<'a> {
+    redo: Redo,
+    room: Room<'a>,
+}
+
+/// Checks a complete stage to its last byte, and takes the room on the target for all that it
+/// will write there; `planner` has the tables that the stage leads to. The target's bytes stay as
+/// they are.
+///
+/// # Errors
+/// `Malformed`, `NoSpace`, `Io`, `Cancelled`.
+pub(in crate::sync) fn check_stage<'s>(
+    stage: &Delta,
+    planner: &dyn ImageMut,
+    storage: &'s dyn Storage,
+    work: &Work,
+) -> Result<Checked<'s>> {
+    let room = Room::for_marker(storage)?;
+    let redo = Redo::load(stage, work, &|frame| match frame.header().kind {
+        FrameKind::Data => planner.places(frame.range(), &mut |range| room.add(range)),
+        _ => Ok(()),
+    })?;
+    if let Some(len) = redo.storage_len {
+        room.add_len(len)?;
+    }
+    let end = |at: u64, bytes: &[u8]| at + bytes.len() as u64;
+    redo.tables(&mut |at, bytes| room.add(at..end(at, bytes)))?;
+    for (at, bytes) in &redo.last {
+        room.add(*at..end(*at, bytes))?;
+    }
+    Ok(Checked { redo, room })
+}
+
+/// Makes the target hold what the stage says, from the first write of the mark to its lifting.
+/// Everything is durable when this returns. The stage is still there.
+///
+/// # Errors
+/// `Io`, `NoSpace`, `VerifyFailed`, `Cancelled` (asked for twice): the target is marked, and
+/// recovery goes on from there.
+pub(in crate::sync) fn apply(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    stage: &Delta,
+    checked: Checked<'_>,
+    way: &Way<'_>,
+    work: &Work,
+) -> Result<()> {
+    let Checked { redo, room } = checked;
+    let mark = Mark {
+        held: false,
+        job: stage.header().job,
+        safety: Safety::Atomic,
+        target_len: redo.job()?.target_len,
+        stage: target.stage().path(),
+    };
+    begin_mark(room, &mark)?;
+    apply_marked(target, storage, stage, &redo, way.verify, way.check, work).map_err(needs_recovery)
+}
+
+/// Decides about a finished target, read through its marker, before the marker is lifted.
+pub(in crate::sync) type Check<'a> = &'a dyn Fn(&dyn Image) -> Result<()>;
+
+/// [`apply`] for a target that carries the mark already, durably or not.
+///
+/// # Errors
+/// As [`apply`].
+pub(in crate::sync) fn apply_marked(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    stage: &Delta,
+    redo: &Redo,
+    verify: Verify,
+    check: Option<Check<'_>>,
+    work: &Work,
+) -> Result<()> {
+    let masked = unmask(storage, redo, Guard::Written)?;
+    let image =
+        image::open_storage_mut(masked.clone(), redo.job()?.format, target.image_options())?;
+    let trailer = stage.trailer();
+    work.progress()
+        .begin(Phase::Apply, Some(trailer.data_bytes + trailer.zero_bytes));
+    stage.for_each(work, &|frame| {
+        work.cancel().check_forced()?;
+        match frame.header().kind {
+            FrameKind::Data => image.write_all_at(frame.bytes(), frame.offset())?,
+            FrameKind::Zero => image.write_zeroes_at(frame.range())?,
+            _ => return Ok(()),
+        }
+        work.progress().advance(frame.header().len);
+        Ok(())
+    })?;
+    image.sync()?;
+    if verify != Verify::None {
+        verify_written(&*image, stage, work)?;
+    }
+    if let Some(check) = check {
+        // Opened anew: tables come from the medium too.
+        let format = redo.job()?.format;
+        check(&*image::open_storage(
+            masked.clone(),
+            format,
+            target.image_options(),
+        )?)?;
+    }
+    lift_mark(&**storage, &masked)
+}
+
+/// Whether every frame's range holds the frame's bytes (`New`) or what they replace (`Old`).
+///
+/// # Errors
+/// `Io`, `Malformed`.
+pub(in crate::sync) fn holds(
+    image: &dyn Image,
+    stage: &Delta,
+    work: &Work,
+    fits: &(dyn Fn(&VerifiedFrame<'_>, &[u8]) -> bool + Sync),
+) -> Result<bool> {
+    let all = AtomicBool::new(true);
+    stage.for_each(work, &|frame| {
+        let guest = matches!(frame.header().kind, FrameKind::Data | FrameKind::Zero);
+        if !guest || !all.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if !for_pieces(image, frame, &|bytes| fits(frame, bytes))? {
+            all.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    })?;
+    Ok(all.into_inner())
+}
+
+/// Reads a frame's range and asks `fits`: in one piece for data, piecewise for long zeros. What
+/// lies beyond the end of the disk counts as zeros, as it did when the frame was made.
+fn for_pieces(
+    image: &dyn Image,
+    frame: &VerifiedFrame<'_>,
+    fits: &dyn Fn(&[u8]) -> bool,
+) -> Result<bool> {
+    let range = frame.range();
+    let step = match frame.header().kind {
+        // Only a hash of the old bytes needs all of them at once, and bounds their length.
+        FrameKind::Zero if !matches!(frame.header().old, Old::Hash(_)) => ZERO_PIECE,
+        _ => frame.header().len.max(1),
+    };
+    let mut at = range.start;
+    while at < range.end {
+        let len = step.min(range.end - at);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+        image::read_padded_at(image, &mut bytes, at)?;
+        if !fits(&bytes) {
+            return Ok(false);
+        }
+        at += len;
+    }
+    Ok(true)
+}
+
+/// Reads back what was written, from the medium.
+fn verify_written(image: &dyn ImageMut, stage: &Delta, work: &Work) -> Result<()> {
+    let trailer = stage.trailer();
+    work.progress()
+        .begin(Phase::Verify, Some(trailer.data_bytes + trailer.zero_bytes));
+    stage.for_each(work, &|frame| {
+        let header = frame.header();
+        if !matches!(header.kind, FrameKind::Data | FrameKind::Zero) {
+            return Ok(());
+        }
+        work.cancel().check_forced()?;
+        image.drop_cache(frame.range());
+        let fits = for_pieces(image, frame, &|bytes| {
+            fits_new(header.kind, &header.new_hash, bytes)
+        })?;
+        if !fits {
+            return Err(Error::new(
+                ErrorKind::VerifyFailed,
+                "what was written does not read back from the target",
+            )
+            .at_offset(frame.offset()));
+        }
+        work.progress().advance(header.len);
+        Ok(())
+    })
+}
+
+/// Says what an error after the mark means for the target.
+pub(in crate::sync) fn needs_recovery(error: Error) -> Error {
+    let way = match error.kind() {
+        ErrorKind::VerifyFailed => {
+            "the target is marked: its medium or the source is failing; write it again from the \
+             log (diskdelta recover TARGET), then sync again with --verify all"
+        }
+        ErrorKind::NoSpace if error.is_too_long() => {
+            "the target is marked and incomplete; move it and its stage to where such a file is \
+             allowed, and finish it there: diskdelta recover TARGET"
+        }
+        ErrorKind::NoSpace => {
+            "the target is marked and incomplete; make room where it is stored, and finish it: \
+             diskdelta recover TARGET (zeros take no room with --allocation sparse)"
+        }
+        _ => "the target is marked and incomplete; finish it: diskdelta recover TARGET",
+    };
+    error.advise(way)
+}
+
+const ZERO_PIECE: u64 = 1 << 20;

@@ -1,0 +1,347 @@
+//! The atomic delta sync: everything is staged and checked before the target changes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::apply::{Check, apply, check_stage};
+use super::precheck;
+use super::redo_log::Staging;
+use super::resume;
+use crate::control::Work;
+use crate::delta::{
+    Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, VerifiedFrame, reverse,
+};
+use crate::diff::{Content, Difference};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, Image};
+use crate::manifest::Gathered;
+use crate::storage::{Access, Place, Privacy, Storage};
+use crate::sync::endpoint::named::check_name;
+use crate::sync::endpoint::source::Run;
+use crate::sync::endpoint::target::Target;
+use crate::sync::job::Job;
+use crate::sync::options::{Mode, Safety, Verify};
+use crate::sync::report::{Outcome, SyncReport, Verified};
+use crate::sync::scan::find;
+use crate::sync::scan::kept::Keeper;
+use crate::sync::verify::verify_all;
+use crate::units::Extent;
+
+/// Stages what differs, then applies it.
+///
+/// # Errors
+/// Those of [`sync`](crate::sync::sync).
+pub(in crate::sync) fn sync_staged(
+    run: &Run<'_>,
+    storage: &Arc<dyn Storage>,
+    mode: Mode,
+) -> Result<SyncReport> {
+    let target = run.target;
+    let options = target.image_options();
+    let old: Arc<dyn Image> = image::open_storage(storage.clone(), target.format(), options)?;
+    let disk_len = run.target_len(Some(old.disk_len()))?;
+    let mut report = SyncReport::new(mode, Safety::Atomic, run.source.disk_len());
+    let id = JobId::random()?;
+    let keeper = Keeper::open(run, &**storage, id)?;
+    report.untouched_tail_bytes = disk_len.saturating_sub(run.source.disk_len());
+
+    let planner = image::open_storage_mut(storage.clone(), target.format(), options)?;
+    let header = Header {
+        purpose: Purpose::Stage,
+        job: id,
+        base_len: old.disk_len(),
+        result_len: disk_len,
+        block_size: run.options.block_size,
+    };
+    let manifest = keeper.as_ref().map(|keeper| keeper.place().path());
+    let job = Job::of(target, &**storage, manifest)?;
+    let earlier = set_aside(target.stage()).map_err(untouched)?;
+    let staging = Staging::new(target.stage(), header, job, &*planner, disk_len);
+    stage(
+        run,
+        mode,
+        &*old,
+        &staging,
+        earlier.as_ref(),
+        keeper.as_ref(),
+        &mut report,
+    )
+    .inspect_err(|error| staging.drop_without_room(error))
+    .map_err(|error| untouched(run.or_change(error)))?;
+    run.check_source().map_err(untouched)?;
+    report.written_bytes = staging.written_bytes();
+    let check = |image: &dyn Image| verify_all(run, image);
+    let way = Way {
+        undo: run.options.undo.as_ref().map(|place| (place, &*old)),
+        keeper: keeper.as_ref(),
+        verify: run.options.verify,
+        check: (run.options.verify == Verify::All).then_some(&check),
+    };
+    if let Some(staged_bytes) = carry_out(target, storage, staging, way, run.work)? {
+        report.staged_bytes = staged_bytes;
+        report.outcome = Outcome::Synced;
+    }
+    report.verified = match run.options.verify {
+        Verify::None => Verified::No,
+        Verify::All if report.outcome == Outcome::Synced => Verified::All,
+        _ => Verified::Written,
+    };
+    if let Some(keeper) = keeper {
+        report.trusts_manifest = mode != Mode::Full && keeper.believed(header.base_len).is_some();
+        keeper.replace(&**storage, run.limits())?;
+    }
+    Ok(report)
+}
+
+/// What goes with applying a stage.
+pub(in crate::sync) struct Way<'a> {
+    /// Where to write the way back, and the image as it is before.
+    pub undo: Option<(&'a Place, &'a dyn Image)>,
+    /// The manifest that is kept of the target.
+    pub keeper: Option<&'a Keeper>,
+    /// What is read back.
+    pub verify: Verify,
+    /// Looks at the finished target before its marker is lifted.
+    pub check: Option<Check<'a>>,
+}
+
+/// Closes a stage, checks it, writes the way back if asked to, applies the stage and removes it.
+/// All is durable when this returns; `None` when there was nothing to do.
+///
+/// # Errors
+/// Those of [`sync`](crate::sync::sync); the advice says whether the target is untouched or marked.
+pub(in crate::sync) fn carry_out(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    staging: Staging<'_>,
+    way: Way<'_>,
+    work: &Work,
+) -> Result<Option<u64>> {
+    let planner = staging.planner();
+    let finished = staging
+        .finish(&**storage, (None, None))
+        .map_err(untouched)?;
+    let removed = remove_earlier(target.stage())?;
+    let Some((file, staged_bytes)) = finished else {
+        if removed {
+            target.stage().folder().sync()?;
+        }
+        return Ok(None);
+    };
+    let limits = &target.image_options().limits;
+    let stage = Delta::open(file, limits)?;
+    let checked =
+        check_stage(&stage, planner, &**storage, work).map_err(|e| untouched(staged(e)))?;
+    if let Some((place, old)) = way.undo {
+        write_undo(&stage, old, place, work).map_err(|e| untouched(staged(no_room_for_undo(e))))?;
+    }
+    check_name(target, &**storage).map_err(untouched)?;
+    let ready = match way.keeper {
+        Some(keeper) => announce(&stage, keeper, work),
+        None => Ok(()),
+    };
+    if let Err(error) = ready.and_then(|()| work.cancel().check()) {
+        // The way back from a change that is not made leads nowhere.
+        if let Some((place, _)) = way.undo {
+            place.remove_if_there()?;
+        }
+        return Err(untouched(staged(error)));
+    }
+    apply(target, storage, &stage, checked, &way, work)?;
+    retire(target.stage())?;
+    Ok(Some(staged_bytes))
+}
+
+/// Has the kept manifest say what is about to change, once its successor is there.
+fn announce(stage: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
+    let ranges = Mutex::new(Gathered::new(ANNOUNCED_BYTES));
+    stage.for_each(work, &|frame| {
+        if matches!(frame.header().kind, FrameKind::Data | FrameKind::Zero) {
+            let mut ranges = ranges.lock().unwrap_or_else(PoisonError::into_inner);
+            ranges.insert(frame.range());
+        }
+        Ok(())
+    })?;
+    keeper.settle()?;
+    let ranges = ranges.into_inner().unwrap_or_else(PoisonError::into_inner);
+    keeper.announce(ranges.into_set().into_vec())
+}
+
+/// Removes a stage whose work is done. Durable when it returns.
+///
+/// # Errors
+/// `Io`.
+pub(in crate::sync) fn retire(stage: &Place) -> Result<()> {
+    stage.remove_if_there()?;
+    stage.folder().sync()
+}
+
+/// Removes the stage of an earlier run that was set aside; whether there was one. Durable once the
+/// folder is synced.
+///
+/// # Errors
+/// `Io`.
+pub(in crate::sync) fn remove_earlier(stage: &Place) -> Result<bool> {
+    let earlier = earlier_place(stage);
+    let was_there = earlier.is_there()?;
+    if was_there {
+        earlier.remove_own_if_there()?;
+    }
+    Ok(was_there)
+}
+
+/// Stages a guest frame of another delta file; passes others over.
+///
+/// # Errors
+/// Those of [`Staging::push`].
+pub(in crate::sync) fn push_again(staging: &Staging<'_>, frame: &VerifiedFrame<'_>) -> Result<()> {
+    let extent = match frame.header().kind {
+        FrameKind::Data => Extent::data(frame.range()),
+        _ => Extent::zero(frame.range()),
+    };
+    Frame::again(frame).map_or(Ok(()), |frame| staging.push(extent, &frame))
+}
+
+/// Finds what moves and stages it; `earlier` is the stage of a run that did not finish.
+fn stage(
+    run: &Run<'_>,
+    mode: Mode,
+    old: &dyn Image,
+    staging: &Staging<'_>,
+    earlier: Option<&Place>,
+    keeper: Option<&Keeper>,
+    report: &mut SyncReport,
+) -> Result<()> {
+    let found: &find::Found<'_> = &|difference, old| {
+        let (extent, frame) = frame_of(difference, old(difference));
+        staging.push(extent, &frame)
+    };
+    let counted = match (mode, keeper, earlier) {
+        (Mode::Full, ..) => {
+            let (counted, root) = find::everything(run, found)?;
+            report.root = root;
+            counted
+        }
+        (_, Some(keeper), _) => {
+            let (counted, root) = find::against_kept(run, old, keeper, found)?;
+            report.root = Some(root);
+            counted
+        }
+        (_, None, Some(earlier)) => {
+            let (resumed_bytes, gaps) = resume::take_over(run, old, staging, earlier)?;
+            // The new stage holds all of it that is worth anything. Nothing but work is lost where
+            // a crash undoes one of the two, so neither is synced.
+            staging.flush()?;
+            earlier.remove_if_there()?;
+            report.resumed_bytes = resumed_bytes;
+            report.changed_bytes = resumed_bytes;
+            find::differences(run, old, old.disk_len(), Some(gaps), found)?
+        }
+        (_, None, None) => find::differences(run, old, old.disk_len(), None, found)?,
+    };
+    report.count(counted);
+    Ok(())
+}
+
+fn frame_of<'a>(difference: &Difference<'a>, old: Old) -> (Extent, Frame<'a>) {
+    match difference.new {
+        Content::Bytes(bytes) => (
+            Extent::data(difference.range()),
+            Frame::data(difference.offset, bytes, old, None),
+        ),
+        Content::Zeros(len) => (
+            Extent::zero(difference.range()),
+            Frame::zero(difference.offset, len, old),
+        ),
+    }
+}
+
+/// Where the stage of an earlier run waits while a new one is written.
+pub(in crate::sync) fn earlier_place(stage: &Place) -> Place {
+    stage.hidden_sibling("earlier")
+}
+
+/// Moves a stage that an earlier run left out of the way; an older one still there is kept as it
+/// is, for the stage was to take all of it over and did not get that far. Durable once the folder
+/// is synced.
+///
+/// # Errors
+/// `Io`.
+pub(in crate::sync) fn set_aside(stage: &Place) -> Result<Option<Place>> {
+    let aside = earlier_place(stage);
+    let there = |place: &Place| Ok::<_, Error>(place.open_own_if_there(Access::Read)?.is_some());
+    if there(stage)? {
+        if there(&aside)? {
+            stage.remove_if_there()?;
+        } else {
+            stage.folder().rename(stage.name(), aside.name())?;
+        }
+        return Ok(Some(aside));
+    }
+    Ok(there(&aside)?.then_some(aside))
+}
+
+/// Writes the way back, durably, while the target still holds the old bytes.
+fn write_undo(stage: &Delta, old: &dyn Image, undo: &Place, work: &Work) -> Result<()> {
+    let header = Header {
+        purpose: Purpose::Undo,
+        base_len: stage.header().result_len,
+        result_len: stage.header().base_len,
+        ..*stage.header()
+    };
+    precheck::undo_folder(undo)?;
+    undo.create_whole(Privacy::PRIVATE, |file| {
+        reverse(stage, old, DeltaWriter::create(file, header)?, work)?;
+        Ok(())
+    })
+}
+
+/// Whether this process lacks the right to do it.
+pub(in crate::sync) fn is_forbidden(error: &Error) -> bool {
+    let cause = std::error::Error::source(error);
+    let cause = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    let kind = cause.map(std::io::Error::kind);
+    matches!(
+        kind,
+        Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
+    )
+}
+
+fn no_room_for_undo(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NoSpace => error.advise(
+            "the target is untouched; make room for the undo file, or put it elsewhere \
+             (--undo FILE)",
+        ),
+        _ => error,
+    }
+}
+
+/// Says what became of a complete stage when there is no room for what comes after it.
+fn staged(error: Error) -> Error {
+    if error.kind() != ErrorKind::NoSpace {
+        return error;
+    }
+    let way = error.advice();
+    let way = way.unwrap_or("the target is untouched; make room there");
+    let advice = format!(
+        "{way}; the stage is kept: run the same again to go on with it, or drop it \
+         (diskdelta recover --discard TARGET)"
+    );
+    error.advise(advice)
+}
+
+pub(in crate::sync) fn untouched(error: Error) -> Error {
+    if error.advice().is_some() {
+        return error;
+    }
+    if is_forbidden(&error) {
+        return error.advise(
+            "the target is untouched; name a folder for the stage that may be written to, with \
+             --stage-dir DIR",
+        );
+    }
+    error.advise("the target is untouched")
+}
+
+/// For the ranges that a kept manifest is told of, which are rounded out to few anyway.
+const ANNOUNCED_BYTES: u64 = 4 << 20;

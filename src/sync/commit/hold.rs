@@ -1,0 +1,227 @@
+//! A target that is held: marked from one sync to the next, so that nothing takes it for a disk.
+//!
+//! It is *whole* while its sidecar is closed: what lies under the mark is in there, all else is
+//! durable in its place. A sync opens the sidecar before its first change and closes it after its
+//! last; both are one rename.
+
+use std::sync::Arc;
+
+use super::atomic::retire;
+use super::precheck;
+use super::room::Room;
+use super::sidecar::{self, Sidecar};
+use crate::control::Work;
+use crate::delta::{Header, JobId, Purpose};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, Image};
+use crate::storage::{Place, Storage};
+use crate::sync::endpoint::named::check_name;
+use crate::sync::endpoint::target::Target;
+use crate::sync::job::Job;
+use crate::sync::marker::format::{Mark, can_carry};
+use crate::sync::marker::overlay::Masked;
+use crate::sync::marker::set_lift::{
+    Guard, lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len,
+};
+use crate::sync::options::Safety;
+use crate::sync::recovery::kept_log;
+use crate::sync::recovery::recover::{Recovered, lost, settled};
+use crate::sync::recovery::redo::{FinalState, Redo};
+use crate::sync::recovery::state::{self, Standing, Touch};
+use crate::sync::way_on;
+use crate::units::BlockSize;
+
+/// Keeps `target` from being used, whatever it holds, until [`release`]: it carries the mark, and
+/// what lies under that is in a sidecar. Syncs onto it go on
+/// [`with_hold`](crate::sync::SyncOptions::with_hold). Durable when this returns; doing it again is
+/// harmless, also after a crash in the middle, and onto a target that such a sync left incomplete.
+///
+/// # Examples
+/// ```no_run
+/// use diskdelta::image::ImageOptions;
+/// use diskdelta::storage::SourceOptions;
+/// use diskdelta::sync::{self, HostSource, HostTarget, HostTargetOptions, Safety, SyncOptions};
+///
+/// # fn main() -> diskdelta::Result<()> {
+/// let work = diskdelta::Work::new(0)?;
+/// let target = HostTarget::open("/dev/vg/disk", &HostTargetOptions::default())?;
+/// target.hold(&work)?;
+/// let options = SyncOptions::default()
+///     .with_safety(Safety::InPlace)
+///     .with_hold(true);
+/// for pass in ["monday.raw", "tuesday.raw"] {
+///     let source = HostSource::open(pass, &ImageOptions::default(), &SourceOptions::default())?;
+///     sync::sync(&source.source(), target.target(), &options, &work)?;
+/// }
+/// target.release(&work)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// `Marked` for a target that another unfinished sync left incomplete; `InvalidInput` for one too
+/// short to carry a mark; `NotFound`, `NoSpace`, `Io`, `Malformed`.
+pub fn hold(target: &Target, work: &Work) -> Result<()> {
+    let done = opened(target).and_then(|storage| {
+        held(target, &storage, work)?;
+        check_name(target, &*storage)
+    });
+    done.map_err(|error| way_on(error, target).at_path(target.path()))
+}
+
+/// Lets a held target go: the mark is lifted and the sidecar removed. Durable when it returns;
+/// doing it again is harmless, also after a crash in the middle. `New` where a hold ended,
+/// `Nothing` where there was none; a target that is not held is settled as [`recover`] does it.
+///
+/// # Errors
+/// `Marked` when the last sync onto the target did not finish; otherwise those of [`recover`].
+///
+/// [`recover`]: crate::sync::recover
+pub fn release(target: &Target, work: &Work) -> Result<Recovered> {
+    let done = opened(target).and_then(|storage| {
+        let recovered = released(target, &storage, work)?;
+        check_name(target, &*storage)?;
+        Ok(recovered)
+    });
+    done.map_err(|error| way_on(error, target).at_path(target.path()))
+}
+
+/// The image of a target that is held and whole, as it will be once it is released; `None` where
+/// there is no mark. Nothing is written. It is for the holder, who keeps the target open.
+///
+/// # Errors
+/// `Marked` for a target that is incomplete; those of opening the image; `Io`.
+pub fn held_image(target: &Target, work: &Work) -> Result<Option<Arc<dyn Image>>> {
+    let Some(storage) = target.open_if_there()? else {
+        return Ok(None);
+    };
+    let Some(mark) = Mark::find(&*storage)? else {
+        return Ok(None);
+    };
+    let image = match state::find(target, &storage, Touch::Nothing, work)? {
+        Standing::Held(_, redo) => image_of(target, &storage, &redo).map(Some),
+        Standing::Lost(mark) => Err(lost(&mark)),
+        _ => Err(unfinished(&mark)),
+    };
+    image.map_err(|error| error.at_path(target.path()))
+}
+
+/// The image under the mark of a held target that is whole.
+///
+/// # Errors
+/// Those of opening the image.
+pub(in crate::sync) fn image_of(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    redo: &Redo,
+) -> Result<Arc<dyn Image>> {
+    let masked = Masked::new(storage.clone(), redo.saved.clone());
+    image::open_storage(Arc::new(masked), target.format(), target.image_options())
+}
+
+/// Writes the closed sidecar of a target that is whole under its mark: all that `masked` keeps in
+/// memory. Everything else is durable already. Durable when it returns.
+///
+/// # Errors
+/// `NoSpace`, `Io`.
+pub(in crate::sync) fn close(
+    place: &Place,
+    header: Header,
+    job: &Job,
+    masked: &Masked,
+) -> Result<()> {
+    let covers = read_covered(masked, job.target_len)?;
+    let redo = Redo {
+        saved: masked.all(),
+        final_state: Some(FinalState::of(&covers, witness_len(masked.len()?))),
+        ..Redo::default()
+    };
+    Sidecar::create(place, header, job, &redo).map(drop)
+}
+
+/// The header of a sidecar of a new job.
+///
+/// # Errors
+/// `Io`.
+pub(in crate::sync) fn new_header(block_size: BlockSize) -> Result<Header> {
+    Ok(Header {
+        purpose: Purpose::Sidecar,
+        job: JobId::random()?,
+        base_len: 0,
+        result_len: 0,
+        block_size,
+    })
+}
+
+/// # Errors
+/// `InvalidInput` for a target too short to be held.
+pub(in crate::sync) fn refuse_short(storage: &dyn Storage) -> Result<()> {
+    if can_carry(storage.len()?) {
+        return Ok(());
+    }
+    let what = "the target is too short to carry a mark, so it cannot be held";
+    Err(Error::new(ErrorKind::InvalidInput, what))
+}
+
+fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> {
+    match state::find(target, storage, Touch::Mend, work)? {
+        Standing::Held(mark, _) => return mend_mark(&**storage, &mark),
+        Standing::Rerun(mark) if mark.held => return mend_mark(&**storage, &mark),
+        Standing::Redo(mark, _) | Standing::Rerun(mark) => return Err(mark.refusal()),
+        Standing::Lost(mark) => return Err(lost(&mark)),
+        Standing::Clean
+        | Standing::Old
+        | Standing::New
+        | Standing::Forgotten
+        | Standing::Torn(_) => {}
+        Standing::Foreign(job) => work.progress().note(&kept_log::keep(target.stage(), job)?),
+    }
+    refuse_short(&**storage)?;
+    target.refuse_container(&**storage)?;
+    precheck::stage_folder(target.stage())?;
+    let header = new_header(BlockSize::default())?;
+    let job = Job::of(target, &**storage, None)?;
+    let saved = read_covered(&**storage, job.target_len)?;
+    let masked = Masked::new(storage.clone(), saved);
+    let room = Room::for_marker(&**storage)?;
+    close(target.stage(), header, &job, &masked).map_err(sidecar::no_room)?;
+    let mark = Mark {
+        job: header.job,
+        safety: Safety::InPlace,
+        target_len: job.target_len,
+        held: true,
+        stage: target.stage().path(),
+    };
+    set_mark(room, &mark)
+}
+
+fn released(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<Recovered> {
+    match state::find(target, storage, Touch::Mend, work)? {
+        Standing::Held(_, redo) => {
+            let masked = unmask(storage, &redo, Guard::Durable)?;
+            lift_mark(&**storage, &masked)?;
+            sidecar::remove_fresh(target.stage())?;
+            retire(target.stage())?;
+            Ok(Recovered::New)
+        }
+        Standing::Redo(mark, _) | Standing::Rerun(mark) => Err(unfinished(&mark)),
+        Standing::Lost(mark) => Err(lost(&mark)),
+        standing => settled(target, storage, standing, work),
+    }
+}
+
+fn opened(target: &Target) -> Result<Arc<dyn Storage>> {
+    let missing = || Error::new(ErrorKind::NotFound, "no such target");
+    target.open_if_there()?.ok_or_else(missing)
+}
+
+fn unfinished(mark: &Mark) -> Error {
+    if !mark.held {
+        return mark.refusal();
+    }
+    let what = "the last sync onto this held target did not finish";
+    Error::new(ErrorKind::Marked, what).advise(format!(
+        "run it again, holding the target as before, then release it (its sidecar: {})",
+        mark.stage.display()
+    ))
+}

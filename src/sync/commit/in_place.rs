@@ -1,0 +1,433 @@
+//! The in-place delta sync: nothing is staged, the target carries the mark until it is done.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::atomic::{remove_earlier, retire};
+use super::hold;
+use super::precheck;
+use super::room::Room;
+use super::sidecar::{self, Sidecar};
+use crate::delta::{Header, JobId};
+use crate::diff::{Content, Difference};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, Change, Format, ImageMut, Patch};
+use crate::manifest::Gathered;
+use crate::storage::Storage;
+use crate::sync::endpoint::source::Run;
+use crate::sync::job::Job;
+use crate::sync::marker::format::Mark;
+use crate::sync::marker::in_data;
+use crate::sync::marker::overlay::Masked;
+use crate::sync::marker::set_lift::{
+    Guard, begin_mend, lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len,
+};
+use crate::sync::options::{Mode, Safety, Verify};
+use crate::sync::recovery::recover::lost;
+use crate::sync::recovery::redo::{FinalState, Redo};
+use crate::sync::report::{Outcome, SyncReport, Verified};
+use crate::sync::scan::find;
+use crate::sync::scan::kept::Keeper;
+use crate::sync::verify::{verify_all, verify_ranges};
+use crate::units::{Extent, ExtentKind};
+
+/// Writes what differs straight to the target; goes on where an earlier run left off.
+///
+/// # Errors
+/// Those of [`sync`](crate::sync::sync).
+pub(in crate::sync) fn sync_marked(
+    run: &Run<'_>,
+    storage: &Arc<dyn Storage>,
+    mode: Mode,
+) -> Result<SyncReport> {
+    let mut report = SyncReport::new(mode, Safety::InPlace, run.source.disk_len());
+    let keeper = Keeper::open(run, &**storage, JobId::random()?)?;
+    if let Some(keeper) = &keeper {
+        // What will change is not known before it does.
+        keeper.announce(std::iter::once(0..u64::MAX))?;
+    }
+    let writing = Writing::begin(run, storage)?;
+    report.untouched_tail_bytes = writing.disk_len.saturating_sub(run.source.disk_len());
+    let base_len = writing.image.disk_len();
+    let found: &find::Found<'_> = &|difference, _| writing.write(difference);
+    let compared = match (mode, &keeper) {
+        (Mode::Full, _) => find::everything(run, found).map(|(counted, root)| {
+            report.root = root;
+            counted
+        }),
+        (_, Some(keeper)) => {
+            find::against_kept(run, &*writing.image, keeper, found).map(|(counted, root)| {
+                report.root = Some(root);
+                counted
+            })
+        }
+        (_, None) => find::differences(run, &*writing.image, writing.old_len, None, found),
+    };
+    let compared = compared.map_err(|error| run.or_change(error));
+    let ended = compared.and_then(|compared| {
+        report.count(compared);
+        run.check_source()?;
+        writing.finish(&mut report)?;
+        match &keeper {
+            Some(keeper) => keeper.replace(&**storage, run.limits()),
+            None => Ok(()),
+        }
+    });
+    ended.map_err(|error| match Mark::find(&**storage) {
+        Ok(Some(_)) if writing.begun.load(Ordering::Acquire) => needs_rerun(error),
+        Ok(Some(_)) if writing.found.is_some() => still_held(error),
+        // Its sidecar tells whether it is whole.
+        Ok(Some(_)) if run.options.hold => error,
+        Ok(Some(_)) => needs_rerun(error),
+        _ => error,
+    })?;
+    report.trusts_manifest =
+        mode != Mode::Full && keeper.is_some_and(|keeper| keeper.believed(base_len).is_some());
+    Ok(report)
+}
+
+/// Says what an error means for a target that is being written in place.
+pub(in crate::sync) fn needs_rerun(error: Error) -> Error {
+    let way = match error.kind() {
+        ErrorKind::VerifyFailed => {
+            "the target is marked and incomplete; run the sync again without a change map to \
+             finish it; if it comes back, the target's medium or the source is failing"
+        }
+        ErrorKind::NoSpace if error.is_too_long() => {
+            "the target is marked and incomplete; run the same sync again to finish it, where the \
+             file system and the limits allow a file so long"
+        }
+        ErrorKind::NoSpace => {
+            "the target is marked and incomplete; make room where it and its sidecar are stored, \
+             and run the same sync again to finish it"
+        }
+        _ => "the target is marked and incomplete; run the same sync again to finish it",
+    };
+    error.advise(way)
+}
+
+/// Says what an error means for a held target that did not change.
+fn still_held(error: Error) -> Error {
+    let way = match error.kind() {
+        ErrorKind::NoSpace => {
+            "the target is as it was, and held; make room where it and its sidecar are stored, \
+             and run the same sync again"
+        }
+        _ => "the target is as it was, and held; run the same sync again",
+    };
+    error.advise(way)
+}
+
+/// A target being written in place.
+struct Writing<'a> {
+    run: &'a Run<'a>,
+    storage: &'a Arc<dyn Storage>,
+    masked: Arc<Masked>,
+    image: Arc<dyn ImageMut>,
+    header: Header,
+    job: Job,
+    /// The mark that the target carried already.
+    found: Option<Mark>,
+    disk_len: u64,
+    /// The length of the target's disk before the sync.
+    old_len: u64,
+    /// Guest and storage bytes coincide and no tables exist.
+    raw: bool,
+    begun: AtomicBool,
+    written_bytes: AtomicU64,
+    sidecar: Mutex<Option<Sidecar>>,
+    waiting: Mutex<Waiting>,
+    written: Mutex<Gathered>,
+}
+
+/// Changes of an image with tables, gathered so that the tables change, and are made durable, once
+/// for much of it.
+#[derive(Default)]
+struct Waiting {
+    extents: Vec<Extent>,
+    /// The bytes of the data extents, in their order.
+    bytes: Vec<u8>,
+}
+
+impl Waiting {
+    fn is_enough(&self) -> bool {
+        self.bytes.len() >= WAITING_BYTES || self.extents.len() >= WAITING_MOST
+    }
+}
+
+impl<'a> Writing<'a> {
+    fn begin(run: &'a Run<'a>, storage: &'a Arc<dyn Storage>) -> Result<Self> {
+        let place = run.target.stage();
+        let mark = Mark::find(&**storage)?;
+        let earlier = match &mark {
+            Some(mark) => Some(
+                sidecar::read(place, run.limits(), run.work)?
+                    .filter(|(header, _)| header.job == mark.job)
+                    .ok_or_else(|| lost(mark))?,
+            ),
+            None => None,
+        };
+        let (header, job, mut redo) = match earlier {
+            Some((header, redo)) => (header, redo.job()?.clone(), redo),
+            None => {
+                if run.options.hold {
+                    hold::refuse_short(&**storage)?;
+                }
+                let redo = Redo {
+                    saved: read_covered(&**storage, storage.len()?)?,
+                    ..Redo::default()
+                };
+                let header = hold::new_header(run.options.block_size)?;
+                let job = Job::of(run.target, &**storage, None)?;
+                (header, job, redo)
+            }
+        };
+        // What a closed sidecar says of a target is not true of one that is about to change.
+        let is_closed = redo.final_state.take().is_some();
+        // One that is whole is opened, and its mark mended, by the first change.
+        let broken = mark.as_ref().filter(|mark| !(mark.held && is_closed));
+        let guard = match broken {
+            Some(mark) => {
+                begin_mend(&**storage, mark)?;
+                Guard::Written
+            }
+            None => Guard::Durable,
+        };
+        let masked = unmask(storage, &redo, guard)?;
+        let options = run.target.image_options();
+        let image = image::open_storage_mut(masked.clone(), run.target.format(), options)?;
+        let disk_len = run.target_len(Some(image.disk_len()))?;
+        // An earlier run may have made the target longer already.
+        let old_len = match (&mark, run.target.format()) {
+            (Some(_), Format::Raw) => job.target_len.min(image.disk_len()),
+            _ => image.disk_len(),
+        };
+        let sidecar = match broken {
+            Some(_) => Some(Sidecar::create(place, header, &job, &redo)?),
+            None => None,
+        };
+        let writing = Writing {
+            run,
+            storage,
+            masked,
+            image,
+            header,
+            job,
+            found: mark,
+            disk_len,
+            old_len,
+            raw: run.target.format() == Format::Raw,
+            begun: AtomicBool::new(sidecar.is_some()),
+            written_bytes: AtomicU64::new(0),
+            sidecar: Mutex::new(sidecar),
+            waiting: Mutex::default(),
+            // What is read back takes as much again.
+            written: Mutex::new(Gathered::new(run.limits().ranges_bytes() / 2)),
+        };
+        if writing.image.disk_len() != disk_len {
+            writing.prepare(&[])?;
+        }
+        Ok(writing)
+    }
+
+    fn write(&self, difference: &Difference<'_>) -> Result<()> {
+        let extent = match difference.new {
+            Content::Bytes(_) => Extent::data(difference.range()),
+            Content::Zeros(_) => Extent::zero(difference.range()),
+        };
+        let bytes = difference.new.bytes().unwrap_or(&[]);
+        let begun = self.begun.load(Ordering::Acquire);
+        if self.raw && begun {
+            return self.write_prepared(extent, bytes);
+        }
+        let batch = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.extents.push(extent);
+            waiting.bytes.extend_from_slice(bytes);
+            // The first change sets the mark, and does not wait for others.
+            if begun && !waiting.is_enough() {
+                return Ok(());
+            }
+            std::mem::take(&mut *waiting)
+        };
+        self.write_batch(&batch)
+    }
+
+    fn write_batch(&self, batch: &Waiting) -> Result<()> {
+        let mut sorted = batch.extents.clone();
+        sorted.sort_unstable_by_key(|extent| extent.offset);
+        self.prepare(&sorted)?;
+        let mut rest = &batch.bytes[..];
+        for extent in &batch.extents {
+            let len = match extent.kind {
+                // As many were put there.
+                ExtentKind::Data => usize::try_from(extent.len).unwrap_or(usize::MAX),
+                ExtentKind::Zero => 0,
+            };
+            let (bytes, after) = rest.split_at(len.min(rest.len()));
+            self.write_prepared(*extent, bytes)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Writes what the target's tables are ready for.
+    fn write_prepared(&self, extent: Extent, bytes: &[u8]) -> Result<()> {
+        let range = extent.offset..extent.end();
+        match extent.kind {
+            ExtentKind::Zero => self.image.write_zeroes_at(range.clone())?,
+            ExtentKind::Data => {
+                self.image.write_all_at(bytes, range.start)?;
+                if range.start < witness_len(self.disk_len) as u64 {
+                    in_data::refuse_on(&*self.masked)?;
+                }
+                self.written_bytes.fetch_add(extent.len, Ordering::Relaxed);
+            }
+        }
+        self.note_written(range);
+        Ok(())
+    }
+
+    /// Marks the target if it is not yet, and has its tables hold what `extents` will need.
+    fn prepare(&self, extents: &[Extent]) -> Result<()> {
+        let mut sidecar = self.lock();
+        let redo = Redo {
+            saved: match &*sidecar {
+                Some(_) => Vec::new(),
+                None => self.masked.all(),
+            },
+            ..Redo::default()
+        };
+        let patches = self.image.prepare(&Change {
+            disk_len: self.disk_len,
+            extents,
+        })?;
+        let sidecar = match &mut *sidecar {
+            Some(sidecar) => sidecar,
+            none => {
+                let place = self.run.target.stage();
+                if self.found.is_none() {
+                    precheck::stage_folder(place)?;
+                }
+                let room = self.room_for(&patches)?;
+                let created = Sidecar::create(place, self.header, &self.job, &redo)
+                    .map_err(sidecar::no_room)?;
+                match &self.found {
+                    Some(mark) => {
+                        mend_mark(&**self.storage, mark)?;
+                        room.keep();
+                    }
+                    None => set_mark(room, &self.mark())?,
+                }
+                self.begun.store(true, Ordering::Release);
+                none.insert(created)
+            }
+        };
+        if patches.is_empty() {
+            Ok(())
+        } else {
+            sidecar.apply(&patches, &self.masked)
+        }
+    }
+
+    /// Takes room for the marker and for what the first changes need. What the later ones will
+    /// need is not known before they are found.
+    fn room_for(&self, patches: &[Patch]) -> Result<Room<'a>> {
+        let room = Room::for_marker(&**self.storage)?;
+        for patch in patches {
+            match patch {
+                Patch::SetLen(len) => room.add_len(*len)?,
+                Patch::Write { offset, bytes, .. } => {
+                    room.add(*offset..offset + bytes.len() as u64)?;
+                }
+                Patch::Zero(_) => {}
+            }
+        }
+        Ok(room)
+    }
+
+    fn note_written(&self, range: Range<u64>) {
+        if self.run.options.verify != Verify::None {
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            written.insert(range);
+        }
+    }
+
+    /// Makes everything durable, verifies it, lifts the mark, removes the sidecar; or leaves the
+    /// target held.
+    fn finish(&self, report: &mut SyncReport) -> Result<()> {
+        let waiting =
+            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        if !waiting.extents.is_empty() {
+            self.write_batch(&waiting)?;
+        }
+        let stage = self.run.target.stage();
+        let removed = remove_earlier(stage)?;
+        let Some(sidecar) = self.lock().take() else {
+            if removed {
+                stage.folder().sync()?;
+            }
+            return self.hold_unchanged();
+        };
+        self.image.sync()?;
+        if self.run.options.verify == Verify::All {
+            // Opened anew: tables come from the medium too.
+            let (format, options) = (self.job.format, self.run.target.image_options());
+            let image = image::open_storage(self.masked.clone(), format, options)?;
+            verify_all(self.run, &*image)?;
+            report.verified = Verified::All;
+        } else if self.run.options.verify != Verify::None {
+            let none = Gathered::new(0);
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            let written = std::mem::replace(&mut *written, none).into_set().into_vec();
+            verify_ranges(self.run, &*self.image, written, self.old_len)?;
+            report.verified = Verified::Written;
+        }
+        if self.run.options.hold {
+            hold::close(stage, self.header, &self.job, &self.masked)?;
+        } else {
+            let covers = read_covered(&*self.masked, self.job.target_len)?;
+            sidecar.close(&FinalState::of(&covers, witness_len(self.storage.len()?)))?;
+            lift_mark(&**self.storage, &self.masked)?;
+            retire(stage)?;
+        }
+        report.written_bytes = self.written_bytes.load(Ordering::Relaxed);
+        report.outcome = Outcome::Synced;
+        Ok(())
+    }
+
+    /// Leaves a target held, where it is to be, that held everything already.
+    fn hold_unchanged(&self) -> Result<()> {
+        match &self.found {
+            _ if !self.run.options.hold => Ok(()),
+            Some(mark) => mend_mark(&**self.storage, mark),
+            None => {
+                let stage = self.run.target.stage();
+                precheck::stage_folder(stage)?;
+                let room = Room::for_marker(&**self.storage)?;
+                hold::close(stage, self.header, &self.job, &self.masked)
+                    .map_err(sidecar::no_room)?;
+                set_mark(room, &self.mark())
+            }
+        }
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            job: self.header.job,
+            safety: Safety::InPlace,
+            target_len: self.job.target_len,
+            held: self.run.options.hold,
+            stage: self.run.target.stage().path(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Sidecar>> {
+        self.sidecar.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Much more than a block of a VHD, so that a sync of the sidecar serves several.
+const WAITING_BYTES: usize = 16 << 20;
+const WAITING_MOST: usize = 16 << 10;

@@ -1,0 +1,61 @@
+//! What unfinished syncs that went another way have left next to a target.
+
+use super::atomic::earlier_place;
+use super::full_copy::new_place;
+use super::sidecar::{self, FRESH};
+use crate::control::Work;
+use crate::delta::Delta;
+use crate::error::{ErrorKind, Result};
+use crate::storage::{Access, Place};
+use crate::sync::endpoint::target::Target;
+use crate::sync::marker::format::Mark;
+
+/// Removes them once a sync onto `target` has ended well: an unfinished full copy, a log or a
+/// recovery file that was never finished, and a log that was set aside. Kept are files that this
+/// program did not make or another process has open, all files of a marked target, and a complete
+/// log under its own name, which may be that of a marked target elsewhere. Durable when it returns.
+///
+/// # Errors
+/// `Io`.
+pub(in crate::sync) fn remove(target: &Target, work: &Work) -> Result<()> {
+    let is_marked = match target.open_if_there()? {
+        Some(storage) => Mark::find(&*storage)?.is_some(),
+        None => false,
+    };
+    if is_marked {
+        return Ok(());
+    }
+    let log = target.stage();
+    let unfinished = is_unfinished(log, target, work)?.then(|| log.clone());
+    let places = target.file_place().map(new_place).into_iter();
+    let places = places
+        .chain([earlier_place(log), log.hidden_sibling(FRESH)])
+        .chain(unfinished);
+    for place in places {
+        if place.is_there()? && place.folder().remove_unused(place.name())? {
+            place.folder().sync()?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a log lies there that was never finished: no target can need it.
+fn is_unfinished(log: &Place, target: &Target, work: &Work) -> Result<bool> {
+    if !log.is_there()? {
+        return Ok(false);
+    }
+    let Ok(file) = log.open_own(Access::Read) else {
+        return Ok(false);
+    };
+    let limits = &target.image_options().limits;
+    match sidecar::read(log, limits, work) {
+        Ok(Some(_)) => return Ok(false),
+        Err(error) if error.kind() != ErrorKind::Malformed => return Ok(false),
+        // Another file, or one that was never finished.
+        _ => {}
+    }
+    match Delta::open(file, limits) {
+        Err(error) => Ok(error.kind() == ErrorKind::Malformed),
+        Ok(_) => Ok(false),
+    }
+}

@@ -1,0 +1,112 @@
+//! What can be tried before anything is compared: permission and lengths. Nothing is changed, so
+//! a dry run tries it too.
+
+use crate::error::{Error, Result};
+use crate::image::{CreateFormat, Format, Image};
+use crate::storage::{Place, Storage};
+use crate::sync::endpoint::source::Run;
+use crate::sync::endpoint::target::Target;
+
+/// For a copy that takes the target's name; `old` is the target that is there now.
+///
+/// # Errors
+/// `Io` for a folder that cannot be written; `NoSpace` for a file that would be too long; those of
+/// [`check`](crate::image::CreateOptions::check).
+pub(in crate::sync) fn for_copy(run: &Run<'_>, old: Option<&dyn Image>) -> Result<()> {
+    let Some(place) = run.target.file_place() else {
+        return Ok(());
+    };
+    let there = old.is_some();
+    writable(place).map_err(|error| match there {
+        true => error.advise(
+            "the target is untouched; write to what is there, with the stage in another folder \
+             (--mode delta --stage-dir DIR)",
+        ),
+        false => error.advise("nothing was made; name a target in a folder that can be written"),
+    })?;
+    let disk_len = run.target_len(old.map(|old| old.disk_len()))?;
+    let old = old.map(|old| old.info());
+    let source = run.source.image.info();
+    let create = run.target.create_options(&source, old.as_ref(), disk_len);
+    create.check()?;
+    if matches!(create.format, CreateFormat::Raw | CreateFormat::VhdFixed) {
+        place
+            .folder()
+            .check_len(disk_len)
+            .map_err(|error| match there {
+                true => too_long(error),
+                false => error.advise(
+                    "nothing was made; name a target on a file system, or run this with a limit, \
+                 that allows such a file",
+                ),
+            })?;
+    }
+    outputs(run)
+}
+
+/// For a change of `storage`, the target, to a disk of `disk_len` bytes.
+///
+/// # Errors
+/// `NoSpace` for a file that would be too long.
+pub(in crate::sync) fn new_length(
+    target: &Target,
+    storage: &dyn Storage,
+    disk_len: u64,
+) -> Result<()> {
+    // How long the others become is known once their blocks have places.
+    if target.format() == Format::Raw && disk_len > storage.len()? {
+        storage.check_len(disk_len).map_err(too_long)?;
+    }
+    Ok(())
+}
+
+/// For all that goes beside a change that is known to be one.
+///
+/// # Errors
+/// `Io` for a folder that cannot be written.
+pub(in crate::sync) fn for_logs(run: &Run<'_>) -> Result<()> {
+    stage_folder(run.target.stage())?;
+    run.options.undo.iter().try_for_each(undo_folder)
+}
+
+/// For the log of a change that is known to be one.
+///
+/// # Errors
+/// `Io` for a folder that cannot be written.
+pub(in crate::sync) fn stage_folder(stage: &Place) -> Result<()> {
+    writable(stage).map_err(|error| {
+        error.advise("the target is untouched; put the stage elsewhere (--stage-dir DIR)")
+    })
+}
+
+/// For the way back from a change that is known to be one.
+///
+/// # Errors
+/// `Io` for a folder that cannot be written.
+pub(in crate::sync) fn undo_folder(undo: &Place) -> Result<()> {
+    output(undo)
+}
+
+/// For what is written whether or not anything differs.
+///
+/// # Errors
+/// `Io` for a folder that cannot be written.
+pub(in crate::sync) fn outputs(run: &Run<'_>) -> Result<()> {
+    run.options.target_manifest.iter().try_for_each(output)
+}
+
+fn output(place: &Place) -> Result<()> {
+    writable(place).map_err(|e| e.advise("the target is untouched; name a file in another folder"))
+}
+
+fn writable(place: &Place) -> Result<()> {
+    place.folder().check_writable()
+}
+
+/// Says what to do about a target that would be too long.
+pub(in crate::sync) fn too_long(error: Error) -> Error {
+    error.advise(
+        "the target is untouched; store it on a file system, or run this with a limit, that \
+         allows such a file",
+    )
+}

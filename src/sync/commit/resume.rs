@@ -1,0 +1,170 @@
+//! Taking over what an earlier, unfinished run staged.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use super::redo_log::Staging;
+use crate::delta::{
+    Frame, FrameHeader, FrameKind, Old, Ranges, VerifiedFrame, fits_new, fits_old, for_each_intact,
+};
+use crate::error::{ErrorKind, Result};
+use crate::image::Image;
+use crate::storage::{Access, Place};
+use crate::sync::endpoint::remote_source::{Claim, FarSource};
+use crate::sync::endpoint::source::Run;
+use crate::units::Extent;
+
+/// Takes over those frames of an earlier stage that still say how to get from target to source;
+/// returns their bytes, and the ranges that are left to compare.
+///
+/// Of more scattered frames than memory may account for, the first ones are taken over; what the
+/// others cover is compared again.
+///
+/// # Errors
+/// Those of the source and the target, of the other host, and of [`Staging::push`].
+pub(in crate::sync) fn take_over(
+    run: &Run<'_>,
+    old: &dyn Image,
+    staging: &Staging<'_>,
+    earlier: &Place,
+) -> Result<(u64, Vec<Range<u64>>)> {
+    let storage = earlier.open_own(Access::Read)?;
+    // What is left to compare takes as much again.
+    let ranges = Ranges::new(run.limits().ranges_bytes() / 2);
+    let resume = Mutex::new(Resume {
+        run,
+        old,
+        staging,
+        taken: ranges,
+        taken_bytes: 0,
+        asked: Vec::new(),
+        asked_bytes: 0,
+    });
+    let lock = || resume.lock().unwrap_or_else(PoisonError::into_inner);
+    let far = run.source.far.as_deref();
+    let walked = for_each_intact(&storage, run.limits(), run.work, &|frame| match far {
+        None => lock().look(frame),
+        Some(far) => lock().ask(frame, far),
+    });
+    match walked {
+        // A stage whose very header is damaged is no cache; everything is compared.
+        Err(error) if error.kind() == ErrorKind::Malformed => {}
+        other => drop(other?),
+    }
+    let mut resume = resume.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(far) = far {
+        resume.hear(far)?;
+    }
+    let disk_len = run.source.disk_len();
+    Ok((resume.taken_bytes, resume.taken.gaps(0..disk_len)))
+}
+
+/// A walk along the earlier stage.
+struct Resume<'a> {
+    run: &'a Run<'a>,
+    old: &'a dyn Image,
+    staging: &'a Staging<'a>,
+    taken: Ranges,
+    taken_bytes: u64,
+    /// Frames of which a source on another host has to say whether they are still true.
+    asked: Vec<(FrameHeader, Frame<'static>)>,
+    asked_bytes: u64,
+}
+
+impl Resume<'_> {
+    /// Takes a frame over where it is still true of both disks.
+    fn look(&mut self, frame: &VerifiedFrame<'_>) -> Result<()> {
+        let header = frame.header();
+        if !self.may_serve(header) {
+            return Ok(());
+        }
+        let mut now = vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];
+        match self.run.source.image.read_exact_at(&mut now, header.offset) {
+            // The comparison says where, or skips it.
+            Err(error) if error.kind() == ErrorKind::Io => return Ok(()),
+            read => read?,
+        }
+        match Frame::again(frame) {
+            Some(frame) if fits_new(header.kind, &header.new_hash, &now) => {
+                self.take(header, &frame)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a frame to those that the source is asked about, and asks when there are enough.
+    fn ask(&mut self, frame: &VerifiedFrame<'_>, far: &dyn FarSource) -> Result<()> {
+        let header = frame.header();
+        if !self.may_serve(header) {
+            return Ok(());
+        }
+        if let Some(frame) = Frame::again(frame) {
+            self.asked.push((*header, frame.into_owned()));
+            self.asked_bytes += header.len;
+        }
+        if self.asked.len() < ASKED_MOST && self.asked_bytes < ASKED_BYTES {
+            return Ok(());
+        }
+        self.hear(far)
+    }
+
+    /// Takes over what the source says is still true.
+    fn hear(&mut self, far: &dyn FarSource) -> Result<()> {
+        let mut asked = std::mem::take(&mut self.asked);
+        self.asked_bytes = 0;
+        if asked.is_empty() {
+            return Ok(());
+        }
+        asked.sort_by_key(|(header, _)| header.offset);
+        let claims: Vec<Claim> = asked.iter().map(|(header, _)| claim(header)).collect();
+        let disk_len = self.run.source.disk_len();
+        let answers = far.confirm(disk_len, &claims, self.run.work)?;
+        for ((header, frame), _) in asked.iter().zip(answers).filter(|(_, is_true)| *is_true) {
+            self.take(header, frame)?;
+        }
+        Ok(())
+    }
+
+    /// Stages a frame that is true of the source, where it is true of the target too and nothing
+    /// else covers its range.
+    fn take(&mut self, header: &FrameHeader, frame: &Frame<'_>) -> Result<()> {
+        let mut now = vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];
+        self.old.read_exact_at(&mut now, header.offset)?;
+        let range = header.offset..header.offset.saturating_add(header.len);
+        if !fits_old(&header.old, &now) || !self.taken.claim(range.clone()) {
+            return Ok(());
+        }
+        self.taken_bytes += header.len;
+        let extent = match header.kind {
+            FrameKind::Data => Extent::data(range),
+            _ => Extent::zero(range),
+        };
+        self.staging.push(extent, frame)
+    }
+
+    /// Whether a frame is worth a look.
+    fn may_serve(&self, header: &FrameHeader) -> bool {
+        let disk_len = self.run.source.disk_len().min(self.old.disk_len());
+        let guest = matches!(header.kind, FrameKind::Data | FrameKind::Zero);
+        // Zeros over bytes that were not hashed may be as long as the disk, and save nothing.
+        let bound = header.kind == FrameKind::Data || matches!(header.old, Old::Hash(_));
+        let end = header.offset.saturating_add(header.len);
+        guest && bound && end <= disk_len && header.len > 0
+    }
+}
+
+/// What a frame says of the source.
+fn claim(header: &FrameHeader) -> Claim {
+    let zeros = || vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];
+    Claim {
+        range: header.offset..header.offset.saturating_add(header.len),
+        hash: match header.kind {
+            FrameKind::Zero => blake3::hash(&zeros()).into(),
+            _ => header.new_hash,
+        },
+    }
+}
+
+/// Frames that are in memory while the source is asked about them: one round of messages.
+const ASKED_MOST: usize = 4096;
+const ASKED_BYTES: u64 = 16 << 20;

@@ -1,0 +1,207 @@
+//! The sidecar of an in-place sync: what the mark covers, and the target's tables as they change.
+
+use super::redo_log::push_patches;
+use crate::control::Work;
+use crate::delta::{Bookkeeping, DeltaWriter, Frame, FrameKind, Header};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Patch;
+use crate::limits::Limits;
+use crate::storage::{Access, Place, Storage};
+use crate::sync::job::Job;
+use crate::sync::marker::overlay::Masked;
+use crate::sync::recovery::redo::{FinalState, Redo};
+
+/// A sidecar being written.
+pub(in crate::sync) struct Sidecar {
+    writer: DeltaWriter,
+}
+
+impl Sidecar {
+    /// Writes a sidecar with what `redo` holds, in place of one that may be there. Durable, its
+    /// name too, when it returns.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub fn create(place: &Place, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
+        Self::write_new(place, header, job, redo).inspect_err(|error| {
+            if error.kind() == ErrorKind::NoSpace {
+                // The first error says more than one from cleaning up.
+                let _ = remove_fresh(place);
+            }
+        })
+    }
+
+    fn write_new(place: &Place, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
+        remove_fresh(place)?;
+        let fresh = fresh_place(place);
+        let mut writer = DeltaWriter::create(fresh.create_new()?, header)?;
+        writer.push(&Frame::bytes(FrameKind::Job, 0, &job.encode()))?;
+        for (offset, bytes) in &redo.saved {
+            writer.push(&Frame::bytes(FrameKind::Saved, *offset, bytes))?;
+        }
+        if let Some(len) = redo.storage_len {
+            writer.push(&Frame::length(len))?;
+        }
+        redo.zeros(&mut |range| writer.push(&Frame::zero_table(range)))?;
+        redo.tables(&mut |offset, bytes| {
+            writer.push(&Frame::bytes(FrameKind::Table, offset, bytes))
+        })?;
+        for (offset, bytes) in &redo.last {
+            writer.push(&Frame::bytes(FrameKind::LastTable, *offset, bytes))?;
+        }
+        if let Some(state) = &redo.final_state {
+            writer.push(&Frame::bytes(FrameKind::Final, 0, &state.encode()))?;
+        }
+        writer.commit()?;
+        place.folder().rename(fresh.name(), place.name())?;
+        place.folder().sync()?;
+        Ok(Sidecar { writer })
+    }
+
+    /// Puts an image's patches down, then lays them over `masked`; those that write tables are
+    /// durable before. Space that they clear is durably clear when this returns, so that data may
+    /// follow.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub fn apply(&mut self, patches: &[Patch], masked: &Masked) -> Result<()> {
+        push_patches(&mut self.writer, patches)?;
+        // A length is the same when the sync runs again, and what comes last waits in memory.
+        if patches.iter().any(is_redone) {
+            self.writer.commit()?;
+        }
+        let clears = patches.iter().any(|patch| matches!(patch, Patch::Zero(_)));
+        for patch in patches {
+            match patch {
+                Patch::SetLen(len) => masked.set_len(*len)?,
+                Patch::Zero(range) => masked.punch_hole(range.clone())?,
+                Patch::Write {
+                    offset,
+                    bytes,
+                    last: true,
+                } => masked.cover(*offset, bytes)?,
+                Patch::Write {
+                    offset,
+                    bytes,
+                    last: false,
+                } => {
+                    masked.write_all_at(bytes, *offset)?;
+                }
+            }
+        }
+        if clears { masked.sync() } else { Ok(()) }
+    }
+
+    /// Puts down what the covered ranges will hold in the end. Durable when it returns.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub fn close(mut self, state: &FinalState) -> Result<()> {
+        self.writer
+            .push(&Frame::bytes(FrameKind::Final, 0, &state.encode()))?;
+        self.writer.commit()
+    }
+}
+
+/// Says what to do where the sidecar of a target that is untouched has no room.
+pub(in crate::sync) fn no_room(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NoSpace => error.advise(
+            "the target is untouched; make room for its sidecar, or put that elsewhere \
+             (--stage-dir DIR)",
+        ),
+        _ => error,
+    }
+}
+
+/// Whether a run that is cut has to find the patch in the sidecar.
+fn is_redone(patch: &Patch) -> bool {
+    match patch {
+        Patch::SetLen(_) | Patch::Write { last: true, .. } => false,
+        Patch::Zero(_) | Patch::Write { last: false, .. } => true,
+    }
+}
+
+/// Removes what a crash has left of a sidecar that was being written. Durable once the folder is
+/// synced.
+///
+/// # Errors
+/// `Io`.
+pub(in crate::sync) fn remove_fresh(place: &Place) -> Result<()> {
+    fresh_place(place).remove_own_if_there()
+}
+
+/// Where a sidecar grows until it takes the place of another one.
+pub(in crate::sync) fn fresh_place(place: &Place) -> Place {
+    place.hidden_sibling(FRESH)
+}
+
+/// Reads a sidecar as far as its last commit; `None` where there is none, or another file, of which
+/// only the header is read.
+///
+/// # Errors
+/// `Io`, `Malformed`, `Unsupported`, `LimitExceeded`, `Cancelled`.
+pub(in crate::sync) fn read(
+    place: &Place,
+    limits: &Limits,
+    work: &Work,
+) -> Result<Option<(Header, Redo)>> {
+    let Some(storage) = place.open_own_if_there(Access::Read)? else {
+        return Ok(None);
+    };
+    let Some(bookkeeping) = Bookkeeping::committed(storage, limits, work)? else {
+        return Ok(None);
+    };
+    let header = *bookkeeping.header();
+    let redo = Redo::gather(bookkeeping).map_err(|error| error.at_path(place.path()))?;
+    Ok(Some((header, redo)))
+}
+
+/// What is added to the name of a sidecar that is being written.
+pub(in crate::sync) const FRESH: &str = "fresh";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::{JobId, Purpose};
+    use crate::image::Format;
+    use crate::storage::MemoryFolder;
+    use crate::units::BlockSize;
+    use std::sync::Arc;
+
+    #[test]
+    fn what_was_put_down_after_the_last_commit_is_not_read() {
+        let place = Place::new(Arc::new(MemoryFolder::new()), "s");
+        let header = Header {
+            purpose: Purpose::Sidecar,
+            job: JobId([1; 16]),
+            base_len: 0,
+            result_len: 0,
+            block_size: BlockSize::MIN,
+        };
+        let job = Job {
+            format: Format::Vhd,
+            target_len: 8192,
+            target: "t".into(),
+            target_inode: None,
+            manifest: None,
+        };
+        let first = Redo {
+            saved: vec![(0, vec![1; 8192])],
+            ..Redo::default()
+        };
+        let read = || {
+            let found = read(&place, &Limits::default(), &Work::new(1).unwrap()).unwrap();
+            found.unwrap().1
+        };
+        let mut sidecar = Sidecar::create(&place, header, &job, &first).unwrap();
+        for len in [8999, 9000] {
+            sidecar.writer.push(&Frame::length(len)).unwrap();
+        }
+        sidecar.writer.flush().unwrap();
+        let redo = read();
+        assert_eq!((redo.saved, redo.storage_len), (first.saved, None));
+        sidecar.writer.commit().unwrap();
+        assert_eq!(read().storage_len, Some(9000));
+    }
+}

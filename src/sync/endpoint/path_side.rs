@@ -1,0 +1,177 @@
+//! One of two disks that are compared: an image, or the manifest of one.
+
+use std::path::Path;
+
+use super::path_source::HostSource;
+use crate::control::Work;
+use crate::delta::Base;
+use crate::diff::{self, CompareOptions, Newer};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Format, ImageOptions};
+use crate::limits::Limits;
+use crate::manifest::Manifest;
+use crate::storage::{HostFile, HostKind, Privacy, SourceOptions};
+use crate::units::{Extent, ExtentKind, REFINE_BYTES};
+
+/// An image of this host, or the manifest of a disk.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum HostSide {
+    /// The image.
+    Image(HostSource),
+    /// The manifest.
+    Manifest(Manifest),
+}
+
+/// Where two sides differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SideDiff {
+    /// What differs of the source's disk, ascending; `Zero` where the source holds zeros.
+    pub extents: Vec<Extent>,
+    /// How finely that is told.
+    pub granularity_bytes: u64,
+    /// Whether the disks have one length.
+    pub same_len: bool,
+}
+
+impl HostSide {
+    /// Opens what is at `path`: a manifest where its extension is `.manifest` and `image` chooses
+    /// no format, else an image.
+    ///
+    /// # Errors
+    /// As [`HostSource::open`] and [`Manifest::open_path`]; `InvalidInput` for a manifest that
+    /// would be read as a raw disk only by default.
+    pub fn open(
+        path: impl AsRef<Path>,
+        image: &ImageOptions,
+        options: &SourceOptions,
+    ) -> Result<Self> {
+        let path = path.as_ref();
+        if image.format.is_none() && path.extension().is_some_and(|it| it == EXTENSION) {
+            return Self::open_manifest(path, &image.limits);
+        }
+        let by_default = image.format.is_none() && Format::from_path(path) == Format::Raw;
+        let is_file = || HostFile::at(path).is_ok_and(|it| it.kind() == HostKind::File);
+        if by_default && is_file() && Manifest::open_path(path, &image.limits).is_ok() {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "looks like a manifest, but would be read as a raw disk",
+            )
+            .at_path(path)
+            .advise("name it .manifest, or say what it is: --source-format manifest (or raw)"));
+        }
+        HostSource::open(path, image, options).map(HostSide::Image)
+    }
+
+    /// Opens a manifest, whatever its name.
+    ///
+    /// # Errors
+    /// As [`Manifest::open_path`].
+    pub fn open_manifest(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
+        Manifest::open_path(path, limits).map(HostSide::Manifest)
+    }
+
+    /// As what a delta leads away from.
+    pub fn as_base(&self) -> Base<'_> {
+        match self {
+            HostSide::Image(source) => Base::Image(&**source.image()),
+            HostSide::Manifest(manifest) => Base::Manifest(manifest),
+        }
+    }
+
+    /// Whether an image is what it was when it was opened.
+    ///
+    /// # Errors
+    /// `SourceChanged`, `Io`.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            HostSide::Image(source) => source.check(),
+            HostSide::Manifest(_) => Ok(()),
+        }
+    }
+
+    /// Who may use what it was read from; see [`HostSource::privacy`]. A manifest bounds nothing.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn privacy(&self) -> Result<Privacy> {
+        match self {
+            HostSide::Image(source) => source.privacy(),
+            HostSide::Manifest(_) => Ok(Privacy::USUAL),
+        }
+    }
+
+    /// Length of the disk in bytes.
+    pub fn disk_len(&self) -> u64 {
+        match self {
+            HostSide::Image(source) => source.image().disk_len(),
+            HostSide::Manifest(manifest) => manifest.disk_len(),
+        }
+    }
+
+    /// Dangers that are no errors.
+    pub fn warnings(&self) -> Vec<String> {
+        match self {
+            HostSide::Image(source) => source.warnings(),
+            HostSide::Manifest(_) => Vec::new(),
+        }
+    }
+
+    /// What a sync from this side onto `target` would change. Two images are compared byte
+    /// against byte, to the 4 KiB page; otherwise by the blocks of the manifest. What the target
+    /// has beyond this side's end is not looked at.
+    ///
+    /// # Errors
+    /// `InvalidInput` for manifests of different block sizes; `SourceChanged` for an image that
+    /// somebody wrote to meanwhile; `Malformed`, `Unreadable`, `Io`, `Cancelled`.
+    pub fn diff(&self, target: &HostSide, work: &Work) -> Result<SideDiff> {
+        let (extents, granularity_bytes) = match (self, target) {
+            (HostSide::Image(new), HostSide::Image(old)) => {
+                let options = CompareOptions::default();
+                let found = diff::images(&**new.image(), &**old.image(), &options, work)?;
+                (found, REFINE_BYTES)
+            }
+            (HostSide::Image(new), HostSide::Manifest(old)) => {
+                let found = diff::with_manifest(&**new.image(), old, Newer::Image, work)?;
+                (found.extents, old.block_size().bytes())
+            }
+            (HostSide::Manifest(new), HostSide::Image(old)) => {
+                let found = diff::with_manifest(&**old.image(), new, Newer::Manifest, work)?;
+                (found.extents, new.block_size().bytes())
+            }
+            (HostSide::Manifest(new), HostSide::Manifest(old)) => {
+                let found = diff::manifests(old, new)?.collect::<Result<Vec<Extent>>>()?;
+                (found, new.block_size().bytes())
+            }
+        };
+        self.check()?;
+        target.check()?;
+        Ok(SideDiff {
+            extents,
+            granularity_bytes,
+            same_len: self.disk_len() == target.disk_len(),
+        })
+    }
+}
+
+impl SideDiff {
+    /// Whether the disks hold the same bytes.
+    pub fn is_identical(&self) -> bool {
+        self.same_len && self.extents.is_empty()
+    }
+
+    /// Bytes that differ.
+    pub fn changed_bytes(&self) -> u64 {
+        self.extents.iter().map(|extent| extent.len).sum()
+    }
+
+    /// Those of them that are zeros in the source.
+    pub fn zeroed_bytes(&self) -> u64 {
+        let zeros = self.extents.iter().filter(|it| it.kind == ExtentKind::Zero);
+        zeros.map(|extent| extent.len).sum()
+    }
+}
+
+/// Of manifests.
+const EXTENSION: &str = "manifest";

@@ -1,0 +1,474 @@
+//! A target named by a path of this host: how it is opened, and where its stage lies.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::path_source::format_of;
+use super::target::{STAGE_SUFFIX, Target};
+use crate::control::Work;
+use crate::delta::{FrameKind, JobId, Purpose, peek};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{
+    self, CreateFormat, CreateOptions, Format, Image, ImageOptions, RawUse, refuse_container_name,
+};
+use crate::limits::Limits;
+use crate::setters::setters;
+use crate::storage::{
+    AbsentFolder, Access, Allocation, Folder, HostFile, HostFolder, HostKind, Place, TargetOptions,
+    identity, open_target, resolve,
+};
+use crate::sync::commit::hold::{held_image, hold, release};
+use crate::sync::job::Job;
+use crate::sync::marker::format::Mark;
+use crate::sync::recovery::forget::{Forgotten, GuardedBytes, forget};
+use crate::sync::recovery::log::with_log;
+use crate::sync::recovery::recover::{Recovered, discard, recover};
+
+/// Where the stages of block devices lie by default.
+pub const STAGE_DIR: &str = "/var/lib/diskdelta";
+
+/// A file or block device of this host, open and locked, or a file that is to be created.
+///
+/// The locks last as long as this or its [`Target`] does.
+#[derive(Clone)]
+pub struct HostTarget {
+    target: Target,
+    is_new: bool,
+    warnings: Vec<String>,
+}
+
+/// How a target is opened by its path.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct HostTargetOptions {
+    /// How the image is opened; its format, where none is chosen, follows the path's extension.
+    pub image: ImageOptions,
+    /// What a missing target is created as, instead of what its extension says.
+    pub create: Option<CreateFormat>,
+    /// The target's length is rounded up to a multiple of this power of two; 0 is 1.
+    pub align_bytes: u64,
+    /// Where the stage lies; by default beside a file, and in [`STAGE_DIR`] for a device.
+    pub stage_dir: Option<PathBuf>,
+    /// The kept manifest, by the path that the sync had, that recovery brings up to date where it is
+    /// neither in the target's folder nor in the log's.
+    pub target_manifest: Option<PathBuf>,
+    /// Another folder, named by the caller, in which the log may be.
+    pub(in crate::sync) log_folder: Option<PathBuf>,
+    /// What becomes of the space of zeros, who must not be the target, and the like.
+    pub open: TargetOptions,
+    /// Logs and the like that are taken for ours although the system does not show it; the log of
+    /// an unfinished sync may be anywhere. The caller answers for what they hold.
+    pub trusted: Vec<PathBuf>,
+    /// Nothing is created, not even a folder.
+    pub dry_run: bool,
+    /// A full copy may take the place of a file that has further names (hard links), which keep the
+    /// old bytes then. Otherwise such a copy is refused.
+    pub parts_links: bool,
+}
+
+impl HostTarget {
+    /// Opens what is at `path`, with symbolic links followed, or prepares for creating it.
+    ///
+    /// The log of an unfinished sync is looked for in the target's folder and in that for logs. Of
+    /// the path in the marker only the file name is used, because a guest may have written it. The
+    /// folder of a device's log is created.
+    ///
+    /// # Errors
+    /// `InUse` for a target that somebody uses, or that is one of the sources; `Marked` for the
+    /// copy of a disk that an unfinished sync left incomplete; `AlreadyExists` for an existing
+    /// target and [`create`]; `NotFound` for a missing folder; `Unsupported` for what is neither
+    /// file nor device, for a hard-linked file where that matters, and for a stage in memory; `Io`.
+    ///
+    /// [`create`]: HostTargetOptions::create
+    pub fn open(path: impl AsRef<Path>, options: &HostTargetOptions) -> Result<Self> {
+        let given = path.as_ref();
+        let path = resolve(given)?;
+        match fs::symlink_metadata(&path) {
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+                Self::missing(given, path, options)
+            }
+            Err(cause) => Err(Error::io("look at", cause).at_path(path)),
+            Ok(_) if options.create.is_some() => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                "the target exists, so it cannot be created",
+            )
+            .at_path(given)
+            .advise("leave --create away to sync onto what is there, or remove it first")),
+            Ok(_) => Self::existing(given, path, options),
+        }
+    }
+
+    /// The target.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Dangers that are no errors.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The mark that the target carries now: what an error has left of it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn mark(&self) -> Result<Option<Mark>> {
+        match self.target.open_to_read() {
+            Ok(storage) => Mark::find(&*storage),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`recover`]; also `NotFound` where there is neither target nor anything left of a sync.
+    ///
+    /// # Errors
+    /// Those of [`recover`].
+    pub fn recover(&self, work: &Work) -> Result<Recovered> {
+        match recover(&self.target, work)? {
+            Recovered::Nothing if self.is_new => Err(self.not_found()),
+            recovered => Ok(recovered),
+        }
+    }
+
+    /// As [`discard`]; also `NotFound` where there is neither target nor anything left of a sync.
+    ///
+    /// # Errors
+    /// Those of [`discard`].
+    pub fn discard(&self, work: &Work) -> Result<Recovered> {
+        if self.is_new && recover(&self.target, work)? == Recovered::Nothing {
+            return Err(self.not_found());
+        }
+        discard(&self.target, work)
+    }
+
+    /// As [`forget`].
+    ///
+    /// # Errors
+    /// Those of [`forget`].
+    pub fn forget(&self, bytes: &GuardedBytes, work: &Work) -> Result<Forgotten> {
+        forget(&self.target, bytes, work)
+    }
+
+    /// As [`hold`].
+    ///
+    /// # Errors
+    /// Those of [`hold`].
+    pub fn hold(&self, work: &Work) -> Result<()> {
+        hold(&self.target, work)
+    }
+
+    /// As [`release`].
+    ///
+    /// # Errors
+    /// Those of [`release`].
+    pub fn release(&self, work: &Work) -> Result<Recovered> {
+        release(&self.target, work)
+    }
+
+    /// As [`held_image`]; it is kept from others while this lives.
+    ///
+    /// # Errors
+    /// Those of [`held_image`].
+    pub fn held_image(&self, work: &Work) -> Result<Option<Arc<dyn Image>>> {
+        held_image(&self.target, work)
+    }
+
+    fn not_found(&self) -> Error {
+        Error::new(
+            ErrorKind::NotFound,
+            "no such target, and no sync onto it is pending",
+        )
+        .at_path(self.target.path())
+    }
+
+    fn missing(given: &Path, path: PathBuf, options: &HostTargetOptions) -> Result<Self> {
+        if options.create.is_none() && options.image.format.is_none() {
+            for name in [given, &path] {
+                let named = Format::from_path(name);
+                if !named.is_writable() {
+                    return Err(image::only_read(named).at_path(given));
+                }
+                if named != Format::Raw {
+                    break;
+                }
+                refuse_container_name(name, RawUse::Write).map_err(|it| it.at_path(given))?;
+            }
+        }
+        let by_name = match Format::from_path(given) {
+            Format::Raw => CreateFormat::from_path(&path),
+            _ => CreateFormat::from_path(given),
+        };
+        let format = match (options.create, options.image.format) {
+            (Some(create), _) => create,
+            (None, Some(format)) => CreateFormat::parse(format.name())?,
+            (None, None) => by_name,
+        };
+        let create = CreateOptions::new(format, 0).with_align(options.align_bytes.max(1));
+        let place = Place::new(
+            Arc::new(folder_of(&path)?.with_allocation(options.open.allocation)),
+            path.file_name().unwrap_or_default(),
+        );
+        place.folder().refuse_nodes(place.name())?;
+        let mut target = Target::file(place, format.format())
+            .with_image_options(options.image.clone())
+            .with_name(given.to_owned())
+            .with_create(create);
+        if let Some(folder) = &options.stage_dir {
+            target = target.with_stage(elsewhere(folder, &path, options.dry_run)?);
+        }
+        trust(&target, options)?;
+        Ok(HostTarget {
+            target,
+            is_new: true,
+            warnings: Vec::new(),
+        })
+    }
+
+    fn existing(given: &Path, path: PathBuf, options: &HostTargetOptions) -> Result<Self> {
+        let opened = open_target(&path, &options.open)?;
+        let mut warnings = opened.warnings;
+        let format = format_of(given, &opened.host, options.image.format);
+        let mark = Mark::find(&*opened.storage)?;
+        let target = match opened.host.kind() {
+            HostKind::File => {
+                let folder = folder_of(&path)?.with_allocation(match options.open.allocation {
+                    // A file that takes the place of a thick one is thick.
+                    Allocation::Keep if opened.host.is_thick() => Allocation::Full,
+                    allocation => allocation,
+                });
+                let name = path.file_name().unwrap_or_default();
+                let place = Place::new(Arc::new(folder), name);
+                place.folder().refuse_nodes(place.name())?;
+                let target = Target::held_file(place, opened.storage, format);
+                match &options.stage_dir {
+                    Some(folder) => target.with_stage(elsewhere(folder, &path, options.dry_run)?),
+                    None => target,
+                }
+            }
+            HostKind::Device => {
+                let stage_dir = options.stage_dir.as_deref();
+                let folder = stage_dir.unwrap_or(Path::new(STAGE_DIR));
+                let folder = stage_folder(folder, options.dry_run)?;
+                let identity = identity(&path)?;
+                if !identity.is_stable() {
+                    warnings.push(format!(
+                        "{}: the device has no lasting name; if it is renumbered before an \
+                         interrupted sync is finished, its stage is found through its mark only",
+                        path.display()
+                    ));
+                }
+                let stage = Place::new(folder, format!("{identity}.{STAGE_SUFFIX}"));
+                Target::device(opened.storage, format, stage)
+            }
+        };
+        let mut target = target
+            .with_image_options(options.image.clone())
+            .with_align(options.align_bytes.max(1))
+            .with_name(given.to_owned())
+            .with_raw_by_default(options.image.format.is_none() && format == Format::Raw)
+            .with_parted_links(options.parts_links);
+        let trusted = trust(&target, options)?;
+        if let Some(path) = &options.target_manifest {
+            target = target.with_believed_manifest(path.clone());
+        }
+        target = match mark {
+            Some(mark) => with_log(target, &mark, &opened.host, trusted, options)?,
+            None => target,
+        };
+        Ok(HostTarget {
+            target,
+            is_new: false,
+            warnings,
+        })
+    }
+}
+
+setters! {
+    HostTargetOptions:
+    /// Replaces [`HostTargetOptions::image`].
+    with_image, image: ImageOptions;
+    /// Replaces [`HostTargetOptions::create`].
+    with_create, create: Option<CreateFormat>;
+    /// Replaces [`HostTargetOptions::align_bytes`].
+    with_align_bytes, align_bytes: u64;
+    /// Replaces [`HostTargetOptions::stage_dir`].
+    with_stage_dir, stage_dir: Option<PathBuf>;
+    /// Replaces [`HostTargetOptions::target_manifest`].
+    with_target_manifest, target_manifest: Option<PathBuf>;
+    /// Replaces [`HostTargetOptions::open`].
+    with_open, open: TargetOptions;
+    /// Replaces [`HostTargetOptions::trusted`].
+    with_trusted, trusted: Vec<PathBuf>;
+    /// Replaces [`HostTargetOptions::dry_run`].
+    with_dry_run, dry_run: bool;
+    /// Replaces [`HostTargetOptions::parts_links`].
+    with_parts_links, parts_links: bool;
+}
+
+impl HostTargetOptions {
+    /// Names what will be read, to be refused as target.
+    #[must_use]
+    pub fn with_sources(mut self, sources: impl IntoIterator<Item = HostFile>) -> Self {
+        self.open.sources.extend(sources);
+        self
+    }
+}
+
+/// The job that the stage or sidecar at `place` is for; `None` where there is none, or another
+/// file.
+///
+/// # Errors
+/// `Untrusted` for a file that this program may not have made; `Io`.
+pub(in crate::sync) fn read_job(
+    place: &Place,
+    limits: &Limits,
+) -> Result<Option<(JobId, Purpose, Job)>> {
+    let Some(storage) = place.open_own_if_there(Access::Read)? else {
+        return Ok(None);
+    };
+    let begins = match peek(&*storage, limits) {
+        Ok(begins) => begins,
+        Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+        Err(_) => return Ok(None),
+    };
+    let (id, purpose) = (begins.header.job, begins.header.purpose);
+    Ok(match begins.first {
+        Some((FrameKind::Job, bytes)) if matches!(purpose, Purpose::Stage | Purpose::Sidecar) => {
+            Job::decode(&bytes).ok().map(|job| (id, purpose, job))
+        }
+        _ => None,
+    })
+}
+
+/// Takes the files that the caller answers for as ours, where they lie.
+fn trust(target: &Target, options: &HostTargetOptions) -> Result<Vec<Place>> {
+    let trusted = options.trusted.iter().map(|path| {
+        let place = target.place_given(&resolve(path)?)?;
+        place.folder().trust(place.name())?;
+        Ok(place)
+    });
+    trusted.collect()
+}
+
+fn folder_of(path: &Path) -> Result<HostFolder> {
+    HostFolder::open(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// The stage of a file in a folder of the caller's choice: no two files share one.
+fn elsewhere(folder: &Path, target: &Path, dry_run: bool) -> Result<Place> {
+    let digest = blake3::hash(target.as_os_str().as_encoded_bytes()).to_hex();
+    let stem: String = target
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .chars()
+        .take(STEM_CHARS)
+        .collect();
+    let digest = digest.get(..DIGEST_CHARS).unwrap_or_default();
+    let name = format!("{stem}-{digest}.{STAGE_SUFFIX}");
+    Ok(Place::new(stage_folder(folder, dry_run)?, name))
+}
+
+/// Opens the folder for stages, creating it if it is missing and this is no dry run. What does not
+/// outlive a crash is refused, and so is a folder whose files other users may exchange.
+fn stage_folder(path: &Path, dry_run: bool) -> Result<Arc<dyn Folder>> {
+    let other = "name a folder on a disk with --stage-dir DIR";
+    // Not even the folder is made among device nodes.
+    let above = path.ancestors().find(|it| it.is_dir());
+    HostFolder::open(above.unwrap_or(Path::new(".")))
+        .and_then(|above| above.refuse_nodes(path.file_name().unwrap_or_default()))
+        .map_err(|error| error.advise(other))?;
+    if !path.exists() {
+        if dry_run {
+            return Ok(Arc::new(AbsentFolder::new(path)));
+        }
+        HostFolder::make(path).map_err(|error| error.advise(other))?;
+    }
+    // Absolute, because the mark will name it.
+    let path = resolve(path).map_err(|error| error.advise(other))?;
+    let folder = HostFolder::open(&path).map_err(|error| error.advise(other))?;
+    folder.refuse_shared()?;
+    if folder.is_volatile()? {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "a stage here would not outlive a crash: the folder lies in memory",
+        )
+        .at_path(path)
+        .advise(other));
+    }
+    if let Some(above) = path.parent().filter(|_| !dry_run) {
+        // Another process may have made it just now. Who may not do that has not made it.
+        let _ = HostFolder::open(above).and_then(|above| above.sync());
+    }
+    Ok(Arc::new(folder))
+}
+
+/// Names have at most 255 bytes, and a character takes at most 4.
+const STEM_CHARS: usize = 40;
+const DIGEST_CHARS: usize = 16;
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests {
+    use super::*;
+    use crate::delta::{DeltaWriter, Frame, Header};
+    use crate::storage::fault::FaultDisk;
+    use crate::units::BlockSize;
+
+    /// A delta file that begins with a job.
+    fn with_job(disk: &FaultDisk, name: &str, purpose: Purpose) -> Place {
+        let place = Place::new(Arc::new(disk.folder("/d")), name);
+        let header = Header {
+            purpose,
+            job: JobId([1; 16]),
+            base_len: 8192,
+            result_len: 8192,
+            block_size: BlockSize::MIN,
+        };
+        let job = Job {
+            format: Format::Raw,
+            target_len: 8192,
+            target: "/d/t".into(),
+            target_inode: None,
+            manifest: None,
+        };
+        let mut writer = DeltaWriter::create(place.create_new().unwrap(), header).unwrap();
+        let job = job.encode();
+        writer.push(&Frame::bytes(FrameKind::Job, 0, &job)).unwrap();
+        writer.flush().unwrap();
+        place
+    }
+
+    #[test]
+    fn a_job_is_read_from_a_stage_or_sidecar_and_from_no_other_file() {
+        let disk = FaultDisk::new();
+        let limits = Limits::default();
+        for (name, purpose, is_ours) in [
+            ("stage", Purpose::Stage, true),
+            ("sidecar", Purpose::Sidecar, true),
+            ("undo", Purpose::Undo, false),
+            ("portable", Purpose::Portable, false),
+        ] {
+            let place = with_job(&disk, name, purpose);
+            let found = read_job(&place, &limits).unwrap();
+            let expected = is_ours.then_some((JobId([1; 16]), purpose));
+            assert_eq!(found.map(|(id, purpose, _)| (id, purpose)), expected);
+        }
+        disk.put("/d/letter", b"something else".to_vec());
+        let letter = Place::new(Arc::new(disk.folder("/d")), "letter");
+        assert!(read_job(&letter, &limits).unwrap().is_none());
+        let none = Place::new(Arc::new(disk.folder("/d")), "none");
+        assert!(read_job(&none, &limits).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_stage_that_cannot_be_read_is_not_taken_for_another_file() {
+        let disk = FaultDisk::new();
+        let place = with_job(&disk, "stage", Purpose::Stage);
+        disk.make_unreadable("/d/stage", 0..8).unwrap();
+        let error = read_job(&place, &Limits::default()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Io);
+    }
+}

@@ -1,0 +1,343 @@
+//! What a sync writes to: a file or a device, its format, and where its stage lies.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::Result;
+use crate::image::{
+    CreateFormat, CreateOptions, Format, ImageInfo, ImageOptions, RawUse, only_read,
+    refuse_container, refuse_container_name,
+};
+use crate::storage::{Access, Place, Storage};
+
+/// The receiving side of a sync.
+#[derive(Clone)]
+pub struct Target {
+    body: Body,
+    format: Format,
+    image: ImageOptions,
+    stage: Place,
+    /// Where a new log is written: an old one may be elsewhere.
+    usual_stage: Place,
+    /// The caller answers for what the stage holds.
+    trusts_stage: bool,
+    /// A kept manifest that a job may name, besides those in the folders at hand.
+    manifest: Option<PathBuf>,
+    create: Option<CreateOptions>,
+    align_bytes: u64,
+    name: Option<PathBuf>,
+    is_raw_by_default: bool,
+    /// A copy may take the place of a file that has further names.
+    parts_links: bool,
+}
+
+#[derive(Clone)]
+pub(in crate::sync) enum Body {
+    File(Place, Held),
+    Device(Arc<dyn Storage>),
+}
+
+/// The open file, where its opener holds locks on it that must last; clones share it.
+#[derive(Clone, Default)]
+pub(in crate::sync) struct Held(Arc<Mutex<Option<Arc<dyn Storage>>>>);
+
+impl Target {
+    /// A file; its stage lies beside it.
+    pub fn file(place: Place, format: Format) -> Self {
+        let stage = place.hidden_sibling(STAGE_SUFFIX);
+        Target::new(Body::File(place, Held::default()), format, stage)
+    }
+
+    /// As [`file`](Target::file), for the file at `place` that is open and locked as `storage`.
+    pub(in crate::sync) fn held_file(
+        place: Place,
+        storage: Arc<dyn Storage>,
+        format: Format,
+    ) -> Self {
+        let stage = place.hidden_sibling(STAGE_SUFFIX);
+        let held = Held(Arc::new(Mutex::new(Some(storage))));
+        Target::new(Body::File(place, held), format, stage)
+    }
+
+    /// A device, or any storage that is written where it lies; `stage` must be on a medium that
+    /// outlives a crash, and be found again by whoever recovers.
+    pub fn device(storage: Arc<dyn Storage>, format: Format, stage: Place) -> Self {
+        Target::new(Body::Device(storage), format, stage)
+    }
+
+    fn new(body: Body, format: Format, stage: Place) -> Self {
+        Target {
+            body,
+            format,
+            image: ImageOptions::default(),
+            usual_stage: stage.clone(),
+            stage,
+            trusts_stage: false,
+            manifest: None,
+            create: None,
+            align_bytes: 1,
+            name: None,
+            is_raw_by_default: false,
+            parts_links: false,
+        }
+    }
+
+    /// Says whether nothing but the lack of a known name made the target raw.
+    #[must_use]
+    pub(in crate::sync) fn with_raw_by_default(mut self, is_raw_by_default: bool) -> Self {
+        self.is_raw_by_default = is_raw_by_default;
+        self
+    }
+
+    /// Chooses whether a full copy may take the place of a file that has further names, which keep
+    /// the old bytes then.
+    #[must_use]
+    pub(in crate::sync) fn with_parted_links(mut self, parts_links: bool) -> Self {
+        self.parts_links = parts_links;
+        self
+    }
+
+    /// Whether a full copy may take the place of a file that has further names.
+    pub(in crate::sync) fn parts_links(&self) -> bool {
+        self.parts_links
+    }
+
+    /// Refuses a target that would be written as raw only by default, though by its name or its
+    /// contents it is a container; and one of a format that is only read. One that carries a mark
+    /// of ours is not to be asked.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming the option that goes on; `Unsupported`; `Io`.
+    pub(in crate::sync) fn refuse_container(&self, storage: &dyn Storage) -> Result<()> {
+        if !self.format.is_writable() {
+            return Err(only_read(self.format).at_path(self.name()));
+        }
+        if !self.is_raw_by_default {
+            return Ok(());
+        }
+        if self.file_place().is_some() {
+            refuse_container_name(&self.name(), RawUse::Write)?;
+            refuse_container_name(&self.path(), RawUse::Write)?;
+        }
+        refuse_container(storage, true, RawUse::Write)
+    }
+
+    /// Says by which path the caller named the target, links and all; it must lead to the target
+    /// to the end.
+    #[must_use]
+    pub(in crate::sync) fn with_name(mut self, name: PathBuf) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// The path by which the caller named the target.
+    pub(in crate::sync) fn name(&self) -> PathBuf {
+        self.name.clone().unwrap_or_else(|| self.path())
+    }
+
+    /// Opens the image with these options instead of the defaults.
+    #[must_use]
+    pub fn with_image_options(mut self, image: ImageOptions) -> Self {
+        self.image = image;
+        self
+    }
+
+    /// The same target, with the holes of its file or device read too.
+    pub(in crate::sync) fn with_read_holes(&self) -> Self {
+        let mut target = self.clone();
+        target.image.read_holes = true;
+        target
+    }
+
+    /// Puts the stage there instead.
+    #[must_use]
+    pub fn with_stage(mut self, stage: Place) -> Self {
+        self.usual_stage = stage.clone();
+        self.stage = stage;
+        self
+    }
+
+    /// Says where the log of an unfinished sync was found.
+    pub(in crate::sync) fn with_found_stage(mut self, stage: Place) -> Self {
+        self.stage = stage;
+        self
+    }
+
+    /// As [`with_found_stage`](Target::with_found_stage), for a log whose contents the caller
+    /// answers for.
+    pub(in crate::sync) fn with_trusted_stage(mut self, stage: Place) -> Self {
+        self.stage = stage;
+        self.trusts_stage = true;
+        self
+    }
+
+    /// Lets recovery bring the kept manifest at `path` up to date where a log names it.
+    pub(in crate::sync) fn with_believed_manifest(mut self, path: PathBuf) -> Self {
+        self.manifest = Some(path);
+        self
+    }
+
+    /// The format.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The path, for messages.
+    pub fn path(&self) -> PathBuf {
+        match &self.body {
+            Body::File(place, _) => place.path(),
+            Body::Device(storage) => storage.path().to_owned(),
+        }
+    }
+
+    /// Where the stage of a sync onto this target lies while there is one.
+    pub fn stage(&self) -> &Place {
+        &self.stage
+    }
+
+    /// Where a new log is written, wherever the one of an unfinished sync was found.
+    pub(in crate::sync) fn usual_stage(&self) -> &Place {
+        &self.usual_stage
+    }
+
+    /// Creates a missing target as `create` says; by default its extension does.
+    #[must_use]
+    pub fn with_create(mut self, create: CreateOptions) -> Self {
+        self.format = create.format.format();
+        self.align_bytes = create.align;
+        self.create = Some(create);
+        self
+    }
+
+    /// Rounds the length of the target up to a multiple of this power of two, zeros behind what
+    /// the source holds.
+    #[must_use]
+    pub fn with_align(mut self, bytes: u64) -> Self {
+        self.align_bytes = bytes;
+        self
+    }
+
+    /// The length that a disk of this target takes to hold `len` guest bytes: whole sectors where
+    /// the format has them, and aligned.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an alignment that makes no sense.
+    pub(in crate::sync) fn rounded_len(&self, len: u64) -> Result<u64> {
+        let kind = match self.format {
+            Format::Raw | Format::Qcow2 | Format::Vmdk => CreateFormat::Raw,
+            Format::Vhd => CreateFormat::VhdFixed,
+            Format::Vhdx => CreateFormat::VhdxFixed,
+        };
+        CreateOptions::new(kind, len)
+            .with_align(self.align_bytes)
+            .rounded_len()
+    }
+
+    /// How a new image of `disk_len` bytes is made in place of `old`, or where there is none to
+    /// hold what `source` holds.
+    pub(in crate::sync) fn create_options(
+        &self,
+        source: &ImageInfo,
+        old: Option<&ImageInfo>,
+        disk_len: u64,
+    ) -> CreateOptions {
+        let fixed = old.is_some_and(|old| old.subformat == "fixed");
+        let like_old = match self.format {
+            Format::Raw | Format::Qcow2 | Format::Vmdk => CreateFormat::Raw,
+            Format::Vhd if fixed => CreateFormat::VhdFixed,
+            Format::Vhd => CreateFormat::VhdDynamic,
+            Format::Vhdx if fixed => CreateFormat::VhdxFixed,
+            Format::Vhdx => CreateFormat::VhdxDynamic,
+        };
+        let mut create = match (&self.create, old) {
+            (Some(create), None) => create.clone(),
+            _ => CreateOptions::new(like_old, disk_len),
+        };
+        if self.format == Format::Vhdx {
+            // Guests count in sectors; blocks are a matter of taste.
+            let sectors = old.unwrap_or(source).sector_bytes;
+            create.sector_size = create.sector_size.or(sectors);
+            create.block_size = create.block_size.or(old.and_then(|old| old.block_bytes));
+        }
+        create.disk_len = disk_len;
+        create
+    }
+
+    pub(in crate::sync) fn image_options(&self) -> &ImageOptions {
+        &self.image
+    }
+
+    /// The file, unless it is a device.
+    pub(in crate::sync) fn file_place(&self) -> Option<&Place> {
+        match &self.body {
+            Body::File(place, _) => Some(place),
+            Body::Device(_) => None,
+        }
+    }
+
+    /// The file at `path`, which the log of an unfinished sync names: in the target's folder or in
+    /// the log's. `None` for another one, unless the caller has named it or answers for the log.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`.
+    pub(in crate::sync) fn place_named(&self, path: &Path) -> Result<Option<Place>> {
+        match self.own_place(path) {
+            None if self.trusts_stage || self.manifest.as_deref() == Some(path) => {
+                Place::host(path).map(Some)
+            }
+            place => Ok(place),
+        }
+    }
+
+    /// The file at `path`, which the caller names, through the target's own folders where it is in
+    /// one of them.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`.
+    pub(in crate::sync) fn place_given(&self, path: &Path) -> Result<Place> {
+        self.own_place(path).map_or_else(|| Place::host(path), Ok)
+    }
+
+    fn own_place(&self, path: &Path) -> Option<Place> {
+        let own = self.file_place().into_iter().chain([&self.stage]);
+        let folder = own
+            .map(Place::folder)
+            .find(|own| Some(own.path()) == path.parent())?;
+        Some(Place::new(folder.clone(), path.file_name()?))
+    }
+
+    /// Opens the storage for writing, or `None` for a file that is not there.
+    pub(in crate::sync) fn open_if_there(&self) -> Result<Option<Arc<dyn Storage>>> {
+        match &self.body {
+            Body::File(place, held) => match &*held.lock() {
+                Some(storage) => Ok(Some(storage.clone())),
+                None => place.open_if_there(Access::Write),
+            },
+            Body::Device(storage) => Ok(Some(storage.clone())),
+        }
+    }
+
+    /// Opens what lies at the target's place now, for reading.
+    pub(in crate::sync) fn open_to_read(&self) -> Result<Arc<dyn Storage>> {
+        match &self.body {
+            Body::File(place, _) => place.open(Access::Read),
+            Body::Device(storage) => Ok(storage.clone()),
+        }
+    }
+
+    /// Says that another file has taken the target's name.
+    pub(in crate::sync) fn was_replaced(&self) {
+        if let Body::File(_, held) = &self.body {
+            held.lock().take();
+        }
+    }
+}
+
+impl Held {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<dyn Storage>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is added to a name to make its stage's.
+pub(in crate::sync) const STAGE_SUFFIX: &str = "diskdelta-stage";

@@ -1,0 +1,98 @@
+//! Logs and sidecars that are kept because the marked disk that they finish is not where it was.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use crate::delta::JobId;
+use crate::error::{ErrorKind, Result};
+use crate::storage::{Folder, Place};
+use crate::sync::endpoint::target::STAGE_SUFFIX;
+
+/// Gives a complete log a name with the id of its job, which no later sync takes: `stage` is free
+/// then. Durable when it returns. Says what it did.
+///
+/// # Errors
+/// As [`Folder::rename_new`](crate::storage::Folder::rename_new).
+pub(in crate::sync) fn keep(stage: &Place, job: JobId) -> Result<String> {
+    let kept = place(stage, job);
+    match stage.rename_new(&kept) {
+        // A crash in the middle of an earlier renaming left both names.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let folder = stage.folder();
+            if folder.file_id(stage.name())? != folder.file_id(kept.name())? {
+                return Err(error.advise("move one of the two logs elsewhere"));
+            }
+            stage.remove_if_there()?;
+        }
+        renamed => renamed?,
+    }
+    stage.folder().sync()?;
+    Ok(format!(
+        "the log of an unfinished sync is kept as {}: the target does not carry its marker; \
+         recover the disk that does with it, or remove it",
+        kept.path().display()
+    ))
+}
+
+/// The log of `job` that was kept in `folder`, whatever its disk was called.
+///
+/// # Errors
+/// `Io`.
+pub(in crate::sync) fn find(folder: &Arc<dyn Folder>, job: JobId) -> Result<Option<Place>> {
+    let end = format!(".{job}.{STAGE_SUFFIX}");
+    let names = folder.names()?;
+    let found = names
+        .into_iter()
+        .find(|name| name.as_encoded_bytes().ends_with(end.as_bytes()));
+    Ok(found.map(|name| Place::new(folder.clone(), name)))
+}
+
+/// `STEM.JOB.diskdelta-stage` of `STEM.diskdelta-stage`, or a name made from that where it is too
+/// long.
+fn place(stage: &Place, job: JobId) -> Place {
+    let end = format!(".{STAGE_SUFFIX}");
+    let name = stage.name().as_encoded_bytes();
+    let stem = name
+        .strip_suffix(end.as_bytes())
+        .and_then(|stem| str::from_utf8(stem).ok());
+    match stem.filter(|_| name.len() + JOB_LEN <= NAME_MOST) {
+        Some(stem) => {
+            let name = OsString::from(format!("{stem}.{job}{end}"));
+            Place::new(stage.folder().clone(), name)
+        }
+        None => stage.run_sibling(&job.to_string(), STAGE_SUFFIX),
+    }
+}
+
+/// What file systems allow.
+const NAME_MOST: usize = 255;
+/// A dot and 32 digits.
+const JOB_LEN: usize = 33;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryFolder;
+
+    #[test]
+    fn a_kept_log_has_the_id_of_its_job_and_is_found_by_it() {
+        let job = JobId([0xab; 16]);
+        let names = [
+            ".disk.raw.diskdelta-stage".to_owned(),
+            format!(".{}.diskdelta-stage", "x".repeat(238)),
+        ];
+        for name in names {
+            let stage = Place::new(Arc::new(MemoryFolder::new()), &name);
+            stage.create_new().unwrap().write_all_at(b"log", 0).unwrap();
+            assert!(find(stage.folder(), job).unwrap().is_none());
+            keep(&stage, job).unwrap();
+            let kept = find(stage.folder(), job).unwrap().unwrap();
+            assert!(!stage.is_there().unwrap() && kept.is_there().unwrap());
+            assert!(kept.name().len() <= NAME_MOST);
+            assert!(find(stage.folder(), JobId([1; 16])).unwrap().is_none());
+            stage.create_new().unwrap();
+            assert!(keep(&stage, job).is_err(), "two logs of one job");
+            assert!(stage.is_there().unwrap() && kept.is_there().unwrap());
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Which log belongs to a marked target.
+//!
+//! The path in a marker is data: the target's guest may have written it. Only its file name is
+//! used, and only in folders that the target or the caller names. The paths in a log are data as
+//! well, where the log may come from a client of an agent.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::kept_log;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
+use crate::storage::{HostFile, HostFolder, Place, SourceOptions, open_source};
+use crate::sync::endpoint::path_target::{HostTargetOptions, read_job};
+use crate::sync::endpoint::target::{STAGE_SUFFIX, Target};
+use crate::sync::job::Job;
+use crate::sync::marker::format::Mark;
+
+/// `target`, which carries `mark`, with the log of its unfinished sync where that is found: among
+/// `trusted`, for which the caller answers, or in the folders at hand.
+///
+/// # Errors
+/// `Marked` for a copy of the disk that the log is for; `Untrusted` for a file under the log's
+/// name that may not come from this program; `Io`.
+pub(in crate::sync) fn with_log(
+    target: Target,
+    mark: &Mark,
+    host: &HostFile,
+    trusted: Vec<Place>,
+    options: &HostTargetOptions,
+) -> Result<Target> {
+    let limits = &options.image.limits;
+    for place in trusted {
+        if let Some(job) = job_of(&place, mark, limits)? {
+            refuse_copy(mark, &job, host)?;
+            return Ok(target.with_trusted_stage(place));
+        }
+    }
+    for place in candidates(&target, mark, options)? {
+        let job = match job_of(&place, mark, limits) {
+            Ok(job) => job,
+            // A guest may name any file in its marker; one that is no log of ours is no log.
+            Err(error)
+                if place.path() != target.stage().path()
+                    && matches!(error.kind(), ErrorKind::Untrusted | ErrorKind::Unsupported) =>
+            {
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(job) = job else { continue };
+        if !is_beside(&target, &place) {
+            // Several targets share that folder, so a copy of the target would find the log too.
+            match is_in_reach(&job.target, &target, &place) {
+                true => refuse_copy(mark, &job, host)?,
+                false => return Err(of_another(&job, &place)),
+            }
+        }
+        return Ok(target.with_found_stage(place));
+    }
+    Ok(target)
+}
+
+/// Whether `path`, which a log at `log` names, is in the target's folder or in the log's, and may
+/// be looked at.
+fn is_in_reach(path: &Path, target: &Target, log: &Place) -> bool {
+    let own = target.path();
+    let folders = [own.parent(), Some(log.folder().path())];
+    path.file_name().is_some()
+        && folders
+            .iter()
+            .flatten()
+            .any(|it| path.parent() == Some(*it))
+}
+
+/// Where the log of a marked target can be: under its own name, under the one in the marker, or
+/// under the one that it was given when another sync wanted its name.
+fn candidates(target: &Target, mark: &Mark, options: &HostTargetOptions) -> Result<Vec<Place>> {
+    let own = target.stage();
+    let beside = target.file_place().map(|place| place.folder().clone());
+    let mut folders = vec![own.folder().clone()];
+    folders.extend(beside.filter(|it| it.path() != own.folder().path()));
+    if let Some(path) = &options.log_folder {
+        folders.push(Arc::new(HostFolder::open(path)?));
+    }
+    let marked = mark.stage.file_name();
+    let marked = marked.filter(|name| is_log_name(name.as_encoded_bytes()));
+    let mut places = vec![own.clone()];
+    for folder in folders {
+        places.extend(marked.map(|name| Place::new(folder.clone(), name)));
+        places.extend(kept_log::find(&folder, mark.job)?);
+    }
+    Ok(places)
+}
+
+fn is_log_name(name: &[u8]) -> bool {
+    name.ends_with(STAGE_SUFFIX.as_bytes())
+}
+
+/// Whether a log is next to the file that it is for: a copy of the target in another folder does
+/// not find it.
+fn is_beside(target: &Target, log: &Place) -> bool {
+    target
+        .file_place()
+        .is_some_and(|place| place.hidden_sibling(STAGE_SUFFIX).path() == log.path())
+}
+
+fn job_of(place: &Place, mark: &Mark, limits: &Limits) -> Result<Option<Job>> {
+    let found = read_job(place, limits)?;
+    Ok(found.and_then(|(id, _, job)| (id == mark.job).then_some(job)))
+}
+
+fn of_another(job: &Job, log: &Place) -> Error {
+    let text = format!(
+        "the log of the unfinished sync is of one onto {}, which is not looked at from here",
+        job.target.display()
+    );
+    Error::new(ErrorKind::Marked, text).advise(format!(
+        "if this is that disk, moved, and not a copy of it, name the log: --trust-log {}",
+        log.path().display()
+    ))
+}
+
+/// Refuses a marked disk that is the copy of the one its job is for: finishing the copy would take
+/// the log away that the other needs. One that was moved is not refused.
+fn refuse_copy(mark: &Mark, job: &Job, host: &HostFile) -> Result<()> {
+    let is_same = |other: &HostFile| other.is_same(host);
+    // What is neither a file nor a block device is not opened.
+    if HostFile::at(&job.target).as_ref().map_or(true, is_same) {
+        return Ok(());
+    }
+    let live = SourceOptions::default().with_allow_writers(true);
+    let other = open_source(&job.target, &live).and_then(|other| Mark::find(&*other.storage));
+    match other {
+        Ok(Some(found)) if found.job == mark.job => Err(Error::new(
+            ErrorKind::Marked,
+            format!(
+                "this is a copy of {}, which an unfinished sync left incomplete",
+                job.target.display()
+            ),
+        )
+        .at_path(host.path())
+        .advise("recover that one, then copy again")),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,255 @@
+//! What unfinished syncs have left behind on this host.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::recover::{Recovered, recover};
+use crate::control::Work;
+use crate::delta::{Delta, JobId, Purpose};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
+use crate::storage::{
+    Access, Folder, HostFolder, Place, SourceOptions, devices_named, open_source,
+};
+use crate::sync::commit::full_copy::NEW_SUFFIX;
+use crate::sync::commit::sidecar;
+use crate::sync::endpoint::path_target::{HostTarget, HostTargetOptions, read_job};
+use crate::sync::endpoint::target::STAGE_SUFFIX;
+use crate::sync::marker::format::Mark;
+use crate::sync::options::Safety;
+
+/// The leavings of one sync that did not finish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pending {
+    /// The stage, sidecar or copy.
+    pub file: PathBuf,
+    /// Its length in bytes.
+    pub file_bytes: u64,
+    /// What it is.
+    pub kind: PendingKind,
+    /// What the sync was writing to, as far as the file says; a device that the kernel has numbered
+    /// anew is found by its lasting name.
+    pub target: Option<PathBuf>,
+    /// Where that stands.
+    pub standstill: Standstill,
+}
+
+/// What an unfinished sync has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PendingKind {
+    /// The complete stage of an atomic sync.
+    Stage,
+    /// A stage that is not complete: the same sync, run again, takes it over.
+    PartOfStage,
+    /// The sidecar of an in-place sync.
+    Sidecar,
+    /// A part of a full copy: the same sync, run again, goes on with it.
+    Copy,
+}
+
+/// Where the target of an unfinished sync stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Standstill {
+    /// It carries no mark of that sync.
+    Unmarked,
+    /// It is marked, and [`recover`] finishes it.
+    Marked,
+    /// It is marked, and the same sync must run again.
+    Rerun,
+    /// It is whole and held, until it is [released](crate::sync::release).
+    Held,
+    /// Somebody uses it; perhaps the sync is under way.
+    InUse,
+    /// It is not where it was.
+    Missing,
+    /// What would be known of it is in a file that this program may not have made.
+    Untrusted,
+}
+
+/// Finds what unfinished syncs have left in `folder`, by names, in the order of the names.
+///
+/// # Errors
+/// `NotFound` for a missing folder, `Io`.
+pub fn pending(folder: impl AsRef<Path>, limits: &Limits) -> Result<Vec<Pending>> {
+    let folder: Arc<dyn Folder> = Arc::new(HostFolder::open(folder.as_ref())?);
+    let mut names = folder.names()?;
+    names.sort();
+    let mut found = Vec::new();
+    for name in names {
+        let bytes = name.as_bytes();
+        let place = Place::new(folder.clone(), &name);
+        if let Some(copied) = copied_name(bytes) {
+            found.extend(look_at_copy(&place, &folder.path().join(copied))?);
+        } else if is_stage_name(bytes) {
+            found.extend(look_at_stage(&place, limits)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Recovers every target that [`pending`] finds in `folder` and that is marked; says for each what
+/// came of it. One that fails does not keep the others from being recovered.
+///
+/// # Errors
+/// Those of [`pending`].
+pub fn recover_all(
+    folder: impl AsRef<Path>,
+    options: &HostTargetOptions,
+    work: &Work,
+) -> Result<Vec<(Pending, Result<Recovered>)>> {
+    let all = pending(folder.as_ref(), &options.image.limits)?;
+    let marked = all.into_iter().filter(|it| is_incomplete(it.standstill));
+    let mut options = options.clone();
+    options.log_folder = Some(folder.as_ref().to_owned());
+    Ok(marked
+        .filter_map(|it| {
+            let target = HostTarget::open(it.target.as_ref()?, &options);
+            let outcome = target.and_then(|target| recover(target.target(), work));
+            Some((it, outcome))
+        })
+        .collect())
+}
+
+fn look_at_copy(place: &Place, target: &Path) -> Result<Option<Pending>> {
+    // Nothing but its length is believed.
+    let file = match place.open(Access::Read) {
+        Ok(file) => file,
+        Err(error) => return untrusted(place, PendingKind::Copy, error),
+    };
+    Ok(Some(Pending {
+        file: place.path(),
+        file_bytes: file.len()?,
+        kind: PendingKind::Copy,
+        standstill: look_at_target(target, None),
+        target: Some(target.to_owned()),
+    }))
+}
+
+fn look_at_stage(place: &Place, limits: &Limits) -> Result<Option<Pending>> {
+    let file = match place.open_own(Access::Read) {
+        Ok(file) => file,
+        Err(error) => return untrusted(place, PendingKind::PartOfStage, error),
+    };
+    let file_bytes = file.len()?;
+    let job = read_job(place, limits)?;
+    let kind = match &job {
+        Some((_, Purpose::Sidecar, _)) => PendingKind::Sidecar,
+        Some(_) if Delta::open(file, limits).is_ok() => PendingKind::Stage,
+        _ => PendingKind::PartOfStage,
+    };
+    let (target, standstill) = match job {
+        Some((id, _, job)) => {
+            let there = look_at_target(&job.target, Some(id));
+            let (target, there) = renumbered(place, id, there).unwrap_or((Some(job.target), there));
+            match there {
+                Standstill::Held if !is_closed(place, limits) => (target, Standstill::Rerun),
+                _ => (target, there),
+            }
+        }
+        None => (None, Standstill::Unmarked),
+    };
+    Ok(Some(Pending {
+        file: place.path(),
+        file_bytes,
+        kind,
+        target,
+        standstill,
+    }))
+}
+
+/// What is listed of a file that is not known to be ours: nothing that it holds.
+fn untrusted(place: &Place, kind: PendingKind, error: Error) -> Result<Option<Pending>> {
+    match error.kind() {
+        // Gone since it was listed.
+        ErrorKind::NotFound => Ok(None),
+        ErrorKind::Untrusted | ErrorKind::Unsupported => Ok(Some(Pending {
+            file: place.path(),
+            file_bytes: 0,
+            kind,
+            target: None,
+            standstill: Standstill::Untrusted,
+        })),
+        _ => Err(error),
+    }
+}
+
+/// The marked device whose stage this is, where it no longer has the number that it had; `there`
+/// says what stands where it was.
+fn renumbered(
+    place: &Place,
+    job: JobId,
+    there: Standstill,
+) -> Option<(Option<PathBuf>, Standstill)> {
+    if is_marked(there) {
+        return None;
+    }
+    let mut devices = devices_named(device_of(place.name())?).into_iter();
+    devices.find_map(|device| {
+        let standstill = look_at_target(&device, Some(job));
+        is_marked(standstill).then_some((Some(device), standstill))
+    })
+}
+
+fn is_incomplete(standstill: Standstill) -> bool {
+    matches!(standstill, Standstill::Marked | Standstill::Rerun)
+}
+
+fn is_marked(standstill: Standstill) -> bool {
+    is_incomplete(standstill) || standstill == Standstill::Held
+}
+
+/// Whether the sidecar says that its held target is whole; one that cannot be read does not.
+fn is_closed(place: &Place, limits: &Limits) -> bool {
+    let read = Work::new(1).and_then(|work| sidecar::read(place, limits, &work));
+    let redo = read.ok().flatten().map(|(_, redo)| redo);
+    redo.is_some_and(|redo| redo.final_state.is_some())
+}
+
+fn look_at_target(target: &Path, job: Option<JobId>) -> Standstill {
+    let opened = match open_source(target, &SourceOptions::default()) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == ErrorKind::InUse => return Standstill::InUse,
+        Err(_) => return Standstill::Missing,
+    };
+    match Mark::find(&*opened.storage) {
+        Ok(Some(mark)) if Some(mark.job) == job => match mark.safety {
+            // Or incomplete, as its sidecar says.
+            _ if mark.held => Standstill::Held,
+            Safety::Atomic => Standstill::Marked,
+            Safety::InPlace => Standstill::Rerun,
+        },
+        _ => Standstill::Unmarked,
+    }
+}
+
+/// The name that a full copy takes in the end.
+fn copied_name(name: &[u8]) -> Option<&OsStr> {
+    let rest = name
+        .strip_suffix(NEW_SUFFIX.as_bytes())?
+        .strip_suffix(b".")?;
+    rest.strip_prefix(b".").map(OsStr::from_bytes)
+}
+
+/// A stage under its own name, or set aside as an earlier one.
+fn is_stage_name(name: &[u8]) -> bool {
+    stage_stem(name).is_some()
+}
+
+fn stage_stem(name: &[u8]) -> Option<&[u8]> {
+    // Set aside: a file of a hidden file has one more dot.
+    let aside = name.strip_suffix(b".earlier");
+    let name = aside.map_or(name, |stage| stage.strip_prefix(b".").unwrap_or(stage));
+    name.strip_suffix(STAGE_SUFFIX.as_bytes())?
+        .strip_suffix(b".")
+}
+
+/// The device that a stage is named after; the stages of files are hidden.
+fn device_of(stage: &OsStr) -> Option<&str> {
+    let stem = str::from_utf8(stage_stem(stage.as_bytes())?).ok()?;
+    (!stem.starts_with('.')).then_some(stem)
+}

@@ -1,0 +1,175 @@
+//! Finishing, or giving up, what an earlier run left.
+
+use std::sync::Arc;
+
+use super::state::{self, Standing, Touch};
+use crate::control::Work;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Place, Privacy, Storage};
+use crate::sync::commit::apply::{apply_marked, needs_recovery};
+use crate::sync::commit::atomic::{earlier_place, retire};
+use crate::sync::commit::full_copy::new_place;
+use crate::sync::endpoint::named::check_name;
+use crate::sync::endpoint::target::Target;
+use crate::sync::marker::format::Mark;
+use crate::sync::marker::set_lift::mend_mark;
+use crate::sync::options::Verify;
+use crate::sync::scan::kept;
+
+/// What recovery found and did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recovered {
+    /// Nothing was left to do.
+    Nothing,
+    /// The target is entirely as it was. What an unfinished run staged is kept: the same sync, run
+    /// again, takes it over; [`discard`] drops it.
+    Old,
+    /// The target is entirely as it should become.
+    New,
+    /// An in-place sync is unfinished: the target stays marked until the same sync runs again.
+    Rerun,
+    /// The target is whole and held: it stays marked until it is [released](crate::sync::release).
+    Held,
+    /// The marker of a sync whose log is lost was given up ([`forget`](crate::sync::forget)): where it
+    /// was, the target holds what was given; the rest may be a mixture of old and new.
+    Forgotten,
+}
+
+/// Finishes an interrupted sync onto `target` as far as that needs no source. What the returned
+/// value says is durable. Running it again is harmless, also after a crash in the middle.
+///
+/// # Errors
+/// `Marked` when the target is marked but its stage is not to be found; `BaseMismatch` when
+/// somebody wrote to the target since; `Malformed` for a damaged stage; `NotFound`, `Io`,
+/// `NoSpace`, `VerifyFailed`, `Cancelled`.
+pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
+    let Some(storage) = target.open_if_there()? else {
+        return unfinished_copy(target);
+    };
+    state::find(target, &storage, Touch::Mend, work)
+        .and_then(|standing| settled(target, &storage, standing, work))
+        .and_then(|recovered| check_name(target, &*storage).map(|()| recovered))
+        .map_err(|error| error.at_path(target.path()))
+}
+
+/// Gives an interrupted sync up: the target stays as it was, and what was staged is removed.
+/// Durable when it returns.
+///
+/// # Errors
+/// `Marked` when the target is incomplete already, or held; otherwise as [`recover`].
+pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
+    let standing = match target.open_if_there()? {
+        Some(storage) => state::find(target, &storage, Touch::Mend, work)?,
+        None => Standing::Clean,
+    };
+    match standing {
+        Standing::Redo(mark, _) | Standing::Rerun(mark) | Standing::Held(mark, _) => {
+            return Err(mark.refusal().at_path(target.path()));
+        }
+        Standing::Lost(mark) => return Err(lost(&mark).at_path(target.path())),
+        Standing::Clean
+        | Standing::Old
+        | Standing::New
+        | Standing::Forgotten
+        | Standing::Torn(_)
+        | Standing::Foreign(_) => {}
+    }
+    if let Some(place) = target.file_place() {
+        remove_copy(place)?;
+    }
+    let earlier = earlier_place(target.stage());
+    earlier.remove_own_if_there()?;
+    earlier.folder().sync()?;
+    retire(target.stage())?;
+    Ok(match standing {
+        Standing::New => Recovered::New,
+        Standing::Forgotten => Recovered::Forgotten,
+        _ => Recovered::Old,
+    })
+}
+
+/// [`recover`] for a target that is open and stands there.
+pub(in crate::sync) fn settled(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    standing: Standing,
+    work: &Work,
+) -> Result<Recovered> {
+    match standing {
+        Standing::Clean => unfinished_copy(target),
+        Standing::Old | Standing::Torn(_) => Ok(Recovered::Old),
+        Standing::New => Ok(Recovered::New),
+        Standing::Forgotten => Ok(Recovered::Forgotten),
+        Standing::Rerun(_) => Ok(Recovered::Rerun),
+        Standing::Held(..) => Ok(Recovered::Held),
+        Standing::Redo(mark, work_left) => {
+            let (stage, redo) = *work_left;
+            mend_mark(&**storage, &mark)?;
+            let target_len = redo.job()?.target_len;
+            if storage.len()? > target_len {
+                // Space that was added before the crash may hold garbage: give it back first.
+                storage.set_len(target_len)?;
+                storage.sync()?;
+            }
+            apply_marked(target, storage, &stage, &redo, Verify::Written, None, work)
+                .map_err(needs_recovery)?;
+            if let Some(manifest) = &redo.job()?.manifest {
+                let job = stage.header().job;
+                kept::replace_recovered(target, &**storage, manifest, job, work)?;
+            }
+            retire(target.stage())?;
+            Ok(match state::is_of_forget(&stage) {
+                true => Recovered::Forgotten,
+                false => Recovered::New,
+            })
+        }
+        Standing::Lost(mark) => Err(lost(&mark)),
+        Standing::Foreign(_) => Err(Error::new(
+            ErrorKind::BaseMismatch,
+            "the target was written to after the interrupted sync, or is another file, so its \
+             stage no longer fits",
+        )
+        .advise(
+            "sync again: the stage is kept under another name, for the disk that carries its \
+             marker; where there is none, drop the stage (recover --discard)",
+        )),
+    }
+}
+
+/// The error for a marked target whose log is not found.
+pub(in crate::sync) fn lost(mark: &Mark) -> Error {
+    let what = "the target is incomplete, and the log that would finish it is not in the folder of \
+                the target nor in that for logs";
+    Error::new(ErrorKind::Marked, what).advise(format!(
+        "bring the log back, or name it if it is what the marker says: --trust-log {}; if it is \
+         lost, give up the bytes under the marker: diskdelta recover TARGET --forget{}",
+        mark.stage.display(),
+        if mark.held { " --release" } else { "" }
+    ))
+}
+
+/// A full copy that was not finished leaves the target as it was.
+fn unfinished_copy(target: &Target) -> Result<Recovered> {
+    let copy = match target.file_place() {
+        Some(place) => new_place(place).is_there()?,
+        None => false,
+    };
+    let aside = earlier_place(target.stage()).is_there()?;
+    Ok(match copy || aside {
+        true => Recovered::Old,
+        false => Recovered::Nothing,
+    })
+}
+
+/// Removes what is left of a full copy onto the file at `place`. Durable when it returns.
+fn remove_copy(place: &Place) -> Result<()> {
+    let copy = new_place(place);
+    let model = place.is_there()?.then_some(place);
+    match copy.open_copy(model, Privacy::USUAL) {
+        Ok(_) => copy.remove_if_there()?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    place.folder().sync()
+}

@@ -1,0 +1,344 @@
+//! Where a target stands when an earlier sync onto it did not finish.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::redo::{FinalState, Redo};
+use crate::control::Work;
+use crate::delta::{Delta, FrameKind, JobId, Old, Purpose, fits_new, fits_old};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{self, Format, Image};
+use crate::storage::{Access, Storage};
+use crate::sync::commit::apply::holds;
+use crate::sync::commit::atomic::{earlier_place, retire, set_aside};
+use crate::sync::commit::sidecar::{self, fresh_place};
+use crate::sync::endpoint::target::Target;
+use crate::sync::marker::format::Mark;
+use crate::sync::marker::in_data::begins_with_guest_data;
+use crate::sync::marker::overlay::Masked;
+use crate::sync::marker::set_lift::{read_covered, witness_len};
+
+/// What a target and its stage together say.
+pub(in crate::sync) enum Standing {
+    /// No stage, no mark.
+    Clean,
+    /// The target is as it was; what was staged is kept for the next run.
+    Old,
+    /// The target is as it should become; the stage has done its work.
+    New,
+    /// Marked, with the complete stage that finishes it.
+    Redo(Mark, Box<(Delta, Redo)>),
+    /// Marked by an in-place sync, which has to run again.
+    Rerun(Mark),
+    /// Held and whole, with what lies under the mark.
+    Held(Mark, Box<Redo>),
+    /// Marked, but what would finish it is not there.
+    Lost(Mark),
+    /// Not marked, and neither as it was nor as it should become, or another file: what would
+    /// finish the job is needed where its marked target is now.
+    Foreign(JobId),
+    /// The marker was given up ([`forget`](crate::sync::forget)); its log has done its work.
+    Forgotten,
+    /// Not marked, with a first page that a crash tore: what it should hold. Only where nothing may
+    /// be changed; it is mended otherwise.
+    Torn(Vec<u8>),
+}
+
+/// What may be changed where a target is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sync) enum Touch {
+    Nothing,
+    /// A torn first page, and logs that have done their work.
+    Mend,
+}
+
+/// An unmarked target beside a complete log or sidecar, with what its first page should hold where
+/// that is to be written.
+enum Beside {
+    Old(Option<Vec<u8>>),
+    New(Vec<u8>),
+    Foreign,
+}
+
+/// Finds out where the target stands. A first page that a crash tore while the mark was set or
+/// lifted, and nothing else, is mended here. That happens once: what was beside an unmarked target
+/// is set aside or removed, durably, or it would undo what a guest writes to that page later. With
+/// [`Touch::Nothing`] all stays as it is.
+///
+/// # Errors
+/// `Untrusted` for a log, sidecar or the like that this program may not have made; `Io`,
+/// `Malformed` (a stage of a marked target that is damaged), `Cancelled`.
+pub(in crate::sync) fn find(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    touch: Touch,
+    work: &Work,
+) -> Result<Standing> {
+    let mark = Mark::find(&**storage)?;
+    let limits = &target.image_options().limits;
+    for place in [earlier_place(target.stage()), fresh_place(target.stage())] {
+        // What is not ours is neither read nor removed.
+        place.open_own_if_there(Access::Read)?;
+    }
+    let Some(file) = target.stage().open_own_if_there(Access::Read)? else {
+        return Ok(mark.map_or(Standing::Clean, Standing::Lost));
+    };
+    match sidecar::read(target.stage(), limits, work) {
+        Ok(Some((header, redo))) => {
+            return match mark {
+                Some(mark) if mark.job == header.job => match redo.final_state {
+                    Some(_) if mark.held => Ok(Standing::Held(mark, Box::new(redo))),
+                    _ => Ok(Standing::Rerun(mark)),
+                },
+                Some(mark) => Ok(Standing::Lost(mark)),
+                None => {
+                    let beside = beside_sidecar(storage, &redo)?;
+                    let is_for = redo.job()?.is_for(&**storage)?;
+                    let standing = settled(storage, beside, is_for, header.job, touch)?;
+                    if touch == Touch::Mend && matches!(standing, Standing::Old | Standing::New) {
+                        retire(target.stage())?;
+                    }
+                    Ok(standing)
+                }
+            };
+        }
+        Ok(None) => {}
+        // A file that was never finished binds nothing.
+        Err(error) if error.kind() == ErrorKind::Malformed => {}
+        Err(error) => return Err(error),
+    }
+    let stage = match Delta::open(file, limits) {
+        Ok(stage) if stage.header().purpose == Purpose::Stage => stage,
+        Err(error) if error.kind() != ErrorKind::Malformed => return Err(error),
+        _ => return Ok(mark.map_or(Standing::Old, Standing::Lost)),
+    };
+    match mark {
+        Some(mark) if mark.job == stage.header().job => {
+            let redo = Redo::load(&stage, work, &|_| Ok(()))?;
+            redo.check_covers(&mark)?;
+            Ok(Standing::Redo(mark, Box::new((stage, redo))))
+        }
+        Some(mark) => Ok(Standing::Lost(mark)),
+        None => {
+            let (beside, is_for) = beside_stage(target, storage, &stage, work)?;
+            let standing = match settled(storage, beside, is_for, stage.header().job, touch)? {
+                Standing::New if is_of_forget(&stage) => Standing::Forgotten,
+                standing => standing,
+            };
+            match standing {
+                Standing::Old if touch == Touch::Mend => {
+                    set_aside(target.stage())?;
+                    target.stage().folder().sync()?;
+                }
+                Standing::New | Standing::Forgotten if touch == Touch::Mend => {
+                    retire(target.stage())?;
+                }
+                _ => {}
+            }
+            Ok(standing)
+        }
+    }
+}
+
+/// The job of a complete log or sidecar at the target's place for them.
+///
+/// # Errors
+/// As [`find`].
+pub(in crate::sync) fn complete_log(target: &Target, work: &Work) -> Result<Option<JobId>> {
+    let limits = &target.image_options().limits;
+    let Some(file) = target.stage().open_own_if_there(Access::Read)? else {
+        return Ok(None);
+    };
+    let is_malformed = |error: &Error| error.kind() == ErrorKind::Malformed;
+    match sidecar::read(target.stage(), limits, work) {
+        Ok(Some((header, _))) => return Ok(Some(header.job)),
+        Err(error) if !is_malformed(&error) => return Err(error),
+        _ => {}
+    }
+    match Delta::open(file, limits) {
+        Ok(log) if log.header().purpose == Purpose::Stage => Ok(Some(log.header().job)),
+        Err(error) if !is_malformed(&error) => Err(error),
+        _ => Ok(None),
+    }
+}
+
+/// Whether a log only lifts the marker, after another one was lost: no other log has nothing to do.
+pub(in crate::sync) fn is_of_forget(log: &Delta) -> bool {
+    let (header, trailer) = (log.header(), log.trailer());
+    header.purpose == Purpose::Stage
+        && header.base_len == header.result_len
+        && trailer.data_bytes == 0
+        && trailer.zero_bytes == 0
+}
+
+/// Mends the first page, where that may be. A log whose target may be another file is foreign.
+fn settled(
+    storage: &Arc<dyn Storage>,
+    beside: Beside,
+    is_for: bool,
+    job: JobId,
+    touch: Touch,
+) -> Result<Standing> {
+    let (standing, page) = match beside {
+        Beside::Foreign => return Ok(Standing::Foreign(job)),
+        Beside::Old(page) => (Standing::Old, page),
+        Beside::New(page) => (Standing::New, Some(page)),
+    };
+    if let Some(page) = page {
+        if touch == Touch::Nothing {
+            let mut found = vec![0; page.len()];
+            storage.read_exact_at(&mut found, 0)?;
+            if found != page {
+                return Ok(Standing::Torn(page));
+            }
+        } else {
+            mend_page(storage, &page)?;
+        }
+    }
+    Ok(match is_for {
+        true => standing,
+        false => Standing::Foreign(job),
+    })
+}
+
+/// An unmarked target beside a sidecar.
+fn beside_sidecar(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Beside> {
+    let now = read_covered(&**storage, redo.job()?.target_len)?;
+    let page_len = witness_len(storage.len()?);
+    let state = FinalState::of(&now, page_len);
+    let old = FinalState::of(&redo.saved, page_len);
+    // The last page written is the first one torn: everything else under the mark is in place.
+    if let Some(last) = redo
+        .final_state
+        .as_ref()
+        .filter(|last| last.rest == state.rest)
+    {
+        return Ok(Beside::New(last.page.clone()));
+    }
+    if old.rest == state.rest && redo.final_state.is_none() {
+        let is_torn = state.page != old.page;
+        return Ok(Beside::Old(is_torn.then_some(old.page)));
+    }
+    Ok(Beside::Foreign)
+}
+
+/// An unmarked target beside a complete stage, and whether the stage may be for it.
+fn beside_stage(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    stage: &Delta,
+    work: &Work,
+) -> Result<(Beside, bool)> {
+    let redo = match Redo::load(stage, work, &|_| Ok(())) {
+        Ok(redo) => redo,
+        Err(error) if error.kind() == ErrorKind::Malformed => return Ok((Beside::Old(None), true)),
+        Err(error) => return Err(error),
+    };
+    let job = redo.job()?;
+    let is_for = job.is_for(&**storage)?;
+    let len = storage.len()?;
+    let page_len = witness_len(len);
+    let now = read_covered(&**storage, job.target_len)?;
+    let state = FinalState::of(&now, page_len);
+    let old = FinalState::of(&redo.saved, page_len);
+    if is_of_forget(stage) {
+        // Only the last write of its work can have lost the marker.
+        let is_done = len == job.target_len && old.rest == state.rest;
+        return Ok(match is_done {
+            true => (Beside::New(old.page), is_for),
+            false => (Beside::Foreign, is_for),
+        });
+    }
+    if len == job.target_len && old.rest == state.rest {
+        let is_old = with_page(target, storage, job.format, &old.page, &|image| {
+            holds(image, stage, work, &|frame, bytes| {
+                let old = &frame.header().old;
+                *old == Old::Unknown || fits_old(old, bytes)
+            })
+        })?;
+        if is_old {
+            let is_torn = state.page != old.page;
+            return Ok((Beside::Old(is_torn.then_some(old.page)), is_for));
+        }
+    }
+    let page = final_page(target, storage, stage, &redo, &old.page, work)?;
+    let is_new = len == redo.storage_len.unwrap_or(job.target_len)
+        && with_page(target, storage, job.format, &page, &|image| {
+            holds(image, stage, work, &|frame, bytes| {
+                fits_new(frame.header().kind, &frame.header().new_hash, bytes)
+            })
+        })?;
+    Ok(match is_new {
+        true => (Beside::New(page), is_for),
+        false => (Beside::Foreign, is_for),
+    })
+}
+
+/// What the first page holds once the stage is applied.
+fn final_page(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    stage: &Delta,
+    redo: &Redo,
+    old_page: &[u8],
+    work: &Work,
+) -> Result<Vec<u8>> {
+    let page = Mutex::new(old_page.to_vec());
+    redo.tables(&mut |offset, bytes| {
+        put_on_page(&page, offset, bytes);
+        Ok(())
+    })?;
+    for (offset, bytes) in &redo.last {
+        put_on_page(&page, *offset, bytes);
+    }
+    // Only where guest and storage offsets coincide can guest data lie on the first page.
+    let identity = with_page(target, storage, redo.job()?.format, old_page, &|image| {
+        Ok(begins_with_guest_data(&image.info()))
+    })?;
+    if identity {
+        stage.for_each(work, &|frame| {
+            let end = frame.range().end.min(old_page.len() as u64);
+            let len = usize::try_from(end.saturating_sub(frame.offset())).unwrap_or(0);
+            match frame.header().kind {
+                FrameKind::Data => put_on_page(&page, frame.offset(), frame.bytes()),
+                FrameKind::Zero => put_on_page(&page, frame.offset(), &vec![0; len]),
+                _ => {}
+            }
+            Ok(())
+        })?;
+    }
+    Ok(page.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Puts those of `bytes` that lie on the page there.
+fn put_on_page(page: &Mutex<Vec<u8>>, offset: u64, bytes: &[u8]) {
+    let mut page = page.lock().unwrap_or_else(PoisonError::into_inner);
+    let start = usize::try_from(offset)
+        .unwrap_or(usize::MAX)
+        .min(page.len());
+    let len = bytes.len().min(page.len() - start);
+    page[start..start + len].copy_from_slice(&bytes[..len]);
+}
+
+/// Opens the image as if its first page held `page`, and asks; an image that does not open
+/// answers no.
+fn with_page(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    format: Format,
+    page: &[u8],
+    ask: &dyn Fn(&dyn Image) -> Result<bool>,
+) -> Result<bool> {
+    let shown: Arc<dyn Storage> = Arc::new(Masked::new(storage.clone(), vec![(0, page.to_vec())]));
+    match image::open_storage(shown, format, target.image_options()) {
+        Ok(image) => ask(&*image),
+        Err(error) if error.kind() == ErrorKind::Malformed => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the first page, even where it shows the wanted bytes: after a failed sync the cache may
+/// show what the medium does not hold.
+fn mend_page(storage: &Arc<dyn Storage>, wanted: &[u8]) -> Result<()> {
+    storage.write_all_at(wanted, 0)?;
+    storage.sync()
+}

@@ -1,0 +1,161 @@
+//! The manifest that is kept of a target from one sync to the next.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::control::Work;
+use crate::delta::JobId;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
+use crate::manifest::{self, KeptManifest, ManifestWriter, Staged, refuse_other};
+use crate::storage::{Access, Place, Storage};
+use crate::sync::endpoint::remote_source::FAR_BLOCK_BYTES;
+use crate::sync::endpoint::source::Run;
+use crate::sync::endpoint::target::Target;
+use crate::units::BlockSize;
+
+/// A kept manifest, its successor while a sync runs, and the intent between them.
+pub(in crate::sync) struct Keeper {
+    place: Place,
+    kept: Option<KeptManifest>,
+    next: Staged,
+    block_size: BlockSize,
+}
+
+impl Keeper {
+    /// Opens the manifest that the options name; `None` where they name none. One that is not
+    /// there, that is damaged, or whose target was changed by somebody else, is begun anew: then
+    /// the target, `storage`, is read.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where something else lies there; `Untrusted` for a manifest that this program
+    /// may not have made; `Io`, `NoSpace`, `LimitExceeded`.
+    pub fn open(run: &Run<'_>, storage: &dyn Storage, job: JobId) -> Result<Option<Keeper>> {
+        let Some(place) = run.options.target_manifest.clone() else {
+            return Ok(None);
+        };
+        refuse_other(&place)?;
+        let unread = |why: &dyn std::fmt::Display| {
+            let text = format!("{why}; the target is read instead");
+            run.work.progress().note(&text);
+            None
+        };
+        let kept = match open_kept(&place)? {
+            None => None,
+            Some(file) => match KeptManifest::open(file, run.limits()) {
+                Err(error) if error.kind() == ErrorKind::Malformed => unread(&error),
+                Err(error) => return Err(error),
+                Ok(kept) if kept.describes(storage)? => Some(kept),
+                Ok(_) => unread(&"the target was changed after its manifest was kept"),
+            },
+        };
+        let next = manifest::begin_for(&place, &job.to_string())?;
+        let block_size = kept
+            .as_ref()
+            .map_or(run.options.block_size, |kept| kept.manifest().block_size());
+        if run.source.far.is_some() && block_size.bytes() != FAR_BLOCK_BYTES {
+            let what = "a kept manifest of other blocks does not go with a source on another host";
+            return Err(Error::new(ErrorKind::Unsupported, what)
+                .at_path(place.path())
+                .advise("begin one with blocks of 64K"));
+        }
+        Ok(Some(Keeper {
+            kept,
+            next,
+            place,
+            block_size,
+        }))
+    }
+
+    /// Where it is kept.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Blocks of the manifest.
+    pub fn block_size(&self) -> BlockSize {
+        self.block_size
+    }
+
+    /// What stands for reading a target of `disk_len` bytes, if anything does.
+    pub fn believed(&self, disk_len: u64) -> Option<&KeptManifest> {
+        self.kept
+            .as_ref()
+            .filter(|kept| kept.manifest().disk_len() == disk_len)
+    }
+
+    /// Takes the manifest of the source.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub fn writer(&self, disk_len: u64) -> Result<ManifestWriter> {
+        ManifestWriter::create(self.next.storage().clone(), disk_len, self.block_size)
+    }
+
+    /// Makes the manifest of the source durable, its name too, so that a recovery can put it in
+    /// place.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub fn settle(&self) -> Result<()> {
+        self.next.settle()
+    }
+
+    /// Says durably that these ranges of the target are about to change, before they do.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub fn announce(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {
+        // What this run believes stays what it was when it began.
+        self.kept
+            .clone()
+            .map_or(Ok(()), |mut kept| kept.mark(ranges))
+    }
+
+    /// Puts the successor in its place: the target, `storage`, is durable. Durable when it returns.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`, `Poisoned`.
+    pub fn replace(&self, storage: &dyn Storage, limits: &Limits) -> Result<()> {
+        self.next.commit_for(storage, limits)
+    }
+}
+
+/// Does for a recovered target, `storage`, what the sync would have done: `path` is what its job
+/// recorded, and is believed only in the target's folder or its log's, or where the caller named it.
+/// Without a sound successor the marks stay, and the marked ranges are read the next time.
+///
+/// # Errors
+/// `Io`, `NoSpace`, `Poisoned`.
+pub(in crate::sync) fn replace_recovered(
+    target: &Target,
+    storage: &dyn Storage,
+    path: &Path,
+    job: JobId,
+    work: &Work,
+) -> Result<()> {
+    let Some(place) = target.place_named(path)? else {
+        // A log may come from elsewhere, and no file is written because it says so.
+        let path = path.display();
+        work.progress().note(&format!(
+            "the kept manifest {path} was not brought up to date, because it is in neither the \
+             target's folder nor its log's; name it with --target-manifest to have that done"
+        ));
+        return Ok(());
+    };
+    let limits = &target.image_options().limits;
+    match manifest::commit_left(&place, &job.to_string(), storage, limits) {
+        Err(error) if error.kind() == ErrorKind::Malformed => Ok(()),
+        done => done,
+    }
+}
+
+/// Opens a kept manifest, if it is there; failback gives one a second name.
+fn open_kept(place: &Place) -> Result<Option<Arc<dyn Storage>>> {
+    match place.folder().open_linked(place.name(), Access::Write) {
+        Ok(storage) => Ok(Some(storage)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::far_path::FarPath;
+use super::transport::url::FarPath;
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::EscapedPath;
 

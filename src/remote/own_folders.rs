@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::serve::ServeOptions;
+use super::session::serve::ServeOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{FileId, is_side_folder, is_side_name, resolve};
 

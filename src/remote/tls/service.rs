@@ -20,10 +20,10 @@ use super::subject::common_name;
 use super::trouble::Parties;
 use crate::control::{Work, check_threads};
 use crate::error::{Error, ErrorKind, Result};
-use crate::remote::job::{Fault, Job};
-use crate::remote::line::Line;
-use crate::remote::message::Message;
-use crate::remote::serve::{ServeOptions, Served, serve_told};
+use crate::remote::session::serve::{ServeOptions, Served, serve_told};
+use crate::remote::wire::connection::Line;
+use crate::remote::wire::message::Message;
+use crate::remote::wire::request::{Fault, Job};
 use crate::setters::setters;
 
 /// What a service does for whoever has a certificate that it takes.

@@ -1,0 +1,117 @@
+//! A manifest in place of a disk.
+
+use std::ops::Range;
+
+use super::view::{LeafHashes, Windows};
+use crate::error::Result;
+use crate::manifest::{KeptManifest, Manifest, RangeSet, Sink};
+use crate::remote::wire::format::LEAF;
+
+/// What stands for reading a disk: its manifest, but for blocks that may have changed since.
+#[derive(Clone)]
+pub struct Known {
+    manifest: Manifest,
+    unsure: RangeSet,
+}
+
+impl Known {
+    /// All of `manifest`, where its blocks are leaves and its disk has `disk_len` bytes.
+    pub fn whole(manifest: &Manifest, disk_len: u64) -> Option<Known> {
+        let fits = manifest.block_size().bytes() == LEAF && manifest.disk_len() == disk_len;
+        fits.then(|| Known {
+            manifest: manifest.clone(),
+            unsure: RangeSet::default(),
+        })
+    }
+
+    /// What is not marked of `kept`, under the same conditions.
+    pub fn kept(kept: &KeptManifest, disk_len: u64) -> Option<Known> {
+        let known = Known::whole(kept.manifest(), disk_len)?;
+        let unsure = kept.marked_blocks(disk_len);
+        let all = 0..disk_len.div_ceil(LEAF);
+        let is_nothing = unsure.as_slice().first() == Some(&all);
+        (!is_nothing).then_some(Known { unsure, ..known })
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The ranges of the disk that have to be read, in bytes.
+    pub(in crate::remote) fn unsure(&self) -> impl Iterator<Item = Range<u64>> {
+        let end = self.manifest.disk_len();
+        let blocks = self.unsure.as_slice().iter();
+        blocks.map(move |blocks| blocks.start * LEAF..(blocks.end * LEAF).min(end))
+    }
+
+    /// Puts the hashes of `blocks` into `hashes`, and has `read` say those that it does not know.
+    ///
+    /// # Errors
+    /// `Malformed` where the manifest is damaged; `Io`; those of `read`.
+    pub(in crate::remote) fn leaves(
+        &self,
+        blocks: Range<u64>,
+        hashes: &mut [Option<blake3::Hash>],
+        read: &dyn Fn(u64) -> Result<Option<blake3::Hash>>,
+    ) -> Result<()> {
+        let mut put = |block: u64, hash| {
+            let index = usize::try_from(block - blocks.start).unwrap_or(usize::MAX);
+            if let Some(slot) = hashes.get_mut(index) {
+                *slot = hash;
+            }
+        };
+        for group in self.manifest.groups(blocks.clone()) {
+            for (block, hash) in group?.entries() {
+                if blocks.contains(&block) {
+                    put(block, Some(hash));
+                }
+            }
+        }
+        for block in self.unsure.inside(blocks.clone()).flatten() {
+            put(block, read(block)?);
+        }
+        Ok(())
+    }
+}
+
+/// Hands the leaves of a view on to what takes the blocks of the disk.
+pub(in crate::remote) struct OntoDisk<'a> {
+    windows: &'a Windows,
+    next: u64,
+}
+
+impl<'a> OntoDisk<'a> {
+    pub fn new(windows: &'a Windows) -> Self {
+        OntoDisk { windows, next: 0 }
+    }
+
+    /// Leaves from number `first` on; those since the last ones are zero.
+    pub fn data(&mut self, sink: &mut dyn Sink, first: u64, leaves: &LeafHashes) -> Result<()> {
+        self.zeros(sink, first)?;
+        let mut rest = &leaves[..];
+        self.next = first.saturating_add(leaves.len() as u64);
+        for (_, piece) in self.windows.pieces(first * LEAF..self.next * LEAF) {
+            let count = usize::try_from((piece.end - piece.start).div_ceil(LEAF));
+            let (now, after) = rest.split_at(count.unwrap_or(usize::MAX).min(rest.len()));
+            sink.data(piece.start / LEAF, now)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// All that is left is zero.
+    pub fn finish(mut self, sink: &mut dyn Sink) -> Result<()> {
+        let end = self.windows.len().div_ceil(LEAF);
+        self.zeros(sink, end)
+    }
+
+    fn zeros(&mut self, sink: &mut dyn Sink, end: u64) -> Result<()> {
+        let end_bytes = end.saturating_mul(LEAF);
+        for (_, piece) in self.windows.pieces(self.next * LEAF..end_bytes) {
+            sink.zeros(piece.start / LEAF..piece.end.div_ceil(LEAF))?;
+        }
+        self.next = self.next.max(end);
+        Ok(())
+    }
+}

@@ -1,0 +1,449 @@
+//! A descent, seen from the end with the target.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+use super::endpoint::{End, Room, Step};
+use super::hashing::Hashing;
+use super::keys::Keys;
+use super::target_worker::{Handed, TargetDone, TargetTask};
+use super::view::{LeafHashes, View};
+use crate::diff::CompareReport;
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{ManifestWriter, Sink};
+use crate::remote::wire::codec::wrong;
+use crate::remote::wire::comparison::{
+    Blocks, Children, Data, LeafFate, Leaves, Pages, PagesOfLeaf, Parts, bit, bits,
+};
+use crate::remote::wire::format::{
+    BATCH, BATCH_LEAVES, BATCH_PIECES, BLOCK, BLOCK_LEAVES, LEAF, PAGE, PART_PAGES, PIECE,
+    WINDOW_BATCHES,
+};
+use crate::remote::wire::message::Message;
+use crate::units::{BlockSize, REFINE_BYTES};
+
+/// Takes the number of a leaf in the view, and hashes from there on.
+pub type TakeLeaves<'a> = Box<dyn FnMut(u64, &LeafHashes) -> Result<()> + 'a>;
+
+/// The end with the target, for one comparison.
+///
+/// It believes nothing but what it can check: data has the hash it comes with, only pages that
+/// were asked for are taken, and in the end what is there must have the root of the source.
+pub struct TargetEnd<'a> {
+    view: &'a View<'a>,
+    keys: Keys,
+    /// The target's batches that were not held against the source's yet.
+    ours: Hashing<'a>,
+    /// The source's batches that were not held against the target's yet.
+    theirs: VecDeque<Blocks>,
+    /// The first batch of which the source may still speak.
+    theirs_next: u64,
+    /// The source's root, once it came.
+    their_root: Option<[u8; 32]>,
+    /// Batches that were compared and are not settled.
+    open: BTreeMap<u64, Open>,
+    outbox: VecDeque<Message>,
+    tasks: VecDeque<TargetTask>,
+    root: Option<ManifestWriter>,
+    compared_bytes: u64,
+    handed: Handed,
+    settled_bytes: u64,
+    also: Option<TakeLeaves<'a>>,
+    counts_only: bool,
+    /// Whether the source may pass over what it cannot read.
+    skips: bool,
+    /// The first piece of which it may still say so.
+    gaps_next: u64,
+}
+
+struct Open {
+    /// What the target holds, changed as data comes.
+    leaves: LeafHashes,
+    stage: Stage,
+    /// Leaves whose pages are to come, and which of them may.
+    awaited: BTreeMap<u32, u16>,
+    /// Tasks that change leaves.
+    changing: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing but data is to come.
+    Told,
+    /// The source's parts are to come, of these blocks.
+    Asked(u64),
+    /// The target's pages are being hashed.
+    Paging,
+}
+
+impl<'a> TargetEnd<'a> {
+    /// Begins to compare what `view` shows.
+    ///
+    /// # Errors
+    /// `InvalidInput` never in practice: a leaf is a block of a manifest.
+    pub fn new(view: &'a View<'a>, keys: Keys) -> Result<Self> {
+        let root = ManifestWriter::root_only(view.len(), BlockSize::new(LEAF)?);
+        Ok(TargetEnd {
+            view,
+            keys,
+            ours: Hashing::new(view),
+            theirs: VecDeque::new(),
+            theirs_next: 0,
+            their_root: None,
+            open: BTreeMap::new(),
+            outbox: VecDeque::new(),
+            tasks: VecDeque::new(),
+            root: Some(root),
+            compared_bytes: 0,
+            handed: Handed::default(),
+            settled_bytes: 0,
+            also: None,
+            counts_only: false,
+            skips: false,
+            gaps_next: 0,
+        })
+    }
+
+    /// Also gives the leaves of each batch that is not all zeros to `also`, as they will be.
+    #[must_use]
+    pub fn with_leaves(mut self, also: TakeLeaves<'a>) -> Self {
+        self.also = Some(also);
+        self
+    }
+
+    /// Takes data messages for what they count, without a root in the end.
+    #[must_use]
+    pub fn with_counts_only(mut self, counts_only: bool) -> Self {
+        self.counts_only = counts_only;
+        self
+    }
+
+    /// Lets the source pass over what it cannot read: that is not compared, and reported.
+    #[must_use]
+    pub fn with_skips(mut self, skips: bool) -> Self {
+        self.skips = skips;
+        self
+    }
+
+    /// How much of the view is settled, in bytes, for progress.
+    pub fn settled_bytes(&self) -> u64 {
+        self.settled_bytes
+    }
+
+    /// What was found, once it is finished.
+    ///
+    /// # Errors
+    /// `VerifyFailed` where the target with what was handed out does not have the source's root.
+    pub fn report(mut self) -> Result<CompareReport> {
+        let root = match self.root.take() {
+            Some(root) => Some(*root.finish()?.as_bytes()),
+            None => None,
+        };
+        // Nothing is known of the new contents of a disk whose bytes were not wanted.
+        if !self.counts_only && (root != self.their_root || root.is_none()) {
+            return Err(Error::new(
+                ErrorKind::VerifyFailed,
+                "what came from the source does not make up the source",
+            )
+            .advise(
+                "run it again; if it comes back, somebody writes to the source or the target",
+            ));
+        }
+        Ok(CompareReport {
+            compared_bytes: self.compared_bytes,
+            changed_bytes: self.handed.changed_bytes,
+            zeroed_bytes: self.handed.zeroed_bytes,
+            unreadable: self.view.gaps_on_disk(),
+            ..CompareReport::default()
+        })
+    }
+
+    fn hash_next(&mut self) -> Result<Option<TargetTask>> {
+        let piece = self.ours.deal(self.ours.len() < WINDOW_BATCHES)?;
+        if piece.is_none() {
+            self.compare()?;
+        }
+        Ok(piece.map(TargetTask::Hash))
+    }
+
+    /// Compares the batches that both sides have told of, in their order.
+    fn compare(&mut self) -> Result<()> {
+        loop {
+            let ours = self.ours.first();
+            let theirs = self.theirs.front().map(|blocks| blocks.batch);
+            let batch = match (ours, theirs) {
+                (Some(ours), Some(theirs)) => ours.min(theirs),
+                (Some(one), None) | (None, Some(one)) => one,
+                (None, None) => break,
+            };
+            let is_known = self.ours.is_whole(batch);
+            let is_told = self.theirs_next > batch || self.their_root.is_some();
+            if !is_known || !is_told {
+                break;
+            }
+            let leaves = self.ours.take(batch);
+            let blocks = match theirs {
+                Some(theirs) if theirs == batch => self.theirs.pop_front(),
+                _ => None,
+            };
+            self.compare_batch(batch, leaves, blocks);
+        }
+        self.settle()
+    }
+
+    fn compare_batch(&mut self, batch: u64, leaves: Option<LeafHashes>, theirs: Option<Blocks>) {
+        let leaves = leaves.unwrap_or_else(|| vec![None; self.view.leaf_count(batch)]);
+        let ours = self.keys.blocks(&leaves);
+        let is_told = theirs.is_some();
+        let theirs = theirs.map(|theirs| theirs.blocks).unwrap_or_default();
+        let hash =
+            |of: &Children, block| of.iter().find(|(at, _)| *at == block).map(|(_, hash)| hash);
+        let mut differing = Vec::new();
+        let mut cleared = Vec::new();
+        for block in bits(ours.mask | theirs.mask) {
+            self.compared_bytes += self.block_len(batch, block);
+            match (hash(&ours, block), hash(&theirs, block)) {
+                (ours, theirs) if ours == theirs => {}
+                (_, Some(_)) => differing.push((block, self.keys.leaves(&leaves, block))),
+                (_, None) => {
+                    let of_block = block * BLOCK_LEAVES..(block + 1) * BLOCK_LEAVES;
+                    let there =
+                        |leaf: &u32| leaves.get(*leaf as usize).is_some_and(Option::is_some);
+                    cleared.extend(of_block.filter(there));
+                }
+            }
+        }
+        let asked = differing
+            .iter()
+            .fold(0, |mask, (block, _)| mask | bit(*block));
+        if is_told {
+            self.outbox.push_back(Message::Leaves(Leaves {
+                batch,
+                blocks: differing,
+            }));
+        }
+        let mut open = Open {
+            leaves,
+            stage: if asked == 0 {
+                Stage::Told
+            } else {
+                Stage::Asked(asked)
+            },
+            awaited: BTreeMap::new(),
+            changing: 0,
+        };
+        if !cleared.is_empty() {
+            open.changing += 1;
+            self.tasks.push_back(TargetTask::Clear(batch, cleared));
+        }
+        self.open.insert(batch, open);
+    }
+
+    fn take_blocks(&mut self, blocks: Blocks) -> Result<()> {
+        let end = self.view.len().div_ceil(BATCH);
+        let count = (0..64)
+            .filter(|block| self.block_len(blocks.batch, *block) > 0)
+            .count();
+        let is_beyond = blocks.blocks.mask.checked_shr(count as u32).unwrap_or(0) != 0;
+        if blocks.batch < self.theirs_next || blocks.batch >= end || is_beyond {
+            return Err(wrong(
+                "a batch that is out of order or behind the end of the disk",
+            ));
+        }
+        if blocks.blocks.mask == 0 || self.their_root.is_some() {
+            return Err(wrong("a batch that holds nothing"));
+        }
+        // What waits to be sent belongs to batches that the source has not heard of again.
+        let unsettled = self.theirs.len() + self.open.len();
+        if unsettled.max(self.outbox.len()) >= 2 * WINDOW_BATCHES {
+            return Err(wrong("more batches than the window takes"));
+        }
+        self.theirs_next = blocks.batch + 1;
+        self.theirs.push_back(blocks);
+        self.compare()
+    }
+
+    /// Looks at what the source cannot read no more.
+    fn take_gaps(&mut self, gaps: Vec<Range<u64>>) -> Result<()> {
+        let (Some(first), Some(last)) = (gaps.first(), gaps.last()) else {
+            return Err(wrong("gaps of nothing"));
+        };
+        let piece = first.start / PIECE;
+        let (batch, end) = (piece / BATCH_PIECES, (piece + 1).saturating_mul(PIECE));
+        let is_late = batch < self.theirs_next || self.their_root.is_some();
+        let is_beyond = last.end > end.min(self.view.len());
+        if !self.skips || is_late || is_beyond || piece < self.gaps_next {
+            return Err(wrong("gaps that nobody asked about or out of order"));
+        }
+        self.gaps_next = piece + 1;
+        for gap in gaps {
+            self.view.gaps().add(gap)?;
+        }
+        self.ours.redo(piece);
+        Ok(())
+    }
+
+    fn take_parts(&mut self, parts: Parts) -> Result<()> {
+        let batch = parts.batch;
+        let Some(open) = self.open.get_mut(&batch) else {
+            return Err(wrong("parts of a batch that nobody asked about"));
+        };
+        let Stage::Asked(blocks) = open.stage else {
+            return Err(wrong("parts of a batch that nobody asked about"));
+        };
+        let (mut cleared, mut paged) = (Vec::new(), Vec::new());
+        for (leaf, fate) in parts.leaves {
+            let ours = match open.leaves.get(leaf as usize) {
+                Some(ours) if blocks & bit(leaf / BLOCK_LEAVES) != 0 => ours,
+                _ => return Err(wrong("a leaf that nobody asked about")),
+            };
+            match (fate, ours) {
+                (LeafFate::Zero, Some(_)) => cleared.push(leaf),
+                (LeafFate::Comes, None) => drop(open.awaited.insert(leaf, u16::MAX)),
+                (LeafFate::Parts(parts), Some(_)) => paged.push((leaf, parts)),
+                _ => return Err(wrong("a leaf that cannot be what it is said to be")),
+            }
+        }
+        open.stage = Stage::Told;
+        if !cleared.is_empty() {
+            open.changing += 1;
+            self.tasks.push_back(TargetTask::Clear(batch, cleared));
+        }
+        if !paged.is_empty() {
+            open.stage = Stage::Paging;
+            self.tasks.push_back(TargetTask::Pages(batch, paged));
+        }
+        self.settle()
+    }
+
+    fn take_data(&mut self, data: Data) -> Result<()> {
+        let Some(open) = self.open.get_mut(&data.batch) else {
+            return Err(wrong("data that nobody asked for"));
+        };
+        for new in &data.leaves {
+            let pages = new.data | new.zeros;
+            match open.awaited.remove(&new.leaf) {
+                Some(allowed) if pages & !allowed == 0 => {}
+                _ => return Err(wrong("data that nobody asked for")),
+            }
+        }
+        open.changing += 1;
+        self.tasks.push_back(TargetTask::Data(data));
+        Ok(())
+    }
+
+    fn say_pages(&mut self, batch: u64, leaves: Vec<(u32, PagesOfLeaf)>) -> Result<()> {
+        if let Some(open) = self.open.get_mut(&batch) {
+            open.stage = Stage::Told;
+            for (leaf, pages) in &leaves {
+                if pages.differs != 0 {
+                    let of_part = |part| 0xf_u16 << (part * PART_PAGES);
+                    let allowed = bits(pages.differs).fold(0, |mask, part| mask | of_part(part));
+                    open.awaited.insert(*leaf, allowed);
+                }
+            }
+        }
+        let leaves = leaves.into_iter().map(|(_, pages)| pages).collect();
+        self.outbox
+            .push_back(Message::Pages(Pages { batch, leaves }));
+        self.settle()
+    }
+
+    /// Gives the leaves of settled batches to the root, in their order.
+    fn settle(&mut self) -> Result<()> {
+        while let Some(entry) = self.open.first_entry() {
+            let open = entry.get();
+            if open.stage != Stage::Told || !open.awaited.is_empty() || open.changing > 0 {
+                break;
+            }
+            let (batch, open) = entry.remove_entry();
+            if let Some(root) = &mut self.root {
+                root.data(batch * u64::from(BATCH_LEAVES), &open.leaves)?;
+            }
+            if let Some(also) = &mut self.also {
+                also(batch * u64::from(BATCH_LEAVES), &open.leaves)?;
+            }
+            self.settled_bytes = (batch + 1).saturating_mul(BATCH).min(self.view.len());
+        }
+        Ok(())
+    }
+
+    fn block_len(&self, batch: u64, block: u32) -> u64 {
+        let start = batch
+            .saturating_mul(BATCH)
+            .saturating_add(u64::from(block) * BLOCK);
+        self.view.len().saturating_sub(start).min(BLOCK)
+    }
+}
+
+impl End for TargetEnd<'_> {
+    type Task = TargetTask;
+    type Done = TargetDone;
+
+    const ONLY_ANSWERS: bool = false;
+
+    fn step(&mut self, room: Room) -> Result<Option<Step<TargetTask>>> {
+        if room.line
+            && let Some(message) = self.outbox.pop_front()
+        {
+            return Ok(Some(Step::Send(message)));
+        }
+        if !room.tasks {
+            return Ok(None);
+        }
+        if let Some(task) = self.tasks.pop_front() {
+            return Ok(Some(Step::Run(task)));
+        }
+        if let Some(task) = self.hash_next()? {
+            return Ok(Some(Step::Run(task)));
+        }
+        // That nothing is left to hash of a batch may have been the last thing to know of it.
+        let message = self.outbox.pop_front_if(|_| room.line).map(Step::Send);
+        Ok(message.or_else(|| self.tasks.pop_front().map(Step::Run)))
+    }
+
+    fn receive(&mut self, message: Message) -> Result<()> {
+        match message {
+            Message::Blocks(blocks) => self.take_blocks(blocks),
+            Message::Parts(parts) => self.take_parts(parts),
+            Message::Data(data) => self.take_data(data),
+            Message::Unreadable(gaps) => self.take_gaps(gaps),
+            Message::Root(root) if self.their_root.is_none() => {
+                self.their_root = Some(root);
+                self.compare()
+            }
+            _ => Err(wrong("a message that has no place in a descent")),
+        }
+    }
+
+    fn done(&mut self, done: TargetDone) -> Result<()> {
+        match done {
+            TargetDone::Hashes(piece, hashes) => {
+                self.ours.put(piece, hashes);
+                self.compare()
+            }
+            TargetDone::Pages(batch, leaves) => self.say_pages(batch, leaves),
+            TargetDone::Changed(batch, leaves, handed) => {
+                self.handed.changed_bytes += handed.changed_bytes;
+                self.handed.zeroed_bytes += handed.zeroed_bytes;
+                if let Some(open) = self.open.get_mut(&batch) {
+                    open.changing = open.changing.saturating_sub(1);
+                    for (leaf, hash) in leaves {
+                        if let Some(slot) = open.leaves.get_mut(leaf as usize) {
+                            *slot = hash;
+                        }
+                    }
+                }
+                self.settle()
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        let ours = self.ours.first().is_none() && self.ours.ahead().is_none();
+        let nothing = ours && self.theirs.is_empty() && self.open.is_empty();
+        self.their_root.is_some() && nothing && self.outbox.is_empty()
+    }
+}
+
+const _: () = assert!(PAGE == REFINE_BYTES);

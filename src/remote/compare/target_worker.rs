@@ -1,0 +1,273 @@
+//! What the end with the target reads, hashes and hands out.
+
+use super::endpoint::Worker;
+use super::keys::Keys;
+use super::source_worker::digest;
+use super::view::{LeafHashes, View, hash_leaf};
+use crate::diff::{Content, Difference};
+use crate::error::Result;
+use crate::remote::wire::codec::wrong;
+use crate::remote::wire::comparison::{Children, Data, NewLeaf, PagesOfLeaf, bit, bits};
+use crate::remote::wire::format::{DATA_MOST, LEAF_PAGES, PAGE, PART, PART_PAGES};
+use crate::units::is_zero;
+
+/// What takes the differences, on any thread.
+pub type Visit<'a> = dyn Fn(Difference<'_>) -> Result<()> + Sync + 'a;
+
+/// Work of the end with the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetTask {
+    /// Hash a piece of the view.
+    Hash(u64),
+    /// These leaves become zero.
+    Clear(u64, Vec<u32>),
+    /// Find the parts that differ of these leaves, and hash their pages.
+    Pages(u64, Vec<(u32, Children)>),
+    /// Take new pages.
+    Data(Data),
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetDone {
+    /// The leaves of a piece.
+    Hashes(u64, LeafHashes),
+    /// What leaves hold now, and what was handed out.
+    Changed(u64, Vec<(u32, Option<blake3::Hash>)>, Handed),
+    /// The pages of leaves.
+    Pages(u64, Vec<(u32, PagesOfLeaf)>),
+}
+
+/// Bytes of differences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Handed {
+    /// All of them.
+    pub changed_bytes: u64,
+    /// Those that became zero.
+    pub zeroed_bytes: u64,
+}
+
+/// Reads the target, and hands out how it differs.
+#[derive(Clone)]
+pub struct TargetWorker<'a> {
+    view: &'a View<'a>,
+    keys: Keys,
+    visit: &'a Visit<'a>,
+    counts_only: bool,
+    everything: bool,
+}
+
+impl<'a> TargetWorker<'a> {
+    /// Reads `view` and hands differences to `visit`.
+    pub fn new(view: &'a View<'a>, keys: Keys, visit: &'a Visit<'a>) -> Self {
+        TargetWorker {
+            view,
+            keys,
+            visit,
+            counts_only: false,
+            everything: false,
+        }
+    }
+
+    /// Hands nothing out, and counts what data messages without bytes tell.
+    #[must_use]
+    pub fn with_counts_only(mut self, counts_only: bool) -> Self {
+        self.counts_only = counts_only;
+        self
+    }
+
+    /// Hands out all of a leaf that came, and not only what differs.
+    #[must_use]
+    pub(in crate::remote) fn with_everything(mut self, everything: bool) -> Self {
+        self.everything = everything;
+        self
+    }
+
+    fn leaf(&self, batch: u64, leaf: u32) -> Result<Vec<u8>> {
+        self.view.read(self.view.leaf(batch, leaf))
+    }
+
+    fn clear(&self, batch: u64, leaves: Vec<u32>) -> Result<TargetDone> {
+        let mut handed = Handed::default();
+        let mut changed = Vec::with_capacity(leaves.len());
+        for leaf in leaves {
+            let old = self.leaf(batch, leaf)?;
+            let new = vec![0; old.len()];
+            self.hand_out(self.view.leaf(batch, leaf).start, &new, &old, &mut handed)?;
+            changed.push((leaf, None));
+        }
+        Ok(TargetDone::Changed(batch, changed, handed))
+    }
+
+    fn pages(&self, batch: u64, leaves: Vec<(u32, Children)>) -> Result<TargetDone> {
+        let mut found = Vec::with_capacity(leaves.len());
+        for (leaf, theirs) in leaves {
+            let bytes = self.leaf(batch, leaf)?;
+            let ours = self.keys.pieces(&bytes, PART);
+            let mut of_leaf = PagesOfLeaf::default();
+            let hash = |children: &Children, part| {
+                children
+                    .iter()
+                    .find(|(at, _)| *at == part)
+                    .map(|(_, hash)| hash)
+            };
+            for (part, bytes) in (0..).zip(bytes.chunks(PART as usize)) {
+                if hash(&ours, part) == hash(&theirs, part) {
+                    continue;
+                }
+                of_leaf.differs |= bit(part);
+                for (page, hash) in self.keys.pieces(bytes, PAGE).iter() {
+                    of_leaf.pages.push(part * PART_PAGES + page, hash);
+                }
+            }
+            found.push((leaf, of_leaf));
+        }
+        Ok(TargetDone::Pages(batch, found))
+    }
+
+    fn data(&self, data: Data) -> Result<TargetDone> {
+        let payload = match data.is_packed {
+            true => unpack(&data.payload)?,
+            false => data.payload,
+        };
+        if digest(data.batch, &data.leaves, &payload) != data.digest {
+            return Err(wrong("data that does not have its hash"));
+        }
+        if self.counts_only {
+            return self.count(data.batch, &data.leaves, &payload);
+        }
+        let mut rest = &payload[..];
+        let mut handed = Handed::default();
+        let mut changed = Vec::with_capacity(data.leaves.len());
+        for new in &data.leaves {
+            let old = self.leaf(data.batch, new.leaf)?;
+            let leaf = patched(&old, new, &mut rest)?;
+            let start = self.view.leaf(data.batch, new.leaf).start;
+            self.hand_out(start, &leaf, &old, &mut handed)?;
+            changed.push((new.leaf, hash_leaf(&leaf)));
+        }
+        match rest {
+            [] => Ok(TargetDone::Changed(data.batch, changed, handed)),
+            _ => Err(wrong("more data than its pages hold")),
+        }
+    }
+
+    /// What data without bytes comes to.
+    fn count(&self, batch: u64, leaves: &[NewLeaf], payload: &[u8]) -> Result<TargetDone> {
+        if !payload.is_empty() {
+            return Err(wrong("bytes that nobody wants"));
+        }
+        let mut handed = Handed::default();
+        for new in leaves {
+            let leaf = self.view.leaf(batch, new.leaf);
+            let leaf_len = usize::try_from(leaf.end - leaf.start).unwrap_or(0);
+            for page in bits(u64::from(new.data | new.zeros)) {
+                let len = page_range(page, leaf_len).len() as u64;
+                if len == 0 {
+                    return Err(wrong("pages behind the end of the disk"));
+                }
+                handed.changed_bytes += len;
+                if u64::from(new.zeros) & bit(page) != 0 {
+                    handed.zeroed_bytes += len;
+                }
+            }
+        }
+        Ok(TargetDone::Changed(batch, Vec::new(), handed))
+    }
+
+    /// Hands out the pages that differ, neighbours of one kind together.
+    fn hand_out(&self, start: u64, new: &[u8], old: &[u8], handed: &mut Handed) -> Result<()> {
+        let page = PAGE as usize;
+        let kinds: Vec<Option<bool>> = new
+            .chunks(page)
+            .zip(old.chunks(page))
+            .map(|(new, old)| (self.everything || new != old).then(|| is_zero(new)))
+            .collect();
+        let mut first = 0;
+        for run in kinds.chunk_by(|one, next| one == next) {
+            let from = first * page;
+            first += run.len();
+            let to = (first * page).min(new.len());
+            if let Some(Some(zeros)) = run.first().copied() {
+                let (new, old) = (&new[from..to], &old[from..to]);
+                if !self.counts_only {
+                    self.hand_out_run(start + from as u64, new, old, zeros)?;
+                }
+                handed.changed_bytes += new.len() as u64;
+                handed.zeroed_bytes += if zeros { new.len() as u64 } else { 0 };
+            }
+        }
+        Ok(())
+    }
+
+    fn hand_out_run(&self, start: u64, new: &[u8], old: &[u8], zeros: bool) -> Result<()> {
+        let range = start..start + new.len() as u64;
+        let (mut new, mut old) = (new, old);
+        for (_, piece) in self.view.windows().pieces(range) {
+            let len = usize::try_from(piece.end - piece.start).unwrap_or(usize::MAX);
+            let (new_now, new_rest) = new.split_at(len.min(new.len()));
+            let (old_now, old_rest) = old.split_at(len.min(old.len()));
+            (new, old) = (new_rest, old_rest);
+            (self.visit)(Difference {
+                offset: piece.start,
+                new: match zeros {
+                    true => Content::Zeros(new_now.len() as u64),
+                    false => Content::Bytes(new_now),
+                },
+                old: match is_zero(old_now) {
+                    true => Content::Zeros(old_now.len() as u64),
+                    false => Content::Bytes(old_now),
+                },
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Worker for TargetWorker<'_> {
+    type Task = TargetTask;
+    type Done = TargetDone;
+
+    fn perform(&self, task: TargetTask) -> Result<TargetDone> {
+        match task {
+            TargetTask::Hash(piece) => {
+                let hashes = self.view.hash_piece(piece)?;
+                Ok(TargetDone::Hashes(piece, hashes))
+            }
+            TargetTask::Clear(batch, leaves) => self.clear(batch, leaves),
+            TargetTask::Pages(batch, leaves) => self.pages(batch, leaves),
+            TargetTask::Data(data) => self.data(data),
+        }
+    }
+}
+
+/// A leaf with its new pages, whose bytes are taken off `payload`.
+fn patched(old: &[u8], new: &NewLeaf, payload: &mut &[u8]) -> Result<Vec<u8>> {
+    let mut leaf = old.to_vec();
+    for page in bits(u64::from(new.data | new.zeros)) {
+        let range = page_range(page, leaf.len());
+        let Some(slot) = leaf.get_mut(range).filter(|slot| !slot.is_empty()) else {
+            return Err(wrong("pages behind the end of the disk"));
+        };
+        if u64::from(new.zeros) & bit(page) != 0 {
+            slot.fill(0);
+            continue;
+        }
+        let Some((bytes, rest)) = payload.split_at_checked(slot.len()) else {
+            return Err(wrong("less data than its pages hold"));
+        };
+        slot.copy_from_slice(bytes);
+        *payload = rest;
+    }
+    Ok(leaf)
+}
+
+fn page_range(page: u32, leaf_len: usize) -> std::ops::Range<usize> {
+    let start = (page.min(LEAF_PAGES) as usize) * PAGE as usize;
+    start.min(leaf_len)..(start + PAGE as usize).min(leaf_len)
+}
+
+fn unpack(packed: &[u8]) -> Result<Vec<u8>> {
+    zstd::bulk::decompress(packed, DATA_MOST)
+        .map_err(|cause| wrong("data that cannot be unpacked").caused_by(cause))
+}

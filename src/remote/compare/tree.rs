@@ -1,0 +1,247 @@
+//! The trees of two manifests, gone down together: what is alike is never spoken of.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::keys::Keys;
+use crate::error::Result;
+use crate::manifest::{Manifest, child_of};
+use crate::remote::wire::codec::{Put, Take, wrong};
+use crate::remote::wire::format::{
+    LEAF, NODE_HASH_LEN, NODE_LEVEL_END, NODE_LEVEL_LEAST, NODES_MOST,
+};
+use crate::remote::wire::message::Message;
+
+/// The first bytes of a keyed hash of a node's child.
+pub type NodeHash = [u8; NODE_HASH_LEN];
+
+/// The root of the target's manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tree {
+    /// The length that the source's disk is to be seen with.
+    pub disk_len: u64,
+    /// The root.
+    pub root: [u8; 32],
+}
+
+/// Nodes of one level of a tree, in which blocks are level 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nodes {
+    /// The level, at least 2.
+    pub level: u8,
+    /// Their numbers on the level, ascending.
+    pub indices: Vec<u64>,
+}
+
+/// The children of the nodes that were asked about, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodesAre(pub Vec<Vec<(u8, NodeHash)>>);
+
+/// The end with the target on the way down from a root that is not the source's.
+pub struct TreeEnd<'a> {
+    manifest: &'a Manifest,
+    keys: Keys,
+    level: u32,
+    /// Nodes of this level that are still to be asked about.
+    ask: VecDeque<Vec<u64>>,
+    /// Those that were, and were not answered.
+    asked: VecDeque<Vec<u64>>,
+    /// Nodes of the next level that differ.
+    next: Vec<u64>,
+    differing: Vec<Range<u64>>,
+}
+
+impl<'a> TreeEnd<'a> {
+    /// Goes down `manifest`, whose blocks are leaves.
+    pub fn new(manifest: &'a Manifest, keys: Keys) -> Self {
+        let level = manifest.height();
+        let is_low = level < NODE_LEVEL_LEAST;
+        let whole = 0..manifest.disk_len();
+        TreeEnd {
+            manifest,
+            keys,
+            level,
+            ask: (!is_low).then(|| vec![0]).into_iter().collect(),
+            asked: VecDeque::new(),
+            next: Vec::new(),
+            differing: is_low.then_some(whole).into_iter().collect(),
+        }
+    }
+
+    /// Whether another question may be sent before one is answered: their answers are long, and
+    /// those that are under way have room on a line.
+    pub fn has_room(&self) -> bool {
+        self.asked.len() < QUESTIONS_AHEAD
+    }
+
+    /// The next question, if there is one now.
+    pub fn step(&mut self) -> Option<Message> {
+        if self.ask.is_empty() && self.asked.is_empty() && !self.next.is_empty() {
+            self.level -= 1;
+            let next = std::mem::take(&mut self.next);
+            self.ask
+                .extend(next.chunks(NODES_MOST).map(<[u64]>::to_vec));
+        }
+        let indices = self.ask.pop_front()?;
+        self.asked.push_back(indices.clone());
+        let level = u8::try_from(self.level).unwrap_or(u8::MAX);
+        Some(Message::Nodes(Nodes { level, indices }))
+    }
+
+    /// Takes an answer.
+    ///
+    /// # Errors
+    /// `Malformed` for one that nobody asked for, or for children that cannot be there; what
+    /// reading the manifest fails with.
+    pub fn receive(&mut self, message: Message) -> Result<()> {
+        let (Message::NodesAre(NodesAre(nodes)), Some(asked)) = (message, self.asked.pop_front())
+        else {
+            return Err(wrong(
+                "a message that has no place in a comparison of trees",
+            ));
+        };
+        if asked.len() != nodes.len() {
+            return Err(wrong("other nodes than those asked about"));
+        }
+        for (index, theirs) in asked.into_iter().zip(nodes) {
+            self.compare(index, &theirs)?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is left to ask or to wait for.
+    pub fn is_finished(&self) -> bool {
+        self.ask.is_empty() && self.asked.is_empty() && self.next.is_empty()
+    }
+
+    /// Where the two disks may differ, ascending on each level, in bytes.
+    pub fn into_differing(self) -> Vec<Range<u64>> {
+        self.differing
+    }
+
+    fn compare(&mut self, index: u64, theirs: &[(u8, NodeHash)]) -> Result<()> {
+        let ours = self.manifest.children(self.level, index)?;
+        let below = self.level - 1;
+        let count = self.manifest.node_count(below);
+        let mut ours = ours.iter().peekable();
+        let mut theirs = theirs.iter().peekable();
+        for slot in 0..=u8::MAX {
+            let ours = ours.next_if(|(at, _)| *at == slot);
+            let theirs = theirs.next_if(|(at, _)| *at == slot);
+            let child = child_of(index, slot);
+            if theirs.is_some() && child >= count {
+                return Err(wrong("a node behind the end of the disk"));
+            }
+            match (ours, theirs) {
+                (None, None) => {}
+                (Some((_, ours)), Some((_, theirs))) if self.keys.node(ours) == *theirs => {}
+                (Some(_), Some(_)) if below >= NODE_LEVEL_LEAST => self.next.push(child),
+                _ => self.differing.push(self.bytes(below, child)),
+            }
+        }
+        Ok(())
+    }
+
+    fn bytes(&self, level: u32, index: u64) -> Range<u64> {
+        let len = LEAF.saturating_mul(1 << (8 * level).min(56));
+        let start = index.saturating_mul(len);
+        start..start.saturating_add(len).min(self.manifest.disk_len())
+    }
+}
+
+/// Answers of 264 KiB at most.
+const QUESTIONS_AHEAD: usize = 16;
+
+/// What the source's end answers.
+///
+/// # Errors
+/// `Malformed` for nodes that the tree cannot have; what reading the manifest fails with.
+pub fn children_of(manifest: &Manifest, keys: &Keys, nodes: &Nodes) -> Result<NodesAre> {
+    let level = u32::from(nodes.level);
+    let end = manifest.node_count(level);
+    if level < NODE_LEVEL_LEAST || nodes.indices.iter().any(|index| *index >= end) {
+        return Err(wrong("nodes that the disk does not have"));
+    }
+    let of_node = |index: &u64| {
+        let children = manifest.children(level, *index)?.into_iter();
+        Ok(children
+            .map(|(slot, hash)| (slot, keys.node(&hash)))
+            .collect())
+    };
+    Ok(NodesAre(
+        nodes.indices.iter().map(of_node).collect::<Result<_>>()?,
+    ))
+}
+
+impl Tree {
+    pub(in crate::remote) fn put(&self, out: &mut Put) {
+        out.number(self.disk_len);
+        out.raw(&self.root);
+    }
+
+    pub(in crate::remote) fn take(from: &mut Take<'_>) -> Result<Self> {
+        Ok(Tree {
+            disk_len: from.number()?,
+            root: from.array()?,
+        })
+    }
+}
+
+impl Nodes {
+    /// The level, and each number as how far it lies behind the one before.
+    pub(in crate::remote) fn put(&self, out: &mut Put) {
+        out.byte(self.level);
+        out.number(self.indices.len() as u64);
+        let mut next = 0;
+        for index in &self.indices {
+            out.number(index - next);
+            next = index + 1;
+        }
+    }
+
+    pub(in crate::remote) fn take(from: &mut Take<'_>) -> Result<Self> {
+        let level = from.byte()?;
+        if u32::from(level) >= NODE_LEVEL_END {
+            return Err(wrong("a level that no tree has"));
+        }
+        let count = from.count(NODES_MOST)?;
+        let mut indices = Vec::with_capacity(count);
+        let mut next = 0u64;
+        for _ in 0..count {
+            let index = next.checked_add(from.number()?);
+            let index = index.filter(|index| *index < u64::MAX);
+            let index = index.ok_or_else(|| wrong("nodes behind the last one"))?;
+            indices.push(index);
+            next = index + 1;
+        }
+        Ok(Nodes { level, indices })
+    }
+}
+
+impl NodesAre {
+    /// For each node a bit for each child that is not zero, and the hashes of these.
+    pub(in crate::remote) fn put(&self, out: &mut Put) {
+        out.number(self.0.len() as u64);
+        for children in &self.0 {
+            let mut mask = [0u8; 32];
+            for (slot, _) in children {
+                mask[usize::from(slot / 8)] |= 1 << (slot % 8);
+            }
+            out.raw(&mask);
+            children.iter().for_each(|(_, hash)| out.raw(hash));
+        }
+    }
+
+    pub(in crate::remote) fn take(from: &mut Take<'_>) -> Result<Self> {
+        let count = from.count(NODES_MOST)?;
+        let mut nodes = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mask: [u8; 32] = from.array()?;
+            let is_there = |slot: &u8| mask[usize::from(slot / 8)] >> (slot % 8) & 1 == 1;
+            let slots = (0..=u8::MAX).filter(is_there);
+            let children = slots.map(|slot| Ok((slot, from.array()?)));
+            nodes.push(children.collect::<Result<Vec<_>>>()?);
+        }
+        Ok(NodesAre(nodes))
+    }
+}

@@ -1,0 +1,386 @@
+//! What is compared of a disk: its windows, laid one behind the other.
+//!
+//! Both ends lay the same windows in the same way, so the rounds of a descent need not know of
+//! them: offsets in messages are offsets in a view.
+
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::gaps::Gaps;
+use super::known::Known;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Image, read_padded_at};
+use crate::manifest::RangeSet;
+use crate::remote::wire::codec::wrong;
+use crate::remote::wire::format::{BATCH, LEAF, PAGE, PIECE, WINDOWS_MOST};
+use crate::storage::AlignedBuf;
+use crate::units::{ExtentKind, is_zero};
+
+/// An image seen through windows, with zeros behind its end.
+pub struct View<'a> {
+    image: &'a dyn Image,
+    /// As it was at the start: what is written to a target must not change the comparison.
+    image_len: u64,
+    windows: Windows,
+    /// What stands for reading it.
+    known: Option<Known>,
+    /// What is not looked at.
+    gaps: Gaps,
+    /// Whether what cannot be read becomes a gap.
+    skips: bool,
+    /// Buffers that nobody uses now.
+    buffers: Mutex<Vec<AlignedBuf>>,
+}
+
+/// Ranges of a disk, one behind the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Windows {
+    /// Where each begins in the view, and on the disk.
+    starts: Vec<(u64, u64)>,
+    len: u64,
+}
+
+impl Windows {
+    /// All of a disk of `disk_len` bytes.
+    pub fn whole(disk_len: u64) -> Windows {
+        Windows {
+            starts: vec![(0, 0)],
+            len: disk_len,
+        }
+    }
+
+    /// These ranges, which ascend and are not empty.
+    ///
+    /// # Errors
+    /// `Malformed` where one ends behind `disk_len`; `LimitExceeded` for too many.
+    pub fn of(ranges: &[Range<u64>], disk_len: u64) -> Result<Windows> {
+        if ranges.len() > WINDOWS_MOST {
+            return Err(too_many());
+        }
+        let mut windows = Windows {
+            starts: Vec::with_capacity(ranges.len()),
+            len: 0,
+        };
+        let mut at = 0;
+        for range in ranges {
+            if range.start < at || range.end <= range.start || range.end > disk_len {
+                return Err(wrong("a window that makes no sense"));
+            }
+            windows.starts.push((windows.len, range.start));
+            windows.len += range.end - range.start;
+            at = range.end;
+        }
+        Ok(windows)
+    }
+
+    /// Length of the view in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there is nothing to see.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether each leaf of the view is one of a disk of `disk_len` bytes.
+    fn are_leaves(&self, disk_len: u64) -> bool {
+        let starts = self.starts.iter();
+        let on_grid = starts
+            .clone()
+            .all(|(at, real)| at.is_multiple_of(LEAF) && real.is_multiple_of(LEAF));
+        let last = starts.last().map_or(0, |(at, real)| real + (self.len - at));
+        on_grid && (last.is_multiple_of(LEAF) || last == disk_len)
+    }
+
+    /// The pieces of the disk that `range` of the view shows, each with its offset in the view.
+    pub fn pieces(&self, range: Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> {
+        let first = self.starts.partition_point(|(at, _)| *at <= range.start);
+        let mut index = first.saturating_sub(1);
+        let mut at = range.start;
+        let end = range.end.min(self.len);
+        std::iter::from_fn(move || {
+            let (start, real) = *self.starts.get(index)?;
+            if at >= end {
+                return None;
+            }
+            index += 1;
+            let stop = self
+                .starts
+                .get(index)
+                .map_or(end, |(next, _)| end.min(*next));
+            let piece = (at, real + (at - start)..real + (stop - start));
+            at = stop;
+            Some(piece)
+        })
+    }
+}
+
+impl<'a> View<'a> {
+    /// `image` through `windows`.
+    pub fn new(image: &'a dyn Image, windows: Windows) -> Self {
+        View {
+            image,
+            image_len: image.disk_len(),
+            windows,
+            known: None,
+            gaps: Gaps::default(),
+            skips: false,
+            buffers: Mutex::default(),
+        }
+    }
+
+    /// Has `known` stand for reading whole leaves; windows that cut leaves are read all the same.
+    #[must_use]
+    pub fn with_known(mut self, known: Option<Known>) -> Self {
+        self.known = known.filter(|known| self.windows.are_leaves(known.manifest().disk_len()));
+        self
+    }
+
+    /// Has pages that cannot be hashed become gaps, which read as zeros.
+    #[must_use]
+    pub fn with_skips(mut self, skips: bool) -> Self {
+        self.skips = skips;
+        self
+    }
+
+    /// What is not looked at.
+    pub(in crate::remote) fn gaps(&self) -> &Gaps {
+        &self.gaps
+    }
+
+    /// The gaps as ranges of the disk, ascending.
+    pub(in crate::remote) fn gaps_on_disk(&self) -> Vec<Range<u64>> {
+        let gaps = self.gaps.inside(0..self.len()).into_iter();
+        let pieces = gaps.flat_map(|gap| self.windows.pieces(gap));
+        RangeSet::of(pieces.map(|(_, piece)| piece)).into_vec()
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        self.windows.len
+    }
+
+    /// Whether there is nothing to see.
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty()
+    }
+
+    /// The windows.
+    pub fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
+    /// Where leaf `leaf` of batch `batch` lies in the view; empty behind the end.
+    pub fn leaf(&self, batch: u64, leaf: u32) -> Range<u64> {
+        let start = batch
+            .saturating_mul(BATCH)
+            .saturating_add(u64::from(leaf) * LEAF);
+        start.min(self.len())..start.saturating_add(LEAF).min(self.len())
+    }
+
+    /// The bytes of a range, which is short.
+    ///
+    /// # Errors
+    /// `Unreadable`, with the offset on the disk; those of the image.
+    pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; len];
+        self.read_into(range, &mut bytes, false)?;
+        Ok(bytes)
+    }
+
+    /// Reads around gaps; where one `may_begin`, what cannot be read becomes one.
+    fn read_into(&self, range: Range<u64>, bytes: &mut [u8], may_begin: bool) -> Result<()> {
+        let start = range.start;
+        match self.read_all(range, bytes) {
+            Err(error) if self.skips && error.kind() == ErrorKind::Unreadable => {}
+            read => {
+                read?;
+                self.gaps.blank(start, bytes);
+                return Ok(());
+            }
+        }
+        let mut at = start;
+        for page in bytes.chunks_mut(PAGE as usize) {
+            let range = at..at + page.len() as u64;
+            at = range.end;
+            if !self.gaps.inside(range.clone()).is_empty() {
+                page.fill(0);
+                continue;
+            }
+            match self.read_all(range.clone(), page) {
+                Err(error) if may_begin && error.kind() == ErrorKind::Unreadable => {
+                    page.fill(0);
+                    self.gaps.add(range)?;
+                }
+                read => read?,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_all(&self, range: Range<u64>, bytes: &mut [u8]) -> Result<()> {
+        let mut rest = bytes;
+        for (_, piece) in self.windows.pieces(range) {
+            let len = usize::try_from(piece.end - piece.start).unwrap_or(usize::MAX);
+            let (now, after) = rest.split_at_mut(len.min(rest.len()));
+            read_padded_at(self.image, now, piece.start).map_err(|error| match error.kind() {
+                ErrorKind::Io => Error::new(ErrorKind::Unreadable, "cannot read the disk")
+                    .at_offset(piece.start)
+                    .caused_by(error),
+                _ => error,
+            })?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// How many leaves batch `batch` has.
+    pub fn leaf_count(&self, batch: u64) -> usize {
+        let start = batch.saturating_mul(BATCH).min(self.len());
+        let count = (self.len() - start).min(BATCH).div_ceil(LEAF);
+        usize::try_from(count).unwrap_or(0)
+    }
+
+    /// The first piece from `piece` on that may hold data.
+    ///
+    /// # Errors
+    /// Those of [`Image::next_extent`].
+    pub fn next_piece(&self, piece: u64) -> Result<Option<u64>> {
+        let from = piece.saturating_mul(PIECE);
+        let data = self.next_data(from..self.len())?;
+        Ok(data.map(|data| data.start / PIECE))
+    }
+
+    /// The first stretch in `range` that may hold data, as far as it is known at once.
+    fn next_data(&self, range: Range<u64>) -> Result<Option<Range<u64>>> {
+        for (at, piece) in self.windows.pieces(range) {
+            let mut real = piece.start;
+            while real < piece.end.min(self.image_len) {
+                let Some(extent) = self.image.next_extent(real)? else {
+                    break;
+                };
+                let end = extent.end().max(real + 1);
+                if extent.kind == ExtentKind::Data {
+                    let end = end.min(piece.end);
+                    return Ok(Some(at + (real - piece.start)..at + (end - piece.start)));
+                }
+                real = end;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The hashes of the leaves of a piece; `None` where one is zero.
+    ///
+    /// # Errors
+    /// As [`read`](View::read).
+    pub fn hash_piece(&self, piece: u64) -> Result<LeafHashes> {
+        let start = piece.saturating_mul(PIECE).min(self.len());
+        let end = start.saturating_add(PIECE).min(self.len());
+        let count = usize::try_from((end - start).div_ceil(LEAF)).unwrap_or(0);
+        let mut hashes = vec![None; count];
+        if let Some(known) = &self.known {
+            self.look_up(known, start..end, &mut hashes)?;
+            return Ok(hashes);
+        }
+        let buffer = self.lock_buffers().pop();
+        let mut buffer = buffer.unwrap_or_else(|| AlignedBuf::new(READ_BYTES as usize));
+        let mut at = start;
+        while let Some(data) = self.next_data(at..end)? {
+            // Whole leaves.
+            let mut leaf = (data.start - start) / LEAF;
+            at = (start + (data.end - start).next_multiple_of(LEAF)).min(end);
+            while start + leaf * LEAF < at {
+                let most = match self.image.reads_from_memory() {
+                    true => LEAF,
+                    false => READ_BYTES,
+                };
+                let from = start + leaf * LEAF;
+                let to = (from + most).min(at);
+                let bytes = &mut buffer[..(to - from) as usize]; // at most `READ_BYTES`
+                self.read_into(from..to, bytes, true)?;
+                let index = usize::try_from(leaf).unwrap_or(usize::MAX);
+                let slots = hashes.iter_mut().skip(index);
+                for (slot, bytes) in slots.zip(bytes.chunks(LEAF as usize)) {
+                    *slot = hash_leaf(bytes);
+                }
+                leaf += most / LEAF;
+            }
+        }
+        self.lock_buffers().push(buffer);
+        Ok(hashes)
+    }
+
+    /// The hashes of a range of whole leaves, from a manifest.
+    fn look_up(
+        &self,
+        known: &Known,
+        range: Range<u64>,
+        hashes: &mut [Option<blake3::Hash>],
+    ) -> Result<()> {
+        let start = range.start;
+        for (at, piece) in self.windows.pieces(range) {
+            let blocks = piece.start / LEAF..piece.end.div_ceil(LEAF);
+            let index = usize::try_from((at - start) / LEAF).unwrap_or(usize::MAX);
+            let hashes = hashes.get_mut(index..).unwrap_or_default();
+            let first = blocks.start;
+            known.leaves(blocks, hashes, &|block| {
+                let from = at + (block - first) * LEAF;
+                let leaf = from..(from + LEAF).min(self.len());
+                Ok(hash_leaf(&self.read(leaf)?))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn lock_buffers(&self) -> MutexGuard<'_, Vec<AlignedBuf>> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A hash for each leaf of a batch or a piece; `None` where it is zero.
+pub type LeafHashes = Vec<Option<blake3::Hash>>;
+
+/// The hash of a leaf as manifests have it.
+pub(in crate::remote) fn hash_leaf(bytes: &[u8]) -> Option<blake3::Hash> {
+    (!is_zero(bytes)).then(|| blake3::hash(bytes))
+}
+
+pub(in crate::remote) fn too_many() -> Error {
+    Error::new(ErrorKind::LimitExceeded, "too many ranges to compare")
+}
+
+/// What is read at once from a medium; from memory a leaf is, which stays in a near cache.
+const READ_BYTES: u64 = 512 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Raw;
+    use crate::storage::MemoryStorage;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_view_shows_its_windows_one_behind_the_other() {
+        let bytes: Vec<u8> = (0..40_000u32).map(|at| (at % 251) as u8).collect();
+        let image = Raw::open(Arc::new(MemoryStorage::new("disk", bytes.clone()))).unwrap();
+        let ranges = [4096..8192, 12_288..20_480, 36_864..41_000];
+        let view = View::new(&image, Windows::of(&ranges, 41_000).unwrap());
+        assert_eq!(view.len(), 4096 + 8192 + 4136);
+        let mut expected = bytes[4096..8192].to_vec();
+        expected.extend_from_slice(&bytes[12_288..20_480]);
+        expected.extend_from_slice(&bytes[36_864..]);
+        expected.resize(16_424, 0);
+        assert!(view.read(0..view.len()).unwrap() == expected);
+        assert!(view.read(4000..4200).unwrap() == expected[4000..4200]);
+        let pieces: Vec<_> = view.windows().pieces(4000..5000).collect();
+        assert_eq!(pieces, [(4000, 8096..8192), (4096, 12_288..13_192)]);
+        assert_eq!(view.hash_piece(0).unwrap(), [hash_leaf(&expected)]);
+        for wrong in [0..0, 40_000..41_001] {
+            assert!(Windows::of(&[1..5, wrong], 41_000).is_err());
+        }
+        assert!(Windows::of(&[5..9, 8..10], 41_000).is_err());
+    }
+}

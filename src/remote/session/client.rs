@@ -1,0 +1,216 @@
+//! The end that dials: a sync whose source, or whose target, is at the other end.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use super::remote_source::{FarDisk, described};
+use super::run::{Session, Side};
+use super::source_server::Answerer;
+use crate::control::{CancelToken, Work};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
+use crate::remote::wire::codec::wrong;
+use crate::remote::wire::connection::{Line, Traffic};
+use crate::remote::wire::connection_options::LineOptions;
+use crate::remote::wire::message::Message;
+use crate::remote::wire::request::{Fault, Job};
+use crate::sync::{CachedSource, HostSource, SyncOptions, SyncReport, Target};
+
+/// A line to an agent, which waits for a job, but no longer than for an end that is silent.
+pub struct Dialled {
+    session: Session,
+}
+
+impl Dialled {
+    /// Greets the agent behind `reader` and `writer`.
+    ///
+    /// # Errors
+    /// `Unsupported` for an agent of another version; `Malformed` for something else than an
+    /// agent; `Io`, `Cancelled`.
+    pub fn new(
+        reader: impl Read + Send + 'static,
+        writer: impl Write + Send + 'static,
+        options: &LineOptions,
+        work: &Work,
+    ) -> Result<Dialled> {
+        let line = Line::new(reader, writer, options.clone().or_peer("the agent"))?;
+        let session = Session::greet(line, Side::Dialler, work.cancel())?;
+        Ok(Dialled { session })
+    }
+
+    /// Has the agent open the source that `job` names.
+    ///
+    /// # Errors
+    /// Those of the agent; `Unsupported` for an agent that cannot read holes where `job` asks for
+    /// it; `Malformed`, `Io`, `Cancelled`.
+    pub fn pull(self, job: &Job, work: &Work) -> Result<Pull> {
+        self.refuse_holes(job)?;
+        let mut job = job.clone();
+        // One that does not know of it opens it as if it were to be copied, or says that it cannot.
+        job.live &= self.session.looks();
+        job.marker_is_data &= self.session.reads_markers();
+        self.session.line().send(&Message::Job(Box::new(job)))?;
+        let far = FarDisk::open(self.session, &Limits::default(), work.cancel())?;
+        Ok(Pull { far: Arc::new(far) })
+    }
+
+    /// The session, where the agent does what it is asked for beside syncs.
+    ///
+    /// # Errors
+    /// `Unsupported` where it does not.
+    pub fn lend(self) -> Result<Session> {
+        if self.session.lends() {
+            return Ok(self.session);
+        }
+        let what = "the diskdelta there can only copy, and does not look after disks for a job";
+        Err(Error::new(ErrorKind::Unsupported, what)
+            .advise("run the same version of diskdelta on both hosts"))
+    }
+
+    fn refuse_holes(&self, job: &Job) -> Result<()> {
+        if !job.read_holes || self.session.reads_holes() {
+            return Ok(());
+        }
+        let what = "the diskdelta there takes holes for zeros, and cannot read them";
+        Err(Error::new(ErrorKind::Unsupported, what)
+            .advise("run the same version of diskdelta on both hosts"))
+    }
+
+    /// Makes the target that `job` names hold what `source` holds, as
+    /// [`sync`](crate::sync::sync) does, promises and all; the report is the agent's. `cached` is
+    /// what a cache knows of the source. Also returns what went over the line.
+    ///
+    /// # Errors
+    /// Those of the agent, of kind `Marked` where the target is incomplete now; those of reading
+    /// the source.
+    pub fn push(
+        self,
+        job: &Job,
+        source: &HostSource,
+        cached: Option<CachedSource>,
+        work: &Work,
+    ) -> Result<(SyncReport, Traffic)> {
+        self.refuse_holes(job)?;
+        self.session
+            .line()
+            .send(&Message::Job(Box::new(job.clone())))?;
+        let answerer = Answerer {
+            image: source.image().clone(),
+            check: &|| source.check(),
+            warnings: Vec::new(),
+            cached,
+        };
+        let answered = answerer.answer(&self.session, work);
+        let traffic = self.session.traffic();
+        let report = match answered {
+            Ok(Some(ending)) => ending.report(),
+            Ok(None) => Err(wrong("no report")),
+            Err(error) => {
+                tell(self.session.line(), &error);
+                Err(error)
+            }
+        };
+        self.session.finish();
+        Ok((report?, traffic))
+    }
+}
+
+/// A source at an agent.
+pub struct Pull {
+    far: Arc<FarDisk>,
+}
+
+impl Pull {
+    /// A source that the other end of `session` is about to describe. The line is given back where
+    /// it cannot.
+    ///
+    /// # Errors
+    /// Any, from the other end; `LimitExceeded`, `Malformed`, `Io`, `Cancelled`.
+    pub fn over(session: Session, cancel: &CancelToken) -> Result<Pull, (Error, Box<Session>)> {
+        match described(&session, &Limits::default(), cancel) {
+            Ok(opened) => Ok(Pull {
+                far: Arc::new(FarDisk::new(session, opened)),
+            }),
+            Err(error) => Err((error, Box::new(session))),
+        }
+    }
+
+    /// What the agent told of the source.
+    pub fn warnings(&self) -> &[String] {
+        &self.far.opened().warnings
+    }
+
+    /// The source, to be asked for something else than a sync.
+    pub fn far(&self) -> &FarDisk {
+        &self.far
+    }
+
+    /// Tells the agent that nothing more is wanted, and closes the line.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn end(self) -> Result<()> {
+        if let Some(session) = self.leave()? {
+            session.finish();
+        }
+        Ok(())
+    }
+
+    /// Tells the other end that nothing more is wanted of this source, and gives the line back.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn leave(self) -> Result<Option<Session>> {
+        self.far.end(None)?;
+        Ok(self.far.into_session())
+    }
+
+    /// Gives the line back as it is, after something has failed that the other end is yet to hear of.
+    pub fn abandon(self) -> Option<Session> {
+        self.far.into_session()
+    }
+
+    /// As [`sync`](crate::sync::sync) onto `target`. Also returns what went over the line.
+    ///
+    /// # Errors
+    /// Those of [`sync`](crate::sync::sync) and of the agent.
+    pub fn sync_onto(
+        self,
+        target: &Target,
+        options: &SyncOptions,
+        work: &Work,
+    ) -> Result<(SyncReport, Traffic)> {
+        let (synced, session) = self.sync_and_leave(target, options, work);
+        if let Some(session) = session {
+            session.finish();
+        }
+        synced
+    }
+
+    /// As [`sync_onto`](Pull::sync_onto), and gives the line back.
+    pub fn sync_and_leave(
+        self,
+        target: &Target,
+        options: &SyncOptions,
+        work: &Work,
+    ) -> (Result<(SyncReport, Traffic)>, Option<Session>) {
+        let synced = self.far.sync_onto(target, options, work);
+        let synced = match synced {
+            Ok(report) => self.far.end(None).map(|()| report),
+            Err(error) => {
+                // Where the line is down there is nobody to tell.
+                let fault = Box::new(Fault::of(&error, false));
+                let _ = self.far.tell(&Message::Fail(fault));
+                Err(error)
+            }
+        };
+        let traffic = self.far.traffic();
+        let session = self.far.into_session();
+        (synced.map(|report| (report, traffic)), session)
+    }
+}
+
+/// Tells the agent of an error, where it still listens.
+fn tell(line: &Line, error: &Error) {
+    let _ = line.send(&Message::Fail(Box::new(Fault::of(error, false))));
+}

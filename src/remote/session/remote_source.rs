@@ -1,0 +1,344 @@
+//! The end with the target: the source at the other end, as a sync sees it.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::run::Session;
+use crate::control::{CancelToken, Phase, Work};
+use crate::diff::{CompareOptions, CompareReport};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Image, ImageInfo};
+use crate::limits::Limits;
+use crate::manifest::Root;
+use crate::remote::compare::driver::drive;
+use crate::remote::compare::root::{Nobody, RootEnd};
+use crate::remote::compare::search::{Descent, everything, find};
+use crate::remote::compare::target_worker::Visit;
+use crate::remote::wire::codec::wrong;
+use crate::remote::wire::connection::Traffic;
+use crate::remote::wire::format::{
+    CLAIMED_MOST, LIST_MOST, LONG_HASH_LEN, SHORT_HASH_LEAST, SHORT_HASH_LEN,
+};
+use crate::remote::wire::message::{Claims, Compare, Message};
+use crate::remote::wire::request::{Ending, Opened};
+use crate::sync::{Claim, FarSource, Search, Source, SyncOptions, SyncReport, Target, sync};
+
+/// A source at the other end of a session.
+pub struct FarDisk {
+    session: Mutex<Session>,
+    opened: Opened,
+    pub(in crate::remote) comparisons: AtomicU64,
+    pub(in crate::remote) hash_len: AtomicUsize,
+    pub(in crate::remote) has_missed: AtomicBool,
+    /// Whether a manifest has stood for reading the source.
+    pub(in crate::remote) believes: AtomicBool,
+    /// Whether both disks are read, whatever manifests there are.
+    pub(in crate::remote) is_wary: AtomicBool,
+}
+
+impl FarDisk {
+    /// Takes the description of the source, which the other end sends first.
+    ///
+    /// # Errors
+    /// Any, from the other end; `LimitExceeded`, `Malformed`, `Io`, `Cancelled`.
+    pub fn open(session: Session, limits: &Limits, cancel: &CancelToken) -> Result<FarDisk> {
+        let opened = described(&session, limits, cancel)?;
+        Ok(FarDisk::new(session, opened))
+    }
+
+    /// The source that the other end has described by `opened`.
+    pub(in crate::remote) fn new(session: Session, opened: Opened) -> FarDisk {
+        FarDisk {
+            session: Mutex::new(session),
+            opened,
+            comparisons: AtomicU64::new(0),
+            hash_len: AtomicUsize::new(SHORT_HASH_LEN),
+            has_missed: AtomicBool::new(false),
+            believes: AtomicBool::new(false),
+            is_wary: AtomicBool::new(false),
+        }
+    }
+
+    /// Compares with hashes of so many bytes, 1 to 16, instead of 5.
+    #[must_use]
+    pub fn with_hash_len(self, bytes: usize) -> Self {
+        self.hash_len
+            .store(bytes.clamp(1, LONG_HASH_LEN), Ordering::Relaxed);
+        self
+    }
+
+    /// What the other end told of the source.
+    pub fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// Makes `target` hold what the source holds; where a short hash has hidden a difference, once
+    /// more with long ones.
+    ///
+    /// # Errors
+    /// Those of [`sync`].
+    pub fn sync_onto(
+        self: &Arc<Self>,
+        target: &Target,
+        options: &SyncOptions,
+        work: &Work,
+    ) -> Result<SyncReport> {
+        let source = Source::far(self.clone());
+        let first = sync(&source, target, options, work);
+        if first.is_ok() || !self.has_missed.swap(false, Ordering::Relaxed) {
+            return first;
+        }
+        work.progress()
+            .note("the roots differ; comparing again, with longer hashes and no kept manifests");
+        self.hash_len.store(LONG_HASH_LEN, Ordering::Relaxed);
+        self.believes.store(false, Ordering::Relaxed);
+        self.is_wary.store(true, Ordering::Relaxed);
+        sync(&source, target, options, work)
+    }
+
+    /// The root of the source, seen with `disk_len` bytes, in blocks of 64 KiB. The other end reads
+    /// all of its disk for it, whatever manifests it has; what comes over the line is a hundred
+    /// bytes for each 64 MiB.
+    ///
+    /// # Errors
+    /// `Unreadable`, `SourceChanged` and others of the source; `Malformed`, `Io`, `Cancelled`.
+    pub fn root(&self, disk_len: u64, work: &Work) -> Result<Root> {
+        let session = self.lock();
+        session.line().send(&Message::Compare(Compare {
+            disk_len,
+            hash_len: u8::try_from(SHORT_HASH_LEAST).unwrap_or(u8::MAX),
+            window_count: 0,
+            from_manifest: false,
+            counts_only: false,
+            skips: false,
+        }))?;
+        self.comparisons.fetch_add(1, Ordering::Relaxed);
+        work.progress().begin(Phase::Hash, Some(disk_len));
+        let mut end = RootEnd::new(disk_len);
+        let mut told = 0;
+        let mut look = |end: &RootEnd| {
+            work.progress()
+                .advance(end.settled_bytes().saturating_sub(told));
+            told = told.max(end.settled_bytes());
+        };
+        let awaited = "the root of its source";
+        let line = session.line();
+        drive(
+            &mut end,
+            &Nobody,
+            line,
+            SHORT_HASH_LEAST,
+            awaited,
+            work,
+            &mut look,
+        )?;
+        drop(session);
+        FarSource::check(self)?;
+        let root = end.root().ok_or_else(|| wrong("no root"))?;
+        Ok(Root::from_bytes(root))
+    }
+
+    /// Tells the other end that all is done.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn end(&self, ending: Option<Ending>) -> Result<()> {
+        self.lock()
+            .line()
+            .send(&Message::Done(ending.map(Box::new)))
+    }
+
+    /// What went over the line.
+    pub fn traffic(&self) -> Traffic {
+        self.lock().traffic()
+    }
+
+    /// The session again, once no sync uses it any more.
+    pub fn into_session(self: Arc<Self>) -> Option<Session> {
+        let this = Arc::into_inner(self)?;
+        Some(
+            this.session
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Sends something that is not an answer, such as an error.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn tell(&self, message: &Message) -> Result<()> {
+        self.lock().line().send(message)
+    }
+
+    pub(in crate::remote) fn lock(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FarSource for FarDisk {
+    fn info(&self) -> ImageInfo {
+        self.opened.info()
+    }
+
+    fn compare(
+        &self,
+        target: &dyn Image,
+        disk_len: u64,
+        options: &CompareOptions,
+        work: &Work,
+        visit: &Visit<'_>,
+    ) -> Result<CompareReport> {
+        options.check(disk_len)?;
+        let map = options.change_map.as_ref();
+        let windows = map.map(|_| options.windows(disk_len));
+        let descent = Descent::read(target, disk_len, windows);
+        let descent = descent.with_skips(options.skip_unreadable);
+        descent.run(self, &self.lock(), work, visit)
+    }
+
+    fn find(
+        &self,
+        search: Search<'_>,
+        work: &Work,
+        visit: &Visit<'_>,
+    ) -> Result<(CompareReport, Option<Root>)> {
+        find(self, search, work, visit)
+    }
+
+    fn everything(
+        &self,
+        disk_len: u64,
+        work: &Work,
+        visit: &Visit<'_>,
+    ) -> Result<(CompareReport, Root)> {
+        everything(self, disk_len, work, visit)
+    }
+
+    fn believes_manifests(&self) -> bool {
+        self.believes.load(Ordering::Relaxed)
+    }
+
+    fn confirm(&self, disk_len: u64, claims: &[Claim], work: &Work) -> Result<Vec<bool>> {
+        let session = self.lock();
+        let line = session.line();
+        let groups = groups_of(claims);
+        let mut messages = messages_of(&groups, disk_len).into_iter();
+        let mut asked = VecDeque::new();
+        let mut is_true = vec![false; claims.len()];
+        let mut groups = groups.into_iter();
+        loop {
+            // The other end answers in order; few answers are ever under way.
+            while asked.len() < CLAIMS_AHEAD
+                && let Some(message) = messages.next()
+            {
+                asked.push_back(message.groups.len());
+                line.send(&Message::Claims(message))?;
+            }
+            let Some(count) = asked.pop_front() else {
+                break;
+            };
+            let answers = match line.receive("its answer to claims", work.cancel())? {
+                Message::Answers(answers) if answers.len() == count => answers,
+                _ => return Err(wrong("something else than answers to all claims")),
+            };
+            for (answer, group) in answers.into_iter().zip(groups.by_ref().take(count)) {
+                for index in group.indices {
+                    if let Some(slot) = is_true.get_mut(index) {
+                        *slot = answer;
+                    }
+                }
+            }
+        }
+        Ok(is_true)
+    }
+
+    fn check(&self) -> Result<()> {
+        let session = self.lock();
+        session.line().send(&Message::Check)?;
+        match session
+            .line()
+            .receive("its check of the source", &CancelToken::new())?
+        {
+            Message::Checked => Ok(()),
+            _ => Err(wrong("something else than the answer to a check")),
+        }
+    }
+}
+
+/// Takes the description of the source, which the other end sends first.
+///
+/// # Errors
+/// As [`FarDisk::open`].
+pub(in crate::remote) fn described(
+    session: &Session,
+    limits: &Limits,
+    cancel: &CancelToken,
+) -> Result<Opened> {
+    let opened = match session.line().receive("what its source is", cancel)? {
+        Message::Opened(opened) => *opened,
+        _ => return Err(wrong("something else than what its source is")),
+    };
+    if opened.disk_len > limits.disk_bytes {
+        let what = "the other end's disk is longer than the limit";
+        return Err(Error::new(ErrorKind::LimitExceeded, what).in_field("disk_len"));
+    }
+    Ok(opened)
+}
+
+/// Claims that are answered as one.
+#[derive(Default)]
+struct Group {
+    indices: Vec<usize>,
+    claims: Vec<Claim>,
+    bytes: u64,
+}
+
+/// Puts ascending claims into groups; one that overlaps others, or is very long, is in none.
+fn groups_of(claims: &[Claim]) -> Vec<Group> {
+    let mut groups = Vec::new();
+    let mut group = Group::default();
+    let mut at = 0;
+    for (index, claim) in claims.iter().enumerate() {
+        let bytes = claim.range.end.saturating_sub(claim.range.start);
+        if claim.range.start < at || bytes == 0 || bytes > GROUP_BYTES {
+            continue;
+        }
+        at = claim.range.end;
+        if group.bytes + bytes > GROUP_BYTES || group.claims.len() >= GROUP_CLAIMS {
+            groups.push(std::mem::take(&mut group));
+        }
+        group.indices.push(index);
+        group.claims.push(claim.clone());
+        group.bytes += bytes;
+    }
+    if !group.claims.is_empty() {
+        groups.push(group);
+    }
+    groups
+}
+
+fn messages_of(groups: &[Group], disk_len: u64) -> Vec<Claims> {
+    let mut messages = Vec::new();
+    for some in groups.chunks(GROUPS_TOGETHER) {
+        let encode = |group: &Group| {
+            let ranges: Vec<Range<u64>> = group.claims.iter().map(|it| it.range.clone()).collect();
+            (ranges, Claims::digest(&group.claims))
+        };
+        messages.push(Claims {
+            disk_len,
+            groups: some.iter().map(encode).collect(),
+        });
+    }
+    messages
+}
+
+const GROUP_CLAIMS: usize = 64;
+const GROUP_BYTES: u64 = 1 << 20;
+const GROUPS_TOGETHER: usize = 16;
+/// Messages that are sent before the first of them is answered.
+const CLAIMS_AHEAD: usize = 16;
+const _: () = assert!(GROUP_BYTES * GROUPS_TOGETHER as u64 <= CLAIMED_MOST);
+const _: () = assert!(GROUP_CLAIMS * GROUPS_TOGETHER <= LIST_MOST);

@@ -1,0 +1,349 @@
+//! The agent: does one job for the end that dialled.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::remote_source::FarDisk;
+use super::run::{Session, Side};
+use super::source_server::Answerer;
+use crate::control::Work;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{FileGate, ImageOptions};
+use crate::limits::Limits;
+use crate::remote::own_folders::OwnFolders;
+use crate::remote::sandbox::{Confined, Root};
+use crate::remote::shown_paths::ShownPaths;
+use crate::remote::wire::codec::wrong;
+use crate::remote::wire::connection::Line;
+use crate::remote::wire::connection_options::LineOptions;
+use crate::remote::wire::format::{FEATURE_HAND, FEATURES, LEAF};
+use crate::remote::wire::message::Message;
+use crate::remote::wire::request::{Ending, Fault, Job, TargetJob};
+use crate::setters::setters;
+use crate::storage::{SourceOptions, TargetOptions};
+use crate::sync::{HostSource, HostTarget, HostTargetOptions, ManifestCache};
+use crate::units::BlockSize;
+
+/// What an agent may do for whoever dials it.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ServeOptions {
+    /// The folder that all it touches must lie in, and that all paths are taken from. Paths that
+    /// lead outside are refused with `InvalidInput`; a path that is looked up in it and is not there
+    /// is `NotFound`, also one that exists outside.
+    ///
+    /// Where it may be written to, a client may make and overwrite any regular file in it, but for
+    /// the agent's own.
+    pub root: Option<PathBuf>,
+    /// Whether nothing is ever written.
+    pub read_only: bool,
+    /// Where the stages of targets lie.
+    pub stage_dir: Option<PathBuf>,
+    /// Where manifests are kept that stand for reading sources, and targets from one sync to the
+    /// next; see [`ManifestCache`].
+    pub manifest_cache: Option<PathBuf>,
+    /// Where the agent keeps what it has to remember of jobs on its disks, for a [`Hand`]; outside of
+    /// the root. Made where it is missing; no other user may write to it.
+    pub state_dir: Option<PathBuf>,
+    /// Reads past the page cache.
+    pub direct: bool,
+    /// Reads the holes of images too, whether a job asks for it or not; see [`ImageOptions::read_holes`].
+    pub read_holes: bool,
+    /// How the line is watched.
+    pub line: LineOptions,
+}
+
+setters! {
+    ServeOptions:
+    /// Replaces [`ServeOptions::root`].
+    with_root, root: Option<PathBuf>;
+    /// Replaces [`ServeOptions::read_only`].
+    with_read_only, read_only: bool;
+    /// Replaces [`ServeOptions::stage_dir`].
+    with_stage_dir, stage_dir: Option<PathBuf>;
+    /// Replaces [`ServeOptions::manifest_cache`].
+    with_manifest_cache, manifest_cache: Option<PathBuf>;
+    /// Replaces [`ServeOptions::state_dir`].
+    with_state_dir, state_dir: Option<PathBuf>;
+    /// Replaces [`ServeOptions::direct`].
+    with_direct, direct: bool;
+    /// Replaces [`ServeOptions::read_holes`].
+    with_read_holes, read_holes: bool;
+    /// Replaces [`ServeOptions::line`].
+    with_line, line: LineOptions;
+}
+
+/// Does what an agent is asked for beside syncs; the layer above knows what that is.
+pub trait Hand: Sync {
+    /// Does what `request` says, and tells the other end what came of it.
+    ///
+    /// # Errors
+    /// `Io`, `Malformed`, `Cancelled`: nobody could be told.
+    fn lend(
+        &self,
+        session: Session,
+        request: &[u8],
+        options: &ServeOptions,
+        work: &Work,
+    ) -> Result<Served>;
+}
+
+/// How a job ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Served {
+    /// It is done.
+    Done,
+    /// It is not, and the other end was told why.
+    Refused(Error),
+}
+
+/// Does one job for the end that dialled: is the source or the target of a sync.
+///
+/// What holds of a target when this returns is what [`sync`](crate::sync::sync) says. Refused are,
+/// among others, paths outside of the root, names of files that this crate makes next to others, and
+/// paths in the agent's own folders (`InvalidInput`), and, where nothing may be written, jobs that
+/// would (`Unsupported`).
+///
+/// # Errors
+/// `Io`, `Malformed`, `Cancelled`: nobody could be told.
+pub fn serve(
+    reader: impl Read + Send + 'static,
+    writer: impl Write + Send + 'static,
+    options: &ServeOptions,
+    work: &Work,
+) -> Result<Served> {
+    serve_told(reader, writer, options, work, None, &|_| {})
+}
+
+/// As [`serve`], and has `hand` do what is asked for beside syncs.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_with(
+    reader: impl Read + Send + 'static,
+    writer: impl Write + Send + 'static,
+    options: &ServeOptions,
+    work: &Work,
+    hand: &dyn Hand,
+) -> Result<Served> {
+    serve_told(reader, writer, options, work, Some(hand), &|_| {})
+}
+
+/// As [`serve`]; `told` sees the job.
+pub(in crate::remote) fn serve_told(
+    reader: impl Read + Send + 'static,
+    writer: impl Write + Send + 'static,
+    options: &ServeOptions,
+    work: &Work,
+    hand: Option<&dyn Hand>,
+    told: &dyn Fn(&Job),
+) -> Result<Served> {
+    let line = options.line.clone().or_peer("the dialler");
+    // One that dials knows what it wants.
+    let idle = Some(line.silence.min(line.idle.unwrap_or(line.silence)));
+    let line = Line::new(reader, writer, line.with_idle(idle))?;
+    let features = match hand {
+        Some(_) => FEATURES,
+        None => FEATURES & !FEATURE_HAND,
+    };
+    let mut session = Session::greet_with(line, Side::Agent, features, work.cancel())?;
+    let shown = ShownPaths::below(options.root.as_deref());
+    session.show_paths(shown.clone());
+    let job = match session.line().receive("its job", work.cancel()) {
+        Ok(Message::Job(job)) => *job,
+        Ok(Message::Ask(request)) => {
+            session.line().set_idle(options.line.idle);
+            return match hand {
+                None => refuse(session, wrong("something else than a job")),
+                Some(_) if options.read_only => refuse(session, only_reads()),
+                Some(hand) => hand.lend(session, &request, options, work),
+            };
+        }
+        Ok(_) => return refuse(session, wrong("something else than a job")),
+        Err(error) if error.kind() == ErrorKind::LimitExceeded => return refuse(session, error),
+        Err(error) => return Err(error),
+    };
+    session.line().set_idle(options.line.idle);
+    told(&job);
+    let root = match options.root.as_ref().map(Root::open).transpose() {
+        Ok(root) => root,
+        Err(error) => return refuse(session, error),
+    };
+    let agent = Agent {
+        options,
+        root,
+        shown,
+        work,
+    };
+    match job.target {
+        None => agent.be_source(session, &job),
+        Some(target) => agent.be_target(session, &job, &target),
+    }
+}
+
+struct Agent<'a> {
+    options: &'a ServeOptions,
+    root: Option<Root>,
+    shown: ShownPaths,
+    work: &'a Work,
+}
+
+impl Agent<'_> {
+    fn be_source(&self, session: Session, job: &Job) -> Result<Served> {
+        let opened = self.open_source(job).and_then(|source| {
+            let cached = match self.cache()? {
+                Some(cache) if !job.live => Some(cache.look_up(&source, BlockSize::new(LEAF)?)?),
+                _ => None,
+            };
+            Ok((source, cached))
+        });
+        let (source, cached) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return refuse(session, error),
+        };
+        let answerer = Answerer {
+            image: source.image().clone(),
+            check: &|| source.check(),
+            warnings: source
+                .warnings()
+                .iter()
+                .map(|it| self.shown.text(it))
+                .collect(),
+            cached,
+        };
+        match answerer.answer(&session, self.work) {
+            Ok(_) => {
+                session.finish();
+                Ok(Served::Done)
+            }
+            Err(error) => refuse(session, error),
+        }
+    }
+
+    fn be_target(&self, session: Session, job: &Job, how: &TargetJob) -> Result<Served> {
+        let opened = self.open_target(job, how).and_then(|target| {
+            let path = target.target().path();
+            let kept = match self.cache()? {
+                Some(cache) => Some(cache.target_place(path.as_os_str().as_bytes())?),
+                None => None,
+            };
+            Ok((target, how.sync_options().with_target_manifest(kept)))
+        });
+        let (target, options) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return refuse(session, error),
+        };
+        let far = Arc::new(FarDisk::open(
+            session,
+            &Limits::default(),
+            self.work.cancel(),
+        )?);
+        let synced = far.sync_onto(target.target(), &options, self.work);
+        let told = match &synced {
+            Ok(report) => {
+                let mut report = report.clone();
+                report.notes.extend(target.warnings().iter().cloned());
+                for text in report.notes.iter_mut().chain([&mut report.reason]) {
+                    *text = self.shown.text(text);
+                }
+                Message::Done(Some(Box::new(Ending::of(&report))))
+            }
+            Err(error) => {
+                // One that cannot be asked, as after a failed sync, may be incomplete.
+                let marked = !matches!(target.mark(), Ok(None));
+                Message::Fail(Box::new(Fault::shown(error, marked, &self.shown)))
+            }
+        };
+        let told = far.tell(&told);
+        if let Some(session) = far.into_session() {
+            session.finish();
+        }
+        match (synced, told) {
+            (Ok(_), Ok(())) => Ok(Served::Done),
+            (Err(error), Ok(())) => Ok(Served::Refused(error)),
+            (Ok(_), Err(error)) | (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    fn cache(&self) -> Result<Option<ManifestCache>> {
+        let folder = self.options.manifest_cache.as_ref();
+        folder.map(ManifestCache::open).transpose()
+    }
+
+    fn open_source(&self, job: &Job) -> Result<HostSource> {
+        let (path, confined) = self.resolve(job)?;
+        let open = SourceOptions::default()
+            .with_direct(self.options.direct)
+            .with_allow_writers(job.live)
+            .with_marker_is_data(job.marker_is_data);
+        let source = HostSource::open(&path, &self.image_options(job), &open)?;
+        if let (Some(root), Some(confined)) = (&self.root, confined) {
+            confined.check()?;
+            root.check(&source.files())?;
+        }
+        Ok(source)
+    }
+
+    fn open_target(&self, job: &Job, how: &TargetJob) -> Result<HostTarget> {
+        if self.options.read_only {
+            return Err(only_reads());
+        }
+        let (path, confined) = self.resolve(job)?;
+        let open = TargetOptions::default()
+            .with_direct(self.options.direct)
+            .with_allocation(how.allocation);
+        let options = HostTargetOptions::default()
+            .with_image(self.image_options(job))
+            .with_create(how.create)
+            .with_align_bytes(how.align_bytes.max(1))
+            .with_stage_dir(self.options.stage_dir.clone())
+            .with_dry_run(how.dry_run)
+            .with_open(open);
+        let target = HostTarget::open(&path, &options)?;
+        confined.map_or(Ok(()), |confined| confined.check())?;
+        Ok(target)
+    }
+
+    fn image_options(&self, job: &Job) -> ImageOptions {
+        let options = ImageOptions::default()
+            .with_gate(Arc::new(FileGate::new()))
+            .with_read_holes(self.options.read_holes || job.read_holes);
+        match job.format {
+            Some(format) => options.with_format(format),
+            None => options,
+        }
+    }
+
+    fn resolve(&self, job: &Job) -> Result<(PathBuf, Option<Confined>)> {
+        let asked = Path::new(OsStr::from_bytes(&job.path));
+        let (path, confined) = match &self.root {
+            None => (asked.to_owned(), None),
+            Some(root) => {
+                let confined = root.resolve(&job.path)?;
+                (confined.path.clone(), Some(confined))
+            }
+        };
+        OwnFolders::of(self.options)?.refuse(&path)?;
+        Ok((path, confined))
+    }
+}
+
+fn only_reads() -> Error {
+    Error::new(ErrorKind::Unsupported, "this agent only reads")
+        .advise("start it without --read-only to write through it")
+}
+
+/// Tells the other end.
+pub(crate) fn refuse(session: Session, error: Error) -> Result<Served> {
+    let fault = Fault::shown(&error, false, session.shown_paths());
+    let told = session.line().send(&Message::Fail(Box::new(fault)));
+    session.finish();
+    match told {
+        Ok(()) => Ok(Served::Refused(error)),
+        Err(_) => Err(error),
+    }
+}

@@ -1,0 +1,7 @@
+//! Programs and sockets that carry a connection, and addresses.
+
+pub(super) mod connect;
+pub(super) mod pipe;
+pub(super) mod retry;
+pub(super) mod ssh;
+pub(super) mod url;

@@ -1,0 +1,167 @@
+//! Numbers and byte strings in the payload of a message.
+
+use super::format::TEXT_MOST;
+use crate::error::{Error, Result};
+
+/// Writes the fields of a payload.
+#[derive(Debug, Default)]
+pub(in crate::remote) struct Put(pub Vec<u8>);
+
+impl Put {
+    /// A number in as few bytes as it needs, seven bits each, the least first.
+    pub fn number(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            // The low seven bits, and that more follow.
+            self.0.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push((value & 0x7f) as u8);
+    }
+
+    pub fn byte(&mut self, value: u8) {
+        self.0.push(value);
+    }
+
+    pub fn flag(&mut self, value: bool) {
+        self.0.push(u8::from(value));
+    }
+
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Bytes with their count in front; cut where they are longer than a peer takes.
+    pub fn text(&mut self, bytes: &[u8]) {
+        let bytes = bytes.get(..TEXT_MOST).unwrap_or(bytes);
+        self.number(bytes.len() as u64);
+        self.raw(bytes);
+    }
+}
+
+/// Takes the fields of a payload, which may hold anything.
+#[derive(Debug)]
+pub(in crate::remote) struct Take<'a>(pub &'a [u8]);
+
+impl<'a> Take<'a> {
+    pub fn number(&mut self) -> Result<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits || (byte == 0 && shift > 0) {
+                return Err(wrong(
+                    "a number that is too large, or longer than it needs to be",
+                ));
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(wrong("a number that does not end"))
+    }
+
+    /// A number of at most `most`.
+    pub fn count(&mut self, most: usize) -> Result<usize> {
+        match usize::try_from(self.number()?) {
+            Ok(count) if count <= most => Ok(count),
+            _ => Err(wrong("a count beyond its limit")),
+        }
+    }
+
+    pub fn byte(&mut self) -> Result<u8> {
+        let (first, rest) = self.0.split_first().ok_or_else(short)?;
+        self.0 = rest;
+        Ok(*first)
+    }
+
+    pub fn flag(&mut self) -> Result<bool> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(wrong("a flag that is neither 0 nor 1")),
+        }
+    }
+
+    pub fn raw(&mut self, len: usize) -> Result<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or_else(short)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or_else(short)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    pub fn u16(&mut self) -> Result<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub fn text(&mut self) -> Result<&'a [u8]> {
+        let len = self.count(TEXT_MOST)?;
+        self.raw(len)
+    }
+
+    pub fn string(&mut self) -> Result<String> {
+        let bytes = self.text()?;
+        Ok(String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    /// All that is left.
+    pub fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Nothing may be left.
+    pub fn end(&self) -> Result<()> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(wrong("bytes behind the end of a message"))
+        }
+    }
+}
+
+/// What a peer sent breaks the protocol.
+pub(in crate::remote) fn wrong(what: &'static str) -> Error {
+    Error::malformed(format!("the other end sent {what}"))
+        .advise("run it again; if it comes back, one of the two ends or the line is broken")
+}
+
+fn short() -> Error {
+    wrong("a message that is too short")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_one_form_each() {
+        for value in [
+            0,
+            1,
+            127,
+            128,
+            300,
+            u64::from(u32::MAX),
+            u64::MAX - 1,
+            u64::MAX,
+        ] {
+            let mut put = Put::default();
+            put.number(value);
+            let mut take = Take(&put.0);
+            assert_eq!(take.number().unwrap(), value);
+            take.end().unwrap();
+        }
+        for bytes in [&[0x80, 0][..], &[0xff; 10], &[0x80; 11], &[0x80], &[]] {
+            assert!(Take(bytes).number().is_err(), "{bytes:?}");
+        }
+    }
+}

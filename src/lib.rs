@@ -9,11 +9,15 @@ pub mod error;
 #[cfg(feature = "failback")]
 pub mod failback;
 pub mod image;
+#[cfg(feature = "failback")]
+pub mod journal;
 pub mod limits;
 pub mod manifest;
 mod random;
 mod ration;
 pub mod remote;
+#[cfg(feature = "failback")]
+pub mod replica;
 mod setters;
 pub mod storage;
 pub mod sync;

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use diskdelta::failback::controller::{Call, Changes, CommandController, Facts, VmController};
 use diskdelta::failback::machine::{Checkpoint, Side, Token, VmSeen};
+use diskdelta::failback::vm::{Call, Changes, CommandController, Facts, VmController};
 use diskdelta::{CancelToken, ErrorKind};
 
 #[test]

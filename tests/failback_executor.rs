@@ -11,9 +11,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use diskdelta::failback::executor::{Asked, Bell, Executor, Inbox, NoInbox, Pace};
-use diskdelta::failback::journal::Reader;
 use diskdelta::failback::machine::{Amount, Disposition, Gesture, Mode, Phase, Reason, Side, Spec};
 use diskdelta::failback::record::{JobRecord, Record};
+use diskdelta::journal::Reader;
 use diskdelta::storage::fault::{Fault, FaultDisk};
 use diskdelta::storage::{Access, Folder};
 use diskdelta::{ErrorKind, Result};

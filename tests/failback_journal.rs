@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use diskdelta::ErrorKind;
-use diskdelta::failback::journal::{Entry, Reader, Writer};
+use diskdelta::journal::{Entry, Reader, Writer};
 use diskdelta::storage::fault::{CrashState, FaultDisk};
 use diskdelta::storage::{Access, Folder, HostFolder, MemoryFolder, MemoryStorage, Storage};
 

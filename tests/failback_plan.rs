@@ -6,8 +6,8 @@ use std::time::Duration;
 use diskdelta::ErrorKind;
 use diskdelta::failback::machine::{CommitPolicy, Mode, ProofPolicy};
 use diskdelta::failback::plan::{Address, Controller, Direction, Plan};
-use diskdelta::failback::replica::KeyFile;
 use diskdelta::image::Format;
+use diskdelta::replica::KeyFile;
 use diskdelta::sync::Safety;
 
 #[test]

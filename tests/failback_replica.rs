@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use age::secrecy::ExposeSecret;
-use diskdelta::failback::replica::{Appended, Changed, Key, KeyFile, Replica};
 use diskdelta::image::{CreateFormat, CreateOptions, Format, Image, ImageOptions, Raw};
 use diskdelta::remote::{Dialled, Job, LineOptions, Pull, ServeOptions, Served, serve};
+use diskdelta::replica::{Appended, Changed, Key, KeyFile, Replica};
 use diskdelta::storage::fault::{CrashState, FaultDisk};
 use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place, Storage};
 use diskdelta::{BlockSize, ErrorKind, ExtentKind, Result, Work, manifest};

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::controller::DiskChanges;
 use super::machine::{Amount, PassReport, Root, Side, Token};
+use super::vm::DiskChanges;
 use crate::control::Work;
 use crate::error::Result;
 

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use super::bell::Bell;
-use super::controller::VmController;
 use super::disk_work::DiskWork;
-use super::journal::Writer;
 use super::machine::{
     Command, CommitPolicy, Event, Gesture, Machine, Phase, Problem, Sides, State, Step,
 };
 use super::perform::{Done, perform};
 use super::record::{JobRecord, Record, StepRecord};
+use super::vm::VmController;
 use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::Writer;
 use crate::random::random;
 use crate::storage::Folder;
 

@@ -1,11 +1,11 @@
 //! Turns a command into calls, and what comes of them into an answer.
 
-use super::controller::{Call, Changes, VmController};
 use super::disk_work::{CopyOrder, DiskWork};
 use super::executor::Hands;
 use super::machine::{
     Action, Amount, Answer, Checkpoint, Command, Copy, Problem, Resource, Side, Spec, Token,
 };
+use super::vm::{Call, Changes, VmController};
 use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
 

@@ -5,6 +5,8 @@ mod create;
 #[cfg(feature = "imago")]
 mod foreign;
 mod gate;
+#[cfg(feature = "qemu")]
+pub mod nbd;
 mod options;
 mod probe;
 mod raw;

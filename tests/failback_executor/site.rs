@@ -5,12 +5,12 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use diskdelta::failback::controller::{Call, Changes, DiskChanges, SimulatedVm, VmController};
 use diskdelta::failback::disk_work::{CopyOrder, DiskWork, Finding, Roots};
 use diskdelta::failback::executor::Hands;
 use diskdelta::failback::machine::{
     Amount, Checkpoint, PassReport, Root, Side, Sides, Token, VmSeen,
 };
+use diskdelta::failback::vm::{Call, Changes, DiskChanges, SimulatedVm, VmController};
 use diskdelta::{Error, ErrorKind, Result, Work};
 
 pub const DISK: &str = "system";

@@ -3,7 +3,7 @@
 use std::io::{self, Cursor, Read, Write};
 
 use diskdelta::ErrorKind;
-use diskdelta::failback::nbd::Client;
+use diskdelta::image::nbd::Client;
 use proptest::prelude::*;
 
 const DISK: u64 = 1 << 20;
@@ -27,7 +27,7 @@ fn an_honest_server_is_believed() {
         &[(4096, 0), (4096, 0), (8192, 3)],
     ));
     let status = client(&reply).status(0..65536).unwrap();
-    let lens = |runs: &[diskdelta::failback::nbd::Run]| -> Vec<_> {
+    let lens = |runs: &[diskdelta::image::nbd::Run]| -> Vec<_> {
         runs.iter().map(|run| (run.len, run.holds)).collect()
     };
     assert_eq!(lens(&status.zero), [(8192, false), (8192, true)]);

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use diskdelta::diff::{CompareOptions, compare};
-use diskdelta::failback::nbd::{NbdAddress, NbdExport};
+use diskdelta::image::nbd::{NbdAddress, NbdExport};
 use diskdelta::image::{Image, Raw};
 use diskdelta::storage::MemoryStorage;
 use diskdelta::{CancelToken, ErrorKind, ExtentKind, Work};

@@ -7,14 +7,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use diskdelta::failback::controller::{
-    Call, Changes, DiskChanges, Facts, QemuController, VmController,
-};
 use diskdelta::failback::machine::{Checkpoint, Side, Token, VmSeen};
-use diskdelta::failback::nbd::NbdExport;
 use diskdelta::failback::plan::Address;
-use diskdelta::failback::qmp::Qmp;
+use diskdelta::failback::vm::qemu::qmp::Qmp;
+use diskdelta::failback::vm::{Call, Changes, DiskChanges, Facts, QemuController, VmController};
 use diskdelta::image::Image;
+use diskdelta::image::nbd::NbdExport;
 use diskdelta::{CancelToken, ErrorKind};
 use serde_json::json;
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use diskdelta::failback::qmp::Qmp;
+use diskdelta::failback::vm::qemu::qmp::Qmp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -18,7 +18,7 @@ use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::Finding;
 use crate::failback::machine::{Mode, Side};
-use crate::failback::replica::Unseen;
+use crate::replica::Unseen;
 use crate::storage::{Folder, HostFolder};
 use crate::sync::{FULL_FROM_PERCENT_VERIFIED, sample};
 use crate::units::{BlockSize, REFINE_BYTES};

@@ -12,12 +12,12 @@ use crate::control::Work;
 use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::plan;
-use crate::failback::replica::{Appended, Changed, Replica};
 use crate::image::{Format, Image};
 use crate::manifest::{KeptManifest, RangeSet, Root};
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
 use crate::remote::{Carrier, FarPath, Job, LineOptions, Pull, Reach, Session, ShellOptions};
+use crate::replica::{Appended, Changed, Replica};
 use crate::storage::Storage;
 use crate::sync::{FAR_BLOCK_BYTES, FarSource, Search, SyncOptions, SyncReport, Target};
 use crate::units::BlockSize;

@@ -38,9 +38,9 @@ pub use forecast::Forecast;
 pub use hand::DiskHand;
 pub use sides::VmDisks;
 
-use super::controller::too_late;
 use super::machine::{Side, Sides, Token};
 use super::plan::{Address, Encryption, Plan, SiteName, Vm};
+use super::vm::too_late;
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, Image, ImageOptions};

@@ -7,9 +7,9 @@ use super::far::Far;
 use super::open_to_read;
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
-#[cfg(feature = "qemu")]
-use crate::failback::nbd::NbdExport;
 use crate::failback::plan::Address;
+#[cfg(feature = "qemu")]
+use crate::image::nbd::NbdExport;
 use crate::image::{Format, Image};
 use crate::remote::Reach;
 use crate::storage::{HostFile, SourceOptions};

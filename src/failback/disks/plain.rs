@@ -12,8 +12,8 @@ use super::seat::{Seat, exists, remove};
 use super::shown::Shown;
 use crate::control::Work;
 use crate::error::Result;
-use crate::failback::replica::Replica;
 use crate::image::CreateOptions;
+use crate::replica::Replica;
 use crate::storage::Place;
 use crate::sync::{Mode, Safety, Source, SyncOptions, Verify, sync};
 

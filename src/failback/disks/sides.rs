@@ -7,10 +7,10 @@ use super::hand::{Caller, Reply, Wanted, What};
 use super::{Estimate, HostDisks, Measure, Prerequisite};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::controller::DiskChanges;
 use crate::failback::disk_work::{CopyOrder, DiskWork, Finding, Roots};
 use crate::failback::machine::{PassReport, Root, Side, Sides, Token};
 use crate::failback::plan::{Plan, Vm};
+use crate::failback::vm::DiskChanges;
 
 /// The disks of one VM of a plan.
 pub struct VmDisks {

@@ -6,9 +6,9 @@ use super::shown::Shown;
 use super::{HostDisks, Prerequisite, open_to_write, pass, restore};
 use crate::control::Work;
 use crate::error::Result;
-use crate::failback::controller::DiskChanges;
 use crate::failback::disk_work::{CopyOrder, DiskWork, Finding, Roots};
 use crate::failback::machine::{PassReport, Root, Side, Token};
+use crate::failback::vm::DiskChanges;
 
 impl DiskWork for HostDisks {
     fn check(&self, token: Token, side: Side) -> Result<Vec<Finding>> {

@@ -10,19 +10,19 @@ use super::meter::{self, Meter, Moving};
 use super::post::{Post, post};
 use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
-#[cfg(feature = "qemu")]
-use crate::failback::controller::QemuController;
-use crate::failback::controller::{CommandController, Facts, VmController};
 use crate::failback::disks::VmDisks;
 use crate::failback::executor::{Bell, Executor, Hands, Inbox, Pace};
 use crate::failback::inbox::FolderInbox;
-use crate::failback::journal::Writer;
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{
     CommitPolicy, Gesture, GroupAsked, Mode, Phase, Side, Sides, Signal, Spec, State, signals,
 };
 use crate::failback::plan::{Controller, Plan, Site, SiteName, Vm};
 use crate::failback::record::{JobRecord, PlanRecord};
+#[cfg(feature = "qemu")]
+use crate::failback::vm::QemuController;
+use crate::failback::vm::{CommandController, Facts, VmController};
+use crate::journal::Writer;
 use crate::storage::Folder;
 
 /// Carries a job; there is one at a time.

@@ -9,11 +9,11 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::one_file::{files, refuse_one_file};
 use crate::failback::inbox;
-use crate::failback::journal::{Reader, Writer};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{Gesture, Mode, Phase, State};
 use crate::failback::plan::Plan;
 use crate::failback::record::{JobRecord, PlanRecord, Record, StepRecord};
+use crate::journal::{Reader, Writer};
 use crate::random::random;
 use crate::storage::{Access, Folder, HostFolder};
 

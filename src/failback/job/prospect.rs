@@ -8,12 +8,12 @@ use super::carry::{controllers, spec};
 use super::folder::refuse_conflicts;
 use crate::control::{CancelToken, Work};
 use crate::error::Result;
-use crate::failback::controller::Call;
 use crate::failback::disks::crowded;
 use crate::failback::disks::one_file::refuse_one_file;
 use crate::failback::disks::{Estimate, Forecast, Recommendation, VmDisks};
 use crate::failback::machine::{Side, Token};
 use crate::failback::plan::{Plan, Vm};
+use crate::failback::vm::Call;
 
 /// Something that was checked of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

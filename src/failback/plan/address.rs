@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-#[cfg(feature = "qemu")]
-use crate::failback::nbd::NbdAddress;
 use crate::image::Format;
+#[cfg(feature = "qemu")]
+use crate::image::nbd::NbdAddress;
 use crate::remote::{FarPath, Location};
 
 /// Where a disk lies: on the executor's host, or somewhere that it can be reached from.

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::Controller;
 use super::validate::Check;
 use crate::error::Result;
-use crate::failback::controller::Verb;
+use crate::failback::vm::Verb;
 
 impl Check<'_> {
     /// The controller of a site whose VMs the operator's programs control.

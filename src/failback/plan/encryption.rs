@@ -9,7 +9,7 @@ use super::address::parse_path;
 use super::file::EncryptionFile;
 use super::validate::Check;
 use crate::error::Result;
-use crate::failback::replica::KeyFile;
+use crate::replica::KeyFile;
 
 impl Check<'_> {
     pub(super) fn encryption(

@@ -55,9 +55,9 @@ pub use reach::{Reach, TlsFiles};
 pub(in crate::failback) use validate::is_name;
 
 use super::machine::{CommitPolicy, Mode, ProofPolicy, Side, Spec};
-use super::replica::KeyFile;
 use crate::error::Result;
 use crate::image::Format;
+use crate::replica::KeyFile;
 use crate::sync::Safety;
 
 /// A plan: two sites, and VMs in ordered groups that go from one to the other.

@@ -13,10 +13,10 @@ use super::supply::{Supply, Told};
 use super::words::{DiskAsked, DiskRead, Reply, Request, What};
 use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::controller::DiskChanges;
 use crate::failback::disk_work::{CopyOrder, DiskWork};
 use crate::failback::disks::HostDisks;
 use crate::failback::plan::Address;
+use crate::failback::vm::DiskChanges;
 use crate::remote::{
     Hand, LineWatch, Message, OwnFolders, Root, ServeOptions, Served, Session, refuse,
 };

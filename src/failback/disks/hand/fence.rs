@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::words::is_instance;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::controller::too_late;
 use crate::failback::lock::JobLock;
 use crate::failback::machine::Token;
+use crate::failback::vm::too_late;
 use crate::storage::{Access, Folder, HostFolder, Place, Privacy};
 
 /// What an agent has of one VM of a job.

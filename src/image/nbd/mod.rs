@@ -11,6 +11,8 @@ mod format;
 mod handshake;
 mod ranges;
 mod reply;
+#[cfg(feature = "qemu")]
+pub(crate) mod socket;
 
 pub use address::NbdAddress;
 pub use client::{Client, Run, Status};

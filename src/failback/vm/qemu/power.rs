@@ -9,9 +9,9 @@ use super::monitor::{Monitor, Node, Power};
 use super::tracking::Record;
 use super::{QemuController, have, snapshot};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::controller::Call;
-use crate::failback::nbd::{NbdAddress, NbdExport};
 use crate::failback::program::Program;
+use crate::failback::vm::Call;
+use crate::image::nbd::{NbdAddress, NbdExport};
 use crate::storage::{SourceOptions, open_source};
 
 impl QemuController {

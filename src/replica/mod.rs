@@ -13,11 +13,11 @@
 
 mod binding;
 mod chain;
-mod far;
+pub(crate) mod encrypted;
 mod key;
 mod link;
-mod sealed;
+pub(crate) mod remote_link;
 
 pub use chain::{Appended, Changed, Replica};
-pub(crate) use far::Unseen;
 pub use key::{Key, KeyFile};
+pub(crate) use remote_link::Unseen;

@@ -5,7 +5,7 @@
 
 mod commands;
 #[cfg(feature = "qemu")]
-mod qemu;
+pub mod qemu;
 mod simulated;
 
 use std::ops::Range;

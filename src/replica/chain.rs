@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::binding::{self, BINDING_LEN, Bound, Head, head_of};
-use super::far::far_link;
+use super::encrypted::{Sealing, Unsealed};
 use super::key::Key;
 use super::link::{DELTA, Link, MANIFEST};
-use super::sealed::{Sealing, Unsealed};
+use super::remote_link::far_link;
 use crate::control::Work;
 use crate::delta::{Delta, DeltaOptions, FrameKind, Stack, Trailer, create_link, merge};
 use crate::error::{Error, ErrorKind, Result};

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::tracking::Tracking;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::controller::{Call, too_late};
 use crate::failback::machine::Token;
 use crate::failback::small_file;
+use crate::failback::vm::{Call, too_late};
 use crate::storage::{Folder, HostFolder};
 
 /// A VM's folder: its monitor's socket, its fence, the newest token, what is tracked, scratch.

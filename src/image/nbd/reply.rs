@@ -3,8 +3,8 @@
 use std::io::{self, Read};
 
 use super::format::*;
+use super::socket::cancelled;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::line::cancelled;
 
 /// The head of a chunk; its payload is still in the stream.
 #[derive(Debug, Clone, Copy)]

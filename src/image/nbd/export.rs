@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::client::{Client, Status};
 use super::handshake::ExportInfo;
+use super::socket::{Line, cancelled};
 use super::{NbdAddress, Ranges};
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::line::{Line, cancelled};
 use crate::image::{Image, ImageInfo};
 use crate::units::Extent;
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::failback::machine::{Checkpoint, Token};
-use crate::failback::nbd::Ranges;
+use crate::image::nbd::Ranges;
 
 /// All checkpoints of a VM.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

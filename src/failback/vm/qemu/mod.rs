@@ -11,6 +11,8 @@
 mod folder;
 mod monitor;
 mod power;
+#[cfg(feature = "qemu")]
+pub mod qmp;
 mod snapshot;
 mod tracking;
 
@@ -22,8 +24,8 @@ use serde_json::{Value, json};
 use super::{Call, Changes, DiskChanges, Facts, VmController};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Checkpoint, VmSeen};
-use crate::failback::nbd::{NbdExport, Ranges};
 use crate::failback::plan::Address;
+use crate::image::nbd::{NbdExport, Ranges};
 use folder::VmFolder;
 use monitor::{Monitor, Node, Power};
 use snapshot::GRANULARITY;

@@ -13,7 +13,7 @@ use crate::error::Error;
 
 /// A Unix socket. Connecting, sending, and waiting for what answers the last message each end
 /// after a time limit, and soon after a cancel. A peer that sends byte by byte gains nothing by it.
-pub(super) struct Line {
+pub(crate) struct Line {
     stream: UnixStream,
     limit: Duration,
     cancel: CancelToken,
@@ -22,7 +22,7 @@ pub(super) struct Line {
 
 impl Line {
     /// Connects. A listener whose queue is full is tried again until `limit` is up.
-    pub(super) fn connect(
+    pub(crate) fn connect(
         socket: &Path,
         limit: Duration,
         cancel: &CancelToken,
@@ -54,7 +54,7 @@ impl Line {
         }
     }
 
-    pub(super) fn over(
+    pub(crate) fn over(
         stream: UnixStream,
         limit: Duration,
         cancel: &CancelToken,
@@ -112,7 +112,7 @@ impl Write for Line {
 ///
 /// # Errors
 /// What was no cancel.
-pub(super) fn cancelled(cause: io::Error) -> Result<Error, io::Error> {
+pub(crate) fn cancelled(cause: io::Error) -> Result<Error, io::Error> {
     cause.downcast::<Error>()
 }
 

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use diskdelta::delta::{self, Delta, DeltaOptions, Hash, Purpose};
 use diskdelta::image::Format;
-use diskdelta::storage::{Access, Place, Privacy, resolve};
+use diskdelta::storage::{Place, Privacy, resolve};
 use diskdelta::sync::{self, BaseCheck, HostSource, HostTarget, Verify};
 use diskdelta::units::{format_count, format_size};
 use diskdelta::{BlockSize, Limits, Result, manifest};
@@ -15,9 +15,10 @@ use serde::Serialize;
 use super::Ended;
 use super::args::{self, Holes, Parents, SideFormat, TargetArgs};
 use super::context::Context;
+use super::delta_file;
 use super::export;
 use super::outcome::{Exit, Failure};
-use super::sync::print_report;
+use super::sync_report::print_report;
 
 /// Makes, applies, shows and merges delta files
 #[derive(clap::Args)]
@@ -137,11 +138,15 @@ fn create(args: &CreateArgs, context: &Context) -> Ended {
         base.check()?;
         source.check()
     })?;
-    print(&open(&args.out.output)?, context)
+    print(&delta_file::open(&args.out.output)?, context)
 }
 
 fn merge(args: &MergeArgs, context: &Context) -> Ended {
-    let deltas: Vec<Delta> = args.files.iter().map(open).collect::<Result<_>>()?;
+    let deltas: Vec<Delta> = args
+        .files
+        .iter()
+        .map(delta_file::open)
+        .collect::<Result<_>>()?;
     let (limits, level) = (Limits::default(), args.out.level());
     let mut privacy = Privacy::USUAL;
     for delta in &deltas {
@@ -150,7 +155,7 @@ fn merge(args: &MergeArgs, context: &Context) -> Ended {
     args.out.place()?.create_whole(privacy, |storage| {
         delta::merge(&deltas, storage, &limits, level, &context.work)
     })?;
-    print(&open(&args.out.output)?, context)
+    print(&delta_file::open(&args.out.output)?, context)
 }
 
 impl OutArgs {
@@ -164,7 +169,7 @@ impl OutArgs {
 }
 
 fn apply(args: &ApplyArgs, context: &Context) -> Ended {
-    let delta = open(&args.file)?;
+    let delta = delta_file::open(&args.file)?;
     let target = HostTarget::open(&args.target, &args.open.options(&context.common))?;
     context.warn(target.warnings());
     let (base, verify) = (args.base, args.verify);
@@ -188,7 +193,7 @@ struct Object {
 }
 
 fn show(args: &ShowArgs, context: &Context) -> Ended {
-    let delta = open(&args.file)?;
+    let delta = delta_file::open(&args.file)?;
     delta.verify(&context.work, &|_| Ok(()))?;
     print(&delta, context)
 }
@@ -237,15 +242,6 @@ fn text(object: &Object) -> Vec<String> {
         ),
         format!("root:      {}", object.root.clone().unwrap_or_else(none)),
     ]
-}
-
-/// Opens a delta file.
-///
-/// # Errors
-/// `NotFound`, `Io`, and those of [`Delta::open`].
-pub fn open(path: &PathBuf) -> Result<Delta> {
-    let file = Place::host(resolve(path)?)?.open(Access::Read)?;
-    Delta::open(file, &Limits::default())
 }
 
 fn base_check() -> impl TypedValueParser<Value = BaseCheck> {

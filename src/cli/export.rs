@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::Ended;
 use super::args::{self, Parents};
 use super::context::Context;
-use super::delta::open;
+use super::delta_file;
 use super::outcome::Exit;
 
 /// Writes a delta as a differencing VHD or VHDX over the image it was made from
@@ -48,7 +48,7 @@ struct Object {
 }
 
 pub fn run(args: &Args, context: &Context) -> Ended {
-    let delta = open(&args.file)?;
+    let delta = delta_file::open(&args.file)?;
     let options = Parents::default().options(args.parent_format);
     let base = HostSource::open(&args.parent, &options, &context.common.source_options())?;
     context.warn(&base.warnings());

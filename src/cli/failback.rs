@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::Ended;
 use super::args;
 use super::context::Context;
-use super::failback_text as text;
+use super::failback_text::{self as text, Condition, Explained};
 use super::outcome::{Exit, Failure};
 
 /// Brings running virtual machines home, or fails them over, as a plan says
@@ -315,22 +315,6 @@ fn modes(plan: &Plan, context: &Context) -> Result<BTreeMap<String, Mode>, Failu
     let prospects: Vec<Prospect> = job::estimate(plan, &context.work)?;
     let modes = prospects.into_iter().map(|it| (it.vm, it.advice.mode));
     Ok(modes.collect())
-}
-
-/// Why a VM stands where it does.
-#[derive(Serialize)]
-pub struct Explained {
-    pub vm: String,
-    pub phase: &'static str,
-    pub means: &'static str,
-    pub conditions: Vec<Condition>,
-}
-
-/// Something that has to hold before the next phase begins.
-#[derive(Serialize)]
-pub struct Condition {
-    pub condition: &'static str,
-    pub holds: bool,
 }
 
 #[derive(Serialize)]

@@ -8,7 +8,23 @@ use diskdelta::failback::plan::Plan;
 use diskdelta::failback::record::Record;
 use diskdelta::units::format_size;
 
-use super::failback::Explained;
+use serde::Serialize;
+
+/// Why a VM stands where it does.
+#[derive(Serialize)]
+pub struct Explained {
+    pub vm: String,
+    pub phase: &'static str,
+    pub means: &'static str,
+    pub conditions: Vec<Condition>,
+}
+
+/// Something that has to hold before the next phase begins.
+#[derive(Serialize)]
+pub struct Condition {
+    pub condition: &'static str,
+    pub holds: bool,
+}
 
 /// Where several jobs stand.
 pub fn jobs(jobs: &[JobStatus]) -> Vec<String> {

@@ -10,7 +10,8 @@ use diskdelta::{BlockSize, Error, ErrorKind, Work};
 use super::Ended;
 use super::context::Context;
 use super::outcome::Failure;
-use super::sync::{Args, print_report_across};
+use super::sync_args::Args;
+use super::sync_report::print_report_across;
 
 /// What one attempt comes to.
 type Attempt = Result<(SyncReport, Vec<String>, Traffic), Failure>;

@@ -3,6 +3,7 @@
 mod args;
 mod context;
 mod delta;
+mod delta_file;
 mod diff;
 mod export;
 mod failback;
@@ -19,6 +20,8 @@ mod recover;
 mod serve;
 mod signals;
 mod sync;
+mod sync_args;
+mod sync_report;
 mod undo;
 mod verify;
 

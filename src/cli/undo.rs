@@ -9,7 +9,7 @@ use super::Ended;
 use super::args::{self, TargetArgs};
 use super::context::Context;
 use super::outcome::Failure;
-use super::sync::print_report;
+use super::sync_report::print_report;
 
 /// Brings back what a target held before a sync that was run with --undo FILE
 #[derive(clap::Args)]

@@ -3,6 +3,7 @@
 mod against;
 mod collect;
 mod compare;
+mod extents;
 mod feed;
 mod known;
 mod manifests;
@@ -11,8 +12,8 @@ mod with_manifest;
 
 pub(crate) use against::against;
 pub use against::{ManifestDifference, against_manifest};
-pub use collect::images;
 pub use compare::{CompareReport, Content, Difference, compare};
+pub use extents::images;
 pub(crate) use known::Known;
 pub use manifests::{ManifestDiff, kept_manifest, manifests};
 pub use options::CompareOptions;

@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::noise::{Residue, mix};
+use super::page::PAGE_LEN;
 use super::page::Page;
-use super::row::{PAGE_LEN, Patch, Row, pieces};
+use super::row::{Patch, Row, pieces};
 
 /// What became of one operation's bytes and of the length that it changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

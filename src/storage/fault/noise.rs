@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::page::PAGE_LEN;
 use super::page::Page;
-use super::row::{PAGE_LEN, Row, to_usize};
+use super::row::{Row, to_usize};
 
 /// Spreads a number over all 64 bits (splitmix64's finisher).
 pub(super) fn mix(n: u64) -> u64 {

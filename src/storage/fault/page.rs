@@ -3,8 +3,6 @@
 use std::ops::{Deref, Range};
 use std::sync::OnceLock;
 
-use super::row::PAGE_LEN;
-
 /// The bytes of a page; clones keep the digest, changes drop it.
 #[derive(Debug, Clone)]
 pub(super) struct Page {
@@ -43,3 +41,6 @@ impl PartialEq for Page {
         self.bytes == other.bytes
     }
 }
+
+/// The unit of contents that are shared and compared, in bytes.
+pub(super) const PAGE_LEN: usize = 4096;

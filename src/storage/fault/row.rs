@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::page::Page;
+use super::page::{PAGE_LEN, Page};
 
 /// The bytes of one file or device at one moment; clones share their pages.
 ///
@@ -299,7 +299,6 @@ pub(super) fn pieces(range: Range<u64>) -> impl Iterator<Item = Piece> {
     })
 }
 
-pub(super) const PAGE_LEN: usize = 4096;
 pub(super) const PAGE: u64 = PAGE_LEN as u64;
 
 type Chunk = [Option<Arc<Page>>; CHUNK_PAGES as usize];

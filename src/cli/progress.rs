@@ -1,7 +1,7 @@
 //! Progress bars, on a terminal only.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use diskdelta::text::escape;
 use diskdelta::{Phase, Progress};
@@ -73,6 +73,41 @@ impl Progress for Bars {
         if self.shown {
             self.say(text);
         }
+    }
+}
+
+/// Bars, with all notes kept: where no bars are shown they are to be told as well.
+pub struct Notes {
+    bars: Arc<Bars>,
+    notes: Mutex<Vec<String>>,
+}
+
+impl Notes {
+    pub fn over(bars: Arc<Bars>) -> Self {
+        Notes {
+            bars,
+            notes: Mutex::default(),
+        }
+    }
+
+    /// What was noted since the last time.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Progress for Notes {
+    fn begin(&self, phase: Phase, total_bytes: Option<u64>) {
+        self.bars.begin(phase, total_bytes);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.bars.advance(bytes);
+    }
+
+    fn note(&self, text: &str) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.push(text.to_owned());
     }
 }
 

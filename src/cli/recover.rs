@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use diskdelta::storage::resolve;
 use diskdelta::sync::{
@@ -19,6 +20,7 @@ use super::Ended;
 use super::args::{self, TargetArgs};
 use super::context::Context;
 use super::outcome::{Exit, Failure};
+use super::progress::Notes;
 
 /// Finishes, or gives up, an interrupted sync
 ///
@@ -83,13 +85,20 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     if args.forget {
         return forget(args, &target, context);
     }
+    let notes = Arc::new(Notes::over(context.progress.clone()));
+    let work = context.work.clone().with_progress(notes.clone());
     let done = match (args.discard, args.release) {
-        (true, _) => target.discard(&context.work),
-        (_, true) => target.release(&context.work),
-        _ => target.recover(&context.work),
+        (true, _) => target.discard(&work),
+        (_, true) => target.release(&work),
+        _ => target.recover(&work),
     };
+    let notes = notes.take();
+    context.warn(&notes);
     let recovered = done.map_err(Failure::onto(&target))?;
-    let object = Object::new(path.display().to_string(), recovered);
+    let object = Object {
+        notes,
+        ..Object::new(path.display().to_string(), recovered)
+    };
     context.print(&object, || object.text(args.discard))?;
     Ok(match recovered {
         Recovered::Rerun => Exit::Recover,
@@ -224,6 +233,7 @@ fn all(args: &Args, options: &HostTargetOptions, context: &Context) -> Ended {
                     target,
                     outcome: "failed",
                     error: Some(error.to_string()),
+                    notes: Vec::new(),
                 },
             };
             if matches!(object.outcome, "failed" | "rerun") {
@@ -259,6 +269,8 @@ struct Object {
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 impl Object {
@@ -270,12 +282,14 @@ impl Object {
             Recovered::Rerun => "rerun",
             Recovered::Held => "held",
             Recovered::Forgotten => "forgotten",
+            Recovered::Kept => "kept",
             _ => "unknown",
         };
         Object {
             target,
             outcome,
             error: None,
+            notes: Vec::new(),
         }
     }
 
@@ -292,6 +306,10 @@ impl Object {
             "forgotten" => {
                 "the marker is removed, as recover --forget began it; all that was not given to it \
                  may be a mixture of old and new: sync again before the disk is used"
+            }
+            "kept" => {
+                "the target was not changed; the log is not certainly its own, so it is not dropped \
+                 but kept"
             }
             "rerun" => "incomplete; run the same in-place sync again to finish it",
             _ => self.error.as_deref().unwrap_or("in doubt"),
@@ -337,6 +355,7 @@ impl Item {
                 Standstill::Marked => "marked",
                 Standstill::Rerun => "rerun",
                 Standstill::Held => "held",
+                Standstill::Damaged => "damaged",
                 Standstill::InUse => "in_use",
                 Standstill::Missing => "missing",
                 Standstill::Untrusted => "untrusted",
@@ -355,6 +374,10 @@ fn text_of(pending: &Pending) -> String {
         Standstill::Marked => "incomplete; `recover` finishes it",
         Standstill::Rerun => "incomplete; the same sync must run again",
         Standstill::Held => "whole, and held until it is released",
+        Standstill::Damaged => {
+            "incomplete, and its log is damaged: bring back an undamaged copy of it, or give up the \
+             bytes under the marker (`recover --forget`)"
+        }
         Standstill::InUse => "in use; perhaps its sync is under way",
         Standstill::Missing => "not there any more",
         Standstill::Untrusted => {

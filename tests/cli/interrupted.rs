@@ -323,6 +323,28 @@ fn a_listing_tells_a_target_that_is_used_from_one_that_is_not_there() {
 }
 
 #[test]
+fn a_listing_does_not_say_that_a_damaged_log_finishes_its_target() {
+    let lab = marked();
+    let log = ".old.raw.diskdelta-stage";
+    let whole = lab.bytes(log);
+    for (at, len) in [(whole.len() / 2, whole.len()), (0, whole.len() - 100)] {
+        let mut bytes = whole[..len].to_vec();
+        if at > 0 {
+            bytes[at] ^= 1;
+        }
+        fs::write(lab.path(log), bytes).unwrap();
+        let (_, listed) = lab.json("recover --list .");
+        assert_eq!(listed["pending"][0]["state"], "damaged", "{listed}");
+        let run = lab.done("recover --list .");
+        assert!(!run.stdout.contains("finishes it"), "{run:?}");
+        assert_eq!(lab.run("recover --all .").status, 3);
+    }
+    fs::write(lab.path(log), whole).unwrap();
+    let (_, listed) = lab.json("recover --list .");
+    assert_eq!(listed["pending"][0]["state"], "marked", "{listed}");
+}
+
+#[test]
 fn recover_all_finishes_what_it_finds() {
     let lab = marked();
     lab.disk("more.raw", 900, 3);

@@ -310,6 +310,115 @@ fn the_log_of_a_marked_disk_that_was_moved_is_kept_and_named() {
     }
 }
 
+/// A disk that was left marked as `words` do it and then renamed, and another under its name.
+fn moved(words: &str) -> Lab {
+    let lab = Lab::new();
+    lab.disk("new.raw", 900, 1);
+    let old = lab.disk("disk.raw", 900, 2);
+    let before = lab.bytes("disk.raw");
+    if words == "--mode delta" {
+        leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
+    } else {
+        let slow = lab.start(&format!("sync new.raw disk.raw {words} --limit-rate 1M"));
+        until("a mark", || lab.bytes("disk.raw")[1..10] == *b"diskdelta");
+        signal(slow, "KILL");
+    }
+    fs::rename(&old, lab.path("moved.raw")).unwrap();
+    fs::write(&old, before).unwrap();
+    lab
+}
+
+#[test]
+fn the_log_of_a_marked_disk_that_was_moved_is_not_discarded() {
+    for (first, same) in [
+        ("--mode delta", true),
+        ("--mode delta", false),
+        ("--safety in-place", true),
+        ("--safety in-place", false),
+    ] {
+        let lab = moved(first);
+        if !same {
+            lab.disk("disk.raw", 900, 3);
+        }
+        let before = lab.bytes("disk.raw");
+        let run = lab.run("recover disk.raw");
+        assert_eq!(run.status, 2, "{run:?}");
+        assert!(run.stderr.contains("keep the log"), "{run:?}");
+        let (status, report) = lab.json("recover disk.raw --discard");
+        assert_eq!((status, &report["outcome"]), (0, &"kept".into()), "{first}");
+        let names = lab.names();
+        let kept = names.iter().find(|name| name.ends_with("diskdelta-stage"));
+        let kept = kept.unwrap();
+        assert_ne!(kept, ".disk.raw.diskdelta-stage");
+        assert!(report["notes"][0].to_string().contains(kept), "{report}");
+        assert!(lab.bytes("disk.raw") == before);
+        lab.done("recover disk.raw --discard");
+        match first {
+            "--mode delta" => drop(lab.done("recover moved.raw")),
+            _ => drop(lab.done("sync new.raw moved.raw --safety in-place")),
+        }
+        assert!(lab.bytes("moved.raw") == lab.bytes("new.raw"), "{first}");
+        assert_eq!(lab.names(), ["disk.raw", "moved.raw", "new.raw"]);
+    }
+}
+
+#[test]
+fn a_discarded_log_that_was_kept_is_named_on_standard_error() {
+    let lab = moved("--mode delta");
+    let run = lab.done("recover disk.raw --discard");
+    let names = lab.names();
+    let kept = names.iter().find(|name| name.ends_with("diskdelta-stage"));
+    assert!(run.stderr.contains(kept.unwrap().as_str()), "{run:?}");
+    assert!(!run.stdout.contains("given up"), "{run:?}");
+}
+
+#[test]
+fn a_damaged_log_of_a_moved_disk_is_not_consumed() {
+    for words in [
+        "recover disk.raw --discard",
+        "sync other.raw disk.raw --mode delta",
+        "sync other.raw disk.raw --safety in-place",
+        "delta apply there.delta disk.raw",
+    ] {
+        let lab = moved("--mode delta");
+        lab.disk("other.raw", 900, 4);
+        lab.done("delta create disk.raw other.raw -o there.delta");
+        let mut log = lab.bytes(".disk.raw.diskdelta-stage");
+        let at = log.len() / 2;
+        log[at] ^= 1;
+        fs::write(lab.path(".disk.raw.diskdelta-stage"), &log).unwrap();
+        lab.done(words);
+        let names = lab.names();
+        let kept = names.iter().find(|name| name.ends_with("diskdelta-stage"));
+        let kept = kept.unwrap_or_else(|| panic!("{words}: {names:?}"));
+        assert!(lab.bytes(kept) == log, "{words}");
+    }
+}
+
+#[test]
+fn a_missing_target_whose_log_is_there_is_not_said_to_have_nothing_pending() {
+    let log = ".disk.raw.diskdelta-stage";
+    for first in ["--mode delta", "--safety in-place"] {
+        let lab = moved(first);
+        fs::remove_file(lab.path("disk.raw")).unwrap();
+        for words in ["recover disk.raw", "recover disk.raw --discard"] {
+            lab.run(words).fails(2, log);
+        }
+        // What was left of a copy is given up, and the log is not.
+        fs::write(lab.path(".disk.raw.diskdelta-new"), [1; 5000]).unwrap();
+        set_mode(&lab.path(".disk.raw.diskdelta-new"), 0o600);
+        lab.done("recover disk.raw --discard");
+        match first {
+            "--mode delta" => drop(lab.done("recover moved.raw")),
+            _ => drop(lab.done("sync new.raw moved.raw --safety in-place")),
+        }
+        assert_eq!(lab.names(), ["moved.raw", "new.raw"]);
+        fs::write(lab.path(log), b"a part of a log").unwrap();
+        set_mode(&lab.path(log), 0o600);
+        lab.run("recover disk.raw --discard").fails(2, log);
+    }
+}
+
 #[test]
 fn a_hidden_disk_does_not_take_the_log_of_its_twin() {
     let lab = Lab::new();

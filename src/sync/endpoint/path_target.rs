@@ -24,6 +24,7 @@ use crate::sync::marker::format::Mark;
 use crate::sync::recovery::forget::{Forgotten, GuardedBytes, forget};
 use crate::sync::recovery::log::with_log;
 use crate::sync::recovery::recover::{Recovered, discard, recover};
+use crate::sync::recovery::state::complete_log;
 
 /// Where the stages of block devices lie by default.
 pub const STAGE_DIR: &str = "/var/lib/diskdelta";
@@ -127,7 +128,7 @@ impl HostTarget {
     /// Those of [`recover`].
     pub fn recover(&self, work: &Work) -> Result<Recovered> {
         match recover(&self.target, work)? {
-            Recovered::Nothing if self.is_new => Err(self.not_found()),
+            Recovered::Nothing if self.is_new => Err(self.not_found(work)),
             recovered => Ok(recovered),
         }
     }
@@ -138,7 +139,7 @@ impl HostTarget {
     /// Those of [`discard`].
     pub fn discard(&self, work: &Work) -> Result<Recovered> {
         if self.is_new && recover(&self.target, work)? == Recovered::Nothing {
-            return Err(self.not_found());
+            return Err(self.not_found(work));
         }
         discard(&self.target, work)
     }
@@ -175,12 +176,33 @@ impl HostTarget {
         held_image(&self.target, work)
     }
 
-    fn not_found(&self) -> Error {
-        Error::new(
-            ErrorKind::NotFound,
-            "no such target, and no sync onto it is pending",
-        )
-        .at_path(self.target.path())
+    fn not_found(&self, work: &Work) -> Error {
+        let path = self.target.path();
+        let log = self.target.stage();
+        let shown = log.path();
+        let shown = shown.display();
+        let refuse = |what: String, advice: String| {
+            let error = Error::new(ErrorKind::NotFound, what).at_path(&path);
+            error.advise(advice)
+        };
+        match (log.is_there(), complete_log(&self.target, work)) {
+            (Ok(false), _) => {
+                let what = "no such target, and no sync onto it is pending";
+                Error::new(ErrorKind::NotFound, what).at_path(path)
+            }
+            (Ok(true), Ok(None)) => refuse(
+                format!("no such target; the log of a sync that changed nothing is there: {shown}"),
+                "sync to it, which takes the log's place, or remove the log".to_owned(),
+            ),
+            (Ok(true), Ok(Some(_))) => refuse(
+                format!("no such target; the log of an unfinished sync onto it is there: {shown}"),
+                format!(
+                    "recover the disk that carries its marker, where it is now: diskdelta recover \
+                     DISK --trust-log {shown}; remove the log only where there is no such disk"
+                ),
+            ),
+            (Err(error), _) | (_, Err(error)) => error,
+        }
     }
 
     fn missing(given: &Path, path: PathBuf, options: &HostTargetOptions) -> Result<Self> {

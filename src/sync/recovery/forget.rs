@@ -399,14 +399,21 @@ fn clear_name(target: &Target, storage: &dyn Storage, work: &Work) -> Result<Opt
     let Some(file) = place.open_own_if_there(Access::Read)? else {
         return Ok(None);
     };
-    let Some((id, _, job)) = read_job(place, limits)? else {
-        set_aside(place)?;
-        return Ok(None);
+    let id = match (read_job(place, limits)?, state::complete_log(target, work)?) {
+        (Some((id, _, job)), _) => {
+            let is_left = Delta::open(file, limits).is_ok_and(|log| is_of_forget(&log));
+            if is_left && job.is_for(storage)? {
+                return Ok(None);
+            }
+            id
+        }
+        // Its job is damaged.
+        (None, Some(id)) => id,
+        (None, None) => {
+            set_aside(place)?;
+            return Ok(None);
+        }
     };
-    let is_left = Delta::open(file, limits).is_ok_and(|log| is_of_forget(&log));
-    if is_left && job.is_for(storage)? {
-        return Ok(None);
-    }
     let note = kept_log::keep(place, id)?;
     work.progress().note(&note);
     Ok(Some(note))

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::recover::{Recovered, recover};
+use super::redo::Redo;
 use crate::control::Work;
 use crate::delta::{Delta, JobId, Purpose};
 use crate::error::{Error, ErrorKind, Result};
@@ -63,6 +64,8 @@ pub enum Standstill {
     Rerun,
     /// It is whole and held, until it is [released](crate::sync::release).
     Held,
+    /// It is marked, and what would finish it is damaged.
+    Damaged,
     /// Somebody uses it; perhaps the sync is under way.
     InUse,
     /// It is not where it was.
@@ -146,10 +149,7 @@ fn look_at_stage(place: &Place, limits: &Limits) -> Result<Option<Pending>> {
         Some((id, _, job)) => {
             let there = look_at_target(&job.target, Some(id));
             let (target, there) = renumbered(place, id, there).unwrap_or((Some(job.target), there));
-            match there {
-                Standstill::Held if !is_closed(place, limits) => (target, Standstill::Rerun),
-                _ => (target, there),
-            }
+            (target, as_log_says(place, limits, there))
         }
         None => (None, Standstill::Unmarked),
     };
@@ -196,18 +196,32 @@ fn renumbered(
 }
 
 fn is_incomplete(standstill: Standstill) -> bool {
-    matches!(standstill, Standstill::Marked | Standstill::Rerun)
+    let incomplete = [Standstill::Marked, Standstill::Rerun, Standstill::Damaged];
+    incomplete.contains(&standstill)
 }
 
 fn is_marked(standstill: Standstill) -> bool {
     is_incomplete(standstill) || standstill == Standstill::Held
 }
 
-/// Whether the sidecar says that its held target is whole; one that cannot be read does not.
-fn is_closed(place: &Place, limits: &Limits) -> bool {
-    let read = Work::new(1).and_then(|work| sidecar::read(place, limits, &work));
-    let redo = read.ok().flatten().map(|(_, redo)| redo);
-    redo.is_some_and(|redo| redo.final_state.is_some())
+/// Where a marked target stands when its log is looked at too, which is read to its end.
+fn as_log_says(place: &Place, limits: &Limits, there: Standstill) -> Standstill {
+    let sound = match there {
+        Standstill::Marked => Work::new(1).and_then(|work| {
+            let log = Delta::open(place.open_own(Access::Read)?, limits)?;
+            Redo::load(&log, &work, &|_| Ok(()))?;
+            Ok(Some(there))
+        }),
+        Standstill::Rerun | Standstill::Held => Work::new(1).and_then(|work| {
+            let found = sidecar::read(place, limits, &work)?;
+            Ok(found.map(|(_, redo)| match redo.final_state {
+                Some(_) => there,
+                None => Standstill::Rerun,
+            }))
+        }),
+        _ => return there,
+    };
+    sound.ok().flatten().unwrap_or(Standstill::Damaged)
 }
 
 fn look_at_target(target: &Path, job: Option<JobId>) -> Standstill {

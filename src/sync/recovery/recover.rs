@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::kept_log;
 use super::state::{self, Standing, Touch};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +35,10 @@ pub enum Recovered {
     /// The marker of a sync whose log is lost was given up ([`forget`](crate::sync::forget)): where it
     /// was, the target holds what was given; the rest may be a mixture of old and new.
     Forgotten,
+    /// A complete log that the marked disk of an unfinished sync may need, wherever that is now, was
+    /// kept under the id of its job; a note of the progress names it. The target, if there is one,
+    /// was not changed.
+    Kept,
 }
 
 /// Finishes an interrupted sync onto `target` as far as that needs no source. What the returned
@@ -53,7 +58,8 @@ pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
         .map_err(|error| error.at_path(target.path()))
 }
 
-/// Gives an interrupted sync up: the target stays as it was, and what was staged is removed.
+/// Gives an interrupted sync up: the target stays as it was, and what was staged is removed. A
+/// complete log that is not certainly this unmarked target's is kept under the id of its job.
 /// Durable when it returns.
 ///
 /// # Errors
@@ -61,7 +67,7 @@ pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
 pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
     let standing = match target.open_if_there()? {
         Some(storage) => state::find(target, &storage, Touch::Mend, work)?,
-        None => Standing::Clean,
+        None => state::complete_log(target, work)?.map_or(Standing::Clean, Standing::Foreign),
     };
     match standing {
         Standing::Redo(mark, _) | Standing::Rerun(mark) | Standing::Held(mark, _) => {
@@ -81,6 +87,10 @@ pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
     let earlier = earlier_place(target.stage());
     earlier.remove_own_if_there()?;
     earlier.folder().sync()?;
+    if let Standing::Foreign(job) = standing {
+        work.progress().note(&kept_log::keep(target.stage(), job)?);
+        return Ok(Recovered::Kept);
+    }
     retire(target.stage())?;
     Ok(match standing {
         Standing::New => Recovered::New,
@@ -131,8 +141,9 @@ pub(in crate::sync) fn settled(
              stage no longer fits",
         )
         .advise(
-            "sync again: the stage is kept under another name, for the disk that carries its \
-             marker; where there is none, drop the stage (recover --discard)",
+            "find the disk that carries its marker, perhaps under another name, and recover that; \
+             to free the log's name, sync again or recover --discard: both keep the log under the \
+             id of its job",
         )),
     }
 }

@@ -11,6 +11,7 @@ use crate::storage::{Access, Storage};
 use crate::sync::commit::apply::holds;
 use crate::sync::commit::atomic::{earlier_place, retire, set_aside};
 use crate::sync::commit::sidecar::{self, fresh_place};
+use crate::sync::endpoint::path_target::read_job;
 use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::Mark;
 use crate::sync::marker::in_data::begins_with_guest_data;
@@ -230,7 +231,14 @@ fn beside_stage(
 ) -> Result<(Beside, bool)> {
     let redo = match Redo::load(stage, work, &|_| Ok(())) {
         Ok(redo) => redo,
-        Err(error) if error.kind() == ErrorKind::Malformed => return Ok((Beside::Old(None), true)),
+        // It finishes nothing here; whether its marked disk is elsewhere, its job says.
+        Err(error) if error.kind() == ErrorKind::Malformed => {
+            let is_for = match read_job(target.stage(), &target.image_options().limits)? {
+                Some((.., job)) => job.is_for(&**storage)?,
+                None => false,
+            };
+            return Ok((Beside::Old(None), is_for));
+        }
         Err(error) => return Err(error),
     };
     let job = redo.job()?;

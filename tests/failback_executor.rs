@@ -8,7 +8,7 @@ mod site;
 use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diskdelta::failback::executor::{Asked, Bell, Executor, Inbox, NoInbox, Pace};
 use diskdelta::failback::machine::{Amount, Disposition, Gesture, Mode, Phase, Reason, Side, Spec};
@@ -138,6 +138,24 @@ fn a_request_that_came_as_a_command_ended_is_heard_before_the_next_one_ends() {
     executor.run(&mut inbox).unwrap();
     replies.recv().unwrap().unwrap();
     assert!(world.copies.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_job_that_waits_for_nothing_but_requests_sleeps() {
+    let (world, disk) = (World::new(), FaultDisk::new());
+    let mut executor = begin(&world, &disk).unwrap();
+    executor.work(&mut NoInbox).unwrap();
+    executor.ask(Gesture::Start, "operator").unwrap();
+    executor.work(&mut NoInbox).unwrap();
+    let mut inbox = Counted {
+        polls: 0,
+        bell: Bell::new(),
+        ends: Instant::now() + Duration::from_secs(3),
+    };
+    executor.run(&mut inbox).unwrap();
+    assert_eq!(executor.state().phase, Phase::ReadyToCutover);
+    // One for each long wait, and some.
+    assert!(inbox.polls < 100, "asked {} times", inbox.polls);
 }
 
 #[test]
@@ -347,6 +365,28 @@ impl Inbox for Letters {
 
     fn leave(&self) -> bool {
         false
+    }
+}
+
+/// Counts how often it is asked; nothing comes.
+struct Counted {
+    polls: u64,
+    bell: Bell,
+    ends: Instant,
+}
+
+impl Inbox for Counted {
+    fn poll(&mut self) -> Result<Option<Asked>> {
+        self.polls += 1;
+        Ok(None)
+    }
+
+    fn bell(&self) -> Option<Bell> {
+        Some(self.bell.clone())
+    }
+
+    fn leave(&self) -> bool {
+        Instant::now() >= self.ends
     }
 }
 

@@ -269,8 +269,9 @@ impl Executor {
 
     /// How long nothing happens by itself.
     fn due_in(&self) -> Duration {
-        let comes = self.comes().map_or(LONG_NAP, |(after, _)| after);
-        comes.saturating_sub(self.since.elapsed()).min(LONG_NAP)
+        let comes = self.comes();
+        let wait = comes.map(|(after, _)| after.saturating_sub(self.since.elapsed()));
+        wait.map_or(LONG_NAP, |wait| wait.min(LONG_NAP))
     }
 
     /// What time brings, and when: so long after the last step.

@@ -304,7 +304,11 @@ fn way_on(error: Error, target: &Target) -> Error {
         None => Ok(None),
     });
     match marked {
-        Ok(None) if commit::atomic::is_forbidden(&error) => commit::atomic::untouched(error),
+        // It may be new by now.
+        Ok(None) if commit::atomic::is_forbidden(&error) => error.advise(
+            "the target is whole; run it again, with the stage in a folder that may be written to \
+             (--stage-dir DIR)",
+        ),
         Ok(None) if error.kind() == ErrorKind::NoSpace => {
             error.advise("the target is whole; make room there and run it again")
         }

@@ -1,6 +1,5 @@
 //! What every verb is given, and how it prints.
 
-use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 
 use diskdelta::text::{escape, escape_json};
@@ -8,6 +7,7 @@ use diskdelta::{CancelToken, Error, Result, Work};
 use serde::Serialize;
 
 use super::args::Common;
+use super::print::print_line;
 use super::progress::Bars;
 use super::signals;
 
@@ -94,18 +94,4 @@ pub fn to_json(object: &impl Serialize) -> Result<String> {
     let json = serde_json::to_string(object);
     let json = json.map_err(|e| Error::io("make JSON", std::io::Error::other(e)))?;
     Ok(escape_json(&json).into_owned())
-}
-
-/// Prints on standard output; a reader who has gone away is no error.
-///
-/// # Errors
-/// `Io`, `NoSpace`.
-pub fn print_line(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(cause) if cause.kind() != ErrorKind::BrokenPipe => {
-            Err(Error::io("write to standard output", cause))
-        }
-        _ => Ok(()),
-    }
 }

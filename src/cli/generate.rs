@@ -44,6 +44,6 @@ pub fn man(args: &ManArgs) -> Ended {
 }
 
 fn print(bytes: &[u8]) -> Ended {
-    super::context::print_line(&String::from_utf8_lossy(bytes))?;
+    super::print::print_line(&String::from_utf8_lossy(bytes))?;
     Ok(Exit::Done)
 }

@@ -16,6 +16,7 @@ use super::Ended;
 use super::args;
 use super::context::Context;
 use super::outcome::Exit;
+use super::print::print_error_line;
 
 /// A service over TLS.
 #[derive(clap::Args)]
@@ -68,7 +69,7 @@ impl Listen {
         let service = Service::bind(listen, &Identity::new(cert, key, ca), options)?;
         let say = |text: String| {
             if !context.common.quiet {
-                eprintln!("diskdelta: {}", escape(&text));
+                print_error_line(&format!("diskdelta: {}", escape(&text)));
             }
         };
         say(format!("listening at {}", service.address()?));

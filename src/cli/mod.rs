@@ -14,6 +14,7 @@ mod info;
 mod listen;
 mod manifest;
 mod outcome;
+mod print;
 mod progress;
 mod reach;
 mod recover;

@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::Cli;
 use super::args::Common;
-use super::context::{print_line, to_json};
+use super::context::to_json;
+use super::print::{print_error_line, print_line};
 
 /// The exit statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +83,7 @@ pub fn misused(error: &clap::Error) -> ExitCode {
     let value = std::error::Error::source(error).and_then(|it| it.downcast_ref::<Error>());
     let shown = escaped(error);
     match value {
-        Some(value) => eprintln!("diskdelta: {value}"),
+        Some(value) => complain(value),
         // Where standard error is closed there is nowhere to print it.
         None => drop(shown.print()),
     }
@@ -129,10 +130,16 @@ fn path_of(error: &Error) -> Option<String> {
     error.path().map(|path| path.display().to_string())
 }
 
+/// Prints an error on standard error; the exit status stays what it is where that is closed or
+/// full.
+fn complain(error: &Error) {
+    print_error_line(&format!("diskdelta: {error}"));
+}
+
 /// Says what went wrong.
 pub fn fail(common: &Common, failure: &Failure) -> ExitCode {
     let exit = failure.exit();
-    eprintln!("diskdelta: {}", failure.error);
+    complain(&failure.error);
     if common.json {
         let error = &failure.error;
         print_object(&Object {

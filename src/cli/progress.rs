@@ -10,6 +10,8 @@ use indicatif::{
     TermLike,
 };
 
+use super::print::print_error_line;
+
 /// One bar for each phase, one after the other.
 pub struct Bars {
     shown: bool,
@@ -35,8 +37,8 @@ impl Bars {
     pub fn say(&self, text: &str) {
         let text = escape(text);
         match &*self.lock() {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| print_error_line(&text)),
+            None => print_error_line(&text),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::lab::{Lab, PAGE, write_at};
+use crate::lab::{COMMAND, Lab, PAGE, noise, write_at};
 
 #[test]
 fn bad_input_gets_a_text_that_says_where_and_what_to_do() {
@@ -161,4 +161,29 @@ fn a_delta_onto_another_base_changes_nothing() {
     fs::write(lab.path("way.back"), bytes).unwrap();
     lab.run("undo way.back new.raw").fails(2, "way.back");
     lab.run("delta show way.back").fails(2, "way.back");
+}
+
+#[test]
+fn a_full_or_closed_standard_error_does_not_change_the_exit_status() {
+    let lab = Lab::new();
+    std::fs::write(lab.path("new.raw"), noise(PAGE, 1)).unwrap();
+    for (words, status) in [
+        ("sync missing.raw t.raw", 2),
+        ("diff new.raw missing.raw --json", 2),
+        ("sync new.raw", 2),
+        ("recover missing.raw --json", 2),
+    ] {
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let run = std::process::Command::new(COMMAND)
+            .args(words.split(' '))
+            .current_dir(lab.path("."))
+            .stderr(full)
+            .output()
+            .unwrap();
+        assert_eq!(run.status.code(), Some(status), "{words}");
+        assert_eq!(run.stdout.is_empty(), !words.contains("--json"), "{words}");
+    }
 }

@@ -1,0 +1,25 @@
+//! Lines on standard output and standard error.
+
+use std::io::{ErrorKind, Write};
+
+use diskdelta::{Error, Result};
+
+/// Prints on standard output; a reader who has gone away is no error.
+///
+/// # Errors
+/// `Io`, `NoSpace`.
+pub fn print_line(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(cause) if cause.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::io("write to standard output", cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints on standard error. Where that is closed or full there is nowhere to say so: the work
+/// goes on, and the exit status tells how it ended.
+pub fn print_error_line(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::host::{LoopDevice, Mount, has_loop_devices, has_program, run};
-use crate::lab::{COMMAND, Lab, PAGE, Run, noise};
+use crate::lab::{COMMAND, Lab, PAGE, Run, noise, write_at};
 
 const MIB: usize = 1 << 20;
 
@@ -534,7 +534,7 @@ fn limited(lab: &Lab, kib: u64, words: &str) -> Run {
 #[test]
 fn a_limit_on_the_length_of_files_is_an_error_before_the_target_is_touched() {
     let lab = Lab::new();
-    let names = ["new.raw", "t.raw"];
+    let names = ["little.raw", "new.raw", "t.raw"];
     lab.disk("new.raw", 8 * MIB / PAGE, 1);
     let source = File::options()
         .write(true)
@@ -542,8 +542,13 @@ fn a_limit_on_the_length_of_files_is_an_error_before_the_target_is_touched() {
         .unwrap();
     source.set_len(64 << 20).unwrap();
     lab.disk("t.raw", 4 * MIB / PAGE, 2);
+    lab.disk("little.raw", 4 * MIB / PAGE, 2);
+    write_at(&lab.path("little.raw"), MIB as u64, &noise(PAGE, 3));
     let before = State::of(&lab.path("t.raw"));
     for (kib, words) in [
+        // One page differs, and the marker at the end is beyond the limit.
+        (3072, "sync little.raw t.raw --mode delta"),
+        (3072, "sync little.raw t.raw --mode delta --dry-run"),
         // Less than the target has already, than it will have, than a copy or a stage needs.
         (2048, "sync new.raw t.raw --mode delta"),
         (2048, "sync new.raw t.raw --safety in-place"),

@@ -53,11 +53,14 @@ pub(in crate::sync) fn new_length(
     storage: &dyn Storage,
     disk_len: u64,
 ) -> Result<()> {
-    // How long the others become is known once their blocks have places.
-    if target.format() == Format::Raw && disk_len > storage.len()? {
-        storage.check_len(disk_len).map_err(too_long)?;
-    }
-    Ok(())
+    // Its last bytes are written too, by the marker. How long the other formats become is known
+    // once their blocks have places.
+    let len = storage.len()?;
+    let longest = match target.format() {
+        Format::Raw => len.max(disk_len),
+        _ => len,
+    };
+    storage.check_len(longest).map_err(too_long)
 }
 
 /// For all that goes beside a change that is known to be one.

@@ -84,7 +84,7 @@ fn change_mounted(lab: &Lab, disk: &Path) -> bool {
     fs::remove_dir_all(at.join("image")).unwrap();
     fs::write(at.join("notes"), noise(300_000, 2)).unwrap();
     fs::create_dir(at.join("copy")).unwrap();
-    for entry in fs::read_dir(Path::new(TREE).join("sync")).unwrap() {
+    for entry in fs::read_dir(Path::new(TREE).join("sync/commit")).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), at.join("copy").join(entry.file_name())).unwrap();
     }

@@ -128,7 +128,7 @@ const ACCESS_LIST: &str = "system.posix_acl_access";
 
 /// Flags that a file may be given, as `chattr` names them. Those that keep a file from being
 /// changed are not among them, nor are those that the file system sets by itself.
-const FLAGS: [(IFlags, &str); 8] = [
+const FLAGS: [(IFlags, &str); 9] = [
     (IFlags::NOCOW, "C (no copy on write)"),
     (NO_COMPRESSION, "m (no compression)"),
     (IFlags::COMPRESSED, "c (compressed)"),
@@ -137,7 +137,11 @@ const FLAGS: [(IFlags, &str); 8] = [
     (IFlags::SYNC, "S (synchronous)"),
     (IFlags::SECURE_REMOVAL, "s (wiped when removed)"),
     (IFlags::UNRM, "u (kept when removed)"),
+    (DAX, "x (mapped directly)"),
 ];
+
+/// `FS_DAX_FL` of `linux/fs.h`.
+const DAX: IFlags = IFlags::from_bits_retain(0x0200_0000);
 
 /// What these hold depends on the contents, which are another file's.
 const CONTENT_ATTRIBUTES: [&str; 2] = ["security.ima", "security.evm"];

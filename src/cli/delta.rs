@@ -6,7 +6,7 @@ use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use diskdelta::delta::{self, Delta, DeltaOptions, Hash, Purpose};
 use diskdelta::image::Format;
-use diskdelta::storage::{Place, Privacy, resolve};
+use diskdelta::storage::{Place, Privacy};
 use diskdelta::sync::{self, BaseCheck, HostSource, HostTarget, Verify};
 use diskdelta::units::{format_count, format_size};
 use diskdelta::{BlockSize, Limits, Result, manifest};
@@ -164,7 +164,7 @@ impl OutArgs {
     }
 
     fn place(&self) -> Result<Place> {
-        Place::host(resolve(&self.output)?)
+        Place::to_write(&self.output)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use diskdelta::storage::{Place, resolve};
+use diskdelta::storage::Place;
 use diskdelta::sync::HostSource;
 use diskdelta::{BlockSize, manifest};
 use serde::Serialize;
@@ -50,7 +50,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     let source = HostSource::open(&args.image, &image, &options)?;
     let warnings = source.warnings();
     context.warn(&warnings);
-    let place = Place::host(resolve(&args.output)?)?;
+    let place = Place::to_write(&args.output)?;
     let image = &**source.image();
     let built = manifest::build_at(image, args.block_size, &context.work, &place, &|| {
         source.check()

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use diskdelta::storage::resolve;
+use diskdelta::storage::resolve_to_write;
 use diskdelta::sync::{
     Forgotten, GuardedBytes, HostTarget, HostTargetOptions, Pending, PendingKind, Recovered,
     STAGE_DIR, Standstill, pending, recover_all,
@@ -78,7 +78,11 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         let what = "one target at a time; folders go with --list and --all";
         return Err(Error::new(ErrorKind::InvalidInput, what).into());
     };
-    let manifest = args.target_manifest.as_ref().map(resolve).transpose()?;
+    let manifest = args
+        .target_manifest
+        .as_ref()
+        .map(resolve_to_write)
+        .transpose()?;
     let options = options.with_target_manifest(manifest);
     let target = HostTarget::open(path, &options)?;
     context.warn(target.warnings());

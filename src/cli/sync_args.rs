@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use diskdelta::BlockSize;
 use diskdelta::image::{CreateFormat, Format, ImageOptions};
 use diskdelta::remote::Location;
-use diskdelta::storage::{Allocation, HostFile, Place, TargetOptions, resolve};
+use diskdelta::storage::{Allocation, HostFile, Place, TargetOptions, resolve_to_write};
 use diskdelta::sync::{HostTargetOptions, Mode, Safety, SyncOptions, Verify};
 use diskdelta::units::parse_size;
 
@@ -122,7 +122,7 @@ impl Args {
             .with_target_manifest(
                 self.target_manifest
                     .as_ref()
-                    .and_then(|it| resolve(it).ok()),
+                    .and_then(|it| resolve_to_write(it).ok()),
             )
             .with_dry_run(self.dry_run)
             .with_open(open)
@@ -130,7 +130,7 @@ impl Args {
     }
 
     pub fn sync_options(&self) -> diskdelta::Result<SyncOptions> {
-        let place = |path: &PathBuf| Place::host(resolve(path)?);
+        let place = |path: &PathBuf| Place::to_write(path);
         Ok(SyncOptions::default()
             .with_mode(self.mode)
             .with_safety(self.safety)

@@ -8,16 +8,17 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::attributes::{self, copy_attributes};
 use super::host_file::{FileId, HostFile, HostKind};
+use super::links::refuse_foreign_links;
 use super::lock::{self, Locked, Role};
 use super::nodes::refuse_nodes;
 use super::open::patiently;
 use super::own::is_own;
-use super::{Allocation, FileStorage, Privacy, Storage, length, own};
+use super::{Allocation, FileStorage, Privacy, Storage, length, links, own};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How a file is opened.
@@ -234,12 +235,34 @@ impl HostFolder {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(&path, flags, Mode::empty())
             .map_err(|e| Error::io("open folder", e).at_path(&path))?;
-        Ok(HostFolder {
+        Ok(Self::of(path, folder))
+    }
+
+    /// As [`open`](HostFolder::open), for a path without symbolic links: none that came meanwhile
+    /// is followed, where the system can tell.
+    ///
+    /// # Errors
+    /// `InUse` for a path with a link; `NotFound`, `Io`.
+    pub(crate) fn open_real(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let how = ResolveFlags::NO_SYMLINKS;
+        match rustix::fs::openat2(rustix::fs::CWD, &path, flags, Mode::empty(), how) {
+            Ok(folder) => Ok(Self::of(path, folder)),
+            // Unknown to old systems, and forbidden by the filters of old containers.
+            Err(Errno::NOSYS | Errno::PERM) => Self::open(path),
+            Err(Errno::LOOP) => Err(links::changed(&path)),
+            Err(cause) => Err(Error::io("open folder", cause).at_path(path)),
+        }
+    }
+
+    fn of(path: PathBuf, folder: OwnedFd) -> Self {
+        HostFolder {
             path,
             folder: folder.into(),
             allocation: Allocation::default(),
             known: Mutex::default(),
-        })
+        }
     }
 
     /// Makes the folder at `path` and those above it that are missing, for their owner alone.
@@ -249,6 +272,11 @@ impl HostFolder {
     /// `AlreadyExists` where a link or a file has the name; `Untrusted` for a link of another user
     /// on the way; `NoSpace`, `Io`.
     pub fn make(path: &Path) -> Result<()> {
+        refuse_foreign_links(path)?;
+        Self::make_below(path)
+    }
+
+    fn make_below(path: &Path) -> Result<()> {
         match std::fs::symlink_metadata(path) {
             Ok(facts) if facts.is_dir() => return Ok(()),
             Ok(facts) => {
@@ -269,16 +297,15 @@ impl HostFolder {
             true => Path::new("."),
             false => parent,
         };
-        match std::fs::symlink_metadata(parent) {
-            // A folder on the way may be reached by a link of root or of the user, as /tmp can be.
-            Ok(facts) if facts.is_symlink() => refuse_foreign_link(parent, &facts)?,
-            _ => Self::make(parent)?,
+        // A folder on the way may be reached by a link of root or of the user, as /tmp can be.
+        if !parent.is_symlink() {
+            Self::make_below(parent)?;
         }
         HostFolder::open(parent)?.refuse_nodes(path.file_name().unwrap_or_default())?;
         match DirBuilder::new().mode(0o700).create(path) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 // Made by another process meanwhile, which may not have synced it yet.
-                Self::make(path)?;
+                Self::make_below(path)?;
             }
             made => made.map_err(|e| Error::io("create folder", e).at_path(path))?,
         }
@@ -684,17 +711,6 @@ impl Folder for HostFolder {
             Err(_) => Ok(()),
         }
     }
-}
-
-/// Refuses a link of another user: it could lead to another folder the next time.
-fn refuse_foreign_link(path: &Path, link: &Metadata) -> Result<()> {
-    if is_own(link.uid()) {
-        return Ok(());
-    }
-    let what = format!("a symbolic link of user {} leads to the folder", link.uid());
-    Err(Error::new(ErrorKind::Untrusted, what)
-        .at_path(path)
-        .advise("name the folder itself"))
 }
 
 fn look_at(file: &File, path: &Path) -> Result<Metadata> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Privacy;
 use super::attributes::{has_access_list, path_has_access_list};
+use super::links::LINK_COUNT;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What of the host a storage lies on.
@@ -247,9 +248,6 @@ pub fn resolve(path: impl AsRef<Path>) -> Result<PathBuf> {
 
 /// What the system counts a file's space in.
 const BLOCK_BYTES: u64 = 512;
-
-/// As many as the kernel follows.
-const LINK_COUNT: usize = 40;
 
 /// File systems whose regular files are no rows of stored bytes: their lengths are 0 or invented.
 const KERNEL_FILE_SYSTEMS: [u32; 14] = [

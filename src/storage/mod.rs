@@ -17,6 +17,7 @@ mod identity;
 mod in_use;
 mod kernel;
 mod length;
+mod links;
 mod lock;
 #[cfg(feature = "failback")]
 mod lock_file;
@@ -48,6 +49,7 @@ pub use folder::{Access, Folder, HostFolder};
 pub use host_file::{FileId, HostFile, HostKind, resolve};
 pub use identity::{DeviceIdentity, devices_named, identity};
 pub use in_use::{refuse_in_use, refuse_overlap};
+pub use links::resolve_to_write;
 #[cfg(feature = "failback")]
 pub(crate) use lock_file::LockFile;
 pub use memory::{MemoryFolder, MemoryStorage};

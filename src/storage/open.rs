@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::host_file::{HostFile, HostKind, resolve};
 use super::in_use::{refuse_in_use, refuse_overlap, use_of};
 use super::kernel::Kernel;
+use super::links::resolve_to_write;
 use super::lock::{self, Locked, Role};
 use super::{Allocation, DeviceStorage, FileStorage, Storage};
 use crate::error::{Error, ErrorKind, Result};
@@ -151,12 +152,12 @@ pub fn open_source(path: impl AsRef<Path>, options: &SourceOptions) -> Result<Op
 /// link. A block device is opened exclusively.
 ///
 /// # Errors
-/// `NotFound`, `Io`; `Unsupported` for anything but a regular file or a block device, and for a
+/// `NotFound`, `Io`; `Untrusted` for a symbolic link of another user; `Unsupported` for anything but a regular file or a block device, and for a
 /// hard-linked file where `single_link` is asked for; `InUse` when it is mounted, swap, part of
 /// another device, attached to a loop device, open for writing elsewhere, locked by QEMU or another
 /// handle of ours, or one of the sources.
 pub fn open_target(path: impl AsRef<Path>, options: &TargetOptions) -> Result<Opened> {
-    let path = resolve(path)?;
+    let path = resolve_to_write(path)?;
     let host = HostFile::at(&path)?;
     for source in &options.sources {
         refuse_overlap(source, &host)?;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::links::resolve_to_write;
 use super::side_name::{run_id, run_name, side_name};
 use super::{Access, Folder, HostFolder, Privacy, Storage};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +35,18 @@ impl Place {
     pub fn host(path: impl AsRef<Path>) -> Result<Self> {
         let (folder, name) = folder_and_name(path.as_ref())?;
         Ok(Place::new(Arc::new(HostFolder::open(folder)?), name))
+    }
+
+    /// A file of the host that is made or replaced, where `path` leads through symbolic links of
+    /// root and of the user of this process. The folder must exist, the file need not.
+    ///
+    /// # Errors
+    /// `Untrusted` for a symbolic link of another user; `InvalidInput` for a path without a file
+    /// name, `NotFound` for a missing folder, `InUse`, `Io`.
+    pub fn to_write(path: impl AsRef<Path>) -> Result<Self> {
+        let path = resolve_to_write(path)?;
+        let (folder, name) = folder_and_name(&path)?;
+        Ok(Place::new(Arc::new(HostFolder::open_real(folder)?), name))
     }
 
     /// The file next to this one that is named after it: `.NAME.SUFFIX`. No two files share one,

@@ -7,7 +7,7 @@ use crate::control::Work;
 use crate::delta::{Delta, ExportBase, export};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, ImageOptions};
-use crate::storage::{HostKind, Place, resolve};
+use crate::storage::{HostKind, Place, resolve, resolve_to_write};
 
 /// Makes the file `to`, which must not exist, a differencing image of `base` that holds what
 /// `delta` leads to. Its format is that of `base`, and its name must say so; it names its parent
@@ -17,7 +17,7 @@ use crate::storage::{HostKind, Place, resolve};
 /// the base as it is now: nobody may write to that any more.
 ///
 /// # Errors
-/// Those of [`export`]; `InvalidInput` for a name of another format, and for paths that a child
+/// Those of [`export`]; `Untrusted` for a symbolic link of another user; `InvalidInput` for a name of another format, and for paths that a child
 /// cannot name; `SourceChanged` when somebody wrote to `base` meanwhile.
 pub fn export_delta(
     delta: &Delta,
@@ -26,7 +26,7 @@ pub fn export_delta(
     options: &ImageOptions,
     work: &Work,
 ) -> Result<()> {
-    let to = resolve(to)?;
+    let to = resolve_to_write(to)?;
     let format = base.image().info().format;
     let refuse = |what: String| Err(Error::new(ErrorKind::InvalidInput, what).at_path(&to));
     if base.host().kind() == HostKind::Device {
@@ -47,7 +47,7 @@ pub fn export_delta(
     };
     let over = ExportBase::new(base.storage().clone(), format, path).with_options(options.clone());
     let privacy = base.privacy()?.and(delta.storage().privacy()?);
-    Place::host(&to)?.create_whole(privacy, |child| {
+    Place::to_write(&to)?.create_whole(privacy, |child| {
         export(delta, &over, child, work)?;
         base.check()
     })

@@ -1,7 +1,7 @@
 //! The files that are made next to a target: planted ones, lost ones, shared ones, and their modes.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -677,4 +677,94 @@ fn a_name_of_the_greatest_length_takes_every_kind_of_sync() {
     )
     .unwrap();
     assert_eq!(lab.names().len(), 3);
+}
+
+/// A folder that only root may enter, and one that all may write to, where another user made links
+/// that lead into the first.
+fn lab_with_links_of_another_user() -> Lab {
+    let lab = Lab::new();
+    for (name, mode) in [("own", 0o700), ("all", 0o1777), ("own/folder", 0o700)] {
+        fs::create_dir(lab.path(name)).unwrap();
+        set_mode(&lab.path(name), mode);
+    }
+    lab.disk("own/there.raw", 40, 4);
+    for name in ["new.manifest", "new.raw", "there.raw", "folder"] {
+        let link = lab.path("all").join(name);
+        symlink(lab.path("own").join(name), &link).unwrap();
+        lchown(&link, Some(OTHER), None).unwrap();
+    }
+    lab
+}
+
+#[test]
+fn what_is_written_does_not_go_where_a_link_of_another_user_leads() {
+    if !is_root() {
+        return;
+    }
+    let lab = lab_with_links_of_another_user();
+    lab.disk("new.raw", 40, 1);
+    lab.disk("disk.raw", 40, 2);
+    lab.done("delta create disk.raw new.raw -o d.delta");
+    lab.done("manifest disk.raw -o kept");
+    lab.done("manifest new.raw -o own/folder/kept");
+    let kept = lab.bytes("own/folder/kept");
+    let look = || {
+        let names = |name: &str| {
+            let entries = fs::read_dir(lab.path(name)).unwrap();
+            let mut names: Vec<_> = entries.map(|it| it.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let bytes = (lab.bytes("disk.raw"), lab.bytes("own/there.raw"));
+        (names("own"), names("own/folder"), names("all"), bytes)
+    };
+    let before = look();
+    for words in [
+        "manifest new.raw -o all/new.manifest",
+        "manifest new.raw -o all/folder/m",
+        "delta create disk.raw new.raw -o all/new.raw",
+        "delta merge d.delta -o all/new.raw",
+        "delta export d.delta --parent disk.raw --to all/new.raw",
+        "sync new.raw disk.raw --undo all/new.raw",
+        "sync new.raw disk.raw --target-manifest all/new.manifest",
+        "sync new.raw disk.raw --target-manifest all/folder/kept",
+        "sync new.raw disk.raw --stage-dir all/folder",
+        "sync new.raw disk.raw --stage-dir all/folder/deeper",
+        "sync new.raw disk.raw --target-manifest kept --manifest-cache all/folder",
+        "sync new.raw disk.raw --target-manifest kept --manifest-cache all/new.raw",
+        "sync new.raw all/new.raw",
+        "sync new.raw all/there.raw",
+        "sync new.raw all/there.raw --mode full",
+        "sync new.raw all/there.raw --safety in-place",
+        "sync new.raw all/folder/disk.raw",
+        "delta apply d.delta all/there.raw",
+        "recover all/there.raw",
+    ] {
+        let run = lab.run(words);
+        assert!(run.status > 1, "{words}: {run:?}");
+        assert!(run.stderr.contains("user 65534"), "{words}: {run:?}");
+        assert!(look() == before, "{words}");
+        assert!(lab.bytes("own/folder/kept") == kept, "{words}");
+    }
+    // What is only read may be reached by any link.
+    lab.done("manifest all/there.raw -o m");
+    lab.done("diff all/there.raw own/there.raw");
+}
+
+#[test]
+fn links_of_root_and_of_the_user_lead_to_what_is_written() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 40, 1);
+    fs::create_dir(lab.path("real")).unwrap();
+    symlink("real", lab.path("folder")).unwrap();
+    symlink("folder/disk.raw", lab.path("disk")).unwrap();
+    for _ in 0..2 {
+        lab.done("sync new.raw disk --target-format raw --target-manifest folder/kept");
+    }
+    assert!(lab.bytes("real/disk.raw") == lab.bytes("new.raw"));
+    lab.done("manifest new.raw -o folder/m");
+    lab.done("recover folder/disk.raw --stage-dir folder");
+    for name in ["real/m", "real/kept"] {
+        assert!(lab.path(name).is_file(), "{name}");
+    }
 }

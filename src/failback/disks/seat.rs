@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Format;
-use crate::storage::{Folder, HostFile, HostFolder, Place, resolve};
+use crate::storage::{Folder, HostFile, HostFolder, Place, resolve_to_write};
 
 /// The names that a job gives a disk's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,9 +43,10 @@ impl Seat {
     /// The seat of the disk at `path`, for a job of this name.
     ///
     /// # Errors
-    /// `Io`; `InvalidInput` for a path without a file name.
+    /// `Io`; `InvalidInput` for a path without a file name; `Untrusted` for a symbolic link of
+    /// another user.
     pub fn new(path: &Path, format: Format, job: &str) -> Result<Self> {
-        let own = resolve(path)?;
+        let own = resolve_to_write(path)?;
         let name = own.file_name().ok_or_else(|| {
             Error::new(ErrorKind::InvalidInput, "a path without a file name").at_path(path)
         })?;

@@ -24,7 +24,7 @@ use crate::failback::plan::Encryption;
 use crate::image::{CreateFormat, CreateOptions, Image};
 use crate::manifest::{self, KeptManifest, Manifest};
 use crate::replica::{Appended, Changed, Key, Replica};
-use crate::storage::{Folder, HostFolder, MemoryStorage, Storage};
+use crate::storage::{Folder, HostFolder, MemoryStorage, Storage, resolve_to_write};
 use crate::sync::for_sampled;
 use crate::units::is_zero;
 
@@ -303,20 +303,22 @@ impl Vault {
 
     fn make(&self) -> Result<Replica> {
         if !exists(&self.folder)? {
+            let parent = self.parent()?;
             fs::create_dir(&self.folder)
                 .map_err(|e| Error::io("create folder", e).at_path(&self.folder))?;
-            self.parent()?.sync()?;
+            parent.sync()?;
         }
         self.open()
     }
 
     /// The folder that the replica's lies in.
     fn parent(&self) -> Result<HostFolder> {
-        HostFolder::open(self.folder.parent().unwrap_or(Path::new("/")))
+        let parent = self.folder.parent().unwrap_or(Path::new("/"));
+        HostFolder::open(resolve_to_write(parent)?)
     }
 
     fn open(&self) -> Result<Replica> {
-        let folder: Arc<dyn Folder> = Arc::new(HostFolder::open(&self.folder)?);
+        let folder: Arc<dyn Folder> = Arc::new(HostFolder::open(resolve_to_write(&self.folder)?)?);
         Ok(Replica::new(folder, self.key.clone()).only_own())
     }
 }

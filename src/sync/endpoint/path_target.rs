@@ -16,7 +16,7 @@ use crate::limits::Limits;
 use crate::setters::setters;
 use crate::storage::{
     AbsentFolder, Access, Allocation, Folder, HostFile, HostFolder, HostKind, Place, TargetOptions,
-    identity, open_target, resolve,
+    identity, open_target, resolve_to_write,
 };
 use crate::sync::commit::hold::{held_image, hold, release};
 use crate::sync::job::Job;
@@ -69,7 +69,8 @@ pub struct HostTargetOptions {
 }
 
 impl HostTarget {
-    /// Opens what is at `path`, with symbolic links followed, or prepares for creating it.
+    /// Opens what is at `path`, with symbolic links of root and of the user of this process followed,
+    /// or prepares for creating it.
     ///
     /// The log of an unfinished sync is looked for in the target's folder and in that for logs. Of
     /// the path in the marker only the file name is used, because a guest may have written it. The
@@ -84,7 +85,7 @@ impl HostTarget {
     /// [`create`]: HostTargetOptions::create
     pub fn open(path: impl AsRef<Path>, options: &HostTargetOptions) -> Result<Self> {
         let given = path.as_ref();
-        let path = resolve(given)?;
+        let path = resolve_to_write(given)?;
         match fs::symlink_metadata(&path) {
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
                 Self::missing(given, path, options)
@@ -367,7 +368,7 @@ pub(in crate::sync) fn read_job(
 /// Takes the files that the caller answers for as ours, where they lie.
 fn trust(target: &Target, options: &HostTargetOptions) -> Result<Vec<Place>> {
     let trusted = options.trusted.iter().map(|path| {
-        let place = target.place_given(&resolve(path)?)?;
+        let place = target.place_given(&resolve_to_write(path)?)?;
         place.folder().trust(place.name())?;
         Ok(place)
     });
@@ -375,7 +376,7 @@ fn trust(target: &Target, options: &HostTargetOptions) -> Result<Vec<Place>> {
 }
 
 fn folder_of(path: &Path) -> Result<HostFolder> {
-    HostFolder::open(path.parent().unwrap_or(Path::new("/")))
+    HostFolder::open_real(path.parent().unwrap_or(Path::new("/")))
 }
 
 /// The stage of a file in a folder of the caller's choice: no two files share one.
@@ -409,8 +410,8 @@ fn stage_folder(path: &Path, dry_run: bool) -> Result<Arc<dyn Folder>> {
         HostFolder::make(path).map_err(|error| error.advise(other))?;
     }
     // Absolute, because the mark will name it.
-    let path = resolve(path).map_err(|error| error.advise(other))?;
-    let folder = HostFolder::open(&path).map_err(|error| error.advise(other))?;
+    let path = resolve_to_write(path).map_err(|error| error.advise(other))?;
+    let folder = HostFolder::open_real(&path).map_err(|error| error.advise(other))?;
     folder.refuse_shared()?;
     if folder.is_volatile()? {
         return Err(Error::new(

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::control::Work;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::image::Format;
 use crate::limits::Limits;
 use crate::manifest::{
     self, KeptManifest, Manifest, ManifestWriter, RangeSet, Staged, refuse_other,
 };
-use crate::storage::{Access, Folder, HostFolder, MemoryStorage, Place, SourceStamp, Storage};
+use crate::storage::{
+    Access, Folder, HostFolder, MemoryStorage, Place, SourceStamp, Storage, resolve_to_write,
+};
 use crate::sync::endpoint::path_source::HostSource;
 use crate::units::{BlockSize, check_change_map};
 
@@ -48,16 +50,15 @@ impl ManifestCache {
     /// Uses the folder at `path`, which is made if it is missing, for its owner alone.
     ///
     /// # Errors
-    /// `Untrusted` for a folder that other users may write to; `Io`.
+    /// `Untrusted` for a folder that other users may write to, and for a symbolic link of another
+    /// user; `Io`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if !path.exists() {
             HostFolder::make(path)?;
         }
-        let folder = path
-            .canonicalize()
-            .map_err(|cause| Error::io("look up the folder of manifests", cause).at_path(path))?;
-        HostFolder::open(&folder)?.refuse_shared()?;
+        let folder = resolve_to_write(path)?;
+        HostFolder::open_real(&folder)?.refuse_shared()?;
         Ok(ManifestCache { folder })
     }
 
@@ -95,7 +96,8 @@ impl ManifestCache {
     }
 
     fn place(&self, name: &str) -> Result<Place> {
-        Place::host(self.folder.join(name))
+        let folder = HostFolder::open_real(&self.folder)?;
+        Ok(Place::new(Arc::new(folder), name))
     }
 }
 

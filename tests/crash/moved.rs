@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use diskdelta::storage::fault::FaultDisk;
 use diskdelta::storage::{Access, Folder, Place};
-use diskdelta::sync::{Mark, Recovered, Target, recover, sync};
+use diskdelta::sync::{Mark, Recovered, Target, discard, recover, sync};
 
 use crate::case::{Case, TARGET, source, work};
-use crate::cases;
+use crate::cases::{self, PAGE};
 
 /// Does another job onto a disk that took the name of the marked one, which is then finished.
 fn moved_and_finished(case: &Case, disk: &FaultDisk) {
@@ -60,5 +60,31 @@ fn a_marked_disk_that_was_moved_is_finished_after_another_job_took_its_name() {
             }
         }
         assert!(marked > 10, "{marked}");
+    }
+}
+
+/// The disk that took the name of a marked one is that one's old contents, but for its first page.
+#[test]
+fn the_log_of_a_disk_that_was_moved_writes_nothing_to_the_one_that_took_its_name() {
+    let atomic = cases::atomic_under_the_mark_only();
+    for case in [atomic.clone(), atomic.in_place()] {
+        let disk = case.disk();
+        let mut boot = case.old.clone().unwrap();
+        case.work_on(&disk).unwrap();
+        boot[..PAGE].copy_from_slice(&cases::bytes(PAGE, 9));
+        for state in disk.crashes().with_limit(12).with_samples(4).states() {
+            let disk = state.disk();
+            let storage = disk.open(TARGET, Access::Read).unwrap();
+            if Mark::find(&storage).unwrap().is_none() {
+                continue;
+            }
+            let folder = disk.folder("/img");
+            folder.rename(OsStr::new("t"), OsStr::new("moved")).unwrap();
+            disk.put(TARGET, boot.clone());
+            // Whatever these say.
+            let _ = recover(&case.target(disk), &work());
+            let _ = discard(&case.target(disk), &work());
+            assert!(disk.row(TARGET).unwrap().to_vec() == boot, "{}", case.name);
+        }
     }
 }

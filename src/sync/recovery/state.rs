@@ -171,7 +171,8 @@ pub(in crate::sync) fn is_of_forget(log: &Delta) -> bool {
         && trailer.zero_bytes == 0
 }
 
-/// Mends the first page, where that may be. A log whose target may be another file is foreign.
+/// Mends the first page, where that may be. A log whose target may be another file is foreign, and
+/// writes nothing to this one.
 fn settled(
     storage: &Arc<dyn Storage>,
     beside: Beside,
@@ -180,6 +181,7 @@ fn settled(
     touch: Touch,
 ) -> Result<Standing> {
     let (standing, page) = match beside {
+        _ if !is_for => return Ok(Standing::Foreign(job)),
         Beside::Foreign => return Ok(Standing::Foreign(job)),
         Beside::Old(page) => (Standing::Old, page),
         Beside::New(page) => (Standing::New, Some(page)),
@@ -195,10 +197,7 @@ fn settled(
             mend_page(storage, &page)?;
         }
     }
-    Ok(match is_for {
-        true => standing,
-        false => Standing::Foreign(job),
-    })
+    Ok(standing)
 }
 
 /// An unmarked target beside a sidecar.

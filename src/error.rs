@@ -5,6 +5,8 @@ use std::fmt::{self, Write};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use crate::text::{EscapedPath, Escaper};
 
 /// Result of every fallible operation of this crate.
@@ -195,6 +197,17 @@ impl Error {
         let cause = self.0.source.as_deref();
         let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
         cause.is_some_and(|cause| cause.kind() == io::ErrorKind::FileTooLarge)
+    }
+
+    /// Whether the system takes a name for none that a file can have: too long, or with bytes that
+    /// no name holds there.
+    pub(crate) fn is_no_file_name(&self) -> bool {
+        let cause = self.0.source.as_deref();
+        let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+        let code = cause.and_then(io::Error::raw_os_error);
+        let codes = [Errno::INVAL, Errno::NAMETOOLONG, Errno::ILSEQ];
+        codes.into_iter().any(|it| Some(it.raw_os_error()) == code)
+            || cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidInput)
     }
 
     /// What to do about it.

@@ -256,6 +256,43 @@ fn a_marker_that_a_guest_wrote_with_any_length_in_it_is_given_up() {
 }
 
 #[test]
+fn a_guests_marker_with_a_name_that_no_file_can_have_has_the_ordinary_ways_out() {
+    let suffix = ".diskdelta-stage";
+    for stem in [
+        "A\0B".to_owned(),
+        "\0".to_owned(),
+        "/no/such\0/A".to_owned(),
+        "x".repeat(240),
+        "x".repeat(290),
+        format!("/tmp/{}", "\u{e4}".repeat(130)),
+    ] {
+        let name = format!("{stem}{suffix}");
+        let lab = Lab::new();
+        lab.disk("other.raw", 1024, 2);
+        let disk = lab.disk("disk.raw", 1024, 1);
+        fs::create_dir(lab.path("logs")).unwrap();
+        let mut expected = lab.bytes("disk.raw");
+        write_at(&disk, 3 * 512, &marker(3, &name));
+        for words in [
+            "recover disk.raw",
+            "recover disk.raw --stage-dir logs",
+            "recover disk.raw --discard",
+            "sync other.raw disk.raw",
+        ] {
+            let run = lab.run(words);
+            assert_eq!(run.status, 3, "{words}: {run:?}");
+            let is_plain = |c: char| c == '\n' || !c.is_control();
+            assert!(run.stderr.chars().all(is_plain), "{words}: {run:?}");
+            assert!(run.stderr.contains("--forget"), "{words}: {run:?}");
+        }
+        lab.done("recover disk.raw --forget --zero-guarded");
+        expected[3 * 512..4 * 512].fill(0);
+        assert!(lab.bytes("disk.raw") == expected, "{name:?}");
+        lab.done("sync other.raw disk.raw");
+    }
+}
+
+#[test]
 fn a_marker_is_not_replaced_by_another() {
     let lab = lost();
     let mut head = lab.bytes("head");

@@ -39,10 +39,12 @@ pub(in crate::sync) fn with_log(
     for place in candidates(&target, mark, options)? {
         let job = match job_of(&place, mark, limits) {
             Ok(job) => job,
-            // A guest may name any file in its marker; one that is no log of ours is no log.
+            // A guest may name any file in its marker; one that is no log of ours is no log, nor is
+            // a name that no file can have.
             Err(error)
                 if place.path() != target.stage().path()
-                    && matches!(error.kind(), ErrorKind::Untrusted | ErrorKind::Unsupported) =>
+                    && (matches!(error.kind(), ErrorKind::Untrusted | ErrorKind::Unsupported)
+                        || error.is_no_file_name()) =>
             {
                 None
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use diskdelta::BlockSize;
 use diskdelta::image::{CreateFormat, Format, ImageOptions};
 use diskdelta::remote::Location;
-use diskdelta::storage::{Allocation, HostFile, Place, TargetOptions, resolve_to_write};
+use diskdelta::storage::{Allocation, HostFile, Place, TargetOptions, resolve, resolve_to_write};
 use diskdelta::sync::{HostTargetOptions, Mode, Safety, SyncOptions, Verify};
 use diskdelta::units::parse_size;
 
@@ -70,8 +70,9 @@ pub struct Args {
     /// Says what a sync would do, and writes nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Takes FILE, a log or sidecar or copy of an unfinished sync, for one that diskdelta made,
-    /// where the file system does not show it; you answer for what it holds
+    /// Takes FILE, a log or sidecar or copy of an unfinished sync or a kept manifest, for one that
+    /// diskdelta made, where the file system does not show it; you answer for what it holds. May be
+    /// given several times
     #[arg(long, value_name = "FILE", value_parser = args::here())]
     pub trust_log: Vec<PathBuf>,
     /// Goes on where the source cannot be read, leaves the target's bytes there (status 4)
@@ -131,17 +132,31 @@ impl Args {
 
     pub fn sync_options(&self) -> diskdelta::Result<SyncOptions> {
         let place = |path: &PathBuf| Place::to_write(path);
+        let manifest = self.target_manifest.as_ref().map(place).transpose()?;
+        if let Some(manifest) = &manifest {
+            self.trust(manifest)?;
+        }
         Ok(SyncOptions::default()
             .with_mode(self.mode)
             .with_safety(self.safety)
             .with_hold(self.hold)
             .with_verify(self.verify)
             .with_undo(self.undo.as_ref().map(place).transpose()?)
-            .with_target_manifest(self.target_manifest.as_ref().map(place).transpose()?)
+            .with_target_manifest(manifest)
             .with_block_size(self.block_size)
             .with_allow_shrink(self.allow_shrink)
             .with_allow_larger(self.allow_larger)
             .with_skip_unreadable(self.skip_unreadable)
             .with_dry_run(self.dry_run))
+    }
+
+    /// Takes a file for ours that is opened apart from the target, where it is named as such.
+    fn trust(&self, place: &Place) -> diskdelta::Result<()> {
+        for path in &self.trust_log {
+            if resolve(path)? == place.path() {
+                place.folder().trust(place.name())?;
+            }
+        }
+        Ok(())
     }
 }

@@ -640,6 +640,23 @@ fn onto_changed_owners(lab: &Lab) {
         let left = fs::read_dir(lab.path("above")).unwrap().count();
         assert_eq!(left, 1 + usize::from(words.contains("undo")), "{words}");
     }
+    // What is kept of a target goes on too, in the target's folder and elsewhere.
+    fs::create_dir(lab.path("above/kept")).unwrap();
+    for kept in ["above/k", "above/kept/k"] {
+        let sync = format!("--mode delta above/disk.raw --target-manifest {kept}");
+        lab.done(&format!("sync new.raw {sync}"));
+        fs::copy(lab.path("new.raw"), lab.path("newer.raw")).unwrap();
+        write_at(&lab.path("newer.raw"), 77, b"newer");
+        lab.run(&format!("sync newer.raw {sync}"))
+            .fails(2, "--trust-log");
+        let (status, report) = lab.json(&format!("sync newer.raw {sync} --trust-log {kept}"));
+        assert_eq!(status, 0, "{report}");
+        assert!(lab.bytes("above/disk.raw") == lab.bytes("newer.raw"));
+        // The advice's other way.
+        fs::remove_file(lab.path(kept)).unwrap();
+        lab.done(&format!("sync new.raw {sync}"));
+        assert!(lab.bytes("above/disk.raw") == lab.bytes("new.raw"));
+    }
     fs::write(lab.path("above/disk.raw"), noise(900 * PAGE, 2)).unwrap();
     let target = lab.path("above/disk.raw");
     leave_marked(&lab.path("new.raw"), &target, HostTargetOptions::default());

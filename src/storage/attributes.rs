@@ -1,7 +1,7 @@
 //! Owner, mode and extended attributes, carried from one file to another.
 
 use std::ffi::OsString;
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
@@ -42,6 +42,31 @@ pub(super) fn copy_attributes(from: &File, to: &File) -> Result<Vec<String>> {
     to.set_permissions(Permissions::from_mode(old.mode() & 0o7777))
         .map_err(|e| Error::io("set the mode", e))?;
     Ok(lost)
+}
+
+/// Whether `to` has what [`copy_attributes`] would give it, but for flags, some of which it may not
+/// be able to take.
+pub(super) fn has_attributes_of(from: &File, to: &File) -> Result<bool> {
+    let failed = |cause| Error::io("look at file", cause);
+    let (old, new) = (
+        from.metadata().map_err(failed)?,
+        to.metadata().map_err(failed)?,
+    );
+    let grants = |it: &Metadata| (it.uid(), it.gid(), it.mode() & 0o7777);
+    if grants(&old) != grants(&new) {
+        return Ok(false);
+    }
+    let wanted = attribute_names(from)?;
+    if attribute_names(to)?
+        .iter()
+        .any(|it| is_access_list(it) && !wanted.contains(it))
+    {
+        return Ok(false);
+    }
+    let mut wanted = wanted
+        .iter()
+        .filter(|it| CONTENT_ATTRIBUTES.iter().all(|own| it != own));
+    Ok(wanted.all(|name| attribute(from, name) == attribute(to, name)))
 }
 
 /// Gives `to` the flags of `from` that are a matter of choice; names those that it does not take.

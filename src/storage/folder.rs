@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::attributes::{self, copy_attributes};
+use super::attributes::{self, copy_attributes, has_attributes_of};
 use super::host_file::{FileId, HostFile, HostKind};
 use super::links::refuse_foreign_links;
 use super::lock::{self, Locked, Role};
@@ -165,6 +165,15 @@ pub trait Folder: Send + Sync {
     /// `NotFound`, `Io`: also where this process may not give the owner away.
     fn copy_attributes(&self, _from: &OsStr, _to: &OsStr) -> Result<Vec<String>> {
         Ok(Vec::new())
+    }
+
+    /// Whether `to` has the owner, mode and extended attributes that
+    /// [`copy_attributes`](Folder::copy_attributes) would give it. Changes nothing.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`.
+    fn has_attributes_of(&self, _from: &OsStr, _to: &OsStr) -> Result<bool> {
+        Ok(true)
     }
 
     /// Whether what lies here is lost when the machine goes down (a file system in memory).
@@ -661,6 +670,12 @@ impl Folder for HostFolder {
         let (_, from) = self.open_file(from, OFlags::RDONLY, 0)?;
         let (path, to) = self.open_file(to, OFlags::RDONLY, 0)?;
         copy_attributes(&from, &to).map_err(|e| e.at_path(path))
+    }
+
+    fn has_attributes_of(&self, from: &OsStr, to: &OsStr) -> Result<bool> {
+        let (path, from) = self.open_file(from, OFlags::RDONLY, 0)?;
+        let (_, to) = self.open_file(to, OFlags::RDONLY, 0)?;
+        has_attributes_of(&from, &to).map_err(|e| e.at_path(path))
     }
 
     fn refuse_shared(&self) -> Result<()> {

@@ -785,3 +785,25 @@ fn links_of_root_and_of_the_user_lead_to_what_is_written() {
         assert!(lab.path(name).is_file(), "{name}");
     }
 }
+
+#[test]
+fn a_mode_that_a_file_is_given_while_it_is_copied_is_kept() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 1500, 1);
+    let old = lab.disk("old.raw", 1500, 2);
+    set_mode(&old, 0o666);
+    let slow = lab.start("sync new.raw old.raw --mode full --limit-rate 4M");
+    let copy = lab.path(".old.raw.diskdelta-new");
+    until("a copy", || copy.exists() && mode(&copy) == 0o666);
+    set_mode(&old, 0o600);
+    let is_owned = is_root() && chown(&old, Some(OTHER), Some(OTHER)).is_ok();
+    let run = ended(slow);
+    assert_eq!(run.status, 0, "{run:?}");
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    assert_eq!(mode(&old), 0o600);
+    let facts = fs::metadata(&old).unwrap();
+    assert_eq!(
+        (facts.uid() == OTHER, facts.gid() == OTHER),
+        (is_owned, is_owned)
+    );
+}

@@ -105,6 +105,10 @@ impl Folder for WatchedFolder {
         self.0.folder.copy_attributes(from, to)
     }
 
+    fn has_attributes_of(&self, from: &OsStr, to: &OsStr) -> Result<bool> {
+        self.0.folder.has_attributes_of(from, to)
+    }
+
     fn rename(&self, from: &OsStr, to: &OsStr) -> Result<()> {
         self.0.folder.rename(from, to)
     }

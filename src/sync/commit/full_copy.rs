@@ -73,6 +73,8 @@ pub(in crate::sync) fn sync_full(
         // What took the name meanwhile is not to be lost.
         check_name(run.target, there)?;
         refuse_parting(run.target, there)?;
+        follow_attributes(place, &fresh, &*copied, &mut report.notes)
+            .map_err(|error| untouched(error, true))?;
     }
     if let Some(kept) = &run.options.target_manifest {
         // The old one must not stand for the new file, whatever comes between.
@@ -103,6 +105,24 @@ pub(in crate::sync) fn sync_full(
     }
     report.outcome = Outcome::Synced;
     Ok(report)
+}
+
+/// Gives the copy what was changed of the old file's owner, mode and the like while it was copied.
+/// Durable when it returns.
+fn follow_attributes(
+    old: &Place,
+    fresh: &Place,
+    copied: &dyn Storage,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let folder = old.folder();
+    if folder.has_attributes_of(old.name(), fresh.name())? {
+        return Ok(());
+    }
+    let lost = folder.copy_attributes(old.name(), fresh.name())?;
+    notes.extend(lost);
+    notes.dedup();
+    copied.sync()
 }
 
 /// Whether the copy still has its name: nothing else is to take the target's place.

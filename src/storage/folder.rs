@@ -40,6 +40,14 @@ pub trait Folder: Send + Sync {
     /// The folder's path, for messages and for marks.
     fn path(&self) -> &Path;
 
+    /// Which folder it is, whatever its paths are; `None` where only its path tells.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn id(&self) -> Result<Option<FileId>> {
+        Ok(None)
+    }
+
     /// Opens an existing file. One that is opened for writing is locked first, where that can be,
     /// and is the one that has the name when the lock is held.
     ///
@@ -530,6 +538,10 @@ impl HostFolder {
 impl Folder for HostFolder {
     fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn id(&self) -> Result<Option<FileId>> {
+        look_at(&self.folder, &self.path).map(|facts| Some(FileId::of(&facts)))
     }
 
     fn open(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {

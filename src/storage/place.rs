@@ -93,6 +93,25 @@ impl Place {
         &self.name
     }
 
+    /// Whether both are one name in one folder, whether or not a file has it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn is_same(&self, other: &Place) -> Result<bool> {
+        Ok(self.name == other.name && self.is_beside(other)?)
+    }
+
+    /// Whether both are in one folder, however its path is spelled.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn is_beside(&self, other: &Place) -> Result<bool> {
+        Ok(match (self.folder.id()?, other.folder.id()?) {
+            (Some(mine), Some(theirs)) => mine == theirs,
+            _ => self.folder.path() == other.folder.path(),
+        })
+    }
+
     /// Folder and name.
     pub fn path(&self) -> PathBuf {
         self.folder.path().join(&self.name)

@@ -70,6 +70,7 @@ pub fn sync(
     {
         place.folder().refuse_nodes(place.name())?;
     }
+    commit::outputs::refuse_shared_names(source, target, options)?;
     // What the target holds beyond the source, to the end of its last sector, are zeros.
     let source = source.padded_to(target.rounded_len(source.disk_len())?);
     let run = Run {

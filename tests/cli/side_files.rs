@@ -807,3 +807,53 @@ fn a_mode_that_a_file_is_given_while_it_is_copied_is_kept() {
         (is_owned, is_owned)
     );
 }
+
+#[test]
+fn files_of_one_sync_that_share_a_name_do_not_replace_each_other() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 300, 1);
+    lab.disk("t.raw", 300, 2);
+    fs::create_dir(lab.path("logs")).unwrap();
+    set_mode(&lab.path("logs"), 0o700);
+    symlink(".", lab.path("here")).unwrap();
+    for name in [".t.raw.diskdelta-new", ".m.raw.diskdelta-new"] {
+        fs::copy(lab.path("new.raw"), lab.path(name)).unwrap();
+        set_mode(&lab.path(name), 0o600);
+    }
+    let look = || {
+        let names = lab.names().into_iter();
+        let held = names.filter(|name| lab.path(name).is_file());
+        held.map(|name| (lab.bytes(&name), name))
+            .collect::<Vec<_>>()
+    };
+    let before = look();
+    for words in [
+        "sync new.raw t.raw --undo same --target-manifest same",
+        "sync new.raw t.raw --undo same --target-manifest here/same",
+        "sync new.raw t.raw --target-manifest .t.raw.diskdelta-stage",
+        "sync new.raw t.raw --target-manifest here/..t.raw.diskdelta-stage.earlier",
+        "sync new.raw t.raw --mode full --target-manifest .t.raw.diskdelta-new",
+        "sync new.raw t.raw --undo .t.raw.diskdelta-stage",
+        "sync new.raw t.raw --stage-dir logs --undo logs/.x.fresh",
+        "sync new.raw t.raw --target-manifest t.raw",
+        "sync new.raw m.raw --target-manifest m.raw",
+        "sync new.raw m.raw --target-manifest here/m.raw",
+        "sync new.raw t.raw --target-manifest new.raw",
+        "sync new.raw t.raw --undo new.raw",
+        "sync .t.raw.diskdelta-new t.raw --source-format raw --mode full",
+        "sync .m.raw.diskdelta-new m.raw --source-format raw",
+    ] {
+        for more in ["", " --dry-run"] {
+            let run = lab.run(&format!("{words}{more}"));
+            assert!(run.status > 1, "{words}{more}: {run:?}");
+            assert!(run.stderr.contains("name"), "{words}{more}: {run:?}");
+            assert!(look() == before, "{words}{more}");
+        }
+    }
+    for name in [".t.raw.diskdelta-new", ".m.raw.diskdelta-new"] {
+        fs::remove_file(lab.path(name)).unwrap();
+    }
+    lab.done("sync new.raw t.raw --mode delta --undo back --target-manifest kept");
+    lab.done("undo back t.raw");
+    assert!(before.contains(&(lab.bytes("t.raw"), "t.raw".to_owned())));
+}

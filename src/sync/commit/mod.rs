@@ -7,6 +7,7 @@ pub(super) mod full_copy;
 pub(super) mod hold;
 pub(super) mod in_place;
 pub(super) mod leftovers;
+pub(super) mod outputs;
 pub(super) mod precheck;
 pub(super) mod redo_log;
 pub(super) mod resume;

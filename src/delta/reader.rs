@@ -280,7 +280,9 @@ pub(super) fn read_header(storage: &dyn Storage, limits: &Limits) -> Result<Head
     }
     storage.read_exact_at(&mut bytes, 0)?;
     let header = Header::decode(&bytes).map_err(|e| e.at_path(storage.path()))?;
-    if header.base_len.max(header.result_len) > limits.disk_bytes {
+    // Those of a sidecar are of the target's storage, which is not bounded by that of its disk.
+    let is_of_disk = header.purpose != Purpose::Sidecar;
+    if is_of_disk && header.base_len.max(header.result_len) > limits.disk_bytes {
         return Err(
             Error::new(ErrorKind::LimitExceeded, "the disk is longer than allowed")
                 .in_field("result_len")

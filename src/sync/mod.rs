@@ -153,6 +153,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
             return Err(mark.refusal());
         }
         Standing::Lost(mark) => return Err(recovery::recover::lost(&mark)),
+        Standing::Cut(cut) => return Err(cut.refusal()),
         // What is left of an earlier stage is a cache at most: every frame is checked again.
         Standing::Clean | Standing::Old | Standing::New | Standing::Forgotten => None,
         Standing::Foreign(job) => {

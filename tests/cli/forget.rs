@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use diskdelta::sync::HostTargetOptions;
+
 use crate::guest_marker::marker;
-use crate::interrupted::marked;
+use crate::interrupted::{leave_marked, marked};
 use crate::lab::{Lab, Loop, PAGE, write_at};
 
 const MIB: usize = 1 << 20;
@@ -367,4 +369,73 @@ fn a_device_without_its_log_has_a_way_out() {
     ));
     assert_eq!(fs::read_dir(lab.path("logs")).unwrap().count(), 0);
     lab.done(&format!("diff new.raw {name}"));
+}
+
+#[test]
+fn a_cut_disk_is_not_finished_and_is_given_up_although_its_log_is_there() {
+    let lab = marked();
+    let len = lab.bytes("old.raw").len();
+    let file = fs::OpenOptions::new().write(true).open(lab.path("old.raw"));
+    file.unwrap().set_len(len as u64 / 2).unwrap();
+    let before = lab.bytes("old.raw");
+    let run = lab.run("recover old.raw");
+    run.fails(3, "recover TARGET --forget");
+    for text in [len, len / 2] {
+        assert!(run.stderr.contains(&format!("{text} ")), "{text}: {run:?}");
+    }
+    lab.run("recover old.raw --discard").fails(3, "was cut");
+    lab.run("recover old.raw --release").fails(3, "was cut");
+    lab.run("sync new.raw old.raw").fails(3, "was cut");
+    let all = lab.run("recover --all .");
+    assert_eq!(all.status, 3, "{all:?}");
+    assert!(all.stdout.contains("was cut"), "{all:?}");
+    assert!(lab.bytes("old.raw") == before);
+    let log = lab.bytes(LOG);
+    let run = lab.done("recover old.raw --forget --zero-guarded");
+    assert!(run.stderr.contains("is kept as"), "{run:?}");
+    let names = lab.names();
+    let kept: Vec<_> = names.iter().filter(|name| name.starts_with('.')).collect();
+    assert!(kept.len() == 1 && lab.bytes(kept[0]) == log, "{names:?}");
+    lab.done("sync new.raw old.raw");
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+}
+
+#[test]
+fn a_held_disk_that_was_cut_is_not_released() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 900, 1);
+    lab.disk("old.raw", 900, 2);
+    lab.done("sync new.raw old.raw --safety in-place --hold");
+    let len = lab.bytes("old.raw").len() as u64;
+    let file = fs::OpenOptions::new().write(true).open(lab.path("old.raw"));
+    file.unwrap().set_len(len - 512).unwrap();
+    for words in ["", " --release"] {
+        lab.run(&format!("recover old.raw{words}"))
+            .fails(3, "recover TARGET --forget --release");
+    }
+    lab.run("recover old.raw --forget --zero-guarded")
+        .fails(3, "--release");
+    lab.done("recover old.raw --forget --zero-guarded --release");
+    lab.done("sync new.raw old.raw");
+    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+}
+
+#[test]
+fn a_device_made_smaller_under_its_marker_is_not_finished() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 900, 1);
+    let under = lab.disk("under", 900, 2);
+    let Some(device) = Loop::over(&under) else {
+        return;
+    };
+    let options = HostTargetOptions::default().with_stage_dir(Some(lab.path("logs")));
+    leave_marked(&lab.path("new.raw"), Path::new(&device.0), options);
+    let file = fs::OpenOptions::new().write(true).open(&under).unwrap();
+    file.set_len(700 * PAGE as u64).unwrap();
+    drop(file);
+    let status = Command::new("losetup").args(["-c", &device.0]).status();
+    assert!(status.unwrap().success());
+    let recover = format!("recover {} --stage-dir logs", device.0);
+    lab.run(&recover).fails(3, "2867200");
+    lab.done(&format!("{recover} --forget --zero-guarded"));
 }

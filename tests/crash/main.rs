@@ -10,6 +10,7 @@ mod beside;
 mod case;
 mod cases;
 mod check;
+mod cut;
 mod exhaustive;
 mod failing;
 mod far;

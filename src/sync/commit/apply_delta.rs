@@ -111,6 +111,7 @@ fn applied(
             return Err(mark.refusal());
         }
         Standing::Lost(mark) => return Err(lost(mark)),
+        Standing::Cut(cut) => return Err(cut.refusal()),
         _ => target.refuse_container(&**storage)?,
     }
     match standing {

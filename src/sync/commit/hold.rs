@@ -101,6 +101,7 @@ pub fn held_image(target: &Target, work: &Work) -> Result<Option<Arc<dyn Image>>
     let image = match state::find(target, &storage, Touch::Nothing, work)? {
         Standing::Held(_, redo) => image_of(target, &storage, &redo).map(Some),
         Standing::Lost(mark) => Err(lost(&mark)),
+        Standing::Cut(cut) => Err(cut.refusal()),
         _ => Err(unfinished(&mark)),
     };
     image.map_err(|error| error.at_path(target.path()))
@@ -136,18 +137,22 @@ pub(in crate::sync) fn close(
         final_state: Some(FinalState::of(&covers, witness_len(masked.len()?))),
         ..Redo::default()
     };
+    let header = Header {
+        base_len: masked.len()?,
+        ..header
+    };
     Sidecar::create(place, header, job, &redo).map(drop)
 }
 
-/// The header of a sidecar of a new job.
+/// The header of a sidecar of a new job onto a target whose storage is `len` bytes long.
 ///
 /// # Errors
 /// `Io`.
-pub(in crate::sync) fn new_header(block_size: BlockSize) -> Result<Header> {
+pub(in crate::sync) fn new_header(block_size: BlockSize, len: u64) -> Result<Header> {
     Ok(Header {
         purpose: Purpose::Sidecar,
         job: JobId::random()?,
-        base_len: 0,
+        base_len: len,
         result_len: 0,
         block_size,
     })
@@ -169,6 +174,7 @@ fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> 
         Standing::Rerun(mark) if mark.held => return mend_mark(&**storage, &mark),
         Standing::Redo(mark, _) | Standing::Rerun(mark) => return Err(mark.refusal()),
         Standing::Lost(mark) => return Err(lost(&mark)),
+        Standing::Cut(cut) => return Err(cut.refusal()),
         Standing::Clean
         | Standing::Old
         | Standing::New
@@ -179,7 +185,7 @@ fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> 
     refuse_short(&**storage)?;
     target.refuse_container(&**storage)?;
     precheck::stage_folder(target.stage())?;
-    let header = new_header(BlockSize::default())?;
+    let header = new_header(BlockSize::default(), storage.len()?)?;
     let job = Job::of(target, &**storage, None)?;
     let saved = read_covered(&**storage, job.target_len)?;
     let masked = Masked::new(storage.clone(), saved);
@@ -206,6 +212,7 @@ fn released(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<
         }
         Standing::Redo(mark, _) | Standing::Rerun(mark) => Err(unfinished(&mark)),
         Standing::Lost(mark) => Err(lost(&mark)),
+        Standing::Cut(cut) => Err(cut.refusal()),
         standing => settled(target, storage, standing, work),
     }
 }

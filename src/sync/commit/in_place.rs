@@ -168,7 +168,7 @@ impl<'a> Writing<'a> {
             ),
             None => None,
         };
-        let (header, job, mut redo) = match earlier {
+        let (mut header, job, mut redo) = match earlier {
             Some((header, redo)) => (header, redo.job()?.clone(), redo),
             None => {
                 if run.options.hold {
@@ -178,13 +178,16 @@ impl<'a> Writing<'a> {
                     saved: read_covered(&**storage, storage.len()?)?,
                     ..Redo::default()
                 };
-                let header = hold::new_header(run.options.block_size)?;
+                let header = hold::new_header(run.options.block_size, storage.len()?)?;
                 let job = Job::of(run.target, &**storage, None)?;
                 (header, job, redo)
             }
         };
         // What a closed sidecar says of a target is not true of one that is about to change.
         let is_closed = redo.final_state.take().is_some();
+        if is_closed {
+            header.base_len = storage.len()?;
+        }
         // One that is whole is opened, and its mark mended, by the first change.
         let broken = mark.as_ref().filter(|mark| !(mark.held && is_closed));
         let guard = match broken {

@@ -81,7 +81,7 @@ pub struct Forgotten {
 /// The rest of the target may be a mixture of old and new: a sync has to follow.
 ///
 /// # Errors
-/// `InvalidInput` for a target without a marker, one whose log is there, and where bytes are
+/// `InvalidInput` for a target without a marker, one that its log finishes, and where bytes are
 /// missing or have another length than the marker guards; `Marked` for a held target, unless that
 /// is given up too; `MarkerInData` for bytes that would look like a marker; `NotFound`,
 /// `Untrusted`, `TargetChanged`, `NoSpace`, `Io`, `Cancelled`.
@@ -99,6 +99,7 @@ fn forgotten(
 ) -> Result<Forgotten> {
     let mark = lost_mark(target, storage, bytes.held, work)?;
     // A log that is of no use may have been found elsewhere.
+    let found = target.stage().clone();
     let target = &target.clone().with_stage(target.usual_stage().clone());
     let page = FirstPage::find(target, &**storage, work)?;
     let parts = Part::all(&mark, &**storage, &page)?;
@@ -110,6 +111,9 @@ fn forgotten(
 
     let mut report = Forgotten::default();
     report.notes.extend(clear_name(target, &**storage, work)?);
+    if found.path() != target.stage().path() && found.is_there()? {
+        report.notes.push(kept_log::left(&found));
+    }
     let job = JobId::random()?;
     let (log, redo) = written(target, &**storage, job, &saved, &writes, work).map_err(unchanged)?;
     let ready = room(&**storage).and_then(|room| {
@@ -152,14 +156,15 @@ fn forgotten(
     Ok(report)
 }
 
-/// The marker of a target whose log is not there, or is damaged.
+/// The marker of a target whose log is not there, or is damaged, or which was cut.
 fn lost_mark(target: &Target, storage: &Arc<dyn Storage>, held: bool, work: &Work) -> Result<Mark> {
     let refuse = |what: &'static str| Error::new(ErrorKind::InvalidInput, what);
     let Some(mark) = Mark::find(&**storage)? else {
         return Err(refuse("the target carries no marker"));
     };
     match state::find(target, storage, Touch::Nothing, work) {
-        Ok(Standing::Lost(_)) => {}
+        // No log brings back what was cut off.
+        Ok(Standing::Lost(_) | Standing::Cut(_)) => {}
         Ok(Standing::Held(..)) => {
             return Err(refuse("the sidecar of this held target is there")
                 .advise("use recover --release, without --forget"));
@@ -177,7 +182,7 @@ fn lost_mark(target: &Target, storage: &Arc<dyn Storage>, held: bool, work: &Wor
         Err(error) => return Err(error),
     }
     if mark.held && !held {
-        let what = "the target is held, and its sidecar is lost";
+        let what = "the target is held, and its sidecar is lost, or it was cut";
         return Err(Error::new(ErrorKind::Marked, what)
             .advise("add --release to give up that it is held too"));
     }

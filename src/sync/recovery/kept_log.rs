@@ -27,11 +27,16 @@ pub(in crate::sync) fn keep(stage: &Place, job: JobId) -> Result<String> {
         renamed => renamed?,
     }
     stage.folder().sync()?;
-    Ok(format!(
+    Ok(left(&kept))
+}
+
+/// What to do with a complete log at `kept` that the target has no use for.
+pub(in crate::sync) fn left(kept: &Place) -> String {
+    format!(
         "the log of an unfinished sync is kept as {}: the target does not carry its marker; \
          recover the disk that does with it, or remove it",
         kept.path().display()
-    ))
+    )
 }
 
 /// The log of `job` that was kept in `folder`, whatever its disk was called.

@@ -1,5 +1,6 @@
 //! What an interrupted sync has left, and how it is finished.
 
+pub(super) mod cut;
 pub(super) mod forget;
 pub(super) mod kept_log;
 pub(super) mod log;

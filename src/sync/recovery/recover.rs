@@ -45,7 +45,8 @@ pub enum Recovered {
 /// value says is durable. Running it again is harmless, also after a crash in the middle.
 ///
 /// # Errors
-/// `Marked` when the target is marked but its stage is not to be found; `BaseMismatch` when
+/// `Marked` when the target is marked but its stage is not to be found, or the target has become
+/// shorter than its stage allows; `BaseMismatch` when
 /// somebody wrote to the target since; `Malformed` for a damaged stage; `NotFound`, `Io`,
 /// `NoSpace`, `VerifyFailed`, `Cancelled`.
 pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
@@ -74,6 +75,7 @@ pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
             return Err(mark.refusal().at_path(target.path()));
         }
         Standing::Lost(mark) => return Err(lost(&mark).at_path(target.path())),
+        Standing::Cut(cut) => return Err(cut.refusal().at_path(target.path())),
         Standing::Clean
         | Standing::Old
         | Standing::New
@@ -135,6 +137,7 @@ pub(in crate::sync) fn settled(
             })
         }
         Standing::Lost(mark) => Err(lost(&mark)),
+        Standing::Cut(cut) => Err(cut.refusal()),
         Standing::Foreign(_) => Err(Error::new(
             ErrorKind::BaseMismatch,
             "the target was written to after the interrupted sync, or is another file, so its \

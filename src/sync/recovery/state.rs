@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::cut::Cut;
 use super::redo::{FinalState, Redo};
 use crate::control::Work;
 use crate::delta::{Delta, FrameKind, JobId, Old, Purpose, fits_new, fits_old};
@@ -34,6 +35,8 @@ pub(in crate::sync) enum Standing {
     Held(Mark, Box<Redo>),
     /// Marked, but what would finish it is not there.
     Lost(Mark),
+    /// Marked, and shorter than the log that is there allows.
+    Cut(Cut),
     /// Not marked, and neither as it was nor as it should become, or another file: what would
     /// finish the job is needed where its marked target is now.
     Foreign(JobId),
@@ -86,10 +89,15 @@ pub(in crate::sync) fn find(
     match sidecar::read(target.stage(), limits, work) {
         Ok(Some((header, redo))) => {
             return match mark {
-                Some(mark) if mark.job == header.job => match redo.final_state {
-                    Some(_) if mark.held => Ok(Standing::Held(mark, Box::new(redo))),
-                    _ => Ok(Standing::Rerun(mark)),
-                },
+                Some(mark) if mark.job == header.job => {
+                    if let Some(cut) = Cut::find(&**storage, &mark, &header, &redo)? {
+                        return Ok(Standing::Cut(cut));
+                    }
+                    match redo.final_state {
+                        Some(_) if mark.held => Ok(Standing::Held(mark, Box::new(redo))),
+                        _ => Ok(Standing::Rerun(mark)),
+                    }
+                }
                 Some(mark) => Ok(Standing::Lost(mark)),
                 None => {
                     let beside = beside_sidecar(storage, &redo)?;
@@ -116,6 +124,9 @@ pub(in crate::sync) fn find(
         Some(mark) if mark.job == stage.header().job => {
             let redo = Redo::load(&stage, work, &|_| Ok(()))?;
             redo.check_covers(&mark)?;
+            if let Some(cut) = Cut::find(&**storage, &mark, stage.header(), &redo)? {
+                return Ok(Standing::Cut(cut));
+            }
             Ok(Standing::Redo(mark, Box::new((stage, redo))))
         }
         Some(mark) => Ok(Standing::Lost(mark)),

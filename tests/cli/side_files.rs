@@ -175,6 +175,33 @@ fn a_log_that_the_operator_answers_for_is_taken_over() {
     assert_eq!(lab.names(), ["new.raw", "old.raw"]);
 }
 
+#[test]
+fn a_target_is_not_marked_once_its_log_has_no_name_any_more() {
+    for replaced in [false, true] {
+        let lab = Lab::new();
+        lab.disk("new.raw", 4000, 1);
+        lab.disk("old.raw", 4000, 2);
+        let before = lab.bytes("old.raw");
+        let slow = lab.start("sync new.raw old.raw --mode delta --limit-rate 12M");
+        let log = lab.path(".old.raw.diskdelta-stage");
+        until("a log", || log.exists());
+        fs::remove_file(&log).unwrap();
+        if replaced {
+            fs::write(&log, b"another file").unwrap();
+        }
+        let run = ended(slow);
+        run.fails(
+            2,
+            ".old.raw.diskdelta-stage: the file was removed or replaced",
+        );
+        assert!(run.stderr.contains("the target is untouched"), "{run:?}");
+        assert!(lab.bytes("old.raw") == before);
+        let _ = fs::remove_file(&log);
+        lab.done("sync new.raw old.raw --mode delta");
+        assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    }
+}
+
 /// Everything that can be seen of a folder's files.
 fn looks(lab: &Lab) -> Vec<String> {
     let facts = |path: &Path| {

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::manifest::Gathered;
 use crate::storage::{Access, Place, Privacy, Storage};
-use crate::sync::endpoint::named::check_name;
+use crate::sync::endpoint::named::{check_log, check_name, check_there};
 use crate::sync::endpoint::source::Run;
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
@@ -128,7 +128,7 @@ pub(in crate::sync) fn carry_out(
         return Ok(None);
     };
     let limits = &target.image_options().limits;
-    let stage = Delta::open(file, limits)?;
+    let stage = Delta::open(file.clone(), limits)?;
     let checked =
         check_stage(&stage, planner, &**storage, work).map_err(|e| untouched(staged(e)))?;
     if let Some((place, old)) = way.undo {
@@ -139,7 +139,12 @@ pub(in crate::sync) fn carry_out(
         Some(keeper) => announce(&stage, keeper, work),
         None => Ok(()),
     };
-    if let Err(error) = ready.and_then(|()| work.cancel().check()) {
+    let ready = ready.and_then(|()| {
+        check_log(target.stage(), &*file)?;
+        way.undo.map_or(Ok(()), |(place, _)| check_there(place))?;
+        work.cancel().check()
+    });
+    if let Err(error) = ready {
         // The way back from a change that is not made leads nowhere.
         if let Some((place, _)) = way.undo {
             place.remove_if_there()?;

@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::Patch;
 use crate::limits::Limits;
 use crate::storage::{Access, Place, Storage};
+use crate::sync::endpoint::named::check_log;
 use crate::sync::job::Job;
 use crate::sync::marker::overlay::Masked;
 use crate::sync::recovery::redo::{FinalState, Redo};
@@ -21,7 +22,7 @@ impl Sidecar {
     /// name too, when it returns.
     ///
     /// # Errors
-    /// `NoSpace`, `Io`.
+    /// `NoSpace`, `Io`; `NotFound` where its name does not lead to it.
     pub fn create(place: &Place, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
         Self::write_new(place, header, job, redo).inspect_err(|error| {
             if error.kind() == ErrorKind::NoSpace {
@@ -34,7 +35,8 @@ impl Sidecar {
     fn write_new(place: &Place, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
         remove_fresh(place)?;
         let fresh = fresh_place(place);
-        let mut writer = DeltaWriter::create(fresh.create_new()?, header)?;
+        let file = fresh.create_new()?;
+        let mut writer = DeltaWriter::create(file.clone(), header)?;
         writer.push(&Frame::bytes(FrameKind::Job, 0, &job.encode()))?;
         for (offset, bytes) in &redo.saved {
             writer.push(&Frame::bytes(FrameKind::Saved, *offset, bytes))?;
@@ -55,6 +57,7 @@ impl Sidecar {
         writer.commit()?;
         place.folder().rename(fresh.name(), place.name())?;
         place.folder().sync()?;
+        check_log(place, &*file)?;
         Ok(Sidecar { writer })
     }
 

@@ -21,7 +21,7 @@ use crate::sync::commit::apply::{apply_marked, needs_recovery};
 use crate::sync::commit::atomic::{retire, set_aside};
 use crate::sync::commit::room::Room;
 use crate::sync::commit::sidecar::{fresh_place, remove_fresh};
-use crate::sync::endpoint::named::check_name;
+use crate::sync::endpoint::named::{check_log, check_name};
 use crate::sync::endpoint::path_target::read_job;
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
@@ -451,10 +451,11 @@ fn written(
     let fresh = fresh_place(place);
     let file = fresh.create_new()?;
     let done = fill(file.clone(), header, &job, saved, writes).and_then(|()| {
-        let log = Delta::open(file, &target.image_options().limits)?;
+        let log = Delta::open(file.clone(), &target.image_options().limits)?;
         let redo = Redo::load(&log, work, &|_| Ok(()))?;
         place.folder().rename(fresh.name(), place.name())?;
         place.folder().sync()?;
+        check_log(place, &*file)?;
         Ok((log, redo))
     });
     if done.is_err() {

@@ -385,8 +385,8 @@ fn text_of(pending: &Pending) -> String {
         Standstill::InUse => "in use; perhaps its sync is under way",
         Standstill::Missing => "not there any more",
         Standstill::Untrusted => {
-            "the file may not come from diskdelta and was not read; remove it, or name it with \
-             --trust-log"
+            "the file may not come from diskdelta and was not read; a marked disk may need it: \
+             find out who changed it, and name it with --trust-log"
         }
         _ => "as it was; the same sync goes on, `recover --discard` gives up",
     };

@@ -340,7 +340,7 @@ fn a_planted_log_is_no_log_of_a_target_that_is_forgotten() {
     );
     let before = lab.bytes("old.raw");
     lab.run("recover old.raw --forget --head head --tail tail")
-        .fails(2, "may not come from diskdelta");
+        .fails(3, "may not come from diskdelta");
     assert!(lab.bytes("old.raw") == before);
     assert!(fs::read(&log).unwrap() == b"not a log");
     fs::remove_file(&log).unwrap();

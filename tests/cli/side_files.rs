@@ -202,6 +202,43 @@ fn a_target_is_not_marked_once_its_log_has_no_name_any_more() {
     }
 }
 
+#[test]
+fn the_only_log_of_a_marked_disk_is_never_said_to_be_removed() {
+    for how in ["mode", "link", "owner"] {
+        let lab = Lab::new();
+        lab.disk("new.raw", 900, 1);
+        let old = lab.disk("old.raw", 900, 2);
+        leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
+        let log = lab.path(".old.raw.diskdelta-stage");
+        match how {
+            "mode" => fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).unwrap(),
+            "link" => fs::hard_link(&log, lab.path("second")).unwrap(),
+            _ if !is_root() => continue,
+            _ => chown(&log, Some(OTHER), None).unwrap(),
+        }
+        for words in [
+            "recover old.raw",
+            "recover old.raw --discard",
+            "recover old.raw --release",
+            "recover old.raw --forget --zero-guarded",
+            "sync new.raw old.raw",
+            "recover --all .",
+        ] {
+            let run = lab.run(words);
+            assert_eq!(run.status, 3, "{how}, {words}: {run:?}");
+            let said = format!("{}{}", run.stdout, run.stderr);
+            for text in ["--trust-log", "do not remove", ".old.raw.diskdelta-stage"] {
+                assert!(said.contains(text), "{how}, {words}: {run:?}");
+            }
+            assert!(!said.contains("; remove it"), "{how}, {words}: {run:?}");
+        }
+        let listed = lab.done("recover --list .");
+        assert!(!listed.stdout.contains("remove"), "{listed:?}");
+        lab.done("recover old.raw --trust-log .old.raw.diskdelta-stage");
+        assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    }
+}
+
 /// Everything that can be seen of a folder's files.
 fn looks(lab: &Lab) -> Vec<String> {
     let facts = |path: &Path| {

@@ -20,8 +20,8 @@ use crate::sync::marker::format::Mark;
 /// `trusted`, for which the caller answers, or in the folders at hand.
 ///
 /// # Errors
-/// `Marked` for a copy of the disk that the log is for; `Untrusted` for a file under the log's
-/// name that may not come from this program; `Io`.
+/// `Marked` for a copy of the disk that the log is for, and for a file under the log's name that
+/// may not come from this program; `Io`.
 pub(in crate::sync) fn with_log(
     target: Target,
     mark: &Mark,
@@ -48,7 +48,7 @@ pub(in crate::sync) fn with_log(
             {
                 None
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(untrusted(error)),
         };
         let Some(job) = job else { continue };
         if !is_beside(&target, &place) {
@@ -61,6 +61,19 @@ pub(in crate::sync) fn with_log(
         return Ok(target.with_found_stage(place));
     }
     Ok(target)
+}
+
+/// `error` of looking at the log of a marked target. Where that is not trusted it may be the only
+/// copy of what is under the marker.
+pub(in crate::sync) fn untrusted(error: Error) -> Error {
+    if error.kind() != ErrorKind::Untrusted {
+        return error;
+    }
+    error.of_kind(ErrorKind::Marked).advise(
+        "the target is marked, and without its log it is lost: do not remove this file; find out \
+         who changed it, and go on with it (--trust-log FILE), or move it elsewhere if it is of \
+         another disk",
+    )
 }
 
 /// Whether `path`, which a log at `log` names, is in the target's folder or in the log's, and may

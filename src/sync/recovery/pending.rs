@@ -96,7 +96,7 @@ pub fn pending(folder: impl AsRef<Path>, limits: &Limits) -> Result<Vec<Pending>
 }
 
 /// Recovers every target that [`pending`] finds in `folder` and that is marked; says for each what
-/// came of it. One that fails does not keep the others from being recovered.
+/// came of it. A log that is not trusted is an error of kind `Untrusted`. One that fails does not keep the others from being recovered.
 ///
 /// # Errors
 /// Those of [`pending`].
@@ -106,16 +106,34 @@ pub fn recover_all(
     work: &Work,
 ) -> Result<Vec<(Pending, Result<Recovered>)>> {
     let all = pending(folder.as_ref(), &options.image.limits)?;
-    let marked = all.into_iter().filter(|it| is_incomplete(it.standstill));
+    let wanted = |it: &Pending| is_incomplete(it.standstill) || is_doubtful(it);
+    let marked = all.into_iter().filter(wanted);
     let mut options = options.clone();
     options.log_folder = Some(folder.as_ref().to_owned());
     Ok(marked
         .filter_map(|it| {
+            if is_doubtful(&it) {
+                let error = not_read(&it.file);
+                return Some((it, Err(error)));
+            }
             let target = HostTarget::open(it.target.as_ref()?, &options);
             let outcome = target.and_then(|target| recover(target.target(), work));
             Some((it, outcome))
         })
         .collect())
+}
+
+/// Whether a marked target may need the file, which was not read.
+fn is_doubtful(pending: &Pending) -> bool {
+    pending.standstill == Standstill::Untrusted && pending.kind != PendingKind::Copy
+}
+
+fn not_read(log: &Path) -> Error {
+    let what = "this log may not come from diskdelta, and was not read";
+    Error::new(ErrorKind::Untrusted, what).at_path(log).advise(
+        "a marked disk may need it: do not remove it before that is known; find out who \
+             changed it, and name it with its target: diskdelta recover TARGET --trust-log FILE",
+    )
 }
 
 fn look_at_copy(place: &Place, target: &Path) -> Result<Option<Pending>> {

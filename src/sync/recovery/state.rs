@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cut::Cut;
+use super::log::untrusted;
 use super::redo::{FinalState, Redo};
 use crate::control::Work;
 use crate::delta::{Delta, FrameKind, JobId, Old, Purpose, fits_new, fits_old};
@@ -69,7 +70,8 @@ enum Beside {
 /// [`Touch::Nothing`] all stays as it is.
 ///
 /// # Errors
-/// `Untrusted` for a log, sidecar or the like that this program may not have made; `Io`,
+/// `Untrusted` for a log, sidecar or the like that this program may not have made, `Marked` where
+/// that is the log of a marked target; `Io`,
 /// `Malformed` (a stage of a marked target that is damaged), `Cancelled`.
 pub(in crate::sync) fn find(
     target: &Target,
@@ -83,7 +85,12 @@ pub(in crate::sync) fn find(
         // What is not ours is neither read nor removed.
         place.open_own_if_there(Access::Read)?;
     }
-    let Some(file) = target.stage().open_own_if_there(Access::Read)? else {
+    let opened = target.stage().open_own_if_there(Access::Read);
+    let opened = opened.map_err(|error| match mark {
+        Some(_) => untrusted(error),
+        None => error,
+    });
+    let Some(file) = opened? else {
         return Ok(mark.map_or(Standing::Clean, Standing::Lost));
     };
     match sidecar::read(target.stage(), limits, work) {

@@ -479,7 +479,8 @@ impl HostFolder {
                 FileType::Symlink => Some("it is a symbolic link"),
                 _ => Some("it is not a regular file"),
             }),
-            Err(Errno::NOENT) => Ok(None),
+            // Seen to be missing also where no more files can be opened.
+            Err(cause @ Errno::NOENT) => Err(Error::io("open", cause).at_path(path)),
             Err(cause) => Err(Error::io("look at", cause).at_path(path)),
         }
     }
@@ -630,8 +631,11 @@ impl Folder for HostFolder {
     }
 
     fn remove_unused(&self, name: &OsStr) -> Result<bool> {
-        if self.special(name)?.is_some() {
-            return Ok(false);
+        match self.special(name) {
+            Ok(None) => {}
+            Ok(Some(_)) => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
         }
         let Ok((path, file)) = self.open_file(name, OFlags::RDWR, 0) else {
             return Ok(false);

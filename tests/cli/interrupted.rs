@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,7 +11,7 @@ use diskdelta::storage::{Place, SourceOptions};
 use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, Mode, SyncOptions, sync};
 use diskdelta::{CancelToken, ErrorKind, Phase, Progress, Work};
 
-use crate::lab::{Lab, PAGE, ended, send, signal, until, write_at};
+use crate::lab::{COMMAND, Lab, PAGE, ended, send, signal, until, write_at};
 
 /// Asks to stop at once as soon as the target is being written.
 struct StopApplying(CancelToken);
@@ -543,4 +544,49 @@ fn a_source_that_changes_while_it_is_read_stops_the_sync() {
     assert_eq!(run.status, 2, "{run:?}");
     assert!(run.stderr.contains("the source changed"), "{run:?}");
     assert!(lab.bytes("old.raw") == before);
+}
+
+#[test]
+fn a_sync_that_runs_out_of_open_files_does_not_call_an_unmarked_target_incomplete() {
+    let run = |lab: &Lab, most: u32, words: &str| {
+        let script = format!("ulimit -n {most} && exec {COMMAND} {words}");
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(script).current_dir(lab.path(""));
+        shell.output().unwrap()
+    };
+    let lab = Lab::new();
+    lab.disk("new.raw", 100, 1);
+    let mut failed = 0;
+    for words in [
+        "sync new.raw old.raw --mode delta",
+        "sync new.raw old.raw --mode full",
+        "sync new.raw old.raw --safety in-place",
+        "sync new.raw old.raw --target-manifest kept",
+        "sync new.raw none.raw",
+        "sync new.raw none.vhdx",
+        "recover old.raw",
+        "recover old.raw --discard",
+    ] {
+        for most in 3..16 {
+            lab.disk("old.raw", 100, 2);
+            for name in ["none.raw", "none.vhdx"] {
+                let _ = fs::remove_file(lab.path(name));
+            }
+            let ended = run(&lab, most, words);
+            let status = ended.status.code().unwrap();
+            let is_marked = lab.bytes("old.raw")[1..10] == *b"diskdelta";
+            let text = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(status == 3, is_marked, "{words}, {most}: {text}");
+            assert!(
+                is_marked || !text.contains("is marked"),
+                "{words}, {most}: {text}"
+            );
+            failed += u32::from(status != 0);
+            if is_marked {
+                let _ = lab.run("recover old.raw");
+                lab.done("sync new.raw old.raw --safety in-place");
+            }
+        }
+    }
+    assert!(failed > 10, "{failed}");
 }

@@ -116,10 +116,9 @@ impl HostTarget {
     /// # Errors
     /// `Io`.
     pub fn mark(&self) -> Result<Option<Mark>> {
-        match self.target.open_to_read() {
-            Ok(storage) => Mark::find(&*storage),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        match self.target.open_if_there()? {
+            Some(storage) => Mark::find(&*storage),
+            None => Ok(None),
         }
     }
 

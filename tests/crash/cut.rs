@@ -21,11 +21,13 @@ fn set_len(case: &Case, disk: &FaultDisk, len: usize) {
     }
 }
 
+type Attempt<'a> = &'a dyn Fn() -> Result<(), Error>;
+
 /// Everything that would go on with it refuses it and writes nothing.
 fn is_refused(case: &Case, disk: &FaultDisk, lens: [usize; 2]) {
     let before = disk.row(TARGET).unwrap().to_vec();
     let again = || case.clone().doing(Job::Sync).work_on(disk);
-    let tries: [(&str, &dyn Fn() -> Result<(), Error>); 6] = [
+    let tries: [(&str, Attempt<'_>); 6] = [
         ("recover", &|| {
             recover(&case.target(disk), &work()).map(drop)
         }),
@@ -42,7 +44,7 @@ fn is_refused(case: &Case, disk: &FaultDisk, lens: [usize; 2]) {
         ("sync", &again),
     ];
     for (name, attempt) in tries {
-        let error = attempt().expect_err(name);
+        let error = attempt().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Marked, "{}, {name}", case.name);
         for text in lens {
             let text = text.to_string();

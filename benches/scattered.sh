@@ -8,7 +8,7 @@
 set -eu
 command=$(realpath "$1"); pieces=${2:-550}; home=$(mktemp -d -p "${3:-/var/tmp}")
 mkdir "$home/m"; truncate -s 16G "$home/fs"; mkfs.xfs -q -m reflink=1 "$home/fs"; mount -o loop "$home/fs" "$home/m"
-trap 'umount "$home/m"; rm -rf "$home"' EXIT
+trap 'cd /; umount "$home/m"; rm -rf "$home"' EXIT
 cd "$home/m"
 head -c 4096 /dev/zero | tr '\0' A > pair; truncate -s 8192 pair
 for _ in $(seq 13); do cat pair pair > more; mv more pair; done

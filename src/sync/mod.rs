@@ -64,6 +64,7 @@ pub fn sync(
     let target = dense.as_ref().unwrap_or(target);
     refuse_change_map(options)?;
     refuse_atomic_hold(options)?;
+    refuse_kept_gaps(options)?;
     for place in [&options.undo, &options.target_manifest]
         .into_iter()
         .flatten()
@@ -346,6 +347,16 @@ fn refuse_atomic_hold(options: &SyncOptions) -> Result<()> {
     }
     let what = "a target can only be held when it is written in place";
     Err(Error::new(ErrorKind::InvalidInput, what).advise("use --safety in-place with --hold"))
+}
+
+fn refuse_kept_gaps(options: &SyncOptions) -> Result<()> {
+    if !options.skip_unreadable || options.target_manifest.is_none() {
+        return Ok(());
+    }
+    let what = "a target manifest stands for all of a source, and cannot be kept where unreadable \
+                ranges are skipped";
+    Err(Error::new(ErrorKind::InvalidInput, what)
+        .advise("leave out --skip-unreadable or --target-manifest"))
 }
 
 const TOO_SHORT: &str = "the target is too short to carry a marker, so it is replaced";

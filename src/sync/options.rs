@@ -72,7 +72,8 @@ pub struct SyncOptions {
     pub allow_shrink: bool,
     /// Whether a device may be larger than the source; what lies beyond is left alone.
     pub allow_larger: bool,
-    /// Whether source ranges that cannot be read are passed over and listed.
+    /// Whether source ranges that cannot be read are passed over and listed. Not with a manifest
+    /// that is kept of the target.
     pub skip_unreadable: bool,
     /// Whether the target is held: it keeps its mark when the sync is done, until it is
     /// [released](super::release). Only in place, and onto what is there.

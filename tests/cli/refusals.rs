@@ -187,3 +187,21 @@ fn a_full_or_closed_standard_error_does_not_change_the_exit_status() {
         assert_eq!(run.stdout.is_empty(), !words.contains("--json"), "{words}");
     }
 }
+
+#[test]
+fn a_target_manifest_is_not_kept_of_a_target_with_gaps() {
+    let lab = Lab::new();
+    std::fs::write(lab.path("new.raw"), noise(16 * PAGE, 1)).unwrap();
+    std::fs::write(lab.path("t.raw"), noise(16 * PAGE, 2)).unwrap();
+    for target in ["t.raw", "missing.raw"] {
+        let words = format!("sync new.raw {target} --skip-unreadable --target-manifest kept");
+        let run = lab.run(&words);
+        assert_eq!(run.status, 2, "{run:?}");
+        assert!(
+            run.stderr.contains("leave out --skip-unreadable"),
+            "{run:?}"
+        );
+    }
+    assert_eq!(lab.names(), ["new.raw", "t.raw"]);
+    assert!(lab.bytes("t.raw") == noise(16 * PAGE, 2));
+}

@@ -299,7 +299,7 @@ fn a_child_in_another_folder_names_the_way_to_its_parent() {
         let error = image::open(&child, &alone).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Parent);
         assert!(
-            error.to_string().contains(&format!(r"..\\bäse.{ext}")),
+            error.to_string().contains(&format!(r"`..\bäse.{ext}`")),
             "{error}"
         );
         let named = alone.with_gate(Arc::new(FileGate::new().with_parent(&base)));

@@ -217,6 +217,15 @@ impl Error {
             || cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidInput)
     }
 
+    /// Whether this process, or the system, can open no more files, whatever they are.
+    pub(crate) fn is_out_of_files(&self) -> bool {
+        let cause = self.0.source.as_deref();
+        let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+        let code = cause.and_then(io::Error::raw_os_error);
+        let codes = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+        code.is_some_and(|code| codes.contains(&code))
+    }
+
     /// What to do about it.
     pub fn advice(&self) -> Option<&str> {
         self.0.advice.as_deref()

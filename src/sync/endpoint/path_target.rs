@@ -116,9 +116,14 @@ impl HostTarget {
     /// # Errors
     /// `Io`.
     pub fn mark(&self) -> Result<Option<Mark>> {
-        match self.target.open_if_there()? {
-            Some(storage) => Mark::find(&*storage),
-            None => Ok(None),
+        match self.target.open_to_read() {
+            Ok(storage) => Mark::find(&*storage),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.is_out_of_files() => match self.target.open_if_there()? {
+                Some(open) => Mark::find(&*open),
+                None => Err(error),
+            },
+            Err(error) => Err(error),
         }
     }
 

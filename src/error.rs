@@ -201,29 +201,42 @@ impl Error {
 
     /// Whether a length was refused, and more room would not help.
     pub(crate) fn is_too_long(&self) -> bool {
-        let cause = self.0.source.as_deref();
-        let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
-        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::FileTooLarge)
+        self.system_kind() == Some(io::ErrorKind::FileTooLarge)
+    }
+
+    /// Whether this process lacks the right to do it.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        let kinds = [
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::ReadOnlyFilesystem,
+        ];
+        self.system_kind().is_some_and(|kind| kinds.contains(&kind))
     }
 
     /// Whether the system takes a name for none that a file can have: too long, or with bytes that
     /// no name holds there.
     pub(crate) fn is_no_file_name(&self) -> bool {
-        let cause = self.0.source.as_deref();
-        let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
-        let code = cause.and_then(io::Error::raw_os_error);
         let codes = [Errno::INVAL, Errno::NAMETOOLONG, Errno::ILSEQ];
-        codes.into_iter().any(|it| Some(it.raw_os_error()) == code)
-            || cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidInput)
+        self.has_code(&codes) || self.system_kind() == Some(io::ErrorKind::InvalidInput)
     }
 
     /// Whether this process, or the system, can open no more files, whatever they are.
     pub(crate) fn is_out_of_files(&self) -> bool {
-        let cause = self.0.source.as_deref();
-        let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
-        let code = cause.and_then(io::Error::raw_os_error);
-        let codes = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
-        code.is_some_and(|code| codes.contains(&code))
+        self.has_code(&[Errno::MFILE, Errno::NFILE])
+    }
+
+    fn system_kind(&self) -> Option<io::ErrorKind> {
+        self.system_error().map(io::Error::kind)
+    }
+
+    fn has_code(&self, codes: &[Errno]) -> bool {
+        let code = self.system_error().and_then(io::Error::raw_os_error);
+        code.is_some_and(|code| codes.iter().any(|it| it.raw_os_error() == code))
+    }
+
+    /// The error of the operating system that caused this one.
+    fn system_error(&self) -> Option<&io::Error> {
+        self.0.source.as_deref()?.downcast_ref()
     }
 
     /// What to do about it.

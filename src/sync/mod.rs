@@ -308,7 +308,7 @@ fn way_on(error: Error, target: &Target) -> Error {
     });
     match marked {
         // It may be new by now.
-        Ok(None) if commit::atomic::is_forbidden(&error) => error.advise(
+        Ok(None) if error.is_forbidden() => error.advise(
             "the target is whole; run it again, with the stage in a folder that may be written to \
              (--stage-dir DIR)",
         ),

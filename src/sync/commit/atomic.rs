@@ -300,17 +300,6 @@ fn write_undo(stage: &Delta, old: &dyn Image, undo: &Place, work: &Work) -> Resu
     })
 }
 
-/// Whether this process lacks the right to do it.
-pub(in crate::sync) fn is_forbidden(error: &Error) -> bool {
-    let cause = std::error::Error::source(error);
-    let cause = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    let kind = cause.map(std::io::Error::kind);
-    matches!(
-        kind,
-        Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
-    )
-}
-
 fn no_room_for_undo(error: Error) -> Error {
     match error.kind() {
         ErrorKind::NoSpace => error.advise(
@@ -339,7 +328,7 @@ pub(in crate::sync) fn untouched(error: Error) -> Error {
     if error.advice().is_some() {
         return error;
     }
-    if is_forbidden(&error) {
+    if error.is_forbidden() {
         return error.advise(
             "the target is untouched; name a folder for the stage that may be written to, with \
              --stage-dir DIR",

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::atomic::is_forbidden;
 use super::atomic::remove_earlier;
 use crate::control::Work;
 use crate::diff::{CompareOptions, Content, Difference};
@@ -158,7 +157,7 @@ fn appeared(fresh: &Place, error: Error) -> Error {
 fn untouched(error: Error, there: bool) -> Error {
     match (error.advice(), error.kind()) {
         (Some(_), _) => error,
-        (None, ErrorKind::Io) if is_forbidden(&error) && there => error.advise(
+        (None, ErrorKind::Io) if error.is_forbidden() && there => error.advise(
             "the target is untouched; its folder may not be written to: write to the target itself \
              and keep the stage elsewhere (--mode delta --stage-dir DIR)",
         ),

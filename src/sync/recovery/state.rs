@@ -108,8 +108,7 @@ pub(in crate::sync) fn find(
                 Some(mark) => Ok(Standing::Lost(mark)),
                 None => {
                     let beside = beside_sidecar(storage, &redo)?;
-                    let is_for = redo.job()?.is_for(&**storage)?;
-                    let standing = settled(storage, beside, is_for, header.job, touch)?;
+                    let standing = settled(storage, beside, header.job, touch)?;
                     if touch == Touch::Mend && matches!(standing, Standing::Old | Standing::New) {
                         retire(target.stage())?;
                     }
@@ -138,8 +137,8 @@ pub(in crate::sync) fn find(
         }
         Some(mark) => Ok(Standing::Lost(mark)),
         None => {
-            let (beside, is_for) = beside_stage(target, storage, &stage, work)?;
-            let standing = match settled(storage, beside, is_for, stage.header().job, touch)? {
+            let beside = beside_stage(target, storage, &stage, work)?;
+            let standing = match settled(storage, beside, stage.header().job, touch)? {
                 Standing::New if is_of_forget(&stage) => Standing::Forgotten,
                 standing => standing,
             };
@@ -189,17 +188,14 @@ pub(in crate::sync) fn is_of_forget(log: &Delta) -> bool {
         && trailer.zero_bytes == 0
 }
 
-/// Mends the first page, where that may be. A log whose target may be another file is foreign, and
-/// writes nothing to this one.
+/// Mends the first page, where that may be.
 fn settled(
     storage: &Arc<dyn Storage>,
     beside: Beside,
-    is_for: bool,
     job: JobId,
     touch: Touch,
 ) -> Result<Standing> {
     let (standing, page) = match beside {
-        _ if !is_for => return Ok(Standing::Foreign(job)),
         Beside::Foreign => return Ok(Standing::Foreign(job)),
         Beside::Old(page) => (Standing::Old, page),
         Beside::New(page) => (Standing::New, Some(page)),
@@ -218,9 +214,14 @@ fn settled(
     Ok(standing)
 }
 
-/// An unmarked target beside a sidecar.
+/// An unmarked target beside a sidecar. One that may be for another file is foreign, whatever this
+/// one holds.
 fn beside_sidecar(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Beside> {
-    let now = read_covered(&**storage, redo.job()?.target_len)?;
+    let job = redo.job()?;
+    if !job.is_for(&**storage)? {
+        return Ok(Beside::Foreign);
+    }
+    let now = read_covered(&**storage, job.target_len)?;
     let page_len = witness_len(storage.len()?);
     let state = FinalState::of(&now, page_len);
     let old = FinalState::of(&redo.saved, page_len);
@@ -239,13 +240,14 @@ fn beside_sidecar(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Beside> {
     Ok(Beside::Foreign)
 }
 
-/// An unmarked target beside a complete stage, and whether the stage may be for it.
+/// An unmarked target beside a complete stage. One that may be for another file is foreign, whatever
+/// this one holds.
 fn beside_stage(
     target: &Target,
     storage: &Arc<dyn Storage>,
     stage: &Delta,
     work: &Work,
-) -> Result<(Beside, bool)> {
+) -> Result<Beside> {
     let redo = match Redo::load(stage, work, &|_| Ok(())) {
         Ok(redo) => redo,
         // It finishes nothing here; whether its marked disk is elsewhere, its job says.
@@ -254,12 +256,17 @@ fn beside_stage(
                 Some((.., job)) => job.is_for(&**storage)?,
                 None => false,
             };
-            return Ok((Beside::Old(None), is_for));
+            return Ok(match is_for {
+                true => Beside::Old(None),
+                false => Beside::Foreign,
+            });
         }
         Err(error) => return Err(error),
     };
     let job = redo.job()?;
-    let is_for = job.is_for(&**storage)?;
+    if !job.is_for(&**storage)? {
+        return Ok(Beside::Foreign);
+    }
     let len = storage.len()?;
     let page_len = witness_len(len);
     let now = read_covered(&**storage, job.target_len)?;
@@ -269,8 +276,8 @@ fn beside_stage(
         // Only the last write of its work can have lost the marker.
         let is_done = len == job.target_len && old.rest == state.rest;
         return Ok(match is_done {
-            true => (Beside::New(old.page), is_for),
-            false => (Beside::Foreign, is_for),
+            true => Beside::New(old.page),
+            false => Beside::Foreign,
         });
     }
     if len == job.target_len && old.rest == state.rest {
@@ -282,7 +289,7 @@ fn beside_stage(
         })?;
         if is_old {
             let is_torn = state.page != old.page;
-            return Ok((Beside::Old(is_torn.then_some(old.page)), is_for));
+            return Ok(Beside::Old(is_torn.then_some(old.page)));
         }
     }
     let page = final_page(target, storage, stage, &redo, &old.page, work)?;
@@ -293,8 +300,8 @@ fn beside_stage(
             })
         })?;
     Ok(match is_new {
-        true => (Beside::New(page), is_for),
-        false => (Beside::Foreign, is_for),
+        true => Beside::New(page),
+        false => Beside::Foreign,
     })
 }
 

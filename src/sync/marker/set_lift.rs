@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::format::{Mark, covered, witness};
+use super::format::{Mark, SECTOR, covered, witness};
 use super::in_data;
 use super::overlay::Masked;
 use crate::error::{Error, ErrorKind, Result};
@@ -77,10 +77,10 @@ pub(in crate::sync) fn begin_mend(storage: &dyn Storage, mark: &Mark) -> Result<
     let wanted = mark.fill(witness.clone());
     let mut found = vec![0; wanted.len()];
     storage.read_exact_at(&mut found, 0)?;
-    let sectors = wanted.chunks(SECTOR_BYTES).zip(found.chunks(SECTOR_BYTES));
+    let sectors = wanted.chunks(SECTOR).zip(found.chunks(SECTOR));
     for (index, (wanted, found)) in (0u64..).zip(sectors) {
         if wanted != found {
-            storage.write_all_at(wanted, index * SECTOR_BYTES as u64)?;
+            storage.write_all_at(wanted, index * SECTOR as u64)?;
         }
     }
     write_guard(storage, mark)
@@ -98,11 +98,11 @@ pub(in crate::sync) fn begin_repoint(storage: &dyn Storage, mark: &Mark) -> Resu
     let mut found = vec![0; wanted.len()];
     storage.read_exact_at(&mut found, 0)?;
     let sectors: Vec<(u64, &[u8])> = (0u64..)
-        .step_by(SECTOR_BYTES)
-        .zip(wanted.chunks(SECTOR_BYTES))
+        .step_by(SECTOR)
+        .zip(wanted.chunks(SECTOR))
         .collect();
     let mut markers: Vec<usize> = (0..sectors.len())
-        .zip(found.chunks(SECTOR_BYTES))
+        .zip(found.chunks(SECTOR))
         .filter(|(index, found)| Mark::is_marker(found, sectors[*index].0))
         .map(|(index, _)| index)
         .collect();
@@ -228,8 +228,6 @@ fn read_back(storage: &dyn Storage, offset: u64, wanted: &[u8]) -> Result<()> {
 pub(in crate::sync) fn witness_len(len: u64) -> usize {
     index(&witness(len))
 }
-
-const SECTOR_BYTES: usize = 512;
 
 /// Ranges under a mark are at most a MiB long.
 fn index(range: &Range<u64>) -> usize {

@@ -8,17 +8,20 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::kept_log;
 use super::redo::Redo;
 use super::state::{self, Standing, Touch, is_of_forget};
 use crate::control::Work;
 use crate::delta::{Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Purpose};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{self, Format};
+use crate::image::{self, Format, Patch};
 use crate::setters::setters;
 use crate::storage::{Access, Storage};
 use crate::sync::commit::apply::{apply_marked, needs_recovery};
 use crate::sync::commit::atomic::{retire, set_aside};
+use crate::sync::commit::redo_log::push_patches;
 use crate::sync::commit::room::Room;
 use crate::sync::commit::sidecar::{fresh_place, remove_fresh};
 use crate::sync::endpoint::named::{check_log, check_name};
@@ -485,9 +488,12 @@ fn fill(
         let to = range.end.min(between.end);
         if from < to {
             let bytes = &write.bytes[index(from - range.start)..index(to - range.start)];
-            for (at, part) in (from..).step_by(PART_BYTES).zip(bytes.chunks(PART_BYTES)) {
-                log.push(&Frame::bytes(FrameKind::Table, at, part))?;
-            }
+            let patch = Patch::Write {
+                offset: from,
+                bytes: Bytes::copy_from_slice(bytes),
+                last: false,
+            };
+            push_patches(&mut log, &[patch])?;
         }
     }
     for (offset, bytes) in saved {
@@ -519,9 +525,6 @@ fn ranges(writes: &[Write], is_given: bool) -> Vec<Range<u64>> {
     let wanted = writes.iter().filter(|write| write.is_given == is_given);
     wanted.map(Write::range).collect()
 }
-
-/// Well within what readers of logs allow.
-const PART_BYTES: usize = 1 << 20;
 
 /// Of at most a MiB or so.
 fn index(len: u64) -> usize {

@@ -26,7 +26,13 @@ use super::outcome::{Exit, Failure};
 #[derive(clap::Args)]
 pub struct Args {
     /// Where jobs are kept
-    #[arg(long, global = true, value_name = "DIR", default_value = STATE_DIR, value_parser = args::here())]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = STATE_DIR,
+        value_parser = args::here()
+    )]
     state_dir: PathBuf,
     /// Who asks, for the record; the user by default
     #[arg(long, global = true, value_name = "NAME")]

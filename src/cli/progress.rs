@@ -78,7 +78,7 @@ impl Progress for Bars {
     }
 }
 
-/// Bars, with all notes kept: where no bars are shown they are to be told as well.
+/// Bars, with all notes kept, so that they can be printed where no bars are shown.
 pub struct Notes {
     bars: Arc<Bars>,
     notes: Mutex<Vec<String>>,

@@ -20,7 +20,12 @@ pub struct Reach {
     #[arg(long, value_name = "PROGRAM", default_value = "diskdelta")]
     remote_program: String,
     /// This end's certificate, for a service (diskdelta://)
-    #[arg(long, value_name = "PEM", value_parser = args::here(), requires_all = ["tls_key", "tls_ca"])]
+    #[arg(
+        long,
+        value_name = "PEM",
+        value_parser = args::here(),
+        requires_all = ["tls_key", "tls_ca"]
+    )]
     tls_cert: Option<PathBuf>,
     /// The key of this end's certificate
     #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "tls_cert")]

@@ -25,9 +25,9 @@ use super::progress::Notes;
 /// Finishes, or gives up, an interrupted sync
 ///
 /// A marked target is finished from its stage. --discard drops what was staged, which is possible
-/// only while the target is unmarked. A target that is held stays so until --release. --forget takes
-/// the marker off a target whose log is lost. --list shows what is pending, --all finishes all of it:
-/// in the folders that are named, or else in the stage folder and the current one.
+/// only while the target is unmarked. A target that is held stays so until --release. --forget
+/// takes the marker off a target whose log is lost. --list shows what is pending, --all finishes
+/// all of it: in the folders that are named, or else in the stage folder and the current one.
 #[derive(clap::Args)]
 pub struct Args {
     /// The target; with --list and --all, folders to look in

@@ -75,8 +75,8 @@ pub struct Args {
     /// given several times
     #[arg(long, value_name = "FILE", value_parser = args::here())]
     pub trust_log: Vec<PathBuf>,
-    /// Goes on where the source cannot be read, leaves the target's bytes there (status 4); not with
-    /// --target-manifest
+    /// Goes on where the source cannot be read, leaves the target's bytes there (status 4); not
+    /// with --target-manifest
     #[arg(long)]
     pub skip_unreadable: bool,
     /// Lets a file target become shorter

@@ -41,8 +41,8 @@ impl Key {
     /// what is sealed with it too.
     ///
     /// # Errors
-    /// `Untrusted` for a file that others can read or change; `NotFound`, `Io`; `InvalidInput` for what is no key, and for recipients beside a
-    /// passphrase, which age does not have.
+    /// `Untrusted` for a file that others can read or change; `NotFound`, `Io`; `InvalidInput` for
+    /// what is no key, and for recipients beside a passphrase, which age does not have.
     pub fn load(file: &KeyFile, recipients: &[String]) -> Result<Self> {
         let path = match file {
             KeyFile::Identity(path) | KeyFile::Passphrase(path) => path,

@@ -167,7 +167,7 @@ impl FileStorage {
             }
         }
         if self.hides_holes()? {
-            // What of it is a hole cannot be told, so nothing of it can be given back.
+            // Its holes are not known, so nothing of it can be given back.
             let inside = range.start..range.end.min(self.file_len()?);
             if !inside.is_empty() {
                 self.handle.allocate(FallocateFlags::KEEP_SIZE, &inside)?;

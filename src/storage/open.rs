@@ -152,10 +152,10 @@ pub fn open_source(path: impl AsRef<Path>, options: &SourceOptions) -> Result<Op
 /// link. A block device is opened exclusively.
 ///
 /// # Errors
-/// `NotFound`, `Io`; `Untrusted` for a symbolic link of another user; `Unsupported` for anything but a regular file or a block device, and for a
-/// hard-linked file where `single_link` is asked for; `InUse` when it is mounted, swap, part of
-/// another device, attached to a loop device, open for writing elsewhere, locked by QEMU or another
-/// handle of ours, or one of the sources.
+/// `NotFound`, `Io`; `Untrusted` for a symbolic link of another user; `Unsupported` for anything
+/// but a regular file or a block device, and for a hard-linked file where `single_link` is asked
+/// for; `InUse` when it is mounted, swap, part of another device, attached to a loop device, open
+/// for writing elsewhere, locked by QEMU or another handle of ours, or one of the sources.
 pub fn open_target(path: impl AsRef<Path>, options: &TargetOptions) -> Result<Opened> {
     let path = resolve_to_write(path)?;
     let host = HostFile::at(&path)?;

@@ -17,8 +17,9 @@ use crate::storage::{HostKind, Place, resolve, resolve_to_write};
 /// the base as it is now: nobody may write to that any more.
 ///
 /// # Errors
-/// Those of [`export`]; `Untrusted` for a symbolic link of another user; `InvalidInput` for a name of another format, and for paths that a child
-/// cannot name; `SourceChanged` when somebody wrote to `base` meanwhile.
+/// Those of [`export`]; `Untrusted` for a symbolic link of another user; `InvalidInput` for a name
+/// of another format, and for paths that a child cannot name; `SourceChanged` when somebody wrote
+/// to `base` meanwhile.
 pub fn export_delta(
     delta: &Delta,
     base: &HostSource,

@@ -8,9 +8,9 @@ use crate::error::Result;
 use crate::remote::wire::connection::Line;
 use crate::remote::wire::message::Message;
 
-/// Goes on until `end` is finished; `hash_len` is how long hashes are on the line, `awaited`
-/// what errors say that was waited for, and `look` sees the end from time to time. Memory is what the end holds, and a piece of work for each thread
-/// and two more.
+/// Goes on until `end` is finished; `hash_len` is how long hashes are on the line, `awaited` what
+/// errors say that was waited for, and `look` sees the end from time to time. Memory is what the
+/// end holds, and a piece of work for each thread and two more.
 ///
 /// # Errors
 /// Those of the end, of its work and of the line.

@@ -1,7 +1,8 @@
 //! A full copy: all that the source holds, handed out without a look at the target.
 //!
-//! It is a descent whose target is blank. What is not zero comes, because a blank disk does not have
-//! it; what is zero is handed out here, because the disk that the copy goes to may hold anything.
+//! It is a descent whose target is blank. What is not zero comes, because a blank disk does not
+//! have it; what is zero is handed out here, because the disk that the copy goes to may hold
+//! anything.
 
 use std::ops::Range;
 

@@ -165,7 +165,8 @@ impl Pull {
         Ok(self.far.into_session())
     }
 
-    /// Gives the line back as it is, after something has failed that the other end is yet to hear of.
+    /// Gives the line back as it is, after something has failed that the other end is yet to hear
+    /// of.
     pub fn abandon(self) -> Option<Session> {
         self.far.into_session()
     }

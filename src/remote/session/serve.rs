@@ -32,8 +32,8 @@ use crate::units::BlockSize;
 #[non_exhaustive]
 pub struct ServeOptions {
     /// The folder that all it touches must lie in, and that all paths are taken from. Paths that
-    /// lead outside are refused with `InvalidInput`; a path that is looked up in it and is not there
-    /// is `NotFound`, also one that exists outside.
+    /// lead outside are refused with `InvalidInput`; a path that is looked up in it and is not
+    /// there is `NotFound`, also one that exists outside.
     ///
     /// Where it may be written to, a client may make and overwrite any regular file in it, but for
     /// the agent's own.
@@ -45,12 +45,13 @@ pub struct ServeOptions {
     /// Where manifests are kept that stand for reading sources, and targets from one sync to the
     /// next; see [`ManifestCache`].
     pub manifest_cache: Option<PathBuf>,
-    /// Where the agent keeps what it has to remember of jobs on its disks, for a [`Hand`]; outside of
-    /// the root. Made where it is missing; no other user may write to it.
+    /// Where the agent keeps what it has to remember of jobs on its disks, for a [`Hand`]; outside
+    /// of the root. Made where it is missing; no other user may write to it.
     pub state_dir: Option<PathBuf>,
     /// Reads past the page cache.
     pub direct: bool,
-    /// Reads the holes of images too, whether a job asks for it or not; see [`ImageOptions::read_holes`].
+    /// Reads the holes of images too, whether a job asks for it or not; see
+    /// [`ImageOptions::read_holes`].
     pub read_holes: bool,
     /// How the line is watched.
     pub line: LineOptions,
@@ -104,9 +105,9 @@ pub enum Served {
 /// Does one job for the end that dialled: is the source or the target of a sync.
 ///
 /// What holds of a target when this returns is what [`sync`](crate::sync::sync) says. Refused are,
-/// among others, paths outside of the root, names of files that this crate makes next to others, and
-/// paths in the agent's own folders (`InvalidInput`), and, where nothing may be written, jobs that
-/// would (`Unsupported`).
+/// among others, paths outside of the root, names of files that this crate makes next to others,
+/// and paths in the agent's own folders (`InvalidInput`), and, where nothing may be written, jobs
+/// that would (`Unsupported`).
 ///
 /// # Errors
 /// `Io`, `Malformed`, `Cancelled`: nobody could be told.

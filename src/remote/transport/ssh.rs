@@ -36,11 +36,11 @@ pub struct ShellOptions {
     pub program: String,
     /// How long the agent takes this end's silence, where that is not what it does anyway.
     pub timeout: Option<Duration>,
-    /// Where the agent keeps its state, where that is not its default. An agent that is started with
-    /// options of its host's choosing keeps to those.
+    /// Where the agent keeps its state, where that is not its default. An agent that is started
+    /// with options of its host's choosing keeps to those.
     pub state_dir: Option<PathBuf>,
-    /// Whether what the shell prints as errors is kept for [`Shell::explain`] alone, instead of also
-    /// going where this process's errors go.
+    /// Whether what the shell prints as errors is kept for [`Shell::explain`] alone, instead of
+    /// also going where this process's errors go.
     pub keeps_errors: bool,
 }
 

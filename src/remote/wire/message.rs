@@ -27,7 +27,8 @@ pub enum Message {
     Fail(Box<Fault>),
     /// The end with the target: all is done.
     Done(Option<Box<Ending>>),
-    /// The end that dialled, instead of a job: something beside a sync, in words of the layer above.
+    /// The end that dialled, instead of a job: something beside a sync, in words of the layer
+    /// above.
     Ask(Vec<u8>),
     /// The other one: what comes of it.
     Told(Vec<u8>),

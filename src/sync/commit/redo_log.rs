@@ -107,7 +107,8 @@ impl<'a> Staging<'a> {
     }
 
     /// Closes the stage, with the bytes under the mark of `target` in it. When this returns, the
-    /// stage is durable, its name too. Its file and length; `None` when nothing was pushed and the length stays.
+    /// stage is durable, its name too. Its file and length; `None` when nothing was pushed and the
+    /// length stays.
     ///
     /// # Errors
     /// As [`push`](Staging::push).

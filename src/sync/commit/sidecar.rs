@@ -62,14 +62,15 @@ impl Sidecar {
     }
 
     /// Puts an image's patches down, then lays them over `masked`; those that write tables are
-    /// durable before, and so is a shorter length. Space that they clear is durably clear when this returns, so that data may
-    /// follow.
+    /// durable before, and so is a shorter length. Space that they clear is durably clear when this
+    /// returns, so that data may follow.
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
     pub fn apply(&mut self, patches: &[Patch], masked: &Masked) -> Result<()> {
         push_patches(&mut self.writer, patches)?;
-        // A longer length is the same when the sync runs again, and what comes last waits in memory.
+        // A longer length is the same when the sync runs again, and what comes last waits in
+        // memory.
         let len = masked.len()?;
         let shortens = |patch: &Patch| matches!(patch, Patch::SetLen(new) if *new < len);
         if patches

@@ -51,8 +51,8 @@ pub struct HostTargetOptions {
     pub align_bytes: u64,
     /// Where the stage lies; by default beside a file, and in [`STAGE_DIR`] for a device.
     pub stage_dir: Option<PathBuf>,
-    /// The kept manifest, by the path that the sync had, that recovery brings up to date where it is
-    /// neither in the target's folder nor in the log's.
+    /// The kept manifest, by the path that the sync had, that recovery brings up to date where it
+    /// is neither in the target's folder nor in the log's.
     pub target_manifest: Option<PathBuf>,
     /// Another folder, named by the caller, in which the log may be.
     pub(in crate::sync) log_folder: Option<PathBuf>,
@@ -69,8 +69,8 @@ pub struct HostTargetOptions {
 }
 
 impl HostTarget {
-    /// Opens what is at `path`, with symbolic links of root and of the user of this process followed,
-    /// or prepares for creating it.
+    /// Opens what is at `path`, with symbolic links of root and of the user of this process
+    /// followed, or prepares for creating it.
     ///
     /// The log of an unfinished sync is looked for in the target's folder and in that for logs. Of
     /// the path in the marker only the file name is used, because a guest may have written it. The

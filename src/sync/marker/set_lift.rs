@@ -87,9 +87,10 @@ pub(in crate::sync) fn begin_mend(storage: &dyn Storage, mark: &Mark) -> Result<
 }
 
 /// Puts `mark` in place of the one that the witness carries. The first sector that carries that one
-/// changes last, and what else is on the witness is written over once the new mark is durable; so at
-/// every moment a crash leaves one of the two, and no more than one sector that was no marker is in
-/// doubt while the old one is found. The witness is durable when it returns, the rest is written.
+/// changes last, and what else is on the witness is written over once the new mark is durable; so
+/// at every moment a crash leaves one of the two, and no more than one sector that was no marker is
+/// in doubt while the old one is found. The witness is durable when it returns, the rest is
+/// written.
 ///
 /// # Errors
 /// `Io`, `NoSpace`; the target is marked, by either.

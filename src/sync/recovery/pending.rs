@@ -96,7 +96,8 @@ pub fn pending(folder: impl AsRef<Path>, limits: &Limits) -> Result<Vec<Pending>
 }
 
 /// Recovers every target that [`pending`] finds in `folder` and that is marked; says for each what
-/// came of it. A log that is not trusted is an error of kind `Untrusted`. One that fails does not keep the others from being recovered.
+/// came of it. A log that is not trusted is an error of kind `Untrusted`. One that fails does not
+/// keep the others from being recovered.
 ///
 /// # Errors
 /// Those of [`pending`].

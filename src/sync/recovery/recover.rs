@@ -32,12 +32,12 @@ pub enum Recovered {
     Rerun,
     /// The target is whole and held: it stays marked until it is [released](crate::sync::release).
     Held,
-    /// The marker of a sync whose log is lost was given up ([`forget`](crate::sync::forget)): where it
-    /// was, the target holds what was given; the rest may be a mixture of old and new.
+    /// The marker of a sync whose log is lost was given up ([`forget`](crate::sync::forget)): where
+    /// it was, the target holds what was given; the rest may be a mixture of old and new.
     Forgotten,
-    /// A complete log that the marked disk of an unfinished sync may need, wherever that is now, was
-    /// kept under the id of its job; a note of the progress names it. The target, if there is one,
-    /// was not changed.
+    /// A complete log that the marked disk of an unfinished sync may need, wherever that is now,
+    /// was kept under the id of its job; a note of the progress names it. The target, if there is
+    /// one, was not changed.
     Kept,
 }
 

@@ -240,8 +240,8 @@ fn beside_sidecar(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Beside> {
     Ok(Beside::Foreign)
 }
 
-/// An unmarked target beside a complete stage. One that may be for another file is foreign, whatever
-/// this one holds.
+/// An unmarked target beside a complete stage. One that may be for another file is foreign,
+/// whatever this one holds.
 fn beside_stage(
     target: &Target,
     storage: &Arc<dyn Storage>,

@@ -29,8 +29,8 @@ impl Keeper {
     /// the target, `storage`, is read.
     ///
     /// # Errors
-    /// `AlreadyExists` where something else lies there; `Untrusted` for a manifest that this program
-    /// may not have made; `Io`, `NoSpace`, `LimitExceeded`.
+    /// `AlreadyExists` where something else lies there; `Untrusted` for a manifest that this
+    /// program may not have made; `Io`, `NoSpace`, `LimitExceeded`.
     pub fn open(run: &Run<'_>, storage: &dyn Storage, job: JobId) -> Result<Option<Keeper>> {
         let Some(place) = run.options.target_manifest.clone() else {
             return Ok(None);
@@ -123,8 +123,8 @@ impl Keeper {
 }
 
 /// Does for a recovered target, `storage`, what the sync would have done: `path` is what its job
-/// recorded, and is believed only in the target's folder or its log's, or where the caller named it.
-/// Without a sound successor the marks stay, and the marked ranges are read the next time.
+/// recorded, and is believed only in the target's folder or its log's, or where the caller named
+/// it. Without a sound successor the marks stay, and the marked ranges are read the next time.
 ///
 /// # Errors
 /// `Io`, `NoSpace`, `Poisoned`.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The unit in which differences are refined: a page of every file system that matters here.
-pub const REFINE_BYTES: u64 = 4096;
+pub const PAGE_BYTES: u64 = 4096;
 
 /// How many guest bytes a block holds: a power of two, 4 KiB to 16 MiB, 64 KiB by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,7 +11,7 @@ use crate::control::{Phase, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::storage::AlignedBuf;
-use crate::units::{Extent, ExtentKind, REFINE_BYTES, is_zero};
+use crate::units::{Extent, ExtentKind, PAGE_BYTES, is_zero};
 
 /// Finds what differs between two images, byte against byte, and hands each difference to `visit`
 /// with the bytes in hand.
@@ -159,7 +159,7 @@ impl Default for CompareReport {
             changed_bytes: 0,
             zeroed_bytes: 0,
             unreadable: Vec::new(),
-            granularity_bytes: REFINE_BYTES,
+            granularity_bytes: PAGE_BYTES,
         }
     }
 }
@@ -400,4 +400,4 @@ fn unreadable(cause: Error, start: u64) -> Error {
     error.caused_by(cause)
 }
 
-const PAGE: usize = REFINE_BYTES as usize;
+const PAGE: usize = PAGE_BYTES as usize;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::control::CancelToken;
 use crate::error::Result;
 use crate::image::Image;
-use crate::units::{Extent, ExtentKind, REFINE_BYTES};
+use crate::units::{Extent, ExtentKind, PAGE_BYTES};
 
 /// Deals units out in ascending order; stretches where both sides are zeros are passed over.
 ///
@@ -179,14 +179,14 @@ impl<'a> Side<'a> {
         if end >= self.disk_len {
             return Ok((true, u64::MAX));
         }
-        Ok((true, end - end % REFINE_BYTES))
+        Ok((true, end - end % PAGE_BYTES))
     }
 }
 
 /// Rounds up to whole pages; the last page below 2^64 stays short.
 pub(super) fn pages_up(offset: u64) -> u64 {
     offset
-        .checked_next_multiple_of(REFINE_BYTES)
+        .checked_next_multiple_of(PAGE_BYTES)
         .unwrap_or(u64::MAX)
 }
 
@@ -197,7 +197,7 @@ pub(super) fn unit_bytes(threads: usize) -> u64 {
         return UNIT_BYTES;
     }
     let bytes = BUFFERS_BYTES / 2 / threads as u64;
-    (bytes - bytes % REFINE_BYTES).clamp(UNIT_BYTES / 16, UNIT_BYTES / 2)
+    (bytes - bytes % PAGE_BYTES).clamp(UNIT_BYTES / 16, UNIT_BYTES / 2)
 }
 
 /// So many may have buffers in huge pages, which take 2 MiB each.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::feed::pages_up;
 use crate::error::Result;
-use crate::units::{REFINE_BYTES, check_change_map};
+use crate::units::{PAGE_BYTES, check_change_map};
 
 /// How two images are compared.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ impl CompareOptions {
         let mut windows: Vec<Range<u64>> = map
             .iter()
             .map(|range| {
-                let start = range.start - range.start % REFINE_BYTES;
+                let start = range.start - range.start % PAGE_BYTES;
                 start..pages_up(range.end).min(disk_len)
             })
             .zip(map)

@@ -13,7 +13,7 @@ use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::storage::AlignedBuf;
-use crate::units::{BlockSize, REFINE_BYTES, is_zero};
+use crate::units::{BlockSize, PAGE_BYTES, is_zero};
 
 /// Sees blocks while their bytes are at hand; called from several threads, in no order.
 ///
@@ -373,7 +373,7 @@ fn read_or_locate(image: &dyn Image, buf: &mut [u8], offset: u64) -> Result<()> 
     }
     // Read again in small steps: a medium fails by sectors, and the place is what helps.
     let mut at = offset;
-    for piece in buf.chunks_mut(REFINE_BYTES as usize) {
+    for piece in buf.chunks_mut(PAGE_BYTES as usize) {
         if let Err(cause) = image.read_exact_at(piece, at) {
             let error = Error::new(ErrorKind::Unreadable, "a range of the disk cannot be read");
             let error = match cause.path() {

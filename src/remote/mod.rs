@@ -18,10 +18,10 @@ pub use compare::known::Known;
 pub use compare::root::RootEnd;
 pub use compare::source::SourceEnd;
 pub use compare::source_worker::{SourceDone, SourceTask, SourceWorker, Wanted};
-pub use compare::target::{TakeLeaves, TargetEnd};
+pub use compare::target::{TakeBlocks, TargetEnd};
 pub use compare::target_worker::{Handed, TargetDone, TargetTask, TargetWorker, Visit};
 pub use compare::tree::{NodeHash, Nodes, NodesAre, Tree, TreeEnd, children_of};
-pub use compare::view::{LeafHashes, View, Windows};
+pub use compare::view::{BlockHashes, View, Windows};
 pub use location::Location;
 #[cfg(feature = "failback")]
 pub(crate) use own_folders::{OwnFolders, lies_within};
@@ -38,7 +38,7 @@ pub use transport::retry::Retry;
 pub use transport::ssh::{Shell, ShellOptions, SshPath};
 pub use transport::url::FarPath;
 pub use wire::comparison::{
-    Blocks, Children, Data, LeafFate, Leaves, NewLeaf, Pages, PagesOfLeaf, Parts, Short,
+    BlockDiff, BlockPages, Blocks, Children, Data, NewBlock, Pages, Parts, Segments, Short,
 };
 pub use wire::connection::{Line, LineWatch, Traffic};
 pub use wire::connection_options::LineOptions;

@@ -126,7 +126,7 @@ impl SyncReport {
             staged_bytes: 0,
             resumed_bytes: 0,
             untouched_tail_bytes: 0,
-            granularity_bytes: crate::units::REFINE_BYTES,
+            granularity_bytes: crate::units::PAGE_BYTES,
             verified: Verified::No,
             unreadable: Vec::new(),
             root: None,

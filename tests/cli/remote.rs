@@ -319,7 +319,7 @@ fn a_wrong_cache_is_found_by_verify_all_and_where_it_is_looked_at() {
     fs::write(&kept, &body[..end]).unwrap();
     lab.run(&format!("{words} --verify all"))
         .fails(2, "does not hold");
-    // Beside a page that changed the whole leaf is looked at.
+    // Beside a page that changed the whole block is looked at.
     write_at(&lab.path("new.raw"), 11 * PAGE as u64, &noise(PAGE, 56));
     fs::write(&kept, &body[..end]).unwrap();
     let (status, mended) = lab.json(words);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use diskdelta::diff::Difference;
 use diskdelta::image::Image;
-use diskdelta::remote::{Message, NewLeaf};
+use diskdelta::remote::{Message, NewBlock};
 use diskdelta::{BlockSize, ErrorKind, Work, manifest};
 
 use crate::disks::{PAGE, PageDisk, next_random};
@@ -121,8 +121,8 @@ fn data_that_nobody_asked_for_is_refused() {
     };
     let lie = |message: &mut Message| {
         if let Message::Data(data) = message {
-            data.leaves = vec![NewLeaf {
-                leaf: 1000,
+            data.blocks = vec![NewBlock {
+                block: 1000,
                 data: 1,
                 zeros: 0,
             }];

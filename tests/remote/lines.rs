@@ -433,7 +433,7 @@ fn what_does_not_go_across_hosts_is_refused() {
     lab.disk("old.raw", 100, 2);
     let kept = diskdelta::storage::Place::host(lab.path("kept")).unwrap();
     let wrong = [
-        // Blocks that are not the leaves of a descent.
+        // Blocks that are not the ones of a comparison.
         SyncOptions::default()
             .with_target_manifest(Some(kept))
             .with_block_size(BlockSize::MIN),

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use diskdelta::image::Format;
 use diskdelta::remote::{
-    Blocks, Children, Dialled, End, Job, Line, LineOptions, Message, Opened, Pull, Room, RootEnd,
+    Children, Dialled, End, Job, Line, LineOptions, Message, Opened, Pull, Room, RootEnd, Segments,
     ServeOptions, Session, Side, Step, serve,
 };
 use diskdelta::{BlockSize, ErrorKind, Result, manifest};
@@ -29,7 +29,7 @@ fn pull(lab: &Lab, options: ServeOptions, name: &str, live: bool) -> Result<Pull
 #[test]
 fn a_root_is_that_of_the_bytes_and_brings_none_of_them_over_the_line() {
     let lab = Lab::new();
-    // Several batches, a hole, and an end within a leaf.
+    // Several batches, a hole, and an end within a block.
     lab.disk("disk.raw", 9000, 1);
     let file = fs::File::options()
         .write(true)
@@ -115,18 +115,18 @@ fn an_end_that_finds_a_root_believes_no_batch_out_of_its_order_or_place() {
         line: true,
     };
     let batch = |batch| {
-        Message::Blocks(Blocks {
+        Message::Segments(Segments {
             batch,
-            blocks: Children::default(),
+            segments: Children::default(),
         })
     };
     let mut end = RootEnd::new(200 << 20);
     assert!(end.step(room).unwrap().is_none() && !end.is_finished());
     end.receive(batch(1)).unwrap();
-    let Some(Step::Send(Message::Leaves(leaves))) = end.step(room).unwrap() else {
+    let Some(Step::Send(Message::Blocks(blocks))) = end.step(room).unwrap() else {
         panic!("no answer");
     };
-    assert!(leaves.batch == 1 && leaves.blocks.is_empty());
+    assert!(blocks.batch == 1 && blocks.segments.is_empty());
     assert!(end.receive(batch(1)).is_err() && end.receive(batch(4)).is_err());
     assert!(end.receive(Message::Check).is_err());
     end.receive(Message::Root([7; 32])).unwrap();

@@ -18,7 +18,7 @@ use crate::pair::{Plan, run};
 use crate::rounds;
 
 const MIB: u64 = 1 << 20;
-const LEAF: u64 = 64 << 10;
+const BLOCK: u64 = 64 << 10;
 /// The children of the lowest nodes that are compared.
 const GROUP: u64 = 16 * MIB;
 
@@ -103,8 +103,8 @@ fn two_trees_lead_to_every_group_that_differs_and_to_no_other() {
         }
         // A node that only one of the two has is not gone down.
         let empty = |group: u64, of: &Manifest| {
-            let first = group * (GROUP / LEAF);
-            of.groups(first..first + GROUP / LEAF).next().is_none()
+            let first = group * (GROUP / BLOCK);
+            of.groups(first..first + GROUP / BLOCK).next().is_none()
         };
         for group in told.difference(&differing) {
             let beyond = *group * GROUP >= source.disk_len();
@@ -231,9 +231,9 @@ fn with_manifests_at_both_ends_only_leaves_that_differ_are_read() {
             continue;
         }
         let (new, old) = (manifest_of(&source), manifest_of(&target));
-        let leaves: u64 = diff::manifests(&old, &new)
+        let blocks: u64 = diff::manifests(&old, &new)
             .unwrap()
-            .map(|extent| extent.unwrap().len.div_ceil(LEAF))
+            .map(|extent| extent.unwrap().len.div_ceil(BLOCK))
             .sum();
         let result = target.copy();
         let visit = |difference: Difference<'_>| {
@@ -256,7 +256,7 @@ fn with_manifests_at_both_ends_only_leaves_that_differ_are_read() {
             .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         assert!(result.contents() == source.0.contents(), "seed {seed}");
         for read in [source.1, target.1] {
-            assert!(read.into_inner() <= 2 * leaves * LEAF, "seed {seed}");
+            assert!(read.into_inner() <= 2 * blocks * BLOCK, "seed {seed}");
         }
     }
 }

@@ -4,8 +4,8 @@ use diskdelta::BlockSize;
 use diskdelta::delta::{Base, DeltaOptions, create};
 use diskdelta::manifest;
 use diskdelta::remote::{
-    Blocks, Children, Compare, FrameEncoder, LeafFate, Leaves, Message, NewLeaf, Nodes, NodesAre,
-    Parts, Tree,
+    BlockDiff, Blocks, Children, Compare, FrameEncoder, Message, NewBlock, Nodes, NodesAre, Parts,
+    Segments, Tree,
 };
 use diskdelta::storage::MemoryStorage;
 use std::sync::Arc;
@@ -103,14 +103,14 @@ fn delta_file() -> Option<Vec<u8>> {
 
 /// What two ends say in a short session.
 fn line() -> Vec<u8> {
-    let leaf = |leaf| NewLeaf {
-        leaf,
+    let block = |block| NewBlock {
+        block,
         data: 1,
         zeros: 6,
     };
     let data = diskdelta::remote::Data {
         batch: 3,
-        leaves: vec![leaf(2), leaf(900)],
+        blocks: vec![block(2), block(900)],
         digest: [5; 32],
         is_packed: false,
         payload: vec![9; 40],
@@ -138,17 +138,17 @@ fn line() -> Vec<u8> {
             vec![(0, [3; 16]), (200, [4; 16])],
             Vec::new(),
         ])),
+        Message::Segments(Segments {
+            batch: 3,
+            segments: Children::default(),
+        }),
         Message::Blocks(Blocks {
             batch: 3,
-            blocks: Children::default(),
-        }),
-        Message::Leaves(Leaves {
-            batch: 3,
-            blocks: vec![(0, Children::default())],
+            segments: vec![(0, Children::default())],
         }),
         Message::Parts(Parts {
             batch: 3,
-            leaves: vec![(2, LeafFate::Comes), (900, LeafFate::Zero)],
+            blocks: vec![(2, BlockDiff::Comes), (900, BlockDiff::Zero)],
         }),
         Message::Data(data),
         Message::Root([4; 32]),

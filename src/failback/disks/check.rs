@@ -21,7 +21,7 @@ use crate::failback::machine::{Mode, Side};
 use crate::replica::Unseen;
 use crate::storage::{Folder, HostFolder};
 use crate::sync::{FULL_FROM_PERCENT_VERIFIED, sample};
-use crate::units::{BlockSize, REFINE_BYTES};
+use crate::units::{BlockSize, PAGE_BYTES};
 
 /// Something that was checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -297,16 +297,12 @@ impl HostDisks {
                     let target = target.image();
                     let found = sample(&**source, &**target, BlockSize::default(), work)?;
                     let (looked, changed) = (found.looked, found.changed);
-                    (
-                        looked * 2 * REFINE_BYTES,
-                        Some((looked, changed)),
-                        age(&path),
-                    )
+                    (looked * 2 * PAGE_BYTES, Some((looked, changed)), age(&path))
                 }
                 // Only to see how fast it is read.
                 (None, _) => {
                     let found = sample(&**source, &**source, BlockSize::default(), work)?;
-                    (found.looked * 2 * REFINE_BYTES, None, None)
+                    (found.looked * 2 * PAGE_BYTES, None, None)
                 }
             };
             let seconds = begin.elapsed().as_secs_f64();

@@ -11,7 +11,7 @@ use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, ImageInfo};
 use crate::manifest::{Hash, ManifestWriter, Root, Sink};
-use crate::remote::wire::format::LEAF;
+use crate::remote::wire::format::BLOCK;
 use crate::units::{BlockSize, Extent};
 
 /// A disk of so many zeros.
@@ -41,7 +41,7 @@ impl Image for Blank {
     }
 }
 
-/// Hands out the leaves that are zero, and finds the root of all.
+/// Hands out the blocks that are zero, and finds the root of all.
 pub(in crate::remote) struct Zeros<'a> {
     visit: &'a Visit<'a>,
     disk_len: u64,
@@ -53,12 +53,12 @@ impl<'a> Zeros<'a> {
     /// Of a disk of `disk_len` bytes.
     ///
     /// # Errors
-    /// `InvalidInput` never in practice: a leaf is a block of a manifest.
+    /// `InvalidInput` never in practice: a manifest may have such blocks.
     pub fn new(disk_len: u64, visit: &'a Visit<'a>) -> Result<Self> {
         Ok(Zeros {
             visit,
             disk_len,
-            root: ManifestWriter::root_only(disk_len, BlockSize::new(LEAF)?),
+            root: ManifestWriter::root_only(disk_len, BlockSize::new(BLOCK)?),
             handed: Handed::default(),
         })
     }
@@ -71,9 +71,9 @@ impl<'a> Zeros<'a> {
         Ok((self.handed, self.root.finish()?))
     }
 
-    fn hand_out(&mut self, leaves: Range<u64>) -> Result<()> {
-        let start = leaves.start.saturating_mul(LEAF);
-        let end = leaves.end.saturating_mul(LEAF).min(self.disk_len);
+    fn hand_out(&mut self, blocks: Range<u64>) -> Result<()> {
+        let start = blocks.start.saturating_mul(BLOCK);
+        let end = blocks.end.saturating_mul(BLOCK).min(self.disk_len);
         if start >= end {
             return Ok(());
         }

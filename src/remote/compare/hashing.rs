@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::view::{LeafHashes, View};
+use super::view::{BlockHashes, View};
 use crate::error::Result;
-use crate::remote::wire::format::{BATCH_PIECES, LEAF, PIECE};
+use crate::remote::wire::format::{BATCH_PIECES, BLOCK, PIECE};
 
 /// What is being hashed of a view, and what was and is not taken yet.
 pub(in crate::remote) struct Hashing<'a> {
@@ -21,7 +21,7 @@ pub(in crate::remote) struct Hashing<'a> {
 
 /// A batch that may hold data.
 struct Batch {
-    leaves: LeafHashes,
+    blocks: BlockHashes,
     /// Pieces that are being hashed, each with whether what comes of it still counts.
     running: BTreeMap<u64, bool>,
 }
@@ -60,7 +60,7 @@ impl<'a> Hashing<'a> {
             return Ok(None);
         }
         let empty = || Batch {
-            leaves: vec![None; self.view.leaf_count(batch)],
+            blocks: vec![None; self.view.block_count(batch)],
             running: BTreeMap::new(),
         };
         let running = &mut self.batches.entry(batch).or_insert_with(empty).running;
@@ -70,14 +70,14 @@ impl<'a> Hashing<'a> {
     }
 
     /// Takes what came of a piece.
-    pub fn put(&mut self, piece: u64, hashes: LeafHashes) {
+    pub fn put(&mut self, piece: u64, hashes: BlockHashes) {
         if let Some(batch) = self.batches.get_mut(&(piece / BATCH_PIECES)) {
             if batch.running.remove(&piece) == Some(false) {
                 self.again.insert(piece);
                 return;
             }
-            let first = piece % BATCH_PIECES * (PIECE / LEAF);
-            let slots = batch.leaves.iter_mut().skip(first as usize); // below `BATCH_LEAVES`
+            let first = piece % BATCH_PIECES * (PIECE / BLOCK);
+            let slots = batch.blocks.iter_mut().skip(first as usize); // below `BATCH_BLOCKS`
             slots.zip(hashes).for_each(|(slot, hash)| *slot = hash);
         }
     }
@@ -108,9 +108,9 @@ impl<'a> Hashing<'a> {
         self.is_past(batch) && !is_running && self.again.range(pieces).next().is_none()
     }
 
-    /// The leaves of a batch, which is forgotten; `None` where it holds nothing.
-    pub fn take(&mut self, batch: u64) -> Option<LeafHashes> {
-        self.batches.remove(&batch).map(|batch| batch.leaves)
+    /// The blocks of a batch, which is forgotten; `None` where it holds nothing.
+    pub fn take(&mut self, batch: u64) -> Option<BlockHashes> {
+        self.batches.remove(&batch).map(|batch| batch.blocks)
     }
 
     /// How many batches were begun and not taken.

@@ -1,16 +1,16 @@
 //! The short hashes of a comparison, which nobody outside it can aim at.
 
 use super::tree::NodeHash;
-use super::view::LeafHashes;
+use super::view::BlockHashes;
 use crate::remote::wire::comparison::{Children, Short};
-use crate::remote::wire::format::{BLOCK_LEAVES, NODE_HASH_LEN};
+use crate::remote::wire::format::{NODE_HASH_LEN, SEGMENT_BLOCKS};
 use crate::units::is_zero;
 
 /// The keys of one comparison, one for each round, and how long its hashes are on the line.
 #[derive(Clone)]
 pub struct Keys {
+    segments: [u8; 32],
     blocks: [u8; 32],
-    leaves: [u8; 32],
     bytes: [u8; 32],
     nodes: [u8; 32],
     hash_len: usize,
@@ -26,8 +26,8 @@ impl Keys {
             hasher.finalize().into()
         };
         Keys {
+            segments: key("diskdelta remote 2026: segments"),
             blocks: key("diskdelta remote 2026: blocks"),
-            leaves: key("diskdelta remote 2026: leaves"),
             bytes: key("diskdelta remote 2026: parts and pages"),
             nodes: key("diskdelta remote 2026: nodes of manifests"),
             hash_len,
@@ -39,16 +39,16 @@ impl Keys {
         self.hash_len
     }
 
-    /// The blocks of a batch.
-    pub(in crate::remote) fn blocks(&self, leaves: &LeafHashes) -> Children {
+    /// The segments of a batch.
+    pub(in crate::remote) fn segments(&self, blocks: &BlockHashes) -> Children {
         let mut children = Children::default();
-        for (index, block) in (0..).zip(leaves.chunks(BLOCK_LEAVES as usize)) {
-            if block.iter().all(Option::is_none) {
+        for (index, segment) in (0..).zip(blocks.chunks(SEGMENT_BLOCKS as usize)) {
+            if segment.iter().all(Option::is_none) {
                 continue;
             }
-            let mut hasher = blake3::Hasher::new_keyed(&self.blocks);
-            for leaf in block {
-                match leaf {
+            let mut hasher = blake3::Hasher::new_keyed(&self.segments);
+            for block in segment {
+                match block {
                     Some(hash) => hasher.update(&[1]).update(hash.as_bytes()),
                     None => hasher.update(&[0]),
                 };
@@ -58,24 +58,24 @@ impl Keys {
         children
     }
 
-    /// The leaves of one block of a batch.
-    pub(in crate::remote) fn leaves(&self, leaves: &LeafHashes, block: u32) -> Children {
-        let first = (block * BLOCK_LEAVES) as usize;
-        let of_block = leaves.iter().skip(first).take(BLOCK_LEAVES as usize);
+    /// The blocks of one segment of a batch.
+    pub(in crate::remote) fn blocks(&self, blocks: &BlockHashes, segment: u32) -> Children {
+        let first = (segment * SEGMENT_BLOCKS) as usize;
+        let of_segment = blocks.iter().skip(first).take(SEGMENT_BLOCKS as usize);
         let mut children = Children::default();
-        for (index, leaf) in (0..).zip(of_block) {
-            if let Some(hash) = leaf {
-                let keyed = blake3::keyed_hash(&self.leaves, hash.as_bytes());
+        for (index, block) in (0..).zip(of_segment) {
+            if let Some(hash) = block {
+                let keyed = blake3::keyed_hash(&self.blocks, hash.as_bytes());
                 children.push(index, Short::of(keyed, self.hash_len));
             }
         }
         children
     }
 
-    /// The pieces, of `piece_len` bytes each, of a leaf.
-    pub(in crate::remote) fn pieces(&self, leaf: &[u8], piece_len: u64) -> Children {
+    /// The pieces, of `piece_len` bytes each, of a block.
+    pub(in crate::remote) fn pieces(&self, block: &[u8], piece_len: u64) -> Children {
         let mut children = Children::default();
-        for (index, piece) in (0..).zip(leaf.chunks(piece_len as usize)) {
+        for (index, piece) in (0..).zip(block.chunks(piece_len as usize)) {
             if !is_zero(piece) {
                 children.push(index, self.bytes(piece));
             }

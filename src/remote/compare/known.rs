@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::view::{LeafHashes, Windows};
+use super::view::{BlockHashes, Windows};
 use crate::error::Result;
 use crate::manifest::{KeptManifest, Manifest, RangeSet, Sink};
-use crate::remote::wire::format::LEAF;
+use crate::remote::wire::format::BLOCK;
 
 /// What stands for reading a disk: its manifest, but for blocks that may have changed since.
 #[derive(Clone)]
@@ -15,9 +15,9 @@ pub struct Known {
 }
 
 impl Known {
-    /// All of `manifest`, where its blocks are leaves and its disk has `disk_len` bytes.
+    /// All of `manifest`, where its blocks are of 64 KiB and its disk has `disk_len` bytes.
     pub fn whole(manifest: &Manifest, disk_len: u64) -> Option<Known> {
-        let fits = manifest.block_size().bytes() == LEAF && manifest.disk_len() == disk_len;
+        let fits = manifest.block_size().bytes() == BLOCK && manifest.disk_len() == disk_len;
         fits.then(|| Known {
             manifest: manifest.clone(),
             unsure: RangeSet::default(),
@@ -28,7 +28,7 @@ impl Known {
     pub fn kept(kept: &KeptManifest, disk_len: u64) -> Option<Known> {
         let known = Known::whole(kept.manifest(), disk_len)?;
         let unsure = kept.marked_blocks(disk_len);
-        let all = 0..disk_len.div_ceil(LEAF);
+        let all = 0..disk_len.div_ceil(BLOCK);
         let is_nothing = unsure.as_slice().first() == Some(&all);
         (!is_nothing).then_some(Known { unsure, ..known })
     }
@@ -42,14 +42,14 @@ impl Known {
     pub(in crate::remote) fn unsure(&self) -> impl Iterator<Item = Range<u64>> {
         let end = self.manifest.disk_len();
         let blocks = self.unsure.as_slice().iter();
-        blocks.map(move |blocks| blocks.start * LEAF..(blocks.end * LEAF).min(end))
+        blocks.map(move |blocks| blocks.start * BLOCK..(blocks.end * BLOCK).min(end))
     }
 
     /// Puts the hashes of `blocks` into `hashes`, and has `read` say those that it does not know.
     ///
     /// # Errors
     /// `Malformed` where the manifest is damaged; `Io`; those of `read`.
-    pub(in crate::remote) fn leaves(
+    pub(in crate::remote) fn blocks(
         &self,
         blocks: Range<u64>,
         hashes: &mut [Option<blake3::Hash>],
@@ -75,7 +75,7 @@ impl Known {
     }
 }
 
-/// Hands the leaves of a view on to what takes the blocks of the disk.
+/// Passes the blocks of a view on to what takes the blocks of the disk.
 pub(in crate::remote) struct OntoDisk<'a> {
     windows: &'a Windows,
     next: u64,
@@ -86,15 +86,15 @@ impl<'a> OntoDisk<'a> {
         OntoDisk { windows, next: 0 }
     }
 
-    /// Leaves from number `first` on; those since the last ones are zero.
-    pub fn data(&mut self, sink: &mut dyn Sink, first: u64, leaves: &LeafHashes) -> Result<()> {
+    /// Blocks from number `first` on; those since the last ones are zero.
+    pub fn data(&mut self, sink: &mut dyn Sink, first: u64, blocks: &BlockHashes) -> Result<()> {
         self.zeros(sink, first)?;
-        let mut rest = &leaves[..];
-        self.next = first.saturating_add(leaves.len() as u64);
-        for (_, piece) in self.windows.pieces(first * LEAF..self.next * LEAF) {
-            let count = usize::try_from((piece.end - piece.start).div_ceil(LEAF));
+        let mut rest = &blocks[..];
+        self.next = first.saturating_add(blocks.len() as u64);
+        for (_, piece) in self.windows.pieces(first * BLOCK..self.next * BLOCK) {
+            let count = usize::try_from((piece.end - piece.start).div_ceil(BLOCK));
             let (now, after) = rest.split_at(count.unwrap_or(usize::MAX).min(rest.len()));
-            sink.data(piece.start / LEAF, now)?;
+            sink.data(piece.start / BLOCK, now)?;
             rest = after;
         }
         Ok(())
@@ -102,14 +102,14 @@ impl<'a> OntoDisk<'a> {
 
     /// All that is left is zero.
     pub fn finish(mut self, sink: &mut dyn Sink) -> Result<()> {
-        let end = self.windows.len().div_ceil(LEAF);
+        let end = self.windows.len().div_ceil(BLOCK);
         self.zeros(sink, end)
     }
 
     fn zeros(&mut self, sink: &mut dyn Sink, end: u64) -> Result<()> {
-        let end_bytes = end.saturating_mul(LEAF);
-        for (_, piece) in self.windows.pieces(self.next * LEAF..end_bytes) {
-            sink.zeros(piece.start / LEAF..piece.end.div_ceil(LEAF))?;
+        let end_bytes = end.saturating_mul(BLOCK);
+        for (_, piece) in self.windows.pieces(self.next * BLOCK..end_bytes) {
+            sink.zeros(piece.start / BLOCK..piece.end.div_ceil(BLOCK))?;
         }
         self.next = self.next.max(end);
         Ok(())

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use super::endpoint::{End, Room, Step, Worker};
 use crate::error::Result;
 use crate::remote::wire::codec::wrong;
-use crate::remote::wire::comparison::Leaves;
+use crate::remote::wire::comparison::Blocks;
 use crate::remote::wire::format::{BATCH, WINDOW_BATCHES};
 use crate::remote::wire::message::Message;
 
@@ -61,8 +61,8 @@ impl End for RootEnd {
 
     fn receive(&mut self, message: Message) -> Result<()> {
         match message {
-            Message::Blocks(blocks) if self.root.is_none() => {
-                let batch = blocks.batch;
+            Message::Segments(segments) if self.root.is_none() => {
+                let batch = segments.batch;
                 if batch < self.next || batch >= self.disk_len.div_ceil(BATCH) {
                     return Err(wrong(
                         "a batch that is out of order or behind the end of the disk",
@@ -72,9 +72,9 @@ impl End for RootEnd {
                     return Err(wrong("more batches than the window takes"));
                 }
                 self.next = batch + 1;
-                self.outbox.push_back(Message::Leaves(Leaves {
+                self.outbox.push_back(Message::Blocks(Blocks {
                     batch,
-                    blocks: Vec::new(),
+                    segments: Vec::new(),
                 }));
                 Ok(())
             }

@@ -95,7 +95,7 @@ pub(in crate::remote) fn find(
     Ok((report, Some(root)))
 }
 
-/// Hands out all that the source holds; also returns the root of its leaves.
+/// Hands out all that the source holds; also returns the root of its blocks.
 ///
 /// # Errors
 /// Those of [`FarSource::everything`](crate::sync::FarSource::everything).
@@ -263,8 +263,8 @@ impl<'a> Descent<'a> {
             .with_skips(self.skips);
         if let Some(sink) = &mut sink {
             let onto = &mut onto;
-            end = end.with_leaves(Box::new(move |first, leaves| {
-                onto.data(&mut **sink, first, leaves)
+            end = end.with_blocks(Box::new(move |first, blocks| {
+                onto.data(&mut **sink, first, blocks)
             }));
         }
         let mut told = 0;

@@ -6,13 +6,14 @@ use super::endpoint::{End, Room, Step};
 use super::hashing::Hashing;
 use super::keys::Keys;
 use super::source_worker::{SourceDone, SourceTask, Wanted};
-use super::view::{LeafHashes, View};
+use super::view::{BlockHashes, View};
 use crate::error::Result;
 use crate::manifest::{ManifestWriter, Sink};
 use crate::remote::wire::codec::wrong;
-use crate::remote::wire::comparison::{Blocks, LeafFate, Leaves, Pages, Parts, bit, bits};
+use crate::remote::wire::comparison::{BlockDiff, Blocks, Pages, Parts, Segments, bit, bits};
 use crate::remote::wire::format::{
-    BATCH, BATCH_LEAVES, BATCH_PIECES, BLOCK_LEAVES, DATA_MOST, LEAF, PAGE, PIECE, WINDOW_BATCHES,
+    BATCH, BATCH_BLOCKS, BATCH_PIECES, BLOCK, DATA_MOST, PAGE, PIECE, SEGMENT_BLOCKS,
+    WINDOW_BATCHES,
 };
 use crate::remote::wire::message::Message;
 use crate::units::BlockSize;
@@ -27,18 +28,18 @@ pub struct SourceEnd<'a> {
     outbox: VecDeque<Message>,
     parts: VecDeque<SourceTask>,
     data: VecDeque<SourceTask>,
-    /// Takes the leaves in their order; `None` once the root is said.
+    /// Takes the blocks in their order; `None` once the root is said.
     root: Option<ManifestWriter>,
 }
 
 /// What comes next for a batch.
 enum Open {
-    /// The target's leaves.
-    Offered(LeafHashes),
-    /// The parts of leaves.
+    /// The target's blocks.
+    Offered(BlockHashes),
+    /// The parts of blocks.
     Parting,
-    /// The target's pages of these leaves, `sending` data messages meanwhile.
-    Asked { leaves: Vec<u32>, sending: usize },
+    /// The target's pages of these blocks, `sending` data messages meanwhile.
+    Asked { blocks: Vec<u32>, sending: usize },
     /// So many data messages.
     Sending(usize),
 }
@@ -47,9 +48,9 @@ impl<'a> SourceEnd<'a> {
     /// Begins to compare what `view` shows.
     ///
     /// # Errors
-    /// `InvalidInput` never in practice: a leaf is a block of a manifest.
+    /// `InvalidInput` never in practice: a manifest may have such blocks.
     pub fn new(view: &'a View<'a>, keys: Keys) -> Result<Self> {
-        let root = ManifestWriter::root_only(view.len(), BlockSize::new(LEAF)?);
+        let root = ManifestWriter::root_only(view.len(), BlockSize::new(BLOCK)?);
         Ok(SourceEnd {
             view,
             keys,
@@ -62,7 +63,7 @@ impl<'a> SourceEnd<'a> {
         })
     }
 
-    /// Takes the leaves in their order instead of what only finds their root; fresh, and as long
+    /// Takes the blocks in their order instead of what only finds their root; fresh, and as long
     /// as the view.
     #[must_use]
     pub fn with_writer(mut self, writer: Option<ManifestWriter>) -> Self {
@@ -91,7 +92,7 @@ impl<'a> SourceEnd<'a> {
     fn say_hashed(&mut self) -> Result<()> {
         while let Some(batch) = self.hashing.first()
             && self.hashing.is_whole(batch)
-            && let Some(leaves) = self.hashing.take(batch)
+            && let Some(blocks) = self.hashing.take(batch)
         {
             for piece in batch * BATCH_PIECES..(batch + 1) * BATCH_PIECES {
                 let gaps = self.view.gaps().inside(piece * PIECE..(piece + 1) * PIECE);
@@ -99,16 +100,16 @@ impl<'a> SourceEnd<'a> {
                     self.outbox.push_back(Message::Unreadable(gaps));
                 }
             }
-            let blocks = self.keys.blocks(&leaves);
-            if blocks.mask == 0 {
+            let segments = self.keys.segments(&blocks);
+            if segments.mask == 0 {
                 continue;
             }
             if let Some(root) = &mut self.root {
-                root.data(batch * LEAVES, &leaves)?;
+                root.data(batch * BLOCKS, &blocks)?;
             }
-            self.open.insert(batch, Open::Offered(leaves));
+            self.open.insert(batch, Open::Offered(blocks));
             self.outbox
-                .push_back(Message::Blocks(Blocks { batch, blocks }));
+                .push_back(Message::Segments(Segments { batch, segments }));
         }
         if self.hashing.ahead().is_none()
             && self.hashing.first().is_none()
@@ -120,75 +121,75 @@ impl<'a> SourceEnd<'a> {
         Ok(())
     }
 
-    fn take_leaves(&mut self, theirs: &Leaves) -> Result<()> {
+    fn take_blocks(&mut self, theirs: &Blocks) -> Result<()> {
         let batch = theirs.batch;
         let Some(Open::Offered(ours)) = self.open.get(&batch) else {
-            return Err(wrong("leaves of a batch that nobody asked about"));
+            return Err(wrong("blocks of a batch that nobody asked about"));
         };
-        let blocks = self.keys.blocks(ours).mask;
-        let mut fates = Vec::new();
-        for (block, theirs) in &theirs.blocks {
-            if blocks & bit(*block) == 0 {
-                return Err(wrong("leaves of a block that holds nothing"));
+        let segments = self.keys.segments(ours).mask;
+        let mut diffs = Vec::new();
+        for (segment, theirs) in &theirs.segments {
+            if segments & bit(*segment) == 0 {
+                return Err(wrong("blocks of a segment that holds nothing"));
             }
-            let ours = self.keys.leaves(ours, *block);
-            let short = self.view.leaf(batch, block * BLOCK_LEAVES).start;
-            let here = self.view.len().saturating_sub(short).div_ceil(LEAF);
+            let ours = self.keys.blocks(ours, *segment);
+            let short = self.view.block(batch, segment * SEGMENT_BLOCKS).start;
+            let here = self.view.len().saturating_sub(short).div_ceil(BLOCK);
             if theirs
                 .mask
                 .checked_shr(u32::try_from(here).unwrap_or(64))
                 .unwrap_or(0)
                 != 0
             {
-                return Err(wrong("leaves behind the end of the disk"));
+                return Err(wrong("blocks behind the end of the disk"));
             }
             let mut theirs = theirs.iter().peekable();
             let mut mine = ours.iter().peekable();
-            for index in 0..BLOCK_LEAVES {
+            for index in 0..SEGMENT_BLOCKS {
                 let there = theirs.next_if(|(at, _)| *at == index).map(|(_, hash)| hash);
                 let here = mine.next_if(|(at, _)| *at == index).map(|(_, hash)| hash);
-                let fate = match (here, there) {
+                let diff = match (here, there) {
                     (None, None) => continue,
-                    (None, Some(_)) => LeafFate::Zero,
-                    (Some(_), None) => LeafFate::Comes,
+                    (None, Some(_)) => BlockDiff::Zero,
+                    (Some(_), None) => BlockDiff::Comes,
                     (Some(here), Some(there)) if here == there => continue,
-                    (Some(_), Some(_)) => LeafFate::Parts(Default::default()),
+                    (Some(_), Some(_)) => BlockDiff::Parts(Default::default()),
                 };
-                fates.push((block * BLOCK_LEAVES + index, fate));
+                diffs.push((segment * SEGMENT_BLOCKS + index, diff));
             }
         }
-        if theirs.blocks.is_empty() {
+        if theirs.segments.is_empty() {
             self.open.remove(&batch);
             return Ok(());
         }
         self.open.insert(batch, Open::Parting);
-        match fates
+        match diffs
             .iter()
-            .any(|(_, fate)| matches!(fate, LeafFate::Parts(_)))
+            .any(|(_, diff)| matches!(diff, BlockDiff::Parts(_)))
         {
-            true => self.parts.push_back(SourceTask::Parts(batch, fates)),
-            false => self.say_parts(batch, fates),
+            true => self.parts.push_back(SourceTask::Parts(batch, diffs)),
+            false => self.say_parts(batch, diffs),
         }
         Ok(())
     }
 
-    fn say_parts(&mut self, batch: u64, leaves: Vec<(u32, LeafFate)>) {
+    fn say_parts(&mut self, batch: u64, blocks: Vec<(u32, BlockDiff)>) {
         let mut asked = Vec::new();
         let mut comes = Vec::new();
-        for (leaf, fate) in &leaves {
-            match fate {
-                LeafFate::Zero => {}
-                LeafFate::Comes => comes.push((*leaf, Wanted::All)),
-                LeafFate::Parts(_) => asked.push(*leaf),
+        for (block, diff) in &blocks {
+            match diff {
+                BlockDiff::Zero => {}
+                BlockDiff::Comes => comes.push((*block, Wanted::All)),
+                BlockDiff::Parts(_) => asked.push(*block),
             }
         }
         self.outbox
-            .push_back(Message::Parts(Parts { batch, leaves }));
+            .push_back(Message::Parts(Parts { batch, blocks }));
         let sending = self.want(batch, comes);
         let next = match asked.is_empty() {
             true => Open::Sending(sending),
             false => Open::Asked {
-                leaves: asked,
+                blocks: asked,
                 sending,
             },
         };
@@ -198,23 +199,23 @@ impl<'a> SourceEnd<'a> {
 
     fn take_pages(&mut self, pages: Pages) -> Result<()> {
         let batch = pages.batch;
-        let Some(Open::Asked { leaves, sending }) = self.open.get(&batch) else {
+        let Some(Open::Asked { blocks, sending }) = self.open.get(&batch) else {
             return Err(wrong("pages of a batch that nobody asked about"));
         };
-        if leaves.len() != pages.leaves.len() {
-            return Err(wrong("pages of other leaves than those asked about"));
+        if blocks.len() != pages.blocks.len() {
+            return Err(wrong("pages of other blocks than those asked about"));
         }
         let mut sending = *sending;
         let mut wanted = Vec::new();
-        for (leaf, pages) in leaves.clone().into_iter().zip(pages.leaves) {
-            let range = self.view.leaf(batch, leaf);
+        for (block, pages) in blocks.clone().into_iter().zip(pages.blocks) {
+            let range = self.view.block(batch, block);
             let count = (range.end - range.start).div_ceil(PAGE);
             let beyond = |mask: u64, count: u64| bits(mask).any(|it| u64::from(it) >= count);
             if beyond(pages.pages.mask, count) {
                 return Err(wrong("pages behind the end of the disk"));
             }
             if pages.differs != 0 {
-                wanted.push((leaf, Wanted::Pages(pages)));
+                wanted.push((block, Wanted::Pages(pages)));
             }
         }
         sending += self.want(batch, wanted);
@@ -223,19 +224,19 @@ impl<'a> SourceEnd<'a> {
         Ok(())
     }
 
-    /// Queues the data of leaves, in messages that are not too long; says how many.
+    /// Queues the data of blocks, in messages that are not too long; says how many.
     fn want(&mut self, batch: u64, wanted: Vec<(u32, Wanted)>) -> usize {
         let mut count = 0;
         let mut group = Vec::new();
         let mut bytes = 0;
-        for (leaf, wanted) in wanted {
+        for (block, wanted) in wanted {
             if bytes + wanted.bytes_most() > DATA_MOST {
                 self.data
                     .push_back(SourceTask::Data(batch, std::mem::take(&mut group)));
                 (count, bytes) = (count + 1, 0);
             }
             bytes += wanted.bytes_most();
-            group.push((leaf, wanted));
+            group.push((block, wanted));
         }
         if !group.is_empty() {
             self.data.push_back(SourceTask::Data(batch, group));
@@ -283,7 +284,7 @@ impl End for SourceEnd<'_> {
 
     fn receive(&mut self, message: Message) -> Result<()> {
         match message {
-            Message::Leaves(leaves) => self.take_leaves(&leaves),
+            Message::Blocks(blocks) => self.take_blocks(&blocks),
             Message::Pages(pages) => self.take_pages(pages),
             _ => Err(wrong("a message that has no place in a descent")),
         }
@@ -295,8 +296,8 @@ impl End for SourceEnd<'_> {
                 self.hashing.put(piece, hashes);
                 self.say_hashed()
             }
-            SourceDone::Parts(batch, leaves) => {
-                self.say_parts(batch, leaves);
+            SourceDone::Parts(batch, blocks) => {
+                self.say_parts(batch, blocks);
                 Ok(())
             }
             SourceDone::Data(data) => {
@@ -318,4 +319,4 @@ impl End for SourceEnd<'_> {
     }
 }
 
-const LEAVES: u64 = BATCH_LEAVES as u64;
+const BLOCKS: u64 = BATCH_BLOCKS as u64;

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::endpoint::Worker;
 use super::keys::Keys;
-use super::view::{LeafHashes, View};
+use super::view::{BlockHashes, View};
 use crate::error::Result;
-use crate::remote::wire::comparison::{Children, Data, LeafFate, NewLeaf, PagesOfLeaf, bit, bits};
-use crate::remote::wire::format::{LEAF_PARTS, PAGE, PART, PART_PAGES};
+use crate::remote::wire::comparison::{BlockDiff, BlockPages, Children, Data, NewBlock, bit, bits};
+use crate::remote::wire::format::{BLOCK_PARTS, PAGE, PART, PART_PAGES};
 use crate::units::is_zero;
 
 /// Work of the end with the source.
@@ -15,28 +15,28 @@ use crate::units::is_zero;
 pub enum SourceTask {
     /// Hash a piece of the view.
     Hash(u64),
-    /// Hash the parts of these leaves; the fates of others are known already.
-    Parts(u64, Vec<(u32, LeafFate)>),
-    /// Find and pack the new pages of these leaves.
+    /// Hash the parts of these blocks; the diffs of others are known already.
+    Parts(u64, Vec<(u32, BlockDiff)>),
+    /// Find and pack the new pages of these blocks.
     Data(u64, Vec<(u32, Wanted)>),
 }
 
-/// What of a leaf the target does not have.
+/// What of a block the target does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
     /// All that is not zero.
     All,
     /// Those pages of these parts that differ.
-    Pages(PagesOfLeaf),
+    Pages(BlockPages),
 }
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceDone {
-    /// The leaves of a piece.
-    Hashes(u64, LeafHashes),
-    /// The fates of leaves.
-    Parts(u64, Vec<(u32, LeafFate)>),
+    /// The blocks of a piece.
+    Hashes(u64, BlockHashes),
+    /// The diffs of blocks.
+    Parts(u64, Vec<(u32, BlockDiff)>),
     /// A message.
     Data(Data),
 }
@@ -68,15 +68,15 @@ impl<'a> SourceWorker<'a> {
         self
     }
 
-    fn leaf(&self, batch: u64, leaf: u32) -> Result<Vec<u8>> {
-        self.view.read(self.view.leaf(batch, leaf))
+    fn block(&self, batch: u64, block: u32) -> Result<Vec<u8>> {
+        self.view.read(self.view.block(batch, block))
     }
 
     fn data(&self, batch: u64, wanted: Vec<(u32, Wanted)>) -> Result<Data> {
-        let mut leaves = Vec::with_capacity(wanted.len());
+        let mut blocks = Vec::with_capacity(wanted.len());
         let mut payload = Vec::new();
-        for (leaf, wanted) in wanted {
-            let whole = self.view.leaf(batch, leaf);
+        for (block, wanted) in wanted {
+            let whole = self.view.block(batch, block);
             let parts = wanted.parts();
             let at = |part| (whole.start + u64::from(part) * PART).min(whole.end);
             let bytes = self.view.read(at(parts.start)..at(parts.end))?;
@@ -92,20 +92,20 @@ impl<'a> SourceWorker<'a> {
                     false => {}
                 }
             }
-            leaves.push(NewLeaf {
-                leaf,
-                data: data as u16,   // a leaf has sixteen pages
+            blocks.push(NewBlock {
+                block,
+                data: data as u16,   // a block has sixteen pages
                 zeros: zeros as u16, // as above
             });
         }
         if self.counts_only {
             payload.clear();
         }
-        let digest = digest(batch, &leaves, &payload);
+        let digest = digest(batch, &blocks, &payload);
         let packed = self.packs.then(|| pack(&payload)).flatten();
         Ok(Data {
             batch,
-            leaves,
+            blocks,
             digest,
             is_packed: packed.is_some(),
             payload: packed.unwrap_or(payload),
@@ -135,17 +135,17 @@ impl Worker for SourceWorker<'_> {
                 let hashes = self.view.hash_piece(piece)?;
                 Ok(SourceDone::Hashes(piece, hashes))
             }
-            SourceTask::Parts(batch, mut leaves) => {
-                for (leaf, fate) in &mut leaves {
-                    if let LeafFate::Parts(parts) = fate {
-                        *parts = self.keys.pieces(&self.leaf(batch, *leaf)?, PART);
+            SourceTask::Parts(batch, mut blocks) => {
+                for (block, diff) in &mut blocks {
+                    if let BlockDiff::Parts(parts) = diff {
+                        *parts = self.keys.pieces(&self.block(batch, *block)?, PART);
                         if parts.mask == 0 {
                             // It became zero since it was hashed; the root will tell.
-                            *fate = LeafFate::Zero;
+                            *diff = BlockDiff::Zero;
                         }
                     }
                 }
-                Ok(SourceDone::Parts(batch, leaves))
+                Ok(SourceDone::Parts(batch, blocks))
             }
             SourceTask::Data(batch, wanted) => self.data(batch, wanted).map(SourceDone::Data),
         }
@@ -156,7 +156,7 @@ impl Wanted {
     /// The parts from the first that may differ to the last.
     fn parts(&self) -> Range<u32> {
         match self {
-            Wanted::All => 0..LEAF_PARTS,
+            Wanted::All => 0..BLOCK_PARTS,
             Wanted::Pages(pages) => {
                 let end = u64::BITS - pages.differs.leading_zeros();
                 pages.differs.trailing_zeros().min(end)..end
@@ -167,7 +167,7 @@ impl Wanted {
     /// The most bytes that it can come to.
     pub(in crate::remote) fn bytes_most(&self) -> usize {
         let parts = match self {
-            Wanted::All => LEAF_PARTS,
+            Wanted::All => BLOCK_PARTS,
             Wanted::Pages(pages) => pages.differs.count_ones(),
         };
         parts as usize * PART as usize
@@ -175,9 +175,9 @@ impl Wanted {
 }
 
 /// The hash that a data message carries.
-pub(in crate::remote) fn digest(batch: u64, leaves: &[NewLeaf], payload: &[u8]) -> [u8; 32] {
+pub(in crate::remote) fn digest(batch: u64, blocks: &[NewBlock], payload: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&Data::head(batch, leaves));
+    hasher.update(&Data::head(batch, blocks));
     hasher.update(payload);
     hasher.finalize().into()
 }

@@ -7,23 +7,23 @@ use super::endpoint::{End, Room, Step};
 use super::hashing::Hashing;
 use super::keys::Keys;
 use super::target_worker::{Handed, TargetDone, TargetTask};
-use super::view::{LeafHashes, View};
+use super::view::{BlockHashes, View};
 use crate::diff::CompareReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{ManifestWriter, Sink};
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::comparison::{
-    Blocks, Children, Data, LeafFate, Leaves, Pages, PagesOfLeaf, Parts, bit, bits,
+    BlockDiff, BlockPages, Blocks, Children, Data, Pages, Parts, Segments, bit, bits,
 };
 use crate::remote::wire::format::{
-    BATCH, BATCH_LEAVES, BATCH_PIECES, BLOCK, BLOCK_LEAVES, LEAF, PAGE, PART_PAGES, PIECE,
+    BATCH, BATCH_BLOCKS, BATCH_PIECES, BLOCK, PAGE, PART_PAGES, PIECE, SEGMENT, SEGMENT_BLOCKS,
     WINDOW_BATCHES,
 };
 use crate::remote::wire::message::Message;
-use crate::units::{BlockSize, REFINE_BYTES};
+use crate::units::{BlockSize, PAGE_BYTES};
 
-/// Takes the number of a leaf in the view, and hashes from there on.
-pub type TakeLeaves<'a> = Box<dyn FnMut(u64, &LeafHashes) -> Result<()> + 'a>;
+/// Takes the number of a block in the view, and hashes from there on.
+pub type TakeBlocks<'a> = Box<dyn FnMut(u64, &BlockHashes) -> Result<()> + 'a>;
 
 /// The end with the target, for one comparison.
 ///
@@ -35,7 +35,7 @@ pub struct TargetEnd<'a> {
     /// The target's batches that were not held against the source's yet.
     ours: Hashing<'a>,
     /// The source's batches that were not held against the target's yet.
-    theirs: VecDeque<Blocks>,
+    theirs: VecDeque<Segments>,
     /// The first batch of which the source may still speak.
     theirs_next: u64,
     /// The source's root, once it came.
@@ -48,7 +48,7 @@ pub struct TargetEnd<'a> {
     compared_bytes: u64,
     handed: Handed,
     settled_bytes: u64,
-    also: Option<TakeLeaves<'a>>,
+    also: Option<TakeBlocks<'a>>,
     counts_only: bool,
     /// Whether the source may pass over what it cannot read.
     skips: bool,
@@ -58,11 +58,11 @@ pub struct TargetEnd<'a> {
 
 struct Open {
     /// What the target holds, changed as data comes.
-    leaves: LeafHashes,
+    blocks: BlockHashes,
     stage: Stage,
-    /// Leaves whose pages are to come, and which of them may.
+    /// Blocks whose pages are to come, and which of them may.
     awaited: BTreeMap<u32, u16>,
-    /// Tasks that change leaves.
+    /// Tasks that change blocks.
     changing: usize,
 }
 
@@ -70,7 +70,7 @@ struct Open {
 enum Stage {
     /// Nothing but data is to come.
     Told,
-    /// The source's parts are to come, of these blocks.
+    /// The source's parts are to come, of these segments.
     Asked(u64),
     /// The target's pages are being hashed.
     Paging,
@@ -80,9 +80,9 @@ impl<'a> TargetEnd<'a> {
     /// Begins to compare what `view` shows.
     ///
     /// # Errors
-    /// `InvalidInput` never in practice: a leaf is a block of a manifest.
+    /// `InvalidInput` never in practice: a manifest may have such blocks.
     pub fn new(view: &'a View<'a>, keys: Keys) -> Result<Self> {
-        let root = ManifestWriter::root_only(view.len(), BlockSize::new(LEAF)?);
+        let root = ManifestWriter::root_only(view.len(), BlockSize::new(BLOCK)?);
         Ok(TargetEnd {
             view,
             keys,
@@ -104,9 +104,9 @@ impl<'a> TargetEnd<'a> {
         })
     }
 
-    /// Also gives the leaves of each batch that is not all zeros to `also`, as they will be.
+    /// Also gives the blocks of each batch that is not all zeros to `also`, as they will be.
     #[must_use]
-    pub fn with_leaves(mut self, also: TakeLeaves<'a>) -> Self {
+    pub fn with_blocks(mut self, also: TakeBlocks<'a>) -> Self {
         self.also = Some(also);
         self
     }
@@ -170,7 +170,7 @@ impl<'a> TargetEnd<'a> {
     fn compare(&mut self) -> Result<()> {
         loop {
             let ours = self.ours.first();
-            let theirs = self.theirs.front().map(|blocks| blocks.batch);
+            let theirs = self.theirs.front().map(|segments| segments.batch);
             let batch = match (ours, theirs) {
                 (Some(ours), Some(theirs)) => ours.min(theirs),
                 (Some(one), None) | (None, Some(one)) => one,
@@ -181,49 +181,52 @@ impl<'a> TargetEnd<'a> {
             if !is_known || !is_told {
                 break;
             }
-            let leaves = self.ours.take(batch);
-            let blocks = match theirs {
+            let blocks = self.ours.take(batch);
+            let segments = match theirs {
                 Some(theirs) if theirs == batch => self.theirs.pop_front(),
                 _ => None,
             };
-            self.compare_batch(batch, leaves, blocks);
+            self.compare_batch(batch, blocks, segments);
         }
         self.settle()
     }
 
-    fn compare_batch(&mut self, batch: u64, leaves: Option<LeafHashes>, theirs: Option<Blocks>) {
-        let leaves = leaves.unwrap_or_else(|| vec![None; self.view.leaf_count(batch)]);
-        let ours = self.keys.blocks(&leaves);
+    fn compare_batch(&mut self, batch: u64, blocks: Option<BlockHashes>, theirs: Option<Segments>) {
+        let blocks = blocks.unwrap_or_else(|| vec![None; self.view.block_count(batch)]);
+        let ours = self.keys.segments(&blocks);
         let is_told = theirs.is_some();
-        let theirs = theirs.map(|theirs| theirs.blocks).unwrap_or_default();
-        let hash =
-            |of: &Children, block| of.iter().find(|(at, _)| *at == block).map(|(_, hash)| hash);
+        let theirs = theirs.map(|theirs| theirs.segments).unwrap_or_default();
+        let hash = |of: &Children, segment| {
+            of.iter()
+                .find(|(at, _)| *at == segment)
+                .map(|(_, hash)| hash)
+        };
         let mut differing = Vec::new();
         let mut cleared = Vec::new();
-        for block in bits(ours.mask | theirs.mask) {
-            self.compared_bytes += self.block_len(batch, block);
-            match (hash(&ours, block), hash(&theirs, block)) {
+        for segment in bits(ours.mask | theirs.mask) {
+            self.compared_bytes += self.segment_len(batch, segment);
+            match (hash(&ours, segment), hash(&theirs, segment)) {
                 (ours, theirs) if ours == theirs => {}
-                (_, Some(_)) => differing.push((block, self.keys.leaves(&leaves, block))),
+                (_, Some(_)) => differing.push((segment, self.keys.blocks(&blocks, segment))),
                 (_, None) => {
-                    let of_block = block * BLOCK_LEAVES..(block + 1) * BLOCK_LEAVES;
+                    let of_segment = segment * SEGMENT_BLOCKS..(segment + 1) * SEGMENT_BLOCKS;
                     let there =
-                        |leaf: &u32| leaves.get(*leaf as usize).is_some_and(Option::is_some);
-                    cleared.extend(of_block.filter(there));
+                        |block: &u32| blocks.get(*block as usize).is_some_and(Option::is_some);
+                    cleared.extend(of_segment.filter(there));
                 }
             }
         }
         let asked = differing
             .iter()
-            .fold(0, |mask, (block, _)| mask | bit(*block));
+            .fold(0, |mask, (segment, _)| mask | bit(*segment));
         if is_told {
-            self.outbox.push_back(Message::Leaves(Leaves {
+            self.outbox.push_back(Message::Blocks(Blocks {
                 batch,
-                blocks: differing,
+                segments: differing,
             }));
         }
         let mut open = Open {
-            leaves,
+            blocks,
             stage: if asked == 0 {
                 Stage::Told
             } else {
@@ -239,18 +242,23 @@ impl<'a> TargetEnd<'a> {
         self.open.insert(batch, open);
     }
 
-    fn take_blocks(&mut self, blocks: Blocks) -> Result<()> {
+    fn take_segments(&mut self, segments: Segments) -> Result<()> {
         let end = self.view.len().div_ceil(BATCH);
         let count = (0..64)
-            .filter(|block| self.block_len(blocks.batch, *block) > 0)
+            .filter(|segment| self.segment_len(segments.batch, *segment) > 0)
             .count();
-        let is_beyond = blocks.blocks.mask.checked_shr(count as u32).unwrap_or(0) != 0;
-        if blocks.batch < self.theirs_next || blocks.batch >= end || is_beyond {
+        let is_beyond = segments
+            .segments
+            .mask
+            .checked_shr(count as u32)
+            .unwrap_or(0)
+            != 0;
+        if segments.batch < self.theirs_next || segments.batch >= end || is_beyond {
             return Err(wrong(
                 "a batch that is out of order or behind the end of the disk",
             ));
         }
-        if blocks.blocks.mask == 0 || self.their_root.is_some() {
+        if segments.segments.mask == 0 || self.their_root.is_some() {
             return Err(wrong("a batch that holds nothing"));
         }
         // What waits to be sent belongs to batches that the source has not heard of again.
@@ -258,8 +266,8 @@ impl<'a> TargetEnd<'a> {
         if unsettled.max(self.outbox.len()) >= 2 * WINDOW_BATCHES {
             return Err(wrong("more batches than the window takes"));
         }
-        self.theirs_next = blocks.batch + 1;
-        self.theirs.push_back(blocks);
+        self.theirs_next = segments.batch + 1;
+        self.theirs.push_back(segments);
         self.compare()
     }
 
@@ -288,20 +296,20 @@ impl<'a> TargetEnd<'a> {
         let Some(open) = self.open.get_mut(&batch) else {
             return Err(wrong("parts of a batch that nobody asked about"));
         };
-        let Stage::Asked(blocks) = open.stage else {
+        let Stage::Asked(segments) = open.stage else {
             return Err(wrong("parts of a batch that nobody asked about"));
         };
         let (mut cleared, mut paged) = (Vec::new(), Vec::new());
-        for (leaf, fate) in parts.leaves {
-            let ours = match open.leaves.get(leaf as usize) {
-                Some(ours) if blocks & bit(leaf / BLOCK_LEAVES) != 0 => ours,
-                _ => return Err(wrong("a leaf that nobody asked about")),
+        for (block, diff) in parts.blocks {
+            let ours = match open.blocks.get(block as usize) {
+                Some(ours) if segments & bit(block / SEGMENT_BLOCKS) != 0 => ours,
+                _ => return Err(wrong("a block that nobody asked about")),
             };
-            match (fate, ours) {
-                (LeafFate::Zero, Some(_)) => cleared.push(leaf),
-                (LeafFate::Comes, None) => drop(open.awaited.insert(leaf, u16::MAX)),
-                (LeafFate::Parts(parts), Some(_)) => paged.push((leaf, parts)),
-                _ => return Err(wrong("a leaf that cannot be what it is said to be")),
+            match (diff, ours) {
+                (BlockDiff::Zero, Some(_)) => cleared.push(block),
+                (BlockDiff::Comes, None) => drop(open.awaited.insert(block, u16::MAX)),
+                (BlockDiff::Parts(parts), Some(_)) => paged.push((block, parts)),
+                _ => return Err(wrong("a block that cannot be what it is said to be")),
             }
         }
         open.stage = Stage::Told;
@@ -320,9 +328,9 @@ impl<'a> TargetEnd<'a> {
         let Some(open) = self.open.get_mut(&data.batch) else {
             return Err(wrong("data that nobody asked for"));
         };
-        for new in &data.leaves {
+        for new in &data.blocks {
             let pages = new.data | new.zeros;
-            match open.awaited.remove(&new.leaf) {
+            match open.awaited.remove(&new.block) {
                 Some(allowed) if pages & !allowed == 0 => {}
                 _ => return Err(wrong("data that nobody asked for")),
             }
@@ -332,24 +340,24 @@ impl<'a> TargetEnd<'a> {
         Ok(())
     }
 
-    fn say_pages(&mut self, batch: u64, leaves: Vec<(u32, PagesOfLeaf)>) -> Result<()> {
+    fn say_pages(&mut self, batch: u64, blocks: Vec<(u32, BlockPages)>) -> Result<()> {
         if let Some(open) = self.open.get_mut(&batch) {
             open.stage = Stage::Told;
-            for (leaf, pages) in &leaves {
+            for (block, pages) in &blocks {
                 if pages.differs != 0 {
                     let of_part = |part| 0xf_u16 << (part * PART_PAGES);
                     let allowed = bits(pages.differs).fold(0, |mask, part| mask | of_part(part));
-                    open.awaited.insert(*leaf, allowed);
+                    open.awaited.insert(*block, allowed);
                 }
             }
         }
-        let leaves = leaves.into_iter().map(|(_, pages)| pages).collect();
+        let blocks = blocks.into_iter().map(|(_, pages)| pages).collect();
         self.outbox
-            .push_back(Message::Pages(Pages { batch, leaves }));
+            .push_back(Message::Pages(Pages { batch, blocks }));
         self.settle()
     }
 
-    /// Gives the leaves of settled batches to the root, in their order.
+    /// Gives the blocks of settled batches to the root, in their order.
     fn settle(&mut self) -> Result<()> {
         while let Some(entry) = self.open.first_entry() {
             let open = entry.get();
@@ -358,21 +366,21 @@ impl<'a> TargetEnd<'a> {
             }
             let (batch, open) = entry.remove_entry();
             if let Some(root) = &mut self.root {
-                root.data(batch * u64::from(BATCH_LEAVES), &open.leaves)?;
+                root.data(batch * u64::from(BATCH_BLOCKS), &open.blocks)?;
             }
             if let Some(also) = &mut self.also {
-                also(batch * u64::from(BATCH_LEAVES), &open.leaves)?;
+                also(batch * u64::from(BATCH_BLOCKS), &open.blocks)?;
             }
             self.settled_bytes = (batch + 1).saturating_mul(BATCH).min(self.view.len());
         }
         Ok(())
     }
 
-    fn block_len(&self, batch: u64, block: u32) -> u64 {
+    fn segment_len(&self, batch: u64, segment: u32) -> u64 {
         let start = batch
             .saturating_mul(BATCH)
-            .saturating_add(u64::from(block) * BLOCK);
-        self.view.len().saturating_sub(start).min(BLOCK)
+            .saturating_add(u64::from(segment) * SEGMENT);
+        self.view.len().saturating_sub(start).min(SEGMENT)
     }
 }
 
@@ -404,7 +412,7 @@ impl End for TargetEnd<'_> {
 
     fn receive(&mut self, message: Message) -> Result<()> {
         match message {
-            Message::Blocks(blocks) => self.take_blocks(blocks),
+            Message::Segments(segments) => self.take_segments(segments),
             Message::Parts(parts) => self.take_parts(parts),
             Message::Data(data) => self.take_data(data),
             Message::Unreadable(gaps) => self.take_gaps(gaps),
@@ -422,14 +430,14 @@ impl End for TargetEnd<'_> {
                 self.ours.put(piece, hashes);
                 self.compare()
             }
-            TargetDone::Pages(batch, leaves) => self.say_pages(batch, leaves),
-            TargetDone::Changed(batch, leaves, handed) => {
+            TargetDone::Pages(batch, blocks) => self.say_pages(batch, blocks),
+            TargetDone::Changed(batch, blocks, handed) => {
                 self.handed.changed_bytes += handed.changed_bytes;
                 self.handed.zeroed_bytes += handed.zeroed_bytes;
                 if let Some(open) = self.open.get_mut(&batch) {
                     open.changing = open.changing.saturating_sub(1);
-                    for (leaf, hash) in leaves {
-                        if let Some(slot) = open.leaves.get_mut(leaf as usize) {
+                    for (block, hash) in blocks {
+                        if let Some(slot) = open.blocks.get_mut(block as usize) {
                             *slot = hash;
                         }
                     }
@@ -446,4 +454,4 @@ impl End for TargetEnd<'_> {
     }
 }
 
-const _: () = assert!(PAGE == REFINE_BYTES);
+const _: () = assert!(PAGE == PAGE_BYTES);

@@ -3,12 +3,12 @@
 use super::endpoint::Worker;
 use super::keys::Keys;
 use super::source_worker::digest;
-use super::view::{LeafHashes, View, hash_leaf};
+use super::view::{BlockHashes, View, hash_block};
 use crate::diff::{Content, Difference};
 use crate::error::Result;
 use crate::remote::wire::codec::wrong;
-use crate::remote::wire::comparison::{Children, Data, NewLeaf, PagesOfLeaf, bit, bits};
-use crate::remote::wire::format::{DATA_MOST, LEAF_PAGES, PAGE, PART, PART_PAGES};
+use crate::remote::wire::comparison::{BlockPages, Children, Data, NewBlock, bit, bits};
+use crate::remote::wire::format::{BLOCK_PAGES, DATA_MOST, PAGE, PART, PART_PAGES};
 use crate::units::is_zero;
 
 /// What takes the differences, on any thread.
@@ -19,9 +19,9 @@ pub type Visit<'a> = dyn Fn(Difference<'_>) -> Result<()> + Sync + 'a;
 pub enum TargetTask {
     /// Hash a piece of the view.
     Hash(u64),
-    /// These leaves become zero.
+    /// These blocks become zero.
     Clear(u64, Vec<u32>),
-    /// Find the parts that differ of these leaves, and hash their pages.
+    /// Find the parts that differ of these blocks, and hash their pages.
     Pages(u64, Vec<(u32, Children)>),
     /// Take new pages.
     Data(Data),
@@ -30,12 +30,12 @@ pub enum TargetTask {
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetDone {
-    /// The leaves of a piece.
-    Hashes(u64, LeafHashes),
-    /// What leaves hold now, and what was handed out.
+    /// The blocks of a piece.
+    Hashes(u64, BlockHashes),
+    /// What blocks hold now, and what was handed out.
     Changed(u64, Vec<(u32, Option<blake3::Hash>)>, Handed),
-    /// The pages of leaves.
-    Pages(u64, Vec<(u32, PagesOfLeaf)>),
+    /// The pages of blocks.
+    Pages(u64, Vec<(u32, BlockPages)>),
 }
 
 /// Bytes of differences.
@@ -76,35 +76,35 @@ impl<'a> TargetWorker<'a> {
         self
     }
 
-    /// Hands out all of a leaf that came, and not only what differs.
+    /// Hands out all of a block that came, and not only what differs.
     #[must_use]
     pub(in crate::remote) fn with_everything(mut self, everything: bool) -> Self {
         self.everything = everything;
         self
     }
 
-    fn leaf(&self, batch: u64, leaf: u32) -> Result<Vec<u8>> {
-        self.view.read(self.view.leaf(batch, leaf))
+    fn block(&self, batch: u64, block: u32) -> Result<Vec<u8>> {
+        self.view.read(self.view.block(batch, block))
     }
 
-    fn clear(&self, batch: u64, leaves: Vec<u32>) -> Result<TargetDone> {
+    fn clear(&self, batch: u64, blocks: Vec<u32>) -> Result<TargetDone> {
         let mut handed = Handed::default();
-        let mut changed = Vec::with_capacity(leaves.len());
-        for leaf in leaves {
-            let old = self.leaf(batch, leaf)?;
+        let mut changed = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let old = self.block(batch, block)?;
             let new = vec![0; old.len()];
-            self.hand_out(self.view.leaf(batch, leaf).start, &new, &old, &mut handed)?;
-            changed.push((leaf, None));
+            self.hand_out(self.view.block(batch, block).start, &new, &old, &mut handed)?;
+            changed.push((block, None));
         }
         Ok(TargetDone::Changed(batch, changed, handed))
     }
 
-    fn pages(&self, batch: u64, leaves: Vec<(u32, Children)>) -> Result<TargetDone> {
-        let mut found = Vec::with_capacity(leaves.len());
-        for (leaf, theirs) in leaves {
-            let bytes = self.leaf(batch, leaf)?;
+    fn pages(&self, batch: u64, blocks: Vec<(u32, Children)>) -> Result<TargetDone> {
+        let mut found = Vec::with_capacity(blocks.len());
+        for (block, theirs) in blocks {
+            let bytes = self.block(batch, block)?;
             let ours = self.keys.pieces(&bytes, PART);
-            let mut of_leaf = PagesOfLeaf::default();
+            let mut of_block = BlockPages::default();
             let hash = |children: &Children, part| {
                 children
                     .iter()
@@ -115,12 +115,12 @@ impl<'a> TargetWorker<'a> {
                 if hash(&ours, part) == hash(&theirs, part) {
                     continue;
                 }
-                of_leaf.differs |= bit(part);
+                of_block.differs |= bit(part);
                 for (page, hash) in self.keys.pieces(bytes, PAGE).iter() {
-                    of_leaf.pages.push(part * PART_PAGES + page, hash);
+                    of_block.pages.push(part * PART_PAGES + page, hash);
                 }
             }
-            found.push((leaf, of_leaf));
+            found.push((block, of_block));
         }
         Ok(TargetDone::Pages(batch, found))
     }
@@ -130,21 +130,21 @@ impl<'a> TargetWorker<'a> {
             true => unpack(&data.payload)?,
             false => data.payload,
         };
-        if digest(data.batch, &data.leaves, &payload) != data.digest {
+        if digest(data.batch, &data.blocks, &payload) != data.digest {
             return Err(wrong("data that does not have its hash"));
         }
         if self.counts_only {
-            return self.count(data.batch, &data.leaves, &payload);
+            return self.count(data.batch, &data.blocks, &payload);
         }
         let mut rest = &payload[..];
         let mut handed = Handed::default();
-        let mut changed = Vec::with_capacity(data.leaves.len());
-        for new in &data.leaves {
-            let old = self.leaf(data.batch, new.leaf)?;
-            let leaf = patched(&old, new, &mut rest)?;
-            let start = self.view.leaf(data.batch, new.leaf).start;
-            self.hand_out(start, &leaf, &old, &mut handed)?;
-            changed.push((new.leaf, hash_leaf(&leaf)));
+        let mut changed = Vec::with_capacity(data.blocks.len());
+        for new in &data.blocks {
+            let old = self.block(data.batch, new.block)?;
+            let block = patched(&old, new, &mut rest)?;
+            let start = self.view.block(data.batch, new.block).start;
+            self.hand_out(start, &block, &old, &mut handed)?;
+            changed.push((new.block, hash_block(&block)));
         }
         match rest {
             [] => Ok(TargetDone::Changed(data.batch, changed, handed)),
@@ -153,16 +153,16 @@ impl<'a> TargetWorker<'a> {
     }
 
     /// What data without bytes comes to.
-    fn count(&self, batch: u64, leaves: &[NewLeaf], payload: &[u8]) -> Result<TargetDone> {
+    fn count(&self, batch: u64, blocks: &[NewBlock], payload: &[u8]) -> Result<TargetDone> {
         if !payload.is_empty() {
             return Err(wrong("bytes that nobody wants"));
         }
         let mut handed = Handed::default();
-        for new in leaves {
-            let leaf = self.view.leaf(batch, new.leaf);
-            let leaf_len = usize::try_from(leaf.end - leaf.start).unwrap_or(0);
+        for new in blocks {
+            let block = self.view.block(batch, new.block);
+            let block_len = usize::try_from(block.end - block.start).unwrap_or(0);
             for page in bits(u64::from(new.data | new.zeros)) {
-                let len = page_range(page, leaf_len).len() as u64;
+                let len = page_range(page, block_len).len() as u64;
                 if len == 0 {
                     return Err(wrong("pages behind the end of the disk"));
                 }
@@ -234,19 +234,19 @@ impl Worker for TargetWorker<'_> {
                 let hashes = self.view.hash_piece(piece)?;
                 Ok(TargetDone::Hashes(piece, hashes))
             }
-            TargetTask::Clear(batch, leaves) => self.clear(batch, leaves),
-            TargetTask::Pages(batch, leaves) => self.pages(batch, leaves),
+            TargetTask::Clear(batch, blocks) => self.clear(batch, blocks),
+            TargetTask::Pages(batch, blocks) => self.pages(batch, blocks),
             TargetTask::Data(data) => self.data(data),
         }
     }
 }
 
-/// A leaf with its new pages, whose bytes are taken off `payload`.
-fn patched(old: &[u8], new: &NewLeaf, payload: &mut &[u8]) -> Result<Vec<u8>> {
-    let mut leaf = old.to_vec();
+/// A block with its new pages, whose bytes are taken off `payload`.
+fn patched(old: &[u8], new: &NewBlock, payload: &mut &[u8]) -> Result<Vec<u8>> {
+    let mut block = old.to_vec();
     for page in bits(u64::from(new.data | new.zeros)) {
-        let range = page_range(page, leaf.len());
-        let Some(slot) = leaf.get_mut(range).filter(|slot| !slot.is_empty()) else {
+        let range = page_range(page, block.len());
+        let Some(slot) = block.get_mut(range).filter(|slot| !slot.is_empty()) else {
             return Err(wrong("pages behind the end of the disk"));
         };
         if u64::from(new.zeros) & bit(page) != 0 {
@@ -259,12 +259,12 @@ fn patched(old: &[u8], new: &NewLeaf, payload: &mut &[u8]) -> Result<Vec<u8>> {
         slot.copy_from_slice(bytes);
         *payload = rest;
     }
-    Ok(leaf)
+    Ok(block)
 }
 
-fn page_range(page: u32, leaf_len: usize) -> std::ops::Range<usize> {
-    let start = (page.min(LEAF_PAGES) as usize) * PAGE as usize;
-    start.min(leaf_len)..(start + PAGE as usize).min(leaf_len)
+fn page_range(page: u32, block_len: usize) -> std::ops::Range<usize> {
+    let start = (page.min(BLOCK_PAGES) as usize) * PAGE as usize;
+    start.min(block_len)..(start + PAGE as usize).min(block_len)
 }
 
 fn unpack(packed: &[u8]) -> Result<Vec<u8>> {

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::manifest::{Manifest, child_of};
 use crate::remote::wire::codec::{Put, Take, wrong};
 use crate::remote::wire::format::{
-    LEAF, NODE_HASH_LEN, NODE_LEVEL_END, NODE_LEVEL_LEAST, NODES_MOST,
+    BLOCK, NODE_HASH_LEN, NODE_LEVEL_END, NODE_LEVEL_LEAST, NODES_MOST,
 };
 use crate::remote::wire::message::Message;
 
@@ -52,7 +52,7 @@ pub struct TreeEnd<'a> {
 }
 
 impl<'a> TreeEnd<'a> {
-    /// Goes down `manifest`, whose blocks are leaves.
+    /// Goes down `manifest`, of blocks of 64 KiB.
     pub fn new(manifest: &'a Manifest, keys: Keys) -> Self {
         let level = manifest.height();
         let is_low = level < NODE_LEVEL_LEAST;
@@ -143,7 +143,7 @@ impl<'a> TreeEnd<'a> {
     }
 
     fn bytes(&self, level: u32, index: u64) -> Range<u64> {
-        let len = LEAF.saturating_mul(1 << (8 * level).min(56));
+        let len = BLOCK.saturating_mul(1 << (8 * level).min(56));
         let start = index.saturating_mul(len);
         start..start.saturating_add(len).min(self.manifest.disk_len())
     }

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, read_padded_at};
 use crate::manifest::RangeSet;
 use crate::remote::wire::codec::wrong;
-use crate::remote::wire::format::{BATCH, LEAF, PAGE, PIECE, WINDOWS_MOST};
+use crate::remote::wire::format::{BATCH, BLOCK, PAGE, PIECE, WINDOWS_MOST};
 use crate::storage::AlignedBuf;
 use crate::units::{ExtentKind, is_zero};
 
@@ -83,14 +83,14 @@ impl Windows {
         self.len == 0
     }
 
-    /// Whether each leaf of the view is one of a disk of `disk_len` bytes.
-    fn are_leaves(&self, disk_len: u64) -> bool {
+    /// Whether each block of the view is one of a disk of `disk_len` bytes.
+    fn are_blocks(&self, disk_len: u64) -> bool {
         let starts = self.starts.iter();
         let on_grid = starts
             .clone()
-            .all(|(at, real)| at.is_multiple_of(LEAF) && real.is_multiple_of(LEAF));
+            .all(|(at, real)| at.is_multiple_of(BLOCK) && real.is_multiple_of(BLOCK));
         let last = starts.last().map_or(0, |(at, real)| real + (self.len - at));
-        on_grid && (last.is_multiple_of(LEAF) || last == disk_len)
+        on_grid && (last.is_multiple_of(BLOCK) || last == disk_len)
     }
 
     /// The pieces of the disk that `range` of the view shows, each with its offset in the view.
@@ -130,10 +130,10 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Has `known` stand for reading whole leaves; windows that cut leaves are read all the same.
+    /// Has `known` stand for reading whole blocks; windows that cut blocks are read all the same.
     #[must_use]
     pub fn with_known(mut self, known: Option<Known>) -> Self {
-        self.known = known.filter(|known| self.windows.are_leaves(known.manifest().disk_len()));
+        self.known = known.filter(|known| self.windows.are_blocks(known.manifest().disk_len()));
         self
     }
 
@@ -171,12 +171,12 @@ impl<'a> View<'a> {
         &self.windows
     }
 
-    /// Where leaf `leaf` of batch `batch` lies in the view; empty behind the end.
-    pub fn leaf(&self, batch: u64, leaf: u32) -> Range<u64> {
+    /// Where block `block` of batch `batch` lies in the view; empty behind the end.
+    pub fn block(&self, batch: u64, block: u32) -> Range<u64> {
         let start = batch
             .saturating_mul(BATCH)
-            .saturating_add(u64::from(leaf) * LEAF);
-        start.min(self.len())..start.saturating_add(LEAF).min(self.len())
+            .saturating_add(u64::from(block) * BLOCK);
+        start.min(self.len())..start.saturating_add(BLOCK).min(self.len())
     }
 
     /// The bytes of a range, which is short.
@@ -236,10 +236,10 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// How many leaves batch `batch` has.
-    pub fn leaf_count(&self, batch: u64) -> usize {
+    /// How many blocks batch `batch` has.
+    pub fn block_count(&self, batch: u64) -> usize {
         let start = batch.saturating_mul(BATCH).min(self.len());
-        let count = (self.len() - start).min(BATCH).div_ceil(LEAF);
+        let count = (self.len() - start).min(BATCH).div_ceil(BLOCK);
         usize::try_from(count).unwrap_or(0)
     }
 
@@ -272,14 +272,14 @@ impl<'a> View<'a> {
         Ok(None)
     }
 
-    /// The hashes of the leaves of a piece; `None` where one is zero.
+    /// The hashes of the blocks of a piece; `None` where one is zero.
     ///
     /// # Errors
     /// As [`read`](View::read).
-    pub fn hash_piece(&self, piece: u64) -> Result<LeafHashes> {
+    pub fn hash_piece(&self, piece: u64) -> Result<BlockHashes> {
         let start = piece.saturating_mul(PIECE).min(self.len());
         let end = start.saturating_add(PIECE).min(self.len());
-        let count = usize::try_from((end - start).div_ceil(LEAF)).unwrap_or(0);
+        let count = usize::try_from((end - start).div_ceil(BLOCK)).unwrap_or(0);
         let mut hashes = vec![None; count];
         if let Some(known) = &self.known {
             self.look_up(known, start..end, &mut hashes)?;
@@ -289,31 +289,31 @@ impl<'a> View<'a> {
         let mut buffer = buffer.unwrap_or_else(|| AlignedBuf::new(READ_BYTES as usize));
         let mut at = start;
         while let Some(data) = self.next_data(at..end)? {
-            // Whole leaves.
-            let mut leaf = (data.start - start) / LEAF;
-            at = (start + (data.end - start).next_multiple_of(LEAF)).min(end);
-            while start + leaf * LEAF < at {
+            // Whole blocks.
+            let mut block = (data.start - start) / BLOCK;
+            at = (start + (data.end - start).next_multiple_of(BLOCK)).min(end);
+            while start + block * BLOCK < at {
                 let most = match self.image.reads_from_memory() {
-                    true => LEAF,
+                    true => BLOCK,
                     false => READ_BYTES,
                 };
-                let from = start + leaf * LEAF;
+                let from = start + block * BLOCK;
                 let to = (from + most).min(at);
                 let bytes = &mut buffer[..(to - from) as usize]; // at most `READ_BYTES`
                 self.read_into(from..to, bytes, true)?;
-                let index = usize::try_from(leaf).unwrap_or(usize::MAX);
+                let index = usize::try_from(block).unwrap_or(usize::MAX);
                 let slots = hashes.iter_mut().skip(index);
-                for (slot, bytes) in slots.zip(bytes.chunks(LEAF as usize)) {
-                    *slot = hash_leaf(bytes);
+                for (slot, bytes) in slots.zip(bytes.chunks(BLOCK as usize)) {
+                    *slot = hash_block(bytes);
                 }
-                leaf += most / LEAF;
+                block += most / BLOCK;
             }
         }
         self.lock_buffers().push(buffer);
         Ok(hashes)
     }
 
-    /// The hashes of a range of whole leaves, from a manifest.
+    /// The hashes of a range of whole blocks, from a manifest.
     fn look_up(
         &self,
         known: &Known,
@@ -322,14 +322,14 @@ impl<'a> View<'a> {
     ) -> Result<()> {
         let start = range.start;
         for (at, piece) in self.windows.pieces(range) {
-            let blocks = piece.start / LEAF..piece.end.div_ceil(LEAF);
-            let index = usize::try_from((at - start) / LEAF).unwrap_or(usize::MAX);
+            let blocks = piece.start / BLOCK..piece.end.div_ceil(BLOCK);
+            let index = usize::try_from((at - start) / BLOCK).unwrap_or(usize::MAX);
             let hashes = hashes.get_mut(index..).unwrap_or_default();
             let first = blocks.start;
-            known.leaves(blocks, hashes, &|block| {
-                let from = at + (block - first) * LEAF;
-                let leaf = from..(from + LEAF).min(self.len());
-                Ok(hash_leaf(&self.read(leaf)?))
+            known.blocks(blocks, hashes, &|block| {
+                let from = at + (block - first) * BLOCK;
+                let block = from..(from + BLOCK).min(self.len());
+                Ok(hash_block(&self.read(block)?))
             })?;
         }
         Ok(())
@@ -340,11 +340,11 @@ impl<'a> View<'a> {
     }
 }
 
-/// A hash for each leaf of a batch or a piece; `None` where it is zero.
-pub type LeafHashes = Vec<Option<blake3::Hash>>;
+/// A hash for each block of a batch or a piece; `None` where it is zero.
+pub type BlockHashes = Vec<Option<blake3::Hash>>;
 
-/// The hash of a leaf as manifests have it.
-pub(in crate::remote) fn hash_leaf(bytes: &[u8]) -> Option<blake3::Hash> {
+/// The hash of a block as manifests have it.
+pub(in crate::remote) fn hash_block(bytes: &[u8]) -> Option<blake3::Hash> {
     (!is_zero(bytes)).then(|| blake3::hash(bytes))
 }
 
@@ -352,7 +352,7 @@ pub(in crate::remote) fn too_many() -> Error {
     Error::new(ErrorKind::LimitExceeded, "too many ranges to compare")
 }
 
-/// What is read at once from a medium; from memory a leaf is, which stays in a near cache.
+/// What is read at once from a medium; from memory a block is, which stays in a near cache.
 const READ_BYTES: u64 = 512 << 10;
 
 #[cfg(test)]
@@ -377,7 +377,7 @@ mod tests {
         assert!(view.read(4000..4200).unwrap() == expected[4000..4200]);
         let pieces: Vec<_> = view.windows().pieces(4000..5000).collect();
         assert_eq!(pieces, [(4000, 8096..8192), (4096, 12_288..13_192)]);
-        assert_eq!(view.hash_piece(0).unwrap(), [hash_leaf(&expected)]);
+        assert_eq!(view.hash_piece(0).unwrap(), [hash_block(&expected)]);
         for wrong in [0..0, 40_000..41_001] {
             assert!(Windows::of(&[1..5, wrong], 41_000).is_err());
         }

@@ -19,7 +19,7 @@ use crate::remote::shown_paths::ShownPaths;
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::connection::Line;
 use crate::remote::wire::connection_options::LineOptions;
-use crate::remote::wire::format::{FEATURE_HAND, FEATURES, LEAF};
+use crate::remote::wire::format::{BLOCK, FEATURE_HAND, FEATURES};
 use crate::remote::wire::message::Message;
 use crate::remote::wire::request::{Ending, Fault, Job, TargetJob};
 use crate::setters::setters;
@@ -197,7 +197,7 @@ impl Agent<'_> {
     fn be_source(&self, session: Session, job: &Job) -> Result<Served> {
         let opened = self.open_source(job).and_then(|source| {
             let cached = match self.cache()? {
-                Some(cache) if !job.live => Some(cache.look_up(&source, BlockSize::new(LEAF)?)?),
+                Some(cache) if !job.live => Some(cache.look_up(&source, BlockSize::new(BLOCK)?)?),
                 _ => None,
             };
             Ok((source, cached))

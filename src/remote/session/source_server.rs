@@ -17,7 +17,7 @@ use crate::remote::compare::source_worker::SourceWorker;
 use crate::remote::compare::tree::children_of;
 use crate::remote::compare::view::{View, Windows, too_many};
 use crate::remote::wire::codec::wrong;
-use crate::remote::wire::format::{LEAF, LONG_HASH_LEN, SHORT_HASH_LEAST, WINDOWS_MOST};
+use crate::remote::wire::format::{BLOCK, LONG_HASH_LEN, SHORT_HASH_LEAST, WINDOWS_MOST};
 use crate::remote::wire::message::{Claims, Compare, Message};
 use crate::remote::wire::request::{Ending, Opened};
 use crate::sync::{CachedSource, Claim};
@@ -114,8 +114,8 @@ impl Answerer<'_> {
             .known(compare.disk_len)
             .filter(|_| compare.from_manifest);
         let recording = match &self.cached {
-            // A leaf is a block.
-            Some(cached) if cached.block_size().bytes() != LEAF => None,
+            // The comparison's blocks are those of the manifest.
+            Some(cached) if cached.block_size().bytes() != BLOCK => None,
             // What is passed over is in no manifest.
             Some(_) if compare.skips => None,
             Some(cached) if is_whole && known.is_none() && self.is_as_long(compare.disk_len) => {

@@ -2,7 +2,7 @@
 
 use super::codec::{Put, Take, wrong};
 use super::format::{
-    BATCH_BLOCKS, BATCH_LEAVES, BLOCK_LEAVES, DATA_MOST, LEAF_PARTS, LONG_HASH_LEN, PART_PAGES,
+    BATCH_BLOCKS, BATCH_SEGMENTS, BLOCK_PARTS, DATA_MOST, LONG_HASH_LEN, PART_PAGES, SEGMENT_BLOCKS,
 };
 use crate::error::Result;
 
@@ -83,27 +83,27 @@ impl Children {
     }
 }
 
-/// The source's blocks of a batch that is not all zeros.
+/// The source's segments of a batch that is not all zeros.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segments {
+    /// Which batch.
+    pub batch: u64,
+    /// Its segments.
+    pub segments: Children,
+}
+
+/// The target's blocks of the segments that differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocks {
     /// Which batch.
     pub batch: u64,
-    /// Its blocks.
-    pub blocks: Children,
+    /// Number and blocks of each segment that differs and is not zero in the source, ascending.
+    pub segments: Vec<(u32, Children)>,
 }
 
-/// The target's leaves of the blocks that differ.
+/// What the source says of a block in a segment that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leaves {
-    /// Which batch.
-    pub batch: u64,
-    /// Number and leaves of each block that differs and is not zero in the source, ascending.
-    pub blocks: Vec<(u32, Children)>,
-}
-
-/// What the source says of a leaf in a block that differs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LeafFate {
+pub enum BlockDiff {
     /// It is zero here.
     Zero,
     /// Its pages will come: it is zero there.
@@ -112,13 +112,13 @@ pub enum LeafFate {
     Parts(Children),
 }
 
-/// The source's leaves in the blocks that differ; those left out are alike.
+/// The source's blocks in the segments that differ; those left out are alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parts {
     /// Which batch.
     pub batch: u64,
-    /// Number in the batch and fate of each leaf that is not alike, ascending.
-    pub leaves: Vec<(u32, LeafFate)>,
+    /// Number in the batch and diff of each block that is not alike, ascending.
+    pub blocks: Vec<(u32, BlockDiff)>,
 }
 
 /// The target's pages of the parts that differ.
@@ -126,27 +126,27 @@ pub struct Parts {
 pub struct Pages {
     /// Which batch.
     pub batch: u64,
-    /// For each leaf that came with parts, in their order.
-    pub leaves: Vec<PagesOfLeaf>,
+    /// For each block that came with parts, in their order.
+    pub blocks: Vec<BlockPages>,
 }
 
-/// The parts of one leaf that differ.
+/// The parts of one block that differ.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PagesOfLeaf {
+pub struct BlockPages {
     /// Which parts differ.
     pub differs: u64,
-    /// The target's pages of those parts, bits counted from the leaf's first page.
+    /// The target's pages of those parts, bits counted from the block's first page.
     pub pages: Children,
 }
 
-/// New pages of leaves.
+/// New pages of blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Data {
     /// Which batch.
     pub batch: u64,
-    /// Ascending; each leaf that differs comes in one message, whole.
-    pub leaves: Vec<NewLeaf>,
-    /// BLAKE3 of all that is said of leaves, and of the pages' bytes.
+    /// Ascending; each block that differs comes in one message, whole.
+    pub blocks: Vec<NewBlock>,
+    /// BLAKE3 of all that is said of blocks, and of the pages' bytes.
     pub digest: [u8; 32],
     /// Whether `payload` is a zstd frame.
     pub is_packed: bool,
@@ -154,71 +154,71 @@ pub struct Data {
     pub payload: Vec<u8>,
 }
 
-/// Which pages of a leaf are new.
+/// Which pages of a block are new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NewLeaf {
+pub struct NewBlock {
     /// Number in the batch.
-    pub leaf: u32,
+    pub block: u32,
     /// Pages whose bytes are in the message.
     pub data: u16,
     /// Pages that are zero.
     pub zeros: u16,
 }
 
-impl Blocks {
+impl Segments {
     pub(in crate::remote) fn put(&self, out: &mut Put) {
         out.number(self.batch);
-        out.raw(&self.blocks.mask.to_le_bytes());
-        self.blocks.put(out);
+        out.raw(&self.segments.mask.to_le_bytes());
+        self.segments.put(out);
     }
 
     pub(in crate::remote) fn take(from: &mut Take<'_>, hash_len: usize) -> Result<Self> {
         let batch = from.number()?;
         let mask = u64::from_le_bytes(from.array()?);
-        let blocks = Children::take(mask, from, hash_len)?;
-        Ok(Blocks { batch, blocks })
+        let segments = Children::take(mask, from, hash_len)?;
+        Ok(Segments { batch, segments })
     }
 }
 
-impl Leaves {
+impl Blocks {
     pub(in crate::remote) fn put(&self, out: &mut Put) {
         out.number(self.batch);
-        out.number(self.blocks.len() as u64);
-        for (index, leaves) in &self.blocks {
+        out.number(self.segments.len() as u64);
+        for (index, blocks) in &self.segments {
             out.number(u64::from(*index));
-            put_u16(out, leaves.mask);
-            leaves.put(out);
+            put_u16(out, blocks.mask);
+            blocks.put(out);
         }
     }
 
     pub(in crate::remote) fn take(from: &mut Take<'_>, hash_len: usize) -> Result<Self> {
         let batch = from.number()?;
-        let count = from.count(BATCH_BLOCKS as usize)?;
-        let mut order = Ascending::below(BATCH_BLOCKS);
-        let mut blocks = Vec::with_capacity(count);
+        let count = from.count(BATCH_SEGMENTS as usize)?;
+        let mut order = Ascending::below(BATCH_SEGMENTS);
+        let mut segments = Vec::with_capacity(count);
         for _ in 0..count {
             let index = order.next(from.number()?)?;
             let mask = u64::from(from.u16()?);
-            blocks.push((index, Children::take(mask, from, hash_len)?));
+            segments.push((index, Children::take(mask, from, hash_len)?));
         }
-        Ok(Leaves { batch, blocks })
+        Ok(Blocks { batch, segments })
     }
 }
 
 impl Parts {
-    /// A leaf's number times four, plus what it is; then a byte with the mask of its parts.
+    /// A block's number times four, plus what it is; then a byte with the mask of its parts.
     pub(in crate::remote) fn put(&self, out: &mut Put) {
         out.number(self.batch);
-        out.number(self.leaves.len() as u64);
+        out.number(self.blocks.len() as u64);
         let mut last = 0;
-        for (leaf, fate) in &self.leaves {
-            let (what, parts) = match fate {
-                LeafFate::Zero => (0, None),
-                LeafFate::Comes => (1, None),
-                LeafFate::Parts(parts) => (2, Some(parts)),
+        for (block, diff) in &self.blocks {
+            let (what, parts) = match diff {
+                BlockDiff::Zero => (0, None),
+                BlockDiff::Comes => (1, None),
+                BlockDiff::Parts(parts) => (2, Some(parts)),
             };
-            out.number(u64::from(leaf - last) * 4 + what);
-            last = *leaf;
+            out.number(u64::from(block - last) * 4 + what);
+            last = *block;
             if let Some(parts) = parts {
                 out.byte((parts.mask & 0xf) as u8); // four parts
                 parts.put(out);
@@ -228,55 +228,55 @@ impl Parts {
 
     pub(in crate::remote) fn take(from: &mut Take<'_>, hash_len: usize) -> Result<Self> {
         let batch = from.number()?;
-        let count = from.count(BATCH_LEAVES as usize)?;
-        let mut order = Ascending::below(BATCH_LEAVES);
-        let mut leaves = Vec::with_capacity(count);
+        let count = from.count(BATCH_BLOCKS as usize)?;
+        let mut order = Ascending::below(BATCH_BLOCKS);
+        let mut blocks = Vec::with_capacity(count);
         for _ in 0..count {
             let word = from.number()?;
-            let leaf = order.after(word / 4)?;
-            let fate = match word % 4 {
-                0 => LeafFate::Zero,
-                1 => LeafFate::Comes,
+            let block = order.after(word / 4)?;
+            let diff = match word % 4 {
+                0 => BlockDiff::Zero,
+                1 => BlockDiff::Comes,
                 2 => {
                     let mask = u64::from(from.byte()?);
-                    if mask == 0 || mask >> LEAF_PARTS != 0 {
-                        return Err(wrong("a leaf with parts that it cannot have"));
+                    if mask == 0 || mask >> BLOCK_PARTS != 0 {
+                        return Err(wrong("a block with parts that it cannot have"));
                     }
-                    LeafFate::Parts(Children::take(mask, from, hash_len)?)
+                    BlockDiff::Parts(Children::take(mask, from, hash_len)?)
                 }
-                _ => return Err(wrong("a leaf of an unknown kind")),
+                _ => return Err(wrong("a block of an unknown kind")),
             };
-            leaves.push((leaf, fate));
+            blocks.push((block, diff));
         }
-        Ok(Parts { batch, leaves })
+        Ok(Parts { batch, blocks })
     }
 }
 
 impl Pages {
-    /// For each leaf a byte: its parts that differ; and for each of them four bits, its pages.
+    /// For each block a byte: its parts that differ; and for each of them four bits, its pages.
     pub(in crate::remote) fn put(&self, out: &mut Put) {
         out.number(self.batch);
-        out.number(self.leaves.len() as u64);
-        for leaf in &self.leaves {
-            out.byte((leaf.differs & 0xf) as u8); // four parts
-            let mut nibbles = bits(leaf.differs).map(|part| {
-                (leaf.pages.mask >> (part * PART_PAGES) & 0xf) as u8 // four pages
+        out.number(self.blocks.len() as u64);
+        for block in &self.blocks {
+            out.byte((block.differs & 0xf) as u8); // four parts
+            let mut nibbles = bits(block.differs).map(|part| {
+                (block.pages.mask >> (part * PART_PAGES) & 0xf) as u8 // four pages
             });
             while let Some(low) = nibbles.next() {
                 out.byte(low | nibbles.next().unwrap_or(0) << 4);
             }
-            leaf.pages.put(out);
+            block.pages.put(out);
         }
     }
 
     pub(in crate::remote) fn take(from: &mut Take<'_>, hash_len: usize) -> Result<Self> {
         let batch = from.number()?;
-        let count = from.count(BATCH_LEAVES as usize)?;
-        let mut leaves = Vec::with_capacity(count);
+        let count = from.count(BATCH_BLOCKS as usize)?;
+        let mut blocks = Vec::with_capacity(count);
         for _ in 0..count {
             let differs = u64::from(from.byte()?);
-            if differs >> LEAF_PARTS != 0 {
-                return Err(wrong("a leaf with parts that it cannot have"));
+            if differs >> BLOCK_PARTS != 0 {
+                return Err(wrong("a block with parts that it cannot have"));
             }
             let bytes = from.raw(differs.count_ones().div_ceil(2) as usize)?;
             let nibbles = bytes.iter().flat_map(|byte| [byte & 0xf, byte >> 4]);
@@ -285,22 +285,22 @@ impl Pages {
                 mask |= u64::from(nibble) << (part * PART_PAGES);
             }
             let pages = Children::take(mask, from, hash_len)?;
-            leaves.push(PagesOfLeaf { differs, pages });
+            blocks.push(BlockPages { differs, pages });
         }
-        Ok(Pages { batch, leaves })
+        Ok(Pages { batch, blocks })
     }
 }
 
 impl Data {
-    /// What is said of the leaves, as it is sent and as it goes into the digest.
-    pub(in crate::remote) fn head(batch: u64, leaves: &[NewLeaf]) -> Vec<u8> {
+    /// What is said of the blocks, as it is sent and as it goes into the digest.
+    pub(in crate::remote) fn head(batch: u64, blocks: &[NewBlock]) -> Vec<u8> {
         let mut out = Put::default();
         out.number(batch);
-        out.number(leaves.len() as u64);
+        out.number(blocks.len() as u64);
         let mut last = 0;
-        for new in leaves {
-            out.number(u64::from(new.leaf - last) * 2 + u64::from(new.zeros != 0));
-            last = new.leaf;
+        for new in blocks {
+            out.number(u64::from(new.block - last) * 2 + u64::from(new.zeros != 0));
+            last = new.block;
             out.raw(&new.data.to_le_bytes());
             if new.zeros != 0 {
                 out.raw(&new.zeros.to_le_bytes());
@@ -310,7 +310,7 @@ impl Data {
     }
 
     pub(in crate::remote) fn put(&self, out: &mut Put) {
-        out.raw(&Data::head(self.batch, &self.leaves));
+        out.raw(&Data::head(self.batch, &self.blocks));
         out.raw(&self.digest);
         out.flag(self.is_packed);
         out.raw(&self.payload);
@@ -318,24 +318,24 @@ impl Data {
 
     pub(in crate::remote) fn take(from: &mut Take<'_>) -> Result<Self> {
         let batch = from.number()?;
-        let count = from.count(BATCH_LEAVES as usize)?;
-        let mut order = Ascending::below(BATCH_LEAVES);
-        let mut leaves = Vec::with_capacity(count);
+        let count = from.count(BATCH_BLOCKS as usize)?;
+        let mut order = Ascending::below(BATCH_BLOCKS);
+        let mut blocks = Vec::with_capacity(count);
         for _ in 0..count {
             let word = from.number()?;
-            let leaf = order.after(word / 2)?;
+            let block = order.after(word / 2)?;
             let data = from.u16()?;
             let zeros = match word % 2 {
                 0 => 0,
                 _ => match from.u16()? {
-                    0 => return Err(wrong("a leaf whose zeros are none")),
+                    0 => return Err(wrong("a block whose zeros are none")),
                     zeros => zeros,
                 },
             };
             if data & zeros != 0 {
                 return Err(wrong("a page that is both data and zeros"));
             }
-            leaves.push(NewLeaf { leaf, data, zeros });
+            blocks.push(NewBlock { block, data, zeros });
         }
         let digest = from.array()?;
         let is_packed = from.flag()?;
@@ -345,7 +345,7 @@ impl Data {
         }
         Ok(Data {
             batch,
-            leaves,
+            blocks,
             digest,
             is_packed,
             payload,
@@ -396,6 +396,6 @@ impl Ascending {
 }
 
 fn put_u16(out: &mut Put, mask: u64) {
-    const { assert!(BLOCK_LEAVES == 16) };
+    const { assert!(SEGMENT_BLOCKS == 16) };
     out.raw(&((mask & 0xffff) as u16).to_le_bytes());
 }

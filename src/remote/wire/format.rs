@@ -54,19 +54,19 @@ pub const DATA_MOST: usize = 1 << 20;
 pub const NODES_MOST: usize = 64;
 /// Bytes of a hash of a node's child.
 pub const NODE_HASH_LEN: usize = 16;
-/// The lowest nodes of a tree that are compared: their children have 256 leaves each.
+/// The lowest nodes of a tree that are compared: their children have 256 blocks each.
 pub const NODE_LEVEL_LEAST: u32 = 2;
 /// Levels that no tree has.
 pub const NODE_LEVEL_END: u32 = 16;
 
 /// A page, the smallest thing that moves.
 pub const PAGE: u64 = 4 << 10;
-/// A part of a leaf.
+/// A part of a block.
 pub const PART: u64 = 16 << 10;
-/// A leaf: what has a full hash, and a bit in the manifest.
-pub const LEAF: u64 = 64 << 10;
-/// A block: the coarsest thing that is compared.
-pub const BLOCK: u64 = 1 << 20;
+/// A block: what has a full hash, and a bit in the manifest.
+pub const BLOCK: u64 = 64 << 10;
+/// A segment: the coarsest thing that is compared.
+pub const SEGMENT: u64 = 1 << 20;
 /// A piece: what is hashed in one go, and what one message of what cannot be read is about.
 pub const PIECE: u64 = 8 << 20;
 /// A batch: what one message of each round is about.
@@ -74,18 +74,18 @@ pub const BATCH: u64 = 64 << 20;
 
 /// Pages in a part.
 pub const PART_PAGES: u32 = (PART / PAGE) as u32;
-/// Parts in a leaf.
-pub const LEAF_PARTS: u32 = (LEAF / PART) as u32;
-/// Pages in a leaf.
-pub const LEAF_PAGES: u32 = (LEAF / PAGE) as u32;
-/// Leaves in a block.
-pub const BLOCK_LEAVES: u32 = (BLOCK / LEAF) as u32;
-/// Blocks in a batch.
-pub const BATCH_BLOCKS: u32 = (BATCH / BLOCK) as u32;
+/// Parts in a block.
+pub const BLOCK_PARTS: u32 = (BLOCK / PART) as u32;
+/// Pages in a block.
+pub const BLOCK_PAGES: u32 = (BLOCK / PAGE) as u32;
+/// Blocks in a segment.
+pub const SEGMENT_BLOCKS: u32 = (SEGMENT / BLOCK) as u32;
+/// Segments in a batch.
+pub const BATCH_SEGMENTS: u32 = (BATCH / SEGMENT) as u32;
 /// Pieces in a batch.
 pub const BATCH_PIECES: u64 = BATCH / PIECE;
-/// Leaves in a batch.
-pub const BATCH_LEAVES: u32 = (BATCH / LEAF) as u32;
+/// Blocks in a batch.
+pub const BATCH_BLOCKS: u32 = (BATCH / BLOCK) as u32;
 
 /// Most batches of a source that are not settled yet.
 pub const WINDOW_BATCHES: usize = 64;
@@ -137,11 +137,11 @@ pub mod kind {
     pub const NODES: u8 = 24;
     /// They are.
     pub const NODES_ARE: u8 = 25;
-    /// Hashes of a batch's blocks, from the source.
-    pub const BLOCKS: u8 = 32;
-    /// Hashes of the leaves of blocks that differ, from the target.
-    pub const LEAVES: u8 = 33;
-    /// Hashes of the parts of leaves that differ, from the source.
+    /// Hashes of a batch's segments, from the source.
+    pub const SEGMENTS: u8 = 32;
+    /// Hashes of the blocks of segments that differ, from the target.
+    pub const BLOCKS: u8 = 33;
+    /// Hashes of the parts of blocks that differ, from the source.
     pub const PARTS: u8 = 34;
     /// Hashes of the pages of parts that differ, from the target.
     pub const PAGES: u8 = 35;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::codec::{Put, Take, wrong};
-use super::comparison::{Blocks, Data, Leaves, Pages, Parts};
+use super::comparison::{Blocks, Data, Pages, Parts, Segments};
 use super::format::{CLAIMED_MOST, LIST_MOST, MAGIC, kind};
 use super::frame::Frame;
 use super::request::{Ending, Fault, Job, Opened};
@@ -54,16 +54,16 @@ pub enum Message {
     /// The end with the source: the children.
     NodesAre(NodesAre),
     /// Round 1, from the source.
-    Blocks(Blocks),
+    Segments(Segments),
     /// Round 2, from the target.
-    Leaves(Leaves),
+    Blocks(Blocks),
     /// Round 3, from the source.
     Parts(Parts),
     /// Round 4, from the target.
     Pages(Pages),
     /// Round 5, from the source.
     Data(Data),
-    /// The root of the source; all its blocks were sent.
+    /// The root of the source; all its segments were sent.
     Root([u8; 32]),
     /// All ranges of one piece of the view that the source cannot read.
     Unreadable(Vec<Range<u64>>),
@@ -210,13 +210,13 @@ impl Message {
                 nodes.put(&mut out);
                 kind::NODES_ARE
             }
+            Message::Segments(segments) => {
+                segments.put(&mut out);
+                kind::SEGMENTS
+            }
             Message::Blocks(blocks) => {
                 blocks.put(&mut out);
                 kind::BLOCKS
-            }
-            Message::Leaves(leaves) => {
-                leaves.put(&mut out);
-                kind::LEAVES
             }
             Message::Parts(parts) => {
                 parts.put(&mut out);
@@ -279,8 +279,8 @@ impl Message {
             }),
             kind::NODES => Message::Nodes(Nodes::take(&mut from)?),
             kind::NODES_ARE => Message::NodesAre(NodesAre::take(&mut from)?),
+            kind::SEGMENTS => Message::Segments(Segments::take(&mut from, hash_len)?),
             kind::BLOCKS => Message::Blocks(Blocks::take(&mut from, hash_len)?),
-            kind::LEAVES => Message::Leaves(Leaves::take(&mut from, hash_len)?),
             kind::PARTS => Message::Parts(Parts::take(&mut from, hash_len)?),
             kind::PAGES => Message::Pages(Pages::take(&mut from, hash_len)?),
             kind::DATA => Message::Data(Data::take(&mut from)?),
@@ -307,8 +307,8 @@ impl Message {
             Message::Check | Message::Checked => "a check",
             Message::Tree(_) | Message::TreeIs(_) => "a root of a manifest",
             Message::Nodes(_) | Message::NodesAre(_) => "nodes of a manifest",
+            Message::Segments(_) => "hashes of segments",
             Message::Blocks(_) => "hashes of blocks",
-            Message::Leaves(_) => "hashes of leaves",
             Message::Parts(_) => "hashes of parts",
             Message::Pages(_) => "hashes of pages",
             Message::Data(_) => "data",

@@ -11,7 +11,7 @@ use crate::image::{Format, ImageOptions};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::storage::{HostFile, HostKind, Privacy, SourceOptions};
-use crate::units::{Extent, ExtentKind, REFINE_BYTES};
+use crate::units::{Extent, ExtentKind, PAGE_BYTES};
 
 /// An image of this host, or the manifest of a disk.
 #[derive(Clone)]
@@ -130,7 +130,7 @@ impl HostSide {
             (HostSide::Image(new), HostSide::Image(old)) => {
                 let options = CompareOptions::default();
                 let found = diff::images(&**new.image(), &**old.image(), &options, work)?;
-                (found, REFINE_BYTES)
+                (found, PAGE_BYTES)
             }
             (HostSide::Image(new), HostSide::Manifest(old)) => {
                 let found = diff::with_manifest(&**new.image(), old, Newer::Image, work)?;

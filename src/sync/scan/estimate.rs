@@ -7,7 +7,7 @@ use crate::error::{ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::sync::endpoint::source::Run;
 use crate::sync::options::{Mode, Safety, Verify};
-use crate::units::{BlockSize, ExtentKind, REFINE_BYTES};
+use crate::units::{BlockSize, ExtentKind, PAGE_BYTES};
 
 /// Samples blocks on both sides and chooses; the text says why.
 ///
@@ -90,7 +90,7 @@ pub fn sample(
         match source.read_exact_at(&mut new, range.start) {
             Ok(()) => {
                 image::read_padded_at(target, &mut old, range.start)?;
-                let page = REFINE_BYTES as usize;
+                let page = PAGE_BYTES as usize;
                 for (new, old) in new.chunks(page).zip(old.chunks(page)) {
                     sample.looked += 1;
                     sample.changed += u64::from(new != old);

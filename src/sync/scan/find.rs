@@ -17,7 +17,7 @@ use crate::manifest::{
 use crate::sync::endpoint::remote_source::{FAR_BLOCK_BYTES, Search};
 use crate::sync::endpoint::source::Run;
 use crate::sync::options::{Safety, Verify};
-use crate::units::{BlockSize, Extent, ExtentKind, REFINE_BYTES};
+use crate::units::{BlockSize, Extent, ExtentKind, PAGE_BYTES};
 
 /// What moves, piece by piece: the difference, and what is known of the bytes it replaces.
 pub(in crate::sync) type Found<'a> =
@@ -359,7 +359,7 @@ impl<'a> Pass<'a> {
 
     /// Neighbouring pages that differ and are alike go out together.
     fn pages(&self, offset: u64, new: Option<&[u8]>, old: &[u8]) -> Result<()> {
-        let page = index(REFINE_BYTES);
+        let page = index(PAGE_BYTES);
         let kind = |start: usize| {
             let range = start..(start + page).min(old.len());
             let there = &old[range.clone()];

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use diskdelta::remote::{FarPath, Job, TargetJob, Traffic};
+use diskdelta::remote::{Job, RemoteAddress, TargetJob, Traffic};
 use diskdelta::sync::{HostSource, HostTarget, ManifestCache, SyncReport};
 use diskdelta::{BlockSize, Error, ErrorKind, Work};
 
@@ -17,12 +17,12 @@ use super::sync_report::print_report_across;
 type Attempt = Result<(SyncReport, Vec<String>, Traffic), Failure>;
 
 /// Makes a target of this host hold what a source of another one holds.
-pub fn pull(args: &Args, source: &FarPath, target: &Path, context: &Context) -> Ended {
+pub fn pull(args: &Args, source: &RemoteAddress, target: &Path, context: &Context) -> Ended {
     again(args, context, || pull_once(args, source, target, context))
 }
 
 /// Makes a target of another host hold what a source of this one holds.
-pub fn push(args: &Args, source: &Path, target: &FarPath, context: &Context) -> Ended {
+pub fn push(args: &Args, source: &Path, target: &RemoteAddress, context: &Context) -> Ended {
     let elsewhere = [
         (args.undo.is_some(), "--undo"),
         (args.target_manifest.is_some(), "--target-manifest"),
@@ -45,7 +45,7 @@ fn again(args: &Args, context: &Context, attempt: impl FnMut() -> Attempt) -> En
     print_report_across(context, &report, &warnings, traffic)
 }
 
-fn pull_once(args: &Args, source: &FarPath, target: &Path, context: &Context) -> Attempt {
+fn pull_once(args: &Args, source: &RemoteAddress, target: &Path, context: &Context) -> Attempt {
     if args.manifest_cache.is_some() {
         let what = "--manifest-cache does not go with a source on another host";
         let error = Error::new(ErrorKind::InvalidInput, what);
@@ -77,7 +77,7 @@ fn pull_once(args: &Args, source: &FarPath, target: &Path, context: &Context) ->
     Ok((report, warnings, traffic))
 }
 
-fn push_once(args: &Args, source: &Path, target: &FarPath, context: &Context) -> Attempt {
+fn push_once(args: &Args, source: &Path, target: &RemoteAddress, context: &Context) -> Attempt {
     let image = args.source_image();
     let source = HostSource::open(source, &image, &context.common.source_options())?;
     let warnings = source.warnings();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use diskdelta::remote::tls::{DialOptions, Identity};
-use diskdelta::remote::{Carrier, Dialled, FarPath, LineOptions, Retry, ShellOptions};
+use diskdelta::remote::{Carrier, Dialled, LineOptions, RemoteAddress, Retry, ShellOptions};
 use diskdelta::{Error, ErrorKind, Work, remote};
 
 use super::args;
@@ -53,10 +53,10 @@ impl Reach {
     /// Reaches the agent at `far`.
     ///
     /// # Errors
-    /// Those of [`FarPath::dial`].
+    /// Those of [`RemoteAddress::dial`].
     pub fn dial(
         &self,
-        far: &FarPath,
+        far: &RemoteAddress,
         context: &Context,
         work: &Work,
     ) -> Result<(Dialled, Carrier), Error> {
@@ -64,7 +64,7 @@ impl Reach {
             .with_silence(self.timeout)
             .with_limit_rate(context.common.limit_rate.unwrap_or(0));
         let tls = match far {
-            FarPath::Service(_) => Some(self.tls()?),
+            RemoteAddress::Service(_) => Some(self.tls()?),
             _ => None,
         };
         let reach = remote::Reach::default()

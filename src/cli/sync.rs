@@ -15,9 +15,13 @@ use super::sync_report::print_report;
 
 pub fn run(args: &Args, context: &Context) -> Ended {
     match (&args.source, &args.target) {
-        (Location::Here(source), Location::Here(target)) => run_here(args, source, target, context),
-        (Location::Far(source), Location::Here(target)) => far::pull(args, source, target, context),
-        (Location::Here(source), Location::Far(target)) => far::push(args, source, target, context),
+        (Location::Path(source), Location::Path(target)) => run_here(args, source, target, context),
+        (Location::Remote(source), Location::Path(target)) => {
+            far::pull(args, source, target, context)
+        }
+        (Location::Path(source), Location::Remote(target)) => {
+            far::push(args, source, target, context)
+        }
         _ => Err(Error::new(
             ErrorKind::InvalidInput,
             "one of the two must be on this host",

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::transport::url::FarPath;
+use super::transport::url::RemoteAddress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::EscapedPath;
 
@@ -13,9 +13,9 @@ use crate::text::EscapedPath;
 #[non_exhaustive]
 pub enum Location {
     /// A file or block device of this host.
-    Here(PathBuf),
+    Path(PathBuf),
     /// An image at another host.
-    Far(FarPath),
+    Remote(RemoteAddress),
 }
 
 impl Location {
@@ -46,7 +46,7 @@ impl Location {
     /// As [`parse`](Location::parse).
     pub fn parse_with(text: &Path, is_there: impl FnOnce(&Path) -> bool) -> Result<Location> {
         let bytes = text.as_os_str().as_bytes();
-        let here = || Ok(Location::Here(text.to_owned()));
+        let here = || Ok(Location::Path(text.to_owned()));
         let refuse = |what: String, advice: String| {
             Err(Error::new(ErrorKind::InvalidInput, what)
                 .at_path(text)
@@ -80,8 +80,8 @@ impl Location {
         if !prefix.is_empty() && rest.starts_with(b"//") {
             if SCHEMES.iter().any(|scheme| scheme.as_bytes() == lower) {
                 let address = [&lower[..], b":", rest].concat();
-                return match FarPath::parse(Path::new(OsStr::from_bytes(&address)))? {
-                    Some(far) => Ok(Location::Far(far)),
+                return match RemoteAddress::parse(Path::new(OsStr::from_bytes(&address)))? {
+                    Some(far) => Ok(Location::Remote(far)),
                     None => refuse("an address that this build does not know".into(), as_path),
                 };
             }
@@ -122,8 +122,8 @@ impl Location {
     /// As [`parse`](Location::parse); `InvalidInput` for an address.
     pub fn parse_here(text: impl AsRef<Path>) -> Result<PathBuf> {
         match Self::parse(text.as_ref())? {
-            Location::Here(path) => Ok(path),
-            Location::Far(_) => Err(Error::new(
+            Location::Path(path) => Ok(path),
+            Location::Remote(_) => Err(Error::new(
                 ErrorKind::InvalidInput,
                 "this must be a file or device of this host",
             )
@@ -164,7 +164,7 @@ fn suggestion(text: &[u8]) -> Option<String> {
         None => format!("ssh://{host}/{inner}"),
     };
     // Only what would be taken is worth naming.
-    FarPath::parse(Path::new(&meant)).ok()??;
+    RemoteAddress::parse(Path::new(&meant)).ok()??;
     let is_whole = scheme.is_some() || path.starts_with('/') || path.starts_with("~/");
     Some(match is_whole {
         true => meant,
@@ -210,7 +210,7 @@ mod tests {
         ] {
             for is_there in [false, true] {
                 let found = parse(text, is_there).unwrap();
-                assert_eq!(found, Location::Here(text.into()), "{text}");
+                assert_eq!(found, Location::Path(text.into()), "{text}");
             }
         }
     }
@@ -270,14 +270,14 @@ mod tests {
             let error = parse(text, false).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text}");
             assert!(error.to_string().contains(part), "{text}: {error}");
-            assert_eq!(parse(text, true).unwrap(), Location::Here(text.into()));
+            assert_eq!(parse(text, true).unwrap(), Location::Path(text.into()));
         }
     }
 
     #[test]
     fn addresses_are_read_with_their_scheme_in_any_case() {
         for text in ["ssh://h/a", "SSH://h/a", "Ssh://h/a"] {
-            let Location::Far(far) = parse(text, true).unwrap() else {
+            let Location::Remote(far) = parse(text, true).unwrap() else {
                 panic!("{text}");
             };
             assert_eq!(far.to_string(), "ssh://h/a");
@@ -285,7 +285,7 @@ mod tests {
         #[cfg(feature = "tls")]
         assert!(matches!(
             parse("DiskDelta://h/a", false).unwrap(),
-            Location::Far(_)
+            Location::Remote(_)
         ));
     }
 
@@ -293,7 +293,7 @@ mod tests {
         #[test]
         fn any_text_with_a_dot_and_a_slash_before_it_is_that_path(text in "[^\0]*") {
             let path = format!("./{text}");
-            proptest::prop_assert_eq!(parse(&path, false).unwrap(), Location::Here(path.into()));
+            proptest::prop_assert_eq!(parse(&path, false).unwrap(), Location::Path(path.into()));
         }
 
         #[test]
@@ -302,8 +302,8 @@ mod tests {
             is_there: bool,
         ) {
             match parse(&text, is_there) {
-                Ok(Location::Here(path)) => proptest::prop_assert_eq!(path, PathBuf::from(&text)),
-                Ok(Location::Far(far)) => {
+                Ok(Location::Path(path)) => proptest::prop_assert_eq!(path, PathBuf::from(&text)),
+                Ok(Location::Remote(far)) => {
                     let address = far.to_string();
                     let scheme = address.split('/').next().unwrap();
                     proptest::prop_assert!(text.starts_with(scheme));

@@ -36,7 +36,7 @@ pub use session::source_server::Answerer;
 pub use transport::connect::{Carrier, Reach};
 pub use transport::retry::Retry;
 pub use transport::ssh::{Shell, ShellOptions, SshPath};
-pub use transport::url::FarPath;
+pub use transport::url::RemoteAddress;
 pub use wire::comparison::{
     BlockDiff, BlockPages, Blocks, Children, Data, NewBlock, Pages, Parts, Segments, Short,
 };

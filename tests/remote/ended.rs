@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use diskdelta::remote::{
-    Dialled, FarPath, FrameEncoder, Line, LineOptions, Message, Reach, ShellOptions, serve,
+    Dialled, FrameEncoder, Line, LineOptions, Message, Reach, RemoteAddress, ShellOptions, serve,
 };
 use diskdelta::sync::SyncOptions;
 use diskdelta::{CancelToken, ErrorKind};
@@ -258,7 +258,9 @@ fn a_shell_that_leaves_a_process_with_its_streams_behind_leaves_nothing_here() {
         return;
     }
     let lab = Lab::new();
-    let place = FarPath::parse(Path::new("ssh://host/a")).unwrap().unwrap();
+    let place = RemoteAddress::parse(Path::new("ssh://host/a"))
+        .unwrap()
+        .unwrap();
     let dial = &|name: &str, text: &str, part: &str| {
         let begun = Instant::now();
         let reach = script(&lab, name, text);

@@ -16,7 +16,7 @@ use crate::image::{Format, Image};
 use crate::manifest::{KeptManifest, RangeSet, Root};
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
-use crate::remote::{Carrier, FarPath, Job, LineOptions, Pull, Reach, Session, ShellOptions};
+use crate::remote::{Carrier, Job, LineOptions, Pull, Reach, RemoteAddress, Session, ShellOptions};
 use crate::replica::{Appended, Changed, Replica};
 use crate::storage::Storage;
 use crate::sync::{FAR_BLOCK_BYTES, FarSource, Search, SyncOptions, SyncReport, Target};
@@ -61,7 +61,7 @@ impl Far {
     /// # Errors
     /// Those of reaching the host, and of opening the image there.
     pub fn open(
-        at: &FarPath,
+        at: &RemoteAddress,
         format: Format,
         reach: &Reach,
         live: bool,

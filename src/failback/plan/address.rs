@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::Format;
 #[cfg(feature = "qemu")]
 use crate::image::nbd::NbdAddress;
-use crate::remote::{FarPath, Location};
+use crate::remote::{Location, RemoteAddress};
 
 /// Where a disk lies: on the executor's host, or somewhere that it can be reached from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,7 +19,7 @@ pub enum Address {
     #[cfg(feature = "qemu")]
     Nbd(NbdAddress),
     /// An image on another host. Behind a shell it may be written to as well.
-    Far(FarPath),
+    Far(RemoteAddress),
     /// What the end that dialled a hand answers for, by the disk's number in its request; no plan
     /// names one.
     Supplied(usize),
@@ -38,13 +38,13 @@ impl Address {
         }
         let path = Path::new(text);
         match Location::parse_with(path, |_| false) {
-            Ok(Location::Here(_)) => parse_path(text).map(Address::Host),
-            Ok(Location::Far(far)) if is_plain(text, far.path()) => Ok(Address::Far(far)),
-            Ok(Location::Far(_)) => {
+            Ok(Location::Path(_)) => parse_path(text).map(Address::Host),
+            Ok(Location::Remote(far)) if is_plain(text, far.path()) => Ok(Address::Far(far)),
+            Ok(Location::Remote(_)) => {
                 let text = format!("`{text}` does not name an image by a path without `..`");
                 Err(Error::new(ErrorKind::InvalidInput, text))
             }
-            Err(error) if FarPath::parse(path).is_err() => {
+            Err(error) if RemoteAddress::parse(path).is_err() => {
                 Err(Error::new(ErrorKind::InvalidInput, error.to_string()))
             }
             Err(_) => {

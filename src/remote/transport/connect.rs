@@ -1,7 +1,7 @@
 //! How another host is reached.
 
 use super::ssh::{Shell, ShellOptions};
-use super::url::FarPath;
+use super::url::RemoteAddress;
 use crate::control::Work;
 #[cfg(feature = "tls")]
 use crate::error::ErrorKind;
@@ -49,7 +49,7 @@ enum Kind {
     Tls(#[expect(dead_code, reason = "holds the connection open")] TlsLine),
 }
 
-impl FarPath {
+impl RemoteAddress {
     /// Reaches the agent there.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl FarPath {
         let peer = format!("the agent at {}", self.host());
         let line = reach.line.clone().or_peer(&peer);
         match self {
-            FarPath::Shell(place) => {
+            RemoteAddress::Shell(place) => {
                 let mut shell = place.start(&reach.shell)?;
                 let (output, input) = shell.streams()?;
                 let dialled = Dialled::new(output, input, &line, work);
@@ -67,7 +67,7 @@ impl FarPath {
                 Ok((dialled, Carrier(Kind::Shell(shell))))
             }
             #[cfg(feature = "tls")]
-            FarPath::Service(place) => {
+            RemoteAddress::Service(place) => {
                 let options = reach.tls.as_ref().ok_or_else(|| {
                     let what = "a service takes only who has a certificate";
                     Error::new(ErrorKind::InvalidInput, what)

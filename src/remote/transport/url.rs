@@ -15,7 +15,7 @@ use crate::remote::tls::ServicePath;
 /// An image on another host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum FarPath {
+pub enum RemoteAddress {
     /// Behind a shell.
     Shell(SshPath),
     /// At a service.
@@ -23,19 +23,19 @@ pub enum FarPath {
     Service(ServicePath),
 }
 
-impl FarPath {
+impl RemoteAddress {
     /// Reads what may be an address; `None` for what begins like none.
     ///
     /// # Errors
     /// `InvalidInput` for one that makes no sense; `Unsupported` for a way of reaching hosts that
     /// is not known.
-    pub fn parse(text: &Path) -> Result<Option<FarPath>> {
+    pub fn parse(text: &Path) -> Result<Option<RemoteAddress>> {
         if let Some(shell) = SshPath::parse(text)? {
-            return Ok(Some(FarPath::Shell(shell)));
+            return Ok(Some(RemoteAddress::Shell(shell)));
         }
         #[cfg(feature = "tls")]
         if let Some(service) = ServicePath::parse(text)? {
-            return Ok(Some(FarPath::Service(service)));
+            return Ok(Some(RemoteAddress::Service(service)));
         }
         if !is_url(text) {
             return Ok(None);
@@ -50,9 +50,9 @@ impl FarPath {
     /// The image's path there.
     pub fn path(&self) -> &Path {
         let path = match self {
-            FarPath::Shell(shell) => &shell.path,
+            RemoteAddress::Shell(shell) => &shell.path,
             #[cfg(feature = "tls")]
-            FarPath::Service(service) => &service.path,
+            RemoteAddress::Service(service) => &service.path,
         };
         Path::new(OsStr::from_bytes(path))
     }
@@ -60,18 +60,18 @@ impl FarPath {
     /// The host.
     pub fn host(&self) -> &str {
         match self {
-            FarPath::Shell(shell) => &shell.host,
+            RemoteAddress::Shell(shell) => &shell.host,
             #[cfg(feature = "tls")]
-            FarPath::Service(service) => &service.host,
+            RemoteAddress::Service(service) => &service.host,
         }
     }
 
     /// Whether it is at a service, which takes only who has a certificate.
     pub fn is_service(&self) -> bool {
         match self {
-            FarPath::Shell(_) => false,
+            RemoteAddress::Shell(_) => false,
             #[cfg(feature = "tls")]
-            FarPath::Service(_) => true,
+            RemoteAddress::Service(_) => true,
         }
     }
 
@@ -84,7 +84,7 @@ impl FarPath {
         let path: std::path::PathBuf = self.path().components().collect();
         let path = path.display();
         match self {
-            FarPath::Shell(shell) => {
+            RemoteAddress::Shell(shell) => {
                 let port = port_of(shell);
                 match (shell.path.starts_with(b"/"), &shell.user) {
                     (true, _) => format!("ssh://{host}{port}{path}"),
@@ -95,14 +95,14 @@ impl FarPath {
                 }
             }
             #[cfg(feature = "tls")]
-            FarPath::Service(service) => format!("diskdelta://{host}:{}{path}", service.port),
+            RemoteAddress::Service(service) => format!("diskdelta://{host}:{}{path}", service.port),
         }
     }
 
     /// Who logs in where, the same text for two spellings; `None` for a service.
     pub fn login(&self) -> Option<String> {
         match self {
-            FarPath::Shell(shell) => {
+            RemoteAddress::Shell(shell) => {
                 let host = plain_host(&shell.host);
                 let user = shell.user.as_ref().map(|user| format!("{user}@"));
                 let user = user.unwrap_or_default();
@@ -113,17 +113,17 @@ impl FarPath {
                 ))
             }
             #[cfg(feature = "tls")]
-            FarPath::Service(_) => None,
+            RemoteAddress::Service(_) => None,
         }
     }
 }
 
-impl fmt::Display for FarPath {
+impl fmt::Display for RemoteAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = bracketed(self.host());
         let path = self.path().display();
         match self {
-            FarPath::Shell(shell) => {
+            RemoteAddress::Shell(shell) => {
                 f.write_str("ssh://")?;
                 if let Some(user) = &shell.user {
                     write!(f, "{user}@")?;
@@ -138,11 +138,13 @@ impl fmt::Display for FarPath {
                 }
             }
             #[cfg(feature = "tls")]
-            FarPath::Service(service) if service.port == ServicePath::PORT => {
+            RemoteAddress::Service(service) if service.port == ServicePath::PORT => {
                 write!(f, "diskdelta://{host}{path}")
             }
             #[cfg(feature = "tls")]
-            FarPath::Service(service) => write!(f, "diskdelta://{host}:{}{path}", service.port),
+            RemoteAddress::Service(service) => {
+                write!(f, "diskdelta://{host}:{}{path}", service.port)
+            }
         }
     }
 }
@@ -180,8 +182,8 @@ const SSH_PORT: u16 = 22;
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> FarPath {
-        FarPath::parse(Path::new(text)).unwrap().unwrap()
+    fn parse(text: &str) -> RemoteAddress {
+        RemoteAddress::parse(Path::new(text)).unwrap().unwrap()
     }
 
     #[test]
@@ -198,8 +200,8 @@ mod tests {
         for text in ["diskdelta://host/a", "diskdelta://[::1]:77/a"] {
             assert_eq!(parse(text).to_string(), text);
         }
-        assert_eq!(FarPath::parse(Path::new("/a/b")).unwrap(), None);
-        assert!(FarPath::parse(Path::new("http://host/a")).is_err());
+        assert_eq!(RemoteAddress::parse(Path::new("/a/b")).unwrap(), None);
+        assert!(RemoteAddress::parse(Path::new("http://host/a")).is_err());
     }
 
     #[test]

@@ -15,12 +15,12 @@ use crate::failback::plan::{Address, Plan, Site, Vm};
 use crate::failback::vm::DiskChanges;
 use crate::manifest::RangeSet;
 use crate::remote::format::WINDOWS_MOST;
-use crate::remote::{Answerer, FarPath, Fault, Message, Reach, Session};
+use crate::remote::{Answerer, Fault, Message, Reach, RemoteAddress, Session};
 use crate::sync::Safety;
 
 /// Calls the hand at the host of a side's disks.
 pub(in super::super) struct Caller {
-    at: FarPath,
+    at: RemoteAddress,
     login: String,
     reach: Reach,
     request: Request,

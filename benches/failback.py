@@ -2,7 +2,7 @@
 
 Each run begins anew: a disk, an older copy of it at the target, a program that writes to the disk
 in place of a guest. It writes for a while, `failback plan` says what each mode would cost, then a
-job in one of them is carried to the end while the program goes on writing. The modes take turns. The
+job in one of them is run to the end while the program goes on writing. The modes take turns. The
 downtime is read from the job's journal: from the answer that the source is off to the command that
 starts the target, which is what a forecast means; what a VM needs to stop and start is not in it.
 """
@@ -49,7 +49,7 @@ def measured(arguments, mode):
         time.sleep(arguments.before)
         told = lab.failback("plan", lab.plan)["vms"][0]
         told = next(it for it in told["modes"] if it["mode"] == mode)
-        first, passes = lab.carried()
+        first, passes = lab.run()
         return {
             "foretold_seconds": told["downtime_seconds"],
             "seconds": lab.downtime(),
@@ -67,7 +67,7 @@ class Lab:
 
     def __init__(self, folder, arguments, mode):
         self.folder, self.program, self.mode = folder, arguments.diskdelta.resolve(), mode
-        self.carrier = None
+        self.runner = None
         self.sites = {name: folder / name / "db1" for name in ("primary", "recovery")}
         for site in self.sites.values():
             site.mkdir(parents=True)
@@ -129,9 +129,9 @@ class Lab:
         done = subprocess.run(self.command(*words), capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 
-    def carried(self):
-        """Carries a job until its target runs; what the first copy moved, and how many there were."""
-        self.carrier = subprocess.Popen(self.command("start", self.plan, "--yes"),
+    def run(self):
+        """Runs a job until its target runs; what the first copy moved, and how many there were."""
+        self.runner = subprocess.Popen(self.command("start", self.plan, "--yes"),
                                         stdout=subprocess.DEVNULL)
         if self.mode != "full":
             self.wait("ready-to-cutover")
@@ -147,7 +147,7 @@ class Lab:
             vm = json.loads(status.stdout)["vms"][0] if status.returncode == 0 else {}
             if vm.get("phase") == phase and vm["doing"] is None:
                 return
-            if vm.get("problem") or self.carrier.poll() is not None:
+            if vm.get("problem") or self.runner.poll() is not None:
                 sys.exit(f"the job stands still: {vm}")
             time.sleep(0.05)
 
@@ -168,9 +168,9 @@ class Lab:
         return (started - off) / 1000
 
     def end(self):
-        if self.carrier:
-            self.carrier.kill()
-            self.carrier.wait()
+        if self.runner:
+            self.runner.kill()
+            self.runner.wait()
         (self.sites["recovery"] / "running").unlink(missing_ok=True)
         self.guest.join()
 

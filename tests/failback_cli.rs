@@ -21,14 +21,14 @@ mod sealed;
 
 use std::fs;
 
-use desk::{Carrier, Desk};
+use desk::{Desk, Runner};
 use rig::{DISK_BYTES, Rig, noise, read};
 
 #[test]
 fn a_delta_job_goes_home_and_back_and_moves_only_what_changed() {
     let rig = Rig::new(&["db1"]);
-    let mut carrier = rig.start();
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert_eq!(status["direction"], "recovery-to-primary");
     assert_eq!(status["allowed"], serde_json::json!(["complete", "cancel"]));
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
@@ -40,7 +40,7 @@ fn a_delta_job_goes_home_and_back_and_moves_only_what_changed() {
 
     rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = rig.wait_for(&mut runner, 0, "commit-pending");
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
         .as_u64()
         .unwrap();
@@ -51,7 +51,7 @@ fn a_delta_job_goes_home_and_back_and_moves_only_what_changed() {
 
     rig.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
     rig.ok(&["commit", "shop"]);
-    carrier.end();
+    runner.end();
     assert!(rig.is("recovery", "db1", "gone"));
     assert_eq!(rig.phase(0), "committed");
 
@@ -77,15 +77,15 @@ fn what_was_reversed_is_the_base_of_the_next_failover() {
     // The retired VM is set up anew, switched off.
     fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
     let plan = rig.plan_from("primary");
-    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert_eq!(status["direction"], "primary-to-recovery");
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
         .as_u64()
         .unwrap();
     assert!((5_000..13_000).contains(&moved), "{moved}");
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
     assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
 }
@@ -95,18 +95,18 @@ fn a_replica_at_a_site_that_encrypts_is_readable_to_nobody_and_becomes_a_disk_ag
     let mut rig = Rig::new(&["db1"]).with_job("pass_interval = \"1s\"");
     rig.recovery = format!("[recovery.encryption]\nidentity = {:?}\n", rig.key());
     through(&rig, &["complete", "commit"]);
-    let mut carrier = rig.carry(&["reverse", "shop"]);
-    rig.wait(&mut carrier, "protection", |status| {
+    let mut runner = rig.spawn(&["reverse", "shop"]);
+    rig.wait(&mut runner, "protection", |status| {
         status["vms"][0]["phase"] == "protected"
     });
     let secret = noise(5_000, 5);
     let passes = rig.status()["vms"][0]["passes"].as_u64().unwrap();
     rig.guest_writes("primary", "db1", 3 << 20, &secret);
-    rig.wait(&mut carrier, "two more passes", |status| {
+    rig.wait(&mut runner, "two more passes", |status| {
         status["vms"][0]["phase"] == "protected"
             && status["vms"][0]["passes"].as_u64().unwrap() >= passes + 2
     });
-    carrier.kill();
+    runner.kill();
     let site = rig.site("recovery", "db1");
     let files: Vec<_> = fs::read_dir(&site).unwrap().map(|it| it.unwrap()).collect();
     let plain = files
@@ -132,8 +132,8 @@ fn a_replica_at_a_site_that_encrypts_is_readable_to_nobody_and_becomes_a_disk_ag
     // The next failover makes a disk of it.
     fs::remove_file(site.join("gone")).unwrap();
     let plan = rig.plan_from("primary");
-    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
         .as_u64()
         .unwrap();
@@ -141,7 +141,7 @@ fn a_replica_at_a_site_that_encrypts_is_readable_to_nobody_and_becomes_a_disk_ag
     assert!(!rig.source("db1").exists());
     rig.guest_writes("primary", "db1", 1 << 20, &noise(3_000, 6));
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
     assert!(rig.is("recovery", "db1", "running") && !site.join("disk.raw.replica").exists());
 }
@@ -185,7 +185,7 @@ fn a_full_job_copies_only_when_the_source_is_off_and_does_not_read_the_target() 
     let plan = rig.plan();
     let trace = rig.site("primary", "db1").join("trace");
     let start = rig.command(&["start", plan.to_str().unwrap(), "--yes"]);
-    let mut carrier = match traced {
+    let mut runner = match traced {
         false => rig.start(),
         true => {
             let mut command = std::process::Command::new("strace");
@@ -201,10 +201,10 @@ fn a_full_job_copies_only_when_the_source_is_off_and_does_not_read_the_target() 
                 .arg(&trace)
                 .arg(start.get_program())
                 .args(start.get_args());
-            Carrier::spawn(command)
+            Runner::spawn(command)
         }
     };
-    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["passes"], 1);
     assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
     let calls = fs::read_to_string(rig.site("recovery", "db1").join("calls")).unwrap();
@@ -221,11 +221,11 @@ fn a_full_job_copies_only_when_the_source_is_off_and_does_not_read_the_target() 
 fn a_full_first_job_makes_the_disk_and_the_vm_at_another_place() {
     let mut rig = Rig::new(&["db1"]).with_job("mode = \"full-first\"");
     rig.makes_a_vhdx();
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     rig.guest_writes("recovery", "db1", 0, &noise(4096, 9));
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
     assert!(rig.is("primary", "db1", "running"));
     rig.holds_the_same();
@@ -237,11 +237,11 @@ fn a_cancelled_job_leaves_the_target_as_it_was_where_the_way_back_was_kept() {
         let job = format!("mode = \"{mode}\"\nkeep_undo = true");
         let rig = Rig::new(&["db1"]).with_job(&job);
         let before = read(rig.target("db1"));
-        let mut carrier = rig.start();
-        rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+        let mut runner = rig.start();
+        rig.wait_for(&mut runner, 0, "ready-to-cutover");
         assert_ne!(read(rig.blocked("db1")), before);
         rig.ok(&["cancel", "shop", "--restore"]);
-        carrier.end();
+        runner.end();
         let status = rig.status();
         assert_eq!(status["vms"][0]["phase"], "cancelled");
         assert_eq!(status["vms"][0]["disposition"], "restored");
@@ -255,49 +255,49 @@ fn a_cancelled_job_leaves_the_target_as_it_was_where_the_way_back_was_kept() {
 #[test]
 fn a_cancelled_job_without_a_way_back_leaves_the_target_unbootable_and_the_next_goes_on_from_it() {
     let rig = Rig::new(&["db1"]);
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!(
         rig.refused(&["cancel", "shop", "--restore"])
             .contains("no undo file is kept")
     );
     rig.ok(&["cancel", "shop"]);
-    carrier.end();
+    runner.end();
     let status = rig.status();
     assert_eq!(status["vms"][0]["disposition"], "blocked_inconsistent");
     assert!(!rig.target("db1").exists());
     assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
 
-    let mut carrier = rig.start();
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert_eq!(
         status["vms"][0]["last_pass"]["changed_bytes"], 0,
         "it was all there"
     );
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
 }
 
 #[test]
 fn an_aborted_cutover_starts_the_source_again_and_keeps_what_was_copied() {
     let rig = Rig::new(&["db1"]);
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     fs::write(rig.site("recovery", "db1").join("slow"), "0.3").unwrap();
     rig.ok(&["complete", "shop"]);
-    rig.wait(&mut carrier, "the cutover", |status| {
+    rig.wait(&mut runner, "the cutover", |status| {
         let phase = &status["vms"][0]["phase"];
         phase == "quiescing" || phase == "final-sync"
     });
     rig.ok(&["abort", "shop"]);
     fs::remove_file(rig.site("recovery", "db1").join("slow")).unwrap();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!(rig.is("recovery", "db1", "running") && !rig.is("recovery", "db1", "fenced"));
     // Tracked again, so nothing written now is missed.
     rig.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = rig.wait_for(&mut runner, 0, "commit-pending");
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
         .as_u64()
         .unwrap();
@@ -310,18 +310,18 @@ fn an_undo_needs_the_loss_accepted_and_brings_both_sides_back() {
     for (job, restore) in [("keep_undo = true", true), ("", false)] {
         let rig = Rig::new(&["db1"]).with_job(job);
         let before = read(rig.target("db1"));
-        let mut carrier = rig.start();
-        rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+        let mut runner = rig.start();
+        rig.wait_for(&mut runner, 0, "ready-to-cutover");
         rig.guest_writes("recovery", "db1", 1 << 20, &noise(9_000, 6));
         rig.ok(&["complete", "shop"]);
-        rig.wait_for(&mut carrier, 0, "commit-pending");
+        rig.wait_for(&mut runner, 0, "commit-pending");
         let source = read(rig.source("db1"));
         rig.guest_writes("primary", "db1", (1 << 20) + 4_000, &noise(70_000, 7));
         assert!(rig.refused(&["undo", "shop"]).contains("not acknowledged"));
         let mut undo = vec!["undo", "shop", "--accept-loss"];
         undo.extend(restore.then_some("--restore"));
         rig.ok(&undo);
-        carrier.end();
+        runner.end();
         assert_eq!(rig.phase(0), "rolled-back");
         assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
         assert!(read(rig.source("db1")) == source, "the source lost nothing");
@@ -350,18 +350,18 @@ fn a_killed_executor_is_taken_over_and_nothing_is_lost_or_done_twice() {
         let rig = Rig::new(&["db1"]);
         let stop = rig.site(site, "db1").join("slow");
         let calls = rig.site(site, "db1").join("calls");
-        let mut carrier = match after_complete {
+        let mut runner = match after_complete {
             false => {
                 fs::write(&stop, "0.2").unwrap();
                 rig.start()
             }
             true => {
-                let mut carrier = rig.start();
-                rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+                let mut runner = rig.start();
+                rig.wait_for(&mut runner, 0, "ready-to-cutover");
                 rig.guest_writes("recovery", "db1", 90_000, &noise(8_000, 8));
                 fs::write(&stop, "0.2").unwrap();
                 rig.ok(&["complete", "shop"]);
-                carrier
+                runner
             }
         };
         let line = format!("{verb} ");
@@ -372,17 +372,17 @@ fn a_killed_executor_is_taken_over_and_nothing_is_lost_or_done_twice() {
         {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        carrier.kill();
+        runner.kill();
         fs::remove_file(&stop).unwrap();
         let runs = |site| rig.is(site, "db1", "running");
         assert!(!(runs("primary") && runs("recovery")), "{verb}");
 
-        let mut carrier = rig.carry(&["resume", "shop"]);
+        let mut runner = rig.spawn(&["resume", "shop"]);
         if !after_complete {
-            rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+            rig.wait_for(&mut runner, 0, "ready-to-cutover");
             rig.ok(&["complete", "shop"]);
         }
-        let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+        let status = rig.wait_for(&mut runner, 0, "commit-pending");
         assert_eq!(status["vms"][0]["proven"], true, "{verb}");
         assert!(read(rig.source("db1")) == read(rig.target("db1")), "{verb}");
         assert!(runs("primary") && !runs("recovery"), "{verb}");
@@ -392,12 +392,12 @@ fn a_killed_executor_is_taken_over_and_nothing_is_lost_or_done_twice() {
 #[test]
 fn a_target_that_was_moved_away_while_inconsistent_is_asked_for_and_nothing_is_guessed() {
     let rig = Rig::new(&["db1"]);
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let elsewhere = rig.site("primary", "db1").join("elsewhere");
     fs::rename(rig.blocked("db1"), &elsewhere).unwrap();
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait(&mut carrier, "a problem", |status| {
+    let status = rig.wait(&mut runner, "a problem", |status| {
         !status["vms"][0]["problem"].is_null()
     });
     let detail = status["vms"][0]["detail"].as_str().unwrap();
@@ -405,7 +405,7 @@ fn a_target_that_was_moved_away_while_inconsistent_is_asked_for_and_nothing_is_g
     assert!(!rig.target("db1").exists() && !rig.blocked("db1").exists());
     fs::rename(&elsewhere, rig.blocked("db1")).unwrap();
     let _ = rig.run(&["retry", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
 }
 
@@ -413,12 +413,12 @@ fn a_target_that_was_moved_away_while_inconsistent_is_asked_for_and_nothing_is_g
 fn groups_wait_for_each_other_and_stop_and_start_in_order() {
     let rig = Rig::new(&["db1", "web1"]);
     let slow = rig.site("recovery", "web1").join("broken");
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
-    rig.wait_for(&mut carrier, 1, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    rig.wait_for(&mut runner, 1, "ready-to-cutover");
     fs::write(&slow, "").unwrap();
     rig.ok(&["complete", "shop"]);
-    rig.wait(&mut carrier, "a problem", |status| {
+    rig.wait(&mut runner, "a problem", |status| {
         !status["vms"][1]["problem"].is_null()
     });
     assert!(
@@ -426,13 +426,13 @@ fn groups_wait_for_each_other_and_stop_and_start_in_order() {
         "it waits for the other"
     );
     fs::remove_file(&slow).unwrap();
-    rig.wait_for(&mut carrier, 0, "commit-pending");
-    rig.wait_for(&mut carrier, 1, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
+    rig.wait_for(&mut runner, 1, "commit-pending");
     for vm in ["db1", "web1"] {
         assert_eq!(read(rig.source(vm)), read(rig.target(vm)));
     }
     rig.ok(&["commit", "shop"]);
-    carrier.end();
+    runner.end();
     assert!(rig.is("recovery", "db1", "gone") && rig.is("recovery", "web1", "gone"));
 }
 
@@ -456,20 +456,20 @@ fn a_guest_that_writes_a_marker_stops_its_own_vm_only_and_for_as_long_as_it_is_t
     let rig = Rig::new(&["db1", "web1"]);
     let slow = rig.site("recovery", "db1").join("slow");
     fs::write(&slow, "0.5").unwrap();
-    let mut carrier = rig.start();
-    rig.wait(&mut carrier, "the beginning", |status| {
+    let mut runner = rig.start();
+    rig.wait(&mut runner, "the beginning", |status| {
         status["vms"][0]["phase"] == "initial-sync"
     });
     rig.guest_writes("recovery", "db1", GUESTS_AT, &guests_marker());
     fs::remove_file(&slow).unwrap();
-    rig.wait_for(&mut carrier, 1, "ready-to-cutover");
-    let status = rig.wait(&mut carrier, "a problem", |status| {
+    rig.wait_for(&mut runner, 1, "ready-to-cutover");
+    let status = rig.wait(&mut runner, "a problem", |status| {
         !status["vms"][0]["problem"].is_null() || status["vms"][0]["phase"] == "ready-to-cutover"
     });
     if status["vms"][0]["problem"].is_null() {
         // The first pass was quicker: the next one finds it.
         rig.ok(&["complete", "shop"]);
-        rig.wait(&mut carrier, "a problem", |status| {
+        rig.wait(&mut runner, "a problem", |status| {
             !status["vms"][0]["problem"].is_null()
         });
     }
@@ -479,14 +479,14 @@ fn a_guest_that_writes_a_marker_stops_its_own_vm_only_and_for_as_long_as_it_is_t
     assert!(log.contains("marker"), "{log}");
     assert!(rig.is("recovery", "db1", "running"), "{status:#}");
     rig.guest_writes("recovery", "db1", GUESTS_AT, &[7; 512]);
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     rig.ok(&["complete", "shop"]);
     for (index, vm) in ["db1", "web1"].into_iter().enumerate() {
-        rig.wait_for(&mut carrier, index, "commit-pending");
+        rig.wait_for(&mut runner, index, "commit-pending");
         assert_eq!(read(rig.source(vm)), read(rig.target(vm)));
     }
     rig.ok(&["commit", "shop"]);
-    carrier.end();
+    runner.end();
 }
 
 #[test]
@@ -534,27 +534,27 @@ fn a_target_whose_guest_wrote_a_marker_before_stops_its_own_vm_only_and_has_a_wa
     // Found by a pass.
     let slow = rig.site("recovery", "db1").join("slow");
     fs::write(&slow, "0.5").unwrap();
-    let mut carrier = rig.start();
-    rig.wait(&mut carrier, "the beginning", |_| {
+    let mut runner = rig.start();
+    rig.wait(&mut runner, "the beginning", |_| {
         rig.blocked("db1").exists()
     });
     let old = plant(&rig.blocked("db1"));
     fs::remove_file(&slow).unwrap();
-    rig.wait_for(&mut carrier, 1, "ready-to-cutover");
-    let status = rig.wait(&mut carrier, "a problem", |status| {
+    rig.wait_for(&mut runner, 1, "ready-to-cutover");
+    let status = rig.wait(&mut runner, "a problem", |status| {
         !status["vms"][0]["problem"].is_null()
     });
     assert_eq!(status["vms"][0]["problem"], "marked", "{status:#}");
     assert!(read(rig.blocked("db1")) == old, "it was touched");
     gives_up(&rig.blocked("db1"));
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     rig.ok(&["complete", "shop"]);
     for (index, vm) in ["db1", "web1"].into_iter().enumerate() {
-        rig.wait_for(&mut carrier, index, "commit-pending");
+        rig.wait_for(&mut runner, index, "commit-pending");
         assert_eq!(read(rig.source(vm)), read(rig.target(vm)));
     }
     rig.ok(&["commit", "shop"]);
-    carrier.end();
+    runner.end();
 }
 
 #[test]
@@ -591,8 +591,8 @@ fn prerequisites_are_reported_one_by_one_and_nothing_is_touched() {
     // Mended, it goes on.
     target.set_len(DISK_BYTES as u64).unwrap();
     drop(target);
-    let mut carrier = rig.carry(&["resume", "shop"]);
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.spawn(&["resume", "shop"]);
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     // Until it is committed or given up, no other job gets these disks.
     let output = rig.run(&["check", plan]);
     let checked: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -651,11 +651,11 @@ fn a_plan_is_shown_and_nothing_begins_without_a_yes() {
 #[test]
 fn two_jobs_do_not_get_one_disk_and_two_processes_not_one_job() {
     let rig = Rig::new(&["db1"]);
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!(
         rig.refused(&["resume", "shop"])
-            .contains("another executor carries this job")
+            .contains("another process runs this job")
     );
     let plan = rig.plan();
     let text = fs::read_to_string(&plan).unwrap();
@@ -669,7 +669,7 @@ fn two_jobs_do_not_get_one_disk_and_two_processes_not_one_job() {
         complaint.contains("the job `shop`, which is not over, has"),
         "{complaint}"
     );
-    assert!(carrier.ended().is_none());
+    assert!(runner.ended().is_none());
 }
 
 #[test]
@@ -677,18 +677,18 @@ fn of_two_processes_that_begin_jobs_with_one_disk_at_once_one_does() {
     for round in 0..3 {
         let rig = Rig::new(&["db1"]);
         let text = fs::read_to_string(rig.plan()).unwrap();
-        let mut carriers: Vec<_> = ["one", "two", "three"]
+        let mut runners: Vec<_> = ["one", "two", "three"]
             .into_iter()
             .map(|job| {
                 let plan = rig.path(&format!("{job}.toml"));
                 fs::write(&plan, text.replace("\"shop\"", &format!("{job:?}"))).unwrap();
-                rig.carry(&["start", plan.to_str().unwrap(), "--yes"])
+                rig.spawn(&["start", plan.to_str().unwrap(), "--yes"])
             })
             .collect();
         // Those that are refused end; the one that was begun waits for its cutover.
         let mut running: Vec<usize> = (0..3).collect();
         while running.len() > 1 {
-            running.retain(|index| match carriers[*index].ended() {
+            running.retain(|index| match runners[*index].ended() {
                 Some(status) => {
                     assert!(!status.success(), "{round}: {status}");
                     false
@@ -698,7 +698,7 @@ fn of_two_processes_that_begin_jobs_with_one_disk_at_once_one_does() {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         let jobs = rig.ok(&["status"]);
-        assert!(carriers[running[0]].ended().is_none(), "{jobs}");
+        assert!(runners[running[0]].ended().is_none(), "{jobs}");
         assert_eq!(jobs["jobs"].as_array().unwrap().len(), 1, "{jobs}");
     }
 }
@@ -706,26 +706,26 @@ fn of_two_processes_that_begin_jobs_with_one_disk_at_once_one_does() {
 #[test]
 fn a_job_that_waits_does_next_to_nothing_and_still_answers_at_once() {
     let rig = Rig::new(&["db1", "db2"]).with_job("pass_interval = \"1h\"");
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
-    rig.wait_for(&mut carrier, 1, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    rig.wait_for(&mut runner, 1, "ready-to-cutover");
     let begin = std::time::Instant::now();
-    let before = carrier.waits();
+    let before = runner.waits();
     std::thread::sleep(std::time::Duration::from_secs(4));
-    let waits = carrier.waits() - before;
-    // Each look every 20 ms would be 50 a second for the carrier and each VM.
+    let waits = runner.waits() - before;
+    // Each look every 20 ms would be 50 a second for the runner and each VM.
     let most = 15 * begin.elapsed().as_secs();
     assert!(waits < most, "woken {waits} times, {most} are the most");
     rig.ok(&["cancel", "shop"]);
-    carrier.end();
+    runner.end();
     assert_eq!(rig.phase(0), "cancelled");
 }
 
 #[test]
 fn log_and_explain_say_what_happened_and_what_is_missing() {
     let rig = Rig::new(&["db1"]);
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let explained = rig.ok(&["explain", "shop"]);
     let missing = &explained["vms"][0]["conditions"][0];
     assert_eq!(missing["condition"], "complete is asked");
@@ -756,17 +756,17 @@ fn log_and_explain_say_what_happened_and_what_is_missing() {
 }
 
 /// A job that is started, and asked for all of these in turn.
-fn through(rig: &Rig, gestures: &[&str]) {
-    let mut carrier = rig.start();
-    for gesture in gestures {
-        rig.wait(&mut carrier, gesture, |status| {
+fn through(rig: &Rig, requests: &[&str]) {
+    let mut runner = rig.start();
+    for request in requests {
+        rig.wait(&mut runner, request, |status| {
             let allowed = status["allowed"].as_array();
             let idle = status["vms"][0]["doing"].is_null();
-            idle && allowed.is_some_and(|allowed| allowed.iter().any(|it| it == gesture))
+            idle && allowed.is_some_and(|allowed| allowed.iter().any(|it| it == request))
         });
-        rig.ok(&[gesture, "shop"]);
+        rig.ok(&[request, "shop"]);
     }
-    carrier.end();
+    runner.end();
 }
 
 fn names(rig: &Rig, site: &str) -> Vec<String> {

@@ -19,7 +19,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use desk::{Carrier, Desk};
+use desk::{Desk, Runner};
 use host::{LoopDevice, Mount, has_loop_devices, has_program, run};
 use rig::{DISK_BYTES, Rig, noise, read};
 use serde_json::{Value, json};
@@ -63,10 +63,10 @@ impl Site {
 
     /// A pass onto it is cancelled, which leaves it held and incomplete; what the next job's plan
     /// shows.
-    fn is_cancelled(&self, mut carrier: Carrier) -> Value {
+    fn is_cancelled(&self, mut runner: Runner) -> Value {
         let rig = &self.rig;
         rig.ok(&["cancel", "shop"]);
-        carrier.end();
+        runner.end();
         let status = rig.status();
         assert_eq!(status["vms"][0]["disposition"], "blocked_inconsistent");
         assert_eq!(self.standing(), "rerun");
@@ -128,8 +128,8 @@ fn a_job_goes_home_onto_a_device_that_nobody_can_use_before_it_is_done() {
         return;
     };
     let rig = &site.rig;
-    let mut carrier = rig.start();
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(
         (300_000..400_000).contains(&moved.as_u64().unwrap()),
@@ -142,7 +142,7 @@ fn a_job_goes_home_onto_a_device_that_nobody_can_use_before_it_is_done() {
     rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
     rig.guest_writes("recovery", "db1", 2 << 20, &noise(4096, 4));
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = rig.wait_for(&mut runner, 0, "commit-pending");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(
         (14_000..30_000).contains(&moved.as_u64().unwrap()),
@@ -156,7 +156,7 @@ fn a_job_goes_home_onto_a_device_that_nobody_can_use_before_it_is_done() {
 
     rig.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
     rig.ok(&["commit", "shop"]);
-    carrier.end();
+    runner.end();
     let status = rig.ok(&["reverse", "shop"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
     let replica = rig
@@ -174,16 +174,16 @@ fn a_device_on_another_host_is_held_there_and_let_go_when_it_is_whole() {
     let state = site.rig.path("state");
     site.rig.reach = format!("state = \"{}\"\n", state.display());
     site.rig.writer("");
-    let mut carrier = half_way(&site);
-    carrier.kill();
-    let mut carrier = site.rig.carry(&["resume", "shop"]);
+    let mut runner = half_way(&site);
+    runner.kill();
+    let mut runner = site.rig.spawn(&["resume", "shop"]);
     let rig = &site.rig;
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert_eq!(site.standing(), "held");
     site.is_refused();
     rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = rig.wait_for(&mut runner, 0, "commit-pending");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(
         (10_000..20_000).contains(&moved.as_u64().unwrap()),
@@ -201,14 +201,14 @@ fn a_replica_on_a_device_is_held_and_becomes_the_base_of_the_next_failover() {
         return;
     };
     let rig = &site.rig;
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!(!site.is_marked(), "its VM runs");
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     rig.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
     rig.ok(&["commit", "shop"]);
-    carrier.end();
+    runner.end();
     assert!(!site.is_marked());
     let status = rig.ok(&["reverse", "shop"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
@@ -223,15 +223,15 @@ fn a_replica_on_a_device_is_held_and_becomes_the_base_of_the_next_failover() {
     fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
     rig.guest_writes("primary", "db1", 3 << 20, &noise(6_000, 6));
     let plan = rig.plan_from("primary");
-    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(
         (6_000..13_000).contains(&moved.as_u64().unwrap()),
         "{moved}"
     );
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert!(site.disk() == read(rig.target("db1")));
     boots_from(rig, "recovery", &site.disk());
 }
@@ -244,19 +244,19 @@ fn an_executor_killed_in_the_middle_of_a_pass_leaves_the_device_held_and_another
         };
         site.rig.job += &format!("\nmode = \"{mode}\"");
         let rig = &site.rig;
-        let mut carrier = half_way(&site);
-        carrier.kill();
+        let mut runner = half_way(&site);
+        runner.kill();
         assert_eq!(site.standing(), "rerun", "{mode}");
         site.is_refused();
         let output = diskdelta(&["recover", site.path(), "--release"]);
         assert_eq!(output.status.code(), Some(3), "{mode}: not whole");
 
-        let mut carrier = rig.carry(&["resume", "shop"]);
-        rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+        let mut runner = rig.spawn(&["resume", "shop"]);
+        rig.wait_for(&mut runner, 0, "ready-to-cutover");
         assert_eq!(site.standing(), "held", "{mode}");
         rig.guest_writes("recovery", "db1", 0, &noise(9_000, 7));
         rig.ok(&["complete", "shop"]);
-        let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+        let status = rig.wait_for(&mut runner, 0, "commit-pending");
         assert_eq!(status["vms"][0]["proven"], true, "{mode}");
         assert!(site.disk() == read(rig.source("db1")), "{mode}");
         boots_from(rig, "primary", &site.disk());
@@ -272,19 +272,19 @@ fn a_cancelled_job_leaves_the_device_held_and_the_next_takes_it_over() {
     let rig = &site.rig;
     let shown = site.is_cancelled(half_way(&site));
     assert!(shown.to_string().contains("full-first"), "{shown}");
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     rig.ok(&["cancel", "shop"]);
-    carrier.end();
+    runner.end();
     assert_eq!(site.standing(), "held");
     site.is_refused();
 
-    let mut carrier = rig.start();
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert_eq!(*moved, 0, "it was all there");
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert!(site.disk() == read(rig.source("db1")));
 }
 
@@ -297,11 +297,11 @@ fn a_job_cancelled_before_it_wrote_lets_the_device_go_as_it_was() {
     let before = site.disk();
     let slow = rig.site("recovery", "db1").join("slow");
     fs::write(&slow, "1").unwrap();
-    let mut carrier = rig.start();
-    rig.wait(&mut carrier, "a hold", |_| site.is_marked());
+    let mut runner = rig.start();
+    rig.wait(&mut runner, "a hold", |_| site.is_marked());
     rig.ok(&["cancel", "shop", "--restore"]);
     fs::remove_file(&slow).unwrap();
-    carrier.end();
+    runner.end();
     assert_eq!(rig.status()["vms"][0]["disposition"], "restored");
     assert!(site.disk() == before && site.sidecars().is_empty());
     assert!(rig.is("recovery", "db1", "running"));
@@ -313,14 +313,14 @@ fn an_aborted_cutover_keeps_the_device_held_and_what_was_copied() {
         return;
     };
     let rig = &site.rig;
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
-    rig.aborts_the_cutover(&mut carrier, "recovery", ["quiescing", "final-sync"]);
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    rig.aborts_the_cutover(&mut runner, "recovery", ["quiescing", "final-sync"]);
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!(site.is_marked() && rig.is("recovery", "db1", "running"));
     rig.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert!(site.disk() == read(rig.source("db1")));
 }
 
@@ -330,13 +330,13 @@ fn an_undo_after_activation_holds_the_device_again() {
         return;
     };
     let rig = &site.rig;
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert!(!site.is_marked());
     rig.ok(&["undo", "shop", "--accept-loss"]);
-    carrier.end();
+    runner.end();
     assert_eq!(site.standing(), "held");
     site.is_refused();
     assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
@@ -350,8 +350,8 @@ fn a_device_may_be_longer_than_the_disk_where_the_plan_says_how_long_that_is() {
     let rig = &site.rig;
     let tail = || read(site.device.path())[DISK_BYTES..].to_vec();
     let before = tail();
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     rig.guest_writes(
         "recovery",
         "db1",
@@ -359,7 +359,7 @@ fn a_device_may_be_longer_than_the_disk_where_the_plan_says_how_long_that_is() {
         &noise(5_000, 3),
     );
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
     assert!(site.disk() == read(rig.source("db1")));
     assert!(tail() == before, "what lies beyond the disk is nobody's");
@@ -409,13 +409,13 @@ fn an_atomic_job_from_a_device_goes_home_and_says_from_the_first_that_reverse_is
     let said = shown["vms"][0]["no_reverse"].as_str().unwrap();
     assert!(said.contains("safety = \"in-place\""), "{said}");
 
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     rig.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
     rig.ok(&["commit", "shop"]);
-    carrier.end();
+    runner.end();
     assert_eq!(rig.status()["allowed"], json!([]));
     let before = site.disk();
     let refused = rig.refused(&["reverse", "shop"]);
@@ -430,15 +430,15 @@ fn an_atomic_job_from_a_device_goes_home_and_says_from_the_first_that_reverse_is
     let plan = rig.plan_from("primary");
     let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
     assert!(shown["vms"][0]["no_reverse"].is_null());
-    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(
         (5_000..13_000).contains(&moved.as_u64().unwrap()),
         "{moved}"
     );
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert!(site.disk() == read(rig.target("db1")));
 }
 
@@ -462,8 +462,8 @@ fn a_held_device_is_found_by_no_mount_and_no_probe_until_it_is_activated() {
     run("mkfs.ext4", &older);
     assert!(is_known(site.device.path()));
 
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!(!is_known(site.device.path()));
     let point = rig.site("primary", "db1").join("mounted");
     fs::create_dir(&point).unwrap();
@@ -475,16 +475,16 @@ fn a_held_device_is_found_by_no_mount_and_no_probe_until_it_is_activated() {
     assert!(!mount.status.success());
 
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert!(is_known(site.device.path()));
     let mount = Mount::new(&["-o", "ro", site.path()], &point);
     assert_eq!(fs::read_to_string(point.join("order")).unwrap(), "42");
     drop(mount);
 }
 
-/// Starts a job and stops looking when its first pass has changed something; its carrier is in the
+/// Starts a job and stops looking when its first pass has changed something; its runner is in the
 /// middle of it.
-fn half_way(site: &Site) -> Carrier {
+fn half_way(site: &Site) -> Runner {
     let plan = site.rig.plan();
     let middle = || read(site.device.path())[1 << 20..3 << 20].to_vec();
     let before = middle();
@@ -495,10 +495,10 @@ fn half_way(site: &Site) -> Carrier {
         "--limit-rate",
         "128K",
     ];
-    let mut carrier = site.rig.carry(&arguments);
+    let mut runner = site.rig.spawn(&arguments);
     site.rig
-        .wait(&mut carrier, "a change", |_| middle() != before);
-    carrier
+        .wait(&mut runner, "a change", |_| middle() != before);
+    runner
 }
 
 /// The VM of a site was last started from a disk of these bytes.

@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use diskdelta::failback::executor::{Asked, Bell, Executor, Inbox, NoInbox, Pace};
-use diskdelta::failback::machine::{Amount, Disposition, Gesture, Mode, Phase, Reason, Side, Spec};
+use diskdelta::failback::executor::{Asked, Bell, Executor, Mailbox, NoMailbox, Pace};
+use diskdelta::failback::machine::{Amount, Disposition, Mode, Phase, Reason, Request, Side, Spec};
 use diskdelta::failback::record::{JobRecord, Record};
 use diskdelta::journal::Reader;
 use diskdelta::storage::fault::{Fault, FaultDisk};
@@ -23,7 +23,7 @@ use site::{Killed, World};
 #[test]
 fn a_job_goes_all_the_way_and_only_what_changed_moves_after_the_first_pass() {
     let (world, disk) = (World::new(), FaultDisk::new());
-    let phase = carry(&world, &disk, &COMMIT).unwrap();
+    let phase = run(&world, &disk, &COMMIT).unwrap();
     assert_eq!(phase, Phase::Protected);
     let copies = world.copies.lock().unwrap().clone();
     assert_eq!(copies[0], Amount::Differing(Reason::FirstPass));
@@ -39,7 +39,7 @@ fn a_job_goes_all_the_way_and_only_what_changed_moves_after_the_first_pass() {
 #[test]
 fn an_executor_killed_at_any_command_comes_to_the_same_decision() {
     for script in [&COMMIT[..], &UNDO, &CANCEL] {
-        let expected = carry(&World::new(), &FaultDisk::new(), script).unwrap();
+        let expected = run(&World::new(), &FaultDisk::new(), script).unwrap();
         let mut kills = 0;
         for call in 0.. {
             let (world, disk) = (World::new(), FaultDisk::new());
@@ -59,7 +59,7 @@ fn an_executor_killed_at_any_command_comes_to_the_same_decision() {
                     survive(&world, &disk, script);
                 }
                 world.reaper.spare();
-                let phase = carry(&world, &disk, script).unwrap();
+                let phase = run(&world, &disk, script).unwrap();
                 assert_eq!(phase, expected, "killed at call {call}, then at {again:?}");
                 check_end(&world, phase);
             }
@@ -72,20 +72,20 @@ fn an_executor_killed_at_any_command_comes_to_the_same_decision() {
 #[test]
 fn an_executor_killed_at_any_write_of_its_journal_comes_to_the_same_decision() {
     for script in [&COMMIT[..], &UNDO, &CANCEL] {
-        let expected = carry(&World::new(), &FaultDisk::new(), script).unwrap();
+        let expected = run(&World::new(), &FaultDisk::new(), script).unwrap();
         let mut kills = 0;
         for nth in 1.. {
             let (world, disk) = (World::new(), FaultDisk::new());
             disk.folder(FOLDER);
             disk.fail(Fault::nth(nth).and_all_later());
-            let fate = carry(&world, &disk, script);
+            let fate = run(&world, &disk, script);
             if let Ok(phase) = fate {
                 assert_eq!(phase, expected);
                 break;
             }
             kills += 1;
             disk.heal();
-            let phase = carry(&world, &disk, script).unwrap();
+            let phase = run(&world, &disk, script).unwrap();
             assert_eq!(phase, expected, "killed at journal call {nth}");
             check_end(&world, phase);
         }
@@ -97,7 +97,7 @@ fn an_executor_killed_at_any_write_of_its_journal_comes_to_the_same_decision() {
 #[test]
 fn every_step_stands_in_the_journal_before_its_command_is_sent() {
     let (world, disk) = (World::new(), FaultDisk::new());
-    carry(&world, &disk, &COMMIT).unwrap();
+    run(&world, &disk, &COMMIT).unwrap();
     let storage = disk.folder(FOLDER).open(name(), Access::Read).unwrap();
     let entries = Reader::open(storage).unwrap().rest().unwrap();
     let records = entries
@@ -128,14 +128,14 @@ fn every_step_stands_in_the_journal_before_its_command_is_sent() {
 fn a_request_that_came_as_a_command_ended_is_heard_before_the_next_one_ends() {
     let (world, disk) = (World::new(), FaultDisk::new());
     let mut executor = begin(&world, &disk).unwrap();
-    executor.work(&mut NoInbox).unwrap();
-    executor.ask(Gesture::Start, "operator").unwrap();
+    executor.work(&mut NoMailbox).unwrap();
+    executor.ask(Request::Start, "operator").unwrap();
     let (ask, asked) = channel();
     let (reply, replies) = channel();
     // It is there, and its ring was taken for that of the command.
-    send(&ask, &reply, Gesture::Cancel { restore: false });
-    let mut inbox = Rung(Letters(asked), Bell::new());
-    executor.run(&mut inbox).unwrap();
+    send(&ask, &reply, Request::Cancel { restore: false });
+    let mut mailbox = Rung(Letters(asked), Bell::new());
+    executor.run(&mut mailbox).unwrap();
     replies.recv().unwrap().unwrap();
     assert!(world.copies.lock().unwrap().is_empty());
 }
@@ -144,31 +144,31 @@ fn a_request_that_came_as_a_command_ended_is_heard_before_the_next_one_ends() {
 fn a_job_that_waits_for_nothing_but_requests_sleeps() {
     let (world, disk) = (World::new(), FaultDisk::new());
     let mut executor = begin(&world, &disk).unwrap();
-    executor.work(&mut NoInbox).unwrap();
-    executor.ask(Gesture::Start, "operator").unwrap();
-    executor.work(&mut NoInbox).unwrap();
-    let mut inbox = Counted {
+    executor.work(&mut NoMailbox).unwrap();
+    executor.ask(Request::Start, "operator").unwrap();
+    executor.work(&mut NoMailbox).unwrap();
+    let mut mailbox = Counted {
         polls: 0,
         bell: Bell::new(),
         ends: Instant::now() + Duration::from_secs(3),
     };
-    executor.run(&mut inbox).unwrap();
+    executor.run(&mut mailbox).unwrap();
     assert_eq!(executor.state().phase, Phase::ReadyToCutover);
     // One for each long wait, and some.
-    assert!(inbox.polls < 100, "asked {} times", inbox.polls);
+    assert!(mailbox.polls < 100, "asked {} times", mailbox.polls);
 }
 
 #[test]
-fn a_gesture_reaches_a_job_that_is_copying_and_ends_the_copy() {
+fn a_request_reaches_a_job_that_is_copying_and_ends_the_copy() {
     let (mut world, disk) = (World::new(), FaultDisk::new());
     world.slow_copies = true;
     let mut executor = begin(&world, &disk).unwrap();
-    executor.work(&mut NoInbox).unwrap();
-    executor.ask(Gesture::Start, "operator").unwrap();
+    executor.work(&mut NoMailbox).unwrap();
+    executor.ask(Request::Start, "operator").unwrap();
     let (ask, asked) = channel();
     let (reply, replies) = channel();
-    send(&ask, &reply, Gesture::Commit);
-    send(&ask, &reply, Gesture::Cancel { restore: true });
+    send(&ask, &reply, Request::Commit);
+    send(&ask, &reply, Request::Cancel { restore: true });
     executor.run(&mut Letters(asked)).unwrap();
     let refused = replies.recv().unwrap().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
@@ -186,14 +186,14 @@ fn a_gesture_reaches_a_job_that_is_copying_and_ends_the_copy() {
 fn a_source_that_loses_power_is_compared_and_the_reason_stands_in_the_journal() {
     let (world, disk) = (World::new(), FaultDisk::new());
     let mut executor = begin(&world, &disk).unwrap();
-    executor.work(&mut NoInbox).unwrap();
-    executor.ask(Gesture::Start, "operator").unwrap();
-    executor.work(&mut NoInbox).unwrap();
+    executor.work(&mut NoMailbox).unwrap();
+    executor.ask(Request::Start, "operator").unwrap();
+    executor.work(&mut NoMailbox).unwrap();
     world.vms.source.look().power_loss();
     world.vms.source.look().start();
     world.write(Side::Source, 5, 77);
-    executor.ask(Gesture::Complete, "operator").unwrap();
-    executor.work(&mut NoInbox).unwrap();
+    executor.ask(Request::Complete, "operator").unwrap();
+    executor.work(&mut NoMailbox).unwrap();
     assert_eq!(executor.state().phase, Phase::CommitPending);
     assert_eq!(world.disk(Side::Target)[5], 77);
     let copies = world.copies.lock().unwrap().clone();
@@ -207,16 +207,16 @@ fn a_source_that_loses_power_is_compared_and_the_reason_stands_in_the_journal() 
 fn an_older_executor_is_refused_once_another_has_taken_over() {
     let (world, disk) = (World::new(), FaultDisk::new());
     let mut older = begin(&world, &disk).unwrap();
-    older.work(&mut NoInbox).unwrap();
+    older.work(&mut NoMailbox).unwrap();
     let newer = Executor::resume(&disk.folder(FOLDER), name(), world.hands(), pace());
     let mut newer = newer.unwrap();
-    newer.ask(Gesture::Start, "operator").unwrap();
-    newer.work(&mut NoInbox).unwrap();
+    newer.ask(Request::Start, "operator").unwrap();
+    newer.work(&mut NoMailbox).unwrap();
     assert_eq!(newer.state().phase, Phase::ReadyToCutover);
     let before = world.disk(Side::Target);
     // It has lost its lock, and does not know it.
-    let _ = older.ask(Gesture::Start, "operator");
-    let _ = older.work(&mut NoInbox);
+    let _ = older.ask(Request::Start, "operator");
+    let _ = older.work(&mut NoMailbox);
     assert_eq!(older.state().phase, Phase::Prepared);
     assert_eq!(world.disk(Side::Target), before);
 }
@@ -224,7 +224,7 @@ fn an_older_executor_is_refused_once_another_has_taken_over() {
 #[test]
 fn a_journal_that_was_cut_or_changed_stops_the_executor_before_it_does_anything() {
     let (world, disk) = (World::new(), FaultDisk::new());
-    carry(&world, &disk, &COMMIT).unwrap();
+    run(&world, &disk, &COMMIT).unwrap();
     let path = format!("{FOLDER}/{}", name().to_str().unwrap());
     let whole = disk.row(&path).unwrap().to_vec();
     let calls = world.reaper.calls();
@@ -245,54 +245,54 @@ fn a_journal_that_was_cut_or_changed_stops_the_executor_before_it_does_anything(
 const FOLDER: &str = "/jobs";
 
 /// What the operator asks for, and in which phase.
-type Script = [(Phase, Gesture)];
+type Script = [(Phase, Request)];
 
-const COMMIT: [(Phase, Gesture); 4] = [
-    (Phase::Prepared, Gesture::Start),
-    (Phase::ReadyToCutover, Gesture::Complete),
-    (Phase::CommitPending, Gesture::Commit),
-    (Phase::Committed, Gesture::Reverse),
+const COMMIT: [(Phase, Request); 4] = [
+    (Phase::Prepared, Request::Start),
+    (Phase::ReadyToCutover, Request::Complete),
+    (Phase::CommitPending, Request::Commit),
+    (Phase::Committed, Request::Reverse),
 ];
-const UNDO: [(Phase, Gesture); 3] = [
-    (Phase::Prepared, Gesture::Start),
-    (Phase::ReadyToCutover, Gesture::Complete),
+const UNDO: [(Phase, Request); 3] = [
+    (Phase::Prepared, Request::Start),
+    (Phase::ReadyToCutover, Request::Complete),
     (
         Phase::CommitPending,
-        Gesture::Undo {
+        Request::Undo {
             accept_loss: true,
             restore: true,
         },
     ),
 ];
-const CANCEL: [(Phase, Gesture); 2] = [
-    (Phase::Prepared, Gesture::Start),
-    (Phase::ReadyToCutover, Gesture::Cancel { restore: true }),
+const CANCEL: [(Phase, Request); 2] = [
+    (Phase::Prepared, Request::Start),
+    (Phase::ReadyToCutover, Request::Cancel { restore: true }),
 ];
 
-/// Carries a job, new or left behind, to the end of its script.
-fn carry(world: &World, disk: &FaultDisk, script: &Script) -> Result<Phase> {
+/// Runs a job, new or left behind, to the end of its script.
+fn run(world: &World, disk: &FaultDisk, script: &Script) -> Result<Phase> {
     let mut executor = begin(world, disk)?;
     loop {
-        executor.work(&mut NoInbox)?;
+        executor.work(&mut NoMailbox)?;
         let phase = executor.state().phase;
         assert_eq!(executor.state().problem, None, "in {phase}");
-        let Some((_, gesture)) = script.iter().find(|(at, _)| *at == phase) else {
+        let Some((_, request)) = script.iter().find(|(at, _)| *at == phase) else {
             return Ok(phase);
         };
-        if *gesture == Gesture::Complete {
+        if *request == Request::Complete {
             // Written after the last pass, and so part of the final one.
             world.write(Side::Source, 7, 42);
         }
-        if *gesture == Gesture::Reverse {
+        if *request == Request::Reverse {
             world.write(Side::Target, 12, 24);
         }
-        executor.ask(*gesture, "operator")?;
+        executor.ask(*request, "operator")?;
     }
 }
 
-/// As [`carry`], where the executor may be killed: `None` if it was.
+/// As [`run`], where the executor may be killed: `None` if it was.
 fn survive(world: &World, disk: &FaultDisk, script: &Script) -> Option<Phase> {
-    match catch_unwind(AssertUnwindSafe(|| carry(world, disk, script))) {
+    match catch_unwind(AssertUnwindSafe(|| run(world, disk, script))) {
         Ok(phase) => Some(phase.unwrap()),
         Err(cause) => {
             assert!(cause.is::<Killed>(), "died of something else");
@@ -358,7 +358,7 @@ fn name() -> &'static OsStr {
 
 struct Letters(Receiver<Asked>);
 
-impl Inbox for Letters {
+impl Mailbox for Letters {
     fn poll(&mut self) -> Result<Option<Asked>> {
         Ok(self.0.try_recv().ok())
     }
@@ -375,7 +375,7 @@ struct Counted {
     ends: Instant,
 }
 
-impl Inbox for Counted {
+impl Mailbox for Counted {
     fn poll(&mut self) -> Result<Option<Asked>> {
         self.polls += 1;
         Ok(None)
@@ -393,7 +393,7 @@ impl Inbox for Counted {
 /// Letters of which a bell tells.
 struct Rung(Letters, Bell);
 
-impl Inbox for Rung {
+impl Mailbox for Rung {
     fn poll(&mut self) -> Result<Option<Asked>> {
         self.0.poll()
     }
@@ -407,10 +407,10 @@ impl Inbox for Rung {
     }
 }
 
-fn send(ask: &Sender<Asked>, reply: &Sender<Result<()>>, gesture: Gesture) {
+fn send(ask: &Sender<Asked>, reply: &Sender<Result<()>>, request: Request) {
     let reply = reply.clone();
     let asked = Asked {
-        gesture,
+        request,
         by: "operator".to_owned(),
         reply: Box::new(move |fate| drop(reply.send(fate))),
     };

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use diskdelta::failback::job::{
-    self, Carrier, Checked, Event, JobFolder, JobStatus, LogLine, Prospect, STATE_DIR,
+    self, Checked, Event, JobFolder, JobRunner, JobStatus, LogLine, Preview, STATE_DIR,
 };
-use diskdelta::failback::machine::{Gesture, Mode};
+use diskdelta::failback::machine::{Mode, Request};
 use diskdelta::failback::plan::Plan;
 use diskdelta::{Error, ErrorKind};
 use serde::Serialize;
@@ -21,8 +21,8 @@ use super::outcome::{Exit, Failure};
 
 /// Brings running virtual machines home, or fails them over, as a plan says
 ///
-/// One process carries a job; others watch it and ask it for things. A job whose process died is
-/// taken up again by `failback resume`, and by every gesture.
+/// One process runs a job; others watch it and ask it for things. A job whose process died is
+/// taken up again by `failback resume`, and by every request.
 #[derive(clap::Args)]
 pub struct Args {
     /// Where jobs are kept
@@ -55,7 +55,7 @@ enum Verb {
         #[arg(value_parser = args::here())]
         plan: PathBuf,
     },
-    /// Begins a job, and carries it
+    /// Begins a job, and runs it
     Start {
         /// The plan
         #[arg(value_parser = args::here())]
@@ -108,33 +108,33 @@ enum Verb {
 }
 
 pub fn run(args: &Args, context: &Context) -> Ended {
-    let gesture = |job, gesture| args.ask(context, job, gesture);
+    let request = |job, request| args.ask(context, job, request);
     match &args.verb {
         Verb::Check { plan } => check(&Plan::load(plan)?, &args.state_dir, context),
         Verb::Plan { plan } => show(&Plan::load(plan)?, context),
         Verb::Start { plan, yes } => args.start(plan, *yes, context),
         Verb::Resume { job } => {
             let folder = args.open(job)?;
-            args.carry(folder, None, context)
+            args.run_job(folder, None, context)
         }
         Verb::Status { job, watch } => args.status(job.as_deref(), *watch, context),
-        Verb::Complete { job } => gesture(job, Gesture::Complete),
-        Verb::Abort { job } => gesture(job, Gesture::Abort),
-        Verb::Cancel { job, restore } => gesture(job, Gesture::Cancel { restore: *restore }),
+        Verb::Complete { job } => request(job, Request::Complete),
+        Verb::Abort { job } => request(job, Request::Abort),
+        Verb::Cancel { job, restore } => request(job, Request::Cancel { restore: *restore }),
         Verb::Undo {
             job,
             accept_loss,
             restore,
-        } => gesture(
+        } => request(
             job,
-            Gesture::Undo {
+            Request::Undo {
                 accept_loss: *accept_loss,
                 restore: *restore,
             },
         ),
-        Verb::Commit { job } => gesture(job, Gesture::Commit),
-        Verb::Reverse { job } => gesture(job, Gesture::Reverse),
-        Verb::Retry { job } => gesture(job, Gesture::Retry),
+        Verb::Commit { job } => request(job, Request::Commit),
+        Verb::Reverse { job } => request(job, Request::Reverse),
+        Verb::Retry { job } => request(job, Request::Retry),
         Verb::Log { job } => {
             let lines = args.open(job)?.log()?;
             context.print(&Log { lines: &lines }, || text::log(&lines))?;
@@ -159,30 +159,30 @@ impl Args {
         let modes = modes(&plan, context)?;
         let by = self.by();
         let folder = JobFolder::create(&self.state_dir, &plan_text, modes, &by)?;
-        self.carry(folder, None, context)
+        self.run_job(folder, None, context)
     }
 
-    /// Has a gesture done by whoever carries the job, or carries the job on with it.
-    fn ask(&self, context: &Context, job: &str, gesture: Gesture) -> Ended {
+    /// Has a request done by the process that runs the job, or runs the job on with it.
+    fn ask(&self, context: &Context, job: &str, request: Request) -> Ended {
         let folder = self.open(job)?;
-        if !folder.ask(gesture, &self.by(), ANSWER_WITHIN)? {
-            return self.carry(folder, Some(gesture), context);
+        if !folder.ask(request, &self.by(), ANSWER_WITHIN)? {
+            return self.run_job(folder, Some(request), context);
         }
         let accepted = Accepted {
             job,
-            accepted: gesture.name(),
+            accepted: request.name(),
         };
-        context.print(&accepted, || format!("{job}: {} accepted", gesture.name()))?;
+        context.print(&accepted, || format!("{job}: {} accepted", request.name()))?;
         Ok(Exit::Done)
     }
 
-    fn carry(&self, folder: JobFolder, first: Option<Gesture>, context: &Context) -> Ended {
+    fn run_job(&self, folder: JobFolder, first: Option<Request>, context: &Context) -> Ended {
         let leave = context.work.cancel().clone();
-        let carrier = Carrier::take_up(folder.clone(), &context.work, leave.clone())?;
+        let runner = JobRunner::resume(folder.clone(), &context.work, leave.clone())?;
         let by = self.by();
         let loud = !context.common.json && !context.common.quiet;
         let mut last = BTreeMap::new();
-        carrier.run(first.map(|gesture| (gesture, &by[..])), &mut |event| {
+        runner.run(first.map(|request| (request, &by[..])), &mut |event| {
             if let Event::Changed { vm, state } = event {
                 let line = text::standing(&state);
                 if loud && last.insert(vm.clone(), line.clone()) != Some(line.clone()) {
@@ -208,12 +208,12 @@ impl Args {
             for name in names {
                 jobs.push(self.open(&name)?.status()?);
             }
-            let carried = jobs.iter().any(|job| job.carried_by.is_some());
+            let running = jobs.iter().any(|job| job.run_by.is_some());
             match (job, &jobs[..]) {
                 (Some(_), [one]) => context.print(one, || text::status(one))?,
                 _ => context.print(&Jobs { jobs: &jobs }, || text::jobs(&jobs))?,
             }
-            if !watch || !carried || context.work.cancel().is_cancelled() {
+            if !watch || !running || context.work.cancel().is_cancelled() {
                 return Ok(Exit::Done);
             }
             std::thread::sleep(WATCH_EVERY);
@@ -268,14 +268,14 @@ fn check(plan: &Plan, state_dir: &Path, context: &Context) -> Ended {
 }
 
 fn show(plan: &Plan, context: &Context) -> Ended {
-    let prospects = job::estimate(plan, &context.work)?;
-    let vms = plan.vms().zip(&prospects).map(|(vm, prospect)| VmObject {
+    let previews = job::estimate(plan, &context.work)?;
+    let vms = plan.vms().zip(&previews).map(|(vm, preview)| VmObject {
         vm: &vm.name,
-        mode: plan.mode.unwrap_or(prospect.advice.mode),
-        advice: prospect.advice.mode,
-        reason: &prospect.advice.reason,
-        no_reverse: prospect.no_reverse.as_deref(),
-        modes: prospect
+        mode: plan.mode.unwrap_or(preview.advice.mode),
+        advice: preview.advice.mode,
+        reason: &preview.advice.reason,
+        no_reverse: preview.no_reverse.as_deref(),
+        modes: preview
             .forecasts
             .iter()
             .map(|forecast| ModeObject {
@@ -284,7 +284,7 @@ fn show(plan: &Plan, context: &Context) -> Ended {
                 downtime_seconds: forecast.downtime_seconds,
             })
             .collect(),
-        disks: prospect
+        disks: preview
             .disks
             .iter()
             .map(|disk| DiskObject {
@@ -309,7 +309,7 @@ fn show(plan: &Plan, context: &Context) -> Ended {
         baseline_is_discarded: plan.discard_baseline,
         vms: vms.collect(),
     };
-    context.print(&object, || text::plan(plan, &prospects))?;
+    context.print(&object, || text::plan(plan, &previews))?;
     Ok(Exit::Done)
 }
 
@@ -318,8 +318,8 @@ fn modes(plan: &Plan, context: &Context) -> Result<BTreeMap<String, Mode>, Failu
     if let Some(mode) = plan.mode {
         return Ok(plan.vms().map(|vm| (vm.name.clone(), mode)).collect());
     }
-    let prospects: Vec<Prospect> = job::estimate(plan, &context.work)?;
-    let modes = prospects.into_iter().map(|it| (it.vm, it.advice.mode));
+    let previews: Vec<Preview> = job::estimate(plan, &context.work)?;
+    let modes = previews.into_iter().map(|it| (it.vm, it.advice.mode));
     Ok(modes.collect())
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use diskdelta::failback::job::{Checked, JobStatus, LogLine, Prospect, VmStatus};
+use diskdelta::failback::job::{Checked, JobStatus, LogLine, Preview, VmStatus};
 use diskdelta::failback::machine::{Convergence, Disposition, Event, Mode, Phase, Side, State};
 use diskdelta::failback::plan::Plan;
 use diskdelta::failback::record::Record;
@@ -39,11 +39,11 @@ pub fn jobs(jobs: &[JobStatus]) -> Vec<String> {
 
 /// Where a job stands: what runs, how far it is, what it waits for, what may be asked.
 pub fn status(job: &JobStatus) -> Vec<String> {
-    let carried = match &job.carried_by {
-        Some(by) => format!("carried by {by}"),
-        None => "carried by nobody".to_owned(),
+    let running = match &job.run_by {
+        Some(by) => format!("run by {by}"),
+        None => "not running".to_owned(),
     };
-    let mut lines = vec![format!("{}: {}, {carried}", job.job, job.direction)];
+    let mut lines = vec![format!("{}: {}, {running}", job.job, job.direction)];
     for vm in &job.vms {
         lines.extend(vm_lines(vm));
     }
@@ -55,8 +55,8 @@ pub fn status(job: &JobStatus) -> Vec<String> {
         true => "you may now: nothing but watch".to_owned(),
         false => format!("you may now: {}", job.allowed.join(", ")),
     });
-    if job.carried_by.is_none() && !rests {
-        lines.push(format!("nobody carries it: failback resume {}", job.job));
+    if job.run_by.is_none() && !rests {
+        lines.push(format!("no process runs it: failback resume {}", job.job));
     }
     lines
 }
@@ -168,22 +168,22 @@ pub fn checks(checked: &[Checked]) -> Vec<String> {
 }
 
 /// What a plan would do.
-pub fn plan(plan: &Plan, prospects: &[Prospect]) -> Vec<String> {
+pub fn plan(plan: &Plan, previews: &[Preview]) -> Vec<String> {
     let mut lines = vec![
         format!("{}: {}", plan.name, plan.direction().name()),
         format!("  from {}", plan.source_site().host),
         format!("  to   {}", plan.target_site().host),
     ];
-    for prospect in prospects {
-        let advised = prospect.advice.mode;
+    for preview in previews {
+        let advised = preview.advice.mode;
         let mode = plan.mode.unwrap_or(advised);
-        lines.push(format!("  {}: mode {}", prospect.vm, mode_name(mode)));
+        lines.push(format!("  {}: mode {}", preview.vm, mode_name(mode)));
         lines.push(format!(
             "      advised: {} ({})",
             mode_name(advised),
-            prospect.advice.reason
+            preview.advice.reason
         ));
-        for forecast in &prospect.forecasts {
+        for forecast in &preview.forecasts {
             let downtime = forecast.downtime_seconds.map_or_else(
                 || "nobody knows how fast the VM writes".to_owned(),
                 |seconds| format!("about {} s", seconds.ceil()),
@@ -194,10 +194,10 @@ pub fn plan(plan: &Plan, prospects: &[Prospect]) -> Vec<String> {
                 format_size(forecast.moved_bytes),
             ));
         }
-        if let Some(why) = &prospect.no_reverse {
+        if let Some(why) = &preview.no_reverse {
             lines.push(format!("      after the commit: {why}"));
         }
-        for disk in &prospect.disks {
+        for disk in &preview.disks {
             let full = format_size(disk.data_bytes);
             let delta = disk.changed_bytes.map_or("everything".to_owned(), |bytes| {
                 format!("about {}", format_size(bytes))
@@ -237,7 +237,7 @@ pub fn log(lines: &[LogLine]) -> Vec<String> {
         Record::Step(step) => {
             let mut text = format!("{} {}: ", time(step.at_ms), line.vm);
             text += &match &step.event {
-                Event::Asked { gesture, by } => format!("{by} asks: {}", gesture.name()),
+                Event::Asked { request, by } => format!("{by} asks: {}", request.name()),
                 Event::TakenOver { epoch } => format!("taken up, epoch {epoch}"),
                 Event::Answered { token, .. } => format!("{token} answered"),
                 other => format!("{other:?}"),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub use super::bell::Bell;
 use super::disk_work::DiskWork;
 use super::machine::{
-    Command, CommitPolicy, Event, Gesture, Machine, Phase, Problem, Sides, State, Step,
+    Command, CommitPolicy, Event, Machine, Phase, Problem, Request, Sides, State, Step,
 };
 use super::perform::{Done, perform};
 use super::record::{JobRecord, Record, StepRecord};
@@ -44,8 +44,8 @@ pub struct Pace {
     pub commit: Duration,
 }
 
-/// Where people's gestures come from.
-pub trait Inbox {
+/// Where people's requests come from.
+pub trait Mailbox {
     /// The next one, if there is one now.
     ///
     /// # Errors
@@ -70,17 +70,17 @@ pub trait Inbox {
     fn note(&mut self, _state: &State) {}
 }
 
-/// A gesture, and where its fate is told.
+/// A request, and where its fate is told.
 pub struct Asked {
     /// What is asked.
-    pub gesture: Gesture,
+    pub request: Request,
     /// By whom.
     pub by: String,
     /// Told once: accepted, or refused and why.
     pub reply: Box<dyn FnOnce(Result<()>) + Send>,
 }
 
-/// Carries one job. There must be one executor only: whoever makes one holds the job's lock.
+/// Runs one job. There must be one executor only: whoever makes one holds the job's lock.
 pub struct Executor {
     machine: Machine,
     journal: Writer,
@@ -111,7 +111,7 @@ impl Executor {
         Self::take_over(machine, journal, job, hands, pace)
     }
 
-    /// Takes a job over from whoever carried it before, and goes on from its journal.
+    /// Takes a job over from the process that ran it before, and goes on from its journal.
     ///
     /// # Errors
     /// `NotFound`; `Malformed`, naming the record, for a damaged journal; `Io`.
@@ -202,10 +202,10 @@ impl Executor {
     ///
     /// # Errors
     /// `InvalidInput` where it is refused, saying why; `Io`.
-    pub fn ask(&mut self, gesture: Gesture, by: &str) -> Result<()> {
-        self.machine.allows(gesture, by)?;
+    pub fn ask(&mut self, request: Request, by: &str) -> Result<()> {
+        self.machine.allows(request, by)?;
         let by = by.to_owned();
-        self.apply(Event::Asked { gesture, by }, None)?;
+        self.apply(Event::Asked { request, by }, None)?;
         Ok(())
     }
 
@@ -214,30 +214,30 @@ impl Executor {
     /// # Errors
     /// `Io` and others of the journal. What goes wrong at the sites is no error: the job stands
     /// still, and says why.
-    pub fn work(&mut self, inbox: &mut dyn Inbox) -> Result<()> {
+    pub fn work(&mut self, mailbox: &mut dyn Mailbox) -> Result<()> {
         while let Some(command) = self.machine.state().pending {
-            inbox.note(self.state());
-            if inbox.leave() {
+            mailbox.note(self.state());
+            if mailbox.leave() {
                 return Ok(());
             }
-            self.carry_out(command, inbox)?;
+            self.execute(command, mailbox)?;
         }
         Ok(())
     }
 
-    /// Works and waits, until the job is over or the inbox says to leave.
+    /// Works and waits, until the job is over or the mailbox says to leave.
     ///
     /// # Errors
     /// As [`work`](Executor::work).
-    pub fn run(&mut self, inbox: &mut dyn Inbox) -> Result<()> {
+    pub fn run(&mut self, mailbox: &mut dyn Mailbox) -> Result<()> {
         loop {
-            self.work(inbox)?;
-            inbox.note(self.state());
-            if inbox.leave() || self.state().phase.is_final() {
+            self.work(mailbox)?;
+            mailbox.note(self.state());
+            if mailbox.leave() || self.state().phase.is_final() {
                 return Ok(());
             }
-            if !self.hear(inbox)? {
-                match inbox.bell() {
+            if !self.hear(mailbox)? {
+                match mailbox.bell() {
                     Some(bell) => bell.wait(self.due_in()),
                     None => std::thread::sleep(NAP),
                 }
@@ -246,12 +246,12 @@ impl Executor {
     }
 
     /// Takes in what people, the group and time have brought; whether that was anything.
-    fn hear(&mut self, inbox: &mut dyn Inbox) -> Result<bool> {
-        if let Some(asked) = inbox.poll()? {
-            self.answer(asked, inbox)?;
+    fn hear(&mut self, mailbox: &mut dyn Mailbox) -> Result<bool> {
+        if let Some(asked) = mailbox.poll()? {
+            self.answer(asked, mailbox)?;
             return Ok(true);
         }
-        let event = match inbox.activates() {
+        let event = match mailbox.activates() {
             true => Some(Event::GroupActivates),
             false => self.due(),
         };
@@ -296,11 +296,11 @@ impl Executor {
     }
 
     /// Carries one command out, and listens to people meanwhile.
-    fn carry_out(&mut self, command: Command, inbox: &mut dyn Inbox) -> Result<()> {
+    fn execute(&mut self, command: Command, mailbox: &mut dyn Mailbox) -> Result<()> {
         let cancel = CancelToken::new();
         let hands = self.hands.clone();
         let spec = self.machine.spec().clone();
-        let bell = inbox.bell();
+        let bell = mailbox.bell();
         let is_done = AtomicBool::new(false);
         let done = std::thread::scope(|scope| {
             let (hands, spec, cancel, is_done) = (&hands, &spec, &cancel, &is_done);
@@ -313,7 +313,7 @@ impl Executor {
                 let _ends = ends;
                 perform(hands, spec, &command, cancel)
             });
-            let listened = self.listen(command, inbox, cancel, |due_in| {
+            let listened = self.listen(command, mailbox, cancel, |due_in| {
                 waits.wait(if bell.is_some() { due_in } else { NAP });
                 !is_done.load(Ordering::SeqCst)
             });
@@ -332,22 +332,22 @@ impl Executor {
     fn listen(
         &mut self,
         command: Command,
-        inbox: &mut dyn Inbox,
+        mailbox: &mut dyn Mailbox,
         cancel: &CancelToken,
         mut goes_on: impl FnMut(Duration) -> bool,
     ) -> Result<()> {
-        let has_bell = inbox.bell().is_some();
+        let has_bell = mailbox.bell().is_some();
         loop {
             let on = goes_on(self.due_in());
             // The ring of a request may have been taken together with that of the command's end.
             if on || has_bell {
-                inbox.note(self.state());
+                mailbox.note(self.state());
                 // Several may have come, and rung once.
                 let mut heard = true;
                 while heard {
-                    heard = self.hear(inbox)?;
+                    heard = self.hear(mailbox)?;
                     // The command is not waited for any more; its answer will be ignored.
-                    if self.machine.state().pending != Some(command) || inbox.leave() {
+                    if self.machine.state().pending != Some(command) || mailbox.leave() {
                         stop(cancel);
                     }
                 }
@@ -358,8 +358,8 @@ impl Executor {
         }
     }
 
-    fn answer(&mut self, asked: Asked, inbox: &mut dyn Inbox) -> Result<()> {
-        let fate = self.ask(asked.gesture, &asked.by);
+    fn answer(&mut self, asked: Asked, mailbox: &mut dyn Mailbox) -> Result<()> {
+        let fate = self.ask(asked.request, &asked.by);
         let refused = matches!(&fate, Err(error) if error.kind() == ErrorKind::InvalidInput);
         let (told, ends) = match fate {
             Err(error) if !refused => {
@@ -369,7 +369,7 @@ impl Executor {
             fate => (fate, Ok(())),
         };
         // Who asked looks at the state as soon as he has his answer.
-        inbox.note(self.state());
+        mailbox.note(self.state());
         (asked.reply)(told);
         ends
     }
@@ -467,11 +467,11 @@ impl Pace {
     }
 }
 
-/// An inbox that nobody writes to.
+/// An mailbox that nobody writes to.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NoInbox;
+pub struct NoMailbox;
 
-impl Inbox for NoInbox {
+impl Mailbox for NoMailbox {
     fn poll(&mut self) -> Result<Option<Asked>> {
         Ok(None)
     }
@@ -481,7 +481,7 @@ impl Inbox for NoInbox {
     }
 }
 
-/// How often gestures and timers are looked for, where no bell tells.
+/// How often requests and timers are looked for, where no bell tells.
 const NAP: Duration = Duration::from_millis(20);
 /// And where one does, in case it fails to.
 const LONG_NAP: Duration = Duration::from_secs(1);

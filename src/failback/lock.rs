@@ -18,7 +18,7 @@ impl JobLock {
     /// # Errors
     /// `InUse`, saying by whom; `Untrusted` for what is no file that this program made; `Io`.
     pub fn take(path: &Path) -> Result<Self> {
-        Self::take_within(path, PATIENCE, "another executor carries this job")
+        Self::take_within(path, PATIENCE, "another process runs this job")
     }
 
     /// As [`take`](Self::take), waiting for at most `patience`; `meaning` says what it is that

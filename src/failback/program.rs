@@ -113,7 +113,7 @@ impl Program {
                 let text = format!("`{self}` took longer than {limit:?} and was killed");
                 return Err(Error::new(ErrorKind::Io, text));
             }
-            if pipes.carry(nap) {
+            if pipes.transfer(nap) {
                 nap = Duration::from_millis(1);
             } else {
                 nap = (nap * 2).min(Duration::from_millis(50));
@@ -128,7 +128,7 @@ impl fmt::Display for Program {
     }
 }
 
-/// What goes to a program, and what comes from it, carried by the thread that waits for it.
+/// What goes to a program, and what comes from it, transferred by the thread that waits for it.
 ///
 /// A process that the program leaves behind may hold its ends open; ours are closed all the same,
 /// and it gets an error, or SIGPIPE, when it writes to them.
@@ -162,9 +162,9 @@ impl Pipes {
         pipes
     }
 
-    /// Carries what can be carried, and waits for at most `at_most` where that is nothing. Whether
+    /// Transfers what can be transferred, and waits for at most `at_most` where that is nothing. Whether
     /// anything moved.
-    fn carry(&mut self, at_most: Duration) -> bool {
+    fn transfer(&mut self, at_most: Duration) -> bool {
         let (none, mut fds) = (Timespec::default(), Vec::new());
         if let Some((pipe, _)) = &self.input {
             fds.push(PollFd::new(pipe, PollFlags::OUT));
@@ -206,7 +206,7 @@ impl Pipes {
         self.input = None;
         let begin = Instant::now();
         while (self.stdout.is_some() || self.stderr.is_some()) && begin.elapsed() < LEFT_LIMIT {
-            self.carry(Duration::from_millis(20));
+            self.transfer(Duration::from_millis(20));
         }
         (self.stdout, self.stderr) = (None, None);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::machine::{Command, Event, Gesture, Mode, Side, Spec, State};
+use super::machine::{Command, Event, Mode, Request, Side, Spec, State};
 use crate::error::{Error, Result};
 
 /// A record of the journal.
@@ -53,7 +53,7 @@ pub enum PlanRecord {
     /// Somebody asked the plan as a whole for something.
     Asked {
         /// What.
-        gesture: Gesture,
+        request: Request,
         /// Who.
         by: String,
         /// All are to cut over once all are ready.

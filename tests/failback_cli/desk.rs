@@ -1,4 +1,4 @@
-//! The command `failback` as an operator runs it, and the process that carries a job.
+//! The command `failback` as an operator runs it, and the process that runs a job.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -34,17 +34,17 @@ pub trait Desk {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    fn carry(&self, args: &[&str]) -> Carrier {
-        Carrier::spawn(self.command(args))
+    fn spawn(&self, args: &[&str]) -> Runner {
+        Runner::spawn(self.command(args))
     }
 }
 
-/// A process that carries a job; it is killed where a test ends before it does.
-pub struct Carrier(Child);
+/// A process that runs a job; it is killed where a test ends before it does.
+pub struct Runner(Child);
 
-impl Carrier {
+impl Runner {
     pub fn spawn(mut command: Command) -> Self {
-        Carrier(command.stdout(Stdio::null()).spawn().unwrap())
+        Runner(command.stdout(Stdio::null()).spawn().unwrap())
     }
 
     /// Waits for it to end, which it must do well.
@@ -84,7 +84,7 @@ impl Carrier {
     }
 }
 
-impl Drop for Carrier {
+impl Drop for Runner {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.0.kill();

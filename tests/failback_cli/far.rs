@@ -27,15 +27,15 @@ pub fn moved(status: &Value) -> u64 {
 #[test]
 fn a_disk_on_another_host_comes_home_as_a_delta_and_goes_back_from_there() {
     let mut rig = far_rig().with_job("mode = \"delta\"");
-    let mut carrier = rig.start();
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!((300_000..400_000).contains(&moved(&status)), "{status}");
     let sent = rig.sent();
     assert!((300_000..500_000).contains(&sent), "{sent}");
 
     rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = rig.wait_for(&mut runner, 0, "commit-pending");
     assert!((10_000..20_000).contains(&moved(&status)), "{status}");
     assert_eq!(status["vms"][0]["proven"], true);
     assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
@@ -47,7 +47,7 @@ fn a_disk_on_another_host_comes_home_as_a_delta_and_goes_back_from_there() {
     assert!(asked.lines().all(|asked| asked == line), "{asked}");
 
     rig.ok(&["commit", "shop"]);
-    carrier.end();
+    runner.end();
     assert_eq!(rig.phase(0), "committed");
     assert_eq!(rig.status()["allowed"], serde_json::json!(["reverse"]));
     assert!(rig.source("db1").exists() && !rig.is("primary", "db1", "fenced"));
@@ -57,11 +57,11 @@ fn a_disk_on_another_host_comes_home_as_a_delta_and_goes_back_from_there() {
     fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
     rig.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 5));
     let plan = rig.plan_from("primary");
-    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!((5_000..13_000).contains(&moved(&status)), "{status}");
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
 }
 
@@ -74,8 +74,8 @@ fn a_disk_on_another_host_comes_home_whole_in_every_mode() {
         "mode = \"delta\"\nsafety = \"in-place\"",
     ] {
         let rig = far_rig().with_job(job);
-        rig.comes_home_whole(job, |carrier| {
-            rig.wait_for(carrier, 0, "ready-to-cutover");
+        rig.comes_home_whole(job, |runner| {
+            rig.wait_for(runner, 0, "ready-to-cutover");
         });
     }
 }
@@ -84,11 +84,11 @@ fn a_disk_on_another_host_comes_home_whole_in_every_mode() {
 fn a_disk_of_another_format_is_made_here_of_one_on_another_host() {
     let mut rig = far_rig().with_job("mode = \"full-first\"");
     rig.makes_a_vhdx();
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     rig.guest_writes("recovery", "db1", 0, &noise(4096, 9));
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
     rig.holds_the_same();
 }
@@ -99,8 +99,8 @@ fn a_line_that_is_cut_is_taken_up_where_it_was() {
     rig.reach = "limit_rate = \"4M\"\n".to_owned();
     fs::write(rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
     rig.cuts_once(&stage(&rig), 2 << 20);
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let sent = rig.sent();
     assert!(
         sent < DISK_BYTES as u64 + (3 << 19),
@@ -108,7 +108,7 @@ fn a_line_that_is_cut_is_taken_up_where_it_was() {
     );
     rig.was_cut();
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
 }
 
@@ -118,18 +118,18 @@ fn an_executor_that_is_killed_while_it_pulls_is_taken_over() {
     rig.reach = "limit_rate = \"4M\"\n".to_owned();
     fs::write(rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
     let stage = stage(&rig);
-    let mut carrier = rig.start();
-    rig.wait(&mut carrier, "half of it", |_| {
+    let mut runner = rig.start();
+    rig.wait(&mut runner, "half of it", |_| {
         fs::metadata(&stage).is_ok_and(|it| it.len() > 2 << 20)
     });
-    carrier.kill();
+    runner.kill();
     rig.sent();
-    let mut carrier = rig.carry(&["resume", "shop"]);
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.spawn(&["resume", "shop"]);
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let sent = rig.sent();
     assert!(sent < 7 << 19, "{sent} bytes were sent again");
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
     assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
 }
@@ -137,13 +137,13 @@ fn an_executor_that_is_killed_while_it_pulls_is_taken_over() {
 #[test]
 fn the_proof_finds_one_wrong_byte_on_the_other_host() {
     let rig = far_rig();
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     // Time between the final copy and the proof.
     let slow = rig.site("primary", "db1").join("slow");
     fs::write(&slow, "0.5").unwrap();
     rig.ok(&["complete", "shop"]);
-    rig.wait(&mut carrier, "the activation", |status| {
+    rig.wait(&mut runner, "the activation", |status| {
         status["vms"][0]["phase"] == "activating"
     });
     let mut disk = fs::OpenOptions::new()
@@ -154,7 +154,7 @@ fn the_proof_finds_one_wrong_byte_on_the_other_host() {
     disk.write_all(b"x").unwrap();
     drop(disk);
     fs::remove_file(&slow).unwrap();
-    let status = rig.wait(&mut carrier, "the proof", |status| {
+    let status = rig.wait(&mut runner, "the proof", |status| {
         let vm = &status["vms"][0];
         vm["phase"] == "commit-pending" && !vm["problem"].is_null()
     });
@@ -172,13 +172,13 @@ fn the_proof_finds_one_wrong_byte_on_the_other_host() {
 fn what_the_target_wrote_is_taken_back_from_the_other_host() {
     let rig = far_rig().with_job("keep_undo = true");
     let before = read(rig.target("db1"));
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     rig.guest_writes("primary", "db1", (1 << 20) + 4_000, &noise(70_000, 7));
     rig.ok(&["undo", "shop", "--accept-loss", "--restore"]);
-    carrier.end();
+    runner.end();
     assert_eq!(rig.phase(0), "rolled-back");
     assert!(read(rig.target("db1")) == before, "bit for bit");
     assert!(rig.is("recovery", "db1", "running"));
@@ -281,8 +281,8 @@ fn a_plan_is_shown_with_an_estimate_from_across_the_line() {
 #[test]
 fn a_job_gets_no_disk_that_another_has_under_another_spelling() {
     let rig = far_rig().with_job("mode = \"delta\"");
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let plan = rig.plan();
     let text = fs::read_to_string(&plan).unwrap();
     let text = text

@@ -9,7 +9,7 @@ use std::process::Command;
 use diskdelta::remote::{FrameEncoder, Hello, Message};
 use serde_json::Value;
 
-use crate::desk::{Carrier, Desk};
+use crate::desk::{Desk, Runner};
 use crate::far::moved;
 use crate::rig::{DISK_BYTES, Rig, noise, read};
 use crate::through;
@@ -43,8 +43,8 @@ fn staged(rig: &Rig) -> u64 {
     stages.max().unwrap_or(0)
 }
 
-fn half_way(rig: &Rig, carrier: &mut Carrier) {
-    rig.wait(carrier, "half of it", |_| staged(rig) > 2 << 20);
+fn half_way(rig: &Rig, runner: &mut Runner) {
+    rig.wait(runner, "half of it", |_| staged(rig) > 2 << 20);
 }
 
 /// The agent that runs, or ran last.
@@ -58,9 +58,9 @@ fn is_bootable(rig: &Rig) -> bool {
 }
 
 /// Waits for a phase; once the target was blocked it cannot be booted until then.
-fn wait_blocked(rig: &Rig, carrier: &mut Carrier, phase: &str) -> Value {
+fn wait_blocked(rig: &Rig, runner: &mut Runner, phase: &str) -> Value {
     let was_blocked = Cell::new(false);
-    rig.wait(carrier, phase, |status| {
+    rig.wait(runner, phase, |status| {
         let is_bootable = is_bootable(rig);
         assert!(!(was_blocked.get() && is_bootable), "bootable: {status:#}");
         was_blocked.set(!is_bootable);
@@ -69,9 +69,9 @@ fn wait_blocked(rig: &Rig, carrier: &mut Carrier, phase: &str) -> Value {
     })
 }
 
-fn homecoming(rig: &Rig, carrier: &mut Carrier) {
+fn homecoming(rig: &Rig, runner: &mut Runner) {
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(carrier, 0, "commit-pending");
+    let status = rig.wait_for(runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true, "{status:#}");
     assert!(read(rig.source("db1")) == read(rig.target("db1")));
     assert!(rig.is("primary", "db1", "running") && !rig.is("recovery", "db1", "running"));
@@ -95,13 +95,13 @@ fn failing(rig: &Rig) -> Vec<String> {
 fn a_disk_on_another_host_is_brought_up_to_date_there_and_replicated_back_from_there() {
     let rig = far_rig().with_job("mode = \"delta\"");
     assert_eq!(failing(&rig), Vec::<String>::new());
-    let mut carrier = rig.start();
-    let status = wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    let mut runner = rig.start();
+    let status = wait_blocked(&rig, &mut runner, "ready-to-cutover");
     assert!((300_000..400_000).contains(&moved(&status)), "{status}");
     assert!(rig.blocked("db1").exists() && rig.is("primary", "db1", "fenced"));
 
     rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
-    homecoming(&rig, &mut carrier);
+    homecoming(&rig, &mut runner);
     let status = rig.status();
     assert!((10_000..20_000).contains(&moved(&status)), "{status}");
     // What differs has gone there; little came back.
@@ -110,7 +110,7 @@ fn a_disk_on_another_host_is_brought_up_to_date_there_and_replicated_back_from_t
 
     rig.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
     rig.ok(&["commit", "shop"]);
-    carrier.end();
+    runner.end();
     let status = rig.ok(&["reverse", "shop"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
     assert!((5_000..13_000).contains(&moved(&status)), "{status}");
@@ -123,11 +123,11 @@ fn a_disk_on_another_host_is_brought_up_to_date_there_and_replicated_back_from_t
     rig.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 5));
     fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
     let plan = rig.plan_from("primary");
-    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!((5_000..13_000).contains(&moved(&status)), "{status}");
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert!(read(rig.source("db1")) == read(rig.target("db1")));
 }
 
@@ -136,16 +136,16 @@ fn a_source_on_another_host_is_replicated_back_to_and_failed_over_to_again() {
     let mut rig = Rig::new(&["db1"]).with_job("pass_interval = \"1s\"");
     rig.far = vec!["recovery"];
     rig.writer("");
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     rig.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
     rig.ok(&["commit", "shop"]);
-    carrier.end();
+    runner.end();
     rig.sent();
-    let mut carrier = rig.carry(&["reverse", "shop"]);
-    let status = rig.wait(&mut carrier, "protection", |status| {
+    let mut runner = rig.spawn(&["reverse", "shop"]);
+    let status = rig.wait(&mut runner, "protection", |status| {
         status["vms"][0]["phase"] == "protected"
     });
     assert!(moved(&status) < 13_000, "{status}");
@@ -153,7 +153,7 @@ fn a_source_on_another_host_is_replicated_back_to_and_failed_over_to_again() {
     // Periodic passes go there, too.
     let passes = status["vms"][0]["passes"].as_u64().unwrap();
     rig.guest_writes("primary", "db1", 1 << 20, &noise(6_000, 5));
-    rig.wait(&mut carrier, "two more passes", |status| {
+    rig.wait(&mut runner, "two more passes", |status| {
         let vm = &status["vms"][0];
         vm["phase"] == "protected" && vm["passes"].as_u64().unwrap() >= passes + 2
     });
@@ -161,7 +161,7 @@ fn a_source_on_another_host_is_replicated_back_to_and_failed_over_to_again() {
         .site("recovery", "db1")
         .join("disk.raw.failback-shop.partial.raw");
     assert!(read(&replica) == read(rig.target("db1")));
-    carrier.kill();
+    runner.kill();
     // Its disk was read there as a whole, and as a whole it did not come here.
     let sent = rig.sent();
     assert!(sent < DISK_BYTES as u64 / 4, "{sent}");
@@ -170,11 +170,11 @@ fn a_source_on_another_host_is_replicated_back_to_and_failed_over_to_again() {
     rig.guest_writes("primary", "db1", 3 << 20, &noise(7_000, 6));
     rig.job.clear();
     let plan = rig.plan_from("primary");
-    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!((7_000..16_000).contains(&moved(&status)), "{status}");
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
     assert!(read(rig.source("db1")) == read(rig.target("db1")));
     assert!(rig.is("recovery", "db1", "running"));
@@ -184,14 +184,14 @@ fn a_source_on_another_host_is_replicated_back_to_and_failed_over_to_again() {
 fn disks_of_both_sides_on_one_other_host_do_not_come_here() {
     let mut rig = far_rig().with_job("mode = \"delta\"");
     rig.far = vec!["primary", "recovery"];
-    let mut carrier = rig.start();
-    let status = wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    let mut runner = rig.start();
+    let status = wait_blocked(&rig, &mut runner, "ready-to-cutover");
     assert!((300_000..400_000).contains(&moved(&status)), "{status}");
     rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
-    homecoming(&rig, &mut carrier);
+    homecoming(&rig, &mut runner);
     rig.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
     rig.ok(&["commit", "shop"]);
-    carrier.end();
+    runner.end();
     let status = rig.ok(&["reverse", "shop"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
     let replica = rig
@@ -212,8 +212,8 @@ fn a_disk_on_another_host_is_written_whole_in_every_mode() {
         "mode = \"delta\"\nproof = \"before-activation\"",
     ] {
         let rig = far_rig().with_job(job);
-        rig.comes_home_whole(job, |carrier| {
-            wait_blocked(&rig, carrier, "ready-to-cutover");
+        rig.comes_home_whole(job, |runner| {
+            wait_blocked(&rig, runner, "ready-to-cutover");
         });
     }
 }
@@ -222,11 +222,11 @@ fn a_disk_on_another_host_is_written_whole_in_every_mode() {
 fn a_disk_of_another_format_is_made_on_another_host() {
     let mut rig = far_rig().with_job("mode = \"full-first\"");
     rig.makes_a_vhdx();
-    let mut carrier = rig.start();
-    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    let mut runner = rig.start();
+    wait_blocked(&rig, &mut runner, "ready-to-cutover");
     rig.guest_writes("recovery", "db1", 0, &noise(4096, 9));
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
     rig.holds_the_same();
 }
@@ -235,15 +235,15 @@ fn a_disk_of_another_format_is_made_on_another_host() {
 fn a_line_that_is_cut_while_a_disk_is_written_there_leaves_it_unbootable_and_is_taken_up() {
     for mode in ["delta", "full-first"] {
         let rig = slow_rig(&format!("mode = \"{mode}\""));
-        let mut carrier = rig.start();
-        half_way(&rig, &mut carrier);
+        let mut runner = rig.start();
+        half_way(&rig, &mut runner);
         let killed = Command::new("kill").args(["-9", &agent(&rig)]).status();
         assert!(killed.unwrap().success());
-        wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+        wait_blocked(&rig, &mut runner, "ready-to-cutover");
         let log = rig.ok(&["log", "shop"]).to_string();
         assert!(log.contains("closed the line"), "{log}");
         assert!(log.contains("ssh://me@primary.example"), "{log}");
-        homecoming(&rig, &mut carrier);
+        homecoming(&rig, &mut runner);
     }
 }
 
@@ -251,13 +251,13 @@ fn a_line_that_is_cut_while_a_disk_is_written_there_leaves_it_unbootable_and_is_
 fn an_executor_that_is_killed_while_a_disk_is_written_elsewhere_is_taken_over() {
     for mode in ["delta", "full-first"] {
         let rig = slow_rig(&format!("mode = \"{mode}\""));
-        let mut carrier = rig.start();
-        half_way(&rig, &mut carrier);
-        carrier.kill();
+        let mut runner = rig.start();
+        half_way(&rig, &mut runner);
+        runner.kill();
         assert!(!is_bootable(&rig));
-        let mut carrier = rig.carry(&["resume", "shop"]);
-        wait_blocked(&rig, &mut carrier, "ready-to-cutover");
-        homecoming(&rig, &mut carrier);
+        let mut runner = rig.spawn(&["resume", "shop"]);
+        wait_blocked(&rig, &mut runner, "ready-to-cutover");
+        homecoming(&rig, &mut runner);
     }
 }
 
@@ -273,27 +273,27 @@ fn a_hand_that_does_not_see_its_executor_die_makes_way_for_the_next_one() {
         rig.agent_state().display(),
         rig.path("sent").display()
     ));
-    let mut carrier = rig.start();
-    half_way(&rig, &mut carrier);
+    let mut runner = rig.start();
+    half_way(&rig, &mut runner);
     let old = agent(&rig);
-    carrier.kill();
+    runner.kill();
     let runs = || Path::new("/proc").join(&old).join("exe").exists();
     assert!(runs(), "it has not seen that anybody died");
     rig.writer("");
-    let mut carrier = rig.carry(&["resume", "shop"]);
-    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    let mut runner = rig.spawn(&["resume", "shop"]);
+    wait_blocked(&rig, &mut runner, "ready-to-cutover");
     assert!(!runs(), "two at a time");
     // It went at once, not when it had heard nothing for long enough.
     let log = rig.ok(&["log", "shop"]).to_string();
     assert!(!log.contains("has not ended yet"), "{log}");
-    homecoming(&rig, &mut carrier);
+    homecoming(&rig, &mut runner);
 }
 
 #[test]
 fn a_late_command_is_refused_where_the_disk_lies() {
     let rig = far_rig().with_job("mode = \"delta\"");
-    let mut carrier = rig.start();
-    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    let mut runner = rig.start();
+    wait_blocked(&rig, &mut runner, "ready-to-cutover");
     // Another executor was there; this one has not heard of it.
     let seen: Value = serde_json::from_slice(&read(rig.agent_token())).unwrap();
     let mut newer = seen.clone();
@@ -302,7 +302,7 @@ fn a_late_command_is_refused_where_the_disk_lies() {
     let before = read(rig.blocked("db1"));
     rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait(&mut carrier, "a problem", |status| {
+    let status = rig.wait(&mut runner, "a problem", |status| {
         !status["vms"][0]["problem"].is_null()
     });
     let detail = status["vms"][0]["detail"].as_str().unwrap();
@@ -314,7 +314,7 @@ fn a_late_command_is_refused_where_the_disk_lies() {
     assert!(rig.is("recovery", "db1", "running") || rig.is("recovery", "db1", "fenced"));
     fs::write(rig.agent_token(), seen.to_string()).unwrap();
     let _ = rig.run(&["retry", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert!(read(rig.source("db1")) == read(rig.target("db1")));
 }
 
@@ -323,11 +323,11 @@ fn a_cancelled_job_restores_the_disk_on_the_other_host_or_leaves_it_to_the_next(
     for mode in ["delta", "full-first"] {
         let rig = far_rig().with_job(&format!("mode = \"{mode}\"\nkeep_undo = true"));
         let before = read(rig.target("db1"));
-        let mut carrier = rig.start();
-        wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+        let mut runner = rig.start();
+        wait_blocked(&rig, &mut runner, "ready-to-cutover");
         assert!(read(rig.blocked("db1")) != before);
         rig.ok(&["cancel", "shop", "--restore"]);
-        carrier.end();
+        runner.end();
         assert_eq!(rig.status()["vms"][0]["disposition"], "restored");
         assert!(read(rig.target("db1")) == before, "{mode}");
         let left = fs::read_dir(rig.site("primary", "db1")).unwrap();
@@ -336,28 +336,28 @@ fn a_cancelled_job_restores_the_disk_on_the_other_host_or_leaves_it_to_the_next(
         assert!(left.is_empty(), "{left:?}");
     }
     let rig = far_rig();
-    let mut carrier = rig.start();
-    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    let mut runner = rig.start();
+    wait_blocked(&rig, &mut runner, "ready-to-cutover");
     rig.ok(&["cancel", "shop"]);
-    carrier.end();
+    runner.end();
     assert!(!is_bootable(&rig));
-    let mut carrier = rig.start();
-    let status = wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    let mut runner = rig.start();
+    let status = wait_blocked(&rig, &mut runner, "ready-to-cutover");
     assert_eq!(moved(&status), 0, "it was all there");
-    homecoming(&rig, &mut carrier);
+    homecoming(&rig, &mut runner);
 }
 
 #[test]
 fn an_undo_takes_back_on_the_other_host_what_its_vm_wrote() {
     let rig = far_rig().with_job("keep_undo = true");
     let before = read(rig.target("db1"));
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     rig.guest_writes("recovery", "db1", 1 << 20, &noise(9_000, 6));
-    homecoming(&rig, &mut carrier);
+    homecoming(&rig, &mut runner);
     rig.guest_writes("primary", "db1", (1 << 20) + 4_000, &noise(70_000, 7));
     rig.ok(&["undo", "shop", "--accept-loss", "--restore"]);
-    carrier.end();
+    runner.end();
     assert_eq!(rig.phase(0), "rolled-back");
     assert!(read(rig.target("db1")) == before, "bit for bit");
     assert!(rig.is("recovery", "db1", "running"));
@@ -368,16 +368,16 @@ fn a_snapshot_that_cannot_be_read_here_is_named_as_it_is_here() {
     let rig = far_rig();
     let address = rig.site("recovery", "db1").join("address");
     fs::write(&address, "/no/such/snapshot.raw").unwrap();
-    let mut carrier = rig.start();
-    let status = rig.wait(&mut carrier, "a problem", |status| {
+    let mut runner = rig.start();
+    let status = rig.wait(&mut runner, "a problem", |status| {
         !status["vms"][0]["problem"].is_null()
     });
     let detail = status["vms"][0]["detail"].as_str().unwrap();
     assert!(detail.starts_with("/no/such/snapshot.raw"), "{detail}");
     assert!(!is_bootable(&rig));
     fs::remove_file(address).unwrap();
-    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
-    homecoming(&rig, &mut carrier);
+    wait_blocked(&rig, &mut runner, "ready-to-cutover");
+    homecoming(&rig, &mut runner);
 }
 
 #[test]
@@ -385,17 +385,17 @@ fn the_vms_of_a_group_are_written_on_another_host_at_the_same_time() {
     let mut rig = Rig::new(&["db1", "web1"]);
     rig.far = vec!["primary"];
     rig.writer("");
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
-    rig.wait_for(&mut carrier, 1, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    rig.wait_for(&mut runner, 1, "ready-to-cutover");
     rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut carrier, 0, "commit-pending");
-    rig.wait_for(&mut carrier, 1, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
+    rig.wait_for(&mut runner, 1, "commit-pending");
     for vm in ["db1", "web1"] {
         assert!(read(rig.source(vm)) == read(rig.target(vm)), "{vm}");
     }
     rig.ok(&["commit", "shop"]);
-    carrier.end();
+    runner.end();
     assert!(rig.is("recovery", "db1", "gone") && rig.is("recovery", "web1", "gone"));
 }
 
@@ -412,25 +412,25 @@ fn a_commit_forgets_the_ways_back_on_the_other_host() {
 #[test]
 fn an_aborted_cutover_goes_on_with_the_disk_on_the_other_host() {
     let rig = far_rig();
-    let mut carrier = rig.start();
-    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
-    rig.aborts_the_cutover(&mut carrier, "recovery", ["quiescing", "final-sync"]);
-    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    let mut runner = rig.start();
+    wait_blocked(&rig, &mut runner, "ready-to-cutover");
+    rig.aborts_the_cutover(&mut runner, "recovery", ["quiescing", "final-sync"]);
+    wait_blocked(&rig, &mut runner, "ready-to-cutover");
     assert!(rig.is("recovery", "db1", "running") && !rig.is("recovery", "db1", "fenced"));
     rig.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));
-    homecoming(&rig, &mut carrier);
+    homecoming(&rig, &mut runner);
 }
 
 #[test]
 fn the_proof_finds_one_byte_that_the_target_elsewhere_does_not_have() {
     let rig = far_rig();
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     // Time between the final copy and the proof.
     let slow = rig.site("primary", "db1").join("slow");
     fs::write(&slow, "0.5").unwrap();
     rig.ok(&["complete", "shop"]);
-    rig.wait(&mut carrier, "the activation", |status| {
+    rig.wait(&mut runner, "the activation", |status| {
         status["vms"][0]["phase"] == "activating"
     });
     let disk = fs::OpenOptions::new().write(true).open(rig.source("db1"));
@@ -439,7 +439,7 @@ fn the_proof_finds_one_byte_that_the_target_elsewhere_does_not_have() {
     disk.write_all(b"x").unwrap();
     drop(disk);
     fs::remove_file(&slow).unwrap();
-    let status = rig.wait(&mut carrier, "the proof", |status| {
+    let status = rig.wait(&mut runner, "the proof", |status| {
         let vm = &status["vms"][0];
         vm["phase"] == "commit-pending" && !vm["problem"].is_null()
     });
@@ -450,8 +450,8 @@ fn the_proof_finds_one_byte_that_the_target_elsewhere_does_not_have() {
 #[test]
 fn a_copy_that_another_wrote_to_is_not_activated() {
     let rig = far_rig().with_job("mode = \"delta\"");
-    let mut carrier = rig.start();
-    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    let mut runner = rig.start();
+    wait_blocked(&rig, &mut runner, "ready-to-cutover");
     rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
     let slow = rig.site("recovery", "db1").join("slow");
     fs::write(&slow, "0.3").unwrap();
@@ -463,7 +463,7 @@ fn a_copy_that_another_wrote_to_is_not_activated() {
     disk.write_all(b"behind its back").unwrap();
     drop(disk);
     fs::remove_file(slow).unwrap();
-    rig.wait_for(&mut carrier, 0, "commit-pending");
+    rig.wait_for(&mut runner, 0, "commit-pending");
     assert!(read(rig.source("db1")) == read(rig.target("db1")));
 }
 
@@ -609,23 +609,23 @@ fn a_plan_for_another_host_is_shown_with_an_estimate_of_what_would_move() {
 fn the_plan_says_where_an_agent_that_it_starts_keeps_its_state() {
     let mut rig = far_rig();
     rig.reach = "state = \"/srv/state\"\n".to_owned();
-    let mut carrier = rig.start();
-    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    let mut runner = rig.start();
+    wait_blocked(&rig, &mut runner, "ready-to-cutover");
     let asked = fs::read_to_string(rig.path("asked")).unwrap();
     assert!(asked.contains(" --state-dir=/srv/state"), "{asked}");
     // One whose options its own host has chosen keeps to those.
     assert!(rig.agent_token().exists() && !Path::new("/srv/state").exists());
-    homecoming(&rig, &mut carrier);
+    homecoming(&rig, &mut runner);
 }
 
 #[test]
 fn nothing_is_kept_where_a_client_could_write_it() {
     let rig = far_rig();
-    let mut carrier = rig.start();
-    wait_blocked(&rig, &mut carrier, "ready-to-cutover");
+    let mut runner = rig.start();
+    wait_blocked(&rig, &mut runner, "ready-to-cutover");
     let left = fs::read_dir(rig.site("primary", "db1")).unwrap();
     let left = left.map(|it| it.unwrap().file_name().into_string().unwrap());
     let left: Vec<_> = left.filter(|name| name.starts_with('.')).collect();
     assert!(left.is_empty(), "{left:?}");
-    homecoming(&rig, &mut carrier);
+    homecoming(&rig, &mut runner);
 }

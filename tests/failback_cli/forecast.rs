@@ -43,12 +43,12 @@ fn foretold(rig: &Rig, mode: &str) -> u64 {
 /// What the first copy moves.
 fn moved(rig: &Rig, mode: &str) -> u64 {
     let plan = plan(rig);
-    let mut carrier = rig.carry(&["start", plan.to_str().unwrap(), "--yes"]);
+    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
     let phase = match mode {
         "full" => "commit-pending",
         _ => "ready-to-cutover",
     };
-    let status = rig.wait_for(&mut carrier, 0, phase);
+    let status = rig.wait_for(&mut runner, 0, phase);
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     moved.as_u64().unwrap()
 }

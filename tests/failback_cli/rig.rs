@@ -10,7 +10,7 @@ use age::secrecy::ExposeSecret;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::desk::{Carrier, Desk};
+use crate::desk::{Desk, Runner};
 
 pub const DISK_BYTES: usize = 4 << 20;
 
@@ -208,11 +208,11 @@ impl Rig {
 
     /// A job is asked to complete, and aborted in one of the phases that follow, which the VM at
     /// `site` draws out.
-    pub fn aborts_the_cutover(&self, carrier: &mut Carrier, site: &str, phases: [&str; 2]) {
+    pub fn aborts_the_cutover(&self, runner: &mut Runner, site: &str, phases: [&str; 2]) {
         let slow = self.site(site, "db1").join("slow");
         fs::write(&slow, "0.3").unwrap();
         self.ok(&["complete", "shop"]);
-        self.wait(carrier, "the cutover", |status| {
+        self.wait(runner, "the cutover", |status| {
             let phase = status["vms"][0]["phase"].as_str();
             phase.is_some_and(|phase| phases.contains(&phase))
         });
@@ -221,29 +221,29 @@ impl Rig {
     }
 
     /// A job that is begun is cancelled before it has written anything.
-    pub fn cancels_at_the_beginning(&self, site: &str, start: impl FnOnce() -> Carrier) {
+    pub fn cancels_at_the_beginning(&self, site: &str, start: impl FnOnce() -> Runner) {
         let slow = self.site(site, "db1").join("slow");
         fs::write(&slow, "1").unwrap();
-        let mut carrier = start();
-        self.wait(&mut carrier, "the beginning", |status| {
+        let mut runner = start();
+        self.wait(&mut runner, "the beginning", |status| {
             status["vms"][0]["phase"] == "initial-sync"
         });
         self.ok(&["cancel", "shop", "--restore"]);
         fs::remove_file(&slow).unwrap();
-        carrier.end();
+        runner.end();
         assert_eq!(self.status()["vms"][0]["disposition"], "restored");
     }
 
     /// A job of these lines goes through; `ready` waits until its source may be shut down, where it
     /// begins with a pass.
-    pub fn comes_home_whole(&self, job: &str, ready: impl FnOnce(&mut Carrier)) {
-        let mut carrier = self.start();
+    pub fn comes_home_whole(&self, job: &str, ready: impl FnOnce(&mut Runner)) {
+        let mut runner = self.start();
         if !job.starts_with("mode = \"full\"") {
-            ready(&mut carrier);
+            ready(&mut runner);
             self.guest_writes("recovery", "db1", 2 << 20, &noise(9_000, 6));
             self.ok(&["complete", "shop"]);
         }
-        let status = self.wait_for(&mut carrier, 0, "commit-pending");
+        let status = self.wait_for(&mut runner, 0, "commit-pending");
         assert_eq!(status["vms"][0]["proven"], true, "{job}");
         assert!(
             read(self.source("db1")) == read(self.target("db1")),
@@ -341,9 +341,9 @@ impl Rig {
         complaint
     }
 
-    pub fn start(&self) -> Carrier {
+    pub fn start(&self) -> Runner {
         let plan = self.plan();
-        self.carry(&["start", plan.to_str().unwrap(), "--yes"])
+        self.spawn(&["start", plan.to_str().unwrap(), "--yes"])
     }
 
     pub fn status(&self) -> Value {
@@ -358,14 +358,14 @@ impl Rig {
     }
 
     /// Waits until a VM's job is in a phase and does nothing.
-    pub fn wait_for(&self, carrier: &mut Carrier, vm: usize, phase: &str) -> Value {
-        self.wait(carrier, phase, |status| {
+    pub fn wait_for(&self, runner: &mut Runner, vm: usize, phase: &str) -> Value {
+        self.wait(runner, phase, |status| {
             let vm = &status["vms"][vm];
             vm["phase"] == phase && vm["doing"].is_null()
         })
     }
 
-    pub fn wait(&self, carrier: &mut Carrier, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait(&self, runner: &mut Runner, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let begin = Instant::now();
         loop {
             let output = self.run(&["status", "shop"]);
@@ -373,10 +373,10 @@ impl Rig {
             if is(&status) {
                 return status;
             }
-            let ended = carrier.ended();
+            let ended = runner.ended();
             assert!(
                 begin.elapsed() < Duration::from_secs(60) && ended.is_none(),
-                "waited for {what}, carrier {ended:?}: {status:#}"
+                "waited for {what}, runner {ended:?}: {status:#}"
             );
             std::thread::sleep(Duration::from_millis(20));
         }

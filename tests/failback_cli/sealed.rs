@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::desk::{Carrier, Desk};
+use crate::desk::{Desk, Runner};
 use crate::rig::{DISK_BYTES, Rig, noise, read};
 
 /// A rig whose VM runs at the primary site and is replicated to the recovery site, which encrypts.
@@ -23,9 +23,9 @@ fn far_rig() -> Rig {
     rig
 }
 
-fn start(rig: &Rig) -> Carrier {
+fn start(rig: &Rig) -> Runner {
     let plan = rig.plan_from("primary");
-    rig.carry(&["start", plan.to_str().unwrap(), "--yes"])
+    rig.spawn(&["start", plan.to_str().unwrap(), "--yes"])
 }
 
 fn moved(status: &Value) -> u64 {
@@ -34,9 +34,9 @@ fn moved(status: &Value) -> u64 {
 }
 
 /// Cuts over; the target, which is at the recovery site, has all.
-fn arrives(rig: &Rig, carrier: &mut Carrier) {
+fn arrives(rig: &Rig, runner: &mut Runner) {
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(carrier, 0, "commit-pending");
+    let status = rig.wait_for(runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
     assert!(read(rig.source("db1")) == read(rig.target("db1")));
     assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
@@ -64,8 +64,8 @@ fn replicas_are_kept_in_the_folder_that_the_plan_names() {
     );
     fs::create_dir(&folder).unwrap();
     rig.ok(&["check", plan.to_str().unwrap()]);
-    let mut carrier = start(&rig);
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = start(&rig);
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let replica = folder.join("db1+db1-system.replica");
     is_sealed(&replica);
     let site = rig.site("recovery", "db1");
@@ -77,7 +77,7 @@ fn replicas_are_kept_in_the_folder_that_the_plan_names() {
     );
 
     rig.guest_writes("primary", "db1", 70_000, &noise(9_000, 3));
-    arrives(&rig, &mut carrier);
+    arrives(&rig, &mut runner);
     assert!(!replica.exists() && folder.exists());
 }
 
@@ -87,8 +87,8 @@ fn one_replica_is_not_written_by_two_jobs() {
     let folder = rig.path("replicas");
     fs::create_dir(&folder).unwrap();
     rig.recovery += &format!("folder = {folder:?}\n");
-    let mut carrier = start(&rig);
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = start(&rig);
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let plan = rig.plan_from("primary");
     let text = fs::read_to_string(&plan).unwrap();
     let text = text
@@ -102,10 +102,10 @@ fn one_replica_is_not_written_by_two_jobs() {
 #[test]
 fn a_job_that_is_cancelled_before_it_wrote_leaves_a_replica_as_it_was() {
     let rig = rig("");
-    let mut carrier = start(&rig);
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = start(&rig);
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     rig.ok(&["cancel", "shop"]);
-    carrier.end();
+    runner.end();
     let replica = rig.site("recovery", "db1").join("disk.raw.replica");
     let files = || fs::read_dir(&replica).unwrap().count();
     let before = files();
@@ -114,10 +114,10 @@ fn a_job_that_is_cancelled_before_it_wrote_leaves_a_replica_as_it_was() {
     rig.cancels_at_the_beginning("primary", || start(&rig));
     assert_eq!(files(), before);
 
-    let mut carrier = start(&rig);
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = start(&rig);
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert_eq!(moved(&status), 0, "it was all there");
-    arrives(&rig, &mut carrier);
+    arrives(&rig, &mut runner);
 }
 
 #[test]
@@ -125,8 +125,8 @@ fn a_disk_on_another_host_is_replicated_encrypted_and_only_what_differs_comes() 
     let rig = far_rig();
     let plan = rig.plan_from("primary");
     rig.ok(&["check", plan.to_str().unwrap()]);
-    let mut carrier = start(&rig);
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = start(&rig);
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let sent = rig.sent();
     assert!((300_000..500_000).contains(&sent), "{sent}");
     let replica = rig.site("recovery", "db1").join("disk.raw.replica");
@@ -137,7 +137,7 @@ fn a_disk_on_another_host_is_replicated_encrypted_and_only_what_differs_comes() 
     rig.guest_writes("primary", "db1", 70_000, &noise(9_000, 3));
     rig.guest_writes("primary", "db1", 2 << 20, &vec![0; 70_000]);
     rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
     assert!(moved(&status) <= 4 * 65_536, "{status:#}");
     // Its blocks, and the root that is the proof.
@@ -150,12 +150,12 @@ fn a_disk_on_another_host_is_replicated_encrypted_and_only_what_differs_comes() 
 #[test]
 fn a_replica_of_a_disk_on_another_host_is_the_base_of_the_next_job() {
     let rig = far_rig().with_job("mode = \"full-first\"");
-    let mut carrier = start(&rig);
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = start(&rig);
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let sent = rig.sent();
     assert!(sent > DISK_BYTES as u64, "everything: {sent}");
     rig.ok(&["cancel", "shop"]);
-    carrier.end();
+    runner.end();
 
     let rig = rig.with_job("mode = \"delta\"");
     rig.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 6));
@@ -164,13 +164,13 @@ fn a_replica_of_a_disk_on_another_host_is_the_base_of_the_next_job() {
     let delta = shown["vms"][0]["disks"][0]["delta_bytes"].as_u64().unwrap();
     assert!((5_000..=131_072).contains(&delta), "{shown:#}");
     rig.sent();
-    let mut carrier = start(&rig);
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = start(&rig);
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!((5_000..=131_072).contains(&moved(&status)), "{status:#}");
     let sent = rig.sent();
     assert!((5_000..150_000).contains(&sent), "{sent}");
     rig.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 7));
-    arrives(&rig, &mut carrier);
+    arrives(&rig, &mut runner);
 }
 
 #[test]
@@ -178,9 +178,9 @@ fn a_replica_whose_line_was_cut_holds_what_it_held_and_the_pass_is_made_again() 
     let mut rig = far_rig().with_job("mode = \"full-first\"");
     rig.reach = "limit_rate = \"4M\"\n".to_owned();
     rig.cuts_once(&rig.path("sent"), 3 << 19);
-    let mut carrier = start(&rig);
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = start(&rig);
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     rig.was_cut();
     is_sealed(&rig.site("recovery", "db1").join("disk.raw.replica"));
-    arrives(&rig, &mut carrier);
+    arrives(&rig, &mut runner);
 }

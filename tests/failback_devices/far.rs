@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::desk::{Carrier, Desk};
+use crate::desk::{Desk, Runner};
 use crate::rig::{DISK_BYTES, noise, read};
 use crate::{Site, boots_from};
 
@@ -33,11 +33,11 @@ fn arrived(site: &Site) -> u64 {
 }
 
 /// Starts a job and looks away in the middle of its first pass.
-fn half_way(site: &Site) -> Carrier {
-    let mut carrier = site.rig.start();
+fn half_way(site: &Site) -> Runner {
+    let mut runner = site.rig.start();
     site.rig
-        .wait(&mut carrier, "some of it", |_| arrived(site) > 0);
-    carrier
+        .wait(&mut runner, "some of it", |_| arrived(site) > 0);
+    runner
 }
 
 /// What an interrupted pass has brought is not brought again.
@@ -48,9 +48,9 @@ fn brings_the_rest(site: &Site, before: u64) {
 }
 
 /// Goes home from a first pass that is complete.
-fn home(site: &Site, carrier: &mut Carrier) {
+fn home(site: &Site, runner: &mut Runner) {
     site.rig.ok(&["complete", "shop"]);
-    let status = site.rig.wait_for(carrier, 0, "commit-pending");
+    let status = site.rig.wait_for(runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
     assert!(site.disk() == read(site.rig.source("db1")));
     assert!(site.sidecars().is_empty() && !site.is_marked());
@@ -63,8 +63,8 @@ fn a_disk_on_another_host_comes_home_onto_a_device_as_a_delta() {
         return;
     };
     let rig = &site.rig;
-    let mut carrier = rig.start();
-    let status = rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(
         (300_000..400_000).contains(&moved.as_u64().unwrap()),
@@ -78,7 +78,7 @@ fn a_disk_on_another_host_comes_home_onto_a_device_as_a_delta() {
     // Onto what is held only what changed comes over the line; under the mark, too.
     rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
     rig.guest_writes("recovery", "db1", 2 << 20, &noise(4096, 4));
-    home(&site, &mut carrier);
+    home(&site, &mut runner);
     let sent = rig.sent();
     assert!((14_000..40_000).contains(&sent), "{sent}");
 }
@@ -90,17 +90,17 @@ fn a_disk_on_another_host_comes_home_whole_onto_a_device() {
             return;
         };
         let rig = &site.rig;
-        let mut carrier = rig.start();
+        let mut runner = rig.start();
         if mode == "full-first" {
-            rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+            rig.wait_for(&mut runner, 0, "ready-to-cutover");
             assert_eq!(site.standing(), "held", "{mode}");
             site.is_refused();
             rig.guest_writes("recovery", "db1", 0, &noise(9_000, 7));
-            home(&site, &mut carrier);
+            home(&site, &mut runner);
             continue;
         }
         // Nothing is copied while the source runs, so nobody has to ask for the cutover.
-        let status = rig.wait_for(&mut carrier, 0, "commit-pending");
+        let status = rig.wait_for(&mut runner, 0, "commit-pending");
         assert_eq!(status["vms"][0]["proven"], true);
         assert!(site.disk() == read(rig.source("db1")) && !site.is_marked());
     }
@@ -115,13 +115,13 @@ fn a_device_may_be_longer_than_the_disk_on_another_host() {
     site.rig.shell("");
     let tail = || read(site.device.path())[DISK_BYTES..].to_vec();
     let before = tail();
-    let mut carrier = site.rig.start();
-    site.rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = site.rig.start();
+    site.rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let end = DISK_BYTES as u64;
     site.rig
         .guest_writes("recovery", "db1", end - 5_000, &noise(5_000, 3));
     site.rig.ok(&["complete", "shop"]);
-    let status = site.rig.wait_for(&mut carrier, 0, "commit-pending");
+    let status = site.rig.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
     assert!(site.disk() == read(site.rig.source("db1")));
     assert!(tail() == before, "what lies beyond the disk is nobody's");
@@ -133,23 +133,23 @@ fn an_executor_killed_while_it_pulls_leaves_the_device_held_and_another_brings_t
         let Some(site) = slow_site(mode) else {
             return;
         };
-        let mut carrier = half_way(&site);
-        carrier.kill();
+        let mut runner = half_way(&site);
+        runner.kill();
         assert_eq!(site.standing(), "rerun", "{mode}");
         site.is_refused();
         let before = arrived(&site);
         assert!(before < 2 << 20, "it was in the middle");
         site.rig.sent();
 
-        let mut carrier = site.rig.carry(&["resume", "shop"]);
-        site.rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+        let mut runner = site.rig.spawn(&["resume", "shop"]);
+        site.rig.wait_for(&mut runner, 0, "ready-to-cutover");
         assert_eq!(site.standing(), "held", "{mode}");
         if mode == "delta" {
             brings_the_rest(&site, before);
         }
         site.rig
             .guest_writes("recovery", "db1", 0, &noise(9_000, 7));
-        home(&site, &mut carrier);
+        home(&site, &mut runner);
     }
 }
 
@@ -160,13 +160,13 @@ fn a_line_that_is_cut_leaves_the_device_held_and_the_pass_goes_on_by_itself() {
     };
     let rig = &site.rig;
     rig.cuts_once(&rig.path("sent"), 3 << 19);
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let sent = rig.sent();
     assert!(sent < DISK_BYTES as u64 * 3 / 2, "{sent} bytes were sent");
     rig.was_cut();
     assert_eq!(site.standing(), "held");
-    home(&site, &mut carrier);
+    home(&site, &mut runner);
 }
 
 #[test]
@@ -179,10 +179,10 @@ fn a_job_cancelled_while_it_pulls_leaves_the_device_held_and_the_next_takes_it_o
     assert!(shown["vms"][0]["disks"][0]["delta_bytes"].is_null());
     let before = arrived(&site);
     rig.sent();
-    let mut carrier = rig.start();
-    rig.wait_for(&mut carrier, 0, "ready-to-cutover");
+    let mut runner = rig.start();
+    rig.wait_for(&mut runner, 0, "ready-to-cutover");
     brings_the_rest(&site, before);
-    home(&site, &mut carrier);
+    home(&site, &mut runner);
 }
 
 /// What a line compares at least.

@@ -6,7 +6,7 @@
 //! bounds everything may happen at any time and any number of times.
 
 use diskdelta::failback::machine::{
-    Action, Amount, Answer, Command, Event, Gesture, Machine, Mutation, PassReport, Phase, Problem,
+    Action, Amount, Answer, Command, Event, Machine, Mutation, PassReport, Phase, Problem, Request,
     Resource, Root, Side, Sides, Spec, State, Token, VmSeen,
 };
 
@@ -117,7 +117,7 @@ pub enum Move {
     PassDue,
     CommitDue,
     GroupActivates,
-    Ask(Gesture),
+    Ask(Request),
     /// A guest overwrites a block.
     Write(Side, u8),
     PowerLoss(Side),
@@ -151,8 +151,8 @@ impl Move {
             Move::PassDue => Some(Event::PassDue),
             Move::CommitDue => Some(Event::CommitDue),
             Move::GroupActivates => Some(Event::GroupActivates),
-            Move::Ask(gesture) => Some(Event::Asked {
-                gesture,
+            Move::Ask(request) => Some(Event::Asked {
+                request,
                 by: "operator".to_owned(),
             }),
             _ => None,
@@ -165,7 +165,7 @@ impl Move {
             Move::Deliver(_) | Move::FinishCopy(_) | Move::Answer(..) | Move::RetryDue => {
                 Kind::Work
             }
-            Move::Ask(Gesture::Abort | Gesture::Cancel { .. } | Gesture::Undo { .. }) => Kind::Back,
+            Move::Ask(Request::Abort | Request::Cancel { .. } | Request::Undo { .. }) => Kind::Back,
             Move::Ask(_) | Move::PassDue | Move::CommitDue | Move::GroupActivates => Kind::Forward,
             _ => Kind::Fault,
         }
@@ -273,7 +273,7 @@ impl World {
             Move::CommitDue,
             Move::GroupActivates,
         ]);
-        moves.extend(GESTURES.map(Move::Ask));
+        moves.extend(REQUESTS.map(Move::Ask));
         moves
     }
 
@@ -769,24 +769,24 @@ impl Site {
     }
 }
 
-const GESTURES: [Gesture; 11] = [
-    Gesture::Start,
-    Gesture::Complete,
-    Gesture::Abort,
-    Gesture::Cancel { restore: false },
-    Gesture::Cancel { restore: true },
-    Gesture::Undo {
+const REQUESTS: [Request; 11] = [
+    Request::Start,
+    Request::Complete,
+    Request::Abort,
+    Request::Cancel { restore: false },
+    Request::Cancel { restore: true },
+    Request::Undo {
         accept_loss: true,
         restore: false,
     },
-    Gesture::Undo {
+    Request::Undo {
         accept_loss: true,
         restore: true,
     },
-    Gesture::Commit,
-    Gesture::Reverse,
-    Gesture::Retry,
-    Gesture::Undo {
+    Request::Commit,
+    Request::Reverse,
+    Request::Retry,
+    Request::Undo {
         accept_loss: false,
         restore: false,
     },

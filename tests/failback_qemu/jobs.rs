@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::desk::{Carrier, Desk};
+use super::desk::{Desk, Runner};
 use super::host::has_loop_devices;
 use super::lab::Lab;
 
@@ -13,20 +13,20 @@ fn a_guest_comes_home_while_it_writes_is_replicated_back_and_fails_over_again() 
     };
     lab.boot("recovery");
     lab.wait_for_files("recovery", 3);
-    let mut carrier = lab.start("recovery");
-    let ready = lab.wait_for(&mut carrier, "ready-to-cutover");
+    let mut runner = lab.start("recovery");
+    let ready = lab.wait_for(&mut runner, "ready-to-cutover");
     assert!(moved(&ready) > 0);
     assert!(lab.runs("recovery") && !lab.may_boot("primary"));
     lab.wait_for_files("recovery", 5);
-    home(&lab, &mut carrier, "recovery", "primary");
+    home(&lab, &mut runner, "recovery", "primary");
     assert!(!lab.may_boot("recovery"), "the source is fenced");
     lab.ok(&["commit", "home"]);
-    carrier.end();
+    runner.end();
     assert!(!lab.log().contains("tracking_lost"));
 
     lab.wait_for_files("primary", 2);
-    let mut carrier = lab.carry(&["reverse", "home"]);
-    carrier.end();
+    let mut runner = lab.spawn(&["reverse", "home"]);
+    runner.end();
     assert!(!lab.disk("recovery").exists(), "a replica cannot be booted");
     assert!(
         !lab.log().contains("tracking_lost"),
@@ -36,11 +36,11 @@ fn a_guest_comes_home_while_it_writes_is_replicated_back_and_fails_over_again() 
     // The next failover, and home again.
     for (from, to) in [("primary", "recovery"), ("recovery", "primary")] {
         lab.wait_for_files(from, 2);
-        let mut carrier = lab.start(from);
-        lab.wait_for(&mut carrier, "ready-to-cutover");
-        home(&lab, &mut carrier, from, to);
+        let mut runner = lab.start(from);
+        lab.wait_for(&mut runner, "ready-to-cutover");
+        home(&lab, &mut runner, from, to);
         lab.ok(&["commit", "home"]);
-        carrier.end();
+        runner.end();
         if !is_long() {
             // Once more is for those who have the time.
             return finish(&lab, to);
@@ -60,20 +60,20 @@ fn a_guest_comes_home_onto_a_block_device_and_boots_from_it() {
     let lab = lab.with_device();
     lab.boot("recovery");
     lab.wait_for_files("recovery", 3);
-    let mut carrier = lab.start("recovery");
-    lab.wait_for(&mut carrier, "ready-to-cutover");
+    let mut runner = lab.start("recovery");
+    lab.wait_for(&mut runner, "ready-to-cutover");
     assert!(lab.is_held() && !lab.may_boot("primary"));
     lab.wait_for_files("recovery", 3);
-    home(&lab, &mut carrier, "recovery", "primary");
+    home(&lab, &mut runner, "recovery", "primary");
     assert!(!lab.is_held());
     lab.ok(&["commit", "home"]);
-    carrier.end();
+    runner.end();
     assert!(!lab.log().contains("tracking_lost"));
 
     // Its writes are tracked there, too, and read from a snapshot of the device.
     lab.wait_for_files("primary", 2);
-    let mut carrier = lab.carry(&["reverse", "home"]);
-    carrier.end();
+    let mut runner = lab.spawn(&["reverse", "home"]);
+    runner.end();
     assert!(!lab.log().contains("tracking_lost"));
     if !is_long() {
         // The way there and back is for those who have the time.
@@ -81,11 +81,11 @@ fn a_guest_comes_home_onto_a_block_device_and_boots_from_it() {
     }
     for (from, to) in [("primary", "recovery"), ("recovery", "primary")] {
         lab.wait_for_files(from, 2);
-        let mut carrier = lab.start(from);
-        lab.wait_for(&mut carrier, "ready-to-cutover");
-        home(&lab, &mut carrier, from, to);
+        let mut runner = lab.start(from);
+        lab.wait_for(&mut runner, "ready-to-cutover");
+        home(&lab, &mut runner, from, to);
         lab.ok(&["commit", "home"]);
-        carrier.end();
+        runner.end();
     }
     finish(&lab, "primary");
 }
@@ -101,18 +101,18 @@ fn a_device_is_held_while_a_guest_is_given_back_and_after_it_was_undone() {
     let lab = lab.with_device().with_mode("full-first");
     lab.boot("recovery");
     lab.wait_for_files("recovery", 3);
-    let mut carrier = lab.start_slowly("recovery");
-    lab.wait(&mut carrier, "a copy", |vm| copies(vm, "initial-sync"));
+    let mut runner = lab.start_slowly("recovery");
+    lab.wait(&mut runner, "a copy", |vm| copies(vm, "initial-sync"));
     lab.ok(&["cancel", "home"]);
-    carrier.end();
+    runner.end();
     assert!(lab.is_held() && lab.runs("recovery"));
 
-    let mut carrier = lab.start("recovery");
-    lab.wait_for(&mut carrier, "ready-to-cutover");
-    home(&lab, &mut carrier, "recovery", "primary");
+    let mut runner = lab.start("recovery");
+    lab.wait_for(&mut runner, "ready-to-cutover");
+    home(&lab, &mut runner, "recovery", "primary");
     let acknowledged = lab.acknowledged("recovery");
     lab.ok(&["undo", "home", "--accept-loss"]);
-    carrier.end();
+    runner.end();
     assert!(lab.is_held() && !lab.may_boot("primary"));
     assert_eq!(lab.wait_for_boot("recovery", 2), acknowledged);
     finish(&lab, "recovery");
@@ -130,32 +130,32 @@ fn a_job_that_cannot_fence_its_target_is_given_up_or_tried_again() {
     std::fs::create_dir(&in_the_way).unwrap();
     let before = std::fs::read(lab.disk("primary")).unwrap();
     let stands = |vm: &Value| vm["phase"] == "prepared" && !vm["problem"].is_null();
-    let mut carrier = lab.start("recovery");
-    lab.wait(&mut carrier, "a fence that fails", stands);
+    let mut runner = lab.start("recovery");
+    lab.wait(&mut runner, "a fence that fails", stands);
     lab.ok(&["cancel", "home"]);
-    carrier.end();
+    runner.end();
     let status = lab.ok(&["status", "home"]);
     assert_eq!(status["vms"][0]["disposition"], "restored");
     assert!(lab.runs("recovery"));
     assert!(std::fs::read(lab.disk("primary")).unwrap() == before);
 
-    let mut carrier = lab.start("recovery");
-    lab.wait(&mut carrier, "a fence that fails", stands);
+    let mut runner = lab.start("recovery");
+    lab.wait(&mut runner, "a fence that fails", stands);
     std::fs::remove_dir(&in_the_way).unwrap();
-    lab.wait_for(&mut carrier, "ready-to-cutover");
-    home(&lab, &mut carrier, "recovery", "primary");
+    lab.wait_for(&mut runner, "ready-to-cutover");
+    home(&lab, &mut runner, "recovery", "primary");
 
     // What does not run is not committed to.
     lab.kill_vm("primary");
     lab.ok(&["commit", "home"]);
-    lab.wait(&mut carrier, "a look at the target", |vm| {
+    lab.wait(&mut runner, "a look at the target", |vm| {
         vm["phase"] == "commit-pending" && !vm["problem"].is_null()
     });
     assert!(!lab.site("recovery").join("retired").exists());
     lab.boot("primary");
     lab.wait_for_boot("primary", 2);
     lab.ok(&["retry", "home"]);
-    carrier.end();
+    runner.end();
     assert!(lab.site("recovery").join("retired").exists());
     finish(&lab, "primary");
 }
@@ -168,13 +168,13 @@ fn a_cutover_that_is_asked_for_during_a_pass_is_made_after_it() {
     let lab = lab.with_mode("full-first");
     lab.boot("recovery");
     lab.wait_for_files("recovery", 3);
-    let mut carrier = lab.start_slowly("recovery");
-    lab.wait(&mut carrier, "a copy", |vm| copies(vm, "initial-sync"));
+    let mut runner = lab.start_slowly("recovery");
+    lab.wait(&mut runner, "a copy", |vm| copies(vm, "initial-sync"));
     lab.ok(&["complete", "home"]);
     assert!(lab.runs("recovery"), "it goes on until the pass ends");
-    arrived(&lab, &mut carrier, "recovery", "primary", 1);
+    arrived(&lab, &mut runner, "recovery", "primary", 1);
     lab.ok(&["commit", "home"]);
-    carrier.end();
+    runner.end();
     finish(&lab, "primary");
 }
 
@@ -187,10 +187,10 @@ fn a_full_copy_to_a_new_vhd_boots_with_every_file() {
     lab.boot("recovery");
     lab.wait_for_files("recovery", 3);
     // Nothing is copied before the source is off, so that there is nothing to wait for.
-    let mut carrier = lab.start("recovery");
-    arrived(&lab, &mut carrier, "recovery", "primary", 1);
+    let mut runner = lab.start("recovery");
+    arrived(&lab, &mut runner, "recovery", "primary", 1);
     lab.ok(&["commit", "home"]);
-    carrier.end();
+    runner.end();
     finish(&lab, "primary");
 }
 
@@ -201,33 +201,33 @@ fn a_delta_to_a_vhdx_survives_its_executor_at_every_phase() {
     };
     lab.boot("recovery");
     lab.wait_for_files("recovery", 3);
-    let mut carrier = lab.start("recovery");
+    let mut runner = lab.start("recovery");
     let on = |phase: &'static str| move |vm: &Value| vm["phase"] == phase;
-    lab.wait(&mut carrier, "the first pass", on("initial-sync"));
-    carrier.kill();
-    let mut carrier = lab.carry(&["resume", "home"]);
-    lab.wait_for(&mut carrier, "ready-to-cutover");
+    lab.wait(&mut runner, "the first pass", on("initial-sync"));
+    runner.kill();
+    let mut runner = lab.spawn(&["resume", "home"]);
+    lab.wait_for(&mut runner, "ready-to-cutover");
     lab.wait_for_files("recovery", 2);
     lab.ok(&["complete", "home"]);
     let left = |phases: [&'static str; 2]| {
         move |vm: &Value| !phases.iter().any(|phase| vm["phase"] == *phase)
     };
     lab.wait(
-        &mut carrier,
+        &mut runner,
         "the shutdown",
         left(["ready-to-cutover", "initial-sync"]),
     );
-    carrier.kill();
-    let mut carrier = lab.carry(&["resume", "home"]);
-    lab.wait(&mut carrier, "the start", |vm| {
+    runner.kill();
+    let mut runner = lab.spawn(&["resume", "home"]);
+    lab.wait(&mut runner, "the start", |vm| {
         vm["phase"] == "activating" || vm["phase"] == "commit-pending"
     });
-    carrier.kill();
-    let mut carrier = lab.carry(&["resume", "home"]);
-    lab.wait_for(&mut carrier, "commit-pending");
+    runner.kill();
+    let mut runner = lab.spawn(&["resume", "home"]);
+    lab.wait_for(&mut runner, "commit-pending");
     all_files_are_there(&lab, "recovery", "primary", 1);
     lab.ok(&["commit", "home"]);
-    carrier.end();
+    runner.end();
     finish(&lab, "primary");
 }
 
@@ -238,18 +238,18 @@ fn a_source_that_loses_its_bitmap_is_compared_and_that_is_on_record() {
     };
     lab.boot("recovery");
     lab.wait_for_files("recovery", 3);
-    let mut carrier = lab.start("recovery");
-    lab.wait_for(&mut carrier, "ready-to-cutover");
+    let mut runner = lab.start("recovery");
+    lab.wait_for(&mut runner, "ready-to-cutover");
     lab.wait_for_files("recovery", 2);
     lab.kill_vm("recovery");
     lab.boot("recovery");
     let found = lab.wait_for_boot("recovery", 2);
     assert!(found > 0, "the disk of a guest that was killed");
     lab.wait_for_files("recovery", 2);
-    home(&lab, &mut carrier, "recovery", "primary");
+    home(&lab, &mut runner, "recovery", "primary");
     assert!(lab.log().contains("tracking_lost"));
     lab.ok(&["commit", "home"]);
-    carrier.end();
+    runner.end();
     finish(&lab, "primary");
 }
 
@@ -262,10 +262,10 @@ fn a_cancel_leaves_the_source_running_and_the_target_as_it_was() {
     let before = std::fs::read(lab.disk("primary")).unwrap();
     lab.boot("recovery");
     lab.wait_for_files("recovery", 3);
-    let mut carrier = lab.start("recovery");
-    lab.wait_for(&mut carrier, "ready-to-cutover");
+    let mut runner = lab.start("recovery");
+    lab.wait_for(&mut runner, "ready-to-cutover");
     lab.ok(&["cancel", "home", "--restore"]);
-    carrier.end();
+    runner.end();
     assert!(std::fs::read(lab.disk("primary")).unwrap() == before);
     assert!(lab.runs("recovery"));
     lab.wait_for_files("recovery", 2);
@@ -283,14 +283,14 @@ fn a_deaf_guest_is_given_back_and_a_guest_that_came_home_can_be_undone() {
     let plan = lab.plan("recovery");
     let text = std::fs::read_to_string(&plan).unwrap();
     std::fs::write(&plan, text.replace("\"5m\"", "\"3s\"")).unwrap();
-    let mut carrier = lab.carry(&["start", plan.to_str().unwrap(), "--yes"]);
-    lab.wait_for(&mut carrier, "ready-to-cutover");
+    let mut runner = lab.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    lab.wait_for(&mut runner, "ready-to-cutover");
     lab.ok(&["complete", "home"]);
-    lab.wait(&mut carrier, "the guest's silence", |vm| {
+    lab.wait(&mut runner, "the guest's silence", |vm| {
         vm["phase"] == "quiescing" && !vm["problem"].is_null()
     });
     lab.ok(&["abort", "home"]);
-    lab.wait_for(&mut carrier, "ready-to-cutover");
+    lab.wait_for(&mut runner, "ready-to-cutover");
     assert!(lab.runs("recovery"), "it ran all the time");
     lab.wait_for_files("recovery", 2);
     assert!(lab.log().contains("may ignore the power button"));
@@ -302,10 +302,10 @@ fn a_deaf_guest_is_given_back_and_a_guest_that_came_home_can_be_undone() {
     lab.wait_for_boot("recovery", 2);
     lab.wait_for_files("recovery", 1);
     lab.ok(&["complete", "home"]);
-    lab.wait_for(&mut carrier, "commit-pending");
+    lab.wait_for(&mut runner, "commit-pending");
     all_files_are_there(&lab, "recovery", "primary", 1);
     lab.ok(&["undo", "home", "--accept-loss"]);
-    carrier.end();
+    runner.end();
     lab.wait_for_boot("recovery", 3);
     lab.wait_for_files("recovery", 2);
     assert!(lab.runs("recovery") && !lab.may_boot("primary"));
@@ -324,10 +324,10 @@ fn a_pass_that_is_cancelled_leaves_an_unbootable_target_that_the_next_job_takes_
     let lab = lab.with_mode("full-first");
     lab.boot("recovery");
     lab.wait_for_files("recovery", 3);
-    let mut carrier = lab.start_slowly("recovery");
-    lab.wait(&mut carrier, "a copy", |vm| copies(vm, "initial-sync"));
+    let mut runner = lab.start_slowly("recovery");
+    lab.wait(&mut runner, "a copy", |vm| copies(vm, "initial-sync"));
     lab.ok(&["cancel", "home"]);
-    carrier.end();
+    runner.end();
     let status = lab.ok(&["status", "home"]);
     assert_eq!(status["vms"][0]["phase"], "cancelled");
     assert!(lab.runs("recovery"));
@@ -335,11 +335,11 @@ fn a_pass_that_is_cancelled_leaves_an_unbootable_target_that_the_next_job_takes_
     assert!(!lab.site("recovery").join("scratch-0.qcow2").exists());
     lab.wait_for_files("recovery", 2);
 
-    let mut carrier = lab.start("recovery");
-    lab.wait_for(&mut carrier, "ready-to-cutover");
-    home(&lab, &mut carrier, "recovery", "primary");
+    let mut runner = lab.start("recovery");
+    lab.wait_for(&mut runner, "ready-to-cutover");
+    home(&lab, &mut runner, "recovery", "primary");
     lab.ok(&["commit", "home"]);
-    carrier.end();
+    runner.end();
     finish(&lab, "primary");
 }
 
@@ -351,23 +351,23 @@ fn a_final_copy_that_is_aborted_gives_the_source_back_with_all_it_wrote() {
     let lab = lab.with_mode("full");
     lab.boot("recovery");
     lab.wait_for_files("recovery", 3);
-    let mut carrier = lab.start_slowly("recovery");
-    lab.wait(&mut carrier, "a copy", |vm| copies(vm, "final-sync"));
+    let mut runner = lab.start_slowly("recovery");
+    lab.wait(&mut runner, "a copy", |vm| copies(vm, "final-sync"));
     assert!(!lab.runs("recovery") && !lab.may_boot("recovery"));
     let acknowledged = lab.acknowledged("recovery");
     lab.ok(&["abort", "home"]);
-    lab.wait_for(&mut carrier, "ready-to-cutover");
+    lab.wait_for(&mut runner, "ready-to-cutover");
     let found = lab.wait_for_boot("recovery", 2);
     assert_eq!(found, acknowledged);
     lab.wait_for_files("recovery", 2);
-    home(&lab, &mut carrier, "recovery", "primary");
+    home(&lab, &mut runner, "recovery", "primary");
     lab.ok(&["commit", "home"]);
-    carrier.end();
+    runner.end();
     finish(&lab, "primary");
 }
 
 #[test]
-fn a_gesture_is_heeded_before_the_first_pass_while_verifying_and_while_the_target_does_not_start() {
+fn a_request_is_heeded_before_the_first_pass_while_verifying_and_while_the_target_does_not_start() {
     let Some(lab) = Lab::new("disk.raw") else {
         return;
     };
@@ -376,22 +376,22 @@ fn a_gesture_is_heeded_before_the_first_pass_while_verifying_and_while_the_targe
     lab.wait_for_files("recovery", 3);
     // Somebody runs the target: nothing is begun.
     lab.boot("primary");
-    let mut carrier = lab.start("recovery");
-    lab.wait(&mut carrier, "a look at the target", |vm| {
+    let mut runner = lab.start("recovery");
+    lab.wait(&mut runner, "a look at the target", |vm| {
         vm["phase"] == "planned" && !vm["problem"].is_null()
     });
     lab.ok(&["cancel", "home"]);
-    assert!(!carrier.wait().success(), "it could not begin");
+    assert!(!runner.wait().success(), "it could not begin");
     assert!(lab.runs("recovery") && lab.runs("primary"));
     lab.kill_vm("primary");
 
-    let mut carrier = lab.start_slowly("recovery");
-    lab.wait(&mut carrier, "the copy being read back", |vm| {
+    let mut runner = lab.start_slowly("recovery");
+    lab.wait(&mut runner, "the copy being read back", |vm| {
         vm["phase"] == "verifying" && !vm["doing"].is_null()
     });
     let acknowledged = lab.acknowledged("recovery");
     lab.ok(&["abort", "home"]);
-    lab.wait_for(&mut carrier, "ready-to-cutover");
+    lab.wait_for(&mut runner, "ready-to-cutover");
     assert_eq!(lab.wait_for_boot("recovery", 2), acknowledged);
     assert!(!lab.may_boot("primary"));
     lab.wait_for_files("recovery", 2);
@@ -400,14 +400,14 @@ fn a_gesture_is_heeded_before_the_first_pass_while_verifying_and_while_the_targe
     let conf = lab.site("primary").join("vm.conf");
     std::fs::rename(&conf, conf.with_extension("away")).unwrap();
     lab.ok(&["complete", "home"]);
-    lab.wait(&mut carrier, "a start that fails", |vm| {
+    lab.wait(&mut runner, "a start that fails", |vm| {
         vm["phase"] == "activating" && !vm["problem"].is_null()
     });
     assert!(!lab.runs("recovery") && !lab.may_boot("recovery"));
     let acknowledged = lab.acknowledged("recovery");
     lab.ok(&["undo", "home", "--accept-loss"]);
     std::fs::rename(conf.with_extension("away"), &conf).unwrap();
-    carrier.end();
+    runner.end();
     assert_eq!(lab.wait_for_boot("recovery", 3), acknowledged);
     assert!(!lab.may_boot("primary"));
     finish(&lab, "recovery");
@@ -424,31 +424,31 @@ fn every_mode_brings_a_guest_home_in_every_format() {
             let lab = lab.with_mode(mode);
             lab.boot("recovery");
             lab.wait_for_files("recovery", 3);
-            let mut carrier = lab.start("recovery");
+            let mut runner = lab.start("recovery");
             if mode == "full" {
-                arrived(&lab, &mut carrier, "recovery", "primary", 1);
+                arrived(&lab, &mut runner, "recovery", "primary", 1);
             } else {
-                lab.wait_for(&mut carrier, "ready-to-cutover");
+                lab.wait_for(&mut runner, "ready-to-cutover");
                 lab.wait_for_files("recovery", 3);
-                home(&lab, &mut carrier, "recovery", "primary");
+                home(&lab, &mut runner, "recovery", "primary");
             }
             lab.ok(&["commit", "home"]);
-            carrier.end();
+            runner.end();
             finish(&lab, "primary");
         }
     }
 }
 
 /// Asks for the cutover, and sees to it that the guest boots at the target with all its files.
-fn home(lab: &Lab, carrier: &mut Carrier, from: &str, to: &str) {
+fn home(lab: &Lab, runner: &mut Runner, from: &str, to: &str) {
     let boots = lab.boots(to) + 1;
     lab.ok(&["complete", "home"]);
-    arrived(lab, carrier, from, to, boots);
+    arrived(lab, runner, from, to, boots);
 }
 
 /// Waits until the guest runs at the target, and is proven.
-fn arrived(lab: &Lab, carrier: &mut Carrier, from: &str, to: &str, boots: usize) {
-    let status = lab.wait_for(carrier, "commit-pending");
+fn arrived(lab: &Lab, runner: &mut Runner, from: &str, to: &str, boots: usize) {
+    let status = lab.wait_for(runner, "commit-pending");
     assert_eq!(status["proven"], true);
     all_files_are_there(lab, from, to, boots);
     assert!(lab.runs(to) && !lab.runs(from));

@@ -11,7 +11,7 @@ use diskdelta::failback::vm::qemu::qmp::Qmp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::desk::{Carrier, Desk};
+use super::desk::{Desk, Runner};
 use super::guest::{Guest, guest};
 use super::host::LoopDevice;
 
@@ -318,15 +318,15 @@ impl Lab {
         path
     }
 
-    pub fn start(&self, active: &str) -> Carrier {
+    pub fn start(&self, active: &str) -> Runner {
         let plan = self.plan(active);
-        self.carry(&["start", plan.to_str().unwrap(), "--yes"])
+        self.spawn(&["start", plan.to_str().unwrap(), "--yes"])
     }
 
     /// So slowly that it can be met in the middle of a copy.
-    pub fn start_slowly(&self, active: &str) -> Carrier {
+    pub fn start_slowly(&self, active: &str) -> Runner {
         let plan = self.plan(active);
-        self.carry(&[
+        self.spawn(&[
             "start",
             plan.to_str().unwrap(),
             "--yes",
@@ -336,13 +336,13 @@ impl Lab {
     }
 
     /// Waits until the job is in a phase and does nothing.
-    pub fn wait_for(&self, carrier: &mut Carrier, phase: &str) -> Value {
-        self.wait(carrier, phase, |vm| {
+    pub fn wait_for(&self, runner: &mut Runner, phase: &str) -> Value {
+        self.wait(runner, phase, |vm| {
             vm["phase"] == phase && vm["doing"].is_null()
         })
     }
 
-    pub fn wait(&self, carrier: &mut Carrier, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait(&self, runner: &mut Runner, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let begin = Instant::now();
         loop {
             let output = self.run(&["status", "home"]);
@@ -350,11 +350,11 @@ impl Lab {
             if is(&status["vms"][0]) {
                 return status["vms"][0].clone();
             }
-            let ended = carrier.ended();
+            let ended = runner.ended();
             if begin.elapsed() > PATIENCE || ended.is_some() {
                 let log = String::from_utf8_lossy(&self.run(&["log", "home"]).stdout).into_owned();
                 let log: Vec<_> = log.lines().rev().take(40).collect();
-                panic!("waited for {what}, carrier {ended:?}: {status:#} {log:#?}");
+                panic!("waited for {what}, runner {ended:?}: {status:#} {log:#?}");
             }
             std::thread::sleep(NAP);
         }

@@ -23,7 +23,7 @@ impl DiskWork for HostDisks {
             let seat = seat?;
             self.refuse_device(&seat)?;
             if let Some(path) = seat.path()? {
-                // Whoever runs from it has it open.
+                // the process that runs from it has it open.
                 let target = open_to_write(&path, seat.format)?;
                 if seat.is_device {
                     target.hold(&Work::new(1)?)?;

@@ -1,4 +1,4 @@
-//! Where a job is kept: one folder for each, with its journals, its lock and its inbox.
+//! Where a job is kept: one folder for each, with its journals, its lock and its mailbox.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::one_file::{files, refuse_one_file};
-use crate::failback::inbox;
 use crate::failback::lock::JobLock;
-use crate::failback::machine::{Gesture, Mode, Phase, State};
+use crate::failback::machine::{Mode, Phase, Request, State};
+use crate::failback::mailbox;
 use crate::failback::plan::Plan;
 use crate::failback::record::{JobRecord, PlanRecord, Record, StepRecord};
 use crate::journal::{Reader, Writer};
@@ -29,15 +29,15 @@ pub struct JobFolder {
     pub(super) after_epoch: u64,
     /// Tells the job apart from others of its name.
     pub(super) id: [u8; 16],
-    /// The lock of a job that was just begun, until its carrier takes it.
+    /// The lock of a job that was just begun, until its runner takes it.
     held: Arc<Mutex<Option<JobLock>>>,
 }
 
 impl JobFolder {
     /// Begins a job: its folder and the journal of its plan are durable when this returns. A job
     /// of the same name that is over is put aside under another name. One process at a time begins
-    /// a job in `state_dir`; others wait. The job is carried by this process as soon as it is there,
-    /// until it is [taken up](super::Carrier::take_up) or all clones of the result are dropped.
+    /// a job in `state_dir`; others wait. The job is run by this process as soon as it is there,
+    /// until it is [taken up](super::JobRunner::resume) or all clones of the result are dropped.
     ///
     /// # Errors
     /// `AlreadyExists` for a job of that name that is not over; `InUse` where another job that is
@@ -59,7 +59,7 @@ impl JobFolder {
             put_aside(state_dir, &plan.name)?;
         }
         HostFolder::make(&path)?;
-        HostFolder::make(&path.join(INBOX))?;
+        HostFolder::make(&path.join(MAILBOX))?;
         let folder = HostFolder::open(&path)?;
         // From before it is there: nobody finds it, and takes it for one that was given up.
         let lock = JobLock::take(&path.join(LOCK))?;
@@ -154,21 +154,21 @@ impl JobFolder {
         self.modes.get(vm).copied().unwrap_or(Mode::Delta)
     }
 
-    /// Asks the process that carries the job for something, and waits for its answer; `false`
-    /// where nobody carries it, or who did has ended without taking the request.
+    /// Asks the process that runs the job for something, and waits for its answer; `false`
+    /// where no process runs it, or who did has ended without taking the request.
     ///
     /// # Errors
     /// `InvalidInput` where it is refused, saying why; `InUse` where nobody answers; `Io`.
-    pub fn ask(&self, gesture: Gesture, by: &str, wait: Duration) -> Result<bool> {
-        let is_carried = || Ok(self.carried_by()?.is_some());
-        Ok(is_carried()? && inbox::request(&*self.inbox()?, gesture, by, wait, &is_carried)?)
+    pub fn ask(&self, request: Request, by: &str, wait: Duration) -> Result<bool> {
+        let is_running = || Ok(self.run_by()?.is_some());
+        Ok(is_running()? && mailbox::send(&*self.mailbox()?, request, by, wait, &is_running)?)
     }
 
-    /// Who carries the job now, in words; `None` where nobody does.
+    /// The process that runs the job now, in words; `None` where none does.
     ///
     /// # Errors
     /// `Io`.
-    pub fn carried_by(&self) -> Result<Option<String>> {
+    pub fn run_by(&self) -> Result<Option<String>> {
         JobLock::holder(&self.path.join(LOCK))
     }
 
@@ -194,8 +194,8 @@ impl JobFolder {
         Ok(lock)
     }
 
-    pub(super) fn inbox(&self) -> Result<Arc<dyn Folder>> {
-        Ok(Arc::new(HostFolder::open(self.path.join(INBOX))?))
+    pub(super) fn mailbox(&self) -> Result<Arc<dyn Folder>> {
+        Ok(Arc::new(HostFolder::open(self.path.join(MAILBOX))?))
     }
 
     pub(super) fn folder(&self) -> Result<HostFolder> {
@@ -272,7 +272,7 @@ impl JobFolder {
 
     /// Nothing is under way, and nothing is half done.
     fn is_over(&self) -> Result<bool> {
-        if self.carried_by()?.is_some() {
+        if self.run_by()?.is_some() {
             return Ok(false);
         }
         for vm in self.plan.vms() {
@@ -409,7 +409,7 @@ const GATE_PATIENCE: Duration = Duration::from_secs(60);
 /// A plan's journal of more records is compacted, down to so many.
 const LONG_PLAN: u64 = 512;
 const KEPT_PLAN: usize = 64;
-const INBOX: &str = "inbox";
+const MAILBOX: &str = "mailbox";
 
 #[cfg(test)]
 mod tests {
@@ -519,7 +519,7 @@ mod tests {
     fn a_job_that_another_took_for_given_up_is_not_taken_up_again_beside_it() {
         let state = tempfile::tempdir().unwrap();
         let first = begin(state.path(), "first", "db1", "disk").unwrap();
-        assert!(first.carried_by().unwrap().is_some(), "from the beginning");
+        assert!(first.run_by().unwrap().is_some(), "from the beginning");
         drop(first);
         let second = begin(state.path(), "second", "db1", "disk").unwrap();
         let first = JobFolder::open(state.path(), "first").unwrap();
@@ -527,7 +527,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InUse);
         assert!(error.to_string().contains("`second`"), "{error}");
         let lock = second.lock().unwrap();
-        assert!(second.lock().is_err(), "carried twice");
+        assert!(second.lock().is_err(), "run twice");
         drop((lock, second));
         assert!(first.lock().is_ok());
     }

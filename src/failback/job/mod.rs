@@ -1,15 +1,15 @@
-//! A job as a whole: all VMs of a plan, carried by one process, watched by others.
+//! A job as a whole: all VMs of a plan, run by one process, watched by others.
 
-mod carry;
 mod folder;
-mod gestures;
 mod meter;
-mod post;
-mod prospect;
+mod preview;
+mod requests;
+mod run;
 mod status;
+mod vm_mailbox;
 
-pub use carry::{Carrier, Event};
 pub use folder::{JobFolder, STATE_DIR};
 pub use meter::Moving;
-pub use prospect::{Checked, Prospect, check, check_until, estimate};
+pub use preview::{Checked, Preview, check, check_until, estimate};
+pub use run::{Event, JobRunner};
 pub use status::{JobStatus, LogLine, VmStatus};

@@ -3,11 +3,11 @@
 use serde::{Serialize, Serializer};
 
 use super::folder::JobFolder;
-use super::gestures::{Member, meaning};
 use super::meter::{Moving, published};
+use super::requests::{Member, meaning};
 use crate::error::Result;
 use crate::failback::machine::{
-    Convergence, Disposition, Gesture, GroupAsked, Machine, Mode, PassReport, Phase, Problem, Side,
+    Convergence, Disposition, GroupAsked, Machine, Mode, PassReport, Phase, Problem, Request, Side,
     Spec, State,
 };
 use crate::failback::record::{Record, StepRecord};
@@ -20,8 +20,8 @@ pub struct JobStatus {
     pub job: String,
     /// `primary-to-recovery` or `recovery-to-primary`.
     pub direction: &'static str,
-    /// Who carries it; `None`: nobody does, and nothing moves.
-    pub carried_by: Option<String>,
+    /// The process that runs it; `None`: none does, and nothing moves.
+    pub run_by: Option<String>,
     /// What may be asked now, as the command names it.
     pub allowed: Vec<&'static str>,
     /// Its VMs.
@@ -82,7 +82,7 @@ impl JobFolder {
     /// # Errors
     /// `Malformed` for a damaged journal; `Io`.
     pub fn status(&self) -> Result<JobStatus> {
-        let carried_by = self.carried_by()?;
+        let run_by = self.run_by()?;
         let folder = self.folder()?;
         let mut vms = Vec::new();
         let mut machines = Vec::new();
@@ -92,7 +92,7 @@ impl JobFolder {
                 let (spec, last, state) = self.stand(&vm.name, self.plan().spec(vm, mode))?;
                 let machine = Machine::resume(spec, state);
                 let moving = published(&folder, &vm.name)
-                    .filter(|_| carried_by.is_some() && state.pending.is_some());
+                    .filter(|_| run_by.is_some() && state.pending.is_some());
                 vms.push(VmStatus {
                     vm: vm.name.clone(),
                     group: group.name.clone(),
@@ -123,7 +123,7 @@ impl JobFolder {
         Ok(JobStatus {
             job: self.plan().name.clone(),
             direction: self.plan().direction().name(),
-            carried_by,
+            run_by,
             allowed: allowed(&machines),
             vms,
         })
@@ -182,35 +182,35 @@ fn allowed(machines: &[(String, Machine)]) -> Vec<&'static str> {
             state: *machine.state(),
         })
         .collect();
-    let may = |gesture| meaning(&members, GroupAsked::default(), gesture, "somebody").is_ok();
+    let may = |request| meaning(&members, GroupAsked::default(), request, "somebody").is_ok();
     ASKABLE
         .into_iter()
-        .filter(|(_, gesture)| may(*gesture))
+        .filter(|(_, request)| may(*request))
         .map(|(name, _)| name)
         .collect()
 }
 
-const ASKABLE: [(&str, Gesture); 10] = [
-    ("start", Gesture::Start),
-    ("complete", Gesture::Complete),
-    ("abort", Gesture::Abort),
-    ("cancel", Gesture::Cancel { restore: false }),
-    ("cancel --restore", Gesture::Cancel { restore: true }),
+const ASKABLE: [(&str, Request); 10] = [
+    ("start", Request::Start),
+    ("complete", Request::Complete),
+    ("abort", Request::Abort),
+    ("cancel", Request::Cancel { restore: false }),
+    ("cancel --restore", Request::Cancel { restore: true }),
     (
         "undo --accept-loss",
-        Gesture::Undo {
+        Request::Undo {
             accept_loss: true,
             restore: false,
         },
     ),
     (
         "undo --accept-loss --restore",
-        Gesture::Undo {
+        Request::Undo {
             accept_loss: true,
             restore: true,
         },
     ),
-    ("commit", Gesture::Commit),
-    ("reverse", Gesture::Reverse),
-    ("retry", Gesture::Retry),
+    ("commit", Request::Commit),
+    ("reverse", Request::Reverse),
+    ("retry", Request::Retry),
 ];

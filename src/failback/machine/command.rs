@@ -62,7 +62,7 @@ impl<T> Sides<T> {
     }
 }
 
-/// Numbers the commands of a job, over all executors that ever carried it.
+/// Numbers the commands of a job, over all executors that ever ran it.
 ///
 /// A resource keeps the newest token it has seen and refuses every older one, so that a late
 /// command of a dead executor, or one that a later command replaced, has no effect.

@@ -16,11 +16,11 @@ pub struct GroupAsked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Signal {
-    /// [`Gesture::Complete`](super::Gesture::Complete)
+    /// [`Request::Complete`](super::Request::Complete)
     Complete,
     /// [`Event::GroupActivates`](super::Event::GroupActivates)
     Activate,
-    /// [`Gesture::Commit`](super::Gesture::Commit)
+    /// [`Request::Commit`](super::Request::Commit)
     Commit,
 }
 

@@ -14,9 +14,9 @@
 mod budget;
 mod command;
 mod condition;
-mod gesture;
 mod group;
 mod phase;
+mod request;
 mod state;
 mod table;
 #[cfg(any(test, feature = "testing"))]
@@ -31,9 +31,9 @@ pub use command::{
     Action, Amount, Answer, Checkpoint, Command, Copy, PassReport, Problem, Reason, Resource, Root,
     Side, Sides, Token, VmSeen,
 };
-pub use gesture::{Because, Gesture, Refusal};
 pub use group::{GroupAsked, Signal, signals};
 pub use phase::{Disposition, Phase};
+pub use request::{Refusal, RefusedRequest, Request};
 pub use state::{Asked, CommitPolicy, Mode, Pass, ProofPolicy, Spec, State};
 #[cfg(any(test, feature = "testing"))]
 pub use testing::Mutation;
@@ -74,7 +74,7 @@ pub enum Event {
     /// Somebody asks for something.
     Asked {
         /// What.
-        gesture: Gesture,
+        request: Request,
         /// Who.
         by: String,
     },
@@ -144,19 +144,19 @@ impl Machine {
             .collect()
     }
 
-    /// Whether a gesture would be accepted now.
+    /// Whether a request would be accepted now.
     ///
     /// # Errors
     /// The refusal it would meet.
-    pub fn allows(&self, gesture: Gesture, by: &str) -> Result<(), Refusal> {
-        self.accept(&mut self.state.clone(), gesture, by)
+    pub fn allows(&self, request: Request, by: &str) -> Result<(), RefusedRequest> {
+        self.accept(&mut self.state.clone(), request, by)
     }
 
     /// Takes an event in.
     ///
     /// # Errors
-    /// A gesture that is not allowed now; nothing was changed.
-    pub fn apply(&mut self, event: &Event) -> Result<Step, Refusal> {
+    /// A request that is not allowed now; nothing was changed.
+    pub fn apply(&mut self, event: &Event) -> Result<Step, RefusedRequest> {
         let mut next = self.state;
         let mut send = None;
         match event {
@@ -166,7 +166,7 @@ impl Machine {
                 send = next.pending.filter(|command| command.token == *token);
             }
             Event::RetryDue if next.problem.is_some_and(Problem::is_transient) => {
-                gesture::retry(&mut next);
+                request::retry(&mut next);
             }
             Event::PassDue => match next.phase {
                 Phase::ReadyToCutover if !next.asked.complete => {
@@ -180,11 +180,11 @@ impl Machine {
             Event::CommitDue if self.spec.grouped => {}
             Event::CommitDue if next.phase == Phase::CommitPending => match self.spec.commit {
                 CommitPolicy::Manual => {}
-                CommitPolicy::Auto => gesture::ask_commit(&mut next),
+                CommitPolicy::Auto => request::ask_commit(&mut next),
                 CommitPolicy::Undo => next.enter(Phase::RollingBack),
             },
             Event::GroupActivates if next.phase == Phase::Verifying => next.asked.activate = true,
-            Event::Asked { gesture, by } => self.accept(&mut next, *gesture, by)?,
+            Event::Asked { request, by } => self.accept(&mut next, *request, by)?,
             _ => {}
         }
         if next != self.state {
@@ -226,13 +226,13 @@ impl Machine {
             .find(|row| !self.holds(state, &row.condition))
     }
 
-    fn accept(&self, state: &mut State, gesture: Gesture, by: &str) -> Result<(), Refusal> {
+    fn accept(&self, state: &mut State, request: Request, by: &str) -> Result<(), RefusedRequest> {
         let phase = state.phase;
         let proven = self.holds(state, &condition::PROVEN);
-        gesture::accept(&self.spec, state, gesture, by, proven).map_err(|because| Refusal {
-            gesture,
+        request::accept(&self.spec, state, request, by, proven).map_err(|reason| RefusedRequest {
+            request,
             phase,
-            because,
+            reason,
         })
     }
 

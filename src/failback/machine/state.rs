@@ -6,8 +6,8 @@ use super::command::{
     Action, Amount, Checkpoint, Command, PassReport, Problem, Reason, Resource, Root, Side, Sides,
     Token, VmSeen,
 };
-use super::gesture::{self, Gesture, Refusal};
 use super::phase::Phase;
+use super::request::{self, RefusedRequest, Request};
 
 /// What an operator chose for a job; it does not change while the job lasts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -140,11 +140,11 @@ impl Spec {
     }
 
     /// Why nothing would be replicated back once the job is committed; `None` where it would be.
-    pub fn refuses_reverse(&self) -> Option<Refusal> {
-        gesture::refused_reverse(self).map(|because| Refusal {
-            gesture: Gesture::Reverse,
+    pub fn refuses_reverse(&self) -> Option<RefusedRequest> {
+        request::refused_reverse(self).map(|reason| RefusedRequest {
+            request: Request::Reverse,
             phase: Phase::Committed,
-            because,
+            reason,
         })
     }
 }

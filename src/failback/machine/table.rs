@@ -3,7 +3,7 @@
 //! The machine takes the first row of its phase whose condition does not hold, and does what the
 //! row says. The last row of a phase leads to the next. Conditions look only at what was
 //! acknowledged, never at what was merely sent. Phases that stand in no row's `go` are entered by
-//! gestures: Aborting, RollingBack, Cancelling.
+//! requests: Aborting, RollingBack, Cancelling.
 
 use super::budget::another_pass;
 use super::command::{Action, Copy, Problem, Resource, Side};

@@ -19,7 +19,7 @@ fn a_delta_job_takes_its_steps_in_the_order_that_keeps_data_safe() {
         ]
     );
     assert_eq!(job.phase(), Phase::Prepared);
-    job.ask(Gesture::Start);
+    job.ask(Request::Start);
     assert_eq!(
         job.sent(),
         [
@@ -33,7 +33,7 @@ fn a_delta_job_takes_its_steps_in_the_order_that_keeps_data_safe() {
         ]
     );
     assert_eq!(job.phase(), Phase::ReadyToCutover);
-    job.ask(Gesture::Complete);
+    job.ask(Request::Complete);
     assert_eq!(
         job.sent(),
         [
@@ -51,9 +51,9 @@ fn a_delta_job_takes_its_steps_in_the_order_that_keeps_data_safe() {
     );
     assert_eq!(job.phase(), Phase::CommitPending);
     assert_eq!(job.machine.state().active, Side::Target);
-    job.ask(Gesture::Commit);
+    job.ask(Request::Commit);
     assert_eq!(job.sent(), ["target VM Inspect", "source VM Retire"]);
-    job.ask(Gesture::Reverse);
+    job.ask(Request::Reverse);
     assert_eq!(
         job.sent(),
         [
@@ -72,7 +72,7 @@ fn a_delta_job_takes_its_steps_in_the_order_that_keeps_data_safe() {
 #[test]
 fn a_full_job_copies_nothing_before_the_source_is_off() {
     let mut job = Job::new(Spec::new(Mode::Full));
-    job.ask(Gesture::Start);
+    job.ask(Request::Start);
     let sent = job.sent();
     let copies: Vec<_> = sent.iter().filter(|sent| sent.contains("Copy")).collect();
     assert_eq!(copies, ["target disk Copy everything"]);
@@ -84,8 +84,8 @@ fn a_full_job_copies_nothing_before_the_source_is_off() {
 #[test]
 fn a_full_first_job_copies_everything_once_and_then_changes() {
     let mut job = Job::new(Spec::new(Mode::FullFirst));
-    job.ask(Gesture::Start);
-    job.ask(Gesture::Complete);
+    job.ask(Request::Start);
+    job.ask(Request::Complete);
     let sent = job.sent();
     let copies: Vec<_> = sent.iter().filter(|sent| sent.contains("Copy")).collect();
     assert_eq!(
@@ -97,13 +97,13 @@ fn a_full_first_job_copies_everything_once_and_then_changes() {
 #[test]
 fn a_discarded_baseline_makes_the_reverse_pass_a_full_copy() {
     let mut job = Job::new(Spec::new(Mode::Delta).with_discard_baseline(true));
-    for gesture in [
-        Gesture::Start,
-        Gesture::Complete,
-        Gesture::Commit,
-        Gesture::Reverse,
+    for request in [
+        Request::Start,
+        Request::Complete,
+        Request::Commit,
+        Request::Reverse,
     ] {
-        job.ask(gesture);
+        job.ask(request);
     }
     let sent = job.sent();
     assert!(
@@ -119,12 +119,12 @@ fn a_discarded_baseline_makes_the_reverse_pass_a_full_copy() {
 #[test]
 fn a_job_whose_source_can_only_be_read_is_not_reversed_and_says_where_to_go() {
     let mut job = Job::new(Spec::new(Mode::Delta).with_one_way(true));
-    for gesture in [Gesture::Start, Gesture::Complete, Gesture::Commit] {
-        job.ask(gesture);
+    for request in [Request::Start, Request::Complete, Request::Commit] {
+        job.ask(request);
     }
     assert_eq!(job.phase(), Phase::Committed);
-    let refusal = job.machine.allows(Gesture::Reverse, "me").unwrap_err();
-    assert_eq!(refusal.because, Because::OneWay);
+    let refusal = job.machine.allows(Request::Reverse, "me").unwrap_err();
+    assert_eq!(refusal.reason, Refusal::OneWay);
     let text = refusal.to_string();
     assert!(text.contains("on the host that has them"), "{text}");
 }
@@ -134,11 +134,11 @@ fn a_job_that_may_not_write_in_place_is_not_reversed_onto_a_device() {
     let spec = Spec::new(Mode::Delta).with_atomic_only(true);
     let told = spec.refuses_reverse().unwrap();
     let mut job = Job::new(spec);
-    for gesture in [Gesture::Start, Gesture::Complete, Gesture::Commit] {
-        job.ask(gesture);
+    for request in [Request::Start, Request::Complete, Request::Commit] {
+        job.ask(request);
     }
     assert_eq!(job.phase(), Phase::Committed);
-    let refusal = job.machine.allows(Gesture::Reverse, "me").unwrap_err();
+    let refusal = job.machine.allows(Request::Reverse, "me").unwrap_err();
     assert_eq!(refusal, told, "what is said before is what comes");
     assert!(refusal.to_string().contains("safety = \"in-place\""));
     assert!(Spec::new(Mode::Delta).refuses_reverse().is_none());
@@ -148,13 +148,13 @@ fn a_job_that_may_not_write_in_place_is_not_reversed_onto_a_device() {
 fn a_baseline_that_changed_is_compared_and_the_reason_is_on_record() {
     let mut job = Job::new(Spec::new(Mode::Delta));
     job.baseline = false;
-    for gesture in [
-        Gesture::Start,
-        Gesture::Complete,
-        Gesture::Commit,
-        Gesture::Reverse,
+    for request in [
+        Request::Start,
+        Request::Complete,
+        Request::Commit,
+        Request::Reverse,
     ] {
-        job.ask(gesture);
+        job.ask(request);
     }
     assert!(
         job.sent()
@@ -179,7 +179,7 @@ fn passes_are_repeated_until_one_fits_the_downtime_budget() {
             .with_downtime_budget_ms(5_000);
         let mut job = Job::new(spec);
         job.elapsed = elapsed.iter().rev().copied().collect();
-        job.ask(Gesture::Start);
+        job.ask(Request::Start);
         assert_eq!(job.phase(), Phase::ReadyToCutover);
         let copies = job
             .sent()
@@ -195,11 +195,11 @@ fn passes_are_repeated_until_one_fits_the_downtime_budget() {
 #[test]
 fn complete_during_a_pass_is_done_after_the_pass() {
     let mut job = Job::new(Spec::new(Mode::Delta).with_downtime_budget_ms(0));
-    job.ask_only(Gesture::Start);
+    job.ask_only(Request::Start);
     while job.phase() != Phase::InitialSync {
         job.answer();
     }
-    job.ask_only(Gesture::Complete);
+    job.ask_only(Request::Complete);
     assert_eq!(job.phase(), Phase::InitialSync);
     job.calm();
     assert_eq!(job.phase(), Phase::CommitPending);
@@ -214,12 +214,12 @@ fn complete_during_a_pass_is_done_after_the_pass() {
 #[test]
 fn an_abort_arms_tracking_before_it_lets_the_source_go_and_keeps_what_was_copied() {
     let mut job = ready();
-    job.ask_only(Gesture::Complete);
+    job.ask_only(Request::Complete);
     while job.phase() != Phase::Verifying {
         job.answer();
     }
     job.sent();
-    job.ask(Gesture::Abort);
+    job.ask(Request::Abort);
     assert_eq!(
         job.sent(),
         [
@@ -229,7 +229,7 @@ fn an_abort_arms_tracking_before_it_lets_the_source_go_and_keeps_what_was_copied
         ]
     );
     assert_eq!(job.phase(), Phase::ReadyToCutover);
-    job.ask(Gesture::Complete);
+    job.ask(Request::Complete);
     assert!(job.sent().contains(&"target disk Copy changes".to_owned()));
 }
 
@@ -237,11 +237,11 @@ fn an_abort_arms_tracking_before_it_lets_the_source_go_and_keeps_what_was_copied
 fn a_copy_that_does_not_read_back_right_goes_back_and_is_compared_next_time() {
     let mut job = ready();
     job.verifies = false;
-    job.ask(Gesture::Complete);
+    job.ask(Request::Complete);
     assert_eq!(job.phase(), Phase::ReadyToCutover);
     job.verifies = true;
     job.sent();
-    job.ask(Gesture::Complete);
+    job.ask(Request::Complete);
     assert!(
         job.sent()
             .contains(&"target disk Copy differing: VerifyFailed".to_owned())
@@ -253,11 +253,11 @@ fn a_copy_that_does_not_read_back_right_goes_back_and_is_compared_next_time() {
 fn commit_waits_for_the_proof_and_undo_stays_possible_when_it_fails() {
     let mut job = ready();
     job.proves = false;
-    job.ask(Gesture::Complete);
+    job.ask(Request::Complete);
     assert_eq!(job.machine.state().problem, Some(Problem::ProofFailed));
-    assert_eq!(job.refused(Gesture::Commit), Because::ProofMissing);
+    assert_eq!(job.refused(Request::Commit), Refusal::ProofMissing);
     job.sent();
-    job.ask(Gesture::Undo {
+    job.ask(Request::Undo {
         accept_loss: true,
         restore: false,
     });
@@ -282,15 +282,15 @@ fn commit_waits_for_the_proof_and_undo_stays_possible_when_it_fails() {
 #[test]
 fn a_skipped_proof_lets_commit_through_and_a_proof_before_activation_comes_first() {
     let mut job = Job::new(Spec::new(Mode::Delta).with_proof(ProofPolicy::Skip));
-    for gesture in [Gesture::Start, Gesture::Complete, Gesture::Commit] {
-        job.ask(gesture);
+    for request in [Request::Start, Request::Complete, Request::Commit] {
+        job.ask(request);
     }
     assert_eq!(job.phase(), Phase::Committed);
     assert!(!job.sent().iter().any(|sent| sent.contains("Prove")));
 
     let mut job = Job::new(Spec::new(Mode::Delta).with_proof(ProofPolicy::BeforeActivation));
-    job.ask(Gesture::Start);
-    job.ask(Gesture::Complete);
+    job.ask(Request::Start);
+    job.ask(Request::Complete);
     let sent = job.sent();
     let at = |what: &str| sent.iter().position(|sent| sent == what).unwrap();
     assert!(at("source disk Prove") < at("target disk Unblock"));
@@ -298,8 +298,8 @@ fn a_skipped_proof_lets_commit_through_and_a_proof_before_activation_comes_first
 
 #[test]
 fn a_cancel_restores_the_target_only_where_the_way_back_was_kept() {
-    let keep = Gesture::Cancel { restore: false };
-    let restore = Gesture::Cancel { restore: true };
+    let keep = Request::Cancel { restore: false };
+    let restore = Request::Cancel { restore: true };
     let mut job = Job::new(Spec::new(Mode::Delta));
     job.ask(keep);
     assert_eq!(
@@ -309,7 +309,7 @@ fn a_cancel_restores_the_target_only_where_the_way_back_was_kept() {
     );
 
     let mut job = ready();
-    assert_eq!(job.refused(restore), Because::NoUndoKept);
+    assert_eq!(job.refused(restore), Refusal::NoUndoKept);
     job.ask(keep);
     assert_eq!(
         job.phase(),
@@ -317,7 +317,7 @@ fn a_cancel_restores_the_target_only_where_the_way_back_was_kept() {
     );
 
     let mut job = Job::new(Spec::new(Mode::Delta).with_keep_undo(true));
-    job.ask(Gesture::Start);
+    job.ask(Request::Start);
     job.sent();
     job.ask(restore);
     assert_eq!(
@@ -334,10 +334,10 @@ fn a_cancel_restores_the_target_only_where_the_way_back_was_kept() {
 #[test]
 fn a_cancel_restores_the_target_without_asking_what_its_vm_wrote_for_it_never_ran() {
     let mut job = Job::new(Spec::new(Mode::Delta).with_keep_undo(true));
-    job.ask(Gesture::Start);
+    job.ask(Request::Start);
     assert_eq!(job.phase(), Phase::ReadyToCutover);
     assert!(job.machine.state().base().is_some());
-    job.ask_only(Gesture::Cancel { restore: true });
+    job.ask_only(Request::Cancel { restore: true });
     job.answer();
     let restore = job.machine.state().pending.map(|command| command.action);
     assert_eq!(restore, Some(Action::Restore { since: None }));
@@ -348,7 +348,7 @@ fn a_target_that_somebody_runs_is_left_alone() {
     let mut job = Job::new(Spec::new(Mode::Delta));
     job.seen.target.running = true;
     job.sent();
-    job.ask(Gesture::Start);
+    job.ask(Request::Start);
     assert_eq!(job.machine.state().problem, Some(Problem::TargetRuns));
     assert!(
         !job.sent()
@@ -360,7 +360,7 @@ fn a_target_that_somebody_runs_is_left_alone() {
 #[test]
 fn what_is_answered_but_not_seen_to_be_so_is_tried_again() {
     let mut job = ready();
-    job.ask_only(Gesture::Complete);
+    job.ask_only(Request::Complete);
     job.answer();
     let command = job.machine.state().pending.unwrap();
     assert_eq!(command.action, Action::ShutDown);
@@ -394,7 +394,7 @@ fn a_late_answer_changes_nothing() {
 #[test]
 fn a_takeover_forgets_what_was_seen_and_outranks_every_earlier_command() {
     let mut job = ready();
-    job.ask_only(Gesture::Complete);
+    job.ask_only(Request::Complete);
     let before = job.machine.state().pending.unwrap();
     job.event(Event::TakenOver { epoch: 2 });
     let after = job.machine.state().pending.unwrap();
@@ -405,49 +405,49 @@ fn a_takeover_forgets_what_was_seen_and_outranks_every_earlier_command() {
 }
 
 #[test]
-fn each_phase_allows_its_gestures_and_refuses_all_others_without_a_trace() {
+fn each_phase_allows_its_requests_and_refuses_all_others_without_a_trace() {
     use Phase::*;
     let restore = false;
     let cases = [
-        (Gesture::Start, &[Prepared][..]),
-        (Gesture::Complete, &[InitialSync, ReadyToCutover]),
-        (Gesture::Abort, &[Quiescing, FinalSync, Verifying]),
+        (Request::Start, &[Prepared][..]),
+        (Request::Complete, &[InitialSync, ReadyToCutover]),
+        (Request::Abort, &[Quiescing, FinalSync, Verifying]),
         (
-            Gesture::Cancel { restore },
+            Request::Cancel { restore },
             &[Planned, Prepared, InitialSync, ReadyToCutover],
         ),
         (
-            Gesture::Undo {
+            Request::Undo {
                 accept_loss: true,
                 restore,
             },
             &[Activating, CommitPending],
         ),
-        (Gesture::Commit, &[CommitPending]),
-        (Gesture::Reverse, &[Committed]),
+        (Request::Commit, &[CommitPending]),
+        (Request::Reverse, &[Committed]),
     ];
     let mut phases = BTreeSet::new();
     for machine in walk_through() {
         phases.insert(machine.state().phase.name());
-        for (gesture, allowed) in cases {
+        for (request, allowed) in cases {
             let mut machine = machine.clone();
             let before = *machine.state();
             let by = "somebody".to_owned();
-            let fate = machine.apply(&Event::Asked { gesture, by });
+            let fate = machine.apply(&Event::Asked { request, by });
             let here = allowed.contains(&before.phase);
             match fate {
-                Ok(_) => assert!(here, "{} in {}", gesture.name(), before.phase),
+                Ok(_) => assert!(here, "{} in {}", request.name(), before.phase),
                 Err(refusal) => {
-                    let why = refusal.because;
+                    let why = refusal.reason;
                     assert_eq!(
                         here,
-                        why != Because::Phase,
+                        why != Refusal::Phase,
                         "{} in {}",
-                        gesture.name(),
+                        request.name(),
                         before.phase
                     );
                     assert_eq!(*machine.state(), before);
-                    assert!(refusal.to_string().starts_with(gesture.name()));
+                    assert!(refusal.to_string().starts_with(request.name()));
                 }
             }
         }
@@ -458,14 +458,14 @@ fn each_phase_allows_its_gestures_and_refuses_all_others_without_a_trace() {
 #[test]
 fn undo_needs_the_loss_accepted_and_commit_needs_a_name() {
     let mut job = ready();
-    job.ask(Gesture::Complete);
-    let undo = Gesture::Undo {
+    job.ask(Request::Complete);
+    let undo = Request::Undo {
         accept_loss: false,
         restore: false,
     };
-    assert_eq!(job.refused(undo), Because::LossNotAccepted);
-    let nobody = job.machine.allows(Gesture::Commit, "").unwrap_err();
-    assert_eq!(nobody.because, Because::OperatorMissing);
+    assert_eq!(job.refused(undo), Refusal::LossNotAccepted);
+    let nobody = job.machine.allows(Request::Commit, "").unwrap_err();
+    assert_eq!(nobody.reason, Refusal::OperatorMissing);
 }
 
 #[test]
@@ -479,8 +479,8 @@ fn policies_commit_or_go_back_by_themselves() {
         ),
     ] {
         let mut job = Job::new(Spec::new(Mode::Delta).with_commit(policy));
-        job.ask(Gesture::Start);
-        job.ask(Gesture::Complete);
+        job.ask(Request::Start);
+        job.ask(Request::Complete);
         job.event(Event::CommitDue);
         job.calm();
         assert_eq!(job.phase(), phase);
@@ -495,7 +495,7 @@ fn groups_stop_from_the_last_to_the_first_and_start_from_the_first_to_the_last()
         .collect();
     jobs.iter_mut()
         .flatten()
-        .for_each(|job| job.ask(Gesture::Start));
+        .for_each(|job| job.ask(Request::Start));
     let asked = GroupAsked {
         complete: true,
         commit: true,
@@ -514,9 +514,9 @@ fn groups_stop_from_the_last_to_the_first_and_start_from_the_first_to_the_last()
             told.push((group, signal));
             let job = &mut jobs[group][vm];
             match signal {
-                Signal::Complete => job.ask(Gesture::Complete),
+                Signal::Complete => job.ask(Request::Complete),
                 Signal::Activate => job.event(Event::GroupActivates),
-                Signal::Commit => job.ask(Gesture::Commit),
+                Signal::Commit => job.ask(Request::Commit),
             }
             job.calm();
         }
@@ -576,7 +576,7 @@ fn a_root_is_64_hex_digits_and_nothing_else() {
 
 fn ready() -> Job {
     let mut job = Job::new(Spec::new(Mode::Delta));
-    job.ask(Gesture::Start);
+    job.ask(Request::Start);
     assert_eq!(job.phase(), Phase::ReadyToCutover);
     job.sent();
     job
@@ -585,28 +585,28 @@ fn ready() -> Job {
 /// Every state of a job that is aborted once and then goes all the way, and of one that is undone.
 fn walk_through() -> Vec<Machine> {
     let mut states = Vec::new();
-    let undo = Gesture::Undo {
+    let undo = Request::Undo {
         accept_loss: true,
         restore: false,
     };
-    let last = [&[Gesture::Commit, Gesture::Reverse][..], &[undo], &[]];
+    let last = [&[Request::Commit, Request::Reverse][..], &[undo], &[]];
     for last in last {
         let mut job = Job::new(Spec::new(Mode::Delta));
         job.machine = Machine::new(Spec::new(Mode::Delta));
         job.event(Event::TakenOver { epoch: 1 });
-        let mut gestures = [Gesture::Start, Gesture::Complete].iter().chain(last);
+        let mut requests = [Request::Start, Request::Complete].iter().chain(last);
         loop {
             while job.machine.state().pending.is_some() {
                 states.push(job.machine.clone());
                 if last.is_empty() && job.phase() == Phase::Verifying {
-                    job.ask_only(Gesture::Abort);
+                    job.ask_only(Request::Abort);
                     states.push(job.machine.clone());
                 }
                 job.answer();
             }
             states.push(job.machine.clone());
-            match gestures.next() {
-                Some(gesture) => job.ask_only(*gesture),
+            match requests.next() {
+                Some(request) => job.ask_only(*request),
                 None => break,
             }
         }

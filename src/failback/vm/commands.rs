@@ -62,7 +62,7 @@ impl CommandController {
     }
 
     fn ask(&self, verb: Verb, call: &Call<'_>, details: Details) -> Result<Said> {
-        let request = Request {
+        let request = VerbRequest {
             verb: verb.name(),
             token: call.token,
             details,
@@ -216,7 +216,7 @@ impl CommandController {
 
 /// What is sent to a program.
 #[derive(Serialize)]
-struct Request<'a> {
+struct VerbRequest<'a> {
     verb: &'static str,
     token: Token,
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! The end that carries the job.
+//! The end that runs the job.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Who may write to the disks of a VM on a host that does not carry the job.
+//! Who may write to the disks of a VM on a host that does not run the job.
 //!
 //! The agent's own folder has the newest token that was seen for a VM, durable before anything is
 //! done under it, and a lock that is held while something is done. A hand whose token is not the

@@ -2,7 +2,7 @@
 //!
 //! What has to be done to such disks (renames, marks, undo files, ledgers, reading back) is done at
 //! their host, by the same [`HostDisks`](super::HostDisks) that does it here. Each call of the end
-//! that carries the job starts an agent there, which does this one thing and ends. Where it needs
+//! that runs the job starts an agent there, which does this one thing and ends. Where it needs
 //! the other side's disk, the end that dialled answers for it over the same line, as the source of a
 //! sync.
 //!

@@ -47,21 +47,18 @@ impl Job {
         std::mem::take(&mut self.sent)
     }
 
-    pub fn refused(&self, gesture: Gesture) -> Because {
-        self.machine
-            .allows(gesture, "operator")
-            .unwrap_err()
-            .because
+    pub fn refused(&self, request: Request) -> Refusal {
+        self.machine.allows(request, "operator").unwrap_err().reason
     }
 
-    pub fn ask(&mut self, gesture: Gesture) {
-        self.ask_only(gesture);
+    pub fn ask(&mut self, request: Request) {
+        self.ask_only(request);
         self.calm();
     }
 
-    pub fn ask_only(&mut self, gesture: Gesture) {
+    pub fn ask_only(&mut self, request: Request) {
         let by = "operator".to_owned();
-        self.event(Event::Asked { gesture, by });
+        self.event(Event::Asked { request, by });
     }
 
     pub fn event(&mut self, event: Event) {

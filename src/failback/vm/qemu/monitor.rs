@@ -50,7 +50,7 @@ impl<'a> Monitor<'a> {
         Ok(qmp.map(|qmp| Monitor { qmp, cancel }))
     }
 
-    /// Has a command carried out.
+    /// Has a command done.
     ///
     /// # Errors
     /// Those of [`Qmp::execute`].

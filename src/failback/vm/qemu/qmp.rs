@@ -78,7 +78,7 @@ impl Qmp {
         self.execute("qmp_capabilities", json!({})).map(drop)
     }
 
-    /// Has a command carried out, and gives what it returns. Events that come meanwhile are passed
+    /// Has a command done, and gives what it returns. Events that come meanwhile are passed
     /// over: what matters is asked for.
     ///
     /// # Errors

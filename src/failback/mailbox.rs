@@ -1,4 +1,4 @@
-//! Gestures from another process: small files in a folder that the executor looks into.
+//! Requests from another process: small files in a folder that the executor looks into.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::executor::{Asked, Bell, Inbox};
-use super::machine::Gesture;
+use super::executor::{Asked, Bell, Mailbox};
+use super::machine::Request;
 use super::watch::Watch;
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,16 +18,16 @@ use crate::storage::{Access, Folder};
 ///
 /// A request is taken away before it is carried out, so that it is never carried out twice. Where
 /// the executor dies in between, nobody answers, and the job's state says what became of it.
-pub struct FolderInbox {
+pub struct FolderMailbox {
     folder: Arc<dyn Folder>,
     leave: CancelToken,
     watched: Option<(Bell, Watch)>,
 }
 
-impl FolderInbox {
+impl FolderMailbox {
     /// Looks into `folder`; `leave` tells the executor to leave its job.
     pub fn new(folder: Arc<dyn Folder>, leave: CancelToken) -> Self {
-        FolderInbox {
+        FolderMailbox {
             folder,
             leave,
             watched: None,
@@ -43,7 +43,7 @@ impl FolderInbox {
     }
 }
 
-impl Inbox for FolderInbox {
+impl Mailbox for FolderMailbox {
     fn poll(&mut self) -> Result<Option<Asked>> {
         let mut names = self.folder.names()?;
         names.sort();
@@ -51,7 +51,7 @@ impl Inbox for FolderInbox {
             .iter()
             .filter_map(|name| Some((name, id_of(name, REQUEST)?)));
         for (name, id) in requests {
-            let request: Result<Request> = take(&*self.folder, name);
+            let request: Result<RequestFile> = take(&*self.folder, name);
             let folder = self.folder.clone();
             let reply = file_name(id, REPLY);
             let reply = Box::new(move |fate: Result<()>| {
@@ -59,7 +59,7 @@ impl Inbox for FolderInbox {
                 let _ = put(&*folder, &reply, &Reply::from(fate));
             });
             match request {
-                Ok(Request { gesture, by }) => return Ok(Some(Asked { gesture, by, reply })),
+                Ok(RequestFile { request, by }) => return Ok(Some(Asked { request, by, reply })),
                 Err(error) => reply(Err(error)),
             }
         }
@@ -76,18 +76,18 @@ impl Inbox for FolderInbox {
 }
 
 /// The other end: asks the executor that looks into `folder`, and waits for its answer. Where
-/// `is_carried` says that there is no executor any more, the request is taken back, and this is
+/// `is_running` says that there is no executor any more, the request is taken back, and this is
 /// `false`.
 ///
 /// # Errors
 /// `InvalidInput` where it is refused, saying why; `InUse` where nobody answers within `wait`,
 /// and the request is taken back; `Io`.
-pub fn request(
+pub fn send(
     folder: &dyn Folder,
-    gesture: Gesture,
+    request: Request,
     by: &str,
     wait: Duration,
-    is_carried: &dyn Fn() -> Result<bool>,
+    is_running: &dyn Fn() -> Result<bool>,
 ) -> Result<bool> {
     let id = format!("{:016x}", u64::from_le_bytes(random()?));
     let (asked, reply) = (file_name(&id, REQUEST), file_name(&id, REPLY));
@@ -95,11 +95,11 @@ pub fn request(
     let answered = Bell::new();
     let watch = Watch::of(folder.path(), &answered);
     let nap = if watch.is_some() { LONG_NAP } else { NAP };
-    put(folder, &asked, &Request { gesture, by })?;
+    put(folder, &asked, &RequestFile { request, by })?;
     let begin = Instant::now();
     let gone = loop {
         // Looked at first: an executor that ends may have answered before.
-        let gone = !is_carried()?;
+        let gone = !is_running()?;
         if folder.names()?.contains(&reply) {
             return Result::from(take::<Reply>(folder, &reply)?).map(|()| true);
         }
@@ -120,8 +120,8 @@ pub fn request(
 }
 
 #[derive(Serialize, Deserialize)]
-struct Request {
-    gesture: Gesture,
+struct RequestFile {
+    request: Request,
     by: String,
 }
 
@@ -215,11 +215,11 @@ mod tests {
 
     fn ask(
         folder: &MemoryFolder,
-        gesture: Gesture,
+        request: Request,
         wait: Duration,
-        is_carried: bool,
+        is_running: bool,
     ) -> Result<bool> {
-        request(folder, gesture, "me", wait, &|| Ok(is_carried))
+        send(folder, request, "me", wait, &|| Ok(is_running))
     }
 
     fn wait() -> Duration {
@@ -229,19 +229,19 @@ mod tests {
     #[test]
     fn a_request_is_taken_once_and_its_fate_is_told() {
         let folder = MemoryFolder::new();
-        let mut inbox = FolderInbox::new(Arc::new(folder.clone()), CancelToken::new());
-        assert!(inbox.poll().unwrap().is_none());
+        let mut mailbox = FolderMailbox::new(Arc::new(folder.clone()), CancelToken::new());
+        assert!(mailbox.poll().unwrap().is_none());
         for fate in [Ok(()), Err(Error::new(ErrorKind::InvalidInput, "not now"))] {
             let expected = fate.as_ref().map_err(ToString::to_string).copied();
             let told = std::thread::scope(|scope| {
-                let asked = scope.spawn(|| ask(&folder, Gesture::Commit, wait(), true));
+                let asked = scope.spawn(|| ask(&folder, Request::Commit, wait(), true));
                 let taken = loop {
-                    if let Some(taken) = inbox.poll().unwrap() {
+                    if let Some(taken) = mailbox.poll().unwrap() {
                         break taken;
                     }
                 };
-                assert_eq!((taken.gesture, &taken.by[..]), (Gesture::Commit, "me"));
-                assert!(inbox.poll().unwrap().is_none());
+                assert_eq!((taken.request, &taken.by[..]), (Request::Commit, "me"));
+                assert!(mailbox.poll().unwrap().is_none());
                 (taken.reply)(fate);
                 asked.join().unwrap()
             });
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn a_request_that_nobody_takes_is_taken_back() {
         let folder = MemoryFolder::new();
-        let error = ask(&folder, Gesture::Start, Duration::ZERO, true).unwrap_err();
+        let error = ask(&folder, Request::Start, Duration::ZERO, true).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InUse);
         assert!(folder.names().unwrap().is_empty());
     }
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn a_request_to_an_executor_that_has_ended_meanwhile_is_taken_back_at_once() {
         let folder = MemoryFolder::new();
-        assert!(!ask(&folder, Gesture::Start, wait(), false).unwrap());
+        assert!(!ask(&folder, Request::Start, wait(), false).unwrap());
         assert!(folder.names().unwrap().is_empty());
     }
 
@@ -272,9 +272,9 @@ mod tests {
         folder.insert("a.request", b"{".to_vec());
         folder.insert("b.request", vec![b' '; 100_000]);
         folder.insert("other", Vec::new());
-        let mut inbox = FolderInbox::new(Arc::new(folder.clone()), CancelToken::new());
-        assert!(inbox.poll().unwrap().is_none());
-        assert!(inbox.poll().unwrap().is_none());
+        let mut mailbox = FolderMailbox::new(Arc::new(folder.clone()), CancelToken::new());
+        assert!(mailbox.poll().unwrap().is_none());
+        assert!(mailbox.poll().unwrap().is_none());
         let left = folder.names().unwrap();
         assert!(left.contains(&"other".into()) && !left.contains(&"a.request".into()));
     }

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Gesture {
+pub enum Request {
     /// Begin; before, nothing is touched.
     Start,
     /// Cut over. Asked for during a pass, it is done after the pass.
@@ -39,38 +39,38 @@ pub enum Gesture {
     Retry,
 }
 
-impl Gesture {
+impl Request {
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
-            Gesture::Start => "start",
-            Gesture::Complete => "complete",
-            Gesture::Abort => "abort",
-            Gesture::Cancel { .. } => "cancel",
-            Gesture::Undo { .. } => "undo",
-            Gesture::Commit => "commit",
-            Gesture::Reverse => "reverse",
-            Gesture::Retry => "retry",
+            Request::Start => "start",
+            Request::Complete => "complete",
+            Request::Abort => "abort",
+            Request::Cancel { .. } => "cancel",
+            Request::Undo { .. } => "undo",
+            Request::Commit => "commit",
+            Request::Reverse => "reverse",
+            Request::Retry => "retry",
         }
     }
 }
 
-/// A gesture that was not accepted; nothing was changed.
+/// A request that was not accepted; nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub struct Refusal {
+pub struct RefusedRequest {
     /// What was asked.
-    pub gesture: Gesture,
+    pub request: Request,
     /// How far the job is.
     pub phase: Phase,
     /// Why it cannot be.
-    pub because: Because,
+    pub reason: Refusal,
 }
 
-/// Why a gesture is refused.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Because {
+pub enum Refusal {
     /// The phase does not allow it.
     Phase,
     /// It was asked for already.
@@ -91,42 +91,42 @@ pub enum Because {
     InPlaceOnly,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for RefusedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (gesture, phase) = (self.gesture.name(), self.phase);
-        match self.because {
-            Because::Phase => write!(f, "{gesture} is not possible in phase {phase}"),
-            Because::AskedAlready => write!(f, "{gesture} was asked for already"),
-            Because::OperatorMissing => write!(f, "{gesture} needs the name of who asks"),
-            Because::ProofMissing => write!(
+        let (request, phase) = (self.request.name(), self.phase);
+        match self.reason {
+            Refusal::Phase => write!(f, "{request} is not possible in phase {phase}"),
+            Refusal::AskedAlready => write!(f, "{request} was asked for already"),
+            Refusal::OperatorMissing => write!(f, "{request} needs the name of who asks"),
+            Refusal::ProofMissing => write!(
                 f,
-                "{gesture} has to wait: the source is not proven to equal the target yet"
+                "{request} has to wait: the source is not proven to equal the target yet"
             ),
-            Because::LossNotAccepted => write!(
+            Refusal::LossNotAccepted => write!(
                 f,
-                "{gesture} loses what the target wrote, and that was not acknowledged"
+                "{request} loses what the target wrote, and that was not acknowledged"
             ),
-            Because::NoUndoKept => write!(
+            Refusal::NoUndoKept => write!(
                 f,
-                "{gesture} cannot restore the target's disk: no undo file is kept"
+                "{request} cannot restore the target's disk: no undo file is kept"
             ),
-            Because::NothingToRetry => write!(f, "{gesture} is for a job that stands still"),
-            Because::OneWay => write!(
+            Refusal::NothingToRetry => write!(f, "{request} is for a job that stands still"),
+            Refusal::OneWay => write!(
                 f,
-                "{gesture} would write to the source's disks, which can only be read from here; run \
+                "{request} would write to the source's disks, which can only be read from here; run \
                  a job for the other direction on the host that has them"
             ),
-            Because::InPlaceOnly => write!(
+            Refusal::InPlaceOnly => write!(
                 f,
-                "{gesture} would write in place to a block device of the source's, and the plan says \
+                "{request} would write in place to a block device of the source's, and the plan says \
                  `safety = \"atomic\"`; run a job for the other direction with `safety = \"in-place\"`"
             ),
         }
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Error {
+impl From<RefusedRequest> for Error {
+    fn from(refusal: RefusedRequest) -> Error {
         Error::new(ErrorKind::InvalidInput, refusal.to_string())
     }
 }
@@ -135,16 +135,16 @@ impl From<Refusal> for Error {
 pub(super) fn accept(
     spec: &Spec,
     state: &mut State,
-    gesture: Gesture,
+    request: Request,
     by: &str,
     proven: bool,
-) -> Result<(), Because> {
+) -> Result<(), Refusal> {
     use Phase::*;
     let phase = state.phase;
-    match gesture {
-        Gesture::Start => {
-            only(phase == Prepared, Because::Phase)?;
-            only(!state.asked.start, Because::AskedAlready)?;
+    match request {
+        Request::Start => {
+            only(phase == Prepared, Refusal::Phase)?;
+            only(!state.asked.start, Refusal::AskedAlready)?;
             state.asked.start = true;
             // In full mode nothing is copied before the cutover, so there is nothing to wait for,
             // but for the others of the group.
@@ -152,58 +152,58 @@ pub(super) fn accept(
             // What was seen when the job was planned may be days old.
             state.vms.target = None;
         }
-        Gesture::Complete => {
+        Request::Complete => {
             only(
                 matches!(phase, InitialSync | ReadyToCutover),
-                Because::Phase,
+                Refusal::Phase,
             )?;
-            only(!state.asked.complete, Because::AskedAlready)?;
+            only(!state.asked.complete, Refusal::AskedAlready)?;
             state.asked.complete = true;
         }
-        Gesture::Abort => {
+        Request::Abort => {
             only(
                 matches!(phase, Quiescing | FinalSync | Verifying),
-                Because::Phase,
+                Refusal::Phase,
             )?;
             state.enter(Aborting);
         }
-        Gesture::Cancel { restore } => {
+        Request::Cancel { restore } => {
             only(
                 matches!(phase, Planned | Prepared | InitialSync | ReadyToCutover),
-                Because::Phase,
+                Refusal::Phase,
             )?;
             only(
                 !restore || spec.keep_undo || !state.written,
-                Because::NoUndoKept,
+                Refusal::NoUndoKept,
             )?;
             state.asked.restore = restore;
             state.enter(Cancelling);
         }
-        Gesture::Undo {
+        Request::Undo {
             accept_loss,
             restore,
         } => {
-            only(matches!(phase, Activating | CommitPending), Because::Phase)?;
-            only(accept_loss, Because::LossNotAccepted)?;
-            only(!restore || spec.keep_undo, Because::NoUndoKept)?;
+            only(matches!(phase, Activating | CommitPending), Refusal::Phase)?;
+            only(accept_loss, Refusal::LossNotAccepted)?;
+            only(!restore || spec.keep_undo, Refusal::NoUndoKept)?;
             state.asked.commit = false;
             state.asked.restore = restore;
             state.enter(RollingBack);
         }
-        Gesture::Commit => {
-            only(phase == CommitPending, Because::Phase)?;
-            only(!by.is_empty(), Because::OperatorMissing)?;
-            only(proven, Because::ProofMissing)?;
-            only(!state.asked.commit, Because::AskedAlready)?;
+        Request::Commit => {
+            only(phase == CommitPending, Refusal::Phase)?;
+            only(!by.is_empty(), Refusal::OperatorMissing)?;
+            only(proven, Refusal::ProofMissing)?;
+            only(!state.asked.commit, Refusal::AskedAlready)?;
             ask_commit(state);
         }
-        Gesture::Reverse => {
-            only(phase == Committed, Because::Phase)?;
+        Request::Reverse => {
+            only(phase == Committed, Refusal::Phase)?;
             refused_reverse(spec).map_or(Ok(()), Err)?;
             state.asked.reverse = true;
         }
-        Gesture::Retry => {
-            only(state.problem.is_some(), Because::NothingToRetry)?;
+        Request::Retry => {
+            only(state.problem.is_some(), Refusal::NothingToRetry)?;
             retry(state);
         }
     }
@@ -211,10 +211,10 @@ pub(super) fn accept(
 }
 
 /// Why nothing can be replicated onto the source's disks.
-pub(super) fn refused_reverse(spec: &Spec) -> Option<Because> {
+pub(super) fn refused_reverse(spec: &Spec) -> Option<Refusal> {
     match (spec.one_way, spec.atomic_only) {
-        (true, _) => Some(Because::OneWay),
-        (false, true) => Some(Because::InPlaceOnly),
+        (true, _) => Some(Refusal::OneWay),
+        (false, true) => Some(Refusal::InPlaceOnly),
         (false, false) => None,
     }
 }
@@ -231,6 +231,6 @@ pub(super) fn retry(state: &mut State) {
     state.vms = Default::default();
 }
 
-fn only(holds: bool, because: Because) -> Result<(), Because> {
-    if holds { Ok(()) } else { Err(because) }
+fn only(holds: bool, reason: Refusal) -> Result<(), Refusal> {
+    if holds { Ok(()) } else { Err(reason) }
 }

@@ -1,22 +1,22 @@
-//! Carries a job: an executor for each VM, and the barriers between their groups.
+//! Runs a job: an executor for each VM, and the barriers between their groups.
 
 use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use super::folder::JobFolder;
-use super::gestures::{Member, passed_on};
 use super::meter::{self, Meter, Moving};
-use super::post::{Post, post};
+use super::requests::{Member, passed_on};
+use super::vm_mailbox::{VmHandle, vm_mailbox};
 use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::VmDisks;
-use crate::failback::executor::{Bell, Executor, Hands, Inbox, Pace};
-use crate::failback::inbox::FolderInbox;
+use crate::failback::executor::{Bell, Executor, Hands, Mailbox, Pace};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{
-    CommitPolicy, Gesture, GroupAsked, Mode, Phase, Side, Sides, Signal, Spec, State, signals,
+    CommitPolicy, GroupAsked, Mode, Phase, Request, Side, Sides, Signal, Spec, State, signals,
 };
+use crate::failback::mailbox::FolderMailbox;
 use crate::failback::plan::{Controller, Plan, Site, SiteName, Vm};
 use crate::failback::record::{JobRecord, PlanRecord};
 #[cfg(feature = "qemu")]
@@ -25,19 +25,19 @@ use crate::failback::vm::{CommandController, Facts, VmController};
 use crate::journal::Writer;
 use crate::storage::Folder;
 
-/// Carries a job; there is one at a time.
-pub struct Carrier {
+/// Runs a job; there is one at a time.
+pub struct JobRunner {
     folder: JobFolder,
     journal: Writer,
     /// Who began the job.
     begun_by: String,
     asked: GroupAsked,
-    members: Vec<Carried>,
+    members: Vec<RunningVm>,
     leave: CancelToken,
     _lock: JobLock,
 }
 
-/// Something that whoever carries a job may want to tell.
+/// Something that the process that runs a job may want to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -50,8 +50,8 @@ pub enum Event {
     },
 }
 
-/// A VM and what carries it.
-struct Carried {
+/// A VM and what runs it.
+struct RunningVm {
     vm: String,
     group: usize,
     spec: Spec,
@@ -61,15 +61,15 @@ struct Carried {
     is_protected_by_passes: bool,
 }
 
-impl Carrier {
+impl JobRunner {
     /// Takes a job up: one that was just begun, or one that another process has left. What its
     /// journals say is believed; the VMs and disks are asked anew. `leave` ends [`run`](Self::run)
     /// at any time, and the job can be taken up again.
     ///
     /// # Errors
-    /// `InUse` where another process carries it; `Malformed` for a damaged journal, before
+    /// `InUse` where another process runs it; `Malformed` for a damaged journal, before
     /// anything is done; `Io`.
-    pub fn take_up(folder: JobFolder, work: &Work, leave: CancelToken) -> Result<Self> {
+    pub fn resume(folder: JobFolder, work: &Work, leave: CancelToken) -> Result<Self> {
         let lock = folder.lock()?;
         let (journal, records) = folder.plan_writer()?;
         let mut asked = GroupAsked::default();
@@ -85,10 +85,10 @@ impl Carrier {
         let mut members = Vec::new();
         for (group, vms) in folder.plan().groups.iter().enumerate() {
             for vm in &vms.vms {
-                members.push(Carried::new(&folder, group, vm, work)?);
+                members.push(RunningVm::new(&folder, group, vm, work)?);
             }
         }
-        Ok(Carrier {
+        Ok(JobRunner {
             folder,
             journal,
             begun_by,
@@ -99,7 +99,7 @@ impl Carrier {
         })
     }
 
-    /// Carries the job until it is at rest, or told to leave; `tell` hears of all that happens.
+    /// Runs the job until it is at rest, or told to leave; `tell` hears of all that happens.
     /// `first` is asked before anything else. A job that was begun starts by itself.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl Carrier {
     /// at the sites is no error: the job stands still, and says why.
     pub fn run(
         mut self,
-        first: Option<(Gesture, &str)>,
+        first: Option<(Request, &str)>,
         tell: &mut dyn FnMut(Event),
     ) -> Result<()> {
         let begun_by = self.begun_by.clone();
@@ -116,31 +116,32 @@ impl Carrier {
         };
         let mut executors = self.members.iter().filter_map(|it| it.executor.as_ref());
         let is_new = executors.all(|executor| waits(executor.state()));
-        let mut first = first.or(is_new.then_some((Gesture::Start, &begun_by[..])));
+        let mut first = first.or(is_new.then_some((Request::Start, &begun_by[..])));
         let executors: Vec<_> = self
             .members
             .iter_mut()
             .map(|it| it.executor.take())
             .collect();
         let bell = Bell::new();
-        let inbox = FolderInbox::new(self.folder.inbox()?, self.leave.clone());
-        let mut inbox = inbox.with_bell(&bell);
+        let mailbox = FolderMailbox::new(self.folder.mailbox()?, self.leave.clone());
+        let mut mailbox = mailbox.with_bell(&bell);
         let leave = CancelToken::new();
         std::thread::scope(|scope| {
-            let mut posts = Vec::new();
+            let mut handles = Vec::new();
             let mut threads = Vec::new();
             for mut executor in executors.into_iter().flatten() {
-                let (post, mut letterbox) = post(*executor.state(), leave.clone(), bell.clone());
-                posts.push(post);
+                let (handle, mut mailbox) =
+                    vm_mailbox(*executor.state(), leave.clone(), bell.clone());
+                handles.push(handle);
                 let ends = Rings(bell.clone());
                 threads.push(scope.spawn(move || {
                     let _ends = ends;
-                    executor.run(&mut letterbox)
+                    executor.run(&mut mailbox)
                 }));
             }
-            let done = self.coordinate(&posts, &threads, &mut inbox, &bell, &mut first, tell);
+            let done = self.coordinate(&handles, &threads, &mut mailbox, &bell, &mut first, tell);
             leave.cancel();
-            posts.iter().for_each(Post::wake);
+            handles.iter().for_each(VmHandle::wake);
             let ended = threads.into_iter().map(|thread| {
                 let panicked = |cause| std::panic::resume_unwind(cause);
                 thread.join().unwrap_or_else(panicked)
@@ -152,57 +153,59 @@ impl Carrier {
 
     fn coordinate(
         &mut self,
-        posts: &[Post],
+        handles: &[VmHandle],
         threads: &[ScopedJoinHandle<'_, Result<()>>],
-        inbox: &mut FolderInbox,
+        mailbox: &mut FolderMailbox,
         bell: &Bell,
-        first: &mut Option<(Gesture, &str)>,
+        first: &mut Option<(Request, &str)>,
         tell: &mut dyn FnMut(Event),
     ) -> Result<()> {
-        let mut seen: Vec<Option<State>> = vec![None; posts.len()];
+        let mut seen: Vec<Option<State>> = vec![None; handles.len()];
         let mut published: Option<(Instant, Vec<Moving>)> = None;
-        let nap = match inbox.bell() {
+        let nap = match mailbox.bell() {
             Some(_) => LONG_NAP,
             None => NAP,
         };
         let mut commit_waits: Option<Instant> = None;
         loop {
-            for (index, post) in posts.iter().enumerate() {
-                let state = post.state();
+            for (index, handle) in handles.iter().enumerate() {
+                let state = handle.state();
                 if seen[index] != Some(state) {
                     self.changed(index, seen[index].map(|state| state.phase), state, tell)?;
                     seen[index] = Some(state);
                 }
             }
-            // A gesture is for a job that has looked at its prerequisites.
-            let looked = posts.iter().all(|post| {
-                let state = post.state();
+            // A request is for a job that has looked at its prerequisites.
+            let looked = handles.iter().all(|handle| {
+                let state = handle.state();
                 state.phase != Phase::Planned || state.problem.is_some()
             });
-            if looked && let Some((gesture, by)) = first.take() {
+            if looked && let Some((request, by)) = first.take() {
                 // What cannot begin can still be given up.
-                if gesture == Gesture::Start {
-                    self.refuse_if_unfit(posts)?;
+                if request == Request::Start {
+                    self.refuse_if_unfit(handles)?;
                 }
-                self.ask(posts, gesture, by)?;
+                self.ask(handles, request, by)?;
             }
-            let asked = inbox.poll()?;
+            let asked = mailbox.poll()?;
             let was_asked = asked.is_some();
             if let Some(asked) = asked {
-                (asked.reply)(self.ask(posts, asked.gesture, &asked.by));
+                (asked.reply)(self.ask(handles, asked.request, &asked.by));
             }
-            self.signal(posts)?;
-            let all_wait = posts
+            self.signal(handles)?;
+            let all_wait = handles
                 .iter()
-                .all(|post| post.state().phase == Phase::CommitPending);
+                .all(|handle| handle.state().phase == Phase::CommitPending);
             commit_waits = all_wait.then(|| commit_waits.unwrap_or_else(Instant::now));
             if let Some(since) = commit_waits {
-                self.commit_if_due(posts, since)?;
+                self.commit_if_due(handles, since)?;
             }
-            let works = posts.iter().any(|post| post.state().pending.is_some());
+            let works = handles
+                .iter()
+                .any(|handle| handle.state().pending.is_some());
             let is_due = |at: &Instant| at.elapsed() >= PUBLISHED_EVERY;
             if published.as_ref().is_none_or(|(at, _)| is_due(at)) {
-                let moving = self.moving(posts);
+                let moving = self.moving(handles);
                 if published.is_none_or(|(_, before)| before != moving) {
                     self.publish(&moving)?;
                 }
@@ -210,9 +213,9 @@ impl Carrier {
             }
             // An executor ends early only by an error, which its thread returns.
             let ended = threads.iter().any(|thread| thread.is_finished())
-                && !posts.iter().all(|post| post.state().phase.is_final());
-            if self.leave.is_cancelled() || ended || (first.is_none() && self.is_at_rest(posts)) {
-                return self.publish(&self.moving(posts));
+                && !handles.iter().all(|handle| handle.state().phase.is_final());
+            if self.leave.is_cancelled() || ended || (first.is_none() && self.is_at_rest(handles)) {
+                return self.publish(&self.moving(handles));
             }
             if !was_asked {
                 bell.wait(if works { nap.min(PUBLISHED_EVERY) } else { nap });
@@ -221,12 +224,12 @@ impl Carrier {
     }
 
     /// Says why the job cannot begin.
-    fn refuse_if_unfit(&self, posts: &[Post]) -> Result<()> {
-        let unfit = |(_, post): &(&Carried, &Post)| post.state().phase == Phase::Planned;
-        let Some((it, post)) = self.members.iter().zip(posts).find(unfit) else {
+    fn refuse_if_unfit(&self, handles: &[VmHandle]) -> Result<()> {
+        let unfit = |(_, handle): &(&RunningVm, &VmHandle)| handle.state().phase == Phase::Planned;
+        let Some((it, handle)) = self.members.iter().zip(handles).find(unfit) else {
             return Ok(());
         };
-        let what = post.state().problem.map(|problem| problem.to_string());
+        let what = handle.state().problem.map(|problem| problem.to_string());
         let text = [Some(it.vm.clone()), what, self.folder.detail(&it.vm)?];
         let text: Vec<_> = text.into_iter().flatten().collect();
         Err(Error::new(ErrorKind::InvalidInput, text.join(": "))
@@ -234,21 +237,21 @@ impl Carrier {
     }
 
     /// Asks the job as a whole for something.
-    fn ask(&mut self, posts: &[Post], gesture: Gesture, by: &str) -> Result<()> {
+    fn ask(&mut self, handles: &[VmHandle], request: Request, by: &str) -> Result<()> {
         let members: Vec<_> = self
             .members
             .iter()
-            .zip(posts)
-            .map(|(it, post)| Member {
+            .zip(handles)
+            .map(|(it, handle)| Member {
                 vm: &it.vm,
                 spec: &it.spec,
-                state: post.state(),
+                state: handle.state(),
             })
             .collect();
-        let meant = passed_on(&members, self.asked, gesture, by)?;
+        let meant = passed_on(&members, self.asked, request, by)?;
         if self.members.len() > 1 {
             let record = PlanRecord::Asked {
-                gesture,
+                request,
                 by: by.to_owned(),
                 complete: meant.asked.complete,
                 commit: meant.asked.commit,
@@ -256,8 +259,8 @@ impl Carrier {
             self.journal.append(&record.encode()?)?;
         }
         self.asked = meant.asked;
-        for (index, gesture) in meant.tell {
-            posts[index].ask(gesture, by).map_err(|error| {
+        for (index, request) in meant.tell {
+            handles[index].ask(request, by).map_err(|error| {
                 let text = format!("{}: {error}", self.members[index].vm);
                 Error::new(error.kind(), text)
             })?;
@@ -266,25 +269,25 @@ impl Carrier {
     }
 
     /// Lets go on who waits for the others.
-    fn signal(&self, posts: &[Post]) -> Result<()> {
-        if posts.len() < 2 {
+    fn signal(&self, handles: &[VmHandle]) -> Result<()> {
+        if handles.len() < 2 {
             return Ok(());
         }
         let mut groups: Vec<Vec<State>> = Vec::new();
         let mut indices: Vec<Vec<usize>> = Vec::new();
-        for (index, (it, post)) in self.members.iter().zip(posts).enumerate() {
+        for (index, (it, handle)) in self.members.iter().zip(handles).enumerate() {
             groups.resize_with(groups.len().max(it.group + 1), Vec::new);
             indices.resize_with(groups.len(), Vec::new);
-            groups[it.group].push(post.state());
+            groups[it.group].push(handle.state());
             indices[it.group].push(index);
         }
         for (group, vm, signal) in signals(&groups, self.asked) {
-            let post = &posts[indices[group][vm]];
+            let handle = &handles[indices[group][vm]];
             let told = match signal {
-                Signal::Complete => post.ask(Gesture::Complete, GROUP),
-                Signal::Commit => post.ask(Gesture::Commit, GROUP),
+                Signal::Complete => handle.ask(Request::Complete, GROUP),
+                Signal::Commit => handle.ask(Request::Commit, GROUP),
                 Signal::Activate => {
-                    post.activate();
+                    handle.activate();
                     Ok(())
                 }
             };
@@ -298,18 +301,18 @@ impl Carrier {
     }
 
     /// Commits a group, or goes back with it, where nobody has said so in time.
-    fn commit_if_due(&mut self, posts: &[Post], since: Instant) -> Result<()> {
+    fn commit_if_due(&mut self, handles: &[VmHandle], since: Instant) -> Result<()> {
         let (policy, after) = self.folder.plan().commit;
-        let gesture = match policy {
-            _ if posts.len() < 2 || self.asked.commit || since.elapsed() < after => return Ok(()),
-            CommitPolicy::Auto => Gesture::Commit,
-            CommitPolicy::Undo => Gesture::Undo {
+        let request = match policy {
+            _ if handles.len() < 2 || self.asked.commit || since.elapsed() < after => return Ok(()),
+            CommitPolicy::Auto => Request::Commit,
+            CommitPolicy::Undo => Request::Undo {
                 accept_loss: true,
                 restore: false,
             },
             CommitPolicy::Manual => return Ok(()),
         };
-        match self.ask(posts, gesture, "the plan") {
+        match self.ask(handles, request, "the plan") {
             // Not proven yet, or it has moved on.
             Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
             done => done,
@@ -334,9 +337,9 @@ impl Carrier {
     }
 
     /// What moves, VM by VM.
-    fn moving(&self, posts: &[Post]) -> Vec<Moving> {
-        let members = self.members.iter().zip(posts);
-        let moving = members.map(|(it, post)| match post.state().pending {
+    fn moving(&self, handles: &[VmHandle]) -> Vec<Moving> {
+        let members = self.members.iter().zip(handles);
+        let moving = members.map(|(it, handle)| match handle.state().pending {
             Some(_) => it.meter.read(),
             None => Moving::nothing(),
         });
@@ -352,9 +355,9 @@ impl Carrier {
     }
 
     /// Whether nothing more happens unless somebody asks for it, and nobody misses this process.
-    fn is_at_rest(&self, posts: &[Post]) -> bool {
-        self.members.iter().zip(posts).all(|(it, post)| {
-            let state = post.state();
+    fn is_at_rest(&self, handles: &[VmHandle]) -> bool {
+        self.members.iter().zip(handles).all(|(it, handle)| {
+            let state = handle.state();
             match state.phase {
                 Phase::Planned => state.problem.is_some_and(|problem| !problem.is_transient()),
                 Phase::Committed => !state.asked.reverse,
@@ -365,7 +368,7 @@ impl Carrier {
     }
 }
 
-impl Carried {
+impl RunningVm {
     fn new(folder: &JobFolder, group: usize, vm: &Vm, work: &Work) -> Result<Self> {
         let plan = folder.plan();
         let disks = Arc::new(VmDisks::new(plan, vm, folder.path(), folder.id));
@@ -398,7 +401,7 @@ impl Carried {
             }
         };
         let executor = executor.kept_short(Arc::new(host), &name);
-        Ok(Carried {
+        Ok(RunningVm {
             vm: vm.name.clone(),
             group,
             spec: executor.job().spec.clone(),
@@ -478,7 +481,7 @@ fn controller(plan: &Plan, vm: &Vm, side: Side, name: SiteName) -> Arc<dyn VmCon
 
 /// In whose name a VM of a group is asked for what the job as a whole was asked for.
 const GROUP: &str = "the group";
-/// How often the inbox is looked into where it cannot be watched.
+/// How often the mailbox is looked into where it cannot be watched.
 const NAP: Duration = Duration::from_millis(20);
 /// And where it can, in case that fails; how soon it is seen that the process is to leave.
 const LONG_NAP: Duration = Duration::from_secs(1);

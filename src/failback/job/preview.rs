@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::carry::{controllers, spec};
 use super::folder::refuse_conflicts;
+use super::run::{controllers, spec};
 use crate::control::{CancelToken, Work};
 use crate::error::Result;
 use crate::failback::disks::crowded;
@@ -32,7 +32,7 @@ pub struct Checked {
 /// What a job would move for one VM.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Prospect {
+pub struct Preview {
     /// Which VM.
     pub vm: String,
     /// Disk by disk.
@@ -107,13 +107,13 @@ pub fn check_until(plan: &Plan, state_dir: &Path, cancel: &CancelToken) -> Vec<C
 ///
 /// # Errors
 /// Those of [`VmDisks::estimate`].
-pub fn estimate(plan: &Plan, work: &Work) -> Result<Vec<Prospect>> {
-    let prospects = plan.vms().map(|vm| {
+pub fn estimate(plan: &Plan, work: &Work) -> Result<Vec<Preview>> {
+    let previews = plan.vms().map(|vm| {
         let vm_disks = VmDisks::new(plan, vm, "", [0; 16]);
         let disks = vm_disks.estimate(work)?;
         let advice = Recommendation::of(&disks);
         let refused = spec(plan, vm, advice.mode, &vm_disks).refuses_reverse();
-        Ok(Prospect {
+        Ok(Preview {
             vm: vm.name.clone(),
             advice,
             no_reverse: refused.map(|refusal| refusal.to_string()),
@@ -121,7 +121,7 @@ pub fn estimate(plan: &Plan, work: &Work) -> Result<Vec<Prospect>> {
             disks,
         })
     });
-    prospects.collect()
+    previews.collect()
 }
 
 fn check_vms(plan: &Plan, vm: &Vm, cancel: &CancelToken, all: &mut Vec<Checked>) {

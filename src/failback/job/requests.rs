@@ -1,7 +1,7 @@
-//! What a gesture to a job as a whole means for each of its VMs.
+//! What a request to a job as a whole means for each of its VMs.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::machine::{Gesture, GroupAsked, Machine, Phase, Spec, State};
+use crate::failback::machine::{GroupAsked, Machine, Phase, Request, Spec, State};
 
 /// A VM of the job, as it stands.
 pub(super) struct Member<'a> {
@@ -10,16 +10,16 @@ pub(super) struct Member<'a> {
     pub state: State,
 }
 
-/// What follows from a gesture.
+/// What follows from a request.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Meaning {
     /// Whom to ask for what, by number.
-    pub tell: Vec<(usize, Gesture)>,
+    pub tell: Vec<(usize, Request)>,
     /// What the job as a whole is asked from now on.
     pub asked: GroupAsked,
 }
 
-/// Takes a gesture apart for the VMs' executors. A single one says itself whether it may: what is
+/// Takes a request apart for the VMs' executors. A single one says itself whether it may: what is
 /// seen of it may be a moment old, and who asks may have read a later state in the journal.
 ///
 /// # Errors
@@ -27,50 +27,50 @@ pub(super) struct Meaning {
 pub(super) fn passed_on(
     members: &[Member<'_>],
     asked: GroupAsked,
-    gesture: Gesture,
+    request: Request,
     by: &str,
 ) -> Result<Meaning> {
     match members {
         [one] if !one.is_over() => Ok(Meaning {
-            tell: vec![(0, gesture)],
+            tell: vec![(0, request)],
             asked,
         }),
-        _ => meaning(members, asked, gesture, by),
+        _ => meaning(members, asked, request, by),
     }
 }
 
-/// Takes a gesture apart.
+/// Takes a request apart.
 ///
 /// # Errors
 /// `InvalidInput` where one of the VMs stands against it; nothing is to be done then.
 pub(super) fn meaning(
     members: &[Member<'_>],
     asked: GroupAsked,
-    gesture: Gesture,
+    request: Request,
     by: &str,
 ) -> Result<Meaning> {
     if let [one] = members {
-        one.allows(gesture, by)?;
-        let tell = vec![(0, gesture)];
+        one.allows(request, by)?;
+        let tell = vec![(0, request)];
         return Ok(Meaning { tell, asked });
     }
-    let all = |which: &dyn Fn(&Member<'_>) -> bool, what: Gesture| {
+    let all = |which: &dyn Fn(&Member<'_>) -> bool, what: Request| {
         let chosen = members.iter().enumerate().filter(|(_, one)| which(one));
         chosen.map(|(index, _)| (index, what)).collect::<Vec<_>>()
     };
     let nobody = GroupAsked::default();
-    let meaning = match gesture {
-        Gesture::Complete => {
-            require(members, gesture, |one| one.is_begun() && !one.is_over())?;
+    let meaning = match request {
+        Request::Complete => {
+            require(members, request, |one| one.is_begun() && !one.is_over())?;
             let complete = true;
             Meaning {
                 tell: Vec::new(),
                 asked: GroupAsked { complete, ..asked },
             }
         }
-        Gesture::Commit => {
+        Request::Commit => {
             for one in members.iter().filter(|one| !one.is_committed()) {
-                one.allows(gesture, by)?;
+                one.allows(request, by)?;
             }
             let commit = true;
             Meaning {
@@ -78,74 +78,74 @@ pub(super) fn meaning(
                 asked: GroupAsked { commit, ..asked },
             }
         }
-        Gesture::Abort => {
-            require(members, gesture, |one| !one.is_decided())?;
+        Request::Abort => {
+            require(members, request, |one| !one.is_decided())?;
             Meaning {
-                tell: all(&|one| one.allows(gesture, by).is_ok(), gesture),
+                tell: all(&|one| one.allows(request, by).is_ok(), request),
                 asked: nobody,
             }
         }
-        Gesture::Undo { .. } => {
-            require(members, gesture, |one| !one.is_committed())?;
-            let mut tell = all(&|one| one.is_decided(), gesture);
+        Request::Undo { .. } => {
+            require(members, request, |one| !one.is_committed())?;
+            let mut tell = all(&|one| one.is_decided(), request);
             for (index, _) in &tell {
-                members[*index].allows(gesture, by)?;
+                members[*index].allows(request, by)?;
             }
             // Those that were not activated yet go back, too.
-            let abort = Gesture::Abort;
+            let abort = Request::Abort;
             tell.extend(all(&|one| one.allows(abort, by).is_ok(), abort));
             Meaning {
                 tell,
                 asked: nobody,
             }
         }
-        Gesture::Cancel { .. } => {
+        Request::Cancel { .. } => {
             for one in members.iter().filter(|one| !one.is_over()) {
-                one.allows(gesture, by)?;
+                one.allows(request, by)?;
             }
             Meaning {
-                tell: all(&|one| !one.is_over(), gesture),
+                tell: all(&|one| !one.is_over(), request),
                 asked: nobody,
             }
         }
-        Gesture::Retry => Meaning {
-            tell: all(&|one| one.state.problem.is_some(), gesture),
+        Request::Retry => Meaning {
+            tell: all(&|one| one.state.problem.is_some(), request),
             asked,
         },
-        Gesture::Reverse => {
-            require(members, gesture, |one| one.is_committed())?;
+        Request::Reverse => {
+            require(members, request, |one| one.is_committed())?;
             for one in members
                 .iter()
                 .filter(|one| one.state.phase == Phase::Committed)
             {
-                one.allows(gesture, by)?;
+                one.allows(request, by)?;
             }
             Meaning {
-                tell: all(&|one| one.allows(gesture, by).is_ok(), gesture),
+                tell: all(&|one| one.allows(request, by).is_ok(), request),
                 asked,
             }
         }
         _ => {
             for one in members {
-                one.allows(gesture, by)?;
+                one.allows(request, by)?;
             }
             Meaning {
-                tell: all(&|_| true, gesture),
+                tell: all(&|_| true, request),
                 asked,
             }
         }
     };
     if meaning.tell.is_empty() && meaning.asked == asked {
-        let text = format!("{} has nothing to do here", gesture.name());
+        let text = format!("{} has nothing to do here", request.name());
         return Err(Error::new(ErrorKind::InvalidInput, text));
     }
     Ok(meaning)
 }
 
 impl Member<'_> {
-    fn allows(&self, gesture: Gesture, by: &str) -> Result<()> {
+    fn allows(&self, request: Request, by: &str) -> Result<()> {
         let machine = Machine::resume(self.spec.clone(), self.state);
-        machine.allows(gesture, by).map_err(|refusal| {
+        machine.allows(request, by).map_err(|refusal| {
             let text = format!("{}: {refusal}", self.vm);
             Error::new(ErrorKind::InvalidInput, text)
         })
@@ -173,14 +173,14 @@ impl Member<'_> {
 
 fn require(
     members: &[Member<'_>],
-    gesture: Gesture,
+    request: Request,
     holds: impl Fn(&Member<'_>) -> bool,
 ) -> Result<()> {
     let Some(against) = members.iter().find(|one| !holds(one)) else {
         return Ok(());
     };
-    let (vm, phase, gesture) = (against.vm, against.state.phase, gesture.name());
-    let text = format!("{gesture} is not possible: {vm} is in phase {phase}");
+    let (vm, phase, request) = (against.vm, against.state.phase, request.name());
+    let text = format!("{request} is not possible: {vm} is in phase {phase}");
     Err(Error::new(ErrorKind::InvalidInput, text))
 }
 
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
     use crate::failback::machine::{Disposition, Mode};
 
-    fn meant(phases: &[Phase], gesture: Gesture) -> Result<Meaning> {
+    fn meant(phases: &[Phase], request: Request) -> Result<Meaning> {
         let spec = Spec::new(Mode::Delta).with_grouped(true);
         let members: Vec<_> = phases
             .iter()
@@ -204,10 +204,10 @@ mod tests {
                 }
             })
             .collect();
-        meaning(&members, GroupAsked::default(), gesture, "me")
+        meaning(&members, GroupAsked::default(), request, "me")
     }
 
-    const UNDO: Gesture = Gesture::Undo {
+    const UNDO: Request = Request::Undo {
         accept_loss: true,
         restore: false,
     };
@@ -215,12 +215,12 @@ mod tests {
     #[test]
     fn complete_and_commit_are_held_until_all_are_there() {
         use Phase::*;
-        let complete = meant(&[InitialSync, ReadyToCutover], Gesture::Complete).unwrap();
+        let complete = meant(&[InitialSync, ReadyToCutover], Request::Complete).unwrap();
         assert!(complete.tell.is_empty() && complete.asked.complete);
-        assert!(meant(&[Prepared, ReadyToCutover], Gesture::Complete).is_err());
-        let commit = meant(&[CommitPending, CommitPending], Gesture::Commit).unwrap();
+        assert!(meant(&[Prepared, ReadyToCutover], Request::Complete).is_err());
+        let commit = meant(&[CommitPending, CommitPending], Request::Commit).unwrap();
         assert!(commit.tell.is_empty() && commit.asked.commit);
-        assert!(meant(&[Verifying, CommitPending], Gesture::Commit).is_err());
+        assert!(meant(&[Verifying, CommitPending], Request::Commit).is_err());
     }
 
     #[test]
@@ -238,10 +238,10 @@ mod tests {
                 spec: &spec,
                 state,
             }];
-            assert!(meaning(&members, asked, Gesture::Commit, "me").is_err());
-            let passed = passed_on(&members, asked, Gesture::Commit, "me");
+            assert!(meaning(&members, asked, Request::Commit, "me").is_err());
+            let passed = passed_on(&members, asked, Request::Commit, "me");
             let tell = passed.map(|meant| meant.tell).unwrap_or_default();
-            assert_eq!(tell == [(0, Gesture::Commit)], is_asked);
+            assert_eq!(tell == [(0, Request::Commit)], is_asked);
         }
     }
 
@@ -257,25 +257,25 @@ mod tests {
             Member { vm, spec, state }
         });
         let asked = GroupAsked::default();
-        let error = meaning(&members, asked, Gesture::Reverse, "me").unwrap_err();
+        let error = meaning(&members, asked, Request::Reverse, "me").unwrap_err();
         assert!(
             error.to_string().starts_with("b: reverse would write"),
             "{error}"
         );
-        assert!(meaning(&members[..1], asked, Gesture::Reverse, "me").is_ok());
+        assert!(meaning(&members[..1], asked, Request::Reverse, "me").is_ok());
     }
 
     #[test]
     fn nobody_goes_back_alone() {
         use Phase::*;
-        let abort = meant(&[ReadyToCutover, FinalSync], Gesture::Abort).unwrap();
-        assert_eq!(abort.tell, [(1, Gesture::Abort)]);
+        let abort = meant(&[ReadyToCutover, FinalSync], Request::Abort).unwrap();
+        assert_eq!(abort.tell, [(1, Request::Abort)]);
         assert!(!abort.asked.complete);
-        assert!(meant(&[Activating, Verifying], Gesture::Abort).is_err());
+        assert!(meant(&[Activating, Verifying], Request::Abort).is_err());
         let undo = meant(&[CommitPending, Verifying], UNDO).unwrap();
-        assert_eq!(undo.tell, [(0, UNDO), (1, Gesture::Abort)]);
+        assert_eq!(undo.tell, [(0, UNDO), (1, Request::Abort)]);
         assert!(meant(&[Committing, CommitPending], UNDO).is_err());
-        let cancel = Gesture::Cancel { restore: false };
+        let cancel = Request::Cancel { restore: false };
         assert_eq!(
             meant(&[ReadyToCutover, Prepared], cancel)
                 .unwrap()

@@ -1,60 +1,60 @@
-//! Between the process that carries a job and the executor of each of its VMs.
+//! Between the process that runs a job and the executor of each of its VMs.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::executor::{Asked, Bell, Inbox};
-use crate::failback::machine::{Gesture, State};
+use crate::failback::executor::{Asked, Bell, Mailbox};
+use crate::failback::machine::{Request, State};
 
-/// The carrier's end.
-pub(super) struct Post {
-    letters: Sender<Letter>,
+/// The runner's end.
+pub(super) struct VmHandle {
+    messages: Sender<Message>,
     state: Arc<Mutex<State>>,
     /// Wakes the executor.
     bell: Bell,
 }
 
 /// The executor's end.
-pub(super) struct Letterbox {
-    letters: Receiver<Letter>,
+pub(super) struct VmMailbox {
+    messages: Receiver<Message>,
     state: Arc<Mutex<State>>,
     activates: bool,
     leave: CancelToken,
     bell: Bell,
-    /// Wakes the carrier.
+    /// Wakes the runner.
     noted: Bell,
 }
 
-enum Letter {
+enum Message {
     Asked(Asked),
     Activate,
 }
 
 /// Both ends for a VM that stands at `state`; `leave` ends its executor once it is
-/// [woken](Post::wake). `noted` is rung when the state changes.
-pub(super) fn post(state: State, leave: CancelToken, noted: Bell) -> (Post, Letterbox) {
+/// [woken](VmHandle::wake). `noted` is rung when the state changes.
+pub(super) fn vm_mailbox(state: State, leave: CancelToken, noted: Bell) -> (VmHandle, VmMailbox) {
     let bell = Bell::new();
     let (ask, asked) = channel();
     let state = Arc::new(Mutex::new(state));
-    let letterbox = Letterbox {
-        letters: asked,
+    let mailbox = VmMailbox {
+        messages: asked,
         state: state.clone(),
         activates: false,
         leave,
         bell: bell.clone(),
         noted,
     };
-    let post = Post {
-        letters: ask,
+    let handle = VmHandle {
+        messages: ask,
         state,
         bell,
     };
-    (post, letterbox)
+    (handle, mailbox)
 }
 
-impl Post {
+impl VmHandle {
     /// Where the VM's job stands.
     pub fn state(&self) -> State {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -64,16 +64,16 @@ impl Post {
     ///
     /// # Errors
     /// `InvalidInput` where it is refused; `Io` where the executor has ended.
-    pub fn ask(&self, gesture: Gesture, by: &str) -> Result<()> {
+    pub fn ask(&self, request: Request, by: &str) -> Result<()> {
         let (reply, told) = channel();
         let asked = Asked {
-            gesture,
+            request,
             by: by.to_owned(),
             reply: Box::new(move |fate| drop(reply.send(fate))),
         };
         let ended = |_| Error::new(ErrorKind::Io, "the executor has ended");
-        self.letters
-            .send(Letter::Asked(asked))
+        self.messages
+            .send(Message::Asked(asked))
             .map_err(|e| ended(e.to_string()))?;
         self.wake();
         told.recv().map_err(|e| ended(e.to_string()))?
@@ -82,7 +82,7 @@ impl Post {
     /// Tells that the VM's group is to be activated.
     pub fn activate(&self) {
         // An executor that has ended is seen to have ended.
-        let _ = self.letters.send(Letter::Activate);
+        let _ = self.messages.send(Message::Activate);
         self.wake();
     }
 
@@ -92,11 +92,11 @@ impl Post {
     }
 }
 
-impl Inbox for Letterbox {
+impl Mailbox for VmMailbox {
     fn poll(&mut self) -> Result<Option<Asked>> {
-        match self.letters.try_recv() {
-            Ok(Letter::Asked(asked)) => Ok(Some(asked)),
-            Ok(Letter::Activate) => {
+        match self.messages.try_recv() {
+            Ok(Message::Asked(asked)) => Ok(Some(asked)),
+            Ok(Message::Activate) => {
                 self.activates = true;
                 Ok(None)
             }

@@ -6,18 +6,18 @@
 mod certificates;
 #[path = "failback_cli/desk.rs"]
 mod desk;
+#[path = "failback_cli/disk_agent.rs"]
+mod disk_agent;
+#[path = "failback_cli/encrypted.rs"]
+mod encrypted;
 #[path = "failback_cli/far.rs"]
 mod far;
 #[path = "failback_cli/far_target.rs"]
 mod far_target;
 #[path = "failback_cli/forecast.rs"]
 mod forecast;
-#[path = "failback_cli/hand.rs"]
-mod hand;
 #[path = "failback_cli/rig.rs"]
 mod rig;
-#[path = "failback_cli/sealed.rs"]
-mod sealed;
 
 use std::fs;
 

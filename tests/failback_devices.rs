@@ -5,14 +5,14 @@
 #[path = "failback_cli/desk.rs"]
 #[allow(dead_code)]
 mod desk;
+#[path = "failback_devices/encrypted.rs"]
+mod encrypted;
 #[path = "failback_devices/far.rs"]
 mod far;
 mod host;
 #[path = "failback_cli/rig.rs"]
 #[allow(dead_code)]
 mod rig;
-#[path = "failback_devices/sealed.rs"]
-mod sealed;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, symlink};

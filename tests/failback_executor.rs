@@ -208,7 +208,7 @@ fn an_older_executor_is_refused_once_another_has_taken_over() {
     let (world, disk) = (World::new(), FaultDisk::new());
     let mut older = begin(&world, &disk).unwrap();
     older.work(&mut NoMailbox).unwrap();
-    let newer = Executor::resume(&disk.folder(FOLDER), name(), world.hands(), pace());
+    let newer = Executor::resume(&disk.folder(FOLDER), name(), world.resources(), pace());
     let mut newer = newer.unwrap();
     newer.ask(Request::Start, "operator").unwrap();
     newer.work(&mut NoMailbox).unwrap();
@@ -234,7 +234,7 @@ fn a_journal_that_was_cut_or_changed_stops_the_executor_before_it_does_anything(
     for damaged in [changed, whole[..middle].to_vec()] {
         let disk = FaultDisk::new();
         disk.put(&path, damaged);
-        let fate = Executor::resume(&disk.folder(FOLDER), name(), world.hands(), pace());
+        let fate = Executor::resume(&disk.folder(FOLDER), name(), world.resources(), pace());
         let error = fate.map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed);
         assert!(error.to_string().contains("record "), "{error}");
@@ -312,15 +312,15 @@ fn begin(world: &World, disk: &FaultDisk) -> Result<Executor> {
     };
     let there = folder.names()?.iter().any(|there| there == name());
     let resumed = match there {
-        true => Executor::resume(&folder, name(), world.hands(), pace()),
-        false => return Executor::create(&folder, name(), job, world.hands(), pace()),
+        true => Executor::resume(&folder, name(), world.resources(), pace()),
+        false => return Executor::create(&folder, name(), job, world.resources(), pace()),
     };
     match resumed {
         // Killed before the journal said what the job is: nothing was done.
         Err(error) if error.to_string().contains("remove it and begin anew") => {
             folder.remove(name())?;
             folder.sync()?;
-            Executor::create(&folder, name(), job, world.hands(), pace())
+            Executor::create(&folder, name(), job, world.resources(), pace())
         }
         resumed => resumed,
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use diskdelta::failback::disks::DiskHand;
+use diskdelta::failback::disks::DiskAgent;
 use diskdelta::remote::{LineOptions, ServeOptions, Served, serve_with};
 use diskdelta::{Error, ErrorKind, Silent};
 
@@ -80,7 +80,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     }
     let input = unbuffered(std::io::stdin())?;
     let output = unbuffered(std::io::stdout())?;
-    match serve_with(input, output, &options, &work, &DiskHand)? {
+    match serve_with(input, output, &options, &work, &DiskAgent)? {
         Served::Done => Ok(Exit::Done),
         // The other end says why.
         _ => Ok(Exit::Error),

@@ -22,7 +22,7 @@ use crate::storage::Folder;
 
 /// What an executor works with: the VMs of both sides, and their disks.
 #[derive(Clone)]
-pub struct Hands {
+pub struct Resources {
     /// The VMs.
     pub vms: Sides<Arc<dyn VmController>>,
     /// Their disks.
@@ -85,7 +85,7 @@ pub struct Executor {
     machine: Machine,
     journal: Writer,
     job: JobRecord,
-    hands: Hands,
+    resources: Resources,
     pace: Pace,
     since: Instant,
     retries: u32,
@@ -102,20 +102,25 @@ impl Executor {
         folder: &dyn Folder,
         name: &OsStr,
         job: JobRecord,
-        hands: Hands,
+        resources: Resources,
         pace: Pace,
     ) -> Result<Self> {
         let mut journal = Writer::create(folder, name, random()?)?;
         journal.append(&Record::Job(job.clone()).encode()?)?;
         let machine = Self::begin(&job);
-        Self::take_over(machine, journal, job, hands, pace)
+        Self::take_over(machine, journal, job, resources, pace)
     }
 
     /// Takes a job over from the process that ran it before, and goes on from its journal.
     ///
     /// # Errors
     /// `NotFound`; `Malformed`, naming the record, for a damaged journal; `Io`.
-    pub fn resume(folder: &dyn Folder, name: &OsStr, hands: Hands, pace: Pace) -> Result<Self> {
+    pub fn resume(
+        folder: &dyn Folder,
+        name: &OsStr,
+        resources: Resources,
+        pace: Pace,
+    ) -> Result<Self> {
         let (mut journal, entries) = Writer::open(folder, name)?;
         if is_long(&journal) {
             // It is as good as it is; what was read stays true.
@@ -143,7 +148,7 @@ impl Executor {
             Some(state) => Machine::resume(job.spec.clone(), state),
             None => Self::begin(&job),
         };
-        Self::take_over(machine, journal, job, hands, pace)
+        Self::take_over(machine, journal, job, resources, pace)
     }
 
     /// The machine of a job of which nothing was done yet.
@@ -157,7 +162,7 @@ impl Executor {
         machine: Machine,
         journal: Writer,
         job: JobRecord,
-        hands: Hands,
+        resources: Resources,
         pace: Pace,
     ) -> Result<Self> {
         let epoch = machine.state().last.epoch + 1;
@@ -165,7 +170,7 @@ impl Executor {
             machine,
             journal,
             job,
-            hands,
+            resources,
             pace,
             since: Instant::now(),
             retries: 0,
@@ -298,12 +303,12 @@ impl Executor {
     /// Carries one command out, and listens to people meanwhile.
     fn execute(&mut self, command: Command, mailbox: &mut dyn Mailbox) -> Result<()> {
         let cancel = CancelToken::new();
-        let hands = self.hands.clone();
+        let resources = self.resources.clone();
         let spec = self.machine.spec().clone();
         let bell = mailbox.bell();
         let is_done = AtomicBool::new(false);
         let done = std::thread::scope(|scope| {
-            let (hands, spec, cancel, is_done) = (&hands, &spec, &cancel, &is_done);
+            let (resources, spec, cancel, is_done) = (&resources, &spec, &cancel, &is_done);
             let ends = Ends {
                 bell: bell.clone().unwrap_or_default(),
                 is_done,
@@ -311,7 +316,7 @@ impl Executor {
             let waits = ends.bell.clone();
             let worker = scope.spawn(move || {
                 let _ends = ends;
-                perform(hands, spec, &command, cancel)
+                perform(resources, spec, &command, cancel)
             });
             let listened = self.listen(command, mailbox, cancel, |due_in| {
                 waits.wait(if bell.is_some() { due_in } else { NAP });

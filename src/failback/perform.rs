@@ -1,7 +1,7 @@
 //! Turns a command into calls, and what comes of them into an answer.
 
 use super::disk_work::{CopyOrder, DiskWork};
-use super::executor::Hands;
+use super::executor::Resources;
 use super::machine::{
     Action, Amount, Answer, Checkpoint, Command, Copy, Problem, Resource, Side, Spec, Token,
 };
@@ -17,13 +17,18 @@ pub(super) struct Done {
 }
 
 /// Carries a command out; blocks until it is done or `cancel` is set.
-pub(super) fn perform(hands: &Hands, spec: &Spec, command: &Command, cancel: &CancelToken) -> Done {
+pub(super) fn perform(
+    resources: &Resources,
+    spec: &Spec,
+    command: &Command,
+    cancel: &CancelToken,
+) -> Done {
     let token = command.token;
     let call = Call { token, cancel };
     let done = match command.resource {
-        Resource::Vm(side) => vm(&**hands.vms.of(side), command.action, &call),
+        Resource::Vm(side) => vm(&**resources.vms.of(side), command.action, &call),
         Resource::Disk(side) => Disk {
-            hands,
+            resources,
             spec,
             side,
             token,
@@ -55,7 +60,7 @@ fn vm(vm: &dyn VmController, action: Action, call: &Call<'_>) -> Result<Done> {
 }
 
 struct Disk<'a> {
-    hands: &'a Hands,
+    resources: &'a Resources,
     spec: &'a Spec,
     side: Side,
     token: Token,
@@ -64,8 +69,8 @@ struct Disk<'a> {
 
 impl Disk<'_> {
     fn perform(&self, action: Action) -> Result<Done> {
-        let (disks, token, side) = (&*self.hands.disks, self.token, self.side);
-        let work = self.hands.work.clone().with_cancel(self.cancel.clone());
+        let (disks, token, side) = (&*self.resources.disks, self.token, self.side);
+        let work = self.resources.work.clone().with_cancel(self.cancel.clone());
         Ok(match action {
             Action::Check => self.check(disks)?,
             Action::Block => Done::plain(disks.block(token, side).map(|()| Answer::Done)?),
@@ -120,7 +125,7 @@ impl Disk<'_> {
             from_snapshot: copy.from_snapshot,
             keep_undo: self.spec.keep_undo,
         };
-        let report = self.hands.disks.copy(self.token, &order, work)?;
+        let report = self.resources.disks.copy(self.token, &order, work)?;
         Ok(Done::plain(Answer::Copied(report)))
     }
 
@@ -132,7 +137,7 @@ impl Disk<'_> {
                 _ => return Ok(Done::plain(Answer::TrackingLost)),
             },
         };
-        let disks = &self.hands.disks;
+        let disks = &self.resources.disks;
         disks.restore(self.token, self.side, written.as_deref(), work)?;
         Ok(Done::plain(Answer::Done))
     }
@@ -147,7 +152,7 @@ impl Disk<'_> {
             token: self.token,
             cancel: self.cancel,
         };
-        self.hands
+        self.resources
             .vms
             .of(side)
             .changes_since(&call, since, from_snapshot)

@@ -162,8 +162,8 @@ impl Pipes {
         pipes
     }
 
-    /// Transfers what can be transferred, and waits for at most `at_most` where that is nothing. Whether
-    /// anything moved.
+    /// Transfers what can be transferred, and waits for at most `at_most` where that is nothing.
+    /// Whether anything moved.
     fn transfer(&mut self, at_most: Duration) -> bool {
         let (none, mut fds) = (Timespec::default(), Vec::new());
         if let Some((pipe, _)) = &self.input {

@@ -31,7 +31,7 @@ pub use session::remote_source::FarDisk;
 pub use session::run::{Session, Side};
 #[cfg(feature = "failback")]
 pub(crate) use session::serve::refuse;
-pub use session::serve::{Hand, ServeOptions, Served, serve, serve_with};
+pub use session::serve::{DiskService, ServeOptions, Served, serve, serve_with};
 pub use session::source_server::Answerer;
 pub use transport::connect::{Carrier, Reach};
 pub use transport::retry::Retry;

@@ -1,7 +1,7 @@
 //! What binds the links of a replica to the key of its owner.
 //!
-//! A public key is enough to seal an age file. So the newest manifest of a chain ends, sealed with
-//! it, with a code over all links that only the holder of the secret key can make:
+//! A public key is enough to seal an age file. So the newest manifest of a chain ends, encrypted
+//! with it, with a code over all links that only the holder of the secret key can make:
 //!
 //! ```text
 //! 0      magic
@@ -24,7 +24,7 @@ pub(super) struct BindingKey {
     key: [u8; 32],
 }
 
-/// What tells a sealed link apart from all others.
+/// What tells a encrypted link apart from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     hash: [u8; 32],
@@ -46,7 +46,7 @@ impl BindingKey {
         Self::new(blake3::derive_key(OF_IDENTITY, identity.as_bytes()))
     }
 
-    /// What stands for a passphrase, without which there is no sealed manifest at all. It is not
+    /// What stands for a passphrase, without which there is no encrypted manifest at all. It is not
     /// made from it: that would make guessing cheap.
     pub fn of_passphrase() -> Self {
         Self::new(blake3::derive_key(OF_PASSPHRASE, &[]))

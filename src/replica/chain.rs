@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::binding::{self, BINDING_LEN, Bound, Head, head_of};
-use super::encrypted::{Sealing, Unsealed};
+use super::encrypted::{EncryptedFile, EncryptedFileWriter};
 use super::key::Key;
 use super::link::{DELTA, Link, MANIFEST};
 use super::remote_link::far_link;
@@ -178,7 +178,7 @@ impl Replica {
         let place = self.place(link, DELTA);
         let part = place.hidden_sibling("part");
         part.remove_if_there()?;
-        let sealing = Arc::new(Sealing::into(part.create_new()?, &self.key)?);
+        let sealing = Arc::new(EncryptedFileWriter::into(part.create_new()?, &self.key)?);
         let (trailer, manifest) = write(&base, sealing)?;
         let appended = Appended {
             changed_bytes: trailer.data_bytes + trailer.zero_bytes,
@@ -304,7 +304,7 @@ impl Replica {
         let place = self.place(fresh, DELTA);
         let part = place.hidden_sibling("part");
         part.remove_if_there()?;
-        let sealing = Arc::new(Sealing::into(part.create_new()?, &self.key)?);
+        let sealing = Arc::new(EncryptedFileWriter::into(part.create_new()?, &self.key)?);
         merge(
             &links,
             sealing,
@@ -417,7 +417,7 @@ impl Replica {
     }
 
     fn delta(&self, file: &Arc<dyn Storage>) -> Result<Delta> {
-        let storage = Unsealed::open(file.clone(), &self.key)?;
+        let storage = EncryptedFile::open(file.clone(), &self.key)?;
         Delta::open(Arc::new(storage), &Limits::default())
     }
 
@@ -427,15 +427,15 @@ impl Replica {
 
     /// The newest manifest, once it is known that its links were made with the key.
     fn plain_manifest(&self, held: &Held) -> Result<Arc<dyn Storage>> {
-        let sealed = Unsealed::open(self.open(held.last(), MANIFEST)?, &self.key)?;
-        let len = sealed.len()?.checked_sub(BINDING_LEN as u64);
+        let encrypted = EncryptedFile::open(self.open(held.last(), MANIFEST)?, &self.key)?;
+        let len = encrypted.len()?.checked_sub(BINDING_LEN as u64);
         let bound = len.ok_or_else(|| {
-            binding::forged("the newest manifest is too short").at_path(sealed.path())
+            binding::forged("the newest manifest is too short").at_path(encrypted.path())
         })?;
-        let plain: Arc<dyn Storage> = Arc::new(MemoryStorage::new(sealed.path(), Vec::new()));
-        let manifest = copy(&sealed, bound, &*plain)?;
+        let plain: Arc<dyn Storage> = Arc::new(MemoryStorage::new(encrypted.path(), Vec::new()));
+        let manifest = copy(&encrypted, bound, &*plain)?;
         let mut bytes = [0; BINDING_LEN];
-        sealed.read_exact_at(&mut bytes, bound)?;
+        encrypted.read_exact_at(&mut bytes, bound)?;
         let covered = Bound {
             chain: held.last().chain,
             heads: &held.heads,
@@ -457,7 +457,7 @@ impl Replica {
         place.remove_if_there()?;
         let len = manifest.len()?;
         place.create_whole(Privacy::PRIVATE, |storage| {
-            let sealing = Sealing::into(storage, &self.key)?;
+            let sealing = EncryptedFileWriter::into(storage, &self.key)?;
             let covered = Bound {
                 chain: link.chain,
                 heads,

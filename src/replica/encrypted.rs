@@ -13,7 +13,7 @@ use crate::storage::{Storage, past_end, range_end};
 
 /// What is written goes encrypted into empty storage. It takes bytes in their order only, and is
 /// whole, durable and closed with its first `sync`.
-pub(super) struct Sealing {
+pub(super) struct EncryptedFileWriter {
     path: PathBuf,
     file: Arc<dyn Storage>,
     state: Mutex<State>,
@@ -24,7 +24,7 @@ struct State {
     len: u64,
 }
 
-impl Sealing {
+impl EncryptedFileWriter {
     /// Begins to write into `file`.
     pub fn into(file: Arc<dyn Storage>, key: &Key) -> Result<Self> {
         let path = file.path().to_owned();
@@ -33,7 +33,7 @@ impl Sealing {
             stream: Some(stream),
             len: 0,
         };
-        Ok(Sealing {
+        Ok(EncryptedFileWriter {
             path,
             file,
             state: Mutex::new(state),
@@ -49,7 +49,7 @@ impl Sealing {
     }
 }
 
-impl Storage for Sealing {
+impl Storage for EncryptedFileWriter {
     fn path(&self) -> &Path {
         &self.path
     }
@@ -59,7 +59,7 @@ impl Storage for Sealing {
     }
 
     fn read_exact_at(&self, _buf: &mut [u8], _offset: u64) -> Result<()> {
-        Err(self.unable("what is being sealed cannot be read"))
+        Err(self.unable("what is being encrypted cannot be read"))
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
@@ -70,7 +70,7 @@ impl Storage for Sealing {
             Some(stream) if offset == len => stream
                 .write_all(buf)
                 .map_err(|e| failed("write", e, &self.path))?,
-            _ => return Err(self.unable("what is being sealed can only be added to")),
+            _ => return Err(self.unable("what is being encrypted can only be added to")),
         }
         state.len = range_end(&self.path, offset, buf.len())?;
         Ok(())
@@ -79,7 +79,7 @@ impl Storage for Sealing {
     fn set_len(&self, len: u64) -> Result<()> {
         match self.state().len == len {
             true => Ok(()),
-            false => Err(self.unable("what is being sealed can only be added to")),
+            false => Err(self.unable("what is being encrypted can only be added to")),
         }
     }
 
@@ -93,34 +93,34 @@ impl Storage for Sealing {
     }
 
     fn punch_hole(&self, _range: Range<u64>) -> Result<()> {
-        Err(self.unable("what is being sealed can only be added to"))
+        Err(self.unable("what is being encrypted can only be added to"))
     }
 
     fn next_data(&self, _offset: u64) -> Result<Option<Range<u64>>> {
-        Err(self.unable("what is being sealed cannot be read"))
+        Err(self.unable("what is being encrypted cannot be read"))
     }
 }
 
 /// An age file's contents, which only change where somebody breaks it: each stretch of 64 KiB is
 /// authenticated as it is read.
-pub(super) struct Unsealed {
+pub(super) struct EncryptedFile {
     path: PathBuf,
     len: u64,
     stream: Mutex<StreamReader<Cursor>>,
 }
 
-impl Unsealed {
+impl EncryptedFile {
     /// Opens the age file in `file`; its end is authenticated at once.
     ///
     /// # Errors
-    /// `InvalidInput` where it was sealed for another key; `Malformed`, `Io`.
+    /// `InvalidInput` where it was encrypted for another key; `Malformed`, `Io`.
     pub fn open(file: Arc<dyn Storage>, key: &Key) -> Result<Self> {
         let path = file.path().to_owned();
         let mut stream = key.open(Cursor::at_start(file), &path)?;
         let len = stream
             .seek(SeekFrom::End(0))
             .map_err(|e| failed("read", e, &path))?;
-        Ok(Unsealed {
+        Ok(EncryptedFile {
             path,
             len,
             stream: Mutex::new(stream),
@@ -128,11 +128,11 @@ impl Unsealed {
     }
 
     fn closed(&self) -> Error {
-        Error::new(ErrorKind::Unsupported, "a sealed file is never changed").at_path(&self.path)
+        Error::new(ErrorKind::Unsupported, "a encrypted file is never changed").at_path(&self.path)
     }
 }
 
-impl Storage for Unsealed {
+impl Storage for EncryptedFile {
     fn path(&self) -> &Path {
         &self.path
     }
@@ -233,7 +233,7 @@ impl Seek for Cursor {
 }
 
 /// What went wrong below comes through as it was said there; the rest is age's word that the file
-/// is not what was sealed.
+/// is not what was encrypted.
 fn failed(operation: &'static str, cause: io::Error, path: &Path) -> Error {
     match cause.downcast::<Error>() {
         Ok(error) => error,

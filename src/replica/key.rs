@@ -38,7 +38,7 @@ enum Secret {
 
 impl Key {
     /// Reads a key from a file that only its owner can read. `recipients` (`age1...`) can open
-    /// what is sealed with it too.
+    /// what is encrypted with it too.
     ///
     /// # Errors
     /// `Untrusted` for a file that others can read or change; `NotFound`, `Io`; `InvalidInput` for
@@ -100,7 +100,7 @@ impl Key {
     /// Opens an age file.
     ///
     /// # Errors
-    /// `InvalidInput` where it was sealed for another key; `Malformed` where it is damaged.
+    /// `InvalidInput` where it was encrypted for another key; `Malformed` where it is damaged.
     pub(super) fn open<R: Read + Seek>(&self, from: R, path: &Path) -> Result<StreamReader<R>> {
         let identities = self.identities()?;
         Decryptor::new(from)
@@ -124,7 +124,7 @@ impl Key {
         match &self.secret {
             Secret::Passphrase(phrase) => {
                 let mut identity = scrypt::Identity::new(phrase.clone());
-                // This machine may be much slower than the one that sealed; a hostile file must
+                // This machine may be much slower than the one that encrypted; a hostile file must
                 // not cost more than minutes, though.
                 identity.set_max_work_factor(MOST_WORK);
                 Ok(vec![Box::new(identity)])
@@ -156,7 +156,7 @@ impl Key {
                 let text = format!("the key in {key} does not open this file");
                 Error::new(ErrorKind::InvalidInput, text)
                     .at_path(path)
-                    .advise("name the key that it was sealed with")
+                    .advise("name the key that it was encrypted with")
             }
             cause => Error::new(ErrorKind::Malformed, "a damaged age file")
                 .at_path(path)

@@ -20,4 +20,4 @@ pub(crate) mod remote_link;
 
 pub use chain::{Appended, Changed, Replica};
 pub use key::{Key, KeyFile};
-pub(crate) use remote_link::Unseen;
+pub(crate) use remote_link::ManifestImage;

@@ -60,7 +60,7 @@ pub(super) fn far_link(
     check_change_map(changed.as_deref().unwrap_or_default(), disk_len)?;
     let blocks = changed.filter(|_| fits);
     let blocks = blocks.map(|ranges| blocks_of(ranges, base.block_size(), disk_len));
-    let target = Unseen::of(base, disk_len)?;
+    let target = ManifestImage::of(base, disk_len)?;
     source.find(
         Search {
             target: &target,
@@ -117,12 +117,12 @@ fn gaps(set: &RangeSet, within: Range<u64>) -> Vec<Range<u64>> {
 }
 
 /// A disk of which only the manifest is there: it has data where that has, and reads as zeros.
-pub(crate) struct Unseen {
+pub(crate) struct ManifestImage {
     disk_len: u64,
     data: RangeSet,
 }
 
-impl Unseen {
+impl ManifestImage {
     /// The disk that `manifest` describes, seen with `disk_len` bytes.
     ///
     /// # Errors
@@ -139,14 +139,14 @@ impl Unseen {
                 }
             }
         }
-        Ok(Unseen {
+        Ok(ManifestImage {
             disk_len,
             data: RangeSet::of(data),
         })
     }
 }
 
-impl Image for Unseen {
+impl Image for ManifestImage {
     fn disk_len(&self) -> u64 {
         self.disk_len
     }

@@ -262,7 +262,7 @@ fn an_executor_that_is_killed_while_a_disk_is_written_elsewhere_is_taken_over() 
 }
 
 #[test]
-fn a_hand_that_does_not_see_its_executor_die_makes_way_for_the_next_one() {
+fn a_disk_agent_that_does_not_see_its_executor_die_makes_way_for_the_next_one() {
     let rig = slow_rig("mode = \"delta\"");
     // The line stays open on that side, both ways, as when a host or a route is lost.
     let command = env!("CARGO_BIN_EXE_diskdelta");

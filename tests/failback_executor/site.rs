@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use diskdelta::failback::disk_work::{CopyOrder, DiskWork, Finding, Roots};
-use diskdelta::failback::executor::Hands;
+use diskdelta::failback::executor::Resources;
 use diskdelta::failback::machine::{
     Amount, Checkpoint, PassReport, Root, Side, Sides, Token, VmSeen,
 };
@@ -64,14 +64,14 @@ impl World {
         }
     }
 
-    pub fn hands(&self) -> Hands {
+    pub fn resources(&self) -> Resources {
         let mortal = |side| -> Arc<dyn VmController> {
             Arc::new(MortalVm {
                 world: self.clone(),
                 side,
             })
         };
-        Hands {
+        Resources {
             vms: Sides {
                 source: mortal(Side::Source),
                 target: mortal(Side::Target),

@@ -6,19 +6,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::disk_path::{DiskPath, Standing};
+use super::encrypted_disk::EncryptedDisk;
 use super::far::Far;
 use super::findings::{List, Looked, Room, crowded};
-use super::origin::Origin;
+use super::open_disk::OpenDisk;
 use super::pace::Pace;
-use super::seat::{Seat, Standing};
-use super::shown::Shown;
-use super::vault::Vault;
+use super::source_disk::SourceDisk;
 use super::{HostDisks, open_to_write};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::Finding;
 use crate::failback::machine::{Mode, Side};
-use crate::replica::Unseen;
+use crate::replica::ManifestImage;
 use crate::storage::{Folder, HostFolder};
 use crate::sync::{FULL_FROM_PERCENT_VERIFIED, sample};
 use crate::units::{BlockSize, PAGE_BYTES};
@@ -128,23 +128,23 @@ impl HostDisks {
             if let Some(bytes) = disk.bytes {
                 list.size("source size", bytes, source_bytes);
             }
-            let from = self.seat(side.other(), index);
+            let from = self.disk_path(side.other(), index);
             if from.is_ok_and(|from| self.refuse_device(&from).is_err()) {
                 let text = "is a block device, which is written in place: after the commit `reverse` \
                             will be refused, unless the plan says `safety = \"in-place\"`";
                 list.holds("source disk", text.to_owned());
             }
-            let Some(seat) = list.take("target reachable", self.seat(side, index)) else {
+            let Some(disk_path) = list.take("target reachable", self.disk_path(side, index)) else {
                 continue;
             };
-            let Some(vault) = list.take("key", self.vault(side, index)) else {
+            let Some(encrypted) = list.take("key", self.encrypted(side, index)) else {
                 continue;
             };
-            let held = vault.as_ref().map_or(Ok(None), Vault::manifest);
+            let held = encrypted.as_ref().map_or(Ok(None), EncryptedDisk::manifest);
             let Some(held) = list.take("replica", held) else {
                 continue;
             };
-            let room = vault.map(|vault| vault.free_bytes());
+            let room = encrypted.map(|encrypted| encrypted.free_bytes());
             if let (Some(room), true) = (room, self.replica_folder(side).is_some()) {
                 let at = self.replica_folder(side).unwrap_or(Path::new("/"));
                 list.room("replica folder", room, at, &source, held.is_some());
@@ -153,11 +153,11 @@ impl HostDisks {
             match held {
                 Some(held) => {
                     list.size("replica size", source_bytes, held.disk_len());
-                    if seat.is_device {
-                        self.target_device(&mut list, &seat, &source, may_be_longer);
+                    if disk_path.is_device {
+                        self.target_device(&mut list, &disk_path, &source, may_be_longer);
                     }
                 }
-                None => self.target(&mut list, &seat, &source, may_be_longer),
+                None => self.target(&mut list, &disk_path, &source, may_be_longer),
             }
         }
         let crowded = crowded(all.iter().filter_map(|it| it.room.as_ref()));
@@ -173,22 +173,28 @@ impl HostDisks {
 
     /// Looks at a disk that is to be read, which its VM may be writing to.
     fn look(&self, side: Side, index: usize) -> Result<Looked> {
-        let origin = self.origin(side, index, true, &Work::new(1)?)?;
-        if let Origin::Far(far) = &origin {
+        let source_disk = self.source_disk(side, index, true, &Work::new(1)?)?;
+        if let SourceDisk::Far(far) = &source_disk {
             far.close()?;
         }
-        let allocated = origin.image().map(|image| image.allocated_bytes());
+        let allocated = source_disk.image().map(|image| image.allocated_bytes());
         Ok(Looked {
-            disk_bytes: origin.disk_len(),
+            disk_bytes: source_disk.disk_len(),
             allocated_bytes: allocated.transpose()?,
         })
     }
 
-    fn target(&self, list: &mut List<'_>, seat: &Seat, source: &Looked, may_be_longer: bool) {
-        let standing = list.take("target name", seat.standing());
+    fn target(
+        &self,
+        list: &mut List<'_>,
+        disk_path: &DiskPath,
+        source: &Looked,
+        may_be_longer: bool,
+    ) {
+        let standing = list.take("target name", disk_path.standing());
         let path = match standing {
             None => return,
-            Some(Standing::Missing) if self.create && !seat.is_device => {
+            Some(Standing::Missing) if self.create && !disk_path.is_device => {
                 list.holds("target disk", "is missing, and will be made".to_owned());
                 None
             }
@@ -196,19 +202,19 @@ impl HostDisks {
                 list.fails("target disk", "is missing, and may not be made".to_owned());
                 return;
             }
-            Some(Standing::Own) => Some(seat.own.clone()),
-            Some(Standing::Blocked) => Some(seat.blocked.clone()),
+            Some(Standing::Own) => Some(disk_path.own.clone()),
+            Some(Standing::Blocked) => Some(disk_path.blocked.clone()),
             Some(Standing::Left(path)) => {
                 let text = format!("is taken over as it was left: {}", path.display());
                 list.holds("target disk", text);
                 Some(path)
             }
         };
-        if seat.is_device {
-            return self.target_device(list, seat, source, may_be_longer);
+        if disk_path.is_device {
+            return self.target_device(list, disk_path, source, may_be_longer);
         }
         if path.is_some() {
-            let Some(target) = list.take("target readable", target_image(seat)) else {
+            let Some(target) = list.take("target readable", target_image(disk_path)) else {
                 return;
             };
             let target = target.image();
@@ -219,9 +225,18 @@ impl HostDisks {
                 false => list.size("target size", source.disk_bytes, target.disk_len()),
             }
         }
-        let free = HostFolder::open(seat.folder()).and_then(|folder| folder.free_bytes());
-        list.room("free space", free, seat.folder(), source, path.is_some());
-        let at = path.iter().map(PathBuf::as_path).chain([seat.folder()]);
+        let free = HostFolder::open(disk_path.folder()).and_then(|folder| folder.free_bytes());
+        list.room(
+            "free space",
+            free,
+            disk_path.folder(),
+            source,
+            path.is_some(),
+        );
+        let at = path
+            .iter()
+            .map(PathBuf::as_path)
+            .chain([disk_path.folder()]);
         for path in at {
             if let Err(error) = refuse_unwritable(path) {
                 list.fails("target writable", error.to_string());
@@ -236,16 +251,19 @@ impl HostDisks {
     fn target_device(
         &self,
         list: &mut List<'_>,
-        seat: &Seat,
+        disk_path: &DiskPath,
         source: &Looked,
         may_be_longer: bool,
     ) {
-        if list.take("in place", self.refuse_device(seat)).is_none() {
+        if list
+            .take("in place", self.refuse_device(disk_path))
+            .is_none()
+        {
             return;
         }
-        match target_image(seat) {
+        match target_image(disk_path) {
             // It is told by its mark, and the first pass compares all of it.
-            Err(_) if is_left_incomplete(seat) => {
+            Err(_) if is_left_incomplete(disk_path) => {
                 let text = "is taken over as an earlier job left it, incomplete";
                 list.holds("target disk", text.to_owned());
             }
@@ -265,35 +283,37 @@ impl HostDisks {
         }
     }
 
-    /// Estimates what a job would move, disk by disk. Reads a sample, and writes a small file without
-    /// a name in the target's folder, to see how fast that is; changes nothing.
+    /// Estimates what a job would move, disk by disk. Reads a sample, and writes a small file
+    /// without a name in the target's folder, to see how fast that is; changes nothing.
     ///
     /// # Errors
     /// `NotFound` for a missing source; those of the images; `Cancelled`.
     pub fn estimate(&self, work: &Work) -> Result<Vec<Estimate>> {
         let estimates = self.disks.iter().enumerate().map(|(index, disk)| {
-            let origin = self.origin(Side::Source, index, true, work)?;
-            let seat = self.seat(Side::Target, index)?;
-            let vault = self.vault(Side::Target, index)?;
-            if let Origin::Far(far) = &origin {
-                return far_estimate(far, &disk.identity, &seat, vault.as_ref(), work);
+            let source_disk = self.source_disk(Side::Source, index, true, work)?;
+            let disk_path = self.disk_path(Side::Target, index)?;
+            let encrypted = self.encrypted(Side::Target, index)?;
+            if let SourceDisk::Far(far) = &source_disk {
+                return far_estimate(far, &disk.identity, &disk_path, encrypted.as_ref(), work);
             }
-            let source = origin.local()?;
-            let held = vault.as_ref().map_or(Ok(None), Vault::manifest)?;
+            let source = source_disk.local()?;
+            let held = encrypted
+                .as_ref()
+                .map_or(Ok(None), EncryptedDisk::manifest)?;
             let data_bytes = source.allocated_bytes()?;
             let begin = Instant::now();
-            let (looked, changed, since) = match (held, seat.path()?) {
+            let (looked, changed, since) = match (held, disk_path.path()?) {
                 (Some(held), _) => {
-                    let (looked, changed) = Vault::sample(&**source, &held, work)?;
-                    let since = vault.and_then(|vault| vault.age());
+                    let (looked, changed) = EncryptedDisk::sample(&**source, &held, work)?;
+                    let since = encrypted.and_then(|encrypted| encrypted.age());
                     (
                         looked * held.block_size().bytes(),
                         Some((looked, changed)),
                         since,
                     )
                 }
-                (None, Some(path)) if !is_left_incomplete(&seat) => {
-                    let target = target_image(&seat)?;
+                (None, Some(path)) if !is_left_incomplete(&disk_path) => {
+                    let target = target_image(&disk_path)?;
                     let target = target.image();
                     let found = sample(&**source, &**target, BlockSize::default(), work)?;
                     let (looked, changed) = (found.looked, found.changed);
@@ -308,7 +328,7 @@ impl HostDisks {
             let seconds = begin.elapsed().as_secs_f64();
             let changed_bytes = changed.map(|sampled| share(sampled, data_bytes));
             let read_seconds = seconds * data_bytes as f64 / looked.max(1) as f64;
-            let pace = Pace::at(&seat, read_seconds / data_bytes.max(1) as f64, work)?;
+            let pace = Pace::at(&disk_path, read_seconds / data_bytes.max(1) as f64, work)?;
             Ok(Estimate {
                 disk: disk.identity.clone(),
                 disk_bytes: source.disk_len(),
@@ -336,20 +356,20 @@ fn refuse_unwritable(path: &Path) -> Result<()> {
 fn far_estimate(
     far: &Far,
     identity: &str,
-    seat: &Seat,
-    vault: Option<&Vault>,
+    disk_path: &DiskPath,
+    encrypted: Option<&EncryptedDisk>,
     work: &Work,
 ) -> Result<Estimate> {
-    let held = vault.map_or(Ok(None), Vault::kept_manifest)?;
+    let held = encrypted.map_or(Ok(None), EncryptedDisk::kept_manifest)?;
     let (found, since) = match &held {
         Some(held) => {
-            let unseen = Unseen::of(held.manifest(), far.disk_len())?;
+            let unseen = ManifestImage::of(held.manifest(), far.disk_len())?;
             let found = far.sample(Some(&unseen), Some(held), work)?;
-            (found, vault.and_then(Vault::age))
+            (found, encrypted.and_then(EncryptedDisk::age))
         }
         None => {
-            let path = seat.path()?.filter(|_| !is_left_incomplete(seat));
-            let target = path.as_ref().map(|_| target_image(seat)).transpose()?;
+            let path = disk_path.path()?.filter(|_| !is_left_incomplete(disk_path));
+            let target = path.as_ref().map(|_| target_image(disk_path)).transpose()?;
             let found = far.sample(target.as_ref().map(|it| &**it.image()), None, work)?;
             (found, path.and_then(|path| age(&path)))
         }
@@ -361,7 +381,7 @@ fn far_estimate(
         .map(|changed| share((found.looked, changed), disk_bytes));
     let per = |seconds: f64, bytes: u64| seconds * data_bytes as f64 / bytes.max(1) as f64;
     let one = found.compare_seconds / found.looked.max(1) as f64;
-    let pace = Pace::at(seat, one, work)?;
+    let pace = Pace::at(disk_path, one, work)?;
     Ok(Estimate {
         disk: identity.to_owned(),
         disk_bytes,
@@ -376,8 +396,8 @@ fn far_estimate(
 }
 
 /// The target's disk, which nobody may be writing to.
-fn target_image(seat: &Seat) -> Result<Shown> {
-    let opened = Work::new(1).and_then(|work| Shown::open(seat, &work));
+fn target_image(disk_path: &DiskPath) -> Result<OpenDisk> {
+    let opened = Work::new(1).and_then(|work| OpenDisk::open(disk_path, &work));
     opened.map_err(|error| match error.kind() {
         ErrorKind::InUse => Error::new(ErrorKind::InUse, format!("{error}; is its VM off?")),
         _ => error,
@@ -385,14 +405,14 @@ fn target_image(seat: &Seat) -> Result<Shown> {
 }
 
 /// Whether it is a device that a job left held and incomplete.
-fn is_left_incomplete(seat: &Seat) -> bool {
+fn is_left_incomplete(disk_path: &DiskPath) -> bool {
     let marked = |error: Error| error.kind() == ErrorKind::Marked;
-    seat.is_device && target_image(seat).is_err_and(marked) && is_left(seat)
+    disk_path.is_device && target_image(disk_path).is_err_and(marked) && is_left(disk_path)
 }
 
 /// Whether a device is held, so that a job may go on with it whatever it holds.
-fn is_left(seat: &Seat) -> bool {
-    let target = open_to_write(&seat.own, seat.format);
+fn is_left(disk_path: &DiskPath) -> bool {
+    let target = open_to_write(&disk_path.own, disk_path.format);
     let mark = target.and_then(|target| target.mark());
     mark.is_ok_and(|mark| mark.is_some_and(|mark| mark.held))
 }

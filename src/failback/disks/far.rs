@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::hand::Supply;
-use super::ledger::nothing;
+use super::agent::CallbackSource;
+use super::disk_state::nothing;
 use crate::control::Work;
 use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,8 +37,8 @@ enum Behind {
         carrier: Box<Mutex<Carrier>>,
         place: String,
     },
-    /// A hand, which uses it again.
-    Hand(Arc<Supply>),
+    /// A disk agent, which uses it again.
+    Agent(Arc<CallbackSource>),
 }
 
 /// What a sample across the line has found.
@@ -89,12 +89,12 @@ impl Far {
         })
     }
 
-    /// A disk that the end which dialled a hand answers for.
-    pub fn supplied(pull: Pull, supply: Arc<Supply>) -> Self {
+    /// A disk that the end which dialled a disk agent answers for.
+    pub fn over_callback(pull: Pull, callback_source: Arc<CallbackSource>) -> Self {
         Far {
             disk_len: pull.far().opened().disk_len,
             pull: Mutex::new(Some(pull)),
-            behind: Behind::Hand(supply),
+            behind: Behind::Agent(callback_source),
         }
     }
 
@@ -212,8 +212,8 @@ impl Far {
         let answer = match ask(&pull) {
             Ok(answer) => answer,
             Err(error) => {
-                if let Behind::Hand(supply) = &self.behind {
-                    supply.put_back(pull.abandon());
+                if let Behind::Agent(callback_source) = &self.behind {
+                    callback_source.put_back(pull.abandon());
                 }
                 return Err(self.explain(error));
             }
@@ -225,7 +225,7 @@ impl Far {
     /// What is done with the line when nothing more is wanted of the disk.
     fn give_back(&self, session: Option<Session>) {
         match (&self.behind, session) {
-            (Behind::Hand(supply), session) => supply.put_back(session),
+            (Behind::Agent(callback_source), session) => callback_source.put_back(session),
             (Behind::Own { .. }, Some(session)) => session.finish(),
             (Behind::Own { .. }, None) => {}
         }
@@ -245,17 +245,17 @@ impl Far {
                 let mut carrier = carrier.lock().unwrap_or_else(PoisonError::into_inner);
                 carrier.explain(error).at_path(place)
             }
-            Behind::Hand(_) => error,
+            Behind::Agent(_) => error,
         }
     }
 }
 
 impl Drop for Far {
-    /// A hand goes on with its line where nothing was done with the disk.
+    /// A disk agent goes on with its line where nothing was done with the disk.
     fn drop(&mut self) {
         let pull = self.pull.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(pull), Behind::Hand(supply)) = (pull.take(), &self.behind) {
-            supply.put_back(pull.leave().unwrap_or_default());
+        if let (Some(pull), Behind::Agent(callback_source)) = (pull.take(), &self.behind) {
+            callback_source.put_back(pull.leave().unwrap_or_default());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The disks of a VM, moved by the sync layer. [`HostDisks`] writes files of this host, and reads what
-//! lies elsewhere; for a side on another host [`VmDisks`] has a hand there do the same.
+//! The disks of a VM, moved by the sync layer. [`HostDisks`] writes files of this host, and reads
+//! what lies elsewhere; for a side on another host [`VmDisks`] has a disk agent there do the same.
 //!
 //! While a disk is not what its VM may boot from, it stands under another name
 //! (`NAME.failback-JOB.partial`, the extension kept). While bytes are being written it carries the
@@ -7,24 +7,25 @@
 //! mark all that time. All of this outlives every process.
 //!
 //! Executors of one job are kept apart by its [lock](super::lock): what one has begun ends with its
-//! process, so an older token can only come from this process. At another host the hand sees to that.
+//! process, so an older token can only come from this process. At another host the disk agent sees
+//! to that.
 
+mod agent;
 mod check;
+mod disk_path;
+mod disk_state;
+mod encrypted_disk;
 mod far;
 mod findings;
 mod forecast;
-mod hand;
-mod ledger;
 pub(in crate::failback) mod one_file;
-mod origin;
+mod open_disk;
 mod pace;
 mod pass;
-mod plain;
+mod plaintext_disk;
 mod restore;
-mod seat;
-mod shown;
 mod sides;
-mod vault;
+mod source_disk;
 mod work;
 
 use std::path::{Path, PathBuf};
@@ -32,10 +33,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+pub use agent::DiskAgent;
 pub use check::{Estimate, Prerequisite, Recommendation};
 pub(in crate::failback) use findings::crowded;
 pub use forecast::Forecast;
-pub use hand::DiskHand;
 pub use sides::VmDisks;
 
 use super::machine::{Side, Sides, Token};
@@ -48,18 +49,18 @@ use crate::remote::Reach;
 use crate::storage::SourceOptions;
 use crate::sync::{HostSource, HostTarget, HostTargetOptions, Safety};
 use crate::units::BlockSize;
-use hand::{Request, Supply, Wanted, What};
-use ledger::{Ledger, padded};
-use origin::Origin;
-use seat::Seat;
-use shown::Shown;
-use vault::Vault;
+use agent::{AgentRequest, CallbackSource, Wanted, What};
+use disk_path::DiskPath;
+use disk_state::{DiskState, padded};
+use encrypted_disk::EncryptedDisk;
+use open_disk::OpenDisk;
+use source_disk::SourceDisk;
 
 /// The disks of one VM of a plan, at both sides.
 pub struct HostDisks {
     job: String,
     vm: String,
-    /// Where the ledgers lie.
+    /// Where the disk states lie.
     folder: PathBuf,
     disks: Vec<PlannedDisk>,
     create: bool,
@@ -68,13 +69,13 @@ pub struct HostDisks {
     /// How a side's disks on other hosts are reached.
     reach: Sides<Reach>,
     /// Where other disks come from, if this is done for another host.
-    supply: Option<Arc<Supply>>,
-    /// How much a side's disks should hold whose ledgers lie elsewhere.
+    callback_source: Option<Arc<CallbackSource>>,
+    /// How much a side's disks should hold whose disk states lie elsewhere.
     told: Mutex<Sides<Option<Vec<Option<Measure>>>>>,
     newest: Mutex<Sides<Token>>,
 }
 
-/// How much a disk should hold: what the other side has to know of its ledger.
+/// How much a disk should hold: what the other side has to know of its disk state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Measure {
@@ -129,7 +130,7 @@ impl HostDisks {
                 source: far::reach(&plan.source_site().reach),
                 target: far::reach(&plan.target_site().reach),
             },
-            supply: None,
+            callback_source: None,
             told: Mutex::default(),
             newest: Mutex::default(),
         }
@@ -139,11 +140,15 @@ impl HostDisks {
     ///
     /// # Errors
     /// `InvalidInput` for a format that is not known.
-    fn lent(request: &Request, folder: &Path, supply: Arc<Supply>) -> Result<Self> {
+    fn for_request(
+        request: &AgentRequest,
+        folder: &Path,
+        callback_source: Arc<CallbackSource>,
+    ) -> Result<Self> {
         let disks = request.disks.iter().enumerate().map(|(index, disk)| {
-            let (format, other_format) = Request::formats(disk)?;
+            let (format, other_format) = AgentRequest::formats(disk)?;
             let other = disk.other.clone();
-            let other = other.map_or(Address::Supplied(index), Address::Host);
+            let other = other.map_or(Address::Callback(index), Address::Host);
             let mut at = Sides {
                 source: (other.clone(), other_format),
                 target: (other, other_format),
@@ -171,7 +176,7 @@ impl HostDisks {
             },
             encryption: Sides::default(),
             reach: Sides::default(),
-            supply: Some(supply),
+            callback_source: Some(callback_source),
             told: Mutex::new(told),
             newest: Mutex::default(),
         })
@@ -183,7 +188,7 @@ impl HostDisks {
     /// `Io`.
     pub fn forget_ways_back(&self) -> Result<()> {
         for index in 0..self.disks.len() {
-            restore::forget(&self.seat(Side::Target, index)?)?;
+            restore::forget(&self.disk_path(Side::Target, index)?)?;
         }
         Ok(())
     }
@@ -191,14 +196,15 @@ impl HostDisks {
     /// Whether a disk of this side is a block device that the plan does not let be written; on
     /// another host the path has to tell.
     pub fn has_unwritable_device(&self, side: Side) -> bool {
-        let refused =
-            |seat: Result<Seat>| seat.is_ok_and(|seat| self.refuse_device(&seat).is_err());
+        let refused = |disk_path: Result<DiskPath>| {
+            disk_path.is_ok_and(|disk_path| self.refuse_device(&disk_path).is_err())
+        };
         let is_far_device = |disk: &PlannedDisk| match &disk.at.of(side).0 {
             Address::Far(far) => far.path().starts_with("/dev"),
             _ => false,
         };
         let mut disks = self.disks.iter();
-        self.seats(side).any(refused)
+        self.disk_paths(side).any(refused)
             || (self.safety != Safety::InPlace && disks.any(is_far_device))
     }
 
@@ -212,11 +218,11 @@ impl HostDisks {
         Ok(())
     }
 
-    fn seats(&self, side: Side) -> impl Iterator<Item = Result<Seat>> + '_ {
-        (0..self.disks.len()).map(move |index| self.seat(side, index))
+    fn disk_paths(&self, side: Side) -> impl Iterator<Item = Result<DiskPath>> + '_ {
+        (0..self.disks.len()).map(move |index| self.disk_path(side, index))
     }
 
-    fn seat(&self, side: Side, index: usize) -> Result<Seat> {
+    fn disk_path(&self, side: Side, index: usize) -> Result<DiskPath> {
         let (address, format) = self.disks[index].at.of(side);
         let path = address.path().ok_or_else(|| {
             let text = "this disk can only be read from here, and nothing is done to it";
@@ -224,21 +230,21 @@ impl HostDisks {
                 .at_path(address.to_string())
                 .advise("run the job on the host that has it")
         })?;
-        Seat::new(path, *format, &self.job)
+        DiskPath::new(path, *format, &self.job)
     }
 
     /// Opens a side's disk for reading, wherever it lies; `live` where its VM may write to it.
-    fn origin(&self, side: Side, index: usize, live: bool, work: &Work) -> Result<Origin> {
+    fn source_disk(&self, side: Side, index: usize, live: bool, work: &Work) -> Result<SourceDisk> {
         let (address, format) = self.disks[index].at.of(side);
         let address = match address {
-            Address::Host(_) => Address::Host(self.seat(side, index)?.there()?),
+            Address::Host(_) => Address::Host(self.disk_path(side, index)?.there()?),
             other => other.clone(),
         };
         self.open(side, &address, *format, (live, false), work)
     }
 
-    /// Opens what is read of a side; `live` where its VM may write to it, `of_pass` where it is what
-    /// a pass reads.
+    /// Opens what is read of a side; `live` where its VM may write to it, `of_pass` where it is
+    /// what a pass reads.
     fn open(
         &self,
         side: Side,
@@ -246,31 +252,31 @@ impl HostDisks {
         format: Format,
         (live, of_pass): (bool, bool),
         work: &Work,
-    ) -> Result<Origin> {
-        match (at, &self.supply) {
-            (Address::Supplied(disk), Some(supply)) => {
+    ) -> Result<SourceDisk> {
+        match (at, &self.callback_source) {
+            (Address::Callback(disk), Some(callback_source)) => {
                 let wanted = Wanted {
                     disk: *disk,
                     of_pass,
                     live,
                 };
-                supply.open(wanted, work).map(Origin::Far)
+                callback_source.open(wanted, work).map(SourceDisk::Far)
             }
-            _ => Origin::open(at, format, self.reach.of(side), live, work),
+            _ => SourceDisk::open(at, format, self.reach.of(side), live, work),
         }
     }
 
     /// Where the disk is kept while it is encrypted, at a side that does so.
-    fn vault(&self, side: Side, index: usize) -> Result<Option<Vault>> {
+    fn encrypted(&self, side: Side, index: usize) -> Result<Option<EncryptedDisk>> {
         let Some(encryption) = self.encryption.of(side) else {
             return Ok(None);
         };
-        let (seat, identity) = (self.seat(side, index)?, &self.disks[index].identity);
-        Vault::of(seat, encryption, &self.vm, identity).map(Some)
+        let (disk_path, identity) = (self.disk_path(side, index)?, &self.disks[index].identity);
+        EncryptedDisk::of(disk_path, encryption, &self.vm, identity).map(Some)
     }
 
-    fn ledger(&self, side: Side, index: usize) -> Result<Ledger> {
-        Ledger::new(&self.folder, &self.vm, side, index)
+    fn state(&self, side: Side, index: usize) -> Result<DiskState> {
+        DiskState::new(&self.folder, &self.vm, side, index)
     }
 
     /// How much a side's disk should hold; `None` before the first pass onto it is complete.
@@ -280,7 +286,7 @@ impl HostDisks {
             return Ok(told.get(index).copied().flatten());
         }
         drop(told);
-        let manifest = self.ledger(side, index)?.current()?;
+        let manifest = self.state(side, index)?.current()?;
         Ok(manifest.map(|manifest| Measure {
             disk_len: manifest.disk_len(),
             block_bytes: manifest.block_size().bytes(),
@@ -300,25 +306,30 @@ impl HostDisks {
         *told.of_mut(side) = Some(measures);
     }
 
-    /// Opens a side's disk for reading, as long as the other side's ledger says.
-    fn open_whole(&self, side: Side, index: usize, work: &Work) -> Result<(Shown, Arc<dyn Image>)> {
-        let shown = Shown::open(&self.seat(side, index)?, work)?;
+    /// Opens a side's disk for reading, as long as the other side's disk state says.
+    fn open_whole(
+        &self,
+        side: Side,
+        index: usize,
+        work: &Work,
+    ) -> Result<(OpenDisk, Arc<dyn Image>)> {
+        let open_disk = OpenDisk::open(&self.disk_path(side, index)?, work)?;
         let other = self.measure(side.other(), index)?;
         let len = other.map_or(0, |other| other.disk_len);
-        refuse_padding(len, shown.image().disk_len())?;
-        let image = padded(shown.image().clone(), len);
-        Ok((shown, image))
+        refuse_padding(len, open_disk.image().disk_len())?;
+        let image = padded(open_disk.image().clone(), len);
+        Ok((open_disk, image))
     }
 
     /// A device is written in place, for nothing could take the place of one.
-    fn refuse_device(&self, seat: &Seat) -> Result<()> {
-        if !seat.is_device || self.safety == Safety::InPlace {
+    fn refuse_device(&self, disk_path: &DiskPath) -> Result<()> {
+        if !disk_path.is_device || self.safety == Safety::InPlace {
             return Ok(());
         }
         let text = "a block device is written in place, under a mark that keeps VMs from it; \
                     there is no way back from that, so the plan has to ask for it";
         Err(Error::new(ErrorKind::Unsupported, text)
-            .at_path(&seat.own)
+            .at_path(&disk_path.own)
             .advise(
                 "write `safety = \"in-place\"`, without `keep_undo`, or keep the disk in a file",
             ))
@@ -333,8 +344,8 @@ impl HostDisks {
             Error::new(ErrorKind::NotFound, text)
         })?;
         let block_size = BlockSize::new(known.block_bytes)?;
-        let source = self.origin(side, index, false, work)?;
-        if let Origin::Far(far) = &source {
+        let source = self.source_disk(side, index, false, work)?;
+        if let SourceDisk::Far(far) = &source {
             return far.root(known.disk_len, block_size, work);
         }
         refuse_padding(known.disk_len, source.disk_len())?;
@@ -347,16 +358,16 @@ impl HostDisks {
 
 impl HostDisks {
     /// A disk may be missing where the job makes it, and has not yet.
-    fn may_be_missing(&self, side: Side, index: usize, seat: &Seat) -> Result<()> {
-        if let Some(vault) = self.vault(side, index)?
-            && vault.exists()?
+    fn may_be_missing(&self, side: Side, index: usize, disk_path: &DiskPath) -> Result<()> {
+        if let Some(encrypted) = self.encrypted(side, index)?
+            && encrypted.exists()?
         {
             return Ok(());
         }
-        let made = self.ledger(side, index)?.current()?.is_some();
-        match self.create_at(side) && !made && !seat.is_device {
+        let made = self.state(side, index)?.current()?.is_some();
+        match self.create_at(side) && !made && !disk_path.is_device {
             true => Ok(()),
-            false => Err(seat.gone()),
+            false => Err(disk_path.gone()),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
-use super::seat::Seat;
+use super::disk_path::DiskPath;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::plan::Plan;
 
@@ -36,12 +36,12 @@ pub(in crate::failback) fn files(plan: &Plan) -> Vec<PlanFile> {
                 let Some(path) = address.path() else {
                     continue;
                 };
-                let Ok(seat) = Seat::new(path, address.format(), &plan.name) else {
+                let Ok(disk_path) = DiskPath::new(path, address.format(), &plan.name) else {
                     continue;
                 };
                 // Where it has several names, that is found elsewhere.
-                let there = seat.path().ok().flatten();
-                let facts = std::fs::metadata(there.as_ref().unwrap_or(&seat.own)).ok();
+                let there = disk_path.path().ok().flatten();
+                let facts = std::fs::metadata(there.as_ref().unwrap_or(&disk_path.own)).ok();
                 all.push(PlanFile {
                     disk: format!("{} of {}", disk.identity, vm.name),
                     named: path.to_owned(),
@@ -49,7 +49,7 @@ pub(in crate::failback) fn files(plan: &Plan) -> Vec<PlanFile> {
                         true => (u64::MAX, facts.rdev()),
                         false => (facts.dev(), facts.ino()),
                     }),
-                    own: seat.own,
+                    own: disk_path.own,
                 });
             }
         }

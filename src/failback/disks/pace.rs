@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::seat::Seat;
+use super::disk_path::DiskPath;
 use crate::control::Work;
 use crate::error::{ErrorKind, Result};
 use crate::storage::{FileStorage, Storage};
@@ -23,10 +23,10 @@ impl Pace {
     ///
     /// # Errors
     /// `Io`, `Cancelled`.
-    pub fn at(seat: &Seat, otherwise: f64, work: &Work) -> Result<Self> {
-        let tried = match seat.is_device {
+    pub fn at(disk_path: &DiskPath, otherwise: f64, work: &Work) -> Result<Self> {
+        let tried = match disk_path.is_device {
             true => Ok(None),
-            false => measured(seat, work),
+            false => measured(disk_path, work),
         };
         let pace = match tried {
             Err(error) if error.kind() == ErrorKind::NoSpace => None,
@@ -39,8 +39,8 @@ impl Pace {
     }
 }
 
-fn measured(seat: &Seat, work: &Work) -> Result<Option<Pace>> {
-    let Some(file) = FileStorage::nameless(seat.folder())? else {
+fn measured(disk_path: &DiskPath, work: &Work) -> Result<Option<Pace>> {
+    let Some(file) = FileStorage::nameless(disk_path.folder())? else {
         return Ok(None);
     };
     let mut bytes = vec![0; PIECE_BYTES];
@@ -83,8 +83,8 @@ mod tests {
     #[test]
     fn a_folder_is_tried_and_nothing_is_left_there() {
         let folder = tempfile::tempdir().unwrap();
-        let seat = Seat::new(&folder.path().join("a.raw"), Format::Raw, "shop").unwrap();
-        let pace = Pace::at(&seat, -1.0, &Work::new(1).unwrap()).unwrap();
+        let disk_path = DiskPath::new(&folder.path().join("a.raw"), Format::Raw, "shop").unwrap();
+        let pace = Pace::at(&disk_path, -1.0, &Work::new(1).unwrap()).unwrap();
         let tried = FileStorage::nameless(folder.path()).unwrap().is_some();
         assert!(pace.write > 0.0 && pace.back > 0.0 || !tried);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -92,8 +92,8 @@ mod tests {
 
     #[test]
     fn nothing_is_written_to_a_device_to_see_how_fast_it_is() {
-        let seat = Seat::new(Path::new("/dev/no-such-disk"), Format::Raw, "shop").unwrap();
-        let pace = Pace::at(&seat, 0.5, &Work::new(1).unwrap()).unwrap();
+        let disk_path = DiskPath::new(Path::new("/dev/no-such-disk"), Format::Raw, "shop").unwrap();
+        let pace = Pace::at(&disk_path, 0.5, &Work::new(1).unwrap()).unwrap();
         assert_eq!((pace.write, pace.back), (0.5, 0.5));
     }
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::HostDisks;
+use super::disk_path::{DiskPath, exists};
+use super::disk_state::{DiskState, cut, padded};
+use super::encrypted_disk::{Disk, Reading};
 use super::far::blocks_of;
-use super::ledger::{Ledger, cut, padded};
-use super::origin::Origin;
-use super::seat::{Seat, exists};
-use super::shown::Shown;
-use super::vault::{Disk, Reading};
+use super::open_disk::OpenDisk;
+use super::source_disk::SourceDisk;
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::CopyOrder;
@@ -37,8 +37,8 @@ pub(super) fn copy(disks: &HostDisks, order: &CopyOrder<'_>, work: &Work) -> Res
             disks,
             order,
             from,
-            seat: disks.seat(order.to, index)?,
-            ledger: disks.ledger(order.to, index)?,
+            disk_path: disks.disk_path(order.to, index)?,
+            state: disks.state(order.to, index)?,
             work,
         };
         report.changed_bytes += pass.run(disk.at.of(order.to.other()).1)?;
@@ -52,8 +52,8 @@ struct Pass<'a> {
     disks: &'a HostDisks,
     order: &'a CopyOrder<'a>,
     from: &'a DiskChanges,
-    seat: Seat,
-    ledger: Ledger,
+    disk_path: DiskPath,
+    state: DiskState,
     work: &'a Work,
 }
 
@@ -64,44 +64,44 @@ impl Pass<'_> {
         let source = self
             .disks
             .open(other, at, format, (false, true), self.work)?;
-        let there = exists(&self.seat.blocked)?;
+        let there = exists(&self.disk_path.blocked)?;
         if there {
             self.finish_earlier()?;
         } else {
             self.disks
-                .may_be_missing(self.order.to, self.index(), &self.seat)?;
+                .may_be_missing(self.order.to, self.index(), &self.disk_path)?;
         }
-        let vault = self.disks.vault(self.order.to, self.index())?;
+        let encrypted = self.disks.encrypted(self.order.to, self.index())?;
         // All of a disk that is switched off goes straight to where its VM will find it.
         let is_direct = self.order.amount == Amount::Everything && !self.order.from_snapshot;
-        if let Some(vault) = vault.as_ref().filter(|_| !is_direct) {
+        if let Some(encrypted) = encrypted.as_ref().filter(|_| !is_direct) {
             let from = Reading {
                 disk: match &source {
-                    Origin::Far(far) => Disk::Far(far),
+                    SourceDisk::Far(far) => Disk::Far(far),
                     here => Disk::Here(here.local()?.clone()),
                 },
                 changed: self.from.changed.clone(),
                 check: &|| source.check(),
             };
-            return vault.copy(self.order, from, &self.ledger, self.work);
+            return encrypted.copy(self.order, from, &self.state, self.work);
         }
-        if let Some(vault) = &vault {
-            vault.pass_over(&self.ledger)?;
+        if let Some(encrypted) = &encrypted {
+            encrypted.pass_over(&self.state)?;
         }
         if !there {
             // Said before it is made, so that it is known whose it is.
-            self.ledger.note(CREATED)?;
+            self.state.note(CREATED)?;
         }
         let options = self.options(there, &source)?;
-        let target = HostTarget::open(&self.seat.blocked, &self.target_options(&source))?;
+        let target = HostTarget::open(&self.disk_path.blocked, &self.target_options(&source))?;
         let report = source.sync_onto(target.target(), &options, self.work)?;
         drop(target);
         if let Some(undo) = &options.undo {
-            self.ledger.note(&whole(&undo.path()))?;
+            self.state.note(&whole(&undo.path()))?;
         }
         self.account(&source, &options)?;
-        if let Some(vault) = vault {
-            vault.give_up()?;
+        if let Some(encrypted) = encrypted {
+            encrypted.give_up()?;
         }
         Ok(report.changed_bytes)
     }
@@ -109,25 +109,25 @@ impl Pass<'_> {
     /// What a sync of an executor that died has left is finished first: its way back then leads
     /// from what the disk really holds.
     fn finish_earlier(&self) -> Result<()> {
-        let image = ImageOptions::default().with_format(self.seat.format);
+        let image = ImageOptions::default().with_format(self.disk_path.format);
         let options = HostTargetOptions::default()
             .with_image(image)
-            .with_target_manifest(Some(self.ledger.place().path()));
-        let target = HostTarget::open(&self.seat.blocked, &options)?;
+            .with_target_manifest(Some(self.state.place().path()));
+        let target = HostTarget::open(&self.disk_path.blocked, &options)?;
         match target.recover(self.work)? {
             Recovered::Rerun if self.disks.safety == Safety::Atomic => {
                 let text = "an in-place sync onto this disk was not finished";
-                Err(Error::new(ErrorKind::Marked, text).at_path(&self.seat.blocked))
+                Err(Error::new(ErrorKind::Marked, text).at_path(&self.disk_path.blocked))
             }
             _ => Ok(()),
         }
     }
 
-    fn options(&self, there: bool, source: &Origin) -> Result<SyncOptions> {
-        let far = matches!(source, Origin::Far(_));
+    fn options(&self, there: bool, source: &SourceDisk) -> Result<SyncOptions> {
+        let far = matches!(source, SourceDisk::Far(_));
         let options = SyncOptions::default()
             .with_safety(self.disks.safety)
-            .with_hold(self.seat.is_device)
+            .with_hold(self.disk_path.is_device)
             .with_allow_larger(self.disks.disks[self.index()].may_be_longer())
             .with_allow_shrink(false);
         // Where the source is off, what was copied is read back as the next step; but what should
@@ -151,17 +151,17 @@ impl Pass<'_> {
                 }
                 options.with_mode(Mode::Full)
             }
-            Amount::ChangedSince(_) if map.is_some() && self.ledger.current()?.is_some() => options
+            Amount::ChangedSince(_) if map.is_some() && self.state.current()?.is_some() => options
                 .with_mode(Mode::Delta)
                 .with_change_map(map)
                 .with_undo(self.undo(keep)?),
             amount => {
                 if !matches!(amount, Amount::Differing(Reason::TrackingLost)) {
                     // Nothing stands for reading the target then.
-                    self.ledger.forget()?;
+                    self.state.forget()?;
                 }
                 // What a line that was cut has brought is taken up again only without a manifest.
-                let manifest = (!far).then(|| self.ledger.place());
+                let manifest = (!far).then(|| self.state.place());
                 options
                     .with_mode(Mode::Delta)
                     .with_target_manifest(manifest)
@@ -172,24 +172,24 @@ impl Pass<'_> {
 
     /// Keeps the file that a full copy takes the place of, under another name.
     fn keep_whole(&self) -> Result<()> {
-        if exists(&self.seat.before)? {
+        if exists(&self.disk_path.before)? {
             return Ok(());
         }
-        std::fs::hard_link(&self.seat.blocked, &self.seat.before)
-            .map_err(|e| Error::io("link", e).at_path(&self.seat.before))?;
-        self.seat.sync_folder()
+        std::fs::hard_link(&self.disk_path.blocked, &self.disk_path.before)
+            .map_err(|e| Error::io("link", e).at_path(&self.disk_path.before))?;
+        self.disk_path.sync_folder()
     }
 
     /// Where the way back is written, unless the whole file is kept.
     fn undo(&self, keep: bool) -> Result<Option<Place>> {
-        if !keep || exists(&self.seat.before)? || self.ledger.is_noted(CREATED)? {
+        if !keep || exists(&self.disk_path.before)? || self.state.is_noted(CREATED)? {
             return Ok(None);
         }
-        Place::host(self.seat.next_undo()?).map(Some)
+        Place::host(self.disk_path.next_undo()?).map(Some)
     }
 
-    fn target_options(&self, source: &Origin) -> HostTargetOptions {
-        let image = ImageOptions::default().with_format(self.seat.format);
+    fn target_options(&self, source: &SourceDisk) -> HostTargetOptions {
+        let image = ImageOptions::default().with_format(self.disk_path.format);
         HostTargetOptions::default()
             .with_image(image)
             .with_open(TargetOptions::default())
@@ -199,35 +199,35 @@ impl Pass<'_> {
     }
 
     /// Keeps the manifest current, where the sync has not done so.
-    fn account(&self, source: &Origin, options: &SyncOptions) -> Result<()> {
+    fn account(&self, source: &SourceDisk, options: &SyncOptions) -> Result<()> {
         // Kept open as long as it is read.
-        let shown;
+        let open_disk;
         let wanted = match source.image() {
             // What a device has beyond the disk is nobody's: the target has nothing to add.
-            Some(image) if self.seat.is_device => image.clone(),
+            Some(image) if self.disk_path.is_device => image.clone(),
             image => {
-                shown = Shown::open(&self.seat, self.work)?;
-                let target = shown.image();
+                open_disk = OpenDisk::open(&self.disk_path, self.work)?;
+                let target = open_disk.image();
                 match image {
                     Some(image) => padded(image.clone(), target.disk_len()),
                     // The sync has held what was written, read from the medium, against the source.
-                    None if self.seat.is_device => cut(target.clone(), source.disk_len()),
+                    None if self.disk_path.is_device => cut(target.clone(), source.disk_len()),
                     None => target.clone(),
                 }
             }
         };
         let check = || source.check();
         match (&options.change_map, &options.target_manifest) {
-            (Some(map), _) => self.ledger.update(&*wanted, map, self.work, &check)?,
-            (None, None) => drop(self.ledger.rebuild(&*wanted, self.work, &check)?),
+            (Some(map), _) => self.state.update(&*wanted, map, self.work, &check)?,
+            (None, None) => drop(self.state.rebuild(&*wanted, self.work, &check)?),
             // A target that held everything already may have been left without one.
-            (None, Some(_)) if self.ledger.current()?.is_none() => {
-                drop(self.ledger.rebuild(&*wanted, self.work, &check)?);
+            (None, Some(_)) if self.state.current()?.is_none() => {
+                drop(self.state.rebuild(&*wanted, self.work, &check)?);
             }
             _ => {}
         }
         match self.order.from_snapshot && self.order.to == Side::Target {
-            true => self.ledger.set_verified(),
+            true => self.state.set_verified(),
             false => Ok(()),
         }
     }

@@ -1,8 +1,8 @@
 //! The way back: a target's disk as it was before the job.
 
-use super::ledger::Ledger;
+use super::disk_path::{DiskPath, exists, is_same, remove, rename};
+use super::disk_state::DiskState;
 use super::pass::{CREATED, whole};
-use super::seat::{Seat, exists, is_same, remove, rename};
 use super::{HostDisks, open_to_write};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,53 +20,53 @@ pub(super) fn restore(
     written: Option<&[DiskChanges]>,
     work: &Work,
 ) -> Result<()> {
-    let seat = disks.seat(side, index)?;
-    let ledger = disks.ledger(side, index)?;
-    if ledger.is_noted(CREATED)? {
-        remove(&seat.blocked)?;
+    let disk_path = disks.disk_path(side, index)?;
+    let state = disks.state(side, index)?;
+    if state.is_noted(CREATED)? {
+        remove(&disk_path.blocked)?;
         // Half of a copy may lie beside it.
-        match open_to_write(&seat.blocked, seat.format)?.discard(work) {
+        match open_to_write(&disk_path.blocked, disk_path.format)?.discard(work) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             done => drop(done?),
         }
-        ledger.forget()?;
-        return seat.sync_folder();
+        state.forget()?;
+        return disk_path.sync_folder();
     }
-    if exists(&seat.blocked)? {
-        finish(&seat, work)?;
+    if exists(&disk_path.blocked)? {
+        finish(&disk_path, work)?;
     }
-    if exists(&seat.before)? {
-        return put_back(&seat);
+    if exists(&disk_path.before)? {
+        return put_back(&disk_path);
     }
     if let Some(written) = written
-        && !ledger.is_noted(REVERTED)?
+        && !state.is_noted(REVERTED)?
     {
-        take_back(disks, side, index, &seat, written, work)?;
+        take_back(disks, side, index, &disk_path, written, work)?;
         // Not twice: from here on the ways back lead further down.
-        ledger.note(REVERTED)?;
+        state.note(REVERTED)?;
     }
-    walk_back(&seat, &ledger, work)
+    walk_back(&disk_path, &state, work)
 }
 
 /// Removes the ways back of a disk.
 ///
 /// # Errors
 /// `Io`.
-pub(super) fn forget(seat: &Seat) -> Result<()> {
-    remove(&seat.before)?;
-    for (_, path) in seat.undos()? {
+pub(super) fn forget(disk_path: &DiskPath) -> Result<()> {
+    remove(&disk_path.before)?;
+    for (_, path) in disk_path.undos()? {
         remove(&path)?;
     }
-    seat.sync_folder()
+    disk_path.sync_folder()
 }
 
 /// Ends what a sync has left: what was begun is finished, what was only staged is dropped.
-fn finish(seat: &Seat, work: &Work) -> Result<()> {
-    let target = open_to_write(&seat.blocked, seat.format)?;
+fn finish(disk_path: &DiskPath, work: &Work) -> Result<()> {
+    let target = open_to_write(&disk_path.blocked, disk_path.format)?;
     match target.recover(work)? {
         Recovered::Rerun => {
             let text = "a disk that was written in place has no way back";
-            Err(Error::new(ErrorKind::Marked, text).at_path(&seat.blocked))
+            Err(Error::new(ErrorKind::Marked, text).at_path(&disk_path.blocked))
         }
         Recovered::Old => target.discard(work).map(drop),
         _ => Ok(()),
@@ -74,14 +74,14 @@ fn finish(seat: &Seat, work: &Work) -> Result<()> {
 }
 
 /// The file that a full copy took the place of gets its place back.
-fn put_back(seat: &Seat) -> Result<()> {
-    if exists(&seat.blocked)? && is_same(&seat.before, &seat.blocked)? {
+fn put_back(disk_path: &DiskPath) -> Result<()> {
+    if exists(&disk_path.blocked)? && is_same(&disk_path.before, &disk_path.blocked)? {
         // Nothing took its place yet.
-        remove(&seat.before)?;
+        remove(&disk_path.before)?;
     } else {
-        rename(&seat.before, &seat.blocked)?;
+        rename(&disk_path.before, &disk_path.blocked)?;
     }
-    seat.sync_folder()
+    disk_path.sync_folder()
 }
 
 /// Takes back what the target's own VM wrote: the source's disk still holds it as it was.
@@ -89,7 +89,7 @@ fn take_back(
     disks: &HostDisks,
     side: Side,
     index: usize,
-    seat: &Seat,
+    disk_path: &DiskPath,
     written: &[DiskChanges],
     work: &Work,
 ) -> Result<()> {
@@ -102,10 +102,10 @@ fn take_back(
             let text = format!("nobody says what was written to disk `{identity}`");
             Error::new(ErrorKind::Malformed, text)
         })?;
-    let source = disks.origin(side.other(), index, false, work)?;
+    let source = disks.source_disk(side.other(), index, false, work)?;
     // The target may be longer, and trackers count in blocks.
     let changed = RangeSet::of(changed).inside(0..source.disk_len()).collect();
-    let target = open_to_write(&seat.blocked, seat.format)?;
+    let target = open_to_write(&disk_path.blocked, disk_path.format)?;
     let options = SyncOptions::default()
         .with_mode(Mode::Delta)
         .with_change_map(Some(changed));
@@ -113,22 +113,22 @@ fn take_back(
 }
 
 /// Goes back pass by pass, the last one first.
-fn walk_back(seat: &Seat, ledger: &Ledger, work: &Work) -> Result<()> {
-    let undos = seat.undos()?;
+fn walk_back(disk_path: &DiskPath, state: &DiskState, work: &Work) -> Result<()> {
+    let undos = disk_path.undos()?;
     for (_, path) in undos.iter().rev() {
-        let target = open_to_write(&seat.blocked, seat.format)?;
+        let target = open_to_write(&disk_path.blocked, disk_path.format)?;
         match undo(&Place::host(path)?, target.target(), work) {
             // Not written to its end: the pass that it belongs to never began.
             Err(error)
-                if error.kind() == ErrorKind::Malformed && !ledger.is_noted(&whole(path))? => {}
+                if error.kind() == ErrorKind::Malformed && !state.is_noted(&whole(path))? => {}
             done => drop(done?),
         }
     }
     for (_, path) in &undos {
         remove(path)?;
     }
-    ledger.forget()?;
-    seat.sync_folder()
+    state.forget()?;
+    disk_path.sync_folder()
 }
 
 /// What the target's own VM wrote was taken back.

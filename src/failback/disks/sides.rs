@@ -1,9 +1,10 @@
-//! The disks of a VM, each side where it lies: on this host, or on another one by a hand there.
+//! The disks of a VM, each side where it lies: on this host, or on another one by a disk agent
+//! there.
 
 use std::ops::Range;
 use std::path::PathBuf;
 
-use super::hand::{Caller, Reply, Wanted, What};
+use super::agent::{AgentClient, AgentReply, Wanted, What};
 use super::{Estimate, HostDisks, Measure, Prerequisite};
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,7 +16,7 @@ use crate::failback::vm::DiskChanges;
 /// The disks of one VM of a plan.
 pub struct VmDisks {
     here: HostDisks,
-    hands: Sides<Option<Caller>>,
+    agents: Sides<Option<AgentClient>>,
 }
 
 impl VmDisks {
@@ -24,11 +25,11 @@ impl VmDisks {
     pub fn new(plan: &Plan, vm: &Vm, folder: impl Into<PathBuf>, id: [u8; 16]) -> Self {
         let here = HostDisks::new(plan, vm, folder);
         let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-        let hand = |side, site| Caller::of(plan, vm, side, site, &here.disks, &id);
+        let agent = |side, site| AgentClient::of(plan, vm, side, site, &here.disks, &id);
         VmDisks {
-            hands: Sides {
-                source: hand(Side::Source, plan.source_site()),
-                target: hand(Side::Target, plan.target_site()),
+            agents: Sides {
+                source: agent(Side::Source, plan.source_site()),
+                target: agent(Side::Target, plan.target_site()),
             },
             here,
         }
@@ -36,20 +37,20 @@ impl VmDisks {
 
     /// Looks at both sides' disks, and changes nothing; the target's are to be written.
     pub fn prerequisites(&self) -> Vec<Prerequisite> {
-        let Some(hand) = &self.hands.target else {
+        let Some(agent) = &self.agents.target else {
             return self.here.prerequisites(Side::Target);
         };
         let looked = Work::new(1).and_then(|work| {
             let open = |wanted: &Wanted| self.disk(Side::Source, wanted, &work);
-            match hand.look(What::Look, &open, &work)? {
-                Reply::Looked(all) => Ok(all),
+            match agent.look(What::Look, &open, &work)? {
+                AgentReply::Looked(all) => Ok(all),
                 _ => Err(unasked()),
             }
         });
         looked.unwrap_or_else(|error| {
             vec![Prerequisite {
                 check: "target host".into(),
-                disk: hand.login().to_owned(),
+                disk: agent.login().to_owned(),
                 text: error.to_string(),
                 holds: false,
                 room: None,
@@ -62,12 +63,12 @@ impl VmDisks {
     /// # Errors
     /// As [`HostDisks::estimate`]; those of reaching the target's host.
     pub fn estimate(&self, work: &Work) -> Result<Vec<Estimate>> {
-        let Some(hand) = &self.hands.target else {
+        let Some(agent) = &self.agents.target else {
             return self.here.estimate(work);
         };
         let open = |wanted: &Wanted| self.disk(Side::Source, wanted, work);
-        match hand.look(What::Estimate, &open, work)? {
-            Reply::Estimated(all) => Ok(all),
+        match agent.look(What::Estimate, &open, work)? {
+            AgentReply::Estimated(all) => Ok(all),
             _ => Err(unasked()),
         }
     }
@@ -82,29 +83,29 @@ impl VmDisks {
     /// # Errors
     /// `Io`; those of reaching the target's host.
     pub fn forget_ways_back(&self) -> Result<()> {
-        match &self.hands.target {
+        match &self.agents.target {
             None => self.here.forget_ways_back(),
-            Some(hand) => {
+            Some(agent) => {
                 let what = What::ForgetWaysBack;
-                done(hand.call(Token::default(), what, &Work::new(1)?)?)
+                done(agent.call(Token::default(), what, &Work::new(1)?)?)
             }
         }
     }
 
-    /// A side's disk itself, for a hand.
-    fn disk(&self, side: Side, wanted: &Wanted, work: &Work) -> Result<super::Origin> {
+    /// A side's disk itself, for a disk agent.
+    fn disk(&self, side: Side, wanted: &Wanted, work: &Work) -> Result<super::SourceDisk> {
         if wanted.of_pass || wanted.disk >= self.here.disks.len() {
             return Err(unasked());
         }
-        self.here.origin(side, wanted.disk, wanted.live, work)
+        self.here.source_disk(side, wanted.disk, wanted.live, work)
     }
 
-    /// How much a side's disks should hold, as the host that has its ledgers says.
+    /// How much a side's disks should hold, as the host that has its disk states says.
     fn measures(&self, side: Side, token: Token, work: &Work) -> Result<Vec<Option<Measure>>> {
-        match self.hands.of(side) {
+        match self.agents.of(side) {
             None => self.here.measures(side),
-            Some(hand) => match hand.call(token, What::Measure, work)? {
-                Reply::Measured(all) if all.len() == self.here.disks.len() => Ok(all),
+            Some(agent) => match agent.call(token, What::Measure, work)? {
+                AgentReply::Measured(all) if all.len() == self.here.disks.len() => Ok(all),
                 _ => Err(unasked()),
             },
         }
@@ -112,7 +113,7 @@ impl VmDisks {
 
     /// Lets what is done here know how much the disks of a side on another host should hold.
     fn ask_measures(&self, side: Side, token: Token, work: &Work) -> Result<()> {
-        if self.hands.of(side).is_some() {
+        if self.agents.of(side).is_some() {
             let measures = self.measures(side, token, work)?;
             self.here.believe(side, measures);
         }
@@ -122,14 +123,14 @@ impl VmDisks {
 
 impl DiskWork for VmDisks {
     fn check(&self, token: Token, side: Side) -> Result<Vec<Finding>> {
-        let Some(hand) = self.hands.of(side) else {
+        let Some(agent) = self.agents.of(side) else {
             return self.here.check(token, side);
         };
         self.here.admit(side, token)?;
         let work = Work::new(1)?;
         let open = |wanted: &Wanted| self.disk(side.other(), wanted, &work);
-        match hand.call_with(token, What::Check, &[], &open, &work) {
-            Ok(Reply::Found(all)) => Ok(all),
+        match agent.call_with(token, What::Check, &[], &open, &work) {
+            Ok(AgentReply::Found(all)) => Ok(all),
             Ok(_) => Err(unasked()),
             Err(error) if error.kind() == ErrorKind::InUse => Err(error),
             Err(error) => Ok(vec![Finding {
@@ -140,33 +141,33 @@ impl DiskWork for VmDisks {
     }
 
     fn block(&self, token: Token, side: Side) -> Result<()> {
-        match self.hands.of(side) {
+        match self.agents.of(side) {
             None => self.here.block(token, side),
-            Some(hand) => {
+            Some(agent) => {
                 self.here.admit(side, token)?;
-                done(hand.call(token, What::Block, &Work::new(1)?)?)
+                done(agent.call(token, What::Block, &Work::new(1)?)?)
             }
         }
     }
 
     fn unblock(&self, token: Token, side: Side) -> Result<()> {
-        match self.hands.of(side) {
+        match self.agents.of(side) {
             None => self.here.unblock(token, side),
-            Some(hand) => {
+            Some(agent) => {
                 self.here.admit(side, token)?;
-                done(hand.call(token, What::Unblock, &Work::new(1)?)?)
+                done(agent.call(token, What::Unblock, &Work::new(1)?)?)
             }
         }
     }
 
     fn copy(&self, token: Token, order: &CopyOrder<'_>, work: &Work) -> Result<PassReport> {
         let side = order.to;
-        let Some(hand) = self.hands.of(side) else {
+        let Some(agent) = self.agents.of(side) else {
             return self.here.copy(token, order, work);
         };
         self.here.admit(side, token)?;
         self.here.admit(side.other(), token)?;
-        let (from, lists) = hand.sources(order.from);
+        let (from, lists) = agent.sources(order.from);
         let what = What::Copy {
             amount: order.amount,
             from_snapshot: order.from_snapshot,
@@ -185,19 +186,19 @@ impl DiskWork for VmDisks {
             self.here
                 .open(side.other(), &from.address, format, how, work)
         };
-        match hand.call_with(token, what, &lists, &open, work)? {
-            Reply::Copied(report) => Ok(report),
+        match agent.call_with(token, what, &lists, &open, work)? {
+            AgentReply::Copied(report) => Ok(report),
             _ => Err(unasked()),
         }
     }
 
     fn verify(&self, token: Token, side: Side, work: &Work) -> Result<Option<Roots>> {
-        let Some(hand) = self.hands.of(side) else {
+        let Some(agent) = self.agents.of(side) else {
             return self.here.verify(token, side, work);
         };
         self.here.admit(side, token)?;
-        match hand.call(token, What::Verify, work)? {
-            Reply::Verified(roots) => Ok(roots),
+        match agent.call(token, What::Verify, work)? {
+            AgentReply::Verified(roots) => Ok(roots),
             _ => Err(unasked()),
         }
     }
@@ -217,13 +218,13 @@ impl DiskWork for VmDisks {
         work: &Work,
     ) -> Result<bool> {
         self.here.admit(side, token)?;
-        let Some(hand) = self.hands.of(side) else {
+        let Some(agent) = self.agents.of(side) else {
             self.ask_measures(side.other(), token, work)?;
             return self.here.check_baseline(token, side, expected, work);
         };
         let other = self.measures(side.other(), token, work)?;
-        match hand.call(token, What::CheckBaseline { expected, other }, work)? {
-            Reply::Baseline(holds) => Ok(holds),
+        match agent.call(token, What::CheckBaseline { expected, other }, work)? {
+            AgentReply::Baseline(holds) => Ok(holds),
             _ => Err(unasked()),
         }
     }
@@ -235,27 +236,27 @@ impl DiskWork for VmDisks {
         written: Option<&[DiskChanges]>,
         work: &Work,
     ) -> Result<()> {
-        let Some(hand) = self.hands.of(side) else {
+        let Some(agent) = self.agents.of(side) else {
             return self.here.restore(token, side, written, work);
         };
         self.here.admit(side, token)?;
-        let (written, lists) = match written.map(|from| hand.sources(from)) {
+        let (written, lists) = match written.map(|from| agent.sources(from)) {
             Some((from, lists)) => (Some(from), lists),
             None => (None, Vec::<Vec<Range<u64>>>::new()),
         };
         let open = |wanted: &Wanted| self.disk(side.other(), wanted, work);
-        done(hand.call_with(token, What::Restore { written }, &lists, &open, work)?)
+        done(agent.call_with(token, What::Restore { written }, &lists, &open, work)?)
     }
 }
 
-fn done(reply: Reply) -> Result<()> {
+fn done(reply: AgentReply) -> Result<()> {
     match reply {
-        Reply::Done => Ok(()),
+        AgentReply::Done => Ok(()),
         _ => Err(unasked()),
     }
 }
 
-/// A hand says, or wants, what it was not asked for.
+/// A disk agent says, or wants, what it was not asked for.
 fn unasked() -> Error {
     Error::malformed("the other end gave something else than what it was asked for")
         .advise("run the same version of diskdelta on both hosts")

@@ -1,8 +1,8 @@
 //! What is done to disks of this host, as the executor asks for it.
 
-use super::ledger::{Ledger, combined, cut};
-use super::seat::Seat;
-use super::shown::Shown;
+use super::disk_path::DiskPath;
+use super::disk_state::{DiskState, combined, cut};
+use super::open_disk::OpenDisk;
 use super::{HostDisks, Prerequisite, open_to_write, pass, restore};
 use crate::control::Work;
 use crate::error::Result;
@@ -19,18 +19,18 @@ impl DiskWork for HostDisks {
 
     fn block(&self, token: Token, side: Side) -> Result<()> {
         self.admit(side, token)?;
-        for (index, seat) in self.seats(side).enumerate() {
-            let seat = seat?;
-            self.refuse_device(&seat)?;
-            if let Some(path) = seat.path()? {
+        for (index, disk_path) in self.disk_paths(side).enumerate() {
+            let disk_path = disk_path?;
+            self.refuse_device(&disk_path)?;
+            if let Some(path) = disk_path.path()? {
                 // the process that runs from it has it open.
-                let target = open_to_write(&path, seat.format)?;
-                if seat.is_device {
+                let target = open_to_write(&path, disk_path.format)?;
+                if disk_path.is_device {
                     target.hold(&Work::new(1)?)?;
                 }
             }
-            if !seat.block()? {
-                self.may_be_missing(side, index, &seat)?;
+            if !disk_path.block()? {
+                self.may_be_missing(side, index, &disk_path)?;
             }
         }
         Ok(())
@@ -38,32 +38,32 @@ impl DiskWork for HostDisks {
 
     fn unblock(&self, token: Token, side: Side) -> Result<()> {
         self.admit(side, token)?;
-        for (index, seat) in self.seats(side).enumerate() {
-            let seat = seat?;
-            let vault = self.vault(side, index)?;
-            if let Some(vault) = &vault {
-                let ledger = self.ledger(side, index)?;
+        for (index, disk_path) in self.disk_paths(side).enumerate() {
+            let disk_path = disk_path?;
+            let encrypted = self.encrypted(side, index)?;
+            if let Some(encrypted) = &encrypted {
+                let state = self.state(side, index)?;
                 // A replica that this job has added nothing to stays what it is.
-                if vault.exists()? && ledger.current()?.is_none() {
+                if encrypted.exists()? && state.current()?.is_none() {
                     continue;
                 }
-                if vault.is_alone(&ledger)? {
-                    return Err(vault.not_written_out());
+                if encrypted.is_alone(&state)? {
+                    return Err(encrypted.not_written_out());
                 }
             }
-            if let Some(path) = seat.path()? {
-                let target = open_to_write(&path, seat.format)?;
-                if seat.is_device {
+            if let Some(path) = disk_path.path()? {
+                let target = open_to_write(&path, disk_path.format)?;
+                if disk_path.is_device {
                     target.release(&Work::new(1)?)?;
                 } else if let Some(mark) = target.mark()? {
                     return Err(mark.refusal().at_path(path));
                 }
             }
-            if let Some(vault) = vault {
-                vault.give_up()?;
+            if let Some(encrypted) = encrypted {
+                encrypted.give_up()?;
             }
-            if !seat.unblock()? {
-                self.may_be_missing(side, index, &seat)?;
+            if !disk_path.unblock()? {
+                self.may_be_missing(side, index, &disk_path)?;
             }
         }
         Ok(())
@@ -79,13 +79,13 @@ impl DiskWork for HostDisks {
         self.admit(side, token)?;
         let (mut found, mut expected) = (Vec::new(), Vec::new());
         for (index, disk) in self.disks.iter().enumerate() {
-            let seat = self.seat(side, index)?;
-            let ledger = self.ledger(side, index)?;
+            let disk_path = self.disk_path(side, index)?;
+            let state = self.state(side, index)?;
             found.push((
                 disk.identity.clone(),
-                self.found(side, index, &seat, &ledger, work)?,
+                self.found(side, index, &disk_path, &state, work)?,
             ));
-            expected.push((disk.identity.clone(), ledger.known()?.root()));
+            expected.push((disk.identity.clone(), state.known()?.root()));
         }
         let roots = Roots {
             found: combined(&found),
@@ -93,7 +93,7 @@ impl DiskWork for HostDisks {
         };
         if roots.found == roots.expected {
             for index in 0..self.disks.len() {
-                self.ledger(side, index)?.set_verified()?;
+                self.state(side, index)?.set_verified()?;
             }
         }
         Ok(Some(roots))
@@ -119,9 +119,9 @@ impl DiskWork for HostDisks {
         let mut roots = Vec::new();
         for (index, disk) in self.disks.iter().enumerate() {
             let (source, image) = self.open_whole(side, index, work)?;
-            let ledger = self.ledger(side, index)?;
-            let manifest = ledger.rebuild(&*image, work, &|| source.check())?;
-            ledger.set_verified()?;
+            let state = self.state(side, index)?;
+            let manifest = state.rebuild(&*image, work, &|| source.check())?;
+            state.set_verified()?;
             roots.push((disk.identity.clone(), manifest.root()));
         }
         Ok(combined(&roots) == expected)
@@ -148,17 +148,17 @@ impl HostDisks {
         &self,
         side: Side,
         index: usize,
-        seat: &Seat,
-        ledger: &Ledger,
+        disk_path: &DiskPath,
+        state: &DiskState,
         work: &Work,
     ) -> Result<crate::manifest::Root> {
-        if let Some(vault) = self.vault(side, index)?
-            && vault.is_alone(ledger)?
+        if let Some(encrypted) = self.encrypted(side, index)?
+            && encrypted.is_alone(state)?
         {
-            return vault.verify(work)?.ok_or_else(|| seat.gone());
+            return encrypted.verify(work)?.ok_or_else(|| disk_path.gone());
         }
-        let shown = Shown::open(seat, work)?;
-        let len = ledger.known()?.disk_len();
-        ledger.found(&*cut(shown.image().clone(), len), work)
+        let open_disk = OpenDisk::open(disk_path, work)?;
+        let len = state.known()?.disk_len();
+        state.found(&*cut(open_disk.image().clone(), len), work)
     }
 }

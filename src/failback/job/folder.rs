@@ -321,7 +321,8 @@ fn is_job(path: &Path) -> Result<bool> {
     }
 }
 
-/// Two jobs must not have one disk, nor one replica: what an earlier one began is committed, or given up.
+/// Two jobs must not have one disk, nor one replica: what an earlier one began is committed, or
+/// given up.
 pub(super) fn refuse_conflicts(state_dir: &Path, plan: &Plan) -> Result<()> {
     refuse_shared_disks(state_dir, plan, None)
 }

@@ -11,7 +11,7 @@ use super::vm_mailbox::{VmHandle, vm_mailbox};
 use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::VmDisks;
-use crate::failback::executor::{Bell, Executor, Hands, Mailbox, Pace};
+use crate::failback::executor::{Bell, Executor, Mailbox, Pace, Resources};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{
     CommitPolicy, GroupAsked, Mode, Phase, Request, Side, Sides, Signal, Spec, State, signals,
@@ -373,7 +373,7 @@ impl RunningVm {
         let plan = folder.plan();
         let disks = Arc::new(VmDisks::new(plan, vm, folder.path(), folder.id));
         let meter = Arc::new(Meter::new());
-        let hands = Hands {
+        let resources = Resources {
             vms: controllers(plan, vm),
             disks: disks.clone(),
             work: work.clone().with_progress(meter.clone()),
@@ -384,7 +384,7 @@ impl RunningVm {
         let name = JobFolder::journal_name(&vm.name);
         let host = folder.folder()?;
         let executor = match folder.has_begun(&vm.name)? {
-            true => Executor::resume(&host, &name, hands, pace)?,
+            true => Executor::resume(&host, &name, resources, pace)?,
             false => {
                 // A crash may have left an empty journal: nothing was done.
                 if host.names()?.contains(&name) {
@@ -397,7 +397,7 @@ impl RunningVm {
                     spec: spec(plan, vm, folder.mode(&vm.name), &disks),
                     after_epoch: folder.after_epoch,
                 };
-                Executor::create(&host, &name, job, hands, pace)?
+                Executor::create(&host, &name, job, resources, pace)?
             }
         };
         let executor = executor.kept_short(Arc::new(host), &name);

@@ -20,9 +20,9 @@ pub enum Address {
     Nbd(NbdAddress),
     /// An image on another host. Behind a shell it may be written to as well.
     Far(RemoteAddress),
-    /// What the end that dialled a hand answers for, by the disk's number in its request; no plan
-    /// names one.
-    Supplied(usize),
+    /// What the end that dialled a disk agent answers for, by the disk's number in its request; no
+    /// plan names one.
+    Callback(usize),
 }
 
 impl Address {
@@ -78,7 +78,7 @@ impl Address {
     /// The same text for two spellings of one address.
     pub fn place(&self) -> String {
         match self {
-            Address::Host(_) | Address::Supplied(_) => self.to_string(),
+            Address::Host(_) | Address::Callback(_) => self.to_string(),
             #[cfg(feature = "qemu")]
             Address::Nbd(address) => {
                 let socket: PathBuf = address.socket().components().collect();
@@ -94,7 +94,7 @@ impl Address {
             Address::Host(path) => Format::from_path(path),
             #[cfg(feature = "qemu")]
             Address::Nbd(_) => Format::Raw,
-            Address::Supplied(_) => Format::Raw,
+            Address::Callback(_) => Format::Raw,
             Address::Far(far) => Format::from_path(far.path()),
         }
     }
@@ -107,7 +107,7 @@ impl fmt::Display for Address {
             #[cfg(feature = "qemu")]
             Address::Nbd(address) => address.fmt(f),
             Address::Far(far) => far.fmt(f),
-            Address::Supplied(disk) => write!(f, "disk {disk} of the end that dialled"),
+            Address::Callback(disk) => write!(f, "disk {disk} of the end that dialled"),
         }
     }
 }

@@ -257,7 +257,7 @@ impl Plan {
 
     /// Who is dialled to have a VM's disks written at a side: all of them lie on one host behind a
     /// shell.
-    pub(in crate::failback) fn hand_of(&self, vm: &Vm, side: Side) -> Option<String> {
+    pub(in crate::failback) fn agent_login(&self, vm: &Vm, side: Side) -> Option<String> {
         let mut logins = vm
             .disks
             .iter()
@@ -274,7 +274,7 @@ impl Plan {
     /// Whether the source's disks can be replicated to once they are retired.
     fn is_written_back(&self, vm: &Vm) -> bool {
         let mut disks = vm.disks.iter();
-        let is_far = self.hand_of(vm, Side::Source).is_some();
+        let is_far = self.agent_login(vm, Side::Source).is_some();
         disks.all(|disk| self.source_of(disk).path().is_some())
             || (is_far && self.source_site().encryption.is_none())
     }

@@ -89,7 +89,7 @@ fn unfit_replica(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
 /// Why a target's disk cannot be used where it lies.
 fn unfit_target(plan: &Plan, vm: &Vm, disk: &Disk, name: SiteName) -> Option<String> {
     let address = disk.at(name);
-    let hand = plan.hand_of(vm, Side::Target);
+    let agent = plan.agent_login(vm, Side::Target);
     let login = match address {
         Address::Host(_) if vm.disks.iter().all(|disk| disk.at(name).path().is_some()) => {
             return None;
@@ -104,7 +104,7 @@ fn unfit_target(plan: &Plan, vm: &Vm, disk: &Disk, name: SiteName) -> Option<Str
              of this host or ssh:// addresses, or run the job on the host that has them"
         ));
     }
-    if hand.is_none() {
+    if agent.is_none() {
         return Some(format!(
             "`{address}` does not lie where the other disks of `{}` lie: those that are written \
              lie on one host, and are reached as one user",
@@ -121,7 +121,7 @@ fn unfit_target(plan: &Plan, vm: &Vm, disk: &Disk, name: SiteName) -> Option<Str
         ));
     }
     match plan.source_of(disk) {
-        Address::Far(far) if far.login() != hand => Some(format!(
+        Address::Far(far) if far.login() != agent => Some(format!(
             "`{address}` and `{far}` lie on two other hosts, and one of the two has to be this \
              one; run the job on one of them"
         )),
@@ -140,7 +140,7 @@ fn unfit_source(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
         return Some(not_of_qemu(address));
     }
     let far = match address {
-        Address::Host(_) | Address::Supplied(_) => return None,
+        Address::Host(_) | Address::Callback(_) => return None,
         #[cfg(feature = "qemu")]
         Address::Nbd(_) => return exported_as(disk, name),
         Address::Far(far) => far,

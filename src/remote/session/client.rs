@@ -58,8 +58,8 @@ impl Dialled {
     ///
     /// # Errors
     /// `Unsupported` where it does not.
-    pub fn lend(self) -> Result<Session> {
-        if self.session.lends() {
+    pub fn disk_agent(self) -> Result<Session> {
+        if self.session.has_disk_agent() {
             return Ok(self.session);
         }
         let what = "the diskdelta there can only copy, and does not look after disks for a job";

@@ -8,8 +8,8 @@ use crate::remote::shown_paths::ShownPaths;
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::connection::{Line, Traffic};
 use crate::remote::wire::format::{
-    FEATURE_COUNTS, FEATURE_GAPS, FEATURE_HAND, FEATURE_HOLES, FEATURE_LIVE, FEATURE_MANIFESTS,
-    FEATURE_MARKERS, FEATURE_ZSTD, FEATURES, VERSION, VERSION_LEAST,
+    FEATURE_COUNTS, FEATURE_DISK_AGENT, FEATURE_GAPS, FEATURE_HOLES, FEATURE_LIVE,
+    FEATURE_MANIFESTS, FEATURE_MARKERS, FEATURE_ZSTD, FEATURES, VERSION, VERSION_LEAST,
 };
 use crate::remote::wire::message::{Hello, Message};
 
@@ -146,8 +146,8 @@ impl Session {
     }
 
     /// Whether the agent does what it is asked for beside syncs.
-    pub fn lends(&self) -> bool {
-        self.features & FEATURE_HAND != 0
+    pub fn has_disk_agent(&self) -> bool {
+        self.features & FEATURE_DISK_AGENT != 0
     }
 
     /// Writes what was sent, and closes the line.

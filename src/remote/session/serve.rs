@@ -19,7 +19,7 @@ use crate::remote::shown_paths::ShownPaths;
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::connection::Line;
 use crate::remote::wire::connection_options::LineOptions;
-use crate::remote::wire::format::{BLOCK, FEATURE_HAND, FEATURES};
+use crate::remote::wire::format::{BLOCK, FEATURE_DISK_AGENT, FEATURES};
 use crate::remote::wire::message::Message;
 use crate::remote::wire::request::{Ending, Fault, Job, TargetJob};
 use crate::setters::setters;
@@ -45,8 +45,8 @@ pub struct ServeOptions {
     /// Where manifests are kept that stand for reading sources, and targets from one sync to the
     /// next; see [`ManifestCache`].
     pub manifest_cache: Option<PathBuf>,
-    /// Where the agent keeps what it has to remember of jobs on its disks, for a [`Hand`]; outside
-    /// of the root. Made where it is missing; no other user may write to it.
+    /// Where the agent keeps what it has to remember of jobs on its disks, for a [`DiskService`];
+    /// outside of the root. Made where it is missing; no other user may write to it.
     pub state_dir: Option<PathBuf>,
     /// Reads past the page cache.
     pub direct: bool,
@@ -78,12 +78,12 @@ setters! {
 }
 
 /// Does what an agent is asked for beside syncs; the layer above knows what that is.
-pub trait Hand: Sync {
+pub trait DiskService: Sync {
     /// Does what `request` says, and tells the other end what came of it.
     ///
     /// # Errors
     /// `Io`, `Malformed`, `Cancelled`: nobody could be told.
-    fn lend(
+    fn serve(
         &self,
         session: Session,
         request: &[u8],
@@ -120,7 +120,7 @@ pub fn serve(
     serve_told(reader, writer, options, work, None, &|_| {})
 }
 
-/// As [`serve`], and has `hand` do what is asked for beside syncs.
+/// As [`serve`], and has `disk_service` do what is asked for beside syncs.
 ///
 /// # Errors
 /// As [`serve`].
@@ -129,9 +129,9 @@ pub fn serve_with(
     writer: impl Write + Send + 'static,
     options: &ServeOptions,
     work: &Work,
-    hand: &dyn Hand,
+    disk_service: &dyn DiskService,
 ) -> Result<Served> {
-    serve_told(reader, writer, options, work, Some(hand), &|_| {})
+    serve_told(reader, writer, options, work, Some(disk_service), &|_| {})
 }
 
 /// As [`serve`]; `told` sees the job.
@@ -140,16 +140,16 @@ pub(in crate::remote) fn serve_told(
     writer: impl Write + Send + 'static,
     options: &ServeOptions,
     work: &Work,
-    hand: Option<&dyn Hand>,
+    disk_service: Option<&dyn DiskService>,
     told: &dyn Fn(&Job),
 ) -> Result<Served> {
     let line = options.line.clone().or_peer("the dialler");
     // One that dials knows what it wants.
     let idle = Some(line.silence.min(line.idle.unwrap_or(line.silence)));
     let line = Line::new(reader, writer, line.with_idle(idle))?;
-    let features = match hand {
+    let features = match disk_service {
         Some(_) => FEATURES,
-        None => FEATURES & !FEATURE_HAND,
+        None => FEATURES & !FEATURE_DISK_AGENT,
     };
     let mut session = Session::greet_with(line, Side::Agent, features, work.cancel())?;
     let shown = ShownPaths::below(options.root.as_deref());
@@ -158,10 +158,10 @@ pub(in crate::remote) fn serve_told(
         Ok(Message::Job(job)) => *job,
         Ok(Message::Ask(request)) => {
             session.line().set_idle(options.line.idle);
-            return match hand {
+            return match disk_service {
                 None => refuse(session, wrong("something else than a job")),
                 Some(_) if options.read_only => refuse(session, only_reads()),
-                Some(hand) => hand.lend(session, &request, options, work),
+                Some(disk_service) => disk_service.serve(session, &request, options, work),
             };
         }
         Ok(_) => return refuse(session, wrong("something else than a job")),

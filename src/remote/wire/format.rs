@@ -19,7 +19,7 @@ pub const FEATURE_GAPS: u32 = 8;
 /// Feature: a source may be looked at while others write to it.
 pub const FEATURE_LIVE: u32 = 16;
 /// Feature: an agent does what it is asked for beside syncs.
-pub const FEATURE_HAND: u32 = 32;
+pub const FEATURE_DISK_AGENT: u32 = 32;
 /// Feature: a source may begin with a marker that its guest wrote, where that is declared.
 pub const FEATURE_MARKERS: u32 = 64;
 /// Feature: an agent reads the holes of its file or device where a job asks for it.
@@ -30,7 +30,7 @@ pub const FEATURES: u32 = FEATURE_ZSTD
     | FEATURE_COUNTS
     | FEATURE_GAPS
     | FEATURE_LIVE
-    | FEATURE_HAND
+    | FEATURE_DISK_AGENT
     | FEATURE_MARKERS
     | FEATURE_HOLES;
 

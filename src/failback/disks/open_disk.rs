@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::seat::Seat;
+use super::disk_path::DiskPath;
 use super::{open_to_read, open_to_write};
 use crate::control::Work;
 use crate::error::{ErrorKind, Result};
@@ -11,7 +11,7 @@ use crate::storage::SourceOptions;
 use crate::sync::{HostSource, HostTarget};
 
 /// A disk, open to be read; nobody writes to it meanwhile.
-pub(super) struct Shown {
+pub(super) struct OpenDisk {
     image: Arc<dyn Image>,
     open: Open,
 }
@@ -24,23 +24,23 @@ enum Open {
     },
 }
 
-impl Shown {
+impl OpenDisk {
     /// Opens the disk where it stands now.
     ///
     /// # Errors
     /// Those of [`HostSource::open`]; `Marked` for a device that is held and incomplete.
-    pub fn open(seat: &Seat, work: &Work) -> Result<Self> {
-        let path = seat.there()?;
-        match open_to_read(&path, seat.format, &SourceOptions::default()) {
-            Err(error) if error.kind() == ErrorKind::Marked && seat.is_device => {
-                let target = open_to_write(&path, seat.format)?;
+    pub fn open(disk_path: &DiskPath, work: &Work) -> Result<Self> {
+        let path = disk_path.there()?;
+        match open_to_read(&path, disk_path.format, &SourceOptions::default()) {
+            Err(error) if error.kind() == ErrorKind::Marked && disk_path.is_device => {
+                let target = open_to_write(&path, disk_path.format)?;
                 let image = target.held_image(work)?.ok_or(error)?;
-                Ok(Shown {
+                Ok(OpenDisk {
                     image,
                     open: Open::Held { _target: target },
                 })
             }
-            opened => opened.map(|source| Shown {
+            opened => opened.map(|source| OpenDisk {
                 image: source.image().clone(),
                 open: Open::Host(source),
             }),

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::fence::Fence;
+use super::callback_source::{CallbackSource, Told};
+use super::fencing_token::FencingToken;
+use super::messages::{AgentReply, AgentRequest, DiskAsked, DiskRead, What};
 use super::ranges;
-use super::state::State;
-use super::supply::{Supply, Told};
-use super::words::{DiskAsked, DiskRead, Reply, Request, What};
+use super::state_dir::StateDir;
 use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::{CopyOrder, DiskWork};
@@ -18,15 +18,15 @@ use crate::failback::disks::HostDisks;
 use crate::failback::plan::Address;
 use crate::failback::vm::DiskChanges;
 use crate::remote::{
-    Hand, LineWatch, Message, OwnFolders, Root, ServeOptions, Served, Session, refuse,
+    DiskService, LineWatch, Message, OwnFolders, Root, ServeOptions, Served, Session, refuse,
 };
 
 /// Does what jobs of other hosts ask for of the disks of this one: what an agent does beside syncs.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct DiskHand;
+pub struct DiskAgent;
 
-impl Hand for DiskHand {
-    fn lend(
+impl DiskService for DiskAgent {
+    fn serve(
         &self,
         session: Session,
         request: &[u8],
@@ -34,7 +34,7 @@ impl Hand for DiskHand {
         work: &Work,
     ) -> Result<Served> {
         let watch = session.line().watch();
-        let received = Request::decode(request).and_then(|mut request| {
+        let received = AgentRequest::decode(request).and_then(|mut request| {
             let lists = ranges::receive(&session, &request, work.cancel())?;
             confine(&mut request, options)?;
             Ok((request, lists))
@@ -43,12 +43,12 @@ impl Hand for DiskHand {
             Ok(received) => received,
             Err(error) => return refuse(session, error),
         };
-        let supply = Supply::new(session);
-        let done = perform(&request, lists, &supply, &watch, options, work);
-        let session = supply.take()?;
+        let callback_source = CallbackSource::new(session);
+        let done = perform(&request, lists, &callback_source, &watch, options, work);
+        let session = callback_source.take()?;
         match done.and_then(|reply| reply.encode()) {
-            Ok(words) => {
-                session.line().send(&Message::Told(words))?;
+            Ok(message) => {
+                session.line().send(&Message::Told(message))?;
                 session.finish();
                 Ok(Served::Done)
             }
@@ -58,7 +58,7 @@ impl Hand for DiskHand {
 }
 
 /// Makes all paths lie in the folder that this agent serves, and outside of what is its own.
-fn confine(request: &mut Request, options: &ServeOptions) -> Result<()> {
+fn confine(request: &mut AgentRequest, options: &ServeOptions) -> Result<()> {
     let root = options.root.as_deref().map(Root::open).transpose()?;
     let own = OwnFolders::of(options)?;
     let mut paths = Vec::new();
@@ -84,34 +84,38 @@ fn confine(request: &mut Request, options: &ServeOptions) -> Result<()> {
 }
 
 fn perform(
-    request: &Request,
+    request: &AgentRequest,
     lists: Vec<Option<Vec<Range<u64>>>>,
-    supply: &Arc<Supply>,
+    callback_source: &Arc<CallbackSource>,
     watch: &LineWatch,
     options: &ServeOptions,
     work: &Work,
-) -> Result<Reply> {
+) -> Result<AgentReply> {
     let is_over = || watch.is_over() || work.cancel().is_cancelled();
     let cancel = CancelToken::new();
     let quiet = work.clone().with_cancel(cancel.clone());
     let told = quiet
         .clone()
-        .with_progress(Arc::new(Told::new(supply.clone())));
+        .with_progress(Arc::new(Told::new(callback_source.clone())));
     if request.only_looks() {
-        let disks = HostDisks::lent(request, Path::new(""), supply.clone())?;
+        let disks = HostDisks::for_request(request, Path::new(""), callback_source.clone())?;
         return until(&is_over, &cancel, || match request.what {
-            What::Estimate => disks.estimate(&quiet).map(Reply::Estimated),
-            _ => Ok(Reply::Looked(disks.prerequisites(request.side))),
+            What::Estimate => disks.estimate(&quiet).map(AgentReply::Estimated),
+            _ => Ok(AgentReply::Looked(disks.prerequisites(request.side))),
         });
     }
-    let state = State::open(options)?;
-    let fence = Fence::new(state.of_vm(request)?, &request.instance);
-    let disks = HostDisks::lent(request, &fence.ledgers(), supply.clone())?;
+    let state_dir = StateDir::open(options)?;
+    let fencing_token = FencingToken::new(state_dir.of_vm(request)?, &request.instance);
+    let disks = HostDisks::for_request(
+        request,
+        &fencing_token.disk_states(),
+        callback_source.clone(),
+    )?;
     if request.what == What::ForgetWaysBack {
-        fence.pass()?;
-        return disks.forget_ways_back().map(|()| Reply::Done);
+        fencing_token.pass()?;
+        return disks.forget_ways_back().map(|()| AgentReply::Done);
     }
-    let admitted = fence.admit(request.token, &is_over)?;
+    let admitted = fencing_token.admit(request.token, &is_over)?;
     let is_stopped = || is_over() || admitted.check().is_err();
     let done = until(&is_stopped, &cancel, || act(&disks, request, lists, &told));
     match done {
@@ -156,15 +160,15 @@ impl Drop for SetWhenDropped<'_> {
 
 fn act(
     disks: &HostDisks,
-    request: &Request,
+    request: &AgentRequest,
     lists: Vec<Option<Vec<Range<u64>>>>,
     work: &Work,
-) -> Result<Reply> {
+) -> Result<AgentReply> {
     let (token, side) = (request.token, request.side);
-    let done = |()| Reply::Done;
+    let done = |()| AgentReply::Done;
     match &request.what {
-        What::Measure => disks.measures(side).map(Reply::Measured),
-        What::Check => disks.check(token, side).map(Reply::Found),
+        What::Measure => disks.measures(side).map(AgentReply::Measured),
+        What::Check => disks.check(token, side).map(AgentReply::Found),
         What::Block => disks.block(token, side).map(done),
         What::Unblock => disks.unblock(token, side).map(done),
         What::Copy {
@@ -181,12 +185,12 @@ fn act(
                 from_snapshot: *from_snapshot,
                 keep_undo: *keep_undo,
             };
-            disks.copy(token, &order, work).map(Reply::Copied)
+            disks.copy(token, &order, work).map(AgentReply::Copied)
         }
-        What::Verify => disks.verify(token, side, work).map(Reply::Verified),
+        What::Verify => disks.verify(token, side, work).map(AgentReply::Verified),
         What::CheckBaseline { expected, .. } => disks
             .check_baseline(token, side, *expected, work)
-            .map(Reply::Baseline),
+            .map(AgentReply::Baseline),
         What::Restore { written } => {
             let written = written.as_ref().map(|from| sources(request, from, lists));
             let restored = disks.restore(token, side, written.as_deref(), work);
@@ -200,7 +204,7 @@ fn act(
 }
 
 fn sources(
-    request: &Request,
+    request: &AgentRequest,
     from: &[DiskRead],
     lists: Vec<Option<Vec<Range<u64>>>>,
 ) -> Vec<DiskChanges> {
@@ -211,7 +215,7 @@ fn sources(
             identity: from.identity.clone(),
             address: match &from.here {
                 Some(path) => Address::Host(path.clone()),
-                None => Address::Supplied(disk.unwrap_or_default()),
+                None => Address::Callback(disk.unwrap_or_default()),
             },
             changed,
         }

@@ -1,23 +1,24 @@
-//! The line of a hand: over it the end that dialled answers for disks, and hears how far it is.
+//! The line of a disk agent: over it the end that dialled answers for disks, and hears how far it
+//! is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::words::{Reply, Wanted};
+use super::messages::{AgentReply, Wanted};
 use crate::control::{Phase, Progress, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::far::Far;
 use crate::remote::{Fault, Message, Pull, Session};
 
 /// The line, while nobody pulls over it.
-pub(in super::super) struct Supply {
+pub(in crate::failback::disks) struct CallbackSource {
     session: Mutex<Option<Session>>,
 }
 
-impl Supply {
+impl CallbackSource {
     pub(super) fn new(session: Session) -> Arc<Self> {
-        Arc::new(Supply {
+        Arc::new(CallbackSource {
             session: Mutex::new(Some(session)),
         })
     }
@@ -27,9 +28,9 @@ impl Supply {
     /// # Errors
     /// Those of opening it there; `Io`, `Malformed`, `Cancelled`.
     pub fn open(self: &Arc<Self>, wanted: Wanted, work: &Work) -> Result<Far> {
-        self.tell(&Reply::Wanted(wanted))?;
+        self.tell(&AgentReply::Wanted(wanted))?;
         match Pull::over(self.take()?, work.cancel()) {
-            Ok(pull) => Ok(Far::supplied(pull, self.clone())),
+            Ok(pull) => Ok(Far::over_callback(pull, self.clone())),
             Err((error, session)) => {
                 self.put_back(Some(*session));
                 Err(Fault::quoted(error))
@@ -58,10 +59,10 @@ impl Supply {
         session.as_ref().is_some_and(|it| it.line().has_room())
     }
 
-    fn tell(&self, reply: &Reply) -> Result<()> {
-        let words = Message::Told(reply.encode()?);
+    fn tell(&self, reply: &AgentReply) -> Result<()> {
+        let message = Message::Told(reply.encode()?);
         match &*self.lock() {
-            Some(session) => session.line().send(&words),
+            Some(session) => session.line().send(&message),
             None => Err(Error::new(ErrorKind::Io, "the line is in use, or was lost")),
         }
     }
@@ -74,24 +75,24 @@ impl Supply {
 /// Tells the end that dialled how far long work is, unless it answers for a disk: then it sees
 /// for itself.
 pub(super) struct Told {
-    supply: Arc<Supply>,
+    callback_source: Arc<CallbackSource>,
     bytes: AtomicU64,
     last: Mutex<Instant>,
 }
 
 impl Told {
-    pub fn new(supply: Arc<Supply>) -> Self {
+    pub fn new(callback_source: Arc<CallbackSource>) -> Self {
         Told {
-            supply,
+            callback_source,
             bytes: AtomicU64::new(0),
             last: Mutex::new(Instant::now()),
         }
     }
 
-    fn tell(&self, reply: &Reply) {
+    fn tell(&self, reply: &AgentReply) {
         // A line that has ended is seen elsewhere, and the work never waits for the line.
-        if self.supply.has_room() {
-            let _ = self.supply.tell(reply);
+        if self.callback_source.has_room() {
+            let _ = self.callback_source.tell(reply);
         }
     }
 }
@@ -101,7 +102,7 @@ impl Progress for Told {
         self.bytes.store(0, Ordering::Relaxed);
         let phase = PHASES.iter().position(|known| *known == phase).unwrap_or(0);
         let phase = u8::try_from(phase).unwrap_or(0);
-        self.tell(&Reply::Begun { phase, total_bytes });
+        self.tell(&AgentReply::Begun { phase, total_bytes });
     }
 
     fn advance(&self, bytes: u64) {
@@ -112,7 +113,7 @@ impl Progress for Told {
         }
         *last = Instant::now();
         let bytes = self.bytes.swap(0, Ordering::Relaxed);
-        self.tell(&Reply::Advanced { bytes });
+        self.tell(&AgentReply::Advanced { bytes });
     }
 }
 

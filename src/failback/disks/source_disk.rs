@@ -18,7 +18,7 @@ use crate::sync::Source;
 use crate::sync::{HostSource, SyncOptions, SyncReport, Target, sync};
 
 /// A disk, open to be read.
-pub(super) enum Origin {
+pub(super) enum SourceDisk {
     Host(HostSource),
     /// It is what it was when it was opened: a snapshot, or it is gone.
     #[cfg(feature = "qemu")]
@@ -27,7 +27,7 @@ pub(super) enum Origin {
     Far(Far),
 }
 
-impl Origin {
+impl SourceDisk {
     /// Opens it; `format` is that of the disk's file, `live` says that its VM may write to it.
     ///
     /// # Errors
@@ -42,15 +42,15 @@ impl Origin {
         match at {
             Address::Host(path) => {
                 let options = SourceOptions::default().with_allow_writers(live);
-                open_to_read(path, format, &options).map(Origin::Host)
+                open_to_read(path, format, &options).map(SourceDisk::Host)
             }
             #[cfg(feature = "qemu")]
             Address::Nbd(address) => {
                 let export = NbdExport::open_until(address, None, work.cancel())?;
-                Ok(Origin::Nbd(Arc::new(export)))
+                Ok(SourceDisk::Nbd(Arc::new(export)))
             }
-            Address::Far(far) => Far::open(far, format, reach, live, work).map(Origin::Far),
-            Address::Supplied(_) => {
+            Address::Far(far) => Far::open(far, format, reach, live, work).map(SourceDisk::Far),
+            Address::Callback(_) => {
                 let text = "nobody answers for this disk";
                 Err(Error::new(ErrorKind::Unsupported, text).at_path(at.to_string()))
             }
@@ -60,20 +60,20 @@ impl Origin {
     /// Length of the disk in bytes.
     pub fn disk_len(&self) -> u64 {
         match self {
-            Origin::Host(source) => source.image().disk_len(),
+            SourceDisk::Host(source) => source.image().disk_len(),
             #[cfg(feature = "qemu")]
-            Origin::Nbd(image) => image.disk_len(),
-            Origin::Far(far) => far.disk_len(),
+            SourceDisk::Nbd(image) => image.disk_len(),
+            SourceDisk::Far(far) => far.disk_len(),
         }
     }
 
     /// The guest's bytes, where they can be read from here.
     pub fn image(&self) -> Option<&Arc<dyn Image>> {
         match self {
-            Origin::Host(source) => Some(source.image()),
+            SourceDisk::Host(source) => Some(source.image()),
             #[cfg(feature = "qemu")]
-            Origin::Nbd(image) => Some(image),
-            Origin::Far(_) => None,
+            SourceDisk::Nbd(image) => Some(image),
+            SourceDisk::Far(_) => None,
         }
     }
 
@@ -99,10 +99,10 @@ impl Origin {
         work: &Work,
     ) -> Result<SyncReport> {
         match self {
-            Origin::Host(source) => sync(&source.source(), target, options, work),
+            SourceDisk::Host(source) => sync(&source.source(), target, options, work),
             #[cfg(feature = "qemu")]
-            Origin::Nbd(image) => sync(&Source::new(image.clone()), target, options, work),
-            Origin::Far(far) => far.sync_onto(target, options, work),
+            SourceDisk::Nbd(image) => sync(&Source::new(image.clone()), target, options, work),
+            SourceDisk::Far(far) => far.sync_onto(target, options, work),
         }
     }
 
@@ -112,20 +112,20 @@ impl Origin {
     /// `SourceChanged`, `Io`.
     pub fn check(&self) -> Result<()> {
         match self {
-            Origin::Host(source) => source.check(),
+            SourceDisk::Host(source) => source.check(),
             #[cfg(feature = "qemu")]
-            Origin::Nbd(_) => Ok(()),
-            Origin::Far(_) => Ok(()),
+            SourceDisk::Nbd(_) => Ok(()),
+            SourceDisk::Far(_) => Ok(()),
         }
     }
 
     /// The files and devices of this host that are read.
     pub fn files(&self) -> Vec<HostFile> {
         match self {
-            Origin::Host(source) => source.files(),
+            SourceDisk::Host(source) => source.files(),
             #[cfg(feature = "qemu")]
-            Origin::Nbd(_) => Vec::new(),
-            Origin::Far(_) => Vec::new(),
+            SourceDisk::Nbd(_) => Vec::new(),
+            SourceDisk::Far(_) => Vec::new(),
         }
     }
 }

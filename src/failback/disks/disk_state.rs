@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::seat::{exists, remove};
+use super::disk_path::{exists, remove};
 use crate::control::Work;
 use crate::diff;
 use crate::error::{Error, ErrorKind, Result};
@@ -19,18 +19,18 @@ use crate::storage::{Access, Folder, HostFolder, MemoryStorage, Place};
 use crate::units::BlockSize;
 
 /// The files that a job keeps of one disk at one side.
-pub(super) struct Ledger {
+pub(super) struct DiskState {
     folder: Arc<dyn Folder>,
     stem: String,
 }
 
-impl Ledger {
-    /// The ledger of a disk, by its number in the plan, in the job's folder.
+impl DiskState {
+    /// The disk state of a disk, by its number in the plan, in the job's folder.
     ///
     /// # Errors
     /// `NotFound`, `Io`.
     pub fn new(folder: &Path, vm: &str, side: Side, disk: usize) -> Result<Self> {
-        Ok(Ledger {
+        Ok(DiskState {
             folder: Arc::new(HostFolder::open(folder)?),
             stem: format!("{vm}.{side}-{disk}"),
         })

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::check::age;
+use super::disk_path::{DiskPath, exists};
+use super::disk_state::{DiskState, cut, padded};
 use super::far::Far;
-use super::ledger::{Ledger, cut, padded};
-use super::plain::Plain;
-use super::seat::{Seat, exists};
+use super::plaintext_disk::PlaintextDisk;
 use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::CopyOrder;
@@ -29,10 +29,10 @@ use crate::sync::for_sampled;
 use crate::units::is_zero;
 
 /// Where an encrypted disk is kept, and its key.
-pub(super) struct Vault {
+pub(super) struct EncryptedDisk {
     folder: PathBuf,
     key: Arc<Key>,
-    seat: Seat,
+    disk_path: DiskPath,
 }
 
 /// What a pass reads.
@@ -51,31 +51,36 @@ pub(super) enum Disk<'a> {
     Far(&'a Far),
 }
 
-impl Vault {
-    /// The vault of the disk at `seat`, which is called `identity`, of the VM `vm`.
+impl EncryptedDisk {
+    /// The encrypted disk of the disk at `disk path`, which is called `identity`, of the VM `vm`.
     ///
     /// # Errors
     /// `Unsupported` for a device where nobody says what folder is for it; those of [`Key::load`].
-    pub fn of(seat: Seat, encryption: &Encryption, vm: &str, identity: &str) -> Result<Self> {
+    pub fn of(
+        disk_path: DiskPath,
+        encryption: &Encryption,
+        vm: &str,
+        identity: &str,
+    ) -> Result<Self> {
         let folder = match encryption.folder_of(vm, identity) {
             Some(folder) => folder,
-            None if seat.is_device => {
+            None if disk_path.is_device => {
                 let text = "an encrypted replica lies in a folder beside the disk, and a block \
                             device has none";
                 return Err(Error::new(ErrorKind::Unsupported, text)
-                    .at_path(&seat.own)
+                    .at_path(&disk_path.own)
                     .advise("name a `folder` in the plan's `encryption` table"));
             }
             None => {
-                let mut name = OsString::from(seat.own.file_name().unwrap_or_default());
+                let mut name = OsString::from(disk_path.own.file_name().unwrap_or_default());
                 name.push(".replica");
-                seat.own.with_file_name(name)
+                disk_path.own.with_file_name(name)
             }
         };
-        Ok(Vault {
+        Ok(EncryptedDisk {
             folder,
             key: Arc::new(Key::load(&encryption.key, &encryption.recipients)?),
-            seat,
+            disk_path,
         })
     }
 
@@ -122,8 +127,8 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Replica::exists`].
-    pub fn is_alone(&self, ledger: &Ledger) -> Result<bool> {
-        Ok(self.exists()? && !self.plain(ledger).is_there()?)
+    pub fn is_alone(&self, state: &DiskState) -> Result<bool> {
+        Ok(self.exists()? && !self.plaintext(state).is_there()?)
     }
 
     /// How long ago the last pass was added, where clocks make sense.
@@ -153,24 +158,24 @@ impl Vault {
         &self,
         order: &CopyOrder<'_>,
         from: Reading<'_>,
-        ledger: &Ledger,
+        state: &DiskState,
         work: &Work,
     ) -> Result<u64> {
         let replica = self.make()?;
-        let plain = self.plain(ledger);
+        let plaintext = self.plaintext(state);
         let disk_len = from.disk.len();
         let create = self.create(disk_len);
         let anew = order.amount == Amount::Everything;
         if anew {
             replica.remove()?;
         } else {
-            if plain.is_there()? && !replica.exists()? {
-                self.take_in(&replica, disk_len, &plain, work)?;
+            if plaintext.is_there()? && !replica.exists()? {
+                self.take_in(&replica, disk_len, &plaintext, work)?;
             }
-            plain.empty(disk_len, work)?;
+            plaintext.empty(disk_len, work)?;
         }
         // What the last pass left; a chain that is not there is compared with the whole disk.
-        let since = ledger.current()?.map(|known| known.root());
+        let since = state.current()?.map(|known| known.root());
         let changed = match order.amount {
             Amount::ChangedSince(_) => since.zip(from.changed.clone()),
             _ => None,
@@ -182,20 +187,20 @@ impl Vault {
             since,
             ranges: ranges.into_iter().map(inside).collect(),
         });
-        let appended = manifest::save(&ledger.place(), |next| {
+        let appended = manifest::save(&state.place(), |next| {
             from.append_to(&replica, rounded, changed, &next, work)
         })?;
-        plain.empty(disk_len, work)?;
+        plaintext.empty(disk_len, work)?;
         match replica.compact(MOST_LINKS, work) {
             Err(error) if error.kind() == ErrorKind::LimitExceeded => {}
             compacted => drop(compacted?),
         }
         match order.from_snapshot {
-            true => ledger.set_verified()?,
+            true => state.set_verified()?,
             false => {
                 // What is written out is read back whole.
-                ledger.distrust()?;
-                plain.fill(&replica, &create, work)?;
+                state.distrust()?;
+                plaintext.fill(&replica, &create, work)?;
             }
         }
         Ok(appended.changed_bytes)
@@ -205,8 +210,8 @@ impl Vault {
     ///
     /// # Errors
     /// `Io`.
-    pub fn pass_over(&self, ledger: &Ledger) -> Result<()> {
-        self.plain(ledger).note_filled()
+    pub fn pass_over(&self, state: &DiskState) -> Result<()> {
+        self.plaintext(state).note_filled()
     }
 
     /// Gives the replica up: the disk itself is what counts from here on.
@@ -256,23 +261,23 @@ impl Vault {
         &self,
         replica: &Replica,
         disk_len: u64,
-        plain: &Plain<'_>,
+        plaintext: &PlaintextDisk<'_>,
         work: &Work,
     ) -> Result<()> {
-        let shown = match plain.open(work) {
+        let open_disk = match plaintext.open(work) {
             // Nobody needs the half of a disk.
             Err(error) if error.kind() == ErrorKind::Marked => return Ok(()),
-            shown => shown?,
+            open_disk => open_disk?,
         };
         // What a device has beyond the disk is nobody's.
-        let image = match self.seat.is_device {
-            true => cut(shown.image().clone(), disk_len),
-            false => shown.image().clone(),
+        let image = match self.disk_path.is_device {
+            true => cut(open_disk.image().clone(), disk_len),
+            false => open_disk.image().clone(),
         };
         let create = self.create(image.disk_len());
         let image = padded(image, create.rounded_len()?);
         let next: Arc<dyn Storage> = Arc::new(MemoryStorage::new(&self.folder, Vec::new()));
-        let appended = replica.append(&*image, None, &next, &|| shown.check(), work)?;
+        let appended = replica.append(&*image, None, &next, &|| open_disk.check(), work)?;
         // The disk of before is gone after this.
         match replica.verify(work)? == appended.root {
             true => Ok(()),
@@ -283,15 +288,15 @@ impl Vault {
         }
     }
 
-    fn plain<'a>(&'a self, ledger: &'a Ledger) -> Plain<'a> {
-        Plain {
-            seat: &self.seat,
-            ledger,
+    fn plaintext<'a>(&'a self, state: &'a DiskState) -> PlaintextDisk<'a> {
+        PlaintextDisk {
+            disk_path: &self.disk_path,
+            state,
         }
     }
 
     fn create(&self, disk_len: u64) -> CreateOptions {
-        CreateOptions::new(CreateFormat::growing(self.seat.format), disk_len)
+        CreateOptions::new(CreateFormat::growing(self.disk_path.format), disk_len)
     }
 
     fn replica(&self) -> Result<Option<Replica>> {

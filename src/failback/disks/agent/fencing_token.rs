@@ -1,8 +1,8 @@
 //! Who may write to the disks of a VM on a host that does not run the job.
 //!
 //! The agent's own folder has the newest token that was seen for a VM, durable before anything is
-//! done under it, and a lock that is held while something is done. A hand whose token is not the
-//! newest any more stops by itself; the newer one waits until it has.
+//! done under it, and a lock that is held while something is done. A disk agent whose token is not
+//! the newest any more stops by itself; the newer one waits until it has.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::words::is_instance;
+use super::messages::is_instance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::Token;
@@ -20,14 +20,14 @@ use crate::failback::vm::too_late;
 use crate::storage::{Access, Folder, HostFolder, Place, Privacy};
 
 /// What an agent has of one VM of a job.
-pub(super) struct Fence {
+pub(super) struct FencingToken {
     folder: Arc<HostFolder>,
     instance: String,
 }
 
 /// Leave to go on, as long as nobody newer comes.
 pub(super) struct Admitted<'a> {
-    fence: &'a Fence,
+    fencing_token: &'a FencingToken,
     seen: Seen,
     _lock: JobLock,
 }
@@ -43,10 +43,11 @@ struct Seen {
     past: Vec<String>,
 }
 
-impl Fence {
-    /// The fence of a VM, for the job of this id, 32 hexadecimal digits; `folder` is the VM's own.
+impl FencingToken {
+    /// The fencing token of a VM, for the job of this id, 32 hexadecimal digits; `folder` is the
+    /// VM's own.
     pub fn new(folder: HostFolder, instance: &str) -> Self {
-        Fence {
+        FencingToken {
             folder: Arc::new(folder),
             instance: instance.to_owned(),
         }
@@ -54,7 +55,7 @@ impl Fence {
 
     /// Where this job keeps what it knows of the disks. What an earlier one of the name knew does
     /// not count.
-    pub fn ledgers(&self) -> PathBuf {
+    pub fn disk_states(&self) -> PathBuf {
         self.folder.path().join(&self.instance)
     }
 
@@ -83,7 +84,7 @@ impl Fence {
             }
         };
         let admitted = Admitted {
-            fence: self,
+            fencing_token: self,
             seen,
             _lock: lock,
         };
@@ -188,7 +189,7 @@ impl Admitted<'_> {
     /// # Errors
     /// `InUse` where it is not; `Io`.
     pub fn check(&self) -> Result<()> {
-        let now = self.fence.seen()?;
+        let now = self.fencing_token.seen()?;
         match (now.instance == self.seen.instance, now.newest) {
             (true, newest) if newest == self.seen.newest => Ok(()),
             (_, newest) => Err(too_late(self.seen.newest, newest)),
@@ -196,7 +197,7 @@ impl Admitted<'_> {
     }
 }
 
-/// Longer than what a hand that stops needs as a rule; what it has begun to apply it applies.
+/// Longer than what a disk agent that stops needs as a rule; what it has begun to apply it applies.
 const PATIENCE: Duration = Duration::from_secs(20);
 const TOKEN: &str = "token";
 const PAST_MOST: usize = 1000;
@@ -216,32 +217,36 @@ mod tests {
         false
     }
 
-    fn fence(folder: &Path, id: char) -> Fence {
+    fn fencing_token(folder: &Path, id: char) -> FencingToken {
         let folder = HostFolder::open(folder).unwrap();
-        Fence::new(folder, &id.to_string().repeat(32))
+        FencingToken::new(folder, &id.to_string().repeat(32))
     }
 
     #[test]
     fn an_older_token_is_refused_by_whoever_comes_later() {
         let folder = tempfile::tempdir().unwrap();
-        let fence = || fence(folder.path(), 'a');
-        drop(fence().admit(token(2, 5), &never).unwrap());
-        drop(fence().admit(token(2, 5), &never).unwrap());
+        let fencing_token = || fencing_token(folder.path(), 'a');
+        drop(fencing_token().admit(token(2, 5), &never).unwrap());
+        drop(fencing_token().admit(token(2, 5), &never).unwrap());
         for old in [token(2, 4), token(1, 9)] {
-            let error = fence().admit(old, &never).err().unwrap();
+            let error = fencing_token().admit(old, &never).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::InUse);
         }
-        fence().pass().unwrap();
+        fencing_token().pass().unwrap();
     }
 
     #[test]
     fn who_is_inside_sees_a_newer_one_come_and_that_one_waits() {
         let folder = tempfile::tempdir().unwrap();
-        let fence = fence(folder.path(), 'a');
-        let first = fence.admit(token(1, 1), &never).unwrap();
+        let fencing_token = fencing_token(folder.path(), 'a');
+        let first = fencing_token.admit(token(1, 1), &never).unwrap();
         first.check().unwrap();
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| fence.admit(token(2, 1), &never).map(|it| it.check()));
+            let second = scope.spawn(|| {
+                fencing_token
+                    .admit(token(2, 1), &never)
+                    .map(|it| it.check())
+            });
             while first.check().is_ok() {
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -254,21 +259,21 @@ mod tests {
     #[test]
     fn who_waits_stops_waiting_once_nobody_wants_it() {
         let folder = tempfile::tempdir().unwrap();
-        let fence = fence(folder.path(), 'a');
-        let _first = fence.admit(token(1, 1), &never).unwrap();
-        let error = fence.admit(token(1, 2), &|| true).err().unwrap();
+        let fencing_token = fencing_token(folder.path(), 'a');
+        let _first = fencing_token.admit(token(1, 1), &never).unwrap();
+        let error = fencing_token.admit(token(1, 2), &|| true).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
     }
 
     #[test]
     fn a_new_job_of_the_name_begins_anew_and_the_old_one_never_comes_back() {
         let folder = tempfile::tempdir().unwrap();
-        let old = fence(folder.path(), 'a');
+        let old = fencing_token(folder.path(), 'a');
         drop(old.admit(token(7, 7), &never).unwrap());
-        fs::write(old.ledgers().join("db1.target-0.manifest"), "x").unwrap();
-        let new = fence(folder.path(), 'b');
+        fs::write(old.disk_states().join("db1.target-0.manifest"), "x").unwrap();
+        let new = fencing_token(folder.path(), 'b');
         drop(new.admit(token(1, 1), &never).unwrap());
-        assert!(!old.ledgers().exists());
+        assert!(!old.disk_states().exists());
         let error = old.admit(token(8, 1), &never).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InUse);
         assert!(old.pass().is_err());
@@ -277,10 +282,10 @@ mod tests {
     #[test]
     fn a_token_that_cannot_be_read_lets_nobody_in() {
         let folder = tempfile::tempdir().unwrap();
-        let fence = fence(folder.path(), 'a');
-        drop(fence.admit(token(1, 1), &never).unwrap());
+        let fencing_token = fencing_token(folder.path(), 'a');
+        drop(fencing_token.admit(token(1, 1), &never).unwrap());
         fs::write(folder.path().join("token"), "{").unwrap();
-        let error = fence.admit(token(1, 2), &never).err().unwrap();
+        let error = fencing_token.admit(token(1, 2), &never).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Malformed);
     }
 
@@ -305,8 +310,8 @@ mod tests {
                 "instance": id, "newest": {"epoch": 1, "sequence": 1}, "past": [past],
             });
             fs::write(inside.join("token"), text.to_string()).unwrap();
-            let fence = fence(&inside, 'a');
-            let error = fence.admit(token(1, 2), &never).err().unwrap();
+            let fencing_token = fencing_token(&inside, 'a');
+            let error = fencing_token.admit(token(1, 2), &never).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Malformed);
             assert!(outside.join("precious").exists(), "{past}");
         }
@@ -317,23 +322,27 @@ mod tests {
             "instance": id, "newest": {"epoch": 1, "sequence": 1}, "past": [past],
         });
         fs::write(inside.join("token"), text.to_string()).unwrap();
-        drop(fence(&inside, 'a').admit(token(1, 2), &never).unwrap());
+        drop(
+            fencing_token(&inside, 'a')
+                .admit(token(1, 2), &never)
+                .unwrap(),
+        );
         assert!(outside.join("precious").exists());
     }
 
     #[test]
     fn a_token_that_somebody_else_may_have_written_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
-        let fence = fence(folder.path(), 'a');
-        drop(fence.admit(token(5, 1), &never).unwrap());
+        let fencing_token = fencing_token(folder.path(), 'a');
+        drop(fencing_token.admit(token(5, 1), &never).unwrap());
         let path = folder.path().join("token");
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
         fs::set_permissions(&path, mode).unwrap();
-        let error = fence.admit(token(5, 2), &never).err().unwrap();
+        let error = fencing_token.admit(token(5, 2), &never).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Untrusted);
         fs::remove_file(&path).unwrap();
         symlink("/etc/passwd", &path).unwrap();
-        let error = fence.admit(token(5, 2), &never).err().unwrap();
+        let error = fencing_token.admit(token(5, 2), &never).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Untrusted);
     }
 }

@@ -1,20 +1,20 @@
-//! Where an agent keeps what it has to remember of jobs: a folder of its own, in which no client and
-//! no other user writes.
+//! Where an agent keeps what it has to remember of jobs: a folder of its own, in which no client
+//! and no other user writes.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::words::{Request, wrong};
+use super::messages::{AgentRequest, wrong};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::disks::seat::Seat;
+use crate::failback::disks::disk_path::DiskPath;
 use crate::remote::{ServeOptions, lies_within};
 use crate::storage::HostFolder;
 
 /// The agent's folder.
-pub(super) struct State(HostFolder);
+pub(super) struct StateDir(HostFolder);
 
-impl State {
+impl StateDir {
     /// The folder that `options` name, made if it is missing.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl State {
             let what = "the agent's own folder lies in the folder that it serves";
             return Err(refused(what).at_path(path));
         }
-        Ok(State(folder))
+        Ok(StateDir(folder))
     }
 
     /// The folder of a request's VM, made if it is missing. Jobs of one name whose disks lie in
@@ -49,10 +49,10 @@ impl State {
     ///
     /// # Errors
     /// Those of looking at the first disk; `Untrusted`, `NoSpace`, `Io`.
-    pub fn of_vm(&self, request: &Request) -> Result<HostFolder> {
+    pub fn of_vm(&self, request: &AgentRequest) -> Result<HostFolder> {
         let disk = request.disks.first().ok_or_else(wrong)?;
-        let seat = Seat::new(&disk.path, Request::formats(disk)?.0, &request.job)?;
-        let hash = blake3::hash(seat.folder().as_os_str().as_bytes()).to_hex();
+        let disk_path = DiskPath::new(&disk.path, AgentRequest::formats(disk)?.0, &request.job)?;
+        let hash = blake3::hash(disk_path.folder().as_os_str().as_bytes()).to_hex();
         let names = [&hash[..KEY_LEN], &request.job, &request.vm];
         let mut folder = None::<HostFolder>;
         for name in names {

@@ -1,4 +1,4 @@
-//! What a hand is asked, and what it says; as JSON, checked before anything is done.
+//! What a disk agent is asked, and what it says; as JSON, checked before anything is done.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,17 +15,17 @@ use crate::image::Format;
 use crate::remote::format::{PAYLOAD_MOST, WINDOWS_MOST};
 use crate::units::BlockSize;
 
-/// One thing to do to the disks of one VM at one side, all of which lie at the hand's host.
+/// One thing to do to the disks of one VM at one side, all of which lie at the disk agent's host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in super::super) struct Request {
+pub(in crate::failback::disks) struct AgentRequest {
     pub job: String,
     pub vm: String,
     /// Tells the job apart from others of that name; nothing where only a look is asked for.
     pub instance: String,
     /// The side that the disks are of.
     pub side: Side,
-    /// Always null: where the hand keeps what it has to remember is for its own host to say.
+    /// Always null: where the disk agent keeps what it has to remember is for its own host to say.
     pub state: (),
     pub create: bool,
     pub in_place: bool,
@@ -35,10 +35,10 @@ pub(in super::super) struct Request {
     pub what: What,
 }
 
-/// A disk at the hand's host. A path that does not begin with `/` begins in the home folder.
+/// A disk at the disk agent's host. A path that does not begin with `/` begins in the home folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in super::super) struct DiskAsked {
+pub(in crate::failback::disks) struct DiskAsked {
     pub identity: String,
     pub bytes: Option<u64>,
     pub path: PathBuf,
@@ -52,7 +52,7 @@ pub(in super::super) struct DiskAsked {
 /// What is to be done: the methods of [`DiskWork`](crate::failback::disk_work::DiskWork) and looks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(in super::super) enum What {
+pub(in crate::failback::disks) enum What {
     /// The prerequisites, outside of any job.
     Look,
     /// What a job would move.
@@ -84,18 +84,19 @@ pub(in super::super) enum What {
 /// Where a disk is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in super::super) struct DiskRead {
+pub(in crate::failback::disks) struct DiskRead {
     pub identity: String,
-    /// Its path at the hand's host; where it is not there, the end that dialled answers for it.
+    /// Its path at the disk agent's host; where it is not there, the end that dialled answers for
+    /// it.
     pub here: Option<PathBuf>,
     /// How many ranges of it may have changed, where that is known. They come behind the request.
     pub ranges: Option<u64>,
 }
 
-/// What a hand says.
+/// What a disk agent says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(in super::super) enum Reply {
+pub(in crate::failback::disks) enum AgentReply {
     /// The next messages are about this disk, of which the end that dialled is the source.
     Wanted(Wanted),
     /// A phase of long work begins.
@@ -119,7 +120,7 @@ pub(in super::super) enum Reply {
 /// A disk that the end that dialled answers for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in super::super) struct Wanted {
+pub(in crate::failback::disks) struct Wanted {
     /// By its number in the request.
     pub disk: usize,
     /// What the pass reads; otherwise the other side's disk itself.
@@ -128,7 +129,7 @@ pub(in super::super) struct Wanted {
     pub live: bool,
 }
 
-impl Request {
+impl AgentRequest {
     /// As bytes of a message.
     ///
     /// # Errors
@@ -142,7 +143,7 @@ impl Request {
     /// # Errors
     /// `Malformed`.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let request: Request = decode(bytes)?;
+        let request: AgentRequest = decode(bytes)?;
         request.check()?;
         Ok(request)
     }
@@ -211,11 +212,11 @@ impl Request {
     }
 }
 
-impl Reply {
+impl AgentReply {
     /// As bytes of a message.
     ///
     /// # Errors
-    /// As [`Request::encode`].
+    /// As [`AgentRequest::encode`].
     pub fn encode(&self) -> Result<Vec<u8>> {
         encode(self)
     }
@@ -225,18 +226,18 @@ impl Reply {
     /// # Errors
     /// `Malformed`.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let mut reply: Reply = decode(bytes)?;
+        let mut reply: AgentReply = decode(bytes)?;
         match &mut reply {
-            Reply::Looked(all) => all.iter_mut().for_each(|it| {
+            AgentReply::Looked(all) => all.iter_mut().for_each(|it| {
                 it.check = plain(&it.check).into();
                 it.disk = plain(&it.disk);
                 it.text = plain(&it.text);
             }),
-            Reply::Found(all) => all.iter_mut().for_each(|it| {
+            AgentReply::Found(all) => all.iter_mut().for_each(|it| {
                 it.check = plain(&it.check).into();
                 it.text = plain(&it.text);
             }),
-            Reply::Estimated(all) => all.iter_mut().try_for_each(|it| {
+            AgentReply::Estimated(all) => all.iter_mut().try_for_each(|it| {
                 it.disk = plain(&it.disk);
                 let costs = [
                     it.read_seconds,
@@ -247,7 +248,7 @@ impl Reply {
                 let mut numbers = costs.into_iter().chain(it.written_per_second);
                 require(numbers.all(|number| number.is_finite() && number >= 0.0))
             })?,
-            Reply::Measured(all) => all.iter().flatten().try_for_each(Measure::check)?,
+            AgentReply::Measured(all) => all.iter().flatten().try_for_each(Measure::check)?,
             _ => {}
         }
         Ok(reply)
@@ -275,19 +276,19 @@ fn is_path(path: &Path) -> bool {
         .is_some_and(|text| is_text(text) && is_plain(text, path))
 }
 
-/// The other end's words; nothing in them steers a terminal.
+/// The other end's text; nothing in it steers a terminal.
 fn plain(text: &str) -> String {
-    let words: String = text.chars().take(TEXT_MOST).collect();
-    words.replace(char::is_control, " ")
+    let message: String = text.chars().take(TEXT_MOST).collect();
+    message.replace(char::is_control, " ")
 }
 
-fn encode(words: &impl Serialize) -> Result<Vec<u8>> {
+fn encode(message: &impl Serialize) -> Result<Vec<u8>> {
     let failed = |e| Error::new(ErrorKind::InvalidInput, "cannot say this as JSON").caused_by(e);
-    let bytes = serde_json::to_vec(words).map_err(failed)?;
+    let bytes = serde_json::to_vec(message).map_err(failed)?;
     match bytes.len() <= PAYLOAD_MOST {
         true => Ok(bytes),
         false => {
-            let what = "more than goes into one message of a hand";
+            let what = "more than goes into one message of a disk agent";
             Err(Error::new(ErrorKind::LimitExceeded, what))
         }
     }
@@ -333,14 +334,14 @@ mod tests {
         })
     }
 
-    fn decoded(request: &Value) -> Result<Request> {
-        Request::decode(&serde_json::to_vec(request).unwrap())
+    fn decoded(request: &Value) -> Result<AgentRequest> {
+        AgentRequest::decode(&serde_json::to_vec(request).unwrap())
     }
 
     #[test]
     fn a_request_is_understood_as_it_was_meant() {
         let read = decoded(&request()).unwrap();
-        assert_eq!(Request::decode(&read.encode().unwrap()).unwrap(), read);
+        assert_eq!(AgentRequest::decode(&read.encode().unwrap()).unwrap(), read);
         assert_eq!(read.sources().len(), 1);
     }
 
@@ -402,7 +403,8 @@ mod tests {
         let looked = json!({"looked": [
             {"check": "\u{1b}[2J", "disk": "a", "text": "line\nbreak", "holds": true}
         ]});
-        let Ok(Reply::Looked(looked)) = Reply::decode(looked.to_string().as_bytes()) else {
+        let Ok(AgentReply::Looked(looked)) = AgentReply::decode(looked.to_string().as_bytes())
+        else {
             panic!("not understood");
         };
         assert_eq!(looked[0].check, " [2J");
@@ -415,15 +417,15 @@ mod tests {
             }]})
             .to_string()
         };
-        assert!(Reply::decode(estimated(1.0).as_bytes()).is_ok());
-        assert!(Reply::decode(estimated(-1.0).as_bytes()).is_err());
+        assert!(AgentReply::decode(estimated(1.0).as_bytes()).is_ok());
+        assert!(AgentReply::decode(estimated(-1.0).as_bytes()).is_err());
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_words_or_errors(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = Request::decode(&bytes);
-            let _ = Reply::decode(&bytes);
+            let _ = AgentRequest::decode(&bytes);
+            let _ = AgentReply::decode(&bytes);
         }
 
         #[test]
@@ -431,8 +433,8 @@ mod tests {
             let mut bytes = serde_json::to_vec(&request()).unwrap();
             let at = at.index(bytes.len());
             bytes[at] = with;
-            if let Ok(read) = Request::decode(&bytes) {
-                prop_assert_eq!(Request::decode(&read.encode().unwrap()).unwrap(), read);
+            if let Ok(read) = AgentRequest::decode(&bytes) {
+                prop_assert_eq!(AgentRequest::decode(&read.encode().unwrap()).unwrap(), read);
             }
         }
     }

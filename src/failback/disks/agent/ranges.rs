@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::words::{Request, wrong};
+use super::messages::{AgentRequest, wrong};
 use crate::control::CancelToken;
 use crate::error::Result;
 use crate::remote::format::LIST_MOST;
@@ -25,7 +25,7 @@ pub(super) fn send(session: &Session, lists: &[Vec<Range<u64>>]) -> Result<()> {
 /// `Malformed` for something else, and for more or fewer than the request says; `Io`, `Cancelled`.
 pub(super) fn receive(
     session: &Session,
-    request: &Request,
+    request: &AgentRequest,
     cancel: &CancelToken,
 ) -> Result<Vec<Option<Vec<Range<u64>>>>> {
     let mut lists = Vec::new();

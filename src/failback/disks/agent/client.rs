@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
+use super::callback_source::phase_of;
+use super::messages::{AgentReply, AgentRequest, DiskAsked, DiskRead, Wanted, What, wrong};
 use super::ranges;
-use super::supply::phase_of;
-use super::words::{DiskAsked, DiskRead, Reply, Request, Wanted, What, wrong};
 use crate::control::Work;
 use crate::error::{Error, Result};
 use crate::failback::disks::PlannedDisk;
 use crate::failback::disks::far::{self, blocks_of};
-use crate::failback::disks::origin::Origin;
+use crate::failback::disks::source_disk::SourceDisk;
 use crate::failback::machine::{Side, Token};
 use crate::failback::plan::{Address, Plan, Site, Vm};
 use crate::failback::vm::DiskChanges;
@@ -18,18 +18,18 @@ use crate::remote::format::WINDOWS_MOST;
 use crate::remote::{Answerer, Fault, Message, Reach, RemoteAddress, Session};
 use crate::sync::Safety;
 
-/// Calls the hand at the host of a side's disks.
-pub(in super::super) struct Caller {
+/// Calls the disk agent at the host of a side's disks.
+pub(in crate::failback::disks) struct AgentClient {
     at: RemoteAddress,
     login: String,
     reach: Reach,
-    request: Request,
+    request: AgentRequest,
 }
 
-/// Opens a disk that the hand wants.
-pub(in super::super) type Open<'a> = dyn Fn(&Wanted) -> Result<Origin> + 'a;
+/// Opens a disk that the disk agent wants.
+pub(in crate::failback::disks) type Open<'a> = dyn Fn(&Wanted) -> Result<SourceDisk> + 'a;
 
-impl Caller {
+impl AgentClient {
     /// For a side whose disks all lie on one host behind a shell; `None` for any other.
     pub fn of(
         plan: &Plan,
@@ -39,7 +39,7 @@ impl Caller {
         disks: &[PlannedDisk],
         instance: &str,
     ) -> Option<Self> {
-        let login = plan.hand_of(vm, side)?;
+        let login = plan.agent_login(vm, side)?;
         let asked = disks.iter().map(|disk| {
             let (address, format) = disk.at.of(side);
             let (other, other_format) = disk.at.of(side.other());
@@ -57,10 +57,10 @@ impl Caller {
         };
         let shell = far::reach(&site.reach).shell;
         let shell = shell.with_state_dir(site.reach.state.clone());
-        Some(Caller {
+        Some(AgentClient {
             at: at.clone(),
             reach: far::reach(&site.reach).with_shell(shell),
-            request: Request {
+            request: AgentRequest {
                 job: plan.name.clone(),
                 vm: vm.name.clone(),
                 instance: instance.to_owned(),
@@ -85,7 +85,7 @@ impl Caller {
     ///
     /// # Errors
     /// As [`call`](Self::call).
-    pub fn look(&self, what: What, open: &Open<'_>, work: &Work) -> Result<Reply> {
+    pub fn look(&self, what: What, open: &Open<'_>, work: &Work) -> Result<AgentReply> {
         let mut request = self.request.clone();
         request.instance.clear();
         request.what = what;
@@ -97,7 +97,7 @@ impl Caller {
     /// # Errors
     /// Those of reaching the host, and of what is done there; `InUse` for a token that comes too
     /// late; `Malformed` for an answer that makes no sense; `Io`, `Cancelled`.
-    pub fn call(&self, token: Token, what: What, work: &Work) -> Result<Reply> {
+    pub fn call(&self, token: Token, what: What, work: &Work) -> Result<AgentReply> {
         self.call_with(token, what, &[], &|_| Err(wrong()), work)
     }
 
@@ -113,14 +113,14 @@ impl Caller {
         lists: &[Vec<Range<u64>>],
         open: &Open<'_>,
         work: &Work,
-    ) -> Result<Reply> {
+    ) -> Result<AgentReply> {
         let mut request = self.request.clone();
         request.token = token;
         request.what = what;
         self.ask(&request, lists, open, work)
     }
 
-    /// What a hand is told of where disks are read, and of what changed on them.
+    /// What a disk agent is told of where disks are read, and of what changed on them.
     pub fn sources(&self, from: &[DiskChanges]) -> (Vec<DiskRead>, Vec<Vec<Range<u64>>>) {
         let mut lists = Vec::new();
         let disks = &self.request.disks;
@@ -145,23 +145,23 @@ impl Caller {
 
     fn ask(
         &self,
-        request: &Request,
+        request: &AgentRequest,
         lists: &[Vec<Range<u64>>],
         open: &Open<'_>,
         work: &Work,
-    ) -> Result<Reply> {
+    ) -> Result<AgentReply> {
         let named = |error: Error| match error.path() {
             Some(_) => error,
             None => error.at_path(&self.login),
         };
-        let words = request.encode()?;
+        let message = request.encode()?;
         let (dialled, mut carrier) = self.at.dial(&self.reach, work).map_err(named)?;
-        let answer = dialled.lend().and_then(|session| {
-            session.line().send(&Message::Ask(words))?;
+        let answer = dialled.disk_agent().and_then(|session| {
+            session.line().send(&Message::Ask(message))?;
             ranges::send(&session, lists)?;
             let answer = self.listen(&session, open, work);
             match &answer {
-                // The hand stops as soon as the line ends.
+                // The disk agent stops as soon as the line ends.
                 Err(_) => drop(session),
                 Ok(_) => session.finish(),
             }
@@ -170,22 +170,22 @@ impl Caller {
         answer.map_err(|error| named(carrier.explain(error)))
     }
 
-    fn listen(&self, session: &Session, open: &Open<'_>, work: &Work) -> Result<Reply> {
+    fn listen(&self, session: &Session, open: &Open<'_>, work: &Work) -> Result<AgentReply> {
         let mut wanted_count = 0;
         let mut missing = None;
         loop {
-            let words = match session.line().receive("its answer", work.cancel()) {
-                Ok(Message::Told(words)) => words,
+            let message = match session.line().receive("its answer", work.cancel()) {
+                Ok(Message::Told(message)) => message,
                 Ok(_) => return Err(wrong()),
                 // It failed for want of a disk that this end could not open.
                 Err(error) => return Err(missing.unwrap_or(error)),
             };
-            match Reply::decode(&words)? {
-                Reply::Begun { phase, total_bytes } => {
+            match AgentReply::decode(&message)? {
+                AgentReply::Begun { phase, total_bytes } => {
                     work.progress().begin(phase_of(phase), total_bytes);
                 }
-                Reply::Advanced { bytes } => work.progress().advance(bytes),
-                Reply::Wanted(wanted) => {
+                AgentReply::Advanced { bytes } => work.progress().advance(bytes),
+                AgentReply::Wanted(wanted) => {
                     wanted_count += 1;
                     if wanted_count > WANTED_MOST * self.request.disks.len() {
                         return Err(wrong());
@@ -198,7 +198,7 @@ impl Caller {
     }
 }
 
-/// Is the source of what the hand does next; gives why the disk could not be opened.
+/// Is the source of what the disk agent does next; gives why the disk could not be opened.
 fn answer_for(
     session: &Session,
     wanted: &Wanted,
@@ -209,18 +209,18 @@ fn answer_for(
         let fault = Box::new(Fault::of(error, false));
         session.line().send(&Message::Fail(fault))
     };
-    let opened = open(wanted).and_then(|origin| {
-        let image = origin.local()?.clone();
-        Ok((origin, image))
+    let opened = open(wanted).and_then(|source_disk| {
+        let image = source_disk.local()?.clone();
+        Ok((source_disk, image))
     });
-    let (origin, image) = match opened {
+    let (source_disk, image) = match opened {
         Ok(opened) => opened,
-        // What follows from that the hand says.
+        // What follows from that the disk agent says.
         Err(error) => return tell(&error).map(|()| Some(error)),
     };
     let answerer = Answerer {
         image,
-        check: &|| origin.check(),
+        check: &|| source_disk.check(),
         warnings: Vec::new(),
         cached: None,
     };
@@ -233,5 +233,5 @@ fn answer_for(
         })
 }
 
-/// How often a hand may ask for each disk.
+/// How often a disk agent may ask for each disk.
 const WANTED_MOST: usize = 4;

@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use super::ledger::{Ledger, nothing};
+use super::disk_path::{DiskPath, exists, remove};
+use super::disk_state::{DiskState, nothing};
+use super::open_disk::OpenDisk;
 use super::open_to_write;
-use super::seat::{Seat, exists, remove};
-use super::shown::Shown;
 use crate::control::Work;
 use crate::error::Result;
 use crate::image::CreateOptions;
@@ -18,29 +18,29 @@ use crate::storage::Place;
 use crate::sync::{Mode, Safety, Source, SyncOptions, Verify, sync};
 
 /// A disk that is kept elsewhere, and may be here, too.
-pub(super) struct Plain<'a> {
-    pub seat: &'a Seat,
-    pub ledger: &'a Ledger,
+pub(super) struct PlaintextDisk<'a> {
+    pub disk_path: &'a DiskPath,
+    pub state: &'a DiskState,
 }
 
-impl Plain<'_> {
+impl PlaintextDisk<'_> {
     /// Whether it may hold anything.
     ///
     /// # Errors
     /// `Io`.
     pub fn is_there(&self) -> Result<bool> {
-        match self.seat.is_device {
-            true => Ok(!self.ledger.is_noted(EMPTY)?),
-            false => exists(&self.seat.blocked),
+        match self.disk_path.is_device {
+            true => Ok(!self.state.is_noted(EMPTY)?),
+            false => exists(&self.disk_path.blocked),
         }
     }
 
     /// Opens it, to be read.
     ///
     /// # Errors
-    /// Those of [`Shown::open`].
-    pub fn open(&self, work: &Work) -> Result<Shown> {
-        Shown::open(self.seat, work)
+    /// Those of [`OpenDisk::open`].
+    pub fn open(&self, work: &Work) -> Result<OpenDisk> {
+        OpenDisk::open(self.disk_path, work)
     }
 
     /// Takes all away that it holds, of `disk_len` bytes. Durable when it returns.
@@ -48,13 +48,13 @@ impl Plain<'_> {
     /// # Errors
     /// `Io`; those of a sync in place.
     pub fn empty(&self, disk_len: u64, work: &Work) -> Result<()> {
-        if !self.seat.is_device {
-            remove(&self.seat.blocked)?;
-            return self.seat.sync_folder();
+        if !self.disk_path.is_device {
+            remove(&self.disk_path.blocked)?;
+            return self.disk_path.sync_folder();
         }
         if self.is_there()? {
             self.write(&Source::new(nothing(disk_len)?), work)?;
-            self.ledger.note(EMPTY)?;
+            self.state.note(EMPTY)?;
         }
         Ok(())
     }
@@ -64,8 +64,8 @@ impl Plain<'_> {
     /// # Errors
     /// `Io`.
     pub fn note_filled(&self) -> Result<()> {
-        match self.seat.is_device {
-            true => self.ledger.unnote(EMPTY),
+        match self.disk_path.is_device {
+            true => self.state.unnote(EMPTY),
             false => Ok(()),
         }
     }
@@ -75,8 +75,8 @@ impl Plain<'_> {
     /// # Errors
     /// Those of [`Replica::restore`], and of a sync in place.
     pub fn fill(&self, replica: &Replica, create: &CreateOptions, work: &Work) -> Result<()> {
-        if !self.seat.is_device {
-            let blocked = Place::host(&self.seat.blocked)?;
+        if !self.disk_path.is_device {
+            let blocked = Place::host(&self.disk_path.blocked)?;
             return replica.restore(&blocked, create, work);
         }
         self.note_filled()?;
@@ -86,7 +86,7 @@ impl Plain<'_> {
 
     /// What is zero on both sides already is not written again.
     fn write(&self, source: &Source, work: &Work) -> Result<()> {
-        let target = open_to_write(&self.seat.own, self.seat.format)?;
+        let target = open_to_write(&self.disk_path.own, self.disk_path.format)?;
         let options = SyncOptions::default()
             .with_mode(Mode::Delta)
             .with_safety(Safety::InPlace)

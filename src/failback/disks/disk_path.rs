@@ -11,7 +11,7 @@ use crate::storage::{Folder, HostFile, HostFolder, Place, resolve_to_write};
 
 /// The names that a job gives a disk's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seat {
+pub(super) struct DiskPath {
     /// What the VM knows it by, symbolic links followed.
     pub own: PathBuf,
     /// What it is called while nobody may boot from it. The extension stays. A block device, which
@@ -39,8 +39,8 @@ pub(super) enum Standing {
     Missing,
 }
 
-impl Seat {
-    /// The seat of the disk at `path`, for a job of this name.
+impl DiskPath {
+    /// The disk path of the disk at `path`, for a job of this name.
     ///
     /// # Errors
     /// `Io`; `InvalidInput` for a path without a file name; `Untrusted` for a symbolic link of
@@ -69,7 +69,7 @@ impl Seat {
             true => own.clone(),
             false => named(PARTIAL),
         };
-        Ok(Seat {
+        Ok(DiskPath {
             blocked,
             is_device,
             before: named("before"),
@@ -310,38 +310,38 @@ const PARTIAL: &str = "partial";
 mod tests {
     use super::*;
 
-    fn seat(folder: &Path) -> Seat {
-        Seat::new(&folder.join("a.vhdx"), Format::Vhdx, "shop").unwrap()
+    fn disk_path(folder: &Path) -> DiskPath {
+        DiskPath::new(&folder.join("a.vhdx"), Format::Vhdx, "shop").unwrap()
     }
 
     #[test]
     fn a_blocked_disk_has_another_name_with_the_same_extension_and_gets_its_own_back() {
         let folder = tempfile::tempdir().unwrap();
-        let seat = seat(folder.path());
-        assert_eq!(seat.standing().unwrap(), Standing::Missing);
-        assert!(!seat.block().unwrap());
-        fs::write(&seat.own, "disk").unwrap();
+        let disk_path = disk_path(folder.path());
+        assert_eq!(disk_path.standing().unwrap(), Standing::Missing);
+        assert!(!disk_path.block().unwrap());
+        fs::write(&disk_path.own, "disk").unwrap();
         for _ in 0..2 {
-            assert!(seat.block().unwrap());
-            assert!(!exists(&seat.own).unwrap());
+            assert!(disk_path.block().unwrap());
+            assert!(!exists(&disk_path.own).unwrap());
         }
         assert_eq!(
-            seat.there().unwrap(),
+            disk_path.there().unwrap(),
             folder.path().join("a.vhdx.failback-shop.partial.vhdx")
         );
         for _ in 0..2 {
-            assert!(seat.unblock().unwrap());
-            assert_eq!(fs::read(&seat.own).unwrap(), b"disk");
+            assert!(disk_path.unblock().unwrap());
+            assert_eq!(fs::read(&disk_path.own).unwrap(), b"disk");
         }
     }
 
     #[test]
     fn a_device_that_is_missing_is_not_taken_for_a_file() {
         let path = Path::new("/dev/there-is-no-such-disk");
-        let seat = Seat::new(path, Format::Raw, "shop").unwrap();
-        assert!(seat.is_device && seat.blocked == path);
-        assert_eq!(seat.standing().unwrap(), Standing::Missing);
-        assert_eq!(seat.there().unwrap_err().kind(), ErrorKind::NotFound);
+        let disk_path = DiskPath::new(path, Format::Raw, "shop").unwrap();
+        assert!(disk_path.is_device && disk_path.blocked == path);
+        assert_eq!(disk_path.standing().unwrap(), Standing::Missing);
+        assert_eq!(disk_path.there().unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]
@@ -349,65 +349,66 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let left = folder.path().join("a.vhdx.failback-older.partial.vhdx");
         fs::write(&left, "disk").unwrap();
-        let seat = seat(folder.path());
-        assert_eq!(seat.standing().unwrap(), Standing::Left(left));
-        assert!(seat.block().unwrap());
-        assert_eq!(seat.standing().unwrap(), Standing::Blocked);
+        let disk_path = disk_path(folder.path());
+        assert_eq!(disk_path.standing().unwrap(), Standing::Left(left));
+        assert!(disk_path.block().unwrap());
+        assert_eq!(disk_path.standing().unwrap(), Standing::Blocked);
     }
 
     #[test]
     fn a_disk_under_two_names_is_not_guessed_at() {
         let folder = tempfile::tempdir().unwrap();
-        let seat = seat(folder.path());
-        fs::write(&seat.own, "one").unwrap();
-        fs::write(&seat.blocked, "two").unwrap();
-        let error = seat.block().unwrap_err();
+        let disk_path = disk_path(folder.path());
+        fs::write(&disk_path.own, "one").unwrap();
+        fs::write(&disk_path.blocked, "two").unwrap();
+        let error = disk_path.block().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-        assert_eq!(fs::read(&seat.own).unwrap(), b"one");
-        assert_eq!(fs::read(&seat.blocked).unwrap(), b"two");
+        assert_eq!(fs::read(&disk_path.own).unwrap(), b"one");
+        assert_eq!(fs::read(&disk_path.blocked).unwrap(), b"two");
     }
 
     #[test]
     fn a_file_that_takes_a_name_meanwhile_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        let seat = seat(folder.path());
-        fs::write(&seat.own, "one").unwrap();
+        let disk_path = disk_path(folder.path());
+        fs::write(&disk_path.own, "one").unwrap();
         // As it is when the other one comes between the look and the rename.
-        for plant in [&|| fs::write(&seat.blocked, "two").unwrap() as (), &|| {
-            std::os::unix::fs::symlink("/etc/passwd", &seat.blocked).unwrap()
-        }] as [&dyn Fn(); 2]
+        for plant in [
+            &|| fs::write(&disk_path.blocked, "two").unwrap() as (),
+            &|| std::os::unix::fs::symlink("/etc/passwd", &disk_path.blocked).unwrap(),
+        ] as [&dyn Fn(); 2]
         {
             plant();
-            let error = move_to(&seat.own, &seat.blocked).unwrap_err();
+            let error = move_to(&disk_path.own, &disk_path.blocked).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-            assert_eq!(fs::read(&seat.own).unwrap(), b"one");
-            fs::remove_file(&seat.blocked).unwrap();
+            assert_eq!(fs::read(&disk_path.own).unwrap(), b"one");
+            fs::remove_file(&disk_path.blocked).unwrap();
         }
     }
 
     #[test]
     fn a_rename_in_two_steps_that_was_cut_off_is_ended() {
         let folder = tempfile::tempdir().unwrap();
-        let seat = seat(folder.path());
-        fs::write(&seat.own, "disk").unwrap();
-        fs::hard_link(&seat.own, &seat.blocked).unwrap();
-        assert_eq!(seat.standing().unwrap(), Standing::Blocked);
-        assert!(seat.block().unwrap());
-        assert!(!exists(&seat.own).unwrap() && exists(&seat.blocked).unwrap());
-        fs::hard_link(&seat.blocked, &seat.own).unwrap();
-        assert!(seat.unblock().unwrap());
-        assert!(exists(&seat.own).unwrap() && !exists(&seat.blocked).unwrap());
+        let disk_path = disk_path(folder.path());
+        fs::write(&disk_path.own, "disk").unwrap();
+        fs::hard_link(&disk_path.own, &disk_path.blocked).unwrap();
+        assert_eq!(disk_path.standing().unwrap(), Standing::Blocked);
+        assert!(disk_path.block().unwrap());
+        assert!(!exists(&disk_path.own).unwrap() && exists(&disk_path.blocked).unwrap());
+        fs::hard_link(&disk_path.blocked, &disk_path.own).unwrap();
+        assert!(disk_path.unblock().unwrap());
+        assert!(exists(&disk_path.own).unwrap() && !exists(&disk_path.blocked).unwrap());
     }
 
     #[test]
     fn ways_back_are_numbered_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        let seat = seat(folder.path());
+        let disk_path = disk_path(folder.path());
         for _ in 0..12 {
-            fs::write(seat.next_undo().unwrap(), "undo").unwrap();
+            fs::write(disk_path.next_undo().unwrap(), "undo").unwrap();
         }
         fs::write(folder.path().join("a.vhdx.failback-shop.undo-x"), "").unwrap();
-        let numbers: Vec<_> = seat.undos().unwrap().iter().map(|it| it.0).collect();
+        let numbers: Vec<_> = disk_path.undos().unwrap().iter().map(|it| it.0).collect();
         assert_eq!(numbers, (1..=12).collect::<Vec<_>>());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench compare` makes two dense files with 1 % of their 4 KiB pages changed, and
 //! prints each contender's median. `DISKDELTA_BENCH_DIR` says where the files lie (the system's
-//! folder for throw-away files by default), `DISKDELTA_BENCH_SIZE` how long each is (1G by
+//! directory for throw-away files by default), `DISKDELTA_BENCH_SIZE` how long each is (1G by
 //! default). Run as a test it only shows that it works.
 #![allow(clippy::unwrap_used, reason = "a panic is how this fails")]
 

@@ -43,8 +43,8 @@ def main():
 
 
 def measured(arguments, mode):
-    folder = arguments.dir / "failback"
-    lab = Lab(folder, arguments, mode)
+    directory = arguments.dir / "failback"
+    lab = Lab(directory, arguments, mode)
     try:
         time.sleep(arguments.before)
         told = lab.failback("plan", lab.plan)["vms"][0]
@@ -59,16 +59,16 @@ def measured(arguments, mode):
         }
     finally:
         lab.end()
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
 
 
 class Lab:
-    """Two sites in a folder, and a guest that writes."""
+    """Two sites in a directory, and a guest that writes."""
 
-    def __init__(self, folder, arguments, mode):
-        self.folder, self.program, self.mode = folder, arguments.diskdelta.resolve(), mode
+    def __init__(self, directory, arguments, mode):
+        self.directory, self.program, self.mode = directory, arguments.diskdelta.resolve(), mode
         self.runner = None
-        self.sites = {name: folder / name / "db1" for name in ("primary", "recovery")}
+        self.sites = {name: directory / name / "db1" for name in ("primary", "recovery")}
         for site in self.sites.values():
             site.mkdir(parents=True)
             (site / "disk-name").write_text("disk.raw\n")
@@ -79,7 +79,7 @@ class Lab:
         shutil.copy(self.disk, self.sites["primary"] / "disk.raw")
         os.sync()
         (self.sites["recovery"] / "running").touch()
-        self.plan = folder / "plan.toml"
+        self.plan = directory / "plan.toml"
         self.write_plan()
         self.guest = threading.Thread(target=self.write, args=[arguments.rate, arguments.size])
         self.guest.start()
@@ -88,11 +88,11 @@ class Lab:
         text = (f'[job]\nname = "bench"\nactive = "recovery"\nmode = "{self.mode}"\n'
                 'proof = "skip"\n')
         for name, site in self.sites.items():
-            wrapper = self.folder / f"{name}.sh"
+            wrapper = self.directory / f"{name}.sh"
             # A guest that is off has written its last block.
             wrapper.write_text(
                 f'done=$(sh {VM} {site} "$1") || exit\n'
-                f'[ "$1" != shut-down ] || flock {self.folder}/writing true\necho "$done"\n')
+                f'[ "$1" != shut-down ] || flock {self.directory}/writing true\necho "$done"\n')
             text += (f'[{name}]\nhost = "{name}"\n[{name}.controller]\nkind = "commands"\n'
                      f'program = ["sh", "{wrapper}"]\n')
         text += ('[[group]]\nname = "all"\n[[group.vm]]\nname = "db1"\n[[group.vm.disk]]\n'
@@ -105,7 +105,7 @@ class Lab:
         site, begun, count = self.sites["recovery"], time.monotonic(), 0
         dice = random.Random(7)
         with open(self.disk, "r+b", buffering=0) as disk, \
-                open(self.folder / "writing", "w") as lock:
+                open(self.directory / "writing", "w") as lock:
             while True:
                 wait = begun + count * BLOCK / rate - time.monotonic()
                 time.sleep(max(wait, 0))
@@ -123,7 +123,7 @@ class Lab:
                 count += 1
 
     def command(self, *words):
-        return [self.program, "failback", *words, "--state-dir", self.folder / "jobs", "--json"]
+        return [self.program, "failback", *words, "--state-dir", self.directory / "jobs", "--json"]
 
     def failback(self, *words):
         done = subprocess.run(self.command(*words), capture_output=True, text=True, check=True)

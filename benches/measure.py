@@ -117,13 +117,13 @@ class Target:
 class Images:
     """Makes images that are the same on every machine, and keeps one pair of them."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, directory):
+        self.directory = directory
         self.key = None
 
     def pair(self, size, percent, clustered=False):
         """Old, new, and a target that holds the old one; dense, of random bytes."""
-        paths = [self.folder / name for name in ("old.raw", "new.raw", "target.raw")]
+        paths = [self.directory / name for name in ("old.raw", "new.raw", "target.raw")]
         old, new, target = paths
         key = (size, percent, clustered)
         if key != self.key:
@@ -138,7 +138,7 @@ class Images:
     def forget(self):
         """Removes all images."""
         self.key = None
-        for path in self.folder.iterdir():
+        for path in self.directory.iterdir():
             path.unlink()
 
 
@@ -546,14 +546,14 @@ def found(what, there):
     return there
 
 
-def machine(folder):
+def machine(directory):
     """What a reader must know of the machine, without its name."""
     cpu = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
     memory = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
     yield "processor", f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores"
     yield "memory", f"{round(int(memory[1]) / (1 << 20))} GiB"
     yield "kernel", re.match(r"[\d.]+", platform.release())[0]
-    yield "file system", printed("df", "--output=fstype", folder).split()[-1]
+    yield "file system", printed("df", "--output=fstype", directory).split()[-1]
     for program in ("rustc", "cp", "cmp", "rsync", "b3sum", "qemu-img"):
         if shutil.which(program):
             version = re.search(r"\d+\.\d+(\.\d+)?", printed(program, "--version"))

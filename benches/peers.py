@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 class Peer:
-    """A program, and how it is called: a function of target, what stands for ssh, and a folder."""
+    """A program, and how it is called: a function of target, what stands for ssh, and a directory."""
 
     def __init__(self, name, program, commands, is_slow=False):
         self.name, self.program, self.commands, self.is_slow = name, program, commands, is_slow
@@ -30,40 +30,40 @@ class Peer:
 
 
 def rsync(block):
-    def commands(target, rsh, _folder):
+    def commands(target, rsh, _directory):
         return [["rsync", "-I", "--inplace", "--no-whole-file", "-B", str(block), "-e", rsh,
                  str(target.other()), f"there:{target.path}"], ["sync", str(target.path)]]
 
     return Peer(f"rsync -B {block}", "rsync", commands)
 
 
-def rdiff(target, rsh, folder):
+def rdiff(target, rsh, directory):
     """The signature comes here, the delta goes there, where it makes a new file of the old one."""
-    old, new, signature = target.path, f"{target.path}.new", folder / "signature"
+    old, new, signature = target.path, f"{target.path}.new", directory / "signature"
     patch = f"rdiff patch {old} - {new} && sync {new} && mv {new} {old}"
     return [bash(f"{rsh} there rdiff -b 4096 signature {old} - > {signature}"),
             bash(f"rdiff -- delta {signature} {target.other()} - | "
                  f"{rsh} there sh -c {shlex.quote(patch)}")]
 
 
-def unison(target, rsh, folder):
-    home = folder / "unison"
+def unison(target, rsh, directory):
+    home = directory / "unison"
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir()
     # It asks for a shell with `host -e none`.
-    shell = script(folder / "unison-rsh", f'host=$1\nshift 3\nexec {rsh} "$host" "$@"')
+    shell = script(directory / "unison-rsh", f'host=$1\nshift 3\nexec {rsh} "$host" "$@"')
     return [["env", f"UNISON={home}", "unison", str(target.other()),
              f"ssh://there/{target.path}", "-sshcmd", shell, "-batch", "-force",
              str(target.other()), "-rsync", "-silent"], ["sync", str(target.path)]]
 
 
-def casync(target, rsh, folder):
+def casync(target, rsh, directory):
     """Chunks and an index are made here; there what is missing is fetched into a new file."""
-    store, index = folder / "store", folder / "index.caibx"
+    store, index = directory / "store", directory / "index.caibx"
     old, new = target.path, f"{target.path}.new"
-    shell = script(folder / "casync-rsh", f'exec {rsh} "$@"')
+    shell = script(directory / "casync-rsh", f'exec {rsh} "$@"')
     return [bash(f"rm -rf {store} {index} {new}; "
-                 f"casync make --store={store} {index} {target.other()} > {folder}/digest"),
+                 f"casync make --store={store} {index} {target.other()} > {directory}/digest"),
             ["env", f"CASYNC_SSH_PATH={shell}", "casync", "extract", f"--store=there:{store}",
              f"--seed={old}", f"there:{index}", new],
             ["sync", new], ["mv", new, str(old)]]

@@ -1,5 +1,5 @@
 # Read by sync.sh and remote.sh, which say what the variables mean: takes them, builds what is
-# measured, and makes the folder that goes at the end.
+# measured, and makes the directory that goes at the end.
 
 cd "$(dirname "$0")/.."
 size=${SIZE:-4G}
@@ -11,7 +11,7 @@ cargo build --release --features cli --bin diskdelta
 cargo build --release --example bare
 mkdir -p "$out"
 mkdir "$dir" || {
-    echo "remove $dir first, or name another folder: DIR=..." >&2
+    echo "remove $dir first, or name another directory: DIR=..." >&2
     exit 1
 }
 trap 'rm -rf "$dir"' EXIT

@@ -2,7 +2,7 @@
 # Syncs a disk of which every other page changes, 4.5 million of them, and prints time and peak memory of each
 # way. Root; takes a loop device with XFS, and about 6 GiB of space.
 #
-#   benches/scattered.sh target/release/diskdelta [PIECES [FOLDER]]
+#   benches/scattered.sh target/release/diskdelta [PIECES [DIRECTORY]]
 #
 # The target is one piece of 64 MiB, reflinked again and again, with every other page full; the source is a hole.
 set -eu

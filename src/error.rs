@@ -247,7 +247,7 @@ impl Error {
 
 impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Every part may come from outside: names from folders, messages from peers and guests.
+        // Every part may come from outside: names from directories, messages from peers and guests.
         if let Some(path) = &self.path {
             write!(f, "{}: ", EscapedPath(path))?;
         }

@@ -9,7 +9,9 @@ use diskdelta::delta::{
     create_link, merge,
 };
 use diskdelta::image::{Format, Raw};
-use diskdelta::storage::{Folder, HostFolder, MemoryFolder, MemoryStorage, Place, Storage};
+use diskdelta::storage::{
+    Directory, HostDirectory, MemoryDirectory, MemoryStorage, Place, Storage,
+};
 use diskdelta::sync::{BaseCheck, Outcome, Target, Verify, apply_delta};
 use diskdelta::{BlockSize, ErrorKind, Limits, Result, Work, manifest};
 use proptest::prelude::*;
@@ -54,15 +56,15 @@ fn opened(bytes: Vec<u8>) -> Result<Delta> {
 
 /// Applies the delta to a target that holds `old`; what it holds afterwards, and what was said.
 fn applied(bytes: Vec<u8>, old: &[u8], check: BaseCheck) -> (Vec<u8>, Result<Outcome>) {
-    let folder = MemoryFolder::new();
-    folder.insert("t", old.to_vec());
-    let shared: Arc<dyn Folder> = Arc::new(folder.clone());
+    let directory = MemoryDirectory::new();
+    directory.insert("t", old.to_vec());
+    let shared: Arc<dyn Directory> = Arc::new(directory.clone());
     let target = Target::file(Place::new(shared, "t"), Format::Raw);
     let said = opened(bytes)
         .and_then(|delta| apply_delta(&delta, &target, check, Verify::Written, &work()))
         .map(|report| report.outcome);
-    assert_eq!(folder.names().unwrap(), vec!["t"], "{said:?}");
-    (folder.bytes("t").unwrap(), said)
+    assert_eq!(directory.names().unwrap(), vec!["t"], "{said:?}");
+    (directory.bytes("t").unwrap(), said)
 }
 
 fn disk(pages: &[u8], cut: usize) -> Vec<u8> {
@@ -389,8 +391,8 @@ fn a_delta_fits_a_disk_with_holes_wherever_its_frames_begin_and_end() {
         writer.finish(root(&old), root(&new)).unwrap();
 
         let home = tempfile::tempdir().unwrap();
-        let folder: Arc<dyn Folder> = Arc::new(HostFolder::open(home.path()).unwrap());
-        let base = folder.create_new("t".as_ref()).unwrap();
+        let directory: Arc<dyn Directory> = Arc::new(HostDirectory::open(home.path()).unwrap());
+        let base = directory.create_new("t".as_ref()).unwrap();
         base.set_len(old.len() as u64).unwrap();
         for page in [1, 3] {
             let range = page * PAGE..(page + 1) * PAGE;
@@ -398,7 +400,7 @@ fn a_delta_fits_a_disk_with_holes_wherever_its_frames_begin_and_end() {
                 .unwrap();
         }
         drop(base);
-        let target = Target::file(Place::new(folder, "t"), Format::Raw);
+        let target = Target::file(Place::new(directory, "t"), Format::Raw);
         let delta = Delta::open(file, &Limits::default()).unwrap();
         let check = BaseCheck::Whole;
         apply_delta(&delta, &target, check, Verify::Written, &work()).unwrap();
@@ -434,12 +436,12 @@ fn no_number_of_scattered_frames_is_too_many() {
         let merged = Arc::new(MemoryStorage::default());
         merge(&deltas, merged.clone(), &limits, None, &work()).unwrap();
         let apply = |delta: &Delta, old: &[u8]| {
-            let folder = MemoryFolder::new();
-            folder.insert("t", old.to_vec());
-            let target = Target::file(Place::new(Arc::new(folder.clone()), "t"), Format::Raw);
+            let directory = MemoryDirectory::new();
+            directory.insert("t", old.to_vec());
+            let target = Target::file(Place::new(Arc::new(directory.clone()), "t"), Format::Raw);
             let check = BaseCheck::Whole;
             apply_delta(delta, &target, check, Verify::Written, &work()).unwrap();
-            folder.bytes("t").unwrap()
+            directory.bytes("t").unwrap()
         };
         assert!(apply(&deltas[0], &disks[0]) == disks[1]);
         assert!(apply(&open(merged.to_vec()), &disks[0]) == disks[2]);

@@ -15,13 +15,13 @@ use diskdelta::image::{
 };
 use diskdelta::manifest;
 use diskdelta::storage::fault::FaultDisk;
-use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place, Storage};
+use diskdelta::storage::{Access, Directory, MemoryDirectory, MemoryStorage, Place, Storage};
 use diskdelta::sync::{
     Mark, Mode, Outcome, Recovered, Safety, Source, SyncOptions, SyncReport, Target, Verified,
     Verify, recover, sync,
 };
 use diskdelta::{BlockSize, ErrorKind, Result, Work};
-use watched::WatchedFolder;
+use watched::WatchedDirectory;
 
 const PAGE: usize = 4096;
 const LEN: usize = 600 * PAGE;
@@ -53,12 +53,12 @@ fn source(bytes: &[u8]) -> Source {
     Source::new(Arc::new(raw(bytes)))
 }
 
-fn folder(bytes: &[u8]) -> (WatchedFolder, Target) {
-    let folder = WatchedFolder::new();
-    folder.insert("t.raw", bytes.to_vec());
-    let shared: Arc<dyn Folder> = Arc::new(folder.clone());
+fn directory(bytes: &[u8]) -> (WatchedDirectory, Target) {
+    let directory = WatchedDirectory::new();
+    directory.insert("t.raw", bytes.to_vec());
+    let shared: Arc<dyn Directory> = Arc::new(directory.clone());
     (
-        folder,
+        directory,
         Target::file(Place::new(shared, "t.raw"), Format::Raw),
     )
 }
@@ -81,7 +81,7 @@ fn what_was_not_read_is_not_called_compared_written_or_identical() {
                 (Verify::Written, Verified::Tracked),
                 (Verify::None, Verified::No),
             ] {
-                let (_, target) = folder(&old);
+                let (_, target) = directory(&old);
                 let options = SyncOptions::default()
                     .with_safety(safety)
                     .with_verify(verify)
@@ -90,7 +90,7 @@ fn what_was_not_read_is_not_called_compared_written_or_identical() {
                 let said = (report.outcome, report.verified);
                 assert_eq!(said, (outcome, verified), "{safety:?} {map:?}");
                 let options = options.with_dry_run(true);
-                let (_, target) = folder(&old);
+                let (_, target) = directory(&old);
                 let report = sync(&source(&new), &target, &options, &work()).unwrap();
                 assert_ne!(report.outcome, Outcome::Identical);
             }
@@ -104,21 +104,21 @@ fn a_change_map_that_misses_a_change_is_found_before_an_atomic_target_changes() 
     let new = changed(&old, &[300, 400]);
     let maps = [vec![], vec![page(300)], vec![page(5), page(400)]];
     for map in &maps {
-        let (folder, target) = folder(&old);
+        let (directory, target) = directory(&old);
         let options = SyncOptions::default()
             .with_verify(Verify::All)
             .with_change_map(Some(map.clone()));
         let error = sync(&source(&new), &target, &options, &work()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::VerifyFailed);
         assert!(error.to_string().contains("untouched"), "{error}");
-        assert!(folder.bytes("t.raw").unwrap() == old);
+        assert!(directory.bytes("t.raw").unwrap() == old);
         // The way on that it names.
         let options = options.with_change_map(None);
         let report = sync(&source(&new), &target, &options, &work()).unwrap();
         let said = (report.outcome, report.verified);
         assert_eq!(said, (Outcome::Synced, Verified::All));
-        assert!(folder.bytes("t.raw").unwrap() == new);
-        assert_eq!(folder.names().unwrap(), ["t.raw"]);
+        assert!(directory.bytes("t.raw").unwrap() == new);
+        assert_eq!(directory.names().unwrap(), ["t.raw"]);
     }
 }
 
@@ -127,19 +127,19 @@ fn in_place_a_change_map_that_misses_a_change_leaves_the_target_old_or_marked() 
     let old = noise(LEN);
     let new = changed(&old, &[100, 300]);
     for map in [vec![], vec![page(100)], vec![page(300)]] {
-        let (folder, target) = folder(&old);
+        let (directory, target) = directory(&old);
         let options = SyncOptions::default()
             .with_safety(Safety::InPlace)
             .with_verify(Verify::All)
             .with_change_map(Some(map));
         let error = sync(&source(&new), &target, &options, &work()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::VerifyFailed);
-        let now = folder.bytes("t.raw").unwrap();
+        let now = directory.bytes("t.raw").unwrap();
         let storage = MemoryStorage::new("now", now.clone());
         assert!(now == old || Mark::find(&storage).unwrap().is_some());
         let options = options.with_change_map(None);
         sync(&source(&new), &target, &options, &work()).unwrap();
-        assert!(folder.bytes("t.raw").unwrap() == new);
+        assert!(directory.bytes("t.raw").unwrap() == new);
     }
 }
 
@@ -158,14 +158,14 @@ fn a_complete_change_map_passes_a_check_of_all() {
                 page(300).start..page(302).end,
             ]));
         for outcome in [Outcome::Synced, Outcome::Identical] {
-            let (folder, target) = folder(match outcome {
+            let (directory, target) = directory(match outcome {
                 Outcome::Synced => &old,
                 _ => &new,
             });
             let report = sync(&source(&new), &target, &options, &work()).unwrap();
             let said = (report.outcome, report.verified);
             assert_eq!(said, (outcome, Verified::All), "{safety:?}");
-            assert!(folder.bytes("t.raw").unwrap() == new);
+            assert!(directory.bytes("t.raw").unwrap() == new);
         }
     }
 }
@@ -188,14 +188,14 @@ fn a_change_map_that_cannot_be_one_of_the_disk_is_refused_wherever_it_is_taken()
         };
         for safety in [Safety::Atomic, Safety::InPlace] {
             for dry_run in [false, true] {
-                let (folder, target) = folder(&old);
+                let (directory, target) = directory(&old);
                 let options = SyncOptions::default()
                     .with_safety(safety)
                     .with_dry_run(dry_run)
                     .with_change_map(Some(map.clone()));
                 refused(sync(&source(&new), &target, &options, &work()).unwrap_err());
-                assert!(folder.bytes("t.raw").unwrap() == old);
-                assert_eq!(folder.names().unwrap(), ["t.raw"]);
+                assert!(directory.bytes("t.raw").unwrap() == old);
+                assert_eq!(directory.names().unwrap(), ["t.raw"]);
             }
         }
         let options = CompareOptions::default().with_change_map(map.clone());
@@ -284,7 +284,7 @@ fn a_target_that_does_not_hold_the_source_keeps_its_marker_and_the_way_on_works(
                 damaged: page(280).start,
                 has_struck: AtomicBool::new(false),
             });
-            let stages: Arc<dyn Folder> = Arc::new(WatchedFolder::new());
+            let stages: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
             let stage = Place::new(stages.clone(), "device-stage");
             let target = Target::device(medium.clone(), Format::Raw, stage);
             let options = SyncOptions::default()
@@ -327,7 +327,7 @@ fn cancelling_a_check_of_all_never_calls_a_complete_target_untouched() {
     let old = noise(LEN);
     let new = changed(&old, &[300]);
     for safety in [Safety::Atomic, Safety::InPlace] {
-        let (folder, target) = folder(&old);
+        let (directory, target) = directory(&old);
         let work = work();
         let cancel = work.cancel().clone();
         let phases = Arc::new(CancelAtVerify(cancel));
@@ -338,7 +338,7 @@ fn cancelling_a_check_of_all_never_calls_a_complete_target_untouched() {
             .with_verify(Verify::All);
         let error = sync(&source(&new), &target, &options, &work).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
-        let now = MemoryStorage::new("now", folder.bytes("t.raw").unwrap());
+        let now = MemoryStorage::new("now", directory.bytes("t.raw").unwrap());
         assert!(Mark::find(&now).unwrap().is_some());
         assert!(error.to_string().contains("marked"), "{error}");
         let work = Work::new(1).unwrap();
@@ -346,7 +346,7 @@ fn cancelling_a_check_of_all_never_calls_a_complete_target_untouched() {
             Safety::Atomic => assert_eq!(recover(&target, &work).unwrap(), Recovered::New),
             _ => drop(sync(&source(&new), &target, &options, &work).unwrap()),
         }
-        assert!(folder.bytes("t.raw").unwrap() == new);
+        assert!(directory.bytes("t.raw").unwrap() == new);
     }
 }
 
@@ -367,15 +367,15 @@ impl diskdelta::Progress for CancelAtVerify {
 fn a_dry_run_counts_what_the_sync_onto_a_missing_target_writes() {
     let mut new = noise(LEN);
     new[100 * PAGE..200 * PAGE].fill(0);
-    let folder = WatchedFolder::new();
-    let shared: Arc<dyn Folder> = Arc::new(folder.clone());
+    let directory = WatchedDirectory::new();
+    let shared: Arc<dyn Directory> = Arc::new(directory.clone());
     for (name, format) in [("t.raw", Format::Raw), ("t.vhd", Format::Vhd)] {
         let target = Target::file(Place::new(shared.clone(), name), format);
         let options = SyncOptions::default();
         let dry = options.clone().with_dry_run(true);
         let report = sync(&source(&new), &target, &dry, &work()).unwrap();
         assert_eq!(report.outcome, Outcome::DryRun);
-        assert!(folder.bytes(name).is_none());
+        assert!(directory.bytes(name).is_none());
         let done = sync(&source(&new), &target, &options, &work()).unwrap();
         let numbers = |of: &SyncReport| (of.changed_bytes, of.zeroed_bytes, of.written_bytes);
         assert_eq!(numbers(&report), numbers(&done));
@@ -402,7 +402,7 @@ fn ranges_that_were_skipped_are_never_called_identical() {
             (true, Safety::Atomic),
         ] {
             for verify in [Verify::Written, Verify::All] {
-                let (folder, target) = folder(&old);
+                let (directory, target) = directory(&old);
                 let options = SyncOptions::default()
                     .with_mode(Mode::Delta)
                     .with_safety(safety)
@@ -416,7 +416,7 @@ fn ranges_that_were_skipped_are_never_called_identical() {
                 };
                 assert_eq!(report.outcome, wanted, "{safety:?} {verify:?} {dry_run}");
                 assert_eq!(report.unreadable, [page(300)]);
-                assert!(outcome != Outcome::Unchanged || folder.bytes("t.raw").unwrap() == old);
+                assert!(outcome != Outcome::Unchanged || directory.bytes("t.raw").unwrap() == old);
             }
         }
     }
@@ -439,16 +439,16 @@ fn what_a_sync_of_another_mode_left_is_gone_when_one_ends_well() {
             (Mode::Auto, &new),
         ] {
             for safety in [Safety::Atomic, Safety::InPlace] {
-                let (folder, target) = folder(before);
-                folder.insert(left, noise(5 * PAGE));
+                let (directory, target) = directory(before);
+                directory.insert(left, noise(5 * PAGE));
                 let options = SyncOptions::default().with_mode(mode).with_safety(safety);
                 let dry = options.clone().with_dry_run(true);
                 let what = format!("{left} {mode:?} {safety:?}");
                 sync(&source(&new), &target, &dry, &work()).unwrap();
-                assert_eq!(folder.names().unwrap().len(), 2, "{what}");
+                assert_eq!(directory.names().unwrap().len(), 2, "{what}");
                 sync(&source(&new), &target, &options, &work()).unwrap();
-                assert!(folder.bytes("t.raw").unwrap() == new);
-                assert_eq!(folder.names().unwrap(), ["t.raw"], "{what}");
+                assert!(directory.bytes("t.raw").unwrap() == new);
+                assert_eq!(directory.names().unwrap(), ["t.raw"], "{what}");
                 assert_eq!(recover(&target, &work()).unwrap(), Recovered::Nothing);
             }
         }
@@ -520,7 +520,7 @@ fn a_target_that_is_verified_as_a_whole_is_read_where_the_system_shows_holes() {
         for mode in [Mode::Delta, Mode::Auto] {
             for verify in [Verify::Written, Verify::All] {
                 let file = Arc::new(MemoryStorage::new("t.raw", bytes.clone()));
-                let stages: Arc<dyn Folder> = Arc::new(MemoryFolder::new());
+                let stages: Arc<dyn Directory> = Arc::new(MemoryDirectory::new());
                 let stage = Place::new(stages, "stage");
                 let storage = Arc::new(WrongHole(file.clone()));
                 let target = Target::device(storage, Format::Raw, stage);

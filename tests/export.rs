@@ -37,20 +37,20 @@ const FORMATS: [CreateFormat; 4] = [
     CreateFormat::VhdxDynamic,
 ];
 
-/// A folder with images and deltas.
+/// A directory with images and deltas.
 struct Lab {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Lab {
     fn new() -> Self {
         Lab {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
         }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     /// An image that holds `contents`.
@@ -77,7 +77,7 @@ impl Lab {
     }
 
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.folder.path()).unwrap();
+        let entries = fs::read_dir(self.directory.path()).unwrap();
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -284,7 +284,7 @@ fn what_cannot_be_a_child_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn a_child_in_another_folder_names_the_way_to_its_parent() {
+fn a_child_in_another_directory_names_the_way_to_its_parent() {
     let lab = Lab::new();
     fs::create_dir(lab.path("sub")).unwrap();
     for (ext, format) in [
@@ -294,7 +294,7 @@ fn a_child_in_another_folder_names_the_way_to_its_parent() {
         let base = lab.image(&format!("bäse.{ext}"), format, &old_disk());
         let child = lab.path(&format!("sub/child.{ext}"));
         exported(&lab.delta(&old_disk(), &new_disk()), &base, &child).unwrap();
-        // No hint leads out of the child's folder: the caller names the parent.
+        // No hint leads out of the child's directory: the caller names the parent.
         let alone = ImageOptions::default().with_gate(Arc::new(FileGate::new()));
         let error = image::open(&child, &alone).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Parent);
@@ -386,7 +386,7 @@ proptest! {
     }
 }
 
-const FOLDER: &str = "/disks";
+const DIRECTORY: &str = "/disks";
 
 fn crash(format: CreateFormat, dropped: Option<&SyncCall>) -> std::result::Result<u64, Violation> {
     let (disk, base, delta, new) = before_the_crash(format);
@@ -404,7 +404,7 @@ fn before_the_crash(format: CreateFormat) -> (FaultDisk, Arc<dyn Storage>, Delta
     fill(base.clone(), format, &old);
     let (delta, new) = with_frames(&old, &[(100, 9000, 7), (20_000, 30_000, 0)]);
     let disk = FaultDisk::new();
-    disk.put(format!("{FOLDER}/other"), vec![1; 10]);
+    disk.put(format!("{DIRECTORY}/other"), vec![1; 10]);
     disk.settle();
     (disk, base, delta, new)
 }
@@ -416,7 +416,7 @@ fn make_child(
     delta: &Delta,
 ) -> Result<()> {
     let over = ExportBase::new(base.clone(), format.format(), r".\base");
-    let place = Place::new(Arc::new(disk.folder(FOLDER)), "child");
+    let place = Place::new(Arc::new(disk.directory(DIRECTORY)), "child");
     place.create_whole(Privacy::PRIVATE, |child| {
         export(delta, &over, child, &Work::new(1)?)
     })?;
@@ -430,7 +430,7 @@ fn whole_or_absent(
     base: &Arc<dyn Storage>,
     new: &[u8],
 ) -> std::result::Result<(), String> {
-    let child = format!("{FOLDER}/child");
+    let child = format!("{DIRECTORY}/child");
     let Ok(storage) = state.disk().open(child, Access::Read) else {
         return match state.noted("made") {
             true => Err("the child is gone".into()),

@@ -23,8 +23,8 @@ fn a_program_says_what_the_vm_is_after_what_it_did() {
 
 #[test]
 fn a_program_is_told_the_facts_in_its_environment_and_as_json() {
-    let folder = tempfile::tempdir().unwrap();
-    let (input, env) = (folder.path().join("input"), folder.path().join("env"));
+    let directory = tempfile::tempdir().unwrap();
+    let (input, env) = (directory.path().join("input"), directory.path().join("env"));
     let script = format!("cat > {}; env > {}; {SEEN}", input.display(), env.display());
     let controller = controller(&script);
     let cancel = CancelToken::new();
@@ -108,8 +108,8 @@ fn a_program_that_prints_nonsense_is_an_error_that_shows_it() {
 
 #[test]
 fn a_program_that_hangs_is_killed_with_all_that_it_started() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("pid");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pid");
     let script = format!("sleep 1000 & echo $! > {}; sleep 1000", file.display());
     let verbs = BTreeMap::from([("inspect".to_owned(), shell(&script))]);
     let limit = Duration::from_millis(500);
@@ -159,8 +159,8 @@ fn a_program_that_prints_without_end_is_bounded() {
 
 #[test]
 fn a_program_that_leaves_a_child_behind_is_not_waited_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("pid");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pid");
     let script = format!("sleep 1000 & echo $! > {}; {SEEN}", file.display());
     assert!(inspect(&script).is_ok());
     let pid = std::fs::read_to_string(file).unwrap();
@@ -175,8 +175,8 @@ fn a_program_that_leaves_a_child_behind_is_not_waited_for() {
 /// Neither a thread nor a pipe, in the process that asked: this test counts those of its own.
 #[test]
 fn a_child_that_keeps_the_programs_output_keeps_nothing_of_the_caller() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("pids");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("pids");
     // Each reads what it can still write to.
     let script = format!(
         "(trap '' PIPE; while sleep 0.05; do echo x >&2 || exit; done) & echo $! >> {}; {SEEN}",

@@ -452,10 +452,10 @@ fn a_held_device_is_found_by_no_mount_and_no_probe_until_it_is_activated() {
         return;
     };
     let rig = &site.rig;
-    let folder = rig.site("recovery", "db1").join("files");
-    fs::create_dir(&folder).unwrap();
-    fs::write(folder.join("order"), "42").unwrap();
-    let (source, files) = (rig.source("db1"), folder.to_str().unwrap());
+    let directory = rig.site("recovery", "db1").join("files");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("order"), "42").unwrap();
+    let (source, files) = (rig.source("db1"), directory.to_str().unwrap());
     let made = ["-q", "-F", "-d", files, source.to_str().unwrap()];
     run("mkfs.ext4", &made);
     let older = ["-q", "-F", site.path()];

@@ -15,7 +15,7 @@ use diskdelta::failback::machine::{Amount, Disposition, Mode, Phase, Reason, Req
 use diskdelta::failback::record::{JobRecord, Record};
 use diskdelta::journal::Reader;
 use diskdelta::storage::fault::{Fault, FaultDisk};
-use diskdelta::storage::{Access, Folder};
+use diskdelta::storage::{Access, Directory};
 use diskdelta::{ErrorKind, Result};
 
 use site::{Killed, World};
@@ -76,7 +76,7 @@ fn an_executor_killed_at_any_write_of_its_journal_comes_to_the_same_decision() {
         let mut kills = 0;
         for nth in 1.. {
             let (world, disk) = (World::new(), FaultDisk::new());
-            disk.folder(FOLDER);
+            disk.directory(DIRECTORY);
             disk.fail(Fault::nth(nth).and_all_later());
             let fate = run(&world, &disk, script);
             if let Ok(phase) = fate {
@@ -98,7 +98,10 @@ fn an_executor_killed_at_any_write_of_its_journal_comes_to_the_same_decision() {
 fn every_step_stands_in_the_journal_before_its_command_is_sent() {
     let (world, disk) = (World::new(), FaultDisk::new());
     run(&world, &disk, &COMMIT).unwrap();
-    let storage = disk.folder(FOLDER).open(name(), Access::Read).unwrap();
+    let storage = disk
+        .directory(DIRECTORY)
+        .open(name(), Access::Read)
+        .unwrap();
     let entries = Reader::open(storage).unwrap().rest().unwrap();
     let records = entries
         .iter()
@@ -208,7 +211,12 @@ fn an_older_executor_is_refused_once_another_has_taken_over() {
     let (world, disk) = (World::new(), FaultDisk::new());
     let mut older = begin(&world, &disk).unwrap();
     older.work(&mut NoMailbox).unwrap();
-    let newer = Executor::resume(&disk.folder(FOLDER), name(), world.resources(), pace());
+    let newer = Executor::resume(
+        &disk.directory(DIRECTORY),
+        name(),
+        world.resources(),
+        pace(),
+    );
     let mut newer = newer.unwrap();
     newer.ask(Request::Start, "operator").unwrap();
     newer.work(&mut NoMailbox).unwrap();
@@ -225,7 +233,7 @@ fn an_older_executor_is_refused_once_another_has_taken_over() {
 fn a_journal_that_was_cut_or_changed_stops_the_executor_before_it_does_anything() {
     let (world, disk) = (World::new(), FaultDisk::new());
     run(&world, &disk, &COMMIT).unwrap();
-    let path = format!("{FOLDER}/{}", name().to_str().unwrap());
+    let path = format!("{DIRECTORY}/{}", name().to_str().unwrap());
     let whole = disk.row(&path).unwrap().to_vec();
     let calls = world.reaper.calls();
     let mut changed = whole.clone();
@@ -234,7 +242,12 @@ fn a_journal_that_was_cut_or_changed_stops_the_executor_before_it_does_anything(
     for damaged in [changed, whole[..middle].to_vec()] {
         let disk = FaultDisk::new();
         disk.put(&path, damaged);
-        let fate = Executor::resume(&disk.folder(FOLDER), name(), world.resources(), pace());
+        let fate = Executor::resume(
+            &disk.directory(DIRECTORY),
+            name(),
+            world.resources(),
+            pace(),
+        );
         let error = fate.map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed);
         assert!(error.to_string().contains("record "), "{error}");
@@ -242,7 +255,7 @@ fn a_journal_that_was_cut_or_changed_stops_the_executor_before_it_does_anything(
     assert_eq!(world.reaper.calls(), calls);
 }
 
-const FOLDER: &str = "/jobs";
+const DIRECTORY: &str = "/jobs";
 
 /// What the operator asks for, and in which phase.
 type Script = [(Phase, Request)];
@@ -302,7 +315,7 @@ fn survive(world: &World, disk: &FaultDisk, script: &Script) -> Option<Phase> {
 }
 
 fn begin(world: &World, disk: &FaultDisk) -> Result<Executor> {
-    let folder = disk.folder(FOLDER);
+    let directory = disk.directory(DIRECTORY);
     let job = JobRecord {
         job: "shop".to_owned(),
         vm: "db1".to_owned(),
@@ -310,17 +323,17 @@ fn begin(world: &World, disk: &FaultDisk) -> Result<Executor> {
         spec: Spec::new(Mode::Delta).with_keep_undo(true),
         after_epoch: 0,
     };
-    let there = folder.names()?.iter().any(|there| there == name());
+    let there = directory.names()?.iter().any(|there| there == name());
     let resumed = match there {
-        true => Executor::resume(&folder, name(), world.resources(), pace()),
-        false => return Executor::create(&folder, name(), job, world.resources(), pace()),
+        true => Executor::resume(&directory, name(), world.resources(), pace()),
+        false => return Executor::create(&directory, name(), job, world.resources(), pace()),
     };
     match resumed {
         // Killed before the journal said what the job is: nothing was done.
         Err(error) if error.to_string().contains("remove it and begin anew") => {
-            folder.remove(name())?;
-            folder.sync()?;
-            Executor::create(&folder, name(), job, world.resources(), pace())
+            directory.remove(name())?;
+            directory.sync()?;
+            Executor::create(&directory, name(), job, world.resources(), pace())
         }
         resumed => resumed,
     }

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use diskdelta::ErrorKind;
 use diskdelta::journal::{Entry, Reader, Writer};
 use diskdelta::storage::fault::{CrashState, FaultDisk};
-use diskdelta::storage::{Access, Folder, HostFolder, MemoryFolder, MemoryStorage, Storage};
+use diskdelta::storage::{
+    Access, Directory, HostDirectory, MemoryDirectory, MemoryStorage, Storage,
+};
 
 #[test]
 fn records_come_back_in_order_and_a_watcher_sees_each_as_it_is_added() {
-    let folder = MemoryFolder::new();
-    let mut writer = Writer::create(&folder, name(), [7; 16]).unwrap();
-    let mut watcher = Reader::open(folder.open(name(), Access::Read).unwrap()).unwrap();
+    let directory = MemoryDirectory::new();
+    let mut writer = Writer::create(&directory, name(), [7; 16]).unwrap();
+    let mut watcher = Reader::open(directory.open(name(), Access::Read).unwrap()).unwrap();
     assert_eq!(watcher.job(), [7; 16]);
     assert_eq!(watcher.next_entry().unwrap(), None);
     for (index, text) in TEXTS.iter().enumerate() {
@@ -26,15 +28,15 @@ fn records_come_back_in_order_and_a_watcher_sees_each_as_it_is_added() {
         );
         assert_eq!(watcher.next_entry().unwrap(), None);
     }
-    let (_, entries) = Writer::open(&folder, name()).unwrap();
+    let (_, entries) = Writer::open(&directory, name()).unwrap();
     assert_eq!(payloads(&entries), TEXTS);
 }
 
 #[test]
 fn a_second_journal_of_the_same_name_is_refused() {
-    let folder = MemoryFolder::new();
-    Writer::create(&folder, name(), [0; 16]).unwrap();
-    let again = Writer::create(&folder, name(), [0; 16])
+    let directory = MemoryDirectory::new();
+    Writer::create(&directory, name(), [0; 16]).unwrap();
+    let again = Writer::create(&directory, name(), [0; 16])
         .map(|_| ())
         .unwrap_err();
     assert_eq!(again.kind(), ErrorKind::AlreadyExists);
@@ -42,8 +44,8 @@ fn a_second_journal_of_the_same_name_is_refused() {
 
 #[test]
 fn a_record_of_more_than_a_mebibyte_is_refused_and_the_journal_goes_on() {
-    let folder = MemoryFolder::new();
-    let mut writer = Writer::create(&folder, name(), [0; 16]).unwrap();
+    let directory = MemoryDirectory::new();
+    let mut writer = Writer::create(&directory, name(), [0; 16]).unwrap();
     let error = writer.append(&vec![0; (1 << 20) + 1]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
     writer.append(b"short").unwrap();
@@ -109,7 +111,7 @@ fn records_cannot_be_exchanged_left_out_or_taken_from_another_job() {
             "{order:?}"
         );
     }
-    let other = MemoryFolder::new();
+    let other = MemoryDirectory::new();
     let mut writer = Writer::create(&other, name(), [8; 16]).unwrap();
     TEXTS.iter().for_each(|text| {
         writer.append(text).unwrap();
@@ -129,7 +131,7 @@ fn what_was_acknowledged_survives_every_crash_and_every_crash_after_it() {
             let held = recovered(state, 0)?;
             // Go on after the crash, and crash again.
             let again = state.disk();
-            if let Ok((mut writer, _)) = Writer::open(&again.folder(FOLDER), name()) {
+            if let Ok((mut writer, _)) = Writer::open(&again.directory(DIRECTORY), name()) {
                 writer.append(b"after the crash").unwrap();
                 again.note("again");
                 again
@@ -160,8 +162,8 @@ fn every_sync_of_the_journal_is_needed() {
 
 #[test]
 fn a_compacted_journal_holds_its_first_record_and_its_newest_and_goes_on() {
-    let folder = MemoryFolder::new();
-    let mut writer = Writer::create(&folder, name(), [7; 16]).unwrap();
+    let directory = MemoryDirectory::new();
+    let mut writer = Writer::create(&directory, name(), [7; 16]).unwrap();
     for number in 1..=20u32 {
         writer.append(&number.to_le_bytes()).unwrap();
     }
@@ -170,54 +172,54 @@ fn a_compacted_journal_holds_its_first_record_and_its_newest_and_goes_on() {
         (3, vec![1, 18, 19, 20], 16),
         (2, vec![1, 19, 20], 17),
     ] {
-        writer.compact(&folder, name(), keep).unwrap();
-        assert_eq!(numbers(&folder), (expected, left_out));
+        writer.compact(&directory, name(), keep).unwrap();
+        assert_eq!(numbers(&directory), (expected, left_out));
     }
     assert_eq!(writer.append(&21u32.to_le_bytes()).unwrap(), 4);
-    assert_eq!(numbers(&folder), (vec![1, 19, 20, 21], 17));
-    let (mut writer, _) = Writer::open(&folder, name()).unwrap();
+    assert_eq!(numbers(&directory), (vec![1, 19, 20, 21], 17));
+    let (mut writer, _) = Writer::open(&directory, name()).unwrap();
     writer.append(&22u32.to_le_bytes()).unwrap();
-    assert_eq!(numbers(&folder), (vec![1, 19, 20, 21, 22], 17));
-    assert_eq!(folder.names().unwrap(), [name()]);
+    assert_eq!(numbers(&directory), (vec![1, 19, 20, 21, 22], 17));
+    assert_eq!(directory.names().unwrap(), [name()]);
 }
 
 #[test]
 fn a_journal_that_is_compacted_now_and_then_stays_short_and_its_end_is_read_alone() {
-    let folder = MemoryFolder::new();
-    let mut writer = Writer::create(&folder, name(), [7; 16]).unwrap();
+    let directory = MemoryDirectory::new();
+    let mut writer = Writer::create(&directory, name(), [7; 16]).unwrap();
     let mut longest = 0;
     for number in 0..100_000u32 {
         writer
             .append(&[&number.to_le_bytes()[..], &[0; 96]].concat())
             .unwrap();
         if writer.count() >= 1000 {
-            writer.compact(&folder, name(), 100).unwrap();
+            writer.compact(&directory, name(), 100).unwrap();
         }
         longest = longest.max(writer.len_bytes());
     }
     assert!(longest < 4096 + 1001 * 148, "{longest}");
-    let mut whole = Counted::open(&folder);
+    let mut whole = Counted::open(&directory);
     let records = whole.reader.rest().unwrap();
-    let mut end = Counted::open(&folder);
+    let mut end = Counted::open(&directory);
     assert_eq!(end.reader.next_entry().unwrap(), Some(records[0].clone()));
     assert_eq!(end.reader.last_entry().unwrap(), records.last().cloned());
     assert_eq!(end.reader.next_entry().unwrap(), None);
     let (all, few) = (whole.bytes(), end.bytes());
     assert!(few < 1000 && few < all / 20, "{few} of {all} bytes");
     // And the first of all, if it is asked for alone.
-    let mut alone = Counted::open(&folder);
+    let mut alone = Counted::open(&directory);
     assert_eq!(alone.reader.last_entry().unwrap(), records.last().cloned());
 }
 
 #[test]
 fn the_end_of_every_journal_is_found_from_every_seal() {
     for len in 0..5 {
-        let folder = MemoryFolder::new();
-        let mut writer = Writer::create(&folder, name(), [7; 16]).unwrap();
+        let directory = MemoryDirectory::new();
+        let mut writer = Writer::create(&directory, name(), [7; 16]).unwrap();
         for text in &TEXTS[..len.min(4)] {
             writer.append(text).unwrap();
         }
-        let whole = folder.bytes(name()).unwrap();
+        let whole = directory.bytes(name()).unwrap();
         // A seal that is lost leaves the one before it.
         for lost in [None, Some(512), Some(1024)] {
             let mut bytes = whole.clone();
@@ -238,23 +240,23 @@ fn the_end_of_every_journal_is_found_from_every_seal() {
 
 #[test]
 fn a_journal_of_the_first_version_is_read_gone_on_with_and_compacted() {
-    let folder = MemoryFolder::new();
-    folder.insert(name(), first_version());
-    let read = |folder: &MemoryFolder| {
-        let mut reader = Reader::open(folder.open(name(), Access::Read).unwrap()).unwrap();
+    let directory = MemoryDirectory::new();
+    directory.insert(name(), first_version());
+    let read = |directory: &MemoryDirectory| {
+        let mut reader = Reader::open(directory.open(name(), Access::Read).unwrap()).unwrap();
         let last = reader.last_entry().unwrap().unwrap();
         (reader.job(), last.payload)
     };
-    assert_eq!(read(&folder), ([7; 16], b"two".to_vec()));
-    let (mut writer, entries) = Writer::open(&folder, name()).unwrap();
+    assert_eq!(read(&directory), ([7; 16], b"two".to_vec()));
+    let (mut writer, entries) = Writer::open(&directory, name()).unwrap();
     assert_eq!(payloads(&entries), [&b"one"[..], b"two"]);
     writer.append(b"three").unwrap();
-    assert_eq!(read(&folder), ([7; 16], b"three".to_vec()));
-    assert_eq!(folder.bytes(name()).unwrap()[8], 1);
-    writer.compact(&folder, name(), 1).unwrap();
-    assert_eq!(folder.bytes(name()).unwrap()[8], 2);
+    assert_eq!(read(&directory), ([7; 16], b"three".to_vec()));
+    assert_eq!(directory.bytes(name()).unwrap()[8], 1);
+    writer.compact(&directory, name(), 1).unwrap();
+    assert_eq!(directory.bytes(name()).unwrap()[8], 2);
     writer.append(b"four").unwrap();
-    let (_, entries) = Writer::open(&folder, name()).unwrap();
+    let (_, entries) = Writer::open(&directory, name()).unwrap();
     assert_eq!(payloads(&entries), [&b"one"[..], b"three", b"four"]);
 }
 
@@ -284,38 +286,38 @@ fn a_compaction_that_a_crash_ends_leaves_the_journal_as_it_was_or_the_shorter_on
 #[test]
 fn a_compaction_that_fails_changes_nothing_and_the_journal_goes_on() {
     let temporary = tempfile::tempdir().unwrap();
-    let folder = HostFolder::open(temporary.path()).unwrap();
-    let mut writer = Writer::create(&folder, name(), [7; 16]).unwrap();
+    let directory = HostDirectory::open(temporary.path()).unwrap();
+    let mut writer = Writer::create(&directory, name(), [7; 16]).unwrap();
     for text in TEXTS {
         writer.append(text).unwrap();
     }
     // Something that cannot be removed has the name.
     std::fs::create_dir(temporary.path().join("job.journal.new")).unwrap();
-    writer.compact(&folder, name(), 1).unwrap_err();
+    writer.compact(&directory, name(), 1).unwrap_err();
     writer.append(b"five").unwrap();
     drop(writer);
-    let (_, entries) = Writer::open(&folder, name()).unwrap();
+    let (_, entries) = Writer::open(&directory, name()).unwrap();
     assert_eq!(entries.len(), 5);
 }
 
 /// The records' numbers, and how many were left out.
-fn numbers(folder: &MemoryFolder) -> (Vec<u32>, u64) {
-    let mut reader = Reader::open(folder.open(name(), Access::Read).unwrap()).unwrap();
+fn numbers(directory: &MemoryDirectory) -> (Vec<u32>, u64) {
+    let mut reader = Reader::open(directory.open(name(), Access::Read).unwrap()).unwrap();
     let entries = reader.rest().unwrap();
     let number = |entry: &Entry| u32::from_le_bytes(entry.payload[..4].try_into().unwrap());
     (entries.iter().map(number).collect(), reader.left_out())
 }
 
 fn compact(disk: &FaultDisk) {
-    disk.folder(FOLDER);
+    disk.directory(DIRECTORY);
     disk.settle();
-    let folder = disk.folder(FOLDER);
-    let mut writer = Writer::create(&folder, name(), [7; 16]).unwrap();
+    let directory = disk.directory(DIRECTORY);
+    let mut writer = Writer::create(&directory, name(), [7; 16]).unwrap();
     for text in TEXTS {
         writer.append(text).unwrap();
     }
     disk.note("written");
-    writer.compact(&folder, name(), 1).unwrap();
+    writer.compact(&directory, name(), 1).unwrap();
     disk.note("compacted");
     writer.append(b"after it").unwrap();
     disk.note("appended");
@@ -325,8 +327,8 @@ fn compacted(state: &CrashState) -> Result<(), String> {
     if !state.noted("written") {
         return Ok(());
     }
-    let folder = state.disk().folder(FOLDER);
-    let (_, entries) = Writer::open(&folder, name()).map_err(|e| e.to_string())?;
+    let directory = state.disk().directory(DIRECTORY);
+    let (_, entries) = Writer::open(&directory, name()).map_err(|e| e.to_string())?;
     let is_right = match &payloads(&entries)[..] {
         all if all == TEXTS => !state.noted("compacted"),
         [b"one", b"four"] => !state.noted("appended"),
@@ -345,10 +347,10 @@ struct Counted {
 }
 
 impl Counted {
-    fn open(folder: &MemoryFolder) -> Self {
+    fn open(directory: &MemoryDirectory) -> Self {
         let read = Arc::default();
         let storage = Counting(
-            folder.open(name(), Access::Read).unwrap(),
+            directory.open(name(), Access::Read).unwrap(),
             Arc::clone(&read),
         );
         Counted {
@@ -426,7 +428,7 @@ fn first_version() -> Vec<u8> {
     whole
 }
 
-const FOLDER: &str = "/jobs";
+const DIRECTORY: &str = "/jobs";
 const TEXTS: [&[u8]; 4] = [
     b"one",
     b"",
@@ -439,12 +441,12 @@ fn name() -> &'static OsStr {
 }
 
 fn sample() -> Vec<u8> {
-    let folder = MemoryFolder::new();
-    let mut writer = Writer::create(&folder, name(), [7; 16]).unwrap();
+    let directory = MemoryDirectory::new();
+    let mut writer = Writer::create(&directory, name(), [7; 16]).unwrap();
     TEXTS.iter().for_each(|text| {
         writer.append(text).unwrap();
     });
-    folder.bytes(name()).unwrap()
+    directory.bytes(name()).unwrap()
 }
 
 /// Where the records begin, and where each ends.
@@ -465,9 +467,9 @@ fn payloads(entries: &[Entry]) -> Vec<&[u8]> {
 }
 
 fn write(disk: &FaultDisk) {
-    disk.folder(FOLDER);
+    disk.directory(DIRECTORY);
     disk.settle();
-    let mut writer = Writer::create(&disk.folder(FOLDER), name(), [7; 16]).unwrap();
+    let mut writer = Writer::create(&disk.directory(DIRECTORY), name(), [7; 16]).unwrap();
     disk.note("created");
     for (index, text) in TEXTS.iter().enumerate() {
         writer.append(text).unwrap();
@@ -477,15 +479,19 @@ fn write(disk: &FaultDisk) {
 
 /// How many records a crash left, all those that were acknowledged among them.
 fn recovered(state: &CrashState, at_least: usize) -> Result<usize, String> {
-    let folder = state.disk().folder(FOLDER);
-    let there = folder.names().unwrap().iter().any(|there| there == name());
+    let directory = state.disk().directory(DIRECTORY);
+    let there = directory
+        .names()
+        .unwrap()
+        .iter()
+        .any(|there| there == name());
     if !there {
         let acknowledged = state.noted("created") || at_least > 0;
         return (!acknowledged)
             .then_some(0)
             .ok_or("the journal is lost".into());
     }
-    let (_, entries) = Writer::open(&folder, name()).map_err(|e| e.to_string())?;
+    let (_, entries) = Writer::open(&directory, name()).map_err(|e| e.to_string())?;
     let noted = (0..TEXTS.len()).filter(|index| state.noted(&format!("appended {index}")));
     let least = (noted.count() + usize::from(state.noted("again"))).max(at_least);
     let right = entries

@@ -198,39 +198,42 @@ fn everything_that_is_wrong_is_named_by_line_and_key() {
 
 #[cfg(feature = "qemu")]
 #[test]
-fn a_site_of_qemu_names_a_folder_and_a_program_that_starts_vms_and_nothing_else() {
+fn a_site_of_qemu_names_a_directory_and_a_program_that_starts_vms_and_nothing_else() {
     let of = |controller: &str| {
         let text = least("").replacen("kind = \"commands\", program = [\"/any\"]", controller, 1);
         Plan::parse(&text)
     };
-    let plan = of("kind = \"qemu\", folder = \"/vm\", start = [\"/start\", \"-x\"]").unwrap();
-    let Controller::Qemu { folder, start, .. } = &plan.primary.controller else {
+    let plan = of("kind = \"qemu\", directory = \"/vm\", start = [\"/start\", \"-x\"]").unwrap();
+    let Controller::Qemu {
+        directory, start, ..
+    } = &plan.primary.controller
+    else {
         panic!("{:?}", plan.primary.controller);
     };
-    assert_eq!(folder, std::path::Path::new("/vm"));
+    assert_eq!(directory, std::path::Path::new("/vm"));
     assert_eq!(start[..], ["/start", "-x"]);
     let long = "/x".repeat(50);
     for (wrong, said) in [
-        ("kind = \"qemu\", start = [\"/start\"]", "needs `folder`"),
-        ("kind = \"qemu\", folder = \"/vm\"", "needs `start`"),
+        ("kind = \"qemu\", start = [\"/start\"]", "needs `directory`"),
+        ("kind = \"qemu\", directory = \"/vm\"", "needs `start`"),
         (
-            "kind = \"qemu\", folder = \"/vm\", start = []",
+            "kind = \"qemu\", directory = \"/vm\", start = []",
             "needs `start`",
         ),
         (
-            "kind = \"qemu\", folder = \"vm\", start = [\"/s\"]",
-            "primary.controller.folder",
+            "kind = \"qemu\", directory = \"vm\", start = [\"/s\"]",
+            "primary.controller.directory",
         ),
         (
-            &format!("kind = \"qemu\", folder = \"{long}\", start = [\"/s\"]"),
+            &format!("kind = \"qemu\", directory = \"{long}\", start = [\"/s\"]"),
             "longer than 80 bytes",
         ),
         (
-            "kind = \"qemu\", folder = \"/vm\", start = [\"/s\"], program = [\"/x\"]",
+            "kind = \"qemu\", directory = \"/vm\", start = [\"/s\"], program = [\"/x\"]",
             "go with `kind = \"commands\"`",
         ),
         (
-            "kind = \"commands\", program = [\"/any\"], folder = \"/vm\"",
+            "kind = \"commands\", program = [\"/any\"], directory = \"/vm\"",
             "go with `kind = \"qemu\"`",
         ),
     ] {
@@ -379,7 +382,7 @@ fn a_disk_that_is_written_lies_where_it_can_be_renamed() {
         let start = format!("line {line}, key `group.vm.disk.recovery`");
         assert!(text.starts_with(&start) && text.contains(said), "{text}");
     }
-    let qemu = "kind = \"qemu\", folder = \"/vm\", start = [\"/s\"]";
+    let qemu = "kind = \"qemu\", directory = \"/vm\", start = [\"/s\"]";
     let text = least("").replace(recovery, far);
     let (head, tail) = text.split_once("[recovery]").unwrap();
     let tail = tail.replacen("kind = \"commands\", program = [\"/any\"]", qemu, 1);
@@ -514,11 +517,11 @@ fn a_site_that_encrypts_names_one_key() {
 
 #[test]
 fn a_site_that_encrypts_says_where_replicas_of_devices_are_kept() {
-    let with = |active: &str, folder: &str| {
+    let with = |active: &str, directory: &str| {
         let text = least("")
             .replace(
                 "[[group]]\n",
-                &format!("[recovery.encryption]\nidentity = \"/key\"\n{folder}\n[[group]]\n"),
+                &format!("[recovery.encryption]\nidentity = \"/key\"\n{directory}\n[[group]]\n"),
             )
             .replace("recovery = \"/b\"", "recovery = \"/dev/vg/b\"")
             .replace("active = \"recovery\"", &format!("active = \"{active}\""));
@@ -529,16 +532,16 @@ fn a_site_that_encrypts_says_where_replicas_of_devices_are_kept() {
         let error = with(active, "").unwrap_err().to_string();
         let start = "line 22, key `group.vm.disk.recovery`: `/dev/vg/b` is a block device";
         assert!(error.starts_with(start), "{error}");
-        assert!(error.contains("`[recovery.encryption]` has to name a `folder`"));
-        let plan = with(active, "folder = \"/replicas\"").unwrap();
+        assert!(error.contains("`[recovery.encryption]` has to name a `directory`"));
+        let plan = with(active, "directory = \"/replicas\"").unwrap();
         let encryption = plan.recovery.encryption.unwrap();
-        let folder = encryption.folder_of("db1", "b/c").unwrap();
-        assert_eq!(folder.to_str(), Some("/replicas/db1+b%2fc.replica"));
+        let directory = encryption.directory_of("db1", "b/c").unwrap();
+        assert_eq!(directory.to_str(), Some("/replicas/db1+b%2fc.replica"));
     }
-    let error = with("primary", "folder = \"replicas\"")
+    let error = with("primary", "directory = \"replicas\"")
         .unwrap_err()
         .to_string();
-    let start = "line 14, key `recovery.encryption.folder`";
+    let start = "line 14, key `recovery.encryption.directory`";
     assert!(error.starts_with(start), "{error}");
 }
 

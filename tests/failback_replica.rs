@@ -13,7 +13,7 @@ use diskdelta::image::{CreateFormat, CreateOptions, Format, Image, ImageOptions,
 use diskdelta::remote::{Dialled, Job, LineOptions, Pull, ServeOptions, Served, serve};
 use diskdelta::replica::{Appended, Changed, Key, KeyFile, Replica};
 use diskdelta::storage::fault::{CrashState, FaultDisk};
-use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place, Storage};
+use diskdelta::storage::{Access, Directory, MemoryDirectory, MemoryStorage, Place, Storage};
 use diskdelta::{BlockSize, ErrorKind, ExtentKind, Result, Work, manifest};
 use proptest::prelude::*;
 
@@ -27,8 +27,8 @@ proptest! {
         states in prop::collection::vec(prop::collection::vec(0u8..4, 3), 1..6),
         mapped in any::<bool>(), compact in any::<bool>(),
     ) {
-        let (folder, key) = (memory(), key());
-        let replica = Replica::new(folder.clone(), key);
+        let (directory, key) = (memory(), key());
+        let replica = Replica::new(directory.clone(), key);
         let mut before: Option<Vec<u8>> = None;
         for state in states {
             let now = disk(&state);
@@ -102,11 +102,11 @@ fn a_chain_of_a_disk_that_grew_or_shrank_is_whole_once_it_is_put_together() {
 
 #[test]
 fn a_pass_over_a_line_that_breaks_leaves_the_chain_as_it_was() {
-    let (folder, key) = (memory(), key());
-    let replica = Replica::new(folder.clone(), key);
+    let (directory, key) = (memory(), key());
+    let replica = Replica::new(directory.clone(), key);
     let bytes = noise(8 * BLOCK);
     append_far(&replica, &bytes, None).unwrap();
-    let names = folder.names().unwrap();
+    let names = directory.names().unwrap();
     let (link, next) = (Line::to(&noise(20 * BLOCK)[8 * BLOCK..]), next());
     link.cut.shutdown(std::net::Shutdown::Both).unwrap();
     let len = (12 * BLOCK) as u64;
@@ -117,43 +117,43 @@ fn a_pass_over_a_line_that_breaks_leaves_the_chain_as_it_was() {
     assert_eq!(error.kind(), ErrorKind::Io, "{error}");
     assert_eq!(replica.verify(&work()).unwrap(), root(&bytes));
     replica.tidy().unwrap();
-    assert_eq!(folder.names().unwrap(), names);
+    assert_eq!(directory.names().unwrap(), names);
 }
 
 #[test]
 fn a_pass_without_changes_adds_nothing_and_one_with_few_little() {
-    let (folder, key) = (memory(), key());
-    let replica = Replica::new(folder.clone(), key);
+    let (directory, key) = (memory(), key());
+    let replica = Replica::new(directory.clone(), key);
     let mut bytes: Vec<u8> = noise(64 * BLOCK);
     append(&replica, &bytes, None).unwrap();
-    let names = folder.names().unwrap();
+    let names = directory.names().unwrap();
     assert_eq!(names, ["0001-000001.delta.age", "0001-000001.manifest.age"]);
     let (nothing, _) = append(&replica, &bytes, None).unwrap();
     assert_eq!(nothing.changed_bytes, 0);
-    assert_eq!(folder.names().unwrap(), names);
+    assert_eq!(directory.names().unwrap(), names);
     bytes[BLOCK] ^= 1;
     append(&replica, &bytes, None).unwrap();
-    let link = len(&folder, "0001-000002.delta.age");
+    let link = len(&directory, "0001-000002.delta.age");
     assert!(link < 2 * BLOCK as u64, "{link}");
 }
 
 #[test]
 fn nothing_of_the_disk_is_readable_without_the_key() {
-    let (folder, key) = (memory(), key());
-    let replica = Replica::new(folder.clone(), key.clone());
+    let (directory, key) = (memory(), key());
+    let replica = Replica::new(directory.clone(), key.clone());
     let text = b"what a guest would rather keep to itself";
     let mut bytes = vec![0; 4 * BLOCK];
     bytes[..text.len()].copy_from_slice(text);
     append(&replica, &bytes, None).unwrap();
     let hash = blake3::hash(&bytes[..BLOCK]);
-    for name in folder.names().unwrap() {
-        let held = read(&folder, &name.to_string_lossy());
+    for name in directory.names().unwrap() {
+        let held = read(&directory, &name.to_string_lossy());
         for secret in [&text[..], hash.as_bytes()] {
             let found = held.windows(secret.len()).any(|window| window == secret);
             assert!(!found, "{name:?}");
         }
     }
-    let stranger = Replica::new(folder, self::key());
+    let stranger = Replica::new(directory, self::key());
     let errors = [
         stranger.manifest().map(drop),
         stranger.verify(&work()).map(drop),
@@ -171,17 +171,22 @@ fn further_recipients_open_it_too_and_a_passphrase_does() {
     let other = age::x25519::Identity::generate();
     let mine = Key::load(&identity(), &[other.to_public().to_string()]).unwrap();
     let theirs = Key::load(&KeyFile::Identity(written(&other)), &[]).unwrap();
-    let folder = memory();
+    let directory = memory();
     let bytes = noise(3 * BLOCK);
-    append(&Replica::new(folder.clone(), Arc::new(mine)), &bytes, None).unwrap();
-    let replica = Replica::new(folder, Arc::new(theirs));
+    append(
+        &Replica::new(directory.clone(), Arc::new(mine)),
+        &bytes,
+        None,
+    )
+    .unwrap();
+    let replica = Replica::new(directory, Arc::new(theirs));
     assert_eq!(replica.verify(&work()).unwrap(), root(&bytes));
 
     let phrase = text_file("correct horse\n");
     let key = || Arc::new(Key::load(&KeyFile::Passphrase(phrase.clone()), &[]).unwrap());
-    let folder = memory();
-    append(&Replica::new(folder.clone(), key()), &bytes, None).unwrap();
-    let replica = Replica::new(folder, key());
+    let directory = memory();
+    append(&Replica::new(directory.clone(), key()), &bytes, None).unwrap();
+    let replica = Replica::new(directory, key());
     assert!(restored(&replica, CreateFormat::Raw).unwrap() == bytes);
 }
 
@@ -226,9 +231,9 @@ fn no_flipped_byte_and_no_cut_goes_unnoticed() {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x10;
             for damaged in [flipped, bytes[..at].to_vec()] {
-                let folder = copied(&whole);
-                folder.insert(name, damaged);
-                let replica = Replica::new(Arc::new(folder), key.clone());
+                let directory = copied(&whole);
+                directory.insert(name, damaged);
+                let replica = Replica::new(Arc::new(directory), key.clone());
                 let error = replica.verify(&work()).unwrap_err();
                 let kinds = [ErrorKind::Malformed, ErrorKind::InvalidInput, ErrorKind::Io];
                 assert!(kinds.contains(&error.kind()), "{name} at {at}: {error:?}");
@@ -244,21 +249,21 @@ fn links_that_are_missing_exchanged_or_of_another_chain_are_no_chain() {
     for state in [[1, 2, 0], [1, 3, 0], [2, 3, 1]] {
         append(&replica, &disk(&state), None).unwrap();
     }
-    let verify = |change: &dyn Fn(&MemoryFolder)| {
-        let folder = copied(&whole);
-        change(&folder);
-        let replica = Replica::new(Arc::new(folder), key.clone());
+    let verify = |change: &dyn Fn(&MemoryDirectory)| {
+        let directory = copied(&whole);
+        change(&directory);
+        let replica = Replica::new(Arc::new(directory), key.clone());
         replica.verify(&work()).unwrap_err().kind()
     };
     let link = |number: u32| format!("0001-00000{number}.delta.age");
-    let gap = verify(&|folder| folder.remove(link(2).as_ref()).unwrap());
+    let gap = verify(&|directory| directory.remove(link(2).as_ref()).unwrap());
     assert_eq!(gap, ErrorKind::NotFound);
-    let exchanged = verify(&|folder| {
-        folder.insert(link(2), read(&whole, &link(3)));
-        folder.insert(link(3), read(&whole, &link(2)));
+    let exchanged = verify(&|directory| {
+        directory.insert(link(2), read(&whole, &link(3)));
+        directory.insert(link(3), read(&whole, &link(2)));
     });
     assert_eq!(exchanged, ErrorKind::BaseMismatch);
-    let none = verify(&|folder| folder.remove(link(1).as_ref()).unwrap());
+    let none = verify(&|directory| directory.remove(link(1).as_ref()).unwrap());
     assert_eq!(none, ErrorKind::NotFound);
 }
 
@@ -291,12 +296,12 @@ fn links_that_were_forged_with_the_public_key_alone_are_refused_by_every_use() {
         &[manifest],
         &[second, manifest],
     ] {
-        let folder = copied(&whole);
+        let directory = copied(&whole);
         for name in forged {
-            folder.insert(name, read(&evil, name));
+            directory.insert(name, read(&evil, name));
         }
-        let before = copied(&folder);
-        let replica = Replica::new(Arc::new(folder.clone()), load(&[])).only_own();
+        let before = copied(&directory);
+        let replica = Replica::new(Arc::new(directory.clone()), load(&[])).only_own();
         let place = Place::new(memory(), "out.raw");
         let uses = [
             ("manifest", replica.manifest().map(drop)),
@@ -319,7 +324,7 @@ fn links_that_were_forged_with_the_public_key_alone_are_refused_by_every_use() {
         }
         for name in before.names().unwrap() {
             let name = name.to_string_lossy();
-            assert!(read(&before, &name) == read(&folder, &name), "{name}");
+            assert!(read(&before, &name) == read(&directory, &name), "{name}");
         }
     }
     let replica = Replica::new(whole, load(&[])).only_own();
@@ -329,37 +334,37 @@ fn links_that_were_forged_with_the_public_key_alone_are_refused_by_every_use() {
 /// What is older is not wrong; whoever keeps the root of the last pass sees that it is older.
 #[test]
 fn a_chain_without_its_newest_link_gives_what_the_pass_before_saw() {
-    let (folder, key) = (memory(), key());
-    let replica = Replica::new(folder.clone(), key);
+    let (directory, key) = (memory(), key());
+    let replica = Replica::new(directory.clone(), key);
     for state in [[1, 2, 0], [1, 3, 0]] {
         append(&replica, &disk(&state), None).unwrap();
     }
-    folder.remove("0001-000002.delta.age".as_ref()).unwrap();
+    directory.remove("0001-000002.delta.age".as_ref()).unwrap();
     assert_eq!(replica.verify(&work()).unwrap(), root(&disk(&[1, 2, 0])));
 }
 
 #[test]
 fn a_replica_that_was_removed_leaves_nothing_that_a_new_one_would_take_for_its_own() {
-    let (folder, key) = (memory(), key());
-    let replica = Replica::new(folder.clone(), key);
+    let (directory, key) = (memory(), key());
+    let replica = Replica::new(directory.clone(), key);
     for state in [[1, 2, 0], [1, 3, 0]] {
         append(&replica, &disk(&state), None).unwrap();
     }
     // As after a removal that was cut off behind the first link.
-    folder.remove("0001-000001.delta.age".as_ref()).unwrap();
+    directory.remove("0001-000001.delta.age".as_ref()).unwrap();
     assert!(!replica.exists().unwrap());
     let bytes = disk(&[3, 3, 3]);
     append(&replica, &bytes, None).unwrap();
     assert_eq!(replica.verify(&work()).unwrap(), root(&bytes));
     replica.remove().unwrap();
-    assert!(folder.names().unwrap().is_empty());
+    assert!(directory.names().unwrap().is_empty());
     assert!(!replica.exists().unwrap());
 }
 
 #[test]
 fn changes_since_something_else_than_the_chain_gives_are_not_believed() {
-    let (folder, key) = (memory(), key());
-    let replica = Replica::new(folder, key);
+    let (directory, key) = (memory(), key());
+    let replica = Replica::new(directory, key);
     let [first, second, third] = [[1, 2, 0], [1, 3, 0], [2, 3, 0]].map(|state| disk(&state));
     append(&replica, &first, None).unwrap();
     // The pass that the tracker counts from never reached the chain.
@@ -369,8 +374,8 @@ fn changes_since_something_else_than_the_chain_gives_are_not_believed() {
 
 #[test]
 fn a_source_that_changes_meanwhile_adds_nothing() {
-    let (folder, key) = (memory(), key());
-    let replica = Replica::new(folder.clone(), key);
+    let (directory, key) = (memory(), key());
+    let replica = Replica::new(directory.clone(), key);
     append(&replica, &disk(&[1, 2, 3]), None).unwrap();
     let (other, next) = (image(&disk(&[2, 2, 3])), next());
     let changed = || Err(diskdelta::Error::new(ErrorKind::SourceChanged, "changed"));
@@ -387,7 +392,7 @@ fn a_pass_and_a_compaction_survive_every_crash() {
     let states = [disk(&[1, 2, 0]), disk(&[1, 3, 0]), disk(&[2, 3, 1])];
     let roots = states.clone().map(|state| root(&state));
     let disk = FaultDisk::new();
-    let replica = Replica::new(Arc::new(disk.folder(FOLDER)), key.clone());
+    let replica = Replica::new(Arc::new(disk.directory(DIRECTORY)), key.clone());
     for (number, state) in states.iter().enumerate() {
         append(&replica, state, None).unwrap();
         disk.note(format!("pass {number}"));
@@ -395,8 +400,8 @@ fn a_pass_and_a_compaction_survive_every_crash() {
     replica.compact(2, &work()).unwrap();
     disk.note("compacted");
     let check = |state: &CrashState| {
-        let folder = Arc::new(state.disk().folder(FOLDER));
-        let replica = Replica::new(folder.clone(), key.clone());
+        let directory = Arc::new(state.disk().directory(DIRECTORY));
+        let replica = Replica::new(directory.clone(), key.clone());
         let acknowledged = (0..3)
             .rev()
             .find(|number| state.noted(&format!("pass {number}")));
@@ -431,7 +436,7 @@ fn a_pass_and_a_compaction_survive_every_crash() {
     println!("replica: {coverage:?}");
 }
 
-const FOLDER: &str = "/replica";
+const DIRECTORY: &str = "/replica";
 
 fn append(
     replica: &Replica,
@@ -494,10 +499,10 @@ impl Line {
 }
 
 fn restored(replica: &Replica, format: CreateFormat) -> Result<Vec<u8>> {
-    let folder = memory();
-    let place = Place::new(folder.clone(), "restored");
+    let directory = memory();
+    let place = Place::new(directory.clone(), "restored");
     replica.restore(&place, &CreateOptions::new(format, 0), &work())?;
-    let storage = folder.open("restored".as_ref(), Access::Read)?;
+    let storage = directory.open("restored".as_ref(), Access::Read)?;
     let format: Format = format.format();
     let image = diskdelta::image::open_storage(storage, format, &ImageOptions::default())?;
     let mut bytes = vec![0; usize::try_from(image.disk_len()).unwrap()];
@@ -509,24 +514,24 @@ fn next() -> Arc<dyn Storage> {
     Arc::new(MemoryStorage::new("next", Vec::new()))
 }
 
-fn memory() -> Arc<MemoryFolder> {
-    Arc::new(MemoryFolder::new())
+fn memory() -> Arc<MemoryDirectory> {
+    Arc::new(MemoryDirectory::new())
 }
 
-fn copied(folder: &MemoryFolder) -> MemoryFolder {
-    let copy = MemoryFolder::new();
-    for name in folder.names().unwrap() {
-        copy.insert(&name, folder.bytes(&name).unwrap());
+fn copied(directory: &MemoryDirectory) -> MemoryDirectory {
+    let copy = MemoryDirectory::new();
+    for name in directory.names().unwrap() {
+        copy.insert(&name, directory.bytes(&name).unwrap());
     }
     copy
 }
 
-fn read(folder: &MemoryFolder, name: &str) -> Vec<u8> {
-    folder.bytes(name).unwrap()
+fn read(directory: &MemoryDirectory, name: &str) -> Vec<u8> {
+    directory.bytes(name).unwrap()
 }
 
-fn len(folder: &MemoryFolder, name: &str) -> u64 {
-    read(folder, name).len() as u64
+fn len(directory: &MemoryDirectory, name: &str) -> u64 {
+    read(directory, name).len() as u64
 }
 
 fn image(bytes: &[u8]) -> Raw {

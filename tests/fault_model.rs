@@ -8,7 +8,7 @@ use std::path::Path;
 use diskdelta::storage::fault::{
     Failure, Fault, FaultDisk, FaultStorage, NoRewrite, OpKind, Outcome, Row, Step, SyncedBefore,
 };
-use diskdelta::storage::{Access, Folder, MemoryStorage, Storage};
+use diskdelta::storage::{Access, Directory, MemoryStorage, Storage};
 use diskdelta::{ErrorKind, Result};
 use proptest::prelude::*;
 
@@ -132,16 +132,16 @@ fn new_space_of_a_lone_length_change_reads_as_garbage_until_it_is_synced() {
 }
 
 #[test]
-fn names_change_one_by_one_until_their_folder_is_synced() {
+fn names_change_one_by_one_until_their_directory_is_synced() {
     let disk = FaultDisk::new();
     disk.put("/d/old", &b"old"[..]);
     disk.put("/d/gone", &b"gone"[..]);
-    let folder = disk.folder("/d");
-    let new = folder.create_new(name("new")).unwrap();
+    let directory = disk.directory("/d");
+    let new = directory.create_new(name("new")).unwrap();
     new.write_all_at(b"new", 0).unwrap();
     new.sync().unwrap();
-    folder.rename(name("new"), name("old")).unwrap();
-    folder.remove(name("gone")).unwrap();
+    directory.rename(name("new"), name("old")).unwrap();
+    directory.remove(name("gone")).unwrap();
     let seen: BTreeSet<String> = disk
         .crashes()
         .states_at(disk.log().len())
@@ -158,7 +158,7 @@ fn names_change_one_by_one_until_their_folder_is_synced() {
         ["old=old ", "new=new old=old ", "old=new "].map(|rest| format!("{gone}{rest}"))
     });
     assert_eq!(seen, all.collect());
-    folder.sync().unwrap();
+    directory.sync().unwrap();
     assert_eq!(disk.crashes().states_at(disk.log().len()).count(), 1);
 }
 
@@ -166,9 +166,9 @@ fn names_change_one_by_one_until_their_folder_is_synced() {
 fn a_file_renamed_twice_never_has_two_names() {
     let disk = FaultDisk::new();
     disk.put("/d/a", &b"text"[..]);
-    let folder = disk.folder("/d");
-    folder.rename(name("a"), name("b")).unwrap();
-    folder.rename(name("b"), name("c")).unwrap();
+    let directory = disk.directory("/d");
+    directory.rename(name("a"), name("b")).unwrap();
+    directory.rename(name("b"), name("c")).unwrap();
     for state in disk.crashes().states() {
         assert_eq!(state.disk().names("/d").len(), 1, "{state}");
     }
@@ -177,11 +177,11 @@ fn a_file_renamed_twice_never_has_two_names() {
 #[test]
 fn an_open_file_outlives_its_name_but_not_the_restart() {
     let (disk, file) = file_of(b"text");
-    let folder = disk.folder("/d");
-    folder.remove(name("f")).unwrap();
+    let directory = disk.directory("/d");
+    directory.remove(name("f")).unwrap();
     file.write_all_at(b"more", 4).unwrap();
     assert_eq!(file.len().unwrap(), 8);
-    folder.sync().unwrap();
+    directory.sync().unwrap();
     file.sync().unwrap();
     let states: Vec<_> = disk.crashes().states_at(disk.log().len()).collect();
     assert!(
@@ -233,13 +233,13 @@ fn a_failed_sync_may_throw_the_writes_away() {
 fn new_space_may_hold_what_a_removed_file_left_there() {
     let disk = FaultDisk::new();
     disk.put("/d/stage", vec![b's'; 2000]);
-    let folder = disk.folder("/d");
-    folder.remove(name("stage")).unwrap();
-    folder.sync().unwrap();
+    let directory = disk.directory("/d");
+    directory.remove(name("stage")).unwrap();
+    directory.sync().unwrap();
     let after_restart = disk.crashes().states().last().unwrap();
     for disk in [&disk, after_restart.disk()] {
-        let stage = disk.folder("/d").create_new(name("stage")).unwrap();
-        disk.folder("/d").sync().unwrap();
+        let stage = disk.directory("/d").create_new(name("stage")).unwrap();
+        disk.directory("/d").sync().unwrap();
         stage.set_len(1500).unwrap();
         assert!(contents(disk, "/d/stage").contains(&vec![b's'; 1500]));
         stage.sync().unwrap();
@@ -253,9 +253,9 @@ fn new_space_may_hold_what_a_removed_file_left_there() {
 fn space_of_a_file_whose_removal_may_be_lost_is_not_free() {
     let disk = FaultDisk::new();
     disk.put("/d/old", vec![b's'; 2000]);
-    let folder = disk.folder("/d");
-    folder.remove(name("old")).unwrap();
-    let new = folder.create_new(name("new")).unwrap();
+    let directory = disk.directory("/d");
+    directory.remove(name("old")).unwrap();
+    let new = directory.create_new(name("new")).unwrap();
     new.set_len(2000).unwrap();
     assert!(!contents(&disk, "/d/new").contains(&vec![b's'; 2000]));
 }
@@ -264,9 +264,9 @@ fn space_of_a_file_whose_removal_may_be_lost_is_not_free() {
 fn writes_to_a_file_that_is_gone_for_good_make_no_states() {
     let (disk, file) = file_of(&[b'o'; 4096]);
     file.write_all_at(&[b'n'; 4096], 0).unwrap();
-    let folder = disk.folder("/d");
-    folder.remove(name("f")).unwrap();
-    folder.sync().unwrap();
+    let directory = disk.directory("/d");
+    directory.remove(name("f")).unwrap();
+    directory.sync().unwrap();
     assert_eq!(disk.crashes().states_at(disk.log().len()).count(), 1);
 }
 
@@ -333,18 +333,18 @@ fn a_crash_after_a_killed_process_still_loses_what_that_process_did_not_sync() {
 #[test]
 fn the_nth_operation_fails_once_or_from_then_on() {
     let work = |disk: &FaultDisk| -> Result<()> {
-        let folder = disk.folder("/d");
-        let file = folder.create_new(name("f"))?;
+        let directory = disk.directory("/d");
+        let file = directory.create_new(name("f"))?;
         file.write_all_at(&[1; 2048], 0)?;
         file.set_len(1000)?;
         let taken = file.reserve(0..4096)?;
         file.give_back(&taken)?;
         file.punch_hole(0..100)?;
         file.sync()?;
-        folder.rename(name("f"), name("g"))?;
-        folder.copy_attributes(name("g"), name("g"))?;
-        folder.remove(name("g"))?;
-        folder.sync()
+        directory.rename(name("f"), name("g"))?;
+        directory.copy_attributes(name("g"), name("g"))?;
+        directory.remove(name("g"))?;
+        directory.sync()
     };
     let mut failed = Vec::new();
     for nth in 1.. {
@@ -368,8 +368,17 @@ fn the_nth_operation_fails_once_or_from_then_on() {
     }
     use OpKind::*;
     let all = [
-        Create, Write, SetLen, Reserve, GiveBack, PunchHole, Sync, Rename, Attributes, Remove,
-        SyncFolder,
+        Create,
+        Write,
+        SetLen,
+        Reserve,
+        GiveBack,
+        PunchHole,
+        Sync,
+        Rename,
+        Attributes,
+        Remove,
+        SyncDirectory,
     ];
     assert_eq!(failed, all);
 }
@@ -466,16 +475,16 @@ fn writing_the_same_bytes_twice_between_syncs_breaks_a_rule() {
 
 #[test]
 fn touching_a_target_before_its_stage_is_durable_breaks_a_rule() {
-    let run = |sync_stage: bool, sync_folder: bool| {
+    let run = |sync_stage: bool, sync_directory: bool| {
         let (disk, target) = file_of(&[0; 4096]);
-        let folder = disk.folder("/d");
-        let stage = folder.create_new(name("stage")).unwrap();
+        let directory = disk.directory("/d");
+        let stage = directory.create_new(name("stage")).unwrap();
         stage.write_all_at(&[1; 100], 0).unwrap();
         if sync_stage {
             stage.sync().unwrap();
         }
-        if sync_folder {
-            folder.sync().unwrap();
+        if sync_directory {
+            directory.sync().unwrap();
         }
         target.write_all_at(&[1; 100], 0).unwrap();
         let stage = |path: &Path| path.ends_with("stage");

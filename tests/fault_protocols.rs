@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use diskdelta::storage::fault::{Coverage, CrashState, FaultDisk, Row, SyncCall, Violation};
-use diskdelta::storage::{Access, Folder, Storage};
+use diskdelta::storage::{Access, Directory, Storage};
 use diskdelta::{Error, ErrorKind, Result};
 
 #[test]
@@ -80,20 +80,20 @@ fn a_sample_finds_a_missing_checksum_too() {
 
 #[test]
 fn a_rename_of_a_file_that_was_not_synced_is_found() {
-    let run = |sync_file: bool, sync_folder: bool| {
+    let run = |sync_file: bool, sync_directory: bool| {
         let disk = FaultDisk::new();
         disk.put("/d/text", OLD);
-        let folder = disk.folder("/d");
-        let file = folder.create_new(OsStr::new("new")).unwrap();
+        let directory = disk.directory("/d");
+        let file = directory.create_new(OsStr::new("new")).unwrap();
         file.write_all_at(NEW, 0).unwrap();
         if sync_file {
             file.sync().unwrap();
         }
-        folder
+        directory
             .rename(OsStr::new("new"), OsStr::new("text"))
             .unwrap();
-        if sync_folder {
-            folder.sync().unwrap();
+        if sync_directory {
+            directory.sync().unwrap();
         }
         disk.note("done");
         old_or_new(&disk, "/d/text")
@@ -151,21 +151,21 @@ fn a_valid_record_that_an_earlier_run_left_in_free_space_is_found() {
     let run = |name_first: bool| {
         let disk = FaultDisk::new();
         disk.put("/d/log", record_of(OLD));
-        let folder = disk.folder("/d");
-        folder.remove(OsStr::new("log")).unwrap();
-        folder.sync().unwrap();
+        let directory = disk.directory("/d");
+        directory.remove(OsStr::new("log")).unwrap();
+        directory.sync().unwrap();
         let name = OsStr::new(if name_first { "log" } else { "log.new" });
-        let log = folder.create_new(name).unwrap();
+        let log = directory.create_new(name).unwrap();
         log.write_all_at(&record_of(NEW), 0).unwrap();
         log.sync().unwrap();
         if !name_first {
-            folder.rename(name, OsStr::new("log")).unwrap();
+            directory.rename(name, OsStr::new("log")).unwrap();
         }
-        folder.sync().unwrap();
+        directory.sync().unwrap();
         disk.crashes().check(|state| {
             let Ok(log) = state
                 .disk()
-                .folder("/d")
+                .directory("/d")
                 .open(OsStr::new("log"), Access::Read)
             else {
                 return Ok(());
@@ -227,21 +227,21 @@ fn redo_disk() -> FaultDisk {
 
 /// Replaces the target's bytes by way of a redo log; then a guest writes to it.
 fn commit(disk: &FaultDisk, flaw: Flaw) -> Result<()> {
-    let folder = disk.folder("/d");
-    let target = folder.open(OsStr::new("target"), Access::Write)?;
+    let directory = disk.directory("/d");
+    let target = directory.open(OsStr::new("target"), Access::Write)?;
     if flaw == Flaw::TargetFirst {
         target.write_all_at(NEW, 0)?;
     }
-    let log = folder.create_new(OsStr::new("log"))?;
+    let log = directory.create_new(OsStr::new("log"))?;
     log.write_all_at(&record_of(NEW), 0)?;
     log.sync()?;
-    folder.sync()?;
+    directory.sync()?;
     if flaw != Flaw::TargetFirst {
         target.write_all_at(NEW, 0)?;
     }
     target.sync()?;
-    folder.remove(OsStr::new("log"))?;
-    folder.sync()?;
+    directory.remove(OsStr::new("log"))?;
+    directory.sync()?;
     disk.note("committed");
     target.write_all_at(GUEST, 0)?;
     target.sync()?;
@@ -254,16 +254,16 @@ fn record_of(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn recover(disk: &FaultDisk, flaw: Flaw) -> Result<()> {
-    let folder = disk.folder("/d");
-    let log = match folder.open(OsStr::new("log"), Access::Read) {
+    let directory = disk.directory("/d");
+    let log = match directory.open(OsStr::new("log"), Access::Read) {
         Ok(log) => log,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let target = folder.open(OsStr::new("target"), Access::Write)?;
+    let target = directory.open(OsStr::new("target"), Access::Write)?;
     let remove = || -> Result<()> {
-        folder.remove(OsStr::new("log"))?;
-        folder.sync()
+        directory.remove(OsStr::new("log"))?;
+        directory.sync()
     };
     let Some(bytes) = valid_record(&log, flaw)? else {
         return remove();

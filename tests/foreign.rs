@@ -16,9 +16,9 @@ use proptest::prelude::*;
 const MIB: usize = 1 << 20;
 const LEN: usize = 7 * MIB + 512;
 
-/// A folder in which qemu-img makes images.
+/// A directory in which qemu-img makes images.
 struct Lab {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Lab {
@@ -31,20 +31,20 @@ impl Lab {
             return None;
         }
         let lab = Lab {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
         };
         fs::write(lab.path("disk.raw"), disk()).unwrap();
         Some(lab)
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
-    /// Runs a program in the folder, which must succeed.
+    /// Runs a program in the directory, which must succeed.
     fn run(&self, program: &str, words: &str) {
         let output = Command::new(program)
-            .current_dir(self.folder.path())
+            .current_dir(self.directory.path())
             .args(words.split_whitespace())
             .output()
             .unwrap();
@@ -58,7 +58,7 @@ impl Lab {
 
     fn qemu_io(&self, format: &str, name: &str, command: &str) {
         let output = Command::new("qemu-io")
-            .current_dir(self.folder.path())
+            .current_dir(self.directory.path())
             .args(["-f", format, "-c", command, name])
             .output()
             .unwrap();
@@ -553,10 +553,10 @@ fn a_vmdk_of_no_bytes_is_refused() {
     let error = refusal(nothing.open("d.vmdk"));
     assert_eq!(error.kind(), ErrorKind::Malformed);
     assert_eq!(error.field(), Some("capacity"));
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("d.vmdk");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("d.vmdk");
     for extents in ["", "RW 0 FLAT \"d-flat.vmdk\" 0\n", "RW 0 ZERO\n"] {
-        fs::write(folder.path().join("d-flat.vmdk"), "").unwrap();
+        fs::write(directory.path().join("d-flat.vmdk"), "").unwrap();
         let text = format!(
             "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n\
              createType=\"monolithicFlat\"\n\n# Extent description\n{extents}"

@@ -19,10 +19,10 @@ use std::path::{Path, PathBuf};
 use cases::{Depth, TARGETS, seeds};
 
 fn replay(target: &str) {
-    let folders = ["corpus", "regressions"];
-    let committed: Vec<(PathBuf, Vec<u8>)> = folders
+    let directories = ["corpus", "regressions"];
+    let committed: Vec<(PathBuf, Vec<u8>)> = directories
         .iter()
-        .flat_map(|folder| inputs(&folder_of(folder, target)))
+        .flat_map(|directory| inputs(&directory_of(directory, target)))
         .collect();
     if std::env::var_os("DISKDELTA_MAKE_SEEDS").is_some() {
         return write_seeds(target);
@@ -69,13 +69,13 @@ fn drawn_count() -> u64 {
     asked.map_or(300, |text| text.parse().expect("a count of inputs"))
 }
 
-fn folder_of(kind: &str, target: &str) -> PathBuf {
+fn directory_of(kind: &str, target: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     root.join(kind).join(target)
 }
 
-fn inputs(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let Ok(entries) = fs::read_dir(folder) else {
+fn inputs(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
     };
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -88,10 +88,10 @@ fn inputs(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn write_seeds(target: &str) {
-    let folder = folder_of("corpus", target);
-    fs::create_dir_all(&folder).unwrap();
+    let directory = directory_of("corpus", target);
+    fs::create_dir_all(&directory).unwrap();
     for (index, seed) in seeds::seeds(target).iter().enumerate() {
-        fs::write(folder.join(format!("seed-{index:02}")), seed).unwrap();
+        fs::write(directory.join(format!("seed-{index:02}")), seed).unwrap();
     }
 }
 

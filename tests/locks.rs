@@ -17,8 +17,8 @@ use diskdelta::storage::{
 };
 use host::{LoopDevice, Mount, QemuIo, has_loop_devices, has_program, run};
 
-fn image(folder: &Path, name: &str) -> PathBuf {
-    let path = folder.join(name);
+fn image(directory: &Path, name: &str) -> PathBuf {
+    let path = directory.join(name);
     File::create(&path).unwrap().set_len(8 << 20).unwrap();
     path
 }
@@ -39,13 +39,13 @@ fn refusal(outcome: diskdelta::Result<Opened>) -> ErrorKind {
     }
 }
 
-/// Files in two file systems: the temporary folder's, and memory.
-fn folders() -> Vec<tempfile::TempDir> {
-    let mut folders = vec![tempfile::tempdir().unwrap()];
+/// Files in two file systems: the temporary directory's, and memory.
+fn directories() -> Vec<tempfile::TempDir> {
+    let mut directories = vec![tempfile::tempdir().unwrap()];
     if Path::new("/dev/shm").is_dir() {
-        folders.push(tempfile::tempdir_in("/dev/shm").unwrap());
+        directories.push(tempfile::tempdir_in("/dev/shm").unwrap());
     }
-    folders
+    directories
 }
 
 #[test]
@@ -53,8 +53,8 @@ fn an_image_that_qemu_writes_to_is_neither_target_nor_source() {
     if !has_program("qemu-io") {
         return;
     }
-    for folder in folders() {
-        let path = image(folder.path(), "disk.raw");
+    for directory in directories() {
+        let path = image(directory.path(), "disk.raw");
         let qemu = QemuIo::open(&["-f", "raw"], &path).unwrap();
         assert_eq!(refusal(target(&path)), ErrorKind::InUse);
         assert_eq!(refusal(source(&path)), ErrorKind::InUse);
@@ -72,8 +72,8 @@ fn an_image_that_qemu_reads_is_no_target_but_may_be_a_source() {
     if !has_program("qemu-io") {
         return;
     }
-    for folder in folders() {
-        let path = image(folder.path(), "disk.raw");
+    for directory in directories() {
+        let path = image(directory.path(), "disk.raw");
         let qemu = QemuIo::open(&["-r", "-f", "raw"], &path).unwrap();
         assert_eq!(refusal(target(&path)), ErrorKind::InUse);
         source(&path).unwrap();
@@ -87,8 +87,8 @@ fn qemu_cannot_write_to_what_we_write_to_or_read() {
     if !has_program("qemu-io") {
         return;
     }
-    for folder in folders() {
-        let path = image(folder.path(), "disk.raw");
+    for directory in directories() {
+        let path = image(directory.path(), "disk.raw");
         let ours = target(&path).unwrap();
         assert!(QemuIo::open(&["-f", "raw"], &path).is_none());
         drop(ours);
@@ -109,8 +109,8 @@ fn qemu_cannot_read_an_image_with_metadata_while_we_write_to_it() {
     if !has_program("qemu-img") || !has_program("qemu-io") {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("disk.vhd");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk.vhd");
     let name = path.to_str().unwrap();
     run("qemu-img", &["create", "-q", "-f", "vpc", name, "8M"]);
     let ours = target(&path).unwrap();
@@ -128,8 +128,8 @@ fn locks_hold_on_block_devices_too() {
     if !has_loop_devices() || !has_program("qemu-io") {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let device = LoopDevice::attach(&image(folder.path(), "disk.raw"));
+    let directory = tempfile::tempdir().unwrap();
+    let device = LoopDevice::attach(&image(directory.path(), "disk.raw"));
     let ours = target(device.path()).unwrap();
     assert!(QemuIo::open(&["-f", "raw"], device.path()).is_none());
     assert_eq!(refusal(target(device.path())), ErrorKind::InUse);
@@ -144,8 +144,8 @@ fn locks_hold_on_block_devices_too() {
 
 #[test]
 fn a_target_has_one_handle_and_sources_have_many() {
-    for folder in folders() {
-        let path = image(folder.path(), "disk.raw");
+    for directory in directories() {
+        let path = image(directory.path(), "disk.raw");
         let first = target(&path).unwrap();
         assert_eq!(refusal(target(&path)), ErrorKind::InUse);
         assert_eq!(refusal(source(&path)), ErrorKind::InUse);
@@ -159,8 +159,8 @@ fn a_target_has_one_handle_and_sources_have_many() {
 
 #[test]
 fn a_target_that_another_process_of_ours_holds_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = image(folder.path(), "disk.raw");
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(directory.path(), "disk.raw");
     let mut holder = Holder::start(
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "holds_a_target_when_told_to", "--nocapture"])
@@ -184,8 +184,8 @@ fn holds_a_target_when_told_to() {
 
 #[test]
 fn a_file_open_for_writing_elsewhere_is_no_target() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = image(folder.path(), "disk.raw");
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(directory.path(), "disk.raw");
     let mut holder = Holder::start(
         Command::new("sh")
             .args(["-c", "exec 3<>\"$0\"; echo ready; read x"])
@@ -216,8 +216,8 @@ fn a_mounted_device_and_the_file_behind_it_are_no_targets() {
     if !has_loop_devices() || !has_program("mkfs.ext4") {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = image(folder.path(), "disk.raw");
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(directory.path(), "disk.raw");
     run("mkfs.ext4", &["-q", "-F", path.to_str().unwrap()]);
     let device = LoopDevice::attach(&path);
     let text = refuse_in_use(&HostFile::at(&path).unwrap())
@@ -226,7 +226,7 @@ fn a_mounted_device_and_the_file_behind_it_are_no_targets() {
     assert!(text.contains("attached to loop"), "{text}");
     target(device.path()).unwrap();
 
-    let point = folder.path().join("point of mount");
+    let point = directory.path().join("point of mount");
     let mount = Mount::new(&[device.path().to_str().unwrap()], &point);
     for held in [device.path(), &path] {
         let error = target(held).map(drop).unwrap_err();
@@ -250,9 +250,9 @@ fn a_disk_with_a_mounted_partition_is_no_target() {
     if !has_loop_devices() || !has_program("sfdisk") || !has_program("mkfs.ext4") {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = image(folder.path(), "disk.raw");
-    let table = folder.path().join("table");
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(directory.path(), "disk.raw");
+    let table = directory.path().join("table");
     fs::write(
         &table,
         "label: dos\nstart=2048, size=4096\nstart=8192, size=2048\n",
@@ -265,7 +265,10 @@ fn a_disk_with_a_mounted_partition_is_no_target() {
     run("partx", &["--add", device.path().to_str().unwrap()]);
     let part = |number: u32| PathBuf::from(format!("{}p{number}", device.path().display()));
     run("mkfs.ext4", &["-q", "-F", part(1).to_str().unwrap()]);
-    let mount = Mount::new(&[part(1).to_str().unwrap()], &folder.path().join("point"));
+    let mount = Mount::new(
+        &[part(1).to_str().unwrap()],
+        &directory.path().join("point"),
+    );
     for held in [device.path(), &part(1), &path] {
         let text = target(held).map(drop).unwrap_err().to_string();
         assert!(text.contains("is mounted on"), "{text}");
@@ -294,10 +297,10 @@ fn a_disk_with_a_mounted_partition_is_no_target() {
 
 #[test]
 fn the_source_under_another_name_is_no_target() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = image(folder.path(), "disk.raw");
-    let other = image(folder.path(), "other.raw");
-    let [linked, hard] = ["linked", "hard"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(directory.path(), "disk.raw");
+    let other = image(directory.path(), "other.raw");
+    let [linked, hard] = ["linked", "hard"].map(|name| directory.path().join(name));
     symlink(&path, &linked).unwrap();
     fs::hard_link(&path, &hard).unwrap();
     let from = source(&path).unwrap();
@@ -315,11 +318,11 @@ fn a_loop_device_is_no_target_for_its_own_file() {
     if !has_loop_devices() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = image(folder.path(), "disk.raw");
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(directory.path(), "disk.raw");
     let device = LoopDevice::attach(&path);
     // A second node for the same device.
-    let twin = folder.path().join("node");
+    let twin = directory.path().join("node");
     let facts = fs::metadata(device.path()).unwrap();
     let number = std::os::unix::fs::MetadataExt::rdev(&facts);
     let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));

@@ -16,14 +16,14 @@ use diskdelta::sync::{CachedSource, HostSource, ManifestCache, export_delta};
 use diskdelta::{BlockSize, ErrorKind, Limits, Work};
 
 struct Lab {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Lab {
-    /// A folder with a disk that was written long enough ago.
+    /// A directory with a disk that was written long enough ago.
     fn new() -> Lab {
         let lab = Lab {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
         };
         lab.write("disk.raw", 1);
         settle();
@@ -31,7 +31,7 @@ impl Lab {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn write(&self, name: &str, seed: u8) {
@@ -103,8 +103,11 @@ fn a_disk_that_nobody_wrote_to_is_not_read_again() {
     assert_eq!(cached.reason(), None);
     let (again, was_kept) = cached.manifest_or_read(None, &work()).unwrap();
     assert!(was_kept && again.root() == root);
-    let folder = fs::metadata(lab.path("cache")).unwrap();
-    assert_eq!(std::os::unix::fs::MetadataExt::mode(&folder) & 0o777, 0o700);
+    let directory = fs::metadata(lab.path("cache")).unwrap();
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::mode(&directory) & 0o777,
+        0o700
+    );
 }
 
 #[test]
@@ -252,11 +255,11 @@ fn a_disk_longer_than_is_allowed_by_default_is_kept_too() {
     let limits = Limits::default();
     let len = limits.disk_bytes + 4096;
     // Other file systems end before that.
-    let Ok(folder) = tempfile::tempdir_in("/dev/shm") else {
+    let Ok(directory) = tempfile::tempdir_in("/dev/shm") else {
         eprintln!("LEFT OUT: there is no /dev/shm");
         return;
     };
-    let path = folder.path().join("long.raw");
+    let path = directory.path().join("long.raw");
     let file = File::create(&path).unwrap();
     if file.set_len(len).is_err() {
         eprintln!("LEFT OUT: no file may be so long here");

@@ -21,18 +21,18 @@ use host::{LoopDevice, has_loop_devices};
 const LEN: usize = 200_000;
 
 struct Lab {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Lab {
     fn new() -> Lab {
         Lab {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
         }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn disk(&self, name: &str) -> PathBuf {
@@ -42,7 +42,7 @@ impl Lab {
     }
 
     fn names(&self) -> usize {
-        fs::read_dir(self.folder.path()).unwrap().count()
+        fs::read_dir(self.directory.path()).unwrap().count()
     }
 }
 
@@ -441,10 +441,10 @@ fn a_new_target_is_what_its_name_says_too() {
     let new = lab.disk("n.raw");
     fs::create_dir_all(lab.path("real")).unwrap();
     fs::create_dir_all(lab.path("else")).unwrap();
-    symlink("real", lab.path("folder")).unwrap();
-    let opened = target(&lab.path("folder/t.raw"));
-    fs::remove_file(lab.path("folder")).unwrap();
-    symlink("else", lab.path("folder")).unwrap();
+    symlink("real", lab.path("directory")).unwrap();
+    let opened = target(&lab.path("directory/t.raw"));
+    fs::remove_file(lab.path("directory")).unwrap();
+    symlink("else", lab.path("directory")).unwrap();
     let error = synced(&opened, &new, Mode::Auto, Safety::Atomic).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TargetChanged, "{error}");
 }

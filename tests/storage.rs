@@ -1,9 +1,9 @@
 //! The storage contract, sentence by sentence, for every implementation; and what files, devices
-//! and folders of the host promise beyond it.
+//! and directories of the host promise beyond it.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod folders;
+mod directories;
 mod host;
 
 use std::ffi::OsStr;
@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diskdelta::storage::{
-    Access, Allocation, Folder, HostFolder, MemoryFolder, MemoryStorage, Privacy, SourceOptions,
-    SourceStamp, Storage, TargetOptions, devices_named, identity, open_source, open_target,
+    Access, Allocation, Directory, HostDirectory, MemoryDirectory, MemoryStorage, Privacy,
+    SourceOptions, SourceStamp, Storage, TargetOptions, devices_named, identity, open_source,
+    open_target,
 };
 use diskdelta::{ErrorKind, Result};
 use host::{LoopDevice, Mount, has_loop_devices, has_program, left_out, run};
@@ -33,9 +34,9 @@ fn memory_keeps_the_contract() {
 fn files_keep_the_contract() {
     for (direct, allocation) in VARIANTS {
         check_contract(|bytes| {
-            let folder = tempfile::tempdir().unwrap();
-            let storage = file_target(folder.path(), bytes, direct, allocation);
-            (Box::new(folder), storage)
+            let directory = tempfile::tempdir().unwrap();
+            let storage = file_target(directory.path(), bytes, direct, allocation);
+            (Box::new(directory), storage)
         });
     }
 }
@@ -47,21 +48,21 @@ fn files_in_memory_keep_the_contract() {
     }
     for allocation in [Allocation::Keep, Allocation::Full] {
         check_contract(|bytes| {
-            let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-            let storage = file_target(folder.path(), bytes, true, allocation);
-            (Box::new(folder), storage)
+            let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+            let storage = file_target(directory.path(), bytes, true, allocation);
+            (Box::new(directory), storage)
         });
     }
 }
 
 #[test]
-fn files_of_a_folder_keep_the_contract() {
+fn files_of_a_directory_keep_the_contract() {
     check_contract(|bytes| {
-        let folder = tempfile::tempdir().unwrap();
-        let opened = HostFolder::open(folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let opened = HostDirectory::open(directory.path()).unwrap();
         let storage = opened.create_new("disk".as_ref()).unwrap();
         storage.write_all_at(&bytes, 0).unwrap();
-        (Box::new(folder), storage)
+        (Box::new(directory), storage)
     });
 }
 
@@ -72,15 +73,15 @@ fn block_devices_keep_the_contract() {
     }
     for (direct, allocation) in VARIANTS {
         check_contract(|bytes| {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("disk");
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("disk");
             fs::write(&path, bytes).unwrap();
             let device = LoopDevice::attach(&path);
             let options = TargetOptions::default()
                 .with_direct(direct)
                 .with_allocation(allocation);
             let storage = open_target(device.path(), &options).unwrap().storage;
-            (Box::new((device, folder)), storage)
+            (Box::new((device, directory)), storage)
         });
     }
 }
@@ -92,7 +93,7 @@ fn the_failing_disk_of_the_tests_keeps_the_contract() {
     check_contract(|bytes| {
         let disk = FaultDisk::new();
         disk.put("/d/disk", bytes);
-        let storage = disk.folder("/d").open("disk".as_ref(), Access::Write);
+        let storage = disk.directory("/d").open("disk".as_ref(), Access::Write);
         (Box::new(()), storage.unwrap())
     });
     check_contract(|bytes| {
@@ -382,12 +383,12 @@ fn content() -> Vec<u8> {
 const LEN: u64 = (1 << 20) + 3 * 512;
 
 fn file_target(
-    folder: &Path,
+    directory: &Path,
     bytes: Vec<u8>,
     direct: bool,
     allocation: Allocation,
 ) -> Arc<dyn Storage> {
-    let path = folder.join("disk");
+    let path = directory.join("disk");
     fs::write(&path, bytes).unwrap();
     let options = TargetOptions::default()
         .with_direct(direct)
@@ -399,10 +400,10 @@ fn file_target(
 
 #[test]
 fn a_thick_file_stays_thick_and_a_sparse_one_gets_more_holes() {
-    let folder = tempfile::tempdir().unwrap();
-    let thick = folder.path().join("thick");
+    let directory = tempfile::tempdir().unwrap();
+    let thick = directory.path().join("thick");
     fs::write(&thick, vec![1; 1 << 20]).unwrap();
-    let sparse = folder.path().join("sparse");
+    let sparse = directory.path().join("sparse");
     fs::write(&sparse, vec![1; 1 << 20]).unwrap();
     File::options()
         .write(true)
@@ -427,8 +428,8 @@ fn a_thick_file_stays_thick_and_a_sparse_one_gets_more_holes() {
 
 #[test]
 fn a_thick_file_that_grows_is_thick_where_it_grew() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("disk");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
     fs::write(&path, vec![1; 1 << 20]).unwrap();
     for (allocation, after) in [(Allocation::Keep, 3 << 20), (Allocation::Sparse, 1 << 20)] {
         let options = TargetOptions::default().with_allocation(allocation);
@@ -442,9 +443,9 @@ fn a_thick_file_that_grows_is_thick_where_it_grew() {
 
 #[test]
 fn a_new_file_that_is_to_be_thick_takes_its_space_at_its_first_sync() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("disk");
-    let opened = HostFolder::open(folder.path())
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
+    let opened = HostDirectory::open(directory.path())
         .unwrap()
         .with_allocation(Allocation::Full);
     let storage = opened.create_new("disk".as_ref()).unwrap();
@@ -460,8 +461,8 @@ fn a_new_file_that_is_to_be_thick_takes_its_space_at_its_first_sync() {
 
 #[test]
 fn a_thick_file_that_keeps_its_length_takes_no_more_space() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("disk");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
     fs::write(&path, vec![1; 1 << 20]).unwrap();
     let storage = open_target(&path, &TargetOptions::default())
         .unwrap()
@@ -478,8 +479,8 @@ fn a_thick_file_that_cannot_grow_keeps_its_length() {
     if !has_loop_devices() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let point = folder.path().join("small");
+    let directory = tempfile::tempdir().unwrap();
+    let point = directory.path().join("small");
     let _mount = Mount::new(&["-t", "tmpfs", "-o", "size=1M", "none"], &point);
     let path = point.join("disk");
     fs::write(&path, vec![1; 256 << 10]).unwrap();
@@ -496,8 +497,8 @@ fn a_device_tells_its_sectors_and_a_file_has_none() {
     if !has_loop_devices() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("disk");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
     fs::write(&path, vec![1; 1 << 20]).unwrap();
     let sector_bytes = |path: &Path| {
         let opened = open_source(path, &SourceOptions::default()).unwrap();
@@ -515,8 +516,8 @@ fn a_loop_device_over_a_thick_file_keeps_it_thick_and_one_over_a_sparse_file_giv
     if !has_loop_devices() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("disk");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
     for (len, allocation, after) in [
         (1 << 20, Allocation::Keep, 1 << 20),
         (1 << 20, Allocation::Sparse, 512 << 10),
@@ -543,8 +544,8 @@ fn space_that_cannot_be_reserved_is_found_before_anything_is_written() {
     if !has_loop_devices() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let point = folder.path().join("small");
+    let directory = tempfile::tempdir().unwrap();
+    let point = directory.path().join("small");
     let _mount = Mount::new(&["-t", "tmpfs", "-o", "size=1M", "none"], &point);
     let path = point.join("disk");
     File::create(&path).unwrap().set_len(8 << 20).unwrap();
@@ -565,8 +566,8 @@ fn allocated(path: &Path) -> u64 {
 
 #[test]
 fn what_is_no_disk_is_refused_without_being_touched() {
-    let folder = tempfile::tempdir().unwrap();
-    let pipe = folder.path().join("pipe");
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
     run("mkfifo", &[pipe.to_str().unwrap()]);
     let strange = [
         "/dev/null",
@@ -574,7 +575,7 @@ fn what_is_no_disk_is_refused_without_being_touched() {
         "/sys/kernel/uevent_seqnum",
     ];
     let mut paths: Vec<PathBuf> = strange.iter().map(PathBuf::from).collect();
-    paths.extend([pipe, folder.path().to_owned()]);
+    paths.extend([pipe, directory.path().to_owned()]);
     for path in paths {
         let outcomes = [
             open_source(&path, &SourceOptions::default()).map(drop),
@@ -586,7 +587,7 @@ fn what_is_no_disk_is_refused_without_being_touched() {
             assert!(error.path().is_some());
         }
     }
-    let missing = open_target(folder.path().join("none"), &TargetOptions::default());
+    let missing = open_target(directory.path().join("none"), &TargetOptions::default());
     assert_eq!(missing.map(drop).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
@@ -599,8 +600,8 @@ fn an_ordinary_target_has_nothing_to_warn_of() {
 
 #[test]
 fn a_target_is_what_its_links_lead_to_and_has_one_name_if_asked() {
-    let folder = tempfile::tempdir().unwrap();
-    let home = fs::canonicalize(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let home = fs::canonicalize(directory.path()).unwrap();
     let [path, link, hard] = ["disk", "link", "hard"].map(|name| home.join(name));
     fs::write(&path, "x").unwrap();
     symlink("disk", &link).unwrap();
@@ -621,8 +622,8 @@ fn a_device_that_cannot_store_fails_the_sync_and_then_everything() {
     if !has_loop_devices() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let point = folder.path().join("small");
+    let directory = tempfile::tempdir().unwrap();
+    let point = directory.path().join("small");
     let _mount = Mount::new(&["-t", "tmpfs", "-o", "size=1M", "none"], &point);
     let path = point.join("disk");
     File::create(&path).unwrap().set_len(8 << 20).unwrap();
@@ -656,8 +657,8 @@ fn a_range_that_cannot_be_read_is_an_error_that_names_its_place() {
     if !has_loop_devices() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("disk");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
     fs::write(&path, vec![1; 8 << 20]).unwrap();
     let device = LoopDevice::attach(&path);
     let name = device.path().to_str().unwrap();
@@ -665,7 +666,7 @@ fn a_range_that_cannot_be_read_is_an_error_that_names_its_place() {
         .args(["--direct-io=on", name])
         .status();
     if !direct.unwrap().success() {
-        return left_out("the temporary folder has no direct reads");
+        return left_out("the temporary directory has no direct reads");
     }
     // Behind the end of its file the device fails.
     File::options()
@@ -688,8 +689,8 @@ fn a_range_that_cannot_be_read_is_an_error_that_names_its_place() {
 
 #[test]
 fn a_change_of_the_source_by_somebody_else_is_noticed() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("disk");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
     fs::write(&path, vec![1; 8192]).unwrap();
     notices_a_change(&path, &path);
     if has_loop_devices() {
@@ -720,8 +721,8 @@ fn a_lasting_name_leads_to_its_device_and_to_no_other() {
     if !has_loop_devices() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let [path, other] = ["disk", "other"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let [path, other] = ["disk", "other"].map(|name| directory.path().join(name));
     for path in [&path, &other] {
         File::create(path).unwrap().set_len(1 << 20).unwrap();
     }
@@ -745,8 +746,8 @@ fn a_loop_device_is_known_again_under_another_number() {
     if !has_loop_devices() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let [path, other] = ["disk 1", "disk 2"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let [path, other] = ["disk 1", "disk 2"].map(|name| directory.path().join(name));
     for path in [&path, &other] {
         File::create(path).unwrap().set_len(1 << 20).unwrap();
     }
@@ -772,15 +773,15 @@ fn what_was_not_cached_is_not_cached_after_reading_and_what_was_stays() {
     if !has_program("fincore") {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    if HostFolder::open(folder.path())
+    let directory = tempfile::tempdir().unwrap();
+    if HostDirectory::open(directory.path())
         .unwrap()
         .is_volatile()
         .unwrap()
     {
-        return left_out("the temporary folder is in memory");
+        return left_out("the temporary directory is in memory");
     }
-    let path = folder.path().join("disk");
+    let path = directory.path().join("disk");
     let len = 16u64 << 20;
     fs::write(&path, vec![1; len as usize]).unwrap();
     for step in [1 << 20, 16 << 10] {
@@ -824,21 +825,21 @@ fn cached(path: &Path) -> u64 {
     output.parse().unwrap()
 }
 
-// ---- folders ----
+// ---- directories ----
 
 #[test]
-fn a_folder_takes_plain_names_and_follows_no_link() {
-    let folder = tempfile::tempdir().unwrap();
+fn a_directory_takes_plain_names_and_follows_no_link() {
+    let directory = tempfile::tempdir().unwrap();
     let outside = tempfile::tempdir().unwrap();
     let victim = outside.path().join("victim");
     fs::write(&victim, "untouched").unwrap();
-    symlink(&victim, folder.path().join("link")).unwrap();
+    symlink(&victim, directory.path().join("link")).unwrap();
     symlink(
         outside.path().join("missing"),
-        folder.path().join("dangling"),
+        directory.path().join("dangling"),
     )
     .unwrap();
-    let opened = HostFolder::open(folder.path()).unwrap();
+    let opened = HostDirectory::open(directory.path()).unwrap();
     for name in ["link", "dangling"] {
         let name = OsStr::new(name);
         assert!(opened.open(name, Access::Write).is_err());
@@ -867,88 +868,100 @@ fn a_folder_takes_plain_names_and_follows_no_link() {
 }
 
 #[test]
-fn a_file_is_no_folder() {
+fn a_file_is_no_directory() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = HostFolder::open(file.path()).unwrap_err();
+    let error = HostDirectory::open(file.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
 }
 
 #[test]
 fn what_is_open_is_not_handed_to_other_programs() {
-    let folder = tempfile::tempdir().unwrap();
-    let opened = HostFolder::open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let opened = HostDirectory::open(directory.path()).unwrap();
     let _file = opened.create_new("disk".as_ref()).unwrap();
     let theirs = run("ls", &["-l", "/proc/self/fd"]);
-    let place = folder.path().to_str().unwrap();
+    let place = directory.path().to_str().unwrap();
     assert!(!theirs.contains(place), "{theirs}");
 }
 
 #[test]
-fn a_folder_creates_renames_lists_and_removes_also_after_it_was_moved() {
+fn a_directory_creates_renames_lists_and_removes_also_after_it_was_moved() {
     let parent = tempfile::tempdir().unwrap();
-    let [path, moved] = ["folder", "moved"].map(|name| parent.path().join(name));
+    let [path, moved] = ["directory", "moved"].map(|name| parent.path().join(name));
     fs::create_dir(&path).unwrap();
-    let folder = HostFolder::open(&path).unwrap();
+    let directory = HostDirectory::open(&path).unwrap();
     fs::rename(&path, &moved).unwrap();
     let [one, two] = ["one", "two"].map(OsStr::new);
-    folder
+    directory
         .create_new(one)
         .unwrap()
         .write_all_at(b"1", 0)
         .unwrap();
     assert_eq!(
-        folder.create_new(one).map(drop).unwrap_err().kind(),
+        directory.create_new(one).map(drop).unwrap_err().kind(),
         ErrorKind::AlreadyExists
     );
-    let id = folder.file_id(one).unwrap().unwrap();
-    folder.create_new(two).unwrap();
-    folder.rename(one, two).unwrap();
-    folder.sync().unwrap();
-    assert_eq!(folder.file_id(two).unwrap(), Some(id));
-    assert_eq!(folder.file_id(one).unwrap(), None);
-    assert_eq!(folder.names().unwrap(), ["two"]);
+    let id = directory.file_id(one).unwrap().unwrap();
+    directory.create_new(two).unwrap();
+    directory.rename(one, two).unwrap();
+    directory.sync().unwrap();
+    assert_eq!(directory.file_id(two).unwrap(), Some(id));
+    assert_eq!(directory.file_id(one).unwrap(), None);
+    assert_eq!(directory.names().unwrap(), ["two"]);
     assert_eq!(fs::read(moved.join("two")).unwrap(), b"1");
-    folder.remove(two).unwrap();
-    assert_eq!(folder.remove(two).unwrap_err().kind(), ErrorKind::NotFound);
+    directory.remove(two).unwrap();
     assert_eq!(
-        folder.open(two, Access::Read).map(drop).unwrap_err().kind(),
+        directory.remove(two).unwrap_err().kind(),
         ErrorKind::NotFound
     );
-    assert!(folder.names().unwrap().is_empty());
-    assert!(folder.free_bytes().unwrap().unwrap() > 0);
     assert_eq!(
-        HostFolder::open(&path).unwrap_err().kind(),
+        directory
+            .open(two, Access::Read)
+            .map(drop)
+            .unwrap_err()
+            .kind(),
+        ErrorKind::NotFound
+    );
+    assert!(directory.names().unwrap().is_empty());
+    assert!(directory.free_bytes().unwrap().unwrap() > 0);
+    assert_eq!(
+        HostDirectory::open(&path).unwrap_err().kind(),
         ErrorKind::NotFound
     );
     if Path::new("/dev/shm").is_dir() {
-        assert!(HostFolder::open("/dev/shm").unwrap().is_volatile().unwrap());
+        assert!(
+            HostDirectory::open("/dev/shm")
+                .unwrap()
+                .is_volatile()
+                .unwrap()
+        );
     }
 }
 
 #[test]
-fn a_folder_says_how_much_room_it_has_and_one_in_memory_does_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let place = folder.path().to_str().unwrap();
-    let said = HostFolder::open(folder.path()).unwrap().free_bytes();
+fn a_directory_says_how_much_room_it_has_and_one_in_memory_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().to_str().unwrap();
+    let said = HostDirectory::open(directory.path()).unwrap().free_bytes();
     let said = said.unwrap().unwrap();
     let told: u64 = run("stat", &["-f", "-c", "%a", place]).parse().unwrap();
     let unit: u64 = run("stat", &["-f", "-c", "%S", place]).parse().unwrap();
     // Others write meanwhile.
     assert!(said.abs_diff(told * unit) < told * unit / 10, "{said}");
-    let memory = MemoryFolder::new();
+    let memory = MemoryDirectory::new();
     assert_eq!(memory.free_bytes().unwrap(), None);
     assert!(!memory.is_volatile().unwrap());
 }
 
 #[test]
 fn stages_are_private_and_results_are_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let opened = HostFolder::open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let opened = HostDirectory::open(directory.path()).unwrap();
     opened.create_new("stage".as_ref()).unwrap();
     opened.create("result".as_ref(), Privacy::USUAL).unwrap();
-    let by_default = folder.path().join("by default");
+    let by_default = directory.path().join("by default");
     File::create(&by_default).unwrap();
-    let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().mode() & 0o7777;
+    let mode = |name: &str| fs::metadata(directory.path().join(name)).unwrap().mode() & 0o7777;
     assert_eq!(mode("stage"), 0o600);
     assert_eq!(mode("result"), mode("by default"));
 }
@@ -956,8 +969,8 @@ fn stages_are_private_and_results_are_not() {
 #[test]
 fn a_replacement_takes_over_owner_mode_access_list_and_attributes() {
     use rustix::fs::{XattrFlags, getxattr, setxattr};
-    let folder = tempfile::tempdir().unwrap();
-    let [old, new] = ["old", "new"].map(|name| folder.path().join(name));
+    let directory = tempfile::tempdir().unwrap();
+    let [old, new] = ["old", "new"].map(|name| directory.path().join(name));
     fs::write(&old, "old").unwrap();
     let set = setxattr(&old, "user.disk", b"root", XattrFlags::empty());
     let list = setxattr(
@@ -967,11 +980,11 @@ fn a_replacement_takes_over_owner_mode_access_list_and_attributes() {
         XattrFlags::empty(),
     );
     if set.is_err() || list.is_err() {
-        return left_out("the temporary folder has no extended attributes or access lists");
+        return left_out("the temporary directory has no extended attributes or access lists");
     }
-    // The file's own list goes along, one inherited from the folder does not.
+    // The file's own list goes along, one inherited from the directory does not.
     let inherited = setxattr(
-        folder.path(),
+        directory.path(),
         "system.posix_acl_default",
         &access_list(),
         XattrFlags::empty(),
@@ -980,19 +993,19 @@ fn a_replacement_takes_over_owner_mode_access_list_and_attributes() {
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(&old, Some(1234), Some(4321)).unwrap();
     }
-    let plain = folder.path().join("plain");
+    let plain = directory.path().join("plain");
     fs::write(&plain, "plain").unwrap();
     rustix::fs::removexattr(&plain, "system.posix_acl_access").unwrap();
     fs::set_permissions(&plain, fs::Permissions::from_mode(0o2640)).unwrap();
 
-    let opened = HostFolder::open(folder.path()).unwrap();
+    let opened = HostDirectory::open(directory.path()).unwrap();
     for from in ["old", "plain"] {
         let to = opened.create_new("new".as_ref()).unwrap();
         opened
             .copy_attributes(from.as_ref(), "new".as_ref())
             .unwrap();
         to.sync().unwrap();
-        let [theirs, ours] = [&folder.path().join(from), &new].map(|p| fs::metadata(p).unwrap());
+        let [theirs, ours] = [&directory.path().join(from), &new].map(|p| fs::metadata(p).unwrap());
         assert_eq!(
             (theirs.mode(), theirs.uid(), theirs.gid()),
             (ours.mode(), ours.uid(), ours.gid())
@@ -1005,7 +1018,7 @@ fn a_replacement_takes_over_owner_mode_access_list_and_attributes() {
                 Some(buf)
             };
             assert_eq!(
-                value(&folder.path().join(from)),
+                value(&directory.path().join(from)),
                 value(&new),
                 "{from}: {name}"
             );
@@ -1035,12 +1048,12 @@ fn access_list() -> Vec<u8> {
 }
 
 #[test]
-fn a_folder_is_made_with_those_above_it_for_its_owner_alone() {
+fn a_directory_is_made_with_those_above_it_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempfile::tempdir().unwrap();
     let (above, path) = (home.path().join("a"), home.path().join("a/b"));
     for _ in 0..2 {
-        HostFolder::make(&path).unwrap();
+        HostDirectory::make(&path).unwrap();
     }
     for made in [above, path] {
         let mode = std::fs::metadata(made).unwrap().permissions().mode();
@@ -1048,5 +1061,5 @@ fn a_folder_is_made_with_those_above_it_for_its_owner_alone() {
     }
     let file = home.path().join("file");
     std::fs::write(&file, "").unwrap();
-    HostFolder::make(&file.join("below")).unwrap_err();
+    HostDirectory::make(&file.join("below")).unwrap_err();
 }

@@ -13,14 +13,14 @@ use diskdelta::image::{
     self, CreateFormat, CreateOptions, Format, Image, ImageInfo, ImageOptions, Raw,
 };
 use diskdelta::manifest::{self, Manifest};
-use diskdelta::storage::{Access, Folder, MemoryStorage, Place, Storage};
+use diskdelta::storage::{Access, Directory, MemoryStorage, Place, Storage};
 use diskdelta::sync::{
     BaseCheck, Mark, Mode, Outcome, Recovered, Safety, Source, SyncOptions, Target, Verified,
     Verify, apply_delta, recover, sample, sync,
 };
 use diskdelta::{BlockSize, CancelToken, Error, ErrorKind, Extent, Limits, Phase, Progress, Work};
 use proptest::prelude::*;
-use watched::WatchedFolder;
+use watched::WatchedDirectory;
 
 const PAGE: usize = 4096;
 
@@ -29,9 +29,9 @@ fn source(bytes: &[u8]) -> Source {
     Source::new(Arc::new(Raw::open(Arc::new(storage)).unwrap()))
 }
 
-fn target(folder: &WatchedFolder) -> Target {
-    let folder: Arc<dyn Folder> = Arc::new(folder.clone());
-    Target::file(Place::new(folder, "t.raw"), Format::Raw)
+fn target(directory: &WatchedDirectory) -> Target {
+    let directory: Arc<dyn Directory> = Arc::new(directory.clone());
+    Target::file(Place::new(directory, "t.raw"), Format::Raw)
 }
 
 /// A disk of pages from a small alphabet, so that equal, changed and zero pages all come up; the
@@ -76,37 +76,37 @@ proptest! {
         verify in prop::sample::select(vec![Verify::Written, Verify::All, Verify::None]),
     ) {
         let (new, old) = (new.bytes(), old.bytes());
-        let folder = WatchedFolder::new();
-        folder.insert("t.raw", old.clone());
+        let directory = WatchedDirectory::new();
+        directory.insert("t.raw", old.clone());
         let work = Work::new(2).unwrap();
         let options = SyncOptions::default()
             .with_mode(mode).with_safety(safety).with_verify(verify).with_allow_shrink(true);
-        sync(&source(&new), &target(&folder), &options, &work).unwrap();
-        prop_assert!(folder.bytes("t.raw").unwrap() == new);
-        prop_assert_eq!(folder.names().unwrap(), vec!["t.raw"]);
+        sync(&source(&new), &target(&directory), &options, &work).unwrap();
+        prop_assert!(directory.bytes("t.raw").unwrap() == new);
+        prop_assert_eq!(directory.names().unwrap(), vec!["t.raw"]);
         let options = options.with_mode(Mode::Delta);
-        let again = sync(&source(&new), &target(&folder), &options, &work).unwrap();
+        let again = sync(&source(&new), &target(&directory), &options, &work).unwrap();
         prop_assert_eq!(again.outcome, Outcome::Identical);
         prop_assert_eq!(again.written_bytes, 0);
-        prop_assert_eq!(recover(&target(&folder), &work).unwrap(), Recovered::Nothing);
+        prop_assert_eq!(recover(&target(&directory), &work).unwrap(), Recovered::Nothing);
     }
 
     #[test]
     fn undo_brings_the_old_bytes_back(new in Disk::any(600), old in Disk::any(600)) {
         let (new, old) = (new.bytes(), old.bytes());
-        let folder = WatchedFolder::new();
-        folder.insert("t.raw", old.clone());
+        let directory = WatchedDirectory::new();
+        directory.insert("t.raw", old.clone());
         let work = Work::new(2).unwrap();
-        let place = Place::new(Arc::new(folder.clone()), "t.undo");
+        let place = Place::new(Arc::new(directory.clone()), "t.undo");
         let options = SyncOptions::default()
             .with_mode(Mode::Delta).with_undo(Some(place.clone())).with_allow_shrink(true);
         if old.len() < PAGE {
             return Ok(());
         }
-        let report = sync(&source(&new), &target(&folder), &options, &work).unwrap();
+        let report = sync(&source(&new), &target(&directory), &options, &work).unwrap();
         if report.outcome == Outcome::Synced {
-            diskdelta::sync::undo(&place, &target(&folder), &work).unwrap();
-            prop_assert!(folder.bytes("t.raw").unwrap() == old);
+            diskdelta::sync::undo(&place, &target(&directory), &work).unwrap();
+            prop_assert!(directory.bytes("t.raw").unwrap() == old);
         }
     }
 }
@@ -120,14 +120,14 @@ proptest! {
         old in Disk::any(700),
         safety in prop::sample::select(vec![Safety::Atomic, Safety::InPlace]),
     ) {
-        let folder = WatchedFolder::new();
+        let directory = WatchedDirectory::new();
         let mut now = old.bytes();
         if now.len() < PAGE {
             return Ok(());
         }
-        folder.insert("t.raw", now.clone());
+        directory.insert("t.raw", now.clone());
         let work = Work::new(2).unwrap();
-        let kept = Place::new(Arc::new(folder.clone()), "t.manifest");
+        let kept = Place::new(Arc::new(directory.clone()), "t.manifest");
         let options = SyncOptions::default()
             .with_safety(safety)
             .with_allow_shrink(true)
@@ -135,9 +135,9 @@ proptest! {
             .with_target_manifest(Some(kept.clone()));
         for disk in disks {
             now = disk.bytes();
-            sync(&source(&now), &target(&folder), &options, &work).unwrap();
-            prop_assert!(folder.bytes("t.raw").unwrap() == now);
-            prop_assert_eq!(folder.names().unwrap(), vec!["t.manifest", "t.raw"]);
+            sync(&source(&now), &target(&directory), &options, &work).unwrap();
+            prop_assert!(directory.bytes("t.raw").unwrap() == now);
+            prop_assert_eq!(directory.names().unwrap(), vec!["t.manifest", "t.raw"]);
             let storage = kept.open(Access::Read).unwrap();
             let manifest = Manifest::open(storage, &Limits::default()).unwrap();
             let image = Raw::open(Arc::new(MemoryStorage::new("now", now.clone()))).unwrap();
@@ -177,52 +177,52 @@ proptest! {
             let range = (range.start as usize).min(old.len())..(range.end as usize).min(old.len());
             expected[range.clone()].copy_from_slice(&new[range]);
         }
-        let folder = WatchedFolder::new();
-        folder.insert("t.raw", old);
+        let directory = WatchedDirectory::new();
+        directory.insert("t.raw", old);
         let work = Work::new(2).unwrap();
         let options = SyncOptions::default().with_safety(safety).with_change_map(Some(map));
-        sync(&source(&new), &target(&folder), &options, &work).unwrap();
-        prop_assert!(folder.bytes("t.raw").unwrap() == expected);
+        sync(&source(&new), &target(&directory), &options, &work).unwrap();
+        prop_assert!(directory.bytes("t.raw").unwrap() == expected);
     }
 }
 
 #[test]
 fn a_change_map_goes_with_a_delta_only() {
-    let folder = WatchedFolder::new();
-    folder.insert("t.raw", vec![1; 100_000]);
+    let directory = WatchedDirectory::new();
+    directory.insert("t.raw", vec![1; 100_000]);
     let options = SyncOptions::default()
         .with_mode(Mode::Full)
         .with_change_map(Some(Vec::new()));
     let work = Work::new(1).unwrap();
-    let error = sync(&source(&[2; 100_000]), &target(&folder), &options, &work).unwrap_err();
+    let error = sync(&source(&[2; 100_000]), &target(&directory), &options, &work).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert_eq!(folder.bytes("t.raw").unwrap(), vec![1; 100_000]);
+    assert_eq!(directory.bytes("t.raw").unwrap(), vec![1; 100_000]);
 }
 
 #[test]
 fn a_target_that_would_shrink_is_left_alone_unless_that_is_allowed() {
-    let folder = WatchedFolder::new();
-    folder.insert("t.raw", vec![1; 3 * PAGE]);
+    let directory = WatchedDirectory::new();
+    directory.insert("t.raw", vec![1; 3 * PAGE]);
     let work = Work::new(1).unwrap();
     let options = SyncOptions::default();
-    let error = sync(&source(&[2; PAGE]), &target(&folder), &options, &work).unwrap_err();
+    let error = sync(&source(&[2; PAGE]), &target(&directory), &options, &work).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(error.to_string().contains("--allow-shrink"), "{error}");
-    assert_eq!(folder.bytes("t.raw").unwrap(), vec![1; 3 * PAGE]);
+    assert_eq!(directory.bytes("t.raw").unwrap(), vec![1; 3 * PAGE]);
 }
 
 #[test]
 fn a_missing_target_is_created() {
-    let folder = WatchedFolder::new();
+    let directory = WatchedDirectory::new();
     let work = Work::new(1).unwrap();
     sync(
         &source(&[2; 5000]),
-        &target(&folder),
+        &target(&directory),
         &SyncOptions::default(),
         &work,
     )
     .unwrap();
-    assert_eq!(folder.bytes("t.raw").unwrap(), vec![2; 5000]);
+    assert_eq!(directory.bytes("t.raw").unwrap(), vec![2; 5000]);
 }
 
 /// Storage that knows the longest read, and may not take what is written to it.
@@ -303,9 +303,9 @@ fn what_is_read_back_is_dropped_from_the_cache_first() {
     new[3 * PAGE..4 * PAGE].fill(5);
     new[2 << 20..(2 << 20) + PAGE].fill(5);
     for safety in [Safety::Atomic, Safety::InPlace] {
-        let folder: Arc<dyn Folder> = Arc::new(WatchedFolder::new());
+        let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
         let device = Arc::new(Watched::new("device", vec![9; len as usize]));
-        let stage = Place::new(folder, "device-stage");
+        let stage = Place::new(directory, "device-stage");
         let target = Target::device(device.clone(), Format::Raw, stage);
         let options = SyncOptions::default()
             .with_mode(Mode::Delta)
@@ -332,9 +332,9 @@ fn empty_vhd(len: u64) -> Arc<dyn Image> {
 
 #[test]
 fn long_zeros_over_unread_bytes_are_read_back_in_pieces() {
-    let folder: Arc<dyn Folder> = Arc::new(WatchedFolder::new());
+    let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
     let device = Arc::new(Watched::new("device", vec![9; 40 << 20]));
-    let stage = Place::new(folder.clone(), "device-stage");
+    let stage = Place::new(directory.clone(), "device-stage");
     let target = Target::device(device.clone(), Format::Raw, stage);
     let options = SyncOptions::default().with_mode(Mode::Full);
     let work = Work::new(1).unwrap();
@@ -415,9 +415,9 @@ fn the_way_back_is_not_made_from_another_base_than_the_deltas() {
 
 #[test]
 fn a_larger_device_keeps_its_tail_only_where_that_is_allowed() {
-    let folder: Arc<dyn Folder> = Arc::new(WatchedFolder::new());
+    let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
     let device = Arc::new(MemoryStorage::new("device", vec![9; 4 << 20]));
-    let stage = Place::new(folder, "device-stage");
+    let stage = Place::new(directory, "device-stage");
     let storage: Arc<dyn Storage> = device.clone();
     let target = Target::device(storage, Format::Raw, stage);
     let work = Work::new(1).unwrap();
@@ -451,10 +451,10 @@ fn auto_copies_a_file_that_differs_and_never_a_device_or_in_place() {
     let work = Work::new(2).unwrap();
     let options = SyncOptions::default();
     let choice = |old: &[u8], options: &SyncOptions| {
-        let folder = WatchedFolder::new();
-        folder.insert("t.raw", old.to_vec());
-        let report = sync(&source(&new), &target(&folder), options, &work).unwrap();
-        assert!(folder.bytes("t.raw").unwrap() == new);
+        let directory = WatchedDirectory::new();
+        directory.insert("t.raw", old.to_vec());
+        let report = sync(&source(&new), &target(&directory), options, &work).unwrap();
+        assert!(directory.bytes("t.raw").unwrap() == new);
         report.mode
     };
     assert_eq!(choice(&old, &options), Mode::Full);
@@ -472,9 +472,9 @@ fn auto_copies_a_file_that_differs_and_never_a_device_or_in_place() {
     let unread = options.clone().with_verify(Verify::None);
     assert_eq!(choice(&third, &unread), Mode::Full);
 
-    let folder: Arc<dyn Folder> = Arc::new(WatchedFolder::new());
+    let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
     let device = Arc::new(MemoryStorage::new("device", old));
-    let stage = Place::new(folder, "device-stage");
+    let stage = Place::new(directory, "device-stage");
     let device_target = Target::device(device.clone(), Format::Raw, stage);
     let report = sync(&source(&new), &device_target, &options, &work).unwrap();
     assert_eq!(report.mode, Mode::Delta);
@@ -489,49 +489,49 @@ fn of_a_block_that_becomes_zeros_only_what_is_not_yet_zero_is_written() {
     old[20 * PAGE..21 * PAGE].fill(9);
     let mut new = old.clone();
     new[3 * PAGE..4 * PAGE].fill(0);
-    let folder = WatchedFolder::new();
-    folder.insert("t.raw", old.clone());
+    let directory = WatchedDirectory::new();
+    directory.insert("t.raw", old.clone());
     let work = Work::new(2).unwrap();
-    let kept = Place::new(Arc::new(folder.clone()), "t.manifest");
+    let kept = Place::new(Arc::new(directory.clone()), "t.manifest");
     let options = SyncOptions::default().with_target_manifest(Some(kept));
-    sync(&source(&old), &target(&folder), &options, &work).unwrap();
-    let report = sync(&source(&new), &target(&folder), &options, &work).unwrap();
+    sync(&source(&old), &target(&directory), &options, &work).unwrap();
+    let report = sync(&source(&new), &target(&directory), &options, &work).unwrap();
     assert_eq!((report.changed_bytes, report.zeroed_bytes), (4096, 4096));
     // The source, and the one block of the target that is not what its manifest should say.
     assert_eq!(report.compared_bytes, 3 * 16 * 4096);
-    assert!(folder.bytes("t.raw").unwrap() == new);
+    assert!(directory.bytes("t.raw").unwrap() == new);
 }
 
 #[test]
 fn a_file_too_short_for_a_mark_is_replaced_as_a_whole_or_left_alone() {
     let work = Work::new(1).unwrap();
     for safety in [Safety::Atomic, Safety::InPlace] {
-        let folder = WatchedFolder::new();
-        folder.insert("t.raw", vec![1; 1000]);
+        let directory = WatchedDirectory::new();
+        directory.insert("t.raw", vec![1; 1000]);
         let options = SyncOptions::default()
             .with_mode(Mode::Delta)
             .with_safety(safety);
         let new = [2; 1200];
-        let report = sync(&source(&new), &target(&folder), &options, &work).unwrap();
+        let report = sync(&source(&new), &target(&directory), &options, &work).unwrap();
         assert_eq!((report.outcome, report.mode), (Outcome::Synced, Mode::Full));
-        assert!(folder.bytes("t.raw").unwrap() == new);
-        let report = sync(&source(&new), &target(&folder), &options, &work).unwrap();
+        assert!(directory.bytes("t.raw").unwrap() == new);
+        let report = sync(&source(&new), &target(&directory), &options, &work).unwrap();
         assert_eq!(report.outcome, Outcome::Identical);
         assert_eq!(report.written_bytes, 0);
-        assert_eq!(folder.names().unwrap(), vec!["t.raw"]);
+        assert_eq!(directory.names().unwrap(), vec!["t.raw"]);
     }
 }
 
 #[test]
 fn a_dry_run_says_identical_of_equal_disks_only() {
     let old = noise(8 * PAGE);
-    let folder = WatchedFolder::new();
-    folder.insert("t.raw", old.clone());
+    let directory = WatchedDirectory::new();
+    directory.insert("t.raw", old.clone());
     let work = Work::new(1).unwrap();
     let options = SyncOptions::default().with_dry_run(true);
     let look = |new: &[u8], options: &SyncOptions| {
-        let report = sync(&source(new), &target(&folder), options, &work).unwrap();
-        assert!(folder.bytes("t.raw").unwrap() == old);
+        let report = sync(&source(new), &target(&directory), options, &work).unwrap();
+        assert!(directory.bytes("t.raw").unwrap() == old);
         report
     };
     let mut changed = old.clone();
@@ -566,9 +566,9 @@ fn a_full_copy_keeps_the_kind_of_container_that_it_replaces() {
             create = create.with_block_size(2 << 20);
         }
         image::create(&*old, &create).unwrap();
-        let folder = WatchedFolder::new();
-        folder.insert("t", old.to_vec());
-        let place = Place::new(Arc::new(folder.clone()), "t");
+        let directory = WatchedDirectory::new();
+        directory.insert("t", old.to_vec());
+        let place = Place::new(Arc::new(directory.clone()), "t");
         let target = Target::file(place.clone(), kind.format());
         let info = || {
             let storage = place.open(Access::Read).unwrap();
@@ -586,16 +586,16 @@ fn a_full_copy_keeps_the_kind_of_container_that_it_replaces() {
 }
 
 /// A target whose kept manifest says what it holds.
-fn kept_target(old: &[u8], work: &Work) -> (WatchedFolder, SyncOptions) {
-    let folder = WatchedFolder::new();
-    folder.insert("t.raw", old.to_vec());
-    let place = Place::new(Arc::new(folder.clone()), "t.manifest");
+fn kept_target(old: &[u8], work: &Work) -> (WatchedDirectory, SyncOptions) {
+    let directory = WatchedDirectory::new();
+    directory.insert("t.raw", old.to_vec());
+    let place = Place::new(Arc::new(directory.clone()), "t.manifest");
     let options = SyncOptions::default()
         .with_mode(Mode::Delta)
         .with_block_size(BlockSize::MIN)
         .with_target_manifest(Some(place));
-    sync(&source(old), &target(&folder), &options, work).unwrap();
-    (folder, options)
+    sync(&source(old), &target(&directory), &options, work).unwrap();
+    (directory, options)
 }
 
 fn manifest_of(bytes: &[u8], work: &Work) -> Manifest {
@@ -614,27 +614,27 @@ fn where_manifests_stand_for_both_disks_only_blocks_that_differ_are_read() {
     }
     new[5 * PAGE..7 * PAGE].fill(0);
     new[500 * PAGE..800 * PAGE].fill(0);
-    let (folder, options) = kept_target(&old, &work);
+    let (directory, options) = kept_target(&old, &work);
     let known = source(&new).with_manifest(manifest_of(&new, &work));
-    let way_back = Place::new(Arc::new(folder.clone()), "t.undo");
+    let way_back = Place::new(Arc::new(directory.clone()), "t.undo");
     let undoable = options.clone().with_undo(Some(way_back.clone()));
-    let report = sync(&known, &target(&folder), &undoable, &work).unwrap();
+    let report = sync(&known, &target(&directory), &undoable, &work).unwrap();
     assert_eq!(report.compared_bytes, 604 * PAGE as u64);
     assert_eq!(report.changed_bytes, 604 * PAGE as u64);
     assert_eq!(report.zeroed_bytes, 302 * PAGE as u64);
-    assert!(folder.bytes("t.raw").unwrap() == new);
+    assert!(directory.bytes("t.raw").unwrap() == new);
     // One of another length or of other blocks does not say what this disk holds.
     for wrong in [manifest_of(&new[PAGE..], &work), {
         let image = Raw::open(Arc::new(MemoryStorage::new("image", new.clone()))).unwrap();
         manifest::build(&image, BlockSize::default(), &work).unwrap()
     }] {
         let unknown = source(&new).with_manifest(wrong);
-        let report = sync(&unknown, &target(&folder), &options, &work).unwrap();
+        let report = sync(&unknown, &target(&directory), &options, &work).unwrap();
         assert_eq!(report.outcome, Outcome::Unchanged);
         assert_eq!(report.compared_bytes, new.len() as u64);
     }
-    diskdelta::sync::undo(&way_back, &target(&folder), &work).unwrap();
-    assert!(folder.bytes("t.raw").unwrap() == old);
+    diskdelta::sync::undo(&way_back, &target(&directory), &work).unwrap();
+    assert!(directory.bytes("t.raw").unwrap() == old);
 }
 
 #[test]
@@ -644,15 +644,15 @@ fn a_source_that_does_not_hold_what_its_manifest_says_is_named_where_it_differs(
     let mut new = old.clone();
     new[298 * PAGE..302 * PAGE].fill(7);
     let said = manifest_of(&new, &work);
-    let (folder, options) = kept_target(&old, &work);
+    let (directory, options) = kept_target(&old, &work);
     for (page, byte) in [(300, 8), (301, 0)] {
         let mut other = new.clone();
         other[page * PAGE..(page + 1) * PAGE].fill(byte);
         let known = source(&other).with_manifest(said.clone());
-        let error = sync(&known, &target(&folder), &options, &work).unwrap_err();
+        let error = sync(&known, &target(&directory), &options, &work).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::SourceChanged);
         assert_eq!(error.offset(), Some((page * PAGE) as u64));
-        assert!(folder.bytes("t.raw").unwrap() == old);
+        assert!(directory.bytes("t.raw").unwrap() == old);
     }
 }
 
@@ -667,12 +667,12 @@ fn what_a_medium_has_lost_is_found_before_the_target_counts_as_whole() {
     ] {
         for safety in [Safety::Atomic, Safety::InPlace] {
             for verify in [Verify::Written, Verify::None] {
-                let folder: Arc<dyn Folder> = Arc::new(WatchedFolder::new());
+                let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
                 let device = Arc::new(Watched {
                     forgets: forgets.clone(),
                     ..Watched::new("device", vec![9; len as usize])
                 });
-                let stage = Place::new(folder, "device-stage");
+                let stage = Place::new(directory, "device-stage");
                 let target = Target::device(device.clone(), Format::Raw, stage);
                 let options = SyncOptions::default()
                     .with_mode(Mode::Delta)
@@ -704,17 +704,17 @@ fn no_number_of_scattered_changes_is_too_many() {
     }
     for safety in [Safety::Atomic, Safety::InPlace] {
         for threads in [1, 4] {
-            let folder = WatchedFolder::new();
-            folder.insert("t.raw", old.clone());
+            let directory = WatchedDirectory::new();
+            directory.insert("t.raw", old.clone());
             let work = Work::new(threads).unwrap();
             let options = SyncOptions::default()
                 .with_mode(Mode::Delta)
                 .with_safety(safety);
             let options_of_image = ImageOptions::default().with_limits(limits.clone());
-            let strict = target(&folder).with_image_options(options_of_image);
+            let strict = target(&directory).with_image_options(options_of_image);
             let report = sync(&source(&new), &strict, &options, &work).unwrap();
             assert_eq!(report.changed_bytes, (300 * PAGE) as u64, "{safety:?}");
-            assert!(folder.bytes("t.raw").unwrap() == new, "{safety:?}");
+            assert!(directory.bytes("t.raw").unwrap() == new, "{safety:?}");
         }
     }
 }
@@ -741,23 +741,23 @@ fn an_interrupted_sync_of_more_changes_than_memory_accounts_for_goes_on() {
     for page in (0..2000).step_by(2) {
         new[page * PAGE] = 2;
     }
-    let folder = WatchedFolder::new();
-    folder.insert("t.raw", old);
+    let directory = WatchedDirectory::new();
+    directory.insert("t.raw", old);
     let options = SyncOptions::default().with_mode(Mode::Delta);
     let cancel = CancelToken::new();
     let stops = StopsAfter((1200 * PAGE as u64).into(), cancel.clone());
     let work = Work::new(1).unwrap().with_cancel(cancel);
     let work = work.with_progress(Arc::new(stops));
-    let error = sync(&source(&new), &target(&folder), &options, &work).unwrap_err();
+    let error = sync(&source(&new), &target(&directory), &options, &work).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     // Room for 100 ranges that are taken over.
     let limits = Limits::default().with_table_bytes(4 * 40 * 100);
-    let strict = target(&folder).with_image_options(ImageOptions::default().with_limits(limits));
+    let strict = target(&directory).with_image_options(ImageOptions::default().with_limits(limits));
     let work = Work::new(1).unwrap();
     let report = sync(&source(&new), &strict, &options, &work).unwrap();
     assert_eq!(report.resumed_bytes, 100 * PAGE as u64);
     assert_eq!(report.changed_bytes, 1000 * PAGE as u64);
-    assert!(folder.bytes("t.raw").unwrap() == new);
+    assert!(directory.bytes("t.raw").unwrap() == new);
 }
 
 /// A disk that answers with an error.
@@ -797,8 +797,8 @@ fn a_sample_passes_over_what_cannot_be_read_and_not_over_damage() {
 
 #[test]
 fn what_stops_a_full_copy_says_itself_what_to_do() {
-    let folder = WatchedFolder::new();
-    folder.insert("t.raw", vec![1; 5 * PAGE]);
+    let directory = WatchedDirectory::new();
+    directory.insert("t.raw", vec![1; 5 * PAGE]);
     let changed = || {
         let error = Error::new(ErrorKind::SourceChanged, "it changed");
         Err(error.advise("stop the guest"))
@@ -806,9 +806,9 @@ fn what_stops_a_full_copy_says_itself_what_to_do() {
     let source = source(&[2; 5 * PAGE]).with_check(Arc::new(changed));
     let options = SyncOptions::default().with_mode(Mode::Full);
     let work = Work::new(1).unwrap();
-    let error = sync(&source, &target(&folder), &options, &work).unwrap_err();
+    let error = sync(&source, &target(&directory), &options, &work).unwrap_err();
     assert_eq!(error.advice(), Some("stop the guest"));
-    assert!(folder.bytes("t.raw").unwrap() == [1; 5 * PAGE]);
+    assert!(directory.bytes("t.raw").unwrap() == [1; 5 * PAGE]);
 }
 
 #[test]
@@ -817,21 +817,21 @@ fn a_source_that_changed_is_named_rather_than_the_read_that_failed_for_it() {
     let work = Work::new(1).unwrap();
     for changed in [true, false] {
         for mode in [Mode::Delta, Mode::Full] {
-            let folder = WatchedFolder::new();
-            folder.insert("t.raw", vec![1; 8 * PAGE]);
+            let directory = WatchedDirectory::new();
+            directory.insert("t.raw", vec![1; 8 * PAGE]);
             let failing = Source::new(Arc::new(Failing(image(), ErrorKind::Io)));
             let source = failing.with_check(Arc::new(move || match changed {
                 true => Err(Error::new(ErrorKind::SourceChanged, "it was cut")),
                 false => Ok(()),
             }));
             let options = SyncOptions::default().with_mode(mode);
-            let error = sync(&source, &target(&folder), &options, &work).unwrap_err();
+            let error = sync(&source, &target(&directory), &options, &work).unwrap_err();
             let expected = match changed {
                 true => ErrorKind::SourceChanged,
                 false => ErrorKind::Unreadable,
             };
             assert_eq!(error.kind(), expected, "{mode:?}");
-            assert!(folder.bytes("t.raw").unwrap() == [1; 8 * PAGE]);
+            assert!(directory.bytes("t.raw").unwrap() == [1; 8 * PAGE]);
         }
     }
 }
@@ -842,17 +842,17 @@ fn what_only_the_longer_disk_has_is_looked_at_whatever_the_change_map_says() {
     for safety in [Safety::Atomic, Safety::InPlace] {
         let old = noise(16 * PAGE);
         let mut new = [&old[..], &noise(3 * PAGE)].concat();
-        let folder = WatchedFolder::new();
-        folder.insert("t.raw", old);
+        let directory = WatchedDirectory::new();
+        directory.insert("t.raw", old);
         let options = SyncOptions::default()
             .with_safety(safety)
             .with_change_map(Some(Vec::new()));
-        sync(&source(&new), &target(&folder), &options, &work).unwrap();
-        assert!(folder.bytes("t.raw").unwrap() == new, "{safety:?}");
+        sync(&source(&new), &target(&directory), &options, &work).unwrap();
+        assert!(directory.bytes("t.raw").unwrap() == new, "{safety:?}");
         new.truncate(5 * PAGE);
         let options = options.with_allow_shrink(true);
-        sync(&source(&new), &target(&folder), &options, &work).unwrap();
-        assert!(folder.bytes("t.raw").unwrap() == new, "{safety:?}");
+        sync(&source(&new), &target(&directory), &options, &work).unwrap();
+        assert!(directory.bytes("t.raw").unwrap() == new, "{safety:?}");
     }
 }
 
@@ -861,7 +861,7 @@ fn how_far_a_sync_is_verified_is_said() {
     let work = Work::new(1).unwrap();
     let (old, new) = (noise(64 * PAGE), vec![5; 64 * PAGE]);
     let verified = |keep: bool, mode, safety, verify| {
-        let (folder, options) = kept_target(&old, &work);
+        let (directory, options) = kept_target(&old, &work);
         let mut options = options
             .with_mode(mode)
             .with_safety(safety)
@@ -869,8 +869,8 @@ fn how_far_a_sync_is_verified_is_said() {
         if !keep {
             options = options.with_target_manifest(None);
         }
-        let report = sync(&source(&new), &target(&folder), &options, &work).unwrap();
-        assert!(folder.bytes("t.raw").unwrap() == new);
+        let report = sync(&source(&new), &target(&directory), &options, &work).unwrap();
+        assert!(directory.bytes("t.raw").unwrap() == new);
         assert_eq!((report.outcome, report.mode), (Outcome::Synced, mode));
         report.verified
     };
@@ -902,18 +902,18 @@ fn pages_that_become_zeros_inside_a_block_of_data_are_cleared_and_not_written() 
     let mut new = old.clone();
     new[20 * PAGE..22 * PAGE].fill(0);
     new[24 * PAGE] ^= 1;
-    let (folder, options) = kept_target(&old, &work);
-    folder.remove("t.manifest".as_ref()).unwrap();
+    let (directory, options) = kept_target(&old, &work);
+    directory.remove("t.manifest".as_ref()).unwrap();
     let options = options.with_block_size(BlockSize::default());
-    sync(&source(&old), &target(&folder), &options, &work).unwrap();
-    let report = sync(&source(&new), &target(&folder), &options, &work).unwrap();
+    sync(&source(&old), &target(&directory), &options, &work).unwrap();
+    let report = sync(&source(&new), &target(&directory), &options, &work).unwrap();
     assert_eq!((report.written_bytes, report.zeroed_bytes), (4096, 8192));
     assert_eq!(
         report.changed_bytes,
         3 * 4096,
         "the rest of the block is equal"
     );
-    assert!(folder.bytes("t.raw").unwrap() == new);
+    assert!(directory.bytes("t.raw").unwrap() == new);
 }
 
 #[test]
@@ -924,14 +924,14 @@ fn neighbouring_pages_that_a_kept_manifest_finds_are_moved_together() {
     new[10 * PAGE..13 * PAGE].fill(7);
     new[13 * PAGE..16 * PAGE].fill(0);
     new[20 * PAGE] ^= 1;
-    let (folder, options) = kept_target(&old, &work);
-    let place = Place::new(Arc::new(folder.clone()), "t.undo");
+    let (directory, options) = kept_target(&old, &work);
+    let place = Place::new(Arc::new(directory.clone()), "t.undo");
     let options = options
         .with_block_size(BlockSize::default())
         .with_undo(Some(place.clone()));
-    folder.remove("t.manifest".as_ref()).unwrap();
-    sync(&source(&old), &target(&folder), &options, &work).unwrap();
-    sync(&source(&new), &target(&folder), &options, &work).unwrap();
+    directory.remove("t.manifest".as_ref()).unwrap();
+    sync(&source(&old), &target(&directory), &options, &work).unwrap();
+    sync(&source(&new), &target(&directory), &options, &work).unwrap();
     let undo = Delta::open(place.open(Access::Read).unwrap(), &Limits::default()).unwrap();
     assert_eq!(undo.trailer().frame_count, 3);
 }
@@ -959,11 +959,11 @@ fn a_delta_that_is_told_by_what_it_touches_fits_only_disks_of_its_base_s_length(
     let delta = delta_of(old.len() as u64, &Frame::data(0, &[3; PAGE], hash, None));
     let work = Work::new(1).unwrap();
     let apply = |base: &[u8], verify| {
-        let folder = WatchedFolder::new();
-        folder.insert("t.raw", base.to_vec());
+        let directory = WatchedDirectory::new();
+        directory.insert("t.raw", base.to_vec());
         let check = BaseCheck::Touched;
-        let done = apply_delta(&delta, &target(&folder), check, verify, &work);
-        (done, folder.bytes("t.raw").unwrap())
+        let done = apply_delta(&delta, &target(&directory), check, verify, &work);
+        (done, directory.bytes("t.raw").unwrap())
     };
     for base in [&old[..8 * PAGE], &[&old[..], &old[..]].concat()] {
         let (done, after) = apply(base, Verify::Written);
@@ -991,13 +991,13 @@ fn long_zeros_are_told_from_their_base_by_one_hash_of_all_of_it() {
     let hash = Old::Hash(*blake3::hash(&old[PAGE..]).as_bytes());
     let zeros = Frame::zero(PAGE as u64, (old.len() - PAGE) as u64, hash);
     let delta = delta_of(old.len() as u64, &zeros);
-    let folder = WatchedFolder::new();
-    folder.insert("t.raw", old.clone());
+    let directory = WatchedDirectory::new();
+    directory.insert("t.raw", old.clone());
     let work = Work::new(1).unwrap();
     let (check, verify) = (BaseCheck::Touched, Verify::Written);
-    let report = apply_delta(&delta, &target(&folder), check, verify, &work).unwrap();
+    let report = apply_delta(&delta, &target(&directory), check, verify, &work).unwrap();
     assert_eq!(report.outcome, Outcome::Synced);
-    let now = folder.bytes("t.raw").unwrap();
+    let now = directory.bytes("t.raw").unwrap();
     assert!(now[..PAGE] == old[..PAGE] && now[PAGE..].iter().all(|byte| *byte == 0));
 }
 
@@ -1005,27 +1005,27 @@ fn long_zeros_are_told_from_their_base_by_one_hash_of_all_of_it() {
 fn only_reading_all_of_a_target_finds_that_its_kept_manifest_is_wrong() {
     let work = Work::new(1).unwrap();
     let old = noise(64 * PAGE);
-    let (folder, options) = kept_target(&old, &work);
+    let (directory, options) = kept_target(&old, &work);
     let mut other = old.clone();
     other[30 * PAGE] ^= 1;
-    folder.insert("t.raw", other.clone());
-    let report = sync(&source(&old), &target(&folder), &options, &work).unwrap();
+    directory.insert("t.raw", other.clone());
+    let report = sync(&source(&old), &target(&directory), &options, &work).unwrap();
     assert_eq!(
         (report.outcome, report.verified),
         (Outcome::Unchanged, Verified::Cached)
     );
     let all = options.clone().with_verify(Verify::All);
-    let error = sync(&source(&old), &target(&folder), &all, &work).unwrap_err();
+    let error = sync(&source(&old), &target(&directory), &all, &work).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::VerifyFailed);
-    assert!(folder.bytes("t.raw").unwrap() == other);
+    assert!(directory.bytes("t.raw").unwrap() == other);
 }
 
 #[test]
 fn the_last_sector_of_a_container_is_filled_up_with_zeros() {
     let work = Work::new(1).unwrap();
     let new = noise(3 * PAGE + 77);
-    let folder: Arc<dyn Folder> = Arc::new(WatchedFolder::new());
-    let place = Place::new(folder, "t.vhd");
+    let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
+    let place = Place::new(directory, "t.vhd");
     let target = Target::file(place.clone(), Format::Vhd);
     for outcome in [Outcome::Synced, Outcome::Identical] {
         let options = SyncOptions::default().with_mode(Mode::Delta);
@@ -1069,12 +1069,12 @@ fn what_is_applied_and_read_back_is_told_from_its_begin_to_its_end() {
         (Mode::Delta, Safety::InPlace, None, changed),
         (Mode::Full, Safety::Atomic, None, all),
     ] {
-        let folder = WatchedFolder::new();
-        folder.insert("t.raw", old.clone());
+        let directory = WatchedDirectory::new();
+        directory.insert("t.raw", old.clone());
         let phases = Arc::new(Phases::default());
         let work = Work::new(1).unwrap().with_progress(phases.clone());
         let options = SyncOptions::default().with_mode(mode).with_safety(safety);
-        sync(&source(&new), &target(&folder), &options, &work).unwrap();
+        sync(&source(&new), &target(&directory), &options, &work).unwrap();
         let seen = phases.0.lock().unwrap();
         let of = |wanted| seen.iter().find(|(phase, ..)| *phase == wanted).copied();
         let whole = |phase, total| (phase, Some(total), total);

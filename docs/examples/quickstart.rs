@@ -14,9 +14,9 @@ use diskdelta::units::format_size;
 use diskdelta::{BlockSize, Work};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = tempfile::tempdir()?;
-    let source_path = folder.path().join("source.raw");
-    let target_path = folder.path().join("target.raw");
+    let directory = tempfile::tempdir()?;
+    let source_path = directory.path().join("source.raw");
+    let target_path = directory.path().join("target.raw");
 
     // A disk, and an older copy of it: 300 pages differ.
     make_disk(&target_path, 0)?;

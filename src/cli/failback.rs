@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use diskdelta::failback::job::{
-    self, Checked, Event, JobFolder, JobRunner, JobStatus, LogLine, Preview, STATE_DIR,
+    self, Checked, Event, JobDirectory, JobRunner, JobStatus, LogLine, Preview, STATE_DIR,
 };
 use diskdelta::failback::machine::{Mode, Request};
 use diskdelta::failback::plan::Plan;
@@ -114,8 +114,8 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         Verb::Plan { plan } => show(&Plan::load(plan)?, context),
         Verb::Start { plan, yes } => args.start(plan, *yes, context),
         Verb::Resume { job } => {
-            let folder = args.open(job)?;
-            args.run_job(folder, None, context)
+            let directory = args.open(job)?;
+            args.run_job(directory, None, context)
         }
         Verb::Status { job, watch } => args.status(job.as_deref(), *watch, context),
         Verb::Complete { job } => request(job, Request::Complete),
@@ -158,15 +158,15 @@ impl Args {
         }
         let modes = modes(&plan, context)?;
         let by = self.by();
-        let folder = JobFolder::create(&self.state_dir, &plan_text, modes, &by)?;
-        self.run_job(folder, None, context)
+        let directory = JobDirectory::create(&self.state_dir, &plan_text, modes, &by)?;
+        self.run_job(directory, None, context)
     }
 
     /// Has a request done by the process that runs the job, or runs the job on with it.
     fn ask(&self, context: &Context, job: &str, request: Request) -> Ended {
-        let folder = self.open(job)?;
-        if !folder.ask(request, &self.by(), ANSWER_WITHIN)? {
-            return self.run_job(folder, Some(request), context);
+        let directory = self.open(job)?;
+        if !directory.ask(request, &self.by(), ANSWER_WITHIN)? {
+            return self.run_job(directory, Some(request), context);
         }
         let accepted = Accepted {
             job,
@@ -176,9 +176,9 @@ impl Args {
         Ok(Exit::Done)
     }
 
-    fn run_job(&self, folder: JobFolder, first: Option<Request>, context: &Context) -> Ended {
+    fn run_job(&self, directory: JobDirectory, first: Option<Request>, context: &Context) -> Ended {
         let leave = context.work.cancel().clone();
-        let runner = JobRunner::resume(folder.clone(), &context.work, leave.clone())?;
+        let runner = JobRunner::resume(directory.clone(), &context.work, leave.clone())?;
         let by = self.by();
         let loud = !context.common.json && !context.common.quiet;
         let mut last = BTreeMap::new();
@@ -190,7 +190,7 @@ impl Args {
                 }
             }
         })?;
-        let status = folder.status()?;
+        let status = directory.status()?;
         context.print(&status, || text::status(&status))?;
         if leave.is_cancelled() {
             return Ok(Exit::Recover);
@@ -202,7 +202,7 @@ impl Args {
         loop {
             let names = match job {
                 Some(job) => vec![job.to_owned()],
-                None => JobFolder::names(&self.state_dir)?,
+                None => JobDirectory::names(&self.state_dir)?,
             };
             let mut jobs = Vec::new();
             for name in names {
@@ -221,10 +221,10 @@ impl Args {
     }
 
     fn explain(&self, job: &str, context: &Context) -> Ended {
-        let folder = self.open(job)?;
+        let directory = self.open(job)?;
         let mut vms = Vec::new();
-        for vm in folder.status()?.vms {
-            let conditions = folder.explain(&vm.vm)?;
+        for vm in directory.status()?.vms {
+            let conditions = directory.explain(&vm.vm)?;
             let conditions = conditions
                 .into_iter()
                 .map(|(condition, holds)| Condition { condition, holds });
@@ -239,8 +239,8 @@ impl Args {
         Ok(Exit::Done)
     }
 
-    fn open(&self, job: &str) -> Result<JobFolder, Error> {
-        JobFolder::open(&self.state_dir, job)
+    fn open(&self, job: &str) -> Result<JobDirectory, Error> {
+        JobDirectory::open(&self.state_dir, job)
     }
 
     fn by(&self) -> String {

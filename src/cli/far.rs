@@ -82,10 +82,10 @@ fn push_once(args: &Args, source: &Path, target: &RemoteAddress, context: &Conte
     let source = HostSource::open(source, &image, &context.common.source_options())?;
     let warnings = source.warnings();
     context.warn(&warnings);
-    // A dry run reads the source instead of making a folder or a manifest.
+    // A dry run reads the source instead of making a directory or a manifest.
     let cached = match args.manifest_cache.as_ref().filter(|_| !args.dry_run) {
-        Some(folder) => {
-            let cached = ManifestCache::open(folder)?.look_up(&source, BlockSize::default())?;
+        Some(directory) => {
+            let cached = ManifestCache::open(directory)?.look_up(&source, BlockSize::default())?;
             if let Some(reason) = cached.reason() {
                 context
                     .work

@@ -27,10 +27,10 @@ use super::progress::Notes;
 /// A marked target is finished from its stage. --discard drops what was staged, which is possible
 /// only while the target is unmarked. A target that is held stays so until --release. --forget
 /// takes the marker off a target whose log is lost. --list shows what is pending, --all finishes
-/// all of it: in the folders that are named, or else in the stage folder and the current one.
+/// all of it: in the directories that are named, or else in the stage directory and the current one.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The target; with --list and --all, folders to look in
+    /// The target; with --list and --all, directories to look in
     #[arg(required_unless_present_any = ["list", "all"], value_name = "TARGET")]
     #[arg(value_parser = args::here())]
     paths: Vec<PathBuf>,
@@ -53,7 +53,7 @@ pub struct Args {
     /// With --forget: write zeros over the marker; the bytes that were under it are lost
     #[arg(long, requires = "forget", conflicts_with_all = ["head", "tail"])]
     zero_guarded: bool,
-    /// The kept manifest to bring up to date, if it is in neither the target's folder nor the log's
+    /// The kept manifest to bring up to date, if it is in neither the target's directory nor the log's
     #[arg(long, value_name = "FILE", value_parser = args::here())]
     target_manifest: Option<PathBuf>,
     /// Shows what is pending
@@ -75,7 +75,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         return all(args, &options, context);
     }
     let [path] = &args.paths[..] else {
-        let what = "one target at a time; folders go with --list and --all";
+        let what = "one target at a time; directories go with --list and --all";
         return Err(Error::new(ErrorKind::InvalidInput, what).into());
     };
     let manifest = args
@@ -206,8 +206,8 @@ const FORGOTTEN: &str = "all else may be a mixture of old and new, because the l
 
 fn list(args: &Args, context: &Context) -> Ended {
     let mut all = Vec::new();
-    for folder in args.folders() {
-        match pending(&folder, &Limits::default()) {
+    for directory in args.directories() {
+        match pending(&directory, &Limits::default()) {
             Ok(found) => all.extend(found),
             Err(error) if error.kind() == ErrorKind::NotFound && args.paths.is_empty() => {}
             Err(error) => return Err(error.into()),
@@ -223,8 +223,8 @@ fn list(args: &Args, context: &Context) -> Ended {
 
 fn all(args: &Args, options: &HostTargetOptions, context: &Context) -> Ended {
     let (mut recovered, mut exit) = (Vec::new(), Exit::Done);
-    for folder in args.folders() {
-        let outcomes = match recover_all(&folder, options, &context.work) {
+    for directory in args.directories() {
+        let outcomes = match recover_all(&directory, options, &context.work) {
             Ok(outcomes) => outcomes,
             Err(error) if error.kind() == ErrorKind::NotFound && args.paths.is_empty() => continue,
             Err(error) => return Err(error.into()),
@@ -258,7 +258,7 @@ fn all(args: &Args, options: &HostTargetOptions, context: &Context) -> Ended {
 }
 
 impl Args {
-    fn folders(&self) -> Vec<PathBuf> {
+    fn directories(&self) -> Vec<PathBuf> {
         match (self.paths.is_empty(), &self.open.stage_dir) {
             (false, _) => self.paths.clone(),
             (true, Some(stage_dir)) => vec![stage_dir.clone()],

@@ -40,8 +40,8 @@ pub struct Args {
     /// Where stages lie: beside a file target by default, for a device in /var/lib/diskdelta
     #[arg(long, value_name = "DIR", value_parser = args::here())]
     stage_dir: Option<PathBuf>,
-    /// Folder in which the agent keeps its state of failback jobs; outside of --root [default:
-    /// /var/lib/diskdelta/agent for root, otherwise diskdelta/agent in the user's state folder]
+    /// Directory in which the agent keeps its state of failback jobs; outside of --root [default:
+    /// /var/lib/diskdelta/agent for root, otherwise diskdelta/agent in the user's state directory]
     #[arg(long, value_name = "DIR", value_parser = args::here())]
     state_dir: Option<PathBuf>,
     /// Gives a line up when the other end was silent for so long: 90s, 5m. Below 15s both ends
@@ -89,7 +89,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
 
 /// A client could write to the agent's state.
 fn refuse_inside(state: &Path, root: &Path) -> Result<(), Error> {
-    // One that is missing will be made in a folder that is there.
+    // One that is missing will be made in a directory that is there.
     let real = state.ancestors().find_map(|it| it.canonicalize().ok());
     let (Some(real), Ok(root)) = (real, root.canonicalize()) else {
         return Ok(());
@@ -97,13 +97,13 @@ fn refuse_inside(state: &Path, root: &Path) -> Result<(), Error> {
     match root != Path::new("/") && real.starts_with(&root) {
         false => Ok(()),
         true => {
-            let what = "the folder for the agent's state lies in the folder that is served";
+            let what = "the directory for the agent's state lies in the directory that is served";
             Err(Error::new(ErrorKind::InvalidInput, what).at_path(state))
         }
     }
 }
 
-/// The default folder for an agent's state; `None` for a user without a home.
+/// The default directory for an agent's state; `None` for a user without a home.
 fn default_state() -> Option<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/lib/diskdelta/agent"));

@@ -45,9 +45,9 @@ fn run_here(args: &Args, source: &Path, target: &Path, context: &Context) -> End
     context.warn(&warnings);
     let options = args.sync_options()?;
     let mut wanted = source.source();
-    // A dry run reads the source instead of making a folder or a manifest.
-    if let Some(folder) = args.manifest_cache.as_ref().filter(|_| !args.dry_run) {
-        let cached = ManifestCache::open(folder)?.look_up(&source, args.block_size)?;
+    // A dry run reads the source instead of making a directory or a manifest.
+    if let Some(directory) = args.manifest_cache.as_ref().filter(|_| !args.dry_run) {
+        let cached = ManifestCache::open(directory)?.look_up(&source, args.block_size)?;
         wanted = wanted.with_manifest(cached.manifest_or_read(None, &context.work)?.0);
     }
     let report = sync::sync(&wanted, target.target(), &options, &context.work)

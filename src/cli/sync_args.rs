@@ -155,7 +155,7 @@ impl Args {
     fn trust(&self, place: &Place) -> diskdelta::Result<()> {
         for path in &self.trust_log {
             if resolve(path)? == place.path() {
-                place.folder().trust(place.name())?;
+                place.directory().trust(place.name())?;
             }
         }
         Ok(())

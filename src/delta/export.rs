@@ -18,7 +18,7 @@ pub struct ExportBase {
     pub storage: Arc<dyn Storage>,
     /// Its format, and the child's.
     pub format: Format,
-    /// Where the file lies as seen from the child's folder, with backslashes.
+    /// Where the file lies as seen from the child's directory, with backslashes.
     pub path: String,
     /// How it is opened.
     pub options: ImageOptions,

@@ -203,7 +203,7 @@ impl DeltaWriter {
     }
 
     /// Writes the trailer. When this returns the whole file is durable; its name is once its
-    /// folder is synced.
+    /// directory is synced.
     ///
     /// # Errors
     /// `Io`, `NoSpace`.

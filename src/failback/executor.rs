@@ -18,7 +18,7 @@ use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Writer;
 use crate::random::random;
-use crate::storage::Folder;
+use crate::storage::Directory;
 
 /// What an executor works with: the VMs of both sides, and their disks.
 #[derive(Clone)]
@@ -90,7 +90,7 @@ pub struct Executor {
     since: Instant,
     retries: u32,
     /// Where the journal is, if it is kept short on the way.
-    home: Option<(Arc<dyn Folder>, OsString)>,
+    home: Option<(Arc<dyn Directory>, OsString)>,
 }
 
 impl Executor {
@@ -99,13 +99,13 @@ impl Executor {
     /// # Errors
     /// `AlreadyExists` where a journal of that name is; `NoSpace`, `Io`.
     pub fn create(
-        folder: &dyn Folder,
+        directory: &dyn Directory,
         name: &OsStr,
         job: JobRecord,
         resources: Resources,
         pace: Pace,
     ) -> Result<Self> {
-        let mut journal = Writer::create(folder, name, random()?)?;
+        let mut journal = Writer::create(directory, name, random()?)?;
         journal.append(&Record::Job(job.clone()).encode()?)?;
         let machine = Self::begin(&job);
         Self::take_over(machine, journal, job, resources, pace)
@@ -116,19 +116,19 @@ impl Executor {
     /// # Errors
     /// `NotFound`; `Malformed`, naming the record, for a damaged journal; `Io`.
     pub fn resume(
-        folder: &dyn Folder,
+        directory: &dyn Directory,
         name: &OsStr,
         resources: Resources,
         pace: Pace,
     ) -> Result<Self> {
-        let (mut journal, entries) = Writer::open(folder, name)?;
+        let (mut journal, entries) = Writer::open(directory, name)?;
         if is_long(&journal) {
             // It is as good as it is; what was read stays true.
-            let _ = journal.compact(folder, name, KEPT_STEPS);
+            let _ = journal.compact(directory, name, KEPT_STEPS);
         }
         let at = |e: Error, sequence: u64| {
             let text = format!("record {sequence} of the journal: {e}");
-            Error::new(e.kind(), text).at_path(folder.path().join(name))
+            Error::new(e.kind(), text).at_path(directory.path().join(name))
         };
         let mut job = None;
         let mut state = None;
@@ -141,7 +141,7 @@ impl Executor {
         let job = job.ok_or_else(|| {
             // A crash in `create`: nothing was done yet.
             Error::malformed("the journal does not say what its job is")
-                .at_path(folder.path().join(name))
+                .at_path(directory.path().join(name))
                 .advise("nothing was done; remove it and begin anew")
         })?;
         let machine = match state {
@@ -181,10 +181,10 @@ impl Executor {
     }
 
     /// Keeps the journal short: where it gets long, all but its first record and its newest steps
-    /// are left out. `folder` and `name` are those that it was made or opened with.
+    /// are left out. `directory` and `name` are those that it was made or opened with.
     #[must_use]
-    pub fn kept_short(mut self, folder: Arc<dyn Folder>, name: &OsStr) -> Self {
-        self.home = Some((folder, name.to_owned()));
+    pub fn kept_short(mut self, directory: Arc<dyn Directory>, name: &OsStr) -> Self {
+        self.home = Some((directory, name.to_owned()));
         self
     }
 
@@ -412,11 +412,11 @@ impl Executor {
     /// Compacts a journal that has grown long, now and then. Where that fails the journal is good
     /// as it is, or says so itself at the next step.
     fn shorten(&mut self) {
-        if let Some((folder, name)) = &self.home
+        if let Some((directory, name)) = &self.home
             && is_long(&self.journal)
             && self.journal.count().is_multiple_of(TRIED_EVERY)
         {
-            let _ = self.journal.compact(&**folder, name, KEPT_STEPS);
+            let _ = self.journal.compact(&**directory, name, KEPT_STEPS);
         }
     }
 }

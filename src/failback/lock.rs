@@ -61,8 +61,8 @@ mod tests {
 
     #[test]
     fn a_job_has_one_executor_at_a_time_and_says_who_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("shop.lock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("shop.lock");
         let held = JobLock::take(&path).unwrap();
         let error = JobLock::take(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InUse);

@@ -1,4 +1,4 @@
-//! Requests from another process: small files in a folder that the executor looks into.
+//! Requests from another process: small files in a directory that the executor looks into.
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
@@ -12,51 +12,51 @@ use super::watch::Watch;
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::random::random;
-use crate::storage::{Access, Folder};
+use crate::storage::{Access, Directory};
 
-/// The executor's end: takes requests out of a folder.
+/// The executor's end: takes requests out of a directory.
 ///
 /// A request is taken away before it is carried out, so that it is never carried out twice. Where
 /// the executor dies in between, nobody answers, and the job's state says what became of it.
-pub struct FolderMailbox {
-    folder: Arc<dyn Folder>,
+pub struct DirectoryInbox {
+    directory: Arc<dyn Directory>,
     leave: CancelToken,
     watched: Option<(Bell, Watch)>,
 }
 
-impl FolderMailbox {
-    /// Looks into `folder`; `leave` tells the executor to leave its job.
-    pub fn new(folder: Arc<dyn Folder>, leave: CancelToken) -> Self {
-        FolderMailbox {
-            folder,
+impl DirectoryInbox {
+    /// Looks into `directory`; `leave` tells the executor to leave its job.
+    pub fn new(directory: Arc<dyn Directory>, leave: CancelToken) -> Self {
+        DirectoryInbox {
+            directory,
             leave,
             watched: None,
         }
     }
 
-    /// Rings `bell` when a request comes, where the folder can be watched.
+    /// Rings `bell` when a request comes, where the directory can be watched.
     #[must_use]
     pub fn with_bell(mut self, bell: &Bell) -> Self {
-        let watch = Watch::of(self.folder.path(), bell);
+        let watch = Watch::of(self.directory.path(), bell);
         self.watched = watch.map(|watch| (bell.clone(), watch));
         self
     }
 }
 
-impl Mailbox for FolderMailbox {
+impl Mailbox for DirectoryInbox {
     fn poll(&mut self) -> Result<Option<Asked>> {
-        let mut names = self.folder.names()?;
+        let mut names = self.directory.names()?;
         names.sort();
         let requests = names
             .iter()
             .filter_map(|name| Some((name, id_of(name, REQUEST)?)));
         for (name, id) in requests {
-            let request: Result<RequestFile> = take(&*self.folder, name);
-            let folder = self.folder.clone();
+            let request: Result<RequestFile> = take(&*self.directory, name);
+            let directory = self.directory.clone();
             let reply = file_name(id, REPLY);
             let reply = Box::new(move |fate: Result<()>| {
                 // Whoever asked may be gone; what was asked for stands in the journal.
-                let _ = put(&*folder, &reply, &Reply::from(fate));
+                let _ = put(&*directory, &reply, &Reply::from(fate));
             });
             match request {
                 Ok(RequestFile { request, by }) => return Ok(Some(Asked { request, by, reply })),
@@ -75,7 +75,7 @@ impl Mailbox for FolderMailbox {
     }
 }
 
-/// The other end: asks the executor that looks into `folder`, and waits for its answer. Where
+/// The other end: asks the executor that looks into `directory`, and waits for its answer. Where
 /// `is_running` says that there is no executor any more, the request is taken back, and this is
 /// `false`.
 ///
@@ -83,7 +83,7 @@ impl Mailbox for FolderMailbox {
 /// `InvalidInput` where it is refused, saying why; `InUse` where nobody answers within `wait`,
 /// and the request is taken back; `Io`.
 pub fn send(
-    folder: &dyn Folder,
+    directory: &dyn Directory,
     request: Request,
     by: &str,
     wait: Duration,
@@ -93,22 +93,22 @@ pub fn send(
     let (asked, reply) = (file_name(&id, REQUEST), file_name(&id, REPLY));
     let by = by.to_owned();
     let answered = Bell::new();
-    let watch = Watch::of(folder.path(), &answered);
+    let watch = Watch::of(directory.path(), &answered);
     let nap = if watch.is_some() { LONG_NAP } else { NAP };
-    put(folder, &asked, &RequestFile { request, by })?;
+    put(directory, &asked, &RequestFile { request, by })?;
     let begin = Instant::now();
     let gone = loop {
         // Looked at first: an executor that ends may have answered before.
         let gone = !is_running()?;
-        if folder.names()?.contains(&reply) {
-            return Result::from(take::<Reply>(folder, &reply)?).map(|()| true);
+        if directory.names()?.contains(&reply) {
+            return Result::from(take::<Reply>(directory, &reply)?).map(|()| true);
         }
         if gone || begin.elapsed() >= wait {
             break gone;
         }
         answered.wait(nap.min(wait.saturating_sub(begin.elapsed())));
     };
-    let taken = folder.remove(&asked).is_err();
+    let taken = directory.remove(&asked).is_err();
     if gone && !taken {
         return Ok(false);
     }
@@ -157,7 +157,7 @@ impl From<Reply> for Result<()> {
 
 /// How often an answer is looked for.
 const NAP: Duration = Duration::from_millis(20);
-/// And where the folder is watched, so that an executor that dies is noticed.
+/// And where the directory is watched, so that an executor that dies is noticed.
 const LONG_NAP: Duration = Duration::from_millis(200);
 const REQUEST: &str = ".request";
 const REPLY: &str = ".reply";
@@ -173,28 +173,28 @@ fn id_of<'a>(name: &'a OsStr, kind: &str) -> Option<&'a str> {
 }
 
 /// Puts a file there, whole or not at all.
-fn put(folder: &dyn Folder, name: &OsStr, value: &impl Serialize) -> Result<()> {
+fn put(directory: &dyn Directory, name: &OsStr, value: &impl Serialize) -> Result<()> {
     let bytes = serde_json::to_vec(value).map_err(|e| {
         Error::new(ErrorKind::InvalidInput, "cannot say a request as JSON").caused_by(e)
     })?;
     let mut unfinished = name.to_owned();
     unfinished.push(".new");
-    folder.create_new(&unfinished)?.write_all_at(&bytes, 0)?;
-    folder.rename(&unfinished, name)
+    directory.create_new(&unfinished)?.write_all_at(&bytes, 0)?;
+    directory.rename(&unfinished, name)
 }
 
-fn take<T: for<'a> Deserialize<'a>>(folder: &dyn Folder, name: &OsStr) -> Result<T> {
-    let file = folder.open_own(name, Access::Read);
+fn take<T: for<'a> Deserialize<'a>>(directory: &dyn Directory, name: &OsStr) -> Result<T> {
+    let file = directory.open_own(name, Access::Read);
     // What is no request is taken away, too.
     let file = match file {
         Err(error) => {
-            let _ = folder.remove(name);
+            let _ = directory.remove(name);
             return Err(error);
         }
         file => file?,
     };
     let len = file.len()?;
-    folder.remove(name)?;
+    directory.remove(name)?;
     if len > LEN_MAX {
         return Err(Error::new(ErrorKind::LimitExceeded, "a request is too long").at_path(name));
     }
@@ -211,15 +211,15 @@ fn take<T: for<'a> Deserialize<'a>>(folder: &dyn Folder, name: &OsStr) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::MemoryFolder;
+    use crate::storage::MemoryDirectory;
 
     fn ask(
-        folder: &MemoryFolder,
+        directory: &MemoryDirectory,
         request: Request,
         wait: Duration,
         is_running: bool,
     ) -> Result<bool> {
-        send(folder, request, "me", wait, &|| Ok(is_running))
+        send(directory, request, "me", wait, &|| Ok(is_running))
     }
 
     fn wait() -> Duration {
@@ -228,13 +228,13 @@ mod tests {
 
     #[test]
     fn a_request_is_taken_once_and_its_fate_is_told() {
-        let folder = MemoryFolder::new();
-        let mut mailbox = FolderMailbox::new(Arc::new(folder.clone()), CancelToken::new());
+        let directory = MemoryDirectory::new();
+        let mut mailbox = DirectoryInbox::new(Arc::new(directory.clone()), CancelToken::new());
         assert!(mailbox.poll().unwrap().is_none());
         for fate in [Ok(()), Err(Error::new(ErrorKind::InvalidInput, "not now"))] {
             let expected = fate.as_ref().map_err(ToString::to_string).copied();
             let told = std::thread::scope(|scope| {
-                let asked = scope.spawn(|| ask(&folder, Request::Commit, wait(), true));
+                let asked = scope.spawn(|| ask(&directory, Request::Commit, wait(), true));
                 let taken = loop {
                     if let Some(taken) = mailbox.poll().unwrap() {
                         break taken;
@@ -247,35 +247,35 @@ mod tests {
             });
             let expected = expected.map(|()| true);
             assert_eq!(told.map_err(|e| e.to_string()), expected);
-            assert!(folder.names().unwrap().is_empty());
+            assert!(directory.names().unwrap().is_empty());
         }
     }
 
     #[test]
     fn a_request_that_nobody_takes_is_taken_back() {
-        let folder = MemoryFolder::new();
-        let error = ask(&folder, Request::Start, Duration::ZERO, true).unwrap_err();
+        let directory = MemoryDirectory::new();
+        let error = ask(&directory, Request::Start, Duration::ZERO, true).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InUse);
-        assert!(folder.names().unwrap().is_empty());
+        assert!(directory.names().unwrap().is_empty());
     }
 
     #[test]
     fn a_request_to_an_executor_that_has_ended_meanwhile_is_taken_back_at_once() {
-        let folder = MemoryFolder::new();
-        assert!(!ask(&folder, Request::Start, wait(), false).unwrap());
-        assert!(folder.names().unwrap().is_empty());
+        let directory = MemoryDirectory::new();
+        assert!(!ask(&directory, Request::Start, wait(), false).unwrap());
+        assert!(directory.names().unwrap().is_empty());
     }
 
     #[test]
-    fn nonsense_in_the_folder_is_taken_away_and_ends_nothing() {
-        let folder = MemoryFolder::new();
-        folder.insert("a.request", b"{".to_vec());
-        folder.insert("b.request", vec![b' '; 100_000]);
-        folder.insert("other", Vec::new());
-        let mut mailbox = FolderMailbox::new(Arc::new(folder.clone()), CancelToken::new());
+    fn nonsense_in_the_directory_is_taken_away_and_ends_nothing() {
+        let directory = MemoryDirectory::new();
+        directory.insert("a.request", b"{".to_vec());
+        directory.insert("b.request", vec![b' '; 100_000]);
+        directory.insert("other", Vec::new());
+        let mut mailbox = DirectoryInbox::new(Arc::new(directory.clone()), CancelToken::new());
         assert!(mailbox.poll().unwrap().is_none());
         assert!(mailbox.poll().unwrap().is_none());
-        let left = folder.names().unwrap();
+        let left = directory.names().unwrap();
         assert!(left.contains(&"other".into()) && !left.contains(&"a.request".into()));
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Access, Folder};
+use crate::storage::{Access, Directory};
 
 /// Puts a file there, whole or not at all, in place of an earlier one, for its owner alone. What
 /// has the name, a link too, is neither followed nor written to. Durable when this returns.
@@ -11,10 +11,10 @@ use crate::storage::{Access, Folder};
 /// # Errors
 /// `NoSpace`, `Io`.
 #[cfg(feature = "qemu")]
-pub(super) fn put(folder: &dyn Folder, name: &str, bytes: &[u8]) -> Result<()> {
-    let part = written(folder, name, "new", bytes, true)?;
-    folder.rename(&part, OsStr::new(name))?;
-    folder.sync()
+pub(super) fn put(directory: &dyn Directory, name: &str, bytes: &[u8]) -> Result<()> {
+    let part = written(directory, name, "new", bytes, true)?;
+    directory.rename(&part, OsStr::new(name))?;
+    directory.sync()
 }
 
 /// Puts a file there, whole or not at all, in place of an earlier one, for its owner alone. It need
@@ -23,13 +23,13 @@ pub(super) fn put(folder: &dyn Folder, name: &str, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// `NoSpace`, `Io`.
 pub(super) fn put_for_now(
-    folder: &dyn Folder,
+    directory: &dyn Directory,
     name: &str,
     suffix: &str,
     bytes: &[u8],
 ) -> Result<()> {
-    let part = written(folder, name, suffix, bytes, false)?;
-    folder.rename(&part, OsStr::new(name))
+    let part = written(directory, name, suffix, bytes, false)?;
+    directory.rename(&part, OsStr::new(name))
 }
 
 /// What a file of ours holds; `None` where there is none.
@@ -37,15 +37,15 @@ pub(super) fn put_for_now(
 /// # Errors
 /// `Untrusted` for a file that this program did not make; `LimitExceeded` for more than `most`
 /// bytes; `Io`.
-pub(super) fn get(folder: &dyn Folder, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
-    let file = match folder.open_own(OsStr::new(name), Access::Read) {
+pub(super) fn get(directory: &dyn Directory, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
+    let file = match directory.open_own(OsStr::new(name), Access::Read) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
     let len = file.len()?;
     if len > most {
         let text = format!("a file of {len} bytes, where {most} are the most");
-        return Err(Error::new(ErrorKind::LimitExceeded, text).at_path(folder.path().join(name)));
+        return Err(Error::new(ErrorKind::LimitExceeded, text).at_path(directory.path().join(name)));
     }
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
     file.read_exact_at(&mut bytes, 0)?;
@@ -57,13 +57,13 @@ pub(super) fn get(folder: &dyn Folder, name: &str, most: u64) -> Result<Option<V
 /// # Errors
 /// `Io`.
 #[cfg(feature = "qemu")]
-pub(super) fn clear(folder: &dyn Folder, name: &str) -> Result<()> {
-    remove_if_there(folder, OsStr::new(name))?;
-    folder.sync()
+pub(super) fn clear(directory: &dyn Directory, name: &str) -> Result<()> {
+    remove_if_there(directory, OsStr::new(name))?;
+    directory.sync()
 }
 
 fn written(
-    folder: &dyn Folder,
+    directory: &dyn Directory,
     name: &str,
     suffix: &str,
     bytes: &[u8],
@@ -71,8 +71,8 @@ fn written(
 ) -> Result<OsString> {
     let part = OsString::from(format!("{name}.{suffix}"));
     // Left by a crash, or put there to be written through.
-    remove_if_there(folder, &part)?;
-    let file = folder.create_new(&part)?;
+    remove_if_there(directory, &part)?;
+    let file = directory.create_new(&part)?;
     file.write_all_at(bytes, 0)?;
     if durable {
         file.sync()?;
@@ -80,8 +80,8 @@ fn written(
     Ok(part)
 }
 
-fn remove_if_there(folder: &dyn Folder, name: &OsStr) -> Result<()> {
-    match folder.remove(name) {
+fn remove_if_there(directory: &dyn Directory, name: &OsStr) -> Result<()> {
+    match directory.remove(name) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
@@ -93,14 +93,14 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::storage::HostFolder;
+    use crate::storage::HostDirectory;
 
     #[test]
     fn a_planted_file_is_neither_written_through_nor_believed() {
         let temporary = tempfile::tempdir().unwrap();
         let at = |name: &str| temporary.path().join(name);
         fs::write(at("precious"), "precious").unwrap();
-        let folder = HostFolder::open(temporary.path()).unwrap();
+        let directory = HostDirectory::open(temporary.path()).unwrap();
         let fifo = |name: &str| {
             let made = std::process::Command::new("mkfifo").arg(at(name)).status();
             assert!(made.unwrap().success());
@@ -113,22 +113,22 @@ mod tests {
         ] as [&dyn Fn(&str); 4]
         {
             plant("token");
-            let error = get(&folder, "token", 100).unwrap_err();
+            let error = get(&directory, "token", 100).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
             plant("token.new");
-            put(&folder, "token", b"1.2").unwrap();
-            assert_eq!(get(&folder, "token", 100).unwrap().unwrap(), b"1.2");
+            put(&directory, "token", b"1.2").unwrap();
+            assert_eq!(get(&directory, "token", 100).unwrap().unwrap(), b"1.2");
             plant("token.7");
-            put_for_now(&folder, "token", "7", b"1.3").unwrap();
-            assert_eq!(get(&folder, "token", 100).unwrap().unwrap(), b"1.3");
+            put_for_now(&directory, "token", "7", b"1.3").unwrap();
+            assert_eq!(get(&directory, "token", 100).unwrap().unwrap(), b"1.3");
             assert_eq!(fs::read(at("precious")).unwrap(), b"precious");
             assert!(!at("not there").exists());
-            clear(&folder, "token").unwrap();
-            clear(&folder, "token").unwrap();
-            assert!(get(&folder, "token", 100).unwrap().is_none());
+            clear(&directory, "token").unwrap();
+            clear(&directory, "token").unwrap();
+            assert!(get(&directory, "token", 100).unwrap().is_none());
         }
-        put(&folder, "token", b"more than is wanted").unwrap();
-        let error = get(&folder, "token", 3).unwrap_err();
+        put(&directory, "token", b"more than is wanted").unwrap();
+        let error = get(&directory, "token", 3).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LimitExceeded);
     }
 }

@@ -1,4 +1,4 @@
-//! Rings a bell when a file gets a name in a folder.
+//! Rings a bell when a file gets a name in a directory.
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -11,20 +11,20 @@ use rustix::io::Errno;
 
 use super::bell::Bell;
 
-/// Watches a folder until it is dropped.
+/// Watches a directory until it is dropped.
 pub(super) struct Watch {
     stop: OwnedFd,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
-    /// Rings `bell` whenever a file is renamed to a name in `folder`; `None` where this cannot be
-    /// watched (a folder in memory, the system's limit on watches), and is to be looked at now and
-    /// then. Changes that other hosts make to a network folder may be missed.
-    pub fn of(folder: &Path, bell: &Bell) -> Option<Self> {
+    /// Rings `bell` whenever a file is renamed to a name in `directory`; `None` where this cannot be
+    /// watched (a directory in memory, the system's limit on watches), and is to be looked at now and
+    /// then. Changes that other hosts make to a network directory may be missed.
+    pub fn of(directory: &Path, bell: &Bell) -> Option<Self> {
         let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
         let what = WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
-        inotify::add_watch(&events, folder, what).ok()?;
+        inotify::add_watch(&events, directory, what).ok()?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC).ok()?;
         let (stopped, bell) = (stop.try_clone().ok()?, bell.clone());
         let thread = std::thread::Builder::new()
@@ -61,7 +61,7 @@ fn watch(events: &OwnedFd, stopped: &OwnedFd, bell: &Bell) {
         if !fds[1].revents().is_empty() {
             return;
         }
-        // What it was is looked up in the folder.
+        // What it was is looked up in the directory.
         let mut buffer = [MaybeUninit::uninit(); 4096];
         while rustix::io::read(events, &mut buffer).is_ok_and(|(read, _)| !read.is_empty()) {}
         bell.ring();
@@ -76,12 +76,12 @@ mod tests {
 
     #[test]
     fn a_name_that_is_taken_rings_the_bell_and_nothing_does_after_the_watch() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let bell = Bell::new();
-        let watch = Watch::of(folder.path(), &bell).unwrap();
+        let watch = Watch::of(directory.path(), &bell).unwrap();
         let put = |name: &str| {
-            std::fs::write(folder.path().join("new"), "x").unwrap();
-            std::fs::rename(folder.path().join("new"), folder.path().join(name)).unwrap();
+            std::fs::write(directory.path().join("new"), "x").unwrap();
+            std::fs::rename(directory.path().join("new"), directory.path().join(name)).unwrap();
         };
         let begin = Instant::now();
         put("a");
@@ -90,6 +90,6 @@ mod tests {
         bell.wait(Duration::from_secs(600));
         assert!(begin.elapsed() < Duration::from_secs(600));
         drop(watch);
-        assert!(Watch::of(Path::new("/no/such/folder"), &bell).is_none());
+        assert!(Watch::of(Path::new("/no/such/directory"), &bell).is_none());
     }
 }

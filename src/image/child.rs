@@ -33,7 +33,7 @@ impl NewChild {
     }
 
     /// Begins a child of `parent` in empty storage. `parent_path` is where the parent lies as seen
-    /// from the child's folder, with backslashes; `options` open the parent, and must offer it as
+    /// from the child's directory, with backslashes; `options` open the parent, and must offer it as
     /// the child's.
     ///
     /// # Errors

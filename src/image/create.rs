@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
 /// Makes empty storage an image that reads as zeros. Nothing is durable until the storage's
-/// `sync`, and until its folder's where it is a new file.
+/// `sync`, and until its directory's where it is a new file.
 ///
 /// Returns the disk's length: `disk_len` rounded up to whole sectors where the format has them,
 /// and to the alignment.

@@ -46,17 +46,17 @@ pub struct ImageId(pub [u8; 16]);
 pub struct Closed;
 
 /// The gate for files of this host: those that the caller named first, then regular files that
-/// the child's hints name in or under the child's own folder.
+/// the child's hints name in or under the child's own directory.
 ///
 /// An absolute path in a hint is never followed, nor is `..`, nor a symbolic link that leads out
-/// of the folder. Of any hint the last name is looked for beside the child.
+/// of the directory. Of any hint the last name is looked for beside the child.
 #[derive(Debug, Clone, Default)]
 pub struct FileGate {
     parents: Vec<PathBuf>,
 }
 
 impl FileGate {
-    /// A gate to the child's own folder.
+    /// A gate to the child's own directory.
     pub fn new() -> Self {
         Self::default()
     }
@@ -84,7 +84,7 @@ impl ParentGate for FileGate {
         }
         // What a hint names may be closed to us; that matters if nothing else is there to try.
         let mut closed = None;
-        for path in own_folder(request) {
+        for path in own_directory(request) {
             match open(&path) {
                 Ok(file) => files.push(file),
                 Err(error) => closed = closed.or(Some(error)),
@@ -229,22 +229,22 @@ impl Chain {
 /// A cache is of use only from some size on: here is where it stops to shrink.
 const SMALLEST_SHARE: usize = 64;
 
-/// The regular files in or under the child's own folder that the hints name, each once.
-fn own_folder(request: &ParentRequest<'_>) -> Vec<PathBuf> {
-    let Some((child, folder)) = fs::canonicalize(request.child).ok().and_then(|child| {
-        let folder = child.parent()?.to_owned();
-        Some((child, folder))
+/// The regular files in or under the child's own directory that the hints name, each once.
+fn own_directory(request: &ParentRequest<'_>) -> Vec<PathBuf> {
+    let Some((child, directory)) = fs::canonicalize(request.child).ok().and_then(|child| {
+        let directory = child.parent()?.to_owned();
+        Some((child, directory))
     }) else {
         return Vec::new();
     };
     let mut found: Vec<PathBuf> = Vec::new();
     for name in request.hints.iter().flat_map(|hint| inner_paths(hint)) {
         // Resolving first means that what is checked is what is opened.
-        let Ok(path) = fs::canonicalize(folder.join(name)) else {
+        let Ok(path) = fs::canonicalize(directory.join(name)) else {
             continue;
         };
         let regular = fs::metadata(&path).is_ok_and(|it| it.is_file());
-        if regular && path.starts_with(&folder) && path != child && !found.contains(&path) {
+        if regular && path.starts_with(&directory) && path != child && !found.contains(&path) {
             found.push(path);
         }
     }
@@ -289,11 +289,11 @@ mod tests {
     }
 
     #[test]
-    fn hints_reach_files_in_and_under_the_childs_folder_and_nothing_else() {
+    fn hints_reach_files_in_and_under_the_childs_directory_and_nothing_else() {
         let outer = tempfile::tempdir().unwrap();
         let outer = outer.path().canonicalize().unwrap();
-        let folder = outer.join("disks");
-        fs::create_dir_all(folder.join("sub")).unwrap();
+        let directory = outer.join("disks");
+        fs::create_dir_all(directory.join("sub")).unwrap();
         for file in [
             "child.vhd",
             "p.vhd",
@@ -301,14 +301,14 @@ mod tests {
             "../outside.vhd",
             "ünï.vhd",
         ] {
-            fs::write(folder.join(file), b"x").unwrap();
+            fs::write(directory.join(file), b"x").unwrap();
         }
-        symlink(outer.join("outside.vhd"), folder.join("link.vhd")).unwrap();
-        symlink(folder.join("p.vhd"), folder.join("inner.vhd")).unwrap();
-        rustix::fs::mkdirat(rustix::fs::CWD, folder.join("dir.vhd"), 0o755.into()).unwrap();
-        let child = folder.join("child.vhd");
+        symlink(outer.join("outside.vhd"), directory.join("link.vhd")).unwrap();
+        symlink(directory.join("p.vhd"), directory.join("inner.vhd")).unwrap();
+        rustix::fs::mkdirat(rustix::fs::CWD, directory.join("dir.vhd"), 0o755.into()).unwrap();
+        let child = directory.join("child.vhd");
         let gate = FileGate::new();
-        let p = vec![folder.join("p.vhd")];
+        let p = vec![directory.join("p.vhd")];
         for hint in [
             "p.vhd",
             r".\p.vhd",
@@ -322,7 +322,7 @@ mod tests {
         assert_eq!(offered(&gate, &child, &["p.vhd", r".\p.vhd"]), p);
         assert_eq!(
             offered(&gate, &child, &[r".\sub\q.vhd", "ünï.vhd"]),
-            [folder.join("sub/q.vhd"), folder.join("ünï.vhd")]
+            [directory.join("sub/q.vhd"), directory.join("ünï.vhd")]
         );
         let outside = outer.join("outside.vhd");
         for hint in [
@@ -344,7 +344,7 @@ mod tests {
         }
         let gate = gate.with_parent(&outside);
         assert_eq!(offered(&gate, &child, &[]), [outside]);
-        let gone = FileGate::new().with_parent(folder.join("gone.vhd"));
+        let gone = FileGate::new().with_parent(directory.join("gone.vhd"));
         let request = ParentRequest {
             child: &child,
             id: ID,

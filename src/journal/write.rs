@@ -8,7 +8,7 @@ use super::format::{
 };
 use super::read::{Entry, Reader};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Access, Folder, Storage};
+use crate::storage::{Access, Directory, Storage};
 
 /// Adds records to a journal. There must be one writer only: whoever opens one holds the job's
 /// lock.
@@ -26,14 +26,14 @@ impl Writer {
     ///
     /// # Errors
     /// `AlreadyExists`, `NoSpace`, `Io`.
-    pub fn create(folder: &dyn Folder, name: &OsStr, job: [u8; 16]) -> Result<Self> {
-        if folder.names()?.iter().any(|there| there == name) {
+    pub fn create(directory: &dyn Directory, name: &OsStr, job: [u8; 16]) -> Result<Self> {
+        if directory.names()?.iter().any(|there| there == name) {
             let error = Error::new(ErrorKind::AlreadyExists, "there is a journal already");
-            return Err(error.at_path(folder.path().join(name)));
+            return Err(error.at_path(directory.path().join(name)));
         }
         // A crash leaves no journal, or a whole one.
-        let unfinished = Unfinished::create(folder, name, FileHeader::new(job, 0))?;
-        unfinished.finish(folder, name, &[])
+        let unfinished = Unfinished::create(directory, name, FileHeader::new(job, 0))?;
+        unfinished.finish(directory, name, &[])
     }
 
     /// Opens a journal to go on with it, and gives what it holds. What stands after the last
@@ -41,8 +41,8 @@ impl Writer {
     ///
     /// # Errors
     /// Those of [`Reader::open`] and [`Reader::next_entry`]; `NotFound`, `Io`.
-    pub fn open(folder: &dyn Folder, name: &OsStr) -> Result<(Self, Vec<Entry>)> {
-        let storage = folder.open_own(name, Access::Write)?;
+    pub fn open(directory: &dyn Directory, name: &OsStr) -> Result<(Self, Vec<Entry>)> {
+        let storage = directory.open_own(name, Access::Write)?;
         let mut reader = Reader::open(storage.clone())?;
         let entries = reader.rest()?;
         let writer = Writer {
@@ -72,7 +72,7 @@ impl Writer {
     /// # Errors
     /// `NoSpace`, `Io`: the journal is what it was, unless a later [`append`](Self::append) says
     /// `Poisoned`.
-    pub fn compact(&mut self, folder: &dyn Folder, name: &OsStr, keep: usize) -> Result<()> {
+    pub fn compact(&mut self, directory: &dyn Directory, name: &OsStr, keep: usize) -> Result<()> {
         self.refuse_if_failed()?;
         let mut reader = Reader::open(self.storage.clone())?;
         let mut kept = Vec::new();
@@ -96,19 +96,19 @@ impl Writer {
         }
         let records: Vec<_> = first.into_iter().chain(kept).collect();
         let header = FileHeader::new(self.header.job, left_out);
-        let unfinished = Unfinished::create(folder, name, header)?;
+        let unfinished = Unfinished::create(directory, name, header)?;
         let part = unfinished.name.clone();
-        let before = folder.names()?;
-        match unfinished.finish(folder, name, &records) {
+        let before = directory.names()?;
+        match unfinished.finish(directory, name, &records) {
             Ok(writer) => {
                 *self = writer;
                 Ok(())
             }
             Err(error) => {
                 // Once it was renamed nothing is known of which one a crash would leave.
-                self.failed = !folder.names().is_ok_and(|now| now.len() == before.len());
+                self.failed = !directory.names().is_ok_and(|now| now.len() == before.len());
                 if !self.failed {
-                    let _ = folder.remove(&part);
+                    let _ = directory.remove(&part);
                 }
                 Err(error)
             }
@@ -158,22 +158,27 @@ struct Unfinished {
 }
 
 impl Unfinished {
-    fn create(folder: &dyn Folder, name: &OsStr, header: FileHeader) -> Result<Self> {
+    fn create(directory: &dyn Directory, name: &OsStr, header: FileHeader) -> Result<Self> {
         let mut unfinished = name.to_owned();
         unfinished.push(".new");
         // Left by a crash.
-        if folder.names()?.contains(&unfinished) {
-            folder.remove(&unfinished)?;
+        if directory.names()?.contains(&unfinished) {
+            directory.remove(&unfinished)?;
         }
         Ok(Unfinished {
-            storage: folder.create_new(&unfinished)?,
+            storage: directory.create_new(&unfinished)?,
             name: unfinished,
             header,
         })
     }
 
     /// Fills it, and gives it its name; durable when this returns.
-    fn finish(self, folder: &dyn Folder, name: &OsStr, records: &[Vec<u8>]) -> Result<Writer> {
+    fn finish(
+        self,
+        directory: &dyn Directory,
+        name: &OsStr,
+        records: &[Vec<u8>],
+    ) -> Result<Writer> {
         let storage = self.storage;
         let mut end = Seal::none(&self.header);
         storage.set_len(RECORDS_OFFSET)?;
@@ -185,8 +190,8 @@ impl Unfinished {
         }
         storage.write_all_at(&end.encode(self.header.version), SEAL_OFFSETS[0])?;
         storage.sync()?;
-        folder.rename(&self.name, name)?;
-        folder.sync()?;
+        directory.rename(&self.name, name)?;
+        directory.sync()?;
         Ok(Writer {
             storage,
             header: self.header,

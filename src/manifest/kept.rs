@@ -138,8 +138,8 @@ impl Staged {
     /// # Errors
     /// `Io`, `NoSpace`.
     pub fn commit(&self) -> Result<()> {
-        let folder = self.place.folder();
-        match folder.rename(self.file.name(), self.place.name()) {
+        let directory = self.place.directory();
+        match directory.rename(self.file.name(), self.place.name()) {
             // Done already, and perhaps not synced.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if !self.place.leads_to(&*self.storage)? {
@@ -148,7 +148,7 @@ impl Staged {
             }
             renamed => renamed?,
         }
-        folder.sync()
+        directory.sync()
     }
 
     /// As [`commit`](Staged::commit), for the manifest of `disk`, whose last change is durable: also
@@ -168,21 +168,21 @@ impl Staged {
     /// # Errors
     /// `AlreadyExists` where another file is there by now; `Io`, `NoSpace`.
     fn commit_over(&self, over: Option<FileId>) -> Result<()> {
-        let folder = self.place.folder();
+        let directory = self.place.directory();
         let taken = |error: Error| match error.kind() {
             ErrorKind::AlreadyExists => error.advise("another process wrote it meanwhile"),
             _ => error,
         };
-        match (over, folder.file_id(self.place.name())?) {
+        match (over, directory.file_id(self.place.name())?) {
             (None, _) => self.file.rename_new(&self.place).map_err(taken)?,
-            (over, now) if over == now => folder.rename(self.file.name(), self.place.name())?,
+            (over, now) if over == now => directory.rename(self.file.name(), self.place.name())?,
             _ => {
                 let what = "another file is there by now";
                 let error = Error::new(ErrorKind::AlreadyExists, what).at_path(self.place.path());
                 return Err(taken(error));
             }
         }
-        folder.sync()
+        directory.sync()
     }
 
     /// Makes the file and its name durable.
@@ -191,7 +191,7 @@ impl Staged {
     /// `Io`, `NoSpace`.
     pub(crate) fn settle(&self) -> Result<()> {
         self.storage.sync()?;
-        self.place.folder().sync()
+        self.place.directory().sync()
     }
 
     /// Removes the file.
@@ -227,7 +227,7 @@ pub(crate) fn save_once<T>(
     place: &Place,
     write: impl FnOnce(Arc<dyn Storage>) -> Result<T>,
 ) -> Result<T> {
-    let over = place.folder().file_id(place.name())?;
+    let over = place.directory().file_id(place.name())?;
     let (value, staged) = stage(place, write)?;
     if let Err(error) = staged.commit_over(over) {
         // The first error says more than one from cleaning up.
@@ -319,7 +319,7 @@ pub(crate) fn commit_left(
             };
             staged.commit_for(disk, limits)
         }
-        None => place.folder().sync(),
+        None => place.directory().sync(),
     }
 }
 

@@ -168,7 +168,7 @@ fn suggestion(text: &[u8]) -> Option<String> {
     let is_whole = scheme.is_some() || path.starts_with('/') || path.starts_with("~/");
     Some(match is_whole {
         true => meant,
-        false => format!("{meant}, or ssh://{host}/~/{path} below the home folder"),
+        false => format!("{meant}, or ssh://{host}/~/{path} below the home directory"),
     })
 }
 

@@ -9,7 +9,7 @@ mod transport;
 mod wire;
 
 mod location;
-mod own_folders;
+mod own_directories;
 mod shown_paths;
 
 pub use compare::endpoint::{End, Room, Step, Worker};
@@ -24,7 +24,7 @@ pub use compare::tree::{NodeHash, Nodes, NodesAre, Tree, TreeEnd, children_of};
 pub use compare::view::{BlockHashes, View, Windows};
 pub use location::Location;
 #[cfg(feature = "failback")]
-pub(crate) use own_folders::{OwnFolders, lies_within};
+pub(crate) use own_directories::{OwnDirectories, lies_within};
 pub use sandbox::{Confined, Root};
 pub use session::client::{Dialled, Pull};
 pub use session::remote_source::FarDisk;

@@ -1,4 +1,4 @@
-//! Paths of a peer, confined to one folder.
+//! Paths of a peer, confined to one directory.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,10 +14,10 @@ use rustix::io::Errno;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{FileId, HostFile};
 
-/// A folder that nothing asked for by a peer may lie outside of.
+/// A directory that nothing asked for by a peer may lie outside of.
 #[derive(Debug)]
 pub struct Root {
-    folder: OwnedFd,
+    directory: OwnedFd,
     path: PathBuf,
 }
 
@@ -33,7 +33,7 @@ pub struct Confined {
 }
 
 impl Root {
-    /// The folder at `path`.
+    /// The directory at `path`.
     ///
     /// # Errors
     /// `NotFound`, `Io`.
@@ -42,19 +42,19 @@ impl Root {
         let failed =
             |cause: std::io::Error| Error::io("open the root of this agent", cause).at_path(path);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+        let directory = open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
         Ok(Root {
-            folder,
+            directory,
             path: fs::canonicalize(path).map_err(failed)?,
         })
     }
 
-    /// Where `asked` leads from this folder, as if it were the root of all; symbolic links are
+    /// Where `asked` leads from this directory, as if it were the root of all; symbolic links are
     /// followed as long as they stay inside.
     ///
     /// # Errors
     /// `InvalidInput` for a path that leads outside, also through a symbolic link, or to no name;
-    /// `NotFound` for a missing folder; `Io`.
+    /// `NotFound` for a missing directory; `Io`.
     pub fn resolve(&self, asked: &[u8]) -> Result<Confined> {
         let asked = Path::new(OsStr::from_bytes(asked));
         let inner = self.inner(asked);
@@ -84,7 +84,7 @@ impl Root {
     }
 
     /// Where `asked` leads to, which may be a file that is renamed or missing now and then: as
-    /// [`resolve`](Root::resolve), but symbolic links are followed in its folders only.
+    /// [`resolve`](Root::resolve), but symbolic links are followed in its directories only.
     ///
     /// # Errors
     /// As [`resolve`](Root::resolve); `InvalidInput` for a symbolic link.
@@ -115,19 +115,19 @@ impl Root {
         Ok(())
     }
 
-    /// The path from this folder on.
+    /// The path from this directory on.
     fn inner<'a>(&self, asked: &'a Path) -> &'a Path {
         let inner = asked.strip_prefix(&self.path).unwrap_or(asked);
         inner.strip_prefix("/").unwrap_or(inner)
     }
 
-    /// A name in the real folder of `inner`; no link may stand there.
+    /// A name in the real directory of `inner`; no link may stand there.
     fn beside(&self, inner: &Path, name: &OsStr, asked: &Path) -> Result<PathBuf> {
         let parent = inner.parent().filter(|it| !it.as_os_str().is_empty());
-        let folder = self
+        let directory = self
             .look_up(parent.unwrap_or(Path::new(".")), OFlags::DIRECTORY)
             .map_err(|e| failed(e, asked))?;
-        let path = real_path(&folder, asked)?.join(name);
+        let path = real_path(&directory, asked)?.join(name);
         match fs::symlink_metadata(&path) {
             Ok(facts) if facts.is_symlink() => Err(outside(asked)),
             _ => Ok(path),
@@ -137,7 +137,7 @@ impl Root {
     fn look_up(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::PATH | OFlags::CLOEXEC;
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        openat2(&self.folder, path, flags, Mode::empty(), how)
+        openat2(&self.directory, path, flags, Mode::empty(), how)
     }
 }
 
@@ -173,7 +173,7 @@ fn failed(cause: Errno, asked: &Path) -> Error {
         Errno::XDEV | Errno::LOOP => outside(asked),
         // Looked up below the root, and named so: a client may have meant another file.
         other => Error::io(
-            "look at, in the folder that this agent serves",
+            "look at, in the directory that this agent serves",
             std::io::Error::from(other),
         )
         .at_path(asked.strip_prefix("/").unwrap_or(asked)),
@@ -202,7 +202,7 @@ mod tests {
         fs::write(served.join("in/disk"), b"d").unwrap();
         symlink("../secret", served.join("up")).unwrap();
         symlink(all.path().join("secret"), served.join("far")).unwrap();
-        symlink("..", served.join("folder")).unwrap();
+        symlink("..", served.join("directory")).unwrap();
         symlink(all.path().join("not-yet"), served.join("later")).unwrap();
         symlink("in/disk", served.join("near")).unwrap();
         symlink("loop", served.join("loop")).unwrap();
@@ -220,7 +220,7 @@ mod tests {
         for wrong in [
             "up",
             "far",
-            "folder/secret",
+            "directory/secret",
             "../secret",
             "later",
             "loop",
@@ -228,7 +228,7 @@ mod tests {
             "",
             "/",
             "..",
-            "folder/new",
+            "directory/new",
             "/etc/passwd/..",
             "in/..",
         ] {

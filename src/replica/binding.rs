@@ -109,8 +109,9 @@ pub(super) fn check(
 
 /// The error for a replica that was made, or changed, without its key.
 pub(super) fn forged(why: &'static str) -> Error {
-    Error::new(ErrorKind::Untrusted, why)
-        .advise("put back a copy of the folder that you trust, or remove it to begin a new replica")
+    Error::new(ErrorKind::Untrusted, why).advise(
+        "put back a copy of the directory that you trust, or remove it to begin a new replica",
+    )
 }
 
 /// The head of an age file.

@@ -14,15 +14,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, CreateOptions, Image, ImageOptions};
 use crate::limits::Limits;
 use crate::manifest::{KeptManifest, Manifest, ManifestWriter, Root};
-use crate::storage::{Access, Folder, MemoryStorage, Place, Privacy, Storage};
+use crate::storage::{Access, Directory, MemoryStorage, Place, Privacy, Storage};
 use crate::sync::FarSource;
 use crate::units::BlockSize;
 
-/// A disk kept encrypted, in a folder of its own.
+/// A disk kept encrypted, in a directory of its own.
 ///
 /// Links are read one after the other on the caller's threads; a link is decrypted on one.
 pub struct Replica {
-    folder: Arc<dyn Folder>,
+    directory: Arc<dyn Directory>,
     key: Arc<Key>,
     only_own: bool,
 }
@@ -61,10 +61,10 @@ impl Held {
 }
 
 impl Replica {
-    /// The replica in `folder`, which exists; it may hold none yet.
-    pub fn new(folder: Arc<dyn Folder>, key: Arc<Key>) -> Self {
+    /// The replica in `directory`, which exists; it may hold none yet.
+    pub fn new(directory: Arc<dyn Directory>, key: Arc<Key>) -> Self {
         Replica {
-            folder,
+            directory,
             key,
             only_own: false,
         }
@@ -191,8 +191,8 @@ impl Replica {
         heads.push(head_of(&*part.open(Access::Read)?)?);
         self.seal_manifest(link, &**next, &heads)?;
         // From here on it counts.
-        self.folder.rename(part.name(), place.name())?;
-        self.folder.sync()?;
+        self.directory.rename(part.name(), place.name())?;
+        self.directory.sync()?;
         Ok(appended)
     }
 
@@ -238,7 +238,7 @@ impl Replica {
                 ErrorKind::BaseMismatch,
                 "the newest manifest is not that of the newest link",
             )
-            .at_path(self.folder.path())),
+            .at_path(self.directory.path())),
         }
     }
 
@@ -314,8 +314,8 @@ impl Replica {
         )?;
         let head = head_of(&*part.open(Access::Read)?)?;
         self.seal_manifest(fresh, &*manifest, &[head])?;
-        self.folder.rename(part.name(), place.name())?;
-        self.folder.sync()?;
+        self.directory.rename(part.name(), place.name())?;
+        self.directory.sync()?;
         self.tidy()?;
         Ok(true)
     }
@@ -329,7 +329,7 @@ impl Replica {
         if let Some(first) = self.chain()?.first() {
             // A chain without its first link is none.
             self.place(*first, DELTA).remove_if_there()?;
-            self.folder.sync()?;
+            self.directory.sync()?;
         }
         self.tidy()
     }
@@ -340,7 +340,7 @@ impl Replica {
     /// `Io`.
     pub fn tidy(&self) -> Result<()> {
         let chain = self.chain()?;
-        for name in self.folder.names()? {
+        for name in self.directory.names()? {
             let text = name.to_string_lossy();
             let part = text
                 .strip_prefix('.')
@@ -352,10 +352,10 @@ impl Replica {
                 (None, None) => true,
             };
             if !is_needed {
-                Place::new(self.folder.clone(), name).remove_if_there()?;
+                Place::new(self.directory.clone(), name).remove_if_there()?;
             }
         }
-        self.folder.sync()
+        self.directory.sync()
     }
 
     /// The links that count, in order: those of the newest chain that has its first.
@@ -381,7 +381,7 @@ impl Replica {
 
     /// All deltas that are there, in no order.
     fn links(&self) -> Result<Vec<Link>> {
-        let names = self.folder.names()?;
+        let names = self.directory.names()?;
         let parsed = names.iter().filter_map(|name| Link::parse(name.to_str()?));
         Ok(parsed
             .filter(|(_, kind)| *kind == DELTA)
@@ -442,10 +442,10 @@ impl Replica {
             manifest,
         };
         let checked = binding::check(&bytes, &self.key.bindings(), &covered);
-        match checked.map_err(|error| error.at_path(self.folder.path()))? {
+        match checked.map_err(|error| error.at_path(self.directory.path()))? {
             None if self.only_own => {
                 let why = "this replica was made with another key, or forged";
-                Err(binding::forged(why).at_path(self.folder.path()))
+                Err(binding::forged(why).at_path(self.directory.path()))
             }
             _ => Ok(plain),
         }
@@ -476,18 +476,18 @@ impl Replica {
     }
 
     fn place(&self, link: Link, kind: &str) -> Place {
-        Place::new(self.folder.clone(), link.name(kind))
+        Place::new(self.directory.clone(), link.name(kind))
     }
 
     fn lost(&self, link: Link, kind: &str) -> Error {
         Error::new(ErrorKind::NotFound, "a file of this replica is missing")
             .at_path(self.place(link, kind).path())
-            .advise("put it back, or remove the folder to begin a new replica")
+            .advise("put it back, or remove the directory to begin a new replica")
     }
 
     fn missing(&self) -> Error {
-        Error::new(ErrorKind::NotFound, "there is no replica in this folder")
-            .at_path(self.folder.path())
+        Error::new(ErrorKind::NotFound, "there is no replica in this directory")
+            .at_path(self.directory.path())
     }
 }
 

@@ -1,31 +1,31 @@
-//! A folder that is not there, for looking at what would be in it.
+//! A directory that is not there, for looking at what would be in it.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Access, FileId, Folder, Privacy, Storage};
+use super::{Access, Directory, FileId, Privacy, Storage};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A folder that is not there: it holds nothing, and nothing can be made in it.
+/// A directory that is not there: it holds nothing, and nothing can be made in it.
 #[derive(Debug)]
-pub(crate) struct AbsentFolder {
+pub(crate) struct AbsentDirectory {
     path: PathBuf,
 }
 
-impl AbsentFolder {
-    /// The folder that would be at `path`.
+impl AbsentDirectory {
+    /// The directory that would be at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        AbsentFolder { path: path.into() }
+        AbsentDirectory { path: path.into() }
     }
 
     fn missing<T>(&self, name: &OsStr) -> Result<T> {
-        let what = "the folder is not there";
+        let what = "the directory is not there";
         Err(Error::new(ErrorKind::NotFound, what).at_path(self.path.join(name)))
     }
 }
 
-impl Folder for AbsentFolder {
+impl Directory for AbsentDirectory {
     fn path(&self) -> &Path {
         &self.path
     }

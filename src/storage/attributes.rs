@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 
 /// Gives `to` the owner, mode, extended attributes and flags of `from`; access lists that only `to`
-/// has, inherited from its folder, are removed. Says what could not be kept.
+/// has, inherited from its directory, are removed. Says what could not be kept.
 pub(super) fn copy_attributes(from: &File, to: &File) -> Result<Vec<String>> {
     // First, because some of them want an empty file.
     let lost = copy_flags(from, to);
@@ -91,7 +91,7 @@ fn copy_flags(from: &File, to: &File) -> Vec<String> {
             false if wanted.contains(flag) => {
                 lost.push(format!("the flag {name} of the file could not be kept"));
             }
-            // Inherited from the folder.
+            // Inherited from the directory.
             false => lost.push(format!("the file has the flag {name} now")),
         }
     }
@@ -188,12 +188,12 @@ mod tests {
         }
     }
 
-    /// A file with an attribute, where the temporary folder keeps them.
+    /// A file with an attribute, where the temporary directory keeps them.
     fn file_with(name: &str, value: &str) -> Option<File> {
         let file = tempfile::tempfile().unwrap();
         let set = rustix::fs::fsetxattr(&file, name, value.as_bytes(), XattrFlags::empty());
         if set.is_err() {
-            eprintln!("LEFT OUT: the temporary folder keeps no extended attributes");
+            eprintln!("LEFT OUT: the temporary directory keeps no extended attributes");
         }
         set.ok().map(|()| file)
     }

@@ -60,7 +60,7 @@ impl FileStorage {
         Self::open_with(path.into(), OpenOptions::new().read(true).write(true))
     }
 
-    /// Creates an empty file; its name is durable once its folder is synced. A symbolic link of
+    /// Creates an empty file; its name is durable once its directory is synced. A symbolic link of
     /// that name is an existing file.
     ///
     /// # Errors
@@ -72,20 +72,20 @@ impl FileStorage {
         )
     }
 
-    /// Creates an empty file without a name in `folder`, which is gone when it is closed; `None`
+    /// Creates an empty file without a name in `directory`, which is gone when it is closed; `None`
     /// where the file system knows no such files.
     ///
     /// # Errors
     /// `NotFound`, `NoSpace`, `Io`.
-    pub fn nameless(folder: &Path) -> Result<Option<Self>> {
+    pub fn nameless(directory: &Path) -> Result<Option<Self>> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        match rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR) {
+        match rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR) {
             Ok(file) => {
-                let path = folder.to_owned();
+                let path = directory.to_owned();
                 Self::from_file(path, file.into(), Allocation::Keep, false).map(Some)
             }
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::ISDIR) => Ok(None),
-            Err(e) => Err(Error::io("create", e).at_path(folder)),
+            Err(e) => Err(Error::io("create", e).at_path(directory)),
         }
     }
 

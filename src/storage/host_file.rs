@@ -141,7 +141,7 @@ impl HostFile {
         let what = if kind.is_block_device() {
             None
         } else if kind.is_dir() {
-            Some("a folder")
+            Some("a directory")
         } else if kind.is_fifo() {
             Some("a pipe")
         } else if kind.is_socket() {
@@ -196,12 +196,12 @@ pub(super) fn is_thick(facts: &Metadata) -> bool {
 /// leads to it.
 ///
 /// # Errors
-/// `NotFound` when a folder on the way is missing; `Io`.
+/// `NotFound` when a directory on the way is missing; `Io`.
 pub fn resolve(path: impl AsRef<Path>) -> Result<PathBuf> {
     let given = path.as_ref();
     let failed = |cause: io::Error| Error::io("resolve", cause).at_path(given);
     if given.as_os_str().as_encoded_bytes().ends_with(b"/") && !given.is_dir() {
-        let what = "a path that ends with a slash names a folder";
+        let what = "a path that ends with a slash names a directory";
         return Err(Error::new(ErrorKind::InvalidInput, what)
             .at_path(given)
             .advise("name a file or a block device"));
@@ -231,15 +231,15 @@ pub fn resolve(path: impl AsRef<Path>) -> Result<PathBuf> {
         let Some(name) = path.file_name() else {
             return Err(failed(io::ErrorKind::NotFound.into()));
         };
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
+        let directory = match path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
             _ => Path::new("."),
         };
-        let folder = fs::canonicalize(folder).map_err(failed)?;
-        let missing = folder.join(name);
+        let directory = fs::canonicalize(directory).map_err(failed)?;
+        let missing = directory.join(name);
         match fs::read_link(&missing) {
-            // An absolute link replaces the folder.
-            Ok(link) => path = folder.join(link),
+            // An absolute link replaces the directory.
+            Ok(link) => path = directory.join(link),
             Err(_) => return Ok(missing),
         }
     }
@@ -274,8 +274,8 @@ mod tests {
 
     #[test]
     fn a_link_to_a_missing_file_resolves_to_where_the_file_would_be() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = fs::canonicalize(folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let home = fs::canonicalize(directory.path()).unwrap();
         fs::create_dir(home.join("deep")).unwrap();
         symlink("deep/second", home.join("first")).unwrap();
         symlink(home.join("missing"), home.join("deep/second")).unwrap();

@@ -133,7 +133,7 @@ fn safe_name(text: &str) -> String {
 const NAME_BYTES: usize = 100;
 const HASH_CHARS: usize = 12;
 
-/// Where a device's folder tells who it is: a prefix for the name, and the file.
+/// Where a device's directory tells who it is: a prefix for the name, and the file.
 const ID_FILES: [(&str, &str); 9] = [
     ("dm", "dm/uuid"),
     ("md", "md/uuid"),
@@ -152,10 +152,10 @@ mod tests {
     use std::fs;
 
     fn device(root: &Path, facts: &[(&str, &str)]) -> DeviceIdentity {
-        let folder = root.join("sys/dev/block/8:16");
-        let _ = fs::remove_dir_all(&folder);
+        let directory = root.join("sys/dev/block/8:16");
+        let _ = fs::remove_dir_all(&directory);
         for (file, text) in facts {
-            let path = folder.join(file);
+            let path = directory.join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }

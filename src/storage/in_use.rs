@@ -248,16 +248,16 @@ mod tests {
     fn tree() -> (tempfile::TempDir, Kernel) {
         let root = tempfile::tempdir().unwrap();
         let disk = root.path().join("sys/devices/xda");
-        for (folder, number) in [("", "7:100"), ("xda1", "7:101"), ("xda2", "7:102")] {
-            let folder = disk.join(folder);
-            fs::create_dir_all(folder.join("holders")).unwrap();
-            fs::create_dir_all(folder.join("slaves")).unwrap();
-            fs::write(folder.join("dev"), format!("{number}\n")).unwrap();
+        for (directory, number) in [("", "7:100"), ("xda1", "7:101"), ("xda2", "7:102")] {
+            let directory = disk.join(directory);
+            fs::create_dir_all(directory.join("holders")).unwrap();
+            fs::create_dir_all(directory.join("slaves")).unwrap();
+            fs::write(directory.join("dev"), format!("{number}\n")).unwrap();
             let by_number = root.path().join("sys/dev/block");
             fs::create_dir_all(&by_number).unwrap();
-            symlink(&folder, by_number.join(number)).unwrap();
+            symlink(&directory, by_number.join(number)).unwrap();
             if number != "7:100" {
-                fs::write(folder.join("partition"), "1\n").unwrap();
+                fs::write(directory.join("partition"), "1\n").unwrap();
             }
         }
         fs::create_dir_all(root.path().join("proc/self")).unwrap();

@@ -67,20 +67,20 @@ impl Kernel {
         self.sys.join("dev/block").is_dir() && self.proc.join("self/mountinfo").is_file()
     }
 
-    /// The folder of a device, by its number.
-    pub(super) fn device_folder(&self, number: u64) -> Option<PathBuf> {
+    /// The directory of a device, by its number.
+    pub(super) fn device_directory(&self, number: u64) -> Option<PathBuf> {
         let name = format!("{}:{}", major(number), minor(number));
         fs::canonicalize(self.sys.join("dev/block").join(name)).ok()
     }
 
     /// The kernel's name of a device, such as `sda1`.
     pub(super) fn name(&self, number: u64) -> Option<OsString> {
-        Some(self.device_folder(number)?.file_name()?.to_owned())
+        Some(self.device_directory(number)?.file_name()?.to_owned())
     }
 
-    /// A short text out of a device's folder, without the white space around it.
+    /// A short text out of a device's directory, without the white space around it.
     pub(super) fn fact(&self, number: u64, file: &str) -> Option<String> {
-        let text = fs::read(self.device_folder(number)?.join(file)).ok()?;
+        let text = fs::read(self.device_directory(number)?.join(file)).ok()?;
         let text = String::from_utf8_lossy(&text);
         let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
         (!text.is_empty()).then(|| text.to_owned())
@@ -102,19 +102,19 @@ impl Kernel {
 
     /// The disk that a partition is part of; `None` for whole disks.
     pub(super) fn disk_of(&self, number: u64) -> Option<u64> {
-        let folder = self.device_folder(number)?;
-        if !folder.join("partition").exists() {
+        let directory = self.device_directory(number)?;
+        if !directory.join("partition").exists() {
             return None;
         }
-        number_in(folder.parent()?)
+        number_in(directory.parent()?)
     }
 
     /// The partitions of a disk.
     pub(super) fn partitions(&self, number: u64) -> Vec<u64> {
-        let Some(folder) = self.device_folder(number) else {
+        let Some(directory) = self.device_directory(number) else {
             return Vec::new();
         };
-        entries(&folder)
+        entries(&directory)
             .filter(|entry| entry.join("partition").exists())
             .filter_map(|entry| number_in(&entry))
             .collect()
@@ -122,38 +122,38 @@ impl Kernel {
 
     /// The names of the devices built upon this one.
     pub(super) fn holders(&self, number: u64) -> Vec<OsString> {
-        let Some(folder) = self.device_folder(number) else {
+        let Some(directory) = self.device_directory(number) else {
             return Vec::new();
         };
-        entries(&folder.join("holders"))
+        entries(&directory.join("holders"))
             .filter_map(|entry| entry.file_name().map(OsStr::to_owned))
             .collect()
     }
 
     /// The devices that this one is built upon.
     pub(super) fn slaves(&self, number: u64) -> Vec<u64> {
-        let Some(folder) = self.device_folder(number) else {
+        let Some(directory) = self.device_directory(number) else {
             return Vec::new();
         };
-        entries(&folder.join("slaves"))
+        entries(&directory.join("slaves"))
             .filter_map(|entry| number_in(&entry))
             .collect()
     }
 
     /// What a loop device is attached to.
     pub(super) fn backing_file(&self, number: u64) -> Option<PathBuf> {
-        backing_file_in(&self.device_folder(number)?)
+        backing_file_in(&self.device_directory(number)?)
     }
 
     /// All attached loop devices.
     pub(super) fn loop_devices(&self) -> Vec<LoopDevice> {
         entries(&self.sys.join("block"))
-            .filter_map(|folder| {
-                let number = number_in(&folder)?;
+            .filter_map(|directory| {
+                let number = number_in(&directory)?;
                 Some(LoopDevice {
                     number,
-                    backing: backing_file_in(&folder)?,
-                    name: folder.file_name()?.to_owned(),
+                    backing: backing_file_in(&directory)?,
+                    name: directory.file_name()?.to_owned(),
                     range: self.backed_range(number),
                 })
             })
@@ -191,13 +191,13 @@ impl Kernel {
     pub(super) fn writer_of(&self, nodes: &[Node]) -> Option<(Writer, Node)> {
         let mine = std::process::id();
         entries(&self.proc)
-            .filter_map(|folder| {
-                let process: u32 = folder.file_name()?.to_str()?.parse().ok()?;
-                (process != mine).then_some((process, folder))
+            .filter_map(|directory| {
+                let process: u32 = directory.file_name()?.to_str()?.parse().ok()?;
+                (process != mine).then_some((process, directory))
             })
-            .find_map(|(process, folder)| {
-                let node = written(&folder, nodes)?;
-                let command = fs::read_to_string(folder.join("comm"));
+            .find_map(|(process, directory)| {
+                let node = written(&directory, nodes)?;
+                let command = fs::read_to_string(directory.join("comm"));
                 let command = command.map(|name| name.trim_end().to_owned());
                 let writer = Writer {
                     process,
@@ -241,16 +241,16 @@ fn is_open_for_writing(info: &Path) -> bool {
         .is_some_and(|flags| matches!(flags & 3, 1 | 2))
 }
 
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder)
+fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(directory)
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
 }
 
-/// `MAJOR:MINOR` out of a device's folder.
-fn number_in(folder: &Path) -> Option<u64> {
-    parse_number(fs::read_to_string(folder.join("dev")).ok()?.trim())
+/// `MAJOR:MINOR` out of a device's directory.
+fn number_in(directory: &Path) -> Option<u64> {
+    parse_number(fs::read_to_string(directory.join("dev")).ok()?.trim())
 }
 
 fn parse_number(text: &str) -> Option<u64> {
@@ -258,8 +258,8 @@ fn parse_number(text: &str) -> Option<u64> {
     Some(makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
-fn backing_file_in(folder: &Path) -> Option<PathBuf> {
-    let mut path = fs::read(folder.join("loop/backing_file")).ok()?;
+fn backing_file_in(directory: &Path) -> Option<PathBuf> {
+    let mut path = fs::read(directory.join("loop/backing_file")).ok()?;
     if path.last() == Some(&b'\n') {
         path.pop();
     }
@@ -337,9 +337,9 @@ mod tests {
         let number = makedev(253, 0);
         assert!(kernel.slaves(number).is_empty());
         for below in ["8:16", "8:33"] {
-            let folder = root.path().join("sys/dev/block/253:0/slaves").join(below);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("dev"), format!("{below}\n")).unwrap();
+            let directory = root.path().join("sys/dev/block/253:0/slaves").join(below);
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join("dev"), format!("{below}\n")).unwrap();
         }
         let mut found = kernel.slaves(number);
         found.sort_unstable();
@@ -352,9 +352,9 @@ mod tests {
         let kernel = Kernel::at(root.path());
         assert!(kernel.loop_devices().is_empty());
         for (name, number) in [("loop3", "7:3"), ("loop4", "7:4"), ("sda", "8:0")] {
-            let folder = root.path().join("sys/block").join(name);
-            fs::create_dir_all(folder.join("loop")).unwrap();
-            fs::write(folder.join("dev"), format!("{number}\n")).unwrap();
+            let directory = root.path().join("sys/block").join(name);
+            fs::create_dir_all(directory.join("loop")).unwrap();
+            fs::write(directory.join("dev"), format!("{number}\n")).unwrap();
         }
         let backing = root.path().join("sys/block/loop3/loop/backing_file");
         fs::write(backing, "/a disk\n").unwrap();
@@ -369,15 +369,15 @@ mod tests {
 
     /// A process that has `path` open with these flags, in octal.
     fn has_open(root: &Path, process: &str, path: &Path, flags: &str) {
-        let folder = root.join("proc").join(process);
+        let directory = root.join("proc").join(process);
         for part in ["fd", "fdinfo"] {
-            fs::create_dir_all(folder.join(part)).unwrap();
+            fs::create_dir_all(directory.join(part)).unwrap();
         }
-        let _ = fs::remove_file(folder.join("fd/3"));
-        std::os::unix::fs::symlink(path, folder.join("fd/3")).unwrap();
+        let _ = fs::remove_file(directory.join("fd/3"));
+        std::os::unix::fs::symlink(path, directory.join("fd/3")).unwrap();
         let info = format!("pos:\t0\nflags:\t{flags}\n");
-        fs::write(folder.join("fdinfo/3"), info).unwrap();
-        fs::write(folder.join("comm"), "writer\n").unwrap();
+        fs::write(directory.join("fdinfo/3"), info).unwrap();
+        fs::write(directory.join("comm"), "writer\n").unwrap();
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::host_file::resolve;
 use super::own::is_own;
 use crate::error::{Error, ErrorKind, Result};
 
-/// As [`resolve`], for what is written: files that are made, replaced or changed, and folders in
+/// As [`resolve`], for what is written: files that are made, replaced or changed, and directories in
 /// which files are made. A symbolic link of another user, anywhere on the way, is refused: that
 /// user would choose the file. Nothing is changed.
 ///
@@ -41,9 +41,12 @@ pub(super) fn refuse_foreign_links(path: &Path) -> Result<()> {
 
 /// A path that held no links a moment ago leads through one.
 pub(super) fn changed(path: &Path) -> Error {
-    Error::new(ErrorKind::InUse, "a folder or link on the way was replaced")
-        .at_path(path)
-        .advise("try again")
+    Error::new(
+        ErrorKind::InUse,
+        "a directory or link on the way was replaced",
+    )
+    .at_path(path)
+    .advise("try again")
 }
 
 /// The path with its links followed, as far as it is there.
@@ -93,7 +96,7 @@ fn foreign(link: &Path, uid: u32) -> Error {
     let what = format!("this symbolic link belongs to user {uid}, who chooses what it leads to");
     Error::new(ErrorKind::Untrusted, what)
         .at_path(link)
-        .advise("name the file or folder itself that it leads to")
+        .advise("name the file or directory itself that it leads to")
 }
 
 /// As many as the kernel follows.
@@ -106,8 +109,8 @@ mod tests {
 
     #[test]
     fn a_way_without_links_of_others_leads_where_every_way_leads() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = fs::canonicalize(folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let home = fs::canonicalize(directory.path()).unwrap();
         fs::create_dir_all(home.join("deep/er")).unwrap();
         fs::write(home.join("deep/disk"), "").unwrap();
         symlink("deep/er", home.join("down")).unwrap();
@@ -131,8 +134,8 @@ mod tests {
 
     #[test]
     fn a_link_of_another_user_is_refused_wherever_it_stands() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = fs::canonicalize(folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let home = fs::canonicalize(directory.path()).unwrap();
         fs::create_dir(home.join("real")).unwrap();
         symlink("real", home.join("theirs")).unwrap();
         symlink("theirs/new", home.join("mine")).unwrap();

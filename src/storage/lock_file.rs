@@ -9,10 +9,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::own;
-use super::place::folder_and_name;
+use super::place::directory_and_name;
 use crate::error::{Error, ErrorKind, Result};
 
-/// A file that stands for a lock, in the folder that it was opened in, and with a line about who
+/// A file that stands for a lock, in the directory that it was opened in, and with a line about who
 /// holds it. The lock ends when this is dropped, or the process ends.
 #[derive(Debug)]
 pub(crate) struct LockFile {
@@ -29,15 +29,15 @@ impl Drop for LockFile {
 
 impl LockFile {
     /// Takes the lock if it is free, and makes its file where there is none; `None` while it is
-    /// held by another. The folder must exist.
+    /// held by another. The directory must exist.
     ///
     /// # Errors
     /// `Untrusted`, with nothing changed, for what is no regular file of this user or root, has
     /// another name, or can be written to by others; `NotFound`, `Io`.
     pub fn try_take(path: &Path) -> Result<Option<Self>> {
-        let (folder, name) = split(path)?;
+        let (directory, name) = split(path)?;
         for _ in 0..TRIES {
-            let file = match open(&folder, &name, path, true)? {
+            let file = match open(&directory, &name, path, true)? {
                 Some(file) => file,
                 None => continue,
             };
@@ -47,7 +47,7 @@ impl LockFile {
                 Err(TryLockError::Error(e)) => return Err(failed("lock", e, path)),
             }
             // The one who held it may have removed the file, or put another one in its place.
-            if has_name(&file, &folder, &name, path)? {
+            if has_name(&file, &directory, &name, path)? {
                 let path = path.to_owned();
                 return Ok(Some(LockFile { file, path }));
             }
@@ -70,11 +70,11 @@ impl LockFile {
     /// # Errors
     /// As [`try_take`](Self::try_take).
     pub fn holder(path: &Path) -> Result<Option<String>> {
-        let (folder, name) = match split(path) {
+        let (directory, name) = match split(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             split => split?,
         };
-        let Some(file) = open(&folder, &name, path, false)? else {
+        let Some(file) = open(&directory, &name, path, false)? else {
             return Ok(None);
         };
         match file.try_lock_shared() {
@@ -92,28 +92,28 @@ impl LockFile {
     }
 }
 
-/// The folder, open, and the file's name.
+/// The directory, open, and the file's name.
 fn split(path: &Path) -> Result<(File, OsString)> {
-    let (folder, name) = folder_and_name(path)?;
+    let (directory, name) = directory_and_name(path)?;
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(folder, flags, Mode::empty());
-    let opened = opened.map_err(|e| Error::io("open folder", e).at_path(folder))?;
+    let opened = rustix::fs::open(directory, flags, Mode::empty());
+    let opened = opened.map_err(|e| Error::io("open directory", e).at_path(directory))?;
     Ok((opened.into(), name.to_owned()))
 }
 
 /// Opens the file, and makes it if it is `wanted`; `None` where there is none.
-fn open(folder: &File, name: &OsString, path: &Path, wanted: bool) -> Result<Option<File>> {
+fn open(directory: &File, name: &OsString, path: &Path, wanted: bool) -> Result<Option<File>> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     if wanted {
         let make = flags | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-        match rustix::fs::openat(folder, name, make, Mode::from_raw_mode(0o600)) {
+        match rustix::fs::openat(directory, name, make, Mode::from_raw_mode(0o600)) {
             Ok(file) => return Ok(Some(file.into())),
             Err(Errno::EXIST) => {}
             Err(cause) => return Err(failed("create lock", cause.into(), path)),
         }
     }
     // Looked at first: opening a pipe or a device has effects.
-    let facts = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+    let facts = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(None),
         facts => facts.map_err(|e| failed("look at lock", e.into(), path))?,
     };
@@ -123,7 +123,7 @@ fn open(folder: &File, name: &OsString, path: &Path, wanted: bool) -> Result<Opt
         _ => return Err(untrusted("it is not a regular file", path)),
     }
     let access = if wanted { OFlags::RDWR } else { OFlags::RDONLY };
-    let file: File = match rustix::fs::openat(folder, name, flags | access, Mode::empty()) {
+    let file: File = match rustix::fs::openat(directory, name, flags | access, Mode::empty()) {
         Ok(file) => file.into(),
         Err(Errno::NOENT) => return Ok(None),
         Err(Errno::LOOP) => return Err(untrusted("it is a symbolic link", path)),
@@ -143,11 +143,11 @@ fn open(folder: &File, name: &OsString, path: &Path, wanted: bool) -> Result<Opt
 }
 
 /// Whether the name still leads to the file.
-fn has_name(file: &File, folder: &File, name: &OsString, path: &Path) -> Result<bool> {
+fn has_name(file: &File, directory: &File, name: &OsString, path: &Path) -> Result<bool> {
     let ours = file
         .metadata()
         .map_err(|e| failed("look at lock", e, path))?;
-    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+    match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(there) => Ok((there.st_dev, there.st_ino) == (ours.dev(), ours.ino())),
         Err(Errno::NOENT) => Ok(false),
         Err(cause) => Err(failed("look at lock", cause.into(), path)),
@@ -176,13 +176,13 @@ mod tests {
 
     #[test]
     fn a_planted_lock_is_neither_followed_nor_written_to() {
-        let folder = tempfile::tempdir().unwrap();
-        let precious = folder.path().join("precious");
+        let directory = tempfile::tempdir().unwrap();
+        let precious = directory.path().join("precious");
         fs::write(&precious, "precious").unwrap();
-        let lock = folder.path().join("lock");
+        let lock = directory.path().join("lock");
         let plants: [&dyn Fn(); 6] = [
             &|| symlink(&precious, &lock).unwrap(),
-            &|| symlink(folder.path().join("not there"), &lock).unwrap(),
+            &|| symlink(directory.path().join("not there"), &lock).unwrap(),
             &|| fs::hard_link(&precious, &lock).unwrap(),
             &|| {
                 let made = std::process::Command::new("mkfifo").arg(&lock).status();
@@ -199,7 +199,7 @@ mod tests {
             let error = LockFile::try_take(&lock).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Untrusted, "{index}: {error}");
             assert_eq!(fs::read(&precious).unwrap(), b"precious", "{index}");
-            assert!(!folder.path().join("not there").exists());
+            assert!(!directory.path().join("not there").exists());
             fs::remove_file(&lock)
                 .or_else(|_| fs::remove_dir(&lock))
                 .unwrap();
@@ -208,21 +208,21 @@ mod tests {
 
     #[test]
     fn a_lock_whose_name_leads_elsewhere_by_now_is_not_held() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
         let first = LockFile::try_take(&path).unwrap().unwrap();
         fs::remove_file(&path).unwrap();
         let second = LockFile::try_take(&path).unwrap().unwrap();
-        let folder = split(&path).unwrap().0;
-        assert!(!has_name(&first.file, &folder, &"lock".into(), &path).unwrap());
-        assert!(has_name(&second.file, &folder, &"lock".into(), &path).unwrap());
+        let directory = split(&path).unwrap().0;
+        assert!(!has_name(&first.file, &directory, &"lock".into(), &path).unwrap());
+        assert!(has_name(&second.file, &directory, &"lock".into(), &path).unwrap());
     }
 
     /// As a program that is being started has it.
     #[test]
     fn a_lock_that_was_dropped_is_free_although_another_has_its_file_open() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lock");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
         let held = LockFile::try_take(&path).unwrap().unwrap();
         assert!(LockFile::try_take(&path).unwrap().is_none());
         let other = held.file.try_clone().unwrap();

@@ -1,4 +1,4 @@
-//! Rows of bytes and folders in memory, for tests and small work.
+//! Rows of bytes and directories in memory, for tests and small work.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::{Access, FileId, Folder, Privacy, Storage, outside, past_end, range_end};
+use super::{Access, Directory, FileId, Privacy, Storage, outside, past_end, range_end};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A row of bytes in memory. `sync` does nothing: nothing here outlives the process.
@@ -124,14 +124,14 @@ impl Storage for MemoryStorage {
     }
 }
 
-/// A folder in memory; clones show the same files.
+/// A directory in memory; clones show the same files.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryFolder {
+pub struct MemoryDirectory {
     files: Arc<Mutex<BTreeMap<OsString, Arc<MemoryStorage>>>>,
 }
 
-impl MemoryFolder {
-    /// An empty folder.
+impl MemoryDirectory {
+    /// An empty directory.
     pub fn new() -> Self {
         Self::default()
     }
@@ -154,7 +154,7 @@ impl MemoryFolder {
     }
 }
 
-impl Folder for MemoryFolder {
+impl Directory for MemoryDirectory {
     fn path(&self) -> &Path {
         Path::new("memory")
     }

@@ -102,8 +102,8 @@ mod tests {
 
     #[test]
     fn a_mapped_file_reads_as_it_is_and_cannot_be_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
         std::fs::write(&path, b"0123456789").unwrap();
         let map = Mmap::open(&path).unwrap();
         let mut buf = [0; 4];
@@ -128,11 +128,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_maps_and_a_folder_does_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("empty");
+    fn an_empty_file_maps_and_a_directory_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("empty");
         std::fs::write(&path, b"").unwrap();
         assert!(Mmap::open(&path).unwrap().is_empty().unwrap());
-        assert!(Mmap::open(folder.path()).is_err());
+        assert!(Mmap::open(directory.path()).is_err());
     }
 }

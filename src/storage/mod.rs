@@ -1,4 +1,4 @@
-//! Flat rows of bytes, and the folders they lie in. Knows nothing of formats.
+//! Flat rows of bytes, and the directories they lie in. Knows nothing of formats.
 
 mod absent;
 mod aligned;
@@ -7,10 +7,10 @@ mod cache;
 mod dense;
 mod device;
 mod direct;
+mod directory;
 #[cfg(feature = "testing")]
 pub mod fault;
 mod file;
-mod folder;
 mod handle;
 mod host_file;
 mod identity;
@@ -40,19 +40,19 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
-pub(crate) use absent::AbsentFolder;
+pub(crate) use absent::AbsentDirectory;
 pub use aligned::AlignedBuf;
 pub(crate) use dense::Dense;
 pub use device::DeviceStorage;
+pub use directory::{Access, Directory, HostDirectory};
 pub use file::{Allocation, FileStorage};
-pub use folder::{Access, Folder, HostFolder};
 pub use host_file::{FileId, HostFile, HostKind, resolve};
 pub use identity::{DeviceIdentity, devices_named, identity};
 pub use in_use::{refuse_in_use, refuse_overlap};
 pub use links::resolve_to_write;
 #[cfg(feature = "failback")]
 pub(crate) use lock_file::LockFile;
-pub use memory::{MemoryFolder, MemoryStorage};
+pub use memory::{MemoryDirectory, MemoryStorage};
 pub use mmap::Mmap;
 pub use open::{Opened, SourceOptions, TargetOptions, open_source, open_target};
 pub(crate) use partitions::partition_note;
@@ -61,7 +61,7 @@ pub use privacy::Privacy;
 #[cfg(any(feature = "tls", feature = "failback"))]
 pub(crate) use private_file::read_private;
 pub(crate) use scratch::scratch;
-pub(crate) use side_name::{is_side_folder, is_side_name};
+pub(crate) use side_name::{is_side_directory, is_side_name};
 pub use stamp::SourceStamp;
 #[cfg(feature = "imago")]
 pub(crate) use stamp::reopened;

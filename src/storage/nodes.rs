@@ -1,4 +1,4 @@
-//! Folders for device nodes, in which no file is made: a file there lies in memory, and takes the
+//! Directories for device nodes, in which no file is made: a file there lies in memory, and takes the
 //! name of the device that was meant.
 
 use std::fs::{self, File};
@@ -8,14 +8,14 @@ use std::path::Path;
 use super::kernel::Kernel;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Refuses a folder of device nodes: one on devtmpfs, and `/dev` with what is below it on the same
-/// file system. Other file systems below `/dev`, such as `/dev/shm`, are folders like any other.
+/// Refuses a directory of device nodes: one on devtmpfs, and `/dev` with what is below it on the same
+/// file system. Other file systems below `/dev`, such as `/dev/shm`, are directories like any other.
 ///
 /// # Errors
 /// `InvalidInput`; `Io`.
-pub(super) fn refuse_nodes(folder: &File, path: &Path) -> Result<()> {
-    let failed = |cause| Error::io("look at folder", cause).at_path(path);
-    let system = folder.metadata().map_err(failed)?.dev();
+pub(super) fn refuse_nodes(directory: &File, path: &Path) -> Result<()> {
+    let failed = |cause| Error::io("look at directory", cause).at_path(path);
+    let system = directory.metadata().map_err(failed)?.dev();
     let is_devtmpfs = || {
         let mounts = Kernel::host().mounts().into_iter();
         let mut of_it = mounts.filter(|mount| mount.number == system);
@@ -26,7 +26,7 @@ pub(super) fn refuse_nodes(folder: &File, path: &Path) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::InvalidInput,
-        "no file is made here: this folder is for device nodes, and lies in memory",
+        "no file is made here: this directory is for device nodes, and lies in memory",
     )
     .advise(
         "check the device's name, and that it is there (volume active, disk attached), or name a \

@@ -1,4 +1,4 @@
-//! One file by its folder and name, whether it exists or not.
+//! One file by its directory and name, whether it exists or not.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -7,46 +7,49 @@ use std::sync::Arc;
 
 use super::links::resolve_to_write;
 use super::side_name::{run_id, run_name, side_name};
-use super::{Access, Folder, HostFolder, Privacy, Storage};
+use super::{Access, Directory, HostDirectory, Privacy, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::random::random;
 
 /// Where a file is or will be.
 #[derive(Clone)]
 pub struct Place {
-    folder: Arc<dyn Folder>,
+    directory: Arc<dyn Directory>,
     name: OsString,
 }
 
 impl Place {
-    /// The file `name` in `folder`.
-    pub fn new(folder: Arc<dyn Folder>, name: impl Into<OsString>) -> Self {
+    /// The file `name` in `directory`.
+    pub fn new(directory: Arc<dyn Directory>, name: impl Into<OsString>) -> Self {
         Place {
-            folder,
+            directory,
             name: name.into(),
         }
     }
 
-    /// A file of the host. The folder must exist, the file need not. Symbolic links are not
+    /// A file of the host. The directory must exist, the file need not. Symbolic links are not
     /// followed here.
     ///
     /// # Errors
-    /// `InvalidInput` for a path without a file name, `NotFound` for a missing folder, `Io`.
+    /// `InvalidInput` for a path without a file name, `NotFound` for a missing directory, `Io`.
     pub fn host(path: impl AsRef<Path>) -> Result<Self> {
-        let (folder, name) = folder_and_name(path.as_ref())?;
-        Ok(Place::new(Arc::new(HostFolder::open(folder)?), name))
+        let (directory, name) = directory_and_name(path.as_ref())?;
+        Ok(Place::new(Arc::new(HostDirectory::open(directory)?), name))
     }
 
     /// A file of the host that is made or replaced, where `path` leads through symbolic links of
-    /// root and of the user of this process. The folder must exist, the file need not.
+    /// root and of the user of this process. The directory must exist, the file need not.
     ///
     /// # Errors
     /// `Untrusted` for a symbolic link of another user; `InvalidInput` for a path without a file
-    /// name, `NotFound` for a missing folder, `InUse`, `Io`.
+    /// name, `NotFound` for a missing directory, `InUse`, `Io`.
     pub fn to_write(path: impl AsRef<Path>) -> Result<Self> {
         let path = resolve_to_write(path)?;
-        let (folder, name) = folder_and_name(&path)?;
-        Ok(Place::new(Arc::new(HostFolder::open_real(folder)?), name))
+        let (directory, name) = directory_and_name(&path)?;
+        Ok(Place::new(
+            Arc::new(HostDirectory::open_real(directory)?),
+            name,
+        ))
     }
 
     /// The file next to this one that is named after it: `.NAME.SUFFIX`. No two files share one,
@@ -68,7 +71,7 @@ impl Place {
     /// # Errors
     /// `Io`.
     pub fn run_siblings(&self, suffix: &str) -> Result<Vec<(String, Place)>> {
-        let names = self.folder.names()?;
+        let names = self.directory.names()?;
         let found = names.into_iter().filter_map(|name| {
             let id = run_id(&name, &self.name, suffix)?.to_owned();
             Some((id, self.sibling(name)))
@@ -78,14 +81,14 @@ impl Place {
 
     fn sibling(&self, name: OsString) -> Self {
         Place {
-            folder: self.folder.clone(),
+            directory: self.directory.clone(),
             name,
         }
     }
 
-    /// The folder.
-    pub fn folder(&self) -> &Arc<dyn Folder> {
-        &self.folder
+    /// The directory.
+    pub fn directory(&self) -> &Arc<dyn Directory> {
+        &self.directory
     }
 
     /// The name.
@@ -93,7 +96,7 @@ impl Place {
         &self.name
     }
 
-    /// Whether both are one name in one folder, whether or not a file has it.
+    /// Whether both are one name in one directory, whether or not a file has it.
     ///
     /// # Errors
     /// `Io`.
@@ -101,20 +104,20 @@ impl Place {
         Ok(self.name == other.name && self.is_beside(other)?)
     }
 
-    /// Whether both are in one folder, however its path is spelled.
+    /// Whether both are in one directory, however its path is spelled.
     ///
     /// # Errors
     /// `Io`.
     pub fn is_beside(&self, other: &Place) -> Result<bool> {
-        Ok(match (self.folder.id()?, other.folder.id()?) {
+        Ok(match (self.directory.id()?, other.directory.id()?) {
             (Some(mine), Some(theirs)) => mine == theirs,
-            _ => self.folder.path() == other.folder.path(),
+            _ => self.directory.path() == other.directory.path(),
         })
     }
 
-    /// Folder and name.
+    /// Directory and name.
     pub fn path(&self) -> PathBuf {
-        self.folder.path().join(&self.name)
+        self.directory.path().join(&self.name)
     }
 
     /// Opens the file, or `None` if it is not there.
@@ -122,7 +125,7 @@ impl Place {
     /// # Errors
     /// `InUse`, `Io`.
     pub fn open_if_there(&self, access: Access) -> Result<Option<Arc<dyn Storage>>> {
-        match self.folder.open(&self.name, access) {
+        match self.directory.open(&self.name, access) {
             Ok(storage) => Ok(Some(storage)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -134,16 +137,16 @@ impl Place {
     /// # Errors
     /// `NotFound`, `InUse`, `Io`.
     pub fn open(&self, access: Access) -> Result<Arc<dyn Storage>> {
-        self.folder.open(&self.name, access)
+        self.directory.open(&self.name, access)
     }
 
     /// As [`open`](Place::open), for a file that this program made; see
-    /// [`Folder::open_own`].
+    /// [`Directory::open_own`].
     ///
     /// # Errors
     /// `Untrusted` for another file; `NotFound`, `InUse`, `Io`.
     pub fn open_own(&self, access: Access) -> Result<Arc<dyn Storage>> {
-        self.folder.open_own(&self.name, access)
+        self.directory.open_own(&self.name, access)
     }
 
     /// As [`open_own`](Place::open_own), or `None` if the file is not there.
@@ -159,16 +162,16 @@ impl Place {
     }
 
     /// Opens, for writing, a file that is to take the place of `model`, or of nothing; see
-    /// [`Folder::open_copy`].
+    /// [`Directory::open_copy`].
     ///
     /// # Errors
     /// `Untrusted` for another file; `NotFound`, `InUse`, `Io`.
     pub fn open_copy(&self, model: Option<&Place>, privacy: Privacy) -> Result<Arc<dyn Storage>> {
         let model = model.map(Place::name);
-        self.folder.open_copy(&self.name, model, privacy)
+        self.directory.open_copy(&self.name, model, privacy)
     }
 
-    /// Removes the file if it is there, and is one that this program made. Durable once the folder
+    /// Removes the file if it is there, and is one that this program made. Durable once the directory
     /// is synced.
     ///
     /// # Errors
@@ -185,7 +188,7 @@ impl Place {
     /// # Errors
     /// `Io`.
     pub fn is_there(&self) -> Result<bool> {
-        Ok(self.folder.file_id(&self.name)?.is_some())
+        Ok(self.directory.file_id(&self.name)?.is_some())
     }
 
     /// Whether the name leads to the file that is open as `storage`.
@@ -193,16 +196,16 @@ impl Place {
     /// # Errors
     /// `Io`.
     pub fn leads_to(&self, storage: &dyn Storage) -> Result<bool> {
-        let named = self.folder.file_id(&self.name)?;
+        let named = self.directory.file_id(&self.name)?;
         Ok(named.is_some() && named == storage.file_id()?)
     }
 
-    /// Creates the file for its owner alone; its name is durable once the folder is synced.
+    /// Creates the file for its owner alone; its name is durable once the directory is synced.
     ///
     /// # Errors
     /// `AlreadyExists`, `NoSpace`, `Io`.
     pub fn create_new(&self) -> Result<Arc<dyn Storage>> {
-        self.folder.create_new(&self.name)
+        self.directory.create_new(&self.name)
     }
 
     /// As [`create_new`](Place::create_new), for those whom `privacy` admits.
@@ -210,16 +213,16 @@ impl Place {
     /// # Errors
     /// As `create_new`.
     pub fn create(&self, privacy: Privacy) -> Result<Arc<dyn Storage>> {
-        self.folder.create(&self.name, privacy)
+        self.directory.create(&self.name, privacy)
     }
 
-    /// Gives the file the name of `to`, in the same folder, which nothing may have. Durable once
-    /// the folder is synced.
+    /// Gives the file the name of `to`, in the same directory, which nothing may have. Durable once
+    /// the directory is synced.
     ///
     /// # Errors
-    /// As [`Folder::rename_new`].
+    /// As [`Directory::rename_new`].
     pub fn rename_new(&self, to: &Place) -> Result<()> {
-        self.folder.rename_new(&self.name, &to.name)
+        self.directory.rename_new(&self.name, &to.name)
     }
 
     /// Creates a file next to this one that no other process shares, under a random name that ends
@@ -253,11 +256,11 @@ impl Place {
     /// `Io`.
     pub fn remove_leftovers(&self, suffix: &str) -> Result<()> {
         for (_, left) in self.run_siblings(suffix)? {
-            let named = self.folder.file_id(&self.name)?;
+            let named = self.directory.file_id(&self.name)?;
             // A crash in the middle of a renaming left the finished file with both names.
-            match named.is_some() && named == self.folder.file_id(&left.name)? {
+            match named.is_some() && named == self.directory.file_id(&left.name)? {
                 true => left.remove_if_there()?,
-                false => drop(self.folder.remove_unused(&left.name)?),
+                false => drop(self.directory.remove_unused(&left.name)?),
             }
         }
         Ok(())
@@ -294,7 +297,7 @@ impl Place {
         // Unlocked now that no other process can take it for a leftover.
         drop(storage);
         let value = written.map_err(|error| error.instead_of(&part.path(), &self.path()))?;
-        self.folder.sync()?;
+        self.directory.sync()?;
         Ok(value)
     }
 
@@ -304,12 +307,12 @@ impl Place {
             .advise("name another file, or remove it first")
     }
 
-    /// Removes the file if it is there. Durable once the folder is synced.
+    /// Removes the file if it is there. Durable once the directory is synced.
     ///
     /// # Errors
     /// `Io`.
     pub fn remove_if_there(&self) -> Result<()> {
-        match self.folder.remove(&self.name) {
+        match self.directory.remove(&self.name) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -327,19 +330,19 @@ const PART: &str = "part";
 /// How often a name is chosen.
 const TRIES: usize = 8;
 
-/// The folder and the name of a file; the folder of a bare name is the current one.
+/// The directory and the name of a file; the directory of a bare name is the current one.
 ///
 /// # Errors
 /// `InvalidInput` for a path without a file name.
-pub(super) fn folder_and_name(path: &Path) -> Result<(&Path, &OsStr)> {
+pub(super) fn directory_and_name(path: &Path) -> Result<(&Path, &OsStr)> {
     let name = path.file_name().ok_or_else(|| {
         Error::new(ErrorKind::InvalidInput, "a path without a file name").at_path(path)
     })?;
-    let folder = match path.parent() {
+    let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    Ok((folder, name))
+    Ok((directory, name))
 }
 
 #[cfg(test)]
@@ -347,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_alone_is_a_file_of_the_folder_one_stands_in() {
+    fn a_name_alone_is_a_file_of_the_directory_one_stands_in() {
         let place = Place::host("disk.raw").unwrap();
         assert_eq!(place.path(), std::path::Path::new("./disk.raw"));
         assert!(Place::host("/").is_err());
@@ -355,8 +358,8 @@ mod tests {
 
     #[test]
     fn an_error_names_the_file_that_was_asked_for_and_not_the_part_that_was_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let place = Place::host(folder.path().join("d.delta")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::host(directory.path().join("d.delta")).unwrap();
         let write = |file: std::sync::Arc<dyn crate::storage::Storage>| -> crate::Result<()> {
             Err(crate::Error::new(crate::ErrorKind::NoSpace, "cannot write").at_path(file.path()))
         };
@@ -366,14 +369,14 @@ mod tests {
 
     #[test]
     fn whatever_stands_under_a_name_is_not_replaced_by_a_new_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("disk.raw");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.raw");
         std::fs::create_dir(&path).unwrap();
         let place = Place::host(&path).unwrap();
         let error = place
             .create_whole(Privacy::PRIVATE, |_| Ok(()))
             .unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::AlreadyExists);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

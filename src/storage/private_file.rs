@@ -95,8 +95,8 @@ mod tests {
 
     #[test]
     fn a_secret_is_read_from_a_short_regular_file_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("key");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
         fs::write(&path, "secret").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let error = read_private(&path).unwrap_err();
@@ -104,20 +104,20 @@ mod tests {
         assert!(error.to_string().contains("chmod 600"), "{error}");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(read_private(&path).unwrap(), b"secret");
-        let link = folder.path().join("link");
+        let link = directory.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert_eq!(read_private(&link).unwrap(), b"secret");
         fs::write(&path, vec![0; (1 << 20) + 1]).unwrap();
         let error = read_private(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LimitExceeded);
-        let error = read_private(folder.path()).unwrap_err();
+        let error = read_private(directory.path()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        let fifo = folder.path().join("fifo");
+        let fifo = directory.path().join("fifo");
         let made = std::process::Command::new("mkfifo").arg(&fifo).status();
         assert!(made.unwrap().success());
         let error = read_private(&fifo).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        let error = read_private(&folder.path().join("none")).unwrap_err();
+        let error = read_private(&directory.path().join("none")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 }

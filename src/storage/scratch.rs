@@ -5,33 +5,33 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{FileStorage, Folder, HostFolder, Storage};
+use super::{Directory, FileStorage, HostDirectory, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::random::random;
 
 /// A new, empty file without a name that only this process can open; it is gone when it is
 /// closed, also by a crash.
 ///
-/// It is in the folder of the file `near`, or where that cannot be, in the system's folders for
+/// It is in the directory of the file `near`, or where that cannot be, in the system's directories for
 /// temporary files; in memory only where nothing else can be had.
 ///
 /// # Errors
-/// `NoSpace`, `Io`: no folder takes one.
+/// `NoSpace`, `Io`: no directory takes one.
 pub(crate) fn scratch(near: &Path) -> Result<Arc<dyn Storage>> {
     let beside = near.parent().filter(|_| near.is_file());
     // A relative path ends in nothing, which is here.
-    let beside = beside.map(|folder| match folder.as_os_str().is_empty() {
+    let beside = beside.map(|directory| match directory.as_os_str().is_empty() {
         true => PathBuf::from("."),
-        false => folder.to_owned(),
+        false => directory.to_owned(),
     });
-    let folders: Vec<PathBuf> = beside
+    let directories: Vec<PathBuf> = beside
         .into_iter()
         .chain([env::temp_dir(), PathBuf::from("/var/tmp")])
         .collect();
     let mut failed = None;
     for in_memory in [false, true] {
-        for folder in &folders {
-            match scratch_in(folder, in_memory) {
+        for directory in &directories {
+            match scratch_in(directory, in_memory) {
                 Ok(Some(file)) => return Ok(file),
                 Ok(None) => {}
                 Err(error) => failed = failed.or(Some(error)),
@@ -39,15 +39,15 @@ pub(crate) fn scratch(near: &Path) -> Result<Arc<dyn Storage>> {
         }
     }
     Err(failed.unwrap_or_else(|| {
-        let what = "no folder takes a temporary file";
+        let what = "no directory takes a temporary file";
         Error::new(ErrorKind::Io, what).advise("name one by the variable TMPDIR")
     }))
 }
 
-/// `None` where the folder is not wanted.
+/// `None` where the directory is not wanted.
 fn scratch_in(path: &Path, in_memory: bool) -> Result<Option<Arc<dyn Storage>>> {
-    let folder = HostFolder::open(path)?;
-    if folder.is_volatile()? != in_memory {
+    let directory = HostDirectory::open(path)?;
+    if directory.is_volatile()? != in_memory {
         return Ok(None);
     }
     if let Ok(Some(file)) = FileStorage::nameless(path) {
@@ -56,8 +56,8 @@ fn scratch_in(path: &Path, in_memory: bool) -> Result<Option<Arc<dyn Storage>>> 
     let id: [u8; 16] = random()?;
     let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
     let name = OsString::from(format!(".diskdelta-scratch-{hex}"));
-    let file = folder.create_new(&name)?;
-    folder.remove(&name)?;
+    let file = directory.create_new(&name)?;
+    directory.remove(&name)?;
     Ok(Some(file))
 }
 

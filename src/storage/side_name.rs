@@ -45,8 +45,8 @@ pub(crate) fn is_side_name(name: &OsStr) -> bool {
     name.contains(OWN) || (is_hidden && PLAIN_SUFFIXES.iter().any(ends))
 }
 
-/// As [`is_side_name`], for a folder's name.
-pub(crate) fn is_side_folder(name: &OsStr) -> bool {
+/// As [`is_side_name`], for a directory's name.
+pub(crate) fn is_side_directory(name: &OsStr) -> bool {
     folded(name).starts_with(OWN)
 }
 
@@ -89,7 +89,7 @@ fn is_hex(bytes: &[u8]) -> bool {
     bytes.iter().all(is_digit)
 }
 
-/// In the names of logs, of their folders, and of copies.
+/// In the names of logs, of their directories, and of copies.
 const OWN: &str = ".DISKDELTA-";
 /// What the names of other side files end with, which are hidden.
 const PLAIN_SUFFIXES: [&str; 4] = [".PART", ".NEW", ".FRESH", ".EARLIER"];
@@ -157,8 +157,8 @@ mod tests {
         ] {
             assert!(!is_side_name(disk.as_ref()), "{disk}");
         }
-        assert!(is_side_folder(".diskdelta-failback".as_ref()));
-        assert!(!is_side_folder("vm".as_ref()));
+        assert!(is_side_directory(".diskdelta-failback".as_ref()));
+        assert!(!is_side_directory("vm".as_ref()));
     }
 
     #[test]

@@ -162,7 +162,7 @@ pub(crate) fn reopened(storage: &dyn Storage) -> Result<File> {
 
 /// The seventh number of the device's statistics.
 fn sectors_written(kernel: &Kernel, number: u64) -> Option<u64> {
-    let text = fs::read_to_string(kernel.device_folder(number)?.join("stat")).ok()?;
+    let text = fs::read_to_string(kernel.device_directory(number)?.join("stat")).ok()?;
     text.split_ascii_whitespace().nth(6)?.parse().ok()
 }
 

@@ -11,7 +11,7 @@ use crate::storage::{HostKind, Place, resolve, resolve_to_write};
 
 /// Makes the file `to`, which must not exist, a differencing image of `base` that holds what
 /// `delta` leads to. Its format is that of `base`, and its name must say so; it names its parent
-/// by the way from its own folder. `options` are those that `base` was opened with.
+/// by the way from its own directory. `options` are those that `base` was opened with.
 ///
 /// The file takes its name when it is complete, and is durable when this returns. It stands for
 /// the base as it is now: nobody may write to that any more.
@@ -38,9 +38,9 @@ pub fn export_delta(
             "the child of a {format} is a {format}, and its name has to end like one"
         ));
     }
-    let folder = to.parent().unwrap_or(Path::new("/"));
+    let directory = to.parent().unwrap_or(Path::new("/"));
     let parent = resolve(base.host().path())?;
-    let Some(path) = way(folder, &parent) else {
+    let Some(path) = way(directory, &parent) else {
         return refuse(format!(
             "{} cannot be named in a child: only names in UTF-8 without backslashes can",
             parent.display()
@@ -54,11 +54,11 @@ pub fn export_delta(
     })
 }
 
-/// The way from `folder` to `file` as Windows writes it; both are absolute, with links followed.
-fn way(folder: &Path, file: &Path) -> Option<String> {
-    let both = folder.components().zip(file.components());
+/// The way from `directory` to `file` as Windows writes it; both are absolute, with links followed.
+fn way(directory: &Path, file: &Path) -> Option<String> {
+    let both = directory.components().zip(file.components());
     let shared = both.take_while(|(a, b)| a == b).count();
-    let mut way = match folder.components().count() - shared {
+    let mut way = match directory.components().count() - shared {
         0 => vec!["."],
         up => vec![".."; up],
     };
@@ -73,8 +73,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_names_its_parent_by_the_way_from_its_own_folder() {
-        for (folder, file, expected) in [
+    fn a_child_names_its_parent_by_the_way_from_its_own_directory() {
+        for (directory, file, expected) in [
             ("/vm", "/vm/base.vhdx", r".\base.vhdx"),
             ("/vm", "/vm/sub/base.vhdx", r".\sub\base.vhdx"),
             ("/vm/a/b", "/vm/base.vhdx", r"..\..\base.vhdx"),
@@ -82,7 +82,7 @@ mod tests {
             ("/", "/base.vhdx", r".\base.vhdx"),
             ("/a", "/b/c", r"..\b\c"),
         ] {
-            let found = way(Path::new(folder), Path::new(file));
+            let found = way(Path::new(directory), Path::new(file));
             assert_eq!(found.as_deref(), Some(expected));
         }
         assert_eq!(way(Path::new("/vm"), Path::new(r"/vm/a\b.vhdx")), None);

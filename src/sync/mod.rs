@@ -69,7 +69,7 @@ pub fn sync(
         .into_iter()
         .flatten()
     {
-        place.folder().refuse_nodes(place.name())?;
+        place.directory().refuse_nodes(place.name())?;
     }
     commit::outputs::refuse_shared_names(source, target, options)?;
     // What the target holds beyond the source, to the end of its last sector, are zeros.
@@ -309,7 +309,7 @@ fn way_on(error: Error, target: &Target) -> Error {
     match marked {
         // It may be new by now.
         Ok(None) if error.is_forbidden() => error.advise(
-            "the target is whole; run it again, with the stage in a folder that may be written to \
+            "the target is whole; run it again, with the stage in a directory that may be written to \
              (--stage-dir DIR)",
         ),
         Ok(None) if error.kind() == ErrorKind::NoSpace => {

@@ -1,4 +1,4 @@
-//! What an agent tells a client that it confines to a folder.
+//! What an agent tells a client that it confines to a directory.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::remote::shell;
 #[test]
 fn a_confined_client_is_shown_paths_below_its_root_only() {
     let lab = Lab::new();
-    fs::create_dir_all(lab.path("served/folder")).unwrap();
+    fs::create_dir_all(lab.path("served/directory")).unwrap();
     fs::create_dir_all(lab.path("logs")).unwrap();
     lab.disk("new.raw", 64, 1);
     lab.disk("served/disk.raw", 64, 2);
@@ -25,7 +25,7 @@ fn a_confined_client_is_shown_paths_below_its_root_only() {
     for (path, told) in [
         ("none.raw", "none.raw: "),
         ("/none.raw", "none.raw: "),
-        ("folder", "folder: "),
+        ("directory", "directory: "),
         ("marked.raw", "marked.raw: "),
         ("link.raw", "link.raw: "),
         ("short.vhd", "short.vhd: "),

@@ -8,7 +8,7 @@ use crate::lab::{Lab, Loop, PAGE, left_out, noise, write_at};
 use crate::remote::shell;
 
 #[test]
-fn a_device_is_synced_with_its_stage_in_the_stage_folder() {
+fn a_device_is_synced_with_its_stage_in_the_stage_directory() {
     let lab = Lab::new();
     lab.disk("new.raw", 1000, 1);
     let under = lab.disk("under.raw", 1000, 2);
@@ -195,7 +195,7 @@ fn no_file_is_made_among_device_nodes() {
     lab.disk("old.raw", 600, 2);
     shell(&lab, "");
     let device = Path::new("/dev/diskdelta-no-such-disk");
-    let folder = Path::new("/dev/diskdelta-no-such-folder");
+    let directory = Path::new("/dev/diskdelta-no-such-directory");
     std::os::unix::fs::symlink(device, lab.path("by-id")).unwrap();
     lab.done("delta create old.raw new.raw -o way.delta");
     let name = device.display();
@@ -223,12 +223,12 @@ fn no_file_is_made_among_device_nodes() {
         format!("sync new.raw old.raw --mode delta --undo {name}"),
         format!("sync new.raw old.raw --mode delta --undo {name} --dry-run"),
         format!("sync new.raw old.raw --target-manifest {name}"),
-        format!("sync new.raw old.raw --stage-dir {}", folder.display()),
+        format!("sync new.raw old.raw --stage-dir {}", directory.display()),
     ] {
         let run = lab.run(&words);
         assert_eq!(run.status, 2, "{words}: {run:?}");
         assert!(run.stderr.contains("for device nodes"), "{words}: {run:?}");
-        assert!(!device.exists() && !folder.exists(), "{words}");
+        assert!(!device.exists() && !directory.exists(), "{words}");
     }
     assert!(lab.bytes("old.raw") == noise(600 * PAGE, 2));
     let nodes = fs::read_dir("/dev").unwrap();

@@ -23,30 +23,31 @@ fn what_a_run_wrote_and_renamed_is_synced_before_it_ends() {
         lab.disk("new.raw", 1200, 1);
         lab.disk("old.raw", 1200, 2);
         let calls = trace(&lab, words);
-        let folder = lab.path("").canonicalize().unwrap();
-        let folder = folder.to_str().unwrap();
+        let directory = lab.path("").canonicalize().unwrap();
+        let directory = directory.to_str().unwrap();
         let last = |is: &dyn Fn(&str) -> bool| calls.iter().rposition(|call| is(call));
 
         // Files are written under names of their own first.
-        let synced = format!("<{folder}/");
+        let synced = format!("<{directory}/");
         let is_write = |call: &str| call.contains("write") && call.contains(&synced);
         let is_sync = |call: &str| call.contains("sync(") && call.contains(&synced);
         let wrote = last(&is_write);
         assert!(wrote.is_some(), "{words}: {calls:#?}");
         assert!(last(&is_sync) > wrote, "{words}: {calls:#?}");
 
-        let folder = format!("<{folder}>");
-        let is_rename = |call: &str| call.contains("rename") && call.contains(&folder);
-        let is_removal = |call: &str| call.contains("unlink") && call.contains(&folder);
-        let named = last(&|call| is_rename(call) || is_removal(call) || is_creation(call, &folder));
-        let is_sync = |call: &str| call.contains("fsync(") && call.contains(&folder);
+        let directory = format!("<{directory}>");
+        let is_rename = |call: &str| call.contains("rename") && call.contains(&directory);
+        let is_removal = |call: &str| call.contains("unlink") && call.contains(&directory);
+        let named =
+            last(&|call| is_rename(call) || is_removal(call) || is_creation(call, &directory));
+        let is_sync = |call: &str| call.contains("fsync(") && call.contains(&directory);
         assert!(last(&is_sync) > named, "{words}: {calls:#?}");
         assert!(Path::new(&lab.path(written)).exists(), "{words}");
     }
 }
 
-fn is_creation(call: &str, folder: &str) -> bool {
-    call.contains("O_CREAT") && call.contains(folder)
+fn is_creation(call: &str, directory: &str) -> bool {
+    call.contains("O_CREAT") && call.contains(directory)
 }
 
 /// The calls of a run that succeeds, in their order.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use diskdelta::storage::{Access, Folder, HostFolder, Place, Storage};
+use diskdelta::storage::{Access, Directory, HostDirectory, Place, Storage};
 use diskdelta::sync::Mark;
 
 use crate::lab::{Lab, PAGE};
@@ -35,9 +35,9 @@ fn plant(path: &Path, sector: usize) {
 }
 
 fn storage(path: &Path) -> std::sync::Arc<dyn Storage> {
-    let folder = HostFolder::open(path.parent().unwrap()).unwrap();
-    let folder: std::sync::Arc<dyn Folder> = std::sync::Arc::new(folder);
-    Place::new(folder, path.file_name().unwrap())
+    let directory = HostDirectory::open(path.parent().unwrap()).unwrap();
+    let directory: std::sync::Arc<dyn Directory> = std::sync::Arc::new(directory);
+    Place::new(directory, path.file_name().unwrap())
         .open(Access::Read)
         .unwrap()
 }

@@ -393,7 +393,7 @@ fn a_moved_target_is_no_copy_of_another_that_has_taken_its_name() {
 }
 
 #[test]
-fn a_log_in_another_folder_is_used_where_the_caller_names_it() {
+fn a_log_in_another_directory_is_used_where_the_caller_names_it() {
     let lab = Lab::new();
     lab.disk("new.raw", 900, 1);
     let old = lab.disk("old.raw", 900, 2);
@@ -433,7 +433,7 @@ fn a_log_that_the_caller_names_is_used_wherever_it_is() {
 }
 
 #[test]
-fn a_moved_folder_of_target_and_log_is_recovered_and_a_copy_of_both_too() {
+fn a_moved_directory_of_target_and_log_is_recovered_and_a_copy_of_both_too() {
     let lab = Lab::new();
     fs::create_dir(lab.path("vm")).unwrap();
     lab.disk("new.raw", 900, 1);
@@ -452,7 +452,7 @@ fn a_moved_folder_of_target_and_log_is_recovered_and_a_copy_of_both_too() {
 }
 
 #[test]
-fn a_copy_in_another_folder_does_not_take_a_shared_log_away() {
+fn a_copy_in_another_directory_does_not_take_a_shared_log_away() {
     let lab = Lab::new();
     fs::create_dir(lab.path("elsewhere")).unwrap();
     lab.disk("new.raw", 900, 1);

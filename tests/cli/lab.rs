@@ -1,4 +1,4 @@
-//! A folder to work in, and the command.
+//! A directory to work in, and the command.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -10,9 +10,9 @@ use serde_json::Value;
 
 pub const PAGE: usize = 4096;
 
-/// A throw-away folder with disks in it.
+/// A throw-away directory with disks in it.
 pub struct Lab {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// What a run of the command left.
@@ -26,12 +26,12 @@ pub struct Run {
 impl Lab {
     pub fn new() -> Self {
         Lab {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
         }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     /// A raw disk of `pages` pages that hold data made from `seed`.
@@ -47,7 +47,7 @@ impl Lab {
 
     /// The names of all files, hidden ones too.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.folder.path())
+        let mut names: Vec<String> = fs::read_dir(self.directory.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -55,11 +55,11 @@ impl Lab {
         names
     }
 
-    /// Runs the command in the folder; words that name files in it need no folder.
+    /// Runs the command in the directory; words that name files in it need no directory.
     pub fn run(&self, words: &str) -> Run {
         let mut command = assert_cmd::Command::new(COMMAND);
         let output = command
-            .current_dir(self.folder.path())
+            .current_dir(self.directory.path())
             .args(words.split_whitespace())
             .output()
             .unwrap();
@@ -91,7 +91,7 @@ impl Lab {
     /// Starts the command and returns while it runs.
     pub fn start(&self, words: &str) -> Child {
         Command::new(COMMAND)
-            .current_dir(self.folder.path())
+            .current_dir(self.directory.path())
             .args(words.split_whitespace())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

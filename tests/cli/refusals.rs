@@ -11,7 +11,7 @@ fn bad_input_gets_a_text_that_says_where_and_what_to_do() {
     lab.disk("short.raw", 10, 1);
     fs::write(lab.path("bad.vhd"), [7; 5000]).unwrap();
     fs::write(lab.path("bad.manifest"), [7; 5000]).unwrap();
-    fs::create_dir(lab.path("folder")).unwrap();
+    fs::create_dir(lab.path("directory")).unwrap();
     lab.done("sync a.raw a.vhd");
     lab.done("manifest a.raw -o a.manifest");
     fs::copy(lab.path("a.vhd"), lab.path("vhd.img")).unwrap();
@@ -20,8 +20,8 @@ fn bad_input_gets_a_text_that_says_where_and_what_to_do() {
         ("sync none.raw a.raw", "none.raw"),
         ("sync a.raw none/b.raw", "none/b.raw"),
         ("sync a.raw a.raw", "name two different disks"),
-        ("sync folder a.raw", "a folder"),
-        ("sync a.raw folder", "a folder"),
+        ("sync directory a.raw", "a directory"),
+        ("sync a.raw directory", "a directory"),
         ("sync /dev/zero a.raw", "a character device"),
         ("sync a.raw a.vhd --create vhd", "leave --create away"),
         ("sync bad.vhd b.raw", "bad.vhd"),
@@ -135,10 +135,10 @@ fn a_stage_in_memory_is_refused() {
     if !mounts.contains(" /dev/shm tmpfs ") {
         return crate::lab::left_out("/dev/shm is no tmpfs");
     }
-    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let words = format!(
         "sync new.raw old.raw --stage-dir {}",
-        folder.path().display()
+        directory.path().display()
     );
     lab.run(&words).fails(2, "--stage-dir");
 }

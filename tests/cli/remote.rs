@@ -29,7 +29,7 @@ fn script(lab: &Lab, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// A folder with a disk and an old copy of it.
+/// A directory with a disk and an old copy of it.
 fn lab() -> Lab {
     let lab = Lab::new();
     lab.disk("new.raw", 2000, 1);
@@ -436,7 +436,7 @@ impl Sshd {
             keys = lab.path("authorized").display(),
         );
         fs::write(lab.path("sshd_config"), config).unwrap();
-        // It wants an empty folder of its own, which packages make when they start it.
+        // It wants an empty directory of its own, which packages make when they start it.
         let _ = fs::create_dir_all("/run/sshd");
         let process = Command::new(program)
             .args(["-D", "-e", "-f"])
@@ -483,21 +483,26 @@ fn pull_and_push_through_a_real_ssh() {
         lab.path("ssh_config").display()
     );
     script(&lab, "through", &rsh);
-    let folder = lab.path("").display().to_string();
-    let folder = folder.trim_end_matches('/');
+    let directory = lab.path("").display().to_string();
+    let directory = directory.trim_end_matches('/');
     let shell = format!("--rsh ./through --remote-program {COMMAND}");
     fs::copy(lab.path("old.raw"), lab.path("second.raw")).unwrap();
-    lab.done(&format!("sync ssh://far{folder}/new.raw old.raw {shell}"));
+    lab.done(&format!(
+        "sync ssh://far{directory}/new.raw old.raw {shell}"
+    ));
     assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
     lab.done(&format!(
-        "sync new.raw ssh://far{folder}/second.raw {shell}"
+        "sync new.raw ssh://far{directory}/second.raw {shell}"
     ));
     assert!(lab.bytes("second.raw") == lab.bytes("new.raw"));
-    lab.done(&format!("sync new.raw ssh://far{folder}/made.vhdx {shell}"));
+    lab.done(&format!(
+        "sync new.raw ssh://far{directory}/made.vhdx {shell}"
+    ));
     lab.done("diff new.raw made.vhdx");
-    // A key that may do nothing but serve one folder, and only read it.
+    // A key that may do nothing but serve one directory, and only read it.
     let key = fs::read_to_string(lab.path("user_key.pub")).unwrap();
-    let forced = format!("command=\"{COMMAND} serve --stdio --root {folder} --read-only\" {key}");
+    let forced =
+        format!("command=\"{COMMAND} serve --stdio --root {directory} --read-only\" {key}");
     fs::write(lab.path("authorized"), forced).unwrap();
     lab.done("sync ssh://far/new.raw second.raw --rsh ./through");
     lab.run("sync new.raw ssh://far/second.raw --rsh ./through")

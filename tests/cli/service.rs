@@ -13,14 +13,14 @@ use crate::lab::{Lab, PAGE, ended, left_out, noise, send, until, write_at};
 const COMMAND: &str = env!("CARGO_BIN_EXE_diskdelta");
 const PAPERS: &str = "--tls-cert alice.pem --tls-key alice.key --tls-ca ca.pem";
 
-/// A folder with certificates, a disk and an old copy of it in `served`.
+/// A directory with certificates, a disk and an old copy of it in `served`.
 pub fn lab(pages: usize) -> Lab {
     let lab = Lab::new();
-    let folder = lab.path("");
+    let directory = lab.path("");
     let authority = Authority::at(&lab.path("ca.pem"));
     let hosts = ["localhost", "127.0.0.1", "10.77.0.1"];
-    authority.sign(&folder, "server", &hosts, Valid::Now);
-    authority.sign(&folder, "alice", &[], Valid::Now);
+    authority.sign(&directory, "server", &hosts, Valid::Now);
+    authority.sign(&directory, "alice", &[], Valid::Now);
     std::fs::create_dir(lab.path("served")).unwrap();
     lab.disk("served/new.raw", pages, 1);
     lab.disk("old.raw", pages, 1);
@@ -176,11 +176,11 @@ fn a_service_is_synced_with_both_ways_and_says_who_did_what() {
 #[test]
 fn a_certificate_that_is_too_old_or_too_new_is_refused_in_one_line() {
     let lab = lab(10);
-    let folder = lab.path("");
+    let directory = lab.path("");
     let authority = Authority::at(&lab.path("ca.pem"));
-    authority.sign(&folder, "server", &["127.0.0.1"], Valid::Now);
-    authority.sign(&folder, "bob", &[], Valid::Once);
-    authority.sign(&folder, "carol", &[], Valid::Later);
+    authority.sign(&directory, "server", &["127.0.0.1"], Valid::Now);
+    authority.sign(&directory, "bob", &[], Valid::Once);
+    authority.sign(&directory, "carol", &[], Valid::Later);
     let before = lab.bytes("old.raw");
     let service = Service::start(&lab, "");
     for (name, there) in [("bob", "expired"), ("carol", "is not valid yet")] {
@@ -225,9 +225,9 @@ fn what_is_missing_or_wrong_is_said_before_anything_is_dialled_or_served() {
     assert!(unconfined.stderr.contains("--root <DIR>"), "{unconfined:?}");
     let inside = "--key server.key --root served --state-dir served/state";
     lab.run(&format!("{listen} {inside}"))
-        .fails(2, "lies in the folder that is served");
+        .fails(2, "lies in the directory that is served");
     lab.run("serve --stdio --root served --state-dir served/state")
-        .fails(2, "lies in the folder that is served");
+        .fails(2, "lies in the directory that is served");
     for words in [
         "serve",
         "serve --listen 127.0.0.1:0",

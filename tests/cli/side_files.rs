@@ -239,7 +239,7 @@ fn the_only_log_of_a_marked_disk_is_never_said_to_be_removed() {
     }
 }
 
-/// Everything that can be seen of a folder's files.
+/// Everything that can be seen of a directory's files.
 fn looks(lab: &Lab) -> Vec<String> {
     let facts = |path: &Path| {
         let it = fs::symlink_metadata(path).unwrap();
@@ -255,10 +255,10 @@ fn looks(lab: &Lab) -> Vec<String> {
             it.len()
         )
     };
-    let folder = lab.path(".");
+    let directory = lab.path(".");
     let names = lab.names();
     let files = names.iter().map(|name| facts(&lab.path(name)));
-    [facts(&folder)].into_iter().chain(files).collect()
+    [facts(&directory)].into_iter().chain(files).collect()
 }
 
 #[test]
@@ -640,7 +640,7 @@ fn a_full_copy_keeps_the_flags_of_the_file() {
 }
 
 #[test]
-fn a_log_folder_that_others_may_change_is_refused() {
+fn a_log_directory_that_others_may_change_is_refused() {
     let lab = Lab::new();
     lab.disk("new.raw", 40, 1);
     lab.disk("old.raw", 40, 2);
@@ -648,7 +648,7 @@ fn a_log_folder_that_others_may_change_is_refused() {
     fs::create_dir(&stages).unwrap();
     set_mode(&stages, 0o777);
     lab.run("sync new.raw old.raw --stage-dir stages")
-        .fails(2, "others may write to the folder");
+        .fails(2, "others may write to the directory");
     if is_root() {
         set_mode(&stages, 0o755);
         chown(&stages, Some(OTHER), None).unwrap();
@@ -704,7 +704,7 @@ fn onto_changed_owners(lab: &Lab) {
         let left = fs::read_dir(lab.path("above")).unwrap().count();
         assert_eq!(left, 1 + usize::from(words.contains("undo")), "{words}");
     }
-    // What is kept of a target goes on too, in the target's folder and elsewhere.
+    // What is kept of a target goes on too, in the target's directory and elsewhere.
     fs::create_dir(lab.path("above/kept")).unwrap();
     for kept in ["above/k", "above/kept/k"] {
         let sync = format!("--mode delta above/disk.raw --target-manifest {kept}");
@@ -760,16 +760,16 @@ fn a_name_of_the_greatest_length_takes_every_kind_of_sync() {
     assert_eq!(lab.names().len(), 3);
 }
 
-/// A folder that only root may enter, and one that all may write to, where another user made links
+/// A directory that only root may enter, and one that all may write to, where another user made links
 /// that lead into the first.
 fn lab_with_links_of_another_user() -> Lab {
     let lab = Lab::new();
-    for (name, mode) in [("own", 0o700), ("all", 0o1777), ("own/folder", 0o700)] {
+    for (name, mode) in [("own", 0o700), ("all", 0o1777), ("own/directory", 0o700)] {
         fs::create_dir(lab.path(name)).unwrap();
         set_mode(&lab.path(name), mode);
     }
     lab.disk("own/there.raw", 40, 4);
-    for name in ["new.manifest", "new.raw", "there.raw", "folder"] {
+    for name in ["new.manifest", "new.raw", "there.raw", "directory"] {
         let link = lab.path("all").join(name);
         symlink(lab.path("own").join(name), &link).unwrap();
         lchown(&link, Some(OTHER), None).unwrap();
@@ -787,8 +787,8 @@ fn what_is_written_does_not_go_where_a_link_of_another_user_leads() {
     lab.disk("disk.raw", 40, 2);
     lab.done("delta create disk.raw new.raw -o d.delta");
     lab.done("manifest disk.raw -o kept");
-    lab.done("manifest new.raw -o own/folder/kept");
-    let kept = lab.bytes("own/folder/kept");
+    lab.done("manifest new.raw -o own/directory/kept");
+    let kept = lab.bytes("own/directory/kept");
     let look = || {
         let names = |name: &str| {
             let entries = fs::read_dir(lab.path(name)).unwrap();
@@ -797,27 +797,27 @@ fn what_is_written_does_not_go_where_a_link_of_another_user_leads() {
             names
         };
         let bytes = (lab.bytes("disk.raw"), lab.bytes("own/there.raw"));
-        (names("own"), names("own/folder"), names("all"), bytes)
+        (names("own"), names("own/directory"), names("all"), bytes)
     };
     let before = look();
     for words in [
         "manifest new.raw -o all/new.manifest",
-        "manifest new.raw -o all/folder/m",
+        "manifest new.raw -o all/directory/m",
         "delta create disk.raw new.raw -o all/new.raw",
         "delta merge d.delta -o all/new.raw",
         "delta export d.delta --parent disk.raw --to all/new.raw",
         "sync new.raw disk.raw --undo all/new.raw",
         "sync new.raw disk.raw --target-manifest all/new.manifest",
-        "sync new.raw disk.raw --target-manifest all/folder/kept",
-        "sync new.raw disk.raw --stage-dir all/folder",
-        "sync new.raw disk.raw --stage-dir all/folder/deeper",
-        "sync new.raw disk.raw --target-manifest kept --manifest-cache all/folder",
+        "sync new.raw disk.raw --target-manifest all/directory/kept",
+        "sync new.raw disk.raw --stage-dir all/directory",
+        "sync new.raw disk.raw --stage-dir all/directory/deeper",
+        "sync new.raw disk.raw --target-manifest kept --manifest-cache all/directory",
         "sync new.raw disk.raw --target-manifest kept --manifest-cache all/new.raw",
         "sync new.raw all/new.raw",
         "sync new.raw all/there.raw",
         "sync new.raw all/there.raw --mode full",
         "sync new.raw all/there.raw --safety in-place",
-        "sync new.raw all/folder/disk.raw",
+        "sync new.raw all/directory/disk.raw",
         "delta apply d.delta all/there.raw",
         "recover all/there.raw",
     ] {
@@ -825,7 +825,7 @@ fn what_is_written_does_not_go_where_a_link_of_another_user_leads() {
         assert!(run.status > 1, "{words}: {run:?}");
         assert!(run.stderr.contains("user 65534"), "{words}: {run:?}");
         assert!(look() == before, "{words}");
-        assert!(lab.bytes("own/folder/kept") == kept, "{words}");
+        assert!(lab.bytes("own/directory/kept") == kept, "{words}");
     }
     // What is only read may be reached by any link.
     lab.done("manifest all/there.raw -o m");
@@ -837,14 +837,14 @@ fn links_of_root_and_of_the_user_lead_to_what_is_written() {
     let lab = Lab::new();
     lab.disk("new.raw", 40, 1);
     fs::create_dir(lab.path("real")).unwrap();
-    symlink("real", lab.path("folder")).unwrap();
-    symlink("folder/disk.raw", lab.path("disk")).unwrap();
+    symlink("real", lab.path("directory")).unwrap();
+    symlink("directory/disk.raw", lab.path("disk")).unwrap();
     for _ in 0..2 {
-        lab.done("sync new.raw disk --target-format raw --target-manifest folder/kept");
+        lab.done("sync new.raw disk --target-format raw --target-manifest directory/kept");
     }
     assert!(lab.bytes("real/disk.raw") == lab.bytes("new.raw"));
-    lab.done("manifest new.raw -o folder/m");
-    lab.done("recover folder/disk.raw --stage-dir folder");
+    lab.done("manifest new.raw -o directory/m");
+    lab.done("recover directory/disk.raw --stage-dir directory");
     for name in ["real/m", "real/kept"] {
         assert!(lab.path(name).is_file(), "{name}");
     }

@@ -164,11 +164,12 @@ fn two_images_are_told_apart_to_the_page() {
 #[test]
 fn images_made_by_other_software_come_out_right() {
     let lab = Lab::new();
-    let folder = std::env::var_os("DISKDELTA_SAMPLES").map(std::path::PathBuf::from);
-    let Some(folder) = folder.filter(|folder| folder.join("SAMPLES.tsv").is_file()) else {
-        return left_out("no folder of samples (DISKDELTA_SAMPLES)");
+    let directory = std::env::var_os("DISKDELTA_SAMPLES").map(std::path::PathBuf::from);
+    let Some(directory) = directory.filter(|directory| directory.join("SAMPLES.tsv").is_file())
+    else {
+        return left_out("no directory of samples (DISKDELTA_SAMPLES)");
     };
-    let list = fs::read_to_string(folder.join("SAMPLES.tsv")).unwrap();
+    let list = fs::read_to_string(directory.join("SAMPLES.tsv")).unwrap();
     let rows: Vec<Vec<&str>> = list.lines().map(|row| row.split('\t').collect()).collect();
     let parent_of = |file: &str| rows.iter().find(|row| row[0] == file).map(|row| row[8]);
     for row in &rows {
@@ -177,10 +178,10 @@ fn images_made_by_other_software_come_out_right() {
         if !["vhd", "vhdx"].contains(&format) || wanted.len() != 64 || !small {
             continue;
         }
-        let mut words = format!("sync {} {file}.raw", folder.join(file).display());
+        let mut words = format!("sync {} {file}.raw", directory.join(file).display());
         let mut parent = parent_of(file);
         while let Some(file) = parent.filter(|file| rows.iter().any(|row| row[0] == *file)) {
-            words += &format!(" --parent {}", folder.join(file).display());
+            words += &format!(" --parent {}", directory.join(file).display());
             parent = parent_of(file);
         }
         fs::create_dir_all(lab.path(file).parent().unwrap()).unwrap();

@@ -73,7 +73,7 @@ fn a_text_that_is_no_path_makes_no_file_in_any_verb() {
         }
     }
     lab.run("info ssh://host/a").fails(2, "of this host");
-    lab.run("sync new.raw new/").fails(2, "names a folder");
+    lab.run("sync new.raw new/").fails(2, "names a directory");
     // The way to write it is taken, and so is a file that is there.
     lab.done("sync new.raw ./host:web.img");
     lab.done("sync old.raw host:web.img");
@@ -232,7 +232,7 @@ fn counts_of_one_are_told_as_one() {
 }
 
 #[test]
-fn a_folder_that_may_not_be_written_to_is_told_with_the_way_on() {
+fn a_directory_that_may_not_be_written_to_is_told_with_the_way_on() {
     let lab = Lab::new();
     lab.disk("new.raw", 600, 1);
     fs::create_dir(lab.path("d")).unwrap();

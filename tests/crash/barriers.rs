@@ -103,7 +103,7 @@ mod orders {
     fn the_mark_waits_for_the_stage() {
         is_missed(&cases::atomic(), page(false), of(OpKind::Sync, STAGE));
         for case in [cases::atomic(), cases::in_place()] {
-            is_missed(&case, page(false), of(OpKind::SyncFolder, "/img"));
+            is_missed(&case, page(false), of(OpKind::SyncDirectory, "/img"));
         }
     }
 
@@ -163,9 +163,9 @@ mod orders {
             of(OpKind::Write, TARGET)(op) && is_there && !is_marker(op)
         };
         let case = cases::syncing_a_held_one();
-        is_missed(&case, outside, of(OpKind::SyncFolder, "/img"));
+        is_missed(&case, outside, of(OpKind::SyncDirectory, "/img"));
         let case = cases::syncing_a_held_device();
-        is_missed(&case, outside, of(OpKind::SyncFolder, "/stages"));
+        is_missed(&case, outside, of(OpKind::SyncDirectory, "/stages"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use diskdelta::delta::{Base, Delta, DeltaOptions, create};
 use diskdelta::image::{self, CreateFormat, CreateOptions, Format, ImageOptions, Raw};
 use diskdelta::manifest;
 use diskdelta::storage::fault::{Fault, FaultDisk};
-use diskdelta::storage::{Access, Folder, MemoryStorage, Place, Storage};
+use diskdelta::storage::{Access, Directory, MemoryStorage, Place, Storage};
 use diskdelta::sync::{
     BaseCheck, Mode, Safety, Source, SyncOptions, Target, Verify, apply_delta, hold, release, sync,
     undo,
@@ -154,7 +154,7 @@ impl Case {
     /// A disk that holds the case's target, and nothing in doubt.
     pub fn disk(&self) -> FaultDisk {
         let disk = FaultDisk::new();
-        disk.folder("/img");
+        disk.directory("/img");
         match self.job {
             Job::Undo => {
                 // What is undone is a sync from the old bytes to the new ones, turned round.
@@ -221,17 +221,17 @@ impl Case {
     }
 
     pub fn target(&self, disk: &FaultDisk) -> Target {
-        let folder: Arc<dyn Folder> = Arc::new(disk.folder("/img"));
+        let directory: Arc<dyn Directory> = Arc::new(disk.directory("/img"));
         if self.device {
             // Opening it is no part of the work.
             let storage = Arc::new(disk.open(TARGET, Access::Write).unwrap());
-            let stages: Arc<dyn Folder> = Arc::new(disk.folder("/stages"));
+            let stages: Arc<dyn Directory> = Arc::new(disk.directory("/stages"));
             return Target::device(storage, self.format, Place::new(stages, "stage"));
         }
-        let mut target = Target::file(Place::new(folder, "t"), self.format);
+        let mut target = Target::file(Place::new(directory, "t"), self.format);
         if self.kept && !self.is_in_place() {
             // A recovery looks for the manifest here, too, before it looks on the host.
-            let kept: Arc<dyn Folder> = Arc::new(disk.folder("/kept"));
+            let kept: Arc<dyn Directory> = Arc::new(disk.directory("/kept"));
             target = target.with_stage(Place::new(kept, "stage"));
         }
         match (self.create, &self.old) {
@@ -241,11 +241,11 @@ impl Case {
     }
 
     pub fn manifest(&self, disk: &FaultDisk) -> Place {
-        Place::new(Arc::new(disk.folder("/kept")), "m")
+        Place::new(Arc::new(disk.directory("/kept")), "m")
     }
 
     pub fn undo_file(&self, disk: &FaultDisk) -> Place {
-        Place::new(Arc::new(disk.folder("/undo")), "undo")
+        Place::new(Arc::new(disk.directory("/undo")), "undo")
     }
 
     /// Does the work, and notes in the log that it was acknowledged.

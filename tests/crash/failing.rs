@@ -149,10 +149,10 @@ fn leaves_nothing(
 }
 
 fn names(disk: &FaultDisk) -> BTreeSet<PathBuf> {
-    let folders = ["/img", "/stages", "/undo", "/kept"].map(Path::new);
-    let names = folders.iter().flat_map(|folder| {
-        let names = disk.names(folder).into_iter();
-        names.map(|name| folder.join(name))
+    let directories = ["/img", "/stages", "/undo", "/kept"].map(Path::new);
+    let names = directories.iter().flat_map(|directory| {
+        let names = disk.names(directory).into_iter();
+        names.map(|name| directory.join(name))
     });
     names.collect()
 }

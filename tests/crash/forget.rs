@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use diskdelta::image::Format;
 use diskdelta::storage::fault::{Failure, Fault, FaultDisk};
-use diskdelta::storage::{Access, Folder, Place};
+use diskdelta::storage::{Access, Directory, Place};
 use diskdelta::sync::{GuardedBytes, Mark, Recovered, Target, forget, hold, recover};
 use diskdelta::{Error, ErrorKind};
 
@@ -70,14 +70,14 @@ impl Lost {
     }
 
     fn target(&self, disk: &FaultDisk) -> Target {
-        let folder: Arc<dyn Folder> = Arc::new(disk.folder("/d"));
+        let directory: Arc<dyn Directory> = Arc::new(disk.directory("/d"));
         match self.is_device {
             true => {
                 let storage = Arc::new(disk.open(TARGET, Access::Write).unwrap());
-                let logs: Arc<dyn Folder> = Arc::new(disk.folder("/logs"));
+                let logs: Arc<dyn Directory> = Arc::new(disk.directory("/logs"));
                 Target::device(storage, self.format, Place::new(logs, "t.diskdelta-stage"))
             }
-            false => Target::file(Place::new(folder, "t"), self.format),
+            false => Target::file(Place::new(directory, "t"), self.format),
         }
     }
 
@@ -119,8 +119,12 @@ fn is_marker(sector: &[u8]) -> bool {
 fn marked(content: &[u8]) -> Vec<u8> {
     let disk = FaultDisk::new();
     disk.put(TARGET, content.to_vec());
-    let folder: Arc<dyn Folder> = Arc::new(disk.folder("/d"));
-    hold(&Target::file(Place::new(folder, "t"), Format::Raw), &work()).unwrap();
+    let directory: Arc<dyn Directory> = Arc::new(disk.directory("/d"));
+    hold(
+        &Target::file(Place::new(directory, "t"), Format::Raw),
+        &work(),
+    )
+    .unwrap();
     disk.row(TARGET).unwrap().to_vec()
 }
 
@@ -264,10 +268,10 @@ fn whatever_fails_while_a_marker_is_given_up_the_target_has_a_way_on() {
 fn the_log_of_another_disk_is_kept_when_a_marker_is_given_up() {
     let lost = &cases()[0];
     let disk = lost.disk();
-    let folder: Arc<dyn Folder> = Arc::new(disk.folder("/d"));
+    let directory: Arc<dyn Directory> = Arc::new(disk.directory("/d"));
     // Of another target, which was moved away from this name.
     disk.put("/d/moved", content(MIB));
-    let moved = Target::file(Place::new(folder.clone(), "moved"), Format::Raw)
+    let moved = Target::file(Place::new(directory.clone(), "moved"), Format::Raw)
         .with_stage(lost.target(&disk).stage().clone());
     hold(&moved, &work()).unwrap();
     disk.settle();
@@ -278,7 +282,7 @@ fn the_log_of_another_disk_is_kept_when_a_marker_is_given_up() {
     let log = names
         .iter()
         .find(|name| name.to_str().unwrap().ends_with(".diskdelta-stage"));
-    let moved = moved.with_stage(Place::new(folder, log.unwrap()));
+    let moved = moved.with_stage(Place::new(directory, log.unwrap()));
     diskdelta::sync::release(&moved, &work()).unwrap();
     assert!(disk.row("/d/moved").unwrap().to_vec() == content(MIB));
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use diskdelta::storage::fault::FaultDisk;
-use diskdelta::storage::{Access, Folder, Place};
+use diskdelta::storage::{Access, Directory, Place};
 use diskdelta::sync::{Mark, Recovered, Target, discard, recover, sync};
 
 use crate::case::{Case, TARGET, source, work};
@@ -12,14 +12,14 @@ use crate::cases::{self, PAGE};
 
 /// Does another job onto a disk that took the name of the marked one, which is then finished.
 fn moved_and_finished(case: &Case, disk: &FaultDisk) {
-    let folder: Arc<dyn Folder> = Arc::new(disk.folder("/img"));
-    let moved = Place::new(folder.clone(), "moved");
-    folder.rename(OsStr::new("t"), moved.name()).unwrap();
+    let directory: Arc<dyn Directory> = Arc::new(disk.directory("/img"));
+    let moved = Place::new(directory.clone(), "moved");
+    directory.rename(OsStr::new("t"), moved.name()).unwrap();
     let other = cases::bytes(case.new.len(), 9);
     disk.put(TARGET, cases::bytes(case.new.len(), 8));
     let report = sync(&source(&other), &case.target(disk), &case.options, &work()).unwrap();
     assert!(disk.row(TARGET).unwrap().to_vec() == other);
-    let names = folder.names().unwrap();
+    let names = directory.names().unwrap();
     let logs: Vec<_> = names
         .iter()
         .filter(|name| name.to_str().unwrap().ends_with(".diskdelta-stage"))
@@ -32,7 +32,7 @@ fn moved_and_finished(case: &Case, disk: &FaultDisk) {
         report.notes.iter().any(|note| note.contains(named)),
         "{report:?}"
     );
-    let target = Target::file(moved, case.format).with_stage(Place::new(folder, log));
+    let target = Target::file(moved, case.format).with_stage(Place::new(directory, log));
     match recover(&target, &work()).unwrap() {
         Recovered::New => {}
         Recovered::Rerun => {
@@ -78,8 +78,10 @@ fn the_log_of_a_disk_that_was_moved_writes_nothing_to_the_one_that_took_its_name
             if Mark::find(&storage).unwrap().is_none() {
                 continue;
             }
-            let folder = disk.folder("/img");
-            folder.rename(OsStr::new("t"), OsStr::new("moved")).unwrap();
+            let directory = disk.directory("/img");
+            directory
+                .rename(OsStr::new("t"), OsStr::new("moved"))
+                .unwrap();
             disk.put(TARGET, boot.clone());
             // Whatever these say.
             let _ = recover(&case.target(disk), &work());

@@ -107,16 +107,16 @@ fn request(disk: &Path, token: (u64, u64), what: Value) -> Value {
 }
 
 fn disk() -> (TempDir, std::path::PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("disk.raw");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk.raw");
     fs::write(&path, [7; 8192]).unwrap();
-    (folder, path)
+    (directory, path)
 }
 
 #[test]
 fn a_disk_is_blocked_once_and_let_go_by_nobody_older() {
-    let (folder, disk) = disk();
-    let blocked = folder.path().join("disk.raw.failback-shop.partial.raw");
+    let (directory, disk) = disk();
+    let blocked = directory.path().join("disk.raw.failback-shop.partial.raw");
     for _ in 0..2 {
         let done = Agent::ask(&[], &request(&disk, (3, 1), json!("block")));
         assert_eq!(done.unwrap(), "done");
@@ -133,8 +133,8 @@ fn a_disk_is_blocked_once_and_let_go_by_nobody_older() {
 }
 
 #[test]
-fn an_agent_that_only_reads_or_serves_another_folder_touches_nothing() {
-    let (folder, disk) = disk();
+fn an_agent_that_only_reads_or_serves_another_directory_touches_nothing() {
+    let (directory, disk) = disk();
     let (other, _) = self::disk();
     let block = request(&disk, (1, 1), json!("block"));
     let refused = Agent::ask(&["--read-only"], &block).unwrap_err();
@@ -147,10 +147,10 @@ fn an_agent_that_only_reads_or_serves_another_folder_touches_nothing() {
     let refused = Agent::ask(&["--root", root], &block).unwrap_err();
     assert!(refused.contains("outside"), "{refused}");
     let mut state = request(Path::new("/disk.raw"), (1, 1), json!("block"));
-    state["state"] = json!(folder.path().join("state"));
+    state["state"] = json!(directory.path().join("state"));
     let refused = Agent::ask(&["--root", root], &state).unwrap_err();
     assert!(refused.contains("makes no sense"), "{refused}");
-    assert!(disk.exists() && !folder.path().join("state").exists());
+    assert!(disk.exists() && !directory.path().join("state").exists());
     // What lies inside is taken from there.
     let block = request(Path::new("/disk.raw"), (1, 1), json!("block"));
     assert_eq!(Agent::ask(&["--root", root], &block).unwrap(), "done");
@@ -159,7 +159,7 @@ fn an_agent_that_only_reads_or_serves_another_folder_touches_nothing() {
 
 #[test]
 fn a_request_that_makes_no_sense_is_refused_and_nothing_is_done() {
-    let (folder, disk) = disk();
+    let (directory, disk) = disk();
     let mut all = vec![json!(null), json!([]), json!("block")];
     for (at, with) in [
         ("/job", json!("../../etc")),
@@ -189,17 +189,17 @@ fn a_request_that_makes_no_sense_is_refused_and_nothing_is_done() {
         assert!(refused.contains("makes no sense"), "{refused}");
     }
     assert!(disk.exists());
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
 #[test]
 fn what_an_agent_keeps_lies_outside_of_what_it_serves_and_no_job_names_it() {
-    let (folder, _disk) = disk();
-    let root = folder.path().to_str().unwrap();
+    let (directory, _disk) = disk();
+    let root = directory.path().to_str().unwrap();
     let link = tempfile::tempdir().unwrap();
     let link = link.path().join("link");
-    std::os::unix::fs::symlink(folder.path(), &link).unwrap();
-    for state in [folder.path().join("state"), link.join("state")] {
+    std::os::unix::fs::symlink(directory.path(), &link).unwrap();
+    for state in [directory.path().join("state"), link.join("state")] {
         let run = Command::new(env!("CARGO_BIN_EXE_diskdelta"))
             .args(["serve", "--stdio", "--root", root, "--state-dir"])
             .arg(&state)
@@ -208,9 +208,12 @@ fn what_an_agent_keeps_lies_outside_of_what_it_serves_and_no_job_names_it() {
             .unwrap();
         assert_eq!(run.status.code(), Some(2));
         let said = String::from_utf8_lossy(&run.stderr).into_owned();
-        assert!(said.contains("lies in the folder that is served"), "{said}");
+        assert!(
+            said.contains("lies in the directory that is served"),
+            "{said}"
+        );
     }
-    // Where nothing is confined, or all is served, the folder is refused by what it is.
+    // Where nothing is confined, or all is served, the directory is refused by what it is.
     let state = tempfile::tempdir().unwrap();
     let token = state.path().join("token.raw");
     fs::write(&token, [1; 8192]).unwrap();
@@ -228,7 +231,7 @@ fn what_an_agent_keeps_lies_outside_of_what_it_serves_and_no_job_names_it() {
         ".disk.raw.diskdelta-new",
         ".manifest.new",
     ] {
-        let odd = folder.path().join(name);
+        let odd = directory.path().join(name);
         fs::write(&odd, [1; 8192]).unwrap();
         let refused = Agent::ask(&[], &request(&odd, (1, 1), json!("block"))).unwrap_err();
         assert!(refused.contains("makes for itself"), "{name}: {refused}");
@@ -237,8 +240,8 @@ fn what_an_agent_keeps_lies_outside_of_what_it_serves_and_no_job_names_it() {
 }
 
 #[test]
-fn a_state_folder_that_others_may_write_to_is_refused() {
-    let (_folder, disk) = disk();
+fn a_state_directory_that_others_may_write_to_is_refused() {
+    let (_directory, disk) = disk();
     let state = tempfile::tempdir().unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
     fs::set_permissions(state.path(), mode).unwrap();
@@ -250,8 +253,8 @@ fn a_state_folder_that_others_may_write_to_is_refused() {
 
 #[test]
 fn several_disks_are_copied_one_after_the_other_over_one_line() {
-    let (folder, one) = disk();
-    let two = folder.path().join("two.raw");
+    let (directory, one) = disk();
+    let two = directory.path().join("two.raw");
     // Two blocks, of which one is looked at in the end.
     const LEN: usize = 128 << 10;
     fs::write(&two, [8; LEN]).unwrap();
@@ -293,7 +296,7 @@ fn several_disks_are_copied_one_after_the_other_over_one_line() {
     agent.say(&both(3, first));
     let held = |name: &str| {
         let blocked = format!("{name}.failback-shop.partial.raw");
-        fs::read(folder.path().join(blocked)).unwrap()
+        fs::read(directory.path().join(blocked)).unwrap()
     };
     for (number, byte, len) in [(0, 1, 8192), (1, 2, LEN)] {
         assert_eq!(agent.hear().unwrap()["wanted"]["disk"], number);
@@ -324,8 +327,8 @@ fn several_disks_are_copied_one_after_the_other_over_one_line() {
 
 #[test]
 fn a_copy_without_a_source_leaves_the_disk_unbootable_and_as_it_was() {
-    let (folder, disk) = disk();
-    let blocked = folder.path().join("disk.raw.failback-shop.partial.raw");
+    let (directory, disk) = disk();
+    let blocked = directory.path().join("disk.raw.failback-shop.partial.raw");
     Agent::ask(&[], &request(&disk, (1, 1), json!("block"))).unwrap();
     let copy = json!({"copy": {
         "amount": "everything", "from_snapshot": true, "keep_undo": false,
@@ -339,7 +342,7 @@ fn a_copy_without_a_source_leaves_the_disk_unbootable_and_as_it_was() {
     drop(agent.session);
     agent.child.wait().unwrap();
     assert!(fs::read(&blocked).unwrap() == [7; 8192] && !disk.exists());
-    let folder = folder.path().join("no-such-folder/disk.raw");
-    let refused = Agent::ask(&[], &request(&folder, (1, 1), json!("block"))).unwrap_err();
-    assert!(refused.contains("no-such-folder"), "{refused}");
+    let directory = directory.path().join("no-such-directory/disk.raw");
+    let refused = Agent::ask(&[], &request(&directory, (1, 1), json!("block"))).unwrap_err();
+    assert!(refused.contains("no-such-directory"), "{refused}");
 }

@@ -1,4 +1,4 @@
-//! Replicas that are kept encrypted: in a folder of their own, and of disks on another host.
+//! Replicas that are kept encrypted: in a directory of their own, and of disks on another host.
 
 use std::fs;
 
@@ -42,31 +42,31 @@ fn arrives(rig: &Rig, runner: &mut Runner) {
     assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
 }
 
-/// The disk of nobody lies in a folder in the clear.
-fn is_sealed(folder: &std::path::Path) {
-    for entry in fs::read_dir(folder).unwrap() {
+/// The disk of nobody lies in a directory in the clear.
+fn is_sealed(directory: &std::path::Path) {
+    for entry in fs::read_dir(directory).unwrap() {
         let held = read(entry.unwrap().path());
         assert!(held.starts_with(b"age-encryption.org/v1\n"));
     }
 }
 
 #[test]
-fn replicas_are_kept_in_the_folder_that_the_plan_names() {
+fn replicas_are_kept_in_the_directory_that_the_plan_names() {
     let mut rig = rig("");
-    let folder = rig.path("replicas");
-    rig.recovery += &format!("folder = {folder:?}\n");
+    let directory = rig.path("replicas");
+    rig.recovery += &format!("directory = {directory:?}\n");
     let plan = rig.plan_from("primary");
     let output = rig.run(&["check", plan.to_str().unwrap()]);
     let checked = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        output.status.code() == Some(2) && checked.contains("replica folder"),
+        output.status.code() == Some(2) && checked.contains("replica directory"),
         "{checked}"
     );
-    fs::create_dir(&folder).unwrap();
+    fs::create_dir(&directory).unwrap();
     rig.ok(&["check", plan.to_str().unwrap()]);
     let mut runner = start(&rig);
     rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    let replica = folder.join("db1+db1-system.replica");
+    let replica = directory.join("db1+db1-system.replica");
     is_sealed(&replica);
     let site = rig.site("recovery", "db1");
     let beside = fs::read_dir(site).unwrap().map(|it| it.unwrap());
@@ -78,15 +78,15 @@ fn replicas_are_kept_in_the_folder_that_the_plan_names() {
 
     rig.guest_writes("primary", "db1", 70_000, &noise(9_000, 3));
     arrives(&rig, &mut runner);
-    assert!(!replica.exists() && folder.exists());
+    assert!(!replica.exists() && directory.exists());
 }
 
 #[test]
 fn one_replica_is_not_written_by_two_jobs() {
     let mut rig = rig("").with_job("mode = \"delta\"");
-    let folder = rig.path("replicas");
-    fs::create_dir(&folder).unwrap();
-    rig.recovery += &format!("folder = {folder:?}\n");
+    let directory = rig.path("replicas");
+    fs::create_dir(&directory).unwrap();
+    rig.recovery += &format!("directory = {directory:?}\n");
     let mut runner = start(&rig);
     rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let plan = rig.plan_from("primary");

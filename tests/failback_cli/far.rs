@@ -376,9 +376,9 @@ fn a_service_takes_who_has_a_certificate_and_is_asked_for_its_own() {
     fs::write(rig.site("recovery", "db1").join("address"), &address).unwrap();
     rig.export = Some(address);
     rig.recovery = format!(
-        "[recovery.reach]\ntls_cert = \"{folder}home.pem\"\ntls_key = \"{folder}home.key\"\n\
-         tls_ca = \"{folder}ca.pem\"\n",
-        folder = papers.display()
+        "[recovery.reach]\ntls_cert = \"{directory}home.pem\"\ntls_key = \"{directory}home.key\"\n\
+         tls_ca = \"{directory}ca.pem\"\n",
+        directory = papers.display()
     );
     let named = rig.recovery.clone() + "tls_name = \"elsewhere\"\n";
     let right = std::mem::replace(&mut rig.recovery, named);

@@ -1,4 +1,4 @@
-//! Two sites in a folder: VMs that are shell scripts, disks that are real files.
+//! Two sites in a directory: VMs that are shell scripts, disks that are real files.
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
@@ -16,7 +16,7 @@ pub const DISK_BYTES: usize = 4 << 20;
 
 /// Both sites, the plan, and where jobs are kept.
 pub struct Rig {
-    folder: TempDir,
+    directory: TempDir,
     vms: Vec<String>,
     pub target_disk: &'static str,
     /// More lines for the plan's `[job]`.
@@ -36,7 +36,7 @@ pub struct Rig {
 impl Rig {
     pub fn new(vms: &[&str]) -> Self {
         let rig = Rig {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
             vms: vms.iter().map(|vm| (*vm).to_owned()).collect(),
             target_disk: "disk.raw",
             job: String::new(),
@@ -69,7 +69,7 @@ impl Rig {
 
     /// The key that a plan's replicas are encrypted with, made where there is none.
     pub fn key(&self) -> PathBuf {
-        let path = self.folder.path().join("key.txt");
+        let path = self.directory.path().join("key.txt");
         if !path.exists() {
             let identity = age::x25519::Identity::generate();
             fs::write(&path, identity.to_string().expose_secret()).unwrap();
@@ -79,7 +79,7 @@ impl Rig {
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     /// What stands in for ssh: a script that may say and do something before it runs an agent that
@@ -137,8 +137,8 @@ impl Rig {
 
     /// What the agent remembers of the job's VM; there is one such file.
     pub fn agent_token(&self) -> PathBuf {
-        let folders = fs::read_dir(self.agent_state()).unwrap();
-        let tokens = folders.map(|it| it.unwrap().path().join("shop/db1/token"));
+        let directories = fs::read_dir(self.agent_state()).unwrap();
+        let tokens = directories.map(|it| it.unwrap().path().join("shop/db1/token"));
         let tokens: Vec<_> = tokens.filter(|it| it.exists()).collect();
         assert_eq!(tokens.len(), 1, "{tokens:?}");
         tokens.into_iter().next().unwrap()
@@ -167,7 +167,7 @@ impl Rig {
     }
 
     pub fn site(&self, site: &str, vm: &str) -> PathBuf {
-        self.folder.path().join(site).join(vm)
+        self.directory.path().join(site).join(vm)
     }
 
     pub fn source(&self, vm: &str) -> PathBuf {
@@ -293,8 +293,8 @@ impl Rig {
             self.job
         );
         for site in ["primary", "recovery"] {
-            let wrapper = self.folder.path().join(format!("{site}.sh"));
-            let root = self.folder.path().join(site);
+            let wrapper = self.directory.path().join(format!("{site}.sh"));
+            let root = self.directory.path().join(site);
             let far = self.far_prefix(site);
             let line = format!(
                 "export FAR={far}\nexec sh {script} {}/\"$DISKDELTA_VM\" \"$1\"\n",
@@ -328,7 +328,7 @@ impl Rig {
                 self.export.as_ref().unwrap_or(&recovery),
             );
         }
-        let path = self.folder.path().join("plan.toml");
+        let path = self.directory.path().join("plan.toml");
         fs::write(&path, text).unwrap();
         path
     }
@@ -385,7 +385,7 @@ impl Rig {
 
 impl Desk for Rig {
     fn state_dir(&self) -> PathBuf {
-        self.folder.path().join("jobs")
+        self.directory.path().join("jobs")
     }
 }
 

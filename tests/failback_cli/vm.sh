@@ -1,5 +1,5 @@
 #!/bin/sh
-# A VM that is a folder: `running`, `fenced` and `gone` say what it is, `track.TOKEN` what its
+# A VM that is a directory: `running`, `fenced` and `gone` say what it is, `track.TOKEN` what its
 # guest wrote since, disk.* is its disk. $FAR stands before the addresses of its disks, and `address`
 # in their place.
 set -e

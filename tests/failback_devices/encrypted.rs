@@ -9,10 +9,11 @@ use crate::{Site, boots_from};
 /// A VM that runs at the primary site; the recovery site has its disk on a device, and encrypts.
 fn site(more: u64) -> Option<Site> {
     let mut site = Site::new("recovery", more)?;
-    let folder = site.rig.path("replicas");
-    fs::create_dir(&folder).unwrap();
+    let directory = site.rig.path("replicas");
+    fs::create_dir(&directory).unwrap();
     let key = site.rig.key();
-    site.rig.recovery = format!("[recovery.encryption]\nidentity = {key:?}\nfolder = {folder:?}\n");
+    site.rig.recovery =
+        format!("[recovery.encryption]\nidentity = {key:?}\ndirectory = {directory:?}\n");
     let of = |name| site.rig.site(name, "db1").join("running");
     fs::rename(of("recovery"), of("primary")).unwrap();
     Some(site)
@@ -53,7 +54,7 @@ fn arrives(site: &Site, runner: &mut Runner) {
 }
 
 #[test]
-fn a_replica_of_a_device_is_kept_in_a_folder_and_becomes_the_disk_again() {
+fn a_replica_of_a_device_is_kept_in_a_directory_and_becomes_the_disk_again() {
     let Some(site) = site(0) else {
         return;
     };
@@ -120,10 +121,11 @@ fn a_reversed_replica_on_a_device_is_encrypted_too() {
     let Some(mut site) = Site::new("recovery", 0) else {
         return;
     };
-    let folder = site.rig.path("replicas");
-    fs::create_dir(&folder).unwrap();
+    let directory = site.rig.path("replicas");
+    fs::create_dir(&directory).unwrap();
     let key = site.rig.key();
-    site.rig.recovery = format!("[recovery.encryption]\nidentity = {key:?}\nfolder = {folder:?}\n");
+    site.rig.recovery =
+        format!("[recovery.encryption]\nidentity = {key:?}\ndirectory = {directory:?}\n");
     let rig = &site.rig;
     let mut runner = rig.start();
     rig.wait_for(&mut runner, 0, "ready-to-cutover");

@@ -115,7 +115,7 @@ fn a_server_that_dies_fails_the_read() {
 
 /// A qcow2 image that QEMU's tools write and export.
 struct Lab {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 struct Server {
@@ -134,8 +134,8 @@ impl Lab {
                 return None;
             }
         }
-        let folder = tempfile::tempdir().unwrap();
-        let lab = Lab { folder };
+        let directory = tempfile::tempdir().unwrap();
+        let lab = Lab { directory };
         let image = lab.path("disk.qcow2");
         done(
             Command::new("qemu-img")
@@ -147,7 +147,7 @@ impl Lab {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     fn write(&self, offset: u64, len: u64) {

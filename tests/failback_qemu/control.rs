@@ -211,7 +211,7 @@ fn a_disk_that_qemu_does_not_have_is_not_taken_for_another() {
     vm.begin();
     let mut facts = vm.facts();
     facts.disks[1].1 = "/elsewhere/disk.raw".to_owned();
-    let other = QemuController::new(facts, vm.folder.path(), vm.start(), LIMIT);
+    let other = QemuController::new(facts, vm.directory.path(), vm.start(), LIMIT);
     let error = other.arm_tracking(&vm.call(1), None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(
@@ -225,7 +225,7 @@ fn a_start_program_that_fails_or_lets_the_guest_run_is_named() {
     let Some(vm) = Machine::new() else { return };
     let with = |script: &str| {
         let start = ["sh", "-c", script].map(str::to_owned).to_vec();
-        QemuController::new(vm.facts(), vm.folder.path(), start, LIMIT)
+        QemuController::new(vm.facts(), vm.directory.path(), start, LIMIT)
     };
     let error = with("echo no room >&2; exit 1")
         .start(&vm.call(1))
@@ -246,7 +246,7 @@ fn only(range: Range<u64>) -> Option<Vec<Range<u64>>> {
 
 /// A VM with two disks, and nobody in it.
 struct Machine {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     controller: QemuController,
     cancel: CancelToken,
 }
@@ -256,11 +256,11 @@ impl Machine {
         if !qemu_is_there() {
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().to_owned();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
         let controller = QemuController::new(facts(&path), &path, vec![START.to_owned()], LIMIT);
         let vm = Machine {
-            folder,
+            directory,
             controller,
             cancel: CancelToken::new(),
         };
@@ -279,7 +279,7 @@ impl Machine {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join("vm1").join(name)
+        self.directory.path().join("vm1").join(name)
     }
 
     fn disk(&self, disk: usize) -> PathBuf {
@@ -287,7 +287,7 @@ impl Machine {
     }
 
     fn facts(&self) -> Facts {
-        facts(self.folder.path())
+        facts(self.directory.path())
     }
 
     fn start(&self) -> Vec<String> {
@@ -296,7 +296,7 @@ impl Machine {
 
     /// Another controller of the same VM.
     fn controller(&self) -> QemuController {
-        QemuController::new(self.facts(), self.folder.path(), self.start(), LIMIT)
+        QemuController::new(self.facts(), self.directory.path(), self.start(), LIMIT)
     }
 
     /// Its QEMU is there; the guest has not begun.
@@ -372,7 +372,7 @@ impl Machine {
         };
         let pid = pid.trim();
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        if String::from_utf8_lossy(&line).contains(self.folder.path().to_str().unwrap()) {
+        if String::from_utf8_lossy(&line).contains(self.directory.path().to_str().unwrap()) {
             let _ = Command::new("kill").args(["-9", pid]).status();
             while PathBuf::from(format!("/proc/{pid}")).exists() {
                 std::thread::sleep(Duration::from_millis(10));
@@ -387,9 +387,9 @@ impl Drop for Machine {
     }
 }
 
-fn facts(folder: &std::path::Path) -> Facts {
+fn facts(directory: &std::path::Path) -> Facts {
     let disk = |name: &str, disk: usize| {
-        let path = folder.join("vm1").join(format!("disk-{disk}.raw"));
+        let path = directory.join("vm1").join(format!("disk-{disk}.raw"));
         (name.to_owned(), path.to_str().unwrap().to_owned())
     };
     Facts {

@@ -100,8 +100,8 @@ fn unpacked(cache: &Path) -> Result<Unpacked, String> {
     })
 }
 
-fn find(folder: &Path, begin: &str, end: &str) -> Option<PathBuf> {
-    for entry in fs::read_dir(folder).ok()? {
+fn find(directory: &Path, begin: &str, end: &str) -> Option<PathBuf> {
+    for entry in fs::read_dir(directory).ok()? {
         let path = entry.ok()?.path();
         let name = path.file_name()?.to_str()?;
         if path.is_dir() && !path.is_symlink() {

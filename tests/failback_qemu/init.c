@@ -98,10 +98,10 @@ static void write_file(unsigned number)
     if (file < 0 || write(file, words, sizeof words) != sizeof words || fsync(file))
         fail("write");
     close(file);
-    int folder = open("/disk", O_RDONLY);
-    if (folder < 0 || fsync(folder))
+    int directory = open("/disk", O_RDONLY);
+    if (directory < 0 || fsync(directory))
         fail("fsync");
-    close(folder);
+    close(directory);
     say("ACK %u\n", number);
 }
 

@@ -1,4 +1,4 @@
-//! Two sites in a folder, as the worked example has them: VMs under QEMU, a plan, the command.
+//! Two sites in a directory, as the worked example has them: VMs under QEMU, a plan, the command.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -17,7 +17,7 @@ use super::host::LoopDevice;
 
 /// Both sites; each QEMU that is left is killed at the end.
 pub struct Lab {
-    folder: TempDir,
+    directory: TempDir,
     guest: &'static Guest,
     target_disk: &'static str,
     /// `delta`, `full` or `full-first`.
@@ -38,7 +38,7 @@ impl Lab {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let lab = Lab {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
             guest: guest()?,
             target_disk,
             mode: "delta",
@@ -49,7 +49,7 @@ impl Lab {
         };
         let example = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/failback-qemu");
         let start = Path::new(example).join("start-vm");
-        fs::copy(start, lab.folder.path().join("start-vm")).unwrap();
+        fs::copy(start, lab.directory.path().join("start-vm")).unwrap();
         for site in ["primary", "recovery"] {
             fs::create_dir_all(lab.site(site)).unwrap();
         }
@@ -142,7 +142,7 @@ impl Lab {
     }
 
     pub fn site(&self, site: &str) -> PathBuf {
-        self.folder.path().join(site).join("guest1")
+        self.directory.path().join(site).join("guest1")
     }
 
     pub fn disk(&self, site: &str) -> PathBuf {
@@ -167,13 +167,13 @@ impl Lab {
 
     /// Somebody starts the VM, outside of every job.
     pub fn boot(&self, site: &str) {
-        let mut start = Command::new(self.folder.path().join("start-vm"));
+        let mut start = Command::new(self.directory.path().join("start-vm"));
         done(start.arg(self.site(site)));
     }
 
     /// Whether somebody outside of every job would be let.
     pub fn may_boot(&self, site: &str) -> bool {
-        let mut start = Command::new(self.folder.path().join("start-vm"));
+        let mut start = Command::new(self.directory.path().join("start-vm"));
         start
             .arg(self.site(site))
             .output()
@@ -227,7 +227,7 @@ impl Lab {
         let Some(pid) = self.pid(site) else { return };
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         // A number that is another's by now is left alone.
-        if String::from_utf8_lossy(&line).contains(self.folder.path().to_str().unwrap()) {
+        if String::from_utf8_lossy(&line).contains(self.directory.path().to_str().unwrap()) {
             let _ = Command::new("kill").args(["-9", &pid]).status();
             while self.pid_lives(site) {
                 std::thread::sleep(NAP);
@@ -301,19 +301,19 @@ impl Lab {
     /// The plan, as the worked example has it.
     pub fn plan(&self, active: &str) -> PathBuf {
         let example = include_str!("../../docs/examples/failback-qemu/plan.toml");
-        let folder = self.folder.path().to_str().unwrap();
+        let directory = self.directory.path().to_str().unwrap();
         let text = example
             .replace(
-                "FOLDER/primary/guest1/disk.raw",
+                "DIRECTORY/primary/guest1/disk.raw",
                 self.disk("primary").to_str().unwrap(),
             )
-            .replace("FOLDER", folder)
+            .replace("DIRECTORY", directory)
             .replace(
                 "active = \"recovery\"",
                 &format!("active = \"{active}\"\n{}", self.job),
             )
             .replace("mode = \"delta\"", &format!("mode = \"{}\"", self.mode));
-        let path = self.folder.path().join("plan.toml");
+        let path = self.directory.path().join("plan.toml");
         fs::write(&path, text).unwrap();
         path
     }
@@ -367,7 +367,7 @@ impl Lab {
 
     /// What the disk's file system check says of a VM that is off.
     pub fn check_files(&self, site: &str) {
-        let raw = self.folder.path().join("checked.raw");
+        let raw = self.directory.path().join("checked.raw");
         let convert = ["convert", "-q", "-f", self.format(site), "-O", "raw"];
         done(
             Command::new("qemu-img")
@@ -396,7 +396,7 @@ impl Drop for Lab {
 
 impl Desk for Lab {
     fn state_dir(&self) -> PathBuf {
-        self.folder.path().join("jobs")
+        self.directory.path().join("jobs")
     }
 }
 

@@ -100,8 +100,8 @@ proptest! {
 
     #[test]
     fn a_file_mapped_and_the_same_bytes_in_memory_read_the_same(disk in sparse_disk()) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("manifest");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("manifest");
         let storage = Arc::new(FileStorage::create_new(&path).unwrap());
         let image = raw(disk);
         let written =

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use diskdelta::manifest::{self, KeptManifest};
 use diskdelta::storage::fault::{CrashState, FaultDisk, SyncCall, Violation};
-use diskdelta::storage::{Access, Folder, Place, Storage};
+use diskdelta::storage::{Access, Directory, Place, Storage};
 use diskdelta::{BlockSize, Limits, Result};
 
 use crate::samples::{BLOCK, manifest_of, pattern, raw, work};
@@ -24,7 +24,7 @@ fn new_disk() -> Vec<u8> {
 }
 
 fn place(disk: &FaultDisk) -> Place {
-    Place::new(Arc::new(disk.folder("/state")), "kept")
+    Place::new(Arc::new(disk.directory("/state")), "kept")
 }
 
 fn start() -> FaultDisk {
@@ -57,15 +57,15 @@ fn sync(disk: &FaultDisk) -> Result<()> {
 
 /// Ends what a crash cut: nothing staged means that it is in place.
 fn commit_left(disk: &FaultDisk) -> Result<()> {
-    let folder = disk.folder("/state");
-    let names = folder.names()?;
+    let directory = disk.directory("/state");
+    let names = directory.names()?;
     if let Some(staged) = names
         .iter()
         .find(|name| name.to_string_lossy().ends_with(".new"))
     {
-        folder.rename(staged, "kept".as_ref())?;
+        directory.rename(staged, "kept".as_ref())?;
     }
-    folder.sync()
+    directory.sync()
 }
 
 /// A kept manifest may stand for less than it could, but never for what is not there.
@@ -130,7 +130,7 @@ fn every_sync_of_a_kept_manifest_is_needed() {
     let disk = start();
     sync(&disk).unwrap();
     let syncs = disk.log().syncs().split_off(before);
-    // The mark, the staged file and its folder, the target, the folder after the rename.
+    // The mark, the staged file and its directory, the target, the directory after the rename.
     assert_eq!(syncs.len(), 5);
     for call in syncs {
         let found = crash(Some(call.clone()));

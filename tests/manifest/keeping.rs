@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use diskdelta::manifest::{self, KeptManifest, Manifest};
 use diskdelta::storage::{
-    Access, FileId, FileStorage, Folder, MemoryFolder, MemoryStorage, Place, Privacy, Storage,
+    Access, Directory, FileId, FileStorage, MemoryDirectory, MemoryStorage, Place, Privacy, Storage,
 };
 use diskdelta::{BlockSize, Error, ErrorKind, Limits, Result};
 
@@ -118,8 +118,8 @@ fn more_intents_than_memory_allows_mark_everything() {
 
 #[test]
 fn a_kept_file_takes_marks_while_it_is_mapped() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("kept");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("kept");
     std::fs::write(&path, bytes_of(pattern(20 * BLOCK, 1))).unwrap();
     let mut kept = KeptManifest::open_path(&path, &Limits::default()).unwrap();
     kept.mark(Some(1..2)).unwrap();
@@ -146,7 +146,7 @@ fn saving_replaces_the_old_file_and_what_a_crash_left() {
     .unwrap();
     let read = Manifest::open_path(temp.path().join("m"), &Limits::default()).unwrap();
     assert_eq!(read.root(), built.root());
-    assert_eq!(place.folder().names().unwrap(), ["m"]);
+    assert_eq!(place.directory().names().unwrap(), ["m"]);
 }
 
 #[test]
@@ -184,45 +184,51 @@ fn a_manifest_that_is_cut_while_it_is_used_is_an_error_and_no_signal() {
 
 #[test]
 fn a_failed_save_leaves_the_old_file() {
-    let folder = MemoryFolder::new();
-    folder.insert("m", b"old".to_vec());
-    let place = Place::new(Arc::new(folder.clone()), "m");
+    let directory = MemoryDirectory::new();
+    directory.insert("m", b"old".to_vec());
+    let place = Place::new(Arc::new(directory.clone()), "m");
     let error = manifest::save(&place, |storage| -> Result<()> {
         storage.write_all_at(b"half", 0)?;
         Err(Error::new(ErrorKind::NoSpace, "full"))
     })
     .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace);
-    assert_eq!(folder.bytes("m").unwrap(), b"old");
-    assert_eq!(folder.names().unwrap(), ["m"]);
+    assert_eq!(directory.bytes("m").unwrap(), b"old");
+    assert_eq!(directory.names().unwrap(), ["m"]);
 }
 
 #[test]
 fn what_is_staged_is_in_place_only_after_the_commit_which_may_be_repeated() {
-    let folder = MemoryFolder::new();
-    folder.insert("m", b"old".to_vec());
-    let place = Place::new(Arc::new(folder.clone()), "m");
+    let directory = MemoryDirectory::new();
+    directory.insert("m", b"old".to_vec());
+    let place = Place::new(Arc::new(directory.clone()), "m");
     let (_, staged) = manifest::stage(&place, |storage| storage.write_all_at(b"new", 0)).unwrap();
-    assert_eq!(folder.bytes("m").unwrap(), b"old");
+    assert_eq!(directory.bytes("m").unwrap(), b"old");
     for _ in 0..2 {
         staged.commit().unwrap();
-        assert_eq!(folder.bytes("m").unwrap(), b"new");
+        assert_eq!(directory.bytes("m").unwrap(), b"new");
     }
-    assert_eq!(folder.names().unwrap(), ["m"]);
+    assert_eq!(directory.names().unwrap(), ["m"]);
 }
 
 #[test]
-fn saving_syncs_the_file_then_renames_then_syncs_the_folder() {
-    let folder = Arc::new(Logged {
-        folder: MemoryFolder::new(),
+fn saving_syncs_the_file_then_renames_then_syncs_the_directory() {
+    let directory = Arc::new(Logged {
+        directory: MemoryDirectory::new(),
         log: Arc::default(),
     });
-    let place = Place::new(folder.clone(), "m");
+    let place = Place::new(directory.clone(), "m");
     manifest::save(&place, |storage| storage.write_all_at(b"x", 0)).unwrap();
-    let log = folder.log.lock().unwrap();
+    let log = directory.log.lock().unwrap();
     assert_eq!(
         *log,
-        ["write", "sync", "sync folder", "rename", "sync folder"]
+        [
+            "write",
+            "sync",
+            "sync directory",
+            "rename",
+            "sync directory"
+        ]
     );
 }
 
@@ -242,46 +248,46 @@ fn a_mark_is_synced_before_it_returns() {
 type Log = Arc<Mutex<Vec<&'static str>>>;
 
 struct Logged {
-    folder: MemoryFolder,
+    directory: MemoryDirectory,
     log: Log,
 }
 
-impl Folder for Logged {
+impl Directory for Logged {
     fn path(&self) -> &Path {
-        self.folder.path()
+        self.directory.path()
     }
     fn open(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
-        self.folder.open(name, access)
+        self.directory.open(name, access)
     }
     fn create(&self, name: &OsStr, privacy: Privacy) -> Result<Arc<dyn Storage>> {
         Ok(Arc::new(LoggedStorage {
-            storage: self.folder.create(name, privacy)?,
+            storage: self.directory.create(name, privacy)?,
             log: Arc::clone(&self.log),
         }))
     }
     fn rename(&self, from: &OsStr, to: &OsStr) -> Result<()> {
         self.log.lock().unwrap().push("rename");
-        self.folder.rename(from, to)
+        self.directory.rename(from, to)
     }
     fn rename_new(&self, from: &OsStr, to: &OsStr) -> Result<()> {
         self.log.lock().unwrap().push("rename");
-        self.folder.rename_new(from, to)
+        self.directory.rename_new(from, to)
     }
     fn remove(&self, name: &OsStr) -> Result<()> {
-        self.folder.remove(name)
+        self.directory.remove(name)
     }
     fn remove_unused(&self, name: &OsStr) -> Result<bool> {
-        self.folder.remove_unused(name)
+        self.directory.remove_unused(name)
     }
     fn file_id(&self, name: &OsStr) -> Result<Option<FileId>> {
-        self.folder.file_id(name)
+        self.directory.file_id(name)
     }
     fn names(&self) -> Result<Vec<OsString>> {
-        self.folder.names()
+        self.directory.names()
     }
     fn sync(&self) -> Result<()> {
-        self.log.lock().unwrap().push("sync folder");
-        self.folder.sync()
+        self.log.lock().unwrap().push("sync directory");
+        self.directory.sync()
     }
 }
 

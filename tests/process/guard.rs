@@ -10,7 +10,7 @@ use std::sync::Arc;
 use diskdelta::Work;
 use diskdelta::image::{Format, Raw};
 use diskdelta::storage::fault::{CrashState, FaultDisk, Row};
-use diskdelta::storage::{Folder, MemoryStorage, Place};
+use diskdelta::storage::{Directory, MemoryStorage, Place};
 use diskdelta::sync::{Mode, Safety, Source, SyncOptions, Target, sync};
 
 use crate::host::{LoopDevice, Mount, has_loop_devices, has_program, run};
@@ -232,8 +232,8 @@ fn crash(lab: &Lab, disk: Disk, safety: Safety, old: Vec<u8>) -> FaultDisk {
     let fault = FaultDisk::new();
     fault.put(&path, old);
     fault.settle();
-    let folder: Arc<dyn Folder> = Arc::new(fault.folder(path.parent().unwrap()));
-    let target = Target::file(Place::new(folder, disk.name()), disk.format());
+    let directory: Arc<dyn Directory> = Arc::new(fault.directory(path.parent().unwrap()));
+    let target = Target::file(Place::new(directory, disk.name()), disk.format());
     let source = fs::read(lab.path(&disk.name().replace('t', "source"))).unwrap();
     let storage = Arc::new(MemoryStorage::new("source", source));
     let image = match disk.format() {
@@ -257,10 +257,10 @@ fn put_down(lab: &Lab, state: &CrashState) {
             fs::remove_file(lab.path(&name)).unwrap();
         }
     }
-    let folder = lab.path("x").parent().unwrap().to_owned();
-    for name in state.disk().names(&folder) {
-        let row = state.disk().row(folder.join(&name)).unwrap();
-        fs::write(folder.join(&name), row.to_vec()).unwrap();
+    let directory = lab.path("x").parent().unwrap().to_owned();
+    for name in state.disk().names(&directory) {
+        let row = state.disk().row(directory.join(&name)).unwrap();
+        fs::write(directory.join(&name), row.to_vec()).unwrap();
     }
 }
 

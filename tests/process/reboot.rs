@@ -130,7 +130,7 @@ fn a_device_whose_file_was_moved_is_finished_through_its_mark() {
     let lab = &marked.lab;
     fs::rename(lab.path("under.raw"), lab.path("moved.raw")).unwrap();
     let device = marked.reboot("moved.raw");
-    // The marker names the stage's folder too; it is data, and is not followed.
+    // The marker names the stage's directory too; it is data, and is not followed.
     lab.run(&format!("recover {}", device.path))
         .fails(3, "bring the log back");
     lab.done(&format!("recover {} --stage-dir stages", device.path));

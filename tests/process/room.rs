@@ -613,7 +613,7 @@ fn a_read_only_device_is_refused_at_once() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_found_at_once_and_another_one_named() {
+fn a_directory_that_cannot_be_written_is_found_at_once_and_another_one_named() {
     let lab = Lab::new();
     let Some(small) = Small::new(&lab, Kind::Ext4, 32) else {
         return;
@@ -621,8 +621,8 @@ fn a_folder_that_cannot_be_written_is_found_at_once_and_another_one_named() {
     lab.disk("new.raw", 600, 1);
     fs::create_dir(small.path("fixed")).unwrap();
     fs::write(small.path("fixed/t.raw"), noise(600 * PAGE, 2)).unwrap();
-    let folder = small.path("fixed");
-    run("chattr", &["+i", folder.to_str().unwrap()]);
+    let directory = small.path("fixed");
+    run("chattr", &["+i", directory.to_str().unwrap()]);
     for words in [
         "--mode delta",
         "--mode delta --dry-run",
@@ -639,5 +639,5 @@ fn a_folder_that_cannot_be_written_is_found_at_once_and_another_one_named() {
     run.fails(2, "nothing was made");
     lab.done("sync new.raw small/fixed/t.raw --mode delta --stage-dir stages");
     assert!(lab.bytes("small/fixed/t.raw") == lab.bytes("new.raw"));
-    self::run("chattr", &["-i", folder.to_str().unwrap()]);
+    self::run("chattr", &["-i", directory.to_str().unwrap()]);
 }

@@ -247,11 +247,11 @@ impl Site {
     }
 
     fn has_stage(&self) -> bool {
-        let folder = match self.kind {
+        let directory = match self.kind {
             Kind::Device => self.lab.path("stages"),
             _ => self.lab.path("."),
         };
-        let names = fs::read_dir(folder).into_iter().flatten();
+        let names = fs::read_dir(directory).into_iter().flatten();
         names
             .filter_map(Result::ok)
             .any(|entry| entry.file_name().to_string_lossy().contains("diskdelta-"))

@@ -10,8 +10,8 @@ fn second_is_refused(lab: &Lab, target: &str, options: &str, stage: &str) {
     let words = format!("sync new.raw {target} --mode delta {options}");
     let slow = lab.start(&format!("{words} --limit-rate 2M"));
     until("a stage", || {
-        let folder = std::fs::read_dir(lab.path(stage)).into_iter().flatten();
-        folder
+        let directory = std::fs::read_dir(lab.path(stage)).into_iter().flatten();
+        directory
             .filter_map(Result::ok)
             .any(|it| it.file_name().to_string_lossy().contains("diskdelta-"))
     });

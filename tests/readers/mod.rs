@@ -12,13 +12,13 @@ use wxtla::{
 };
 
 /// All guest bytes as the crate wxtla reads them, or what it has against the file. Parents are
-/// looked for in the file's own folder.
+/// looked for in the file's own directory.
 pub fn wxtla(path: &Path) -> Result<Vec<u8>, String> {
-    let folder = InFolder(path.parent().unwrap().to_owned());
+    let directory = InDirectory(path.parent().unwrap().to_owned());
     let name = path.file_name().unwrap().to_str().unwrap();
     let identity = SourceIdentity::from_relative_path(name).map_err(|e| e.to_string())?;
     let hints = SourceHints::new()
-        .with_resolver(&folder)
+        .with_resolver(&directory)
         .with_source_identity(&identity);
     let source: ByteSourceHandle = Arc::new(FileDataSource::open(path).map_err(|e| e.to_string())?);
     let image: ByteSourceHandle = match path.extension().and_then(|it| it.to_str()) {
@@ -33,9 +33,9 @@ pub fn wxtla(path: &Path) -> Result<Vec<u8>, String> {
         .map_err(|e| e.to_string())
 }
 
-struct InFolder(std::path::PathBuf);
+struct InDirectory(std::path::PathBuf);
 
-impl RelatedSourceResolver for InFolder {
+impl RelatedSourceResolver for InDirectory {
     fn resolve(&self, request: &RelatedSourceRequest) -> wxtla::Result<Option<ByteSourceHandle>> {
         let name = request.path.file_name().unwrap_or_default();
         match FileDataSource::open(self.0.join(name)) {

@@ -36,11 +36,11 @@ impl Authority {
         }
     }
 
-    /// Signs a certificate for `name`, `NAME.pem` and `NAME.key` in `folder`; `hosts` are the names
+    /// Signs a certificate for `name`, `NAME.pem` and `NAME.key` in `directory`; `hosts` are the names
     /// and addresses that it is for.
     /// One that has names is a service's, any other a client's.
-    pub fn sign(&self, folder: &Path, name: &str, hosts: &[&str], valid: Valid) {
-        self.sign_with(folder, name, hosts, valid, |params| {
+    pub fn sign(&self, directory: &Path, name: &str, hosts: &[&str], valid: Valid) {
+        self.sign_with(directory, name, hosts, valid, |params| {
             params.extended_key_usages = vec![match hosts.is_empty() {
                 true => ExtendedKeyUsagePurpose::ClientAuth,
                 false => ExtendedKeyUsagePurpose::ServerAuth,
@@ -51,7 +51,7 @@ impl Authority {
     /// As [`sign`](Authority::sign), with what `change` makes of it.
     pub fn sign_with(
         &self,
-        folder: &Path,
+        directory: &Path,
         name: &str,
         hosts: &[&str],
         valid: Valid,
@@ -68,8 +68,8 @@ impl Authority {
         }
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
-        let path = folder.join(format!("{name}.key"));
+        fs::write(directory.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        let path = directory.join(format!("{name}.key"));
         fs::write(&path, key.serialize_pem()).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }

@@ -25,18 +25,18 @@ use diskdelta::{BlockSize, ErrorKind, Limits, Result, Work};
 use crate::disks::{PAGE, next_random, noise};
 
 pub struct Lab {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Lab {
     pub fn new() -> Lab {
         Lab {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
         }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     pub fn disk(&self, name: &str, pages: u64, seed: u64) {
@@ -64,7 +64,7 @@ impl Lab {
     }
 
     pub fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.folder.path()).unwrap();
+        let entries = fs::read_dir(self.directory.path()).unwrap();
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -73,7 +73,7 @@ impl Lab {
     }
 
     pub fn serve(&self) -> ServeOptions {
-        ServeOptions::default().with_root(Some(self.folder.path().to_owned()))
+        ServeOptions::default().with_root(Some(self.directory.path().to_owned()))
     }
 
     pub fn source(&self, name: &str) -> HostSource {

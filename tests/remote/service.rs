@@ -21,13 +21,13 @@ use crate::lines::{Lab, job, target_job, work};
 
 /// Certificates of all kinds: those of `ca` are good, but for their dates.
 pub struct Papers {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Papers {
     pub fn new() -> Papers {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
         let here = ["localhost", "127.0.0.1"];
         let good = Authority::at(&path.join("ca.pem"));
         good.sign(path, "server", &here, Valid::Now);
@@ -40,18 +40,18 @@ impl Papers {
         let other = Authority::at(&path.join("other-ca.pem"));
         other.sign(path, "server-other", &here, Valid::Now);
         other.sign(path, "mallory", &[], Valid::Now);
-        Papers { folder }
+        Papers { directory }
     }
 
     /// Has the good authority sign one more, as `change` makes it.
     pub fn odd(&self, name: &str, hosts: &[&str], change: impl FnOnce(&mut CertificateParams)) {
-        let path = self.folder.path();
+        let path = self.directory.path();
         let authority = Authority::at(&path.join("odd-ca.pem"));
         authority.sign_with(path, name, hosts, Valid::Now, change);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.directory.path().join(name)
     }
 
     /// Who shows the certificate `name` and trusts `ca`.
@@ -176,7 +176,7 @@ impl Dialler {
     }
 }
 
-/// What serves the folder of a lab.
+/// What serves the directory of a lab.
 pub fn serving(lab: &Lab) -> ServiceOptions {
     options(lab.serve())
 }

@@ -194,8 +194,8 @@ fn a_fixed_disk_of_no_bytes_in_a_file_that_holds_some_is_refused() {
 
 #[test]
 fn fixed_disks_may_be_longer_than_a_table_could_say() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("long.vhd");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("long.vhd");
     let long: u64 = 3 << 40;
     let file = diskdelta::storage::FileStorage::create_new(&path).unwrap();
     let file: Arc<dyn diskdelta::storage::Storage> = Arc::new(file);
@@ -310,8 +310,8 @@ fn a_table_of_tiny_blocks_is_refused_before_memory_is_taken_for_it() {
         .footers(48, &(2040u64 << 30).to_be_bytes());
     refused(&forge, "table offset");
     // A file that is long enough costs nobody anything: all holes.
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("sparse.vhd");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sparse.vhd");
     std::fs::write(&path, &forge.0[..1536]).unwrap();
     let file = std::fs::File::options().write(true).open(&path).unwrap();
     file.set_len(20 << 30).unwrap();

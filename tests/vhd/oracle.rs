@@ -69,7 +69,7 @@ const KINDS: [CreateFormat; 2] = [CreateFormat::VhdFixed, CreateFormat::VhdDynam
 
 #[test]
 fn what_is_created_and_written_is_what_qemu_sees_at_every_boundary() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let lens = [
         0,
         512,
@@ -81,7 +81,7 @@ fn what_is_created_and_written_is_what_qemu_sees_at_every_boundary() {
     ];
     for format in KINDS {
         for len in lens {
-            let path = folder.path().join(format!("{format:?}-{len}.vhd"));
+            let path = directory.path().join(format!("{format:?}-{len}.vhd"));
             let image = created(&path, format, len);
             let mut meant = vec![0; len as usize];
             qemu_agrees(&path, &meant);
@@ -110,8 +110,8 @@ fn what_is_created_and_written_is_what_qemu_sees_at_every_boundary() {
 
 #[test]
 fn a_fixed_vhd_for_azure_is_whole_mebibytes_and_a_footer() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("azure.vhd");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("azure.vhd");
     let storage = FileStorage::create_new(&path).unwrap();
     let options = CreateOptions::new(CreateFormat::VhdFixed, (30 << 20) - 7).with_align(1 << 20);
     assert_eq!(image::create(&storage, &options).unwrap(), 30 << 20);
@@ -121,9 +121,9 @@ fn a_fixed_vhd_for_azure_is_whole_mebibytes_and_a_footer() {
 
 #[test]
 fn images_that_qemu_makes_and_writes_read_as_qemu_reads_them() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (subformat, size) in [("dynamic", 5 * BLOCK + 7680), ("fixed", 3 << 20)] {
-        let path = folder.path().join(format!("{subformat}.vhd"));
+        let path = directory.path().join(format!("{subformat}.vhd"));
         let vhd = path.to_str().unwrap();
         let options = format!("subformat={subformat},force_size");
         let size = size.to_string();
@@ -135,7 +135,7 @@ fn images_that_qemu_makes_and_writes_read_as_qemu_reads_them() {
             let output = oracle("qemu-io", &["-f", "vpc", "-c", command, vhd]);
             assert!(output.is_some_and(|it| it.status.success()), "{command}");
         }
-        let out = folder.path().join("out.raw");
+        let out = directory.path().join("out.raw");
         let convert = ["convert", "-f", "vpc", "-O", "raw", vhd];
         qemu_img(&[&convert[..], &[out.to_str().unwrap()]].concat());
         let mut meant = std::fs::read(out).unwrap();
@@ -156,9 +156,9 @@ fn images_that_qemu_makes_and_writes_read_as_qemu_reads_them() {
 
 #[test]
 fn a_prepared_change_is_what_qemu_sees_once_patches_and_data_are_written() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for format in KINDS {
-        let path = folder.path().join(format!("{format:?}.vhd"));
+        let path = directory.path().join(format!("{format:?}.vhd"));
         let old_len = 5 * BLOCK + 512;
         let image = created(&path, format, old_len);
         image.write_all_at(&pattern(3 << 20, 1), 1 << 20).unwrap();
@@ -193,9 +193,9 @@ fn a_prepared_change_is_what_qemu_sees_once_patches_and_data_are_written() {
 
 #[test]
 fn a_resized_disk_has_its_new_length_for_qemu_too() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for format in KINDS {
-        let path = folder.path().join(format!("{format:?}.vhd"));
+        let path = directory.path().join(format!("{format:?}.vhd"));
         let image = created(&path, format, 3 * BLOCK);
         image
             .write_all_at(&pattern(3 * BLOCK as usize, 1), 0)

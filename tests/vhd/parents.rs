@@ -125,8 +125,8 @@ fn kind(result: Result<Arc<dyn Image>>) -> (ErrorKind, Error) {
 
 #[test]
 fn a_chain_reads_each_sector_from_the_youngest_image_that_has_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
     let base = pattern(LEN, 100);
     fs::write(file("parent.vhd"), fixed_parent(1, &base)).unwrap();
     let mut middle = Child::new(2, 1);
@@ -154,10 +154,10 @@ fn a_chain_reads_each_sector_from_the_youngest_image_that_has_it() {
 
 #[test]
 fn what_neither_child_nor_dynamic_parent_holds_is_one_zero_extent() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let storage = new_image(CreateFormat::VhdDynamic, 1 << 30, None);
     let id = storage.to_vec()[68..84].to_vec();
-    fs::write(folder.path().join("parent.vhd"), storage.to_vec()).unwrap();
+    fs::write(directory.path().join("parent.vhd"), storage.to_vec()).unwrap();
     let mut child = Child::new(2, 0);
     child.blocks.clear();
     child.len = 1 << 30;
@@ -180,16 +180,16 @@ fn what_neither_child_nor_dynamic_parent_holds_is_one_zero_extent() {
     bytes.extend("parent.vhd".encode_utf16().flat_map(u16::to_le_bytes));
     bytes.resize(2560, 0);
     bytes.extend(tail);
-    fs::write(folder.path().join("child.vhd"), bytes).unwrap();
-    let image = open(&folder.path().join("child.vhd")).unwrap();
+    fs::write(directory.path().join("child.vhd"), bytes).unwrap();
+    let image = open(&directory.path().join("child.vhd")).unwrap();
     let extent = image.next_extent(0).unwrap().unwrap();
     assert_eq!(extent, diskdelta::Extent::zero(0..1 << 30));
 }
 
 #[test]
 fn a_parent_must_have_the_id_and_the_length_that_the_child_states() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
     fs::write(file("child.vhd"), Child::new(2, 1).bytes()).unwrap();
     let child = file("child.vhd");
 
@@ -228,8 +228,8 @@ fn a_parent_must_have_the_id_and_the_length_that_the_child_states() {
 
 #[test]
 fn chains_that_come_back_to_themselves_end() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
     fs::write(
         file("own.vhd"),
         Child {
@@ -271,8 +271,8 @@ fn chains_that_come_back_to_themselves_end() {
 
 #[test]
 fn a_chain_may_be_as_long_as_the_limit_and_no_longer() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |id: u8| folder.path().join(format!("{id}.vhd"));
+    let directory = tempfile::tempdir().unwrap();
+    let file = |id: u8| directory.path().join(format!("{id}.vhd"));
     let path: fn(u8) -> Vec<u8> = |id| {
         let path = format!(r".\{id}.vhd");
         path.encode_utf16().flat_map(u16::to_le_bytes).collect()
@@ -296,8 +296,8 @@ fn a_chain_may_be_as_long_as_the_limit_and_no_longer() {
 
 #[test]
 fn the_tables_of_a_chain_are_held_to_one_limit() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |id: u8| folder.path().join(format!("{id}.vhd"));
+    let directory = tempfile::tempdir().unwrap();
+    let file = |id: u8| directory.path().join(format!("{id}.vhd"));
     fs::write(file(0), fixed_parent(0, &pattern(LEN, 0))).unwrap();
     for id in 1..=6 {
         let mut child = Child::new(id, id - 1);
@@ -322,8 +322,8 @@ fn the_tables_of_a_chain_are_held_to_one_limit() {
 
 #[test]
 fn the_cost_of_extents_does_not_multiply_along_a_chain() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |id: u8| folder.path().join(format!("{id}.vhd"));
+    let directory = tempfile::tempdir().unwrap();
+    let file = |id: u8| directory.path().join(format!("{id}.vhd"));
     fs::write(file(0), fixed_parent(0, &pattern(LEN, 0))).unwrap();
     for id in 1..=40 {
         let mut child = Child::new(id, id - 1);
@@ -340,8 +340,8 @@ fn the_cost_of_extents_does_not_multiply_along_a_chain() {
 
 #[test]
 fn locators_full_of_nonsense_are_no_more_than_useless() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
     let base = pattern(LEN, 1);
     fs::write(file("parent.vhd"), fixed_parent(1, &base)).unwrap();
     let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect();

@@ -11,8 +11,8 @@ use crate::support::{contents, refusal, samples};
 
 #[test]
 fn vhds_of_other_software_read_right() {
-    let Some(folder) = samples() else { return };
-    let list = fs::read_to_string(folder.join("SAMPLES.tsv")).unwrap();
+    let Some(directory) = samples() else { return };
+    let list = fs::read_to_string(directory.join("SAMPLES.tsv")).unwrap();
     let mut lines = list
         .lines()
         .map(|line| line.split('\t').collect::<Vec<_>>());
@@ -26,10 +26,10 @@ fn vhds_of_other_software_read_right() {
     );
     let mut seen = 0;
     for line in lines.filter(|line| line[format] == "vhd") {
-        let path = folder.join(line[file]);
+        let path = directory.join(line[file]);
         let mut gate = FileGate::new();
         if line[parent] != "-" {
-            gate = gate.with_parent(folder.join(line[parent]));
+            gate = gate.with_parent(directory.join(line[parent]));
         }
         let options = ImageOptions::default().with_gate(Arc::new(gate));
         let image = image::open(&path, &options).unwrap();
@@ -50,8 +50,8 @@ fn vhds_of_other_software_read_right() {
 
 #[test]
 fn a_differencing_sample_finds_its_parent_beside_it_only_when_the_caller_lets_it() {
-    let Some(folder) = samples() else { return };
-    let child = folder.join("dfvfs/fat-differential.vhd");
+    let Some(directory) = samples() else { return };
+    let child = directory.join("dfvfs/fat-differential.vhd");
     let error = refusal(image::open(&child, &ImageOptions::default()));
     assert_eq!(error.kind(), ErrorKind::Parent);
     assert!(error.to_string().contains("fat-parent.vhd"), "{error}");

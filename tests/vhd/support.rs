@@ -164,9 +164,11 @@ pub fn oracle(program: &str, arguments: &[&str]) -> Option<Output> {
 /// Where the sample images lie; `None`, said loudly, where they are not there.
 pub fn samples() -> Option<PathBuf> {
     match std::env::var_os("DISKDELTA_SAMPLES") {
-        Some(folder) if Path::new(&folder).join("SAMPLES.tsv").is_file() => Some(folder.into()),
+        Some(directory) if Path::new(&directory).join("SAMPLES.tsv").is_file() => {
+            Some(directory.into())
+        }
         _ => {
-            left_out("DISKDELTA_SAMPLES names no folder with SAMPLES.tsv");
+            left_out("DISKDELTA_SAMPLES names no directory with SAMPLES.tsv");
             None
         }
     }

@@ -408,8 +408,8 @@ fn a_partial_block_needs_its_sector_bitmap_at_every_border_of_a_chunk() {
     let parent: Arc<dyn Storage> = parent;
     for block in [0, 15, 16, 17, 31, 32] {
         let options = child_of(&parent, 256 * MIB);
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("child.vhdx");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("child.vhdx");
         let storage = Arc::new(diskdelta::storage::FileStorage::create_new(&path).unwrap());
         diskdelta::image::vhdx::create(&*storage, &options).unwrap();
         let image = open_mut_over(storage.clone(), Some(&parent)).unwrap();

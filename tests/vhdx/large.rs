@@ -12,8 +12,8 @@ use super::support::*;
 #[test]
 fn a_disk_of_64_tib_costs_what_it_holds() {
     for block in [MIB, 32 * MIB] {
-        let folder = tempfile::tempdir().unwrap();
-        let storage = Arc::new(FileStorage::create_new(folder.path().join("l.vhdx")).unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Arc::new(FileStorage::create_new(directory.path().join("l.vhdx")).unwrap());
         create(
             &*storage,
             &Layout::dynamic(64 << 40).with_block_bytes(block),

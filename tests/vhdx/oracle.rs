@@ -55,7 +55,7 @@ fn checked(path: &Path, contents: &[u8]) {
 
 #[test]
 fn files_we_create_and_write_are_good_to_qemu() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for (name, options) in [
         ("dynamic", Layout::dynamic(100 * MIB)),
         (
@@ -68,7 +68,7 @@ fn files_we_create_and_write_are_good_to_qemu() {
         ),
         ("fixed", Layout::fixed(9 * MIB + 4096)),
     ] {
-        let path = folder.path().join(format!("{name}.vhdx"));
+        let path = directory.path().join(format!("{name}.vhdx"));
         let storage = Arc::new(FileStorage::create_new(&path).unwrap());
         create(&*storage, &options).unwrap();
         let info = agrees(&[
@@ -114,8 +114,8 @@ fn files_we_create_and_write_are_good_to_qemu() {
 
 #[test]
 fn files_qemu_creates_and_writes_read_as_it_reads_them() {
-    let folder = tempfile::tempdir().unwrap();
-    let raw = folder.path().join("model.raw");
+    let directory = tempfile::tempdir().unwrap();
+    let raw = directory.path().join("model.raw");
     let mut model = vec![0; 45 << 20];
     model[..3 << 20].copy_from_slice(&pattern(1, 3 << 20));
     model[20 << 20..21 << 20].copy_from_slice(&pattern(2, 1 << 20));
@@ -128,7 +128,7 @@ fn files_qemu_creates_and_writes_read_as_it_reads_them() {
         "subformat=fixed",
         "subformat=fixed,block_size=4M",
     ] {
-        let path = folder.path().join("q.vhdx");
+        let path = directory.path().join("q.vhdx");
         let name = path.to_str().unwrap();
         let arguments = [
             "convert", "-f", "raw", "-O", "vhdx", "-o", options, raw, name,
@@ -158,8 +158,8 @@ fn files_qemu_creates_and_writes_read_as_it_reads_them() {
 #[test]
 fn what_a_log_of_ours_says_qemu_replays_alike() {
     // A commit that stopped after the entry counted: the tables are still the old ones.
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("dirty.vhdx");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("dirty.vhdx");
     let storage = new_image(&Layout::dynamic(20 * MIB).with_block_bytes(MIB));
     let before = storage.to_vec();
     let image = open_mut_over(storage.clone(), None).unwrap();
@@ -183,8 +183,8 @@ fn what_a_log_of_ours_says_qemu_replays_alike() {
 
 #[test]
 fn images_that_qemu_does_not_read_are_good_to_other_readers() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
     let create_at = |name: &str, layout: &Layout| {
         let storage = Arc::new(FileStorage::create_new(path(name)).unwrap());
         create(&*storage, layout).unwrap();

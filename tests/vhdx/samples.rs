@@ -9,8 +9,8 @@ use super::support::{check_extents, contents, samples};
 
 #[test]
 fn every_sample_reads_to_its_known_contents() {
-    let Some(folder) = samples() else { return };
-    let table = std::fs::read_to_string(folder.join("SAMPLES.tsv")).unwrap();
+    let Some(directory) = samples() else { return };
+    let table = std::fs::read_to_string(directory.join("SAMPLES.tsv")).unwrap();
     let mut count = 0;
     for line in table.lines().skip(1) {
         let fields: Vec<&str> = line.split('\t').collect();
@@ -30,13 +30,13 @@ fn every_sample_reads_to_its_known_contents() {
         else {
             continue;
         };
-        let before = std::fs::read(folder.join(file)).unwrap();
+        let before = std::fs::read(directory.join(file)).unwrap();
         let mut gate = FileGate::new();
         if parent != "-" {
-            gate = gate.with_parent(folder.join(parent));
+            gate = gate.with_parent(directory.join(parent));
         }
         let options = ImageOptions::default().with_gate(Arc::new(gate));
-        let image = image::open(folder.join(file), &options).unwrap();
+        let image = image::open(directory.join(file), &options).unwrap();
         let image: &dyn Image = &*image;
         let bytes = contents(image);
         assert_eq!(sha256(&bytes), sum, "{file}");
@@ -63,7 +63,7 @@ fn every_sample_reads_to_its_known_contents() {
         assert_eq!(facts("block_bytes"), block, "{file}");
         assert_eq!(facts("logical_sector_bytes"), sector, "{file}");
         assert_eq!(
-            std::fs::read(folder.join(file)).unwrap(),
+            std::fs::read(directory.join(file)).unwrap(),
             before,
             "{file} was only read"
         );
@@ -73,8 +73,8 @@ fn every_sample_reads_to_its_known_contents() {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("contents");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("contents");
     std::fs::write(&path, bytes).unwrap();
     let output = Command::new("sha256sum").arg(&path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

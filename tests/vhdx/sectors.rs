@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use diskdelta::image::vhdx::{Layout, create};
 use diskdelta::image::{self, CreateFormat, CreateOptions, Format, ImageMut, ImageOptions, Raw};
-use diskdelta::storage::{Access, Folder, MemoryFolder, MemoryStorage, Place};
+use diskdelta::storage::{Access, Directory, MemoryDirectory, MemoryStorage, Place};
 use diskdelta::sync::{Mode, Outcome, Source, SyncOptions, SyncReport, Target, sync};
 use diskdelta::{ErrorKind, Result, Work};
 
@@ -24,19 +24,19 @@ fn source(disk_len: u64, sector: u64) -> (Source, Vec<u8>) {
 }
 
 struct Lab {
-    folder: MemoryFolder,
+    directory: MemoryDirectory,
 }
 
 impl Lab {
     fn new() -> Self {
         Lab {
-            folder: MemoryFolder::new(),
+            directory: MemoryDirectory::new(),
         }
     }
 
     fn place(&self, name: &str) -> Place {
-        let folder: Arc<dyn Folder> = Arc::new(self.folder.clone());
-        Place::new(folder, name)
+        let directory: Arc<dyn Directory> = Arc::new(self.directory.clone());
+        Place::new(directory, name)
     }
 
     fn vhdx(&self, name: &str, layout: &Layout) {
@@ -104,7 +104,7 @@ fn what_would_end_inside_a_sector_of_the_target_is_refused_before_it_changes() {
     let raw = Source::new(Arc::new(Raw::open(Arc::new(raw)).unwrap()));
     let layout = Layout::dynamic(9 * MIB).with_sector_bytes(4096);
     lab.vhdx("t.vhdx", &layout);
-    let before = lab.folder.bytes("t.vhdx");
+    let before = lab.directory.bytes("t.vhdx");
     for source in [&odd, &raw] {
         for mode in [Mode::Auto, Mode::Delta, Mode::Full] {
             let error = run(source, &lab.target("t.vhdx"), mode).unwrap_err();
@@ -112,11 +112,11 @@ fn what_would_end_inside_a_sector_of_the_target_is_refused_before_it_changes() {
             assert!(error.to_string().contains("--align 4096"), "{error}");
         }
     }
-    assert!(lab.folder.bytes("t.vhdx") == before);
+    assert!(lab.directory.bytes("t.vhdx") == before);
     let new = CreateOptions::new(CreateFormat::VhdxDynamic, 0).with_sector_size(4096);
     let error = run(&raw, &lab.target("new.vhdx").with_create(new), Mode::Auto).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert!(lab.folder.bytes("new.vhdx").is_none());
+    assert!(lab.directory.bytes("new.vhdx").is_none());
 
     // Zeros behind the end are for the caller to ask for; whole sectors need none.
     let aligned = lab.target("t.vhdx").with_align(4096);

@@ -17,14 +17,14 @@ pub fn left_out(what: &str) {
     eprintln!("LEFT OUT: {what} not found");
 }
 
-/// The folder of images that other software made.
+/// The directory of images that other software made.
 pub fn samples() -> Option<PathBuf> {
-    let folder = std::env::var_os("DISKDELTA_SAMPLES").map(PathBuf::from);
-    let folder = folder.filter(|folder| folder.join("SAMPLES.tsv").is_file());
-    if folder.is_none() {
-        left_out("the folder of samples (DISKDELTA_SAMPLES)");
+    let directory = std::env::var_os("DISKDELTA_SAMPLES").map(PathBuf::from);
+    let directory = directory.filter(|directory| directory.join("SAMPLES.tsv").is_file());
+    if directory.is_none() {
+        left_out("the directory of samples (DISKDELTA_SAMPLES)");
     }
-    folder
+    directory
 }
 
 /// Offers these files as parents, whatever the child says.

@@ -176,9 +176,9 @@ fn cases() -> Vec<Case> {
 
 #[test]
 fn our_verdicts_differ_from_those_of_qemu_img_where_the_table_says() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("case.vhdx");
-    let raw = folder.path().join("case.raw");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("case.vhdx");
+    let raw = directory.path().join("case.raw");
     let mut wrong = Vec::new();
     for case in cases() {
         let ours = match open_bytes(case.bytes.clone()) {

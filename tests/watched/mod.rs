@@ -1,28 +1,30 @@
-//! A folder in memory that sees in which order its files are written and made durable.
+//! A directory in memory that sees in which order its files are written and made durable.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
 
 use diskdelta::Result;
-use diskdelta::storage::fault::{FaultDisk, FaultFolder, NoRewrite, OrderRule, Step, SyncedBefore};
-use diskdelta::storage::{Access, FileId, Folder, Privacy, Storage};
+use diskdelta::storage::fault::{
+    FaultDirectory, FaultDisk, NoRewrite, OrderRule, Step, SyncedBefore,
+};
+use diskdelta::storage::{Access, Directory, FileId, Privacy, Storage};
 
 /// What was done in it is looked at when the last of its clones is dropped: nothing is written twice
 /// between two syncs, and nothing to a target before its stage or sidecar is durable.
 #[derive(Clone)]
-pub struct WatchedFolder(Arc<Watched>);
+pub struct WatchedDirectory(Arc<Watched>);
 
 struct Watched {
     disk: FaultDisk,
-    folder: FaultFolder,
+    directory: FaultDirectory,
 }
 
-impl WatchedFolder {
+impl WatchedDirectory {
     pub fn new() -> Self {
         let disk = FaultDisk::new();
-        let folder = disk.folder(PATH);
-        WatchedFolder(Arc::new(Watched { disk, folder }))
+        let directory = disk.directory(PATH);
+        WatchedDirectory(Arc::new(Watched { disk, directory }))
     }
 
     /// Puts a file there, as if it had always been there.
@@ -72,57 +74,57 @@ impl OrderRule for NamedOnly {
     }
 }
 
-impl Folder for WatchedFolder {
+impl Directory for WatchedDirectory {
     fn path(&self) -> &Path {
-        self.0.folder.path()
+        self.0.directory.path()
     }
 
     fn open(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
-        self.0.folder.open(name, access)
+        self.0.directory.open(name, access)
     }
 
     fn open_own(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
-        self.0.folder.open_own(name, access)
+        self.0.directory.open_own(name, access)
     }
 
     fn create(&self, name: &OsStr, privacy: Privacy) -> Result<Arc<dyn Storage>> {
-        self.0.folder.create(name, privacy)
+        self.0.directory.create(name, privacy)
     }
 
     fn rename_new(&self, from: &OsStr, to: &OsStr) -> Result<()> {
-        self.0.folder.rename_new(from, to)
+        self.0.directory.rename_new(from, to)
     }
 
     fn remove_unused(&self, name: &OsStr) -> Result<bool> {
-        self.0.folder.remove_unused(name)
+        self.0.directory.remove_unused(name)
     }
 
     fn file_id(&self, name: &OsStr) -> Result<Option<FileId>> {
-        self.0.folder.file_id(name)
+        self.0.directory.file_id(name)
     }
 
     fn copy_attributes(&self, from: &OsStr, to: &OsStr) -> Result<Vec<String>> {
-        self.0.folder.copy_attributes(from, to)
+        self.0.directory.copy_attributes(from, to)
     }
 
     fn has_attributes_of(&self, from: &OsStr, to: &OsStr) -> Result<bool> {
-        self.0.folder.has_attributes_of(from, to)
+        self.0.directory.has_attributes_of(from, to)
     }
 
     fn rename(&self, from: &OsStr, to: &OsStr) -> Result<()> {
-        self.0.folder.rename(from, to)
+        self.0.directory.rename(from, to)
     }
 
     fn remove(&self, name: &OsStr) -> Result<()> {
-        self.0.folder.remove(name)
+        self.0.directory.remove(name)
     }
 
     fn names(&self) -> Result<Vec<OsString>> {
-        self.0.folder.names()
+        self.0.directory.names()
     }
 
     fn sync(&self) -> Result<()> {
-        self.0.folder.sync()
+        self.0.directory.sync()
     }
 }
 

@@ -36,16 +36,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .canonicalize()?;
-    let folder = project.join("target/mutants");
-    fs::create_dir_all(&folder)?;
+    let directory = project.join("target/mutants");
+    fs::create_dir_all(&directory)?;
 
     let mutants = mutant::list(&project, &files)?;
-    let tree = Tree::copy(&project, folder.join("tree"))?;
+    let tree = Tree::copy(&project, directory.join("tree"))?;
     let compiled = tree.compile(&mutants)?;
     let suite = Suite::build(&tree)?;
-    let reached = suite.record(&folder.join("reached.tsv"))?;
+    let reached = suite.record(&directory.join("reached.tsv"))?;
 
-    let ledger = Ledger::open(folder.join("mutants.tsv"))?;
+    let ledger = Ledger::open(directory.join("mutants.tsv"))?;
     let mut open: Vec<&Mutant> = mutants.iter().filter(|it| !ledger.knows(it)).collect();
     open.sort_by_key(|it| !files.contains(&it.file));
     suite.hold(&open, |mutant| {

@@ -19,7 +19,7 @@ use crate::tree::Tree;
 
 /// All tests of the crate.
 pub struct Suite {
-    folder: PathBuf,
+    directory: PathBuf,
     /// The address space of one test, in KiB: a mutant may ask for more and more.
     memory: String,
     tests: Vec<Test>,
@@ -82,7 +82,7 @@ impl Suite {
         }
         match output.status.success() && !tests.is_empty() {
             true => Ok(Suite {
-                folder: tree.path.clone(),
+                directory: tree.path.clone(),
                 memory,
                 tests,
             }),
@@ -169,9 +169,9 @@ impl Suite {
     /// Runs a test, with so much time and memory. What it has started dies with it.
     fn run(&self, test: usize, variable: (&str, &std::ffi::OsStr), limit: Duration) -> End {
         let test = &self.tests[test];
-        let folder = match tempfile() {
-            Ok(folder) => folder,
-            Err(error) => panic!("no folder for a test: {error}"),
+        let directory = match tempfile() {
+            Ok(directory) => directory,
+            Err(error) => panic!("no directory for a test: {error}"),
         };
         let mut child = Command::new("sh")
             .args(["-c", "ulimit -v $0 && exec \"$@\""])
@@ -179,9 +179,9 @@ impl Suite {
             .arg(&test.program)
             .args(["--exact", &test.name])
             .env(variable.0, variable.1)
-            .env("CARGO_MANIFEST_DIR", &self.folder)
-            .env("TMPDIR", &folder)
-            .current_dir(&self.folder)
+            .env("CARGO_MANIFEST_DIR", &self.directory)
+            .env("TMPDIR", &directory)
+            .current_dir(&self.directory)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -203,9 +203,9 @@ impl Suite {
                 .stderr(Stdio::null())
                 .status();
             let _ = child.wait();
-            let_go(&folder);
+            let_go(&directory);
         }
-        let _ = fs::remove_dir_all(&folder);
+        let _ = fs::remove_dir_all(&directory);
         match status {
             None => End::OutOfTime,
             Some(it) if it.success() => End::Passed,
@@ -217,19 +217,19 @@ impl Suite {
 fn tempfile() -> std::io::Result<PathBuf> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("mutants-{}-{number}", std::process::id()));
-    fs::create_dir_all(&folder)?;
-    Ok(folder)
+    let directory = std::env::temp_dir().join(format!("mutants-{}-{number}", std::process::id()));
+    fs::create_dir_all(&directory)?;
+    Ok(directory)
 }
 
 /// Takes away the mounts and loop devices that a killed test has left.
-fn let_go(folder: &Path) {
-    let folder = folder.to_string_lossy();
+fn let_go(directory: &Path) {
+    let directory = directory.to_string_lossy();
     for line in fs::read_to_string("/proc/mounts")
         .unwrap_or_default()
         .lines()
     {
-        if let Some(place) = line.split(' ').nth(1).filter(|it| it.starts_with(&*folder)) {
+        if let Some(place) = line.split(' ').nth(1).filter(|it| it.starts_with(&*directory)) {
             let _ = Command::new("umount").args(["-l", place]).status();
         }
     }
@@ -241,7 +241,7 @@ fn let_go(folder: &Path) {
         .unwrap_or_default();
     for line in listed.lines() {
         if let Some((device, file)) = line.split_once(' ')
-            && file.trim().starts_with(&*folder)
+            && file.trim().starts_with(&*directory)
         {
             let _ = Command::new("losetup").args(["-d", device]).status();
         }

@@ -26,7 +26,7 @@ impl Tree {
             .output()?;
         for name in String::from_utf8(listed.stdout)?.split_terminator('\0') {
             let (from, to) = (project.join(name), path.join(name));
-            fs::create_dir_all(to.parent().ok_or("a file without a folder")?)?;
+            fs::create_dir_all(to.parent().ok_or("a file without a directory")?)?;
             fs::copy(from, to)?;
         }
         Ok(Tree {

@@ -1,4 +1,4 @@
-//! Sparse bytes in memory, as storage and as a folder of files that stops working after a while.
+//! Sparse bytes in memory, as storage and as a directory of files that stops working after a while.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-use diskdelta::storage::{Access, FileId, Folder, Privacy, Storage};
+use diskdelta::storage::{Access, Directory, FileId, Privacy, Storage};
 use diskdelta::{Error, ErrorKind, Result};
 
 const PAGE: u64 = 4096;
@@ -248,7 +248,7 @@ fn id_of(bytes: &Arc<RwLock<Bytes>>) -> FileId {
     }
 }
 
-/// A folder of sparse files.
+/// A directory of sparse files.
 #[derive(Clone)]
 pub struct Lab {
     files: Arc<Mutex<BTreeMap<OsString, Arc<RwLock<Bytes>>>>>,
@@ -319,7 +319,7 @@ impl Lab {
     }
 }
 
-impl Folder for Lab {
+impl Directory for Lab {
     fn path(&self) -> &Path {
         Path::new("/lab")
     }

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::Finding;
 use crate::failback::machine::{Mode, Side};
 use crate::replica::ManifestImage;
-use crate::storage::{Folder, HostFolder};
+use crate::storage::{Directory, HostDirectory};
 use crate::sync::{FULL_FROM_PERCENT_VERIFIED, sample};
 use crate::units::{BlockSize, PAGE_BYTES};
 
@@ -145,9 +145,9 @@ impl HostDisks {
                 continue;
             };
             let room = encrypted.map(|encrypted| encrypted.free_bytes());
-            if let (Some(room), true) = (room, self.replica_folder(side).is_some()) {
-                let at = self.replica_folder(side).unwrap_or(Path::new("/"));
-                list.room("replica folder", room, at, &source, held.is_some());
+            if let (Some(room), true) = (room, self.replica_directory(side).is_some()) {
+                let at = self.replica_directory(side).unwrap_or(Path::new("/"));
+                list.room("replica directory", room, at, &source, held.is_some());
             }
             let may_be_longer = disk.may_be_longer();
             match held {
@@ -225,18 +225,19 @@ impl HostDisks {
                 false => list.size("target size", source.disk_bytes, target.disk_len()),
             }
         }
-        let free = HostFolder::open(disk_path.folder()).and_then(|folder| folder.free_bytes());
+        let free =
+            HostDirectory::open(disk_path.directory()).and_then(|directory| directory.free_bytes());
         list.room(
             "free space",
             free,
-            disk_path.folder(),
+            disk_path.directory(),
             source,
             path.is_some(),
         );
         let at = path
             .iter()
             .map(PathBuf::as_path)
-            .chain([disk_path.folder()]);
+            .chain([disk_path.directory()]);
         for path in at {
             if let Err(error) = refuse_unwritable(path) {
                 list.fails("target writable", error.to_string());
@@ -244,8 +245,8 @@ impl HostDisks {
         }
     }
 
-    fn replica_folder(&self, side: Side) -> Option<&Path> {
-        self.encryption.of(side).as_ref()?.folder.as_deref()
+    fn replica_directory(&self, side: Side) -> Option<&Path> {
+        self.encryption.of(side).as_ref()?.directory.as_deref()
     }
 
     fn target_device(
@@ -284,7 +285,7 @@ impl HostDisks {
     }
 
     /// Estimates what a job would move, disk by disk. Reads a sample, and writes a small file
-    /// without a name in the target's folder, to see how fast that is; changes nothing.
+    /// without a name in the target's directory, to see how fast that is; changes nothing.
     ///
     /// # Errors
     /// `NotFound` for a missing source; those of the images; `Cancelled`.
@@ -345,7 +346,7 @@ impl HostDisks {
     }
 }
 
-/// Whether the system lets this process write there: a read-only file system, an immutable folder
+/// Whether the system lets this process write there: a read-only file system, an immutable directory
 /// and permissions show here, before anything is begun.
 fn refuse_unwritable(path: &Path) -> Result<()> {
     let allowed = rustix::fs::access(path, rustix::fs::Access::WRITE_OK);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Format;
-use crate::storage::{Folder, HostFile, HostFolder, Place, resolve_to_write};
+use crate::storage::{Directory, HostDirectory, HostFile, Place, resolve_to_write};
 
 /// The names that a job gives a disk's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,7 +165,7 @@ impl DiskPath {
             Standing::Left(path) => move_to(&path, &self.blocked)?,
         }
         // A rename of an executor that died may not be durable yet.
-        self.sync_folder()?;
+        self.sync_directory()?;
         Ok(true)
     }
 
@@ -181,7 +181,7 @@ impl DiskPath {
             Standing::Blocked => move_to(&self.blocked, &self.own)?,
             Standing::Left(_) => return Err(self.gone()),
         }
-        self.sync_folder()?;
+        self.sync_directory()?;
         Ok(true)
     }
 
@@ -218,12 +218,12 @@ impl DiskPath {
     ///
     /// # Errors
     /// `Io`.
-    pub fn sync_folder(&self) -> Result<()> {
-        HostFolder::open(self.folder())?.sync()
+    pub fn sync_directory(&self) -> Result<()> {
+        HostDirectory::open(self.directory())?.sync()
     }
 
-    /// The folder that it lies in.
-    pub fn folder(&self) -> &Path {
+    /// The directory that it lies in.
+    pub fn directory(&self) -> &Path {
         self.own.parent().unwrap_or(Path::new("/"))
     }
 
@@ -251,7 +251,7 @@ impl DiskPath {
     }
 
     fn siblings(&self) -> Result<Vec<OsString>> {
-        HostFolder::open(self.folder())?.names()
+        HostDirectory::open(self.directory())?.names()
     }
 }
 
@@ -272,14 +272,14 @@ pub(super) fn exists(path: &Path) -> Result<bool> {
     }
 }
 
-/// Gives a file another name in its folder, which nothing may have; one that has both already
+/// Gives a file another name in its directory, which nothing may have; one that has both already
 /// loses the first.
 fn move_to(from: &Path, to: &Path) -> Result<()> {
     if exists(to)? && is_same(from, to)? {
         return remove(from);
     }
     let (from, to) = (Place::host(from)?, Place::host(to)?);
-    from.folder().rename_new(from.name(), to.name())
+    from.directory().rename_new(from.name(), to.name())
 }
 
 /// Renames a file, replacing one that is there.
@@ -310,14 +310,14 @@ const PARTIAL: &str = "partial";
 mod tests {
     use super::*;
 
-    fn disk_path(folder: &Path) -> DiskPath {
-        DiskPath::new(&folder.join("a.vhdx"), Format::Vhdx, "shop").unwrap()
+    fn disk_path(directory: &Path) -> DiskPath {
+        DiskPath::new(&directory.join("a.vhdx"), Format::Vhdx, "shop").unwrap()
     }
 
     #[test]
     fn a_blocked_disk_has_another_name_with_the_same_extension_and_gets_its_own_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk_path = disk_path(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let disk_path = disk_path(directory.path());
         assert_eq!(disk_path.standing().unwrap(), Standing::Missing);
         assert!(!disk_path.block().unwrap());
         fs::write(&disk_path.own, "disk").unwrap();
@@ -327,7 +327,7 @@ mod tests {
         }
         assert_eq!(
             disk_path.there().unwrap(),
-            folder.path().join("a.vhdx.failback-shop.partial.vhdx")
+            directory.path().join("a.vhdx.failback-shop.partial.vhdx")
         );
         for _ in 0..2 {
             assert!(disk_path.unblock().unwrap());
@@ -346,10 +346,10 @@ mod tests {
 
     #[test]
     fn what_an_earlier_job_left_blocked_is_taken_over() {
-        let folder = tempfile::tempdir().unwrap();
-        let left = folder.path().join("a.vhdx.failback-older.partial.vhdx");
+        let directory = tempfile::tempdir().unwrap();
+        let left = directory.path().join("a.vhdx.failback-older.partial.vhdx");
         fs::write(&left, "disk").unwrap();
-        let disk_path = disk_path(folder.path());
+        let disk_path = disk_path(directory.path());
         assert_eq!(disk_path.standing().unwrap(), Standing::Left(left));
         assert!(disk_path.block().unwrap());
         assert_eq!(disk_path.standing().unwrap(), Standing::Blocked);
@@ -357,8 +357,8 @@ mod tests {
 
     #[test]
     fn a_disk_under_two_names_is_not_guessed_at() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk_path = disk_path(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let disk_path = disk_path(directory.path());
         fs::write(&disk_path.own, "one").unwrap();
         fs::write(&disk_path.blocked, "two").unwrap();
         let error = disk_path.block().unwrap_err();
@@ -369,8 +369,8 @@ mod tests {
 
     #[test]
     fn a_file_that_takes_a_name_meanwhile_is_not_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk_path = disk_path(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let disk_path = disk_path(directory.path());
         fs::write(&disk_path.own, "one").unwrap();
         // As it is when the other one comes between the look and the rename.
         for plant in [
@@ -388,8 +388,8 @@ mod tests {
 
     #[test]
     fn a_rename_in_two_steps_that_was_cut_off_is_ended() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk_path = disk_path(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let disk_path = disk_path(directory.path());
         fs::write(&disk_path.own, "disk").unwrap();
         fs::hard_link(&disk_path.own, &disk_path.blocked).unwrap();
         assert_eq!(disk_path.standing().unwrap(), Standing::Blocked);
@@ -402,12 +402,12 @@ mod tests {
 
     #[test]
     fn ways_back_are_numbered_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk_path = disk_path(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let disk_path = disk_path(directory.path());
         for _ in 0..12 {
             fs::write(disk_path.next_undo().unwrap(), "undo").unwrap();
         }
-        fs::write(folder.path().join("a.vhdx.failback-shop.undo-x"), "").unwrap();
+        fs::write(directory.path().join("a.vhdx.failback-shop.undo-x"), "").unwrap();
         let numbers: Vec<_> = disk_path.undos().unwrap().iter().map(|it| it.0).collect();
         assert_eq!(numbers, (1..=12).collect::<Vec<_>>());
     }

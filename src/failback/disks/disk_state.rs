@@ -15,23 +15,23 @@ use crate::failback::machine::Side;
 use crate::image::{Image, Raw, Resized};
 use crate::limits::Limits;
 use crate::manifest::{self, HashPass, Manifest, ManifestUpdater, ManifestWriter};
-use crate::storage::{Access, Folder, HostFolder, MemoryStorage, Place};
+use crate::storage::{Access, Directory, HostDirectory, MemoryStorage, Place};
 use crate::units::BlockSize;
 
 /// The files that a job keeps of one disk at one side.
 pub(super) struct DiskState {
-    folder: Arc<dyn Folder>,
+    directory: Arc<dyn Directory>,
     stem: String,
 }
 
 impl DiskState {
-    /// The disk state of a disk, by its number in the plan, in the job's folder.
+    /// The disk state of a disk, by its number in the plan, in the job's directory.
     ///
     /// # Errors
     /// `NotFound`, `Io`.
-    pub fn new(folder: &Path, vm: &str, side: Side, disk: usize) -> Result<Self> {
+    pub fn new(directory: &Path, vm: &str, side: Side, disk: usize) -> Result<Self> {
         Ok(DiskState {
-            folder: Arc::new(HostFolder::open(folder)?),
+            directory: Arc::new(HostDirectory::open(directory)?),
             stem: format!("{vm}.{side}-{disk}"),
         })
     }
@@ -99,7 +99,7 @@ impl DiskState {
         for place in [self.place(), self.file("verified")] {
             place.remove_if_there()?;
         }
-        self.folder.sync()
+        self.directory.sync()
     }
 
     /// From here on a verification looks at what changes, not at what was there before.
@@ -119,7 +119,7 @@ impl DiskState {
             .map_err(|e| Error::io("link", e).at_path(&from))?;
         // Linked twice already, the rename does nothing and leaves both names.
         remove(&new)?;
-        self.folder.sync()
+        self.directory.sync()
     }
 
     /// The next verification looks at everything.
@@ -128,7 +128,7 @@ impl DiskState {
     /// `Io`.
     pub fn distrust(&self) -> Result<()> {
         self.file("verified").remove_if_there()?;
-        self.folder.sync()
+        self.directory.sync()
     }
 
     /// The root of what `image` holds, where it is read only as far as it changed since
@@ -169,7 +169,7 @@ impl DiskState {
         if place.open_if_there(Access::Read)?.is_none() {
             place.create_new()?.sync()?;
         }
-        self.folder.sync()
+        self.directory.sync()
     }
 
     /// Takes a note back. Durable when it returns.
@@ -178,7 +178,7 @@ impl DiskState {
     /// `Io`.
     pub fn unnote(&self, what: &str) -> Result<()> {
         self.file(what).remove_if_there()?;
-        self.folder.sync()
+        self.directory.sync()
     }
 
     /// Whether something was noted.
@@ -191,7 +191,7 @@ impl DiskState {
 
     fn file(&self, kind: &str) -> Place {
         Place::new(
-            self.folder.clone(),
+            self.directory.clone(),
             OsString::from(format!("{}.{kind}", self.stem)),
         )
     }

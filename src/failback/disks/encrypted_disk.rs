@@ -1,4 +1,4 @@
-//! A disk that its site keeps encrypted: a replica in a folder, until its VM is to run.
+//! A disk that its site keeps encrypted: a replica in a directory, until its VM is to run.
 //!
 //! While there is a chain it is what the disk holds. The disk itself, where it is there too, was
 //! made from it, for the VM that is about to be started, and goes with the next pass. A disk
@@ -24,13 +24,13 @@ use crate::failback::plan::Encryption;
 use crate::image::{CreateFormat, CreateOptions, Image};
 use crate::manifest::{self, KeptManifest, Manifest};
 use crate::replica::{Appended, Changed, Key, Replica};
-use crate::storage::{Folder, HostFolder, MemoryStorage, Storage, resolve_to_write};
+use crate::storage::{Directory, HostDirectory, MemoryStorage, Storage, resolve_to_write};
 use crate::sync::for_sampled;
 use crate::units::is_zero;
 
 /// Where an encrypted disk is kept, and its key.
 pub(super) struct EncryptedDisk {
-    folder: PathBuf,
+    directory: PathBuf,
     key: Arc<Key>,
     disk_path: DiskPath,
 }
@@ -55,21 +55,21 @@ impl EncryptedDisk {
     /// The encrypted disk of the disk at `disk path`, which is called `identity`, of the VM `vm`.
     ///
     /// # Errors
-    /// `Unsupported` for a device where nobody says what folder is for it; those of [`Key::load`].
+    /// `Unsupported` for a device where nobody says what directory is for it; those of [`Key::load`].
     pub fn of(
         disk_path: DiskPath,
         encryption: &Encryption,
         vm: &str,
         identity: &str,
     ) -> Result<Self> {
-        let folder = match encryption.folder_of(vm, identity) {
-            Some(folder) => folder,
+        let directory = match encryption.directory_of(vm, identity) {
+            Some(directory) => directory,
             None if disk_path.is_device => {
-                let text = "an encrypted replica lies in a folder beside the disk, and a block \
+                let text = "an encrypted replica lies in a directory beside the disk, and a block \
                             device has none";
                 return Err(Error::new(ErrorKind::Unsupported, text)
                     .at_path(&disk_path.own)
-                    .advise("name a `folder` in the plan's `encryption` table"));
+                    .advise("name a `directory` in the plan's `encryption` table"));
             }
             None => {
                 let mut name = OsString::from(disk_path.own.file_name().unwrap_or_default());
@@ -78,7 +78,7 @@ impl EncryptedDisk {
             }
         };
         Ok(EncryptedDisk {
-            folder,
+            directory,
             key: Arc::new(Key::load(&encryption.key, &encryption.recipients)?),
             disk_path,
         })
@@ -133,7 +133,7 @@ impl EncryptedDisk {
 
     /// How long ago the last pass was added, where clocks make sense.
     pub fn age(&self) -> Option<Duration> {
-        age(&self.folder)
+        age(&self.directory)
     }
 
     /// The root of what the replica holds, all of it read and authenticated; `None` where there
@@ -223,15 +223,15 @@ impl EncryptedDisk {
             return Ok(());
         };
         replica.remove()?;
-        fs::remove_dir(&self.folder)
-            .map_err(|e| Error::io("remove folder", e).at_path(&self.folder))?;
+        fs::remove_dir(&self.directory)
+            .map_err(|e| Error::io("remove directory", e).at_path(&self.directory))?;
         self.parent()?.sync()
     }
 
     /// The error for a disk that is to be used, and of which there is only the replica.
     pub fn not_written_out(&self) -> Error {
         let text = "this disk is kept encrypted, and was not written out yet";
-        Error::new(ErrorKind::VerifyFailed, text).at_path(&self.folder)
+        Error::new(ErrorKind::VerifyFailed, text).at_path(&self.directory)
     }
 
     /// How many of the blocks that a sample looked at differ from what the replica holds: looked
@@ -276,14 +276,14 @@ impl EncryptedDisk {
         };
         let create = self.create(image.disk_len());
         let image = padded(image, create.rounded_len()?);
-        let next: Arc<dyn Storage> = Arc::new(MemoryStorage::new(&self.folder, Vec::new()));
+        let next: Arc<dyn Storage> = Arc::new(MemoryStorage::new(&self.directory, Vec::new()));
         let appended = replica.append(&*image, None, &next, &|| open_disk.check(), work)?;
         // The disk of before is gone after this.
         match replica.verify(work)? == appended.root {
             true => Ok(()),
             false => {
                 let text = "the replica is not what was just written to it";
-                Err(Error::new(ErrorKind::VerifyFailed, text).at_path(&self.folder))
+                Err(Error::new(ErrorKind::VerifyFailed, text).at_path(&self.directory))
             }
         }
     }
@@ -300,31 +300,32 @@ impl EncryptedDisk {
     }
 
     fn replica(&self) -> Result<Option<Replica>> {
-        Ok(match exists(&self.folder)? {
+        Ok(match exists(&self.directory)? {
             true => Some(self.open()?),
             false => None,
         })
     }
 
     fn make(&self) -> Result<Replica> {
-        if !exists(&self.folder)? {
+        if !exists(&self.directory)? {
             let parent = self.parent()?;
-            fs::create_dir(&self.folder)
-                .map_err(|e| Error::io("create folder", e).at_path(&self.folder))?;
+            fs::create_dir(&self.directory)
+                .map_err(|e| Error::io("create directory", e).at_path(&self.directory))?;
             parent.sync()?;
         }
         self.open()
     }
 
-    /// The folder that the replica's lies in.
-    fn parent(&self) -> Result<HostFolder> {
-        let parent = self.folder.parent().unwrap_or(Path::new("/"));
-        HostFolder::open(resolve_to_write(parent)?)
+    /// The directory that the replica's lies in.
+    fn parent(&self) -> Result<HostDirectory> {
+        let parent = self.directory.parent().unwrap_or(Path::new("/"));
+        HostDirectory::open(resolve_to_write(parent)?)
     }
 
     fn open(&self) -> Result<Replica> {
-        let folder: Arc<dyn Folder> = Arc::new(HostFolder::open(resolve_to_write(&self.folder)?)?);
-        Ok(Replica::new(folder, self.key.clone()).only_own())
+        let directory: Arc<dyn Directory> =
+            Arc::new(HostDirectory::open(resolve_to_write(&self.directory)?)?);
+        Ok(Replica::new(directory, self.key.clone()).only_own())
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Looked {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::failback) struct Room {
     filesystem: Option<u64>,
-    folder: PathBuf,
+    directory: PathBuf,
     free: u64,
     /// What it takes for sure; 0 where that is not known, or may be less.
     needed: u64,
@@ -44,7 +44,7 @@ pub(in crate::failback) fn crowded<'a>(rooms: impl Iterator<Item = &'a Room>) ->
         format!(
             "{count} disks need {} of the file system of {}, which has {} free",
             format_size(sum),
-            room.folder.display(),
+            room.directory.display(),
             format_size(room.free)
         )
     });
@@ -100,7 +100,7 @@ impl List<'_> {
         let is_firm = !some_is_there && source.allocated_bytes.is_some();
         let room = Room {
             filesystem: std::fs::metadata(at).ok().map(|facts| facts.dev()),
-            folder: at.to_owned(),
+            directory: at.to_owned(),
             free,
             needed: if is_firm { needed } else { 0 },
         };
@@ -145,7 +145,7 @@ mod tests {
     fn disks_that_have_room_each_but_not_together_are_told_of_by_file_system() {
         let room = |filesystem, needed| Room {
             filesystem,
-            folder: PathBuf::from("/vm"),
+            directory: PathBuf::from("/vm"),
             free: 50,
             needed,
         };

@@ -61,7 +61,7 @@ pub struct HostDisks {
     job: String,
     vm: String,
     /// Where the disk states lie.
-    folder: PathBuf,
+    directory: PathBuf,
     disks: Vec<PlannedDisk>,
     create: bool,
     safety: Safety,
@@ -100,8 +100,8 @@ impl PlannedDisk {
 }
 
 impl HostDisks {
-    /// The disks of `vm`; `folder` is where the job keeps what it has to remember of them.
-    pub fn new(plan: &Plan, vm: &Vm, folder: impl Into<PathBuf>) -> Self {
+    /// The disks of `vm`; `directory` is where the job keeps what it has to remember of them.
+    pub fn new(plan: &Plan, vm: &Vm, directory: impl Into<PathBuf>) -> Self {
         let disks = vm.disks.iter().map(|disk| {
             let primary = (disk.primary.clone(), disk.primary_format);
             let recovery = (disk.recovery.clone(), disk.recovery_format);
@@ -118,7 +118,7 @@ impl HostDisks {
         HostDisks {
             job: plan.name.clone(),
             vm: vm.name.clone(),
-            folder: folder.into(),
+            directory: directory.into(),
             disks: disks.collect(),
             create: vm.create,
             safety: plan.safety,
@@ -142,7 +142,7 @@ impl HostDisks {
     /// `InvalidInput` for a format that is not known.
     fn for_request(
         request: &AgentRequest,
-        folder: &Path,
+        directory: &Path,
         callback_source: Arc<CallbackSource>,
     ) -> Result<Self> {
         let disks = request.disks.iter().enumerate().map(|(index, disk)| {
@@ -167,7 +167,7 @@ impl HostDisks {
         Ok(HostDisks {
             job: request.job.clone(),
             vm: request.vm.clone(),
-            folder: folder.to_owned(),
+            directory: directory.to_owned(),
             disks: disks.collect::<Result<_>>()?,
             create: request.create,
             safety: match request.in_place {
@@ -276,7 +276,7 @@ impl HostDisks {
     }
 
     fn state(&self, side: Side, index: usize) -> Result<DiskState> {
-        DiskState::new(&self.folder, &self.vm, side, index)
+        DiskState::new(&self.directory, &self.vm, side, index)
     }
 
     /// How much a side's disk should hold; `None` before the first pass onto it is complete.

@@ -40,7 +40,7 @@ impl Pace {
 }
 
 fn measured(disk_path: &DiskPath, work: &Work) -> Result<Option<Pace>> {
-    let Some(file) = FileStorage::nameless(disk_path.folder())? else {
+    let Some(file) = FileStorage::nameless(disk_path.directory())? else {
         return Ok(None);
     };
     let mut bytes = vec![0; PIECE_BYTES];
@@ -81,13 +81,14 @@ mod tests {
     use crate::image::Format;
 
     #[test]
-    fn a_folder_is_tried_and_nothing_is_left_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk_path = DiskPath::new(&folder.path().join("a.raw"), Format::Raw, "shop").unwrap();
+    fn a_directory_is_tried_and_nothing_is_left_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk_path =
+            DiskPath::new(&directory.path().join("a.raw"), Format::Raw, "shop").unwrap();
         let pace = Pace::at(&disk_path, -1.0, &Work::new(1).unwrap()).unwrap();
-        let tried = FileStorage::nameless(folder.path()).unwrap().is_some();
+        let tried = FileStorage::nameless(directory.path()).unwrap().is_some();
         assert!(pace.write > 0.0 && pace.back > 0.0 || !tried);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]

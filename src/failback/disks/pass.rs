@@ -177,7 +177,7 @@ impl Pass<'_> {
         }
         std::fs::hard_link(&self.disk_path.blocked, &self.disk_path.before)
             .map_err(|e| Error::io("link", e).at_path(&self.disk_path.before))?;
-        self.disk_path.sync_folder()
+        self.disk_path.sync_directory()
     }
 
     /// Where the way back is written, unless the whole file is kept.

@@ -50,7 +50,7 @@ impl PlaintextDisk<'_> {
     pub fn empty(&self, disk_len: u64, work: &Work) -> Result<()> {
         if !self.disk_path.is_device {
             remove(&self.disk_path.blocked)?;
-            return self.disk_path.sync_folder();
+            return self.disk_path.sync_directory();
         }
         if self.is_there()? {
             self.write(&Source::new(nothing(disk_len)?), work)?;

@@ -30,7 +30,7 @@ pub(super) fn restore(
             done => drop(done?),
         }
         state.forget()?;
-        return disk_path.sync_folder();
+        return disk_path.sync_directory();
     }
     if exists(&disk_path.blocked)? {
         finish(&disk_path, work)?;
@@ -57,7 +57,7 @@ pub(super) fn forget(disk_path: &DiskPath) -> Result<()> {
     for (_, path) in disk_path.undos()? {
         remove(&path)?;
     }
-    disk_path.sync_folder()
+    disk_path.sync_directory()
 }
 
 /// Ends what a sync has left: what was begun is finished, what was only staged is dropped.
@@ -81,7 +81,7 @@ fn put_back(disk_path: &DiskPath) -> Result<()> {
     } else {
         rename(&disk_path.before, &disk_path.blocked)?;
     }
-    disk_path.sync_folder()
+    disk_path.sync_directory()
 }
 
 /// Takes back what the target's own VM wrote: the source's disk still holds it as it was.
@@ -128,7 +128,7 @@ fn walk_back(disk_path: &DiskPath, state: &DiskState, work: &Work) -> Result<()>
         remove(path)?;
     }
     state.forget()?;
-    disk_path.sync_folder()
+    disk_path.sync_directory()
 }
 
 /// What the target's own VM wrote was taken back.

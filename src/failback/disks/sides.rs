@@ -20,10 +20,10 @@ pub struct VmDisks {
 }
 
 impl VmDisks {
-    /// The disks of `vm`; `folder` is where the job keeps what it has to remember of those of this
+    /// The disks of `vm`; `directory` is where the job keeps what it has to remember of those of this
     /// host, `id` tells it apart from other jobs of its name.
-    pub fn new(plan: &Plan, vm: &Vm, folder: impl Into<PathBuf>, id: [u8; 16]) -> Self {
-        let here = HostDisks::new(plan, vm, folder);
+    pub fn new(plan: &Plan, vm: &Vm, directory: impl Into<PathBuf>, id: [u8; 16]) -> Self {
+        let here = HostDisks::new(plan, vm, directory);
         let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
         let agent = |side, site| AgentClient::of(plan, vm, side, site, &here.disks, &id);
         VmDisks {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::{Phase, Progress};
 use crate::error::Result;
 use crate::failback::small_file;
-use crate::storage::Folder;
+use crate::storage::Directory;
 
 /// Counts what is done.
 pub(super) struct Meter {
@@ -109,16 +109,16 @@ impl Progress for Meter {
 ///
 /// # Errors
 /// `NoSpace`, `Io`.
-pub(super) fn publish(folder: &dyn Folder, vm: &str, moving: &Moving) -> Result<()> {
+pub(super) fn publish(directory: &dyn Directory, vm: &str, moving: &Moving) -> Result<()> {
     // A process that ends may still say so while the next one has taken over.
     let process = std::process::id().to_string();
     let bytes = serde_json::to_vec(moving).unwrap_or_default();
-    small_file::put_for_now(folder, &name(vm), &process, &bytes)
+    small_file::put_for_now(directory, &name(vm), &process, &bytes)
 }
 
 /// What was published last; `None` where that is nothing, or unreadable.
-pub(super) fn published(folder: &dyn Folder, vm: &str) -> Option<Moving> {
-    let bytes = small_file::get(folder, &name(vm), MOST_BYTES).ok()??;
+pub(super) fn published(directory: &dyn Directory, vm: &str) -> Option<Moving> {
+    let bytes = small_file::get(directory, &name(vm), MOST_BYTES).ok()??;
     serde_json::from_slice(&bytes).ok()
 }
 

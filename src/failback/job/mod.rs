@@ -1,6 +1,6 @@
 //! A job as a whole: all VMs of a plan, run by one process, watched by others.
 
-mod folder;
+mod directory;
 mod meter;
 mod preview;
 mod requests;
@@ -8,7 +8,7 @@ mod run;
 mod status;
 mod vm_mailbox;
 
-pub use folder::{JobFolder, STATE_DIR};
+pub use directory::{JobDirectory, STATE_DIR};
 pub use meter::Moving;
 pub use preview::{Checked, Preview, check, check_until, estimate};
 pub use run::{Event, JobRunner};

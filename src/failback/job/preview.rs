@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::folder::refuse_conflicts;
+use super::directory::refuse_conflicts;
 use super::run::{controllers, spec};
 use crate::control::{CancelToken, Work};
 use crate::error::Result;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use super::folder::JobFolder;
+use super::directory::JobDirectory;
 use super::meter::{self, Meter, Moving};
 use super::requests::{Member, passed_on};
 use super::vm_mailbox::{VmHandle, vm_mailbox};
@@ -16,18 +16,18 @@ use crate::failback::lock::JobLock;
 use crate::failback::machine::{
     CommitPolicy, GroupAsked, Mode, Phase, Request, Side, Sides, Signal, Spec, State, signals,
 };
-use crate::failback::mailbox::FolderMailbox;
+use crate::failback::mailbox::DirectoryInbox;
 use crate::failback::plan::{Controller, Plan, Site, SiteName, Vm};
 use crate::failback::record::{JobRecord, PlanRecord};
 #[cfg(feature = "qemu")]
 use crate::failback::vm::QemuController;
 use crate::failback::vm::{CommandController, Facts, VmController};
 use crate::journal::Writer;
-use crate::storage::Folder;
+use crate::storage::Directory;
 
 /// Runs a job; there is one at a time.
 pub struct JobRunner {
-    folder: JobFolder,
+    directory: JobDirectory,
     journal: Writer,
     /// Who began the job.
     begun_by: String,
@@ -69,9 +69,9 @@ impl JobRunner {
     /// # Errors
     /// `InUse` where another process runs it; `Malformed` for a damaged journal, before
     /// anything is done; `Io`.
-    pub fn resume(folder: JobFolder, work: &Work, leave: CancelToken) -> Result<Self> {
-        let lock = folder.lock()?;
-        let (journal, records) = folder.plan_writer()?;
+    pub fn resume(directory: JobDirectory, work: &Work, leave: CancelToken) -> Result<Self> {
+        let lock = directory.lock()?;
+        let (journal, records) = directory.plan_writer()?;
         let mut asked = GroupAsked::default();
         let mut begun_by = String::new();
         for record in records {
@@ -83,13 +83,13 @@ impl JobRunner {
             }
         }
         let mut members = Vec::new();
-        for (group, vms) in folder.plan().groups.iter().enumerate() {
+        for (group, vms) in directory.plan().groups.iter().enumerate() {
             for vm in &vms.vms {
-                members.push(RunningVm::new(&folder, group, vm, work)?);
+                members.push(RunningVm::new(&directory, group, vm, work)?);
             }
         }
         Ok(JobRunner {
-            folder,
+            directory,
             journal,
             begun_by,
             asked,
@@ -123,7 +123,7 @@ impl JobRunner {
             .map(|it| it.executor.take())
             .collect();
         let bell = Bell::new();
-        let mailbox = FolderMailbox::new(self.folder.mailbox()?, self.leave.clone());
+        let mailbox = DirectoryInbox::new(self.directory.mailbox()?, self.leave.clone());
         let mut mailbox = mailbox.with_bell(&bell);
         let leave = CancelToken::new();
         std::thread::scope(|scope| {
@@ -155,7 +155,7 @@ impl JobRunner {
         &mut self,
         handles: &[VmHandle],
         threads: &[ScopedJoinHandle<'_, Result<()>>],
-        mailbox: &mut FolderMailbox,
+        mailbox: &mut DirectoryInbox,
         bell: &Bell,
         first: &mut Option<(Request, &str)>,
         tell: &mut dyn FnMut(Event),
@@ -230,7 +230,7 @@ impl JobRunner {
             return Ok(());
         };
         let what = handle.state().problem.map(|problem| problem.to_string());
-        let text = [Some(it.vm.clone()), what, self.folder.detail(&it.vm)?];
+        let text = [Some(it.vm.clone()), what, self.directory.detail(&it.vm)?];
         let text: Vec<_> = text.into_iter().flatten().collect();
         Err(Error::new(ErrorKind::InvalidInput, text.join(": "))
             .advise("nothing was touched; mend it, then `failback resume`"))
@@ -302,7 +302,7 @@ impl JobRunner {
 
     /// Commits a group, or goes back with it, where nobody has said so in time.
     fn commit_if_due(&mut self, handles: &[VmHandle], since: Instant) -> Result<()> {
-        let (policy, after) = self.folder.plan().commit;
+        let (policy, after) = self.directory.plan().commit;
         let request = match policy {
             _ if handles.len() < 2 || self.asked.commit || since.elapsed() < after => return Ok(()),
             CommitPolicy::Auto => Request::Commit,
@@ -347,9 +347,9 @@ impl JobRunner {
     }
 
     fn publish(&self, moving: &[Moving]) -> Result<()> {
-        let folder = self.folder.folder()?;
+        let directory = self.directory.directory()?;
         for (it, moving) in self.members.iter().zip(moving) {
-            meter::publish(&folder, &it.vm, moving)?;
+            meter::publish(&directory, &it.vm, moving)?;
         }
         Ok(())
     }
@@ -369,9 +369,9 @@ impl JobRunner {
 }
 
 impl RunningVm {
-    fn new(folder: &JobFolder, group: usize, vm: &Vm, work: &Work) -> Result<Self> {
-        let plan = folder.plan();
-        let disks = Arc::new(VmDisks::new(plan, vm, folder.path(), folder.id));
+    fn new(directory: &JobDirectory, group: usize, vm: &Vm, work: &Work) -> Result<Self> {
+        let plan = directory.plan();
+        let disks = Arc::new(VmDisks::new(plan, vm, directory.path(), directory.id));
         let meter = Arc::new(Meter::new());
         let resources = Resources {
             vms: controllers(plan, vm),
@@ -381,9 +381,9 @@ impl RunningVm {
         let pace = Pace::default()
             .with_passes(plan.pass_interval)
             .with_commit(plan.commit.1);
-        let name = JobFolder::journal_name(&vm.name);
-        let host = folder.folder()?;
-        let executor = match folder.has_begun(&vm.name)? {
+        let name = JobDirectory::journal_name(&vm.name);
+        let host = directory.directory()?;
+        let executor = match directory.has_begun(&vm.name)? {
             true => Executor::resume(&host, &name, resources, pace)?,
             false => {
                 // A crash may have left an empty journal: nothing was done.
@@ -394,8 +394,8 @@ impl RunningVm {
                     job: plan.name.clone(),
                     vm: vm.name.clone(),
                     direction: plan.direction().name().to_owned(),
-                    spec: spec(plan, vm, folder.mode(&vm.name), &disks),
-                    after_epoch: folder.after_epoch,
+                    spec: spec(plan, vm, directory.mode(&vm.name), &disks),
+                    after_epoch: directory.after_epoch,
                 };
                 Executor::create(&host, &name, job, resources, pace)?
             }
@@ -472,10 +472,10 @@ fn controller(plan: &Plan, vm: &Vm, side: Side, name: SiteName) -> Arc<dyn VmCon
         } => Arc::new(CommandController::new(facts, verbs, default, time_limit)),
         #[cfg(feature = "qemu")]
         Controller::Qemu {
-            folder,
+            directory,
             start,
             time_limit,
-        } => Arc::new(QemuController::new(facts, &folder, start, time_limit)),
+        } => Arc::new(QemuController::new(facts, &directory, start, time_limit)),
     }
 }
 

@@ -1,8 +1,8 @@
-//! Where a job stands, as anybody may see who can read its folder.
+//! Where a job stands, as anybody may see who can read its directory.
 
 use serde::{Serialize, Serializer};
 
-use super::folder::JobFolder;
+use super::directory::JobDirectory;
 use super::meter::{Moving, published};
 use super::requests::{Member, meaning};
 use crate::error::Result;
@@ -76,14 +76,14 @@ pub struct LogLine {
     pub record: Record,
 }
 
-impl JobFolder {
+impl JobDirectory {
     /// Where the job stands now.
     ///
     /// # Errors
     /// `Malformed` for a damaged journal; `Io`.
     pub fn status(&self) -> Result<JobStatus> {
         let run_by = self.run_by()?;
-        let folder = self.folder()?;
+        let directory = self.directory()?;
         let mut vms = Vec::new();
         let mut machines = Vec::new();
         for group in &self.plan().groups {
@@ -91,7 +91,7 @@ impl JobFolder {
                 let mode = self.mode(&vm.name);
                 let (spec, last, state) = self.stand(&vm.name, self.plan().spec(vm, mode))?;
                 let machine = Machine::resume(spec, state);
-                let moving = published(&folder, &vm.name)
+                let moving = published(&directory, &vm.name)
                     .filter(|_| run_by.is_some() && state.pending.is_some());
                 vms.push(VmStatus {
                     vm: vm.name.clone(),

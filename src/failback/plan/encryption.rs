@@ -22,7 +22,7 @@ impl Check<'_> {
         let EncryptionFile {
             identity,
             passphrase_file,
-            folder,
+            directory,
             recipients,
         } = file.into_inner();
         let path = |name: &str, text: &Spanned<String>| {
@@ -48,18 +48,20 @@ impl Check<'_> {
         let recipients = recipients.iter().map(|text| self.filled(&name, text));
         Ok(Encryption {
             key: key_file,
-            folder: folder.map(|text| path("folder", &text)).transpose()?,
+            directory: directory.map(|text| path("directory", &text)).transpose()?,
             recipients: recipients.collect::<Result<_>>()?,
         })
     }
 }
 
 impl Encryption {
-    /// Where the replica of a VM's disk is kept, where the plan names a folder for all of them. A
+    /// Where the replica of a VM's disk is kept, where the plan names a directory for all of them. A
     /// device may have another name tomorrow, so it goes by what the plan calls it.
-    pub fn folder_of(&self, vm: &str, identity: &str) -> Option<PathBuf> {
+    pub fn directory_of(&self, vm: &str, identity: &str) -> Option<PathBuf> {
         let name = format!("{vm}+{}.replica", plain_name(identity));
-        self.folder.as_ref().map(|folder| folder.join(name))
+        self.directory
+            .as_ref()
+            .map(|directory| directory.join(name))
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) struct ReachFile {
 pub(super) struct EncryptionFile {
     pub identity: Option<Spanned<String>>,
     pub passphrase_file: Option<Spanned<String>>,
-    pub folder: Option<Spanned<String>>,
+    pub directory: Option<Spanned<String>>,
     #[serde(default)]
     pub recipients: Vec<Spanned<String>>,
 }
@@ -75,7 +75,7 @@ pub(super) struct ControllerFile {
     #[serde(default)]
     pub verbs: BTreeMap<Spanned<String>, Vec<String>>,
     pub program: Option<Vec<String>>,
-    pub folder: Option<Spanned<String>>,
+    pub directory: Option<Spanned<String>>,
     pub start: Option<Vec<String>>,
     pub time_limit: Option<Spanned<String>>,
 }

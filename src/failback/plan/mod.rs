@@ -134,7 +134,7 @@ pub struct Encryption {
     /// Opens and seals them.
     pub key: KeyFile,
     /// Where they are kept; `None`: each beside its disk.
-    pub folder: Option<PathBuf>,
+    pub directory: Option<PathBuf>,
     /// Who else can open them, as `age1...`.
     pub recipients: Vec<String>,
 }
@@ -155,8 +155,8 @@ pub enum Controller {
     /// Through QEMU's monitor.
     #[cfg(feature = "qemu")]
     Qemu {
-        /// The VMs' folders lie in it, by name.
-        folder: PathBuf,
+        /// The VMs' directories lie in it, by name.
+        directory: PathBuf,
         /// Program and arguments that start a VM's QEMU.
         start: Vec<String>,
         /// How long that may take, and how long a guest may take to shut down.

@@ -75,13 +75,13 @@ fn unfit_replica(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
     let is_homeless = site
         .encryption
         .as_ref()
-        .is_some_and(|it| it.folder.is_none());
+        .is_some_and(|it| it.directory.is_none());
     let is_device = address.path()?.starts_with("/dev");
     (is_device && is_homeless).then(|| {
         let table = name.name();
         format!(
             "`{address}` is a block device, beside which no replica can be kept; \
-             `[{table}.encryption]` has to name a `folder`"
+             `[{table}.encryption]` has to name a `directory`"
         )
     })
 }

@@ -15,22 +15,22 @@ impl Check<'_> {
         &self,
         key: &str,
         at: usize,
-        folder: Option<Spanned<String>>,
+        directory: Option<Spanned<String>>,
         start: Option<Vec<String>>,
         time_limit: Duration,
     ) -> Result<Controller> {
-        let Some(folder) = folder else {
-            let why = "needs `folder`, in which the VMs' folders lie";
+        let Some(directory) = directory else {
+            let why = "needs `directory`, in which the VMs' directories lie";
             return Err(self.wrong(key, at, why));
         };
-        let path = parse_path(folder.get_ref()).map_err(|e| {
-            let key = format!("{key}.folder");
-            self.wrong(&key, folder.span().start, e.to_string())
+        let path = parse_path(directory.get_ref()).map_err(|e| {
+            let key = format!("{key}.directory");
+            self.wrong(&key, directory.span().start, e.to_string())
         })?;
         // A socket's path has an end; better here than in the middle of a job.
-        if path.as_os_str().len() > FOLDER_MAX {
-            let why = format!("is longer than {FOLDER_MAX} bytes: sockets could not be in it");
-            return Err(self.wrong(&format!("{key}.folder"), folder.span().start, why));
+        if path.as_os_str().len() > DIRECTORY_MAX {
+            let why = format!("is longer than {DIRECTORY_MAX} bytes: sockets could not be in it");
+            return Err(self.wrong(&format!("{key}.directory"), directory.span().start, why));
         }
         let start = start.filter(|argv| argv.first().is_some_and(|program| !program.is_empty()));
         let Some(start) = start else {
@@ -38,11 +38,11 @@ impl Check<'_> {
             return Err(self.wrong(key, at, why));
         };
         Ok(Controller::Qemu {
-            folder: path,
+            directory: path,
             start,
             time_limit,
         })
     }
 }
 
-const FOLDER_MAX: usize = 80;
+const DIRECTORY_MAX: usize = 80;

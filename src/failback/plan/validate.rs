@@ -197,7 +197,7 @@ impl Check<'_> {
             kind,
             verbs,
             program,
-            folder,
+            directory,
             start,
             time_limit,
         } = file.into_inner();
@@ -205,11 +205,13 @@ impl Check<'_> {
         let time_limit = time_limit.unwrap_or(TIME_LIMIT);
         #[cfg(feature = "qemu")]
         let of_commands = program.is_some() || !verbs.is_empty();
-        let of_qemu = folder.is_some() || start.is_some();
+        let of_qemu = directory.is_some() || start.is_some();
         match &kind[..] {
-            "commands" if of_qemu => {
-                Err(self.wrong(&key, at, "`folder` and `start` go with `kind = \"qemu\"`"))
-            }
+            "commands" if of_qemu => Err(self.wrong(
+                &key,
+                at,
+                "`directory` and `start` go with `kind = \"qemu\"`",
+            )),
             "commands" => self.commands(&key, at, verbs, program, time_limit),
             #[cfg(feature = "qemu")]
             "qemu" if of_commands => Err(self.wrong(
@@ -218,7 +220,7 @@ impl Check<'_> {
                 "`program` and `verbs` go with `kind = \"commands\"`",
             )),
             #[cfg(feature = "qemu")]
-            "qemu" => self.qemu(&key, at, folder, start, time_limit),
+            "qemu" => self.qemu(&key, at, directory, start, time_limit),
             _ => {
                 let why = format!("`{kind}` is not a controller; there are `commands`, `qemu`");
                 Err(self.wrong(&key, at, why))

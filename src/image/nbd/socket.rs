@@ -148,8 +148,8 @@ mod tests {
 
     #[test]
     fn a_listener_that_takes_nobody_does_not_hold_a_connect_for_ever() {
-        let folder = tempfile::tempdir().unwrap();
-        let (socket, _listener, _waiting) = full(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let (socket, _listener, _waiting) = full(directory.path());
         let limit = Duration::from_millis(200);
         let error = Line::connect(&socket, limit, &CancelToken::new())
             .err()
@@ -159,8 +159,8 @@ mod tests {
 
     #[test]
     fn a_connect_that_waits_for_its_turn_gets_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let (socket, listener, waiting) = full(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let (socket, listener, waiting) = full(directory.path());
         let takes = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(100));
             let all = (0..=waiting.len()).map(|_| listener.accept().unwrap());
@@ -173,8 +173,8 @@ mod tests {
 
     #[test]
     fn a_connect_a_read_and_a_write_end_when_they_are_cancelled() {
-        let folder = tempfile::tempdir().unwrap();
-        let (socket, _listener, _waiting) = full(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let (socket, _listener, _waiting) = full(directory.path());
         let limit = Duration::from_secs(3600);
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let line = |cancel: &CancelToken| Line::over(ours.try_clone().unwrap(), limit, cancel);
@@ -199,8 +199,8 @@ mod tests {
     type Waits<'a> = dyn Fn(&CancelToken) -> io::Result<()> + 'a;
 
     /// A listener that takes nobody, with as many waiting as its queue holds.
-    fn full(folder: &Path) -> (std::path::PathBuf, UnixListener, Vec<Line>) {
-        let socket = folder.join("full.sock");
+    fn full(directory: &Path) -> (std::path::PathBuf, UnixListener, Vec<Line>) {
+        let socket = directory.join("full.sock");
         let address = SocketAddrUnix::new(&socket).unwrap();
         let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
         rustix::net::bind(&listener, &address).unwrap();

@@ -38,7 +38,7 @@ struct Blocks {
 }
 
 impl NewChild {
-    /// Begins a child of `parent`, which it names `parent_path` from its own folder, in empty
+    /// Begins a child of `parent`, which it names `parent_path` from its own directory, in empty
     /// storage.
     ///
     /// # Errors

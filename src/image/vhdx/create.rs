@@ -57,7 +57,7 @@ impl Layout {
         }
     }
 
-    /// A differencing image over `parent`, whose path from the child's folder is `relative_path`.
+    /// A differencing image over `parent`, whose path from the child's directory is `relative_path`.
     /// It stands for the parent's contents of this moment: the parent must not change any more.
     pub fn child_of(parent: &Vhdx, relative_path: &str) -> Self {
         Layout {

@@ -13,7 +13,7 @@ pub struct ParentLocator {
     pub linkage: Guid,
     /// A second one that the parent may have instead, used while disks are merged.
     pub linkage2: Option<Guid>,
-    /// The parent's path from the child's folder, with backslashes.
+    /// The parent's path from the child's directory, with backslashes.
     pub relative_path: Option<String>,
     /// The parent's path on a volume that is named by its GUID.
     pub volume_path: Option<String>,
@@ -22,7 +22,7 @@ pub struct ParentLocator {
 }
 
 impl ParentLocator {
-    /// A locator that names a parent by its data write GUID and its path from the child's folder.
+    /// A locator that names a parent by its data write GUID and its path from the child's directory.
     pub fn new(linkage: Guid, relative_path: impl Into<String>) -> Self {
         ParentLocator {
             linkage,

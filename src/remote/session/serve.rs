@@ -13,7 +13,7 @@ use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{FileGate, ImageOptions};
 use crate::limits::Limits;
-use crate::remote::own_folders::OwnFolders;
+use crate::remote::own_directories::OwnDirectories;
 use crate::remote::sandbox::{Confined, Root};
 use crate::remote::shown_paths::ShownPaths;
 use crate::remote::wire::codec::wrong;
@@ -31,7 +31,7 @@ use crate::units::BlockSize;
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ServeOptions {
-    /// The folder that all it touches must lie in, and that all paths are taken from. Paths that
+    /// The directory that all it touches must lie in, and that all paths are taken from. Paths that
     /// lead outside are refused with `InvalidInput`; a path that is looked up in it and is not
     /// there is `NotFound`, also one that exists outside.
     ///
@@ -106,7 +106,7 @@ pub enum Served {
 ///
 /// What holds of a target when this returns is what [`sync`](crate::sync::sync) says. Refused are,
 /// among others, paths outside of the root, names of files that this crate makes next to others,
-/// and paths in the agent's own folders (`InvalidInput`), and, where nothing may be written, jobs
+/// and paths in the agent's own directories (`InvalidInput`), and, where nothing may be written, jobs
 /// that would (`Unsupported`).
 ///
 /// # Errors
@@ -271,8 +271,8 @@ impl Agent<'_> {
     }
 
     fn cache(&self) -> Result<Option<ManifestCache>> {
-        let folder = self.options.manifest_cache.as_ref();
-        folder.map(ManifestCache::open).transpose()
+        let directory = self.options.manifest_cache.as_ref();
+        directory.map(ManifestCache::open).transpose()
     }
 
     fn open_source(&self, job: &Job) -> Result<HostSource> {
@@ -328,7 +328,7 @@ impl Agent<'_> {
                 (confined.path.clone(), Some(confined))
             }
         };
-        OwnFolders::of(self.options)?.refuse(&path)?;
+        OwnDirectories::of(self.options)?.refuse(&path)?;
         Ok((path, confined))
     }
 }

@@ -22,7 +22,7 @@ pub struct SshPath {
     pub host: String,
     /// The port.
     pub port: Option<u16>,
-    /// The image's path there; what follows `/~/` is relative to the home folder.
+    /// The image's path there; what follows `/~/` is relative to the home directory.
     pub path: Vec<u8>,
 }
 
@@ -165,8 +165,8 @@ impl SshPath {
         if let Some(timeout) = options.timeout {
             command.arg(format!("--timeout={}s", timeout.as_secs().max(1)));
         }
-        if let Some(folder) = &options.state_dir {
-            command.arg(state_option(folder)?);
+        if let Some(directory) = &options.state_dir {
+            command.arg(state_option(directory)?);
         }
         let failed = |cause| Error::io("make a pipe for the remote shell", cause);
         let end = PipeEnd::new().map_err(failed)?;
@@ -315,18 +315,18 @@ impl Drop for Shell {
     }
 }
 
-/// The option that names the agent's folder for its state. The shell there splits words and takes
+/// The option that names the agent's directory for its state. The shell there splits words and takes
 /// other characters for more than they are.
-fn state_option(folder: &Path) -> Result<OsString> {
+fn state_option(directory: &Path) -> Result<OsString> {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@%:,=".contains(byte);
-    let bytes = folder.as_os_str().as_bytes();
-    if !folder.is_absolute() || !bytes.iter().all(is_plain) {
+    let bytes = directory.as_os_str().as_bytes();
+    if !directory.is_absolute() || !bytes.iter().all(is_plain) {
         let what =
-            "a folder at another host is an absolute path of letters, digits and `/._-+@%:,=`";
-        return Err(Error::new(ErrorKind::InvalidInput, what).at_path(folder));
+            "a directory at another host is an absolute path of letters, digits and `/._-+@%:,=`";
+        return Err(Error::new(ErrorKind::InvalidInput, what).at_path(directory));
     }
     let mut option = OsString::from("--state-dir=");
-    option.push(folder);
+    option.push(directory);
     Ok(option)
 }
 

@@ -76,7 +76,7 @@ impl RemoteAddress {
     }
 
     /// The same text for two spellings of one address: of host, port and path. Who logs in makes
-    /// no difference but to a path that begins in a home folder.
+    /// no difference but to a path that begins in a home directory.
     pub fn place(&self) -> String {
         let host = plain_host(self.host());
         let host = bracketed(&host);

@@ -1,4 +1,4 @@
-//! The disk: folders, files and devices under one log.
+//! The disk: directories, files and devices under one log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::folder::FaultFolder;
+use super::directory::FaultDirectory;
 use super::handle::FaultStorage;
 use super::inject::{self, Call, Failure, Fault, Faults, Fired};
 use super::landing::Landing;
@@ -18,7 +18,7 @@ use super::state::{FileId, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Access;
 
-/// Folders, files and devices in memory whose every change is logged, can be made to fail, and
+/// Directories, files and devices in memory whose every change is logged, can be made to fail, and
 /// can be cut off by a crash. Clones show the same disk.
 #[derive(Debug, Clone)]
 pub struct FaultDisk {
@@ -26,7 +26,7 @@ pub struct FaultDisk {
 }
 
 impl FaultDisk {
-    /// A disk without folders.
+    /// A disk without directories.
     pub fn new() -> Self {
         FaultDisk::holding(State::default(), 0)
     }
@@ -52,32 +52,32 @@ impl FaultDisk {
         }
     }
 
-    /// The folder at `path`; an empty one, durable at once, where there was none.
-    pub fn folder(&self, path: impl AsRef<Path>) -> FaultFolder {
+    /// The directory at `path`; an empty one, durable at once, where there was none.
+    pub fn directory(&self, path: impl AsRef<Path>) -> FaultDirectory {
         let path: Arc<Path> = path.as_ref().into();
         let mut inner = self.lock();
-        inner.start.add_folder(&path);
-        inner.live.add_folder(&path);
-        FaultFolder::new(self.clone(), path)
+        inner.start.add_directory(&path);
+        inner.live.add_directory(&path);
+        FaultDirectory::new(self.clone(), path)
     }
 
-    /// Puts a file there, as if it had always been there, making its folder; one of that name
+    /// Puts a file there, as if it had always been there, making its directory; one of that name
     /// stays the same file and holds this. Everything done before counts as durable from now on, as after
     /// [`settle`](FaultDisk::settle).
     pub fn put(&self, path: impl AsRef<Path>, contents: impl Into<Row>) {
         let path = path.as_ref();
-        let folder = path.parent().unwrap_or(Path::new(""));
-        self.folder(folder);
+        let directory = path.parent().unwrap_or(Path::new(""));
+        self.directory(directory);
         let mut inner = self.lock();
         let name = path.file_name().unwrap_or_default();
-        let there = inner.live.named(folder, name);
+        let there = inner.live.named(directory, name);
         let file = there.unwrap_or_else(|| inner.new_file());
         inner.live.put_row(file, contents.into());
-        inner.live.set_name(folder, name.into(), file);
+        inner.live.set_name(directory, name.into(), file);
         inner.settle();
     }
 
-    /// Puts a device of fixed length there, in no folder, as [`put`](FaultDisk::put) does.
+    /// Puts a device of fixed length there, in no directory, as [`put`](FaultDisk::put) does.
     pub fn put_device(&self, path: impl AsRef<Path>, contents: impl Into<Row>) {
         let mut inner = self.lock();
         let file = inner.new_file();
@@ -119,9 +119,9 @@ impl FaultDisk {
         inner.live.row(file).cloned()
     }
 
-    /// The names in a folder now, durable or not.
-    pub fn names(&self, folder: impl AsRef<Path>) -> Vec<OsString> {
-        self.lock().live.names(folder.as_ref())
+    /// The names in a directory now, durable or not.
+    pub fn names(&self, directory: impl AsRef<Path>) -> Vec<OsString> {
+        self.lock().live.names(directory.as_ref())
     }
 
     /// The holes of the file at `path` that are reserved, and neither written nor given back.
@@ -175,12 +175,12 @@ impl FaultDisk {
         Ok(())
     }
 
-    /// Makes the file at `path` one of another user, which [`Folder::open_own`] refuses.
+    /// Makes the file at `path` one of another user, which [`Directory::open_own`] refuses.
     ///
     /// # Errors
     /// `NotFound`.
     ///
-    /// [`Folder::open_own`]: crate::storage::Folder::open_own
+    /// [`Directory::open_own`]: crate::storage::Directory::open_own
     pub fn make_foreign(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut inner = self.lock();
         let Some(file) = inner.live.find(path.as_ref()) else {

@@ -42,7 +42,7 @@ pub enum Failure {
 pub struct Call<'a> {
     /// What is asked for.
     pub kind: OpKind,
-    /// The file, by the name its handle was opened under, or the folder.
+    /// The file, by the name its handle was opened under, or the directory.
     pub path: &'a Path,
     /// The bytes that it touches; empty where that means nothing.
     pub range: Range<u64>,
@@ -119,7 +119,7 @@ impl fmt::Debug for Fault {
 pub struct Fired {
     /// What was asked for.
     pub kind: OpKind,
-    /// The file, by the name its handle was opened under, or the folder.
+    /// The file, by the name its handle was opened under, or the directory.
     pub path: PathBuf,
     /// How it failed.
     pub failure: Failure,

@@ -21,7 +21,7 @@ pub enum OpKind {
     Read,
     /// Data was looked for behind holes.
     NextData,
-    /// The names in a folder were listed.
+    /// The names in a directory were listed.
     Names,
     /// A file was created.
     Create,
@@ -43,8 +43,8 @@ pub enum OpKind {
     GiveBack,
     /// A file or device was synced.
     Sync,
-    /// A folder was synced.
-    SyncFolder,
+    /// A directory was synced.
+    SyncDirectory,
     /// Not an operation: what [`FaultDisk::note`](super::FaultDisk::note) wrote into the log.
     Note,
 }
@@ -58,7 +58,7 @@ impl OpKind {
 
     /// Whether it makes earlier changes durable.
     pub fn syncs(self) -> bool {
-        matches!(self, OpKind::Sync | OpKind::SyncFolder)
+        matches!(self, OpKind::Sync | OpKind::SyncDirectory)
     }
 
     pub(super) fn operation(self) -> &'static str {
@@ -67,7 +67,7 @@ impl OpKind {
             OpKind::Len => "ask for the length",
             OpKind::Read => "read",
             OpKind::NextData => "seek data",
-            OpKind::Names => "list folder",
+            OpKind::Names => "list directory",
             OpKind::Create => "create",
             OpKind::Rename => "rename",
             OpKind::Remove => "remove",
@@ -78,7 +78,7 @@ impl OpKind {
             OpKind::Reserve => "reserve space",
             OpKind::GiveBack => "give space back",
             OpKind::Sync => "sync",
-            OpKind::SyncFolder => "sync folder",
+            OpKind::SyncDirectory => "sync directory",
             OpKind::Note => "note",
         }
     }
@@ -119,7 +119,7 @@ impl Op {
         self.kind
     }
 
-    /// The file, by the name its handle was opened under, or the folder; empty for a note.
+    /// The file, by the name its handle was opened under, or the directory; empty for a note.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -127,7 +127,7 @@ impl Op {
     /// The new name, for a rename that was done.
     pub fn renamed_to(&self) -> Option<PathBuf> {
         match &self.effect {
-            Effect::Rename { folder, to, .. } => Some(folder.join(to)),
+            Effect::Rename { directory, to, .. } => Some(directory.join(to)),
             _ => None,
         }
     }
@@ -172,12 +172,12 @@ impl Op {
         }
     }
 
-    pub(super) fn folder(&self) -> Option<&Arc<Path>> {
+    pub(super) fn directory(&self) -> Option<&Arc<Path>> {
         match &self.effect {
-            Effect::Create { folder, .. }
-            | Effect::Rename { folder, .. }
-            | Effect::Remove { folder, .. }
-            | Effect::SyncFolder { folder } => Some(folder),
+            Effect::Create { directory, .. }
+            | Effect::Rename { directory, .. }
+            | Effect::Remove { directory, .. }
+            | Effect::SyncDirectory { directory } => Some(directory),
             _ => None,
         }
     }
@@ -238,17 +238,17 @@ impl fmt::Display for Op {
 pub(super) enum Effect {
     Nothing,
     Create {
-        folder: Arc<Path>,
+        directory: Arc<Path>,
         name: OsString,
         file: FileId,
     },
     Rename {
-        folder: Arc<Path>,
+        directory: Arc<Path>,
         to: OsString,
         file: FileId,
     },
     Remove {
-        folder: Arc<Path>,
+        directory: Arc<Path>,
         name: OsString,
     },
     Write {
@@ -271,8 +271,8 @@ pub(super) enum Effect {
     Sync {
         file: FileId,
     },
-    SyncFolder {
-        folder: Arc<Path>,
+    SyncDirectory {
+        directory: Arc<Path>,
     },
     Note(String),
 }
@@ -299,7 +299,7 @@ pub struct SyncCall {
 }
 
 impl SyncCall {
-    /// The file, by the name its handle was opened under, or the folder.
+    /// The file, by the name its handle was opened under, or the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }

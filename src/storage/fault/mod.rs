@@ -1,6 +1,6 @@
 //! Storage that fails and crashes as a test wishes (feature `testing`).
 //!
-//! A [`FaultDisk`] holds folders, files and devices in memory and logs everything that is done
+//! A [`FaultDisk`] holds directories, files and devices in memory and logs everything that is done
 //! to them. From the log, [`Crashes`] produces the states that a power cut may have left:
 //!
 //! - Between two syncs any subset of the writes may have landed, in any order. Of a write, each
@@ -9,7 +9,7 @@
 //! - A length change is an operation of its own, also where a write extends a file: it may be
 //!   lost, or land before the data, and then new space reads as zeros, as garbage, or as what the
 //!   newest file that is no more held there, which may be valid records of an earlier run.
-//! - A created file's name, a rename and a removal are durable after a sync of their folder;
+//! - A created file's name, a rename and a removal are durable after a sync of their directory;
 //!   until then each may be there or not. A rename never leaves a file with two names, unless the
 //!   disk has to [link](FaultDisk::link_to_rename) for it.
 //! - Owner, mode and the like that were copied to a file are durable after its next sync.
@@ -37,22 +37,22 @@
 //!
 //! ```
 //! use diskdelta::storage::fault::{FaultDisk, Row};
-//! use diskdelta::storage::Folder;
+//! use diskdelta::storage::Directory;
 //!
-//! fn replace(folder: &impl Folder, sync_first: bool) -> diskdelta::Result<()> {
-//!     let file = folder.create_new("new".as_ref())?;
+//! fn replace(directory: &impl Directory, sync_first: bool) -> diskdelta::Result<()> {
+//!     let file = directory.create_new("new".as_ref())?;
 //!     file.write_all_at(b"new text", 0)?;
 //!     if sync_first {
 //!         file.sync()?;
 //!     }
-//!     folder.rename("new".as_ref(), "text".as_ref())?;
-//!     folder.sync()
+//!     directory.rename("new".as_ref(), "text".as_ref())?;
+//!     directory.sync()
 //! }
 //!
 //! fn survives(sync_first: bool) -> bool {
 //!     let disk = FaultDisk::new();
 //!     disk.put("/d/text", &b"old text"[..]);
-//!     replace(&disk.folder("/d"), sync_first).unwrap();
+//!     replace(&disk.directory("/d"), sync_first).unwrap();
 //!     disk.note("replaced");
 //!     let (old, new) = (Row::from(&b"old text"[..]), Row::from(&b"new text"[..]));
 //!     let whole = disk.crashes().check(|state| match state.disk().row("/d/text") {
@@ -68,8 +68,8 @@
 //! ```
 
 mod crash;
+mod directory;
 mod disk;
-mod folder;
 mod handle;
 mod inject;
 mod landing;
@@ -84,8 +84,8 @@ mod state;
 mod tear;
 
 pub use crash::{Coverage, CrashState, Crashes};
+pub use directory::FaultDirectory;
 pub use disk::FaultDisk;
-pub use folder::FaultFolder;
 pub use handle::FaultStorage;
 pub use inject::{Call, Failure, Fault, Fired};
 pub use log::{Log, Op, OpKind, Outcome, SyncCall};

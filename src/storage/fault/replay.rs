@@ -68,7 +68,7 @@ impl Replay {
             return;
         }
         match (op.kind, op.outcome) {
-            (OpKind::Sync | OpKind::SyncFolder, Outcome::Done) => self.fold(op),
+            (OpKind::Sync | OpKind::SyncDirectory, Outcome::Done) => self.fold(op),
             (OpKind::Sync, Outcome::Failed) => {
                 let doubted =
                     |pending: &&mut Pending| pending.hold == Hold::Open && covers(op, &pending.op);
@@ -107,7 +107,7 @@ impl Replay {
             durable.apply(&pending.op, &Landing::WHOLE, &nothing);
             false
         });
-        if sync.kind == OpKind::SyncFolder {
+        if sync.kind == OpKind::SyncDirectory {
             self.forget_unreachable();
         }
     }
@@ -140,11 +140,11 @@ impl Replay {
     }
 }
 
-/// Whether a sync makes an operation durable: data and length by the file, names by the folder.
+/// Whether a sync makes an operation durable: data and length by the file, names by the directory.
 fn covers(sync: &Op, op: &Op) -> bool {
     match &sync.effect {
         Effect::Sync { file } => op.file() == Some(*file),
-        Effect::SyncFolder { folder } => op.folder() == Some(folder),
+        Effect::SyncDirectory { directory } => op.directory() == Some(directory),
         _ => false,
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct FileId(pub(super) u64);
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     files: BTreeMap<FileId, Arc<Row>>,
-    folders: BTreeMap<Arc<Path>, Arc<BTreeMap<OsString, FileId>>>,
+    directories: BTreeMap<Arc<Path>, Arc<BTreeMap<OsString, FileId>>>,
     devices: Arc<BTreeMap<Arc<Path>, FileId>>,
     /// Owner, mode and the rest of a file as one number; files without one have 0.
     attributes: Arc<BTreeMap<FileId, u64>>,
@@ -37,21 +37,21 @@ impl State {
         self.files.insert(file, Arc::new(row));
     }
 
-    pub(super) fn add_folder(&mut self, path: &Arc<Path>) {
-        self.folders.entry(path.clone()).or_default();
+    pub(super) fn add_directory(&mut self, path: &Arc<Path>) {
+        self.directories.entry(path.clone()).or_default();
     }
 
-    pub(super) fn names(&self, folder: &Path) -> Vec<OsString> {
-        let names = self.folders.get(folder).into_iter();
+    pub(super) fn names(&self, directory: &Path) -> Vec<OsString> {
+        let names = self.directories.get(directory).into_iter();
         names.flat_map(|names| names.keys().cloned()).collect()
     }
 
-    pub(super) fn named(&self, folder: &Path, name: &OsStr) -> Option<FileId> {
-        self.folders.get(folder)?.get(name).copied()
+    pub(super) fn named(&self, directory: &Path, name: &OsStr) -> Option<FileId> {
+        self.directories.get(directory)?.get(name).copied()
     }
 
-    pub(super) fn set_name(&mut self, folder: &Path, name: OsString, file: FileId) {
-        if let Some(names) = self.folders.get_mut(folder) {
+    pub(super) fn set_name(&mut self, directory: &Path, name: OsString, file: FileId) {
+        if let Some(names) = self.directories.get_mut(directory) {
             Arc::make_mut(names).insert(name, file);
         }
     }
@@ -79,8 +79,8 @@ impl State {
     /// The file or device at a path.
     pub(super) fn find(&self, path: &Path) -> Option<FileId> {
         self.device(path).or_else(|| {
-            let (folder, name) = (path.parent()?, path.file_name()?);
-            self.named(folder, name)
+            let (directory, name) = (path.parent()?, path.file_name()?);
+            self.named(directory, name)
         })
     }
 
@@ -90,13 +90,20 @@ impl State {
             return;
         }
         match &op.effect {
-            Effect::Create { folder, name, file } => {
-                self.set_name(folder, name.clone(), *file);
+            Effect::Create {
+                directory,
+                name,
+                file,
+            } => {
+                self.set_name(directory, name.clone(), *file);
             }
             Effect::Rename {
-                folder, to, file, ..
+                directory,
+                to,
+                file,
+                ..
             } => {
-                if let Some(names) = self.folders.get_mut(folder) {
+                if let Some(names) = self.directories.get_mut(directory) {
                     let names = Arc::make_mut(names);
                     // Where an earlier rename was lost, the file still has an older name: a
                     // rename never leaves it with two.
@@ -104,8 +111,8 @@ impl State {
                     names.insert(to.clone(), *file);
                 }
             }
-            Effect::Remove { folder, name } => {
-                if let Some(names) = self.folders.get_mut(folder) {
+            Effect::Remove { directory, name } => {
+                if let Some(names) = self.directories.get_mut(directory) {
                     Arc::make_mut(names).remove(name);
                 }
             }
@@ -121,7 +128,7 @@ impl State {
             Effect::Nothing
             | Effect::Reserve { .. }
             | Effect::Sync { .. }
-            | Effect::SyncFolder { .. }
+            | Effect::SyncDirectory { .. }
             | Effect::Note(_) => {}
         }
     }
@@ -142,9 +149,9 @@ impl State {
                 hasher.update(&attributes.to_le_bytes());
             }
         };
-        for (folder, names) in &self.folders {
+        for (directory, names) in &self.directories {
             for (name, file) in names.iter() {
-                add(folder, name, *file);
+                add(directory, name, *file);
             }
         }
         for (device, file) in self.devices.iter() {
@@ -158,7 +165,7 @@ impl State {
 
     /// Whether a name or a device refers to the file.
     pub(super) fn is_named(&self, file: FileId) -> bool {
-        let mut names = self.folders.values().flat_map(|names| names.values());
+        let mut names = self.directories.values().flat_map(|names| names.values());
         names.any(|&named| named == file) || self.is_device(file)
     }
 
@@ -171,7 +178,7 @@ impl State {
 
     /// Forgets files without a name, as a restart does, but for what free space still holds.
     pub(super) fn restart(&mut self) {
-        let named = self.folders.values().flat_map(|names| names.values());
+        let named = self.directories.values().flat_map(|names| names.values());
         let mut kept: BTreeSet<FileId> = named.chain(self.devices.values()).copied().collect();
         if kept.len() < self.files.len() {
             kept.extend(self.newest_nameless());

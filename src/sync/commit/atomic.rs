@@ -123,7 +123,7 @@ pub(in crate::sync) fn carry_out(
     let removed = remove_earlier(target.stage())?;
     let Some((file, staged_bytes)) = finished else {
         if removed {
-            target.stage().folder().sync()?;
+            target.stage().directory().sync()?;
         }
         return Ok(None);
     };
@@ -177,11 +177,11 @@ fn announce(stage: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
 /// `Io`.
 pub(in crate::sync) fn retire(stage: &Place) -> Result<()> {
     stage.remove_if_there()?;
-    stage.folder().sync()
+    stage.directory().sync()
 }
 
 /// Removes the stage of an earlier run that was set aside; whether there was one. Durable once the
-/// folder is synced.
+/// directory is synced.
 ///
 /// # Errors
 /// `Io`.
@@ -266,7 +266,7 @@ pub(in crate::sync) fn earlier_place(stage: &Place) -> Place {
 }
 
 /// Moves a stage that an earlier run left out of the way; an older one still there is kept as it
-/// is, for the stage was to take all of it over and did not get that far. Durable once the folder
+/// is, for the stage was to take all of it over and did not get that far. Durable once the directory
 /// is synced.
 ///
 /// # Errors
@@ -278,7 +278,7 @@ pub(in crate::sync) fn set_aside(stage: &Place) -> Result<Option<Place>> {
         if there(&aside)? {
             stage.remove_if_there()?;
         } else {
-            stage.folder().rename(stage.name(), aside.name())?;
+            stage.directory().rename(stage.name(), aside.name())?;
         }
         return Ok(Some(aside));
     }
@@ -293,7 +293,7 @@ fn write_undo(stage: &Delta, old: &dyn Image, undo: &Place, work: &Work) -> Resu
         result_len: stage.header().base_len,
         ..*stage.header()
     };
-    precheck::undo_folder(undo)?;
+    precheck::undo_directory(undo)?;
     undo.create_whole(Privacy::PRIVATE, |file| {
         reverse(stage, old, DeltaWriter::create(file, header)?, work)?;
         Ok(())
@@ -330,7 +330,7 @@ pub(in crate::sync) fn untouched(error: Error) -> Error {
     }
     if error.is_forbidden() {
         return error.advise(
-            "the target is untouched; name a folder for the stage that may be written to, with \
+            "the target is untouched; name a directory for the stage that may be written to, with \
              --stage-dir DIR",
         );
     }

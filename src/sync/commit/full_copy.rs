@@ -78,11 +78,11 @@ pub(in crate::sync) fn sync_full(
     if let Some(kept) = &run.options.target_manifest {
         // The old one must not stand for the new file, whatever comes between.
         kept.remove_if_there()?;
-        kept.folder().sync()?;
+        kept.directory().sync()?;
     }
     let made = copied.host_file()?;
     match old {
-        Some(_) => place.folder().rename(fresh.name(), place.name())?,
+        Some(_) => place.directory().rename(fresh.name(), place.name())?,
         None => fresh
             .rename_new(place)
             .map_err(|error| appeared(&fresh, error))?,
@@ -90,10 +90,10 @@ pub(in crate::sync) fn sync_full(
     run.target.was_replaced();
     let stage = run.target.stage();
     let removed = remove_earlier(stage)?;
-    place.folder().sync()?;
+    place.directory().sync()?;
     drop(copied);
-    if removed && stage.folder().path() != place.folder().path() {
-        stage.folder().sync()?;
+    if removed && stage.directory().path() != place.directory().path() {
+        stage.directory().sync()?;
     }
     if let Some(next) = next {
         let storage = place.open(Access::Read)?;
@@ -114,11 +114,11 @@ fn follow_attributes(
     copied: &dyn Storage,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    let folder = old.folder();
-    if folder.has_attributes_of(old.name(), fresh.name())? {
+    let directory = old.directory();
+    if directory.has_attributes_of(old.name(), fresh.name())? {
         return Ok(());
     }
-    let lost = folder.copy_attributes(old.name(), fresh.name())?;
+    let lost = directory.copy_attributes(old.name(), fresh.name())?;
     notes.extend(lost);
     notes.dedup();
     copied.sync()
@@ -145,7 +145,7 @@ fn appeared(fresh: &Place, error: Error) -> Error {
             "another process made the target meanwhile; it was left as it is"
         }
         ErrorKind::Unsupported => {
-            "no target was made, and the copy was removed; use a folder on another file system"
+            "no target was made, and the copy was removed; use a directory on another file system"
         }
         _ => return error,
     };
@@ -158,7 +158,7 @@ fn untouched(error: Error, there: bool) -> Error {
     match (error.advice(), error.kind()) {
         (Some(_), _) => error,
         (None, ErrorKind::Io) if error.is_forbidden() && there => error.advise(
-            "the target is untouched; its folder may not be written to: write to the target itself \
+            "the target is untouched; its directory may not be written to: write to the target itself \
              and keep the stage elsewhere (--mode delta --stage-dir DIR)",
         ),
         (None, ErrorKind::NoSpace) if there => error.advise(
@@ -270,7 +270,9 @@ fn open_copy(
     let privacy = run.source.privacy;
     let like_model = |notes: &mut Vec<String>| match model {
         Some(model) => {
-            let copied = fresh.folder().copy_attributes(model.name(), fresh.name());
+            let copied = fresh
+                .directory()
+                .copy_attributes(model.name(), fresh.name());
             copied.map(|lost| notes.extend(lost))
         }
         None => Ok(()),

@@ -184,7 +184,7 @@ fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> 
     }
     refuse_short(&**storage)?;
     target.refuse_container(&**storage)?;
-    precheck::stage_folder(target.stage())?;
+    precheck::stage_directory(target.stage())?;
     let header = new_header(BlockSize::default(), storage.len()?)?;
     let job = Job::of(target, &**storage, None)?;
     let saved = read_covered(&**storage, job.target_len)?;

@@ -311,7 +311,7 @@ impl<'a> Writing<'a> {
             none => {
                 let place = self.run.target.stage();
                 if self.found.is_none() {
-                    precheck::stage_folder(place)?;
+                    precheck::stage_directory(place)?;
                 }
                 let room = self.room_for(&patches)?;
                 let created = Sidecar::create(place, self.header, &self.job, &redo)
@@ -369,7 +369,7 @@ impl<'a> Writing<'a> {
         let removed = remove_earlier(stage)?;
         let Some(sidecar) = self.lock().take() else {
             if removed {
-                stage.folder().sync()?;
+                stage.directory().sync()?;
             }
             return self.hold_unchanged();
         };
@@ -407,7 +407,7 @@ impl<'a> Writing<'a> {
             Some(mark) => mend_mark(&**self.storage, mark),
             None => {
                 let stage = self.run.target.stage();
-                precheck::stage_folder(stage)?;
+                precheck::stage_directory(stage)?;
                 let room = Room::for_marker(&**self.storage)?;
                 hold::close(stage, self.header, &self.job, &self.masked)
                     .map_err(sidecar::no_room)?;

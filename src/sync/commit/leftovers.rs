@@ -32,8 +32,8 @@ pub(in crate::sync) fn remove(target: &Target, work: &Work) -> Result<()> {
         .chain([earlier_place(log), log.hidden_sibling(FRESH)])
         .chain(unfinished);
     for place in places {
-        if place.is_there()? && place.folder().remove_unused(place.name())? {
-            place.folder().sync()?;
+        if place.is_there()? && place.directory().remove_unused(place.name())? {
+            place.directory().sync()?;
         }
     }
     Ok(())

@@ -46,7 +46,7 @@ pub(in crate::sync) fn refuse_shared_names(
     }
     let files = source.image.files()?;
     for place in own.iter().chain(outputs.into_iter().flatten()) {
-        let there = place.folder().file_id(place.name())?;
+        let there = place.directory().file_id(place.name())?;
         if there.is_some() && files.iter().any(|file| Some(file.id()) == there) {
             return Err(shared(place, "a file of the source"));
         }

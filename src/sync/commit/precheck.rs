@@ -10,7 +10,7 @@ use crate::sync::endpoint::target::Target;
 /// For a copy that takes the target's name; `old` is the target that is there now.
 ///
 /// # Errors
-/// `Io` for a folder that cannot be written; `NoSpace` for a file that would be too long; those of
+/// `Io` for a directory that cannot be written; `NoSpace` for a file that would be too long; those of
 /// [`check`](crate::image::CreateOptions::check).
 pub(in crate::sync) fn for_copy(run: &Run<'_>, old: Option<&dyn Image>) -> Result<()> {
     let Some(place) = run.target.file_place() else {
@@ -19,10 +19,10 @@ pub(in crate::sync) fn for_copy(run: &Run<'_>, old: Option<&dyn Image>) -> Resul
     let there = old.is_some();
     writable(place).map_err(|error| match there {
         true => error.advise(
-            "the target is untouched; write to what is there, with the stage in another folder \
+            "the target is untouched; write to what is there, with the stage in another directory \
              (--mode delta --stage-dir DIR)",
         ),
-        false => error.advise("nothing was made; name a target in a folder that can be written"),
+        false => error.advise("nothing was made; name a target in a directory that can be written"),
     })?;
     let disk_len = run.target_len(old.map(|old| old.disk_len()))?;
     let old = old.map(|old| old.info());
@@ -31,7 +31,7 @@ pub(in crate::sync) fn for_copy(run: &Run<'_>, old: Option<&dyn Image>) -> Resul
     create.check()?;
     if matches!(create.format, CreateFormat::Raw | CreateFormat::VhdFixed) {
         place
-            .folder()
+            .directory()
             .check_len(disk_len)
             .map_err(|error| match there {
                 true => too_long(error),
@@ -66,17 +66,17 @@ pub(in crate::sync) fn new_length(
 /// For all that goes beside a change that is known to be one.
 ///
 /// # Errors
-/// `Io` for a folder that cannot be written.
+/// `Io` for a directory that cannot be written.
 pub(in crate::sync) fn for_logs(run: &Run<'_>) -> Result<()> {
-    stage_folder(run.target.stage())?;
-    run.options.undo.iter().try_for_each(undo_folder)
+    stage_directory(run.target.stage())?;
+    run.options.undo.iter().try_for_each(undo_directory)
 }
 
 /// For the log of a change that is known to be one.
 ///
 /// # Errors
-/// `Io` for a folder that cannot be written.
-pub(in crate::sync) fn stage_folder(stage: &Place) -> Result<()> {
+/// `Io` for a directory that cannot be written.
+pub(in crate::sync) fn stage_directory(stage: &Place) -> Result<()> {
     writable(stage).map_err(|error| {
         error.advise("the target is untouched; put the stage elsewhere (--stage-dir DIR)")
     })
@@ -85,25 +85,26 @@ pub(in crate::sync) fn stage_folder(stage: &Place) -> Result<()> {
 /// For the way back from a change that is known to be one.
 ///
 /// # Errors
-/// `Io` for a folder that cannot be written.
-pub(in crate::sync) fn undo_folder(undo: &Place) -> Result<()> {
+/// `Io` for a directory that cannot be written.
+pub(in crate::sync) fn undo_directory(undo: &Place) -> Result<()> {
     output(undo)
 }
 
 /// For what is written whether or not anything differs.
 ///
 /// # Errors
-/// `Io` for a folder that cannot be written.
+/// `Io` for a directory that cannot be written.
 pub(in crate::sync) fn outputs(run: &Run<'_>) -> Result<()> {
     run.options.target_manifest.iter().try_for_each(output)
 }
 
 fn output(place: &Place) -> Result<()> {
-    writable(place).map_err(|e| e.advise("the target is untouched; name a file in another folder"))
+    writable(place)
+        .map_err(|e| e.advise("the target is untouched; name a file in another directory"))
 }
 
 fn writable(place: &Place) -> Result<()> {
-    place.folder().check_writable()
+    place.directory().check_writable()
 }
 
 /// Says what to do about a target that would be too long.

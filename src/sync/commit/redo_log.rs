@@ -134,7 +134,7 @@ impl<'a> Staging<'a> {
         let stage_bytes = writer.file_len();
         let finished = writer.finish(roots.0, roots.1);
         finished.map_err(|e| self.no_room(e))?;
-        let synced = self.place.folder().sync();
+        let synced = self.place.directory().sync();
         synced.map_err(|e| self.no_room(e))?;
         Ok(state.file.take().map(|file| (file, stage_bytes)))
     }
@@ -168,7 +168,7 @@ impl<'a> Staging<'a> {
     }
 
     fn create(&self) -> Result<(DeltaWriter, Arc<dyn Storage>)> {
-        precheck::stage_folder(self.place)?;
+        precheck::stage_directory(self.place)?;
         let file = self.place.create_new()?;
         let mut writer = DeltaWriter::create(file.clone(), self.header)?;
         writer.push(&Frame::bytes(FrameKind::Job, 0, &self.job.encode()))?;

@@ -55,8 +55,8 @@ impl Sidecar {
             writer.push(&Frame::bytes(FrameKind::Final, 0, &state.encode()))?;
         }
         writer.commit()?;
-        place.folder().rename(fresh.name(), place.name())?;
-        place.folder().sync()?;
+        place.directory().rename(fresh.name(), place.name())?;
+        place.directory().sync()?;
         check_log(place, &*file)?;
         Ok(Sidecar { writer })
     }
@@ -131,7 +131,7 @@ fn is_redone(patch: &Patch) -> bool {
     }
 }
 
-/// Removes what a crash has left of a sidecar that was being written. Durable once the folder is
+/// Removes what a crash has left of a sidecar that was being written. Durable once the directory is
 /// synced.
 ///
 /// # Errors
@@ -174,13 +174,13 @@ mod tests {
     use super::*;
     use crate::delta::{JobId, Purpose};
     use crate::image::Format;
-    use crate::storage::MemoryFolder;
+    use crate::storage::MemoryDirectory;
     use crate::units::BlockSize;
     use std::sync::Arc;
 
     #[test]
     fn what_was_put_down_after_the_last_commit_is_not_read() {
-        let place = Place::new(Arc::new(MemoryFolder::new()), "s");
+        let place = Place::new(Arc::new(MemoryDirectory::new()), "s");
         let header = Header {
             purpose: Purpose::Sidecar,
             job: JobId([1; 16]),

@@ -15,8 +15,8 @@ use crate::image::{
 use crate::limits::Limits;
 use crate::setters::setters;
 use crate::storage::{
-    AbsentFolder, Access, Allocation, Folder, HostFile, HostFolder, HostKind, Place, TargetOptions,
-    identity, open_target, resolve_to_write,
+    AbsentDirectory, Access, Allocation, Directory, HostDirectory, HostFile, HostKind, Place,
+    TargetOptions, identity, open_target, resolve_to_write,
 };
 use crate::sync::commit::hold::{held_image, hold, release};
 use crate::sync::job::Job;
@@ -52,16 +52,16 @@ pub struct HostTargetOptions {
     /// Where the stage lies; by default beside a file, and in [`STAGE_DIR`] for a device.
     pub stage_dir: Option<PathBuf>,
     /// The kept manifest, by the path that the sync had, that recovery brings up to date where it
-    /// is neither in the target's folder nor in the log's.
+    /// is neither in the target's directory nor in the log's.
     pub target_manifest: Option<PathBuf>,
-    /// Another folder, named by the caller, in which the log may be.
-    pub(in crate::sync) log_folder: Option<PathBuf>,
+    /// Another directory, named by the caller, in which the log may be.
+    pub(in crate::sync) log_directory: Option<PathBuf>,
     /// What becomes of the space of zeros, who must not be the target, and the like.
     pub open: TargetOptions,
     /// Logs and the like that are taken for ours although the system does not show it; the log of
     /// an unfinished sync may be anywhere. The caller answers for what they hold.
     pub trusted: Vec<PathBuf>,
-    /// Nothing is created, not even a folder.
+    /// Nothing is created, not even a directory.
     pub dry_run: bool,
     /// A full copy may take the place of a file that has further names (hard links), which keep the
     /// old bytes then. Otherwise such a copy is refused.
@@ -72,14 +72,14 @@ impl HostTarget {
     /// Opens what is at `path`, with symbolic links of root and of the user of this process
     /// followed, or prepares for creating it.
     ///
-    /// The log of an unfinished sync is looked for in the target's folder and in that for logs. Of
+    /// The log of an unfinished sync is looked for in the target's directory and in that for logs. Of
     /// the path in the marker only the file name is used, because a guest may have written it. The
-    /// folder of a device's log is created.
+    /// directory of a device's log is created.
     ///
     /// # Errors
     /// `InUse` for a target that somebody uses, or that is one of the sources; `Marked` for the
     /// copy of a disk that an unfinished sync left incomplete; `AlreadyExists` for an existing
-    /// target and [`create`]; `NotFound` for a missing folder; `Unsupported` for what is neither
+    /// target and [`create`]; `NotFound` for a missing directory; `Unsupported` for what is neither
     /// file nor device, for a hard-linked file where that matters, and for a stage in memory; `Io`.
     ///
     /// [`create`]: HostTargetOptions::create
@@ -234,16 +234,16 @@ impl HostTarget {
         };
         let create = CreateOptions::new(format, 0).with_align(options.align_bytes.max(1));
         let place = Place::new(
-            Arc::new(folder_of(&path)?.with_allocation(options.open.allocation)),
+            Arc::new(directory_of(&path)?.with_allocation(options.open.allocation)),
             path.file_name().unwrap_or_default(),
         );
-        place.folder().refuse_nodes(place.name())?;
+        place.directory().refuse_nodes(place.name())?;
         let mut target = Target::file(place, format.format())
             .with_image_options(options.image.clone())
             .with_name(given.to_owned())
             .with_create(create);
-        if let Some(folder) = &options.stage_dir {
-            target = target.with_stage(elsewhere(folder, &path, options.dry_run)?);
+        if let Some(directory) = &options.stage_dir {
+            target = target.with_stage(elsewhere(directory, &path, options.dry_run)?);
         }
         trust(&target, options)?;
         Ok(HostTarget {
@@ -260,24 +260,27 @@ impl HostTarget {
         let mark = Mark::find(&*opened.storage)?;
         let target = match opened.host.kind() {
             HostKind::File => {
-                let folder = folder_of(&path)?.with_allocation(match options.open.allocation {
-                    // A file that takes the place of a thick one is thick.
-                    Allocation::Keep if opened.host.is_thick() => Allocation::Full,
-                    allocation => allocation,
-                });
+                let directory =
+                    directory_of(&path)?.with_allocation(match options.open.allocation {
+                        // A file that takes the place of a thick one is thick.
+                        Allocation::Keep if opened.host.is_thick() => Allocation::Full,
+                        allocation => allocation,
+                    });
                 let name = path.file_name().unwrap_or_default();
-                let place = Place::new(Arc::new(folder), name);
-                place.folder().refuse_nodes(place.name())?;
+                let place = Place::new(Arc::new(directory), name);
+                place.directory().refuse_nodes(place.name())?;
                 let target = Target::held_file(place, opened.storage, format);
                 match &options.stage_dir {
-                    Some(folder) => target.with_stage(elsewhere(folder, &path, options.dry_run)?),
+                    Some(directory) => {
+                        target.with_stage(elsewhere(directory, &path, options.dry_run)?)
+                    }
                     None => target,
                 }
             }
             HostKind::Device => {
                 let stage_dir = options.stage_dir.as_deref();
-                let folder = stage_dir.unwrap_or(Path::new(STAGE_DIR));
-                let folder = stage_folder(folder, options.dry_run)?;
+                let directory = stage_dir.unwrap_or(Path::new(STAGE_DIR));
+                let directory = stage_directory(directory, options.dry_run)?;
                 let identity = identity(&path)?;
                 if !identity.is_stable() {
                     warnings.push(format!(
@@ -286,7 +289,7 @@ impl HostTarget {
                         path.display()
                     ));
                 }
-                let stage = Place::new(folder, format!("{identity}.{STAGE_SUFFIX}"));
+                let stage = Place::new(directory, format!("{identity}.{STAGE_SUFFIX}"));
                 Target::device(opened.storage, format, stage)
             }
         };
@@ -373,18 +376,18 @@ pub(in crate::sync) fn read_job(
 fn trust(target: &Target, options: &HostTargetOptions) -> Result<Vec<Place>> {
     let trusted = options.trusted.iter().map(|path| {
         let place = target.place_given(&resolve_to_write(path)?)?;
-        place.folder().trust(place.name())?;
+        place.directory().trust(place.name())?;
         Ok(place)
     });
     trusted.collect()
 }
 
-fn folder_of(path: &Path) -> Result<HostFolder> {
-    HostFolder::open_real(path.parent().unwrap_or(Path::new("/")))
+fn directory_of(path: &Path) -> Result<HostDirectory> {
+    HostDirectory::open_real(path.parent().unwrap_or(Path::new("/")))
 }
 
-/// The stage of a file in a folder of the caller's choice: no two files share one.
-fn elsewhere(folder: &Path, target: &Path, dry_run: bool) -> Result<Place> {
+/// The stage of a file in a directory of the caller's choice: no two files share one.
+fn elsewhere(directory: &Path, target: &Path, dry_run: bool) -> Result<Place> {
     let digest = blake3::hash(target.as_os_str().as_encoded_bytes()).to_hex();
     let stem: String = target
         .file_name()
@@ -395,41 +398,41 @@ fn elsewhere(folder: &Path, target: &Path, dry_run: bool) -> Result<Place> {
         .collect();
     let digest = digest.get(..DIGEST_CHARS).unwrap_or_default();
     let name = format!("{stem}-{digest}.{STAGE_SUFFIX}");
-    Ok(Place::new(stage_folder(folder, dry_run)?, name))
+    Ok(Place::new(stage_directory(directory, dry_run)?, name))
 }
 
-/// Opens the folder for stages, creating it if it is missing and this is no dry run. What does not
-/// outlive a crash is refused, and so is a folder whose files other users may exchange.
-fn stage_folder(path: &Path, dry_run: bool) -> Result<Arc<dyn Folder>> {
-    let other = "name a folder on a disk with --stage-dir DIR";
-    // Not even the folder is made among device nodes.
+/// Opens the directory for stages, creating it if it is missing and this is no dry run. What does not
+/// outlive a crash is refused, and so is a directory whose files other users may exchange.
+fn stage_directory(path: &Path, dry_run: bool) -> Result<Arc<dyn Directory>> {
+    let other = "name a directory on a disk with --stage-dir DIR";
+    // Not even the directory is made among device nodes.
     let above = path.ancestors().find(|it| it.is_dir());
-    HostFolder::open(above.unwrap_or(Path::new(".")))
+    HostDirectory::open(above.unwrap_or(Path::new(".")))
         .and_then(|above| above.refuse_nodes(path.file_name().unwrap_or_default()))
         .map_err(|error| error.advise(other))?;
     if !path.exists() {
         if dry_run {
-            return Ok(Arc::new(AbsentFolder::new(path)));
+            return Ok(Arc::new(AbsentDirectory::new(path)));
         }
-        HostFolder::make(path).map_err(|error| error.advise(other))?;
+        HostDirectory::make(path).map_err(|error| error.advise(other))?;
     }
     // Absolute, because the mark will name it.
     let path = resolve_to_write(path).map_err(|error| error.advise(other))?;
-    let folder = HostFolder::open_real(&path).map_err(|error| error.advise(other))?;
-    folder.refuse_shared()?;
-    if folder.is_volatile()? {
+    let directory = HostDirectory::open_real(&path).map_err(|error| error.advise(other))?;
+    directory.refuse_shared()?;
+    if directory.is_volatile()? {
         return Err(Error::new(
             ErrorKind::Unsupported,
-            "a stage here would not outlive a crash: the folder lies in memory",
+            "a stage here would not outlive a crash: the directory lies in memory",
         )
         .at_path(path)
         .advise(other));
     }
     if let Some(above) = path.parent().filter(|_| !dry_run) {
         // Another process may have made it just now. Who may not do that has not made it.
-        let _ = HostFolder::open(above).and_then(|above| above.sync());
+        let _ = HostDirectory::open(above).and_then(|above| above.sync());
     }
-    Ok(Arc::new(folder))
+    Ok(Arc::new(directory))
 }
 
 /// Names have at most 255 bytes, and a character takes at most 4.
@@ -446,7 +449,7 @@ mod tests {
 
     /// A delta file that begins with a job.
     fn with_job(disk: &FaultDisk, name: &str, purpose: Purpose) -> Place {
-        let place = Place::new(Arc::new(disk.folder("/d")), name);
+        let place = Place::new(Arc::new(disk.directory("/d")), name);
         let header = Header {
             purpose,
             job: JobId([1; 16]),
@@ -484,9 +487,9 @@ mod tests {
             assert_eq!(found.map(|(id, purpose, _)| (id, purpose)), expected);
         }
         disk.put("/d/letter", b"something else".to_vec());
-        let letter = Place::new(Arc::new(disk.folder("/d")), "letter");
+        let letter = Place::new(Arc::new(disk.directory("/d")), "letter");
         assert!(read_job(&letter, &limits).unwrap().is_none());
-        let none = Place::new(Arc::new(disk.folder("/d")), "none");
+        let none = Place::new(Arc::new(disk.directory("/d")), "none");
         assert!(read_job(&none, &limits).unwrap().is_none());
     }
 

@@ -21,7 +21,7 @@ pub struct Target {
     usual_stage: Place,
     /// The caller answers for what the stage holds.
     trusts_stage: bool,
-    /// A kept manifest that a job may name, besides those in the folders at hand.
+    /// A kept manifest that a job may name, besides those in the directories at hand.
     manifest: Option<PathBuf>,
     create: Option<CreateOptions>,
     align_bytes: u64,
@@ -275,7 +275,7 @@ impl Target {
         }
     }
 
-    /// The file at `path`, which the log of an unfinished sync names: in the target's folder or in
+    /// The file at `path`, which the log of an unfinished sync names: in the target's directory or in
     /// the log's. `None` for another one, unless the caller has named it or answers for the log.
     ///
     /// # Errors
@@ -289,7 +289,7 @@ impl Target {
         }
     }
 
-    /// The file at `path`, which the caller names, through the target's own folders where it is in
+    /// The file at `path`, which the caller names, through the target's own directories where it is in
     /// one of them.
     ///
     /// # Errors
@@ -300,10 +300,10 @@ impl Target {
 
     fn own_place(&self, path: &Path) -> Option<Place> {
         let own = self.file_place().into_iter().chain([&self.stage]);
-        let folder = own
-            .map(Place::folder)
+        let directory = own
+            .map(Place::directory)
             .find(|own| Some(own.path()) == path.parent())?;
-        Some(Place::new(folder.clone(), path.file_name()?))
+        Some(Place::new(directory.clone(), path.file_name()?))
     }
 
     /// Opens the storage for writing, or `None` for a file that is not there.

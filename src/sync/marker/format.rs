@@ -107,7 +107,7 @@ impl Mark {
     fn encode(&self, offset: u64) -> [u8; SECTOR] {
         let mut out = [0; SECTOR];
         let stage = self.stage.as_os_str().as_bytes();
-        // A longer path is cut; recovery then looks beside the target and in the stage folder.
+        // A longer path is cut; recovery then looks beside the target and in the stage directory.
         let stage = stage.get(..STAGE_MOST).unwrap_or(stage);
         out[..16].copy_from_slice(MAGIC);
         out[16..32].copy_from_slice(&self.job.0);

@@ -243,7 +243,7 @@ mod tests {
     use crate::delta::{DeltaWriter, Frame, FrameKind, Header, JobId, Purpose};
     use crate::limits::Limits;
     use crate::storage::fault::{FaultDisk, OpKind};
-    use crate::storage::{Access, MemoryFolder, Place};
+    use crate::storage::{Access, MemoryDirectory, Place};
     use crate::sync::Safety;
     use crate::sync::commit::sidecar;
     use crate::units::BlockSize;
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn new_and_cleared_space_is_durable_before_anything_is_written() {
-        let place = Place::new(Arc::new(MemoryFolder::new()), "s");
+        let place = Place::new(Arc::new(MemoryDirectory::new()), "s");
         for (storage_len, zeros) in [
             (Some(LEN + 4096), None),
             (None, Some(LEN / 2..LEN / 2 + 4096)),

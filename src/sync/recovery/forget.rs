@@ -456,8 +456,8 @@ fn written(
     let done = fill(file.clone(), header, &job, saved, writes).and_then(|()| {
         let log = Delta::open(file.clone(), &target.image_options().limits)?;
         let redo = Redo::load(&log, work, &|_| Ok(()))?;
-        place.folder().rename(fresh.name(), place.name())?;
-        place.folder().sync()?;
+        place.directory().rename(fresh.name(), place.name())?;
+        place.directory().sync()?;
         check_log(place, &*file)?;
         Ok((log, redo))
     });

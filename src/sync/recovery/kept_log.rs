@@ -5,28 +5,28 @@ use std::sync::Arc;
 
 use crate::delta::JobId;
 use crate::error::{ErrorKind, Result};
-use crate::storage::{Folder, Place};
+use crate::storage::{Directory, Place};
 use crate::sync::endpoint::target::STAGE_SUFFIX;
 
 /// Gives a complete log a name with the id of its job, which no later sync takes: `stage` is free
 /// then. Durable when it returns. Says what it did.
 ///
 /// # Errors
-/// As [`Folder::rename_new`](crate::storage::Folder::rename_new).
+/// As [`Directory::rename_new`](crate::storage::Directory::rename_new).
 pub(in crate::sync) fn keep(stage: &Place, job: JobId) -> Result<String> {
     let kept = place(stage, job);
     match stage.rename_new(&kept) {
         // A crash in the middle of an earlier renaming left both names.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let folder = stage.folder();
-            if folder.file_id(stage.name())? != folder.file_id(kept.name())? {
+            let directory = stage.directory();
+            if directory.file_id(stage.name())? != directory.file_id(kept.name())? {
                 return Err(error.advise("move one of the two logs elsewhere"));
             }
             stage.remove_if_there()?;
         }
         renamed => renamed?,
     }
-    stage.folder().sync()?;
+    stage.directory().sync()?;
     Ok(left(&kept))
 }
 
@@ -39,17 +39,17 @@ pub(in crate::sync) fn left(kept: &Place) -> String {
     )
 }
 
-/// The log of `job` that was kept in `folder`, whatever its disk was called.
+/// The log of `job` that was kept in `directory`, whatever its disk was called.
 ///
 /// # Errors
 /// `Io`.
-pub(in crate::sync) fn find(folder: &Arc<dyn Folder>, job: JobId) -> Result<Option<Place>> {
+pub(in crate::sync) fn find(directory: &Arc<dyn Directory>, job: JobId) -> Result<Option<Place>> {
     let end = format!(".{job}.{STAGE_SUFFIX}");
-    let names = folder.names()?;
+    let names = directory.names()?;
     let found = names
         .into_iter()
         .find(|name| name.as_encoded_bytes().ends_with(end.as_bytes()));
-    Ok(found.map(|name| Place::new(folder.clone(), name)))
+    Ok(found.map(|name| Place::new(directory.clone(), name)))
 }
 
 /// `STEM.JOB.diskdelta-stage` of `STEM.diskdelta-stage`, or a name made from that where it is too
@@ -63,7 +63,7 @@ fn place(stage: &Place, job: JobId) -> Place {
     match stem.filter(|_| name.len() + JOB_LEN <= NAME_MOST) {
         Some(stem) => {
             let name = OsString::from(format!("{stem}.{job}{end}"));
-            Place::new(stage.folder().clone(), name)
+            Place::new(stage.directory().clone(), name)
         }
         None => stage.run_sibling(&job.to_string(), STAGE_SUFFIX),
     }
@@ -77,7 +77,7 @@ const JOB_LEN: usize = 33;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::MemoryFolder;
+    use crate::storage::MemoryDirectory;
 
     #[test]
     fn a_kept_log_has_the_id_of_its_job_and_is_found_by_it() {
@@ -87,14 +87,14 @@ mod tests {
             format!(".{}.diskdelta-stage", "x".repeat(238)),
         ];
         for name in names {
-            let stage = Place::new(Arc::new(MemoryFolder::new()), &name);
+            let stage = Place::new(Arc::new(MemoryDirectory::new()), &name);
             stage.create_new().unwrap().write_all_at(b"log", 0).unwrap();
-            assert!(find(stage.folder(), job).unwrap().is_none());
+            assert!(find(stage.directory(), job).unwrap().is_none());
             keep(&stage, job).unwrap();
-            let kept = find(stage.folder(), job).unwrap().unwrap();
+            let kept = find(stage.directory(), job).unwrap().unwrap();
             assert!(!stage.is_there().unwrap() && kept.is_there().unwrap());
             assert!(kept.name().len() <= NAME_MOST);
-            assert!(find(stage.folder(), JobId([1; 16])).unwrap().is_none());
+            assert!(find(stage.directory(), JobId([1; 16])).unwrap().is_none());
             stage.create_new().unwrap();
             assert!(keep(&stage, job).is_err(), "two logs of one job");
             assert!(stage.is_there().unwrap() && kept.is_there().unwrap());

@@ -1,7 +1,7 @@
 //! Which log belongs to a marked target.
 //!
 //! The path in a marker is data: the target's guest may have written it. Only its file name is
-//! used, and only in folders that the target or the caller names. The paths in a log are data as
+//! used, and only in directories that the target or the caller names. The paths in a log are data as
 //! well, where the log may come from a client of an agent.
 
 use std::path::Path;
@@ -10,14 +10,14 @@ use std::sync::Arc;
 use super::kept_log;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::{HostFile, HostFolder, Place, SourceOptions, open_source};
+use crate::storage::{HostDirectory, HostFile, Place, SourceOptions, open_source};
 use crate::sync::endpoint::path_target::{HostTargetOptions, read_job};
 use crate::sync::endpoint::target::{STAGE_SUFFIX, Target};
 use crate::sync::job::Job;
 use crate::sync::marker::format::Mark;
 
 /// `target`, which carries `mark`, with the log of its unfinished sync where that is found: among
-/// `trusted`, for which the caller answers, or in the folders at hand.
+/// `trusted`, for which the caller answers, or in the directories at hand.
 ///
 /// # Errors
 /// `Marked` for a copy of the disk that the log is for, and for a file under the log's name that
@@ -52,7 +52,7 @@ pub(in crate::sync) fn with_log(
         };
         let Some(job) = job else { continue };
         if !is_beside(&target, &place) {
-            // Several targets share that folder, so a copy of the target would find the log too.
+            // Several targets share that directory, so a copy of the target would find the log too.
             match is_in_reach(&job.target, &target, &place) {
                 true => refuse_copy(mark, &job, host)?,
                 false => return Err(of_another(&job, &place)),
@@ -76,13 +76,13 @@ pub(in crate::sync) fn untrusted(error: Error) -> Error {
     )
 }
 
-/// Whether `path`, which a log at `log` names, is in the target's folder or in the log's, and may
+/// Whether `path`, which a log at `log` names, is in the target's directory or in the log's, and may
 /// be looked at.
 fn is_in_reach(path: &Path, target: &Target, log: &Place) -> bool {
     let own = target.path();
-    let folders = [own.parent(), Some(log.folder().path())];
+    let directories = [own.parent(), Some(log.directory().path())];
     path.file_name().is_some()
-        && folders
+        && directories
             .iter()
             .flatten()
             .any(|it| path.parent() == Some(*it))
@@ -92,18 +92,18 @@ fn is_in_reach(path: &Path, target: &Target, log: &Place) -> bool {
 /// under the one that it was given when another sync wanted its name.
 fn candidates(target: &Target, mark: &Mark, options: &HostTargetOptions) -> Result<Vec<Place>> {
     let own = target.stage();
-    let beside = target.file_place().map(|place| place.folder().clone());
-    let mut folders = vec![own.folder().clone()];
-    folders.extend(beside.filter(|it| it.path() != own.folder().path()));
-    if let Some(path) = &options.log_folder {
-        folders.push(Arc::new(HostFolder::open(path)?));
+    let beside = target.file_place().map(|place| place.directory().clone());
+    let mut directories = vec![own.directory().clone()];
+    directories.extend(beside.filter(|it| it.path() != own.directory().path()));
+    if let Some(path) = &options.log_directory {
+        directories.push(Arc::new(HostDirectory::open(path)?));
     }
     let marked = mark.stage.file_name();
     let marked = marked.filter(|name| is_log_name(name.as_encoded_bytes()));
     let mut places = vec![own.clone()];
-    for folder in folders {
-        places.extend(marked.map(|name| Place::new(folder.clone(), name)));
-        places.extend(kept_log::find(&folder, mark.job)?);
+    for directory in directories {
+        places.extend(marked.map(|name| Place::new(directory.clone(), name)));
+        places.extend(kept_log::find(&directory, mark.job)?);
     }
     Ok(places)
 }
@@ -112,7 +112,7 @@ fn is_log_name(name: &[u8]) -> bool {
     name.ends_with(STAGE_SUFFIX.as_bytes())
 }
 
-/// Whether a log is next to the file that it is for: a copy of the target in another folder does
+/// Whether a log is next to the file that it is for: a copy of the target in another directory does
 /// not find it.
 fn is_beside(target: &Target, log: &Place) -> bool {
     target

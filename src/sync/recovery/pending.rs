@@ -12,7 +12,7 @@ use crate::delta::{Delta, JobId, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::{
-    Access, Folder, HostFolder, Place, SourceOptions, devices_named, open_source,
+    Access, Directory, HostDirectory, Place, SourceOptions, devices_named, open_source,
 };
 use crate::sync::commit::full_copy::NEW_SUFFIX;
 use crate::sync::commit::sidecar;
@@ -74,20 +74,20 @@ pub enum Standstill {
     Untrusted,
 }
 
-/// Finds what unfinished syncs have left in `folder`, by names, in the order of the names.
+/// Finds what unfinished syncs have left in `directory`, by names, in the order of the names.
 ///
 /// # Errors
-/// `NotFound` for a missing folder, `Io`.
-pub fn pending(folder: impl AsRef<Path>, limits: &Limits) -> Result<Vec<Pending>> {
-    let folder: Arc<dyn Folder> = Arc::new(HostFolder::open(folder.as_ref())?);
-    let mut names = folder.names()?;
+/// `NotFound` for a missing directory, `Io`.
+pub fn pending(directory: impl AsRef<Path>, limits: &Limits) -> Result<Vec<Pending>> {
+    let directory: Arc<dyn Directory> = Arc::new(HostDirectory::open(directory.as_ref())?);
+    let mut names = directory.names()?;
     names.sort();
     let mut found = Vec::new();
     for name in names {
         let bytes = name.as_bytes();
-        let place = Place::new(folder.clone(), &name);
+        let place = Place::new(directory.clone(), &name);
         if let Some(copied) = copied_name(bytes) {
-            found.extend(look_at_copy(&place, &folder.path().join(copied))?);
+            found.extend(look_at_copy(&place, &directory.path().join(copied))?);
         } else if is_stage_name(bytes) {
             found.extend(look_at_stage(&place, limits)?);
         }
@@ -95,22 +95,22 @@ pub fn pending(folder: impl AsRef<Path>, limits: &Limits) -> Result<Vec<Pending>
     Ok(found)
 }
 
-/// Recovers every target that [`pending`] finds in `folder` and that is marked; says for each what
+/// Recovers every target that [`pending`] finds in `directory` and that is marked; says for each what
 /// came of it. A log that is not trusted is an error of kind `Untrusted`. One that fails does not
 /// keep the others from being recovered.
 ///
 /// # Errors
 /// Those of [`pending`].
 pub fn recover_all(
-    folder: impl AsRef<Path>,
+    directory: impl AsRef<Path>,
     options: &HostTargetOptions,
     work: &Work,
 ) -> Result<Vec<(Pending, Result<Recovered>)>> {
-    let all = pending(folder.as_ref(), &options.image.limits)?;
+    let all = pending(directory.as_ref(), &options.image.limits)?;
     let wanted = |it: &Pending| is_incomplete(it.standstill) || is_doubtful(it);
     let marked = all.into_iter().filter(wanted);
     let mut options = options.clone();
-    options.log_folder = Some(folder.as_ref().to_owned());
+    options.log_directory = Some(directory.as_ref().to_owned());
     Ok(marked
         .filter_map(|it| {
             if is_doubtful(&it) {

@@ -88,7 +88,7 @@ pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
     }
     let earlier = earlier_place(target.stage());
     earlier.remove_own_if_there()?;
-    earlier.folder().sync()?;
+    earlier.directory().sync()?;
     if let Standing::Foreign(job) = standing {
         work.progress().note(&kept_log::keep(target.stage(), job)?);
         return Ok(Recovered::Kept);
@@ -153,7 +153,7 @@ pub(in crate::sync) fn settled(
 
 /// The error for a marked target whose log is not found.
 pub(in crate::sync) fn lost(mark: &Mark) -> Error {
-    let what = "the target is incomplete, and the log that would finish it is not in the folder of \
+    let what = "the target is incomplete, and the log that would finish it is not in the directory of \
                 the target nor in that for logs";
     Error::new(ErrorKind::Marked, what).advise(format!(
         "bring the log back, or name it if it is what the marker says: --trust-log {}; if it is \
@@ -185,5 +185,5 @@ fn remove_copy(place: &Place) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    place.folder().sync()
+    place.directory().sync()
 }

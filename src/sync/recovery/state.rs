@@ -145,7 +145,7 @@ pub(in crate::sync) fn find(
             match standing {
                 Standing::Old if touch == Touch::Mend => {
                     set_aside(target.stage())?;
-                    target.stage().folder().sync()?;
+                    target.stage().directory().sync()?;
                 }
                 Standing::New | Standing::Forgotten if touch == Touch::Mend => {
                     retire(target.stage())?;

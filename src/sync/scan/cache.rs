@@ -1,4 +1,4 @@
-//! A folder of manifests of sources, each believed only while its image is provably what it was.
+//! A directory of manifests of sources, each believed only while its image is provably what it was.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,21 +13,21 @@ use crate::manifest::{
     self, KeptManifest, Manifest, ManifestWriter, RangeSet, Staged, refuse_other,
 };
 use crate::storage::{
-    Access, Folder, HostFolder, MemoryStorage, Place, SourceStamp, Storage, resolve_to_write,
+    Access, Directory, HostDirectory, MemoryStorage, Place, SourceStamp, Storage, resolve_to_write,
 };
 use crate::sync::endpoint::path_source::HostSource;
 use crate::units::{BlockSize, check_change_map};
 
-/// A folder of manifests that stand for reading images again.
+/// A directory of manifests that stand for reading images again.
 ///
 /// A manifest is believed where the image's file has the device, inode, length, modification time
 /// and change time that it had while it was read; for a block device, where nothing was written to
-/// it since in this run of the system. Whoever names such a folder accepts that as proof, and that
-/// whoever may write to the folder decides what images hold. Only a sync that reads everything
+/// it since in this run of the system. Whoever names such a directory accepts that as proof, and that
+/// whoever may write to the directory decides what images hold. Only a sync that reads everything
 /// (`Verify::All`) finds a wrong one.
 #[derive(Debug, Clone)]
 pub struct ManifestCache {
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 /// What a cache knows of one source.
@@ -47,19 +47,19 @@ pub struct Recording {
 }
 
 impl ManifestCache {
-    /// Uses the folder at `path`, which is made if it is missing, for its owner alone.
+    /// Uses the directory at `path`, which is made if it is missing, for its owner alone.
     ///
     /// # Errors
-    /// `Untrusted` for a folder that other users may write to, and for a symbolic link of another
+    /// `Untrusted` for a directory that other users may write to, and for a symbolic link of another
     /// user; `Io`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if !path.exists() {
-            HostFolder::make(path)?;
+            HostDirectory::make(path)?;
         }
-        let folder = resolve_to_write(path)?;
-        HostFolder::open_real(&folder)?.refuse_shared()?;
-        Ok(ManifestCache { folder })
+        let directory = resolve_to_write(path)?;
+        HostDirectory::open_real(&directory)?.refuse_shared()?;
+        Ok(ManifestCache { directory })
     }
 
     /// Looks up the manifest of `source` with blocks of `block_size`.
@@ -96,8 +96,8 @@ impl ManifestCache {
     }
 
     fn place(&self, name: &str) -> Result<Place> {
-        let folder = HostFolder::open_real(&self.folder)?;
-        Ok(Place::new(Arc::new(folder), name))
+        let directory = HostDirectory::open_real(&self.directory)?;
+        Ok(Place::new(Arc::new(directory), name))
     }
 }
 

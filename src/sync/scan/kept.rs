@@ -123,7 +123,7 @@ impl Keeper {
 }
 
 /// Does for a recovered target, `storage`, what the sync would have done: `path` is what its job
-/// recorded, and is believed only in the target's folder or its log's, or where the caller named
+/// recorded, and is believed only in the target's directory or its log's, or where the caller named
 /// it. Without a sound successor the marks stay, and the marked ranges are read the next time.
 ///
 /// # Errors
@@ -140,7 +140,7 @@ pub(in crate::sync) fn replace_recovered(
         let path = path.display();
         work.progress().note(&format!(
             "the kept manifest {path} was not brought up to date, because it is in neither the \
-             target's folder nor its log's; name it with --target-manifest to have that done"
+             target's directory nor its log's; name it with --target-manifest to have that done"
         ));
         return Ok(());
     };
@@ -153,7 +153,7 @@ pub(in crate::sync) fn replace_recovered(
 
 /// Opens a kept manifest, if it is there; failback gives one a second name.
 fn open_kept(place: &Place) -> Result<Option<Arc<dyn Storage>>> {
-    match place.folder().open_linked(place.name(), Access::Write) {
+    match place.directory().open_linked(place.name(), Access::Write) {
         Ok(storage) => Ok(Some(storage)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

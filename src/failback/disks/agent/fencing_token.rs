@@ -1,6 +1,6 @@
 //! Who may write to the disks of a VM on a host that does not run the job.
 //!
-//! The agent's own folder has the newest token that was seen for a VM, durable before anything is
+//! The agent's own directory has the newest token that was seen for a VM, durable before anything is
 //! done under it, and a lock that is held while something is done. A disk agent whose token is not
 //! the newest any more stops by itself; the newer one waits until it has.
 
@@ -17,11 +17,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::Token;
 use crate::failback::vm::too_late;
-use crate::storage::{Access, Folder, HostFolder, Place, Privacy};
+use crate::storage::{Access, Directory, HostDirectory, Place, Privacy};
 
 /// What an agent has of one VM of a job.
 pub(super) struct FencingToken {
-    folder: Arc<HostFolder>,
+    directory: Arc<HostDirectory>,
     instance: String,
 }
 
@@ -44,11 +44,11 @@ struct Seen {
 }
 
 impl FencingToken {
-    /// The fencing token of a VM, for the job of this id, 32 hexadecimal digits; `folder` is the
+    /// The fencing token of a VM, for the job of this id, 32 hexadecimal digits; `directory` is the
     /// VM's own.
-    pub fn new(folder: HostFolder, instance: &str) -> Self {
+    pub fn new(directory: HostDirectory, instance: &str) -> Self {
         FencingToken {
-            folder: Arc::new(folder),
+            directory: Arc::new(directory),
             instance: instance.to_owned(),
         }
     }
@@ -56,7 +56,7 @@ impl FencingToken {
     /// Where this job keeps what it knows of the disks. What an earlier one of the name knew does
     /// not count.
     pub fn disk_states(&self) -> PathBuf {
-        self.folder.path().join(&self.instance)
+        self.directory.path().join(&self.instance)
     }
 
     /// Lets a command in: notes its token, and waits until what runs under older ones has ended.
@@ -69,7 +69,7 @@ impl FencingToken {
         let seen = self.note(Some(token))?;
         let begun = Instant::now();
         let lock = loop {
-            match JobLock::take(&self.folder.path().join("lock")) {
+            match JobLock::take(&self.directory.path().join("lock")) {
                 Err(error) if error.kind() == ErrorKind::InUse => {
                     if is_over() {
                         return Err(Error::new(ErrorKind::Cancelled, "the other end has gone"));
@@ -103,16 +103,16 @@ impl FencingToken {
 
     /// Takes note of a job, and of a token, durably.
     fn note(&self, token: Option<Token>) -> Result<Seen> {
-        self.folder.subfolder(OsStr::new(&self.instance))?;
+        self.directory.subdirectory(OsStr::new(&self.instance))?;
         // Held for as long as it takes to write a line; not `InUse`: it is worth trying again.
         let busy = |error: Error| Error::new(ErrorKind::Io, error.to_string());
-        let _gate = JobLock::take(&self.folder.path().join("gate")).map_err(busy)?;
+        let _gate = JobLock::take(&self.directory.path().join("gate")).map_err(busy)?;
         let before = self.seen()?;
         let mut seen = before.clone();
         if seen.instance != self.instance {
             if seen.past.contains(&self.instance) {
                 let text = "another job of this name has these disks since";
-                return Err(Error::new(ErrorKind::InUse, text).at_path(self.folder.path()));
+                return Err(Error::new(ErrorKind::InUse, text).at_path(self.directory.path()));
             }
             let former = std::mem::take(&mut seen.instance);
             seen.past.extend((!former.is_empty()).then_some(former));
@@ -161,24 +161,24 @@ impl FencingToken {
         let (new, storage) = place.create_temporary("new", Privacy::PRIVATE)?;
         storage.write_all_at(&bytes, 0)?;
         storage.sync()?;
-        self.folder.rename(new.name(), place.name())?;
-        self.folder.sync()
+        self.directory.rename(new.name(), place.name())?;
+        self.directory.sync()
     }
 
     fn place(&self, name: &str) -> Place {
-        Place::new(self.folder.clone(), name)
+        Place::new(self.directory.clone(), name)
     }
 
     /// Removes what earlier jobs of this name knew; it only takes space.
     fn forget_past(&self, seen: &Seen) {
         for past in &seen.past {
-            let Ok(folder) = self.folder.open_subfolder(OsStr::new(past)) else {
+            let Ok(directory) = self.directory.open_subdirectory(OsStr::new(past)) else {
                 continue;
             };
-            for name in folder.names().unwrap_or_default() {
-                let _ = folder.remove(&name);
+            for name in directory.names().unwrap_or_default() {
+                let _ = directory.remove(&name);
             }
-            let _ = fs::remove_dir(folder.path());
+            let _ = fs::remove_dir(directory.path());
         }
     }
 }
@@ -217,15 +217,15 @@ mod tests {
         false
     }
 
-    fn fencing_token(folder: &Path, id: char) -> FencingToken {
-        let folder = HostFolder::open(folder).unwrap();
-        FencingToken::new(folder, &id.to_string().repeat(32))
+    fn fencing_token(directory: &Path, id: char) -> FencingToken {
+        let directory = HostDirectory::open(directory).unwrap();
+        FencingToken::new(directory, &id.to_string().repeat(32))
     }
 
     #[test]
     fn an_older_token_is_refused_by_whoever_comes_later() {
-        let folder = tempfile::tempdir().unwrap();
-        let fencing_token = || fencing_token(folder.path(), 'a');
+        let directory = tempfile::tempdir().unwrap();
+        let fencing_token = || fencing_token(directory.path(), 'a');
         drop(fencing_token().admit(token(2, 5), &never).unwrap());
         drop(fencing_token().admit(token(2, 5), &never).unwrap());
         for old in [token(2, 4), token(1, 9)] {
@@ -237,8 +237,8 @@ mod tests {
 
     #[test]
     fn who_is_inside_sees_a_newer_one_come_and_that_one_waits() {
-        let folder = tempfile::tempdir().unwrap();
-        let fencing_token = fencing_token(folder.path(), 'a');
+        let directory = tempfile::tempdir().unwrap();
+        let fencing_token = fencing_token(directory.path(), 'a');
         let first = fencing_token.admit(token(1, 1), &never).unwrap();
         first.check().unwrap();
         std::thread::scope(|scope| {
@@ -258,8 +258,8 @@ mod tests {
 
     #[test]
     fn who_waits_stops_waiting_once_nobody_wants_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let fencing_token = fencing_token(folder.path(), 'a');
+        let directory = tempfile::tempdir().unwrap();
+        let fencing_token = fencing_token(directory.path(), 'a');
         let _first = fencing_token.admit(token(1, 1), &never).unwrap();
         let error = fencing_token.admit(token(1, 2), &|| true).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
@@ -267,11 +267,11 @@ mod tests {
 
     #[test]
     fn a_new_job_of_the_name_begins_anew_and_the_old_one_never_comes_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let old = fencing_token(folder.path(), 'a');
+        let directory = tempfile::tempdir().unwrap();
+        let old = fencing_token(directory.path(), 'a');
         drop(old.admit(token(7, 7), &never).unwrap());
         fs::write(old.disk_states().join("db1.target-0.manifest"), "x").unwrap();
-        let new = fencing_token(folder.path(), 'b');
+        let new = fencing_token(directory.path(), 'b');
         drop(new.admit(token(1, 1), &never).unwrap());
         assert!(!old.disk_states().exists());
         let error = old.admit(token(8, 1), &never).err().unwrap();
@@ -281,21 +281,21 @@ mod tests {
 
     #[test]
     fn a_token_that_cannot_be_read_lets_nobody_in() {
-        let folder = tempfile::tempdir().unwrap();
-        let fencing_token = fencing_token(folder.path(), 'a');
+        let directory = tempfile::tempdir().unwrap();
+        let fencing_token = fencing_token(directory.path(), 'a');
         drop(fencing_token.admit(token(1, 1), &never).unwrap());
-        fs::write(folder.path().join("token"), "{").unwrap();
+        fs::write(directory.path().join("token"), "{").unwrap();
         let error = fencing_token.admit(token(1, 2), &never).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Malformed);
     }
 
     #[test]
-    fn a_token_that_names_other_folders_removes_nothing_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let outside = folder.path().join("outside");
+    fn a_token_that_names_other_directories_removes_nothing_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let outside = directory.path().join("outside");
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("precious"), "x").unwrap();
-        let inside = folder.path().join("state");
+        let inside = directory.path().join("state");
         fs::create_dir(&inside).unwrap();
         let id = "a".repeat(32);
         let odd: [&str; 5] = [
@@ -332,10 +332,10 @@ mod tests {
 
     #[test]
     fn a_token_that_somebody_else_may_have_written_is_not_believed() {
-        let folder = tempfile::tempdir().unwrap();
-        let fencing_token = fencing_token(folder.path(), 'a');
+        let directory = tempfile::tempdir().unwrap();
+        let fencing_token = fencing_token(directory.path(), 'a');
         drop(fencing_token.admit(token(5, 1), &never).unwrap());
-        let path = folder.path().join("token");
+        let path = directory.path().join("token");
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
         fs::set_permissions(&path, mode).unwrap();
         let error = fencing_token.admit(token(5, 2), &never).err().unwrap();

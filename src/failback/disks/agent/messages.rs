@@ -35,7 +35,7 @@ pub(in crate::failback::disks) struct AgentRequest {
     pub what: What,
 }
 
-/// A disk at the disk agent's host. A path that does not begin with `/` begins in the home folder.
+/// A disk at the disk agent's host. A path that does not begin with `/` begins in the home directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::failback::disks) struct DiskAsked {

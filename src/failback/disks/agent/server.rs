@@ -18,7 +18,7 @@ use crate::failback::disks::HostDisks;
 use crate::failback::plan::Address;
 use crate::failback::vm::DiskChanges;
 use crate::remote::{
-    DiskService, LineWatch, Message, OwnFolders, Root, ServeOptions, Served, Session, refuse,
+    DiskService, LineWatch, Message, OwnDirectories, Root, ServeOptions, Served, Session, refuse,
 };
 
 /// Does what jobs of other hosts ask for of the disks of this one: what an agent does beside syncs.
@@ -57,10 +57,10 @@ impl DiskService for DiskAgent {
     }
 }
 
-/// Makes all paths lie in the folder that this agent serves, and outside of what is its own.
+/// Makes all paths lie in the directory that this agent serves, and outside of what is its own.
 fn confine(request: &mut AgentRequest, options: &ServeOptions) -> Result<()> {
     let root = options.root.as_deref().map(Root::open).transpose()?;
-    let own = OwnFolders::of(options)?;
+    let own = OwnDirectories::of(options)?;
     let mut paths = Vec::new();
     for disk in &mut request.disks {
         paths.push(&mut disk.path);

@@ -1,4 +1,4 @@
-//! Where an agent keeps what it has to remember of jobs: a folder of its own, in which no client
+//! Where an agent keeps what it has to remember of jobs: a directory of its own, in which no client
 //! and no other user writes.
 
 use std::ffi::OsStr;
@@ -9,57 +9,57 @@ use super::messages::{AgentRequest, wrong};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::disk_path::DiskPath;
 use crate::remote::{ServeOptions, lies_within};
-use crate::storage::HostFolder;
+use crate::storage::HostDirectory;
 
-/// The agent's folder.
-pub(super) struct StateDir(HostFolder);
+/// The agent's directory.
+pub(super) struct StateDir(HostDirectory);
 
 impl StateDir {
-    /// The folder that `options` name, made if it is missing.
+    /// The directory that `options` name, made if it is missing.
     ///
     /// # Errors
-    /// `InvalidInput` for one that lies in the folder that is served, and where none is named;
+    /// `InvalidInput` for one that lies in the directory that is served, and where none is named;
     /// `Untrusted` for one that others may write to; `NoSpace`, `Io`.
     pub fn open(options: &ServeOptions) -> Result<Self> {
         let refused = |what: &'static str| {
             Error::new(ErrorKind::InvalidInput, what)
-                .advise("start the agent with --state-dir DIR, a folder that it does not serve")
+                .advise("start the agent with --state-dir DIR, a directory that it does not serve")
         };
         let Some(path) = &options.state_dir else {
             return Err(refused(
-                "this agent has no folder for what it has to remember",
+                "this agent has no directory for what it has to remember",
             ));
         };
-        HostFolder::make(path)?;
-        let folder = HostFolder::open(path)?;
-        folder.refuse_foreign()?;
-        // Where all of the host is served, the agent's own folder is refused by what it is.
+        HostDirectory::make(path)?;
+        let directory = HostDirectory::open(path)?;
+        directory.refuse_foreign()?;
+        // Where all of the host is served, the agent's own directory is refused by what it is.
         if let Some(root) = &options.root
             && std::fs::canonicalize(root).is_ok_and(|root| root != Path::new("/"))
             && lies_within(path, root)?
         {
-            let what = "the agent's own folder lies in the folder that it serves";
+            let what = "the agent's own directory lies in the directory that it serves";
             return Err(refused(what).at_path(path));
         }
-        Ok(StateDir(folder))
+        Ok(StateDir(directory))
     }
 
-    /// The folder of a request's VM, made if it is missing. Jobs of one name whose disks lie in
-    /// different folders have nothing to do with each other.
+    /// The directory of a request's VM, made if it is missing. Jobs of one name whose disks lie in
+    /// different directories have nothing to do with each other.
     ///
     /// # Errors
     /// Those of looking at the first disk; `Untrusted`, `NoSpace`, `Io`.
-    pub fn of_vm(&self, request: &AgentRequest) -> Result<HostFolder> {
+    pub fn of_vm(&self, request: &AgentRequest) -> Result<HostDirectory> {
         let disk = request.disks.first().ok_or_else(wrong)?;
         let disk_path = DiskPath::new(&disk.path, AgentRequest::formats(disk)?.0, &request.job)?;
-        let hash = blake3::hash(disk_path.folder().as_os_str().as_bytes()).to_hex();
+        let hash = blake3::hash(disk_path.directory().as_os_str().as_bytes()).to_hex();
         let names = [&hash[..KEY_LEN], &request.job, &request.vm];
-        let mut folder = None::<HostFolder>;
+        let mut directory = None::<HostDirectory>;
         for name in names {
-            let above = folder.as_ref().unwrap_or(&self.0);
-            folder = Some(above.subfolder(OsStr::new(name))?);
+            let above = directory.as_ref().unwrap_or(&self.0);
+            directory = Some(above.subdirectory(OsStr::new(name))?);
         }
-        folder.ok_or_else(wrong)
+        directory.ok_or_else(wrong)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Controls VMs under QEMU: through its monitor (QMP), and the NBD exports of its snapshots.
 //!
-//! A VM is a folder, `FOLDER/VM`: QEMU's monitor listens at `qmp.sock` in it, and the files
+//! A VM is a directory, `DIRECTORY/VM`: QEMU's monitor listens at `qmp.sock` in it, and the files
 //! `fenced`, `retired`, `token` and `tracking.json` say the rest. Whatever starts the VM must look
 //! for `fenced` first. The operator's program starts its QEMU, with the guest not yet running.
 //!
@@ -8,7 +8,7 @@
 //! kept, the VM is fenced, and only then QEMU ends. From there on its disks are plain files. When
 //! the VM is let go again, new bitmaps are there before the fence falls.
 
-mod folder;
+mod directory;
 mod monitor;
 mod power;
 #[cfg(feature = "qemu")]
@@ -26,7 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Checkpoint, VmSeen};
 use crate::failback::plan::Address;
 use crate::image::nbd::{NbdExport, Ranges};
-use folder::VmFolder;
+use directory::VmDirectory;
 use monitor::{Monitor, Node, Power};
 use snapshot::GRANULARITY;
 use tracking::{BITMAP, Record, Tracking, bitmap, frozen};
@@ -37,25 +37,25 @@ pub struct QemuController {
     facts: Facts,
     /// Identity and file of each disk.
     disks: Vec<(String, PathBuf)>,
-    folder: VmFolder,
+    directory: VmDirectory,
     start: Vec<String>,
     time_limit: Duration,
 }
 
 impl QemuController {
-    /// A VM whose folder lies in `folder`; `start` is the program that starts its QEMU.
+    /// A VM whose directory lies in `directory`; `start` is the program that starts its QEMU.
     ///
     /// The program is told of the VM as the operator's other programs are, and of the monitor's
     /// socket in `DISKDELTA_QMP`. It must start QEMU with `-S`, so that the guest does not run yet,
     /// and end. `time_limit` bounds it, and a guest's shutdown.
-    pub fn new(facts: Facts, folder: &Path, start: Vec<String>, time_limit: Duration) -> Self {
+    pub fn new(facts: Facts, directory: &Path, start: Vec<String>, time_limit: Duration) -> Self {
         let disks = facts.disks.iter().map(|(identity, path)| {
             let path = PathBuf::from(path);
             (identity.clone(), path)
         });
         QemuController {
             disks: disks.collect(),
-            folder: VmFolder::new(folder.join(&facts.vm)),
+            directory: VmDirectory::new(directory.join(&facts.vm)),
             facts,
             start,
             time_limit,
@@ -63,7 +63,7 @@ impl QemuController {
     }
 
     fn connect<'a>(&self, call: &Call<'a>) -> Result<Option<Monitor<'a>>> {
-        Monitor::connect(&self.folder.monitor(), self.time_limit, call.cancel)
+        Monitor::connect(&self.directory.monitor(), self.time_limit, call.cancel)
     }
 
     fn seen(&self, call: &Call<'_>) -> Result<VmSeen> {
@@ -72,9 +72,9 @@ impl QemuController {
             None => false,
         };
         Ok(VmSeen {
-            exists: self.folder.exists()?,
+            exists: self.directory.exists()?,
             running,
-            fenced: self.folder.is_fenced()?,
+            fenced: self.directory.is_fenced()?,
         })
     }
 
@@ -100,13 +100,13 @@ impl QemuController {
         if let Some(mut monitor) = self.connect(call)? {
             if monitor.power()? == Power::On {
                 let text = "the VM runs, and should be off";
-                return Err(Error::new(ErrorKind::InUse, text).at_path(self.folder.path()));
+                return Err(Error::new(ErrorKind::InUse, text).at_path(self.directory.path()));
             }
             self.close(monitor, call)?;
         }
-        let tracking = self.folder.tracking()?;
+        let tracking = self.directory.tracking()?;
         let found = since.map(|since| tracking.get(since));
-        let fenced = self.folder.is_fenced()?;
+        let fenced = self.directory.is_fenced()?;
         let tracked = match found {
             None => None,
             Some(Some(found)) if found.record == Record::Closed && fenced => Some(found),
@@ -127,11 +127,11 @@ impl QemuController {
             return Ok(Changes::SnapshotLost);
         };
         let nodes = monitor.nodes(&self.disks)?;
-        let Some(addresses) = snapshot::taken(&mut monitor, &self.folder, &nodes)? else {
+        let Some(addresses) = snapshot::taken(&mut monitor, &self.directory, &nodes)? else {
             return Ok(Changes::SnapshotLost);
         };
-        let tracking = self.folder.tracking()?;
-        let held = monitor.power()? == Power::Begun && self.folder.is_fenced()?;
+        let tracking = self.directory.tracking()?;
+        let held = monitor.power()? == Power::Begun && self.directory.is_fenced()?;
         drop(monitor);
         let name = since.map(|since| frozen(&bitmap(since.0)));
         let tracked = match since.map(|since| tracking.get(since)) {
@@ -170,39 +170,39 @@ impl QemuController {
 
 impl VmController for QemuController {
     fn inspect(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.folder.admit(call)?;
+        let _admitted = self.directory.admit(call)?;
         self.seen(call)
     }
 
     fn create(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.folder.admit(call)?;
-        self.folder.create()?;
+        let _admitted = self.directory.admit(call)?;
+        self.directory.create()?;
         self.seen(call)
     }
 
     fn fence(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.folder.admit(call)?;
+        let _admitted = self.directory.admit(call)?;
         if let Some(mut monitor) = self.connect(call)?
             && monitor.power()? != Power::On
         {
             self.close(monitor, call)?;
         }
-        self.folder.fence()?;
+        self.directory.fence()?;
         self.seen(call)
     }
 
     fn unfence(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.folder.admit(call)?;
-        if self.folder.is_fenced()? {
+        let _admitted = self.directory.admit(call)?;
+        if self.directory.is_fenced()? {
             self.open_again(call)?;
         }
-        self.folder.unfence()?;
+        self.directory.unfence()?;
         self.seen(call)
     }
 
     fn start(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.folder.admit(call)?;
-        if self.folder.is_fenced()? || !self.folder.exists()? {
+        let _admitted = self.directory.admit(call)?;
+        if self.directory.is_fenced()? || !self.directory.exists()? {
             return self.seen(call);
         }
         let mut monitor = match self.connect(call)? {
@@ -223,7 +223,7 @@ impl VmController for QemuController {
     }
 
     fn shut_down(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.folder.admit(call)?;
+        let _admitted = self.directory.admit(call)?;
         if let Some(mut monitor) = self.connect(call)? {
             if monitor.power()? == Power::On {
                 self.power_down(&mut monitor)?;
@@ -234,33 +234,33 @@ impl VmController for QemuController {
     }
 
     fn retire(&self, call: &Call<'_>, discard_disks: bool) -> Result<VmSeen> {
-        let _admitted = self.folder.admit(call)?;
+        let _admitted = self.directory.admit(call)?;
         if let Some(mut monitor) = self.connect(call)? {
             if monitor.power()? == Power::On {
                 let text = "the VM runs, and cannot be retired";
-                return Err(Error::new(ErrorKind::InUse, text).at_path(self.folder.path()));
+                return Err(Error::new(ErrorKind::InUse, text).at_path(self.directory.path()));
             }
             self.close(monitor, call)?;
         }
-        if !self.folder.exists()? {
+        if !self.directory.exists()? {
             return self.seen(call);
         }
-        self.folder.retire()?;
-        self.folder.keep(&Tracking::default())?;
+        self.directory.retire()?;
+        self.directory.keep(&Tracking::default())?;
         if discard_disks {
             let files = self.disks.iter().filter(|(_, path)| path.is_file());
             for (_, path) in files {
-                folder::remove(path)?;
+                directory::remove(path)?;
             }
         }
         self.seen(call)
     }
 
     fn arm_tracking(&self, call: &Call<'_>, keep: Option<Checkpoint>) -> Result<VmSeen> {
-        let _admitted = self.folder.admit(call)?;
-        let mut tracking = self.folder.tracking()?;
+        let _admitted = self.directory.admit(call)?;
+        let mut tracking = self.directory.tracking()?;
         tracking.retain(keep, call.token);
-        let fenced = self.folder.is_fenced()?;
+        let fenced = self.directory.is_fenced()?;
         let mut monitor = match self.settled(call)? {
             None if !fenced => self.launch(call)?,
             Some((monitor, power)) if !fenced || power == Power::On => monitor,
@@ -269,7 +269,7 @@ impl VmController for QemuController {
                 tracking.checkpoints.retain(|it| it.record != Record::Live);
                 tracking.add(call.token, Record::Closed);
                 tracking.set(Record::Closed);
-                self.folder.keep(&tracking)?;
+                self.directory.keep(&tracking)?;
                 return self.seen(call);
             }
         };
@@ -280,7 +280,7 @@ impl VmController for QemuController {
             it.record == Record::Live && whole
         });
         tracking.add(call.token, Record::Live);
-        self.folder.keep(&tracking)?;
+        self.directory.keep(&tracking)?;
         self.add_bitmaps(&mut monitor, &nodes, &tracking)?;
         for node in &nodes {
             let known = |name: &str| tracking.checkpoints.iter().any(|it| it.bitmap() == name);
@@ -294,26 +294,26 @@ impl VmController for QemuController {
     }
 
     fn snapshot(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.folder.admit(call)?;
+        let _admitted = self.directory.admit(call)?;
         let mut monitor = match self.settled(call)? {
             Some((monitor, _)) => monitor,
             // It is off. Its QEMU exports its disks none the less.
             None => self.launch(call)?,
         };
         let nodes = monitor.nodes(&self.disks)?;
-        snapshot::take(&mut monitor, &self.folder, &nodes, call.token)?;
+        snapshot::take(&mut monitor, &self.directory, &nodes, call.token)?;
         drop(monitor);
         self.seen(call)
     }
 
     fn release(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.folder.admit(call)?;
+        let _admitted = self.directory.admit(call)?;
         match self.connect(call)? {
             Some(mut monitor) => {
                 let nodes = monitor.nodes(&self.disks)?;
-                snapshot::release(&mut monitor, &self.folder, &nodes)?;
+                snapshot::release(&mut monitor, &self.directory, &nodes)?;
             }
-            None => self.folder.clear_scratch(self.disks.len())?,
+            None => self.directory.clear_scratch(self.disks.len())?,
         }
         self.seen(call)
     }
@@ -324,7 +324,7 @@ impl VmController for QemuController {
         since: Option<Checkpoint>,
         from_snapshot: bool,
     ) -> Result<Changes> {
-        let _admitted = self.folder.admit(call)?;
+        let _admitted = self.directory.admit(call)?;
         match from_snapshot {
             true => self.changes_in_snapshot(call, since),
             false => self.changes_at_rest(call, since),

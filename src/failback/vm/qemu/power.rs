@@ -17,7 +17,7 @@ use crate::storage::{SourceOptions, open_source};
 impl QemuController {
     /// Starts QEMU; the guest does not run yet.
     pub(super) fn launch<'a>(&self, call: &Call<'a>) -> Result<Monitor<'a>> {
-        let socket = self.folder.monitor();
+        let socket = self.directory.monitor();
         let facts = &self.facts;
         let program = Program::new(self.start.clone())?
             .with_env("DISKDELTA_TOKEN", call.token.to_string())
@@ -47,7 +47,7 @@ impl QemuController {
             return Ok(None);
         };
         let power = monitor.power()?;
-        if power == Power::Off && self.folder.is_fenced()? {
+        if power == Power::Off && self.directory.is_fenced()? {
             self.close(monitor, call)?;
             return Ok(None);
         }
@@ -56,7 +56,7 @@ impl QemuController {
 
     /// Before a fence falls: what was tracked goes on in bitmaps of a QEMU that has not run yet.
     pub(super) fn open_again(&self, call: &Call<'_>) -> Result<()> {
-        let mut tracking = self.folder.tracking()?;
+        let mut tracking = self.directory.tracking()?;
         if tracking.checkpoints.is_empty() {
             return Ok(());
         }
@@ -67,27 +67,27 @@ impl QemuController {
         if power != Power::Begun {
             // It was never off, or somebody has started it in spite of the fence.
             tracking.checkpoints.retain(|it| it.record == Record::Live);
-            return self.folder.keep(&tracking);
+            return self.directory.keep(&tracking);
         }
         tracking.checkpoints.retain(|it| it.record != Record::Live);
         tracking.set(Record::Opening);
-        self.folder.keep(&tracking)?;
+        self.directory.keep(&tracking)?;
         let nodes = monitor.nodes(&self.disks)?;
         self.add_bitmaps(&mut monitor, &nodes, &tracking)?;
         tracking.set(Record::Live);
-        self.folder.keep(&tracking)
+        self.directory.keep(&tracking)
     }
 
     /// Ends a QEMU whose guest does not run. It is fenced before its QEMU lets the disks go, so
     /// that nobody can start it in between; what its bitmaps say is kept.
     pub(super) fn close(&self, mut monitor: Monitor<'_>, call: &Call<'_>) -> Result<()> {
-        let held = self.folder.is_fenced()?;
-        self.folder.fence()?;
-        let mut tracking = self.folder.tracking()?;
+        let held = self.directory.is_fenced()?;
+        self.directory.fence()?;
+        let mut tracking = self.directory.tracking()?;
         if !tracking.checkpoints.is_empty() {
             let begun = monitor.power()? == Power::Begun;
             let nodes = monitor.nodes(&self.disks)?;
-            snapshot::release(&mut monitor, &self.folder, &nodes)?;
+            snapshot::release(&mut monitor, &self.directory, &nodes)?;
             tracking.checkpoints.retain(|it| match it.record {
                 Record::Live => have(&nodes, &it.bitmap()),
                 Record::Closed => held,
@@ -102,11 +102,11 @@ impl QemuController {
                 }
             }
             tracking.set(Record::Closed);
-            self.folder.keep(&tracking)?;
+            self.directory.keep(&tracking)?;
         }
         monitor.quit()?;
         self.wait_until_free(call)?;
-        self.folder.clear_scratch(self.disks.len())
+        self.directory.clear_scratch(self.disks.len())
     }
 
     /// What a bitmap says at last.
@@ -119,9 +119,9 @@ impl QemuController {
     ) -> Result<Vec<Range<u64>>> {
         let arguments = json!({"node": node.name, "name": name});
         monitor.run("block-dirty-bitmap-disable", arguments)?;
-        snapshot::serve(monitor, &self.folder)?;
+        snapshot::serve(monitor, &self.directory)?;
         snapshot::add_export(monitor, LAST, &node.name, &[name.to_owned()])?;
-        let address = NbdAddress::new(self.folder.exports(), LAST);
+        let address = NbdAddress::new(self.directory.exports(), LAST);
         let ranges = NbdExport::open_until(&address, Some(name), call.cancel)
             .and_then(|it| it.changed(call.cancel));
         snapshot::remove_export(monitor, LAST)?;

@@ -176,8 +176,8 @@ mod tests {
 
     /// A QEMU that says these lines, whatever it hears, and then leaves or stays.
     fn told(lines: &str, stays: bool) -> Result<Value> {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("qmp.sock");
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("qmp.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let lines = lines.to_owned();
         let says = std::thread::spawn(move || {
@@ -254,8 +254,8 @@ mod tests {
 
     #[test]
     fn a_qemu_that_goes_before_it_greets_is_not_there() {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("qmp.sock");
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("qmp.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let goes = std::thread::spawn(move || drop(listener.accept().unwrap()));
         let found = Qmp::connect(&socket, Duration::from_secs(30)).unwrap();

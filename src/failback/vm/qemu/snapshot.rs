@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::folder::{VmFolder, remove};
+use super::directory::{VmDirectory, remove};
 use super::monitor::{Monitor, Node};
 use super::tracking::{BITMAP, FROZEN, frozen};
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use crate::image::nbd::NbdAddress;
 /// `Io` where QEMU refuses; `Cancelled`.
 pub(super) fn take(
     monitor: &mut Monitor<'_>,
-    folder: &VmFolder,
+    directory: &VmDirectory,
     nodes: &[Node],
     token: Token,
 ) -> Result<()> {
@@ -29,11 +29,11 @@ pub(super) fn take(
     if there == sorted(&wanted) {
         return Ok(());
     }
-    release(monitor, folder, nodes)?;
-    serve(monitor, folder)?;
+    release(monitor, directory, nodes)?;
+    serve(monitor, directory)?;
     let mut at_once = Vec::new();
     for (disk, node) in nodes.iter().enumerate() {
-        add_scratch(monitor, folder, disk, node)?;
+        add_scratch(monitor, directory, disk, node)?;
         at_once.extend(ours(node).flat_map(|bitmap| freeze(node, bitmap)));
     }
     // Bitmaps first: none may miss a write that the snapshot holds.
@@ -56,7 +56,11 @@ pub(super) fn take(
 ///
 /// # Errors
 /// `Io` where QEMU refuses; `Cancelled`.
-pub(super) fn release(monitor: &mut Monitor<'_>, folder: &VmFolder, nodes: &[Node]) -> Result<()> {
+pub(super) fn release(
+    monitor: &mut Monitor<'_>,
+    directory: &VmDirectory,
+    nodes: &[Node],
+) -> Result<()> {
     for id in exports(monitor)? {
         remove_export(monitor, &id)?;
     }
@@ -88,7 +92,7 @@ pub(super) fn release(monitor: &mut Monitor<'_>, folder: &VmFolder, nodes: &[Nod
             remove_bitmap(monitor, node, bitmap)?;
         }
     }
-    folder.clear_scratch(nodes.len())
+    directory.clear_scratch(nodes.len())
 }
 
 /// Where the snapshot's disks can be read; `None` where there is none, or not of all disks.
@@ -97,7 +101,7 @@ pub(super) fn release(monitor: &mut Monitor<'_>, folder: &VmFolder, nodes: &[Nod
 /// `Io` where QEMU refuses.
 pub(super) fn taken(
     monitor: &mut Monitor<'_>,
-    folder: &VmFolder,
+    directory: &VmDirectory,
     nodes: &[Node],
 ) -> Result<Option<Vec<NbdAddress>>> {
     let mut there = exports(monitor)?;
@@ -113,7 +117,7 @@ pub(super) fn taken(
     }
     let addresses = wanted
         .into_iter()
-        .map(|name| NbdAddress::new(folder.exports(), name));
+        .map(|name| NbdAddress::new(directory.exports(), name));
     Ok(Some(addresses.collect()))
 }
 
@@ -132,8 +136,8 @@ pub(super) fn remove_bitmap(monitor: &mut Monitor<'_>, node: &Node, name: &str) 
 ///
 /// # Errors
 /// `Io` where QEMU refuses.
-pub(super) fn serve(monitor: &mut Monitor<'_>, folder: &VmFolder) -> Result<()> {
-    let socket = folder.exports();
+pub(super) fn serve(monitor: &mut Monitor<'_>, directory: &VmDirectory) -> Result<()> {
+    let socket = directory.exports();
     let addr = json!({"type": "unix", "data": {"path": socket}});
     match monitor.run("nbd-server-start", json!({ "addr": addr })) {
         // There is no way to ask. If it is another's, the export is not found at our socket.
@@ -188,11 +192,11 @@ fn exports(monitor: &mut Monitor<'_>) -> Result<Vec<String>> {
 
 fn add_scratch(
     monitor: &mut Monitor<'_>,
-    folder: &VmFolder,
+    directory: &VmDirectory,
     disk: usize,
     node: &Node,
 ) -> Result<()> {
-    let path = folder.scratch(disk);
+    let path = directory.scratch(disk);
     remove(&path)?;
     let (file, overlay) = (named(SCRATCH_FILE, disk), named(SCRATCH, disk));
     create(

@@ -1,4 +1,4 @@
-//! Folders: where stages, sidecars and replaced targets are created, renamed and removed.
+//! Directories: where stages, sidecars and replaced targets are created, renamed and removed.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, Metadata};
@@ -31,16 +31,16 @@ pub enum Access {
     Write,
 }
 
-/// A folder of files, named by plain names without separators.
+/// A directory of files, named by plain names without separators.
 ///
-/// The contract: a create, rename or remove is durable only after [`sync`](Folder::sync) has
+/// The contract: a create, rename or remove is durable only after [`sync`](Directory::sync) has
 /// returned `Ok`, and says nothing about the file's bytes, which need their own
 /// [`Storage::sync`] first.
-pub trait Folder: Send + Sync {
-    /// The folder's path, for messages and for marks.
+pub trait Directory: Send + Sync {
+    /// The directory's path, for messages and for marks.
     fn path(&self) -> &Path;
 
-    /// Which folder it is, whatever its paths are; `None` where only its path tells.
+    /// Which directory it is, whatever its paths are; `None` where only its path tells.
     ///
     /// # Errors
     /// `Io`.
@@ -55,10 +55,10 @@ pub trait Folder: Send + Sync {
     /// `NotFound`, `InUse`, `Io`; `Unsupported` for what is no regular file.
     fn open(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>>;
 
-    /// As [`open`](Folder::open), for a file that this program made: a regular file with one name,
+    /// As [`open`](Directory::open), for a file that this program made: a regular file with one name,
     /// owned by the user of this process or by root, that no other user may write to. A file that
-    /// was created through this very folder is taken for one whatever the file system shows of it,
-    /// and so is one that was [trusted](Folder::trust).
+    /// was created through this very directory is taken for one whatever the file system shows of it,
+    /// and so is one that was [trusted](Directory::trust).
     ///
     /// # Errors
     /// `Untrusted` for every other file, and for symbolic links; those of `open`.
@@ -66,7 +66,7 @@ pub trait Folder: Send + Sync {
         self.open(name, access)
     }
 
-    /// As [`open_own`](Folder::open_own), for a file that may have further names.
+    /// As [`open_own`](Directory::open_own), for a file that may have further names.
     ///
     /// # Errors
     /// As `open_own`.
@@ -74,7 +74,7 @@ pub trait Folder: Send + Sync {
         self.open_own(name, access)
     }
 
-    /// As [`open_own`](Folder::open_own) for writing, for a file that will take the place of
+    /// As [`open_own`](Directory::open_own) for writing, for a file that will take the place of
     /// `model`, or of nothing, and whose users are those that `privacy` admits or that the model
     /// has.
     ///
@@ -98,7 +98,7 @@ pub trait Folder: Send + Sync {
         Ok(())
     }
 
-    /// Refuses the file `name` in a folder for device nodes, such as `/dev`: none is made there.
+    /// Refuses the file `name` in a directory for device nodes, such as `/dev`: none is made there.
     ///
     /// # Errors
     /// `InvalidInput`; `Io`.
@@ -113,7 +113,7 @@ pub trait Folder: Send + Sync {
     /// `AlreadyExists` (also for a symbolic link), `NoSpace`, `Io`.
     fn create(&self, name: &OsStr, privacy: Privacy) -> Result<Arc<dyn Storage>>;
 
-    /// As [`create`](Folder::create), for its owner alone.
+    /// As [`create`](Directory::create), for its owner alone.
     ///
     /// # Errors
     /// As `create`.
@@ -176,7 +176,7 @@ pub trait Folder: Send + Sync {
     }
 
     /// Whether `to` has the owner, mode and extended attributes that
-    /// [`copy_attributes`](Folder::copy_attributes) would give it. Changes nothing.
+    /// [`copy_attributes`](Directory::copy_attributes) would give it. Changes nothing.
     ///
     /// # Errors
     /// `NotFound`, `Io`.
@@ -192,7 +192,7 @@ pub trait Folder: Send + Sync {
         Ok(false)
     }
 
-    /// Refuses a folder whose files another user may exchange.
+    /// Refuses a directory whose files another user may exchange.
     ///
     /// # Errors
     /// `Untrusted`, `Io`.
@@ -208,7 +208,7 @@ pub trait Folder: Send + Sync {
         Ok(None)
     }
 
-    /// Refuses a folder in which this process may create no files, as far as the system can tell.
+    /// Refuses a directory in which this process may create no files, as far as the system can tell.
     /// Changes nothing.
     ///
     /// # Errors
@@ -227,35 +227,35 @@ pub trait Folder: Send + Sync {
     }
 }
 
-/// A folder of the host's file system.
+/// A directory of the host's file system.
 ///
-/// It stays the same folder when it or one above it is renamed, and no symbolic link is followed
+/// It stays the same directory when it or one above it is renamed, and no symbolic link is followed
 /// inside it. A file that is open for writing is locked as QEMU locks it, where the file system
 /// can: nobody else opens it for writing meanwhile.
 #[derive(Debug)]
-pub struct HostFolder {
+pub struct HostDirectory {
     path: PathBuf,
-    folder: File,
+    directory: File,
     allocation: Allocation,
     /// Files that are ours although the file system does not show it. The open handles keep their
     /// numbers from being given to others.
     known: Mutex<Vec<(FileId, OwnedFd)>>,
 }
 
-impl HostFolder {
-    /// The folder at `path`, which must exist.
+impl HostDirectory {
+    /// The directory at `path`, which must exist.
     ///
     /// # Errors
     /// `NotFound`, `Io`.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(&path, flags, Mode::empty())
-            .map_err(|e| Error::io("open folder", e).at_path(&path))?;
-        Ok(Self::of(path, folder))
+        let directory = rustix::fs::open(&path, flags, Mode::empty())
+            .map_err(|e| Error::io("open directory", e).at_path(&path))?;
+        Ok(Self::of(path, directory))
     }
 
-    /// As [`open`](HostFolder::open), for a path without symbolic links: none that came meanwhile
+    /// As [`open`](HostDirectory::open), for a path without symbolic links: none that came meanwhile
     /// is followed, where the system can tell.
     ///
     /// # Errors
@@ -265,24 +265,24 @@ impl HostFolder {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let how = ResolveFlags::NO_SYMLINKS;
         match rustix::fs::openat2(rustix::fs::CWD, &path, flags, Mode::empty(), how) {
-            Ok(folder) => Ok(Self::of(path, folder)),
+            Ok(directory) => Ok(Self::of(path, directory)),
             // Unknown to old systems, and forbidden by the filters of old containers.
             Err(Errno::NOSYS | Errno::PERM) => Self::open(path),
             Err(Errno::LOOP) => Err(links::changed(&path)),
-            Err(cause) => Err(Error::io("open folder", cause).at_path(path)),
+            Err(cause) => Err(Error::io("open directory", cause).at_path(path)),
         }
     }
 
-    fn of(path: PathBuf, folder: OwnedFd) -> Self {
-        HostFolder {
+    fn of(path: PathBuf, directory: OwnedFd) -> Self {
+        HostDirectory {
             path,
-            folder: folder.into(),
+            directory: directory.into(),
             allocation: Allocation::default(),
             known: Mutex::default(),
         }
     }
 
-    /// Makes the folder at `path` and those above it that are missing, for their owner alone.
+    /// Makes the directory at `path` and those above it that are missing, for their owner alone.
     /// Durable when it returns.
     ///
     /// # Errors
@@ -299,14 +299,14 @@ impl HostFolder {
             Ok(facts) => {
                 let what = match facts.is_symlink() {
                     true => "a symbolic link has this name",
-                    false => "something that is no folder has this name",
+                    false => "something that is no directory has this name",
                 };
                 return Err(Error::new(ErrorKind::AlreadyExists, what)
                     .at_path(path)
-                    .advise("name the folder itself"));
+                    .advise("name the directory itself"));
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io("look at folder", e).at_path(path)),
+            Err(e) => return Err(Error::io("look at directory", e).at_path(path)),
         }
         let parent = path.parent().unwrap_or(Path::new("/"));
         // A relative path ends in nothing, which is here.
@@ -314,69 +314,69 @@ impl HostFolder {
             true => Path::new("."),
             false => parent,
         };
-        // A folder on the way may be reached by a link of root or of the user, as /tmp can be.
+        // A directory on the way may be reached by a link of root or of the user, as /tmp can be.
         if !parent.is_symlink() {
             Self::make_below(parent)?;
         }
-        HostFolder::open(parent)?.refuse_nodes(path.file_name().unwrap_or_default())?;
+        HostDirectory::open(parent)?.refuse_nodes(path.file_name().unwrap_or_default())?;
         match DirBuilder::new().mode(0o700).create(path) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 // Made by another process meanwhile, which may not have synced it yet.
                 Self::make_below(path)?;
             }
-            made => made.map_err(|e| Error::io("create folder", e).at_path(path))?,
+            made => made.map_err(|e| Error::io("create directory", e).at_path(path))?,
         }
-        HostFolder::open(parent)?.sync()
+        HostDirectory::open(parent)?.sync()
     }
 
-    /// The folder `name` in this one, made for its owner alone where it is missing; no link is
+    /// The directory `name` in this one, made for its owner alone where it is missing; no link is
     /// followed. Durable when it returns.
     ///
     /// # Errors
-    /// `Untrusted` for a folder of another user, or that others may write to; `InvalidInput` for
+    /// `Untrusted` for a directory of another user, or that others may write to; `InvalidInput` for
     /// what is no plain name; `NoSpace`, `Io`.
-    pub fn subfolder(&self, name: &OsStr) -> Result<Self> {
+    pub fn subdirectory(&self, name: &OsStr) -> Result<Self> {
         let path = self.file(name)?;
-        match rustix::fs::mkdirat(&self.folder, name, Mode::from_raw_mode(0o700)) {
+        match rustix::fs::mkdirat(&self.directory, name, Mode::from_raw_mode(0o700)) {
             Ok(()) => self.sync()?,
             Err(rustix::io::Errno::EXIST) => {}
-            Err(cause) => return Err(Error::io("create folder", cause).at_path(path)),
+            Err(cause) => return Err(Error::io("create directory", cause).at_path(path)),
         }
-        self.open_subfolder(name)
+        self.open_subdirectory(name)
     }
 
-    /// As [`subfolder`](HostFolder::subfolder), for one that is there.
+    /// As [`subdirectory`](HostDirectory::subdirectory), for one that is there.
     ///
     /// # Errors
-    /// `NotFound`; those of `subfolder`.
-    pub fn open_subfolder(&self, name: &OsStr) -> Result<Self> {
+    /// `NotFound`; those of `subdirectory`.
+    pub fn open_subdirectory(&self, name: &OsStr) -> Result<Self> {
         let path = self.file(name)?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(&self.folder, name, flags, Mode::empty())
-            .map_err(|e| Error::io("open folder", e).at_path(&path))?;
-        let folder = HostFolder {
+        let directory = rustix::fs::openat(&self.directory, name, flags, Mode::empty())
+            .map_err(|e| Error::io("open directory", e).at_path(&path))?;
+        let directory = HostDirectory {
             path,
-            folder: folder.into(),
+            directory: directory.into(),
             allocation: self.allocation,
             known: Mutex::default(),
         };
-        folder.refuse_foreign()?;
-        Ok(folder)
+        directory.refuse_foreign()?;
+        Ok(directory)
     }
 
-    /// Refuses a folder of another user, or one that others may write to, in whatever way.
+    /// Refuses a directory of another user, or one that others may write to, in whatever way.
     ///
     /// # Errors
     /// `Untrusted`, `Io`.
     pub fn refuse_foreign(&self) -> Result<()> {
         self.refuse_shared()?;
-        let facts = look_at(&self.folder, &self.path)?;
+        let facts = look_at(&self.directory, &self.path)?;
         match facts.mode() & 0o022 {
             0 => Ok(()),
             _ => Err(
-                Error::new(ErrorKind::Untrusted, "others may write to the folder")
+                Error::new(ErrorKind::Untrusted, "others may write to the directory")
                     .at_path(&self.path)
-                    .advise("use a folder of your own that no other user may write to"),
+                    .advise("use a directory of your own that no other user may write to"),
             ),
         }
     }
@@ -404,7 +404,7 @@ impl HostFolder {
         let path = self.file(name)?;
         let always = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode);
-        match rustix::fs::openat(&self.folder, name, flags | always, mode) {
+        match rustix::fs::openat(&self.directory, name, flags | always, mode) {
             Ok(file) => Ok((path, file.into())),
             Err(cause) => Err(Error::io("open", cause).at_path(path)),
         }
@@ -473,7 +473,7 @@ impl HostFolder {
     /// What has the name, where that is neither a regular file nor nothing.
     fn special(&self, name: &OsStr) -> Result<Option<&'static str>> {
         let path = self.file(name)?;
-        match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(facts) => Ok(match FileType::from_raw_mode(facts.st_mode) {
                 FileType::RegularFile => None,
                 FileType::Symlink => Some("it is a symbolic link"),
@@ -497,7 +497,7 @@ impl HostFolder {
     fn remember(&self, name: &OsStr) -> Result<FileId> {
         let path = self.file(name)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let pinned = rustix::fs::openat(&self.folder, name, flags, Mode::empty())
+        let pinned = rustix::fs::openat(&self.directory, name, flags, Mode::empty())
             .map_err(|e| Error::io("open", e).at_path(&path))?;
         let facts =
             rustix::fs::fstat(&pinned).map_err(|e| Error::io("look at", e).at_path(&path))?;
@@ -519,7 +519,7 @@ impl HostFolder {
     /// Gives the file its second name, then takes the first away.
     fn link_and_unlink(&self, from: &OsStr, to: &OsStr) -> Result<()> {
         let path = self.file(from)?;
-        match rustix::fs::linkat(&self.folder, from, &self.folder, to, AtFlags::empty()) {
+        match rustix::fs::linkat(&self.directory, from, &self.directory, to, AtFlags::empty()) {
             Ok(()) => self.remove(from),
             Err(Errno::EXIST) => Err(Error::io("rename", Errno::EXIST).at_path(self.file(to)?)),
             Err(cause @ (Errno::NOENT | Errno::NOSPC | Errno::DQUOT | Errno::IO)) => {
@@ -530,19 +530,19 @@ impl HostFolder {
                 Err(Error::new(ErrorKind::Unsupported, what)
                     .at_path(path)
                     .caused_by(std::io::Error::from(cause))
-                    .advise("use a folder on another file system"))
+                    .advise("use a directory on another file system"))
             }
         }
     }
 }
 
-impl Folder for HostFolder {
+impl Directory for HostDirectory {
     fn path(&self) -> &Path {
         &self.path
     }
 
     fn id(&self) -> Result<Option<FileId>> {
-        look_at(&self.folder, &self.path).map(|facts| Some(FileId::of(&facts)))
+        look_at(&self.directory, &self.path).map(|facts| Some(FileId::of(&facts)))
     }
 
     fn open(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
@@ -580,7 +580,7 @@ impl Folder for HostFolder {
 
     fn refuse_nodes(&self, name: &OsStr) -> Result<()> {
         let path = self.path.join(name);
-        refuse_nodes(&self.folder, &self.path).map_err(|error| error.at_path(path))
+        refuse_nodes(&self.directory, &self.path).map_err(|error| error.at_path(path))
     }
 
     fn create(&self, name: &OsStr, privacy: Privacy) -> Result<Arc<dyn Storage>> {
@@ -608,7 +608,7 @@ impl Folder for HostFolder {
     fn rename(&self, from: &OsStr, to: &OsStr) -> Result<()> {
         let path = self.file(from)?;
         self.file(to)?;
-        rustix::fs::renameat(&self.folder, from, &self.folder, to)
+        rustix::fs::renameat(&self.directory, from, &self.directory, to)
             .map_err(|e| Error::io("rename", e).at_path(path))
     }
 
@@ -616,7 +616,7 @@ impl Folder for HostFolder {
         let path = self.file(from)?;
         let taken = self.file(to)?;
         let once = RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(&self.folder, from, &self.folder, to, once) {
+        match rustix::fs::renameat_with(&self.directory, from, &self.directory, to, once) {
             Ok(()) => Ok(()),
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link_and_unlink(from, to),
             Err(Errno::EXIST) => Err(Error::io("rename", Errno::EXIST).at_path(taken)),
@@ -626,7 +626,7 @@ impl Folder for HostFolder {
 
     fn remove(&self, name: &OsStr) -> Result<()> {
         let path = self.file(name)?;
-        rustix::fs::unlinkat(&self.folder, name, AtFlags::empty())
+        rustix::fs::unlinkat(&self.directory, name, AtFlags::empty())
             .map_err(|e| Error::io("remove", e).at_path(path))
     }
 
@@ -653,7 +653,7 @@ impl Folder for HostFolder {
 
     fn file_id(&self, name: &OsStr) -> Result<Option<FileId>> {
         let path = self.file(name)?;
-        match rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(facts) => Ok(Some(FileId {
                 device: facts.st_dev,
                 inode: facts.st_ino,
@@ -664,9 +664,9 @@ impl Folder for HostFolder {
     }
 
     fn names(&self) -> Result<Vec<OsString>> {
-        let failed = |cause| Error::io("list folder", cause).at_path(&self.path);
+        let failed = |cause| Error::io("list directory", cause).at_path(&self.path);
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.folder).map_err(failed)? {
+        for entry in Dir::read_from(&self.directory).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
@@ -677,9 +677,9 @@ impl Folder for HostFolder {
     }
 
     fn sync(&self) -> Result<()> {
-        self.folder
+        self.directory
             .sync_all()
-            .map_err(|e| Error::io("sync folder", e).at_path(&self.path))
+            .map_err(|e| Error::io("sync directory", e).at_path(&self.path))
     }
 
     fn copy_attributes(&self, from: &OsStr, to: &OsStr) -> Result<Vec<String>> {
@@ -695,41 +695,41 @@ impl Folder for HostFolder {
     }
 
     fn refuse_shared(&self) -> Result<()> {
-        let facts = look_at(&self.folder, &self.path)?;
+        let facts = look_at(&self.directory, &self.path)?;
         let uid = facts.uid();
         let ours = is_own(uid);
         // Where the sticky bit is set, users exchange their own files only.
         let what = match facts.mode() {
-            _ if !ours => format!("the folder belongs to user {uid}"),
+            _ if !ours => format!("the directory belongs to user {uid}"),
             mode if mode & 0o022 != 0 && mode & 0o1000 == 0 => {
-                "others may write to the folder".into()
+                "others may write to the directory".into()
             }
             _ => return Ok(()),
         };
         Err(Error::new(ErrorKind::Untrusted, what)
             .at_path(&self.path)
-            .advise("use a folder of your own that no other user may write to"))
+            .advise("use a directory of your own that no other user may write to"))
     }
 
     fn is_volatile(&self) -> Result<bool> {
-        let facts = rustix::fs::fstatfs(&self.folder)
-            .map_err(|e| Error::io("look at folder", e).at_path(&self.path))?;
+        let facts = rustix::fs::fstatfs(&self.directory)
+            .map_err(|e| Error::io("look at directory", e).at_path(&self.path))?;
         // Magic numbers have 32 bits, whatever the kernel's word is.
         Ok(FILE_SYSTEMS_IN_MEMORY.contains(&(facts.f_type as u32)))
     }
 
     fn free_bytes(&self) -> Result<Option<u64>> {
-        let facts = rustix::fs::fstatvfs(&self.folder)
+        let facts = rustix::fs::fstatvfs(&self.directory)
             .map_err(|e| Error::io("ask for free space", e).at_path(&self.path))?;
         Ok(Some(facts.f_bavail.saturating_mul(facts.f_frsize)))
     }
 
     fn check_writable(&self) -> Result<()> {
         let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-        match rustix::fs::accessat(&self.folder, ".", wanted, AtFlags::EACCESS) {
+        match rustix::fs::accessat(&self.directory, ".", wanted, AtFlags::EACCESS) {
             // Where the question is not known, the first file will tell.
             Ok(()) | Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
-            Err(cause) => Err(Error::io("create files in folder", cause).at_path(&self.path)),
+            Err(cause) => Err(Error::io("create files in directory", cause).at_path(&self.path)),
         }
     }
 
@@ -737,7 +737,7 @@ impl Folder for HostFolder {
         length::within_process_limit(&self.path, len)?;
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         // Such a file has no name and leaves nothing; where there are none, creation will tell.
-        match rustix::fs::openat(&self.folder, ".", flags, Mode::RUSR | Mode::WUSR) {
+        match rustix::fs::openat(&self.directory, ".", flags, Mode::RUSR | Mode::WUSR) {
             Ok(file) => length::within_file_system(&self.path, &file.into(), len),
             Err(_) => Ok(()),
         }

@@ -1,4 +1,4 @@
-//! What every folder promises of the files that are made next to others, and what a folder of the
+//! What every directory promises of the files that are made next to others, and what a directory of the
 //! host refuses.
 
 use std::ffi::OsStr;
@@ -10,19 +10,21 @@ use std::thread;
 use std::time::Duration;
 
 use diskdelta::storage::fault::{FaultDisk, OpKind};
-use diskdelta::storage::{Access, Folder, HostFile, HostFolder, MemoryFolder, Place, Privacy};
+use diskdelta::storage::{
+    Access, Directory, HostDirectory, HostFile, MemoryDirectory, Place, Privacy,
+};
 use diskdelta::{Error, ErrorKind, Result};
 
 use crate::host::{Mount, has_program, left_out, run};
 
-fn each_folder(check: impl Fn(Arc<dyn Folder>)) {
+fn each_directory(check: impl Fn(Arc<dyn Directory>)) {
     let home = tempfile::tempdir().unwrap();
-    check(Arc::new(HostFolder::open(home.path()).unwrap()));
-    check(Arc::new(MemoryFolder::new()));
-    check(Arc::new(FaultDisk::new().folder("/d")));
+    check(Arc::new(HostDirectory::open(home.path()).unwrap()));
+    check(Arc::new(MemoryDirectory::new()));
+    check(Arc::new(FaultDisk::new().directory("/d")));
     let disk = FaultDisk::new();
     disk.link_to_rename();
-    check(Arc::new(disk.folder("/d")));
+    check(Arc::new(disk.directory("/d")));
 }
 
 fn kind<T>(outcome: Result<T>) -> ErrorKind {
@@ -31,8 +33,8 @@ fn kind<T>(outcome: Result<T>) -> ErrorKind {
 
 #[test]
 fn a_file_that_this_program_made_is_its_own_and_its_name_leads_to_it() {
-    each_folder(|folder| {
-        let place = Place::new(folder, "log");
+    each_directory(|directory| {
+        let place = Place::new(directory, "log");
         assert!(!place.is_there().unwrap());
         assert!(place.open_own_if_there(Access::Read).unwrap().is_none());
         let made = place.create_new().unwrap();
@@ -49,8 +51,8 @@ fn a_file_that_this_program_made_is_its_own_and_its_name_leads_to_it() {
 
 #[test]
 fn a_file_takes_a_name_only_where_nothing_has_it() {
-    each_folder(|folder| {
-        let [one, two] = ["one", "two"].map(|name| Place::new(folder.clone(), name));
+    each_directory(|directory| {
+        let [one, two] = ["one", "two"].map(|name| Place::new(directory.clone(), name));
         let file = one.create_new().unwrap();
         one.rename_new(&two).unwrap();
         assert!(!one.is_there().unwrap() && two.leads_to(&*file).unwrap());
@@ -58,15 +60,15 @@ fn a_file_takes_a_name_only_where_nothing_has_it() {
         assert_eq!(kind(one.rename_new(&two)), ErrorKind::AlreadyExists);
         assert!(two.leads_to(&*file).unwrap() && one.is_there().unwrap());
         one.remove_if_there().unwrap();
-        let three = Place::new(folder, "three");
+        let three = Place::new(directory, "three");
         assert_eq!(kind(one.rename_new(&three)), ErrorKind::NotFound);
     });
 }
 
 #[test]
 fn two_that_write_one_file_at_once_never_share_a_temporary_one() {
-    each_folder(|folder| {
-        let place = Place::new(folder.clone(), "out");
+    each_directory(|directory| {
+        let place = Place::new(directory.clone(), "out");
         let second = place.clone();
         let first = place.create_whole(Privacy::PRIVATE, |mine| {
             mine.write_all_at(b"first", 0)?;
@@ -74,7 +76,7 @@ fn two_that_write_one_file_at_once_never_share_a_temporary_one() {
             mine.write_all_at(b"FIRST", 0)
         });
         assert_eq!(kind(first), ErrorKind::AlreadyExists);
-        assert_eq!(folder.names().unwrap(), ["out"]);
+        assert_eq!(directory.names().unwrap(), ["out"]);
         let mut bytes = vec![0; 6];
         let file = place.open(Access::Read).unwrap();
         file.read_exact_at(&mut bytes, 0).unwrap();
@@ -84,12 +86,12 @@ fn two_that_write_one_file_at_once_never_share_a_temporary_one() {
 
 #[test]
 fn what_crashes_left_is_removed_and_what_is_in_use_is_not() {
-    each_folder(|folder| {
-        let place = Place::new(folder.clone(), "out");
+    each_directory(|directory| {
+        let place = Place::new(directory.clone(), "out");
         let (left, file) = place.create_temporary("part", Privacy::PRIVATE).unwrap();
         let (used, _used) = place.create_temporary("part", Privacy::PRIVATE).unwrap();
         drop(file);
-        let other = Place::new(folder.clone(), "out.2");
+        let other = Place::new(directory.clone(), "out.2");
         let (others, file) = other.create_temporary("part", Privacy::PRIVATE).unwrap();
         drop(file);
         place.create_whole(Privacy::PRIVATE, |_| Ok(())).unwrap();
@@ -100,13 +102,13 @@ fn what_crashes_left_is_removed_and_what_is_in_use_is_not() {
 
 #[test]
 fn a_file_that_could_not_be_written_leaves_nothing() {
-    each_folder(|folder| {
-        let place = Place::new(folder.clone(), "out");
+    each_directory(|directory| {
+        let place = Place::new(directory.clone(), "out");
         let failed = place.create_whole::<()>(Privacy::PRIVATE, |_| {
             Err(Error::new(ErrorKind::NoSpace, "full"))
         });
         assert_eq!(kind(failed), ErrorKind::NoSpace);
-        assert!(folder.names().unwrap().is_empty());
+        assert!(directory.names().unwrap().is_empty());
     });
 }
 
@@ -119,7 +121,7 @@ fn a_crash_while_a_file_takes_its_name_leaves_it_whole_and_is_cleaned_up() {
         }
         let whole = b"whole".to_vec();
         let write = |disk: &FaultDisk| {
-            let place = Place::new(Arc::new(disk.folder("/d")), "out");
+            let place = Place::new(Arc::new(disk.directory("/d")), "out");
             place.create_whole(Privacy::PRIVATE, |file| file.write_all_at(&whole, 0))
         };
         write(&disk).unwrap();
@@ -134,7 +136,7 @@ fn a_crash_while_a_file_takes_its_name_leaves_it_whole_and_is_cleaned_up() {
             } else {
                 assert_eq!(kind(write(disk)), ErrorKind::AlreadyExists);
             }
-            let place = Place::new(Arc::new(disk.folder("/d")), "out");
+            let place = Place::new(Arc::new(disk.directory("/d")), "out");
             place
                 .remove_leftovers("part")
                 .map_err(|error| error.to_string())?;
@@ -189,7 +191,7 @@ fn a_planted_file_is_not_opened_as_one_of_ours() {
         }),
         ("group", false, |path| write(path, 0o620)),
         ("others", false, |path| write(path, 0o602)),
-        ("folder", false, |path| fs::create_dir(path).unwrap()),
+        ("directory", false, |path| fs::create_dir(path).unwrap()),
         ("pipe", false, |path| {
             run("mkfifo", &[path.to_str().unwrap()]);
         }),
@@ -216,7 +218,7 @@ fn a_planted_file_is_not_opened_as_one_of_ours() {
             );
         }
         assert!(
-            !place.folder().remove_unused(place.name()).unwrap(),
+            !place.directory().remove_unused(place.name()).unwrap(),
             "{what}"
         );
         assert!(place.is_there().unwrap(), "{what}");
@@ -232,7 +234,7 @@ fn a_file_that_the_caller_answers_for_is_opened_whoever_owns_it() {
         write(path, 0o666);
         chown(path, Some(OTHER), None).unwrap();
     });
-    place.folder().trust(place.name()).unwrap();
+    place.directory().trust(place.name()).unwrap();
     place.open_own(Access::Write).unwrap();
     place.remove_if_there().unwrap();
     let path = place.path();
@@ -250,7 +252,7 @@ fn a_copy_is_taken_over_only_from_ourselves_or_as_its_model_is() {
     let [model, copy] = ["disk", "copy"].map(|name| home.path().join(name));
     write(&model, 0o640);
     chown(&model, Some(7), Some(7)).unwrap();
-    let folder = HostFolder::open(home.path()).unwrap();
+    let directory = HostDirectory::open(home.path()).unwrap();
     let narrow = HostFile::at(&model).unwrap().privacy();
     for (owner, mode, with_model, alone) in [
         (0, 0o600, true, true),
@@ -265,7 +267,7 @@ fn a_copy_is_taken_over_only_from_ourselves_or_as_its_model_is() {
         write(&copy, mode);
         chown(&copy, Some(owner), Some(owner)).unwrap();
         for (model, is_taken) in [(Some(OsStr::new("disk")), with_model), (None, alone)] {
-            let opened = folder.open_copy("copy".as_ref(), model, narrow);
+            let opened = directory.open_copy("copy".as_ref(), model, narrow);
             assert_eq!(opened.is_ok(), is_taken, "{owner} {mode:o} {model:?}");
         }
     }
@@ -274,13 +276,13 @@ fn a_copy_is_taken_over_only_from_ourselves_or_as_its_model_is() {
 #[test]
 fn a_new_file_is_never_wider_than_its_model() {
     let home = tempfile::tempdir().unwrap();
-    let folder = HostFolder::open(home.path()).unwrap();
+    let directory = HostDirectory::open(home.path()).unwrap();
     let model = home.path().join("model");
     let new = home.path().join("new");
     for mode in [0o600, 0o640, 0o644, 0o664, 0o666, 0o604, 0o4755] {
         write(&model, mode);
         let privacy = HostFile::at(&model).unwrap().privacy();
-        drop(folder.create("new".as_ref(), privacy).unwrap());
+        drop(directory.create("new".as_ref(), privacy).unwrap());
         let made = fs::metadata(&new).unwrap();
         assert_eq!(made.mode() & 0o7777 & !(mode & 0o666), 0, "{mode:o}");
         assert_eq!(made.mode() & 0o600, 0o600);
@@ -295,7 +297,7 @@ fn a_new_file_is_never_wider_than_its_model() {
         if is_root() {
             chown(&model, None, Some(7)).unwrap();
             let privacy = HostFile::at(&model).unwrap().privacy();
-            drop(folder.create("new".as_ref(), privacy).unwrap());
+            drop(directory.create("new".as_ref(), privacy).unwrap());
             let made = fs::metadata(&new).unwrap().mode() & 0o7777;
             let others = mode & 0o006 & (mode >> 3);
             assert_eq!(
@@ -312,15 +314,15 @@ fn a_new_file_is_never_wider_than_its_model() {
 #[test]
 fn a_lock_that_was_waited_for_is_of_the_file_that_has_the_name() {
     let home = tempfile::tempdir().unwrap();
-    let folder: Arc<dyn Folder> = Arc::new(HostFolder::open(home.path()).unwrap());
-    let place = Place::new(folder.clone(), "copy");
+    let directory: Arc<dyn Directory> = Arc::new(HostDirectory::open(home.path()).unwrap());
+    let place = Place::new(directory.clone(), "copy");
     let first = place.create_new().unwrap();
     let waiting = {
         let place = place.clone();
         thread::spawn(move || place.open_own(Access::Write).map(|_| ()))
     };
     thread::sleep(Duration::from_millis(60));
-    folder.rename("copy".as_ref(), "disk".as_ref()).unwrap();
+    directory.rename("copy".as_ref(), "disk".as_ref()).unwrap();
     drop(first);
     assert_eq!(kind(waiting.join().unwrap()), ErrorKind::NotFound);
     let first = place.create_new().unwrap();
@@ -333,23 +335,25 @@ fn a_lock_that_was_waited_for_is_of_the_file_that_has_the_name() {
         })
     };
     thread::sleep(Duration::from_millis(60));
-    let second = Place::new(folder.clone(), "second");
+    let second = Place::new(directory.clone(), "second");
     second
         .create_new()
         .unwrap()
         .write_all_at(b"second", 0)
         .unwrap();
-    folder.rename("second".as_ref(), "copy".as_ref()).unwrap();
+    directory
+        .rename("second".as_ref(), "copy".as_ref())
+        .unwrap();
     drop(first);
     assert_eq!(waiting.join().unwrap().unwrap(), 6);
 }
 
 #[test]
-fn a_folder_that_another_user_may_change_is_refused() {
+fn a_directory_that_another_user_may_change_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let open = |mode: u32| {
         fs::set_permissions(home.path(), fs::Permissions::from_mode(mode)).unwrap();
-        HostFolder::open(home.path()).unwrap().refuse_shared()
+        HostDirectory::open(home.path()).unwrap().refuse_shared()
     };
     for mode in [0o700, 0o755, 0o1777] {
         open(mode).unwrap();
@@ -364,13 +368,13 @@ fn a_folder_that_another_user_may_change_is_refused() {
 }
 
 #[test]
-fn a_link_is_not_taken_for_a_folder_that_was_to_be_made() {
+fn a_link_is_not_taken_for_a_directory_that_was_to_be_made() {
     let home = tempfile::tempdir().unwrap();
     let [real, link] = ["real", "link"].map(|name| home.path().join(name));
     fs::create_dir(&real).unwrap();
     symlink("real", &link).unwrap();
-    assert_eq!(kind(HostFolder::make(&link)), ErrorKind::AlreadyExists);
-    HostFolder::make(&link.join("below")).unwrap();
+    assert_eq!(kind(HostDirectory::make(&link)), ErrorKind::AlreadyExists);
+    HostDirectory::make(&link.join("below")).unwrap();
     if is_root() {
         rustix::fs::chownat(
             rustix::fs::CWD,
@@ -381,7 +385,7 @@ fn a_link_is_not_taken_for_a_folder_that_was_to_be_made() {
         )
         .unwrap();
         assert_eq!(
-            kind(HostFolder::make(&link.join("more"))),
+            kind(HostDirectory::make(&link.join("more"))),
             ErrorKind::Untrusted
         );
         assert!(!real.join("more").exists());
@@ -412,12 +416,12 @@ fn a_file_that_was_made_here_is_ours_where_the_file_system_shows_another_owner()
     made.create_new().unwrap().write_all_at(b"log", 0).unwrap();
     assert_eq!(fs::metadata(made.path()).unwrap().uid(), OTHER);
     made.open_own(Access::Write).unwrap();
-    let to = Place::new(made.folder().clone(), "kept");
+    let to = Place::new(made.directory().clone(), "kept");
     made.rename_new(&to).unwrap();
     to.open_own(Access::Read).unwrap();
     let later = Place::host(above.join("kept")).unwrap();
     assert_eq!(kind(later.open_own(Access::Read)), ErrorKind::Untrusted);
-    later.folder().trust(later.name()).unwrap();
+    later.directory().trust(later.name()).unwrap();
     later.open_own(Access::Read).unwrap();
     let whole = Place::host(above.join("out")).unwrap();
     whole.create_whole(Privacy::USUAL, |_| Ok(())).unwrap();

@@ -9,11 +9,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::Token;
 use crate::failback::small_file;
 use crate::failback::vm::{Call, too_late};
-use crate::storage::{Folder, HostFolder};
+use crate::storage::{Directory, HostDirectory};
 
-/// A VM's folder: its monitor's socket, its fence, the newest token, what is tracked, scratch.
+/// A VM's directory: its monitor's socket, its fence, the newest token, what is tracked, scratch.
 #[derive(Debug, Clone)]
-pub(super) struct VmFolder {
+pub(super) struct VmDirectory {
     path: PathBuf,
 }
 
@@ -22,9 +22,9 @@ pub(super) struct Admitted {
     _lock: Option<CommandLock>,
 }
 
-impl VmFolder {
+impl VmDirectory {
     pub fn new(path: PathBuf) -> Self {
-        VmFolder { path }
+        VmDirectory { path }
     }
 
     pub fn path(&self) -> &Path {
@@ -142,10 +142,10 @@ impl VmFolder {
     /// `Malformed` for a file that was edited; `Untrusted` for one that this program did not make;
     /// `Io`.
     pub fn tracking(&self) -> Result<Tracking> {
-        let Some(folder) = self.open()? else {
+        let Some(directory) = self.open()? else {
             return Ok(Tracking::default());
         };
-        match small_file::get(&folder, TRACKING, u64::MAX)? {
+        match small_file::get(&directory, TRACKING, u64::MAX)? {
             None => Ok(Tracking::default()),
             Some(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
                 Error::malformed("this does not say what is tracked")
@@ -174,12 +174,12 @@ impl VmFolder {
         (0..disks).try_for_each(|disk| remove(&self.scratch(disk)))
     }
 
-    /// Locks the folder itself: there is no file that another user could put in the lock's place.
+    /// Locks the directory itself: there is no file that another user could put in the lock's place.
     fn lock(&self) -> Result<CommandLock> {
         let failed = |e| Error::io("lock", e).at_path(&self.path);
-        let folder = File::open(&self.path).map_err(failed)?;
-        match folder.try_lock() {
-            Ok(()) => Ok(CommandLock(folder)),
+        let directory = File::open(&self.path).map_err(failed)?;
+        match directory.try_lock() {
+            Ok(()) => Ok(CommandLock(directory)),
             Err(TryLockError::WouldBlock) => {
                 let text = "another command to this VM is being carried out";
                 Err(Error::new(ErrorKind::InUse, text).at_path(&self.path))
@@ -188,22 +188,22 @@ impl VmFolder {
         }
     }
 
-    /// The folder; `None` where there is none. Its VM's QEMU may be allowed to write there, so
+    /// The directory; `None` where there is none. Its VM's QEMU may be allowed to write there, so
     /// nothing in it is believed for its name alone.
-    fn open(&self) -> Result<Option<HostFolder>> {
-        match HostFolder::open(&self.path) {
+    fn open(&self) -> Result<Option<HostDirectory>> {
+        match HostDirectory::open(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            folder => folder.map(Some),
+            directory => directory.map(Some),
         }
     }
 
-    fn there(&self) -> Result<HostFolder> {
-        HostFolder::open(&self.path)
+    fn there(&self) -> Result<HostDirectory> {
+        HostDirectory::open(&self.path)
     }
 
     fn has(&self, name: &str) -> Result<bool> {
         match self.open()? {
-            Some(folder) => Ok(folder.file_id(OsStr::new(name))?.is_some()),
+            Some(directory) => Ok(directory.file_id(OsStr::new(name))?.is_some()),
             None => Ok(false),
         }
     }
@@ -254,7 +254,7 @@ mod tests {
     use crate::control::CancelToken;
 
     #[test]
-    fn what_a_qemu_that_was_taken_over_plants_in_its_folder_is_neither_followed_nor_believed() {
+    fn what_a_qemu_that_was_taken_over_plants_in_its_directory_is_neither_followed_nor_believed() {
         let temporary = tempfile::tempdir().unwrap();
         let at = |name: &str| temporary.path().join("vm").join(name);
         fs::create_dir(temporary.path().join("vm")).unwrap();
@@ -266,7 +266,7 @@ mod tests {
             cancel: &cancel,
         };
         let all = ["fenced", "retired", "token", "tracking.json", "lock"];
-        let folder = VmFolder::new(temporary.path().join("vm"));
+        let directory = VmDirectory::new(temporary.path().join("vm"));
         for plant in [
             &|name: &str| symlink(&precious, at(name)).unwrap(),
             &|name: &str| symlink("/no/such", at(name)).unwrap(),
@@ -277,26 +277,26 @@ mod tests {
                 plant(&format!("{name}.new"));
             }
             plant("lock");
-            drop(folder.admit(&call(1)).unwrap());
-            folder.fence().unwrap();
-            assert!(folder.is_fenced().unwrap());
-            folder.unfence().unwrap();
-            folder.retire().unwrap();
-            assert!(!folder.exists().unwrap());
-            folder.create().unwrap();
-            folder.keep(&Tracking::default()).unwrap();
-            assert_eq!(folder.tracking().unwrap(), Tracking::default());
+            drop(directory.admit(&call(1)).unwrap());
+            directory.fence().unwrap();
+            assert!(directory.is_fenced().unwrap());
+            directory.unfence().unwrap();
+            directory.retire().unwrap();
+            assert!(!directory.exists().unwrap());
+            directory.create().unwrap();
+            directory.keep(&Tracking::default()).unwrap();
+            assert_eq!(directory.tracking().unwrap(), Tracking::default());
             for name in ["token", "tracking.json"] {
                 fs::remove_file(at(name)).unwrap();
                 plant(name);
             }
-            let error = folder.admit(&call(9)).err().unwrap();
+            let error = directory.admit(&call(9)).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
-            let error = folder.tracking().unwrap_err();
+            let error = directory.tracking().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
             // A fence that leads nowhere is a fence.
             plant("fenced");
-            assert!(folder.is_fenced().unwrap());
+            assert!(directory.is_fenced().unwrap());
             assert_eq!(fs::read(&precious).unwrap(), b"7.7");
             for name in fs::read_dir(temporary.path().join("vm")).unwrap() {
                 fs::remove_file(name.unwrap().path()).unwrap();
@@ -307,18 +307,18 @@ mod tests {
     #[test]
     fn one_command_to_a_vm_at_a_time_and_none_that_comes_late() {
         let temporary = tempfile::tempdir().unwrap();
-        let folder = VmFolder::new(temporary.path().to_owned());
+        let directory = VmDirectory::new(temporary.path().to_owned());
         let cancel = CancelToken::new();
         let call = |epoch: u64| Call {
             token: Token { epoch, sequence: 1 },
             cancel: &cancel,
         };
-        let first = folder.admit(&call(2)).unwrap();
-        let error = folder.admit(&call(3)).err().unwrap();
+        let first = directory.admit(&call(2)).unwrap();
+        let error = directory.admit(&call(3)).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InUse);
         drop(first);
-        let error = folder.admit(&call(1)).err().unwrap();
+        let error = directory.admit(&call(1)).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InUse);
-        assert!(folder.admit(&call(3)).is_ok());
+        assert!(directory.admit(&call(3)).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! Where a job is kept: one folder for each, with its journals, its lock and its mailbox.
+//! Where a job is kept: one directory for each, with its journals, its lock and its mailbox.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -15,14 +15,14 @@ use crate::failback::plan::Plan;
 use crate::failback::record::{JobRecord, PlanRecord, Record, StepRecord};
 use crate::journal::{Reader, Writer};
 use crate::random::random;
-use crate::storage::{Access, Folder, HostFolder};
+use crate::storage::{Access, Directory, HostDirectory};
 
 /// Where jobs are kept by default.
 pub const STATE_DIR: &str = "/var/lib/diskdelta/failback";
 
-/// The folder of one job.
+/// The directory of one job.
 #[derive(Debug, Clone)]
-pub struct JobFolder {
+pub struct JobDirectory {
     path: PathBuf,
     plan: Plan,
     modes: BTreeMap<String, Mode>,
@@ -33,8 +33,8 @@ pub struct JobFolder {
     held: Arc<Mutex<Option<JobLock>>>,
 }
 
-impl JobFolder {
-    /// Begins a job: its folder and the journal of its plan are durable when this returns. A job
+impl JobDirectory {
+    /// Begins a job: its directory and the journal of its plan are durable when this returns. A job
     /// of the same name that is over is put aside under another name. One process at a time begins
     /// a job in `state_dir`; others wait. The job is run by this process as soon as it is there,
     /// until it is [taken up](super::JobRunner::resume) or all clones of the result are dropped.
@@ -50,7 +50,7 @@ impl JobFolder {
     ) -> Result<Self> {
         let plan = Plan::parse(plan_text)?;
         refuse_one_file(&plan)?;
-        HostFolder::make(state_dir)?;
+        HostDirectory::make(state_dir)?;
         let _gate = gate(state_dir)?;
         refuse_conflicts(state_dir, &plan)?;
         let after_epoch = last_epoch(state_dir)?;
@@ -58,13 +58,13 @@ impl JobFolder {
         if is_job(&path)? {
             put_aside(state_dir, &plan.name)?;
         }
-        HostFolder::make(&path)?;
-        HostFolder::make(&path.join(MAILBOX))?;
-        let folder = HostFolder::open(&path)?;
+        HostDirectory::make(&path)?;
+        HostDirectory::make(&path.join(MAILBOX))?;
+        let directory = HostDirectory::open(&path)?;
         // From before it is there: nobody finds it, and takes it for one that was given up.
         let lock = JobLock::take(&path.join(LOCK))?;
         let id = random()?;
-        let mut journal = Writer::create(&folder, OsStr::new(PLAN_JOURNAL), id)?;
+        let mut journal = Writer::create(&directory, OsStr::new(PLAN_JOURNAL), id)?;
         let begun = PlanRecord::Begun {
             plan: plan_text.to_owned(),
             modes: modes.clone(),
@@ -72,8 +72,8 @@ impl JobFolder {
             after_epoch,
         };
         journal.append(&begun.encode()?)?;
-        HostFolder::open(state_dir)?.sync()?;
-        Ok(JobFolder {
+        HostDirectory::open(state_dir)?.sync()?;
+        Ok(JobDirectory {
             path,
             plan,
             modes,
@@ -105,7 +105,7 @@ impl JobFolder {
             ..
         }) = first
         {
-            return Ok(JobFolder {
+            return Ok(JobDirectory {
                 plan: Plan::parse(&plan)?,
                 path,
                 modes,
@@ -117,18 +117,18 @@ impl JobFolder {
         Err(Error::malformed("the journal does not say what the job's plan is").at_path(path))
     }
 
-    /// The names of all jobs in a folder.
+    /// The names of all jobs in a directory.
     ///
     /// # Errors
     /// `Io`.
     pub fn names(state_dir: &Path) -> Result<Vec<String>> {
         let listed = match std::fs::read_dir(state_dir) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            listed => listed.map_err(|e| Error::io("read folder", e).at_path(state_dir))?,
+            listed => listed.map_err(|e| Error::io("read directory", e).at_path(state_dir))?,
         };
         let mut names = Vec::new();
         for entry in listed {
-            let entry = entry.map_err(|e| Error::io("read folder", e).at_path(state_dir))?;
+            let entry = entry.map_err(|e| Error::io("read directory", e).at_path(state_dir))?;
             if let Some(name) = entry.file_name().to_str()
                 && is_job(&entry.path())?
             {
@@ -188,18 +188,18 @@ impl JobFolder {
         let state_dir = self.path.parent().unwrap_or(Path::new("/"));
         // One that was begun meanwhile may have taken this one for given up.
         let _gate = gate(state_dir)?;
-        self.folder()?.refuse_shared()?;
+        self.directory()?.refuse_shared()?;
         let lock = JobLock::take(&self.path.join(LOCK))?;
         refuse_shared_disks(state_dir, &self.plan, self.path.file_name())?;
         Ok(lock)
     }
 
-    pub(super) fn mailbox(&self) -> Result<Arc<dyn Folder>> {
-        Ok(Arc::new(HostFolder::open(self.path.join(MAILBOX))?))
+    pub(super) fn mailbox(&self) -> Result<Arc<dyn Directory>> {
+        Ok(Arc::new(HostDirectory::open(self.path.join(MAILBOX))?))
     }
 
-    pub(super) fn folder(&self) -> Result<HostFolder> {
-        HostFolder::open(&self.path)
+    pub(super) fn directory(&self) -> Result<HostDirectory> {
+        HostDirectory::open(&self.path)
     }
 
     pub(super) fn journal_name(vm: &str) -> OsString {
@@ -207,10 +207,10 @@ impl JobFolder {
     }
 
     pub(super) fn plan_writer(&self) -> Result<(Writer, Vec<PlanRecord>)> {
-        let (folder, name) = (self.folder()?, OsStr::new(PLAN_JOURNAL));
-        let (mut writer, entries) = Writer::open(&folder, name)?;
+        let (directory, name) = (self.directory()?, OsStr::new(PLAN_JOURNAL));
+        let (mut writer, entries) = Writer::open(&directory, name)?;
         if writer.count() >= LONG_PLAN {
-            writer.compact(&folder, name, KEPT_PLAN)?;
+            writer.compact(&directory, name, KEPT_PLAN)?;
         }
         let records = entries
             .iter()
@@ -251,7 +251,7 @@ impl JobFolder {
 
     fn journal(&self, vm: &str) -> Result<Option<Reader>> {
         match self
-            .folder()?
+            .directory()?
             .open_own(&Self::journal_name(vm), Access::Read)
         {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -296,8 +296,8 @@ fn is_at_rest(phase: Phase) -> bool {
 
 /// The id and the first record of a plan's journal.
 fn plan_begun(path: &Path) -> Result<([u8; 16], Option<PlanRecord>)> {
-    let folder = HostFolder::open(path)?;
-    let storage = folder.open_own(OsStr::new(PLAN_JOURNAL), Access::Read)?;
+    let directory = HostDirectory::open(path)?;
+    let storage = directory.open_own(OsStr::new(PLAN_JOURNAL), Access::Read)?;
     let mut reader = Reader::open(storage)?;
     let first = reader.next_entry()?;
     let first = first.map(|entry| PlanRecord::decode(&entry.payload));
@@ -307,7 +307,7 @@ fn plan_begun(path: &Path) -> Result<([u8; 16], Option<PlanRecord>)> {
 /// Held while a job is begun or taken up: what is found of the others stays so.
 fn gate(state_dir: &Path) -> Result<JobLock> {
     // What others may write here would be believed.
-    HostFolder::open(state_dir)?.refuse_shared()?;
+    HostDirectory::open(state_dir)?.refuse_shared()?;
     let meaning = "another process begins a job or takes one up";
     JobLock::take_within(&state_dir.join(GATE), GATE_PATIENCE, meaning)
 }
@@ -327,14 +327,14 @@ pub(super) fn refuse_conflicts(state_dir: &Path, plan: &Plan) -> Result<()> {
     refuse_shared_disks(state_dir, plan, None)
 }
 
-/// As [`refuse_conflicts`], for the job in the folder `own`, where it has one.
+/// As [`refuse_conflicts`], for the job in the directory `own`, where it has one.
 fn refuse_shared_disks(state_dir: &Path, plan: &Plan, own: Option<&OsStr>) -> Result<()> {
     let (mine, my_files) = (disks(plan), files(plan));
-    for name in JobFolder::names(state_dir)? {
+    for name in JobDirectory::names(state_dir)? {
         if own == Some(OsStr::new(&name)) {
             continue;
         }
-        let other = JobFolder::open(state_dir, &name)?;
+        let other = JobDirectory::open(state_dir, &name)?;
         if other.is_over()? {
             continue;
         }
@@ -367,8 +367,9 @@ fn disks(plan: &Plan) -> Vec<String> {
     for vm in plan.vms() {
         for disk in &vm.disks {
             all.extend([disk.primary.place(), disk.recovery.place()]);
-            let folders = encrypted().filter_map(|it| it.folder_of(&vm.name, &disk.identity));
-            all.extend(folders.map(|folder| folder.display().to_string()));
+            let directories =
+                encrypted().filter_map(|it| it.directory_of(&vm.name, &disk.identity));
+            all.extend(directories.map(|directory| directory.display().to_string()));
         }
     }
     all
@@ -377,8 +378,8 @@ fn disks(plan: &Plan) -> Vec<String> {
 /// The highest epoch of all jobs that are kept here.
 fn last_epoch(state_dir: &Path) -> Result<u64> {
     let mut last = 0;
-    for name in JobFolder::names(state_dir)? {
-        let job = JobFolder::open(state_dir, &name)?;
+    for name in JobDirectory::names(state_dir)? {
+        let job = JobDirectory::open(state_dir, &name)?;
         // Its first one, which it may not have noted yet.
         last = last.max(job.after_epoch.saturating_add(1));
         for vm in job.plan.vms() {
@@ -389,14 +390,14 @@ fn last_epoch(state_dir: &Path) -> Result<u64> {
     Ok(last)
 }
 
-/// Renames the folder of a job that is over.
+/// Renames the directory of a job that is over.
 fn put_aside(state_dir: &Path, name: &str) -> Result<()> {
     let from = state_dir.join(name);
     for number in 1u32.. {
         let to = state_dir.join(format!("{name}.{number}"));
         if !to.exists() {
             std::fs::rename(&from, &to).map_err(|e| Error::io("rename", e).at_path(from))?;
-            return HostFolder::open(state_dir)?.sync();
+            return HostDirectory::open(state_dir)?.sync();
         }
     }
     Ok(())
@@ -404,7 +405,7 @@ fn put_aside(state_dir: &Path, name: &str) -> Result<()> {
 
 const PLAN_JOURNAL: &str = "plan.journal";
 const LOCK: &str = "lock";
-/// In the folder of all jobs; no job has a name like that.
+/// In the directory of all jobs; no job has a name like that.
 const GATE: &str = ".begin.lock";
 const GATE_PATIENCE: Duration = Duration::from_secs(60);
 /// A plan's journal of more records is compacted, down to so many.
@@ -428,8 +429,8 @@ mod tests {
         )
     }
 
-    fn begin(state: &Path, job: &str, vm: &str, disk: &str) -> Result<JobFolder> {
-        JobFolder::create(state, &plan(job, vm, disk), BTreeMap::new(), "me")
+    fn begin(state: &Path, job: &str, vm: &str, disk: &str) -> Result<JobDirectory> {
+        JobDirectory::create(state, &plan(job, vm, disk), BTreeMap::new(), "me")
     }
 
     #[test]
@@ -437,7 +438,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         for round in 0..20 {
             let disk = format!("disk{round}");
-            let begun: Vec<Result<JobFolder>> = std::thread::scope(|scope| {
+            let begun: Vec<Result<JobDirectory>> = std::thread::scope(|scope| {
                 let threads = (0..4).map(|job| {
                     let (state, disk) = (state.path(), &disk);
                     let job = format!("job{round}-{job}");
@@ -458,8 +459,8 @@ mod tests {
     fn two_disks_that_are_one_file_through_a_link_are_found_in_a_plan_and_between_jobs() {
         let temporary = tempfile::tempdir().unwrap();
         let at = |name: &str| temporary.path().join(name);
-        for folder in ["vm", "state"] {
-            std::fs::create_dir(at(folder)).unwrap();
+        for directory in ["vm", "state"] {
+            std::fs::create_dir(at(directory)).unwrap();
         }
         std::os::unix::fs::symlink(at("vm"), at("alias")).unwrap();
         std::fs::write(at("vm/disk.raw"), "disk").unwrap();
@@ -471,7 +472,7 @@ mod tests {
                 .replace("/no/such/x.raw", &at(recovery).display().to_string())
         };
         let state = at("state");
-        let begin = |text: &str| JobFolder::create(&state, text, BTreeMap::new(), "me");
+        let begin = |text: &str| JobDirectory::create(&state, text, BTreeMap::new(), "me");
         for (primary, recovery) in [
             ("vm/disk.raw", "alias/disk.raw"),
             ("vm/disk.raw", "vm/hard.raw"),
@@ -523,7 +524,7 @@ mod tests {
         assert!(first.run_by().unwrap().is_some(), "from the beginning");
         drop(first);
         let second = begin(state.path(), "second", "db1", "disk").unwrap();
-        let first = JobFolder::open(state.path(), "first").unwrap();
+        let first = JobDirectory::open(state.path(), "first").unwrap();
         let error = first.lock().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InUse);
         assert!(error.to_string().contains("`second`"), "{error}");
@@ -534,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_folder_that_others_may_write_to_begins_no_job() {
+    fn a_state_directory_that_others_may_write_to_begins_no_job() {
         use std::os::unix::fs::PermissionsExt;
         let state = tempfile::tempdir().unwrap();
         let open = std::fs::Permissions::from_mode(0o777);
@@ -559,7 +560,7 @@ mod tests {
             let other = state.path().join("other");
             std::fs::rename(job.join(name), &other).unwrap();
             std::os::unix::fs::symlink(&other, job.join(name)).unwrap();
-            let error = JobFolder::open(state.path(), "first")
+            let error = JobDirectory::open(state.path(), "first")
                 .and_then(|job| job.lock().map(drop))
                 .unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");

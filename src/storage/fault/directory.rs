@@ -1,4 +1,4 @@
-//! A folder of a [`FaultDisk`].
+//! A directory of a [`FaultDisk`].
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use super::handle::{FaultStorage, id_of};
 use super::inject::Failure;
 use super::log::{Effect, OpKind, Outcome, without_ids};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Access, FileId, Folder, Privacy, Storage, own};
+use crate::storage::{Access, Directory, FileId, Privacy, Storage, own};
 
-/// A folder of a [`FaultDisk`]; clones show the same folder.
+/// A directory of a [`FaultDisk`]; clones show the same directory.
 #[derive(Debug, Clone)]
-pub struct FaultFolder {
+pub struct FaultDirectory {
     disk: FaultDisk,
     path: Arc<Path>,
 }
 
-impl FaultFolder {
+impl FaultDirectory {
     pub(super) fn new(disk: FaultDisk, path: Arc<Path>) -> Self {
-        FaultFolder { disk, path }
+        FaultDirectory { disk, path }
     }
 
     /// The path that stands in the log.
@@ -29,7 +29,7 @@ impl FaultFolder {
     }
 }
 
-impl Folder for FaultFolder {
+impl Directory for FaultDirectory {
     fn path(&self) -> &Path {
         &self.path
     }
@@ -67,8 +67,12 @@ impl Folder for FaultFolder {
         }
         let file = inner.new_file();
         inner.live.row_mut(file);
-        let (folder, name) = (self.path.clone(), name.to_owned());
-        let effect = Effect::Create { folder, name, file };
+        let (directory, name) = (self.path.clone(), name.to_owned());
+        let effect = Effect::Create {
+            directory,
+            name,
+            file,
+        };
         inner.log(OpKind::Create, &path, effect, Outcome::Done);
         late.done()?;
         inner.add_writer(file);
@@ -89,8 +93,12 @@ impl Folder for FaultFolder {
         let Some(file) = inner.live.named(&self.path, from) else {
             return Err(missing(&path));
         };
-        let (folder, to) = (self.path.clone(), to.to_owned());
-        let effect = Effect::Rename { folder, to, file };
+        let (directory, to) = (self.path.clone(), to.to_owned());
+        let effect = Effect::Rename {
+            directory,
+            to,
+            file,
+        };
         inner.log(OpKind::Rename, &path, effect, Outcome::Done);
         late.done()
     }
@@ -113,8 +121,12 @@ impl Folder for FaultFolder {
             let Some(file) = inner.live.named(&self.path, from) else {
                 return Err(missing(&self.logged(from)));
             };
-            let (folder, name) = (self.path.clone(), to.to_owned());
-            let effect = Effect::Create { folder, name, file };
+            let (directory, name) = (self.path.clone(), to.to_owned());
+            let effect = Effect::Create {
+                directory,
+                name,
+                file,
+            };
             inner.log(OpKind::Create, &taken, effect, Outcome::Done);
             late.done()?;
         }
@@ -146,11 +158,11 @@ impl Folder for FaultFolder {
         if inner.live.named(&self.path, name).is_none() {
             return Err(missing(&path));
         }
-        let (folder, name) = (self.path.clone(), name.to_owned());
+        let (directory, name) = (self.path.clone(), name.to_owned());
         inner.log(
             OpKind::Remove,
             &path,
-            Effect::Remove { folder, name },
+            Effect::Remove { directory, name },
             Outcome::Done,
         );
         late.done()
@@ -164,17 +176,17 @@ impl Folder for FaultFolder {
 
     fn sync(&self) -> Result<()> {
         let mut inner = self.disk.lock();
-        let folder = self.path.clone();
+        let directory = self.path.clone();
         let outcome = inner.sync_outcome(&self.path);
-        let (outcome, end) = match inner.judge_open(OpKind::SyncFolder, &self.path, 0..0) {
+        let (outcome, end) = match inner.judge_open(OpKind::SyncDirectory, &self.path, 0..0) {
             None => (outcome, Ok(())),
             Some((Failure::Late, error)) => (Outcome::Done, Err(error)),
             Some((_, error)) => (Outcome::Failed, Err(error)),
         };
         inner.log(
-            OpKind::SyncFolder,
+            OpKind::SyncDirectory,
             &self.path,
-            Effect::SyncFolder { folder },
+            Effect::SyncDirectory { directory },
             outcome,
         );
         end

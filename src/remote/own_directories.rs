@@ -1,4 +1,4 @@
-//! What no job may name: the files and folders that the agent itself acts on.
+//! What no job may name: the files and directories that the agent itself acts on.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,12 +6,12 @@ use std::path::Path;
 
 use super::session::serve::ServeOptions;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{FileId, is_side_folder, is_side_name, resolve};
+use crate::storage::{FileId, is_side_directory, is_side_name, resolve};
 
-/// The agent's own folders, by what they are: another name for one is no way in.
-pub(crate) struct OwnFolders(Vec<FileId>);
+/// The agent's own directories, by what they are: another name for one is no way in.
+pub(crate) struct OwnDirectories(Vec<FileId>);
 
-impl OwnFolders {
+impl OwnDirectories {
     /// Those that `options` name and that are there.
     ///
     /// # Errors
@@ -23,15 +23,15 @@ impl OwnFolders {
             &options.manifest_cache,
         ];
         let found = named.into_iter().flatten();
-        let ids = found.filter_map(|folder| id_of(folder).transpose());
-        Ok(OwnFolders(ids.collect::<Result<_>>()?))
+        let ids = found.filter_map(|directory| id_of(directory).transpose());
+        Ok(OwnDirectories(ids.collect::<Result<_>>()?))
     }
 
-    /// Refuses a path, wherever links on it lead: one that lies in a folder of the agent's own, or
+    /// Refuses a path, wherever links on it lead: one that lies in a directory of the agent's own, or
     /// has a name of files that this program makes next to others and believes.
     ///
     /// # Errors
-    /// `InvalidInput`; `NotFound` for a missing folder; `Io`.
+    /// `InvalidInput`; `NotFound` for a missing directory; `Io`.
     pub fn refuse(&self, path: &Path) -> Result<()> {
         let refused = |what: &'static str| {
             Err(Error::new(ErrorKind::InvalidInput, what)
@@ -44,30 +44,30 @@ impl OwnFolders {
             if path.file_name().is_some_and(is_side_name) {
                 return refused("this is a name of files that diskdelta makes for itself");
             }
-            let mut folders = path.ancestors().skip(1).filter_map(Path::file_name);
-            if folders.any(is_side_folder) {
-                return refused("this folder is one that diskdelta makes for itself");
+            let mut directories = path.ancestors().skip(1).filter_map(Path::file_name);
+            if directories.any(is_side_directory) {
+                return refused("this directory is one that diskdelta makes for itself");
             }
         }
-        for folder in real.ancestors() {
-            if id_of(folder)?.is_some_and(|id| self.0.contains(&id)) {
-                return refused("this folder is the agent's own");
+        for directory in real.ancestors() {
+            if id_of(directory)?.is_some_and(|id| self.0.contains(&id)) {
+                return refused("this directory is the agent's own");
             }
         }
         Ok(())
     }
 }
 
-/// Whether `folder` is `outer`, or lies in it, by what they are; both must be there.
+/// Whether `directory` is `outer`, or lies in it, by what they are; both must be there.
 ///
 /// # Errors
 /// `NotFound`, `Io`.
 #[cfg(feature = "failback")]
-pub(crate) fn lies_within(folder: &Path, outer: &Path) -> Result<bool> {
+pub(crate) fn lies_within(directory: &Path, outer: &Path) -> Result<bool> {
     let outer = id_of(outer)?;
-    let real = resolve(folder)?;
-    for folder in real.ancestors() {
-        if outer.is_some() && id_of(folder)? == outer {
+    let real = resolve(directory)?;
+    for directory in real.ancestors() {
+        if outer.is_some() && id_of(directory)? == outer {
             return Ok(true);
         }
     }

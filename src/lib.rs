@@ -2,6 +2,9 @@
 //! leaving the target half done.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 pub mod control;
 pub mod delta;
 pub mod diff;

@@ -1,7 +1,5 @@
 //! The command `diskdelta`.
 
-mod cli;
-
 fn main() -> std::process::ExitCode {
-    cli::main()
+    diskdelta::cli::main()
 }

@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::failback::plan::parse_duration;
+use crate::image::{CreateFormat, FileGate, Format, ImageOptions};
+use crate::remote::Location;
+use crate::storage::{Allocation, SourceOptions, TargetOptions};
+use crate::sync::{HostSide, HostTargetOptions, Mode, Safety, Verify};
+use crate::units::parse_size;
+use crate::{BlockSize, Error, ErrorKind, Limits};
 use clap::Args;
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
-use diskdelta::failback::plan::parse_duration;
-use diskdelta::image::{CreateFormat, FileGate, Format, ImageOptions};
-use diskdelta::remote::Location;
-use diskdelta::storage::{Allocation, SourceOptions, TargetOptions};
-use diskdelta::sync::{HostSide, HostTargetOptions, Mode, Safety, Verify};
-use diskdelta::units::parse_size;
-use diskdelta::{BlockSize, Error, ErrorKind, Limits};
 
 /// Options of every verb.
 #[derive(Args, Clone)]

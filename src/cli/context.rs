@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use diskdelta::text::{escape, escape_json};
-use diskdelta::{CancelToken, Error, Result, Work};
+use crate::text::{escape, escape_json};
+use crate::{CancelToken, Error, Result, Work};
 use serde::Serialize;
 
 use super::args::Common;

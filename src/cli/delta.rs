@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
+use crate::delta::{self, Delta, DeltaOptions, Hash, Purpose};
+use crate::image::Format;
+use crate::storage::{Place, Privacy};
+use crate::sync::{self, BaseCheck, HostSource, HostTarget, Verify};
+use crate::units::{format_count, format_size};
+use crate::{BlockSize, Limits, Result, manifest};
 use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use diskdelta::delta::{self, Delta, DeltaOptions, Hash, Purpose};
-use diskdelta::image::Format;
-use diskdelta::storage::{Place, Privacy};
-use diskdelta::sync::{self, BaseCheck, HostSource, HostTarget, Verify};
-use diskdelta::units::{format_count, format_size};
-use diskdelta::{BlockSize, Limits, Result, manifest};
 use serde::Serialize;
 
 use super::Ended;

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use diskdelta::delta::Delta;
-use diskdelta::storage::{Access, Place, resolve};
-use diskdelta::{Limits, Result};
+use crate::delta::Delta;
+use crate::storage::{Access, Place, resolve};
+use crate::{Limits, Result};
 
 /// Opens a delta file.
 ///

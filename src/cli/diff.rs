@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use diskdelta::units::format_size;
-use diskdelta::{Extent, ExtentKind};
+use crate::units::format_size;
+use crate::{Extent, ExtentKind};
 use serde::Serialize;
 
 use super::Ended;

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use diskdelta::image::Format;
-use diskdelta::manifest;
-use diskdelta::storage::{Access, Place, resolve};
-use diskdelta::sync::{HostSource, export_delta};
-use diskdelta::units::format_size;
+use crate::image::Format;
+use crate::manifest;
+use crate::storage::{Access, Place, resolve};
+use crate::sync::{HostSource, export_delta};
+use crate::units::format_size;
 use serde::Serialize;
 
 use super::Ended;
@@ -80,6 +80,6 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     Ok(Exit::Done)
 }
 
-fn file_len(path: &PathBuf) -> diskdelta::Result<u64> {
+fn file_len(path: &PathBuf) -> crate::Result<u64> {
     Place::host(resolve(path)?)?.open(Access::Read)?.len()
 }

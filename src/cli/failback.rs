@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Subcommand;
-use diskdelta::failback::job::{
+use crate::failback::job::{
     self, Checked, Event, JobDirectory, JobRunner, JobStatus, LogLine, Preview, STATE_DIR,
 };
-use diskdelta::failback::machine::{Mode, Request};
-use diskdelta::failback::plan::Plan;
-use diskdelta::{Error, ErrorKind};
+use crate::failback::machine::{Mode, Request};
+use crate::failback::plan::Plan;
+use crate::{Error, ErrorKind};
+use clap::Subcommand;
 use serde::Serialize;
 
 use super::Ended;

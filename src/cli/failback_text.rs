@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use diskdelta::failback::job::{Checked, JobStatus, LogLine, Preview, VmStatus};
-use diskdelta::failback::machine::{Convergence, Disposition, Event, Mode, Phase, Side, State};
-use diskdelta::failback::plan::Plan;
-use diskdelta::failback::record::Record;
-use diskdelta::units::format_size;
+use crate::failback::job::{Checked, JobStatus, LogLine, Preview, VmStatus};
+use crate::failback::machine::{Convergence, Disposition, Event, Mode, Phase, Side, State};
+use crate::failback::plan::Plan;
+use crate::failback::record::Record;
+use crate::units::format_size;
 
 use serde::Serialize;
 

@@ -3,9 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use diskdelta::remote::{Job, RemoteAddress, TargetJob, Traffic};
-use diskdelta::sync::{HostSource, HostTarget, ManifestCache, SyncReport};
-use diskdelta::{BlockSize, Error, ErrorKind, Work};
+use crate::remote::{Job, RemoteAddress, TargetJob, Traffic};
+use crate::sync::{HostSource, HostTarget, ManifestCache, SyncReport};
+use crate::{BlockSize, Error, ErrorKind, Work};
 
 use super::Ended;
 use super::context::Context;

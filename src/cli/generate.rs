@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::Error;
 use clap::CommandFactory;
 use clap_complete::Shell;
-use diskdelta::Error;
 
 use super::outcome::Exit;
 use super::{Cli, Ended, args};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use diskdelta::sync::HostSource;
-use diskdelta::units::format_size;
+use crate::sync::HostSource;
+use crate::units::format_size;
 use serde::Serialize;
 
 use super::Ended;

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use diskdelta::failback::plan::parse_duration;
-use diskdelta::remote::tls::{Client, Identity, Service, ServiceEvent, ServiceOptions};
-use diskdelta::remote::{Job, ServeOptions, Served};
-use diskdelta::text::{escape, escape_path};
-use diskdelta::{Error, ErrorKind, Work};
+use crate::failback::plan::parse_duration;
+use crate::remote::tls::{Client, Identity, Service, ServiceEvent, ServiceOptions};
+use crate::remote::{Job, ServeOptions, Served};
+use crate::text::{escape, escape_path};
+use crate::{Error, ErrorKind, Work};
 
 use super::Ended;
 use super::args;

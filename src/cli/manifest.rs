@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use diskdelta::storage::Place;
-use diskdelta::sync::HostSource;
-use diskdelta::{BlockSize, manifest};
+use crate::storage::Place;
+use crate::sync::HostSource;
+use crate::{BlockSize, manifest};
 use serde::Serialize;
 
 use super::Ended;

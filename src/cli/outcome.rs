@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::sync::HostTarget;
+use crate::text::{escape, escape_path};
+use crate::{Error, ErrorKind};
 use clap::Parser;
-use diskdelta::sync::HostTarget;
-use diskdelta::text::{escape, escape_path};
-use diskdelta::{Error, ErrorKind};
 use serde::Serialize;
 
 use super::Cli;

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 
-use diskdelta::{Error, Result};
+use crate::{Error, Result};
 
 /// Prints on standard output; a reader who has gone away is no error.
 ///

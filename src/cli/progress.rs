@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use diskdelta::text::escape;
-use diskdelta::{Phase, Progress};
+use crate::text::escape;
+use crate::{Phase, Progress};
 use indicatif::{
     BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
     TermLike,

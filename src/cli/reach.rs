@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use diskdelta::remote::tls::{DialOptions, Identity};
-use diskdelta::remote::{Carrier, Dialled, LineOptions, RemoteAddress, Retry, ShellOptions};
-use diskdelta::{Error, ErrorKind, Work, remote};
+use crate::remote::tls::{DialOptions, Identity};
+use crate::remote::{Carrier, Dialled, LineOptions, RemoteAddress, Retry, ShellOptions};
+use crate::{Error, ErrorKind, Work, remote};
 
 use super::args;
 use super::context::Context;

@@ -6,14 +6,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use diskdelta::storage::resolve_to_write;
-use diskdelta::sync::{
+use crate::storage::resolve_to_write;
+use crate::sync::{
     Forgotten, GuardedBytes, HostTarget, HostTargetOptions, Pending, PendingKind, Recovered,
     STAGE_DIR, Standstill, pending, recover_all,
 };
-use diskdelta::text::escape_path;
-use diskdelta::units::format_size;
-use diskdelta::{Error, ErrorKind, Limits};
+use crate::text::escape_path;
+use crate::units::format_size;
+use crate::{Error, ErrorKind, Limits};
 use serde::Serialize;
 
 use super::Ended;

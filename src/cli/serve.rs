@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use diskdelta::failback::disks::DiskAgent;
-use diskdelta::remote::{LineOptions, ServeOptions, Served, serve_with};
-use diskdelta::{Error, ErrorKind, Silent};
+use crate::failback::disks::DiskAgent;
+use crate::remote::{LineOptions, ServeOptions, Served, serve_with};
+use crate::{Error, ErrorKind, Silent};
 
 use super::Ended;
 use super::args::{self, Holes};

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use diskdelta::remote::Location;
-use diskdelta::sync::{self, HostSource, HostTarget, ManifestCache};
-use diskdelta::{Error, ErrorKind};
+use crate::remote::Location;
+use crate::sync::{self, HostSource, HostTarget, ManifestCache};
+use crate::{Error, ErrorKind};
 
 use super::Ended;
 use super::context::Context;

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use diskdelta::BlockSize;
-use diskdelta::image::{CreateFormat, Format, ImageOptions};
-use diskdelta::remote::Location;
-use diskdelta::storage::{Allocation, HostFile, Place, TargetOptions, resolve, resolve_to_write};
-use diskdelta::sync::{HostTargetOptions, Mode, Safety, SyncOptions, Verify};
-use diskdelta::units::parse_size;
+use crate::BlockSize;
+use crate::image::{CreateFormat, Format, ImageOptions};
+use crate::remote::Location;
+use crate::storage::{Allocation, HostFile, Place, TargetOptions, resolve, resolve_to_write};
+use crate::sync::{HostTargetOptions, Mode, Safety, SyncOptions, Verify};
+use crate::units::parse_size;
 
 use super::args::{self, Common, Holes, Parents};
 use super::reach::Reach;
@@ -131,7 +131,7 @@ impl Args {
             .with_sources(sources.iter().cloned())
     }
 
-    pub fn sync_options(&self) -> diskdelta::Result<SyncOptions> {
+    pub fn sync_options(&self) -> crate::Result<SyncOptions> {
         let place = |path: &PathBuf| Place::to_write(path);
         let manifest = self.target_manifest.as_ref().map(place).transpose()?;
         if let Some(manifest) = &manifest {
@@ -152,7 +152,7 @@ impl Args {
     }
 
     /// Takes a file for ours that is opened apart from the target, where it is named as such.
-    fn trust(&self, place: &Place) -> diskdelta::Result<()> {
+    fn trust(&self, place: &Place) -> crate::Result<()> {
         for path in &self.trust_log {
             if resolve(path)? == place.path() {
                 place.directory().trust(place.name())?;

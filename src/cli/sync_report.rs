@@ -1,8 +1,8 @@
 //! What the commands print of a sync.
 
-use diskdelta::remote::Traffic;
-use diskdelta::sync::{Mode, Outcome, Safety, SyncReport, Verified};
-use diskdelta::units::format_size;
+use crate::remote::Traffic;
+use crate::sync::{Mode, Outcome, Safety, SyncReport, Verified};
+use crate::units::format_size;
 use serde::Serialize;
 
 use super::Ended;
@@ -85,7 +85,7 @@ fn print_any(
         unreadable: unreadable.collect(),
         root: report
             .root
-            .map(|root| diskdelta::manifest::Hash::from_bytes(root).to_string()),
+            .map(|root| crate::manifest::Hash::from_bytes(root).to_string()),
         elapsed_seconds: report.elapsed.as_secs_f64(),
         sent_bytes: traffic.map(|it| it.sent_bytes),
         received_bytes: traffic.map(|it| it.received_bytes),

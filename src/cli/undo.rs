@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use diskdelta::storage::{Place, resolve};
-use diskdelta::sync::{self, HostTarget};
+use crate::storage::{Place, resolve};
+use crate::sync::{self, HostTarget};
 
 use super::Ended;
 use super::args::{self, TargetArgs};

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use diskdelta::Limits;
-use diskdelta::diff::{Newer, with_manifest};
-use diskdelta::manifest::Manifest;
-use diskdelta::sync::HostSource;
-use diskdelta::units::{format_count, format_size};
+use crate::Limits;
+use crate::diff::{Newer, with_manifest};
+use crate::manifest::Manifest;
+use crate::sync::HostSource;
+use crate::units::{format_count, format_size};
 use serde::Serialize;
 
 use super::Ended;

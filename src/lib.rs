@@ -15,6 +15,7 @@ pub mod image;
 #[cfg(feature = "failback")]
 pub mod journal;
 pub mod limits;
+mod location;
 pub mod manifest;
 mod random;
 mod ration;
@@ -30,6 +31,7 @@ pub mod units;
 pub use control::{CancelToken, MOST_THREADS, Phase, Progress, Silent, Work};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
+pub use location::{Location, NbdAddress, RemoteAddress};
 pub use units::{BlockSize, Extent, ExtentKind};
 
 /// The examples of the README must compile.

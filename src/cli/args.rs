@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use crate::failback::plan::parse_duration;
 use crate::image::{CreateFormat, FileGate, Format, ImageOptions};
-use crate::remote::Location;
 use crate::storage::{Allocation, SourceOptions, TargetOptions};
 use crate::sync::{HostSide, HostTargetOptions, Mode, Safety, Verify};
 use crate::units::parse_size;
-use crate::{BlockSize, Error, ErrorKind, Limits};
+use crate::{BlockSize, Error, ErrorKind, Limits, Location};
 use clap::Args;
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 

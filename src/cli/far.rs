@@ -3,9 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::remote::{Job, RemoteAddress, TargetJob, Traffic};
+use crate::remote::{Job, TargetJob, Traffic};
 use crate::sync::{HostSource, HostTarget, ManifestCache, SyncReport};
-use crate::{BlockSize, Error, ErrorKind, Work};
+use crate::{BlockSize, Error, ErrorKind, RemoteAddress, Work};
 
 use super::Ended;
 use super::context::Context;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::remote::tls::{DialOptions, Identity};
-use crate::remote::{Carrier, Dialled, LineOptions, RemoteAddress, Retry, ShellOptions};
-use crate::{Error, ErrorKind, Work, remote};
+use crate::remote::{Carrier, Dialled, LineOptions, Retry, ShellOptions};
+use crate::{Error, ErrorKind, RemoteAddress, Work, remote};
 
 use super::args;
 use super::context::Context;
@@ -63,9 +63,9 @@ impl Reach {
         let line = LineOptions::default()
             .with_silence(self.timeout)
             .with_limit_rate(context.common.limit_rate.unwrap_or(0));
-        let tls = match far {
-            RemoteAddress::Service(_) => Some(self.tls()?),
-            _ => None,
+        let tls = match far.is_service() {
+            true => Some(self.tls()?),
+            false => None,
         };
         let reach = remote::Reach::default()
             .with_shell(self.shell())

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use crate::remote::Location;
 use crate::sync::{self, HostSource, HostTarget, ManifestCache};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Location};
 
 use super::Ended;
 use super::context::Context;

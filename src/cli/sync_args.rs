@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::BlockSize;
 use crate::image::{CreateFormat, Format, ImageOptions};
-use crate::remote::Location;
 use crate::storage::{Allocation, HostFile, Place, TargetOptions, resolve, resolve_to_write};
 use crate::sync::{HostTargetOptions, Mode, Safety, SyncOptions, Verify};
 use crate::units::parse_size;
+use crate::{BlockSize, Location};
 
 use super::args::{self, Common, Holes, Parents};
 use super::reach::Reach;

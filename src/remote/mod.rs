@@ -8,7 +8,6 @@ pub mod tls;
 mod transport;
 mod wire;
 
-mod location;
 mod own_directories;
 mod shown_paths;
 
@@ -22,7 +21,6 @@ pub use compare::target::{TakeBlocks, TargetEnd};
 pub use compare::target_worker::{Handed, TargetDone, TargetTask, TargetWorker, Visit};
 pub use compare::tree::{NodeHash, Nodes, NodesAre, Tree, TreeEnd, children_of};
 pub use compare::view::{BlockHashes, View, Windows};
-pub use location::Location;
 #[cfg(feature = "failback")]
 pub(crate) use own_directories::{OwnDirectories, lies_within};
 pub use sandbox::{Confined, Root};
@@ -35,8 +33,7 @@ pub use session::serve::{DiskService, ServeOptions, Served, serve, serve_with};
 pub use session::source_server::Answerer;
 pub use transport::connect::{Carrier, Reach};
 pub use transport::retry::Retry;
-pub use transport::ssh::{Shell, ShellOptions, SshPath};
-pub use transport::url::RemoteAddress;
+pub use transport::ssh::{Shell, ShellOptions};
 pub use wire::comparison::{
     BlockDiff, BlockPages, Blocks, Children, Data, NewBlock, Pages, Parts, Segments, Short,
 };

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use diskdelta::remote::tls::{DialOptions, Identity, ServicePath};
+use diskdelta::RemoteAddress;
+use diskdelta::remote::tls::{DialOptions, Identity, TlsLine};
 use diskdelta::remote::{Claims, FrameEncoder, Hello, Job, Message, Nodes};
 
 use crate::lab::{Lab, noise, write_at};
@@ -166,14 +166,14 @@ fn a_service_whose_answers_nobody_reads_takes_no_more_than_it_promises() {
     let lab = lab(1024);
     let service = Service::start(&lab, "--read-only");
     let address = format!("diskdelta://{}/x", service.place);
-    let place = ServicePath::parse(Path::new(&address)).unwrap().unwrap();
+    let place = RemoteAddress::parse(address).unwrap();
     let identity = Identity::new(
         lab.path("alice.pem"),
         lab.path("alice.key"),
         lab.path("ca.pem"),
     );
     let before = peak(service.id());
-    let mut line = place.dial(&DialOptions::new(identity)).unwrap();
+    let mut line = TlsLine::dial(&place, &DialOptions::new(identity)).unwrap();
     let (_reader, writer) = line.streams().unwrap();
     let taken = flood(writer, "new.raw", Message::Check.encode().kind, &[]);
     let bytes = taken.all();

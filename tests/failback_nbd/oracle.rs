@@ -5,10 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use diskdelta::diff::{CompareOptions, compare};
-use diskdelta::image::nbd::{NbdAddress, NbdExport};
+use diskdelta::image::nbd::NbdExport;
 use diskdelta::image::{Image, Raw};
 use diskdelta::storage::MemoryStorage;
-use diskdelta::{CancelToken, ErrorKind, ExtentKind, Work};
+use diskdelta::{CancelToken, ErrorKind, ExtentKind, NbdAddress, Work};
 use std::sync::Arc;
 
 #[test]

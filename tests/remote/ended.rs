@@ -4,16 +4,15 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use diskdelta::remote::{
-    Dialled, FrameEncoder, Line, LineOptions, Message, Reach, RemoteAddress, ShellOptions, serve,
+    Dialled, FrameEncoder, Line, LineOptions, Message, Reach, ShellOptions, serve,
 };
 use diskdelta::sync::SyncOptions;
-use diskdelta::{CancelToken, ErrorKind};
+use diskdelta::{CancelToken, ErrorKind, RemoteAddress};
 
 use crate::lines::{Lab, job, work};
 
@@ -258,9 +257,7 @@ fn a_shell_that_leaves_a_process_with_its_streams_behind_leaves_nothing_here() {
         return;
     }
     let lab = Lab::new();
-    let place = RemoteAddress::parse(Path::new("ssh://host/a"))
-        .unwrap()
-        .unwrap();
+    let place = RemoteAddress::parse("ssh://host/a").unwrap();
     let dial = &|name: &str, text: &str, part: &str| {
         let begun = Instant::now();
         let reach = script(&lab, name, text);

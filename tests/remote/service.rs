@@ -2,17 +2,17 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use diskdelta::remote::tls::{
-    DialOptions, Identity, Service, ServiceEvent, ServiceOptions, ServicePath, TlsLine,
+    DialOptions, Identity, Service, ServiceEvent, ServiceOptions, TlsLine,
 };
 use diskdelta::remote::{Dialled, LineOptions, ServeOptions, Served, Traffic};
 use diskdelta::sync::{SyncOptions, SyncReport};
-use diskdelta::{CancelToken, Result};
+use diskdelta::{CancelToken, RemoteAddress, Result};
 
 use rcgen::CertificateParams;
 
@@ -155,8 +155,8 @@ pub struct Dialler {
 impl Dialler {
     pub fn dial(&self) -> Result<(Dialled, TlsLine)> {
         let place = format!("diskdelta://{}/x", self.address);
-        let place = ServicePath::parse(Path::new(&place)).unwrap().unwrap();
-        let mut line = place.dial(&self.options)?;
+        let place = RemoteAddress::parse(place).unwrap();
+        let mut line = TlsLine::dial(&place, &self.options)?;
         let (reader, writer) = line.streams()?;
         let dialled = Dialled::new(reader, writer, &self.line, &work())?;
         Ok((dialled, line))

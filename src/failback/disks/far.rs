@@ -13,10 +13,11 @@ use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::plan;
 use crate::image::{Format, Image};
+use crate::location::RemoteAddress;
 use crate::manifest::{KeptManifest, RangeSet, Root};
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
-use crate::remote::{Carrier, Job, LineOptions, Pull, Reach, RemoteAddress, Session, ShellOptions};
+use crate::remote::{Carrier, Job, LineOptions, Pull, Reach, Session, ShellOptions};
 use crate::replica::{Appended, Changed, Replica};
 use crate::storage::Storage;
 use crate::sync::{FAR_BLOCK_BYTES, FarSource, Search, SyncOptions, SyncReport, Target};

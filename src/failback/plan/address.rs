@@ -6,8 +6,8 @@ use std::path::{Component, Path, PathBuf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Format;
 #[cfg(feature = "qemu")]
-use crate::image::nbd::NbdAddress;
-use crate::remote::{Location, RemoteAddress};
+use crate::location::NbdAddress;
+use crate::location::{Location, RemoteAddress};
 
 /// Where a disk lies: on the executor's host, or somewhere that it can be reached from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,19 +32,22 @@ impl Address {
     /// # Errors
     /// `InvalidInput` for relative paths, paths with `..`, and what is no address.
     pub fn parse(text: &str) -> Result<Self> {
-        #[cfg(feature = "qemu")]
-        if let Some(address) = NbdAddress::parse(text) {
-            return address.map(Address::Nbd);
-        }
         let path = Path::new(text);
         match Location::parse_with(path, |_| false) {
             Ok(Location::Path(_)) => parse_path(text).map(Address::Host),
             Ok(Location::Remote(far)) if is_plain(text, far.path()) => Ok(Address::Far(far)),
+            #[cfg(feature = "qemu")]
+            Ok(Location::Nbd(address)) => Ok(Address::Nbd(address)),
+            #[cfg(not(feature = "qemu"))]
+            Ok(Location::Nbd(_)) => {
+                let text = "this build cannot read NBD exports (feature `qemu`)";
+                Err(Error::new(ErrorKind::InvalidInput, text))
+            }
             Ok(Location::Remote(_)) => {
                 let text = format!("`{text}` does not name an image by a path without `..`");
                 Err(Error::new(ErrorKind::InvalidInput, text))
             }
-            Err(error) if RemoteAddress::parse(path).is_err() => {
+            Err(error) if text.contains("://") => {
                 Err(Error::new(ErrorKind::InvalidInput, error.to_string()))
             }
             Err(_) => {
@@ -80,10 +83,7 @@ impl Address {
         match self {
             Address::Host(_) | Address::Callback(_) => self.to_string(),
             #[cfg(feature = "qemu")]
-            Address::Nbd(address) => {
-                let socket: PathBuf = address.socket().components().collect();
-                NbdAddress::new(socket, address.export()).to_string()
-            }
+            Address::Nbd(address) => address.place(),
             Address::Far(far) => far.place(),
         }
     }

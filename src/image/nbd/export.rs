@@ -4,13 +4,14 @@ use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::Ranges;
 use super::client::{Client, Status};
 use super::handshake::ExportInfo;
 use super::socket::{Line, cancelled};
-use super::{NbdAddress, Ranges};
 use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, ImageInfo};
+use crate::location::NbdAddress;
 use crate::units::Extent;
 
 /// An export, read over as many connections as there are readers, where the server allows that.

@@ -2,10 +2,10 @@
 
 use std::io::{Read, Write};
 
-use super::address::NAME_MAX;
 use super::format::*;
 use super::reply::{array, bytes, failed, nonsense};
 use crate::error::{Error, ErrorKind, Result};
+use crate::location::NAME_MAX;
 
 /// What a server says of its export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

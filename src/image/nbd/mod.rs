@@ -4,7 +4,6 @@
 //! replies, `base:allocation` and `qemu:dirty-bitmap` as meta contexts, READ and BLOCK_STATUS. The
 //! server is a stranger: every length that it states is checked before anything follows from it.
 
-mod address;
 mod client;
 mod export;
 mod format;
@@ -14,7 +13,6 @@ mod reply;
 #[cfg(feature = "qemu")]
 pub(crate) mod socket;
 
-pub use address::NbdAddress;
 pub use client::{Client, Run, Status};
 pub use export::NbdExport;
 pub use handshake::ExportInfo;

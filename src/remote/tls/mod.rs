@@ -2,9 +2,9 @@
 //!
 //! TLS 1.3 alone, with certificates of both ends.
 
-mod address;
 mod config;
 mod crowd;
+mod dial;
 mod handshake;
 mod identity;
 mod places;
@@ -14,7 +14,7 @@ mod stream;
 mod subject;
 mod trouble;
 
-pub use address::{DialOptions, ServicePath};
+pub use dial::DialOptions;
 pub use identity::Identity;
 pub use service::{Client, Service, ServiceEvent, ServiceOptions};
 pub use stream::{TlsLine, TlsReader, TlsWriter};

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::{Connection, ServerConfig, ServerConnection};
 
-use super::address::{ServicePath, split_port};
 use super::config::{fingerprint, serving};
 use super::crowd::Crowd;
 use super::handshake::{self, shake};
@@ -20,6 +19,7 @@ use super::subject::common_name;
 use super::trouble::Parties;
 use crate::control::{Work, check_threads};
 use crate::error::{Error, ErrorKind, Result};
+use crate::location::{RemoteAddress, split_port};
 use crate::remote::session::serve::{ServeOptions, Served, serve_told};
 use crate::remote::wire::connection::Line;
 use crate::remote::wire::message::Message;
@@ -150,7 +150,7 @@ impl Service {
         check_threads(options.threads)?;
         let (host, port) = split_port(address).ok_or_else(odd)?;
         let config = Arc::new(serving(identity)?);
-        let places = (host, port.unwrap_or(ServicePath::PORT)).to_socket_addrs();
+        let places = (host, port.unwrap_or(RemoteAddress::SERVICE_PORT)).to_socket_addrs();
         let places: Vec<SocketAddr> = places.map_err(failed)?.collect();
         let listener = TcpListener::bind(places.as_slice()).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;

@@ -1,11 +1,9 @@
 //! How another host is reached.
 
 use super::ssh::{Shell, ShellOptions};
-use super::url::RemoteAddress;
 use crate::control::Work;
-#[cfg(feature = "tls")]
-use crate::error::ErrorKind;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::RemoteAddress;
 use crate::remote::session::client::Dialled;
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, TlsLine};
@@ -57,27 +55,38 @@ impl RemoteAddress {
     pub fn dial(&self, reach: &Reach, work: &Work) -> Result<(Dialled, Carrier)> {
         let peer = format!("the agent at {}", self.host());
         let line = reach.line.clone().or_peer(&peer);
-        match self {
-            RemoteAddress::Shell(place) => {
-                let mut shell = place.start(&reach.shell)?;
-                let (output, input) = shell.streams()?;
-                let dialled = Dialled::new(output, input, &line, work);
-                let dialled = dialled.map_err(|error| shell.explain(error))?;
-                shell.greeted();
-                Ok((dialled, Carrier(Kind::Shell(shell))))
-            }
-            #[cfg(feature = "tls")]
-            RemoteAddress::Service(place) => {
-                let options = reach.tls.as_ref().ok_or_else(|| {
-                    let what = "a service takes only who has a certificate";
-                    Error::new(ErrorKind::InvalidInput, what)
-                })?;
-                let mut tls = place.dial(options)?;
-                let (reader, writer) = tls.streams()?;
-                let dialled = Dialled::new(reader, writer, &line, work)?;
-                Ok((dialled, Carrier(Kind::Tls(tls))))
-            }
+        if self.is_service() {
+            return self.dial_service(reach, &line, work);
         }
+        let mut shell = Shell::start(self, &reach.shell)?;
+        let (output, input) = shell.streams()?;
+        let dialled = Dialled::new(output, input, &line, work);
+        let dialled = dialled.map_err(|error| shell.explain(error))?;
+        shell.greeted();
+        Ok((dialled, Carrier(Kind::Shell(shell))))
+    }
+
+    #[cfg(feature = "tls")]
+    fn dial_service(
+        &self,
+        reach: &Reach,
+        line: &LineOptions,
+        work: &Work,
+    ) -> Result<(Dialled, Carrier)> {
+        let options = reach.tls.as_ref().ok_or_else(|| {
+            let what = "a service takes only who has a certificate";
+            Error::new(ErrorKind::InvalidInput, what)
+        })?;
+        let mut tls = TlsLine::dial(self, options)?;
+        let (reader, writer) = tls.streams()?;
+        let dialled = Dialled::new(reader, writer, line, work)?;
+        Ok((dialled, Carrier(Kind::Tls(tls))))
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn dial_service(&self, _: &Reach, _: &LineOptions, _: &Work) -> Result<(Dialled, Carrier)> {
+        let what = "this build cannot reach services (feature `tls`)";
+        Err(Error::new(ErrorKind::Unsupported, what))
     }
 }
 

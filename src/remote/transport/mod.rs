@@ -1,7 +1,6 @@
-//! Programs and sockets that carry a connection, and addresses.
+//! Programs and sockets that carry a connection.
 
 pub(super) mod connect;
 pub(super) mod pipe;
 pub(super) mod retry;
 pub(super) mod ssh;
-pub(super) mod url;

@@ -11,20 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::pipe::{Pipe, PipeEnd};
 use crate::error::{Error, ErrorKind, Result};
+use crate::location::RemoteAddress;
 use crate::text::escape_path;
-
-/// `ssh://[user@]host[:port]/path`
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct SshPath {
-    /// Whom to log in as.
-    pub user: Option<String>,
-    /// Where; a name, an address, or an alias of the user's configuration.
-    pub host: String,
-    /// The port.
-    pub port: Option<u16>,
-    /// The image's path there; what follows `/~/` is relative to the home directory.
-    pub path: Vec<u8>,
-}
 
 /// How an agent is started.
 #[derive(Debug, Clone)]
@@ -93,74 +81,43 @@ impl Default for ShellOptions {
     }
 }
 
-impl SshPath {
-    /// Reads a path that begins with `ssh://`; `None` for any other.
-    ///
-    /// # Errors
-    /// `InvalidInput` for one without host or path, or with a host that a shell would take for an
-    /// option.
-    pub fn parse(text: &Path) -> Result<Option<SshPath>> {
-        let Some(rest) = text.as_os_str().as_bytes().strip_prefix(b"ssh://") else {
-            return Ok(None);
-        };
-        let wrong = || {
-            Error::new(ErrorKind::InvalidInput, "not an address of an image")
-                .at_path(text)
-                .advise("write ssh://[user@]host[:port]/path")
-        };
-        let slash = rest
-            .iter()
-            .position(|byte| *byte == b'/')
-            .ok_or_else(wrong)?;
-        let (place, path) = rest.split_at(slash);
-        let path = path.strip_prefix(b"/~/").unwrap_or(path);
-        let place = str::from_utf8(place).map_err(|_| wrong())?;
-        let (user, place) = match place.rsplit_once('@') {
-            Some((user, place)) => (Some(user.to_owned()), place),
-            None => (None, place),
-        };
-        let (host, port) = match place.strip_prefix('[').and_then(|it| it.split_once(']')) {
-            Some((host, "")) => (host, None),
-            Some((host, port)) => (host, Some(port.strip_prefix(':').ok_or_else(wrong)?)),
-            None => match place.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (place, None),
-            },
-        };
-        let port = port
-            .map(|port| port.parse().map_err(|_| wrong()))
-            .transpose()?;
-        let is_odd = |name: &str| {
-            let odd = |c: char| c.is_whitespace() || c.is_control();
-            name.is_empty() || name.starts_with('-') || name.contains(odd)
-        };
-        if is_odd(host) || user.as_deref().is_some_and(is_odd) || path.is_empty() || path == b"/" {
-            return Err(wrong());
-        }
-        Ok(Some(SshPath {
-            user,
-            host: host.to_owned(),
-            port,
-            path: path.to_vec(),
-        }))
-    }
+/// A running shell with an agent behind it; when dropped it has a moment to end, and is ended then.
+/// So are its streams, also where a process that it started keeps their other ends open.
+pub struct Shell {
+    child: Child,
+    /// Ends the streams.
+    end: Option<PipeEnd>,
+    /// The program to run there.
+    program: String,
+    /// Whether an agent has answered.
+    greeted: bool,
+    /// The last that it printed as errors.
+    complaint: Option<Complaint>,
+}
 
-    /// Starts an agent there.
+/// The last that a shell has printed as errors, and the thread that reads on.
+struct Complaint {
+    kept: Arc<Mutex<Vec<u8>>>,
+    keeper: JoinHandle<()>,
+}
+
+impl Shell {
+    /// Starts an agent at `at`.
     ///
     /// # Errors
     /// `NotFound` for a missing shell; `Io`.
-    pub fn start(&self, options: &ShellOptions) -> Result<Shell> {
+    pub fn start(at: &RemoteAddress, options: &ShellOptions) -> Result<Shell> {
         let mut words = options.shell.split_whitespace().map(OsString::from);
         let program = words.next().unwrap_or_else(|| "ssh".into());
         let mut command = Command::new(&program);
         command.args(words);
-        if let Some(port) = self.port {
+        if let Some(port) = at.port() {
             command.arg("-p").arg(port.to_string());
         }
-        if let Some(user) = &self.user {
+        if let Some(user) = at.user() {
             command.arg("-l").arg(user);
         }
-        command.arg(&self.host).arg(&options.program);
+        command.arg(at.host()).arg(&options.program);
         command.args(["serve", "--stdio"]);
         if let Some(timeout) = options.timeout {
             command.arg(format!("--timeout={}s", timeout.as_secs().max(1)));
@@ -201,29 +158,7 @@ impl SshPath {
         shell.complaint = complaint.transpose().map_err(failed)?;
         Ok(shell)
     }
-}
 
-/// A running shell with an agent behind it; when dropped it has a moment to end, and is ended then.
-/// So are its streams, also where a process that it started keeps their other ends open.
-pub struct Shell {
-    child: Child,
-    /// Ends the streams.
-    end: Option<PipeEnd>,
-    /// The program to run there.
-    program: String,
-    /// Whether an agent has answered.
-    greeted: bool,
-    /// The last that it printed as errors.
-    complaint: Option<Complaint>,
-}
-
-/// The last that a shell has printed as errors, and the thread that reads on.
-struct Complaint {
-    kept: Arc<Mutex<Vec<u8>>>,
-    keeper: JoinHandle<()>,
-}
-
-impl Shell {
     /// Both directions, once.
     ///
     /// # Errors
@@ -387,41 +322,3 @@ const LINES: usize = 3;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 const NAP: Duration = Duration::from_millis(5);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_read_and_odd_ones_refused() {
-        let parse = |text: &str| SshPath::parse(Path::new(text));
-        let full = parse("ssh://me@host:22/srv/a.vhd").unwrap().unwrap();
-        assert_eq!(full.user.as_deref(), Some("me"));
-        assert_eq!((full.host.as_str(), full.port), ("host", Some(22)));
-        assert_eq!(full.path, b"/srv/a.vhd");
-        let home = parse("ssh://host/~/disk").unwrap().unwrap();
-        assert_eq!(
-            (home.user, home.port, home.path),
-            (None, None, b"disk".to_vec())
-        );
-        let six = parse("ssh://[fe80::1%eth0]:2222/d").unwrap().unwrap();
-        assert_eq!((six.host.as_str(), six.port), ("fe80::1%eth0", Some(2222)));
-        assert_eq!(parse("/a/b").unwrap(), None);
-        assert_eq!(parse("host:/a/b").unwrap(), None);
-        for wrong in [
-            "ssh://",
-            "ssh://host",
-            "ssh://host/",
-            "ssh:///path",
-            "ssh://-oProxyCommand=x/p",
-            "ssh://-l@host/p",
-            "ssh://host:x/p",
-            "ssh://host:70000/p",
-            "ssh://[::1/p",
-            "ssh://a b/p",
-            "ssh://@host/p",
-        ] {
-            assert!(parse(wrong).is_err(), "{wrong}");
-        }
-    }
-}

@@ -13,9 +13,10 @@ use crate::failback::disks::source_disk::SourceDisk;
 use crate::failback::machine::{Side, Token};
 use crate::failback::plan::{Address, Plan, Site, Vm};
 use crate::failback::vm::DiskChanges;
+use crate::location::RemoteAddress;
 use crate::manifest::RangeSet;
 use crate::remote::format::WINDOWS_MOST;
-use crate::remote::{Answerer, Fault, Message, Reach, RemoteAddress, Session};
+use crate::remote::{Answerer, Fault, Message, Reach, Session};
 use crate::sync::Safety;
 
 /// Calls the disk agent at the host of a side's disks.

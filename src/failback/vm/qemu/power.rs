@@ -11,7 +11,8 @@ use super::{QemuController, have, snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::program::Program;
 use crate::failback::vm::Call;
-use crate::image::nbd::{NbdAddress, NbdExport};
+use crate::image::nbd::NbdExport;
+use crate::location::NbdAddress;
 use crate::storage::{SourceOptions, open_source};
 
 impl QemuController {

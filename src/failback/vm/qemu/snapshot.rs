@@ -11,7 +11,7 @@ use super::monitor::{Monitor, Node};
 use super::tracking::{BITMAP, FROZEN, frozen};
 use crate::error::{Error, Result};
 use crate::failback::machine::Token;
-use crate::image::nbd::NbdAddress;
+use crate::location::NbdAddress;
 
 /// Takes a snapshot, in place of an earlier one. The same token again finds it taken.
 ///

@@ -1,14 +1,44 @@
-//! Where an image is: here, or at another host. The one place where such texts are read.
+//! Where an image is: the one parser of such texts.
+
+mod nbd;
+mod remote;
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use super::transport::url::RemoteAddress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::EscapedPath;
 
+#[cfg(feature = "qemu")]
+pub(crate) use nbd::NAME_MAX;
+pub use nbd::NbdAddress;
+pub use remote::RemoteAddress;
+#[cfg(feature = "tls")]
+pub(crate) use remote::split_port;
+
 /// Where an image is.
+///
+/// A text from a user is parsed as a path or an address; a [`Path`] becomes a location as it is, and
+/// is never taken for an address. A build that lacks the way to reach an address reads it all the
+/// same, and refuses to open it.
+///
+/// # Examples
+/// ```
+/// use std::path::Path;
+///
+/// use diskdelta::Location;
+///
+/// # fn main() -> diskdelta::Result<()> {
+/// let remote: Location = "ssh://backup@host/srv/web.vhdx".parse()?;
+/// assert!(matches!(remote, Location::Remote(_)));
+/// let file = Location::from(Path::new("ssh://host/a"));
+/// assert!(matches!(file, Location::Path(_)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Location {
@@ -16,6 +46,8 @@ pub enum Location {
     Path(PathBuf),
     /// An image at another host.
     Remote(RemoteAddress),
+    /// An export of an NBD server of this host: the guest's bytes, only read.
+    Nbd(NbdAddress),
 }
 
 impl Location {
@@ -25,6 +57,7 @@ impl Location {
     /// | --- | --- |
     /// | `ssh://[user@]host[:port]/path` | an image behind a shell; the scheme in any case |
     /// | `diskdelta://host[:port]/name` | an image at a service |
+    /// | `nbd+unix:///EXPORT?socket=PATH` | an export of an NBD server |
     /// | any other `scheme://…` | refused; the scheme may get a meaning |
     /// | `env:…`, `@…` | refused; they may get a meaning |
     /// | `-` | refused: standard input and output are no disks |
@@ -78,12 +111,13 @@ impl Location {
         };
         let lower = prefix.to_ascii_lowercase();
         if !prefix.is_empty() && rest.starts_with(b"//") {
-            if SCHEMES.iter().any(|scheme| scheme.as_bytes() == lower) {
-                let address = [&lower[..], b":", rest].concat();
-                return match RemoteAddress::parse(Path::new(OsStr::from_bytes(&address)))? {
-                    Some(far) => Ok(Location::Remote(far)),
-                    None => refuse("an address that this build does not know".into(), as_path),
-                };
+            let address = [&lower[..], b":", rest].concat();
+            let address = Path::new(OsStr::from_bytes(&address));
+            if REMOTE.iter().any(|scheme| scheme.as_bytes() == lower) {
+                return RemoteAddress::parse(address).map(Location::Remote);
+            }
+            if lower == b"nbd+unix" {
+                return NbdAddress::parse(address).map(Location::Nbd);
             }
             let scheme = String::from_utf8_lossy(prefix);
             let what = format!("no way to reach it: `{scheme}://` is not known here");
@@ -109,10 +143,19 @@ impl Location {
         }
         match suggestion(bytes) {
             Some(meant) => refuse(what, format!("did you mean {meant}? {as_path}")),
-            None if SCHEMES.iter().any(|scheme| scheme.as_bytes() == lower) => {
+            None if REMOTE.iter().any(|scheme| scheme.as_bytes() == lower) => {
                 refuse(what, format!("{ADDRESSES}; {as_path}"))
             }
             None => refuse(what, as_path),
+        }
+    }
+
+    /// The same text for two spellings of one location.
+    pub fn place(&self) -> String {
+        match self {
+            Location::Path(path) => path.components().collect::<PathBuf>().display().to_string(),
+            Location::Remote(address) => address.place(),
+            Location::Nbd(address) => address.place(),
         }
     }
 
@@ -123,12 +166,43 @@ impl Location {
     pub fn parse_here(text: impl AsRef<Path>) -> Result<PathBuf> {
         match Self::parse(text.as_ref())? {
             Location::Path(path) => Ok(path),
-            Location::Remote(_) => Err(Error::new(
+            Location::Remote(_) | Location::Nbd(_) => Err(Error::new(
                 ErrorKind::InvalidInput,
                 "this must be a file or device of this host",
             )
             .at_path(text)
             .advise("only sync has a source or a target on another host")),
+        }
+    }
+}
+
+impl FromStr for Location {
+    type Err = Error;
+
+    /// As [`parse`](Location::parse).
+    fn from_str(text: &str) -> Result<Self> {
+        Location::parse(text)
+    }
+}
+
+impl From<&Path> for Location {
+    fn from(path: &Path) -> Self {
+        Location::Path(path.to_owned())
+    }
+}
+
+impl From<PathBuf> for Location {
+    fn from(path: PathBuf) -> Self {
+        Location::Path(path)
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::Path(path) => path.display().fmt(f),
+            Location::Remote(address) => address.fmt(f),
+            Location::Nbd(address) => address.fmt(f),
         }
     }
 }
@@ -156,7 +230,7 @@ fn suggestion(text: &[u8]) -> Option<String> {
         }
     };
     let inner = path.trim_start_matches('/');
-    let mut schemes = SCHEMES.iter();
+    let mut schemes = REMOTE.iter();
     let scheme = schemes.find(|scheme| host.eq_ignore_ascii_case(scheme));
     let meant = match scheme {
         Some(scheme) => format!("{scheme}://{inner}"),
@@ -164,7 +238,7 @@ fn suggestion(text: &[u8]) -> Option<String> {
         None => format!("ssh://{host}/{inner}"),
     };
     // Only what would be taken is worth naming.
-    RemoteAddress::parse(Path::new(&meant)).ok()??;
+    RemoteAddress::parse(&meant).ok()?;
     let is_whole = scheme.is_some() || path.starts_with('/') || path.starts_with("~/");
     Some(match is_whole {
         true => meant,
@@ -172,9 +246,10 @@ fn suggestion(text: &[u8]) -> Option<String> {
     })
 }
 
-const SCHEMES: [&str; 2] = ["ssh", "diskdelta"];
+const REMOTE: [&str; 2] = ["ssh", "diskdelta"];
 /// The advice that names what addresses look like.
-const ADDRESSES: &str = "write ssh://[user@]host[:port]/path or diskdelta://host[:port]/name";
+const ADDRESSES: &str = "write ssh://[user@]host[:port]/path, diskdelta://host[:port]/name or \
+                         nbd+unix:///EXPORT?socket=PATH";
 
 #[cfg(test)]
 mod tests {
@@ -231,7 +306,8 @@ mod tests {
             ("FILE:///a", "write the path alone"),
             ("http://h/a", "ssh://[user@]host"),
             ("s3://b/a", "./s3://b/a"),
-            ("nbd+unix:///a?socket=/b", "not known"),
+            ("nbd+unix:///a", "nbd+unix:///EXPORT?socket=PATH"),
+            ("nbd://h/a", "not known"),
             ("a b://c", "not known"),
             ("x://", "not known"),
             ("ssh://h", "ssh://[user@]host[:port]/path"),
@@ -277,16 +353,17 @@ mod tests {
     #[test]
     fn addresses_are_read_with_their_scheme_in_any_case() {
         for text in ["ssh://h/a", "SSH://h/a", "Ssh://h/a"] {
-            let Location::Remote(far) = parse(text, true).unwrap() else {
+            let Location::Remote(remote) = parse(text, true).unwrap() else {
                 panic!("{text}");
             };
-            assert_eq!(far.to_string(), "ssh://h/a");
+            assert_eq!(remote.to_string(), "ssh://h/a");
         }
-        #[cfg(feature = "tls")]
         assert!(matches!(
             parse("DiskDelta://h/a", false).unwrap(),
             Location::Remote(_)
         ));
+        let nbd = parse("NBD+unix:///a?socket=/b", false).unwrap();
+        assert_eq!(nbd, Location::Nbd(NbdAddress::new("/b", "a")));
     }
 
     proptest::proptest! {
@@ -303,8 +380,8 @@ mod tests {
         ) {
             match parse(&text, is_there) {
                 Ok(Location::Path(path)) => proptest::prop_assert_eq!(path, PathBuf::from(&text)),
-                Ok(Location::Remote(far)) => {
-                    let address = far.to_string();
+                Ok(location) => {
+                    let address = location.to_string();
                     let scheme = address.split('/').next().unwrap();
                     proptest::prop_assert!(text.starts_with(scheme));
                 }

@@ -1,4 +1,4 @@
-//! Where an export is.
+//! The address of an NBD export.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,24 +21,31 @@ impl NbdAddress {
         }
     }
 
-    /// Reads an address; `None` where the text is none of NBD.
+    /// Reads an address.
     ///
     /// # Errors
-    /// `InvalidInput` without a socket, or with one that is no absolute path; for an export's name
-    /// of more than 4096 bytes; for a `%` without two hex digits.
-    pub fn parse(text: &str) -> Option<Result<Self>> {
-        let rest = text.strip_prefix(SCHEME)?;
-        Some(Self::parts(rest).ok_or_else(|| {
-            let said = format!("`{text}` is not nbd+unix:///EXPORT?socket=PATH");
-            Error::new(ErrorKind::InvalidInput, said)
-        }))
+    /// `InvalidInput` for another scheme; without a socket, or with one that is no absolute path;
+    /// for an export's name of more than 4096 bytes; for a `%` without two hex digits.
+    pub fn parse(text: impl AsRef<Path>) -> Result<Self> {
+        let text = text.as_ref();
+        text.to_str().and_then(Self::parts).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidInput, "not an address of an NBD export")
+                .at_path(text)
+                .advise("write nbd+unix:///EXPORT?socket=PATH")
+        })
     }
 
-    fn parts(rest: &str) -> Option<Self> {
-        let (export, socket) = rest.split_once("?socket=")?;
+    fn parts(text: &str) -> Option<Self> {
+        let (export, socket) = text.strip_prefix(SCHEME)?.split_once("?socket=")?;
         let (export, socket) = (decoded(export)?, decoded(socket)?);
         let fits = export.len() <= NAME_MAX && Path::new(&socket).is_absolute();
         fits.then(|| NbdAddress::new(socket, export))
+    }
+
+    /// The same text for two spellings of one address.
+    pub fn place(&self) -> String {
+        let socket: PathBuf = self.socket.components().collect();
+        NbdAddress::new(socket, &self.export).to_string()
     }
 
     /// The server's socket.
@@ -95,7 +102,7 @@ fn decoded(text: &str) -> Option<String> {
 
 const SCHEME: &str = "nbd+unix:///";
 /// The protocol's bound on names.
-pub(super) const NAME_MAX: usize = 4096;
+pub(crate) const NAME_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -105,23 +112,32 @@ mod tests {
     fn an_address_reads_back_as_it_was_written() {
         for (socket, export) in [("/run/a.sock", "disk"), ("/run/b c%", ""), ("/x", "ä?&/ 1")] {
             let address = NbdAddress::new(socket, export);
-            let read = NbdAddress::parse(&address.to_string()).unwrap().unwrap();
+            let read = NbdAddress::parse(address.to_string()).unwrap();
             assert_eq!(read, address);
         }
     }
 
     #[test]
-    fn what_is_no_address_of_nbd_is_told_from_a_wrong_one() {
-        assert!(NbdAddress::parse("/vm/a.raw").is_none());
-        assert!(NbdAddress::parse("nbd://host/x").is_none());
+    fn what_is_no_address_of_nbd_is_refused() {
         for wrong in [
+            "/vm/a.raw",
+            "nbd://host/x",
             "nbd+unix:///a",
             "nbd+unix:///a?socket=",
             "nbd+unix:///a?socket=run/x",
             "nbd+unix:///%4?socket=/x",
             "nbd+unix:///%ff?socket=/x",
         ] {
-            assert!(NbdAddress::parse(wrong).unwrap().is_err(), "{wrong}");
+            assert!(NbdAddress::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn two_spellings_of_an_address_are_one_place() {
+        let place = |text: &str| NbdAddress::parse(text).unwrap().place();
+        assert_eq!(
+            place("nbd+unix:///db1.vhd?socket=/run/nbd.sock"),
+            place("nbd+unix:///db1.vhd?socket=/run/./nbd.sock")
+        );
     }
 }

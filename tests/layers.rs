@@ -74,7 +74,7 @@ const LONG: &[&str] = &[
     "src/remote/wire/request.rs",
     "src/replica/chain.rs",
     "src/storage/fault/disk.rs",
-    "src/storage/folder.rs",
+    "src/storage/host/directory.rs",
     "src/sync/endpoint/path_target.rs",
     "src/sync/recovery/forget.rs",
     "src/sync/scan/find.rs",

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::storage::{Storage, scratch};
+use crate::storage::Storage;
+use crate::storage::scratch;
 
 /// Rows of `N` numbers, in any order, a bounded number of them in memory; the others are written,
 /// run by sorted run, to an unnamed file.

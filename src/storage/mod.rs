@@ -2,38 +2,14 @@
 
 mod absent;
 mod aligned;
-mod attributes;
-mod cache;
 mod dense;
-mod device;
-mod direct;
-mod directory;
 #[cfg(feature = "testing")]
 pub mod fault;
-mod file;
-mod handle;
-mod host_file;
-mod identity;
-mod in_use;
-mod kernel;
-mod length;
-mod links;
-mod lock;
-#[cfg(feature = "failback")]
-mod lock_file;
+mod host;
 mod memory;
 mod mmap;
-mod nodes;
-mod open;
-mod own;
-mod partitions;
-mod place;
 mod privacy;
-#[cfg(any(feature = "tls", feature = "failback"))]
-mod private_file;
-mod scratch;
-mod side_name;
-mod stamp;
+mod side_files;
 
 use std::ops::Range;
 use std::path::Path;
@@ -43,28 +19,28 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) use absent::AbsentDirectory;
 pub use aligned::AlignedBuf;
 pub(crate) use dense::Dense;
-pub use device::DeviceStorage;
-pub use directory::{Access, Directory, HostDirectory};
-pub use file::{Allocation, FileStorage};
-pub use host_file::{FileId, HostFile, HostKind, resolve};
-pub use identity::{DeviceIdentity, devices_named, identity};
-pub use in_use::{refuse_in_use, refuse_overlap};
-pub use links::resolve_to_write;
+pub use host::access::links::resolve_to_write;
 #[cfg(feature = "failback")]
-pub(crate) use lock_file::LockFile;
+pub(crate) use host::access::lock_file::LockFile;
+#[cfg(any(feature = "tls", feature = "failback"))]
+pub(crate) use host::access::private_file::read_private;
+pub use host::devices::device::DeviceStorage;
+pub use host::devices::identity::{DeviceIdentity, devices_named, identity};
+pub use host::devices::in_use::{refuse_in_use, refuse_overlap};
+pub(crate) use host::devices::partitions::partition_note;
+pub use host::directory::{Access, Directory, HostDirectory};
+pub use host::file::{Allocation, FileStorage};
+pub use host::host_file::{FileId, HostFile, HostKind, resolve};
+pub use host::open::{Opened, SourceOptions, TargetOptions, open_source, open_target};
+pub use host::stamp::SourceStamp;
+#[cfg(feature = "imago")]
+pub(crate) use host::stamp::reopened;
 pub use memory::{MemoryDirectory, MemoryStorage};
 pub use mmap::Mmap;
-pub use open::{Opened, SourceOptions, TargetOptions, open_source, open_target};
-pub(crate) use partitions::partition_note;
-pub use place::Place;
 pub use privacy::Privacy;
-#[cfg(any(feature = "tls", feature = "failback"))]
-pub(crate) use private_file::read_private;
-pub(crate) use scratch::scratch;
-pub(crate) use side_name::{is_side_directory, is_side_name};
-pub use stamp::SourceStamp;
-#[cfg(feature = "imago")]
-pub(crate) use stamp::reopened;
+pub use side_files::place::Place;
+pub(crate) use side_files::scratch::scratch;
+pub(crate) use side_files::side_name::{is_side_directory, is_side_name};
 
 /// A flat row of bytes that many threads may use at once.
 ///

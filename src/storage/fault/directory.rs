@@ -9,7 +9,8 @@ use super::handle::{FaultStorage, id_of};
 use super::inject::Failure;
 use super::log::{Effect, OpKind, Outcome, without_ids};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Access, Directory, FileId, Privacy, Storage, own};
+use crate::storage::host::access::own;
+use crate::storage::{Access, Directory, FileId, Privacy, Storage};
 
 /// A directory of a [`FaultDisk`]; clones show the same directory.
 #[derive(Debug, Clone)]

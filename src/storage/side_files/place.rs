@@ -5,11 +5,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::links::resolve_to_write;
 use super::side_name::{run_id, run_name, side_name};
-use super::{Access, Directory, HostDirectory, Privacy, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::random::random;
+use crate::storage::host::access::links::resolve_to_write;
+use crate::storage::{Access, Directory, HostDirectory, Privacy, Storage};
 
 /// Where a file is or will be.
 #[derive(Clone)]
@@ -334,7 +334,7 @@ const TRIES: usize = 8;
 ///
 /// # Errors
 /// `InvalidInput` for a path without a file name.
-pub(super) fn directory_and_name(path: &Path) -> Result<(&Path, &OsStr)> {
+pub(in crate::storage) fn directory_and_name(path: &Path) -> Result<(&Path, &OsStr)> {
     let name = path.file_name().ok_or_else(|| {
         Error::new(ErrorKind::InvalidInput, "a path without a file name").at_path(path)
     })?;

@@ -5,10 +5,10 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::Privacy;
-use super::attributes::{has_access_list, path_has_access_list};
-use super::links::LINK_COUNT;
+use super::access::attributes::{has_access_list, path_has_access_list};
+use super::access::links::LINK_COUNT;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Privacy;
 
 /// What of the host a storage lies on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,7 +31,7 @@ pub struct FileId {
 
 /// A device by its number, or a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Node {
+pub(in crate::storage) enum Node {
     Device(u64),
     File(FileId),
 }
@@ -68,7 +68,7 @@ impl HostFile {
     }
 
     /// What an open file is.
-    pub(super) fn of(path: PathBuf, file: &File) -> Result<Self> {
+    pub(in crate::storage) fn of(path: PathBuf, file: &File) -> Result<Self> {
         let failed = |cause: io::Error| Error::io("look at", cause);
         let facts = file.metadata().map_err(|e| failed(e).at_path(&path))?;
         let system = rustix::fs::fstatfs(file).map_err(|e| failed(e.into()).at_path(&path))?;
@@ -111,7 +111,7 @@ impl HostFile {
     }
 
     /// By its number where it is a device.
-    pub(super) fn node(&self) -> Node {
+    pub(in crate::storage) fn node(&self) -> Node {
         match self.device_number() {
             Some(number) => Node::Device(number),
             None => Node::File(self.id),
@@ -119,7 +119,7 @@ impl HostFile {
     }
 
     /// The number of the device; `None` for a file.
-    pub(super) fn device_number(&self) -> Option<u64> {
+    pub(in crate::storage) fn device_number(&self) -> Option<u64> {
         (self.kind == HostKind::Device).then_some(self.device_number)
     }
 
@@ -132,7 +132,7 @@ impl HostFile {
         }
     }
 
-    pub(super) fn into_path(self) -> PathBuf {
+    pub(in crate::storage) fn into_path(self) -> PathBuf {
         self.path
     }
 
@@ -179,7 +179,7 @@ impl HostFile {
 }
 
 impl FileId {
-    pub(super) fn of(facts: &Metadata) -> Self {
+    pub(in crate::storage) fn of(facts: &Metadata) -> Self {
         FileId {
             device: facts.dev(),
             inode: facts.ino(),
@@ -188,7 +188,7 @@ impl FileId {
 }
 
 /// Whether at least as much space is taken as a file is long.
-pub(super) fn is_thick(facts: &Metadata) -> bool {
+pub(in crate::storage) fn is_thick(facts: &Metadata) -> bool {
     facts.len() > 0 && facts.blocks().saturating_mul(BLOCK_BYTES) >= facts.len()
 }
 

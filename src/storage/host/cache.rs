@@ -15,11 +15,11 @@ use super::direct::DirectFile;
 
 /// A read that ended early.
 #[derive(Debug)]
-pub(super) struct Stopped {
+pub(in crate::storage) struct Stopped {
     /// How many bytes were read before.
-    pub(super) done: usize,
+    pub(in crate::storage) done: usize,
     /// `UnexpectedEof` where the file ends.
-    pub(super) cause: io::Error,
+    pub(in crate::storage) cause: io::Error,
 }
 
 /// How one file is read: what is cached already comes from the cache, the rest leaves no trace
@@ -30,7 +30,7 @@ pub(super) struct Stopped {
 /// off, because pages that it brings could not be told from pages that were there before; depth
 /// comes from several threads with large reads.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(in crate::storage) struct Reader {
     always_direct: bool,
     direct: OnceLock<Option<DirectFile>>,
     /// Whether the last read of some length was in the cache, so that the next probably is, too.
@@ -45,7 +45,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// A reader for `file`; `always_direct` bypasses the cache also for what lies in it.
-    pub(super) fn new(file: &File, always_direct: bool) -> Self {
+    pub(in crate::storage) fn new(file: &File, always_direct: bool) -> Self {
         // A hint: without it a little more is read than asked for.
         let _ = rustix::fs::fadvise(file, 0, None, Advice::Random);
         Reader {
@@ -59,7 +59,7 @@ impl Reader {
     }
 
     /// Fills `buf`, or says how far it came.
-    pub(super) fn read_exact_at(
+    pub(in crate::storage) fn read_exact_at(
         &self,
         file: &File,
         buf: &mut [u8],
@@ -93,7 +93,7 @@ impl Reader {
     }
 
     /// Fetches ahead where reads go through the cache.
-    pub(super) fn will_read(&self, file: &File, range: Range<u64>) {
+    pub(in crate::storage) fn will_read(&self, file: &File, range: Range<u64>) {
         // Pages fetched now would look as if they had been cached before, and stay.
         if self.direct(file).is_none() {
             advise(file, range, Advice::WillNeed);
@@ -101,18 +101,18 @@ impl Reader {
     }
 
     /// Whether the last reads were in the cache.
-    pub(super) fn is_warm(&self) -> bool {
+    pub(in crate::storage) fn is_warm(&self) -> bool {
         !self.always_direct && self.warm.load(Ordering::Relaxed)
     }
 
     /// Drops clean pages now.
-    pub(super) fn drop_cache(&self, file: &File, range: Range<u64>) {
+    pub(in crate::storage) fn drop_cache(&self, file: &File, range: Range<u64>) {
         self.warm.store(false, Ordering::Relaxed);
         drop_pages(file, range);
     }
 
     /// Drops what was put aside; to be called before `file` is closed.
-    pub(super) fn finish(&self, file: &File) {
+    pub(in crate::storage) fn finish(&self, file: &File) {
         for range in self.lock().take() {
             drop_pages(file, range);
         }

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// Gives `to` the owner, mode, extended attributes and flags of `from`; access lists that only `to`
 /// has, inherited from its directory, are removed. Says what could not be kept.
-pub(super) fn copy_attributes(from: &File, to: &File) -> Result<Vec<String>> {
+pub(in crate::storage) fn copy_attributes(from: &File, to: &File) -> Result<Vec<String>> {
     // First, because some of them want an empty file.
     let lost = copy_flags(from, to);
     let failed = |cause| Error::io("look at file", cause);
@@ -46,7 +46,7 @@ pub(super) fn copy_attributes(from: &File, to: &File) -> Result<Vec<String>> {
 
 /// Whether `to` has what [`copy_attributes`] would give it, but for flags, some of which it may not
 /// be able to take.
-pub(super) fn has_attributes_of(from: &File, to: &File) -> Result<bool> {
+pub(in crate::storage) fn has_attributes_of(from: &File, to: &File) -> Result<bool> {
     let failed = |cause| Error::io("look at file", cause);
     let (old, new) = (
         from.metadata().map_err(failed)?,
@@ -99,12 +99,12 @@ fn copy_flags(from: &File, to: &File) -> Vec<String> {
 }
 
 /// Whether the file has an access list beyond its mode.
-pub(super) fn has_access_list(file: &File) -> bool {
+pub(in crate::storage) fn has_access_list(file: &File) -> bool {
     rustix::fs::fgetxattr(file, ACCESS_LIST, &mut [0; 0]).is_ok()
 }
 
 /// As [`has_access_list`], for what a path leads to.
-pub(super) fn path_has_access_list(path: &Path) -> bool {
+pub(in crate::storage) fn path_has_access_list(path: &Path) -> bool {
     rustix::fs::getxattr(path, ACCESS_LIST, &mut [0; 0]).is_ok()
 }
 

@@ -9,13 +9,13 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::access::links::resolve_to_write;
+use super::access::lock::{self, Locked, Role};
+use super::devices::in_use::{refuse_in_use, refuse_overlap, use_of};
+use super::devices::kernel::Kernel;
 use super::host_file::{HostFile, HostKind, resolve};
-use super::in_use::{refuse_in_use, refuse_overlap, use_of};
-use super::kernel::Kernel;
-use super::links::resolve_to_write;
-use super::lock::{self, Locked, Role};
-use super::{Allocation, DeviceStorage, FileStorage, Storage};
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Allocation, DeviceStorage, FileStorage, Storage};
 
 /// How a source is opened.
 #[derive(Debug, Clone, Default)]
@@ -234,7 +234,7 @@ fn open_host(host: &HostFile, options: &OpenOptions, more: OFlags) -> Result<Fil
 /// Looks at a conflict a few times within a third of a second: a child process between fork and
 /// exec holds copies of all handles, so that a lock can outlive its owner for a moment; and tools
 /// that look at every device open each for a moment.
-pub(super) fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+pub(in crate::storage) fn patiently<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     for pause in PAUSES_MS {
         match attempt() {
             Err(error) if error.kind() == ErrorKind::InUse => {}

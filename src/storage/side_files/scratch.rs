@@ -5,9 +5,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Directory, FileStorage, HostDirectory, Storage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::random::random;
+use crate::storage::{Directory, FileStorage, HostDirectory, Storage};
 
 /// A new, empty file without a name that only this process can open; it is gone when it is
 /// closed, also by a crash.

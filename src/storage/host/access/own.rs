@@ -4,25 +4,25 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::Privacy;
 use crate::error::{Error, ErrorKind};
+use crate::storage::Privacy;
 
 /// Why a file is not taken for one of ours: anyone else could have written what it holds, or still
 /// could. `None` for a file that is.
-pub(super) fn doubt(facts: &Metadata) -> Option<String> {
+pub(in crate::storage) fn doubt(facts: &Metadata) -> Option<String> {
     shape(facts)
         .or_else(|| owner(facts))
         .or_else(|| writers(facts))
 }
 
 /// As [`doubt`], for a file that may have further names.
-pub(super) fn doubt_linked(facts: &Metadata) -> Option<String> {
+pub(in crate::storage) fn doubt_linked(facts: &Metadata) -> Option<String> {
     owner(facts).or_else(|| writers(facts))
 }
 
 /// As [`doubt`], for a file that will take the place of `model`, or of nothing, and may be used as
 /// `privacy` says: it may have its model's owner and mode already.
-pub(super) fn doubt_copy(
+pub(in crate::storage) fn doubt_copy(
     facts: &Metadata,
     model: Option<&Metadata>,
     privacy: Privacy,
@@ -41,7 +41,7 @@ pub(super) fn doubt_copy(
 }
 
 /// The error for a file that is not taken for one of ours.
-pub(super) fn refusal(why: impl std::fmt::Display, path: impl AsRef<Path>) -> Error {
+pub(in crate::storage) fn refusal(why: impl std::fmt::Display, path: impl AsRef<Path>) -> Error {
     let what = format!("this file may not come from diskdelta: {why}");
     Error::new(ErrorKind::Untrusted, what)
         .at_path(path)
@@ -65,7 +65,7 @@ fn owner(facts: &Metadata) -> Option<String> {
 }
 
 /// Whether what `uid` owns is taken for ours: it is root's or this process's.
-pub(super) fn is_own(uid: u32) -> bool {
+pub(in crate::storage) fn is_own(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 

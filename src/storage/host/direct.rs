@@ -8,11 +8,11 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 
-use super::aligned::AlignedBuf;
+use crate::storage::aligned::AlignedBuf;
 
 /// A second handle on an open file whose reads come from the medium.
 #[derive(Debug)]
-pub(super) struct DirectFile {
+pub(in crate::storage) struct DirectFile {
     file: File,
     offset_align: usize,
     memory_align: usize,
@@ -21,7 +21,7 @@ pub(super) struct DirectFile {
 
 impl DirectFile {
     /// Opens the file behind `file` once more; `None` where the system cannot read it directly.
-    pub(super) fn reopen(file: &File) -> Option<Self> {
+    pub(in crate::storage) fn reopen(file: &File) -> Option<Self> {
         let (offset_align, memory_align) = alignment(file)?;
         // Through the handle and not the path, so that it is the same file whatever was renamed.
         let again = OpenOptions::new()
@@ -38,7 +38,7 @@ impl DirectFile {
     }
 
     /// Fills `buf` from `offset` on, or fails with `UnexpectedEof` where the file ends inside.
-    pub(super) fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    pub(in crate::storage) fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let misaligned = offset % self.offset_align as u64;
         let (head, rest) = match misaligned {
             0 => (0, buf.len()),

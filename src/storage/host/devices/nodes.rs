@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// # Errors
 /// `InvalidInput`; `Io`.
-pub(super) fn refuse_nodes(directory: &File, path: &Path) -> Result<()> {
+pub(in crate::storage) fn refuse_nodes(directory: &File, path: &Path) -> Result<()> {
     let failed = |cause| Error::io("look at directory", cause).at_path(path);
     let system = directory.metadata().map_err(failed)?.dev();
     let is_devtmpfs = || {

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 ///
 /// Different names lead to different ones. Where there is no room for all of `name`, the first part
 /// of it stands there with a hash of the whole.
-pub(super) fn side_name(name: &OsStr, suffix: &str) -> OsString {
+pub(in crate::storage) fn side_name(name: &OsStr, suffix: &str) -> OsString {
     [
         OsStr::new("."),
         &stem(name, suffix),
@@ -19,12 +19,16 @@ pub(super) fn side_name(name: &OsStr, suffix: &str) -> OsString {
 
 /// The name of a file that belongs to the file `name` and to the one run `id`, 32 hexadecimal
 /// digits: `.NAME.ID.SUFFIX`.
-pub(super) fn run_name(name: &OsStr, id: &str, suffix: &str) -> OsString {
+pub(in crate::storage) fn run_name(name: &OsStr, id: &str, suffix: &str) -> OsString {
     side_name(name, &format!("{id}.{suffix}"))
 }
 
 /// The id in a name that [`run_name`] makes of `name` and `suffix`; `None` for every other name.
-pub(super) fn run_id<'n>(found: &'n OsStr, name: &OsStr, suffix: &str) -> Option<&'n str> {
+pub(in crate::storage) fn run_id<'n>(
+    found: &'n OsStr,
+    name: &OsStr,
+    suffix: &str,
+) -> Option<&'n str> {
     let sample = run_name(name, &"0".repeat(ID_LEN), suffix);
     let sample = sample.as_encoded_bytes();
     let found = found.as_encoded_bytes();
@@ -100,7 +104,7 @@ const HEAD_LEN: usize = 64;
 /// 160 bits.
 const HASH_LEN: usize = 40;
 /// Digits of an id.
-pub(super) const ID_LEN: usize = 32;
+pub(in crate::storage) const ID_LEN: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// What a file was opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(in crate::storage) enum Role {
     /// Reads, and keeps writers out.
     Source,
     /// Reads while others may write.
@@ -28,7 +28,7 @@ pub(super) enum Role {
 /// Whether the file system took the locks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub(super) enum Locked {
+pub(in crate::storage) enum Locked {
     Yes,
     /// It has no such locks: nothing keeps others out.
     NotSupported,
@@ -38,7 +38,7 @@ pub(super) enum Locked {
 ///
 /// # Errors
 /// `InUse`, `Io`.
-pub(super) fn take(file: &File, role: Role) -> Result<Locked> {
+pub(in crate::storage) fn take(file: &File, role: Role) -> Result<Locked> {
     // Looking first spares a QEMU that starts just now a refusal because of one who will fail.
     if refuse_conflict(file, role)? == Locked::NotSupported {
         return Ok(Locked::NotSupported);

@@ -10,9 +10,9 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::host_file::resolve;
 use super::own::is_own;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::host::host_file::resolve;
 
 /// As [`resolve`], for what is written: files that are made, replaced or changed, and directories in
 /// which files are made. A symbolic link of another user, anywhere on the way, is refused: that
@@ -35,12 +35,12 @@ pub fn resolve_to_write(path: impl AsRef<Path>) -> Result<PathBuf> {
 ///
 /// # Errors
 /// `Untrusted`, `Io`.
-pub(super) fn refuse_foreign_links(path: &Path) -> Result<()> {
+pub(in crate::storage) fn refuse_foreign_links(path: &Path) -> Result<()> {
     follow(path).map(drop)
 }
 
 /// A path that held no links a moment ago leads through one.
-pub(super) fn changed(path: &Path) -> Error {
+pub(in crate::storage) fn changed(path: &Path) -> Error {
     Error::new(
         ErrorKind::InUse,
         "a directory or link on the way was replaced",
@@ -100,7 +100,7 @@ fn foreign(link: &Path, uid: u32) -> Error {
 }
 
 /// As many as the kernel follows.
-pub(super) const LINK_COUNT: usize = 40;
+pub(in crate::storage) const LINK_COUNT: usize = 40;
 
 #[cfg(test)]
 mod tests {

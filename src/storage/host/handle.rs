@@ -11,12 +11,12 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::cache::Reader;
-use super::{past_end, poisoned, range_end};
 use crate::error::{Error, Result};
+use crate::storage::{past_end, poisoned, range_end};
 
 /// An open file or device. Locks taken on it last as long as it lives.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub(in crate::storage) struct Handle {
     path: PathBuf,
     file: File,
     reader: Reader,
@@ -24,7 +24,7 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    pub(super) fn new(path: PathBuf, file: File, always_direct: bool) -> Self {
+    pub(in crate::storage) fn new(path: PathBuf, file: File, always_direct: bool) -> Self {
         let reader = Reader::new(&file, always_direct);
         Handle {
             path,
@@ -34,16 +34,16 @@ impl Handle {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::storage) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn file(&self) -> &File {
+    pub(in crate::storage) fn file(&self) -> &File {
         &self.file
     }
 
     /// Fails once a sync has failed.
-    pub(super) fn usable(&self) -> Result<()> {
+    pub(in crate::storage) fn usable(&self) -> Result<()> {
         if self.poisoned.load(Ordering::SeqCst) {
             Err(poisoned(&self.path))
         } else {
@@ -51,12 +51,16 @@ impl Handle {
         }
     }
 
-    pub(super) fn failed(&self, operation: &'static str, cause: impl Into<io::Error>) -> Error {
+    pub(in crate::storage) fn failed(
+        &self,
+        operation: &'static str,
+        cause: impl Into<io::Error>,
+    ) -> Error {
         Error::io(operation, cause).at_path(&self.path)
     }
 
     /// `len` is asked only to say how much is there when the read runs over the end.
-    pub(super) fn read_exact_at(
+    pub(in crate::storage) fn read_exact_at(
         &self,
         buf: &mut [u8],
         offset: u64,
@@ -76,7 +80,7 @@ impl Handle {
             })
     }
 
-    pub(super) fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+    pub(in crate::storage) fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.usable()?;
         range_end(&self.path, offset, buf.len())?;
         self.file
@@ -84,7 +88,7 @@ impl Handle {
             .map_err(|cause| self.failed("write", cause).at_offset(offset))
     }
 
-    pub(super) fn sync(&self) -> Result<()> {
+    pub(in crate::storage) fn sync(&self) -> Result<()> {
         self.usable()?;
         self.file.sync_all().map_err(|cause| {
             self.poisoned.store(true, Ordering::SeqCst);
@@ -93,7 +97,7 @@ impl Handle {
     }
 
     /// The next stretch of data; all up to `len` where the system cannot tell.
-    pub(super) fn next_data(
+    pub(in crate::storage) fn next_data(
         &self,
         offset: u64,
         len: impl Fn() -> Result<u64>,
@@ -117,7 +121,11 @@ impl Handle {
     }
 
     /// One `fallocate`; `false` where the system or the medium cannot do it.
-    pub(super) fn allocate(&self, flags: FallocateFlags, range: &Range<u64>) -> Result<bool> {
+    pub(in crate::storage) fn allocate(
+        &self,
+        flags: FallocateFlags,
+        range: &Range<u64>,
+    ) -> Result<bool> {
         let len = range.end - range.start;
         loop {
             return match rustix::fs::fallocate(&self.file, flags, range.start, len) {
@@ -129,7 +137,7 @@ impl Handle {
         }
     }
 
-    pub(super) fn write_zeros(&self, range: Range<u64>) -> Result<()> {
+    pub(in crate::storage) fn write_zeros(&self, range: Range<u64>) -> Result<()> {
         let mut at = range.start;
         // At most 1 MiB.
         let zeros = vec![0u8; (range.end - at).min(1 << 20) as usize];
@@ -141,15 +149,15 @@ impl Handle {
         Ok(())
     }
 
-    pub(super) fn drop_cache(&self, range: Range<u64>) {
+    pub(in crate::storage) fn drop_cache(&self, range: Range<u64>) {
         self.reader.drop_cache(&self.file, range);
     }
 
-    pub(super) fn will_read(&self, range: Range<u64>) {
+    pub(in crate::storage) fn will_read(&self, range: Range<u64>) {
         self.reader.will_read(&self.file, range);
     }
 
-    pub(super) fn reads_from_memory(&self) -> bool {
+    pub(in crate::storage) fn reads_from_memory(&self) -> bool {
         self.reader.is_warm()
     }
 }

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// # Errors
 /// `NoSpace`.
-pub(super) fn within_process_limit(path: &Path, len: u64) -> Result<()> {
+pub(in crate::storage) fn within_process_limit(path: &Path, len: u64) -> Result<()> {
     match getrlimit(Resource::Fsize).current {
         Some(limit) if len > limit => Err(Error::new(
             ErrorKind::NoSpace,
@@ -35,7 +35,7 @@ pub(super) fn within_process_limit(path: &Path, len: u64) -> Result<()> {
 ///
 /// # Errors
 /// `NoSpace`.
-pub(super) fn within_file_system(path: &Path, file: &File, len: u64) -> Result<()> {
+pub(in crate::storage) fn within_file_system(path: &Path, file: &File, len: u64) -> Result<()> {
     match rustix::fs::seek(file, SeekFrom::Start(len)) {
         Err(Errno::INVAL | Errno::OVERFLOW | Errno::FBIG) => Err(Error::new(
             ErrorKind::NoSpace,

@@ -11,15 +11,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::attributes::{self, copy_attributes, has_attributes_of};
+use super::access::attributes::{self, copy_attributes, has_attributes_of};
+use super::access::links::refuse_foreign_links;
+use super::access::lock::{self, Locked, Role};
+use super::access::own::is_own;
+use super::access::{links, own};
+use super::devices::nodes::refuse_nodes;
 use super::host_file::{FileId, HostFile, HostKind};
-use super::links::refuse_foreign_links;
-use super::lock::{self, Locked, Role};
-use super::nodes::refuse_nodes;
+use super::length;
 use super::open::patiently;
-use super::own::is_own;
-use super::{Allocation, FileStorage, Privacy, Storage, length, links, own};
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Allocation, FileStorage, Privacy, Storage};
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The partitions that the system shows of a device, after its bytes were replaced.
 
 use super::kernel::Kernel;
-use super::{HostFile, Storage};
+use crate::storage::{HostFile, Storage};
 
 /// What is to be done for the system to show the partitions that a device holds now; `None` where
 /// it shows none of such a device, or the device holds and shows none.

@@ -9,8 +9,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::own;
-use super::place::directory_and_name;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::side_files::place::directory_and_name;
 
 /// A file that stands for a lock, in the directory that it was opened in, and with a line about who
 /// holds it. The lock ends when this is dropped, or the process ends.

@@ -12,8 +12,9 @@ use rustix::io::Errno;
 
 use super::handle::Handle;
 use super::host_file::{FileId, HostFile, HostKind, is_thick};
-use super::{Privacy, SourceStamp, Storage, length, outside, range_end};
+use super::length;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Privacy, SourceStamp, Storage, outside, range_end};
 
 /// What becomes of the space of bytes that are to read as zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -43,7 +44,7 @@ pub struct FileStorage {
 }
 
 impl FileStorage {
-    /// Opens for reading only. Takes no locks; [`open_source`](super::open_source) does.
+    /// Opens for reading only. Takes no locks; [`open_source`](crate::storage::open_source) does.
     ///
     /// # Errors
     /// `NotFound`, `Io`; `Unsupported` for anything but a regular file.
@@ -52,7 +53,7 @@ impl FileStorage {
     }
 
     /// Opens an existing file for reading and writing. Takes no locks;
-    /// [`open_target`](super::open_target) does.
+    /// [`open_target`](crate::storage::open_target) does.
     ///
     /// # Errors
     /// `NotFound`, `Io`; `Unsupported` for anything but a regular file.
@@ -90,7 +91,7 @@ impl FileStorage {
     }
 
     /// Takes over an open file that is known to be a regular one.
-    pub(super) fn from_file(
+    pub(in crate::storage) fn from_file(
         path: PathBuf,
         file: File,
         allocation: Allocation,
@@ -118,7 +119,7 @@ impl FileStorage {
     }
 
     /// Has the first sync fill all holes, where zeros take space; until then growing takes none.
-    pub(super) fn filled_at_sync(self) -> Self {
+    pub(in crate::storage) fn filled_at_sync(self) -> Self {
         self.unfilled.store(!self.punches, Ordering::Relaxed);
         self
     }

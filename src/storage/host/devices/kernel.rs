@@ -9,45 +9,45 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{major, makedev, minor};
 
-use super::host_file::{FileId, Node};
+use crate::storage::host::host_file::{FileId, Node};
 
 /// The two trees; tests bring their own.
 #[derive(Debug, Clone)]
-pub(super) struct Kernel {
+pub(in crate::storage) struct Kernel {
     sys: PathBuf,
     proc: PathBuf,
 }
 
 /// A loop device that is attached to something.
 #[derive(Debug, Clone)]
-pub(super) struct LoopDevice {
-    pub(super) number: u64,
-    pub(super) name: OsString,
-    pub(super) backing: PathBuf,
+pub(in crate::storage) struct LoopDevice {
+    pub(in crate::storage) number: u64,
+    pub(in crate::storage) name: OsString,
+    pub(in crate::storage) backing: PathBuf,
     /// The bytes of the backing file that it shows.
-    pub(super) range: Range<u64>,
+    pub(in crate::storage) range: Range<u64>,
 }
 
 /// One line of the mount table.
 #[derive(Debug, Clone)]
-pub(super) struct Mount {
+pub(in crate::storage) struct Mount {
     /// The device, or an invented number for file systems over several.
-    pub(super) number: u64,
-    pub(super) point: PathBuf,
-    pub(super) source: PathBuf,
+    pub(in crate::storage) number: u64,
+    pub(in crate::storage) point: PathBuf,
+    pub(in crate::storage) source: PathBuf,
     /// The kind of file system.
-    pub(super) kind: OsString,
+    pub(in crate::storage) kind: OsString,
 }
 
 /// A process that has a file open for writing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Writer {
-    pub(super) process: u32,
-    pub(super) command: String,
+pub(in crate::storage) struct Writer {
+    pub(in crate::storage) process: u32,
+    pub(in crate::storage) command: String,
 }
 
 impl Kernel {
-    pub(super) fn host() -> Self {
+    pub(in crate::storage) fn host() -> Self {
         Kernel {
             sys: "/sys".into(),
             proc: "/proc".into(),
@@ -55,7 +55,7 @@ impl Kernel {
     }
 
     #[cfg(test)]
-    pub(super) fn at(root: &Path) -> Self {
+    pub(in crate::storage) fn at(root: &Path) -> Self {
         Kernel {
             sys: root.join("sys"),
             proc: root.join("proc"),
@@ -63,23 +63,23 @@ impl Kernel {
     }
 
     /// Whether both trees are there; without them nothing can be said about others.
-    pub(super) fn is_there(&self) -> bool {
+    pub(in crate::storage) fn is_there(&self) -> bool {
         self.sys.join("dev/block").is_dir() && self.proc.join("self/mountinfo").is_file()
     }
 
     /// The directory of a device, by its number.
-    pub(super) fn device_directory(&self, number: u64) -> Option<PathBuf> {
+    pub(in crate::storage) fn device_directory(&self, number: u64) -> Option<PathBuf> {
         let name = format!("{}:{}", major(number), minor(number));
         fs::canonicalize(self.sys.join("dev/block").join(name)).ok()
     }
 
     /// The kernel's name of a device, such as `sda1`.
-    pub(super) fn name(&self, number: u64) -> Option<OsString> {
+    pub(in crate::storage) fn name(&self, number: u64) -> Option<OsString> {
         Some(self.device_directory(number)?.file_name()?.to_owned())
     }
 
     /// A short text out of a device's directory, without the white space around it.
-    pub(super) fn fact(&self, number: u64, file: &str) -> Option<String> {
+    pub(in crate::storage) fn fact(&self, number: u64, file: &str) -> Option<String> {
         let text = fs::read(self.device_directory(number)?.join(file)).ok()?;
         let text = String::from_utf8_lossy(&text);
         let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
@@ -87,21 +87,21 @@ impl Kernel {
     }
 
     /// Whether a device, or the disk that it is a partition of, takes no writes.
-    pub(super) fn is_read_only(&self, number: u64) -> bool {
+    pub(in crate::storage) fn is_read_only(&self, number: u64) -> bool {
         let devices = [Some(number), self.disk_of(number)];
         let mut facts = devices.into_iter().flatten();
         facts.any(|number| self.fact(number, "ro").as_deref() == Some("1"))
     }
 
     /// The numbers of all block devices, disks and partitions.
-    pub(super) fn devices(&self) -> Vec<u64> {
+    pub(in crate::storage) fn devices(&self) -> Vec<u64> {
         entries(&self.sys.join("dev/block"))
             .filter_map(|entry| parse_number(entry.file_name()?.to_str()?))
             .collect()
     }
 
     /// The disk that a partition is part of; `None` for whole disks.
-    pub(super) fn disk_of(&self, number: u64) -> Option<u64> {
+    pub(in crate::storage) fn disk_of(&self, number: u64) -> Option<u64> {
         let directory = self.device_directory(number)?;
         if !directory.join("partition").exists() {
             return None;
@@ -110,7 +110,7 @@ impl Kernel {
     }
 
     /// The partitions of a disk.
-    pub(super) fn partitions(&self, number: u64) -> Vec<u64> {
+    pub(in crate::storage) fn partitions(&self, number: u64) -> Vec<u64> {
         let Some(directory) = self.device_directory(number) else {
             return Vec::new();
         };
@@ -121,7 +121,7 @@ impl Kernel {
     }
 
     /// The names of the devices built upon this one.
-    pub(super) fn holders(&self, number: u64) -> Vec<OsString> {
+    pub(in crate::storage) fn holders(&self, number: u64) -> Vec<OsString> {
         let Some(directory) = self.device_directory(number) else {
             return Vec::new();
         };
@@ -131,7 +131,7 @@ impl Kernel {
     }
 
     /// The devices that this one is built upon.
-    pub(super) fn slaves(&self, number: u64) -> Vec<u64> {
+    pub(in crate::storage) fn slaves(&self, number: u64) -> Vec<u64> {
         let Some(directory) = self.device_directory(number) else {
             return Vec::new();
         };
@@ -141,12 +141,12 @@ impl Kernel {
     }
 
     /// What a loop device is attached to.
-    pub(super) fn backing_file(&self, number: u64) -> Option<PathBuf> {
+    pub(in crate::storage) fn backing_file(&self, number: u64) -> Option<PathBuf> {
         backing_file_in(&self.device_directory(number)?)
     }
 
     /// All attached loop devices.
-    pub(super) fn loop_devices(&self) -> Vec<LoopDevice> {
+    pub(in crate::storage) fn loop_devices(&self) -> Vec<LoopDevice> {
         entries(&self.sys.join("block"))
             .filter_map(|directory| {
                 let number = number_in(&directory)?;
@@ -162,7 +162,7 @@ impl Kernel {
 
     /// The bytes of its backing file that a loop device shows; all from its first on where the
     /// length does not show.
-    pub(super) fn backed_range(&self, number: u64) -> Range<u64> {
+    pub(in crate::storage) fn backed_range(&self, number: u64) -> Range<u64> {
         let number_of = |file| self.fact(number, file)?.parse::<u64>().ok();
         let start = number_of("loop/offset").unwrap_or(0);
         let sectors = number_of("size").filter(|sectors| *sectors > 0);
@@ -171,13 +171,13 @@ impl Kernel {
     }
 
     /// All mounts that this process sees.
-    pub(super) fn mounts(&self) -> Vec<Mount> {
+    pub(in crate::storage) fn mounts(&self) -> Vec<Mount> {
         let table = fs::read(self.proc.join("self/mountinfo")).unwrap_or_default();
         table.split(|&b| b == b'\n').filter_map(mount_in).collect()
     }
 
     /// All swap files and devices.
-    pub(super) fn swaps(&self) -> Vec<PathBuf> {
+    pub(in crate::storage) fn swaps(&self) -> Vec<PathBuf> {
         let table = fs::read(self.proc.join("swaps")).unwrap_or_default();
         table
             .split(|&b| b == b'\n')
@@ -188,7 +188,7 @@ impl Kernel {
 
     /// The first other process found that has one of `nodes` open for writing, and which of them.
     /// Processes that may not be looked at are passed over.
-    pub(super) fn writer_of(&self, nodes: &[Node]) -> Option<(Writer, Node)> {
+    pub(in crate::storage) fn writer_of(&self, nodes: &[Node]) -> Option<(Writer, Node)> {
         let mine = std::process::id();
         entries(&self.proc)
             .filter_map(|directory| {
@@ -305,7 +305,7 @@ fn unescape(field: &[u8]) -> PathBuf {
 }
 
 /// The number of the device that a path leads to, if it leads to one.
-pub(super) fn device_number_at(path: &Path) -> Option<u64> {
+pub(in crate::storage) fn device_number_at(path: &Path) -> Option<u64> {
     use std::os::unix::fs::FileTypeExt;
     let facts = fs::metadata(path).ok()?;
     facts.file_type().is_block_device().then(|| facts.rdev())
@@ -313,8 +313,8 @@ pub(super) fn device_number_at(path: &Path) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::host_file::HostFile;
     use super::*;
+    use crate::storage::host::host_file::HostFile;
 
     #[test]
     fn nothing_can_be_said_where_one_of_the_trees_is_missing() {

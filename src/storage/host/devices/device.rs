@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
 
-use super::file::Allocation;
-use super::handle::Handle;
-use super::host_file::HostFile;
 use super::kernel::Kernel;
-use super::{Privacy, SourceStamp, Storage, outside, range_end};
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::host::file::Allocation;
+use crate::storage::host::handle::Handle;
+use crate::storage::host::host_file::HostFile;
+use crate::storage::{Privacy, SourceStamp, Storage, outside, range_end};
 
 /// A block device: a row of bytes whose length is fixed.
 ///
@@ -34,7 +34,7 @@ impl DeviceStorage {
     ///
     /// `Keep` lets the device decide what becomes of cleared space, as `fstrim` does: a thin one
     /// gets it back, a thick one has its own. A loop device over a thick file keeps it thick.
-    pub(super) fn from_file(
+    pub(in crate::storage) fn from_file(
         path: PathBuf,
         mut file: File,
         allocation: Allocation,

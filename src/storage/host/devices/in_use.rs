@@ -5,9 +5,9 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use super::host_file::{FileId, HostFile, Node};
 use super::kernel::{Kernel, device_number_at};
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::host::host_file::{FileId, HostFile, Node};
 
 /// Refuses a target that is used already: mounted, swap, under another device, attached to a loop
 /// device, or open for writing in another process. A disk is used when one of its partitions is, a
@@ -49,7 +49,7 @@ pub fn refuse_overlap(source: &HostFile, target: &HostFile) -> Result<()> {
 }
 
 /// What uses a file or device, in words; `None` when no use is known.
-pub(super) fn use_of(kernel: &Kernel, host: &HostFile) -> Option<String> {
+pub(in crate::storage) fn use_of(kernel: &Kernel, host: &HostFile) -> Option<String> {
     let shared = Shared::of(kernel, host);
     let parts = shared.parts.iter();
     parts

@@ -5,10 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Storage;
+use super::devices::kernel::Kernel;
 use super::host_file::FileId;
-use super::kernel::Kernel;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Storage;
 
 /// Facts about a source at one moment that a change by somebody else would alter.
 ///
@@ -101,7 +101,7 @@ impl SourceStamp {
         self.is_device || (self.modified.0 < before && self.changed.0 < before)
     }
 
-    pub(super) fn of_file(path: &Path, file: &File) -> Result<Self> {
+    pub(in crate::storage) fn of_file(path: &Path, file: &File) -> Result<Self> {
         let facts = file
             .metadata()
             .map_err(|e| Error::io("look at file", e).at_path(path))?;
@@ -115,7 +115,7 @@ impl SourceStamp {
         })
     }
 
-    pub(super) fn of_device(path: &Path, file: &File, len: u64) -> Result<Self> {
+    pub(in crate::storage) fn of_device(path: &Path, file: &File, len: u64) -> Result<Self> {
         let failed = |cause| Error::io("look at device", cause).at_path(path);
         // Writes made before this moment must be counted now and not when they reach the device.
         // Where that is not possible a change is reported once too often.

@@ -1,0 +1,10 @@
+//! Who may use a file: owners, links, locks and attributes.
+
+pub(in crate::storage) mod attributes;
+pub(in crate::storage) mod links;
+pub(in crate::storage) mod lock;
+#[cfg(feature = "failback")]
+pub(in crate::storage) mod lock_file;
+pub(in crate::storage) mod own;
+#[cfg(any(feature = "tls", feature = "failback"))]
+pub(in crate::storage) mod private_file;

@@ -2,10 +2,8 @@
 //! leaving the target half done.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
-pub mod control;
 pub mod delta;
 pub mod diff;
 pub mod error;
@@ -17,6 +15,8 @@ pub mod journal;
 pub mod limits;
 mod location;
 pub mod manifest;
+#[cfg(feature = "cli")]
+pub mod progress;
 mod random;
 mod ration;
 pub mod remote;
@@ -28,10 +28,10 @@ pub mod sync;
 pub mod text;
 pub mod units;
 
-pub use control::{CancelToken, MOST_THREADS, Phase, Progress, Silent, Work};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use location::{Location, NbdAddress, RemoteAddress};
+pub use progress::{CancelToken, MOST_THREADS, Phase, Progress, Silent, Work};
 pub use units::{BlockSize, Extent, ExtentKind};
 
 /// The examples of the README must compile.

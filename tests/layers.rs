@@ -17,40 +17,40 @@ const LAYERS: &[(&str, &str)] = &[
     ("ration", ""),
     ("limits", "setters"),
     ("units", "error"),
-    ("control", "error ration"),
-    ("storage", "error random control"),
-    ("image", "error random limits units control storage"),
+    ("progress", "error ration"),
+    ("storage", "error random progress"),
+    ("image", "error random limits units progress storage"),
     (
         "manifest",
-        "error random limits units control storage image",
+        "error random limits units progress storage image",
     ),
-    ("diff", "error units control storage image manifest"),
+    ("diff", "error units progress storage image manifest"),
     (
         "delta",
-        "error random setters limits units control storage image manifest diff",
+        "error random setters limits units progress storage image manifest diff",
     ),
-    ("journal", "error random limits units control storage"),
+    ("journal", "error random limits units progress storage"),
     (
         "sync",
-        "error random setters limits units control storage image manifest diff delta",
+        "error random setters limits units progress storage image manifest diff delta",
     ),
     (
         "replica",
-        "error random limits units control storage image manifest diff delta sync",
+        "error random limits units progress storage image manifest diff delta sync",
     ),
     (
         "remote",
-        "text error random setters ration limits units control storage image manifest diff \
+        "text error random setters ration limits units progress storage image manifest diff \
          delta sync",
     ),
     (
         "failback",
-        "text error random setters limits units control storage image manifest diff delta \
+        "text error random setters limits units progress storage image manifest diff delta \
          journal sync replica remote",
     ),
     (
         "cli",
-        "text error limits units control storage image manifest diff delta journal sync replica \
+        "text error limits units progress storage image manifest diff delta journal sync replica \
          remote failback",
     ),
 ];

@@ -8,9 +8,9 @@ use super::format::{FRAME_LEN, FrameKind, HEADER_LEN, Header, Purpose};
 use super::frame::{RawFrame, VerifiedFrame};
 use super::reader::read_header;
 use super::scan::{Batch, Scanner};
-use crate::control::Work;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::progress::Work;
 use crate::storage::Storage;
 
 /// Where a file's frames other than guest data are stored.

@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{DeltaWriter, Frame, Header, JobId, Old, Purpose, Trailer};
-use crate::control::{Phase, Work};
 use crate::diff::{CompareOptions, Content, Known, ManifestDifference, against, compare};
 use crate::error::Result;
 use crate::image::Image;
 use crate::manifest::{Manifest, ManifestUpdater, ManifestWriter, RangeSet, Root, reopen, root_of};
+use crate::progress::{Phase, Work};
 use crate::setters::setters;
 use crate::storage::Storage;
 use crate::units::{BlockSize, check_change_map};

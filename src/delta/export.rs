@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Delta, FrameKind, Purpose};
-use crate::control::{Phase, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Format, ImageOptions, NewChild, ParentGate, ParentRequest};
 use crate::manifest::root_of;
+use crate::progress::{Phase, Work};
 use crate::storage::Storage;
 
 /// The image that a child is made over.

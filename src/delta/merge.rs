@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::layers::Layers;
 use super::{Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, Trailer};
-use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
+use crate::progress::Work;
 use crate::storage::Storage;
 
 /// Writes into empty storage the delta that does what `deltas` do one after the other. Durable

@@ -10,9 +10,9 @@ use super::format::{
 use super::frame::{RawFrame, VerifiedFrame};
 use super::overlaps::Overlaps;
 use super::scan::{Batch, Scanner};
-use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
+use crate::progress::Work;
 use crate::storage::Storage;
 
 /// A complete delta file: header and trailer are there and fit each other.

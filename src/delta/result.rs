@@ -9,10 +9,10 @@ use blake3::Hash;
 use super::format::FrameKind;
 use super::reader::Delta;
 use super::sorter::{Sorter, Table};
-use crate::control::{Phase, Work};
 use crate::error::Result;
 use crate::image::Image;
 use crate::manifest::{HashPass, HashedRun, ManifestWriter, Root, Sink, Visit};
+use crate::progress::{Phase, Work};
 use crate::units::{BlockSize, is_zero};
 
 /// The roots of `base` as it is and as `delta` would make it, in one pass over `base` and two over

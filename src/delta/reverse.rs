@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::{Delta, DeltaWriter, Frame, FrameKind, Old, Trailer};
-use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
+use crate::progress::Work;
 
 /// Writes into `writer` the delta that leads from `delta`'s result back to `base`, an image that
 /// still holds what it held before `delta`. Durable when it returns, but for the file's name.

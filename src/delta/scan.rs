@@ -5,9 +5,9 @@ use rayon::prelude::*;
 use super::bookkeeping::Section;
 use super::format::{FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header};
 use super::frame::{RawFrame, VerifiedFrame};
-use crate::control::Work;
 use crate::error::Result;
 use crate::limits::Limits;
+use crate::progress::Work;
 use crate::storage::Storage;
 
 /// Walks frames in file order, some MiB at a time.

@@ -5,10 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use super::layers::Layers;
 use super::{Delta, FrameKind};
-use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, ImageInfo};
 use crate::limits::Limits;
+use crate::progress::Work;
 use crate::units::Extent;
 
 /// What a row of deltas makes of a disk of zeros, as an image. Every frame is hashed again when

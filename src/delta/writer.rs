@@ -271,8 +271,8 @@ mod tests {
     use super::super::format::FRAME_LEN;
     use super::super::{Delta, JobId, Purpose};
     use super::*;
-    use crate::control::Work;
     use crate::limits::Limits;
+    use crate::progress::Work;
     use crate::storage::MemoryStorage;
     use crate::units::BlockSize;
 

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::compare::Content;
 use super::known::Known;
-use crate::control::Work;
 use crate::error::Result;
 use crate::image::Image;
 use crate::manifest::{HashPass, HashedRun, KeptManifest, Manifest, RangeSet, Sink, Visit};
+use crate::progress::Work;
 use crate::units::BlockSize;
 
 /// Finds what differs between an image and the disk that a kept manifest stands for, and hands

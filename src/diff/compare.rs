@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use super::collect::Collector;
 use super::feed::{Feed, Unit, unit_bytes};
 use super::options::CompareOptions;
-use crate::control::{Phase, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
+use crate::progress::{Phase, Work};
 use crate::storage::AlignedBuf;
 use crate::units::{Extent, ExtentKind, PAGE_BYTES, is_zero};
 

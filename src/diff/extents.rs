@@ -3,9 +3,9 @@
 use super::collect::Collector;
 use super::compare::{Content, compare};
 use super::options::CompareOptions;
-use crate::control::Work;
 use crate::error::Result;
 use crate::image::Image;
+use crate::progress::Work;
 use crate::units::Extent;
 
 /// The extents in which `source` differs from `target`: ascending, disjoint, as long as their

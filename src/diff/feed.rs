@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use crate::control::CancelToken;
 use crate::error::Result;
 use crate::image::Image;
+use crate::progress::CancelToken;
 use crate::units::{Extent, ExtentKind, PAGE_BYTES};
 
 /// Deals units out in ascending order; stretches where both sides are zeros are passed over.

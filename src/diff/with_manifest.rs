@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use blake3::Hash;
 
-use crate::control::{Phase, Work};
 use crate::error::Result;
 use crate::image::Image;
 use crate::manifest::{Group, Groups, HashPass, Manifest, ManifestWriter, Root, Sink};
+use crate::progress::{Phase, Work};
 use crate::units::{BlockSize, Extent};
 
 /// Which of the two sides is the new one: the one whose zeros are told apart, and whose length

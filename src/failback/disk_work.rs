@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::{Amount, PassReport, Root, Side, Token};
 use super::vm::DiskChanges;
-use crate::control::Work;
 use crate::error::Result;
+use crate::progress::Work;
 
 /// The disks of a job's VM, at both sides.
 ///

@@ -14,9 +14,9 @@ use super::machine::{
 use super::perform::{Done, perform};
 use super::record::{JobRecord, Record, StepRecord};
 use super::vm::VmController;
-use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Writer;
+use crate::progress::{CancelToken, Work};
 use crate::random::random;
 use crate::storage::Directory;
 

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::executor::{Asked, Bell, Mailbox};
 use super::machine::Request;
 use super::watch::Watch;
-use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::CancelToken;
 use crate::random::random;
 use crate::storage::{Access, Directory};
 

@@ -6,8 +6,8 @@ use super::machine::{
     Action, Amount, Answer, Checkpoint, Command, Copy, Problem, Resource, Side, Spec, Token,
 };
 use super::vm::{Call, Changes, VmController};
-use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::{CancelToken, Work};
 
 /// What came of a command.
 pub(super) struct Done {

@@ -9,10 +9,10 @@ use super::read::Manifest;
 use super::tree::Root;
 use super::update::ManifestUpdater;
 use super::write::ManifestWriter;
-use crate::control::{Phase, Work};
 use crate::error::Result;
 use crate::image::Image;
 use crate::limits::Limits;
+use crate::progress::{Phase, Work};
 use crate::storage::{MemoryStorage, Place, Storage};
 use crate::units::{BlockSize, check_change_map};
 

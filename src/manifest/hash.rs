@@ -9,9 +9,9 @@ use blake3::Hash;
 use super::plan::{Part, Plan, Unit};
 use super::ranges::RangeSet;
 use super::write::Sink;
-use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
+use crate::progress::Work;
 use crate::storage::AlignedBuf;
 use crate::units::{BlockSize, PAGE_BYTES, is_zero};
 

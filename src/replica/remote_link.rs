@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::control::Work;
 use crate::delta::{DeltaOptions, DeltaWriter, Frame, Header, JobId, Old, Purpose, Trailer};
 use crate::diff::{self, CompareOptions, Content, Difference};
 use crate::error::Result;
 use crate::image::{Image, ImageInfo};
 use crate::manifest::{KeptManifest, Manifest, ManifestWriter, RangeSet, reopen};
+use crate::progress::Work;
 use crate::storage::Storage;
 use crate::sync::{FarSource, Search};
 use crate::units::{BlockSize, Extent, check_change_map};

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::endpoint::path_source::HostSource;
-use crate::control::Work;
 use crate::delta::{Delta, ExportBase, export};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, ImageOptions};
+use crate::progress::Work;
 use crate::storage::{HostKind, Place, resolve, resolve_to_write};
 
 /// Makes the file `to`, which must not exist, a differencing image of `base` that holds what

@@ -14,9 +14,9 @@ mod verify;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
+use crate::progress::Work;
 use crate::storage::{Storage, partition_note, refuse_overlap};
 use crate::units::check_change_map;
 use endpoint::source::Run;

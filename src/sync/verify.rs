@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::endpoint::source::Run;
 use super::scan::find::narrowed;
-use crate::control::Phase;
 use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
+use crate::progress::Phase;
 
 /// Compares `ranges` of the target, read from the medium, with the source.
 ///

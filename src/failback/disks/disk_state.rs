@@ -8,13 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::disk_path::{exists, remove};
-use crate::control::Work;
 use crate::diff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::Side;
 use crate::image::{Image, Raw, Resized};
 use crate::limits::Limits;
 use crate::manifest::{self, HashPass, Manifest, ManifestUpdater, ManifestWriter};
+use crate::progress::Work;
 use crate::storage::{Access, Directory, HostDirectory, MemoryStorage, Place};
 use crate::units::BlockSize;
 

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use super::agent::CallbackSource;
 use super::disk_state::nothing;
-use crate::control::Work;
 use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::plan;
 use crate::image::{Format, Image};
 use crate::location::RemoteAddress;
 use crate::manifest::{KeptManifest, RangeSet, Root};
+use crate::progress::Work;
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
 use crate::remote::{Carrier, Job, LineOptions, Pull, Reach, Session, ShellOptions};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::disk_path::DiskPath;
 use super::{open_to_read, open_to_write};
-use crate::control::Work;
 use crate::error::{ErrorKind, Result};
 use crate::image::Image;
+use crate::progress::Work;
 use crate::storage::SourceOptions;
 use crate::sync::{HostSource, HostTarget};
 

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::disk_path::DiskPath;
-use crate::control::Work;
 use crate::error::{ErrorKind, Result};
+use crate::progress::Work;
 use crate::storage::{FileStorage, Storage};
 
 /// Seconds a byte.

@@ -11,12 +11,12 @@ use super::encrypted_disk::{Disk, Reading};
 use super::far::blocks_of;
 use super::open_disk::OpenDisk;
 use super::source_disk::SourceDisk;
-use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::CopyOrder;
 use crate::failback::machine::{Amount, PassReport, Reason, Side};
 use crate::failback::vm::DiskChanges;
 use crate::image::ImageOptions;
+use crate::progress::Work;
 use crate::storage::{Place, TargetOptions};
 use crate::sync::{HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions, Verify};
 

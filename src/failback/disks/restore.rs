@@ -4,11 +4,11 @@ use super::disk_path::{DiskPath, exists, is_same, remove, rename};
 use super::disk_state::DiskState;
 use super::pass::{CREATED, whole};
 use super::{HostDisks, open_to_write};
-use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::Side;
 use crate::failback::vm::DiskChanges;
 use crate::manifest::RangeSet;
+use crate::progress::Work;
 use crate::storage::Place;
 use crate::sync::{Mode, Recovered, SyncOptions, undo};
 

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use super::agent::{AgentClient, AgentReply, Wanted, What};
 use super::{Estimate, HostDisks, Measure, Prerequisite};
-use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::{CopyOrder, DiskWork, Finding, Roots};
 use crate::failback::machine::{PassReport, Root, Side, Sides, Token};
 use crate::failback::plan::{Plan, Vm};
 use crate::failback::vm::DiskChanges;
+use crate::progress::Work;
 
 /// The disks of one VM of a plan.
 pub struct VmDisks {

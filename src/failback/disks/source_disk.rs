@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::far::Far;
 use super::open_to_read;
-use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::plan::Address;
 #[cfg(feature = "qemu")]
 use crate::image::nbd::NbdExport;
 use crate::image::{Format, Image};
+use crate::progress::Work;
 use crate::remote::Reach;
 use crate::storage::{HostFile, SourceOptions};
 #[cfg(feature = "qemu")]

@@ -4,11 +4,11 @@ use super::disk_path::DiskPath;
 use super::disk_state::{DiskState, combined, cut};
 use super::open_disk::OpenDisk;
 use super::{HostDisks, Prerequisite, open_to_write, pass, restore};
-use crate::control::Work;
 use crate::error::Result;
 use crate::failback::disk_work::{CopyOrder, DiskWork, Finding, Roots};
 use crate::failback::machine::{PassReport, Root, Side, Token};
 use crate::failback::vm::DiskChanges;
+use crate::progress::Work;
 
 impl DiskWork for HostDisks {
     fn check(&self, token: Token, side: Side) -> Result<Vec<Finding>> {

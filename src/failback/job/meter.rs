@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Phase, Progress};
 use crate::error::Result;
 use crate::failback::small_file;
+use crate::progress::{Phase, Progress};
 use crate::storage::Directory;
 
 /// Counts what is done.

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::directory::refuse_conflicts;
 use super::run::{controllers, spec};
-use crate::control::{CancelToken, Work};
 use crate::error::Result;
 use crate::failback::disks::crowded;
 use crate::failback::disks::one_file::refuse_one_file;
@@ -14,6 +13,7 @@ use crate::failback::disks::{Estimate, Forecast, Recommendation, VmDisks};
 use crate::failback::machine::{Side, Token};
 use crate::failback::plan::{Plan, Vm};
 use crate::failback::vm::Call;
+use crate::progress::{CancelToken, Work};
 
 /// Something that was checked of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -8,7 +8,6 @@ use super::directory::JobDirectory;
 use super::meter::{self, Meter, Moving};
 use super::requests::{Member, passed_on};
 use super::vm_mailbox::{VmHandle, vm_mailbox};
-use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::VmDisks;
 use crate::failback::executor::{Bell, Executor, Mailbox, Pace, Resources};
@@ -23,6 +22,7 @@ use crate::failback::record::{JobRecord, PlanRecord};
 use crate::failback::vm::QemuController;
 use crate::failback::vm::{CommandController, Facts, VmController};
 use crate::journal::Writer;
+use crate::progress::{CancelToken, Work};
 use crate::storage::Directory;
 
 /// Runs a job; there is one at a time.

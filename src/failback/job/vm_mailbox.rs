@@ -3,10 +3,10 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::executor::{Asked, Bell, Mailbox};
 use crate::failback::machine::{Request, State};
+use crate::progress::CancelToken;
 
 /// The runner's end.
 pub(super) struct VmHandle {

@@ -17,8 +17,8 @@ pub use simulated::{SimulatedVm, Simulation};
 
 use super::machine::{Checkpoint, Token, VmSeen};
 use super::plan::Address;
-use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::CancelToken;
 
 /// Controls one VM of one site.
 ///

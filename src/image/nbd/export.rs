@@ -8,10 +8,10 @@ use super::Ranges;
 use super::client::{Client, Status};
 use super::handshake::ExportInfo;
 use super::socket::{Line, cancelled};
-use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, ImageInfo};
 use crate::location::NbdAddress;
+use crate::progress::CancelToken;
 use crate::units::Extent;
 
 /// An export, read over as many connections as there are readers, where the server allows that.

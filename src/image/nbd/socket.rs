@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::control::CancelToken;
 use crate::error::Error;
+use crate::progress::CancelToken;
 
 /// A Unix socket. Connecting, sending, and waiting for what answers the last message each end
 /// after a time limit, and soon after a cancel. A peer that sends byte by byte gains nothing by it.

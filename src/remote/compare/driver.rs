@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::endpoint::{End, Room, Step, Worker};
-use crate::control::Work;
 use crate::error::Result;
+use crate::progress::Work;
 use crate::remote::wire::connection::Line;
 use crate::remote::wire::message::Message;
 

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::run::Session;
-use crate::control::{CancelToken, Phase, Work};
 use crate::diff::{CompareOptions, CompareReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, ImageInfo};
 use crate::limits::Limits;
 use crate::manifest::Root;
+use crate::progress::{CancelToken, Phase, Work};
 use crate::remote::compare::driver::drive;
 use crate::remote::compare::root::{Nobody, RootEnd};
 use crate::remote::compare::search::{Descent, everything, find};

@@ -1,7 +1,7 @@
 //! What both ends of a session do alike: greeting, and giving up.
 
-use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::CancelToken;
 use crate::random::random;
 use crate::remote::compare::keys::Keys;
 use crate::remote::shown_paths::ShownPaths;

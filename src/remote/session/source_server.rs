@@ -6,10 +6,10 @@ use std::sync::Arc;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::run::Session;
-use crate::control::{Phase, Work};
 use crate::error::{ErrorKind, Result};
 use crate::image::{Image, Resized};
 use crate::manifest::Manifest;
+use crate::progress::{Phase, Work};
 use crate::remote::compare::driver::drive;
 use crate::remote::compare::known::Known;
 use crate::remote::compare::source::SourceEnd;

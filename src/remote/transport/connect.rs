@@ -1,9 +1,9 @@
 //! How another host is reached.
 
 use super::ssh::{Shell, ShellOptions};
-use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::RemoteAddress;
+use crate::progress::Work;
 use crate::remote::session::client::Dialled;
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, TlsLine};

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::Work;
 
 /// How often, and after what pauses, a job is begun again whose line broke.
 #[derive(Debug, Clone)]

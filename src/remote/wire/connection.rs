@@ -12,8 +12,8 @@ use super::format::{FRAME_HEADER_LEN, kind};
 use super::frame::{Frame, FrameDecoder, FrameEncoder};
 use super::message::Message;
 use super::throttle::Throttle;
-use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::CancelToken;
 use crate::units::format_size;
 
 /// The line to the other end.

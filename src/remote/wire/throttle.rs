@@ -71,7 +71,7 @@ const PIECE_MOST: usize = 256 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::CancelToken;
+    use crate::progress::CancelToken;
     use crate::remote::{Claims, Line, LineOptions, Message};
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::atomic::Way;
 use super::room::Room;
-use crate::control::{Phase, Work};
 use crate::delta::{Delta, FrameKind, Old, VerifiedFrame, fits_new};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image, ImageMut};
+use crate::progress::{Phase, Work};
 use crate::storage::Storage;
 use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::Mark;

@@ -6,7 +6,6 @@ use super::apply::{Check, apply, check_stage};
 use super::precheck;
 use super::redo_log::Staging;
 use super::resume;
-use crate::control::Work;
 use crate::delta::{
     Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, VerifiedFrame, reverse,
 };
@@ -14,6 +13,7 @@ use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::manifest::Gathered;
+use crate::progress::Work;
 use crate::storage::{Access, Place, Privacy, Storage};
 use crate::sync::endpoint::named::{check_log, check_name, check_there};
 use crate::sync::endpoint::source::Run;

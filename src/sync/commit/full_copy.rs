@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::atomic::remove_earlier;
-use crate::control::Work;
 use crate::diff::{CompareOptions, Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image, ImageMut};
 use crate::manifest::{self, Staged};
+use crate::progress::Work;
 use crate::storage::{Access, Place, Storage};
 use crate::sync::endpoint::named::{check_name, leads_to, refuse_parting};
 use crate::sync::endpoint::source::Run;

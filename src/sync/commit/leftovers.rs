@@ -3,9 +3,9 @@
 use super::atomic::earlier_place;
 use super::full_copy::new_place;
 use super::sidecar::{self, FRESH};
-use crate::control::Work;
 use crate::delta::Delta;
 use crate::error::{ErrorKind, Result};
+use crate::progress::Work;
 use crate::storage::{Access, Place};
 use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::Mark;

@@ -270,9 +270,9 @@ const PATCH_BYTES: usize = 1 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::Work;
     use crate::delta::{Delta, JobId, Purpose};
     use crate::limits::Limits;
+    use crate::progress::Work;
     use crate::storage::MemoryStorage;
     use crate::units::BlockSize;
     use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! The sidecar of an in-place sync: what the mark covers, and the target's tables as they change.
 
 use super::redo_log::push_patches;
-use crate::control::Work;
 use crate::delta::{Bookkeeping, DeltaWriter, Frame, FrameKind, Header};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Patch;
 use crate::limits::Limits;
+use crate::progress::Work;
 use crate::storage::{Access, Place, Storage};
 use crate::sync::endpoint::named::check_log;
 use crate::sync::job::Job;

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::path_source::HostSource;
-use crate::control::Work;
 use crate::delta::Base;
 use crate::diff::{self, CompareOptions, Newer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, ImageOptions};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
+use crate::progress::Work;
 use crate::storage::{HostFile, HostKind, Privacy, SourceOptions};
 use crate::units::{Extent, ExtentKind, PAGE_BYTES};
 

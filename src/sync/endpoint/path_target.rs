@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use super::path_source::format_of;
 use super::target::{STAGE_SUFFIX, Target};
-use crate::control::Work;
 use crate::delta::{FrameKind, JobId, Purpose, peek};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{
     self, CreateFormat, CreateOptions, Format, Image, ImageOptions, RawUse, refuse_container_name,
 };
 use crate::limits::Limits;
+use crate::progress::Work;
 use crate::setters::setters;
 use crate::storage::{
     AbsentDirectory, Access, Allocation, Directory, HostDirectory, HostFile, HostKind, Place,

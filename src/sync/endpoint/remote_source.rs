@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::source::Source;
-use crate::control::Work;
 use crate::delta::Hash;
 use crate::diff::{CompareOptions, CompareReport, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, ImageInfo};
 use crate::manifest::{KeptManifest, ManifestWriter, Root};
+use crate::progress::Work;
 use crate::units::Extent;
 
 /// A source whose differences from a target come from elsewhere.

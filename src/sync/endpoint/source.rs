@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::remote_source::FarSource;
 use super::target::Target;
-use crate::control::Work;
 use crate::diff::{CompareOptions, CompareReport, Difference, compare};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, Raw, Resized};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
+use crate::progress::Work;
 use crate::storage::{MemoryStorage, Privacy};
 use crate::sync::options::{Mode, SyncOptions};
 use crate::sync::report::{Outcome, SyncReport};

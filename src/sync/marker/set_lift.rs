@@ -239,9 +239,9 @@ fn index(range: &Range<u64>) -> usize {
 #[cfg(feature = "testing")]
 mod tests {
     use super::*;
-    use crate::control::Work;
     use crate::delta::{DeltaWriter, Frame, FrameKind, Header, JobId, Purpose};
     use crate::limits::Limits;
+    use crate::progress::Work;
     use crate::storage::fault::{FaultDisk, OpKind};
     use crate::storage::{Access, MemoryDirectory, Place};
     use crate::sync::Safety;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::recover::{Recovered, recover};
 use super::redo::Redo;
-use crate::control::Work;
 use crate::delta::{Delta, JobId, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
+use crate::progress::Work;
 use crate::storage::{
     Access, Directory, HostDirectory, Place, SourceOptions, devices_named, open_source,
 };

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::kept_log;
 use super::state::{self, Standing, Touch};
-use crate::control::Work;
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::Work;
 use crate::storage::{Place, Privacy, Storage};
 use crate::sync::commit::apply::{apply_marked, needs_recovery};
 use crate::sync::commit::atomic::{earlier_place, retire};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::control::Work;
 use crate::delta::{Bookkeeping, Delta, FrameKind, Hash, VerifiedFrame};
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::Work;
 use crate::sync::job::Job;
 use crate::sync::marker::format::{Mark, covered};
 

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::control::Work;
 use crate::error::{ErrorKind, Result};
 use crate::image::Format;
 use crate::limits::Limits;
 use crate::manifest::{
     self, KeptManifest, Manifest, ManifestWriter, RangeSet, Staged, refuse_other,
 };
+use crate::progress::Work;
 use crate::storage::{
     Access, Directory, HostDirectory, MemoryStorage, Place, SourceStamp, Storage, resolve_to_write,
 };

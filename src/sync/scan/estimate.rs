@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use crate::control::{Phase, Work};
 use crate::error::{ErrorKind, Result};
 use crate::image::{self, Image};
+use crate::progress::{Phase, Work};
 use crate::sync::endpoint::source::Run;
 use crate::sync::options::{Mode, Safety, Verify};
 use crate::units::{BlockSize, ExtentKind, PAGE_BYTES};

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use super::kept::Keeper;
-use crate::control::Phase;
 use crate::delta::{Hash, Old};
 use crate::diff::{self, CompareOptions, CompareReport, Content, Difference, against_manifest};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +13,7 @@ use crate::image::{self, Image};
 use crate::manifest::{
     HashPass, HashedRun, KeptManifest, Manifest, ManifestUpdater, ManifestWriter, RangeSet, Visit,
 };
+use crate::progress::Phase;
 use crate::sync::endpoint::remote_source::{FAR_BLOCK_BYTES, Search};
 use crate::sync::endpoint::source::Run;
 use crate::sync::options::{Safety, Verify};

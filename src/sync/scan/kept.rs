@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::control::Work;
 use crate::delta::JobId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::manifest::{self, KeptManifest, ManifestWriter, Staged, refuse_other};
+use crate::progress::Work;
 use crate::storage::{Access, Place, Storage};
 use crate::sync::endpoint::remote_source::FAR_BLOCK_BYTES;
 use crate::sync::endpoint::source::Run;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::messages::{AgentReply, Wanted};
-use crate::control::{Phase, Progress, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::far::Far;
+use crate::progress::{Phase, Progress, Work};
 use crate::remote::{Fault, Message, Pull, Session};
 
 /// The line, while nobody pulls over it.

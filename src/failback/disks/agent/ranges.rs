@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::messages::{AgentRequest, wrong};
-use crate::control::CancelToken;
 use crate::error::Result;
+use crate::progress::CancelToken;
 use crate::remote::format::LIST_MOST;
 use crate::remote::{Message, Session};
 

@@ -11,12 +11,12 @@ use super::fencing_token::FencingToken;
 use super::messages::{AgentReply, AgentRequest, DiskAsked, DiskRead, What};
 use super::ranges;
 use super::state_dir::StateDir;
-use crate::control::{CancelToken, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::{CopyOrder, DiskWork};
 use crate::failback::disks::HostDisks;
 use crate::failback::plan::Address;
 use crate::failback::vm::DiskChanges;
+use crate::progress::{CancelToken, Work};
 use crate::remote::{
     DiskService, LineWatch, Message, OwnDirectories, Root, ServeOptions, Served, Session, refuse,
 };

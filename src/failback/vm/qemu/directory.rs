@@ -251,7 +251,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::control::CancelToken;
+    use crate::progress::CancelToken;
 
     #[test]
     fn what_a_qemu_that_was_taken_over_plants_in_its_directory_is_neither_followed_nor_believed() {

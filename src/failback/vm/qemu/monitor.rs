@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::qmp::Qmp;
-use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
+use crate::progress::CancelToken;
 
 /// A QEMU that is there.
 pub(super) struct Monitor<'a> {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::control::CancelToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::nbd::socket::{Line, cancelled};
+use crate::progress::CancelToken;
 
 /// A connection to a QEMU's monitor. QEMU speaks to one client at a time.
 pub struct Qmp {

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use age::secrecy::ExposeSecret;
 use diskdelta::image::{CreateFormat, CreateOptions, Format, Image, ImageOptions, Raw};
-use diskdelta::remote::{Dialled, Job, LineOptions, Pull, ServeOptions, Served, serve};
+use diskdelta::remote::{Client, Job, LineOptions, Pull, ServeOptions, Served, serve};
 use diskdelta::replica::{Appended, Changed, Key, KeyFile, Replica};
 use diskdelta::storage::fault::{CrashState, FaultDisk};
 use diskdelta::storage::{Access, Directory, MemoryDirectory, MemoryStorage, Place, Storage};
@@ -480,7 +480,7 @@ impl Line {
         let options = ServeOptions::default().with_read_only(true);
         let agent = std::thread::spawn(move || serve(reader, there, &options, &work()));
         let reader = here.try_clone().unwrap();
-        let dialled = Dialled::new(reader, here, &LineOptions::default(), &work()).unwrap();
+        let dialled = Client::new(reader, here, &LineOptions::default(), &work()).unwrap();
         let job = Job {
             path: file.path().as_os_str().as_bytes().to_vec(),
             format: Some(Format::Raw),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::remote::tls::{DialOptions, Identity};
-use crate::remote::{Carrier, Dialled, LineOptions, Retry, ShellOptions};
+use crate::remote::{Client, Connection, LineOptions, Retry, ShellOptions};
 use crate::{Error, ErrorKind, RemoteAddress, Work, remote};
 
 use super::args;
@@ -59,7 +59,7 @@ impl Reach {
         far: &RemoteAddress,
         context: &Context,
         work: &Work,
-    ) -> Result<(Dialled, Carrier), Error> {
+    ) -> Result<(Client, Connection), Error> {
         let line = LineOptions::default()
             .with_silence(self.timeout)
             .with_limit_rate(context.common.limit_rate.unwrap_or(0));
@@ -67,7 +67,7 @@ impl Reach {
             true => Some(self.tls()?),
             false => None,
         };
-        let reach = remote::Reach::default()
+        let reach = remote::ConnectOptions::default()
             .with_shell(self.shell())
             .with_tls(tls)
             .with_line(line);

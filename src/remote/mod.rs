@@ -24,14 +24,14 @@ pub use compare::view::{BlockHashes, View, Windows};
 #[cfg(feature = "failback")]
 pub(crate) use own_directories::{OwnDirectories, lies_within};
 pub use sandbox::{Confined, Root};
-pub use session::client::{Dialled, Pull};
-pub use session::remote_source::FarDisk;
+pub use session::client::{Client, Pull};
+pub use session::remote_source::RemoteSource;
 pub use session::run::{Session, Side};
 #[cfg(feature = "failback")]
 pub(crate) use session::serve::refuse;
 pub use session::serve::{DiskService, ServeOptions, Served, serve, serve_with};
-pub use session::source_server::Answerer;
-pub use transport::connect::{Carrier, Reach};
+pub use session::source_server::SourceServer;
+pub use transport::connect::{ConnectOptions, Connection};
 pub use transport::retry::Retry;
 pub use transport::ssh::{Shell, ShellOptions};
 pub use wire::comparison::{

@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::manifest::{KeptManifest, Manifest, ManifestWriter, Root};
 use crate::progress::Work;
 use crate::storage::{Access, Directory, MemoryStorage, Place, Privacy, Storage};
-use crate::sync::FarSource;
+use crate::sync::SourceBackend;
 use crate::units::BlockSize;
 
 /// A disk kept encrypted, in a directory of its own.
@@ -148,7 +148,7 @@ impl Replica {
     /// make up the source.
     pub fn append_far(
         &self,
-        source: &dyn FarSource,
+        source: &dyn SourceBackend,
         disk_len: u64,
         changed: Option<Changed>,
         next: &Arc<dyn Storage>,

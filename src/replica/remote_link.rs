@@ -10,7 +10,7 @@ use crate::image::{Image, ImageInfo};
 use crate::manifest::{KeptManifest, Manifest, ManifestWriter, RangeSet, reopen};
 use crate::progress::Work;
 use crate::storage::Storage;
-use crate::sync::{FarSource, Search};
+use crate::sync::{Search, SourceBackend};
 use crate::units::{BlockSize, Extent, check_change_map};
 
 /// Writes the delta that leads from the disk that `base` describes to the first `disk_len` bytes
@@ -21,10 +21,10 @@ use crate::units::{BlockSize, Extent, check_change_map};
 /// source is held against zeros, so that its pages come, and what does not come of them is zero.
 ///
 /// # Errors
-/// Those of [`FarSource::find`]; `NoSpace`, `Io`.
+/// Those of [`SourceBackend::find`]; `NoSpace`, `Io`.
 pub(super) fn far_link(
     base: &KeptManifest,
-    source: &dyn FarSource,
+    source: &dyn SourceBackend,
     disk_len: u64,
     changed: Option<Vec<Range<u64>>>,
     sealing: Arc<dyn Storage>,

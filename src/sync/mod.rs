@@ -28,7 +28,7 @@ pub use commit::hold::{held_image, hold, release};
 pub use endpoint::path_side::{HostSide, SideDiff};
 pub use endpoint::path_source::HostSource;
 pub use endpoint::path_target::{HostTarget, HostTargetOptions, STAGE_DIR};
-pub use endpoint::remote_source::{Claim, FAR_BLOCK_BYTES, FarSource, Search};
+pub use endpoint::remote_source::{Claim, REMOTE_BLOCK_BYTES, Search, SourceBackend};
 pub use endpoint::source::Source;
 pub use endpoint::target::Target;
 pub use export::export_delta;

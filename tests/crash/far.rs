@@ -7,8 +7,8 @@ use diskdelta::image::{Image, ImageInfo, Raw};
 use diskdelta::manifest::{Root, root_of};
 use diskdelta::storage::MemoryStorage;
 use diskdelta::sync::{
-    Claim, FAR_BLOCK_BYTES, FarSource, Mode, Outcome, Safety, Search, Source, Verified, Verify,
-    sync,
+    Claim, Mode, Outcome, REMOTE_BLOCK_BYTES, Safety, Search, Source, SourceBackend, Verified,
+    Verify, sync,
 };
 use diskdelta::{BlockSize, Work};
 
@@ -30,7 +30,7 @@ impl Far {
     }
 }
 
-impl FarSource for Far {
+impl SourceBackend for Far {
     fn info(&self) -> ImageInfo {
         self.image.info()
     }
@@ -73,7 +73,7 @@ impl FarSource for Far {
         let opposite = Raw::open(Arc::new(MemoryStorage::new("opposite", bytes)))?;
         let options = CompareOptions::default();
         let report = self.compare(&opposite, disk_len, &options, work, visit)?;
-        let block = BlockSize::new(FAR_BLOCK_BYTES)?;
+        let block = BlockSize::new(REMOTE_BLOCK_BYTES)?;
         Ok((report, root_of(&self.image, block, work)?))
     }
 
@@ -121,7 +121,7 @@ fn a_far_manifest_that_stood_for_reading_is_named_as_the_evidence() {
 fn the_root_of_a_full_copy_from_elsewhere_is_told_in_the_blocks_that_were_asked_for_only() {
     let case = cases::held_after_a_full_sync_of_a_device();
     for (block_size, is_told) in [
-        (BlockSize::new(FAR_BLOCK_BYTES), true),
+        (BlockSize::new(REMOTE_BLOCK_BYTES), true),
         (Ok(BlockSize::MIN), false),
     ] {
         let disk = case.disk();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diskdelta::image::Raw;
-use diskdelta::remote::{Answerer, Fault, Line, LineOptions, Message, Session, Side};
+use diskdelta::remote::{Fault, Line, LineOptions, Message, Session, Side, SourceServer};
 use diskdelta::storage::{MemoryStorage, Storage};
 use diskdelta::{CancelToken, Error, ErrorKind, Work};
 use serde_json::{Value, json};
@@ -63,7 +63,7 @@ impl Agent {
     /// Is the source of what it does next.
     fn answer(&self, bytes: Vec<u8>) {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new("source", bytes));
-        let answerer = Answerer {
+        let answerer = SourceServer {
             image: Arc::new(Raw::open(storage).unwrap()),
             check: &|| Ok(()),
             warnings: Vec::new(),

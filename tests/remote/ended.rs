@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use diskdelta::remote::{
-    Dialled, FrameEncoder, Line, LineOptions, Message, Reach, ShellOptions, serve,
+    Client, ConnectOptions, FrameEncoder, Line, LineOptions, Message, ShellOptions, serve,
 };
 use diskdelta::sync::SyncOptions;
 use diskdelta::{CancelToken, ErrorKind, RemoteAddress};
@@ -176,7 +176,7 @@ fn twenty_syncs_over_cloned_sockets_leave_no_thread_and_no_descriptor() {
         let agent =
             std::thread::spawn(move || serve(there.try_clone().unwrap(), there, &options, &work()));
         let line = LineOptions::default();
-        let dialled = Dialled::new(here.try_clone().unwrap(), here, &line, &work()).unwrap();
+        let dialled = Client::new(here.try_clone().unwrap(), here, &line, &work()).unwrap();
         lab.disk("old.raw", 50, round + 2);
         let target = lab.target("old.raw");
         let pull = dialled.pull(&job("new.raw", None), &work()).unwrap();
@@ -232,21 +232,21 @@ fn a_socket_whose_other_end_never_closes_is_cut_off() {
     let before = held();
     let silence = Duration::from_millis(300);
     let options = LineOptions::default().with_silence(silence);
-    let line = Dialled::new(here.try_clone().unwrap(), here, &options, &work());
+    let line = Client::new(here.try_clone().unwrap(), here, &options, &work());
     drop(line.map(drop).unwrap_err());
     falls_to((before.0, before.1 - 1));
     drop(there);
 }
 
 /// A program that stands in for ssh.
-fn script(lab: &Lab, name: &str, text: &str) -> Reach {
+fn script(lab: &Lab, name: &str, text: &str) -> ConnectOptions {
     let path = lab.path(name);
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
     let shell = ShellOptions::default()
         .with_shell(path.to_str().unwrap())
         .with_keeps_errors(true);
-    Reach::default()
+    ConnectOptions::default()
         .with_shell(shell)
         .with_line(LineOptions::default().with_silence(Duration::from_millis(500)))
 }

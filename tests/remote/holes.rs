@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 
 use diskdelta::remote::{
-    Dialled, FrameEncoder, Hello, Job, LineOptions, Message, ServeOptions, serve,
+    Client, FrameEncoder, Hello, Job, LineOptions, Message, ServeOptions, serve,
 };
 use diskdelta::sync::SyncOptions;
 use diskdelta::{ErrorKind, Result};
@@ -21,12 +21,12 @@ fn read_bytes() -> u64 {
     line.unwrap().parse().unwrap()
 }
 
-fn dial(options: ServeOptions) -> Result<Dialled> {
+fn dial(options: ServeOptions) -> Result<Client> {
     let (here, there) = UnixStream::pair().unwrap();
     let reader = there.try_clone().unwrap();
     std::thread::spawn(move || drop(serve(reader, there, &options, &work())));
     let reader = here.try_clone().unwrap();
-    Dialled::new(reader, here, &LineOptions::default(), &work())
+    Client::new(reader, here, &LineOptions::default(), &work())
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn an_agent_that_cannot_read_holes_is_not_taken_for_one_that_did() {
         .unwrap();
     std::io::Write::write_all(&mut &there, &hello).unwrap();
     let reader = here.try_clone().unwrap();
-    let dialled = Dialled::new(reader, here, &LineOptions::default(), &work()).unwrap();
+    let dialled = Client::new(reader, here, &LineOptions::default(), &work()).unwrap();
     let job = Job {
         read_holes: true,
         ..job("new.raw", None)

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use diskdelta::image::ImageOptions;
 use diskdelta::remote::{
-    Answerer, Claims, Dialled, FarDisk, Fault, FrameEncoder, Hello, Job, Line, LineOptions,
-    Message, ServeOptions, Served, Session, Side, TargetJob, Traffic, serve,
+    Claims, Client, Fault, FrameEncoder, Hello, Job, Line, LineOptions, Message, RemoteSource,
+    ServeOptions, Served, Session, Side, SourceServer, TargetJob, Traffic, serve,
 };
 use diskdelta::storage::{Allocation, SourceOptions};
 use diskdelta::sync::{
@@ -127,7 +127,7 @@ impl Write for Fragile {
 }
 
 /// An agent on a thread, and a line to it that breaks after `most` bytes.
-fn dial(options: ServeOptions, most: i64) -> (Result<Dialled>, JoinHandle<Result<Served>>) {
+fn dial(options: ServeOptions, most: i64) -> (Result<Client>, JoinHandle<Result<Served>>) {
     let (here, there) = UnixStream::pair().unwrap();
     let reader = there.try_clone().unwrap();
     let agent = std::thread::spawn(move || serve(reader, there, &options, &work()));
@@ -137,7 +137,7 @@ fn dial(options: ServeOptions, most: i64) -> (Result<Dialled>, JoinHandle<Result
         left: left.clone(),
     };
     let other = Fragile { stream: here, left };
-    let dialled = Dialled::new(one, other, &LineOptions::default(), &work());
+    let dialled = Client::new(one, other, &LineOptions::default(), &work());
     (dialled, agent)
 }
 
@@ -446,12 +446,12 @@ fn what_does_not_go_across_hosts_is_refused() {
 }
 
 /// Answers from `source` at the other end of a line, and hands the disk there to `with`.
-fn with_far<T>(source: HostSource, check: bool, with: impl FnOnce(FarDisk) -> T) -> T {
+fn with_far<T>(source: HostSource, check: bool, with: impl FnOnce(RemoteSource) -> T) -> T {
     let (here, there) = UnixStream::pair().unwrap();
     let agent = std::thread::spawn(move || {
         let line = Line::new(there.try_clone().unwrap(), there, LineOptions::default()).unwrap();
         let session = Session::greet(line, Side::Agent, work().cancel()).unwrap();
-        let answerer = Answerer {
+        let answerer = SourceServer {
             image: source.image().clone(),
             check: &|| if check { source.check() } else { Ok(()) },
             warnings: Vec::new(),
@@ -465,7 +465,7 @@ fn with_far<T>(source: HostSource, check: bool, with: impl FnOnce(FarDisk) -> T)
     });
     let line = Line::new(here.try_clone().unwrap(), here, LineOptions::default()).unwrap();
     let session = Session::greet(line, Side::Dialler, work().cancel()).unwrap();
-    let value = with(FarDisk::open(session, &Limits::default(), work().cancel()).unwrap());
+    let value = with(RemoteSource::open(session, &Limits::default(), work().cancel()).unwrap());
     agent.join().unwrap();
     value
 }
@@ -515,7 +515,7 @@ fn an_end_of_another_version_is_refused_and_so_is_a_shell_that_prints() {
     let greet = |bytes: Vec<u8>| {
         let (here, mut there) = UnixStream::pair().unwrap();
         there.write_all(&bytes).unwrap();
-        let dialled = Dialled::new(
+        let dialled = Client::new(
             here.try_clone().unwrap(),
             here,
             &LineOptions::default(),
@@ -545,7 +545,7 @@ fn an_end_of_another_version_is_refused_and_so_is_a_shell_that_prints() {
 fn silence_is_an_error_that_says_what_was_awaited() {
     let (here, there) = UnixStream::pair().unwrap();
     let options = LineOptions::default().with_silence(Duration::from_millis(300));
-    let dialled = Dialled::new(here.try_clone().unwrap(), here, &options, &work());
+    let dialled = Client::new(here.try_clone().unwrap(), here, &options, &work());
     let error = dialled.map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(

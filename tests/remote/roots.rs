@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use diskdelta::image::Format;
 use diskdelta::remote::{
-    Children, Dialled, End, Job, Line, LineOptions, Message, Opened, Pull, Room, RootEnd, Segments,
+    Children, Client, End, Job, Line, LineOptions, Message, Opened, Pull, Room, RootEnd, Segments,
     ServeOptions, Session, Side, Step, serve,
 };
 use diskdelta::{BlockSize, ErrorKind, Result, manifest};
@@ -23,7 +23,7 @@ fn pull(lab: &Lab, options: ServeOptions, name: &str, live: bool) -> Result<Pull
         live,
         ..job(name, None)
     };
-    Dialled::new(reader, here, &line, &work())?.pull(&job, &work())
+    Client::new(reader, here, &line, &work())?.pull(&job, &work())
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_root_is_never_asked_of_a_manifest_that_stands_for_reading() {
         asked
     });
     let (reader, line) = (here.try_clone().unwrap(), LineOptions::default());
-    let dialled = Dialled::new(reader, here, &line, &work()).unwrap();
+    let dialled = Client::new(reader, here, &line, &work()).unwrap();
     let pull = dialled.pull(&job("disk", None), &work()).unwrap();
     let root = pull.far().root(5000, &work()).unwrap();
     assert_eq!(*root.as_bytes(), [9; 32]);

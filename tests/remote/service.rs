@@ -10,7 +10,7 @@ use std::time::Duration;
 use diskdelta::remote::tls::{
     DialOptions, Identity, Service, ServiceEvent, ServiceOptions, TlsLine,
 };
-use diskdelta::remote::{Dialled, LineOptions, ServeOptions, Served, Traffic};
+use diskdelta::remote::{Client, LineOptions, ServeOptions, Served, Traffic};
 use diskdelta::sync::{SyncOptions, SyncReport};
 use diskdelta::{CancelToken, RemoteAddress, Result};
 
@@ -153,12 +153,12 @@ pub struct Dialler {
 }
 
 impl Dialler {
-    pub fn dial(&self) -> Result<(Dialled, TlsLine)> {
+    pub fn dial(&self) -> Result<(Client, TlsLine)> {
         let place = format!("diskdelta://{}/x", self.address);
         let place = RemoteAddress::parse(place).unwrap();
         let mut line = TlsLine::dial(&place, &self.options)?;
         let (reader, writer) = line.streams()?;
-        let dialled = Dialled::new(reader, writer, &self.line, &work())?;
+        let dialled = Client::new(reader, writer, &self.line, &work())?;
         Ok((dialled, line))
     }
 

@@ -17,10 +17,10 @@ use crate::manifest::{KeptManifest, RangeSet, Root};
 use crate::progress::Work;
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
-use crate::remote::{Carrier, Job, LineOptions, Pull, Reach, Session, ShellOptions};
+use crate::remote::{ConnectOptions, Connection, Job, LineOptions, Pull, Session, ShellOptions};
 use crate::replica::{Appended, Changed, Replica};
 use crate::storage::Storage;
-use crate::sync::{FAR_BLOCK_BYTES, FarSource, Search, SyncOptions, SyncReport, Target};
+use crate::sync::{REMOTE_BLOCK_BYTES, Search, SourceBackend, SyncOptions, SyncReport, Target};
 use crate::units::BlockSize;
 
 /// A disk on another host, open there. One thing is done with it.
@@ -35,7 +35,7 @@ pub(super) struct Far {
 enum Behind {
     /// Nothing else.
     Own {
-        carrier: Box<Mutex<Carrier>>,
+        carrier: Box<Mutex<Connection>>,
         place: String,
     },
     /// A disk agent, which uses it again.
@@ -64,7 +64,7 @@ impl Far {
     pub fn open(
         at: &RemoteAddress,
         format: Format,
-        reach: &Reach,
+        reach: &ConnectOptions,
         live: bool,
         work: &Work,
     ) -> Result<Self> {
@@ -140,7 +140,7 @@ impl Far {
     /// # Errors
     /// `Unsupported` for roots over other blocks; those of the disk and of the line.
     pub fn root(&self, disk_len: u64, block_size: BlockSize, work: &Work) -> Result<Root> {
-        if block_size.bytes() != FAR_BLOCK_BYTES {
+        if block_size.bytes() != REMOTE_BLOCK_BYTES {
             let what = "a root over other blocks does not go with a disk on another host";
             return Err(self.explain(Error::new(ErrorKind::Unsupported, what)));
         }
@@ -262,7 +262,7 @@ impl Drop for Far {
 }
 
 /// How the hosts of a site's disks are reached, as its plan says.
-pub(super) fn reach(plan: &plan::Reach) -> Reach {
+pub(super) fn reach(plan: &plan::Reach) -> ConnectOptions {
     let line = LineOptions::default()
         .with_silence(plan.timeout)
         .with_limit_rate(plan.limit_rate);
@@ -271,7 +271,7 @@ pub(super) fn reach(plan: &plan::Reach) -> Reach {
         .with_program(&plan.remote_program)
         .with_timeout((plan.timeout != LineOptions::default().silence).then_some(plan.timeout))
         .with_keeps_errors(true);
-    let reach = Reach::default().with_shell(shell).with_line(line);
+    let reach = ConnectOptions::default().with_shell(shell).with_line(line);
     #[cfg(feature = "tls")]
     let reach = reach.with_tls(plan.tls.as_ref().map(|files| {
         let options = DialOptions::new(Identity::new(&files.cert, &files.key, &files.ca));
@@ -287,12 +287,12 @@ pub(super) fn reach(plan: &plan::Reach) -> Reach {
 /// across a line at least.
 pub(super) fn blocks_of(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let block = |range: &Range<u64>| {
-        let start = range.start - range.start % FAR_BLOCK_BYTES;
+        let start = range.start - range.start % REMOTE_BLOCK_BYTES;
         start
             ..range
                 .end
-                .div_ceil(FAR_BLOCK_BYTES)
-                .saturating_mul(FAR_BLOCK_BYTES)
+                .div_ceil(REMOTE_BLOCK_BYTES)
+                .saturating_mul(REMOTE_BLOCK_BYTES)
     };
     let filled = ranges.iter().filter(|range| !range.is_empty());
     let blocks = RangeSet::of(filled.map(block));
@@ -301,11 +301,13 @@ pub(super) fn blocks_of(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
 
 /// At most 256 blocks, spread evenly.
 fn spread(disk_len: u64) -> Vec<Range<u64>> {
-    let step = disk_len.div_ceil(SAMPLES).next_multiple_of(FAR_BLOCK_BYTES);
+    let step = disk_len
+        .div_ceil(SAMPLES)
+        .next_multiple_of(REMOTE_BLOCK_BYTES);
     let starts = (0..SAMPLES).map(|index| index.saturating_mul(step));
     starts
         .take_while(|start| *start < disk_len)
-        .map(|start| start..(start + FAR_BLOCK_BYTES).min(disk_len))
+        .map(|start| start..(start + REMOTE_BLOCK_BYTES).min(disk_len))
         .collect()
 }
 
@@ -319,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_sample_is_of_blocks_of_the_disk_and_of_few() {
-        const BLOCK: u64 = FAR_BLOCK_BYTES;
+        const BLOCK: u64 = REMOTE_BLOCK_BYTES;
         assert_eq!(spread(0), []);
         let ends = |len| {
             spread(len)
@@ -336,7 +338,7 @@ mod tests {
 
     #[test]
     fn tracked_ranges_are_rounded_out_to_blocks() {
-        let block = FAR_BLOCK_BYTES;
+        let block = REMOTE_BLOCK_BYTES;
         let ranges = [5..6, 7..7, block - 1..block + 1, u64::MAX - 1..u64::MAX];
         let rounded = blocks_of(&ranges);
         assert_eq!(rounded[0], 0..2 * block);

@@ -45,7 +45,7 @@ use super::vm::too_late;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, Image, ImageOptions};
 use crate::progress::Work;
-use crate::remote::Reach;
+use crate::remote::ConnectOptions;
 use crate::storage::SourceOptions;
 use crate::sync::{HostSource, HostTarget, HostTargetOptions, Safety};
 use crate::units::BlockSize;
@@ -67,7 +67,7 @@ pub struct HostDisks {
     safety: Safety,
     encryption: Sides<Option<Encryption>>,
     /// How a side's disks on other hosts are reached.
-    reach: Sides<Reach>,
+    reach: Sides<ConnectOptions>,
     /// Where other disks come from, if this is done for another host.
     callback_source: Option<Arc<CallbackSource>>,
     /// How much a side's disks should hold whose disk states lie elsewhere.

@@ -11,7 +11,7 @@ use crate::failback::plan::Address;
 use crate::image::nbd::NbdExport;
 use crate::image::{Format, Image};
 use crate::progress::Work;
-use crate::remote::Reach;
+use crate::remote::ConnectOptions;
 use crate::storage::{HostFile, SourceOptions};
 #[cfg(feature = "qemu")]
 use crate::sync::Source;
@@ -35,7 +35,7 @@ impl SourceDisk {
     pub fn open(
         at: &Address,
         format: Format,
-        reach: &Reach,
+        reach: &ConnectOptions,
         live: bool,
         work: &Work,
     ) -> Result<Self> {

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::manifest::{ManifestUpdater, RangeSet, Root, Sink};
 use crate::progress::{Phase, Work};
-use crate::remote::session::remote_source::FarDisk;
+use crate::remote::session::remote_source::RemoteSource;
 use crate::remote::session::run::Session;
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::format::{LIST_MOST, LONG_HASH_LEN, WINDOWS_MOST};
@@ -25,9 +25,9 @@ use crate::sync::Search;
 /// Finds what moves; manifests stand for reading wherever they may.
 ///
 /// # Errors
-/// Those of [`FarSource::find`](crate::sync::FarSource::find).
+/// Those of [`SourceBackend::find`](crate::sync::SourceBackend::find).
 pub(in crate::remote) fn find(
-    far: &FarDisk,
+    far: &RemoteSource,
     search: Search<'_>,
     work: &Work,
     visit: &Visit<'_>,
@@ -98,9 +98,9 @@ pub(in crate::remote) fn find(
 /// Hands out all that the source holds; also returns the root of its blocks.
 ///
 /// # Errors
-/// Those of [`FarSource::everything`](crate::sync::FarSource::everything).
+/// Those of [`SourceBackend::everything`](crate::sync::SourceBackend::everything).
 pub(in crate::remote) fn everything(
-    far: &FarDisk,
+    far: &RemoteSource,
     disk_len: u64,
     work: &Work,
     visit: &Visit<'_>,
@@ -123,7 +123,7 @@ type Trees = ([u8; 32], Vec<Range<u64>>);
 /// The source's root, and where it and what is known of the target may differ; `None` where the
 /// source has no manifest after all.
 fn compare_trees(
-    far: &FarDisk,
+    far: &RemoteSource,
     session: &Session,
     known: &Known,
     disk_len: u64,
@@ -199,10 +199,10 @@ impl<'a> Descent<'a> {
     /// Asks for it, and goes on until it is done.
     ///
     /// # Errors
-    /// Those of [`FarSource::compare`](crate::sync::FarSource::compare).
+    /// Those of [`SourceBackend::compare`](crate::sync::SourceBackend::compare).
     pub fn run(
         self,
-        far: &FarDisk,
+        far: &RemoteSource,
         session: &Session,
         work: &Work,
         visit: &Visit<'_>,

@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use super::remote_source::{FarDisk, described};
+use super::remote_source::{RemoteSource, described};
 use super::run::{Session, Side};
-use super::source_server::Answerer;
+use super::source_server::SourceServer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::progress::{CancelToken, Work};
@@ -17,11 +17,11 @@ use crate::remote::wire::request::{Fault, Job};
 use crate::sync::{CachedSource, HostSource, SyncOptions, SyncReport, Target};
 
 /// A line to an agent, which waits for a job, but no longer than for an end that is silent.
-pub struct Dialled {
+pub struct Client {
     session: Session,
 }
 
-impl Dialled {
+impl Client {
     /// Greets the agent behind `reader` and `writer`.
     ///
     /// # Errors
@@ -32,10 +32,10 @@ impl Dialled {
         writer: impl Write + Send + 'static,
         options: &LineOptions,
         work: &Work,
-    ) -> Result<Dialled> {
+    ) -> Result<Client> {
         let line = Line::new(reader, writer, options.clone().or_peer("the agent"))?;
         let session = Session::greet(line, Side::Dialler, work.cancel())?;
-        Ok(Dialled { session })
+        Ok(Client { session })
     }
 
     /// Has the agent open the source that `job` names.
@@ -50,7 +50,7 @@ impl Dialled {
         job.live &= self.session.looks();
         job.marker_is_data &= self.session.reads_markers();
         self.session.line().send(&Message::Job(Box::new(job)))?;
-        let far = FarDisk::open(self.session, &Limits::default(), work.cancel())?;
+        let far = RemoteSource::open(self.session, &Limits::default(), work.cancel())?;
         Ok(Pull { far: Arc::new(far) })
     }
 
@@ -94,7 +94,7 @@ impl Dialled {
         self.session
             .line()
             .send(&Message::Job(Box::new(job.clone())))?;
-        let answerer = Answerer {
+        let answerer = SourceServer {
             image: source.image().clone(),
             check: &|| source.check(),
             warnings: Vec::new(),
@@ -117,7 +117,7 @@ impl Dialled {
 
 /// A source at an agent.
 pub struct Pull {
-    far: Arc<FarDisk>,
+    far: Arc<RemoteSource>,
 }
 
 impl Pull {
@@ -129,7 +129,7 @@ impl Pull {
     pub fn over(session: Session, cancel: &CancelToken) -> Result<Pull, (Error, Box<Session>)> {
         match described(&session, &Limits::default(), cancel) {
             Ok(opened) => Ok(Pull {
-                far: Arc::new(FarDisk::new(session, opened)),
+                far: Arc::new(RemoteSource::new(session, opened)),
             }),
             Err(error) => Err((error, Box::new(session))),
         }
@@ -141,7 +141,7 @@ impl Pull {
     }
 
     /// The source, to be asked for something else than a sync.
-    pub fn far(&self) -> &FarDisk {
+    pub fn far(&self) -> &RemoteSource {
         &self.far
     }
 

@@ -23,10 +23,10 @@ use crate::remote::wire::format::{
 };
 use crate::remote::wire::message::{Claims, Compare, Message};
 use crate::remote::wire::request::{Ending, Opened};
-use crate::sync::{Claim, FarSource, Search, Source, SyncOptions, SyncReport, Target, sync};
+use crate::sync::{Claim, Search, Source, SourceBackend, SyncOptions, SyncReport, Target, sync};
 
 /// A source at the other end of a session.
-pub struct FarDisk {
+pub struct RemoteSource {
     session: Mutex<Session>,
     opened: Opened,
     pub(in crate::remote) comparisons: AtomicU64,
@@ -38,19 +38,19 @@ pub struct FarDisk {
     pub(in crate::remote) is_wary: AtomicBool,
 }
 
-impl FarDisk {
+impl RemoteSource {
     /// Takes the description of the source, which the other end sends first.
     ///
     /// # Errors
     /// Any, from the other end; `LimitExceeded`, `Malformed`, `Io`, `Cancelled`.
-    pub fn open(session: Session, limits: &Limits, cancel: &CancelToken) -> Result<FarDisk> {
+    pub fn open(session: Session, limits: &Limits, cancel: &CancelToken) -> Result<RemoteSource> {
         let opened = described(&session, limits, cancel)?;
-        Ok(FarDisk::new(session, opened))
+        Ok(RemoteSource::new(session, opened))
     }
 
     /// The source that the other end has described by `opened`.
-    pub(in crate::remote) fn new(session: Session, opened: Opened) -> FarDisk {
-        FarDisk {
+    pub(in crate::remote) fn new(session: Session, opened: Opened) -> RemoteSource {
+        RemoteSource {
             session: Mutex::new(session),
             opened,
             comparisons: AtomicU64::new(0),
@@ -135,7 +135,7 @@ impl FarDisk {
             &mut look,
         )?;
         drop(session);
-        FarSource::check(self)?;
+        SourceBackend::check(self)?;
         let root = end.root().ok_or_else(|| wrong("no root"))?;
         Ok(Root::from_bytes(root))
     }
@@ -178,7 +178,7 @@ impl FarDisk {
     }
 }
 
-impl FarSource for FarDisk {
+impl SourceBackend for RemoteSource {
     fn info(&self) -> ImageInfo {
         self.opened.info()
     }
@@ -271,7 +271,7 @@ impl FarSource for FarDisk {
 /// Takes the description of the source, which the other end sends first.
 ///
 /// # Errors
-/// As [`FarDisk::open`].
+/// As [`RemoteSource::open`].
 pub(in crate::remote) fn described(
     session: &Session,
     limits: &Limits,

@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::remote_source::FarDisk;
+use super::remote_source::RemoteSource;
 use super::run::{Session, Side};
-use super::source_server::Answerer;
+use super::source_server::SourceServer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{FileGate, ImageOptions};
 use crate::limits::Limits;
@@ -206,7 +206,7 @@ impl Agent<'_> {
             Ok(opened) => opened,
             Err(error) => return refuse(session, error),
         };
-        let answerer = Answerer {
+        let answerer = SourceServer {
             image: source.image().clone(),
             check: &|| source.check(),
             warnings: source
@@ -238,7 +238,7 @@ impl Agent<'_> {
             Ok(opened) => opened,
             Err(error) => return refuse(session, error),
         };
-        let far = Arc::new(FarDisk::open(
+        let far = Arc::new(RemoteSource::open(
             session,
             &Limits::default(),
             self.work.cancel(),

@@ -23,7 +23,7 @@ use crate::remote::wire::request::{Ending, Opened};
 use crate::sync::{CachedSource, Claim};
 
 /// What is answered from. It is only read.
-pub struct Answerer<'a> {
+pub struct SourceServer<'a> {
     /// The source.
     pub image: Arc<dyn Image>,
     /// Whether it is what it was.
@@ -34,7 +34,7 @@ pub struct Answerer<'a> {
     pub cached: Option<CachedSource>,
 }
 
-impl Answerer<'_> {
+impl SourceServer<'_> {
     /// Describes the source, and answers until the other end is done; returns what it said then.
     ///
     /// # Errors

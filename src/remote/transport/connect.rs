@@ -4,7 +4,7 @@ use super::ssh::{Shell, ShellOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::RemoteAddress;
 use crate::progress::Work;
-use crate::remote::session::client::Dialled;
+use crate::remote::session::client::Client;
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, TlsLine};
 use crate::remote::wire::connection_options::LineOptions;
@@ -13,7 +13,7 @@ use crate::setters::setters;
 /// How another host is reached, whatever way it is.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct Reach {
+pub struct ConnectOptions {
     /// How an agent is started behind a shell.
     pub shell: ShellOptions,
     /// How a service is dialled; without it none is.
@@ -24,22 +24,22 @@ pub struct Reach {
 }
 
 setters! {
-    Reach:
-    /// Replaces [`Reach::shell`].
+    ConnectOptions:
+    /// Replaces [`ConnectOptions::shell`].
     with_shell, shell: ShellOptions;
-    /// Replaces [`Reach::line`].
+    /// Replaces [`ConnectOptions::line`].
     with_line, line: LineOptions;
 }
 
 #[cfg(feature = "tls")]
 setters! {
-    Reach:
-    /// Replaces [`Reach::tls`].
+    ConnectOptions:
+    /// Replaces [`ConnectOptions::tls`].
     with_tls, tls: Option<DialOptions>;
 }
 
 /// What carries a line; the line ends where it is dropped.
-pub struct Carrier(Kind);
+pub struct Connection(Kind);
 
 enum Kind {
     Shell(Shell),
@@ -52,7 +52,7 @@ impl RemoteAddress {
     ///
     /// # Errors
     /// Those of starting a shell, of dialling a service and of the agent.
-    pub fn dial(&self, reach: &Reach, work: &Work) -> Result<(Dialled, Carrier)> {
+    pub fn dial(&self, reach: &ConnectOptions, work: &Work) -> Result<(Client, Connection)> {
         let peer = format!("the agent at {}", self.host());
         let line = reach.line.clone().or_peer(&peer);
         if self.is_service() {
@@ -60,37 +60,42 @@ impl RemoteAddress {
         }
         let mut shell = Shell::start(self, &reach.shell)?;
         let (output, input) = shell.streams()?;
-        let dialled = Dialled::new(output, input, &line, work);
+        let dialled = Client::new(output, input, &line, work);
         let dialled = dialled.map_err(|error| shell.explain(error))?;
         shell.greeted();
-        Ok((dialled, Carrier(Kind::Shell(shell))))
+        Ok((dialled, Connection(Kind::Shell(shell))))
     }
 
     #[cfg(feature = "tls")]
     fn dial_service(
         &self,
-        reach: &Reach,
+        reach: &ConnectOptions,
         line: &LineOptions,
         work: &Work,
-    ) -> Result<(Dialled, Carrier)> {
+    ) -> Result<(Client, Connection)> {
         let options = reach.tls.as_ref().ok_or_else(|| {
             let what = "a service takes only who has a certificate";
             Error::new(ErrorKind::InvalidInput, what)
         })?;
         let mut tls = TlsLine::dial(self, options)?;
         let (reader, writer) = tls.streams()?;
-        let dialled = Dialled::new(reader, writer, line, work)?;
-        Ok((dialled, Carrier(Kind::Tls(tls))))
+        let dialled = Client::new(reader, writer, line, work)?;
+        Ok((dialled, Connection(Kind::Tls(tls))))
     }
 
     #[cfg(not(feature = "tls"))]
-    fn dial_service(&self, _: &Reach, _: &LineOptions, _: &Work) -> Result<(Dialled, Carrier)> {
+    fn dial_service(
+        &self,
+        _: &ConnectOptions,
+        _: &LineOptions,
+        _: &Work,
+    ) -> Result<(Client, Connection)> {
         let what = "this build cannot reach services (feature `tls`)";
         Err(Error::new(ErrorKind::Unsupported, what))
     }
 }
 
-impl Carrier {
+impl Connection {
     /// The error of a line that broke, with what the shell said of it where that was kept.
     pub fn explain(&mut self, error: Error) -> Error {
         match &mut self.0 {

@@ -10,7 +10,7 @@ use crate::delta::{
 use crate::error::{ErrorKind, Result};
 use crate::image::Image;
 use crate::storage::{Access, Place};
-use crate::sync::endpoint::remote_source::{Claim, FarSource};
+use crate::sync::endpoint::remote_source::{Claim, SourceBackend};
 use crate::sync::endpoint::source::Run;
 use crate::units::Extent;
 
@@ -93,7 +93,7 @@ impl Resume<'_> {
     }
 
     /// Puts a frame to those that the source is asked about, and asks when there are enough.
-    fn ask(&mut self, frame: &VerifiedFrame<'_>, far: &dyn FarSource) -> Result<()> {
+    fn ask(&mut self, frame: &VerifiedFrame<'_>, far: &dyn SourceBackend) -> Result<()> {
         let header = frame.header();
         if !self.may_serve(header) {
             return Ok(());
@@ -109,7 +109,7 @@ impl Resume<'_> {
     }
 
     /// Takes over what the source says is still true.
-    fn hear(&mut self, far: &dyn FarSource) -> Result<()> {
+    fn hear(&mut self, far: &dyn SourceBackend) -> Result<()> {
         let mut asked = std::mem::take(&mut self.asked);
         self.asked_bytes = 0;
         if asked.is_empty() {

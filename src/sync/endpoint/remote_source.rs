@@ -15,7 +15,7 @@ use crate::units::Extent;
 /// A source whose differences from a target come from elsewhere.
 ///
 /// Lengths are those that the sync wants: the source's own, or more, with zeros behind its end.
-pub trait FarSource: Send + Sync {
+pub trait SourceBackend: Send + Sync {
     /// What the image is.
     fn info(&self) -> ImageInfo;
 
@@ -33,11 +33,11 @@ pub trait FarSource: Send + Sync {
         visit: &(dyn Fn(Difference<'_>) -> Result<()> + Sync),
     ) -> Result<CompareReport>;
 
-    /// As [`compare`](FarSource::compare), to find what moves: manifests may stand for reading
+    /// As [`compare`](SourceBackend::compare), to find what moves: manifests may stand for reading
     /// either disk. Also returns the root of what the search's writer took.
     ///
     /// # Errors
-    /// Those of [`compare`](FarSource::compare) and of the writer.
+    /// Those of [`compare`](SourceBackend::compare) and of the writer.
     fn find(
         &self,
         search: Search<'_>,
@@ -47,10 +47,10 @@ pub trait FarSource: Send + Sync {
 
     /// Hands out all of the first `disk_len` bytes, zeros too; nothing is compared, and what was
     /// there is not known, whatever a difference says of it. Also returns the root of the source in
-    /// blocks of [`FAR_BLOCK_BYTES`], which what was handed out is known to have.
+    /// blocks of [`REMOTE_BLOCK_BYTES`], which what was handed out is known to have.
     ///
     /// # Errors
-    /// Those of [`compare`](FarSource::compare).
+    /// Those of [`compare`](SourceBackend::compare).
     fn everything(
         &self,
         disk_len: u64,
@@ -84,7 +84,7 @@ pub struct Search<'a> {
     pub options: &'a CompareOptions,
     /// What stands for reading the target, except where it is marked.
     pub kept: Option<&'a KeptManifest>,
-    /// Takes the manifest of what the target will hold, in blocks of [`FAR_BLOCK_BYTES`].
+    /// Takes the manifest of what the target will hold, in blocks of [`REMOTE_BLOCK_BYTES`].
     pub next: Option<ManifestWriter>,
     /// Whether the bytes of what differs are not wanted: nothing is handed out then, and what is
     /// counted rests on hashes that may be short.
@@ -94,7 +94,7 @@ pub struct Search<'a> {
 }
 
 /// Bytes a block of the only manifests that can stand in for a disk on another host.
-pub const FAR_BLOCK_BYTES: u64 = 64 << 10;
+pub const REMOTE_BLOCK_BYTES: u64 = 64 << 10;
 
 /// That these guest bytes have this BLAKE3.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -107,7 +107,7 @@ pub struct Claim {
 
 impl Source {
     /// A source that is not read here.
-    pub fn far(far: Arc<dyn FarSource>) -> Self {
+    pub fn far(far: Arc<dyn SourceBackend>) -> Self {
         let image = Arc::new(Unread(far.info()));
         let check = far.clone();
         let mut source = Source::new(image).with_check(Arc::new(move || check.check()));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::remote_source::FarSource;
+use super::remote_source::SourceBackend;
 use super::target::Target;
 use crate::diff::{CompareOptions, CompareReport, Difference, compare};
 use crate::error::{Error, ErrorKind, Result};
@@ -20,7 +20,7 @@ use crate::sync::scan::find;
 pub struct Source {
     pub(in crate::sync) image: Arc<dyn Image>,
     /// What is asked in its place, where the image cannot be read here.
-    pub(in crate::sync) far: Option<Arc<dyn FarSource>>,
+    pub(in crate::sync) far: Option<Arc<dyn SourceBackend>>,
     /// What stands for reading it.
     pub(in crate::sync) manifest: Option<Manifest>,
     /// Who may use what is made of it where nothing was before.

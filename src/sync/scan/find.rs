@@ -14,7 +14,7 @@ use crate::manifest::{
     HashPass, HashedRun, KeptManifest, Manifest, ManifestUpdater, ManifestWriter, RangeSet, Visit,
 };
 use crate::progress::Phase;
-use crate::sync::endpoint::remote_source::{FAR_BLOCK_BYTES, Search};
+use crate::sync::endpoint::remote_source::{REMOTE_BLOCK_BYTES, Search};
 use crate::sync::endpoint::source::Run;
 use crate::sync::options::{Safety, Verify};
 use crate::units::{BlockSize, Extent, ExtentKind, PAGE_BYTES};
@@ -137,7 +137,7 @@ pub(in crate::sync) fn everything(
     if let Some(far) = &run.source.far {
         let visit = |difference: Difference<'_>| found(&difference, unknown);
         let (report, root) = far.everything(run.source.disk_len(), run.work, &visit)?;
-        let is_wanted = run.options.block_size.bytes() == FAR_BLOCK_BYTES;
+        let is_wanted = run.options.block_size.bytes() == REMOTE_BLOCK_BYTES;
         return Ok((report, is_wanted.then(|| *root.as_bytes())));
     }
     let source = &*run.source.image;

@@ -10,7 +10,7 @@ use crate::limits::Limits;
 use crate::manifest::{self, KeptManifest, ManifestWriter, Staged, refuse_other};
 use crate::progress::Work;
 use crate::storage::{Access, Place, Storage};
-use crate::sync::endpoint::remote_source::FAR_BLOCK_BYTES;
+use crate::sync::endpoint::remote_source::REMOTE_BLOCK_BYTES;
 use crate::sync::endpoint::source::Run;
 use crate::sync::endpoint::target::Target;
 use crate::units::BlockSize;
@@ -54,7 +54,7 @@ impl Keeper {
         let block_size = kept
             .as_ref()
             .map_or(run.options.block_size, |kept| kept.manifest().block_size());
-        if run.source.far.is_some() && block_size.bytes() != FAR_BLOCK_BYTES {
+        if run.source.far.is_some() && block_size.bytes() != REMOTE_BLOCK_BYTES {
             let what = "a kept manifest of other blocks does not go with a source on another host";
             return Err(Error::new(ErrorKind::Unsupported, what)
                 .at_path(place.path())

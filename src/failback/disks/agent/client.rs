@@ -16,14 +16,14 @@ use crate::location::RemoteAddress;
 use crate::manifest::RangeSet;
 use crate::progress::Work;
 use crate::remote::format::WINDOWS_MOST;
-use crate::remote::{Answerer, Fault, Message, Reach, Session};
+use crate::remote::{ConnectOptions, Fault, Message, Session, SourceServer};
 use crate::sync::Safety;
 
 /// Calls the disk agent at the host of a side's disks.
 pub(in crate::failback::disks) struct AgentClient {
     at: RemoteAddress,
     login: String,
-    reach: Reach,
+    reach: ConnectOptions,
     request: AgentRequest,
 }
 
@@ -219,7 +219,7 @@ fn answer_for(
         // What follows from that the disk agent says.
         Err(error) => return tell(&error).map(|()| Some(error)),
     };
-    let answerer = Answerer {
+    let answerer = SourceServer {
         image,
         check: &|| source_disk.check(),
         warnings: Vec::new(),

@@ -30,7 +30,7 @@ use setting::Setting;
 
 fn main() {
     let setting = Setting::new();
-    let work = Work::new(2).unwrap();
+    let work = Work::with_threads(2).unwrap();
     let pair = Pair::make(&setting, &work, 100);
     let title = format!("1 % of {}, two threads", format_size(setting.size));
     setting.race(
@@ -171,7 +171,7 @@ fn delta_between(path: &Path, from: &Path, to: &Path, level: Option<i32>, work: 
     let options = DeltaOptions::default().with_level(level);
     create(Base::Image(&from), &to, new_file(path), &options, work).unwrap();
     let file = FileStorage::open_read(path).unwrap();
-    Delta::open(Arc::new(file), &Limits::default()).unwrap()
+    Delta::from_storage(Arc::new(file), &Limits::default()).unwrap()
 }
 
 fn new_file(path: &Path) -> Arc<FileStorage> {

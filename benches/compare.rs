@@ -77,7 +77,7 @@ impl Pair {
             new: dir.join("new"),
             old_copy: dir.join("old-copy"),
             size,
-            work: Work::new(2).unwrap(),
+            work: Work::with_threads(2).unwrap(),
         };
         let mut files =
             [&pair.old, &pair.new, &pair.old_copy].map(|path| File::create(path).unwrap());

@@ -36,7 +36,7 @@ fn main() {
 
 /// Two threads, blocks of 64 KiB, in the page cache.
 fn race(setting: &Setting, path: &Path) {
-    let work = Work::new(2).unwrap();
+    let work = Work::with_threads(2).unwrap();
     let root = || {
         black_box(root(path, BlockSize::default(), &work));
     };
@@ -56,7 +56,7 @@ fn race(setting: &Setting, path: &Path) {
 
 fn by_block_size_and_threads(criterion: &mut Criterion, setting: &Setting, path: &Path) {
     for threads in [1, 2] {
-        let work = Work::new(threads).unwrap();
+        let work = Work::with_threads(threads).unwrap();
         let mut group = criterion.benchmark_group(format!("hash, {threads} threads"));
         group.throughput(Throughput::Bytes(setting.size));
         for bits in [12, 14, 16, 18, 20, 24] {

@@ -23,12 +23,20 @@ pub struct Work {
 }
 
 impl Work {
+    /// Work on a pool of its own, with one thread for each core and at least four.
+    ///
+    /// # Errors
+    /// `Io` when the threads cannot be started.
+    pub fn new() -> Result<Self> {
+        Self::with_threads(0)
+    }
+
     /// Work on a pool of its own with `threads` threads; 0 means one for each core, and at least
     /// four: on a medium most of them wait for their reads.
     ///
     /// # Errors
     /// `InvalidInput` for more than [`MOST_THREADS`]; `Io` when the threads cannot be started.
-    pub fn new(threads: usize) -> Result<Self> {
+    pub fn with_threads(threads: usize) -> Result<Self> {
         check_threads(threads)?;
         let threads = match threads {
             0 => thread::available_parallelism()
@@ -256,7 +264,7 @@ fn stopped() -> Error {
     Error::new(ErrorKind::Cancelled, "cancelled")
 }
 
-/// Most threads that [`Work::new`] starts: more of them wait for each other, not for a medium.
+/// Most threads that [`Work::with_threads`] starts: more wait for each other, not for a medium.
 pub const MOST_THREADS: usize = 256;
 
 /// Refuses a number of threads that is no use.
@@ -283,7 +291,7 @@ mod tests {
     #[test]
     fn more_threads_than_are_of_use_are_refused_and_none_is_started() {
         for threads in [MOST_THREADS + 1, 100_000, usize::MAX] {
-            let error = Work::new(threads).err().unwrap();
+            let error = Work::with_threads(threads).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert!(error.to_string().contains("256"), "{error}");
         }

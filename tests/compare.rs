@@ -38,7 +38,7 @@ proptest! {
         threads in 1usize..4,
     ) {
         let (source, target) = (Disk::pieced(&source), Disk::pieced(&target));
-        let work = Work::new(threads).unwrap();
+        let work = Work::with_threads(threads).unwrap();
         let options = CompareOptions::default();
         let report = compare(&source, &target, &options, &work, &|difference| {
             target.write(difference);
@@ -61,7 +61,7 @@ proptest! {
         target in pieces(),
     ) {
         let (source, target) = (Disk::pieced(&source), Disk::pieced(&target));
-        let work = Work::new(2).unwrap();
+        let work = Work::with_threads(2).unwrap();
         let found = images(&source, &target, &CompareOptions::default(), &work).unwrap();
         let mut expected: Vec<Extent> = Vec::new();
         for (range, kind) in differing_pages(&source, &target, None) {
@@ -113,7 +113,7 @@ fn one_changed_byte_shows_its_page_only() {
     for at in [0, 4095, 4096, 524_287, 524_288, (3 << 20) - 1] {
         let mut new = old.clone();
         new[at] ^= 1;
-        let work = Work::new(2).unwrap();
+        let work = Work::with_threads(2).unwrap();
         let (source, target) = (Disk::dense(new), Disk::dense(old.clone()));
         let found = images(&source, &target, &CompareOptions::default(), &work).unwrap();
         let start = at as u64 / PAGE * PAGE;
@@ -145,7 +145,7 @@ fn stretches_that_both_images_know_to_be_zeros_are_not_read() {
 fn an_unreadable_source_ends_the_work_and_says_where() {
     let source = Disk::dense(vec![1; 1 << 20]).failing(Some(700_000..700_001));
     let target = Disk::dense(vec![1; 1 << 20]);
-    let work = Work::new(2).unwrap();
+    let work = Work::with_threads(2).unwrap();
     let error = compare(&source, &target, &CompareOptions::default(), &work, &|_| {
         Ok(())
     });
@@ -178,7 +178,7 @@ fn skipped_pages_are_listed_once_merged_and_no_wider_than_they_are() {
 fn an_unreadable_target_is_an_error_whatever_is_skipped() {
     let source = Disk::dense(vec![1; 1 << 20]);
     let target = Disk::dense(vec![1; 1 << 20]).failing(Some(5000..5001));
-    let work = Work::new(2).unwrap();
+    let work = Work::with_threads(2).unwrap();
     let options = CompareOptions::default().with_skip_unreadable(true);
     let error = compare(&source, &target, &options, &work, &|_| Ok(())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
@@ -190,7 +190,7 @@ fn a_damaged_source_is_not_taken_for_an_unreadable_one() {
         .failing(Some(5000..5001))
         .failing_with(ErrorKind::Malformed);
     let target = Disk::dense(vec![1; 1 << 20]);
-    let work = Work::new(2).unwrap();
+    let work = Work::with_threads(2).unwrap();
     let options = CompareOptions::default().with_skip_unreadable(true);
     let error = compare(&source, &target, &options, &work, &|_| Ok(())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Malformed);
@@ -203,7 +203,7 @@ fn a_cancel_stops_within_a_unit_of_each_thread() {
         Disk::dense(vec![2; 32 << 20]),
     );
     let cancel = CancelToken::new();
-    let work = Work::new(2).unwrap().with_cancel(cancel.clone());
+    let work = Work::with_threads(2).unwrap().with_cancel(cancel.clone());
     let visited = AtomicU64::new(0);
     let error = compare(
         &source,
@@ -226,7 +226,7 @@ fn what_the_visitor_fails_with_ends_the_work() {
         Disk::dense(vec![1; 32 << 20]),
         Disk::dense(vec![2; 32 << 20]),
     );
-    let work = Work::new(2).unwrap();
+    let work = Work::with_threads(2).unwrap();
     let calls = AtomicU64::new(0);
     let error = compare(&source, &target, &CompareOptions::default(), &work, &|_| {
         calls.fetch_add(1, Ordering::SeqCst);
@@ -238,7 +238,7 @@ fn what_the_visitor_fails_with_ends_the_work() {
 
 #[test]
 fn work_that_runs_on_a_thread_of_its_own_pool_ends() {
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let (source, target) = (Disk::dense(vec![1; 1 << 20]), Disk::dense(vec![2; 1 << 20]));
     let found = work
         .pool()
@@ -257,7 +257,7 @@ fn a_raw_image_is_mended_while_it_is_compared() {
     let storage = Arc::new(MemoryStorage::new("target", old));
     let source = Raw::open(Arc::new(MemoryStorage::new("source", new.clone()))).unwrap();
     let target = Raw::open(storage.clone()).unwrap();
-    let work = Work::new(2).unwrap();
+    let work = Work::with_threads(2).unwrap();
     compare(
         &source,
         &target,
@@ -469,7 +469,9 @@ enum Told {
 impl Seen {
     fn of(source: &Disk, target: &Disk, options: &CompareOptions, threads: usize) -> Seen {
         let progress = Arc::new(Counted::default());
-        let work = Work::new(threads).unwrap().with_progress(progress.clone());
+        let work = Work::with_threads(threads)
+            .unwrap()
+            .with_progress(progress.clone());
         let differences = Mutex::new(Vec::new());
         let report = compare(source, target, options, &work, &|difference| {
             let told = (

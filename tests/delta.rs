@@ -23,7 +23,7 @@ fn image(bytes: &[u8]) -> Raw {
 }
 
 fn work() -> Work {
-    Work::new(2).unwrap()
+    Work::with_threads(2).unwrap()
 }
 
 fn options() -> DeltaOptions {
@@ -48,7 +48,7 @@ fn delta_with(old: &[u8], new: &[u8], options: &DeltaOptions) -> Arc<MemoryStora
 }
 
 fn opened(bytes: Vec<u8>) -> Result<Delta> {
-    Delta::open(
+    Delta::from_storage(
         Arc::new(MemoryStorage::new("delta", bytes)),
         &Limits::default(),
     )
@@ -401,7 +401,7 @@ fn a_delta_fits_a_disk_with_holes_wherever_its_frames_begin_and_end() {
         }
         drop(base);
         let target = Target::file(Place::new(directory, "t"), Format::Raw);
-        let delta = Delta::open(file, &Limits::default()).unwrap();
+        let delta = Delta::from_storage(file, &Limits::default()).unwrap();
         let check = BaseCheck::Whole;
         apply_delta(&delta, &target, check, Verify::Written, &work()).unwrap();
         assert!(
@@ -427,7 +427,7 @@ fn no_number_of_scattered_frames_is_too_many() {
         let limits = Limits::default().with_table_bytes(table_bytes);
         let open = |bytes: Vec<u8>| {
             let file = Arc::new(MemoryStorage::new("delta", bytes));
-            Delta::open(file, &limits).unwrap()
+            Delta::from_storage(file, &limits).unwrap()
         };
         let deltas = [
             open(delta(&disks[0], &disks[1]).to_vec()),
@@ -457,7 +457,7 @@ fn a_frame_of_exactly_the_allowed_length_is_taken_and_no_longer_one() {
         let walk = |limit: usize| {
             let limits = Limits::default().with_frame_bytes(u32::try_from(limit).unwrap());
             let file = Arc::new(MemoryStorage::new("delta", bytes.clone()));
-            Delta::open(file, &limits)?.for_each(&work(), &|frame| {
+            Delta::from_storage(file, &limits)?.for_each(&work(), &|frame| {
                 assert_eq!(frame.header().len, PAGE as u64);
                 Ok(())
             })
@@ -473,7 +473,7 @@ fn a_frame_is_held_to_the_limit_whatever_is_known_of_the_old_bytes() {
         let delta = |limit: u32| {
             let limits = Limits::default().with_frame_bytes(limit);
             let file = one_frame(&[5; PAGE], old);
-            Delta::open(file, &limits)?.for_each(&work(), &|_| Ok(()))
+            Delta::from_storage(file, &limits)?.for_each(&work(), &|_| Ok(()))
         };
         delta(4096).unwrap();
         let error = delta(4095).unwrap_err();
@@ -493,7 +493,7 @@ fn a_frame_longer_than_what_is_read_at_a_time_is_found_whole() {
             Ok(())
         };
         let limits = Limits::default();
-        let whole = Delta::open(file.clone(), &limits).unwrap();
+        let whole = Delta::from_storage(file.clone(), &limits).unwrap();
         whole.for_each(&work(), &note).unwrap();
         let file: Arc<dyn Storage> = file;
         diskdelta::delta::for_each_intact(&file, &limits, &work(), &|frame| match frame

@@ -64,7 +64,7 @@ fn directory(bytes: &[u8]) -> (WatchedDirectory, Target) {
 }
 
 fn work() -> Work {
-    Work::new(2).unwrap()
+    Work::with_threads(2).unwrap()
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn cancelling_a_check_of_all_never_calls_a_complete_target_untouched() {
         let now = MemoryStorage::new("now", directory.bytes("t.raw").unwrap());
         assert!(Mark::find(&now).unwrap().is_some());
         assert!(error.to_string().contains("marked"), "{error}");
-        let work = Work::new(1).unwrap();
+        let work = Work::with_threads(1).unwrap();
         match safety {
             Safety::Atomic => assert_eq!(recover(&target, &work).unwrap(), Recovered::New),
             _ => drop(sync(&source(&new), &target, &options, &work).unwrap()),

@@ -73,7 +73,7 @@ impl Lab {
             &work(),
         )
         .unwrap();
-        Delta::open(file, &Limits::default()).unwrap()
+        Delta::from_storage(file, &Limits::default()).unwrap()
     }
 
     fn names(&self) -> Vec<String> {
@@ -87,7 +87,7 @@ impl Lab {
 }
 
 fn work() -> Work {
-    Work::new(2).unwrap()
+    Work::with_threads(2).unwrap()
 }
 
 fn raw(bytes: &[u8]) -> Raw {
@@ -279,7 +279,7 @@ fn what_cannot_be_a_child_is_refused_and_leaves_nothing() {
     let at = bytes.len() / 2;
     bytes[at] ^= 1;
     let damaged = Arc::new(MemoryStorage::new("damaged", bytes));
-    let damaged = Delta::open(damaged, &Limits::default()).unwrap();
+    let damaged = Delta::from_storage(damaged, &Limits::default()).unwrap();
     assert_eq!(kind(&damaged, &vhdx, "c.vhdx"), ErrorKind::Malformed);
 }
 
@@ -349,7 +349,7 @@ fn with_frames(old: &[u8], changes: &[(usize, usize, u8)]) -> (Delta, Vec<u8>) {
         Some(*root.as_bytes())
     };
     writer.finish(root(old), root(&new)).unwrap();
-    (Delta::open(file, &Limits::default()).unwrap(), new)
+    (Delta::from_storage(file, &Limits::default()).unwrap(), new)
 }
 
 proptest! {
@@ -418,7 +418,7 @@ fn make_child(
     let over = ExportBase::new(base.clone(), format.format(), r".\base");
     let place = Place::new(Arc::new(disk.directory(DIRECTORY)), "child");
     place.create_whole(Privacy::PRIVATE, |child| {
-        export(delta, &over, child, &Work::new(1)?)
+        export(delta, &over, child, &Work::with_threads(1)?)
     })?;
     disk.note("made");
     Ok(())

@@ -445,7 +445,7 @@ fn append(
 ) -> Result<(Appended, manifest::Root)> {
     let next = next();
     let appended = replica.append(&image(bytes), changed, &next, &|| Ok(()), &work())?;
-    let manifest = manifest::Manifest::open(next, &diskdelta::Limits::default())?;
+    let manifest = manifest::Manifest::from_storage(next, &diskdelta::Limits::default())?;
     Ok((appended, manifest.root()))
 }
 
@@ -459,7 +459,7 @@ fn append_far(
     let appended = replica.append_far(line.pull.far(), len, changed, &next, &work())?;
     line.pull.end()?;
     line.agent.join().unwrap().unwrap();
-    let manifest = manifest::Manifest::open(next, &diskdelta::Limits::default())?;
+    let manifest = manifest::Manifest::from_storage(next, &diskdelta::Limits::default())?;
     Ok((appended, manifest.root()))
 }
 
@@ -563,7 +563,7 @@ fn root(bytes: &[u8]) -> manifest::Root {
 }
 
 fn work() -> Work {
-    Work::new(2).unwrap()
+    Work::with_threads(2).unwrap()
 }
 
 /// One block of each kind; kind 0 is zeros.

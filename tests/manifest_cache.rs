@@ -78,7 +78,7 @@ fn open(path: &Path) -> HostSource {
 }
 
 fn work() -> Work {
-    Work::new(2).unwrap()
+    Work::with_threads(2).unwrap()
 }
 
 /// Until a write shows in the times of what was written last.
@@ -352,7 +352,7 @@ fn an_image_that_may_lie_in_other_files_too_is_always_read() {
         &work(),
     )
     .unwrap();
-    let delta = Delta::open(file, &limits).unwrap();
+    let delta = Delta::from_storage(file, &limits).unwrap();
     let child = lab.path("child.vhd");
     export_delta(&delta, &open("parent.vhd"), child, &gated, &work()).unwrap();
     let elsewhere = Some("it may lie in other files too");

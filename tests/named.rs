@@ -55,7 +55,7 @@ fn side(path: &Path) -> HostSide {
 }
 
 fn work() -> Work {
-    Work::new(1).unwrap()
+    Work::with_threads(1).unwrap()
 }
 
 #[test]
@@ -368,7 +368,7 @@ fn a_target_whose_name_was_removed_or_given_away_is_never_done() {
         }),
         ("apply", |it, _, way| {
             let delta = Place::host(way)?.open(Access::Read)?;
-            let delta = Delta::open(delta, &Limits::default())?;
+            let delta = Delta::from_storage(delta, &Limits::default())?;
             let check = BaseCheck::Touched;
             apply_delta(&delta, it.target(), check, Verify::Written, &work()).map(drop)
         }),

@@ -78,7 +78,7 @@ proptest! {
         let (new, old) = (new.bytes(), old.bytes());
         let directory = WatchedDirectory::new();
         directory.insert("t.raw", old.clone());
-        let work = Work::new(2).unwrap();
+        let work = Work::with_threads(2).unwrap();
         let options = SyncOptions::default()
             .with_mode(mode).with_safety(safety).with_verify(verify).with_allow_shrink(true);
         sync(&source(&new), &target(&directory), &options, &work).unwrap();
@@ -96,7 +96,7 @@ proptest! {
         let (new, old) = (new.bytes(), old.bytes());
         let directory = WatchedDirectory::new();
         directory.insert("t.raw", old.clone());
-        let work = Work::new(2).unwrap();
+        let work = Work::with_threads(2).unwrap();
         let place = Place::new(Arc::new(directory.clone()), "t.undo");
         let options = SyncOptions::default()
             .with_mode(Mode::Delta).with_undo(Some(place.clone())).with_allow_shrink(true);
@@ -126,7 +126,7 @@ proptest! {
             return Ok(());
         }
         directory.insert("t.raw", now.clone());
-        let work = Work::new(2).unwrap();
+        let work = Work::with_threads(2).unwrap();
         let kept = Place::new(Arc::new(directory.clone()), "t.manifest");
         let options = SyncOptions::default()
             .with_safety(safety)
@@ -139,7 +139,7 @@ proptest! {
             prop_assert!(directory.bytes("t.raw").unwrap() == now);
             prop_assert_eq!(directory.names().unwrap(), vec!["t.manifest", "t.raw"]);
             let storage = kept.open(Access::Read).unwrap();
-            let manifest = Manifest::open(storage, &Limits::default()).unwrap();
+            let manifest = Manifest::from_storage(storage, &Limits::default()).unwrap();
             let image = Raw::open(Arc::new(MemoryStorage::new("now", now.clone()))).unwrap();
             let root = manifest::root_of(&image, BlockSize::MIN, &work).unwrap();
             prop_assert_eq!(manifest.root(), root);
@@ -179,7 +179,7 @@ proptest! {
         }
         let directory = WatchedDirectory::new();
         directory.insert("t.raw", old);
-        let work = Work::new(2).unwrap();
+        let work = Work::with_threads(2).unwrap();
         let options = SyncOptions::default().with_safety(safety).with_change_map(Some(map));
         sync(&source(&new), &target(&directory), &options, &work).unwrap();
         prop_assert!(directory.bytes("t.raw").unwrap() == expected);
@@ -193,7 +193,7 @@ fn a_change_map_goes_with_a_delta_only() {
     let options = SyncOptions::default()
         .with_mode(Mode::Full)
         .with_change_map(Some(Vec::new()));
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let error = sync(&source(&[2; 100_000]), &target(&directory), &options, &work).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert_eq!(directory.bytes("t.raw").unwrap(), vec![1; 100_000]);
@@ -203,7 +203,7 @@ fn a_change_map_goes_with_a_delta_only() {
 fn a_target_that_would_shrink_is_left_alone_unless_that_is_allowed() {
     let directory = WatchedDirectory::new();
     directory.insert("t.raw", vec![1; 3 * PAGE]);
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let options = SyncOptions::default();
     let error = sync(&source(&[2; PAGE]), &target(&directory), &options, &work).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -214,7 +214,7 @@ fn a_target_that_would_shrink_is_left_alone_unless_that_is_allowed() {
 #[test]
 fn a_missing_target_is_created() {
     let directory = WatchedDirectory::new();
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     sync(
         &source(&[2; 5000]),
         &target(&directory),
@@ -310,7 +310,13 @@ fn what_is_read_back_is_dropped_from_the_cache_first() {
         let options = SyncOptions::default()
             .with_mode(Mode::Delta)
             .with_safety(safety);
-        sync(&source(&new), &target, &options, &Work::new(1).unwrap()).unwrap();
+        sync(
+            &source(&new),
+            &target,
+            &options,
+            &Work::with_threads(1).unwrap(),
+        )
+        .unwrap();
         let dropped = device.dropped.lock().unwrap();
         for range in [
             2 << 20..(2 << 20) + page,
@@ -337,7 +343,7 @@ fn long_zeros_over_unread_bytes_are_read_back_in_pieces() {
     let stage = Place::new(directory.clone(), "device-stage");
     let target = Target::device(device.clone(), Format::Raw, stage);
     let options = SyncOptions::default().with_mode(Mode::Full);
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let empty = Source::new(empty_vhd(40 << 20));
     // It may also find them in a stage that was only waiting for its target.
     device.broken.store(true, Ordering::Relaxed);
@@ -367,14 +373,14 @@ fn the_way_back_from_long_zeros_is_read_in_pieces() {
         .push(&Frame::zero(5, (40 << 20) - 5, Old::Unknown))
         .unwrap();
     writer.finish(None, None).unwrap();
-    let delta = Delta::open(file, &Limits::default()).unwrap();
+    let delta = Delta::from_storage(file, &Limits::default()).unwrap();
     let base = Arc::new(Watched::new("base", vec![9; 40 << 20]));
     let undo = Arc::new(MemoryStorage::new("undo", Vec::new()));
     let writer = DeltaWriter::create(undo.clone(), header).unwrap();
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let trailer = reverse(&delta, &Raw::open(base.clone()).unwrap(), writer, &work).unwrap();
     assert_eq!(trailer.data_bytes, (40 << 20) - 5);
-    let undo = Delta::open(undo, &Limits::default()).unwrap();
+    let undo = Delta::from_storage(undo, &Limits::default()).unwrap();
     undo.verify(&work, &|frame| {
         assert!(frame.bytes().iter().all(|byte| *byte == 9) && frame.header().old == Old::Zeros);
         Ok(())
@@ -400,8 +406,8 @@ fn the_way_back_is_not_made_from_another_base_than_the_deltas() {
     let new = vec![5; LEN - 4096];
     writer.push(&Frame::data(4096, &new, old, None)).unwrap();
     writer.finish(None, None).unwrap();
-    let delta = Delta::open(file, &Limits::default()).unwrap();
-    let work = Work::new(1).unwrap();
+    let delta = Delta::from_storage(file, &Limits::default()).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let back = |base: Vec<u8>| {
         let undo = Arc::new(MemoryStorage::new("undo", Vec::new()));
         let writer = DeltaWriter::create(undo, header).unwrap();
@@ -420,7 +426,7 @@ fn a_larger_device_keeps_its_tail_only_where_that_is_allowed() {
     let stage = Place::new(directory, "device-stage");
     let storage: Arc<dyn Storage> = device.clone();
     let target = Target::device(storage, Format::Raw, stage);
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let new = vec![5; 3 << 20];
     let error = sync(&source(&new), &target, &SyncOptions::default(), &work).unwrap_err();
     assert!(error.to_string().contains("--allow-larger"), "{error}");
@@ -440,7 +446,7 @@ fn a_sample_counts_pages_of_data_and_those_that_differ() {
     for page in [3, 5, 40] {
         old[page * PAGE] ^= 1;
     }
-    let work = Work::new(2).unwrap();
+    let work = Work::with_threads(2).unwrap();
     let sample = sample(&image(&new), &image(&old), BlockSize::MIN, &work).unwrap();
     assert_eq!((sample.looked, sample.changed), (64, 3));
 }
@@ -448,7 +454,7 @@ fn a_sample_counts_pages_of_data_and_those_that_differ() {
 #[test]
 fn auto_copies_a_file_that_differs_and_never_a_device_or_in_place() {
     let (new, old) = (noise(1 << 20), vec![7; 1 << 20]);
-    let work = Work::new(2).unwrap();
+    let work = Work::with_threads(2).unwrap();
     let options = SyncOptions::default();
     let choice = |old: &[u8], options: &SyncOptions| {
         let directory = WatchedDirectory::new();
@@ -491,7 +497,7 @@ fn of_a_block_that_becomes_zeros_only_what_is_not_yet_zero_is_written() {
     new[3 * PAGE..4 * PAGE].fill(0);
     let directory = WatchedDirectory::new();
     directory.insert("t.raw", old.clone());
-    let work = Work::new(2).unwrap();
+    let work = Work::with_threads(2).unwrap();
     let kept = Place::new(Arc::new(directory.clone()), "t.manifest");
     let options = SyncOptions::default().with_target_manifest(Some(kept));
     sync(&source(&old), &target(&directory), &options, &work).unwrap();
@@ -504,7 +510,7 @@ fn of_a_block_that_becomes_zeros_only_what_is_not_yet_zero_is_written() {
 
 #[test]
 fn a_file_too_short_for_a_mark_is_replaced_as_a_whole_or_left_alone() {
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     for safety in [Safety::Atomic, Safety::InPlace] {
         let directory = WatchedDirectory::new();
         directory.insert("t.raw", vec![1; 1000]);
@@ -527,7 +533,7 @@ fn a_dry_run_says_identical_of_equal_disks_only() {
     let old = noise(8 * PAGE);
     let directory = WatchedDirectory::new();
     directory.insert("t.raw", old.clone());
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let options = SyncOptions::default().with_dry_run(true);
     let look = |new: &[u8], options: &SyncOptions| {
         let report = sync(&source(new), &target(&directory), options, &work).unwrap();
@@ -551,7 +557,7 @@ fn a_dry_run_says_identical_of_equal_disks_only() {
 
 #[test]
 fn a_full_copy_keeps_the_kind_of_container_that_it_replaces() {
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let options = SyncOptions::default().with_mode(Mode::Full);
     let new = noise(1 << 20);
     for kind in [
@@ -605,7 +611,7 @@ fn manifest_of(bytes: &[u8], work: &Work) -> Manifest {
 
 #[test]
 fn where_manifests_stand_for_both_disks_only_blocks_that_differ_are_read() {
-    let work = Work::new(2).unwrap();
+    let work = Work::with_threads(2).unwrap();
     let old = noise(1000 * PAGE);
     let mut new = old.clone();
     // More in a row than are read at once, of either kind.
@@ -639,7 +645,7 @@ fn where_manifests_stand_for_both_disks_only_blocks_that_differ_are_read() {
 
 #[test]
 fn a_source_that_does_not_hold_what_its_manifest_says_is_named_where_it_differs() {
-    let work = Work::new(2).unwrap();
+    let work = Work::with_threads(2).unwrap();
     let old = noise(600 * PAGE);
     let mut new = old.clone();
     new[298 * PAGE..302 * PAGE].fill(7);
@@ -658,7 +664,7 @@ fn a_source_that_does_not_hold_what_its_manifest_says_is_named_where_it_differs(
 
 #[test]
 fn what_a_medium_has_lost_is_found_before_the_target_counts_as_whole() {
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let (len, page) = (4u64 << 20, PAGE as u64);
     for (forgets, under_the_mark) in [
         (2 * page..3 * page, true),
@@ -706,7 +712,7 @@ fn no_number_of_scattered_changes_is_too_many() {
         for threads in [1, 4] {
             let directory = WatchedDirectory::new();
             directory.insert("t.raw", old.clone());
-            let work = Work::new(threads).unwrap();
+            let work = Work::with_threads(threads).unwrap();
             let options = SyncOptions::default()
                 .with_mode(Mode::Delta)
                 .with_safety(safety);
@@ -746,14 +752,14 @@ fn an_interrupted_sync_of_more_changes_than_memory_accounts_for_goes_on() {
     let options = SyncOptions::default().with_mode(Mode::Delta);
     let cancel = CancelToken::new();
     let stops = StopsAfter((1200 * PAGE as u64).into(), cancel.clone());
-    let work = Work::new(1).unwrap().with_cancel(cancel);
+    let work = Work::with_threads(1).unwrap().with_cancel(cancel);
     let work = work.with_progress(Arc::new(stops));
     let error = sync(&source(&new), &target(&directory), &options, &work).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     // Room for 100 ranges that are taken over.
     let limits = Limits::default().with_table_bytes(4 * 40 * 100);
     let strict = target(&directory).with_image_options(ImageOptions::default().with_limits(limits));
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let report = sync(&source(&new), &strict, &options, &work).unwrap();
     assert_eq!(report.resumed_bytes, 100 * PAGE as u64);
     assert_eq!(report.changed_bytes, 1000 * PAGE as u64);
@@ -784,7 +790,7 @@ impl Image for Failing {
 #[test]
 fn a_sample_passes_over_what_cannot_be_read_and_not_over_damage() {
     let image = || Raw::open(Arc::new(MemoryStorage::new("image", noise(8 * PAGE)))).unwrap();
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let of = |kind| {
         let source = Failing(image(), kind);
         sample(&source, &image(), BlockSize::MIN, &work)
@@ -805,7 +811,7 @@ fn what_stops_a_full_copy_says_itself_what_to_do() {
     };
     let source = source(&[2; 5 * PAGE]).with_check(Arc::new(changed));
     let options = SyncOptions::default().with_mode(Mode::Full);
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let error = sync(&source, &target(&directory), &options, &work).unwrap_err();
     assert_eq!(error.advice(), Some("stop the guest"));
     assert!(directory.bytes("t.raw").unwrap() == [1; 5 * PAGE]);
@@ -814,7 +820,7 @@ fn what_stops_a_full_copy_says_itself_what_to_do() {
 #[test]
 fn a_source_that_changed_is_named_rather_than_the_read_that_failed_for_it() {
     let image = || Raw::open(Arc::new(MemoryStorage::new("image", noise(8 * PAGE)))).unwrap();
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     for changed in [true, false] {
         for mode in [Mode::Delta, Mode::Full] {
             let directory = WatchedDirectory::new();
@@ -838,7 +844,7 @@ fn a_source_that_changed_is_named_rather_than_the_read_that_failed_for_it() {
 
 #[test]
 fn what_only_the_longer_disk_has_is_looked_at_whatever_the_change_map_says() {
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     for safety in [Safety::Atomic, Safety::InPlace] {
         let old = noise(16 * PAGE);
         let mut new = [&old[..], &noise(3 * PAGE)].concat();
@@ -858,7 +864,7 @@ fn what_only_the_longer_disk_has_is_looked_at_whatever_the_change_map_says() {
 
 #[test]
 fn how_far_a_sync_is_verified_is_said() {
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let (old, new) = (noise(64 * PAGE), vec![5; 64 * PAGE]);
     let verified = |keep: bool, mode, safety, verify| {
         let (directory, options) = kept_target(&old, &work);
@@ -897,7 +903,7 @@ fn how_far_a_sync_is_verified_is_said() {
 
 #[test]
 fn pages_that_become_zeros_inside_a_block_of_data_are_cleared_and_not_written() {
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let old = noise(32 * PAGE);
     let mut new = old.clone();
     new[20 * PAGE..22 * PAGE].fill(0);
@@ -918,7 +924,7 @@ fn pages_that_become_zeros_inside_a_block_of_data_are_cleared_and_not_written() 
 
 #[test]
 fn neighbouring_pages_that_a_kept_manifest_finds_are_moved_together() {
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let old = noise(64 * PAGE);
     let mut new = old.clone();
     new[10 * PAGE..13 * PAGE].fill(7);
@@ -932,7 +938,7 @@ fn neighbouring_pages_that_a_kept_manifest_finds_are_moved_together() {
     directory.remove("t.manifest".as_ref()).unwrap();
     sync(&source(&old), &target(&directory), &options, &work).unwrap();
     sync(&source(&new), &target(&directory), &options, &work).unwrap();
-    let undo = Delta::open(place.open(Access::Read).unwrap(), &Limits::default()).unwrap();
+    let undo = Delta::from_storage(place.open(Access::Read).unwrap(), &Limits::default()).unwrap();
     assert_eq!(undo.trailer().frame_count, 3);
 }
 
@@ -949,7 +955,7 @@ fn delta_of(len: u64, frame: &Frame<'_>) -> Delta {
     let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
     writer.push(frame).unwrap();
     writer.finish(None, None).unwrap();
-    Delta::open(file, &Limits::default()).unwrap()
+    Delta::from_storage(file, &Limits::default()).unwrap()
 }
 
 #[test]
@@ -957,7 +963,7 @@ fn a_delta_that_is_told_by_what_it_touches_fits_only_disks_of_its_base_s_length(
     let old = noise(16 * PAGE);
     let hash = Old::Hash(*blake3::hash(&old[..PAGE]).as_bytes());
     let delta = delta_of(old.len() as u64, &Frame::data(0, &[3; PAGE], hash, None));
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let apply = |base: &[u8], verify| {
         let directory = WatchedDirectory::new();
         directory.insert("t.raw", base.to_vec());
@@ -993,7 +999,7 @@ fn long_zeros_are_told_from_their_base_by_one_hash_of_all_of_it() {
     let delta = delta_of(old.len() as u64, &zeros);
     let directory = WatchedDirectory::new();
     directory.insert("t.raw", old.clone());
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let (check, verify) = (BaseCheck::Touched, Verify::Written);
     let report = apply_delta(&delta, &target(&directory), check, verify, &work).unwrap();
     assert_eq!(report.outcome, Outcome::Synced);
@@ -1003,7 +1009,7 @@ fn long_zeros_are_told_from_their_base_by_one_hash_of_all_of_it() {
 
 #[test]
 fn only_reading_all_of_a_target_finds_that_its_kept_manifest_is_wrong() {
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let old = noise(64 * PAGE);
     let (directory, options) = kept_target(&old, &work);
     let mut other = old.clone();
@@ -1022,7 +1028,7 @@ fn only_reading_all_of_a_target_finds_that_its_kept_manifest_is_wrong() {
 
 #[test]
 fn the_last_sector_of_a_container_is_filled_up_with_zeros() {
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let new = noise(3 * PAGE + 77);
     let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
     let place = Place::new(directory, "t.vhd");
@@ -1072,7 +1078,7 @@ fn what_is_applied_and_read_back_is_told_from_its_begin_to_its_end() {
         let directory = WatchedDirectory::new();
         directory.insert("t.raw", old.clone());
         let phases = Arc::new(Phases::default());
-        let work = Work::new(1).unwrap().with_progress(phases.clone());
+        let work = Work::with_threads(1).unwrap().with_progress(phases.clone());
         let options = SyncOptions::default().with_mode(mode).with_safety(safety);
         sync(&source(&new), &target(&directory), &options, &work).unwrap();
         let seen = phases.0.lock().unwrap();

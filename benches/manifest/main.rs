@@ -23,7 +23,7 @@ use setting::Setting;
 
 fn main() {
     let setting = Setting::new();
-    let work = Work::new(2).unwrap();
+    let work = Work::with_threads(2).unwrap();
     let dense = setting.dense("dense.raw", setting.size);
     let sparse = setting.sparse("sparse.raw", 4 << 40, setting.size);
     let out = setting.path("out.manifest");
@@ -86,5 +86,5 @@ fn written(setting: &Setting, name: &str, disk_len: u64, step: u64) -> Manifest 
             .unwrap();
     }
     writer.finish().unwrap();
-    Manifest::open_path(path, &Limits::default()).unwrap()
+    Manifest::open_with(path, &Limits::default()).unwrap()
 }

@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     make_disk(&source_path, 300)?;
 
     // One thread for each core; see `Work` for progress, cancelling and speed limits.
-    let work = Work::new(0)?;
+    let work = Work::with_threads(0)?;
     let source = open(&source_path)?;
     let options = HostTargetOptions::default().with_sources(source.files());
     let target = HostTarget::open(&target_path, &options)?;

@@ -28,7 +28,7 @@ impl Context {
         let progress = Arc::new(Bars::new(common.quiet));
         signals::survive_file_size_limit()?;
         signals::watch(cancel.clone(), progress.clone())?;
-        let work = Work::new(common.threads)?
+        let work = Work::with_threads(common.threads)?
             .with_progress(progress.clone())
             .with_cancel(cancel)
             .with_limit_rate(common.limit_rate.unwrap_or(0));

@@ -9,8 +9,8 @@ use crate::{Limits, Result};
 /// Opens a delta file.
 ///
 /// # Errors
-/// `NotFound`, `Io`, and those of [`Delta::open`].
+/// `NotFound`, `Io`, and those of [`Delta::from_storage`].
 pub fn open(path: &PathBuf) -> Result<Delta> {
     let file = Place::host(resolve(path)?)?.open(Access::Read)?;
-    Delta::open(file, &Limits::default())
+    Delta::from_storage(file, &Limits::default())
 }

@@ -52,7 +52,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     let source = HostSource::open(&args.image, &image, &options)?;
     let warnings = source.warnings();
     context.warn(&warnings);
-    let manifest = Manifest::open_path(&args.manifest, &Limits::default())?;
+    let manifest = Manifest::open_with(&args.manifest, &Limits::default())?;
     let found = with_manifest(&**source.image(), &manifest, Newer::Image, &context.work)?;
     source.check()?;
     let object = Object {

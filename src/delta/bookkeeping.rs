@@ -215,8 +215,8 @@ mod tests {
                 .unwrap();
         }
         writer.finish(None, None).unwrap();
-        let work = Work::new(2).unwrap();
-        let delta = Delta::open(file, &Limits::default()).unwrap();
+        let work = Work::with_threads(2).unwrap();
+        let delta = Delta::from_storage(file, &Limits::default()).unwrap();
         let tables = delta.verified(&work, &|_| Ok(())).unwrap();
         assert!(tables.sections.len() <= SECTIONS_MOST);
         let mut next = 0;
@@ -235,7 +235,7 @@ mod tests {
         let (file, mut writer) = writer(Purpose::Stage);
         writer.commit().unwrap();
         let limits = Limits::default();
-        let work = Work::new(1).unwrap();
+        let work = Work::with_threads(1).unwrap();
         file.set_len(HEADER_LEN as u64).unwrap();
         let committed = |file| Bookkeeping::committed(file, &limits, &work);
         assert!(committed(file).unwrap().is_none());
@@ -246,7 +246,7 @@ mod tests {
         let (file, mut writer) = writer(Purpose::Sidecar);
         writer.push(&Frame::zero(0, 4096, Old::Unknown)).unwrap();
         writer.commit().unwrap();
-        let work = Work::new(1).unwrap();
+        let work = Work::with_threads(1).unwrap();
         let error = Bookkeeping::committed(file, &Limits::default(), &work).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed);
         assert_eq!(error.offset(), Some(HEADER_LEN as u64));

@@ -33,7 +33,7 @@ impl Delta {
     /// # Errors
     /// `Malformed` (also for a file that ends without a trailer), `Unsupported`,
     /// `LimitExceeded`, `Io`.
-    pub fn open(storage: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
+    pub fn from_storage(storage: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
         let header = read_header(&*storage, limits)?;
         let len = storage.len()?;
         let tail_len = (FRAME_LEN + TRAILER_LEN) as u64;
@@ -351,7 +351,7 @@ mod tests {
         writer.flush().unwrap();
         let believed = || {
             let offsets = std::sync::Mutex::new(Vec::new());
-            let work = Work::new(1).unwrap();
+            let work = Work::with_threads(1).unwrap();
             let storage: Arc<dyn Storage> = file.clone();
             for_each_intact(&storage, &Limits::default(), &work, &|frame| {
                 offsets.lock().unwrap().push(frame.offset());
@@ -385,7 +385,7 @@ mod tests {
         writer.finish(None, None).unwrap();
         // It is exactly as long as allowed.
         let limits = Limits::default().with_frame_bytes(4096);
-        let delta = Delta::open(file.clone(), &limits).unwrap();
+        let delta = Delta::from_storage(file.clone(), &limits).unwrap();
         let at = HEADER_LEN as u64;
         assert_eq!(delta.data_at(at, 4096).unwrap(), [5; 4096]);
         let refuses = |at: u64, len: u64| {

@@ -292,8 +292,8 @@ mod tests {
     }
 
     fn verified(storage: Arc<dyn Storage>) -> Result<()> {
-        let work = Work::new(1).unwrap();
-        Delta::open(storage, &Limits::default())?.verify(&work, &|_| Ok(()))
+        let work = Work::with_threads(1).unwrap();
+        Delta::from_storage(storage, &Limits::default())?.verify(&work, &|_| Ok(()))
     }
 
     #[test]

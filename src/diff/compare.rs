@@ -42,7 +42,7 @@ use crate::units::{Extent, ExtentKind, PAGE_BYTES, is_zero};
 /// # fn main() -> diskdelta::Result<()> {
 /// let source = Raw::open(Arc::new(MemoryStorage::new("source", vec![7; 10_000])))?;
 /// let target = Raw::open(Arc::new(MemoryStorage::new("target", vec![0; 10_000])))?;
-/// let work = Work::new(2)?;
+/// let work = Work::with_threads(2)?;
 /// let report = compare(&source, &target, &CompareOptions::default(), &work, &|difference| {
 ///     match difference.new.bytes() {
 ///         Some(bytes) => target.write_all_at(bytes, difference.offset),

@@ -67,7 +67,7 @@ mod tests {
     fn asking_beyond_the_end_does_not_hide_the_blocks_before_it() {
         let storage = MemoryStorage::new("disk", vec![7; 3 * 4096]);
         let image = Raw::open(std::sync::Arc::new(storage)).unwrap();
-        let work = Work::new(1).unwrap();
+        let work = Work::with_threads(1).unwrap();
         let manifest = manifest::build(&image, BlockSize::MIN, &work).unwrap();
         let known = Known::new(&manifest);
         assert_eq!(known.hash(3).unwrap(), None);

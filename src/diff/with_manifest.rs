@@ -186,7 +186,7 @@ mod tests {
                 runs.iter().flat_map(|(kind, len)| vec![*kind; *len]).collect()
             };
             let (a, b) = (image(&pages(&a), cut_a), image(&pages(&b), cut_b));
-            let work = Work::new(2).unwrap();
+            let work = Work::with_threads(2).unwrap();
             let of = |image: &Raw| manifest::build(image, BlockSize::MIN, &work).unwrap();
             let (of_a, of_b) = (of(&a), of(&b));
             let expected = |old, new| -> Vec<Extent> {

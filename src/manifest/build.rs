@@ -113,5 +113,5 @@ pub fn update_to(
 
 /// Opens a manifest that was just written: it is as long as its disk, whatever the limits are.
 pub(crate) fn reopen(storage: Arc<dyn Storage>) -> Result<Manifest> {
-    Manifest::open(storage, &Limits::default().with_disk_bytes(u64::MAX))
+    Manifest::from_storage(storage, &Limits::default().with_disk_bytes(u64::MAX))
 }

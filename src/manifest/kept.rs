@@ -39,16 +39,16 @@ impl KeptManifest {
     /// then everything is marked.
     ///
     /// # Errors
-    /// As [`Manifest::open`].
+    /// As [`Manifest::from_storage`].
     pub fn open(storage: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
-        let manifest = Manifest::open(Arc::clone(&storage), limits)?;
+        let manifest = Manifest::from_storage(Arc::clone(&storage), limits)?;
         Self::over(manifest, storage, limits)
     }
 
     /// Opens a kept manifest file.
     ///
     /// # Errors
-    /// As [`Manifest::open`]; `NotFound`.
+    /// As [`Manifest::from_storage`]; `NotFound`.
     pub fn open_path(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
         Self::open(Arc::new(FileStorage::open_write(path.as_ref())?), limits)
     }
@@ -333,7 +333,7 @@ pub(crate) fn note_state(
     limits: &Limits,
 ) -> Result<()> {
     if let Some(fingerprint) = fingerprint(disk)? {
-        let root = Manifest::open(file.clone(), limits)?.root();
+        let root = Manifest::from_storage(file.clone(), limits)?.root();
         let record = stamp::encode(root.as_bytes(), &fingerprint);
         file.write_all_at(&record, file.len()?)?;
     }

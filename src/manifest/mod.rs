@@ -15,7 +15,7 @@
 //! # fn main() -> diskdelta::Result<()> {
 //! let storage = MemoryStorage::new("disk", b"some bytes".repeat(10_000));
 //! let image = Raw::open(Arc::new(storage))?;
-//! let manifest = manifest::build(&image, BlockSize::default(), &Work::new(2)?)?;
+//! let manifest = manifest::build(&image, BlockSize::default(), &Work::with_threads(2)?)?;
 //! assert_eq!(manifest.data_blocks(), 2);
 //! println!("{}", manifest.root());
 //! # Ok(())

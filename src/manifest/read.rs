@@ -33,7 +33,7 @@ impl Manifest {
     /// # Errors
     /// `Malformed`, with field and offset; `Unsupported` for a later version or another kind of
     /// hash; `LimitExceeded` for a disk longer than [`Limits::disk_bytes`]; `Io`.
-    pub fn open(storage: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
+    pub fn from_storage(storage: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
         let mut bytes = [0; HEADER_LEN];
         let len = storage.len()?;
         if len < HEADER_LEN as u64 {
@@ -53,12 +53,13 @@ impl Manifest {
 
     /// Opens a manifest file. It is read where it is needed: where it was cut or changed since, that
     /// is an error then. One that cannot change meanwhile is read faster through a memory map:
-    /// `Manifest::open(Arc::new(Mmap::open(path)?), limits)`, see [`Mmap`](crate::storage::Mmap).
+    /// `Manifest::from_storage(Arc::new(Mmap::open(path)?), limits)`, see [`Mmap`](crate::storage::Mmap).
     ///
     /// # Errors
-    /// As [`open`](Manifest::open); `NotFound`; `Unsupported` for anything but a regular file.
-    pub fn open_path(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
-        Self::open(Arc::new(FileStorage::open_read(path.as_ref())?), limits)
+    /// As [`from_storage`](Manifest::from_storage); `NotFound`; `Unsupported` for anything but a
+    /// regular file.
+    pub fn open_with(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
+        Self::from_storage(Arc::new(FileStorage::open_read(path.as_ref())?), limits)
     }
 
     /// What stands for the whole disk.

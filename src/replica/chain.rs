@@ -418,7 +418,7 @@ impl Replica {
 
     fn delta(&self, file: &Arc<dyn Storage>) -> Result<Delta> {
         let storage = EncryptedFile::open(file.clone(), &self.key)?;
-        Delta::open(Arc::new(storage), &Limits::default())
+        Delta::from_storage(Arc::new(storage), &Limits::default())
     }
 
     fn manifest_of(&self, held: &Held) -> Result<KeptManifest> {

@@ -43,7 +43,7 @@ fn stop_applying(
         HostSource::open(source, &ImageOptions::default(), &SourceOptions::default()).unwrap();
     let target = HostTarget::open(target, options).unwrap();
     let cancel = CancelToken::new();
-    let work = Work::new(2)
+    let work = Work::with_threads(2)
         .unwrap()
         .with_cancel(cancel.clone())
         .with_progress(Arc::new(StopApplying(cancel)));

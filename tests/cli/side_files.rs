@@ -37,7 +37,7 @@ fn evil_sidecar(lab: &Lab) -> PathBuf {
     let mut evil = lab.bytes("disk.raw");
     evil[..PAGE].copy_from_slice(&noise(PAGE, 666));
     fs::write(lab.path("evil.raw"), evil).unwrap();
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let held = HostTarget::open(lab.path("evil.raw"), &HostTargetOptions::default()).unwrap();
     held.hold(&work).unwrap();
     let planted = lab.path("planted");
@@ -754,7 +754,7 @@ fn a_name_of_the_greatest_length_takes_every_kind_of_sync() {
         &source.source(),
         long.target(),
         &options,
-        &Work::new(1).unwrap(),
+        &Work::with_threads(1).unwrap(),
     )
     .unwrap();
     assert_eq!(lab.names().len(), 3);

@@ -293,7 +293,7 @@ impl Case {
         let file = memory(&[]);
         let options = DeltaOptions::default().with_block_size(BlockSize::MIN);
         create(Base::Image(&old), &new, file.clone(), &options, &work()).unwrap();
-        Delta::open(file, &Limits::default()).unwrap()
+        Delta::from_storage(file, &Limits::default()).unwrap()
     }
 
     /// What a guest would find on the target; `None` where there is no target.
@@ -329,7 +329,7 @@ fn memory(bytes: &[u8]) -> Arc<MemoryStorage> {
 /// One pool for all: thousands of states should not start a thread each.
 pub fn work() -> Work {
     static WORK: OnceLock<Work> = OnceLock::new();
-    WORK.get_or_init(|| Work::new(1).unwrap()).clone()
+    WORK.get_or_init(|| Work::with_threads(1).unwrap()).clone()
 }
 
 fn container(create: CreateFormat, disk: &[u8]) -> Vec<u8> {

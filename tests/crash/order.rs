@@ -65,7 +65,7 @@ fn staged_footers(case: &Case) -> usize {
     let disk = case.disk();
     leave_staged(&disk, || case.work_on(&disk));
     let stage = disk.open(STAGE, Access::Read).unwrap();
-    let stage = Delta::open(Arc::new(stage), &Limits::default()).unwrap();
+    let stage = Delta::from_storage(Arc::new(stage), &Limits::default()).unwrap();
     let footers = AtomicUsize::new(0);
     stage
         .verify(&work(), &|frame| {

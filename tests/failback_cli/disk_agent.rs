@@ -69,7 +69,7 @@ impl Agent {
             warnings: Vec::new(),
             cached: None,
         };
-        let work = Work::new(1).unwrap();
+        let work = Work::with_threads(1).unwrap();
         answerer.answer(&self.session, &work).unwrap();
     }
 

@@ -77,7 +77,7 @@ impl World {
                 target: mortal(Side::Target),
             },
             disks: Arc::new(self.clone()),
-            work: Work::new(1).unwrap(),
+            work: Work::with_threads(1).unwrap(),
         }
     }
 

@@ -32,7 +32,7 @@ fn an_export_holds_what_qemu_reads_in_the_image() {
 
     // Many readers at once, as a sync has them.
     let memory = Raw::open(Arc::new(MemoryStorage::new("expected", expected))).unwrap();
-    let work = Work::new(4).unwrap();
+    let work = Work::with_threads(4).unwrap();
     let report = compare(&export, &memory, &CompareOptions::default(), &work, &|it| {
         panic!("differs at {}", it.offset)
     });

@@ -91,7 +91,7 @@ proptest! {
     ) {
         let expected = reference::root(&disk, BLOCK);
         let image = Cut { disk, step, holes };
-        let work = Work::new(threads).unwrap();
+        let work = Work::with_threads(threads).unwrap();
         let manifest = manifest::build(&image, BlockSize::MIN, &work).unwrap();
         prop_assert_eq!(*manifest.root().as_bytes(), expected);
         let blocks = manifest.groups(0..u64::MAX).map(|group| group.unwrap().entries().count());
@@ -107,13 +107,13 @@ proptest! {
         let written =
             manifest::build_to(&image, BlockSize::MIN, &work(), storage.clone()).unwrap();
         let map = Arc::new(Mmap::open(&path).unwrap());
-        let mapped = Manifest::open(map, &Limits::default()).unwrap();
-        let read = Manifest::open_path(&path, &Limits::default()).unwrap();
+        let mapped = Manifest::from_storage(map, &Limits::default()).unwrap();
+        let read = Manifest::open_with(&path, &Limits::default()).unwrap();
         prop_assert_eq!(read.root(), mapped.root());
         read.verify().unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let memory = Arc::new(MemoryStorage::new("copy", bytes));
-        let memory = Manifest::open(memory, &Limits::default()).unwrap();
+        let memory = Manifest::from_storage(memory, &Limits::default()).unwrap();
         prop_assert_eq!(written.root(), mapped.root());
         mapped.verify().unwrap();
         let mapped = mapped.groups(3..900).map(|group| group.unwrap());

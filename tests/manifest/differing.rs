@@ -179,7 +179,7 @@ fn huge_manifests_compare_where_they_differ() {
             }
         }
         writer.finish().unwrap();
-        manifest::Manifest::open(storage, &Limits::default()).unwrap()
+        manifest::Manifest::from_storage(storage, &Limits::default()).unwrap()
     };
     let old = build(None);
     let new = build(Some(500_000_007));

@@ -26,7 +26,7 @@ fn open(mut bytes: Vec<u8>) -> Result<Manifest> {
         let checksum = crc32fast::hash(&bytes[..CHECKSUM]);
         bytes[CHECKSUM..HEADER].copy_from_slice(&checksum.to_le_bytes());
     }
-    Manifest::open(
+    Manifest::from_storage(
         Arc::new(MemoryStorage::new("bent", bytes)),
         &Limits::default(),
     )
@@ -95,7 +95,7 @@ fn damage_to_the_header_is_reported_by_its_checksum() {
         let mut bytes = good.clone();
         bytes[at] ^= 4;
         let storage = Arc::new(MemoryStorage::new("bent", bytes));
-        let error = Manifest::open(storage, &Limits::default()).map(|_| ());
+        let error = Manifest::from_storage(storage, &Limits::default()).map(|_| ());
         let error = error.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed);
         assert_eq!(error.field(), Some("checksum"));
@@ -149,7 +149,9 @@ fn a_file_cut_short_anywhere_is_malformed() {
 fn a_disk_longer_than_the_limit_is_refused() {
     let storage = Arc::new(MemoryStorage::new("m", good()));
     let limits = Limits::default().with_disk_bytes(600 * BLOCK as u64);
-    let error = Manifest::open(storage, &limits).map(|_| ()).unwrap_err();
+    let error = Manifest::from_storage(storage, &limits)
+        .map(|_| ())
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
 }
 

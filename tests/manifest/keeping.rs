@@ -144,7 +144,7 @@ fn saving_replaces_the_old_file_and_what_a_crash_left() {
         manifest::build_to(&image, BlockSize::MIN, &work(), storage)
     })
     .unwrap();
-    let read = Manifest::open_path(temp.path().join("m"), &Limits::default()).unwrap();
+    let read = Manifest::open_with(temp.path().join("m"), &Limits::default()).unwrap();
     assert_eq!(read.root(), built.root());
     assert_eq!(place.directory().names().unwrap(), ["m"]);
 }
@@ -157,7 +157,7 @@ fn a_manifest_that_is_cut_while_it_is_used_is_an_error_and_no_signal() {
     let cut = |len: u64| {
         std::fs::write(&path, &bytes).unwrap();
         let opened = (
-            Manifest::open_path(&path, &Limits::default()).unwrap(),
+            Manifest::open_with(&path, &Limits::default()).unwrap(),
             KeptManifest::open_path(&path, &Limits::default()).unwrap(),
         );
         let file = std::fs::File::options().write(true).open(&path).unwrap();

@@ -17,7 +17,7 @@ pub fn raw(bytes: Vec<u8>) -> Raw {
 }
 
 pub fn work() -> Work {
-    Work::new(2).unwrap()
+    Work::with_threads(2).unwrap()
 }
 
 pub fn manifest_of(bytes: Vec<u8>) -> Manifest {

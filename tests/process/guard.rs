@@ -244,7 +244,7 @@ fn crash(lab: &Lab, disk: Disk, safety: Safety, old: Vec<u8>) -> FaultDisk {
         .with_mode(Mode::Delta)
         .with_safety(safety)
         .with_allow_shrink(true);
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     sync(&Source::new(image), &target, &options, &work).unwrap();
     fault
 }

@@ -31,7 +31,7 @@ impl Progress for StopsAtApply {
 /// Leaves the target marked, with a complete log of all of the source.
 fn interrupted(lab: &Lab) {
     let cancel = CancelToken::new();
-    let work = Work::new(2).unwrap().with_cancel(cancel.clone());
+    let work = Work::with_threads(2).unwrap().with_cancel(cancel.clone());
     let work = work.with_progress(Arc::new(StopsAtApply(cancel)));
     let (image, options) = (ImageOptions::default(), SourceOptions::default());
     let source = HostSource::open(lab.path("new.raw"), &image, &options).unwrap();

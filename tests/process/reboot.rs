@@ -46,7 +46,7 @@ impl Marked {
             HostSource::open(new, &ImageOptions::default(), &SourceOptions::default()).unwrap();
         let target = HostTarget::open(device.path(), &options).unwrap();
         let cancel = CancelToken::new();
-        let work = Work::new(1)
+        let work = Work::with_threads(1)
             .unwrap()
             .with_cancel(cancel.clone())
             .with_progress(Arc::new(StopApplying(cancel)));

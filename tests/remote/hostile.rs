@@ -50,7 +50,7 @@ fn change(message: &mut Message, hash_len: usize, dice: &mut u64) {
 
 #[test]
 fn a_lying_source_never_makes_a_target_that_lacks_the_root_it_told() {
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let (mut refused, mut taken) = (0, 0);
     for seed in 0..1500 {
         let (source, target) = disks(seed);

@@ -87,7 +87,7 @@ impl Lab {
 }
 
 pub fn work() -> Work {
-    Work::new(2).unwrap()
+    Work::with_threads(2).unwrap()
 }
 
 /// A stream that breaks once so many bytes have gone over it.

@@ -194,7 +194,7 @@ fn the_root_on_the_line_is_that_of_a_manifest() {
         &|_| Ok(()),
         &Plan::new(5, source.disk_len()),
     );
-    let work = Work::new(1).unwrap();
+    let work = Work::with_threads(1).unwrap();
     let root = manifest::root_of(&source, BlockSize::default(), &work).unwrap();
     assert_eq!(outcome.root.unwrap(), *root.as_bytes());
 }

@@ -38,7 +38,7 @@ fn disks(dice: &mut u64) -> (PageDisk, PageDisk) {
 }
 
 fn manifest_of(disk: &dyn Image) -> Manifest {
-    manifest::build(disk, BlockSize::default(), &Work::new(1).unwrap()).unwrap()
+    manifest::build(disk, BlockSize::default(), &Work::with_threads(1).unwrap()).unwrap()
 }
 
 /// What goes over the line, and what it is there.

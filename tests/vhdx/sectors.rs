@@ -56,7 +56,7 @@ impl Lab {
 
 fn run(source: &Source, target: &Target, mode: Mode) -> Result<SyncReport> {
     let options = SyncOptions::default().with_mode(mode);
-    sync(source, target, &options, &Work::new(1).unwrap())
+    sync(source, target, &options, &Work::with_threads(1).unwrap())
 }
 
 #[test]

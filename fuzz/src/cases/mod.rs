@@ -58,6 +58,6 @@ pub fn run(name: &str, data: &[u8]) -> Depth {
 
 /// One thread for everything, so that memory does not depend on the machine.
 pub fn work() -> &'static Work {
-    static WORK: LazyLock<Work> = LazyLock::new(|| Work::new(1).unwrap());
+    static WORK: LazyLock<Work> = LazyLock::new(|| Work::with_threads(1).unwrap());
     &WORK
 }

@@ -173,7 +173,7 @@ impl HostDisks {
 
     /// Looks at a disk that is to be read, which its VM may be writing to.
     fn look(&self, side: Side, index: usize) -> Result<Looked> {
-        let source_disk = self.source_disk(side, index, true, &Work::new(1)?)?;
+        let source_disk = self.source_disk(side, index, true, &Work::with_threads(1)?)?;
         if let SourceDisk::Far(far) = &source_disk {
             far.close()?;
         }
@@ -398,7 +398,7 @@ fn far_estimate(
 
 /// The target's disk, which nobody may be writing to.
 fn target_image(disk_path: &DiskPath) -> Result<OpenDisk> {
-    let opened = Work::new(1).and_then(|work| OpenDisk::open(disk_path, &work));
+    let opened = Work::with_threads(1).and_then(|work| OpenDisk::open(disk_path, &work));
     opened.map_err(|error| match error.kind() {
         ErrorKind::InUse => Error::new(ErrorKind::InUse, format!("{error}; is its VM off?")),
         _ => error,

@@ -201,7 +201,7 @@ impl DiskState {
             return Ok(None);
         };
         let limits = Limits::default().with_disk_bytes(u64::MAX);
-        Manifest::open(storage, &limits)
+        Manifest::from_storage(storage, &limits)
             .map(Some)
             .map_err(|e| e.at_path(place.path()))
     }

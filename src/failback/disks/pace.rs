@@ -85,7 +85,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let disk_path =
             DiskPath::new(&directory.path().join("a.raw"), Format::Raw, "shop").unwrap();
-        let pace = Pace::at(&disk_path, -1.0, &Work::new(1).unwrap()).unwrap();
+        let pace = Pace::at(&disk_path, -1.0, &Work::with_threads(1).unwrap()).unwrap();
         let tried = FileStorage::nameless(directory.path()).unwrap().is_some();
         assert!(pace.write > 0.0 && pace.back > 0.0 || !tried);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn nothing_is_written_to_a_device_to_see_how_fast_it_is() {
         let disk_path = DiskPath::new(Path::new("/dev/no-such-disk"), Format::Raw, "shop").unwrap();
-        let pace = Pace::at(&disk_path, 0.5, &Work::new(1).unwrap()).unwrap();
+        let pace = Pace::at(&disk_path, 0.5, &Work::with_threads(1).unwrap()).unwrap();
         assert_eq!((pace.write, pace.back), (0.5, 0.5));
     }
 }

@@ -40,7 +40,7 @@ impl VmDisks {
         let Some(agent) = &self.agents.target else {
             return self.here.prerequisites(Side::Target);
         };
-        let looked = Work::new(1).and_then(|work| {
+        let looked = Work::with_threads(1).and_then(|work| {
             let open = |wanted: &Wanted| self.disk(Side::Source, wanted, &work);
             match agent.look(What::Look, &open, &work)? {
                 AgentReply::Looked(all) => Ok(all),
@@ -87,7 +87,7 @@ impl VmDisks {
             None => self.here.forget_ways_back(),
             Some(agent) => {
                 let what = What::ForgetWaysBack;
-                done(agent.call(Token::default(), what, &Work::new(1)?)?)
+                done(agent.call(Token::default(), what, &Work::with_threads(1)?)?)
             }
         }
     }
@@ -127,7 +127,7 @@ impl DiskWork for VmDisks {
             return self.here.check(token, side);
         };
         self.here.admit(side, token)?;
-        let work = Work::new(1)?;
+        let work = Work::with_threads(1)?;
         let open = |wanted: &Wanted| self.disk(side.other(), wanted, &work);
         match agent.call_with(token, What::Check, &[], &open, &work) {
             Ok(AgentReply::Found(all)) => Ok(all),
@@ -145,7 +145,7 @@ impl DiskWork for VmDisks {
             None => self.here.block(token, side),
             Some(agent) => {
                 self.here.admit(side, token)?;
-                done(agent.call(token, What::Block, &Work::new(1)?)?)
+                done(agent.call(token, What::Block, &Work::with_threads(1)?)?)
             }
         }
     }
@@ -155,7 +155,7 @@ impl DiskWork for VmDisks {
             None => self.here.unblock(token, side),
             Some(agent) => {
                 self.here.admit(side, token)?;
-                done(agent.call(token, What::Unblock, &Work::new(1)?)?)
+                done(agent.call(token, What::Unblock, &Work::with_threads(1)?)?)
             }
         }
     }

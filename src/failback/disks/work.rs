@@ -26,7 +26,7 @@ impl DiskWork for HostDisks {
                 // the process that runs from it has it open.
                 let target = open_to_write(&path, disk_path.format)?;
                 if disk_path.is_device {
-                    target.hold(&Work::new(1)?)?;
+                    target.hold(&Work::with_threads(1)?)?;
                 }
             }
             if !disk_path.block()? {
@@ -54,7 +54,7 @@ impl DiskWork for HostDisks {
             if let Some(path) = disk_path.path()? {
                 let target = open_to_write(&path, disk_path.format)?;
                 if disk_path.is_device {
-                    target.release(&Work::new(1)?)?;
+                    target.release(&Work::with_threads(1)?)?;
                 } else if let Some(mark) = target.mark()? {
                     return Err(mark.refusal().at_path(path));
                 }

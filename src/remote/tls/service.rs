@@ -36,7 +36,7 @@ pub struct ServiceOptions {
     pub sessions: usize,
     /// How long a handshake may take.
     pub patience: Duration,
-    /// How many threads each session works on; 0 as in [`Work::new`].
+    /// How many threads each session works on; 0 as in [`Work::with_threads`].
     pub threads: usize,
 }
 
@@ -137,7 +137,7 @@ impl Service {
     ///
     /// # Errors
     /// Those of reading the identity's files; `InvalidInput` for an odd address, for a key
-    /// that is not the certificate's, and for more threads than [`Work::new`] starts; `Io`.
+    /// that is not the certificate's, and for more threads than [`Work::with_threads`] starts; `Io`.
     pub fn bind(address: &str, identity: &Identity, options: ServiceOptions) -> Result<Service> {
         let odd = || {
             let text = format!("`{address}` is not an address to listen at");
@@ -355,7 +355,7 @@ impl Service {
         told: &dyn Fn(&Job),
     ) -> Result<Served> {
         // Threads of its own, so that no session waits for the work of another.
-        let work = Work::new(self.options.threads)?.with_cancel(work.cancel().clone());
+        let work = Work::with_threads(self.options.threads)?.with_cancel(work.cancel().clone());
         let (reader, writer) = line.streams()?;
         let mut options = self.options.serve.clone();
         options.line = options

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     fn attempts(retry: &Retry, kind: ErrorKind, works_at: u32) -> (u32, Result<u32>) {
-        let work = Work::new(1).unwrap();
+        let work = Work::with_threads(1).unwrap();
         let mut count = 0;
         let ended = retry.run(
             &work,
@@ -122,7 +122,7 @@ mod tests {
         assert!(count == 1 && ended.is_err());
         let mut kinds = [ErrorKind::Io, ErrorKind::InUse, ErrorKind::InUse].into_iter();
         let ended = retry.run(
-            &Work::new(1).unwrap(),
+            &Work::with_threads(1).unwrap(),
             |error: &Error| error,
             || match kinds.next() {
                 Some(kind) => Err(Error::new(kind, "broken, then held")),

@@ -82,7 +82,7 @@ pub fn undo(undo: &Place, target: &Target, work: &Work) -> Result<SyncReport> {
     let limits = &target.image_options().limits;
     let opened = undo.open(Access::Read);
     let delta = opened
-        .and_then(|file| Delta::open(file, limits))
+        .and_then(|file| Delta::from_storage(file, limits))
         .map_err(|error| way_on(error, target))?;
     delta.require(Purpose::Undo)?;
     apply_checked(&delta, target, BaseCheck::Touched, Verify::Written, work)

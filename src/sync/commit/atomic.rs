@@ -128,7 +128,7 @@ pub(in crate::sync) fn carry_out(
         return Ok(None);
     };
     let limits = &target.image_options().limits;
-    let stage = Delta::open(file.clone(), limits)?;
+    let stage = Delta::from_storage(file.clone(), limits)?;
     let checked =
         check_stage(&stage, planner, &**storage, work).map_err(|e| untouched(staged(e)))?;
     if let Some((place, old)) = way.undo {

@@ -43,7 +43,7 @@ use crate::units::BlockSize;
 /// use diskdelta::sync::{self, HostSource, HostTarget, HostTargetOptions, Safety, SyncOptions};
 ///
 /// # fn main() -> diskdelta::Result<()> {
-/// let work = diskdelta::Work::new(0)?;
+/// let work = diskdelta::Work::with_threads(0)?;
 /// let target = HostTarget::open("/dev/vg/disk", &HostTargetOptions::default())?;
 /// target.hold(&work)?;
 /// let options = SyncOptions::default()

@@ -54,7 +54,7 @@ fn is_unfinished(log: &Place, target: &Target, work: &Work) -> Result<bool> {
         // Another file, or one that was never finished.
         _ => {}
     }
-    match Delta::open(file, limits) {
+    match Delta::from_storage(file, limits) {
         Err(error) => Ok(error.kind() == ErrorKind::Malformed),
         Ok(_) => Ok(false),
     }

@@ -298,10 +298,10 @@ mod tests {
         };
         push_patches(&mut writer, &[patch]).unwrap();
         writer.finish(None, None).unwrap();
-        let stage = Delta::open(file, &Limits::default()).unwrap();
+        let stage = Delta::from_storage(file, &Limits::default()).unwrap();
         let found = Mutex::new(vec![0; bytes.len()]);
         stage
-            .verify(&Work::new(1).unwrap(), &|frame| {
+            .verify(&Work::with_threads(1).unwrap(), &|frame| {
                 assert_eq!(frame.header().kind, FrameKind::Table);
                 let at = frame.header().offset as usize - 4096;
                 let part = frame.bytes();

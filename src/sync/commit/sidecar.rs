@@ -200,7 +200,7 @@ mod tests {
             ..Redo::default()
         };
         let read = || {
-            let found = read(&place, &Limits::default(), &Work::new(1).unwrap()).unwrap();
+            let found = read(&place, &Limits::default(), &Work::with_threads(1).unwrap()).unwrap();
             found.unwrap().1
         };
         let mut sidecar = Sidecar::create(&place, header, &job, &first).unwrap();

@@ -40,7 +40,7 @@ impl HostSide {
     /// no format, else an image.
     ///
     /// # Errors
-    /// As [`HostSource::open`] and [`Manifest::open_path`]; `InvalidInput` for a manifest that
+    /// As [`HostSource::open`] and [`Manifest::open_with`]; `InvalidInput` for a manifest that
     /// would be read as a raw disk only by default.
     pub fn open(
         path: impl AsRef<Path>,
@@ -53,7 +53,7 @@ impl HostSide {
         }
         let by_default = image.format.is_none() && Format::from_path(path) == Format::Raw;
         let is_file = || HostFile::at(path).is_ok_and(|it| it.kind() == HostKind::File);
-        if by_default && is_file() && Manifest::open_path(path, &image.limits).is_ok() {
+        if by_default && is_file() && Manifest::open_with(path, &image.limits).is_ok() {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
                 "looks like a manifest, but would be read as a raw disk",
@@ -67,9 +67,9 @@ impl HostSide {
     /// Opens a manifest, whatever its name.
     ///
     /// # Errors
-    /// As [`Manifest::open_path`].
+    /// As [`Manifest::open_with`].
     pub fn open_manifest(path: impl AsRef<Path>, limits: &Limits) -> Result<Self> {
-        Manifest::open_path(path, limits).map(HostSide::Manifest)
+        Manifest::open_with(path, limits).map(HostSide::Manifest)
     }
 
     /// As what a delta leads away from.

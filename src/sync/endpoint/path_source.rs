@@ -28,7 +28,7 @@ use crate::sync::marker::format::Mark;
 /// let source = HostSource::open("new.vhd", &ImageOptions::default(), &SourceOptions::default())?;
 /// let options = HostTargetOptions::default().with_sources(source.files());
 /// let target = HostTarget::open("/dev/vg/disk", &options)?;
-/// let work = diskdelta::Work::new(0)?;
+/// let work = diskdelta::Work::with_threads(0)?;
 /// sync(&source.source(), target.target(), &SyncOptions::default(), &work)?;
 /// # Ok(())
 /// # }

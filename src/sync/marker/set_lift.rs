@@ -270,7 +270,7 @@ mod tests {
         let table = Frame::bytes(FrameKind::Table, 2 << 20, &[7; 512]);
         writer.push(&table).unwrap();
         writer.commit().unwrap();
-        let work = Work::new(1).unwrap();
+        let work = Work::with_threads(1).unwrap();
         let read = sidecar::read(place, &Limits::default(), &work).unwrap();
         read.unwrap().1
     }

@@ -204,7 +204,7 @@ impl FirstPage {
         let Some(file) = target.stage().open_own_if_there(Access::Read)? else {
             return Ok(none);
         };
-        let Ok(log) = Delta::open(file, limits) else {
+        let Ok(log) = Delta::from_storage(file, limits) else {
             return Ok(none);
         };
         if !is_of_forget(&log) {
@@ -409,7 +409,7 @@ fn clear_name(target: &Target, storage: &dyn Storage, work: &Work) -> Result<Opt
     };
     let id = match (read_job(place, limits)?, state::complete_log(target, work)?) {
         (Some((id, _, job)), _) => {
-            let is_left = Delta::open(file, limits).is_ok_and(|log| is_of_forget(&log));
+            let is_left = Delta::from_storage(file, limits).is_ok_and(|log| is_of_forget(&log));
             if is_left && job.is_for(storage)? {
                 return Ok(None);
             }
@@ -454,7 +454,7 @@ fn written(
     let fresh = fresh_place(place);
     let file = fresh.create_new()?;
     let done = fill(file.clone(), header, &job, saved, writes).and_then(|()| {
-        let log = Delta::open(file.clone(), &target.image_options().limits)?;
+        let log = Delta::from_storage(file.clone(), &target.image_options().limits)?;
         let redo = Redo::load(&log, work, &|_| Ok(()))?;
         place.directory().rename(fresh.name(), place.name())?;
         place.directory().sync()?;

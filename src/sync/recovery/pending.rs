@@ -161,7 +161,7 @@ fn look_at_stage(place: &Place, limits: &Limits) -> Result<Option<Pending>> {
     let job = read_job(place, limits)?;
     let kind = match &job {
         Some((_, Purpose::Sidecar, _)) => PendingKind::Sidecar,
-        Some(_) if Delta::open(file, limits).is_ok() => PendingKind::Stage,
+        Some(_) if Delta::from_storage(file, limits).is_ok() => PendingKind::Stage,
         _ => PendingKind::PartOfStage,
     };
     let (target, standstill) = match job {
@@ -226,12 +226,12 @@ fn is_marked(standstill: Standstill) -> bool {
 /// Where a marked target stands when its log is looked at too, which is read to its end.
 fn as_log_says(place: &Place, limits: &Limits, there: Standstill) -> Standstill {
     let sound = match there {
-        Standstill::Marked => Work::new(1).and_then(|work| {
-            let log = Delta::open(place.open_own(Access::Read)?, limits)?;
+        Standstill::Marked => Work::with_threads(1).and_then(|work| {
+            let log = Delta::from_storage(place.open_own(Access::Read)?, limits)?;
             Redo::load(&log, &work, &|_| Ok(()))?;
             Ok(Some(there))
         }),
-        Standstill::Rerun | Standstill::Held => Work::new(1).and_then(|work| {
+        Standstill::Rerun | Standstill::Held => Work::with_threads(1).and_then(|work| {
             let found = sidecar::read(place, limits, &work)?;
             Ok(found.map(|(_, redo)| match redo.final_state {
                 Some(_) => there,

@@ -285,7 +285,7 @@ mod tests {
             writer.push(frame).unwrap();
         }
         writer.commit().unwrap();
-        let work = Work::new(1).unwrap();
+        let work = Work::with_threads(1).unwrap();
         Redo::gather(Bookkeeping::committed(file, limits, &work)?.unwrap())
     }
 

@@ -121,7 +121,7 @@ pub(in crate::sync) fn find(
         Err(error) if error.kind() == ErrorKind::Malformed => {}
         Err(error) => return Err(error),
     }
-    let stage = match Delta::open(file, limits) {
+    let stage = match Delta::from_storage(file, limits) {
         Ok(stage) if stage.header().purpose == Purpose::Stage => stage,
         Err(error) if error.kind() != ErrorKind::Malformed => return Err(error),
         _ => return Ok(mark.map_or(Standing::Old, Standing::Lost)),
@@ -172,7 +172,7 @@ pub(in crate::sync) fn complete_log(target: &Target, work: &Work) -> Result<Opti
         Err(error) if !is_malformed(&error) => return Err(error),
         _ => {}
     }
-    match Delta::open(file, limits) {
+    match Delta::from_storage(file, limits) {
         Ok(log) if log.header().purpose == Purpose::Stage => Ok(Some(log.header().job)),
         Err(error) if !is_malformed(&error) => Err(error),
         _ => Ok(None),

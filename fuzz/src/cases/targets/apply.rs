@@ -36,7 +36,7 @@ pub fn apply(data: &[u8]) -> Depth {
     let store = Arc::new(MemoryStorage::new("delta", file.clone()));
     let most = bound(before.stored() + file.len() as u64);
     let said = within(most, || {
-        let delta = Delta::open(store, &limits())?;
+        let delta = Delta::from_storage(store, &limits())?;
         apply_delta(&delta, &target, check, Verify::Written, work())
     });
     let after = lab.bytes("t").unwrap();

@@ -35,7 +35,7 @@ type Frames = BTreeMap<u64, (FrameHeader, Vec<u8>)>;
 
 fn check(file: &[u8]) -> Depth {
     let store: Arc<dyn Storage> = Arc::new(MemoryStorage::new("delta", file.to_vec()));
-    let opened = Delta::open(store.clone(), &limits());
+    let opened = Delta::from_storage(store.clone(), &limits());
     let (intact, result) = gathered(|visit| for_each_intact(&store, &limits(), work(), visit));
     if let Err(error) = &result {
         oracle::refusal(error);
@@ -105,7 +105,7 @@ fn again(delta: &Delta, file: &[u8], frames: &Frames) {
             "decoding and encoding changed the file"
         );
     }
-    let written = Delta::open(store, &limits()).unwrap();
+    let written = Delta::from_storage(store, &limits()).unwrap();
     let (same, result) = gathered(|visit| written.verify(work(), visit));
     result.unwrap();
     for (one, other) in frames.values().zip(same.values()) {
@@ -121,7 +121,7 @@ fn merged(delta: &Delta, frames: &Frames) {
     let Ok(_) = merge(&links, store.clone(), &limits(), None, work()) else {
         return;
     };
-    let merged = Delta::open(store, &limits()).unwrap();
+    let merged = Delta::from_storage(store, &limits()).unwrap();
     let (found, result) = gathered(|visit| merged.verify(work(), visit));
     result.unwrap();
     assert!(

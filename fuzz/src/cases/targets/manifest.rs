@@ -34,8 +34,8 @@ fn check(file: &[u8]) -> Depth {
         file.to_vec(),
     ));
     let manifest = match (
-        Manifest::open(store.clone(), &limits()),
-        Manifest::open(mapped, &limits()),
+        Manifest::from_storage(store.clone(), &limits()),
+        Manifest::from_storage(mapped, &limits()),
     ) {
         (Ok(manifest), Ok(mapped)) => {
             agree(&manifest, &mapped);
@@ -95,7 +95,7 @@ fn again(manifest: &Manifest, entries: &[(u64, Hash)]) {
         writer.data(*block, &[Some(*hash)]).unwrap();
     }
     assert_eq!(writer.finish().unwrap(), manifest.root());
-    let written = Manifest::open(store, &limits()).unwrap();
+    let written = Manifest::from_storage(store, &limits()).unwrap();
     assert!(self::entries(&written).unwrap() == entries);
     assert_eq!(written.data_blocks(), manifest.data_blocks());
 }

@@ -213,7 +213,7 @@ fn tree(input: &mut Input<'_>, len: u64) -> Manifest {
         block += 1;
     }
     writer.finish().unwrap();
-    Manifest::open(storage, &Limits::default()).unwrap()
+    Manifest::from_storage(storage, &Limits::default()).unwrap()
 }
 
 struct Player<E, W> {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use diskdelta::delta::{Base, Delta, DeltaOptions, create, merge};
 use diskdelta::image::{Format, Raw};
-use diskdelta::storage::{FileStorage, Place};
+use diskdelta::storage::{FileRef, FileStorage};
 use diskdelta::sync::{BaseCheck, Outcome, Target, Verify, apply_delta};
 use diskdelta::units::format_size;
 use diskdelta::{Limits, Work};
@@ -131,8 +131,8 @@ impl Pair {
 
     /// Applies the delta that fits what the target holds now.
     fn apply(&self, check: BaseCheck, verify: Verify) -> Outcome {
-        let place = Place::host(&self.target).unwrap();
-        let target = Target::file(place, Format::Raw);
+        let file_ref = FileRef::host(&self.target).unwrap();
+        let target = Target::file(file_ref, Format::Raw);
         let delta = if self.is_new.get() {
             &self.back
         } else {

@@ -10,7 +10,7 @@ use diskdelta::delta::{
 };
 use diskdelta::image::{Format, Raw};
 use diskdelta::storage::{
-    Directory, HostDirectory, MemoryDirectory, MemoryStorage, Place, Storage,
+    Directory, FileRef, HostDirectory, MemoryDirectory, MemoryStorage, Storage,
 };
 use diskdelta::sync::{BaseCheck, Outcome, Target, Verify, apply_delta};
 use diskdelta::{BlockSize, ErrorKind, Limits, Result, Work, manifest};
@@ -59,7 +59,7 @@ fn applied(bytes: Vec<u8>, old: &[u8], check: BaseCheck) -> (Vec<u8>, Result<Out
     let directory = MemoryDirectory::new();
     directory.insert("t", old.to_vec());
     let shared: Arc<dyn Directory> = Arc::new(directory.clone());
-    let target = Target::file(Place::new(shared, "t"), Format::Raw);
+    let target = Target::file(FileRef::new(shared, "t"), Format::Raw);
     let said = opened(bytes)
         .and_then(|delta| apply_delta(&delta, &target, check, Verify::Written, &work()))
         .map(|report| report.outcome);
@@ -400,7 +400,7 @@ fn a_delta_fits_a_disk_with_holes_wherever_its_frames_begin_and_end() {
                 .unwrap();
         }
         drop(base);
-        let target = Target::file(Place::new(directory, "t"), Format::Raw);
+        let target = Target::file(FileRef::new(directory, "t"), Format::Raw);
         let delta = Delta::from_storage(file, &Limits::default()).unwrap();
         let check = BaseCheck::Whole;
         apply_delta(&delta, &target, check, Verify::Written, &work()).unwrap();
@@ -438,7 +438,7 @@ fn no_number_of_scattered_frames_is_too_many() {
         let apply = |delta: &Delta, old: &[u8]| {
             let directory = MemoryDirectory::new();
             directory.insert("t", old.to_vec());
-            let target = Target::file(Place::new(Arc::new(directory.clone()), "t"), Format::Raw);
+            let target = Target::file(FileRef::new(Arc::new(directory.clone()), "t"), Format::Raw);
             let check = BaseCheck::Whole;
             apply_delta(delta, &target, check, Verify::Written, &work()).unwrap();
             directory.bytes("t").unwrap()

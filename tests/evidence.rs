@@ -15,7 +15,7 @@ use diskdelta::image::{
 };
 use diskdelta::manifest;
 use diskdelta::storage::fault::FaultDisk;
-use diskdelta::storage::{Access, Directory, MemoryDirectory, MemoryStorage, Place, Storage};
+use diskdelta::storage::{Access, Directory, FileRef, MemoryDirectory, MemoryStorage, Storage};
 use diskdelta::sync::{
     Mark, Mode, Outcome, Recovered, Safety, Source, SyncOptions, SyncReport, Target, Verified,
     Verify, recover, sync,
@@ -59,7 +59,7 @@ fn directory(bytes: &[u8]) -> (WatchedDirectory, Target) {
     let shared: Arc<dyn Directory> = Arc::new(directory.clone());
     (
         directory,
-        Target::file(Place::new(shared, "t.raw"), Format::Raw),
+        Target::file(FileRef::new(shared, "t.raw"), Format::Raw),
     )
 }
 
@@ -285,7 +285,7 @@ fn a_target_that_does_not_hold_the_source_keeps_its_marker_and_the_way_on_works(
                 has_struck: AtomicBool::new(false),
             });
             let stages: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
-            let stage = Place::new(stages.clone(), "device-stage");
+            let stage = FileRef::new(stages.clone(), "device-stage");
             let target = Target::device(medium.clone(), Format::Raw, stage);
             let options = SyncOptions::default()
                 .with_mode(mode)
@@ -370,7 +370,7 @@ fn a_dry_run_counts_what_the_sync_onto_a_missing_target_writes() {
     let directory = WatchedDirectory::new();
     let shared: Arc<dyn Directory> = Arc::new(directory.clone());
     for (name, format) in [("t.raw", Format::Raw), ("t.vhd", Format::Vhd)] {
-        let target = Target::file(Place::new(shared.clone(), name), format);
+        let target = Target::file(FileRef::new(shared.clone(), name), format);
         let options = SyncOptions::default();
         let dry = options.clone().with_dry_run(true);
         let report = sync(&source(&new), &target, &dry, &work()).unwrap();
@@ -521,7 +521,7 @@ fn a_target_that_is_verified_as_a_whole_is_read_where_the_system_shows_holes() {
             for verify in [Verify::Written, Verify::All] {
                 let file = Arc::new(MemoryStorage::new("t.raw", bytes.clone()));
                 let stages: Arc<dyn Directory> = Arc::new(MemoryDirectory::new());
-                let stage = Place::new(stages, "stage");
+                let stage = FileRef::new(stages, "stage");
                 let storage = Arc::new(WrongHole(file.clone()));
                 let target = Target::device(storage, Format::Raw, stage);
                 let options = SyncOptions::default()

@@ -19,7 +19,7 @@ use diskdelta::image::{
 };
 use diskdelta::storage::fault::{CrashState, FaultDisk, SyncCall, Violation};
 use diskdelta::storage::{
-    Access, FileStorage, HostFile, MemoryStorage, Place, Privacy, SourceOptions, Storage,
+    Access, FileRef, FileStorage, HostFile, MemoryStorage, Privacy, SourceOptions, Storage,
 };
 use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, export_delta};
 use diskdelta::{BlockSize, ErrorKind, Limits, Result, Work, manifest};
@@ -416,8 +416,8 @@ fn make_child(
     delta: &Delta,
 ) -> Result<()> {
     let over = ExportBase::new(base.clone(), format.format(), r".\base");
-    let place = Place::new(Arc::new(disk.directory(DIRECTORY)), "child");
-    place.create_whole(Privacy::PRIVATE, |child| {
+    let file_ref = FileRef::new(Arc::new(disk.directory(DIRECTORY)), "child");
+    file_ref.create_whole(Privacy::PRIVATE, |child| {
         export(delta, &over, child, &Work::with_threads(1)?)
     })?;
     disk.note("made");

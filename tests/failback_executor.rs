@@ -234,7 +234,7 @@ fn a_journal_that_was_cut_or_changed_stops_the_executor_before_it_does_anything(
     let (world, disk) = (World::new(), FaultDisk::new());
     run(&world, &disk, &COMMIT).unwrap();
     let path = format!("{DIRECTORY}/{}", name().to_str().unwrap());
-    let whole = disk.row(&path).unwrap().to_vec();
+    let whole = disk.contents(&path).unwrap().to_vec();
     let calls = world.reaper.calls();
     let mut changed = whole.clone();
     let middle = whole.len() / 2;

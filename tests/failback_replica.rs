@@ -13,7 +13,7 @@ use diskdelta::image::{CreateFormat, CreateOptions, Format, Image, ImageOptions,
 use diskdelta::remote::{Client, Job, LineOptions, Pull, ServeOptions, Served, serve};
 use diskdelta::replica::{Appended, Changed, Key, KeyFile, Replica};
 use diskdelta::storage::fault::{CrashState, FaultDisk};
-use diskdelta::storage::{Access, Directory, MemoryDirectory, MemoryStorage, Place, Storage};
+use diskdelta::storage::{Access, Directory, FileRef, MemoryDirectory, MemoryStorage, Storage};
 use diskdelta::{BlockSize, ErrorKind, ExtentKind, Result, Work, manifest};
 use proptest::prelude::*;
 
@@ -302,7 +302,7 @@ fn links_that_were_forged_with_the_public_key_alone_are_refused_by_every_use() {
         }
         let before = copied(&directory);
         let replica = Replica::new(Arc::new(directory.clone()), load(&[])).only_own();
-        let place = Place::new(memory(), "out.raw");
+        let file_ref = FileRef::new(memory(), "out.raw");
         let uses = [
             ("manifest", replica.manifest().map(drop)),
             ("pass", append(&replica, &disk(&[1, 1, 1]), None).map(drop)),
@@ -311,7 +311,11 @@ fn links_that_were_forged_with_the_public_key_alone_are_refused_by_every_use() {
             ("verify", replica.verify(&work()).map(drop)),
             (
                 "restore",
-                replica.restore(&place, &CreateOptions::new(CreateFormat::Raw, 0), &work()),
+                replica.restore(
+                    &file_ref,
+                    &CreateOptions::new(CreateFormat::Raw, 0),
+                    &work(),
+                ),
             ),
         ];
         for (what, used) in uses {
@@ -500,8 +504,8 @@ impl Line {
 
 fn restored(replica: &Replica, format: CreateFormat) -> Result<Vec<u8>> {
     let directory = memory();
-    let place = Place::new(directory.clone(), "restored");
-    replica.restore(&place, &CreateOptions::new(format, 0), &work())?;
+    let file_ref = FileRef::new(directory.clone(), "restored");
+    replica.restore(&file_ref, &CreateOptions::new(format, 0), &work())?;
     let storage = directory.open("restored".as_ref(), Access::Read)?;
     let format: Format = format.format();
     let image = diskdelta::image::open_storage(storage, format, &ImageOptions::default())?;

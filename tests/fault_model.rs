@@ -6,7 +6,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use diskdelta::storage::fault::{
-    Failure, Fault, FaultDisk, FaultStorage, NoRewrite, OpKind, Outcome, Row, Step, SyncedBefore,
+    Failure, Fault, FaultDisk, FaultStorage, FileBytes, NoRewrite, OpKind, Outcome, Step,
+    SyncedBefore,
 };
 use diskdelta::storage::{Access, Directory, MemoryStorage, Storage};
 use diskdelta::{ErrorKind, Result};
@@ -187,7 +188,7 @@ fn an_open_file_outlives_its_name_but_not_the_restart() {
     assert!(
         states
             .iter()
-            .all(|state| state.disk().row("/d/f").is_none())
+            .all(|state| state.disk().contents("/d/f").is_none())
     );
 }
 
@@ -310,7 +311,7 @@ fn a_megabyte_write_is_torn_in_several_ways_without_being_copied() {
     assert!(coverage.states > 100);
     for state in disk.crashes().states() {
         assert_eq!(
-            state.disk().row("/dev/x").map(|row| row.len()),
+            state.disk().contents("/dev/x").map(|row| row.len()),
             Some(2 << 20)
         );
     }
@@ -419,7 +420,7 @@ fn reads_fail_where_a_range_is_unreadable_and_only_there() {
 #[test]
 fn a_device_keeps_its_length_and_has_no_holes() {
     let disk = FaultDisk::new();
-    disk.put_device("/dev/x", Row::zeros(1 << 20));
+    disk.put_device("/dev/x", FileBytes::zeros(1 << 20));
     let device = open(&disk, "/dev/x");
     assert_eq!(
         device.set_len(5).unwrap_err().kind(),
@@ -504,7 +505,10 @@ fn a_rule_of_ones_own_sees_what_is_durable_before_each_operation() {
     disk.note("end");
     let mut seen = Vec::new();
     let rule = |step: &Step<'_>| {
-        let durable = step.durable("/d/f").map(Row::to_vec).unwrap_or_default();
+        let durable = step
+            .durable("/d/f")
+            .map(FileBytes::to_vec)
+            .unwrap_or_default();
         seen.push((
             String::from_utf8_lossy(&durable).into_owned(),
             step.in_doubt("/d/f"),
@@ -604,7 +608,9 @@ fn file_of(bytes: &[u8]) -> (FaultDisk, FaultStorage) {
 }
 
 fn bytes_of(disk: &FaultDisk, path: &str) -> Vec<u8> {
-    disk.row(path).map(|row| row.to_vec()).unwrap_or_default()
+    disk.contents(path)
+        .map(|row| row.to_vec())
+        .unwrap_or_default()
 }
 
 /// All contents of a file that a crash at the end may leave.

@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use diskdelta::storage::fault::{Coverage, CrashState, FaultDisk, Row, SyncCall, Violation};
+use diskdelta::storage::fault::{Coverage, CrashState, FaultDisk, FileBytes, SyncCall, Violation};
 use diskdelta::storage::{Access, Directory, Storage};
 use diskdelta::{Error, ErrorKind, Result};
 
@@ -112,8 +112,8 @@ fn a_length_that_comes_before_its_data_is_found() {
     journal.write_all_at(NEW, 0).unwrap();
     let found = disk
         .crashes()
-        .check(|state| match state.disk().row("/d/journal") {
-            Some(row) if row.len() == NEW.len() as u64 && row != Row::from(NEW) => {
+        .check(|state| match state.disk().contents("/d/journal") {
+            Some(row) if row.len() == NEW.len() as u64 && row != FileBytes::from(NEW) => {
                 Err("long enough, but not what was written")
             }
             _ => Ok(()),
@@ -134,7 +134,7 @@ fn a_length_that_is_lost_is_found() {
         }
         disk.note("grown");
         disk.crashes().check(|state| {
-            let len = state.disk().row("/d/disk").map_or(0, |row| row.len());
+            let len = state.disk().contents("/d/disk").map_or(0, |row| row.len());
             if state.noted("grown") && len != 9000 {
                 Err("too short")
             } else {
@@ -188,10 +188,10 @@ fn a_change_in_place_without_a_log_is_found_when_it_is_wider_than_a_sector() {
         let device = disk.open("/dev/disk", Access::Write).unwrap();
         device.write_all_at(&vec![2; len], 0).unwrap();
         device.sync().unwrap();
-        let new = disk.row("/dev/disk").unwrap();
-        let old = Row::from(vec![1; 8192]);
+        let new = disk.contents("/dev/disk").unwrap();
+        let old = FileBytes::from(vec![1; 8192]);
         disk.crashes().check(|state| {
-            let row = state.disk().row("/dev/disk").unwrap_or_default();
+            let row = state.disk().contents("/dev/disk").unwrap_or_default();
             if row == old || row == new {
                 Ok(())
             } else {
@@ -332,8 +332,8 @@ fn recover_and_check(state: &CrashState, flaw: Flaw) -> std::result::Result<u64,
 /// Old or new before the acknowledgement, new after it, and the guest's once the guest synced;
 /// what the guest's own write leaves before that is the guest's concern, but never the old bytes.
 fn target_is_right(state: &CrashState, disk: &FaultDisk) -> std::result::Result<(), String> {
-    let target = disk.row("/d/target").unwrap_or_default();
-    let holds = |bytes: &[u8]| target == Row::from(bytes);
+    let target = disk.contents("/d/target").unwrap_or_default();
+    let holds = |bytes: &[u8]| target == FileBytes::from(bytes);
     let right = match (state.noted("committed"), state.noted("guest")) {
         (false, _) => holds(OLD) || holds(NEW),
         (true, false) => !holds(OLD),
@@ -347,9 +347,10 @@ fn target_is_right(state: &CrashState, disk: &FaultDisk) -> std::result::Result<
 }
 
 fn old_or_new(disk: &FaultDisk, path: &str) -> std::result::Result<Coverage, Violation> {
-    disk.crashes().check(|state| match state.disk().row(path) {
-        Some(row) if row == Row::from(NEW) => Ok(()),
-        Some(row) if row == Row::from(OLD) && !state.noted("done") => Ok(()),
-        row => Err(format!("{path} holds {row:?}")),
-    })
+    disk.crashes()
+        .check(|state| match state.disk().contents(path) {
+            Some(row) if row == FileBytes::from(NEW) => Ok(()),
+            Some(row) if row == FileBytes::from(OLD) && !state.noted("done") => Ok(()),
+            row => Err(format!("{path} holds {row:?}")),
+        })
 }

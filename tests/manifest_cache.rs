@@ -11,7 +11,7 @@ use std::time::Duration;
 use diskdelta::delta::{Base, Delta, DeltaOptions, create};
 use diskdelta::image::{self, CreateFormat, CreateOptions, FileGate, Format, ImageOptions, Raw};
 use diskdelta::manifest::{self, KeptManifest};
-use diskdelta::storage::{MemoryStorage, Place, SourceOptions};
+use diskdelta::storage::{FileRef, MemoryStorage, SourceOptions};
 use diskdelta::sync::{CachedSource, HostSource, ManifestCache, export_delta};
 use diskdelta::{BlockSize, ErrorKind, Limits, Work};
 
@@ -218,8 +218,8 @@ fn a_manifest_that_does_not_say_when_it_was_made_or_that_is_marked_is_not_believ
     let whole = fs::read(&kept).unwrap();
     // One that was made of the same disk, as any tool makes them.
     let image = open(&lab.path("disk.raw"));
-    let place = Place::host(&kept).unwrap();
-    manifest::save(&place, |file| {
+    let file_ref = FileRef::host(&kept).unwrap();
+    manifest::save(&file_ref, |file| {
         manifest::build_to(&**image.image(), BlockSize::default(), &work(), file)
     })
     .unwrap();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use diskdelta::delta::{self, Base, Delta, DeltaOptions};
 use diskdelta::image::{self, CreateFormat, CreateOptions, Format, ImageOptions};
-use diskdelta::storage::{Access, FileStorage, MemoryStorage, Place, Privacy, SourceOptions};
+use diskdelta::storage::{Access, FileRef, FileStorage, MemoryStorage, Privacy, SourceOptions};
 use diskdelta::sync::{
     BaseCheck, HostSide, HostSource, HostTarget, HostTargetOptions, Mode, Recovered, Safety,
     Source, SyncOptions, Target, Verify, apply_delta, sync, undo,
@@ -252,8 +252,8 @@ fn sides_of_different_length_are_not_identical_whatever_they_are() {
     let kept = lab.path("new.manifest");
     let storage = Arc::new(MemoryStorage::new("new", fs::read(&new).unwrap()));
     let image = image::Raw::open(storage).unwrap();
-    let place = Place::host(&kept).unwrap();
-    manifest::save(&place, |file| {
+    let file_ref = FileRef::host(&kept).unwrap();
+    manifest::save(&file_ref, |file| {
         manifest::build_to(&image, BlockSize::MIN, &work(), file)
     })
     .unwrap();
@@ -292,8 +292,8 @@ fn sides_of_different_length_are_not_identical_whatever_they_are() {
 fn a_manifest_is_read_as_a_raw_disk_only_where_that_is_said() {
     let lab = Lab::new();
     let image = image::Raw::open(Arc::new(MemoryStorage::new("new", vec![3; LEN]))).unwrap();
-    let place = Place::host(lab.path("kept.img")).unwrap();
-    manifest::save(&place, |file| {
+    let file_ref = FileRef::host(lab.path("kept.img")).unwrap();
+    manifest::save(&file_ref, |file| {
         manifest::build_to(&image, BlockSize::MIN, &work(), file)
     })
     .unwrap();
@@ -364,10 +364,10 @@ fn a_target_whose_name_was_removed_or_given_away_is_never_done() {
             synced(it, new, Mode::Full, Safety::Atomic)
         }),
         ("undo", |it, _, way| {
-            undo(&Place::host(way)?, it.target(), &work()).map(drop)
+            undo(&FileRef::host(way)?, it.target(), &work()).map(drop)
         }),
         ("apply", |it, _, way| {
-            let delta = Place::host(way)?.open(Access::Read)?;
+            let delta = FileRef::host(way)?.open(Access::Read)?;
             let delta = Delta::from_storage(delta, &Limits::default())?;
             let check = BaseCheck::Touched;
             apply_delta(&delta, it.target(), check, Verify::Written, &work()).map(drop)
@@ -398,12 +398,12 @@ fn a_target_whose_name_was_removed_or_given_away_is_never_done() {
                 let way = lab.path("way.back");
                 let options = SyncOptions::default()
                     .with_mode(Mode::Delta)
-                    .with_undo(Some(Place::host(&way).unwrap()));
+                    .with_undo(Some(FileRef::host(&way).unwrap()));
                 let source = side_image(&new);
                 sync(&source.source(), target(&old).target(), &options, &work()).unwrap();
                 let onward = lab.path("onward.delta");
                 let (base, next) = (source.image(), side_image(&other));
-                let made = Place::host(&onward).unwrap();
+                let made = FileRef::host(&onward).unwrap();
                 made.create_whole(Privacy::PRIVATE, |storage| {
                     let (base, options) = (Base::Image(&**base), DeltaOptions::default());
                     delta::create(base, &**next.image(), storage, &options, &work())
@@ -457,7 +457,7 @@ fn a_source_is_no_target_though_the_caller_named_no_sources() {
     let source = HostSource::open(&path, &ImageOptions::default(), &live).unwrap();
     // As an embedder may do it: the same file, through handles without locks.
     let again = Arc::new(FileStorage::open_write(&path).unwrap());
-    let stage = Place::host(lab.path("stage")).unwrap();
+    let stage = FileRef::host(lab.path("stage")).unwrap();
     let same = Target::device(again, Format::Raw, stage.clone());
     let refused = |target: &Target| {
         let options = SyncOptions::default().with_mode(Mode::Delta);
@@ -466,7 +466,7 @@ fn a_source_is_no_target_though_the_caller_named_no_sources() {
     let error = refused(&same);
     assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
     fs::hard_link(&path, lab.path("b.raw")).unwrap();
-    let linked = Target::file(Place::host(lab.path("b.raw")).unwrap(), Format::Raw);
+    let linked = Target::file(FileRef::host(lab.path("b.raw")).unwrap(), Format::Raw);
     assert_eq!(refused(&linked).kind(), ErrorKind::InUse);
 }
 

@@ -13,7 +13,7 @@ use diskdelta::image::{
     self, CreateFormat, CreateOptions, Format, Image, ImageInfo, ImageOptions, Raw,
 };
 use diskdelta::manifest::{self, Manifest};
-use diskdelta::storage::{Access, Directory, MemoryStorage, Place, Storage};
+use diskdelta::storage::{Access, Directory, FileRef, MemoryStorage, Storage};
 use diskdelta::sync::{
     BaseCheck, Mark, Mode, Outcome, Recovered, Safety, Source, SyncOptions, Target, Verified,
     Verify, apply_delta, recover, sample, sync,
@@ -31,7 +31,7 @@ fn source(bytes: &[u8]) -> Source {
 
 fn target(directory: &WatchedDirectory) -> Target {
     let directory: Arc<dyn Directory> = Arc::new(directory.clone());
-    Target::file(Place::new(directory, "t.raw"), Format::Raw)
+    Target::file(FileRef::new(directory, "t.raw"), Format::Raw)
 }
 
 /// A disk of pages from a small alphabet, so that equal, changed and zero pages all come up; the
@@ -97,15 +97,15 @@ proptest! {
         let directory = WatchedDirectory::new();
         directory.insert("t.raw", old.clone());
         let work = Work::with_threads(2).unwrap();
-        let place = Place::new(Arc::new(directory.clone()), "t.undo");
+        let file_ref = FileRef::new(Arc::new(directory.clone()), "t.undo");
         let options = SyncOptions::default()
-            .with_mode(Mode::Delta).with_undo(Some(place.clone())).with_allow_shrink(true);
+            .with_mode(Mode::Delta).with_undo(Some(file_ref.clone())).with_allow_shrink(true);
         if old.len() < PAGE {
             return Ok(());
         }
         let report = sync(&source(&new), &target(&directory), &options, &work).unwrap();
         if report.outcome == Outcome::Synced {
-            diskdelta::sync::undo(&place, &target(&directory), &work).unwrap();
+            diskdelta::sync::undo(&file_ref, &target(&directory), &work).unwrap();
             prop_assert!(directory.bytes("t.raw").unwrap() == old);
         }
     }
@@ -127,7 +127,7 @@ proptest! {
         }
         directory.insert("t.raw", now.clone());
         let work = Work::with_threads(2).unwrap();
-        let kept = Place::new(Arc::new(directory.clone()), "t.manifest");
+        let kept = FileRef::new(Arc::new(directory.clone()), "t.manifest");
         let options = SyncOptions::default()
             .with_safety(safety)
             .with_allow_shrink(true)
@@ -305,7 +305,7 @@ fn what_is_read_back_is_dropped_from_the_cache_first() {
     for safety in [Safety::Atomic, Safety::InPlace] {
         let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
         let device = Arc::new(Watched::new("device", vec![9; len as usize]));
-        let stage = Place::new(directory, "device-stage");
+        let stage = FileRef::new(directory, "device-stage");
         let target = Target::device(device.clone(), Format::Raw, stage);
         let options = SyncOptions::default()
             .with_mode(Mode::Delta)
@@ -340,7 +340,7 @@ fn empty_vhd(len: u64) -> Arc<dyn Image> {
 fn long_zeros_over_unread_bytes_are_read_back_in_pieces() {
     let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
     let device = Arc::new(Watched::new("device", vec![9; 40 << 20]));
-    let stage = Place::new(directory.clone(), "device-stage");
+    let stage = FileRef::new(directory.clone(), "device-stage");
     let target = Target::device(device.clone(), Format::Raw, stage);
     let options = SyncOptions::default().with_mode(Mode::Full);
     let work = Work::with_threads(1).unwrap();
@@ -423,7 +423,7 @@ fn the_way_back_is_not_made_from_another_base_than_the_deltas() {
 fn a_larger_device_keeps_its_tail_only_where_that_is_allowed() {
     let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
     let device = Arc::new(MemoryStorage::new("device", vec![9; 4 << 20]));
-    let stage = Place::new(directory, "device-stage");
+    let stage = FileRef::new(directory, "device-stage");
     let storage: Arc<dyn Storage> = device.clone();
     let target = Target::device(storage, Format::Raw, stage);
     let work = Work::with_threads(1).unwrap();
@@ -480,7 +480,7 @@ fn auto_copies_a_file_that_differs_and_never_a_device_or_in_place() {
 
     let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
     let device = Arc::new(MemoryStorage::new("device", old));
-    let stage = Place::new(directory, "device-stage");
+    let stage = FileRef::new(directory, "device-stage");
     let device_target = Target::device(device.clone(), Format::Raw, stage);
     let report = sync(&source(&new), &device_target, &options, &work).unwrap();
     assert_eq!(report.mode, Mode::Delta);
@@ -498,7 +498,7 @@ fn of_a_block_that_becomes_zeros_only_what_is_not_yet_zero_is_written() {
     let directory = WatchedDirectory::new();
     directory.insert("t.raw", old.clone());
     let work = Work::with_threads(2).unwrap();
-    let kept = Place::new(Arc::new(directory.clone()), "t.manifest");
+    let kept = FileRef::new(Arc::new(directory.clone()), "t.manifest");
     let options = SyncOptions::default().with_target_manifest(Some(kept));
     sync(&source(&old), &target(&directory), &options, &work).unwrap();
     let report = sync(&source(&new), &target(&directory), &options, &work).unwrap();
@@ -574,10 +574,10 @@ fn a_full_copy_keeps_the_kind_of_container_that_it_replaces() {
         image::create(&*old, &create).unwrap();
         let directory = WatchedDirectory::new();
         directory.insert("t", old.to_vec());
-        let place = Place::new(Arc::new(directory.clone()), "t");
-        let target = Target::file(place.clone(), kind.format());
+        let file_ref = FileRef::new(Arc::new(directory.clone()), "t");
+        let target = Target::file(file_ref.clone(), kind.format());
         let info = || {
-            let storage = place.open(Access::Read).unwrap();
+            let storage = file_ref.open(Access::Read).unwrap();
             let opened = image::open_storage(storage, kind.format(), &ImageOptions::default());
             opened.unwrap().info()
         };
@@ -595,11 +595,11 @@ fn a_full_copy_keeps_the_kind_of_container_that_it_replaces() {
 fn kept_target(old: &[u8], work: &Work) -> (WatchedDirectory, SyncOptions) {
     let directory = WatchedDirectory::new();
     directory.insert("t.raw", old.to_vec());
-    let place = Place::new(Arc::new(directory.clone()), "t.manifest");
+    let file_ref = FileRef::new(Arc::new(directory.clone()), "t.manifest");
     let options = SyncOptions::default()
         .with_mode(Mode::Delta)
         .with_block_size(BlockSize::MIN)
-        .with_target_manifest(Some(place));
+        .with_target_manifest(Some(file_ref));
     sync(&source(old), &target(&directory), &options, work).unwrap();
     (directory, options)
 }
@@ -622,7 +622,7 @@ fn where_manifests_stand_for_both_disks_only_blocks_that_differ_are_read() {
     new[500 * PAGE..800 * PAGE].fill(0);
     let (directory, options) = kept_target(&old, &work);
     let known = source(&new).with_manifest(manifest_of(&new, &work));
-    let way_back = Place::new(Arc::new(directory.clone()), "t.undo");
+    let way_back = FileRef::new(Arc::new(directory.clone()), "t.undo");
     let undoable = options.clone().with_undo(Some(way_back.clone()));
     let report = sync(&known, &target(&directory), &undoable, &work).unwrap();
     assert_eq!(report.compared_bytes, 604 * PAGE as u64);
@@ -678,7 +678,7 @@ fn what_a_medium_has_lost_is_found_before_the_target_counts_as_whole() {
                     forgets: forgets.clone(),
                     ..Watched::new("device", vec![9; len as usize])
                 });
-                let stage = Place::new(directory, "device-stage");
+                let stage = FileRef::new(directory, "device-stage");
                 let target = Target::device(device.clone(), Format::Raw, stage);
                 let options = SyncOptions::default()
                     .with_mode(Mode::Delta)
@@ -931,14 +931,15 @@ fn neighbouring_pages_that_a_kept_manifest_finds_are_moved_together() {
     new[13 * PAGE..16 * PAGE].fill(0);
     new[20 * PAGE] ^= 1;
     let (directory, options) = kept_target(&old, &work);
-    let place = Place::new(Arc::new(directory.clone()), "t.undo");
+    let file_ref = FileRef::new(Arc::new(directory.clone()), "t.undo");
     let options = options
         .with_block_size(BlockSize::default())
-        .with_undo(Some(place.clone()));
+        .with_undo(Some(file_ref.clone()));
     directory.remove("t.manifest".as_ref()).unwrap();
     sync(&source(&old), &target(&directory), &options, &work).unwrap();
     sync(&source(&new), &target(&directory), &options, &work).unwrap();
-    let undo = Delta::from_storage(place.open(Access::Read).unwrap(), &Limits::default()).unwrap();
+    let undo =
+        Delta::from_storage(file_ref.open(Access::Read).unwrap(), &Limits::default()).unwrap();
     assert_eq!(undo.trailer().frame_count, 3);
 }
 
@@ -1031,13 +1032,13 @@ fn the_last_sector_of_a_container_is_filled_up_with_zeros() {
     let work = Work::with_threads(1).unwrap();
     let new = noise(3 * PAGE + 77);
     let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
-    let place = Place::new(directory, "t.vhd");
-    let target = Target::file(place.clone(), Format::Vhd);
+    let file_ref = FileRef::new(directory, "t.vhd");
+    let target = Target::file(file_ref.clone(), Format::Vhd);
     for outcome in [Outcome::Synced, Outcome::Identical] {
         let options = SyncOptions::default().with_mode(Mode::Delta);
         let report = sync(&source(&new), &target, &options, &work).unwrap();
         assert_eq!(report.outcome, outcome);
-        let storage = place.open(Access::Read).unwrap();
+        let storage = file_ref.open(Access::Read).unwrap();
         let options = ImageOptions::default();
         let image = image::open_storage(storage, Format::Vhd, &options).unwrap();
         assert_eq!(image.disk_len(), 3 * PAGE as u64 + 512);

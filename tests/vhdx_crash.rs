@@ -298,7 +298,7 @@ fn a_prepared_change_done_again_ends_in_the_same_disk_after_any_crash() {
         eprintln!("prepared: {:?}", crash(&patches).unwrap());
         // No kind of patch is there for nothing. Over a parent only what was written is looked at
         // in a new block, so that zeros around it are mere tidiness.
-        let needed: &[&str] = match disk.row(PARENT) {
+        let needed: &[&str] = match disk.contents(PARENT) {
             None => &["SetLen", "Zero", "Write"],
             Some(_) => &["SetLen", "Write"],
         };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::delta::{self, Delta, DeltaOptions, Hash, Purpose};
 use crate::image::Format;
-use crate::storage::{Place, Privacy};
+use crate::storage::{FileRef, Privacy};
 use crate::sync::{self, BaseCheck, HostSource, HostTarget, Verify};
 use crate::units::{format_count, format_size};
 use crate::{BlockSize, Limits, Result, manifest};
@@ -132,7 +132,7 @@ fn create(args: &CreateArgs, context: &Context) -> Ended {
         .with_block_size(args.block_size)
         .with_level(args.out.level());
     let privacy = source.privacy()?.and(base.privacy()?);
-    args.out.place()?.create_whole(privacy, |storage| {
+    args.out.file_ref()?.create_whole(privacy, |storage| {
         let image = &**source.image();
         delta::create(base.as_base(), image, storage, &options, &context.work)?;
         base.check()?;
@@ -152,7 +152,7 @@ fn merge(args: &MergeArgs, context: &Context) -> Ended {
     for delta in &deltas {
         privacy = privacy.and(delta.storage().privacy()?);
     }
-    args.out.place()?.create_whole(privacy, |storage| {
+    args.out.file_ref()?.create_whole(privacy, |storage| {
         delta::merge(&deltas, storage, &limits, level, &context.work)
     })?;
     print(&delta_file::open(&args.out.output)?, context)
@@ -163,8 +163,8 @@ impl OutArgs {
         (self.level > 0).then_some(self.level)
     }
 
-    fn place(&self) -> Result<Place> {
-        Place::to_write(&self.output)
+    fn file_ref(&self) -> Result<FileRef> {
+        FileRef::to_write(&self.output)
     }
 }
 

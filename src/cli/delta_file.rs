@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::delta::Delta;
-use crate::storage::{Access, Place, resolve};
+use crate::storage::{Access, FileRef, resolve};
 use crate::{Limits, Result};
 
 /// Opens a delta file.
@@ -11,6 +11,6 @@ use crate::{Limits, Result};
 /// # Errors
 /// `NotFound`, `Io`, and those of [`Delta::from_storage`].
 pub fn open(path: &PathBuf) -> Result<Delta> {
-    let file = Place::host(resolve(path)?)?.open(Access::Read)?;
+    let file = FileRef::host(resolve(path)?)?.open(Access::Read)?;
     Delta::from_storage(file, &Limits::default())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::image::Format;
 use crate::manifest;
-use crate::storage::{Access, Place, resolve};
+use crate::storage::{Access, FileRef, resolve};
 use crate::sync::{HostSource, export_delta};
 use crate::units::format_size;
 use serde::Serialize;
@@ -81,5 +81,5 @@ pub fn run(args: &Args, context: &Context) -> Ended {
 }
 
 fn file_len(path: &PathBuf) -> crate::Result<u64> {
-    Place::host(resolve(path)?)?.open(Access::Read)?.len()
+    FileRef::host(resolve(path)?)?.open(Access::Read)?.len()
 }

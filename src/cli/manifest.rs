@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::storage::Place;
+use crate::storage::FileRef;
 use crate::sync::HostSource;
 use crate::{BlockSize, manifest};
 use serde::Serialize;
@@ -50,9 +50,9 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     let source = HostSource::open(&args.image, &image, &options)?;
     let warnings = source.warnings();
     context.warn(&warnings);
-    let place = Place::to_write(&args.output)?;
+    let file_ref = FileRef::to_write(&args.output)?;
     let image = &**source.image();
-    let built = manifest::build_at(image, args.block_size, &context.work, &place, &|| {
+    let built = manifest::build_at(image, args.block_size, &context.work, &file_ref, &|| {
         source.check()
     })?;
     let object = Object {

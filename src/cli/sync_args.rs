@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::image::{CreateFormat, Format, ImageOptions};
-use crate::storage::{Allocation, HostFile, Place, TargetOptions, resolve, resolve_to_write};
+use crate::storage::{Allocation, FileRef, HostFile, TargetOptions, resolve, resolve_to_write};
 use crate::sync::{HostTargetOptions, Mode, Safety, SyncOptions, Verify};
 use crate::units::parse_size;
 use crate::{BlockSize, Location};
@@ -131,8 +131,8 @@ impl Args {
     }
 
     pub fn sync_options(&self) -> crate::Result<SyncOptions> {
-        let place = |path: &PathBuf| Place::to_write(path);
-        let manifest = self.target_manifest.as_ref().map(place).transpose()?;
+        let file_ref = |path: &PathBuf| FileRef::to_write(path);
+        let manifest = self.target_manifest.as_ref().map(file_ref).transpose()?;
         if let Some(manifest) = &manifest {
             self.trust(manifest)?;
         }
@@ -141,7 +141,7 @@ impl Args {
             .with_safety(self.safety)
             .with_hold(self.hold)
             .with_verify(self.verify)
-            .with_undo(self.undo.as_ref().map(place).transpose()?)
+            .with_undo(self.undo.as_ref().map(file_ref).transpose()?)
             .with_target_manifest(manifest)
             .with_block_size(self.block_size)
             .with_allow_shrink(self.allow_shrink)
@@ -151,10 +151,10 @@ impl Args {
     }
 
     /// Takes a file for ours that is opened apart from the target, where it is named as such.
-    fn trust(&self, place: &Place) -> crate::Result<()> {
+    fn trust(&self, file_ref: &FileRef) -> crate::Result<()> {
         for path in &self.trust_log {
-            if resolve(path)? == place.path() {
-                place.directory().trust(place.name())?;
+            if resolve(path)? == file_ref.path() {
+                file_ref.directory().trust(file_ref.name())?;
             }
         }
         Ok(())

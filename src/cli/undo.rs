@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::storage::{Place, resolve};
+use crate::storage::{FileRef, resolve};
 use crate::sync::{self, HostTarget};
 
 use super::Ended;
@@ -27,7 +27,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Ended {
     let target = HostTarget::open(&args.target, &args.open.options(&context.common))?;
     context.warn(target.warnings());
-    let file = Place::host(resolve(&args.file)?)?;
+    let file = FileRef::host(resolve(&args.file)?)?;
     let report =
         sync::undo(&file, target.target(), &context.work).map_err(Failure::onto(&target))?;
     print_report(context, &report, target.warnings())

@@ -187,14 +187,14 @@ impl Sink for Roots<'_> {
 struct Frames(Table<3>);
 
 #[derive(Clone, Copy)]
-struct Place {
+struct FramePayload {
     offset: u64,
     len: u64,
     /// In the delta file; [`ZEROS`] for a frame that zeroes.
     payload_at: u64,
 }
 
-impl Place {
+impl FramePayload {
     /// Not beyond the result's end, as was checked.
     fn end(&self) -> u64 {
         self.offset + self.len
@@ -222,9 +222,9 @@ impl Frames {
     fn each_in(
         &self,
         range: &Range<u64>,
-        mut visit: impl FnMut(Place) -> Result<bool>,
+        mut visit: impl FnMut(FramePayload) -> Result<bool>,
     ) -> Result<()> {
-        let place = |[offset, len, payload_at]: [u64; 3]| Place {
+        let place = |[offset, len, payload_at]: [u64; 3]| FramePayload {
             offset,
             len,
             payload_at,
@@ -237,7 +237,7 @@ impl Frames {
     }
 
     /// The first of them with bytes.
-    fn first_data_in(&self, range: &Range<u64>) -> Result<Option<Place>> {
+    fn first_data_in(&self, range: &Range<u64>) -> Result<Option<FramePayload>> {
         let mut first = None;
         self.each_in(range, |place| {
             first = (place.payload_at != ZEROS).then_some(place);

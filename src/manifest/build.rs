@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::image::Image;
 use crate::limits::Limits;
 use crate::progress::{Phase, Work};
-use crate::storage::{MemoryStorage, Place, Storage};
+use crate::storage::{FileRef, MemoryStorage, Storage};
 use crate::units::{BlockSize, check_change_map};
 
 /// Builds the manifest of an image in memory: 32 bytes for each block that is not zero, 512 MiB
@@ -47,22 +47,22 @@ pub fn build_to(
     reopen(storage)
 }
 
-/// Builds the manifest of an image and puts it at `place`, in place of an older manifest; nothing
+/// Builds the manifest of an image and puts it at `file_ref`, in place of an older manifest; nothing
 /// else is replaced. `check` is asked once all is read, whether the image stayed as it was.
 ///
-/// Durable when it returns; after an error `place` is what it was.
+/// Durable when it returns; after an error `file_ref` is what it was.
 ///
 /// # Errors
-/// As [`build_to`]; `AlreadyExists` where something else lies at `place`; those of `check`.
+/// As [`build_to`]; `AlreadyExists` where something else lies at `file_ref`; those of `check`.
 pub fn build_at(
     image: &dyn Image,
     block_size: BlockSize,
     work: &Work,
-    place: &Place,
+    file_ref: &FileRef,
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Manifest> {
-    refuse_other(place)?;
-    save_once(place, |storage| {
+    refuse_other(file_ref)?;
+    save_once(file_ref, |storage| {
         let manifest = build_to(image, block_size, work, storage)?;
         check()?;
         Ok(manifest)

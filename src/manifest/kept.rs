@@ -9,7 +9,7 @@ use super::ranges::RangeSet;
 use super::read::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::{Access, FileId, FileStorage, Place, Privacy, SourceStamp, Storage};
+use crate::storage::{Access, FileId, FileRef, FileStorage, Privacy, SourceStamp, Storage};
 
 /// A manifest that stands for reading its disk, except where it is marked.
 ///
@@ -122,8 +122,8 @@ impl KeptManifest {
 
 /// A file that is being written to be put in its place as a whole. No other process shares it.
 pub struct Staged {
-    place: Place,
-    file: Place,
+    file_ref: FileRef,
+    file: FileRef,
     storage: Arc<dyn Storage>,
 }
 
@@ -138,11 +138,11 @@ impl Staged {
     /// # Errors
     /// `Io`, `NoSpace`.
     pub fn commit(&self) -> Result<()> {
-        let directory = self.place.directory();
-        match directory.rename(self.file.name(), self.place.name()) {
+        let directory = self.file_ref.directory();
+        match directory.rename(self.file.name(), self.file_ref.name()) {
             // Done already, and perhaps not synced.
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                if !self.place.leads_to(&*self.storage)? {
+                if !self.file_ref.leads_to(&*self.storage)? {
                     return Err(error);
                 }
             }
@@ -168,17 +168,20 @@ impl Staged {
     /// # Errors
     /// `AlreadyExists` where another file is there by now; `Io`, `NoSpace`.
     fn commit_over(&self, over: Option<FileId>) -> Result<()> {
-        let directory = self.place.directory();
+        let directory = self.file_ref.directory();
         let taken = |error: Error| match error.kind() {
             ErrorKind::AlreadyExists => error.advise("another process wrote it meanwhile"),
             _ => error,
         };
-        match (over, directory.file_id(self.place.name())?) {
-            (None, _) => self.file.rename_new(&self.place).map_err(taken)?,
-            (over, now) if over == now => directory.rename(self.file.name(), self.place.name())?,
+        match (over, directory.file_id(self.file_ref.name())?) {
+            (None, _) => self.file.rename_new(&self.file_ref).map_err(taken)?,
+            (over, now) if over == now => {
+                directory.rename(self.file.name(), self.file_ref.name())?
+            }
             _ => {
                 let what = "another file is there by now";
-                let error = Error::new(ErrorKind::AlreadyExists, what).at_path(self.place.path());
+                let error =
+                    Error::new(ErrorKind::AlreadyExists, what).at_path(self.file_ref.path());
                 return Err(taken(error));
             }
         }
@@ -191,7 +194,7 @@ impl Staged {
     /// `Io`, `NoSpace`.
     pub(crate) fn settle(&self) -> Result<()> {
         self.storage.sync()?;
-        self.place.directory().sync()
+        self.file_ref.directory().sync()
     }
 
     /// Removes the file.
@@ -206,29 +209,29 @@ impl Staged {
     }
 }
 
-/// Writes a file and puts it in `place`, durably: [`stage`] and [`Staged::commit`] at once.
+/// Writes a file and puts it in `file_ref`, durably: [`stage`] and [`Staged::commit`] at once.
 ///
-/// When this returns `Ok`, the file and its name are durable; when it returns an error, `place`
+/// When this returns `Ok`, the file and its name are durable; when it returns an error, `file_ref`
 /// holds what it held, or the new file already, never anything between.
 ///
 /// # Errors
 /// Those of `write`; `Io`, `NoSpace`.
-pub fn save<T>(place: &Place, write: impl FnOnce(Arc<dyn Storage>) -> Result<T>) -> Result<T> {
-    let (value, staged) = stage(place, write)?;
+pub fn save<T>(file_ref: &FileRef, write: impl FnOnce(Arc<dyn Storage>) -> Result<T>) -> Result<T> {
+    let (value, staged) = stage(file_ref, write)?;
     staged.commit()?;
     Ok(value)
 }
 
-/// As [`save`], where only what is at `place` now may be replaced.
+/// As [`save`], where only what is at `file_ref` now may be replaced.
 ///
 /// # Errors
-/// `AlreadyExists` where another process wrote to `place` meanwhile; those of [`save`].
+/// `AlreadyExists` where another process wrote to `file_ref` meanwhile; those of [`save`].
 pub(crate) fn save_once<T>(
-    place: &Place,
+    file_ref: &FileRef,
     write: impl FnOnce(Arc<dyn Storage>) -> Result<T>,
 ) -> Result<T> {
-    let over = place.directory().file_id(place.name())?;
-    let (value, staged) = stage(place, write)?;
+    let over = file_ref.directory().file_id(file_ref.name())?;
+    let (value, staged) = stage(file_ref, write)?;
     if let Err(error) = staged.commit_over(over) {
         // The first error says more than one from cleaning up.
         let _ = staged.forget();
@@ -237,16 +240,16 @@ pub(crate) fn save_once<T>(
     Ok(value)
 }
 
-/// Writes the file that [`Staged::commit`] will put in `place`, durably, under a random name of its
+/// Writes the file that [`Staged::commit`] will put in `file_ref`, durably, under a random name of its
 /// own: `.NAME.ID.new`. What crashes left of such files is removed.
 ///
 /// # Errors
 /// Those of `write`; `Io`, `NoSpace`. Nothing is staged then, as far as cleaning up succeeds.
 pub fn stage<T>(
-    place: &Place,
+    file_ref: &FileRef,
     write: impl FnOnce(Arc<dyn Storage>) -> Result<T>,
 ) -> Result<(T, Staged)> {
-    let staged = begin(place)?;
+    let staged = begin(file_ref)?;
     let written = write(staged.storage.clone()).and_then(|value| {
         staged.settle()?;
         Ok(value)
@@ -261,15 +264,15 @@ pub fn stage<T>(
     }
 }
 
-/// Begins the file that [`Staged::commit`] will put in `place`. Neither the file nor its name is
+/// Begins the file that [`Staged::commit`] will put in `file_ref`. Neither the file nor its name is
 /// durable yet.
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub(crate) fn begin(place: &Place) -> Result<Staged> {
-    let (file, storage) = place.create_temporary(STAGED, Privacy::PRIVATE)?;
+pub(crate) fn begin(file_ref: &FileRef) -> Result<Staged> {
+    let (file, storage) = file_ref.create_temporary(STAGED, Privacy::PRIVATE)?;
     Ok(Staged {
-        place: place.clone(),
+        file_ref: file_ref.clone(),
         file,
         storage,
     })
@@ -279,47 +282,47 @@ pub(crate) fn begin(place: &Place) -> Result<Staged> {
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub(crate) fn begin_for(place: &Place, job: &str) -> Result<Staged> {
-    place.remove_leftovers(STAGED)?;
-    let file = place.run_sibling(job, STAGED);
+pub(crate) fn begin_for(file_ref: &FileRef, job: &str) -> Result<Staged> {
+    file_ref.remove_leftovers(STAGED)?;
+    let file = file_ref.run_sibling(job, STAGED);
     Ok(Staged {
-        place: place.clone(),
+        file_ref: file_ref.clone(),
         storage: file.create_new()?,
         file,
     })
 }
 
-/// Removes what was begun for `place` by what does not run any more, and not committed.
+/// Removes what was begun for `file_ref` by what does not run any more, and not committed.
 ///
 /// # Errors
 /// `Io`.
-pub(crate) fn forget_left(place: &Place) -> Result<()> {
-    place.remove_leftovers(STAGED)
+pub(crate) fn forget_left(file_ref: &FileRef) -> Result<()> {
+    file_ref.remove_leftovers(STAGED)
 }
 
-/// Puts what a job that did not end has staged for `place` there, as [`Staged::commit_for`]. May be
+/// Puts what a job that did not end has staged for `file_ref` there, as [`Staged::commit_for`]. May be
 /// done again after a crash: nothing staged means that it is in place already.
 ///
 /// # Errors
 /// As [`Staged::commit_for`]; `Untrusted` for a file that this program may not have made.
 pub(crate) fn commit_left(
-    place: &Place,
+    file_ref: &FileRef,
     job: &str,
     disk: &dyn Storage,
     limits: &Limits,
 ) -> Result<()> {
-    let file = place.run_sibling(job, STAGED);
+    let file = file_ref.run_sibling(job, STAGED);
     match file.open_own_if_there(Access::Write)? {
         Some(storage) => {
-            let place = place.clone();
+            let file_ref = file_ref.clone();
             let staged = Staged {
-                place,
+                file_ref,
                 file,
                 storage,
             };
             staged.commit_for(disk, limits)
         }
-        None => place.directory().sync(),
+        None => file_ref.directory().sync(),
     }
 }
 
@@ -345,8 +348,8 @@ pub(crate) fn note_state(
 ///
 /// # Errors
 /// `AlreadyExists`, `Io`.
-pub(crate) fn refuse_other(place: &Place) -> Result<()> {
-    let Some(there) = place.open_if_there(Access::Read)? else {
+pub(crate) fn refuse_other(file_ref: &FileRef) -> Result<()> {
+    let Some(there) = file_ref.open_if_there(Access::Read)? else {
         return Ok(());
     };
     let mut begins = [0; MAGIC.len()];
@@ -361,7 +364,7 @@ pub(crate) fn refuse_other(place: &Place) -> Result<()> {
         ErrorKind::AlreadyExists,
         "something else than a manifest is there, and would be replaced",
     )
-    .at_path(place.path())
+    .at_path(file_ref.path())
     .advise("name another file"))
 }
 

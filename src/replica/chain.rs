@@ -14,7 +14,7 @@ use crate::image::{self, CreateOptions, Image, ImageOptions};
 use crate::limits::Limits;
 use crate::manifest::{KeptManifest, Manifest, ManifestWriter, Root};
 use crate::progress::Work;
-use crate::storage::{Access, Directory, MemoryStorage, Place, Privacy, Storage};
+use crate::storage::{Access, Directory, FileRef, MemoryStorage, Privacy, Storage};
 use crate::sync::SourceBackend;
 use crate::units::BlockSize;
 
@@ -175,8 +175,8 @@ impl Replica {
                 (zeros(disk_len)?, Link::FIRST, Vec::new())
             }
         };
-        let place = self.place(link, DELTA);
-        let part = place.hidden_sibling("part");
+        let file_ref = self.file_ref(link, DELTA);
+        let part = file_ref.hidden_sibling("part");
         part.remove_if_there()?;
         let sealing = Arc::new(EncryptedFileWriter::into(part.create_new()?, &self.key)?);
         let (trailer, manifest) = write(&base, sealing)?;
@@ -191,7 +191,7 @@ impl Replica {
         heads.push(head_of(&*part.open(Access::Read)?)?);
         self.seal_manifest(link, &**next, &heads)?;
         // From here on it counts.
-        self.directory.rename(part.name(), place.name())?;
+        self.directory.rename(part.name(), file_ref.name())?;
         self.directory.sync()?;
         Ok(appended)
     }
@@ -248,7 +248,7 @@ impl Replica {
     /// # Errors
     /// `AlreadyExists`; `NotFound` where there is no chain; `Unsupported` for a length that the
     /// format cannot have; as [`manifest`](Self::manifest); `NoSpace`, `Cancelled`.
-    pub fn restore(&self, to: &Place, create: &CreateOptions, work: &Work) -> Result<()> {
+    pub fn restore(&self, to: &FileRef, create: &CreateOptions, work: &Work) -> Result<()> {
         let held = self.held()?.ok_or_else(|| self.missing())?;
         self.plain_manifest(&held)?;
         let mut create = create.clone();
@@ -301,8 +301,8 @@ impl Replica {
         let manifest = self.plain_manifest(&held)?;
         let links = self.deltas(&held)?;
         let fresh = held.last().next_chain();
-        let place = self.place(fresh, DELTA);
-        let part = place.hidden_sibling("part");
+        let file_ref = self.file_ref(fresh, DELTA);
+        let part = file_ref.hidden_sibling("part");
         part.remove_if_there()?;
         let sealing = Arc::new(EncryptedFileWriter::into(part.create_new()?, &self.key)?);
         merge(
@@ -314,7 +314,7 @@ impl Replica {
         )?;
         let head = head_of(&*part.open(Access::Read)?)?;
         self.seal_manifest(fresh, &*manifest, &[head])?;
-        self.directory.rename(part.name(), place.name())?;
+        self.directory.rename(part.name(), file_ref.name())?;
         self.directory.sync()?;
         self.tidy()?;
         Ok(true)
@@ -328,7 +328,7 @@ impl Replica {
         self.tidy()?;
         if let Some(first) = self.chain()?.first() {
             // A chain without its first link is none.
-            self.place(*first, DELTA).remove_if_there()?;
+            self.file_ref(*first, DELTA).remove_if_there()?;
             self.directory.sync()?;
         }
         self.tidy()
@@ -352,7 +352,7 @@ impl Replica {
                 (None, None) => true,
             };
             if !is_needed {
-                Place::new(self.directory.clone(), name).remove_if_there()?;
+                FileRef::new(self.directory.clone(), name).remove_if_there()?;
             }
         }
         self.directory.sync()
@@ -452,11 +452,11 @@ impl Replica {
     }
 
     fn seal_manifest(&self, link: Link, manifest: &dyn Storage, heads: &[Head]) -> Result<()> {
-        let place = self.place(link, MANIFEST);
+        let file_ref = self.file_ref(link, MANIFEST);
         // Of a link that never came to count.
-        place.remove_if_there()?;
+        file_ref.remove_if_there()?;
         let len = manifest.len()?;
-        place.create_whole(Privacy::PRIVATE, |storage| {
+        file_ref.create_whole(Privacy::PRIVATE, |storage| {
             let sealing = EncryptedFileWriter::into(storage, &self.key)?;
             let covered = Bound {
                 chain: link.chain,
@@ -471,17 +471,17 @@ impl Replica {
     }
 
     fn open(&self, link: Link, kind: &'static str) -> Result<Arc<dyn Storage>> {
-        let there = self.place(link, kind).open_if_there(Access::Read)?;
+        let there = self.file_ref(link, kind).open_if_there(Access::Read)?;
         there.ok_or_else(|| self.lost(link, kind))
     }
 
-    fn place(&self, link: Link, kind: &str) -> Place {
-        Place::new(self.directory.clone(), link.name(kind))
+    fn file_ref(&self, link: Link, kind: &str) -> FileRef {
+        FileRef::new(self.directory.clone(), link.name(kind))
     }
 
     fn lost(&self, link: Link, kind: &str) -> Error {
         Error::new(ErrorKind::NotFound, "a file of this replica is missing")
-            .at_path(self.place(link, kind).path())
+            .at_path(self.file_ref(link, kind).path())
             .advise("put it back, or remove the directory to begin a new replica")
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use super::{Access, Directory, FileId, Privacy, Storage, outside, past_end, range_end};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A row of bytes in memory. `sync` does nothing: nothing here outlives the process.
+/// A flat byte store in memory. `sync` does nothing: nothing here outlives the process.
 #[derive(Debug)]
 pub struct MemoryStorage {
     name: PathBuf,
@@ -25,7 +25,7 @@ impl Default for MemoryStorage {
 }
 
 impl MemoryStorage {
-    /// A row that holds `bytes`; `name` stands in messages.
+    /// A store that holds `bytes`; `name` stands in messages.
     pub fn new(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Self {
         MemoryStorage {
             name: name.into(),
@@ -233,7 +233,7 @@ impl Directory for MemoryDirectory {
 /// The number of the next file.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// Memory holds no row longer than `usize` counts; a longer one fails in `get`.
+/// Memory holds no store longer than `usize` counts; a longer one fails in `get`.
 fn index(offset: u64) -> usize {
     usize::try_from(offset).unwrap_or(usize::MAX)
 }

@@ -1,4 +1,4 @@
-//! Flat rows of bytes, and the directories they lie in. Knows nothing of formats.
+//! Flat byte stores, and the directories they lie in. Knows nothing of formats.
 
 mod absent;
 mod aligned;
@@ -38,15 +38,15 @@ pub(crate) use host::stamp::reopened;
 pub use memory::{MemoryDirectory, MemoryStorage};
 pub use mmap::Mmap;
 pub use privacy::Privacy;
-pub use side_files::place::Place;
+pub use side_files::file_ref::FileRef;
 pub(crate) use side_files::scratch::scratch;
 pub(crate) use side_files::side_name::{is_side_directory, is_side_name};
 
-/// A flat row of bytes that many threads may use at once.
+/// A flat byte store that many threads may use at once.
 ///
 /// The contract, which every implementation is tested against:
 /// - Reads past the end are an error of kind `Io`; nothing is read short.
-/// - Writes past the end extend the row, and a gap that this leaves reads as zeros; where the
+/// - Writes past the end extend the store, and a gap that this leaves reads as zeros; where the
 ///   length is [fixed](Storage::has_fixed_len) they are refused and nothing is written.
 /// - An empty read or write succeeds anywhere and changes nothing.
 /// - What is written is read back at once, also by other threads; it is durable, like a changed
@@ -86,13 +86,13 @@ pub trait Storage: Send + Sync {
     ///
     /// # Errors
     /// `Io`, `Poisoned`. The error's offset is the first byte that could not be read, as near as
-    /// the system tells; where the row ends inside the range, the end of the row.
+    /// the system tells; where the store ends inside the range, the end of the store.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
     /// Writes all of `buf` at byte `offset`. Durable after the next `sync`.
     ///
     /// # Errors
-    /// `Io`, `NoSpace`, `Poisoned`; `InvalidInput` for a range beyond the end of a row of fixed
+    /// `Io`, `NoSpace`, `Poisoned`; `InvalidInput` for a range beyond the end of a store of fixed
     /// length. After an `Io` or `NoSpace` any part of the range may have been written.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()>;
 
@@ -113,11 +113,11 @@ pub trait Storage: Send + Sync {
     ///
     /// # Errors
     /// As [`write_all_at`](Storage::write_all_at); `InvalidInput` for a range that does not lie
-    /// inside the row.
+    /// inside the store.
     fn punch_hole(&self, range: Range<u64>) -> Result<()>;
 
     /// The first stretch at or after `offset` that may hold something other than zeros, clipped
-    /// to the row; `None` when only zeros follow. Where holes cannot be asked for, all is data.
+    /// to the store; `None` when only zeros follow. Where holes cannot be asked for, all is data.
     ///
     /// # Errors
     /// `Io`, `Poisoned`.
@@ -231,7 +231,7 @@ pub(crate) fn range_end(path: &Path, offset: u64, len: usize) -> Result<u64> {
         })
 }
 
-/// The error for a read that the row is too short for.
+/// The error for a read that the store is too short for.
 pub(crate) fn past_end(path: &Path, end: u64, len: u64) -> Error {
     Error::new(
         ErrorKind::Io,
@@ -242,7 +242,7 @@ pub(crate) fn past_end(path: &Path, end: u64, len: u64) -> Error {
     .at_offset(len)
 }
 
-/// The error for a write or a hole that does not lie inside a row of `len` bytes.
+/// The error for a write or a hole that does not lie inside a store of `len` bytes.
 pub(crate) fn outside(path: &Path, range: &Range<u64>, len: u64) -> Error {
     Error::new(
         ErrorKind::InvalidInput,

@@ -7,7 +7,7 @@ use crate::delta::{Delta, ExportBase, export};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, ImageOptions};
 use crate::progress::Work;
-use crate::storage::{HostKind, Place, resolve, resolve_to_write};
+use crate::storage::{FileRef, HostKind, resolve, resolve_to_write};
 
 /// Makes the file `to`, which must not exist, a differencing image of `base` that holds what
 /// `delta` leads to. Its format is that of `base`, and its name must say so; it names its parent
@@ -48,7 +48,7 @@ pub fn export_delta(
     };
     let over = ExportBase::new(base.storage().clone(), format, path).with_options(options.clone());
     let privacy = base.privacy()?.and(delta.storage().privacy()?);
-    Place::to_write(&to)?.create_whole(privacy, |child| {
+    FileRef::to_write(&to)?.create_whole(privacy, |child| {
         export(delta, &over, child, work)?;
         base.check()
     })

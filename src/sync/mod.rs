@@ -65,11 +65,11 @@ pub fn sync(
     refuse_change_map(options)?;
     refuse_atomic_hold(options)?;
     refuse_kept_gaps(options)?;
-    for place in [&options.undo, &options.target_manifest]
+    for file_ref in [&options.undo, &options.target_manifest]
         .into_iter()
         .flatten()
     {
-        place.directory().refuse_nodes(place.name())?;
+        file_ref.directory().refuse_nodes(file_ref.name())?;
     }
     commit::outputs::refuse_shared_names(source, target, options)?;
     // What the target holds beyond the source, to the end of its last sector, are zeros.
@@ -198,7 +198,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         mode => (mode, "asked for".to_owned()),
     };
     let carries = options.hold || marker::format::can_carry(storage.len()?);
-    let replaces = target.file_place().is_some()
+    let replaces = target.file_ref().is_some()
         && (!carries || (mode == Mode::Full && options.safety == Safety::Atomic));
     if replaces {
         endpoint::named::refuse_parting(target, &**storage)?;
@@ -283,7 +283,7 @@ fn refuse_own_source(source: &Source, target: &dyn Storage) -> Result<()> {
 /// Removes a part of a manifest that ran out of room, or stands in the way of others, unless a
 /// recovery will put it in place.
 fn drop_part_of_manifest(error: &Error, target: &Target, options: &SyncOptions) {
-    let (Some(place), ErrorKind::NoSpace) = (&options.target_manifest, error.kind()) else {
+    let (Some(file_ref), ErrorKind::NoSpace) = (&options.target_manifest, error.kind()) else {
         return;
     };
     let mark = target.open_if_there().and_then(|storage| match storage {
@@ -294,7 +294,7 @@ fn drop_part_of_manifest(error: &Error, target: &Target, options: &SyncOptions) 
         return;
     }
     // The first error says more than one from cleaning up.
-    let _ = crate::manifest::forget_left(place);
+    let _ = crate::manifest::forget_left(file_ref);
 }
 
 /// Says what an error means for the target, where nobody nearer to it has.

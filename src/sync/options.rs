@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::setters::setters;
-use crate::storage::Place;
+use crate::storage::FileRef;
 use crate::units::BlockSize;
 
 /// How what moves is found.
@@ -56,9 +56,9 @@ pub struct SyncOptions {
     /// What is read back.
     pub verify: Verify,
     /// Where to write the way back, before the target changes.
-    pub undo: Option<Place>,
+    pub undo: Option<FileRef>,
     /// A manifest that stands for reading the target, and is kept current.
-    pub target_manifest: Option<Place>,
+    pub target_manifest: Option<FileRef>,
     /// The only guest bytes in which source and target may differ, as a change tracker knows; all
     /// else is neither read nor moved, and is taken to be equal: the report's evidence is
     /// [`Verified::Tracked`](super::Verified::Tracked). With [`Verify::All`] all is read, and a
@@ -91,9 +91,9 @@ setters! {
     /// Replaces [`SyncOptions::verify`].
     with_verify, verify: Verify;
     /// Replaces [`SyncOptions::undo`].
-    with_undo, undo: Option<Place>;
+    with_undo, undo: Option<FileRef>;
     /// Replaces [`SyncOptions::target_manifest`].
-    with_target_manifest, target_manifest: Option<Place>;
+    with_target_manifest, target_manifest: Option<FileRef>;
     /// Replaces [`SyncOptions::change_map`].
     with_change_map, change_map: Option<Vec<Range<u64>>>;
     /// Replaces [`SyncOptions::block_size`].

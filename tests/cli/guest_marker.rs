@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use diskdelta::storage::{Access, Directory, HostDirectory, Place, Storage};
+use diskdelta::storage::{Access, Directory, FileRef, HostDirectory, Storage};
 use diskdelta::sync::Mark;
 
 use crate::lab::{Lab, PAGE};
@@ -37,7 +37,7 @@ fn plant(path: &Path, sector: usize) {
 fn storage(path: &Path) -> std::sync::Arc<dyn Storage> {
     let directory = HostDirectory::open(path.parent().unwrap()).unwrap();
     let directory: std::sync::Arc<dyn Directory> = std::sync::Arc::new(directory);
-    Place::new(directory, path.file_name().unwrap())
+    FileRef::new(directory, path.file_name().unwrap())
         .open(Access::Read)
         .unwrap()
 }

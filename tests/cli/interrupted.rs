@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use diskdelta::image::ImageOptions;
-use diskdelta::storage::{Place, SourceOptions};
+use diskdelta::storage::{FileRef, SourceOptions};
 use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, Mode, SyncOptions, sync};
 use diskdelta::{CancelToken, ErrorKind, Phase, Progress, Work};
 
@@ -280,10 +280,10 @@ fn a_damaged_successor_of_a_kept_manifest_does_not_keep_a_target_from_being_fini
     lab.disk("new.raw", 900, 1);
     let old = lab.disk("old.raw", 900, 2);
     lab.done("manifest old.raw -o kept.manifest");
-    let place = Place::host(lab.path("kept.manifest")).unwrap();
+    let file_ref = FileRef::host(lab.path("kept.manifest")).unwrap();
     let options = SyncOptions::default()
         .with_mode(Mode::Delta)
-        .with_target_manifest(Some(place));
+        .with_target_manifest(Some(file_ref));
     stop_applying(
         &lab.path("new.raw"),
         &old,
@@ -486,7 +486,7 @@ fn a_kept_manifest_elsewhere_is_not_written_because_a_log_names_it() {
         let old = lab.disk("old.raw", 900, 1);
         lab.done("sync new.raw old.raw --mode delta --target-manifest kept/m.manifest");
         crate::lab::write_at(&lab.path("new.raw"), 8192, &[7; 4096]);
-        let kept = diskdelta::storage::Place::host(lab.path("kept/m.manifest")).unwrap();
+        let kept = diskdelta::storage::FileRef::host(lab.path("kept/m.manifest")).unwrap();
         stop_applying(
             &lab.path("new.raw"),
             &old,

@@ -60,7 +60,7 @@ mod orders {
         let from = last(&step).unwrap().number();
         let before = |op: &Op| op.number() < from && waits_for(op);
         let to = last(&before).unwrap().number();
-        let mut check = Check::new(case, case.disk().row(TARGET), &done);
+        let mut check = Check::new(case, case.disk().contents(TARGET), &done);
         let crashes = Crashes::of(log.moved(from, to))
             .with_limit(100)
             .with_samples(30);
@@ -238,10 +238,10 @@ fn is_for_guests(case: &Case, call: &SyncCall) -> bool {
     let guest = disk.open(TARGET, Access::Write).unwrap();
     guest.write_all_at(&[0x77; 4096], 0).unwrap();
     guest.sync().unwrap();
-    let written = disk.row(TARGET).unwrap();
+    let written = disk.contents(TARGET).unwrap();
     let undone = disk.crashes().states().any(|state| {
         let _ = recover(&case.target(state.disk()), &work());
-        state.disk().row(TARGET).unwrap() != written
+        state.disk().contents(TARGET).unwrap() != written
     });
     assert!(undone, "{}: no guest misses {call}", case.name);
     true
@@ -253,7 +253,7 @@ fn survives_without(
     dropped: impl Fn(&SyncCall) -> bool + Send + Sync + 'static,
 ) -> Result<(), String> {
     let disk: FaultDisk = case.disk();
-    let before = disk.row(TARGET);
+    let before = disk.contents(TARGET);
     disk.drop_syncs(dropped);
     case.work_on(&disk).map_err(|error| error.to_string())?;
     let text = |violation: diskdelta::storage::fault::Violation| violation.to_string();

@@ -19,21 +19,21 @@ fn a_stage_or_sidecar_of_another_job_does_not_finish_a_marked_target() {
         (cases::in_place_under_the_mark_only(), Recovered::Rerun),
     ] {
         let (disk, other) = (leave_marked(&case), leave_marked(&case));
-        let own = disk.row(STAGE).unwrap();
-        disk.put(STAGE, other.row(STAGE).unwrap());
-        let marked = disk.row(TARGET).unwrap();
+        let own = disk.contents(STAGE).unwrap();
+        disk.put(STAGE, other.contents(STAGE).unwrap());
+        let marked = disk.contents(TARGET).unwrap();
         for error in [
             recover(&case.target(&disk), &work()).unwrap_err(),
             case.work_on(&disk).unwrap_err(),
         ] {
             assert_eq!(error.kind(), ErrorKind::Marked, "{}", case.name);
-            assert!(disk.row(TARGET).unwrap() == marked, "{}", case.name);
+            assert!(disk.contents(TARGET).unwrap() == marked, "{}", case.name);
         }
         disk.put(STAGE, own);
         let recovered = recover(&case.target(&disk), &work()).unwrap();
         assert_eq!(recovered, with_its_own, "{}", case.name);
         case.work_on(&disk).unwrap();
-        assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+        assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
     }
 }
 
@@ -58,9 +58,9 @@ fn a_delta_of_another_purpose_under_the_name_of_a_stage_is_none() {
     disk.put(STAGE, file.to_vec());
     let recovered = recover(&case.target(&disk), &work()).unwrap();
     assert_eq!(recovered, Recovered::Old);
-    assert!(disk.row(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
+    assert!(disk.contents(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
     case.work_on(&disk).unwrap();
-    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
 
     let disk = leave_marked(&case);
     disk.put(STAGE, file.to_vec());
@@ -74,11 +74,15 @@ fn a_container_that_is_none_any_more_beside_a_stage_is_somebody_else_s_doing() {
     for case in [cases::dynamic_vhd(), cases::fixed_vhd()] {
         let disk = case.disk();
         leave_staged(&disk, || case.work_on(&disk));
-        let junk = cases::bytes(disk.row(TARGET).unwrap().len() as usize, 0x55);
+        let junk = cases::bytes(disk.contents(TARGET).unwrap().len() as usize, 0x55);
         disk.put(TARGET, junk.clone());
         let error = recover(&case.target(&disk), &work()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BaseMismatch, "{}", case.name);
-        assert!(disk.row(TARGET).unwrap().to_vec() == junk, "{}", case.name);
+        assert!(
+            disk.contents(TARGET).unwrap().to_vec() == junk,
+            "{}",
+            case.name
+        );
     }
 }
 
@@ -101,10 +105,14 @@ fn what_a_guest_wrote_beside_a_stage_or_a_sidecar_is_left_alone() {
             disk.put(TARGET, guest.clone());
             let error = recover(&case.target(&disk), &work()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::BaseMismatch, "{}", case.name);
-            assert!(disk.row(TARGET).unwrap().to_vec() == guest, "{}", case.name);
+            assert!(
+                disk.contents(TARGET).unwrap().to_vec() == guest,
+                "{}",
+                case.name
+            );
             case.work_on(&disk).unwrap();
             assert!(
-                disk.row(TARGET).unwrap().to_vec() == case.new,
+                disk.contents(TARGET).unwrap().to_vec() == case.new,
                 "{}",
                 case.name
             );
@@ -133,6 +141,6 @@ fn a_first_page_that_was_torn_as_the_last_is_as_the_stage_has_it() {
         disk.put(TARGET, torn);
         let recovered = recover(&case.target(&disk), &work()).unwrap();
         assert_eq!(recovered, Recovered::New);
-        assert!(disk.row(TARGET).unwrap().to_vec() == new);
+        assert!(disk.contents(TARGET).unwrap().to_vec() == new);
     }
 }

@@ -6,7 +6,7 @@ use diskdelta::delta::{Base, Delta, DeltaOptions, create};
 use diskdelta::image::{self, CreateFormat, CreateOptions, Format, ImageOptions, Raw};
 use diskdelta::manifest;
 use diskdelta::storage::fault::{Fault, FaultDisk};
-use diskdelta::storage::{Access, Directory, MemoryStorage, Place, Storage};
+use diskdelta::storage::{Access, Directory, FileRef, MemoryStorage, Storage};
 use diskdelta::sync::{
     BaseCheck, Mode, Safety, Source, SyncOptions, Target, Verify, apply_delta, hold, release, sync,
     undo,
@@ -226,13 +226,13 @@ impl Case {
             // Opening it is no part of the work.
             let storage = Arc::new(disk.open(TARGET, Access::Write).unwrap());
             let stages: Arc<dyn Directory> = Arc::new(disk.directory("/stages"));
-            return Target::device(storage, self.format, Place::new(stages, "stage"));
+            return Target::device(storage, self.format, FileRef::new(stages, "stage"));
         }
-        let mut target = Target::file(Place::new(directory, "t"), self.format);
+        let mut target = Target::file(FileRef::new(directory, "t"), self.format);
         if self.kept && !self.is_in_place() {
             // A recovery looks for the manifest here, too, before it looks on the host.
             let kept: Arc<dyn Directory> = Arc::new(disk.directory("/kept"));
-            target = target.with_stage(Place::new(kept, "stage"));
+            target = target.with_stage(FileRef::new(kept, "stage"));
         }
         match (self.create, &self.old) {
             (Some(create), None) => target.with_create(CreateOptions::new(create, 0)),
@@ -240,12 +240,12 @@ impl Case {
         }
     }
 
-    pub fn manifest(&self, disk: &FaultDisk) -> Place {
-        Place::new(Arc::new(disk.directory("/kept")), "m")
+    pub fn manifest(&self, disk: &FaultDisk) -> FileRef {
+        FileRef::new(Arc::new(disk.directory("/kept")), "m")
     }
 
-    pub fn undo_file(&self, disk: &FaultDisk) -> Place {
-        Place::new(Arc::new(disk.directory("/undo")), "undo")
+    pub fn undo_file(&self, disk: &FaultDisk) -> FileRef {
+        FileRef::new(Arc::new(disk.directory("/undo")), "undo")
     }
 
     /// Does the work, and notes in the log that it was acknowledged.
@@ -298,7 +298,7 @@ impl Case {
 
     /// What a guest would find on the target; `None` where there is no target.
     pub fn content(&self, disk: &FaultDisk) -> Result<Option<Vec<u8>>, String> {
-        let Some(row) = disk.row(TARGET) else {
+        let Some(row) = disk.contents(TARGET) else {
             return Ok(None);
         };
         if self.options.hold && held::mark(disk).is_some() {

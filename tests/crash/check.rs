@@ -6,7 +6,7 @@ use diskdelta::ErrorKind;
 use diskdelta::Limits;
 use diskdelta::image::{Format, Raw};
 use diskdelta::manifest::{self, KeptManifest};
-use diskdelta::storage::fault::{CrashState, FaultDisk, Row};
+use diskdelta::storage::fault::{CrashState, FaultDisk, FileBytes};
 use diskdelta::storage::{Access, MemoryStorage};
 use diskdelta::sync::{Mode, Recovered, SyncOptions, recover, sync, undo};
 use diskdelta::{BlockSize, Result as Done};
@@ -18,10 +18,10 @@ use crate::held;
 /// A case under test: what was seen of it so far, and how its target looks before and after.
 pub struct Check<'a> {
     pub case: &'a Case,
-    before: Option<Row>,
-    after: Row,
-    old: Option<Row>,
-    new: Row,
+    before: Option<FileBytes>,
+    after: FileBytes,
+    old: Option<FileBytes>,
+    new: FileBytes,
     seen: HashSet<([u8; 32], bool)>,
     pub counts: Counts,
 }
@@ -39,13 +39,13 @@ pub struct Counts {
 
 impl<'a> Check<'a> {
     /// For crashes of a run that began with `before` and left `done`.
-    pub fn new(case: &'a Case, before: Option<Row>, done: &FaultDisk) -> Self {
+    pub fn new(case: &'a Case, before: Option<FileBytes>, done: &FaultDisk) -> Self {
         Check {
             case,
             before,
-            after: done.row(TARGET).unwrap(),
-            old: case.old.clone().map(Row::from),
-            new: Row::from(&case.new[..]),
+            after: done.contents(TARGET).unwrap(),
+            old: case.old.clone().map(FileBytes::from),
+            new: FileBytes::from(&case.new[..]),
             seen: HashSet::new(),
             counts: Counts::default(),
         }
@@ -54,7 +54,7 @@ impl<'a> Check<'a> {
     /// Does the case's work on a disk of its own, with a check of what a crash leaves of it.
     pub fn of(case: &'a Case) -> (FaultDisk, Check<'a>) {
         let disk = case.disk();
-        let before = disk.row(TARGET);
+        let before = disk.contents(TARGET);
         case.work_on(&disk).unwrap();
         let check = Check::new(case, before, &disk);
         (disk, check)
@@ -102,7 +102,7 @@ impl<'a> Check<'a> {
     /// first page is neither all old nor all new, the first page is all marked; and while that is
     /// so outside of what the mark covers, all that it covers is marked.
     pub fn guarded(&self, disk: &FaultDisk) -> Result<(), String> {
-        let (Some(before), Some(now)) = (&self.before, disk.row(TARGET)) else {
+        let (Some(before), Some(now)) = (&self.before, disk.contents(TARGET)) else {
             return Ok(());
         };
         let case = self.case;
@@ -113,9 +113,10 @@ impl<'a> Check<'a> {
             // It is guarded from the start.
             return Ok(());
         }
-        let past = |start: u64, row: &Row| row.slice(start..row.len().max(start));
-        let same =
-            |start, row: &Row| row.len() == now.len() && past(start, row) == past(start, &now);
+        let past = |start: u64, row: &FileBytes| row.slice(start..row.len().max(start));
+        let same = |start, row: &FileBytes| {
+            row.len() == now.len() && past(start, row) == past(start, &now)
+        };
         let marked = |range: std::ops::Range<u64>| {
             let bytes = now.slice(range.start..range.end.min(now.len()));
             bytes.chunks(512).all(|sector| {
@@ -137,7 +138,7 @@ impl<'a> Check<'a> {
         };
         let tail = len.saturating_sub(MIB as u64) / 512 * 512;
         let outside = (MIB as u64)..tail;
-        let like = |row: &Row| {
+        let like = |row: &FileBytes| {
             outside.is_empty() || row.slice(outside.clone()) == now.slice(outside.clone())
         };
         let is_between = !like(before) && !like(&self.after);
@@ -164,7 +165,7 @@ impl<'a> Check<'a> {
     /// Recovers, and has an in-place sync run again where that is what recovery asks for.
     pub fn settle(&self, disk: &FaultDisk, acknowledged: bool) -> Result<(), String> {
         let case = self.case;
-        let was_marked = disk.row(TARGET).is_some() && held::mark(disk).is_some();
+        let was_marked = disk.contents(TARGET).is_some() && held::mark(disk).is_some();
         let said = recover(&case.target(disk), &work()).map_err(|error| error.to_string())?;
         match said {
             Recovered::Held if case.options.hold => {
@@ -211,14 +212,14 @@ impl<'a> Check<'a> {
     pub fn promise(&self, disk: &FaultDisk, acknowledged: bool) -> Result<bool, String> {
         let case = self.case;
         let (is_new, is_old) = match case.format {
-            // What lies under a mark is in the row of nobody.
+            // What lies under a mark is in the contents of no file.
             _ if case.options.hold && held::mark(disk).is_some() => {
                 let content = case.content(disk)?;
                 (content.as_ref() == Some(&case.new), content == case.old)
             }
             // Rows that share pages compare without a look at their bytes.
             Format::Raw => {
-                let row = disk.row(TARGET);
+                let row = disk.contents(TARGET);
                 (row.as_ref() == Some(&self.new), row == self.old)
             }
             _ => {

@@ -13,7 +13,7 @@ use crate::medium::{advice, leave_marked};
 
 fn set_len(case: &Case, disk: &FaultDisk, len: usize) {
     if case.device {
-        let row = disk.row(TARGET).unwrap().to_vec();
+        let row = disk.contents(TARGET).unwrap().to_vec();
         disk.put_device(TARGET, row[..len].to_vec());
     } else {
         let storage = disk.open(TARGET, Access::Write).unwrap();
@@ -25,7 +25,7 @@ type Attempt<'a> = &'a dyn Fn() -> Result<(), Error>;
 
 /// Everything that would go on with it refuses it and writes nothing.
 fn is_refused(case: &Case, disk: &FaultDisk, lens: [usize; 2]) {
-    let before = disk.row(TARGET).unwrap().to_vec();
+    let before = disk.contents(TARGET).unwrap().to_vec();
     let again = || case.clone().doing(Job::Sync).work_on(disk);
     let tries: [(&str, Attempt<'_>); 6] = [
         ("recover", &|| {
@@ -51,7 +51,7 @@ fn is_refused(case: &Case, disk: &FaultDisk, lens: [usize; 2]) {
             assert!(error.to_string().contains(&text), "{name}: {error}");
         }
         assert!(advice(&error).contains("--forget"), "{name}: {error}");
-        let now = disk.row(TARGET).unwrap().to_vec();
+        let now = disk.contents(TARGET).unwrap().to_vec();
         assert!(now == before, "{}, {name}", case.name);
     }
 }
@@ -69,7 +69,7 @@ fn has_a_way_out(case: &Case, disk: &FaultDisk) {
     let mut plain = case.clone().doing(Job::Sync);
     plain.options = plain.options.with_hold(false);
     plain.work_on(disk).unwrap();
-    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
 }
 
 fn check(case: &Case, leave: &dyn Fn() -> FaultDisk, least: usize) {
@@ -154,13 +154,13 @@ fn a_marked_target_that_has_grown_is_finished_as_before() {
         recover(&case.target(&disk), &work()).unwrap(),
         Recovered::New
     );
-    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
     let case = cases::holding();
     let disk = case.disk();
     case.work_on(&disk).unwrap();
     set_len(&case, &disk, case.new.len() + MIB);
     release(&case.target(&disk), &work()).unwrap();
-    let now = disk.row(TARGET).unwrap().to_vec();
+    let now = disk.contents(TARGET).unwrap().to_vec();
     assert_eq!(now.len(), case.new.len() + MIB);
     assert!(now[..case.new.len()] == case.new);
 }

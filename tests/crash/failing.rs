@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use diskdelta::storage::fault::{Call, Failure, Fault, FaultDisk, Fired, OpKind, Row};
+use diskdelta::storage::fault::{Call, Failure, Fault, FaultDisk, FileBytes, Fired, OpKind};
 use diskdelta::{Error, ErrorKind};
 
 use crate::case::{Case, TARGET};
@@ -50,8 +50,8 @@ fn fails(case: &Case, failure: Failure, fault: &dyn Fn(u64) -> Fault) -> u64 {
     let (done, _) = Check::of(case);
     for nth in 1.. {
         let disk = case.disk();
-        let check = Check::new(case, disk.row(TARGET), &done);
-        let (row, names) = (disk.row(TARGET), names(&disk));
+        let check = Check::new(case, disk.contents(TARGET), &done);
+        let (row, names) = (disk.contents(TARGET), names(&disk));
         disk.fail(fault(nth).with_failure(failure));
         let outcome = case.work_on(&disk);
         if disk.fired().is_empty() {
@@ -91,7 +91,7 @@ fn fails(case: &Case, failure: Failure, fault: &dyn Fn(u64) -> Fault) -> u64 {
 
 /// The advice is that of a marked target where it is marked, and only there.
 fn says_where_the_target_stands(disk: &FaultDisk, error: &Error, fired: &[Fired], what: &str) {
-    let mark = disk.row(TARGET).and_then(|_| held::mark(disk));
+    let mark = disk.contents(TARGET).and_then(|_| held::mark(disk));
     let advice = error.advice().unwrap_or_default();
     let is_marked = advice.contains("marked and incomplete") || advice.contains("held");
     // What a sync that failed has left on the medium is not known then, nor is a marker that was
@@ -106,13 +106,13 @@ fn says_where_the_target_stands(disk: &FaultDisk, error: &Error, fired: &[Fired]
 fn gives_back_what_it_took(
     case: &Case,
     disk: &FaultDisk,
-    before: Option<&Row>,
+    before: Option<&FileBytes>,
     fired: &[Fired],
     what: &str,
 ) {
     // A marker that may be there keeps the room of what follows it.
     let may_be_marked = |it: &Fired| it.kind == OpKind::Sync && it.path == Path::new(TARGET);
-    let is_as_it_was = before.is_some() && disk.row(TARGET).as_ref() == before;
+    let is_as_it_was = before.is_some() && disk.contents(TARGET).as_ref() == before;
     if is_as_it_was && case.marks() && !fired.iter().any(may_be_marked) {
         let left = disk.reserved(TARGET);
         assert!(left.is_empty(), "{what}: still reserved: {left:?}");
@@ -127,7 +127,7 @@ fn leaves_nothing(
     fired: &[Fired],
     what: &str,
 ) {
-    let is_marked = disk.row(TARGET).is_some() && held::mark(disk).is_some();
+    let is_marked = disk.contents(TARGET).is_some() && held::mark(disk).is_some();
     let beside = |it: &Fired| {
         let writes = [OpKind::Create, OpKind::Write, OpKind::SetLen, OpKind::Sync];
         it.path != Path::new(TARGET) && writes.contains(&it.kind)

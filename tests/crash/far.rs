@@ -144,7 +144,7 @@ fn a_damaged_stage_is_no_cache_of_a_far_source_and_no_error() {
     let far = Far::source(&case.new, false);
     let report = sync(&far, &case.target(&disk), &case.options, &work()).unwrap();
     assert_eq!((report.outcome, report.resumed_bytes), (Outcome::Synced, 0));
-    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
     assert_eq!(disk.names("/img"), ["t"]);
 }
 
@@ -161,7 +161,10 @@ fn whatever_is_asked_of_a_far_source_the_target_becomes_equal() {
                 let report = sync(&far, &case.target(&disk), &options, &work()).unwrap();
                 let what = format!("{} {mode:?} {safety:?}", case.name);
                 assert_eq!(report.outcome, Outcome::Synced, "{what}");
-                assert!(disk.row(TARGET).unwrap().to_vec() == case.new, "{what}");
+                assert!(
+                    disk.contents(TARGET).unwrap().to_vec() == case.new,
+                    "{what}"
+                );
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use diskdelta::image::Format;
 use diskdelta::storage::fault::{Failure, Fault, FaultDisk};
-use diskdelta::storage::{Access, Directory, Place};
+use diskdelta::storage::{Access, Directory, FileRef};
 use diskdelta::sync::{GuardedBytes, Mark, Recovered, Target, forget, hold, recover};
 use diskdelta::{Error, ErrorKind};
 
@@ -75,9 +75,13 @@ impl Lost {
             true => {
                 let storage = Arc::new(disk.open(TARGET, Access::Write).unwrap());
                 let logs: Arc<dyn Directory> = Arc::new(disk.directory("/logs"));
-                Target::device(storage, self.format, Place::new(logs, "t.diskdelta-stage"))
+                Target::device(
+                    storage,
+                    self.format,
+                    FileRef::new(logs, "t.diskdelta-stage"),
+                )
             }
-            false => Target::file(Place::new(directory, "t"), self.format),
+            false => Target::file(FileRef::new(directory, "t"), self.format),
         }
     }
 
@@ -96,7 +100,7 @@ impl Lost {
     }
 
     fn is_ended(&self, disk: &FaultDisk) -> Result<(), String> {
-        if mark(disk).is_some() || disk.row(TARGET).unwrap().to_vec() != self.wanted {
+        if mark(disk).is_some() || disk.contents(TARGET).unwrap().to_vec() != self.wanted {
             return Err(format!("{}: not what was given", self.name));
         }
         let names = [disk.names("/d"), disk.names("/logs")].concat();
@@ -121,11 +125,11 @@ fn marked(content: &[u8]) -> Vec<u8> {
     disk.put(TARGET, content.to_vec());
     let directory: Arc<dyn Directory> = Arc::new(disk.directory("/d"));
     hold(
-        &Target::file(Place::new(directory, "t"), Format::Raw),
+        &Target::file(FileRef::new(directory, "t"), Format::Raw),
         &work(),
     )
     .unwrap();
-    disk.row(TARGET).unwrap().to_vec()
+    disk.contents(TARGET).unwrap().to_vec()
 }
 
 /// `content` with those sectors of its marker that are named.
@@ -203,7 +207,7 @@ fn a_marker_is_given_up_wholly_or_the_target_is_marked_with_a_way_on() {
         let check = |state: &diskdelta::storage::fault::CrashState| {
             let disk = state.disk();
             let found = mark(disk);
-            let is_done = disk.row(TARGET).unwrap().to_vec() == lost.wanted;
+            let is_done = disk.contents(TARGET).unwrap().to_vec() == lost.wanted;
             if found.is_none() && !is_done && !is_torn_only(&lost, disk) {
                 return Err("a mixture without a marker".to_owned());
             }
@@ -234,7 +238,7 @@ fn a_marker_is_given_up_wholly_or_the_target_is_marked_with_a_way_on() {
 
 /// Only the first page differs, whose last write a crash tore: recovery mends it.
 fn is_torn_only(lost: &Lost, disk: &FaultDisk) -> bool {
-    disk.row(TARGET).unwrap().to_vec()[4096..] == lost.wanted[4096..]
+    disk.contents(TARGET).unwrap().to_vec()[4096..] == lost.wanted[4096..]
 }
 
 #[test]
@@ -271,7 +275,7 @@ fn the_log_of_another_disk_is_kept_when_a_marker_is_given_up() {
     let directory: Arc<dyn Directory> = Arc::new(disk.directory("/d"));
     // Of another target, which was moved away from this name.
     disk.put("/d/moved", content(MIB));
-    let moved = Target::file(Place::new(directory.clone(), "moved"), Format::Raw)
+    let moved = Target::file(FileRef::new(directory.clone(), "moved"), Format::Raw)
         .with_stage(lost.target(&disk).stage().clone());
     hold(&moved, &work()).unwrap();
     disk.settle();
@@ -282,7 +286,7 @@ fn the_log_of_another_disk_is_kept_when_a_marker_is_given_up() {
     let log = names
         .iter()
         .find(|name| name.to_str().unwrap().ends_with(".diskdelta-stage"));
-    let moved = moved.with_stage(Place::new(directory, log.unwrap()));
+    let moved = moved.with_stage(FileRef::new(directory, log.unwrap()));
     diskdelta::sync::release(&moved, &work()).unwrap();
-    assert!(disk.row("/d/moved").unwrap().to_vec() == content(MIB));
+    assert!(disk.contents("/d/moved").unwrap().to_vec() == content(MIB));
 }

@@ -61,7 +61,7 @@ pub fn guarded(disk: &FaultDisk) -> Result<(), String> {
     let Some(mark) = mark(disk) else {
         return Err("a held target without a mark".to_owned());
     };
-    let row = disk.row(TARGET).unwrap();
+    let row = disk.contents(TARGET).unwrap();
     let tail = mark.target_len.saturating_sub(MIB as u64) / 512 * 512;
     let is_all_mark = [0..MIB as u64, tail..mark.target_len]
         .into_iter()
@@ -121,7 +121,7 @@ fn only_a_sync_in_place_holds_its_target() {
     let target = case.target(&disk);
     let error = sync(&source(&case.new), &target, &atomic, &work()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert!(disk.row(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
+    assert!(disk.contents(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
     assert_eq!(disk.names("/img"), ["t"]);
 }
 
@@ -137,7 +137,7 @@ fn a_target_too_short_for_a_mark_is_not_held_and_stays_as_it_was() {
             let done = case.work_on(&disk).map_err(|error| error.kind());
             assert_eq!(done, expected, "{job:?}");
             if done.is_err() {
-                assert!(disk.row(TARGET).unwrap().to_vec() == old);
+                assert!(disk.contents(TARGET).unwrap().to_vec() == old);
                 assert_eq!(disk.names("/img"), ["t"]);
             }
         }
@@ -151,7 +151,7 @@ fn what_a_sync_without_a_hold_left_half_done_is_not_taken_over_by_one() {
     let error = hold(&case.target(&disk), &work()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Marked);
     case.work_on(&disk).unwrap();
-    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
 }
 
 #[test]

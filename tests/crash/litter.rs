@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use diskdelta::storage::fault::{Fault, FaultDisk, Op, OpKind, Row};
+use diskdelta::storage::fault::{Fault, FaultDisk, FileBytes, Op, OpKind};
 use diskdelta::storage::{Access, Storage};
 use diskdelta::sync::Mode;
 
@@ -27,7 +27,7 @@ pub fn two_stages(case: &Case, disk: &FaultDisk) {
     stop(&stranger(case), disk, 7, 0.5);
     disk.put(
         "/img/..t.diskdelta-stage.earlier",
-        other.row(stage).unwrap(),
+        other.contents(stage).unwrap(),
     );
     disk.settle();
 }
@@ -45,7 +45,7 @@ pub fn copy(case: &Case, disk: &FaultDisk) {
 /// Nothing, but a target whose zeros are holes.
 pub fn none_but_holes(case: &Case, disk: &FaultDisk) {
     let old = case.old.as_ref().unwrap();
-    disk.put(TARGET, Row::zeros(old.len() as u64));
+    disk.put(TARGET, FileBytes::zeros(old.len() as u64));
     let target = disk.open(TARGET, Access::Write).unwrap();
     for (index, page) in old.chunks(PAGE).enumerate() {
         if page.iter().any(|byte| *byte != 0) {
@@ -88,7 +88,7 @@ fn copy_of(disk: &FaultDisk) -> FaultDisk {
     let copy = FaultDisk::new();
     for name in disk.names("/img") {
         let path = Path::new("/img").join(name);
-        copy.put(&path, disk.row(&path).unwrap());
+        copy.put(&path, disk.contents(&path).unwrap());
     }
     copy.settle();
     copy

@@ -45,7 +45,7 @@ pub fn leave_staged(disk: &FaultDisk, sync: impl FnOnce() -> diskdelta::Result<(
     disk.fail(Fault::nth(1).on(first).and_all_later());
     sync().unwrap_err();
     disk.heal();
-    assert!(disk.row(STAGE).is_some());
+    assert!(disk.contents(STAGE).is_some());
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn room_for_what_was_a_hole_is_found_before_the_target_is_marked() {
     assert_eq!(error.kind(), ErrorKind::NoSpace);
     let way = "make room where the target is stored";
     assert!(advice(&error).contains(way), "{error}");
-    assert!(disk.row(TARGET).unwrap().to_vec() == old);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == old);
     assert!(disk.fired().iter().all(|it| it.kind == OpKind::Reserve));
     disk.heal();
 
@@ -183,15 +183,15 @@ fn room_for_what_was_a_hole_is_found_before_the_target_is_marked() {
 fn room_for_a_container_that_grows_is_found_before_it_is_marked() {
     let case = cases::dynamic_vhd();
     let disk = case.disk();
-    let old = disk.row(TARGET).unwrap().to_vec();
+    let old = disk.contents(TARGET).unwrap().to_vec();
     disk.fail(nth(1, OpKind::Reserve, TARGET).with_failure(Failure::NoSpace));
     let error = case.work_on(&disk).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace);
-    assert!(disk.row(TARGET).unwrap().to_vec() == old);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == old);
     disk.heal();
     let disk = case.disk();
     case.work_on(&disk).unwrap();
-    let new_len = disk.row(TARGET).unwrap().len();
+    let new_len = disk.contents(TARGET).unwrap().len();
     let log = disk.log();
     let reserved = log.ops().filter(|op| op.kind() == OpKind::Reserve);
     let reserved: Vec<_> = reserved.filter_map(|op| op.range()).collect();
@@ -219,33 +219,33 @@ fn a_kept_manifest_that_cannot_be_read_stops_the_sync_and_a_damaged_one_is_begun
         disk.fail(nth(read, OpKind::Read, KEPT));
         let error = case.work_on(&disk).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io, "read {read}");
-        assert!(disk.row(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
+        assert!(disk.contents(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
     }
     let disk = case.disk();
-    let mut damaged = disk.row(KEPT).unwrap().to_vec();
+    let mut damaged = disk.contents(KEPT).unwrap().to_vec();
     damaged[20] ^= 1;
     disk.put(KEPT, damaged.clone());
     case.work_on(&disk).unwrap();
-    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
-    assert!(disk.row(KEPT).unwrap().to_vec() != damaged);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
+    assert!(disk.contents(KEPT).unwrap().to_vec() != damaged);
 }
 
 #[test]
 fn a_successor_of_a_kept_manifest_that_cannot_be_opened_is_not_taken_for_none() {
     let case = cases::atomic_kept();
     let disk = leave_marked(&case);
-    let kept = disk.row(KEPT).unwrap();
+    let kept = disk.contents(KEPT).unwrap();
     disk.fail(nth(1, OpKind::Open, KEPT_NEXT));
     let error = recover(&case.target(&disk), &work()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
-    assert!(disk.row(KEPT).unwrap() == kept);
+    assert!(disk.contents(KEPT).unwrap() == kept);
     let recovered = recover(&case.target(&disk), &work()).unwrap();
     assert_eq!(recovered, Recovered::New);
     // Its stage was done; the marks in what is kept say what has changed.
-    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
     let old = case.old.as_ref().unwrap();
     case.sync_from(old, &disk).unwrap();
-    assert!(disk.row(TARGET).unwrap().to_vec() == *old);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == *old);
     assert_eq!(disk.names("/kept"), ["m"]);
 }
 
@@ -268,14 +268,14 @@ fn giving_up_a_sync_that_is_done_but_for_its_stage_says_that_the_target_is_new()
     disk.heal();
     let given_up = discard(&case.target(&disk), &work()).unwrap();
     assert_eq!(given_up, Recovered::New);
-    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
     assert_eq!(disk.names("/img"), ["t"]);
 
     let disk = case.disk();
     leave_staged(&disk, || case.work_on(&disk));
     let given_up = discard(&case.target(&disk), &work()).unwrap();
     assert_eq!(given_up, Recovered::Old);
-    assert!(disk.row(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
+    assert!(disk.contents(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
     assert_eq!(disk.names("/img"), ["t"]);
 }
 
@@ -298,7 +298,7 @@ fn ranges_of_the_source_that_have_become_unreadable_are_passed_over_beside_a_sta
     let mut expected = case.new.clone();
     let old = &case.old.as_ref().unwrap()[3 * PAGE..4 * PAGE];
     expected[3 * PAGE..4 * PAGE].copy_from_slice(old);
-    assert!(disk.row(TARGET).unwrap().to_vec() == expected);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == expected);
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn a_full_copy_keeps_the_old_bytes_where_the_source_cannot_be_read() {
         assert!(matches!(&report.unreadable[..], [it] if *it == range));
         let mut expected = new.clone();
         expected[bytes.clone()].copy_from_slice(&old[bytes]);
-        assert!(disk.row(TARGET).unwrap().to_vec() == expected);
+        assert!(disk.contents(TARGET).unwrap().to_vec() == expected);
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use diskdelta::storage::fault::FaultDisk;
-use diskdelta::storage::{Access, Directory, Place};
+use diskdelta::storage::{Access, Directory, FileRef};
 use diskdelta::sync::{Mark, Recovered, Target, discard, recover, sync};
 
 use crate::case::{Case, TARGET, source, work};
@@ -13,12 +13,12 @@ use crate::cases::{self, PAGE};
 /// Does another job onto a disk that took the name of the marked one, which is then finished.
 fn moved_and_finished(case: &Case, disk: &FaultDisk) {
     let directory: Arc<dyn Directory> = Arc::new(disk.directory("/img"));
-    let moved = Place::new(directory.clone(), "moved");
+    let moved = FileRef::new(directory.clone(), "moved");
     directory.rename(OsStr::new("t"), moved.name()).unwrap();
     let other = cases::bytes(case.new.len(), 9);
     disk.put(TARGET, cases::bytes(case.new.len(), 8));
     let report = sync(&source(&other), &case.target(disk), &case.options, &work()).unwrap();
-    assert!(disk.row(TARGET).unwrap().to_vec() == other);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == other);
     let names = directory.names().unwrap();
     let logs: Vec<_> = names
         .iter()
@@ -32,7 +32,7 @@ fn moved_and_finished(case: &Case, disk: &FaultDisk) {
         report.notes.iter().any(|note| note.contains(named)),
         "{report:?}"
     );
-    let target = Target::file(moved, case.format).with_stage(Place::new(directory, log));
+    let target = Target::file(moved, case.format).with_stage(FileRef::new(directory, log));
     match recover(&target, &work()).unwrap() {
         Recovered::New => {}
         Recovered::Rerun => {
@@ -40,7 +40,7 @@ fn moved_and_finished(case: &Case, disk: &FaultDisk) {
         }
         other => panic!("{other:?}"),
     }
-    assert!(disk.row("/img/moved").unwrap().to_vec() == case.new);
+    assert!(disk.contents("/img/moved").unwrap().to_vec() == case.new);
     assert_eq!(disk.names("/img"), ["moved", "t"]);
 }
 
@@ -86,7 +86,11 @@ fn the_log_of_a_disk_that_was_moved_writes_nothing_to_the_one_that_took_its_name
             // Whatever these say.
             let _ = recover(&case.target(disk), &work());
             let _ = discard(&case.target(disk), &work());
-            assert!(disk.row(TARGET).unwrap().to_vec() == boot, "{}", case.name);
+            assert!(
+                disk.contents(TARGET).unwrap().to_vec() == boot,
+                "{}",
+                case.name
+            );
         }
     }
 }

@@ -29,10 +29,10 @@ mod guests {
             write(disk);
             for crash in disk.crashes().with_seed(state.number()).sample(4) {
                 let disk = crash.disk();
-                let guest = disk.row(TARGET).unwrap();
+                let guest = disk.contents(TARGET).unwrap();
                 let said = recover(&case.target(disk), &work());
                 assert!(
-                    disk.row(TARGET).unwrap() == guest,
+                    disk.contents(TARGET).unwrap() == guest,
                     "{}: {said:?}\n{state}\n{crash}",
                     case.name
                 );
@@ -81,7 +81,7 @@ mod syncs {
             let page = next.new.len() / PAGE / 2 * PAGE;
             next.new[page..page + PAGE].copy_from_slice(&bytes(PAGE, 0x33));
             next.new[..PAGE].copy_from_slice(&bytes(PAGE, 0x35));
-            let before = disk.row(TARGET);
+            let before = disk.contents(TARGET);
             disk.settle();
             next.work_again(disk).unwrap();
             let mut check = Check::new(&next, before, disk);

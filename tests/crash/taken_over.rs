@@ -19,7 +19,7 @@ fn again(case: &Case, new: &Source) -> SyncReport {
     let disk = case.disk();
     leave_staged(&disk, || case.work_on(&disk));
     let report = sync(new, &case.target(&disk), &case.options, &work()).unwrap();
-    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
     report
 }
 
@@ -64,11 +64,11 @@ fn what_was_taken_over_is_there_for_a_third_run_when_the_second_is_stopped() {
     disk.fail(Fault::nth(removed + 2).and_all_later());
     case.work_on(&disk).unwrap_err();
     disk.heal();
-    assert!(disk.row(EARLIER).is_none());
+    assert!(disk.contents(EARLIER).is_none());
     let target = case.target(&disk);
     let report = sync(&source(&case.new), &target, &case.options, &work()).unwrap();
     assert_eq!(report.resumed_bytes, 5 * PAGE as u64);
-    assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+    assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
 }
 
 #[test]
@@ -91,8 +91,8 @@ fn an_earlier_stage_that_cannot_be_read_is_not_taken_for_a_damaged_one() {
         disk.fail(Fault::nth(1).on(reads));
         let error = sync(&source, &case.target(&disk), &case.options, &work()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
-        assert!(disk.row(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
+        assert!(disk.contents(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
         sync(&source, &case.target(&disk), &case.options, &work()).unwrap();
-        assert!(disk.row(TARGET).unwrap().to_vec() == case.new);
+        assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
     }
 }

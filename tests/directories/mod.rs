@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use diskdelta::storage::fault::{FaultDisk, OpKind};
 use diskdelta::storage::{
-    Access, Directory, HostDirectory, HostFile, MemoryDirectory, Place, Privacy,
+    Access, Directory, FileRef, HostDirectory, HostFile, MemoryDirectory, Privacy,
 };
 use diskdelta::{Error, ErrorKind, Result};
 
@@ -34,7 +34,7 @@ fn kind<T>(outcome: Result<T>) -> ErrorKind {
 #[test]
 fn a_file_that_this_program_made_is_its_own_and_its_name_leads_to_it() {
     each_directory(|directory| {
-        let place = Place::new(directory, "log");
+        let place = FileRef::new(directory, "log");
         assert!(!place.is_there().unwrap());
         assert!(place.open_own_if_there(Access::Read).unwrap().is_none());
         let made = place.create_new().unwrap();
@@ -52,7 +52,7 @@ fn a_file_that_this_program_made_is_its_own_and_its_name_leads_to_it() {
 #[test]
 fn a_file_takes_a_name_only_where_nothing_has_it() {
     each_directory(|directory| {
-        let [one, two] = ["one", "two"].map(|name| Place::new(directory.clone(), name));
+        let [one, two] = ["one", "two"].map(|name| FileRef::new(directory.clone(), name));
         let file = one.create_new().unwrap();
         one.rename_new(&two).unwrap();
         assert!(!one.is_there().unwrap() && two.leads_to(&*file).unwrap());
@@ -60,7 +60,7 @@ fn a_file_takes_a_name_only_where_nothing_has_it() {
         assert_eq!(kind(one.rename_new(&two)), ErrorKind::AlreadyExists);
         assert!(two.leads_to(&*file).unwrap() && one.is_there().unwrap());
         one.remove_if_there().unwrap();
-        let three = Place::new(directory, "three");
+        let three = FileRef::new(directory, "three");
         assert_eq!(kind(one.rename_new(&three)), ErrorKind::NotFound);
     });
 }
@@ -68,7 +68,7 @@ fn a_file_takes_a_name_only_where_nothing_has_it() {
 #[test]
 fn two_that_write_one_file_at_once_never_share_a_temporary_one() {
     each_directory(|directory| {
-        let place = Place::new(directory.clone(), "out");
+        let place = FileRef::new(directory.clone(), "out");
         let second = place.clone();
         let first = place.create_whole(Privacy::PRIVATE, |mine| {
             mine.write_all_at(b"first", 0)?;
@@ -87,11 +87,11 @@ fn two_that_write_one_file_at_once_never_share_a_temporary_one() {
 #[test]
 fn what_crashes_left_is_removed_and_what_is_in_use_is_not() {
     each_directory(|directory| {
-        let place = Place::new(directory.clone(), "out");
+        let place = FileRef::new(directory.clone(), "out");
         let (left, file) = place.create_temporary("part", Privacy::PRIVATE).unwrap();
         let (used, _used) = place.create_temporary("part", Privacy::PRIVATE).unwrap();
         drop(file);
-        let other = Place::new(directory.clone(), "out.2");
+        let other = FileRef::new(directory.clone(), "out.2");
         let (others, file) = other.create_temporary("part", Privacy::PRIVATE).unwrap();
         drop(file);
         place.create_whole(Privacy::PRIVATE, |_| Ok(())).unwrap();
@@ -103,7 +103,7 @@ fn what_crashes_left_is_removed_and_what_is_in_use_is_not() {
 #[test]
 fn a_file_that_could_not_be_written_leaves_nothing() {
     each_directory(|directory| {
-        let place = Place::new(directory.clone(), "out");
+        let place = FileRef::new(directory.clone(), "out");
         let failed = place.create_whole::<()>(Privacy::PRIVATE, |_| {
             Err(Error::new(ErrorKind::NoSpace, "full"))
         });
@@ -121,14 +121,14 @@ fn a_crash_while_a_file_takes_its_name_leaves_it_whole_and_is_cleaned_up() {
         }
         let whole = b"whole".to_vec();
         let write = |disk: &FaultDisk| {
-            let place = Place::new(Arc::new(disk.directory("/d")), "out");
+            let place = FileRef::new(Arc::new(disk.directory("/d")), "out");
             place.create_whole(Privacy::PRIVATE, |file| file.write_all_at(&whole, 0))
         };
         write(&disk).unwrap();
         disk.note("done");
         let check = disk.crashes().check(|state| {
             let disk = state.disk();
-            let found = disk.row("/d/out").map(|row| row.to_vec());
+            let found = disk.contents("/d/out").map(|row| row.to_vec());
             if found.is_none() && !state.noted("done") {
                 write(disk).map_err(|error| error.to_string())?;
             } else if found != Some(whole.clone()) {
@@ -136,7 +136,7 @@ fn a_crash_while_a_file_takes_its_name_leaves_it_whole_and_is_cleaned_up() {
             } else {
                 assert_eq!(kind(write(disk)), ErrorKind::AlreadyExists);
             }
-            let place = Place::new(Arc::new(disk.directory("/d")), "out");
+            let place = FileRef::new(Arc::new(disk.directory("/d")), "out");
             place
                 .remove_leftovers("part")
                 .map_err(|error| error.to_string())?;
@@ -162,10 +162,10 @@ fn is_root() -> bool {
     }
 }
 
-fn planted(plant: impl Fn(&Path)) -> (tempfile::TempDir, Place) {
+fn planted(plant: impl Fn(&Path)) -> (tempfile::TempDir, FileRef) {
     let home = tempfile::tempdir().unwrap();
     plant(&home.path().join("log"));
-    let place = Place::host(home.path().join("log")).unwrap();
+    let place = FileRef::host(home.path().join("log")).unwrap();
     (home, place)
 }
 
@@ -315,7 +315,7 @@ fn a_new_file_is_never_wider_than_its_model() {
 fn a_lock_that_was_waited_for_is_of_the_file_that_has_the_name() {
     let home = tempfile::tempdir().unwrap();
     let directory: Arc<dyn Directory> = Arc::new(HostDirectory::open(home.path()).unwrap());
-    let place = Place::new(directory.clone(), "copy");
+    let place = FileRef::new(directory.clone(), "copy");
     let first = place.create_new().unwrap();
     let waiting = {
         let place = place.clone();
@@ -335,7 +335,7 @@ fn a_lock_that_was_waited_for_is_of_the_file_that_has_the_name() {
         })
     };
     thread::sleep(Duration::from_millis(60));
-    let second = Place::new(directory.clone(), "second");
+    let second = FileRef::new(directory.clone(), "second");
     second
         .create_new()
         .unwrap()
@@ -412,18 +412,18 @@ fn a_file_that_was_made_here_is_ours_where_the_file_system_shows_another_owner()
     args.extend([below.to_str().unwrap(), above.to_str().unwrap()]);
     run("bindfs", &args);
     let _mounted = Mount::made(&above);
-    let made = Place::host(above.join("log")).unwrap();
+    let made = FileRef::host(above.join("log")).unwrap();
     made.create_new().unwrap().write_all_at(b"log", 0).unwrap();
     assert_eq!(fs::metadata(made.path()).unwrap().uid(), OTHER);
     made.open_own(Access::Write).unwrap();
-    let to = Place::new(made.directory().clone(), "kept");
+    let to = FileRef::new(made.directory().clone(), "kept");
     made.rename_new(&to).unwrap();
     to.open_own(Access::Read).unwrap();
-    let later = Place::host(above.join("kept")).unwrap();
+    let later = FileRef::host(above.join("kept")).unwrap();
     assert_eq!(kind(later.open_own(Access::Read)), ErrorKind::Untrusted);
     later.directory().trust(later.name()).unwrap();
     later.open_own(Access::Read).unwrap();
-    let whole = Place::host(above.join("out")).unwrap();
+    let whole = FileRef::host(above.join("out")).unwrap();
     whole.create_whole(Privacy::USUAL, |_| Ok(())).unwrap();
     let found = whole.create_whole(Privacy::USUAL, |_| Ok(()));
     assert_eq!(kind(found), ErrorKind::AlreadyExists);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use diskdelta::manifest::{self, KeptManifest};
 use diskdelta::storage::fault::{CrashState, FaultDisk, SyncCall, Violation};
-use diskdelta::storage::{Access, Directory, Place, Storage};
+use diskdelta::storage::{Access, Directory, FileRef, Storage};
 use diskdelta::{BlockSize, Limits, Result};
 
 use crate::samples::{BLOCK, manifest_of, pattern, raw, work};
@@ -23,14 +23,14 @@ fn new_disk() -> Vec<u8> {
     disk
 }
 
-fn place(disk: &FaultDisk) -> Place {
-    Place::new(Arc::new(disk.directory("/state")), "kept")
+fn file_ref(disk: &FaultDisk) -> FileRef {
+    FileRef::new(Arc::new(disk.directory("/state")), "kept")
 }
 
 fn start() -> FaultDisk {
     let disk = FaultDisk::new();
     disk.put(TARGET, old_disk());
-    manifest::save(&place(&disk), |storage| {
+    manifest::save(&file_ref(&disk), |storage| {
         manifest::build_to(&raw(old_disk()), BlockSize::MIN, &work(), storage)
     })
     .unwrap();
@@ -43,7 +43,7 @@ fn sync(disk: &FaultDisk) -> Result<()> {
     let storage = disk.open(KEPT, Access::Write)?;
     let mut kept = KeptManifest::open(Arc::new(storage), &Limits::default())?;
     kept.mark(Some(CHANGED.start as u64..CHANGED.end as u64))?;
-    let (_, staged) = manifest::stage(&place(disk), |storage| {
+    let (_, staged) = manifest::stage(&file_ref(disk), |storage| {
         manifest::build_to(&raw(new_disk()), BlockSize::MIN, &work(), storage)
     })?;
     disk.note("staged");
@@ -74,7 +74,7 @@ fn check(state: &CrashState) -> Result<(), String> {
     let storage = disk.open(KEPT, Access::Write).map_err(|e| e.to_string())?;
     let kept = KeptManifest::open(Arc::new(storage), &Limits::default());
     let mut kept = kept.map_err(|e| e.to_string())?;
-    let target = disk.row(TARGET).ok_or("the target is gone")?.to_vec();
+    let target = disk.contents(TARGET).ok_or("the target is gone")?.to_vec();
     for (block, bytes) in target.chunks(BLOCK).enumerate() {
         let start = (block * BLOCK) as u64;
         let stands = !kept.is_marked(start..start + bytes.len() as u64);

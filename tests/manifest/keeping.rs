@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use diskdelta::manifest::{self, KeptManifest, Manifest};
 use diskdelta::storage::{
-    Access, Directory, FileId, FileStorage, MemoryDirectory, MemoryStorage, Place, Privacy, Storage,
+    Access, Directory, FileId, FileRef, FileStorage, MemoryDirectory, MemoryStorage, Privacy,
+    Storage,
 };
 use diskdelta::{BlockSize, Error, ErrorKind, Limits, Result};
 
@@ -135,18 +136,18 @@ fn a_kept_file_takes_marks_while_it_is_mapped() {
 #[test]
 fn saving_replaces_the_old_file_and_what_a_crash_left() {
     let temp = tempfile::tempdir().unwrap();
-    let place = Place::host(temp.path().join("m")).unwrap();
+    let file_ref = FileRef::host(temp.path().join("m")).unwrap();
     std::fs::write(temp.path().join("m"), b"old").unwrap();
     let left = format!(".m.{}.new", "0a".repeat(16));
     std::fs::write(temp.path().join(left), b"left by a crash").unwrap();
     let image = raw(pattern(3 * BLOCK, 1));
-    let built = manifest::save(&place, |storage| {
+    let built = manifest::save(&file_ref, |storage| {
         manifest::build_to(&image, BlockSize::MIN, &work(), storage)
     })
     .unwrap();
     let read = Manifest::open_with(temp.path().join("m"), &Limits::default()).unwrap();
     assert_eq!(read.root(), built.root());
-    assert_eq!(place.directory().names().unwrap(), ["m"]);
+    assert_eq!(file_ref.directory().names().unwrap(), ["m"]);
 }
 
 #[test]
@@ -186,8 +187,8 @@ fn a_manifest_that_is_cut_while_it_is_used_is_an_error_and_no_signal() {
 fn a_failed_save_leaves_the_old_file() {
     let directory = MemoryDirectory::new();
     directory.insert("m", b"old".to_vec());
-    let place = Place::new(Arc::new(directory.clone()), "m");
-    let error = manifest::save(&place, |storage| -> Result<()> {
+    let file_ref = FileRef::new(Arc::new(directory.clone()), "m");
+    let error = manifest::save(&file_ref, |storage| -> Result<()> {
         storage.write_all_at(b"half", 0)?;
         Err(Error::new(ErrorKind::NoSpace, "full"))
     })
@@ -201,8 +202,9 @@ fn a_failed_save_leaves_the_old_file() {
 fn what_is_staged_is_in_place_only_after_the_commit_which_may_be_repeated() {
     let directory = MemoryDirectory::new();
     directory.insert("m", b"old".to_vec());
-    let place = Place::new(Arc::new(directory.clone()), "m");
-    let (_, staged) = manifest::stage(&place, |storage| storage.write_all_at(b"new", 0)).unwrap();
+    let file_ref = FileRef::new(Arc::new(directory.clone()), "m");
+    let (_, staged) =
+        manifest::stage(&file_ref, |storage| storage.write_all_at(b"new", 0)).unwrap();
     assert_eq!(directory.bytes("m").unwrap(), b"old");
     for _ in 0..2 {
         staged.commit().unwrap();
@@ -217,8 +219,8 @@ fn saving_syncs_the_file_then_renames_then_syncs_the_directory() {
         directory: MemoryDirectory::new(),
         log: Arc::default(),
     });
-    let place = Place::new(directory.clone(), "m");
-    manifest::save(&place, |storage| storage.write_all_at(b"x", 0)).unwrap();
+    let file_ref = FileRef::new(directory.clone(), "m");
+    manifest::save(&file_ref, |storage| storage.write_all_at(b"x", 0)).unwrap();
     let log = directory.log.lock().unwrap();
     assert_eq!(
         *log,

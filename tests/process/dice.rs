@@ -1,6 +1,6 @@
 //! Throws that follow from a seed.
 
-/// A row of numbers; the same seed gives the same row.
+/// A sequence of numbers; the same seed gives the same sequence.
 pub struct Dice(u64);
 
 impl Dice {

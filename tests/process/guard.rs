@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use diskdelta::Work;
 use diskdelta::image::{Format, Raw};
-use diskdelta::storage::fault::{CrashState, FaultDisk, Row};
-use diskdelta::storage::{Directory, MemoryStorage, Place};
+use diskdelta::storage::fault::{CrashState, FaultDisk, FileBytes};
+use diskdelta::storage::{Directory, FileRef, MemoryStorage};
 use diskdelta::sync::{Mode, Safety, Source, SyncOptions, Target, sync};
 
 use crate::host::{LoopDevice, Mount, has_loop_devices, has_program, run};
@@ -233,7 +233,7 @@ fn crash(lab: &Lab, disk: Disk, safety: Safety, old: Vec<u8>) -> FaultDisk {
     fault.put(&path, old);
     fault.settle();
     let directory: Arc<dyn Directory> = Arc::new(fault.directory(path.parent().unwrap()));
-    let target = Target::file(Place::new(directory, disk.name()), disk.format());
+    let target = Target::file(FileRef::new(directory, disk.name()), disk.format());
     let source = fs::read(lab.path(&disk.name().replace('t', "source"))).unwrap();
     let storage = Arc::new(MemoryStorage::new("source", source));
     let image = match disk.format() {
@@ -259,7 +259,7 @@ fn put_down(lab: &Lab, state: &CrashState) {
     }
     let directory = lab.path("x").parent().unwrap().to_owned();
     for name in state.disk().names(&directory) {
-        let row = state.disk().row(directory.join(&name)).unwrap();
+        let row = state.disk().contents(directory.join(&name)).unwrap();
         fs::write(directory.join(&name), row.to_vec()).unwrap();
     }
 }
@@ -267,13 +267,13 @@ fn put_down(lab: &Lab, state: &CrashState) {
 fn head(state: &CrashState, path: &Path) -> Vec<u8> {
     state
         .disk()
-        .row(path)
-        .map_or(Vec::new(), |row: Row| row.slice(0..4096))
+        .contents(path)
+        .map_or(Vec::new(), |row: FileBytes| row.slice(0..4096))
 }
 
 fn has_its_footer(state: &CrashState, done: &FaultDisk, path: &Path) -> bool {
     let footer = |disk: &FaultDisk| {
-        let row = disk.row(path).unwrap();
+        let row = disk.contents(path).unwrap();
         row.slice(row.len() - 512..row.len())
     };
     footer(state.disk()) == footer(done)

@@ -431,7 +431,7 @@ fn what_does_not_go_across_hosts_is_refused() {
     let lab = Lab::new();
     lab.disk("new.raw", 100, 1);
     lab.disk("old.raw", 100, 2);
-    let kept = diskdelta::storage::Place::host(lab.path("kept")).unwrap();
+    let kept = diskdelta::storage::FileRef::host(lab.path("kept")).unwrap();
     let wrong = [
         // Blocks that are not the ones of a comparison.
         SyncOptions::default()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use diskdelta::image::vhdx::{Layout, create};
 use diskdelta::image::{self, CreateFormat, CreateOptions, Format, ImageMut, ImageOptions, Raw};
-use diskdelta::storage::{Access, Directory, MemoryDirectory, MemoryStorage, Place};
+use diskdelta::storage::{Access, Directory, FileRef, MemoryDirectory, MemoryStorage};
 use diskdelta::sync::{Mode, Outcome, Source, SyncOptions, SyncReport, Target, sync};
 use diskdelta::{ErrorKind, Result, Work};
 
@@ -34,9 +34,9 @@ impl Lab {
         }
     }
 
-    fn place(&self, name: &str) -> Place {
+    fn place(&self, name: &str) -> FileRef {
         let directory: Arc<dyn Directory> = Arc::new(self.directory.clone());
-        Place::new(directory, name)
+        FileRef::new(directory, name)
     }
 
     fn vhdx(&self, name: &str, layout: &Layout) {

@@ -1,4 +1,4 @@
-//! Writing, against a model that is a plain row of bytes.
+//! Writing, against a model that is a plain byte store.
 
 use std::sync::Arc;
 

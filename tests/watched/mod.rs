@@ -36,7 +36,7 @@ impl WatchedDirectory {
 
     /// What a file holds.
     pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
-        let row = self.0.disk.row(Path::new(PATH).join(name));
+        let row = self.0.disk.contents(Path::new(PATH).join(name));
         row.map(|row| row.to_vec())
     }
 }

@@ -13,7 +13,7 @@ use diskdelta::{Error, ErrorKind, Result};
 const PAGE: u64 = 4096;
 type Page = [u8; PAGE as usize];
 
-/// A row of bytes that takes memory only where something was written; clones share pages.
+/// A byte store that takes memory only where something was written; clones share pages.
 #[derive(Debug, Clone, Default)]
 pub struct Bytes {
     /// Which file they are of, as an inode number would say; copies of a file keep it.

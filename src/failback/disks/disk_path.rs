@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Format;
-use crate::storage::{Directory, HostDirectory, HostFile, Place, resolve_to_write};
+use crate::storage::{Directory, FileRef, HostDirectory, HostFile, resolve_to_write};
 
 /// The names that a job gives a disk's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,7 +278,7 @@ fn move_to(from: &Path, to: &Path) -> Result<()> {
     if exists(to)? && is_same(from, to)? {
         return remove(from);
     }
-    let (from, to) = (Place::host(from)?, Place::host(to)?);
+    let (from, to) = (FileRef::host(from)?, FileRef::host(to)?);
     from.directory().rename_new(from.name(), to.name())
 }
 

@@ -15,7 +15,7 @@ use crate::image::{Image, Raw, Resized};
 use crate::limits::Limits;
 use crate::manifest::{self, HashPass, Manifest, ManifestUpdater, ManifestWriter};
 use crate::progress::Work;
-use crate::storage::{Access, Directory, HostDirectory, MemoryStorage, Place};
+use crate::storage::{Access, Directory, FileRef, HostDirectory, MemoryStorage};
 use crate::units::BlockSize;
 
 /// The files that a job keeps of one disk at one side.
@@ -37,7 +37,7 @@ impl DiskState {
     }
 
     /// Where the manifest of what the disk should hold lies.
-    pub fn place(&self) -> Place {
+    pub fn file_ref(&self) -> FileRef {
         self.file("manifest")
     }
 
@@ -46,7 +46,7 @@ impl DiskState {
     /// # Errors
     /// `Malformed` for a damaged one; `Io`.
     pub fn current(&self) -> Result<Option<Manifest>> {
-        self.read(&self.place())
+        self.read(&self.file_ref())
     }
 
     /// What the disk should hold.
@@ -59,7 +59,7 @@ impl DiskState {
                 ErrorKind::NotFound,
                 "nothing is known of what the disk should hold",
             )
-            .at_path(self.place().path())
+            .at_path(self.file_ref().path())
         })
     }
 
@@ -68,7 +68,7 @@ impl DiskState {
     /// # Errors
     /// Those of [`manifest::build_at`].
     pub fn rebuild(&self, image: &dyn Image, work: &Work, check: &Check<'_>) -> Result<Manifest> {
-        manifest::build_at(image, BlockSize::default(), work, &self.place(), check)
+        manifest::build_at(image, BlockSize::default(), work, &self.file_ref(), check)
     }
 
     /// Takes a pass into account that changed at most these ranges to what `image` holds.
@@ -83,7 +83,7 @@ impl DiskState {
         check: &Check<'_>,
     ) -> Result<()> {
         let old = self.known()?;
-        manifest::save(&self.place(), |storage| {
+        manifest::save(&self.file_ref(), |storage| {
             let updated = manifest::update_to(&old, image, changed.to_vec(), work, storage)?;
             check()?;
             Ok(updated)
@@ -96,8 +96,8 @@ impl DiskState {
     /// # Errors
     /// `Io`.
     pub fn forget(&self) -> Result<()> {
-        for place in [self.place(), self.file("verified")] {
-            place.remove_if_there()?;
+        for file_ref in [self.file_ref(), self.file("verified")] {
+            file_ref.remove_if_there()?;
         }
         self.directory.sync()
     }
@@ -107,7 +107,7 @@ impl DiskState {
     /// # Errors
     /// `Io`.
     pub fn set_verified(&self) -> Result<()> {
-        let (from, to) = (self.place().path(), self.file("verified").path());
+        let (from, to) = (self.file_ref().path(), self.file("verified").path());
         if !exists(&from)? {
             return Ok(());
         }
@@ -165,9 +165,9 @@ impl DiskState {
     /// # Errors
     /// `Io`.
     pub fn note(&self, what: &str) -> Result<()> {
-        let place = self.file(what);
-        if place.open_if_there(Access::Read)?.is_none() {
-            place.create_new()?.sync()?;
+        let file_ref = self.file(what);
+        if file_ref.open_if_there(Access::Read)?.is_none() {
+            file_ref.create_new()?.sync()?;
         }
         self.directory.sync()
     }
@@ -189,21 +189,21 @@ impl DiskState {
         Ok(self.file(what).open_if_there(Access::Read)?.is_some())
     }
 
-    fn file(&self, kind: &str) -> Place {
-        Place::new(
+    fn file(&self, kind: &str) -> FileRef {
+        FileRef::new(
             self.directory.clone(),
             OsString::from(format!("{}.{kind}", self.stem)),
         )
     }
 
-    fn read(&self, place: &Place) -> Result<Option<Manifest>> {
-        let Some(storage) = place.open_if_there(Access::Read)? else {
+    fn read(&self, file_ref: &FileRef) -> Result<Option<Manifest>> {
+        let Some(storage) = file_ref.open_if_there(Access::Read)? else {
             return Ok(None);
         };
         let limits = Limits::default().with_disk_bytes(u64::MAX);
         Manifest::from_storage(storage, &limits)
             .map(Some)
-            .map_err(|e| e.at_path(place.path()))
+            .map_err(|e| e.at_path(file_ref.path()))
     }
 }
 

@@ -187,7 +187,7 @@ impl EncryptedDisk {
             since,
             ranges: ranges.into_iter().map(inside).collect(),
         });
-        let appended = manifest::save(&state.place(), |next| {
+        let appended = manifest::save(&state.file_ref(), |next| {
             from.append_to(&replica, rounded, changed, &next, work)
         })?;
         plaintext.empty(disk_len, work)?;

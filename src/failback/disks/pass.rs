@@ -17,7 +17,7 @@ use crate::failback::machine::{Amount, PassReport, Reason, Side};
 use crate::failback::vm::DiskChanges;
 use crate::image::ImageOptions;
 use crate::progress::Work;
-use crate::storage::{Place, TargetOptions};
+use crate::storage::{FileRef, TargetOptions};
 use crate::sync::{HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions, Verify};
 
 /// Copies all disks, one after the other.
@@ -112,7 +112,7 @@ impl Pass<'_> {
         let image = ImageOptions::default().with_format(self.disk_path.format);
         let options = HostTargetOptions::default()
             .with_image(image)
-            .with_target_manifest(Some(self.state.place().path()));
+            .with_target_manifest(Some(self.state.file_ref().path()));
         let target = HostTarget::open(&self.disk_path.blocked, &options)?;
         match target.recover(self.work)? {
             Recovered::Rerun if self.disks.safety == Safety::Atomic => {
@@ -161,7 +161,7 @@ impl Pass<'_> {
                     self.state.forget()?;
                 }
                 // What a line that was cut has brought is taken up again only without a manifest.
-                let manifest = (!far).then(|| self.state.place());
+                let manifest = (!far).then(|| self.state.file_ref());
                 options
                     .with_mode(Mode::Delta)
                     .with_target_manifest(manifest)
@@ -181,11 +181,11 @@ impl Pass<'_> {
     }
 
     /// Where the way back is written, unless the whole file is kept.
-    fn undo(&self, keep: bool) -> Result<Option<Place>> {
+    fn undo(&self, keep: bool) -> Result<Option<FileRef>> {
         if !keep || exists(&self.disk_path.before)? || self.state.is_noted(CREATED)? {
             return Ok(None);
         }
-        Place::host(self.disk_path.next_undo()?).map(Some)
+        FileRef::host(self.disk_path.next_undo()?).map(Some)
     }
 
     fn target_options(&self, source: &SourceDisk) -> HostTargetOptions {

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::image::CreateOptions;
 use crate::progress::Work;
 use crate::replica::Replica;
-use crate::storage::Place;
+use crate::storage::FileRef;
 use crate::sync::{Mode, Safety, Source, SyncOptions, Verify, sync};
 
 /// A disk that is kept elsewhere, and may be here, too.
@@ -76,7 +76,7 @@ impl PlaintextDisk<'_> {
     /// Those of [`Replica::restore`], and of a sync in place.
     pub fn fill(&self, replica: &Replica, create: &CreateOptions, work: &Work) -> Result<()> {
         if !self.disk_path.is_device {
-            let blocked = Place::host(&self.disk_path.blocked)?;
+            let blocked = FileRef::host(&self.disk_path.blocked)?;
             return replica.restore(&blocked, create, work);
         }
         self.note_filled()?;

@@ -9,7 +9,7 @@ use crate::failback::machine::Side;
 use crate::failback::vm::DiskChanges;
 use crate::manifest::RangeSet;
 use crate::progress::Work;
-use crate::storage::Place;
+use crate::storage::FileRef;
 use crate::sync::{Mode, Recovered, SyncOptions, undo};
 
 /// Makes one disk what it was before the job. It stands under its blocked name.
@@ -117,7 +117,7 @@ fn walk_back(disk_path: &DiskPath, state: &DiskState, work: &Work) -> Result<()>
     let undos = disk_path.undos()?;
     for (_, path) in undos.iter().rev() {
         let target = open_to_write(&disk_path.blocked, disk_path.format)?;
-        match undo(&Place::host(path)?, target.target(), work) {
+        match undo(&FileRef::host(path)?, target.target(), work) {
             // Not written to its end: the pass that it belongs to never began.
             Err(error)
                 if error.kind() == ErrorKind::Malformed && !state.is_noted(&whole(path))? => {}

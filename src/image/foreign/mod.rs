@@ -68,7 +68,7 @@ struct Foreign {
 
 /// Where a stretch of guest bytes comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Backing {
     /// One of the files, from this byte on.
     File(usize, u64),
     /// Packed clusters, which only the driver reads.
@@ -80,7 +80,7 @@ enum Place {
 impl Foreign {
     /// Where the bytes from `offset` on come from and for how many bytes, at most `most`, that
     /// goes on; not 0 inside the disk.
-    fn stretch(&self, offset: u64, most: u64) -> Result<(Place, u64)> {
+    fn stretch(&self, offset: u64, most: u64) -> Result<(Backing, u64)> {
         let most = most.min(self.disk_len.saturating_sub(offset));
         let (mapping, len) = self
             .driver
@@ -92,12 +92,12 @@ impl Foreign {
             } => {
                 let all = self.driver.collect_storage_dependencies();
                 let index = all.iter().position(|one| std::ptr::eq(*one, storage));
-                Place::File(index.unwrap_or(usize::MAX), offset)
+                Backing::File(index.unwrap_or(usize::MAX), offset)
             }
-            ShallowMapping::Zero { explicit: true, .. } => Place::Zero,
-            ShallowMapping::Zero { .. } if self.parent.is_some() => Place::Parent,
-            ShallowMapping::Zero { .. } => Place::Zero,
-            ShallowMapping::Special { .. } => Place::Packed,
+            ShallowMapping::Zero { explicit: true, .. } => Backing::Zero,
+            ShallowMapping::Zero { .. } if self.parent.is_some() => Backing::Parent,
+            ShallowMapping::Zero { .. } => Backing::Zero,
+            ShallowMapping::Special { .. } => Backing::Packed,
             _ => return Err(self.wrong("a part of the disk is mapped to nothing", offset)),
         };
         match len.min(most) {
@@ -145,9 +145,9 @@ impl Foreign {
         let (place, len) = self.stretch(offset, u64::MAX)?;
         let range = offset..offset + len;
         Ok(match place {
-            Place::Packed => Extent::data(range),
-            Place::Zero => Extent::zero(range),
-            Place::File(index, at) => match self.file(index)?.next_data(at)? {
+            Backing::Packed => Extent::data(range),
+            Backing::Zero => Extent::zero(range),
+            Backing::File(index, at) => match self.file(index)?.next_data(at)? {
                 // The end of the disk may lie behind that of the file; reading says what is wrong.
                 None => Extent::data(range),
                 Some(data) if data.start <= at => {
@@ -155,7 +155,7 @@ impl Foreign {
                 }
                 Some(data) => Extent::zero(offset..offset + len.min(data.start - at)),
             },
-            Place::Parent => match &self.parent {
+            Backing::Parent => match &self.parent {
                 Some(parent) => match parent.image.next_extent(offset)? {
                     Some(below) => Extent {
                         len: below.len.min(len),
@@ -175,7 +175,7 @@ impl Foreign {
             let Ok((place, len)) = self.stretch(at, end - at) else {
                 return;
             };
-            if let Place::File(index, from) = place
+            if let Backing::File(index, from) = place
                 && let Some(file) = self.files.get(index)
             {
                 tell(&**file, from..from.saturating_add(len));
@@ -218,10 +218,10 @@ impl Image for Foreign {
             // No longer than `buf`, so it fits a usize.
             let (part, rest) = buf.split_at_mut(len as usize);
             match (place, &self.parent) {
-                (Place::File(index, from), _) => self.read_file(index, part, from)?,
-                (Place::Packed, _) => self.read_packed(part, at)?,
-                (Place::Parent, Some(parent)) => read_padded_at(&*parent.image, part, at)?,
-                (Place::Parent | Place::Zero, _) => part.fill(0),
+                (Backing::File(index, from), _) => self.read_file(index, part, from)?,
+                (Backing::Packed, _) => self.read_packed(part, at)?,
+                (Backing::Parent, Some(parent)) => read_padded_at(&*parent.image, part, at)?,
+                (Backing::Parent | Backing::Zero, _) => part.fill(0),
             }
             buf = rest;
             at += len;
@@ -251,7 +251,7 @@ impl Image for Foreign {
         let (mut bytes, mut at) = (0, 0);
         while at < self.disk_len {
             let (place, len) = self.stretch(at, u64::MAX)?;
-            if matches!(place, Place::File(..) | Place::Packed) {
+            if matches!(place, Backing::File(..) | Backing::Packed) {
                 bytes += len;
             }
             at += len;

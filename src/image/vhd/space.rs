@@ -52,7 +52,7 @@ impl Space {
             })
     }
 
-    /// Takes the place that [`place`](Space::place) named.
+    /// Takes the place that [`file_ref`](Space::place) named.
     pub fn take(&mut self, entry: u32, shape: Shape) {
         self.next = shape.end(entry);
     }

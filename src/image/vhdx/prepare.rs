@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Guid;
 use super::format::PAGE;
-use super::read::Place;
+use super::read::Backing;
 use super::room::Erase;
 use super::write::{VhdxMut, Writer};
 use crate::error::{ErrorKind, Result};
@@ -61,20 +61,20 @@ impl VhdxMut {
             let (place, len) = self.image.stretch(at, extent.end() - at)?;
             let end = self.block_end(at).min(extent.end());
             let frees = is_zero && !self.image.metadata.fixed;
-            if frees && place != Place::Zero && self.is_whole_block(&(at..end)) {
+            if frees && place != Backing::Zero && self.is_whole_block(&(at..end)) {
                 self.give_back(writer, at)?;
                 at = end;
                 continue;
             }
             match place {
-                Place::File(file) => {
+                Backing::File(file) => {
                     if !is_zero {
                         plan.writes(file..file + len);
                     }
                     at += len;
                 }
-                Place::Zero if is_zero => at += len,
-                Place::Zero | Place::Parent => {
+                Backing::Zero if is_zero => at += len,
+                Backing::Zero | Backing::Parent => {
                     let part = at..end;
                     let mut erase = Erase::Later(&mut plan.zeros);
                     let room = self.find_room(writer, &part, &mut erase)?;

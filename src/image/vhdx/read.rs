@@ -13,7 +13,7 @@ use crate::units::{Extent, ExtentKind};
 
 /// Where a stretch of guest bytes comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Backing {
     /// The file, from this byte on.
     File(u64),
     /// Nowhere: zeros.
@@ -44,9 +44,9 @@ impl Image for Vhdx {
             // No longer than `buf`, so it fits a usize.
             let (part, rest) = buf.split_at_mut(len as usize);
             match place {
-                Place::File(at) => self.storage.read_exact_at(part, at)?,
-                Place::Zero => part.fill(0),
-                Place::Parent => self.read_parent(part, offset)?,
+                Backing::File(at) => self.storage.read_exact_at(part, at)?,
+                Backing::Zero => part.fill(0),
+                Backing::Parent => self.read_parent(part, offset)?,
             }
             buf = rest;
             offset += len;
@@ -162,11 +162,11 @@ impl Image for Vhdx {
 impl Vhdx {
     /// Where the guest bytes from `offset` (inside the disk) on come from, and for how many bytes
     /// that goes on in one row; at most `most`, which is not 0.
-    pub(super) fn stretch(&self, offset: u64, most: u64) -> Result<(Place, u64)> {
+    pub(super) fn stretch(&self, offset: u64, most: u64) -> Result<(Backing, u64)> {
         let stop = offset.saturating_add(most).min(self.disk_len());
         let mut tables = self.lock_tables();
         let mut table_page: Option<(u64, Arc<Page>)> = None;
-        let mut whole: Option<Place> = None;
+        let mut whole: Option<Backing> = None;
         let mut at = offset;
         for _ in 0..MOST_ENTRIES {
             if at >= stop {
@@ -175,7 +175,7 @@ impl Vhdx {
             let (place, end) = self.step(&mut tables, &mut table_page, at, stop)?;
             let goes_on = match (whole, place) {
                 (None, _) => true,
-                (Some(Place::File(start)), Place::File(next)) => start + (at - offset) == next,
+                (Some(Backing::File(start)), Backing::File(next)) => start + (at - offset) == next,
                 (Some(before), now) => before == now,
             };
             if !goes_on {
@@ -184,7 +184,7 @@ impl Vhdx {
             whole.get_or_insert(place);
             at = end;
         }
-        Ok((whole.unwrap_or(Place::Zero), at - offset))
+        Ok((whole.unwrap_or(Backing::Zero), at - offset))
     }
 
     /// As [`stretch`](Vhdx::stretch), for one block, a part of one, or many absent ones.
@@ -194,7 +194,7 @@ impl Vhdx {
         table_page: &mut Option<(u64, Arc<Page>)>,
         at: u64,
         stop: u64,
-    ) -> Result<(Place, u64)> {
+    ) -> Result<(Backing, u64)> {
         let geometry = &self.geometry;
         let block = at / geometry.block_bytes;
         let index = geometry.payload_entry(block);
@@ -222,9 +222,9 @@ impl Vhdx {
         match self.state(entry)? {
             BlockState::Absent => Ok((self.absent(), end)),
             BlockState::Undefined | BlockState::Zero | BlockState::Unmapped => {
-                Ok((Place::Zero, end))
+                Ok((Backing::Zero, end))
             }
-            BlockState::Present => Ok((Place::File(entry.offset() + (at - start)), end)),
+            BlockState::Present => Ok((Backing::File(entry.offset() + (at - start)), end)),
             BlockState::Partial => {
                 let bitmap = self.bitmap_offset(tables, block)?;
                 let first = geometry.first_bit(block);
@@ -236,9 +236,9 @@ impl Vhdx {
                 )?;
                 let run_end = start + (sector + count) * geometry.sector_bytes;
                 let place = if here {
-                    Place::File(entry.offset() + (at - start))
+                    Backing::File(entry.offset() + (at - start))
                 } else {
-                    Place::Parent
+                    Backing::Parent
                 };
                 Ok((place, run_end.min(end)))
             }
@@ -285,10 +285,10 @@ impl Vhdx {
         Ok(bat_entry(&page, index))
     }
 
-    fn absent(&self) -> Place {
+    fn absent(&self) -> Backing {
         match self.parent {
-            Some(_) => Place::Parent,
-            None => Place::Zero,
+            Some(_) => Backing::Parent,
+            None => Backing::Zero,
         }
     }
 
@@ -316,11 +316,11 @@ impl Vhdx {
         let block_end = (offset / self.block_bytes() + 1) * self.block_bytes();
         let (place, _) = self.stretch(offset, most.min(block_end - offset))?;
         match place {
-            Place::Zero => {
+            Backing::Zero => {
                 let (_, len) = self.stretch(offset, most)?;
                 Ok(Extent::zero(offset..offset + len))
             }
-            Place::File(at) => {
+            Backing::File(at) => {
                 // First where the data ends, then how far the blocks lie in one row up to there.
                 let (kind, end) = match self.storage.next_data(at)? {
                     Some(data) if data.start <= at => (ExtentKind::Data, data.end),
@@ -330,7 +330,7 @@ impl Vhdx {
                 let (_, len) = self.stretch(offset, most.min(end - at))?;
                 Ok(Extent { offset, len, kind })
             }
-            Place::Parent => {
+            Backing::Parent => {
                 let (_, len) = self.stretch(offset, most)?;
                 match &self.parent {
                     Some(parent) if offset < parent.image.disk_len() => {
@@ -350,8 +350,8 @@ impl Vhdx {
                 return;
             };
             match (place, &self.parent) {
-                (Place::File(file), _) => tell(self, Hinted::File(file..file + len)),
-                (Place::Parent, Some(parent)) => {
+                (Backing::File(file), _) => tell(self, Hinted::File(file..file + len)),
+                (Backing::Parent, Some(parent)) => {
                     tell(self, Hinted::Parent(&parent.image, at..at + len));
                 }
                 _ => {}

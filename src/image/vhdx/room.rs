@@ -7,7 +7,7 @@ use super::format::{
     BITMAP_BYTES, BatEntry, BlockState, ENTRIES_PER_PAGE, PAGE, Page, set_bat_entry,
 };
 use super::geometry::Role;
-use super::read::{Place, bit_run};
+use super::read::{Backing, bit_run};
 use super::survey::named_range;
 use super::write::{VhdxMut, Writer};
 use crate::error::Result;
@@ -125,7 +125,7 @@ impl VhdxMut {
         let tail = range.end..range.end.next_multiple_of(sector);
         let mut edges = Vec::new();
         for part in [head, tail] {
-            if part.is_empty() || self.image.stretch(part.start, 1)?.0 != Place::Parent {
+            if part.is_empty() || self.image.stretch(part.start, 1)?.0 != Backing::Parent {
                 continue;
             }
             // Less than a sector.

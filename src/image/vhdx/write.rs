@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::format::BlockState;
 use super::header::Headers;
 use super::log::{ActiveLog, log_region};
-use super::read::Place;
+use super::read::Backing;
 use super::replay::Replayed;
 use super::room::Erase;
 use super::space::Space;
@@ -159,13 +159,13 @@ impl ImageMut for VhdxMut {
         while !buf.is_empty() {
             let (place, len) = self.image.stretch(offset, buf.len() as u64)?;
             let len = match place {
-                Place::File(at) => {
+                Backing::File(at) => {
                     // No longer than `buf`, so it fits a usize.
                     let part = &buf[..len as usize];
                     self.image.storage.write_all_at(part, at)?;
                     len
                 }
-                Place::Zero | Place::Parent => {
+                Backing::Zero | Backing::Parent => {
                     let end = self.block_end(offset).min(offset + buf.len() as u64);
                     self.write_new(&buf[..(end - offset) as usize], offset)?;
                     end - offset
@@ -185,7 +185,7 @@ impl ImageMut for VhdxMut {
         let mut at = range.start;
         while at < range.end {
             let (place, len) = self.image.stretch(at, range.end - at)?;
-            if place == Place::Zero {
+            if place == Backing::Zero {
                 at += len;
                 continue;
             }
@@ -225,7 +225,7 @@ impl ImageMut for VhdxMut {
             if len == 0 {
                 break;
             }
-            if let Place::File(file) = place {
+            if let Backing::File(file) = place {
                 visit(file..file + len)?;
             }
             at += len;
@@ -321,9 +321,9 @@ impl VhdxMut {
         while at < range.end {
             let (place, len) = self.image.stretch(at, range.end - at)?;
             match place {
-                Place::File(file) => self.image.storage.punch_hole(file..file + len)?,
-                Place::Zero => {}
-                Place::Parent => {
+                Backing::File(file) => self.image.storage.punch_hole(file..file + len)?,
+                Backing::Zero => {}
+                Backing::Parent => {
                     let part = at..at + len;
                     let room = self.find_room(&mut writer, &part, &mut Erase::Now)?;
                     self.image.storage.punch_hole(room.at..room.at + len)?;

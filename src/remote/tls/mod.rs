@@ -3,11 +3,11 @@
 //! TLS 1.3 alone, with certificates of both ends.
 
 mod config;
+mod connection_limit;
 mod crowd;
 mod dial;
 mod handshake;
 mod identity;
-mod places;
 mod purpose;
 mod service;
 mod stream;

@@ -10,10 +10,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::{Connection, ServerConfig, ServerConnection};
 
 use super::config::{fingerprint, serving};
+use super::connection_limit::ConnectionLimit;
 use super::crowd::Crowd;
 use super::handshake::{self, shake};
 use super::identity::Identity;
-use super::places::Places;
 use super::stream::TlsLine;
 use super::subject::common_name;
 use super::trouble::Parties;
@@ -178,7 +178,7 @@ impl Service {
     /// `Io` where nobody can connect any more.
     pub fn run(&self, work: &Work, watch: &(dyn Fn(&ServiceEvent<'_>) + Sync)) -> Result<()> {
         let strangers = Crowd::new(STRANGERS, STRANGERS_OF_ONE);
-        let places = Places::new(self.options.sessions, strangers);
+        let places = ConnectionLimit::new(self.options.sessions, strangers);
         std::thread::scope(|scope| {
             let mut silent = Crowd::new(SILENT, SILENT_OF_ONE);
             let ended = loop {
@@ -278,7 +278,7 @@ impl Service {
     fn receive(
         &self,
         caller: Caller,
-        places: &Places,
+        places: &ConnectionLimit,
         work: &Work,
         watch: &(dyn Fn(&ServiceEvent<'_>) + Sync),
     ) {

@@ -1,4 +1,4 @@
-//! Frames: the pieces that a line's row of bytes is cut into.
+//! Frames: the pieces that a stream of bytes is cut into.
 //!
 //! A frame's checksum also covers its number, which is not sent: a frame that is lost, comes twice
 //! or in another place is a damaged one.
@@ -17,7 +17,7 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// Makes a row of bytes of frames.
+/// Makes a stream of bytes of frames.
 #[derive(Debug, Default)]
 pub struct FrameEncoder {
     number: u64,
@@ -45,7 +45,7 @@ impl FrameEncoder {
     }
 }
 
-/// Finds the frames in a row of bytes that comes in pieces.
+/// Finds the frames in a stream of bytes that comes in pieces.
 ///
 /// Holds at most the frame that is not complete; after an error nothing more is found.
 #[derive(Debug, Default)]

@@ -67,7 +67,7 @@ impl Directory for FaultDirectory {
             return Err(Error::new(ErrorKind::AlreadyExists, "exists already").at_path(path));
         }
         let file = inner.new_file();
-        inner.live.row_mut(file);
+        inner.live.contents_mut(file);
         let (directory, name) = (self.path.clone(), name.to_owned());
         let effect = Effect::Create {
             directory,

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::contents::FileBytes;
 use super::directory::FaultDirectory;
 use super::handle::FaultStorage;
 use super::inject::{self, Call, Failure, Fault, Faults, Fired};
@@ -13,7 +14,6 @@ use super::landing::Landing;
 use super::log::{Effect, Log, Op, OpKind, Outcome, SyncCall, without_ids};
 use super::noise::Residue;
 use super::replay::Replay;
-use super::row::Row;
 use super::state::{FileId, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Access;
@@ -64,7 +64,7 @@ impl FaultDisk {
     /// Puts a file there, as if it had always been there, making its directory; one of that name
     /// stays the same file and holds this. Everything done before counts as durable from now on, as after
     /// [`settle`](FaultDisk::settle).
-    pub fn put(&self, path: impl AsRef<Path>, contents: impl Into<Row>) {
+    pub fn put(&self, path: impl AsRef<Path>, contents: impl Into<FileBytes>) {
         let path = path.as_ref();
         let directory = path.parent().unwrap_or(Path::new(""));
         self.directory(directory);
@@ -72,16 +72,16 @@ impl FaultDisk {
         let name = path.file_name().unwrap_or_default();
         let there = inner.live.named(directory, name);
         let file = there.unwrap_or_else(|| inner.new_file());
-        inner.live.put_row(file, contents.into());
+        inner.live.put_contents(file, contents.into());
         inner.live.set_name(directory, name.into(), file);
         inner.settle();
     }
 
     /// Puts a device of fixed length there, in no directory, as [`put`](FaultDisk::put) does.
-    pub fn put_device(&self, path: impl AsRef<Path>, contents: impl Into<Row>) {
+    pub fn put_device(&self, path: impl AsRef<Path>, contents: impl Into<FileBytes>) {
         let mut inner = self.lock();
         let file = inner.new_file();
-        inner.live.put_row(file, contents.into());
+        inner.live.put_contents(file, contents.into());
         inner.live.add_device(path.as_ref().into(), file);
         inner.settle();
     }
@@ -113,10 +113,10 @@ impl FaultDisk {
     }
 
     /// What the file or device at `path` holds now, durable or not; `None` where there is none.
-    pub fn row(&self, path: impl AsRef<Path>) -> Option<Row> {
+    pub fn contents(&self, path: impl AsRef<Path>) -> Option<FileBytes> {
         let inner = self.lock();
         let file = inner.live.find(path.as_ref())?;
-        inner.live.row(file).cloned()
+        inner.live.contents(file).cloned()
     }
 
     /// The names in a directory now, durable or not.
@@ -297,8 +297,8 @@ impl Inner {
     /// Shows a file as it lies on the medium, after a sync that threw its writes away.
     pub(super) fn fall_back(&mut self, file: FileId) {
         let replay = Replay::of(&self.snapshot());
-        if let Some(row) = replay.durable.row(file) {
-            self.live.put_row(file, row.clone());
+        if let Some(contents) = replay.durable.contents(file) {
+            self.live.put_contents(file, contents.clone());
         }
     }
 
@@ -422,8 +422,8 @@ impl Inner {
         let mut holes = Vec::new();
         let mut at = range.start;
         while at < range.end {
-            let row = self.live.row(file);
-            let data = row.and_then(|row| row.next_data(at));
+            let contents = self.live.contents(file);
+            let data = contents.and_then(|contents| contents.next_data(at));
             let data = data.unwrap_or(range.end..range.end);
             let hole = at..data.start.min(range.end);
             if !hole.is_empty() {

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
+use super::contents::Patch;
 use super::disk::{FaultDisk, Inner};
 use super::inject::Failure;
 use super::log::{Effect, OpKind, Outcome};
-use super::row::Patch;
 use super::state::FileId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{self, Access, Storage, outside, past_end, poisoned, range_end};
@@ -66,7 +66,10 @@ impl FaultStorage {
     }
 
     fn row_len(&self, inner: &Inner) -> u64 {
-        inner.live.row(self.file).map_or(0, |row| row.len())
+        inner
+            .live
+            .contents(self.file)
+            .map_or(0, |contents| contents.len())
     }
 
     fn write(&self, kind: OpKind, patch: Patch) -> Result<()> {
@@ -134,8 +137,8 @@ impl Storage for FaultStorage {
             let unreadable = Error::io("read", Errno::IO);
             return Err(unreadable.at_path(&self.path).at_offset(offset));
         }
-        if let Some(row) = inner.live.row(self.file) {
-            row.read(buf, offset);
+        if let Some(contents) = inner.live.contents(self.file) {
+            contents.read(buf, offset);
         }
         Ok(())
     }
@@ -224,8 +227,8 @@ impl Storage for FaultStorage {
         }
         Ok(inner
             .live
-            .row(self.file)
-            .and_then(|row| row.next_data(offset)))
+            .contents(self.file)
+            .and_then(|contents| contents.next_data(offset)))
     }
 
     fn reserve(&self, range: Range<u64>) -> Result<Vec<Range<u64>>> {

@@ -4,10 +4,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::contents::{FileBytes, Patch, pieces};
 use super::noise::{Residue, mix};
 use super::page::PAGE_LEN;
 use super::page::Page;
-use super::row::{Patch, Row, pieces};
 
 /// What became of one operation's bytes and of the length that it changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,44 +57,52 @@ impl Landing {
         space: Space::Zeros,
     };
 
-    pub(super) fn write(&self, row: &mut Row, patch: &Patch, len_before: u64, residue: &Residue) {
+    pub(super) fn write(
+        &self,
+        contents: &mut FileBytes,
+        patch: &Patch,
+        len_before: u64,
+        residue: &Residue,
+    ) {
         let range = &patch.range;
-        if len_before < range.end && row.len() < range.end {
-            self.grow(row, self.short_end(range), range.end, residue);
+        if len_before < range.end && contents.len() < range.end {
+            self.grow(contents, self.short_end(range), range.end, residue);
         }
         self.data.each(range, |part, fate| match fate {
-            Fate::New => row.take(patch, part),
-            Fate::Garbage => garble(row, patch, part, residue),
-            Fate::Zeros => row.take(&Patch::hole(part.clone()), part),
+            Fate::New => contents.take(patch, part),
+            Fate::Garbage => garble(contents, patch, part, residue),
+            Fate::Zeros => contents.take(&Patch::hole(part.clone()), part),
         });
     }
 
-    pub(super) fn set_len(&self, row: &mut Row, after: u64, residue: &Residue) {
-        if after < row.len() {
-            row.set_len(after);
+    pub(super) fn set_len(&self, contents: &mut FileBytes, after: u64, residue: &Residue) {
+        if after < contents.len() {
+            contents.set_len(after);
         } else {
-            self.grow(row, after, after, residue);
+            self.grow(contents, after, after, residue);
         }
     }
 
-    fn grow(&self, row: &mut Row, short: u64, whole: u64, residue: &Residue) {
-        let before = row.len();
+    fn grow(&self, contents: &mut FileBytes, short: u64, whole: u64, residue: &Residue) {
+        let before = contents.len();
         let after = match self.space {
             Space::Lost => before,
             Space::Short => short.max(before),
             Space::Zeros | Space::Garbage | Space::Stale => whole,
         };
-        row.set_len(after);
+        contents.set_len(after);
         match (self.space, &residue.stale) {
             (Space::Garbage, _) => {
                 // Very long new space is noise at its ends only, where heads and tails lie.
                 let head = after.min(before.saturating_add(NOISE_BYTES));
                 let tail = head.max(after.saturating_sub(NOISE_BYTES));
                 let hole = Patch::hole(before..before);
-                garble(row, &hole, before..head, residue);
-                garble(row, &hole, tail..after, residue);
+                garble(contents, &hole, before..head, residue);
+                garble(contents, &hole, tail..after, residue);
             }
-            (Space::Stale, Some(stale)) => row.take_row(stale, before..after.min(stale.len())),
+            (Space::Stale, Some(stale)) => {
+                contents.take_contents(stale, before..after.min(stale.len()))
+            }
             _ => {}
         }
     }
@@ -187,13 +195,13 @@ enum Fate {
 
 /// Puts garbage into `range` that differs, sector by sector, from what was there and from what
 /// `patch` would have put there. The length stays.
-fn garble(row: &mut Row, patch: &Patch, range: Range<u64>, residue: &Residue) {
-    for piece in pieces(range.start..range.end.min(row.len())) {
+fn garble(contents: &mut FileBytes, patch: &Patch, range: Range<u64>, residue: &Residue) {
+    for piece in pieces(range.start..range.end.min(contents.len())) {
         let Some(garbage) = residue.noise(piece.page) else {
             return;
         };
         let new = patch.page(piece.page);
-        let old = row.page(piece.page);
+        let old = contents.page(piece.page);
         let clash = |other: Option<&Arc<Page>>| {
             let mut pairs = other
                 .into_iter()
@@ -201,13 +209,13 @@ fn garble(row: &mut Row, patch: &Patch, range: Range<u64>, residue: &Residue) {
             pairs.any(|(a, b)| a == b)
         };
         if piece.within.len() == PAGE_LEN && !clash(old) && !clash(new) {
-            row.set_page(piece.page, Some(garbage.clone()));
+            contents.set_page(piece.page, Some(garbage.clone()));
             continue;
         }
         let mut at = piece.within.start;
         while at < piece.within.end {
             let end = piece.within.end.min((at / SECTOR_LEN + 1) * SECTOR_LEN);
-            let there = row.edit(piece.page, at..end);
+            let there = contents.edit(piece.page, at..end);
             let mut bytes = garbage[at..end].to_vec();
             while *there == *bytes || new.is_some_and(|new| new[at..end] == *bytes) {
                 bytes[0] = bytes[0].wrapping_add(1);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::row::Patch;
+use super::contents::Patch;
 use super::state::{FileId, State};
 
 /// What the code under test asked for.

@@ -36,7 +36,7 @@
 //! A file replaced by a rename is whole after any crash, but only if it was synced first:
 //!
 //! ```
-//! use diskdelta::storage::fault::{FaultDisk, Row};
+//! use diskdelta::storage::fault::{FaultDisk, FileBytes};
 //! use diskdelta::storage::Directory;
 //!
 //! fn replace(directory: &impl Directory, sync_first: bool) -> diskdelta::Result<()> {
@@ -54,11 +54,11 @@
 //!     disk.put("/d/text", &b"old text"[..]);
 //!     replace(&disk.directory("/d"), sync_first).unwrap();
 //!     disk.note("replaced");
-//!     let (old, new) = (Row::from(&b"old text"[..]), Row::from(&b"new text"[..]));
-//!     let whole = disk.crashes().check(|state| match state.disk().row("/d/text") {
-//!         Some(row) if row == new => Ok(()),
-//!         Some(row) if row == old && !state.noted("replaced") => Ok(()),
-//!         row => Err(format!("the file holds {row:?}")),
+//!     let (old, new) = (FileBytes::from(&b"old text"[..]), FileBytes::from(&b"new text"[..]));
+//!     let whole = disk.crashes().check(|state| match state.disk().contents("/d/text") {
+//!         Some(bytes) if bytes == new => Ok(()),
+//!         Some(bytes) if bytes == old && !state.noted("replaced") => Ok(()),
+//!         bytes => Err(format!("the file holds {bytes:?}")),
 //!     });
 //!     whole.is_ok()
 //! }
@@ -67,6 +67,7 @@
 //! assert!(!survives(false));
 //! ```
 
+mod contents;
 mod crash;
 mod directory;
 mod disk;
@@ -79,10 +80,10 @@ mod order;
 mod page;
 mod plan;
 mod replay;
-mod row;
 mod state;
 mod tear;
 
+pub use contents::FileBytes;
 pub use crash::{Coverage, CrashState, Crashes};
 pub use directory::FaultDirectory;
 pub use disk::FaultDisk;
@@ -90,4 +91,3 @@ pub use handle::FaultStorage;
 pub use inject::{Call, Failure, Fault, Fired};
 pub use log::{Log, Op, OpKind, Outcome, SyncCall};
 pub use order::{NoRewrite, OrderRule, Step, SyncedBefore, Violation};
-pub use row::Row;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::contents::{FileBytes, to_usize};
 use super::page::PAGE_LEN;
 use super::page::Page;
-use super::row::{Row, to_usize};
 
 /// Spreads a number over all 64 bits (splitmix64's finisher).
 pub(super) fn mix(n: u64) -> u64 {
@@ -14,7 +14,7 @@ pub(super) fn mix(n: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A row of numbers that follow from a seed.
+/// A sequence of numbers that follow from a seed.
 #[derive(Debug, Clone)]
 pub(super) struct Numbers(u64);
 
@@ -42,7 +42,7 @@ pub(super) struct Residue {
     noise: Arc<Vec<Arc<Page>>>,
     /// A file that is no more, whose space a new one may get: its bytes may be valid records of
     /// an earlier run.
-    pub(super) stale: Option<Row>,
+    pub(super) stale: Option<FileBytes>,
 }
 
 impl Residue {
@@ -61,7 +61,7 @@ impl Residue {
         }
     }
 
-    pub(super) fn with_stale(&self, stale: Option<Row>) -> Self {
+    pub(super) fn with_stale(&self, stale: Option<FileBytes>) -> Self {
         let noise = self.noise.clone();
         Residue { noise, stale }
     }

@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::contents::FileBytes;
 use super::log::{Effect, Log, Op, OpKind, Outcome, SyncCall};
 use super::replay::{Hold, Replay};
-use super::row::Row;
 use super::state::FileId;
 
 /// A promise that was broken, and where.
@@ -65,9 +65,9 @@ impl<'a> Step<'a> {
 
     /// The contents at `path` that a crash could not take away any more, leaving unsynced
     /// writes out; `None` where no such name is durable.
-    pub fn durable(&self, path: impl AsRef<Path>) -> Option<&'a Row> {
+    pub fn durable(&self, path: impl AsRef<Path>) -> Option<&'a FileBytes> {
         let durable = &self.replay.durable;
-        durable.row(durable.find(path.as_ref())?)
+        durable.contents(durable.find(path.as_ref())?)
     }
 
     /// Whether a crash now would leave anything of `path` in doubt: its bytes, its length, or

@@ -1,12 +1,12 @@
 //! Which combinations of landings are tried at one cut.
 
+use super::contents::to_usize;
 use super::landing::Landing;
 use super::log::Effect;
 use super::noise::Numbers;
-use super::row::to_usize;
 use super::tear::throw;
 
-/// A numbered row of combinations: one landing for each pending operation.
+/// A numbered sequence of combinations: one landing for each pending operation.
 ///
 /// First come the planned ones; every number beyond them is a throw.
 #[derive(Debug)]
@@ -190,7 +190,7 @@ fn simple_count(ops: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::fault::row::Patch;
+    use crate::storage::fault::contents::Patch;
     use crate::storage::fault::state::FileId;
     use crate::storage::fault::tear;
     use std::collections::HashSet;

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::contents::FileBytes;
 use super::landing::Landing;
 use super::log::{Effect, Log, Op, OpKind, Outcome};
 use super::noise::Residue;
-use super::row::Row;
 use super::state::{FileId, State};
 
 /// The durable contents before some operation of a log, and what may or may not have landed on
@@ -61,7 +61,7 @@ impl Replay {
         if op.pends() {
             if let Effect::Create { file, .. } = &op.effect {
                 // The file itself is there at once: without a durable name nobody sees it.
-                self.durable.row_mut(*file);
+                self.durable.contents_mut(*file);
             }
             let (op, hold) = (op.clone(), Hold::Open);
             self.pending.push(Pending { op, hold });
@@ -127,7 +127,7 @@ impl Replay {
     }
 
     /// A file that is no more, and what its space holds.
-    pub(super) fn stale(&self) -> Option<Row> {
+    pub(super) fn stale(&self) -> Option<FileBytes> {
         let file = self.durable.newest_nameless()?;
         let mut named = self
             .pending
@@ -136,7 +136,7 @@ impl Replay {
         if named.any(|named| named == file) {
             return None;
         }
-        self.durable.row(file).cloned()
+        self.durable.contents(file).cloned()
     }
 }
 

@@ -5,10 +5,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::contents::FileBytes;
 use super::landing::Landing;
 use super::log::{Effect, Op};
 use super::noise::Residue;
-use super::row::Row;
 
 /// A file itself, whatever its name is or was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,7 +17,7 @@ pub(super) struct FileId(pub(super) u64);
 /// Files, names and devices; clones are cheap and share everything.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
-    files: BTreeMap<FileId, Arc<Row>>,
+    files: BTreeMap<FileId, Arc<FileBytes>>,
     directories: BTreeMap<Arc<Path>, Arc<BTreeMap<OsString, FileId>>>,
     devices: Arc<BTreeMap<Arc<Path>, FileId>>,
     /// Owner, mode and the rest of a file as one number; files without one have 0.
@@ -25,16 +25,16 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn row(&self, file: FileId) -> Option<&Row> {
-        self.files.get(&file).map(|row| &**row)
+    pub(super) fn contents(&self, file: FileId) -> Option<&FileBytes> {
+        self.files.get(&file).map(|contents| &**contents)
     }
 
-    pub(super) fn row_mut(&mut self, file: FileId) -> &mut Row {
+    pub(super) fn contents_mut(&mut self, file: FileId) -> &mut FileBytes {
         Arc::make_mut(self.files.entry(file).or_default())
     }
 
-    pub(super) fn put_row(&mut self, file: FileId, row: Row) {
-        self.files.insert(file, Arc::new(row));
+    pub(super) fn put_contents(&mut self, file: FileId, contents: FileBytes) {
+        self.files.insert(file, Arc::new(contents));
     }
 
     pub(super) fn add_directory(&mut self, path: &Arc<Path>) {
@@ -120,9 +120,9 @@ impl State {
                 file,
                 patch,
                 len_before,
-            } => landing.write(self.row_mut(*file), patch, *len_before, residue),
+            } => landing.write(self.contents_mut(*file), patch, *len_before, residue),
             Effect::SetLen { file, after, .. } => {
-                landing.set_len(self.row_mut(*file), *after, residue);
+                landing.set_len(self.contents_mut(*file), *after, residue);
             }
             Effect::Attributes { file, attributes } => self.set_attributes(*file, *attributes),
             Effect::Nothing
@@ -142,8 +142,8 @@ impl State {
                 hasher.update(&(text.len() as u64).to_le_bytes());
                 hasher.update(text.as_encoded_bytes());
             }
-            if let Some(row) = self.files.get(&file) {
-                row.digest(&mut hasher);
+            if let Some(contents) = self.files.get(&file) {
+                contents.digest(&mut hasher);
             }
             if let Some(attributes) = self.attributes.get(&file) {
                 hasher.update(&attributes.to_le_bytes());
@@ -171,7 +171,11 @@ impl State {
 
     /// The newest file without a name that held anything: its space is free.
     pub(super) fn newest_nameless(&self) -> Option<FileId> {
-        let mut held = self.files.iter().rev().filter(|(_, row)| !row.is_empty());
+        let mut held = self
+            .files
+            .iter()
+            .rev()
+            .filter(|(_, contents)| !contents.is_empty());
         held.find(|(file, _)| !self.is_named(**file))
             .map(|(file, _)| *file)
     }

@@ -1,9 +1,9 @@
 //! The ways in which an operation may land, other than whole or not at all.
 
+use super::contents::{PAGE, Patch, to_usize};
 use super::landing::{Data, Landing, SECTOR, Space, sectors};
 use super::log::Effect;
 use super::noise::Numbers;
-use super::row::{PAGE, Patch, to_usize};
 
 /// All torn landings of an operation, the most telling ones first; `stale` tells whether new
 /// space may hold what a removed file left.

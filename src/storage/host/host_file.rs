@@ -249,7 +249,7 @@ pub fn resolve(path: impl AsRef<Path>) -> Result<PathBuf> {
 /// What the system counts a file's space in.
 const BLOCK_BYTES: u64 = 512;
 
-/// File systems whose regular files are no rows of stored bytes: their lengths are 0 or invented.
+/// File systems whose regular files are no stores of bytes: their lengths are 0 or invented.
 const KERNEL_FILE_SYSTEMS: [u32; 14] = [
     0x0000_9fa0, // proc
     0x6265_6572, // sysfs

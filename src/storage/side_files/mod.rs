@@ -1,5 +1,5 @@
 //! Files that are made next to a target: their names and where they are.
 
-pub(super) mod place;
+pub(super) mod file_ref;
 pub(super) mod scratch;
 pub(super) mod side_name;

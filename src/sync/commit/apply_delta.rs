@@ -10,7 +10,7 @@ use crate::delta::{self, Delta, Header, JobId, Purpose, fits_new, fits_old};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::Work;
-use crate::storage::{Access, Place, Storage, refuse_overlap};
+use crate::storage::{Access, FileRef, Storage, refuse_overlap};
 use crate::sync::endpoint::named::check_name;
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
@@ -78,7 +78,7 @@ fn apply_checked(
 ///
 /// # Errors
 /// Those of [`apply_delta`]; `InvalidInput` for a delta file that is no undo file.
-pub fn undo(undo: &Place, target: &Target, work: &Work) -> Result<SyncReport> {
+pub fn undo(undo: &FileRef, target: &Target, work: &Work) -> Result<SyncReport> {
     let limits = &target.image_options().limits;
     let opened = undo.open(Access::Read);
     let delta = opened

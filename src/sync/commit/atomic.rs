@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::manifest::Gathered;
 use crate::progress::Work;
-use crate::storage::{Access, Place, Privacy, Storage};
+use crate::storage::{Access, FileRef, Privacy, Storage};
 use crate::sync::endpoint::named::{check_log, check_name, check_there};
 use crate::sync::endpoint::source::Run;
 use crate::sync::endpoint::target::Target;
@@ -52,7 +52,7 @@ pub(in crate::sync) fn sync_staged(
         result_len: disk_len,
         block_size: run.options.block_size,
     };
-    let manifest = keeper.as_ref().map(|keeper| keeper.place().path());
+    let manifest = keeper.as_ref().map(|keeper| keeper.file_ref().path());
     let job = Job::of(target, &**storage, manifest)?;
     let earlier = set_aside(target.stage()).map_err(untouched)?;
     let staging = Staging::new(target.stage(), header, job, &*planner, disk_len);
@@ -71,7 +71,7 @@ pub(in crate::sync) fn sync_staged(
     report.written_bytes = staging.written_bytes();
     let check = |image: &dyn Image| verify_all(run, image);
     let way = Way {
-        undo: run.options.undo.as_ref().map(|place| (place, &*old)),
+        undo: run.options.undo.as_ref().map(|file_ref| (file_ref, &*old)),
         keeper: keeper.as_ref(),
         verify: run.options.verify,
         check: (run.options.verify == Verify::All).then_some(&check),
@@ -95,7 +95,7 @@ pub(in crate::sync) fn sync_staged(
 /// What goes with applying a stage.
 pub(in crate::sync) struct Way<'a> {
     /// Where to write the way back, and the image as it is before.
-    pub undo: Option<(&'a Place, &'a dyn Image)>,
+    pub undo: Option<(&'a FileRef, &'a dyn Image)>,
     /// The manifest that is kept of the target.
     pub keeper: Option<&'a Keeper>,
     /// What is read back.
@@ -131,8 +131,9 @@ pub(in crate::sync) fn carry_out(
     let stage = Delta::from_storage(file.clone(), limits)?;
     let checked =
         check_stage(&stage, planner, &**storage, work).map_err(|e| untouched(staged(e)))?;
-    if let Some((place, old)) = way.undo {
-        write_undo(&stage, old, place, work).map_err(|e| untouched(staged(no_room_for_undo(e))))?;
+    if let Some((file_ref, old)) = way.undo {
+        write_undo(&stage, old, file_ref, work)
+            .map_err(|e| untouched(staged(no_room_for_undo(e))))?;
     }
     check_name(target, &**storage).map_err(untouched)?;
     let ready = match way.keeper {
@@ -141,13 +142,14 @@ pub(in crate::sync) fn carry_out(
     };
     let ready = ready.and_then(|()| {
         check_log(target.stage(), &*file)?;
-        way.undo.map_or(Ok(()), |(place, _)| check_there(place))?;
+        way.undo
+            .map_or(Ok(()), |(file_ref, _)| check_there(file_ref))?;
         work.cancel().check()
     });
     if let Err(error) = ready {
         // The way back from a change that is not made leads nowhere.
-        if let Some((place, _)) = way.undo {
-            place.remove_if_there()?;
+        if let Some((file_ref, _)) = way.undo {
+            file_ref.remove_if_there()?;
         }
         return Err(untouched(staged(error)));
     }
@@ -175,7 +177,7 @@ fn announce(stage: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
 ///
 /// # Errors
 /// `Io`.
-pub(in crate::sync) fn retire(stage: &Place) -> Result<()> {
+pub(in crate::sync) fn retire(stage: &FileRef) -> Result<()> {
     stage.remove_if_there()?;
     stage.directory().sync()
 }
@@ -185,8 +187,8 @@ pub(in crate::sync) fn retire(stage: &Place) -> Result<()> {
 ///
 /// # Errors
 /// `Io`.
-pub(in crate::sync) fn remove_earlier(stage: &Place) -> Result<bool> {
-    let earlier = earlier_place(stage);
+pub(in crate::sync) fn remove_earlier(stage: &FileRef) -> Result<bool> {
+    let earlier = earlier_log(stage);
     let was_there = earlier.is_there()?;
     if was_there {
         earlier.remove_own_if_there()?;
@@ -212,7 +214,7 @@ fn stage(
     mode: Mode,
     old: &dyn Image,
     staging: &Staging<'_>,
-    earlier: Option<&Place>,
+    earlier: Option<&FileRef>,
     keeper: Option<&Keeper>,
     report: &mut SyncReport,
 ) -> Result<()> {
@@ -261,7 +263,7 @@ fn frame_of<'a>(difference: &Difference<'a>, old: Old) -> (Extent, Frame<'a>) {
 }
 
 /// Where the stage of an earlier run waits while a new one is written.
-pub(in crate::sync) fn earlier_place(stage: &Place) -> Place {
+pub(in crate::sync) fn earlier_log(stage: &FileRef) -> FileRef {
     stage.hidden_sibling("earlier")
 }
 
@@ -271,9 +273,10 @@ pub(in crate::sync) fn earlier_place(stage: &Place) -> Place {
 ///
 /// # Errors
 /// `Io`.
-pub(in crate::sync) fn set_aside(stage: &Place) -> Result<Option<Place>> {
-    let aside = earlier_place(stage);
-    let there = |place: &Place| Ok::<_, Error>(place.open_own_if_there(Access::Read)?.is_some());
+pub(in crate::sync) fn set_aside(stage: &FileRef) -> Result<Option<FileRef>> {
+    let aside = earlier_log(stage);
+    let there =
+        |file_ref: &FileRef| Ok::<_, Error>(file_ref.open_own_if_there(Access::Read)?.is_some());
     if there(stage)? {
         if there(&aside)? {
             stage.remove_if_there()?;
@@ -286,7 +289,7 @@ pub(in crate::sync) fn set_aside(stage: &Place) -> Result<Option<Place>> {
 }
 
 /// Writes the way back, durably, while the target still holds the old bytes.
-fn write_undo(stage: &Delta, old: &dyn Image, undo: &Place, work: &Work) -> Result<()> {
+fn write_undo(stage: &Delta, old: &dyn Image, undo: &FileRef, work: &Work) -> Result<()> {
     let header = Header {
         purpose: Purpose::Undo,
         base_len: stage.header().result_len,

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image, ImageMut};
 use crate::manifest::{self, Staged};
 use crate::progress::Work;
-use crate::storage::{Access, Place, Storage};
+use crate::storage::{Access, FileRef, Storage};
 use crate::sync::endpoint::named::{check_name, leads_to, refuse_parting};
 use crate::sync::endpoint::source::Run;
 use crate::sync::marker::format::witness;
@@ -20,9 +20,9 @@ use crate::sync::options::{Mode, Safety, Verify};
 use crate::sync::report::{Outcome, SyncReport, Verified};
 use crate::sync::verify::verify_all;
 
-/// Where a full copy onto the file at `place` grows.
-pub(in crate::sync) fn new_place(place: &Place) -> Place {
-    place.hidden_sibling(NEW_SUFFIX)
+/// Where a full copy onto the file at `file_ref` grows.
+pub(in crate::sync) fn new_file(file_ref: &FileRef) -> FileRef {
+    file_ref.hidden_sibling(NEW_SUFFIX)
 }
 
 /// Copies all of the source to a new file and gives it the target's name. `old` is the target
@@ -39,13 +39,13 @@ pub(in crate::sync) fn sync_full(
     old: Option<(&dyn Image, &dyn Storage)>,
 ) -> Result<SyncReport> {
     let (old, there) = old.unzip();
-    let Some(place) = run.target.file_place() else {
+    let Some(file_ref) = run.target.file_ref() else {
         return Err(Error::new(
             ErrorKind::Unsupported,
             "a device cannot be replaced by a copy",
         ));
     };
-    let fresh = new_place(place);
+    let fresh = new_file(file_ref);
     let disk_len = run.target_len(old.map(|old| old.disk_len()))?;
     let mut report = SyncReport::new(Mode::Full, Safety::Atomic, run.source.disk_len());
     if let Some(old) = old {
@@ -72,7 +72,7 @@ pub(in crate::sync) fn sync_full(
         // What took the name meanwhile is not to be lost.
         check_name(run.target, there)?;
         refuse_parting(run.target, there)?;
-        follow_attributes(place, &fresh, &*copied, &mut report.notes)
+        follow_attributes(file_ref, &fresh, &*copied, &mut report.notes)
             .map_err(|error| untouched(error, true))?;
     }
     if let Some(kept) = &run.options.target_manifest {
@@ -82,21 +82,21 @@ pub(in crate::sync) fn sync_full(
     }
     let made = copied.host_file()?;
     match old {
-        Some(_) => place.directory().rename(fresh.name(), place.name())?,
+        Some(_) => file_ref.directory().rename(fresh.name(), file_ref.name())?,
         None => fresh
-            .rename_new(place)
+            .rename_new(file_ref)
             .map_err(|error| appeared(&fresh, error))?,
     }
     run.target.was_replaced();
     let stage = run.target.stage();
     let removed = remove_earlier(stage)?;
-    place.directory().sync()?;
+    file_ref.directory().sync()?;
     drop(copied);
-    if removed && stage.directory().path() != place.directory().path() {
+    if removed && stage.directory().path() != file_ref.directory().path() {
         stage.directory().sync()?;
     }
     if let Some(next) = next {
-        let storage = place.open(Access::Read)?;
+        let storage = file_ref.open(Access::Read)?;
         next.commit_for(&*storage, run.limits())?;
     }
     if let Some(made) = made {
@@ -109,8 +109,8 @@ pub(in crate::sync) fn sync_full(
 /// Gives the copy what was changed of the old file's owner, mode and the like while it was copied.
 /// Durable when it returns.
 fn follow_attributes(
-    old: &Place,
-    fresh: &Place,
+    old: &FileRef,
+    fresh: &FileRef,
     copied: &dyn Storage,
     notes: &mut Vec<String>,
 ) -> Result<()> {
@@ -125,7 +125,7 @@ fn follow_attributes(
 }
 
 /// Whether the copy still has its name: nothing else is to take the target's place.
-fn check_copy(fresh: &Place, copied: &dyn Storage) -> Result<()> {
+fn check_copy(fresh: &FileRef, copied: &dyn Storage) -> Result<()> {
     if fresh.leads_to(copied)? {
         return Ok(());
     }
@@ -139,7 +139,7 @@ fn check_copy(fresh: &Place, copied: &dyn Storage) -> Result<()> {
 
 /// Says what it means that a copy cannot take the name of a target that was missing: because that
 /// is there by now, or because the file system has no way to do it. The copy is of no use.
-fn appeared(fresh: &Place, error: Error) -> Error {
+fn appeared(fresh: &FileRef, error: Error) -> Error {
     let way = match error.kind() {
         ErrorKind::AlreadyExists => {
             "another process made the target meanwhile; it was left as it is"
@@ -174,7 +174,7 @@ fn untouched(error: Error, there: bool) -> Error {
 
 fn copy(
     run: &Run<'_>,
-    fresh: &Place,
+    fresh: &FileRef,
     old: Option<&dyn Image>,
     disk_len: u64,
     report: &mut SyncReport,
@@ -183,11 +183,12 @@ fn copy(
         manifest::refuse_other(kept)?;
     }
     let (storage, image) = open_copy(run, fresh, old, disk_len, &mut report.notes)?;
-    if let Some(place) = run.target.file_place().filter(|_| old.is_none())
-        && place.is_there()?
+    if let Some(file_ref) = run.target.file_ref().filter(|_| old.is_none())
+        && file_ref.is_there()?
     {
         // Another process made it before this one had the copy's lock.
-        let error = Error::new(ErrorKind::AlreadyExists, "the file exists").at_path(place.path());
+        let error =
+            Error::new(ErrorKind::AlreadyExists, "the file exists").at_path(file_ref.path());
         return Err(appeared(fresh, error));
     }
     let written_bytes = AtomicU64::new(0);
@@ -258,14 +259,14 @@ const STEP_BYTES: u64 = 1 << 20;
 /// not be given is known at once, and is durable with the data.
 fn open_copy(
     run: &Run<'_>,
-    fresh: &Place,
+    fresh: &FileRef,
     old: Option<&dyn Image>,
     disk_len: u64,
     notes: &mut Vec<String>,
 ) -> Result<(Arc<dyn Storage>, Arc<dyn ImageMut>)> {
     let target = run.target;
     let format = target.format();
-    let model = target.file_place().filter(|_| old.is_some());
+    let model = target.file_ref().filter(|_| old.is_some());
     let info = old.map(|old| old.info());
     let privacy = run.source.privacy;
     let like_model = |notes: &mut Vec<String>| match model {

@@ -14,7 +14,7 @@ use crate::delta::{Header, JobId, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::Work;
-use crate::storage::{Place, Storage};
+use crate::storage::{FileRef, Storage};
 use crate::sync::endpoint::named::check_name;
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
@@ -126,7 +126,7 @@ pub(in crate::sync) fn image_of(
 /// # Errors
 /// `NoSpace`, `Io`.
 pub(in crate::sync) fn close(
-    place: &Place,
+    file_ref: &FileRef,
     header: Header,
     job: &Job,
     masked: &Masked,
@@ -141,7 +141,7 @@ pub(in crate::sync) fn close(
         base_len: masked.len()?,
         ..header
     };
-    Sidecar::create(place, header, job, &redo).map(drop)
+    Sidecar::create(file_ref, header, job, &redo).map(drop)
 }
 
 /// The header of a sidecar of a new job onto a target whose storage is `len` bytes long.

@@ -158,11 +158,11 @@ impl Waiting {
 
 impl<'a> Writing<'a> {
     fn begin(run: &'a Run<'a>, storage: &'a Arc<dyn Storage>) -> Result<Self> {
-        let place = run.target.stage();
+        let file_ref = run.target.stage();
         let mark = Mark::find(&**storage)?;
         let earlier = match &mark {
             Some(mark) => Some(
-                sidecar::read(place, run.limits(), run.work)?
+                sidecar::read(file_ref, run.limits(), run.work)?
                     .filter(|(header, _)| header.job == mark.job)
                     .ok_or_else(|| lost(mark))?,
             ),
@@ -207,7 +207,7 @@ impl<'a> Writing<'a> {
             _ => image.disk_len(),
         };
         let sidecar = match broken {
-            Some(_) => Some(Sidecar::create(place, header, &job, &redo)?),
+            Some(_) => Some(Sidecar::create(file_ref, header, &job, &redo)?),
             None => None,
         };
         let writing = Writing {
@@ -309,12 +309,12 @@ impl<'a> Writing<'a> {
         let sidecar = match &mut *sidecar {
             Some(sidecar) => sidecar,
             none => {
-                let place = self.run.target.stage();
+                let file_ref = self.run.target.stage();
                 if self.found.is_none() {
-                    precheck::stage_directory(place)?;
+                    precheck::stage_directory(file_ref)?;
                 }
                 let room = self.room_for(&patches)?;
-                let created = Sidecar::create(place, self.header, &self.job, &redo)
+                let created = Sidecar::create(file_ref, self.header, &self.job, &redo)
                     .map_err(sidecar::no_room)?;
                 match &self.found {
                     Some(mark) => {

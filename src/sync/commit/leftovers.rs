@@ -1,12 +1,12 @@
 //! What unfinished syncs that went another way have left next to a target.
 
-use super::atomic::earlier_place;
-use super::full_copy::new_place;
+use super::atomic::earlier_log;
+use super::full_copy::new_file;
 use super::sidecar::{self, FRESH};
 use crate::delta::Delta;
 use crate::error::{ErrorKind, Result};
 use crate::progress::Work;
-use crate::storage::{Access, Place};
+use crate::storage::{Access, FileRef};
 use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::Mark;
 
@@ -27,20 +27,20 @@ pub(in crate::sync) fn remove(target: &Target, work: &Work) -> Result<()> {
     }
     let log = target.stage();
     let unfinished = is_unfinished(log, target, work)?.then(|| log.clone());
-    let places = target.file_place().map(new_place).into_iter();
-    let places = places
-        .chain([earlier_place(log), log.hidden_sibling(FRESH)])
+    let file_refs = target.file_ref().map(new_file).into_iter();
+    let file_refs = file_refs
+        .chain([earlier_log(log), log.hidden_sibling(FRESH)])
         .chain(unfinished);
-    for place in places {
-        if place.is_there()? && place.directory().remove_unused(place.name())? {
-            place.directory().sync()?;
+    for file_ref in file_refs {
+        if file_ref.is_there()? && file_ref.directory().remove_unused(file_ref.name())? {
+            file_ref.directory().sync()?;
         }
     }
     Ok(())
 }
 
 /// Whether a log lies there that was never finished: no target can need it.
-fn is_unfinished(log: &Place, target: &Target, work: &Work) -> Result<bool> {
+fn is_unfinished(log: &FileRef, target: &Target, work: &Work) -> Result<bool> {
     if !log.is_there()? {
         return Ok(false);
     }

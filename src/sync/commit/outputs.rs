@@ -1,10 +1,10 @@
 //! Which names the outputs of a sync may have: none that another file of the same sync has.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Place, is_side_name};
-use crate::sync::commit::atomic::earlier_place;
-use crate::sync::commit::full_copy::new_place;
-use crate::sync::commit::sidecar::fresh_place;
+use crate::storage::{FileRef, is_side_name};
+use crate::sync::commit::atomic::earlier_log;
+use crate::sync::commit::full_copy::new_file;
+use crate::sync::commit::sidecar::fresh_log;
 use crate::sync::endpoint::source::Source;
 use crate::sync::endpoint::target::Target;
 use crate::sync::options::SyncOptions;
@@ -27,15 +27,15 @@ pub(in crate::sync) fn refuse_shared_names(
         return Err(shared(manifest, "the undo file"));
     }
     let stage = target.stage();
-    let mut own = vec![stage.clone(), earlier_place(stage), fresh_place(stage)];
-    own.extend(target.file_place().map(new_place));
+    let mut own = vec![stage.clone(), earlier_log(stage), fresh_log(stage)];
+    own.extend(target.file_ref().map(new_file));
     for output in outputs.into_iter().flatten() {
         let mut is_near = output.is_beside(stage)?;
-        if let Some(place) = target.file_place() {
-            if output.is_same(place)? {
+        if let Some(file_ref) = target.file_ref() {
+            if output.is_same(file_ref)? {
                 return Err(shared(output, "the target"));
             }
-            is_near |= output.is_beside(place)?;
+            is_near |= output.is_beside(file_ref)?;
         }
         if output.is_same(stage)? || (is_near && is_side_name(output.name())) {
             return Err(shared(
@@ -45,18 +45,18 @@ pub(in crate::sync) fn refuse_shared_names(
         }
     }
     let files = source.image.files()?;
-    for place in own.iter().chain(outputs.into_iter().flatten()) {
-        let there = place.directory().file_id(place.name())?;
+    for file_ref in own.iter().chain(outputs.into_iter().flatten()) {
+        let there = file_ref.directory().file_id(file_ref.name())?;
         if there.is_some() && files.iter().any(|file| Some(file.id()) == there) {
-            return Err(shared(place, "a file of the source"));
+            return Err(shared(file_ref, "a file of the source"));
         }
     }
     Ok(())
 }
 
-fn shared(place: &Place, with: &str) -> Error {
+fn shared(file_ref: &FileRef, with: &str) -> Error {
     let what = format!("this name is also that of {with}");
     Error::new(ErrorKind::InvalidInput, what)
-        .at_path(place.path())
+        .at_path(file_ref.path())
         .advise("nothing was changed; give each file a name of its own")
 }

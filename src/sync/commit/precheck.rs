@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::{CreateFormat, Format, Image};
-use crate::storage::{Place, Storage};
+use crate::storage::{FileRef, Storage};
 use crate::sync::endpoint::source::Run;
 use crate::sync::endpoint::target::Target;
 
@@ -13,11 +13,11 @@ use crate::sync::endpoint::target::Target;
 /// `Io` for a directory that cannot be written; `NoSpace` for a file that would be too long; those of
 /// [`check`](crate::image::CreateOptions::check).
 pub(in crate::sync) fn for_copy(run: &Run<'_>, old: Option<&dyn Image>) -> Result<()> {
-    let Some(place) = run.target.file_place() else {
+    let Some(file_ref) = run.target.file_ref() else {
         return Ok(());
     };
     let there = old.is_some();
-    writable(place).map_err(|error| match there {
+    writable(file_ref).map_err(|error| match there {
         true => error.advise(
             "the target is untouched; write to what is there, with the stage in another directory \
              (--mode delta --stage-dir DIR)",
@@ -30,7 +30,7 @@ pub(in crate::sync) fn for_copy(run: &Run<'_>, old: Option<&dyn Image>) -> Resul
     let create = run.target.create_options(&source, old.as_ref(), disk_len);
     create.check()?;
     if matches!(create.format, CreateFormat::Raw | CreateFormat::VhdFixed) {
-        place
+        file_ref
             .directory()
             .check_len(disk_len)
             .map_err(|error| match there {
@@ -76,7 +76,7 @@ pub(in crate::sync) fn for_logs(run: &Run<'_>) -> Result<()> {
 ///
 /// # Errors
 /// `Io` for a directory that cannot be written.
-pub(in crate::sync) fn stage_directory(stage: &Place) -> Result<()> {
+pub(in crate::sync) fn stage_directory(stage: &FileRef) -> Result<()> {
     writable(stage).map_err(|error| {
         error.advise("the target is untouched; put the stage elsewhere (--stage-dir DIR)")
     })
@@ -86,7 +86,7 @@ pub(in crate::sync) fn stage_directory(stage: &Place) -> Result<()> {
 ///
 /// # Errors
 /// `Io` for a directory that cannot be written.
-pub(in crate::sync) fn undo_directory(undo: &Place) -> Result<()> {
+pub(in crate::sync) fn undo_directory(undo: &FileRef) -> Result<()> {
     output(undo)
 }
 
@@ -98,13 +98,13 @@ pub(in crate::sync) fn outputs(run: &Run<'_>) -> Result<()> {
     run.options.target_manifest.iter().try_for_each(output)
 }
 
-fn output(place: &Place) -> Result<()> {
-    writable(place)
+fn output(file_ref: &FileRef) -> Result<()> {
+    writable(file_ref)
         .map_err(|e| e.advise("the target is untouched; name a file in another directory"))
 }
 
-fn writable(place: &Place) -> Result<()> {
-    place.directory().check_writable()
+fn writable(file_ref: &FileRef) -> Result<()> {
+    file_ref.directory().check_writable()
 }
 
 /// Says what to do about a target that would be too long.

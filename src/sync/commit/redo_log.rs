@@ -9,7 +9,7 @@ use crate::delta::{DeltaWriter, Frame, FrameKind, Hash, Header};
 use crate::diff::Content;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Change, ImageMut, Patch};
-use crate::storage::{Place, Storage};
+use crate::storage::{FileRef, Storage};
 use crate::sync::job::Job;
 use crate::sync::marker::format::witness;
 use crate::sync::marker::in_data::{FirstPage, begins_with_guest_data};
@@ -21,7 +21,7 @@ use crate::units::Extent;
 /// The file is created with the first frame, so that a sync that finds nothing to do leaves
 /// nothing behind.
 pub(in crate::sync) struct Staging<'a> {
-    place: &'a Place,
+    file_ref: &'a FileRef,
     header: Header,
     job: Job,
     /// The target, for deciding where new blocks will lie; it is not written.
@@ -45,16 +45,16 @@ struct State {
 }
 
 impl<'a> Staging<'a> {
-    /// A stage at `place` for changing `image` to `disk_len` guest bytes.
+    /// A stage at `file_ref` for changing `image` to `disk_len` guest bytes.
     pub fn new(
-        place: &'a Place,
+        file_ref: &'a FileRef,
         header: Header,
         job: Job,
         image: &'a dyn ImageMut,
         disk_len: u64,
     ) -> Self {
         Staging {
-            place,
+            file_ref,
             header,
             job,
             image,
@@ -134,7 +134,7 @@ impl<'a> Staging<'a> {
         let stage_bytes = writer.file_len();
         let finished = writer.finish(roots.0, roots.1);
         finished.map_err(|e| self.no_room(e))?;
-        let synced = self.place.directory().sync();
+        let synced = self.file_ref.directory().sync();
         synced.map_err(|e| self.no_room(e))?;
         Ok(state.file.take().map(|file| (file, stage_bytes)))
     }
@@ -168,8 +168,8 @@ impl<'a> Staging<'a> {
     }
 
     fn create(&self) -> Result<(DeltaWriter, Arc<dyn Storage>)> {
-        precheck::stage_directory(self.place)?;
-        let file = self.place.create_new()?;
+        precheck::stage_directory(self.file_ref)?;
+        let file = self.file_ref.create_new()?;
         let mut writer = DeltaWriter::create(file.clone(), self.header)?;
         writer.push(&Frame::bytes(FrameKind::Job, 0, &self.job.encode()))?;
         Ok((writer, file))
@@ -226,8 +226,8 @@ impl Drop for Staging<'_> {
     fn drop(&mut self) {
         if self.ran_out.load(Ordering::Relaxed) {
             // The first error says more than one from cleaning up.
-            let _ = self.place.remove_own_if_there();
-            let _ = remove_earlier(self.place);
+            let _ = self.file_ref.remove_own_if_there();
+            let _ = remove_earlier(self.file_ref);
         }
     }
 }

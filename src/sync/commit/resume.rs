@@ -9,7 +9,7 @@ use crate::delta::{
 };
 use crate::error::{ErrorKind, Result};
 use crate::image::Image;
-use crate::storage::{Access, Place};
+use crate::storage::{Access, FileRef};
 use crate::sync::endpoint::remote_source::{Claim, SourceBackend};
 use crate::sync::endpoint::source::Run;
 use crate::units::Extent;
@@ -26,7 +26,7 @@ pub(in crate::sync) fn take_over(
     run: &Run<'_>,
     old: &dyn Image,
     staging: &Staging<'_>,
-    earlier: &Place,
+    earlier: &FileRef,
 ) -> Result<(u64, Vec<Range<u64>>)> {
     let storage = earlier.open_own(Access::Read)?;
     // What is left to compare takes as much again.

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::Patch;
 use crate::limits::Limits;
 use crate::progress::Work;
-use crate::storage::{Access, Place, Storage};
+use crate::storage::{Access, FileRef, Storage};
 use crate::sync::endpoint::named::check_log;
 use crate::sync::job::Job;
 use crate::sync::marker::overlay::Masked;
@@ -23,18 +23,18 @@ impl Sidecar {
     ///
     /// # Errors
     /// `NoSpace`, `Io`; `NotFound` where its name does not lead to it.
-    pub fn create(place: &Place, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
-        Self::write_new(place, header, job, redo).inspect_err(|error| {
+    pub fn create(file_ref: &FileRef, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
+        Self::write_new(file_ref, header, job, redo).inspect_err(|error| {
             if error.kind() == ErrorKind::NoSpace {
                 // The first error says more than one from cleaning up.
-                let _ = remove_fresh(place);
+                let _ = remove_fresh(file_ref);
             }
         })
     }
 
-    fn write_new(place: &Place, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
-        remove_fresh(place)?;
-        let fresh = fresh_place(place);
+    fn write_new(file_ref: &FileRef, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
+        remove_fresh(file_ref)?;
+        let fresh = fresh_log(file_ref);
         let file = fresh.create_new()?;
         let mut writer = DeltaWriter::create(file.clone(), header)?;
         writer.push(&Frame::bytes(FrameKind::Job, 0, &job.encode()))?;
@@ -55,9 +55,9 @@ impl Sidecar {
             writer.push(&Frame::bytes(FrameKind::Final, 0, &state.encode()))?;
         }
         writer.commit()?;
-        place.directory().rename(fresh.name(), place.name())?;
-        place.directory().sync()?;
-        check_log(place, &*file)?;
+        file_ref.directory().rename(fresh.name(), file_ref.name())?;
+        file_ref.directory().sync()?;
+        check_log(file_ref, &*file)?;
         Ok(Sidecar { writer })
     }
 
@@ -136,13 +136,13 @@ fn is_redone(patch: &Patch) -> bool {
 ///
 /// # Errors
 /// `Io`.
-pub(in crate::sync) fn remove_fresh(place: &Place) -> Result<()> {
-    fresh_place(place).remove_own_if_there()
+pub(in crate::sync) fn remove_fresh(file_ref: &FileRef) -> Result<()> {
+    fresh_log(file_ref).remove_own_if_there()
 }
 
 /// Where a sidecar grows until it takes the place of another one.
-pub(in crate::sync) fn fresh_place(place: &Place) -> Place {
-    place.hidden_sibling(FRESH)
+pub(in crate::sync) fn fresh_log(file_ref: &FileRef) -> FileRef {
+    file_ref.hidden_sibling(FRESH)
 }
 
 /// Reads a sidecar as far as its last commit; `None` where there is none, or another file, of which
@@ -151,18 +151,18 @@ pub(in crate::sync) fn fresh_place(place: &Place) -> Place {
 /// # Errors
 /// `Io`, `Malformed`, `Unsupported`, `LimitExceeded`, `Cancelled`.
 pub(in crate::sync) fn read(
-    place: &Place,
+    file_ref: &FileRef,
     limits: &Limits,
     work: &Work,
 ) -> Result<Option<(Header, Redo)>> {
-    let Some(storage) = place.open_own_if_there(Access::Read)? else {
+    let Some(storage) = file_ref.open_own_if_there(Access::Read)? else {
         return Ok(None);
     };
     let Some(bookkeeping) = Bookkeeping::committed(storage, limits, work)? else {
         return Ok(None);
     };
     let header = *bookkeeping.header();
-    let redo = Redo::gather(bookkeeping).map_err(|error| error.at_path(place.path()))?;
+    let redo = Redo::gather(bookkeeping).map_err(|error| error.at_path(file_ref.path()))?;
     Ok(Some((header, redo)))
 }
 
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_was_put_down_after_the_last_commit_is_not_read() {
-        let place = Place::new(Arc::new(MemoryDirectory::new()), "s");
+        let file_ref = FileRef::new(Arc::new(MemoryDirectory::new()), "s");
         let header = Header {
             purpose: Purpose::Sidecar,
             job: JobId([1; 16]),
@@ -200,10 +200,15 @@ mod tests {
             ..Redo::default()
         };
         let read = || {
-            let found = read(&place, &Limits::default(), &Work::with_threads(1).unwrap()).unwrap();
+            let found = read(
+                &file_ref,
+                &Limits::default(),
+                &Work::with_threads(1).unwrap(),
+            )
+            .unwrap();
             found.unwrap().1
         };
-        let mut sidecar = Sidecar::create(&place, header, &job, &first).unwrap();
+        let mut sidecar = Sidecar::create(&file_ref, header, &job, &first).unwrap();
         for len in [8999, 9000] {
             sidecar.writer.push(&Frame::length(len)).unwrap();
         }

@@ -2,7 +2,7 @@
 
 use super::target::Target;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{HostFile, HostKind, Place, Storage};
+use crate::storage::{FileRef, HostFile, HostKind, Storage};
 
 /// Checks that the name of `target` still leads to `storage`, the file or device that was opened.
 /// What is no file or device of this host has no name that could change.
@@ -43,24 +43,24 @@ pub(in crate::sync) fn leads_to(target: &Target, wanted: &HostFile) -> Result<()
 ///
 /// # Errors
 /// `NotFound` where it does not; `Io`.
-pub(in crate::sync) fn check_log(place: &Place, file: &dyn Storage) -> Result<()> {
-    if file.file_id()?.is_none() || place.leads_to(file)? {
+pub(in crate::sync) fn check_log(file_ref: &FileRef, file: &dyn Storage) -> Result<()> {
+    if file.file_id()?.is_none() || file_ref.leads_to(file)? {
         return Ok(());
     }
     let what = "the file was removed or replaced while it was in use";
-    Err(Error::new(ErrorKind::NotFound, what).at_path(place.path()))
+    Err(Error::new(ErrorKind::NotFound, what).at_path(file_ref.path()))
 }
 
-/// Checks that there is a file still at `place`, which was written just now.
+/// Checks that there is a file still at `file_ref`, which was written just now.
 ///
 /// # Errors
 /// `NotFound`; `Io`.
-pub(in crate::sync) fn check_there(place: &Place) -> Result<()> {
-    if place.is_there()? {
+pub(in crate::sync) fn check_there(file_ref: &FileRef) -> Result<()> {
+    if file_ref.is_there()? {
         return Ok(());
     }
     let what = "the file was removed right after it was written";
-    Err(Error::new(ErrorKind::NotFound, what).at_path(place.path()))
+    Err(Error::new(ErrorKind::NotFound, what).at_path(file_ref.path()))
 }
 
 /// Refuses to replace a file that has further names, unless `target` allows it: they would keep

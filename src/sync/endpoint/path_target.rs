@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::progress::Work;
 use crate::setters::setters;
 use crate::storage::{
-    AbsentDirectory, Access, Allocation, Directory, HostDirectory, HostFile, HostKind, Place,
+    AbsentDirectory, Access, Allocation, Directory, FileRef, HostDirectory, HostFile, HostKind,
     TargetOptions, identity, open_target, resolve_to_write,
 };
 use crate::sync::commit::hold::{held_image, hold, release};
@@ -233,12 +233,12 @@ impl HostTarget {
             (None, None) => by_name,
         };
         let create = CreateOptions::new(format, 0).with_align(options.align_bytes.max(1));
-        let place = Place::new(
+        let file_ref = FileRef::new(
             Arc::new(directory_of(&path)?.with_allocation(options.open.allocation)),
             path.file_name().unwrap_or_default(),
         );
-        place.directory().refuse_nodes(place.name())?;
-        let mut target = Target::file(place, format.format())
+        file_ref.directory().refuse_nodes(file_ref.name())?;
+        let mut target = Target::file(file_ref, format.format())
             .with_image_options(options.image.clone())
             .with_name(given.to_owned())
             .with_create(create);
@@ -267,9 +267,9 @@ impl HostTarget {
                         allocation => allocation,
                     });
                 let name = path.file_name().unwrap_or_default();
-                let place = Place::new(Arc::new(directory), name);
-                place.directory().refuse_nodes(place.name())?;
-                let target = Target::held_file(place, opened.storage, format);
+                let file_ref = FileRef::new(Arc::new(directory), name);
+                file_ref.directory().refuse_nodes(file_ref.name())?;
+                let target = Target::held_file(file_ref, opened.storage, format);
                 match &options.stage_dir {
                     Some(directory) => {
                         target.with_stage(elsewhere(directory, &path, options.dry_run)?)
@@ -289,7 +289,7 @@ impl HostTarget {
                         path.display()
                     ));
                 }
-                let stage = Place::new(directory, format!("{identity}.{STAGE_SUFFIX}"));
+                let stage = FileRef::new(directory, format!("{identity}.{STAGE_SUFFIX}"));
                 Target::device(opened.storage, format, stage)
             }
         };
@@ -352,10 +352,10 @@ impl HostTargetOptions {
 /// # Errors
 /// `Untrusted` for a file that this program may not have made; `Io`.
 pub(in crate::sync) fn read_job(
-    place: &Place,
+    file_ref: &FileRef,
     limits: &Limits,
 ) -> Result<Option<(JobId, Purpose, Job)>> {
-    let Some(storage) = place.open_own_if_there(Access::Read)? else {
+    let Some(storage) = file_ref.open_own_if_there(Access::Read)? else {
         return Ok(None);
     };
     let begins = match peek(&*storage, limits) {
@@ -373,11 +373,11 @@ pub(in crate::sync) fn read_job(
 }
 
 /// Takes the files that the caller answers for as ours, where they lie.
-fn trust(target: &Target, options: &HostTargetOptions) -> Result<Vec<Place>> {
+fn trust(target: &Target, options: &HostTargetOptions) -> Result<Vec<FileRef>> {
     let trusted = options.trusted.iter().map(|path| {
-        let place = target.place_given(&resolve_to_write(path)?)?;
-        place.directory().trust(place.name())?;
-        Ok(place)
+        let file_ref = target.file_ref_given(&resolve_to_write(path)?)?;
+        file_ref.directory().trust(file_ref.name())?;
+        Ok(file_ref)
     });
     trusted.collect()
 }
@@ -387,7 +387,7 @@ fn directory_of(path: &Path) -> Result<HostDirectory> {
 }
 
 /// The stage of a file in a directory of the caller's choice: no two files share one.
-fn elsewhere(directory: &Path, target: &Path, dry_run: bool) -> Result<Place> {
+fn elsewhere(directory: &Path, target: &Path, dry_run: bool) -> Result<FileRef> {
     let digest = blake3::hash(target.as_os_str().as_encoded_bytes()).to_hex();
     let stem: String = target
         .file_name()
@@ -398,7 +398,7 @@ fn elsewhere(directory: &Path, target: &Path, dry_run: bool) -> Result<Place> {
         .collect();
     let digest = digest.get(..DIGEST_CHARS).unwrap_or_default();
     let name = format!("{stem}-{digest}.{STAGE_SUFFIX}");
-    Ok(Place::new(stage_directory(directory, dry_run)?, name))
+    Ok(FileRef::new(stage_directory(directory, dry_run)?, name))
 }
 
 /// Opens the directory for stages, creating it if it is missing and this is no dry run. What does not
@@ -448,8 +448,8 @@ mod tests {
     use crate::units::BlockSize;
 
     /// A delta file that begins with a job.
-    fn with_job(disk: &FaultDisk, name: &str, purpose: Purpose) -> Place {
-        let place = Place::new(Arc::new(disk.directory("/d")), name);
+    fn with_job(disk: &FaultDisk, name: &str, purpose: Purpose) -> FileRef {
+        let file_ref = FileRef::new(Arc::new(disk.directory("/d")), name);
         let header = Header {
             purpose,
             job: JobId([1; 16]),
@@ -464,11 +464,11 @@ mod tests {
             target_inode: None,
             manifest: None,
         };
-        let mut writer = DeltaWriter::create(place.create_new().unwrap(), header).unwrap();
+        let mut writer = DeltaWriter::create(file_ref.create_new().unwrap(), header).unwrap();
         let job = job.encode();
         writer.push(&Frame::bytes(FrameKind::Job, 0, &job)).unwrap();
         writer.flush().unwrap();
-        place
+        file_ref
     }
 
     #[test]
@@ -481,24 +481,24 @@ mod tests {
             ("undo", Purpose::Undo, false),
             ("portable", Purpose::Portable, false),
         ] {
-            let place = with_job(&disk, name, purpose);
-            let found = read_job(&place, &limits).unwrap();
+            let file_ref = with_job(&disk, name, purpose);
+            let found = read_job(&file_ref, &limits).unwrap();
             let expected = is_ours.then_some((JobId([1; 16]), purpose));
             assert_eq!(found.map(|(id, purpose, _)| (id, purpose)), expected);
         }
         disk.put("/d/letter", b"something else".to_vec());
-        let letter = Place::new(Arc::new(disk.directory("/d")), "letter");
+        let letter = FileRef::new(Arc::new(disk.directory("/d")), "letter");
         assert!(read_job(&letter, &limits).unwrap().is_none());
-        let none = Place::new(Arc::new(disk.directory("/d")), "none");
+        let none = FileRef::new(Arc::new(disk.directory("/d")), "none");
         assert!(read_job(&none, &limits).unwrap().is_none());
     }
 
     #[test]
     fn a_stage_that_cannot_be_read_is_not_taken_for_another_file() {
         let disk = FaultDisk::new();
-        let place = with_job(&disk, "stage", Purpose::Stage);
+        let file_ref = with_job(&disk, "stage", Purpose::Stage);
         disk.make_unreadable("/d/stage", 0..8).unwrap();
-        let error = read_job(&place, &Limits::default()).err().unwrap();
+        let error = read_job(&file_ref, &Limits::default()).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Io);
     }
 }

@@ -183,7 +183,7 @@ impl Run<'_> {
                 .at_path(self.target.path())
                 .advise(advice))
         };
-        let is_file = self.target.file_place().is_some();
+        let is_file = self.target.file_ref().is_some();
         match now.cmp(&wanted) {
             std::cmp::Ordering::Equal => Ok(wanted),
             std::cmp::Ordering::Less if is_file => Ok(wanted),

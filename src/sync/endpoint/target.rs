@@ -8,7 +8,7 @@ use crate::image::{
     CreateFormat, CreateOptions, Format, ImageInfo, ImageOptions, RawUse, only_read,
     refuse_container, refuse_container_name,
 };
-use crate::storage::{Access, Place, Storage};
+use crate::storage::{Access, FileRef, Storage};
 
 /// The receiving side of a sync.
 #[derive(Clone)]
@@ -16,9 +16,9 @@ pub struct Target {
     body: Body,
     format: Format,
     image: ImageOptions,
-    stage: Place,
+    stage: FileRef,
     /// Where a new log is written: an old one may be elsewhere.
-    usual_stage: Place,
+    usual_stage: FileRef,
     /// The caller answers for what the stage holds.
     trusts_stage: bool,
     /// A kept manifest that a job may name, besides those in the directories at hand.
@@ -33,7 +33,7 @@ pub struct Target {
 
 #[derive(Clone)]
 pub(in crate::sync) enum Body {
-    File(Place, Held),
+    File(FileRef, Held),
     Device(Arc<dyn Storage>),
 }
 
@@ -43,29 +43,29 @@ pub(in crate::sync) struct Held(Arc<Mutex<Option<Arc<dyn Storage>>>>);
 
 impl Target {
     /// A file; its stage lies beside it.
-    pub fn file(place: Place, format: Format) -> Self {
-        let stage = place.hidden_sibling(STAGE_SUFFIX);
-        Target::new(Body::File(place, Held::default()), format, stage)
+    pub fn file(file_ref: FileRef, format: Format) -> Self {
+        let stage = file_ref.hidden_sibling(STAGE_SUFFIX);
+        Target::new(Body::File(file_ref, Held::default()), format, stage)
     }
 
-    /// As [`file`](Target::file), for the file at `place` that is open and locked as `storage`.
+    /// As [`file`](Target::file), for the file at `file_ref` that is open and locked as `storage`.
     pub(in crate::sync) fn held_file(
-        place: Place,
+        file_ref: FileRef,
         storage: Arc<dyn Storage>,
         format: Format,
     ) -> Self {
-        let stage = place.hidden_sibling(STAGE_SUFFIX);
+        let stage = file_ref.hidden_sibling(STAGE_SUFFIX);
         let held = Held(Arc::new(Mutex::new(Some(storage))));
-        Target::new(Body::File(place, held), format, stage)
+        Target::new(Body::File(file_ref, held), format, stage)
     }
 
     /// A device, or any storage that is written where it lies; `stage` must be on a medium that
     /// outlives a crash, and be found again by whoever recovers.
-    pub fn device(storage: Arc<dyn Storage>, format: Format, stage: Place) -> Self {
+    pub fn device(storage: Arc<dyn Storage>, format: Format, stage: FileRef) -> Self {
         Target::new(Body::Device(storage), format, stage)
     }
 
-    fn new(body: Body, format: Format, stage: Place) -> Self {
+    fn new(body: Body, format: Format, stage: FileRef) -> Self {
         Target {
             body,
             format,
@@ -115,7 +115,7 @@ impl Target {
         if !self.is_raw_by_default {
             return Ok(());
         }
-        if self.file_place().is_some() {
+        if self.file_ref().is_some() {
             refuse_container_name(&self.name(), RawUse::Write)?;
             refuse_container_name(&self.path(), RawUse::Write)?;
         }
@@ -151,21 +151,21 @@ impl Target {
 
     /// Puts the stage there instead.
     #[must_use]
-    pub fn with_stage(mut self, stage: Place) -> Self {
+    pub fn with_stage(mut self, stage: FileRef) -> Self {
         self.usual_stage = stage.clone();
         self.stage = stage;
         self
     }
 
     /// Says where the log of an unfinished sync was found.
-    pub(in crate::sync) fn with_found_stage(mut self, stage: Place) -> Self {
+    pub(in crate::sync) fn with_found_stage(mut self, stage: FileRef) -> Self {
         self.stage = stage;
         self
     }
 
     /// As [`with_found_stage`](Target::with_found_stage), for a log whose contents the caller
     /// answers for.
-    pub(in crate::sync) fn with_trusted_stage(mut self, stage: Place) -> Self {
+    pub(in crate::sync) fn with_trusted_stage(mut self, stage: FileRef) -> Self {
         self.stage = stage;
         self.trusts_stage = true;
         self
@@ -185,18 +185,18 @@ impl Target {
     /// The path, for messages.
     pub fn path(&self) -> PathBuf {
         match &self.body {
-            Body::File(place, _) => place.path(),
+            Body::File(file_ref, _) => file_ref.path(),
             Body::Device(storage) => storage.path().to_owned(),
         }
     }
 
     /// Where the stage of a sync onto this target lies while there is one.
-    pub fn stage(&self) -> &Place {
+    pub fn stage(&self) -> &FileRef {
         &self.stage
     }
 
     /// Where a new log is written, wherever the one of an unfinished sync was found.
-    pub(in crate::sync) fn usual_stage(&self) -> &Place {
+    pub(in crate::sync) fn usual_stage(&self) -> &FileRef {
         &self.usual_stage
     }
 
@@ -268,9 +268,9 @@ impl Target {
     }
 
     /// The file, unless it is a device.
-    pub(in crate::sync) fn file_place(&self) -> Option<&Place> {
+    pub(in crate::sync) fn file_ref(&self) -> Option<&FileRef> {
         match &self.body {
-            Body::File(place, _) => Some(place),
+            Body::File(file_ref, _) => Some(file_ref),
             Body::Device(_) => None,
         }
     }
@@ -280,12 +280,12 @@ impl Target {
     ///
     /// # Errors
     /// `NotFound`, `Io`.
-    pub(in crate::sync) fn place_named(&self, path: &Path) -> Result<Option<Place>> {
+    pub(in crate::sync) fn file_ref_named(&self, path: &Path) -> Result<Option<FileRef>> {
         match self.own_place(path) {
             None if self.trusts_stage || self.manifest.as_deref() == Some(path) => {
-                Place::host(path).map(Some)
+                FileRef::host(path).map(Some)
             }
-            place => Ok(place),
+            file_ref => Ok(file_ref),
         }
     }
 
@@ -294,24 +294,24 @@ impl Target {
     ///
     /// # Errors
     /// `NotFound`, `Io`.
-    pub(in crate::sync) fn place_given(&self, path: &Path) -> Result<Place> {
-        self.own_place(path).map_or_else(|| Place::host(path), Ok)
+    pub(in crate::sync) fn file_ref_given(&self, path: &Path) -> Result<FileRef> {
+        self.own_place(path).map_or_else(|| FileRef::host(path), Ok)
     }
 
-    fn own_place(&self, path: &Path) -> Option<Place> {
-        let own = self.file_place().into_iter().chain([&self.stage]);
+    fn own_place(&self, path: &Path) -> Option<FileRef> {
+        let own = self.file_ref().into_iter().chain([&self.stage]);
         let directory = own
-            .map(Place::directory)
+            .map(FileRef::directory)
             .find(|own| Some(own.path()) == path.parent())?;
-        Some(Place::new(directory.clone(), path.file_name()?))
+        Some(FileRef::new(directory.clone(), path.file_name()?))
     }
 
     /// Opens the storage for writing, or `None` for a file that is not there.
     pub(in crate::sync) fn open_if_there(&self) -> Result<Option<Arc<dyn Storage>>> {
         match &self.body {
-            Body::File(place, held) => match &*held.lock() {
+            Body::File(file_ref, held) => match &*held.lock() {
                 Some(storage) => Ok(Some(storage.clone())),
-                None => place.open_if_there(Access::Write),
+                None => file_ref.open_if_there(Access::Write),
             },
             Body::Device(storage) => Ok(Some(storage.clone())),
         }
@@ -320,7 +320,7 @@ impl Target {
     /// Opens what lies at the target's place now, for reading.
     pub(in crate::sync) fn open_to_read(&self) -> Result<Arc<dyn Storage>> {
         match &self.body {
-            Body::File(place, _) => place.open(Access::Read),
+            Body::File(file_ref, _) => file_ref.open(Access::Read),
             Body::Device(storage) => Ok(storage.clone()),
         }
     }

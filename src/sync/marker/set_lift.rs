@@ -243,7 +243,7 @@ mod tests {
     use crate::limits::Limits;
     use crate::progress::Work;
     use crate::storage::fault::{FaultDisk, OpKind};
-    use crate::storage::{Access, MemoryDirectory, Place};
+    use crate::storage::{Access, FileRef, MemoryDirectory};
     use crate::sync::Safety;
     use crate::sync::commit::sidecar;
     use crate::units::BlockSize;
@@ -251,7 +251,7 @@ mod tests {
     const LEN: u64 = 3 << 20;
 
     /// What a sidecar holds that puts one table anew.
-    fn redo(place: &Place, storage_len: Option<u64>, zeros: Option<Range<u64>>) -> Redo {
+    fn redo(file_ref: &FileRef, storage_len: Option<u64>, zeros: Option<Range<u64>>) -> Redo {
         let header = Header {
             purpose: Purpose::Sidecar,
             job: JobId([1; 16]),
@@ -259,8 +259,8 @@ mod tests {
             result_len: 0,
             block_size: BlockSize::MIN,
         };
-        place.remove_if_there().unwrap();
-        let mut writer = DeltaWriter::create(place.create_new().unwrap(), header).unwrap();
+        file_ref.remove_if_there().unwrap();
+        let mut writer = DeltaWriter::create(file_ref.create_new().unwrap(), header).unwrap();
         if let Some(len) = storage_len {
             writer.push(&Frame::length(len)).unwrap();
         }
@@ -271,7 +271,7 @@ mod tests {
         writer.push(&table).unwrap();
         writer.commit().unwrap();
         let work = Work::with_threads(1).unwrap();
-        let read = sidecar::read(place, &Limits::default(), &work).unwrap();
+        let read = sidecar::read(file_ref, &Limits::default(), &work).unwrap();
         read.unwrap().1
     }
 
@@ -295,14 +295,17 @@ mod tests {
             let (disk, storage) = disk();
             let room = Room::for_marker(&*storage).unwrap();
             set_mark(room, &mark).unwrap();
-            let whole = disk.row("/d/t").unwrap();
+            let whole = disk.contents("/d/t").unwrap();
             let torn = (0..8).filter(|sector| *sector != left);
             for sector in torn.chain([8, 20, LEN / 512 - 1]) {
                 storage.write_all_at(&[0xee; 512], sector * 512).unwrap();
             }
             disk.settle();
             mend_mark(&*storage, &mark).unwrap();
-            assert!(disk.row("/d/t").unwrap() == whole, "all but sector {left}");
+            assert!(
+                disk.contents("/d/t").unwrap() == whole,
+                "all but sector {left}"
+            );
             let log = disk.log();
             let mut written = log.ops().filter(|op| op.kind() == OpKind::Write);
             let touches = |range: Range<u64>| range.contains(&(left * 512));
@@ -313,14 +316,14 @@ mod tests {
 
     #[test]
     fn new_and_cleared_space_is_durable_before_anything_is_written() {
-        let place = Place::new(Arc::new(MemoryDirectory::new()), "s");
+        let file_ref = FileRef::new(Arc::new(MemoryDirectory::new()), "s");
         for (storage_len, zeros) in [
             (Some(LEN + 4096), None),
             (None, Some(LEN / 2..LEN / 2 + 4096)),
             (Some(LEN + 4096), Some(LEN..LEN + 4096)),
         ] {
             let (disk, storage) = disk();
-            let redo = redo(&place, storage_len, zeros);
+            let redo = redo(&file_ref, storage_len, zeros);
             unmask(&storage, &redo, Guard::Durable).unwrap();
             let log = disk.log();
             let kinds: Vec<OpKind> = log.ops().map(|op| op.kind()).collect();

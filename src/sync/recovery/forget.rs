@@ -23,7 +23,7 @@ use crate::sync::commit::apply::{apply_marked, needs_recovery};
 use crate::sync::commit::atomic::{retire, set_aside};
 use crate::sync::commit::redo_log::push_patches;
 use crate::sync::commit::room::Room;
-use crate::sync::commit::sidecar::{fresh_place, remove_fresh};
+use crate::sync::commit::sidecar::{fresh_log, remove_fresh};
 use crate::sync::endpoint::named::{check_log, check_name};
 use crate::sync::endpoint::path_target::read_job;
 use crate::sync::endpoint::target::Target;
@@ -403,11 +403,14 @@ fn refuse_marker(saved: &[(u64, Vec<u8>)], len: u64) -> Result<()> {
 /// Makes way for a new log. One that an unfinished run of this left is simply replaced later; what
 /// else is there is kept.
 fn clear_name(target: &Target, storage: &dyn Storage, work: &Work) -> Result<Option<String>> {
-    let (place, limits) = (target.stage(), &target.image_options().limits);
-    let Some(file) = place.open_own_if_there(Access::Read)? else {
+    let (file_ref, limits) = (target.stage(), &target.image_options().limits);
+    let Some(file) = file_ref.open_own_if_there(Access::Read)? else {
         return Ok(None);
     };
-    let id = match (read_job(place, limits)?, state::complete_log(target, work)?) {
+    let id = match (
+        read_job(file_ref, limits)?,
+        state::complete_log(target, work)?,
+    ) {
         (Some((id, _, job)), _) => {
             let is_left = Delta::from_storage(file, limits).is_ok_and(|log| is_of_forget(&log));
             if is_left && job.is_for(storage)? {
@@ -418,11 +421,11 @@ fn clear_name(target: &Target, storage: &dyn Storage, work: &Work) -> Result<Opt
         // Its job is damaged.
         (None, Some(id)) => id,
         (None, None) => {
-            set_aside(place)?;
+            set_aside(file_ref)?;
             return Ok(None);
         }
     };
-    let note = kept_log::keep(place, id)?;
+    let note = kept_log::keep(file_ref, id)?;
     work.progress().note(&note);
     Ok(Some(note))
 }
@@ -449,16 +452,16 @@ fn written(
         format: Format::Raw,
         ..Job::of(target, storage, None)?
     };
-    let place = target.stage();
-    remove_fresh(place)?;
-    let fresh = fresh_place(place);
+    let file_ref = target.stage();
+    remove_fresh(file_ref)?;
+    let fresh = fresh_log(file_ref);
     let file = fresh.create_new()?;
     let done = fill(file.clone(), header, &job, saved, writes).and_then(|()| {
         let log = Delta::from_storage(file.clone(), &target.image_options().limits)?;
         let redo = Redo::load(&log, work, &|_| Ok(()))?;
-        place.directory().rename(fresh.name(), place.name())?;
-        place.directory().sync()?;
-        check_log(place, &*file)?;
+        file_ref.directory().rename(fresh.name(), file_ref.name())?;
+        file_ref.directory().sync()?;
+        check_log(file_ref, &*file)?;
         Ok((log, redo))
     });
     if done.is_err() {

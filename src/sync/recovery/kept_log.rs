@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::delta::JobId;
 use crate::error::{ErrorKind, Result};
-use crate::storage::{Directory, Place};
+use crate::storage::{Directory, FileRef};
 use crate::sync::endpoint::target::STAGE_SUFFIX;
 
 /// Gives a complete log a name with the id of its job, which no later sync takes: `stage` is free
@@ -13,8 +13,8 @@ use crate::sync::endpoint::target::STAGE_SUFFIX;
 ///
 /// # Errors
 /// As [`Directory::rename_new`](crate::storage::Directory::rename_new).
-pub(in crate::sync) fn keep(stage: &Place, job: JobId) -> Result<String> {
-    let kept = place(stage, job);
+pub(in crate::sync) fn keep(stage: &FileRef, job: JobId) -> Result<String> {
+    let kept = file_ref(stage, job);
     match stage.rename_new(&kept) {
         // A crash in the middle of an earlier renaming left both names.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -31,7 +31,7 @@ pub(in crate::sync) fn keep(stage: &Place, job: JobId) -> Result<String> {
 }
 
 /// What to do with a complete log at `kept` that the target has no use for.
-pub(in crate::sync) fn left(kept: &Place) -> String {
+pub(in crate::sync) fn left(kept: &FileRef) -> String {
     format!(
         "the log of an unfinished sync is kept as {}: the target does not carry its marker; \
          recover the disk that does with it, or remove it",
@@ -43,18 +43,18 @@ pub(in crate::sync) fn left(kept: &Place) -> String {
 ///
 /// # Errors
 /// `Io`.
-pub(in crate::sync) fn find(directory: &Arc<dyn Directory>, job: JobId) -> Result<Option<Place>> {
+pub(in crate::sync) fn find(directory: &Arc<dyn Directory>, job: JobId) -> Result<Option<FileRef>> {
     let end = format!(".{job}.{STAGE_SUFFIX}");
     let names = directory.names()?;
     let found = names
         .into_iter()
         .find(|name| name.as_encoded_bytes().ends_with(end.as_bytes()));
-    Ok(found.map(|name| Place::new(directory.clone(), name)))
+    Ok(found.map(|name| FileRef::new(directory.clone(), name)))
 }
 
 /// `STEM.JOB.diskdelta-stage` of `STEM.diskdelta-stage`, or a name made from that where it is too
 /// long.
-fn place(stage: &Place, job: JobId) -> Place {
+fn file_ref(stage: &FileRef, job: JobId) -> FileRef {
     let end = format!(".{STAGE_SUFFIX}");
     let name = stage.name().as_encoded_bytes();
     let stem = name
@@ -63,7 +63,7 @@ fn place(stage: &Place, job: JobId) -> Place {
     match stem.filter(|_| name.len() + JOB_LEN <= NAME_MOST) {
         Some(stem) => {
             let name = OsString::from(format!("{stem}.{job}{end}"));
-            Place::new(stage.directory().clone(), name)
+            FileRef::new(stage.directory().clone(), name)
         }
         None => stage.run_sibling(&job.to_string(), STAGE_SUFFIX),
     }
@@ -87,7 +87,7 @@ mod tests {
             format!(".{}.diskdelta-stage", "x".repeat(238)),
         ];
         for name in names {
-            let stage = Place::new(Arc::new(MemoryDirectory::new()), &name);
+            let stage = FileRef::new(Arc::new(MemoryDirectory::new()), &name);
             stage.create_new().unwrap().write_all_at(b"log", 0).unwrap();
             assert!(find(stage.directory(), job).unwrap().is_none());
             keep(&stage, job).unwrap();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::kept_log;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::{HostDirectory, HostFile, Place, SourceOptions, open_source};
+use crate::storage::{FileRef, HostDirectory, HostFile, SourceOptions, open_source};
 use crate::sync::endpoint::path_target::{HostTargetOptions, read_job};
 use crate::sync::endpoint::target::{STAGE_SUFFIX, Target};
 use crate::sync::job::Job;
@@ -26,23 +26,23 @@ pub(in crate::sync) fn with_log(
     target: Target,
     mark: &Mark,
     host: &HostFile,
-    trusted: Vec<Place>,
+    trusted: Vec<FileRef>,
     options: &HostTargetOptions,
 ) -> Result<Target> {
     let limits = &options.image.limits;
-    for place in trusted {
-        if let Some(job) = job_of(&place, mark, limits)? {
+    for file_ref in trusted {
+        if let Some(job) = job_of(&file_ref, mark, limits)? {
             refuse_copy(mark, &job, host)?;
-            return Ok(target.with_trusted_stage(place));
+            return Ok(target.with_trusted_stage(file_ref));
         }
     }
-    for place in candidates(&target, mark, options)? {
-        let job = match job_of(&place, mark, limits) {
+    for file_ref in candidates(&target, mark, options)? {
+        let job = match job_of(&file_ref, mark, limits) {
             Ok(job) => job,
             // A guest may name any file in its marker; one that is no log of ours is no log, nor is
             // a name that no file can have.
             Err(error)
-                if place.path() != target.stage().path()
+                if file_ref.path() != target.stage().path()
                     && (matches!(error.kind(), ErrorKind::Untrusted | ErrorKind::Unsupported)
                         || error.is_no_file_name()) =>
             {
@@ -51,14 +51,14 @@ pub(in crate::sync) fn with_log(
             Err(error) => return Err(untrusted(error)),
         };
         let Some(job) = job else { continue };
-        if !is_beside(&target, &place) {
+        if !is_beside(&target, &file_ref) {
             // Several targets share that directory, so a copy of the target would find the log too.
-            match is_in_reach(&job.target, &target, &place) {
+            match is_in_reach(&job.target, &target, &file_ref) {
                 true => refuse_copy(mark, &job, host)?,
-                false => return Err(of_another(&job, &place)),
+                false => return Err(of_another(&job, &file_ref)),
             }
         }
-        return Ok(target.with_found_stage(place));
+        return Ok(target.with_found_stage(file_ref));
     }
     Ok(target)
 }
@@ -78,7 +78,7 @@ pub(in crate::sync) fn untrusted(error: Error) -> Error {
 
 /// Whether `path`, which a log at `log` names, is in the target's directory or in the log's, and may
 /// be looked at.
-fn is_in_reach(path: &Path, target: &Target, log: &Place) -> bool {
+fn is_in_reach(path: &Path, target: &Target, log: &FileRef) -> bool {
     let own = target.path();
     let directories = [own.parent(), Some(log.directory().path())];
     path.file_name().is_some()
@@ -90,9 +90,11 @@ fn is_in_reach(path: &Path, target: &Target, log: &Place) -> bool {
 
 /// Where the log of a marked target can be: under its own name, under the one in the marker, or
 /// under the one that it was given when another sync wanted its name.
-fn candidates(target: &Target, mark: &Mark, options: &HostTargetOptions) -> Result<Vec<Place>> {
+fn candidates(target: &Target, mark: &Mark, options: &HostTargetOptions) -> Result<Vec<FileRef>> {
     let own = target.stage();
-    let beside = target.file_place().map(|place| place.directory().clone());
+    let beside = target
+        .file_ref()
+        .map(|file_ref| file_ref.directory().clone());
     let mut directories = vec![own.directory().clone()];
     directories.extend(beside.filter(|it| it.path() != own.directory().path()));
     if let Some(path) = &options.log_directory {
@@ -102,7 +104,7 @@ fn candidates(target: &Target, mark: &Mark, options: &HostTargetOptions) -> Resu
     let marked = marked.filter(|name| is_log_name(name.as_encoded_bytes()));
     let mut places = vec![own.clone()];
     for directory in directories {
-        places.extend(marked.map(|name| Place::new(directory.clone(), name)));
+        places.extend(marked.map(|name| FileRef::new(directory.clone(), name)));
         places.extend(kept_log::find(&directory, mark.job)?);
     }
     Ok(places)
@@ -114,18 +116,18 @@ fn is_log_name(name: &[u8]) -> bool {
 
 /// Whether a log is next to the file that it is for: a copy of the target in another directory does
 /// not find it.
-fn is_beside(target: &Target, log: &Place) -> bool {
+fn is_beside(target: &Target, log: &FileRef) -> bool {
     target
-        .file_place()
-        .is_some_and(|place| place.hidden_sibling(STAGE_SUFFIX).path() == log.path())
+        .file_ref()
+        .is_some_and(|file_ref| file_ref.hidden_sibling(STAGE_SUFFIX).path() == log.path())
 }
 
-fn job_of(place: &Place, mark: &Mark, limits: &Limits) -> Result<Option<Job>> {
-    let found = read_job(place, limits)?;
+fn job_of(file_ref: &FileRef, mark: &Mark, limits: &Limits) -> Result<Option<Job>> {
+    let found = read_job(file_ref, limits)?;
     Ok(found.and_then(|(id, _, job)| (id == mark.job).then_some(job)))
 }
 
-fn of_another(job: &Job, log: &Place) -> Error {
+fn of_another(job: &Job, log: &FileRef) -> Error {
     let text = format!(
         "the log of the unfinished sync is of one onto {}, which is not looked at from here",
         job.target.display()

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::progress::Work;
 use crate::storage::{
-    Access, Directory, HostDirectory, Place, SourceOptions, devices_named, open_source,
+    Access, Directory, FileRef, HostDirectory, SourceOptions, devices_named, open_source,
 };
 use crate::sync::commit::full_copy::NEW_SUFFIX;
 use crate::sync::commit::sidecar;
@@ -85,11 +85,11 @@ pub fn pending(directory: impl AsRef<Path>, limits: &Limits) -> Result<Vec<Pendi
     let mut found = Vec::new();
     for name in names {
         let bytes = name.as_bytes();
-        let place = Place::new(directory.clone(), &name);
+        let file_ref = FileRef::new(directory.clone(), &name);
         if let Some(copied) = copied_name(bytes) {
-            found.extend(look_at_copy(&place, &directory.path().join(copied))?);
+            found.extend(look_at_copy(&file_ref, &directory.path().join(copied))?);
         } else if is_stage_name(bytes) {
-            found.extend(look_at_stage(&place, limits)?);
+            found.extend(look_at_stage(&file_ref, limits)?);
         }
     }
     Ok(found)
@@ -137,14 +137,14 @@ fn not_read(log: &Path) -> Error {
     )
 }
 
-fn look_at_copy(place: &Place, target: &Path) -> Result<Option<Pending>> {
+fn look_at_copy(file_ref: &FileRef, target: &Path) -> Result<Option<Pending>> {
     // Nothing but its length is believed.
-    let file = match place.open(Access::Read) {
+    let file = match file_ref.open(Access::Read) {
         Ok(file) => file,
-        Err(error) => return untrusted(place, PendingKind::Copy, error),
+        Err(error) => return untrusted(file_ref, PendingKind::Copy, error),
     };
     Ok(Some(Pending {
-        file: place.path(),
+        file: file_ref.path(),
         file_bytes: file.len()?,
         kind: PendingKind::Copy,
         standstill: look_at_target(target, None),
@@ -152,13 +152,13 @@ fn look_at_copy(place: &Place, target: &Path) -> Result<Option<Pending>> {
     }))
 }
 
-fn look_at_stage(place: &Place, limits: &Limits) -> Result<Option<Pending>> {
-    let file = match place.open_own(Access::Read) {
+fn look_at_stage(file_ref: &FileRef, limits: &Limits) -> Result<Option<Pending>> {
+    let file = match file_ref.open_own(Access::Read) {
         Ok(file) => file,
-        Err(error) => return untrusted(place, PendingKind::PartOfStage, error),
+        Err(error) => return untrusted(file_ref, PendingKind::PartOfStage, error),
     };
     let file_bytes = file.len()?;
-    let job = read_job(place, limits)?;
+    let job = read_job(file_ref, limits)?;
     let kind = match &job {
         Some((_, Purpose::Sidecar, _)) => PendingKind::Sidecar,
         Some(_) if Delta::from_storage(file, limits).is_ok() => PendingKind::Stage,
@@ -167,13 +167,14 @@ fn look_at_stage(place: &Place, limits: &Limits) -> Result<Option<Pending>> {
     let (target, standstill) = match job {
         Some((id, _, job)) => {
             let there = look_at_target(&job.target, Some(id));
-            let (target, there) = renumbered(place, id, there).unwrap_or((Some(job.target), there));
-            (target, as_log_says(place, limits, there))
+            let (target, there) =
+                renumbered(file_ref, id, there).unwrap_or((Some(job.target), there));
+            (target, as_log_says(file_ref, limits, there))
         }
         None => (None, Standstill::Unmarked),
     };
     Ok(Some(Pending {
-        file: place.path(),
+        file: file_ref.path(),
         file_bytes,
         kind,
         target,
@@ -182,12 +183,12 @@ fn look_at_stage(place: &Place, limits: &Limits) -> Result<Option<Pending>> {
 }
 
 /// What is listed of a file that is not known to be ours: nothing that it holds.
-fn untrusted(place: &Place, kind: PendingKind, error: Error) -> Result<Option<Pending>> {
+fn untrusted(file_ref: &FileRef, kind: PendingKind, error: Error) -> Result<Option<Pending>> {
     match error.kind() {
         // Gone since it was listed.
         ErrorKind::NotFound => Ok(None),
         ErrorKind::Untrusted | ErrorKind::Unsupported => Ok(Some(Pending {
-            file: place.path(),
+            file: file_ref.path(),
             file_bytes: 0,
             kind,
             target: None,
@@ -200,14 +201,14 @@ fn untrusted(place: &Place, kind: PendingKind, error: Error) -> Result<Option<Pe
 /// The marked device whose stage this is, where it no longer has the number that it had; `there`
 /// says what stands where it was.
 fn renumbered(
-    place: &Place,
+    file_ref: &FileRef,
     job: JobId,
     there: Standstill,
 ) -> Option<(Option<PathBuf>, Standstill)> {
     if is_marked(there) {
         return None;
     }
-    let mut devices = devices_named(device_of(place.name())?).into_iter();
+    let mut devices = devices_named(device_of(file_ref.name())?).into_iter();
     devices.find_map(|device| {
         let standstill = look_at_target(&device, Some(job));
         is_marked(standstill).then_some((Some(device), standstill))
@@ -224,15 +225,15 @@ fn is_marked(standstill: Standstill) -> bool {
 }
 
 /// Where a marked target stands when its log is looked at too, which is read to its end.
-fn as_log_says(place: &Place, limits: &Limits, there: Standstill) -> Standstill {
+fn as_log_says(file_ref: &FileRef, limits: &Limits, there: Standstill) -> Standstill {
     let sound = match there {
         Standstill::Marked => Work::with_threads(1).and_then(|work| {
-            let log = Delta::from_storage(place.open_own(Access::Read)?, limits)?;
+            let log = Delta::from_storage(file_ref.open_own(Access::Read)?, limits)?;
             Redo::load(&log, &work, &|_| Ok(()))?;
             Ok(Some(there))
         }),
         Standstill::Rerun | Standstill::Held => Work::with_threads(1).and_then(|work| {
-            let found = sidecar::read(place, limits, &work)?;
+            let found = sidecar::read(file_ref, limits, &work)?;
             Ok(found.map(|(_, redo)| match redo.final_state {
                 Some(_) => there,
                 None => Standstill::Rerun,

@@ -6,10 +6,10 @@ use super::kept_log;
 use super::state::{self, Standing, Touch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Work;
-use crate::storage::{Place, Privacy, Storage};
+use crate::storage::{FileRef, Privacy, Storage};
 use crate::sync::commit::apply::{apply_marked, needs_recovery};
-use crate::sync::commit::atomic::{earlier_place, retire};
-use crate::sync::commit::full_copy::new_place;
+use crate::sync::commit::atomic::{earlier_log, retire};
+use crate::sync::commit::full_copy::new_file;
 use crate::sync::endpoint::named::check_name;
 use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::Mark;
@@ -83,10 +83,10 @@ pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
         | Standing::Torn(_)
         | Standing::Foreign(_) => {}
     }
-    if let Some(place) = target.file_place() {
-        remove_copy(place)?;
+    if let Some(file_ref) = target.file_ref() {
+        remove_copy(file_ref)?;
     }
-    let earlier = earlier_place(target.stage());
+    let earlier = earlier_log(target.stage());
     earlier.remove_own_if_there()?;
     earlier.directory().sync()?;
     if let Standing::Foreign(job) = standing {
@@ -165,25 +165,25 @@ pub(in crate::sync) fn lost(mark: &Mark) -> Error {
 
 /// A full copy that was not finished leaves the target as it was.
 fn unfinished_copy(target: &Target) -> Result<Recovered> {
-    let copy = match target.file_place() {
-        Some(place) => new_place(place).is_there()?,
+    let copy = match target.file_ref() {
+        Some(file_ref) => new_file(file_ref).is_there()?,
         None => false,
     };
-    let aside = earlier_place(target.stage()).is_there()?;
+    let aside = earlier_log(target.stage()).is_there()?;
     Ok(match copy || aside {
         true => Recovered::Old,
         false => Recovered::Nothing,
     })
 }
 
-/// Removes what is left of a full copy onto the file at `place`. Durable when it returns.
-fn remove_copy(place: &Place) -> Result<()> {
-    let copy = new_place(place);
-    let model = place.is_there()?.then_some(place);
+/// Removes what is left of a full copy onto the file at `file_ref`. Durable when it returns.
+fn remove_copy(file_ref: &FileRef) -> Result<()> {
+    let copy = new_file(file_ref);
+    let model = file_ref.is_there()?.then_some(file_ref);
     match copy.open_copy(model, Privacy::USUAL) {
         Ok(_) => copy.remove_if_there()?,
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    place.directory().sync()
+    file_ref.directory().sync()
 }

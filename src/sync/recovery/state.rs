@@ -11,8 +11,8 @@ use crate::image::{self, Format, Image};
 use crate::progress::Work;
 use crate::storage::{Access, Storage};
 use crate::sync::commit::apply::holds;
-use crate::sync::commit::atomic::{earlier_place, retire, set_aside};
-use crate::sync::commit::sidecar::{self, fresh_place};
+use crate::sync::commit::atomic::{earlier_log, retire, set_aside};
+use crate::sync::commit::sidecar::{self, fresh_log};
 use crate::sync::endpoint::path_target::read_job;
 use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::Mark;
@@ -81,9 +81,9 @@ pub(in crate::sync) fn find(
 ) -> Result<Standing> {
     let mark = Mark::find(&**storage)?;
     let limits = &target.image_options().limits;
-    for place in [earlier_place(target.stage()), fresh_place(target.stage())] {
+    for file_ref in [earlier_log(target.stage()), fresh_log(target.stage())] {
         // What is not ours is neither read nor removed.
-        place.open_own_if_there(Access::Read)?;
+        file_ref.open_own_if_there(Access::Read)?;
     }
     let opened = target.stage().open_own_if_there(Access::Read);
     let opened = opened.map_err(|error| match mark {

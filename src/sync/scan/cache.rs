@@ -13,7 +13,8 @@ use crate::manifest::{
 };
 use crate::progress::Work;
 use crate::storage::{
-    Access, Directory, HostDirectory, MemoryStorage, Place, SourceStamp, Storage, resolve_to_write,
+    Access, Directory, FileRef, HostDirectory, MemoryStorage, SourceStamp, Storage,
+    resolve_to_write,
 };
 use crate::sync::endpoint::path_source::HostSource;
 use crate::units::{BlockSize, check_change_map};
@@ -34,7 +35,7 @@ pub struct ManifestCache {
 pub struct CachedSource {
     source: HostSource,
     block_size: BlockSize,
-    place: Place,
+    file_ref: FileRef,
     manifest: Option<Manifest>,
     reason: &'static str,
 }
@@ -68,16 +69,16 @@ impl ManifestCache {
     /// `AlreadyExists` where something else than a manifest has its name; `Io`, `Poisoned`.
     pub fn look_up(&self, source: &HostSource, block_size: BlockSize) -> Result<CachedSource> {
         let name = name_of(source, block_size)?;
-        let place = self.place(name.as_deref().unwrap_or(NOBODY))?;
+        let file_ref = self.file_ref(name.as_deref().unwrap_or(NOBODY))?;
         let found = match name {
             None => Err("the system tells too little of it"),
             Some(_) if has_others(source) => Err("it may lie in other files too"),
-            Some(_) => find(&place, source, block_size)?,
+            Some(_) => find(&file_ref, source, block_size)?,
         };
         Ok(CachedSource {
             source: source.clone(),
             block_size,
-            place,
+            file_ref,
             reason: found.as_ref().err().copied().unwrap_or(""),
             manifest: found.ok(),
         })
@@ -88,16 +89,16 @@ impl ManifestCache {
     ///
     /// # Errors
     /// `Io`.
-    pub fn target_place(&self, identity: &[u8]) -> Result<Place> {
+    pub fn target_place(&self, identity: &[u8]) -> Result<FileRef> {
         let name = blake3::Hasher::new_derive_key(TARGETS)
             .update(identity)
             .finalize();
-        self.place(&format!("{}.target.manifest", name.to_hex()))
+        self.file_ref(&format!("{}.target.manifest", name.to_hex()))
     }
 
-    fn place(&self, name: &str) -> Result<Place> {
+    fn file_ref(&self, name: &str) -> Result<FileRef> {
         let directory = HostDirectory::open_real(&self.directory)?;
-        Ok(Place::new(Arc::new(directory), name))
+        Ok(FileRef::new(Arc::new(directory), name))
     }
 }
 
@@ -142,11 +143,11 @@ impl CachedSource {
         if !stamp.is_settled(now) || stamp.fingerprint().is_none() {
             return Ok(None);
         }
-        refuse_other(&self.place)?;
+        refuse_other(&self.file_ref)?;
         Ok(Some(Recording {
             // Of two that record one image at once each writes a file of its own; the later one
             // takes the place.
-            staged: manifest::begin(&self.place)?,
+            staged: manifest::begin(&self.file_ref)?,
             stamp,
             block_size: self.block_size,
         }))
@@ -172,7 +173,7 @@ impl CachedSource {
         let image = &**self.source.image();
         check_change_map(changed.unwrap_or_default(), image.disk_len())?;
         let old = match changed {
-            Some(_) => kept_at(&self.place)?,
+            Some(_) => kept_at(&self.file_ref)?,
             None => None,
         };
         let recording = self.record()?;
@@ -228,13 +229,13 @@ impl Drop for Recording {
     }
 }
 
-/// The manifest at `place`, or why it is not believed.
+/// The manifest at `file_ref`, or why it is not believed.
 fn find(
-    place: &Place,
+    file_ref: &FileRef,
     source: &HostSource,
     block_size: BlockSize,
 ) -> Result<std::result::Result<Manifest, &'static str>> {
-    let Some(kept) = kept_at(place)? else {
+    let Some(kept) = kept_at(file_ref)? else {
         return Ok(Err("none is kept, or it is damaged"));
     };
     let manifest = kept.manifest();
@@ -248,8 +249,8 @@ fn find(
     Ok(Ok(manifest.clone()))
 }
 
-fn kept_at(place: &Place) -> Result<Option<KeptManifest>> {
-    let Some(file) = place.open_own_if_there(Access::Read)? else {
+fn kept_at(file_ref: &FileRef) -> Result<Option<KeptManifest>> {
+    let Some(file) = file_ref.open_own_if_there(Access::Read)? else {
         return Ok(None);
     };
     match KeptManifest::open(file, &any_len()) {

@@ -29,7 +29,7 @@ pub(in crate::sync) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode
     if run.source.far.is_some() {
         return Ok((Mode::Delta, "the source is on another host".to_owned()));
     }
-    if run.target.file_place().is_none() {
+    if run.target.file_ref().is_none() {
         let why = "a device cannot be replaced by a copy";
         return Ok((Mode::Delta, why.to_owned()));
     }

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::manifest::{self, KeptManifest, ManifestWriter, Staged, refuse_other};
 use crate::progress::Work;
-use crate::storage::{Access, Place, Storage};
+use crate::storage::{Access, FileRef, Storage};
 use crate::sync::endpoint::remote_source::REMOTE_BLOCK_BYTES;
 use crate::sync::endpoint::source::Run;
 use crate::sync::endpoint::target::Target;
@@ -17,7 +17,7 @@ use crate::units::BlockSize;
 
 /// A kept manifest, its successor while a sync runs, and the intent between them.
 pub(in crate::sync) struct Keeper {
-    place: Place,
+    file_ref: FileRef,
     kept: Option<KeptManifest>,
     next: Staged,
     block_size: BlockSize,
@@ -32,16 +32,16 @@ impl Keeper {
     /// `AlreadyExists` where something else lies there; `Untrusted` for a manifest that this
     /// program may not have made; `Io`, `NoSpace`, `LimitExceeded`.
     pub fn open(run: &Run<'_>, storage: &dyn Storage, job: JobId) -> Result<Option<Keeper>> {
-        let Some(place) = run.options.target_manifest.clone() else {
+        let Some(file_ref) = run.options.target_manifest.clone() else {
             return Ok(None);
         };
-        refuse_other(&place)?;
+        refuse_other(&file_ref)?;
         let unread = |why: &dyn std::fmt::Display| {
             let text = format!("{why}; the target is read instead");
             run.work.progress().note(&text);
             None
         };
-        let kept = match open_kept(&place)? {
+        let kept = match open_kept(&file_ref)? {
             None => None,
             Some(file) => match KeptManifest::open(file, run.limits()) {
                 Err(error) if error.kind() == ErrorKind::Malformed => unread(&error),
@@ -50,27 +50,27 @@ impl Keeper {
                 Ok(_) => unread(&"the target was changed after its manifest was kept"),
             },
         };
-        let next = manifest::begin_for(&place, &job.to_string())?;
+        let next = manifest::begin_for(&file_ref, &job.to_string())?;
         let block_size = kept
             .as_ref()
             .map_or(run.options.block_size, |kept| kept.manifest().block_size());
         if run.source.far.is_some() && block_size.bytes() != REMOTE_BLOCK_BYTES {
             let what = "a kept manifest of other blocks does not go with a source on another host";
             return Err(Error::new(ErrorKind::Unsupported, what)
-                .at_path(place.path())
+                .at_path(file_ref.path())
                 .advise("begin one with blocks of 64K"));
         }
         Ok(Some(Keeper {
             kept,
             next,
-            place,
+            file_ref,
             block_size,
         }))
     }
 
     /// Where it is kept.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn file_ref(&self) -> &FileRef {
+        &self.file_ref
     }
 
     /// Blocks of the manifest.
@@ -135,7 +135,7 @@ pub(in crate::sync) fn replace_recovered(
     job: JobId,
     work: &Work,
 ) -> Result<()> {
-    let Some(place) = target.place_named(path)? else {
+    let Some(file_ref) = target.file_ref_named(path)? else {
         // A log may come from elsewhere, and no file is written because it says so.
         let path = path.display();
         work.progress().note(&format!(
@@ -145,15 +145,18 @@ pub(in crate::sync) fn replace_recovered(
         return Ok(());
     };
     let limits = &target.image_options().limits;
-    match manifest::commit_left(&place, &job.to_string(), storage, limits) {
+    match manifest::commit_left(&file_ref, &job.to_string(), storage, limits) {
         Err(error) if error.kind() == ErrorKind::Malformed => Ok(()),
         done => done,
     }
 }
 
 /// Opens a kept manifest, if it is there; failback gives one a second name.
-fn open_kept(place: &Place) -> Result<Option<Arc<dyn Storage>>> {
-    match place.directory().open_linked(place.name(), Access::Write) {
+fn open_kept(file_ref: &FileRef) -> Result<Option<Arc<dyn Storage>>> {
+    match file_ref
+        .directory()
+        .open_linked(file_ref.name(), Access::Write)
+    {
         Ok(storage) => Ok(Some(storage)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use diskdelta::delta::{Base, Delta, DeltaOptions, FrameKind, Old, create};
 use diskdelta::image::{self, CreateFormat, CreateOptions, ImageOptions, Raw};
-use diskdelta::storage::{Directory, MemoryStorage, Place, Storage};
+use diskdelta::storage::{Directory, FileRef, MemoryStorage, Storage};
 use diskdelta::sync::{BaseCheck, Mark, Outcome, Recovered, Target, Verify, apply_delta, recover};
 use diskdelta::{BlockSize, manifest};
 
@@ -144,7 +144,7 @@ pub fn content(file: &Bytes, format: CreateFormat) -> Vec<u8> {
 pub fn target(lab: &Lab, format: CreateFormat) -> Target {
     let directory: Arc<dyn Directory> = Arc::new(lab.clone());
     let options = ImageOptions::default().with_limits(limits());
-    Target::file(Place::new(directory, "t"), format.format()).with_image_options(options)
+    Target::file(FileRef::new(directory, "t"), format.format()).with_image_options(options)
 }
 
 pub fn raw(bytes: &[u8]) -> Raw {

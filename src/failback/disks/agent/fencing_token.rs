@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::Token;
 use crate::failback::vm::too_late;
-use crate::storage::{Access, Directory, HostDirectory, Place, Privacy};
+use crate::storage::{Access, Directory, FileRef, HostDirectory, Privacy};
 
 /// What an agent has of one VM of a job.
 pub(super) struct FencingToken {
@@ -134,11 +134,12 @@ impl FencingToken {
     }
 
     fn seen(&self) -> Result<Seen> {
-        let place = self.place(TOKEN);
-        let Some(storage) = place.open_own_if_there(Access::Read)? else {
+        let file_ref = self.file_ref(TOKEN);
+        let Some(storage) = file_ref.open_own_if_there(Access::Read)? else {
             return Ok(Seen::default());
         };
-        let damaged = || Error::malformed("the newest token makes no sense").at_path(place.path());
+        let damaged =
+            || Error::malformed("the newest token makes no sense").at_path(file_ref.path());
         let len = usize::try_from(storage.len()?).unwrap_or(usize::MAX);
         if len > SEEN_BYTES {
             return Err(damaged());
@@ -155,18 +156,18 @@ impl FencingToken {
     }
 
     fn write(&self, seen: &Seen) -> Result<()> {
-        let place = self.place(TOKEN);
+        let file_ref = self.file_ref(TOKEN);
         let failed = |e| Error::new(ErrorKind::InvalidInput, "cannot say a token").caused_by(e);
         let bytes = serde_json::to_vec(seen).map_err(failed)?;
-        let (new, storage) = place.create_temporary("new", Privacy::PRIVATE)?;
+        let (new, storage) = file_ref.create_temporary("new", Privacy::PRIVATE)?;
         storage.write_all_at(&bytes, 0)?;
         storage.sync()?;
-        self.directory.rename(new.name(), place.name())?;
+        self.directory.rename(new.name(), file_ref.name())?;
         self.directory.sync()
     }
 
-    fn place(&self, name: &str) -> Place {
-        Place::new(self.directory.clone(), name)
+    fn file_ref(&self, name: &str) -> FileRef {
+        FileRef::new(self.directory.clone(), name)
     }
 
     /// Removes what earlier jobs of this name knew; it only takes space.

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::own;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::side_files::place::directory_and_name;
+use crate::storage::side_files::file_ref::directory_and_name;
 
 /// A file that stands for a lock, in the directory that it was opened in, and with a line about who
 /// holds it. The lock ends when this is dropped, or the process ends.

@@ -16,7 +16,7 @@ use crate::storage::host::handle::Handle;
 use crate::storage::host::host_file::HostFile;
 use crate::storage::{Privacy, SourceStamp, Storage, outside, range_end};
 
-/// A block device: a row of bytes whose length is fixed.
+/// A block device: a flat byte store whose length is fixed.
 ///
 /// All of it counts as data, because devices do not tell where they hold zeros. Discarding is
 /// never taken for zeroing: what [`punch_hole`](Storage::punch_hole) clears reads as zeros by the

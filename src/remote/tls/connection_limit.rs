@@ -10,7 +10,7 @@ use super::crowd::Crowd;
 ///
 /// Whoever has shown no certificate yet takes none of the sessions' places. Of such there are few
 /// at a time as well, and fewer at one address: see [`Crowd`].
-pub(super) struct Places {
+pub(super) struct ConnectionLimit {
     sessions_most: usize,
     state: Mutex<State>,
 }
@@ -22,21 +22,21 @@ struct State {
 }
 
 /// A session's place, until it is dropped.
-pub(super) struct Place<'a> {
-    places: &'a Places,
+pub(super) struct Slot<'a> {
+    places: &'a ConnectionLimit,
     /// Counts the sessions from 1.
     pub number: u64,
 }
 
 /// The place of one who has shown no certificate yet, until it is dropped.
 pub(super) struct Threshold<'a> {
-    places: &'a Places,
+    places: &'a ConnectionLimit,
     number: u64,
 }
 
-impl Places {
+impl ConnectionLimit {
     pub fn new(sessions_most: usize, strangers: Crowd<TcpStream>) -> Self {
-        Places {
+        ConnectionLimit {
             sessions_most,
             state: Mutex::new(State {
                 sessions: 0,
@@ -64,13 +64,13 @@ impl Places {
     }
 
     /// A place for a session, where there is one.
-    pub fn session(&self, number: u64) -> Option<Place<'_>> {
+    pub fn session(&self, number: u64) -> Option<Slot<'_>> {
         let mut state = self.lock();
         if state.sessions >= self.sessions_most || state.is_closed {
             return None;
         }
         state.sessions += 1;
-        Some(Place {
+        Some(Slot {
             places: self,
             number,
         })
@@ -97,7 +97,7 @@ impl Threshold<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
         self.places.lock().sessions -= 1;
     }

@@ -13,15 +13,15 @@ use crate::storage::{Access, Directory, HostDirectory, Privacy, Storage};
 
 /// Where a file is or will be.
 #[derive(Clone)]
-pub struct Place {
+pub struct FileRef {
     directory: Arc<dyn Directory>,
     name: OsString,
 }
 
-impl Place {
+impl FileRef {
     /// The file `name` in `directory`.
     pub fn new(directory: Arc<dyn Directory>, name: impl Into<OsString>) -> Self {
-        Place {
+        FileRef {
             directory,
             name: name.into(),
         }
@@ -34,7 +34,10 @@ impl Place {
     /// `InvalidInput` for a path without a file name, `NotFound` for a missing directory, `Io`.
     pub fn host(path: impl AsRef<Path>) -> Result<Self> {
         let (directory, name) = directory_and_name(path.as_ref())?;
-        Ok(Place::new(Arc::new(HostDirectory::open(directory)?), name))
+        Ok(FileRef::new(
+            Arc::new(HostDirectory::open(directory)?),
+            name,
+        ))
     }
 
     /// A file of the host that is made or replaced, where `path` leads through symbolic links of
@@ -46,7 +49,7 @@ impl Place {
     pub fn to_write(path: impl AsRef<Path>) -> Result<Self> {
         let path = resolve_to_write(path)?;
         let (directory, name) = directory_and_name(&path)?;
-        Ok(Place::new(
+        Ok(FileRef::new(
             Arc::new(HostDirectory::open_real(directory)?),
             name,
         ))
@@ -59,18 +62,18 @@ impl Place {
         self.sibling(side_name(&self.name, suffix))
     }
 
-    /// As [`hidden_sibling`](Place::hidden_sibling), for one run: `.NAME.ID.SUFFIX`, where `id` are
+    /// As [`hidden_sibling`](FileRef::hidden_sibling), for one run: `.NAME.ID.SUFFIX`, where `id` are
     /// 32 hexadecimal digits.
     #[must_use]
     pub fn run_sibling(&self, id: &str, suffix: &str) -> Self {
         self.sibling(run_name(&self.name, id, suffix))
     }
 
-    /// All [siblings](Place::run_sibling) of runs that are there, with the ids in their names.
+    /// All [siblings](FileRef::run_sibling) of runs that are there, with the ids in their names.
     ///
     /// # Errors
     /// `Io`.
-    pub fn run_siblings(&self, suffix: &str) -> Result<Vec<(String, Place)>> {
+    pub fn run_siblings(&self, suffix: &str) -> Result<Vec<(String, FileRef)>> {
         let names = self.directory.names()?;
         let found = names.into_iter().filter_map(|name| {
             let id = run_id(&name, &self.name, suffix)?.to_owned();
@@ -80,7 +83,7 @@ impl Place {
     }
 
     fn sibling(&self, name: OsString) -> Self {
-        Place {
+        FileRef {
             directory: self.directory.clone(),
             name,
         }
@@ -100,7 +103,7 @@ impl Place {
     ///
     /// # Errors
     /// `Io`.
-    pub fn is_same(&self, other: &Place) -> Result<bool> {
+    pub fn is_same(&self, other: &FileRef) -> Result<bool> {
         Ok(self.name == other.name && self.is_beside(other)?)
     }
 
@@ -108,7 +111,7 @@ impl Place {
     ///
     /// # Errors
     /// `Io`.
-    pub fn is_beside(&self, other: &Place) -> Result<bool> {
+    pub fn is_beside(&self, other: &FileRef) -> Result<bool> {
         Ok(match (self.directory.id()?, other.directory.id()?) {
             (Some(mine), Some(theirs)) => mine == theirs,
             _ => self.directory.path() == other.directory.path(),
@@ -140,7 +143,7 @@ impl Place {
         self.directory.open(&self.name, access)
     }
 
-    /// As [`open`](Place::open), for a file that this program made; see
+    /// As [`open`](FileRef::open), for a file that this program made; see
     /// [`Directory::open_own`].
     ///
     /// # Errors
@@ -149,7 +152,7 @@ impl Place {
         self.directory.open_own(&self.name, access)
     }
 
-    /// As [`open_own`](Place::open_own), or `None` if the file is not there.
+    /// As [`open_own`](FileRef::open_own), or `None` if the file is not there.
     ///
     /// # Errors
     /// `Untrusted` for another file; `InUse`, `Io`.
@@ -166,8 +169,8 @@ impl Place {
     ///
     /// # Errors
     /// `Untrusted` for another file; `NotFound`, `InUse`, `Io`.
-    pub fn open_copy(&self, model: Option<&Place>, privacy: Privacy) -> Result<Arc<dyn Storage>> {
-        let model = model.map(Place::name);
+    pub fn open_copy(&self, model: Option<&FileRef>, privacy: Privacy) -> Result<Arc<dyn Storage>> {
+        let model = model.map(FileRef::name);
         self.directory.open_copy(&self.name, model, privacy)
     }
 
@@ -208,7 +211,7 @@ impl Place {
         self.directory.create_new(&self.name)
     }
 
-    /// As [`create_new`](Place::create_new), for those whom `privacy` admits.
+    /// As [`create_new`](FileRef::create_new), for those whom `privacy` admits.
     ///
     /// # Errors
     /// As `create_new`.
@@ -221,7 +224,7 @@ impl Place {
     ///
     /// # Errors
     /// As [`Directory::rename_new`].
-    pub fn rename_new(&self, to: &Place) -> Result<()> {
+    pub fn rename_new(&self, to: &FileRef) -> Result<()> {
         self.directory.rename_new(&self.name, &to.name)
     }
 
@@ -234,7 +237,7 @@ impl Place {
         &self,
         suffix: &str,
         privacy: Privacy,
-    ) -> Result<(Place, Arc<dyn Storage>)> {
+    ) -> Result<(FileRef, Arc<dyn Storage>)> {
         self.remove_leftovers(suffix)?;
         let mut tries = 0;
         loop {
@@ -249,7 +252,7 @@ impl Place {
         }
     }
 
-    /// Removes what crashes have left of [temporary files](Place::create_temporary) of this one:
+    /// Removes what crashes have left of [temporary files](FileRef::create_temporary) of this one:
     /// only files that this program made and that no process has open.
     ///
     /// # Errors
@@ -319,7 +322,7 @@ impl Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for FileRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path().display())
     }
@@ -351,15 +354,15 @@ mod tests {
 
     #[test]
     fn a_name_alone_is_a_file_of_the_directory_one_stands_in() {
-        let place = Place::host("disk.raw").unwrap();
+        let place = FileRef::host("disk.raw").unwrap();
         assert_eq!(place.path(), std::path::Path::new("./disk.raw"));
-        assert!(Place::host("/").is_err());
+        assert!(FileRef::host("/").is_err());
     }
 
     #[test]
     fn an_error_names_the_file_that_was_asked_for_and_not_the_part_that_was_removed() {
         let directory = tempfile::tempdir().unwrap();
-        let place = Place::host(directory.path().join("d.delta")).unwrap();
+        let place = FileRef::host(directory.path().join("d.delta")).unwrap();
         let write = |file: std::sync::Arc<dyn crate::storage::Storage>| -> crate::Result<()> {
             Err(crate::Error::new(crate::ErrorKind::NoSpace, "cannot write").at_path(file.path()))
         };
@@ -372,7 +375,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk.raw");
         std::fs::create_dir(&path).unwrap();
-        let place = Place::host(&path).unwrap();
+        let place = FileRef::host(&path).unwrap();
         let error = place
             .create_whole(Privacy::PRIVATE, |_| Ok(()))
             .unwrap_err();

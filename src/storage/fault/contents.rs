@@ -9,18 +9,18 @@ use super::page::{PAGE_LEN, Page};
 
 /// The bytes of one file or device at one moment; clones share their pages.
 ///
-/// Comparing two rows is cheap where they share pages, so a check over thousands of crash states
-/// should keep its expected contents as rows and compare with `==`.
+/// Comparing two of them is cheap where they share pages, so a check over thousands of crash states
+/// should keep its expected contents as such and compare with `==`.
 #[derive(Clone, Default)]
-pub struct Row {
+pub struct FileBytes {
     len: u64,
     chunks: BTreeMap<u64, Arc<Chunk>>,
 }
 
-impl Row {
-    /// A row of `len` zero bytes that takes no memory.
+impl FileBytes {
+    /// Contents of `len` zero bytes that takes no memory.
     pub fn zeros(len: u64) -> Self {
-        Row {
+        FileBytes {
             len,
             chunks: BTreeMap::new(),
         }
@@ -114,8 +114,8 @@ impl Row {
         self.take_pages(|index| patch.page(index), range);
     }
 
-    /// As [`take`](Row::take), from another row.
-    pub(super) fn take_row(&mut self, from: &Row, range: Range<u64>) {
+    /// As [`take`](FileBytes::take), from other contents.
+    pub(super) fn take_contents(&mut self, from: &FileBytes, range: Range<u64>) {
         self.take_pages(|index| from.page(index), range);
     }
 
@@ -150,7 +150,7 @@ impl Row {
         }
     }
 
-    /// The first run of pages that are not holes, at or after `offset`, clipped to the row.
+    /// The first run of pages that are not holes, at or after `offset`, clipped to the length.
     pub(super) fn next_data(&self, offset: u64) -> Option<Range<u64>> {
         let mut run: Option<Range<u64>> = None;
         let (first, _) = place(offset / PAGE);
@@ -171,23 +171,23 @@ impl Row {
     }
 }
 
-impl From<Vec<u8>> for Row {
+impl From<Vec<u8>> for FileBytes {
     fn from(bytes: Vec<u8>) -> Self {
-        Row::from(&bytes[..])
+        FileBytes::from(&bytes[..])
     }
 }
 
-impl From<&[u8]> for Row {
+impl From<&[u8]> for FileBytes {
     fn from(bytes: &[u8]) -> Self {
-        let mut row = Row::zeros(bytes.len() as u64);
-        row.take(&Patch::new(0, bytes), 0..bytes.len() as u64);
-        row
+        let mut contents = FileBytes::zeros(bytes.len() as u64);
+        contents.take(&Patch::new(0, bytes), 0..bytes.len() as u64);
+        contents
     }
 }
 
-impl PartialEq for Row {
+impl PartialEq for FileBytes {
     fn eq(&self, other: &Self) -> bool {
-        let covers = |a: &Row, b: &Row| {
+        let covers = |a: &FileBytes, b: &FileBytes| {
             a.chunks.iter().all(|(at, chunk)| match b.chunks.get(at) {
                 Some(twin) => Arc::ptr_eq(chunk, twin) || same_chunk(chunk, twin),
                 None => chunk.iter().all(|page| same_page(page, &None)),
@@ -200,20 +200,20 @@ impl PartialEq for Row {
     }
 }
 
-impl Eq for Row {}
+impl Eq for FileBytes {}
 
-impl fmt::Debug for Row {
+impl fmt::Debug for FileBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "Row({:#x} bytes, {:#x} of data)",
+            "FileBytes({:#x} bytes, {:#x} of data)",
             self.len,
             self.data_bytes()
         )
     }
 }
 
-/// The bytes of one write, cut into pages that rows can share; a missing page is a hole.
+/// The bytes of one write, cut into pages that files can share; a missing page is a hole.
 #[derive(Debug, Clone)]
 pub(super) struct Patch {
     pub(super) range: Range<u64>,
@@ -333,61 +333,64 @@ pub(super) fn to_usize(n: u64) -> usize {
 mod tests {
     use super::*;
 
-    fn row(bytes: &[u8]) -> Row {
-        Row::from(bytes)
+    fn contents(bytes: &[u8]) -> FileBytes {
+        FileBytes::from(bytes)
     }
 
     #[test]
     fn writing_and_reading_back_agree_with_a_plain_vector() {
         let mut model = vec![0u8; 40_000];
-        let mut row = row(&model);
+        let mut contents = contents(&model);
         for i in 0..200u64 {
             let (at, len) = (i * 7919 % 39_000, i * 31 % 900 + 1);
             let bytes = vec![i as u8; len as usize];
             model[at as usize..(at + len) as usize].copy_from_slice(&bytes);
-            row.take(&Patch::new(at, &bytes), at..at + len);
+            contents.take(&Patch::new(at, &bytes), at..at + len);
         }
-        assert_eq!(row.to_vec(), model);
-        assert_eq!(row, Row::from(&model[..]));
+        assert_eq!(contents.to_vec(), model);
+        assert_eq!(contents, FileBytes::from(&model[..]));
     }
 
     #[test]
     fn cutting_and_extending_again_shows_zeros() {
-        let mut row = row(&[7; 10_000]);
-        row.set_len(5000);
-        row.set_len(10_000);
+        let mut contents = contents(&[7; 10_000]);
+        contents.set_len(5000);
+        contents.set_len(10_000);
         let mut model = vec![7; 5000];
         model.resize(10_000, 0);
-        assert_eq!(row.to_vec(), model);
-        row.set_len(0);
-        assert_eq!(row.data_bytes(), 0);
+        assert_eq!(contents.to_vec(), model);
+        contents.set_len(0);
+        assert_eq!(contents.data_bytes(), 0);
     }
 
     #[test]
     fn holes_and_written_zeros_compare_equal_but_are_told_apart_by_next_data() {
-        let written = row(&[0; 9000]);
-        let hole = Row::zeros(9000);
+        let written = contents(&[0; 9000]);
+        let hole = FileBytes::zeros(9000);
         assert_eq!(written, hole);
         assert_eq!(hole, written);
         assert_eq!(written.next_data(0), Some(0..9000));
         assert_eq!(hole.next_data(0), None);
-        assert_ne!(hole, Row::zeros(9001));
+        assert_ne!(hole, FileBytes::zeros(9001));
     }
 
     #[test]
     fn data_runs_are_clipped_to_offset_and_length() {
-        let mut row = Row::zeros(1 << 20);
-        row.take(&Patch::new(300_000, &[1; 5000]), 300_000..305_000);
-        assert_eq!(row.next_data(0), Some(73 * 4096..75 * 4096));
-        assert_eq!(row.next_data(74 * 4096 + 5), Some(74 * 4096 + 5..75 * 4096));
-        assert_eq!(row.next_data(75 * 4096), None);
-        row.take(&Patch::hole(299_008..307_200), 299_008..307_200);
-        assert_eq!(row.next_data(0), None);
+        let mut contents = FileBytes::zeros(1 << 20);
+        contents.take(&Patch::new(300_000, &[1; 5000]), 300_000..305_000);
+        assert_eq!(contents.next_data(0), Some(73 * 4096..75 * 4096));
+        assert_eq!(
+            contents.next_data(74 * 4096 + 5),
+            Some(74 * 4096 + 5..75 * 4096)
+        );
+        assert_eq!(contents.next_data(75 * 4096), None);
+        contents.take(&Patch::hole(299_008..307_200), 299_008..307_200);
+        assert_eq!(contents.next_data(0), None);
     }
 
     #[test]
     fn a_run_of_data_crosses_chunks() {
         let bytes = vec![3; 600_000];
-        assert_eq!(row(&bytes).next_data(1), Some(1..600_000));
+        assert_eq!(contents(&bytes).next_data(1), Some(1..600_000));
     }
 }

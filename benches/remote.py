@@ -94,7 +94,7 @@ class Remote(Bench):
         return f"{sys.executable} {HERE / 'line.py'} --note {self.note} --delay {delay}"
 
     def push(self, target, rsh, *more, threads=2):
-        """Makes the far target hold what the one of its two sources that it lacks does."""
+        """Makes the remote target hold what the one of its two sources that it lacks does."""
         return self.ours("sync", target.other(), f"ssh://there{target.path}", "--mode", "delta",
                          "--safety", "in-place", "--verify", "none", "--rsh", rsh,
                          "--remote-program", self.program, *more, threads=threads)

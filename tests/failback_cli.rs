@@ -10,12 +10,12 @@ mod desk;
 mod disk_agent;
 #[path = "failback_cli/encrypted.rs"]
 mod encrypted;
-#[path = "failback_cli/far.rs"]
-mod far;
-#[path = "failback_cli/far_target.rs"]
-mod far_target;
 #[path = "failback_cli/forecast.rs"]
 mod forecast;
+#[path = "failback_cli/remote.rs"]
+mod remote;
+#[path = "failback_cli/remote_target.rs"]
+mod remote_target;
 #[path = "failback_cli/rig.rs"]
 mod rig;
 

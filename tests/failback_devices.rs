@@ -7,9 +7,9 @@
 mod desk;
 #[path = "failback_devices/encrypted.rs"]
 mod encrypted;
-#[path = "failback_devices/far.rs"]
-mod far;
 mod host;
+#[path = "failback_devices/remote.rs"]
+mod remote;
 #[path = "failback_cli/rig.rs"]
 #[allow(dead_code)]
 mod rig;
@@ -170,9 +170,9 @@ fn a_device_on_another_host_is_held_there_and_let_go_when_it_is_whole() {
     let Some(mut site) = Site::new("primary", 0) else {
         return;
     };
-    site.rig.far = vec!["primary"];
+    site.rig.remote = vec!["primary"];
     let state = site.rig.path("state");
-    site.rig.reach = format!("state = \"{}\"\n", state.display());
+    site.rig.connect = format!("state = \"{}\"\n", state.display());
     site.rig.writer("");
     let mut runner = half_way(&site);
     runner.kill();

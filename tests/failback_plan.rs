@@ -246,7 +246,7 @@ fn a_site_of_qemu_names_a_directory_and_a_program_that_starts_vms_and_nothing_el
 
 #[test]
 fn a_disk_that_is_read_may_lie_elsewhere_and_says_how_it_is_reached() {
-    let far = |lines: &str| {
+    let remote = |lines: &str| {
         let text = least("")
             .replace(
                 "recovery = \"/b\"",
@@ -255,7 +255,7 @@ fn a_disk_that_is_read_may_lie_elsewhere_and_says_how_it_is_reached() {
             .replace("[[group]]\n", &format!("{lines}\n[[group]]\n"));
         Plan::parse(&text)
     };
-    let plan = far("").unwrap();
+    let plan = remote("").unwrap();
     let disk = &plan.groups[0].vms[0].disks[0];
     assert_eq!(disk.recovery.to_string(), "ssh://me@Cloud/vm//b.vhdx");
     assert_eq!(disk.recovery.place(), "ssh://cloud/vm/b.vhdx");
@@ -264,46 +264,46 @@ fn a_disk_that_is_read_may_lie_elsewhere_and_says_how_it_is_reached() {
         (None, Format::Vhdx)
     );
     // Nobody sits there to be asked for a password.
-    assert_eq!(plan.recovery.reach.rsh, "ssh -oBatchMode=yes");
-    assert_eq!(plan.recovery.reach.timeout, Duration::from_secs(60));
+    assert_eq!(plan.recovery.connect.rsh, "ssh -oBatchMode=yes");
+    assert_eq!(plan.recovery.connect.timeout, Duration::from_secs(60));
     assert!(!plan.spec(&plan.groups[0].vms[0], Mode::Delta).one_way);
-    let plan = far(concat!(
-        "[recovery.reach]\nrsh = \"ssh -i /key\"\nremote_program = \"/opt/diskdelta\"\n",
+    let plan = remote(concat!(
+        "[recovery.connect]\nrsh = \"ssh -i /key\"\nremote_program = \"/opt/diskdelta\"\n",
         "tls_cert = \"/c\"\ntls_key = \"/k\"\ntls_ca = \"/a\"\ntls_name = \"backup\"\n",
         "timeout = \"20s\"\nlimit_rate = \"50M\"\nstate = \"/var/lib/home\""
     ));
-    let reach = plan.unwrap().recovery.reach;
+    let connect = plan.unwrap().recovery.connect;
     assert_eq!(
-        (&reach.rsh[..], &reach.remote_program[..]),
+        (&connect.rsh[..], &connect.remote_program[..]),
         ("ssh -i /key", "/opt/diskdelta")
     );
     assert_eq!(
-        reach.state.as_deref(),
+        connect.state.as_deref(),
         Some(std::path::Path::new("/var/lib/home"))
     );
-    assert_eq!(reach.tls.unwrap().ca, std::path::Path::new("/a"));
-    assert_eq!(reach.tls_name.as_deref(), Some("backup"));
+    assert_eq!(connect.tls.unwrap().ca, std::path::Path::new("/a"));
+    assert_eq!(connect.tls_name.as_deref(), Some("backup"));
     assert_eq!(
-        (reach.timeout, reach.limit_rate),
+        (connect.timeout, connect.limit_rate),
         (Duration::from_secs(20), 50 << 20)
     );
     for (lines, key) in [
-        ("tls_cert = \"/c\"", "recovery.reach"),
-        ("tls_name = \"x\"", "recovery.reach.tls_name"),
+        ("tls_cert = \"/c\"", "recovery.connect"),
+        ("tls_name = \"x\"", "recovery.connect.tls_name"),
         (
             "tls_cert = \"c\"\ntls_key = \"/k\"\ntls_ca = \"/a\"",
-            "recovery.reach.tls_cert",
+            "recovery.connect.tls_cert",
         ),
-        ("timeout = \"soon\"", "recovery.reach.timeout"),
-        ("timeout = \"0s\"", "recovery.reach.timeout"),
-        ("limit_rate = \"fast\"", "recovery.reach.limit_rate"),
-        ("rsh = \"\"", "recovery.reach.rsh"),
+        ("timeout = \"soon\"", "recovery.connect.timeout"),
+        ("timeout = \"0s\"", "recovery.connect.timeout"),
+        ("limit_rate = \"fast\"", "recovery.connect.limit_rate"),
+        ("rsh = \"\"", "recovery.connect.rsh"),
         ("ssh = \"ssh\"", "ssh"),
     ] {
-        let error = far(&format!("[recovery.reach]\n{lines}")).unwrap_err();
+        let error = remote(&format!("[recovery.connect]\n{lines}")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         let text = error.to_string();
-        let line = if key == "recovery.reach" { 12 } else { 13 };
+        let line = if key == "recovery.connect" { 12 } else { 13 };
         let named = text.starts_with(&format!("line {line}")) && text.contains(key);
         assert!(named, "{lines}: {text}");
     }
@@ -365,13 +365,18 @@ fn a_disk_that_is_written_lies_where_it_can_be_renamed() {
             "{text}"
         );
     }
-    let far = "recovery = \"ssh://host/b\"";
+    let remote = "recovery = \"ssh://host/b\"";
     // Its replica may be kept encrypted.
-    with(recovery, far, "[primary.encryption]\nidentity = \"/key\"").unwrap();
+    with(
+        recovery,
+        remote,
+        "[primary.encryption]\nidentity = \"/key\"",
+    )
+    .unwrap();
     let service = "recovery = \"diskdelta://host/b\"";
     let export = "recovery = \"nbd+unix:///b?socket=/s\"\nrecovery_format = \"vhd\"";
     for (to, more, said) in [
-        (service, "", "`[recovery.reach]` names none"),
+        (service, "", "`[recovery.connect]` names none"),
         (export, "", "not vhd"),
         ("recovery = \"nbd://host/b\"", "", "no way to reach"),
         ("recovery = \"ssh://host/../b\"", "", "`..`"),
@@ -383,7 +388,7 @@ fn a_disk_that_is_written_lies_where_it_can_be_renamed() {
         assert!(text.starts_with(&start) && text.contains(said), "{text}");
     }
     let qemu = "kind = \"qemu\", directory = \"/vm\", start = [\"/s\"]";
-    let text = least("").replace(recovery, far);
+    let text = least("").replace(recovery, remote);
     let (head, tail) = text.split_once("[recovery]").unwrap();
     let tail = tail.replacen("kind = \"commands\", program = [\"/any\"]", qemu, 1);
     let text = Plan::parse(&format!("{head}[recovery]{tail}"))
@@ -396,7 +401,7 @@ fn a_disk_that_is_written_lies_where_it_can_be_renamed() {
 }
 
 #[test]
-fn two_spellings_of_one_far_disk_are_one_disk() {
+fn two_spellings_of_one_remote_disk_are_one_disk() {
     let two = |one: &str, other: &str| {
         let disk = |identity: &str, primary: &str, recovery: &str| {
             format!(

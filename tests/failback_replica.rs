@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use age::secrecy::ExposeSecret;
 use diskdelta::image::{CreateFormat, CreateOptions, Format, Image, ImageOptions, Raw};
-use diskdelta::remote::{Client, Job, LineOptions, Pull, ServeOptions, Served, serve};
+use diskdelta::remote::{Client, Job, LineOptions, RemoteSession, ServeOptions, Served, serve};
 use diskdelta::replica::{Appended, Changed, Key, KeyFile, Replica};
 use diskdelta::storage::fault::{CrashState, FaultDisk};
 use diskdelta::storage::{Access, Directory, FileRef, MemoryDirectory, MemoryStorage, Storage};
@@ -62,13 +62,13 @@ proptest! {
     ) {
         let replica = Replica::new(memory(), key());
         let mut before: Option<Vec<u8>> = None;
-        for (kinds, cut, [far, mapped, compact]) in states {
+        for (kinds, cut, [remote, mapped, compact]) in states {
             let mut now = pages(&kinds);
             now.truncate(now.len() - cut * 5_000);
             let same = before.as_ref().filter(|before| mapped && before.len() == now.len());
             let map = same.map(|before| changed(before, &now));
-            let (appended, next) = match far {
-                true => append_far(&replica, &now, map).unwrap(),
+            let (appended, next) = match remote {
+                true => append_remote(&replica, &now, map).unwrap(),
                 false => append(&replica, &now, map).unwrap(),
             };
             prop_assert_eq!(appended.root, root(&now));
@@ -105,14 +105,14 @@ fn a_pass_over_a_line_that_breaks_leaves_the_chain_as_it_was() {
     let (directory, key) = (memory(), key());
     let replica = Replica::new(directory.clone(), key);
     let bytes = noise(8 * BLOCK);
-    append_far(&replica, &bytes, None).unwrap();
+    append_remote(&replica, &bytes, None).unwrap();
     let names = directory.names().unwrap();
     let (link, next) = (Line::to(&noise(20 * BLOCK)[8 * BLOCK..]), next());
     link.cut.shutdown(std::net::Shutdown::Both).unwrap();
     let len = (12 * BLOCK) as u64;
-    let far = link.pull.far();
+    let remote = link.remote_session.remote();
     let error = replica
-        .append_far(far, len, None, &next, &work())
+        .append_remote(remote, len, None, &next, &work())
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io, "{error}");
     assert_eq!(replica.verify(&work()).unwrap(), root(&bytes));
@@ -453,15 +453,16 @@ fn append(
     Ok((appended, manifest.root()))
 }
 
-fn append_far(
+fn append_remote(
     replica: &Replica,
     bytes: &[u8],
     changed: Option<Changed>,
 ) -> Result<(Appended, manifest::Root)> {
     let (line, next) = (Line::to(bytes), next());
     let len = bytes.len() as u64;
-    let appended = replica.append_far(line.pull.far(), len, changed, &next, &work())?;
-    line.pull.end()?;
+    let appended =
+        replica.append_remote(line.remote_session.remote(), len, changed, &next, &work())?;
+    line.remote_session.end()?;
     line.agent.join().unwrap().unwrap();
     let manifest = manifest::Manifest::from_storage(next, &diskdelta::Limits::default())?;
     Ok((appended, manifest.root()))
@@ -469,7 +470,7 @@ fn append_far(
 
 /// A disk at the other end of a line of this host.
 struct Line {
-    pull: Pull,
+    remote_session: RemoteSession,
     agent: JoinHandle<Result<Served>>,
     cut: UnixStream,
     _file: tempfile::NamedTempFile,
@@ -484,7 +485,7 @@ impl Line {
         let options = ServeOptions::default().with_read_only(true);
         let agent = std::thread::spawn(move || serve(reader, there, &options, &work()));
         let reader = here.try_clone().unwrap();
-        let dialled = Client::new(reader, here, &LineOptions::default(), &work()).unwrap();
+        let client = Client::new(reader, here, &LineOptions::default(), &work()).unwrap();
         let job = Job {
             path: file.path().as_os_str().as_bytes().to_vec(),
             format: Some(Format::Raw),
@@ -494,7 +495,7 @@ impl Line {
             read_holes: false,
         };
         Line {
-            pull: dialled.pull(&job, &work()).unwrap(),
+            remote_session: client.open_source(&job, &work()).unwrap(),
             agent,
             cut,
             _file: file,

@@ -1,6 +1,7 @@
 //! Parse, call, print: everything else is in the library.
 
 mod args;
+mod connect_args;
 mod context;
 mod delta;
 mod delta_file;
@@ -8,7 +9,6 @@ mod diff;
 mod export;
 mod failback;
 mod failback_text;
-mod far;
 mod generate;
 mod info;
 mod listen;
@@ -16,8 +16,8 @@ mod manifest;
 mod outcome;
 mod print;
 mod progress;
-mod reach;
 mod recover;
+mod remote;
 mod serve;
 mod signals;
 mod sync;

@@ -7,8 +7,8 @@ use crate::{Error, ErrorKind, Location};
 
 use super::Ended;
 use super::context::Context;
-use super::far;
 use super::outcome::Failure;
+use super::remote;
 pub use super::sync_args::Args;
 use super::sync_report::print_report;
 
@@ -16,10 +16,10 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     match (&args.source, &args.target) {
         (Location::Path(source), Location::Path(target)) => run_here(args, source, target, context),
         (Location::Remote(source), Location::Path(target)) => {
-            far::pull(args, source, target, context)
+            remote::pull(args, source, target, context)
         }
         (Location::Path(source), Location::Remote(target)) => {
-            far::push(args, source, target, context)
+            remote::push(args, source, target, context)
         }
         _ => Err(Error::new(
             ErrorKind::InvalidInput,

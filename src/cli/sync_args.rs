@@ -9,7 +9,7 @@ use crate::units::parse_size;
 use crate::{BlockSize, Location};
 
 use super::args::{self, Common, Holes, Parents};
-use super::reach::Reach;
+use super::connect_args::ConnectArgs;
 
 /// Makes TARGET hold what SOURCE holds, moving only what differs
 ///
@@ -95,7 +95,7 @@ pub struct Args {
     #[command(flatten)]
     pub holes: Holes,
     #[command(flatten)]
-    pub reach: Reach,
+    pub connect: ConnectArgs,
 }
 
 impl Args {

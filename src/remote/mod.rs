@@ -11,20 +11,20 @@ mod wire;
 mod own_directories;
 mod shown_paths;
 
-pub use compare::endpoint::{End, Room, Step, Worker};
+pub use compare::endpoint::{Capacity, Endpoint, Output, Worker};
 pub use compare::keys::Keys;
 pub use compare::known::Known;
-pub use compare::root::RootEnd;
-pub use compare::source::SourceEnd;
-pub use compare::source_worker::{SourceDone, SourceTask, SourceWorker, Wanted};
-pub use compare::target::{TakeBlocks, TargetEnd};
-pub use compare::target_worker::{Handed, TargetDone, TargetTask, TargetWorker, Visit};
-pub use compare::tree::{NodeHash, Nodes, NodesAre, Tree, TreeEnd, children_of};
+pub use compare::root::RootPeer;
+pub use compare::source::SourcePeer;
+pub use compare::source_worker::{SourceCompletion, SourceTask, SourceWorker, Wanted};
+pub use compare::target::{TakeBlocks, TargetPeer};
+pub use compare::target_worker::{Handed, TargetCompletion, TargetTask, TargetWorker, Visit};
+pub use compare::tree::{NodeHash, Nodes, NodesAre, Tree, TreePeer, children_of};
 pub use compare::view::{BlockHashes, View, Windows};
 #[cfg(feature = "failback")]
 pub(crate) use own_directories::{OwnDirectories, lies_within};
 pub use sandbox::{Confined, Root};
-pub use session::client::{Client, Pull};
+pub use session::client::{Client, RemoteSession};
 pub use session::remote_source::RemoteSource;
 pub use session::run::{Session, Side};
 #[cfg(feature = "failback")]
@@ -35,11 +35,11 @@ pub use transport::connect::{ConnectOptions, Connection};
 pub use transport::retry::Retry;
 pub use transport::ssh::{Shell, ShellOptions};
 pub use wire::comparison::{
-    BlockDiff, BlockPages, Blocks, Children, Data, NewBlock, Pages, Parts, Segments, Short,
+    BlockDiff, BlockPages, Blocks, Children, Data, NewBlock, Pages, Parts, Segments, TruncatedHash,
 };
 pub use wire::connection::{Line, LineWatch, Traffic};
 pub use wire::connection_options::LineOptions;
 pub use wire::format;
 pub use wire::frame::{Frame, FrameDecoder, FrameEncoder};
 pub use wire::message::{Claims, Compare, Hello, Message};
-pub use wire::request::{Ending, Fault, Job, Opened, TargetJob};
+pub use wire::request::{Fault, Job, Opened, RemoteOutcome, TargetJob};

@@ -7,7 +7,7 @@ use super::binding::{self, BINDING_LEN, Bound, Head, head_of};
 use super::encrypted::{EncryptedFile, EncryptedFileWriter};
 use super::key::Key;
 use super::link::{DELTA, Link, MANIFEST};
-use super::remote_link::far_link;
+use super::remote_link::remote_link;
 use crate::delta::{Delta, DeltaOptions, FrameKind, Stack, Trailer, create_link, merge};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, CreateOptions, Image, ImageOptions};
@@ -146,7 +146,7 @@ impl Replica {
     /// # Errors
     /// Those of [`append`](Self::append), and of the line; `VerifyFailed` where what came does not
     /// make up the source.
-    pub fn append_far(
+    pub fn append_remote(
         &self,
         source: &dyn SourceBackend,
         disk_len: u64,
@@ -156,7 +156,7 @@ impl Replica {
     ) -> Result<Appended> {
         self.add(disk_len, next, &|base, sealing| {
             let changed = ranges_since(changed.as_ref(), base.manifest());
-            far_link(base, source, disk_len, changed, sealing, next, work)
+            remote_link(base, source, disk_len, changed, sealing, next, work)
         })
     }
 

@@ -22,7 +22,7 @@ use crate::units::{BlockSize, Extent, check_change_map};
 ///
 /// # Errors
 /// Those of [`SourceBackend::find`]; `NoSpace`, `Io`.
-pub(super) fn far_link(
+pub(super) fn remote_link(
     base: &KeptManifest,
     source: &dyn SourceBackend,
     disk_len: u64,

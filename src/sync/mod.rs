@@ -94,9 +94,9 @@ pub fn sync(
         way_on(error, target).at_path(target.path())
     })?;
     report.trusts_manifest |= source
-        .far
+        .remote
         .as_ref()
-        .is_some_and(|far| far.believes_manifests());
+        .is_some_and(|remote| remote.believes_manifests());
     report.conclude(options);
     if !options.dry_run {
         commit::leftovers::remove(target, work)
@@ -183,7 +183,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     };
     let note = scan::sectors::compare(&run.source.image.info(), old.info().sector_bytes)?;
     // What comes from another host is looked at as it is staged or copied, or else beforehand.
-    if run.source.far.is_none() || in_place {
+    if run.source.remote.is_none() || in_place {
         marker::in_data::refuse_source(run, Some(&*old))?;
     }
     let (mode, reason) = match run.options.mode {

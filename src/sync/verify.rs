@@ -52,7 +52,7 @@ fn equal(run: &Run<'_>, target: &dyn Image, ranges: Option<Vec<Range<u64>>>) -> 
     });
     match compared {
         // A source that was written to meanwhile is no fault of the target.
-        Err(error) if error.kind() == ErrorKind::VerifyFailed && run.source.far.is_none() => {
+        Err(error) if error.kind() == ErrorKind::VerifyFailed && run.source.remote.is_none() => {
             Err(run.check_source().err().unwrap_or(error))
         }
         compared => compared.map(drop),

@@ -189,9 +189,9 @@ fn a_guests_marker_does_not_come_from_or_go_to_another_host() {
             ));
         }
         assert!(lab.bytes("replica.raw") == before);
-        let vhdx = to.replace("replica.raw", "far-copy.vhdx");
+        let vhdx = to.replace("replica.raw", "remote-copy.vhdx");
         lab.done(&format!("sync {from} {vhdx} --rsh ./rsh"));
-        lab.done("diff evil.vhdx far-copy.vhdx");
+        lab.done("diff evil.vhdx remote-copy.vhdx");
     }
 }
 

@@ -471,7 +471,7 @@ fn pull_and_push_through_a_real_ssh() {
     let mut config = fs::File::create(lab.path("ssh_config")).unwrap();
     writeln!(
         config,
-        "Host far\nHostName 127.0.0.1\nPort {}\nIdentityFile {}\nIdentitiesOnly yes\n\
+        "Host remote-host\nHostName 127.0.0.1\nPort {}\nIdentityFile {}\nIdentitiesOnly yes\n\
          StrictHostKeyChecking no\nUserKnownHostsFile {}\nLogLevel ERROR",
         sshd.port,
         lab.path("user_key").display(),
@@ -488,15 +488,15 @@ fn pull_and_push_through_a_real_ssh() {
     let shell = format!("--rsh ./through --remote-program {COMMAND}");
     fs::copy(lab.path("old.raw"), lab.path("second.raw")).unwrap();
     lab.done(&format!(
-        "sync ssh://far{directory}/new.raw old.raw {shell}"
+        "sync ssh://remote-host{directory}/new.raw old.raw {shell}"
     ));
     assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
     lab.done(&format!(
-        "sync new.raw ssh://far{directory}/second.raw {shell}"
+        "sync new.raw ssh://remote-host{directory}/second.raw {shell}"
     ));
     assert!(lab.bytes("second.raw") == lab.bytes("new.raw"));
     lab.done(&format!(
-        "sync new.raw ssh://far{directory}/made.vhdx {shell}"
+        "sync new.raw ssh://remote-host{directory}/made.vhdx {shell}"
     ));
     lab.done("diff new.raw made.vhdx");
     // A key that may do nothing but serve one directory, and only read it.
@@ -504,7 +504,7 @@ fn pull_and_push_through_a_real_ssh() {
     let forced =
         format!("command=\"{COMMAND} serve --stdio --root {directory} --read-only\" {key}");
     fs::write(lab.path("authorized"), forced).unwrap();
-    lab.done("sync ssh://far/new.raw second.raw --rsh ./through");
-    lab.run("sync new.raw ssh://far/second.raw --rsh ./through")
+    lab.done("sync ssh://remote-host/new.raw second.raw --rsh ./through");
+    lab.run("sync new.raw ssh://remote-host/second.raw --rsh ./through")
         .fails(2, "only reads");
 }

@@ -8,9 +8,9 @@ use diskdelta::sync::{Source, SyncReport, sync};
 
 use crate::case::{Case, TARGET, source, work};
 use crate::cases::{self, PAGE};
-use crate::far::Far;
 use crate::litter::none_but_holes;
 use crate::medium::leave_staged;
+use crate::remote::FakeRemote;
 
 const EARLIER: &str = "/img/..t.diskdelta-stage.earlier";
 
@@ -26,7 +26,7 @@ fn again(case: &Case, new: &Source) -> SyncReport {
 #[test]
 fn all_of_a_stage_is_taken_over_zeros_too_wherever_the_source_is() {
     let case = cases::atomic_under_the_mark_only();
-    for source in [source(&case.new), Far::source(&case.new, false)] {
+    for source in [source(&case.new), FakeRemote::source(&case.new, false)] {
         let report = again(&case, &source);
         assert_eq!(report.resumed_bytes, 5 * PAGE as u64);
         assert_eq!(report.changed_bytes, report.resumed_bytes);
@@ -38,7 +38,7 @@ fn a_stage_that_reaches_beyond_the_target_is_taken_over_as_far_as_the_target_goe
     let old = cases::bytes(16 * PAGE, 1);
     let new = [cases::changed(&old), cases::bytes(3 * PAGE, 7)].concat();
     let case = Case::raw("growing", &old, &new);
-    for source in [source(&case.new), Far::source(&case.new, false)] {
+    for source in [source(&case.new), FakeRemote::source(&case.new, false)] {
         let report = again(&case, &source);
         assert!(report.resumed_bytes >= 3 * PAGE as u64, "{report:?}");
         assert!(report.resumed_bytes <= 5 * PAGE as u64, "{report:?}");
@@ -84,7 +84,7 @@ fn data_over_a_hole_is_taken_over_too() {
 #[test]
 fn an_earlier_stage_that_cannot_be_read_is_not_taken_for_a_damaged_one() {
     let case = cases::atomic_under_the_mark_only();
-    for source in [source(&case.new), Far::source(&case.new, false)] {
+    for source in [source(&case.new), FakeRemote::source(&case.new, false)] {
         let disk = case.disk();
         leave_staged(&disk, || case.work_on(&disk));
         let reads = |call: &Call<'_>| call.kind == OpKind::Read && call.path == Path::new(EARLIER);

@@ -63,14 +63,14 @@ impl Agent {
     /// Is the source of what it does next.
     fn answer(&self, bytes: Vec<u8>) {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new("source", bytes));
-        let answerer = SourceServer {
+        let source_server = SourceServer {
             image: Arc::new(Raw::open(storage).unwrap()),
             check: &|| Ok(()),
             warnings: Vec::new(),
             cached: None,
         };
         let work = Work::with_threads(1).unwrap();
-        answerer.answer(&self.session, &work).unwrap();
+        source_server.answer(&self.session, &work).unwrap();
     }
 
     fn end(mut self) {

@@ -16,9 +16,9 @@ fn rig(table: &str) -> Rig {
     rig
 }
 
-fn far_rig() -> Rig {
+fn remote_rig() -> Rig {
     let mut rig = rig("").with_job("mode = \"delta\"");
-    rig.far = vec!["primary"];
+    rig.remote = vec!["primary"];
     rig.shell("");
     rig
 }
@@ -122,7 +122,7 @@ fn a_job_that_is_cancelled_before_it_wrote_leaves_a_replica_as_it_was() {
 
 #[test]
 fn a_disk_on_another_host_is_replicated_encrypted_and_only_what_differs_comes() {
-    let rig = far_rig();
+    let rig = remote_rig();
     let plan = rig.plan_from("primary");
     rig.ok(&["check", plan.to_str().unwrap()]);
     let mut runner = start(&rig);
@@ -149,7 +149,7 @@ fn a_disk_on_another_host_is_replicated_encrypted_and_only_what_differs_comes() 
 
 #[test]
 fn a_replica_of_a_disk_on_another_host_is_the_base_of_the_next_job() {
-    let rig = far_rig().with_job("mode = \"full-first\"");
+    let rig = remote_rig().with_job("mode = \"full-first\"");
     let mut runner = start(&rig);
     rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let sent = rig.sent();
@@ -175,8 +175,8 @@ fn a_replica_of_a_disk_on_another_host_is_the_base_of_the_next_job() {
 
 #[test]
 fn a_replica_whose_line_was_cut_holds_what_it_held_and_the_pass_is_made_again() {
-    let mut rig = far_rig().with_job("mode = \"full-first\"");
-    rig.reach = "limit_rate = \"4M\"\n".to_owned();
+    let mut rig = remote_rig().with_job("mode = \"full-first\"");
+    rig.connect = "limit_rate = \"4M\"\n".to_owned();
     rig.cuts_once(&rig.path("sent"), 3 << 19);
     let mut runner = start(&rig);
     rig.wait_for(&mut runner, 0, "ready-to-cutover");

@@ -96,9 +96,9 @@ fn a_delta_moves_about_what_its_plan_says() {
 fn a_delta_across_a_line_moves_about_what_its_plan_says() {
     for change in [pages, stretch] {
         let mut rig = rig("delta", &change);
-        rig.far = vec!["recovery"];
+        rig.remote = vec!["recovery"];
         rig.shell("");
-        holds("far", &rig, "delta");
+        holds("remote", &rig, "delta");
     }
 }
 

@@ -26,9 +26,9 @@ pub struct Rig {
     pub recovery: String,
     /// The sites whose disks lie on another host, both on the same; `ssh` is a script, see
     /// [`Rig::shell`].
-    pub far: Vec<&'static str>,
+    pub remote: Vec<&'static str>,
     /// More lines for how it is reached.
-    pub reach: String,
+    pub connect: String,
     /// Where the disk at the recovery site is read instead.
     pub export: Option<String>,
 }
@@ -42,8 +42,8 @@ impl Rig {
             job: String::new(),
             create: false,
             recovery: String::new(),
-            far: Vec::new(),
-            reach: String::new(),
+            remote: Vec::new(),
+            connect: String::new(),
             export: None,
         };
         for vm in vms {
@@ -158,9 +158,9 @@ impl Rig {
         bytes
     }
 
-    fn far_prefix(&self, site: &str) -> String {
-        match self.far.contains(&site) {
-            true if self.far.len() > 1 => "ssh://me@away.example".to_owned(),
+    fn remote_prefix(&self, site: &str) -> String {
+        match self.remote.contains(&site) {
+            true if self.remote.len() > 1 => "ssh://me@away.example".to_owned(),
             true => format!("ssh://me@{site}.example"),
             false => String::new(),
         }
@@ -295,9 +295,9 @@ impl Rig {
         for site in ["primary", "recovery"] {
             let wrapper = self.directory.path().join(format!("{site}.sh"));
             let root = self.directory.path().join(site);
-            let far = self.far_prefix(site);
+            let remote = self.remote_prefix(site);
             let line = format!(
-                "export FAR={far}\nexec sh {script} {}/\"$DISKDELTA_VM\" \"$1\"\n",
+                "export REMOTE={remote}\nexec sh {script} {}/\"$DISKDELTA_VM\" \"$1\"\n",
                 root.display()
             );
             fs::write(&wrapper, line).unwrap();
@@ -307,17 +307,17 @@ impl Rig {
                 wrapper.display()
             );
         }
-        for site in &self.far {
+        for site in &self.remote {
             let shell = self.path("rsh");
             text += &format!(
-                "[{site}.reach]\nrsh = \"sh {}\"\ntimeout = \"15s\"\n{}",
+                "[{site}.connect]\nrsh = \"sh {}\"\ntimeout = \"15s\"\n{}",
                 shell.display(),
-                self.reach
+                self.connect
             );
         }
         text += &self.recovery;
         for vm in &self.vms {
-            let at = |site, path: PathBuf| self.far_prefix(site) + path.to_str().unwrap();
+            let at = |site, path: PathBuf| self.remote_prefix(site) + path.to_str().unwrap();
             let recovery = at("recovery", self.source(vm));
             text += &format!(
                 "[[group]]\nname = \"g-{vm}\"\n[[group.vm]]\nname = \"{vm}\"\ncreate = {}\n\

@@ -1,6 +1,6 @@
 #!/bin/sh
 # A VM that is a directory: `running`, `fenced` and `gone` say what it is, `track.TOKEN` what its
-# guest wrote since, disk.* is its disk. $FAR stands before the addresses of its disks, and `address`
+# guest wrote since, disk.* is its disk. $REMOTE stands before the addresses of its disks, and `address`
 # in their place.
 set -e
 cd "$1"
@@ -83,7 +83,7 @@ changes-since)
     if [ -n "$since" ]; then
         changed=", \"changed\": [$(paste -sd, "track.$since")]"
     fi
-    address=$FAR$PWD/$place
+    address=$REMOTE$PWD/$place
     if [ -e address ]; then
         address=$(cat address)
     fi

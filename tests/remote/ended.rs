@@ -176,10 +176,10 @@ fn twenty_syncs_over_cloned_sockets_leave_no_thread_and_no_descriptor() {
         let agent =
             std::thread::spawn(move || serve(there.try_clone().unwrap(), there, &options, &work()));
         let line = LineOptions::default();
-        let dialled = Client::new(here.try_clone().unwrap(), here, &line, &work()).unwrap();
+        let client = Client::new(here.try_clone().unwrap(), here, &line, &work()).unwrap();
         lab.disk("old.raw", 50, round + 2);
         let target = lab.target("old.raw");
-        let pull = dialled.pull(&job("new.raw", None), &work()).unwrap();
+        let pull = client.open_source(&job("new.raw", None), &work()).unwrap();
         let synced = pull.sync_onto(target.target(), &SyncOptions::default(), &work());
         synced.unwrap();
         drop(agent.join().unwrap().unwrap());
@@ -260,8 +260,8 @@ fn a_shell_that_leaves_a_process_with_its_streams_behind_leaves_nothing_here() {
     let place = RemoteAddress::parse("ssh://host/a").unwrap();
     let dial = &|name: &str, text: &str, part: &str| {
         let begun = Instant::now();
-        let reach = script(&lab, name, text);
-        let error = place.dial(&reach, &work()).err().unwrap();
+        let connect = script(&lab, name, text);
+        let error = place.dial(&connect, &work()).err().unwrap();
         assert!(error.to_string().contains(part), "{text}: {error}");
         assert!(begun.elapsed() < Duration::from_secs(20), "{text}");
     };

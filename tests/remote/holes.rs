@@ -51,7 +51,7 @@ fn an_agent_reads_the_holes_of_its_source_and_of_its_target_where_a_job_asks_for
         };
         let begun = read_bytes();
         let pull = dial(options()).unwrap();
-        let pull = pull.pull(&wanted("new.raw", None), &work()).unwrap();
+        let pull = pull.open_source(&wanted("new.raw", None), &work()).unwrap();
         let target = lab.target("old.raw");
         pull.sync_onto(target.target(), &SyncOptions::default(), &work())
             .unwrap();
@@ -94,12 +94,12 @@ fn an_agent_that_cannot_read_holes_is_not_taken_for_one_that_did() {
         .unwrap();
     std::io::Write::write_all(&mut &there, &hello).unwrap();
     let reader = here.try_clone().unwrap();
-    let dialled = Client::new(reader, here, &LineOptions::default(), &work()).unwrap();
+    let client = Client::new(reader, here, &LineOptions::default(), &work()).unwrap();
     let job = Job {
         read_holes: true,
         ..job("new.raw", None)
     };
-    let error = dialled.pull(&job, &work()).err().unwrap();
+    let error = client.open_source(&job, &work()).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("same version"), "{error}");
 }

@@ -137,8 +137,8 @@ fn dial(options: ServeOptions, most: i64) -> (Result<Client>, JoinHandle<Result<
         left: left.clone(),
     };
     let other = Fragile { stream: here, left };
-    let dialled = Client::new(one, other, &LineOptions::default(), &work());
-    (dialled, agent)
+    let client = Client::new(one, other, &LineOptions::default(), &work());
+    (client, agent)
 }
 
 pub fn job(path: &str, target: Option<TargetJob>) -> Job {
@@ -175,10 +175,10 @@ pub fn pull(
     options: &SyncOptions,
     most: i64,
 ) -> Result<(SyncReport, Traffic)> {
-    let (dialled, agent) = dial(lab.serve().with_read_only(true), most);
+    let (client, agent) = dial(lab.serve().with_read_only(true), most);
     let target = lab.target(onto);
-    let report = dialled
-        .and_then(|dialled| dialled.pull(&job(from, None), &work()))
+    let report = client
+        .and_then(|client| client.open_source(&job(from, None), &work()))
         .and_then(|pull| pull.sync_onto(target.target(), options, &work()));
     drop(agent.join().unwrap());
     report
@@ -191,9 +191,9 @@ pub fn push(
     how: TargetJob,
     most: i64,
 ) -> Result<(SyncReport, Traffic)> {
-    let (dialled, agent) = dial(lab.serve(), most);
+    let (client, agent) = dial(lab.serve(), most);
     let source = lab.source(from);
-    let report = dialled?.push(&job(onto, Some(how)), &source, None, &work());
+    let report = client?.push(&job(onto, Some(how)), &source, None, &work());
     drop(agent.join().unwrap());
     report
 }
@@ -349,9 +349,9 @@ fn an_agent_that_only_reads_writes_nothing_and_none_serves_what_lies_outside() {
     lab.disk("new.raw", 100, 1);
     lab.disk("old.raw", 100, 2);
     let before = fs::read(lab.path("old.raw")).unwrap();
-    let (dialled, agent) = dial(lab.serve().with_read_only(true), i64::MAX);
+    let (client, agent) = dial(lab.serve().with_read_only(true), i64::MAX);
     let source = lab.source("new.raw");
-    let error = dialled
+    let error = client
         .unwrap()
         .push(&job("old.raw", Some(target_job())), &source, None, &work())
         .unwrap_err();
@@ -409,17 +409,22 @@ fn no_job_names_a_file_that_syncs_make_for_themselves() {
                 .serve()
                 .with_root(root)
                 .with_manifest_cache(Some(lab.path("own")));
-            let (dialled, agent) = dial(serve.clone(), i64::MAX);
+            let (client, agent) = dial(serve.clone(), i64::MAX);
             let source = lab.source("log.raw");
-            let error = dialled
+            let error = client
                 .unwrap()
                 .push(&job(&path, Some(target_job())), &source, None, &work())
                 .unwrap_err();
             // A link that leads nowhere yet is refused as one that leads outside.
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{path}: {error}");
             drop(agent.join().unwrap());
-            let (dialled, agent) = dial(serve, i64::MAX);
-            assert!(dialled.unwrap().pull(&job(&path, None), &work()).is_err());
+            let (client, agent) = dial(serve, i64::MAX);
+            assert!(
+                client
+                    .unwrap()
+                    .open_source(&job(&path, None), &work())
+                    .is_err()
+            );
             drop(agent.join().unwrap());
         }
     }
@@ -446,18 +451,18 @@ fn what_does_not_go_across_hosts_is_refused() {
 }
 
 /// Answers from `source` at the other end of a line, and hands the disk there to `with`.
-fn with_far<T>(source: HostSource, check: bool, with: impl FnOnce(RemoteSource) -> T) -> T {
+fn with_remote<T>(source: HostSource, check: bool, with: impl FnOnce(RemoteSource) -> T) -> T {
     let (here, there) = UnixStream::pair().unwrap();
     let agent = std::thread::spawn(move || {
         let line = Line::new(there.try_clone().unwrap(), there, LineOptions::default()).unwrap();
         let session = Session::greet(line, Side::Agent, work().cancel()).unwrap();
-        let answerer = SourceServer {
+        let source_server = SourceServer {
             image: source.image().clone(),
             check: &|| if check { source.check() } else { Ok(()) },
             warnings: Vec::new(),
             cached: None,
         };
-        if let Err(error) = answerer.answer(&session, &work()) {
+        if let Err(error) = source_server.answer(&session, &work()) {
             let fault = Box::new(Fault::of(&error, false));
             drop(session.line().send(&Message::Fail(fault)));
         }
@@ -475,12 +480,14 @@ fn differences_that_short_hashes_hid_are_found_with_long_ones_in_the_same_run() 
     let lab = Lab::new();
     lab.disk("new.raw", 1600, 1);
     lab.disk("old.raw", 1600, 2);
-    let report = with_far(lab.source("new.raw"), true, |far| {
-        let far = Arc::new(far.with_hash_len(1));
+    let report = with_remote(lab.source("new.raw"), true, |remote| {
+        let remote = Arc::new(remote.with_hash_len(1));
         let target = lab.target("old.raw");
         let options = SyncOptions::default().with_mode(Mode::Delta);
-        let report = far.sync_onto(target.target(), &options, &work()).unwrap();
-        far.end(None).unwrap();
+        let report = remote
+            .sync_onto(target.target(), &options, &work())
+            .unwrap();
+        remote.end(None).unwrap();
         report
     });
     assert!(lab.same("new.raw", "old.raw"));
@@ -500,10 +507,10 @@ fn a_source_that_is_written_to_meanwhile_leaves_an_atomic_target_untouched() {
         .unwrap();
     file.write_all_at(b"changed", 5000).unwrap();
     drop(file);
-    let error = with_far(source, true, |far| {
-        let far = Arc::new(far);
+    let error = with_remote(source, true, |remote| {
+        let remote = Arc::new(remote);
         let target = lab.target("old.raw");
-        let done = far.sync_onto(target.target(), &SyncOptions::default(), &work());
+        let done = remote.sync_onto(target.target(), &SyncOptions::default(), &work());
         done.unwrap_err()
     });
     assert_eq!(error.kind(), ErrorKind::SourceChanged, "{error}");
@@ -515,13 +522,13 @@ fn an_end_of_another_version_is_refused_and_so_is_a_shell_that_prints() {
     let greet = |bytes: Vec<u8>| {
         let (here, mut there) = UnixStream::pair().unwrap();
         there.write_all(&bytes).unwrap();
-        let dialled = Client::new(
+        let client = Client::new(
             here.try_clone().unwrap(),
             here,
             &LineOptions::default(),
             &work(),
         );
-        dialled.map(drop).unwrap_err()
+        client.map(drop).unwrap_err()
     };
     let frame = Message::Hello(Hello {
         version_least: 900,
@@ -545,8 +552,8 @@ fn an_end_of_another_version_is_refused_and_so_is_a_shell_that_prints() {
 fn silence_is_an_error_that_says_what_was_awaited() {
     let (here, there) = UnixStream::pair().unwrap();
     let options = LineOptions::default().with_silence(Duration::from_millis(300));
-    let dialled = Client::new(here.try_clone().unwrap(), here, &options, &work());
-    let error = dialled.map(drop).unwrap_err();
+    let client = Client::new(here.try_clone().unwrap(), here, &options, &work());
+    let error = client.map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(
         error

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use diskdelta::diff::{CompareReport, Difference};
 use diskdelta::image::Image;
 use diskdelta::remote::{
-    End, FrameDecoder, FrameEncoder, Keys, Known, Message, Room, SourceEnd, SourceWorker, Step,
-    TargetEnd, TargetWorker, View, Visit, Windows, Worker,
+    Capacity, Endpoint, FrameDecoder, FrameEncoder, Keys, Known, Message, Output, SourcePeer,
+    SourceWorker, TargetPeer, TargetWorker, View, Visit, Windows, Worker,
 };
 use diskdelta::{Error, Result};
 
@@ -102,11 +102,11 @@ pub fn run(source: &dyn Image, target: &dyn Image, visit: &Visit<'_>, plan: &Pla
     let target_worker =
         TargetWorker::new(&target, keys.clone(), visit).with_counts_only(plan.counts_only);
     let mut one = Player::new(
-        SourceEnd::new(&source, keys.clone()).unwrap(),
+        SourcePeer::new(&source, keys.clone()).unwrap(),
         source_worker,
     );
     let mut other = Player::new(
-        TargetEnd::new(&target, keys)
+        TargetPeer::new(&target, keys)
             .unwrap()
             .with_counts_only(plan.counts_only)
             .with_skips(plan.skips),
@@ -166,7 +166,7 @@ struct Line<'a> {
     root: Option<[u8; 32]>,
 }
 
-struct Player<E: End, W> {
+struct Player<E: Endpoint, W> {
     end: E,
     worker: W,
     running: Vec<E::Task>,
@@ -179,7 +179,7 @@ struct Player<E: End, W> {
     failed: Option<Error>,
 }
 
-impl<E: End, W: Worker<Task = E::Task, Done = E::Done>> Player<E, W> {
+impl<E: Endpoint, W: Worker<Task = E::Task, Completion = E::Completion>> Player<E, W> {
     fn new(end: E, worker: W) -> Self {
         Player {
             end,
@@ -227,7 +227,7 @@ impl<E: End, W: Worker<Task = E::Task, Done = E::Done>> Player<E, W> {
             let task = self.running.swap_remove(index);
             self.is_idle = false;
             let done = self.worker.perform(task)?;
-            return self.end.done(done);
+            return self.end.complete(done);
         }
         if roll % 3 == 1
             && let Some(bytes) = incoming.pop_front()
@@ -241,15 +241,17 @@ impl<E: End, W: Worker<Task = E::Task, Done = E::Done>> Player<E, W> {
             }
             return Ok(());
         }
-        let room = Room {
+        let capacity = Capacity {
             tasks: self.running.len() < 4,
             line: self.outgoing.len() < 3 || !self.is_heard,
         };
-        match self.end.step(room)? {
-            Some(Step::Send(message)) => self.send(message, side, &mut line.lock().unwrap(), dice),
-            Some(Step::Run(task)) => self.running.push(task),
+        match self.end.next_output(capacity)? {
+            Some(Output::Send(message)) => {
+                self.send(message, side, &mut line.lock().unwrap(), dice)
+            }
+            Some(Output::Run(task)) => self.running.push(task),
             // With other room there may be something.
-            None => self.is_idle = room.tasks && room.line,
+            None => self.is_idle = capacity.tasks && capacity.line,
         }
         Ok(())
     }

@@ -6,14 +6,19 @@ use std::os::unix::net::UnixStream;
 
 use diskdelta::image::Format;
 use diskdelta::remote::{
-    Children, Client, End, Job, Line, LineOptions, Message, Opened, Pull, Room, RootEnd, Segments,
-    ServeOptions, Session, Side, Step, serve,
+    Capacity, Children, Client, Endpoint, Job, Line, LineOptions, Message, Opened, Output,
+    RemoteSession, RootPeer, Segments, ServeOptions, Session, Side, serve,
 };
 use diskdelta::{BlockSize, ErrorKind, Result, manifest};
 
 use crate::lines::{Lab, job, work};
 
-fn pull(lab: &Lab, options: ServeOptions, name: &str, live: bool) -> Result<Pull> {
+fn remote_session(
+    lab: &Lab,
+    options: ServeOptions,
+    name: &str,
+    live: bool,
+) -> Result<RemoteSession> {
     let (here, there) = UnixStream::pair().unwrap();
     let options = options.with_root(Some(lab.path("")));
     let reader = there.try_clone().unwrap();
@@ -23,7 +28,7 @@ fn pull(lab: &Lab, options: ServeOptions, name: &str, live: bool) -> Result<Pull
         live,
         ..job(name, None)
     };
-    Client::new(reader, here, &line, &work())?.pull(&job, &work())
+    Client::new(reader, here, &line, &work())?.open_source(&job, &work())
 }
 
 #[test]
@@ -46,16 +51,17 @@ fn a_root_is_that_of_the_bytes_and_brings_none_of_them_over_the_line() {
     for name in ["disk.raw", "longer.raw"] {
         let same = lab.source(name);
         let len = same.image().disk_len();
-        let pull = pull(&lab, ServeOptions::default(), "disk.raw", false).unwrap();
-        let root = pull.far().root(len, &work()).unwrap();
+        let remote_session =
+            remote_session(&lab, ServeOptions::default(), "disk.raw", false).unwrap();
+        let root = remote_session.remote().root(len, &work()).unwrap();
         // And once more in the same session.
-        assert_eq!(pull.far().root(len, &work()).unwrap(), root);
+        assert_eq!(remote_session.remote().root(len, &work()).unwrap(), root);
         let block = BlockSize::default();
         let expected = manifest::root_of(&**same.image(), block, &work()).unwrap();
         assert_eq!(root, expected, "{name}");
-        let traffic = pull.far().traffic();
+        let traffic = remote_session.remote().traffic();
         assert!(traffic.received_bytes < 2000, "{traffic:?}");
-        pull.end().unwrap();
+        remote_session.end().unwrap();
     }
 }
 
@@ -86,9 +92,9 @@ fn a_root_is_never_asked_of_a_manifest_that_stands_for_reading() {
         asked
     });
     let (reader, line) = (here.try_clone().unwrap(), LineOptions::default());
-    let dialled = Client::new(reader, here, &line, &work()).unwrap();
-    let pull = dialled.pull(&job("disk", None), &work()).unwrap();
-    let root = pull.far().root(5000, &work()).unwrap();
+    let client = Client::new(reader, here, &line, &work()).unwrap();
+    let remote_session = client.open_source(&job("disk", None), &work()).unwrap();
+    let root = remote_session.remote().root(5000, &work()).unwrap();
     assert_eq!(*root.as_bytes(), [9; 32]);
     let asked = agent.join().unwrap();
     assert!(!asked.from_manifest && !asked.counts_only);
@@ -100,17 +106,17 @@ fn a_source_that_somebody_writes_to_is_looked_at_but_not_copied() {
     let lab = Lab::new();
     lab.disk("disk.raw", 800, 1);
     let holder = lab.target("disk.raw");
-    let error = pull(&lab, ServeOptions::default(), "disk.raw", false).err();
+    let error = remote_session(&lab, ServeOptions::default(), "disk.raw", false).err();
     assert_eq!(error.unwrap().kind(), ErrorKind::InUse);
-    let pull = pull(&lab, ServeOptions::default(), "disk.raw", true).unwrap();
-    assert_eq!(pull.far().opened().disk_len, 800 * 4096);
-    pull.end().unwrap();
+    let remote_session = remote_session(&lab, ServeOptions::default(), "disk.raw", true).unwrap();
+    assert_eq!(remote_session.remote().opened().disk_len, 800 * 4096);
+    remote_session.end().unwrap();
     drop(holder);
 }
 
 #[test]
 fn an_end_that_finds_a_root_believes_no_batch_out_of_its_order_or_place() {
-    let room = Room {
+    let capacity = Capacity {
         tasks: true,
         line: true,
     };
@@ -120,10 +126,10 @@ fn an_end_that_finds_a_root_believes_no_batch_out_of_its_order_or_place() {
             segments: Children::default(),
         })
     };
-    let mut end = RootEnd::new(200 << 20);
-    assert!(end.step(room).unwrap().is_none() && !end.is_finished());
+    let mut end = RootPeer::new(200 << 20);
+    assert!(end.next_output(capacity).unwrap().is_none() && !end.is_finished());
     end.receive(batch(1)).unwrap();
-    let Some(Step::Send(Message::Blocks(blocks))) = end.step(room).unwrap() else {
+    let Some(Output::Send(Message::Blocks(blocks))) = end.next_output(capacity).unwrap() else {
         panic!("no answer");
     };
     assert!(blocks.batch == 1 && blocks.segments.is_empty());

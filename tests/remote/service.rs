@@ -158,21 +158,21 @@ impl Dialler {
         let place = RemoteAddress::parse(place).unwrap();
         let mut line = TlsLine::dial(&place, &self.options)?;
         let (reader, writer) = line.streams()?;
-        let dialled = Client::new(reader, writer, &self.line, &work())?;
-        Ok((dialled, line))
+        let client = Client::new(reader, writer, &self.line, &work())?;
+        Ok((client, line))
     }
 
     pub fn pull(&self, lab: &Lab, from: &str, onto: &str) -> Result<(SyncReport, Traffic)> {
         let target = lab.target(onto);
-        let (dialled, _line) = self.dial()?;
-        let pull = dialled.pull(&job(from, None), &work())?;
+        let (client, _line) = self.dial()?;
+        let pull = client.open_source(&job(from, None), &work())?;
         pull.sync_onto(target.target(), &SyncOptions::default(), &work())
     }
 
     pub fn push(&self, lab: &Lab, from: &str, onto: &str) -> Result<(SyncReport, Traffic)> {
         let source = lab.source(from);
-        let (dialled, _line) = self.dial()?;
-        dialled.push(&job(onto, Some(target_job())), &source, None, &work())
+        let (client, _line) = self.dial()?;
+        client.push(&job(onto, Some(target_job())), &source, None, &work())
     }
 }
 

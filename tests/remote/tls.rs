@@ -344,9 +344,9 @@ fn files_that_are_no_use_are_named() {
             options: diskdelta::remote::tls::DialOptions::new(identity.clone()),
             line: LineOptions::default(),
         };
-        let dialled = dialler.dial().map(drop).unwrap_err();
+        let client = dialler.dial().map(drop).unwrap_err();
         let bound = Service::bind("127.0.0.1:0", &identity, Default::default());
-        for error in [dialled, bound.map(drop).unwrap_err()] {
+        for error in [client, bound.map(drop).unwrap_err()] {
             assert_eq!(error.kind(), kind, "{error}");
             assert!(error.to_string().contains(text), "{text}: {error}");
         }
@@ -538,13 +538,13 @@ fn a_service_that_is_stopped_ends_its_sessions() {
     let (papers, lab) = (Papers::new(), lab());
     let mut service = start(&papers, &lab);
     let alice = service.dialler(papers.of("alice", "ca"));
-    let (dialled, _line) = alice.dial().unwrap();
+    let (client, _line) = alice.dial().unwrap();
     let _silent = TcpStream::connect(service.address).unwrap();
     service.cancel.cancel();
     service.ended();
     service.says("ended: cancelled");
     let job = crate::lines::job("new.raw", None);
-    assert!(dialled.pull(&job, &work()).map(drop).is_err());
+    assert!(client.open_source(&job, &work()).map(drop).is_err());
     assert!(alice.dial().is_err());
 }
 
@@ -555,9 +555,9 @@ fn a_session_that_takes_too_long_is_ended_and_told_so() {
     options.serve.line = LineOptions::default().with_longest(Some(Duration::from_secs(3)));
     let service = Running::start(&papers.of("server", "ca"), options);
     let alice = service.dialler(papers.of("alice", "ca"));
-    let (dialled, _line) = alice.dial().unwrap();
+    let (client, _line) = alice.dial().unwrap();
     let job = crate::lines::job("new.raw", None);
-    let pull = dialled.pull(&job, &work()).unwrap();
+    let pull = client.open_source(&job, &work()).unwrap();
     service.says("ended: this session took more than 3 s");
     let target = lab.target("here.raw");
     let done = pull.sync_onto(target.target(), &Default::default(), &work());
@@ -577,10 +577,10 @@ fn a_client_that_wants_nothing_is_sent_away_however_alive_it_is() {
     let service = Running::start(&papers.of("server", "ca"), options);
     let mut alice = service.dialler(papers.of("alice", "ca"));
     alice.line = line;
-    let (dialled, _line) = alice.dial().unwrap();
+    let (client, _line) = alice.dial().unwrap();
     service.says("gave nothing but signs of life for 3 s while its job was awaited");
     let job = crate::lines::job("new.raw", None);
-    let error = dialled.pull(&job, &work()).map(drop).unwrap_err();
+    let error = client.open_source(&job, &work()).map(drop).unwrap_err();
     assert!(
         error.to_string().contains("nothing but signs of life"),
         "{error}"

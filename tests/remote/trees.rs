@@ -8,7 +8,7 @@ use diskdelta::diff::{self, Difference};
 use diskdelta::image::{Image, ImageInfo};
 use diskdelta::manifest::Manifest;
 use diskdelta::remote::{
-    Frame, FrameDecoder, FrameEncoder, Keys, Known, Message, NodesAre, TreeEnd, Windows,
+    Frame, FrameDecoder, FrameEncoder, Keys, Known, Message, NodesAre, TreePeer, Windows,
     children_of,
 };
 use diskdelta::{BlockSize, Extent, Result, Work, manifest};
@@ -57,11 +57,11 @@ fn descend(
     lie: &mut dyn FnMut(Message) -> Option<Message>,
 ) -> Result<(Vec<Range<u64>>, u64)> {
     let keys = Keys::new(&[7; 32], 1, 16);
-    let mut end = TreeEnd::new(target, keys.clone());
+    let mut end = TreePeer::new(target, keys.clone());
     let mut questions = 0;
     while !end.is_finished() {
         let mut answers = Vec::new();
-        while let Some(question) = end.step() {
+        while let Some(question) = end.next_output() {
             let Message::Nodes(nodes) = carried(&question)? else {
                 panic!("{question:?}");
             };
@@ -165,14 +165,14 @@ fn answers_that_nobody_asked_for_and_nodes_that_are_not_there_are_refused() {
     source.put(0, 77);
     let (new, old) = (manifest_of(&source), manifest_of(&target));
     let keys = Keys::new(&[7; 32], 1, 16);
-    let mut end = TreeEnd::new(&old, keys.clone());
+    let mut end = TreePeer::new(&old, keys.clone());
     let nothing = || Message::NodesAre(NodesAre(Vec::new()));
     assert!(end.receive(nothing()).is_err(), "before any question");
-    let mut end = TreeEnd::new(&old, keys.clone());
-    end.step().unwrap();
+    let mut end = TreePeer::new(&old, keys.clone());
+    end.next_output().unwrap();
     assert!(end.receive(nothing()).is_err(), "too few nodes");
-    let mut end = TreeEnd::new(&old, keys.clone());
-    end.step().unwrap();
+    let mut end = TreePeer::new(&old, keys.clone());
+    end.next_output().unwrap();
     let beyond = NodesAre(vec![vec![(200, [1; 16])]]);
     assert!(
         end.receive(Message::NodesAre(beyond)).is_err(),

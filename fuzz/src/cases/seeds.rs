@@ -154,7 +154,7 @@ fn line() -> Vec<u8> {
         Message::Root([4; 32]),
         Message::Check,
         Message::Answers(vec![true, false]),
-        Message::Done(None),
+        Message::Complete(None),
     ];
     let mut bytes = vec![0];
     let mut encoder = FrameEncoder::default();

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::disk_path::{DiskPath, Standing};
 use super::encrypted_disk::EncryptedDisk;
-use super::far::Far;
 use super::findings::{List, Looked, Room, crowded};
 use super::open_disk::OpenDisk;
 use super::pace::Pace;
+use super::remote_disk::RemoteDisk;
 use super::source_disk::SourceDisk;
 use super::{HostDisks, open_to_write};
 use crate::error::{Error, ErrorKind, Result};
@@ -174,8 +174,8 @@ impl HostDisks {
     /// Looks at a disk that is to be read, which its VM may be writing to.
     fn look(&self, side: Side, index: usize) -> Result<Looked> {
         let source_disk = self.source_disk(side, index, true, &Work::with_threads(1)?)?;
-        if let SourceDisk::Far(far) = &source_disk {
-            far.close()?;
+        if let SourceDisk::Remote(remote) = &source_disk {
+            remote.close()?;
         }
         let allocated = source_disk.image().map(|image| image.allocated_bytes());
         Ok(Looked {
@@ -294,8 +294,14 @@ impl HostDisks {
             let source_disk = self.source_disk(Side::Source, index, true, work)?;
             let disk_path = self.disk_path(Side::Target, index)?;
             let encrypted = self.encrypted(Side::Target, index)?;
-            if let SourceDisk::Far(far) = &source_disk {
-                return far_estimate(far, &disk.identity, &disk_path, encrypted.as_ref(), work);
+            if let SourceDisk::Remote(remote) = &source_disk {
+                return remote_estimate(
+                    remote,
+                    &disk.identity,
+                    &disk_path,
+                    encrypted.as_ref(),
+                    work,
+                );
             }
             let source = source_disk.local()?;
             let held = encrypted
@@ -354,8 +360,8 @@ fn refuse_unwritable(path: &Path) -> Result<()> {
 }
 
 /// From a sample of all of the disk: where its data is cannot be told from here.
-fn far_estimate(
-    far: &Far,
+fn remote_estimate(
+    remote: &RemoteDisk,
     identity: &str,
     disk_path: &DiskPath,
     encrypted: Option<&EncryptedDisk>,
@@ -364,18 +370,18 @@ fn far_estimate(
     let held = encrypted.map_or(Ok(None), EncryptedDisk::kept_manifest)?;
     let (found, since) = match &held {
         Some(held) => {
-            let unseen = ManifestImage::of(held.manifest(), far.disk_len())?;
-            let found = far.sample(Some(&unseen), Some(held), work)?;
+            let unseen = ManifestImage::of(held.manifest(), remote.disk_len())?;
+            let found = remote.sample(Some(&unseen), Some(held), work)?;
             (found, encrypted.and_then(EncryptedDisk::age))
         }
         None => {
             let path = disk_path.path()?.filter(|_| !is_left_incomplete(disk_path));
             let target = path.as_ref().map(|_| target_image(disk_path)).transpose()?;
-            let found = far.sample(target.as_ref().map(|it| &**it.image()), None, work)?;
+            let found = remote.sample(target.as_ref().map(|it| &**it.image()), None, work)?;
             (found, path.and_then(|path| age(&path)))
         }
     };
-    let disk_bytes = far.disk_len();
+    let disk_bytes = remote.disk_len();
     let data_bytes = share((found.looked, found.data), disk_bytes);
     let changed_bytes = found
         .changed

@@ -14,8 +14,8 @@ use std::time::Duration;
 use super::check::age;
 use super::disk_path::{DiskPath, exists};
 use super::disk_state::{DiskState, cut, padded};
-use super::far::Far;
 use super::plaintext_disk::PlaintextDisk;
+use super::remote_disk::RemoteDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::CopyOrder;
 use crate::failback::machine::Amount;
@@ -48,7 +48,7 @@ pub(super) struct Reading<'a> {
 pub(super) enum Disk<'a> {
     Here(Arc<dyn Image>),
     /// On another host.
-    Far(&'a Far),
+    Remote(&'a RemoteDisk),
 }
 
 impl EncryptedDisk {
@@ -344,7 +344,7 @@ impl Reading<'_> {
                 let image = padded(image.clone(), disk_len);
                 replica.append(&*image, changed, next, self.check, work)
             }
-            Disk::Far(far) => far.append_to(replica, disk_len, changed, next, work),
+            Disk::Remote(remote) => remote.append_to(replica, disk_len, changed, next, work),
         }
     }
 }
@@ -353,7 +353,7 @@ impl Disk<'_> {
     fn len(&self) -> u64 {
         match self {
             Disk::Here(image) => image.disk_len(),
-            Disk::Far(far) => far.disk_len(),
+            Disk::Remote(remote) => remote.disk_len(),
         }
     }
 }

@@ -15,7 +15,6 @@ mod check;
 mod disk_path;
 mod disk_state;
 mod encrypted_disk;
-mod far;
 mod findings;
 mod forecast;
 pub(in crate::failback) mod one_file;
@@ -23,6 +22,7 @@ mod open_disk;
 mod pace;
 mod pass;
 mod plaintext_disk;
+mod remote_disk;
 mod restore;
 mod sides;
 mod source_disk;
@@ -67,7 +67,7 @@ pub struct HostDisks {
     safety: Safety,
     encryption: Sides<Option<Encryption>>,
     /// How a side's disks on other hosts are reached.
-    reach: Sides<ConnectOptions>,
+    connect: Sides<ConnectOptions>,
     /// Where other disks come from, if this is done for another host.
     callback_source: Option<Arc<CallbackSource>>,
     /// How much a side's disks should hold whose disk states lie elsewhere.
@@ -126,9 +126,9 @@ impl HostDisks {
                 source: plan.source_site().encryption.clone(),
                 target: plan.target_site().encryption.clone(),
             },
-            reach: Sides {
-                source: far::reach(&plan.source_site().reach),
-                target: far::reach(&plan.target_site().reach),
+            connect: Sides {
+                source: remote_disk::connect_options(&plan.source_site().connect),
+                target: remote_disk::connect_options(&plan.target_site().connect),
             },
             callback_source: None,
             told: Mutex::default(),
@@ -175,7 +175,7 @@ impl HostDisks {
                 false => Safety::Atomic,
             },
             encryption: Sides::default(),
-            reach: Sides::default(),
+            connect: Sides::default(),
             callback_source: Some(callback_source),
             told: Mutex::new(told),
             newest: Mutex::default(),
@@ -199,13 +199,13 @@ impl HostDisks {
         let refused = |disk_path: Result<DiskPath>| {
             disk_path.is_ok_and(|disk_path| self.refuse_device(&disk_path).is_err())
         };
-        let is_far_device = |disk: &PlannedDisk| match &disk.at.of(side).0 {
-            Address::Far(far) => far.path().starts_with("/dev"),
+        let is_remote_device = |disk: &PlannedDisk| match &disk.at.of(side).0 {
+            Address::Remote(remote) => remote.path().starts_with("/dev"),
             _ => false,
         };
         let mut disks = self.disks.iter();
         self.disk_paths(side).any(refused)
-            || (self.safety != Safety::InPlace && disks.any(is_far_device))
+            || (self.safety != Safety::InPlace && disks.any(is_remote_device))
     }
 
     fn admit(&self, side: Side, token: Token) -> Result<()> {
@@ -260,9 +260,9 @@ impl HostDisks {
                     of_pass,
                     live,
                 };
-                callback_source.open(wanted, work).map(SourceDisk::Far)
+                callback_source.open(wanted, work).map(SourceDisk::Remote)
             }
-            _ => SourceDisk::open(at, format, self.reach.of(side), live, work),
+            _ => SourceDisk::open(at, format, self.connect.of(side), live, work),
         }
     }
 
@@ -345,8 +345,8 @@ impl HostDisks {
         })?;
         let block_size = BlockSize::new(known.block_bytes)?;
         let source = self.source_disk(side, index, false, work)?;
-        if let SourceDisk::Far(far) = &source {
-            return far.root(known.disk_len, block_size, work);
+        if let SourceDisk::Remote(remote) = &source {
+            return remote.root(known.disk_len, block_size, work);
         }
         refuse_padding(known.disk_len, source.disk_len())?;
         let image = padded(source.local()?.clone(), known.disk_len);

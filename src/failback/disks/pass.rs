@@ -8,8 +8,8 @@ use super::HostDisks;
 use super::disk_path::{DiskPath, exists};
 use super::disk_state::{DiskState, cut, padded};
 use super::encrypted_disk::{Disk, Reading};
-use super::far::blocks_of;
 use super::open_disk::OpenDisk;
+use super::remote_disk::blocks_of;
 use super::source_disk::SourceDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::CopyOrder;
@@ -77,7 +77,7 @@ impl Pass<'_> {
         if let Some(encrypted) = encrypted.as_ref().filter(|_| !is_direct) {
             let from = Reading {
                 disk: match &source {
-                    SourceDisk::Far(far) => Disk::Far(far),
+                    SourceDisk::Remote(remote) => Disk::Remote(remote),
                     here => Disk::Here(here.local()?.clone()),
                 },
                 changed: self.from.changed.clone(),
@@ -124,7 +124,7 @@ impl Pass<'_> {
     }
 
     fn options(&self, there: bool, source: &SourceDisk) -> Result<SyncOptions> {
-        let far = matches!(source, SourceDisk::Far(_));
+        let remote = matches!(source, SourceDisk::Remote(_));
         let options = SyncOptions::default()
             .with_safety(self.disks.safety)
             .with_hold(self.disk_path.is_device)
@@ -132,13 +132,13 @@ impl Pass<'_> {
             .with_allow_shrink(false);
         // Where the source is off, what was copied is read back as the next step; but what should
         // be there is known then, and of a source on another host it is what the target holds.
-        let options = match self.order.from_snapshot || far {
+        let options = match self.order.from_snapshot || remote {
             true => options.with_verify(Verify::Written),
             false => options.with_verify(Verify::None),
         };
         let keep = self.order.keep_undo && self.order.to == Side::Target && there;
         let map = self.from.changed.clone().filter(|_| there);
-        let map = map.map(|map| if far { blocks_of(&map) } else { map });
+        let map = map.map(|map| if remote { blocks_of(&map) } else { map });
         // Trackers count in blocks, and so may end behind the disk.
         let len = source.disk_len();
         let inside = |range: Range<u64>| range.start..range.end.min(len);
@@ -161,7 +161,7 @@ impl Pass<'_> {
                     self.state.forget()?;
                 }
                 // What a line that was cut has brought is taken up again only without a manifest.
-                let manifest = (!far).then(|| self.state.file_ref());
+                let manifest = (!remote).then(|| self.state.file_ref());
                 options
                     .with_mode(Mode::Delta)
                     .with_target_manifest(manifest)

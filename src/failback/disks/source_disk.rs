@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::far::Far;
 use super::open_to_read;
+use super::remote_disk::RemoteDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::plan::Address;
 #[cfg(feature = "qemu")]
@@ -24,18 +24,18 @@ pub(super) enum SourceDisk {
     #[cfg(feature = "qemu")]
     Nbd(Arc<dyn Image>),
     /// It is read where it lies.
-    Far(Far),
+    Remote(RemoteDisk),
 }
 
 impl SourceDisk {
     /// Opens it; `format` is that of the disk's file, `live` says that its VM may write to it.
     ///
     /// # Errors
-    /// Those of [`HostSource::open`], of [`NbdExport::open`] and of [`Far::open`].
+    /// Those of [`HostSource::open`], of [`NbdExport::open`] and of [`RemoteDisk::open`].
     pub fn open(
         at: &Address,
         format: Format,
-        reach: &ConnectOptions,
+        connect: &ConnectOptions,
         live: bool,
         work: &Work,
     ) -> Result<Self> {
@@ -49,7 +49,9 @@ impl SourceDisk {
                 let export = NbdExport::open_until(address, None, work.cancel())?;
                 Ok(SourceDisk::Nbd(Arc::new(export)))
             }
-            Address::Far(far) => Far::open(far, format, reach, live, work).map(SourceDisk::Far),
+            Address::Remote(remote) => {
+                RemoteDisk::open(remote, format, connect, live, work).map(SourceDisk::Remote)
+            }
             Address::Callback(_) => {
                 let text = "nobody answers for this disk";
                 Err(Error::new(ErrorKind::Unsupported, text).at_path(at.to_string()))
@@ -63,7 +65,7 @@ impl SourceDisk {
             SourceDisk::Host(source) => source.image().disk_len(),
             #[cfg(feature = "qemu")]
             SourceDisk::Nbd(image) => image.disk_len(),
-            SourceDisk::Far(far) => far.disk_len(),
+            SourceDisk::Remote(remote) => remote.disk_len(),
         }
     }
 
@@ -73,7 +75,7 @@ impl SourceDisk {
             SourceDisk::Host(source) => Some(source.image()),
             #[cfg(feature = "qemu")]
             SourceDisk::Nbd(image) => Some(image),
-            SourceDisk::Far(_) => None,
+            SourceDisk::Remote(_) => None,
         }
     }
 
@@ -102,7 +104,7 @@ impl SourceDisk {
             SourceDisk::Host(source) => sync(&source.source(), target, options, work),
             #[cfg(feature = "qemu")]
             SourceDisk::Nbd(image) => sync(&Source::new(image.clone()), target, options, work),
-            SourceDisk::Far(far) => far.sync_onto(target, options, work),
+            SourceDisk::Remote(remote) => remote.sync_onto(target, options, work),
         }
     }
 
@@ -115,7 +117,7 @@ impl SourceDisk {
             SourceDisk::Host(source) => source.check(),
             #[cfg(feature = "qemu")]
             SourceDisk::Nbd(_) => Ok(()),
-            SourceDisk::Far(_) => Ok(()),
+            SourceDisk::Remote(_) => Ok(()),
         }
     }
 
@@ -125,7 +127,7 @@ impl SourceDisk {
             SourceDisk::Host(source) => source.files(),
             #[cfg(feature = "qemu")]
             SourceDisk::Nbd(_) => Vec::new(),
-            SourceDisk::Far(_) => Vec::new(),
+            SourceDisk::Remote(_) => Vec::new(),
         }
     }
 }

@@ -19,7 +19,7 @@ pub enum Address {
     #[cfg(feature = "qemu")]
     Nbd(NbdAddress),
     /// An image on another host. Behind a shell it may be written to as well.
-    Far(RemoteAddress),
+    Remote(RemoteAddress),
     /// What the end that dialled a disk agent answers for, by the disk's number in its request; no
     /// plan names one.
     Callback(usize),
@@ -35,7 +35,9 @@ impl Address {
         let path = Path::new(text);
         match Location::parse_with(path, |_| false) {
             Ok(Location::Path(_)) => parse_path(text).map(Address::Host),
-            Ok(Location::Remote(far)) if is_plain(text, far.path()) => Ok(Address::Far(far)),
+            Ok(Location::Remote(remote)) if is_plain(text, remote.path()) => {
+                Ok(Address::Remote(remote))
+            }
             #[cfg(feature = "qemu")]
             Ok(Location::Nbd(address)) => Ok(Address::Nbd(address)),
             #[cfg(not(feature = "qemu"))]
@@ -71,8 +73,8 @@ impl Address {
     /// The path at a host behind a shell, where it lies there.
     pub(in crate::failback) fn path_at(&self, login: &str) -> Option<PathBuf> {
         match self {
-            Address::Far(far) if far.login().as_deref() == Some(login) => {
-                Some(far.path().to_owned())
+            Address::Remote(remote) if remote.login().as_deref() == Some(login) => {
+                Some(remote.path().to_owned())
             }
             _ => None,
         }
@@ -84,7 +86,7 @@ impl Address {
             Address::Host(_) | Address::Callback(_) => self.to_string(),
             #[cfg(feature = "qemu")]
             Address::Nbd(address) => address.place(),
-            Address::Far(far) => far.place(),
+            Address::Remote(remote) => remote.place(),
         }
     }
 
@@ -95,7 +97,7 @@ impl Address {
             #[cfg(feature = "qemu")]
             Address::Nbd(_) => Format::Raw,
             Address::Callback(_) => Format::Raw,
-            Address::Far(far) => Format::from_path(far.path()),
+            Address::Remote(remote) => Format::from_path(remote.path()),
         }
     }
 }
@@ -106,7 +108,7 @@ impl fmt::Display for Address {
             Address::Host(path) => path.display().fmt(f),
             #[cfg(feature = "qemu")]
             Address::Nbd(address) => address.fmt(f),
-            Address::Far(far) => far.fmt(f),
+            Address::Remote(remote) => remote.fmt(f),
             Address::Callback(disk) => write!(f, "disk {disk} of the end that dialled"),
         }
     }
@@ -154,10 +156,10 @@ mod tests {
         let place = |text: &str| Address::parse(text).unwrap().place();
         let host = Address::parse("/dev/vg0/a").unwrap();
         assert_eq!(host.path(), Some(Path::new("/dev/vg0/a")));
-        let far = Address::parse("ssh://me@Host:22/vm//a.vhdx").unwrap();
-        assert_eq!((far.path(), far.format()), (None, Format::Vhdx));
-        assert_eq!(far.to_string(), "ssh://me@Host:22/vm//a.vhdx");
-        assert_eq!(far.place(), place("ssh://host/vm/a.vhdx"));
+        let remote = Address::parse("ssh://me@Host:22/vm//a.vhdx").unwrap();
+        assert_eq!((remote.path(), remote.format()), (None, Format::Vhdx));
+        assert_eq!(remote.to_string(), "ssh://me@Host:22/vm//a.vhdx");
+        assert_eq!(remote.place(), place("ssh://host/vm/a.vhdx"));
         #[cfg(feature = "tls")]
         assert_eq!(
             place("diskdelta://HOST/a.raw"),

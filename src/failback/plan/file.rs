@@ -41,12 +41,12 @@ pub(super) struct SiteFile {
     pub host: Spanned<String>,
     pub controller: Spanned<ControllerFile>,
     pub encryption: Option<Spanned<EncryptionFile>>,
-    pub reach: Option<Spanned<ReachFile>>,
+    pub connect: Option<Spanned<ConnectFile>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ReachFile {
+pub(super) struct ConnectFile {
     pub rsh: Option<Spanned<String>>,
     pub remote_program: Option<Spanned<String>>,
     pub tls_cert: Option<Spanned<String>>,

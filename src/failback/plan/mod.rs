@@ -35,13 +35,13 @@
 
 mod address;
 mod commands;
+mod connect;
 mod duration;
 mod encryption;
 mod file;
 mod places;
 #[cfg(feature = "qemu")]
 mod qemu;
-mod reach;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -50,8 +50,8 @@ use std::time::Duration;
 
 pub use address::Address;
 pub(in crate::failback) use address::is_plain;
+pub use connect::{SiteConnectOptions, TlsFiles};
 pub use duration::parse_duration;
-pub use reach::{Reach, TlsFiles};
 pub(in crate::failback) use validate::is_name;
 
 use super::machine::{CommitPolicy, Mode, ProofPolicy, Side, Spec};
@@ -124,7 +124,7 @@ pub struct Site {
     /// Replicas that are written there are kept encrypted.
     pub encryption: Option<Encryption>,
     /// How its disks are reached that lie on other hosts.
-    pub reach: Reach,
+    pub connect: SiteConnectOptions,
 }
 
 /// How a site's replicas are encrypted.
@@ -262,7 +262,7 @@ impl Plan {
             .disks
             .iter()
             .map(|disk| match disk.at(self.site_at(side)) {
-                Address::Far(far) => far.login(),
+                Address::Remote(remote) => remote.login(),
                 _ => None,
             });
         let first = logins.next().flatten()?;
@@ -274,9 +274,9 @@ impl Plan {
     /// Whether the source's disks can be replicated to once they are retired.
     fn is_written_back(&self, vm: &Vm) -> bool {
         let mut disks = vm.disks.iter();
-        let is_far = self.agent_login(vm, Side::Source).is_some();
+        let is_remote = self.agent_login(vm, Side::Source).is_some();
         disks.all(|disk| self.source_of(disk).path().is_some())
-            || (is_far && self.source_site().encryption.is_none())
+            || (is_remote && self.source_site().encryption.is_none())
     }
 
     fn site_at(&self, side: Side) -> SiteName {

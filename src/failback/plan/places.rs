@@ -94,7 +94,7 @@ fn unfit_target(plan: &Plan, vm: &Vm, disk: &Disk, name: SiteName) -> Option<Str
         Address::Host(_) if vm.disks.iter().all(|disk| disk.at(name).path().is_some()) => {
             return None;
         }
-        Address::Far(far) => far.login(),
+        Address::Remote(remote) => remote.login(),
         _ => None,
     };
     if address.path().is_none() && login.is_none() {
@@ -121,8 +121,8 @@ fn unfit_target(plan: &Plan, vm: &Vm, disk: &Disk, name: SiteName) -> Option<Str
         ));
     }
     match plan.source_of(disk) {
-        Address::Far(far) if far.login() != agent => Some(format!(
-            "`{address}` and `{far}` lie on two other hosts, and one of the two has to be this \
+        Address::Remote(remote) if remote.login() != agent => Some(format!(
+            "`{address}` and `{remote}` lie on two other hosts, and one of the two has to be this \
              one; run the job on one of them"
         )),
         _ => None,
@@ -139,16 +139,16 @@ fn unfit_source(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
     if is_of_qemu(site) {
         return Some(not_of_qemu(address));
     }
-    let far = match address {
+    let remote = match address {
         Address::Host(_) | Address::Callback(_) => return None,
         #[cfg(feature = "qemu")]
         Address::Nbd(_) => return exported_as(disk, name),
-        Address::Far(far) => far,
+        Address::Remote(remote) => remote,
     };
-    (far.is_service() && site.reach.tls.is_none()).then(|| {
+    (remote.is_service() && site.connect.tls.is_none()).then(|| {
         let table = name.name();
         format!(
-            "a service takes only who has a certificate; `[{table}.reach]` names none (tls_cert, \
+            "a service takes only who has a certificate; `[{table}.connect]` names none (tls_cert, \
              tls_key, tls_ca)"
         )
     })

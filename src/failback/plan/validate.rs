@@ -182,9 +182,9 @@ impl Check<'_> {
                 .encryption
                 .map(|encryption| self.encryption(site, encryption))
                 .transpose()?,
-            reach: file
-                .reach
-                .map(|reach| self.reach(site, reach))
+            connect: file
+                .connect
+                .map(|connect| self.connect(site, connect))
                 .transpose()?
                 .unwrap_or_default(),
         })

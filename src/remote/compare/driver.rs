@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::endpoint::{End, Room, Step, Worker};
+use super::endpoint::{Capacity, Endpoint, Output, Worker};
 use crate::error::Result;
 use crate::progress::Work;
 use crate::remote::wire::connection::Line;
@@ -24,8 +24,8 @@ pub(in crate::remote) fn drive<E, W>(
     look: &mut dyn FnMut(&E),
 ) -> Result<()>
 where
-    E: End,
-    W: Worker<Task = E::Task, Done = E::Done>,
+    E: Endpoint,
+    W: Worker<Task = E::Task, Completion = E::Completion>,
 {
     let results = Mutex::new(Vec::new());
     let most = work.pool().current_num_threads().min(TASKS_MOST) + 2;
@@ -37,7 +37,7 @@ where
             let done = std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner));
             for result in done {
                 busy -= 1;
-                end.done(result?)?;
+                end.complete(result?)?;
             }
             let mut is_idle = false;
             while !is_idle {
@@ -59,13 +59,13 @@ where
                         message => end.receive(message)?,
                     }
                 }
-                let room = Room {
+                let capacity = Capacity {
                     tasks: busy < most,
                     line: line.has_room(),
                 };
-                match end.step(room)? {
-                    Some(Step::Send(message)) => line.send(&message)?,
-                    Some(Step::Run(task)) => {
+                match end.next_output(capacity)? {
+                    Some(Output::Send(message)) => line.send(&message)?,
+                    Some(Output::Run(task)) => {
                         busy += 1;
                         let results = &results;
                         scope.spawn(move |_| {

@@ -7,11 +7,11 @@ use crate::remote::wire::message::Message;
 ///
 /// Whoever drives it carries messages to the other end in their order, does the work, on any
 /// thread and in any order, and asks for the next step until there is none.
-pub trait End {
+pub trait Endpoint {
     /// Something to read, hash or write.
     type Task: Send;
     /// What came of it.
-    type Done: Send;
+    type Completion: Send;
 
     /// Whether what it sends answers what the other end asks. Such an end is given no message while
     /// it has no room on the line; the other end's messages are bounded by how much it is asked.
@@ -21,7 +21,7 @@ pub trait End {
     ///
     /// # Errors
     /// Those of the images' extents.
-    fn step(&mut self, room: Room) -> Result<Option<Step<Self::Task>>>;
+    fn next_output(&mut self, capacity: Capacity) -> Result<Option<Output<Self::Task>>>;
 
     /// Takes a message of the other end.
     ///
@@ -32,8 +32,8 @@ pub trait End {
     /// Takes what came of a task.
     ///
     /// # Errors
-    /// Those of [`step`](End::step).
-    fn done(&mut self, done: Self::Done) -> Result<()>;
+    /// Those of [`next_output`](Endpoint::next_output).
+    fn complete(&mut self, done: Self::Completion) -> Result<()>;
 
     /// Whether nothing is left to do or to wait for.
     fn is_finished(&self) -> bool;
@@ -44,18 +44,18 @@ pub trait Worker: Sync {
     /// What is to be done.
     type Task: Send;
     /// What came of it.
-    type Done: Send;
+    type Completion: Send;
 
     /// Does it, on any thread.
     ///
     /// # Errors
     /// Those of the images; `Malformed` for data that is not what it should be.
-    fn perform(&self, task: Self::Task) -> Result<Self::Done>;
+    fn perform(&self, task: Self::Task) -> Result<Self::Completion>;
 }
 
 /// What may be begun now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct Capacity {
     /// Another task.
     pub tasks: bool,
     /// Another message on the line.
@@ -64,7 +64,7 @@ pub struct Room {
 
 /// What an end wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step<T> {
+pub enum Output<T> {
     /// Send this.
     Send(Message),
     /// Do this, and tell what came of it.

@@ -2,7 +2,7 @@
 
 use super::tree::NodeHash;
 use super::view::BlockHashes;
-use crate::remote::wire::comparison::{Children, Short};
+use crate::remote::wire::comparison::{Children, TruncatedHash};
 use crate::remote::wire::format::{NODE_HASH_LEN, SEGMENT_BLOCKS};
 use crate::units::is_zero;
 
@@ -53,7 +53,7 @@ impl Keys {
                     None => hasher.update(&[0]),
                 };
             }
-            children.push(index, Short::of(hasher.finalize(), self.hash_len));
+            children.push(index, TruncatedHash::of(hasher.finalize(), self.hash_len));
         }
         children
     }
@@ -66,7 +66,7 @@ impl Keys {
         for (index, block) in (0..).zip(of_segment) {
             if let Some(hash) = block {
                 let keyed = blake3::keyed_hash(&self.blocks, hash.as_bytes());
-                children.push(index, Short::of(keyed, self.hash_len));
+                children.push(index, TruncatedHash::of(keyed, self.hash_len));
             }
         }
         children
@@ -92,7 +92,7 @@ impl Keys {
     }
 
     /// Some bytes.
-    pub(in crate::remote) fn bytes(&self, bytes: &[u8]) -> Short {
-        Short::of(blake3::keyed_hash(&self.bytes, bytes), self.hash_len)
+    pub(in crate::remote) fn bytes(&self, bytes: &[u8]) -> TruncatedHash {
+        TruncatedHash::of(blake3::keyed_hash(&self.bytes, bytes), self.hash_len)
     }
 }

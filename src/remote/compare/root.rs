@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 
-use super::endpoint::{End, Room, Step, Worker};
+use super::endpoint::{Capacity, Endpoint, Output, Worker};
 use crate::error::Result;
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::comparison::Blocks;
@@ -12,7 +12,7 @@ use crate::remote::wire::message::Message;
 
 /// Holds nothing against what the source says: every batch is answered as if it were known, so
 /// that the source reads and hashes all of its disk and sends no byte of it.
-pub struct RootEnd {
+pub struct RootPeer {
     disk_len: u64,
     /// The first batch of which the source may still speak.
     next: u64,
@@ -23,10 +23,10 @@ pub struct RootEnd {
 /// Nothing is read at this end.
 pub(in crate::remote) struct Nobody;
 
-impl RootEnd {
+impl RootPeer {
     /// For a disk of `disk_len` bytes, all of it.
     pub fn new(disk_len: u64) -> Self {
-        RootEnd {
+        RootPeer {
             disk_len,
             next: 0,
             outbox: VecDeque::new(),
@@ -48,15 +48,15 @@ impl RootEnd {
     }
 }
 
-impl End for RootEnd {
+impl Endpoint for RootPeer {
     type Task = Infallible;
-    type Done = Infallible;
+    type Completion = Infallible;
 
     const ONLY_ANSWERS: bool = false;
 
-    fn step(&mut self, room: Room) -> Result<Option<Step<Infallible>>> {
-        let message = self.outbox.pop_front_if(|_| room.line);
-        Ok(message.map(Step::Send))
+    fn next_output(&mut self, capacity: Capacity) -> Result<Option<Output<Infallible>>> {
+        let message = self.outbox.pop_front_if(|_| capacity.line);
+        Ok(message.map(Output::Send))
     }
 
     fn receive(&mut self, message: Message) -> Result<()> {
@@ -86,7 +86,7 @@ impl End for RootEnd {
         }
     }
 
-    fn done(&mut self, done: Infallible) -> Result<()> {
+    fn complete(&mut self, done: Infallible) -> Result<()> {
         match done {}
     }
 
@@ -97,7 +97,7 @@ impl End for RootEnd {
 
 impl Worker for Nobody {
     type Task = Infallible;
-    type Done = Infallible;
+    type Completion = Infallible;
 
     fn perform(&self, task: Infallible) -> Result<Infallible> {
         match task {}

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use super::driver::drive;
 use super::full::{Blank, Zeros};
 use super::known::{Known, OntoDisk};
-use super::target::TargetEnd;
+use super::target::TargetPeer;
 use super::target_worker::{TargetWorker, Visit};
-use super::tree::{Tree, TreeEnd};
+use super::tree::{Tree, TreePeer};
 use super::view::{View, Windows};
 use crate::diff::CompareReport;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,17 +27,17 @@ use crate::sync::Search;
 /// # Errors
 /// Those of [`SourceBackend::find`](crate::sync::SourceBackend::find).
 pub(in crate::remote) fn find(
-    far: &RemoteSource,
+    remote: &RemoteSource,
     search: Search<'_>,
     work: &Work,
     visit: &Visit<'_>,
 ) -> Result<(CompareReport, Option<Root>)> {
     let disk_len = search.disk_len;
     search.options.check(disk_len)?;
-    let session = far.lock();
-    let is_wary = far.is_wary.load(Ordering::Relaxed) || search.reads_all;
-    let theirs = far.opened().has_manifest
-        && far.opened().disk_len == disk_len
+    let session = remote.lock();
+    let is_wary = remote.is_wary.load(Ordering::Relaxed) || search.reads_all;
+    let theirs = remote.opened().has_manifest
+        && remote.opened().disk_len == disk_len
         && session.takes_manifests()
         && !is_wary
         && !search.options.skip_unreadable;
@@ -58,36 +58,36 @@ pub(in crate::remote) fn find(
         sink: None,
         everything: false,
     };
-    far.believes.fetch_or(theirs, Ordering::Relaxed);
+    remote.believes.fetch_or(theirs, Ordering::Relaxed);
     let mut their_root = None;
     if let Some(known) = known
         .as_ref()
         .filter(|_| theirs && descent.windows.is_none())
-        && let Some((root, windows)) = compare_trees(far, &session, known, disk_len, work)?
+        && let Some((root, windows)) = compare_trees(remote, &session, known, disk_len, work)?
     {
         descent.windows = Some(windows);
         their_root = Some(root);
     }
     let Some(writer) = search.next else {
-        return Ok((descent.run(far, &session, work, visit)?, None));
+        return Ok((descent.run(remote, &session, work, visit)?, None));
     };
     let is_narrow = descent.windows.is_some();
     let (report, root) = match known.as_ref().filter(|_| is_narrow) {
         Some(known) => {
             let mut sink = ManifestUpdater::new(known.manifest(), writer)?;
             descent.sink = Some(&mut sink);
-            let report = descent.run(far, &session, work, visit)?;
+            let report = descent.run(remote, &session, work, visit)?;
             (report, sink.into_writer()?.finish()?)
         }
         None => {
             let mut sink = writer;
             descent.sink = Some(&mut sink);
-            let report = descent.run(far, &session, work, visit)?;
+            let report = descent.run(remote, &session, work, visit)?;
             (report, sink.finish()?)
         }
     };
     if their_root.is_some_and(|theirs| theirs != *root.as_bytes()) {
-        far.has_missed.store(true, Ordering::Relaxed);
+        remote.has_missed.store(true, Ordering::Relaxed);
         let what = "what the kept manifests say does not make up the source";
         return Err(Error::new(ErrorKind::VerifyFailed, what)
             .advise("run it again; if it comes back, read everything: --verify all"));
@@ -100,7 +100,7 @@ pub(in crate::remote) fn find(
 /// # Errors
 /// Those of [`SourceBackend::everything`](crate::sync::SourceBackend::everything).
 pub(in crate::remote) fn everything(
-    far: &RemoteSource,
+    remote: &RemoteSource,
     disk_len: u64,
     work: &Work,
     visit: &Visit<'_>,
@@ -110,7 +110,7 @@ pub(in crate::remote) fn everything(
     let mut descent = Descent::read(&blank, disk_len, None);
     descent.everything = true;
     descent.sink = Some(&mut zeros);
-    let mut report = descent.run(far, &far.lock(), work, visit)?;
+    let mut report = descent.run(remote, &remote.lock(), work, visit)?;
     let (handed, root) = zeros.finish()?;
     report.changed_bytes += handed.changed_bytes;
     report.zeroed_bytes += handed.zeroed_bytes;
@@ -123,7 +123,7 @@ type Trees = ([u8; 32], Vec<Range<u64>>);
 /// The source's root, and where it and what is known of the target may differ; `None` where the
 /// source has no manifest after all.
 fn compare_trees(
-    far: &RemoteSource,
+    remote: &RemoteSource,
     session: &Session,
     known: &Known,
     disk_len: u64,
@@ -139,12 +139,12 @@ fn compare_trees(
     };
     let mut differing: Vec<Range<u64>> = known.unsure().collect();
     if theirs != root {
-        let number = far.comparisons.load(Ordering::Relaxed);
+        let number = remote.comparisons.load(Ordering::Relaxed);
         let keys = session.keys(number, LONG_HASH_LEN);
-        let mut end = TreeEnd::new(known.manifest(), keys);
+        let mut end = TreePeer::new(known.manifest(), keys);
         while !end.is_finished() {
             while end.has_room()
-                && let Some(message) = end.step()
+                && let Some(message) = end.next_output()
             {
                 line.send(&message)?;
             }
@@ -202,7 +202,7 @@ impl<'a> Descent<'a> {
     /// Those of [`SourceBackend::compare`](crate::sync::SourceBackend::compare).
     pub fn run(
         self,
-        far: &RemoteSource,
+        remote: &RemoteSource,
         session: &Session,
         work: &Work,
         visit: &Visit<'_>,
@@ -240,7 +240,7 @@ impl<'a> Descent<'a> {
         for some in windows.chunks(LIST_MOST) {
             session.line().send(&Message::Windows(some.to_vec()))?;
         }
-        let hash_len = far.hash_len.load(Ordering::Relaxed);
+        let hash_len = remote.hash_len.load(Ordering::Relaxed);
         session.line().send(&Message::Compare(Compare {
             disk_len,
             hash_len: u8::try_from(hash_len).unwrap_or(u8::MAX),
@@ -251,14 +251,14 @@ impl<'a> Descent<'a> {
         }))?;
         drop(windows);
         let view = View::new(self.target, seen).with_known(self.known);
-        let number = far.comparisons.fetch_add(1, Ordering::Relaxed);
+        let number = remote.comparisons.fetch_add(1, Ordering::Relaxed);
         let keys = session.keys(number, hash_len);
         let worker = TargetWorker::new(&view, keys.clone(), visit)
             .with_counts_only(self.counts_only)
             .with_everything(self.everything);
         let mut onto = OntoDisk::new(view.windows());
         let mut sink = self.sink;
-        let mut end = TargetEnd::new(&view, keys)?
+        let mut end = TargetPeer::new(&view, keys)?
             .with_counts_only(self.counts_only)
             .with_skips(self.skips);
         if let Some(sink) = &mut sink {
@@ -268,19 +268,19 @@ impl<'a> Descent<'a> {
             }));
         }
         let mut told = 0;
-        let mut look = |end: &TargetEnd<'_>| {
+        let mut look = |end: &TargetPeer<'_>| {
             work.progress()
                 .advance(end.settled_bytes().saturating_sub(told));
             told = told.max(end.settled_bytes());
         };
-        let awaited = "its next round of hashes or data";
+        let awaited = "its next message of hashes or data";
         let line = session.line();
         drive(&mut end, &worker, line, hash_len, awaited, work, &mut look)?;
         let report = end.report();
         let missed = report
             .as_ref()
             .is_err_and(|it| it.kind() == ErrorKind::VerifyFailed);
-        far.has_missed.fetch_or(missed, Ordering::Relaxed);
+        remote.has_missed.fetch_or(missed, Ordering::Relaxed);
         if let (Ok(_), Some(sink)) = (&report, sink) {
             onto.finish(sink)?;
         }

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::endpoint::{End, Room, Step};
+use super::endpoint::{Capacity, Endpoint, Output};
 use super::hashing::Hashing;
 use super::keys::Keys;
-use super::source_worker::{SourceDone, SourceTask, Wanted};
+use super::source_worker::{SourceCompletion, SourceTask, Wanted};
 use super::view::{BlockHashes, View};
 use crate::error::Result;
 use crate::manifest::{ManifestWriter, Sink};
@@ -19,7 +19,7 @@ use crate::remote::wire::message::Message;
 use crate::units::BlockSize;
 
 /// The end with the source, for one comparison.
-pub struct SourceEnd<'a> {
+pub struct SourcePeer<'a> {
     view: &'a View<'a>,
     keys: Keys,
     hashing: Hashing<'a>,
@@ -44,14 +44,14 @@ enum Open {
     Sending(usize),
 }
 
-impl<'a> SourceEnd<'a> {
+impl<'a> SourcePeer<'a> {
     /// Begins to compare what `view` shows.
     ///
     /// # Errors
     /// `InvalidInput` never in practice: a manifest may have such blocks.
     pub fn new(view: &'a View<'a>, keys: Keys) -> Result<Self> {
         let root = ManifestWriter::root_only(view.len(), BlockSize::new(BLOCK)?);
-        Ok(SourceEnd {
+        Ok(SourcePeer {
             view,
             keys,
             hashing: Hashing::new(view),
@@ -252,34 +252,34 @@ impl<'a> SourceEnd<'a> {
     }
 }
 
-impl End for SourceEnd<'_> {
+impl Endpoint for SourcePeer<'_> {
     type Task = SourceTask;
-    type Done = SourceDone;
+    type Completion = SourceCompletion;
 
     const ONLY_ANSWERS: bool = true;
 
-    fn step(&mut self, room: Room) -> Result<Option<Step<SourceTask>>> {
-        if room.line
+    fn next_output(&mut self, capacity: Capacity) -> Result<Option<Output<SourceTask>>> {
+        if capacity.line
             && let Some(message) = self.outbox.pop_front()
         {
-            return Ok(Some(Step::Send(message)));
+            return Ok(Some(Output::Send(message)));
         }
-        if !room.tasks {
+        if !capacity.tasks {
             return Ok(None);
         }
         if let Some(task) = self.parts.pop_front() {
-            return Ok(Some(Step::Run(task)));
+            return Ok(Some(Output::Run(task)));
         }
-        if room.line
+        if capacity.line
             && let Some(task) = self.data.pop_front()
         {
-            return Ok(Some(Step::Run(task)));
+            return Ok(Some(Output::Run(task)));
         }
         if let Some(task) = self.hash_next()? {
-            return Ok(Some(Step::Run(task)));
+            return Ok(Some(Output::Run(task)));
         }
-        let message = self.outbox.pop_front_if(|_| room.line);
-        Ok(message.map(Step::Send))
+        let message = self.outbox.pop_front_if(|_| capacity.line);
+        Ok(message.map(Output::Send))
     }
 
     fn receive(&mut self, message: Message) -> Result<()> {
@@ -290,17 +290,17 @@ impl End for SourceEnd<'_> {
         }
     }
 
-    fn done(&mut self, done: SourceDone) -> Result<()> {
+    fn complete(&mut self, done: SourceCompletion) -> Result<()> {
         match done {
-            SourceDone::Hashes(piece, hashes) => {
+            SourceCompletion::Hashes(piece, hashes) => {
                 self.hashing.put(piece, hashes);
                 self.say_hashed()
             }
-            SourceDone::Parts(batch, blocks) => {
+            SourceCompletion::Parts(batch, blocks) => {
                 self.say_parts(batch, blocks);
                 Ok(())
             }
-            SourceDone::Data(data) => {
+            SourceCompletion::Data(data) => {
                 let batch = data.batch;
                 self.outbox.push_back(Message::Data(data));
                 if let Some(Open::Asked { sending, .. } | Open::Sending(sending)) =

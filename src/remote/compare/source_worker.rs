@@ -32,7 +32,7 @@ pub enum Wanted {
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SourceDone {
+pub enum SourceCompletion {
     /// The blocks of a piece.
     Hashes(u64, BlockHashes),
     /// The diffs of blocks.
@@ -127,13 +127,13 @@ impl<'a> SourceWorker<'a> {
 
 impl Worker for SourceWorker<'_> {
     type Task = SourceTask;
-    type Done = SourceDone;
+    type Completion = SourceCompletion;
 
-    fn perform(&self, task: SourceTask) -> Result<SourceDone> {
+    fn perform(&self, task: SourceTask) -> Result<SourceCompletion> {
         match task {
             SourceTask::Hash(piece) => {
                 let hashes = self.view.hash_piece(piece)?;
-                Ok(SourceDone::Hashes(piece, hashes))
+                Ok(SourceCompletion::Hashes(piece, hashes))
             }
             SourceTask::Parts(batch, mut blocks) => {
                 for (block, diff) in &mut blocks {
@@ -145,9 +145,9 @@ impl Worker for SourceWorker<'_> {
                         }
                     }
                 }
-                Ok(SourceDone::Parts(batch, blocks))
+                Ok(SourceCompletion::Parts(batch, blocks))
             }
-            SourceTask::Data(batch, wanted) => self.data(batch, wanted).map(SourceDone::Data),
+            SourceTask::Data(batch, wanted) => self.data(batch, wanted).map(SourceCompletion::Data),
         }
     }
 }
@@ -182,7 +182,10 @@ pub(in crate::remote) fn digest(batch: u64, blocks: &[NewBlock], payload: &[u8])
     hasher.finalize().into()
 }
 
-fn hash_of(children: &Children, index: u32) -> Option<crate::remote::wire::comparison::Short> {
+fn hash_of(
+    children: &Children,
+    index: u32,
+) -> Option<crate::remote::wire::comparison::TruncatedHash> {
     if children.mask & bit(index) == 0 {
         return None;
     }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use super::endpoint::{End, Room, Step};
+use super::endpoint::{Capacity, Endpoint, Output};
 use super::hashing::Hashing;
 use super::keys::Keys;
-use super::target_worker::{Handed, TargetDone, TargetTask};
+use super::target_worker::{Handed, TargetCompletion, TargetTask};
 use super::view::{BlockHashes, View};
 use crate::diff::CompareReport;
 use crate::error::{Error, ErrorKind, Result};
@@ -29,7 +29,7 @@ pub type TakeBlocks<'a> = Box<dyn FnMut(u64, &BlockHashes) -> Result<()> + 'a>;
 ///
 /// It believes nothing but what it can check: data has the hash it comes with, only pages that
 /// were asked for are taken, and in the end what is there must have the root of the source.
-pub struct TargetEnd<'a> {
+pub struct TargetPeer<'a> {
     view: &'a View<'a>,
     keys: Keys,
     /// The target's batches that were not held against the source's yet.
@@ -76,14 +76,14 @@ enum Stage {
     Paging,
 }
 
-impl<'a> TargetEnd<'a> {
+impl<'a> TargetPeer<'a> {
     /// Begins to compare what `view` shows.
     ///
     /// # Errors
     /// `InvalidInput` never in practice: a manifest may have such blocks.
     pub fn new(view: &'a View<'a>, keys: Keys) -> Result<Self> {
         let root = ManifestWriter::root_only(view.len(), BlockSize::new(BLOCK)?);
-        Ok(TargetEnd {
+        Ok(TargetPeer {
             view,
             keys,
             ours: Hashing::new(view),
@@ -384,30 +384,33 @@ impl<'a> TargetEnd<'a> {
     }
 }
 
-impl End for TargetEnd<'_> {
+impl Endpoint for TargetPeer<'_> {
     type Task = TargetTask;
-    type Done = TargetDone;
+    type Completion = TargetCompletion;
 
     const ONLY_ANSWERS: bool = false;
 
-    fn step(&mut self, room: Room) -> Result<Option<Step<TargetTask>>> {
-        if room.line
+    fn next_output(&mut self, capacity: Capacity) -> Result<Option<Output<TargetTask>>> {
+        if capacity.line
             && let Some(message) = self.outbox.pop_front()
         {
-            return Ok(Some(Step::Send(message)));
+            return Ok(Some(Output::Send(message)));
         }
-        if !room.tasks {
+        if !capacity.tasks {
             return Ok(None);
         }
         if let Some(task) = self.tasks.pop_front() {
-            return Ok(Some(Step::Run(task)));
+            return Ok(Some(Output::Run(task)));
         }
         if let Some(task) = self.hash_next()? {
-            return Ok(Some(Step::Run(task)));
+            return Ok(Some(Output::Run(task)));
         }
         // That nothing is left to hash of a batch may have been the last thing to know of it.
-        let message = self.outbox.pop_front_if(|_| room.line).map(Step::Send);
-        Ok(message.or_else(|| self.tasks.pop_front().map(Step::Run)))
+        let message = self
+            .outbox
+            .pop_front_if(|_| capacity.line)
+            .map(Output::Send);
+        Ok(message.or_else(|| self.tasks.pop_front().map(Output::Run)))
     }
 
     fn receive(&mut self, message: Message) -> Result<()> {
@@ -424,14 +427,14 @@ impl End for TargetEnd<'_> {
         }
     }
 
-    fn done(&mut self, done: TargetDone) -> Result<()> {
+    fn complete(&mut self, done: TargetCompletion) -> Result<()> {
         match done {
-            TargetDone::Hashes(piece, hashes) => {
+            TargetCompletion::Hashes(piece, hashes) => {
                 self.ours.put(piece, hashes);
                 self.compare()
             }
-            TargetDone::Pages(batch, blocks) => self.say_pages(batch, blocks),
-            TargetDone::Changed(batch, blocks, handed) => {
+            TargetCompletion::Pages(batch, blocks) => self.say_pages(batch, blocks),
+            TargetCompletion::Changed(batch, blocks, handed) => {
                 self.handed.changed_bytes += handed.changed_bytes;
                 self.handed.zeroed_bytes += handed.zeroed_bytes;
                 if let Some(open) = self.open.get_mut(&batch) {

@@ -29,7 +29,7 @@ pub enum TargetTask {
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TargetDone {
+pub enum TargetCompletion {
     /// The blocks of a piece.
     Hashes(u64, BlockHashes),
     /// What blocks hold now, and what was handed out.
@@ -87,7 +87,7 @@ impl<'a> TargetWorker<'a> {
         self.view.read(self.view.block(batch, block))
     }
 
-    fn clear(&self, batch: u64, blocks: Vec<u32>) -> Result<TargetDone> {
+    fn clear(&self, batch: u64, blocks: Vec<u32>) -> Result<TargetCompletion> {
         let mut handed = Handed::default();
         let mut changed = Vec::with_capacity(blocks.len());
         for block in blocks {
@@ -96,10 +96,10 @@ impl<'a> TargetWorker<'a> {
             self.hand_out(self.view.block(batch, block).start, &new, &old, &mut handed)?;
             changed.push((block, None));
         }
-        Ok(TargetDone::Changed(batch, changed, handed))
+        Ok(TargetCompletion::Changed(batch, changed, handed))
     }
 
-    fn pages(&self, batch: u64, blocks: Vec<(u32, Children)>) -> Result<TargetDone> {
+    fn pages(&self, batch: u64, blocks: Vec<(u32, Children)>) -> Result<TargetCompletion> {
         let mut found = Vec::with_capacity(blocks.len());
         for (block, theirs) in blocks {
             let bytes = self.block(batch, block)?;
@@ -122,10 +122,10 @@ impl<'a> TargetWorker<'a> {
             }
             found.push((block, of_block));
         }
-        Ok(TargetDone::Pages(batch, found))
+        Ok(TargetCompletion::Pages(batch, found))
     }
 
-    fn data(&self, data: Data) -> Result<TargetDone> {
+    fn data(&self, data: Data) -> Result<TargetCompletion> {
         let payload = match data.is_packed {
             true => unpack(&data.payload)?,
             false => data.payload,
@@ -147,13 +147,13 @@ impl<'a> TargetWorker<'a> {
             changed.push((new.block, hash_block(&block)));
         }
         match rest {
-            [] => Ok(TargetDone::Changed(data.batch, changed, handed)),
+            [] => Ok(TargetCompletion::Changed(data.batch, changed, handed)),
             _ => Err(wrong("more data than its pages hold")),
         }
     }
 
     /// What data without bytes comes to.
-    fn count(&self, batch: u64, blocks: &[NewBlock], payload: &[u8]) -> Result<TargetDone> {
+    fn count(&self, batch: u64, blocks: &[NewBlock], payload: &[u8]) -> Result<TargetCompletion> {
         if !payload.is_empty() {
             return Err(wrong("bytes that nobody wants"));
         }
@@ -172,7 +172,7 @@ impl<'a> TargetWorker<'a> {
                 }
             }
         }
-        Ok(TargetDone::Changed(batch, Vec::new(), handed))
+        Ok(TargetCompletion::Changed(batch, Vec::new(), handed))
     }
 
     /// Hands out the pages that differ, neighbours of one kind together.
@@ -226,13 +226,13 @@ impl<'a> TargetWorker<'a> {
 
 impl Worker for TargetWorker<'_> {
     type Task = TargetTask;
-    type Done = TargetDone;
+    type Completion = TargetCompletion;
 
-    fn perform(&self, task: TargetTask) -> Result<TargetDone> {
+    fn perform(&self, task: TargetTask) -> Result<TargetCompletion> {
         match task {
             TargetTask::Hash(piece) => {
                 let hashes = self.view.hash_piece(piece)?;
-                Ok(TargetDone::Hashes(piece, hashes))
+                Ok(TargetCompletion::Hashes(piece, hashes))
             }
             TargetTask::Clear(batch, blocks) => self.clear(batch, blocks),
             TargetTask::Pages(batch, blocks) => self.pages(batch, blocks),

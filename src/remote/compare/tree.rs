@@ -38,7 +38,7 @@ pub struct Nodes {
 pub struct NodesAre(pub Vec<Vec<(u8, NodeHash)>>);
 
 /// The end with the target on the way down from a root that is not the source's.
-pub struct TreeEnd<'a> {
+pub struct TreePeer<'a> {
     manifest: &'a Manifest,
     keys: Keys,
     level: u32,
@@ -51,13 +51,13 @@ pub struct TreeEnd<'a> {
     differing: Vec<Range<u64>>,
 }
 
-impl<'a> TreeEnd<'a> {
+impl<'a> TreePeer<'a> {
     /// Goes down `manifest`, of blocks of 64 KiB.
     pub fn new(manifest: &'a Manifest, keys: Keys) -> Self {
         let level = manifest.height();
         let is_low = level < NODE_LEVEL_LEAST;
         let whole = 0..manifest.disk_len();
-        TreeEnd {
+        TreePeer {
             manifest,
             keys,
             level,
@@ -75,7 +75,7 @@ impl<'a> TreeEnd<'a> {
     }
 
     /// The next question, if there is one now.
-    pub fn step(&mut self) -> Option<Message> {
+    pub fn next_output(&mut self) -> Option<Message> {
         if self.ask.is_empty() && self.asked.is_empty() && !self.next.is_empty() {
             self.level -= 1;
             let next = std::mem::take(&mut self.next);

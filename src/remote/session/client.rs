@@ -43,15 +43,17 @@ impl Client {
     /// # Errors
     /// Those of the agent; `Unsupported` for an agent that cannot read holes where `job` asks for
     /// it; `Malformed`, `Io`, `Cancelled`.
-    pub fn pull(self, job: &Job, work: &Work) -> Result<Pull> {
+    pub fn open_source(self, job: &Job, work: &Work) -> Result<RemoteSession> {
         self.refuse_holes(job)?;
         let mut job = job.clone();
         // One that does not know of it opens it as if it were to be copied, or says that it cannot.
         job.live &= self.session.looks();
         job.marker_is_data &= self.session.reads_markers();
         self.session.line().send(&Message::Job(Box::new(job)))?;
-        let far = RemoteSource::open(self.session, &Limits::default(), work.cancel())?;
-        Ok(Pull { far: Arc::new(far) })
+        let remote = RemoteSource::open(self.session, &Limits::default(), work.cancel())?;
+        Ok(RemoteSession {
+            remote: Arc::new(remote),
+        })
     }
 
     /// The session, where the agent does what it is asked for beside syncs.
@@ -94,16 +96,16 @@ impl Client {
         self.session
             .line()
             .send(&Message::Job(Box::new(job.clone())))?;
-        let answerer = SourceServer {
+        let source_server = SourceServer {
             image: source.image().clone(),
             check: &|| source.check(),
             warnings: Vec::new(),
             cached,
         };
-        let answered = answerer.answer(&self.session, work);
+        let answered = source_server.answer(&self.session, work);
         let traffic = self.session.traffic();
         let report = match answered {
-            Ok(Some(ending)) => ending.report(),
+            Ok(Some(outcome)) => outcome.report(),
             Ok(None) => Err(wrong("no report")),
             Err(error) => {
                 tell(self.session.line(), &error);
@@ -116,20 +118,23 @@ impl Client {
 }
 
 /// A source at an agent.
-pub struct Pull {
-    far: Arc<RemoteSource>,
+pub struct RemoteSession {
+    remote: Arc<RemoteSource>,
 }
 
-impl Pull {
+impl RemoteSession {
     /// A source that the other end of `session` is about to describe. The line is given back where
     /// it cannot.
     ///
     /// # Errors
     /// Any, from the other end; `LimitExceeded`, `Malformed`, `Io`, `Cancelled`.
-    pub fn over(session: Session, cancel: &CancelToken) -> Result<Pull, (Error, Box<Session>)> {
+    pub fn over(
+        session: Session,
+        cancel: &CancelToken,
+    ) -> Result<RemoteSession, (Error, Box<Session>)> {
         match described(&session, &Limits::default(), cancel) {
-            Ok(opened) => Ok(Pull {
-                far: Arc::new(RemoteSource::new(session, opened)),
+            Ok(opened) => Ok(RemoteSession {
+                remote: Arc::new(RemoteSource::new(session, opened)),
             }),
             Err(error) => Err((error, Box::new(session))),
         }
@@ -137,12 +142,12 @@ impl Pull {
 
     /// What the agent told of the source.
     pub fn warnings(&self) -> &[String] {
-        &self.far.opened().warnings
+        &self.remote.opened().warnings
     }
 
     /// The source, to be asked for something else than a sync.
-    pub fn far(&self) -> &RemoteSource {
-        &self.far
+    pub fn remote(&self) -> &RemoteSource {
+        &self.remote
     }
 
     /// Tells the agent that nothing more is wanted, and closes the line.
@@ -161,14 +166,14 @@ impl Pull {
     /// # Errors
     /// `Io`.
     pub fn leave(self) -> Result<Option<Session>> {
-        self.far.end(None)?;
-        Ok(self.far.into_session())
+        self.remote.end(None)?;
+        Ok(self.remote.into_session())
     }
 
     /// Gives the line back as it is, after something has failed that the other end is yet to hear
     /// of.
     pub fn abandon(self) -> Option<Session> {
-        self.far.into_session()
+        self.remote.into_session()
     }
 
     /// As [`sync`](crate::sync::sync) onto `target`. Also returns what went over the line.
@@ -188,25 +193,25 @@ impl Pull {
         synced
     }
 
-    /// As [`sync_onto`](Pull::sync_onto), and gives the line back.
+    /// As [`sync_onto`](RemoteSession::sync_onto), and gives the line back.
     pub fn sync_and_leave(
         self,
         target: &Target,
         options: &SyncOptions,
         work: &Work,
     ) -> (Result<(SyncReport, Traffic)>, Option<Session>) {
-        let synced = self.far.sync_onto(target, options, work);
+        let synced = self.remote.sync_onto(target, options, work);
         let synced = match synced {
-            Ok(report) => self.far.end(None).map(|()| report),
+            Ok(report) => self.remote.end(None).map(|()| report),
             Err(error) => {
                 // Where the line is down there is nobody to tell.
                 let fault = Box::new(Fault::of(&error, false));
-                let _ = self.far.tell(&Message::Fail(fault));
+                let _ = self.remote.tell(&Message::Fail(fault));
                 Err(error)
             }
         };
-        let traffic = self.far.traffic();
-        let session = self.far.into_session();
+        let traffic = self.remote.traffic();
+        let session = self.remote.into_session();
         (synced.map(|report| (report, traffic)), session)
     }
 }

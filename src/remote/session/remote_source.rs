@@ -13,7 +13,7 @@ use crate::limits::Limits;
 use crate::manifest::Root;
 use crate::progress::{CancelToken, Phase, Work};
 use crate::remote::compare::driver::drive;
-use crate::remote::compare::root::{Nobody, RootEnd};
+use crate::remote::compare::root::{Nobody, RootPeer};
 use crate::remote::compare::search::{Descent, everything, find};
 use crate::remote::compare::target_worker::Visit;
 use crate::remote::wire::codec::wrong;
@@ -22,7 +22,7 @@ use crate::remote::wire::format::{
     CLAIMED_MOST, LIST_MOST, LONG_HASH_LEN, SHORT_HASH_LEAST, SHORT_HASH_LEN,
 };
 use crate::remote::wire::message::{Claims, Compare, Message};
-use crate::remote::wire::request::{Ending, Opened};
+use crate::remote::wire::request::{Opened, RemoteOutcome};
 use crate::sync::{Claim, Search, Source, SourceBackend, SyncOptions, SyncReport, Target, sync};
 
 /// A source at the other end of a session.
@@ -85,7 +85,7 @@ impl RemoteSource {
         options: &SyncOptions,
         work: &Work,
     ) -> Result<SyncReport> {
-        let source = Source::far(self.clone());
+        let source = Source::remote(self.clone());
         let first = sync(&source, target, options, work);
         if first.is_ok() || !self.has_missed.swap(false, Ordering::Relaxed) {
             return first;
@@ -116,9 +116,9 @@ impl RemoteSource {
         }))?;
         self.comparisons.fetch_add(1, Ordering::Relaxed);
         work.progress().begin(Phase::Hash, Some(disk_len));
-        let mut end = RootEnd::new(disk_len);
+        let mut end = RootPeer::new(disk_len);
         let mut told = 0;
-        let mut look = |end: &RootEnd| {
+        let mut look = |end: &RootPeer| {
             work.progress()
                 .advance(end.settled_bytes().saturating_sub(told));
             told = told.max(end.settled_bytes());
@@ -144,10 +144,10 @@ impl RemoteSource {
     ///
     /// # Errors
     /// `Io`.
-    pub fn end(&self, ending: Option<Ending>) -> Result<()> {
+    pub fn end(&self, outcome: Option<RemoteOutcome>) -> Result<()> {
         self.lock()
             .line()
-            .send(&Message::Done(ending.map(Box::new)))
+            .send(&Message::Complete(outcome.map(Box::new)))
     }
 
     /// What went over the line.

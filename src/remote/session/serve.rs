@@ -21,7 +21,7 @@ use crate::remote::wire::connection::Line;
 use crate::remote::wire::connection_options::LineOptions;
 use crate::remote::wire::format::{BLOCK, FEATURE_DISK_AGENT, FEATURES};
 use crate::remote::wire::message::Message;
-use crate::remote::wire::request::{Ending, Fault, Job, TargetJob};
+use crate::remote::wire::request::{Fault, Job, RemoteOutcome, TargetJob};
 use crate::setters::setters;
 use crate::storage::{SourceOptions, TargetOptions};
 use crate::sync::{HostSource, HostTarget, HostTargetOptions, ManifestCache};
@@ -206,7 +206,7 @@ impl Agent<'_> {
             Ok(opened) => opened,
             Err(error) => return refuse(session, error),
         };
-        let answerer = SourceServer {
+        let source_server = SourceServer {
             image: source.image().clone(),
             check: &|| source.check(),
             warnings: source
@@ -216,7 +216,7 @@ impl Agent<'_> {
                 .collect(),
             cached,
         };
-        match answerer.answer(&session, self.work) {
+        match source_server.answer(&session, self.work) {
             Ok(_) => {
                 session.finish();
                 Ok(Served::Done)
@@ -238,12 +238,12 @@ impl Agent<'_> {
             Ok(opened) => opened,
             Err(error) => return refuse(session, error),
         };
-        let far = Arc::new(RemoteSource::open(
+        let remote = Arc::new(RemoteSource::open(
             session,
             &Limits::default(),
             self.work.cancel(),
         )?);
-        let synced = far.sync_onto(target.target(), &options, self.work);
+        let synced = remote.sync_onto(target.target(), &options, self.work);
         let told = match &synced {
             Ok(report) => {
                 let mut report = report.clone();
@@ -251,7 +251,7 @@ impl Agent<'_> {
                 for text in report.notes.iter_mut().chain([&mut report.reason]) {
                     *text = self.shown.text(text);
                 }
-                Message::Done(Some(Box::new(Ending::of(&report))))
+                Message::Complete(Some(Box::new(RemoteOutcome::of(&report))))
             }
             Err(error) => {
                 // One that cannot be asked, as after a failed sync, may be incomplete.
@@ -259,8 +259,8 @@ impl Agent<'_> {
                 Message::Fail(Box::new(Fault::shown(error, marked, &self.shown)))
             }
         };
-        let told = far.tell(&told);
-        if let Some(session) = far.into_session() {
+        let told = remote.tell(&told);
+        if let Some(session) = remote.into_session() {
             session.finish();
         }
         match (synced, told) {

@@ -12,14 +12,14 @@ use crate::manifest::Manifest;
 use crate::progress::{Phase, Work};
 use crate::remote::compare::driver::drive;
 use crate::remote::compare::known::Known;
-use crate::remote::compare::source::SourceEnd;
+use crate::remote::compare::source::SourcePeer;
 use crate::remote::compare::source_worker::SourceWorker;
 use crate::remote::compare::tree::children_of;
 use crate::remote::compare::view::{View, Windows, too_many};
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::format::{BLOCK, LONG_HASH_LEN, SHORT_HASH_LEAST, WINDOWS_MOST};
 use crate::remote::wire::message::{Claims, Compare, Message};
-use crate::remote::wire::request::{Ending, Opened};
+use crate::remote::wire::request::{Opened, RemoteOutcome};
 use crate::sync::{CachedSource, Claim};
 
 /// What is answered from. It is only read.
@@ -40,7 +40,7 @@ impl SourceServer<'_> {
     /// # Errors
     /// Those of the image and of `check`; `Malformed` for what makes no sense; any, from the other
     /// end; `Io`, `Cancelled`.
-    pub fn answer(&self, session: &Session, work: &Work) -> Result<Option<Box<Ending>>> {
+    pub fn answer(&self, session: &Session, work: &Work) -> Result<Option<Box<RemoteOutcome>>> {
         let info = self.image.info();
         session.line().send(&Message::Opened(Box::new(Opened {
             disk_len: self.image.disk_len(),
@@ -83,7 +83,7 @@ impl SourceServer<'_> {
                     (self.check)()?;
                     session.line().send(&Message::Checked)?;
                 }
-                Message::Done(ending) => return Ok(ending),
+                Message::Complete(outcome) => return Ok(outcome),
                 _ => return Err(wrong("a message that is no request")),
             }
         }
@@ -130,10 +130,10 @@ impl SourceServer<'_> {
         let worker = SourceWorker::new(&view, keys.clone(), session.packs())
             .with_counts_only(compare.counts_only);
         let writer = recording.as_ref().map(|it| it.writer(compare.disk_len));
-        let mut end = SourceEnd::new(&view, keys)?.with_writer(writer.transpose()?);
+        let mut end = SourcePeer::new(&view, keys)?.with_writer(writer.transpose()?);
         work.progress().begin(Phase::Diff, Some(view.len()));
         let mut told = 0;
-        let mut look = |end: &SourceEnd<'_>| {
+        let mut look = |end: &SourcePeer<'_>| {
             work.progress()
                 .advance(end.settled_bytes().saturating_sub(told));
             told = told.max(end.settled_bytes());

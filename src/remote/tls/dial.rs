@@ -89,7 +89,7 @@ fn connect(host: &str, port: u16, patience: Duration) -> Result<TcpStream> {
     for place in places.map_err(failed)? {
         match TcpStream::connect_timeout(&place, patience) {
             Ok(socket) => {
-                // Short messages are answered at once.
+                // TruncatedHash messages are answered at once.
                 socket.set_nodelay(true).map_err(failed)?;
                 return Ok(socket);
             }

@@ -52,35 +52,35 @@ impl RemoteAddress {
     ///
     /// # Errors
     /// Those of starting a shell, of dialling a service and of the agent.
-    pub fn dial(&self, reach: &ConnectOptions, work: &Work) -> Result<(Client, Connection)> {
+    pub fn dial(&self, connect: &ConnectOptions, work: &Work) -> Result<(Client, Connection)> {
         let peer = format!("the agent at {}", self.host());
-        let line = reach.line.clone().or_peer(&peer);
+        let line = connect.line.clone().or_peer(&peer);
         if self.is_service() {
-            return self.dial_service(reach, &line, work);
+            return self.dial_service(connect, &line, work);
         }
-        let mut shell = Shell::start(self, &reach.shell)?;
+        let mut shell = Shell::start(self, &connect.shell)?;
         let (output, input) = shell.streams()?;
-        let dialled = Client::new(output, input, &line, work);
-        let dialled = dialled.map_err(|error| shell.explain(error))?;
+        let client = Client::new(output, input, &line, work);
+        let client = client.map_err(|error| shell.explain(error))?;
         shell.greeted();
-        Ok((dialled, Connection(Kind::Shell(shell))))
+        Ok((client, Connection(Kind::Shell(shell))))
     }
 
     #[cfg(feature = "tls")]
     fn dial_service(
         &self,
-        reach: &ConnectOptions,
+        connect: &ConnectOptions,
         line: &LineOptions,
         work: &Work,
     ) -> Result<(Client, Connection)> {
-        let options = reach.tls.as_ref().ok_or_else(|| {
+        let options = connect.tls.as_ref().ok_or_else(|| {
             let what = "a service takes only who has a certificate";
             Error::new(ErrorKind::InvalidInput, what)
         })?;
         let mut tls = TlsLine::dial(self, options)?;
         let (reader, writer) = tls.streams()?;
-        let dialled = Client::new(reader, writer, line, work)?;
-        Ok((dialled, Connection(Kind::Tls(tls))))
+        let client = Client::new(reader, writer, line, work)?;
+        Ok((client, Connection(Kind::Tls(tls))))
     }
 
     #[cfg(not(feature = "tls"))]

@@ -8,18 +8,18 @@ use crate::error::Result;
 
 /// The first bytes of a keyed hash; as many as the ends agreed on.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Short {
+pub struct TruncatedHash {
     bytes: [u8; LONG_HASH_LEN],
     len: u8,
 }
 
-impl Short {
+impl TruncatedHash {
     /// The first `len` bytes, at most 16, of `hash`.
-    pub(in crate::remote) fn of(hash: blake3::Hash, len: usize) -> Short {
+    pub(in crate::remote) fn of(hash: blake3::Hash, len: usize) -> TruncatedHash {
         let len = len.min(LONG_HASH_LEN);
         let mut bytes = [0; LONG_HASH_LEN];
         bytes[..len].copy_from_slice(&hash.as_bytes()[..len]);
-        Short {
+        TruncatedHash {
             bytes,
             len: len as u8, // at most 16
         }
@@ -29,20 +29,20 @@ impl Short {
         out.raw(&self.bytes[..usize::from(self.len)]);
     }
 
-    fn take(from: &mut Take<'_>, len: usize) -> Result<Short> {
+    fn take(from: &mut Take<'_>, len: usize) -> Result<TruncatedHash> {
         let mut bytes = [0; LONG_HASH_LEN];
         let slot = bytes
             .get_mut(..len)
             .ok_or_else(|| wrong("a hash too long"))?;
         slot.copy_from_slice(from.raw(len)?);
-        Ok(Short {
+        Ok(TruncatedHash {
             bytes,
             len: len as u8, // at most 16, as the slice above was there
         })
     }
 }
 
-impl std::fmt::Debug for Short {
+impl std::fmt::Debug for TruncatedHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut bytes = self.bytes.iter().take(usize::from(self.len));
         bytes.try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -55,18 +55,18 @@ pub struct Children {
     /// Which children are not zero.
     pub mask: u64,
     /// Their hashes, in their order.
-    pub hashes: Vec<Short>,
+    pub hashes: Vec<TruncatedHash>,
 }
 
 impl Children {
     /// Adds the next child, which is number `index`.
-    pub fn push(&mut self, index: u32, hash: Short) {
+    pub fn push(&mut self, index: u32, hash: TruncatedHash) {
         self.mask |= bit(index);
         self.hashes.push(hash);
     }
 
     /// Each child's number and hash.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, Short)> {
+    pub fn iter(&self) -> impl Iterator<Item = (u32, TruncatedHash)> {
         bits(self.mask).zip(self.hashes.iter().copied())
     }
 
@@ -75,7 +75,7 @@ impl Children {
     }
 
     fn take(mask: u64, from: &mut Take<'_>, hash_len: usize) -> Result<Children> {
-        let hashes = bits(mask).map(|_| Short::take(from, hash_len));
+        let hashes = bits(mask).map(|_| TruncatedHash::take(from, hash_len));
         Ok(Children {
             mask,
             hashes: hashes.collect::<Result<_>>()?,

@@ -135,7 +135,7 @@ impl Line {
         let frame = message.encode();
         let most = match frame.kind {
             // The last that is said must not wait for an end that does not listen.
-            kind::FAIL | kind::DONE => OUTGOING_BYTES + LAST_WORDS_BYTES,
+            kind::FAIL | kind::COMPLETE => OUTGOING_BYTES + LAST_WORDS_BYTES,
             _ => OUTGOING_BYTES,
         };
         let mut state = self.shared.lock();
@@ -495,7 +495,7 @@ impl Shared {
             let mut bytes = if is_last { 0 } else { cost(&first) };
             out.clear();
             let mut encoded = encoder.encode(first.kind, &first.payload, &mut out);
-            // Short messages go together.
+            // TruncatedHash messages go together.
             while out.len() < TOGETHER_BYTES
                 && encoded.is_ok()
                 && let Some(next) = self.lock().outgoing.pop_front()

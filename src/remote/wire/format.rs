@@ -110,7 +110,7 @@ pub mod kind {
     /// An end gives up.
     pub const FAIL: u8 = 5;
     /// The job is done.
-    pub const DONE: u8 = 6;
+    pub const COMPLETE: u8 = 6;
     /// What the end that dialled wants beside a sync.
     pub const ASK: u8 = 7;
     /// What is told of that.

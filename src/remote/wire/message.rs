@@ -6,7 +6,7 @@ use super::codec::{Put, Take, wrong};
 use super::comparison::{Blocks, Data, Pages, Parts, Segments};
 use super::format::{CLAIMED_MOST, LIST_MOST, MAGIC, kind};
 use super::frame::Frame;
-use super::request::{Ending, Fault, Job, Opened};
+use super::request::{Fault, Job, Opened, RemoteOutcome};
 use crate::error::Result;
 use crate::remote::compare::tree::{Nodes, NodesAre, Tree};
 use crate::sync::Claim;
@@ -26,7 +26,7 @@ pub enum Message {
     /// An end gives up.
     Fail(Box<Fault>),
     /// The end with the target: all is done.
-    Done(Option<Box<Ending>>),
+    Complete(Option<Box<RemoteOutcome>>),
     /// The end that dialled, instead of a job: something beside a sync, in words of the layer
     /// above.
     Ask(Vec<u8>),
@@ -145,12 +145,12 @@ impl Message {
                 fault.put(&mut out);
                 kind::FAIL
             }
-            Message::Done(ending) => {
-                out.flag(ending.is_some());
-                if let Some(ending) = ending {
-                    ending.put(&mut out);
+            Message::Complete(outcome) => {
+                out.flag(outcome.is_some());
+                if let Some(outcome) = outcome {
+                    outcome.put(&mut out);
                 }
-                kind::DONE
+                kind::COMPLETE
             }
             Message::Ask(words) => {
                 out.raw(words);
@@ -257,8 +257,8 @@ impl Message {
             kind::OPENED => Message::Opened(Box::new(Opened::take(&mut from)?)),
             kind::ALIVE => Message::Alive,
             kind::FAIL => Message::Fail(Box::new(Fault::take(&mut from)?)),
-            kind::DONE => Message::Done(match from.flag()? {
-                true => Some(Box::new(Ending::take(&mut from)?)),
+            kind::COMPLETE => Message::Complete(match from.flag()? {
+                true => Some(Box::new(RemoteOutcome::take(&mut from)?)),
                 false => None,
             }),
             kind::ASK => Message::Ask(from.rest().to_vec()),
@@ -300,7 +300,7 @@ impl Message {
             Message::Opened(_) => "a description of its disk",
             Message::Alive => "a sign of life",
             Message::Fail(_) => "an error",
-            Message::Done(_) => "that it is done",
+            Message::Complete(_) => "that it is done",
             Message::Ask(_) | Message::Told(_) => "a request",
             Message::Windows(_) | Message::Compare(_) => "a comparison",
             Message::Claims(_) | Message::Answers(_) => "claims",

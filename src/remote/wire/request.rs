@@ -77,9 +77,9 @@ pub struct Opened {
     pub has_manifest: bool,
 }
 
-/// How a sync ended at the far end.
+/// How a sync ended at the remote end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ending {
+pub struct RemoteOutcome {
     numbers: Vec<u64>,
     reason: String,
     notes: Vec<String>,
@@ -235,10 +235,10 @@ impl Opened {
     }
 }
 
-impl Ending {
+impl RemoteOutcome {
     /// What goes over the line of a report.
-    pub fn of(report: &SyncReport) -> Ending {
-        Ending {
+    pub fn of(report: &SyncReport) -> RemoteOutcome {
+        RemoteOutcome {
             numbers: vec![
                 u64::from(index_of(&OUTCOMES, &report.outcome)),
                 u64::from(index_of(&MODES, &report.mode)),
@@ -320,9 +320,9 @@ impl Ending {
         }
     }
 
-    pub(in crate::remote) fn take(from: &mut Take<'_>) -> Result<Ending> {
+    pub(in crate::remote) fn take(from: &mut Take<'_>) -> Result<RemoteOutcome> {
         let count = from.count(64)?;
-        Ok(Ending {
+        Ok(RemoteOutcome {
             numbers: (0..count).map(|_| from.number()).collect::<Result<_>>()?,
             reason: from.string()?,
             notes: take_texts(from)?,

@@ -41,10 +41,10 @@ pub(in crate::sync) fn take_over(
         asked_bytes: 0,
     });
     let lock = || resume.lock().unwrap_or_else(PoisonError::into_inner);
-    let far = run.source.far.as_deref();
-    let walked = for_each_intact(&storage, run.limits(), run.work, &|frame| match far {
+    let remote = run.source.remote.as_deref();
+    let walked = for_each_intact(&storage, run.limits(), run.work, &|frame| match remote {
         None => lock().look(frame),
-        Some(far) => lock().ask(frame, far),
+        Some(remote) => lock().ask(frame, remote),
     });
     match walked {
         // A stage whose very header is damaged is no cache; everything is compared.
@@ -52,8 +52,8 @@ pub(in crate::sync) fn take_over(
         other => drop(other?),
     }
     let mut resume = resume.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let Some(far) = far {
-        resume.hear(far)?;
+    if let Some(remote) = remote {
+        resume.hear(remote)?;
     }
     let disk_len = run.source.disk_len();
     Ok((resume.taken_bytes, resume.taken.gaps(0..disk_len)))
@@ -93,7 +93,7 @@ impl Resume<'_> {
     }
 
     /// Puts a frame to those that the source is asked about, and asks when there are enough.
-    fn ask(&mut self, frame: &VerifiedFrame<'_>, far: &dyn SourceBackend) -> Result<()> {
+    fn ask(&mut self, frame: &VerifiedFrame<'_>, remote: &dyn SourceBackend) -> Result<()> {
         let header = frame.header();
         if !self.may_serve(header) {
             return Ok(());
@@ -105,11 +105,11 @@ impl Resume<'_> {
         if self.asked.len() < ASKED_MOST && self.asked_bytes < ASKED_BYTES {
             return Ok(());
         }
-        self.hear(far)
+        self.hear(remote)
     }
 
     /// Takes over what the source says is still true.
-    fn hear(&mut self, far: &dyn SourceBackend) -> Result<()> {
+    fn hear(&mut self, remote: &dyn SourceBackend) -> Result<()> {
         let mut asked = std::mem::take(&mut self.asked);
         self.asked_bytes = 0;
         if asked.is_empty() {
@@ -118,7 +118,7 @@ impl Resume<'_> {
         asked.sort_by_key(|(header, _)| header.offset);
         let claims: Vec<Claim> = asked.iter().map(|(header, _)| claim(header)).collect();
         let disk_len = self.run.source.disk_len();
-        let answers = far.confirm(disk_len, &claims, self.run.work)?;
+        let answers = remote.confirm(disk_len, &claims, self.run.work)?;
         for ((header, frame), _) in asked.iter().zip(answers).filter(|(_, is_true)| *is_true) {
             self.take(header, frame)?;
         }

@@ -107,16 +107,16 @@ pub struct Claim {
 
 impl Source {
     /// A source that is not read here.
-    pub fn far(far: Arc<dyn SourceBackend>) -> Self {
-        let image = Arc::new(Unread(far.info()));
-        let check = far.clone();
+    pub fn remote(remote: Arc<dyn SourceBackend>) -> Self {
+        let image = Arc::new(Unread(remote.info()));
+        let check = remote.clone();
         let mut source = Source::new(image).with_check(Arc::new(move || check.check()));
-        source.far = Some(far);
+        source.remote = Some(remote);
         source
     }
 }
 
-/// What is known of a far source without asking; nothing reads it.
+/// What is known of a remote source without asking; nothing reads it.
 struct Unread(ImageInfo);
 
 impl Image for Unread {
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_lies_elsewhere_counts_as_data_and_cannot_be_read_here() {
-        let storage = Arc::new(MemoryStorage::new("far", vec![0; 9000]));
+        let storage = Arc::new(MemoryStorage::new("remote", vec![0; 9000]));
         let unread = Unread(Raw::open(storage).unwrap().info());
         let error = unread.read_exact_at(&mut [0; 10], 100).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);

@@ -20,7 +20,7 @@ use crate::sync::scan::find;
 pub struct Source {
     pub(in crate::sync) image: Arc<dyn Image>,
     /// What is asked in its place, where the image cannot be read here.
-    pub(in crate::sync) far: Option<Arc<dyn SourceBackend>>,
+    pub(in crate::sync) remote: Option<Arc<dyn SourceBackend>>,
     /// What stands for reading it.
     pub(in crate::sync) manifest: Option<Manifest>,
     /// Who may use what is made of it where nothing was before.
@@ -33,7 +33,7 @@ impl Source {
     pub fn new(image: Arc<dyn Image>) -> Self {
         Source {
             image,
-            far: None,
+            remote: None,
             manifest: None,
             privacy: Privacy::PRIVATE,
             unchanged: None,
@@ -104,8 +104,8 @@ impl Run<'_> {
     /// that was cut cannot be read at its end.
     pub fn or_change(&self, error: Error) -> Error {
         match error.kind() {
-            // The end with a far source has asked itself, and answers nothing more.
-            _ if self.source.far.is_some() => error,
+            // The end with a remote source has asked itself, and answers nothing more.
+            _ if self.source.remote.is_some() => error,
             ErrorKind::Unreadable | ErrorKind::Io => self.check_source().err().unwrap_or(error),
             _ => error,
         }
@@ -122,8 +122,8 @@ impl Run<'_> {
         work: &Work,
         visit: &(dyn Fn(Difference<'_>) -> Result<()> + Sync),
     ) -> Result<CompareReport> {
-        match &self.source.far {
-            Some(far) => far.compare(old, self.source.disk_len(), options, work, visit),
+        match &self.source.remote {
+            Some(remote) => remote.compare(old, self.source.disk_len(), options, work, visit),
             None => compare(&*self.source.image, old, options, work, visit),
         }
     }

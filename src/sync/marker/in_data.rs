@@ -60,7 +60,7 @@ pub(in crate::sync) fn refuse_source(run: &Run<'_>, old: Option<&dyn Image>) -> 
         return Ok(());
     }
     let page = witness(run.source.disk_len());
-    match (&run.source.far, old) {
+    match (&run.source.remote, old) {
         (None, _) => {
             let mut bytes = vec![0; index(page.end)];
             match run.source.image.read_exact_at(&mut bytes, 0) {

@@ -26,7 +26,7 @@ pub(in crate::sync) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode
     if run.options.change_map.is_some() {
         return Ok((Mode::Delta, "changes were tracked".to_owned()));
     }
-    if run.source.far.is_some() {
+    if run.source.remote.is_some() {
         return Ok((Mode::Delta, "the source is on another host".to_owned()));
     }
     if run.target.file_ref().is_none() {

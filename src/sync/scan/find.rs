@@ -51,9 +51,9 @@ pub(in crate::sync) fn differences(
         map.map_or(Ok(()), |map| refuse_missed(map, &difference.range()))?;
         found(&difference, old_bytes)
     };
-    match &run.source.far {
+    match &run.source.remote {
         None => run.compare(old, &options, run.work, &visit),
-        Some(far) => {
+        Some(remote) => {
             let search = Search {
                 target: old,
                 disk_len: run.source.disk_len(),
@@ -63,7 +63,7 @@ pub(in crate::sync) fn differences(
                 counts_only: run.options.dry_run,
                 reads_all: doubts(run),
             };
-            Ok(far.find(search, run.work, &visit)?.0)
+            Ok(remote.find(search, run.work, &visit)?.0)
         }
     }
 }
@@ -134,9 +134,9 @@ pub(in crate::sync) fn everything(
     run: &Run<'_>,
     found: &Found<'_>,
 ) -> Result<(CompareReport, Option<Hash>)> {
-    if let Some(far) = &run.source.far {
+    if let Some(remote) = &run.source.remote {
         let visit = |difference: Difference<'_>| found(&difference, unknown);
-        let (report, root) = far.everything(run.source.disk_len(), run.work, &visit)?;
+        let (report, root) = remote.everything(run.source.disk_len(), run.work, &visit)?;
         let is_wanted = run.options.block_size.bytes() == REMOTE_BLOCK_BYTES;
         return Ok((report, is_wanted.then(|| *root.as_bytes())));
     }
@@ -161,7 +161,7 @@ pub(in crate::sync) fn against_kept(
     keeper: &Keeper,
     found: &Found<'_>,
 ) -> Result<(CompareReport, Hash)> {
-    if let Some(far) = &run.source.far {
+    if let Some(remote) = &run.source.remote {
         let search = Search {
             target: old,
             disk_len: run.source.disk_len(),
@@ -187,7 +187,7 @@ pub(in crate::sync) fn against_kept(
             }
             found(&difference, old_bytes)
         };
-        let (report, root) = far.find(search, run.work, &visit)?;
+        let (report, root) = remote.find(search, run.work, &visit)?;
         let root = root.ok_or_else(|| Error::malformed("no manifest came of a comparison"))?;
         return Ok((report, *root.as_bytes()));
     }

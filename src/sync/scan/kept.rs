@@ -54,7 +54,7 @@ impl Keeper {
         let block_size = kept
             .as_ref()
             .map_or(run.options.block_size, |kept| kept.manifest().block_size());
-        if run.source.far.is_some() && block_size.bytes() != REMOTE_BLOCK_BYTES {
+        if run.source.remote.is_some() && block_size.bytes() != REMOTE_BLOCK_BYTES {
             let what = "a kept manifest of other blocks does not go with a source on another host";
             return Err(Error::new(ErrorKind::Unsupported, what)
                 .at_path(file_ref.path())

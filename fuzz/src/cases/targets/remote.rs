@@ -7,8 +7,8 @@ use diskdelta::diff::{Content, Difference};
 use diskdelta::image::{Image, ImageMut, Raw};
 use diskdelta::manifest::{Hash, Manifest, ManifestWriter};
 use diskdelta::remote::{
-    End, FrameDecoder, FrameEncoder, Keys, Known, Message, Room, SourceEnd, SourceWorker, Step,
-    TargetEnd, TargetWorker, TreeEnd, View, Windows, Worker, children_of,
+    Capacity, Endpoint, FrameDecoder, FrameEncoder, Keys, Known, Message, Output, SourcePeer,
+    SourceWorker, TargetPeer, TargetWorker, TreePeer, View, Windows, Worker, children_of,
 };
 use diskdelta::storage::MemoryStorage;
 use diskdelta::{BlockSize, ErrorKind, Limits, Result, manifest};
@@ -114,11 +114,11 @@ fn meet(data: &[u8], liar: Liar) -> Depth {
         Content::Zeros(_) => target.write_zeroes_at(difference.range()),
     };
     let mut one = Player::new(
-        SourceEnd::new(&source_view, keys.clone()).unwrap(),
+        SourcePeer::new(&source_view, keys.clone()).unwrap(),
         SourceWorker::new(&source_view, keys.clone(), true).with_counts_only(counts_only),
     );
     let mut other = Player::new(
-        TargetEnd::new(&target_view, keys.clone())
+        TargetPeer::new(&target_view, keys.clone())
             .unwrap()
             .with_counts_only(counts_only)
             .with_skips(skips),
@@ -169,10 +169,10 @@ fn descend(input: &mut Input<'_>) -> Depth {
     let len = 1 + input.below(1 << 42);
     let (source, target) = (tree(input, len), tree(input, len));
     let keys = Keys::new(&[3; 32], 1, 16);
-    let mut end = TreeEnd::new(&target, keys.clone());
+    let mut end = TreePeer::new(&target, keys.clone());
     let mut told = VecDeque::new();
     loop {
-        while let Some(Message::Nodes(nodes)) = end.step() {
+        while let Some(Message::Nodes(nodes)) = end.next_output() {
             // A node of the target's may be none of the source's, but never beyond its disk.
             let children = children_of(&source, &keys, &nodes).unwrap();
             told.extend(tampered(Message::NodesAre(children), true, input));
@@ -224,7 +224,7 @@ struct Player<E, W> {
     failed: bool,
 }
 
-impl<E: End, W: Worker<Task = E::Task, Done = E::Done>> Player<E, W> {
+impl<E: Endpoint, W: Worker<Task = E::Task, Completion = E::Completion>> Player<E, W> {
     fn new(end: E, worker: W) -> Self {
         Player {
             end,
@@ -245,16 +245,16 @@ impl<E: End, W: Worker<Task = E::Task, Done = E::Done>> Player<E, W> {
     }
 
     fn try_play(&mut self, told: &mut Vec<Message>) -> Result<()> {
-        let room = Room {
+        let capacity = Capacity {
             tasks: true,
             line: true,
         };
         loop {
-            while let Some(step) = self.end.step(room)? {
+            while let Some(step) = self.end.next_output(capacity)? {
                 self.moves += 1;
                 match step {
-                    Step::Send(message) => told.push(message),
-                    Step::Run(task) => self.end.done(self.worker.perform(task)?)?,
+                    Output::Send(message) => told.push(message),
+                    Output::Run(task) => self.end.complete(self.worker.perform(task)?)?,
                 }
             }
             match self.incoming.pop_front() {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::messages::{AgentReply, Wanted};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::disks::far::Far;
+use crate::failback::disks::remote_disk::RemoteDisk;
 use crate::progress::{Phase, Progress, Work};
-use crate::remote::{Fault, Message, Pull, Session};
+use crate::remote::{Fault, Message, RemoteSession, Session};
 
 /// The line, while nobody pulls over it.
 pub(in crate::failback::disks) struct CallbackSource {
@@ -27,10 +27,10 @@ impl CallbackSource {
     ///
     /// # Errors
     /// Those of opening it there; `Io`, `Malformed`, `Cancelled`.
-    pub fn open(self: &Arc<Self>, wanted: Wanted, work: &Work) -> Result<Far> {
+    pub fn open(self: &Arc<Self>, wanted: Wanted, work: &Work) -> Result<RemoteDisk> {
         self.tell(&AgentReply::Wanted(wanted))?;
-        match Pull::over(self.take()?, work.cancel()) {
-            Ok(pull) => Ok(Far::over_callback(pull, self.clone())),
+        match RemoteSession::over(self.take()?, work.cancel()) {
+            Ok(remote_session) => Ok(RemoteDisk::over_callback(remote_session, self.clone())),
             Err((error, session)) => {
                 self.put_back(Some(*session));
                 Err(Fault::quoted(error))

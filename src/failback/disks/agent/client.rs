@@ -7,7 +7,7 @@ use super::messages::{AgentReply, AgentRequest, DiskAsked, DiskRead, Wanted, Wha
 use super::ranges;
 use crate::error::{Error, Result};
 use crate::failback::disks::PlannedDisk;
-use crate::failback::disks::far::{self, blocks_of};
+use crate::failback::disks::remote_disk::{self, blocks_of};
 use crate::failback::disks::source_disk::SourceDisk;
 use crate::failback::machine::{Side, Token};
 use crate::failback::plan::{Address, Plan, Site, Vm};
@@ -23,7 +23,7 @@ use crate::sync::Safety;
 pub(in crate::failback::disks) struct AgentClient {
     at: RemoteAddress,
     login: String,
-    reach: ConnectOptions,
+    connect: ConnectOptions,
     request: AgentRequest,
 }
 
@@ -53,14 +53,14 @@ impl AgentClient {
                 other_format: other_format.name().to_owned(),
             }
         });
-        let Address::Far(at) = &disks.first()?.at.of(side).0 else {
+        let Address::Remote(at) = &disks.first()?.at.of(side).0 else {
             return None;
         };
-        let shell = far::reach(&site.reach).shell;
-        let shell = shell.with_state_dir(site.reach.state.clone());
+        let shell = remote_disk::connect_options(&site.connect).shell;
+        let shell = shell.with_state_dir(site.connect.state.clone());
         Some(AgentClient {
             at: at.clone(),
-            reach: far::reach(&site.reach).with_shell(shell),
+            connect: remote_disk::connect_options(&site.connect).with_shell(shell),
             request: AgentRequest {
                 job: plan.name.clone(),
                 vm: vm.name.clone(),
@@ -156,8 +156,8 @@ impl AgentClient {
             None => error.at_path(&self.login),
         };
         let message = request.encode()?;
-        let (dialled, mut carrier) = self.at.dial(&self.reach, work).map_err(named)?;
-        let answer = dialled.disk_agent().and_then(|session| {
+        let (client, mut connection) = self.at.dial(&self.connect, work).map_err(named)?;
+        let answer = client.disk_agent().and_then(|session| {
             session.line().send(&Message::Ask(message))?;
             ranges::send(&session, lists)?;
             let answer = self.listen(&session, open, work);
@@ -168,7 +168,7 @@ impl AgentClient {
             }
             answer
         });
-        answer.map_err(|error| named(carrier.explain(error)))
+        answer.map_err(|error| named(connection.explain(error)))
     }
 
     fn listen(&self, session: &Session, open: &Open<'_>, work: &Work) -> Result<AgentReply> {
@@ -219,13 +219,13 @@ fn answer_for(
         // What follows from that the disk agent says.
         Err(error) => return tell(&error).map(|()| Some(error)),
     };
-    let answerer = SourceServer {
+    let source_server = SourceServer {
         image,
         check: &|| source_disk.check(),
         warnings: Vec::new(),
         cached: None,
     };
-    answerer
+    source_server
         .answer(session, work)
         .map(|_| None)
         .inspect_err(|error| {

@@ -12,9 +12,9 @@ use crate::rig::{DISK_BYTES, Rig, noise, read};
 use crate::{left_out, through, which};
 
 /// A rig whose source's disk lies on another host.
-fn far_rig() -> Rig {
+fn remote_rig() -> Rig {
     let mut rig = Rig::new(&["db1"]);
-    rig.far = vec!["recovery"];
+    rig.remote = vec!["recovery"];
     rig.shell("");
     rig
 }
@@ -26,7 +26,7 @@ pub fn moved(status: &Value) -> u64 {
 
 #[test]
 fn a_disk_on_another_host_comes_home_as_a_delta_and_goes_back_from_there() {
-    let mut rig = far_rig().with_job("mode = \"delta\"");
+    let mut rig = remote_rig().with_job("mode = \"delta\"");
     let mut runner = rig.start();
     let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!((300_000..400_000).contains(&moved(&status)), "{status}");
@@ -52,8 +52,8 @@ fn a_disk_on_another_host_comes_home_as_a_delta_and_goes_back_from_there() {
     assert_eq!(rig.status()["allowed"], serde_json::json!(["reverse"]));
     assert!(rig.source("db1").exists() && !rig.is("primary", "db1", "fenced"));
 
-    // On that host the same disks are its own, and the primary's are far.
-    rig.far = vec!["primary"];
+    // On that host the same disks are its own, and the primary's are remote.
+    rig.remote = vec!["primary"];
     fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
     rig.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 5));
     let plan = rig.plan_from("primary");
@@ -73,7 +73,7 @@ fn a_disk_on_another_host_comes_home_whole_in_every_mode() {
         "mode = \"full\"\nsafety = \"in-place\"",
         "mode = \"delta\"\nsafety = \"in-place\"",
     ] {
-        let rig = far_rig().with_job(job);
+        let rig = remote_rig().with_job(job);
         rig.comes_home_whole(job, |runner| {
             rig.wait_for(runner, 0, "ready-to-cutover");
         });
@@ -82,7 +82,7 @@ fn a_disk_on_another_host_comes_home_whole_in_every_mode() {
 
 #[test]
 fn a_disk_of_another_format_is_made_here_of_one_on_another_host() {
-    let mut rig = far_rig().with_job("mode = \"full-first\"");
+    let mut rig = remote_rig().with_job("mode = \"full-first\"");
     rig.makes_a_vhdx();
     let mut runner = rig.start();
     rig.wait_for(&mut runner, 0, "ready-to-cutover");
@@ -95,8 +95,8 @@ fn a_disk_of_another_format_is_made_here_of_one_on_another_host() {
 
 #[test]
 fn a_line_that_is_cut_is_taken_up_where_it_was() {
-    let mut rig = far_rig().with_job("mode = \"delta\"");
-    rig.reach = "limit_rate = \"4M\"\n".to_owned();
+    let mut rig = remote_rig().with_job("mode = \"delta\"");
+    rig.connect = "limit_rate = \"4M\"\n".to_owned();
     fs::write(rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
     rig.cuts_once(&stage(&rig), 2 << 20);
     let mut runner = rig.start();
@@ -114,8 +114,8 @@ fn a_line_that_is_cut_is_taken_up_where_it_was() {
 
 #[test]
 fn an_executor_that_is_killed_while_it_pulls_is_taken_over() {
-    let mut rig = far_rig().with_job("mode = \"delta\"");
-    rig.reach = "limit_rate = \"4M\"\n".to_owned();
+    let mut rig = remote_rig().with_job("mode = \"delta\"");
+    rig.connect = "limit_rate = \"4M\"\n".to_owned();
     fs::write(rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
     let stage = stage(&rig);
     let mut runner = rig.start();
@@ -136,7 +136,7 @@ fn an_executor_that_is_killed_while_it_pulls_is_taken_over() {
 
 #[test]
 fn the_proof_finds_one_wrong_byte_on_the_other_host() {
-    let rig = far_rig();
+    let rig = remote_rig();
     let mut runner = rig.start();
     rig.wait_for(&mut runner, 0, "ready-to-cutover");
     // Time between the final copy and the proof.
@@ -170,7 +170,7 @@ fn the_proof_finds_one_wrong_byte_on_the_other_host() {
 
 #[test]
 fn what_the_target_wrote_is_taken_back_from_the_other_host() {
-    let rig = far_rig().with_job("keep_undo = true");
+    let rig = remote_rig().with_job("keep_undo = true");
     let before = read(rig.target("db1"));
     let mut runner = rig.start();
     rig.wait_for(&mut runner, 0, "ready-to-cutover");
@@ -185,7 +185,7 @@ fn what_the_target_wrote_is_taken_back_from_the_other_host() {
 }
 
 #[test]
-fn what_keeps_a_far_disk_from_being_read_is_said_before_anything_is_touched() {
+fn what_keeps_a_remote_disk_from_being_read_is_said_before_anything_is_touched() {
     let failing = |rig: &Rig, lost: &dyn Fn()| {
         let plan = rig.plan();
         lost();
@@ -201,7 +201,7 @@ fn what_keeps_a_far_disk_from_being_read_is_said_before_anything_is_touched() {
         assert!(rig.target("db1").exists() && !rig.is("primary", "db1", "fenced"));
         failed[0].clone()
     };
-    let rig = far_rig();
+    let rig = remote_rig();
     for (before, said) in [
         (
             "echo '@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @' >&2\n\
@@ -250,7 +250,7 @@ fn what_keeps_a_far_disk_from_being_read_is_said_before_anything_is_touched() {
 
 #[test]
 fn a_host_that_says_nothing_is_given_up_in_time() {
-    let rig = far_rig();
+    let rig = remote_rig();
     rig.shell("exec sleep 60");
     let plan = rig.plan();
     let text = fs::read_to_string(&plan).unwrap();
@@ -266,7 +266,7 @@ fn a_host_that_says_nothing_is_given_up_in_time() {
 
 #[test]
 fn a_plan_is_shown_with_an_estimate_from_across_the_line() {
-    let rig = far_rig();
+    let rig = remote_rig();
     let plan = rig.plan();
     let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
     let disk = &shown["vms"][0]["disks"][0];
@@ -280,7 +280,7 @@ fn a_plan_is_shown_with_an_estimate_from_across_the_line() {
 
 #[test]
 fn a_job_gets_no_disk_that_another_has_under_another_spelling() {
-    let rig = far_rig().with_job("mode = \"delta\"");
+    let rig = remote_rig().with_job("mode = \"delta\"");
     let mut runner = rig.start();
     rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let plan = rig.plan();
@@ -302,9 +302,9 @@ fn an_export_is_read_and_proven_as_the_source_wherever_the_target_is() {
     if !which("qemu-nbd") {
         return left_out("qemu-nbd");
     }
-    for far in [vec![], vec!["primary"]] {
+    for remote in [vec![], vec!["primary"]] {
         let mut rig = Rig::new(&["db1"]);
-        rig.far = far;
+        rig.remote = remote;
         rig.writer("");
         export_goes_home(rig);
     }
@@ -376,7 +376,7 @@ fn a_service_takes_who_has_a_certificate_and_is_asked_for_its_own() {
     fs::write(rig.site("recovery", "db1").join("address"), &address).unwrap();
     rig.export = Some(address);
     rig.recovery = format!(
-        "[recovery.reach]\ntls_cert = \"{directory}home.pem\"\ntls_key = \"{directory}home.key\"\n\
+        "[recovery.connect]\ntls_cert = \"{directory}home.pem\"\ntls_key = \"{directory}home.key\"\n\
          tls_ca = \"{directory}ca.pem\"\n",
         directory = papers.display()
     );

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::address::parse_path;
-use super::file::{ReachFile, SizeFile};
+use super::file::{ConnectFile, SizeFile};
 use super::validate::Check;
 use crate::error::Result;
 use crate::units::parse_size;
@@ -14,7 +14,7 @@ use crate::units::parse_size;
 /// How a site's disks are reached that lie on other hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Reach {
+pub struct SiteConnectOptions {
     /// The remote shell, split at spaces: a program and what comes before the host.
     pub rsh: String,
     /// The program to run there.
@@ -44,9 +44,9 @@ pub struct TlsFiles {
     pub ca: PathBuf,
 }
 
-impl Default for Reach {
+impl Default for SiteConnectOptions {
     fn default() -> Self {
-        Reach {
+        SiteConnectOptions {
             // Nobody sits there to be asked for a password.
             rsh: "ssh -oBatchMode=yes".to_owned(),
             remote_program: "diskdelta".to_owned(),
@@ -60,10 +60,14 @@ impl Default for Reach {
 }
 
 impl Check<'_> {
-    pub(super) fn reach(&self, site: &str, file: Spanned<ReachFile>) -> Result<Reach> {
+    pub(super) fn connect(
+        &self,
+        site: &str,
+        file: Spanned<ConnectFile>,
+    ) -> Result<SiteConnectOptions> {
         let at = file.span().start;
-        let table = format!("{site}.reach");
-        let ReachFile {
+        let table = format!("{site}.connect");
+        let ConnectFile {
             rsh,
             remote_program,
             tls_cert,
@@ -74,7 +78,7 @@ impl Check<'_> {
             state,
             limit_rate,
         } = file.into_inner();
-        let default = Reach::default();
+        let default = SiteConnectOptions::default();
         let text = |name: &str, text: Option<Spanned<String>>| {
             let filled = |text| self.filled(&format!("{table}.{name}"), &text);
             text.map(filled).transpose()
@@ -108,7 +112,7 @@ impl Check<'_> {
         if timeout.is_zero() {
             return Err(self.wrong(&key, timeout_at, "no time at all is too little"));
         }
-        Ok(Reach {
+        Ok(SiteConnectOptions {
             rsh: text("rsh", rsh)?.unwrap_or(default.rsh),
             remote_program: text("remote_program", remote_program)?
                 .unwrap_or(default.remote_program),

@@ -40,7 +40,7 @@ pub fn push(args: &Args, source: &Path, target: &RemoteAddress, context: &Contex
 }
 
 fn again(args: &Args, context: &Context, attempt: impl FnMut() -> Attempt) -> Ended {
-    let retry = args.reach.retry();
+    let retry = args.connect.retry();
     let (report, warnings, traffic) = retry.run(&context.work, Failure::error, attempt)?;
     print_report_across(context, &report, &warnings, traffic)
 }
@@ -65,14 +65,14 @@ fn pull_once(args: &Args, source: &RemoteAddress, target: &Path, context: &Conte
         marker_is_data: context.common.marker_is_data,
         read_holes: args.reads_holes(),
     };
-    let (dialled, mut carrier) = args.reach.dial(source, context, &work)?;
-    let pull = dialled.pull(&job, &work);
-    let pull = pull.map_err(|error| carrier.explain(error))?;
+    let (client, mut connection) = args.connect.dial(source, context, &work)?;
+    let pull = client.open_source(&job, &work);
+    let pull = pull.map_err(|error| connection.explain(error))?;
     let warnings = [pull.warnings(), target.warnings()].concat();
     context.warn(pull.warnings());
     let (report, traffic) = pull
         .sync_onto(target.target(), &options, &work)
-        .map_err(|error| carrier.explain(error))
+        .map_err(|error| connection.explain(error))
         .map_err(Failure::onto(&target))?;
     Ok((report, warnings, traffic))
 }
@@ -117,9 +117,9 @@ fn push_once(args: &Args, source: &Path, target: &RemoteAddress, context: &Conte
         read_holes: args.holes.read_holes,
     };
     let work = unlimited(context);
-    let (dialled, mut carrier) = args.reach.dial(target, context, &work)?;
-    let pushed = dialled.push(&job, &source, cached, &work);
-    let (report, traffic) = pushed.map_err(|error| carrier.explain(error))?;
+    let (client, mut connection) = args.connect.dial(target, context, &work)?;
+    let pushed = client.push(&job, &source, cached, &work);
+    let (report, traffic) = pushed.map_err(|error| connection.explain(error))?;
     Ok((report, warnings, traffic))
 }
 

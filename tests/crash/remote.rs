@@ -17,20 +17,20 @@ use crate::cases;
 use crate::medium::STAGE;
 
 /// A source that is asked as if it lay on another host.
-pub struct Far {
+pub struct FakeRemote {
     image: Raw,
     believes: bool,
 }
 
-impl Far {
+impl FakeRemote {
     pub fn source(bytes: &[u8], believes: bool) -> Source {
-        let storage = Arc::new(MemoryStorage::new("far", bytes.to_vec()));
+        let storage = Arc::new(MemoryStorage::new("remote", bytes.to_vec()));
         let image = Raw::open(storage).unwrap();
-        Source::far(Arc::new(Far { image, believes }))
+        Source::remote(Arc::new(FakeRemote { image, believes }))
     }
 }
 
-impl SourceBackend for Far {
+impl SourceBackend for FakeRemote {
     fn info(&self) -> ImageInfo {
         self.image.info()
     }
@@ -101,7 +101,7 @@ impl SourceBackend for Far {
 }
 
 #[test]
-fn a_far_manifest_that_stood_for_reading_is_named_as_the_evidence() {
+fn a_remote_manifest_that_stood_for_reading_is_named_as_the_evidence() {
     let case = cases::atomic_under_the_mark_only();
     for (believes, verify, verified) in [
         (false, Verify::Written, Verified::Written),
@@ -111,8 +111,8 @@ fn a_far_manifest_that_stood_for_reading_is_named_as_the_evidence() {
     ] {
         let disk = case.disk();
         let options = case.options.clone().with_verify(verify);
-        let far = Far::source(&case.new, believes);
-        let report = sync(&far, &case.target(&disk), &options, &work()).unwrap();
+        let remote = FakeRemote::source(&case.new, believes);
+        let report = sync(&remote, &case.target(&disk), &options, &work()).unwrap();
         assert_eq!(report.verified, verified, "{believes} {verify:?}");
     }
 }
@@ -127,8 +127,8 @@ fn the_root_of_a_full_copy_from_elsewhere_is_told_in_the_blocks_that_were_asked_
         let disk = case.disk();
         let block_size = block_size.unwrap();
         let options = case.options.clone().with_block_size(block_size);
-        let far = Far::source(&case.new, false);
-        let report = sync(&far, &case.target(&disk), &options, &work()).unwrap();
+        let remote = FakeRemote::source(&case.new, false);
+        let report = sync(&remote, &case.target(&disk), &options, &work()).unwrap();
         let image = Raw::open(Arc::new(MemoryStorage::new("new", case.new.clone()))).unwrap();
         let root = root_of(&image, block_size, &work()).unwrap();
         assert_eq!(report.root, is_told.then_some(*root.as_bytes()));
@@ -136,20 +136,20 @@ fn the_root_of_a_full_copy_from_elsewhere_is_told_in_the_blocks_that_were_asked_
 }
 
 #[test]
-fn a_damaged_stage_is_no_cache_of_a_far_source_and_no_error() {
+fn a_damaged_stage_is_no_cache_of_a_remote_source_and_no_error() {
     let case = cases::atomic_under_the_mark_only();
     let disk = case.disk();
     disk.put(STAGE, vec![0x5a; 8192]);
     disk.settle();
-    let far = Far::source(&case.new, false);
-    let report = sync(&far, &case.target(&disk), &case.options, &work()).unwrap();
+    let remote = FakeRemote::source(&case.new, false);
+    let report = sync(&remote, &case.target(&disk), &case.options, &work()).unwrap();
     assert_eq!((report.outcome, report.resumed_bytes), (Outcome::Synced, 0));
     assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
     assert_eq!(disk.names("/img"), ["t"]);
 }
 
 #[test]
-fn whatever_is_asked_of_a_far_source_the_target_becomes_equal() {
+fn whatever_is_asked_of_a_remote_source_the_target_becomes_equal() {
     let file = cases::atomic_under_the_mark_only();
     let device = file.clone().on_device();
     for case in [&file, &device, &cases::creating()] {
@@ -157,8 +157,8 @@ fn whatever_is_asked_of_a_far_source_the_target_becomes_equal() {
             for safety in [Safety::Atomic, Safety::InPlace] {
                 let disk = case.disk();
                 let options = case.options.clone().with_mode(mode).with_safety(safety);
-                let far = Far::source(&case.new, false);
-                let report = sync(&far, &case.target(&disk), &options, &work()).unwrap();
+                let remote = FakeRemote::source(&case.new, false);
+                let report = sync(&remote, &case.target(&disk), &options, &work()).unwrap();
                 let what = format!("{} {mode:?} {safety:?}", case.name);
                 assert_eq!(report.outcome, Outcome::Synced, "{what}");
                 assert!(

@@ -11,7 +11,7 @@ use crate::{Site, boots_from};
 fn site(job: &str) -> Option<Site> {
     let mut site = Site::new("primary", 0)?;
     site.rig.job += job;
-    site.rig.far = vec!["recovery"];
+    site.rig.remote = vec!["recovery"];
     site.rig.shell("");
     Some(site)
 }
@@ -19,7 +19,7 @@ fn site(job: &str) -> Option<Site> {
 /// A source that has nothing in common with its target, over a line that takes its time.
 fn slow_site(mode: &str) -> Option<Site> {
     let mut site = site(&format!("\nmode = \"{mode}\""))?;
-    site.rig.reach = "limit_rate = \"1M\"\n".to_owned();
+    site.rig.connect = "limit_rate = \"1M\"\n".to_owned();
     fs::write(site.rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
     Some(site)
 }
@@ -111,7 +111,7 @@ fn a_device_may_be_longer_than_the_disk_on_another_host() {
     let Some(mut site) = Site::new("primary", 3 << 20) else {
         return;
     };
-    site.rig.far = vec!["recovery"];
+    site.rig.remote = vec!["recovery"];
     site.rig.shell("");
     let tail = || read(site.device.path())[DISK_BYTES..].to_vec();
     let before = tail();

@@ -12,7 +12,7 @@ use super::context::Context;
 
 /// How another host is reached.
 #[derive(clap::Args)]
-pub struct Reach {
+pub struct ConnectArgs {
     /// Reaches the other host with COMMAND, which is split at spaces, instead of ssh
     #[arg(long, value_name = "COMMAND", default_value = "ssh")]
     rsh: String,
@@ -45,33 +45,33 @@ pub struct Reach {
     timeout: Duration,
 }
 
-impl Reach {
+impl ConnectArgs {
     pub fn retry(&self) -> Retry {
         Retry::new(self.retry)
     }
 
-    /// Reaches the agent at `far`.
+    /// Reaches the agent at `remote`.
     ///
     /// # Errors
     /// Those of [`RemoteAddress::dial`].
     pub fn dial(
         &self,
-        far: &RemoteAddress,
+        remote: &RemoteAddress,
         context: &Context,
         work: &Work,
     ) -> Result<(Client, Connection), Error> {
         let line = LineOptions::default()
             .with_silence(self.timeout)
             .with_limit_rate(context.common.limit_rate.unwrap_or(0));
-        let tls = match far.is_service() {
+        let tls = match remote.is_service() {
             true => Some(self.tls()?),
             false => None,
         };
-        let reach = remote::ConnectOptions::default()
+        let connect = remote::ConnectOptions::default()
             .with_shell(self.shell())
             .with_tls(tls)
             .with_line(line);
-        far.dial(&reach, work)
+        remote.dial(&connect, work)
     }
 
     fn shell(&self) -> ShellOptions {

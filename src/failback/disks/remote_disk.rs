@@ -17,16 +17,18 @@ use crate::manifest::{KeptManifest, RangeSet, Root};
 use crate::progress::Work;
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
-use crate::remote::{ConnectOptions, Connection, Job, LineOptions, Pull, Session, ShellOptions};
+use crate::remote::{
+    ConnectOptions, Connection, Job, LineOptions, RemoteSession, Session, ShellOptions,
+};
 use crate::replica::{Appended, Changed, Replica};
 use crate::storage::Storage;
 use crate::sync::{REMOTE_BLOCK_BYTES, Search, SourceBackend, SyncOptions, SyncReport, Target};
 use crate::units::BlockSize;
 
 /// A disk on another host, open there. One thing is done with it.
-pub(super) struct Far {
+pub(super) struct RemoteDisk {
     /// Before what is behind it: the line ends first.
-    pull: Mutex<Option<Pull>>,
+    remote_session: Mutex<Option<RemoteSession>>,
     behind: Behind,
     disk_len: u64,
 }
@@ -35,7 +37,7 @@ pub(super) struct Far {
 enum Behind {
     /// Nothing else.
     Own {
-        carrier: Box<Mutex<Connection>>,
+        connection: Box<Mutex<Connection>>,
         place: String,
     },
     /// A disk agent, which uses it again.
@@ -43,7 +45,7 @@ enum Behind {
 }
 
 /// What a sample across the line has found.
-pub(super) struct FarSample {
+pub(super) struct RemoteSample {
     /// Bytes that were looked at.
     pub looked: u64,
     /// How many of them the source holds as data.
@@ -56,7 +58,7 @@ pub(super) struct FarSample {
     pub move_seconds: f64,
 }
 
-impl Far {
+impl RemoteDisk {
     /// Has the disk opened there; `live` where its VM may write to it meanwhile.
     ///
     /// # Errors
@@ -64,12 +66,12 @@ impl Far {
     pub fn open(
         at: &RemoteAddress,
         format: Format,
-        reach: &ConnectOptions,
+        connect: &ConnectOptions,
         live: bool,
         work: &Work,
     ) -> Result<Self> {
         let named = |error: Error| error.at_path(at.to_string());
-        let (dialled, mut carrier) = at.dial(reach, work).map_err(named)?;
+        let (client, mut connection) = at.dial(connect, work).map_err(named)?;
         let job = Job {
             path: at.path().as_os_str().as_bytes().to_vec(),
             format: Some(format),
@@ -78,23 +80,26 @@ impl Far {
             marker_is_data: false,
             read_holes: false,
         };
-        let pull = dialled.pull(&job, work);
-        let pull = pull.map_err(|error| named(carrier.explain(error)))?;
-        Ok(Far {
-            disk_len: pull.far().opened().disk_len,
-            pull: Mutex::new(Some(pull)),
+        let remote_session = client.open_source(&job, work);
+        let remote_session = remote_session.map_err(|error| named(connection.explain(error)))?;
+        Ok(RemoteDisk {
+            disk_len: remote_session.remote().opened().disk_len,
+            remote_session: Mutex::new(Some(remote_session)),
             behind: Behind::Own {
-                carrier: Box::new(Mutex::new(carrier)),
+                connection: Box::new(Mutex::new(connection)),
                 place: at.to_string(),
             },
         })
     }
 
     /// A disk that the end which dialled a disk agent answers for.
-    pub fn over_callback(pull: Pull, callback_source: Arc<CallbackSource>) -> Self {
-        Far {
-            disk_len: pull.far().opened().disk_len,
-            pull: Mutex::new(Some(pull)),
+    pub fn over_callback(
+        remote_session: RemoteSession,
+        callback_source: Arc<CallbackSource>,
+    ) -> Self {
+        RemoteDisk {
+            disk_len: remote_session.remote().opened().disk_len,
+            remote_session: Mutex::new(Some(remote_session)),
             behind: Behind::Agent(callback_source),
         }
     }
@@ -107,7 +112,7 @@ impl Far {
     /// Makes `target` hold what the disk holds.
     ///
     /// # Errors
-    /// Those of [`Pull::sync_onto`].
+    /// Those of [`RemoteSession::sync_onto`].
     pub fn sync_onto(
         &self,
         target: &Target,
@@ -123,7 +128,7 @@ impl Far {
     /// Adds what the disk holds to a replica.
     ///
     /// # Errors
-    /// Those of [`Replica::append_far`].
+    /// Those of [`Replica::append_remote`].
     pub fn append_to(
         &self,
         replica: &Replica,
@@ -132,7 +137,9 @@ impl Far {
         next: &Arc<dyn Storage>,
         work: &Work,
     ) -> Result<Appended> {
-        self.with(|pull| replica.append_far(pull.far(), disk_len, changed, next, work))
+        self.with(|remote_session| {
+            replica.append_remote(remote_session.remote(), disk_len, changed, next, work)
+        })
     }
 
     /// The root of all that the disk holds, which is read whole at its host.
@@ -144,7 +151,11 @@ impl Far {
             let what = "a root over other blocks does not go with a disk on another host";
             return Err(self.explain(Error::new(ErrorKind::Unsupported, what)));
         }
-        self.with(|pull| pull.far().root(disk_len.max(self.disk_len), work))
+        self.with(|remote_session| {
+            remote_session
+                .remote()
+                .root(disk_len.max(self.disk_len), work)
+        })
     }
 
     /// Looks at blocks spread evenly over the disk, and compares them with those of `target`, for
@@ -157,15 +168,15 @@ impl Far {
         target: Option<&dyn Image>,
         held: Option<&KeptManifest>,
         work: &Work,
-    ) -> Result<FarSample> {
+    ) -> Result<RemoteSample> {
         let ranges = spread(self.disk_len);
         let looked = ranges.iter().map(|range| range.end - range.start).sum();
         let options = CompareOptions::default().with_change_map(Some(ranges));
         let nothing = nothing(self.disk_len)?;
-        self.with(|pull| {
-            let far = pull.far();
+        self.with(|remote_session| {
+            let remote = remote_session.remote();
             let begun = Instant::now();
-            let counted = far.find(
+            let counted = remote.find(
                 Search {
                     target: target.unwrap_or(&*nothing),
                     disk_len: self.disk_len,
@@ -181,7 +192,7 @@ impl Far {
             let compared = begun.elapsed();
             let begun = Instant::now();
             let data = AtomicU64::new(0);
-            let moved = far.compare(&*nothing, self.disk_len, &options, work, &|difference| {
+            let moved = remote.compare(&*nothing, self.disk_len, &options, work, &|difference| {
                 data.fetch_add(difference.new.len(), Ordering::Relaxed);
                 Ok(())
             });
@@ -190,7 +201,7 @@ impl Far {
                 Err(error) if error.kind() == ErrorKind::VerifyFailed => {}
                 moved => drop(moved?),
             }
-            Ok(FarSample {
+            Ok(RemoteSample {
                 looked,
                 data: data.into_inner(),
                 changed: target.map(|_| counted.0.changed_bytes),
@@ -208,18 +219,20 @@ impl Far {
         self.with(|_| Ok(()))
     }
 
-    fn with<T>(&self, ask: impl FnOnce(&Pull) -> Result<T>) -> Result<T> {
-        let pull = self.take()?;
-        let answer = match ask(&pull) {
+    fn with<T>(&self, ask: impl FnOnce(&RemoteSession) -> Result<T>) -> Result<T> {
+        let remote_session = self.take()?;
+        let answer = match ask(&remote_session) {
             Ok(answer) => answer,
             Err(error) => {
                 if let Behind::Agent(callback_source) = &self.behind {
-                    callback_source.put_back(pull.abandon());
+                    callback_source.put_back(remote_session.abandon());
                 }
                 return Err(self.explain(error));
             }
         };
-        let left = pull.leave().map(|session| self.give_back(session));
+        let left = remote_session
+            .leave()
+            .map(|session| self.give_back(session));
         left.map(|()| answer).map_err(|error| self.explain(error))
     }
 
@@ -232,9 +245,12 @@ impl Far {
         }
     }
 
-    fn take(&self) -> Result<Pull> {
-        let mut pull = self.pull.lock().unwrap_or_else(PoisonError::into_inner);
-        pull.take().ok_or_else(|| {
+    fn take(&self) -> Result<RemoteSession> {
+        let mut remote_session = self
+            .remote_session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        remote_session.take().ok_or_else(|| {
             let what = "the line to this disk was used already";
             self.explain(Error::new(ErrorKind::InvalidInput, what))
         })
@@ -242,27 +258,32 @@ impl Far {
 
     fn explain(&self, error: Error) -> Error {
         match &self.behind {
-            Behind::Own { carrier, place } => {
-                let mut carrier = carrier.lock().unwrap_or_else(PoisonError::into_inner);
-                carrier.explain(error).at_path(place)
+            Behind::Own { connection, place } => {
+                let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                connection.explain(error).at_path(place)
             }
             Behind::Agent(_) => error,
         }
     }
 }
 
-impl Drop for Far {
+impl Drop for RemoteDisk {
     /// A disk agent goes on with its line where nothing was done with the disk.
     fn drop(&mut self) {
-        let pull = self.pull.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(pull), Behind::Agent(callback_source)) = (pull.take(), &self.behind) {
-            callback_source.put_back(pull.leave().unwrap_or_default());
+        let remote_session = self
+            .remote_session
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let (Some(remote_session), Behind::Agent(callback_source)) =
+            (remote_session.take(), &self.behind)
+        {
+            callback_source.put_back(remote_session.leave().unwrap_or_default());
         }
     }
 }
 
 /// How the hosts of a site's disks are reached, as its plan says.
-pub(super) fn reach(plan: &plan::Reach) -> ConnectOptions {
+pub(super) fn connect_options(plan: &plan::SiteConnectOptions) -> ConnectOptions {
     let line = LineOptions::default()
         .with_silence(plan.timeout)
         .with_limit_rate(plan.limit_rate);
@@ -271,16 +292,16 @@ pub(super) fn reach(plan: &plan::Reach) -> ConnectOptions {
         .with_program(&plan.remote_program)
         .with_timeout((plan.timeout != LineOptions::default().silence).then_some(plan.timeout))
         .with_keeps_errors(true);
-    let reach = ConnectOptions::default().with_shell(shell).with_line(line);
+    let connect = ConnectOptions::default().with_shell(shell).with_line(line);
     #[cfg(feature = "tls")]
-    let reach = reach.with_tls(plan.tls.as_ref().map(|files| {
+    let connect = connect.with_tls(plan.tls.as_ref().map(|files| {
         let options = DialOptions::new(Identity::new(&files.cert, &files.key, &files.ca));
         let patience = options.patience.min(plan.timeout);
         options
             .with_patience(patience)
             .with_name(plan.tls_name.clone())
     }));
-    reach
+    connect
 }
 
 /// The blocks of a disk in which ranges lie, or more where there are very many: what is compared

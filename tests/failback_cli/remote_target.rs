@@ -10,22 +10,22 @@ use diskdelta::remote::{FrameEncoder, Hello, Message};
 use serde_json::Value;
 
 use crate::desk::{Desk, Runner};
-use crate::far::moved;
+use crate::remote::moved;
 use crate::rig::{DISK_BYTES, Rig, noise, read};
 use crate::through;
 
 /// A rig whose target's disk lies on another host.
-fn far_rig() -> Rig {
+fn remote_rig() -> Rig {
     let mut rig = Rig::new(&["db1"]);
-    rig.far = vec!["primary"];
+    rig.remote = vec!["primary"];
     rig.writer("");
     rig
 }
 
 /// A pass of it takes seconds, and is cut once two MiB are staged.
 fn slow_rig(job: &str) -> Rig {
-    let mut rig = far_rig().with_job(job);
-    rig.reach = "limit_rate = \"4M\"\n".to_owned();
+    let mut rig = remote_rig().with_job(job);
+    rig.connect = "limit_rate = \"4M\"\n".to_owned();
     fs::write(rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
     rig
 }
@@ -93,7 +93,7 @@ fn failing(rig: &Rig) -> Vec<String> {
 
 #[test]
 fn a_disk_on_another_host_is_brought_up_to_date_there_and_replicated_back_from_there() {
-    let rig = far_rig().with_job("mode = \"delta\"");
+    let rig = remote_rig().with_job("mode = \"delta\"");
     assert_eq!(failing(&rig), Vec::<String>::new());
     let mut runner = rig.start();
     let status = wait_blocked(&rig, &mut runner, "ready-to-cutover");
@@ -134,7 +134,7 @@ fn a_disk_on_another_host_is_brought_up_to_date_there_and_replicated_back_from_t
 #[test]
 fn a_source_on_another_host_is_replicated_back_to_and_failed_over_to_again() {
     let mut rig = Rig::new(&["db1"]).with_job("pass_interval = \"1s\"");
-    rig.far = vec!["recovery"];
+    rig.remote = vec!["recovery"];
     rig.writer("");
     let mut runner = rig.start();
     rig.wait_for(&mut runner, 0, "ready-to-cutover");
@@ -182,8 +182,8 @@ fn a_source_on_another_host_is_replicated_back_to_and_failed_over_to_again() {
 
 #[test]
 fn disks_of_both_sides_on_one_other_host_do_not_come_here() {
-    let mut rig = far_rig().with_job("mode = \"delta\"");
-    rig.far = vec!["primary", "recovery"];
+    let mut rig = remote_rig().with_job("mode = \"delta\"");
+    rig.remote = vec!["primary", "recovery"];
     let mut runner = rig.start();
     let status = wait_blocked(&rig, &mut runner, "ready-to-cutover");
     assert!((300_000..400_000).contains(&moved(&status)), "{status}");
@@ -211,7 +211,7 @@ fn a_disk_on_another_host_is_written_whole_in_every_mode() {
         "mode = \"delta\"\nsafety = \"in-place\"",
         "mode = \"delta\"\nproof = \"before-activation\"",
     ] {
-        let rig = far_rig().with_job(job);
+        let rig = remote_rig().with_job(job);
         rig.comes_home_whole(job, |runner| {
             wait_blocked(&rig, runner, "ready-to-cutover");
         });
@@ -220,7 +220,7 @@ fn a_disk_on_another_host_is_written_whole_in_every_mode() {
 
 #[test]
 fn a_disk_of_another_format_is_made_on_another_host() {
-    let mut rig = far_rig().with_job("mode = \"full-first\"");
+    let mut rig = remote_rig().with_job("mode = \"full-first\"");
     rig.makes_a_vhdx();
     let mut runner = rig.start();
     wait_blocked(&rig, &mut runner, "ready-to-cutover");
@@ -291,7 +291,7 @@ fn a_disk_agent_that_does_not_see_its_executor_die_makes_way_for_the_next_one() 
 
 #[test]
 fn a_late_command_is_refused_where_the_disk_lies() {
-    let rig = far_rig().with_job("mode = \"delta\"");
+    let rig = remote_rig().with_job("mode = \"delta\"");
     let mut runner = rig.start();
     wait_blocked(&rig, &mut runner, "ready-to-cutover");
     // Another executor was there; this one has not heard of it.
@@ -321,7 +321,7 @@ fn a_late_command_is_refused_where_the_disk_lies() {
 #[test]
 fn a_cancelled_job_restores_the_disk_on_the_other_host_or_leaves_it_to_the_next() {
     for mode in ["delta", "full-first"] {
-        let rig = far_rig().with_job(&format!("mode = \"{mode}\"\nkeep_undo = true"));
+        let rig = remote_rig().with_job(&format!("mode = \"{mode}\"\nkeep_undo = true"));
         let before = read(rig.target("db1"));
         let mut runner = rig.start();
         wait_blocked(&rig, &mut runner, "ready-to-cutover");
@@ -335,7 +335,7 @@ fn a_cancelled_job_restores_the_disk_on_the_other_host_or_leaves_it_to_the_next(
         let left: Vec<_> = left.filter(|name| name.contains("failback-shop")).collect();
         assert!(left.is_empty(), "{left:?}");
     }
-    let rig = far_rig();
+    let rig = remote_rig();
     let mut runner = rig.start();
     wait_blocked(&rig, &mut runner, "ready-to-cutover");
     rig.ok(&["cancel", "shop"]);
@@ -349,7 +349,7 @@ fn a_cancelled_job_restores_the_disk_on_the_other_host_or_leaves_it_to_the_next(
 
 #[test]
 fn an_undo_takes_back_on_the_other_host_what_its_vm_wrote() {
-    let rig = far_rig().with_job("keep_undo = true");
+    let rig = remote_rig().with_job("keep_undo = true");
     let before = read(rig.target("db1"));
     let mut runner = rig.start();
     rig.wait_for(&mut runner, 0, "ready-to-cutover");
@@ -365,7 +365,7 @@ fn an_undo_takes_back_on_the_other_host_what_its_vm_wrote() {
 
 #[test]
 fn a_snapshot_that_cannot_be_read_here_is_named_as_it_is_here() {
-    let rig = far_rig();
+    let rig = remote_rig();
     let address = rig.site("recovery", "db1").join("address");
     fs::write(&address, "/no/such/snapshot.raw").unwrap();
     let mut runner = rig.start();
@@ -383,7 +383,7 @@ fn a_snapshot_that_cannot_be_read_here_is_named_as_it_is_here() {
 #[test]
 fn the_vms_of_a_group_are_written_on_another_host_at_the_same_time() {
     let mut rig = Rig::new(&["db1", "web1"]);
-    rig.far = vec!["primary"];
+    rig.remote = vec!["primary"];
     rig.writer("");
     let mut runner = rig.start();
     rig.wait_for(&mut runner, 0, "ready-to-cutover");
@@ -401,7 +401,7 @@ fn the_vms_of_a_group_are_written_on_another_host_at_the_same_time() {
 
 #[test]
 fn a_commit_forgets_the_ways_back_on_the_other_host() {
-    let rig = far_rig().with_job("mode = \"full-first\"\nkeep_undo = true");
+    let rig = remote_rig().with_job("mode = \"full-first\"\nkeep_undo = true");
     through(&rig, &["complete", "commit"]);
     let left = fs::read_dir(rig.site("primary", "db1")).unwrap();
     let left = left.map(|it| it.unwrap().file_name().into_string().unwrap());
@@ -411,7 +411,7 @@ fn a_commit_forgets_the_ways_back_on_the_other_host() {
 
 #[test]
 fn an_aborted_cutover_goes_on_with_the_disk_on_the_other_host() {
-    let rig = far_rig();
+    let rig = remote_rig();
     let mut runner = rig.start();
     wait_blocked(&rig, &mut runner, "ready-to-cutover");
     rig.aborts_the_cutover(&mut runner, "recovery", ["quiescing", "final-sync"]);
@@ -423,7 +423,7 @@ fn an_aborted_cutover_goes_on_with_the_disk_on_the_other_host() {
 
 #[test]
 fn the_proof_finds_one_byte_that_the_target_elsewhere_does_not_have() {
-    let rig = far_rig();
+    let rig = remote_rig();
     let mut runner = rig.start();
     rig.wait_for(&mut runner, 0, "ready-to-cutover");
     // Time between the final copy and the proof.
@@ -449,7 +449,7 @@ fn the_proof_finds_one_byte_that_the_target_elsewhere_does_not_have() {
 
 #[test]
 fn a_copy_that_another_wrote_to_is_not_activated() {
-    let rig = far_rig().with_job("mode = \"delta\"");
+    let rig = remote_rig().with_job("mode = \"delta\"");
     let mut runner = rig.start();
     wait_blocked(&rig, &mut runner, "ready-to-cutover");
     rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
@@ -468,8 +468,8 @@ fn a_copy_that_another_wrote_to_is_not_activated() {
 }
 
 #[test]
-fn what_keeps_a_far_disk_from_being_written_is_said_before_anything_is_touched() {
-    let rig = far_rig();
+fn what_keeps_a_remote_disk_from_being_written_is_said_before_anything_is_touched() {
+    let rig = remote_rig();
     for (before, said) in [
         (
             "echo 'Host key verification failed.' >&2\nexit 255",
@@ -539,7 +539,7 @@ fn what_keeps_a_far_disk_from_being_written_is_said_before_anything_is_touched()
 
 #[test]
 fn a_host_of_an_older_version_and_one_that_speaks_nonsense_are_told_apart() {
-    let rig = far_rig();
+    let rig = remote_rig();
     let speaks = |messages: &[Message]| {
         let mut encoder = FrameEncoder::default();
         let mut bytes = Vec::new();
@@ -593,7 +593,7 @@ fn a_host_of_an_older_version_and_one_that_speaks_nonsense_are_told_apart() {
 
 #[test]
 fn a_plan_for_another_host_is_shown_with_an_estimate_of_what_would_move() {
-    let rig = far_rig();
+    let rig = remote_rig();
     let plan = rig.plan();
     let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
     let disk = &shown["vms"][0]["disks"][0];
@@ -607,8 +607,8 @@ fn a_plan_for_another_host_is_shown_with_an_estimate_of_what_would_move() {
 
 #[test]
 fn the_plan_says_where_an_agent_that_it_starts_keeps_its_state() {
-    let mut rig = far_rig();
-    rig.reach = "state = \"/srv/state\"\n".to_owned();
+    let mut rig = remote_rig();
+    rig.connect = "state = \"/srv/state\"\n".to_owned();
     let mut runner = rig.start();
     wait_blocked(&rig, &mut runner, "ready-to-cutover");
     let asked = fs::read_to_string(rig.path("asked")).unwrap();
@@ -620,7 +620,7 @@ fn the_plan_says_where_an_agent_that_it_starts_keeps_its_state() {
 
 #[test]
 fn nothing_is_kept_where_a_client_could_write_it() {
-    let rig = far_rig();
+    let rig = remote_rig();
     let mut runner = rig.start();
     wait_blocked(&rig, &mut runner, "ready-to-cutover");
     let left = fs::read_dir(rig.site("primary", "db1")).unwrap();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use diskdelta::failback::machine::{Checkpoint, Side, Token, VmSeen};
+use diskdelta::failback::machine::{Action, Checkpoint, Side, Token, VmSeen};
 use diskdelta::failback::vm::{Call, Changes, CommandController, Facts, VmController};
 use diskdelta::{CancelToken, ErrorKind};
 
@@ -29,7 +29,9 @@ fn a_program_is_told_the_facts_in_its_environment_and_as_json() {
     let controller = controller(&script);
     let cancel = CancelToken::new();
     let keep = Some(Checkpoint(token(1, 2)));
-    controller.arm_tracking(&call(&cancel), keep).unwrap();
+    controller
+        .execute(&call(&cancel), Action::ArmTracking { keep })
+        .unwrap();
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(input).unwrap()).unwrap();
     assert_eq!(json["verb"], "arm-tracking");
     assert_eq!(
@@ -60,8 +62,8 @@ fn one_program_may_serve_all_verbs_and_gets_the_verb_as_its_last_argument() {
     let limit = Duration::from_secs(60);
     let controller = CommandController::new(facts(), BTreeMap::new(), Some(argv), limit);
     let cancel = CancelToken::new();
-    assert!(controller.fence(&call(&cancel)).is_ok());
-    assert!(controller.unfence(&call(&cancel)).is_err());
+    assert!(controller.execute(&call(&cancel), Action::Fence).is_ok());
+    assert!(controller.execute(&call(&cancel), Action::Unfence).is_err());
 }
 
 #[test]
@@ -80,7 +82,9 @@ fn a_program_that_is_not_there_is_named() {
     let limit = Duration::from_secs(60);
     let argv = Some(vec!["/no/such/program".to_owned()]);
     let controller = CommandController::new(facts(), BTreeMap::new(), argv, limit);
-    let error = controller.inspect(&call(&CancelToken::new())).unwrap_err();
+    let error = controller
+        .execute(&call(&CancelToken::new()), Action::Inspect)
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("/no/such/program"));
 }
@@ -114,7 +118,9 @@ fn a_program_that_hangs_is_killed_with_all_that_it_started() {
     let verbs = BTreeMap::from([("inspect".to_owned(), shell(&script))]);
     let limit = Duration::from_millis(500);
     let controller = CommandController::new(facts(), verbs, None, limit);
-    let error = controller.inspect(&call(&CancelToken::new())).unwrap_err();
+    let error = controller
+        .execute(&call(&CancelToken::new()), Action::Inspect)
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(
         error
@@ -139,7 +145,7 @@ fn a_program_that_is_cancelled_is_killed() {
     let cancel = CancelToken::new();
     let controller = controller("sleep 1000");
     std::thread::scope(|scope| {
-        let asked = scope.spawn(|| controller.inspect(&call(&cancel)));
+        let asked = scope.spawn(|| controller.execute(&call(&cancel), Action::Inspect));
         std::thread::sleep(Duration::from_millis(50));
         cancel.cancel();
         let error = asked.join().unwrap().unwrap_err();
@@ -251,7 +257,7 @@ fn changes_are_believed_only_where_they_tell_of_every_disk_of_the_job() {
 const SEEN: &str = r#"echo '{"exists": true, "running": true, "fenced": false}'"#;
 
 fn inspect(script: &str) -> diskdelta::Result<VmSeen> {
-    controller(script).inspect(&call(&CancelToken::new()))
+    controller(script).execute(&call(&CancelToken::new()), Action::Inspect)
 }
 
 /// A controller whose programs are all this shell script.

@@ -4,6 +4,8 @@
 
 #[path = "failback_executor/site.rs"]
 mod site;
+#[path = "failback_executor/vm.rs"]
+mod vm;
 
 use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -7,29 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use super::bell::Bell;
-use super::disk_work::DiskWork;
-use super::machine::{
-    Command, CommitPolicy, Event, Machine, Phase, Problem, Request, Sides, State, Step,
-};
-use super::perform::{Done, perform};
+use super::disk_work::Done;
+use super::machine::{Command, CommitPolicy, Event, Machine, Phase, Problem, Request, State, Step};
+pub use super::perform::Resources;
 use super::record::{JobRecord, Record, StepRecord};
-use super::vm::VmController;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Writer;
-use crate::progress::{CancelToken, Work};
+use crate::progress::CancelToken;
 use crate::random::random;
 use crate::storage::Directory;
-
-/// What an executor works with: the VMs of both sides, and their disks.
-#[derive(Clone)]
-pub struct Resources {
-    /// The VMs.
-    pub vms: Sides<Arc<dyn VmController>>,
-    /// Their disks.
-    pub disks: Arc<dyn DiskWork>,
-    /// Threads, progress and speed limit for work on disks.
-    pub work: Work,
-}
 
 /// When an executor does something by itself.
 #[derive(Debug, Clone, Copy)]
@@ -316,7 +302,7 @@ impl Executor {
             let waits = ends.bell.clone();
             let worker = scope.spawn(move || {
                 let _ends = ends;
-                perform(resources, spec, &command, cancel)
+                resources.perform(spec, &command, cancel)
             });
             let listened = self.listen(command, mailbox, cancel, |due_in| {
                 waits.wait(if bell.is_some() { due_in } else { NAP });

@@ -93,7 +93,21 @@ fn state() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
-fn request(disk: &Path, token: (u64, u64), what: Value) -> Value {
+/// A command that needs to know no more.
+fn command(action: &str) -> Value {
+    json!({"execute": {"action": action, "keep_undo": false, "changes": null, "other": null}})
+}
+
+fn copy(amount: Value, from_snapshot: bool, changes: Value) -> Value {
+    let action = json!({"copy": {"amount": amount, "from_snapshot": from_snapshot}});
+    json!({"execute": {"action": action, "keep_undo": false, "changes": changes, "other": null}})
+}
+
+fn is_done() -> Value {
+    json!({"done": {"answer": "done", "detail": null}})
+}
+
+fn request(disk: &Path, token: (u64, u64), task: Value) -> Value {
     json!({
         "job": "shop", "vm": "db1", "instance": "a".repeat(32), "side": "target",
         "state": null, "create": false, "in_place": false,
@@ -102,7 +116,7 @@ fn request(disk: &Path, token: (u64, u64), what: Value) -> Value {
             "identity": "x", "bytes": null, "path": disk, "format": "raw",
             "other": null, "other_format": "raw",
         }],
-        "what": what,
+        "task": task,
     })
 }
 
@@ -118,17 +132,17 @@ fn a_disk_is_blocked_once_and_let_go_by_nobody_older() {
     let (directory, disk) = disk();
     let blocked = directory.path().join("disk.raw.failback-shop.partial.raw");
     for _ in 0..2 {
-        let done = Agent::ask(&[], &request(&disk, (3, 1), json!("block")));
-        assert_eq!(done.unwrap(), "done");
+        let done = Agent::ask(&[], &request(&disk, (3, 1), command("block")));
+        assert_eq!(done.unwrap(), is_done());
         assert!(blocked.exists() && !disk.exists());
     }
     for old in [(2, 9), (3, 0)] {
-        let late = Agent::ask(&[], &request(&disk, old, json!("unblock"))).unwrap_err();
+        let late = Agent::ask(&[], &request(&disk, old, command("unblock"))).unwrap_err();
         assert!(late.contains("comes too late: 3.1"), "{late}");
         assert!(blocked.exists() && !disk.exists());
     }
-    let done = Agent::ask(&[], &request(&disk, (3, 2), json!("unblock")));
-    assert_eq!(done.unwrap(), "done");
+    let done = Agent::ask(&[], &request(&disk, (3, 2), command("unblock")));
+    assert_eq!(done.unwrap(), is_done());
     assert!(!blocked.exists() && disk.exists());
 }
 
@@ -136,24 +150,24 @@ fn a_disk_is_blocked_once_and_let_go_by_nobody_older() {
 fn an_agent_that_only_reads_or_serves_another_directory_touches_nothing() {
     let (directory, disk) = disk();
     let (other, _) = self::disk();
-    let block = request(&disk, (1, 1), json!("block"));
+    let block = request(&disk, (1, 1), command("block"));
     let refused = Agent::ask(&["--read-only"], &block).unwrap_err();
     assert!(refused.contains("only reads"), "{refused}");
     let root = other.path().to_str().unwrap();
     assert!(Agent::ask(&["--root", root], &block).is_err());
     let link = other.path().join("link.raw");
     std::os::unix::fs::symlink(&disk, &link).unwrap();
-    let block = request(Path::new("/link.raw"), (1, 1), json!("block"));
+    let block = request(Path::new("/link.raw"), (1, 1), command("block"));
     let refused = Agent::ask(&["--root", root], &block).unwrap_err();
     assert!(refused.contains("outside"), "{refused}");
-    let mut state = request(Path::new("/disk.raw"), (1, 1), json!("block"));
+    let mut state = request(Path::new("/disk.raw"), (1, 1), command("block"));
     state["state"] = json!(directory.path().join("state"));
     let refused = Agent::ask(&["--root", root], &state).unwrap_err();
     assert!(refused.contains("makes no sense"), "{refused}");
     assert!(disk.exists() && !directory.path().join("state").exists());
     // What lies inside is taken from there.
-    let block = request(Path::new("/disk.raw"), (1, 1), json!("block"));
-    assert_eq!(Agent::ask(&["--root", root], &block).unwrap(), "done");
+    let block = request(Path::new("/disk.raw"), (1, 1), command("block"));
+    assert_eq!(Agent::ask(&["--root", root], &block).unwrap(), is_done());
     assert!(!other.path().join("disk.raw").exists() && disk.exists());
 }
 
@@ -165,9 +179,9 @@ fn a_request_that_makes_no_sense_is_refused_and_nothing_is_done() {
         ("/job", json!("../../etc")),
         ("/instance", json!("..")),
         ("/disks/0/path", json!("/tmp/../disk")),
-        ("/what", json!({"copy": {"amount": "everything"}})),
+        ("/task", json!({"copy": {"amount": "everything"}})),
     ] {
-        let mut wrong = request(&disk, (1, 1), json!("block"));
+        let mut wrong = request(&disk, (1, 1), command("block"));
         *wrong.pointer_mut(at).unwrap() = with;
         all.push(wrong);
     }
@@ -175,10 +189,8 @@ fn a_request_that_makes_no_sense_is_refused_and_nothing_is_done() {
         let refused = Agent::ask(&[], &wrong).unwrap_err();
         assert!(refused.contains("makes no sense"), "{wrong}: {refused}");
     }
-    let copy = json!({"copy": {
-        "amount": "everything", "from_snapshot": true, "keep_undo": false,
-        "from": [{"identity": "x", "here": null, "ranges": 2}],
-    }});
+    let from = json!([{"identity": "x", "here": null, "ranges": 2}]);
+    let copy = copy(json!("everything"), true, from);
     // Ranges that do not come, or are too many.
     for windows in [vec![], vec![0..1, 2..3, 4..5]] {
         let agent = Agent::new(&[]);
@@ -220,7 +232,7 @@ fn what_an_agent_keeps_lies_outside_of_what_it_serves_and_no_job_names_it() {
     let own = ["--state-dir", state.path().to_str().unwrap()];
     let all = [own[0], own[1], "--root", "/"];
     for options in [&own[..], &all[..]] {
-        let refused = Agent::ask(options, &request(&token, (1, 1), json!("block"))).unwrap_err();
+        let refused = Agent::ask(options, &request(&token, (1, 1), command("block"))).unwrap_err();
         assert!(refused.contains("the agent's own"), "{refused}");
     }
     assert!(token.exists());
@@ -233,7 +245,7 @@ fn what_an_agent_keeps_lies_outside_of_what_it_serves_and_no_job_names_it() {
     ] {
         let odd = directory.path().join(name);
         fs::write(&odd, [1; 8192]).unwrap();
-        let refused = Agent::ask(&[], &request(&odd, (1, 1), json!("block"))).unwrap_err();
+        let refused = Agent::ask(&[], &request(&odd, (1, 1), command("block"))).unwrap_err();
         assert!(refused.contains("makes for itself"), "{name}: {refused}");
         assert!(odd.exists());
     }
@@ -246,7 +258,7 @@ fn a_state_directory_that_others_may_write_to_is_refused() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
     fs::set_permissions(state.path(), mode).unwrap();
     let options = ["--state-dir", state.path().to_str().unwrap()];
-    let refused = Agent::ask(&options, &request(&disk, (1, 1), json!("block"))).unwrap_err();
+    let refused = Agent::ask(&options, &request(&disk, (1, 1), command("block"))).unwrap_err();
     assert!(refused.contains("others may write"), "{refused}");
     assert!(disk.exists());
 }
@@ -268,30 +280,26 @@ fn several_disks_are_copied_one_after_the_other_over_one_line() {
     };
     // Of the first nobody knows where it is; the second is looked at all the same.
     let agent = Agent::new(&[]);
-    agent.say(&both(1, json!("check")));
+    agent.say(&both(1, command("check")));
     assert_eq!(agent.hear().unwrap()["wanted"]["disk"], 0);
     let lost = Error::new(ErrorKind::NotFound, "it is nowhere");
     agent.tell(&Message::Fail(Box::new(Fault::of(&lost, false))));
     assert_eq!(agent.hear().unwrap()["wanted"]["disk"], 1);
     agent.answer(vec![9; LEN]);
     let found = agent.hear().unwrap();
-    let found = found["found"].as_array().unwrap();
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0]["check"], "source readable");
-    assert!(
-        found[0]["text"]
-            .to_string()
-            .contains("\"x: it is nowhere\"")
-    );
+    assert_eq!(found["done"]["answer"], json!({"failed": "unfit"}));
+    let detail = &found["done"]["detail"];
+    assert_eq!(detail, "source readable: x: it is nowhere", "{found:?}");
     agent.end();
 
-    assert_eq!(Agent::ask(&[], &both(2, json!("block"))).unwrap(), "done");
+    assert_eq!(
+        Agent::ask(&[], &both(2, command("block"))).unwrap(),
+        is_done()
+    );
     let from =
         |identity: &str, ranges| json!({"identity": identity, "here": null, "ranges": ranges});
-    let first = json!({"copy": {
-        "amount": "everything", "from_snapshot": true, "keep_undo": false,
-        "from": [from("x", Value::Null), from("y", Value::Null)],
-    }});
+    let sources = json!([from("x", Value::Null), from("y", Value::Null)]);
+    let first = copy(json!("everything"), true, sources);
     let agent = Agent::new(&[]);
     agent.say(&both(3, first));
     let held = |name: &str| {
@@ -302,15 +310,20 @@ fn several_disks_are_copied_one_after_the_other_over_one_line() {
         assert_eq!(agent.hear().unwrap()["wanted"]["disk"], number);
         agent.answer(vec![byte; len]);
     }
-    assert_eq!(agent.hear().unwrap()["copied"]["changed_bytes"], 8192 + LEN);
+    assert_eq!(
+        agent.hear().unwrap()["done"]["answer"]["copied"]["changed_bytes"],
+        8192 + LEN
+    );
     agent.end();
     assert!(held("disk.raw") == [1; 8192] && held("two.raw") == [2; LEN]);
 
     // Of what changed since, ranges say where to look.
-    let since = json!({"copy": {
-        "amount": {"changed_since": {"epoch": 1, "sequence": 1}}, "from_snapshot": false,
-        "keep_undo": false, "from": [from("y", json!(2)), from("x", json!(0))],
-    }});
+    let since = json!({"changed_since": {"epoch": 1, "sequence": 1}});
+    let since = copy(
+        since,
+        false,
+        json!([from("y", json!(2)), from("x", json!(0))]),
+    );
     let agent = Agent::new(&[]);
     agent.say(&both(4, since));
     agent.tell(&Message::Windows(vec![0..1024, 2048..4096]));
@@ -318,7 +331,10 @@ fn several_disks_are_copied_one_after_the_other_over_one_line() {
         assert_eq!(agent.hear().unwrap()["wanted"]["disk"], number);
         agent.answer(vec![byte; len]);
     }
-    assert_eq!(agent.hear().unwrap()["copied"]["changed_bytes"], LEN / 2);
+    assert_eq!(
+        agent.hear().unwrap()["done"]["answer"]["copied"]["changed_bytes"],
+        LEN / 2
+    );
     agent.end();
     assert!(held("disk.raw") == [1; 8192]);
     let two = held("two.raw");
@@ -329,11 +345,9 @@ fn several_disks_are_copied_one_after_the_other_over_one_line() {
 fn a_copy_without_a_source_leaves_the_disk_unbootable_and_as_it_was() {
     let (directory, disk) = disk();
     let blocked = directory.path().join("disk.raw.failback-shop.partial.raw");
-    Agent::ask(&[], &request(&disk, (1, 1), json!("block"))).unwrap();
-    let copy = json!({"copy": {
-        "amount": "everything", "from_snapshot": true, "keep_undo": false,
-        "from": [{"identity": "x", "here": null, "ranges": null}],
-    }});
+    Agent::ask(&[], &request(&disk, (1, 1), command("block"))).unwrap();
+    let from = json!([{"identity": "x", "here": null, "ranges": null}]);
+    let copy = copy(json!("everything"), true, from);
     let mut agent = Agent::new(&[]);
     agent.say(&request(&disk, (1, 2), copy));
     let wanted = agent.hear().unwrap();
@@ -343,6 +357,6 @@ fn a_copy_without_a_source_leaves_the_disk_unbootable_and_as_it_was() {
     agent.child.wait().unwrap();
     assert!(fs::read(&blocked).unwrap() == [7; 8192] && !disk.exists());
     let directory = directory.path().join("no-such-directory/disk.raw");
-    let refused = Agent::ask(&[], &request(&directory, (1, 1), json!("block"))).unwrap_err();
+    let refused = Agent::ask(&[], &request(&directory, (1, 1), command("block"))).unwrap_err();
     assert!(refused.contains("no-such-directory"), "{refused}");
 }

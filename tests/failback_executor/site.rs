@@ -5,13 +5,15 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use diskdelta::failback::disk_work::{CopyOrder, DiskWork, Finding, Roots};
+use diskdelta::failback::disk_work::{DiskCommand, DiskWork, Done};
 use diskdelta::failback::executor::Resources;
 use diskdelta::failback::machine::{
-    Amount, Checkpoint, PassReport, Root, Side, Sides, Token, VmSeen,
+    Action, Amount, Answer, Checkpoint, Copy, PassReport, Root, Side, Sides, Token, VmSeen,
 };
-use diskdelta::failback::vm::{Call, Changes, DiskChanges, SimulatedVm, VmController};
-use diskdelta::{Error, ErrorKind, Result, Work};
+use diskdelta::failback::vm::{Call, Changes, DiskChanges, VmController};
+use diskdelta::{Result, Work};
+
+use super::vm::SimulatedVm;
 
 pub const DISK: &str = "system";
 
@@ -121,13 +123,7 @@ impl World {
 
     /// Admits a command to a side's disks; `false` where it was done before.
     fn admit(&self, side: Side, token: Token) -> Result<bool> {
-        let mut row = self.rows.of(side).lock().unwrap();
-        if token < row.newest {
-            return Err(Error::new(ErrorKind::InUse, "an old token"));
-        }
-        let new = token > row.newest;
-        row.newest = token;
-        Ok(new)
+        self.rows.of(side).lock().unwrap().newest.admit(token)
     }
 
     fn root(disks: &Disks) -> Root {
@@ -171,49 +167,17 @@ impl MortalVm {
 }
 
 impl VmController for MortalVm {
-    fn inspect(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.world.mortal(|| self.vm().inspect(call))
-    }
-
-    fn create(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.world.mortal(|| self.vm().create(call))
-    }
-
-    fn fence(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.world.mortal(|| self.vm().fence(call))
-    }
-
-    fn unfence(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.world.mortal(|| self.vm().unfence(call))
-    }
-
-    fn start(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.world.mortal(|| self.vm().start(call))
-    }
-
-    fn shut_down(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.world.mortal(|| self.vm().shut_down(call))
-    }
-
-    fn retire(&self, call: &Call<'_>, discard_disks: bool) -> Result<VmSeen> {
-        let safe = self.world.disk(Side::Target)[..8] == self.world.disk(Side::Source)[..8];
-        assert!(safe, "the source is retired, and the target lacks data");
-        self.world.mortal(|| self.vm().retire(call, discard_disks))
-    }
-
-    fn arm_tracking(&self, call: &Call<'_>, keep: Option<Checkpoint>) -> Result<VmSeen> {
-        self.world.mortal(|| self.vm().arm_tracking(call, keep))
-    }
-
-    fn snapshot(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let seen = self.world.mortal(|| self.vm().snapshot(call));
-        // The guest goes on writing.
-        self.world.write(Side::Source, 3, 9);
+    fn execute(&self, call: &Call<'_>, action: Action) -> Result<VmSeen> {
+        if let Action::Retire { .. } = action {
+            let safe = self.world.disk(Side::Target)[..8] == self.world.disk(Side::Source)[..8];
+            assert!(safe, "the source is retired, and the target lacks data");
+        }
+        let seen = self.world.mortal(|| self.vm().execute(call, action));
+        if action == Action::Snapshot {
+            // The guest goes on writing.
+            self.world.write(Side::Source, 3, 9);
+        }
         seen
-    }
-
-    fn release(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.world.mortal(|| self.vm().release(call))
     }
 
     fn changes_since(
@@ -228,108 +192,70 @@ impl VmController for MortalVm {
 }
 
 impl DiskWork for World {
-    fn check(&self, token: Token, side: Side) -> Result<Vec<Finding>> {
-        self.mortal(|| self.admit(side, token).map(|_| Vec::new()))
-    }
-
-    fn block(&self, token: Token, side: Side) -> Result<()> {
-        self.mortal(|| {
-            self.admit(side, token)?;
-            self.vms.of(side).look().boot_blocked = true;
-            Ok(())
-        })
-    }
-
-    fn unblock(&self, token: Token, side: Side) -> Result<()> {
-        self.mortal(|| {
-            self.admit(side, token)?;
-            self.vms.of(side).look().boot_blocked = false;
-            Ok(())
-        })
-    }
-
-    fn copy(&self, token: Token, order: &CopyOrder<'_>, work: &Work) -> Result<PassReport> {
-        self.mortal(|| {
-            if !self.admit(order.to, token)? {
-                return Ok(PassReport::default());
-            }
-            if self.slow_copies {
-                loop {
-                    work.cancel().check()?;
-                    std::thread::sleep(std::time::Duration::from_millis(1));
+    fn execute(&self, command: &DiskCommand<'_>, work: &Work) -> Result<Done> {
+        let side = command.side;
+        let answer = self.mortal(|| {
+            let new = self.admit(side, command.token)?;
+            let disks = || self.vms.of(side).look().disks.clone();
+            Ok(match command.action {
+                Action::Block | Action::Unblock => {
+                    self.vms.of(side).look().boot_blocked = command.action == Action::Block;
+                    Answer::Done
                 }
+                Action::Copy(_) if !new => Answer::Copied(PassReport::default()),
+                Action::Copy(copy) => self.copy(command, copy, work)?,
+                Action::Verify => Answer::Verified {
+                    found: World::root(&disks()),
+                    expected: World::root(&self.rows.of(side).lock().unwrap().expected),
+                },
+                Action::Prove => Answer::Proven(World::root(&disks())),
+                Action::CheckBaseline { expected } => {
+                    self.rows.of(side).lock().unwrap().expected = disks();
+                    Answer::Baseline(Some(World::root(&disks())) == expected)
+                }
+                Action::Restore { .. } => {
+                    let before = self.rows.of(side).lock().unwrap().before.clone();
+                    if let Some(before) = before {
+                        self.vms.of(side).look().disks = before;
+                    }
+                    Answer::Done
+                }
+                _ => Answer::Done,
+            })
+        });
+        answer.map(Done::from)
+    }
+}
+
+impl World {
+    fn copy(&self, command: &DiskCommand<'_>, copy: Copy, work: &Work) -> Result<Answer> {
+        let side = command.side;
+        if self.slow_copies {
+            loop {
+                work.cancel().check()?;
+                std::thread::sleep(std::time::Duration::from_millis(1));
             }
-            self.copies.lock().unwrap().push(order.amount);
-            let from = self.vms.of(order.to.other()).look();
-            let content = from.readable(order.from_snapshot).clone();
-            drop(from);
-            let mut row = self.rows.of(order.to).lock().unwrap();
-            let mut to = self.vms.of(order.to).look();
-            row.before.get_or_insert_with(|| to.disks.clone());
-            row.inconsistent = true;
-            drop(to);
-            drop(row);
-            // Half of it is written when the executor dies here.
-            self.reaper.strike();
-            let mut row = self.rows.of(order.to).lock().unwrap();
-            to = self.vms.of(order.to).look();
-            for disk in order.from {
-                write(&mut to.disks, &content, disk);
-                write(&mut row.expected, &content, disk);
-            }
-            row.inconsistent = false;
-            Ok(PassReport::default())
-        })
-    }
-
-    fn verify(&self, token: Token, side: Side, _work: &Work) -> Result<Option<Roots>> {
-        self.mortal(|| {
-            self.admit(side, token)?;
-            let row = self.rows.of(side).lock().unwrap();
-            Ok(Some(Roots {
-                found: World::root(&self.vms.of(side).look().disks),
-                expected: World::root(&row.expected),
-            }))
-        })
-    }
-
-    fn prove(&self, token: Token, side: Side, _work: &Work) -> Result<Root> {
-        self.mortal(|| {
-            self.admit(side, token)?;
-            Ok(World::root(&self.vms.of(side).look().disks))
-        })
-    }
-
-    fn check_baseline(
-        &self,
-        token: Token,
-        side: Side,
-        expected: Root,
-        _work: &Work,
-    ) -> Result<bool> {
-        self.mortal(|| {
-            self.admit(side, token)?;
-            let root = World::root(&self.vms.of(side).look().disks);
-            self.rows.of(side).lock().unwrap().expected = self.vms.of(side).look().disks.clone();
-            Ok(root == expected)
-        })
-    }
-
-    fn restore(
-        &self,
-        token: Token,
-        side: Side,
-        _written: Option<&[DiskChanges]>,
-        _work: &Work,
-    ) -> Result<()> {
-        self.mortal(|| {
-            self.admit(side, token)?;
-            let before = self.rows.of(side).lock().unwrap().before.clone();
-            if let Some(before) = before {
-                self.vms.of(side).look().disks = before;
-            }
-            Ok(())
-        })
+        }
+        self.copies.lock().unwrap().push(copy.amount);
+        let from = self.vms.of(side.other()).look();
+        let content = from.readable(copy.from_snapshot).clone();
+        drop(from);
+        let mut row = self.rows.of(side).lock().unwrap();
+        let mut to = self.vms.of(side).look();
+        row.before.get_or_insert_with(|| to.disks.clone());
+        row.inconsistent = true;
+        drop(to);
+        drop(row);
+        // Half of it is written when the executor dies here.
+        self.reaper.strike();
+        let mut row = self.rows.of(side).lock().unwrap();
+        to = self.vms.of(side).look();
+        for disk in command.changes.unwrap() {
+            write(&mut to.disks, &content, disk);
+            write(&mut row.expected, &content, disk);
+        }
+        row.inconsistent = false;
+        Ok(Answer::Copied(PassReport::default()))
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use diskdelta::failback::machine::{Checkpoint, Side, Token, VmSeen};
+use diskdelta::failback::machine::{Action, Checkpoint, Side, Token, VmSeen};
 use diskdelta::failback::plan::Address;
 use diskdelta::failback::vm::qemu::qmp::Qmp;
 use diskdelta::failback::vm::{Call, Changes, DiskChanges, Facts, QemuController, VmController};
@@ -59,7 +59,9 @@ fn a_snapshot_holds_one_moment_of_all_disks_and_tells_what_was_written_before_it
     let after = vm.changes(5, Some(next), true);
     assert_eq!(after[1].changed, Some(vec![]));
     for token in [6, 7] {
-        vm.controller.release(&vm.call(token)).unwrap();
+        vm.controller
+            .execute(&vm.call(token), Action::Release)
+            .unwrap();
         assert_eq!(vm.scratch_files(), 0);
     }
     let lost = vm
@@ -76,7 +78,10 @@ fn what_was_tracked_outlives_a_shutdown_and_goes_on_after_the_next_start() {
     let since = vm.arm(1, None);
     vm.write(0, 0, 4096, 1);
     // It has not run, so that it is off as it is.
-    let seen = vm.controller.shut_down(&vm.call(2)).unwrap();
+    let seen = vm
+        .controller
+        .execute(&vm.call(2), Action::ShutDown)
+        .unwrap();
     assert!(
         seen.fenced && !seen.running,
         "fenced before it lets its disks go"
@@ -89,13 +94,21 @@ fn what_was_tracked_outlives_a_shutdown_and_goes_on_after_the_next_start() {
     let next = vm.arm(4, Some(since));
     let disks = vm.changes(5, Some(next), false);
     assert_eq!(disks[0].changed, Some(vec![]), "nobody wrote since");
-    let seen = vm.controller.start(&vm.call(6)).unwrap();
+    let seen = vm.controller.execute(&vm.call(6), Action::Start).unwrap();
     assert!(!seen.running, "a fence holds");
     for token in [7, 8] {
-        let seen = vm.controller.unfence(&vm.call(token)).unwrap();
+        let seen = vm
+            .controller
+            .execute(&vm.call(token), Action::Unfence)
+            .unwrap();
         assert!(!seen.fenced && !seen.running);
     }
-    assert!(vm.controller.start(&vm.call(9)).unwrap().running);
+    assert!(
+        vm.controller
+            .execute(&vm.call(9), Action::Start)
+            .unwrap()
+            .running
+    );
     vm.write(0, 1 << 20, 4096, 5);
     vm.snapshot(10);
     let far = vm.changes(10, Some(since), true);
@@ -131,7 +144,9 @@ fn a_record_with_a_gap_is_lost_and_said_to_be() {
     assert_eq!(changes(5, since, true), Changes::TrackingLost);
     assert!(matches!(changes(5, next, true), Changes::Tracked(_)));
     // A fence that somebody lifts behind our back: what was kept counts no more.
-    vm.controller.shut_down(&vm.call(6)).unwrap();
+    vm.controller
+        .execute(&vm.call(6), Action::ShutDown)
+        .unwrap();
     assert!(matches!(changes(7, next, false), Changes::Tracked(_)));
     fs::remove_file(vm.path("fenced")).unwrap();
     assert_eq!(changes(8, next, false), Changes::TrackingLost);
@@ -140,7 +155,7 @@ fn a_record_with_a_gap_is_lost_and_said_to_be() {
 #[test]
 fn an_old_command_is_refused_by_whoever_asks_and_a_look_is_not() {
     let Some(vm) = Machine::new() else { return };
-    vm.controller.fence(&vm.call(7)).unwrap();
+    vm.controller.execute(&vm.call(7), Action::Fence).unwrap();
     let other = vm.controller();
     let cancel = CancelToken::new();
     let old = Call {
@@ -156,7 +171,7 @@ fn an_old_command_is_refused_by_whoever_asks_and_a_look_is_not() {
         token: Token::default(),
         cancel: &cancel,
     };
-    let seen = other.inspect(&look).unwrap();
+    let seen = other.execute(&look, Action::Inspect).unwrap();
     let expected = VmSeen {
         exists: true,
         running: false,
@@ -164,7 +179,7 @@ fn an_old_command_is_refused_by_whoever_asks_and_a_look_is_not() {
     };
     assert_eq!(seen, expected);
     fs::write(vm.path("token"), "nonsense").unwrap();
-    let error = other.fence(&vm.call(8)).unwrap_err();
+    let error = other.execute(&vm.call(8), Action::Fence).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Malformed);
 }
 
@@ -172,13 +187,21 @@ fn an_old_command_is_refused_by_whoever_asks_and_a_look_is_not() {
 fn a_guest_that_ignores_the_power_button_is_an_error_that_says_so() {
     let Some(vm) = Machine::new() else { return };
     vm.begin();
-    vm.controller.start(&vm.call(1)).unwrap();
-    let error = vm.controller.shut_down(&vm.call(2)).unwrap_err();
+    vm.controller.execute(&vm.call(1), Action::Start).unwrap();
+    let error = vm
+        .controller
+        .execute(&vm.call(2), Action::ShutDown)
+        .unwrap_err();
     assert!(
         error.to_string().contains("may ignore the power button"),
         "{error}"
     );
-    assert!(vm.controller.inspect(&vm.call(3)).unwrap().running);
+    assert!(
+        vm.controller
+            .execute(&vm.call(3), Action::Inspect)
+            .unwrap()
+            .running
+    );
     let stopped = CancelToken::new();
     stopped.cancel();
     let call = Call {
@@ -188,21 +211,36 @@ fn a_guest_that_ignores_the_power_button_is_an_error_that_says_so() {
         },
         cancel: &stopped,
     };
-    let error = vm.controller.shut_down(&call).unwrap_err();
+    let error = vm.controller.execute(&call, Action::ShutDown).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
 }
 
 #[test]
 fn a_vm_is_made_retired_and_made_again() {
     let Some(vm) = Machine::new() else { return };
-    let seen = vm.controller.retire(&vm.call(1), false).unwrap();
+    let seen = vm.controller.execute(&vm.call(1), retire(false)).unwrap();
     assert!(!seen.exists && vm.disk(0).exists());
-    assert!(vm.controller.create(&vm.call(2)).unwrap().exists);
-    let seen = vm.controller.retire(&vm.call(3), true).unwrap();
+    assert!(
+        vm.controller
+            .execute(&vm.call(2), Action::Create)
+            .unwrap()
+            .exists
+    );
+    let seen = vm.controller.execute(&vm.call(3), retire(true)).unwrap();
     assert!(!seen.exists && !vm.disk(0).exists() && !vm.disk(1).exists());
     fs::remove_dir_all(vm.path("")).unwrap();
-    assert!(!vm.controller.inspect(&vm.call(4)).unwrap().exists);
-    assert!(vm.controller.create(&vm.call(5)).unwrap().exists);
+    assert!(
+        !vm.controller
+            .execute(&vm.call(4), Action::Inspect)
+            .unwrap()
+            .exists
+    );
+    assert!(
+        vm.controller
+            .execute(&vm.call(5), Action::Create)
+            .unwrap()
+            .exists
+    );
 }
 
 #[test]
@@ -212,7 +250,9 @@ fn a_disk_that_qemu_does_not_have_is_not_taken_for_another() {
     let mut facts = vm.facts();
     facts.disks[1].1 = "/elsewhere/disk.raw".to_owned();
     let other = QemuController::new(facts, vm.directory.path(), vm.start(), LIMIT);
-    let error = other.arm_tracking(&vm.call(1), None).unwrap_err();
+    let error = other
+        .execute(&vm.call(1), Action::ArmTracking { keep: None })
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(
         error.to_string().contains("the disk `two` nowhere"),
@@ -316,13 +356,16 @@ impl Machine {
     fn arm(&self, token: u64, keep: Option<Checkpoint>) -> Checkpoint {
         let call = self.call(token);
         for _ in 0..2 {
-            self.controller.arm_tracking(&call, keep).unwrap();
+            let action = Action::ArmTracking { keep };
+            self.controller.execute(&call, action).unwrap();
         }
         Checkpoint(call.token)
     }
 
     fn snapshot(&self, token: u64) {
-        self.controller.snapshot(&self.call(token)).unwrap();
+        self.controller
+            .execute(&self.call(token), Action::Snapshot)
+            .unwrap();
     }
 
     fn changes(&self, token: u64, since: Option<Checkpoint>, snapshot: bool) -> Vec<DiskChanges> {
@@ -385,6 +428,10 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn retire(discard_disks: bool) -> Action {
+    Action::Retire { discard_disks }
 }
 
 fn facts(directory: &std::path::Path) -> Facts {

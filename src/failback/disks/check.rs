@@ -15,7 +15,6 @@ use super::remote_disk::RemoteDisk;
 use super::source_disk::SourceDisk;
 use super::{HostDisks, open_to_write};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::disk_work::Finding;
 use crate::failback::machine::{Mode, Side};
 use crate::progress::Work;
 use crate::replica::ManifestImage;
@@ -74,15 +73,6 @@ pub struct Recommendation {
     pub mode: Mode,
     /// Why.
     pub reason: String,
-}
-
-impl Prerequisite {
-    pub(super) fn finding(self) -> Option<Finding> {
-        (!self.holds).then(|| Finding {
-            check: self.check,
-            text: format!("{}: {}", self.disk, self.text),
-        })
-    }
 }
 
 impl Recommendation {

@@ -17,8 +17,7 @@ use super::disk_state::{DiskState, cut, padded};
 use super::plaintext_disk::PlaintextDisk;
 use super::remote_disk::RemoteDisk;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::disk_work::CopyOrder;
-use crate::failback::machine::Amount;
+use crate::failback::machine::{Amount, Copy};
 use crate::failback::plan::Encryption;
 use crate::image::{CreateFormat, CreateOptions, Image};
 use crate::manifest::{self, KeptManifest, Manifest};
@@ -156,7 +155,7 @@ impl EncryptedDisk {
     /// As [`Replica::append`].
     pub fn copy(
         &self,
-        order: &CopyOrder<'_>,
+        copy: Copy,
         from: Reading<'_>,
         state: &DiskState,
         work: &Work,
@@ -165,7 +164,7 @@ impl EncryptedDisk {
         let plaintext = self.plaintext(state);
         let disk_len = from.disk.len();
         let create = self.create(disk_len);
-        let anew = order.amount == Amount::Everything;
+        let anew = copy.amount == Amount::Everything;
         if anew {
             replica.remove()?;
         } else {
@@ -176,7 +175,7 @@ impl EncryptedDisk {
         }
         // What the last pass left; a chain that is not there is compared with the whole disk.
         let since = state.current()?.map(|known| known.root());
-        let changed = match order.amount {
+        let changed = match copy.amount {
             Amount::ChangedSince(_) => since.zip(from.changed.clone()),
             _ => None,
         };
@@ -195,7 +194,7 @@ impl EncryptedDisk {
             Err(error) if error.kind() == ErrorKind::LimitExceeded => {}
             compacted => drop(compacted?),
         }
-        match order.from_snapshot {
+        match copy.from_snapshot {
             true => state.set_verified()?,
             false => {
                 // What is written out is read back whole.

@@ -41,7 +41,6 @@ pub use sides::VmDisks;
 
 use super::machine::{Side, Sides, Token};
 use super::plan::{Address, Encryption, Plan, SiteName, Vm};
-use super::vm::too_late;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, Image, ImageOptions};
 use crate::progress::Work;
@@ -49,7 +48,7 @@ use crate::remote::ConnectOptions;
 use crate::storage::SourceOptions;
 use crate::sync::{HostSource, HostTarget, HostTargetOptions, Safety};
 use crate::units::BlockSize;
-use agent::{AgentRequest, CallbackSource, Wanted, What};
+use agent::{AgentRequest, CallbackSource, Task, Wanted};
 use disk_path::DiskPath;
 use disk_state::{DiskState, padded};
 use encrypted_disk::EncryptedDisk;
@@ -161,7 +160,10 @@ impl HostDisks {
             })
         });
         let mut told = Sides::default();
-        if let What::CheckBaseline { other, .. } = &request.what {
+        if let Task::Execute {
+            other: Some(other), ..
+        } = &request.task
+        {
             *told.of_mut(request.side.other()) = Some(other.clone());
         }
         Ok(HostDisks {
@@ -210,12 +212,7 @@ impl HostDisks {
 
     fn admit(&self, side: Side, token: Token) -> Result<()> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = newest.of_mut(side);
-        if token < *newest {
-            return Err(too_late(token, *newest));
-        }
-        *newest = token;
-        Ok(())
+        newest.of_mut(side).admit(token).map(drop)
     }
 
     fn disk_paths(&self, side: Side) -> impl Iterator<Item = Result<DiskPath>> + '_ {

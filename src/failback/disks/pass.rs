@@ -12,8 +12,8 @@ use super::open_disk::OpenDisk;
 use super::remote_disk::blocks_of;
 use super::source_disk::SourceDisk;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::disk_work::CopyOrder;
-use crate::failback::machine::{Amount, PassReport, Reason, Side};
+use crate::failback::disk_work::DiskCommand;
+use crate::failback::machine::{Amount, Copy, PassReport, Reason, Side};
 use crate::failback::vm::DiskChanges;
 use crate::image::ImageOptions;
 use crate::progress::Work;
@@ -21,12 +21,18 @@ use crate::storage::{FileRef, TargetOptions};
 use crate::sync::{HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions, Verify};
 
 /// Copies all disks, one after the other.
-pub(super) fn copy(disks: &HostDisks, order: &CopyOrder<'_>, work: &Work) -> Result<PassReport> {
+pub(super) fn copy(
+    disks: &HostDisks,
+    command: &DiskCommand<'_>,
+    copy: Copy,
+    work: &Work,
+) -> Result<PassReport> {
     let started = Instant::now();
     let mut report = PassReport::default();
     for (index, disk) in disks.disks.iter().enumerate() {
-        let from = order
-            .from
+        let from = command
+            .changes
+            .unwrap_or_default()
             .iter()
             .find(|from| from.identity == disk.identity)
             .ok_or_else(|| {
@@ -35,13 +41,14 @@ pub(super) fn copy(disks: &HostDisks, order: &CopyOrder<'_>, work: &Work) -> Res
             })?;
         let pass = Pass {
             disks,
-            order,
+            command,
+            copy,
             from,
-            disk_path: disks.disk_path(order.to, index)?,
-            state: disks.state(order.to, index)?,
+            disk_path: disks.disk_path(command.side, index)?,
+            state: disks.state(command.side, index)?,
             work,
         };
-        report.changed_bytes += pass.run(disk.at.of(order.to.other()).1)?;
+        report.changed_bytes += pass.run(disk.at.of(command.side.other()).1)?;
     }
     report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(report)
@@ -50,7 +57,8 @@ pub(super) fn copy(disks: &HostDisks, order: &CopyOrder<'_>, work: &Work) -> Res
 /// A pass over one disk.
 struct Pass<'a> {
     disks: &'a HostDisks,
-    order: &'a CopyOrder<'a>,
+    command: &'a DiskCommand<'a>,
+    copy: Copy,
     from: &'a DiskChanges,
     disk_path: DiskPath,
     state: DiskState,
@@ -60,7 +68,7 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Returns how many bytes changed.
     fn run(&self, format: crate::image::Format) -> Result<u64> {
-        let (other, at) = (self.order.to.other(), &self.from.address);
+        let (other, at) = (self.command.side.other(), &self.from.address);
         let source = self
             .disks
             .open(other, at, format, (false, true), self.work)?;
@@ -69,11 +77,11 @@ impl Pass<'_> {
             self.finish_earlier()?;
         } else {
             self.disks
-                .may_be_missing(self.order.to, self.index(), &self.disk_path)?;
+                .may_be_missing(self.command.side, self.index(), &self.disk_path)?;
         }
-        let encrypted = self.disks.encrypted(self.order.to, self.index())?;
+        let encrypted = self.disks.encrypted(self.command.side, self.index())?;
         // All of a disk that is switched off goes straight to where its VM will find it.
-        let is_direct = self.order.amount == Amount::Everything && !self.order.from_snapshot;
+        let is_direct = self.copy.amount == Amount::Everything && !self.copy.from_snapshot;
         if let Some(encrypted) = encrypted.as_ref().filter(|_| !is_direct) {
             let from = Reading {
                 disk: match &source {
@@ -83,7 +91,7 @@ impl Pass<'_> {
                 changed: self.from.changed.clone(),
                 check: &|| source.check(),
             };
-            return encrypted.copy(self.order, from, &self.state, self.work);
+            return encrypted.copy(self.copy, from, &self.state, self.work);
         }
         if let Some(encrypted) = &encrypted {
             encrypted.pass_over(&self.state)?;
@@ -132,18 +140,18 @@ impl Pass<'_> {
             .with_allow_shrink(false);
         // Where the source is off, what was copied is read back as the next step; but what should
         // be there is known then, and of a source on another host it is what the target holds.
-        let options = match self.order.from_snapshot || remote {
+        let options = match self.copy.from_snapshot || remote {
             true => options.with_verify(Verify::Written),
             false => options.with_verify(Verify::None),
         };
-        let keep = self.order.keep_undo && self.order.to == Side::Target && there;
+        let keep = self.command.keep_undo && self.command.side == Side::Target && there;
         let map = self.from.changed.clone().filter(|_| there);
         let map = map.map(|map| if remote { blocks_of(&map) } else { map });
         // Trackers count in blocks, and so may end behind the disk.
         let len = source.disk_len();
         let inside = |range: Range<u64>| range.start..range.end.min(len);
         let map = map.map(|map| map.into_iter().map(inside).collect());
-        Ok(match self.order.amount {
+        Ok(match self.copy.amount {
             Amount::Everything => {
                 if keep {
                     self.keep_whole()?;
@@ -226,7 +234,7 @@ impl Pass<'_> {
             }
             _ => {}
         }
-        match self.order.from_snapshot && self.order.to == Side::Target {
+        match self.copy.from_snapshot && self.command.side == Side::Target {
             true => self.state.set_verified(),
             false => Ok(()),
         }

@@ -1,16 +1,14 @@
 //! The disks of a VM, each side where it lies: on this host, or on another one by a disk agent
 //! there.
 
-use std::ops::Range;
 use std::path::PathBuf;
 
-use super::agent::{AgentClient, AgentReply, Wanted, What};
+use super::agent::{AgentClient, AgentReply, Task, Wanted};
 use super::{Estimate, HostDisks, Measure, Prerequisite};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::disk_work::{CopyOrder, DiskWork, Finding, Roots};
-use crate::failback::machine::{PassReport, Root, Side, Sides, Token};
+use crate::failback::disk_work::{DiskCommand, DiskWork, Done};
+use crate::failback::machine::{Action, Side, Sides, Token};
 use crate::failback::plan::{Plan, Vm};
-use crate::failback::vm::DiskChanges;
 use crate::progress::Work;
 
 /// The disks of one VM of a plan.
@@ -42,7 +40,7 @@ impl VmDisks {
         };
         let looked = Work::with_threads(1).and_then(|work| {
             let open = |wanted: &Wanted| self.disk(Side::Source, wanted, &work);
-            match agent.look(What::Look, &open, &work)? {
+            match agent.look(Task::Look, &open, &work)? {
                 AgentReply::Looked(all) => Ok(all),
                 _ => Err(unasked()),
             }
@@ -67,7 +65,7 @@ impl VmDisks {
             return self.here.estimate(work);
         };
         let open = |wanted: &Wanted| self.disk(Side::Source, wanted, work);
-        match agent.look(What::Estimate, &open, work)? {
+        match agent.look(Task::Estimate, &open, work)? {
             AgentReply::Estimated(all) => Ok(all),
             _ => Err(unasked()),
         }
@@ -86,8 +84,11 @@ impl VmDisks {
         match &self.agents.target {
             None => self.here.forget_ways_back(),
             Some(agent) => {
-                let what = What::ForgetWaysBack;
-                done(agent.call(Token::default(), what, &Work::with_threads(1)?)?)
+                let task = Task::ForgetWaysBack;
+                match agent.call(Token::default(), task, &Work::with_threads(1)?)? {
+                    AgentReply::Done(_) => Ok(()),
+                    _ => Err(unasked()),
+                }
             }
         }
     }
@@ -100,159 +101,74 @@ impl VmDisks {
         self.here.source_disk(side, wanted.disk, wanted.live, work)
     }
 
+    /// What a pass reads of a disk, for a disk agent.
+    fn source_of_pass(
+        &self,
+        command: &DiskCommand<'_>,
+        wanted: &Wanted,
+        work: &Work,
+    ) -> Result<super::SourceDisk> {
+        let other = command.side.other();
+        let disk = self.here.disks.get(wanted.disk).ok_or_else(unasked)?;
+        let mut changes = command.changes.unwrap_or_default().iter();
+        let from = changes
+            .find(|from| wanted.of_pass && from.identity == disk.identity)
+            .ok_or_else(unasked)?;
+        let (format, how) = (disk.at.of(other).1, (false, true));
+        self.here.open(other, &from.address, format, how, work)
+    }
+
     /// How much a side's disks should hold, as the host that has its disk states says.
     fn measures(&self, side: Side, token: Token, work: &Work) -> Result<Vec<Option<Measure>>> {
         match self.agents.of(side) {
             None => self.here.measures(side),
-            Some(agent) => match agent.call(token, What::Measure, work)? {
+            Some(agent) => match agent.call(token, Task::Measure, work)? {
                 AgentReply::Measured(all) if all.len() == self.here.disks.len() => Ok(all),
                 _ => Err(unasked()),
             },
         }
     }
-
-    /// Lets what is done here know how much the disks of a side on another host should hold.
-    fn ask_measures(&self, side: Side, token: Token, work: &Work) -> Result<()> {
-        if self.agents.of(side).is_some() {
-            let measures = self.measures(side, token, work)?;
-            self.here.believe(side, measures);
-        }
-        Ok(())
-    }
 }
 
 impl DiskWork for VmDisks {
-    fn check(&self, token: Token, side: Side) -> Result<Vec<Finding>> {
-        let Some(agent) = self.agents.of(side) else {
-            return self.here.check(token, side);
-        };
-        self.here.admit(side, token)?;
-        let work = Work::with_threads(1)?;
-        let open = |wanted: &Wanted| self.disk(side.other(), wanted, &work);
-        match agent.call_with(token, What::Check, &[], &open, &work) {
-            Ok(AgentReply::Found(all)) => Ok(all),
-            Ok(_) => Err(unasked()),
-            Err(error) if error.kind() == ErrorKind::InUse => Err(error),
-            Err(error) => Ok(vec![Finding {
-                check: "target host".into(),
-                text: error.to_string(),
-            }]),
-        }
-    }
-
-    fn block(&self, token: Token, side: Side) -> Result<()> {
-        match self.agents.of(side) {
-            None => self.here.block(token, side),
-            Some(agent) => {
+    fn execute(&self, command: &DiskCommand<'_>, work: &Work) -> Result<Done> {
+        let (token, side, action) = (command.token, command.side, command.action);
+        let other = side.other();
+        let compares = matches!(action, Action::Prove | Action::CheckBaseline { .. });
+        // A disk on another host is read through an agent that only reads, as every source is.
+        let agent = self.agents.of(side).as_ref();
+        let Some(agent) = agent.filter(|_| action != Action::Prove) else {
+            if compares && self.agents.of(other).is_some() {
                 self.here.admit(side, token)?;
-                done(agent.call(token, What::Block, &Work::with_threads(1)?)?)
+                let measures = self.measures(other, token, work)?;
+                self.here.believe(other, measures);
             }
+            return self.here.execute(command, work);
+        };
+        self.here.admit(side, token)?;
+        let measures = match compares {
+            true => Some(self.measures(other, token, work)?),
+            false => None,
+        };
+        let uninterrupted = Work::with_threads(1)?;
+        let work = match action {
+            Action::Check | Action::Block | Action::Unblock => &uninterrupted,
+            _ => work,
+        };
+        if let Action::Copy(_) = action {
+            self.here.admit(other, token)?;
         }
-    }
-
-    fn unblock(&self, token: Token, side: Side) -> Result<()> {
-        match self.agents.of(side) {
-            None => self.here.unblock(token, side),
-            Some(agent) => {
-                self.here.admit(side, token)?;
-                done(agent.call(token, What::Unblock, &Work::with_threads(1)?)?)
+        let open = |wanted: &Wanted| match action {
+            Action::Copy(_) => self.source_of_pass(command, wanted, work),
+            Action::Check | Action::Restore { .. } => self.disk(other, wanted, work),
+            _ => Err(unasked()),
+        };
+        match agent.execute(command, measures, &open, work) {
+            Err(error) if action == Action::Check && error.kind() != ErrorKind::InUse => {
+                Ok(Done::unfit(format!("target host: {error}")))
             }
+            done => done,
         }
-    }
-
-    fn copy(&self, token: Token, order: &CopyOrder<'_>, work: &Work) -> Result<PassReport> {
-        let side = order.to;
-        let Some(agent) = self.agents.of(side) else {
-            return self.here.copy(token, order, work);
-        };
-        self.here.admit(side, token)?;
-        self.here.admit(side.other(), token)?;
-        let (from, lists) = agent.sources(order.from);
-        let what = What::Copy {
-            amount: order.amount,
-            from_snapshot: order.from_snapshot,
-            keep_undo: order.keep_undo,
-            from,
-        };
-        let open = |wanted: &Wanted| {
-            let disk = self.here.disks.get(wanted.disk).ok_or_else(unasked)?;
-            let from = order.from.iter();
-            let from = from
-                .clone()
-                .find(|from| wanted.of_pass && from.identity == disk.identity)
-                .ok_or_else(unasked)?;
-            let format = disk.at.of(side.other()).1;
-            let how = (false, true);
-            self.here
-                .open(side.other(), &from.address, format, how, work)
-        };
-        match agent.call_with(token, what, &lists, &open, work)? {
-            AgentReply::Copied(report) => Ok(report),
-            _ => Err(unasked()),
-        }
-    }
-
-    fn verify(&self, token: Token, side: Side, work: &Work) -> Result<Option<Roots>> {
-        let Some(agent) = self.agents.of(side) else {
-            return self.here.verify(token, side, work);
-        };
-        self.here.admit(side, token)?;
-        match agent.call(token, What::Verify, work)? {
-            AgentReply::Verified(roots) => Ok(roots),
-            _ => Err(unasked()),
-        }
-    }
-
-    /// A disk on another host is read through an agent that only reads, as every source is.
-    fn prove(&self, token: Token, side: Side, work: &Work) -> Result<Root> {
-        self.here.admit(side, token)?;
-        self.ask_measures(side.other(), token, work)?;
-        self.here.prove(token, side, work)
-    }
-
-    fn check_baseline(
-        &self,
-        token: Token,
-        side: Side,
-        expected: Root,
-        work: &Work,
-    ) -> Result<bool> {
-        self.here.admit(side, token)?;
-        let Some(agent) = self.agents.of(side) else {
-            self.ask_measures(side.other(), token, work)?;
-            return self.here.check_baseline(token, side, expected, work);
-        };
-        let other = self.measures(side.other(), token, work)?;
-        match agent.call(token, What::CheckBaseline { expected, other }, work)? {
-            AgentReply::Baseline(holds) => Ok(holds),
-            _ => Err(unasked()),
-        }
-    }
-
-    fn restore(
-        &self,
-        token: Token,
-        side: Side,
-        written: Option<&[DiskChanges]>,
-        work: &Work,
-    ) -> Result<()> {
-        let Some(agent) = self.agents.of(side) else {
-            return self.here.restore(token, side, written, work);
-        };
-        self.here.admit(side, token)?;
-        let (written, lists) = match written.map(|from| agent.sources(from)) {
-            Some((from, lists)) => (Some(from), lists),
-            None => (None, Vec::<Vec<Range<u64>>>::new()),
-        };
-        let open = |wanted: &Wanted| self.disk(side.other(), wanted, work);
-        done(agent.call_with(token, What::Restore { written }, &lists, &open, work)?)
-    }
-}
-
-fn done(reply: AgentReply) -> Result<()> {
-    match reply {
-        AgentReply::Done => Ok(()),
-        _ => Err(unasked()),
     }
 }
 

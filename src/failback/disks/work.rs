@@ -3,27 +3,59 @@
 use super::disk_path::DiskPath;
 use super::disk_state::{DiskState, combined, cut};
 use super::open_disk::OpenDisk;
-use super::{HostDisks, Prerequisite, open_to_write, pass, restore};
+use super::{HostDisks, open_to_write, pass, restore};
 use crate::error::Result;
-use crate::failback::disk_work::{CopyOrder, DiskWork, Finding, Roots};
-use crate::failback::machine::{PassReport, Root, Side, Token};
-use crate::failback::vm::DiskChanges;
+use crate::failback::disk_work::{DiskCommand, DiskWork, Done};
+use crate::failback::machine::{Action, Answer, Root, Side};
+use crate::failback::vm::misdirected;
 use crate::progress::Work;
 
 impl DiskWork for HostDisks {
-    fn check(&self, token: Token, side: Side) -> Result<Vec<Finding>> {
-        self.admit(side, token)?;
+    fn execute(&self, command: &DiskCommand<'_>, work: &Work) -> Result<Done> {
+        let side = command.side;
+        self.admit(side, command.token)?;
+        let answer = match command.action {
+            Action::Check => return Ok(self.check(side)),
+            Action::Block => self.block(side).map(|()| Answer::Done),
+            Action::Unblock => self.unblock(side).map(|()| Answer::Done),
+            Action::Copy(copy) => {
+                self.admit(side.other(), command.token)?;
+                pass::copy(self, command, copy, work).map(Answer::Copied)
+            }
+            Action::Verify => self.verify(side, work),
+            Action::Prove => self.prove(side, work).map(Answer::Proven),
+            Action::CheckBaseline { expected } => self
+                .check_baseline(side, expected, work)
+                .map(Answer::Baseline),
+            Action::Restore { .. } => {
+                for index in 0..self.disks.len() {
+                    restore::restore(self, side, index, command.changes, work)?;
+                }
+                Ok(Answer::Done)
+            }
+            other => Err(misdirected(other)),
+        };
+        answer.map(Done::from)
+    }
+}
+
+impl HostDisks {
+    fn check(&self, side: Side) -> Done {
         let all = self.prerequisites(side);
-        Ok(all.into_iter().filter_map(Prerequisite::finding).collect())
+        let failed = all.iter().filter(|it| !it.holds);
+        let texts = failed.map(|it| format!("{}: {}: {}", it.check, it.disk, it.text));
+        match texts.collect::<Vec<_>>() {
+            texts if texts.is_empty() => Answer::Done.into(),
+            texts => Done::unfit(texts.join("; ")),
+        }
     }
 
-    fn block(&self, token: Token, side: Side) -> Result<()> {
-        self.admit(side, token)?;
+    fn block(&self, side: Side) -> Result<()> {
         for (index, disk_path) in self.disk_paths(side).enumerate() {
             let disk_path = disk_path?;
             self.refuse_device(&disk_path)?;
             if let Some(path) = disk_path.path()? {
-                // the process that runs from it has it open.
+                // The process that runs from it has it open.
                 let target = open_to_write(&path, disk_path.format)?;
                 if disk_path.is_device {
                     target.hold(&Work::with_threads(1)?)?;
@@ -36,8 +68,7 @@ impl DiskWork for HostDisks {
         Ok(())
     }
 
-    fn unblock(&self, token: Token, side: Side) -> Result<()> {
-        self.admit(side, token)?;
+    fn unblock(&self, side: Side) -> Result<()> {
         for (index, disk_path) in self.disk_paths(side).enumerate() {
             let disk_path = disk_path?;
             let encrypted = self.encrypted(side, index)?;
@@ -69,14 +100,7 @@ impl DiskWork for HostDisks {
         Ok(())
     }
 
-    fn copy(&self, token: Token, order: &CopyOrder<'_>, work: &Work) -> Result<PassReport> {
-        self.admit(order.to, token)?;
-        self.admit(order.to.other(), token)?;
-        pass::copy(self, order, work)
-    }
-
-    fn verify(&self, token: Token, side: Side, work: &Work) -> Result<Option<Roots>> {
-        self.admit(side, token)?;
+    fn verify(&self, side: Side, work: &Work) -> Result<Answer> {
         let (mut found, mut expected) = (Vec::new(), Vec::new());
         for (index, disk) in self.disks.iter().enumerate() {
             let disk_path = self.disk_path(side, index)?;
@@ -87,20 +111,16 @@ impl DiskWork for HostDisks {
             ));
             expected.push((disk.identity.clone(), state.known()?.root()));
         }
-        let roots = Roots {
-            found: combined(&found),
-            expected: combined(&expected),
-        };
-        if roots.found == roots.expected {
+        let (found, expected) = (combined(&found), combined(&expected));
+        if found == expected {
             for index in 0..self.disks.len() {
                 self.state(side, index)?.set_verified()?;
             }
         }
-        Ok(Some(roots))
+        Ok(Answer::Verified { found, expected })
     }
 
-    fn prove(&self, token: Token, side: Side, work: &Work) -> Result<Root> {
-        self.admit(side, token)?;
+    fn prove(&self, side: Side, work: &Work) -> Result<Root> {
         let mut roots = Vec::new();
         for (index, disk) in self.disks.iter().enumerate() {
             roots.push((disk.identity.clone(), self.root_of(side, index, work)?));
@@ -108,14 +128,10 @@ impl DiskWork for HostDisks {
         Ok(combined(&roots))
     }
 
-    fn check_baseline(
-        &self,
-        token: Token,
-        side: Side,
-        expected: Root,
-        work: &Work,
-    ) -> Result<bool> {
-        self.admit(side, token)?;
+    fn check_baseline(&self, side: Side, expected: Option<Root>, work: &Work) -> Result<bool> {
+        let Some(expected) = expected else {
+            return Ok(false);
+        };
         let mut roots = Vec::new();
         for (index, disk) in self.disks.iter().enumerate() {
             let (source, image) = self.open_whole(side, index, work)?;
@@ -127,22 +143,6 @@ impl DiskWork for HostDisks {
         Ok(combined(&roots) == expected)
     }
 
-    fn restore(
-        &self,
-        token: Token,
-        side: Side,
-        written: Option<&[DiskChanges]>,
-        work: &Work,
-    ) -> Result<()> {
-        self.admit(side, token)?;
-        for index in 0..self.disks.len() {
-            restore::restore(self, side, index, written, work)?;
-        }
-        Ok(())
-    }
-}
-
-impl HostDisks {
     /// The root of what a disk holds.
     fn found(
         &self,

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::failback::disks::crowded;
 use crate::failback::disks::one_file::refuse_one_file;
 use crate::failback::disks::{Estimate, Forecast, Recommendation, VmDisks};
-use crate::failback::machine::{Side, Token};
+use crate::failback::machine::{Action, Side, Token};
 use crate::failback::plan::{Plan, Vm};
 use crate::failback::vm::Call;
 use crate::progress::{CancelToken, Work};
@@ -132,7 +132,7 @@ fn check_vms(plan: &Plan, vm: &Vm, cancel: &CancelToken, all: &mut Vec<Checked>)
         cancel,
     };
     for side in [Side::Source, Side::Target] {
-        let looked = controllers.of(side).inspect(&call);
+        let looked = controllers.of(side).execute(&call, Action::Inspect);
         let (found, holds) = match looked {
             Err(error) => (error.to_string(), false),
             Ok(seen) if !seen.exists => {

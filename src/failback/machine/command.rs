@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, ErrorKind};
+
 /// One of the two ends of a job: the VM runs at `Source` and is to run at `Target`.
 ///
 /// Which site that is follows from the job's direction; the machine does not care.
@@ -74,6 +76,25 @@ pub struct Token {
     pub epoch: u64,
     /// Which command of that executor.
     pub sequence: u64,
+}
+
+impl Token {
+    /// Takes note of a command, where this is the newest token that was seen: whether it is new.
+    ///
+    /// # Errors
+    /// `InUse` for one that comes too late.
+    pub fn admit(&mut self, token: Token) -> Result<bool, Error> {
+        if token < *self {
+            return Err(token.too_late(*self));
+        }
+        Ok(std::mem::replace(self, token) < token)
+    }
+
+    /// The error for a command that came after the `newest` one.
+    pub(in crate::failback) fn too_late(self, newest: Token) -> Error {
+        let text = format!("command {self} comes too late: {newest} was seen already");
+        Error::new(ErrorKind::InUse, text).advise("another executor has taken the job over")
+    }
 }
 
 impl fmt::Display for Token {

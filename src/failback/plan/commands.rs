@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::Controller;
 use super::validate::Check;
 use crate::error::Result;
-use crate::failback::vm::Verb;
+use crate::failback::vm::VERBS;
 
 impl Check<'_> {
     /// The controller of a site whose VMs the operator's programs control.
@@ -24,8 +24,8 @@ impl Check<'_> {
         let mut known = BTreeMap::new();
         for (verb, argv) in verbs {
             let key = format!("{key}.verbs.{}", verb.get_ref());
-            if Verb::parse(verb.get_ref()).is_none() {
-                let all = Verb::ALL.map(Verb::name).join(", ");
+            if !VERBS.contains(&&verb.get_ref()[..]) {
+                let all = VERBS.join(", ");
                 let why = format!("there is no such verb; there are {all}");
                 return Err(self.wrong(&key, verb.span().start, why));
             }
@@ -37,14 +37,9 @@ impl Check<'_> {
         if default.as_deref().is_some_and(|argv| !named(argv)) {
             return Err(self.wrong(&format!("{key}.program"), at, "no program is named"));
         }
-        let missing = Verb::ALL
-            .iter()
-            .find(|verb| !known.contains_key(verb.name()));
+        let missing = VERBS.iter().find(|verb| !known.contains_key(**verb));
         if let (None, Some(verb)) = (&default, missing) {
-            let why = format!(
-                "no program for the verb `{}`, and no `program` for all",
-                verb.name()
-            );
+            let why = format!("no program for the verb `{verb}`, and no `program` for all");
             return Err(self.wrong(key, at, why));
         }
         Ok(Controller::Commands {

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Changes, DiskChanges, Verb, VmController};
+use super::facts::Facts;
+use super::{CHANGES_SINCE, Call, Changes, DiskChanges, VmController, misdirected, verb};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::machine::{Checkpoint, Side, Token, VmSeen};
+use crate::failback::machine::{Action, Checkpoint, Token, VmSeen};
 use crate::failback::plan::Address;
 use crate::failback::program::{Program, Spoken};
 
@@ -24,25 +25,6 @@ pub struct CommandController {
     verbs: BTreeMap<String, Vec<String>>,
     default: Option<Vec<String>>,
     time_limit: Duration,
-}
-
-/// What a program is told of the job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Facts {
-    /// The job's name.
-    pub job: String,
-    /// The VM's name.
-    pub vm: String,
-    /// Which end of the job this VM is.
-    pub side: Side,
-    /// `primary` or `recovery`.
-    pub site: String,
-    /// The site's host.
-    pub host: String,
-    /// The networks that the VM must have.
-    pub networks: Vec<String>,
-    /// The disks' identities and addresses at this site.
-    pub disks: Vec<(String, String)>,
 }
 
 impl CommandController {
@@ -61,9 +43,9 @@ impl CommandController {
         }
     }
 
-    fn ask(&self, verb: Verb, call: &Call<'_>, details: Details) -> Result<Said> {
+    fn ask(&self, verb: &'static str, call: &Call<'_>, details: Details) -> Result<Said> {
         let request = VerbRequest {
-            verb: verb.name(),
+            verb,
             token: call.token,
             details,
             facts: &self.facts,
@@ -76,79 +58,30 @@ impl CommandController {
         serde_json::from_slice(&spoken.output).map_err(|e| nonsense(&program, &spoken, e))
     }
 
-    fn program(&self, verb: Verb, token: Token) -> Result<Program> {
-        let argv = match (self.verbs.get(verb.name()), &self.default) {
+    fn program(&self, verb: &'static str, token: Token) -> Result<Program> {
+        let argv = match (self.verbs.get(verb), &self.default) {
             (Some(argv), _) => argv.clone(),
-            (None, Some(argv)) => [&argv[..], &[verb.name().to_owned()]].concat(),
+            (None, Some(argv)) => [&argv[..], &[verb.to_owned()]].concat(),
             (None, None) => Vec::new(),
         };
-        let facts = &self.facts;
-        Ok(Program::new(argv)?
-            .with_env("DISKDELTA_VERB", verb.name())
-            .with_env("DISKDELTA_TOKEN", token.to_string())
-            .with_env("DISKDELTA_JOB", &facts.job)
-            .with_env("DISKDELTA_VM", &facts.vm)
-            .with_env("DISKDELTA_SIDE", facts.side.to_string())
-            .with_env("DISKDELTA_SITE", &facts.site)
-            .with_env("DISKDELTA_HOST", &facts.host))
-    }
-
-    fn look(&self, verb: Verb, call: &Call<'_>, details: Details) -> Result<VmSeen> {
-        let said = self.ask(verb, call, details)?;
-        match said.seen {
-            Some(seen) => Ok(seen),
-            None => Err(incomplete(verb, "`exists`, `running` and `fenced`")),
-        }
+        Ok(self
+            .facts
+            .program(argv, token)?
+            .with_env("DISKDELTA_VERB", verb))
     }
 }
 
 impl VmController for CommandController {
-    fn inspect(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.look(Verb::Inspect, call, Details::default())
-    }
-
-    fn create(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.look(Verb::Create, call, Details::default())
-    }
-
-    fn fence(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.look(Verb::Fence, call, Details::default())
-    }
-
-    fn unfence(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.look(Verb::Unfence, call, Details::default())
-    }
-
-    fn start(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.look(Verb::Start, call, Details::default())
-    }
-
-    fn shut_down(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.look(Verb::ShutDown, call, Details::default())
-    }
-
-    fn retire(&self, call: &Call<'_>, discard_disks: bool) -> Result<VmSeen> {
-        let details = Details {
-            discard_disks: Some(discard_disks),
-            ..Details::default()
-        };
-        self.look(Verb::Retire, call, details)
-    }
-
-    fn arm_tracking(&self, call: &Call<'_>, keep: Option<Checkpoint>) -> Result<VmSeen> {
-        let details = Details {
-            keep: keep.map(|checkpoint| checkpoint.0.to_string()),
-            ..Details::default()
-        };
-        self.look(Verb::ArmTracking, call, details)
-    }
-
-    fn snapshot(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.look(Verb::Snapshot, call, Details::default())
-    }
-
-    fn release(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.look(Verb::Release, call, Details::default())
+    fn execute(&self, call: &Call<'_>, action: Action) -> Result<VmSeen> {
+        let verb = verb(action).ok_or_else(|| misdirected(action))?;
+        let mut details = Details::default();
+        match action {
+            Action::Retire { discard_disks } => details.discard_disks = Some(discard_disks),
+            Action::ArmTracking { keep } => details.keep = keep.map(|it| it.0.to_string()),
+            _ => {}
+        }
+        let seen = self.ask(verb, call, details)?.seen;
+        seen.ok_or_else(|| incomplete(verb, "`exists`, `running` and `fenced`"))
     }
 
     fn changes_since(
@@ -162,21 +95,13 @@ impl VmController for CommandController {
             from_snapshot: Some(from_snapshot),
             ..Details::default()
         };
-        let said = self.ask(Verb::ChangesSince, call, details)?;
-        match said {
-            Said {
-                tracking_lost: true,
-                ..
-            } => Ok(Changes::TrackingLost),
-            Said {
-                snapshot_lost: true,
-                ..
-            } => Ok(Changes::SnapshotLost),
-            Said {
-                disks: Some(disks), ..
-            } => self.changes(disks, since.is_some()),
-            _ => Err(incomplete(
-                Verb::ChangesSince,
+        let said = self.ask(CHANGES_SINCE, call, details)?;
+        match said.disks {
+            _ if said.tracking_lost => Ok(Changes::TrackingLost),
+            _ if said.snapshot_lost => Ok(Changes::SnapshotLost),
+            Some(disks) => self.changes(disks, since.is_some()),
+            None => Err(incomplete(
+                CHANGES_SINCE,
                 "`disks`, `tracking_lost` or `snapshot_lost`",
             )),
         }
@@ -192,7 +117,7 @@ impl CommandController {
                 (Some(ranges), true) => Some(checked(&disk.identity, ranges)?),
                 (None, true) => {
                     let what = format!("`changed` of disk `{}`", disk.identity);
-                    return Err(incomplete(Verb::ChangesSince, &what));
+                    return Err(incomplete(CHANGES_SINCE, &what));
                 }
                 (_, false) => None,
             };
@@ -270,8 +195,8 @@ fn checked(identity: &str, ranges: Vec<(u64, u64)>) -> Result<Vec<std::ops::Rang
     ends.collect()
 }
 
-fn incomplete(verb: Verb, what: &str) -> Error {
-    let text = format!("the program for `{}` does not say {what}", verb.name());
+fn incomplete(verb: &str, what: &str) -> Error {
+    let text = format!("the program for `{verb}` does not say {what}");
     Error::malformed(text).advise("see what it must print in the documentation")
 }
 

@@ -3,12 +3,13 @@
 use std::ops::Range;
 
 use super::callback_source::phase_of;
-use super::messages::{AgentReply, AgentRequest, DiskAsked, DiskRead, Wanted, What, wrong};
+use super::messages::{AgentReply, AgentRequest, DiskAsked, DiskRead, Task, Wanted, wrong};
 use super::ranges;
 use crate::error::{Error, Result};
-use crate::failback::disks::PlannedDisk;
+use crate::failback::disk_work::{DiskCommand, Done};
 use crate::failback::disks::remote_disk::{self, blocks_of};
 use crate::failback::disks::source_disk::SourceDisk;
+use crate::failback::disks::{Measure, PlannedDisk};
 use crate::failback::machine::{Side, Token};
 use crate::failback::plan::{Address, Plan, Site, Vm};
 use crate::failback::vm::DiskChanges;
@@ -71,7 +72,7 @@ impl AgentClient {
                 in_place: plan.safety == Safety::InPlace,
                 disks: asked.collect(),
                 token: Token::default(),
-                what: What::Look,
+                task: Task::Look,
             },
             login,
         })
@@ -86,10 +87,10 @@ impl AgentClient {
     ///
     /// # Errors
     /// As [`call`](Self::call).
-    pub fn look(&self, what: What, open: &Open<'_>, work: &Work) -> Result<AgentReply> {
+    pub fn look(&self, task: Task, open: &Open<'_>, work: &Work) -> Result<AgentReply> {
         let mut request = self.request.clone();
         request.instance.clear();
-        request.what = what;
+        request.task = task;
         self.ask(&request, &[], open, work)
     }
 
@@ -98,31 +99,42 @@ impl AgentClient {
     /// # Errors
     /// Those of reaching the host, and of what is done there; `InUse` for a token that comes too
     /// late; `Malformed` for an answer that makes no sense; `Io`, `Cancelled`.
-    pub fn call(&self, token: Token, what: What, work: &Work) -> Result<AgentReply> {
-        self.call_with(token, what, &[], &|_| Err(wrong()), work)
+    pub fn call(&self, token: Token, task: Task, work: &Work) -> Result<AgentReply> {
+        let mut request = self.request.clone();
+        request.token = token;
+        request.task = task;
+        self.ask(&request, &[], &|_| Err(wrong()), work)
     }
 
-    /// As [`call`](Self::call), where other disks are read for it; `lists` are the ranges that the
-    /// request says it brings.
+    /// Has a command executed, for which `open` opens other disks; `other` is how much those of the
+    /// other side should hold.
     ///
     /// # Errors
     /// As [`call`](Self::call); those of opening and reading the disks.
-    pub fn call_with(
+    pub fn execute(
         &self,
-        token: Token,
-        what: What,
-        lists: &[Vec<Range<u64>>],
+        command: &DiskCommand<'_>,
+        other: Option<Vec<Option<Measure>>>,
         open: &Open<'_>,
         work: &Work,
-    ) -> Result<AgentReply> {
+    ) -> Result<Done> {
+        let (changes, lists) = command.changes.map(|it| self.sources(it)).unzip();
         let mut request = self.request.clone();
-        request.token = token;
-        request.what = what;
-        self.ask(&request, lists, open, work)
+        request.token = command.token;
+        request.task = Task::Execute {
+            action: command.action,
+            keep_undo: command.keep_undo,
+            changes,
+            other,
+        };
+        match self.ask(&request, &lists.unwrap_or_default(), open, work)? {
+            AgentReply::Done(done) => Ok(done),
+            _ => Err(wrong()),
+        }
     }
 
     /// What a disk agent is told of where disks are read, and of what changed on them.
-    pub fn sources(&self, from: &[DiskChanges]) -> (Vec<DiskRead>, Vec<Vec<Range<u64>>>) {
+    fn sources(&self, from: &[DiskChanges]) -> (Vec<DiskRead>, Vec<Vec<Range<u64>>>) {
         let mut lists = Vec::new();
         let disks = &self.request.disks;
         let planned = |from: &&DiskChanges| disks.iter().any(|it| it.identity == from.identity);

@@ -16,7 +16,6 @@ use super::messages::is_instance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::Token;
-use crate::failback::vm::too_late;
 use crate::storage::{Access, Directory, FileRef, HostDirectory, Privacy};
 
 /// What an agent has of one VM of a job.
@@ -122,10 +121,7 @@ impl FencingToken {
             seen.newest = Token::default();
         }
         if let Some(token) = token {
-            if token < seen.newest {
-                return Err(too_late(token, seen.newest));
-            }
-            seen.newest = token;
+            seen.newest.admit(token)?;
         }
         if seen != before {
             self.write(&seen)?;
@@ -193,7 +189,7 @@ impl Admitted<'_> {
         let now = self.fencing_token.seen()?;
         match (now.instance == self.seen.instance, now.newest) {
             (true, newest) if newest == self.seen.newest => Ok(()),
-            (_, newest) => Err(too_late(self.seen.newest, newest)),
+            (_, newest) => Err(self.seen.newest.too_late(newest)),
         }
     }
 }

@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::disk_work::{Finding, Roots};
+use crate::failback::disk_work::Done;
 use crate::failback::disks::{Estimate, Measure, Prerequisite};
-use crate::failback::machine::{Amount, PassReport, Root, Side, Token};
+use crate::failback::machine::{Action, Side, Token};
 use crate::failback::plan::{is_name, is_plain};
 use crate::image::Format;
 use crate::remote::format::{PAYLOAD_MOST, WINDOWS_MOST};
@@ -32,7 +32,7 @@ pub(in crate::failback::disks) struct AgentRequest {
     pub disks: Vec<DiskAsked>,
     /// The command's number.
     pub token: Token,
-    pub what: What,
+    pub task: Task,
 }
 
 /// A disk at the disk agent's host. A path that does not begin with `/` begins in the home directory.
@@ -49,35 +49,26 @@ pub(in crate::failback::disks) struct DiskAsked {
     pub other_format: String,
 }
 
-/// What is to be done: the methods of [`DiskWork`](crate::failback::disk_work::DiskWork) and looks.
+/// What is to be done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(in crate::failback::disks) enum What {
+pub(in crate::failback::disks) enum Task {
     /// The prerequisites, outside of any job.
     Look,
     /// What a job would move.
     Estimate,
     /// How much the disks should hold.
     Measure,
-    /// Nobody goes back any more.
+    /// The ways back are not needed any more.
     ForgetWaysBack,
-    Check,
-    Block,
-    Unblock,
-    Copy {
-        amount: Amount,
-        from_snapshot: bool,
+    /// A command of the machine.
+    Execute {
+        action: Action,
         keep_undo: bool,
-        from: Vec<DiskRead>,
-    },
-    Verify,
-    CheckBaseline {
-        expected: Root,
-        /// How much the other side's disks should hold.
-        other: Vec<Option<Measure>>,
-    },
-    Restore {
-        written: Option<Vec<DiskRead>>,
+        /// What the command knows of changes.
+        changes: Option<Vec<DiskRead>>,
+        /// How much the other side's disks should hold, for what is compared with that.
+        other: Option<Vec<Option<Measure>>>,
     },
 }
 
@@ -107,14 +98,11 @@ pub(in crate::failback::disks) enum AgentReply {
     Advanced {
         bytes: u64,
     },
-    Done,
+    /// Of a command, and of ways back that were removed.
+    Done(Done),
     Looked(Vec<Prerequisite>),
     Estimated(Vec<Estimate>),
     Measured(Vec<Option<Measure>>),
-    Found(Vec<Finding>),
-    Copied(PassReport),
-    Verified(Option<Roots>),
-    Baseline(bool),
 }
 
 /// A disk that the end that dialled answers for.
@@ -161,18 +149,15 @@ impl AgentRequest {
 
     /// What the request brings ranges of.
     pub fn sources(&self) -> &[DiskRead] {
-        match &self.what {
-            What::Copy { from, .. } => from,
-            What::Restore {
-                written: Some(from),
-            } => from,
+        match &self.task {
+            Task::Execute { changes, .. } => changes.as_deref().unwrap_or_default(),
             _ => &[],
         }
     }
 
     /// Whether it only looks, outside of any job.
     pub fn only_looks(&self) -> bool {
-        matches!(self.what, What::Look | What::Estimate)
+        matches!(self.task, Task::Look | Task::Estimate)
     }
 
     fn check(&self) -> Result<()> {
@@ -201,13 +186,30 @@ impl AgentRequest {
             ranges = ranges.saturating_add(from.ranges.unwrap_or(0));
         }
         require(ranges <= WINDOWS_MOST as u64)?;
-        match &self.what {
-            What::CheckBaseline { other, .. } => {
-                require(other.len() == self.disks.len())?;
+        match &self.task {
+            Task::Execute {
+                action,
+                changes,
+                other,
+                ..
+            } => {
+                let (brings, compares) = match action {
+                    Action::Check | Action::Block | Action::Unblock | Action::Verify => {
+                        (false, false)
+                    }
+                    Action::Copy(_) => (true, false),
+                    Action::Restore { since } => (since.is_some(), false),
+                    Action::CheckBaseline { .. } => (false, true),
+                    // Of a VM, or done by the end that runs the job.
+                    _ => return Err(wrong()),
+                };
+                require(changes.is_some() == brings && other.is_some() == compares)?;
+                let other = other.as_deref().unwrap_or_default();
+                require(!compares || other.len() == self.disks.len())?;
                 other.iter().flatten().try_for_each(Measure::check)
             }
-            What::Estimate | What::ForgetWaysBack => require(self.side == Side::Target),
-            _ => Ok(()),
+            Task::Estimate | Task::ForgetWaysBack => require(self.side == Side::Target),
+            Task::Look | Task::Measure => Ok(()),
         }
     }
 }
@@ -233,10 +235,7 @@ impl AgentReply {
                 it.disk = plain(&it.disk);
                 it.text = plain(&it.text);
             }),
-            AgentReply::Found(all) => all.iter_mut().for_each(|it| {
-                it.check = plain(&it.check).into();
-                it.text = plain(&it.text);
-            }),
+            AgentReply::Done(done) => done.detail = done.detail.as_deref().map(plain),
             AgentReply::Estimated(all) => all.iter_mut().try_for_each(|it| {
                 it.disk = plain(&it.disk);
                 let costs = [
@@ -327,11 +326,18 @@ mod tests {
                 "identity": "a", "bytes": 4096, "path": "/vm/a.raw", "format": "raw",
                 "other": null, "other_format": "vhdx",
             }],
-            "what": {"copy": {
-                "amount": "everything", "from_snapshot": true, "keep_undo": false,
-                "from": [{"identity": "a", "here": null, "ranges": 3}],
+            "task": {"execute": {
+                "action": {"copy": {"amount": "everything", "from_snapshot": true}},
+                "keep_undo": false, "other": null,
+                "changes": [{"identity": "a", "here": null, "ranges": 3}],
             }},
         })
+    }
+
+    fn baseline(other: Value) -> Value {
+        let action = json!({"check_baseline": {"expected": "0".repeat(64)}});
+        json!({"execute":
+            {"action": action, "keep_undo": false, "changes": null, "other": other}})
     }
 
     fn decoded(request: &Value) -> Result<AgentRequest> {
@@ -366,23 +372,21 @@ mod tests {
             ("/disks/0/format", json!("nonsense")),
             ("/side", json!("both")),
             ("/token", json!({"epoch": -1, "sequence": 0})),
-            ("/what", json!("format_everything")),
-            ("/what/copy/from/0/identity", json!("b")),
-            ("/what/copy/from/0/here", json!("../x")),
-            ("/what/copy/from/0/ranges", json!(u64::MAX)),
+            ("/task", json!("format_everything")),
+            ("/task/execute/action", json!("start")),
+            ("/task/execute/action", json!("prove")),
+            ("/task/execute/action", json!("verify")),
+            ("/task/execute/changes/0/identity", json!("b")),
+            ("/task/execute/changes/0/here", json!("../x")),
+            ("/task/execute/changes/0/ranges", json!(u64::MAX)),
+            ("/task", baseline(json!([]))),
             (
-                "/what",
-                json!({"check_baseline": {"expected": "0".repeat(64), "other": []}}),
+                "/task",
+                baseline(json!([{"disk_len": u64::MAX, "block_bytes": 65536}])),
             ),
             (
-                "/what",
-                json!({"check_baseline": {"expected": "0".repeat(64),
-                       "other": [{"disk_len": u64::MAX, "block_bytes": 65536}]}}),
-            ),
-            (
-                "/what",
-                json!({"check_baseline": {"expected": "0".repeat(64),
-                       "other": [{"disk_len": 1, "block_bytes": 3}]}}),
+                "/task",
+                baseline(json!([{"disk_len": 1, "block_bytes": 3}])),
             ),
         ] {
             let mut wrong = request();

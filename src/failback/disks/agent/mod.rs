@@ -20,5 +20,5 @@ pub(in crate::failback::disks::agent) mod state_dir;
 
 pub(super) use callback_source::CallbackSource;
 pub(super) use client::AgentClient;
-pub(super) use messages::{AgentReply, AgentRequest, Wanted, What};
+pub(super) use messages::{AgentReply, AgentRequest, Task, Wanted};
 pub use server::DiskAgent;

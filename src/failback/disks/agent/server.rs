@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use super::callback_source::{CallbackSource, Told};
 use super::fencing_token::FencingToken;
-use super::messages::{AgentReply, AgentRequest, DiskAsked, DiskRead, What};
+use super::messages::{AgentReply, AgentRequest, DiskAsked, DiskRead, Task, wrong};
 use super::ranges;
 use super::state_dir::StateDir;
-use crate::error::{Error, ErrorKind, Result};
-use crate::failback::disk_work::{CopyOrder, DiskWork};
+use crate::error::{ErrorKind, Result};
+use crate::failback::disk_work::{DiskCommand, DiskWork};
 use crate::failback::disks::HostDisks;
+use crate::failback::machine::Answer;
 use crate::failback::plan::Address;
 use crate::failback::vm::DiskChanges;
 use crate::progress::{CancelToken, Work};
@@ -66,10 +67,10 @@ fn confine(request: &mut AgentRequest, options: &ServeOptions) -> Result<()> {
         paths.push(&mut disk.path);
         paths.extend(disk.other.as_mut());
     }
-    let read = match &mut request.what {
-        What::Copy { from, .. } => &mut from[..],
-        What::Restore {
-            written: Some(from),
+    let read = match &mut request.task {
+        Task::Execute {
+            changes: Some(from),
+            ..
         } => &mut from[..],
         _ => &mut [],
     };
@@ -99,8 +100,8 @@ fn perform(
         .with_progress(Arc::new(Told::new(callback_source.clone())));
     if request.only_looks() {
         let disks = HostDisks::for_request(request, Path::new(""), callback_source.clone())?;
-        return until(&is_over, &cancel, || match request.what {
-            What::Estimate => disks.estimate(&quiet).map(AgentReply::Estimated),
+        return until(&is_over, &cancel, || match request.task {
+            Task::Estimate => disks.estimate(&quiet).map(AgentReply::Estimated),
             _ => Ok(AgentReply::Looked(disks.prerequisites(request.side))),
         });
     }
@@ -111,9 +112,11 @@ fn perform(
         &fencing_token.disk_states(),
         callback_source.clone(),
     )?;
-    if request.what == What::ForgetWaysBack {
+    if request.task == Task::ForgetWaysBack {
         fencing_token.pass()?;
-        return disks.forget_ways_back().map(|()| AgentReply::Done);
+        return disks
+            .forget_ways_back()
+            .map(|()| AgentReply::Done(Answer::Done.into()));
     }
     let admitted = fencing_token.admit(request.token, &is_over)?;
     let is_stopped = || is_over() || admitted.check().is_err();
@@ -164,42 +167,26 @@ fn act(
     lists: Vec<Option<Vec<Range<u64>>>>,
     work: &Work,
 ) -> Result<AgentReply> {
-    let (token, side) = (request.token, request.side);
-    let done = |()| AgentReply::Done;
-    match &request.what {
-        What::Measure => disks.measures(side).map(AgentReply::Measured),
-        What::Check => disks.check(token, side).map(AgentReply::Found),
-        What::Block => disks.block(token, side).map(done),
-        What::Unblock => disks.unblock(token, side).map(done),
-        What::Copy {
-            amount,
-            from_snapshot,
+    let side = request.side;
+    match &request.task {
+        Task::Measure => disks.measures(side).map(AgentReply::Measured),
+        Task::Execute {
+            action,
             keep_undo,
-            from,
+            changes,
+            ..
         } => {
-            let from = sources(request, from, lists);
-            let order = CopyOrder {
-                to: side,
-                amount: *amount,
-                from: &from,
-                from_snapshot: *from_snapshot,
+            let changes = changes.as_ref().map(|from| sources(request, from, lists));
+            let command = DiskCommand {
+                token: request.token,
+                side,
+                action: *action,
                 keep_undo: *keep_undo,
+                changes: changes.as_deref(),
             };
-            disks.copy(token, &order, work).map(AgentReply::Copied)
+            disks.execute(&command, work).map(AgentReply::Done)
         }
-        What::Verify => disks.verify(token, side, work).map(AgentReply::Verified),
-        What::CheckBaseline { expected, .. } => disks
-            .check_baseline(token, side, *expected, work)
-            .map(AgentReply::Baseline),
-        What::Restore { written } => {
-            let written = written.as_ref().map(|from| sources(request, from, lists));
-            let restored = disks.restore(token, side, written.as_deref(), work);
-            restored.map(done)
-        }
-        What::Look | What::Estimate | What::ForgetWaysBack => {
-            let text = "this is no command";
-            Err(Error::new(ErrorKind::InvalidInput, text))
-        }
+        Task::Look | Task::Estimate | Task::ForgetWaysBack => Err(wrong()),
     }
 }
 

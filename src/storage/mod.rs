@@ -2,7 +2,10 @@
 
 mod absent;
 mod aligned;
+mod bounds;
+mod contract;
 mod dense;
+mod directory;
 #[cfg(feature = "testing")]
 pub mod fault;
 mod host;
@@ -11,15 +14,13 @@ mod mmap;
 mod privacy;
 mod side_files;
 
-use std::ops::Range;
-use std::path::Path;
-
-use crate::error::{Error, ErrorKind, Result};
-
 pub(crate) use absent::AbsentDirectory;
 pub use aligned::AlignedBuf;
+pub(crate) use bounds::{outside, past_end, poisoned, range_end};
+pub use contract::Storage;
 pub(crate) use dense::Dense;
-pub use host::access::links::resolve_to_write;
+pub use directory::{Access, Directory};
+pub use host::access::links::{resolve, resolve_to_write};
 #[cfg(feature = "failback")]
 pub(crate) use host::access::lock_file::LockFile;
 #[cfg(any(feature = "tls", feature = "failback"))]
@@ -28,239 +29,16 @@ pub use host::devices::device::DeviceStorage;
 pub use host::devices::identity::{DeviceIdentity, devices_named, identity};
 pub use host::devices::in_use::{refuse_in_use, refuse_overlap};
 pub(crate) use host::devices::partitions::partition_note;
-pub use host::directory::{Access, Directory, HostDirectory};
+pub use host::directory::HostDirectory;
 pub use host::file::{Allocation, FileStorage};
-pub use host::host_file::{FileId, HostFile, HostKind, resolve};
+pub use host::host_file::{FileId, HostFile, HostKind};
 pub use host::open::{Opened, SourceOptions, TargetOptions, open_source, open_target};
 pub use host::stamp::SourceStamp;
 #[cfg(feature = "imago")]
-pub(crate) use host::stamp::reopened;
+pub(crate) use host::unchanged::reopened;
 pub use memory::{MemoryDirectory, MemoryStorage};
 pub use mmap::Mmap;
 pub use privacy::Privacy;
 pub use side_files::file_ref::FileRef;
 pub(crate) use side_files::scratch::scratch;
 pub(crate) use side_files::side_name::{is_side_directory, is_side_name};
-
-/// A flat byte store that many threads may use at once.
-///
-/// The contract, which every implementation is tested against:
-/// - Reads past the end are an error of kind `Io`; nothing is read short.
-/// - Writes past the end extend the store, and a gap that this leaves reads as zeros; where the
-///   length is [fixed](Storage::has_fixed_len) they are refused and nothing is written.
-/// - An empty read or write succeeds anywhere and changes nothing.
-/// - What is written is read back at once, also by other threads; it is durable, like a changed
-///   length, only after [`sync`](Storage::sync) has returned `Ok`.
-/// - After a failed `sync` every later call fails with `Poisoned`: the system may have dropped the
-///   very pages it could not write, so that a second `sync` would lie.
-/// - Two calls that touch the same bytes at the same time give no promise about these bytes.
-pub trait Storage: Send + Sync {
-    /// The path or another name, for messages.
-    fn path(&self) -> &Path;
-
-    /// Length in bytes.
-    ///
-    /// # Errors
-    /// `Io`, `Poisoned`.
-    fn len(&self) -> Result<u64>;
-
-    /// Whether the length is 0.
-    ///
-    /// # Errors
-    /// As [`len`](Storage::len).
-    fn is_empty(&self) -> Result<bool> {
-        Ok(self.len()? == 0)
-    }
-
-    /// Whether the length cannot change (block devices).
-    fn has_fixed_len(&self) -> bool {
-        false
-    }
-
-    /// Bytes a logical sector, where there are such (block devices).
-    fn sector_bytes(&self) -> Option<u64> {
-        None
-    }
-
-    /// Fills `buf` from byte `offset` on.
-    ///
-    /// # Errors
-    /// `Io`, `Poisoned`. The error's offset is the first byte that could not be read, as near as
-    /// the system tells; where the store ends inside the range, the end of the store.
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
-
-    /// Writes all of `buf` at byte `offset`. Durable after the next `sync`.
-    ///
-    /// # Errors
-    /// `Io`, `NoSpace`, `Poisoned`; `InvalidInput` for a range beyond the end of a store of fixed
-    /// length. After an `Io` or `NoSpace` any part of the range may have been written.
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()>;
-
-    /// Cuts or extends to `len` bytes; new bytes read as zeros. Durable after the next `sync`.
-    ///
-    /// # Errors
-    /// `Io`, `NoSpace`, `Poisoned`; `Unsupported` where the length is fixed and is not `len`.
-    fn set_len(&self, len: u64) -> Result<()>;
-
-    /// Makes all earlier writes and length changes durable.
-    ///
-    /// # Errors
-    /// `Io`, `NoSpace`; the handle is poisoned by them.
-    fn sync(&self) -> Result<()>;
-
-    /// Makes a range read as zeros, giving its space back where that is possible and wanted;
-    /// otherwise zeros are written. Durable after the next `sync`.
-    ///
-    /// # Errors
-    /// As [`write_all_at`](Storage::write_all_at); `InvalidInput` for a range that does not lie
-    /// inside the store.
-    fn punch_hole(&self, range: Range<u64>) -> Result<()>;
-
-    /// The first stretch at or after `offset` that may hold something other than zeros, clipped
-    /// to the store; `None` when only zeros follow. Where holes cannot be asked for, all is data.
-    ///
-    /// # Errors
-    /// `Io`, `Poisoned`.
-    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>>;
-
-    /// Refuses a length that the file system or the limits of this process do not allow. Changes
-    /// nothing.
-    ///
-    /// # Errors
-    /// `NoSpace`, `Poisoned`.
-    fn check_len(&self, _len: u64) -> Result<()> {
-        Ok(())
-    }
-
-    /// Makes sure that writing `range` later cannot run out of space, as far as the system can
-    /// promise that; contents and length stay. Does nothing where space cannot be reserved.
-    ///
-    /// Returns what takes space only now, for [`give_back`](Storage::give_back). After an error
-    /// no more is taken than before.
-    ///
-    /// # Errors
-    /// `NoSpace`, also for what [`check_len`](Storage::check_len) refuses; `Io`, `Poisoned`.
-    fn reserve(&self, _range: Range<u64>) -> Result<Vec<Range<u64>>> {
-        Ok(Vec::new())
-    }
-
-    /// As [`reserve`](Storage::reserve), for what a later [`set_len`](Storage::set_len) needs:
-    /// the space of the new bytes too, where zeros take space.
-    ///
-    /// # Errors
-    /// As [`reserve`](Storage::reserve).
-    fn reserve_len(&self, len: u64) -> Result<Vec<Range<u64>>> {
-        self.check_len(len)?;
-        Ok(Vec::new())
-    }
-
-    /// Gives reserved space back: `ranges` are holes again, as they were when
-    /// [`reserve`](Storage::reserve) returned them; whatever was written there since reads as
-    /// zeros. The length stays.
-    ///
-    /// # Errors
-    /// `Io`, `Poisoned`.
-    fn give_back(&self, _ranges: &[Range<u64>]) -> Result<()> {
-        Ok(())
-    }
-
-    /// All bytes at once, where they lie in memory and nothing changes them.
-    fn mapped(&self) -> Option<&[u8]> {
-        None
-    }
-
-    /// Which file it is, whatever its names are; `None` for what is no file, and where that is not
-    /// known.
-    ///
-    /// # Errors
-    /// `Io`.
-    fn file_id(&self) -> Result<Option<FileId>> {
-        Ok(None)
-    }
-
-    /// Who may use it, for files that are made of what it holds; its owner alone where that is not
-    /// known.
-    ///
-    /// # Errors
-    /// `Io`.
-    fn privacy(&self) -> Result<Privacy> {
-        Ok(Privacy::PRIVATE)
-    }
-
-    /// What would show a change made by somebody else, where the system keeps such facts; see
-    /// [`SourceStamp`].
-    ///
-    /// # Errors
-    /// `Io`, `Poisoned`.
-    fn stamp(&self) -> Result<Option<SourceStamp>> {
-        Ok(None)
-    }
-
-    /// Which file or block device of this host the bytes are, looked at through the open handle;
-    /// `None` for what is neither.
-    ///
-    /// # Errors
-    /// `Io`.
-    fn host_file(&self) -> Result<Option<HostFile>> {
-        Ok(None)
-    }
-
-    /// Drops cached pages of `range` that are durable, so that the next read of them comes from
-    /// the medium. A hint.
-    fn drop_cache(&self, _range: Range<u64>) {}
-
-    /// Tells that `range` is about to be read. A hint.
-    fn will_read(&self, _range: Range<u64>) {}
-
-    /// Whether what is read now mostly lies in memory already, so that short reads, which stay in
-    /// a near cache, are better than long ones. A hint.
-    fn reads_from_memory(&self) -> bool {
-        false
-    }
-}
-
-/// The end of `[offset, offset + len)`, or the error that says a range runs over 2^64.
-pub(crate) fn range_end(path: &Path, offset: u64, len: usize) -> Result<u64> {
-    u64::try_from(len)
-        .ok()
-        .and_then(|len| offset.checked_add(len))
-        .ok_or_else(|| {
-            Error::new(ErrorKind::InvalidInput, "a range ends beyond 2^64")
-                .at_path(path)
-                .at_offset(offset)
-        })
-}
-
-/// The error for a read that the store is too short for.
-pub(crate) fn past_end(path: &Path, end: u64, len: u64) -> Error {
-    Error::new(
-        ErrorKind::Io,
-        format!("read up to {end:#x}, but only {len:#x} bytes are there"),
-    )
-    .during("read")
-    .at_path(path)
-    .at_offset(len)
-}
-
-/// The error for a write or a hole that does not lie inside a store of `len` bytes.
-pub(crate) fn outside(path: &Path, range: &Range<u64>, len: u64) -> Error {
-    Error::new(
-        ErrorKind::InvalidInput,
-        format!(
-            "the range {:#x}..{:#x} does not lie inside the {len:#x} bytes that are there",
-            range.start, range.end
-        ),
-    )
-    .at_path(path)
-    .at_offset(range.start)
-}
-
-/// The error for a use after a failed sync.
-pub(crate) fn poisoned(path: &Path) -> Error {
-    Error::new(
-        ErrorKind::Poisoned,
-        "an earlier sync failed, so nothing is known of this file",
-    )
-    .at_path(path)
-    .advise("open it again and recover")
-}

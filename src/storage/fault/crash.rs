@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::disk::FaultDisk;
 use super::landing::Landing;
-use super::log::{Log, Op, OpKind};
+use super::log::Log;
 use super::noise::{Numbers, Residue, mix};
+use super::op::{Op, OpKind};
 use super::order::Violation;
 use super::plan::Plan;
 use super::replay::{Hold, Replay};

@@ -1,26 +1,26 @@
-//! A directory of a [`FaultDisk`].
+//! A directory of a disk.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::disk::{FaultDisk, missing};
 use super::handle::{FaultStorage, id_of};
 use super::inject::Failure;
-use super::log::{Effect, OpKind, Outcome, without_ids};
+use super::inner::{Shared, missing};
+use super::op::{Effect, OpKind, Outcome, without_ids};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::host::access::own;
 use crate::storage::{Access, Directory, FileId, Privacy, Storage};
 
-/// A directory of a [`FaultDisk`]; clones show the same directory.
+/// A directory of a [`FaultDisk`](super::FaultDisk); clones show the same directory.
 #[derive(Debug, Clone)]
 pub struct FaultDirectory {
-    disk: FaultDisk,
+    disk: Shared,
     path: Arc<Path>,
 }
 
 impl FaultDirectory {
-    pub(super) fn new(disk: FaultDisk, path: Arc<Path>) -> Self {
+    pub(super) fn new(disk: Shared, path: Arc<Path>) -> Self {
         FaultDirectory { disk, path }
     }
 
@@ -36,12 +36,16 @@ impl Directory for FaultDirectory {
     }
 
     fn open(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
-        Ok(Arc::new(self.disk.open(self.path.join(name), access)?))
+        Ok(Arc::new(FaultStorage::open(
+            &self.disk,
+            &self.path.join(name),
+            access,
+        )?))
     }
 
     fn open_own(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>> {
         let path = self.path.join(name);
-        let file = self.disk.open(path.clone(), access)?;
+        let file = FaultStorage::open(&self.disk, &path, access)?;
         let is_foreign = self.disk.lock().is_foreign(file.id());
         match is_foreign {
             true => Err(own::refusal("the test made it another user's", path)),

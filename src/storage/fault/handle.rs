@@ -1,4 +1,4 @@
-//! An open file or device of a [`FaultDisk`].
+//! An open file or device of a disk.
 
 use std::ops::Range;
 use std::path::Path;
@@ -8,17 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::io::Errno;
 
 use super::contents::Patch;
-use super::disk::{FaultDisk, Inner};
 use super::inject::Failure;
-use super::log::{Effect, OpKind, Outcome};
-use super::state::FileId;
+use super::inner::{Inner, Shared, missing};
+use super::op::{Effect, FileId, OpKind, Outcome, without_ids};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{self, Access, Storage, outside, past_end, poisoned, range_end};
 
-/// An open file or device of a [`FaultDisk`].
+/// An open file or device of a [`FaultDisk`](super::FaultDisk).
 #[derive(Debug)]
 pub struct FaultStorage {
-    disk: FaultDisk,
+    disk: Shared,
     file: FileId,
     path: Arc<Path>,
     access: Access,
@@ -29,8 +28,29 @@ pub struct FaultStorage {
 }
 
 impl FaultStorage {
+    pub(super) fn open(disk: &Shared, path: &Path, access: Access) -> Result<Self> {
+        let mut inner = disk.lock();
+        let logged = without_ids(path);
+        let late = inner.judge(OpKind::Open, &logged, 0..0)?;
+        let Some(file) = inner.live.find(path) else {
+            return Err(missing(path));
+        };
+        late.done()?;
+        if access == Access::Write {
+            inner.add_writer(file);
+        }
+        let failures = *inner.sync_failures(file);
+        Ok(FaultStorage::new(
+            disk.clone(),
+            file,
+            logged.into(),
+            access,
+            failures,
+        ))
+    }
+
     pub(super) fn new(
-        disk: FaultDisk,
+        disk: Shared,
         file: FileId,
         path: Arc<Path>,
         access: Access,

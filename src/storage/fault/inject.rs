@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::log::OpKind;
+use super::op::OpKind;
 use crate::error::Error;
 
 /// How an operation fails.

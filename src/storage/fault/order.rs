@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::contents::FileBytes;
-use super::log::{Effect, Log, Op, OpKind, Outcome, SyncCall};
+use super::log::Log;
+use super::op::{Effect, FileId, Op, OpKind, Outcome, SyncCall};
 use super::replay::{Hold, Replay};
-use super::state::FileId;
 
 /// A promise that was broken, and where.
 pub struct Violation(String);

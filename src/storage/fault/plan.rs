@@ -2,8 +2,8 @@
 
 use super::contents::to_usize;
 use super::landing::Landing;
-use super::log::Effect;
 use super::noise::Numbers;
+use super::op::Effect;
 use super::tear::throw;
 
 /// A numbered sequence of combinations: one landing for each pending operation.
@@ -191,7 +191,7 @@ fn simple_count(ops: usize) -> u64 {
 mod tests {
     use super::*;
     use crate::storage::fault::contents::Patch;
-    use crate::storage::fault::state::FileId;
+    use crate::storage::fault::op::FileId;
     use crate::storage::fault::tear;
     use std::collections::HashSet;
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::contents::FileBytes;
 use super::landing::Landing;
-use super::log::{Effect, Log, Op, OpKind, Outcome};
+use super::log::Log;
 use super::noise::Residue;
-use super::state::{FileId, State};
+use super::op::{Effect, FileId, Op, OpKind, Outcome};
+use super::state::State;
 
 /// The durable contents before some operation of a log, and what may or may not have landed on
 /// top of them.

@@ -7,12 +7,8 @@ use std::sync::Arc;
 
 use super::contents::FileBytes;
 use super::landing::Landing;
-use super::log::{Effect, Op};
 use super::noise::Residue;
-
-/// A file itself, whatever its name is or was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct FileId(pub(super) u64);
+use super::op::{Effect, FileId, Op};
 
 /// Files, names and devices; clones are cheap and share everything.
 #[derive(Debug, Clone, Default)]

@@ -2,8 +2,8 @@
 
 use super::contents::{PAGE, Patch, to_usize};
 use super::landing::{Data, Landing, SECTOR, Space, sectors};
-use super::log::Effect;
 use super::noise::Numbers;
+use super::op::Effect;
 
 /// All torn landings of an operation, the most telling ones first; `stale` tells whether new
 /// space may hold what a removed file left.

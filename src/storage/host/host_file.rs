@@ -6,7 +6,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::access::attributes::{has_access_list, path_has_access_list};
-use super::access::links::LINK_COUNT;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Privacy;
 
@@ -187,63 +186,14 @@ impl FileId {
     }
 }
 
+/// The error for what is opened as a file and is none.
+pub(super) fn not_regular(path: PathBuf) -> Error {
+    Error::new(ErrorKind::Unsupported, "this is not a regular file").at_path(path)
+}
+
 /// Whether at least as much space is taken as a file is long.
 pub(in crate::storage) fn is_thick(facts: &Metadata) -> bool {
     facts.len() > 0 && facts.blocks().saturating_mul(BLOCK_BYTES) >= facts.len()
-}
-
-/// The path with every symbolic link followed; its last part may be missing, also where a link
-/// leads to it.
-///
-/// # Errors
-/// `NotFound` when a directory on the way is missing; `Io`.
-pub fn resolve(path: impl AsRef<Path>) -> Result<PathBuf> {
-    let given = path.as_ref();
-    let failed = |cause: io::Error| Error::io("resolve", cause).at_path(given);
-    if given.as_os_str().as_encoded_bytes().ends_with(b"/") && !given.is_dir() {
-        let what = "a path that ends with a slash names a directory";
-        return Err(Error::new(ErrorKind::InvalidInput, what)
-            .at_path(given)
-            .advise("name a file or a block device"));
-    }
-    if let Ok(facts) = fs::metadata(given)
-        && !facts.is_dir()
-    {
-        // Pipes, sockets and files that were removed have no path, though they have handles
-        // (`/dev/stdin`): what they are is to be said, and not where they are not.
-        HostFile::at(given)?;
-        return match fs::canonicalize(given) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(Error::new(
-                ErrorKind::Unsupported,
-                "the file that this leads to has no name any more",
-            )
-            .at_path(given)
-            .advise("name a regular file or a block device")),
-            outcome => outcome.map_err(failed),
-        };
-    }
-    let mut path = given.to_owned();
-    for _ in 0..LINK_COUNT {
-        match fs::canonicalize(&path) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
-            outcome => return outcome.map_err(failed),
-        }
-        let Some(name) = path.file_name() else {
-            return Err(failed(io::ErrorKind::NotFound.into()));
-        };
-        let directory = match path.parent() {
-            Some(directory) if !directory.as_os_str().is_empty() => directory,
-            _ => Path::new("."),
-        };
-        let directory = fs::canonicalize(directory).map_err(failed)?;
-        let missing = directory.join(name);
-        match fs::read_link(&missing) {
-            // An absolute link replaces the directory.
-            Ok(link) => path = directory.join(link),
-            Err(_) => return Ok(missing),
-        }
-    }
-    Err(failed(rustix::io::Errno::LOOP.into()))
 }
 
 /// What the system counts a file's space in.
@@ -266,28 +216,3 @@ const KERNEL_FILE_SYSTEMS: [u32; 14] = [
     0xf97c_ff8c, // selinuxfs
     0x6e73_6673, // nsfs
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::symlink;
-
-    #[test]
-    fn a_link_to_a_missing_file_resolves_to_where_the_file_would_be() {
-        let directory = tempfile::tempdir().unwrap();
-        let home = fs::canonicalize(directory.path()).unwrap();
-        fs::create_dir(home.join("deep")).unwrap();
-        symlink("deep/second", home.join("first")).unwrap();
-        symlink(home.join("missing"), home.join("deep/second")).unwrap();
-        assert_eq!(resolve(home.join("first")).unwrap(), home.join("missing"));
-        fs::write(home.join("missing"), "").unwrap();
-        assert_eq!(resolve(home.join("first")).unwrap(), home.join("missing"));
-        let nowhere = resolve(home.join("no/where")).unwrap_err();
-        assert_eq!(nowhere.kind(), ErrorKind::NotFound);
-        let below_a_file = resolve(home.join("missing/below")).unwrap_err();
-        assert_ne!(below_a_file.kind(), ErrorKind::NotFound);
-        symlink("b", home.join("a")).unwrap();
-        symlink("a", home.join("b")).unwrap();
-        assert!(resolve(home.join("a")).is_err());
-    }
-}

@@ -9,11 +9,11 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::access::links::resolve_to_write;
+use super::access::links::{resolve, resolve_to_write};
 use super::access::lock::{self, Locked, Role};
 use super::devices::in_use::{refuse_in_use, refuse_overlap, use_of};
 use super::devices::kernel::Kernel;
-use super::host_file::{HostFile, HostKind, resolve};
+use super::host_file::{HostFile, HostKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Allocation, DeviceStorage, FileStorage, Storage};
 

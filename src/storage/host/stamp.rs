@@ -7,8 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::devices::kernel::Kernel;
 use super::host_file::FileId;
-use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Storage;
+use crate::error::{Error, Result};
 
 /// Facts about a source at one moment that a change by somebody else would alter.
 ///
@@ -26,41 +25,27 @@ pub struct SourceStamp {
 }
 
 impl SourceStamp {
-    /// The stamp of `storage` now; `None` where the system keeps no such facts (memory).
-    ///
-    /// # Errors
-    /// `Io`, `Poisoned`.
-    pub fn take(storage: &dyn Storage) -> Result<Option<Self>> {
-        storage.stamp()
+    /// What shows that it was changed until `now`.
+    pub(super) fn difference(&self, now: &SourceStamp) -> Option<&'static str> {
+        if now.id != self.id {
+            Some("it is another file now")
+        } else if now.len != self.len {
+            Some("its length changed")
+        } else if now.sectors_written != self.sectors_written {
+            Some("somebody wrote to the device")
+        } else if now.modified != self.modified {
+            Some("its modification time changed")
+        } else if now.changed != self.changed {
+            Some("its change time changed")
+        } else {
+            None
+        }
     }
 
-    /// Compares with what `storage` shows now.
-    ///
-    /// # Errors
-    /// `SourceChanged`, naming what shows it; `Io`, `Poisoned`.
-    pub fn check(&self, storage: &dyn Storage) -> Result<()> {
-        let Some(now) = storage.stamp()? else {
-            return Ok(());
-        };
-        let what = if now.id != self.id {
-            "it is another file now"
-        } else if now.len != self.len {
-            "its length changed"
-        } else if now.sectors_written != self.sectors_written {
-            "somebody wrote to the device"
-        } else if now.modified != self.modified {
-            "its modification time changed"
-        } else if now.changed != self.changed {
-            "its change time changed"
-        } else {
-            return Ok(());
-        };
-        Err(Error::new(
-            ErrorKind::SourceChanged,
-            format!("the source changed while it was read: {what}"),
-        )
-        .at_path(storage.path())
-        .advise("run it again while nothing writes to the source"))
+    /// The file it is of; `None` for a device.
+    #[cfg(feature = "imago")]
+    pub(super) fn file(&self) -> Option<FileId> {
+        (self.id.inode != 0).then_some(self.id)
     }
 
     /// A short name for these facts that a later run can compare with its own; `None` where they
@@ -133,31 +118,6 @@ impl SourceStamp {
             sectors_written: sectors_written(&Kernel::host(), number),
         })
     }
-}
-
-/// A second handle for reading on the file that `storage` reads.
-///
-/// # Errors
-/// `Unsupported` for what is no file; `SourceChanged` when its path leads elsewhere by now; `Io`.
-#[cfg(feature = "imago")]
-pub(crate) fn reopened(storage: &dyn Storage) -> Result<File> {
-    let path = storage.path();
-    let Some(stamp) = storage.stamp()?.filter(|it| it.id.inode != 0) else {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "images of this format are read from files only",
-        )
-        .at_path(path));
-    };
-    let file = File::open(path).map_err(|e| Error::io("open", e).at_path(path))?;
-    if SourceStamp::of_file(path, &file)?.id != stamp.id {
-        return Err(Error::new(
-            ErrorKind::SourceChanged,
-            "the path leads to another file now",
-        )
-        .at_path(path));
-    }
-    Ok(file)
 }
 
 /// The seventh number of the device's statistics.

@@ -4,15 +4,69 @@
 use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::{fs, io};
 
 use rustix::io::Errno;
 
 use super::own::is_own;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::host::host_file::resolve;
+use crate::storage::host::host_file::HostFile;
+
+/// The path with every symbolic link followed; its last part may be missing, also where a link
+/// leads to it.
+///
+/// # Errors
+/// `NotFound` when a directory on the way is missing; `Io`.
+pub fn resolve(path: impl AsRef<Path>) -> Result<PathBuf> {
+    let given = path.as_ref();
+    let failed = |cause: io::Error| Error::io("resolve", cause).at_path(given);
+    if given.as_os_str().as_encoded_bytes().ends_with(b"/") && !given.is_dir() {
+        let what = "a path that ends with a slash names a directory";
+        return Err(Error::new(ErrorKind::InvalidInput, what)
+            .at_path(given)
+            .advise("name a file or a block device"));
+    }
+    if let Ok(facts) = fs::metadata(given)
+        && !facts.is_dir()
+    {
+        // Pipes, sockets and files that were removed have no path, though they have handles
+        // (`/dev/stdin`): what they are is to be said, and not where they are not.
+        HostFile::at(given)?;
+        return match fs::canonicalize(given) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(Error::new(
+                ErrorKind::Unsupported,
+                "the file that this leads to has no name any more",
+            )
+            .at_path(given)
+            .advise("name a regular file or a block device")),
+            outcome => outcome.map_err(failed),
+        };
+    }
+    let mut path = given.to_owned();
+    for _ in 0..LINK_COUNT {
+        match fs::canonicalize(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            outcome => return outcome.map_err(failed),
+        }
+        let Some(name) = path.file_name() else {
+            return Err(failed(io::ErrorKind::NotFound.into()));
+        };
+        let directory = match path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
+            _ => Path::new("."),
+        };
+        let directory = fs::canonicalize(directory).map_err(failed)?;
+        let missing = directory.join(name);
+        match fs::read_link(&missing) {
+            // An absolute link replaces the directory.
+            Ok(link) => path = directory.join(link),
+            Err(_) => return Ok(missing),
+        }
+    }
+    Err(failed(rustix::io::Errno::LOOP.into()))
+}
 
 /// As [`resolve`], for what is written: files that are made, replaced or changed, and directories in
 /// which files are made. A symbolic link of another user, anywhere on the way, is refused: that
@@ -100,12 +154,31 @@ fn foreign(link: &Path, uid: u32) -> Error {
 }
 
 /// As many as the kernel follows.
-pub(in crate::storage) const LINK_COUNT: usize = 40;
+const LINK_COUNT: usize = 40;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{lchown, symlink};
+
+    #[test]
+    fn a_link_to_a_missing_file_resolves_to_where_the_file_would_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = fs::canonicalize(directory.path()).unwrap();
+        fs::create_dir(home.join("deep")).unwrap();
+        symlink("deep/second", home.join("first")).unwrap();
+        symlink(home.join("missing"), home.join("deep/second")).unwrap();
+        assert_eq!(resolve(home.join("first")).unwrap(), home.join("missing"));
+        fs::write(home.join("missing"), "").unwrap();
+        assert_eq!(resolve(home.join("first")).unwrap(), home.join("missing"));
+        let nowhere = resolve(home.join("no/where")).unwrap_err();
+        assert_eq!(nowhere.kind(), ErrorKind::NotFound);
+        let below_a_file = resolve(home.join("missing/below")).unwrap_err();
+        assert_ne!(below_a_file.kind(), ErrorKind::NotFound);
+        symlink("b", home.join("a")).unwrap();
+        symlink("a", home.join("b")).unwrap();
+        assert!(resolve(home.join("a")).is_err());
+    }
 
     #[test]
     fn a_way_without_links_of_others_leads_where_every_way_leads() {

@@ -165,7 +165,7 @@ fn an_old_command_is_refused_by_whoever_asks_and_a_look_is_not() {
         },
         cancel: &cancel,
     };
-    let error = other.unfence(&old).unwrap_err();
+    let error = other.execute(&old, Action::Unfence).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InUse);
     let look = Call {
         token: Token::default(),
@@ -268,13 +268,15 @@ fn a_start_program_that_fails_or_lets_the_guest_run_is_named() {
         QemuController::new(vm.facts(), vm.directory.path(), start, LIMIT)
     };
     let error = with("echo no room >&2; exit 1")
-        .start(&vm.call(1))
+        .execute(&vm.call(1), Action::Start)
         .unwrap_err();
     assert!(error.to_string().contains("no room"), "{error}");
-    let error = with("true").start(&vm.call(2)).unwrap_err();
+    let error = with("true")
+        .execute(&vm.call(2), Action::Start)
+        .unwrap_err();
     assert!(error.to_string().contains("no QEMU listens"), "{error}");
     let runs = format!("unset DISKDELTA_QMP; {} {}", START, vm.path("").display());
-    let error = with(&runs).start(&vm.call(3)).unwrap_err();
+    let error = with(&runs).execute(&vm.call(3), Action::Start).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Malformed);
     assert!(error.to_string().contains("start QEMU with -S"), "{error}");
 }

@@ -39,8 +39,8 @@ pub enum ErrorKind {
     BaseMismatch,
     /// What was written does not read back as it should.
     VerifyFailed,
-    /// The target carries the mark of an unfinished sync.
-    Marked,
+    /// The target is incomplete: it carries the marker of an unfinished sync.
+    Incomplete,
     /// A differencing image needs a parent that was not given, or that does not match.
     Parent,
     /// The source changed while it was read.

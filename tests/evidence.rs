@@ -17,7 +17,7 @@ use diskdelta::manifest;
 use diskdelta::storage::fault::FaultDisk;
 use diskdelta::storage::{Access, Directory, FileRef, MemoryDirectory, MemoryStorage, Storage};
 use diskdelta::sync::{
-    Mark, Mode, Outcome, Recovered, Safety, Source, SyncOptions, SyncReport, Target, Verified,
+    Marker, Mode, Outcome, Recovered, Safety, Source, SyncOptions, SyncReport, Target, Verified,
     Verify, recover, sync,
 };
 use diskdelta::{BlockSize, ErrorKind, Result, Work};
@@ -136,7 +136,7 @@ fn in_place_a_change_map_that_misses_a_change_leaves_the_target_old_or_marked() 
         assert_eq!(error.kind(), ErrorKind::VerifyFailed);
         let now = directory.bytes("t.raw").unwrap();
         let storage = MemoryStorage::new("now", now.clone());
-        assert!(now == old || Mark::find(&storage).unwrap().is_some());
+        assert!(now == old || Marker::find(&storage).unwrap().is_some());
         let options = options.with_change_map(None);
         sync(&source(&new), &target, &options, &work()).unwrap();
         assert!(directory.bytes("t.raw").unwrap() == new);
@@ -299,12 +299,12 @@ fn a_target_that_does_not_hold_the_source_keeps_its_marker_and_the_way_on_works(
             }
             let error = first.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::VerifyFailed, "{what}");
-            assert!(Mark::find(&*medium).unwrap().is_some(), "{what}: {error}");
+            assert!(Marker::find(&*medium).unwrap().is_some(), "{what}: {error}");
             let rerun = |options: &SyncOptions| {
                 let report = sync(&source(&new), &target, options, &work()).unwrap();
                 assert_eq!(report.verified, Verified::All, "{what}");
                 assert!(medium.below.to_vec() == new, "{what}");
-                assert!(Mark::find(&*medium).unwrap().is_none(), "{what}");
+                assert!(Marker::find(&*medium).unwrap().is_none(), "{what}");
             };
             match safety {
                 Safety::Atomic => {
@@ -339,7 +339,7 @@ fn cancelling_a_check_of_all_never_calls_a_complete_target_untouched() {
         let error = sync(&source(&new), &target, &options, &work).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         let now = MemoryStorage::new("now", directory.bytes("t.raw").unwrap());
-        assert!(Mark::find(&now).unwrap().is_some());
+        assert!(Marker::find(&now).unwrap().is_some());
         assert!(error.to_string().contains("marked"), "{error}");
         let work = Work::with_threads(1).unwrap();
         match safety {

@@ -138,7 +138,7 @@ fn a_job_goes_home_onto_a_device_that_nobody_can_use_before_it_is_done() {
     assert_eq!(site.standing(), "held");
     site.is_refused();
 
-    // Onto what is held, a pass moves only what changed since; under the mark, too.
+    // Onto what is held, a pass moves only what changed since; under the marker, too.
     rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
     rig.guest_writes("recovery", "db1", 2 << 20, &noise(4096, 4));
     rig.ok(&["complete", "shop"]);

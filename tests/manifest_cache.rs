@@ -229,7 +229,7 @@ fn a_manifest_that_does_not_say_when_it_was_made_or_that_is_marked_is_not_believ
     fs::write(&kept, whole).unwrap();
     assert!(lab.look_up("disk.raw").manifest().is_some());
     let mut marked = KeptManifest::open_path(&kept, &Limits::default()).unwrap();
-    marked.mark(std::iter::once(0..5)).unwrap();
+    marked.record_intent(std::iter::once(0..5)).unwrap();
     lab.refuses("disk.raw", WRITTEN);
 }
 

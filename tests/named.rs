@@ -309,15 +309,15 @@ fn a_manifest_is_read_as_a_raw_disk_only_where_that_is_said() {
 }
 
 #[test]
-fn a_target_that_is_gone_carries_no_mark_and_one_that_cannot_be_read_may() {
+fn a_target_that_is_gone_carries_no_marker_and_one_that_cannot_be_read_may() {
     let lab = Lab::new();
     let path = lab.disk("t.raw");
     let there = target(&path);
-    assert!(there.mark().unwrap().is_none());
+    assert!(there.marker().unwrap().is_none());
     fs::remove_file(&path).unwrap();
-    assert!(there.mark().unwrap().is_none());
+    assert!(there.marker().unwrap().is_none());
     fs::create_dir(&path).unwrap();
-    let error = there.mark().unwrap_err();
+    let error = there.marker().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
 
@@ -484,7 +484,7 @@ fn only_a_copy_that_would_part_hard_links_is_refused() {
             fs::write(&new, &bytes).unwrap();
             fs::write(&old, vec![3; len]).unwrap();
             fs::hard_link(&old, lab.path("other.raw")).unwrap();
-            // One that is too short for a mark can only be replaced.
+            // One that is too short for a marker can only be replaced.
             let is_refused = parts || len == 600;
             let done = synced(&target(&old), &new, mode, safety);
             assert_eq!(done.is_err(), is_refused, "{mode:?} {safety:?} {len}");

@@ -15,7 +15,7 @@ use diskdelta::image::{
 use diskdelta::manifest::{self, Manifest};
 use diskdelta::storage::{Access, Directory, FileRef, MemoryStorage, Storage};
 use diskdelta::sync::{
-    BaseCheck, Mark, Mode, Outcome, Recovered, Safety, Source, SyncOptions, Target, Verified,
+    BaseCheck, Marker, Mode, Outcome, Recovered, Safety, Source, SyncOptions, Target, Verified,
     Verify, apply_delta, recover, sample, sync,
 };
 use diskdelta::{BlockSize, CancelToken, Error, ErrorKind, Extent, Limits, Phase, Progress, Work};
@@ -320,7 +320,7 @@ fn what_is_read_back_is_dropped_from_the_cache_first() {
         let dropped = device.dropped.lock().unwrap();
         for range in [
             2 << 20..(2 << 20) + page,
-            // What the mark covers, but for the first page, which comes last.
+            // What the marker covers, but for the first page, which comes last.
             page..1 << 20,
             len - (1 << 20)..len,
         ] {
@@ -509,7 +509,7 @@ fn of_a_block_that_becomes_zeros_only_what_is_not_yet_zero_is_written() {
 }
 
 #[test]
-fn a_file_too_short_for_a_mark_is_replaced_as_a_whole_or_left_alone() {
+fn a_file_too_short_for_a_marker_is_replaced_as_a_whole_or_left_alone() {
     let work = Work::with_threads(1).unwrap();
     for safety in [Safety::Atomic, Safety::InPlace] {
         let directory = WatchedDirectory::new();
@@ -666,7 +666,7 @@ fn a_source_that_does_not_hold_what_its_manifest_says_is_named_where_it_differs(
 fn what_a_medium_has_lost_is_found_before_the_target_counts_as_whole() {
     let work = Work::with_threads(1).unwrap();
     let (len, page) = (4u64 << 20, PAGE as u64);
-    for (forgets, under_the_mark) in [
+    for (forgets, under_the_marker) in [
         (2 * page..3 * page, true),
         (2 << 20..(2 << 20) + page, false),
         (len - page..len, true),
@@ -687,13 +687,13 @@ fn what_a_medium_has_lost_is_found_before_the_target_counts_as_whole() {
                 let new = vec![5; len as usize];
                 let done = sync(&source(&new), &target, &options, &work);
                 let what = format!("{forgets:?} {safety:?} {verify:?}");
-                // What the mark covers is read back in any case, for it is the last write.
-                if verify == Verify::None && !under_the_mark {
+                // What the marker covers is read back in any case, for it is the last write.
+                if verify == Verify::None && !under_the_marker {
                     done.unwrap();
                     continue;
                 }
                 assert_eq!(done.unwrap_err().kind(), ErrorKind::VerifyFailed, "{what}");
-                assert!(Mark::find(&*device).unwrap().is_some(), "{what}");
+                assert!(Marker::find(&*device).unwrap().is_some(), "{what}");
             }
         }
     }

@@ -41,7 +41,7 @@ impl Failure {
         move |error| Failure {
             error,
             // One that cannot be asked, as after a failed sync, may be incomplete.
-            marked: !matches!(target.mark(), Ok(None)),
+            marked: !matches!(target.marker(), Ok(None)),
         }
     }
 
@@ -50,7 +50,7 @@ impl Failure {
     }
 
     fn exit(&self) -> Exit {
-        if self.marked || self.error.kind() == ErrorKind::Marked {
+        if self.marked || self.error.kind() == ErrorKind::Incomplete {
             Exit::Recover
         } else {
             Exit::Error

@@ -88,7 +88,7 @@ fn problem(error: &Error) -> Problem {
         ErrorKind::InUse => Problem::InUse,
         ErrorKind::Malformed => Problem::Nonsense,
         ErrorKind::MarkerInData => Problem::GuestMarker,
-        ErrorKind::Marked => Problem::Marked,
+        ErrorKind::Incomplete => Problem::Marked,
         ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::NoSpace => Problem::Unfit,
         _ => Problem::Unavailable,
     }

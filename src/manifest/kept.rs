@@ -13,13 +13,13 @@ use crate::storage::{Access, FileId, FileRef, FileStorage, Privacy, SourceStamp,
 
 /// A manifest that stands for reading its disk, except where it is marked.
 ///
-/// Before the first byte of the disk changes, [`mark`](KeptManifest::mark) says durably which
+/// Before the first byte of the disk changes, [`record_intent`](KeptManifest::record_intent) says durably which
 /// ranges are about to. Marked ranges count as different whatever their hash. After the disk is
-/// durable the file is replaced by one without marks ([`save`]).
+/// durable the file is replaced by one without intents ([`save`]).
 #[derive(Clone)]
 pub struct KeptManifest {
     manifest: Manifest,
-    /// The file itself, for marks.
+    /// The file itself, for intents.
     storage: Arc<dyn Storage>,
     notes: Notes,
 }
@@ -33,7 +33,7 @@ struct Notes {
 }
 
 impl KeptManifest {
-    /// Opens the kept manifest that `storage` holds; it must be writable to take marks.
+    /// Opens the kept manifest that `storage` holds; it must be writable to take intents.
     ///
     /// Intents that are torn, damaged, of another manifest, or too many to hold are no error:
     /// then everything is marked.
@@ -53,7 +53,7 @@ impl KeptManifest {
         Self::open(Arc::new(FileStorage::open_write(path.as_ref())?), limits)
     }
 
-    /// The manifest, marks aside.
+    /// The manifest, intents aside.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -89,7 +89,7 @@ impl KeptManifest {
     /// # Errors
     /// `Io`, `NoSpace`, `Poisoned`. The disk must not be changed then; on the next open the
     /// ranges, everything, or nothing more than before is marked.
-    pub fn mark(&mut self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {
+    pub fn record_intent(&mut self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {
         let ranges = RangeSet::of(ranges).coarsened_to(INTENT_RANGES);
         if ranges.as_slice().is_empty() {
             return Ok(());

@@ -23,7 +23,7 @@ pub enum Access {
 /// returned `Ok`, and says nothing about the file's bytes, which need their own
 /// [`Storage::sync`] first.
 pub trait Directory: Send + Sync {
-    /// The directory's path, for messages and for marks.
+    /// The directory's path, for messages and for markers.
     fn path(&self) -> &Path;
 
     /// Which directory it is, whatever its paths are; `None` where only its path tells.

@@ -20,7 +20,7 @@ use crate::progress::Work;
 use crate::storage::{Storage, partition_note, refuse_overlap};
 use crate::units::check_change_map;
 use endpoint::source::Run;
-use marker::overlay::Masked;
+use marker::overlay::OverlayStorage;
 use recovery::state::{Standing, Touch};
 
 pub use commit::apply_delta::{BaseCheck, apply_delta, undo};
@@ -32,7 +32,7 @@ pub use endpoint::remote_source::{Claim, REMOTE_BLOCK_BYTES, Search, SourceBacke
 pub use endpoint::source::Source;
 pub use endpoint::target::Target;
 pub use export::export_delta;
-pub use marker::format::Mark;
+pub use marker::format::Marker;
 pub use options::{Mode, Safety, SyncOptions, Verify};
 pub use recovery::forget::{Forgotten, GuardedBytes, forget};
 pub use recovery::pending::{Pending, PendingKind, Standstill, pending, recover_all};
@@ -45,13 +45,13 @@ pub use scan::estimate::{Sample, sample};
 
 /// Makes `target` hold what `source` holds.
 ///
-/// With [`Safety::Atomic`] an error leaves the target as it was, or marked (kind `Marked` at the
+/// With [`Safety::Atomic`] an error leaves the target as it was, or marked (kind `Incomplete` at the
 /// next open) for [`recover`] to finish; the error's advice says which. With [`Safety::InPlace`]
 /// it may leave the target marked until the same sync has run again. When this returns `Ok`, the
 /// target is durable.
 ///
 /// # Errors
-/// `InvalidInput` for lengths or options that do not fit; `Marked`; `NoSpace`; `Unreadable` and
+/// `InvalidInput` for lengths or options that do not fit; `Incomplete`; `NoSpace`; `Unreadable` and
 /// `SourceChanged` for the source; `VerifyFailed`; `InUse`, `Io`, `Malformed`, `Cancelled`.
 pub fn sync(
     source: &Source,
@@ -144,16 +144,16 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     let mut kept = None;
     let mut torn = None;
     let held = match recovery::state::find(target, storage, touch, run.work)? {
-        Standing::Rerun(mark) if in_place && mark.held == options.hold && !options.dry_run => {
+        Standing::Rerun(marker) if in_place && marker.held == options.hold && !options.dry_run => {
             let report = commit::in_place::sync_marked(run, storage, Mode::Delta)?;
             endpoint::named::check_name(target, &**storage)?;
             return Ok(report);
         }
         Standing::Held(_, redo) if options.hold => Some(redo),
-        Standing::Redo(mark, ..) | Standing::Rerun(mark) | Standing::Held(mark, _) => {
-            return Err(mark.refusal());
+        Standing::Redo(marker, ..) | Standing::Rerun(marker) | Standing::Held(marker, _) => {
+            return Err(marker.refusal());
         }
-        Standing::Lost(mark) => return Err(recovery::recover::lost(&mark)),
+        Standing::Lost(marker) => return Err(recovery::recover::lost(&marker)),
         Standing::Cut(cut) => return Err(cut.refusal()),
         // What is left of an earlier stage is a cache at most: every frame is checked again.
         Standing::Clean | Standing::Old | Standing::New | Standing::Forgotten => None,
@@ -173,8 +173,8 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     }
     let old = match (&held, torn) {
         (_, Some(page)) => {
-            let masked = Masked::new(storage.clone(), vec![(0, page)]);
-            image::open_storage(Arc::new(masked), target.format(), target.image_options())?
+            let overlay = OverlayStorage::new(storage.clone(), vec![(0, page)]);
+            image::open_storage(Arc::new(overlay), target.format(), target.image_options())?
         }
         (Some(redo), None) => commit::hold::image_of(target, storage, redo)?,
         (None, None) => {
@@ -203,7 +203,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     if replaces {
         endpoint::named::refuse_parting(target, &**storage)?;
     }
-    // Too short to carry a mark: replacing such a file is atomic, and no more work.
+    // Too short to carry a marker: replacing such a file is atomic, and no more work.
     let (mode, reason) = match carries || !replaces {
         true => (mode, reason),
         false => (Mode::Full, TOO_SHORT.to_owned()),
@@ -286,11 +286,11 @@ fn drop_part_of_manifest(error: &Error, target: &Target, options: &SyncOptions) 
     let (Some(file_ref), ErrorKind::NoSpace) = (&options.target_manifest, error.kind()) else {
         return;
     };
-    let mark = target.open_if_there().and_then(|storage| match storage {
-        Some(storage) => Mark::find(&*storage),
+    let marker = target.open_if_there().and_then(|storage| match storage {
+        Some(storage) => Marker::find(&*storage),
         None => Ok(None),
     });
-    if !mark.is_ok_and(|mark| mark.is_none_or(|mark| mark.safety == Safety::InPlace)) {
+    if !marker.is_ok_and(|marker| marker.is_none_or(|marker| marker.safety == Safety::InPlace)) {
         return;
     }
     // The first error says more than one from cleaning up.
@@ -303,7 +303,7 @@ fn way_on(error: Error, target: &Target) -> Error {
         return error;
     }
     let marked = target.open_if_there().and_then(|storage| match storage {
-        Some(storage) => Mark::find(&*storage),
+        Some(storage) => Marker::find(&*storage),
         None => Ok(None),
     });
     match marked {
@@ -316,10 +316,10 @@ fn way_on(error: Error, target: &Target) -> Error {
             error.advise("the target is whole; make room there and run it again")
         }
         Ok(None) => error.advise("the target is whole; run it again"),
-        Ok(Some(mark)) if mark.held => {
+        Ok(Some(marker)) if marker.held => {
             error.advise("the target is held; diskdelta recover TARGET says whether it is whole")
         }
-        Ok(Some(mark)) if mark.safety == Safety::InPlace => commit::in_place::needs_rerun(error),
+        Ok(Some(marker)) if marker.safety == Safety::InPlace => commit::in_place::needs_rerun(error),
         _ => commit::apply::needs_recovery(error),
     }
 }

@@ -26,7 +26,7 @@ pub enum Safety {
     /// After a crash at any moment the target is entirely old, or recovery makes it entirely new.
     #[default]
     Atomic,
-    /// Nothing is staged: the target carries the mark until the sync, run again if need be, ends.
+    /// Nothing is staged: the target carries the marker until the sync, run again if need be, ends.
     InPlace,
 }
 
@@ -75,7 +75,7 @@ pub struct SyncOptions {
     /// Whether source ranges that cannot be read are passed over and listed. Not with a manifest
     /// that is kept of the target.
     pub skip_unreadable: bool,
-    /// Whether the target is held: it keeps its mark when the sync is done, until it is
+    /// Whether the target is held: it keeps its marker when the sync is done, until it is
     /// [released](super::release). Only in place, and onto what is there.
     pub hold: bool,
     /// Whether to stop after finding what differs.

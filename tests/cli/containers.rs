@@ -68,7 +68,7 @@ fn a_container_under_a_neutral_name_is_not_overwritten_as_raw() {
 }
 
 #[test]
-fn a_raw_disk_with_partitions_a_file_system_or_our_mark_is_no_container() {
+fn a_raw_disk_with_partitions_a_file_system_or_our_marker_is_no_container() {
     let lab = Lab::new();
     lab.disk("new.raw", 600, 1);
     let signs: [(usize, &[u8]); 4] = [

@@ -170,7 +170,7 @@ fn an_in_place_target_without_its_sidecar_has_a_way_out() {
     let new = lab.bytes("new.raw");
     lab.disk("other.raw", new.len() / PAGE, 3);
     let slow = lab.start("sync other.raw old.raw --safety in-place --limit-rate 1M");
-    crate::lab::until("a mark", || is_marked(&lab.path("old.raw")));
+    crate::lab::until("a marker", || is_marked(&lab.path("old.raw")));
     crate::lab::signal(slow, "INT");
     lab.run("recover old.raw --forget --zero-guarded")
         .fails(3, "run the same in-place sync again");

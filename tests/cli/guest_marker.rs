@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use diskdelta::storage::{Access, Directory, FileRef, HostDirectory, Storage};
-use diskdelta::sync::Mark;
+use diskdelta::sync::Marker;
 
 use crate::lab::{Lab, PAGE};
 use crate::remote::shell;
@@ -131,7 +131,10 @@ fn a_delta_or_undo_does_not_bring_a_guests_marker_onto_a_target() {
     let run = lab.run("undo back.undo plain.raw");
     assert_eq!(run.status, 2, "{run:?}");
     assert!(run.stderr.contains("marker"), "{run:?}");
-    assert_eq!(Mark::find(&*storage(&lab.path("plain.raw"))).unwrap(), None);
+    assert_eq!(
+        Marker::find(&*storage(&lab.path("plain.raw"))).unwrap(),
+        None
+    );
 }
 
 #[test]
@@ -155,7 +158,7 @@ fn a_disk_whose_guest_wrote_a_marker_is_read_where_that_is_declared() {
 }
 
 #[test]
-fn a_file_too_short_for_a_mark_takes_no_guests_marker_either() {
+fn a_file_too_short_for_a_marker_takes_no_guests_marker_either() {
     let lab = Lab::new();
     fs::write(lab.path("short.raw"), marker(0, "/x")).unwrap();
     fs::write(lab.path("old.raw"), [1; 512]).unwrap();

@@ -1,4 +1,4 @@
-//! Signals, marks, recovery.
+//! Signals, markers, recovery.
 
 use std::fs;
 use std::path::Path;
@@ -49,7 +49,7 @@ fn stop_applying(
         .with_progress(Arc::new(StopApplying(cancel)));
     let error = sync(&source.source(), target.target(), sync_options, &work).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
-    assert!(target.mark().unwrap().is_some());
+    assert!(target.marker().unwrap().is_some());
 }
 
 pub fn marked() -> Lab {
@@ -137,7 +137,7 @@ fn an_interrupted_in_place_sync_says_so_until_it_has_run_again() {
     lab.disk("new.raw", 4000, 1);
     lab.disk("old.raw", 4000, 2);
     let slow = lab.start("sync new.raw old.raw --safety in-place --limit-rate 4M");
-    until("a mark", || {
+    until("a marker", || {
         lab.bytes("old.raw").starts_with(b"\0diskdelta mark")
     });
     let run = signal(slow, "INT");
@@ -172,7 +172,7 @@ fn a_dry_run_onto_what_an_in_place_sync_left_incomplete_writes_nothing() {
     lab.disk("new.raw", 4000, 1);
     lab.disk("old.raw", 4000, 2);
     let slow = lab.start("sync new.raw old.raw --safety in-place --limit-rate 4M");
-    until("a mark", || {
+    until("a marker", || {
         lab.bytes("old.raw").starts_with(b"\0diskdelta mark")
     });
     signal(slow, "INT");
@@ -383,7 +383,7 @@ fn a_moved_target_is_no_copy_of_another_that_has_taken_its_name() {
     let old = lab.disk("old.raw", 900, 3);
     let options = HostTargetOptions::default().with_stage_dir(Some(lab.path("stages")));
     leave_marked(&lab.path("new.raw"), &old, options);
-    // The mark that old.raw carries is not that of the stage beside it.
+    // The marker that old.raw carries is not that of the stage beside it.
     let (_, listed) = lab.json("recover --list .");
     assert_eq!(listed["pending"][0]["state"], "unmarked");
     for (name, options) in [("moved.raw", ""), ("old.raw", "--stage-dir stages")] {

@@ -339,7 +339,7 @@ fn the_log_of_a_marked_disk_that_was_moved_is_kept_and_named() {
                 leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
             } else {
                 let slow = lab.start(&format!("sync new.raw disk.raw {first} --limit-rate 1M"));
-                until("a mark", || lab.bytes("disk.raw")[1..10] == *b"diskdelta");
+                until("a marker", || lab.bytes("disk.raw")[1..10] == *b"diskdelta");
                 signal(slow, "KILL");
             }
             fs::rename(&old, lab.path("moved.raw")).unwrap();
@@ -384,7 +384,7 @@ fn moved(words: &str) -> Lab {
         leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
     } else {
         let slow = lab.start(&format!("sync new.raw disk.raw {words} --limit-rate 1M"));
-        until("a mark", || lab.bytes("disk.raw")[1..10] == *b"diskdelta");
+        until("a marker", || lab.bytes("disk.raw")[1..10] == *b"diskdelta");
         signal(slow, "KILL");
     }
     fs::rename(&old, lab.path("moved.raw")).unwrap();

@@ -80,7 +80,7 @@ mod orders {
         move |op| op.kind() == kind && op.path() == Path::new(path)
     }
 
-    /// The write of the first page that sets the mark, or the one that lifts it.
+    /// The write of the first page that sets the marker, or the one that lifts it.
     fn page(lifts: bool) -> impl Fn(&Op) -> bool {
         move |op| {
             let is_marker = op.written().starts_with(b"\0diskdelta mark1");
@@ -100,7 +100,7 @@ mod orders {
     const STAGE: &str = "/img/.t.diskdelta-stage";
 
     #[test]
-    fn the_mark_waits_for_the_stage() {
+    fn the_marker_waits_for_the_stage() {
         is_missed(&cases::atomic(), page(false), of(OpKind::Sync, STAGE));
         for case in [cases::atomic(), cases::in_place()] {
             is_missed(&case, page(false), of(OpKind::SyncDirectory, "/img"));
@@ -108,7 +108,7 @@ mod orders {
     }
 
     #[test]
-    fn changes_wait_for_the_mark() {
+    fn changes_wait_for_the_marker() {
         for case in [cases::atomic(), cases::in_place(), cases::dynamic_vhd()] {
             let outside = |op: &Op| {
                 let is_there = op.range().is_some_and(|range| range.start > MIB as u64);
@@ -200,7 +200,7 @@ mod orders {
 }
 
 fn is_looked_at(case: &Case) -> bool {
-    // What mends the mark is missed where that is not whole: the held ones that are synced anew.
+    // What mends the marker is missed where that is not whole: the held ones that are synced anew.
     if case.options.hold && case.resumes() {
         return false;
     }

@@ -15,8 +15,8 @@ use crate::medium::{STAGE, leave_marked, leave_staged};
 #[test]
 fn a_stage_or_sidecar_of_another_job_does_not_finish_a_marked_target() {
     for (case, with_its_own) in [
-        (cases::atomic_under_the_mark_only(), Recovered::New),
-        (cases::in_place_under_the_mark_only(), Recovered::Rerun),
+        (cases::atomic_under_the_marker_only(), Recovered::New),
+        (cases::in_place_under_the_marker_only(), Recovered::Rerun),
     ] {
         let (disk, other) = (leave_marked(&case), leave_marked(&case));
         let own = disk.contents(STAGE).unwrap();
@@ -26,7 +26,7 @@ fn a_stage_or_sidecar_of_another_job_does_not_finish_a_marked_target() {
             recover(&case.target(&disk), &work()).unwrap_err(),
             case.work_on(&disk).unwrap_err(),
         ] {
-            assert_eq!(error.kind(), ErrorKind::Marked, "{}", case.name);
+            assert_eq!(error.kind(), ErrorKind::Incomplete, "{}", case.name);
             assert!(disk.contents(TARGET).unwrap() == marked, "{}", case.name);
         }
         disk.put(STAGE, own);
@@ -39,7 +39,7 @@ fn a_stage_or_sidecar_of_another_job_does_not_finish_a_marked_target() {
 
 #[test]
 fn a_delta_of_another_purpose_under_the_name_of_a_stage_is_none() {
-    let case = cases::atomic_under_the_mark_only();
+    let case = cases::atomic_under_the_marker_only();
     let header = Header {
         purpose: Purpose::Portable,
         job: JobId([1; 16]),
@@ -65,7 +65,7 @@ fn a_delta_of_another_purpose_under_the_name_of_a_stage_is_none() {
     let disk = leave_marked(&case);
     disk.put(STAGE, file.to_vec());
     let error = recover(&case.target(&disk), &work()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Marked);
+    assert_eq!(error.kind(), ErrorKind::Incomplete);
 }
 
 #[test]
@@ -93,8 +93,8 @@ fn what_a_guest_wrote_beside_a_stage_or_a_sidecar_is_left_alone() {
         guest[at..].fill(0x77);
     };
     for case in [
-        cases::atomic_under_the_mark_only(),
-        cases::in_place_under_the_mark_only(),
+        cases::atomic_under_the_marker_only(),
+        cases::in_place_under_the_marker_only(),
     ] {
         // As it was, and as it would have become, but for one page.
         for base in [case.old.as_ref().unwrap(), &case.new] {

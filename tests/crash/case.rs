@@ -125,7 +125,7 @@ impl Case {
         self
     }
 
-    /// Whether the target carries a mark all the time, or was written half already.
+    /// Whether the target carries a marker all the time, or was written half already.
     pub fn begins_marked(&self) -> bool {
         let begins = [Job::Resume, Job::HeldSync, Job::HeldResume, Job::Release];
         begins.contains(&self.job)
@@ -145,7 +145,7 @@ impl Case {
         self.options.safety == Safety::InPlace
     }
 
-    /// Whether the target carries the mark while it changes.
+    /// Whether the target carries the marker while it changes.
     pub fn marks(&self) -> bool {
         let replaced = self.options.mode == Mode::Full && !self.device && !self.is_in_place();
         self.old.is_some() && !replaced
@@ -301,7 +301,7 @@ impl Case {
         let Some(row) = disk.contents(TARGET) else {
             return Ok(None);
         };
-        if self.options.hold && held::mark(disk).is_some() {
+        if self.options.hold && held::marker(disk).is_some() {
             return held::content(self, disk).map_err(|error| error.to_string());
         }
         if self.format == Format::Raw {

@@ -28,7 +28,7 @@ macro_rules! all {
 }
 
 all! {
-    atomic_under_the_mark_only: Case::raw("atomic, under the mark only", &small(), &changed(&small()));
+    atomic_under_the_marker_only: Case::raw("atomic, under the marker only", &small(), &changed(&small()));
     atomic: Case::raw("atomic", &large(), &changed(&large()));
     atomic_growing: Case::raw("atomic, growing", &large(), &grown());
     atomic_shrinking: Case::raw("atomic, shrinking", &longer(), &changed(&large()));
@@ -42,8 +42,8 @@ all! {
     creating: Case { old: None, ..Case::raw("creating", &[], &changed(&small())) };
     creating_dynamic_vhd: Case { old: None, ..Case::raw("creating, dynamic VHD", &[], &changed(&small())) }
         .container(CreateFormat::VhdDynamic);
-    in_place_under_the_mark_only:
-        Case::raw("in place, under the mark only", &small(), &changed(&small())).in_place();
+    in_place_under_the_marker_only:
+        Case::raw("in place, under the marker only", &small(), &changed(&small())).in_place();
     in_place: Case::raw("in place", &large(), &changed(&large())).in_place();
     in_place_growing: Case::raw("in place, growing", &large(), &grown()).in_place();
     in_place_shrinking: Case::raw("in place, shrinking", &longer(), &changed(&large())).in_place();
@@ -54,12 +54,12 @@ all! {
     resuming_growing: Case::raw("resuming, growing", &large(), &grown()).in_place().doing(Job::Resume);
     resuming_dynamic_vhd: Case::raw("resuming, dynamic VHD", &dynamic_old(), &dynamic_new())
         .container(CreateFormat::VhdDynamic).in_place().doing(Job::Resume);
-    holding_under_the_mark_only: Case::raw("holding, under the mark only", &small(), &small())
+    holding_under_the_marker_only: Case::raw("holding, under the marker only", &small(), &small())
         .holding().doing(Job::Hold);
     holding: Case::raw("holding", &large(), &large()).holding().doing(Job::Hold);
     holding_device: Case::raw("holding, device", &large(), &large()).holding().on_device().doing(Job::Hold);
-    held_after_a_sync_under_the_mark_only:
-        Case::raw("held after a sync, under the mark only", &small(), &changed(&small())).holding();
+    held_after_a_sync_under_the_marker_only:
+        Case::raw("held after a sync, under the marker only", &small(), &changed(&small())).holding();
     held_after_a_sync: Case::raw("held after a sync", &large(), &changed(&large())).holding();
     held_after_a_full_sync_of_a_device:
         Case::raw("held after a full sync, device", &large(), &changed(&large())).holding().full().on_device();
@@ -85,7 +85,7 @@ all! {
         .holding().on_device().doing(Job::HeldResume);
     resuming_a_held_dynamic_vhd: Case::raw("resuming a held dynamic VHD", &dynamic_old(), &dynamic_new())
         .container(CreateFormat::VhdDynamic).holding().doing(Job::HeldResume);
-    releasing_under_the_mark_only: Case::raw("releasing, under the mark only", &small(), &small())
+    releasing_under_the_marker_only: Case::raw("releasing, under the marker only", &small(), &small())
         .holding().doing(Job::Release);
     releasing_device: Case::raw("releasing, device", &large(), &large())
         .holding().on_device().doing(Job::Release);
@@ -136,7 +136,7 @@ pub fn bytes(len: usize, salt: u8) -> Vec<u8> {
     (0..len).map(byte).collect()
 }
 
-/// `old`, changed at some pages: first and last, under both ends of the mark and between.
+/// `old`, changed at some pages: first and last, under both ends of the marker and between.
 pub fn changed(old: &[u8]) -> Vec<u8> {
     let mut new = old.to_vec();
     let pages = new.len() / PAGE;
@@ -148,12 +148,12 @@ pub fn changed(old: &[u8]) -> Vec<u8> {
     new
 }
 
-/// All of it lies under the mark.
+/// All of it lies under the marker.
 fn small() -> Vec<u8> {
     bytes(16 * PAGE, 1)
 }
 
-/// A few pages of it lie outside the mark.
+/// A few pages of it lie outside the marker.
 fn large() -> Vec<u8> {
     bytes(2 * MIB + 24 * PAGE, 2)
 }
@@ -180,7 +180,7 @@ fn dynamic_new() -> Vec<u8> {
     .concat()
 }
 
-/// A block of it lies outside of the mark.
+/// A block of it lies outside of the marker.
 fn apart_old() -> Vec<u8> {
     [bytes(2 * MIB, 3), bytes(2 * MIB, 0)].concat()
 }

@@ -100,14 +100,14 @@ impl<'a> Check<'a> {
 
     /// Between the first and the last change the target is no disk: while anything outside the
     /// first page is neither all old nor all new, the first page is all marked; and while that is
-    /// so outside of what the mark covers, all that it covers is marked.
+    /// so outside of what the marker covers, all that it covers is marked.
     pub fn guarded(&self, disk: &FaultDisk) -> Result<(), String> {
         let (Some(before), Some(now)) = (&self.before, disk.contents(TARGET)) else {
             return Ok(());
         };
         let case = self.case;
-        if case.begins_marked() && case.ends_held() && held::mark(disk).is_none() {
-            return Err("the mark is lost".to_owned());
+        if case.begins_marked() && case.ends_held() && held::marker(disk).is_none() {
+            return Err("the marker is lost".to_owned());
         }
         if case.resumes() {
             // It is guarded from the start.
@@ -132,8 +132,8 @@ impl<'a> Check<'a> {
             return Err("changed under a first page that is not all marked".to_owned());
         }
         // Of one that has grown since it was marked the old end is guarded.
-        let len = match held::mark(disk) {
-            Some(mark) if case.begins_marked() => mark.target_len,
+        let len = match held::marker(disk) {
+            Some(marker) if case.begins_marked() => marker.target_len,
             _ => before.len(),
         };
         let tail = len.saturating_sub(MIB as u64) / 512 * 512;
@@ -165,7 +165,7 @@ impl<'a> Check<'a> {
     /// Recovers, and has an in-place sync run again where that is what recovery asks for.
     pub fn settle(&self, disk: &FaultDisk, acknowledged: bool) -> Result<(), String> {
         let case = self.case;
-        let was_marked = disk.contents(TARGET).is_some() && held::mark(disk).is_some();
+        let was_marked = disk.contents(TARGET).is_some() && held::marker(disk).is_some();
         let said = recover(&case.target(disk), &work()).map_err(|error| error.to_string())?;
         match said {
             Recovered::Held if case.options.hold => {
@@ -212,8 +212,8 @@ impl<'a> Check<'a> {
     pub fn promise(&self, disk: &FaultDisk, acknowledged: bool) -> Result<bool, String> {
         let case = self.case;
         let (is_new, is_old) = match case.format {
-            // What lies under a mark is in the contents of no file.
-            _ if case.options.hold && held::mark(disk).is_some() => {
+            // What lies under a marker is in the contents of no file.
+            _ if case.options.hold && held::marker(disk).is_some() => {
                 let content = case.content(disk)?;
                 (content.as_ref() == Some(&case.new), content == case.old)
             }
@@ -281,7 +281,7 @@ fn refused(case: &Case, disk: &FaultDisk) -> Result<(), String> {
         .with_mode(Mode::Delta)
         .with_allow_shrink(true);
     match sync(&source(&case.new), &case.target(disk), &atomic, &work()) {
-        Err(error) if error.kind() == ErrorKind::Marked => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Incomplete => Ok(()),
         other => Err(format!("a marked target was not refused: {other:?}")),
     }
 }

@@ -45,7 +45,7 @@ fn is_refused(case: &Case, disk: &FaultDisk, lens: [usize; 2]) {
     ];
     for (name, attempt) in tries {
         let error = attempt().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Marked, "{}, {name}", case.name);
+        assert_eq!(error.kind(), ErrorKind::Incomplete, "{}, {name}", case.name);
         for text in lens {
             let text = text.to_string();
             assert!(error.to_string().contains(&text), "{name}: {error}");

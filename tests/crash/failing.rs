@@ -91,15 +91,15 @@ fn fails(case: &Case, failure: Failure, fault: &dyn Fn(u64) -> Fault) -> u64 {
 
 /// The advice is that of a marked target where it is marked, and only there.
 fn says_where_the_target_stands(disk: &FaultDisk, error: &Error, fired: &[Fired], what: &str) {
-    let mark = disk.contents(TARGET).and_then(|_| held::mark(disk));
+    let marker = disk.contents(TARGET).and_then(|_| held::marker(disk));
     let advice = error.advice().unwrap_or_default();
     let is_marked = advice.contains("marked and incomplete") || advice.contains("held");
     // What a sync that failed has left on the medium is not known then, nor is a marker that was
     // lifted, or set, by a write that is reported as failed.
     let is_late = |it: &Fired| it.kind == OpKind::Write && it.failure == Failure::Late;
     let is_unknown = (fired.iter()).any(|it| it.kind == OpKind::Sync || is_late(it));
-    let fits = mark.is_some() == is_marked || (is_marked && is_unknown);
-    assert!(fits, "{what}: `{error}`, but {mark:?}");
+    let fits = marker.is_some() == is_marked || (is_marked && is_unknown);
+    assert!(fits, "{what}: `{error}`, but {marker:?}");
 }
 
 /// A target that did not change takes no more space than it did.
@@ -127,7 +127,7 @@ fn leaves_nothing(
     fired: &[Fired],
     what: &str,
 ) {
-    let is_marked = disk.contents(TARGET).is_some() && held::mark(disk).is_some();
+    let is_marked = disk.contents(TARGET).is_some() && held::marker(disk).is_some();
     let beside = |it: &Fired| {
         let writes = [OpKind::Create, OpKind::Write, OpKind::SetLen, OpKind::Sync];
         it.path != Path::new(TARGET) && writes.contains(&it.kind)

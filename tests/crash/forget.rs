@@ -6,7 +6,7 @@ use std::sync::Arc;
 use diskdelta::image::Format;
 use diskdelta::storage::fault::{Failure, Fault, FaultDisk};
 use diskdelta::storage::{Access, Directory, FileRef};
-use diskdelta::sync::{GuardedBytes, Mark, Recovered, Target, forget, hold, recover};
+use diskdelta::sync::{GuardedBytes, Marker, Recovered, Target, forget, hold, recover};
 use diskdelta::{Error, ErrorKind};
 
 use crate::case::work;
@@ -87,11 +87,11 @@ impl Lost {
 
     /// Goes on from what a crash or an error left, as its errors advise, to the end.
     fn end(&self, disk: &FaultDisk) -> Result<(), Error> {
-        let was_marked = mark(disk).is_some();
+        let was_marked = marker(disk).is_some();
         match recover(&self.target(disk), &work()) {
             Ok(Recovered::Forgotten | Recovered::Nothing) => Ok(()),
             Ok(other) => panic!("{}: {other:?}", self.name),
-            Err(error) if error.kind() == ErrorKind::Marked && was_marked => {
+            Err(error) if error.kind() == ErrorKind::Incomplete && was_marked => {
                 assert!(error.to_string().contains("--forget"), "{error}");
                 forget(&self.target(disk), &self.given, &work()).map(drop)
             }
@@ -100,7 +100,7 @@ impl Lost {
     }
 
     fn is_ended(&self, disk: &FaultDisk) -> Result<(), String> {
-        if mark(disk).is_some() || disk.contents(TARGET).unwrap().to_vec() != self.wanted {
+        if marker(disk).is_some() || disk.contents(TARGET).unwrap().to_vec() != self.wanted {
             return Err(format!("{}: not what was given", self.name));
         }
         let names = [disk.names("/d"), disk.names("/logs")].concat();
@@ -111,8 +111,8 @@ impl Lost {
     }
 }
 
-fn mark(disk: &FaultDisk) -> Option<Mark> {
-    Mark::find(&disk.open(TARGET, Access::Read).unwrap()).unwrap()
+fn marker(disk: &FaultDisk) -> Option<Marker> {
+    Marker::find(&disk.open(TARGET, Access::Read).unwrap()).unwrap()
 }
 
 fn is_marker(sector: &[u8]) -> bool {
@@ -206,7 +206,7 @@ fn a_marker_is_given_up_wholly_or_the_target_is_marked_with_a_way_on() {
         let crashes = disk.crashes().with_limit(14).with_samples(5);
         let check = |state: &diskdelta::storage::fault::CrashState| {
             let disk = state.disk();
-            let found = mark(disk);
+            let found = marker(disk);
             let is_done = disk.contents(TARGET).unwrap().to_vec() == lost.wanted;
             if found.is_none() && !is_done && !is_torn_only(&lost, disk) {
                 return Err("a mixture without a marker".to_owned());

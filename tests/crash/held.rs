@@ -1,8 +1,8 @@
-//! Targets that are held: whole under their mark, from one sync to the next.
+//! Targets that are held: whole under their marker, from one sync to the next.
 
 use diskdelta::storage::Access;
 use diskdelta::storage::fault::{Call, Fault, FaultDisk, OpKind};
-use diskdelta::sync::{Mark, Safety, SyncOptions, held_image, hold, release, sync};
+use diskdelta::sync::{Marker, Safety, SyncOptions, held_image, hold, release, sync};
 use diskdelta::{ErrorKind, Result as Done};
 
 use crate::case::{Case, Job, TARGET, source, work};
@@ -35,7 +35,7 @@ fn passing(content: &[u8]) -> Vec<u8> {
     passing
 }
 
-/// What its holder reads there; `None` where there is no mark.
+/// What its holder reads there; `None` where there is no marker.
 pub fn content(case: &Case, disk: &FaultDisk) -> Done<Option<Vec<u8>>> {
     let Some(image) = held_image(&case.target(disk), &work())? else {
         return Ok(None);
@@ -51,19 +51,19 @@ pub fn refused(case: &Case, disk: &FaultDisk) -> Result<(), String> {
         .with_safety(Safety::InPlace)
         .with_allow_shrink(true);
     match sync(&source(&case.new), &case.target(disk), &plain, &work()) {
-        Err(error) if error.kind() == ErrorKind::Marked => Ok(()),
+        Err(error) if error.kind() == ErrorKind::Incomplete => Ok(()),
         other => Err(format!("a held target was not refused: {other:?}")),
     }
 }
 
-/// Once a hold was acknowledged the mark is there, all of it.
+/// Once a hold was acknowledged the marker is there, all of it.
 pub fn guarded(disk: &FaultDisk) -> Result<(), String> {
-    let Some(mark) = mark(disk) else {
-        return Err("a held target without a mark".to_owned());
+    let Some(marker) = marker(disk) else {
+        return Err("a held target without a marker".to_owned());
     };
     let row = disk.contents(TARGET).unwrap();
-    let tail = mark.target_len.saturating_sub(MIB as u64) / 512 * 512;
-    let is_all_mark = [0..MIB as u64, tail..mark.target_len]
+    let tail = marker.target_len.saturating_sub(MIB as u64) / 512 * 512;
+    let is_all_marker = [0..MIB as u64, tail..marker.target_len]
         .into_iter()
         .map(|range| range.start.min(row.len())..range.end.min(row.len()))
         .all(|range| {
@@ -72,7 +72,7 @@ pub fn guarded(disk: &FaultDisk) -> Result<(), String> {
                 sector[..len] == MARKER[..len]
             })
         });
-    match is_all_mark {
+    match is_all_marker {
         true => Ok(()),
         false => Err("a held target that is not all marked".to_owned()),
     }
@@ -84,16 +84,16 @@ pub fn ended(disk: &FaultDisk) -> Result<(), String> {
     match left
         .iter()
         .any(|name| name.to_string_lossy().contains("stage"))
-        || mark(disk).is_some()
+        || marker(disk).is_some()
     {
         true => Err(format!("let go, but there is something left: {left:?}")),
         false => Ok(()),
     }
 }
 
-/// The mark that the target carries.
-pub fn mark(disk: &FaultDisk) -> Option<Mark> {
-    Mark::find(&disk.open(TARGET, Access::Read).unwrap()).unwrap()
+/// The marker that the target carries.
+pub fn marker(disk: &FaultDisk) -> Option<Marker> {
+    Marker::find(&disk.open(TARGET, Access::Read).unwrap()).unwrap()
 }
 
 pub fn let_go(case: &Case, disk: &FaultDisk) -> Result<(), String> {
@@ -115,7 +115,7 @@ const MARKER: &[u8] = b"\0diskdelta mark1";
 
 #[test]
 fn only_a_sync_in_place_holds_its_target() {
-    let case = cases::held_after_a_sync_under_the_mark_only();
+    let case = cases::held_after_a_sync_under_the_marker_only();
     let disk = case.disk();
     let atomic = case.options.clone().with_safety(Safety::Atomic);
     let target = case.target(&disk);
@@ -126,7 +126,7 @@ fn only_a_sync_in_place_holds_its_target() {
 }
 
 #[test]
-fn a_target_too_short_for_a_mark_is_not_held_and_stays_as_it_was() {
+fn a_target_too_short_for_a_marker_is_not_held_and_stays_as_it_was() {
     for (len, expected) in [(PAGE - 1, Err(ErrorKind::InvalidInput)), (PAGE, Ok(()))] {
         for job in [Job::Hold, Job::Sync] {
             let old = bytes(len, 1);
@@ -146,10 +146,10 @@ fn a_target_too_short_for_a_mark_is_not_held_and_stays_as_it_was() {
 
 #[test]
 fn what_a_sync_without_a_hold_left_half_done_is_not_taken_over_by_one() {
-    let case = cases::in_place_under_the_mark_only();
+    let case = cases::in_place_under_the_marker_only();
     let disk = leave_marked(&case);
     let error = hold(&case.target(&disk), &work()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Marked);
+    assert_eq!(error.kind(), ErrorKind::Incomplete);
     case.work_on(&disk).unwrap();
     assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
 }
@@ -161,7 +161,7 @@ fn what_a_sync_left_half_done_stays_held_and_incomplete_when_it_is_held_again() 
     hold(&case.target(&disk), &work()).unwrap();
     guarded(&disk).unwrap();
     let error = content(&case, &disk).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Marked);
+    assert_eq!(error.kind(), ErrorKind::Incomplete);
     case.work_on(&disk).unwrap();
     assert!(content(&case, &disk).unwrap() == Some(case.new));
 }
@@ -180,7 +180,7 @@ fn a_sync_that_fails_before_its_first_change_leaves_a_held_target_whole() {
 
 #[test]
 fn an_error_on_a_held_target_says_how_to_ask_whether_it_is_whole() {
-    let case = cases::releasing_under_the_mark_only();
+    let case = cases::releasing_under_the_marker_only();
     for job in [Job::Hold, Job::Release] {
         let disk = case.disk();
         disk.fail(nth(1, OpKind::Write, TARGET));

@@ -61,7 +61,7 @@ fn stranger(case: &Case) -> Case {
     stranger
 }
 
-/// Runs a sync from another source, which ends at a part of what comes before the mark.
+/// Runs a sync from another source, which ends at a part of what comes before the marker.
 fn stop(case: &Case, disk: &FaultDisk, salt: u8, part: f64) {
     let mut new = case.old.clone().unwrap();
     let middle = new.len() / 2;

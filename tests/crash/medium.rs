@@ -37,7 +37,7 @@ pub fn leave_marked(case: &Case) -> FaultDisk {
     disk
 }
 
-/// Leaves the complete stage of a sync that was stopped before it set the mark.
+/// Leaves the complete stage of a sync that was stopped before it set the marker.
 pub fn leave_staged(disk: &FaultDisk, sync: impl FnOnce() -> diskdelta::Result<()>) {
     let takes_room = |kind| matches!(kind, OpKind::Reserve | OpKind::GiveBack);
     let changes = move |kind: OpKind| kind.changes() && !takes_room(kind);
@@ -49,9 +49,9 @@ pub fn leave_staged(disk: &FaultDisk, sync: impl FnOnce() -> diskdelta::Result<(
 }
 
 #[test]
-fn an_error_while_the_mark_is_set_says_how_to_go_on_from_the_mark() {
-    let atomic = cases::atomic_under_the_mark_only();
-    let in_place = cases::in_place_under_the_mark_only();
+fn an_error_while_the_marker_is_set_says_how_to_go_on_from_the_marker() {
+    let atomic = cases::atomic_under_the_marker_only();
+    let in_place = cases::in_place_under_the_marker_only();
     for (case, way) in [
         (atomic, "diskdelta recover TARGET"),
         (in_place, "run the same sync again"),
@@ -78,8 +78,8 @@ fn a_stage_or_sidecar_that_cannot_be_read_is_neither_missing_nor_damaged() {
         leave_staged(&disk, || case.work_on(&disk));
         disk
     };
-    let atomic = cases::atomic_under_the_mark_only();
-    let in_place = cases::in_place_under_the_mark_only();
+    let atomic = cases::atomic_under_the_marker_only();
+    let in_place = cases::in_place_under_the_marker_only();
     for (case, leave, recovered) in [
         (&atomic, marked, Recovered::New),
         (&atomic, staged, Recovered::Old),
@@ -127,7 +127,7 @@ fn a_full_copy_without_room_names_the_ways_that_need_less() {
 
 #[test]
 fn a_stage_without_room_names_the_ways_out_and_no_other_error_does() {
-    let case = cases::atomic_under_the_mark_only();
+    let case = cases::atomic_under_the_marker_only();
     for (failure, kind) in [
         (Failure::NoSpace, ErrorKind::NoSpace),
         (Failure::Io, ErrorKind::Io),
@@ -166,7 +166,7 @@ fn room_for_what_was_a_hole_is_found_before_the_target_is_marked() {
         .map(|op| op.range().unwrap())
         .collect();
     let page = PAGE as u64;
-    // All of it is under the mark, and two ranges change.
+    // All of it is under the marker, and two ranges change.
     assert_eq!(reserved, [0..9 * page, 0..page, 3 * page..5 * page]);
 
     // Zeros at the end take none.
@@ -176,7 +176,7 @@ fn room_for_what_was_a_hole_is_found_before_the_target_is_marked() {
     case.work_on(&disk).unwrap();
     let log = disk.log();
     let reserved = log.ops().filter(|op| op.kind() == OpKind::Reserve);
-    assert_eq!(reserved.count(), 1, "that of the mark");
+    assert_eq!(reserved.count(), 1, "that of the marker");
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn a_way_back_that_cannot_be_opened_says_that_the_target_is_whole() {
 
 #[test]
 fn giving_up_a_sync_that_is_done_but_for_its_stage_says_that_the_target_is_new() {
-    let case = cases::atomic_under_the_mark_only();
+    let case = cases::atomic_under_the_marker_only();
     let disk = case.disk();
     disk.fail(nth(1, OpKind::Remove, STAGE));
     case.work_on(&disk).unwrap_err();
@@ -281,7 +281,7 @@ fn giving_up_a_sync_that_is_done_but_for_its_stage_says_that_the_target_is_new()
 
 #[test]
 fn ranges_of_the_source_that_have_become_unreadable_are_passed_over_beside_a_stage_too() {
-    let case = cases::atomic_under_the_mark_only();
+    let case = cases::atomic_under_the_marker_only();
     let disk = case.disk();
     leave_staged(&disk, || case.work_on(&disk));
     let page = PAGE as u64;

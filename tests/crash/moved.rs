@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use diskdelta::storage::fault::FaultDisk;
 use diskdelta::storage::{Access, Directory, FileRef};
-use diskdelta::sync::{Mark, Recovered, Target, discard, recover, sync};
+use diskdelta::sync::{Marker, Recovered, Target, discard, recover, sync};
 
 use crate::case::{Case, TARGET, source, work};
 use crate::cases::{self, PAGE};
@@ -46,7 +46,7 @@ fn moved_and_finished(case: &Case, disk: &FaultDisk) {
 
 #[test]
 fn a_marked_disk_that_was_moved_is_finished_after_another_job_took_its_name() {
-    let atomic = cases::atomic_under_the_mark_only();
+    let atomic = cases::atomic_under_the_marker_only();
     for case in [atomic.clone(), atomic.in_place()] {
         let disk = case.disk();
         case.work_on(&disk).unwrap();
@@ -54,7 +54,7 @@ fn a_marked_disk_that_was_moved_is_finished_after_another_job_took_its_name() {
         for state in disk.crashes().with_limit(24).with_samples(8).states() {
             let disk = state.disk();
             let storage = disk.open(TARGET, Access::Read).unwrap();
-            if Mark::find(&storage).unwrap().is_some() {
+            if Marker::find(&storage).unwrap().is_some() {
                 marked += 1;
                 moved_and_finished(&case, disk);
             }
@@ -66,7 +66,7 @@ fn a_marked_disk_that_was_moved_is_finished_after_another_job_took_its_name() {
 /// The disk that took the name of a marked one is that one's old contents, but for its first page.
 #[test]
 fn the_log_of_a_disk_that_was_moved_writes_nothing_to_the_one_that_took_its_name() {
-    let atomic = cases::atomic_under_the_mark_only();
+    let atomic = cases::atomic_under_the_marker_only();
     for case in [atomic.clone(), atomic.in_place()] {
         let disk = case.disk();
         let mut boot = case.old.clone().unwrap();
@@ -75,7 +75,7 @@ fn the_log_of_a_disk_that_was_moved_writes_nothing_to_the_one_that_took_its_name
         for state in disk.crashes().with_limit(12).with_samples(4).states() {
             let disk = state.disk();
             let storage = disk.open(TARGET, Access::Read).unwrap();
-            if Mark::find(&storage).unwrap().is_none() {
+            if Marker::find(&storage).unwrap().is_none() {
                 continue;
             }
             let directory = disk.directory("/img");

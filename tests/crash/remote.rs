@@ -102,7 +102,7 @@ impl SourceBackend for FakeRemote {
 
 #[test]
 fn a_remote_manifest_that_stood_for_reading_is_named_as_the_evidence() {
-    let case = cases::atomic_under_the_mark_only();
+    let case = cases::atomic_under_the_marker_only();
     for (believes, verify, verified) in [
         (false, Verify::Written, Verified::Written),
         (true, Verify::Written, Verified::Cached),
@@ -137,7 +137,7 @@ fn the_root_of_a_full_copy_from_elsewhere_is_told_in_the_blocks_that_were_asked_
 
 #[test]
 fn a_damaged_stage_is_no_cache_of_a_remote_source_and_no_error() {
-    let case = cases::atomic_under_the_mark_only();
+    let case = cases::atomic_under_the_marker_only();
     let disk = case.disk();
     disk.put(STAGE, vec![0x5a; 8192]);
     disk.settle();
@@ -150,7 +150,7 @@ fn a_damaged_stage_is_no_cache_of_a_remote_source_and_no_error() {
 
 #[test]
 fn whatever_is_asked_of_a_remote_source_the_target_becomes_equal() {
-    let file = cases::atomic_under_the_mark_only();
+    let file = cases::atomic_under_the_marker_only();
     let device = file.clone().on_device();
     for case in [&file, &device, &cases::creating()] {
         for mode in [Mode::Auto, Mode::Delta, Mode::Full] {

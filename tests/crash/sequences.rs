@@ -114,8 +114,8 @@ mod passes {
     fn pass_again(case: &Case, state: &CrashState, more: u8) {
         let disk = state.disk();
         assert!(
-            held::mark(disk).is_some(),
-            "{}: no mark\n{state}",
+            held::marker(disk).is_some(),
+            "{}: no marker\n{state}",
             case.name
         );
         disk.settle();

@@ -1,4 +1,4 @@
-//! What a sync takes over from the stage of a run that was stopped before the mark.
+//! What a sync takes over from the stage of a run that was stopped before the marker.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ fn again(case: &Case, new: &Source) -> SyncReport {
 
 #[test]
 fn all_of_a_stage_is_taken_over_zeros_too_wherever_the_source_is() {
-    let case = cases::atomic_under_the_mark_only();
+    let case = cases::atomic_under_the_marker_only();
     for source in [source(&case.new), FakeRemote::source(&case.new, false)] {
         let report = again(&case, &source);
         assert_eq!(report.resumed_bytes, 5 * PAGE as u64);
@@ -48,7 +48,7 @@ fn a_stage_that_reaches_beyond_the_target_is_taken_over_as_far_as_the_target_goe
 
 #[test]
 fn what_was_taken_over_is_there_for_a_third_run_when_the_second_is_stopped() {
-    let case = cases::atomic_under_the_mark_only();
+    let case = cases::atomic_under_the_marker_only();
     let staged = || {
         let disk = case.disk();
         leave_staged(&disk, || case.work_on(&disk));
@@ -83,7 +83,7 @@ fn data_over_a_hole_is_taken_over_too() {
 
 #[test]
 fn an_earlier_stage_that_cannot_be_read_is_not_taken_for_a_damaged_one() {
-    let case = cases::atomic_under_the_mark_only();
+    let case = cases::atomic_under_the_marker_only();
     for source in [source(&case.new), FakeRemote::source(&case.new, false)] {
         let disk = case.disk();
         leave_staged(&disk, || case.work_on(&disk));

@@ -24,7 +24,7 @@ fn slow_site(mode: &str) -> Option<Site> {
     Some(site)
 }
 
-/// How much of what the mark does not cover the device holds as the source has it.
+/// How much of what the marker does not cover the device holds as the source has it.
 fn arrived(site: &Site) -> u64 {
     let (device, source) = (site.disk(), read(site.rig.source("db1")));
     let blocks = ((1 << 20)..DISK_BYTES - (1 << 20)).step_by(BLOCK);
@@ -75,7 +75,7 @@ fn a_disk_on_another_host_comes_home_onto_a_device_as_a_delta() {
     assert_eq!(site.standing(), "held");
     site.is_refused();
 
-    // Onto what is held only what changed comes over the line; under the mark, too.
+    // Onto what is held only what changed comes over the line; under the marker, too.
     rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
     rig.guest_writes("recovery", "db1", 2 << 20, &noise(4096, 4));
     home(&site, &mut runner);

@@ -42,7 +42,7 @@ fn start() -> FaultDisk {
 fn sync(disk: &FaultDisk) -> Result<()> {
     let storage = disk.open(KEPT, Access::Write)?;
     let mut kept = KeptManifest::open(Arc::new(storage), &Limits::default())?;
-    kept.mark(Some(CHANGED.start as u64..CHANGED.end as u64))?;
+    kept.record_intent(Some(CHANGED.start as u64..CHANGED.end as u64))?;
     let (_, staged) = manifest::stage(&file_ref(disk), |storage| {
         manifest::build_to(&raw(new_disk()), BlockSize::MIN, &work(), storage)
     })?;
@@ -130,7 +130,7 @@ fn every_sync_of_a_kept_manifest_is_needed() {
     let disk = start();
     sync(&disk).unwrap();
     let syncs = disk.log().syncs().split_off(before);
-    // The mark, the staged file and its directory, the target, the directory after the rename.
+    // The intent, the staged file and its directory, the target, the directory after the rename.
     assert_eq!(syncs.len(), 5);
     for call in syncs {
         let found = crash(Some(call.clone()));

@@ -25,7 +25,7 @@ fn naive(old: &[u8], new: &[u8], marked: &[Range<u64>]) -> Vec<Extent> {
         let zero = bytes.iter().all(|byte| *byte == 0);
         let before = old.chunks(BLOCK).nth(block).unwrap_or_default();
         let same = before == bytes || (zero && before.iter().all(|byte| *byte == 0));
-        let touched = |mark: &Range<u64>| mark.start < range.end && range.start < mark.end;
+        let touched = |intent: &Range<u64>| intent.start < range.end && range.start < intent.end;
         if same && !marked.iter().any(touched) {
             continue;
         }
@@ -55,18 +55,18 @@ proptest! {
     #[test]
     fn marked_ranges_count_as_different(
         (old, new) in disk_pair(),
-        marks in prop::collection::vec((0..6_000_000u64, 1..100_000u64), 0..5),
+        intents in prop::collection::vec((0..6_000_000u64, 1..100_000u64), 0..5),
     ) {
-        let marks: Vec<_> = marks.into_iter().map(|(at, len)| at..at + len).collect();
+        let intents: Vec<_> = intents.into_iter().map(|(at, len)| at..at + len).collect();
         let storage = Arc::new(MemoryStorage::default());
         let image = raw(old.clone());
         manifest::build_to(&image, BlockSize::MIN, &work(), storage.clone()).unwrap();
         let mut kept = KeptManifest::open(storage, &Limits::default()).unwrap();
-        kept.mark(marks.clone()).unwrap();
+        kept.record_intent(intents.clone()).unwrap();
         let fresh = manifest_of(new.clone());
         let diff = diff::kept_manifest(&kept, &fresh).unwrap();
         let found: Vec<_> = diff.map(|extent| extent.unwrap()).collect();
-        prop_assert_eq!(found, naive(&old, &new, &marks));
+        prop_assert_eq!(found, naive(&old, &new, &intents));
     }
 }
 
@@ -76,16 +76,16 @@ proptest! {
     #[test]
     fn one_pass_over_an_image_finds_its_manifest_and_what_differs(
         (old, new) in disk_pair(),
-        marks in prop::collection::vec((0..6_000_000u64, 1..100_000u64), 0..5),
+        intents in prop::collection::vec((0..6_000_000u64, 1..100_000u64), 0..5),
         step in prop::sample::select(vec![4096u64, 10_000, 1 << 20]),
         holes: bool,
     ) {
-        let marks: Vec<_> = marks.into_iter().map(|(at, len)| at..at + len).collect();
+        let intents: Vec<_> = intents.into_iter().map(|(at, len)| at..at + len).collect();
         let storage = Arc::new(MemoryStorage::default());
         let image = raw(old.clone());
         manifest::build_to(&image, BlockSize::MIN, &work(), storage.clone()).unwrap();
         let mut kept = KeptManifest::open(storage, &Limits::default()).unwrap();
-        kept.mark(marks.clone()).unwrap();
+        kept.record_intent(intents.clone()).unwrap();
 
         let image = Cut { disk: new.clone(), step, holes };
         let mut writer = ManifestWriter::root_only(new.len() as u64, BlockSize::MIN);
@@ -116,7 +116,7 @@ proptest! {
                 _ => merged.push(extent),
             }
         }
-        prop_assert_eq!(merged, naive(&old, &new, &marks));
+        prop_assert_eq!(merged, naive(&old, &new, &intents));
     }
 }
 

@@ -33,8 +33,8 @@ fn is_all_marked(kept: &KeptManifest) -> bool {
 fn marks_are_there_on_the_next_open() {
     let (mut kept, storage) = open(bytes_of(pattern(20 * BLOCK, 1)));
     assert_eq!(kept.marked(), []);
-    kept.mark([10..20, 4096..5000]).unwrap();
-    kept.mark([15..30, 7..7]).unwrap();
+    kept.record_intent([10..20, 4096..5000]).unwrap();
+    kept.record_intent([15..30, 7..7]).unwrap();
     assert_eq!(kept.marked(), [10..30, 4096..5000]);
     assert!(kept.is_marked(4999..5001) && !kept.is_marked(30..4096));
     let (again, _) = open(storage.to_vec());
@@ -46,9 +46,9 @@ fn marks_are_there_on_the_next_open() {
 fn an_intent_torn_at_any_byte_marks_everything() {
     let body = bytes_of(pattern(20 * BLOCK, 1));
     let (mut kept, storage) = open(body.clone());
-    kept.mark(Some(10..20)).unwrap();
+    kept.record_intent(Some(10..20)).unwrap();
     let first = storage.to_vec();
-    kept.mark([4096..5000, 9000..9001]).unwrap();
+    kept.record_intent([4096..5000, 9000..9001]).unwrap();
     let whole = storage.to_vec();
     for cut in body.len()..whole.len() {
         let (kept, _) = open(whole[..cut].to_vec());
@@ -75,11 +75,11 @@ fn an_intent_torn_at_any_byte_marks_everything() {
 }
 
 #[test]
-fn a_mark_after_a_torn_one_leaves_everything_marked() {
+fn a_marker_after_a_torn_one_leaves_everything_marked() {
     let mut bytes = bytes_of(pattern(20 * BLOCK, 1));
     bytes.extend(b"torn");
     let (mut kept, storage) = open(bytes);
-    kept.mark(Some(10..20)).unwrap();
+    kept.record_intent(Some(10..20)).unwrap();
     assert!(kept.is_marked(1 << 50..(1 << 50) + 1));
     let (again, _) = open(storage.to_vec());
     assert!(again.is_marked(1 << 50..(1 << 50) + 1));
@@ -89,7 +89,7 @@ fn a_mark_after_a_torn_one_leaves_everything_marked() {
 fn an_intent_of_another_manifest_marks_everything() {
     let body = bytes_of(pattern(20 * BLOCK, 1));
     let (mut kept, storage) = open(body.clone());
-    kept.mark(Some(10..20)).unwrap();
+    kept.record_intent(Some(10..20)).unwrap();
     let intent = storage.to_vec().split_off(body.len());
     let other = [bytes_of(pattern(20 * BLOCK, 2)), intent].concat();
     let (kept, _) = open(other);
@@ -101,16 +101,16 @@ fn very_many_marks_are_rounded_out_and_none_is_lost() {
     let (mut kept, storage) = open(bytes_of(pattern(20 * BLOCK, 1)));
     let before = storage.len().unwrap();
     let many = || (0..200_000u64).map(|n| n * 8192..n * 8192 + 1);
-    kept.mark(many()).unwrap();
+    kept.record_intent(many()).unwrap();
     assert!(storage.len().unwrap() - before < 2 << 20);
     let (again, _) = open(storage.to_vec());
     assert!(many().all(|range| again.is_marked(range)));
 }
 
 #[test]
-fn more_intents_than_memory_allows_mark_everything() {
+fn more_intents_than_memory_allows_marker_everything() {
     let (mut kept, storage) = open(bytes_of(pattern(20 * BLOCK, 1)));
-    kept.mark((0..100u64).map(|n| n * 8192..n * 8192 + 1))
+    kept.record_intent((0..100u64).map(|n| n * 8192..n * 8192 + 1))
         .unwrap();
     let limits = Limits::default().with_table_bytes(1000);
     let kept = KeptManifest::open(storage, &limits).unwrap();
@@ -123,12 +123,12 @@ fn a_kept_file_takes_marks_while_it_is_mapped() {
     let path = directory.path().join("kept");
     std::fs::write(&path, bytes_of(pattern(20 * BLOCK, 1))).unwrap();
     let mut kept = KeptManifest::open_path(&path, &Limits::default()).unwrap();
-    kept.mark(Some(1..2)).unwrap();
+    kept.record_intent(Some(1..2)).unwrap();
     kept.manifest().verify().unwrap();
     let storage = Arc::new(FileStorage::open_read(&path).unwrap());
     let mut read_only = KeptManifest::open(storage, &Limits::default()).unwrap();
     assert_eq!(read_only.marked(), slice::from_ref(&(1..2)));
-    let error = read_only.mark(Some(5..6)).unwrap_err();
+    let error = read_only.record_intent(Some(5..6)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert_eq!(read_only.marked(), slice::from_ref(&(1..2)));
 }
@@ -235,14 +235,14 @@ fn saving_syncs_the_file_then_renames_then_syncs_the_directory() {
 }
 
 #[test]
-fn a_mark_is_synced_before_it_returns() {
+fn a_marker_is_synced_before_it_returns() {
     let log = Arc::default();
     let storage = Arc::new(LoggedStorage {
         storage: Arc::new(MemoryStorage::new("kept", bytes_of(pattern(9, 1)))),
         log: Arc::clone(&log),
     });
     let mut kept = KeptManifest::open(storage, &Limits::default()).unwrap();
-    kept.mark(Some(0..1)).unwrap();
+    kept.record_intent(Some(0..1)).unwrap();
     assert_eq!(*log.lock().unwrap(), ["write", "sync"]);
     assert_eq!(kept.manifest().root(), manifest_of(pattern(9, 1)).root());
 }

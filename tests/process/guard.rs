@@ -1,4 +1,4 @@
-//! The mark as a boot guard: nothing mounts, activates or opens a disk between the first and the
+//! The marker as a boot guard: nothing mounts, activates or opens a disk between the first and the
 //! last change, and recovery gives it back.
 
 use std::fs::{self, File};
@@ -279,7 +279,7 @@ fn has_its_footer(state: &CrashState, done: &FaultDisk, path: &Path) -> bool {
     footer(state.disk()) == footer(done)
 }
 
-/// Whether all of the first page is marked: from the first sync of the mark to its last write.
+/// Whether all of the first page is marked: from the first sync of the marker to its last write.
 fn is_marked(page: &[u8]) -> bool {
     !page.is_empty()
         && page

@@ -17,8 +17,11 @@ fn kill_rounds(name: &str, kind: Kind, way: Way, kept: bool) {
     }
     eprintln!("{name}: {tally:?}");
     if rounds() > 40 {
-        let carries_mark = matches!(way, Way::Atomic | Way::InPlace);
-        assert!(tally.marked > 0 || !carries_mark, "never marked: {tally:?}");
+        let carries_marker = matches!(way, Way::Atomic | Way::InPlace);
+        assert!(
+            tally.marked > 0 || !carries_marker,
+            "never marked: {tally:?}"
+        );
         assert!(tally.old > 0 || way == Way::InPlace, "never old: {tally:?}");
         assert!(tally.new > 0, "never new: {tally:?}");
     }

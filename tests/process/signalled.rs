@@ -13,7 +13,7 @@ fn signal_rounds(name: &str, kind: Kind, way: Way) {
     for _ in 0..rounds() {
         let (round, mut child) = site.start(&mut dice);
         site.wait(&mut child, &mut dice);
-        let under_mark = site.is_marked();
+        let under_marker = site.is_marked();
         let signal = if dice.once_in(2) { "INT" } else { "TERM" };
         let twice = dice.once_in(4);
         if child.try_wait().unwrap().is_none() {
@@ -23,8 +23,8 @@ fn signal_rounds(name: &str, kind: Kind, way: Way) {
             }
         }
         let run = ended(child);
-        if under_mark && way == Way::Atomic && !twice {
-            assert_eq!(run.status, 0, "under the mark the work goes on: {run:?}");
+        if under_marker && way == Way::Atomic && !twice {
+            assert_eq!(run.status, 0, "under the marker the work goes on: {run:?}");
         }
         check(&site, &round, &run);
         site.settle(&round, run.status == 0, &mut dice, &mut tally);

@@ -125,7 +125,7 @@ impl Site {
         (round, child)
     }
 
-    /// Waits for a moment: any, or one in the work on the stage, or under the mark. Ends early
+    /// Waits for a moment: any, or one in the work on the stage, or under the marker. Ends early
     /// with the process.
     pub fn wait(&self, child: &mut Child, dice: &mut Dice) {
         let usual = self.usual.as_micros() as u64;
@@ -324,7 +324,7 @@ fn disk(pages: usize, index: u64) -> Vec<u8> {
             _ => {}
         }
     }
-    // Both ends, which the mark covers.
+    // Both ends, which the marker covers.
     let last = (pages - 1) * PAGE;
     bytes[..PAGE].copy_from_slice(&own[..PAGE]);
     bytes[last..].copy_from_slice(&own[last..]);
@@ -335,5 +335,5 @@ fn disk_name(index: usize) -> String {
     format!("disk{index}.raw")
 }
 
-/// The mark covers a third of it.
+/// The marker covers a third of it.
 const PAGES: usize = 1536;

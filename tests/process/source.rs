@@ -67,7 +67,7 @@ fn a_source_that_changes_under_an_in_place_sync_leaves_the_target_marked() {
         lab.disk("old.raw", PAGES, 2);
         let words = "sync new.raw old.raw --mode delta --safety in-place";
         let slow = lab.start(&format!("{words} --limit-rate 16M"));
-        until("a mark", || {
+        until("a marker", || {
             lab.bytes("old.raw").starts_with(b"\0diskdelta mark")
         });
         std::thread::sleep(Duration::from_millis(60));

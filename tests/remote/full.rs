@@ -67,7 +67,7 @@ fn a_full_copy_whose_line_is_cut_leaves_the_target_marked_until_a_run_ends() {
         .with_safety(Safety::InPlace);
     let error = pull(&lab, "new.raw", "here.raw", &options, 4_000_000).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io, "{error}");
-    assert!(lab.target("here.raw").mark().unwrap().is_some());
+    assert!(lab.target("here.raw").marker().unwrap().is_some());
     pull(&lab, "new.raw", "here.raw", &options, i64::MAX).unwrap();
     assert!(lab.same("new.raw", "here.raw"));
 }

@@ -333,7 +333,7 @@ fn a_line_cut_while_a_target_is_written_in_place_leaves_it_marked_until_a_run_en
         how.safety = Safety::InPlace;
         let most = 200_000 + (next_random(&mut dice) % 1_500_000) as i64;
         if push(&lab, "new.raw", "old.raw", how, most).is_err() {
-            let is_marked = lab.target("old.raw").mark().unwrap().is_some();
+            let is_marked = lab.target("old.raw").marker().unwrap().is_some();
             marked += u32::from(is_marked);
         }
         push(&lab, "new.raw", "old.raw", how, i64::MAX).unwrap();

@@ -296,7 +296,7 @@ fn patches_mend_the_tables_again_after_they_were_lost() {
         .iter()
         .filter(|patch| matches!(patch, Patch::Write { last: true, .. }));
     assert_eq!(lasts.count(), 2, "both headers come last");
-    // The new space holds garbage, as after a crash; the headers hold a mark.
+    // The new space holds garbage, as after a crash; the headers hold a marker.
     let mut crashed = old.clone();
     crashed.resize(old.len() + (1 << 20), 0xAA);
     crashed[64 << 10..192 << 10].fill(0x55);

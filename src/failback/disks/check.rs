@@ -253,7 +253,7 @@ impl HostDisks {
             return;
         }
         match target_image(disk_path) {
-            // It is told by its mark, and the first pass compares all of it.
+            // It is told by its marker, and the first pass compares all of it.
             Err(_) if is_left_incomplete(disk_path) => {
                 let text = "is taken over as an earlier job left it, incomplete";
                 list.holds("target disk", text.to_owned());
@@ -403,15 +403,15 @@ fn target_image(disk_path: &DiskPath) -> Result<OpenDisk> {
 
 /// Whether it is a device that a job left held and incomplete.
 fn is_left_incomplete(disk_path: &DiskPath) -> bool {
-    let marked = |error: Error| error.kind() == ErrorKind::Marked;
+    let marked = |error: Error| error.kind() == ErrorKind::Incomplete;
     disk_path.is_device && target_image(disk_path).is_err_and(marked) && is_left(disk_path)
 }
 
 /// Whether a device is held, so that a job may go on with it whatever it holds.
 fn is_left(disk_path: &DiskPath) -> bool {
     let target = open_to_write(&disk_path.own, disk_path.format);
-    let mark = target.and_then(|target| target.mark());
-    mark.is_ok_and(|mark| mark.is_some_and(|mark| mark.held))
+    let marker = target.and_then(|target| target.marker());
+    marker.is_ok_and(|marker| marker.is_some_and(|marker| marker.held))
 }
 
 /// How long ago a file was last written, where its clock makes sense.

@@ -265,7 +265,7 @@ impl EncryptedDisk {
     ) -> Result<()> {
         let open_disk = match plaintext.open(work) {
             // Nobody needs the half of a disk.
-            Err(error) if error.kind() == ErrorKind::Marked => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Incomplete => return Ok(()),
             open_disk => open_disk?,
         };
         // What a device has beyond the disk is nobody's.

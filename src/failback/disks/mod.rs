@@ -3,8 +3,8 @@
 //!
 //! While a disk is not what its VM may boot from, it stands under another name
 //! (`NAME.failback-JOB.partial`, the extension kept). While bytes are being written it carries the
-//! sync layer's mark as well. A block device has no name to take away: it is held, and carries the
-//! mark all that time. All of this outlives every process.
+//! sync layer's marker as well. A block device has no name to take away: it is held, and carries the
+//! marker all that time. All of this outlives every process.
 //!
 //! Executors of one job are kept apart by its [lock](super::lock): what one has begun ends with its
 //! process, so an older token can only come from this process. At another host the disk agent sees
@@ -323,7 +323,7 @@ impl HostDisks {
         if !disk_path.is_device || self.safety == Safety::InPlace {
             return Ok(());
         }
-        let text = "a block device is written in place, under a mark that keeps VMs from it; \
+        let text = "a block device is written in place, under a marker that keeps VMs from it; \
                     there is no way back from that, so the plan has to ask for it";
         Err(Error::new(ErrorKind::Unsupported, text)
             .at_path(&disk_path.own)

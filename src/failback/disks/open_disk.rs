@@ -18,7 +18,7 @@ pub(super) struct OpenDisk {
 
 enum Open {
     Host(HostSource),
-    /// A device that is held: it is read through its mark, and kept from all others.
+    /// A device that is held: it is read through its marker, and kept from all others.
     Held {
         _target: HostTarget,
     },
@@ -28,11 +28,11 @@ impl OpenDisk {
     /// Opens the disk where it stands now.
     ///
     /// # Errors
-    /// Those of [`HostSource::open`]; `Marked` for a device that is held and incomplete.
+    /// Those of [`HostSource::open`]; `Incomplete` for a device that is held and incomplete.
     pub fn open(disk_path: &DiskPath, work: &Work) -> Result<Self> {
         let path = disk_path.there()?;
         match open_to_read(&path, disk_path.format, &SourceOptions::default()) {
-            Err(error) if error.kind() == ErrorKind::Marked && disk_path.is_device => {
+            Err(error) if error.kind() == ErrorKind::Incomplete && disk_path.is_device => {
                 let target = open_to_write(&path, disk_path.format)?;
                 let image = target.held_image(work)?.ok_or(error)?;
                 Ok(OpenDisk {

@@ -125,7 +125,7 @@ impl Pass<'_> {
         match target.recover(self.work)? {
             Recovered::Rerun if self.disks.safety == Safety::Atomic => {
                 let text = "an in-place sync onto this disk was not finished";
-                Err(Error::new(ErrorKind::Marked, text).at_path(&self.disk_path.blocked))
+                Err(Error::new(ErrorKind::Incomplete, text).at_path(&self.disk_path.blocked))
             }
             _ => Ok(()),
         }

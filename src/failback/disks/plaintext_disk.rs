@@ -2,7 +2,7 @@
 //! pass.
 //!
 //! A file is there or not. A block device always is, so it is emptied: zeros are written over it,
-//! under the mark that it carries all that time, and that this was done is noted.
+//! under the marker that it carries all that time, and that this was done is noted.
 
 use std::sync::Arc;
 

@@ -66,7 +66,7 @@ fn finish(disk_path: &DiskPath, work: &Work) -> Result<()> {
     match target.recover(work)? {
         Recovered::Rerun => {
             let text = "a disk that was written in place has no way back";
-            Err(Error::new(ErrorKind::Marked, text).at_path(&disk_path.blocked))
+            Err(Error::new(ErrorKind::Incomplete, text).at_path(&disk_path.blocked))
         }
         Recovered::Old => target.discard(work).map(drop),
         _ => Ok(()),

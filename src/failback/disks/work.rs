@@ -86,8 +86,8 @@ impl HostDisks {
                 let target = open_to_write(&path, disk_path.format)?;
                 if disk_path.is_device {
                     target.release(&Work::with_threads(1)?)?;
-                } else if let Some(mark) = target.mark()? {
-                    return Err(mark.refusal().at_path(path));
+                } else if let Some(marker) = target.marker()? {
+                    return Err(marker.refusal().at_path(path));
                 }
             }
             if let Some(encrypted) = encrypted {

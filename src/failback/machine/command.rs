@@ -262,7 +262,7 @@ pub enum Action {
     /// Disk: end what is under way, make the disk if it is missing, mark it inconsistent and make
     /// it unbootable.
     Block,
-    /// Disk: lift the mark and make it bootable.
+    /// Disk: lift the marker and make it bootable.
     Unblock,
     /// Disk: make it hold what the other side holds.
     Copy(Copy),

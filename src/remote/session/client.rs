@@ -83,7 +83,7 @@ impl Client {
     /// what a cache knows of the source. Also returns what went over the line.
     ///
     /// # Errors
-    /// Those of the agent, of kind `Marked` where the target is incomplete now; those of reading
+    /// Those of the agent, of kind `Incomplete` where the target is incomplete now; those of reading
     /// the source.
     pub fn push(
         self,

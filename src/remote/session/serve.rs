@@ -255,7 +255,7 @@ impl Agent<'_> {
             }
             Err(error) => {
                 // One that cannot be asked, as after a failed sync, may be incomplete.
-                let marked = !matches!(target.mark(), Ok(None));
+                let marked = !matches!(target.marker(), Ok(None));
                 Message::Fail(Box::new(Fault::shown(error, marked, &self.shown)))
             }
         };

@@ -352,10 +352,10 @@ impl Fault {
         }
     }
 
-    /// The error again, as one of the other end; of kind `Marked` where a target is marked now.
+    /// The error again, as one of the other end; of kind `Incomplete` where a target is marked now.
     pub fn error(&self) -> Error {
         let kind = match self.marked {
-            true => ErrorKind::Marked,
+            true => ErrorKind::Incomplete,
             false => choice(&KINDS, self.kind).unwrap_or(ErrorKind::Io),
         };
         Error::new(kind, format!("{SAYS}{}", self.text))
@@ -449,7 +449,7 @@ const KINDS: [ErrorKind; 20] = [
     ErrorKind::InvalidInput,
     ErrorKind::BaseMismatch,
     ErrorKind::VerifyFailed,
-    ErrorKind::Marked,
+    ErrorKind::Incomplete,
     ErrorKind::Parent,
     ErrorKind::SourceChanged,
     ErrorKind::Unreadable,

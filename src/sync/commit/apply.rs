@@ -1,4 +1,4 @@
-//! Applying a complete stage to its target, under the mark.
+//! Applying a complete stage to its target, under the marker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,8 @@ use crate::image::{self, Image, ImageMut};
 use crate::progress::{Phase, Work};
 use crate::storage::Storage;
 use crate::sync::endpoint::target::Target;
-use crate::sync::marker::format::Mark;
-use crate::sync::marker::set_lift::{Guard, begin_mark, lift_mark, unmask};
+use crate::sync::marker::format::Marker;
+use crate::sync::marker::set_lift::{Guard, begin_marker, lift_marker, open_overlay};
 use crate::sync::options::{Safety, Verify};
 use crate::sync::recovery::redo::Redo;
 
@@ -50,7 +50,7 @@ pub(in crate::sync) fn check_stage<'s>(
     Ok(Checked { redo, room })
 }
 
-/// Makes the target hold what the stage says, from the first write of the mark to its lifting.
+/// Makes the target hold what the stage says, from the first write of the marker to its lifting.
 /// Everything is durable when this returns. The stage is still there.
 ///
 /// # Errors
@@ -65,21 +65,21 @@ pub(in crate::sync) fn apply(
     work: &Work,
 ) -> Result<()> {
     let Checked { redo, room } = checked;
-    let mark = Mark {
+    let marker = Marker {
         held: false,
         job: stage.header().job,
         safety: Safety::Atomic,
         target_len: redo.job()?.target_len,
         stage: target.stage().path(),
     };
-    begin_mark(room, &mark)?;
+    begin_marker(room, &marker)?;
     apply_marked(target, storage, stage, &redo, way.verify, way.check, work).map_err(needs_recovery)
 }
 
 /// Decides about a finished target, read through its marker, before the marker is lifted.
 pub(in crate::sync) type Check<'a> = &'a dyn Fn(&dyn Image) -> Result<()>;
 
-/// [`apply`] for a target that carries the mark already, durably or not.
+/// [`apply`] for a target that carries the marker already, durably or not.
 ///
 /// # Errors
 /// As [`apply`].
@@ -92,9 +92,9 @@ pub(in crate::sync) fn apply_marked(
     check: Option<Check<'_>>,
     work: &Work,
 ) -> Result<()> {
-    let masked = unmask(storage, redo, Guard::Written)?;
+    let overlay = open_overlay(storage, redo, Guard::Written)?;
     let image =
-        image::open_storage_mut(masked.clone(), redo.job()?.format, target.image_options())?;
+        image::open_storage_mut(overlay.clone(), redo.job()?.format, target.image_options())?;
     let trailer = stage.trailer();
     work.progress()
         .begin(Phase::Apply, Some(trailer.data_bytes + trailer.zero_bytes));
@@ -116,12 +116,12 @@ pub(in crate::sync) fn apply_marked(
         // Opened anew: tables come from the medium too.
         let format = redo.job()?.format;
         check(&*image::open_storage(
-            masked.clone(),
+            overlay.clone(),
             format,
             target.image_options(),
         )?)?;
     }
-    lift_mark(&**storage, &masked)
+    lift_marker(&**storage, &overlay)
 }
 
 /// Whether every frame's range holds the frame's bytes (`New`) or what they replace (`Old`).
@@ -201,7 +201,7 @@ fn verify_written(image: &dyn ImageMut, stage: &Delta, work: &Work) -> Result<()
     })
 }
 
-/// Says what an error after the mark means for the target.
+/// Says what an error after the marker means for the target.
 pub(in crate::sync) fn needs_recovery(error: Error) -> Error {
     let way = match error.kind() {
         ErrorKind::VerifyFailed => {

@@ -107,10 +107,10 @@ fn applied(
     let mut kept = None;
     let standing = state::find(target, storage, Touch::Mend, work)?;
     match &standing {
-        Standing::Redo(mark, ..) | Standing::Rerun(mark) | Standing::Held(mark, ..) => {
-            return Err(mark.refusal());
+        Standing::Redo(marker, ..) | Standing::Rerun(marker) | Standing::Held(marker, ..) => {
+            return Err(marker.refusal());
         }
-        Standing::Lost(mark) => return Err(lost(mark)),
+        Standing::Lost(marker) => return Err(lost(marker)),
         Standing::Cut(cut) => return Err(cut.refusal()),
         _ => target.refuse_container(&**storage)?,
     }

@@ -14,7 +14,7 @@ use crate::progress::Work;
 use crate::storage::{Access, FileRef, Storage};
 use crate::sync::endpoint::named::{check_name, leads_to, refuse_parting};
 use crate::sync::endpoint::source::Run;
-use crate::sync::marker::format::witness;
+use crate::sync::marker::format::sentinel;
 use crate::sync::marker::in_data;
 use crate::sync::options::{Mode, Safety, Verify};
 use crate::sync::report::{Outcome, SyncReport, Verified};
@@ -196,7 +196,7 @@ fn copy(
         Content::Bytes(bytes) => {
             written_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             image.write_all_at(bytes, difference.offset)?;
-            match difference.offset < witness(disk_len).end {
+            match difference.offset < sentinel(disk_len).end {
                 true => in_data::refuse_on(&*storage),
                 false => Ok(()),
             }

@@ -1,6 +1,6 @@
 //! A target that is held: marked from one sync to the next, so that nothing takes it for a disk.
 //!
-//! It is *whole* while its sidecar is closed: what lies under the mark is in there, all else is
+//! It is *whole* while its sidecar is closed: what lies under the marker is in there, all else is
 //! durable in its place. A sync opens the sidecar before its first change and closes it after its
 //! last; both are one rename.
 
@@ -18,10 +18,10 @@ use crate::storage::{FileRef, Storage};
 use crate::sync::endpoint::named::check_name;
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
-use crate::sync::marker::format::{Mark, can_carry};
-use crate::sync::marker::overlay::Masked;
+use crate::sync::marker::format::{Marker, can_carry};
+use crate::sync::marker::overlay::OverlayStorage;
 use crate::sync::marker::set_lift::{
-    Guard, lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len,
+    Guard, lift_marker, open_overlay, read_regions, repair_marker, sentinel_len, set_marker,
 };
 use crate::sync::options::Safety;
 use crate::sync::recovery::kept_log;
@@ -31,7 +31,7 @@ use crate::sync::recovery::state::{self, Standing, Touch};
 use crate::sync::way_on;
 use crate::units::BlockSize;
 
-/// Keeps `target` from being used, whatever it holds, until [`release`]: it carries the mark, and
+/// Keeps `target` from being used, whatever it holds, until [`release`]: it carries the marker, and
 /// what lies under that is in a sidecar. Syncs onto it go on
 /// [`with_hold`](crate::sync::SyncOptions::with_hold). Durable when this returns; doing it again is
 /// harmless, also after a crash in the middle, and onto a target that such a sync left incomplete.
@@ -59,8 +59,8 @@ use crate::units::BlockSize;
 /// ```
 ///
 /// # Errors
-/// `Marked` for a target that another unfinished sync left incomplete; `InvalidInput` for one too
-/// short to carry a mark; `NotFound`, `NoSpace`, `Io`, `Malformed`.
+/// `Incomplete` for a target that another unfinished sync left incomplete; `InvalidInput` for one too
+/// short to carry a marker; `NotFound`, `NoSpace`, `Io`, `Malformed`.
 pub fn hold(target: &Target, work: &Work) -> Result<()> {
     let done = opened(target).and_then(|storage| {
         held(target, &storage, work)?;
@@ -69,12 +69,12 @@ pub fn hold(target: &Target, work: &Work) -> Result<()> {
     done.map_err(|error| way_on(error, target).at_path(target.path()))
 }
 
-/// Lets a held target go: the mark is lifted and the sidecar removed. Durable when it returns;
+/// Lets a held target go: the marker is lifted and the sidecar removed. Durable when it returns;
 /// doing it again is harmless, also after a crash in the middle. `New` where a hold ended,
 /// `Nothing` where there was none; a target that is not held is settled as [`recover`] does it.
 ///
 /// # Errors
-/// `Marked` when the last sync onto the target did not finish; otherwise those of [`recover`].
+/// `Incomplete` when the last sync onto the target did not finish; otherwise those of [`recover`].
 ///
 /// [`recover`]: crate::sync::recover
 pub fn release(target: &Target, work: &Work) -> Result<Recovered> {
@@ -87,27 +87,27 @@ pub fn release(target: &Target, work: &Work) -> Result<Recovered> {
 }
 
 /// The image of a target that is held and whole, as it will be once it is released; `None` where
-/// there is no mark. Nothing is written. It is for the holder, who keeps the target open.
+/// there is no marker. Nothing is written. It is for the holder, who keeps the target open.
 ///
 /// # Errors
-/// `Marked` for a target that is incomplete; those of opening the image; `Io`.
+/// `Incomplete` for a target that is incomplete; those of opening the image; `Io`.
 pub fn held_image(target: &Target, work: &Work) -> Result<Option<Arc<dyn Image>>> {
     let Some(storage) = target.open_if_there()? else {
         return Ok(None);
     };
-    let Some(mark) = Mark::find(&*storage)? else {
+    let Some(marker) = Marker::find(&*storage)? else {
         return Ok(None);
     };
     let image = match state::find(target, &storage, Touch::Nothing, work)? {
         Standing::Held(_, redo) => image_of(target, &storage, &redo).map(Some),
-        Standing::Lost(mark) => Err(lost(&mark)),
+        Standing::Lost(marker) => Err(lost(&marker)),
         Standing::Cut(cut) => Err(cut.refusal()),
-        _ => Err(unfinished(&mark)),
+        _ => Err(unfinished(&marker)),
     };
     image.map_err(|error| error.at_path(target.path()))
 }
 
-/// The image under the mark of a held target that is whole.
+/// The image under the marker of a held target that is whole.
 ///
 /// # Errors
 /// Those of opening the image.
@@ -116,11 +116,11 @@ pub(in crate::sync) fn image_of(
     storage: &Arc<dyn Storage>,
     redo: &Redo,
 ) -> Result<Arc<dyn Image>> {
-    let masked = Masked::new(storage.clone(), redo.saved.clone());
-    image::open_storage(Arc::new(masked), target.format(), target.image_options())
+    let overlay = OverlayStorage::new(storage.clone(), redo.saved.clone());
+    image::open_storage(Arc::new(overlay), target.format(), target.image_options())
 }
 
-/// Writes the closed sidecar of a target that is whole under its mark: all that `masked` keeps in
+/// Writes the closed sidecar of a target that is whole under its marker: all that `overlay` keeps in
 /// memory. Everything else is durable already. Durable when it returns.
 ///
 /// # Errors
@@ -129,16 +129,16 @@ pub(in crate::sync) fn close(
     file_ref: &FileRef,
     header: Header,
     job: &Job,
-    masked: &Masked,
+    overlay: &OverlayStorage,
 ) -> Result<()> {
-    let covers = read_covered(masked, job.target_len)?;
+    let regions = read_regions(overlay, job.target_len)?;
     let redo = Redo {
-        saved: masked.all(),
-        final_state: Some(FinalState::of(&covers, witness_len(masked.len()?))),
+        saved: overlay.all(),
+        final_state: Some(FinalState::of(&regions, sentinel_len(overlay.len()?))),
         ..Redo::default()
     };
     let header = Header {
-        base_len: masked.len()?,
+        base_len: overlay.len()?,
         ..header
     };
     Sidecar::create(file_ref, header, job, &redo).map(drop)
@@ -164,16 +164,16 @@ pub(in crate::sync) fn refuse_short(storage: &dyn Storage) -> Result<()> {
     if can_carry(storage.len()?) {
         return Ok(());
     }
-    let what = "the target is too short to carry a mark, so it cannot be held";
+    let what = "the target is too short to carry a marker, so it cannot be held";
     Err(Error::new(ErrorKind::InvalidInput, what))
 }
 
 fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> {
     match state::find(target, storage, Touch::Mend, work)? {
-        Standing::Held(mark, _) => return mend_mark(&**storage, &mark),
-        Standing::Rerun(mark) if mark.held => return mend_mark(&**storage, &mark),
-        Standing::Redo(mark, _) | Standing::Rerun(mark) => return Err(mark.refusal()),
-        Standing::Lost(mark) => return Err(lost(&mark)),
+        Standing::Held(marker, _) => return repair_marker(&**storage, &marker),
+        Standing::Rerun(marker) if marker.held => return repair_marker(&**storage, &marker),
+        Standing::Redo(marker, _) | Standing::Rerun(marker) => return Err(marker.refusal()),
+        Standing::Lost(marker) => return Err(lost(&marker)),
         Standing::Cut(cut) => return Err(cut.refusal()),
         Standing::Clean
         | Standing::Old
@@ -187,31 +187,31 @@ fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> 
     precheck::stage_directory(target.stage())?;
     let header = new_header(BlockSize::default(), storage.len()?)?;
     let job = Job::of(target, &**storage, None)?;
-    let saved = read_covered(&**storage, job.target_len)?;
-    let masked = Masked::new(storage.clone(), saved);
+    let saved = read_regions(&**storage, job.target_len)?;
+    let overlay = OverlayStorage::new(storage.clone(), saved);
     let room = Room::for_marker(&**storage)?;
-    close(target.stage(), header, &job, &masked).map_err(sidecar::no_room)?;
-    let mark = Mark {
+    close(target.stage(), header, &job, &overlay).map_err(sidecar::no_room)?;
+    let marker = Marker {
         job: header.job,
         safety: Safety::InPlace,
         target_len: job.target_len,
         held: true,
         stage: target.stage().path(),
     };
-    set_mark(room, &mark)
+    set_marker(room, &marker)
 }
 
 fn released(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<Recovered> {
     match state::find(target, storage, Touch::Mend, work)? {
         Standing::Held(_, redo) => {
-            let masked = unmask(storage, &redo, Guard::Durable)?;
-            lift_mark(&**storage, &masked)?;
+            let overlay = open_overlay(storage, &redo, Guard::Durable)?;
+            lift_marker(&**storage, &overlay)?;
             sidecar::remove_fresh(target.stage())?;
             retire(target.stage())?;
             Ok(Recovered::New)
         }
-        Standing::Redo(mark, _) | Standing::Rerun(mark) => Err(unfinished(&mark)),
-        Standing::Lost(mark) => Err(lost(&mark)),
+        Standing::Redo(marker, _) | Standing::Rerun(marker) => Err(unfinished(&marker)),
+        Standing::Lost(marker) => Err(lost(&marker)),
         Standing::Cut(cut) => Err(cut.refusal()),
         standing => settled(target, storage, standing, work),
     }
@@ -222,13 +222,13 @@ fn opened(target: &Target) -> Result<Arc<dyn Storage>> {
     target.open_if_there()?.ok_or_else(missing)
 }
 
-fn unfinished(mark: &Mark) -> Error {
-    if !mark.held {
-        return mark.refusal();
+fn unfinished(marker: &Marker) -> Error {
+    if !marker.held {
+        return marker.refusal();
     }
     let what = "the last sync onto this held target did not finish";
-    Error::new(ErrorKind::Marked, what).advise(format!(
+    Error::new(ErrorKind::Incomplete, what).advise(format!(
         "run it again, holding the target as before, then release it (its sidecar: {})",
-        mark.stage.display()
+        marker.stage.display()
     ))
 }

@@ -1,4 +1,4 @@
-//! The in-place delta sync: nothing is staged, the target carries the mark until it is done.
+//! The in-place delta sync: nothing is staged, the target carries the marker until it is done.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,11 +17,12 @@ use crate::manifest::Gathered;
 use crate::storage::Storage;
 use crate::sync::endpoint::source::Run;
 use crate::sync::job::Job;
-use crate::sync::marker::format::Mark;
+use crate::sync::marker::format::Marker;
 use crate::sync::marker::in_data;
-use crate::sync::marker::overlay::Masked;
+use crate::sync::marker::overlay::OverlayStorage;
 use crate::sync::marker::set_lift::{
-    Guard, begin_mend, lift_mark, mend_mark, read_covered, set_mark, unmask, witness_len,
+    Guard, begin_mend, lift_marker, open_overlay, read_regions, repair_marker, sentinel_len,
+    set_marker,
 };
 use crate::sync::options::{Mode, Safety, Verify};
 use crate::sync::recovery::recover::lost;
@@ -74,7 +75,7 @@ pub(in crate::sync) fn sync_marked(
             None => Ok(()),
         }
     });
-    ended.map_err(|error| match Mark::find(&**storage) {
+    ended.map_err(|error| match Marker::find(&**storage) {
         Ok(Some(_)) if writing.begun.load(Ordering::Acquire) => needs_rerun(error),
         Ok(Some(_)) if writing.found.is_some() => still_held(error),
         // Its sidecar tells whether it is whole.
@@ -123,12 +124,12 @@ fn still_held(error: Error) -> Error {
 struct Writing<'a> {
     run: &'a Run<'a>,
     storage: &'a Arc<dyn Storage>,
-    masked: Arc<Masked>,
+    overlay: Arc<OverlayStorage>,
     image: Arc<dyn ImageMut>,
     header: Header,
     job: Job,
-    /// The mark that the target carried already.
-    found: Option<Mark>,
+    /// The marker that the target carried already.
+    found: Option<Marker>,
     disk_len: u64,
     /// The length of the target's disk before the sync.
     old_len: u64,
@@ -159,12 +160,12 @@ impl Waiting {
 impl<'a> Writing<'a> {
     fn begin(run: &'a Run<'a>, storage: &'a Arc<dyn Storage>) -> Result<Self> {
         let file_ref = run.target.stage();
-        let mark = Mark::find(&**storage)?;
-        let earlier = match &mark {
-            Some(mark) => Some(
+        let marker = Marker::find(&**storage)?;
+        let earlier = match &marker {
+            Some(marker) => Some(
                 sidecar::read(file_ref, run.limits(), run.work)?
-                    .filter(|(header, _)| header.job == mark.job)
-                    .ok_or_else(|| lost(mark))?,
+                    .filter(|(header, _)| header.job == marker.job)
+                    .ok_or_else(|| lost(marker))?,
             ),
             None => None,
         };
@@ -175,7 +176,7 @@ impl<'a> Writing<'a> {
                     hold::refuse_short(&**storage)?;
                 }
                 let redo = Redo {
-                    saved: read_covered(&**storage, storage.len()?)?,
+                    saved: read_regions(&**storage, storage.len()?)?,
                     ..Redo::default()
                 };
                 let header = hold::new_header(run.options.block_size, storage.len()?)?;
@@ -188,21 +189,21 @@ impl<'a> Writing<'a> {
         if is_closed {
             header.base_len = storage.len()?;
         }
-        // One that is whole is opened, and its mark mended, by the first change.
-        let broken = mark.as_ref().filter(|mark| !(mark.held && is_closed));
+        // One that is whole is opened, and its marker mended, by the first change.
+        let broken = marker.as_ref().filter(|marker| !(marker.held && is_closed));
         let guard = match broken {
-            Some(mark) => {
-                begin_mend(&**storage, mark)?;
+            Some(marker) => {
+                begin_mend(&**storage, marker)?;
                 Guard::Written
             }
             None => Guard::Durable,
         };
-        let masked = unmask(storage, &redo, guard)?;
+        let overlay = open_overlay(storage, &redo, guard)?;
         let options = run.target.image_options();
-        let image = image::open_storage_mut(masked.clone(), run.target.format(), options)?;
+        let image = image::open_storage_mut(overlay.clone(), run.target.format(), options)?;
         let disk_len = run.target_len(Some(image.disk_len()))?;
         // An earlier run may have made the target longer already.
-        let old_len = match (&mark, run.target.format()) {
+        let old_len = match (&marker, run.target.format()) {
             (Some(_), Format::Raw) => job.target_len.min(image.disk_len()),
             _ => image.disk_len(),
         };
@@ -213,11 +214,11 @@ impl<'a> Writing<'a> {
         let writing = Writing {
             run,
             storage,
-            masked,
+            overlay,
             image,
             header,
             job,
-            found: mark,
+            found: marker,
             disk_len,
             old_len,
             raw: run.target.format() == Format::Raw,
@@ -248,7 +249,7 @@ impl<'a> Writing<'a> {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.extents.push(extent);
             waiting.bytes.extend_from_slice(bytes);
-            // The first change sets the mark, and does not wait for others.
+            // The first change sets the marker, and does not wait for others.
             if begun && !waiting.is_enough() {
                 return Ok(());
             }
@@ -282,8 +283,8 @@ impl<'a> Writing<'a> {
             ExtentKind::Zero => self.image.write_zeroes_at(range.clone())?,
             ExtentKind::Data => {
                 self.image.write_all_at(bytes, range.start)?;
-                if range.start < witness_len(self.disk_len) as u64 {
-                    in_data::refuse_on(&*self.masked)?;
+                if range.start < sentinel_len(self.disk_len) as u64 {
+                    in_data::refuse_on(&*self.overlay)?;
                 }
                 self.written_bytes.fetch_add(extent.len, Ordering::Relaxed);
             }
@@ -298,7 +299,7 @@ impl<'a> Writing<'a> {
         let redo = Redo {
             saved: match &*sidecar {
                 Some(_) => Vec::new(),
-                None => self.masked.all(),
+                None => self.overlay.all(),
             },
             ..Redo::default()
         };
@@ -317,11 +318,11 @@ impl<'a> Writing<'a> {
                 let created = Sidecar::create(file_ref, self.header, &self.job, &redo)
                     .map_err(sidecar::no_room)?;
                 match &self.found {
-                    Some(mark) => {
-                        mend_mark(&**self.storage, mark)?;
+                    Some(marker) => {
+                        repair_marker(&**self.storage, marker)?;
                         room.keep();
                     }
-                    None => set_mark(room, &self.mark())?,
+                    None => set_marker(room, &self.marker())?,
                 }
                 self.begun.store(true, Ordering::Release);
                 none.insert(created)
@@ -330,7 +331,7 @@ impl<'a> Writing<'a> {
         if patches.is_empty() {
             Ok(())
         } else {
-            sidecar.apply(&patches, &self.masked)
+            sidecar.apply(&patches, &self.overlay)
         }
     }
 
@@ -357,7 +358,7 @@ impl<'a> Writing<'a> {
         }
     }
 
-    /// Makes everything durable, verifies it, lifts the mark, removes the sidecar; or leaves the
+    /// Makes everything durable, verifies it, lifts the marker, removes the sidecar; or leaves the
     /// target held.
     fn finish(&self, report: &mut SyncReport) -> Result<()> {
         let waiting =
@@ -377,7 +378,7 @@ impl<'a> Writing<'a> {
         if self.run.options.verify == Verify::All {
             // Opened anew: tables come from the medium too.
             let (format, options) = (self.job.format, self.run.target.image_options());
-            let image = image::open_storage(self.masked.clone(), format, options)?;
+            let image = image::open_storage(self.overlay.clone(), format, options)?;
             verify_all(self.run, &*image)?;
             report.verified = Verified::All;
         } else if self.run.options.verify != Verify::None {
@@ -388,11 +389,11 @@ impl<'a> Writing<'a> {
             report.verified = Verified::Written;
         }
         if self.run.options.hold {
-            hold::close(stage, self.header, &self.job, &self.masked)?;
+            hold::close(stage, self.header, &self.job, &self.overlay)?;
         } else {
-            let covers = read_covered(&*self.masked, self.job.target_len)?;
-            sidecar.close(&FinalState::of(&covers, witness_len(self.storage.len()?)))?;
-            lift_mark(&**self.storage, &self.masked)?;
+            let regions = read_regions(&*self.overlay, self.job.target_len)?;
+            sidecar.close(&FinalState::of(&regions, sentinel_len(self.storage.len()?)))?;
+            lift_marker(&**self.storage, &self.overlay)?;
             retire(stage)?;
         }
         report.written_bytes = self.written_bytes.load(Ordering::Relaxed);
@@ -404,20 +405,20 @@ impl<'a> Writing<'a> {
     fn hold_unchanged(&self) -> Result<()> {
         match &self.found {
             _ if !self.run.options.hold => Ok(()),
-            Some(mark) => mend_mark(&**self.storage, mark),
+            Some(marker) => repair_marker(&**self.storage, marker),
             None => {
                 let stage = self.run.target.stage();
                 precheck::stage_directory(stage)?;
                 let room = Room::for_marker(&**self.storage)?;
-                hold::close(stage, self.header, &self.job, &self.masked)
+                hold::close(stage, self.header, &self.job, &self.overlay)
                     .map_err(sidecar::no_room)?;
-                set_mark(room, &self.mark())
+                set_marker(room, &self.marker())
             }
         }
     }
 
-    fn mark(&self) -> Mark {
-        Mark {
+    fn marker(&self) -> Marker {
+        Marker {
             job: self.header.job,
             safety: Safety::InPlace,
             target_len: self.job.target_len,

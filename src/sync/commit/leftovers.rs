@@ -8,7 +8,7 @@ use crate::error::{ErrorKind, Result};
 use crate::progress::Work;
 use crate::storage::{Access, FileRef};
 use crate::sync::endpoint::target::Target;
-use crate::sync::marker::format::Mark;
+use crate::sync::marker::format::Marker;
 
 /// Removes them once a sync onto `target` has ended well: an unfinished full copy, a log or a
 /// recovery file that was never finished, and a log that was set aside. Kept are files that this
@@ -19,7 +19,7 @@ use crate::sync::marker::format::Mark;
 /// `Io`.
 pub(in crate::sync) fn remove(target: &Target, work: &Work) -> Result<()> {
     let is_marked = match target.open_if_there()? {
-        Some(storage) => Mark::find(&*storage)?.is_some(),
+        Some(storage) => Marker::find(&*storage)?.is_some(),
         None => false,
     };
     if is_marked {

@@ -11,9 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Change, ImageMut, Patch};
 use crate::storage::{FileRef, Storage};
 use crate::sync::job::Job;
-use crate::sync::marker::format::witness;
+use crate::sync::marker::format::sentinel;
 use crate::sync::marker::in_data::{FirstPage, begins_with_guest_data};
-use crate::sync::marker::set_lift::read_covered;
+use crate::sync::marker::set_lift::read_regions;
 use crate::units::Extent;
 
 /// A stage being written. Frames may be pushed from many threads.
@@ -106,7 +106,7 @@ impl<'a> Staging<'a> {
         self.lock().written_bytes
     }
 
-    /// Closes the stage, with the bytes under the mark of `target` in it. When this returns, the
+    /// Closes the stage, with the bytes under the marker of `target` in it. When this returns, the
     /// stage is durable, its name too. Its file and length; `None` when nothing was pushed and the
     /// length stays.
     ///
@@ -126,7 +126,7 @@ impl<'a> Staging<'a> {
         let Some(mut writer) = state.writer.take() else {
             return Ok(None);
         };
-        for (offset, bytes) in read_covered(target, self.job.target_len)? {
+        for (offset, bytes) in read_regions(target, self.job.target_len)? {
             writer
                 .push(&Frame::bytes(FrameKind::Saved, offset, &bytes))
                 .map_err(|e| self.no_room(e))?;
@@ -140,7 +140,7 @@ impl<'a> Staging<'a> {
     }
 
     fn check_first_page(&self, state: &mut State, extent: Extent, frame: &Frame<'_>) -> Result<()> {
-        let is_near = extent.offset < witness(self.disk_len).end;
+        let is_near = extent.offset < sentinel(self.disk_len).end;
         if !is_near || !begins_with_guest_data(&self.image.info()) {
             return Ok(());
         }

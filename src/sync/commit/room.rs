@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::precheck::too_long;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
-use crate::sync::marker::format::covered;
+use crate::sync::marker::format::regions;
 
 /// What was taken of the room on a target: the space of the marker, and of all that follows as far
 /// as it is known. It stays taken once the marker is set, and is given back otherwise.
@@ -29,7 +29,7 @@ impl<'a> Room<'a> {
         };
         let len = storage.len()?;
         storage.check_len(len).map_err(no_room)?;
-        for range in covered(len) {
+        for range in regions(len) {
             room.add(range)?;
         }
         Ok(room)

@@ -1,4 +1,4 @@
-//! The sidecar of an in-place sync: what the mark covers, and the target's tables as they change.
+//! The sidecar of an in-place sync: the regions under the marker, and the target's tables as they change.
 
 use super::redo_log::push_patches;
 use crate::delta::{Bookkeeping, DeltaWriter, Frame, FrameKind, Header};
@@ -9,7 +9,7 @@ use crate::progress::Work;
 use crate::storage::{Access, FileRef, Storage};
 use crate::sync::endpoint::named::check_log;
 use crate::sync::job::Job;
-use crate::sync::marker::overlay::Masked;
+use crate::sync::marker::overlay::OverlayStorage;
 use crate::sync::recovery::redo::{FinalState, Redo};
 
 /// A sidecar being written.
@@ -61,17 +61,17 @@ impl Sidecar {
         Ok(Sidecar { writer })
     }
 
-    /// Puts an image's patches down, then lays them over `masked`; those that write tables are
+    /// Puts an image's patches down, then lays them over `overlay`; those that write tables are
     /// durable before, and so is a shorter length. Space that they clear is durably clear when this
     /// returns, so that data may follow.
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
-    pub fn apply(&mut self, patches: &[Patch], masked: &Masked) -> Result<()> {
+    pub fn apply(&mut self, patches: &[Patch], overlay: &OverlayStorage) -> Result<()> {
         push_patches(&mut self.writer, patches)?;
         // A longer length is the same when the sync runs again, and what comes last waits in
         // memory.
-        let len = masked.len()?;
+        let len = overlay.len()?;
         let shortens = |patch: &Patch| matches!(patch, Patch::SetLen(new) if *new < len);
         if patches
             .iter()
@@ -82,26 +82,26 @@ impl Sidecar {
         let clears = patches.iter().any(|patch| matches!(patch, Patch::Zero(_)));
         for patch in patches {
             match patch {
-                Patch::SetLen(len) => masked.set_len(*len)?,
-                Patch::Zero(range) => masked.punch_hole(range.clone())?,
+                Patch::SetLen(len) => overlay.set_len(*len)?,
+                Patch::Zero(range) => overlay.punch_hole(range.clone())?,
                 Patch::Write {
                     offset,
                     bytes,
                     last: true,
-                } => masked.cover(*offset, bytes)?,
+                } => overlay.add_region(*offset, bytes)?,
                 Patch::Write {
                     offset,
                     bytes,
                     last: false,
                 } => {
-                    masked.write_all_at(bytes, *offset)?;
+                    overlay.write_all_at(bytes, *offset)?;
                 }
             }
         }
-        if clears { masked.sync() } else { Ok(()) }
+        if clears { overlay.sync() } else { Ok(()) }
     }
 
-    /// Puts down what the covered ranges will hold in the end. Durable when it returns.
+    /// Puts down what the regions under the marker will hold in the end. Durable when it returns.
     ///
     /// # Errors
     /// `NoSpace`, `Io`.

@@ -11,7 +11,7 @@ use crate::image::{
 use crate::storage::{
     HostFile, HostKind, Privacy, SourceOptions, SourceStamp, Storage, open_source,
 };
-use crate::sync::marker::format::Mark;
+use crate::sync::marker::format::Marker;
 
 /// An image of this host, open for reading.
 ///
@@ -52,7 +52,7 @@ impl HostSource {
     ///
     /// # Errors
     /// `NotFound`, `Io`, `Unsupported`, `Malformed`, `LimitExceeded`, `Parent`; `InUse` when
-    /// another program writes to it; `Marked` for a disk that an unfinished sync left incomplete,
+    /// another program writes to it; `Incomplete` for a disk that an unfinished sync left incomplete,
     /// unless the options declare that [its guest wrote the marker](SourceOptions::marker_is_data);
     /// `InvalidInput` for a container that would be read as raw only by default.
     pub fn open(
@@ -64,7 +64,7 @@ impl HostSource {
         let opened = open_source(path, options)?;
         let storage = opened.storage;
         if !options.marker_is_data {
-            Mark::refuse(&*storage)?;
+            Marker::refuse(&*storage)?;
         }
         let format = format_of(path, &opened.host, image.format);
         if image.format.is_none() && format == Format::Raw {

@@ -20,7 +20,7 @@ use crate::storage::{
 };
 use crate::sync::commit::hold::{held_image, hold, release};
 use crate::sync::job::Job;
-use crate::sync::marker::format::Mark;
+use crate::sync::marker::format::Marker;
 use crate::sync::recovery::forget::{Forgotten, GuardedBytes, forget};
 use crate::sync::recovery::log::with_log;
 use crate::sync::recovery::recover::{Recovered, discard, recover};
@@ -77,7 +77,7 @@ impl HostTarget {
     /// directory of a device's log is created.
     ///
     /// # Errors
-    /// `InUse` for a target that somebody uses, or that is one of the sources; `Marked` for the
+    /// `InUse` for a target that somebody uses, or that is one of the sources; `Incomplete` for the
     /// copy of a disk that an unfinished sync left incomplete; `AlreadyExists` for an existing
     /// target and [`create`]; `NotFound` for a missing directory; `Unsupported` for what is neither
     /// file nor device, for a hard-linked file where that matters, and for a stage in memory; `Io`.
@@ -111,16 +111,16 @@ impl HostTarget {
         &self.warnings
     }
 
-    /// The mark that the target carries now: what an error has left of it.
+    /// The marker that the target carries now: what an error has left of it.
     ///
     /// # Errors
     /// `Io`.
-    pub fn mark(&self) -> Result<Option<Mark>> {
+    pub fn marker(&self) -> Result<Option<Marker>> {
         match self.target.open_to_read() {
-            Ok(storage) => Mark::find(&*storage),
+            Ok(storage) => Marker::find(&*storage),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) if error.is_out_of_files() => match self.target.open_if_there()? {
-                Some(open) => Mark::find(&*open),
+                Some(open) => Marker::find(&*open),
                 None => Err(error),
             },
             Err(error) => Err(error),
@@ -257,7 +257,7 @@ impl HostTarget {
         let opened = open_target(&path, &options.open)?;
         let mut warnings = opened.warnings;
         let format = format_of(given, &opened.host, options.image.format);
-        let mark = Mark::find(&*opened.storage)?;
+        let marker = Marker::find(&*opened.storage)?;
         let target = match opened.host.kind() {
             HostKind::File => {
                 let directory =
@@ -285,7 +285,7 @@ impl HostTarget {
                 if !identity.is_stable() {
                     warnings.push(format!(
                         "{}: the device has no lasting name; if it is renumbered before an \
-                         interrupted sync is finished, its stage is found through its mark only",
+                         interrupted sync is finished, its stage is found through its marker only",
                         path.display()
                     ));
                 }
@@ -303,8 +303,8 @@ impl HostTarget {
         if let Some(path) = &options.target_manifest {
             target = target.with_believed_manifest(path.clone());
         }
-        target = match mark {
-            Some(mark) => with_log(target, &mark, &opened.host, trusted, options)?,
+        target = match marker {
+            Some(marker) => with_log(target, &marker, &opened.host, trusted, options)?,
             None => target,
         };
         Ok(HostTarget {
@@ -416,7 +416,7 @@ fn stage_directory(path: &Path, dry_run: bool) -> Result<Arc<dyn Directory>> {
         }
         HostDirectory::make(path).map_err(|error| error.advise(other))?;
     }
-    // Absolute, because the mark will name it.
+    // Absolute, because the marker will name it.
     let path = resolve_to_write(path).map_err(|error| error.advise(other))?;
     let directory = HostDirectory::open_real(&path).map_err(|error| error.advise(other))?;
     directory.refuse_shared()?;

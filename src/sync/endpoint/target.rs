@@ -103,7 +103,7 @@ impl Target {
     }
 
     /// Refuses a target that would be written as raw only by default, though by its name or its
-    /// contents it is a container; and one of a format that is only read. One that carries a mark
+    /// contents it is a container; and one of a format that is only read. One that carries a marker
     /// of ours is not to be asked.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
-//! The mark: what stands in a target's first and last MiB while it is not whole.
+//! The marker: what stands in a target's first and last MiB while it is not whole.
 //!
 //! It is a boot guard (no partition table, file system or image header is left to find) and a
-//! flag that cannot be lost from its target. The first page is the *witness*: it is the first
+//! flag that cannot be lost from its target. The first page is the *sentinel page*: it is the first
 //! thing written and the last thing restored, each behind a sync of its own, so a target is
 //! marked exactly while any sector of its first page is a marker.
 
@@ -17,7 +17,7 @@ use crate::sync::options::Safety;
 /// What a marked target tells of the job that marked it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Mark {
+pub struct Marker {
     /// The job.
     pub job: JobId,
     /// Whether the stage redoes everything, or the sync has to run again.
@@ -30,19 +30,19 @@ pub struct Mark {
     pub stage: PathBuf,
 }
 
-impl Mark {
-    /// The mark on a storage, if it carries one.
+impl Marker {
+    /// The marker on a storage, if it carries one.
     ///
     /// # Errors
     /// `Io`.
-    pub fn find(storage: &dyn Storage) -> Result<Option<Mark>> {
-        let mut page = vec![0; to_index(witness(storage.len()?).end)];
+    pub fn find(storage: &dyn Storage) -> Result<Option<Marker>> {
+        let mut page = vec![0; to_index(sentinel(storage.len()?).end)];
         storage.read_exact_at(&mut page, 0)?;
         Ok(Self::in_page(&page))
     }
 
-    /// The mark that the first page of a storage carries, if it carries one.
-    pub(in crate::sync) fn in_page(page: &[u8]) -> Option<Mark> {
+    /// The marker that the first page of a storage carries, if it carries one.
+    pub(in crate::sync) fn in_page(page: &[u8]) -> Option<Marker> {
         (0u64..)
             .zip(page.chunks_exact(SECTOR))
             .find_map(|(index, sector)| {
@@ -51,12 +51,12 @@ impl Mark {
     }
 
     /// # Errors
-    /// `Marked`, with the way on, when the storage carries a mark; `Io`.
+    /// `Incomplete`, with the way on, when the storage carries a marker; `Io`.
     pub fn refuse(storage: &dyn Storage) -> Result<()> {
         match Self::find(storage)? {
             None => Ok(()),
-            Some(mark) => {
-                let refusal = mark.refusal();
+            Some(marker) => {
+                let refusal = marker.refusal();
                 let advice = refusal.advice().unwrap_or_default();
                 let advice = format!(
                     "{advice}; if the guest of this disk wrote the marker itself, declare that to \
@@ -67,18 +67,18 @@ impl Mark {
         }
     }
 
-    /// The error for a target that carries this mark.
+    /// The error for a target that carries this marker.
     pub fn refusal(&self) -> Error {
         let stage = self.stage.display();
         if self.held {
             let what = "this target is held: it is not to be used until it is released";
-            return Error::new(ErrorKind::Marked, what).advise(format!(
+            return Error::new(ErrorKind::Incomplete, what).advise(format!(
                 "leave it to whoever holds it; diskdelta recover TARGET says how it stands \
                  (its sidecar, as the marker says: {stage})"
             ));
         }
         let error = Error::new(
-            ErrorKind::Marked,
+            ErrorKind::Incomplete,
             "an unfinished sync left this target incomplete",
         );
         error.advise(match self.safety {
@@ -93,7 +93,7 @@ impl Mark {
         })
     }
 
-    /// The bytes that stand at `range` while the mark is set.
+    /// The bytes that stand at `range` while the marker is set.
     pub(in crate::sync) fn fill(&self, range: Range<u64>) -> Vec<u8> {
         let first = range.start / SECTOR as u64;
         let last = range.end.div_ceil(SECTOR as u64);
@@ -134,7 +134,7 @@ impl Mark {
         sector.is_some_and(|sector| Self::decode(sector, offset).is_some())
     }
 
-    fn decode(sector: &[u8; SECTOR], offset: u64) -> Option<Mark> {
+    fn decode(sector: &[u8; SECTOR], offset: u64) -> Option<Marker> {
         let (body, crc) = sector.split_at(SECTOR - 4);
         if body[..16] != *MAGIC || crc32fast::hash(body).to_le_bytes() != *crc {
             return None;
@@ -147,7 +147,7 @@ impl Mark {
         let stage_len = usize::from(u16::from_le_bytes(body[56..58].try_into().ok()?));
         let stage = body.get(58..58 + stage_len.min(STAGE_MOST))?;
         let here = u64::from_le_bytes(body[48..56].try_into().ok()?);
-        (here == offset).then_some(Mark {
+        (here == offset).then_some(Marker {
             job: JobId(body[16..32].try_into().ok()?),
             safety,
             target_len: u64::from_le_bytes(body[40..48].try_into().ok()?),
@@ -157,13 +157,13 @@ impl Mark {
     }
 }
 
-/// The ranges that a mark covers on a storage of `len` bytes: head and tail, apart and sector
+/// The ranges that a marker covers on a storage of `len` bytes: head and tail, apart and sector
 /// aligned at their starts.
-pub(in crate::sync) fn covered(len: u64) -> Vec<Range<u64>> {
-    let head = 0..len.min(COVER_BYTES);
+pub(in crate::sync) fn regions(len: u64) -> Vec<Range<u64>> {
+    let head = 0..len.min(REGION_BYTES);
     let tail = head
         .end
-        .max(len.saturating_sub(COVER_BYTES) / SECTOR as u64 * SECTOR as u64)..len;
+        .max(len.saturating_sub(REGION_BYTES) / SECTOR as u64 * SECTOR as u64)..len;
     [head, tail]
         .into_iter()
         .filter(|range| !range.is_empty())
@@ -171,20 +171,20 @@ pub(in crate::sync) fn covered(len: u64) -> Vec<Range<u64>> {
 }
 
 /// The first page, or as much of it as there is.
-pub(in crate::sync) fn witness(len: u64) -> Range<u64> {
-    0..len.min(WITNESS_BYTES)
+pub(in crate::sync) fn sentinel(len: u64) -> Range<u64> {
+    0..len.min(SENTINEL_BYTES)
 }
 
-/// Whether a storage of `len` bytes can carry a mark.
+/// Whether a storage of `len` bytes can carry a marker.
 pub(in crate::sync) fn can_carry(len: u64) -> bool {
-    len >= WITNESS_BYTES
+    len >= SENTINEL_BYTES
 }
 
 const MAGIC: &[u8; 16] = b"\0diskdelta mark1";
 /// Length of one marker, in bytes.
 pub(in crate::sync) const SECTOR: usize = 512;
-const WITNESS_BYTES: u64 = 4096;
-const COVER_BYTES: u64 = 1 << 20;
+const SENTINEL_BYTES: u64 = 4096;
+const REGION_BYTES: u64 = 1 << 20;
 const STAGE_MOST: usize = 320;
 const TEXT_AT: usize = 380;
 const TEXT: &[u8] = b"This disk is incomplete: a diskdelta sync onto it did not finish. \
@@ -202,8 +202,8 @@ mod tests {
     use super::*;
     use crate::storage::MemoryStorage;
 
-    fn mark() -> Mark {
-        Mark {
+    fn marker() -> Marker {
+        Marker {
             job: JobId([9; 16]),
             safety: Safety::Atomic,
             target_len: 5 << 20,
@@ -213,38 +213,38 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_says_whether_its_target_is_held() {
+    fn a_marker_says_whether_its_target_is_held() {
         for held in [false, true] {
-            let mark = Mark { held, ..mark() };
-            let page = MemoryStorage::new("t", mark.fill(0..4096));
-            assert_eq!(Mark::find(&page).unwrap(), Some(mark));
+            let marker = Marker { held, ..marker() };
+            let page = MemoryStorage::new("t", marker.fill(0..4096));
+            assert_eq!(Marker::find(&page).unwrap(), Some(marker));
         }
     }
 
     #[test]
-    fn one_sector_of_the_first_page_is_enough_to_find_a_mark() {
-        let page = mark().fill(0..4096);
+    fn one_sector_of_the_first_page_is_enough_to_find_a_marker() {
+        let page = marker().fill(0..4096);
         for sector in 0..8 {
             let mut bytes = vec![0x55; 8192];
             let at = sector * SECTOR;
             bytes[at..at + SECTOR].copy_from_slice(&page[at..at + SECTOR]);
-            let found = Mark::find(&MemoryStorage::new("t", bytes)).unwrap();
-            assert_eq!(found, Some(mark()), "sector {sector}");
+            let found = Marker::find(&MemoryStorage::new("t", bytes)).unwrap();
+            assert_eq!(found, Some(marker()), "sector {sector}");
         }
     }
 
     #[test]
     fn a_marker_at_another_place_or_with_a_bit_flipped_is_none() {
-        let page = mark().fill(0..4096);
+        let page = marker().fill(0..4096);
         let mut moved = vec![0; 8192];
         moved[512..1024].copy_from_slice(&page[..512]);
-        assert_eq!(Mark::find(&MemoryStorage::new("t", moved)).unwrap(), None);
+        assert_eq!(Marker::find(&MemoryStorage::new("t", moved)).unwrap(), None);
         for bit in 0..SECTOR * 8 {
             let mut bytes = vec![0; 4096];
             bytes[..SECTOR].copy_from_slice(&page[..SECTOR]);
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(
-                Mark::find(&MemoryStorage::new("t", bytes)).unwrap(),
+                Marker::find(&MemoryStorage::new("t", bytes)).unwrap(),
                 None,
                 "bit {bit}"
             );
@@ -261,19 +261,19 @@ mod tests {
             (2 << 20) + 77,
             5 << 20,
         ] {
-            let ranges = covered(len);
+            let ranges = regions(len);
             assert_eq!(ranges.first().map(|r| r.start), Some(0));
             assert_eq!(ranges.last().map(|r| r.end), Some(len));
             assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start));
         }
-        assert!(covered(0).is_empty());
+        assert!(regions(0).is_empty());
     }
 
     #[test]
     fn filling_in_pieces_gives_the_same_bytes() {
-        let whole = mark().fill(0..8192);
-        assert_eq!(mark().fill(4096..8192), whole[4096..]);
-        assert_eq!(mark().fill(512..700), whole[512..700]);
-        assert_eq!(mark().fill(700..1500), whole[700..1500]);
+        let whole = marker().fill(0..8192);
+        assert_eq!(marker().fill(4096..8192), whole[4096..]);
+        assert_eq!(marker().fill(512..700), whole[512..700]);
+        assert_eq!(marker().fill(700..1500), whole[700..1500]);
     }
 }

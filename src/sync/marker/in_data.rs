@@ -5,7 +5,7 @@
 //! would count as incomplete for ever. A new first page that holds one is therefore refused,
 //! wherever it comes from, before the target changes.
 
-use super::format::{Mark, witness};
+use super::format::{Marker, sentinel};
 use crate::diff::{CompareOptions, Content};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, CreateFormat, Format, Image, ImageInfo};
@@ -15,7 +15,7 @@ use crate::sync::endpoint::source::Run;
 /// # Errors
 /// `MarkerInData` when a target with this first page would look marked.
 pub(in crate::sync) fn refuse(page: &[u8]) -> Result<()> {
-    match Mark::in_page(page) {
+    match Marker::in_page(page) {
         None => Ok(()),
         Some(_) => Err(Error::new(
             ErrorKind::MarkerInData,
@@ -34,7 +34,7 @@ pub(in crate::sync) fn refuse(page: &[u8]) -> Result<()> {
 /// # Errors
 /// Those of [`refuse`]; `Io`.
 pub(in crate::sync) fn refuse_on(storage: &dyn Storage) -> Result<()> {
-    match Mark::find(storage)? {
+    match Marker::find(storage)? {
         None => Ok(()),
         Some(_) => refuse(&first_page_of(storage)?),
     }
@@ -59,7 +59,7 @@ pub(in crate::sync) fn refuse_source(run: &Run<'_>, old: Option<&dyn Image>) -> 
     if !begins_with_guest {
         return Ok(());
     }
-    let page = witness(run.source.disk_len());
+    let page = sentinel(run.source.disk_len());
     match (&run.source.remote, old) {
         (None, _) => {
             let mut bytes = vec![0; index(page.end)];
@@ -106,7 +106,7 @@ impl FirstPage {
     /// # Errors
     /// `Io`.
     pub fn new(old: &dyn Image, len: u64) -> Result<Self> {
-        let mut page = vec![0; index(witness(len).end)];
+        let mut page = vec![0; index(sentinel(len).end)];
         image::read_padded_at(old, &mut page, 0)?;
         Ok(FirstPage(page))
     }
@@ -129,7 +129,7 @@ impl FirstPage {
 }
 
 fn first_page_of(storage: &dyn Storage) -> Result<Vec<u8>> {
-    let mut page = vec![0; index(witness(storage.len()?).end)];
+    let mut page = vec![0; index(sentinel(storage.len()?).end)];
     storage.read_exact_at(&mut page, 0)?;
     Ok(page)
 }

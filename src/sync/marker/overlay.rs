@@ -7,33 +7,33 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::error::Result;
 use crate::storage::{HostFile, Storage};
 
-/// Shows a marked target as if it carried no mark: the covered ranges live in memory, with the
+/// Shows a marked target as if it carried no marker: the regions under the marker live in memory, with the
 /// bytes they had before, and take all changes; everything else goes through.
 ///
-/// So an image can be opened and written while the disk below shows the mark, and what the
-/// covered ranges must hold in the end is simply what is in memory then.
-pub(in crate::sync) struct Masked {
+/// So an image can be opened and written while the disk below shows the marker, and what the
+/// regions under the marker must hold in the end is simply what is in memory then.
+pub(in crate::sync) struct OverlayStorage {
     inner: Arc<dyn Storage>,
     /// Ascending and apart.
-    covers: RwLock<Arc<Vec<Arc<Cover>>>>,
+    regions: RwLock<Arc<Vec<Arc<Region>>>>,
 }
 
-struct Cover {
+struct Region {
     range: Range<u64>,
     bytes: RwLock<Vec<u8>>,
 }
 
-impl Masked {
+impl OverlayStorage {
     /// Covers each range that begins at an offset with the bytes given for it; ranges are apart.
     pub fn new(inner: Arc<dyn Storage>, saved: Vec<(u64, Vec<u8>)>) -> Self {
-        let mut covers: Vec<Arc<Cover>> = saved
+        let mut regions: Vec<Arc<Region>> = saved
             .into_iter()
-            .map(|(start, bytes)| Cover::new(start, bytes))
+            .map(|(start, bytes)| Region::new(start, bytes))
             .collect();
-        covers.sort_by_key(|cover| cover.range.start);
-        Masked {
+        regions.sort_by_key(|region| region.range.start);
+        OverlayStorage {
             inner,
-            covers: RwLock::new(Arc::new(covers)),
+            regions: RwLock::new(Arc::new(regions)),
         }
     }
 
@@ -41,21 +41,21 @@ impl Masked {
     ///
     /// # Errors
     /// None of its own; those of a write below cannot happen.
-    pub fn cover(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+    pub fn add_region(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let mut more = Vec::new();
-        self.pieces(offset..offset + bytes.len() as u64, |cover, piece| {
+        self.pieces(offset..offset + bytes.len() as u64, |region, piece| {
             let part = &bytes[index(piece.start - offset)..index(piece.end - offset)];
-            match cover {
-                Some(cover) => cover.write(&piece, part),
-                None => more.push(Cover::new(piece.start, part.to_vec())),
+            match region {
+                Some(region) => region.write(&piece, part),
+                None => more.push(Region::new(piece.start, part.to_vec())),
             }
             Ok(())
         })?;
-        let mut covers = self.covers.write().unwrap_or_else(PoisonError::into_inner);
-        let mut all = Vec::clone(&covers);
+        let mut regions = self.regions.write().unwrap_or_else(PoisonError::into_inner);
+        let mut all = Vec::clone(&regions);
         all.extend(more);
-        all.sort_by_key(|cover| cover.range.start);
-        *covers = Arc::new(all);
+        all.sort_by_key(|region| region.range.start);
+        *regions = Arc::new(all);
         Ok(())
     }
 
@@ -63,7 +63,7 @@ impl Masked {
     ///
     /// # Errors
     /// `Io`.
-    pub fn covered(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+    pub fn contents(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         let len = self.inner.len()?;
         let mut covered = self.all();
         for (start, bytes) in &mut covered {
@@ -74,43 +74,43 @@ impl Masked {
 
     /// All bytes in memory, those beyond the end of the storage too.
     pub fn all(&self) -> Vec<(u64, Vec<u8>)> {
-        let bytes = |cover: &Cover| {
-            let bytes = cover.bytes.read().unwrap_or_else(PoisonError::into_inner);
+        let bytes = |region: &Region| {
+            let bytes = region.bytes.read().unwrap_or_else(PoisonError::into_inner);
             bytes.clone()
         };
-        self.covers()
+        self.regions()
             .iter()
-            .map(|cover| (cover.range.start, bytes(cover)))
+            .map(|region| (region.range.start, bytes(region)))
             .collect()
     }
 
-    fn covers(&self) -> Arc<Vec<Arc<Cover>>> {
-        self.covers
+    fn regions(&self) -> Arc<Vec<Arc<Region>>> {
+        self.regions
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    /// Cuts `range` at the borders of the covers and hands the pieces out in order.
+    /// Cuts `range` at the borders of the regions and hands the pieces out in order.
     fn pieces(
         &self,
         range: Range<u64>,
-        mut visit: impl FnMut(Option<&Cover>, Range<u64>) -> Result<()>,
+        mut visit: impl FnMut(Option<&Region>, Range<u64>) -> Result<()>,
     ) -> Result<()> {
         let mut at = range.start;
-        let covers = self.covers();
-        let first = covers.partition_point(|cover| cover.range.end <= range.start);
-        for cover in covers[first..]
+        let regions = self.regions();
+        let first = regions.partition_point(|region| region.range.end <= range.start);
+        for region in regions[first..]
             .iter()
-            .take_while(|cover| cover.range.start < range.end)
+            .take_while(|region| region.range.start < range.end)
         {
-            let start = cover.range.start.clamp(at, range.end.max(at));
-            let end = cover.range.end.clamp(start, range.end.max(start));
+            let start = region.range.start.clamp(at, range.end.max(at));
+            let end = region.range.end.clamp(start, range.end.max(start));
             if at < start {
                 visit(None, at..start)?;
             }
             if start < end {
-                visit(Some(cover), start..end)?;
+                visit(Some(region), start..end)?;
             }
             at = end.max(start);
         }
@@ -122,10 +122,10 @@ impl Masked {
     }
 }
 
-impl Cover {
+impl Region {
     fn new(start: u64, bytes: Vec<u8>) -> Arc<Self> {
         let range = start..start + bytes.len() as u64;
-        Arc::new(Cover {
+        Arc::new(Region {
             range,
             bytes: RwLock::new(bytes),
         })
@@ -136,7 +136,7 @@ impl Cover {
         bytes[self.local(range)].copy_from_slice(from);
     }
 
-    /// `range` lies inside the cover.
+    /// `range` lies inside the region.
     fn local(&self, range: &Range<u64>) -> Range<usize> {
         index(range.start - self.range.start)..index(range.end - self.range.start)
     }
@@ -147,7 +147,7 @@ impl Cover {
     }
 }
 
-impl Storage for Masked {
+impl Storage for OverlayStorage {
     fn path(&self) -> &Path {
         self.inner.path()
     }
@@ -162,13 +162,13 @@ impl Storage for Masked {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let range = offset..offset.saturating_add(buf.len() as u64);
-        self.pieces(range, |cover, piece| {
+        self.pieces(range, |region, piece| {
             let part = &mut buf[index(piece.start - offset)..index(piece.end - offset)];
-            match cover {
+            match region {
                 None => self.inner.read_exact_at(part, piece.start),
-                Some(cover) => {
-                    let bytes = cover.bytes.read().unwrap_or_else(PoisonError::into_inner);
-                    part.copy_from_slice(&bytes[cover.local(&piece)]);
+                Some(region) => {
+                    let bytes = region.bytes.read().unwrap_or_else(PoisonError::into_inner);
+                    part.copy_from_slice(&bytes[region.local(&piece)]);
                     Ok(())
                 }
             }
@@ -177,12 +177,12 @@ impl Storage for Masked {
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         let range = offset..offset.saturating_add(buf.len() as u64);
-        self.pieces(range, |cover, piece| {
+        self.pieces(range, |region, piece| {
             let part = &buf[index(piece.start - offset)..index(piece.end - offset)];
-            match cover {
+            match region {
                 None => self.inner.write_all_at(part, piece.start),
-                Some(cover) => {
-                    cover.write(&piece, part);
+                Some(region) => {
+                    region.write(&piece, part);
                     Ok(())
                 }
             }
@@ -192,10 +192,10 @@ impl Storage for Masked {
     fn set_len(&self, len: u64) -> Result<()> {
         self.inner.set_len(len)?;
         // What is cut off must read as zeros if the storage grows again.
-        for cover in self.covers().iter() {
-            let cut = cover.range.start.max(len)..cover.range.end;
+        for region in self.regions().iter() {
+            let cut = region.range.start.max(len)..region.range.end;
             if !cut.is_empty() {
-                cover.fill_zeros(&cut);
+                region.fill_zeros(&cut);
             }
         }
         Ok(())
@@ -206,10 +206,10 @@ impl Storage for Masked {
     }
 
     fn punch_hole(&self, range: Range<u64>) -> Result<()> {
-        self.pieces(range, |cover, piece| match cover {
+        self.pieces(range, |region, piece| match region {
             None => self.inner.punch_hole(piece),
-            Some(cover) => {
-                cover.fill_zeros(&piece);
+            Some(region) => {
+                region.fill_zeros(&piece);
                 Ok(())
             }
         })
@@ -218,15 +218,15 @@ impl Storage for Masked {
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
         let len = self.len()?;
         let inner = self.inner.next_data(offset)?;
-        let covers = self.covers();
-        let cover = covers
+        let regions = self.regions();
+        let region = regions
             .iter()
-            .find(|cover| cover.range.end > offset.max(cover.range.start));
-        let cover = cover.map(|cover| cover.range.start.max(offset)..cover.range.end.min(len));
-        Ok(match (inner, cover.filter(|range| !range.is_empty())) {
-            (Some(inner), Some(cover)) if cover.start <= inner.start => Some(cover),
-            (Some(inner), Some(cover)) => Some(inner.start..inner.end.min(cover.start)),
-            (inner, cover) => inner.or(cover),
+            .find(|region| region.range.end > offset.max(region.range.start));
+        let region = region.map(|region| region.range.start.max(offset)..region.range.end.min(len));
+        Ok(match (inner, region.filter(|range| !range.is_empty())) {
+            (Some(inner), Some(region)) if region.start <= inner.start => Some(region),
+            (Some(inner), Some(region)) => Some(inner.start..inner.end.min(region.start)),
+            (inner, region) => inner.or(region),
         })
     }
 
@@ -339,8 +339,8 @@ mod tests {
     #[test]
     fn bytes_in_memory_are_data_where_a_hole_lies_below() {
         let hole = Arc::new(Hole(Mutex::default()));
-        let masked = Masked::new(hole, vec![(0, vec![1; 1024])]);
-        masked.cover(4096, &[2; 512]).unwrap();
+        let overlay = OverlayStorage::new(hole, vec![(0, vec![1; 1024])]);
+        overlay.add_region(4096, &[2; 512]).unwrap();
         for (offset, data) in [
             (0, Some(0..1024)),
             (1000, Some(1000..1024)),
@@ -348,24 +348,24 @@ mod tests {
             (4100, Some(4100..4608)),
             (4608, None),
         ] {
-            assert_eq!(masked.next_data(offset).unwrap(), data, "{offset}");
+            assert_eq!(overlay.next_data(offset).unwrap(), data, "{offset}");
         }
     }
 
     #[test]
     fn what_does_not_touch_bytes_goes_to_the_storage_below() {
         let hole = Arc::new(Hole(Mutex::default()));
-        let masked = Masked::new(hole.clone(), vec![(0, vec![1; 4096])]);
-        masked.reserve(0..8192).unwrap();
-        masked.drop_cache(1..2);
-        masked.will_read(3..4);
-        masked.sync().unwrap();
-        assert!(masked.reads_from_memory());
+        let overlay = OverlayStorage::new(hole.clone(), vec![(0, vec![1; 4096])]);
+        overlay.reserve(0..8192).unwrap();
+        overlay.drop_cache(1..2);
+        overlay.will_read(3..4);
+        overlay.sync().unwrap();
+        assert!(overlay.reads_from_memory());
         let memory = Arc::new(MemoryStorage::new("t", Vec::new()));
         let below = memory.reads_from_memory();
-        assert!(!below && !Masked::new(memory, Vec::new()).reads_from_memory());
-        masked.write_all_at(&[7; 8192], 0).unwrap();
-        masked.punch_hole(4000..5000).unwrap();
+        assert!(!below && !OverlayStorage::new(memory, Vec::new()).reads_from_memory());
+        overlay.write_all_at(&[7; 8192], 0).unwrap();
+        overlay.punch_hole(4000..5000).unwrap();
         let asked = hole.0.lock().unwrap();
         let expected = [
             ("reserve", 0..8192),
@@ -380,44 +380,44 @@ mod tests {
 
     proptest! {
         #[test]
-        fn masked_storage_behaves_as_the_storage_it_stands_for(
+        fn an_overlay_behaves_as_the_storage_below_it(
             ops in prop::collection::vec((0u8..4, 0u64..100, 0u64..60, any::<u8>()), 1..40),
         ) {
             let mut model: Vec<u8> = (0..100).collect();
             let inner = Arc::new(MemoryStorage::new("t", vec![0xee; 100]));
             inner.write_all_at(&model[20..90], 20).unwrap();
             let saved = vec![(0, model[..20].to_vec()), (90, model[90..].to_vec())];
-            let masked = Masked::new(inner.clone(), saved);
+            let overlay = OverlayStorage::new(inner.clone(), saved);
             for (op, start, len, byte) in ops {
                 let size = model.len() as u64;
                 match op {
                     0 => {
                         let bytes = vec![byte; len as usize];
-                        masked.write_all_at(&bytes, start).unwrap();
+                        overlay.write_all_at(&bytes, start).unwrap();
                         let end = (start + len) as usize;
                         // Covered bytes past the end need a length first; so do images.
                         if end > model.len() {
-                            masked.set_len(end as u64).unwrap();
+                            overlay.set_len(end as u64).unwrap();
                             model.resize(end, 0);
-                            masked.write_all_at(&bytes, start).unwrap();
+                            overlay.write_all_at(&bytes, start).unwrap();
                         }
                         model[start as usize..end].fill(byte);
                     }
                     1 if start + len <= size => {
-                        masked.punch_hole(start..start + len).unwrap();
+                        overlay.punch_hole(start..start + len).unwrap();
                         model[start as usize..(start + len) as usize].fill(0);
                     }
                     2 => {
-                        masked.set_len(start + len).unwrap();
+                        overlay.set_len(start + len).unwrap();
                         model.resize((start + len) as usize, 0);
                     }
                     _ => {}
                 }
                 let mut all = vec![0; model.len()];
-                masked.read_exact_at(&mut all, 0).unwrap();
+                overlay.read_exact_at(&mut all, 0).unwrap();
                 prop_assert_eq!(&all, &model);
                 let mut at = 0;
-                while let Some(data) = masked.next_data(at).unwrap() {
+                while let Some(data) = overlay.next_data(at).unwrap() {
                     prop_assert!(data.start >= at && data.end > data.start);
                     prop_assert!(model[at as usize..data.start as usize].iter().all(|b| *b == 0));
                     at = data.end;

@@ -1,27 +1,27 @@
-//! A target between the first and the last write of its mark.
+//! A target between the first and the last write of its marker.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::format::{Mark, SECTOR, covered, witness};
+use super::format::{Marker, SECTOR, regions, sentinel};
 use super::in_data;
-use super::overlay::Masked;
+use super::overlay::OverlayStorage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::sync::commit::room::Room;
 use crate::sync::recovery::redo::Redo;
 
-/// The bytes of `storage` where the mark lies, or would lie, of a target that was `target_len`
+/// The bytes of `storage` where the marker lies, or would lie, of a target that was `target_len`
 /// bytes long when it was marked; as far as the storage now reaches.
 ///
 /// # Errors
 /// `Io`.
-pub(in crate::sync) fn read_covered(
+pub(in crate::sync) fn read_regions(
     storage: &dyn Storage,
     target_len: u64,
 ) -> Result<Vec<(u64, Vec<u8>)>> {
     let len = storage.len()?;
-    covered(target_len)
+    regions(target_len)
         .into_iter()
         .map(|range| {
             let range = range.start..range.end.min(len).max(range.start);
@@ -34,47 +34,47 @@ pub(in crate::sync) fn read_covered(
         .collect()
 }
 
-/// Sets the mark, the witness first. Durable when it returns.
+/// Sets the marker, the sentinel page first. Durable when it returns.
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub(in crate::sync) fn set_mark(room: Room<'_>, mark: &Mark) -> Result<()> {
+pub(in crate::sync) fn set_marker(room: Room<'_>, marker: &Marker) -> Result<()> {
     let storage = room.storage();
-    begin_mark(room, mark)?;
+    begin_marker(room, marker)?;
     storage.sync()
 }
 
-/// Sets the mark, the witness first: that is durable when it returns, the rest is written.
+/// Sets the marker, the sentinel page first: that is durable when it returns, the rest is written.
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub(in crate::sync) fn begin_mark(room: Room<'_>, mark: &Mark) -> Result<()> {
+pub(in crate::sync) fn begin_marker(room: Room<'_>, marker: &Marker) -> Result<()> {
     let storage = room.storage();
-    let witness = witness(mark.target_len);
-    storage.write_all_at(&mark.fill(witness.clone()), 0)?;
+    let sentinel = sentinel(marker.target_len);
+    storage.write_all_at(&marker.fill(sentinel.clone()), 0)?;
     room.keep();
     storage.sync()?;
-    write_guard(storage, mark)
+    write_guard(storage, marker)
 }
 
-/// Makes the mark of a marked target whole again after a crash while it was set or lifted. What
-/// is left of it on the witness is not written, for it must not be lost now. Durable when it
+/// Makes the marker of a marked target whole again after a crash while it was set or lifted. What
+/// is left of it on the sentinel page is not written, for it must not be lost now. Durable when it
 /// returns.
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub(in crate::sync) fn mend_mark(storage: &dyn Storage, mark: &Mark) -> Result<()> {
-    begin_mend(storage, mark)?;
+pub(in crate::sync) fn repair_marker(storage: &dyn Storage, marker: &Marker) -> Result<()> {
+    begin_mend(storage, marker)?;
     storage.sync()
 }
 
-/// [`mend_mark`], written, not synced.
+/// [`repair_marker`], written, not synced.
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub(in crate::sync) fn begin_mend(storage: &dyn Storage, mark: &Mark) -> Result<()> {
-    let witness = witness(mark.target_len);
-    let wanted = mark.fill(witness.clone());
+pub(in crate::sync) fn begin_mend(storage: &dyn Storage, marker: &Marker) -> Result<()> {
+    let sentinel = sentinel(marker.target_len);
+    let wanted = marker.fill(sentinel.clone());
     let mut found = vec![0; wanted.len()];
     storage.read_exact_at(&mut found, 0)?;
     let sectors = wanted.chunks(SECTOR).zip(found.chunks(SECTOR));
@@ -83,19 +83,19 @@ pub(in crate::sync) fn begin_mend(storage: &dyn Storage, mark: &Mark) -> Result<
             storage.write_all_at(wanted, index * SECTOR as u64)?;
         }
     }
-    write_guard(storage, mark)
+    write_guard(storage, marker)
 }
 
-/// Puts `mark` in place of the one that the witness carries. The first sector that carries that one
-/// changes last, and what else is on the witness is written over once the new mark is durable; so
+/// Puts `marker` in place of the one that the sentinel page carries. The first sector that carries that one
+/// changes last, and what else is on the sentinel page is written over once the new marker is durable; so
 /// at every moment a crash leaves one of the two, and no more than one sector that was no marker is
-/// in doubt while the old one is found. The witness is durable when it returns, the rest is
+/// in doubt while the old one is found. The sentinel page is durable when it returns, the rest is
 /// written.
 ///
 /// # Errors
 /// `Io`, `NoSpace`; the target is marked, by either.
-pub(in crate::sync) fn begin_repoint(storage: &dyn Storage, mark: &Mark) -> Result<()> {
-    let wanted = mark.fill(witness(mark.target_len));
+pub(in crate::sync) fn begin_repoint(storage: &dyn Storage, marker: &Marker) -> Result<()> {
+    let wanted = marker.fill(sentinel(marker.target_len));
     let mut found = vec![0; wanted.len()];
     storage.read_exact_at(&mut found, 0)?;
     let sectors: Vec<(u64, &[u8])> = (0u64..)
@@ -104,7 +104,7 @@ pub(in crate::sync) fn begin_repoint(storage: &dyn Storage, mark: &Mark) -> Resu
         .collect();
     let mut markers: Vec<usize> = (0..sectors.len())
         .zip(found.chunks(SECTOR))
-        .filter(|(index, found)| Mark::is_marker(found, sectors[*index].0))
+        .filter(|(index, found)| Marker::is_marker(found, sectors[*index].0))
         .map(|(index, _)| index)
         .collect();
     if let [only] = markers[..] {
@@ -120,58 +120,58 @@ pub(in crate::sync) fn begin_repoint(storage: &dyn Storage, mark: &Mark) -> Resu
         }
         storage.sync()?;
     }
-    begin_mend(storage, mark)
+    begin_mend(storage, marker)
 }
 
-/// Writes the mark everywhere but on the witness, which carries it already.
+/// Writes the marker everywhere but on the sentinel page, which carries it already.
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-fn write_guard(storage: &dyn Storage, mark: &Mark) -> Result<()> {
-    let witness = witness(mark.target_len);
+fn write_guard(storage: &dyn Storage, marker: &Marker) -> Result<()> {
+    let sentinel = sentinel(marker.target_len);
     let len = storage.len()?;
-    for range in covered(mark.target_len) {
-        let range = range.start.max(witness.end)..range.end.min(len);
+    for range in regions(marker.target_len) {
+        let range = range.start.max(sentinel.end)..range.end.min(len);
         if !range.is_empty() {
-            storage.write_all_at(&mark.fill(range.clone()), range.start)?;
+            storage.write_all_at(&marker.fill(range.clone()), range.start)?;
         }
     }
     Ok(())
 }
 
-/// Shows the target without its mark, with the new length, tables and footers of `redo` in
-/// place. The length is durable when this returns, and so is the rest of the mark where that
+/// Shows the target without its marker, with the new length, tables and footers of `redo` in
+/// place. The length is durable when this returns, and so is the rest of the marker where that
 /// was only written; the tables are written, not synced.
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub(in crate::sync) fn unmask(
+pub(in crate::sync) fn open_overlay(
     storage: &Arc<dyn Storage>,
     redo: &Redo,
-    mark: Guard,
-) -> Result<Arc<Masked>> {
-    let masked = Masked::new(storage.clone(), redo.saved.clone());
-    let before = masked.len()?;
+    marker: Guard,
+) -> Result<Arc<OverlayStorage>> {
+    let overlay = OverlayStorage::new(storage.clone(), redo.saved.clone());
+    let before = overlay.len()?;
     if let Some(len) = redo.storage_len.filter(|len| *len != before) {
-        masked.set_len(len)?;
+        overlay.set_len(len)?;
     }
     let mut clears = false;
     redo.zeros(&mut |range| {
         clears = true;
-        masked.punch_hole(range)
+        overlay.punch_hole(range)
     })?;
     // Space that a crash may leave holding garbage must hold zeros before data goes in.
-    if mark == Guard::Written || before != masked.len()? || clears {
-        masked.sync()?;
+    if marker == Guard::Written || before != overlay.len()? || clears {
+        overlay.sync()?;
     }
     for (offset, bytes) in &redo.last {
-        masked.cover(*offset, bytes)?;
+        overlay.add_region(*offset, bytes)?;
     }
-    redo.tables(&mut |offset, bytes| masked.write_all_at(bytes, offset))?;
-    Ok(Arc::new(masked))
+    redo.tables(&mut |offset, bytes| overlay.write_all_at(bytes, offset))?;
+    Ok(Arc::new(overlay))
 }
 
-/// How far the mark is set, the witness apart.
+/// How far the marker is set, the sentinel page apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sync) enum Guard {
     /// A sync has to follow.
@@ -179,32 +179,32 @@ pub(in crate::sync) enum Guard {
     Durable,
 }
 
-/// Lifts the mark: what is in memory goes to its place, the witness last. All is durable when it
+/// Lifts the marker: what is in memory goes to its place, the sentinel page last. All is durable when it
 /// returns. Everything else must be durable before.
 ///
 /// # Errors
 /// `Io`, `NoSpace`; `VerifyFailed` when what was written does not read back, `MarkerInData` when
 /// the target would still look marked; it stays marked.
-pub(in crate::sync) fn lift_mark(storage: &dyn Storage, masked: &Masked) -> Result<()> {
-    let covers = masked.covered()?;
+pub(in crate::sync) fn lift_marker(storage: &dyn Storage, overlay: &OverlayStorage) -> Result<()> {
+    let regions = overlay.contents()?;
     // What was staged was checked; a log may be older, or not ours.
-    in_data::refuse_on(masked)?;
-    let witness = witness(storage.len()?);
-    for (start, bytes) in &covers {
-        let skip = usize::try_from(witness.end.saturating_sub(*start)).unwrap_or(usize::MAX);
+    in_data::refuse_on(overlay)?;
+    let sentinel = sentinel(storage.len()?);
+    for (start, bytes) in &regions {
+        let skip = usize::try_from(sentinel.end.saturating_sub(*start)).unwrap_or(usize::MAX);
         if let Some(rest) = bytes.get(skip..).filter(|rest| !rest.is_empty()) {
             storage.write_all_at(rest, start + skip as u64)?;
         }
     }
     storage.sync()?;
-    for (start, bytes) in &covers {
-        let skip = usize::try_from(witness.end.saturating_sub(*start)).unwrap_or(usize::MAX);
+    for (start, bytes) in &regions {
+        let skip = usize::try_from(sentinel.end.saturating_sub(*start)).unwrap_or(usize::MAX);
         if let Some(rest) = bytes.get(skip..).filter(|rest| !rest.is_empty()) {
             read_back(storage, start + skip as u64, rest)?;
         }
     }
-    if let Some((0, bytes)) = covers.first() {
-        let page = bytes.get(..index(&witness)).unwrap_or(bytes);
+    if let Some((0, bytes)) = regions.first() {
+        let page = bytes.get(..index(&sentinel)).unwrap_or(bytes);
         storage.write_all_at(page, 0)?;
     }
     storage.sync()
@@ -226,11 +226,11 @@ fn read_back(storage: &dyn Storage, offset: u64, wanted: &[u8]) -> Result<()> {
 }
 
 /// Length of the first page of a storage of `len` bytes.
-pub(in crate::sync) fn witness_len(len: u64) -> usize {
-    index(&witness(len))
+pub(in crate::sync) fn sentinel_len(len: u64) -> usize {
+    index(&sentinel(len))
 }
 
-/// Ranges under a mark are at most a MiB long.
+/// Ranges under a marker are at most a MiB long.
 fn index(range: &Range<u64>) -> usize {
     usize::try_from(range.end - range.start).unwrap_or(usize::MAX)
 }
@@ -283,8 +283,8 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_a_crash_tore_anywhere_becomes_whole_and_what_is_left_of_it_is_not_touched() {
-        let mark = Mark {
+    fn a_marker_that_a_crash_tore_anywhere_becomes_whole_and_what_is_left_of_it_is_not_touched() {
+        let marker = Marker {
             job: JobId([1; 16]),
             safety: Safety::Atomic,
             target_len: LEN,
@@ -294,14 +294,14 @@ mod tests {
         for left in 0..8u64 {
             let (disk, storage) = disk();
             let room = Room::for_marker(&*storage).unwrap();
-            set_mark(room, &mark).unwrap();
+            set_marker(room, &marker).unwrap();
             let whole = disk.contents("/d/t").unwrap();
             let torn = (0..8).filter(|sector| *sector != left);
             for sector in torn.chain([8, 20, LEN / 512 - 1]) {
                 storage.write_all_at(&[0xee; 512], sector * 512).unwrap();
             }
             disk.settle();
-            mend_mark(&*storage, &mark).unwrap();
+            repair_marker(&*storage, &marker).unwrap();
             assert!(
                 disk.contents("/d/t").unwrap() == whole,
                 "all but sector {left}"
@@ -324,15 +324,15 @@ mod tests {
         ] {
             let (disk, storage) = disk();
             let redo = redo(&file_ref, storage_len, zeros);
-            unmask(&storage, &redo, Guard::Durable).unwrap();
+            open_overlay(&storage, &redo, Guard::Durable).unwrap();
             let log = disk.log();
             let kinds: Vec<OpKind> = log.ops().map(|op| op.kind()).collect();
             assert_eq!(kinds[kinds.len() - 2..], [OpKind::Sync, OpKind::Write]);
         }
         let (disk, storage) = disk();
-        unmask(&storage, &Redo::default(), Guard::Durable).unwrap();
+        open_overlay(&storage, &Redo::default(), Guard::Durable).unwrap();
         assert!(disk.log().is_empty(), "nothing is new");
-        unmask(&storage, &Redo::default(), Guard::Written).unwrap();
+        open_overlay(&storage, &Redo::default(), Guard::Written).unwrap();
         assert_eq!(disk.log().syncs().len(), 1);
     }
 }

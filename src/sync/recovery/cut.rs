@@ -4,13 +4,13 @@ use super::redo::Redo;
 use crate::delta::{Header, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
-use crate::sync::marker::format::Mark;
+use crate::sync::marker::format::Marker;
 
 /// A marked target that lost bytes at its end, which nothing brings back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::sync) struct Cut {
     /// The marker that it carries.
-    pub mark: Mark,
+    pub marker: Marker,
     /// The least length that its log allows, in bytes.
     least: u64,
     /// Its length, in bytes.
@@ -18,7 +18,7 @@ pub(in crate::sync) struct Cut {
 }
 
 impl Cut {
-    /// Compares `storage`, which carries `mark`, with its log. The job may have changed the length
+    /// Compares `storage`, which carries `marker`, with its log. The job may have changed the length
     /// already or not, so all between the length at its start and its last one is allowed. A longer
     /// storage is not refused: it has all bytes that count.
     ///
@@ -26,7 +26,7 @@ impl Cut {
     /// `Io`, `Malformed`.
     pub fn find(
         storage: &dyn Storage,
-        mark: &Mark,
+        marker: &Marker,
         header: &Header,
         redo: &Redo,
     ) -> Result<Option<Cut>> {
@@ -43,7 +43,7 @@ impl Cut {
         };
         let len = storage.len()?;
         Ok((len < least).then(|| Cut {
-            mark: mark.clone(),
+            marker: marker.clone(),
             least,
             len,
         }))
@@ -51,16 +51,16 @@ impl Cut {
 
     /// The error for such a target.
     pub fn refusal(&self) -> Error {
-        let Cut { mark, least, len } = self;
+        let Cut { marker, least, len } = self;
         let what = format!(
             "the target is incomplete, and was cut after it was marked: it is {len} bytes long, \
              at least {least} are expected, and the {} bytes between are missing",
             least - len
         );
-        Error::new(ErrorKind::Marked, what).advise(format!(
+        Error::new(ErrorKind::Incomplete, what).advise(format!(
             "the missing bytes are lost: remove the marker (diskdelta recover TARGET --forget{}) \
              and sync again, or restore the disk to its length from a copy",
-            if mark.held { " --release" } else { "" }
+            if marker.held { " --release" } else { "" }
         ))
     }
 }

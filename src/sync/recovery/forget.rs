@@ -28,9 +28,9 @@ use crate::sync::endpoint::named::{check_log, check_name};
 use crate::sync::endpoint::path_target::read_job;
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
-use crate::sync::marker::format::{Mark, SECTOR, can_carry, covered};
+use crate::sync::marker::format::{Marker, SECTOR, can_carry, regions};
 use crate::sync::marker::in_data;
-use crate::sync::marker::set_lift::{begin_repoint, read_covered, witness_len};
+use crate::sync::marker::set_lift::{begin_repoint, read_regions, sentinel_len};
 use crate::sync::options::{Safety, Verify};
 use crate::units::BlockSize;
 
@@ -85,7 +85,7 @@ pub struct Forgotten {
 ///
 /// # Errors
 /// `InvalidInput` for a target without a marker, one that its log finishes, and where bytes are
-/// missing or have another length than the marker guards; `Marked` for a held target, unless that
+/// missing or have another length than the marker guards; `Incomplete` for a held target, unless that
 /// is given up too; `MarkerInData` for bytes that would look like a marker; `NotFound`,
 /// `Untrusted`, `TargetChanged`, `NoSpace`, `Io`, `Cancelled`.
 pub fn forget(target: &Target, bytes: &GuardedBytes, work: &Work) -> Result<Forgotten> {
@@ -100,12 +100,12 @@ fn forgotten(
     bytes: &GuardedBytes,
     work: &Work,
 ) -> Result<Forgotten> {
-    let mark = lost_mark(target, storage, bytes.held, work)?;
+    let marker = lost_marker(target, storage, bytes.held, work)?;
     // A log that is of no use may have been found elsewhere.
     let found = target.stage().clone();
     let target = &target.clone().with_stage(target.usual_stage().clone());
     let page = FirstPage::find(target, &**storage, work)?;
-    let parts = Part::all(&mark, &**storage, &page)?;
+    let parts = Part::all(&marker, &**storage, &page)?;
     refuse_gaps(&parts, bytes)?;
     let writes: Vec<_> = parts.iter().flat_map(|part| part.writes(bytes)).collect();
     let saved = overlaid(&**storage, &page, &writes)?;
@@ -131,17 +131,17 @@ fn forgotten(
             return Err(unchanged(error));
         }
     }
-    let new_mark = Mark {
+    let new_marker = Marker {
         job,
         safety: Safety::Atomic,
         target_len: storage.len()?,
         held: false,
         stage: target.stage().path(),
     };
-    begin_repoint(&**storage, &new_mark)
+    begin_repoint(&**storage, &new_marker)
         .and_then(|()| apply_marked(target, storage, &log, &redo, Verify::Written, None, work))
-        .map_err(|error| match Mark::find(&**storage) {
-            Ok(Some(mark)) if mark.job == job => needs_recovery(error),
+        .map_err(|error| match Marker::find(&**storage) {
+            Ok(Some(marker)) if marker.job == job => needs_recovery(error),
             Ok(Some(_)) => unchanged(error),
             _ => error.advise(
                 "the target is marked: run diskdelta recover TARGET, and where that finds no log, \
@@ -160,9 +160,14 @@ fn forgotten(
 }
 
 /// The marker of a target whose log is not there, or is damaged, or which was cut.
-fn lost_mark(target: &Target, storage: &Arc<dyn Storage>, held: bool, work: &Work) -> Result<Mark> {
+fn lost_marker(
+    target: &Target,
+    storage: &Arc<dyn Storage>,
+    held: bool,
+    work: &Work,
+) -> Result<Marker> {
     let refuse = |what: &'static str| Error::new(ErrorKind::InvalidInput, what);
-    let Some(mark) = Mark::find(&**storage)? else {
+    let Some(marker) = Marker::find(&**storage)? else {
         return Err(refuse("the target carries no marker"));
     };
     match state::find(target, storage, Touch::Nothing, work) {
@@ -184,12 +189,12 @@ fn lost_mark(target: &Target, storage: &Arc<dyn Storage>, held: bool, work: &Wor
         Err(error) if error.kind() == ErrorKind::Malformed => {}
         Err(error) => return Err(error),
     }
-    if mark.held && !held {
+    if marker.held && !held {
         let what = "the target is held, and its sidecar is lost, or it was cut";
-        return Err(Error::new(ErrorKind::Marked, what)
+        return Err(Error::new(ErrorKind::Incomplete, what)
             .advise("add --release to give up that it is held too"));
     }
-    Ok(mark)
+    Ok(marker)
 }
 
 /// What a run of this that did not finish has saved of the first page, before it wrote there.
@@ -217,11 +222,11 @@ impl FirstPage {
             Some((0, head)) if is_same => head,
             _ => return Ok(none),
         };
-        page.truncate(witness_len(len));
+        page.truncate(sentinel_len(len));
         let mut found = vec![0; page.len()];
         storage.read_exact_at(&mut found, 0)?;
         let mut sectors = (0u64..).step_by(SECTOR).zip(found.chunks(SECTOR));
-        let first = sectors.find(|(at, sector)| Mark::is_marker(sector, *at));
+        let first = sectors.find(|(at, sector)| Marker::is_marker(sector, *at));
         let page = FirstPage(page);
         Ok(match first {
             Some((at, _)) if !page.is_saved(at) => page,
@@ -260,26 +265,26 @@ impl Write {
 
 impl Part {
     /// Head and tail, as far as the storage now reaches.
-    fn all(mark: &Mark, storage: &dyn Storage, page: &FirstPage) -> Result<Vec<Part>> {
+    fn all(marker: &Marker, storage: &dyn Storage, page: &FirstPage) -> Result<Vec<Part>> {
         let len = storage.len()?;
         // A guest may have written any length.
-        let marked_len = match can_carry(mark.target_len) {
-            true => mark.target_len,
+        let marked_len = match can_carry(marker.target_len) {
+            true => marker.target_len,
             false => len,
         };
         let mut parts = Vec::new();
-        for (name, range) in ["head", "tail"].into_iter().zip(covered(marked_len)) {
+        for (name, range) in ["head", "tail"].into_iter().zip(regions(marked_len)) {
             let range = range.start.min(len)..range.end.min(len);
             let mut found = vec![0; index(range.end - range.start)];
             storage.read_exact_at(&mut found, range.start)?;
-            let wanted = mark.fill(range.clone());
+            let wanted = marker.fill(range.clone());
             let sectors = (range.start..).step_by(SECTOR);
             let mut marked: Vec<Range<u64>> = Vec::new();
             for ((at, found), wanted) in
                 sectors.zip(found.chunks(SECTOR)).zip(wanted.chunks(SECTOR))
             {
                 // The last sector may be a part of one, which is no marker by itself.
-                let is_marker = found == wanted || Mark::is_marker(found, at);
+                let is_marker = found == wanted || Marker::is_marker(found, at);
                 if !is_marker || page.is_saved(at) {
                     continue;
                 }
@@ -373,7 +378,7 @@ fn overlaid(
     page: &FirstPage,
     writes: &[Write],
 ) -> Result<Vec<(u64, Vec<u8>)>> {
-    let mut saved = read_covered(storage, storage.len()?)?;
+    let mut saved = read_regions(storage, storage.len()?)?;
     if let Some((0, head)) = saved.first_mut() {
         let FirstPage(page) = page;
         head[..page.len()].copy_from_slice(page);
@@ -395,7 +400,7 @@ fn overlaid(
 
 fn refuse_marker(saved: &[(u64, Vec<u8>)], len: u64) -> Result<()> {
     match saved.first() {
-        Some((0, head)) => in_data::refuse(&head[..witness_len(len)]),
+        Some((0, head)) => in_data::refuse(&head[..sentinel_len(len)]),
         _ => Ok(()),
     }
 }

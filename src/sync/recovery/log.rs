@@ -14,30 +14,30 @@ use crate::storage::{FileRef, HostDirectory, HostFile, SourceOptions, open_sourc
 use crate::sync::endpoint::path_target::{HostTargetOptions, read_job};
 use crate::sync::endpoint::target::{STAGE_SUFFIX, Target};
 use crate::sync::job::Job;
-use crate::sync::marker::format::Mark;
+use crate::sync::marker::format::Marker;
 
-/// `target`, which carries `mark`, with the log of its unfinished sync where that is found: among
+/// `target`, which carries `marker`, with the log of its unfinished sync where that is found: among
 /// `trusted`, for which the caller answers, or in the directories at hand.
 ///
 /// # Errors
-/// `Marked` for a copy of the disk that the log is for, and for a file under the log's name that
+/// `Incomplete` for a copy of the disk that the log is for, and for a file under the log's name that
 /// may not come from this program; `Io`.
 pub(in crate::sync) fn with_log(
     target: Target,
-    mark: &Mark,
+    marker: &Marker,
     host: &HostFile,
     trusted: Vec<FileRef>,
     options: &HostTargetOptions,
 ) -> Result<Target> {
     let limits = &options.image.limits;
     for file_ref in trusted {
-        if let Some(job) = job_of(&file_ref, mark, limits)? {
-            refuse_copy(mark, &job, host)?;
+        if let Some(job) = job_of(&file_ref, marker, limits)? {
+            refuse_copy(marker, &job, host)?;
             return Ok(target.with_trusted_stage(file_ref));
         }
     }
-    for file_ref in candidates(&target, mark, options)? {
-        let job = match job_of(&file_ref, mark, limits) {
+    for file_ref in candidates(&target, marker, options)? {
+        let job = match job_of(&file_ref, marker, limits) {
             Ok(job) => job,
             // A guest may name any file in its marker; one that is no log of ours is no log, nor is
             // a name that no file can have.
@@ -54,7 +54,7 @@ pub(in crate::sync) fn with_log(
         if !is_beside(&target, &file_ref) {
             // Several targets share that directory, so a copy of the target would find the log too.
             match is_in_reach(&job.target, &target, &file_ref) {
-                true => refuse_copy(mark, &job, host)?,
+                true => refuse_copy(marker, &job, host)?,
                 false => return Err(of_another(&job, &file_ref)),
             }
         }
@@ -69,7 +69,7 @@ pub(in crate::sync) fn untrusted(error: Error) -> Error {
     if error.kind() != ErrorKind::Untrusted {
         return error;
     }
-    error.of_kind(ErrorKind::Marked).advise(
+    error.of_kind(ErrorKind::Incomplete).advise(
         "the target is marked, and without its log it is lost: do not remove this file; find out \
          who changed it, and go on with it (--trust-log FILE), or move it elsewhere if it is of \
          another disk",
@@ -90,7 +90,11 @@ fn is_in_reach(path: &Path, target: &Target, log: &FileRef) -> bool {
 
 /// Where the log of a marked target can be: under its own name, under the one in the marker, or
 /// under the one that it was given when another sync wanted its name.
-fn candidates(target: &Target, mark: &Mark, options: &HostTargetOptions) -> Result<Vec<FileRef>> {
+fn candidates(
+    target: &Target,
+    marker: &Marker,
+    options: &HostTargetOptions,
+) -> Result<Vec<FileRef>> {
     let own = target.stage();
     let beside = target
         .file_ref()
@@ -100,12 +104,12 @@ fn candidates(target: &Target, mark: &Mark, options: &HostTargetOptions) -> Resu
     if let Some(path) = &options.log_directory {
         directories.push(Arc::new(HostDirectory::open(path)?));
     }
-    let marked = mark.stage.file_name();
+    let marked = marker.stage.file_name();
     let marked = marked.filter(|name| is_log_name(name.as_encoded_bytes()));
     let mut places = vec![own.clone()];
     for directory in directories {
         places.extend(marked.map(|name| FileRef::new(directory.clone(), name)));
-        places.extend(kept_log::find(&directory, mark.job)?);
+        places.extend(kept_log::find(&directory, marker.job)?);
     }
     Ok(places)
 }
@@ -122,9 +126,9 @@ fn is_beside(target: &Target, log: &FileRef) -> bool {
         .is_some_and(|file_ref| file_ref.hidden_sibling(STAGE_SUFFIX).path() == log.path())
 }
 
-fn job_of(file_ref: &FileRef, mark: &Mark, limits: &Limits) -> Result<Option<Job>> {
+fn job_of(file_ref: &FileRef, marker: &Marker, limits: &Limits) -> Result<Option<Job>> {
     let found = read_job(file_ref, limits)?;
-    Ok(found.and_then(|(id, _, job)| (id == mark.job).then_some(job)))
+    Ok(found.and_then(|(id, _, job)| (id == marker.job).then_some(job)))
 }
 
 fn of_another(job: &Job, log: &FileRef) -> Error {
@@ -132,7 +136,7 @@ fn of_another(job: &Job, log: &FileRef) -> Error {
         "the log of the unfinished sync is of one onto {}, which is not looked at from here",
         job.target.display()
     );
-    Error::new(ErrorKind::Marked, text).advise(format!(
+    Error::new(ErrorKind::Incomplete, text).advise(format!(
         "if this is that disk, moved, and not a copy of it, name the log: --trust-log {}",
         log.path().display()
     ))
@@ -140,17 +144,17 @@ fn of_another(job: &Job, log: &FileRef) -> Error {
 
 /// Refuses a marked disk that is the copy of the one its job is for: finishing the copy would take
 /// the log away that the other needs. One that was moved is not refused.
-fn refuse_copy(mark: &Mark, job: &Job, host: &HostFile) -> Result<()> {
+fn refuse_copy(marker: &Marker, job: &Job, host: &HostFile) -> Result<()> {
     let is_same = |other: &HostFile| other.is_same(host);
     // What is neither a file nor a block device is not opened.
     if HostFile::at(&job.target).as_ref().map_or(true, is_same) {
         return Ok(());
     }
     let live = SourceOptions::default().with_allow_writers(true);
-    let other = open_source(&job.target, &live).and_then(|other| Mark::find(&*other.storage));
+    let other = open_source(&job.target, &live).and_then(|other| Marker::find(&*other.storage));
     match other {
-        Ok(Some(found)) if found.job == mark.job => Err(Error::new(
-            ErrorKind::Marked,
+        Ok(Some(found)) if found.job == marker.job => Err(Error::new(
+            ErrorKind::Incomplete,
             format!(
                 "this is a copy of {}, which an unfinished sync left incomplete",
                 job.target.display()

@@ -18,7 +18,7 @@ use crate::sync::commit::full_copy::NEW_SUFFIX;
 use crate::sync::commit::sidecar;
 use crate::sync::endpoint::path_target::{HostTarget, HostTargetOptions, read_job};
 use crate::sync::endpoint::target::STAGE_SUFFIX;
-use crate::sync::marker::format::Mark;
+use crate::sync::marker::format::Marker;
 use crate::sync::options::Safety;
 
 /// The leavings of one sync that did not finish.
@@ -56,7 +56,7 @@ pub enum PendingKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Standstill {
-    /// It carries no mark of that sync.
+    /// It carries no marker of that sync.
     Unmarked,
     /// It is marked, and [`recover`] finishes it.
     Marked,
@@ -250,10 +250,10 @@ fn look_at_target(target: &Path, job: Option<JobId>) -> Standstill {
         Err(error) if error.kind() == ErrorKind::InUse => return Standstill::InUse,
         Err(_) => return Standstill::Missing,
     };
-    match Mark::find(&*opened.storage) {
-        Ok(Some(mark)) if Some(mark.job) == job => match mark.safety {
+    match Marker::find(&*opened.storage) {
+        Ok(Some(marker)) if Some(marker.job) == job => match marker.safety {
             // Or incomplete, as its sidecar says.
-            _ if mark.held => Standstill::Held,
+            _ if marker.held => Standstill::Held,
             Safety::Atomic => Standstill::Marked,
             Safety::InPlace => Standstill::Rerun,
         },

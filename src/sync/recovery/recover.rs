@@ -12,8 +12,8 @@ use crate::sync::commit::atomic::{earlier_log, retire};
 use crate::sync::commit::full_copy::new_file;
 use crate::sync::endpoint::named::check_name;
 use crate::sync::endpoint::target::Target;
-use crate::sync::marker::format::Mark;
-use crate::sync::marker::set_lift::mend_mark;
+use crate::sync::marker::format::Marker;
+use crate::sync::marker::set_lift::repair_marker;
 use crate::sync::options::Verify;
 use crate::sync::scan::kept;
 
@@ -45,7 +45,7 @@ pub enum Recovered {
 /// value says is durable. Running it again is harmless, also after a crash in the middle.
 ///
 /// # Errors
-/// `Marked` when the target is marked but its stage is not to be found, or the target has become
+/// `Incomplete` when the target is marked but its stage is not to be found, or the target has become
 /// shorter than its stage allows; `BaseMismatch` when
 /// somebody wrote to the target since; `Malformed` for a damaged stage; `NotFound`, `Io`,
 /// `NoSpace`, `VerifyFailed`, `Cancelled`.
@@ -64,17 +64,17 @@ pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
 /// Durable when it returns.
 ///
 /// # Errors
-/// `Marked` when the target is incomplete already, or held; otherwise as [`recover`].
+/// `Incomplete` when the target is incomplete already, or held; otherwise as [`recover`].
 pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
     let standing = match target.open_if_there()? {
         Some(storage) => state::find(target, &storage, Touch::Mend, work)?,
         None => state::complete_log(target, work)?.map_or(Standing::Clean, Standing::Foreign),
     };
     match standing {
-        Standing::Redo(mark, _) | Standing::Rerun(mark) | Standing::Held(mark, _) => {
-            return Err(mark.refusal().at_path(target.path()));
+        Standing::Redo(marker, _) | Standing::Rerun(marker) | Standing::Held(marker, _) => {
+            return Err(marker.refusal().at_path(target.path()));
         }
-        Standing::Lost(mark) => return Err(lost(&mark).at_path(target.path())),
+        Standing::Lost(marker) => return Err(lost(&marker).at_path(target.path())),
         Standing::Cut(cut) => return Err(cut.refusal().at_path(target.path())),
         Standing::Clean
         | Standing::Old
@@ -115,9 +115,9 @@ pub(in crate::sync) fn settled(
         Standing::Forgotten => Ok(Recovered::Forgotten),
         Standing::Rerun(_) => Ok(Recovered::Rerun),
         Standing::Held(..) => Ok(Recovered::Held),
-        Standing::Redo(mark, work_left) => {
+        Standing::Redo(marker, work_left) => {
             let (stage, redo) = *work_left;
-            mend_mark(&**storage, &mark)?;
+            repair_marker(&**storage, &marker)?;
             let target_len = redo.job()?.target_len;
             if storage.len()? > target_len {
                 // Space that was added before the crash may hold garbage: give it back first.
@@ -136,7 +136,7 @@ pub(in crate::sync) fn settled(
                 false => Recovered::New,
             })
         }
-        Standing::Lost(mark) => Err(lost(&mark)),
+        Standing::Lost(marker) => Err(lost(&marker)),
         Standing::Cut(cut) => Err(cut.refusal()),
         Standing::Foreign(_) => Err(Error::new(
             ErrorKind::BaseMismatch,
@@ -152,14 +152,14 @@ pub(in crate::sync) fn settled(
 }
 
 /// The error for a marked target whose log is not found.
-pub(in crate::sync) fn lost(mark: &Mark) -> Error {
+pub(in crate::sync) fn lost(marker: &Marker) -> Error {
     let what = "the target is incomplete, and the log that would finish it is not in the directory of \
                 the target nor in that for logs";
-    Error::new(ErrorKind::Marked, what).advise(format!(
+    Error::new(ErrorKind::Incomplete, what).advise(format!(
         "bring the log back, or name it if it is what the marker says: --trust-log {}; if it is \
          lost, give up the bytes under the marker: diskdelta recover TARGET --forget{}",
-        mark.stage.display(),
-        if mark.held { " --release" } else { "" }
+        marker.stage.display(),
+        if marker.held { " --release" } else { "" }
     ))
 }
 

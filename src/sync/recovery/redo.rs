@@ -7,7 +7,7 @@ use crate::delta::{Bookkeeping, Delta, FrameKind, Hash, VerifiedFrame};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Work;
 use crate::sync::job::Job;
-use crate::sync::marker::format::{Mark, covered};
+use crate::sync::marker::format::{Marker, regions};
 
 /// Saved ranges, last tables and lengths, gathered from a stage or sidecar; new tables, of which
 /// there may be any number, are read from it when they are needed.
@@ -15,19 +15,19 @@ use crate::sync::marker::format::{Mark, covered};
 pub(in crate::sync) struct Redo {
     /// The job, once its frame was met.
     pub job: Option<Job>,
-    /// The bytes under the mark, as they were before.
+    /// The bytes under the marker, as they were before.
     pub saved: Vec<(u64, Vec<u8>)>,
     /// Bytes that make the image whole again and come last, by offset, nowhere overlapping.
     pub last: BTreeMap<u64, Vec<u8>>,
     /// The new length of the storage.
     pub storage_len: Option<u64>,
-    /// What the covered ranges hold once the mark is lifted, where that was written down.
+    /// What the regions under the marker hold once the marker is lifted, where that was written down.
     pub final_state: Option<FinalState>,
     /// Where tables are read from.
     pub bookkeeping: Option<Bookkeeping>,
 }
 
-/// What is under the mark in the end: enough to tell a torn last write from a guest's.
+/// What is under the marker in the end: enough to tell a torn last write from a guest's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::sync) struct FinalState {
     /// The first page.
@@ -38,10 +38,10 @@ pub(in crate::sync) struct FinalState {
 
 impl FinalState {
     /// The state that `covers` describe, of a target whose first page is `page_len` bytes long.
-    pub fn of(covers: &[(u64, Vec<u8>)], page_len: usize) -> FinalState {
+    pub fn of(regions: &[(u64, Vec<u8>)], page_len: usize) -> FinalState {
         let mut rest = blake3::Hasher::new();
         let mut page = Vec::new();
-        for (start, bytes) in covers {
+        for (start, bytes) in regions {
             let (head, tail) = match start {
                 0 => bytes.split_at(page_len.min(bytes.len())),
                 _ => bytes.split_at(0),
@@ -95,7 +95,7 @@ impl Redo {
         let most = bookkeeping
             .limits()
             .table_bytes
-            .saturating_add(COVERED_BYTES);
+            .saturating_add(REGION_BYTES);
         let mut held_bytes = 0u64;
         bookkeeping.for_each(&mut |frame| {
             let bytes = redo.take(frame)?;
@@ -173,19 +173,19 @@ impl Redo {
         })
     }
 
-    /// Refuses a stage that does not hold all that `mark` covers: without it the mark could not be
+    /// Refuses a stage that does not hold all that `marker` covers: without it the marker could not be
     /// lifted, and what lies under it would be lost.
     ///
     /// # Errors
     /// `Malformed`.
-    pub fn check_covers(&self, mark: &Mark) -> Result<()> {
+    pub fn check_regions(&self, marker: &Marker) -> Result<()> {
         let saved = self.saved.iter();
         let saved = saved.map(|(start, bytes)| *start..*start + bytes.len() as u64);
-        if self.job()?.target_len == mark.target_len && saved.eq(covered(mark.target_len)) {
+        if self.job()?.target_len == marker.target_len && saved.eq(regions(marker.target_len)) {
             return Ok(());
         }
         Err(Error::malformed(
-            "the stage does not hold what lies under the mark",
+            "the stage does not hold what lies under the marker",
         ))
     }
 
@@ -225,8 +225,8 @@ fn overlay(map: &mut BTreeMap<u64, Vec<u8>>, offset: u64, bytes: Vec<u8>) {
     map.insert(offset, bytes);
 }
 
-/// What the mark covers at most, and the descriptions of job and end.
-const COVERED_BYTES: u64 = 4 << 20;
+/// What the marker covers at most, and the descriptions of job and end.
+const REGION_BYTES: u64 = 4 << 20;
 /// About what an entry takes.
 const PIECE_BYTES: u64 = 64;
 
@@ -243,8 +243,8 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn a_stage_that_lacks_what_the_mark_covers_is_refused() {
-        let mark = |target_len| Mark {
+    fn a_stage_that_lacks_what_the_marker_covers_is_refused() {
+        let marker = |target_len| Marker {
             job: JobId([1; 16]),
             safety: Safety::Atomic,
             target_len,
@@ -263,12 +263,12 @@ mod tests {
             saved: vec![(0, vec![1; 1 << 20]), (8 << 20, vec![2; 1 << 20])],
             ..Redo::default()
         };
-        redo.check_covers(&mark(9 << 20)).unwrap();
-        assert!(redo.check_covers(&mark((9 << 20) + 512)).is_err());
+        redo.check_regions(&marker(9 << 20)).unwrap();
+        assert!(redo.check_regions(&marker((9 << 20) + 512)).is_err());
         redo.saved[1].1.pop();
-        assert!(redo.check_covers(&mark(9 << 20)).is_err());
+        assert!(redo.check_regions(&marker(9 << 20)).is_err());
         redo.saved.remove(0);
-        assert!(redo.check_covers(&mark(9 << 20)).is_err());
+        assert!(redo.check_regions(&marker(9 << 20)).is_err());
     }
 
     fn gathered(frames: &[Frame<'_>], limits: &Limits) -> Result<Redo> {

@@ -15,27 +15,27 @@ use crate::sync::commit::atomic::{earlier_log, retire, set_aside};
 use crate::sync::commit::sidecar::{self, fresh_log};
 use crate::sync::endpoint::path_target::read_job;
 use crate::sync::endpoint::target::Target;
-use crate::sync::marker::format::Mark;
+use crate::sync::marker::format::Marker;
 use crate::sync::marker::in_data::begins_with_guest_data;
-use crate::sync::marker::overlay::Masked;
-use crate::sync::marker::set_lift::{read_covered, witness_len};
+use crate::sync::marker::overlay::OverlayStorage;
+use crate::sync::marker::set_lift::{read_regions, sentinel_len};
 
 /// What a target and its stage together say.
 pub(in crate::sync) enum Standing {
-    /// No stage, no mark.
+    /// No stage, no marker.
     Clean,
     /// The target is as it was; what was staged is kept for the next run.
     Old,
     /// The target is as it should become; the stage has done its work.
     New,
     /// Marked, with the complete stage that finishes it.
-    Redo(Mark, Box<(Delta, Redo)>),
+    Redo(Marker, Box<(Delta, Redo)>),
     /// Marked by an in-place sync, which has to run again.
-    Rerun(Mark),
-    /// Held and whole, with what lies under the mark.
-    Held(Mark, Box<Redo>),
+    Rerun(Marker),
+    /// Held and whole, with what lies under the marker.
+    Held(Marker, Box<Redo>),
     /// Marked, but what would finish it is not there.
-    Lost(Mark),
+    Lost(Marker),
     /// Marked, and shorter than the log that is there allows.
     Cut(Cut),
     /// Not marked, and neither as it was nor as it should become, or another file: what would
@@ -64,13 +64,13 @@ enum Beside {
     Foreign,
 }
 
-/// Finds out where the target stands. A first page that a crash tore while the mark was set or
+/// Finds out where the target stands. A first page that a crash tore while the marker was set or
 /// lifted, and nothing else, is mended here. That happens once: what was beside an unmarked target
 /// is set aside or removed, durably, or it would undo what a guest writes to that page later. With
 /// [`Touch::Nothing`] all stays as it is.
 ///
 /// # Errors
-/// `Untrusted` for a log, sidecar or the like that this program may not have made, `Marked` where
+/// `Untrusted` for a log, sidecar or the like that this program may not have made, `Incomplete` where
 /// that is the log of a marked target; `Io`,
 /// `Malformed` (a stage of a marked target that is damaged), `Cancelled`.
 pub(in crate::sync) fn find(
@@ -79,33 +79,33 @@ pub(in crate::sync) fn find(
     touch: Touch,
     work: &Work,
 ) -> Result<Standing> {
-    let mark = Mark::find(&**storage)?;
+    let marker = Marker::find(&**storage)?;
     let limits = &target.image_options().limits;
     for file_ref in [earlier_log(target.stage()), fresh_log(target.stage())] {
         // What is not ours is neither read nor removed.
         file_ref.open_own_if_there(Access::Read)?;
     }
     let opened = target.stage().open_own_if_there(Access::Read);
-    let opened = opened.map_err(|error| match mark {
+    let opened = opened.map_err(|error| match marker {
         Some(_) => untrusted(error),
         None => error,
     });
     let Some(file) = opened? else {
-        return Ok(mark.map_or(Standing::Clean, Standing::Lost));
+        return Ok(marker.map_or(Standing::Clean, Standing::Lost));
     };
     match sidecar::read(target.stage(), limits, work) {
         Ok(Some((header, redo))) => {
-            return match mark {
-                Some(mark) if mark.job == header.job => {
-                    if let Some(cut) = Cut::find(&**storage, &mark, &header, &redo)? {
+            return match marker {
+                Some(marker) if marker.job == header.job => {
+                    if let Some(cut) = Cut::find(&**storage, &marker, &header, &redo)? {
                         return Ok(Standing::Cut(cut));
                     }
                     match redo.final_state {
-                        Some(_) if mark.held => Ok(Standing::Held(mark, Box::new(redo))),
-                        _ => Ok(Standing::Rerun(mark)),
+                        Some(_) if marker.held => Ok(Standing::Held(marker, Box::new(redo))),
+                        _ => Ok(Standing::Rerun(marker)),
                     }
                 }
-                Some(mark) => Ok(Standing::Lost(mark)),
+                Some(marker) => Ok(Standing::Lost(marker)),
                 None => {
                     let beside = beside_sidecar(storage, &redo)?;
                     let standing = settled(storage, beside, header.job, touch)?;
@@ -124,18 +124,18 @@ pub(in crate::sync) fn find(
     let stage = match Delta::from_storage(file, limits) {
         Ok(stage) if stage.header().purpose == Purpose::Stage => stage,
         Err(error) if error.kind() != ErrorKind::Malformed => return Err(error),
-        _ => return Ok(mark.map_or(Standing::Old, Standing::Lost)),
+        _ => return Ok(marker.map_or(Standing::Old, Standing::Lost)),
     };
-    match mark {
-        Some(mark) if mark.job == stage.header().job => {
+    match marker {
+        Some(marker) if marker.job == stage.header().job => {
             let redo = Redo::load(&stage, work, &|_| Ok(()))?;
-            redo.check_covers(&mark)?;
-            if let Some(cut) = Cut::find(&**storage, &mark, stage.header(), &redo)? {
+            redo.check_regions(&marker)?;
+            if let Some(cut) = Cut::find(&**storage, &marker, stage.header(), &redo)? {
                 return Ok(Standing::Cut(cut));
             }
-            Ok(Standing::Redo(mark, Box::new((stage, redo))))
+            Ok(Standing::Redo(marker, Box::new((stage, redo))))
         }
-        Some(mark) => Ok(Standing::Lost(mark)),
+        Some(marker) => Ok(Standing::Lost(marker)),
         None => {
             let beside = beside_stage(target, storage, &stage, work)?;
             let standing = match settled(storage, beside, stage.header().job, touch)? {
@@ -221,11 +221,11 @@ fn beside_sidecar(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Beside> {
     if !job.is_for(&**storage)? {
         return Ok(Beside::Foreign);
     }
-    let now = read_covered(&**storage, job.target_len)?;
-    let page_len = witness_len(storage.len()?);
+    let now = read_regions(&**storage, job.target_len)?;
+    let page_len = sentinel_len(storage.len()?);
     let state = FinalState::of(&now, page_len);
     let old = FinalState::of(&redo.saved, page_len);
-    // The last page written is the first one torn: everything else under the mark is in place.
+    // The last page written is the first one torn: everything else under the marker is in place.
     if let Some(last) = redo
         .final_state
         .as_ref()
@@ -268,8 +268,8 @@ fn beside_stage(
         return Ok(Beside::Foreign);
     }
     let len = storage.len()?;
-    let page_len = witness_len(len);
-    let now = read_covered(&**storage, job.target_len)?;
+    let page_len = sentinel_len(len);
+    let now = read_regions(&**storage, job.target_len)?;
     let state = FinalState::of(&now, page_len);
     let old = FinalState::of(&redo.saved, page_len);
     if is_of_forget(stage) {
@@ -360,7 +360,10 @@ fn with_page(
     page: &[u8],
     ask: &dyn Fn(&dyn Image) -> Result<bool>,
 ) -> Result<bool> {
-    let shown: Arc<dyn Storage> = Arc::new(Masked::new(storage.clone(), vec![(0, page.to_vec())]));
+    let shown: Arc<dyn Storage> = Arc::new(OverlayStorage::new(
+        storage.clone(),
+        vec![(0, page.to_vec())],
+    ));
     match image::open_storage(shown, format, target.image_options()) {
         Ok(image) => ask(&*image),
         Err(error) if error.kind() == ErrorKind::Malformed => Ok(false),

@@ -110,7 +110,7 @@ impl Keeper {
         // What this run believes stays what it was when it began.
         self.kept
             .clone()
-            .map_or(Ok(()), |mut kept| kept.mark(ranges))
+            .map_or(Ok(()), |mut kept| kept.record_intent(ranges))
     }
 
     /// Puts the successor in its place: the target, `storage`, is durable. Durable when it returns.
@@ -124,7 +124,7 @@ impl Keeper {
 
 /// Does for a recovered target, `storage`, what the sync would have done: `path` is what its job
 /// recorded, and is believed only in the target's directory or its log's, or where the caller named
-/// it. Without a sound successor the marks stay, and the marked ranges are read the next time.
+/// it. Without a sound successor the intents stay, and their ranges are read the next time.
 ///
 /// # Errors
 /// `Io`, `NoSpace`, `Poisoned`.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use diskdelta::delta::{Base, Delta, DeltaOptions, FrameKind, Old, create};
 use diskdelta::image::{self, CreateFormat, CreateOptions, ImageOptions, Raw};
 use diskdelta::storage::{Directory, FileRef, MemoryStorage, Storage};
-use diskdelta::sync::{BaseCheck, Mark, Outcome, Recovered, Target, Verify, apply_delta, recover};
+use diskdelta::sync::{
+    BaseCheck, Marker, Outcome, Recovered, Target, Verify, apply_delta, recover,
+};
 use diskdelta::{BlockSize, manifest};
 
 use super::super::craft::delta::DeltaFile;
@@ -54,7 +56,7 @@ pub fn apply(data: &[u8]) -> Depth {
         Ok(report) => report,
     };
     assert!(
-        Mark::find(&Store::new("t", after.clone()))
+        Marker::find(&Store::new("t", after.clone()))
             .unwrap()
             .is_none()
     );

@@ -114,7 +114,7 @@ fn kept(manifest: &Manifest, store: Arc<dyn Storage>) {
     let mut kept = KeptManifest::open(store.clone(), &limits()).unwrap();
     let before = kept.marked().to_vec();
     assert!(before.windows(2).all(|pair| pair[0].end < pair[1].start));
-    kept.mark([7..9, 4096..8192]).unwrap();
+    kept.record_intent([7..9, 4096..8192]).unwrap();
     let reopened = KeptManifest::open(store, &limits()).unwrap();
     for range in before.iter().chain(&[7..9, 4096..8192]) {
         assert!(
@@ -143,7 +143,8 @@ fn structured(input: &mut Input<'_>) -> (Vec<u8>, bool) {
     writer.finish().unwrap();
     if input.one_in(4) {
         let mut kept = KeptManifest::open(store.clone(), &limits()).unwrap();
-        kept.mark(Some(input.below(1 << 30)..1 << 30)).unwrap();
+        kept.record_intent(Some(input.below(1 << 30)..1 << 30))
+            .unwrap();
     }
     let mut file = store.to_vec();
     let count = input.below(5);

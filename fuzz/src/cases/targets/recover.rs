@@ -1,10 +1,10 @@
-//! Recovery after a sync was cut off, with stage or mark damaged since.
+//! Recovery after a sync was cut off, with stage or marker damaged since.
 
 use std::sync::Arc;
 
 use diskdelta::image::CreateFormat;
 use diskdelta::storage::Storage;
-use diskdelta::sync::{self, Mark, Mode, Recovered, Safety, Source, SyncOptions, Verify};
+use diskdelta::sync::{self, Marker, Mode, Recovered, Safety, Source, SyncOptions, Verify};
 use diskdelta::{ErrorKind, Result};
 
 use super::super::craft::delta::DeltaFile;
@@ -97,7 +97,7 @@ impl Case {
             Recovered::New => self.holds(lab, &[&self.new]),
             Recovered::Old => self.holds(lab, &[&self.old]),
             Recovered::Rerun => {
-                assert!(mark(lab).is_some(), "to be run again, and not marked");
+                assert!(marker(lab).is_some(), "to be run again, and not marked");
                 self.sync(lab).expect("the same sync runs again");
                 self.holds(lab, &[&self.new]);
             }
@@ -110,7 +110,7 @@ impl Case {
     fn after_seen(&self, lab: &Lab, left: &Lab, damaged: &Lab, said: Result<Recovered>) {
         match said {
             Ok(Recovered::New) => self.holds(lab, &[&self.new]),
-            Ok(Recovered::Rerun) => assert!(mark(lab).is_some()),
+            Ok(Recovered::Rerun) => assert!(marker(lab).is_some()),
             Ok(_) => self.holds(lab, &[&self.old, &self.new]),
             Err(error) => {
                 refusal(error.kind());
@@ -138,8 +138,8 @@ impl Case {
     ) {
         match (said, stage) {
             (Ok(Recovered::New), Some(stage)) => {
-                assert!(mark(lab).is_none(), "called new, and marked");
-                if self.format == CreateFormat::Raw && mark(damaged).is_some() {
+                assert!(marker(lab).is_none(), "called new, and marked");
+                if self.format == CreateFormat::Raw && marker(damaged).is_some() {
                     let found = content(&lab.bytes("t").unwrap(), self.format);
                     let wanted = overlaid(&found, &{
                         let mut stage = stage.clone();
@@ -149,14 +149,14 @@ impl Case {
                     assert!(found == wanted, "called new, and not what the stage says");
                 }
             }
-            (Ok(Recovered::Rerun), _) => assert!(mark(lab).is_some()),
-            (Ok(_), _) => assert!(mark(lab).is_none(), "called whole, and marked"),
+            (Ok(Recovered::Rerun), _) => assert!(marker(lab).is_some()),
+            (Ok(_), _) => assert!(marker(lab).is_none(), "called whole, and marked"),
             (Err(error), _) => refusal(error.kind()),
         }
     }
 
     fn holds(&self, lab: &Lab, wanted: &[&Vec<u8>]) {
-        assert!(mark(lab).is_none(), "a mark is left");
+        assert!(marker(lab).is_none(), "a marker is left");
         let found = content(&lab.bytes("t").unwrap(), self.format);
         assert!(wanted.iter().any(|it| **it == found), "neither old nor new");
     }
@@ -165,7 +165,7 @@ impl Case {
 fn refusal(kind: ErrorKind) {
     let kinds = [
         ErrorKind::Malformed,
-        ErrorKind::Marked,
+        ErrorKind::Incomplete,
         ErrorKind::BaseMismatch,
         ErrorKind::LimitExceeded,
         ErrorKind::Unsupported,
@@ -177,12 +177,12 @@ fn refusal(kind: ErrorKind) {
     assert!(kinds.contains(&kind), "{kind:?}");
 }
 
-fn mark(lab: &Lab) -> Option<Mark> {
+fn marker(lab: &Lab) -> Option<Marker> {
     let store: Arc<dyn Storage> = Arc::new(Store::new("t", lab.bytes("t")?));
-    Mark::find(&*store).unwrap()
+    Marker::find(&*store).unwrap()
 }
 
-/// Damages the stage or sidecar, or the mark, as `input` says.
+/// Damages the stage or sidecar, or the marker, as `input` says.
 fn damage(lab: &Lab, input: &mut Input<'_>) -> Damage {
     let stage = lab.list().into_iter().find(|it| it.ends_with("-stage"));
     let Some(name) = stage else {
@@ -206,7 +206,7 @@ fn damage(lab: &Lab, input: &mut Input<'_>) -> Damage {
             lab.insert(&name, Bytes::new(&bytes));
             Damage::Seen
         }
-        2 if mark(lab).is_some() => {
+        2 if marker(lab).is_some() => {
             // Whole sectors of the first page: lost, or of another job.
             let mut target = lab.bytes("t").unwrap();
             let sector = input.below(8) * 512;

@@ -1,6 +1,6 @@
 //! Disks that lie on another host and are written there, by a *disk agent*.
 //!
-//! What has to be done to such disks (renames, marks, undo files, disk states, reading back) is
+//! What has to be done to such disks (renames, markers, undo files, disk states, reading back) is
 //! done at their host, by the same [`HostDisks`](super::HostDisks) that does it here. Each call of
 //! the end that runs the job starts an agent there, which does this one thing and ends. Where it
 //! needs the other side's disk, the end that dialled answers for it over the same line, as the

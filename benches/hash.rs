@@ -71,7 +71,7 @@ fn by_block_size_and_threads(criterion: &mut Criterion, setting: &Setting, path:
     }
 }
 
-fn root(path: &Path, block_size: BlockSize, work: &Work) -> manifest::Root {
+fn root(path: &Path, block_size: BlockSize, work: &Work) -> diskdelta::Hash {
     let storage = Arc::new(FileStorage::open_read(path).unwrap());
     let image = Raw::open(storage).unwrap();
     manifest::root_of(&image, block_size, work).unwrap()

@@ -2,6 +2,7 @@
 //! leaving the target half done.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 pub mod delta;
@@ -9,13 +10,13 @@ pub mod diff;
 pub mod error;
 #[cfg(feature = "failback")]
 pub mod failback;
+mod hash;
 pub mod image;
 #[cfg(feature = "failback")]
 pub mod journal;
 pub mod limits;
 mod location;
 pub mod manifest;
-#[cfg(feature = "cli")]
 pub mod progress;
 mod random;
 mod ration;
@@ -29,6 +30,7 @@ pub mod text;
 pub mod units;
 
 pub use error::{Error, ErrorKind, Result};
+pub use hash::Hash;
 pub use limits::Limits;
 pub use location::{Location, NbdAddress, RemoteAddress};
 pub use progress::{CancelToken, MOST_THREADS, Phase, Progress, Silent, Work};

@@ -129,7 +129,7 @@ proptest! {
             create_link(&base, &source, map, file.clone(), next, &options(), &work()).unwrap();
         let root = manifest::root_of(&source, BlockSize::MIN, &work()).unwrap();
         prop_assert_eq!(next.root(), root);
-        prop_assert_eq!(trailer.result_root.as_ref(), Some(root.as_bytes()));
+        prop_assert_eq!(trailer.result_root, Some(root));
         let (now, said) = applied(file.to_vec(), &old, BaseCheck::Whole);
         said.unwrap();
         prop_assert!(now == new);
@@ -229,7 +229,9 @@ fn a_delta_made_from_a_manifest_tells_of_old_bytes_where_both_blocks_are_equally
         .unwrap();
     let mut olds = olds.into_inner().unwrap();
     olds.sort_by_key(|it| it.0);
-    let first = Old::Hash(blake3::hash(&old[..PAGE]).into());
+    let first = Old::Hash(diskdelta::Hash::from_bytes(
+        blake3::hash(&old[..PAGE]).into(),
+    ));
     assert_eq!(olds, [(0, first), (2, Old::Unknown), (3, Old::Zeros)]);
 }
 
@@ -254,7 +256,9 @@ fn a_merged_frame_tells_of_old_bytes_only_where_they_are_the_bases() {
             .unwrap();
         olds.into_inner().unwrap()
     };
-    let page = Old::Hash(blake3::hash(&disks[0][PAGE..2 * PAGE]).into());
+    let page = Old::Hash(diskdelta::Hash::from_bytes(
+        blake3::hash(&disks[0][PAGE..2 * PAGE]).into(),
+    ));
     assert_eq!(olds(&links[..1]), [page]);
     assert!(olds(&links).iter().all(|old| *old == Old::Unknown));
 }
@@ -329,7 +333,7 @@ fn a_delta_that_lies_about_its_result_changes_nothing() {
     let (old, new) = (disk(&[1, 2, 3, 0, 1], 0), disk(&[1, 3, 3, 2, 0], 0));
     let root = |bytes: &[u8]| {
         let root = manifest::root_of(&image(bytes), BlockSize::MIN, &work()).unwrap();
-        Some(*root.as_bytes())
+        Some(root)
     };
     let crafted = |result_root| {
         let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
@@ -375,7 +379,7 @@ fn a_delta_fits_a_disk_with_holes_wherever_its_frames_begin_and_end() {
         new[range.clone()].copy_from_slice(&disk(&[2, 3, 2, 3], 0)[range.clone()]);
         let root = |bytes: &[u8]| {
             let root = manifest::root_of(&image(bytes), BlockSize::MIN, &work()).unwrap();
-            Some(*root.as_bytes())
+            Some(root)
         };
         let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
         let header = Header {
@@ -469,7 +473,11 @@ fn a_frame_of_exactly_the_allowed_length_is_taken_and_no_longer_one() {
 
 #[test]
 fn a_frame_is_held_to_the_limit_whatever_is_known_of_the_old_bytes() {
-    for old in [Old::Unknown, Old::Zeros, Old::Hash([1; 32])] {
+    for old in [
+        Old::Unknown,
+        Old::Zeros,
+        Old::Hash(diskdelta::Hash::from_bytes([1; 32])),
+    ] {
         let delta = |limit: u32| {
             let limits = Limits::default().with_frame_bytes(limit);
             let file = one_frame(&[5; PAGE], old);

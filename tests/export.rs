@@ -346,7 +346,7 @@ fn with_frames(old: &[u8], changes: &[(usize, usize, u8)]) -> (Delta, Vec<u8>) {
     }
     let root = |disk: &[u8]| {
         let root = manifest::root_of(&raw(disk), BlockSize::MIN, &work()).unwrap();
-        Some(*root.as_bytes())
+        Some(root)
     };
     writer.finish(root(old), root(&new)).unwrap();
     (Delta::from_storage(file, &Limits::default()).unwrap(), new)

@@ -446,7 +446,7 @@ fn append(
     replica: &Replica,
     bytes: &[u8],
     changed: Option<Changed>,
-) -> Result<(Appended, manifest::Root)> {
+) -> Result<(Appended, diskdelta::Hash)> {
     let next = next();
     let appended = replica.append(&image(bytes), changed, &next, &|| Ok(()), &work())?;
     let manifest = manifest::Manifest::from_storage(next, &diskdelta::Limits::default())?;
@@ -457,7 +457,7 @@ fn append_remote(
     replica: &Replica,
     bytes: &[u8],
     changed: Option<Changed>,
-) -> Result<(Appended, manifest::Root)> {
+) -> Result<(Appended, diskdelta::Hash)> {
     let (line, next) = (Line::to(bytes), next());
     let len = bytes.len() as u64;
     let appended =
@@ -563,7 +563,7 @@ fn shown(image: &dyn Image) -> Vec<u8> {
     bytes
 }
 
-fn root(bytes: &[u8]) -> manifest::Root {
+fn root(bytes: &[u8]) -> diskdelta::Hash {
     manifest::root_of(&image(bytes), BlockSize::default(), &work()).unwrap()
 }
 

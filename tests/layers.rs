@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("text", ""),
     ("error", "text"),
     ("location", "text error"),
+    ("hash", "error"),
     ("random", "error"),
     ("setters", ""),
     ("ration", ""),
@@ -26,35 +27,35 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "manifest",
-        "error random limits units progress storage image",
+        "error hash random limits units progress storage image",
     ),
-    ("diff", "error units progress storage image manifest"),
+    ("diff", "error hash units progress storage image manifest"),
     (
         "delta",
-        "error random setters limits units progress storage image manifest diff",
+        "error hash random setters limits units progress storage image manifest diff",
     ),
     ("journal", "error random limits units progress storage"),
     (
         "sync",
-        "error random setters limits units progress storage image manifest diff delta",
+        "error hash random setters limits units progress storage image manifest diff delta",
     ),
     (
         "replica",
-        "error random limits units progress storage image manifest diff delta sync",
+        "error hash random limits units progress storage image manifest diff delta sync",
     ),
     (
         "remote",
-        "text error location random setters ration limits units progress storage image manifest diff \
+        "text error location hash random setters ration limits units progress storage image manifest diff \
          delta sync",
     ),
     (
         "failback",
-        "text error location random setters limits units progress storage image manifest diff delta \
+        "text error location hash random setters limits units progress storage image manifest diff delta \
          journal sync replica remote",
     ),
     (
         "cli",
-        "text error location limits units progress storage image manifest diff delta journal sync replica \
+        "text error location hash limits units progress storage image manifest diff delta journal sync replica \
          remote failback",
     ),
 ];

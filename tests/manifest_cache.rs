@@ -48,7 +48,7 @@ impl Lab {
     }
 
     /// Reads the disk, and has it kept.
-    fn keep(&self, name: &str) -> manifest::Root {
+    fn keep(&self, name: &str) -> diskdelta::Hash {
         let (manifest, was_kept) = self.look_up(name).manifest_or_read(None, &work()).unwrap();
         assert!(!was_kept);
         manifest.root()

@@ -18,7 +18,9 @@ use diskdelta::sync::{
     BaseCheck, Marker, Mode, Outcome, Recovered, Safety, Source, SyncOptions, Target, Verified,
     Verify, apply_delta, recover, sample, sync,
 };
-use diskdelta::{BlockSize, CancelToken, Error, ErrorKind, Extent, Limits, Phase, Progress, Work};
+use diskdelta::{
+    BlockSize, CancelToken, Error, ErrorKind, Extent, Hash, Limits, Phase, Progress, Work,
+};
 use proptest::prelude::*;
 use watched::WatchedDirectory;
 
@@ -402,7 +404,9 @@ fn the_way_back_is_not_made_from_another_base_than_the_deltas() {
     };
     let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
     let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
-    let old = Old::Hash(blake3::hash(&vec![9; LEN - 4096]).into());
+    let old = Old::Hash(diskdelta::Hash::from_bytes(
+        blake3::hash(&vec![9; LEN - 4096]).into(),
+    ));
     let new = vec![5; LEN - 4096];
     writer.push(&Frame::data(4096, &new, old, None)).unwrap();
     writer.finish(None, None).unwrap();
@@ -962,7 +966,7 @@ fn delta_of(len: u64, frame: &Frame<'_>) -> Delta {
 #[test]
 fn a_delta_that_is_told_by_what_it_touches_fits_only_disks_of_its_base_s_length() {
     let old = noise(16 * PAGE);
-    let hash = Old::Hash(*blake3::hash(&old[..PAGE]).as_bytes());
+    let hash = Old::Hash(Hash::from_bytes(blake3::hash(&old[..PAGE]).into()));
     let delta = delta_of(old.len() as u64, &Frame::data(0, &[3; PAGE], hash, None));
     let work = Work::with_threads(1).unwrap();
     let apply = |base: &[u8], verify| {
@@ -995,7 +999,7 @@ fn a_delta_that_is_told_by_what_it_touches_fits_only_disks_of_its_base_s_length(
 #[test]
 fn long_zeros_are_told_from_their_base_by_one_hash_of_all_of_it() {
     let old = noise(3 << 20);
-    let hash = Old::Hash(*blake3::hash(&old[PAGE..]).as_bytes());
+    let hash = Old::Hash(Hash::from_bytes(blake3::hash(&old[PAGE..]).into()));
     let zeros = Frame::zero(PAGE as u64, (old.len() - PAGE) as u64, hash);
     let delta = delta_of(old.len() as u64, &zeros);
     let directory = WatchedDirectory::new();

@@ -82,7 +82,7 @@ fn written(setting: &Setting, name: &str, disk_len: u64, step: u64) -> Manifest 
         bytes[..8].copy_from_slice(&block.to_le_bytes());
         bytes[8] = u8::from(block % step == step - 1);
         writer
-            .push(block, &manifest::Hash::from_bytes(bytes))
+            .push(block, &diskdelta::Hash::from_bytes(bytes))
             .unwrap();
     }
     writer.finish().unwrap();

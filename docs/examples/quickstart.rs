@@ -6,8 +6,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use diskdelta::Hash;
 use diskdelta::image::ImageOptions;
-use diskdelta::manifest::{self, Root};
+use diskdelta::manifest;
 use diskdelta::storage::SourceOptions;
 use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, SyncOptions, sync};
 use diskdelta::units::format_size;
@@ -85,7 +86,7 @@ fn open(path: &Path) -> diskdelta::Result<HostSource> {
     HostSource::open(path, &ImageOptions::default(), &SourceOptions::default())
 }
 
-fn root(path: &Path, work: &Work) -> diskdelta::Result<Root> {
+fn root(path: &Path, work: &Work) -> diskdelta::Result<Hash> {
     manifest::root_of(&**open(path)?.image(), BlockSize::default(), work)
 }
 

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::delta::{self, Delta, DeltaOptions, Hash, Purpose};
+use crate::delta::{self, Delta, DeltaOptions, Purpose};
+use crate::hash::Hash;
 use crate::image::Format;
 use crate::storage::{FileRef, Privacy};
 use crate::sync::{self, BaseCheck, HostSource, HostTarget, Verify};
 use crate::units::{format_count, format_size};
-use crate::{BlockSize, Limits, Result, manifest};
+use crate::{BlockSize, Limits, Result};
 use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
@@ -200,7 +201,7 @@ fn show(args: &ShowArgs, context: &Context) -> Ended {
 
 fn print(delta: &Delta, context: &Context) -> Ended {
     let (header, trailer) = (delta.header(), delta.trailer());
-    let hex = |root: Hash| manifest::Hash::from_bytes(root).to_string();
+    let hex = |root: Hash| root.to_string();
     let object = Object {
         purpose: match header.purpose {
             Purpose::Portable => "delta",

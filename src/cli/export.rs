@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use crate::image::Format;
-use crate::manifest;
 use crate::storage::{Access, FileRef, resolve};
 use crate::sync::{HostSource, export_delta};
 use crate::units::format_size;
@@ -63,7 +62,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         data_bytes: trailer.data_bytes,
         zeroed_bytes: trailer.zero_bytes,
         file_bytes: file_len(&args.to)?,
-        root: root.map(|root| manifest::Hash::from_bytes(root).to_string()),
+        root: root.map(|root| root.to_string()),
     };
     context.print(&object, || {
         format!(

@@ -83,9 +83,7 @@ fn print_any(
         granularity_bytes: report.granularity_bytes,
         verified: verified_name(report.verified),
         unreadable: unreadable.collect(),
-        root: report
-            .root
-            .map(|root| crate::manifest::Hash::from_bytes(root).to_string()),
+        root: report.root.map(|root| root.to_string()),
         elapsed_seconds: report.elapsed.as_secs_f64(),
         sent_bytes: traffic.map(|it| it.sent_bytes),
         received_bytes: traffic.map(|it| it.received_bytes),

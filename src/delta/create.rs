@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{DeltaWriter, Frame, Header, JobId, Old, Purpose, Trailer};
 use crate::diff::{CompareOptions, Content, Known, ManifestDifference, against, compare};
 use crate::error::Result;
+use crate::hash::Hash;
 use crate::image::Image;
-use crate::manifest::{Manifest, ManifestUpdater, ManifestWriter, RangeSet, Root, reopen, root_of};
+use crate::manifest::{Manifest, ManifestUpdater, ManifestWriter, RangeSet, reopen, root_of};
 use crate::progress::{Phase, Work};
 use crate::setters::setters;
 use crate::storage::Storage;
@@ -80,7 +81,7 @@ pub fn create(
         let options = CompareOptions::default();
         compare(source, base, &options, work, &|difference| {
             let old = match difference.old {
-                Content::Bytes(bytes) => Old::Hash(blake3::hash(bytes).into()),
+                Content::Bytes(bytes) => Old::Hash(Hash::of(bytes)),
                 Content::Zeros(_) => Old::Zeros,
             };
             frames.push(difference.offset, difference.new, old)
@@ -169,12 +170,12 @@ impl Frames {
         })
     }
 
-    fn finish(self, base: Root, result: Root) -> Result<Trailer> {
+    fn finish(self, base: Hash, result: Hash) -> Result<Trailer> {
         let writer = self
             .writer
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        writer.finish(Some(*base.as_bytes()), Some(*result.as_bytes()))
+        writer.finish(Some(base), Some(result))
     }
 
     fn push(&self, offset: u64, new: Content<'_>, old: Old) -> Result<()> {
@@ -225,7 +226,7 @@ impl Against<'_> {
         let there = manifest.block_size().range(block, manifest.disk_len());
         Ok(match self.base.hash(block)? {
             None => Old::Zeros,
-            Some(hash) if here == there => Old::Hash(hash.into()),
+            Some(hash) if here == there => Old::Hash(hash),
             Some(_) => Old::Unknown,
         })
     }

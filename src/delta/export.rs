@@ -85,7 +85,7 @@ pub fn export(
     }));
     let image = image::open_storage(base.storage.clone(), base.format, &options)?;
     if image.disk_len() != header.base_len
-        || *root_of(&*image, header.block_size, work)?.as_bytes() != base_root
+        || root_of(&*image, header.block_size, work)? != base_root
     {
         return Err(
             other_base("the base is not what the delta was made from").at_path(base.storage.path())
@@ -109,7 +109,7 @@ pub fn export(
     })?;
     new.finish()?;
     let made = image::open_storage(child.clone(), base.format, &options)?;
-    if *root_of(&*made, header.block_size, work)?.as_bytes() != result_root {
+    if root_of(&*made, header.block_size, work)? != result_root {
         return Err(Error::new(
             ErrorKind::VerifyFailed,
             "the child does not read as the delta's result",

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::{Error, Result};
+use crate::hash::Hash;
 use crate::random::random;
 use crate::units::BlockSize;
 
@@ -12,9 +13,6 @@ pub const HEADER_LEN: usize = 128;
 pub const FRAME_LEN: usize = 112;
 /// Length of a trailer's payload in bytes.
 pub const TRAILER_LEN: usize = 160;
-
-/// A BLAKE3 hash.
-pub type Hash = [u8; 32];
 
 /// Names one job, so that records of an earlier run are never taken for this one's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -234,12 +232,12 @@ impl FrameHeader {
         put(&mut out, 16, &self.offset.to_le_bytes());
         put(&mut out, 24, &self.len.to_le_bytes());
         put(&mut out, 32, &self.stored_len.to_le_bytes());
-        put(&mut out, 40, &self.new_hash);
+        put(&mut out, 40, self.new_hash.as_bytes());
         match self.old {
             Old::Unknown => {}
             Old::Hash(hash) => {
                 out[6] = 1;
-                put(&mut out, 72, &hash);
+                put(&mut out, 72, hash.as_bytes());
             }
             Old::Zeros => out[6] = 2,
         }
@@ -260,7 +258,7 @@ impl FrameHeader {
             .ok_or_else(|| Error::malformed("unknown frame kind").in_field("frame kind"))?;
         let old = match bytes[6] {
             0 => Old::Unknown,
-            1 => Old::Hash(take(bytes, 72)),
+            1 => Old::Hash(Hash::from_bytes(take(bytes, 72))),
             2 => Old::Zeros,
             _ => return Err(Error::malformed("unknown kind of old bytes").in_field("frame old")),
         };
@@ -274,7 +272,7 @@ impl FrameHeader {
             offset: u64::from_le_bytes(take(bytes, 16)),
             len: u64::from_le_bytes(take(bytes, 24)),
             stored_len: u32::from_le_bytes(take(bytes, 32)),
-            new_hash: take(bytes, 40),
+            new_hash: Hash::from_bytes(take(bytes, 40)),
             old,
         })
     }
@@ -309,14 +307,14 @@ impl Trailer {
         put(&mut out, 0, &self.frame_count.to_le_bytes());
         put(&mut out, 8, &self.data_bytes.to_le_bytes());
         put(&mut out, 16, &self.zero_bytes.to_le_bytes());
-        put(&mut out, 32, &self.digest);
+        put(&mut out, 32, self.digest.as_bytes());
         if let Some(root) = &self.base_root {
             out[24] = 1;
-            put(&mut out, 64, root);
+            put(&mut out, 64, root.as_bytes());
         }
         if let Some(root) = &self.result_root {
             out[25] = 1;
-            put(&mut out, 96, root);
+            put(&mut out, 96, root.as_bytes());
         }
         out
     }
@@ -330,9 +328,9 @@ impl Trailer {
             frame_count: u64::from_le_bytes(take(bytes, 0)),
             data_bytes: u64::from_le_bytes(take(bytes, 8)),
             zero_bytes: u64::from_le_bytes(take(bytes, 16)),
-            digest: take(bytes, 32),
-            base_root: (bytes[24] == 1).then(|| take(bytes, 64)),
-            result_root: (bytes[25] == 1).then(|| take(bytes, 96)),
+            digest: Hash::from_bytes(take(bytes, 32)),
+            base_root: (bytes[24] == 1).then(|| Hash::from_bytes(take(bytes, 64))),
+            result_root: (bytes[25] == 1).then(|| Hash::from_bytes(take(bytes, 96))),
         };
         if trailer.encode() != *bytes {
             return Err(Error::malformed("reserved bytes are not zero").in_field("trailer"));
@@ -481,8 +479,8 @@ mod tests {
             offset: 4096,
             len: 5,
             stored_len: 5,
-            new_hash: [1; 32],
-            old: Old::Hash([2; 32]),
+            new_hash: Hash::from_bytes([1; 32]),
+            old: Old::Hash(Hash::from_bytes([2; 32])),
         };
         let bytes = frame.encode(HEADER.job, b"hello");
         assert_eq!(FrameHeader::decode(&bytes).unwrap(), frame);
@@ -504,9 +502,9 @@ mod tests {
             frame_count: 1,
             data_bytes: 2,
             zero_bytes: 3,
-            digest: [4; 32],
+            digest: Hash::from_bytes([4; 32]),
             base_root: None,
-            result_root: Some([5; 32]),
+            result_root: Some(Hash::from_bytes([5; 32])),
         };
         assert_eq!(Trailer::decode(&trailer.encode()).unwrap(), trailer);
     }

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::format::{FRAME_LEN, FrameHeader, FrameKind, Hash, JobId, Old};
+use super::format::{FRAME_LEN, FrameHeader, FrameKind, JobId, Old};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::limits::Limits;
 use crate::storage::Storage;
 use crate::units::is_zero;
@@ -104,7 +105,7 @@ impl RawFrame {
             );
         }
         if !carries {
-            let empty = stored.is_empty() && !header.compressed && header.new_hash == [0; 32];
+            let empty = stored.is_empty() && !header.compressed && header.new_hash == Hash::ZERO;
             return if empty {
                 Ok(VerifiedFrame {
                     header,
@@ -129,7 +130,7 @@ impl RawFrame {
         if bytes.len() != len {
             return Err(self.wrong("a frame's payload has another length than it says", storage));
         }
-        if blake3::hash(&bytes) != blake3::Hash::from_bytes(header.new_hash) {
+        if Hash::of(&bytes) != header.new_hash {
             return Err(self.wrong("a frame's bytes do not fit its hash", storage));
         }
         Ok(VerifiedFrame {
@@ -151,7 +152,7 @@ impl RawFrame {
 pub(crate) fn fits_old(old: &Old, bytes: &[u8]) -> bool {
     match old {
         Old::Unknown => false,
-        Old::Hash(hash) => blake3::hash(bytes) == blake3::Hash::from_bytes(*hash),
+        Old::Hash(hash) => Hash::of(bytes) == *hash,
         Old::Zeros => is_zero(bytes),
     }
 }
@@ -160,6 +161,6 @@ pub(crate) fn fits_old(old: &Old, bytes: &[u8]) -> bool {
 pub(crate) fn fits_new(kind: FrameKind, new_hash: &Hash, bytes: &[u8]) -> bool {
     match kind {
         FrameKind::Zero => is_zero(bytes),
-        _ => blake3::hash(bytes) == blake3::Hash::from_bytes(*new_hash),
+        _ => Hash::of(bytes) == *new_hash,
     }
 }

@@ -24,7 +24,7 @@ mod writer;
 pub(crate) use bookkeeping::Bookkeeping;
 pub use create::{Base, DeltaOptions, create, create_link};
 pub use export::{ExportBase, export};
-pub use format::{FrameHeader, FrameKind, Hash, Header, JobId, Old, Purpose, Trailer};
+pub use format::{FrameHeader, FrameKind, Header, JobId, Old, Purpose, Trailer};
 pub use frame::VerifiedFrame;
 pub(crate) use frame::{fits_new, fits_old};
 pub use merge::merge;

@@ -3,6 +3,7 @@
 use super::format::{FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header};
 use super::reader::read_header;
 use crate::error::Result;
+use crate::hash::Hash;
 use crate::limits::Limits;
 use crate::storage::Storage;
 
@@ -47,7 +48,7 @@ fn first_frame(
     let is_right = !frame.compressed
         && frame.sequence == 0
         && frame.is_sealed(header.job, &head, &bytes)
-        && blake3::hash(&bytes) == blake3::Hash::from_bytes(frame.new_hash);
+        && Hash::of(&bytes) == frame.new_hash;
     Ok(is_right.then_some((frame.kind, bytes)))
 }
 

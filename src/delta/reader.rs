@@ -11,6 +11,7 @@ use super::frame::{RawFrame, VerifiedFrame};
 use super::overlaps::Overlaps;
 use super::scan::{Batch, Scanner};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::limits::Limits;
 use crate::progress::Work;
 use crate::storage::Storage;
@@ -171,7 +172,7 @@ impl Delta {
                 .caused_by(std::io::Error::other(format!("disk offset {overlap:#x}"))));
         }
         let trailer = &self.trailer;
-        if digest.finalize() != blake3::Hash::from_bytes(trailer.digest)
+        if Hash::finish(&digest) != trailer.digest
             || (count, data_bytes, zero_bytes)
                 != (trailer.frame_count, trailer.data_bytes, trailer.zero_bytes)
         {

@@ -4,14 +4,14 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use blake3::Hash;
+use crate::hash::Hash;
 
 use super::format::FrameKind;
 use super::reader::Delta;
 use super::sorter::{Sorter, Table};
 use crate::error::Result;
 use crate::image::Image;
-use crate::manifest::{HashPass, HashedRun, ManifestWriter, Root, Sink, Visit};
+use crate::manifest::{HashPass, HashedRun, ManifestWriter, Sink, Visit};
 use crate::progress::{Phase, Work};
 use crate::units::{BlockSize, is_zero};
 
@@ -20,7 +20,7 @@ use crate::units::{BlockSize, is_zero};
 ///
 /// # Errors
 /// Those of [`Delta::verify`] and of reading `base`.
-pub(crate) fn roots(delta: &Delta, base: &dyn Image, work: &Work) -> Result<(Root, Root)> {
+pub(crate) fn roots(delta: &Delta, base: &dyn Image, work: &Work) -> Result<(Hash, Hash)> {
     let block_size = delta.header().block_size;
     let preview = Preview {
         delta,
@@ -75,7 +75,7 @@ impl Preview<'_> {
             }
             Ok(true)
         })?;
-        Ok((!is_zero(&bytes)).then(|| blake3::hash(&bytes)))
+        Ok((!is_zero(&bytes)).then(|| Hash::of(&bytes)))
     }
 
     /// Whether a block of the base may be another one in the result, which has it.

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Delta, DeltaWriter, Frame, FrameKind, Old, Trailer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::image::Image;
 use crate::progress::Work;
 
@@ -35,7 +36,7 @@ pub fn reverse(
         let new = |range: Range<u64>| {
             let local = |at: u64| usize::try_from(at - frame.offset()).unwrap_or(usize::MAX);
             match frame.bytes().get(local(range.start)..local(range.end)) {
-                Some(bytes) => Old::Hash(blake3::hash(bytes).into()),
+                Some(bytes) => Old::Hash(Hash::of(bytes)),
                 // A frame of zeros has none.
                 None => Old::Zeros,
             }

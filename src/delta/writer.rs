@@ -4,11 +4,10 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::format::{
-    FrameHeader, FrameKind, HEADER_LEN, Hash, Header, Old, Trailer, digest_hasher,
-};
+use super::format::{FrameHeader, FrameKind, HEADER_LEN, Header, Old, Trailer, digest_hasher};
 use super::frame::VerifiedFrame;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::storage::Storage;
 
 /// A frame ready to be written: hashed, and compressed where that pays.
@@ -34,7 +33,7 @@ impl<'a> Frame<'a> {
             compressed: payload.is_some(),
             offset,
             len: new.len() as u64,
-            new_hash: blake3::hash(new).into(),
+            new_hash: Hash::of(new),
             old,
             payload: payload.map_or(Cow::Borrowed(new), Cow::Owned),
         }
@@ -113,7 +112,7 @@ impl<'a> Frame<'a> {
             compressed: false,
             offset,
             len,
-            new_hash: [0; 32],
+            new_hash: Hash::ZERO,
             old: Old::Unknown,
             payload: Cow::Borrowed(&[]),
         }
@@ -150,7 +149,7 @@ impl DeltaWriter {
             frame_count: 0,
             data_bytes: 0,
             zero_bytes: 0,
-            digest: [0; 32],
+            digest: Hash::ZERO,
             base_root: None,
             result_root: None,
         };
@@ -208,7 +207,7 @@ impl DeltaWriter {
     /// # Errors
     /// `Io`, `NoSpace`.
     pub fn finish(mut self, base_root: Option<Hash>, result_root: Option<Hash>) -> Result<Trailer> {
-        self.trailer.digest = self.digest.finalize().into();
+        self.trailer.digest = Hash::finish(&self.digest);
         self.trailer.base_root = base_root;
         self.trailer.result_root = result_root;
         let payload = self.trailer.encode();
@@ -339,7 +338,7 @@ mod tests {
             |_| {},
             |frame| frame.payload = Cow::Borrowed(&[0]),
             |frame| frame.compressed = true,
-            |frame| frame.new_hash = [1; 32],
+            |frame| frame.new_hash = Hash::from_bytes([1; 32]),
         ];
         for (number, lie) in lies.into_iter().enumerate() {
             let (storage, mut writer) = writer(Purpose::Portable);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use blake3::Hash;
+use crate::hash::Hash;
 
 use crate::error::Result;
 use crate::manifest::{Group, Manifest, blocks_of, parent_of};
@@ -71,6 +71,6 @@ mod tests {
         let manifest = manifest::build(&image, BlockSize::MIN, &work).unwrap();
         let known = Known::new(&manifest);
         assert_eq!(known.hash(3).unwrap(), None);
-        assert_eq!(known.hash(2).unwrap(), Some(blake3::hash(&[7; 4096])));
+        assert_eq!(known.hash(2).unwrap(), Some(Hash::of(&[7; 4096])));
     }
 }

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use blake3::Hash;
+use crate::hash::Hash;
 
 use crate::error::Result;
 use crate::image::Image;
-use crate::manifest::{Group, Groups, HashPass, Manifest, ManifestWriter, Root, Sink};
+use crate::manifest::{Group, Groups, HashPass, Manifest, ManifestWriter, Sink};
 use crate::progress::{Phase, Work};
 use crate::units::{BlockSize, Extent};
 
@@ -26,7 +26,7 @@ pub enum Newer {
 #[non_exhaustive]
 pub struct AgainstManifest {
     /// The image's root, at the manifest's block size.
-    pub root: Root,
+    pub root: Hash,
     /// Whole blocks that differ, ascending, neighbours of one kind joined.
     pub extents: Vec<Extent>,
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::hash::HashPass;
 use super::kept::{refuse_other, save_once};
 use super::read::Manifest;
-use super::tree::Root;
 use super::update::ManifestUpdater;
 use super::write::ManifestWriter;
 use crate::error::Result;
+use crate::hash::Hash;
 use crate::image::Image;
 use crate::limits::Limits;
 use crate::progress::{Phase, Work};
@@ -73,7 +73,7 @@ pub fn build_at(
 ///
 /// # Errors
 /// As [`build`].
-pub fn root_of(image: &dyn Image, block_size: BlockSize, work: &Work) -> Result<Root> {
+pub fn root_of(image: &dyn Image, block_size: BlockSize, work: &Work) -> Result<Hash> {
     let disk_len = image.disk_len();
     let mut writer = ManifestWriter::root_only(disk_len, block_size);
     work.progress().begin(Phase::Hash, Some(disk_len));

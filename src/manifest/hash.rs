@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use blake3::Hash;
+use crate::hash::Hash;
 
 use super::plan::{Part, Plan, Unit};
 use super::ranges::RangeSet;
@@ -271,7 +271,7 @@ impl<'a> Shared<'a> {
         let len = (end - start) as usize;
         let bytes = &mut buffer[..len];
         self.read(start..end, pieces, bytes)?;
-        let hash = |block: &[u8]| (!is_zero(block)).then(|| blake3::hash(block));
+        let hash = |block: &[u8]| (!is_zero(block)).then(|| Hash::of(block));
         let hashes: Vec<_> = blocks_of(bytes, block_size).map(hash).collect();
         self.visit.data(&HashedRun {
             first_block: blocks.start,

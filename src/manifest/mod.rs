@@ -1,7 +1,7 @@
 //! Manifests: the checksums of every block of one image at one moment.
 //!
 //! A block's hash is the plain BLAKE3 of its bytes; a block that is all zero has none. A tree
-//! above the hashes ends in one [`Root`], which stands for the contents, the length and the block
+//! above the hashes ends in one [`Hash`], which stands for the contents, the length and the block
 //! size of the disk. The cost of a manifest follows the blocks that hold data, not the length of
 //! the disk: holes are never read, and zero subtrees take no space.
 //!
@@ -34,13 +34,11 @@ mod tree;
 mod update;
 mod write;
 
-pub use blake3::Hash;
 pub(crate) use build::reopen;
 pub use build::{build, build_at, build_to, root_of, update_to};
 pub use hash::{HashPass, HashedRun, Visit};
 pub use kept::{KeptManifest, Staged, save, stage};
 pub use read::{Group, Groups, Manifest};
-pub use tree::Root;
 pub use update::ManifestUpdater;
 pub use write::{ManifestWriter, Sink};
 

@@ -5,10 +5,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use blake3::Hash;
+use crate::hash::Hash;
 
 use super::format::{HEADER_LEN, Header, RowRef, row};
-use super::tree::{Digest, Occupancy, Root, Shape, blocks_under, child_of, node_hash, slot_of};
+use super::tree::{
+    Digest, Occupancy, Shape, blocks_under, child_of, node_hash, root_above, slot_of,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::{FileStorage, Storage};
@@ -23,7 +25,7 @@ use crate::units::BlockSize;
 pub struct Manifest {
     storage: Arc<dyn Storage>,
     shape: Shape,
-    root: Root,
+    root: Hash,
     header: Header,
 }
 
@@ -43,7 +45,7 @@ impl Manifest {
         Header::decode(&bytes)
             .and_then(|header| Self::check(header, len, limits))
             .map(|(header, shape)| Manifest {
-                root: Root::from_bytes(header.root),
+                root: Hash::from_bytes(header.root),
                 storage: Arc::clone(&storage),
                 shape,
                 header,
@@ -63,7 +65,7 @@ impl Manifest {
     }
 
     /// What stands for the whole disk.
-    pub fn root(&self) -> Root {
+    pub fn root(&self) -> Hash {
         self.root
     }
 
@@ -236,7 +238,7 @@ impl Manifest {
             return Err(Error::malformed("more blocks than the disk has").in_field("data_blocks"));
         }
         let top_hash = (!top.occupancy.is_empty()).then_some(&top.hash);
-        if Root::above(&shape, top_hash).as_bytes() != &header.root {
+        if root_above(&shape, top_hash).as_bytes() != &header.root {
             return Err(Error::malformed("the root is not that of the top node").in_field("root"));
         }
         Ok((header, shape))

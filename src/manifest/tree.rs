@@ -1,66 +1,17 @@
 //! The hash tree: which nodes a disk has, and what each of them hashes.
 
-use std::fmt;
-use std::str::FromStr;
-
-use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::units::BlockSize;
 
-/// The hash that stands for the contents, the length and the block size of a disk.
-///
-/// Equal roots mean equal disks; roots are worth comparing only at equal block size. Shown and
-/// parsed as 64 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Root(Digest);
-
-impl Root {
-    /// A root from its 32 bytes.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Root(bytes)
+/// The root above the tree's top node; `None` where every block of the disk is zero.
+pub(crate) fn root_above(shape: &Shape, top: Option<&Digest>) -> Hash {
+    let mut hasher = blake3::Hasher::new_derive_key(ROOT_CONTEXT);
+    hasher.update(&shape.disk_len.to_le_bytes());
+    hasher.update(&shape.block_size.bytes().to_le_bytes());
+    if let Some(top) = top {
+        hasher.update(top);
     }
-
-    /// Its 32 bytes.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// The root above the tree's top node; `None` where every block of the disk is zero.
-    pub(crate) fn above(shape: &Shape, top: Option<&Digest>) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key(ROOT_CONTEXT);
-        hasher.update(&shape.disk_len.to_le_bytes());
-        hasher.update(&shape.block_size.bytes().to_le_bytes());
-        if let Some(top) = top {
-            hasher.update(top);
-        }
-        Root(hasher.finalize().into())
-    }
-}
-
-impl fmt::Display for Root {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        blake3::Hash::from_bytes(self.0).fmt(f)
-    }
-}
-
-impl fmt::Debug for Root {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Root({self})")
-    }
-}
-
-impl FromStr for Root {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match blake3::Hash::from_hex(text) {
-            Ok(hash) => Ok(Root(hash.into())),
-            Err(cause) => Err(
-                Error::new(ErrorKind::InvalidInput, "a root is 64 hex digits")
-                    .in_field("root")
-                    .caused_by(cause),
-            ),
-        }
-    }
+    Hash::finish(&hasher)
 }
 
 /// 32 bytes of BLAKE3.
@@ -238,8 +189,8 @@ mod tests {
 
     #[test]
     fn a_root_reads_back_from_its_text() {
-        let root = Root::above(&Shape::new(5, BlockSize::MIN), None);
-        assert_eq!(root.to_string().parse::<Root>().unwrap(), root);
-        assert!("abc".parse::<Root>().is_err());
+        let root = root_above(&Shape::new(5, BlockSize::MIN), None);
+        assert_eq!(root.to_string().parse::<Hash>().unwrap(), root);
+        assert!("abc".parse::<Hash>().is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use blake3::Hash;
+use crate::hash::Hash;
 
 use super::read::Manifest;
 use super::write::{ManifestWriter, Sink};

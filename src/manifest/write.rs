@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use blake3::Hash;
+use crate::hash::Hash;
 
 use super::format::{HEADER_LEN, Header, RowRef, row};
 use super::read::Group;
-use super::tree::{Occupancy, Root, Shape, node_hash, parent_of, slot_of};
+use super::tree::{Occupancy, Shape, node_hash, parent_of, root_above, slot_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::units::BlockSize;
@@ -87,11 +87,11 @@ impl ManifestWriter {
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn finish(mut self) -> Result<Root> {
+    pub fn finish(mut self) -> Result<Hash> {
         for level in 1..=self.shape.height {
             self.close(level)?;
         }
-        let root = Root::above(&self.shape, self.top.as_ref().map(|top| &top.hash));
+        let root = root_above(&self.shape, self.top.as_ref().map(|top| &top.hash));
         let header = Header {
             // At most 16 MiB.
             block_size: self.shape.block_size.bytes() as u32,

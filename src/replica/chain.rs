@@ -10,9 +10,10 @@ use super::link::{DELTA, Link, MANIFEST};
 use super::remote_link::remote_link;
 use crate::delta::{Delta, DeltaOptions, FrameKind, Stack, Trailer, create_link, merge};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::image::{self, CreateOptions, Image, ImageOptions};
 use crate::limits::Limits;
-use crate::manifest::{KeptManifest, Manifest, ManifestWriter, Root};
+use crate::manifest::{KeptManifest, Manifest, ManifestWriter};
 use crate::progress::Work;
 use crate::storage::{Access, Directory, FileRef, MemoryStorage, Privacy, Storage};
 use crate::sync::SourceBackend;
@@ -38,7 +39,7 @@ struct Held {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     /// The root of the disk that the changes were made to.
-    pub since: Root,
+    pub since: Hash,
     /// The byte ranges that can differ from it.
     pub ranges: Vec<Range<u64>>,
 }
@@ -50,7 +51,7 @@ pub struct Appended {
     /// Bytes of the disk that changed, zeros among them.
     pub changed_bytes: u64,
     /// The root of what the chain gives now.
-    pub root: Root,
+    pub root: Hash,
 }
 
 impl Held {
@@ -202,7 +203,7 @@ impl Replica {
     /// # Errors
     /// `NotFound` where there is no chain; `BaseMismatch` where a link does not follow the one
     /// before it; as [`manifest`](Self::manifest); `Cancelled`.
-    pub fn verify(&self, work: &Work) -> Result<Root> {
+    pub fn verify(&self, work: &Work) -> Result<Hash> {
         let held = self.held()?.ok_or_else(|| self.missing())?;
         let mut reached = None;
         self.each_link(&held, &mut |delta| {
@@ -213,7 +214,7 @@ impl Replica {
                 None => {
                     // Not the result's: the disk may have grown before the chain was put together.
                     let zeros = zeros(delta.header().base_len)?;
-                    *zeros.manifest().root().as_bytes()
+                    zeros.manifest().root()
                 }
             };
             let result = trailer
@@ -232,7 +233,7 @@ impl Replica {
         let kept = self.manifest_of(&held)?;
         let manifest = kept.manifest();
         manifest.verify()?;
-        match *manifest.root().as_bytes() == root {
+        match manifest.root() == root {
             true => Ok(manifest.root()),
             false => Err(Error::new(
                 ErrorKind::BaseMismatch,

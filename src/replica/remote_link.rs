@@ -89,8 +89,8 @@ pub(super) fn remote_link(
         }
     }
     let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let (from, to) = (*base.root().as_bytes(), *manifest.root().as_bytes());
-    Ok((writer.finish(Some(from), Some(to))?, manifest))
+    let trailer = writer.finish(Some(base.root()), Some(manifest.root()))?;
+    Ok((trailer, manifest))
 }
 
 /// The blocks in which ranges lie, or more where there are very many.

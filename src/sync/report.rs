@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::options::{Mode, Safety, SyncOptions, Verify};
-use crate::delta::Hash;
+use crate::hash::Hash;
 
 /// How a sync ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -56,7 +56,10 @@ fn a_block_hash_is_the_plain_hash_of_its_bytes() {
         let from = block * BLOCK;
         let bytes = &disk[from..disk.len().min(from + BLOCK)];
         let hash = manifest.hash(block as u64).unwrap();
-        assert_eq!(hash, Some(blake3::hash(bytes)));
+        assert_eq!(
+            hash,
+            Some(diskdelta::Hash::from_bytes(blake3::hash(bytes).into()))
+        );
     }
     assert_eq!(manifest.hash(601).unwrap(), None);
     assert_eq!(manifest.hash(u64::MAX).unwrap(), None);
@@ -166,7 +169,10 @@ impl Visit for Seen {
     fn data(&self, run: &HashedRun<'_>) -> Result<()> {
         for (block, bytes, hash) in run.blocks() {
             let zero = bytes.iter().all(|byte| *byte == 0);
-            assert_eq!(hash, (!zero).then(|| blake3::hash(bytes)));
+            assert_eq!(
+                hash,
+                (!zero).then(|| diskdelta::Hash::from_bytes(blake3::hash(bytes).into()))
+            );
             self.0.lock().unwrap().push((block, bytes.to_vec()));
         }
         Ok(())
@@ -282,7 +288,7 @@ fn an_error_from_a_visitor_or_a_sink_comes_out_and_a_panic_hangs_nobody() {
         }
     }
     impl Sink for Failing {
-        fn data(&mut self, _first: u64, _hashes: &[Option<manifest::Hash>]) -> Result<()> {
+        fn data(&mut self, _first: u64, _hashes: &[Option<diskdelta::Hash>]) -> Result<()> {
             Err(diskdelta::Error::new(ErrorKind::NoSpace, "full"))
         }
         fn zeros(&mut self, _blocks: Range<u64>) -> Result<()> {
@@ -309,7 +315,7 @@ fn an_error_from_a_visitor_or_a_sink_comes_out_and_a_panic_hangs_nobody() {
 
 #[test]
 fn a_writer_refuses_blocks_out_of_order_and_beyond_the_end() {
-    let hash = blake3::hash(b"x");
+    let hash = diskdelta::Hash::from_bytes(blake3::hash(b"x").into());
     let mut writer = ManifestWriter::root_only(10 * BLOCK as u64, BlockSize::MIN);
     writer.push(5, &hash).unwrap();
     for wrong in [5, 0, 10, u64::MAX] {

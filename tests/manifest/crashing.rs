@@ -79,7 +79,10 @@ fn check(state: &CrashState) -> Result<(), String> {
         let start = (block * BLOCK) as u64;
         let stands = !kept.is_marked(start..start + bytes.len() as u64);
         let hash = kept.manifest().hash(block as u64);
-        if stands && hash.map_err(|e| e.to_string())? != Some(blake3::hash(bytes)) {
+        if stands
+            && hash.map_err(|e| e.to_string())?
+                != Some(diskdelta::Hash::from_bytes(blake3::hash(bytes).into()))
+        {
             return Err(format!("block {block} is not what the manifest says"));
         }
     }

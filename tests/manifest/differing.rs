@@ -175,7 +175,12 @@ fn huge_manifests_compare_where_they_differ() {
             for block in run * 1_000_000..run * 1_000_000 + 16 {
                 let seed = u64::from(changed == Some(block));
                 let bytes = [block, seed].map(u64::to_le_bytes).concat();
-                writer.push(block, &blake3::hash(&bytes)).unwrap();
+                writer
+                    .push(
+                        block,
+                        &diskdelta::Hash::from_bytes(blake3::hash(&bytes).into()),
+                    )
+                    .unwrap();
             }
         }
         writer.finish().unwrap();

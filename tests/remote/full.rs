@@ -52,7 +52,7 @@ fn a_full_copy_in_place_puts_all_of_the_source_where_anything_was_zeros_too() {
     }
     let source = lab.source("new.raw");
     let root = root_of(&**source.image(), BlockSize::default(), &work()).unwrap();
-    assert_eq!(pulled.root, Some(*root.as_bytes()));
+    assert_eq!(pulled.root, Some(root));
     assert_eq!(
         lab.names(),
         ["full.raw", "here.raw", "new.raw", "there.raw"]

@@ -11,6 +11,7 @@ use super::disk_path::{exists, remove};
 use crate::diff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::Side;
+use crate::hash::Hash;
 use crate::image::{Image, Raw, Resized};
 use crate::limits::Limits;
 use crate::manifest::{self, HashPass, Manifest, ManifestUpdater, ManifestWriter};
@@ -136,7 +137,7 @@ impl DiskState {
     ///
     /// # Errors
     /// Those of the image; `Malformed`, `Io`.
-    pub fn found(&self, image: &dyn Image, work: &Work) -> Result<manifest::Root> {
+    pub fn found(&self, image: &dyn Image, work: &Work) -> Result<Hash> {
         let current = self.known()?;
         let before = self.read(&self.file("verified"))?;
         let before = before.filter(|before| before.block_size() == current.block_size());
@@ -238,7 +239,7 @@ pub(super) fn cut(image: Arc<dyn Image>, len: u64) -> Arc<dyn Image> {
 }
 
 /// The one root of all disks of a VM, in the order of the plan.
-pub(super) fn combined(roots: &[(String, manifest::Root)]) -> crate::failback::machine::Root {
+pub(super) fn combined(roots: &[(String, Hash)]) -> crate::failback::machine::Root {
     let mut hash = blake3::Hasher::new_derive_key("diskdelta failback root of a VM's disks v1");
     for (identity, root) in roots {
         hash.update(&(identity.len() as u64).to_le_bytes());

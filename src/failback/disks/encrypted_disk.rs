@@ -19,6 +19,7 @@ use super::remote_disk::RemoteDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Amount, Copy};
 use crate::failback::plan::Encryption;
+use crate::hash::Hash;
 use crate::image::{CreateFormat, CreateOptions, Image};
 use crate::manifest::{self, KeptManifest, Manifest};
 use crate::progress::Work;
@@ -140,7 +141,7 @@ impl EncryptedDisk {
     ///
     /// # Errors
     /// As [`Replica::verify`].
-    pub fn verify(&self, work: &Work) -> Result<Option<manifest::Root>> {
+    pub fn verify(&self, work: &Work) -> Result<Option<Hash>> {
         match self.replica()? {
             Some(replica) if replica.exists()? => replica.verify(work).map(Some),
             _ => Ok(None),
@@ -247,7 +248,7 @@ impl EncryptedDisk {
             let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
             let mut bytes = vec![0; len];
             source.read_exact_at(&mut bytes, range.start)?;
-            let now = (!is_zero(&bytes)).then(|| blake3::hash(&bytes));
+            let now = (!is_zero(&bytes)).then(|| Hash::of(&bytes));
             looked += 1;
             differ += u64::from(held.hash(block)? != now);
             Ok(())

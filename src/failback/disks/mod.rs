@@ -42,6 +42,7 @@ pub use sides::VmDisks;
 use super::machine::{Side, Sides, Token};
 use super::plan::{Address, Encryption, Plan, SiteName, Vm};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::image::{Format, Image, ImageOptions};
 use crate::progress::Work;
 use crate::remote::ConnectOptions;
@@ -334,7 +335,7 @@ impl HostDisks {
 
     /// The root of all that a side's disk holds, over the blocks and the length of what the other
     /// side should hold. It is read whole, where it lies.
-    fn root_of(&self, side: Side, index: usize, work: &Work) -> Result<crate::manifest::Root> {
+    fn root_of(&self, side: Side, index: usize, work: &Work) -> Result<Hash> {
         let known = self.measure(side.other(), index)?;
         let known = known.ok_or_else(|| {
             let text = "nothing is known of what the disk should hold";

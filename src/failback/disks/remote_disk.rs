@@ -11,9 +11,10 @@ use super::disk_state::nothing;
 use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::plan;
+use crate::hash::Hash;
 use crate::image::{Format, Image};
 use crate::location::RemoteAddress;
-use crate::manifest::{KeptManifest, RangeSet, Root};
+use crate::manifest::{KeptManifest, RangeSet};
 use crate::progress::Work;
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
@@ -146,7 +147,7 @@ impl RemoteDisk {
     ///
     /// # Errors
     /// `Unsupported` for roots over other blocks; those of the disk and of the line.
-    pub fn root(&self, disk_len: u64, block_size: BlockSize, work: &Work) -> Result<Root> {
+    pub fn root(&self, disk_len: u64, block_size: BlockSize, work: &Work) -> Result<Hash> {
         if block_size.bytes() != REMOTE_BLOCK_BYTES {
             let what = "a root over other blocks does not go with a disk on another host";
             return Err(self.explain(Error::new(ErrorKind::Unsupported, what)));

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::failback::disk_work::{DiskCommand, DiskWork, Done};
 use crate::failback::machine::{Action, Answer, Root, Side};
 use crate::failback::vm::misdirected;
+use crate::hash::Hash;
 use crate::progress::Work;
 
 impl DiskWork for HostDisks {
@@ -151,7 +152,7 @@ impl HostDisks {
         disk_path: &DiskPath,
         state: &DiskState,
         work: &Work,
-    ) -> Result<crate::manifest::Root> {
+    ) -> Result<Hash> {
         if let Some(encrypted) = self.encrypted(side, index)?
             && encrypted.is_alone(state)?
         {

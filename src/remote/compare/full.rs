@@ -9,8 +9,9 @@ use std::ops::Range;
 use super::target_worker::{Handed, Visit};
 use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::image::{Image, ImageInfo};
-use crate::manifest::{Hash, ManifestWriter, Root, Sink};
+use crate::manifest::{ManifestWriter, Sink};
 use crate::remote::wire::format::BLOCK;
 use crate::units::{BlockSize, Extent};
 
@@ -67,7 +68,7 @@ impl<'a> Zeros<'a> {
     ///
     /// # Errors
     /// Those of [`ManifestWriter::finish`].
-    pub fn finish(self) -> Result<(Handed, Root)> {
+    pub fn finish(self) -> Result<(Handed, Hash)> {
         Ok((self.handed, self.root.finish()?))
     }
 

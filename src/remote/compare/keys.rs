@@ -53,7 +53,10 @@ impl Keys {
                     None => hasher.update(&[0]),
                 };
             }
-            children.push(index, TruncatedHash::of(hasher.finalize(), self.hash_len));
+            children.push(
+                index,
+                TruncatedHash::of(hasher.finalize().as_bytes(), self.hash_len),
+            );
         }
         children
     }
@@ -66,7 +69,7 @@ impl Keys {
         for (index, block) in (0..).zip(of_segment) {
             if let Some(hash) = block {
                 let keyed = blake3::keyed_hash(&self.blocks, hash.as_bytes());
-                children.push(index, TruncatedHash::of(keyed, self.hash_len));
+                children.push(index, TruncatedHash::of(keyed.as_bytes(), self.hash_len));
             }
         }
         children
@@ -93,6 +96,9 @@ impl Keys {
 
     /// Some bytes.
     pub(in crate::remote) fn bytes(&self, bytes: &[u8]) -> TruncatedHash {
-        TruncatedHash::of(blake3::keyed_hash(&self.bytes, bytes), self.hash_len)
+        TruncatedHash::of(
+            blake3::keyed_hash(&self.bytes, bytes).as_bytes(),
+            self.hash_len,
+        )
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::view::{BlockHashes, Windows};
 use crate::error::Result;
+use crate::hash::Hash;
 use crate::manifest::{KeptManifest, Manifest, RangeSet, Sink};
 use crate::remote::wire::format::BLOCK;
 
@@ -52,8 +53,8 @@ impl Known {
     pub(in crate::remote) fn blocks(
         &self,
         blocks: Range<u64>,
-        hashes: &mut [Option<blake3::Hash>],
-        read: &dyn Fn(u64) -> Result<Option<blake3::Hash>>,
+        hashes: &mut [Option<Hash>],
+        read: &dyn Fn(u64) -> Result<Option<Hash>>,
     ) -> Result<()> {
         let mut put = |block: u64, hash| {
             let index = usize::try_from(block - blocks.start).unwrap_or(usize::MAX);

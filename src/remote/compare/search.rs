@@ -12,8 +12,9 @@ use super::tree::{Tree, TreePeer};
 use super::view::{View, Windows};
 use crate::diff::CompareReport;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::image::Image;
-use crate::manifest::{ManifestUpdater, RangeSet, Root, Sink};
+use crate::manifest::{ManifestUpdater, RangeSet, Sink};
 use crate::progress::{Phase, Work};
 use crate::remote::session::remote_source::RemoteSource;
 use crate::remote::session::run::Session;
@@ -31,7 +32,7 @@ pub(in crate::remote) fn find(
     search: Search<'_>,
     work: &Work,
     visit: &Visit<'_>,
-) -> Result<(CompareReport, Option<Root>)> {
+) -> Result<(CompareReport, Option<Hash>)> {
     let disk_len = search.disk_len;
     search.options.check(disk_len)?;
     let session = remote.lock();
@@ -104,7 +105,7 @@ pub(in crate::remote) fn everything(
     disk_len: u64,
     work: &Work,
     visit: &Visit<'_>,
-) -> Result<(CompareReport, Root)> {
+) -> Result<(CompareReport, Hash)> {
     let blank = Blank(disk_len);
     let mut zeros = Zeros::new(disk_len, visit)?;
     let mut descent = Descent::read(&blank, disk_len, None);

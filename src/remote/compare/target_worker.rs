@@ -6,6 +6,7 @@ use super::source_worker::digest;
 use super::view::{BlockHashes, View, hash_block};
 use crate::diff::{Content, Difference};
 use crate::error::Result;
+use crate::hash::Hash;
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::comparison::{BlockPages, Children, Data, NewBlock, bit, bits};
 use crate::remote::wire::format::{BLOCK_PAGES, DATA_MOST, PAGE, PART, PART_PAGES};
@@ -33,7 +34,7 @@ pub enum TargetCompletion {
     /// The blocks of a piece.
     Hashes(u64, BlockHashes),
     /// What blocks hold now, and what was handed out.
-    Changed(u64, Vec<(u32, Option<blake3::Hash>)>, Handed),
+    Changed(u64, Vec<(u32, Option<Hash>)>, Handed),
     /// The pages of blocks.
     Pages(u64, Vec<(u32, BlockPages)>),
 }

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::gaps::Gaps;
 use super::known::Known;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::image::{Image, read_padded_at};
 use crate::manifest::RangeSet;
 use crate::remote::wire::codec::wrong;
@@ -314,12 +315,7 @@ impl<'a> View<'a> {
     }
 
     /// The hashes of a range of whole blocks, from a manifest.
-    fn look_up(
-        &self,
-        known: &Known,
-        range: Range<u64>,
-        hashes: &mut [Option<blake3::Hash>],
-    ) -> Result<()> {
+    fn look_up(&self, known: &Known, range: Range<u64>, hashes: &mut [Option<Hash>]) -> Result<()> {
         let start = range.start;
         for (at, piece) in self.windows.pieces(range) {
             let blocks = piece.start / BLOCK..piece.end.div_ceil(BLOCK);
@@ -341,11 +337,11 @@ impl<'a> View<'a> {
 }
 
 /// A hash for each block of a batch or a piece; `None` where it is zero.
-pub type BlockHashes = Vec<Option<blake3::Hash>>;
+pub type BlockHashes = Vec<Option<Hash>>;
 
 /// The hash of a block as manifests have it.
-pub(in crate::remote) fn hash_block(bytes: &[u8]) -> Option<blake3::Hash> {
-    (!is_zero(bytes)).then(|| blake3::hash(bytes))
+pub(in crate::remote) fn hash_block(bytes: &[u8]) -> Option<Hash> {
+    (!is_zero(bytes)).then(|| Hash::of(bytes))
 }
 
 pub(in crate::remote) fn too_many() -> Error {

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::run::Session;
 use crate::diff::{CompareOptions, CompareReport};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::image::{Image, ImageInfo};
 use crate::limits::Limits;
-use crate::manifest::Root;
 use crate::progress::{CancelToken, Phase, Work};
 use crate::remote::compare::driver::drive;
 use crate::remote::compare::root::{Nobody, RootPeer};
@@ -104,7 +104,7 @@ impl RemoteSource {
     ///
     /// # Errors
     /// `Unreadable`, `SourceChanged` and others of the source; `Malformed`, `Io`, `Cancelled`.
-    pub fn root(&self, disk_len: u64, work: &Work) -> Result<Root> {
+    pub fn root(&self, disk_len: u64, work: &Work) -> Result<Hash> {
         let session = self.lock();
         session.line().send(&Message::Compare(Compare {
             disk_len,
@@ -137,7 +137,7 @@ impl RemoteSource {
         drop(session);
         SourceBackend::check(self)?;
         let root = end.root().ok_or_else(|| wrong("no root"))?;
-        Ok(Root::from_bytes(root))
+        Ok(Hash::from_bytes(root))
     }
 
     /// Tells the other end that all is done.
@@ -204,7 +204,7 @@ impl SourceBackend for RemoteSource {
         search: Search<'_>,
         work: &Work,
         visit: &Visit<'_>,
-    ) -> Result<(CompareReport, Option<Root>)> {
+    ) -> Result<(CompareReport, Option<Hash>)> {
         find(self, search, work, visit)
     }
 
@@ -213,7 +213,7 @@ impl SourceBackend for RemoteSource {
         disk_len: u64,
         work: &Work,
         visit: &Visit<'_>,
-    ) -> Result<(CompareReport, Root)> {
+    ) -> Result<(CompareReport, Hash)> {
         everything(self, disk_len, work, visit)
     }
 

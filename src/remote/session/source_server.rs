@@ -7,6 +7,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::run::Session;
 use crate::error::{ErrorKind, Result};
+use crate::hash::Hash;
 use crate::image::{Image, Resized};
 use crate::manifest::Manifest;
 use crate::progress::{Phase, Work};
@@ -179,7 +180,7 @@ impl SourceServer<'_> {
                 }
                 claims.push(Claim {
                     range: range.clone(),
-                    hash: blake3::hash(&bytes).into(),
+                    hash: Hash::of(&bytes),
                 });
             }
             Ok(Claims::digest(&claims) == *digest)

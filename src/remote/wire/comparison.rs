@@ -15,10 +15,10 @@ pub struct TruncatedHash {
 
 impl TruncatedHash {
     /// The first `len` bytes, at most 16, of `hash`.
-    pub(in crate::remote) fn of(hash: blake3::Hash, len: usize) -> TruncatedHash {
+    pub(in crate::remote) fn of(hash: &[u8; 32], len: usize) -> TruncatedHash {
         let len = len.min(LONG_HASH_LEN);
         let mut bytes = [0; LONG_HASH_LEN];
-        bytes[..len].copy_from_slice(&hash.as_bytes()[..len]);
+        bytes[..len].copy_from_slice(&hash[..len]);
         TruncatedHash {
             bytes,
             len: len as u8, // at most 16

@@ -113,7 +113,7 @@ impl Claims {
     pub fn digest(claims: &[Claim]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         claims.iter().for_each(|claim| {
-            hasher.update(&claim.hash);
+            hasher.update(claim.hash.as_bytes());
         });
         hasher.finalize().into()
     }

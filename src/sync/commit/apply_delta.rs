@@ -184,11 +184,11 @@ fn base_is_there(delta: &Delta, image: &dyn Image, check: BaseCheck, work: &Work
         (BaseCheck::Whole, Some(base), Some(result)) => {
             let (root, leads_to) = delta::roots(delta, image, work)?;
             match () {
-                () if len == header.result_len && *root.as_bytes() == result => Ok(false),
-                () if len != header.base_len || *root.as_bytes() != base => {
+                () if len == header.result_len && root == result => Ok(false),
+                () if len != header.base_len || root != base => {
                     Err(mismatch("the target is not what the delta was made from"))
                 }
-                () if *leads_to.as_bytes() != result => Err(leads_elsewhere(delta)),
+                () if leads_to != result => Err(leads_elsewhere(delta)),
                 () => Ok(true),
             }
         }

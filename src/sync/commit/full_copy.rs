@@ -221,7 +221,7 @@ fn copy(
             // Durable, with its name, only once the target has its own.
             let next = manifest::begin(kept)?;
             let built = manifest::build_to(&*image, block_size, run.work, next.storage().clone())?;
-            report.root = Some(*built.root().as_bytes());
+            report.root = Some(built.root());
             Some(next)
         }
         None => None,

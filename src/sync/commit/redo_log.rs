@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::atomic::remove_earlier;
 use super::precheck;
-use crate::delta::{DeltaWriter, Frame, FrameKind, Hash, Header};
+use crate::delta::{DeltaWriter, Frame, FrameKind, Header};
 use crate::diff::Content;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::image::{Change, ImageMut, Patch};
 use crate::storage::{FileRef, Storage};
 use crate::sync::job::Job;

@@ -8,6 +8,7 @@ use crate::delta::{
     Frame, FrameHeader, FrameKind, Old, Ranges, VerifiedFrame, fits_new, fits_old, for_each_intact,
 };
 use crate::error::{ErrorKind, Result};
+use crate::hash::Hash;
 use crate::image::Image;
 use crate::storage::{Access, FileRef};
 use crate::sync::endpoint::remote_source::{Claim, SourceBackend};
@@ -159,7 +160,7 @@ fn claim(header: &FrameHeader) -> Claim {
     Claim {
         range: header.offset..header.offset.saturating_add(header.len),
         hash: match header.kind {
-            FrameKind::Zero => blake3::hash(&zeros()).into(),
+            FrameKind::Zero => Hash::of(&zeros()),
             _ => header.new_hash,
         },
     }

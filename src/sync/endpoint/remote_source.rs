@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::source::Source;
-use crate::delta::Hash;
 use crate::diff::{CompareOptions, CompareReport, Difference};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::image::{Image, ImageInfo};
-use crate::manifest::{KeptManifest, ManifestWriter, Root};
+use crate::manifest::{KeptManifest, ManifestWriter};
 use crate::progress::Work;
 use crate::units::Extent;
 
@@ -43,7 +43,7 @@ pub trait SourceBackend: Send + Sync {
         search: Search<'_>,
         work: &Work,
         visit: &(dyn Fn(Difference<'_>) -> Result<()> + Sync),
-    ) -> Result<(CompareReport, Option<Root>)>;
+    ) -> Result<(CompareReport, Option<Hash>)>;
 
     /// Hands out all of the first `disk_len` bytes, zeros too; nothing is compared, and what was
     /// there is not known, whatever a difference says of it. Also returns the root of the source in
@@ -56,7 +56,7 @@ pub trait SourceBackend: Send + Sync {
         disk_len: u64,
         work: &Work,
         visit: &(dyn Fn(Difference<'_>) -> Result<()> + Sync),
-    ) -> Result<(CompareReport, Root)>;
+    ) -> Result<(CompareReport, Hash)>;
 
     /// Whether a manifest has stood for reading the source.
     fn believes_manifests(&self) -> bool;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::delta::{Bookkeeping, Delta, FrameKind, Hash, VerifiedFrame};
+use crate::delta::{Bookkeeping, Delta, FrameKind, VerifiedFrame};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::progress::Work;
 use crate::sync::job::Job;
 use crate::sync::marker::format::{Marker, regions};
@@ -52,20 +53,20 @@ impl FinalState {
         }
         FinalState {
             page,
-            rest: rest.finalize().into(),
+            rest: Hash::finish(&rest),
         }
     }
 
     /// Hash, then page.
     pub fn encode(&self) -> Vec<u8> {
-        [&self.rest[..], &self.page].concat()
+        [&self.rest.as_bytes()[..], &self.page].concat()
     }
 
     fn decode(bytes: &[u8]) -> Result<FinalState> {
         match bytes.split_first_chunk() {
             Some((rest, page)) => Ok(FinalState {
                 page: page.to_vec(),
-                rest: *rest,
+                rest: Hash::from_bytes(*rest),
             }),
             None => Err(Error::malformed("the sidecar's last record is damaged")),
         }
@@ -293,7 +294,7 @@ mod tests {
     fn each_frame_is_gathered_or_found_again_and_the_last_length_holds() {
         let last = FinalState {
             page: vec![4; 512],
-            rest: [5; 32],
+            rest: Hash::from_bytes([5; 32]),
         };
         let end = last.encode();
         let frames = [

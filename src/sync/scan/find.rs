@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use super::kept::Keeper;
-use crate::delta::{Hash, Old};
+use crate::delta::Old;
 use crate::diff::{self, CompareOptions, CompareReport, Content, Difference, against_manifest};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::Hash;
 use crate::image::{self, Image};
 use crate::manifest::{
     HashPass, HashedRun, KeptManifest, Manifest, ManifestUpdater, ManifestWriter, RangeSet, Visit,
@@ -138,7 +139,7 @@ pub(in crate::sync) fn everything(
         let visit = |difference: Difference<'_>| found(&difference, unknown);
         let (report, root) = remote.everything(run.source.disk_len(), run.work, &visit)?;
         let is_wanted = run.options.block_size.bytes() == REMOTE_BLOCK_BYTES;
-        return Ok((report, is_wanted.then(|| *root.as_bytes())));
+        return Ok((report, is_wanted.then(|| root)));
     }
     let source = &*run.source.image;
     let pass = Pass::new(run, run.options.block_size, None, found);
@@ -147,7 +148,7 @@ pub(in crate::sync) fn everything(
         .begin(Phase::Copy, Some(source.disk_len()));
     let mut sink = ManifestWriter::root_only(source.disk_len(), run.options.block_size);
     HashPass::new(source, run.options.block_size, run.work).run(&pass, &mut sink)?;
-    Ok((pass.report(), Some(*sink.finish()?.as_bytes())))
+    Ok((pass.report(), Some(sink.finish()?)))
 }
 
 /// Hands out what differs between the source and what a kept manifest says of `old`; the
@@ -189,7 +190,7 @@ pub(in crate::sync) fn against_kept(
         };
         let (report, root) = remote.find(search, run.work, &visit)?;
         let root = root.ok_or_else(|| Error::malformed("no manifest came of a comparison"))?;
-        return Ok((report, *root.as_bytes()));
+        return Ok((report, root));
     }
     let source = &*run.source.image;
     let pass = Pass::new(run, keeper.block_size(), Some(old), found);
@@ -228,7 +229,7 @@ pub(in crate::sync) fn against_kept(
         }
         None => HashPass::new(source, keeper.block_size(), run.work).run(&pass, &mut sink)?,
     }
-    Ok((pass.report(), *sink.finish()?.as_bytes()))
+    Ok((pass.report(), sink.finish()?))
 }
 
 /// One reading of the source.
@@ -294,7 +295,7 @@ impl<'a> Pass<'a> {
     fn check_blocks(&self, theirs: &Manifest, offset: u64, bytes: &[u8]) -> Result<()> {
         let first = offset / self.block_size.bytes();
         for (block, bytes) in (first..).zip(bytes.chunks(index(self.block_size.bytes()))) {
-            let hash = (!crate::units::is_zero(bytes)).then(|| blake3::hash(bytes));
+            let hash = (!crate::units::is_zero(bytes)).then(|| Hash::of(bytes));
             if theirs.hash(block)? != hash {
                 return Err(source_manifest_is_wrong(block * self.block_size.bytes()));
             }
@@ -450,7 +451,7 @@ struct Doubted<'a> {
 }
 
 impl Doubted<'_> {
-    fn is_sure(&self, block: u64, hash: Option<blake3::Hash>) -> Result<bool> {
+    fn is_sure(&self, block: u64, hash: Option<Hash>) -> Result<bool> {
         Ok(self.kept.hash(block)? == hash && !self.marked.touches(block..block + 1))
     }
 
@@ -534,7 +535,7 @@ fn check_target(
         }
         let mut bytes = vec![0; index(inside.end - inside.start)];
         old.read_exact_at(&mut bytes, inside.start)?;
-        let hash = (!crate::units::is_zero(&bytes)).then(|| blake3::hash(&bytes));
+        let hash = (!crate::units::is_zero(&bytes)).then(|| Hash::of(&bytes));
         if kept.hash(block)? != hash {
             return Err(manifest_is_wrong(inside.start));
         }
@@ -558,7 +559,7 @@ fn source_manifest_is_wrong(offset: u64) -> Error {
 
 fn old_bytes(difference: &Difference<'_>) -> Old {
     match difference.old {
-        Content::Bytes(bytes) => Old::Hash(blake3::hash(bytes).into()),
+        Content::Bytes(bytes) => Old::Hash(Hash::of(bytes)),
         Content::Zeros(_) => Old::Zeros,
     }
 }

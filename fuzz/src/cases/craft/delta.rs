@@ -1,5 +1,6 @@
 //! Delta files taken apart, changed, and put together again with everything mended.
 
+use diskdelta::Hash;
 use diskdelta::delta::{FrameHeader, FrameKind, Header, Old, Purpose, Trailer};
 
 use super::super::input::Input;
@@ -72,7 +73,7 @@ impl DeltaFile {
                 frame_count: self.frames.len() as u64,
                 data_bytes,
                 zero_bytes,
-                digest: digest.finalize().into(),
+                digest: Hash::from_bytes(digest.finalize().into()),
                 ..*trailer
             }
             .encode();
@@ -83,7 +84,7 @@ impl DeltaFile {
                 offset: 0,
                 len: TRAILER_LEN as u64,
                 stored_len: TRAILER_LEN as u32,
-                new_hash: blake3::hash(&payload).into(),
+                new_hash: Hash::from_bytes(blake3::hash(&payload).into()),
                 old: Old::Unknown,
             };
             file.extend(frame.encode(self.header.job, &payload));
@@ -121,7 +122,7 @@ impl DeltaFile {
                 6 => self.frames.push(new_frame(input, &self.header)),
                 7 => match &mut self.trailer {
                     Some(trailer) if input.one_in(2) => trailer.base_root = None,
-                    Some(trailer) => trailer.result_root = Some([input.u8(); 32]),
+                    Some(trailer) => trailer.result_root = Some(Hash::from_bytes([input.u8(); 32])),
                     None => {}
                 },
                 _ => {
@@ -153,7 +154,7 @@ fn change(frame: &mut FrameHeader, payload: &mut Vec<u8>, input: &mut Input<'_>,
         }
     }
     if input.u8() % 4 != 3 && !frame.compressed && !payload.is_empty() {
-        frame.new_hash = blake3::hash(payload).into();
+        frame.new_hash = Hash::from_bytes(blake3::hash(payload).into());
         if input.u8() % 4 != 3 {
             frame.len = payload.len() as u64;
         }
@@ -182,8 +183,8 @@ fn new_frame(input: &mut Input<'_>, header: &Header) -> (FrameHeader, Vec<u8>) {
         len,
         stored_len: payload.len() as u32,
         new_hash: match bare {
-            true => [0; 32],
-            false => blake3::hash(&payload).into(),
+            true => Hash::from_bytes([0; 32]),
+            false => Hash::from_bytes(blake3::hash(&payload).into()),
         },
         old: some_old(input),
     };
@@ -194,7 +195,9 @@ fn some_old(input: &mut Input<'_>) -> Old {
     match input.u8() % 3 {
         0 => Old::Unknown,
         1 => Old::Zeros,
-        _ => Old::Hash(blake3::hash(&[input.u8(); 4096]).into()),
+        _ => Old::Hash(diskdelta::Hash::from_bytes(
+            blake3::hash(&[input.u8(); 4096]).into(),
+        )),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use diskdelta::Hash;
 use diskdelta::delta::{Base, Delta, DeltaOptions, FrameKind, Old, create};
 use diskdelta::image::{self, CreateFormat, CreateOptions, ImageOptions, Raw};
 use diskdelta::storage::{Directory, FileRef, MemoryStorage, Storage};
@@ -76,7 +77,7 @@ pub fn apply(data: &[u8]) -> Depth {
         );
     }
     // A root that a delta names falsely is found by whoever compares roots, not by applying.
-    let is_true = |it: &[u8; 32]| held == old && *it == root_of(&overlaid(&old, &file));
+    let is_true = |it: &Hash| held == old && *it == root_of(&overlaid(&old, &file));
     let root = file.trailer.and_then(|it| it.result_root);
     if let Some(root) = root.filter(is_true) {
         assert_eq!(
@@ -166,9 +167,8 @@ fn cuts(format: CreateFormat, new: &[u8], old: &[u8]) -> bool {
     format != CreateFormat::Raw && new.len() != old.len()
 }
 
-fn root_of(bytes: &[u8]) -> [u8; 32] {
-    let root = manifest::root_of(&raw(bytes), BlockSize::MIN, work()).unwrap();
-    *root.as_bytes()
+fn root_of(bytes: &[u8]) -> Hash {
+    manifest::root_of(&raw(bytes), BlockSize::MIN, work()).unwrap()
 }
 
 fn some_delta(input: &mut Input<'_>, old: &[u8], new: &[u8]) -> Option<(Vec<u8>, u64)> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use diskdelta::Hash;
 use diskdelta::delta::{
     Delta, DeltaWriter, Frame, FrameHeader, FrameKind, Header, JobId, Old, Purpose, VerifiedFrame,
     for_each_intact, merge,
@@ -60,7 +61,7 @@ fn check(file: &[u8]) -> Depth {
     for (frame, bytes) in frames.values() {
         if !bytes.is_empty() {
             assert_eq!(bytes.len() as u64, frame.len);
-            assert_eq!(frame.new_hash, *blake3::hash(bytes).as_bytes());
+            assert_eq!(frame.new_hash, Hash::from_bytes(blake3::hash(bytes).into()));
         }
     }
     again(&delta, file, &frames);
@@ -165,7 +166,11 @@ fn structured(input: &mut Input<'_>) -> (Vec<u8>, bool) {
         if len == 0 {
             break;
         }
-        let old = input.pick(&[Old::Unknown, Old::Zeros, Old::Hash([9; 32])]);
+        let old = input.pick(&[
+            Old::Unknown,
+            Old::Zeros,
+            Old::Hash(Hash::from_bytes([9; 32])),
+        ]);
         let bytes: Vec<u8> = (0..len).map(|it| ((it + start) % 251) as u8 | 1).collect();
         let level = input.pick(&[None, Some(1)]);
         let frame = match input.u8() % 3 {
@@ -175,7 +180,7 @@ fn structured(input: &mut Input<'_>) -> (Vec<u8>, bool) {
         writer.push(&frame).unwrap();
         at = start + len;
     }
-    let roots = [None, Some([1; 32]), Some([2; 32])];
+    let roots = [None, Some([1; 32]), Some([2; 32])].map(|root| root.map(Hash::from_bytes));
     writer
         .finish(input.pick(&roots), input.pick(&roots))
         .unwrap();

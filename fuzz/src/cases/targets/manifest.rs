@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use diskdelta::manifest::{Hash, KeptManifest, Manifest, ManifestWriter, Sink};
+use diskdelta::Hash;
+use diskdelta::manifest::{KeptManifest, Manifest, ManifestWriter, Sink};
 use diskdelta::storage::{MemoryStorage, Storage};
 use diskdelta::{BlockSize, Result};
 
@@ -137,7 +138,7 @@ fn structured(input: &mut Input<'_>) -> (Vec<u8>, bool) {
             break;
         }
         let hash = blake3::hash(&block.to_le_bytes());
-        writer.push(block, &hash).unwrap();
+        writer.push(block, &Hash::from_bytes(hash.into())).unwrap();
         block += 1 + input.pick(&[0, 0, 1, 255, 256, 60_000]);
     }
     writer.finish().unwrap();

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use diskdelta::Hash;
 use diskdelta::diff::{Content, Difference};
 use diskdelta::image::{Image, ImageMut, Raw};
-use diskdelta::manifest::{Hash, Manifest, ManifestWriter};
+use diskdelta::manifest::{Manifest, ManifestWriter};
 use diskdelta::remote::{
     Capacity, Endpoint, FrameDecoder, FrameEncoder, Keys, Known, Message, Output, SourcePeer,
     SourceWorker, TargetPeer, TargetWorker, TreePeer, View, Windows, Worker, children_of,

@@ -25,7 +25,7 @@ MIB = 1 << 20
 CLUSTER_PAGES = 1024
 FRACTIONS = [0, 0.1, 1, 5, 25, 50, 100]
 COLUMNS = ["part", "case", "x", "contender", "run", "seconds", "rss_anon_kib",
-           "changed_bytes", "written_bytes", "staged_bytes"]
+           "changed_bytes", "written_bytes", "logged_bytes"]
 
 
 def main():
@@ -197,7 +197,7 @@ def compare(bench):
 
 
 def safety(bench):
-    """What staging costs."""
+    """What the redo log costs."""
     target = bench.images.pair(bench.size, 1)
     bench.race("safety", "1 % scattered", [
         (name + also, syncing(bench, target, "delta", name, verify=verify))

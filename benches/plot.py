@@ -143,9 +143,9 @@ def goals(results):
                "≤ 1.05", auto / min(both) if auto and all(both) else None, times)
     yield ("bytes written in place, as reported, against bytes changed", "≤ 1.00",
            written(one, "in-place", ["written_bytes"]), times)
-    yield ("bytes written atomically, stage and target, as reported, against bytes changed",
+    yield ("bytes written atomically, redo log and target, as reported, against bytes changed",
            "≤ 2.10",
-           written(one, "atomic", ["written_bytes", "staged_bytes"], aside=MARK_BYTES), times)
+           written(one, "atomic", ["written_bytes", "logged_bytes"], aside=MARKER_BYTES), times)
 
 
 def sweep_table(results):
@@ -312,8 +312,8 @@ LINES = {
     "kept manifest": ("#009e73", ""),
     "cp + sync": ("#777777", "2 3"),
 }
-# The ranges under the mark are staged whatever changed.
-MARK_BYTES = 2 << 20
+# The ranges under the marker are logged whatever changed.
+MARKER_BYTES = 2 << 20
 WIDTH, HEIGHT, MARGIN, TOP, TALL, PANEL, GAP = 1100, 460, 70, 50, 310, 450, 90
 
 

@@ -130,11 +130,11 @@ pub enum Phase {
     Sample,
     /// Reading and hashing an image.
     Hash,
-    /// Finding what differs (and, where nothing is staged, writing it).
+    /// Finding what differs (and, where nothing is logged, writing it).
     Diff,
     /// Copying everything.
     Copy,
-    /// Writing staged changes to the target.
+    /// Writing logged changes to the target.
     Apply,
     /// Reading back what was written.
     Verify,

@@ -284,9 +284,9 @@ fn a_target_that_does_not_hold_the_source_keeps_its_marker_and_the_way_on_works(
                 damaged: page(280).start,
                 has_struck: AtomicBool::new(false),
             });
-            let stages: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
-            let stage = FileRef::new(stages.clone(), "device-stage");
-            let target = Target::device(medium.clone(), Format::Raw, stage);
+            let logs: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
+            let redo_log = FileRef::new(logs.clone(), "device-redo_log");
+            let target = Target::device(medium.clone(), Format::Raw, redo_log);
             let options = SyncOptions::default()
                 .with_mode(mode)
                 .with_safety(safety)
@@ -428,9 +428,9 @@ fn what_a_sync_of_another_mode_left_is_gone_when_one_ends_well() {
     let new = changed(&old, &[300]);
     for left in [
         ".t.raw.diskdelta-new",
-        ".t.raw.diskdelta-stage",
-        "..t.raw.diskdelta-stage.earlier",
-        "..t.raw.diskdelta-stage.fresh",
+        ".t.raw.diskdelta-log",
+        "..t.raw.diskdelta-log.previous",
+        "..t.raw.diskdelta-log.fresh",
     ] {
         for (mode, before) in [
             (Mode::Delta, &old),
@@ -520,10 +520,10 @@ fn a_target_that_is_verified_as_a_whole_is_read_where_the_system_shows_holes() {
         for mode in [Mode::Delta, Mode::Auto] {
             for verify in [Verify::Written, Verify::All] {
                 let file = Arc::new(MemoryStorage::new("t.raw", bytes.clone()));
-                let stages: Arc<dyn Directory> = Arc::new(MemoryDirectory::new());
-                let stage = FileRef::new(stages, "stage");
+                let logs: Arc<dyn Directory> = Arc::new(MemoryDirectory::new());
+                let redo_log = FileRef::new(logs, "redo_log");
                 let storage = Arc::new(WrongHole(file.clone()));
-                let target = Target::device(storage, Format::Raw, stage);
+                let target = Target::device(storage, Format::Raw, redo_log);
                 let options = SyncOptions::default()
                     .with_safety(safety)
                     .with_mode(mode)

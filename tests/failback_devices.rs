@@ -101,7 +101,7 @@ impl Site {
     }
 
     fn sidecars(&self) -> Vec<PathBuf> {
-        let output = diskdelta(&["recover", "--list", "--json", STAGES]);
+        let output = diskdelta(&["recover", "--list", "--json", LOGS]);
         let listed: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let mine = |item: &&Value| item["target"] == self.path();
         let pending = listed["pending"].as_array().cloned().unwrap_or_default();
@@ -528,4 +528,4 @@ fn diskdelta(arguments: &[&str]) -> Output {
 }
 
 /// Where the sidecars of devices lie.
-const STAGES: &str = "/var/lib/diskdelta";
+const LOGS: &str = "/var/lib/diskdelta";

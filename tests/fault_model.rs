@@ -233,20 +233,20 @@ fn a_failed_sync_may_throw_the_writes_away() {
 #[test]
 fn new_space_may_hold_what_a_removed_file_left_there() {
     let disk = FaultDisk::new();
-    disk.put("/d/stage", vec![b's'; 2000]);
+    disk.put("/d/redo_log", vec![b's'; 2000]);
     let directory = disk.directory("/d");
-    directory.remove(name("stage")).unwrap();
+    directory.remove(name("redo_log")).unwrap();
     directory.sync().unwrap();
     let after_restart = disk.crashes().states().last().unwrap();
     for disk in [&disk, after_restart.disk()] {
-        let stage = disk.directory("/d").create_new(name("stage")).unwrap();
+        let redo_log = disk.directory("/d").create_new(name("redo_log")).unwrap();
         disk.directory("/d").sync().unwrap();
-        stage.set_len(1500).unwrap();
-        assert!(contents(disk, "/d/stage").contains(&vec![b's'; 1500]));
-        stage.sync().unwrap();
-        stage.write_all_at(&[b'n'; 500], 1500).unwrap();
+        redo_log.set_len(1500).unwrap();
+        assert!(contents(disk, "/d/redo_log").contains(&vec![b's'; 1500]));
+        redo_log.sync().unwrap();
+        redo_log.write_all_at(&[b'n'; 500], 1500).unwrap();
         let stale = [&[0; 1500][..], &[b's'; 500]].concat();
-        assert!(contents(disk, "/d/stage").contains(&stale));
+        assert!(contents(disk, "/d/redo_log").contains(&stale));
     }
 }
 
@@ -475,22 +475,22 @@ fn writing_the_same_bytes_twice_between_syncs_breaks_a_rule() {
 }
 
 #[test]
-fn touching_a_target_before_its_stage_is_durable_breaks_a_rule() {
-    let run = |sync_stage: bool, sync_directory: bool| {
+fn touching_a_target_before_its_redo_log_is_durable_breaks_a_rule() {
+    let run = |sync_redo_log: bool, sync_directory: bool| {
         let (disk, target) = file_of(&[0; 4096]);
         let directory = disk.directory("/d");
-        let stage = directory.create_new(name("stage")).unwrap();
-        stage.write_all_at(&[1; 100], 0).unwrap();
-        if sync_stage {
-            stage.sync().unwrap();
+        let redo_log = directory.create_new(name("redo_log")).unwrap();
+        redo_log.write_all_at(&[1; 100], 0).unwrap();
+        if sync_redo_log {
+            redo_log.sync().unwrap();
         }
         if sync_directory {
             directory.sync().unwrap();
         }
         target.write_all_at(&[1; 100], 0).unwrap();
-        let stage = |path: &Path| path.ends_with("stage");
+        let redo_log = |path: &Path| path.ends_with("redo_log");
         disk.log()
-            .check(SyncedBefore::new(stage, |path| path.ends_with("f")))
+            .check(SyncedBefore::new(redo_log, |path| path.ends_with("f")))
     };
     run(true, true).unwrap();
     assert!(run(false, true).is_err());

@@ -132,7 +132,7 @@ fn a_device_without_a_lasting_name_is_warned_of_and_a_file_needs_none() {
         .set_len(1 << 20)
         .unwrap();
     let loop_device = LoopDevice::attach(&disk);
-    let options = HostTargetOptions::default().with_stage_dir(Some(lab.path("stages")));
+    let options = HostTargetOptions::default().with_log_dir(Some(lab.path("logs")));
     let open = || HostTarget::open(loop_device.path(), &options).unwrap();
     assert!(open().warnings().is_empty(), "it is named after its file");
     fs::remove_file(&disk).unwrap();
@@ -457,8 +457,8 @@ fn a_source_is_no_target_though_the_caller_named_no_sources() {
     let source = HostSource::open(&path, &ImageOptions::default(), &live).unwrap();
     // As an embedder may do it: the same file, through handles without locks.
     let again = Arc::new(FileStorage::open_write(&path).unwrap());
-    let stage = FileRef::host(lab.path("stage")).unwrap();
-    let same = Target::device(again, Format::Raw, stage.clone());
+    let redo_log = FileRef::host(lab.path("redo_log")).unwrap();
+    let same = Target::device(again, Format::Raw, redo_log.clone());
     let refused = |target: &Target| {
         let options = SyncOptions::default().with_mode(Mode::Delta);
         sync(&source.source(), target, &options, &work()).unwrap_err()

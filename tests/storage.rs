@@ -954,15 +954,15 @@ fn a_directory_says_how_much_room_it_has_and_one_in_memory_does_not() {
 }
 
 #[test]
-fn stages_are_private_and_results_are_not() {
+fn redo_logs_are_private_and_results_are_not() {
     let directory = tempfile::tempdir().unwrap();
     let opened = HostDirectory::open(directory.path()).unwrap();
-    opened.create_new("stage".as_ref()).unwrap();
+    opened.create_new("redo_log".as_ref()).unwrap();
     opened.create("result".as_ref(), Privacy::USUAL).unwrap();
     let by_default = directory.path().join("by default");
     File::create(&by_default).unwrap();
     let mode = |name: &str| fs::metadata(directory.path().join(name)).unwrap().mode() & 0o7777;
-    assert_eq!(mode("stage"), 0o600);
+    assert_eq!(mode("redo_log"), 0o600);
     assert_eq!(mode("result"), mode("by default"));
 }
 

@@ -307,8 +307,8 @@ fn what_is_read_back_is_dropped_from_the_cache_first() {
     for safety in [Safety::Atomic, Safety::InPlace] {
         let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
         let device = Arc::new(Watched::new("device", vec![9; len as usize]));
-        let stage = FileRef::new(directory, "device-stage");
-        let target = Target::device(device.clone(), Format::Raw, stage);
+        let redo_log = FileRef::new(directory, "device-redo_log");
+        let target = Target::device(device.clone(), Format::Raw, redo_log);
         let options = SyncOptions::default()
             .with_mode(Mode::Delta)
             .with_safety(safety);
@@ -342,12 +342,12 @@ fn empty_vhd(len: u64) -> Arc<dyn Image> {
 fn long_zeros_over_unread_bytes_are_read_back_in_pieces() {
     let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
     let device = Arc::new(Watched::new("device", vec![9; 40 << 20]));
-    let stage = FileRef::new(directory.clone(), "device-stage");
-    let target = Target::device(device.clone(), Format::Raw, stage);
+    let redo_log = FileRef::new(directory.clone(), "device-redo_log");
+    let target = Target::device(device.clone(), Format::Raw, redo_log);
     let options = SyncOptions::default().with_mode(Mode::Full);
     let work = Work::with_threads(1).unwrap();
     let empty = Source::new(empty_vhd(40 << 20));
-    // It may also find them in a stage that was only waiting for its target.
+    // It may also find them in a redo log that was only waiting for its target.
     device.broken.store(true, Ordering::Relaxed);
     sync(&empty, &target, &options, &work).unwrap_err();
     device.broken.store(false, Ordering::Relaxed);
@@ -396,7 +396,7 @@ fn the_way_back_from_long_zeros_is_read_in_pieces() {
 fn the_way_back_is_not_made_from_another_base_than_the_deltas() {
     const LEN: usize = 3 << 20;
     let header = Header {
-        purpose: Purpose::Stage,
+        purpose: Purpose::RedoLog,
         job: JobId([1; 16]),
         base_len: LEN as u64,
         result_len: LEN as u64,
@@ -427,9 +427,9 @@ fn the_way_back_is_not_made_from_another_base_than_the_deltas() {
 fn a_larger_device_keeps_its_tail_only_where_that_is_allowed() {
     let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
     let device = Arc::new(MemoryStorage::new("device", vec![9; 4 << 20]));
-    let stage = FileRef::new(directory, "device-stage");
+    let redo_log = FileRef::new(directory, "device-redo_log");
     let storage: Arc<dyn Storage> = device.clone();
-    let target = Target::device(storage, Format::Raw, stage);
+    let target = Target::device(storage, Format::Raw, redo_log);
     let work = Work::with_threads(1).unwrap();
     let new = vec![5; 3 << 20];
     let error = sync(&source(&new), &target, &SyncOptions::default(), &work).unwrap_err();
@@ -484,8 +484,8 @@ fn auto_copies_a_file_that_differs_and_never_a_device_or_in_place() {
 
     let directory: Arc<dyn Directory> = Arc::new(WatchedDirectory::new());
     let device = Arc::new(MemoryStorage::new("device", old));
-    let stage = FileRef::new(directory, "device-stage");
-    let device_target = Target::device(device.clone(), Format::Raw, stage);
+    let redo_log = FileRef::new(directory, "device-redo_log");
+    let device_target = Target::device(device.clone(), Format::Raw, redo_log);
     let report = sync(&source(&new), &device_target, &options, &work).unwrap();
     assert_eq!(report.mode, Mode::Delta);
     assert!(report.reason.contains("device"), "{}", report.reason);
@@ -682,8 +682,8 @@ fn what_a_medium_has_lost_is_found_before_the_target_counts_as_whole() {
                     forgets: forgets.clone(),
                     ..Watched::new("device", vec![9; len as usize])
                 });
-                let stage = FileRef::new(directory, "device-stage");
-                let target = Target::device(device.clone(), Format::Raw, stage);
+                let redo_log = FileRef::new(directory, "device-redo_log");
+                let target = Target::device(device.clone(), Format::Raw, redo_log);
                 let options = SyncOptions::default()
                     .with_mode(Mode::Delta)
                     .with_safety(safety)

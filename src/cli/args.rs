@@ -127,9 +127,9 @@ pub struct TargetArgs {
     /// Writes the target as this format, whatever its name says
     #[arg(long, alias = "format", value_name = "FORMAT", value_parser = format())]
     target_format: Option<Format>,
-    /// Where the stage lies: beside a file target by default, for a device in /var/lib/diskdelta
-    #[arg(long, value_name = "DIR", value_parser = here())]
-    pub stage_dir: Option<PathBuf>,
+    /// Where the redo log lies: beside a file target by default, for a device in /var/lib/diskdelta
+    #[arg(long, alias = "stage-dir", value_name = "DIR", value_parser = here())]
+    pub log_dir: Option<PathBuf>,
     /// Takes FILE, a log or sidecar or copy of an unfinished sync, for one that diskdelta made,
     /// where the file system does not show it; you answer for what it holds
     #[arg(long, value_name = "FILE", value_parser = here())]
@@ -152,7 +152,7 @@ impl TargetArgs {
                 Some(format) => image.with_format(format),
                 None => image,
             })
-            .with_stage_dir(self.stage_dir.clone())
+            .with_log_dir(self.log_dir.clone())
             .with_trusted(self.trust_log.clone())
             .with_open(open)
     }

@@ -205,7 +205,7 @@ fn print(delta: &Delta, context: &Context) -> Ended {
     let object = Object {
         purpose: match header.purpose {
             Purpose::Portable => "delta",
-            Purpose::Stage => "stage",
+            Purpose::RedoLog => "redo_log",
             Purpose::Undo => "undo",
             Purpose::Sidecar => "sidecar",
             _ => "unknown",

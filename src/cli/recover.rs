@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::storage::resolve_to_write;
 use crate::sync::{
-    Forgotten, GuardedBytes, HostTarget, HostTargetOptions, Pending, PendingKind, Recovered,
-    STAGE_DIR, Standstill, pending, recover_all,
+    Forgotten, GuardedBytes, HostTarget, HostTargetOptions, LOG_DIR, Pending, PendingKind,
+    Recovered, Standstill, pending, recover_all,
 };
 use crate::text::escape_path;
 use crate::units::format_size;
@@ -24,10 +24,10 @@ use super::progress::Notes;
 
 /// Finishes, or gives up, an interrupted sync
 ///
-/// A marked target is finished from its stage. --discard drops what was staged, which is possible
+/// A marked target is finished from its redo log. --discard drops what was logged, which is possible
 /// only while the target is unmarked. A target that is held stays so until --release. --forget
 /// takes the marker off a target whose log is lost. --list shows what is pending, --all finishes
-/// all of it: in the directories that are named, or else in the stage directory and the current one.
+/// all of it: in the directories that are named, or else in the log directory and the current one.
 #[derive(clap::Args)]
 pub struct Args {
     /// The target; with --list and --all, directories to look in
@@ -259,10 +259,10 @@ fn all(args: &Args, options: &HostTargetOptions, context: &Context) -> Ended {
 
 impl Args {
     fn directories(&self) -> Vec<PathBuf> {
-        match (self.paths.is_empty(), &self.open.stage_dir) {
+        match (self.paths.is_empty(), &self.open.log_dir) {
             (false, _) => self.paths.clone(),
-            (true, Some(stage_dir)) => vec![stage_dir.clone()],
-            (true, None) => vec![PathBuf::from(STAGE_DIR), PathBuf::from(".")],
+            (true, Some(log_dir)) => vec![log_dir.clone()],
+            (true, None) => vec![PathBuf::from(LOG_DIR), PathBuf::from(".")],
         }
     }
 }
@@ -303,7 +303,7 @@ impl Object {
             "old" if discarded => "given up; the target is as it was",
             "old" => {
                 "the target is as it was; the same sync, run again, goes on with what was \
-                 staged (recover --discard drops it)"
+                 logged (recover --discard drops it)"
             }
             "new" => "finished; the target is as it should become",
             "held" => "whole, and held: whoever holds it goes on, or recover --release lets it go",
@@ -347,8 +347,8 @@ impl Item {
             file: pending.file.display().to_string(),
             file_bytes: pending.file_bytes,
             kind: match pending.kind {
-                PendingKind::Stage => "stage",
-                PendingKind::PartOfStage => "part_of_stage",
+                PendingKind::RedoLog => "redo_log",
+                PendingKind::PartOfRedoLog => "part_of_redo_log",
                 PendingKind::Sidecar => "sidecar",
                 PendingKind::Copy => "copy",
                 _ => "unknown",

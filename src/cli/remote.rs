@@ -26,7 +26,7 @@ pub fn push(args: &Args, source: &Path, target: &RemoteAddress, context: &Contex
     let elsewhere = [
         (args.undo.is_some(), "--undo"),
         (args.target_manifest.is_some(), "--target-manifest"),
-        (args.stage_dir.is_some(), "--stage-dir"),
+        (args.log_dir.is_some(), "--log-dir"),
         (args.hold, "--hold"),
     ];
     if let Some((_, option)) = elsewhere.iter().find(|(is_given, _)| *is_given) {

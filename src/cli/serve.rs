@@ -37,9 +37,9 @@ pub struct Args {
     /// Never writes anything
     #[arg(long)]
     read_only: bool,
-    /// Where stages lie: beside a file target by default, for a device in /var/lib/diskdelta
-    #[arg(long, value_name = "DIR", value_parser = args::here())]
-    stage_dir: Option<PathBuf>,
+    /// Where redo logs lie: beside a file target by default, for a device in /var/lib/diskdelta
+    #[arg(long, alias = "stage-dir", value_name = "DIR", value_parser = args::here())]
+    log_dir: Option<PathBuf>,
     /// Directory in which the agent keeps its state of failback jobs; outside of --root [default:
     /// /var/lib/diskdelta/agent for root, otherwise diskdelta/agent in the user's state directory]
     #[arg(long, value_name = "DIR", value_parser = args::here())]
@@ -66,7 +66,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
     let options = ServeOptions::default()
         .with_root(args.root.clone())
         .with_read_only(args.read_only)
-        .with_stage_dir(args.stage_dir.clone())
+        .with_log_dir(args.log_dir.clone())
         .with_manifest_cache(args.manifest_cache.clone())
         .with_state_dir(args.state_dir.clone().or_else(default_state))
         .with_direct(context.common.direct)

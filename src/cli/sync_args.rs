@@ -27,7 +27,7 @@ pub struct Args {
     /// How what moves is found: by comparing (delta), or not at all (full)
     #[arg(long, default_value = "auto", value_parser = args::mode())]
     pub mode: Mode,
-    /// atomic: staged first, so the target is old or new at any moment. in-place: written at
+    /// atomic: logged first, so the target is old or new at any moment. in-place: written at
     /// once; the target is marked as incomplete until the sync, run again if need be, is done
     #[arg(long, default_value = "atomic", value_parser = args::safety())]
     pub safety: Safety,
@@ -44,9 +44,9 @@ pub struct Args {
     /// Writes the way back there before the target changes; `undo` takes it
     #[arg(long, value_name = "FILE", value_parser = args::here())]
     pub undo: Option<PathBuf>,
-    /// Where the stage lies: beside a file target by default, for a device in /var/lib/diskdelta
-    #[arg(long, value_name = "DIR", value_parser = args::here())]
-    pub stage_dir: Option<PathBuf>,
+    /// Where the redo log lies: beside a file target by default, for a device in /var/lib/diskdelta
+    #[arg(long, alias = "stage-dir", value_name = "DIR", value_parser = args::here())]
+    pub log_dir: Option<PathBuf>,
     /// A manifest that stands for reading the target, and is kept current; begun if missing. It
     /// holds only as long as nothing but such syncs writes to the target
     #[arg(long, value_name = "FILE", value_parser = args::here())]
@@ -118,7 +118,7 @@ impl Args {
             .with_image(self.holes.of(self.parents.options(self.target_format)))
             .with_create(self.create)
             .with_align_bytes(self.align.unwrap_or(1))
-            .with_stage_dir(self.stage_dir.clone())
+            .with_log_dir(self.log_dir.clone())
             .with_trusted(self.trust_log.clone())
             .with_target_manifest(
                 self.target_manifest

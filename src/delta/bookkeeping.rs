@@ -1,4 +1,4 @@
-//! The frames of a stage or sidecar that are not guest data, read from their file when needed.
+//! The frames of a redo log or sidecar that are not guest data, read from their file when needed.
 
 use std::fmt;
 use std::ops::Range;
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn tables_are_found_between_any_number_of_guest_frames() {
-        let (file, mut writer) = writer(Purpose::Stage);
+        let (file, mut writer) = writer(Purpose::RedoLog);
         let count = 3 * SECTIONS_MOST as u64;
         for at in 0..count {
             writer.push(&Frame::zero_table(at..at + 1)).unwrap();
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn only_the_header_is_read_of_what_is_no_sidecar() {
-        let (file, mut writer) = writer(Purpose::Stage);
+        let (file, mut writer) = writer(Purpose::RedoLog);
         writer.commit().unwrap();
         let limits = Limits::default();
         let work = Work::with_threads(1).unwrap();

@@ -47,7 +47,7 @@ pub enum Purpose {
     /// A file to carry away; bound to its base by the base's root.
     Portable,
     /// The redo log of an atomic sync; bound to its target by the old hash of each frame.
-    Stage,
+    RedoLog,
     /// The way back from a sync.
     Undo,
     /// The sidecar of an in-place sync: saved ranges and tables, no guest data.
@@ -59,7 +59,7 @@ impl Purpose {
     pub(super) fn describe(self) -> &'static str {
         match self {
             Purpose::Portable => "a delta",
-            Purpose::Stage => "the log of an atomic sync",
+            Purpose::RedoLog => "the log of an atomic sync",
             Purpose::Undo => "an undo file",
             Purpose::Sidecar => "the recovery file of an in-place sync",
         }
@@ -67,7 +67,7 @@ impl Purpose {
 
     /// Whether frames other than guest data belong in such a file.
     pub(super) fn has_tables(self) -> bool {
-        matches!(self, Purpose::Stage | Purpose::Sidecar)
+        matches!(self, Purpose::RedoLog | Purpose::Sidecar)
     }
 }
 
@@ -132,7 +132,7 @@ impl Header {
         }
         let purpose = match u32::from_le_bytes(take(bytes, 12)) {
             1 => Purpose::Portable,
-            2 => Purpose::Stage,
+            2 => Purpose::RedoLog,
             3 => Purpose::Undo,
             4 => Purpose::Sidecar,
             other => {
@@ -178,7 +178,7 @@ pub enum FrameKind {
     Length,
     /// Storage bytes that the mark covers, as they were before.
     Saved,
-    /// The description of a stage's job.
+    /// The description of a redo log's job.
     Job,
     /// Everything before it belongs together; no payload.
     Commit,
@@ -380,7 +380,7 @@ fn kind_code(kind: FrameKind) -> u8 {
 fn purpose_code(purpose: Purpose) -> u32 {
     match purpose {
         Purpose::Portable => 1,
-        Purpose::Stage => 2,
+        Purpose::RedoLog => 2,
         Purpose::Undo => 3,
         Purpose::Sidecar => 4,
     }
@@ -413,7 +413,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     const HEADER: Header = Header {
-        purpose: Purpose::Stage,
+        purpose: Purpose::RedoLog,
         job: JobId([7; 16]),
         base_len: 1 << 30,
         result_len: 1 << 31,

@@ -92,7 +92,7 @@ impl Delta {
         Err(match self.header.purpose {
             Purpose::Portable => error.advise("apply it with `delta apply`"),
             Purpose::Undo => error.advise("apply it with `undo`"),
-            Purpose::Stage | Purpose::Sidecar => error.advise("`recover` uses it"),
+            Purpose::RedoLog | Purpose::Sidecar => error.advise("`recover` uses it"),
         })
     }
 
@@ -149,7 +149,9 @@ impl Delta {
                     FrameKind::Zero => zero_bytes = zero_bytes.saturating_add(raw.header.len),
                     // A stranger's file must not reach past the guest's bytes.
                     _ if !self.header.purpose.has_tables() => {
-                        return Err(raw.wrong("a frame that only a stage may hold", &*self.storage));
+                        return Err(
+                            raw.wrong("a frame that only a redo log may hold", &*self.storage)
+                        );
                     }
                     _ => {
                         sections.note(raw);
@@ -337,13 +339,13 @@ mod tests {
     #[test]
     fn frames_in_another_order_than_they_were_written_are_not_believed() {
         let header = Header {
-            purpose: Purpose::Stage,
+            purpose: Purpose::RedoLog,
             job: JobId([1; 16]),
             base_len: 8192,
             result_len: 8192,
             block_size: BlockSize::MIN,
         };
-        let file = Arc::new(MemoryStorage::new("stage", Vec::new()));
+        let file = Arc::new(MemoryStorage::new("redo_log", Vec::new()));
         let mut writer = DeltaWriter::create(file.clone(), header).unwrap();
         for offset in [0, 4096] {
             let frame = Frame::zero(offset, 4096, Old::Unknown);

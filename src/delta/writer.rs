@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn the_length_so_far_counts_what_is_not_written_yet() {
-        let (storage, mut writer) = writer(Purpose::Stage);
+        let (storage, mut writer) = writer(Purpose::RedoLog);
         for _ in 0..2 {
             let len = writer.file_len();
             writer.flush().unwrap();
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_file_for_strangers_holds_guest_bytes_only() {
-        for (purpose, is_good) in [(Purpose::Stage, true), (Purpose::Portable, false)] {
+        for (purpose, is_good) in [(Purpose::RedoLog, true), (Purpose::Portable, false)] {
             let (storage, mut writer) = writer(purpose);
             let table = Frame::bytes(FrameKind::Table, 1 << 20, &[1; 512]);
             writer.push(&table).unwrap();

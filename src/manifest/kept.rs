@@ -69,7 +69,7 @@ impl KeptManifest {
     }
 
     /// Whether `disk`, the file or device that the manifest was kept of, is as it was then, as far
-    /// as the system can tell. True where nothing was noted (see [`Staged::commit_for`]).
+    /// as the system can tell. True where nothing was noted (see [`PreparedFile::commit_for`]).
     ///
     /// # Errors
     /// `Io`, `Poisoned`.
@@ -121,13 +121,13 @@ impl KeptManifest {
 }
 
 /// A file that is being written to be put in its place as a whole. No other process shares it.
-pub struct Staged {
+pub struct PreparedFile {
     file_ref: FileRef,
     file: FileRef,
     storage: Arc<dyn Storage>,
 }
 
-impl Staged {
+impl PreparedFile {
     /// The file.
     pub fn storage(&self) -> &Arc<dyn Storage> {
         &self.storage
@@ -151,18 +151,18 @@ impl Staged {
         directory.sync()
     }
 
-    /// As [`commit`](Staged::commit), for the manifest of `disk`, whose last change is durable: also
+    /// As [`commit`](PreparedFile::commit), for the manifest of `disk`, whose last change is durable: also
     /// notes the state that the file or device is in, so that any later change shows
     /// ([`KeptManifest::describes`]).
     ///
     /// # Errors
-    /// `Malformed`, `LimitExceeded` for what is staged; `Io`, `NoSpace`, `Poisoned`.
+    /// `Malformed`, `LimitExceeded` for what is prepared; `Io`, `NoSpace`, `Poisoned`.
     pub fn commit_for(&self, disk: &dyn Storage, limits: &Limits) -> Result<()> {
         note_state(&self.storage, disk, limits)?;
         self.commit()
     }
 
-    /// As [`commit`](Staged::commit), where only the file `over` may be replaced: the one that was
+    /// As [`commit`](PreparedFile::commit), where only the file `over` may be replaced: the one that was
     /// there when the writing began, or none.
     ///
     /// # Errors
@@ -209,7 +209,7 @@ impl Staged {
     }
 }
 
-/// Writes a file and puts it in `file_ref`, durably: [`stage`] and [`Staged::commit`] at once.
+/// Writes a file and puts it in `file_ref`, durably: [`prepare`] and [`PreparedFile::commit`] at once.
 ///
 /// When this returns `Ok`, the file and its name are durable; when it returns an error, `file_ref`
 /// holds what it held, or the new file already, never anything between.
@@ -217,8 +217,8 @@ impl Staged {
 /// # Errors
 /// Those of `write`; `Io`, `NoSpace`.
 pub fn save<T>(file_ref: &FileRef, write: impl FnOnce(Arc<dyn Storage>) -> Result<T>) -> Result<T> {
-    let (value, staged) = stage(file_ref, write)?;
-    staged.commit()?;
+    let (value, prepared) = prepare(file_ref, write)?;
+    prepared.commit()?;
     Ok(value)
 }
 
@@ -231,47 +231,47 @@ pub(crate) fn save_once<T>(
     write: impl FnOnce(Arc<dyn Storage>) -> Result<T>,
 ) -> Result<T> {
     let over = file_ref.directory().file_id(file_ref.name())?;
-    let (value, staged) = stage(file_ref, write)?;
-    if let Err(error) = staged.commit_over(over) {
+    let (value, prepared) = prepare(file_ref, write)?;
+    if let Err(error) = prepared.commit_over(over) {
         // The first error says more than one from cleaning up.
-        let _ = staged.forget();
+        let _ = prepared.forget();
         return Err(error);
     }
     Ok(value)
 }
 
-/// Writes the file that [`Staged::commit`] will put in `file_ref`, durably, under a random name of its
+/// Writes the file that [`PreparedFile::commit`] will put in `file_ref`, durably, under a random name of its
 /// own: `.NAME.ID.new`. What crashes left of such files is removed.
 ///
 /// # Errors
-/// Those of `write`; `Io`, `NoSpace`. Nothing is staged then, as far as cleaning up succeeds.
-pub fn stage<T>(
+/// Those of `write`; `Io`, `NoSpace`. Nothing is prepared then, as far as cleaning up succeeds.
+pub fn prepare<T>(
     file_ref: &FileRef,
     write: impl FnOnce(Arc<dyn Storage>) -> Result<T>,
-) -> Result<(T, Staged)> {
-    let staged = begin(file_ref)?;
-    let written = write(staged.storage.clone()).and_then(|value| {
-        staged.settle()?;
+) -> Result<(T, PreparedFile)> {
+    let prepared = begin(file_ref)?;
+    let written = write(prepared.storage.clone()).and_then(|value| {
+        prepared.settle()?;
         Ok(value)
     });
     match written {
-        Ok(value) => Ok((value, staged)),
+        Ok(value) => Ok((value, prepared)),
         Err(error) => {
             // The first error says more than one from cleaning up.
-            let _ = staged.forget();
+            let _ = prepared.forget();
             Err(error)
         }
     }
 }
 
-/// Begins the file that [`Staged::commit`] will put in `file_ref`. Neither the file nor its name is
+/// Begins the file that [`PreparedFile::commit`] will put in `file_ref`. Neither the file nor its name is
 /// durable yet.
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub(crate) fn begin(file_ref: &FileRef) -> Result<Staged> {
-    let (file, storage) = file_ref.create_temporary(STAGED, Privacy::PRIVATE)?;
-    Ok(Staged {
+pub(crate) fn begin(file_ref: &FileRef) -> Result<PreparedFile> {
+    let (file, storage) = file_ref.create_temporary(LOGGED, Privacy::PRIVATE)?;
+    Ok(PreparedFile {
         file_ref: file_ref.clone(),
         file,
         storage,
@@ -282,10 +282,10 @@ pub(crate) fn begin(file_ref: &FileRef) -> Result<Staged> {
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub(crate) fn begin_for(file_ref: &FileRef, job: &str) -> Result<Staged> {
-    file_ref.remove_leftovers(STAGED)?;
-    let file = file_ref.run_sibling(job, STAGED);
-    Ok(Staged {
+pub(crate) fn begin_for(file_ref: &FileRef, job: &str) -> Result<PreparedFile> {
+    file_ref.remove_leftovers(LOGGED)?;
+    let file = file_ref.run_sibling(job, LOGGED);
+    Ok(PreparedFile {
         file_ref: file_ref.clone(),
         storage: file.create_new()?,
         file,
@@ -297,30 +297,30 @@ pub(crate) fn begin_for(file_ref: &FileRef, job: &str) -> Result<Staged> {
 /// # Errors
 /// `Io`.
 pub(crate) fn forget_left(file_ref: &FileRef) -> Result<()> {
-    file_ref.remove_leftovers(STAGED)
+    file_ref.remove_leftovers(LOGGED)
 }
 
-/// Puts what a job that did not end has staged for `file_ref` there, as [`Staged::commit_for`]. May be
-/// done again after a crash: nothing staged means that it is in place already.
+/// Puts what a job that did not end has prepared for `file_ref` there, as [`PreparedFile::commit_for`]. May be
+/// done again after a crash: nothing prepared means that it is in place already.
 ///
 /// # Errors
-/// As [`Staged::commit_for`]; `Untrusted` for a file that this program may not have made.
+/// As [`PreparedFile::commit_for`]; `Untrusted` for a file that this program may not have made.
 pub(crate) fn commit_left(
     file_ref: &FileRef,
     job: &str,
     disk: &dyn Storage,
     limits: &Limits,
 ) -> Result<()> {
-    let file = file_ref.run_sibling(job, STAGED);
+    let file = file_ref.run_sibling(job, LOGGED);
     match file.open_own_if_there(Access::Write)? {
         Some(storage) => {
             let file_ref = file_ref.clone();
-            let staged = Staged {
+            let prepared = PreparedFile {
                 file_ref,
                 file,
                 storage,
             };
-            staged.commit_for(disk, limits)
+            prepared.commit_for(disk, limits)
         }
         None => file_ref.directory().sync(),
     }
@@ -329,7 +329,7 @@ pub(crate) fn commit_left(
 /// Notes in the manifest that `file` holds which state `disk` is in. Durable when it returns.
 ///
 /// # Errors
-/// As [`Staged::commit_for`].
+/// As [`PreparedFile::commit_for`].
 pub(crate) fn note_state(
     file: &Arc<dyn Storage>,
     disk: &dyn Storage,
@@ -415,5 +415,5 @@ fn fingerprint(disk: &dyn Storage) -> Result<Option<[u8; 32]>> {
 /// Most ranges in one intent record, which is then 1 MiB long.
 const INTENT_RANGES: usize = 1 << 16;
 
-/// What a staged file's name ends with.
-const STAGED: &str = "new";
+/// What a prepared file's name ends with.
+const LOGGED: &str = "new";

@@ -37,7 +37,7 @@ mod write;
 pub(crate) use build::reopen;
 pub use build::{build, build_at, build_to, root_of, update_to};
 pub use hash::{HashPass, HashedRun, Visit};
-pub use kept::{KeptManifest, Staged, save, stage};
+pub use kept::{KeptManifest, PreparedFile, prepare, save};
 pub use read::{Group, Groups, Manifest};
 pub use update::ManifestUpdater;
 pub use write::{ManifestWriter, Sink};

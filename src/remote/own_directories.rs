@@ -19,7 +19,7 @@ impl OwnDirectories {
     pub fn of(options: &ServeOptions) -> Result<Self> {
         let named = [
             &options.state_dir,
-            &options.stage_dir,
+            &options.log_dir,
             &options.manifest_cache,
         ];
         let found = named.into_iter().flatten();

@@ -1,4 +1,4 @@
-//! The description of its job that a stage carries.
+//! The description of its job that a redo log carries.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -79,7 +79,8 @@ impl Job {
     /// # Errors
     /// `Malformed`.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let wrong = || Error::malformed("the stage's job description is damaged").in_field("job");
+        let wrong =
+            || Error::malformed("the redo log's job description is damaged").in_field("job");
         let (version, rest) = bytes.split_first_chunk::<4>().ok_or_else(wrong)?;
         let (target_len, rest) = rest.split_first_chunk::<8>().ok_or_else(wrong)?;
         let (target_inode, mut rest) = rest.split_first_chunk::<8>().ok_or_else(wrong)?;

@@ -1,4 +1,4 @@
-//! The whole job: find what differs, stage it, apply it, verify it; and recovery.
+//! The whole job: find what differs, redo log it, apply it, verify it; and recovery.
 
 mod commit;
 mod endpoint;
@@ -27,7 +27,7 @@ pub use commit::apply_delta::{BaseCheck, apply_delta, undo};
 pub use commit::hold::{held_image, hold, release};
 pub use endpoint::path_side::{HostSide, SideDiff};
 pub use endpoint::path_source::HostSource;
-pub use endpoint::path_target::{HostTarget, HostTargetOptions, STAGE_DIR};
+pub use endpoint::path_target::{HostTarget, HostTargetOptions, LOG_DIR};
 pub use endpoint::remote_source::{Claim, REMOTE_BLOCK_BYTES, Search, SourceBackend};
 pub use endpoint::source::Source;
 pub use endpoint::target::Target;
@@ -124,7 +124,7 @@ fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
         return Ok(report);
     }
     let kept = match recovery::state::complete_log(run.target, run.work)? {
-        Some(job) => Some(recovery::kept_log::keep(run.target.stage(), job)?),
+        Some(job) => Some(recovery::kept_log::keep(run.target.redo_log(), job)?),
         None => None,
     };
     let mut report = commit::full_copy::sync_full(run, None)?;
@@ -155,11 +155,11 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         }
         Standing::Lost(marker) => return Err(recovery::recover::lost(&marker)),
         Standing::Cut(cut) => return Err(cut.refusal()),
-        // What is left of an earlier stage is a cache at most: every frame is checked again.
+        // What is left of the previous redo log is a cache at most: every frame is checked again.
         Standing::Clean | Standing::Old | Standing::New | Standing::Forgotten => None,
         Standing::Foreign(job) => {
             if !options.dry_run {
-                kept = Some(recovery::kept_log::keep(target.stage(), job)?);
+                kept = Some(recovery::kept_log::keep(target.redo_log(), job)?);
             }
             None
         }
@@ -182,7 +182,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         }
     };
     let note = scan::sectors::compare(&run.source.image.info(), old.info().sector_bytes)?;
-    // What comes from another host is looked at as it is staged or copied, or else beforehand.
+    // What comes from another host is looked at as it is logged or copied, or else beforehand.
     if run.source.remote.is_none() || in_place {
         marker::in_data::refuse_source(run, Some(&*old))?;
     }
@@ -246,7 +246,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
             refuse_undo(run, "a full copy")?;
             commit::full_copy::sync_full(run, Some((&*old, &**storage)))
         }
-        (mode, Safety::Atomic) => commit::atomic::sync_staged(run, storage, mode),
+        (mode, Safety::Atomic) => commit::atomic::sync_logged(run, storage, mode),
         (_, Safety::InPlace) => {
             refuse_undo(run, "an in-place sync")?;
             commit::in_place::sync_marked(run, storage, mode)
@@ -309,8 +309,8 @@ fn way_on(error: Error, target: &Target) -> Error {
     match marked {
         // It may be new by now.
         Ok(None) if error.is_forbidden() => error.advise(
-            "the target is whole; run it again, with the stage in a directory that may be written to \
-             (--stage-dir DIR)",
+            "the target is whole; run it again, with the redo log in a directory that may be written to \
+             (--log-dir DIR)",
         ),
         Ok(None) if error.kind() == ErrorKind::NoSpace => {
             error.advise("the target is whole; make room there and run it again")

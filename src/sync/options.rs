@@ -26,7 +26,7 @@ pub enum Safety {
     /// After a crash at any moment the target is entirely old, or recovery makes it entirely new.
     #[default]
     Atomic,
-    /// Nothing is staged: the target carries the marker until the sync, run again if need be, ends.
+    /// Nothing is logged: the target carries the marker until the sync, run again if need be, ends.
     InPlace,
 }
 

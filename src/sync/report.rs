@@ -63,9 +63,9 @@ pub struct SyncReport {
     pub zeroed_bytes: u64,
     /// Guest bytes written to the target, zeroed ones not counted.
     pub written_bytes: u64,
-    /// Bytes of the stage, of its file.
-    pub staged_bytes: u64,
-    /// Bytes taken over from the stage of an earlier run.
+    /// Bytes of the redo log, of its file.
+    pub logged_bytes: u64,
+    /// Bytes taken over from the redo log of an earlier run.
     pub resumed_bytes: u64,
     /// Bytes of a larger device that lie beyond the source and were left alone.
     pub untouched_tail_bytes: u64,
@@ -123,7 +123,7 @@ impl SyncReport {
             changed_bytes: 0,
             zeroed_bytes: 0,
             written_bytes: 0,
-            staged_bytes: 0,
+            logged_bytes: 0,
             resumed_bytes: 0,
             untouched_tail_bytes: 0,
             granularity_bytes: crate::units::PAGE_BYTES,

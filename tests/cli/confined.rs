@@ -14,12 +14,12 @@ fn a_confined_client_is_shown_paths_below_its_root_only() {
     lab.disk("new.raw", 64, 1);
     lab.disk("served/disk.raw", 64, 2);
     let marked = lab.disk("served/marked.raw", 64, 2);
-    write_at(&marked, 0, &marker(0, "/etc/secret/.x.diskdelta-stage"));
+    write_at(&marked, 0, &marker(0, "/etc/secret/.x.diskdelta-log"));
     lab.done("sync new.raw base.vhdx");
     lab.done("sync new.raw base2.vhdx");
     std::os::unix::fs::symlink(lab.path("new.raw"), lab.path("served/link.raw")).unwrap();
     fs::write(lab.path("served/short.vhd"), [1; 700]).unwrap();
-    shell(&lab, "--root served --stage-dir logs");
+    shell(&lab, "--root served --log-dir logs");
     let own = lab.path(".");
     let own = own.parent().unwrap().to_str().unwrap();
     for (path, told) in [

@@ -112,7 +112,7 @@ fn a_container_on_a_device_is_not_overwritten_as_raw() {
         let Some(device) = Loop::over(&under) else {
             return;
         };
-        let words = format!("sync new.raw {} --stage-dir stages", device.0);
+        let words = format!("sync new.raw {} --log-dir logs", device.0);
         let run = lab.run(&words);
         run.fails(2, "--target-format raw");
         assert!(run.stderr.contains(name), "{name}: {run:?}");

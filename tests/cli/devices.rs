@@ -8,7 +8,7 @@ use crate::lab::{Lab, Loop, PAGE, left_out, noise, write_at};
 use crate::remote::shell;
 
 #[test]
-fn a_device_is_synced_with_its_stage_in_the_stage_directory() {
+fn a_device_is_synced_with_its_redo_log_in_the_redo_log_directory() {
     let lab = Lab::new();
     lab.disk("new.raw", 1000, 1);
     let under = lab.disk("under.raw", 1000, 2);
@@ -16,17 +16,17 @@ fn a_device_is_synced_with_its_stage_in_the_stage_directory() {
         return;
     };
     let target = &device.0;
-    lab.run(&format!("sync new.raw {target} --stage-dir /dev/shm"))
-        .fails(2, "--stage-dir");
-    lab.done(&format!("sync new.raw {target} --stage-dir stages"));
+    lab.run(&format!("sync new.raw {target} --log-dir /dev/shm"))
+        .fails(2, "--log-dir");
+    lab.done(&format!("sync new.raw {target} --log-dir logs"));
     assert!(device.bytes() == lab.bytes("new.raw"));
-    assert_eq!(fs::read_dir(lab.path("stages")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(lab.path("logs")).unwrap().count(), 0);
     lab.done(&format!("diff new.raw {target}"));
     lab.disk("back.raw", 1000, 3);
     lab.done(&format!("sync {target} back.raw"));
     assert!(lab.bytes("back.raw") == lab.bytes("new.raw"));
     // The file below and the device are the same bytes.
-    lab.run(&format!("sync under.raw {target} --stage-dir stages"))
+    lab.run(&format!("sync under.raw {target} --log-dir logs"))
         .fails(2, "name two different disks");
     lab.run("sync new.raw under.raw")
         .fails(2, &target.replace("/dev/", "attached to "));
@@ -42,10 +42,10 @@ fn a_full_copy_onto_a_device_comes_from_another_host_and_goes_to_one() {
         return;
     };
     let target = &device.0;
-    shell(&lab, "--stage-dir stages");
+    shell(&lab, "--log-dir logs");
     let new = lab.path("new.raw");
     let sides = [
-        format!("ssh://host{} {target} --stage-dir stages", new.display()),
+        format!("ssh://host{} {target} --log-dir logs", new.display()),
         format!("{} ssh://host{target}", new.display()),
     ];
     for sides in sides {
@@ -57,7 +57,7 @@ fn a_full_copy_onto_a_device_comes_from_another_host_and_goes_to_one() {
             assert_eq!(report["changed_bytes"], 1000 * PAGE);
             assert_eq!(report["zeroed_bytes"], 200 * PAGE);
             assert!(device.bytes() == lab.bytes("new.raw"));
-            assert_eq!(fs::read_dir(lab.path("stages")).unwrap().count(), 0);
+            assert_eq!(fs::read_dir(lab.path("logs")).unwrap().count(), 0);
             write_at(Path::new(target), 0, &noise(1000 * PAGE, 2));
         }
     }
@@ -73,11 +73,11 @@ fn lengths_of_devices_are_minded() {
         return;
     };
     let target = &device.0;
-    lab.run(&format!("sync large.raw {target} --stage-dir stages"))
+    lab.run(&format!("sync large.raw {target} --log-dir logs"))
         .fails(2, "at least as large");
-    lab.run(&format!("sync small.raw {target} --stage-dir stages"))
+    lab.run(&format!("sync small.raw {target} --log-dir logs"))
         .fails(2, "--allow-larger");
-    let words = format!("sync small.raw {target} --stage-dir stages --allow-larger");
+    let words = format!("sync small.raw {target} --log-dir logs --allow-larger");
     let (status, report) = lab.json(&words);
     assert_eq!(status, 0);
     assert_eq!(report["untouched_tail_bytes"], 100 * PAGE);
@@ -162,7 +162,7 @@ fn a_device_that_is_mounted_is_refused() {
         .unwrap()
         .set_len(16 << 20)
         .unwrap();
-    let onto_device = lab.run(&format!("sync new.raw {} --stage-dir stages", device.0));
+    let onto_device = lab.run(&format!("sync new.raw {} --log-dir logs", device.0));
     let onto_file = lab.run("sync new.raw under.raw");
     let unmounted = Command::new("umount").arg(&point).status().unwrap();
     assert!(unmounted.success());
@@ -179,7 +179,7 @@ fn a_kept_manifest_of_a_device_is_not_believed_once_anybody_else_wrote_to_it() {
         return;
     };
     let target = &device.0;
-    let words = format!("sync new.raw {target} --stage-dir stages --target-manifest kept.manifest");
+    let words = format!("sync new.raw {target} --log-dir logs --target-manifest kept.manifest");
     lab.done(&words);
     assert_eq!(lab.json(&words).1["verified"], "cached");
     write_at(Path::new(target), 5 * PAGE as u64, b"guest");
@@ -223,7 +223,7 @@ fn no_file_is_made_among_device_nodes() {
         format!("sync new.raw old.raw --mode delta --undo {name}"),
         format!("sync new.raw old.raw --mode delta --undo {name} --dry-run"),
         format!("sync new.raw old.raw --target-manifest {name}"),
-        format!("sync new.raw old.raw --stage-dir {}", directory.display()),
+        format!("sync new.raw old.raw --log-dir {}", directory.display()),
     ] {
         let run = lab.run(&words);
         assert_eq!(run.status, 2, "{words}: {run:?}");
@@ -269,8 +269,8 @@ fn a_disk_is_in_use_when_a_part_of_it_or_what_it_lies_on_is_written_elsewhere() 
     lab.disk("part.raw", 1024, 3);
     let under = lab.path("under.raw").display().to_string();
     let sides = |target: &str| match target == disk.0 {
-        true => format!("sync whole.raw {target} --stage-dir stages"),
-        false => format!("sync part.raw {target} --stage-dir stages"),
+        true => format!("sync whole.raw {target} --log-dir logs"),
+        false => format!("sync part.raw {target} --log-dir logs"),
     };
     let cases = [
         (&two, &disk.0, true),

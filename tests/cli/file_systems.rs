@@ -48,7 +48,7 @@ fn a_changed_file_system_is_whole_in_every_format_it_passes_through() {
             return;
         };
         lab.done(&format!(
-            "sync back.raw {} --stage-dir stages --safety {safety}",
+            "sync back.raw {} --log-dir logs --safety {safety}",
             device.0
         ));
         whole(Path::new(&device.0));

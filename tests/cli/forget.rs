@@ -11,7 +11,7 @@ use crate::interrupted::{leave_marked, marked};
 use crate::lab::{Lab, Loop, PAGE, write_at};
 
 const MIB: usize = 1 << 20;
-const LOG: &str = ".old.raw.diskdelta-stage";
+const LOG: &str = ".old.raw.diskdelta-log";
 
 /// A target that an interrupted sync left marked, without its log, and what was under the marker.
 fn lost() -> Lab {
@@ -128,7 +128,7 @@ fn a_target_whose_log_is_elsewhere_is_not_forgotten_where_that_is_named() {
     let lab = marked();
     fs::create_dir(lab.path("logs")).unwrap();
     fs::rename(lab.path(LOG), lab.path("logs").join(LOG)).unwrap();
-    for option in ["--stage-dir logs", &format!("--trust-log logs/{LOG}")] {
+    for option in ["--log-dir logs", &format!("--trust-log logs/{LOG}")] {
         lab.run(&format!("recover old.raw --forget --zero-guarded {option}"))
             .fails(3, "run recover without --forget");
     }
@@ -195,7 +195,7 @@ fn a_container_that_does_not_open_any_more_is_said_to() {
         lab.done(&format!("recover {name} --release"));
         let released = lab.bytes(name);
         lab.done(&format!("sync first.raw {name} --safety in-place --hold"));
-        fs::remove_file(lab.path(&format!(".{name}.diskdelta-stage"))).unwrap();
+        fs::remove_file(lab.path(&format!(".{name}.diskdelta-log"))).unwrap();
         let len = lab.bytes(name).len();
         assert!(len >= whole.len() && released.len() <= len);
         let marked = lab.bytes(name);
@@ -259,12 +259,12 @@ fn a_marker_that_a_guest_wrote_with_any_length_in_it_is_given_up() {
 
 #[test]
 fn a_guests_marker_with_a_name_that_no_file_can_have_has_the_ordinary_ways_out() {
-    let suffix = ".diskdelta-stage";
+    let suffix = ".diskdelta-log";
     for stem in [
         "A\0B".to_owned(),
         "\0".to_owned(),
         "/no/such\0/A".to_owned(),
-        "x".repeat(240),
+        "x".repeat(242),
         "x".repeat(290),
         format!("/tmp/{}", "\u{e4}".repeat(130)),
     ] {
@@ -277,7 +277,7 @@ fn a_guests_marker_with_a_name_that_no_file_can_have_has_the_ordinary_ways_out()
         write_at(&disk, 3 * 512, &marker(3, &name));
         for words in [
             "recover disk.raw",
-            "recover disk.raw --stage-dir logs",
+            "recover disk.raw --log-dir logs",
             "recover disk.raw --discard",
             "sync other.raw disk.raw",
         ] {
@@ -358,14 +358,14 @@ fn a_device_without_its_log_has_a_way_out() {
     };
     let name = &device.0;
     lab.done(&format!(
-        "sync new.raw {name} --safety in-place --hold --stage-dir logs"
+        "sync new.raw {name} --safety in-place --hold --log-dir logs"
     ));
     for entry in fs::read_dir(lab.path("logs")).unwrap() {
         fs::remove_file(entry.unwrap().path()).unwrap();
     }
     give(&lab);
     lab.done(&format!(
-        "recover {name} --forget --release --head head --tail tail --stage-dir logs"
+        "recover {name} --forget --release --head head --tail tail --log-dir logs"
     ));
     assert_eq!(fs::read_dir(lab.path("logs")).unwrap().count(), 0);
     lab.done(&format!("diff new.raw {name}"));
@@ -428,14 +428,14 @@ fn a_device_made_smaller_under_its_marker_is_not_finished() {
     let Some(device) = Loop::over(&under) else {
         return;
     };
-    let options = HostTargetOptions::default().with_stage_dir(Some(lab.path("logs")));
+    let options = HostTargetOptions::default().with_log_dir(Some(lab.path("logs")));
     leave_marked(&lab.path("new.raw"), Path::new(&device.0), options);
     let file = fs::OpenOptions::new().write(true).open(&under).unwrap();
     file.set_len(700 * PAGE as u64).unwrap();
     drop(file);
     let status = Command::new("losetup").args(["-c", &device.0]).status();
     assert!(status.unwrap().success());
-    let recover = format!("recover {} --stage-dir logs", device.0);
+    let recover = format!("recover {} --log-dir logs", device.0);
     lab.run(&recover).fails(3, "2867200");
     lab.done(&format!("{recover} --forget --zero-guarded"));
 }

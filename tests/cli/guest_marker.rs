@@ -12,15 +12,15 @@ use crate::remote::shell;
 const PAGES: usize = 1024;
 
 /// The marker that a sync sets on its target, for that sector.
-pub fn marker(sector: usize, stage: &str) -> Vec<u8> {
+pub fn marker(sector: usize, redo_log: &str) -> Vec<u8> {
     let mut out = vec![0; 512];
     out[..16].copy_from_slice(b"\0diskdelta mark1");
     out[16..32].copy_from_slice(&[b'J'; 16]);
     out[32] = 1;
     out[40..48].copy_from_slice(&((PAGES * PAGE) as u64).to_le_bytes());
     out[48..56].copy_from_slice(&(sector as u64 * 512).to_le_bytes());
-    out[56..58].copy_from_slice(&(stage.len() as u16).to_le_bytes());
-    out[58..58 + stage.len()].copy_from_slice(stage.as_bytes());
+    out[56..58].copy_from_slice(&(redo_log.len() as u16).to_le_bytes());
+    out[58..58 + redo_log.len()].copy_from_slice(redo_log.as_bytes());
     let crc = crc32fast::hash(&out[..508]);
     out[508..].copy_from_slice(&crc.to_le_bytes());
     out

@@ -66,14 +66,14 @@ fn ctrl_c_leaves_an_atomic_target_untouched_and_the_next_run_goes_on() {
     lab.disk("new.raw", 4000, 1);
     lab.disk("old.raw", 4000, 2);
     let before = lab.bytes("old.raw");
-    let stage = lab.path(".old.raw.diskdelta-stage");
-    // Each run takes over what the ones before it staged, and gets further.
+    let redo_log = lab.path(".old.raw.diskdelta-log");
+    // Each run takes over what the ones before it logged, and gets further.
     for (more, name) in [(2 << 20, "INT"), (4 << 20, "TERM"), (6 << 20, "HUP")] {
         let begun = SystemTime::now();
         let slow = lab.start("sync new.raw old.raw --mode delta --limit-rate 4M");
-        until("a stage of its own", || {
+        until("a redo log of its own", || {
             let written = |it: &fs::Metadata| it.modified().is_ok_and(|at| at > begun);
-            fs::metadata(&stage).is_ok_and(|it| written(&it) && it.len() > more)
+            fs::metadata(&redo_log).is_ok_and(|it| written(&it) && it.len() > more)
         });
         let run = signal(slow, name);
         assert_eq!(run.status, 2, "{run:?}");
@@ -83,7 +83,11 @@ fn ctrl_c_leaves_an_atomic_target_untouched_and_the_next_run_goes_on() {
     let (status, listed) = lab.json("recover --list .");
     assert_eq!(status, 0);
     let pending = listed["pending"].as_array().unwrap();
-    assert!(pending.iter().all(|item| item["kind"] == "part_of_stage"));
+    assert!(
+        pending
+            .iter()
+            .all(|item| item["kind"] == "part_of_redo_log")
+    );
     assert!(pending.iter().all(|item| item["state"] == "unmarked"));
     let (_, recovered) = lab.json("recover old.raw");
     assert_eq!(recovered["outcome"], "old");
@@ -120,8 +124,8 @@ fn a_given_up_sync_leaves_nothing_behind() {
     lab.disk("old.raw", 4000, 2);
     let before = lab.bytes("old.raw");
     let slow = lab.start("sync new.raw old.raw --mode delta --limit-rate 4M");
-    let stage = lab.path(".old.raw.diskdelta-stage");
-    until("a stage", || stage.exists());
+    let redo_log = lab.path(".old.raw.diskdelta-log");
+    until("a redo log", || redo_log.exists());
     signal(slow, "INT");
     let (status, recovered) = lab.json("recover old.raw --discard");
     assert_eq!((status, &recovered["outcome"]), (0, &"old".into()));
@@ -239,7 +243,7 @@ fn a_held_target_without_its_sidecar_is_given_to_nobody() {
     lab.disk("new.raw", 4000, 1);
     lab.disk("old.raw", 4000, 2);
     lab.done("sync new.raw old.raw --safety in-place --hold");
-    let (sidecar, away) = (lab.path(".old.raw.diskdelta-stage"), lab.path("away"));
+    let (sidecar, away) = (lab.path(".old.raw.diskdelta-log"), lab.path("away"));
     fs::rename(&sidecar, &away).unwrap();
     let held = lab.bytes("old.raw");
     for used in [
@@ -264,7 +268,7 @@ fn recover_finishes_a_marked_target() {
     lab.run("recover old.raw --discard")
         .fails(3, "diskdelta recover");
     let (_, listed) = lab.json("recover --list .");
-    assert_eq!(listed["pending"][0]["kind"], "stage");
+    assert_eq!(listed["pending"][0]["kind"], "redo_log");
     assert_eq!(listed["pending"][0]["state"], "marked");
     let target = listed["pending"][0]["target"].as_str().unwrap();
     assert!(target.ends_with("/old.raw"), "{target}");
@@ -326,7 +330,7 @@ fn a_listing_tells_a_target_that_is_used_from_one_that_is_not_there() {
 #[test]
 fn a_listing_does_not_say_that_a_damaged_log_finishes_its_target() {
     let lab = marked();
-    let log = ".old.raw.diskdelta-stage";
+    let log = ".old.raw.diskdelta-log";
     let whole = lab.bytes(log);
     for (at, len) in [(whole.len() / 2, whole.len()), (0, whole.len() - 100)] {
         let mut bytes = whole[..len].to_vec();
@@ -381,12 +385,12 @@ fn a_moved_target_is_no_copy_of_another_that_has_taken_its_name() {
     let lab = marked();
     fs::rename(lab.path("old.raw"), lab.path("moved.raw")).unwrap();
     let old = lab.disk("old.raw", 900, 3);
-    let options = HostTargetOptions::default().with_stage_dir(Some(lab.path("stages")));
+    let options = HostTargetOptions::default().with_log_dir(Some(lab.path("logs")));
     leave_marked(&lab.path("new.raw"), &old, options);
-    // The marker that old.raw carries is not that of the stage beside it.
+    // The marker that old.raw carries is not that of the redo log beside it.
     let (_, listed) = lab.json("recover --list .");
     assert_eq!(listed["pending"][0]["state"], "unmarked");
-    for (name, options) in [("moved.raw", ""), ("old.raw", "--stage-dir stages")] {
+    for (name, options) in [("moved.raw", ""), ("old.raw", "--log-dir logs")] {
         lab.done(&format!("recover {name} {options}"));
         assert!(lab.bytes(name) == lab.bytes("new.raw"), "{name}");
     }
@@ -397,33 +401,29 @@ fn a_log_in_another_directory_is_used_where_the_caller_names_it() {
     let lab = Lab::new();
     lab.disk("new.raw", 900, 1);
     let old = lab.disk("old.raw", 900, 2);
-    let options = HostTargetOptions::default().with_stage_dir(Some(lab.path("stages")));
+    let options = HostTargetOptions::default().with_log_dir(Some(lab.path("logs")));
     leave_marked(&lab.path("new.raw"), &old, options);
-    assert_eq!(fs::read_dir(lab.path("stages")).unwrap().count(), 1);
-    let (_, listed) = lab.json("recover --list --stage-dir stages");
+    assert_eq!(fs::read_dir(lab.path("logs")).unwrap().count(), 1);
+    let (_, listed) = lab.json("recover --list --log-dir logs");
     assert_eq!(listed["pending"][0]["state"], "marked");
     fs::copy(lab.path("old.raw"), lab.path("second.raw")).unwrap();
-    let log = fs::read_dir(lab.path("stages")).unwrap().next().unwrap();
+    let log = fs::read_dir(lab.path("logs")).unwrap().next().unwrap();
     let log = log.unwrap().path();
     // The marker names the log; it is data, and is not followed.
     let run = lab.run("recover old.raw");
     run.fails(3, &format!("--trust-log {}", log.display()));
-    lab.run("recover second.raw --stage-dir stages")
+    lab.run("recover second.raw --log-dir logs")
         .fails(3, "this is a copy of");
-    lab.done("recover old.raw --stage-dir stages");
+    lab.done("recover old.raw --log-dir logs");
     assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
-    assert_eq!(fs::read_dir(lab.path("stages")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(lab.path("logs")).unwrap().count(), 0);
 }
 
 #[test]
 fn a_log_that_the_caller_names_is_used_wherever_it_is() {
     let lab = marked();
     fs::create_dir_all(lab.path("a/b")).unwrap();
-    fs::rename(
-        lab.path(".old.raw.diskdelta-stage"),
-        lab.path("a/b/some.log"),
-    )
-    .unwrap();
+    fs::rename(lab.path(".old.raw.diskdelta-log"), lab.path("a/b/some.log")).unwrap();
     lab.run("recover old.raw").fails(3, "bring the log back");
     lab.run("recover old.raw --trust-log new.raw")
         .fails(3, "bring the log back");
@@ -440,7 +440,7 @@ fn a_moved_directory_of_target_and_log_is_recovered_and_a_copy_of_both_too() {
     let old = lab.disk("vm/old.raw", 900, 2);
     leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
     fs::create_dir(lab.path("copy")).unwrap();
-    for name in ["old.raw", ".old.raw.diskdelta-stage"] {
+    for name in ["old.raw", ".old.raw.diskdelta-log"] {
         let from = lab.path("vm").join(name);
         fs::copy(from, lab.path("copy").join(name)).unwrap();
     }
@@ -457,12 +457,12 @@ fn a_copy_in_another_directory_does_not_take_a_shared_log_away() {
     fs::create_dir(lab.path("elsewhere")).unwrap();
     lab.disk("new.raw", 900, 1);
     let old = lab.disk("old.raw", 900, 2);
-    let options = HostTargetOptions::default().with_stage_dir(Some(lab.path("stages")));
+    let options = HostTargetOptions::default().with_log_dir(Some(lab.path("logs")));
     leave_marked(&lab.path("new.raw"), &old, options);
     fs::copy(&old, lab.path("elsewhere/old.raw")).unwrap();
-    let log = fs::read_dir(lab.path("stages")).unwrap().next().unwrap();
+    let log = fs::read_dir(lab.path("logs")).unwrap().next().unwrap();
     let log = log.unwrap().path();
-    lab.run("recover elsewhere/old.raw --stage-dir stages")
+    lab.run("recover elsewhere/old.raw --log-dir logs")
         .fails(3, "not a copy of it, name the log");
     lab.run(&format!(
         "recover elsewhere/old.raw --trust-log {}",
@@ -517,7 +517,7 @@ fn two_syncs_onto_one_target_keep_apart() {
     for (words, file) in [
         (
             "sync new.raw old.raw --mode delta",
-            ".old.raw.diskdelta-stage",
+            ".old.raw.diskdelta-log",
         ),
         ("sync new.raw missing.raw", ".missing.raw.diskdelta-new"),
     ] {
@@ -538,7 +538,7 @@ fn a_source_that_changes_while_it_is_read_stops_the_sync() {
     lab.disk("old.raw", 1000, 2);
     let before = lab.bytes("old.raw");
     let slow = lab.start("sync new.raw old.raw --mode delta --limit-rate 2M");
-    until("a stage", || lab.path(".old.raw.diskdelta-stage").exists());
+    until("a redo log", || lab.path(".old.raw.diskdelta-log").exists());
     write_at(&new, 17 * PAGE as u64, b"late");
     let run = ended(slow);
     assert_eq!(run.status, 2, "{run:?}");

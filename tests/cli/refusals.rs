@@ -127,7 +127,7 @@ fn the_source_under_another_name_is_no_target() {
 }
 
 #[test]
-fn a_stage_in_memory_is_refused() {
+fn a_redo_log_in_memory_is_refused() {
     let lab = Lab::new();
     lab.disk("new.raw", 600, 1);
     lab.disk("old.raw", 600, 2);
@@ -137,10 +137,10 @@ fn a_stage_in_memory_is_refused() {
     }
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let words = format!(
-        "sync new.raw old.raw --stage-dir {}",
+        "sync new.raw old.raw --log-dir {}",
         directory.path().display()
     );
-    lab.run(&words).fails(2, "--stage-dir");
+    lab.run(&words).fails(2, "--log-dir");
 }
 
 #[test]

@@ -113,9 +113,9 @@ fn a_killed_agent_leaves_the_target_old_and_the_same_command_goes_on() {
             false => "sync ssh://host/new.raw old.raw --rsh ./rsh",
         };
         let slow = lab.start(&format!("{words} --limit-rate 3M"));
-        let stage = lab.path(".old.raw.diskdelta-stage");
-        until("a stage of its own", || {
-            fs::metadata(&stage).is_ok_and(|it| it.len() > 4 << 20)
+        let redo_log = lab.path(".old.raw.diskdelta-log");
+        until("a redo log of its own", || {
+            fs::metadata(&redo_log).is_ok_and(|it| it.len() > 4 << 20)
         });
         let pids = String::from_utf8(lab.bytes("pids")).unwrap();
         let agent = pids.lines().last().unwrap();
@@ -148,11 +148,11 @@ fn a_line_that_breaks_is_taken_up_again_within_one_run_where_that_is_asked_for()
     let lab = Lab::new();
     lab.disk("new.raw", 2000, 1);
     lab.disk("old.raw", 2000, 2);
-    // Ends the agent once two MiB more are staged than the last time.
+    // Ends the agent once two MiB more are logged than the last time.
     let text = format!(
         "#!/bin/sh\nn=$(cat count 2>/dev/null || echo 0)\nn=$((n + 1))\necho $n > count\n\
-         staged() {{ stat -c %s .old.raw.diskdelta-stage || echo 0; }}\n\
-         (while kill -0 $$ && [ $(staged) -lt $((n * 2097152)) ]; do sleep 0.02; done\n\
+         logged() {{ stat -c %s .old.raw.diskdelta-log || echo 0; }}\n\
+         (while kill -0 $$ && [ $(logged) -lt $((n * 2097152)) ]; do sleep 0.02; done\n\
          kill -9 $$) </dev/null >/dev/null 2>&1 &\n\
          exec {COMMAND} serve --stdio --root . --read-only\n"
     );
@@ -176,7 +176,7 @@ fn a_target_left_marked_at_the_other_end_is_told_by_the_status() {
     shell(&lab, "--root .");
     let words = "sync new.raw ssh://host/old.raw --rsh ./rsh --safety in-place";
     let slow = lab.start(&format!("{words} --limit-rate 3M"));
-    let sidecar = lab.path(".old.raw.diskdelta-stage");
+    let sidecar = lab.path(".old.raw.diskdelta-log");
     until("a sidecar", || sidecar.exists());
     std::thread::sleep(Duration::from_millis(500));
     send(&slow, "INT");

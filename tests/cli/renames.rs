@@ -121,9 +121,12 @@ fn where_a_file_system_can_neither_rename_without_replacing_nor_link_nothing_is_
                 .keys()
                 .filter(|name| !before.contains_key(*name))
                 .collect();
-            // What was staged is taken up by the next run.
-            let is_stage = |name: &&&String| name.as_str() == ".old.raw.diskdelta-stage";
-            assert!(left.iter().all(|name| is_stage(&name)), "{words}: {left:?}");
+            // What was logged is taken up by the next run.
+            let is_redo_log = |name: &&&String| name.as_str() == ".old.raw.diskdelta-log";
+            assert!(
+                left.iter().all(|name| is_redo_log(&name)),
+                "{words}: {left:?}"
+            );
             lab.done(words);
             let names = lab.names();
             assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");

@@ -34,13 +34,13 @@ pub fn lab(pages: usize) -> Lab {
     lab
 }
 
-/// Waits until there is a stage at `path` of more than `bytes` that is not `old`; returns it.
-fn staged(path: &Path, old: u64, bytes: u64) -> u64 {
+/// Waits until there is a redo log at `path` of more than `bytes` that is not `old`; returns it.
+fn logged(path: &Path, old: u64, bytes: u64) -> u64 {
     let look = || {
         let facts = std::fs::metadata(path).ok()?;
         (facts.ino() != old && facts.len() > bytes).then(|| facts.ino())
     };
-    until("a stage", || look().is_some());
+    until("a redo log", || look().is_some());
     look().unwrap_or(0)
 }
 
@@ -263,12 +263,12 @@ fn a_service_that_is_killed_leaves_the_target_old_and_retry_goes_on_with_the_nex
             true => format!("sync new.raw diskdelta://{place}/old.raw {PAPERS}"),
             false => format!("sync diskdelta://{place}/new.raw old.raw {PAPERS}"),
         };
-        let stage = lab.path(&match pushes {
-            true => "served/.old.raw.diskdelta-stage".to_owned(),
-            false => ".old.raw.diskdelta-stage".to_owned(),
+        let redo_log = lab.path(&match pushes {
+            true => "served/.old.raw.diskdelta-log".to_owned(),
+            false => ".old.raw.diskdelta-log".to_owned(),
         });
         let slow = lab.start(&format!("{words} --limit-rate 3M"));
-        let first = staged(&stage, 0, 4 << 20);
+        let first = logged(&redo_log, 0, 4 << 20);
         service.signal("KILL");
         let run = ended(slow);
         assert_eq!(run.status, 2, "{run:?}");
@@ -277,7 +277,7 @@ fn a_service_that_is_killed_leaves_the_target_old_and_retry_goes_on_with_the_nex
         // The next one at the same place is killed too, and one more takes its place.
         let mut second = Service::start_in(&lab, &[COMMAND], &place, "");
         let slow = lab.start(&format!("{words} --limit-rate 3M --retry 20 --json"));
-        staged(&stage, first, 14 << 20);
+        logged(&redo_log, first, 14 << 20);
         second.signal("KILL");
         second.status();
         assert!(lab.bytes(old) == before);
@@ -426,12 +426,12 @@ fn a_link_that_goes_down_is_named_within_the_timeout_and_taken_up_when_it_is_bac
                 .spawn()
                 .unwrap()
         };
-        let stage = lab.path(match pushes {
-            true => "served/.old.raw.diskdelta-stage",
-            false => ".old.raw.diskdelta-stage",
+        let redo_log = lab.path(match pushes {
+            true => "served/.old.raw.diskdelta-log",
+            false => ".old.raw.diskdelta-log",
         });
         let run = start("0");
-        let first = staged(&stage, 0, 4 << 20);
+        let first = logged(&redo_log, 0, 4 << 20);
         link.set("down");
         let run = ended(run);
         assert_eq!(run.status, 2, "{run:?}");
@@ -441,7 +441,7 @@ fn a_link_that_goes_down_is_named_within_the_timeout_and_taken_up_when_it_is_bac
         service.says("said nothing for 3 s while its ");
         link.set("up");
         let run = start("30");
-        staged(&stage, first, 14 << 20);
+        logged(&redo_log, first, 14 << 20);
         link.set("down");
         // Longer than the timeout and the first pauses.
         std::thread::sleep(Duration::from_secs(6));

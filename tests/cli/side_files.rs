@@ -41,14 +41,14 @@ fn evil_sidecar(lab: &Lab) -> PathBuf {
     let held = HostTarget::open(lab.path("evil.raw"), &HostTargetOptions::default()).unwrap();
     held.hold(&work).unwrap();
     let planted = lab.path("planted");
-    fs::copy(lab.path(".evil.raw.diskdelta-stage"), &planted).unwrap();
+    fs::copy(lab.path(".evil.raw.diskdelta-log"), &planted).unwrap();
     held.release(&work).unwrap();
     fs::remove_file(lab.path("evil.raw")).unwrap();
     planted
 }
 
 /// The same as a log that only waits to be applied: everything but the first page is in place.
-fn evil_stage(lab: &Lab) -> PathBuf {
+fn evil_redo_log(lab: &Lab) -> PathBuf {
     let mut evil = lab.bytes("disk.raw");
     evil[..PAGE].copy_from_slice(&noise(PAGE, 666));
     fs::write(lab.path("evil.raw"), &evil).unwrap();
@@ -59,7 +59,7 @@ fn evil_stage(lab: &Lab) -> PathBuf {
         HostTargetOptions::default(),
     );
     let planted = lab.path("planted");
-    fs::rename(lab.path(".base.raw.diskdelta-stage"), &planted).unwrap();
+    fs::rename(lab.path(".base.raw.diskdelta-log"), &planted).unwrap();
     for name in ["base.raw", "evil.raw"] {
         fs::remove_file(lab.path(name)).unwrap();
     }
@@ -82,11 +82,11 @@ fn make_doubtful(how: &str, planted: &Path, at: &Path) {
 
 #[test]
 fn a_planted_log_is_not_believed() {
-    for plant in [evil_sidecar, evil_stage] {
+    for plant in [evil_sidecar, evil_redo_log] {
         for name in [
-            ".disk.raw.diskdelta-stage",
-            "..disk.raw.diskdelta-stage.earlier",
-            "..disk.raw.diskdelta-stage.fresh",
+            ".disk.raw.diskdelta-log",
+            "..disk.raw.diskdelta-log.previous",
+            "..disk.raw.diskdelta-log.fresh",
         ] {
             for how in ["owner", "mode", "link", "names"] {
                 if how == "owner" && !is_root() {
@@ -164,13 +164,13 @@ fn a_log_that_the_operator_answers_for_is_taken_over() {
     lab.disk("new.raw", 900, 1);
     let old = lab.disk("old.raw", 900, 2);
     leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
-    let log = lab.path(".old.raw.diskdelta-stage");
+    let log = lab.path(".old.raw.diskdelta-log");
     chown(&log, Some(OTHER), None).unwrap();
     let (_, listed) = lab.json("recover --list .");
     assert_eq!(listed["pending"][0]["state"], "untrusted");
     let run = lab.run("recover old.raw");
     assert!(run.stderr.contains("--trust-log"), "{run:?}");
-    lab.done("recover old.raw --trust-log .old.raw.diskdelta-stage");
+    lab.done("recover old.raw --trust-log .old.raw.diskdelta-log");
     assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
     assert_eq!(lab.names(), ["new.raw", "old.raw"]);
 }
@@ -183,7 +183,7 @@ fn a_target_is_not_marked_once_its_log_has_no_name_any_more() {
         lab.disk("old.raw", 4000, 2);
         let before = lab.bytes("old.raw");
         let slow = lab.start("sync new.raw old.raw --mode delta --limit-rate 12M");
-        let log = lab.path(".old.raw.diskdelta-stage");
+        let log = lab.path(".old.raw.diskdelta-log");
         until("a log", || log.exists());
         fs::remove_file(&log).unwrap();
         if replaced {
@@ -192,7 +192,7 @@ fn a_target_is_not_marked_once_its_log_has_no_name_any_more() {
         let run = ended(slow);
         run.fails(
             2,
-            ".old.raw.diskdelta-stage: the file was removed or replaced",
+            ".old.raw.diskdelta-log: the file was removed or replaced",
         );
         assert!(run.stderr.contains("the target is untouched"), "{run:?}");
         assert!(lab.bytes("old.raw") == before);
@@ -209,7 +209,7 @@ fn the_only_log_of_a_marked_disk_is_never_said_to_be_removed() {
         lab.disk("new.raw", 900, 1);
         let old = lab.disk("old.raw", 900, 2);
         leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
-        let log = lab.path(".old.raw.diskdelta-stage");
+        let log = lab.path(".old.raw.diskdelta-log");
         match how {
             "mode" => fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).unwrap(),
             "link" => fs::hard_link(&log, lab.path("second")).unwrap(),
@@ -227,14 +227,14 @@ fn the_only_log_of_a_marked_disk_is_never_said_to_be_removed() {
             let run = lab.run(words);
             assert_eq!(run.status, 3, "{how}, {words}: {run:?}");
             let said = format!("{}{}", run.stdout, run.stderr);
-            for text in ["--trust-log", "do not remove", ".old.raw.diskdelta-stage"] {
+            for text in ["--trust-log", "do not remove", ".old.raw.diskdelta-log"] {
                 assert!(said.contains(text), "{how}, {words}: {run:?}");
             }
             assert!(!said.contains("; remove it"), "{how}, {words}: {run:?}");
         }
         let listed = lab.done("recover --list .");
         assert!(!listed.stdout.contains("remove"), "{listed:?}");
-        lab.done("recover old.raw --trust-log .old.raw.diskdelta-stage");
+        lab.done("recover old.raw --trust-log .old.raw.diskdelta-log");
         assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
     }
 }
@@ -269,22 +269,22 @@ fn a_dry_run_changes_nothing_whatever_earlier_runs_have_left() {
         ("torn", |lab| {
             // Ours, so a sync mends the first page.
             let planted = evil_sidecar(lab);
-            fs::rename(planted, lab.path(".disk.raw.diskdelta-stage")).unwrap();
+            fs::rename(planted, lab.path(".disk.raw.diskdelta-log")).unwrap();
         }),
         ("foreign", |lab| {
-            let planted = evil_stage(lab);
-            fs::rename(planted, lab.path(".disk.raw.diskdelta-stage")).unwrap();
+            let planted = evil_redo_log(lab);
+            fs::rename(planted, lab.path(".disk.raw.diskdelta-log")).unwrap();
         }),
         ("part", |lab| {
             let part = noise(5 * PAGE, 5);
-            fs::write(lab.path(".disk.raw.diskdelta-stage"), part).unwrap();
+            fs::write(lab.path(".disk.raw.diskdelta-log"), part).unwrap();
         }),
-        ("earlier", |lab| {
-            let planted = evil_stage(lab);
-            fs::rename(planted, lab.path("..disk.raw.diskdelta-stage.earlier")).unwrap();
+        ("previous", |lab| {
+            let planted = evil_redo_log(lab);
+            fs::rename(planted, lab.path("..disk.raw.diskdelta-log.previous")).unwrap();
         }),
         ("fresh", |lab| {
-            fs::write(lab.path("..disk.raw.diskdelta-stage.fresh"), "x").unwrap();
+            fs::write(lab.path("..disk.raw.diskdelta-log.fresh"), "x").unwrap();
         }),
         ("copy", |lab| {
             fs::write(lab.path(".disk.raw.diskdelta-new"), noise(PAGE, 5)).unwrap();
@@ -298,7 +298,7 @@ fn a_dry_run_changes_nothing_whatever_earlier_runs_have_left() {
         lab.disk("disk.raw", 900, 1);
         lab.disk("new.raw", 900, 2);
         leave(&lab);
-        for file in [".disk.raw.diskdelta-stage", ".disk.raw.diskdelta-new"] {
+        for file in [".disk.raw.diskdelta-log", ".disk.raw.diskdelta-new"] {
             if lab.path(file).exists() {
                 set_mode(&lab.path(file), 0o600);
             }
@@ -311,9 +311,9 @@ fn a_dry_run_changes_nothing_whatever_earlier_runs_have_left() {
             "disk.raw --safety in-place",
             "disk.raw --mode delta --undo undo --target-manifest kept.manifest",
             "disk.raw --target-manifest kept.manifest --manifest-cache cache",
-            "disk.raw --stage-dir stages/below",
+            "disk.raw --log-dir logs/below",
             "missing.raw",
-            "missing.raw --stage-dir stages/below",
+            "missing.raw --log-dir logs/below",
         ] {
             let run = lab.run(&format!("sync new.raw {words} --dry-run"));
             assert_eq!(run.status, 0, "{what}: {words}: {run:?}");
@@ -352,9 +352,9 @@ fn the_log_of_a_marked_disk_that_was_moved_is_kept_and_named() {
             let names = lab.names();
             let kept = names
                 .iter()
-                .find(|name| name.ends_with("diskdelta-stage"))
+                .find(|name| name.ends_with("diskdelta-log"))
                 .unwrap();
-            assert_ne!(kept, ".disk.raw.diskdelta-stage");
+            assert_ne!(kept, ".disk.raw.diskdelta-log");
             assert!(report["warnings"].to_string().contains(kept), "{report}");
             let (_, listed) = lab.json("recover --list .");
             let file = listed["pending"][0]["file"].as_str().unwrap();
@@ -411,9 +411,9 @@ fn the_log_of_a_marked_disk_that_was_moved_is_not_discarded() {
         let (status, report) = lab.json("recover disk.raw --discard");
         assert_eq!((status, &report["outcome"]), (0, &"kept".into()), "{first}");
         let names = lab.names();
-        let kept = names.iter().find(|name| name.ends_with("diskdelta-stage"));
+        let kept = names.iter().find(|name| name.ends_with("diskdelta-log"));
         let kept = kept.unwrap();
-        assert_ne!(kept, ".disk.raw.diskdelta-stage");
+        assert_ne!(kept, ".disk.raw.diskdelta-log");
         assert!(report["notes"][0].to_string().contains(kept), "{report}");
         assert!(lab.bytes("disk.raw") == before);
         lab.done("recover disk.raw --discard");
@@ -431,7 +431,7 @@ fn a_discarded_log_that_was_kept_is_named_on_standard_error() {
     let lab = moved("--mode delta");
     let run = lab.done("recover disk.raw --discard");
     let names = lab.names();
-    let kept = names.iter().find(|name| name.ends_with("diskdelta-stage"));
+    let kept = names.iter().find(|name| name.ends_with("diskdelta-log"));
     assert!(run.stderr.contains(kept.unwrap().as_str()), "{run:?}");
     assert!(!run.stdout.contains("given up"), "{run:?}");
 }
@@ -447,13 +447,13 @@ fn a_damaged_log_of_a_moved_disk_is_not_consumed() {
         let lab = moved("--mode delta");
         lab.disk("other.raw", 900, 4);
         lab.done("delta create disk.raw other.raw -o there.delta");
-        let mut log = lab.bytes(".disk.raw.diskdelta-stage");
+        let mut log = lab.bytes(".disk.raw.diskdelta-log");
         let at = log.len() / 2;
         log[at] ^= 1;
-        fs::write(lab.path(".disk.raw.diskdelta-stage"), &log).unwrap();
+        fs::write(lab.path(".disk.raw.diskdelta-log"), &log).unwrap();
         lab.done(words);
         let names = lab.names();
-        let kept = names.iter().find(|name| name.ends_with("diskdelta-stage"));
+        let kept = names.iter().find(|name| name.ends_with("diskdelta-log"));
         let kept = kept.unwrap_or_else(|| panic!("{words}: {names:?}"));
         assert!(lab.bytes(kept) == log, "{words}");
     }
@@ -461,7 +461,7 @@ fn a_damaged_log_of_a_moved_disk_is_not_consumed() {
 
 #[test]
 fn a_missing_target_whose_log_is_there_is_not_said_to_have_nothing_pending() {
-    let log = ".disk.raw.diskdelta-stage";
+    let log = ".disk.raw.diskdelta-log";
     for first in ["--mode delta", "--safety in-place"] {
         let lab = moved(first);
         fs::remove_file(lab.path("disk.raw")).unwrap();
@@ -644,20 +644,20 @@ fn a_log_directory_that_others_may_change_is_refused() {
     let lab = Lab::new();
     lab.disk("new.raw", 40, 1);
     lab.disk("old.raw", 40, 2);
-    let stages = lab.path("stages");
-    fs::create_dir(&stages).unwrap();
-    set_mode(&stages, 0o777);
-    lab.run("sync new.raw old.raw --stage-dir stages")
+    let logs = lab.path("logs");
+    fs::create_dir(&logs).unwrap();
+    set_mode(&logs, 0o777);
+    lab.run("sync new.raw old.raw --log-dir logs")
         .fails(2, "others may write to the directory");
     if is_root() {
-        set_mode(&stages, 0o755);
-        chown(&stages, Some(OTHER), None).unwrap();
-        lab.run("sync new.raw old.raw --stage-dir stages")
+        set_mode(&logs, 0o755);
+        chown(&logs, Some(OTHER), None).unwrap();
+        lab.run("sync new.raw old.raw --log-dir logs")
             .fails(2, "belongs to user 65534");
-        chown(&stages, Some(0), None).unwrap();
+        chown(&logs, Some(0), None).unwrap();
     }
-    set_mode(&stages, 0o755);
-    lab.done("sync new.raw old.raw --stage-dir stages");
+    set_mode(&logs, 0o755);
+    lab.done("sync new.raw old.raw --log-dir logs");
 }
 
 #[test]
@@ -726,7 +726,7 @@ fn onto_changed_owners(lab: &Lab) {
     leave_marked(&lab.path("new.raw"), &target, HostTargetOptions::default());
     let run = lab.run("recover above/disk.raw");
     assert!(run.stderr.contains("--trust-log"), "{run:?}");
-    lab.done("recover above/disk.raw --trust-log above/.disk.raw.diskdelta-stage");
+    lab.done("recover above/disk.raw --trust-log above/.disk.raw.diskdelta-log");
     assert!(lab.bytes("above/disk.raw") == lab.bytes("new.raw"));
 }
 
@@ -809,8 +809,8 @@ fn what_is_written_does_not_go_where_a_link_of_another_user_leads() {
         "sync new.raw disk.raw --undo all/new.raw",
         "sync new.raw disk.raw --target-manifest all/new.manifest",
         "sync new.raw disk.raw --target-manifest all/directory/kept",
-        "sync new.raw disk.raw --stage-dir all/directory",
-        "sync new.raw disk.raw --stage-dir all/directory/deeper",
+        "sync new.raw disk.raw --log-dir all/directory",
+        "sync new.raw disk.raw --log-dir all/directory/deeper",
         "sync new.raw disk.raw --target-manifest kept --manifest-cache all/directory",
         "sync new.raw disk.raw --target-manifest kept --manifest-cache all/new.raw",
         "sync new.raw all/new.raw",
@@ -844,7 +844,7 @@ fn links_of_root_and_of_the_user_lead_to_what_is_written() {
     }
     assert!(lab.bytes("real/disk.raw") == lab.bytes("new.raw"));
     lab.done("manifest new.raw -o directory/m");
-    lab.done("recover directory/disk.raw --stage-dir directory");
+    lab.done("recover directory/disk.raw --log-dir directory");
     for name in ["real/m", "real/kept"] {
         assert!(lab.path(name).is_file(), "{name}");
     }
@@ -894,11 +894,11 @@ fn files_of_one_sync_that_share_a_name_do_not_replace_each_other() {
     for words in [
         "sync new.raw t.raw --undo same --target-manifest same",
         "sync new.raw t.raw --undo same --target-manifest here/same",
-        "sync new.raw t.raw --target-manifest .t.raw.diskdelta-stage",
-        "sync new.raw t.raw --target-manifest here/..t.raw.diskdelta-stage.earlier",
+        "sync new.raw t.raw --target-manifest .t.raw.diskdelta-log",
+        "sync new.raw t.raw --target-manifest here/..t.raw.diskdelta-log.previous",
         "sync new.raw t.raw --mode full --target-manifest .t.raw.diskdelta-new",
-        "sync new.raw t.raw --undo .t.raw.diskdelta-stage",
-        "sync new.raw t.raw --stage-dir logs --undo logs/.x.fresh",
+        "sync new.raw t.raw --undo .t.raw.diskdelta-log",
+        "sync new.raw t.raw --log-dir logs --undo logs/.x.fresh",
         "sync new.raw t.raw --target-manifest t.raw",
         "sync new.raw m.raw --target-manifest m.raw",
         "sync new.raw m.raw --target-manifest here/m.raw",

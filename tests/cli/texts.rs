@@ -86,7 +86,7 @@ fn no_verb_prints_what_a_terminal_would_obey() {
             ("sync @raw diskdelta://localhost:1/@raw", 2),
             ("sync @raw @old --create raw", 2),
             ("sync @raw @old --dry-run", 0),
-            ("sync @raw @old --stage-dir @none/x", 2),
+            ("sync @raw @old --log-dir @none/x", 2),
             ("sync @raw @old --undo @raw", 2),
             ("sync @raw @old --target-manifest @old --mode delta", 2),
             ("manifest @raw -o @manifest", 0),
@@ -156,7 +156,7 @@ fn the_path_in_a_guests_marker_is_printed_without_what_a_terminal_would_obey() {
     let lab = Lab::new();
     let disk = lab.disk("disk.raw", 1024, 1);
     lab.disk("new.raw", 1024, 2);
-    let log = "/tmp/\u{1b}[2J\nforged: line\u{9b}\u{202e}.diskdelta-stage";
+    let log = "/tmp/\u{1b}[2J\nforged: line\u{9b}\u{202e}.diskdelta-log";
     write_at(&disk, 0, &marker(0, log));
     for verb in [
         "info disk.raw",

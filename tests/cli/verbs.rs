@@ -431,14 +431,14 @@ fn a_thick_file_stays_thick_and_a_sparse_one_sparse() {
 }
 
 #[test]
-fn the_stage_goes_where_it_is_told_to() {
+fn the_redo_log_goes_where_it_is_told_to() {
     let lab = Lab::new();
     lab.disk("new.raw", 600, 1);
     lab.disk("old.raw", 600, 2);
-    let run = lab.done("sync new.raw old.raw --mode delta --stage-dir deep/stages");
+    let run = lab.done("sync new.raw old.raw --mode delta --log-dir deep/logs");
     assert!(run.stdout.starts_with("done"), "{run:?}");
-    assert_eq!(fs::read_dir(lab.path("deep/stages")).unwrap().count(), 0);
-    let mode = fs::metadata(lab.path("deep/stages")).unwrap().mode();
+    assert_eq!(fs::read_dir(lab.path("deep/logs")).unwrap().count(), 0);
+    let mode = fs::metadata(lab.path("deep/logs")).unwrap().mode();
     assert_eq!(mode & 0o777, 0o700);
 }
 

@@ -28,7 +28,7 @@ fn a_text_that_is_no_path_makes_no_file_in_any_verb() {
             "sync TEXT new.raw",
             "sync new.raw old.raw --mode delta --undo=TEXT",
             "sync new.raw old.raw --target-manifest=TEXT",
-            "sync new.raw old.raw --stage-dir=TEXT",
+            "sync new.raw old.raw --log-dir=TEXT",
             "info TEXT",
             "diff TEXT new.raw",
             "diff new.raw TEXT",
@@ -52,7 +52,7 @@ fn a_text_that_is_no_path_makes_no_file_in_any_verb() {
             "sync new.raw old.raw --parent=TEXT",
             "sync new.raw old.raw --manifest-cache=TEXT",
             "serve --stdio --root=TEXT",
-            "serve --stdio --stage-dir=TEXT",
+            "serve --stdio --log-dir=TEXT",
             "serve --stdio --state-dir=TEXT",
             "serve --stdio --manifest-cache=TEXT",
             "delta export way.delta --parent=TEXT --to=t.vhd",
@@ -262,12 +262,12 @@ fn a_directory_that_may_not_be_written_to_is_told_with_the_way_on() {
     fs::set_permissions(lab.path("locked"), fs::Permissions::from_mode(0o700)).unwrap();
     for more in [
         &["--mode", "full"][..],
-        &["--stage-dir", "locked", "--mode", "delta"],
+        &["--log-dir", "locked", "--mode", "delta"],
         &["--mode", "delta"],
         &["--safety", "in-place"],
     ] {
         match run(more) {
-            Ok(text) => assert!(text.contains("--stage-dir"), "{more:?}: {text}"),
+            Ok(text) => assert!(text.contains("--log-dir"), "{more:?}: {text}"),
             Err(_) => return crate::lab::left_out("setpriv is not here"),
         }
     }

@@ -97,11 +97,11 @@ mod orders {
         numbers.nth(nth).unwrap()
     }
 
-    const STAGE: &str = "/img/.t.diskdelta-stage";
+    const REDO_LOG: &str = "/img/.t.diskdelta-log";
 
     #[test]
-    fn the_marker_waits_for_the_stage() {
-        is_missed(&cases::atomic(), page(false), of(OpKind::Sync, STAGE));
+    fn the_marker_waits_for_the_redo_log() {
+        is_missed(&cases::atomic(), page(false), of(OpKind::Sync, REDO_LOG));
         for case in [cases::atomic(), cases::in_place()] {
             is_missed(&case, page(false), of(OpKind::SyncDirectory, "/img"));
         }
@@ -128,9 +128,13 @@ mod orders {
     }
 
     #[test]
-    fn a_stage_is_removed_once_the_target_is_durable() {
+    fn a_redo_log_is_removed_once_the_target_is_durable() {
         for case in [cases::atomic(), cases::in_place()] {
-            is_missed(&case, of(OpKind::Remove, STAGE), of(OpKind::Sync, TARGET));
+            is_missed(
+                &case,
+                of(OpKind::Remove, REDO_LOG),
+                of(OpKind::Sync, TARGET),
+            );
         }
     }
 
@@ -165,17 +169,17 @@ mod orders {
         let case = cases::syncing_a_held_one();
         is_missed(&case, outside, of(OpKind::SyncDirectory, "/img"));
         let case = cases::syncing_a_held_device();
-        is_missed(&case, outside, of(OpKind::SyncDirectory, "/stages"));
+        is_missed(&case, outside, of(OpKind::SyncDirectory, "/logs"));
     }
 
     #[test]
     fn a_sidecar_is_closed_once_the_target_is_durable() {
-        for (case, stage) in [
-            (cases::held_after_a_sync(), "/img/..t.diskdelta-stage.fresh"),
-            (cases::syncing_a_held_device(), "/stages/.stage.fresh"),
+        for (case, redo_log) in [
+            (cases::held_after_a_sync(), "/img/..t.diskdelta-log.fresh"),
+            (cases::syncing_a_held_device(), "/logs/.redo_log.fresh"),
         ] {
             let changes = |op: &Op| of(OpKind::Write, TARGET)(op) && !is_marker(op);
-            is_missed(&case, of(OpKind::Rename, stage), changes);
+            is_missed(&case, of(OpKind::Rename, redo_log), changes);
         }
     }
 

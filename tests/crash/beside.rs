@@ -10,17 +10,17 @@ use diskdelta::{BlockSize, ErrorKind};
 
 use crate::case::{Case, TARGET, work};
 use crate::cases::{self, PAGE};
-use crate::medium::{STAGE, leave_marked, leave_staged};
+use crate::medium::{REDO_LOG, leave_logged, leave_marked};
 
 #[test]
-fn a_stage_or_sidecar_of_another_job_does_not_finish_a_marked_target() {
+fn a_redo_log_or_sidecar_of_another_job_does_not_finish_a_marked_target() {
     for (case, with_its_own) in [
         (cases::atomic_under_the_marker_only(), Recovered::New),
         (cases::in_place_under_the_marker_only(), Recovered::Rerun),
     ] {
         let (disk, other) = (leave_marked(&case), leave_marked(&case));
-        let own = disk.contents(STAGE).unwrap();
-        disk.put(STAGE, other.contents(STAGE).unwrap());
+        let own = disk.contents(REDO_LOG).unwrap();
+        disk.put(REDO_LOG, other.contents(REDO_LOG).unwrap());
         let marked = disk.contents(TARGET).unwrap();
         for error in [
             recover(&case.target(&disk), &work()).unwrap_err(),
@@ -29,7 +29,7 @@ fn a_stage_or_sidecar_of_another_job_does_not_finish_a_marked_target() {
             assert_eq!(error.kind(), ErrorKind::Incomplete, "{}", case.name);
             assert!(disk.contents(TARGET).unwrap() == marked, "{}", case.name);
         }
-        disk.put(STAGE, own);
+        disk.put(REDO_LOG, own);
         let recovered = recover(&case.target(&disk), &work()).unwrap();
         assert_eq!(recovered, with_its_own, "{}", case.name);
         case.work_on(&disk).unwrap();
@@ -38,7 +38,7 @@ fn a_stage_or_sidecar_of_another_job_does_not_finish_a_marked_target() {
 }
 
 #[test]
-fn a_delta_of_another_purpose_under_the_name_of_a_stage_is_none() {
+fn a_delta_of_another_purpose_under_the_name_of_a_redo_log_is_none() {
     let case = cases::atomic_under_the_marker_only();
     let header = Header {
         purpose: Purpose::Portable,
@@ -55,7 +55,7 @@ fn a_delta_of_another_purpose_under_the_name_of_a_stage_is_none() {
     writer.finish(None, None).unwrap();
 
     let disk = case.disk();
-    disk.put(STAGE, file.to_vec());
+    disk.put(REDO_LOG, file.to_vec());
     let recovered = recover(&case.target(&disk), &work()).unwrap();
     assert_eq!(recovered, Recovered::Old);
     assert!(disk.contents(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
@@ -63,17 +63,17 @@ fn a_delta_of_another_purpose_under_the_name_of_a_stage_is_none() {
     assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
 
     let disk = leave_marked(&case);
-    disk.put(STAGE, file.to_vec());
+    disk.put(REDO_LOG, file.to_vec());
     let error = recover(&case.target(&disk), &work()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incomplete);
 }
 
 #[test]
-fn a_container_that_is_none_any_more_beside_a_stage_is_somebody_else_s_doing() {
+fn a_container_that_is_none_any_more_beside_a_redo_log_is_somebody_else_s_doing() {
     // With a copy of its footer on the first page, and without.
     for case in [cases::dynamic_vhd(), cases::fixed_vhd()] {
         let disk = case.disk();
-        leave_staged(&disk, || case.work_on(&disk));
+        leave_logged(&disk, || case.work_on(&disk));
         let junk = cases::bytes(disk.contents(TARGET).unwrap().len() as usize, 0x55);
         disk.put(TARGET, junk.clone());
         let error = recover(&case.target(&disk), &work()).unwrap_err();
@@ -87,7 +87,7 @@ fn a_container_that_is_none_any_more_beside_a_stage_is_somebody_else_s_doing() {
 }
 
 #[test]
-fn what_a_guest_wrote_beside_a_stage_or_a_sidecar_is_left_alone() {
+fn what_a_guest_wrote_beside_a_redo_log_or_a_sidecar_is_left_alone() {
     let last = |case: &Case, guest: &mut Vec<u8>| {
         let at = case.new.len() - PAGE;
         guest[at..].fill(0x77);
@@ -99,7 +99,7 @@ fn what_a_guest_wrote_beside_a_stage_or_a_sidecar_is_left_alone() {
         // As it was, and as it would have become, but for one page.
         for base in [case.old.as_ref().unwrap(), &case.new] {
             let disk = case.disk();
-            leave_staged(&disk, || case.work_on(&disk));
+            leave_logged(&disk, || case.work_on(&disk));
             let mut guest = base.clone();
             last(&case, &mut guest);
             disk.put(TARGET, guest.clone());
@@ -121,7 +121,7 @@ fn what_a_guest_wrote_beside_a_stage_or_a_sidecar_is_left_alone() {
 }
 
 #[test]
-fn a_first_page_that_was_torn_as_the_last_is_as_the_stage_has_it() {
+fn a_first_page_that_was_torn_as_the_last_is_as_the_redo_log_has_it() {
     let old = cases::bytes(16 * PAGE, 1);
     for first in [
         cases::bytes(PAGE, 0),

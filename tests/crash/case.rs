@@ -225,14 +225,14 @@ impl Case {
         if self.device {
             // Opening it is no part of the work.
             let storage = Arc::new(disk.open(TARGET, Access::Write).unwrap());
-            let stages: Arc<dyn Directory> = Arc::new(disk.directory("/stages"));
-            return Target::device(storage, self.format, FileRef::new(stages, "stage"));
+            let logs: Arc<dyn Directory> = Arc::new(disk.directory("/logs"));
+            return Target::device(storage, self.format, FileRef::new(logs, "redo_log"));
         }
         let mut target = Target::file(FileRef::new(directory, "t"), self.format);
         if self.kept && !self.is_in_place() {
             // A recovery looks for the manifest here, too, before it looks on the host.
             let kept: Arc<dyn Directory> = Arc::new(disk.directory("/kept"));
-            target = target.with_stage(FileRef::new(kept, "stage"));
+            target = target.with_redo_log(FileRef::new(kept, "redo_log"));
         }
         match (self.create, &self.old) {
             (Some(create), None) => target.with_create(CreateOptions::new(create, 0)),

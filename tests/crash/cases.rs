@@ -107,19 +107,19 @@ all! {
         Case::raw("atomic, dynamic VHDX", &apart_old(), &apart_new()).container(CreateFormat::VhdxDynamic);
     in_place_dynamic_vhdx: Case::raw("in place, dynamic VHDX", &apart_old(), &apart_new())
         .container(CreateFormat::VhdxDynamic).in_place();
-    beside_a_part_of_a_stage:
-        Case::raw("beside a part of a stage", &large(), &changed(&large())).with_litter(litter::part_of_stage);
-    beside_a_whole_stage:
-        Case::raw("beside a whole stage", &large(), &changed(&large())).with_litter(litter::whole_stage);
-    beside_two_stages:
-        Case::raw("beside two stages", &small(), &changed(&small())).with_litter(litter::two_stages);
+    beside_a_part_of_a_redo_log:
+        Case::raw("beside a part of a redo log", &large(), &changed(&large())).with_litter(litter::part_of_redo_log);
+    beside_a_whole_redo_log:
+        Case::raw("beside a whole redo log", &large(), &changed(&large())).with_litter(litter::whole_redo_log);
+    beside_two_redo_logs:
+        Case::raw("beside two logs", &small(), &changed(&small())).with_litter(litter::two_redo_logs);
     beside_a_sidecar: Case::raw("beside a sidecar", &small(), &changed(&small())).with_litter(litter::sidecar);
     in_place_beside_a_sidecar:
         Case::raw("in place, beside a sidecar", &large(), &changed(&large())).in_place().with_litter(litter::sidecar);
-    in_place_beside_a_stage:
-        Case::raw("in place, beside a stage", &small(), &changed(&small())).in_place().with_litter(litter::whole_stage);
-    full_beside_a_stage:
-        Case::raw("full, beside a stage", &small(), &changed(&small())).full().with_litter(litter::whole_stage);
+    in_place_beside_a_redo_log:
+        Case::raw("in place, beside a redo log", &small(), &changed(&small())).in_place().with_litter(litter::whole_redo_log);
+    full_beside_a_redo_log:
+        Case::raw("full, beside a redo log", &small(), &changed(&small())).full().with_litter(litter::whole_redo_log);
     full_beside_a_copy:
         Case::raw("full, beside a copy", &small(), &changed(&small())).full().with_litter(litter::copy);
 }

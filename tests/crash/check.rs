@@ -262,7 +262,7 @@ impl<'a> Check<'a> {
             self.promise(disk, true)?;
         }
         let mut left = disk.names("/img");
-        left.extend(disk.names("/stages"));
+        left.extend(disk.names("/logs"));
         left.extend(disk.names("/kept"));
         left.retain(|name| name != "t" && name != "m");
         match left.is_empty() {

@@ -138,8 +138,8 @@ fn leaves_nothing(
     if is_marked || is_named || !fired.iter().all(beside) {
         return;
     }
-    // A stage that was set aside was there before.
-    let is_new = |path: &&PathBuf| !path.ends_with("..t.diskdelta-stage.earlier");
+    // A redo log that was set aside was there before.
+    let is_new = |path: &&PathBuf| !path.ends_with("..t.diskdelta-log.previous");
     let left: Vec<_> = names(disk)
         .difference(before)
         .filter(is_new)
@@ -149,7 +149,7 @@ fn leaves_nothing(
 }
 
 fn names(disk: &FaultDisk) -> BTreeSet<PathBuf> {
-    let directories = ["/img", "/stages", "/undo", "/kept"].map(Path::new);
+    let directories = ["/img", "/logs", "/undo", "/kept"].map(Path::new);
     let names = directories.iter().flat_map(|directory| {
         let names = disk.names(directory).into_iter();
         names.map(|name| directory.join(name))

@@ -75,11 +75,7 @@ impl Lost {
             true => {
                 let storage = Arc::new(disk.open(TARGET, Access::Write).unwrap());
                 let logs: Arc<dyn Directory> = Arc::new(disk.directory("/logs"));
-                Target::device(
-                    storage,
-                    self.format,
-                    FileRef::new(logs, "t.diskdelta-stage"),
-                )
+                Target::device(storage, self.format, FileRef::new(logs, "t.diskdelta-log"))
             }
             false => Target::file(FileRef::new(directory, "t"), self.format),
         }
@@ -276,7 +272,7 @@ fn the_log_of_another_disk_is_kept_when_a_marker_is_given_up() {
     // Of another target, which was moved away from this name.
     disk.put("/d/moved", content(MIB));
     let moved = Target::file(FileRef::new(directory.clone(), "moved"), Format::Raw)
-        .with_stage(lost.target(&disk).stage().clone());
+        .with_redo_log(lost.target(&disk).redo_log().clone());
     hold(&moved, &work()).unwrap();
     disk.settle();
     let report = forget(&lost.target(&disk), &lost.given, &work()).unwrap();
@@ -285,8 +281,8 @@ fn the_log_of_another_disk_is_kept_when_a_marker_is_given_up() {
     assert_eq!(names.len(), 3, "{names:?}");
     let log = names
         .iter()
-        .find(|name| name.to_str().unwrap().ends_with(".diskdelta-stage"));
-    let moved = moved.with_stage(FileRef::new(directory, log.unwrap()));
+        .find(|name| name.to_str().unwrap().ends_with(".diskdelta-log"));
+    let moved = moved.with_redo_log(FileRef::new(directory, log.unwrap()));
     diskdelta::sync::release(&moved, &work()).unwrap();
     assert!(disk.contents("/d/moved").unwrap().to_vec() == content(MIB));
 }

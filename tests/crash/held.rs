@@ -80,10 +80,10 @@ pub fn guarded(disk: &FaultDisk) -> Result<(), String> {
 
 /// Nothing is left of a hold.
 pub fn ended(disk: &FaultDisk) -> Result<(), String> {
-    let left = [disk.names("/img"), disk.names("/stages")].concat();
+    let left = [disk.names("/img"), disk.names("/logs")].concat();
     match left
         .iter()
-        .any(|name| name.to_string_lossy().contains("stage"))
+        .any(|name| name.to_string_lossy().contains("log"))
         || marker(disk).is_some()
     {
         true => Err(format!("let go, but there is something left: {left:?}")),

@@ -9,25 +9,25 @@ use diskdelta::sync::Mode;
 use crate::case::{Case, TARGET};
 use crate::cases::{PAGE, bytes};
 
-/// A stage that has no end.
-pub fn part_of_stage(case: &Case, disk: &FaultDisk) {
+/// A redo log that has no end.
+pub fn part_of_redo_log(case: &Case, disk: &FaultDisk) {
     stop(&stranger(case), disk, 6, 0.5);
 }
 
-/// A stage that only wanted to be applied, of a source that is not wanted any more.
-pub fn whole_stage(case: &Case, disk: &FaultDisk) {
+/// A redo log that only wanted to be applied, of a source that is not wanted any more.
+pub fn whole_redo_log(case: &Case, disk: &FaultDisk) {
     stop(&stranger(case), disk, 6, 1.0);
 }
 
 /// A part of one, and another set aside before it.
-pub fn two_stages(case: &Case, disk: &FaultDisk) {
+pub fn two_redo_logs(case: &Case, disk: &FaultDisk) {
     let other = copy_of(disk);
     stop(&stranger(case), &other, 6, 1.0);
-    let stage = Path::new("/img/.t.diskdelta-stage");
+    let redo_log = Path::new("/img/.t.diskdelta-log");
     stop(&stranger(case), disk, 7, 0.5);
     disk.put(
-        "/img/..t.diskdelta-stage.earlier",
-        other.contents(stage).unwrap(),
+        "/img/..t.diskdelta-log.previous",
+        other.contents(redo_log).unwrap(),
     );
     disk.settle();
 }

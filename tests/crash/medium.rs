@@ -15,7 +15,7 @@ use crate::case::{Case, TARGET, work};
 use crate::cases::{self, PAGE};
 use crate::litter::none_but_holes;
 
-pub const STAGE: &str = "/img/.t.diskdelta-stage";
+pub const REDO_LOG: &str = "/img/.t.diskdelta-log";
 const KEPT: &str = "/kept/m";
 const KEPT_NEXT: &str = "/kept/.m.ID.new";
 
@@ -37,15 +37,15 @@ pub fn leave_marked(case: &Case) -> FaultDisk {
     disk
 }
 
-/// Leaves the complete stage of a sync that was stopped before it set the marker.
-pub fn leave_staged(disk: &FaultDisk, sync: impl FnOnce() -> diskdelta::Result<()>) {
+/// Leaves the complete redo log of a sync that was stopped before it set the marker.
+pub fn leave_logged(disk: &FaultDisk, sync: impl FnOnce() -> diskdelta::Result<()>) {
     let takes_room = |kind| matches!(kind, OpKind::Reserve | OpKind::GiveBack);
     let changes = move |kind: OpKind| kind.changes() && !takes_room(kind);
     let first = move |call: &Call<'_>| changes(call.kind) && call.path == Path::new(TARGET);
     disk.fail(Fault::nth(1).on(first).and_all_later());
     sync().unwrap_err();
     disk.heal();
-    assert!(disk.contents(STAGE).is_some());
+    assert!(disk.contents(REDO_LOG).is_some());
 }
 
 #[test]
@@ -71,26 +71,26 @@ fn an_error_while_the_marker_is_set_says_how_to_go_on_from_the_marker() {
 }
 
 #[test]
-fn a_stage_or_sidecar_that_cannot_be_read_is_neither_missing_nor_damaged() {
+fn a_redo_log_or_sidecar_that_cannot_be_read_is_neither_missing_nor_damaged() {
     let marked: fn(&Case) -> FaultDisk = leave_marked;
-    let staged: fn(&Case) -> FaultDisk = |case| {
+    let logged: fn(&Case) -> FaultDisk = |case| {
         let disk = case.disk();
-        leave_staged(&disk, || case.work_on(&disk));
+        leave_logged(&disk, || case.work_on(&disk));
         disk
     };
     let atomic = cases::atomic_under_the_marker_only();
     let in_place = cases::in_place_under_the_marker_only();
     for (case, leave, recovered) in [
         (&atomic, marked, Recovered::New),
-        (&atomic, staged, Recovered::Old),
+        (&atomic, logged, Recovered::Old),
         (&in_place, marked, Recovered::Rerun),
-        (&in_place, staged, Recovered::Old),
+        (&in_place, logged, Recovered::Old),
     ] {
         for kind in [OpKind::Open, OpKind::Len, OpKind::Read] {
             let mut failed = 0;
             loop {
                 let disk = leave(case);
-                disk.fail(nth(failed + 1, kind, STAGE));
+                disk.fail(nth(failed + 1, kind, REDO_LOG));
                 let outcome = recover(&case.target(&disk), &work());
                 if disk.fired().is_empty() {
                     break;
@@ -126,17 +126,17 @@ fn a_full_copy_without_room_names_the_ways_that_need_less() {
 }
 
 #[test]
-fn a_stage_without_room_names_the_ways_out_and_no_other_error_does() {
+fn a_redo_log_without_room_names_the_ways_out_and_no_other_error_does() {
     let case = cases::atomic_under_the_marker_only();
     for (failure, kind) in [
         (Failure::NoSpace, ErrorKind::NoSpace),
         (Failure::Io, ErrorKind::Io),
     ] {
         let disk = case.disk();
-        disk.fail(nth(1, OpKind::Write, STAGE).with_failure(failure));
+        disk.fail(nth(1, OpKind::Write, REDO_LOG).with_failure(failure));
         let error = case.work_on(&disk).unwrap_err();
         assert_eq!(error.kind(), kind);
-        let is_for_room = advice(&error).contains("--stage-dir");
+        let is_for_room = advice(&error).contains("--log-dir");
         assert_eq!(is_for_room, kind == ErrorKind::NoSpace, "{error}");
     }
 }
@@ -241,7 +241,7 @@ fn a_successor_of_a_kept_manifest_that_cannot_be_opened_is_not_taken_for_none() 
     assert!(disk.contents(KEPT).unwrap() == kept);
     let recovered = recover(&case.target(&disk), &work()).unwrap();
     assert_eq!(recovered, Recovered::New);
-    // Its stage was done; the marks in what is kept say what has changed.
+    // Its redo log was done; the marks in what is kept say what has changed.
     assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
     let old = case.old.as_ref().unwrap();
     case.sync_from(old, &disk).unwrap();
@@ -260,10 +260,10 @@ fn a_way_back_that_cannot_be_opened_says_that_the_target_is_whole() {
 }
 
 #[test]
-fn giving_up_a_sync_that_is_done_but_for_its_stage_says_that_the_target_is_new() {
+fn giving_up_a_sync_that_is_done_but_for_its_redo_log_says_that_the_target_is_new() {
     let case = cases::atomic_under_the_marker_only();
     let disk = case.disk();
-    disk.fail(nth(1, OpKind::Remove, STAGE));
+    disk.fail(nth(1, OpKind::Remove, REDO_LOG));
     case.work_on(&disk).unwrap_err();
     disk.heal();
     let given_up = discard(&case.target(&disk), &work()).unwrap();
@@ -272,7 +272,7 @@ fn giving_up_a_sync_that_is_done_but_for_its_stage_says_that_the_target_is_new()
     assert_eq!(disk.names("/img"), ["t"]);
 
     let disk = case.disk();
-    leave_staged(&disk, || case.work_on(&disk));
+    leave_logged(&disk, || case.work_on(&disk));
     let given_up = discard(&case.target(&disk), &work()).unwrap();
     assert_eq!(given_up, Recovered::Old);
     assert!(disk.contents(TARGET).unwrap().to_vec() == *case.old.as_ref().unwrap());
@@ -280,10 +280,10 @@ fn giving_up_a_sync_that_is_done_but_for_its_stage_says_that_the_target_is_new()
 }
 
 #[test]
-fn ranges_of_the_source_that_have_become_unreadable_are_passed_over_beside_a_stage_too() {
+fn ranges_of_the_source_that_have_become_unreadable_are_passed_over_beside_a_redo_log_too() {
     let case = cases::atomic_under_the_marker_only();
     let disk = case.disk();
-    leave_staged(&disk, || case.work_on(&disk));
+    leave_logged(&disk, || case.work_on(&disk));
     let page = PAGE as u64;
     let source = unreadable(&case.new, &(3..4));
     let options = case.options.clone();

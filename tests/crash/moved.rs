@@ -22,7 +22,7 @@ fn moved_and_finished(case: &Case, disk: &FaultDisk) {
     let names = directory.names().unwrap();
     let logs: Vec<_> = names
         .iter()
-        .filter(|name| name.to_str().unwrap().ends_with(".diskdelta-stage"))
+        .filter(|name| name.to_str().unwrap().ends_with(".diskdelta-log"))
         .collect();
     let [log] = logs[..] else {
         panic!("logs: {names:?}");
@@ -32,7 +32,7 @@ fn moved_and_finished(case: &Case, disk: &FaultDisk) {
         report.notes.iter().any(|note| note.contains(named)),
         "{report:?}"
     );
-    let target = Target::file(moved, case.format).with_stage(FileRef::new(directory, log));
+    let target = Target::file(moved, case.format).with_redo_log(FileRef::new(directory, log));
     match recover(&target, &work()).unwrap() {
         Recovered::New => {}
         Recovered::Rerun => {

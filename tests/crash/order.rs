@@ -12,9 +12,9 @@ use diskdelta::storage::fault::{NoRewrite, Op, OpKind, SyncedBefore};
 
 use crate::case::{Case, TARGET, work};
 use crate::cases::{MIB, PAGE, bytes, for_each_case};
-use crate::medium::{STAGE, leave_staged};
+use crate::medium::{REDO_LOG, leave_logged};
 
-/// No range is written twice between two syncs, and nothing reaches the target before the stage,
+/// No range is written twice between two syncs, and nothing reaches the target before the redo log,
 /// sidecar, way back and intent beside it are durable, names and all.
 fn operations_come_in_their_order(case: &Case) {
     let disk = case.disk();
@@ -26,10 +26,10 @@ fn operations_come_in_their_order(case: &Case) {
             .unwrap_or_else(|error| panic!("{}: {error}", case.name));
     }
     if case.marks() {
-        // Needed later, or not at all: the manifest to come, a stage that was set aside.
+        // Needed later, or not at all: the manifest to come, a redo log that was set aside.
         let waits = |path: &Path| {
             let text = path.to_string_lossy();
-            !path.ends_with("t") && !text.ends_with(".new") && !text.ends_with(".earlier")
+            !path.ends_with("t") && !text.ends_with(".new") && !text.ends_with(".previous")
         };
         let then = |path: &Path| path == Path::new(TARGET);
         log.check(SyncedBefore::new(waits, then))
@@ -60,14 +60,14 @@ fn sidecar_syncs(case: Case) -> usize {
     log.ops().filter(beside).count()
 }
 
-/// How often the stage says what the image's footer becomes.
-fn staged_footers(case: &Case) -> usize {
+/// How often the redo log says what the image's footer becomes.
+fn logged_footers(case: &Case) -> usize {
     let disk = case.disk();
-    leave_staged(&disk, || case.work_on(&disk));
-    let stage = disk.open(STAGE, Access::Read).unwrap();
-    let stage = Delta::from_storage(Arc::new(stage), &Limits::default()).unwrap();
+    leave_logged(&disk, || case.work_on(&disk));
+    let redo_log = disk.open(REDO_LOG, Access::Read).unwrap();
+    let redo_log = Delta::from_storage(Arc::new(redo_log), &Limits::default()).unwrap();
     let footers = AtomicUsize::new(0);
-    stage
+    redo_log
         .verify(&work(), &|frame| {
             let is_one = frame.header().kind == FrameKind::LastTable;
             footers.fetch_add(usize::from(is_one), Ordering::Relaxed);
@@ -84,7 +84,7 @@ fn tables_are_put_down_once_for_many_changes_and_again_before_too_many_wait() {
     // As much as may wait, and half of that again.
     assert!(sidecar_syncs(pieces(24 * MIB, 16)) > few);
 
-    let few = staged_footers(&pieces(4 * PAGE, 4));
+    let few = logged_footers(&pieces(4 * PAGE, 4));
     assert!(few > 0);
-    assert_eq!(staged_footers(&pieces(16 * PAGE, 16)), few);
+    assert_eq!(logged_footers(&pieces(16 * PAGE, 16)), few);
 }

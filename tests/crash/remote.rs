@@ -15,7 +15,7 @@ use diskdelta::{BlockSize, Work};
 
 use crate::case::{TARGET, work};
 use crate::cases;
-use crate::medium::STAGE;
+use crate::medium::REDO_LOG;
 
 /// A source that is asked as if it lay on another host.
 pub struct FakeRemote {
@@ -137,10 +137,10 @@ fn the_root_of_a_full_copy_from_elsewhere_is_told_in_the_blocks_that_were_asked_
 }
 
 #[test]
-fn a_damaged_stage_is_no_cache_of_a_remote_source_and_no_error() {
+fn a_damaged_redo_log_is_no_cache_of_a_remote_source_and_no_error() {
     let case = cases::atomic_under_the_marker_only();
     let disk = case.disk();
-    disk.put(STAGE, vec![0x5a; 8192]);
+    disk.put(REDO_LOG, vec![0x5a; 8192]);
     disk.settle();
     let remote = FakeRemote::source(&case.new, false);
     let report = sync(&remote, &case.target(&disk), &case.options, &work()).unwrap();

@@ -15,7 +15,7 @@ mod guests {
     use super::*;
 
     /// Apply, crash, recover, guest writes, crash, recover, apply again.
-    fn what_a_guest_writes_after_a_crash_is_never_mixed_with_the_stage(case: &Case) {
+    fn what_a_guest_writes_after_a_crash_is_never_mixed_with_the_redo_log(case: &Case) {
         let has_guest = case.format == Format::Raw && case.old.is_some();
         if !has_guest || case.is_in_place() || case.kept {
             return;
@@ -59,7 +59,9 @@ mod guests {
         }
     }
 
-    for_each_case!(super::guests::what_a_guest_writes_after_a_crash_is_never_mixed_with_the_stage);
+    for_each_case!(
+        super::guests::what_a_guest_writes_after_a_crash_is_never_mixed_with_the_redo_log
+    );
 }
 
 mod syncs {

@@ -238,8 +238,8 @@ fn what_an_agent_keeps_lies_outside_of_what_it_serves_and_no_job_names_it() {
     assert!(token.exists());
     // Nor is a name one of files that are made next to others.
     for name in [
-        ".disk.raw.diskdelta-stage",
-        ".DISK.RAW.DISKDELTA-STAGE",
+        ".disk.raw.diskdelta-log",
+        ".DISK.RAW.DISKDELTA-REDO_LOG",
         ".disk.raw.diskdelta-new",
         ".manifest.new",
     ] {

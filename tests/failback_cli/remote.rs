@@ -98,7 +98,7 @@ fn a_line_that_is_cut_is_taken_up_where_it_was() {
     let mut rig = remote_rig().with_job("mode = \"delta\"");
     rig.connect = "limit_rate = \"4M\"\n".to_owned();
     fs::write(rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
-    rig.cuts_once(&stage(&rig), 2 << 20);
+    rig.cuts_once(&redo_log(&rig), 2 << 20);
     let mut runner = rig.start();
     rig.wait_for(&mut runner, 0, "ready-to-cutover");
     let sent = rig.sent();
@@ -117,10 +117,10 @@ fn an_executor_that_is_killed_while_it_pulls_is_taken_over() {
     let mut rig = remote_rig().with_job("mode = \"delta\"");
     rig.connect = "limit_rate = \"4M\"\n".to_owned();
     fs::write(rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
-    let stage = stage(&rig);
+    let redo_log = redo_log(&rig);
     let mut runner = rig.start();
     rig.wait(&mut runner, "half of it", |_| {
-        fs::metadata(&stage).is_ok_and(|it| it.len() > 2 << 20)
+        fs::metadata(&redo_log).is_ok_and(|it| it.len() > 2 << 20)
     });
     runner.kill();
     rig.sent();
@@ -404,8 +404,8 @@ impl Drop for Server {
     }
 }
 
-/// What a pass of `shop` stages.
-fn stage(rig: &Rig) -> std::path::PathBuf {
+/// What a pass of `shop` logs.
+fn redo_log(rig: &Rig) -> std::path::PathBuf {
     rig.site("primary", "db1")
-        .join(".disk.raw.failback-shop.partial.raw.diskdelta-stage")
+        .join(".disk.raw.failback-shop.partial.raw.diskdelta-log")
 }

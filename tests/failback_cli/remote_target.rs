@@ -22,7 +22,7 @@ fn remote_rig() -> Rig {
     rig
 }
 
-/// A pass of it takes seconds, and is cut once two MiB are staged.
+/// A pass of it takes seconds, and is cut once two MiB are logged.
 fn slow_rig(job: &str) -> Rig {
     let mut rig = remote_rig().with_job(job);
     rig.connect = "limit_rate = \"4M\"\n".to_owned();
@@ -30,21 +30,21 @@ fn slow_rig(job: &str) -> Rig {
     rig
 }
 
-/// What a pass of `shop` stages at the target's host: a delta, or the whole file.
-fn staged(rig: &Rig) -> u64 {
+/// What a pass of `shop` logs at the target's host: a delta, or the whole file.
+fn logged(rig: &Rig) -> u64 {
     let site = rig.site("primary", "db1");
-    let stages = fs::read_dir(site).unwrap().filter_map(|entry| {
+    let logs = fs::read_dir(site).unwrap().filter_map(|entry| {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
         let is_one = name.starts_with(".disk.raw.failback-shop.partial.raw.diskdelta-");
         // It may be gone already.
         is_one.then(|| entry.metadata().map_or(0, |it| it.len()))
     });
-    stages.max().unwrap_or(0)
+    logs.max().unwrap_or(0)
 }
 
 fn half_way(rig: &Rig, runner: &mut Runner) {
-    rig.wait(runner, "half of it", |_| staged(rig) > 2 << 20);
+    rig.wait(runner, "half of it", |_| logged(rig) > 2 << 20);
 }
 
 /// The agent that runs, or ran last.

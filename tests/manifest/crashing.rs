@@ -43,27 +43,27 @@ fn sync(disk: &FaultDisk) -> Result<()> {
     let storage = disk.open(KEPT, Access::Write)?;
     let mut kept = KeptManifest::open(Arc::new(storage), &Limits::default())?;
     kept.record_intent(Some(CHANGED.start as u64..CHANGED.end as u64))?;
-    let (_, staged) = manifest::stage(&file_ref(disk), |storage| {
+    let (_, prepared) = manifest::prepare(&file_ref(disk), |storage| {
         manifest::build_to(&raw(new_disk()), BlockSize::MIN, &work(), storage)
     })?;
-    disk.note("staged");
+    disk.note("prepared");
     let target = disk.open(TARGET, Access::Write)?;
     target.write_all_at(&new_disk()[CHANGED], CHANGED.start as u64)?;
     target.sync()?;
-    staged.commit()?;
+    prepared.commit()?;
     disk.note("kept");
     Ok(())
 }
 
-/// Ends what a crash cut: nothing staged means that it is in place.
+/// Ends what a crash cut: nothing prepared means that it is in place.
 fn commit_left(disk: &FaultDisk) -> Result<()> {
     let directory = disk.directory("/state");
     let names = directory.names()?;
-    if let Some(staged) = names
+    if let Some(prepared) = names
         .iter()
         .find(|name| name.to_string_lossy().ends_with(".new"))
     {
-        directory.rename(staged, "kept".as_ref())?;
+        directory.rename(prepared, "kept".as_ref())?;
     }
     directory.sync()
 }
@@ -90,7 +90,7 @@ fn check(state: &CrashState) -> Result<(), String> {
     if state.noted("kept") && (kept.manifest().root() != new_root || !kept.marked().is_empty()) {
         return Err("the new manifest is not in place".into());
     }
-    if state.noted("staged") {
+    if state.noted("prepared") {
         // Recovery knows from the sync's own state that the target is new, and ends the job.
         let target = disk
             .open(TARGET, Access::Write)
@@ -105,7 +105,7 @@ fn check(state: &CrashState) -> Result<(), String> {
             .map_err(|e| e.to_string())
             .map(|recovered| kept = recovered)?;
         if kept.manifest().root() != new_root || !kept.marked().is_empty() {
-            return Err("recovery found no staged manifest".into());
+            return Err("recovery found no prepared manifest".into());
         }
     }
     Ok(())
@@ -133,7 +133,7 @@ fn every_sync_of_a_kept_manifest_is_needed() {
     let disk = start();
     sync(&disk).unwrap();
     let syncs = disk.log().syncs().split_off(before);
-    // The intent, the staged file and its directory, the target, the directory after the rename.
+    // The intent, the prepared file and its directory, the target, the directory after the rename.
     assert_eq!(syncs.len(), 5);
     for call in syncs {
         let found = crash(Some(call.clone()));

@@ -199,15 +199,15 @@ fn a_failed_save_leaves_the_old_file() {
 }
 
 #[test]
-fn what_is_staged_is_in_place_only_after_the_commit_which_may_be_repeated() {
+fn what_is_prepared_is_in_place_only_after_the_commit_which_may_be_repeated() {
     let directory = MemoryDirectory::new();
     directory.insert("m", b"old".to_vec());
     let file_ref = FileRef::new(Arc::new(directory.clone()), "m");
-    let (_, staged) =
-        manifest::stage(&file_ref, |storage| storage.write_all_at(b"new", 0)).unwrap();
+    let (_, prepared) =
+        manifest::prepare(&file_ref, |storage| storage.write_all_at(b"new", 0)).unwrap();
     assert_eq!(directory.bytes("m").unwrap(), b"old");
     for _ in 0..2 {
-        staged.commit().unwrap();
+        prepared.commit().unwrap();
         assert_eq!(directory.bytes("m").unwrap(), b"new");
     }
     assert_eq!(directory.names().unwrap(), ["m"]);

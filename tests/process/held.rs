@@ -28,10 +28,10 @@ fn passes_onto_a_held_device_may_be_killed_and_so_may_its_release() {
     let attached = LoopDevice::attach(&lab.path("under"));
     let device = attached.path().to_str().unwrap();
     let pass = |index: usize| {
-        let options = "--mode delta --safety in-place --hold --stage-dir stages";
+        let options = "--mode delta --safety in-place --hold --log-dir logs";
         format!("sync {} {device} {options}", name(index))
     };
-    let release = format!("recover {device} --release --stage-dir stages");
+    let release = format!("recover {device} --release --log-dir logs");
     let started = Instant::now();
     lab.done(&pass(1));
     let usual = started.elapsed().as_micros() as u64;
@@ -48,7 +48,7 @@ fn passes_onto_a_held_device_may_be_killed_and_so_may_its_release() {
         };
         let done = interrupt(&pass(next));
         assert!(is_marked(&attached), "round {round}");
-        let (status, said) = lab.json(&format!("recover {device} --stage-dir stages"));
+        let (status, said) = lab.json(&format!("recover {device} --log-dir logs"));
         match (status, said["outcome"].as_str()) {
             (0, Some("held")) => {}
             (3, Some("rerun")) if !done => {
@@ -76,7 +76,7 @@ fn passes_onto_a_held_device_may_be_killed_and_so_may_its_release() {
             ),
         }
         assert!(lab.run(&format!("info {device}")).status == 0);
-        assert!(fs::read_dir(lab.path("stages")).unwrap().next().is_none());
+        assert!(fs::read_dir(lab.path("logs")).unwrap().next().is_none());
         lab.done(&pass(holds));
         assert!(is_marked(&attached), "round {round}: held again");
     }

@@ -68,7 +68,7 @@ fn a_log_longer_than_memory_is_finished() {
         target.set_len(LOG_BYTES).unwrap();
         drop(target);
         interrupted(&lab);
-        let log = fs::metadata(lab.path(".t.raw.diskdelta-stage")).unwrap();
+        let log = fs::metadata(lab.path(".t.raw.diskdelta-log")).unwrap();
         assert!(log.len() > LOG_BYTES);
         limited(&lab, &format!("{words} --threads 1"));
         let mut same = Command::new("cmp");

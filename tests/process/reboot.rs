@@ -27,7 +27,7 @@ impl Progress for StopApplying {
     fn advance(&self, _bytes: u64) {}
 }
 
-/// A device that an atomic sync left marked, its stage in the lab's `stages`.
+/// A device that an atomic sync left marked, its redo log in the lab's `logs`.
 struct Marked {
     lab: Lab,
     device: LoopDevice,
@@ -41,7 +41,7 @@ impl Marked {
         let lab = Lab::new();
         let new = lab.disk("new.raw", 900, 1);
         let device = LoopDevice::attach(&lab.disk("under.raw", 900, 2));
-        let options = HostTargetOptions::default().with_stage_dir(Some(lab.path("stages")));
+        let options = HostTargetOptions::default().with_log_dir(Some(lab.path("logs")));
         let source =
             HostSource::open(new, &ImageOptions::default(), &SourceOptions::default()).unwrap();
         let target = HostTarget::open(device.path(), &options).unwrap();
@@ -90,17 +90,17 @@ impl Drop for Renumbered {
 }
 
 #[test]
-fn a_devices_stage_is_found_after_it_was_renumbered() {
+fn a_devices_redo_log_is_found_after_it_was_renumbered() {
     let Some(marked) = Marked::new() else { return };
     let device = marked.reboot("under.raw");
     let lab = &marked.lab;
     let refused = lab.run(&format!("info {}", device.path));
     refused.fails(3, "incomplete");
-    lab.run(&format!("sync new.raw {} --stage-dir stages", device.path))
+    lab.run(&format!("sync new.raw {} --log-dir logs", device.path))
         .fails(3, "diskdelta recover");
-    lab.done(&format!("recover {} --stage-dir stages", device.path));
+    lab.done(&format!("recover {} --log-dir logs", device.path));
     assert!(device.bytes() == lab.bytes("new.raw"));
-    assert_eq!(fs::read_dir(lab.path("stages")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(lab.path("logs")).unwrap().count(), 0);
     assert!(lab.bytes("stranger.raw") == crate::lab::noise(900 * 4096, 3));
 }
 
@@ -109,15 +109,15 @@ fn a_renumbered_device_is_listed_and_recovered_at_boot() {
     let Some(marked) = Marked::new() else { return };
     let device = marked.reboot("under.raw");
     let lab = &marked.lab;
-    let (_, listed) = lab.json("recover --list stages");
-    assert_eq!(listed["pending"][0]["kind"], "stage", "{listed}");
+    let (_, listed) = lab.json("recover --list logs");
+    assert_eq!(listed["pending"][0]["kind"], "redo_log", "{listed}");
     assert_eq!(listed["pending"][0]["state"], "marked", "{listed}");
     assert_eq!(
         listed["pending"][0]["target"],
         device.path.as_str(),
         "{listed}"
     );
-    let (status, recovered) = lab.json("recover --all stages");
+    let (status, recovered) = lab.json("recover --all logs");
     assert_eq!(status, 0, "{recovered}");
     assert_eq!(recovered["recovered"][0]["outcome"], "new", "{recovered}");
     assert!(device.bytes() == lab.bytes("new.raw"));
@@ -130,10 +130,10 @@ fn a_device_whose_file_was_moved_is_finished_through_its_mark() {
     let lab = &marked.lab;
     fs::rename(lab.path("under.raw"), lab.path("moved.raw")).unwrap();
     let device = marked.reboot("moved.raw");
-    // The marker names the stage's directory too; it is data, and is not followed.
+    // The marker names the redo log's directory too; it is data, and is not followed.
     lab.run(&format!("recover {}", device.path))
         .fails(3, "bring the log back");
-    lab.done(&format!("recover {} --stage-dir stages", device.path));
+    lab.done(&format!("recover {} --log-dir logs", device.path));
     assert!(device.bytes() == lab.bytes("new.raw"));
 }
 
@@ -148,9 +148,9 @@ fn a_copy_of_a_marked_device_is_recognised() {
     .unwrap();
     lab.run("info copy.raw").fails(3, "incomplete");
     for verb in ["recover copy.raw", "sync new.raw copy.raw"] {
-        lab.run(&format!("{verb} --stage-dir stages"))
+        lab.run(&format!("{verb} --log-dir logs"))
             .fails(3, "--trust-log");
-        let log = fs::read_dir(lab.path("stages")).unwrap().next().unwrap();
+        let log = fs::read_dir(lab.path("logs")).unwrap().next().unwrap();
         lab.run(&format!(
             "{verb} --trust-log {}",
             log.unwrap().path().display()
@@ -158,7 +158,7 @@ fn a_copy_of_a_marked_device_is_recognised() {
         .fails(3, "this is a copy of");
     }
     let path = marked.device.path().display();
-    lab.done(&format!("recover {path} --stage-dir stages"));
+    lab.done(&format!("recover {path} --log-dir logs"));
     assert!(fs::read(marked.device.path()).unwrap() == lab.bytes("new.raw"));
     lab.run("recover copy.raw").fails(3, "bring the log back");
 }
@@ -176,7 +176,7 @@ fn the_unit_that_recovers_at_boot_is_well_formed_and_its_command_works() {
         .unwrap();
     if let Some(marked) = Marked::new() {
         let lab = &marked.lab;
-        let here = command.replace("/var/lib/diskdelta", "stages");
+        let here = command.replace("/var/lib/diskdelta", "logs");
         lab.done(&here);
         assert!(fs::read(marked.device.path()).unwrap() == lab.bytes("new.raw"));
     }

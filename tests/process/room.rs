@@ -175,26 +175,26 @@ fn a_thick_target_that_cannot_grow_is_not_marked_and_gets_no_larger() {
         let before = State::of(&target);
         let free = small.free();
         for words in [
-            "--mode delta --stage-dir stages",
-            "--mode delta --stage-dir stages --allocation full",
-            "--safety in-place --stage-dir stages",
-            "--safety in-place --hold --stage-dir stages",
+            "--mode delta --log-dir logs",
+            "--mode delta --log-dir logs --allocation full",
+            "--safety in-place --log-dir logs",
+            "--safety in-place --hold --log-dir logs",
         ] {
             let run = lab.run(&format!("sync src.raw small/t.raw {words}"));
             refused(&run);
             assert!(run.stderr.contains("--allocation sparse"), "{run:?}");
             same(&target, &before, words);
             assert!(free.abs_diff(small.free()) <= 16384, "{words}");
-            let run = lab.run("recover --discard small/t.raw --stage-dir stages");
+            let run = lab.run("recover --discard small/t.raw --log-dir logs");
             assert_eq!(run.status, 0, "{run:?}");
         }
         lab.done("delta create small/t.raw src.raw -o d.delta");
-        let run = lab.run("delta apply d.delta small/t.raw --stage-dir stages");
+        let run = lab.run("delta apply d.delta small/t.raw --log-dir logs");
         refused(&run);
         same(&target, &before, "delta apply");
         // From exactly this state, as the error says.
-        lab.done("recover --discard small/t.raw --stage-dir stages");
-        lab.done("sync src.raw small/t.raw --mode delta --stage-dir stages --allocation sparse");
+        lab.done("recover --discard small/t.raw --log-dir logs");
+        lab.done("sync src.raw small/t.raw --mode delta --log-dir logs --allocation sparse");
         lab.done("diff src.raw small/t.raw");
         assert!(small.others(&["t.raw"]).is_empty());
     }
@@ -225,13 +225,13 @@ fn the_marker_has_room_of_its_own_or_is_not_set() {
             "sync new.raw small/t.raw --safety in-place --hold",
             "sync new.raw small/t.raw --mode delta --undo u.delta",
         ] {
-            let run = lab.run(&format!("{words} --stage-dir stages"));
+            let run = lab.run(&format!("{words} --log-dir logs"));
             refused(&run);
             same(&target, &before, words);
             assert!(!lab.path("u.delta").exists());
         }
         small.make_room();
-        lab.done("sync new.raw small/t.raw --mode delta --stage-dir stages");
+        lab.done("sync new.raw small/t.raw --mode delta --log-dir logs");
         assert!(lab.bytes("small/t.raw") == lab.bytes("new.raw"));
     }
 }
@@ -269,7 +269,7 @@ fn data_over_holes_has_room_before_the_target_is_marked_whatever_the_format() {
             let target = small.path(name);
             let before = State::of(&target);
             let free = small.free();
-            let words = format!("sync new.raw small/{name} --mode delta --stage-dir stages");
+            let words = format!("sync new.raw small/{name} --mode delta --log-dir logs");
             let run = lab.run(&words);
             let what = format!("{kind:?} {name}");
             refused(&run);
@@ -278,9 +278,7 @@ fn data_over_holes_has_room_before_the_target_is_marked_whatever_the_format() {
             if kind == Kind::Ext4 || kind == Kind::Tmpfs {
                 assert!(free.abs_diff(small.free()) <= 16384, "{what}");
             }
-            lab.done(&format!(
-                "recover --discard small/{name} --stage-dir stages"
-            ));
+            lab.done(&format!("recover --discard small/{name} --log-dir logs"));
             assert!(
                 small
                     .others(&["t.raw", "f.vhd", "d.vhd", "f.vhdx", "d.vhdx", "ballast"])
@@ -288,7 +286,7 @@ fn data_over_holes_has_room_before_the_target_is_marked_whatever_the_format() {
             );
         }
         small.make_room();
-        let words = "sync new.raw small/d.vhdx --mode delta --stage-dir stages";
+        let words = "sync new.raw small/d.vhdx --mode delta --log-dir logs";
         lab.done(words);
         lab.done("diff new.raw small/d.vhdx");
     }
@@ -298,10 +296,10 @@ fn data_over_holes_has_room_before_the_target_is_marked_whatever_the_format() {
 fn what_ran_out_of_room_is_removed_so_that_each_way_that_is_named_works() {
     for kind in [Kind::Ext4, Kind::Tmpfs] {
         for (first, words) in [
-            ("--mode full", "--mode delta --stage-dir stages"),
+            ("--mode full", "--mode delta --log-dir logs"),
             ("--mode full", "--safety in-place"),
             ("--mode delta", "--safety in-place"),
-            ("--mode delta", "--mode delta --stage-dir stages"),
+            ("--mode delta", "--mode delta --log-dir logs"),
         ] {
             let lab = Lab::new();
             let Some(small) = Small::new(&lab, kind, 64) else {
@@ -338,19 +336,17 @@ fn where_a_reservation_promises_nothing_the_target_is_recovered_once_there_is_ro
     };
     lab.disk("new.raw", 12 * MIB / PAGE, 1);
     for (words, way) in [
-        ("--mode delta", "recover small/t.raw --stage-dir stages"),
+        ("--mode delta", "recover small/t.raw --log-dir logs"),
         (
             "--safety in-place",
-            "sync new.raw small/t.raw --safety in-place --stage-dir stages",
+            "sync new.raw small/t.raw --safety in-place --log-dir logs",
         ),
     ] {
         let before = noise(12 * MIB, 2);
         fs::write(small.path("t.raw"), &before).unwrap();
         // What is there is written elsewhere when it changes.
         small.leave(4 << 20);
-        let run = lab.run(&format!(
-            "sync new.raw small/t.raw {words} --stage-dir stages"
-        ));
+        let run = lab.run(&format!("sync new.raw small/t.raw {words} --log-dir logs"));
         match run.status {
             0 => {}
             2 => assert!(lab.bytes("small/t.raw") == before, "{run:?}"),
@@ -361,9 +357,7 @@ fn where_a_reservation_promises_nothing_the_target_is_recovered_once_there_is_ro
         if was_marked {
             lab.done(way);
         } else {
-            lab.done(&format!(
-                "sync new.raw small/t.raw {words} --stage-dir stages"
-            ));
+            lab.done(&format!("sync new.raw small/t.raw {words} --log-dir logs"));
         }
         assert!(lab.bytes("small/t.raw") == lab.bytes("new.raw"));
     }
@@ -424,7 +418,7 @@ fn a_recovery_without_room_for_a_thick_tail_names_a_way_that_works() {
     let target = File::options().write(true).open(lab.path("t.raw")).unwrap();
     target.set_len(4 << 20).unwrap();
     small.leave(24 << 20);
-    for name in ["t.raw", ".t.raw.diskdelta-stage"] {
+    for name in ["t.raw", ".t.raw.diskdelta-log"] {
         fs::copy(lab.path(name), small.path(name)).unwrap();
         fs::remove_file(lab.path(name)).unwrap();
     }
@@ -476,13 +470,13 @@ fn a_length_that_the_file_system_cannot_hold_is_refused_at_once() {
     let target = small.path("t.raw");
     sparse(&target, 4 * MIB, &[(0, PAGE)], 1);
     let before = State::of(&target);
-    let stages = "--stage-dir stages";
+    let logs = "--log-dir logs";
     for words in [
-        format!("sync big/s.raw small/t.raw {stages}"),
-        format!("sync big/s.raw small/t.raw {stages} --dry-run"),
-        format!("sync big/s.raw small/t.raw {stages} --mode delta --undo u.delta"),
-        format!("sync big/s.raw small/t.raw {stages} --mode delta --allocation full"),
-        format!("sync big/s.raw small/t.raw {stages} --safety in-place"),
+        format!("sync big/s.raw small/t.raw {logs}"),
+        format!("sync big/s.raw small/t.raw {logs} --dry-run"),
+        format!("sync big/s.raw small/t.raw {logs} --mode delta --undo u.delta"),
+        format!("sync big/s.raw small/t.raw {logs} --mode delta --allocation full"),
+        format!("sync big/s.raw small/t.raw {logs} --safety in-place"),
         "sync big/s.raw small/t.raw --mode full".to_owned(),
         "sync big/s.raw small/t.raw --mode full --dry-run".to_owned(),
         "sync big/s.raw small/new.raw".to_owned(),
@@ -549,7 +543,7 @@ fn a_limit_on_the_length_of_files_is_an_error_before_the_target_is_touched() {
         // One page differs, and the marker at the end is beyond the limit.
         (3072, "sync little.raw t.raw --mode delta"),
         (3072, "sync little.raw t.raw --mode delta --dry-run"),
-        // Less than the target has already, than it will have, than a copy or a stage needs.
+        // Less than the target has already, than it will have, than a copy or a redo log needs.
         (2048, "sync new.raw t.raw --mode delta"),
         (2048, "sync new.raw t.raw --safety in-place"),
         (20480, "sync new.raw t.raw --mode delta"),
@@ -605,9 +599,9 @@ fn a_read_only_device_is_refused_at_once() {
         "--safety in-place",
         "--safety in-place --hold",
     ] {
-        let run = lab.run(&format!("sync new.raw {device} --stage-dir stages {words}"));
+        let run = lab.run(&format!("sync new.raw {device} --log-dir logs {words}"));
         run.fails(2, "read-only");
-        assert!(!lab.path("stages").exists(), "{words}");
+        assert!(!lab.path("logs").exists(), "{words}");
     }
     assert!(lab.bytes("under") == before);
 }
@@ -632,12 +626,12 @@ fn a_directory_that_cannot_be_written_is_found_at_once_and_another_one_named() {
         "--safety in-place --hold",
     ] {
         let run = lab.run(&format!("sync new.raw small/fixed/t.raw {words}"));
-        run.fails(2, "--stage-dir");
+        run.fails(2, "--log-dir");
         assert!(run.stderr.contains("the target is untouched"), "{run:?}");
     }
     let run = lab.run("sync new.raw small/fixed/n.raw --dry-run");
     run.fails(2, "nothing was made");
-    lab.done("sync new.raw small/fixed/t.raw --mode delta --stage-dir stages");
+    lab.done("sync new.raw small/fixed/t.raw --mode delta --log-dir logs");
     assert!(lab.bytes("small/fixed/t.raw") == lab.bytes("new.raw"));
     self::run("chattr", &["-i", directory.to_str().unwrap()]);
 }

@@ -83,7 +83,7 @@ impl Site {
                     .set_len((PAGES * PAGE) as u64)
                     .unwrap();
                 let attached = device.insert(LoopDevice::attach(&lab.path("under")));
-                options += " --stage-dir stages";
+                options += " --log-dir logs";
                 attached.path().to_str().unwrap().to_owned()
             }
         };
@@ -125,7 +125,7 @@ impl Site {
         (round, child)
     }
 
-    /// Waits for a moment: any, or one in the work on the stage, or under the marker. Ends early
+    /// Waits for a moment: any, or one in the work on the redo log, or under the marker. Ends early
     /// with the process.
     pub fn wait(&self, child: &mut Child, dice: &mut Dice) {
         let usual = self.usual.as_micros() as u64;
@@ -135,7 +135,7 @@ impl Site {
         let more = match dice.below(8) {
             0..=2 => usual * 5 / 4,
             3..=4 => {
-                until(&|| self.has_stage());
+                until(&|| self.has_redo_log());
                 usual / 2
             }
             5 => {
@@ -246,9 +246,9 @@ impl Site {
         assert!(info.stderr.contains("incomplete"), "{what}: {info:?}");
     }
 
-    fn has_stage(&self) -> bool {
+    fn has_redo_log(&self) -> bool {
         let directory = match self.kind {
-            Kind::Device => self.lab.path("stages"),
+            Kind::Device => self.lab.path("logs"),
             _ => self.lab.path("."),
         };
         let names = fs::read_dir(directory).into_iter().flatten();
@@ -288,7 +288,7 @@ impl Site {
 
     fn recovery(&self) -> String {
         match self.kind {
-            Kind::Device => format!("recover {} --stage-dir stages", self.target),
+            Kind::Device => format!("recover {} --log-dir logs", self.target),
             _ => format!("recover {}", self.target),
         }
     }

@@ -28,7 +28,7 @@ fn set_len(lab: &Lab, pages: usize) {
 fn a_source_that_changes_or_shrinks_is_reported_and_never_mixed_in() {
     for (what, change) in CHANGES {
         for (words, begun) in [
-            ("--mode delta", ".old.raw.diskdelta-stage"),
+            ("--mode delta", ".old.raw.diskdelta-log"),
             ("--mode full", ".old.raw.diskdelta-new"),
             ("--mode delta --target-manifest kept", ".new"),
         ] {

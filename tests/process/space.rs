@@ -61,7 +61,7 @@ fn hollow(path: &Path, len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn no_room_for_a_stage_is_found_before_the_target_is_touched_and_the_choices_are_named() {
+fn no_room_for_a_redo_log_is_found_before_the_target_is_touched_and_the_choices_are_named() {
     let lab = Lab::new();
     let Some(small) = Small::new(&lab, 32) else {
         return;
@@ -72,11 +72,7 @@ fn no_room_for_a_stage_is_found_before_the_target_is_touched_and_the_choices_are
     small.leave(6);
     let run = lab.run("sync new.raw small/t.raw --mode delta");
     assert_eq!(run.status, 2, "{run:?}");
-    for part in [
-        "the target is untouched",
-        "--stage-dir",
-        "--safety in-place",
-    ] {
+    for part in ["the target is untouched", "--log-dir", "--safety in-place"] {
         assert!(run.stderr.contains(part), "{part}: {run:?}");
     }
     assert!(lab.bytes("small/t.raw") == before);
@@ -91,7 +87,7 @@ fn no_room_for_a_stage_is_found_before_the_target_is_touched_and_the_choices_are
     }
     assert!(lab.bytes("small/t.raw") == before);
     // Each choice that is named works.
-    lab.done("sync new.raw small/t.raw --mode delta --stage-dir stages");
+    lab.done("sync new.raw small/t.raw --mode delta --log-dir logs");
     assert!(lab.bytes("small/t.raw") == lab.bytes("new.raw"));
     fs::write(small.point.join("t.raw"), &before).unwrap();
     lab.done("recover small/t.raw --discard");
@@ -113,7 +109,7 @@ fn no_room_where_the_target_has_holes_is_found_before_it_is_touched() {
     for target in ["small/t.raw", "small/t.vhd"] {
         let bytes = lab.bytes(target);
         let run = lab.run(&format!(
-            "sync new.raw {target} --mode delta --stage-dir stages"
+            "sync new.raw {target} --mode delta --log-dir logs"
         ));
         assert_eq!(run.status, 2, "{run:?}");
         assert!(run.stderr.contains("the target is untouched"), "{run:?}");
@@ -122,7 +118,7 @@ fn no_room_where_the_target_has_holes_is_found_before_it_is_touched() {
     }
     assert!(lab.bytes("small/t.raw") == before);
     small.make_room();
-    lab.done("sync new.raw small/t.raw --mode delta --stage-dir stages");
+    lab.done("sync new.raw small/t.raw --mode delta --log-dir logs");
     assert!(lab.bytes("small/t.raw") == lab.bytes("new.raw"));
 }
 
@@ -163,7 +159,7 @@ fn a_thin_device_that_stops_taking_writes_stays_marked_until_it_takes_them_again
     small.leave(6);
     // The device says nothing of what lies below it running full.
     let device = Thin::over(&small.point.join("under"));
-    let words = format!("{} --stage-dir stages", device.0);
+    let words = format!("{} --log-dir logs", device.0);
     let run = lab.run(&format!("sync new.raw {words} --mode delta"));
     assert_eq!(run.status, 3, "{run:?}");
     assert!(run.stderr.contains("diskdelta recover"), "{run:?}");

@@ -5,12 +5,12 @@ use std::fs;
 use crate::host::{LoopDevice, has_loop_devices};
 use crate::lab::{Lab, ended, signal, until};
 
-/// While a sync runs, nothing else of ours touches its target or its stage.
-fn second_is_refused(lab: &Lab, target: &str, options: &str, stage: &str) {
+/// While a sync runs, nothing else of ours touches its target or its redo log.
+fn second_is_refused(lab: &Lab, target: &str, options: &str, redo_log: &str) {
     let words = format!("sync new.raw {target} --mode delta {options}");
     let slow = lab.start(&format!("{words} --limit-rate 2M"));
-    until("a stage", || {
-        let directory = std::fs::read_dir(lab.path(stage)).into_iter().flatten();
+    until("a redo log", || {
+        let directory = std::fs::read_dir(lab.path(redo_log)).into_iter().flatten();
         directory
             .filter_map(Result::ok)
             .any(|it| it.file_name().to_string_lossy().contains("diskdelta-"))
@@ -56,7 +56,7 @@ fn a_second_process_is_refused_at_a_device() {
     let lab = lab();
     let device = LoopDevice::attach(&lab.path("old.raw"));
     let path = device.path().to_str().unwrap();
-    second_is_refused(&lab, path, "--stage-dir stages", "stages");
+    second_is_refused(&lab, path, "--log-dir logs", "logs");
 }
 
 /// Runs both at once; which of them ended well.
@@ -128,7 +128,7 @@ fn of_two_syncs_at_once_with_one_undo_file_one_is_done_and_can_be_undone() {
         );
         lab.done(&format!("undo back {}", names[done]));
         assert!(lab.bytes(names[done]) == before[done]);
-        // The one that was refused keeps what it staged, for when it runs again.
+        // The one that was refused keeps what it logged, for when it runs again.
         lab.done(&format!("recover {} --discard", names[1 - done]));
         fs::remove_file(lab.path("back")).unwrap();
         nothing_is_left(&lab);

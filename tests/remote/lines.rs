@@ -383,17 +383,17 @@ fn no_job_names_a_file_that_syncs_make_for_themselves() {
     std::fs::create_dir(lab.path("own")).unwrap();
     std::fs::write(lab.path("own/x.raw"), "x").unwrap();
     std::os::unix::fs::symlink("own", lab.path("alias")).unwrap();
-    std::os::unix::fs::symlink(".t.raw.diskdelta-stage", lab.path("link.raw")).unwrap();
+    std::os::unix::fs::symlink(".t.raw.diskdelta-log", lab.path("link.raw")).unwrap();
     let before = lab.names();
     for name in [
-        ".t.raw.diskdelta-stage",
-        ".T.raw.DiskDelta-Stage",
+        ".t.raw.diskdelta-log",
+        ".T.raw.DiskDelta-Log",
         ".t.raw.0123456789abcdef0123456789abcdef.diskdelta-log",
         ".t.raw.diskdelta-new",
         ".t.raw.part",
         ".m.new",
-        "..t.raw.diskdelta-stage.fresh",
-        "..t.raw.diskdelta-stage.earlier",
+        "..t.raw.diskdelta-log.fresh",
+        "..t.raw.diskdelta-log.previous",
         ".diskdelta-failback/t.token",
         "link.raw",
         "own/x.raw",

@@ -116,7 +116,7 @@ fn run(options: &Layout, parent: Option<Arc<dyn Storage>>, ops: &[Op]) {
                         model[range].fill(0);
                         continue;
                     }
-                    // In pieces, as a stage would.
+                    // In pieces, as a redo log would.
                     let bytes = pattern(seed as u64, range.len());
                     for (index, piece) in bytes.chunks(700_001).enumerate() {
                         let at = extent.offset + index as u64 * 700_001;

@@ -11,7 +11,7 @@ use diskdelta::storage::fault::{
 use diskdelta::storage::{Access, Directory, FileId, Privacy, Storage};
 
 /// What was done in it is looked at when the last of its clones is dropped: nothing is written twice
-/// between two syncs, and nothing to a target before its stage or sidecar is durable.
+/// between two syncs, and nothing to a target before its redo log or sidecar is durable.
 #[derive(Clone)]
 pub struct WatchedDirectory(Arc<Watched>);
 
@@ -44,12 +44,13 @@ impl WatchedDirectory {
 impl Watched {
     fn check(&self) {
         let log = self.disk.log();
-        let is_stage = |path: &Path| {
+        let is_redo_log = |path: &Path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.contains(".diskdelta-stage") && !name.ends_with(".earlier")
+            name.contains(".diskdelta-log") && !name.ends_with(".previous")
         };
         let is_target = |path: &Path| !path.to_string_lossy().contains("/.");
-        log.check(SyncedBefore::new(is_stage, is_target)).unwrap();
+        log.check(SyncedBefore::new(is_redo_log, is_target))
+            .unwrap();
         log.check(NamedOnly(NoRewrite::new())).unwrap();
     }
 }

@@ -74,7 +74,7 @@ impl Pass<'_> {
             .open(other, at, format, (false, true), self.work)?;
         let there = exists(&self.disk_path.blocked)?;
         if there {
-            self.finish_earlier()?;
+            self.finish_previous()?;
         } else {
             self.disks
                 .may_be_missing(self.command.side, self.index(), &self.disk_path)?;
@@ -116,7 +116,7 @@ impl Pass<'_> {
 
     /// What a sync of an executor that died has left is finished first: its way back then leads
     /// from what the disk really holds.
-    fn finish_earlier(&self) -> Result<()> {
+    fn finish_previous(&self) -> Result<()> {
         let image = ImageOptions::default().with_format(self.disk_path.format);
         let options = HostTargetOptions::default()
             .with_image(image)

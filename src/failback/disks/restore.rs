@@ -60,7 +60,7 @@ pub(super) fn forget(disk_path: &DiskPath) -> Result<()> {
     disk_path.sync_directory()
 }
 
-/// Ends what a sync has left: what was begun is finished, what was only staged is dropped.
+/// Ends what a sync has left: what was begun is finished, what was only logged is dropped.
 fn finish(disk_path: &DiskPath, work: &Work) -> Result<()> {
     let target = open_to_write(&disk_path.blocked, disk_path.format)?;
     match target.recover(work)? {

@@ -59,7 +59,7 @@ pub struct TargetPeer<'a> {
 struct Open {
     /// What the target holds, changed as data comes.
     blocks: BlockHashes,
-    stage: Stage,
+    state: BatchState,
     /// Blocks whose pages are to come, and which of them may.
     awaited: BTreeMap<u32, u16>,
     /// Tasks that change blocks.
@@ -67,7 +67,7 @@ struct Open {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum BatchState {
     /// Nothing but data is to come.
     Told,
     /// The source's parts are to come, of these segments.
@@ -227,10 +227,10 @@ impl<'a> TargetPeer<'a> {
         }
         let mut open = Open {
             blocks,
-            stage: if asked == 0 {
-                Stage::Told
+            state: if asked == 0 {
+                BatchState::Told
             } else {
-                Stage::Asked(asked)
+                BatchState::Asked(asked)
             },
             awaited: BTreeMap::new(),
             changing: 0,
@@ -296,7 +296,7 @@ impl<'a> TargetPeer<'a> {
         let Some(open) = self.open.get_mut(&batch) else {
             return Err(wrong("parts of a batch that nobody asked about"));
         };
-        let Stage::Asked(segments) = open.stage else {
+        let BatchState::Asked(segments) = open.state else {
             return Err(wrong("parts of a batch that nobody asked about"));
         };
         let (mut cleared, mut paged) = (Vec::new(), Vec::new());
@@ -312,13 +312,13 @@ impl<'a> TargetPeer<'a> {
                 _ => return Err(wrong("a block that cannot be what it is said to be")),
             }
         }
-        open.stage = Stage::Told;
+        open.state = BatchState::Told;
         if !cleared.is_empty() {
             open.changing += 1;
             self.tasks.push_back(TargetTask::Clear(batch, cleared));
         }
         if !paged.is_empty() {
-            open.stage = Stage::Paging;
+            open.state = BatchState::Paging;
             self.tasks.push_back(TargetTask::Pages(batch, paged));
         }
         self.settle()
@@ -342,7 +342,7 @@ impl<'a> TargetPeer<'a> {
 
     fn say_pages(&mut self, batch: u64, blocks: Vec<(u32, BlockPages)>) -> Result<()> {
         if let Some(open) = self.open.get_mut(&batch) {
-            open.stage = Stage::Told;
+            open.state = BatchState::Told;
             for (block, pages) in &blocks {
                 if pages.differs != 0 {
                     let of_part = |part| 0xf_u16 << (part * PART_PAGES);
@@ -361,7 +361,7 @@ impl<'a> TargetPeer<'a> {
     fn settle(&mut self) -> Result<()> {
         while let Some(entry) = self.open.first_entry() {
             let open = entry.get();
-            if open.stage != Stage::Told || !open.awaited.is_empty() || open.changing > 0 {
+            if open.state != BatchState::Told || !open.awaited.is_empty() || open.changing > 0 {
                 break;
             }
             let (batch, open) = entry.remove_entry();

@@ -40,8 +40,8 @@ pub struct ServeOptions {
     pub root: Option<PathBuf>,
     /// Whether nothing is ever written.
     pub read_only: bool,
-    /// Where the stages of targets lie.
-    pub stage_dir: Option<PathBuf>,
+    /// Where the redo logs of targets lie.
+    pub log_dir: Option<PathBuf>,
     /// Where manifests are kept that stand for reading sources, and targets from one sync to the
     /// next; see [`ManifestCache`].
     pub manifest_cache: Option<PathBuf>,
@@ -63,8 +63,8 @@ setters! {
     with_root, root: Option<PathBuf>;
     /// Replaces [`ServeOptions::read_only`].
     with_read_only, read_only: bool;
-    /// Replaces [`ServeOptions::stage_dir`].
-    with_stage_dir, stage_dir: Option<PathBuf>;
+    /// Replaces [`ServeOptions::log_dir`].
+    with_log_dir, log_dir: Option<PathBuf>;
     /// Replaces [`ServeOptions::manifest_cache`].
     with_manifest_cache, manifest_cache: Option<PathBuf>;
     /// Replaces [`ServeOptions::state_dir`].
@@ -301,7 +301,7 @@ impl Agent<'_> {
             .with_image(self.image_options(job))
             .with_create(how.create)
             .with_align_bytes(how.align_bytes.max(1))
-            .with_stage_dir(self.options.stage_dir.clone())
+            .with_log_dir(self.options.log_dir.clone())
             .with_dry_run(how.dry_run)
             .with_open(open);
         let target = HostTarget::open(&path, &options)?;

@@ -91,6 +91,6 @@ impl Default for LineOptions {
     }
 }
 
-/// The other end may apply a large stage meanwhile.
+/// The other end may apply a large redo log meanwhile.
 const IDLE: Duration = Duration::from_secs(12 * 3600);
 const SIGN: Duration = Duration::from_secs(5);

@@ -182,7 +182,7 @@ impl OrderRule for NoRewrite {
 }
 
 /// The rule that nothing is written to some files while others are not certain on the disk yet:
-/// nothing reaches a target before its stage is synced, names included.
+/// nothing reaches a target before its redo log is synced, names included.
 pub struct SyncedBefore<F, T> {
     first: F,
     then: T,

@@ -96,7 +96,7 @@ fn is_hex(bytes: &[u8]) -> bool {
 /// In the names of logs, of their directories, and of copies.
 const OWN: &str = ".DISKDELTA-";
 /// What the names of other side files end with, which are hidden.
-const PLAIN_SUFFIXES: [&str; 4] = [".PART", ".NEW", ".FRESH", ".EARLIER"];
+const PLAIN_SUFFIXES: [&str; 4] = [".PART", ".NEW", ".FRESH", ".PREVIOUS"];
 /// What file systems allow.
 const NAME_MOST: usize = 255;
 /// Bytes of a long name that are kept.
@@ -120,7 +120,7 @@ mod tests {
     fn a_hidden_file_and_its_twin_without_a_dot_share_no_name() {
         assert_eq!(side("disk.raw", "log"), ".disk.raw.log");
         assert_eq!(side(".disk.raw", "log"), "..disk.raw.log");
-        assert_eq!(side(".disk.raw.log", "earlier"), "..disk.raw.log.earlier");
+        assert_eq!(side(".disk.raw.log", "previous"), "..disk.raw.log.previous");
     }
 
     #[test]
@@ -128,27 +128,27 @@ mod tests {
         let id = "0123456789abcdef0123456789abcdef";
         for name in ["disk.raw", ".disk.raw", &"y".repeat(250)] {
             for suffix in [
-                "diskdelta-stage",
+                "diskdelta-log",
                 "diskdelta-log",
                 "diskdelta-new",
                 "part",
                 "new",
                 "fresh",
-                "earlier",
+                "previous",
             ] {
                 let name = OsStr::new(name);
                 for made in [side_name(name, suffix), run_name(name, id, suffix)] {
                     assert!(is_side_name(&made), "{made:?}");
                     assert!(is_side_name(&made.to_ascii_uppercase()), "{made:?}");
-                    assert!(is_side_name(&side_name(&made, "earlier")), "{made:?}");
+                    assert!(is_side_name(&side_name(&made, "previous")), "{made:?}");
                 }
             }
         }
         // A long s and a Kelvin sign are an s and a k in another case; a soft hyphen is nothing.
         for odd in [
-            ".t.raw.di\u{17f}kdelta-stage",
-            ".t.raw.dis\u{212a}delta-stage",
-            ".t.raw.disk\u{ad}delta-stage",
+            ".t.raw.di\u{17f}kdelta-log",
+            ".t.raw.dis\u{212a}delta-log",
+            ".t.raw.disk\u{ad}delta-log",
         ] {
             assert!(is_side_name(odd.as_ref()), "{odd}");
         }
@@ -206,9 +206,9 @@ mod tests {
             let made = |name: &Vec<u8>| {
                 let mut name = OsString::from_vec(name.clone());
                 for _ in 0..chain {
-                    name = side_name(&name, "earlier");
+                    name = side_name(&name, "previous");
                 }
-                run_name(&name, "0123456789abcdef0123456789abcdef", "diskdelta-stage")
+                run_name(&name, "0123456789abcdef0123456789abcdef", "diskdelta-log")
             };
             prop_assert!(made(&one).len() <= 255);
             prop_assert_eq!(made(&one) == made(&two), one == two);

@@ -1,4 +1,4 @@
-//! Applying a complete stage to its target, under the marker.
+//! Applying a complete redo log to its target, under the marker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,26 +16,26 @@ use crate::sync::marker::set_lift::{Guard, begin_marker, lift_marker, open_overl
 use crate::sync::options::{Safety, Verify};
 use crate::sync::recovery::redo::Redo;
 
-/// A complete stage that was checked, and the room for it.
+/// A complete redo log that was checked, and the room for it.
 pub(in crate::sync) struct Checked<'a> {
     redo: Redo,
     room: Room<'a>,
 }
 
-/// Checks a complete stage to its last byte, and takes the room on the target for all that it
-/// will write there; `planner` has the tables that the stage leads to. The target's bytes stay as
+/// Checks a complete redo log to its last byte, and takes the room on the target for all that it
+/// will write there; `planner` has the tables that the redo log leads to. The target's bytes stay as
 /// they are.
 ///
 /// # Errors
 /// `Malformed`, `NoSpace`, `Io`, `Cancelled`.
-pub(in crate::sync) fn check_stage<'s>(
-    stage: &Delta,
+pub(in crate::sync) fn check_redo_log<'s>(
+    redo_log: &Delta,
     planner: &dyn ImageMut,
     storage: &'s dyn Storage,
     work: &Work,
 ) -> Result<Checked<'s>> {
     let room = Room::for_marker(storage)?;
-    let redo = Redo::load(stage, work, &|frame| match frame.header().kind {
+    let redo = Redo::load(redo_log, work, &|frame| match frame.header().kind {
         FrameKind::Data => planner.places(frame.range(), &mut |range| room.add(range)),
         _ => Ok(()),
     })?;
@@ -50,8 +50,8 @@ pub(in crate::sync) fn check_stage<'s>(
     Ok(Checked { redo, room })
 }
 
-/// Makes the target hold what the stage says, from the first write of the marker to its lifting.
-/// Everything is durable when this returns. The stage is still there.
+/// Makes the target hold what the redo log says, from the first write of the marker to its lifting.
+/// Everything is durable when this returns. The redo log is still there.
 ///
 /// # Errors
 /// `Io`, `NoSpace`, `VerifyFailed`, `Cancelled` (asked for twice): the target is marked, and
@@ -59,7 +59,7 @@ pub(in crate::sync) fn check_stage<'s>(
 pub(in crate::sync) fn apply(
     target: &Target,
     storage: &Arc<dyn Storage>,
-    stage: &Delta,
+    redo_log: &Delta,
     checked: Checked<'_>,
     way: &Way<'_>,
     work: &Work,
@@ -67,13 +67,16 @@ pub(in crate::sync) fn apply(
     let Checked { redo, room } = checked;
     let marker = Marker {
         held: false,
-        job: stage.header().job,
+        job: redo_log.header().job,
         safety: Safety::Atomic,
         target_len: redo.job()?.target_len,
-        stage: target.stage().path(),
+        redo_log: target.redo_log().path(),
     };
     begin_marker(room, &marker)?;
-    apply_marked(target, storage, stage, &redo, way.verify, way.check, work).map_err(needs_recovery)
+    apply_marked(
+        target, storage, redo_log, &redo, way.verify, way.check, work,
+    )
+    .map_err(needs_recovery)
 }
 
 /// Decides about a finished target, read through its marker, before the marker is lifted.
@@ -86,7 +89,7 @@ pub(in crate::sync) type Check<'a> = &'a dyn Fn(&dyn Image) -> Result<()>;
 pub(in crate::sync) fn apply_marked(
     target: &Target,
     storage: &Arc<dyn Storage>,
-    stage: &Delta,
+    redo_log: &Delta,
     redo: &Redo,
     verify: Verify,
     check: Option<Check<'_>>,
@@ -95,10 +98,10 @@ pub(in crate::sync) fn apply_marked(
     let overlay = open_overlay(storage, redo, Guard::Written)?;
     let image =
         image::open_storage_mut(overlay.clone(), redo.job()?.format, target.image_options())?;
-    let trailer = stage.trailer();
+    let trailer = redo_log.trailer();
     work.progress()
         .begin(Phase::Apply, Some(trailer.data_bytes + trailer.zero_bytes));
-    stage.for_each(work, &|frame| {
+    redo_log.for_each(work, &|frame| {
         work.cancel().check_forced()?;
         match frame.header().kind {
             FrameKind::Data => image.write_all_at(frame.bytes(), frame.offset())?,
@@ -110,7 +113,7 @@ pub(in crate::sync) fn apply_marked(
     })?;
     image.sync()?;
     if verify != Verify::None {
-        verify_written(&*image, stage, work)?;
+        verify_written(&*image, redo_log, work)?;
     }
     if let Some(check) = check {
         // Opened anew: tables come from the medium too.
@@ -130,12 +133,12 @@ pub(in crate::sync) fn apply_marked(
 /// `Io`, `Malformed`.
 pub(in crate::sync) fn holds(
     image: &dyn Image,
-    stage: &Delta,
+    redo_log: &Delta,
     work: &Work,
     fits: &(dyn Fn(&VerifiedFrame<'_>, &[u8]) -> bool + Sync),
 ) -> Result<bool> {
     let all = AtomicBool::new(true);
-    stage.for_each(work, &|frame| {
+    redo_log.for_each(work, &|frame| {
         let guest = matches!(frame.header().kind, FrameKind::Data | FrameKind::Zero);
         if !guest || !all.load(Ordering::Relaxed) {
             return Ok(());
@@ -175,11 +178,11 @@ fn for_pieces(
 }
 
 /// Reads back what was written, from the medium.
-fn verify_written(image: &dyn ImageMut, stage: &Delta, work: &Work) -> Result<()> {
-    let trailer = stage.trailer();
+fn verify_written(image: &dyn ImageMut, redo_log: &Delta, work: &Work) -> Result<()> {
+    let trailer = redo_log.trailer();
     work.progress()
         .begin(Phase::Verify, Some(trailer.data_bytes + trailer.zero_bytes));
-    stage.for_each(work, &|frame| {
+    redo_log.for_each(work, &|frame| {
         let header = frame.header();
         if !matches!(header.kind, FrameKind::Data | FrameKind::Zero) {
             return Ok(());
@@ -209,7 +212,7 @@ pub(in crate::sync) fn needs_recovery(error: Error) -> Error {
              log (diskdelta recover TARGET), then sync again with --verify all"
         }
         ErrorKind::NoSpace if error.is_too_long() => {
-            "the target is marked and incomplete; move it and its stage to where such a file is \
+            "the target is marked and incomplete; move it and its redo log to where such a file is \
              allowed, and finish it there: diskdelta recover TARGET"
         }
         ErrorKind::NoSpace => {

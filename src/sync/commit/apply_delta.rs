@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::apply::holds;
 use super::atomic::{Way, carry_out, push_again, untouched};
 use super::precheck;
-use super::redo_log::Staging;
+use super::redo_log::LogWriter;
 use crate::delta::{self, Delta, Header, JobId, Purpose, fits_new, fits_old};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
@@ -116,8 +116,8 @@ fn applied(
     }
     match standing {
         Standing::Clean => {}
-        Standing::Foreign(job) => kept = Some(kept_log::keep(target.stage(), job)?),
-        _ => target.stage().remove_if_there()?,
+        Standing::Foreign(job) => kept = Some(kept_log::keep(target.redo_log(), job)?),
+        _ => target.redo_log().remove_if_there()?,
     }
     let from = delta.header();
     let options = target.image_options();
@@ -134,16 +134,16 @@ fn applied(
     }
     let planner = image::open_storage_mut(storage.clone(), target.format(), options)?;
     let header = Header {
-        purpose: Purpose::Stage,
+        purpose: Purpose::RedoLog,
         job: JobId::random()?,
         ..*from
     };
     let job = Job::of(target, &**storage, None)?;
-    let staging = Staging::new(target.stage(), header, job, &*planner, from.result_len);
+    let log_writer = LogWriter::new(target.redo_log(), header, job, &*planner, from.result_len);
     delta
         .for_each(work, &|frame| {
             work.cancel().check()?;
-            push_again(&staging, frame)
+            push_again(&log_writer, frame)
         })
         .map_err(untouched)?;
     report.changed_bytes = delta.trailer().data_bytes + delta.trailer().zero_bytes;
@@ -155,8 +155,8 @@ fn applied(
         verify,
         check: None,
     };
-    if let Some(staged) = carry_out(target, storage, staging, way, work)? {
-        report.staged_bytes = staged;
+    if let Some(logged) = carry_out(target, storage, log_writer, way, work)? {
+        report.logged_bytes = logged;
         report.outcome = Outcome::Synced;
         if verify != Verify::None {
             report.verified = Verified::Written;

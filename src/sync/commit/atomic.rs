@@ -1,10 +1,10 @@
-//! The atomic delta sync: everything is staged and checked before the target changes.
+//! The atomic delta sync: everything is logged and checked before the target changes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::apply::{Check, apply, check_stage};
+use super::apply::{Check, apply, check_redo_log};
 use super::precheck;
-use super::redo_log::Staging;
+use super::redo_log::LogWriter;
 use super::resume;
 use crate::delta::{
     Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, VerifiedFrame, reverse,
@@ -26,11 +26,11 @@ use crate::sync::scan::kept::Keeper;
 use crate::sync::verify::verify_all;
 use crate::units::Extent;
 
-/// Stages what differs, then applies it.
+/// Redo logs what differs, then applies it.
 ///
 /// # Errors
 /// Those of [`sync`](crate::sync::sync).
-pub(in crate::sync) fn sync_staged(
+pub(in crate::sync) fn sync_logged(
     run: &Run<'_>,
     storage: &Arc<dyn Storage>,
     mode: Mode,
@@ -46,7 +46,7 @@ pub(in crate::sync) fn sync_staged(
 
     let planner = image::open_storage_mut(storage.clone(), target.format(), options)?;
     let header = Header {
-        purpose: Purpose::Stage,
+        purpose: Purpose::RedoLog,
         job: id,
         base_len: old.disk_len(),
         result_len: disk_len,
@@ -54,21 +54,21 @@ pub(in crate::sync) fn sync_staged(
     };
     let manifest = keeper.as_ref().map(|keeper| keeper.file_ref().path());
     let job = Job::of(target, &**storage, manifest)?;
-    let earlier = set_aside(target.stage()).map_err(untouched)?;
-    let staging = Staging::new(target.stage(), header, job, &*planner, disk_len);
-    stage(
+    let previous = stash(target.redo_log()).map_err(untouched)?;
+    let log_writer = LogWriter::new(target.redo_log(), header, job, &*planner, disk_len);
+    redo_log(
         run,
         mode,
         &*old,
-        &staging,
-        earlier.as_ref(),
+        &log_writer,
+        previous.as_ref(),
         keeper.as_ref(),
         &mut report,
     )
-    .inspect_err(|error| staging.drop_without_room(error))
+    .inspect_err(|error| log_writer.drop_without_room(error))
     .map_err(|error| untouched(run.or_change(error)))?;
     run.check_source().map_err(untouched)?;
-    report.written_bytes = staging.written_bytes();
+    report.written_bytes = log_writer.written_bytes();
     let check = |image: &dyn Image| verify_all(run, image);
     let way = Way {
         undo: run.options.undo.as_ref().map(|file_ref| (file_ref, &*old)),
@@ -76,8 +76,8 @@ pub(in crate::sync) fn sync_staged(
         verify: run.options.verify,
         check: (run.options.verify == Verify::All).then_some(&check),
     };
-    if let Some(staged_bytes) = carry_out(target, storage, staging, way, run.work)? {
-        report.staged_bytes = staged_bytes;
+    if let Some(logged_bytes) = carry_out(target, storage, log_writer, way, run.work)? {
+        report.logged_bytes = logged_bytes;
         report.outcome = Outcome::Synced;
     }
     report.verified = match run.options.verify {
@@ -92,7 +92,7 @@ pub(in crate::sync) fn sync_staged(
     Ok(report)
 }
 
-/// What goes with applying a stage.
+/// What goes with applying a redo log.
 pub(in crate::sync) struct Way<'a> {
     /// Where to write the way back, and the image as it is before.
     pub undo: Option<(&'a FileRef, &'a dyn Image)>,
@@ -104,7 +104,7 @@ pub(in crate::sync) struct Way<'a> {
     pub check: Option<Check<'a>>,
 }
 
-/// Closes a stage, checks it, writes the way back if asked to, applies the stage and removes it.
+/// Closes a redo log, checks it, writes the way back if asked to, applies the redo log and removes it.
 /// All is durable when this returns; `None` when there was nothing to do.
 ///
 /// # Errors
@@ -112,36 +112,36 @@ pub(in crate::sync) struct Way<'a> {
 pub(in crate::sync) fn carry_out(
     target: &Target,
     storage: &Arc<dyn Storage>,
-    staging: Staging<'_>,
+    log_writer: LogWriter<'_>,
     way: Way<'_>,
     work: &Work,
 ) -> Result<Option<u64>> {
-    let planner = staging.planner();
-    let finished = staging
+    let planner = log_writer.planner();
+    let finished = log_writer
         .finish(&**storage, (None, None))
         .map_err(untouched)?;
-    let removed = remove_earlier(target.stage())?;
-    let Some((file, staged_bytes)) = finished else {
+    let removed = remove_previous(target.redo_log())?;
+    let Some((file, logged_bytes)) = finished else {
         if removed {
-            target.stage().directory().sync()?;
+            target.redo_log().directory().sync()?;
         }
         return Ok(None);
     };
     let limits = &target.image_options().limits;
-    let stage = Delta::from_storage(file.clone(), limits)?;
+    let redo_log = Delta::from_storage(file.clone(), limits)?;
     let checked =
-        check_stage(&stage, planner, &**storage, work).map_err(|e| untouched(staged(e)))?;
+        check_redo_log(&redo_log, planner, &**storage, work).map_err(|e| untouched(logged(e)))?;
     if let Some((file_ref, old)) = way.undo {
-        write_undo(&stage, old, file_ref, work)
-            .map_err(|e| untouched(staged(no_room_for_undo(e))))?;
+        write_undo(&redo_log, old, file_ref, work)
+            .map_err(|e| untouched(logged(no_room_for_undo(e))))?;
     }
     check_name(target, &**storage).map_err(untouched)?;
     let ready = match way.keeper {
-        Some(keeper) => announce(&stage, keeper, work),
+        Some(keeper) => announce(&redo_log, keeper, work),
         None => Ok(()),
     };
     let ready = ready.and_then(|()| {
-        check_log(target.stage(), &*file)?;
+        check_log(target.redo_log(), &*file)?;
         way.undo
             .map_or(Ok(()), |(file_ref, _)| check_there(file_ref))?;
         work.cancel().check()
@@ -151,17 +151,17 @@ pub(in crate::sync) fn carry_out(
         if let Some((file_ref, _)) = way.undo {
             file_ref.remove_if_there()?;
         }
-        return Err(untouched(staged(error)));
+        return Err(untouched(logged(error)));
     }
-    apply(target, storage, &stage, checked, &way, work)?;
-    retire(target.stage())?;
-    Ok(Some(staged_bytes))
+    apply(target, storage, &redo_log, checked, &way, work)?;
+    retire(target.redo_log())?;
+    Ok(Some(logged_bytes))
 }
 
 /// Has the kept manifest say what is about to change, once its successor is there.
-fn announce(stage: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
+fn announce(redo_log: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
     let ranges = Mutex::new(Gathered::new(ANNOUNCED_BYTES));
-    stage.for_each(work, &|frame| {
+    redo_log.for_each(work, &|frame| {
         if matches!(frame.header().kind, FrameKind::Data | FrameKind::Zero) {
             let mut ranges = ranges.lock().unwrap_or_else(PoisonError::into_inner);
             ranges.insert(frame.range());
@@ -173,56 +173,59 @@ fn announce(stage: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
     keeper.announce(ranges.into_set().into_vec())
 }
 
-/// Removes a stage whose work is done. Durable when it returns.
+/// Removes a redo log whose work is done. Durable when it returns.
 ///
 /// # Errors
 /// `Io`.
-pub(in crate::sync) fn retire(stage: &FileRef) -> Result<()> {
-    stage.remove_if_there()?;
-    stage.directory().sync()
+pub(in crate::sync) fn retire(redo_log: &FileRef) -> Result<()> {
+    redo_log.remove_if_there()?;
+    redo_log.directory().sync()
 }
 
-/// Removes the stage of an earlier run that was set aside; whether there was one. Durable once the
+/// Removes the redo log of an earlier run that was stashed; whether there was one. Durable once the
 /// directory is synced.
 ///
 /// # Errors
 /// `Io`.
-pub(in crate::sync) fn remove_earlier(stage: &FileRef) -> Result<bool> {
-    let earlier = earlier_log(stage);
-    let was_there = earlier.is_there()?;
+pub(in crate::sync) fn remove_previous(redo_log: &FileRef) -> Result<bool> {
+    let previous = previous_log(redo_log);
+    let was_there = previous.is_there()?;
     if was_there {
-        earlier.remove_own_if_there()?;
+        previous.remove_own_if_there()?;
     }
     Ok(was_there)
 }
 
-/// Stages a guest frame of another delta file; passes others over.
+/// Redo logs a guest frame of another delta file; passes others over.
 ///
 /// # Errors
-/// Those of [`Staging::push`].
-pub(in crate::sync) fn push_again(staging: &Staging<'_>, frame: &VerifiedFrame<'_>) -> Result<()> {
+/// Those of [`LogWriter::push`].
+pub(in crate::sync) fn push_again(
+    log_writer: &LogWriter<'_>,
+    frame: &VerifiedFrame<'_>,
+) -> Result<()> {
     let extent = match frame.header().kind {
         FrameKind::Data => Extent::data(frame.range()),
         _ => Extent::zero(frame.range()),
     };
-    Frame::again(frame).map_or(Ok(()), |frame| staging.push(extent, &frame))
+    Frame::again(frame).map_or(Ok(()), |frame| log_writer.push(extent, &frame))
 }
 
-/// Finds what moves and stages it; `earlier` is the stage of a run that did not finish.
-fn stage(
+/// Finds what moves and logs it; `previous` is the redo log of a run that did not finish.
+fn redo_log(
     run: &Run<'_>,
     mode: Mode,
     old: &dyn Image,
-    staging: &Staging<'_>,
-    earlier: Option<&FileRef>,
+    log_writer: &LogWriter<'_>,
+    previous: Option<&FileRef>,
     keeper: Option<&Keeper>,
     report: &mut SyncReport,
 ) -> Result<()> {
     let found: &find::Found<'_> = &|difference, old| {
         let (extent, frame) = frame_of(difference, old(difference));
-        staging.push(extent, &frame)
+        log_writer.push(extent, &frame)
     };
-    let counted = match (mode, keeper, earlier) {
+    let counted = match (mode, keeper, previous) {
         (Mode::Full, ..) => {
             let (counted, root) = find::everything(run, found)?;
             report.root = root;
@@ -233,12 +236,12 @@ fn stage(
             report.root = Some(root);
             counted
         }
-        (_, None, Some(earlier)) => {
-            let (resumed_bytes, gaps) = resume::take_over(run, old, staging, earlier)?;
-            // The new stage holds all of it that is worth anything. Nothing but work is lost where
+        (_, None, Some(previous)) => {
+            let (resumed_bytes, gaps) = resume::take_over(run, old, log_writer, previous)?;
+            // The new redo log holds all of it that is worth anything. Nothing but work is lost where
             // a crash undoes one of the two, so neither is synced.
-            staging.flush()?;
-            earlier.remove_if_there()?;
+            log_writer.flush()?;
+            previous.remove_if_there()?;
             report.resumed_bytes = resumed_bytes;
             report.changed_bytes = resumed_bytes;
             find::differences(run, old, old.disk_len(), Some(gaps), found)?
@@ -262,26 +265,26 @@ fn frame_of<'a>(difference: &Difference<'a>, old: Old) -> (Extent, Frame<'a>) {
     }
 }
 
-/// Where the stage of an earlier run waits while a new one is written.
-pub(in crate::sync) fn earlier_log(stage: &FileRef) -> FileRef {
-    stage.hidden_sibling("earlier")
+/// Where the redo log of an earlier run waits while a new one is written.
+pub(in crate::sync) fn previous_log(redo_log: &FileRef) -> FileRef {
+    redo_log.hidden_sibling("previous")
 }
 
-/// Moves a stage that an earlier run left out of the way; an older one still there is kept as it
-/// is, for the stage was to take all of it over and did not get that far. Durable once the directory
+/// Moves a redo log that an earlier run left out of the way; an older one still there is kept as it
+/// is, for the redo log was to take all of it over and did not get that far. Durable once the directory
 /// is synced.
 ///
 /// # Errors
 /// `Io`.
-pub(in crate::sync) fn set_aside(stage: &FileRef) -> Result<Option<FileRef>> {
-    let aside = earlier_log(stage);
+pub(in crate::sync) fn stash(redo_log: &FileRef) -> Result<Option<FileRef>> {
+    let aside = previous_log(redo_log);
     let there =
         |file_ref: &FileRef| Ok::<_, Error>(file_ref.open_own_if_there(Access::Read)?.is_some());
-    if there(stage)? {
+    if there(redo_log)? {
         if there(&aside)? {
-            stage.remove_if_there()?;
+            redo_log.remove_if_there()?;
         } else {
-            stage.directory().rename(stage.name(), aside.name())?;
+            redo_log.directory().rename(redo_log.name(), aside.name())?;
         }
         return Ok(Some(aside));
     }
@@ -289,16 +292,16 @@ pub(in crate::sync) fn set_aside(stage: &FileRef) -> Result<Option<FileRef>> {
 }
 
 /// Writes the way back, durably, while the target still holds the old bytes.
-fn write_undo(stage: &Delta, old: &dyn Image, undo: &FileRef, work: &Work) -> Result<()> {
+fn write_undo(redo_log: &Delta, old: &dyn Image, undo: &FileRef, work: &Work) -> Result<()> {
     let header = Header {
         purpose: Purpose::Undo,
-        base_len: stage.header().result_len,
-        result_len: stage.header().base_len,
-        ..*stage.header()
+        base_len: redo_log.header().result_len,
+        result_len: redo_log.header().base_len,
+        ..*redo_log.header()
     };
     precheck::undo_directory(undo)?;
     undo.create_whole(Privacy::PRIVATE, |file| {
-        reverse(stage, old, DeltaWriter::create(file, header)?, work)?;
+        reverse(redo_log, old, DeltaWriter::create(file, header)?, work)?;
         Ok(())
     })
 }
@@ -313,15 +316,15 @@ fn no_room_for_undo(error: Error) -> Error {
     }
 }
 
-/// Says what became of a complete stage when there is no room for what comes after it.
-fn staged(error: Error) -> Error {
+/// Says what became of a complete redo log when there is no room for what comes after it.
+fn logged(error: Error) -> Error {
     if error.kind() != ErrorKind::NoSpace {
         return error;
     }
     let way = error.advice();
     let way = way.unwrap_or("the target is untouched; make room there");
     let advice = format!(
-        "{way}; the stage is kept: run the same again to go on with it, or drop it \
+        "{way}; the redo log is kept: run the same again to go on with it, or drop it \
          (diskdelta recover --discard TARGET)"
     );
     error.advise(advice)
@@ -333,8 +336,8 @@ pub(in crate::sync) fn untouched(error: Error) -> Error {
     }
     if error.is_forbidden() {
         return error.advise(
-            "the target is untouched; name a directory for the stage that may be written to, with \
-             --stage-dir DIR",
+            "the target is untouched; name a directory for the redo log that may be written to, with \
+             --log-dir DIR",
         );
     }
     error.advise("the target is untouched")

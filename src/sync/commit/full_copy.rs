@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::atomic::remove_earlier;
+use super::atomic::remove_previous;
 use crate::diff::{CompareOptions, Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image, ImageMut};
-use crate::manifest::{self, Staged};
+use crate::manifest::{self, PreparedFile};
 use crate::progress::Work;
 use crate::storage::{Access, FileRef, Storage};
 use crate::sync::endpoint::named::{check_name, leads_to, refuse_parting};
@@ -88,12 +88,12 @@ pub(in crate::sync) fn sync_full(
             .map_err(|error| appeared(&fresh, error))?,
     }
     run.target.was_replaced();
-    let stage = run.target.stage();
-    let removed = remove_earlier(stage)?;
+    let redo_log = run.target.redo_log();
+    let removed = remove_previous(redo_log)?;
     file_ref.directory().sync()?;
     drop(copied);
-    if removed && stage.directory().path() != file_ref.directory().path() {
-        stage.directory().sync()?;
+    if removed && redo_log.directory().path() != file_ref.directory().path() {
+        redo_log.directory().sync()?;
     }
     if let Some(next) = next {
         let storage = file_ref.open(Access::Read)?;
@@ -159,11 +159,11 @@ fn untouched(error: Error, there: bool) -> Error {
         (Some(_), _) => error,
         (None, ErrorKind::Io) if error.is_forbidden() && there => error.advise(
             "the target is untouched; its directory may not be written to: write to the target itself \
-             and keep the stage elsewhere (--mode delta --stage-dir DIR)",
+             and keep the redo_log elsewhere (--mode delta --log-dir DIR)",
         ),
         (None, ErrorKind::NoSpace) if there => error.advise(
             "the target is untouched, and the copy was removed; make room for a whole copy, or \
-             stage only what differs (--mode delta), or nothing (--safety in-place)",
+             redo_log only what differs (--mode delta), or nothing (--safety in-place)",
         ),
         (None, ErrorKind::NoSpace) => {
             error.advise("the copy was removed; make room for it and run it again")
@@ -178,7 +178,7 @@ fn copy(
     old: Option<&dyn Image>,
     disk_len: u64,
     report: &mut SyncReport,
-) -> Result<(Arc<dyn Storage>, Option<Staged>)> {
+) -> Result<(Arc<dyn Storage>, Option<PreparedFile>)> {
     if let Some(kept) = &run.options.target_manifest {
         manifest::refuse_other(kept)?;
     }

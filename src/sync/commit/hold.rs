@@ -180,23 +180,25 @@ fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> 
         | Standing::New
         | Standing::Forgotten
         | Standing::Torn(_) => {}
-        Standing::Foreign(job) => work.progress().note(&kept_log::keep(target.stage(), job)?),
+        Standing::Foreign(job) => work
+            .progress()
+            .note(&kept_log::keep(target.redo_log(), job)?),
     }
     refuse_short(&**storage)?;
     target.refuse_container(&**storage)?;
-    precheck::stage_directory(target.stage())?;
+    precheck::log_directory(target.redo_log())?;
     let header = new_header(BlockSize::default(), storage.len()?)?;
     let job = Job::of(target, &**storage, None)?;
     let saved = read_regions(&**storage, job.target_len)?;
     let overlay = OverlayStorage::new(storage.clone(), saved);
     let room = Room::for_marker(&**storage)?;
-    close(target.stage(), header, &job, &overlay).map_err(sidecar::no_room)?;
+    close(target.redo_log(), header, &job, &overlay).map_err(sidecar::no_room)?;
     let marker = Marker {
         job: header.job,
         safety: Safety::InPlace,
         target_len: job.target_len,
         held: true,
-        stage: target.stage().path(),
+        redo_log: target.redo_log().path(),
     };
     set_marker(room, &marker)
 }
@@ -206,8 +208,8 @@ fn released(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<
         Standing::Held(_, redo) => {
             let overlay = open_overlay(storage, &redo, Guard::Durable)?;
             lift_marker(&**storage, &overlay)?;
-            sidecar::remove_fresh(target.stage())?;
-            retire(target.stage())?;
+            sidecar::remove_fresh(target.redo_log())?;
+            retire(target.redo_log())?;
             Ok(Recovered::New)
         }
         Standing::Redo(marker, _) | Standing::Rerun(marker) => Err(unfinished(&marker)),
@@ -229,6 +231,6 @@ fn unfinished(marker: &Marker) -> Error {
     let what = "the last sync onto this held target did not finish";
     Error::new(ErrorKind::Incomplete, what).advise(format!(
         "run it again, holding the target as before, then release it (its sidecar: {})",
-        marker.stage.display()
+        marker.redo_log.display()
     ))
 }

@@ -1,10 +1,10 @@
-//! The in-place delta sync: nothing is staged, the target carries the marker until it is done.
+//! The in-place delta sync: nothing is logged, the target carries the marker until it is done.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::atomic::{remove_earlier, retire};
+use super::atomic::{remove_previous, retire};
 use super::hold;
 use super::precheck;
 use super::room::Room;
@@ -159,9 +159,9 @@ impl Waiting {
 
 impl<'a> Writing<'a> {
     fn begin(run: &'a Run<'a>, storage: &'a Arc<dyn Storage>) -> Result<Self> {
-        let file_ref = run.target.stage();
+        let file_ref = run.target.redo_log();
         let marker = Marker::find(&**storage)?;
-        let earlier = match &marker {
+        let previous = match &marker {
             Some(marker) => Some(
                 sidecar::read(file_ref, run.limits(), run.work)?
                     .filter(|(header, _)| header.job == marker.job)
@@ -169,7 +169,7 @@ impl<'a> Writing<'a> {
             ),
             None => None,
         };
-        let (mut header, job, mut redo) = match earlier {
+        let (mut header, job, mut redo) = match previous {
             Some((header, redo)) => (header, redo.job()?.clone(), redo),
             None => {
                 if run.options.hold {
@@ -310,9 +310,9 @@ impl<'a> Writing<'a> {
         let sidecar = match &mut *sidecar {
             Some(sidecar) => sidecar,
             none => {
-                let file_ref = self.run.target.stage();
+                let file_ref = self.run.target.redo_log();
                 if self.found.is_none() {
-                    precheck::stage_directory(file_ref)?;
+                    precheck::log_directory(file_ref)?;
                 }
                 let room = self.room_for(&patches)?;
                 let created = Sidecar::create(file_ref, self.header, &self.job, &redo)
@@ -366,11 +366,11 @@ impl<'a> Writing<'a> {
         if !waiting.extents.is_empty() {
             self.write_batch(&waiting)?;
         }
-        let stage = self.run.target.stage();
-        let removed = remove_earlier(stage)?;
+        let redo_log = self.run.target.redo_log();
+        let removed = remove_previous(redo_log)?;
         let Some(sidecar) = self.lock().take() else {
             if removed {
-                stage.directory().sync()?;
+                redo_log.directory().sync()?;
             }
             return self.hold_unchanged();
         };
@@ -389,12 +389,12 @@ impl<'a> Writing<'a> {
             report.verified = Verified::Written;
         }
         if self.run.options.hold {
-            hold::close(stage, self.header, &self.job, &self.overlay)?;
+            hold::close(redo_log, self.header, &self.job, &self.overlay)?;
         } else {
             let regions = read_regions(&*self.overlay, self.job.target_len)?;
             sidecar.close(&FinalState::of(&regions, sentinel_len(self.storage.len()?)))?;
             lift_marker(&**self.storage, &self.overlay)?;
-            retire(stage)?;
+            retire(redo_log)?;
         }
         report.written_bytes = self.written_bytes.load(Ordering::Relaxed);
         report.outcome = Outcome::Synced;
@@ -407,10 +407,10 @@ impl<'a> Writing<'a> {
             _ if !self.run.options.hold => Ok(()),
             Some(marker) => repair_marker(&**self.storage, marker),
             None => {
-                let stage = self.run.target.stage();
-                precheck::stage_directory(stage)?;
+                let redo_log = self.run.target.redo_log();
+                precheck::log_directory(redo_log)?;
                 let room = Room::for_marker(&**self.storage)?;
-                hold::close(stage, self.header, &self.job, &self.overlay)
+                hold::close(redo_log, self.header, &self.job, &self.overlay)
                     .map_err(sidecar::no_room)?;
                 set_marker(room, &self.marker())
             }
@@ -423,7 +423,7 @@ impl<'a> Writing<'a> {
             safety: Safety::InPlace,
             target_len: self.job.target_len,
             held: self.run.options.hold,
-            stage: self.run.target.stage().path(),
+            redo_log: self.run.target.redo_log().path(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What unfinished syncs that went another way have left next to a target.
 
-use super::atomic::earlier_log;
+use super::atomic::previous_log;
 use super::full_copy::new_file;
 use super::sidecar::{self, FRESH};
 use crate::delta::Delta;
@@ -11,7 +11,7 @@ use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::Marker;
 
 /// Removes them once a sync onto `target` has ended well: an unfinished full copy, a log or a
-/// recovery file that was never finished, and a log that was set aside. Kept are files that this
+/// recovery file that was never finished, and a log that was stashed. Kept are files that this
 /// program did not make or another process has open, all files of a marked target, and a complete
 /// log under its own name, which may be that of a marked target elsewhere. Durable when it returns.
 ///
@@ -25,11 +25,11 @@ pub(in crate::sync) fn remove(target: &Target, work: &Work) -> Result<()> {
     if is_marked {
         return Ok(());
     }
-    let log = target.stage();
+    let log = target.redo_log();
     let unfinished = is_unfinished(log, target, work)?.then(|| log.clone());
     let file_refs = target.file_ref().map(new_file).into_iter();
     let file_refs = file_refs
-        .chain([earlier_log(log), log.hidden_sibling(FRESH)])
+        .chain([previous_log(log), log.hidden_sibling(FRESH)])
         .chain(unfinished);
     for file_ref in file_refs {
         if file_ref.is_there()? && file_ref.directory().remove_unused(file_ref.name())? {

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{FileRef, is_side_name};
-use crate::sync::commit::atomic::earlier_log;
+use crate::sync::commit::atomic::previous_log;
 use crate::sync::commit::full_copy::new_file;
 use crate::sync::commit::sidecar::fresh_log;
 use crate::sync::endpoint::source::Source;
@@ -26,18 +26,22 @@ pub(in crate::sync) fn refuse_shared_names(
     {
         return Err(shared(manifest, "the undo file"));
     }
-    let stage = target.stage();
-    let mut own = vec![stage.clone(), earlier_log(stage), fresh_log(stage)];
+    let redo_log = target.redo_log();
+    let mut own = vec![
+        redo_log.clone(),
+        previous_log(redo_log),
+        fresh_log(redo_log),
+    ];
     own.extend(target.file_ref().map(new_file));
     for output in outputs.into_iter().flatten() {
-        let mut is_near = output.is_beside(stage)?;
+        let mut is_near = output.is_beside(redo_log)?;
         if let Some(file_ref) = target.file_ref() {
             if output.is_same(file_ref)? {
                 return Err(shared(output, "the target"));
             }
             is_near |= output.is_beside(file_ref)?;
         }
-        if output.is_same(stage)? || (is_near && is_side_name(output.name())) {
+        if output.is_same(redo_log)? || (is_near && is_side_name(output.name())) {
             return Err(shared(
                 output,
                 "a file that diskdelta makes next to the target",

@@ -19,8 +19,8 @@ pub(in crate::sync) fn for_copy(run: &Run<'_>, old: Option<&dyn Image>) -> Resul
     let there = old.is_some();
     writable(file_ref).map_err(|error| match there {
         true => error.advise(
-            "the target is untouched; write to what is there, with the stage in another directory \
-             (--mode delta --stage-dir DIR)",
+            "the target is untouched; write to what is there, with the redo log in another directory \
+             (--mode delta --log-dir DIR)",
         ),
         false => error.advise("nothing was made; name a target in a directory that can be written"),
     })?;
@@ -68,7 +68,7 @@ pub(in crate::sync) fn new_length(
 /// # Errors
 /// `Io` for a directory that cannot be written.
 pub(in crate::sync) fn for_logs(run: &Run<'_>) -> Result<()> {
-    stage_directory(run.target.stage())?;
+    log_directory(run.target.redo_log())?;
     run.options.undo.iter().try_for_each(undo_directory)
 }
 
@@ -76,9 +76,9 @@ pub(in crate::sync) fn for_logs(run: &Run<'_>) -> Result<()> {
 ///
 /// # Errors
 /// `Io` for a directory that cannot be written.
-pub(in crate::sync) fn stage_directory(stage: &FileRef) -> Result<()> {
-    writable(stage).map_err(|error| {
-        error.advise("the target is untouched; put the stage elsewhere (--stage-dir DIR)")
+pub(in crate::sync) fn log_directory(redo_log: &FileRef) -> Result<()> {
+    writable(redo_log).map_err(|error| {
+        error.advise("the target is untouched; put the redo log elsewhere (--log-dir DIR)")
     })
 }
 

@@ -1,9 +1,9 @@
-//! Writing a stage: the frames, and what the target's own tables will need.
+//! Writing a redo log: the frames, and what the target's own tables will need.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::atomic::remove_earlier;
+use super::atomic::remove_previous;
 use super::precheck;
 use crate::delta::{DeltaWriter, Frame, FrameKind, Header};
 use crate::diff::Content;
@@ -17,11 +17,11 @@ use crate::sync::marker::in_data::{FirstPage, begins_with_guest_data};
 use crate::sync::marker::set_lift::read_regions;
 use crate::units::Extent;
 
-/// A stage being written. Frames may be pushed from many threads.
+/// A redo log being written. Frames may be pushed from many threads.
 ///
 /// The file is created with the first frame, so that a sync that finds nothing to do leaves
 /// nothing behind.
-pub(in crate::sync) struct Staging<'a> {
+pub(in crate::sync) struct LogWriter<'a> {
     file_ref: &'a FileRef,
     header: Header,
     job: Job,
@@ -45,8 +45,8 @@ struct State {
     first_page: Option<FirstPage>,
 }
 
-impl<'a> Staging<'a> {
-    /// A stage at `file_ref` for changing `image` to `disk_len` guest bytes.
+impl<'a> LogWriter<'a> {
+    /// A redo log at `file_ref` for changing `image` to `disk_len` guest bytes.
     pub fn new(
         file_ref: &'a FileRef,
         header: Header,
@@ -54,7 +54,7 @@ impl<'a> Staging<'a> {
         image: &'a dyn ImageMut,
         disk_len: u64,
     ) -> Self {
-        Staging {
+        LogWriter {
             file_ref,
             header,
             job,
@@ -97,7 +97,7 @@ impl<'a> Staging<'a> {
         }
     }
 
-    /// The image whose tables, in memory, are those that the stage leads to.
+    /// The image whose tables, in memory, are those that the redo log leads to.
     pub fn planner(&self) -> &'a dyn ImageMut {
         self.image
     }
@@ -107,12 +107,12 @@ impl<'a> Staging<'a> {
         self.lock().written_bytes
     }
 
-    /// Closes the stage, with the bytes under the marker of `target` in it. When this returns, the
-    /// stage is durable, its name too. Its file and length; `None` when nothing was pushed and the
+    /// Closes the redo log, with the bytes under the marker of `target` in it. When this returns, the
+    /// redo log is durable, its name too. Its file and length; `None` when nothing was pushed and the
     /// length stays.
     ///
     /// # Errors
-    /// As [`push`](Staging::push).
+    /// As [`push`](LogWriter::push).
     pub fn finish(
         self,
         target: &dyn Storage,
@@ -132,12 +132,12 @@ impl<'a> Staging<'a> {
                 .push(&Frame::bytes(FrameKind::Saved, offset, &bytes))
                 .map_err(|e| self.no_room(e))?;
         }
-        let stage_bytes = writer.file_len();
+        let redo_log_bytes = writer.file_len();
         let finished = writer.finish(roots.0, roots.1);
         finished.map_err(|e| self.no_room(e))?;
         let synced = self.file_ref.directory().sync();
         synced.map_err(|e| self.no_room(e))?;
-        Ok(state.file.take().map(|file| (file, stage_bytes)))
+        Ok(state.file.take().map(|file| (file, redo_log_bytes)))
     }
 
     fn check_first_page(&self, state: &mut State, extent: Extent, frame: &Frame<'_>) -> Result<()> {
@@ -165,18 +165,18 @@ impl<'a> Staging<'a> {
         state
             .writer
             .as_mut()
-            .ok_or_else(|| Error::malformed("a stage that is not there"))
+            .ok_or_else(|| Error::malformed("a redo log that is not there"))
     }
 
     fn create(&self) -> Result<(DeltaWriter, Arc<dyn Storage>)> {
-        precheck::stage_directory(self.file_ref)?;
+        precheck::log_directory(self.file_ref)?;
         let file = self.file_ref.create_new()?;
         let mut writer = DeltaWriter::create(file.clone(), self.header)?;
         writer.push(&Frame::bytes(FrameKind::Job, 0, &self.job.encode()))?;
         Ok((writer, file))
     }
 
-    /// Tells the image of the pending extents, and stages what its tables will need.
+    /// Tells the image of the pending extents, and logs what its tables will need.
     fn prepare(&self, state: &mut State) -> Result<()> {
         let mut extents = std::mem::take(&mut state.pending);
         extents.sort_unstable_by_key(|extent| extent.offset);
@@ -189,7 +189,7 @@ impl<'a> Staging<'a> {
         push_patches(writer, &patches).map_err(|e| self.no_room(e))
     }
 
-    /// Says what to do where there is no room for the stage, and has it removed.
+    /// Says what to do where there is no room for the redo log, and has it removed.
     fn no_room(&self, error: Error) -> Error {
         if error.kind() != ErrorKind::NoSpace {
             return error;
@@ -197,18 +197,18 @@ impl<'a> Staging<'a> {
         self.drop_without_room(&error);
         let way = match error.is_too_long() {
             true => {
-                "the target is untouched, and the stage was removed; put it where so long a file \
-                 is allowed (--stage-dir DIR), or write without one (--safety in-place)"
+                "the target is untouched, and the redo log was removed; put it where so long a file \
+                 is allowed (--log-dir DIR), or write without one (--safety in-place)"
             }
             false => {
-                "the target is untouched, and the stage was removed; make room for it, put it \
-                 elsewhere (--stage-dir DIR), or write without one (--safety in-place)"
+                "the target is untouched, and the redo log was removed; make room for it, put it \
+                 elsewhere (--log-dir DIR), or write without one (--safety in-place)"
             }
         };
         error.advise(way)
     }
 
-    /// Has a stage that is not whole removed where `error` is that there is no room, for whatever:
+    /// Has a redo log that is not whole removed where `error` is that there is no room, for whatever:
     /// it would keep what has none from it.
     pub fn drop_without_room(&self, error: &Error) {
         if error.kind() == ErrorKind::NoSpace {
@@ -221,14 +221,14 @@ impl<'a> Staging<'a> {
     }
 }
 
-impl Drop for Staging<'_> {
-    /// A stage that ran out of room would keep others from theirs, and so would the one that was
+impl Drop for LogWriter<'_> {
+    /// A redo log that ran out of room would keep others from theirs, and so would the one that was
     /// set aside for it.
     fn drop(&mut self) {
         if self.ran_out.load(Ordering::Relaxed) {
             // The first error says more than one from cleaning up.
             let _ = self.file_ref.remove_own_if_there();
-            let _ = remove_earlier(self.file_ref);
+            let _ = remove_previous(self.file_ref);
         }
     }
 }
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn long_tables_go_into_frames_that_follow_each_other() {
         let header = Header {
-            purpose: Purpose::Stage,
+            purpose: Purpose::RedoLog,
             job: JobId([1; 16]),
             base_len: 0,
             result_len: 0,
@@ -299,9 +299,9 @@ mod tests {
         };
         push_patches(&mut writer, &[patch]).unwrap();
         writer.finish(None, None).unwrap();
-        let stage = Delta::from_storage(file, &Limits::default()).unwrap();
+        let redo_log = Delta::from_storage(file, &Limits::default()).unwrap();
         let found = Mutex::new(vec![0; bytes.len()]);
-        stage
+        redo_log
             .verify(&Work::with_threads(1).unwrap(), &|frame| {
                 assert_eq!(frame.header().kind, FrameKind::Table);
                 let at = frame.header().offset as usize - 4096;
@@ -311,6 +311,6 @@ mod tests {
             })
             .unwrap();
         assert!(found.into_inner().unwrap() == bytes);
-        assert!(stage.trailer().frame_count > 1);
+        assert!(redo_log.trailer().frame_count > 1);
     }
 }

@@ -1,9 +1,9 @@
-//! Taking over what an earlier, unfinished run staged.
+//! Taking over what an earlier, unfinished run logged.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::redo_log::Staging;
+use super::redo_log::LogWriter;
 use crate::delta::{
     Frame, FrameHeader, FrameKind, Old, Ranges, VerifiedFrame, fits_new, fits_old, for_each_intact,
 };
@@ -15,27 +15,27 @@ use crate::sync::endpoint::remote_source::{Claim, SourceBackend};
 use crate::sync::endpoint::source::Run;
 use crate::units::Extent;
 
-/// Takes over those frames of an earlier stage that still say how to get from target to source;
+/// Takes over those frames of the previous redo log that still say how to get from target to source;
 /// returns their bytes, and the ranges that are left to compare.
 ///
 /// Of more scattered frames than memory may account for, the first ones are taken over; what the
 /// others cover is compared again.
 ///
 /// # Errors
-/// Those of the source and the target, of the other host, and of [`Staging::push`].
+/// Those of the source and the target, of the other host, and of [`LogWriter::push`].
 pub(in crate::sync) fn take_over(
     run: &Run<'_>,
     old: &dyn Image,
-    staging: &Staging<'_>,
-    earlier: &FileRef,
+    log_writer: &LogWriter<'_>,
+    previous: &FileRef,
 ) -> Result<(u64, Vec<Range<u64>>)> {
-    let storage = earlier.open_own(Access::Read)?;
+    let storage = previous.open_own(Access::Read)?;
     // What is left to compare takes as much again.
     let ranges = Ranges::new(run.limits().ranges_bytes() / 2);
     let resume = Mutex::new(Resume {
         run,
         old,
-        staging,
+        log_writer,
         taken: ranges,
         taken_bytes: 0,
         asked: Vec::new(),
@@ -48,7 +48,7 @@ pub(in crate::sync) fn take_over(
         Some(remote) => lock().ask(frame, remote),
     });
     match walked {
-        // A stage whose very header is damaged is no cache; everything is compared.
+        // A redo log whose very header is damaged is no cache; everything is compared.
         Err(error) if error.kind() == ErrorKind::Malformed => {}
         other => drop(other?),
     }
@@ -60,11 +60,11 @@ pub(in crate::sync) fn take_over(
     Ok((resume.taken_bytes, resume.taken.gaps(0..disk_len)))
 }
 
-/// A walk along the earlier stage.
+/// A walk along the previous redo log.
 struct Resume<'a> {
     run: &'a Run<'a>,
     old: &'a dyn Image,
-    staging: &'a Staging<'a>,
+    log_writer: &'a LogWriter<'a>,
     taken: Ranges,
     taken_bytes: u64,
     /// Frames of which a source on another host has to say whether they are still true.
@@ -126,7 +126,7 @@ impl Resume<'_> {
         Ok(())
     }
 
-    /// Stages a frame that is true of the source, where it is true of the target too and nothing
+    /// Redo logs a frame that is true of the source, where it is true of the target too and nothing
     /// else covers its range.
     fn take(&mut self, header: &FrameHeader, frame: &Frame<'_>) -> Result<()> {
         let mut now = vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];
@@ -140,7 +140,7 @@ impl Resume<'_> {
             FrameKind::Data => Extent::data(range),
             _ => Extent::zero(range),
         };
-        self.staging.push(extent, frame)
+        self.log_writer.push(extent, frame)
     }
 
     /// Whether a frame is worth a look.

@@ -117,7 +117,7 @@ pub(in crate::sync) fn no_room(error: Error) -> Error {
     match error.kind() {
         ErrorKind::NoSpace => error.advise(
             "the target is untouched; make room for its sidecar, or put that elsewhere \
-             (--stage-dir DIR)",
+             (--log-dir DIR)",
         ),
         _ => error,
     }

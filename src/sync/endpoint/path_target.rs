@@ -1,11 +1,11 @@
-//! A target named by a path of this host: how it is opened, and where its stage lies.
+//! A target named by a path of this host: how it is opened, and where its redo log lies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::path_source::format_of;
-use super::target::{STAGE_SUFFIX, Target};
+use super::target::{LOG_SUFFIX, Target};
 use crate::delta::{FrameKind, JobId, Purpose, peek};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{
@@ -26,8 +26,8 @@ use crate::sync::recovery::log::with_log;
 use crate::sync::recovery::recover::{Recovered, discard, recover};
 use crate::sync::recovery::state::complete_log;
 
-/// Where the stages of block devices lie by default.
-pub const STAGE_DIR: &str = "/var/lib/diskdelta";
+/// Where the redo logs of block devices lie by default.
+pub const LOG_DIR: &str = "/var/lib/diskdelta";
 
 /// A file or block device of this host, open and locked, or a file that is to be created.
 ///
@@ -49,8 +49,8 @@ pub struct HostTargetOptions {
     pub create: Option<CreateFormat>,
     /// The target's length is rounded up to a multiple of this power of two; 0 is 1.
     pub align_bytes: u64,
-    /// Where the stage lies; by default beside a file, and in [`STAGE_DIR`] for a device.
-    pub stage_dir: Option<PathBuf>,
+    /// Where the redo log lies; by default beside a file, and in [`LOG_DIR`] for a device.
+    pub log_dir: Option<PathBuf>,
     /// The kept manifest, by the path that the sync had, that recovery brings up to date where it
     /// is neither in the target's directory nor in the log's.
     pub target_manifest: Option<PathBuf>,
@@ -80,7 +80,7 @@ impl HostTarget {
     /// `InUse` for a target that somebody uses, or that is one of the sources; `Incomplete` for the
     /// copy of a disk that an unfinished sync left incomplete; `AlreadyExists` for an existing
     /// target and [`create`]; `NotFound` for a missing directory; `Unsupported` for what is neither
-    /// file nor device, for a hard-linked file where that matters, and for a stage in memory; `Io`.
+    /// file nor device, for a hard-linked file where that matters, and for a redo log in memory; `Io`.
     ///
     /// [`create`]: HostTargetOptions::create
     pub fn open(path: impl AsRef<Path>, options: &HostTargetOptions) -> Result<Self> {
@@ -183,7 +183,7 @@ impl HostTarget {
 
     fn not_found(&self, work: &Work) -> Error {
         let path = self.target.path();
-        let log = self.target.stage();
+        let log = self.target.redo_log();
         let shown = log.path();
         let shown = shown.display();
         let refuse = |what: String, advice: String| {
@@ -242,8 +242,8 @@ impl HostTarget {
             .with_image_options(options.image.clone())
             .with_name(given.to_owned())
             .with_create(create);
-        if let Some(directory) = &options.stage_dir {
-            target = target.with_stage(elsewhere(directory, &path, options.dry_run)?);
+        if let Some(directory) = &options.log_dir {
+            target = target.with_redo_log(elsewhere(directory, &path, options.dry_run)?);
         }
         trust(&target, options)?;
         Ok(HostTarget {
@@ -270,27 +270,27 @@ impl HostTarget {
                 let file_ref = FileRef::new(Arc::new(directory), name);
                 file_ref.directory().refuse_nodes(file_ref.name())?;
                 let target = Target::held_file(file_ref, opened.storage, format);
-                match &options.stage_dir {
+                match &options.log_dir {
                     Some(directory) => {
-                        target.with_stage(elsewhere(directory, &path, options.dry_run)?)
+                        target.with_redo_log(elsewhere(directory, &path, options.dry_run)?)
                     }
                     None => target,
                 }
             }
             HostKind::Device => {
-                let stage_dir = options.stage_dir.as_deref();
-                let directory = stage_dir.unwrap_or(Path::new(STAGE_DIR));
-                let directory = stage_directory(directory, options.dry_run)?;
+                let log_dir = options.log_dir.as_deref();
+                let directory = log_dir.unwrap_or(Path::new(LOG_DIR));
+                let directory = log_directory(directory, options.dry_run)?;
                 let identity = identity(&path)?;
                 if !identity.is_stable() {
                     warnings.push(format!(
                         "{}: the device has no lasting name; if it is renumbered before an \
-                         interrupted sync is finished, its stage is found through its marker only",
+                         interrupted sync is finished, its redo_log is found through its marker only",
                         path.display()
                     ));
                 }
-                let stage = FileRef::new(directory, format!("{identity}.{STAGE_SUFFIX}"));
-                Target::device(opened.storage, format, stage)
+                let redo_log = FileRef::new(directory, format!("{identity}.{LOG_SUFFIX}"));
+                Target::device(opened.storage, format, redo_log)
             }
         };
         let mut target = target
@@ -323,8 +323,8 @@ setters! {
     with_create, create: Option<CreateFormat>;
     /// Replaces [`HostTargetOptions::align_bytes`].
     with_align_bytes, align_bytes: u64;
-    /// Replaces [`HostTargetOptions::stage_dir`].
-    with_stage_dir, stage_dir: Option<PathBuf>;
+    /// Replaces [`HostTargetOptions::log_dir`].
+    with_log_dir, log_dir: Option<PathBuf>;
     /// Replaces [`HostTargetOptions::target_manifest`].
     with_target_manifest, target_manifest: Option<PathBuf>;
     /// Replaces [`HostTargetOptions::open`].
@@ -346,7 +346,7 @@ impl HostTargetOptions {
     }
 }
 
-/// The job that the stage or sidecar at `place` is for; `None` where there is none, or another
+/// The job that the redo log or sidecar at `place` is for; `None` where there is none, or another
 /// file.
 ///
 /// # Errors
@@ -365,7 +365,7 @@ pub(in crate::sync) fn read_job(
     };
     let (id, purpose) = (begins.header.job, begins.header.purpose);
     Ok(match begins.first {
-        Some((FrameKind::Job, bytes)) if matches!(purpose, Purpose::Stage | Purpose::Sidecar) => {
+        Some((FrameKind::Job, bytes)) if matches!(purpose, Purpose::RedoLog | Purpose::Sidecar) => {
             Job::decode(&bytes).ok().map(|job| (id, purpose, job))
         }
         _ => None,
@@ -386,7 +386,7 @@ fn directory_of(path: &Path) -> Result<HostDirectory> {
     HostDirectory::open_real(path.parent().unwrap_or(Path::new("/")))
 }
 
-/// The stage of a file in a directory of the caller's choice: no two files share one.
+/// The redo log of a file in a directory of the caller's choice: no two files share one.
 fn elsewhere(directory: &Path, target: &Path, dry_run: bool) -> Result<FileRef> {
     let digest = blake3::hash(target.as_os_str().as_encoded_bytes()).to_hex();
     let stem: String = target
@@ -397,14 +397,14 @@ fn elsewhere(directory: &Path, target: &Path, dry_run: bool) -> Result<FileRef> 
         .take(STEM_CHARS)
         .collect();
     let digest = digest.get(..DIGEST_CHARS).unwrap_or_default();
-    let name = format!("{stem}-{digest}.{STAGE_SUFFIX}");
-    Ok(FileRef::new(stage_directory(directory, dry_run)?, name))
+    let name = format!("{stem}-{digest}.{LOG_SUFFIX}");
+    Ok(FileRef::new(log_directory(directory, dry_run)?, name))
 }
 
-/// Opens the directory for stages, creating it if it is missing and this is no dry run. What does not
+/// Opens the directory for redo logs, creating it if it is missing and this is no dry run. What does not
 /// outlive a crash is refused, and so is a directory whose files other users may exchange.
-fn stage_directory(path: &Path, dry_run: bool) -> Result<Arc<dyn Directory>> {
-    let other = "name a directory on a disk with --stage-dir DIR";
+fn log_directory(path: &Path, dry_run: bool) -> Result<Arc<dyn Directory>> {
+    let other = "name a directory on a disk with --log-dir DIR";
     // Not even the directory is made among device nodes.
     let above = path.ancestors().find(|it| it.is_dir());
     HostDirectory::open(above.unwrap_or(Path::new(".")))
@@ -423,7 +423,7 @@ fn stage_directory(path: &Path, dry_run: bool) -> Result<Arc<dyn Directory>> {
     if directory.is_volatile()? {
         return Err(Error::new(
             ErrorKind::Unsupported,
-            "a stage here would not outlive a crash: the directory lies in memory",
+            "a redo log here would not outlive a crash: the directory lies in memory",
         )
         .at_path(path)
         .advise(other));
@@ -472,11 +472,11 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_read_from_a_stage_or_sidecar_and_from_no_other_file() {
+    fn a_job_is_read_from_a_redo_log_or_sidecar_and_from_no_other_file() {
         let disk = FaultDisk::new();
         let limits = Limits::default();
         for (name, purpose, is_ours) in [
-            ("stage", Purpose::Stage, true),
+            ("redo_log", Purpose::RedoLog, true),
             ("sidecar", Purpose::Sidecar, true),
             ("undo", Purpose::Undo, false),
             ("portable", Purpose::Portable, false),
@@ -494,10 +494,10 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_that_cannot_be_read_is_not_taken_for_another_file() {
+    fn a_redo_log_that_cannot_be_read_is_not_taken_for_another_file() {
         let disk = FaultDisk::new();
-        let file_ref = with_job(&disk, "stage", Purpose::Stage);
-        disk.make_unreadable("/d/stage", 0..8).unwrap();
+        let file_ref = with_job(&disk, "redo_log", Purpose::RedoLog);
+        disk.make_unreadable("/d/redo_log", 0..8).unwrap();
         let error = read_job(&file_ref, &Limits::default()).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Io);
     }

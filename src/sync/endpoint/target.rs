@@ -1,4 +1,4 @@
-//! What a sync writes to: a file or a device, its format, and where its stage lies.
+//! What a sync writes to: a file or a device, its format, and where its redo log lies.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,11 +16,11 @@ pub struct Target {
     body: Body,
     format: Format,
     image: ImageOptions,
-    stage: FileRef,
+    redo_log: FileRef,
     /// Where a new log is written: an old one may be elsewhere.
-    usual_stage: FileRef,
-    /// The caller answers for what the stage holds.
-    trusts_stage: bool,
+    usual_redo_log: FileRef,
+    /// The caller answers for what the redo log holds.
+    trusts_redo_log: bool,
     /// A kept manifest that a job may name, besides those in the directories at hand.
     manifest: Option<PathBuf>,
     create: Option<CreateOptions>,
@@ -42,10 +42,10 @@ pub(in crate::sync) enum Body {
 pub(in crate::sync) struct Held(Arc<Mutex<Option<Arc<dyn Storage>>>>);
 
 impl Target {
-    /// A file; its stage lies beside it.
+    /// A file; its redo log lies beside it.
     pub fn file(file_ref: FileRef, format: Format) -> Self {
-        let stage = file_ref.hidden_sibling(STAGE_SUFFIX);
-        Target::new(Body::File(file_ref, Held::default()), format, stage)
+        let redo_log = file_ref.hidden_sibling(LOG_SUFFIX);
+        Target::new(Body::File(file_ref, Held::default()), format, redo_log)
     }
 
     /// As [`file`](Target::file), for the file at `file_ref` that is open and locked as `storage`.
@@ -54,25 +54,25 @@ impl Target {
         storage: Arc<dyn Storage>,
         format: Format,
     ) -> Self {
-        let stage = file_ref.hidden_sibling(STAGE_SUFFIX);
+        let redo_log = file_ref.hidden_sibling(LOG_SUFFIX);
         let held = Held(Arc::new(Mutex::new(Some(storage))));
-        Target::new(Body::File(file_ref, held), format, stage)
+        Target::new(Body::File(file_ref, held), format, redo_log)
     }
 
-    /// A device, or any storage that is written where it lies; `stage` must be on a medium that
+    /// A device, or any storage that is written where it lies; `redo_log` must be on a medium that
     /// outlives a crash, and be found again by whoever recovers.
-    pub fn device(storage: Arc<dyn Storage>, format: Format, stage: FileRef) -> Self {
-        Target::new(Body::Device(storage), format, stage)
+    pub fn device(storage: Arc<dyn Storage>, format: Format, redo_log: FileRef) -> Self {
+        Target::new(Body::Device(storage), format, redo_log)
     }
 
-    fn new(body: Body, format: Format, stage: FileRef) -> Self {
+    fn new(body: Body, format: Format, redo_log: FileRef) -> Self {
         Target {
             body,
             format,
             image: ImageOptions::default(),
-            usual_stage: stage.clone(),
-            stage,
-            trusts_stage: false,
+            usual_redo_log: redo_log.clone(),
+            redo_log,
+            trusts_redo_log: false,
             manifest: None,
             create: None,
             align_bytes: 1,
@@ -149,25 +149,25 @@ impl Target {
         target
     }
 
-    /// Puts the stage there instead.
+    /// Puts the redo log there instead.
     #[must_use]
-    pub fn with_stage(mut self, stage: FileRef) -> Self {
-        self.usual_stage = stage.clone();
-        self.stage = stage;
+    pub fn with_redo_log(mut self, redo_log: FileRef) -> Self {
+        self.usual_redo_log = redo_log.clone();
+        self.redo_log = redo_log;
         self
     }
 
     /// Says where the log of an unfinished sync was found.
-    pub(in crate::sync) fn with_found_stage(mut self, stage: FileRef) -> Self {
-        self.stage = stage;
+    pub(in crate::sync) fn with_found_redo_log(mut self, redo_log: FileRef) -> Self {
+        self.redo_log = redo_log;
         self
     }
 
-    /// As [`with_found_stage`](Target::with_found_stage), for a log whose contents the caller
+    /// As [`with_found_redo_log`](Target::with_found_redo_log), for a log whose contents the caller
     /// answers for.
-    pub(in crate::sync) fn with_trusted_stage(mut self, stage: FileRef) -> Self {
-        self.stage = stage;
-        self.trusts_stage = true;
+    pub(in crate::sync) fn with_trusted_redo_log(mut self, redo_log: FileRef) -> Self {
+        self.redo_log = redo_log;
+        self.trusts_redo_log = true;
         self
     }
 
@@ -190,14 +190,14 @@ impl Target {
         }
     }
 
-    /// Where the stage of a sync onto this target lies while there is one.
-    pub fn stage(&self) -> &FileRef {
-        &self.stage
+    /// Where the redo log of a sync onto this target lies while there is one.
+    pub fn redo_log(&self) -> &FileRef {
+        &self.redo_log
     }
 
     /// Where a new log is written, wherever the one of an unfinished sync was found.
-    pub(in crate::sync) fn usual_stage(&self) -> &FileRef {
-        &self.usual_stage
+    pub(in crate::sync) fn usual_redo_log(&self) -> &FileRef {
+        &self.usual_redo_log
     }
 
     /// Creates a missing target as `create` says; by default its extension does.
@@ -282,7 +282,7 @@ impl Target {
     /// `NotFound`, `Io`.
     pub(in crate::sync) fn file_ref_named(&self, path: &Path) -> Result<Option<FileRef>> {
         match self.own_place(path) {
-            None if self.trusts_stage || self.manifest.as_deref() == Some(path) => {
+            None if self.trusts_redo_log || self.manifest.as_deref() == Some(path) => {
                 FileRef::host(path).map(Some)
             }
             file_ref => Ok(file_ref),
@@ -299,7 +299,7 @@ impl Target {
     }
 
     fn own_place(&self, path: &Path) -> Option<FileRef> {
-        let own = self.file_ref().into_iter().chain([&self.stage]);
+        let own = self.file_ref().into_iter().chain([&self.redo_log]);
         let directory = own
             .map(FileRef::directory)
             .find(|own| Some(own.path()) == path.parent())?;
@@ -339,5 +339,5 @@ impl Held {
     }
 }
 
-/// What is added to a name to make its stage's.
-pub(in crate::sync) const STAGE_SUFFIX: &str = "diskdelta-stage";
+/// What is added to a name to make its redo log's.
+pub(in crate::sync) const LOG_SUFFIX: &str = "diskdelta-log";

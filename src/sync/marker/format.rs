@@ -20,14 +20,14 @@ use crate::sync::options::Safety;
 pub struct Marker {
     /// The job.
     pub job: JobId,
-    /// Whether the stage redoes everything, or the sync has to run again.
+    /// Whether the redo log redoes everything, or the sync has to run again.
     pub safety: Safety,
     /// Length of the target's storage when it was marked, in bytes.
     pub target_len: u64,
     /// Whether it stays when a sync is done: the target is held until it is released.
     pub held: bool,
-    /// Where the stage or sidecar lay.
-    pub stage: PathBuf,
+    /// Where the redo log or sidecar lay.
+    pub redo_log: PathBuf,
 }
 
 impl Marker {
@@ -69,12 +69,12 @@ impl Marker {
 
     /// The error for a target that carries this marker.
     pub fn refusal(&self) -> Error {
-        let stage = self.stage.display();
+        let redo_log = self.redo_log.display();
         if self.held {
             let what = "this target is held: it is not to be used until it is released";
             return Error::new(ErrorKind::Incomplete, what).advise(format!(
                 "leave it to whoever holds it; diskdelta recover TARGET says how it stands \
-                 (its sidecar, as the marker says: {stage})"
+                 (its sidecar, as the marker says: {redo_log})"
             ));
         }
         let error = Error::new(
@@ -83,11 +83,11 @@ impl Marker {
         );
         error.advise(match self.safety {
             Safety::Atomic => format!(
-                "finish it: diskdelta recover TARGET (its log, as the marker says: {stage})"
+                "finish it: diskdelta recover TARGET (its log, as the marker says: {redo_log})"
             ),
             Safety::InPlace => {
                 format!(
-                    "finish it: run the same sync again (its sidecar, as the marker says: {stage})"
+                    "finish it: run the same sync again (its sidecar, as the marker says: {redo_log})"
                 )
             }
         })
@@ -106,9 +106,9 @@ impl Marker {
 
     fn encode(&self, offset: u64) -> [u8; SECTOR] {
         let mut out = [0; SECTOR];
-        let stage = self.stage.as_os_str().as_bytes();
-        // A longer path is cut; recovery then looks beside the target and in the stage directory.
-        let stage = stage.get(..STAGE_MOST).unwrap_or(stage);
+        let redo_log = self.redo_log.as_os_str().as_bytes();
+        // A longer path is cut; recovery then looks beside the target and in the log directory.
+        let redo_log = redo_log.get(..REDO_LOG_MOST).unwrap_or(redo_log);
         out[..16].copy_from_slice(MAGIC);
         out[16..32].copy_from_slice(&self.job.0);
         out[32] = match self.safety {
@@ -118,9 +118,9 @@ impl Marker {
         out[33] = u8::from(self.held);
         out[40..48].copy_from_slice(&self.target_len.to_le_bytes());
         out[48..56].copy_from_slice(&offset.to_le_bytes());
-        // STAGE_MOST fits 16 bits.
-        out[56..58].copy_from_slice(&(stage.len() as u16).to_le_bytes());
-        out[58..58 + stage.len()].copy_from_slice(stage);
+        // REDO_LOG_MOST fits 16 bits.
+        out[56..58].copy_from_slice(&(redo_log.len() as u16).to_le_bytes());
+        out[58..58 + redo_log.len()].copy_from_slice(redo_log);
         let text = if self.held { HELD_TEXT } else { TEXT };
         out[TEXT_AT..TEXT_AT + text.len()].copy_from_slice(text);
         let crc = crc32fast::hash(&out[..SECTOR - 4]);
@@ -144,15 +144,15 @@ impl Marker {
             2 => Safety::InPlace,
             _ => return None,
         };
-        let stage_len = usize::from(u16::from_le_bytes(body[56..58].try_into().ok()?));
-        let stage = body.get(58..58 + stage_len.min(STAGE_MOST))?;
+        let redo_log_len = usize::from(u16::from_le_bytes(body[56..58].try_into().ok()?));
+        let redo_log = body.get(58..58 + redo_log_len.min(REDO_LOG_MOST))?;
         let here = u64::from_le_bytes(body[48..56].try_into().ok()?);
         (here == offset).then_some(Marker {
             job: JobId(body[16..32].try_into().ok()?),
             safety,
             target_len: u64::from_le_bytes(body[40..48].try_into().ok()?),
             held: body[33] == 1,
-            stage: PathBuf::from(std::ffi::OsString::from_vec(stage.to_vec())),
+            redo_log: PathBuf::from(std::ffi::OsString::from_vec(redo_log.to_vec())),
         })
     }
 }
@@ -185,7 +185,7 @@ const MAGIC: &[u8; 16] = b"\0diskdelta mark1";
 pub(in crate::sync) const SECTOR: usize = 512;
 const SENTINEL_BYTES: u64 = 4096;
 const REGION_BYTES: u64 = 1 << 20;
-const STAGE_MOST: usize = 320;
+const REDO_LOG_MOST: usize = 320;
 const TEXT_AT: usize = 380;
 const TEXT: &[u8] = b"This disk is incomplete: a diskdelta sync onto it did not finish. \
                       Run: diskdelta recover THIS-DISK\n";
@@ -208,7 +208,7 @@ mod tests {
             safety: Safety::Atomic,
             target_len: 5 << 20,
             held: false,
-            stage: "/a/.b.diskdelta-stage".into(),
+            redo_log: "/a/.b.diskdelta-log".into(),
         }
     }
 

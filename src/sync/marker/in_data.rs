@@ -40,7 +40,7 @@ pub(in crate::sync) fn refuse_on(storage: &dyn Storage) -> Result<()> {
     }
 }
 
-/// Refuses a source that would make the target look marked, before anything is staged or written.
+/// Refuses a source that would make the target look marked, before anything is logged or written.
 /// `old` is the target, where there is one.
 ///
 /// # Errors

@@ -187,7 +187,7 @@ pub(in crate::sync) enum Guard {
 /// the target would still look marked; it stays marked.
 pub(in crate::sync) fn lift_marker(storage: &dyn Storage, overlay: &OverlayStorage) -> Result<()> {
     let regions = overlay.contents()?;
-    // What was staged was checked; a log may be older, or not ours.
+    // What was logged was checked; a log may be older, or not ours.
     in_data::refuse_on(overlay)?;
     let sentinel = sentinel(storage.len()?);
     for (start, bytes) in &regions {
@@ -288,7 +288,7 @@ mod tests {
             job: JobId([1; 16]),
             safety: Safety::Atomic,
             target_len: LEN,
-            stage: "/d/s".into(),
+            redo_log: "/d/s".into(),
             held: false,
         };
         for left in 0..8u64 {

@@ -20,7 +20,7 @@ use crate::progress::Work;
 use crate::setters::setters;
 use crate::storage::{Access, Storage};
 use crate::sync::commit::apply::{apply_marked, needs_recovery};
-use crate::sync::commit::atomic::{retire, set_aside};
+use crate::sync::commit::atomic::{retire, stash};
 use crate::sync::commit::redo_log::push_patches;
 use crate::sync::commit::room::Room;
 use crate::sync::commit::sidecar::{fresh_log, remove_fresh};
@@ -102,8 +102,10 @@ fn forgotten(
 ) -> Result<Forgotten> {
     let marker = lost_marker(target, storage, bytes.held, work)?;
     // A log that is of no use may have been found elsewhere.
-    let found = target.stage().clone();
-    let target = &target.clone().with_stage(target.usual_stage().clone());
+    let found = target.redo_log().clone();
+    let target = &target
+        .clone()
+        .with_redo_log(target.usual_redo_log().clone());
     let page = FirstPage::find(target, &**storage, work)?;
     let parts = Part::all(&marker, &**storage, &page)?;
     refuse_gaps(&parts, bytes)?;
@@ -114,7 +116,7 @@ fn forgotten(
 
     let mut report = Forgotten::default();
     report.notes.extend(clear_name(target, &**storage, work)?);
-    if found.path() != target.stage().path() && found.is_there()? {
+    if found.path() != target.redo_log().path() && found.is_there()? {
         report.notes.push(kept_log::left(&found));
     }
     let job = JobId::random()?;
@@ -127,7 +129,7 @@ fn forgotten(
     match ready {
         Ok(room) => room.keep(),
         Err(error) => {
-            retire(target.stage())?;
+            retire(target.redo_log())?;
             return Err(unchanged(error));
         }
     }
@@ -136,7 +138,7 @@ fn forgotten(
         safety: Safety::Atomic,
         target_len: storage.len()?,
         held: false,
-        stage: target.stage().path(),
+        redo_log: target.redo_log().path(),
     };
     begin_repoint(&**storage, &new_marker)
         .and_then(|()| apply_marked(target, storage, &log, &redo, Verify::Written, None, work))
@@ -148,7 +150,7 @@ fn forgotten(
                  recover --forget again",
             ),
         })?;
-    retire(target.stage()).map_err(|error| {
+    retire(target.redo_log()).map_err(|error| {
         error.advise("the marker is removed; remove its log: diskdelta recover TARGET")
     })?;
     check_name(target, &**storage)?;
@@ -206,7 +208,7 @@ impl FirstPage {
     fn find(target: &Target, storage: &dyn Storage, work: &Work) -> Result<Self> {
         let limits = &target.image_options().limits;
         let none = FirstPage(Vec::new());
-        let Some(file) = target.stage().open_own_if_there(Access::Read)? else {
+        let Some(file) = target.redo_log().open_own_if_there(Access::Read)? else {
             return Ok(none);
         };
         let Ok(log) = Delta::from_storage(file, limits) else {
@@ -408,7 +410,7 @@ fn refuse_marker(saved: &[(u64, Vec<u8>)], len: u64) -> Result<()> {
 /// Makes way for a new log. One that an unfinished run of this left is simply replaced later; what
 /// else is there is kept.
 fn clear_name(target: &Target, storage: &dyn Storage, work: &Work) -> Result<Option<String>> {
-    let (file_ref, limits) = (target.stage(), &target.image_options().limits);
+    let (file_ref, limits) = (target.redo_log(), &target.image_options().limits);
     let Some(file) = file_ref.open_own_if_there(Access::Read)? else {
         return Ok(None);
     };
@@ -426,7 +428,7 @@ fn clear_name(target: &Target, storage: &dyn Storage, work: &Work) -> Result<Opt
         // Its job is damaged.
         (None, Some(id)) => id,
         (None, None) => {
-            set_aside(file_ref)?;
+            stash(file_ref)?;
             return Ok(None);
         }
     };
@@ -446,7 +448,7 @@ fn written(
 ) -> Result<(Delta, Redo)> {
     let len = storage.len()?;
     let header = Header {
-        purpose: Purpose::Stage,
+        purpose: Purpose::RedoLog,
         job: id,
         base_len: len,
         result_len: len,
@@ -457,7 +459,7 @@ fn written(
         format: Format::Raw,
         ..Job::of(target, storage, None)?
     };
-    let file_ref = target.stage();
+    let file_ref = target.redo_log();
     remove_fresh(file_ref)?;
     let fresh = fresh_log(file_ref);
     let file = fresh.create_new()?;

@@ -6,27 +6,27 @@ use std::sync::Arc;
 use crate::delta::JobId;
 use crate::error::{ErrorKind, Result};
 use crate::storage::{Directory, FileRef};
-use crate::sync::endpoint::target::STAGE_SUFFIX;
+use crate::sync::endpoint::target::LOG_SUFFIX;
 
-/// Gives a complete log a name with the id of its job, which no later sync takes: `stage` is free
+/// Gives a complete log a name with the id of its job, which no later sync takes: `redo_log` is free
 /// then. Durable when it returns. Says what it did.
 ///
 /// # Errors
 /// As [`Directory::rename_new`](crate::storage::Directory::rename_new).
-pub(in crate::sync) fn keep(stage: &FileRef, job: JobId) -> Result<String> {
-    let kept = file_ref(stage, job);
-    match stage.rename_new(&kept) {
+pub(in crate::sync) fn keep(redo_log: &FileRef, job: JobId) -> Result<String> {
+    let kept = file_ref(redo_log, job);
+    match redo_log.rename_new(&kept) {
         // A crash in the middle of an earlier renaming left both names.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let directory = stage.directory();
-            if directory.file_id(stage.name())? != directory.file_id(kept.name())? {
+            let directory = redo_log.directory();
+            if directory.file_id(redo_log.name())? != directory.file_id(kept.name())? {
                 return Err(error.advise("move one of the two logs elsewhere"));
             }
-            stage.remove_if_there()?;
+            redo_log.remove_if_there()?;
         }
         renamed => renamed?,
     }
-    stage.directory().sync()?;
+    redo_log.directory().sync()?;
     Ok(left(&kept))
 }
 
@@ -44,7 +44,7 @@ pub(in crate::sync) fn left(kept: &FileRef) -> String {
 /// # Errors
 /// `Io`.
 pub(in crate::sync) fn find(directory: &Arc<dyn Directory>, job: JobId) -> Result<Option<FileRef>> {
-    let end = format!(".{job}.{STAGE_SUFFIX}");
+    let end = format!(".{job}.{LOG_SUFFIX}");
     let names = directory.names()?;
     let found = names
         .into_iter()
@@ -52,20 +52,20 @@ pub(in crate::sync) fn find(directory: &Arc<dyn Directory>, job: JobId) -> Resul
     Ok(found.map(|name| FileRef::new(directory.clone(), name)))
 }
 
-/// `STEM.JOB.diskdelta-stage` of `STEM.diskdelta-stage`, or a name made from that where it is too
+/// `STEM.JOB.diskdelta-log` of `STEM.diskdelta-log`, or a name made from that where it is too
 /// long.
-fn file_ref(stage: &FileRef, job: JobId) -> FileRef {
-    let end = format!(".{STAGE_SUFFIX}");
-    let name = stage.name().as_encoded_bytes();
+fn file_ref(redo_log: &FileRef, job: JobId) -> FileRef {
+    let end = format!(".{LOG_SUFFIX}");
+    let name = redo_log.name().as_encoded_bytes();
     let stem = name
         .strip_suffix(end.as_bytes())
         .and_then(|stem| str::from_utf8(stem).ok());
     match stem.filter(|_| name.len() + JOB_LEN <= NAME_MOST) {
         Some(stem) => {
             let name = OsString::from(format!("{stem}.{job}{end}"));
-            FileRef::new(stage.directory().clone(), name)
+            FileRef::new(redo_log.directory().clone(), name)
         }
-        None => stage.run_sibling(&job.to_string(), STAGE_SUFFIX),
+        None => redo_log.run_sibling(&job.to_string(), LOG_SUFFIX),
     }
 }
 
@@ -83,21 +83,29 @@ mod tests {
     fn a_kept_log_has_the_id_of_its_job_and_is_found_by_it() {
         let job = JobId([0xab; 16]);
         let names = [
-            ".disk.raw.diskdelta-stage".to_owned(),
-            format!(".{}.diskdelta-stage", "x".repeat(238)),
+            ".disk.raw.diskdelta-log".to_owned(),
+            format!(".{}.diskdelta-log", "x".repeat(240)),
         ];
         for name in names {
-            let stage = FileRef::new(Arc::new(MemoryDirectory::new()), &name);
-            stage.create_new().unwrap().write_all_at(b"log", 0).unwrap();
-            assert!(find(stage.directory(), job).unwrap().is_none());
-            keep(&stage, job).unwrap();
-            let kept = find(stage.directory(), job).unwrap().unwrap();
-            assert!(!stage.is_there().unwrap() && kept.is_there().unwrap());
+            let redo_log = FileRef::new(Arc::new(MemoryDirectory::new()), &name);
+            redo_log
+                .create_new()
+                .unwrap()
+                .write_all_at(b"log", 0)
+                .unwrap();
+            assert!(find(redo_log.directory(), job).unwrap().is_none());
+            keep(&redo_log, job).unwrap();
+            let kept = find(redo_log.directory(), job).unwrap().unwrap();
+            assert!(!redo_log.is_there().unwrap() && kept.is_there().unwrap());
             assert!(kept.name().len() <= NAME_MOST);
-            assert!(find(stage.directory(), JobId([1; 16])).unwrap().is_none());
-            stage.create_new().unwrap();
-            assert!(keep(&stage, job).is_err(), "two logs of one job");
-            assert!(stage.is_there().unwrap() && kept.is_there().unwrap());
+            assert!(
+                find(redo_log.directory(), JobId([1; 16]))
+                    .unwrap()
+                    .is_none()
+            );
+            redo_log.create_new().unwrap();
+            assert!(keep(&redo_log, job).is_err(), "two logs of one job");
+            assert!(redo_log.is_there().unwrap() && kept.is_there().unwrap());
         }
     }
 }

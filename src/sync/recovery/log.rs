@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::{FileRef, HostDirectory, HostFile, SourceOptions, open_source};
 use crate::sync::endpoint::path_target::{HostTargetOptions, read_job};
-use crate::sync::endpoint::target::{STAGE_SUFFIX, Target};
+use crate::sync::endpoint::target::{LOG_SUFFIX, Target};
 use crate::sync::job::Job;
 use crate::sync::marker::format::Marker;
 
@@ -33,7 +33,7 @@ pub(in crate::sync) fn with_log(
     for file_ref in trusted {
         if let Some(job) = job_of(&file_ref, marker, limits)? {
             refuse_copy(marker, &job, host)?;
-            return Ok(target.with_trusted_stage(file_ref));
+            return Ok(target.with_trusted_redo_log(file_ref));
         }
     }
     for file_ref in candidates(&target, marker, options)? {
@@ -42,7 +42,7 @@ pub(in crate::sync) fn with_log(
             // A guest may name any file in its marker; one that is no log of ours is no log, nor is
             // a name that no file can have.
             Err(error)
-                if file_ref.path() != target.stage().path()
+                if file_ref.path() != target.redo_log().path()
                     && (matches!(error.kind(), ErrorKind::Untrusted | ErrorKind::Unsupported)
                         || error.is_no_file_name()) =>
             {
@@ -58,7 +58,7 @@ pub(in crate::sync) fn with_log(
                 false => return Err(of_another(&job, &file_ref)),
             }
         }
-        return Ok(target.with_found_stage(file_ref));
+        return Ok(target.with_found_redo_log(file_ref));
     }
     Ok(target)
 }
@@ -95,7 +95,7 @@ fn candidates(
     marker: &Marker,
     options: &HostTargetOptions,
 ) -> Result<Vec<FileRef>> {
-    let own = target.stage();
+    let own = target.redo_log();
     let beside = target
         .file_ref()
         .map(|file_ref| file_ref.directory().clone());
@@ -104,7 +104,7 @@ fn candidates(
     if let Some(path) = &options.log_directory {
         directories.push(Arc::new(HostDirectory::open(path)?));
     }
-    let marked = marker.stage.file_name();
+    let marked = marker.redo_log.file_name();
     let marked = marked.filter(|name| is_log_name(name.as_encoded_bytes()));
     let mut places = vec![own.clone()];
     for directory in directories {
@@ -115,7 +115,7 @@ fn candidates(
 }
 
 fn is_log_name(name: &[u8]) -> bool {
-    name.ends_with(STAGE_SUFFIX.as_bytes())
+    name.ends_with(LOG_SUFFIX.as_bytes())
 }
 
 /// Whether a log is next to the file that it is for: a copy of the target in another directory does
@@ -123,7 +123,7 @@ fn is_log_name(name: &[u8]) -> bool {
 fn is_beside(target: &Target, log: &FileRef) -> bool {
     target
         .file_ref()
-        .is_some_and(|file_ref| file_ref.hidden_sibling(STAGE_SUFFIX).path() == log.path())
+        .is_some_and(|file_ref| file_ref.hidden_sibling(LOG_SUFFIX).path() == log.path())
 }
 
 fn job_of(file_ref: &FileRef, marker: &Marker, limits: &Limits) -> Result<Option<Job>> {

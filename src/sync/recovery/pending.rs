@@ -17,7 +17,7 @@ use crate::storage::{
 use crate::sync::commit::full_copy::NEW_SUFFIX;
 use crate::sync::commit::sidecar;
 use crate::sync::endpoint::path_target::{HostTarget, HostTargetOptions, read_job};
-use crate::sync::endpoint::target::STAGE_SUFFIX;
+use crate::sync::endpoint::target::LOG_SUFFIX;
 use crate::sync::marker::format::Marker;
 use crate::sync::options::Safety;
 
@@ -25,7 +25,7 @@ use crate::sync::options::Safety;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pending {
-    /// The stage, sidecar or copy.
+    /// The redo log, sidecar or copy.
     pub file: PathBuf,
     /// Its length in bytes.
     pub file_bytes: u64,
@@ -42,10 +42,10 @@ pub struct Pending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PendingKind {
-    /// The complete stage of an atomic sync.
-    Stage,
-    /// A stage that is not complete: the same sync, run again, takes it over.
-    PartOfStage,
+    /// The complete redo log of an atomic sync.
+    RedoLog,
+    /// A redo log that is not complete: the same sync, run again, takes it over.
+    PartOfRedoLog,
     /// The sidecar of an in-place sync.
     Sidecar,
     /// A part of a full copy: the same sync, run again, goes on with it.
@@ -88,8 +88,8 @@ pub fn pending(directory: impl AsRef<Path>, limits: &Limits) -> Result<Vec<Pendi
         let file_ref = FileRef::new(directory.clone(), &name);
         if let Some(copied) = copied_name(bytes) {
             found.extend(look_at_copy(&file_ref, &directory.path().join(copied))?);
-        } else if is_stage_name(bytes) {
-            found.extend(look_at_stage(&file_ref, limits)?);
+        } else if is_redo_log_name(bytes) {
+            found.extend(look_at_redo_log(&file_ref, limits)?);
         }
     }
     Ok(found)
@@ -152,17 +152,17 @@ fn look_at_copy(file_ref: &FileRef, target: &Path) -> Result<Option<Pending>> {
     }))
 }
 
-fn look_at_stage(file_ref: &FileRef, limits: &Limits) -> Result<Option<Pending>> {
+fn look_at_redo_log(file_ref: &FileRef, limits: &Limits) -> Result<Option<Pending>> {
     let file = match file_ref.open_own(Access::Read) {
         Ok(file) => file,
-        Err(error) => return untrusted(file_ref, PendingKind::PartOfStage, error),
+        Err(error) => return untrusted(file_ref, PendingKind::PartOfRedoLog, error),
     };
     let file_bytes = file.len()?;
     let job = read_job(file_ref, limits)?;
     let kind = match &job {
         Some((_, Purpose::Sidecar, _)) => PendingKind::Sidecar,
-        Some(_) if Delta::from_storage(file, limits).is_ok() => PendingKind::Stage,
-        _ => PendingKind::PartOfStage,
+        Some(_) if Delta::from_storage(file, limits).is_ok() => PendingKind::RedoLog,
+        _ => PendingKind::PartOfRedoLog,
     };
     let (target, standstill) = match job {
         Some((id, _, job)) => {
@@ -198,7 +198,7 @@ fn untrusted(file_ref: &FileRef, kind: PendingKind, error: Error) -> Result<Opti
     }
 }
 
-/// The marked device whose stage this is, where it no longer has the number that it had; `there`
+/// The marked device whose redo log this is, where it no longer has the number that it had; `there`
 /// says what stands where it was.
 fn renumbered(
     file_ref: &FileRef,
@@ -269,21 +269,22 @@ fn copied_name(name: &[u8]) -> Option<&OsStr> {
     rest.strip_prefix(b".").map(OsStr::from_bytes)
 }
 
-/// A stage under its own name, or set aside as an earlier one.
-fn is_stage_name(name: &[u8]) -> bool {
-    stage_stem(name).is_some()
+/// A redo log under its own name, or stashed as the previous one.
+fn is_redo_log_name(name: &[u8]) -> bool {
+    redo_log_stem(name).is_some()
 }
 
-fn stage_stem(name: &[u8]) -> Option<&[u8]> {
-    // Set aside: a file of a hidden file has one more dot.
-    let aside = name.strip_suffix(b".earlier");
-    let name = aside.map_or(name, |stage| stage.strip_prefix(b".").unwrap_or(stage));
-    name.strip_suffix(STAGE_SUFFIX.as_bytes())?
-        .strip_suffix(b".")
+fn redo_log_stem(name: &[u8]) -> Option<&[u8]> {
+    // Stashed: a file of a hidden file has one more dot.
+    let stashed = name.strip_suffix(b".previous");
+    let name = stashed.map_or(name, |redo_log| {
+        redo_log.strip_prefix(b".").unwrap_or(redo_log)
+    });
+    name.strip_suffix(LOG_SUFFIX.as_bytes())?.strip_suffix(b".")
 }
 
-/// The device that a stage is named after; the stages of files are hidden.
-fn device_of(stage: &OsStr) -> Option<&str> {
-    let stem = str::from_utf8(stage_stem(stage.as_bytes())?).ok()?;
+/// The device that a redo log is named after; the redo logs of files are hidden.
+fn device_of(redo_log: &OsStr) -> Option<&str> {
+    let stem = str::from_utf8(redo_log_stem(redo_log.as_bytes())?).ok()?;
     (!stem.starts_with('.')).then_some(stem)
 }

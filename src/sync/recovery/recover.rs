@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Work;
 use crate::storage::{FileRef, Privacy, Storage};
 use crate::sync::commit::apply::{apply_marked, needs_recovery};
-use crate::sync::commit::atomic::{earlier_log, retire};
+use crate::sync::commit::atomic::{previous_log, retire};
 use crate::sync::commit::full_copy::new_file;
 use crate::sync::endpoint::named::check_name;
 use crate::sync::endpoint::target::Target;
@@ -23,7 +23,7 @@ use crate::sync::scan::kept;
 pub enum Recovered {
     /// Nothing was left to do.
     Nothing,
-    /// The target is entirely as it was. What an unfinished run staged is kept: the same sync, run
+    /// The target is entirely as it was. What an unfinished run logged is kept: the same sync, run
     /// again, takes it over; [`discard`] drops it.
     Old,
     /// The target is entirely as it should become.
@@ -45,9 +45,9 @@ pub enum Recovered {
 /// value says is durable. Running it again is harmless, also after a crash in the middle.
 ///
 /// # Errors
-/// `Incomplete` when the target is marked but its stage is not to be found, or the target has become
-/// shorter than its stage allows; `BaseMismatch` when
-/// somebody wrote to the target since; `Malformed` for a damaged stage; `NotFound`, `Io`,
+/// `Incomplete` when the target is marked but its redo log is not to be found, or the target has become
+/// shorter than its redo log allows; `BaseMismatch` when
+/// somebody wrote to the target since; `Malformed` for a damaged redo log; `NotFound`, `Io`,
 /// `NoSpace`, `VerifyFailed`, `Cancelled`.
 pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
     let Some(storage) = target.open_if_there()? else {
@@ -59,7 +59,7 @@ pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
         .map_err(|error| error.at_path(target.path()))
 }
 
-/// Gives an interrupted sync up: the target stays as it was, and what was staged is removed. A
+/// Gives an interrupted sync up: the target stays as it was, and what was logged is removed. A
 /// complete log that is not certainly this unmarked target's is kept under the id of its job.
 /// Durable when it returns.
 ///
@@ -86,14 +86,15 @@ pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
     if let Some(file_ref) = target.file_ref() {
         remove_copy(file_ref)?;
     }
-    let earlier = earlier_log(target.stage());
-    earlier.remove_own_if_there()?;
-    earlier.directory().sync()?;
+    let previous = previous_log(target.redo_log());
+    previous.remove_own_if_there()?;
+    previous.directory().sync()?;
     if let Standing::Foreign(job) = standing {
-        work.progress().note(&kept_log::keep(target.stage(), job)?);
+        work.progress()
+            .note(&kept_log::keep(target.redo_log(), job)?);
         return Ok(Recovered::Kept);
     }
-    retire(target.stage())?;
+    retire(target.redo_log())?;
     Ok(match standing {
         Standing::New => Recovered::New,
         Standing::Forgotten => Recovered::Forgotten,
@@ -116,7 +117,7 @@ pub(in crate::sync) fn settled(
         Standing::Rerun(_) => Ok(Recovered::Rerun),
         Standing::Held(..) => Ok(Recovered::Held),
         Standing::Redo(marker, work_left) => {
-            let (stage, redo) = *work_left;
+            let (redo_log, redo) = *work_left;
             repair_marker(&**storage, &marker)?;
             let target_len = redo.job()?.target_len;
             if storage.len()? > target_len {
@@ -124,14 +125,22 @@ pub(in crate::sync) fn settled(
                 storage.set_len(target_len)?;
                 storage.sync()?;
             }
-            apply_marked(target, storage, &stage, &redo, Verify::Written, None, work)
-                .map_err(needs_recovery)?;
+            apply_marked(
+                target,
+                storage,
+                &redo_log,
+                &redo,
+                Verify::Written,
+                None,
+                work,
+            )
+            .map_err(needs_recovery)?;
             if let Some(manifest) = &redo.job()?.manifest {
-                let job = stage.header().job;
+                let job = redo_log.header().job;
                 kept::replace_recovered(target, &**storage, manifest, job, work)?;
             }
-            retire(target.stage())?;
-            Ok(match state::is_of_forget(&stage) {
+            retire(target.redo_log())?;
+            Ok(match state::is_of_forget(&redo_log) {
                 true => Recovered::Forgotten,
                 false => Recovered::New,
             })
@@ -141,7 +150,7 @@ pub(in crate::sync) fn settled(
         Standing::Foreign(_) => Err(Error::new(
             ErrorKind::BaseMismatch,
             "the target was written to after the interrupted sync, or is another file, so its \
-             stage no longer fits",
+             redo_log no longer fits",
         )
         .advise(
             "find the disk that carries its marker, perhaps under another name, and recover that; \
@@ -158,7 +167,7 @@ pub(in crate::sync) fn lost(marker: &Marker) -> Error {
     Error::new(ErrorKind::Incomplete, what).advise(format!(
         "bring the log back, or name it if it is what the marker says: --trust-log {}; if it is \
          lost, give up the bytes under the marker: diskdelta recover TARGET --forget{}",
-        marker.stage.display(),
+        marker.redo_log.display(),
         if marker.held { " --release" } else { "" }
     ))
 }
@@ -169,7 +178,7 @@ fn unfinished_copy(target: &Target) -> Result<Recovered> {
         Some(file_ref) => new_file(file_ref).is_there()?,
         None => false,
     };
-    let aside = earlier_log(target.stage()).is_there()?;
+    let aside = previous_log(target.redo_log()).is_there()?;
     Ok(match copy || aside {
         true => Recovered::Old,
         false => Recovered::Nothing,

@@ -1,4 +1,4 @@
-//! What a complete stage says is to be done, apart from the guest data in its frames.
+//! What a complete redo log says is to be done, apart from the guest data in its frames.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use crate::progress::Work;
 use crate::sync::job::Job;
 use crate::sync::marker::format::{Marker, regions};
 
-/// Saved ranges, last tables and lengths, gathered from a stage or sidecar; new tables, of which
+/// Saved ranges, last tables and lengths, gathered from a redo log or sidecar; new tables, of which
 /// there may be any number, are read from it when they are needed.
 #[derive(Debug, Default)]
 pub(in crate::sync) struct Redo {
@@ -74,17 +74,17 @@ impl FinalState {
 }
 
 impl Redo {
-    /// Checks every frame of `stage` and gathers what is not guest data; `visit` sees each frame.
+    /// Checks every frame of `redo_log` and gathers what is not guest data; `visit` sees each frame.
     ///
     /// # Errors
-    /// `Malformed` for a damaged stage, `LimitExceeded`, `Io`, `Cancelled`, and what `visit`
+    /// `Malformed` for a damaged redo log, `LimitExceeded`, `Io`, `Cancelled`, and what `visit`
     /// returns.
     pub fn load(
-        stage: &Delta,
+        redo_log: &Delta,
         work: &Work,
         visit: &(dyn Fn(&VerifiedFrame<'_>) -> Result<()> + Sync),
     ) -> Result<Redo> {
-        Self::gather(stage.verified(work, visit)?)
+        Self::gather(redo_log.verified(work, visit)?)
     }
 
     /// Gathers what is to be kept in memory, and checks all else.
@@ -117,7 +117,7 @@ impl Redo {
         let (offset, len, bytes) = (frame.offset(), frame.header().len, frame.bytes());
         let covered = len.max(bytes.len() as u64);
         if offset.checked_add(covered).is_none() {
-            return Err(Error::malformed("a table in the stage ends beyond 2^64"));
+            return Err(Error::malformed("a table in the redo log ends beyond 2^64"));
         }
         let held = bytes.len() as u64 + PIECE_BYTES;
         match frame.header().kind {
@@ -174,7 +174,7 @@ impl Redo {
         })
     }
 
-    /// Refuses a stage that does not hold all that `marker` covers: without it the marker could not be
+    /// Refuses a redo log that does not hold all that `marker` covers: without it the marker could not be
     /// lifted, and what lies under it would be lost.
     ///
     /// # Errors
@@ -186,18 +186,18 @@ impl Redo {
             return Ok(());
         }
         Err(Error::malformed(
-            "the stage does not hold what lies under the marker",
+            "the redo log does not hold what lies under the marker",
         ))
     }
 
-    /// The job of the stage.
+    /// The job of the redo log.
     ///
     /// # Errors
-    /// `Malformed`: a stage without one was not written by this crate.
+    /// `Malformed`: a redo log without one was not written by this crate.
     pub fn job(&self) -> Result<&Job> {
         self.job
             .as_ref()
-            .ok_or_else(|| Error::malformed("the stage does not say what it is for"))
+            .ok_or_else(|| Error::malformed("the redo log does not say what it is for"))
     }
 }
 
@@ -244,13 +244,13 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn a_stage_that_lacks_what_the_marker_covers_is_refused() {
+    fn a_redo_log_that_lacks_what_the_marker_covers_is_refused() {
         let marker = |target_len| Marker {
             job: JobId([1; 16]),
             safety: Safety::Atomic,
             target_len,
             held: false,
-            stage: "s".into(),
+            redo_log: "s".into(),
         };
         let job = Job {
             format: Format::Raw,

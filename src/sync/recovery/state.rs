@@ -11,7 +11,7 @@ use crate::image::{self, Format, Image};
 use crate::progress::Work;
 use crate::storage::{Access, Storage};
 use crate::sync::commit::apply::holds;
-use crate::sync::commit::atomic::{earlier_log, retire, set_aside};
+use crate::sync::commit::atomic::{previous_log, retire, stash};
 use crate::sync::commit::sidecar::{self, fresh_log};
 use crate::sync::endpoint::path_target::read_job;
 use crate::sync::endpoint::target::Target;
@@ -20,15 +20,15 @@ use crate::sync::marker::in_data::begins_with_guest_data;
 use crate::sync::marker::overlay::OverlayStorage;
 use crate::sync::marker::set_lift::{read_regions, sentinel_len};
 
-/// What a target and its stage together say.
+/// What a target and its redo log together say.
 pub(in crate::sync) enum Standing {
-    /// No stage, no marker.
+    /// No redo log, no marker.
     Clean,
-    /// The target is as it was; what was staged is kept for the next run.
+    /// The target is as it was; what was logged is kept for the next run.
     Old,
-    /// The target is as it should become; the stage has done its work.
+    /// The target is as it should become; the redo log has done its work.
     New,
-    /// Marked, with the complete stage that finishes it.
+    /// Marked, with the complete redo log that finishes it.
     Redo(Marker, Box<(Delta, Redo)>),
     /// Marked by an in-place sync, which has to run again.
     Rerun(Marker),
@@ -72,7 +72,7 @@ enum Beside {
 /// # Errors
 /// `Untrusted` for a log, sidecar or the like that this program may not have made, `Incomplete` where
 /// that is the log of a marked target; `Io`,
-/// `Malformed` (a stage of a marked target that is damaged), `Cancelled`.
+/// `Malformed` (a redo log of a marked target that is damaged), `Cancelled`.
 pub(in crate::sync) fn find(
     target: &Target,
     storage: &Arc<dyn Storage>,
@@ -81,11 +81,14 @@ pub(in crate::sync) fn find(
 ) -> Result<Standing> {
     let marker = Marker::find(&**storage)?;
     let limits = &target.image_options().limits;
-    for file_ref in [earlier_log(target.stage()), fresh_log(target.stage())] {
+    for file_ref in [
+        previous_log(target.redo_log()),
+        fresh_log(target.redo_log()),
+    ] {
         // What is not ours is neither read nor removed.
         file_ref.open_own_if_there(Access::Read)?;
     }
-    let opened = target.stage().open_own_if_there(Access::Read);
+    let opened = target.redo_log().open_own_if_there(Access::Read);
     let opened = opened.map_err(|error| match marker {
         Some(_) => untrusted(error),
         None => error,
@@ -93,7 +96,7 @@ pub(in crate::sync) fn find(
     let Some(file) = opened? else {
         return Ok(marker.map_or(Standing::Clean, Standing::Lost));
     };
-    match sidecar::read(target.stage(), limits, work) {
+    match sidecar::read(target.redo_log(), limits, work) {
         Ok(Some((header, redo))) => {
             return match marker {
                 Some(marker) if marker.job == header.job => {
@@ -110,7 +113,7 @@ pub(in crate::sync) fn find(
                     let beside = beside_sidecar(storage, &redo)?;
                     let standing = settled(storage, beside, header.job, touch)?;
                     if touch == Touch::Mend && matches!(standing, Standing::Old | Standing::New) {
-                        retire(target.stage())?;
+                        retire(target.redo_log())?;
                     }
                     Ok(standing)
                 }
@@ -121,34 +124,34 @@ pub(in crate::sync) fn find(
         Err(error) if error.kind() == ErrorKind::Malformed => {}
         Err(error) => return Err(error),
     }
-    let stage = match Delta::from_storage(file, limits) {
-        Ok(stage) if stage.header().purpose == Purpose::Stage => stage,
+    let redo_log = match Delta::from_storage(file, limits) {
+        Ok(redo_log) if redo_log.header().purpose == Purpose::RedoLog => redo_log,
         Err(error) if error.kind() != ErrorKind::Malformed => return Err(error),
         _ => return Ok(marker.map_or(Standing::Old, Standing::Lost)),
     };
     match marker {
-        Some(marker) if marker.job == stage.header().job => {
-            let redo = Redo::load(&stage, work, &|_| Ok(()))?;
+        Some(marker) if marker.job == redo_log.header().job => {
+            let redo = Redo::load(&redo_log, work, &|_| Ok(()))?;
             redo.check_regions(&marker)?;
-            if let Some(cut) = Cut::find(&**storage, &marker, stage.header(), &redo)? {
+            if let Some(cut) = Cut::find(&**storage, &marker, redo_log.header(), &redo)? {
                 return Ok(Standing::Cut(cut));
             }
-            Ok(Standing::Redo(marker, Box::new((stage, redo))))
+            Ok(Standing::Redo(marker, Box::new((redo_log, redo))))
         }
         Some(marker) => Ok(Standing::Lost(marker)),
         None => {
-            let beside = beside_stage(target, storage, &stage, work)?;
-            let standing = match settled(storage, beside, stage.header().job, touch)? {
-                Standing::New if is_of_forget(&stage) => Standing::Forgotten,
+            let beside = beside_redo_log(target, storage, &redo_log, work)?;
+            let standing = match settled(storage, beside, redo_log.header().job, touch)? {
+                Standing::New if is_of_forget(&redo_log) => Standing::Forgotten,
                 standing => standing,
             };
             match standing {
                 Standing::Old if touch == Touch::Mend => {
-                    set_aside(target.stage())?;
-                    target.stage().directory().sync()?;
+                    stash(target.redo_log())?;
+                    target.redo_log().directory().sync()?;
                 }
                 Standing::New | Standing::Forgotten if touch == Touch::Mend => {
-                    retire(target.stage())?;
+                    retire(target.redo_log())?;
                 }
                 _ => {}
             }
@@ -163,17 +166,17 @@ pub(in crate::sync) fn find(
 /// As [`find`].
 pub(in crate::sync) fn complete_log(target: &Target, work: &Work) -> Result<Option<JobId>> {
     let limits = &target.image_options().limits;
-    let Some(file) = target.stage().open_own_if_there(Access::Read)? else {
+    let Some(file) = target.redo_log().open_own_if_there(Access::Read)? else {
         return Ok(None);
     };
     let is_malformed = |error: &Error| error.kind() == ErrorKind::Malformed;
-    match sidecar::read(target.stage(), limits, work) {
+    match sidecar::read(target.redo_log(), limits, work) {
         Ok(Some((header, _))) => return Ok(Some(header.job)),
         Err(error) if !is_malformed(&error) => return Err(error),
         _ => {}
     }
     match Delta::from_storage(file, limits) {
-        Ok(log) if log.header().purpose == Purpose::Stage => Ok(Some(log.header().job)),
+        Ok(log) if log.header().purpose == Purpose::RedoLog => Ok(Some(log.header().job)),
         Err(error) if !is_malformed(&error) => Err(error),
         _ => Ok(None),
     }
@@ -182,7 +185,7 @@ pub(in crate::sync) fn complete_log(target: &Target, work: &Work) -> Result<Opti
 /// Whether a log only lifts the marker, after another one was lost: no other log has nothing to do.
 pub(in crate::sync) fn is_of_forget(log: &Delta) -> bool {
     let (header, trailer) = (log.header(), log.trailer());
-    header.purpose == Purpose::Stage
+    header.purpose == Purpose::RedoLog
         && header.base_len == header.result_len
         && trailer.data_bytes == 0
         && trailer.zero_bytes == 0
@@ -240,19 +243,19 @@ fn beside_sidecar(storage: &Arc<dyn Storage>, redo: &Redo) -> Result<Beside> {
     Ok(Beside::Foreign)
 }
 
-/// An unmarked target beside a complete stage. One that may be for another file is foreign,
+/// An unmarked target beside a complete redo log. One that may be for another file is foreign,
 /// whatever this one holds.
-fn beside_stage(
+fn beside_redo_log(
     target: &Target,
     storage: &Arc<dyn Storage>,
-    stage: &Delta,
+    redo_log: &Delta,
     work: &Work,
 ) -> Result<Beside> {
-    let redo = match Redo::load(stage, work, &|_| Ok(())) {
+    let redo = match Redo::load(redo_log, work, &|_| Ok(())) {
         Ok(redo) => redo,
         // It finishes nothing here; whether its marked disk is elsewhere, its job says.
         Err(error) if error.kind() == ErrorKind::Malformed => {
-            let is_for = match read_job(target.stage(), &target.image_options().limits)? {
+            let is_for = match read_job(target.redo_log(), &target.image_options().limits)? {
                 Some((.., job)) => job.is_for(&**storage)?,
                 None => false,
             };
@@ -272,7 +275,7 @@ fn beside_stage(
     let now = read_regions(&**storage, job.target_len)?;
     let state = FinalState::of(&now, page_len);
     let old = FinalState::of(&redo.saved, page_len);
-    if is_of_forget(stage) {
+    if is_of_forget(redo_log) {
         // Only the last write of its work can have lost the marker.
         let is_done = len == job.target_len && old.rest == state.rest;
         return Ok(match is_done {
@@ -282,7 +285,7 @@ fn beside_stage(
     }
     if len == job.target_len && old.rest == state.rest {
         let is_old = with_page(target, storage, job.format, &old.page, &|image| {
-            holds(image, stage, work, &|frame, bytes| {
+            holds(image, redo_log, work, &|frame, bytes| {
                 let old = &frame.header().old;
                 *old == Old::Unknown || fits_old(old, bytes)
             })
@@ -292,10 +295,10 @@ fn beside_stage(
             return Ok(Beside::Old(is_torn.then_some(old.page)));
         }
     }
-    let page = final_page(target, storage, stage, &redo, &old.page, work)?;
+    let page = final_page(target, storage, redo_log, &redo, &old.page, work)?;
     let is_new = len == redo.storage_len.unwrap_or(job.target_len)
         && with_page(target, storage, job.format, &page, &|image| {
-            holds(image, stage, work, &|frame, bytes| {
+            holds(image, redo_log, work, &|frame, bytes| {
                 fits_new(frame.header().kind, &frame.header().new_hash, bytes)
             })
         })?;
@@ -305,11 +308,11 @@ fn beside_stage(
     })
 }
 
-/// What the first page holds once the stage is applied.
+/// What the first page holds once the redo log is applied.
 fn final_page(
     target: &Target,
     storage: &Arc<dyn Storage>,
-    stage: &Delta,
+    redo_log: &Delta,
     redo: &Redo,
     old_page: &[u8],
     work: &Work,
@@ -327,7 +330,7 @@ fn final_page(
         Ok(begins_with_guest_data(&image.info()))
     })?;
     if identity {
-        stage.for_each(work, &|frame| {
+        redo_log.for_each(work, &|frame| {
             let end = frame.range().end.min(old_page.len() as u64);
             let len = usize::try_from(end.saturating_sub(frame.offset())).unwrap_or(0);
             match frame.header().kind {

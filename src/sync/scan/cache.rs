@@ -9,7 +9,7 @@ use crate::error::{ErrorKind, Result};
 use crate::image::Format;
 use crate::limits::Limits;
 use crate::manifest::{
-    self, KeptManifest, Manifest, ManifestWriter, RangeSet, Staged, refuse_other,
+    self, KeptManifest, Manifest, ManifestWriter, PreparedFile, RangeSet, refuse_other,
 };
 use crate::progress::Work;
 use crate::storage::{
@@ -42,7 +42,7 @@ pub struct CachedSource {
 
 /// A manifest of a source that is being read, for the cache.
 pub struct Recording {
-    staged: Staged,
+    prepared: PreparedFile,
     stamp: SourceStamp,
     block_size: BlockSize,
 }
@@ -147,7 +147,7 @@ impl CachedSource {
         Ok(Some(Recording {
             // Of two that record one image at once each writes a file of its own; the later one
             // takes the place.
-            staged: manifest::begin(&self.file_ref)?,
+            prepared: manifest::begin(&self.file_ref)?,
             stamp,
             block_size: self.block_size,
         }))
@@ -179,7 +179,7 @@ impl CachedSource {
         let recording = self.record()?;
         let file: Arc<dyn Storage> = match &recording {
             // Read while it is written, so not through a map.
-            Some(recording) => recording.staged.storage().clone(),
+            Some(recording) => recording.prepared.storage().clone(),
             None => Arc::new(MemoryStorage::new("a manifest", Vec::new())),
         };
         let built = match (old, changed) {
@@ -205,7 +205,7 @@ impl Recording {
     /// # Errors
     /// `Io`, `NoSpace`.
     pub fn writer(&self, disk_len: u64) -> Result<ManifestWriter> {
-        ManifestWriter::create(self.staged.storage().clone(), disk_len, self.block_size)
+        ManifestWriter::create(self.prepared.storage().clone(), disk_len, self.block_size)
     }
 
     /// Keeps what the writer took, durably, unless the source, `storage`, was changed meanwhile;
@@ -217,7 +217,7 @@ impl Recording {
         if SourceStamp::take(storage)?.as_ref() != Some(&self.stamp) {
             return Ok(false);
         }
-        self.staged.commit_for(storage, &any_len())?;
+        self.prepared.commit_for(storage, &any_len())?;
         Ok(true)
     }
 }
@@ -225,7 +225,7 @@ impl Recording {
 impl Drop for Recording {
     fn drop(&mut self) {
         // What is left of one that came to nothing is no manifest; once it is kept there is none.
-        let _ = self.staged.forget();
+        let _ = self.prepared.forget();
     }
 }
 

@@ -33,7 +33,7 @@ pub(in crate::sync) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode
         let why = "a device cannot be replaced by a copy";
         return Ok((Mode::Delta, why.to_owned()));
     }
-    // A delta reads both sides and, staged, writes what changed twice; a copy reads one side and
+    // A delta reads both sides and, prepared, writes what changed twice; a copy reads one side and
     // writes everything once, and reads all of it back where that is wanted.
     let limit = match (run.options.safety, run.options.verify) {
         (Safety::Atomic, Verify::None) => FULL_FROM_PERCENT,

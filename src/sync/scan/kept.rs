@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::delta::JobId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::manifest::{self, KeptManifest, ManifestWriter, Staged, refuse_other};
+use crate::manifest::{self, KeptManifest, ManifestWriter, PreparedFile, refuse_other};
 use crate::progress::Work;
 use crate::storage::{Access, FileRef, Storage};
 use crate::sync::endpoint::remote_source::REMOTE_BLOCK_BYTES;
@@ -19,7 +19,7 @@ use crate::units::BlockSize;
 pub(in crate::sync) struct Keeper {
     file_ref: FileRef,
     kept: Option<KeptManifest>,
-    next: Staged,
+    next: PreparedFile,
     block_size: BlockSize,
 }
 

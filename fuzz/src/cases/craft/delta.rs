@@ -104,7 +104,7 @@ impl DeltaFile {
                 2 => {
                     let purposes = [
                         Purpose::Portable,
-                        Purpose::Stage,
+                        Purpose::RedoLog,
                         Purpose::Undo,
                         Purpose::Sidecar,
                     ];

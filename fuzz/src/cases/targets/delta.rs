@@ -84,7 +84,7 @@ fn gathered<T>(
 /// Writing what was read gives the same file, unless frames were compressed, and the same frames
 /// in any case.
 fn again(delta: &Delta, file: &[u8], frames: &Frames) {
-    if delta.header().purpose == Purpose::Stage || delta.header().purpose == Purpose::Sidecar {
+    if delta.header().purpose == Purpose::RedoLog || delta.header().purpose == Purpose::Sidecar {
         return;
     }
     let store = Arc::new(MemoryStorage::new("again", Vec::new()));

@@ -1,4 +1,4 @@
-//! Recovery after a sync was cut off, with stage or marker damaged since.
+//! Recovery after a sync was cut off, with redo log or marker damaged since.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub fn recover(data: &[u8]) -> Depth {
     match damage {
         Damage::None => {}
         Damage::Seen => case.after_seen(&lab, &left, &damaged, said),
-        Damage::Mended(stage) => case.after_mended(&lab, &damaged, said, stage.as_deref()),
+        Damage::Mended(redo_log) => case.after_mended(&lab, &damaged, said, redo_log.as_deref()),
     }
     Depth::Taken
 }
@@ -61,7 +61,7 @@ enum Damage {
     None,
     /// Something that checksums show.
     Seen,
-    /// Something that they do not, and what the stage then is.
+    /// Something that they do not, and what the redo log then is.
     Mended(Option<Box<DeltaFile>>),
 }
 
@@ -128,25 +128,28 @@ impl Case {
         }
     }
 
-    /// A stage that is whole but says something else is believed; then all of it has to hold.
+    /// A redo log that is whole but says something else is believed; then all of it has to hold.
     fn after_mended(
         &self,
         lab: &Lab,
         damaged: &Lab,
         said: Result<Recovered>,
-        stage: Option<&DeltaFile>,
+        redo_log: Option<&DeltaFile>,
     ) {
-        match (said, stage) {
-            (Ok(Recovered::New), Some(stage)) => {
+        match (said, redo_log) {
+            (Ok(Recovered::New), Some(redo_log)) => {
                 assert!(marker(lab).is_none(), "called new, and marked");
                 if self.format == CreateFormat::Raw && marker(damaged).is_some() {
                     let found = content(&lab.bytes("t").unwrap(), self.format);
                     let wanted = overlaid(&found, &{
-                        let mut stage = stage.clone();
-                        stage.header.result_len = found.len() as u64;
-                        stage
+                        let mut redo_log = redo_log.clone();
+                        redo_log.header.result_len = found.len() as u64;
+                        redo_log
                     });
-                    assert!(found == wanted, "called new, and not what the stage says");
+                    assert!(
+                        found == wanted,
+                        "called new, and not what the redo log says"
+                    );
                 }
             }
             (Ok(Recovered::Rerun), _) => assert!(marker(lab).is_some()),
@@ -182,10 +185,10 @@ fn marker(lab: &Lab) -> Option<Marker> {
     Marker::find(&*store).unwrap()
 }
 
-/// Damages the stage or sidecar, or the marker, as `input` says.
+/// Damages the redo log or sidecar, or the marker, as `input` says.
 fn damage(lab: &Lab, input: &mut Input<'_>) -> Damage {
-    let stage = lab.list().into_iter().find(|it| it.ends_with("-stage"));
-    let Some(name) = stage else {
+    let redo_log = lab.list().into_iter().find(|it| it.ends_with("-log"));
+    let Some(name) = redo_log else {
         return Damage::None;
     };
     let file = lab.bytes(&name).unwrap();
@@ -215,12 +218,12 @@ fn damage(lab: &Lab, input: &mut Input<'_>) -> Damage {
             Damage::Mended(None)
         }
         _ => {
-            let Some(mut stage) = DeltaFile::parse(&bytes) else {
+            let Some(mut redo_log) = DeltaFile::parse(&bytes) else {
                 return Damage::None;
             };
-            stage.mutate(input);
-            lab.insert(&name, Bytes::new(&stage.encode()));
-            Damage::Mended(stage.trailer.is_some().then(|| Box::new(stage)))
+            redo_log.mutate(input);
+            lab.insert(&name, Bytes::new(&redo_log.encode()));
+            Damage::Mended(redo_log.trailer.is_some().then(|| Box::new(redo_log)))
         }
     }
 }

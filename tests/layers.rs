@@ -64,8 +64,7 @@ const LAYERS: &[(&str, &str)] = &[
 const CIRCLES: &[(&str, usize)] = &[
     ("cli", 17),
     ("delta", 3),
-    ("failback", 19),
-    ("image", 28),
+    ("failback", 17),
     ("remote", 10),
     ("sync", 18),
 ];

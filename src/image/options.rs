@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::gate::{Closed, DenseGate, ParentGate};
-use super::{Format, vhd::SizePolicy};
+use super::{Format, SizePolicy};
 use crate::limits::Limits;
 use crate::storage::{Dense, Storage};
 

@@ -6,12 +6,17 @@ use imago::file::File;
 use imago::qcow2::Qcow2;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::gate::Chain;
+use crate::image::gate::{Chain, ImageId};
+use crate::image::probe::{RawUse, refuse_container};
 use crate::image::{Format, Image, ImageOptions};
-use crate::storage::Storage;
+use crate::storage::{HostFile, Storage};
 
 use super::format::{QCOW2_HEADER_BYTES, Qcow2Header, l2_offsets};
-use super::{Foreign, from_imago, parent, second_handle};
+use super::image::{Foreign, from_imago, second_handle};
+use super::parent::{Parent, named_file};
+
+/// Opens a backing file of another format.
+pub(super) type OpenOther = fn(Arc<dyn Storage>, Format, &ImageOptions) -> Result<Arc<dyn Image>>;
 
 /// Opens a qcow2 and the chain below it.
 ///
@@ -21,6 +26,7 @@ pub(super) fn open(
     storage: Arc<dyn Storage>,
     options: &ImageOptions,
     chain: &Chain,
+    open_other: OpenOther,
 ) -> Result<Arc<dyn Image>> {
     let path = storage.path().to_owned();
     let header = check(&*storage, options).map_err(|e| e.at_path(&path))?;
@@ -35,7 +41,15 @@ pub(super) fn open(
         .map(|name| {
             let format = backing_format.as_deref();
             let options = options.for_parent(u64::from(header.l1_count) * 8);
-            parent::open(&storage, name, format, header.disk_bytes, &options, chain)
+            open_backing(
+                &storage,
+                name,
+                format,
+                header.disk_bytes,
+                &options,
+                chain,
+                open_other,
+            )
         })
         .transpose()?;
     let cluster = 1 << header.cluster_bits;
@@ -50,6 +64,61 @@ pub(super) fn open(
         facts,
         block_bytes: Some(cluster),
     }))
+}
+
+/// Opens the backing file that `child` names.
+///
+/// # Errors
+/// `Parent` where the gate offers none of that name; `Unsupported` for a format that is not read;
+/// those of opening it.
+fn open_backing(
+    child: &Arc<dyn Storage>,
+    name: &str,
+    format: Option<&str>,
+    disk_len: u64,
+    options: &ImageOptions,
+    chain: &Chain,
+    open_other: OpenOther,
+) -> Result<Parent> {
+    let chain = chain.join(file_id(&**child), &**child, &options.limits)?;
+    let file = named_file(child, name, disk_len, options)?;
+    let path = file.path().to_owned();
+    let format = match format {
+        Some(stated) => stated_format(stated)?,
+        None => Format::from_path(&path),
+    };
+    let image = match format {
+        Format::Qcow2 => open(file, options, &chain, open_other),
+        Format::Raw => refuse_container(&*file, true, RawUse::Read)
+            .and_then(|()| open_other(file, Format::Raw, options)),
+        other => open_other(file, other, options),
+    };
+    Ok(Parent {
+        image: image.map_err(|e| e.at_path(&path))?,
+        path: path.display().to_string(),
+    })
+}
+
+/// QEMU's names of formats.
+fn stated_format(name: &str) -> Result<Format> {
+    match name {
+        "raw" | "file" => Ok(Format::Raw),
+        "vpc" => Ok(Format::Vhd),
+        "vhdx" => Ok(Format::Vhdx),
+        "qcow2" => Ok(Format::Qcow2),
+        "vmdk" => Ok(Format::Vmdk),
+        other => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("a backing file of format `{}`", other.escape_debug()),
+        )),
+    }
+}
+
+/// Stands for a file in a chain: these formats have no ids of their own.
+fn file_id(file: &dyn Storage) -> ImageId {
+    let id = HostFile::at(file.path()).map(|it| it.id());
+    let (device, inode) = id.map_or((0, 0), |id| (id.device, id.inode));
+    ImageId((u128::from(device) << 64 | u128::from(inode)).to_be_bytes())
 }
 
 /// Refuses what imago takes: encrypted bytes as if they were plain, and tables that are not all

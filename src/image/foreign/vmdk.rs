@@ -13,8 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, Image, ImageOptions};
 use crate::storage::Storage;
 
+use super::image::{Foreign, from_imago, second_handle};
 use super::parent::named_file;
-use super::{Foreign, from_imago, second_handle};
 
 /// Opens a descriptor and the files that it names.
 ///

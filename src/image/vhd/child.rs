@@ -18,7 +18,7 @@ use super::format::{
 };
 use super::layout::Shape;
 use super::locate::locate;
-use super::open_located;
+use super::open::open_located;
 use super::space::Space;
 
 /// A differencing file that is being made. What is not written shows the parent.

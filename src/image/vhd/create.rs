@@ -7,12 +7,12 @@ use crate::limits::Limits;
 use crate::random::random;
 use crate::storage::Storage;
 
-use super::CREATOR;
 use super::format::{
     DiskKind, DynamicHeader, ENTRY_BYTES, EPOCH_SECONDS, FOOTER_BYTES, Footer, Geometry,
     HEADER_BYTES, Locator, NOWHERE, SECTOR_BYTES,
 };
 use super::resize::{check_disk_len, check_len};
+use super::size_policy::CREATOR;
 use super::space::tail_behind;
 
 /// Makes empty storage a fixed VHD of zeros. Nothing is durable until `sync`.

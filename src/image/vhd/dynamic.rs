@@ -4,19 +4,26 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::image::gate::{Chain, ImageId};
+use crate::error::{Error, Result};
+use crate::image::gate::Chain;
 use crate::image::{Format, Image, ImageInfo, ImageOptions};
 use crate::storage::{HostFile, Storage, past_end};
 use crate::units::Extent;
 
 use super::bitmap::{Bitmaps, Bits, runs};
-use super::footer_facts;
-use super::format::{DiskKind, DynamicHeader, ENTRY_BYTES, SECTOR_BYTES, UNALLOCATED};
-use super::layout::{Layout, Shape, read_layout};
+use super::facts::footer_facts;
+use super::format::{DynamicHeader, SECTOR_BYTES, UNALLOCATED};
+use super::layout::{Layout, Shape};
 use super::locate::Located;
-use super::parent::{Parent, open_parent};
-use super::write::Meta;
+use super::meta::Meta;
+
+/// A parent, open.
+pub(super) struct Parent {
+    pub image: Arc<dyn Image>,
+    /// The same, where it has blocks.
+    pub dynamic: Option<Arc<Dynamic>>,
+    pub path: String,
+}
 
 /// A dynamic or differencing VHD.
 pub(super) struct Dynamic {
@@ -36,55 +43,28 @@ pub(super) struct Dynamic {
 }
 
 impl Dynamic {
-    /// Reads and checks the tables, and opens the parent where there is one.
-    ///
-    /// # Errors
-    /// `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`, `Io`.
-    pub fn open(
+    /// A file with this layout, above `parent`.
+    pub fn new(
         storage: Arc<dyn Storage>,
         located: Located,
+        layout: Layout,
+        parent: Option<Parent>,
         options: &ImageOptions,
         chain: &Chain,
-    ) -> Result<Self> {
-        let named = |error: Error| error.at_path(storage.path());
-        let footer = &located.footer;
-        if &footer.creator == b"tap\0" && footer.creator_version == BYTE_SWAPPED_BITMAPS {
-            return Err(named(
-                Error::new(
-                    ErrorKind::Unsupported,
-                    "blktap 0.1 wrote its sector bitmaps in another byte order",
-                )
-                .in_field("creator version")
-                .advise("convert the file with a current vhd-util"),
-            ));
-        }
-        let Layout {
-            header,
-            shape,
-            table,
-        } = read_layout(&*storage, &located, options).map_err(named)?;
-        let parent = match footer.kind {
-            DiskKind::Differencing => {
-                let id = ImageId(footer.unique_id);
-                let chain = chain.join(id, &*storage, &options.limits)?;
-                let options = options.for_parent(table.len() as u64 * ENTRY_BYTES as u64);
-                Some(open_parent(&*storage, &located, &header, &options, &chain)?)
-            }
-            DiskKind::Fixed | DiskKind::Dynamic => None,
-        };
-        Ok(Dynamic {
+    ) -> Self {
+        Dynamic {
             options: options.clone(),
-            header,
-            header_at: footer.data_offset,
-            shape,
+            header: layout.header,
+            header_at: located.footer.data_offset,
+            shape: layout.shape,
             disk_len: AtomicU64::new(located.disk_len),
-            table: RwLock::new(table),
+            table: RwLock::new(layout.table),
             bitmaps: Bitmaps::new(chain),
             parent,
             warnings: located.warnings.clone(),
             meta: Mutex::new(Meta::new(located)),
             storage,
-        })
+        }
     }
 
     /// The table's entry of block `index`, if it names a place.
@@ -408,8 +388,6 @@ impl Dynamic {
     }
 }
 
-/// blktap's version 0.1.
-const BYTE_SWAPPED_BITMAPS: u32 = 0x0000_0001;
 /// How many neighbours are merged into one extent, so that asking again and again stays cheap.
 const MOST_MERGED: usize = 512;
 /// How much farther is looked after a window that held nothing but the extent.

@@ -11,7 +11,7 @@ use crate::image::{Change, Format, Image, ImageInfo, ImageMut, Patch};
 use crate::storage::{HostFile, Storage, past_end};
 use crate::units::Extent;
 
-use super::footer_facts;
+use super::facts::footer_facts;
 use super::format::{DiskKind, FOOTER_BYTES, Footer, SECTOR_BYTES};
 use super::locate::Located;
 use super::prepare::{check_extents, uncovered};

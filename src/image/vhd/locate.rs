@@ -5,10 +5,10 @@ use crate::image::ImageOptions;
 use crate::storage::Storage;
 use crate::units::format_size;
 
-use super::SizePolicy;
 use super::format::{
     DiskKind, FOOTER_BYTES, Footer, HEADER_COOKIE, MAX_DYNAMIC_BYTES, SECTOR_BYTES,
 };
+use super::size_policy::SizePolicy;
 
 /// A VHD file's footer, and what was found on the way to it.
 pub(super) struct Located {

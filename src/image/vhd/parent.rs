@@ -1,30 +1,66 @@
-//! The parent of a differencing file.
+//! Opening dynamic and differencing files, with their parents.
 
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::ImageOptions;
 use crate::image::gate::{self, Chain, ImageId, ParentRequest, Tried};
-use crate::image::{Image, ImageOptions};
 use crate::storage::Storage;
 
-use super::dynamic::Dynamic;
+use super::dynamic::{Dynamic, Parent};
 use super::fixed::Fixed;
-use super::format::{DiskKind, DynamicHeader, locator_text, parent_name_text};
+use super::format::{DiskKind, DynamicHeader, ENTRY_BYTES, locator_text, parent_name_text};
+use super::layout::read_layout;
 use super::locate::{Located, locate};
 
-/// A parent, open.
-pub(super) struct Parent {
-    pub image: Arc<dyn Image>,
-    /// The same, where it has blocks.
-    pub dynamic: Option<Arc<Dynamic>>,
-    pub path: String,
+/// Reads and checks the tables, and opens the parent where there is one.
+///
+/// # Errors
+/// `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`, `Io`.
+pub(super) fn open_dynamic(
+    storage: Arc<dyn Storage>,
+    located: Located,
+    options: &ImageOptions,
+    chain: &Chain,
+) -> Result<Dynamic> {
+    let named = |error: Error| error.at_path(storage.path());
+    let footer = &located.footer;
+    if &footer.creator == b"tap\0" && footer.creator_version == BYTE_SWAPPED_BITMAPS {
+        return Err(named(
+            Error::new(
+                ErrorKind::Unsupported,
+                "blktap 0.1 wrote its sector bitmaps in another byte order",
+            )
+            .in_field("creator version")
+            .advise("convert the file with a current vhd-util"),
+        ));
+    }
+    let layout = read_layout(&*storage, &located, options).map_err(named)?;
+    let parent = match footer.kind {
+        DiskKind::Differencing => {
+            let id = ImageId(footer.unique_id);
+            let chain = chain.join(id, &*storage, &options.limits)?;
+            let options = options.for_parent(layout.table.len() as u64 * ENTRY_BYTES as u64);
+            Some(open_parent(
+                &*storage,
+                &located,
+                &layout.header,
+                &options,
+                &chain,
+            )?)
+        }
+        DiskKind::Fixed | DiskKind::Dynamic => None,
+    };
+    Ok(Dynamic::new(
+        storage, located, layout, parent, options, chain,
+    ))
 }
 
 /// Opens the parent through the caller's gate: the file with the right unique id and length.
 ///
 /// # Errors
 /// `Parent` where none is offered that matches; whatever is wrong with the one that does.
-pub(super) fn open_parent(
+fn open_parent(
     storage: &dyn Storage,
     located: &Located,
     header: &DynamicHeader,
@@ -68,7 +104,7 @@ pub(super) fn open_parent(
                 path,
             }));
         }
-        let image = Arc::new(Dynamic::open(file, found, options, chain)?);
+        let image = Arc::new(open_dynamic(file, found, options, chain)?);
         Ok(Tried::Parent(Parent {
             image: image.clone(),
             dynamic: Some(image),
@@ -109,3 +145,6 @@ fn hints(storage: &dyn Storage, header: &DynamicHeader) -> Result<Vec<String>> {
 
 /// Windows' longest path, 32767 UTF-16 units, and some room.
 const MAX_PATH_BYTES: u32 = 64 << 10;
+
+/// blktap's version 0.1.
+const BYTE_SWAPPED_BITMAPS: u32 = 0x0000_0001;

@@ -14,8 +14,8 @@ use super::format::{
     SECTOR_BYTES, UNALLOCATED,
 };
 use super::layout::{check_table_limit, read_table, table_range};
+use super::size_policy::{CREATOR, goes_by_geometry};
 use super::space::Space;
-use super::{CREATOR, goes_by_geometry};
 
 /// # Errors
 /// `Unsupported` for a length that a VHD cannot have.

@@ -20,40 +20,8 @@ use super::bitmap::{Bits, runs};
 use super::dynamic::Dynamic;
 use super::fixed::beyond_disk;
 use super::format::UNALLOCATED;
-use super::format::{ENTRIES_A_SECTOR, FOOTER_BYTES, Footer, SECTOR_BYTES, encode_entries};
-use super::locate::Located;
-use super::space::Space;
-
-/// What changes when anything but payload changes.
-pub(super) struct Meta {
-    pub footer: Footer,
-    /// Whether the copy at the head is whole and says the same.
-    pub head_good: bool,
-    pub space: Space,
-    /// Sectors of the table that differ from what the storage holds.
-    pub dirty: BTreeSet<u64>,
-    /// How much is made ready the next time the file grows.
-    grow_bytes: u64,
-}
-
-impl Meta {
-    pub fn new(located: Located) -> Self {
-        Meta {
-            head_good: located.head_good,
-            space: Space::new(located.tail_at, located.data_end),
-            footer: located.footer,
-            dirty: BTreeSet::new(),
-            grow_bytes: MIN_GROW_BYTES,
-        }
-    }
-}
-
-impl Meta {
-    /// Whether memory has blocks or space that the storage's table and end do not show.
-    pub fn is_ahead(&self) -> bool {
-        !self.dirty.is_empty() || self.space.has_slack()
-    }
-}
+use super::format::{ENTRIES_A_SECTOR, FOOTER_BYTES, SECTOR_BYTES, encode_entries};
+use super::meta::{MIN_GROW_BYTES, Meta};
 
 impl ImageMut for Dynamic {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
@@ -271,7 +239,6 @@ impl Dynamic {
     }
 }
 
-/// How much room a file gets when it grows for the first time, and at most at once.
-const MIN_GROW_BYTES: u64 = 4 << 20;
+/// How much room a file gets at most at once.
 const MAX_GROW_BYTES: u64 = 256 << 20;
 const CHECK_BYTES: u64 = 64 << 10;

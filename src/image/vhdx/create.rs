@@ -9,7 +9,9 @@ use super::format::{
     set_bat_entry,
 };
 use super::geometry::{Geometry, Role};
-use super::{Guid, ParentLocator, Vhdx};
+use super::guid::Guid;
+use super::image::Vhdx;
+use super::locator::ParentLocator;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 

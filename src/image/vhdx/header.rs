@@ -1,7 +1,7 @@
 //! The two headers: which one is current, and how it is replaced.
 
 use super::format::{HEADER_OFFSETS, HEADER_VERSION, Header, LOG_VERSION};
-use super::read_array;
+use super::structure::read_array;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 

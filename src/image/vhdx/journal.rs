@@ -9,9 +9,9 @@
 
 use std::sync::Arc;
 
-use super::Guid;
 use super::format::{Page, encode_entry, entry_capacity};
-use super::write::{VhdxMut, Writer};
+use super::guid::Guid;
+use super::writer::{VhdxMut, Writer};
 use crate::error::Result;
 
 /// Longest entry; a longer log is not used up to its end.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::format::{
     Descriptor, EntryHeader, Header, MIB, PAGE, Page, data_page_sequence, restore_page,
 };
-use super::{read_array, read_vec};
+use super::structure::{read_array, read_vec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::Storage;

@@ -11,7 +11,7 @@ use super::format::{
 };
 use super::guid::Guid;
 use super::locator::ParentLocator;
-use super::{read_array, read_vec};
+use super::structure::{read_array, read_vec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::Storage;

@@ -2,21 +2,18 @@
 
 use std::sync::Arc;
 
+use super::guid::Guid;
 use super::header::Headers;
+use super::image::{Parent, Vhdx};
 use super::metadata::Metadata;
-use super::{Guid, Vhdx, check_signature};
+use super::structure::check_signature;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageOptions;
 use crate::image::gate::{self, Chain, ImageId, ParentRequest, Tried};
 use crate::storage::Storage;
 
-/// A parent, open, and where it lies.
-pub struct Parent {
-    /// The image.
-    pub image: Arc<Vhdx>,
-    /// The file's path.
-    pub path: String,
-}
+/// Opens an image that was found to be the parent.
+type OpenParent = fn(Arc<dyn Storage>, &ImageOptions, &Chain) -> Result<Vhdx>;
 
 /// Opens the parent through the caller's gate: the file with the data write GUID that the child
 /// names. `None` for an image that needs none.
@@ -30,6 +27,7 @@ pub fn open(
     metadata: &Metadata,
     options: &ImageOptions,
     chain: &Chain,
+    open: OpenParent,
 ) -> Result<Option<Parent>> {
     let Some(locator) = &metadata.parent else {
         return Ok(None);
@@ -53,7 +51,7 @@ pub fn open(
             return Ok(Tried::Other(format!("has data write GUID {other}").into()));
         }
         let path = file.path().to_owned();
-        let image = Vhdx::open_in(file, options, &chain)?;
+        let image = open(file, options, &chain)?;
         check_same_disk(&image, metadata).map_err(|e| e.at_path(&path))?;
         Ok(Tried::Parent(Parent {
             image: Arc::new(image),

@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::Guid;
 use super::format::PAGE;
+use super::guid::Guid;
 use super::read::Backing;
 use super::room::Erase;
-use super::write::{VhdxMut, Writer};
+use super::writer::{VhdxMut, Writer};
 use crate::error::{ErrorKind, Result};
 use crate::image::{Change, Image, Patch};
 use crate::units::{Extent, ExtentKind};

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::format::{BatEntry, BlockState, ENTRIES_PER_PAGE, PAGE, Page, bat_entry};
-use super::{Tables, Vhdx};
+use super::image::{Tables, Vhdx};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, Image, ImageInfo};
 use crate::storage::HostFile;

@@ -6,7 +6,7 @@ use super::format::{
     BAT_REGION, METADATA_REGION, MIB, REGION_TABLE_OFFSETS, RegionEntry, region_entries,
     region_table_holds,
 };
-use super::read_array;
+use super::structure::read_array;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 

@@ -7,7 +7,7 @@ use super::format::{BatEntry, BlockState, ENTRIES_PER_PAGE, PAGE, bat_entry};
 use super::geometry::Role;
 use super::metadata::check_disk_bytes;
 use super::room::Erase;
-use super::write::{VhdxMut, Writer};
+use super::writer::{VhdxMut, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use super::Tables;
 use super::format::{
     BITMAP_BYTES, BatEntry, BlockState, ENTRIES_PER_PAGE, PAGE, Page, set_bat_entry,
 };
 use super::geometry::Role;
+use super::image::Tables;
 use super::read::{Backing, bit_run};
 use super::survey::named_range;
-use super::write::{VhdxMut, Writer};
+use super::writer::{VhdxMut, Writer};
 use crate::error::Result;
 use crate::image::Image;
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use super::format::{BITMAP_BYTES, BatEntry, BlockState, ENTRIES_PER_PAGE, MIB};
 use super::geometry::{Geometry, Role};
-use super::read_vec;
 use super::space::{Bits, Space};
+use super::structure::read_vec;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 

@@ -1,13 +1,13 @@
 //! The frames of a redo log or sidecar that are not guest data, read from their file when needed.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
-use super::format::{FRAME_LEN, FrameKind, HEADER_LEN, Header, Purpose};
-use super::frame::{RawFrame, VerifiedFrame};
-use super::reader::read_header;
+use super::format::{FrameKind, HEADER_LEN, Header, Purpose};
+use super::frame::VerifiedFrame;
+use super::header::read_header;
 use super::scan::{Batch, Scanner};
+use super::sections::{Section, Sections};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::progress::Work;
@@ -124,68 +124,9 @@ impl fmt::Debug for Bookkeeping {
     }
 }
 
-/// A stretch of whole frames.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Section {
-    pub at: Range<u64>,
-    /// The sequence number of its first frame.
-    pub sequence: u64,
-}
-
-/// Stretches that hold every frame of a file that is not guest data; where they are scattered,
-/// also some that are.
-#[derive(Debug, Default)]
-pub(super) struct Sections(Vec<Section>);
-
-impl Sections {
-    /// Adds a frame; frames come in the order of the file.
-    pub fn note(&mut self, raw: &RawFrame) {
-        match self.0.last_mut() {
-            Some(last) if last.at.end == raw.at => last.at.end = raw.end(),
-            _ => {
-                self.coarsen();
-                self.0.push(Section {
-                    at: raw.at..raw.end(),
-                    sequence: raw.header.sequence,
-                });
-            }
-        }
-    }
-
-    /// Joins neighbours where there are very many: what is between them is passed over.
-    fn coarsen(&mut self) {
-        if self.0.len() < SECTIONS_MOST {
-            return;
-        }
-        let joined = self.0.chunks(2).filter_map(|pair| {
-            let (first, last) = (pair.first()?, pair.last()?);
-            Some(Section {
-                at: first.at.start..last.at.end,
-                sequence: first.sequence,
-            })
-        });
-        self.0 = joined.collect();
-    }
-}
-
-impl RawFrame {
-    /// Whether it is guest data, not bookkeeping.
-    pub(super) fn is_guest_data(&self) -> bool {
-        matches!(self.header.kind, FrameKind::Data | FrameKind::Zero)
-    }
-
-    /// Where the next frame begins.
-    pub(super) fn end(&self) -> u64 {
-        let len = FRAME_LEN as u64 + u64::from(self.header.stored_len);
-        self.at.saturating_add(len)
-    }
-}
-
-/// 1.5 MiB of them.
-const SECTIONS_MOST: usize = 64 << 10;
-
 #[cfg(test)]
 mod tests {
+    use super::super::sections::SECTIONS_MOST;
     use super::super::{Delta, DeltaWriter, Frame, JobId, Old};
     use super::*;
     use crate::error::ErrorKind;

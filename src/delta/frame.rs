@@ -60,6 +60,17 @@ pub(super) struct RawFrame {
 }
 
 impl RawFrame {
+    /// Whether it is guest data, not bookkeeping.
+    pub(super) fn is_guest_data(&self) -> bool {
+        matches!(self.header.kind, FrameKind::Data | FrameKind::Zero)
+    }
+
+    /// Where the next frame begins.
+    pub(super) fn end(&self) -> u64 {
+        let len = FRAME_LEN as u64 + u64::from(self.header.stored_len);
+        self.at.saturating_add(len)
+    }
+
     /// The frame that `window`, which lies at `at` in the file, begins with, if its seal is right.
     pub fn parse(window: &[u8], at: u64, job: JobId) -> Option<RawFrame> {
         let head: [u8; FRAME_LEN] = *window.first_chunk()?;

@@ -1,7 +1,7 @@
 //! Looking at how a delta file begins without reading on.
 
 use super::format::{FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header};
-use super::reader::read_header;
+use super::header::read_header;
 use crate::error::Result;
 use crate::hash::Hash;
 use crate::limits::Limits;

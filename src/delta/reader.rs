@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use super::bookkeeping::{Bookkeeping, Sections};
+use super::bookkeeping::Bookkeeping;
 use super::format::{
     FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header, Purpose, TRAILER_LEN, Trailer,
     digest_hasher,
 };
 use super::frame::{RawFrame, VerifiedFrame};
+use super::header::read_header;
 use super::overlaps::Overlaps;
 use super::scan::{Batch, Scanner};
+use super::sections::Sections;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::limits::Limits;
@@ -272,26 +274,6 @@ pub fn for_each_intact(
             work.cancel().check()?;
             visit(&frame)?;
         }
-    }
-    Ok(header)
-}
-
-pub(super) fn read_header(storage: &dyn Storage, limits: &Limits) -> Result<Header> {
-    let mut bytes = [0; HEADER_LEN];
-    if storage.len()? < HEADER_LEN as u64 {
-        return Err(Error::malformed("too short for a delta file").at_path(storage.path()));
-    }
-    storage.read_exact_at(&mut bytes, 0)?;
-    let header = Header::decode(&bytes).map_err(|e| e.at_path(storage.path()))?;
-    // Those of a sidecar are of the target's storage, which is not bounded by that of its disk.
-    let is_of_disk = header.purpose != Purpose::Sidecar;
-    if is_of_disk && header.base_len.max(header.result_len) > limits.disk_bytes {
-        return Err(
-            Error::new(ErrorKind::LimitExceeded, "the disk is longer than allowed")
-                .in_field("result_len")
-                .at_offset(40)
-                .at_path(storage.path()),
-        );
     }
     Ok(header)
 }

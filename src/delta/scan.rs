@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::bookkeeping::Section;
 use super::format::{FRAME_LEN, FrameHeader, FrameKind, HEADER_LEN, Header};
 use super::frame::{RawFrame, VerifiedFrame};
+use super::sections::Section;
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::progress::Work;

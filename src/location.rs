@@ -12,7 +12,7 @@ use std::str::FromStr;
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::EscapedPath;
 
-#[cfg(feature = "qemu")]
+#[cfg(feature = "nbd")]
 pub(crate) use nbd::NAME_MAX;
 pub use nbd::NbdAddress;
 pub use remote::RemoteAddress;

@@ -2,7 +2,6 @@
 //! and after any crash the chain gives what it gave before the pass or after it.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +9,13 @@ use std::thread::JoinHandle;
 
 use age::secrecy::ExposeSecret;
 use diskdelta::image::{CreateFormat, CreateOptions, Format, Image, ImageOptions, Raw};
-use diskdelta::remote::{Client, Job, LineOptions, RemoteSession, ServeOptions, Served, serve};
+use diskdelta::remote::{Client, LineOptions, ServeOptions, Served, serve};
 use diskdelta::replica::{Appended, Changed, Key, KeyFile, Replica};
 use diskdelta::storage::fault::{CrashState, FaultDisk};
-use diskdelta::storage::{Access, Directory, FileRef, MemoryDirectory, MemoryStorage, Storage};
+use diskdelta::storage::{
+    Access, Directory, FileRef, MemoryDirectory, MemoryStorage, SourceOptions, Storage,
+};
+use diskdelta::sync::Source;
 use diskdelta::{BlockSize, ErrorKind, ExtentKind, Result, Work, manifest};
 use proptest::prelude::*;
 
@@ -110,7 +112,7 @@ fn a_pass_over_a_line_that_breaks_leaves_the_chain_as_it_was() {
     let (link, next) = (Line::to(&noise(20 * BLOCK)[8 * BLOCK..]), next());
     link.cut.shutdown(std::net::Shutdown::Both).unwrap();
     let len = (12 * BLOCK) as u64;
-    let remote = link.remote_session.remote();
+    let remote = link.source.backend();
     let error = replica
         .append_remote(remote, len, None, &next, &work())
         .unwrap_err();
@@ -460,9 +462,8 @@ fn append_remote(
 ) -> Result<(Appended, diskdelta::Hash)> {
     let (line, next) = (Line::to(bytes), next());
     let len = bytes.len() as u64;
-    let appended =
-        replica.append_remote(line.remote_session.remote(), len, changed, &next, &work())?;
-    line.remote_session.end()?;
+    let appended = replica.append_remote(line.source.backend(), len, changed, &next, &work())?;
+    line.source.backend().finish()?;
     line.agent.join().unwrap().unwrap();
     let manifest = manifest::Manifest::from_storage(next, &diskdelta::Limits::default())?;
     Ok((appended, manifest.root()))
@@ -470,7 +471,7 @@ fn append_remote(
 
 /// A disk at the other end of a line of this host.
 struct Line {
-    remote_session: RemoteSession,
+    source: Source,
     agent: JoinHandle<Result<Served>>,
     cut: UnixStream,
     _file: tempfile::NamedTempFile,
@@ -486,16 +487,10 @@ impl Line {
         let agent = std::thread::spawn(move || serve(reader, there, &options, &work()));
         let reader = here.try_clone().unwrap();
         let client = Client::new(reader, here, &LineOptions::default(), &work()).unwrap();
-        let job = Job {
-            path: file.path().as_os_str().as_bytes().to_vec(),
-            format: Some(Format::Raw),
-            target: None,
-            live: false,
-            marker_is_data: false,
-            read_holes: false,
-        };
+        let image = ImageOptions::default().with_format(Format::Raw);
+        let source = client.open(file.path(), &image, &SourceOptions::default(), &work());
         Line {
-            remote_session: client.open_source(&job, &work()).unwrap(),
+            source: source.unwrap(),
             agent,
             cut,
             _file: file,

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("random", "error"),
     ("setters", ""),
     ("ration", ""),
+    ("location", "text error"),
     ("limits", "setters"),
     ("units", "error"),
     ("progress", "error ration"),
@@ -45,23 +46,24 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "remote",
-        "text error location hash random setters ration limits units progress storage image manifest diff \
-         delta sync",
+        "text error location hash random setters ration limits units progress storage image \
+         manifest diff delta sync",
     ),
+    ("api", "error location progress storage image sync remote"),
     (
         "failback",
-        "text error location hash random setters limits units progress storage image manifest diff delta \
-         journal sync replica remote",
+        "text error location hash random setters limits units progress storage image manifest \
+         diff delta journal sync replica remote api",
     ),
     (
         "cli",
-        "text error location hash limits units progress storage image manifest diff delta journal sync replica \
-         remote failback",
+        "text error location hash limits units progress storage image manifest diff delta journal \
+         sync replica remote api failback",
     ),
 ];
 
 /// How many files of a top folder still import each other in circles.
-const CIRCLES: &[(&str, usize)] = &[("cli", 17), ("failback", 17), ("remote", 10), ("sync", 18)];
+const CIRCLES: &[(&str, usize)] = &[("cli", 17), ("failback", 16), ("remote", 10), ("sync", 14)];
 
 /// Files that are still longer than [`MOST_LINES`].
 const LONG: &[&str] = &[
@@ -73,7 +75,6 @@ const LONG: &[&str] = &[
     "src/replica/chain.rs",
     "src/sync/endpoint/path_target.rs",
     "src/sync/recovery/forget.rs",
-    "src/sync/scan/find.rs",
 ];
 
 /// The most lines of a file before its tests.

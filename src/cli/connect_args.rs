@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::remote::tls::{DialOptions, Identity};
-use crate::remote::{Client, Connection, LineOptions, Retry, ShellOptions};
-use crate::{Error, ErrorKind, RemoteAddress, Work, remote};
+use crate::remote::{ConnectOptions, LineOptions, Retry, ShellOptions};
+use crate::{Error, ErrorKind, RemoteAddress};
 
 use super::args;
 use super::context::Context;
@@ -50,48 +50,33 @@ impl ConnectArgs {
         Retry::new(self.retry)
     }
 
-    /// Reaches the agent at `remote`.
+    /// How the host of `at` is reached.
     ///
     /// # Errors
-    /// Those of [`RemoteAddress::dial`].
-    pub fn dial(
-        &self,
-        remote: &RemoteAddress,
-        context: &Context,
-        work: &Work,
-    ) -> Result<(Client, Connection), Error> {
+    /// `InvalidInput` for a service without a certificate.
+    pub fn options(&self, at: &RemoteAddress, context: &Context) -> Result<ConnectOptions, Error> {
+        let shell = ShellOptions::default()
+            .with_shell(&self.rsh)
+            .with_program(&self.remote_program);
         let line = LineOptions::default()
             .with_silence(self.timeout)
             .with_limit_rate(context.common.limit_rate.unwrap_or(0));
-        let tls = match remote.is_service() {
-            true => Some(self.tls()?),
-            false => None,
+        let tls = match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
+            (Some(cert), Some(key), Some(ca)) => {
+                let options = DialOptions::new(Identity::new(cert, key, ca));
+                Some(options.with_name(self.tls_name.clone()))
+            }
+            _ if at.is_service() => {
+                let what = "a service takes only who has a certificate";
+                return Err(Error::new(ErrorKind::InvalidInput, what)
+                    .advise("give --tls-cert, --tls-key and --tls-ca"));
+            }
+            _ => None,
         };
-        let connect = remote::ConnectOptions::default()
-            .with_shell(self.shell())
+        Ok(ConnectOptions::default()
+            .with_shell(shell)
             .with_tls(tls)
-            .with_line(line);
-        remote.dial(&connect, work)
-    }
-
-    fn shell(&self) -> ShellOptions {
-        ShellOptions::default()
-            .with_shell(&self.rsh)
-            .with_program(&self.remote_program)
-            .with_timeout((self.timeout != LineOptions::default().silence).then_some(self.timeout))
-    }
-
-    fn tls(&self) -> Result<DialOptions, Error> {
-        let (Some(cert), Some(key), Some(ca)) = (&self.tls_cert, &self.tls_key, &self.tls_ca)
-        else {
-            let what = "a service takes only who has a certificate";
-            return Err(Error::new(ErrorKind::InvalidInput, what)
-                .advise("give --tls-cert, --tls-key and --tls-ca"));
-        };
-        let options = DialOptions::new(Identity::new(cert, key, ca));
-        let patience = options.patience.min(self.timeout);
-        Ok(options
-            .with_patience(patience)
-            .with_name(self.tls_name.clone()))
+            .with_line(line)
+            .with_retry(self.retry()))
     }
 }

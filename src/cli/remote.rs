@@ -1,20 +1,18 @@
 //! `diskdelta sync` with one side on another host.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::remote::{Job, TargetJob, Traffic};
-use crate::sync::{HostSource, HostTarget, ManifestCache, SyncReport};
+use crate::sync::{HostSource, HostTarget, ManifestCache, SyncReport, sync};
 use crate::{BlockSize, Error, ErrorKind, RemoteAddress, Work};
 
 use super::Ended;
 use super::context::Context;
 use super::outcome::Failure;
 use super::sync_args::Args;
-use super::sync_report::print_report_across;
+use super::sync_report::print_report;
 
 /// What one attempt comes to.
-type Attempt = Result<(SyncReport, Vec<String>, Traffic), Failure>;
+type Attempt = Result<(SyncReport, Vec<String>), Failure>;
 
 /// Makes a target of this host hold what a source of another one holds.
 pub fn pull(args: &Args, source: &RemoteAddress, target: &Path, context: &Context) -> Ended {
@@ -41,8 +39,8 @@ pub fn push(args: &Args, source: &Path, target: &RemoteAddress, context: &Contex
 
 fn again(args: &Args, context: &Context, attempt: impl FnMut() -> Attempt) -> Ended {
     let retry = args.connect.retry();
-    let (report, warnings, traffic) = retry.run(&context.work, Failure::error, attempt)?;
-    print_report_across(context, &report, &warnings, traffic)
+    let (report, warnings) = retry.run(&context.work, Failure::error, attempt)?;
+    print_report(context, &report, &warnings)
 }
 
 fn pull_once(args: &Args, source: &RemoteAddress, target: &Path, context: &Context) -> Attempt {
@@ -57,24 +55,16 @@ fn pull_once(args: &Args, source: &RemoteAddress, target: &Path, context: &Conte
     context.warn(target.warnings());
     let options = args.sync_options()?;
     let work = unlimited(context);
-    let job = Job {
-        path: source.path().as_os_str().as_bytes().to_vec(),
-        format: args.source_format,
-        target: None,
-        live: false,
-        marker_is_data: context.common.marker_is_data,
-        read_holes: args.reads_holes(),
-    };
-    let (client, mut connection) = args.connect.dial(source, context, &work)?;
-    let pull = client.open_source(&job, &work);
-    let pull = pull.map_err(|error| connection.explain(error))?;
-    let warnings = [pull.warnings(), target.warnings()].concat();
-    context.warn(pull.warnings());
-    let (report, traffic) = pull
-        .sync_onto(target.target(), &options, &work)
-        .map_err(|error| connection.explain(error))
-        .map_err(Failure::onto(&target))?;
-    Ok((report, warnings, traffic))
+    let client = args
+        .connect
+        .options(source, context)?
+        .connect(source, &work)?;
+    let open = context.common.source_options();
+    let source = client.open(source.path(), &args.source_image(), &open, &work)?;
+    let warnings = [source.warnings(), target.warnings()].concat();
+    context.warn(source.warnings());
+    let report = sync(&source, target.target(), &options, &work).map_err(Failure::onto(&target))?;
+    Ok((report, warnings))
 }
 
 fn push_once(args: &Args, source: &Path, target: &RemoteAddress, context: &Context) -> Attempt {
@@ -96,31 +86,15 @@ fn push_once(args: &Args, source: &Path, target: &RemoteAddress, context: &Conte
         }
         None => None,
     };
-    let job = Job {
-        path: target.path().as_os_str().as_bytes().to_vec(),
-        format: args.target_format,
-        target: Some(TargetJob {
-            mode: args.mode,
-            safety: args.safety,
-            verify: args.verify,
-            allocation: args.allocation,
-            create: args.create,
-            align_bytes: args.align.unwrap_or(1),
-            block_size: args.block_size,
-            allow_shrink: args.allow_shrink,
-            allow_larger: args.allow_larger,
-            dry_run: args.dry_run,
-            skip_unreadable: args.skip_unreadable,
-        }),
-        live: false,
-        marker_is_data: false,
-        read_holes: args.holes.read_holes,
-    };
     let work = unlimited(context);
-    let (client, mut connection) = args.connect.dial(target, context, &work)?;
-    let pushed = client.push(&job, &source, cached, &work);
-    let (report, traffic) = pushed.map_err(|error| connection.explain(error))?;
-    Ok((report, warnings, traffic))
+    let client = args
+        .connect
+        .options(target, context)?
+        .connect(target, &work)?;
+    let open = args.target_options(&[], &context.common);
+    let target = client.target(target.path(), &open);
+    let report = target.sync_from(&source.source(), cached, &args.sync_options()?, &work)?;
+    Ok((report, warnings))
 }
 
 /// The line is what a speed limit is for.

@@ -1,6 +1,5 @@
 //! What the commands print of a sync.
 
-use crate::remote::Traffic;
 use crate::sync::{Mode, Outcome, Safety, SyncReport, Verified};
 use crate::units::format_size;
 use serde::Serialize;
@@ -43,25 +42,7 @@ struct Range {
 
 /// Prints what a sync, an applied delta or an undo did.
 pub fn print_report(context: &Context, report: &SyncReport, warnings: &[String]) -> Ended {
-    print_any(context, report, warnings, None)
-}
-
-/// Prints what a sync across hosts did.
-pub fn print_report_across(
-    context: &Context,
-    report: &SyncReport,
-    warnings: &[String],
-    traffic: Traffic,
-) -> Ended {
-    print_any(context, report, warnings, Some(traffic))
-}
-
-fn print_any(
-    context: &Context,
-    report: &SyncReport,
-    warnings: &[String],
-    traffic: Option<Traffic>,
-) -> Ended {
+    let traffic = report.traffic;
     let warnings = &[warnings, &report.notes].concat();
     let unreadable = report.unreadable.iter().map(|range| Range {
         offset: range.start,
@@ -89,14 +70,14 @@ fn print_any(
         received_bytes: traffic.map(|it| it.received_bytes),
         warnings,
     };
-    context.print(&object, || text(report, traffic))?;
+    context.print(&object, || text(report))?;
     Ok(match report.unreadable.is_empty() {
         true => Exit::Done,
         false => Exit::Gaps,
     })
 }
 
-fn text(report: &SyncReport, traffic: Option<Traffic>) -> Vec<String> {
+fn text(report: &SyncReport) -> Vec<String> {
     let size = format_size;
     let disk = size(report.disk_bytes);
     let changed = size(report.changed_bytes);
@@ -125,7 +106,7 @@ fn text(report: &SyncReport, traffic: Option<Traffic>) -> Vec<String> {
         verified_name(report.verified)
     );
     lines.push(how);
-    if let Some(traffic) = traffic {
+    if let Some(traffic) = report.traffic {
         let (sent, received) = (size(traffic.sent_bytes), size(traffic.received_bytes));
         lines.push(format!("{sent} sent, {received} received"));
     }

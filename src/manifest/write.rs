@@ -67,6 +67,11 @@ impl ManifestWriter {
         Self::over(None, disk_len, block_size)
     }
 
+    /// Bytes a block.
+    pub(crate) fn block_size(&self) -> BlockSize {
+        self.shape.block_size
+    }
+
     /// Adds a block that is not zero. Blocks left out are zero.
     ///
     /// # Errors

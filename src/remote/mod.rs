@@ -24,20 +24,20 @@ pub use compare::view::{BlockHashes, View, Windows};
 #[cfg(feature = "failback")]
 pub(crate) use own_directories::{OwnDirectories, lies_within};
 pub use sandbox::{Confined, Root};
-pub use session::client::{Client, RemoteSession};
+pub use session::client::{Client, RemoteTarget};
 pub use session::remote_source::RemoteSource;
 pub use session::run::{Session, Side};
 #[cfg(feature = "failback")]
 pub(crate) use session::serve::refuse;
 pub use session::serve::{DiskService, ServeOptions, Served, serve, serve_with};
 pub use session::source_server::SourceServer;
-pub use transport::connect::{ConnectOptions, Connection};
+pub use transport::connect::ConnectOptions;
 pub use transport::retry::Retry;
 pub use transport::ssh::{Shell, ShellOptions};
 pub use wire::comparison::{
     BlockDiff, BlockPages, Blocks, Children, Data, NewBlock, Pages, Parts, Segments, TruncatedHash,
 };
-pub use wire::connection::{Line, LineWatch, Traffic};
+pub use wire::connection::{Line, LineWatch};
 pub use wire::connection_options::LineOptions;
 pub use wire::format;
 pub use wire::frame::{Frame, FrameDecoder, FrameEncoder};

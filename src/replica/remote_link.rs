@@ -61,19 +61,13 @@ pub(super) fn remote_link(
     let blocks = changed.filter(|_| fits);
     let blocks = blocks.map(|ranges| blocks_of(ranges, base.block_size(), disk_len));
     let target = ManifestImage::of(base, disk_len)?;
+    let options = CompareOptions::default().with_change_map(blocks);
+    let writer_of_next = ManifestWriter::create(next.clone(), disk_len, base.block_size())?;
     source.find(
         Search {
-            target: &target,
-            disk_len,
-            options: &CompareOptions::default().with_change_map(blocks),
             kept: Some(kept).filter(|_| fits),
-            next: Some(ManifestWriter::create(
-                next.clone(),
-                disk_len,
-                base.block_size(),
-            )?),
-            counts_only: false,
-            reads_all: false,
+            next: Some(writer_of_next),
+            ..Search::new(&target, disk_len, &options)
         },
         work,
         &take,

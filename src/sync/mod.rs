@@ -9,6 +9,7 @@ mod options;
 mod recovery;
 mod report;
 mod scan;
+mod source;
 mod verify;
 
 use std::sync::Arc;
@@ -28,7 +29,6 @@ pub use commit::hold::{held_image, hold, release};
 pub use endpoint::path_side::{HostSide, SideDiff};
 pub use endpoint::path_source::HostSource;
 pub use endpoint::path_target::{HostTarget, HostTargetOptions, LOG_DIR};
-pub use endpoint::remote_source::{Claim, REMOTE_BLOCK_BYTES, Search, SourceBackend};
 pub use endpoint::source::Source;
 pub use endpoint::target::Target;
 pub use export::export_delta;
@@ -37,11 +37,13 @@ pub use options::{Mode, Safety, SyncOptions, Verify};
 pub use recovery::forget::{Forgotten, GuardedBytes, forget};
 pub use recovery::pending::{Pending, PendingKind, Standstill, pending, recover_all};
 pub use recovery::recover::{Recovered, discard, recover};
-pub use report::{Outcome, SyncReport, Verified};
+pub use report::{Outcome, SyncReport, Traffic, Verified};
 pub use scan::cache::{CachedSource, ManifestCache, Recording};
 #[cfg(feature = "failback")]
 pub(crate) use scan::estimate::{FULL_FROM_PERCENT_VERIFIED, for_sampled};
 pub use scan::estimate::{Sample, sample};
+pub use source::backend::{Claim, REMOTE_BLOCK_BYTES, Search, SourceBackend};
+pub(crate) use source::checked::TargetCheck;
 
 /// Makes `target` hold what `source` holds.
 ///
@@ -54,6 +56,25 @@ pub use scan::estimate::{Sample, sample};
 /// `InvalidInput` for lengths or options that do not fit; `Incomplete`; `NoSpace`; `Unreadable` and
 /// `SourceChanged` for the source; `VerifyFailed`; `InUse`, `Io`, `Malformed`, `Cancelled`.
 pub fn sync(
+    source: &Source,
+    target: &Target,
+    options: &SyncOptions,
+    work: &Work,
+) -> Result<SyncReport> {
+    let mut done = sync_once(source, target, options, work);
+    if done.is_err() && source.backend.compares_with_more_care(work) {
+        done = sync_once(source, target, options, work);
+    }
+    match done {
+        Ok(mut report) => {
+            report.traffic = source.backend.finish()?;
+            Ok(report)
+        }
+        Err(error) => Err(source.backend.fail(error)),
+    }
+}
+
+fn sync_once(
     source: &Source,
     target: &Target,
     options: &SyncOptions,
@@ -93,10 +114,7 @@ pub fn sync(
         drop_part_of_manifest(&error, target, options);
         way_on(error, target).at_path(target.path())
     })?;
-    report.trusts_manifest |= source
-        .remote
-        .as_ref()
-        .is_some_and(|remote| remote.believes_manifests());
+    report.trusts_manifest |= source.backend.trusts_manifests();
     report.conclude(options);
     if !options.dry_run {
         commit::leftovers::remove(target, work)
@@ -111,7 +129,7 @@ fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
         let what = "there is no target yet that could be held";
         return Err(Error::new(ErrorKind::InvalidInput, what));
     }
-    let source = run.source.image.info();
+    let source = run.source.info();
     let create = run
         .target
         .create_options(&source, None, run.source.disk_len());
@@ -119,7 +137,7 @@ fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
     marker::in_data::refuse_source(run, None)?;
     commit::precheck::for_copy(run, None)?;
     if run.options.dry_run {
-        let mut report = run.would_create()?;
+        let mut report = scan::dry_run::would_create(run)?;
         report.notes.extend(note);
         return Ok(report);
     }
@@ -181,9 +199,9 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
             image::open_storage(storage.clone(), target.format(), target.image_options())?
         }
     };
-    let note = scan::sectors::compare(&run.source.image.info(), old.info().sector_bytes)?;
-    // What comes from another host is looked at as it is logged or copied, or else beforehand.
-    if run.source.remote.is_none() || in_place {
+    let note = scan::sectors::compare(&run.source.info(), old.info().sector_bytes)?;
+    // What cannot be read directly is looked at as it is logged or copied, or else beforehand.
+    if run.source.image().is_some() || in_place {
         marker::in_data::refuse_source(run, Some(&*old))?;
     }
     let (mode, reason) = match run.options.mode {
@@ -216,7 +234,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         commit::precheck::outputs(run)?;
     }
     if run.options.dry_run {
-        let mut report = run.would_change(&*old, mode, reason)?;
+        let mut report = scan::dry_run::would_change(run, &*old, mode, reason)?;
         if replaces && !carries {
             report.safety = Safety::Atomic;
         }
@@ -231,7 +249,7 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     }
     let mut report = match (mode, run.options.safety) {
         _ if replaces && !carries => {
-            let mut looked = run.would_change(&*old, Mode::Full, String::new())?;
+            let mut looked = scan::dry_run::would_change(run, &*old, Mode::Full, String::new())?;
             looked.safety = Safety::Atomic;
             match looked.outcome {
                 Outcome::Identical => Ok(looked),
@@ -276,7 +294,7 @@ fn refuse_own_source(source: &Source, target: &dyn Storage) -> Result<()> {
     let Some(target) = target.host_file()? else {
         return Ok(());
     };
-    let mut files = source.image.files()?.into_iter();
+    let mut files = source.files()?.into_iter();
     files.try_for_each(|file| refuse_overlap(&file, &target))
 }
 

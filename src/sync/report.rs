@@ -41,6 +41,15 @@ pub enum Verified {
     All,
 }
 
+/// What went over a connection, framing counted, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// To the other end.
+    pub sent_bytes: u64,
+    /// From it.
+    pub received_bytes: u64,
+}
+
 /// What a sync did. Byte counts are guest bytes unless said otherwise.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -81,6 +90,8 @@ pub struct SyncReport {
     pub notes: Vec<String>,
     /// How long it took.
     pub elapsed: Duration,
+    /// What went over the connection to another host, where there was one.
+    pub traffic: Option<Traffic>,
     /// Whether a manifest stood for reading source or target.
     pub(crate) trusts_manifest: bool,
 }
@@ -132,6 +143,7 @@ impl SyncReport {
             root: None,
             notes: Vec::new(),
             elapsed: Duration::ZERO,
+            traffic: None,
             trusts_manifest: false,
         }
     }

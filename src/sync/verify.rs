@@ -50,11 +50,9 @@ fn equal(run: &Run<'_>, target: &dyn Image, ranges: Option<Vec<Range<u64>>>) -> 
         .at_offset(difference.offset)
         .advise("sync again; if it comes back, the target's medium or the source is failing"))
     });
-    match compared {
-        // A source that was written to meanwhile is no fault of the target.
-        Err(error) if error.kind() == ErrorKind::VerifyFailed && run.source.remote.is_none() => {
-            Err(run.check_source().err().unwrap_or(error))
-        }
-        compared => compared.map(drop),
-    }
+    // A source that was written to meanwhile is no fault of the target.
+    let kinds = [ErrorKind::VerifyFailed];
+    compared
+        .map(drop)
+        .map_err(|error| run.or_change_behind(error, &kinds))
 }

@@ -27,7 +27,7 @@ impl FakeRemote {
     pub fn source(bytes: &[u8], believes: bool) -> Source {
         let storage = Arc::new(MemoryStorage::new("remote", bytes.to_vec()));
         let image = Raw::open(storage).unwrap();
-        Source::remote(Arc::new(FakeRemote { image, believes }))
+        Source::from_backend(Arc::new(FakeRemote { image, believes }))
     }
 }
 
@@ -64,6 +64,7 @@ impl SourceBackend for FakeRemote {
     fn everything(
         &self,
         disk_len: u64,
+        _block_size: BlockSize,
         work: &Work,
         visit: &(dyn Fn(Difference<'_>) -> diskdelta::Result<()> + Sync),
     ) -> diskdelta::Result<(CompareReport, Hash)> {
@@ -78,8 +79,16 @@ impl SourceBackend for FakeRemote {
         Ok((report, root_of(&self.image, block, work)?))
     }
 
-    fn believes_manifests(&self) -> bool {
+    fn root(&self, _: u64, block_size: BlockSize, work: &Work) -> diskdelta::Result<Hash> {
+        root_of(&self.image, block_size, work)
+    }
+
+    fn trusts_manifests(&self) -> bool {
         self.believes
+    }
+
+    fn block_size(&self) -> Option<BlockSize> {
+        BlockSize::new(REMOTE_BLOCK_BYTES).ok()
     }
 
     fn confirm(

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use diskdelta::remote::{
     Client, ConnectOptions, FrameEncoder, Line, LineOptions, Message, ShellOptions, serve,
 };
-use diskdelta::sync::SyncOptions;
+use diskdelta::sync::{SyncOptions, sync};
 use diskdelta::{CancelToken, ErrorKind, RemoteAddress};
 
-use crate::lines::{Lab, job, work};
+use crate::lines::{Lab, open, work};
 
 fn lines(options: &LineOptions) -> (Line, UnixStream) {
     let (here, there) = UnixStream::pair().unwrap();
@@ -179,8 +179,8 @@ fn twenty_syncs_over_cloned_sockets_leave_no_thread_and_no_descriptor() {
         let client = Client::new(here.try_clone().unwrap(), here, &line, &work()).unwrap();
         lab.disk("old.raw", 50, round + 2);
         let target = lab.target("old.raw");
-        let pull = client.open_source(&job("new.raw", None), &work()).unwrap();
-        let synced = pull.sync_onto(target.target(), &SyncOptions::default(), &work());
+        let source = open(client, "new.raw").unwrap();
+        let synced = sync(&source, target.target(), &SyncOptions::default(), &work());
         synced.unwrap();
         drop(agent.join().unwrap().unwrap());
     };
@@ -261,7 +261,7 @@ fn a_shell_that_leaves_a_process_with_its_streams_behind_leaves_nothing_here() {
     let dial = &|name: &str, text: &str, part: &str| {
         let begun = Instant::now();
         let connect = script(&lab, name, text);
-        let error = place.dial(&connect, &work()).err().unwrap();
+        let error = connect.connect(&place, &work()).err().unwrap();
         assert!(error.to_string().contains(part), "{text}: {error}");
         assert!(begun.elapsed() < Duration::from_secs(20), "{text}");
     };

@@ -3,10 +3,12 @@
 use std::fs;
 use std::os::unix::net::UnixStream;
 
+use diskdelta::image::ImageOptions;
 use diskdelta::remote::{
     Client, FrameEncoder, Hello, Job, LineOptions, Message, ServeOptions, serve,
 };
-use diskdelta::sync::SyncOptions;
+use diskdelta::storage::SourceOptions;
+use diskdelta::sync::{HostTargetOptions, SyncOptions, sync};
 use diskdelta::{ErrorKind, Result};
 
 use crate::ended::alone;
@@ -45,28 +47,21 @@ fn an_agent_reads_the_holes_of_its_source_and_of_its_target_where_a_job_asks_for
     for (asked, served) in [(false, false), (true, false), (false, true)] {
         let options = || lab.serve().with_read_holes(served);
         let what = format!("asked {asked}, served {served}");
-        let wanted = |path: &str, target| Job {
-            read_holes: asked,
-            ..job(path, target)
-        };
+        let image = ImageOptions::default().with_read_holes(asked);
         let begun = read_bytes();
-        let pull = dial(options()).unwrap();
-        let pull = pull.open_source(&wanted("new.raw", None), &work()).unwrap();
+        let client = dial(options()).unwrap();
+        let source = client.open("new.raw", &image, &SourceOptions::default(), &work());
         let target = lab.target("old.raw");
-        pull.sync_onto(target.target(), &SyncOptions::default(), &work())
-            .unwrap();
+        let sync_options = SyncOptions::default();
+        sync(&source.unwrap(), target.target(), &sync_options, &work()).unwrap();
         drop(target);
         let pulled = read_bytes() - begun;
         let begun = read_bytes();
-        let source = lab.source("new.raw");
-        let push = dial(options()).unwrap();
-        push.push(
-            &wanted("old.raw", Some(target_job())),
-            &source,
-            None,
-            &work(),
-        )
-        .unwrap();
+        let source = lab.source("new.raw").source();
+        let target = HostTargetOptions::default().with_image(image);
+        let target = dial(options()).unwrap().target("old.raw", &target);
+        let synced = target.sync_from(&source, None, &sync_options, &work());
+        synced.unwrap();
         let pushed = read_bytes() - begun;
         for read in [pulled, pushed] {
             match asked || served {
@@ -95,11 +90,9 @@ fn an_agent_that_cannot_read_holes_is_not_taken_for_one_that_did() {
     std::io::Write::write_all(&mut &there, &hello).unwrap();
     let reader = here.try_clone().unwrap();
     let client = Client::new(reader, here, &LineOptions::default(), &work()).unwrap();
-    let job = Job {
-        read_holes: true,
-        ..job("new.raw", None)
-    };
-    let error = client.open_source(&job, &work()).err().unwrap();
+    let image = ImageOptions::default().with_read_holes(true);
+    let source = client.open("new.raw", &image, &SourceOptions::default(), &work());
+    let error = source.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("same version"), "{error}");
 }

@@ -13,12 +13,12 @@ use std::time::Duration;
 use diskdelta::image::ImageOptions;
 use diskdelta::remote::{
     Claims, Client, Fault, FrameEncoder, Hello, Job, Line, LineOptions, Message, RemoteSource,
-    ServeOptions, Served, Session, Side, SourceServer, TargetJob, Traffic, serve,
+    ServeOptions, Served, Session, Side, SourceServer, TargetJob, serve,
 };
-use diskdelta::storage::{Allocation, SourceOptions};
+use diskdelta::storage::{Allocation, SourceOptions, TargetOptions};
 use diskdelta::sync::{
-    HostSource, HostTarget, HostTargetOptions, Mode, Outcome, Safety, SyncOptions, SyncReport,
-    Verified, Verify,
+    HostSource, HostTarget, HostTargetOptions, Mode, Outcome, Safety, Source, SyncOptions,
+    SyncReport, Traffic, Verified, Verify, sync,
 };
 use diskdelta::{BlockSize, ErrorKind, Limits, Result, Work};
 
@@ -168,6 +168,28 @@ pub fn target_job() -> TargetJob {
     }
 }
 
+/// The image at `path` of an agent, as a source.
+pub fn open(client: Client, path: &str) -> Result<Source> {
+    let (image, options) = (ImageOptions::default(), SourceOptions::default());
+    client.open(path, &image, &options, &work())
+}
+
+/// Has an agent make its target at `path` hold what `source` holds.
+pub fn push_over(
+    client: Client,
+    source: &HostSource,
+    path: &str,
+    how: TargetJob,
+) -> Result<(SyncReport, Traffic)> {
+    let target = HostTargetOptions::default()
+        .with_create(how.create)
+        .with_align_bytes(how.align_bytes)
+        .with_open(TargetOptions::default().with_allocation(how.allocation));
+    let target = client.target(path, &target);
+    let report = target.sync_from(&source.source(), None, &how.sync_options(), &work())?;
+    Ok((report.clone(), report.traffic.unwrap()))
+}
+
 pub fn pull(
     lab: &Lab,
     from: &str,
@@ -177,9 +199,9 @@ pub fn pull(
 ) -> Result<(SyncReport, Traffic)> {
     let (client, agent) = dial(lab.serve().with_read_only(true), most);
     let target = lab.target(onto);
-    let report = client
-        .and_then(|client| client.open_source(&job(from, None), &work()))
-        .and_then(|pull| pull.sync_onto(target.target(), options, &work()));
+    let source = client.and_then(|client| open(client, from));
+    let report = source.and_then(|source| sync(&source, target.target(), options, &work()));
+    let report = report.map(|report| (report.clone(), report.traffic.unwrap()));
     drop(agent.join().unwrap());
     report
 }
@@ -193,7 +215,7 @@ pub fn push(
 ) -> Result<(SyncReport, Traffic)> {
     let (client, agent) = dial(lab.serve(), most);
     let source = lab.source(from);
-    let report = client?.push(&job(onto, Some(how)), &source, None, &work());
+    let report = push_over(client?, &source, onto, how);
     drop(agent.join().unwrap());
     report
 }
@@ -351,10 +373,7 @@ fn an_agent_that_only_reads_writes_nothing_and_none_serves_what_lies_outside() {
     let before = fs::read(lab.path("old.raw")).unwrap();
     let (client, agent) = dial(lab.serve().with_read_only(true), i64::MAX);
     let source = lab.source("new.raw");
-    let error = client
-        .unwrap()
-        .push(&job("old.raw", Some(target_job())), &source, None, &work())
-        .unwrap_err();
+    let error = push_over(client.unwrap(), &source, "old.raw", target_job()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("only reads"), "{error}");
     assert!(matches!(agent.join().unwrap().unwrap(), Served::Refused(_)));
@@ -411,20 +430,12 @@ fn no_job_names_a_file_that_syncs_make_for_themselves() {
                 .with_manifest_cache(Some(lab.path("own")));
             let (client, agent) = dial(serve.clone(), i64::MAX);
             let source = lab.source("log.raw");
-            let error = client
-                .unwrap()
-                .push(&job(&path, Some(target_job())), &source, None, &work())
-                .unwrap_err();
+            let error = push_over(client.unwrap(), &source, &path, target_job()).unwrap_err();
             // A link that leads nowhere yet is refused as one that leads outside.
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{path}: {error}");
             drop(agent.join().unwrap());
             let (client, agent) = dial(serve, i64::MAX);
-            assert!(
-                client
-                    .unwrap()
-                    .open_source(&job(&path, None), &work())
-                    .is_err()
-            );
+            assert!(open(client.unwrap(), &path).is_err());
             drop(agent.join().unwrap());
         }
     }
@@ -481,14 +492,10 @@ fn differences_that_short_hashes_hid_are_found_with_long_ones_in_the_same_run() 
     lab.disk("new.raw", 1600, 1);
     lab.disk("old.raw", 1600, 2);
     let report = with_remote(lab.source("new.raw"), true, |remote| {
-        let remote = Arc::new(remote.with_hash_len(1));
+        let source = remote.for_client().with_hash_len(1).into_source();
         let target = lab.target("old.raw");
         let options = SyncOptions::default().with_mode(Mode::Delta);
-        let report = remote
-            .sync_onto(target.target(), &options, &work())
-            .unwrap();
-        remote.end(None).unwrap();
-        report
+        sync(&source, target.target(), &options, &work()).unwrap()
     });
     assert!(lab.same("new.raw", "old.raw"));
     assert!(report.resumed_bytes > 0, "nothing was missed at first");
@@ -508,9 +515,9 @@ fn a_source_that_is_written_to_meanwhile_leaves_an_atomic_target_untouched() {
     file.write_all_at(b"changed", 5000).unwrap();
     drop(file);
     let error = with_remote(source, true, |remote| {
-        let remote = Arc::new(remote);
+        let source = remote.into_source();
         let target = lab.target("old.raw");
-        let done = remote.sync_onto(target.target(), &SyncOptions::default(), &work());
+        let done = sync(&source, target.target(), &SyncOptions::default(), &work());
         done.unwrap_err()
     });
     assert_eq!(error.kind(), ErrorKind::SourceChanged, "{error}");

@@ -4,31 +4,26 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 
-use diskdelta::image::Format;
+use diskdelta::image::{Format, ImageOptions};
 use diskdelta::remote::{
-    Capacity, Children, Client, Endpoint, Job, Line, LineOptions, Message, Opened, Output,
-    RemoteSession, RootPeer, Segments, ServeOptions, Session, Side, serve,
+    Capacity, Children, Client, Endpoint, Line, LineOptions, Message, Opened, Output, RootPeer,
+    Segments, ServeOptions, Session, Side, serve,
 };
+use diskdelta::storage::SourceOptions;
+use diskdelta::sync::Source;
 use diskdelta::{BlockSize, ErrorKind, Result, manifest};
 
-use crate::lines::{Lab, job, work};
+use crate::lines::{Lab, open, work};
 
-fn remote_session(
-    lab: &Lab,
-    options: ServeOptions,
-    name: &str,
-    live: bool,
-) -> Result<RemoteSession> {
+fn remote_session(lab: &Lab, options: ServeOptions, name: &str, live: bool) -> Result<Source> {
     let (here, there) = UnixStream::pair().unwrap();
     let options = options.with_root(Some(lab.path("")));
     let reader = there.try_clone().unwrap();
     std::thread::spawn(move || drop(serve(reader, there, &options, &work())));
     let (reader, line) = (here.try_clone().unwrap(), LineOptions::default());
-    let job = Job {
-        live,
-        ..job(name, None)
-    };
-    Client::new(reader, here, &line, &work())?.open_source(&job, &work())
+    let options = SourceOptions::default().with_allow_writers(live);
+    let client = Client::new(reader, here, &line, &work())?;
+    client.open(name, &ImageOptions::default(), &options, &work())
 }
 
 #[test]
@@ -53,15 +48,14 @@ fn a_root_is_that_of_the_bytes_and_brings_none_of_them_over_the_line() {
         let len = same.image().disk_len();
         let remote_session =
             remote_session(&lab, ServeOptions::default(), "disk.raw", false).unwrap();
-        let root = remote_session.remote().root(len, &work()).unwrap();
-        // And once more in the same session.
-        assert_eq!(remote_session.remote().root(len, &work()).unwrap(), root);
         let block = BlockSize::default();
+        let root = remote_session.root(len, block, &work()).unwrap();
+        // And once more in the same session.
+        assert_eq!(remote_session.root(len, block, &work()).unwrap(), root);
         let expected = manifest::root_of(&**same.image(), block, &work()).unwrap();
         assert_eq!(root, expected, "{name}");
-        let traffic = remote_session.remote().traffic();
+        let traffic = remote_session.backend().finish().unwrap().unwrap();
         assert!(traffic.received_bytes < 2000, "{traffic:?}");
-        remote_session.end().unwrap();
     }
 }
 
@@ -93,8 +87,8 @@ fn a_root_is_never_asked_of_a_manifest_that_stands_for_reading() {
     });
     let (reader, line) = (here.try_clone().unwrap(), LineOptions::default());
     let client = Client::new(reader, here, &line, &work()).unwrap();
-    let remote_session = client.open_source(&job("disk", None), &work()).unwrap();
-    let root = remote_session.remote().root(5000, &work()).unwrap();
+    let source = open(client, "disk").unwrap();
+    let root = source.root(5000, BlockSize::default(), &work()).unwrap();
     assert_eq!(*root.as_bytes(), [9; 32]);
     let asked = agent.join().unwrap();
     assert!(!asked.from_manifest && !asked.counts_only);
@@ -109,8 +103,8 @@ fn a_source_that_somebody_writes_to_is_looked_at_but_not_copied() {
     let error = remote_session(&lab, ServeOptions::default(), "disk.raw", false).err();
     assert_eq!(error.unwrap().kind(), ErrorKind::InUse);
     let remote_session = remote_session(&lab, ServeOptions::default(), "disk.raw", true).unwrap();
-    assert_eq!(remote_session.remote().opened().disk_len, 800 * 4096);
-    remote_session.end().unwrap();
+    assert_eq!(remote_session.disk_len(), 800 * 4096);
+    remote_session.backend().finish().unwrap();
     drop(holder);
 }
 

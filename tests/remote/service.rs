@@ -10,14 +10,14 @@ use std::time::Duration;
 use diskdelta::remote::tls::{
     DialOptions, Identity, Service, ServiceEvent, ServiceOptions, TlsLine,
 };
-use diskdelta::remote::{Client, LineOptions, ServeOptions, Served, Traffic};
-use diskdelta::sync::{SyncOptions, SyncReport};
+use diskdelta::remote::{Client, LineOptions, ServeOptions, Served};
+use diskdelta::sync::{SyncOptions, SyncReport, Traffic, sync};
 use diskdelta::{CancelToken, RemoteAddress, Result};
 
 use rcgen::CertificateParams;
 
 use crate::certificates::{Authority, Valid};
-use crate::lines::{Lab, job, target_job, work};
+use crate::lines::{Lab, open, push_over, target_job, work};
 
 /// Certificates of all kinds: those of `ca` are good, but for their dates.
 pub struct Papers {
@@ -165,14 +165,15 @@ impl Dialler {
     pub fn pull(&self, lab: &Lab, from: &str, onto: &str) -> Result<(SyncReport, Traffic)> {
         let target = lab.target(onto);
         let (client, _line) = self.dial()?;
-        let pull = client.open_source(&job(from, None), &work())?;
-        pull.sync_onto(target.target(), &SyncOptions::default(), &work())
+        let source = open(client, from)?;
+        let report = sync(&source, target.target(), &SyncOptions::default(), &work())?;
+        Ok((report.clone(), report.traffic.unwrap()))
     }
 
     pub fn push(&self, lab: &Lab, from: &str, onto: &str) -> Result<(SyncReport, Traffic)> {
         let source = lab.source(from);
         let (client, _line) = self.dial()?;
-        client.push(&job(onto, Some(target_job())), &source, None, &work())
+        push_over(client, &source, onto, target_job())
     }
 }
 

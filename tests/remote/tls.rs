@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use diskdelta::remote::tls::{Identity, Service};
 use diskdelta::remote::{LineOptions, Retry};
-use diskdelta::sync::Outcome;
+use diskdelta::sync::{Outcome, sync};
 use diskdelta::{Error, ErrorKind};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};
 
-use crate::lines::{Lab, work};
+use crate::lines::{Lab, open, work};
 use crate::service::{Dialler, Papers, Running, bytes, lab, serving};
 
 fn start(papers: &Papers, lab: &Lab) -> Running {
@@ -543,8 +543,7 @@ fn a_service_that_is_stopped_ends_its_sessions() {
     service.cancel.cancel();
     service.ended();
     service.says("ended: cancelled");
-    let job = crate::lines::job("new.raw", None);
-    assert!(client.open_source(&job, &work()).map(drop).is_err());
+    assert!(open(client, "new.raw").is_err());
     assert!(alice.dial().is_err());
 }
 
@@ -556,11 +555,10 @@ fn a_session_that_takes_too_long_is_ended_and_told_so() {
     let service = Running::start(&papers.of("server", "ca"), options);
     let alice = service.dialler(papers.of("alice", "ca"));
     let (client, _line) = alice.dial().unwrap();
-    let job = crate::lines::job("new.raw", None);
-    let pull = client.open_source(&job, &work()).unwrap();
+    let source = open(client, "new.raw").unwrap();
     service.says("ended: this session took more than 3 s");
     let target = lab.target("here.raw");
-    let done = pull.sync_onto(target.target(), &Default::default(), &work());
+    let done = sync(&source, target.target(), &Default::default(), &work());
     let error = done.unwrap_err().to_string();
     assert!(
         error.contains("took more than 3 s, all that it is given"),
@@ -579,8 +577,7 @@ fn a_client_that_wants_nothing_is_sent_away_however_alive_it_is() {
     alice.line = line;
     let (client, _line) = alice.dial().unwrap();
     service.says("gave nothing but signs of life for 3 s while its job was awaited");
-    let job = crate::lines::job("new.raw", None);
-    let error = client.open_source(&job, &work()).map(drop).unwrap_err();
+    let error = open(client, "new.raw").map(drop).unwrap_err();
     assert!(
         error.to_string().contains("nothing but signs of life"),
         "{error}"

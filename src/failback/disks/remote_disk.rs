@@ -1,48 +1,34 @@
 //! A disk on another host, as it is reached from here.
 
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::agent::CallbackSource;
 use super::disk_state::nothing;
 use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::plan;
 use crate::hash::Hash;
-use crate::image::{Format, Image};
+use crate::image::{Format, Image, ImageOptions};
 use crate::location::RemoteAddress;
 use crate::manifest::{KeptManifest, RangeSet};
 use crate::progress::Work;
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
-use crate::remote::{
-    ConnectOptions, Connection, Job, LineOptions, RemoteSession, Session, ShellOptions,
-};
+use crate::remote::{ConnectOptions, LineOptions, ShellOptions};
 use crate::replica::{Appended, Changed, Replica};
-use crate::storage::Storage;
-use crate::sync::{REMOTE_BLOCK_BYTES, Search, SourceBackend, SyncOptions, SyncReport, Target};
+use crate::storage::{SourceOptions, Storage};
+use crate::sync::{
+    REMOTE_BLOCK_BYTES, Search, Source, SourceBackend, SyncOptions, SyncReport, Target, sync,
+};
 use crate::units::BlockSize;
 
 /// A disk on another host, open there. One thing is done with it.
 pub(super) struct RemoteDisk {
-    /// Before what is behind it: the line ends first.
-    remote_session: Mutex<Option<RemoteSession>>,
-    behind: Behind,
-    disk_len: u64,
-}
-
-/// What the line to a disk belongs to.
-enum Behind {
-    /// Nothing else.
-    Own {
-        connection: Box<Mutex<Connection>>,
-        place: String,
-    },
-    /// A disk agent, which uses it again.
-    Agent(Arc<CallbackSource>),
+    pub source: Source,
+    /// Where it is, for errors.
+    place: Option<String>,
 }
 
 /// What a sample across the line has found.
@@ -71,59 +57,40 @@ impl RemoteDisk {
         live: bool,
         work: &Work,
     ) -> Result<Self> {
-        let named = |error: Error| error.at_path(at.to_string());
-        let (client, mut connection) = at.dial(connect, work).map_err(named)?;
-        let job = Job {
-            path: at.path().as_os_str().as_bytes().to_vec(),
-            format: Some(format),
-            target: None,
-            live,
-            marker_is_data: false,
-            read_holes: false,
-        };
-        let remote_session = client.open_source(&job, work);
-        let remote_session = remote_session.map_err(|error| named(connection.explain(error)))?;
+        let image = ImageOptions::default().with_format(format);
+        let options = SourceOptions::default().with_allow_writers(live);
+        let client = connect.connect(at, work);
+        let source = client.and_then(|client| client.open(at.path(), &image, &options, work));
         Ok(RemoteDisk {
-            disk_len: remote_session.remote().opened().disk_len,
-            remote_session: Mutex::new(Some(remote_session)),
-            behind: Behind::Own {
-                connection: Box::new(Mutex::new(connection)),
-                place: at.to_string(),
-            },
+            source: source.map_err(|error| error.at_path(at.to_string()))?,
+            place: Some(at.to_string()),
         })
     }
 
     /// A disk that the end which dialled a disk agent answers for.
-    pub fn over_callback(
-        remote_session: RemoteSession,
-        callback_source: Arc<CallbackSource>,
-    ) -> Self {
+    pub fn over(source: Source) -> Self {
         RemoteDisk {
-            disk_len: remote_session.remote().opened().disk_len,
-            remote_session: Mutex::new(Some(remote_session)),
-            behind: Behind::Agent(callback_source),
+            source,
+            place: None,
         }
     }
 
     /// Length of the disk in bytes.
     pub fn disk_len(&self) -> u64 {
-        self.disk_len
+        self.source.disk_len()
     }
 
     /// Makes `target` hold what the disk holds.
     ///
     /// # Errors
-    /// Those of [`RemoteSession::sync_onto`].
+    /// Those of [`sync`].
     pub fn sync_onto(
         &self,
         target: &Target,
         options: &SyncOptions,
         work: &Work,
     ) -> Result<SyncReport> {
-        let (done, session) = self.take()?.sync_and_leave(target, options, work);
-        self.give_back(session);
-        done.map(|(report, _)| report)
-            .map_err(|error| self.explain(error))
+        sync(&self.source, target, options, work).map_err(|error| self.named(error))
     }
 
     /// Adds what the disk holds to a replica.
@@ -138,9 +105,7 @@ impl RemoteDisk {
         next: &Arc<dyn Storage>,
         work: &Work,
     ) -> Result<Appended> {
-        self.with(|remote_session| {
-            replica.append_remote(remote_session.remote(), disk_len, changed, next, work)
-        })
+        self.with(|source| replica.append_remote(source, disk_len, changed, next, work))
     }
 
     /// The root of all that the disk holds, which is read whole at its host.
@@ -148,15 +113,8 @@ impl RemoteDisk {
     /// # Errors
     /// `Unsupported` for roots over other blocks; those of the disk and of the line.
     pub fn root(&self, disk_len: u64, block_size: BlockSize, work: &Work) -> Result<Hash> {
-        if block_size.bytes() != REMOTE_BLOCK_BYTES {
-            let what = "a root over other blocks does not go with a disk on another host";
-            return Err(self.explain(Error::new(ErrorKind::Unsupported, what)));
-        }
-        self.with(|remote_session| {
-            remote_session
-                .remote()
-                .root(disk_len.max(self.disk_len), work)
-        })
+        let disk_len = disk_len.max(self.disk_len());
+        self.with(|source| source.root(disk_len, block_size, work))
     }
 
     /// Looks at blocks spread evenly over the disk, and compares them with those of `target`, for
@@ -170,22 +128,17 @@ impl RemoteDisk {
         held: Option<&KeptManifest>,
         work: &Work,
     ) -> Result<RemoteSample> {
-        let ranges = spread(self.disk_len);
+        let ranges = spread(self.disk_len());
         let looked = ranges.iter().map(|range| range.end - range.start).sum();
         let options = CompareOptions::default().with_change_map(Some(ranges));
-        let nothing = nothing(self.disk_len)?;
-        self.with(|remote_session| {
-            let remote = remote_session.remote();
+        let nothing = nothing(self.disk_len())?;
+        self.with(|source| {
             let begun = Instant::now();
-            let counted = remote.find(
+            let counted = source.find(
                 Search {
-                    target: target.unwrap_or(&*nothing),
-                    disk_len: self.disk_len,
-                    options: &options,
                     kept: held,
-                    next: None,
                     counts_only: true,
-                    reads_all: false,
+                    ..Search::new(target.unwrap_or(&*nothing), self.disk_len(), &options)
                 },
                 work,
                 &|_| Ok(()),
@@ -193,7 +146,7 @@ impl RemoteDisk {
             let compared = begun.elapsed();
             let begun = Instant::now();
             let data = AtomicU64::new(0);
-            let moved = remote.compare(&*nothing, self.disk_len, &options, work, &|difference| {
+            let moved = source.compare(&*nothing, self.disk_len(), &options, work, &|difference| {
                 data.fetch_add(difference.new.len(), Ordering::Relaxed);
                 Ok(())
             });
@@ -220,65 +173,14 @@ impl RemoteDisk {
         self.with(|_| Ok(()))
     }
 
-    fn with<T>(&self, ask: impl FnOnce(&RemoteSession) -> Result<T>) -> Result<T> {
-        let remote_session = self.take()?;
-        let answer = match ask(&remote_session) {
-            Ok(answer) => answer,
-            Err(error) => {
-                if let Behind::Agent(callback_source) = &self.behind {
-                    callback_source.put_back(remote_session.abandon());
-                }
-                return Err(self.explain(error));
-            }
-        };
-        let left = remote_session
-            .leave()
-            .map(|session| self.give_back(session));
-        left.map(|()| answer).map_err(|error| self.explain(error))
+    fn with<T>(&self, ask: impl FnOnce(&dyn SourceBackend) -> Result<T>) -> Result<T> {
+        self.source.ask(ask).map_err(|error| self.named(error))
     }
 
-    /// What is done with the line when nothing more is wanted of the disk.
-    fn give_back(&self, session: Option<Session>) {
-        match (&self.behind, session) {
-            (Behind::Agent(callback_source), session) => callback_source.put_back(session),
-            (Behind::Own { .. }, Some(session)) => session.finish(),
-            (Behind::Own { .. }, None) => {}
-        }
-    }
-
-    fn take(&self) -> Result<RemoteSession> {
-        let mut remote_session = self
-            .remote_session
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        remote_session.take().ok_or_else(|| {
-            let what = "the line to this disk was used already";
-            self.explain(Error::new(ErrorKind::InvalidInput, what))
-        })
-    }
-
-    fn explain(&self, error: Error) -> Error {
-        match &self.behind {
-            Behind::Own { connection, place } => {
-                let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-                connection.explain(error).at_path(place)
-            }
-            Behind::Agent(_) => error,
-        }
-    }
-}
-
-impl Drop for RemoteDisk {
-    /// A disk agent goes on with its line where nothing was done with the disk.
-    fn drop(&mut self) {
-        let remote_session = self
-            .remote_session
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let (Some(remote_session), Behind::Agent(callback_source)) =
-            (remote_session.take(), &self.behind)
-        {
-            callback_source.put_back(remote_session.leave().unwrap_or_default());
+    fn named(&self, error: Error) -> Error {
+        match &self.place {
+            Some(place) => error.at_path(place),
+            None => error,
         }
     }
 }
@@ -291,16 +193,12 @@ pub(super) fn connect_options(plan: &plan::SiteConnectOptions) -> ConnectOptions
     let shell = ShellOptions::default()
         .with_shell(&plan.rsh)
         .with_program(&plan.remote_program)
-        .with_timeout((plan.timeout != LineOptions::default().silence).then_some(plan.timeout))
         .with_keeps_errors(true);
     let connect = ConnectOptions::default().with_shell(shell).with_line(line);
     #[cfg(feature = "tls")]
     let connect = connect.with_tls(plan.tls.as_ref().map(|files| {
         let options = DialOptions::new(Identity::new(&files.cert, &files.key, &files.ca));
-        let patience = options.patience.min(plan.timeout);
-        options
-            .with_patience(patience)
-            .with_name(plan.tls_name.clone())
+        options.with_name(plan.tls_name.clone())
     }));
     connect
 }

@@ -10,7 +10,7 @@ use super::target::TargetPeer;
 use super::target_worker::{TargetWorker, Visit};
 use super::tree::{Tree, TreePeer};
 use super::view::{View, Windows};
-use crate::diff::CompareReport;
+use crate::diff::{CompareReport, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::Image;
@@ -21,7 +21,7 @@ use crate::remote::session::run::Session;
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::format::{LIST_MOST, LONG_HASH_LEN, WINDOWS_MOST};
 use crate::remote::wire::message::{Compare, Message};
-use crate::sync::Search;
+use crate::sync::{Search, TargetCheck};
 
 /// Finds what moves; manifests stand for reading wherever they may.
 ///
@@ -35,7 +35,7 @@ pub(in crate::remote) fn find(
 ) -> Result<(CompareReport, Option<Hash>)> {
     let disk_len = search.disk_len;
     search.options.check(disk_len)?;
-    let session = remote.lock();
+    let session = remote.ask()?;
     let is_wary = remote.is_wary.load(Ordering::Relaxed) || search.reads_all;
     let theirs = remote.opened().has_manifest
         && remote.opened().disk_len == disk_len
@@ -60,6 +60,17 @@ pub(in crate::remote) fn find(
         everything: false,
     };
     remote.believes.fetch_or(theirs, Ordering::Relaxed);
+    // In place, what was written hides what the manifest was wrong about.
+    let check = search
+        .kept
+        .filter(|_| search.reads_all && search.is_logged)
+        .map(|kept| TargetCheck::new(search.target, kept));
+    let visit = &|difference: Difference<'_>| {
+        if let Some(check) = &check {
+            check.check(&difference.range())?;
+        }
+        visit(difference)
+    };
     let mut their_root = None;
     if let Some(known) = known
         .as_ref()
@@ -111,7 +122,7 @@ pub(in crate::remote) fn everything(
     let mut descent = Descent::read(&blank, disk_len, None);
     descent.everything = true;
     descent.sink = Some(&mut zeros);
-    let mut report = descent.run(remote, &remote.lock(), work, visit)?;
+    let mut report = descent.run(remote, &*remote.ask()?, work, visit)?;
     let (handed, root) = zeros.finish()?;
     report.changed_bytes += handed.changed_bytes;
     report.zeroed_bytes += handed.zeroed_bytes;

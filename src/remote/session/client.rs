@@ -1,24 +1,30 @@
-//! The end that dials: a sync whose source, or whose target, is at the other end.
+//! The end that connects: a sync whose source, or whose target, is at the other end.
 
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::remote_source::{RemoteSource, described};
+use super::remote_source::RemoteSource;
 use super::run::{Session, Side};
 use super::source_server::SourceServer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::limits::Limits;
-use crate::progress::{CancelToken, Work};
+use crate::image::ImageOptions;
+use crate::progress::Work;
+use crate::remote::transport::connection::Connection;
 use crate::remote::wire::codec::wrong;
-use crate::remote::wire::connection::{Line, Traffic};
+use crate::remote::wire::connection::Line;
 use crate::remote::wire::connection_options::LineOptions;
 use crate::remote::wire::message::Message;
-use crate::remote::wire::request::{Fault, Job};
-use crate::sync::{CachedSource, HostSource, SyncOptions, SyncReport, Target};
+use crate::remote::wire::request::{Fault, Job, TargetJob};
+use crate::storage::SourceOptions;
+use crate::sync::{CachedSource, HostTargetOptions, Source, SyncOptions, SyncReport};
 
-/// A line to an agent, which waits for a job, but no longer than for an end that is silent.
+/// A connection to an agent, which waits for a job, but no longer than for an end that is silent.
 pub struct Client {
+    /// Before the connection that carries it: the line ends first.
     session: Session,
+    connection: Option<Connection>,
 }
 
 impl Client {
@@ -35,188 +41,185 @@ impl Client {
     ) -> Result<Client> {
         let line = Line::new(reader, writer, options.clone().or_peer("the agent"))?;
         let session = Session::greet(line, Side::Dialler, work.cancel())?;
-        Ok(Client { session })
-    }
-
-    /// Has the agent open the source that `job` names.
-    ///
-    /// # Errors
-    /// Those of the agent; `Unsupported` for an agent that cannot read holes where `job` asks for
-    /// it; `Malformed`, `Io`, `Cancelled`.
-    pub fn open_source(self, job: &Job, work: &Work) -> Result<RemoteSession> {
-        self.refuse_holes(job)?;
-        let mut job = job.clone();
-        // One that does not know of it opens it as if it were to be copied, or says that it cannot.
-        job.live &= self.session.looks();
-        job.marker_is_data &= self.session.reads_markers();
-        self.session.line().send(&Message::Job(Box::new(job)))?;
-        let remote = RemoteSource::open(self.session, &Limits::default(), work.cancel())?;
-        Ok(RemoteSession {
-            remote: Arc::new(remote),
+        Ok(Client {
+            session,
+            connection: None,
         })
     }
 
-    /// The session, where the agent does what it is asked for beside syncs.
+    /// Keeps what carries the connection as long as it is used.
+    #[must_use]
+    pub(in crate::remote) fn over(mut self, connection: Connection) -> Self {
+        self.connection = Some(connection);
+        self
+    }
+
+    /// Has the agent open the image at `path` as the source of one sync. Of the options, the format
+    /// and the reading of holes, and whether others may write to it or its marker is data, go to
+    /// the agent.
+    ///
+    /// # Errors
+    /// Those of the agent; `Unsupported` for an agent that cannot read holes where that is asked
+    /// for; `Malformed`, `Io`, `Cancelled`.
+    pub fn open(
+        mut self,
+        path: impl AsRef<Path>,
+        image: &ImageOptions,
+        options: &SourceOptions,
+        work: &Work,
+    ) -> Result<Source> {
+        let opened = self.ask(&Job {
+            path: path.as_ref().as_os_str().as_bytes().to_vec(),
+            format: image.format,
+            target: None,
+            // An agent that does not know of it opens it as if it were to be copied, or fails.
+            live: options.allow_writers && self.session.looks(),
+            marker_is_data: options.marker_is_data && self.session.reads_markers(),
+            read_holes: image.read_holes,
+        });
+        opened.map_err(|error| explain(&mut self.connection, error))?;
+        let session = Arc::new(self.session);
+        match RemoteSource::over(session, &image.limits, work.cancel()) {
+            Ok(remote) => Ok(remote
+                .for_client()
+                .with_connection(self.connection)
+                .into_source()),
+            Err(error) => Err(explain(&mut self.connection, error)),
+        }
+    }
+
+    /// The target at `path`, which the agent writes.
+    pub fn target(self, path: impl Into<PathBuf>, options: &HostTargetOptions) -> RemoteTarget {
+        RemoteTarget {
+            client: self,
+            path: path.into(),
+            options: options.clone(),
+        }
+    }
+
+    /// The session and what carries it, where the agent looks after disks for a job.
     ///
     /// # Errors
     /// `Unsupported` where it does not.
-    pub fn disk_agent(self) -> Result<Session> {
+    #[cfg(feature = "failback")]
+    pub(crate) fn disk_agent(self) -> Result<(Session, Option<Connection>)> {
         if self.session.has_disk_agent() {
-            return Ok(self.session);
+            return Ok((self.session, self.connection));
         }
         let what = "the diskdelta there can only copy, and does not look after disks for a job";
         Err(Error::new(ErrorKind::Unsupported, what)
             .advise("run the same version of diskdelta on both hosts"))
     }
 
-    fn refuse_holes(&self, job: &Job) -> Result<()> {
-        if !job.read_holes || self.session.reads_holes() {
-            return Ok(());
+    fn ask(&self, job: &Job) -> Result<()> {
+        if job.read_holes && !self.session.reads_holes() {
+            let what = "the diskdelta there takes holes for zeros, and cannot read them";
+            return Err(Error::new(ErrorKind::Unsupported, what)
+                .advise("run the same version of diskdelta on both hosts"));
         }
-        let what = "the diskdelta there takes holes for zeros, and cannot read them";
-        Err(Error::new(ErrorKind::Unsupported, what)
-            .advise("run the same version of diskdelta on both hosts"))
+        let job = Message::Job(Box::new(job.clone()));
+        self.session.line().send(&job)
     }
+}
 
-    /// Makes the target that `job` names hold what `source` holds, as
-    /// [`sync`](crate::sync::sync) does, promises and all; the report is the agent's. `cached` is
-    /// what a cache knows of the source. Also returns what went over the line.
+/// The error of a line that broke, with what is known of the reason.
+fn explain(connection: &mut Option<Connection>, error: Error) -> Error {
+    match connection {
+        Some(connection) => connection.explain(error),
+        None => error,
+    }
+}
+
+/// A target at the other end of a connection, which does one sync.
+pub struct RemoteTarget {
+    client: Client,
+    path: PathBuf,
+    options: HostTargetOptions,
+}
+
+impl RemoteTarget {
+    /// Makes the target hold what `source` holds, as [`sync`](crate::sync::sync) does, promises and
+    /// all; the report is the agent's. `cached` is what a cache knows of the source.
     ///
     /// # Errors
-    /// Those of the agent, of kind `Incomplete` where the target is incomplete now; those of reading
-    /// the source.
-    pub fn push(
+    /// `InvalidInput` for options that only a target of this host can have, and for a source that
+    /// cannot be read from here; those of the agent, of kind `Incomplete` where the target is
+    /// incomplete now; those of reading the source.
+    pub fn sync_from(
         self,
-        job: &Job,
-        source: &HostSource,
+        source: &Source,
         cached: Option<CachedSource>,
+        options: &SyncOptions,
         work: &Work,
-    ) -> Result<(SyncReport, Traffic)> {
-        self.refuse_holes(job)?;
-        self.session
-            .line()
-            .send(&Message::Job(Box::new(job.clone())))?;
-        let source_server = SourceServer {
-            image: source.image().clone(),
+    ) -> Result<SyncReport> {
+        let job = self.job(options)?;
+        let image = source.image().ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidInput,
+                "one of the two must be on this host",
+            )
+            .advise("run it on one of the other two")
+        })?;
+        let server = SourceServer {
+            image: image.clone(),
             check: &|| source.check(),
             warnings: Vec::new(),
             cached,
         };
-        let answered = source_server.answer(&self.session, work);
-        let traffic = self.session.traffic();
+        let mut client = self.client;
+        let answered = client
+            .ask(&job)
+            .and_then(|()| server.answer(&client.session, work));
+        let traffic = client.session.traffic();
         let report = match answered {
             Ok(Some(outcome)) => outcome.report(),
             Ok(None) => Err(wrong("no report")),
             Err(error) => {
-                tell(self.session.line(), &error);
-                Err(error)
-            }
-        };
-        self.session.finish();
-        Ok((report?, traffic))
-    }
-}
-
-/// A source at an agent.
-pub struct RemoteSession {
-    remote: Arc<RemoteSource>,
-}
-
-impl RemoteSession {
-    /// A source that the other end of `session` is about to describe. The line is given back where
-    /// it cannot.
-    ///
-    /// # Errors
-    /// Any, from the other end; `LimitExceeded`, `Malformed`, `Io`, `Cancelled`.
-    pub fn over(
-        session: Session,
-        cancel: &CancelToken,
-    ) -> Result<RemoteSession, (Error, Box<Session>)> {
-        match described(&session, &Limits::default(), cancel) {
-            Ok(opened) => Ok(RemoteSession {
-                remote: Arc::new(RemoteSource::new(session, opened)),
-            }),
-            Err(error) => Err((error, Box::new(session))),
-        }
-    }
-
-    /// What the agent told of the source.
-    pub fn warnings(&self) -> &[String] {
-        &self.remote.opened().warnings
-    }
-
-    /// The source, to be asked for something else than a sync.
-    pub fn remote(&self) -> &RemoteSource {
-        &self.remote
-    }
-
-    /// Tells the agent that nothing more is wanted, and closes the line.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn end(self) -> Result<()> {
-        if let Some(session) = self.leave()? {
-            session.finish();
-        }
-        Ok(())
-    }
-
-    /// Tells the other end that nothing more is wanted of this source, and gives the line back.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn leave(self) -> Result<Option<Session>> {
-        self.remote.end(None)?;
-        Ok(self.remote.into_session())
-    }
-
-    /// Gives the line back as it is, after something has failed that the other end is yet to hear
-    /// of.
-    pub fn abandon(self) -> Option<Session> {
-        self.remote.into_session()
-    }
-
-    /// As [`sync`](crate::sync::sync) onto `target`. Also returns what went over the line.
-    ///
-    /// # Errors
-    /// Those of [`sync`](crate::sync::sync) and of the agent.
-    pub fn sync_onto(
-        self,
-        target: &Target,
-        options: &SyncOptions,
-        work: &Work,
-    ) -> Result<(SyncReport, Traffic)> {
-        let (synced, session) = self.sync_and_leave(target, options, work);
-        if let Some(session) = session {
-            session.finish();
-        }
-        synced
-    }
-
-    /// As [`sync_onto`](RemoteSession::sync_onto), and gives the line back.
-    pub fn sync_and_leave(
-        self,
-        target: &Target,
-        options: &SyncOptions,
-        work: &Work,
-    ) -> (Result<(SyncReport, Traffic)>, Option<Session>) {
-        let synced = self.remote.sync_onto(target, options, work);
-        let synced = match synced {
-            Ok(report) => self.remote.end(None).map(|()| report),
-            Err(error) => {
-                // Where the line is down there is nobody to tell.
+                // Where the line is down the agent cannot be told.
                 let fault = Box::new(Fault::of(&error, false));
-                let _ = self.remote.tell(&Message::Fail(fault));
+                let _ = client.session.line().send(&Message::Fail(fault));
                 Err(error)
             }
         };
-        let traffic = self.remote.traffic();
-        let session = self.remote.into_session();
-        (synced.map(|report| (report, traffic)), session)
+        client.session.finish();
+        let mut report = report.map_err(|error| explain(&mut client.connection, error))?;
+        report.traffic = Some(traffic);
+        Ok(report)
     }
-}
 
-/// Tells the agent of an error, where it still listens.
-fn tell(line: &Line, error: &Error) {
-    let _ = line.send(&Message::Fail(Box::new(Fault::of(error, false))));
+    /// What goes over the line of the options.
+    fn job(&self, options: &SyncOptions) -> Result<Job> {
+        let of_this_host = [
+            (options.undo.is_some(), "an undo file"),
+            (options.target_manifest.is_some(), "a kept target manifest"),
+            (options.change_map.is_some(), "a change map"),
+            (options.hold, "holding the target"),
+            (self.options.log_dir.is_some(), "a directory for the log"),
+        ];
+        if let Some((_, what)) = of_this_host.iter().find(|(is_given, _)| *is_given) {
+            let what = format!("{what} does not go with a target on another host");
+            return Err(Error::new(ErrorKind::InvalidInput, what));
+        }
+        let target = &self.options;
+        Ok(Job {
+            path: self.path.as_os_str().as_bytes().to_vec(),
+            format: target.image.format,
+            target: Some(TargetJob {
+                mode: options.mode,
+                safety: options.safety,
+                verify: options.verify,
+                allocation: target.open.allocation,
+                create: target.create,
+                align_bytes: target.align_bytes,
+                block_size: options.block_size,
+                allow_shrink: options.allow_shrink,
+                allow_larger: options.allow_larger,
+                dry_run: options.dry_run,
+                skip_unreadable: options.skip_unreadable,
+            }),
+            live: false,
+            marker_is_data: false,
+            read_holes: target.image.read_holes,
+        })
+    }
 }

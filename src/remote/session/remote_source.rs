@@ -1,7 +1,7 @@
 //! The end with the target: the source at the other end, as a sync sees it.
 
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,18 +16,25 @@ use crate::remote::compare::driver::drive;
 use crate::remote::compare::root::{Nobody, RootPeer};
 use crate::remote::compare::search::{Descent, everything, find};
 use crate::remote::compare::target_worker::Visit;
+use crate::remote::transport::connection::Connection;
 use crate::remote::wire::codec::wrong;
-use crate::remote::wire::connection::Traffic;
 use crate::remote::wire::format::{
     CLAIMED_MOST, LIST_MOST, LONG_HASH_LEN, SHORT_HASH_LEAST, SHORT_HASH_LEN,
 };
 use crate::remote::wire::message::{Claims, Compare, Message};
-use crate::remote::wire::request::{Opened, RemoteOutcome};
-use crate::sync::{Claim, Search, Source, SourceBackend, SyncOptions, SyncReport, Target, sync};
+use crate::remote::wire::request::{Fault, Opened};
+use crate::sync::{Claim, REMOTE_BLOCK_BYTES, Search, Source, SourceBackend, Traffic};
+use crate::units::BlockSize;
 
 /// A source at the other end of a session.
 pub struct RemoteSource {
-    session: Mutex<Session>,
+    /// Until the work is done. Before the connection that carries it: the line ends first.
+    session: Mutex<Option<Arc<Session>>>,
+    connection: Option<Mutex<Connection>>,
+    /// Held while something is asked over the session.
+    asking: Mutex<()>,
+    /// Whether this end tells the other one how the work ended.
+    is_client: bool,
     opened: Opened,
     pub(in crate::remote) comparisons: AtomicU64,
     pub(in crate::remote) hash_len: AtomicUsize,
@@ -38,27 +45,65 @@ pub struct RemoteSource {
     pub(in crate::remote) is_wary: AtomicBool,
 }
 
+/// A session over which nothing else is asked meanwhile.
+pub(in crate::remote) struct SessionGuard<'a> {
+    session: Arc<Session>,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Deref for SessionGuard<'_> {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
 impl RemoteSource {
     /// Takes the description of the source, which the other end sends first.
     ///
     /// # Errors
     /// Any, from the other end; `LimitExceeded`, `Malformed`, `Io`, `Cancelled`.
     pub fn open(session: Session, limits: &Limits, cancel: &CancelToken) -> Result<RemoteSource> {
-        let opened = described(&session, limits, cancel)?;
-        Ok(RemoteSource::new(session, opened))
+        RemoteSource::over(Arc::new(session), limits, cancel)
     }
 
-    /// The source that the other end has described by `opened`.
-    pub(in crate::remote) fn new(session: Session, opened: Opened) -> RemoteSource {
-        RemoteSource {
-            session: Mutex::new(session),
+    /// As [`open`](RemoteSource::open), over a session that may be used again.
+    ///
+    /// # Errors
+    /// As [`open`](RemoteSource::open).
+    pub fn over(
+        session: Arc<Session>,
+        limits: &Limits,
+        cancel: &CancelToken,
+    ) -> Result<RemoteSource> {
+        let opened = described(&session, limits, cancel)?;
+        Ok(RemoteSource {
+            session: Mutex::new(Some(session)),
+            connection: None,
+            asking: Mutex::new(()),
+            is_client: false,
             opened,
             comparisons: AtomicU64::new(0),
             hash_len: AtomicUsize::new(SHORT_HASH_LEN),
             has_missed: AtomicBool::new(false),
             believes: AtomicBool::new(false),
             is_wary: AtomicBool::new(false),
-        }
+        })
+    }
+
+    /// Tells the other end how the work ended.
+    #[must_use]
+    pub fn for_client(mut self) -> Self {
+        self.is_client = true;
+        self
+    }
+
+    /// Keeps what carries the session.
+    #[must_use]
+    pub(in crate::remote) fn with_connection(mut self, connection: Option<Connection>) -> Self {
+        self.connection = connection.map(Mutex::new);
+        self
     }
 
     /// Compares with hashes of so many bytes, 1 to 16, instead of 5.
@@ -74,38 +119,111 @@ impl RemoteSource {
         &self.opened
     }
 
-    /// Makes `target` hold what the source holds; where a short hash has hidden a difference, once
-    /// more with long ones.
-    ///
-    /// # Errors
-    /// Those of [`sync`].
-    pub fn sync_onto(
-        self: &Arc<Self>,
-        target: &Target,
-        options: &SyncOptions,
-        work: &Work,
-    ) -> Result<SyncReport> {
-        let source = Source::remote(self.clone());
-        let first = sync(&source, target, options, work);
-        if first.is_ok() || !self.has_missed.swap(false, Ordering::Relaxed) {
-            return first;
-        }
-        work.progress()
-            .note("the roots differ; comparing again, with longer hashes and no kept manifests");
-        self.hash_len.store(LONG_HASH_LEN, Ordering::Relaxed);
-        self.believes.store(false, Ordering::Relaxed);
-        self.is_wary.store(true, Ordering::Relaxed);
-        sync(&source, target, options, work)
+    /// The same as a source of a sync.
+    pub fn into_source(self) -> Source {
+        let warnings = self.opened.warnings.clone();
+        Source::from_backend(Arc::new(self)).with_warnings(warnings)
     }
 
-    /// The root of the source, seen with `disk_len` bytes, in blocks of 64 KiB. The other end reads
-    /// all of its disk for it, whatever manifests it has; what comes over the line is a hundred
-    /// bytes for each 64 MiB.
+    /// What went over the line, as long as the work is not done.
+    pub fn traffic(&self) -> Traffic {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        session.as_ref().map(|it| it.traffic()).unwrap_or_default()
+    }
+
+    /// Sends the last message, and closes the line where nothing else uses it.
     ///
     /// # Errors
-    /// `Unreadable`, `SourceChanged` and others of the source; `Malformed`, `Io`, `Cancelled`.
-    pub fn root(&self, disk_len: u64, work: &Work) -> Result<Hash> {
-        let session = self.lock();
+    /// `Io`.
+    pub(in crate::remote) fn finish_with(&self, message: &Message) -> Result<Option<Traffic>> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(session) = session.take() else {
+            return Ok(None);
+        };
+        let told = session.line().send(message);
+        let traffic = session.traffic();
+        if let Some(session) = Arc::into_inner(session) {
+            session.finish();
+        }
+        told.map(|()| Some(traffic))
+    }
+
+    /// The session, to ask something over it.
+    ///
+    /// # Errors
+    /// `InvalidInput` once the work is done.
+    pub(in crate::remote) fn ask(&self) -> Result<SessionGuard<'_>> {
+        let guard = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = session.clone().ok_or_else(|| {
+            let what = "the connection to this disk was used already";
+            self.explain(Error::new(ErrorKind::InvalidInput, what))
+        })?;
+        Ok(SessionGuard {
+            session,
+            _guard: guard,
+        })
+    }
+
+    /// The error of a line that broke, with what is known of the reason.
+    fn explain(&self, error: Error) -> Error {
+        match &self.connection {
+            Some(connection) => {
+                let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                connection.explain(error)
+            }
+            None => error,
+        }
+    }
+}
+
+impl SourceBackend for RemoteSource {
+    fn info(&self) -> ImageInfo {
+        self.opened.info()
+    }
+
+    fn compare(
+        &self,
+        target: &dyn Image,
+        disk_len: u64,
+        options: &CompareOptions,
+        work: &Work,
+        visit: &Visit<'_>,
+    ) -> Result<CompareReport> {
+        options.check(disk_len)?;
+        let map = options.change_map.as_ref();
+        let windows = map.map(|_| options.windows(disk_len));
+        let descent = Descent::read(target, disk_len, windows);
+        let descent = descent.with_skips(options.skip_unreadable);
+        descent.run(self, &*self.ask()?, work, visit)
+    }
+
+    fn find(
+        &self,
+        search: Search<'_>,
+        work: &Work,
+        visit: &Visit<'_>,
+    ) -> Result<(CompareReport, Option<Hash>)> {
+        find(self, search, work, visit)
+    }
+
+    fn everything(
+        &self,
+        disk_len: u64,
+        _block_size: BlockSize,
+        work: &Work,
+        visit: &Visit<'_>,
+    ) -> Result<(CompareReport, Hash)> {
+        everything(self, disk_len, work, visit)
+    }
+
+    /// What comes over the line is a hundred bytes for each 64 MiB.
+    fn root(&self, disk_len: u64, block_size: BlockSize, work: &Work) -> Result<Hash> {
+        if Some(block_size) != self.block_size() {
+            let what = "a root over other blocks does not go with a disk on another host";
+            return Err(Error::new(ErrorKind::Unsupported, what));
+        }
+        let session = self.ask()?;
         session.line().send(&Message::Compare(Compare {
             disk_len,
             hash_len: u8::try_from(SHORT_HASH_LEAST).unwrap_or(u8::MAX),
@@ -135,94 +253,13 @@ impl RemoteSource {
             &mut look,
         )?;
         drop(session);
-        SourceBackend::check(self)?;
+        self.check()?;
         let root = end.root().ok_or_else(|| wrong("no root"))?;
         Ok(Hash::from_bytes(root))
     }
 
-    /// Tells the other end that all is done.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn end(&self, outcome: Option<RemoteOutcome>) -> Result<()> {
-        self.lock()
-            .line()
-            .send(&Message::Complete(outcome.map(Box::new)))
-    }
-
-    /// What went over the line.
-    pub fn traffic(&self) -> Traffic {
-        self.lock().traffic()
-    }
-
-    /// The session again, once no sync uses it any more.
-    pub fn into_session(self: Arc<Self>) -> Option<Session> {
-        let this = Arc::into_inner(self)?;
-        Some(
-            this.session
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
-    }
-
-    /// Sends something that is not an answer, such as an error.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn tell(&self, message: &Message) -> Result<()> {
-        self.lock().line().send(message)
-    }
-
-    pub(in crate::remote) fn lock(&self) -> MutexGuard<'_, Session> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl SourceBackend for RemoteSource {
-    fn info(&self) -> ImageInfo {
-        self.opened.info()
-    }
-
-    fn compare(
-        &self,
-        target: &dyn Image,
-        disk_len: u64,
-        options: &CompareOptions,
-        work: &Work,
-        visit: &Visit<'_>,
-    ) -> Result<CompareReport> {
-        options.check(disk_len)?;
-        let map = options.change_map.as_ref();
-        let windows = map.map(|_| options.windows(disk_len));
-        let descent = Descent::read(target, disk_len, windows);
-        let descent = descent.with_skips(options.skip_unreadable);
-        descent.run(self, &self.lock(), work, visit)
-    }
-
-    fn find(
-        &self,
-        search: Search<'_>,
-        work: &Work,
-        visit: &Visit<'_>,
-    ) -> Result<(CompareReport, Option<Hash>)> {
-        find(self, search, work, visit)
-    }
-
-    fn everything(
-        &self,
-        disk_len: u64,
-        work: &Work,
-        visit: &Visit<'_>,
-    ) -> Result<(CompareReport, Hash)> {
-        everything(self, disk_len, work, visit)
-    }
-
-    fn believes_manifests(&self) -> bool {
-        self.believes.load(Ordering::Relaxed)
-    }
-
     fn confirm(&self, disk_len: u64, claims: &[Claim], work: &Work) -> Result<Vec<bool>> {
-        let session = self.lock();
+        let session = self.ask()?;
         let line = session.line();
         let groups = groups_of(claims);
         let mut messages = messages_of(&groups, disk_len).into_iter();
@@ -256,7 +293,7 @@ impl SourceBackend for RemoteSource {
     }
 
     fn check(&self) -> Result<()> {
-        let session = self.lock();
+        let session = self.ask()?;
         session.line().send(&Message::Check)?;
         match session
             .line()
@@ -266,17 +303,68 @@ impl SourceBackend for RemoteSource {
             _ => Err(wrong("something else than the answer to a check")),
         }
     }
+
+    fn block_size(&self) -> Option<BlockSize> {
+        BlockSize::new(REMOTE_BLOCK_BYTES).ok()
+    }
+
+    fn trusts_manifests(&self) -> bool {
+        self.believes.load(Ordering::Relaxed)
+    }
+
+    /// Where a short hash has hidden a difference, long ones will not.
+    fn compares_with_more_care(&self, work: &Work) -> bool {
+        if !self.has_missed.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        work.progress()
+            .note("the roots differ; comparing again, with longer hashes and no kept manifests");
+        self.hash_len.store(LONG_HASH_LEN, Ordering::Relaxed);
+        self.believes.store(false, Ordering::Relaxed);
+        self.is_wary.store(true, Ordering::Relaxed);
+        true
+    }
+
+    fn finish(&self) -> Result<Option<Traffic>> {
+        match self.is_client {
+            true => self
+                .finish_with(&Message::Complete(None))
+                .map_err(|error| self.explain(error)),
+            false => Ok(None),
+        }
+    }
+
+    fn fail(&self, error: Error) -> Error {
+        if self.is_client {
+            // Where the line is down the other end cannot be told.
+            let _ = self.finish_with(&Message::Fail(Box::new(Fault::of(&error, false))));
+        }
+        self.explain(error)
+    }
+}
+
+impl Drop for RemoteSource {
+    /// Where the session is used again, the other end hears that nothing more is wanted.
+    fn drop(&mut self) {
+        let session = self
+            .session
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = session.take()
+            && self.is_client
+            && Arc::strong_count(&session) > 1
+        {
+            // Where the line is down the other end cannot be told.
+            let _ = session.line().send(&Message::Complete(None));
+        }
+    }
 }
 
 /// Takes the description of the source, which the other end sends first.
 ///
 /// # Errors
 /// As [`RemoteSource::open`].
-pub(in crate::remote) fn described(
-    session: &Session,
-    limits: &Limits,
-    cancel: &CancelToken,
-) -> Result<Opened> {
+fn described(session: &Session, limits: &Limits, cancel: &CancelToken) -> Result<Opened> {
     let opened = match session.line().receive("what its source is", cancel)? {
         Message::Opened(opened) => *opened,
         _ => return Err(wrong("something else than what its source is")),

@@ -6,12 +6,13 @@ use crate::random::random;
 use crate::remote::compare::keys::Keys;
 use crate::remote::shown_paths::ShownPaths;
 use crate::remote::wire::codec::wrong;
-use crate::remote::wire::connection::{Line, Traffic};
+use crate::remote::wire::connection::Line;
 use crate::remote::wire::format::{
     FEATURE_COUNTS, FEATURE_DISK_AGENT, FEATURE_GAPS, FEATURE_HOLES, FEATURE_LIVE,
     FEATURE_MANIFESTS, FEATURE_MARKERS, FEATURE_ZSTD, FEATURES, VERSION, VERSION_LEAST,
 };
 use crate::remote::wire::message::{Hello, Message};
+use crate::sync::Traffic;
 
 /// A line whose ends have greeted each other.
 pub struct Session {

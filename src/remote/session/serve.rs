@@ -24,7 +24,7 @@ use crate::remote::wire::message::Message;
 use crate::remote::wire::request::{Fault, Job, RemoteOutcome, TargetJob};
 use crate::setters::setters;
 use crate::storage::{SourceOptions, TargetOptions};
-use crate::sync::{HostSource, HostTarget, HostTargetOptions, ManifestCache};
+use crate::sync::{HostSource, HostTarget, HostTargetOptions, ManifestCache, Source, sync};
 use crate::units::BlockSize;
 
 /// What an agent may do for whoever dials it.
@@ -238,12 +238,10 @@ impl Agent<'_> {
             Ok(opened) => opened,
             Err(error) => return refuse(session, error),
         };
-        let remote = Arc::new(RemoteSource::open(
-            session,
-            &Limits::default(),
-            self.work.cancel(),
-        )?);
-        let synced = remote.sync_onto(target.target(), &options, self.work);
+        let remote = RemoteSource::open(session, &Limits::default(), self.work.cancel())?;
+        let remote = Arc::new(remote);
+        let source = Source::from_backend(remote.clone());
+        let synced = sync(&source, target.target(), &options, self.work);
         let told = match &synced {
             Ok(report) => {
                 let mut report = report.clone();
@@ -259,13 +257,9 @@ impl Agent<'_> {
                 Message::Fail(Box::new(Fault::shown(error, marked, &self.shown)))
             }
         };
-        let told = remote.tell(&told);
-        if let Some(session) = remote.into_session() {
-            session.finish();
-        }
-        match (synced, told) {
-            (Ok(_), Ok(())) => Ok(Served::Done),
-            (Err(error), Ok(())) => Ok(Served::Refused(error)),
+        match (synced, remote.finish_with(&told)) {
+            (Ok(_), Ok(_)) => Ok(Served::Done),
+            (Err(error), Ok(_)) => Ok(Served::Refused(error)),
             (Ok(_), Err(error)) | (Err(error), Err(_)) => Err(error),
         }
     }

@@ -1,5 +1,7 @@
 //! How another host is reached.
 
+use super::connection::{Connection, Kind};
+use super::retry::Retry;
 use super::ssh::{Shell, ShellOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::RemoteAddress;
@@ -10,7 +12,7 @@ use crate::remote::tls::{DialOptions, TlsLine};
 use crate::remote::wire::connection_options::LineOptions;
 use crate::setters::setters;
 
-/// How another host is reached, whatever way it is.
+/// How other hosts are reached, whatever the way.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ConnectOptions {
@@ -21,6 +23,8 @@ pub struct ConnectOptions {
     pub tls: Option<DialOptions>,
     /// How the line is watched, and how fast it may be.
     pub line: LineOptions,
+    /// How often a sync is begun again whose connection broke.
+    pub retry: Retry,
 }
 
 setters! {
@@ -29,6 +33,8 @@ setters! {
     with_shell, shell: ShellOptions;
     /// Replaces [`ConnectOptions::line`].
     with_line, line: LineOptions;
+    /// Replaces [`ConnectOptions::retry`].
+    with_retry, retry: Retry;
 }
 
 #[cfg(feature = "tls")]
@@ -38,70 +44,45 @@ setters! {
     with_tls, tls: Option<DialOptions>;
 }
 
-/// What carries a line; the line ends where it is dropped.
-pub struct Connection(Kind);
-
-enum Kind {
-    Shell(Shell),
-    #[cfg(feature = "tls")]
-    Tls(#[expect(dead_code, reason = "holds the connection open")] TlsLine),
-}
-
-impl RemoteAddress {
-    /// Reaches the agent there.
+impl ConnectOptions {
+    /// Connects to the agent that has the image at `at`, once.
     ///
     /// # Errors
-    /// Those of starting a shell, of dialling a service and of the agent.
-    pub fn dial(&self, connect: &ConnectOptions, work: &Work) -> Result<(Client, Connection)> {
-        let peer = format!("the agent at {}", self.host());
-        let line = connect.line.clone().or_peer(&peer);
-        if self.is_service() {
-            return self.dial_service(connect, &line, work);
+    /// Those of starting a shell, of dialling a service and of the agent; `InvalidInput` for a
+    /// service without a certificate; `Unsupported` for a service in a build without TLS.
+    pub fn connect(&self, at: &RemoteAddress, work: &Work) -> Result<Client> {
+        let peer = format!("the agent at {}", at.host());
+        let line = self.line.clone().or_peer(&peer);
+        if at.is_service() {
+            return self.dial(at, &line, work);
         }
-        let mut shell = Shell::start(self, &connect.shell)?;
+        // An agent that is started without it waits as long as this end does by default.
+        let silence = line.silence;
+        let timeout = (silence != LineOptions::default().silence).then_some(silence);
+        let mut shell = Shell::start(at, &self.shell, timeout)?;
         let (output, input) = shell.streams()?;
         let client = Client::new(output, input, &line, work);
         let client = client.map_err(|error| shell.explain(error))?;
         shell.greeted();
-        Ok((client, Connection(Kind::Shell(shell))))
+        Ok(client.over(Connection(Kind::Shell(shell))))
     }
 
     #[cfg(feature = "tls")]
-    fn dial_service(
-        &self,
-        connect: &ConnectOptions,
-        line: &LineOptions,
-        work: &Work,
-    ) -> Result<(Client, Connection)> {
-        let options = connect.tls.as_ref().ok_or_else(|| {
+    fn dial(&self, at: &RemoteAddress, line: &LineOptions, work: &Work) -> Result<Client> {
+        let options = self.tls.as_ref().ok_or_else(|| {
             let what = "a service takes only who has a certificate";
             Error::new(ErrorKind::InvalidInput, what)
         })?;
-        let mut tls = TlsLine::dial(self, options)?;
+        let patience = options.patience.min(line.silence);
+        let mut tls = TlsLine::dial(at, &options.clone().with_patience(patience))?;
         let (reader, writer) = tls.streams()?;
         let client = Client::new(reader, writer, line, work)?;
-        Ok((client, Connection(Kind::Tls(tls))))
+        Ok(client.over(Connection(Kind::Tls(tls))))
     }
 
     #[cfg(not(feature = "tls"))]
-    fn dial_service(
-        &self,
-        _: &ConnectOptions,
-        _: &LineOptions,
-        _: &Work,
-    ) -> Result<(Client, Connection)> {
+    fn dial(&self, _: &RemoteAddress, _: &LineOptions, _: &Work) -> Result<Client> {
         let what = "this build cannot reach services (feature `tls`)";
         Err(Error::new(ErrorKind::Unsupported, what))
-    }
-}
-
-impl Connection {
-    /// The error of a line that broke, with what the shell said of it where that was kept.
-    pub fn explain(&mut self, error: Error) -> Error {
-        match &mut self.0 {
-            Kind::Shell(shell) => shell.explain(error),
-            #[cfg(feature = "tls")]
-            Kind::Tls(_) => error,
-        }
     }
 }

@@ -17,8 +17,15 @@ pub struct Retry {
     pub longest: Duration,
 }
 
+impl Default for Retry {
+    /// Not again.
+    fn default() -> Self {
+        Retry::new(0)
+    }
+}
+
 impl Retry {
-    /// So many times more, after a second at first and half a minute at most.
+    /// `count` times more, after a second at first and half a minute at most.
     pub fn new(count: u32) -> Self {
         Retry {
             count,

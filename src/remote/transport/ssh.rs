@@ -22,8 +22,6 @@ pub struct ShellOptions {
     pub shell: String,
     /// The program to run there.
     pub program: String,
-    /// How long the agent takes this end's silence, where that is not what it does anyway.
-    pub timeout: Option<Duration>,
     /// Where the agent keeps its state, where that is not its default. An agent that is started
     /// with options of its host's choosing keeps to those.
     pub state_dir: Option<PathBuf>,
@@ -47,13 +45,6 @@ impl ShellOptions {
         self
     }
 
-    /// Replaces [`ShellOptions::timeout`].
-    #[must_use]
-    pub fn with_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
     /// Replaces [`ShellOptions::state_dir`].
     #[must_use]
     pub fn with_state_dir(mut self, state_dir: Option<PathBuf>) -> Self {
@@ -74,7 +65,6 @@ impl Default for ShellOptions {
         ShellOptions {
             shell: "ssh".to_owned(),
             program: "diskdelta".to_owned(),
-            timeout: None,
             state_dir: None,
             keeps_errors: false,
         }
@@ -102,11 +92,16 @@ struct Complaint {
 }
 
 impl Shell {
-    /// Starts an agent at `at`.
+    /// Starts an agent at `at`, which takes this end's silence for `timeout`, where that is not what
+    /// it does anyway.
     ///
     /// # Errors
     /// `NotFound` for a missing shell; `Io`.
-    pub fn start(at: &RemoteAddress, options: &ShellOptions) -> Result<Shell> {
+    pub fn start(
+        at: &RemoteAddress,
+        options: &ShellOptions,
+        timeout: Option<Duration>,
+    ) -> Result<Shell> {
         let mut words = options.shell.split_whitespace().map(OsString::from);
         let program = words.next().unwrap_or_else(|| "ssh".into());
         let mut command = Command::new(&program);
@@ -119,7 +114,7 @@ impl Shell {
         }
         command.arg(at.host()).arg(&options.program);
         command.args(["serve", "--stdio"]);
-        if let Some(timeout) = options.timeout {
+        if let Some(timeout) = timeout {
             command.arg(format!("--timeout={}s", timeout.as_secs().max(1)));
         }
         if let Some(directory) = &options.state_dir {

@@ -14,6 +14,7 @@ use super::message::Message;
 use super::throttle::Throttle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::CancelToken;
+use crate::sync::Traffic;
 use crate::units::format_size;
 
 /// The line to the other end.
@@ -34,15 +35,6 @@ pub struct Line {
 /// Sees from elsewhere whether a line has ended.
 #[derive(Clone)]
 pub struct LineWatch(Arc<Shared>);
-
-/// What went over a line, framing counted, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Traffic {
-    /// To the other end.
-    pub sent_bytes: u64,
-    /// From it.
-    pub received_bytes: u64,
-}
 
 struct Shared {
     options: LineOptions,

@@ -305,6 +305,7 @@ impl RemoteOutcome {
             root: None,
             notes: self.notes,
             elapsed: Duration::from_micros(micros),
+            traffic: None,
             trusts_manifest: false,
         })
     }

@@ -300,7 +300,7 @@ fn open_copy(
         None => fresh.create(privacy)?,
     };
     let made = like_model(notes).and_then(|()| {
-        let source = run.source.image.info();
+        let source = run.source.info();
         let create = target.create_options(&source, info.as_ref(), disk_len);
         image::create(&*storage, &create)?;
         image::open_storage_mut(storage.clone(), format, target.image_options())

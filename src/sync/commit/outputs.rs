@@ -48,7 +48,7 @@ pub(in crate::sync) fn refuse_shared_names(
             ));
         }
     }
-    let files = source.image.files()?;
+    let files = source.files()?;
     for file_ref in own.iter().chain(outputs.into_iter().flatten()) {
         let there = file_ref.directory().file_id(file_ref.name())?;
         if there.is_some() && files.iter().any(|file| Some(file.id()) == there) {

@@ -26,7 +26,7 @@ pub(in crate::sync) fn for_copy(run: &Run<'_>, old: Option<&dyn Image>) -> Resul
     })?;
     let disk_len = run.target_len(old.map(|old| old.disk_len()))?;
     let old = old.map(|old| old.info());
-    let source = run.source.image.info();
+    let source = run.source.info();
     let create = run.target.create_options(&source, old.as_ref(), disk_len);
     create.check()?;
     if matches!(create.format, CreateFormat::Raw | CreateFormat::VhdFixed) {

@@ -5,14 +5,14 @@ use std::sync::{Mutex, PoisonError};
 
 use super::redo_log::LogWriter;
 use crate::delta::{
-    Frame, FrameHeader, FrameKind, Old, Ranges, VerifiedFrame, fits_new, fits_old, for_each_intact,
+    Frame, FrameHeader, FrameKind, Old, Ranges, VerifiedFrame, fits_old, for_each_intact,
 };
 use crate::error::{ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::Image;
 use crate::storage::{Access, FileRef};
-use crate::sync::endpoint::remote_source::{Claim, SourceBackend};
 use crate::sync::endpoint::source::Run;
+use crate::sync::source::backend::Claim;
 use crate::units::Extent;
 
 /// Takes over those frames of the previous redo log that still say how to get from target to source;
@@ -42,20 +42,14 @@ pub(in crate::sync) fn take_over(
         asked_bytes: 0,
     });
     let lock = || resume.lock().unwrap_or_else(PoisonError::into_inner);
-    let remote = run.source.remote.as_deref();
-    let walked = for_each_intact(&storage, run.limits(), run.work, &|frame| match remote {
-        None => lock().look(frame),
-        Some(remote) => lock().ask(frame, remote),
-    });
+    let walked = for_each_intact(&storage, run.limits(), run.work, &|frame| lock().ask(frame));
     match walked {
         // A redo log whose very header is damaged is no cache; everything is compared.
         Err(error) if error.kind() == ErrorKind::Malformed => {}
         other => drop(other?),
     }
     let mut resume = resume.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let Some(remote) = remote {
-        resume.hear(remote)?;
-    }
+    resume.hear()?;
     let disk_len = run.source.disk_len();
     Ok((resume.taken_bytes, resume.taken.gaps(0..disk_len)))
 }
@@ -67,34 +61,14 @@ struct Resume<'a> {
     log_writer: &'a LogWriter<'a>,
     taken: Ranges,
     taken_bytes: u64,
-    /// Frames of which a source on another host has to say whether they are still true.
+    /// Frames of which the source has to confirm that they are still true.
     asked: Vec<(FrameHeader, Frame<'static>)>,
     asked_bytes: u64,
 }
 
 impl Resume<'_> {
-    /// Takes a frame over where it is still true of both disks.
-    fn look(&mut self, frame: &VerifiedFrame<'_>) -> Result<()> {
-        let header = frame.header();
-        if !self.may_serve(header) {
-            return Ok(());
-        }
-        let mut now = vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];
-        match self.run.source.image.read_exact_at(&mut now, header.offset) {
-            // The comparison says where, or skips it.
-            Err(error) if error.kind() == ErrorKind::Io => return Ok(()),
-            read => read?,
-        }
-        match Frame::again(frame) {
-            Some(frame) if fits_new(header.kind, &header.new_hash, &now) => {
-                self.take(header, &frame)
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Puts a frame to those that the source is asked about, and asks when there are enough.
-    fn ask(&mut self, frame: &VerifiedFrame<'_>, remote: &dyn SourceBackend) -> Result<()> {
+    fn ask(&mut self, frame: &VerifiedFrame<'_>) -> Result<()> {
         let header = frame.header();
         if !self.may_serve(header) {
             return Ok(());
@@ -106,11 +80,11 @@ impl Resume<'_> {
         if self.asked.len() < ASKED_MOST && self.asked_bytes < ASKED_BYTES {
             return Ok(());
         }
-        self.hear(remote)
+        self.hear()
     }
 
     /// Takes over what the source says is still true.
-    fn hear(&mut self, remote: &dyn SourceBackend) -> Result<()> {
+    fn hear(&mut self) -> Result<()> {
         let mut asked = std::mem::take(&mut self.asked);
         self.asked_bytes = 0;
         if asked.is_empty() {
@@ -119,7 +93,11 @@ impl Resume<'_> {
         asked.sort_by_key(|(header, _)| header.offset);
         let claims: Vec<Claim> = asked.iter().map(|(header, _)| claim(header)).collect();
         let disk_len = self.run.source.disk_len();
-        let answers = remote.confirm(disk_len, &claims, self.run.work)?;
+        let answers = self
+            .run
+            .source
+            .backend
+            .confirm(disk_len, &claims, self.run.work)?;
         for ((header, frame), _) in asked.iter().zip(answers).filter(|(_, is_true)| *is_true) {
             self.take(header, frame)?;
         }

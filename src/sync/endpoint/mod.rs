@@ -4,6 +4,5 @@ pub(super) mod named;
 pub(super) mod path_side;
 pub(super) mod path_source;
 pub(super) mod path_target;
-pub(super) mod remote_source;
 pub(super) mod source;
 pub(super) mod target;

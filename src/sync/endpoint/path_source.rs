@@ -115,6 +115,7 @@ impl HostSource {
         Source::new(self.image.clone())
             // What cannot be looked at any more admits nobody else.
             .with_privacy(self.privacy().unwrap_or(Privacy::PRIVATE))
+            .with_warnings(self.warnings())
             .with_check(Arc::new(move || this.check()))
     }
 

@@ -2,41 +2,49 @@
 
 use std::sync::Arc;
 
-use super::remote_source::SourceBackend;
 use super::target::Target;
-use crate::diff::{CompareOptions, CompareReport, Difference, compare};
+use crate::diff::{CompareOptions, CompareReport};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Image, Raw, Resized};
+use crate::hash::Hash;
+use crate::image::{Image, ImageInfo};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::progress::Work;
-use crate::storage::{MemoryStorage, Privacy};
-use crate::sync::options::{Mode, SyncOptions};
-use crate::sync::report::{Outcome, SyncReport};
-use crate::sync::scan::find;
+use crate::storage::{HostFile, Privacy};
+use crate::sync::options::SyncOptions;
+use crate::sync::source::backend::{SourceBackend, Visit};
+use crate::sync::source::local::LocalSource;
+use crate::units::BlockSize;
 
-/// The sending side of a sync: an image, and how to find out that it changed meanwhile.
+/// The sending side of a sync: a disk on this host, or at the other end of a connection.
 #[derive(Clone)]
 pub struct Source {
-    pub(in crate::sync) image: Arc<dyn Image>,
-    /// What is asked in its place, where the image cannot be read here.
-    pub(in crate::sync) remote: Option<Arc<dyn SourceBackend>>,
+    pub(in crate::sync) backend: Arc<dyn SourceBackend>,
+    /// The length that the sync sees it with.
+    disk_len: u64,
     /// What stands for reading it.
     pub(in crate::sync) manifest: Option<Manifest>,
     /// Who may use what is made of it where nothing was before.
     pub(in crate::sync) privacy: Privacy,
     unchanged: Option<Arc<dyn Fn() -> Result<()> + Send + Sync>>,
+    warnings: Vec<String>,
 }
 
 impl Source {
-    /// An image that nobody else writes.
+    /// An image that nothing else writes.
     pub fn new(image: Arc<dyn Image>) -> Self {
+        Source::from_backend(Arc::new(LocalSource(image)))
+    }
+
+    /// A disk that `backend` reads.
+    pub fn from_backend(backend: Arc<dyn SourceBackend>) -> Self {
         Source {
-            image,
-            remote: None,
+            disk_len: backend.info().disk_bytes,
+            backend,
             manifest: None,
             privacy: Privacy::PRIVATE,
             unchanged: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -63,18 +71,87 @@ impl Source {
         self
     }
 
+    /// Replaces the [warnings](Source::warnings).
+    #[must_use]
+    pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
+    }
+
     /// The same disk with zeros behind it, `len` bytes long.
     pub(in crate::sync) fn padded_to(&self, len: u64) -> Source {
         let mut padded = self.clone();
-        if self.disk_len() < len {
-            padded.image = Arc::new(Resized::new(self.image.clone(), len));
-        }
+        padded.disk_len = self.disk_len.max(len);
         padded
     }
 
     /// Guest-visible length in bytes.
     pub fn disk_len(&self) -> u64 {
-        self.image.disk_len()
+        self.disk_len
+    }
+
+    /// What the image is.
+    pub fn info(&self) -> ImageInfo {
+        ImageInfo {
+            disk_bytes: self.disk_len,
+            ..self.backend.info()
+        }
+    }
+
+    /// What reads it, to be asked something else than a sync.
+    pub fn backend(&self) -> &dyn SourceBackend {
+        &*self.backend
+    }
+
+    /// The image, where it can be read directly.
+    pub fn image(&self) -> Option<&Arc<dyn Image>> {
+        self.backend.image()
+    }
+
+    /// The files and devices of this host that are read: the image's own, those of its parents, and
+    /// the extents that it names.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn files(&self) -> Result<Vec<HostFile>> {
+        self.image().map_or(Ok(Vec::new()), |image| image.files())
+    }
+
+    /// The root of the disk, which is read whole, with zeros behind its end up to `disk_len` bytes.
+    ///
+    /// # Errors
+    /// `Unsupported` for blocks that a source on another host does not hash; those of reading it.
+    pub fn root(&self, disk_len: u64, block_size: BlockSize, work: &Work) -> Result<Hash> {
+        let backend = &self.backend;
+        backend.root(disk_len.max(self.disk_len), block_size, work)
+    }
+
+    /// Asks something else than a sync of the disk, and ends the work with it.
+    ///
+    /// # Errors
+    /// Those of `ask`; those of the connection.
+    #[cfg(feature = "failback")]
+    pub(crate) fn ask<T>(&self, ask: impl FnOnce(&dyn SourceBackend) -> Result<T>) -> Result<T> {
+        match ask(&*self.backend) {
+            Ok(answer) => self.backend.finish().map(|_| answer),
+            Err(error) => Err(self.backend.fail(error)),
+        }
+    }
+
+    /// Dangers that are no errors.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Whether it is what it was when it was opened.
+    ///
+    /// # Errors
+    /// `SourceChanged`, `Io`.
+    pub fn check(&self) -> Result<()> {
+        match &self.unchanged {
+            Some(unchanged) => unchanged(),
+            None => self.backend.check(),
+        }
     }
 }
 
@@ -94,80 +171,38 @@ impl Run<'_> {
     /// # Errors
     /// `SourceChanged`.
     pub fn check_source(&self) -> Result<()> {
-        self.source
-            .unchanged
-            .as_ref()
-            .map_or(Ok(()), |unchanged| unchanged())
+        self.source.check()
     }
 
-    /// The error of a read, or the source's change where that is what lies behind it: a source
-    /// that was cut cannot be read at its end.
+    /// The error of a read, or the source's change where that caused it: a source that was cut
+    /// cannot be read at its end.
     pub fn or_change(&self, error: Error) -> Error {
-        match error.kind() {
-            // The end with a remote source has asked itself, and answers nothing more.
-            _ if self.source.remote.is_some() => error,
-            ErrorKind::Unreadable | ErrorKind::Io => self.check_source().err().unwrap_or(error),
-            _ => error,
+        self.or_change_behind(error, &[ErrorKind::Unreadable, ErrorKind::Io])
+    }
+
+    /// The source's change instead of an error of one of these kinds, where there was one.
+    pub fn or_change_behind(&self, error: Error, kinds: &[ErrorKind]) -> Error {
+        match kinds.contains(&error.kind()) && !self.source.backend.reports_changes() {
+            true => self.check_source().err().unwrap_or(error),
+            false => error,
         }
     }
 
-    /// Compares the source with `old` as [`compare`] does, wherever the source is.
+    /// Compares the source with `old` as [`compare`](crate::diff::compare) does, wherever the
+    /// source is.
     ///
     /// # Errors
-    /// Those of [`compare`].
+    /// Those of [`compare`](crate::diff::compare).
     pub fn compare(
         &self,
         old: &dyn Image,
         options: &CompareOptions,
         work: &Work,
-        visit: &(dyn Fn(Difference<'_>) -> Result<()> + Sync),
+        visit: &Visit<'_>,
     ) -> Result<CompareReport> {
-        match &self.source.remote {
-            Some(remote) => remote.compare(old, self.source.disk_len(), options, work, visit),
-            None => compare(&*self.source.image, old, options, work, visit),
-        }
-    }
-
-    /// What a sync that has to create its target would write: all that is not zeros. Nothing is
-    /// written.
-    ///
-    /// # Errors
-    /// Those of [`find::differences`].
-    pub fn would_create(&self) -> Result<SyncReport> {
-        let empty = Raw::open(Arc::new(MemoryStorage::default()))?;
-        let blank = Resized::new(Arc::new(empty), self.source.disk_len());
-        let reason = "the target is not there".to_owned();
-        let mut report = self.would_change(&blank, Mode::Full, reason)?;
-        report.outcome = Outcome::DryRun;
-        report.written_bytes = report.changed_bytes;
-        Ok(report)
-    }
-
-    /// What a sync would change, and in a delta write. Nothing is written.
-    ///
-    /// # Errors
-    /// Those of [`find::differences`].
-    pub fn would_change(&self, old: &dyn Image, mode: Mode, reason: String) -> Result<SyncReport> {
-        let disk_len = self.target_len(Some(old.disk_len()))?;
-        let mut report = SyncReport::new(mode, self.options.safety, self.source.disk_len());
-        report.count(find::differences(
-            self,
-            old,
-            old.disk_len(),
-            None,
-            &|_, _| Ok(()),
-        )?);
-        let same = report.changed_bytes == 0 && disk_len == old.disk_len();
-        report.outcome = if same {
-            Outcome::Identical
-        } else {
-            Outcome::DryRun
-        };
-        if mode == Mode::Delta {
-            report.written_bytes = report.changed_bytes - report.zeroed_bytes;
-        }
-        report.reason = reason;
-        Ok(report)
+        let disk_len = self.source.disk_len();
+        let backend = &self.source.backend;
+        backend.compare(old, disk_len, options, work, visit)
     }
 
     /// The guest-visible length that the target will have, given the one it has.

@@ -49,7 +49,7 @@ pub(in crate::sync) fn refuse_source(run: &Run<'_>, old: Option<&dyn Image>) -> 
     let begins_with_guest = match old {
         Some(old) => begins_with_guest_data(&old.info()),
         None => {
-            let source = run.source.image.info();
+            let source = run.source.info();
             let create = run
                 .target
                 .create_options(&source, None, run.source.disk_len());
@@ -60,10 +60,10 @@ pub(in crate::sync) fn refuse_source(run: &Run<'_>, old: Option<&dyn Image>) -> 
         return Ok(());
     }
     let page = sentinel(run.source.disk_len());
-    match (&run.source.remote, old) {
-        (None, _) => {
+    match (run.source.image(), old) {
+        (Some(image), _) => {
             let mut bytes = vec![0; index(page.end)];
-            match run.source.image.read_exact_at(&mut bytes, 0) {
+            match image::read_padded_at(&**image, &mut bytes, 0) {
                 Ok(()) => refuse(&bytes),
                 // What cannot be read is named, or passed over, where it is compared.
                 Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::Unreadable) => {
@@ -72,7 +72,7 @@ pub(in crate::sync) fn refuse_source(run: &Run<'_>, old: Option<&dyn Image>) -> 
                 Err(error) => Err(error),
             }
         }
-        (Some(_), Some(old)) => {
+        (None, Some(old)) => {
             let first = FirstPage::new(old, page.end)?;
             let first = std::sync::Mutex::new(first);
             let options = CompareOptions::default()
@@ -88,7 +88,7 @@ pub(in crate::sync) fn refuse_source(run: &Run<'_>, old: Option<&dyn Image>) -> 
                 .unwrap_or_else(|e| e.into_inner())
                 .check()
         }
-        (Some(_), None) => Ok(()),
+        (None, None) => Ok(()),
     }
 }
 

@@ -26,9 +26,9 @@ pub(in crate::sync) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode
     if run.options.change_map.is_some() {
         return Ok((Mode::Delta, "changes were tracked".to_owned()));
     }
-    if run.source.remote.is_some() {
+    let Some(source) = run.source.image() else {
         return Ok((Mode::Delta, "the source is on another host".to_owned()));
-    }
+    };
     if run.target.file_ref().is_none() {
         let why = "a device cannot be replaced by a copy";
         return Ok((Mode::Delta, why.to_owned()));
@@ -43,7 +43,7 @@ pub(in crate::sync) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode
             return Ok((Mode::Delta, why.to_owned()));
         }
     };
-    let sample = sample(&*run.source.image, target, run.options.block_size, run.work)?;
+    let sample = sample(&**source, target, run.options.block_size, run.work)?;
     if sample.looked == 0 {
         return Ok((Mode::Delta, "the source holds no data".to_owned()));
     }

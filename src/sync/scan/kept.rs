@@ -10,7 +10,6 @@ use crate::limits::Limits;
 use crate::manifest::{self, KeptManifest, ManifestWriter, PreparedFile, refuse_other};
 use crate::progress::Work;
 use crate::storage::{Access, FileRef, Storage};
-use crate::sync::endpoint::remote_source::REMOTE_BLOCK_BYTES;
 use crate::sync::endpoint::source::Run;
 use crate::sync::endpoint::target::Target;
 use crate::units::BlockSize;
@@ -54,7 +53,8 @@ impl Keeper {
         let block_size = kept
             .as_ref()
             .map_or(run.options.block_size, |kept| kept.manifest().block_size());
-        if run.source.remote.is_some() && block_size.bytes() != REMOTE_BLOCK_BYTES {
+        let theirs = run.source.backend.block_size();
+        if theirs.is_some_and(|theirs| theirs != block_size) {
             let what = "a kept manifest of other blocks does not go with a source on another host";
             return Err(Error::new(ErrorKind::Unsupported, what)
                 .at_path(file_ref.path())
@@ -71,11 +71,6 @@ impl Keeper {
     /// Where it is kept.
     pub fn file_ref(&self) -> &FileRef {
         &self.file_ref
-    }
-
-    /// Blocks of the manifest.
-    pub fn block_size(&self) -> BlockSize {
-        self.block_size
     }
 
     /// What stands for reading a target of `disk_len` bytes, if anything does.

@@ -1,6 +1,7 @@
 //! Finding what differs.
 
 pub(super) mod cache;
+pub(super) mod dry_run;
 pub(super) mod estimate;
 pub(super) mod find;
 pub(super) mod kept;

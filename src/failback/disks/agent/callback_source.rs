@@ -8,18 +8,19 @@ use std::time::{Duration, Instant};
 use super::messages::{AgentReply, Wanted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::remote_disk::RemoteDisk;
+use crate::limits::Limits;
 use crate::progress::{Phase, Progress, Work};
-use crate::remote::{Fault, Message, RemoteSession, Session};
+use crate::remote::{Fault, Message, RemoteSource, Session};
 
 /// The line, while nobody pulls over it.
 pub(in crate::failback::disks) struct CallbackSource {
-    session: Mutex<Option<Session>>,
+    session: Mutex<Option<Arc<Session>>>,
 }
 
 impl CallbackSource {
     pub(super) fn new(session: Session) -> Arc<Self> {
         Arc::new(CallbackSource {
-            session: Mutex::new(Some(session)),
+            session: Mutex::new(Some(Arc::new(session))),
         })
     }
 
@@ -29,18 +30,10 @@ impl CallbackSource {
     /// Those of opening it there; `Io`, `Malformed`, `Cancelled`.
     pub fn open(self: &Arc<Self>, wanted: Wanted, work: &Work) -> Result<RemoteDisk> {
         self.tell(&AgentReply::Wanted(wanted))?;
-        match RemoteSession::over(self.take()?, work.cancel()) {
-            Ok(remote_session) => Ok(RemoteDisk::over_callback(remote_session, self.clone())),
-            Err((error, session)) => {
-                self.put_back(Some(*session));
-                Err(Fault::quoted(error))
-            }
-        }
-    }
-
-    /// Gives the line back; `None` where it was lost.
-    pub fn put_back(&self, session: Option<Session>) {
-        *self.lock() = session;
+        let session = self.lock().clone().ok_or_else(busy)?;
+        let opened = RemoteSource::over(session, &Limits::default(), work.cancel());
+        let remote = opened.map_err(Fault::quoted)?;
+        Ok(RemoteDisk::over(remote.for_client().into_source()))
     }
 
     /// The line, for the last word.
@@ -48,28 +41,34 @@ impl CallbackSource {
     /// # Errors
     /// `Io` where it was lost.
     pub(super) fn take(&self) -> Result<Session> {
-        self.lock()
-            .take()
-            .ok_or_else(|| Error::new(ErrorKind::Io, "the line is in use, or was lost"))
+        let session = self.lock().take();
+        session.and_then(Arc::into_inner).ok_or_else(busy)
     }
 
     /// Whether something can be told without waiting for an end that does not listen.
     fn has_room(&self) -> bool {
         let session = self.lock();
-        session.as_ref().is_some_and(|it| it.line().has_room())
+        free(&session).is_some_and(|it| it.line().has_room())
     }
 
     fn tell(&self, reply: &AgentReply) -> Result<()> {
         let message = Message::Told(reply.encode()?);
-        match &*self.lock() {
-            Some(session) => session.line().send(&message),
-            None => Err(Error::new(ErrorKind::Io, "the line is in use, or was lost")),
-        }
+        free(&self.lock()).ok_or_else(busy)?.line().send(&message)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Session>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Session>>> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The session, while no disk is read over it.
+fn free(session: &Option<Arc<Session>>) -> Option<&Session> {
+    let session = session.as_ref()?;
+    (Arc::strong_count(session) == 1).then_some(session)
+}
+
+fn busy() -> Error {
+    Error::new(ErrorKind::Io, "the line is in use, or was lost")
 }
 
 /// Tells the end that dialled how far long work is, unless it answers for a disk: then it sees

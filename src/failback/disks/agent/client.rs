@@ -168,19 +168,21 @@ impl AgentClient {
             None => error.at_path(&self.login),
         };
         let message = request.encode()?;
-        let (client, mut connection) = self.at.dial(&self.connect, work).map_err(named)?;
-        let answer = client.disk_agent().and_then(|session| {
-            session.line().send(&Message::Ask(message))?;
-            ranges::send(&session, lists)?;
-            let answer = self.listen(&session, open, work);
-            match &answer {
-                // The disk agent stops as soon as the line ends.
-                Err(_) => drop(session),
-                Ok(_) => session.finish(),
-            }
-            answer
-        });
-        answer.map_err(|error| named(connection.explain(error)))
+        let client = self.connect.connect(&self.at, work).map_err(named)?;
+        let (session, connection) = client.disk_agent().map_err(named)?;
+        let sent = session.line().send(&Message::Ask(message));
+        let answer = sent
+            .and_then(|()| ranges::send(&session, lists))
+            .and_then(|()| self.listen(&session, open, work));
+        match &answer {
+            // The disk agent stops as soon as the line ends.
+            Err(_) => drop(session),
+            Ok(_) => session.finish(),
+        }
+        answer.map_err(|error| match connection {
+            Some(mut connection) => named(connection.explain(error)),
+            None => named(error),
+        })
     }
 
     fn listen(&self, session: &Session, open: &Open<'_>, work: &Work) -> Result<AgentReply> {

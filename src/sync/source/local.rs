@@ -1,0 +1,134 @@
+//! A source that is read here.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+
+use super::backend::{Claim, Search, SourceBackend, Visit};
+use super::checked::CheckedPass;
+use super::pass::Pass;
+use crate::diff::{CompareOptions, CompareReport, Content, against_manifest, compare};
+use crate::error::{ErrorKind, Result};
+use crate::hash::Hash;
+use crate::image::{Image, ImageInfo, Resized};
+use crate::manifest::{HashPass, ManifestUpdater, ManifestWriter, root_of};
+use crate::progress::{Phase, Work};
+use crate::units::BlockSize;
+
+/// An image that can be read directly.
+pub(in crate::sync) struct LocalSource(pub Arc<dyn Image>);
+
+impl LocalSource {
+    /// The image with zeros behind it, `disk_len` bytes long.
+    fn padded(&self, disk_len: u64) -> Arc<dyn Image> {
+        match self.0.disk_len() < disk_len {
+            true => Arc::new(Resized::new(self.0.clone(), disk_len)),
+            false => self.0.clone(),
+        }
+    }
+}
+
+impl SourceBackend for LocalSource {
+    fn info(&self) -> ImageInfo {
+        self.0.info()
+    }
+
+    fn compare(
+        &self,
+        target: &dyn Image,
+        disk_len: u64,
+        options: &CompareOptions,
+        work: &Work,
+        visit: &Visit<'_>,
+    ) -> Result<CompareReport> {
+        compare(&*self.padded(disk_len), target, options, work, visit)
+    }
+
+    /// Reads the source once, unless manifests stand for both disks: then only where they differ.
+    fn find(
+        &self,
+        search: Search<'_>,
+        work: &Work,
+        visit: &Visit<'_>,
+    ) -> Result<(CompareReport, Option<Hash>)> {
+        let (old, disk_len) = (search.target, search.disk_len);
+        let Some(mut sink) = search.next else {
+            let report = self.compare(old, disk_len, search.options, work, visit)?;
+            return Ok((report, None));
+        };
+        let source = &*self.padded(disk_len);
+        let block_size = sink.block_size();
+        let pass = Pass::new(disk_len, block_size, Some(old), visit);
+        work.progress().begin(Phase::Hash, Some(disk_len));
+        let theirs = search
+            .manifest
+            .filter(|it| it.disk_len() == disk_len && it.block_size() == block_size);
+        match (search.kept, theirs) {
+            (Some(kept), _) if search.reads_all => {
+                let checked = CheckedPass::new(&pass, kept, theirs);
+                HashPass::new(source, block_size, work).run(&checked, &mut sink)?;
+            }
+            (Some(kept), Some(theirs)) => {
+                pass.between(source, kept, theirs, work)?;
+                sink = ManifestUpdater::new(theirs, sink)?.into_writer()?;
+            }
+            (Some(kept), None) => {
+                let read = against_manifest(source, kept, work, &mut sink, &|difference| {
+                    let (offset, new) = (difference.offset, difference.new);
+                    match new {
+                        Content::Bytes(_) => pass.refine(old, offset, new),
+                        Content::Zeros(len) => pass.clear(old, offset..offset + len),
+                    }
+                })?;
+                pass.compared_bytes.fetch_add(read, Ordering::Relaxed);
+            }
+            (None, _) => HashPass::new(source, block_size, work).run(&pass, &mut sink)?,
+        }
+        Ok((pass.report(), Some(sink.finish()?)))
+    }
+
+    fn everything(
+        &self,
+        disk_len: u64,
+        block_size: BlockSize,
+        work: &Work,
+        visit: &Visit<'_>,
+    ) -> Result<(CompareReport, Hash)> {
+        let source = &*self.padded(disk_len);
+        let pass = Pass::new(disk_len, block_size, None, visit);
+        work.progress().begin(Phase::Copy, Some(disk_len));
+        let mut sink = ManifestWriter::root_only(disk_len, block_size);
+        HashPass::new(source, block_size, work).run(&pass, &mut sink)?;
+        Ok((pass.report(), sink.finish()?))
+    }
+
+    fn root(&self, disk_len: u64, block_size: BlockSize, work: &Work) -> Result<Hash> {
+        root_of(&*self.padded(disk_len), block_size, work)
+    }
+
+    fn confirm(&self, disk_len: u64, claims: &[Claim], work: &Work) -> Result<Vec<bool>> {
+        let source = &*self.padded(disk_len);
+        let is_true = |claim: &Claim| {
+            work.cancel().check()?;
+            let len = claim.range.end - claim.range.start;
+            let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
+            match source.read_exact_at(&mut bytes, claim.range.start) {
+                // The comparison tells where, or passes over it.
+                Err(error) if error.kind() == ErrorKind::Io => return Ok(false),
+                read => read?,
+            }
+            Ok(Hash::of(&bytes) == claim.hash)
+        };
+        work.pool()
+            .install(|| claims.par_iter().map(is_true).collect())
+    }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn image(&self) -> Option<&Arc<dyn Image>> {
+        Some(&self.0)
+    }
+}

@@ -2,6 +2,7 @@
 //! leaving the target half done.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod api;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;

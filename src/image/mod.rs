@@ -7,7 +7,7 @@ mod create;
 mod foreign;
 mod format;
 mod gate;
-#[cfg(feature = "qemu")]
+#[cfg(feature = "nbd")]
 pub mod nbd;
 mod open;
 mod options;

@@ -10,7 +10,6 @@ mod format;
 mod handshake;
 mod ranges;
 mod reply;
-#[cfg(feature = "qemu")]
 pub(crate) mod socket;
 
 pub use client::{Client, Run, Status};

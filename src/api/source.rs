@@ -1,0 +1,56 @@
+//! Opening a source, wherever it is.
+
+use crate::error::Result;
+use crate::image::ImageOptions;
+use crate::location::{Location, NbdAddress};
+use crate::progress::Work;
+use crate::remote::ConnectOptions;
+use crate::storage::SourceOptions;
+use crate::sync::{HostSource, Source};
+
+/// Opens the disk at `at` to be read: a file or device of this host, an export of an NBD server, or
+/// an image on another host, which is the source of one sync.
+///
+/// # Errors
+/// `Unsupported` for a location that this build has no way to reach, and for a format other than
+/// raw of an export; those of [`HostSource::open`], of connecting and of the agent.
+pub fn open_source(
+    at: &Location,
+    image: &ImageOptions,
+    options: &SourceOptions,
+    connect: &ConnectOptions,
+    work: &Work,
+) -> Result<Source> {
+    match at {
+        Location::Path(path) => HostSource::open(path, image, options).map(|it| it.source()),
+        Location::Nbd(address) => open_export(address, image, work),
+        Location::Remote(address) => {
+            let client = connect.connect(address, work)?;
+            client.open(address.path(), image, options, work)
+        }
+    }
+}
+
+#[cfg(feature = "nbd")]
+fn open_export(address: &NbdAddress, image: &ImageOptions, work: &Work) -> Result<Source> {
+    use std::sync::Arc;
+
+    use crate::error::{Error, ErrorKind};
+    use crate::image::Format;
+    use crate::image::nbd::NbdExport;
+
+    if image.format.is_some_and(|format| format != Format::Raw) {
+        let what = "an NBD export holds the bytes of a guest, and no container";
+        return Err(Error::new(ErrorKind::Unsupported, what).at_path(address.to_string()));
+    }
+    let export = NbdExport::open_until(address, None, work.cancel())?;
+    Ok(Source::new(Arc::new(export)))
+}
+
+#[cfg(not(feature = "nbd"))]
+fn open_export(address: &NbdAddress, _: &ImageOptions, _: &Work) -> Result<Source> {
+    use crate::error::{Error, ErrorKind};
+
+    let what = "this build cannot read NBD exports (feature `nbd`)";
+    Err(Error::new(ErrorKind::Unsupported, what).at_path(address.to_string()))
+}

@@ -30,10 +30,14 @@ pub mod sync;
 pub mod text;
 pub mod units;
 
+pub use api::{Base, Block, DeltaInfo, Disk, DiskOptions, Sync, SyncTarget, recover, undo};
+pub use delta::Delta;
 pub use error::{Error, ErrorKind, Result};
 pub use hash::Hash;
+pub use image::Format;
 pub use limits::Limits;
 pub use location::{Location, NbdAddress, RemoteAddress};
+pub use manifest::Manifest;
 pub use progress::{CancelToken, MOST_THREADS, Phase, Progress, Silent, Work};
 pub use units::{BlockSize, Extent, ExtentKind};
 

@@ -1,5 +1,17 @@
-//! What the first page of the crate shows.
+//! What an embedder meets first: a disk, what it is compared with, and what is made of it.
 
+mod base;
+mod delta;
+mod disk;
+mod disk_options;
+mod manifest;
 mod source;
+mod sync;
 
+pub use base::Base;
+pub use delta::DeltaInfo;
+pub use disk::Disk;
+pub use disk_options::DiskOptions;
+pub use manifest::Block;
 pub use source::open_source;
+pub use sync::{Sync, SyncTarget, recover, undo};

@@ -1,5 +1,6 @@
 //! Reading a delta file, trusting nothing in it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::bookkeeping::Bookkeeping;
@@ -28,6 +29,15 @@ pub struct Delta {
     header: Header,
     trailer: Trailer,
     frames_end: u64,
+}
+
+impl fmt::Debug for Delta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delta")
+            .field("path", &self.storage.path())
+            .field("trailer", &self.trailer)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Delta {

@@ -1,6 +1,7 @@
 //! Reading a manifest: every row is held against its hash before anything in it is believed.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +28,15 @@ pub struct Manifest {
     shape: Shape,
     root: Hash,
     header: Header,
+}
+
+impl fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manifest")
+            .field("path", &self.storage.path())
+            .field("root", &self.root)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Manifest {

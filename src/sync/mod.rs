@@ -24,6 +24,7 @@ use endpoint::source::Run;
 use marker::overlay::OverlayStorage;
 use recovery::state::{Standing, Touch};
 
+pub(crate) use commit::apply_delta::apply_delta_with;
 pub use commit::apply_delta::{BaseCheck, apply_delta, undo};
 pub use commit::hold::{held_image, hold, release};
 pub use endpoint::path_side::{HostSide, SideDiff};

@@ -14,7 +14,7 @@ use crate::storage::{Access, FileRef, Storage, refuse_overlap};
 use crate::sync::endpoint::named::check_name;
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
-use crate::sync::options::{Mode, Safety, Verify};
+use crate::sync::options::{Mode, Safety, SyncOptions, Verify};
 use crate::sync::recovery::kept_log;
 use crate::sync::recovery::recover::lost;
 use crate::sync::recovery::state::{self, Standing, Touch};
@@ -50,21 +50,40 @@ pub fn apply_delta(
     verify: Verify,
     work: &Work,
 ) -> Result<SyncReport> {
+    let options = SyncOptions::default().with_verify(verify);
+    apply_delta_with(delta, target, check, &options, work)
+}
+
+/// As [`apply_delta`], with the options that have a meaning for a delta: what is read back, and
+/// where the way back is written.
+///
+/// # Errors
+/// Those of [`apply_delta`].
+pub(crate) fn apply_delta_with(
+    delta: &Delta,
+    target: &Target,
+    check: BaseCheck,
+    options: &SyncOptions,
+    work: &Work,
+) -> Result<SyncReport> {
     delta.require(Purpose::Portable)?;
-    apply_checked(delta, target, check, verify, work)
+    if let Some(undo) = &options.undo {
+        undo.directory().refuse_nodes(undo.name())?;
+    }
+    apply_checked(delta, target, check, options, work)
 }
 
 fn apply_checked(
     delta: &Delta,
     target: &Target,
     check: BaseCheck,
-    verify: Verify,
+    options: &SyncOptions,
     work: &Work,
 ) -> Result<SyncReport> {
     let applied = target.open_if_there().and_then(|storage| match storage {
         Some(storage) => {
             refuse_itself(delta, &*storage)?;
-            let report = applied(delta, target, &storage, check, verify, work)?;
+            let report = applied(delta, target, &storage, check, options, work)?;
             check_name(target, &*storage)?;
             Ok(report)
         }
@@ -85,7 +104,13 @@ pub fn undo(undo: &FileRef, target: &Target, work: &Work) -> Result<SyncReport> 
         .and_then(|file| Delta::from_storage(file, limits))
         .map_err(|error| way_on(error, target))?;
     delta.require(Purpose::Undo)?;
-    apply_checked(&delta, target, BaseCheck::Touched, Verify::Written, work)
+    apply_checked(
+        &delta,
+        target,
+        BaseCheck::Touched,
+        &SyncOptions::default(),
+        work,
+    )
 }
 
 /// Refuses the delta file itself as its target.
@@ -101,7 +126,7 @@ fn applied(
     target: &Target,
     storage: &Arc<dyn Storage>,
     check: BaseCheck,
-    verify: Verify,
+    options: &SyncOptions,
     work: &Work,
 ) -> Result<SyncReport> {
     let mut kept = None;
@@ -120,8 +145,8 @@ fn applied(
         _ => target.redo_log().remove_if_there()?,
     }
     let from = delta.header();
-    let options = target.image_options();
-    let image = image::open_storage(storage.clone(), target.format(), options)?;
+    let image_options = target.image_options();
+    let image = image::open_storage(storage.clone(), target.format(), image_options)?;
     precheck::new_length(target, &**storage, from.result_len)?;
     let mut report = SyncReport::new(Mode::Delta, Safety::Atomic, from.result_len);
     report.reason = "a delta file".to_owned();
@@ -132,7 +157,7 @@ fn applied(
         }
         return Ok(report);
     }
-    let planner = image::open_storage_mut(storage.clone(), target.format(), options)?;
+    let planner = image::open_storage_mut(storage.clone(), target.format(), image_options)?;
     let header = Header {
         purpose: Purpose::RedoLog,
         job: JobId::random()?,
@@ -150,15 +175,15 @@ fn applied(
     report.zeroed_bytes = delta.trailer().zero_bytes;
     report.written_bytes = delta.trailer().data_bytes;
     let way = Way {
-        undo: None,
+        undo: options.undo.as_ref().map(|file| (file, &*image)),
         keeper: None,
-        verify,
+        verify: options.verify,
         check: None,
     };
     if let Some(logged) = carry_out(target, storage, log_writer, way, work)? {
         report.logged_bytes = logged;
         report.outcome = Outcome::Synced;
-        if verify != Verify::None {
+        if options.verify != Verify::None {
             report.verified = Verified::Written;
         }
     }

@@ -147,15 +147,20 @@ impl HostSide {
         };
         self.check()?;
         target.check()?;
-        Ok(SideDiff {
-            extents,
-            granularity_bytes,
-            same_len: self.disk_len() == target.disk_len(),
-        })
+        let same_len = self.disk_len() == target.disk_len();
+        Ok(SideDiff::new(extents, granularity_bytes, same_len))
     }
 }
 
 impl SideDiff {
+    pub(crate) fn new(extents: Vec<Extent>, granularity_bytes: u64, same_len: bool) -> Self {
+        SideDiff {
+            extents,
+            granularity_bytes,
+            same_len,
+        }
+    }
+
     /// Whether the disks hold the same bytes.
     pub fn is_identical(&self) -> bool {
         self.same_len && self.extents.is_empty()

@@ -1,0 +1,250 @@
+//! A disk that is read.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::base::Base;
+use super::delta::DeltaInfo;
+use super::disk_options::DiskOptions;
+use super::sync::{Sync, SyncTarget};
+use crate::delta::{self, DeltaOptions};
+use crate::diff::{self, Newer};
+use crate::error::Result;
+use crate::hash::Hash;
+use crate::image::{self, Format, Image, ImageInfo, ImageOptions};
+use crate::manifest::{self, Manifest};
+use crate::progress::Work;
+use crate::storage::{FileRef, HostFile, Privacy, Storage};
+use crate::sync::{HostSource, SideDiff, Source};
+use crate::units::{BlockSize, PAGE_BYTES};
+
+/// A disk that is read: an image file, a block device, or a storage of the caller's own.
+///
+/// While a disk that was opened by its path lives, other programs that honour QEMU's locks are kept
+/// from writing to it, and a change made in spite of them is an error of kind `SourceChanged` where
+/// the work that read it ends. Clones share one open disk.
+///
+/// # Examples
+/// ```no_run
+/// use diskdelta::{Disk, Work};
+///
+/// # fn main() -> diskdelta::Result<()> {
+/// let work = Work::new()?;
+/// let disk = Disk::open("web.vhdx")?;
+/// println!("{} bytes, root {}", disk.len(), disk.root(&work)?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Disk(Body);
+
+#[derive(Clone)]
+enum Body {
+    Host(HostSource),
+    Image(Arc<dyn Image>),
+}
+
+impl Disk {
+    /// Opens the image file or block device at `path`; symbolic links are followed.
+    ///
+    /// The format is what the extension tells; a device is raw. [`Disk::options`] chooses it, and
+    /// more.
+    ///
+    /// # Errors
+    /// `NotFound`; `InUse` where another program writes to it; `Marked` for a disk that an
+    /// unfinished sync left incomplete; `InvalidInput` for a container that would be read as raw
+    /// only by default; `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`, `Io`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Disk> {
+        Self::options().open(path)
+    }
+
+    /// Choices for opening a disk.
+    pub fn options() -> DiskOptions {
+        DiskOptions::default()
+    }
+
+    /// A disk in a storage of the caller's own, which must not change while the disk lives.
+    ///
+    /// # Errors
+    /// `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`, `Io`.
+    pub fn from_storage(storage: Arc<dyn Storage>, format: Format) -> Result<Disk> {
+        image::open_storage(storage, format, &ImageOptions::default()).map(Disk::from_image)
+    }
+
+    /// A disk seen through an image of the caller's own, which must not change while the disk
+    /// lives.
+    pub fn from_image(image: Arc<dyn Image>) -> Disk {
+        Disk(Body::Image(image))
+    }
+
+    pub(super) fn from_host(source: HostSource) -> Disk {
+        Disk(Body::Host(source))
+    }
+
+    /// Length in bytes, as a guest sees it.
+    pub fn len(&self) -> u64 {
+        self.image().disk_len()
+    }
+
+    /// Whether the disk has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the image is.
+    pub fn info(&self) -> ImageInfo {
+        self.image().info()
+    }
+
+    /// Dangers that are no errors, of the file and of the image in it. A [`Sync`] reports them in
+    /// its notes.
+    pub fn warnings(&self) -> Vec<String> {
+        match &self.0 {
+            Body::Host(source) => source.warnings(),
+            Body::Image(image) => image.info().warnings,
+        }
+    }
+
+    /// The bytes of the disk, to be read.
+    pub fn image(&self) -> &Arc<dyn Image> {
+        match &self.0 {
+            Body::Host(source) => source.image(),
+            Body::Image(image) => image,
+        }
+    }
+
+    /// The root over blocks of 64 KiB. Holes are not read.
+    ///
+    /// # Errors
+    /// `SourceChanged`, `Unreadable`, `Malformed`, `Io`, `Cancelled`.
+    pub fn root(&self, work: &Work) -> Result<Hash> {
+        let root = manifest::root_of(&**self.image(), BlockSize::default(), work)?;
+        self.check()?;
+        Ok(root)
+    }
+
+    /// The hashes of all blocks of 64 KiB, kept in memory.
+    ///
+    /// # Errors
+    /// Those of [`root`](Disk::root).
+    pub fn manifest(&self, work: &Work) -> Result<Manifest> {
+        let built = manifest::build(&**self.image(), BlockSize::default(), work)?;
+        self.check()?;
+        Ok(built)
+    }
+
+    /// As [`manifest`](Disk::manifest), written to a file, which takes the place of an older
+    /// manifest once it is complete and durable.
+    ///
+    /// # Errors
+    /// Those of [`root`](Disk::root); `AlreadyExists` for a file that is no manifest; `NoSpace`.
+    pub fn save_manifest(&self, to: impl AsRef<Path>, work: &Work) -> Result<Manifest> {
+        let to = FileRef::to_write(to)?;
+        let image = &**self.image();
+        manifest::build_at(image, BlockSize::default(), work, &to, &|| self.check())
+    }
+
+    /// Where this disk differs from the one that `manifest` describes, in blocks of the manifest.
+    ///
+    /// # Errors
+    /// Those of [`root`](Disk::root).
+    pub fn verify(&self, manifest: &Manifest, work: &Work) -> Result<SideDiff> {
+        self.diff_from(manifest, work)
+    }
+
+    /// What has changed from `old` to this disk: the extents of this disk that differ, to 4 KiB
+    /// between two disks, in blocks of the manifest otherwise. What `old` has beyond this disk's
+    /// end is not listed.
+    ///
+    /// # Errors
+    /// Those of [`root`](Disk::root).
+    pub fn diff_from<'b>(&self, old: impl Into<Base<'b>>, work: &Work) -> Result<SideDiff> {
+        let new = &**self.image();
+        let (extents, granularity, old_len) = match old.into() {
+            Base::Disk(old) => {
+                let options = diff::CompareOptions::default();
+                let found = diff::images(new, &**old.image(), &options, work)?;
+                old.check()?;
+                (found, PAGE_BYTES, old.len())
+            }
+            Base::Manifest(old) => {
+                let found = diff::with_manifest(new, old, Newer::Image, work)?;
+                (found.extents, old.block_size().bytes(), old.disk_len())
+            }
+        };
+        self.check()?;
+        Ok(SideDiff::new(extents, granularity, old_len == self.len()))
+    }
+
+    /// Writes the delta that leads from `old` to this disk into a new file at `to`. The file is
+    /// complete and durable when it is there at all.
+    ///
+    /// # Errors
+    /// Those of [`root`](Disk::root); `AlreadyExists`, `NoSpace`.
+    pub fn delta_from<'b>(
+        &self,
+        old: impl Into<Base<'b>>,
+        to: impl AsRef<Path>,
+        work: &Work,
+    ) -> Result<DeltaInfo> {
+        let old = old.into();
+        let (base, admitted) = match old {
+            Base::Disk(disk) => (delta::Base::Image(&**disk.image()), disk.privacy()?),
+            Base::Manifest(manifest) => (delta::Base::Manifest(manifest), Privacy::USUAL),
+        };
+        let (to, image) = (FileRef::to_write(to)?, &**self.image());
+        let options = DeltaOptions::default();
+        to.create_whole(self.privacy()?.and(admitted), |storage| {
+            delta::create(base, image, storage, &options, work)?;
+            if let Base::Disk(disk) = old {
+                disk.check()?;
+            }
+            self.check()
+        })?;
+        delta::Delta::open(to.path()).and_then(|delta| delta.info())
+    }
+
+    /// Prepares to make `target` hold what this disk holds. Nothing happens before
+    /// [`Sync::run`].
+    pub fn sync_to(&self, target: impl Into<SyncTarget>) -> Sync<'_> {
+        Sync::from_disk(self, target.into())
+    }
+
+    /// Whether the disk is what it was when it was opened.
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.0 {
+            Body::Host(source) => source.check(),
+            Body::Image(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn source(&self) -> Source {
+        match &self.0 {
+            Body::Host(source) => source.source(),
+            Body::Image(image) => Source::new(image.clone()),
+        }
+    }
+
+    pub(super) fn files(&self) -> Result<Vec<HostFile>> {
+        match &self.0 {
+            Body::Host(source) => Ok(source.files()),
+            Body::Image(image) => image.files(),
+        }
+    }
+
+    fn privacy(&self) -> Result<Privacy> {
+        match &self.0 {
+            Body::Host(source) => source.privacy(),
+            Body::Image(_) => Ok(Privacy::PRIVATE),
+        }
+    }
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk")
+            .field("info", &self.info())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,357 @@
+//! One sync, prepared and run.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::disk::Disk;
+use crate::delta::Delta;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{CreateFormat, Format};
+use crate::limits::Limits;
+use crate::progress::Work;
+use crate::storage::{Allocation, FileRef, HostFile, Storage};
+use crate::sync::{
+    self, BaseCheck, HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions,
+    SyncReport, Target, Verify,
+};
+
+/// Where a sync writes.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum SyncTarget {
+    /// An image file or block device of this host, or a file that is to be created.
+    Path(PathBuf),
+    /// A storage of the caller's own, written where it is.
+    Storage {
+        /// Its bytes.
+        storage: Arc<dyn Storage>,
+        /// What they are.
+        format: Format,
+        /// The file for the redo log. It must be on a medium that outlives a crash, and be named
+        /// again for [`recover`].
+        log: PathBuf,
+    },
+}
+
+/// A sync that is prepared: the disk or delta that it takes, the target, and how.
+///
+/// By default it finds out whether moving differences or everything is cheaper, never leaves the
+/// target half done, and reads back what it wrote. When [`run`](Sync::run) returns `Ok`, the target
+/// is durable.
+///
+/// # Examples
+/// ```no_run
+/// use diskdelta::{Disk, Work};
+///
+/// # fn main() -> diskdelta::Result<()> {
+/// let work = Work::new()?;
+/// let report = Disk::open("web.vhdx")?.sync_to("/dev/vg0/web").undo("web.undo").run(&work)?;
+/// println!("{} bytes changed", report.changed_bytes);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens before `run`"]
+pub struct Sync<'a> {
+    from: Origin<'a>,
+    target: SyncTarget,
+    options: SyncOptions,
+    open: HostTargetOptions,
+    undo: Option<PathBuf>,
+    manifest: Option<PathBuf>,
+    check: BaseCheck,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Origin<'a> {
+    Disk(&'a Disk),
+    Delta(&'a Delta),
+}
+
+impl<'a> Sync<'a> {
+    pub(super) fn from_disk(disk: &'a Disk, target: SyncTarget) -> Self {
+        Self::new(Origin::Disk(disk), target)
+    }
+
+    pub(super) fn from_delta(delta: &'a Delta, target: SyncTarget) -> Self {
+        Self::new(Origin::Delta(delta), target)
+    }
+
+    fn new(from: Origin<'a>, target: SyncTarget) -> Self {
+        Sync {
+            from,
+            target,
+            options: SyncOptions::default(),
+            open: HostTargetOptions::default(),
+            undo: None,
+            manifest: None,
+            check: BaseCheck::default(),
+        }
+    }
+
+    /// How changes are found [`Mode::Auto`].
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.options.mode = mode;
+        self
+    }
+
+    /// What holds while the sync is under way [`Safety::Atomic`].
+    pub fn safety(mut self, safety: Safety) -> Self {
+        self.options.safety = safety;
+        self
+    }
+
+    /// What is read back [`Verify::Written`].
+    pub fn verify(mut self, verify: Verify) -> Self {
+        self.options.verify = verify;
+        self
+    }
+
+    /// Looks for changes only in these ranges of the disk, as a change tracker knows them; all else
+    /// is neither read nor moved. The report then names [`Verified::Tracked`](sync::Verified) as
+    /// its evidence. A range that ends before it begins is an error of kind `InvalidInput`.
+    pub fn only(mut self, ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
+        self.options.change_map = Some(ranges.into_iter().collect());
+        self
+    }
+
+    /// Writes what the target held before into a new file, for [`undo`].
+    pub fn undo(mut self, file: impl Into<PathBuf>) -> Self {
+        self.undo = Some(file.into());
+        self
+    }
+
+    /// Keeps a manifest of the target in this file; from the second sync on it stands for reading
+    /// the target.
+    pub fn target_manifest(mut self, file: impl Into<PathBuf>) -> Self {
+        self.manifest = Some(file.into());
+        self
+    }
+
+    /// Reads the target as this format, whatever its name.
+    pub fn format(mut self, format: Format) -> Self {
+        self.open.image.format = Some(format);
+        self
+    }
+
+    /// Creates the target, which must not exist, in this format.
+    pub fn create(mut self, format: CreateFormat) -> Self {
+        self.open.create = Some(format);
+        self
+    }
+
+    /// Writes the redo log in this directory, instead of next to the target.
+    pub fn log_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.open.log_dir = Some(directory.into());
+        self
+    }
+
+    /// How zeros are stored.
+    pub fn allocation(mut self, allocation: Allocation) -> Self {
+        self.open.open.allocation = allocation;
+        self
+    }
+
+    /// Bounds what the target's file may state.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.open.image.limits = limits;
+        self
+    }
+
+    /// Lets the target become shorter.
+    pub fn allow_shrink(mut self) -> Self {
+        self.options.allow_shrink = true;
+        self
+    }
+
+    /// Accepts a device that is larger than the disk; what it has beyond is left alone.
+    pub fn allow_larger(mut self) -> Self {
+        self.options.allow_larger = true;
+        self
+    }
+
+    /// Passes over ranges of the source that cannot be read; the report lists them.
+    pub fn skip_unreadable(mut self) -> Self {
+        self.options.skip_unreadable = true;
+        self
+    }
+
+    /// Lets a full copy take the place of a file that has further names (hard links), which keep
+    /// the old bytes.
+    pub fn part_links(mut self) -> Self {
+        self.open.parts_links = true;
+        self
+    }
+
+    /// Recognises the base of a delta by the ranges that the delta changes, without reading the
+    /// rest of the target.
+    pub fn check_touched(mut self) -> Self {
+        self.check = BaseCheck::Touched;
+        self
+    }
+
+    /// Finds out what the sync would do, and changes nothing.
+    pub fn dry_run(mut self) -> Self {
+        (self.options.dry_run, self.open.dry_run) = (true, true);
+        self
+    }
+
+    /// Runs the sync. The target is durable when this returns `Ok`; after an error,
+    /// [`Error::target_state`] tells what became of it. After an interruption of any kind the same
+    /// sync, run again, goes on where it was.
+    ///
+    /// # Errors
+    /// `InUse` for a target that another program uses, or that is one of the files that are read;
+    /// `InvalidInput` for lengths or options that do not fit together; `Incomplete` for a target
+    /// that waits for [`recover`]; `BaseMismatch` for a delta that was made from another disk;
+    /// `NoSpace`, `Unreadable`, `SourceChanged`, `TargetChanged`, `VerifyFailed`, `Malformed`,
+    /// `NotFound`, `Io`, `Cancelled`.
+    pub fn run(mut self, work: &Work) -> Result<SyncReport> {
+        let write = |path: &PathBuf| FileRef::to_write(path);
+        self.options.undo = self.undo.as_ref().map(write).transpose()?;
+        self.options.target_manifest = self.manifest.as_ref().map(write).transpose()?;
+        self.open.target_manifest = self.manifest.clone();
+        self.open.open.sources = self.sources()?;
+        self.refuse_unused()?;
+        let (target, mut notes) = match &self.target {
+            SyncTarget::Path(path) => {
+                let opened = HostTarget::open(path, &self.open)?;
+                (opened.target().clone(), opened.warnings().to_vec())
+            }
+            SyncTarget::Storage {
+                storage,
+                format,
+                log,
+            } => {
+                let format = self.open.image.format.unwrap_or(*format);
+                let log = FileRef::to_write(log)?;
+                let target = Target::device(storage.clone(), format, log);
+                (
+                    target.with_image_options(self.open.image.clone()),
+                    Vec::new(),
+                )
+            }
+        };
+        let mut report = match self.from {
+            Origin::Disk(disk) => {
+                notes.splice(0..0, disk.warnings());
+                sync::sync(&disk.source(), &target, &self.options, work)
+            }
+            Origin::Delta(delta) => {
+                sync::apply_delta_with(delta, &target, self.check, &self.options, work)
+            }
+        }?;
+        report.notes.splice(0..0, notes);
+        Ok(report)
+    }
+
+    /// The files that are read, none of which may be the target.
+    fn sources(&self) -> Result<Vec<HostFile>> {
+        match self.from {
+            Origin::Disk(disk) => disk.files(),
+            Origin::Delta(delta) => Ok(delta.storage().host_file()?.into_iter().collect()),
+        }
+    }
+
+    /// Refuses a choice that has no meaning for a delta, instead of passing over it.
+    fn refuse_unused(&self) -> Result<()> {
+        let Origin::Delta(_) = self.from else {
+            return Ok(());
+        };
+        let options = &self.options;
+        let unused = [
+            (options.mode != Mode::Auto, "mode"),
+            (options.safety != Safety::Atomic, "safety"),
+            (options.change_map.is_some(), "only"),
+            (self.manifest.is_some(), "target_manifest"),
+            (self.open.create.is_some(), "create"),
+            (options.skip_unreadable, "skip_unreadable"),
+            (options.dry_run, "dry_run"),
+        ];
+        match unused.into_iter().find(|(is_set, _)| *is_set) {
+            None => Ok(()),
+            Some((_, field)) => {
+                let what = "a delta file is applied as a whole, atomically";
+                Err(Error::new(ErrorKind::InvalidInput, what).in_field(field))
+            }
+        }
+    }
+}
+
+/// Brings back what a target held before the sync that wrote the undo file at `file`.
+///
+/// # Errors
+/// Those of [`Sync::run`]; `InvalidInput` for a file that is no undo file; `BaseMismatch` for a
+/// target that was written to since.
+pub fn undo(
+    file: impl AsRef<Path>,
+    target: impl Into<SyncTarget>,
+    work: &Work,
+) -> Result<SyncReport> {
+    let file = FileRef::host(crate::storage::resolve(file)?)?;
+    with_target(target.into(), |target| sync::undo(&file, target, work))
+}
+
+/// Finishes a sync onto `target` that was interrupted, as far as that needs no source. What the
+/// returned value says is durable. Running it again is harmless, also after a crash in the middle.
+///
+/// # Errors
+/// `Incomplete` where the redo log is not to be found; `BaseMismatch` where the target was written
+/// to since; `NotFound`, `InUse`, `Malformed`, `NoSpace`, `VerifyFailed`, `Io`, `Cancelled`.
+pub fn recover(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> {
+    match target.into() {
+        SyncTarget::Path(path) => {
+            HostTarget::open(path, &HostTargetOptions::default())?.recover(work)
+        }
+        target => with_target(target, |target| sync::recover(target, work)),
+    }
+}
+
+fn with_target<T>(target: SyncTarget, act: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
+    match target {
+        SyncTarget::Path(path) => {
+            let opened = HostTarget::open(path, &HostTargetOptions::default())?;
+            act(opened.target())
+        }
+        SyncTarget::Storage {
+            storage,
+            format,
+            log,
+        } => act(&Target::device(storage, format, FileRef::to_write(log)?)),
+    }
+}
+
+impl SyncTarget {
+    /// A storage of the caller's own, with the file for its redo log.
+    pub fn storage(storage: Arc<dyn Storage>, format: Format, log: impl Into<PathBuf>) -> Self {
+        SyncTarget::Storage {
+            storage,
+            format,
+            log: log.into(),
+        }
+    }
+}
+
+impl fmt::Debug for SyncTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = match self {
+            SyncTarget::Path(path) => path,
+            SyncTarget::Storage { storage, .. } => storage.path(),
+        };
+        f.debug_tuple("SyncTarget").field(&path).finish()
+    }
+}
+
+impl<P: AsRef<Path> + ?Sized> From<&P> for SyncTarget {
+    fn from(path: &P) -> Self {
+        SyncTarget::Path(path.as_ref().to_owned())
+    }
+}
+
+impl From<PathBuf> for SyncTarget {
+    fn from(path: PathBuf) -> Self {
+        SyncTarget::Path(path)
+    }
+}

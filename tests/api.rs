@@ -1,0 +1,204 @@
+//! The first page of the crate, as an embedder uses it.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use diskdelta::storage::MemoryStorage;
+use diskdelta::sync::{Mode, Outcome, Recovered, Verified};
+use diskdelta::{Block, Delta, Disk, ErrorKind, Extent, Format, Manifest, SyncTarget, Work};
+use tempfile::TempDir;
+
+const BLOCK: usize = 64 << 10;
+
+struct Fixture {
+    directory: TempDir,
+    work: Work,
+}
+
+impl Fixture {
+    /// `new.raw` differs from `old.raw` in its third block, and its second is zeros in both.
+    fn new() -> Self {
+        let fixture = Fixture {
+            directory: tempfile::tempdir().unwrap(),
+            work: Work::with_threads(2).unwrap(),
+        };
+        let mut disk = vec![7; 40 * BLOCK];
+        disk[BLOCK..2 * BLOCK].fill(0);
+        fs::write(fixture.path("old.raw"), &disk).unwrap();
+        disk[2 * BLOCK..3 * BLOCK].fill(9);
+        fs::write(fixture.path("new.raw"), &disk).unwrap();
+        fixture
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn disk(&self, name: &str) -> Disk {
+        Disk::open(self.path(name)).unwrap()
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap()
+    }
+}
+
+fn changed() -> Vec<Extent> {
+    vec![Extent::data(2 * BLOCK as u64..3 * BLOCK as u64)]
+}
+
+#[test]
+fn a_manifest_tells_each_block_and_where_a_disk_differs() {
+    let at = Fixture::new();
+    let (old, new) = (at.disk("old.raw"), at.disk("new.raw"));
+    old.save_manifest(at.path("old.manifest"), &at.work)
+        .unwrap();
+    let manifest = Manifest::open(at.path("old.manifest")).unwrap();
+    assert_eq!(manifest.root(), old.root(&at.work).unwrap());
+    assert_eq!(manifest.block(1).unwrap(), Block::Zero);
+    assert_eq!(manifest.block(40).unwrap(), Block::PastEnd);
+    let first = diskdelta::Hash::from_bytes(blake3::hash(&[7; BLOCK]).into());
+    assert_eq!(manifest.block(0).unwrap(), Block::Hash(first));
+    assert!(old.verify(&manifest, &at.work).unwrap().is_identical());
+    assert_eq!(new.verify(&manifest, &at.work).unwrap().extents, changed());
+    assert_eq!(new.diff_from(&old, &at.work).unwrap().extents, changed());
+    let of_hash = manifest
+        .root()
+        .to_string()
+        .parse::<diskdelta::Hash>()
+        .unwrap();
+    assert_eq!(of_hash, manifest.root());
+}
+
+#[test]
+fn deltas_are_made_inspected_merged_applied_and_undone() {
+    let at = Fixture::new();
+    let (old, new) = (at.disk("old.raw"), at.disk("new.raw"));
+    let info = new.delta_from(&old, at.path("d"), &at.work).unwrap();
+    assert_eq!((info.data_bytes, info.zero_bytes), (BLOCK as u64, 0));
+    assert_eq!(info.root, Some(new.root(&at.work).unwrap()));
+    let delta = Delta::open(at.path("d")).unwrap();
+    assert_eq!(delta.extents(&at.work).unwrap(), changed());
+
+    old.delta_from(&new, at.path("back"), &at.work).unwrap();
+    let back = Delta::open(at.path("back")).unwrap();
+    let merged = Delta::merge(&[delta.clone(), back], at.path("merged"), &at.work).unwrap();
+    assert_eq!(merged.root, info.base_root);
+
+    fs::copy(at.path("old.raw"), at.path("t.raw")).unwrap();
+    let apply = delta.apply_to(&at.path("t.raw")).undo(at.path("t.undo"));
+    let report = apply.run(&at.work).unwrap();
+    assert_eq!(
+        (report.outcome, report.changed_bytes),
+        (Outcome::Synced, BLOCK as u64)
+    );
+    assert_eq!(at.bytes("t.raw"), at.bytes("new.raw"));
+    diskdelta::undo(at.path("t.undo"), &at.path("t.raw"), &at.work).unwrap();
+    assert_eq!(at.bytes("t.raw"), at.bytes("old.raw"));
+}
+
+#[test]
+fn what_has_no_meaning_for_a_delta_is_refused() {
+    let at = Fixture::new();
+    let (old, new) = (at.disk("old.raw"), at.disk("new.raw"));
+    new.delta_from(&old, at.path("d"), &at.work).unwrap();
+    drop((old, new));
+    let delta = Delta::open(at.path("d")).unwrap();
+    let apply = || delta.apply_to(&at.path("old.raw"));
+    for (sync, field) in [
+        (apply().mode(Mode::Full), "mode"),
+        (apply().only([0..5]), "only"),
+        (apply().dry_run(), "dry_run"),
+    ] {
+        let error = sync.run(&at.work).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.field()),
+            (ErrorKind::InvalidInput, Some(field))
+        );
+    }
+}
+
+#[test]
+fn a_sync_creates_changes_and_takes_back() {
+    let at = Fixture::new();
+    let (old, new) = (at.disk("old.raw"), at.disk("new.raw"));
+    let target = at.path("t.raw");
+    assert_eq!(
+        old.sync_to(&target).run(&at.work).unwrap().outcome,
+        Outcome::Synced
+    );
+    let dry = new.sync_to(&target).dry_run().run(&at.work).unwrap();
+    assert_eq!(
+        (dry.outcome, dry.changed_bytes),
+        (Outcome::DryRun, BLOCK as u64)
+    );
+    let report = new
+        .sync_to(&target)
+        .mode(Mode::Delta)
+        .undo(at.path("u"))
+        .run(&at.work)
+        .unwrap();
+    assert_eq!(
+        (report.outcome, report.verified),
+        (Outcome::Synced, Verified::Written)
+    );
+    assert_eq!(at.bytes("t.raw"), at.bytes("new.raw"));
+    assert_eq!(
+        new.sync_to(&target).run(&at.work).unwrap().outcome,
+        Outcome::Identical
+    );
+    diskdelta::undo(at.path("u"), &target, &at.work).unwrap();
+    assert_eq!(at.bytes("t.raw"), at.bytes("old.raw"));
+    assert_eq!(
+        diskdelta::recover(&target, &at.work).unwrap(),
+        Recovered::Nothing
+    );
+}
+
+#[test]
+fn a_change_map_is_the_evidence_and_a_reversed_range_is_refused() {
+    let at = Fixture::new();
+    let new = at.disk("new.raw");
+    let changed = 2 * BLOCK as u64..3 * BLOCK as u64;
+    let sync = new.sync_to(&at.path("old.raw")).only([changed.clone()]);
+    assert_eq!(sync.run(&at.work).unwrap().verified, Verified::Tracked);
+    assert_eq!(at.bytes("old.raw"), at.bytes("new.raw"));
+    let reversed = std::ops::Range { start: 5, end: 4 };
+    let error = new
+        .sync_to(&at.path("old.raw"))
+        .only([reversed])
+        .run(&at.work)
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_disk_is_not_synced_onto_itself_under_any_name() {
+    let at = Fixture::new();
+    std::os::unix::fs::symlink(at.path("new.raw"), at.path("link.raw")).unwrap();
+    fs::hard_link(at.path("new.raw"), at.path("second.raw")).unwrap();
+    let new = at.disk("new.raw");
+    for name in ["new.raw", "link.raw", "second.raw"] {
+        let error = new.sync_to(&at.path(name)).run(&at.work).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
+    }
+}
+
+#[test]
+fn a_storage_of_the_callers_own_is_source_and_target() {
+    let at = Fixture::new();
+    let store = |name: &str| Arc::new(MemoryStorage::new(name, at.bytes(name)));
+    let new = Disk::from_storage(store("new.raw"), Format::Raw).unwrap();
+    let target = store("old.raw");
+    let onto = SyncTarget::storage(target.clone(), Format::Raw, at.path("log"));
+    let report = new.sync_to(onto).mode(Mode::Delta).run(&at.work).unwrap();
+    assert_eq!(report.changed_bytes, BLOCK as u64);
+    assert!(
+        new.diff_from(&Disk::from_storage(target, Format::Raw).unwrap(), &at.work)
+            .unwrap()
+            .is_identical()
+    );
+    assert!(!at.path("log").exists());
+}

@@ -208,7 +208,6 @@ fn print(delta: &Delta, context: &Context) -> Ended {
             Purpose::RedoLog => "redo_log",
             Purpose::Undo => "undo",
             Purpose::Sidecar => "sidecar",
-            _ => "unknown",
         },
         base_disk_bytes: header.base_len,
         disk_bytes: header.result_len,

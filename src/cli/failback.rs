@@ -183,11 +183,10 @@ impl Args {
         let loud = !context.common.json && !context.common.quiet;
         let mut last = BTreeMap::new();
         runner.run(first.map(|request| (request, &by[..])), &mut |event| {
-            if let Event::Changed { vm, state } = event {
-                let line = text::standing(&state);
-                if loud && last.insert(vm.clone(), line.clone()) != Some(line.clone()) {
-                    context.progress.say(&format!("{vm}: {line}"));
-                }
+            let Event::Changed { vm, state } = event;
+            let line = text::standing(&state);
+            if loud && last.insert(vm.clone(), line.clone()) != Some(line.clone()) {
+                context.progress.say(&format!("{vm}: {line}"));
             }
         })?;
         let status = directory.status()?;

@@ -154,7 +154,6 @@ pub fn phase(phase: Phase) -> &'static str {
         Phase::Cancelling => "the source runs; the job is being given up",
         Phase::Cancelled(_) => "the source runs; the job was given up",
         Phase::RolledBack(_) => "the source runs again",
-        _ => "",
     }
 }
 
@@ -253,7 +252,6 @@ pub fn log(lines: &[LogLine]) -> Vec<String> {
             }
             text + &format!(" -> {}", standing(&step.state))
         }
-        _ => String::new(),
     });
     lines.collect()
 }
@@ -276,7 +274,6 @@ fn mode_name(mode: Mode) -> &'static str {
         Mode::Delta => "delta",
         Mode::Full => "full",
         Mode::FullFirst => "full-first",
-        _ => "unknown",
     }
 }
 

@@ -153,11 +153,9 @@ fn text(event: &ServiceEvent<'_>) -> String {
             let how = match served {
                 Ok(Served::Done) => "done".to_owned(),
                 Ok(Served::Refused(error)) | Err(error) => format!("failed: {error}"),
-                Ok(_) => "ended".to_owned(),
             };
             format!("session {session}: {} {how} ({seconds:.1} s)", who(client))
         }
-        _ => String::new(),
     }
 }
 

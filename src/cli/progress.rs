@@ -176,7 +176,6 @@ fn name(phase: Phase) -> &'static str {
         Phase::Copy => "copying",
         Phase::Apply => "applying",
         Phase::Verify => "verifying",
-        _ => "working",
     }
 }
 

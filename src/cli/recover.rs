@@ -287,7 +287,6 @@ impl Object {
             Recovered::Held => "held",
             Recovered::Forgotten => "forgotten",
             Recovered::Kept => "kept",
-            _ => "unknown",
         };
         Object {
             target,
@@ -351,7 +350,6 @@ impl Item {
                 PendingKind::PartOfRedoLog => "part_of_redo_log",
                 PendingKind::Sidecar => "sidecar",
                 PendingKind::Copy => "copy",
-                _ => "unknown",
             },
             target: pending.target.as_ref().map(|it| it.display().to_string()),
             state: match pending.standstill {
@@ -363,7 +361,6 @@ impl Item {
                 Standstill::InUse => "in_use",
                 Standstill::Missing => "missing",
                 Standstill::Untrusted => "untrusted",
-                _ => "unknown",
             },
         }
     }

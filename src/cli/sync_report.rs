@@ -144,7 +144,6 @@ fn outcome_name(outcome: Outcome) -> &'static str {
         Outcome::Synced => "synced",
         Outcome::SyncedWithGaps => "synced_with_gaps",
         Outcome::DryRun => "dry_run",
-        _ => "unknown",
     }
 }
 
@@ -160,7 +159,6 @@ fn safety_name(safety: Safety) -> &'static str {
     match safety {
         Safety::Atomic => "atomic",
         Safety::InPlace => "in-place",
-        _ => "unknown",
     }
 }
 
@@ -171,6 +169,5 @@ fn verified_name(verified: Verified) -> &'static str {
         Verified::Cached => "cached",
         Verified::Tracked => "tracked",
         Verified::All => "all",
-        _ => "unknown",
     }
 }

@@ -157,7 +157,7 @@ def sweep(bench):
             contenders.append(("cp + sync", lambda: target.turn(
                 ["cp", "--sparse=always", target.other(), target.path], ["sync", target.path])))
             if kept:
-                contenders.append(("kept manifest", keeping(bench, target)))
+                contenders.append(("target manifest", keeping(bench, target)))
             case = "clustered" if clustered else "scattered"
             bench.race("sweep", case, contenders, x=percent)
             target.check()
@@ -208,7 +208,7 @@ def safety(bench):
 
 
 def kept(bench):
-    """A sync against a kept manifest against the manifest of its source alone."""
+    """A sync against a target manifest against the manifest of its source alone."""
     if not bench.keeps_manifests():
         return
     target = bench.images.pair(bench.size, 1)
@@ -357,7 +357,7 @@ def syncing(bench, target, mode, how, verify="none"):
 
 
 def keeping(bench, target):
-    """Syncs a target of its own, because nobody else may write what a kept manifest stands for."""
+    """Syncs a target of its own, because nobody else may write what a target manifest stands for."""
     own = Target(bench.dir / "kept.raw", target.now(), target.other())
     file = bench.dir / "kept.manifest"
     copy(own.now(), own.path)

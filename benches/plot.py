@@ -132,7 +132,7 @@ def goals(results):
     yield ("sync in place, time against `cmp`", "≤ 0.45",
            ratio("compare", one, "diskdelta", "cmp, equal files"), times)
     for case in (one, "unchanged"):
-        yield (f"sync against a kept manifest, {case}, time against the source's manifest",
+        yield (f"sync against a target manifest, {case}, time against the source's manifest",
                "≤ 1.15", ratio("kept", case, "sync", "manifest of the source"), times)
     yield ("full copy onto a file, time against `cp` and `sync`", "≤ 1.00",
            ratio("full", "dense", "full, atomic", "cp + sync"), times)
@@ -309,7 +309,7 @@ LINES = {
     "delta, in-place": ("#56b4e9", ""),
     "full, atomic": ("#d55e00", "7 4"),
     "full, in-place": ("#e69f00", "7 4"),
-    "kept manifest": ("#009e73", ""),
+    "target manifest": ("#009e73", ""),
     "cp + sync": ("#777777", "2 3"),
 }
 # The ranges under the marker are logged whatever changed.

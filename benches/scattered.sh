@@ -27,5 +27,5 @@ fresh; run in-place --safety in-place
 # The log of a run that was stopped is taken over by the next one.
 fresh; timeout -s INT 20 "$command" sync --quiet --mode delta source.raw target.raw || true
 run resumed
-# A kept manifest that is new, then one that stands for reading the target.
+# A target manifest that is new, then one that stands for reading the target.
 fresh; run manifest --target-manifest kept.manifest

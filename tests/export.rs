@@ -405,7 +405,7 @@ fn before_the_crash(format: CreateFormat) -> (FaultDisk, Arc<dyn Storage>, Delta
     let (delta, new) = with_frames(&old, &[(100, 9000, 7), (20_000, 30_000, 0)]);
     let disk = FaultDisk::new();
     disk.put(format!("{DIRECTORY}/other"), vec![1; 10]);
-    disk.settle();
+    disk.make_durable();
     (disk, base, delta, new)
 }
 

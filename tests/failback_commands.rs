@@ -217,7 +217,7 @@ fn a_child_that_keeps_the_programs_output_keeps_nothing_of_the_caller() {
 }
 
 #[test]
-fn changes_are_believed_only_where_they_tell_of_every_disk_of_the_job() {
+fn changes_are_trusted_only_where_they_tell_of_every_disk_of_the_job() {
     let changes = |answer: &str, since: Option<Checkpoint>| {
         let controller = controller(&format!("echo '{answer}'"));
         controller.changes_since(&call(&CancelToken::new()), since, false)

@@ -310,7 +310,7 @@ fn numbers(directory: &MemoryDirectory) -> (Vec<u32>, u64) {
 
 fn compact(disk: &FaultDisk) {
     disk.directory(DIRECTORY);
-    disk.settle();
+    disk.make_durable();
     let directory = disk.directory(DIRECTORY);
     let mut writer = Writer::create(&directory, name(), [7; 16]).unwrap();
     for text in TEXTS {
@@ -468,7 +468,7 @@ fn payloads(entries: &[Entry]) -> Vec<&[u8]> {
 
 fn write(disk: &FaultDisk) {
     disk.directory(DIRECTORY);
-    disk.settle();
+    disk.make_durable();
     let mut writer = Writer::create(&disk.directory(DIRECTORY), name(), [7; 16]).unwrap();
     disk.note("created");
     for (index, text) in TEXTS.iter().enumerate() {

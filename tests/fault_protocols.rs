@@ -105,7 +105,7 @@ fn a_rename_of_a_file_that_was_not_synced_is_found() {
 
 #[test]
 fn a_length_that_comes_before_its_data_is_found() {
-    // A reader that believes a file to be whole because it is long enough.
+    // A reader that trusts a file to be whole because it is long enough.
     let disk = FaultDisk::new();
     disk.put("/d/journal", &b""[..]);
     let journal = disk.open("/d/journal", Access::Write).unwrap();

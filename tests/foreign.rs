@@ -385,7 +385,7 @@ fn a_file_that_was_cut_short_is_never_read_as_zeros() {
 }
 
 #[test]
-fn no_kept_manifest_stands_for_an_image_that_may_lie_in_other_files_too() {
+fn no_target_manifest_stands_for_an_image_that_may_lie_in_other_files_too() {
     let Some(lab) = Lab::new() else { return };
     lab.qemu_img("convert -f raw -O qcow2 disk.raw d.qcow2");
     let source = HostSource::open(lab.path("d.qcow2"), &gate(), &SourceOptions::default());

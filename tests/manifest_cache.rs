@@ -1,4 +1,4 @@
-//! When a manifest that was kept of a source is believed, and when not.
+//! When a manifest that was kept of a source is trusted, and when not.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use diskdelta::delta::{Base, Delta, DeltaOptions, create};
 use diskdelta::image::{self, CreateFormat, CreateOptions, FileGate, Format, ImageOptions, Raw};
-use diskdelta::manifest::{self, KeptManifest};
+use diskdelta::manifest::{self, TargetManifest};
 use diskdelta::storage::{FileRef, MemoryStorage, SourceOptions};
 use diskdelta::sync::{CachedSource, HostSource, ManifestCache, export_delta};
 use diskdelta::{BlockSize, ErrorKind, Limits, Work};
@@ -26,7 +26,7 @@ impl Lab {
             directory: tempfile::tempdir().unwrap(),
         };
         lab.write("disk.raw", 1);
-        settle();
+        wait_for_clock();
         lab
     }
 
@@ -82,7 +82,7 @@ fn work() -> Work {
 }
 
 /// Until a write shows in the times of what was written last.
-fn settle() {
+fn wait_for_clock() {
     std::thread::sleep(Duration::from_millis(3100));
 }
 
@@ -120,7 +120,7 @@ fn a_write_even_of_the_same_bytes_and_one_whose_time_was_set_back_is_seen() {
     lab.refuses("disk.raw", WRITTEN);
     file.set_modified(before).unwrap();
     lab.refuses("disk.raw", WRITTEN);
-    settle();
+    wait_for_clock();
     assert_ne!(lab.keep("disk.raw"), root);
     assert!(lab.look_up("disk.raw").manifest().is_some());
 }
@@ -136,7 +136,7 @@ fn what_was_written_a_moment_ago_may_be_written_again_unseen_and_is_not_kept() {
     let file = lab.open_to_write("disk.raw");
     let ahead = std::time::SystemTime::now() + Duration::from_secs(3600);
     file.set_modified(ahead).unwrap();
-    settle();
+    wait_for_clock();
     lab.keep("disk.raw");
     lab.refuses("disk.raw", NONE);
 }
@@ -167,7 +167,7 @@ fn a_disk_of_another_length_or_read_as_another_format_is_another_disk() {
     assert_eq!(small.reason(), Some(NONE), "other blocks");
     assert_eq!(small.block_size(), BlockSize::MIN);
     // Nor are they taken over under the name of the right ones.
-    settle();
+    wait_for_clock();
     small.manifest_or_read(None, &work()).unwrap();
     let is_small = |path: &PathBuf| fs::metadata(path).unwrap().len() > 2000;
     let entries = fs::read_dir(lab.path("cache")).unwrap();
@@ -223,12 +223,12 @@ fn a_manifest_that_does_not_say_when_it_was_made_or_that_is_marked_is_not_believ
         manifest::build_to(&**image.image(), BlockSize::default(), &work(), file)
     })
     .unwrap();
-    let made = KeptManifest::open_path(&kept, &Limits::default()).unwrap();
+    let made = TargetManifest::open_path(&kept, &Limits::default()).unwrap();
     assert!(made.manifest().root() == root && !made.is_noted());
     lab.refuses("disk.raw", WRITTEN);
     fs::write(&kept, whole).unwrap();
     assert!(lab.look_up("disk.raw").manifest().is_some());
-    let mut marked = KeptManifest::open_path(&kept, &Limits::default()).unwrap();
+    let mut marked = TargetManifest::open_path(&kept, &Limits::default()).unwrap();
     marked.record_intent(std::iter::once(0..5)).unwrap();
     lab.refuses("disk.raw", WRITTEN);
 }
@@ -266,7 +266,7 @@ fn a_disk_longer_than_is_allowed_by_default_is_kept_too() {
         return;
     }
     file.write_all_at(&[1; 4096], len - 4096).unwrap();
-    settle();
+    wait_for_clock();
     let lab = Lab::new();
     let image = ImageOptions::default().with_limits(limits.with_disk_bytes(u64::MAX));
     let look_up = || {
@@ -291,7 +291,7 @@ fn a_source_that_changes_while_it_is_read_is_not_kept() {
     assert!(!recording.finish(cached.storage()).unwrap());
     lab.refuses("disk.raw", NONE);
     assert_eq!(lab.kept_files(), 0);
-    settle();
+    wait_for_clock();
     drop(lab.look_up("disk.raw").record().unwrap().unwrap());
     assert_eq!(lab.kept_files(), 0, "one that was given up leaves nothing");
 }
@@ -302,7 +302,7 @@ fn a_change_map_that_covers_the_time_since_saves_reading_the_rest() {
     lab.keep("disk.raw");
     let file = lab.open_to_write("disk.raw");
     file.write_all_at(&[7; 5000], 100_000).unwrap();
-    settle();
+    wait_for_clock();
     let cached = lab.look_up("disk.raw");
     assert_eq!(cached.reason(), Some(WRITTEN));
     let (updated, _) = cached
@@ -315,7 +315,7 @@ fn a_change_map_that_covers_the_time_since_saves_reading_the_rest() {
         lab.look_up("disk.raw").manifest().unwrap().root(),
         read.root()
     );
-    // The rest is taken from what was kept, whatever the disk holds: the map is believed.
+    // The rest is taken from what was kept, whatever the disk holds: the map is trusted.
     file.write_all_at(&[8; 10], 290_000).unwrap();
     let (wrong, _) = lab
         .look_up("disk.raw")
@@ -366,7 +366,7 @@ fn an_image_that_may_lie_in_other_files_too_is_always_read() {
         true => cases.push(("other.qcow2", elsewhere)),
         false => eprintln!("LEFT OUT: a qcow2 needs qemu-img and the feature imago"),
     }
-    settle();
+    wait_for_clock();
     for (name, why) in cases {
         let read = look_up(name).manifest_or_read(None, &work()).unwrap();
         assert!(!read.1, "{name}");
@@ -397,7 +397,7 @@ fn a_source_that_others_may_write_is_always_read() {
 }
 
 #[test]
-fn a_device_is_believed_until_something_is_written_to_it() {
+fn a_device_is_trusted_until_something_is_written_to_it() {
     let lab = Lab::new();
     let attached = Command::new("losetup")
         .args(["--find", "--show"])

@@ -117,7 +117,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn a_kept_manifest_stands_for_reading_the_target(
+    fn a_target_manifest_stands_for_reading_the_target(
         disks in prop::collection::vec(Disk::any(700), 2..4),
         old in Disk::any(700),
         safety in prop::sample::select(vec![Safety::Atomic, Safety::InPlace]),
@@ -595,7 +595,7 @@ fn a_full_copy_keeps_the_kind_of_container_that_it_replaces() {
     }
 }
 
-/// A target whose kept manifest says what it holds.
+/// A target whose target manifest says what it holds.
 fn kept_target(old: &[u8], work: &Work) -> (WatchedDirectory, SyncOptions) {
     let directory = WatchedDirectory::new();
     directory.insert("t.raw", old.to_vec());
@@ -927,7 +927,7 @@ fn pages_that_become_zeros_inside_a_block_of_data_are_cleared_and_not_written() 
 }
 
 #[test]
-fn neighbouring_pages_that_a_kept_manifest_finds_are_moved_together() {
+fn neighbouring_pages_that_a_target_manifest_finds_are_moved_together() {
     let work = Work::with_threads(1).unwrap();
     let old = noise(64 * PAGE);
     let mut new = old.clone();
@@ -1013,7 +1013,7 @@ fn long_zeros_are_told_from_their_base_by_one_hash_of_all_of_it() {
 }
 
 #[test]
-fn only_reading_all_of_a_target_finds_that_its_kept_manifest_is_wrong() {
+fn only_reading_all_of_a_target_finds_that_its_target_manifest_is_wrong() {
     let work = Work::with_threads(1).unwrap();
     let old = noise(64 * PAGE);
     let (directory, options) = kept_target(&old, &work);

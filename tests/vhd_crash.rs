@@ -74,7 +74,7 @@ fn every_sync_of_a_length_change_is_needed() {
 fn a_prepared_change_done_again_ends_in_the_same_disk_after_any_crash() {
     let disk = new_disk(true, false);
     write_plainly(&disk).unwrap();
-    disk.settle();
+    disk.make_durable();
     let mut meant = read(&*open(&disk).unwrap()).unwrap();
     // Into blocks that are there and new ones, with the end of one block and the disk's growth.
     let new_len = LEN + 2 * BLOCK - 512;

@@ -209,7 +209,7 @@ fn a_length_changes_as_a_whole() {
         let image = open_mut(&disk).unwrap();
         image.write_all_at(&vec![6; LEN as usize], 0).unwrap();
         image.sync().unwrap();
-        disk.settle();
+        disk.make_durable();
         let lens = [LEN, MIB + 512, 4 * MIB];
         for len in &lens[1..] {
             image.set_disk_len(*len).unwrap();
@@ -249,7 +249,7 @@ fn a_prepared_change_done_again_ends_in_the_same_disk_after_any_crash() {
         image.write_all_at(&[1; 4096], 100).unwrap();
         image.sync().unwrap();
         drop(image);
-        disk.settle();
+        disk.make_durable();
         let mut meant = read(&open(&disk).unwrap());
         // Into a block that is there and new ones, not along sectors.
         let ranges = [

@@ -184,7 +184,7 @@ impl Args {
         let mut last = BTreeMap::new();
         runner.run(first.map(|request| (request, &by[..])), &mut |event| {
             let Event::Changed { vm, state } = event;
-            let line = text::standing(&state);
+            let line = text::state_line(&state);
             if loud && last.insert(vm.clone(), line.clone()) != Some(line.clone()) {
                 context.progress.say(&format!("{vm}: {line}"));
             }

@@ -125,7 +125,7 @@ fn vm_lines(vm: &VmStatus) -> Vec<String> {
 }
 
 /// One line for a state, as a job goes through it.
-pub fn standing(state: &State) -> String {
+pub fn state_line(state: &State) -> String {
     match (state.problem, state.pending) {
         (Some(problem), _) => format!("{}: stands still: {problem}", state.phase),
         (None, Some(command)) => format!("{}: {command}", state.phase),
@@ -250,7 +250,7 @@ pub fn log(lines: &[LogLine]) -> Vec<String> {
                     Side::Target => " DECIDED: the target may run".to_owned(),
                 };
             }
-            text + &format!(" -> {}", standing(&step.state))
+            text + &format!(" -> {}", state_line(&step.state))
         }
     });
     lines.collect()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::storage::resolve_to_write;
 use crate::sync::{
     Forgotten, GuardedBytes, HostTarget, HostTargetOptions, LOG_DIR, Pending, PendingKind,
-    Recovered, Standstill, pending, recover_all,
+    PendingState, Recovered, pending, recover_all,
 };
 use crate::text::escape_path;
 use crate::units::format_size;
@@ -53,7 +53,7 @@ pub struct Args {
     /// With --forget: write zeros over the marker; the bytes that were under it are lost
     #[arg(long, requires = "forget", conflicts_with_all = ["head", "tail"])]
     zero_guarded: bool,
-    /// The kept manifest to bring up to date, if it is in neither the target's directory nor the log's
+    /// The target manifest to bring up to date, if it is in neither the target's directory nor the log's
     #[arg(long, value_name = "FILE", value_parser = args::here())]
     target_manifest: Option<PathBuf>,
     /// Shows what is pending
@@ -352,15 +352,15 @@ impl Item {
                 PendingKind::Copy => "copy",
             },
             target: pending.target.as_ref().map(|it| it.display().to_string()),
-            state: match pending.standstill {
-                Standstill::Unmarked => "unmarked",
-                Standstill::Marked => "marked",
-                Standstill::Rerun => "rerun",
-                Standstill::Held => "held",
-                Standstill::Damaged => "damaged",
-                Standstill::InUse => "in_use",
-                Standstill::Missing => "missing",
-                Standstill::Untrusted => "untrusted",
+            state: match pending.state {
+                PendingState::Unmarked => "unmarked",
+                PendingState::Marked => "marked",
+                PendingState::Rerun => "rerun",
+                PendingState::Held => "held",
+                PendingState::Damaged => "damaged",
+                PendingState::InUse => "in_use",
+                PendingState::Missing => "missing",
+                PendingState::Untrusted => "untrusted",
             },
         }
     }
@@ -371,17 +371,17 @@ fn text_of(pending: &Pending) -> String {
         Some(target) => escape_path(target),
         None => "a target that it does not name".to_owned(),
     };
-    let state = match pending.standstill {
-        Standstill::Marked => "incomplete; `recover` finishes it",
-        Standstill::Rerun => "incomplete; the same sync must run again",
-        Standstill::Held => "whole, and held until it is released",
-        Standstill::Damaged => {
+    let state = match pending.state {
+        PendingState::Marked => "incomplete; `recover` finishes it",
+        PendingState::Rerun => "incomplete; the same sync must run again",
+        PendingState::Held => "whole, and held until it is released",
+        PendingState::Damaged => {
             "incomplete, and its log is damaged: bring back an undamaged copy of it, or give up the \
              bytes under the marker (`recover --forget`)"
         }
-        Standstill::InUse => "in use; perhaps its sync is under way",
-        Standstill::Missing => "not there any more",
-        Standstill::Untrusted => {
+        PendingState::InUse => "in use; perhaps its sync is under way",
+        PendingState::Missing => "not there any more",
+        PendingState::Untrusted => {
             "the file may not come from diskdelta and was not read; a marked disk may need it: \
              find out who changed it, and name it with --trust-log"
         }

@@ -69,7 +69,7 @@ pub struct Args {
     /// Says what a sync would do, and writes nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Takes FILE, a log or sidecar or copy of an unfinished sync or a kept manifest, for one that
+    /// Takes FILE, a log or sidecar or copy of an unfinished sync or a target manifest, for one that
     /// diskdelta made, where the file system does not show it; you answer for what it holds. May be
     /// given several times
     #[arg(long, value_name = "FILE", value_parser = args::here())]

@@ -63,7 +63,7 @@ impl Bookkeeping {
                 if raw.is_guest_data() {
                     return Err(raw.wrong("a frame of guest data in a sidecar", &*storage));
                 }
-                // A damaged payload ends what can be believed, as a damaged header does.
+                // A damaged payload ends what can be trusted, as a damaged header does.
                 if raw.verified(&batch.payloads, limits, &*storage).is_err() {
                     break 'file;
                 }

@@ -262,7 +262,7 @@ impl Delta {
     }
 }
 
-/// The part of an unfinished delta file that can be believed: frames up to the first damage.
+/// The part of an unfinished delta file that can be trusted: frames up to the first damage.
 ///
 /// # Errors
 /// `Malformed`, `Unsupported` for the header; `Io`, and whatever `visit` returns.
@@ -277,7 +277,7 @@ pub fn for_each_intact(
     let mut batch = Batch::default();
     while scanner.next_batch(&mut batch)? {
         for raw in &batch.frames {
-            // A damaged payload ends what can be believed, as a damaged header does.
+            // A damaged payload ends what can be trusted, as a damaged header does.
             let Ok(frame) = raw.verified(&batch.payloads, limits, &**storage) else {
                 return Ok(header);
             };
@@ -344,7 +344,7 @@ mod tests {
             writer.push(&frame).unwrap();
         }
         writer.flush().unwrap();
-        let believed = || {
+        let trusted = || {
             let offsets = std::sync::Mutex::new(Vec::new());
             let work = Work::with_threads(1).unwrap();
             let storage: Arc<dyn Storage> = file.clone();
@@ -355,11 +355,11 @@ mod tests {
             .unwrap();
             offsets.into_inner().unwrap()
         };
-        assert_eq!(believed(), [0, 4096]);
+        assert_eq!(trusted(), [0, 4096]);
         let mut frames = file.to_vec().split_off(HEADER_LEN);
         frames.rotate_left(FRAME_LEN);
         file.write_all_at(&frames, HEADER_LEN as u64).unwrap();
-        assert_eq!(believed(), [0; 0]);
+        assert_eq!(trusted(), [0; 0]);
     }
 
     #[test]

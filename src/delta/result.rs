@@ -27,7 +27,7 @@ pub(crate) fn roots(delta: &Delta, base: &dyn Image, work: &Work) -> Result<(Has
         base_len: base.disk_len(),
         frames: Frames::of(delta, work)?,
         near: Mutex::new(VecDeque::new()),
-        settled: Mutex::new(HashMap::new()),
+        resolved: Mutex::new(HashMap::new()),
     };
     let mut roots = Roots {
         base: ManifestWriter::root_only(base.disk_len(), block_size),
@@ -41,7 +41,7 @@ pub(crate) fn roots(delta: &Delta, base: &dyn Image, work: &Work) -> Result<(Has
     Ok((roots.base.finish()?, roots.result.finish()?))
 }
 
-/// Sees the base's blocks while their bytes are at hand, and settles those that the delta changes.
+/// Sees the base's blocks while their bytes are at hand, and resolves those that the delta changes.
 struct Preview<'a> {
     delta: &'a Delta,
     base_len: u64,
@@ -49,7 +49,7 @@ struct Preview<'a> {
     /// The last payloads read: a frame is often longer than what is looked at in one go.
     near: Mutex<VecDeque<(u64, Arc<Vec<u8>>)>>,
     /// Blocks seen that the sink has not come to.
-    settled: Mutex<HashMap<u64, Option<Hash>>>,
+    resolved: Mutex<HashMap<u64, Option<Hash>>>,
 }
 
 impl Preview<'_> {
@@ -106,8 +106,8 @@ impl Preview<'_> {
         Ok(payload)
     }
 
-    fn settled(&self) -> MutexGuard<'_, HashMap<u64, Option<Hash>>> {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    fn resolved(&self) -> MutexGuard<'_, HashMap<u64, Option<Hash>>> {
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn block_size(&self) -> BlockSize {
@@ -124,7 +124,7 @@ impl Visit for Preview<'_> {
         for (block, bytes, _) in run.blocks() {
             if self.changes(block)? {
                 let hash = self.block(block, bytes)?;
-                self.settled().insert(block, hash);
+                self.resolved().insert(block, hash);
             }
         }
         Ok(())
@@ -168,9 +168,9 @@ impl Sink for Roots<'_> {
     fn data(&mut self, first_block: u64, hashes: &[Option<Hash>]) -> Result<()> {
         self.base.data(first_block, hashes)?;
         let count = self.preview.block_size().count(self.preview.result_len());
-        let mut settled = self.preview.settled();
+        let mut resolved = self.preview.resolved();
         for (block, hash) in (first_block..count).zip(hashes) {
-            if let Some(hash) = settled.remove(&block).unwrap_or(*hash) {
+            if let Some(hash) = resolved.remove(&block).unwrap_or(*hash) {
                 self.result.push(block, &hash)?;
             }
         }

@@ -78,7 +78,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// How long the frame is that `window` begins with, as far as that may be believed: no more
+    /// How long the frame is that `window` begins with, as far as that may be trusted: no more
     /// than is allowed.
     fn frame_len(&self, window: &[u8]) -> u64 {
         let most = u64::from(self.limits.frame_bytes);

@@ -1,4 +1,4 @@
-//! Image against kept manifest: the image is read once, the manifest stands for the other disk.
+//! Image against target manifest: the image is read once, the manifest stands for the other disk.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,11 +7,11 @@ use super::compare::Content;
 use super::known::Known;
 use crate::error::Result;
 use crate::image::Image;
-use crate::manifest::{HashPass, HashedRun, KeptManifest, Manifest, RangeSet, Sink, Visit};
+use crate::manifest::{HashPass, HashedRun, Manifest, RangeSet, Sink, TargetManifest, Visit};
 use crate::progress::Work;
 use crate::units::BlockSize;
 
-/// Finds what differs between an image and the disk that a kept manifest stands for, and hands
+/// Finds what differs between an image and the disk that a target manifest stands for, and hands
 /// each difference to `visit` with the bytes in hand; `sink` takes all hashes in order, so that
 /// the image's own manifest comes out of the same pass.
 ///
@@ -28,12 +28,12 @@ use crate::units::BlockSize;
 /// As [`HashPass::run`]; `Malformed` where the manifest is damaged; what `visit` returns.
 pub fn against_manifest(
     image: &dyn Image,
-    old: &KeptManifest,
+    old: &TargetManifest,
     work: &Work,
     sink: &mut dyn Sink,
     visit: &(dyn Fn(ManifestDifference<'_>) -> Result<()> + Sync),
 ) -> Result<u64> {
-    let marked = old.marked_blocks(image.disk_len());
+    let marked = old.intent_blocks(image.disk_len());
     against(image, old.manifest(), marked, None, work, sink, visit)
 }
 

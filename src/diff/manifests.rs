@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::manifest::{
-    KeptManifest, Manifest, Node, RangeSet, Row, blocks_of, child_of, same_block_size,
+    Manifest, Node, RangeSet, Row, TargetManifest, blocks_of, child_of, same_block_size,
 };
 use crate::units::{Extent, ExtentKind};
 
@@ -28,8 +28,8 @@ pub fn manifests<'a>(old: &'a Manifest, new: &'a Manifest) -> Result<ManifestDif
 ///
 /// # Errors
 /// As [`manifests`].
-pub fn kept_manifest<'a>(old: &'a KeptManifest, new: &'a Manifest) -> Result<ManifestDiff<'a>> {
-    let marked = old.marked_blocks(new.disk_len());
+pub fn target_manifest<'a>(old: &'a TargetManifest, new: &'a Manifest) -> Result<ManifestDiff<'a>> {
+    let marked = old.intent_blocks(new.disk_len());
     ManifestDiff::new(old.manifest(), new, marked)
 }
 

@@ -15,6 +15,6 @@ pub use against::{ManifestDifference, against_manifest};
 pub use compare::{CompareReport, Content, Difference, compare};
 pub use extents::images;
 pub(crate) use known::Known;
-pub use manifests::{ManifestDiff, kept_manifest, manifests};
+pub use manifests::{ManifestDiff, manifests, target_manifest};
 pub use options::CompareOptions;
 pub use with_manifest::{AgainstManifest, Newer, with_manifest};

@@ -91,7 +91,7 @@ impl Comparison<'_> {
             };
             let mut at = self.next_block.max(blocks.start);
             while at < end.min(blocks.end) {
-                self.settle(at, None);
+                self.compare_block(at, None);
                 at += 1;
             }
             self.next_block = at.max(self.next_block + 1).min(end);
@@ -115,7 +115,7 @@ impl Comparison<'_> {
     }
 
     /// Compares one block; the group at hand is the one that would hold it.
-    fn settle(&mut self, block: u64, in_image: Option<Hash>) {
+    fn compare_block(&mut self, block: u64, in_image: Option<Hash>) {
         let in_manifest = self.group.as_ref().and_then(|group| group.hash(block));
         let range = self.block_size.range(block, self.new_len);
         if in_image == in_manifest || range.is_empty() {
@@ -144,7 +144,7 @@ impl Sink for Comparison<'_> {
         self.catch_up(first_block)?;
         for (block, hash) in (first_block..).zip(hashes) {
             self.group_at(block)?;
-            self.settle(block, *hash);
+            self.compare_block(block, *hash);
             self.next_block = block + 1;
         }
         Ok(())

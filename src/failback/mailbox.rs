@@ -161,7 +161,7 @@ const NAP: Duration = Duration::from_millis(20);
 const LONG_NAP: Duration = Duration::from_millis(200);
 const REQUEST: &str = ".request";
 const REPLY: &str = ".reply";
-/// Longest file that is believed.
+/// Longest file that is trusted.
 const LEN_MAX: u64 = 64 << 10;
 
 fn file_name(id: &str, kind: &str) -> OsString {

@@ -29,7 +29,7 @@ pub(super) const SEAL_LEN: usize = 64;
 const SEAL_LEN_V1: usize = 56;
 /// Where the seals lie.
 pub(super) const SEAL_OFFSETS: [u64; 2] = [512, 1024];
-/// Longest payload that is written or believed.
+/// Longest payload that is written or trusted.
 pub(super) const PAYLOAD_MAX: usize = 1 << 20;
 
 const MAGIC: [u8; 8] = *b"DDJRNL\r\n";

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::hash::HashPass;
-use super::kept::{refuse_other, save_once};
 use super::read::Manifest;
+use super::target_manifest::{refuse_other, save_once};
 use super::update::ManifestUpdater;
 use super::write::ManifestWriter;
 use crate::error::Result;

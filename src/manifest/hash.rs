@@ -171,14 +171,14 @@ struct Supply<'a> {
 struct Order<'a> {
     /// The unit that the sink waits for.
     next: u64,
-    waiting: BTreeMap<u64, Vec<Settled>>,
+    waiting: BTreeMap<u64, Vec<Hashed>>,
     sink: &'a mut dyn Sink,
     /// The first error; once it is there, nothing more is done.
     failed: Option<Error>,
 }
 
 /// Blocks of a finished unit.
-enum Settled {
+enum Hashed {
     Zeros(Range<u64>),
     Data(u64, Vec<Option<Hash>>),
 }
@@ -192,8 +192,8 @@ impl<'a> Shared<'a> {
             let done = self.take().and_then(|unit| match unit {
                 None => Ok(true),
                 Some(unit) => {
-                    let settled = self.hash(&unit, &mut buffer)?;
-                    self.settle(unit.number, settled).map(|()| false)
+                    let hashed = self.hash(&unit, &mut buffer)?;
+                    self.emit(unit.number, hashed).map(|()| false)
                 }
             });
             match done {
@@ -230,14 +230,14 @@ impl<'a> Shared<'a> {
         Ok(unit)
     }
 
-    fn hash(&self, unit: &Unit, buffer: &mut AlignedBuf) -> Result<Vec<Settled>> {
-        let mut settled = Vec::new();
+    fn hash(&self, unit: &Unit, buffer: &mut AlignedBuf) -> Result<Vec<Hashed>> {
+        let mut hashed = Vec::new();
         for part in &unit.parts {
             match part {
                 Part::Zeros(blocks) => {
                     self.visit.zeros(blocks.clone())?;
                     self.advance(blocks);
-                    settled.push(Settled::Zeros(blocks.clone()));
+                    hashed.push(Hashed::Zeros(blocks.clone()));
                 }
                 Part::Data { blocks, pieces } => {
                     let mut at = blocks.start;
@@ -249,12 +249,12 @@ impl<'a> Shared<'a> {
                         let step = (bytes / self.pass.block_size.bytes()).max(1);
                         let run = at..at.saturating_add(step).min(blocks.end);
                         at = run.end;
-                        settled.push(self.hash_run(run, pieces, buffer)?);
+                        hashed.push(self.hash_run(run, pieces, buffer)?);
                     }
                 }
             }
         }
-        Ok(settled)
+        Ok(hashed)
     }
 
     /// Reads some blocks in one go and hashes those that are not zero.
@@ -263,7 +263,7 @@ impl<'a> Shared<'a> {
         blocks: Range<u64>,
         pieces: &[Range<u64>],
         buffer: &mut AlignedBuf,
-    ) -> Result<Settled> {
+    ) -> Result<Hashed> {
         let block_size = self.pass.block_size;
         let start = block_size.range(blocks.start, self.disk_len).start;
         let end = block_size.range(blocks.end - 1, self.disk_len).end;
@@ -280,7 +280,7 @@ impl<'a> Shared<'a> {
             hashes: &hashes,
         })?;
         self.advance(&blocks);
-        Ok(Settled::Data(blocks.start, hashes))
+        Ok(Hashed::Data(blocks.start, hashes))
     }
 
     /// Fills `bytes` with the guest bytes of `range`: what lies outside `pieces` is zero.
@@ -314,7 +314,7 @@ impl<'a> Shared<'a> {
     }
 
     /// Gives the sink all units that are next, and waits while this one is too far ahead.
-    fn settle(&self, number: u64, settled: Vec<Settled>) -> Result<()> {
+    fn emit(&self, number: u64, hashed: Vec<Hashed>) -> Result<()> {
         let mut order = self.lock_order();
         // The unit that the sink waits for never waits itself, so this ends.
         while number - order.next > MOST_AHEAD && order.failed.is_none() {
@@ -323,16 +323,16 @@ impl<'a> Shared<'a> {
                 .wait(order)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        order.waiting.insert(number, settled);
+        order.waiting.insert(number, hashed);
         while order.failed.is_none() {
             let next = order.next;
-            let Some(settled) = order.waiting.remove(&next) else {
+            let Some(hashed) = order.waiting.remove(&next) else {
                 break;
             };
-            for part in settled {
+            for part in hashed {
                 match part {
-                    Settled::Zeros(blocks) => order.sink.zeros(blocks)?,
-                    Settled::Data(first_block, hashes) => order.sink.data(first_block, &hashes)?,
+                    Hashed::Zeros(blocks) => order.sink.zeros(blocks)?,
+                    Hashed::Data(first_block, hashes) => order.sink.data(first_block, &hashes)?,
                 }
             }
             order.next += 1;

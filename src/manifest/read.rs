@@ -1,4 +1,4 @@
-//! Reading a manifest: every row is held against its hash before anything in it is believed.
+//! Reading a manifest: every row is held against its hash before anything in it is trusted.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -9,15 +9,15 @@ use super::write::{ManifestWriter, Sink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::BlockSize;
 
-/// Writes a manifest that takes from an old one every block that the caller does not settle.
+/// Writes a manifest that takes from an old one every block that the caller does not give.
 ///
 /// Memory does not grow with the disk: the old rows are copied as the new ones are written. Where
 /// the two disks differ in length, blocks from the last whole one that both have in full onward
-/// are not taken from the old manifest: the caller settles them, or they are zero.
+/// are not taken from the old manifest: the caller gives them, or they are zero.
 pub struct ManifestUpdater<'a> {
     old: &'a Manifest,
     new: ManifestWriter,
-    /// All blocks below are settled.
+    /// All blocks below are given.
     next_block: u64,
     /// Blocks from here on are not the old manifest's.
     shared_blocks: u64,
@@ -44,7 +44,7 @@ impl<'a> ManifestUpdater<'a> {
         })
     }
 
-    /// The bytes that the caller must settle whatever changed: where the two disks differ in
+    /// The bytes that the caller must give whatever changed: where the two disks differ in
     /// length, the block in which the shorter one ends is not the same block on the longer one.
     pub fn unshared(&self) -> Option<Range<u64>> {
         let shape = self.new.shape();

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::units::BlockSize;
 
-/// Takes the settled blocks of one disk, in ascending order.
+/// Takes the final blocks of one disk, in ascending order.
 pub trait Sink: Send {
     /// The hashes of the blocks from `first_block` on; `None` where a block is zero.
     ///

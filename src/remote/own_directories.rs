@@ -28,7 +28,7 @@ impl OwnDirectories {
     }
 
     /// Refuses a path, wherever links on it lead: one that lies in a directory of the agent's own, or
-    /// has a name of files that this program makes next to others and believes.
+    /// has a name of files that this program makes next to others and trusts.
     ///
     /// # Errors
     /// `InvalidInput`; `NotFound` for a missing directory; `Io`.

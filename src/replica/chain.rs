@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::{self, CreateOptions, Image, ImageOptions};
 use crate::limits::Limits;
-use crate::manifest::{KeptManifest, Manifest, ManifestWriter};
+use crate::manifest::{Manifest, ManifestWriter, TargetManifest};
 use crate::progress::Work;
 use crate::storage::{Access, Directory, FileRef, MemoryStorage, Privacy, Storage};
 use crate::sync::SourceBackend;
@@ -92,7 +92,7 @@ impl Replica {
     ///
     /// # Errors
     /// As [`manifest`](Self::manifest).
-    pub fn kept_manifest(&self) -> Result<Option<KeptManifest>> {
+    pub fn target_manifest(&self) -> Result<Option<TargetManifest>> {
         match self.held()? {
             Some(held) => self.manifest_of(&held).map(Some),
             None => Ok(None),
@@ -107,7 +107,7 @@ impl Replica {
     /// `Untrusted` where the links are not those that the holder of the key made; `Malformed` for
     /// damaged ones; `Io`.
     pub fn manifest(&self) -> Result<Option<Manifest>> {
-        let kept = self.kept_manifest()?;
+        let kept = self.target_manifest()?;
         Ok(kept.map(|kept| kept.manifest().clone()))
     }
 
@@ -422,8 +422,8 @@ impl Replica {
         Delta::from_storage(Arc::new(storage), &Limits::default())
     }
 
-    fn manifest_of(&self, held: &Held) -> Result<KeptManifest> {
-        KeptManifest::open(self.plain_manifest(held)?, &Limits::default())
+    fn manifest_of(&self, held: &Held) -> Result<TargetManifest> {
+        TargetManifest::open(self.plain_manifest(held)?, &Limits::default())
     }
 
     /// The newest manifest, once it is known that its links were made with the key.
@@ -493,7 +493,7 @@ impl Replica {
 }
 
 /// Writes a link from what a manifest describes, and the manifest that it leads to.
-type Write<'a> = dyn Fn(&KeptManifest, Arc<dyn Storage>) -> Result<(Trailer, Manifest)> + 'a;
+type Write<'a> = dyn Fn(&TargetManifest, Arc<dyn Storage>) -> Result<(Trailer, Manifest)> + 'a;
 
 /// What can differ from `base`, where that is what the changes are since.
 fn ranges_since(changed: Option<&Changed>, base: &Manifest) -> Option<Vec<Range<u64>>> {
@@ -502,10 +502,10 @@ fn ranges_since(changed: Option<&Changed>, base: &Manifest) -> Option<Vec<Range<
 }
 
 /// The manifest of a disk that is all zeros.
-fn zeros(disk_len: u64) -> Result<KeptManifest> {
+fn zeros(disk_len: u64) -> Result<TargetManifest> {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new("zeros", Vec::new()));
     ManifestWriter::create(storage.clone(), disk_len, BlockSize::default())?.finish()?;
-    KeptManifest::open(storage, &Limits::default())
+    TargetManifest::open(storage, &Limits::default())
 }
 
 /// Copies the first `len` bytes, and gives their hash.

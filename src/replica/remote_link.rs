@@ -7,7 +7,7 @@ use crate::delta::{DeltaOptions, DeltaWriter, Frame, Header, JobId, Old, Purpose
 use crate::diff::{self, CompareOptions, Content, Difference};
 use crate::error::Result;
 use crate::image::{Image, ImageInfo};
-use crate::manifest::{KeptManifest, Manifest, ManifestWriter, RangeSet, reopen};
+use crate::manifest::{Manifest, ManifestWriter, RangeSet, TargetManifest, reopen};
 use crate::progress::Work;
 use crate::storage::Storage;
 use crate::sync::{Search, SourceBackend};
@@ -23,7 +23,7 @@ use crate::units::{BlockSize, Extent, check_change_map};
 /// # Errors
 /// Those of [`SourceBackend::find`]; `NoSpace`, `Io`.
 pub(super) fn remote_link(
-    base: &KeptManifest,
+    base: &TargetManifest,
     source: &dyn SourceBackend,
     disk_len: u64,
     changed: Option<Vec<Range<u64>>>,

@@ -20,7 +20,7 @@ pub(super) struct Job {
     pub target: PathBuf,
     /// The number of the target's file on its file system, where it is known.
     pub target_inode: Option<u64>,
-    /// The kept manifest that a finished job replaces, and its successor.
+    /// The target manifest that a finished job replaces, and its successor.
     pub manifest: Option<PathBuf>,
 }
 

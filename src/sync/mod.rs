@@ -22,7 +22,7 @@ use crate::storage::{Storage, partition_note, refuse_overlap};
 use crate::units::check_change_map;
 use endpoint::source::Run;
 use marker::overlay::OverlayStorage;
-use recovery::state::{Standing, Touch};
+use recovery::state::{FoundState, Touch};
 
 pub(crate) use commit::apply_delta::apply_delta_with;
 pub use commit::apply_delta::{BaseCheck, apply_delta, undo};
@@ -36,7 +36,7 @@ pub use export::export_delta;
 pub use marker::format::Marker;
 pub use options::{Mode, Safety, SyncOptions, Verify};
 pub use recovery::forget::{Forgotten, GuardedBytes, forget};
-pub use recovery::pending::{Pending, PendingKind, Standstill, pending, recover_all};
+pub use recovery::pending::{Pending, PendingKind, PendingState, pending, recover_all};
 pub use recovery::recover::{Recovered, discard, recover};
 pub use report::{Outcome, SyncReport, Traffic, Verified};
 pub use scan::cache::{CachedSource, ManifestCache, Recording};
@@ -86,7 +86,7 @@ fn sync_once(
     let target = dense.as_ref().unwrap_or(target);
     refuse_change_map(options)?;
     refuse_atomic_hold(options)?;
-    refuse_kept_gaps(options)?;
+    refuse_gaps_with_manifest(options)?;
     for file_ref in [&options.undo, &options.target_manifest]
         .into_iter()
         .flatten()
@@ -163,26 +163,28 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     let mut kept = None;
     let mut torn = None;
     let held = match recovery::state::find(target, storage, touch, run.work)? {
-        Standing::Rerun(marker) if in_place && marker.held == options.hold && !options.dry_run => {
+        FoundState::Rerun(marker)
+            if in_place && marker.held == options.hold && !options.dry_run =>
+        {
             let report = commit::in_place::sync_marked(run, storage, Mode::Delta)?;
             endpoint::named::check_name(target, &**storage)?;
             return Ok(report);
         }
-        Standing::Held(_, redo) if options.hold => Some(redo),
-        Standing::Redo(marker, ..) | Standing::Rerun(marker) | Standing::Held(marker, _) => {
+        FoundState::Held(_, redo) if options.hold => Some(redo),
+        FoundState::Redo(marker, ..) | FoundState::Rerun(marker) | FoundState::Held(marker, _) => {
             return Err(marker.refusal());
         }
-        Standing::Lost(marker) => return Err(recovery::recover::lost(&marker)),
-        Standing::Cut(cut) => return Err(cut.refusal()),
+        FoundState::Lost(marker) => return Err(recovery::recover::lost(&marker)),
+        FoundState::Cut(cut) => return Err(cut.refusal()),
         // What is left of the previous redo log is a cache at most: every frame is checked again.
-        Standing::Clean | Standing::Old | Standing::New | Standing::Forgotten => None,
-        Standing::Foreign(job) => {
+        FoundState::Clean | FoundState::Old | FoundState::New | FoundState::Forgotten => None,
+        FoundState::Foreign(job) => {
             if !options.dry_run {
                 kept = Some(recovery::kept_log::keep(target.redo_log(), job)?);
             }
             None
         }
-        Standing::Torn(page) => {
+        FoundState::Torn(page) => {
             torn = Some(page);
             None
         }
@@ -356,7 +358,7 @@ fn refuse_change_map(options: &SyncOptions) -> Result<()> {
     if options.change_map.is_none() || alone {
         return Ok(());
     }
-    let what = "a change map goes neither with a full copy nor with a kept manifest";
+    let what = "a change map goes neither with a full copy nor with a target manifest";
     Err(Error::new(ErrorKind::InvalidInput, what))
 }
 
@@ -368,7 +370,7 @@ fn refuse_atomic_hold(options: &SyncOptions) -> Result<()> {
     Err(Error::new(ErrorKind::InvalidInput, what).advise("use --safety in-place with --hold"))
 }
 
-fn refuse_kept_gaps(options: &SyncOptions) -> Result<()> {
+fn refuse_gaps_with_manifest(options: &SyncOptions) -> Result<()> {
     if !options.skip_unreadable || options.target_manifest.is_none() {
         return Ok(());
     }

@@ -38,7 +38,7 @@ pub enum Verify {
     #[default]
     Written,
     /// The whole target, against the source, before its marker is lifted; no change map, kept
-    /// manifest or hole of the target is believed. A source is opened with
+    /// manifest or hole of the target is trusted. A source is opened with
     /// [`ImageOptions::read_holes`](crate::image::ImageOptions::read_holes) to read its holes too.
     All,
     /// Nothing.
@@ -63,7 +63,7 @@ pub struct SyncOptions {
     /// else is neither read nor moved, and is taken to be equal: the report's evidence is
     /// [`Verified::Tracked`](super::Verified::Tracked). With [`Verify::All`] all is read, and a
     /// difference that the map does not name is an error of kind `VerifyFailed`, found before an
-    /// atomic target is touched. Only for a delta without a kept manifest. A range that ends before
+    /// atomic target is touched. Only for a delta without a target manifest. A range that ends before
     /// it begins, or behind the end of the source, is an error of kind `InvalidInput`.
     pub change_map: Option<Vec<Range<u64>>>,
     /// Blocks of manifests and roots.

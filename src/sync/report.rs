@@ -99,7 +99,7 @@ pub struct SyncReport {
 impl SyncReport {
     /// Names the evidence, once the work is done: the weakest that was used.
     pub(super) fn conclude(&mut self, options: &SyncOptions) {
-        let believed = match (&options.change_map, self.mode) {
+        let trusted = match (&options.change_map, self.mode) {
             (Some(_), Mode::Delta) => Some(Verified::Tracked),
             _ if self.trusts_manifest => Some(Verified::Cached),
             _ => None,
@@ -109,15 +109,15 @@ impl SyncReport {
             // Nothing had to be read back; what was compared is the evidence.
             self.verified = Verified::Written;
         }
-        if let Some(believed) = believed
+        if let Some(trusted) = trusted
             && self.verified == Verified::Written
         {
-            self.verified = believed;
+            self.verified = trusted;
         }
-        let is_believed = believed.is_some() && self.verified != Verified::All;
+        let is_trusted = trusted.is_some() && self.verified != Verified::All;
         let has_gaps = !self.unreadable.is_empty();
         self.outcome = match self.outcome {
-            Outcome::Identical if has_gaps || is_believed => Outcome::Unchanged,
+            Outcome::Identical if has_gaps || is_trusted => Outcome::Unchanged,
             Outcome::Synced if has_gaps => Outcome::SyncedWithGaps,
             outcome => outcome,
         };

@@ -171,7 +171,7 @@ fn a_device_that_is_mounted_is_refused() {
 }
 
 #[test]
-fn a_kept_manifest_of_a_device_is_not_believed_once_anybody_else_wrote_to_it() {
+fn a_target_manifest_of_a_device_is_not_trusted_once_anybody_else_wrote_to_it() {
     let lab = Lab::new();
     lab.disk("new.raw", 1000, 1);
     let under = lab.disk("under.raw", 1000, 2);

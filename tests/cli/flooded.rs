@@ -154,7 +154,7 @@ fn fill_cache(lab: &Lab, disk: &str) {
     fs::write(&script, format!("#!/bin/sh\nexec {agent}\n")).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(&script, mode).unwrap();
-    // A file that was just written is not believed to stay as it is.
+    // A file that was just written is not trusted to stay as it is.
     std::thread::sleep(Duration::from_millis(2500));
     lab.done(&format!("sync --rsh ./rsh ssh://h/~/{disk} copy.raw"));
     let count = fs::read_dir(lab.path("cache")).unwrap().count();

@@ -279,7 +279,7 @@ fn recover_finishes_a_marked_target() {
 }
 
 #[test]
-fn a_damaged_successor_of_a_kept_manifest_does_not_keep_a_target_from_being_finished() {
+fn a_damaged_successor_of_a_target_manifest_does_not_keep_a_target_from_being_finished() {
     let lab = Lab::new();
     lab.disk("new.raw", 900, 1);
     let old = lab.disk("old.raw", 900, 2);
@@ -301,7 +301,7 @@ fn a_damaged_successor_of_a_kept_manifest_does_not_keep_a_target_from_being_fini
     lab.done("recover old.raw");
     assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
     assert!(lab.bytes("kept.manifest") == kept);
-    // What it says of the target is marked, and so it is not believed.
+    // What it says of the target is marked, and so it is not trusted.
     lab.disk("newer.raw", 900, 2);
     lab.done("sync newer.raw old.raw --target-manifest kept.manifest");
     assert!(lab.bytes("old.raw") == lab.bytes("newer.raw"));
@@ -478,7 +478,7 @@ fn a_copy_in_another_directory_does_not_take_a_shared_log_away() {
 }
 
 #[test]
-fn a_kept_manifest_elsewhere_is_not_written_because_a_log_names_it() {
+fn a_target_manifest_elsewhere_is_not_written_because_a_log_names_it() {
     for named in [false, true] {
         let lab = Lab::new();
         fs::create_dir(lab.path("kept")).unwrap();

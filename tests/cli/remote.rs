@@ -196,9 +196,9 @@ fn a_target_left_marked_at_the_other_end_is_told_by_the_status() {
 fn with_manifests_at_both_ends_neither_disk_is_read_and_the_report_says_so() {
     let lab = lab();
     shell(&lab, "--root . --manifest-cache there");
-    // What was written a moment ago is not believed to stay as it is.
-    let settle = || std::thread::sleep(Duration::from_millis(3100));
-    settle();
+    // What was written a moment ago is not trusted to stay as it is.
+    let wait_for_clock = || std::thread::sleep(Duration::from_millis(3100));
+    wait_for_clock();
     let words = "sync new.raw ssh://host/old.raw --rsh ./rsh --manifest-cache here";
     let both = |report: &serde_json::Value| {
         report["sent_bytes"].as_u64().unwrap() + report["received_bytes"].as_u64().unwrap()
@@ -222,7 +222,7 @@ fn with_manifests_at_both_ends_neither_disk_is_read_and_the_report_says_so() {
 
     // A source that was written to is read, and held against the target's manifest.
     write_at(&lab.path("new.raw"), 5 * PAGE as u64, &noise(PAGE, 99));
-    settle();
+    wait_for_clock();
     let (status, changed) = lab.json(words);
     assert_eq!(
         (status, &changed["outcome"]),
@@ -240,7 +240,7 @@ fn with_manifests_at_both_ends_neither_disk_is_read_and_the_report_says_so() {
         900 * PAGE as u64,
         &noise(2 * PAGE, 98),
     );
-    settle();
+    wait_for_clock();
     lab.done("sync other.raw ssh://host/made.raw --rsh ./rsh --manifest-cache here");
     let words = words.replace("new.raw", "other.raw");
     let (status, moved) = lab.json(&words);
@@ -305,7 +305,7 @@ fn a_wrong_cache_is_found_by_verify_all_and_where_it_is_looked_at() {
     let kept = fs::read_dir(lab.path("there")).unwrap().next().unwrap();
     let kept = kept.unwrap().path();
     write_at(&lab.path("old.raw"), 10 * PAGE as u64, &noise(PAGE, 55));
-    // Without the record of a stamp it is believed, as one that some other program made.
+    // Without the record of a stamp it is trusted, as one that some other program made.
     let body = fs::read(&kept).unwrap();
     let end = u64::from_le_bytes(body[56..64].try_into().unwrap()) as usize;
     fs::write(&kept, &body[..end]).unwrap();

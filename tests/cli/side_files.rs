@@ -32,7 +32,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A sidecar that, where it is believed, gives `disk.raw` another first page.
+/// A sidecar that, where it is trusted, gives `disk.raw` another first page.
 fn evil_sidecar(lab: &Lab) -> PathBuf {
     let mut evil = lab.bytes("disk.raw");
     evil[..PAGE].copy_from_slice(&noise(PAGE, 666));

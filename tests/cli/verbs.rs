@@ -298,7 +298,7 @@ fn a_delta_is_made_applied_and_merged() {
 }
 
 #[test]
-fn a_kept_manifest_stands_for_reading_the_target() {
+fn a_target_manifest_stands_for_reading_the_target() {
     let lab = Lab::new();
     let new = lab.disk("new.raw", 600, 1);
     lab.disk("old.raw", 600, 2);
@@ -333,7 +333,7 @@ fn a_kept_manifest_stands_for_reading_the_target() {
 }
 
 #[test]
-fn a_kept_manifest_is_not_believed_once_anybody_else_wrote_to_the_target() {
+fn a_target_manifest_is_not_trusted_once_anybody_else_wrote_to_the_target() {
     let lab = Lab::new();
     lab.disk("new.raw", 600, 1);
     let old = lab.disk("old.raw", 600, 2);

@@ -151,7 +151,7 @@ mod orders {
     }
 
     #[test]
-    fn a_kept_manifest_advances_once_the_target_is_durable() {
+    fn a_target_manifest_advances_once_the_target_is_durable() {
         for case in [cases::atomic_kept(), cases::in_place_kept()] {
             let first = number(&case, of(OpKind::Write, TARGET), 0);
             let next = of(OpKind::Rename, "/kept/.m.ID.new");

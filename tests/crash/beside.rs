@@ -1,4 +1,4 @@
-//! What lies beside a target and does not go with it is not believed.
+//! What lies beside a target and does not go with it is not trusted.
 
 use std::sync::Arc;
 

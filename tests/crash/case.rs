@@ -110,7 +110,7 @@ impl Case {
         self
     }
 
-    pub fn with_kept_manifest(mut self) -> Case {
+    pub fn with_target_manifest(mut self) -> Case {
         self.kept = true;
         self
     }
@@ -188,7 +188,7 @@ impl Case {
         if self.has_attributes() {
             disk.put_attributes(TARGET, ATTRIBUTES).unwrap();
         }
-        disk.settle();
+        disk.make_durable();
         disk
     }
 
@@ -217,7 +217,7 @@ impl Case {
         disk.fail(Fault::nth(middle).and_all_later());
         model.work_on(disk).unwrap_err();
         disk.heal();
-        disk.settle();
+        disk.make_durable();
     }
 
     pub fn target(&self, disk: &FaultDisk) -> Target {

@@ -34,11 +34,11 @@ all! {
     atomic_shrinking: Case::raw("atomic, shrinking", &longer(), &changed(&large()));
     atomic_device: Case::raw("atomic, device", &large(), &changed(&large())).on_device();
     atomic_full_device: Case::raw("atomic, full, device", &small(), &changed(&small())).full().on_device();
-    atomic_kept: Case::raw("atomic, kept manifest", &large(), &changed(&large())).with_kept_manifest();
+    atomic_kept: Case::raw("atomic, target manifest", &large(), &changed(&large())).with_target_manifest();
     atomic_way_back: Case::raw("atomic, way back", &large(), &changed(&large())).with_way_back();
     full: Case::raw("full", &small(), &changed(&small())).full();
     full_growing: Case::raw("full, growing", &small(), &bytes(40 * PAGE + 77, 6)).full();
-    full_kept: Case::raw("full, kept manifest", &small(), &changed(&small())).full().with_kept_manifest();
+    full_kept: Case::raw("full, target manifest", &small(), &changed(&small())).full().with_target_manifest();
     creating: Case { old: None, ..Case::raw("creating", &[], &changed(&small())) };
     creating_dynamic_vhd: Case { old: None, ..Case::raw("creating, dynamic VHD", &[], &changed(&small())) }
         .container(CreateFormat::VhdDynamic);
@@ -49,7 +49,7 @@ all! {
     in_place_shrinking: Case::raw("in place, shrinking", &longer(), &changed(&large())).in_place();
     in_place_device: Case::raw("in place, device", &large(), &changed(&large())).in_place().on_device();
     in_place_kept:
-        Case::raw("in place, kept manifest", &large(), &changed(&large())).in_place().with_kept_manifest();
+        Case::raw("in place, target manifest", &large(), &changed(&large())).in_place().with_target_manifest();
     resuming: Case::raw("resuming", &large(), &changed(&large())).in_place().doing(Job::Resume);
     resuming_growing: Case::raw("resuming, growing", &large(), &grown()).in_place().doing(Job::Resume);
     resuming_dynamic_vhd: Case::raw("resuming, dynamic VHD", &dynamic_old(), &dynamic_new())
@@ -66,7 +66,7 @@ all! {
     held_after_a_sync_without_changes:
         Case::raw("held after a sync without changes", &small(), &small()).holding();
     held_kept:
-        Case::raw("held, kept manifest", &large(), &changed(&large())).holding().with_kept_manifest();
+        Case::raw("held, target manifest", &large(), &changed(&large())).holding().with_target_manifest();
     syncing_a_held_one: Case::raw("syncing a held one", &large(), &changed(&large()))
         .holding().doing(Job::HeldSync);
     syncing_a_held_device: Case::raw("syncing a held device", &large(), &changed(&large()))

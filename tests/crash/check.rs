@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use diskdelta::ErrorKind;
 use diskdelta::Limits;
 use diskdelta::image::{Format, Raw};
-use diskdelta::manifest::{self, KeptManifest};
+use diskdelta::manifest::{self, TargetManifest};
 use diskdelta::storage::fault::{CrashState, FaultDisk, FileBytes};
 use diskdelta::storage::{Access, MemoryStorage};
 use diskdelta::sync::{Mode, Recovered, SyncOptions, recover, sync, undo};
@@ -73,7 +73,7 @@ impl<'a> Check<'a> {
         }
         self.guarded(state.disk())?;
         self.held(state.disk(), acknowledged)?;
-        self.settle(state.disk(), acknowledged)?;
+        self.finish(state.disk(), acknowledged)?;
         // The same throws for all recoveries: where they run alike, their states are alike.
         let again = state.disk().crashes().with_limit(nested);
         let again = again.with_samples(nested / 2);
@@ -81,7 +81,7 @@ impl<'a> Check<'a> {
         for state in again.states().take_while(|_| is_one) {
             self.counts.nested += 1;
             if self.is_new(state.disk(), acknowledged) {
-                self.settle(state.disk(), acknowledged)
+                self.finish(state.disk(), acknowledged)
                     .map_err(|error| format!("crash of the recovery: {error}\n  after {state}"))?;
             }
         }
@@ -163,7 +163,7 @@ impl<'a> Check<'a> {
     }
 
     /// Recovers, and has an in-place sync run again where that is what recovery asks for.
-    pub fn settle(&self, disk: &FaultDisk, acknowledged: bool) -> Result<(), String> {
+    pub fn finish(&self, disk: &FaultDisk, acknowledged: bool) -> Result<(), String> {
         let case = self.case;
         let was_marked = disk.contents(TARGET).is_some() && held::marker(disk).is_some();
         let said = recover(&case.target(disk), &work()).map_err(|error| error.to_string())?;
@@ -286,18 +286,18 @@ fn refused(case: &Case, disk: &FaultDisk) -> Result<(), String> {
     }
 }
 
-/// A kept manifest stands for nothing that the target does not hold.
+/// A target manifest stands for nothing that the target does not hold.
 fn stands(case: &Case, disk: &FaultDisk, acknowledged: bool) -> Done<Result<(), String>> {
     let content = case.content(disk).unwrap().unwrap_or_default();
     let Some(storage) = case.manifest(disk).open_if_there(Access::Write)? else {
         let there = (!acknowledged).then_some(());
         return Ok(there.ok_or("acknowledged, but there is no manifest".to_owned()));
     };
-    let kept = KeptManifest::open(storage, &Limits::default())?;
+    let kept = TargetManifest::open(storage, &Limits::default())?;
     let len = content.len() as u64;
     let image = Raw::open(std::sync::Arc::new(MemoryStorage::new("now", content)))?;
     let now = manifest::build(&image, BlockSize::MIN, &work())?;
-    if acknowledged && (kept.manifest().root() != now.root() || !kept.marked().is_empty()) {
+    if acknowledged && (kept.manifest().root() != now.root() || !kept.intents().is_empty()) {
         return Ok(Err(
             "acknowledged, but the new manifest is not in place".to_owned()
         ));
@@ -308,7 +308,7 @@ fn stands(case: &Case, disk: &FaultDisk, acknowledged: bool) -> Done<Result<(), 
     }
     for block in 0..len.div_ceil(BLOCK) {
         let range = block * BLOCK..((block + 1) * BLOCK).min(len);
-        if !kept.is_marked(range) && kept.manifest().hash(block)? != now.hash(block)? {
+        if !kept.has_intent(range) && kept.manifest().hash(block)? != now.hash(block)? {
             return Ok(Err(format!("block {block} is not what the manifest says")));
         }
     }

@@ -75,7 +75,7 @@ fn fails(case: &Case, failure: Failure, fault: &dyn Fn(u64) -> Fault) -> u64 {
         }
         check
             .held(&disk, acknowledged)
-            .and_then(|()| check.settle(&disk, acknowledged))
+            .and_then(|()| check.finish(&disk, acknowledged))
             .unwrap_or_else(|error| panic!("{what}: {error}"));
         // With the way back there is nothing to do again once the target is new.
         if !case.way_back || !check.promise(&disk, false).unwrap() {

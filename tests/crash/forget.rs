@@ -274,7 +274,7 @@ fn the_log_of_another_disk_is_kept_when_a_marker_is_given_up() {
     let moved = Target::file(FileRef::new(directory.clone(), "moved"), Format::Raw)
         .with_redo_log(lost.target(&disk).redo_log().clone());
     hold(&moved, &work()).unwrap();
-    disk.settle();
+    disk.make_durable();
     let report = forget(&lost.target(&disk), &lost.given, &work()).unwrap();
     assert_eq!(report.notes.len(), 1);
     let names = disk.names("/d");

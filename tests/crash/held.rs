@@ -22,7 +22,7 @@ pub fn prepare(case: &Case, content: &[u8], disk: &FaultDisk) {
     disk.fail(Fault::nth(1).on(is_last).and_all_later());
     release(&case.target(disk), &work()).unwrap_err();
     disk.heal();
-    disk.settle();
+    disk.make_durable();
 }
 
 /// What the pass before the last one left: in a container blocks that `content` does not need.

@@ -29,7 +29,7 @@ pub fn two_redo_logs(case: &Case, disk: &FaultDisk) {
         "/img/..t.diskdelta-log.previous",
         other.contents(redo_log).unwrap(),
     );
-    disk.settle();
+    disk.make_durable();
 }
 
 /// A sidecar of an in-place sync that had not begun to write.
@@ -79,7 +79,7 @@ fn stop(case: &Case, disk: &FaultDisk, salt: u8, part: f64) {
     disk.fail(Fault::nth(nth).and_all_later());
     case.sync_from(&new, disk).unwrap_err();
     disk.heal();
-    disk.settle();
+    disk.make_durable();
     assert!(disk.names("/img").len() > 1, "nothing was left behind");
 }
 
@@ -90,6 +90,6 @@ fn copy_of(disk: &FaultDisk) -> FaultDisk {
         let path = Path::new("/img").join(name);
         copy.put(&path, disk.contents(&path).unwrap());
     }
-    copy.settle();
+    copy.make_durable();
     copy
 }

@@ -212,7 +212,7 @@ fn room_for_a_container_that_grows_is_found_before_it_is_marked() {
 }
 
 #[test]
-fn a_kept_manifest_that_cannot_be_read_stops_the_sync_and_a_damaged_one_is_begun_anew() {
+fn a_target_manifest_that_cannot_be_read_stops_the_sync_and_a_damaged_one_is_begun_anew() {
     let case = cases::atomic_kept();
     for read in 1..4 {
         let disk = case.disk();
@@ -231,7 +231,7 @@ fn a_kept_manifest_that_cannot_be_read_stops_the_sync_and_a_damaged_one_is_begun
 }
 
 #[test]
-fn a_successor_of_a_kept_manifest_that_cannot_be_opened_is_not_taken_for_none() {
+fn a_successor_of_a_target_manifest_that_cannot_be_opened_is_not_taken_for_none() {
     let case = cases::atomic_kept();
     let disk = leave_marked(&case);
     let kept = disk.contents(KEPT).unwrap();

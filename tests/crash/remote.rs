@@ -20,14 +20,14 @@ use crate::medium::REDO_LOG;
 /// A source that is asked as if it lay on another host.
 pub struct FakeRemote {
     image: Raw,
-    believes: bool,
+    trusts: bool,
 }
 
 impl FakeRemote {
-    pub fn source(bytes: &[u8], believes: bool) -> Source {
+    pub fn source(bytes: &[u8], trusts: bool) -> Source {
         let storage = Arc::new(MemoryStorage::new("remote", bytes.to_vec()));
         let image = Raw::open(storage).unwrap();
-        Source::from_backend(Arc::new(FakeRemote { image, believes }))
+        Source::from_backend(Arc::new(FakeRemote { image, trusts }))
     }
 }
 
@@ -84,7 +84,7 @@ impl SourceBackend for FakeRemote {
     }
 
     fn trusts_manifests(&self) -> bool {
-        self.believes
+        self.trusts
     }
 
     fn block_size(&self) -> Option<BlockSize> {
@@ -113,7 +113,7 @@ impl SourceBackend for FakeRemote {
 #[test]
 fn a_remote_manifest_that_stood_for_reading_is_named_as_the_evidence() {
     let case = cases::atomic_under_the_marker_only();
-    for (believes, verify, verified) in [
+    for (trusts, verify, verified) in [
         (false, Verify::Written, Verified::Written),
         (true, Verify::Written, Verified::Cached),
         (true, Verify::None, Verified::No),
@@ -121,9 +121,9 @@ fn a_remote_manifest_that_stood_for_reading_is_named_as_the_evidence() {
     ] {
         let disk = case.disk();
         let options = case.options.clone().with_verify(verify);
-        let remote = FakeRemote::source(&case.new, believes);
+        let remote = FakeRemote::source(&case.new, trusts);
         let report = sync(&remote, &case.target(&disk), &options, &work()).unwrap();
-        assert_eq!(report.verified, verified, "{believes} {verify:?}");
+        assert_eq!(report.verified, verified, "{trusts} {verify:?}");
     }
 }
 
@@ -150,7 +150,7 @@ fn a_damaged_redo_log_is_no_cache_of_a_remote_source_and_no_error() {
     let case = cases::atomic_under_the_marker_only();
     let disk = case.disk();
     disk.put(REDO_LOG, vec![0x5a; 8192]);
-    disk.settle();
+    disk.make_durable();
     let remote = FakeRemote::source(&case.new, false);
     let report = sync(&remote, &case.target(&disk), &case.options, &work()).unwrap();
     assert_eq!((report.outcome, report.resumed_bytes), (Outcome::Synced, 0));

@@ -17,15 +17,15 @@ fn sampled_crashes_keep_the_promise(case: &Case) {
         check.counts.states += 1;
         check.guarded(state.disk())?;
         check.held(state.disk(), acknowledged)?;
-        check.settle(state.disk(), acknowledged)?;
+        check.finish(state.disk(), acknowledged)?;
         let nested = state.disk().crashes().with_seed(seed ^ state.number());
         for again in nested.sample(2) {
             check.counts.nested += 1;
-            check.settle(again.disk(), acknowledged)?;
+            check.finish(again.disk(), acknowledged)?;
             // Three times in a row.
             if let Some(third) = again.disk().crashes().with_seed(seed).sample(1).next() {
                 check.counts.nested += 1;
-                check.settle(third.disk(), acknowledged)?;
+                check.finish(third.disk(), acknowledged)?;
             }
         }
         Ok::<(), String>(())

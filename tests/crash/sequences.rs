@@ -25,7 +25,7 @@ mod guests {
             let disk = state.disk();
             // A marked disk does not boot, so a guest only ever finds what recovery left.
             recover(&case.target(disk), &work()).unwrap();
-            disk.settle();
+            disk.make_durable();
             write(disk);
             for crash in disk.crashes().with_seed(state.number()).sample(4) {
                 let disk = crash.disk();
@@ -76,7 +76,7 @@ mod syncs {
         for state in disk.crashes().sample(count()) {
             let disk = state.disk();
             let acknowledged = state.noted("acknowledged");
-            check.settle(disk, acknowledged).unwrap();
+            check.finish(disk, acknowledged).unwrap();
             let mut next = case.clone();
             next.old = case.content(disk).unwrap();
             next.new = next.old.clone().unwrap();
@@ -84,7 +84,7 @@ mod syncs {
             next.new[page..page + PAGE].copy_from_slice(&bytes(PAGE, 0x33));
             next.new[..PAGE].copy_from_slice(&bytes(PAGE, 0x35));
             let before = disk.contents(TARGET);
-            disk.settle();
+            disk.make_durable();
             next.work_again(disk).unwrap();
             let mut check = Check::new(&next, before, disk);
             for crash in disk.crashes().with_seed(state.number()).sample(6) {
@@ -120,7 +120,7 @@ mod passes {
             "{}: no marker\n{state}",
             case.name
         );
-        disk.settle();
+        disk.make_durable();
         let mut next = case.clone();
         let pages = next.new.len() / PAGE;
         for page in [1, pages / 2, pages - 1 - usize::from(more)] {

@@ -52,7 +52,7 @@ fn what_was_taken_over_is_there_for_a_third_run_when_the_second_is_stopped() {
     let logged = || {
         let disk = case.disk();
         leave_logged(&disk, || case.work_on(&disk));
-        disk.settle();
+        disk.make_durable();
         disk
     };
     let whole = logged();

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 const DISK: u64 = 1 << 20;
 
 #[test]
-fn an_honest_server_is_believed() {
+fn an_honest_server_is_trusted() {
     let mut reply = data(1, 0, 0, &[7; 4096]);
     reply.extend(hole(1, DONE, 4096, 4096));
     let mut honest = client(&reply);

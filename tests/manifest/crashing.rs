@@ -1,8 +1,8 @@
-//! A kept manifest through a sync of its disk, cut by power at every moment.
+//! A target manifest through a sync of its disk, cut by power at every moment.
 
 use std::sync::Arc;
 
-use diskdelta::manifest::{self, KeptManifest};
+use diskdelta::manifest::{self, TargetManifest};
 use diskdelta::storage::fault::{CrashState, FaultDisk, SyncCall, Violation};
 use diskdelta::storage::{Access, Directory, FileRef, Storage};
 use diskdelta::{BlockSize, Limits, Result};
@@ -34,14 +34,14 @@ fn start() -> FaultDisk {
         manifest::build_to(&raw(old_disk()), BlockSize::MIN, &work(), storage)
     })
     .unwrap();
-    disk.settle();
+    disk.make_durable();
     disk
 }
 
-/// What a sync does with a kept manifest.
+/// What a sync does with a target manifest.
 fn sync(disk: &FaultDisk) -> Result<()> {
     let storage = disk.open(KEPT, Access::Write)?;
-    let mut kept = KeptManifest::open(Arc::new(storage), &Limits::default())?;
+    let mut kept = TargetManifest::open(Arc::new(storage), &Limits::default())?;
     kept.record_intent(Some(CHANGED.start as u64..CHANGED.end as u64))?;
     let (_, prepared) = manifest::prepare(&file_ref(disk), |storage| {
         manifest::build_to(&raw(new_disk()), BlockSize::MIN, &work(), storage)
@@ -68,16 +68,16 @@ fn commit_left(disk: &FaultDisk) -> Result<()> {
     directory.sync()
 }
 
-/// A kept manifest may stand for less than it could, but never for what is not there.
+/// A target manifest may stand for less than it could, but never for what is not there.
 fn check(state: &CrashState) -> Result<(), String> {
     let disk = state.disk();
     let storage = disk.open(KEPT, Access::Write).map_err(|e| e.to_string())?;
-    let kept = KeptManifest::open(Arc::new(storage), &Limits::default());
+    let kept = TargetManifest::open(Arc::new(storage), &Limits::default());
     let mut kept = kept.map_err(|e| e.to_string())?;
     let target = disk.contents(TARGET).ok_or("the target is gone")?.to_vec();
     for (block, bytes) in target.chunks(BLOCK).enumerate() {
         let start = (block * BLOCK) as u64;
-        let stands = !kept.is_marked(start..start + bytes.len() as u64);
+        let stands = !kept.has_intent(start..start + bytes.len() as u64);
         let hash = kept.manifest().hash(block as u64);
         if stands
             && hash.map_err(|e| e.to_string())?
@@ -87,7 +87,7 @@ fn check(state: &CrashState) -> Result<(), String> {
         }
     }
     let new_root = manifest_of(new_disk()).root();
-    if state.noted("kept") && (kept.manifest().root() != new_root || !kept.marked().is_empty()) {
+    if state.noted("kept") && (kept.manifest().root() != new_root || !kept.intents().is_empty()) {
         return Err("the new manifest is not in place".into());
     }
     if state.noted("prepared") {
@@ -101,10 +101,10 @@ fn check(state: &CrashState) -> Result<(), String> {
             .and_then(|()| target.sync())
             .and_then(|()| commit_left(disk))
             .and_then(|()| disk.open(KEPT, Access::Read))
-            .and_then(|storage| KeptManifest::open(Arc::new(storage), &Limits::default()))
+            .and_then(|storage| TargetManifest::open(Arc::new(storage), &Limits::default()))
             .map_err(|e| e.to_string())
             .map(|recovered| kept = recovered)?;
-        if kept.manifest().root() != new_root || !kept.marked().is_empty() {
+        if kept.manifest().root() != new_root || !kept.intents().is_empty() {
             return Err("recovery found no prepared manifest".into());
         }
     }
@@ -123,12 +123,12 @@ fn crash(dropped: Option<SyncCall>) -> Result<(), Violation> {
 }
 
 #[test]
-fn a_kept_manifest_never_stands_for_what_a_crash_left() {
+fn a_target_manifest_never_stands_for_what_a_crash_left() {
     crash(None).unwrap();
 }
 
 #[test]
-fn every_sync_of_a_kept_manifest_is_needed() {
+fn every_sync_of_a_target_manifest_is_needed() {
     let before = start().log().syncs().len();
     let disk = start();
     sync(&disk).unwrap();

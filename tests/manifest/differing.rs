@@ -2,7 +2,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use diskdelta::diff;
-use diskdelta::manifest::{self, KeptManifest, ManifestWriter};
+use diskdelta::manifest::{self, ManifestWriter, TargetManifest};
 use diskdelta::storage::MemoryStorage;
 use diskdelta::{BlockSize, ErrorKind, Extent, ExtentKind, Limits};
 use proptest::prelude::*;
@@ -61,10 +61,10 @@ proptest! {
         let storage = Arc::new(MemoryStorage::default());
         let image = raw(old.clone());
         manifest::build_to(&image, BlockSize::MIN, &work(), storage.clone()).unwrap();
-        let mut kept = KeptManifest::open(storage, &Limits::default()).unwrap();
+        let mut kept = TargetManifest::open(storage, &Limits::default()).unwrap();
         kept.record_intent(intents.clone()).unwrap();
         let fresh = manifest_of(new.clone());
-        let diff = diff::kept_manifest(&kept, &fresh).unwrap();
+        let diff = diff::target_manifest(&kept, &fresh).unwrap();
         let found: Vec<_> = diff.map(|extent| extent.unwrap()).collect();
         prop_assert_eq!(found, naive(&old, &new, &intents));
     }
@@ -84,7 +84,7 @@ proptest! {
         let storage = Arc::new(MemoryStorage::default());
         let image = raw(old.clone());
         manifest::build_to(&image, BlockSize::MIN, &work(), storage.clone()).unwrap();
-        let mut kept = KeptManifest::open(storage, &Limits::default()).unwrap();
+        let mut kept = TargetManifest::open(storage, &Limits::default()).unwrap();
         kept.record_intent(intents.clone()).unwrap();
 
         let image = Cut { disk: new.clone(), step, holes };

@@ -103,7 +103,7 @@ fn damage_to_the_header_is_reported_by_its_checksum() {
 }
 
 #[test]
-fn any_damage_to_the_body_is_found_before_it_is_believed() {
+fn any_damage_to_the_body_is_found_before_it_is_trusted() {
     let good = good();
     let whole = open(good.clone()).unwrap();
     let hashes = |manifest: &Manifest| -> Result<Vec<_>> {

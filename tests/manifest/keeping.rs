@@ -4,7 +4,7 @@ use std::path::Path;
 use std::slice;
 use std::sync::{Arc, Mutex};
 
-use diskdelta::manifest::{self, KeptManifest, Manifest};
+use diskdelta::manifest::{self, Manifest, TargetManifest};
 use diskdelta::storage::{
     Access, Directory, FileId, FileRef, FileStorage, MemoryDirectory, MemoryStorage, Privacy,
     Storage,
@@ -19,26 +19,26 @@ fn bytes_of(disk: Vec<u8>) -> Vec<u8> {
     storage.to_vec()
 }
 
-fn open(bytes: Vec<u8>) -> (KeptManifest, Arc<MemoryStorage>) {
+fn open(bytes: Vec<u8>) -> (TargetManifest, Arc<MemoryStorage>) {
     let storage = Arc::new(MemoryStorage::new("kept", bytes));
-    let kept = KeptManifest::open(storage.clone(), &Limits::default()).unwrap();
+    let kept = TargetManifest::open(storage.clone(), &Limits::default()).unwrap();
     (kept, storage)
 }
 
-fn is_all_marked(kept: &KeptManifest) -> bool {
-    kept.marked() == slice::from_ref(&(0..u64::MAX))
+fn is_all_marked(kept: &TargetManifest) -> bool {
+    kept.intents() == slice::from_ref(&(0..u64::MAX))
 }
 
 #[test]
 fn marks_are_there_on_the_next_open() {
     let (mut kept, storage) = open(bytes_of(pattern(20 * BLOCK, 1)));
-    assert_eq!(kept.marked(), []);
+    assert_eq!(kept.intents(), []);
     kept.record_intent([10..20, 4096..5000]).unwrap();
     kept.record_intent([15..30, 7..7]).unwrap();
-    assert_eq!(kept.marked(), [10..30, 4096..5000]);
-    assert!(kept.is_marked(4999..5001) && !kept.is_marked(30..4096));
+    assert_eq!(kept.intents(), [10..30, 4096..5000]);
+    assert!(kept.has_intent(4999..5001) && !kept.has_intent(30..4096));
     let (again, _) = open(storage.to_vec());
-    assert_eq!(again.marked(), kept.marked());
+    assert_eq!(again.marked(), kept.intents());
     assert_eq!(again.manifest().root(), kept.manifest().root());
 }
 
@@ -53,9 +53,9 @@ fn an_intent_torn_at_any_byte_marks_everything() {
     for cut in body.len()..whole.len() {
         let (kept, _) = open(whole[..cut].to_vec());
         if cut == body.len() {
-            assert_eq!(kept.marked(), []);
+            assert_eq!(kept.intents(), []);
         } else if cut == first.len() {
-            assert_eq!(kept.marked(), slice::from_ref(&(10..20)));
+            assert_eq!(kept.intents(), slice::from_ref(&(10..20)));
         } else {
             assert!(is_all_marked(&kept), "{cut}");
         }
@@ -66,7 +66,7 @@ fn an_intent_torn_at_any_byte_marks_everything() {
         let mut zeros = whole.clone();
         zeros[cut..].fill(0);
         let (kept, _) = open(zeros);
-        let covered = |range: Range<u64>| kept.is_marked(range);
+        let covered = |range: Range<u64>| kept.has_intent(range);
         assert!(
             covered(4096..4097) && covered(4999..5000) && covered(9000..9001),
             "{cut}"
@@ -80,7 +80,7 @@ fn a_marker_after_a_torn_one_leaves_everything_marked() {
     bytes.extend(b"torn");
     let (mut kept, storage) = open(bytes);
     kept.record_intent(Some(10..20)).unwrap();
-    assert!(kept.is_marked(1 << 50..(1 << 50) + 1));
+    assert!(kept.has_intent(1 << 50..(1 << 50) + 1));
     let (again, _) = open(storage.to_vec());
     assert!(again.is_marked(1 << 50..(1 << 50) + 1));
 }
@@ -113,7 +113,7 @@ fn more_intents_than_memory_allows_marker_everything() {
     kept.record_intent((0..100u64).map(|n| n * 8192..n * 8192 + 1))
         .unwrap();
     let limits = Limits::default().with_table_bytes(1000);
-    let kept = KeptManifest::open(storage, &limits).unwrap();
+    let kept = TargetManifest::open(storage, &limits).unwrap();
     assert!(is_all_marked(&kept));
 }
 
@@ -122,11 +122,11 @@ fn a_kept_file_takes_marks_while_it_is_mapped() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("kept");
     std::fs::write(&path, bytes_of(pattern(20 * BLOCK, 1))).unwrap();
-    let mut kept = KeptManifest::open_path(&path, &Limits::default()).unwrap();
+    let mut kept = TargetManifest::open_path(&path, &Limits::default()).unwrap();
     kept.record_intent(Some(1..2)).unwrap();
     kept.manifest().verify().unwrap();
     let storage = Arc::new(FileStorage::open_read(&path).unwrap());
-    let mut read_only = KeptManifest::open(storage, &Limits::default()).unwrap();
+    let mut read_only = TargetManifest::open(storage, &Limits::default()).unwrap();
     assert_eq!(read_only.marked(), slice::from_ref(&(1..2)));
     let error = read_only.record_intent(Some(5..6)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
@@ -159,7 +159,7 @@ fn a_manifest_that_is_cut_while_it_is_used_is_an_error_and_no_signal() {
         std::fs::write(&path, &bytes).unwrap();
         let opened = (
             Manifest::open_with(&path, &Limits::default()).unwrap(),
-            KeptManifest::open_path(&path, &Limits::default()).unwrap(),
+            TargetManifest::open_path(&path, &Limits::default()).unwrap(),
         );
         let file = std::fs::File::options().write(true).open(&path).unwrap();
         file.set_len(len).unwrap();
@@ -241,7 +241,7 @@ fn a_marker_is_synced_before_it_returns() {
         storage: Arc::new(MemoryStorage::new("kept", bytes_of(pattern(9, 1)))),
         log: Arc::clone(&log),
     });
-    let mut kept = KeptManifest::open(storage, &Limits::default()).unwrap();
+    let mut kept = TargetManifest::open(storage, &Limits::default()).unwrap();
     kept.record_intent(Some(0..1)).unwrap();
     assert_eq!(*log.lock().unwrap(), ["write", "sync"]);
     assert_eq!(kept.manifest().root(), manifest_of(pattern(9, 1)).root());

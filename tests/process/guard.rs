@@ -231,7 +231,7 @@ fn crash(lab: &Lab, disk: Disk, safety: Safety, old: Vec<u8>) -> FaultDisk {
     let path = lab.path(disk.name());
     let fault = FaultDisk::new();
     fault.put(&path, old);
-    fault.settle();
+    fault.make_durable();
     let directory: Arc<dyn Directory> = Arc::new(fault.directory(path.parent().unwrap()));
     let target = Target::file(FileRef::new(directory, disk.name()), disk.format());
     let source = fs::read(lab.path(&disk.name().replace('t', "source"))).unwrap();

@@ -13,7 +13,7 @@ fn kill_rounds(name: &str, kind: Kind, way: Way, kept: bool) {
         let (round, mut child) = site.start(&mut dice);
         site.wait(&mut child, &mut dice);
         let done = kill(child);
-        site.settle(&round, done, &mut dice, &mut tally);
+        site.finish(&round, done, &mut dice, &mut tally);
     }
     eprintln!("{name}: {tally:?}");
     if rounds() > 40 {
@@ -46,9 +46,9 @@ macro_rules! killed {
 
 killed! {
     an_atomic_sync_onto_a_file_may_be_killed: Raw, Atomic, false;
-    an_atomic_sync_with_a_kept_manifest_may_be_killed: Raw, Atomic, true;
+    an_atomic_sync_with_a_target_manifest_may_be_killed: Raw, Atomic, true;
     an_in_place_sync_onto_a_file_may_be_killed: Raw, InPlace, false;
-    an_in_place_sync_with_a_kept_manifest_may_be_killed: Raw, InPlace, true;
+    an_in_place_sync_with_a_target_manifest_may_be_killed: Raw, InPlace, true;
     a_full_copy_may_be_killed: Raw, Full, false;
     creating_a_file_may_be_killed: Raw, Create, false;
     an_atomic_sync_onto_a_dynamic_vhd_may_be_killed: Vhd, Atomic, false;

@@ -27,7 +27,7 @@ fn signal_rounds(name: &str, kind: Kind, way: Way) {
             assert_eq!(run.status, 0, "under the marker the work goes on: {run:?}");
         }
         check(&site, &round, &run);
-        site.settle(&round, run.status == 0, &mut dice, &mut tally);
+        site.finish(&round, run.status == 0, &mut dice, &mut tally);
     }
     eprintln!("{name}: {tally:?}");
 }

@@ -156,7 +156,7 @@ impl Site {
     }
 
     /// Recovers, kills recoveries, resumes; expects the target old or new, as was promised.
-    pub fn settle(&mut self, round: &Round, done: bool, dice: &mut Dice, tally: &mut Tally) {
+    pub fn finish(&mut self, round: &Round, done: bool, dice: &mut Dice, tally: &mut Tally) {
         tally.rounds += 1;
         let marked = self.is_marked();
         tally.marked += u64::from(marked);

@@ -109,7 +109,7 @@ fn a_source_that_somebody_writes_to_is_looked_at_but_not_copied() {
 }
 
 #[test]
-fn an_end_that_finds_a_root_believes_no_batch_out_of_its_order_or_place() {
+fn an_end_that_finds_a_root_trusts_no_batch_out_of_its_order_or_place() {
     let capacity = Capacity {
         tasks: true,
         line: true,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::disk_path::{DiskPath, Standing};
+use super::disk_path::{DiskPath, FoundName};
 use super::encrypted_disk::EncryptedDisk;
 use super::findings::{List, Looked, Room, crowded};
 use super::open_disk::OpenDisk;
@@ -181,20 +181,20 @@ impl HostDisks {
         source: &Looked,
         may_be_longer: bool,
     ) {
-        let standing = list.take("target name", disk_path.standing());
-        let path = match standing {
+        let found_name = list.take("target name", disk_path.found_name());
+        let path = match found_name {
             None => return,
-            Some(Standing::Missing) if self.create && !disk_path.is_device => {
+            Some(FoundName::Missing) if self.create && !disk_path.is_device => {
                 list.holds("target disk", "is missing, and will be made".to_owned());
                 None
             }
-            Some(Standing::Missing) => {
+            Some(FoundName::Missing) => {
                 list.fails("target disk", "is missing, and may not be made".to_owned());
                 return;
             }
-            Some(Standing::Own) => Some(disk_path.own.clone()),
-            Some(Standing::Blocked) => Some(disk_path.blocked.clone()),
-            Some(Standing::Left(path)) => {
+            Some(FoundName::Own) => Some(disk_path.own.clone()),
+            Some(FoundName::Blocked) => Some(disk_path.blocked.clone()),
+            Some(FoundName::Left(path)) => {
                 let text = format!("is taken over as it was left: {}", path.display());
                 list.holds("target disk", text);
                 Some(path)
@@ -357,7 +357,7 @@ fn remote_estimate(
     encrypted: Option<&EncryptedDisk>,
     work: &Work,
 ) -> Result<Estimate> {
-    let held = encrypted.map_or(Ok(None), EncryptedDisk::kept_manifest)?;
+    let held = encrypted.map_or(Ok(None), EncryptedDisk::target_manifest)?;
     let (found, since) = match &held {
         Some(held) => {
             let unseen = ManifestImage::of(held.manifest(), remote.disk_len())?;

@@ -28,7 +28,7 @@ pub(super) struct DiskPath {
 
 /// Under which name a disk stands now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum FoundName {
     /// Its own.
     Own,
     /// The one that this job gave it.
@@ -83,25 +83,25 @@ impl DiskPath {
     ///
     /// # Errors
     /// `AlreadyExists` where two are; `Io`.
-    pub fn standing(&self) -> Result<Standing> {
+    pub fn found_name(&self) -> Result<FoundName> {
         let mut found = Vec::new();
         if exists(&self.own)? {
-            found.push((self.own.clone(), Standing::Own));
+            found.push((self.own.clone(), FoundName::Own));
         }
         if !self.is_device && exists(&self.blocked)? {
-            found.push((self.blocked.clone(), Standing::Blocked));
+            found.push((self.blocked.clone(), FoundName::Blocked));
         }
         for path in self.left_behind()? {
-            found.push((path.clone(), Standing::Left(path)));
+            found.push((path.clone(), FoundName::Left(path)));
         }
         // One file under both names: a rename that was cut off, where it takes two steps.
-        if let [(own, Standing::Own), (blocked, Standing::Blocked)] = &found[..]
+        if let [(own, FoundName::Own), (blocked, FoundName::Blocked)] = &found[..]
             && is_same(own, blocked)?
         {
-            return Ok(Standing::Blocked);
+            return Ok(FoundName::Blocked);
         }
         match found.len() {
-            0 => Ok(Standing::Missing),
+            0 => Ok(FoundName::Missing),
             1 => Ok(found.swap_remove(0).1),
             _ => {
                 let names: Vec<_> = found.iter().map(|it| it.0.display().to_string()).collect();
@@ -116,13 +116,13 @@ impl DiskPath {
     /// The path that the disk is at now; `None` where it is missing.
     ///
     /// # Errors
-    /// As [`standing`](Self::standing).
+    /// As [`found_name`](Self::found_name).
     pub fn path(&self) -> Result<Option<PathBuf>> {
-        Ok(match self.standing()? {
-            Standing::Own => Some(self.own.clone()),
-            Standing::Blocked => Some(self.blocked.clone()),
-            Standing::Left(path) => Some(path),
-            Standing::Missing => None,
+        Ok(match self.found_name()? {
+            FoundName::Own => Some(self.own.clone()),
+            FoundName::Blocked => Some(self.blocked.clone()),
+            FoundName::Left(path) => Some(path),
+            FoundName::Missing => None,
         })
     }
 
@@ -156,13 +156,13 @@ impl DiskPath {
     /// # Errors
     /// `AlreadyExists`, `Io`.
     pub fn block(&self) -> Result<bool> {
-        match self.standing()? {
-            Standing::Missing => return Ok(false),
-            Standing::Own if self.is_device => return Ok(true),
-            Standing::Blocked if exists(&self.own)? => move_to(&self.own, &self.blocked)?,
-            Standing::Blocked => {}
-            Standing::Own => move_to(&self.own, &self.blocked)?,
-            Standing::Left(path) => move_to(&path, &self.blocked)?,
+        match self.found_name()? {
+            FoundName::Missing => return Ok(false),
+            FoundName::Own if self.is_device => return Ok(true),
+            FoundName::Blocked if exists(&self.own)? => move_to(&self.own, &self.blocked)?,
+            FoundName::Blocked => {}
+            FoundName::Own => move_to(&self.own, &self.blocked)?,
+            FoundName::Left(path) => move_to(&path, &self.blocked)?,
         }
         // A rename of an executor that died may not be durable yet.
         self.sync_directory()?;
@@ -174,12 +174,12 @@ impl DiskPath {
     /// # Errors
     /// `AlreadyExists`, `Io`.
     pub fn unblock(&self) -> Result<bool> {
-        match self.standing()? {
-            Standing::Missing => return Ok(false),
-            Standing::Own if self.is_device => return Ok(true),
-            Standing::Own => {}
-            Standing::Blocked => move_to(&self.blocked, &self.own)?,
-            Standing::Left(_) => return Err(self.gone()),
+        match self.found_name()? {
+            FoundName::Missing => return Ok(false),
+            FoundName::Own if self.is_device => return Ok(true),
+            FoundName::Own => {}
+            FoundName::Blocked => move_to(&self.blocked, &self.own)?,
+            FoundName::Left(_) => return Err(self.gone()),
         }
         self.sync_directory()?;
         Ok(true)
@@ -318,7 +318,7 @@ mod tests {
     fn a_blocked_disk_has_another_name_with_the_same_extension_and_gets_its_own_back() {
         let directory = tempfile::tempdir().unwrap();
         let disk_path = disk_path(directory.path());
-        assert_eq!(disk_path.standing().unwrap(), Standing::Missing);
+        assert_eq!(disk_path.found_name().unwrap(), FoundName::Missing);
         assert!(!disk_path.block().unwrap());
         fs::write(&disk_path.own, "disk").unwrap();
         for _ in 0..2 {
@@ -340,7 +340,7 @@ mod tests {
         let path = Path::new("/dev/there-is-no-such-disk");
         let disk_path = DiskPath::new(path, Format::Raw, "shop").unwrap();
         assert!(disk_path.is_device && disk_path.blocked == path);
-        assert_eq!(disk_path.standing().unwrap(), Standing::Missing);
+        assert_eq!(disk_path.found_name().unwrap(), FoundName::Missing);
         assert_eq!(disk_path.there().unwrap_err().kind(), ErrorKind::NotFound);
     }
 
@@ -350,9 +350,9 @@ mod tests {
         let left = directory.path().join("a.vhdx.failback-older.partial.vhdx");
         fs::write(&left, "disk").unwrap();
         let disk_path = disk_path(directory.path());
-        assert_eq!(disk_path.standing().unwrap(), Standing::Left(left));
+        assert_eq!(disk_path.found_name().unwrap(), FoundName::Left(left));
         assert!(disk_path.block().unwrap());
-        assert_eq!(disk_path.standing().unwrap(), Standing::Blocked);
+        assert_eq!(disk_path.found_name().unwrap(), FoundName::Blocked);
     }
 
     #[test]
@@ -392,7 +392,7 @@ mod tests {
         let disk_path = disk_path(directory.path());
         fs::write(&disk_path.own, "disk").unwrap();
         fs::hard_link(&disk_path.own, &disk_path.blocked).unwrap();
-        assert_eq!(disk_path.standing().unwrap(), Standing::Blocked);
+        assert_eq!(disk_path.found_name().unwrap(), FoundName::Blocked);
         assert!(disk_path.block().unwrap());
         assert!(!exists(&disk_path.own).unwrap() && exists(&disk_path.blocked).unwrap());
         fs::hard_link(&disk_path.blocked, &disk_path.own).unwrap();

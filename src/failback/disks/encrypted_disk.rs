@@ -21,7 +21,7 @@ use crate::failback::machine::{Amount, Copy};
 use crate::failback::plan::Encryption;
 use crate::hash::Hash;
 use crate::image::{CreateFormat, CreateOptions, Image};
-use crate::manifest::{self, KeptManifest, Manifest};
+use crate::manifest::{self, Manifest, TargetManifest};
 use crate::progress::Work;
 use crate::replica::{Appended, Changed, Key, Replica};
 use crate::storage::{Directory, HostDirectory, MemoryStorage, Storage, resolve_to_write};
@@ -108,9 +108,9 @@ impl EncryptedDisk {
     ///
     /// # Errors
     /// As [`Replica::manifest`].
-    pub fn kept_manifest(&self) -> Result<Option<KeptManifest>> {
+    pub fn target_manifest(&self) -> Result<Option<TargetManifest>> {
         match self.replica()? {
-            Some(replica) => replica.kept_manifest(),
+            Some(replica) => replica.target_manifest(),
             None => Ok(None),
         }
     }

@@ -299,7 +299,7 @@ impl HostDisks {
     }
 
     /// Takes another host's word for how much the disks of a side should hold.
-    fn believe(&self, side: Side, measures: Vec<Option<Measure>>) {
+    fn trust(&self, side: Side, measures: Vec<Option<Measure>>) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         *told.of_mut(side) = Some(measures);
     }

@@ -12,7 +12,7 @@ use crate::failback::plan;
 use crate::hash::Hash;
 use crate::image::{Format, Image, ImageOptions};
 use crate::location::RemoteAddress;
-use crate::manifest::{KeptManifest, RangeSet};
+use crate::manifest::{RangeSet, TargetManifest};
 use crate::progress::Work;
 #[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
@@ -125,7 +125,7 @@ impl RemoteDisk {
     pub fn sample(
         &self,
         target: Option<&dyn Image>,
-        held: Option<&KeptManifest>,
+        held: Option<&TargetManifest>,
         work: &Work,
     ) -> Result<RemoteSample> {
         let ranges = spread(self.disk_len());

@@ -141,7 +141,7 @@ impl DiskWork for VmDisks {
             if compares && self.agents.of(other).is_some() {
                 self.here.admit(side, token)?;
                 let measures = self.measures(other, token, work)?;
-                self.here.believe(other, measures);
+                self.here.trust(other, measures);
             }
             return self.here.execute(command, work);
         };

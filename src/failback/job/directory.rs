@@ -306,7 +306,7 @@ fn plan_begun(path: &Path) -> Result<([u8; 16], Option<PlanRecord>)> {
 
 /// Held while a job is begun or taken up: what is found of the others stays so.
 fn gate(state_dir: &Path) -> Result<JobLock> {
-    // What others may write here would be believed.
+    // What others may write here would be trusted.
     HostDirectory::open(state_dir)?.refuse_shared()?;
     let meaning = "another process begins a job or takes one up";
     JobLock::take_within(&state_dir.join(GATE), GATE_PATIENCE, meaning)

@@ -63,7 +63,7 @@ struct RunningVm {
 
 impl JobRunner {
     /// Takes a job up: one that was just begun, or one that another process has left. What its
-    /// journals say is believed; the VMs and disks are asked anew. `leave` ends [`run`](Self::run)
+    /// journals say is trusted; the VMs and disks are asked anew. `leave` ends [`run`](Self::run)
     /// at any time, and the job can be taken up again.
     ///
     /// # Errors

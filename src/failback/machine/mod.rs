@@ -286,7 +286,7 @@ impl Machine {
         match action {
             Action::ArmTracking { .. } => {
                 state.pass.checkpoint = Some(Checkpoint(token));
-                state.settle();
+                state.finish();
             }
             Action::Snapshot => state.pass.snapshot = true,
             Action::Release => state.pass.snapshot = false,
@@ -308,7 +308,7 @@ impl Machine {
                 state.reports = [Some(report), state.reports[0]];
                 state.pass_count = state.pass_count.saturating_add(1);
                 state.pass.copied = true;
-                state.settle();
+                state.finish();
             }
             (Action::Copy(_), Answer::TrackingLost) => {
                 state.next_copy = compare(Reason::TrackingLost);

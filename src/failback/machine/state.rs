@@ -327,7 +327,7 @@ impl State {
     }
 
     /// Where a copy is complete up to a checkpoint, the next one starts from there.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn finish(&mut self) {
         if let (true, Some(checkpoint)) = (self.pass.copied, self.pass.checkpoint) {
             self.next_copy = Amount::ChangedSince(checkpoint);
         }

@@ -89,7 +89,7 @@ impl Mutation {
         self
     }
 
-    /// What was known of a resource is still believed while a command to it is under way.
+    /// What was known of a resource is still trusted while a command to it is under way.
     #[must_use]
     pub fn without_acknowledgement_barrier(mut self) -> Self {
         self.remembers = true;

@@ -1,4 +1,4 @@
-//! A plan as it stands in its file, before anything in it is believed.
+//! A plan as it stands in its file, before anything in it is trusted.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
 //! VHD: Virtual PC's format, also Azure's and Hyper-V's first (specification 1.0).
 //!
 //! Fixed, dynamic and differencing files are read, fixed and dynamic ones written. What the crate
-//! believes of a file: the footer at its end if that has the right checksum, otherwise the copy
-//! at the head; the footer's kind alone says how the rest is read. Header and table are believed
-//! as far as checks of every place, length and overlap go. Sector bitmaps are believed in
+//! trusts of a file: the footer at its end if that has the right checksum, otherwise the copy
+//! at the head; the footer's kind alone says how the rest is read. Header and table are trusted
+//! as far as checks of every place, length and overlap go. Sector bitmaps are trusted in
 //! differencing files; in dynamic ones they may only repeat what the bytes say.
 
 mod bitmap;

@@ -1,7 +1,7 @@
 //! Committing changed table pages through the file's log ([MS-VHDX] section 2.3).
 //!
 //! One log entry is a whole sequence by itself. It is written while the header still says that
-//! the log is empty, so nothing believes it; then everything so far is made durable; then one
+//! the log is empty, so nothing trusts it; then everything so far is made durable; then one
 //! header update makes the entry count, and that is the moment of the commit. The pages follow in
 //! their places, and another header update empties the log. A crash before the commit leaves the
 //! old tables and new payload that nothing refers to; a crash after it leaves an entry to be

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::view::{BlockHashes, Windows};
 use crate::error::Result;
 use crate::hash::Hash;
-use crate::manifest::{KeptManifest, Manifest, RangeSet, Sink};
+use crate::manifest::{Manifest, RangeSet, Sink, TargetManifest};
 use crate::remote::wire::format::BLOCK;
 
 /// What stands for reading a disk: its manifest, but for blocks that may have changed since.
@@ -26,9 +26,9 @@ impl Known {
     }
 
     /// What is not marked of `kept`, under the same conditions.
-    pub fn kept(kept: &KeptManifest, disk_len: u64) -> Option<Known> {
+    pub fn of_target(kept: &TargetManifest, disk_len: u64) -> Option<Known> {
         let known = Known::whole(kept.manifest(), disk_len)?;
-        let unsure = kept.marked_blocks(disk_len);
+        let unsure = kept.intent_blocks(disk_len);
         let all = 0..disk_len.div_ceil(BLOCK);
         let is_nothing = unsure.as_slice().first() == Some(&all);
         (!is_nothing).then_some(Known { unsure, ..known })

@@ -35,7 +35,7 @@ impl RootPeer {
     }
 
     /// How much of the disk the source has told of, in bytes, for progress.
-    pub fn settled_bytes(&self) -> u64 {
+    pub fn finished_bytes(&self) -> u64 {
         match self.root {
             Some(_) => self.disk_len,
             None => self.next.saturating_mul(BATCH).min(self.disk_len),

@@ -43,7 +43,7 @@ pub(in crate::remote) fn find(
         && !is_wary
         && !search.options.skip_unreadable;
     let kept = search.kept.filter(|_| !is_wary);
-    let known = kept.and_then(|kept| Known::kept(kept, disk_len));
+    let known = kept.and_then(|kept| Known::of_target(kept, disk_len));
     let mut descent = Descent {
         target: search.target,
         disk_len,
@@ -59,7 +59,7 @@ pub(in crate::remote) fn find(
         sink: None,
         everything: false,
     };
-    remote.believes.fetch_or(theirs, Ordering::Relaxed);
+    remote.trusts.fetch_or(theirs, Ordering::Relaxed);
     // In place, what was written hides what the manifest was wrong about.
     let check = search
         .kept
@@ -100,7 +100,7 @@ pub(in crate::remote) fn find(
     };
     if their_root.is_some_and(|theirs| theirs != *root.as_bytes()) {
         remote.has_missed.store(true, Ordering::Relaxed);
-        let what = "what the kept manifests say does not make up the source";
+        let what = "what the target manifests say does not make up the source";
         return Err(Error::new(ErrorKind::VerifyFailed, what)
             .advise("run it again; if it comes back, read everything: --verify all"));
     }
@@ -282,8 +282,8 @@ impl<'a> Descent<'a> {
         let mut told = 0;
         let mut look = |end: &TargetPeer<'_>| {
             work.progress()
-                .advance(end.settled_bytes().saturating_sub(told));
-            told = told.max(end.settled_bytes());
+                .advance(end.finished_bytes().saturating_sub(told));
+            told = told.max(end.finished_bytes());
         };
         let awaited = "its next message of hashes or data";
         let line = session.line();

@@ -23,7 +23,7 @@ pub struct SourcePeer<'a> {
     view: &'a View<'a>,
     keys: Keys,
     hashing: Hashing<'a>,
-    /// Batches that are hashed and not settled, by number.
+    /// Batches that are hashed and not finished, by number.
     open: BTreeMap<u64, Open>,
     outbox: VecDeque<Message>,
     parts: VecDeque<SourceTask>,
@@ -71,8 +71,8 @@ impl<'a> SourcePeer<'a> {
         self
     }
 
-    /// The first byte of the view that is not settled, for progress.
-    pub fn settled_bytes(&self) -> u64 {
+    /// The first byte of the view that is not finished, for progress.
+    pub fn finished_bytes(&self) -> u64 {
         let open = self.open.keys().next().copied();
         let behind = open.or(self.hashing.first()).or(self.hashing.ahead());
         let batch = behind.unwrap_or(u64::MAX);
@@ -194,7 +194,7 @@ impl<'a> SourcePeer<'a> {
             },
         };
         self.open.insert(batch, next);
-        self.settle(batch);
+        self.finish_batch(batch);
     }
 
     fn take_pages(&mut self, pages: Pages) -> Result<()> {
@@ -220,7 +220,7 @@ impl<'a> SourcePeer<'a> {
         }
         sending += self.want(batch, wanted);
         self.open.insert(batch, Open::Sending(sending));
-        self.settle(batch);
+        self.finish_batch(batch);
         Ok(())
     }
 
@@ -245,7 +245,7 @@ impl<'a> SourcePeer<'a> {
         count
     }
 
-    fn settle(&mut self, batch: u64) {
+    fn finish_batch(&mut self, batch: u64) {
         if matches!(self.open.get(&batch), Some(Open::Sending(0))) {
             self.open.remove(&batch);
         }
@@ -308,7 +308,7 @@ impl Endpoint for SourcePeer<'_> {
                 {
                     *sending -= 1;
                 }
-                self.settle(batch);
+                self.finish_batch(batch);
                 Ok(())
             }
         }

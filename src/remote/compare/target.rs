@@ -27,7 +27,7 @@ pub type TakeBlocks<'a> = Box<dyn FnMut(u64, &BlockHashes) -> Result<()> + 'a>;
 
 /// The end with the target, for one comparison.
 ///
-/// It believes nothing but what it can check: data has the hash it comes with, only pages that
+/// It trusts nothing but what it can check: data has the hash it comes with, only pages that
 /// were asked for are taken, and in the end what is there must have the root of the source.
 pub struct TargetPeer<'a> {
     view: &'a View<'a>,
@@ -40,14 +40,14 @@ pub struct TargetPeer<'a> {
     theirs_next: u64,
     /// The source's root, once it came.
     their_root: Option<[u8; 32]>,
-    /// Batches that were compared and are not settled.
+    /// Batches that were compared and are not finished.
     open: BTreeMap<u64, Open>,
     outbox: VecDeque<Message>,
     tasks: VecDeque<TargetTask>,
     root: Option<ManifestWriter>,
     compared_bytes: u64,
     handed: Handed,
-    settled_bytes: u64,
+    finished_bytes: u64,
     also: Option<TakeBlocks<'a>>,
     counts_only: bool,
     /// Whether the source may pass over what it cannot read.
@@ -96,7 +96,7 @@ impl<'a> TargetPeer<'a> {
             root: Some(root),
             compared_bytes: 0,
             handed: Handed::default(),
-            settled_bytes: 0,
+            finished_bytes: 0,
             also: None,
             counts_only: false,
             skips: false,
@@ -125,9 +125,9 @@ impl<'a> TargetPeer<'a> {
         self
     }
 
-    /// How much of the view is settled, in bytes, for progress.
-    pub fn settled_bytes(&self) -> u64 {
-        self.settled_bytes
+    /// How much of the view is finished, in bytes, for progress.
+    pub fn finished_bytes(&self) -> u64 {
+        self.finished_bytes
     }
 
     /// What was found, once it is finished.
@@ -188,7 +188,7 @@ impl<'a> TargetPeer<'a> {
             };
             self.compare_batch(batch, blocks, segments);
         }
-        self.settle()
+        self.finish_batches()
     }
 
     fn compare_batch(&mut self, batch: u64, blocks: Option<BlockHashes>, theirs: Option<Segments>) {
@@ -262,8 +262,8 @@ impl<'a> TargetPeer<'a> {
             return Err(wrong("a batch that holds nothing"));
         }
         // What waits to be sent belongs to batches that the source has not heard of again.
-        let unsettled = self.theirs.len() + self.open.len();
-        if unsettled.max(self.outbox.len()) >= 2 * WINDOW_BATCHES {
+        let unfinished = self.theirs.len() + self.open.len();
+        if unfinished.max(self.outbox.len()) >= 2 * WINDOW_BATCHES {
             return Err(wrong("more batches than the window takes"));
         }
         self.theirs_next = segments.batch + 1;
@@ -321,7 +321,7 @@ impl<'a> TargetPeer<'a> {
             open.state = BatchState::Paging;
             self.tasks.push_back(TargetTask::Pages(batch, paged));
         }
-        self.settle()
+        self.finish_batches()
     }
 
     fn take_data(&mut self, data: Data) -> Result<()> {
@@ -354,11 +354,11 @@ impl<'a> TargetPeer<'a> {
         let blocks = blocks.into_iter().map(|(_, pages)| pages).collect();
         self.outbox
             .push_back(Message::Pages(Pages { batch, blocks }));
-        self.settle()
+        self.finish_batches()
     }
 
-    /// Gives the blocks of settled batches to the root, in their order.
-    fn settle(&mut self) -> Result<()> {
+    /// Gives the blocks of finished batches to the root, in their order.
+    fn finish_batches(&mut self) -> Result<()> {
         while let Some(entry) = self.open.first_entry() {
             let open = entry.get();
             if open.state != BatchState::Told || !open.awaited.is_empty() || open.changing > 0 {
@@ -371,7 +371,7 @@ impl<'a> TargetPeer<'a> {
             if let Some(also) = &mut self.also {
                 also(batch * u64::from(BATCH_BLOCKS), &open.blocks)?;
             }
-            self.settled_bytes = (batch + 1).saturating_mul(BATCH).min(self.view.len());
+            self.finished_bytes = (batch + 1).saturating_mul(BATCH).min(self.view.len());
         }
         Ok(())
     }
@@ -445,7 +445,7 @@ impl Endpoint for TargetPeer<'_> {
                         }
                     }
                 }
-                self.settle()
+                self.finish_batches()
             }
         }
     }

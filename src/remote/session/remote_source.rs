@@ -40,7 +40,7 @@ pub struct RemoteSource {
     pub(in crate::remote) hash_len: AtomicUsize,
     pub(in crate::remote) has_missed: AtomicBool,
     /// Whether a manifest has stood for reading the source.
-    pub(in crate::remote) believes: AtomicBool,
+    pub(in crate::remote) trusts: AtomicBool,
     /// Whether both disks are read, whatever manifests there are.
     pub(in crate::remote) is_wary: AtomicBool,
 }
@@ -87,7 +87,7 @@ impl RemoteSource {
             comparisons: AtomicU64::new(0),
             hash_len: AtomicUsize::new(SHORT_HASH_LEN),
             has_missed: AtomicBool::new(false),
-            believes: AtomicBool::new(false),
+            trusts: AtomicBool::new(false),
             is_wary: AtomicBool::new(false),
         })
     }
@@ -238,8 +238,8 @@ impl SourceBackend for RemoteSource {
         let mut told = 0;
         let mut look = |end: &RootPeer| {
             work.progress()
-                .advance(end.settled_bytes().saturating_sub(told));
-            told = told.max(end.settled_bytes());
+                .advance(end.finished_bytes().saturating_sub(told));
+            told = told.max(end.finished_bytes());
         };
         let awaited = "the root of its source";
         let line = session.line();
@@ -309,7 +309,7 @@ impl SourceBackend for RemoteSource {
     }
 
     fn trusts_manifests(&self) -> bool {
-        self.believes.load(Ordering::Relaxed)
+        self.trusts.load(Ordering::Relaxed)
     }
 
     /// Where a short hash has hidden a difference, long ones will not.
@@ -318,9 +318,9 @@ impl SourceBackend for RemoteSource {
             return false;
         }
         work.progress()
-            .note("the roots differ; comparing again, with longer hashes and no kept manifests");
+            .note("the roots differ; comparing again, with longer hashes and no target manifests");
         self.hash_len.store(LONG_HASH_LEN, Ordering::Relaxed);
-        self.believes.store(false, Ordering::Relaxed);
+        self.trusts.store(false, Ordering::Relaxed);
         self.is_wary.store(true, Ordering::Relaxed);
         true
     }

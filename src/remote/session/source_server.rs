@@ -136,8 +136,8 @@ impl SourceServer<'_> {
         let mut told = 0;
         let mut look = |end: &SourcePeer<'_>| {
             work.progress()
-                .advance(end.settled_bytes().saturating_sub(told));
-            told = told.max(end.settled_bytes());
+                .advance(end.finished_bytes().saturating_sub(told));
+            told = told.max(end.finished_bytes());
         };
         let awaited = "its answer to hashes";
         let line = session.line();

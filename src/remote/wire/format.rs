@@ -87,7 +87,7 @@ pub const BATCH_PIECES: u64 = BATCH / PIECE;
 /// Blocks in a batch.
 pub const BATCH_BLOCKS: u32 = (BATCH / BLOCK) as u32;
 
-/// Most batches of a source that are not settled yet.
+/// Most batches of a source that are not finished yet.
 pub const WINDOW_BATCHES: usize = 64;
 
 /// Shortest hash on the line that an end agrees to, in bytes.

@@ -190,7 +190,7 @@ impl Crashes {
 }
 
 impl FaultDisk {
-    /// The states that a crash may leave of what was done since the disk was last settled.
+    /// The states that a crash may leave of what was done since the disk was last made durable.
     pub fn crashes(&self) -> Crashes {
         Crashes::of(self.log())
     }

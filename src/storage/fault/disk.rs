@@ -46,7 +46,7 @@ impl FaultDisk {
 
     /// Puts a file there, as if it had always been there, making its directory; one of that name
     /// stays the same file and holds this. Everything done before counts as durable from now on, as after
-    /// [`settle`](FaultDisk::settle).
+    /// [`make_durable`](FaultDisk::make_durable).
     pub fn put(&self, path: impl AsRef<Path>, contents: impl Into<FileBytes>) {
         let path = path.as_ref();
         let directory = path.parent().unwrap_or(Path::new(""));
@@ -57,7 +57,7 @@ impl FaultDisk {
         let file = there.unwrap_or_else(|| inner.new_file());
         inner.live.put_contents(file, contents.into());
         inner.live.set_name(directory, name.into(), file);
-        inner.settle();
+        inner.make_durable();
     }
 
     /// Puts a device of fixed length there, in no directory, as [`put`](FaultDisk::put) does.
@@ -66,7 +66,7 @@ impl FaultDisk {
         let file = inner.new_file();
         inner.live.put_contents(file, contents.into());
         inner.live.add_device(path.as_ref().into(), file);
-        inner.settle();
+        inner.make_durable();
     }
 
     /// Opens the file or device at `path`.
@@ -118,8 +118,8 @@ impl FaultDisk {
     }
 
     /// Makes everything durable as it is now and begins an empty log.
-    pub fn settle(&self) {
-        self.lock().settle();
+    pub fn make_durable(&self) {
+        self.lock().make_durable();
     }
 
     /// Adds a rule that makes an operation fail.
@@ -162,7 +162,7 @@ impl FaultDisk {
     }
 
     /// Gives the file at `path` attributes, which a number stands for. Durable at once, as after
-    /// [`settle`](FaultDisk::settle).
+    /// [`make_durable`](FaultDisk::make_durable).
     ///
     /// # Errors
     /// `NotFound`.
@@ -172,7 +172,7 @@ impl FaultDisk {
             return Err(missing(path.as_ref()));
         };
         inner.live.set_attributes(file, attributes);
-        inner.settle();
+        inner.make_durable();
         Ok(())
     }
 
@@ -203,7 +203,7 @@ impl FaultDisk {
         self.lock().policy = Some(DropPolicy(Arc::new(dropped)));
     }
 
-    /// What was done since the disk was last settled.
+    /// What was done since the disk was last made durable.
     pub fn log(&self) -> Log {
         self.lock().snapshot()
     }

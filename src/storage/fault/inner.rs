@@ -68,7 +68,7 @@ impl Inner {
         FileId(self.next_file)
     }
 
-    pub(super) fn settle(&mut self) {
+    pub(super) fn make_durable(&mut self) {
         self.start = self.live.clone();
         self.ops.clear();
         self.syncs.clear();

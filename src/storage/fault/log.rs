@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::op::{Op, Outcome, SyncCall};
 use super::state::State;
 
-/// What was done to a disk since it was last settled, in order.
+/// What was done to a disk since it was last made durable, in order.
 #[derive(Debug, Clone)]
 pub struct Log {
     pub(super) start: State,

@@ -82,7 +82,7 @@ impl SourceStamp {
         let Ok(now) = now.duration_since(UNIX_EPOCH) else {
             return false;
         };
-        let before = i64::try_from(now.as_secs()).map_or(i64::MAX, |now| now - SETTLED_SECONDS);
+        let before = i64::try_from(now.as_secs()).map_or(i64::MAX, |now| now - STABLE_SECONDS);
         self.is_device || (self.modified.0 < before && self.changed.0 < before)
     }
 
@@ -127,7 +127,7 @@ fn sectors_written(kernel: &Kernel, number: u64) -> Option<u64> {
 }
 
 /// File systems count times in ticks, the coarsest of them in two seconds.
-const SETTLED_SECONDS: i64 = 2;
+const STABLE_SECONDS: i64 = 2;
 const FINGERPRINT: &str = "diskdelta 2026-11 fingerprint of an unchanged file or device";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 

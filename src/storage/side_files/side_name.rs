@@ -41,7 +41,7 @@ pub(in crate::storage) fn run_id<'n>(
 }
 
 /// Whether a name may be one of this program's own files, on file systems too that take names which
-/// differ in case for one: what is written under such a name by others would be believed.
+/// differ in case for one: what is written under such a name by others would be trusted.
 pub(crate) fn is_side_name(name: &OsStr) -> bool {
     let name = folded(name);
     let is_hidden = name.starts_with('.');

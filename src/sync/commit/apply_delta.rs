@@ -17,7 +17,7 @@ use crate::sync::job::Job;
 use crate::sync::options::{Mode, Safety, SyncOptions, Verify};
 use crate::sync::recovery::kept_log;
 use crate::sync::recovery::recover::lost;
-use crate::sync::recovery::state::{self, Standing, Touch};
+use crate::sync::recovery::state::{self, FoundState, Touch};
 use crate::sync::report::{Outcome, SyncReport, Verified};
 use crate::sync::way_on;
 
@@ -130,18 +130,18 @@ fn applied(
     work: &Work,
 ) -> Result<SyncReport> {
     let mut kept = None;
-    let standing = state::find(target, storage, Touch::Mend, work)?;
-    match &standing {
-        Standing::Redo(marker, ..) | Standing::Rerun(marker) | Standing::Held(marker, ..) => {
+    let state = state::find(target, storage, Touch::Mend, work)?;
+    match &state {
+        FoundState::Redo(marker, ..) | FoundState::Rerun(marker) | FoundState::Held(marker, ..) => {
             return Err(marker.refusal());
         }
-        Standing::Lost(marker) => return Err(lost(marker)),
-        Standing::Cut(cut) => return Err(cut.refusal()),
+        FoundState::Lost(marker) => return Err(lost(marker)),
+        FoundState::Cut(cut) => return Err(cut.refusal()),
         _ => target.refuse_container(&**storage)?,
     }
-    match standing {
-        Standing::Clean => {}
-        Standing::Foreign(job) => kept = Some(kept_log::keep(target.redo_log(), job)?),
+    match state {
+        FoundState::Clean => {}
+        FoundState::Foreign(job) => kept = Some(kept_log::keep(target.redo_log(), job)?),
         _ => target.redo_log().remove_if_there()?,
     }
     let from = delta.header();

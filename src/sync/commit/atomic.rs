@@ -22,7 +22,7 @@ use crate::sync::job::Job;
 use crate::sync::options::{Mode, Safety, Verify};
 use crate::sync::report::{Outcome, SyncReport, Verified};
 use crate::sync::scan::find;
-use crate::sync::scan::kept::Keeper;
+use crate::sync::scan::target_manifest::Keeper;
 use crate::sync::verify::verify_all;
 use crate::units::Extent;
 
@@ -86,7 +86,7 @@ pub(in crate::sync) fn sync_logged(
         _ => Verified::Written,
     };
     if let Some(keeper) = keeper {
-        report.trusts_manifest = mode != Mode::Full && keeper.believed(header.base_len).is_some();
+        report.trusts_manifest = mode != Mode::Full && keeper.trusted(header.base_len).is_some();
         keeper.replace(&**storage, run.limits())?;
     }
     Ok(report)
@@ -137,7 +137,7 @@ pub(in crate::sync) fn carry_out(
     }
     check_name(target, &**storage).map_err(untouched)?;
     let ready = match way.keeper {
-        Some(keeper) => announce(&redo_log, keeper, work),
+        Some(keeper) => record_intent(&redo_log, keeper, work),
         None => Ok(()),
     };
     let ready = ready.and_then(|()| {
@@ -158,9 +158,9 @@ pub(in crate::sync) fn carry_out(
     Ok(Some(logged_bytes))
 }
 
-/// Has the kept manifest say what is about to change, once its successor is there.
-fn announce(redo_log: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
-    let ranges = Mutex::new(Gathered::new(ANNOUNCED_BYTES));
+/// Has the target manifest say what is about to change, once its successor is there.
+fn record_intent(redo_log: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
+    let ranges = Mutex::new(Gathered::new(INTENT_BYTES));
     redo_log.for_each(work, &|frame| {
         if matches!(frame.header().kind, FrameKind::Data | FrameKind::Zero) {
             let mut ranges = ranges.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,9 +168,9 @@ fn announce(redo_log: &Delta, keeper: &Keeper, work: &Work) -> Result<()> {
         }
         Ok(())
     })?;
-    keeper.settle()?;
+    keeper.make_durable()?;
     let ranges = ranges.into_inner().unwrap_or_else(PoisonError::into_inner);
-    keeper.announce(ranges.into_set().into_vec())
+    keeper.record_intent(ranges.into_set().into_vec())
 }
 
 /// Removes a redo log whose work is done. Durable when it returns.
@@ -343,5 +343,5 @@ pub(in crate::sync) fn untouched(error: Error) -> Error {
     error.advise("the target is untouched")
 }
 
-/// For the ranges that a kept manifest is told of, which are rounded out to few anyway.
-const ANNOUNCED_BYTES: u64 = 4 << 20;
+/// For the ranges that a target manifest is told of, which are rounded out to few anyway.
+const INTENT_BYTES: u64 = 4 << 20;

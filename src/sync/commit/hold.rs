@@ -25,9 +25,9 @@ use crate::sync::marker::set_lift::{
 };
 use crate::sync::options::Safety;
 use crate::sync::recovery::kept_log;
-use crate::sync::recovery::recover::{Recovered, lost, settled};
+use crate::sync::recovery::recover::{Recovered, finish, lost};
 use crate::sync::recovery::redo::{FinalState, Redo};
-use crate::sync::recovery::state::{self, Standing, Touch};
+use crate::sync::recovery::state::{self, FoundState, Touch};
 use crate::sync::way_on;
 use crate::units::BlockSize;
 
@@ -71,7 +71,7 @@ pub fn hold(target: &Target, work: &Work) -> Result<()> {
 
 /// Lets a held target go: the marker is lifted and the sidecar removed. Durable when it returns;
 /// doing it again is harmless, also after a crash in the middle. `New` where a hold ended,
-/// `Nothing` where there was none; a target that is not held is settled as [`recover`] does it.
+/// `Nothing` where there was none; a target that is not held is finished as [`recover`] does it.
 ///
 /// # Errors
 /// `Incomplete` when the last sync onto the target did not finish; otherwise those of [`recover`].
@@ -99,9 +99,9 @@ pub fn held_image(target: &Target, work: &Work) -> Result<Option<Arc<dyn Image>>
         return Ok(None);
     };
     let image = match state::find(target, &storage, Touch::Nothing, work)? {
-        Standing::Held(_, redo) => image_of(target, &storage, &redo).map(Some),
-        Standing::Lost(marker) => Err(lost(&marker)),
-        Standing::Cut(cut) => Err(cut.refusal()),
+        FoundState::Held(_, redo) => image_of(target, &storage, &redo).map(Some),
+        FoundState::Lost(marker) => Err(lost(&marker)),
+        FoundState::Cut(cut) => Err(cut.refusal()),
         _ => Err(unfinished(&marker)),
     };
     image.map_err(|error| error.at_path(target.path()))
@@ -170,17 +170,17 @@ pub(in crate::sync) fn refuse_short(storage: &dyn Storage) -> Result<()> {
 
 fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> {
     match state::find(target, storage, Touch::Mend, work)? {
-        Standing::Held(marker, _) => return repair_marker(&**storage, &marker),
-        Standing::Rerun(marker) if marker.held => return repair_marker(&**storage, &marker),
-        Standing::Redo(marker, _) | Standing::Rerun(marker) => return Err(marker.refusal()),
-        Standing::Lost(marker) => return Err(lost(&marker)),
-        Standing::Cut(cut) => return Err(cut.refusal()),
-        Standing::Clean
-        | Standing::Old
-        | Standing::New
-        | Standing::Forgotten
-        | Standing::Torn(_) => {}
-        Standing::Foreign(job) => work
+        FoundState::Held(marker, _) => return repair_marker(&**storage, &marker),
+        FoundState::Rerun(marker) if marker.held => return repair_marker(&**storage, &marker),
+        FoundState::Redo(marker, _) | FoundState::Rerun(marker) => return Err(marker.refusal()),
+        FoundState::Lost(marker) => return Err(lost(&marker)),
+        FoundState::Cut(cut) => return Err(cut.refusal()),
+        FoundState::Clean
+        | FoundState::Old
+        | FoundState::New
+        | FoundState::Forgotten
+        | FoundState::Torn(_) => {}
+        FoundState::Foreign(job) => work
             .progress()
             .note(&kept_log::keep(target.redo_log(), job)?),
     }
@@ -205,17 +205,17 @@ fn held(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<()> 
 
 fn released(target: &Target, storage: &Arc<dyn Storage>, work: &Work) -> Result<Recovered> {
     match state::find(target, storage, Touch::Mend, work)? {
-        Standing::Held(_, redo) => {
+        FoundState::Held(_, redo) => {
             let overlay = open_overlay(storage, &redo, Guard::Durable)?;
             lift_marker(&**storage, &overlay)?;
             sidecar::remove_fresh(target.redo_log())?;
             retire(target.redo_log())?;
             Ok(Recovered::New)
         }
-        Standing::Redo(marker, _) | Standing::Rerun(marker) => Err(unfinished(&marker)),
-        Standing::Lost(marker) => Err(lost(&marker)),
-        Standing::Cut(cut) => Err(cut.refusal()),
-        standing => settled(target, storage, standing, work),
+        FoundState::Redo(marker, _) | FoundState::Rerun(marker) => Err(unfinished(&marker)),
+        FoundState::Lost(marker) => Err(lost(&marker)),
+        FoundState::Cut(cut) => Err(cut.refusal()),
+        state => finish(target, storage, state, work),
     }
 }
 

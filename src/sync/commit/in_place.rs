@@ -29,7 +29,7 @@ use crate::sync::recovery::recover::lost;
 use crate::sync::recovery::redo::{FinalState, Redo};
 use crate::sync::report::{Outcome, SyncReport, Verified};
 use crate::sync::scan::find;
-use crate::sync::scan::kept::Keeper;
+use crate::sync::scan::target_manifest::Keeper;
 use crate::sync::verify::{verify_all, verify_ranges};
 use crate::units::{Extent, ExtentKind};
 
@@ -46,7 +46,7 @@ pub(in crate::sync) fn sync_marked(
     let keeper = Keeper::open(run, &**storage, JobId::random()?)?;
     if let Some(keeper) = &keeper {
         // What will change is not known before it does.
-        keeper.announce(std::iter::once(0..u64::MAX))?;
+        keeper.record_intent(std::iter::once(0..u64::MAX))?;
     }
     let writing = Writing::begin(run, storage)?;
     report.untouched_tail_bytes = writing.disk_len.saturating_sub(run.source.disk_len());
@@ -84,7 +84,7 @@ pub(in crate::sync) fn sync_marked(
         _ => error,
     })?;
     report.trusts_manifest =
-        mode != Mode::Full && keeper.is_some_and(|keeper| keeper.believed(base_len).is_some());
+        mode != Mode::Full && keeper.is_some_and(|keeper| keeper.trusted(base_len).is_some());
     Ok(report)
 }
 

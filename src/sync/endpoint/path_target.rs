@@ -51,7 +51,7 @@ pub struct HostTargetOptions {
     pub align_bytes: u64,
     /// Where the redo log lies; by default beside a file, and in [`LOG_DIR`] for a device.
     pub log_dir: Option<PathBuf>,
-    /// The kept manifest, by the path that the sync had, that recovery brings up to date where it
+    /// The target manifest, by the path that the sync had, that recovery brings up to date where it
     /// is neither in the target's directory nor in the log's.
     pub target_manifest: Option<PathBuf>,
     /// Another directory, named by the caller, in which the log may be.
@@ -301,7 +301,7 @@ impl HostTarget {
             .with_parted_links(options.parts_links);
         let trusted = trust(&target, options)?;
         if let Some(path) = &options.target_manifest {
-            target = target.with_believed_manifest(path.clone());
+            target = target.with_trusted_manifest(path.clone());
         }
         target = match marker {
             Some(marker) => with_log(target, &marker, &opened.host, trusted, options)?,

@@ -21,7 +21,7 @@ pub struct Target {
     usual_redo_log: FileRef,
     /// The caller answers for what the redo log holds.
     trusts_redo_log: bool,
-    /// A kept manifest that a job may name, besides those in the directories at hand.
+    /// A target manifest that a job may name, besides those in the directories at hand.
     manifest: Option<PathBuf>,
     create: Option<CreateOptions>,
     align_bytes: u64,
@@ -171,8 +171,8 @@ impl Target {
         self
     }
 
-    /// Lets recovery bring the kept manifest at `path` up to date where a log names it.
-    pub(in crate::sync) fn with_believed_manifest(mut self, path: PathBuf) -> Self {
+    /// Lets recovery bring the target manifest at `path` up to date where a log names it.
+    pub(in crate::sync) fn with_trusted_manifest(mut self, path: PathBuf) -> Self {
         self.manifest = Some(path);
         self
     }

@@ -300,7 +300,7 @@ mod tests {
             for sector in torn.chain([8, 20, LEN / 512 - 1]) {
                 storage.write_all_at(&[0xee; 512], sector * 512).unwrap();
             }
-            disk.settle();
+            disk.make_durable();
             repair_marker(&*storage, &marker).unwrap();
             assert!(
                 disk.contents("/d/t").unwrap() == whole,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::kept_log;
 use super::redo::Redo;
-use super::state::{self, Standing, Touch, is_of_forget};
+use super::state::{self, FoundState, Touch, is_of_forget};
 use crate::delta::{Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Format, Patch};
@@ -174,12 +174,12 @@ fn lost_marker(
     };
     match state::find(target, storage, Touch::Nothing, work) {
         // No log brings back what was cut off.
-        Ok(Standing::Lost(_) | Standing::Cut(_)) => {}
-        Ok(Standing::Held(..)) => {
+        Ok(FoundState::Lost(_) | FoundState::Cut(_)) => {}
+        Ok(FoundState::Held(..)) => {
             return Err(refuse("the sidecar of this held target is there")
                 .advise("use recover --release, without --forget"));
         }
-        Ok(Standing::Rerun(_)) => {
+        Ok(FoundState::Rerun(_)) => {
             return Err(refuse("the sidecar of the unfinished sync is there")
                 .advise("run the same in-place sync again, which finishes it"));
         }

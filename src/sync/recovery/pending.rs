@@ -35,7 +35,7 @@ pub struct Pending {
     /// anew is found by its lasting name.
     pub target: Option<PathBuf>,
     /// Where that stands.
-    pub standstill: Standstill,
+    pub state: PendingState,
 }
 
 /// What an unfinished sync has left.
@@ -55,7 +55,7 @@ pub enum PendingKind {
 /// Where the target of an unfinished sync stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Standstill {
+pub enum PendingState {
     /// It carries no marker of that sync.
     Unmarked,
     /// It is marked, and [`recover`] finishes it.
@@ -107,7 +107,7 @@ pub fn recover_all(
     work: &Work,
 ) -> Result<Vec<(Pending, Result<Recovered>)>> {
     let all = pending(directory.as_ref(), &options.image.limits)?;
-    let wanted = |it: &Pending| is_incomplete(it.standstill) || is_doubtful(it);
+    let wanted = |it: &Pending| is_incomplete(it.state) || is_doubtful(it);
     let marked = all.into_iter().filter(wanted);
     let mut options = options.clone();
     options.log_directory = Some(directory.as_ref().to_owned());
@@ -126,7 +126,7 @@ pub fn recover_all(
 
 /// Whether a marked target may need the file, which was not read.
 fn is_doubtful(pending: &Pending) -> bool {
-    pending.standstill == Standstill::Untrusted && pending.kind != PendingKind::Copy
+    pending.state == PendingState::Untrusted && pending.kind != PendingKind::Copy
 }
 
 fn not_read(log: &Path) -> Error {
@@ -138,7 +138,7 @@ fn not_read(log: &Path) -> Error {
 }
 
 fn look_at_copy(file_ref: &FileRef, target: &Path) -> Result<Option<Pending>> {
-    // Nothing but its length is believed.
+    // Nothing but its length is trusted.
     let file = match file_ref.open(Access::Read) {
         Ok(file) => file,
         Err(error) => return untrusted(file_ref, PendingKind::Copy, error),
@@ -147,7 +147,7 @@ fn look_at_copy(file_ref: &FileRef, target: &Path) -> Result<Option<Pending>> {
         file: file_ref.path(),
         file_bytes: file.len()?,
         kind: PendingKind::Copy,
-        standstill: look_at_target(target, None),
+        state: look_at_target(target, None),
         target: Some(target.to_owned()),
     }))
 }
@@ -164,21 +164,21 @@ fn look_at_redo_log(file_ref: &FileRef, limits: &Limits) -> Result<Option<Pendin
         Some(_) if Delta::from_storage(file, limits).is_ok() => PendingKind::RedoLog,
         _ => PendingKind::PartOfRedoLog,
     };
-    let (target, standstill) = match job {
+    let (target, state) = match job {
         Some((id, _, job)) => {
             let there = look_at_target(&job.target, Some(id));
             let (target, there) =
                 renumbered(file_ref, id, there).unwrap_or((Some(job.target), there));
             (target, as_log_says(file_ref, limits, there))
         }
-        None => (None, Standstill::Unmarked),
+        None => (None, PendingState::Unmarked),
     };
     Ok(Some(Pending {
         file: file_ref.path(),
         file_bytes,
         kind,
         target,
-        standstill,
+        state,
     }))
 }
 
@@ -192,7 +192,7 @@ fn untrusted(file_ref: &FileRef, kind: PendingKind, error: Error) -> Result<Opti
             file_bytes: 0,
             kind,
             target: None,
-            standstill: Standstill::Untrusted,
+            state: PendingState::Untrusted,
         })),
         _ => Err(error),
     }
@@ -203,61 +203,65 @@ fn untrusted(file_ref: &FileRef, kind: PendingKind, error: Error) -> Result<Opti
 fn renumbered(
     file_ref: &FileRef,
     job: JobId,
-    there: Standstill,
-) -> Option<(Option<PathBuf>, Standstill)> {
+    there: PendingState,
+) -> Option<(Option<PathBuf>, PendingState)> {
     if is_marked(there) {
         return None;
     }
     let mut devices = devices_named(device_of(file_ref.name())?).into_iter();
     devices.find_map(|device| {
-        let standstill = look_at_target(&device, Some(job));
-        is_marked(standstill).then_some((Some(device), standstill))
+        let state = look_at_target(&device, Some(job));
+        is_marked(state).then_some((Some(device), state))
     })
 }
 
-fn is_incomplete(standstill: Standstill) -> bool {
-    let incomplete = [Standstill::Marked, Standstill::Rerun, Standstill::Damaged];
-    incomplete.contains(&standstill)
+fn is_incomplete(state: PendingState) -> bool {
+    let incomplete = [
+        PendingState::Marked,
+        PendingState::Rerun,
+        PendingState::Damaged,
+    ];
+    incomplete.contains(&state)
 }
 
-fn is_marked(standstill: Standstill) -> bool {
-    is_incomplete(standstill) || standstill == Standstill::Held
+fn is_marked(state: PendingState) -> bool {
+    is_incomplete(state) || state == PendingState::Held
 }
 
 /// Where a marked target stands when its log is looked at too, which is read to its end.
-fn as_log_says(file_ref: &FileRef, limits: &Limits, there: Standstill) -> Standstill {
+fn as_log_says(file_ref: &FileRef, limits: &Limits, there: PendingState) -> PendingState {
     let sound = match there {
-        Standstill::Marked => Work::with_threads(1).and_then(|work| {
+        PendingState::Marked => Work::with_threads(1).and_then(|work| {
             let log = Delta::from_storage(file_ref.open_own(Access::Read)?, limits)?;
             Redo::load(&log, &work, &|_| Ok(()))?;
             Ok(Some(there))
         }),
-        Standstill::Rerun | Standstill::Held => Work::with_threads(1).and_then(|work| {
+        PendingState::Rerun | PendingState::Held => Work::with_threads(1).and_then(|work| {
             let found = sidecar::read(file_ref, limits, &work)?;
             Ok(found.map(|(_, redo)| match redo.final_state {
                 Some(_) => there,
-                None => Standstill::Rerun,
+                None => PendingState::Rerun,
             }))
         }),
         _ => return there,
     };
-    sound.ok().flatten().unwrap_or(Standstill::Damaged)
+    sound.ok().flatten().unwrap_or(PendingState::Damaged)
 }
 
-fn look_at_target(target: &Path, job: Option<JobId>) -> Standstill {
+fn look_at_target(target: &Path, job: Option<JobId>) -> PendingState {
     let opened = match open_source(target, &SourceOptions::default()) {
         Ok(opened) => opened,
-        Err(error) if error.kind() == ErrorKind::InUse => return Standstill::InUse,
-        Err(_) => return Standstill::Missing,
+        Err(error) if error.kind() == ErrorKind::InUse => return PendingState::InUse,
+        Err(_) => return PendingState::Missing,
     };
     match Marker::find(&*opened.storage) {
         Ok(Some(marker)) if Some(marker.job) == job => match marker.safety {
             // Or incomplete, as its sidecar says.
-            _ if marker.held => Standstill::Held,
-            Safety::Atomic => Standstill::Marked,
-            Safety::InPlace => Standstill::Rerun,
+            _ if marker.held => PendingState::Held,
+            Safety::Atomic => PendingState::Marked,
+            Safety::InPlace => PendingState::Rerun,
         },
-        _ => Standstill::Unmarked,
+        _ => PendingState::Unmarked,
     }
 }
 

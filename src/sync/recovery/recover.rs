@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::kept_log;
-use super::state::{self, Standing, Touch};
+use super::state::{self, FoundState, Touch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Work;
 use crate::storage::{FileRef, Privacy, Storage};
@@ -15,7 +15,7 @@ use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::Marker;
 use crate::sync::marker::set_lift::repair_marker;
 use crate::sync::options::Verify;
-use crate::sync::scan::kept;
+use crate::sync::scan::target_manifest;
 
 /// What recovery found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
         return unfinished_copy(target);
     };
     state::find(target, &storage, Touch::Mend, work)
-        .and_then(|standing| settled(target, &storage, standing, work))
+        .and_then(|state| finish(target, &storage, state, work))
         .and_then(|recovered| check_name(target, &*storage).map(|()| recovered))
         .map_err(|error| error.at_path(target.path()))
 }
@@ -66,22 +66,22 @@ pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
 /// # Errors
 /// `Incomplete` when the target is incomplete already, or held; otherwise as [`recover`].
 pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
-    let standing = match target.open_if_there()? {
+    let state = match target.open_if_there()? {
         Some(storage) => state::find(target, &storage, Touch::Mend, work)?,
-        None => state::complete_log(target, work)?.map_or(Standing::Clean, Standing::Foreign),
+        None => state::complete_log(target, work)?.map_or(FoundState::Clean, FoundState::Foreign),
     };
-    match standing {
-        Standing::Redo(marker, _) | Standing::Rerun(marker) | Standing::Held(marker, _) => {
+    match state {
+        FoundState::Redo(marker, _) | FoundState::Rerun(marker) | FoundState::Held(marker, _) => {
             return Err(marker.refusal().at_path(target.path()));
         }
-        Standing::Lost(marker) => return Err(lost(&marker).at_path(target.path())),
-        Standing::Cut(cut) => return Err(cut.refusal().at_path(target.path())),
-        Standing::Clean
-        | Standing::Old
-        | Standing::New
-        | Standing::Forgotten
-        | Standing::Torn(_)
-        | Standing::Foreign(_) => {}
+        FoundState::Lost(marker) => return Err(lost(&marker).at_path(target.path())),
+        FoundState::Cut(cut) => return Err(cut.refusal().at_path(target.path())),
+        FoundState::Clean
+        | FoundState::Old
+        | FoundState::New
+        | FoundState::Forgotten
+        | FoundState::Torn(_)
+        | FoundState::Foreign(_) => {}
     }
     if let Some(file_ref) = target.file_ref() {
         remove_copy(file_ref)?;
@@ -89,34 +89,34 @@ pub fn discard(target: &Target, work: &Work) -> Result<Recovered> {
     let previous = previous_log(target.redo_log());
     previous.remove_own_if_there()?;
     previous.directory().sync()?;
-    if let Standing::Foreign(job) = standing {
+    if let FoundState::Foreign(job) = state {
         work.progress()
             .note(&kept_log::keep(target.redo_log(), job)?);
         return Ok(Recovered::Kept);
     }
     retire(target.redo_log())?;
-    Ok(match standing {
-        Standing::New => Recovered::New,
-        Standing::Forgotten => Recovered::Forgotten,
+    Ok(match state {
+        FoundState::New => Recovered::New,
+        FoundState::Forgotten => Recovered::Forgotten,
         _ => Recovered::Old,
     })
 }
 
 /// [`recover`] for a target that is open and stands there.
-pub(in crate::sync) fn settled(
+pub(in crate::sync) fn finish(
     target: &Target,
     storage: &Arc<dyn Storage>,
-    standing: Standing,
+    state: FoundState,
     work: &Work,
 ) -> Result<Recovered> {
-    match standing {
-        Standing::Clean => unfinished_copy(target),
-        Standing::Old | Standing::Torn(_) => Ok(Recovered::Old),
-        Standing::New => Ok(Recovered::New),
-        Standing::Forgotten => Ok(Recovered::Forgotten),
-        Standing::Rerun(_) => Ok(Recovered::Rerun),
-        Standing::Held(..) => Ok(Recovered::Held),
-        Standing::Redo(marker, work_left) => {
+    match state {
+        FoundState::Clean => unfinished_copy(target),
+        FoundState::Old | FoundState::Torn(_) => Ok(Recovered::Old),
+        FoundState::New => Ok(Recovered::New),
+        FoundState::Forgotten => Ok(Recovered::Forgotten),
+        FoundState::Rerun(_) => Ok(Recovered::Rerun),
+        FoundState::Held(..) => Ok(Recovered::Held),
+        FoundState::Redo(marker, work_left) => {
             let (redo_log, redo) = *work_left;
             repair_marker(&**storage, &marker)?;
             let target_len = redo.job()?.target_len;
@@ -137,7 +137,7 @@ pub(in crate::sync) fn settled(
             .map_err(needs_recovery)?;
             if let Some(manifest) = &redo.job()?.manifest {
                 let job = redo_log.header().job;
-                kept::replace_recovered(target, &**storage, manifest, job, work)?;
+                target_manifest::replace_recovered(target, &**storage, manifest, job, work)?;
             }
             retire(target.redo_log())?;
             Ok(match state::is_of_forget(&redo_log) {
@@ -145,9 +145,9 @@ pub(in crate::sync) fn settled(
                 false => Recovered::New,
             })
         }
-        Standing::Lost(marker) => Err(lost(&marker)),
-        Standing::Cut(cut) => Err(cut.refusal()),
-        Standing::Foreign(_) => Err(Error::new(
+        FoundState::Lost(marker) => Err(lost(&marker)),
+        FoundState::Cut(cut) => Err(cut.refusal()),
+        FoundState::Foreign(_) => Err(Error::new(
             ErrorKind::BaseMismatch,
             "the target was written to after the interrupted sync, or is another file, so its \
              redo_log no longer fits",

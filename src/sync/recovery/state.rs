@@ -21,7 +21,7 @@ use crate::sync::marker::overlay::OverlayStorage;
 use crate::sync::marker::set_lift::{read_regions, sentinel_len};
 
 /// What a target and its redo log together say.
-pub(in crate::sync) enum Standing {
+pub(in crate::sync) enum FoundState {
     /// No redo log, no marker.
     Clean,
     /// The target is as it was; what was logged is kept for the next run.
@@ -78,7 +78,7 @@ pub(in crate::sync) fn find(
     storage: &Arc<dyn Storage>,
     touch: Touch,
     work: &Work,
-) -> Result<Standing> {
+) -> Result<FoundState> {
     let marker = Marker::find(&**storage)?;
     let limits = &target.image_options().limits;
     for file_ref in [
@@ -94,28 +94,28 @@ pub(in crate::sync) fn find(
         None => error,
     });
     let Some(file) = opened? else {
-        return Ok(marker.map_or(Standing::Clean, Standing::Lost));
+        return Ok(marker.map_or(FoundState::Clean, FoundState::Lost));
     };
     match sidecar::read(target.redo_log(), limits, work) {
         Ok(Some((header, redo))) => {
             return match marker {
                 Some(marker) if marker.job == header.job => {
                     if let Some(cut) = Cut::find(&**storage, &marker, &header, &redo)? {
-                        return Ok(Standing::Cut(cut));
+                        return Ok(FoundState::Cut(cut));
                     }
                     match redo.final_state {
-                        Some(_) if marker.held => Ok(Standing::Held(marker, Box::new(redo))),
-                        _ => Ok(Standing::Rerun(marker)),
+                        Some(_) if marker.held => Ok(FoundState::Held(marker, Box::new(redo))),
+                        _ => Ok(FoundState::Rerun(marker)),
                     }
                 }
-                Some(marker) => Ok(Standing::Lost(marker)),
+                Some(marker) => Ok(FoundState::Lost(marker)),
                 None => {
                     let beside = beside_sidecar(storage, &redo)?;
-                    let standing = settled(storage, beside, header.job, touch)?;
-                    if touch == Touch::Mend && matches!(standing, Standing::Old | Standing::New) {
+                    let state = mend_first_page(storage, beside, header.job, touch)?;
+                    if touch == Touch::Mend && matches!(state, FoundState::Old | FoundState::New) {
                         retire(target.redo_log())?;
                     }
-                    Ok(standing)
+                    Ok(state)
                 }
             };
         }
@@ -127,35 +127,35 @@ pub(in crate::sync) fn find(
     let redo_log = match Delta::from_storage(file, limits) {
         Ok(redo_log) if redo_log.header().purpose == Purpose::RedoLog => redo_log,
         Err(error) if error.kind() != ErrorKind::Malformed => return Err(error),
-        _ => return Ok(marker.map_or(Standing::Old, Standing::Lost)),
+        _ => return Ok(marker.map_or(FoundState::Old, FoundState::Lost)),
     };
     match marker {
         Some(marker) if marker.job == redo_log.header().job => {
             let redo = Redo::load(&redo_log, work, &|_| Ok(()))?;
             redo.check_regions(&marker)?;
             if let Some(cut) = Cut::find(&**storage, &marker, redo_log.header(), &redo)? {
-                return Ok(Standing::Cut(cut));
+                return Ok(FoundState::Cut(cut));
             }
-            Ok(Standing::Redo(marker, Box::new((redo_log, redo))))
+            Ok(FoundState::Redo(marker, Box::new((redo_log, redo))))
         }
-        Some(marker) => Ok(Standing::Lost(marker)),
+        Some(marker) => Ok(FoundState::Lost(marker)),
         None => {
             let beside = beside_redo_log(target, storage, &redo_log, work)?;
-            let standing = match settled(storage, beside, redo_log.header().job, touch)? {
-                Standing::New if is_of_forget(&redo_log) => Standing::Forgotten,
-                standing => standing,
+            let state = match mend_first_page(storage, beside, redo_log.header().job, touch)? {
+                FoundState::New if is_of_forget(&redo_log) => FoundState::Forgotten,
+                state => state,
             };
-            match standing {
-                Standing::Old if touch == Touch::Mend => {
+            match state {
+                FoundState::Old if touch == Touch::Mend => {
                     stash(target.redo_log())?;
                     target.redo_log().directory().sync()?;
                 }
-                Standing::New | Standing::Forgotten if touch == Touch::Mend => {
+                FoundState::New | FoundState::Forgotten if touch == Touch::Mend => {
                     retire(target.redo_log())?;
                 }
                 _ => {}
             }
-            Ok(standing)
+            Ok(state)
         }
     }
 }
@@ -192,29 +192,29 @@ pub(in crate::sync) fn is_of_forget(log: &Delta) -> bool {
 }
 
 /// Mends the first page, where that may be.
-fn settled(
+fn mend_first_page(
     storage: &Arc<dyn Storage>,
     beside: Beside,
     job: JobId,
     touch: Touch,
-) -> Result<Standing> {
-    let (standing, page) = match beside {
-        Beside::Foreign => return Ok(Standing::Foreign(job)),
-        Beside::Old(page) => (Standing::Old, page),
-        Beside::New(page) => (Standing::New, Some(page)),
+) -> Result<FoundState> {
+    let (state, page) = match beside {
+        Beside::Foreign => return Ok(FoundState::Foreign(job)),
+        Beside::Old(page) => (FoundState::Old, page),
+        Beside::New(page) => (FoundState::New, Some(page)),
     };
     if let Some(page) = page {
         if touch == Touch::Nothing {
             let mut found = vec![0; page.len()];
             storage.read_exact_at(&mut found, 0)?;
             if found != page {
-                return Ok(Standing::Torn(page));
+                return Ok(FoundState::Torn(page));
             }
         } else {
             mend_page(storage, &page)?;
         }
     }
-    Ok(standing)
+    Ok(state)
 }
 
 /// An unmarked target beside a sidecar. One that may be for another file is foreign, whatever this

@@ -1,4 +1,4 @@
-//! A directory of manifests of sources, each believed only while its image is provably what it was.
+//! A directory of manifests of sources, each trusted only while its image is provably what it was.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::error::{ErrorKind, Result};
 use crate::image::Format;
 use crate::limits::Limits;
 use crate::manifest::{
-    self, KeptManifest, Manifest, ManifestWriter, PreparedFile, RangeSet, refuse_other,
+    self, Manifest, ManifestWriter, PreparedFile, RangeSet, TargetManifest, refuse_other,
 };
 use crate::progress::Work;
 use crate::storage::{
@@ -21,7 +21,7 @@ use crate::units::{BlockSize, check_change_map};
 
 /// A directory of manifests that stand for reading images again.
 ///
-/// A manifest is believed where the image's file has the device, inode, length, modification time
+/// A manifest is trusted where the image's file has the device, inode, length, modification time
 /// and change time that it had while it was read; for a block device, where nothing was written to
 /// it since in this run of the system. Whoever names such a directory accepts that as proof, and that
 /// whoever may write to the directory decides what images hold. Only a sync that reads everything
@@ -103,7 +103,7 @@ impl ManifestCache {
 }
 
 impl CachedSource {
-    /// The manifest, where it is believed.
+    /// The manifest, where it is trusted.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()
     }
@@ -124,7 +124,7 @@ impl CachedSource {
     }
 
     /// Begins to keep a manifest of the source, all of which is about to be read; `None` where
-    /// none would ever be believed.
+    /// none would ever be trusted.
     ///
     /// # Errors
     /// `AlreadyExists`, `Io`, `NoSpace`.
@@ -153,8 +153,8 @@ impl CachedSource {
         }))
     }
 
-    /// The manifest of the source: the one that is believed, or one that is made, and kept where
-    /// it will be believed. Whether it was believed.
+    /// The manifest of the source: the one that is trusted, or one that is made, and kept where
+    /// it will be trusted. Whether it was trusted.
     ///
     /// `changed`, where it is given, are all ranges that may have changed since the manifest was
     /// kept, as a change tracker knows them; then only these are read, whatever the times say.
@@ -173,7 +173,7 @@ impl CachedSource {
         let image = &**self.source.image();
         check_change_map(changed.unwrap_or_default(), image.disk_len())?;
         let old = match changed {
-            Some(_) => kept_at(&self.file_ref)?,
+            Some(_) => manifest_at(&self.file_ref)?,
             None => None,
         };
         let recording = self.record()?;
@@ -185,7 +185,7 @@ impl CachedSource {
         let built = match (old, changed) {
             (Some(old), Some(changed)) if old.manifest().block_size() == self.block_size => {
                 let len = image.disk_len();
-                let marked = RangeSet::of(old.marked().iter().cloned());
+                let marked = RangeSet::of(old.intents().iter().cloned());
                 let marked: Vec<_> = marked.inside(0..len).chain(changed.to_vec()).collect();
                 manifest::update_to(old.manifest(), image, marked, work, file)?
             }
@@ -229,31 +229,31 @@ impl Drop for Recording {
     }
 }
 
-/// The manifest at `file_ref`, or why it is not believed.
+/// The manifest at `file_ref`, or why it is not trusted.
 fn find(
     file_ref: &FileRef,
     source: &HostSource,
     block_size: BlockSize,
 ) -> Result<std::result::Result<Manifest, &'static str>> {
-    let Some(kept) = kept_at(file_ref)? else {
+    let Some(kept) = manifest_at(file_ref)? else {
         return Ok(Err("none is kept, or it is damaged"));
     };
     let manifest = kept.manifest();
     if manifest.block_size() != block_size || manifest.disk_len() != source.image().disk_len() {
         return Ok(Err("another disk was kept"));
     }
-    let is_same = kept.is_noted() && kept.marked().is_empty();
+    let is_same = kept.is_noted() && kept.intents().is_empty();
     if !is_same || !kept.describes(&**source.storage())? {
         return Ok(Err("it was written to since"));
     }
     Ok(Ok(manifest.clone()))
 }
 
-fn kept_at(file_ref: &FileRef) -> Result<Option<KeptManifest>> {
+fn manifest_at(file_ref: &FileRef) -> Result<Option<TargetManifest>> {
     let Some(file) = file_ref.open_own_if_there(Access::Read)? else {
         return Ok(None);
     };
-    match KeptManifest::open(file, &any_len()) {
+    match TargetManifest::open(file, &any_len()) {
         Err(error) if error.kind() == ErrorKind::Malformed => Ok(None),
         kept => kept.map(Some),
     }

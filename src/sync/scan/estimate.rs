@@ -20,7 +20,7 @@ pub(in crate::sync) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode
     if run.options.target_manifest.is_some() {
         return Ok((
             Mode::Delta,
-            "a kept manifest stands for reading the target".to_owned(),
+            "a target manifest stands for reading the target".to_owned(),
         ));
     }
     if run.options.change_map.is_some() {

@@ -1,8 +1,8 @@
-//! How what moves is found: by comparing, against a kept manifest, or not at all.
+//! How what moves is found: by comparing, against a target manifest, or not at all.
 
 use std::ops::Range;
 
-use super::kept::Keeper;
+use super::target_manifest::Keeper;
 use crate::delta::Old;
 use crate::diff::{CompareOptions, CompareReport, Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
@@ -126,7 +126,7 @@ pub(in crate::sync) fn everything(
     Ok((report, is_wanted.then_some(root)))
 }
 
-/// Hands out what differs between the source and what a kept manifest says of `old`; the
+/// Hands out what differs between the source and what a target manifest says of `old`; the
 /// target is read only where they differ. The source's manifest goes to the keeper.
 ///
 /// # Errors
@@ -140,7 +140,7 @@ pub(in crate::sync) fn against_kept(
     let disk_len = run.source.disk_len();
     let options = CompareOptions::default();
     let search = Search {
-        kept: keeper.believed(old.disk_len()),
+        kept: keeper.trusted(old.disk_len()),
         manifest: run.source.manifest.as_ref(),
         next: Some(keeper.writer(disk_len)?),
         reads_all: doubts(run),

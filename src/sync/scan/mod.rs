@@ -4,5 +4,5 @@ pub(super) mod cache;
 pub(super) mod dry_run;
 pub(super) mod estimate;
 pub(super) mod find;
-pub(super) mod kept;
 pub(super) mod sectors;
+pub(super) mod target_manifest;

@@ -7,7 +7,7 @@ use crate::diff::{CompareOptions, CompareReport, Difference};
 use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::image::{Image, ImageInfo};
-use crate::manifest::{KeptManifest, Manifest, ManifestWriter};
+use crate::manifest::{Manifest, ManifestWriter, TargetManifest};
 use crate::progress::Work;
 use crate::sync::report::Traffic;
 use crate::units::BlockSize;
@@ -133,7 +133,7 @@ pub struct Search<'a> {
     /// Where to look.
     pub options: &'a CompareOptions,
     /// What stands for reading the target, except where it is marked.
-    pub kept: Option<&'a KeptManifest>,
+    pub kept: Option<&'a TargetManifest>,
     /// What stands for reading the source, where the source itself has nothing that does.
     pub manifest: Option<&'a Manifest>,
     /// Takes the manifest of what the target will hold.

@@ -8,9 +8,9 @@ use crate::diff::{Content, Difference, Known};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::Image;
-use crate::manifest::{HashedRun, KeptManifest, Manifest, RangeSet, Visit};
+use crate::manifest::{HashedRun, Manifest, RangeSet, TargetManifest, Visit};
 
-/// One reading of source and target that believes no manifest: blocks that manifests take for equal
+/// One reading of source and target that trusts no manifest: blocks that manifests take for equal
 /// are compared, and must be.
 pub(in crate::sync) struct CheckedPass<'a> {
     /// Takes blocks that differ by the manifest.
@@ -18,7 +18,7 @@ pub(in crate::sync) struct CheckedPass<'a> {
     /// Takes the others, and fails where they differ after all.
     equal: Pass<'a>,
     kept: Known<'a>,
-    /// Blocks about which the manifest is not believed anyway.
+    /// Blocks about which the manifest is not trusted anyway.
     marked: RangeSet,
     /// What would have stood for reading the source.
     theirs: Option<Known<'a>>,
@@ -27,12 +27,12 @@ pub(in crate::sync) struct CheckedPass<'a> {
 impl<'a> CheckedPass<'a> {
     /// A reading by `pass` of a source that is compared with a disk for which `kept` would have
     /// stood, and `theirs` for the source.
-    pub fn new(pass: &'a Pass<'a>, kept: &'a KeptManifest, theirs: Option<&'a Manifest>) -> Self {
+    pub fn new(pass: &'a Pass<'a>, kept: &'a TargetManifest, theirs: Option<&'a Manifest>) -> Self {
         CheckedPass {
             pass,
             equal: Pass::new(pass.disk_len, pass.block_size, pass.old, &refuse),
             kept: Known::new(kept.manifest()),
-            marked: kept.marked_blocks(pass.disk_len),
+            marked: kept.intent_blocks(pass.disk_len),
             theirs: theirs.map(Known::new),
         }
     }
@@ -106,20 +106,20 @@ impl Visit for CheckedPass<'_> {
     }
 }
 
-/// What checks a target against its kept manifest where a comparison finds that it differs.
+/// What checks a target against its target manifest where a comparison finds that it differs.
 pub(crate) struct TargetCheck<'a> {
     target: &'a dyn Image,
     kept: Known<'a>,
-    /// Blocks about which the manifest is not believed anyway.
+    /// Blocks about which the manifest is not trusted anyway.
     marked: RangeSet,
 }
 
 impl<'a> TargetCheck<'a> {
     /// For `target`, for which `kept` would have stood.
-    pub(crate) fn new(target: &'a dyn Image, kept: &'a KeptManifest) -> Self {
+    pub(crate) fn new(target: &'a dyn Image, kept: &'a TargetManifest) -> Self {
         TargetCheck {
             kept: Known::new(kept.manifest()),
-            marked: kept.marked_blocks(target.disk_len()),
+            marked: kept.intent_blocks(target.disk_len()),
             target,
         }
     }
@@ -153,7 +153,7 @@ fn refuse(difference: Difference<'_>) -> Result<()> {
 }
 
 fn manifest_is_wrong(offset: u64) -> Error {
-    let what = "the target does not hold what its kept manifest says";
+    let what = "the target does not hold what its target manifest says";
     Error::new(ErrorKind::VerifyFailed, what)
         .at_offset(offset)
         .advise("the target is untouched; sync again without that manifest, which makes it anew")

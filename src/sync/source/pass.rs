@@ -10,7 +10,7 @@ use crate::diff::{self, CompareReport, Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::{self, Image};
-use crate::manifest::{HashedRun, KeptManifest, Manifest, Visit};
+use crate::manifest::{HashedRun, Manifest, TargetManifest, Visit};
 use crate::progress::Work;
 use crate::units::{BlockSize, Extent, ExtentKind, PAGE_BYTES};
 
@@ -53,7 +53,7 @@ impl<'a> Pass<'a> {
     pub fn between(
         &self,
         source: &dyn Image,
-        kept: &KeptManifest,
+        kept: &TargetManifest,
         theirs: &Manifest,
         work: &Work,
     ) -> Result<()> {
@@ -79,7 +79,7 @@ impl<'a> Pass<'a> {
             }
             Ok(())
         };
-        let differing = diff::kept_manifest(kept, theirs)?;
+        let differing = diff::target_manifest(kept, theirs)?;
         let pool = work.pool();
         pool.install(|| differing.par_bridge().try_for_each(one))
     }
@@ -229,9 +229,9 @@ impl Visit for Pass<'_> {
     }
 }
 
-/// The error of a source that does not hold, at `offset`, what its kept manifest says.
+/// The error of a source that does not hold, at `offset`, what its target manifest says.
 pub(in crate::sync) fn source_manifest_is_wrong(offset: u64) -> Error {
-    let what = "the source does not hold what its kept manifest says";
+    let what = "the source does not hold what its target manifest says";
     Error::new(ErrorKind::SourceChanged, what)
         .at_offset(offset)
         .advise("run it again without --manifest-cache")

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use diskdelta::Hash;
-use diskdelta::manifest::{KeptManifest, Manifest, ManifestWriter, Sink};
+use diskdelta::manifest::{Manifest, ManifestWriter, Sink, TargetManifest};
 use diskdelta::storage::{MemoryStorage, Storage};
 use diskdelta::{BlockSize, Result};
 
@@ -112,14 +112,14 @@ fn agree(manifest: &Manifest, mapped: &Manifest) {
 
 /// Marks only grow, and survive opening again.
 fn kept(manifest: &Manifest, store: Arc<dyn Storage>) {
-    let mut kept = KeptManifest::open(store.clone(), &limits()).unwrap();
-    let before = kept.marked().to_vec();
+    let mut kept = TargetManifest::open(store.clone(), &limits()).unwrap();
+    let before = kept.intents().to_vec();
     assert!(before.windows(2).all(|pair| pair[0].end < pair[1].start));
     kept.record_intent([7..9, 4096..8192]).unwrap();
-    let reopened = KeptManifest::open(store, &limits()).unwrap();
+    let reopened = TargetManifest::open(store, &limits()).unwrap();
     for range in before.iter().chain(&[7..9, 4096..8192]) {
         assert!(
-            range.is_empty() || reopened.is_marked(range.clone()),
+            range.is_empty() || reopened.has_intent(range.clone()),
             "{range:?}"
         );
     }
@@ -143,7 +143,7 @@ fn structured(input: &mut Input<'_>) -> (Vec<u8>, bool) {
     }
     writer.finish().unwrap();
     if input.one_in(4) {
-        let mut kept = KeptManifest::open(store.clone(), &limits()).unwrap();
+        let mut kept = TargetManifest::open(store.clone(), &limits()).unwrap();
         kept.record_intent(Some(input.below(1 << 30)..1 << 30))
             .unwrap();
     }

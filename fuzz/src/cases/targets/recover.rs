@@ -128,7 +128,7 @@ impl Case {
         }
     }
 
-    /// A redo log that is whole but says something else is believed; then all of it has to hold.
+    /// A redo log that is whole but says something else is trusted; then all of it has to hold.
     fn after_mended(
         &self,
         lab: &Lab,

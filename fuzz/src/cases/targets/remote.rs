@@ -152,7 +152,7 @@ fn meet(data: &[u8], liar: Liar) -> Depth {
         Liar::Source => {
             let depth = other.depth();
             let report = (depth == Depth::Taken).then(|| other.end.report());
-            // A source that says that it cannot read something is believed.
+            // A source that says that it cannot read something is trusted.
             if let Some(Ok(report)) = report
                 && !counts_only
                 && report.unreadable.is_empty()

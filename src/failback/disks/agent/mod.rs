@@ -6,7 +6,7 @@
 //! needs the other side's disk, the end that dialled answers for it over the same line, as the
 //! source of a sync.
 //!
-//! The agent believes its request only as far as it goes: it touches the disks that this names.
+//! The agent trusts its request only as far as it goes: it touches the disks that this names.
 //! What keeps executors apart is kept by the agent itself, where no client writes, see
 //! [`state_dir`] and [`fencing token`].
 

@@ -185,7 +185,7 @@ impl VmDirectory {
     }
 
     /// The directory; `None` where there is none. Its VM's QEMU may be allowed to write there, so
-    /// nothing in it is believed for its name alone.
+    /// nothing in it is trusted for its name alone.
     fn open(&self) -> Result<Option<HostDirectory>> {
         match HostDirectory::open(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

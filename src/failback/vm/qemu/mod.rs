@@ -215,7 +215,7 @@ impl QemuController {
         let mut tracking = self.directory.tracking()?;
         tracking.retain(keep, call.token);
         let fenced = self.directory.is_fenced()?;
-        let mut monitor = match self.settled(call)? {
+        let mut monitor = match self.live_monitor(call)? {
             None if !fenced => self.launch(call)?,
             Some((monitor, power)) if !fenced || power == Power::On => monitor,
             _ => {
@@ -247,7 +247,7 @@ impl QemuController {
     }
 
     fn snapshot(&self, call: &Call<'_>) -> Result<()> {
-        let mut monitor = match self.settled(call)? {
+        let mut monitor = match self.live_monitor(call)? {
             Some((monitor, _)) => monitor,
             // It is off. Its QEMU exports its disks none the less.
             None => self.launch(call)?,

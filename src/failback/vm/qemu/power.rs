@@ -38,7 +38,7 @@ impl QemuController {
     }
 
     /// The VM's QEMU and what it does. One that an earlier command was about to end is ended.
-    pub(super) fn settled<'a>(&self, call: &Call<'a>) -> Result<Option<(Monitor<'a>, Power)>> {
+    pub(super) fn live_monitor<'a>(&self, call: &Call<'a>) -> Result<Option<(Monitor<'a>, Power)>> {
         let Some(mut monitor) = self.connect(call)? else {
             return Ok(None);
         };
@@ -56,7 +56,7 @@ impl QemuController {
         if tracking.checkpoints.is_empty() {
             return Ok(());
         }
-        let (mut monitor, power) = match self.settled(call)? {
+        let (mut monitor, power) = match self.live_monitor(call)? {
             Some(there) => there,
             None => (self.launch(call)?, Power::Begun),
         };

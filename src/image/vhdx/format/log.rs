@@ -10,7 +10,7 @@ const PAGE_DESCRIPTORS: u64 = 128;
 const HEADER_BYTES: usize = 64;
 const DESCRIPTOR_BYTES: usize = 32;
 
-/// An entry's header (section 2.3.1.1). Believed only when the whole entry's checksum holds.
+/// An entry's header (section 2.3.1.1). Trusted only when the whole entry's checksum holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryHeader {
     /// CRC-32C over the entry, this field counting as zeros.

@@ -43,7 +43,7 @@ pub const HEADER_VERSION: u16 = 1;
 /// The one version of the log (section 2.2.2).
 pub const LOG_VERSION: u16 = 0;
 
-/// A header (section 2.2.2). Believed only when its checksum holds and it is the current one.
+/// A header (section 2.2.2). Trusted only when its checksum holds and it is the current one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// Of two headers the greater is current.

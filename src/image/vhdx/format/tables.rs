@@ -60,7 +60,7 @@ pub struct RegionEntry {
     pub required: bool,
 }
 
-/// Whether a region table's signature and checksum hold; only then is the rest believed.
+/// Whether a region table's signature and checksum hold; only then is the rest trusted.
 pub fn region_table_holds(table: &[u8; TABLE_BYTES]) -> bool {
     table[..4] == *b"regi" && checksum(table) == u32_at(table, 4)
 }
@@ -191,7 +191,7 @@ impl BatEntry {
         }
     }
 
-    /// First byte in the file; believed only for blocks that are there.
+    /// First byte in the file; trusted only for blocks that are there.
     pub fn offset(self) -> u64 {
         self.0 & !0xF_FFFF
     }

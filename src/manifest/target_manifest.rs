@@ -13,11 +13,11 @@ use crate::storage::{Access, FileId, FileRef, FileStorage, Privacy, SourceStamp,
 
 /// A manifest that stands for reading its disk, except where it is marked.
 ///
-/// Before the first byte of the disk changes, [`record_intent`](KeptManifest::record_intent) says durably which
+/// Before the first byte of the disk changes, [`record_intent`](TargetManifest::record_intent) says durably which
 /// ranges are about to. Marked ranges count as different whatever their hash. After the disk is
 /// durable the file is replaced by one without intents ([`save`]).
 #[derive(Clone)]
-pub struct KeptManifest {
+pub struct TargetManifest {
     manifest: Manifest,
     /// The file itself, for intents.
     storage: Arc<dyn Storage>,
@@ -32,8 +32,8 @@ struct Notes {
     marked: RangeSet,
 }
 
-impl KeptManifest {
-    /// Opens the kept manifest that `storage` holds; it must be writable to take intents.
+impl TargetManifest {
+    /// Opens the target manifest that `storage` holds; it must be writable to take intents.
     ///
     /// Intents that are torn, damaged, of another manifest, or too many to hold are no error:
     /// then everything is marked.
@@ -45,7 +45,7 @@ impl KeptManifest {
         Self::over(manifest, storage, limits)
     }
 
-    /// Opens a kept manifest file.
+    /// Opens a target manifest file.
     ///
     /// # Errors
     /// As [`Manifest::from_storage`]; `NotFound`.
@@ -59,12 +59,12 @@ impl KeptManifest {
     }
 
     /// The marked byte ranges, ascending and disjoint; `0..u64::MAX` when everything is marked.
-    pub fn marked(&self) -> &[Range<u64>] {
+    pub fn intents(&self) -> &[Range<u64>] {
         self.notes.marked.as_slice()
     }
 
     /// Whether any byte of `range` is marked.
-    pub fn is_marked(&self, range: Range<u64>) -> bool {
+    pub fn has_intent(&self, range: Range<u64>) -> bool {
         self.notes.marked.touches(range)
     }
 
@@ -104,7 +104,7 @@ impl KeptManifest {
     }
 
     /// The blocks that a disk of `disk_len` bytes has marked.
-    pub(crate) fn marked_blocks(&self, disk_len: u64) -> RangeSet {
+    pub(crate) fn intent_blocks(&self, disk_len: u64) -> RangeSet {
         self.notes
             .marked
             .to_blocks(self.manifest.block_size(), disk_len)
@@ -112,7 +112,7 @@ impl KeptManifest {
 
     fn over(manifest: Manifest, storage: Arc<dyn Storage>, limits: &Limits) -> Result<Self> {
         let notes = read_notes(&manifest, &*storage, limits)?;
-        Ok(KeptManifest {
+        Ok(TargetManifest {
             manifest,
             storage,
             notes,
@@ -153,7 +153,7 @@ impl PreparedFile {
 
     /// As [`commit`](PreparedFile::commit), for the manifest of `disk`, whose last change is durable: also
     /// notes the state that the file or device is in, so that any later change shows
-    /// ([`KeptManifest::describes`]).
+    /// ([`TargetManifest::describes`]).
     ///
     /// # Errors
     /// `Malformed`, `LimitExceeded` for what is prepared; `Io`, `NoSpace`, `Poisoned`.
@@ -192,7 +192,7 @@ impl PreparedFile {
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub(crate) fn settle(&self) -> Result<()> {
+    pub(crate) fn make_durable(&self) -> Result<()> {
         self.storage.sync()?;
         self.file_ref.directory().sync()
     }
@@ -251,7 +251,7 @@ pub fn prepare<T>(
 ) -> Result<(T, PreparedFile)> {
     let prepared = begin(file_ref)?;
     let written = write(prepared.storage.clone()).and_then(|value| {
-        prepared.settle()?;
+        prepared.make_durable()?;
         Ok(value)
     });
     match written {

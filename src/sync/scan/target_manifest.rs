@@ -7,17 +7,17 @@ use std::sync::Arc;
 use crate::delta::JobId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::manifest::{self, KeptManifest, ManifestWriter, PreparedFile, refuse_other};
+use crate::manifest::{self, ManifestWriter, PreparedFile, TargetManifest, refuse_other};
 use crate::progress::Work;
 use crate::storage::{Access, FileRef, Storage};
 use crate::sync::endpoint::source::Run;
 use crate::sync::endpoint::target::Target;
 use crate::units::BlockSize;
 
-/// A kept manifest, its successor while a sync runs, and the intent between them.
+/// A target manifest, its successor while a sync runs, and the intent between them.
 pub(in crate::sync) struct Keeper {
     file_ref: FileRef,
-    kept: Option<KeptManifest>,
+    kept: Option<TargetManifest>,
     next: PreparedFile,
     block_size: BlockSize,
 }
@@ -40,9 +40,9 @@ impl Keeper {
             run.work.progress().note(&text);
             None
         };
-        let kept = match open_kept(&file_ref)? {
+        let kept = match open_target_manifest(&file_ref)? {
             None => None,
-            Some(file) => match KeptManifest::open(file, run.limits()) {
+            Some(file) => match TargetManifest::open(file, run.limits()) {
                 Err(error) if error.kind() == ErrorKind::Malformed => unread(&error),
                 Err(error) => return Err(error),
                 Ok(kept) if kept.describes(storage)? => Some(kept),
@@ -55,7 +55,8 @@ impl Keeper {
             .map_or(run.options.block_size, |kept| kept.manifest().block_size());
         let theirs = run.source.backend.block_size();
         if theirs.is_some_and(|theirs| theirs != block_size) {
-            let what = "a kept manifest of other blocks does not go with a source on another host";
+            let what =
+                "a target manifest of other blocks does not go with a source on another host";
             return Err(Error::new(ErrorKind::Unsupported, what)
                 .at_path(file_ref.path())
                 .advise("begin one with blocks of 64K"));
@@ -74,7 +75,7 @@ impl Keeper {
     }
 
     /// What stands for reading a target of `disk_len` bytes, if anything does.
-    pub fn believed(&self, disk_len: u64) -> Option<&KeptManifest> {
+    pub fn trusted(&self, disk_len: u64) -> Option<&TargetManifest> {
         self.kept
             .as_ref()
             .filter(|kept| kept.manifest().disk_len() == disk_len)
@@ -93,16 +94,16 @@ impl Keeper {
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn settle(&self) -> Result<()> {
-        self.next.settle()
+    pub fn make_durable(&self) -> Result<()> {
+        self.next.make_durable()
     }
 
     /// Says durably that these ranges of the target are about to change, before they do.
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn announce(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {
-        // What this run believes stays what it was when it began.
+    pub fn record_intent(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {
+        // What this run trusts stays what it was when it began.
         self.kept
             .clone()
             .map_or(Ok(()), |mut kept| kept.record_intent(ranges))
@@ -118,7 +119,7 @@ impl Keeper {
 }
 
 /// Does for a recovered target, `storage`, what the sync would have done: `path` is what its job
-/// recorded, and is believed only in the target's directory or its log's, or where the caller named
+/// recorded, and is trusted only in the target's directory or its log's, or where the caller named
 /// it. Without a sound successor the intents stay, and their ranges are read the next time.
 ///
 /// # Errors
@@ -134,7 +135,7 @@ pub(in crate::sync) fn replace_recovered(
         // A log may come from elsewhere, and no file is written because it says so.
         let path = path.display();
         work.progress().note(&format!(
-            "the kept manifest {path} was not brought up to date, because it is in neither the \
+            "the target manifest {path} was not brought up to date, because it is in neither the \
              target's directory nor its log's; name it with --target-manifest to have that done"
         ));
         return Ok(());
@@ -146,8 +147,8 @@ pub(in crate::sync) fn replace_recovered(
     }
 }
 
-/// Opens a kept manifest, if it is there; failback gives one a second name.
-fn open_kept(file_ref: &FileRef) -> Result<Option<Arc<dyn Storage>>> {
+/// Opens a target manifest, if it is there; failback gives one a second name.
+fn open_target_manifest(file_ref: &FileRef) -> Result<Option<Arc<dyn Storage>>> {
     match file_ref
         .directory()
         .open_linked(file_ref.name(), Access::Write)

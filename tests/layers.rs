@@ -17,7 +17,6 @@ const LAYERS: &[(&str, &str)] = &[
     ("random", "error"),
     ("setters", ""),
     ("ration", ""),
-    ("location", "text error"),
     ("limits", "setters"),
     ("units", "error"),
     ("progress", "error ration"),
@@ -49,7 +48,10 @@ const LAYERS: &[(&str, &str)] = &[
         "text error location hash random setters ration limits units progress storage image \
          manifest diff delta sync",
     ),
-    ("api", "error location progress storage image sync remote"),
+    (
+        "api",
+        "error location hash limits units progress storage image manifest diff delta sync remote",
+    ),
     (
         "failback",
         "text error location hash random setters limits units progress storage image manifest \
@@ -63,15 +65,12 @@ const LAYERS: &[(&str, &str)] = &[
 ];
 
 /// How many files of a top folder still import each other in circles.
-const CIRCLES: &[(&str, usize)] = &[("cli", 17), ("failback", 16), ("remote", 10), ("sync", 14)];
+const CIRCLES: &[(&str, usize)] = &[("api", 5), ("failback", 16), ("remote", 2), ("sync", 14)];
 
 /// Files that are still longer than [`MOST_LINES`].
 const LONG: &[&str] = &[
     "src/failback/executor.rs",
     "src/failback/job/run.rs",
-    "src/remote/compare/target.rs",
-    "src/remote/wire/connection.rs",
-    "src/remote/wire/request.rs",
     "src/replica/chain.rs",
     "src/sync/endpoint/path_target.rs",
     "src/sync/recovery/forget.rs",

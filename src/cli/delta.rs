@@ -13,12 +13,11 @@ use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
-use super::Ended;
 use super::args::{self, Holes, Parents, SideFormat, TargetArgs};
 use super::context::Context;
 use super::delta_file;
 use super::export;
-use super::outcome::{Exit, Failure};
+use super::outcome::{Ended, Exit, Failure};
 use super::sync_report::print_report;
 
 /// Makes, applies, shows and merges delta files

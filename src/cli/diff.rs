@@ -7,10 +7,9 @@ use crate::units::format_size;
 use crate::{Extent, ExtentKind};
 use serde::Serialize;
 
-use super::Ended;
 use super::args::{self, Holes, Parents, SideFormat, side_format};
 use super::context::Context;
-use super::outcome::Exit;
+use super::outcome::{Ended, Exit};
 
 /// Says where two disks differ: status 0 if nowhere, else 1
 ///

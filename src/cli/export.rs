@@ -8,11 +8,10 @@ use crate::sync::{HostSource, export_delta};
 use crate::units::format_size;
 use serde::Serialize;
 
-use super::Ended;
 use super::args::{self, Parents};
 use super::context::Context;
 use super::delta_file;
-use super::outcome::Exit;
+use super::outcome::{Ended, Exit};
 
 /// Writes a delta as a differencing VHD or VHDX over the image it was made from
 ///

@@ -13,11 +13,10 @@ use crate::{Error, ErrorKind};
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::Ended;
 use super::args;
 use super::context::Context;
 use super::failback_text::{self as text, Condition, Explained};
-use super::outcome::{Exit, Failure};
+use super::outcome::{Ended, Exit, Failure};
 
 /// Brings running virtual machines home, or fails them over, as a plan says
 ///

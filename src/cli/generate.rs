@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use crate::Error;
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::Shell;
 
-use super::outcome::Exit;
-use super::{Cli, Ended, args};
+use super::args;
+use super::outcome::{Ended, Exit};
 
 /// Prints a shell's completions
 #[derive(clap::Args)]
@@ -24,20 +24,20 @@ pub struct ManArgs {
     dir: Option<PathBuf>,
 }
 
-pub fn completions(args: &CompletionsArgs) -> Ended {
+pub fn completions(args: &CompletionsArgs, command: &mut Command) -> Ended {
     let mut bytes = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "diskdelta", &mut bytes);
+    clap_complete::generate(args.shell, command, "diskdelta", &mut bytes);
     print(&bytes)
 }
 
-pub fn man(args: &ManArgs) -> Ended {
+pub fn man(args: &ManArgs, command: Command) -> Ended {
     if let Some(dir) = &args.dir {
-        clap_mangen::generate_to(Cli::command(), dir)
+        clap_mangen::generate_to(command, dir)
             .map_err(|cause| Error::io("write man pages", cause).at_path(dir))?;
         return Ok(Exit::Done);
     }
     let mut bytes = Vec::new();
-    clap_mangen::Man::new(Cli::command())
+    clap_mangen::Man::new(command)
         .render(&mut bytes)
         .map_err(|cause| Error::io("make the man page", cause))?;
     print(&bytes)

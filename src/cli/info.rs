@@ -7,10 +7,9 @@ use crate::sync::HostSource;
 use crate::units::format_size;
 use serde::Serialize;
 
-use super::Ended;
 use super::args::{self, OneImage};
 use super::context::Context;
-use super::outcome::Exit;
+use super::outcome::{Ended, Exit};
 
 /// Says what an image is: format, size, space taken, parents, oddities
 #[derive(clap::Args)]

@@ -12,10 +12,9 @@ use crate::remote::{Job, ServeOptions, Served};
 use crate::text::{escape, escape_path};
 use crate::{Error, ErrorKind, Work};
 
-use super::Ended;
 use super::args;
 use super::context::Context;
-use super::outcome::Exit;
+use super::outcome::{Ended, Exit};
 use super::print::print_error_line;
 
 /// A service over TLS.

@@ -8,10 +8,9 @@ use crate::sync::HostSource;
 use crate::{BlockSize, manifest};
 use serde::Serialize;
 
-use super::Ended;
 use super::args::{self, Holes, OneImage, block_size};
 use super::context::Context;
-use super::outcome::Exit;
+use super::outcome::{Ended, Exit};
 
 /// Writes an image's manifest, the checksums of all its blocks, and prints its root
 ///

@@ -28,16 +28,15 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use context::Context;
-use outcome::{Exit, Failure};
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return outcome::misused(&error),
+        Err(error) => return outcome::misused(&error, |words| Cli::try_parse_from(words).err()),
     };
     let context = match Context::new(&cli.common) {
         Ok(context) => context,
@@ -54,8 +53,8 @@ pub fn main() -> ExitCode {
         Verb::Recover(args) => recover::run(args, &context),
         Verb::Failback(args) => failback::run(args, &context),
         Verb::Serve(args) => serve::run(args, &context),
-        Verb::Completions(args) => generate::completions(args),
-        Verb::Man(args) => generate::man(args),
+        Verb::Completions(args) => generate::completions(args, &mut Cli::command()),
+        Verb::Man(args) => generate::man(args, Cli::command()),
     };
     context.progress.clear();
     match ended {
@@ -94,8 +93,6 @@ enum Verb {
     Man(generate::ManArgs),
 }
 
-type Ended = Result<Exit, Failure>;
-
 const AFTER_HELP: &str = "\
 Sizes are bytes, or 64K, 4M, 1G, 2T (powers of 1024). An image's format is chosen by its extension
 (.vhd, .avhd, .vhdx, .avhdx, and .qcow2 and .vmdk in builds that read them; all else, and every
@@ -106,9 +103,7 @@ but unreadable ranges were skipped.";
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
-    use super::Cli;
+    use super::*;
 
     #[test]
     fn every_path_of_the_command_line_is_read_by_the_one_parser() {

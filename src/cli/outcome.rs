@@ -6,10 +6,8 @@ use std::process::ExitCode;
 use crate::sync::HostTarget;
 use crate::text::{escape, escape_path};
 use crate::{Error, ErrorKind};
-use clap::Parser;
 use serde::Serialize;
 
-use super::Cli;
 use super::args::Common;
 use super::context::to_json;
 use super::print::{print_error_line, print_line};
@@ -73,15 +71,23 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// How a verb ends.
+pub type Ended = Result<Exit, Failure>;
+
 /// Says what is wrong with the command line: with one object where `--json` is among the words, and
 /// in one line where a value is what is wrong.
-pub fn misused(error: &clap::Error) -> ExitCode {
+///
+/// `parsed` parses other words, and tells what is wrong with them.
+pub fn misused(
+    error: &clap::Error,
+    parsed: impl FnOnce(Vec<String>) -> Option<clap::Error>,
+) -> ExitCode {
     if !error.use_stderr() {
         // What was asked for: help, or the version.
         error.exit();
     }
     let value = std::error::Error::source(error).and_then(|it| it.downcast_ref::<Error>());
-    let shown = escaped(error);
+    let shown = escaped(error, parsed);
     match value {
         Some(value) => complain(value),
         // Where standard error is closed there is nowhere to print it.
@@ -108,10 +114,13 @@ pub fn misused(error: &clap::Error) -> ExitCode {
 }
 
 /// The same error with the words of the command line escaped, where it is still the same then.
-fn escaped(error: &clap::Error) -> clap::Error {
+fn escaped(
+    error: &clap::Error,
+    parsed: impl FnOnce(Vec<String>) -> Option<clap::Error>,
+) -> clap::Error {
     let words = std::env::args_os().map(|word| escape_path(Path::new(&word)));
-    match Cli::try_parse_from(words) {
-        Err(same) if same.kind() == error.kind() => same,
+    match parsed(words.collect()) {
+        Some(same) if same.kind() == error.kind() => same,
         // Escaping has made sense of it.
         _ => {
             let lines = error.to_string();

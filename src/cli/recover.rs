@@ -16,10 +16,9 @@ use crate::units::format_size;
 use crate::{Error, ErrorKind, Limits};
 use serde::Serialize;
 
-use super::Ended;
 use super::args::{self, TargetArgs};
 use super::context::Context;
-use super::outcome::{Exit, Failure};
+use super::outcome::{Ended, Exit, Failure};
 use super::progress::Notes;
 
 /// Finishes, or gives up, an interrupted sync

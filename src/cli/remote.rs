@@ -5,9 +5,8 @@ use std::path::Path;
 use crate::sync::{HostSource, HostTarget, ManifestCache, SyncReport, sync};
 use crate::{BlockSize, Error, ErrorKind, RemoteAddress, Work};
 
-use super::Ended;
 use super::context::Context;
-use super::outcome::Failure;
+use super::outcome::{Ended, Failure};
 use super::sync_args::Args;
 use super::sync_report::print_report;
 

@@ -10,11 +10,10 @@ use crate::failback::disks::DiskAgent;
 use crate::remote::{LineOptions, ServeOptions, Served, serve_with};
 use crate::{Error, ErrorKind, Silent};
 
-use super::Ended;
 use super::args::{self, Holes};
 use super::context::Context;
 use super::listen::Listen;
-use super::outcome::Exit;
+use super::outcome::{Ended, Exit};
 
 /// Is the other end of a sync across hosts
 ///

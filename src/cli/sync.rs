@@ -5,9 +5,8 @@ use std::path::Path;
 use crate::sync::{self, HostSource, HostTarget, ManifestCache};
 use crate::{Error, ErrorKind, Location};
 
-use super::Ended;
 use super::context::Context;
-use super::outcome::Failure;
+use super::outcome::{Ended, Failure};
 use super::remote;
 pub use super::sync_args::Args;
 use super::sync_report::print_report;

@@ -4,9 +4,8 @@ use crate::sync::{Mode, Outcome, Safety, SyncReport, Verified};
 use crate::units::format_size;
 use serde::Serialize;
 
-use super::Ended;
 use super::context::Context;
-use super::outcome::Exit;
+use super::outcome::{Ended, Exit};
 
 #[derive(Serialize)]
 struct Object<'a> {

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use crate::storage::{FileRef, resolve};
 use crate::sync::{self, HostTarget};
 
-use super::Ended;
 use super::args::{self, TargetArgs};
 use super::context::Context;
-use super::outcome::Failure;
+use super::outcome::{Ended, Failure};
 use super::sync_report::print_report;
 
 /// Brings back what a target held before a sync that was run with --undo FILE

@@ -10,11 +10,10 @@ use crate::sync::HostSource;
 use crate::units::{format_count, format_size};
 use serde::Serialize;
 
-use super::Ended;
 use super::args::{self, Holes, OneImage};
 use super::context::Context;
 use super::diff::Range;
-use super::outcome::Exit;
+use super::outcome::{Ended, Exit};
 
 /// Reads an image and holds it against a manifest: status 0 if it fits, else 1
 #[derive(clap::Args)]

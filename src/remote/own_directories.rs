@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::session::serve::ServeOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{FileId, is_side_directory, is_side_name, resolve};
 
@@ -12,18 +11,14 @@ use crate::storage::{FileId, is_side_directory, is_side_name, resolve};
 pub(crate) struct OwnDirectories(Vec<FileId>);
 
 impl OwnDirectories {
-    /// Those that `options` name and that are there.
+    /// Those of `directories` that are there.
     ///
     /// # Errors
     /// `Io`.
-    pub fn of(options: &ServeOptions) -> Result<Self> {
-        let named = [
-            &options.state_dir,
-            &options.log_dir,
-            &options.manifest_cache,
-        ];
-        let found = named.into_iter().flatten();
-        let ids = found.filter_map(|directory| id_of(directory).transpose());
+    pub fn of<'a>(directories: impl IntoIterator<Item = &'a Path>) -> Result<Self> {
+        let ids = directories
+            .into_iter()
+            .filter_map(|directory| id_of(directory).transpose());
         Ok(OwnDirectories(ids.collect::<Result<_>>()?))
     }
 

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::view::{BlockHashes, View};
+use super::view::View;
+use super::windows::BlockHashes;
 use crate::error::Result;
 use crate::remote::wire::format::{BATCH_PIECES, BLOCK, PIECE};
 

@@ -1,9 +1,9 @@
 //! The short hashes of a comparison, which nobody outside it can aim at.
 
-use super::tree::NodeHash;
-use super::view::BlockHashes;
+use super::windows::BlockHashes;
 use crate::remote::wire::comparison::{Children, TruncatedHash};
 use crate::remote::wire::format::{NODE_HASH_LEN, SEGMENT_BLOCKS};
+use crate::remote::wire::nodes::NodeHash;
 use crate::units::is_zero;
 
 /// The keys of one comparison, one for each round, and how long its hashes are on the line.

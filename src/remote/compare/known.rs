@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::view::{BlockHashes, Windows};
+use super::windows::{BlockHashes, Windows};
 use crate::error::Result;
 use crate::hash::Hash;
 use crate::manifest::{Manifest, RangeSet, Sink, TargetManifest};

@@ -8,8 +8,9 @@ use super::full::{Blank, Zeros};
 use super::known::{Known, OntoDisk};
 use super::target::TargetPeer;
 use super::target_worker::{TargetWorker, Visit};
-use super::tree::{Tree, TreePeer};
-use super::view::{View, Windows};
+use super::tree::TreePeer;
+use super::view::View;
+use super::windows::Windows;
 use crate::diff::{CompareReport, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
@@ -21,6 +22,7 @@ use crate::remote::session::run::Session;
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::format::{LIST_MOST, LONG_HASH_LEN, WINDOWS_MOST};
 use crate::remote::wire::message::{Compare, Message};
+use crate::remote::wire::nodes::Tree;
 use crate::sync::{Search, TargetCheck};
 
 /// Finds what moves; manifests stand for reading wherever they may.

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::endpoint::Worker;
 use super::keys::Keys;
-use super::view::{BlockHashes, View};
+use super::view::View;
+use super::windows::BlockHashes;
 use crate::error::Result;
 use crate::remote::wire::comparison::{BlockDiff, BlockPages, Children, Data, NewBlock, bit, bits};
 use crate::remote::wire::format::{BLOCK_PARTS, PAGE, PART, PART_PAGES};

@@ -6,8 +6,10 @@ use std::ops::Range;
 use super::endpoint::{Capacity, Endpoint, Output};
 use super::hashing::Hashing;
 use super::keys::Keys;
+use super::open_batch::{BatchState, OpenBatch};
 use super::target_worker::{Handed, TargetCompletion, TargetTask};
-use super::view::{BlockHashes, View};
+use super::view::View;
+use super::windows::BlockHashes;
 use crate::diff::CompareReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{ManifestWriter, Sink};
@@ -41,7 +43,7 @@ pub struct TargetPeer<'a> {
     /// The source's root, once it came.
     their_root: Option<[u8; 32]>,
     /// Batches that were compared and are not finished.
-    open: BTreeMap<u64, Open>,
+    open: BTreeMap<u64, OpenBatch>,
     outbox: VecDeque<Message>,
     tasks: VecDeque<TargetTask>,
     root: Option<ManifestWriter>,
@@ -54,26 +56,6 @@ pub struct TargetPeer<'a> {
     skips: bool,
     /// The first piece of which it may still say so.
     gaps_next: u64,
-}
-
-struct Open {
-    /// What the target holds, changed as data comes.
-    blocks: BlockHashes,
-    state: BatchState,
-    /// Blocks whose pages are to come, and which of them may.
-    awaited: BTreeMap<u32, u16>,
-    /// Tasks that change blocks.
-    changing: usize,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum BatchState {
-    /// Nothing but data is to come.
-    Told,
-    /// The source's parts are to come, of these segments.
-    Asked(u64),
-    /// The target's pages are being hashed.
-    Paging,
 }
 
 impl<'a> TargetPeer<'a> {
@@ -225,7 +207,7 @@ impl<'a> TargetPeer<'a> {
                 segments: differing,
             }));
         }
-        let mut open = Open {
+        let mut open = OpenBatch {
             blocks,
             state: if asked == 0 {
                 BatchState::Told

@@ -3,7 +3,8 @@
 use super::endpoint::Worker;
 use super::keys::Keys;
 use super::source_worker::digest;
-use super::view::{BlockHashes, View, hash_block};
+use super::view::{View, hash_block};
+use super::windows::BlockHashes;
 use crate::diff::{Content, Difference};
 use crate::error::Result;
 use crate::hash::Hash;

@@ -16,7 +16,8 @@ use crate::remote::wire::codec::wrong;
 use crate::remote::wire::connection::Line;
 use crate::remote::wire::connection_options::LineOptions;
 use crate::remote::wire::message::Message;
-use crate::remote::wire::request::{Fault, Job, TargetJob};
+use crate::remote::wire::outcome::Fault;
+use crate::remote::wire::request::{Job, TargetJob};
 use crate::storage::SourceOptions;
 use crate::sync::{CachedSource, HostTargetOptions, Source, SyncOptions, SyncReport};
 

@@ -22,7 +22,8 @@ use crate::remote::wire::format::{
     CLAIMED_MOST, LIST_MOST, LONG_HASH_LEN, SHORT_HASH_LEAST, SHORT_HASH_LEN,
 };
 use crate::remote::wire::message::{Claims, Compare, Message};
-use crate::remote::wire::request::{Fault, Opened};
+use crate::remote::wire::outcome::Fault;
+use crate::remote::wire::request::Opened;
 use crate::sync::{Claim, REMOTE_BLOCK_BYTES, Search, Source, SourceBackend, Traffic};
 use crate::units::BlockSize;
 

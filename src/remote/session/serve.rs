@@ -21,7 +21,8 @@ use crate::remote::wire::connection::Line;
 use crate::remote::wire::connection_options::LineOptions;
 use crate::remote::wire::format::{BLOCK, FEATURE_DISK_AGENT, FEATURES};
 use crate::remote::wire::message::Message;
-use crate::remote::wire::request::{Fault, Job, RemoteOutcome, TargetJob};
+use crate::remote::wire::outcome::{Fault, RemoteOutcome};
+use crate::remote::wire::request::{Job, TargetJob};
 use crate::setters::setters;
 use crate::storage::{SourceOptions, TargetOptions};
 use crate::sync::{HostSource, HostTarget, HostTargetOptions, ManifestCache, Source, sync};
@@ -55,6 +56,14 @@ pub struct ServeOptions {
     pub read_holes: bool,
     /// How the line is watched.
     pub line: LineOptions,
+}
+
+impl ServeOptions {
+    /// The directories that are the agent's own, and that no job may name.
+    pub(crate) fn own_directories(&self) -> impl Iterator<Item = &Path> {
+        let named = [&self.state_dir, &self.log_dir, &self.manifest_cache];
+        named.into_iter().flatten().map(PathBuf::as_path)
+    }
 }
 
 setters! {
@@ -322,7 +331,7 @@ impl Agent<'_> {
                 (confined.path.clone(), Some(confined))
             }
         };
-        OwnDirectories::of(self.options)?.refuse(&path)?;
+        OwnDirectories::of(self.options.own_directories())?.refuse(&path)?;
         Ok((path, confined))
     }
 }

@@ -16,11 +16,13 @@ use crate::remote::compare::known::Known;
 use crate::remote::compare::source::SourcePeer;
 use crate::remote::compare::source_worker::SourceWorker;
 use crate::remote::compare::tree::children_of;
-use crate::remote::compare::view::{View, Windows, too_many};
+use crate::remote::compare::view::View;
+use crate::remote::compare::windows::{Windows, too_many};
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::format::{BLOCK, LONG_HASH_LEN, SHORT_HASH_LEAST, WINDOWS_MOST};
 use crate::remote::wire::message::{Claims, Compare, Message};
-use crate::remote::wire::request::{Opened, RemoteOutcome};
+use crate::remote::wire::outcome::RemoteOutcome;
+use crate::remote::wire::request::Opened;
 use crate::sync::{CachedSource, Claim};
 
 /// What is answered from. It is only read.

@@ -23,7 +23,8 @@ use crate::progress::{Work, check_threads};
 use crate::remote::session::serve::{ServeOptions, Served, serve_told};
 use crate::remote::wire::connection::Line;
 use crate::remote::wire::message::Message;
-use crate::remote::wire::request::{Fault, Job};
+use crate::remote::wire::outcome::Fault;
+use crate::remote::wire::request::Job;
 use crate::setters::setters;
 
 /// What a service does for whoever has a certificate that it takes.

@@ -1,6 +1,8 @@
 //! Numbers and byte strings in the payload of a message.
 
-use super::format::TEXT_MOST;
+use std::ops::Range;
+
+use super::format::{LIST_MOST, TEXT_MOST};
 use crate::error::{Error, Result};
 
 /// Writes the fields of a payload.
@@ -137,6 +139,68 @@ pub(in crate::remote) fn wrong(what: &'static str) -> Error {
 fn short() -> Error {
     wrong("a message that is too short")
 }
+
+/// Ascending ranges: how far each begins behind the end of the last, and its length.
+pub(in crate::remote) fn put_ranges(ranges: &[Range<u64>], out: &mut Put) {
+    out.number(ranges.len() as u64);
+    let mut at = 0;
+    for range in ranges {
+        out.number(range.start.saturating_sub(at));
+        out.number(range.end.saturating_sub(range.start));
+        at = range.end;
+    }
+}
+
+/// Ranges that are not empty, ascend, and end below 2^63.
+pub(in crate::remote) fn take_ranges(from: &mut Take<'_>) -> Result<Vec<Range<u64>>> {
+    let count = from.count(LIST_MOST)?;
+    let mut at = 0u64;
+    let mut ranges = Vec::new();
+    for _ in 0..count {
+        let (gap, len) = (from.number()?, from.number()?);
+        let start = at.checked_add(gap);
+        let end = start.and_then(|start| start.checked_add(len));
+        match (start, end) {
+            (Some(start), Some(end)) if len > 0 && end <= i64::MAX as u64 => {
+                ranges.push(start..end);
+                at = end;
+            }
+            _ => return Err(wrong("a range that makes no sense")),
+        }
+    }
+    Ok(ranges)
+}
+
+/// At most [`TEXTS_MOST`] texts.
+pub(super) fn put_texts(texts: &[String], out: &mut Put) {
+    let texts = texts.get(..TEXTS_MOST).unwrap_or(texts);
+    out.number(texts.len() as u64);
+    texts.iter().for_each(|text| out.text(text.as_bytes()));
+}
+
+pub(super) fn take_texts(from: &mut Take<'_>) -> Result<Vec<String>> {
+    let count = from.count(TEXTS_MOST)?;
+    (0..count).map(|_| from.string()).collect()
+}
+
+/// Every table has fewer than 256 rows, and every value that this crate makes is in its table.
+pub(super) fn index_of<T: PartialEq>(table: &[T], value: &T) -> u8 {
+    let index = table.iter().position(|known| known == value);
+    index
+        .and_then(|index| u8::try_from(index).ok())
+        .unwrap_or(0)
+}
+
+/// The value of a row of a table.
+///
+/// # Errors
+/// `Malformed`.
+pub(super) fn choice<T: Copy>(table: &[T], index: u8) -> Result<T> {
+    let known = table.get(usize::from(index)).copied();
+    known.ok_or_else(|| wrong("a choice that this version does not know"))
+}
+
+const TEXTS_MOST: usize = 32;
 
 #[cfg(test)]
 mod tests {

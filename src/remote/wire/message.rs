@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use super::codec::{Put, Take, wrong};
+use super::codec::{Put, Take, put_ranges, take_ranges, wrong};
 use super::comparison::{Blocks, Data, Pages, Parts, Segments};
 use super::format::{CLAIMED_MOST, LIST_MOST, MAGIC, kind};
 use super::frame::Frame;
-use super::request::{Fault, Job, Opened, RemoteOutcome};
+use super::nodes::{Nodes, NodesAre, Tree};
+use super::outcome::{Fault, RemoteOutcome};
+use super::request::{Job, Opened};
 use crate::error::Result;
-use crate::remote::compare::tree::{Nodes, NodesAre, Tree};
 use crate::sync::Claim;
 
 /// Everything that the two ends say to each other.
@@ -370,35 +371,4 @@ fn take_claims(from: &mut Take<'_>) -> Result<Claims> {
         groups.push((ranges, from.array()?));
     }
     Ok(Claims { disk_len, groups })
-}
-
-/// Ascending ranges: how far each begins behind the end of the last, and its length.
-pub(in crate::remote) fn put_ranges(ranges: &[Range<u64>], out: &mut Put) {
-    out.number(ranges.len() as u64);
-    let mut at = 0;
-    for range in ranges {
-        out.number(range.start.saturating_sub(at));
-        out.number(range.end.saturating_sub(range.start));
-        at = range.end;
-    }
-}
-
-/// Ranges that are not empty, ascend, and end below 2^63.
-pub(in crate::remote) fn take_ranges(from: &mut Take<'_>) -> Result<Vec<Range<u64>>> {
-    let count = from.count(LIST_MOST)?;
-    let mut at = 0u64;
-    let mut ranges = Vec::new();
-    for _ in 0..count {
-        let (gap, len) = (from.number()?, from.number()?);
-        let start = at.checked_add(gap);
-        let end = start.and_then(|start| start.checked_add(len));
-        match (start, end) {
-            (Some(start), Some(end)) if len > 0 && end <= i64::MAX as u64 => {
-                ranges.push(start..end);
-                at = end;
-            }
-            _ => return Err(wrong("a range that makes no sense")),
-        }
-    }
-    Ok(ranges)
 }

@@ -61,7 +61,7 @@ impl DiskService for DiskAgent {
 /// Makes all paths lie in the directory that this agent serves, and outside of what is its own.
 fn confine(request: &mut AgentRequest, options: &ServeOptions) -> Result<()> {
     let root = options.root.as_deref().map(Root::open).transpose()?;
-    let own = OwnDirectories::of(options)?;
+    let own = OwnDirectories::of(options.own_directories())?;
     let mut paths = Vec::new();
     for disk in &mut request.disks {
         paths.push(&mut disk.path);

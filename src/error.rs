@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::target_state::TargetState;
 use crate::text::{EscapedPath, Escaper};
 
 /// Result of every fallible operation of this crate.
@@ -77,6 +78,7 @@ struct Inner {
     field: Option<&'static str>,
     offset: Option<u64>,
     advice: Option<Cow<'static, str>>,
+    target_state: Option<TargetState>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -91,6 +93,7 @@ impl Error {
             field: None,
             offset: None,
             advice: None,
+            target_state: None,
             source: None,
         }))
     }
@@ -167,6 +170,13 @@ impl Error {
         self
     }
 
+    /// Tells what became of the target, unless that is told already.
+    #[must_use]
+    pub(crate) fn leaving(mut self, state: TargetState) -> Self {
+        self.0.target_state.get_or_insert(state);
+        self
+    }
+
     /// The same error of another kind.
     #[must_use]
     pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Self {
@@ -237,6 +247,11 @@ impl Error {
     /// The error of the operating system that caused this one.
     fn system_error(&self) -> Option<&io::Error> {
         self.0.source.as_deref()?.downcast_ref()
+    }
+
+    /// What became of the target, where the work had one that it might have changed.
+    pub fn target_state(&self) -> Option<TargetState> {
+        self.0.target_state
     }
 
     /// What to do about it.

@@ -27,6 +27,7 @@ pub mod replica;
 mod setters;
 pub mod storage;
 pub mod sync;
+mod target_state;
 pub mod text;
 pub mod units;
 
@@ -39,6 +40,7 @@ pub use limits::Limits;
 pub use location::{Location, NbdAddress, RemoteAddress};
 pub use manifest::Manifest;
 pub use progress::{CancelToken, MOST_THREADS, Phase, Progress, Silent, Work};
+pub use target_state::TargetState;
 pub use units::{BlockSize, Extent, ExtentKind};
 
 /// The examples of the README must compile.

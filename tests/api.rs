@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use diskdelta::storage::MemoryStorage;
-use diskdelta::sync::{Mode, Outcome, Recovered, Verified};
-use diskdelta::{Block, Delta, Disk, ErrorKind, Extent, Format, Manifest, SyncTarget, Work};
+use diskdelta::sync::{Mode, Outcome, Recovered, Safety, Verified};
+use diskdelta::{
+    Block, CancelToken, Delta, Disk, ErrorKind, Extent, Format, Manifest, Phase, Progress,
+    SyncTarget, TargetState, Work,
+};
 use tempfile::TempDir;
 
 const BLOCK: usize = 64 << 10;
@@ -183,6 +186,11 @@ fn a_disk_is_not_synced_onto_itself_under_any_name() {
     for name in ["new.raw", "link.raw", "second.raw"] {
         let error = new.sync_to(&at.path(name)).run(&at.work).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
+        assert_eq!(
+            error.target_state(),
+            Some(TargetState::Untouched),
+            "{error}"
+        );
     }
 }
 
@@ -201,4 +209,43 @@ fn a_storage_of_the_callers_own_is_source_and_target() {
             .is_identical()
     );
     assert!(!at.path("log").exists());
+}
+
+#[test]
+fn an_error_tells_what_became_of_the_target() {
+    let at = Fixture::new();
+    let new = at.disk("new.raw");
+    let onto = || new.sync_to(&at.path("old.raw"));
+    let states = [
+        (Safety::Atomic, Phase::Diff, TargetState::Untouched),
+        (Safety::InPlace, Phase::Verify, TargetState::RunAgain),
+    ];
+    for (safety, phase, expected) in states {
+        let cancel = CancelToken::new();
+        let work = at.work.clone().with_cancel(cancel.clone());
+        let work = work.with_progress(Arc::new(CancelAt(phase, cancel)));
+        let sync = onto().mode(Mode::Delta).safety(safety);
+        let error = sync.run(&work).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+        assert_eq!(error.target_state(), Some(expected), "{error}");
+    }
+    let error = onto().run(&at.work).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incomplete);
+    assert_eq!(error.target_state(), Some(TargetState::RunAgain));
+    onto().safety(Safety::InPlace).run(&at.work).unwrap();
+    assert_eq!(at.bytes("old.raw"), at.bytes("new.raw"));
+}
+
+/// Cancels, twice, where a phase begins.
+struct CancelAt(Phase, CancelToken);
+
+impl Progress for CancelAt {
+    fn begin(&self, phase: Phase, _total_bytes: Option<u64>) {
+        if phase == self.0 {
+            self.1.cancel();
+            self.1.cancel();
+        }
+    }
+
+    fn advance(&self, _bytes: u64) {}
 }

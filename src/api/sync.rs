@@ -16,6 +16,7 @@ use crate::sync::{
     self, BaseCheck, HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions,
     SyncReport, Target, Verify,
 };
+use crate::target_state::TargetState;
 
 /// Where a sync writes.
 #[derive(Clone)]
@@ -209,15 +210,10 @@ impl<'a> Sync<'a> {
     /// `NoSpace`, `Unreadable`, `SourceChanged`, `TargetChanged`, `VerifyFailed`, `Malformed`,
     /// `NotFound`, `Io`, `Cancelled`.
     pub fn run(mut self, work: &Work) -> Result<SyncReport> {
-        let write = |path: &PathBuf| FileRef::to_write(path);
-        self.options.undo = self.undo.as_ref().map(write).transpose()?;
-        self.options.target_manifest = self.manifest.as_ref().map(write).transpose()?;
-        self.open.target_manifest = self.manifest.clone();
-        self.open.open.sources = self.sources()?;
-        self.refuse_unused()?;
+        self.prepare().map_err(untouched)?;
         let (target, mut notes) = match &self.target {
             SyncTarget::Path(path) => {
-                let opened = HostTarget::open(path, &self.open)?;
+                let opened = HostTarget::open(path, &self.open).map_err(untouched)?;
                 (opened.target().clone(), opened.warnings().to_vec())
             }
             SyncTarget::Storage {
@@ -245,6 +241,16 @@ impl<'a> Sync<'a> {
         }?;
         report.notes.splice(0..0, notes);
         Ok(report)
+    }
+
+    /// Names the further files and what is read, and refuses what makes no sense.
+    fn prepare(&mut self) -> Result<()> {
+        let write = |path: &PathBuf| FileRef::to_write(path);
+        self.options.undo = self.undo.as_ref().map(write).transpose()?;
+        self.options.target_manifest = self.manifest.as_ref().map(write).transpose()?;
+        self.open.target_manifest = self.manifest.clone();
+        self.open.open.sources = self.sources()?;
+        self.refuse_unused()
     }
 
     /// The files that are read, none of which may be the target.
@@ -321,6 +327,10 @@ fn with_target<T>(target: SyncTarget, act: impl FnOnce(&Target) -> Result<T>) ->
             log,
         } => act(&Target::device(storage, format, FileRef::to_write(log)?)),
     }
+}
+
+fn untouched(error: Error) -> Error {
+    error.leaving(TargetState::Untouched)
 }
 
 impl SyncTarget {

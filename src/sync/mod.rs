@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::Work;
 use crate::storage::{Storage, partition_note, refuse_overlap};
+use crate::target_state::TargetState;
 use crate::units::check_change_map;
 use endpoint::source::Run;
 use marker::overlay::OverlayStorage;
@@ -84,16 +85,7 @@ fn sync_once(
     let started = Instant::now();
     let dense = (options.verify == Verify::All).then(|| target.with_read_holes());
     let target = dense.as_ref().unwrap_or(target);
-    refuse_change_map(options)?;
-    refuse_atomic_hold(options)?;
-    refuse_gaps_with_manifest(options)?;
-    for file_ref in [&options.undo, &options.target_manifest]
-        .into_iter()
-        .flatten()
-    {
-        file_ref.directory().refuse_nodes(file_ref.name())?;
-    }
-    commit::outputs::refuse_shared_names(source, target, options)?;
+    refuse(source, target, options).map_err(|error| error.leaving(TargetState::Untouched))?;
     // What the target holds beyond the source, to the end of its last sector, are zeros.
     let source = source.padded_to(target.rounded_len(source.disk_len())?);
     let run = Run {
@@ -102,11 +94,10 @@ fn sync_once(
         options,
         work,
     };
-    let map = options.change_map.as_deref().unwrap_or_default();
-    check_change_map(map, source.disk_len())?;
     let done = target.open_if_there().and_then(|storage| match storage {
         Some(storage) => {
-            refuse_own_source(&source, &*storage)?;
+            refuse_own_source(&source, &*storage)
+                .map_err(|error| error.leaving(TargetState::Untouched))?;
             onto_existing(&run, &storage)
         }
         None => onto_nothing(&run),
@@ -123,6 +114,27 @@ fn sync_once(
     }
     report.elapsed = started.elapsed();
     Ok(report)
+}
+
+/// Refuses what makes no sense, before the target is looked at.
+fn refuse(source: &Source, target: &Target, options: &SyncOptions) -> Result<()> {
+    refuse_change_map(options)?;
+    refuse_atomic_hold(options)?;
+    refuse_gaps_with_manifest(options)?;
+    for file_ref in [&options.undo, &options.target_manifest]
+        .into_iter()
+        .flatten()
+    {
+        file_ref.directory().refuse_nodes(file_ref.name())?;
+    }
+    commit::outputs::refuse_shared_names(source, target, options)?;
+    let padded_len = target
+        .rounded_len(source.disk_len())?
+        .max(source.disk_len());
+    check_change_map(
+        options.change_map.as_deref().unwrap_or_default(),
+        padded_len,
+    )
 }
 
 fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
@@ -320,14 +332,12 @@ fn drop_part_of_manifest(error: &Error, target: &Target, options: &SyncOptions) 
 
 /// Says what an error means for the target, where nobody nearer to it has.
 fn way_on(error: Error, target: &Target) -> Error {
+    let marker = marker_of(target);
+    let error = leaving(error, &marker);
     if error.advice().is_some() {
         return error;
     }
-    let marked = target.open_if_there().and_then(|storage| match storage {
-        Some(storage) => Marker::find(&*storage),
-        None => Ok(None),
-    });
-    match marked {
+    match marker {
         // It may be new by now.
         Ok(None) if error.is_forbidden() => error.advise(
             "the target is whole; run it again, with the redo log in a directory that may be written to \
@@ -343,6 +353,22 @@ fn way_on(error: Error, target: &Target) -> Error {
         Ok(Some(marker)) if marker.safety == Safety::InPlace => commit::in_place::needs_rerun(error),
         _ => commit::apply::needs_recovery(error),
     }
+}
+
+/// The error, with what became of the target, which carries `marker` now.
+fn leaving(error: Error, marker: &Result<Option<Marker>>) -> Error {
+    match marker {
+        Ok(None) => error.leaving(TargetState::Complete),
+        Ok(Some(marker)) => error.leaving(marker.leaves()),
+        Err(_) => error,
+    }
+}
+
+fn marker_of(target: &Target) -> Result<Option<Marker>> {
+    target.open_if_there().and_then(|storage| match storage {
+        Some(storage) => Marker::find(&*storage),
+        None => Ok(None),
+    })
 }
 
 fn reopened(run: &Run<'_>) -> Result<Arc<dyn Image>> {

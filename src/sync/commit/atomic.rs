@@ -24,6 +24,7 @@ use crate::sync::report::{Outcome, SyncReport, Verified};
 use crate::sync::scan::find;
 use crate::sync::scan::target_manifest::Keeper;
 use crate::sync::verify::verify_all;
+use crate::target_state::TargetState;
 use crate::units::Extent;
 
 /// Redo logs what differs, then applies it.
@@ -308,7 +309,7 @@ fn write_undo(redo_log: &Delta, old: &dyn Image, undo: &FileRef, work: &Work) ->
 
 fn no_room_for_undo(error: Error) -> Error {
     match error.kind() {
-        ErrorKind::NoSpace => error.advise(
+        ErrorKind::NoSpace => error.leaving(TargetState::Untouched).advise(
             "the target is untouched; make room for the undo file, or put it elsewhere \
              (--undo FILE)",
         ),
@@ -331,13 +332,14 @@ fn logged(error: Error) -> Error {
 }
 
 pub(in crate::sync) fn untouched(error: Error) -> Error {
+    let error = error.leaving(TargetState::Untouched);
     if error.advice().is_some() {
         return error;
     }
     if error.is_forbidden() {
         return error.advise(
-            "the target is untouched; name a directory for the redo log that may be written to, with \
-             --log-dir DIR",
+            "the target is untouched; name a directory for the redo log that may be written to, \
+             with --log-dir DIR",
         );
     }
     error.advise("the target is untouched")

@@ -19,6 +19,7 @@ use crate::sync::marker::in_data;
 use crate::sync::options::{Mode, Safety, Verify};
 use crate::sync::report::{Outcome, SyncReport, Verified};
 use crate::sync::verify::verify_all;
+use crate::target_state::TargetState;
 
 /// Where a full copy onto the file at `file_ref` grows.
 pub(in crate::sync) fn new_file(file_ref: &FileRef) -> FileRef {
@@ -134,6 +135,7 @@ fn check_copy(fresh: &FileRef, copied: &dyn Storage) -> Result<()> {
         "another file has taken its name meanwhile",
     )
     .at_path(fresh.path())
+    .leaving(TargetState::Untouched)
     .advise("the target is untouched; see what the other process does, then try again"))
 }
 
@@ -155,15 +157,16 @@ fn appeared(fresh: &FileRef, error: Error) -> Error {
 }
 
 fn untouched(error: Error, there: bool) -> Error {
+    let error = error.leaving(TargetState::Untouched);
     match (error.advice(), error.kind()) {
         (Some(_), _) => error,
         (None, ErrorKind::Io) if error.is_forbidden() && there => error.advise(
-            "the target is untouched; its directory may not be written to: write to the target itself \
-             and keep the redo_log elsewhere (--mode delta --log-dir DIR)",
+            "the target is untouched; its directory may not be written to: write to the target \
+             itself and keep the redo log elsewhere (--mode delta --log-dir DIR)",
         ),
         (None, ErrorKind::NoSpace) if there => error.advise(
             "the target is untouched, and the copy was removed; make room for a whole copy, or \
-             redo_log only what differs (--mode delta), or nothing (--safety in-place)",
+             log only what differs (--mode delta), or nothing (--safety in-place)",
         ),
         (None, ErrorKind::NoSpace) => {
             error.advise("the copy was removed; make room for it and run it again")

@@ -6,6 +6,7 @@ use crate::image::{CreateFormat, Format, Image};
 use crate::storage::{FileRef, Storage};
 use crate::sync::endpoint::source::Run;
 use crate::sync::endpoint::target::Target;
+use crate::target_state::TargetState;
 
 /// For a copy that takes the target's name; `old` is the target that is there now.
 ///
@@ -18,7 +19,7 @@ pub(in crate::sync) fn for_copy(run: &Run<'_>, old: Option<&dyn Image>) -> Resul
     };
     let there = old.is_some();
     writable(file_ref).map_err(|error| match there {
-        true => error.advise(
+        true => error.leaving(TargetState::Untouched).advise(
             "the target is untouched; write to what is there, with the redo log in another directory \
              (--mode delta --log-dir DIR)",
         ),
@@ -78,7 +79,9 @@ pub(in crate::sync) fn for_logs(run: &Run<'_>) -> Result<()> {
 /// `Io` for a directory that cannot be written.
 pub(in crate::sync) fn log_directory(redo_log: &FileRef) -> Result<()> {
     writable(redo_log).map_err(|error| {
-        error.advise("the target is untouched; put the redo log elsewhere (--log-dir DIR)")
+        error
+            .leaving(TargetState::Untouched)
+            .advise("the target is untouched; put the redo log elsewhere (--log-dir DIR)")
     })
 }
 
@@ -99,8 +102,10 @@ pub(in crate::sync) fn outputs(run: &Run<'_>) -> Result<()> {
 }
 
 fn output(file_ref: &FileRef) -> Result<()> {
-    writable(file_ref)
-        .map_err(|e| e.advise("the target is untouched; name a file in another directory"))
+    writable(file_ref).map_err(|e| {
+        e.leaving(TargetState::Untouched)
+            .advise("the target is untouched; name a file in another directory")
+    })
 }
 
 fn writable(file_ref: &FileRef) -> Result<()> {
@@ -109,7 +114,7 @@ fn writable(file_ref: &FileRef) -> Result<()> {
 
 /// Says what to do about a target that would be too long.
 pub(in crate::sync) fn too_long(error: Error) -> Error {
-    error.advise(
+    error.leaving(TargetState::Untouched).advise(
         "the target is untouched; store it on a file system, or run this with a limit, that \
          allows such a file",
     )

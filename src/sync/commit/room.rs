@@ -7,6 +7,7 @@ use super::precheck::too_long;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::sync::marker::format::regions;
+use crate::target_state::TargetState;
 
 /// What was taken of the room on a target: the space of the marker, and of all that follows as far
 /// as it is known. It stays taken once the marker is set, and is given back otherwise.
@@ -51,10 +52,12 @@ impl<'a> Room<'a> {
         self.keep_note(self.storage.reserve_len(len))
             .map_err(|error| match error.kind() {
                 // Only where zeros take space is any reserved for a length.
-                ErrorKind::NoSpace if !error.is_too_long() => error.advise(
-                    "the target is untouched; make room where the target is stored, or let new \
+                ErrorKind::NoSpace if !error.is_too_long() => {
+                    error.leaving(TargetState::Untouched).advise(
+                        "the target is untouched; make room where the target is stored, or let new \
                      zeros take no space (--allocation sparse)",
-                ),
+                    )
+                }
                 _ => error,
             })
     }
@@ -102,9 +105,9 @@ impl Drop for Room<'_> {
 fn no_room(error: Error) -> Error {
     match error.kind() {
         ErrorKind::NoSpace if error.is_too_long() => too_long(error),
-        ErrorKind::NoSpace => {
-            error.advise("the target is untouched; make room where the target is stored")
-        }
+        ErrorKind::NoSpace => error
+            .leaving(TargetState::Untouched)
+            .advise("the target is untouched; make room where the target is stored"),
         _ => error,
     }
 }

@@ -11,6 +11,7 @@ use crate::sync::endpoint::named::check_log;
 use crate::sync::job::Job;
 use crate::sync::marker::overlay::OverlayStorage;
 use crate::sync::recovery::redo::{FinalState, Redo};
+use crate::target_state::TargetState;
 
 /// A sidecar being written.
 pub(in crate::sync) struct Sidecar {
@@ -115,7 +116,7 @@ impl Sidecar {
 /// Says what to do where the sidecar of a target that is untouched has no room.
 pub(in crate::sync) fn no_room(error: Error) -> Error {
     match error.kind() {
-        ErrorKind::NoSpace => error.advise(
+        ErrorKind::NoSpace => error.leaving(TargetState::Untouched).advise(
             "the target is untouched; make room for its sidecar, or put that elsewhere \
              (--log-dir DIR)",
         ),

@@ -285,7 +285,7 @@ impl HostTarget {
                 if !identity.is_stable() {
                     warnings.push(format!(
                         "{}: the device has no lasting name; if it is renumbered before an \
-                         interrupted sync is finished, its redo_log is found through its marker only",
+                         interrupted sync is finished, its redo log is found through its marker only",
                         path.display()
                     ));
                 }

@@ -13,6 +13,7 @@ use crate::delta::JobId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::sync::options::Safety;
+use crate::target_state::TargetState;
 
 /// What a marked target tells of the job that marked it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +73,8 @@ impl Marker {
         let redo_log = self.redo_log.display();
         if self.held {
             let what = "this target is held: it is not to be used until it is released";
-            return Error::new(ErrorKind::Incomplete, what).advise(format!(
+            let error = Error::new(ErrorKind::Incomplete, what).leaving(self.leaves());
+            return error.advise(format!(
                 "leave it to whoever holds it; diskdelta recover TARGET says how it stands \
                  (its sidecar, as the marker says: {redo_log})"
             ));
@@ -80,7 +82,8 @@ impl Marker {
         let error = Error::new(
             ErrorKind::Incomplete,
             "an unfinished sync left this target incomplete",
-        );
+        )
+        .leaving(self.leaves());
         error.advise(match self.safety {
             Safety::Atomic => format!(
                 "finish it: diskdelta recover TARGET (its log, as the marker says: {redo_log})"
@@ -91,6 +94,15 @@ impl Marker {
                 )
             }
         })
+    }
+
+    /// What a target that carries this marker waits for.
+    pub(crate) fn leaves(&self) -> TargetState {
+        match self.safety {
+            _ if self.held => TargetState::Held,
+            Safety::Atomic => TargetState::Recover,
+            Safety::InPlace => TargetState::RunAgain,
+        }
     }
 
     /// The bytes that stand at `range` while the marker is set.

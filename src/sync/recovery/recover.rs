@@ -16,6 +16,7 @@ use crate::sync::marker::format::Marker;
 use crate::sync::marker::set_lift::repair_marker;
 use crate::sync::options::Verify;
 use crate::sync::scan::target_manifest;
+use crate::sync::{leaving, marker_of};
 
 /// What recovery found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
     state::find(target, &storage, Touch::Mend, work)
         .and_then(|state| finish(target, &storage, state, work))
         .and_then(|recovered| check_name(target, &*storage).map(|()| recovered))
-        .map_err(|error| error.at_path(target.path()))
+        .map_err(|error| leaving(error, &marker_of(target)).at_path(target.path()))
 }
 
 /// Gives an interrupted sync up: the target stays as it was, and what was logged is removed. A
@@ -150,7 +151,7 @@ pub(in crate::sync) fn finish(
         FoundState::Foreign(_) => Err(Error::new(
             ErrorKind::BaseMismatch,
             "the target was written to after the interrupted sync, or is another file, so its \
-             redo_log no longer fits",
+             redo log no longer fits",
         )
         .advise(
             "find the disk that carries its marker, perhaps under another name, and recover that; \

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::Image;
 use crate::manifest::{HashedRun, Manifest, RangeSet, TargetManifest, Visit};
+use crate::target_state::TargetState;
 
 /// One reading of source and target that trusts no manifest: blocks that manifests take for equal
 /// are compared, and must be.
@@ -156,5 +157,6 @@ fn manifest_is_wrong(offset: u64) -> Error {
     let what = "the target does not hold what its target manifest says";
     Error::new(ErrorKind::VerifyFailed, what)
         .at_offset(offset)
+        .leaving(TargetState::Untouched)
         .advise("the target is untouched; sync again without that manifest, which makes it anew")
 }

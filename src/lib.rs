@@ -20,7 +20,6 @@ mod location;
 pub mod manifest;
 pub mod progress;
 mod random;
-mod ration;
 pub mod remote;
 #[cfg(feature = "failback")]
 pub mod replica;
@@ -29,6 +28,7 @@ pub mod storage;
 pub mod sync;
 mod target_state;
 pub mod text;
+mod token_bucket;
 pub mod units;
 
 pub use api::{Base, Block, DeltaInfo, Disk, DiskOptions, Sync, SyncTarget, recover, undo};
@@ -39,7 +39,7 @@ pub use image::Format;
 pub use limits::Limits;
 pub use location::{Location, NbdAddress, RemoteAddress};
 pub use manifest::Manifest;
-pub use progress::{CancelToken, MOST_THREADS, Phase, Progress, Silent, Work};
+pub use progress::{CancelToken, MOST_THREADS, NoProgress, Phase, Progress, Work};
 pub use target_state::TargetState;
 pub use units::{BlockSize, Extent, ExtentKind};
 

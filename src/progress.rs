@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ration::Ration;
+use crate::token_bucket::TokenBucket;
 
 /// What long work is given: threads, a progress sink, a cancel token, a speed limit.
 ///
@@ -19,7 +19,7 @@ pub struct Work {
     pool: Arc<ThreadPool>,
     progress: Arc<dyn Progress>,
     cancel: CancelToken,
-    pace: Option<Arc<Pace>>,
+    rate_limiter: Option<Arc<RateLimiter>>,
 }
 
 impl Work {
@@ -57,9 +57,9 @@ impl Work {
     pub fn on_pool(pool: Arc<ThreadPool>) -> Self {
         Work {
             pool,
-            progress: Arc::new(Silent),
+            progress: Arc::new(NoProgress),
             cancel: CancelToken::new(),
-            pace: None,
+            rate_limiter: None,
         }
     }
 
@@ -81,7 +81,8 @@ impl Work {
     /// limit of its own.
     #[must_use]
     pub fn with_limit_rate(mut self, bytes_per_second: u64) -> Self {
-        self.pace = (bytes_per_second > 0).then(|| Arc::new(Pace::new(bytes_per_second)));
+        self.rate_limiter =
+            (bytes_per_second > 0).then(|| Arc::new(RateLimiter::new(bytes_per_second)));
         self
     }
 
@@ -91,7 +92,7 @@ impl Work {
     }
 
     /// The same work, of which every phase is told as `phase`.
-    pub(crate) fn told_as(&self, phase: Phase) -> Self {
+    pub(crate) fn with_phase(&self, phase: Phase) -> Self {
         let progress = Arc::new(ToldAs {
             phase,
             progress: self.progress.clone(),
@@ -115,8 +116,8 @@ impl Work {
     /// `Cancelled`.
     pub fn admit(&self, bytes: u64) -> Result<()> {
         self.cancel.check()?;
-        match &self.pace {
-            Some(pace) => pace.admit(bytes, &self.cancel),
+        match &self.rate_limiter {
+            Some(rate_limiter) => rate_limiter.admit(bytes, &self.cancel),
             None => Ok(()),
         }
     }
@@ -152,9 +153,9 @@ pub trait Progress: Send + Sync {
 
 /// A sink for callers who do not look.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Silent;
+pub struct NoProgress;
 
-impl Progress for Silent {
+impl Progress for NoProgress {
     fn begin(&self, _phase: Phase, _total_bytes: Option<u64>) {}
     fn advance(&self, _bytes: u64) {}
 }
@@ -233,21 +234,21 @@ impl CancelToken {
 
 /// A speed limit: each admission books its time on one shared line and waits for its end.
 #[derive(Debug)]
-struct Pace {
-    ration: Ration,
+struct RateLimiter {
+    bucket: TokenBucket,
     begun: Instant,
 }
 
-impl Pace {
+impl RateLimiter {
     fn new(bytes_per_second: u64) -> Self {
-        Pace {
-            ration: Ration::new(bytes_per_second),
+        RateLimiter {
+            bucket: TokenBucket::new(bytes_per_second),
             begun: Instant::now(),
         }
     }
 
     fn admit(&self, bytes: u64, cancel: &CancelToken) -> Result<()> {
-        let until = self.ration.book(bytes, self.begun.elapsed());
+        let until = self.bucket.book(bytes, self.begun.elapsed());
         loop {
             cancel.check()?;
             let left = until.saturating_sub(self.begun.elapsed());

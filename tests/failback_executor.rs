@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use diskdelta::failback::executor::{Asked, Bell, Executor, Mailbox, NoMailbox, Pace};
+use diskdelta::failback::executor::{Asked, Bell, Executor, Intervals, Mailbox, NoMailbox};
 use diskdelta::failback::machine::{Amount, Disposition, Mode, Phase, Reason, Request, Side, Spec};
 use diskdelta::failback::record::{JobRecord, Record};
 use diskdelta::journal::Reader;
@@ -217,7 +217,7 @@ fn an_older_executor_is_refused_once_another_has_taken_over() {
         &disk.directory(DIRECTORY),
         name(),
         world.resources(),
-        pace(),
+        intervals(),
     );
     let mut newer = newer.unwrap();
     newer.ask(Request::Start, "operator").unwrap();
@@ -248,7 +248,7 @@ fn a_journal_that_was_cut_or_changed_stops_the_executor_before_it_does_anything(
             &disk.directory(DIRECTORY),
             name(),
             world.resources(),
-            pace(),
+            intervals(),
         );
         let error = fate.map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed);
@@ -327,15 +327,15 @@ fn begin(world: &World, disk: &FaultDisk) -> Result<Executor> {
     };
     let there = directory.names()?.iter().any(|there| there == name());
     let resumed = match there {
-        true => Executor::resume(&directory, name(), world.resources(), pace()),
-        false => return Executor::create(&directory, name(), job, world.resources(), pace()),
+        true => Executor::resume(&directory, name(), world.resources(), intervals()),
+        false => return Executor::create(&directory, name(), job, world.resources(), intervals()),
     };
     match resumed {
         // Killed before the journal said what the job is: nothing was done.
         Err(error) if error.to_string().contains("remove it and begin anew") => {
             directory.remove(name())?;
             directory.sync()?;
-            Executor::create(&directory, name(), job, world.resources(), pace())
+            Executor::create(&directory, name(), job, world.resources(), intervals())
         }
         resumed => resumed,
     }
@@ -363,8 +363,8 @@ fn check_end(world: &World, phase: Phase) {
     }
 }
 
-fn pace() -> Pace {
-    Pace::default().with_retry(Duration::from_millis(1))
+fn intervals() -> Intervals {
+    Intervals::default().with_retry(Duration::from_millis(1))
 }
 
 fn name() -> &'static OsStr {

@@ -16,10 +16,10 @@ const LAYERS: &[(&str, &str)] = &[
     ("hash", "error"),
     ("random", "error"),
     ("setters", ""),
-    ("ration", ""),
+    ("token_bucket", ""),
     ("limits", "setters"),
     ("units", "error"),
-    ("progress", "error ration"),
+    ("progress", "error token_bucket"),
     ("storage", "error random progress"),
     (
         "image",
@@ -45,7 +45,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "remote",
-        "text error location hash random setters ration limits units progress storage image \
+        "text error location hash random setters token_bucket limits units progress storage image \
          manifest diff delta sync",
     ),
     (

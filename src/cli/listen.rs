@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::failback::plan::parse_duration;
 use crate::remote::tls::{Client, Identity, Service, ServiceEvent, ServiceOptions};
-use crate::remote::{Job, ServeOptions, Served};
+use crate::remote::{RemoteJob, ServeOptions, Served};
 use crate::text::{escape, escape_path};
 use crate::{Error, ErrorKind, Work};
 
@@ -164,7 +164,7 @@ fn who(client: &Client) -> String {
     format!("{name} at {address} (sha256 {print})")
 }
 
-fn what(job: &Job) -> String {
+fn what(job: &RemoteJob) -> String {
     let path = escape_path(Path::new(OsStr::from_bytes(&job.path)));
     let verb = if job.target.is_some() {
         "writes"

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::failback::disks::DiskAgent;
 use crate::remote::{LineOptions, ServeOptions, Served, serve_with};
-use crate::{Error, ErrorKind, Silent};
+use crate::{Error, ErrorKind, NoProgress};
 
 use super::args::{self, Holes};
 use super::context::Context;
@@ -72,7 +72,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
         .with_read_holes(args.holes.read_holes)
         .with_line(line);
     // The terminal, if there is one, is the other end's; and the line is what a speed limit is for.
-    let work = context.work.clone().with_progress(Arc::new(Silent));
+    let work = context.work.clone().with_progress(Arc::new(NoProgress));
     let work = work.with_limit_rate(0);
     if !args.stdio {
         return args.listen.run(options, context, &work);

@@ -89,7 +89,7 @@ impl Bookkeeping {
         &self.limits
     }
 
-    /// Hands every frame that is not guest data to `visit`, in the order of the file, hashed and
+    /// Passes every frame that is not guest data to `visit`, in the order of the file, hashed and
     /// found right.
     ///
     /// # Errors

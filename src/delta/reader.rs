@@ -201,7 +201,7 @@ impl Delta {
         ))
     }
 
-    /// Hands every frame to `visit`, hashed and found right, from the threads of `work`'s pool:
+    /// Passes every frame to `visit`, hashed and found right, from the threads of `work`'s pool:
     /// frames of one batch in any order.
     ///
     /// # Errors

@@ -218,7 +218,7 @@ impl Frames {
         places.into_table().map(Frames)
     }
 
-    /// Hands on those that touch `range`, ascending, until `visit` says `false`.
+    /// Passes on those that touch `range`, ascending, until `visit` says `false`.
     fn each_in(
         &self,
         range: &Range<u64>,

@@ -102,7 +102,7 @@ impl<'a> Scanner<'a> {
 }
 
 impl Batch {
-    /// Hands each frame to `visit` once its payload is found right; in any order.
+    /// Passes each frame to `visit` once its payload is found right; in any order.
     ///
     /// # Errors
     /// `Malformed`, `LimitExceeded`, and whatever `visit` returns.

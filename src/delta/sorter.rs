@@ -145,7 +145,7 @@ pub(super) enum Table<const N: usize> {
 }
 
 impl<const N: usize> Table<N> {
-    /// Hands on the rows from the first one on that `is_before` does not pass over, until `visit`
+    /// Passes on the rows from the first one on that `is_before` does not pass over, until `visit`
     /// has seen enough and says so by `false`.
     ///
     /// # Errors

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::collect::Collector;
-use super::feed::{Feed, Unit, unit_bytes};
 use super::options::CompareOptions;
+use super::work_queue::{Unit, WorkQueue, unit_bytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::progress::{Phase, Work};
 use crate::storage::AlignedBuf;
 use crate::units::{Extent, ExtentKind, PAGE_BYTES, is_zero};
 
-/// Finds what differs between two images, byte against byte, and hands each difference to `visit`
+/// Finds what differs between two images, byte against byte, and passes each difference to `visit`
 /// with the bytes in hand.
 ///
 /// The source's `[0, disk_len)` is compared; where the target is shorter it counts as zeros, and
@@ -72,7 +72,7 @@ pub fn compare(
         options,
         work,
         visit,
-        feed: Feed::new(source, target, windows, unit_bytes, work.cancel()),
+        queue: WorkQueue::new(source, target, windows, unit_bytes, work.cancel()),
         unit_bytes,
         stop: AtomicBool::new(false),
         failure: Mutex::new(None),
@@ -173,7 +173,7 @@ struct Job<'a> {
     options: &'a CompareOptions,
     work: &'a Work,
     visit: &'a (dyn Fn(Difference<'_>) -> Result<()> + Sync),
-    feed: Feed<'a>,
+    queue: WorkQueue<'a>,
     unit_bytes: u64,
     stop: AtomicBool,
     failure: Mutex<Option<Error>>,
@@ -186,9 +186,9 @@ struct Job<'a> {
 impl Job<'_> {
     /// Compares units until there are none or somebody fails.
     fn run(&self) {
-        let mut hands = Hands::new(self.unit_bytes);
+        let mut buffers = Buffers::new(self.unit_bytes);
         while !self.stop.load(Ordering::Relaxed) {
-            match self.step(&mut hands) {
+            match self.step(&mut buffers) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
@@ -199,11 +199,11 @@ impl Job<'_> {
             }
         }
         self.compared_bytes
-            .fetch_add(hands.compared_bytes, Ordering::Relaxed);
+            .fetch_add(buffers.compared_bytes, Ordering::Relaxed);
         self.changed_bytes
-            .fetch_add(hands.changed_bytes, Ordering::Relaxed);
+            .fetch_add(buffers.changed_bytes, Ordering::Relaxed);
         self.zeroed_bytes
-            .fetch_add(hands.zeroed_bytes, Ordering::Relaxed);
+            .fetch_add(buffers.zeroed_bytes, Ordering::Relaxed);
     }
 
     fn finish(self) -> Result<CompareReport> {
@@ -224,39 +224,39 @@ impl Job<'_> {
     }
 
     /// Compares one unit; false when there was none left.
-    fn step(&self, hands: &mut Hands) -> Result<bool> {
-        let deal = self.feed.deal()?;
-        if deal.passed_bytes > 0 {
-            self.work.progress().advance(deal.passed_bytes);
+    fn step(&self, buffers: &mut Buffers) -> Result<bool> {
+        let next = self.queue.next_unit()?;
+        if next.passed_bytes > 0 {
+            self.work.progress().advance(next.passed_bytes);
         }
-        let Some(unit) = deal.unit else {
+        let Some(unit) = next.unit else {
             return Ok(false);
         };
         let unit_bytes = unit.range.end - unit.range.start;
         self.work.admit(unit_bytes)?;
-        self.read(&unit, hands)?;
-        self.tell(&unit, hands)?;
-        hands.compared_bytes += unit_bytes;
+        self.read(&unit, buffers)?;
+        self.tell(&unit, buffers)?;
+        buffers.compared_bytes += unit_bytes;
         self.work.progress().advance(unit_bytes);
         Ok(true)
     }
 
     /// Fills the buffers of the sides that hold data.
-    fn read(&self, unit: &Unit, hands: &mut Hands) -> Result<()> {
+    fn read(&self, unit: &Unit, buffers: &mut Buffers) -> Result<()> {
         let len = buffer_len(&unit.range);
-        hands.unreadable.clear();
+        buffers.unreadable.clear();
         if unit.source == ExtentKind::Data {
-            let buf = &mut hands.source[..len];
+            let buf = &mut buffers.source[..len];
             match self.source.read_exact_at(buf, unit.range.start) {
                 Ok(()) => {}
                 Err(error) if error.kind() != ErrorKind::Io => return Err(error),
-                Err(_) if self.options.skip_unreadable => self.read_pages(unit, hands)?,
+                Err(_) if self.options.skip_unreadable => self.read_pages(unit, buffers)?,
                 Err(error) => return Err(unreadable(error, unit.range.start)),
             }
         }
         if unit.target == ExtentKind::Data {
             let there = unit.range.start..unit.range.end.min(self.target_len);
-            let (read, beyond) = hands.target[..len].split_at_mut(buffer_len(&there));
+            let (read, beyond) = buffers.target[..len].split_at_mut(buffer_len(&there));
             self.target.read_exact_at(read, there.start)?;
             beyond.fill(0);
         }
@@ -264,16 +264,16 @@ impl Job<'_> {
     }
 
     /// Reads the source page by page and notes the pages that fail.
-    fn read_pages(&self, unit: &Unit, hands: &mut Hands) -> Result<()> {
+    fn read_pages(&self, unit: &Unit, buffers: &mut Buffers) -> Result<()> {
         let mut offset = unit.range.start;
-        for page in hands.source[..buffer_len(&unit.range)].chunks_mut(PAGE) {
+        for page in buffers.source[..buffer_len(&unit.range)].chunks_mut(PAGE) {
             let end = offset + page.len() as u64;
             self.work.cancel().check()?;
             match self.source.read_exact_at(page, offset) {
-                Ok(()) => hands.unreadable.push(false),
+                Ok(()) => buffers.unreadable.push(false),
                 Err(error) if error.kind() != ErrorKind::Io => return Err(error),
                 Err(_) => {
-                    hands.unreadable.push(true);
+                    buffers.unreadable.push(true);
                     self.unreadable.add(Extent::data(offset..end));
                 }
             }
@@ -282,8 +282,8 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Finds the runs of pages that differ alike and hands them out.
-    fn tell(&self, unit: &Unit, hands: &mut Hands) -> Result<()> {
+    /// Finds the runs of pages that differ alike and emits them.
+    fn tell(&self, unit: &Unit, buffers: &mut Buffers) -> Result<()> {
         let len = buffer_len(&unit.range);
         let max = usize::try_from(self.options.max_difference_bytes).unwrap_or(usize::MAX);
         let max = (max - max % PAGE).max(PAGE);
@@ -291,21 +291,21 @@ impl Job<'_> {
         let mut run_verdict = Verdict::Same;
         for start in (0..len).step_by(PAGE) {
             let page = start..(start + PAGE).min(len);
-            let verdict = hands.judge(unit, page.clone());
+            let verdict = buffers.judge(unit, page.clone());
             if verdict != run_verdict || run.len() + page.len() > max {
-                self.tell_run(unit, hands, run, run_verdict)?;
+                self.tell_run(unit, buffers, run, run_verdict)?;
                 run = start..start;
                 run_verdict = verdict;
             }
             run.end = page.end;
         }
-        self.tell_run(unit, hands, run, run_verdict)
+        self.tell_run(unit, buffers, run, run_verdict)
     }
 
     fn tell_run(
         &self,
         unit: &Unit,
-        hands: &mut Hands,
+        buffers: &mut Buffers,
         run: Range<usize>,
         verdict: Verdict,
     ) -> Result<()> {
@@ -313,26 +313,26 @@ impl Job<'_> {
         if verdict == Verdict::Same || len == 0 {
             return Ok(());
         }
-        hands.changed_bytes += len;
+        buffers.changed_bytes += len;
         if verdict == Verdict::Zeros {
-            hands.zeroed_bytes += len;
+            buffers.zeroed_bytes += len;
         }
         (self.visit)(Difference {
             offset: unit.range.start + run.start as u64,
             new: match verdict {
                 Verdict::Zeros => Content::Zeros(len),
-                _ => Content::Bytes(&hands.source[run.clone()]),
+                _ => Content::Bytes(&buffers.source[run.clone()]),
             },
             old: match unit.target {
                 ExtentKind::Zero => Content::Zeros(len),
-                ExtentKind::Data => Content::Bytes(&hands.target[run]),
+                ExtentKind::Data => Content::Bytes(&buffers.target[run]),
             },
         })
     }
 }
 
 /// What one thread works with.
-struct Hands {
+struct Buffers {
     source: AlignedBuf,
     target: AlignedBuf,
     /// For each page of the unit at hand whether the source failed to read it; empty when none
@@ -343,11 +343,11 @@ struct Hands {
     zeroed_bytes: u64,
 }
 
-impl Hands {
+impl Buffers {
     fn new(unit_bytes: u64) -> Self {
         // At most 512 KiB.
         let len = unit_bytes as usize;
-        Hands {
+        Buffers {
             source: AlignedBuf::new(len),
             target: AlignedBuf::new(len),
             unreadable: Vec::new(),

@@ -4,11 +4,11 @@ mod against;
 mod collect;
 mod compare;
 mod extents;
-mod feed;
 mod known;
 mod manifests;
 mod options;
 mod with_manifest;
+mod work_queue;
 
 pub(crate) use against::against;
 pub use against::{ManifestDifference, against_manifest};

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::feed::pages_up;
+use super::work_queue::pages_up;
 use crate::error::Result;
 use crate::units::{PAGE_BYTES, check_change_map};
 
@@ -17,7 +17,7 @@ pub struct CompareOptions {
     /// Whether pages of the source that cannot be read are listed and left alone instead of
     /// ending the work.
     pub skip_unreadable: bool,
-    /// Longest difference handed out at once, in bytes; rounded down to whole pages, at least
+    /// Longest difference emitted at once, in bytes; rounded down to whole pages, at least
     /// one. 1 MiB by default; never more than 512 KiB are found at once anyway.
     pub max_difference_bytes: u64,
 }

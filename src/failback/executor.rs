@@ -20,7 +20,7 @@ use crate::storage::Directory;
 /// When an executor does something by itself.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
-pub struct Pace {
+pub struct Intervals {
     /// After a failure that may pass; doubled each time, up to a hundredfold.
     pub retry: Duration,
     /// Between passes of a job that waits, or is protected; `None`: never.
@@ -72,7 +72,7 @@ pub struct Executor {
     journal: Writer,
     job: JobRecord,
     resources: Resources,
-    pace: Pace,
+    intervals: Intervals,
     since: Instant,
     retries: u32,
     /// Where the journal is, if it is kept short on the way.
@@ -89,12 +89,12 @@ impl Executor {
         name: &OsStr,
         job: JobRecord,
         resources: Resources,
-        pace: Pace,
+        intervals: Intervals,
     ) -> Result<Self> {
         let mut journal = Writer::create(directory, name, random()?)?;
         journal.append(&Record::Job(job.clone()).encode()?)?;
         let machine = Self::begin(&job);
-        Self::take_over(machine, journal, job, resources, pace)
+        Self::take_over(machine, journal, job, resources, intervals)
     }
 
     /// Takes a job over from the process that ran it before, and goes on from its journal.
@@ -105,7 +105,7 @@ impl Executor {
         directory: &dyn Directory,
         name: &OsStr,
         resources: Resources,
-        pace: Pace,
+        intervals: Intervals,
     ) -> Result<Self> {
         let (mut journal, entries) = Writer::open(directory, name)?;
         if is_long(&journal) {
@@ -134,7 +134,7 @@ impl Executor {
             Some(state) => Machine::resume(job.spec.clone(), state),
             None => Self::begin(&job),
         };
-        Self::take_over(machine, journal, job, resources, pace)
+        Self::take_over(machine, journal, job, resources, intervals)
     }
 
     /// The machine of a job of which nothing was done yet.
@@ -149,7 +149,7 @@ impl Executor {
         journal: Writer,
         job: JobRecord,
         resources: Resources,
-        pace: Pace,
+        intervals: Intervals,
     ) -> Result<Self> {
         let epoch = machine.state().last.epoch + 1;
         let mut executor = Executor {
@@ -157,7 +157,7 @@ impl Executor {
             journal,
             job,
             resources,
-            pace,
+            intervals,
             since: Instant::now(),
             retries: 0,
             home: None,
@@ -269,18 +269,18 @@ impl Executor {
     fn comes(&self) -> Option<(Duration, Event)> {
         let state = self.machine.state();
         let longer = 2u32.saturating_pow(self.retries).min(100);
-        let retry = self.pace.retry.saturating_mul(longer);
+        let retry = self.intervals.retry.saturating_mul(longer);
         if state.problem.is_some_and(Problem::is_transient) {
             return Some((retry, Event::RetryDue));
         }
         match state.phase {
             Phase::ReadyToCutover | Phase::Protected => {
-                self.pace.passes.map(|passes| (passes, Event::PassDue))
+                self.intervals.passes.map(|passes| (passes, Event::PassDue))
             }
             Phase::CommitPending if !state.asked.commit => {
                 let spec = self.machine.spec();
                 let policy = spec.commit != CommitPolicy::Manual && !spec.grouped;
-                policy.then_some((self.pace.commit, Event::CommitDue))
+                policy.then_some((self.intervals.commit, Event::CommitDue))
             }
             _ => None,
         }
@@ -424,10 +424,10 @@ fn is_long(journal: &Writer) -> bool {
     journal.count() >= LONG_STEPS || journal.len_bytes() >= LONG_BYTES
 }
 
-impl Default for Pace {
+impl Default for Intervals {
     /// Tries again after 5 seconds, makes no passes by itself, waits a day for a commit.
     fn default() -> Self {
-        Pace {
+        Intervals {
             retry: Duration::from_secs(5),
             passes: None,
             commit: Duration::from_secs(86400),
@@ -435,22 +435,22 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
-    /// Replaces [`Pace::retry`].
+impl Intervals {
+    /// Replaces [`Intervals::retry`].
     #[must_use]
     pub fn with_retry(mut self, retry: Duration) -> Self {
         self.retry = retry;
         self
     }
 
-    /// Replaces [`Pace::passes`].
+    /// Replaces [`Intervals::passes`].
     #[must_use]
     pub fn with_passes(mut self, passes: Option<Duration>) -> Self {
         self.passes = passes;
         self
     }
 
-    /// Replaces [`Pace::commit`].
+    /// Replaces [`Intervals::commit`].
     #[must_use]
     pub fn with_commit(mut self, commit: Duration) -> Self {
         self.commit = commit;

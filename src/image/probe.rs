@@ -78,12 +78,12 @@ pub fn refuse_container_name(path: &Path, raw_use: RawUse) -> Result<()> {
 #[derive(Debug, Clone, Copy)]
 struct What {
     name: &'static str,
-    way: Way,
+    suggestion: Suggestion,
 }
 
 /// What to do with a container.
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum Suggestion {
     /// It is an image of this format.
     Name(Format),
     /// Another program makes a raw disk of it.
@@ -117,8 +117,8 @@ impl What {
 
     fn advice(self, raw_use: RawUse) -> String {
         if raw_use == RawUse::Write {
-            let format = match self.way {
-                Way::Name(format) if format.is_writable() => {
+            let format = match self.suggestion {
+                Suggestion::Name(format) if format.is_writable() => {
                     format!("give its format (--target-format {format}), ")
                 }
                 _ => String::new(),
@@ -128,19 +128,23 @@ impl What {
                  written over it"
             );
         }
-        let way = match self.way {
-            Way::Name(format) if Format::ALL.contains(&format) => {
+        let suggestion = match self.suggestion {
+            Suggestion::Name(format) if Format::ALL.contains(&format) => {
                 format!("name its format (--source-format {format})")
             }
-            Way::Name(_) => "convert it with qemu-img (this build does not read it; one with the \
+            Suggestion::Name(_) => {
+                "convert it with qemu-img (this build does not read it; one with the \
                              feature `imago` does)"
-                .to_owned(),
-            Way::Convert => "convert it to a raw disk first, with qemu-img for example".to_owned(),
-            Way::Unlock => "open it and name the disk that is inside".to_owned(),
-            Way::Unpack => "unpack it first".to_owned(),
-            Way::Ours => "name a disk".to_owned(),
+                    .to_owned()
+            }
+            Suggestion::Convert => {
+                "convert it to a raw disk first, with qemu-img for example".to_owned()
+            }
+            Suggestion::Unlock => "open it and name the disk that is inside".to_owned(),
+            Suggestion::Unpack => "unpack it first".to_owned(),
+            Suggestion::Ours => "name a disk".to_owned(),
         };
-        format!("{way}, or give --source-format raw if these bytes are the disk")
+        format!("{suggestion}, or give --source-format raw if these bytes are the disk")
     }
 }
 
@@ -206,28 +210,28 @@ const fn signature(what: What, at: usize, bytes: &'static [u8]) -> Signature {
 }
 
 const fn image(name: &'static str, format: Format) -> What {
-    let way = Way::Name(format);
-    What { name, way }
+    let suggestion = Suggestion::Name(format);
+    What { name, suggestion }
 }
 
 const fn convert(name: &'static str) -> What {
-    let way = Way::Convert;
-    What { name, way }
+    let suggestion = Suggestion::Convert;
+    What { name, suggestion }
 }
 
 const fn unpack(name: &'static str) -> What {
-    let way = Way::Unpack;
-    What { name, way }
+    let suggestion = Suggestion::Unpack;
+    What { name, suggestion }
 }
 
 const fn ours(name: &'static str) -> What {
-    let way = Way::Ours;
-    What { name, way }
+    let suggestion = Suggestion::Ours;
+    What { name, suggestion }
 }
 
 const fn unlock(name: &'static str) -> What {
-    let way = Way::Unlock;
-    What { name, way }
+    let suggestion = Suggestion::Unlock;
+    What { name, suggestion }
 }
 
 const VHD: What = image("VHD container", Format::Vhd);
@@ -332,13 +336,16 @@ mod tests {
 
     #[test]
     fn every_known_signature_is_refused_and_the_way_on_is_named() {
-        for (raw_use, way) in USES {
+        for (raw_use, suggestion) in USES {
             for it in HEAD {
                 for len in [it.at + it.bytes.len(), 100_000] {
                     let mut bytes = vec![0; len];
                     bytes[it.at..it.at + it.bytes.len()].copy_from_slice(it.bytes);
                     let text = refusal(bytes.clone(), false, raw_use).unwrap();
-                    assert!(text.contains(it.what.name) && text.contains(way), "{text}");
+                    assert!(
+                        text.contains(it.what.name) && text.contains(suggestion),
+                        "{text}"
+                    );
                     bytes[it.at] ^= 1;
                     assert_eq!(refusal(bytes, true, raw_use), None);
                 }
@@ -348,7 +355,10 @@ mod tests {
                     let mut bytes = vec![0; len];
                     bytes[len - it.at..][..it.bytes.len()].copy_from_slice(it.bytes);
                     let text = refusal(bytes.clone(), true, raw_use).unwrap();
-                    assert!(text.contains(it.what.name) && text.contains(way), "{text}");
+                    assert!(
+                        text.contains(it.what.name) && text.contains(suggestion),
+                        "{text}"
+                    );
                     let head_says_so = len == it.at && it.bytes == b"conectix";
                     assert_eq!(refusal(bytes, false, raw_use).is_some(), head_says_so);
                 }
@@ -383,12 +393,15 @@ mod tests {
             let refused = refuse_container_name(Path::new(name), raw_use);
             refused.err().map(|error| error.to_string())
         };
-        for (raw_use, way) in USES {
+        for (raw_use, suggestion) in USES {
             for (names, what) in NAMES {
                 for name in *names {
                     for name in [format!("/a/d.{name}"), format!("d.{}", name.to_uppercase())] {
                         let text = text(&name, raw_use).unwrap();
-                        assert!(text.contains(what.name) && text.contains(way), "{text}");
+                        assert!(
+                            text.contains(what.name) && text.contains(suggestion),
+                            "{text}"
+                        );
                     }
                 }
             }

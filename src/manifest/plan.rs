@@ -28,7 +28,7 @@ pub(super) enum Part {
     },
 }
 
-/// Hands out an image's units in the order of the disk.
+/// Emits an image's units in the order of the disk.
 pub(super) struct Plan<'a> {
     image: &'a dyn Image,
     disk_len: u64,
@@ -57,7 +57,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The next unit; `None` when all blocks have been handed out. `check` is asked now and then
+    /// The next unit; `None` when all blocks have been emitted. `check` is asked now and then
     /// whether to go on.
     pub fn next(&mut self, check: impl Fn() -> Result<()>) -> Result<Option<Unit>> {
         let mut parts = Vec::new();

@@ -53,7 +53,7 @@ impl<'a> ManifestUpdater<'a> {
             .then_some(shared..shape.disk_len)
     }
 
-    /// Copies what is left of the old manifest and hands the writer back.
+    /// Copies what is left of the old manifest and passes the writer back.
     ///
     /// # Errors
     /// `Malformed` where the old manifest is damaged; `Io`, `NoSpace`.

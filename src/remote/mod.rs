@@ -18,13 +18,13 @@ pub use compare::root::RootPeer;
 pub use compare::source::SourcePeer;
 pub use compare::source_worker::{SourceCompletion, SourceTask, SourceWorker, Wanted};
 pub use compare::target::{TakeBlocks, TargetPeer};
-pub use compare::target_worker::{Handed, TargetCompletion, TargetTask, TargetWorker, Visit};
+pub use compare::target_worker::{Emitted, TargetCompletion, TargetTask, TargetWorker, Visit};
 pub use compare::tree::{TreePeer, children_of};
 pub use compare::view::View;
 pub use compare::windows::{BlockHashes, Windows};
 #[cfg(feature = "failback")]
 pub(crate) use own_directories::{OwnDirectories, lies_within};
-pub use sandbox::{Confined, Root};
+pub use sandbox::{Sandbox, SandboxPath};
 pub use session::client::{Client, RemoteTarget};
 pub use session::remote_source::RemoteSource;
 pub use session::run::{Session, Side};
@@ -41,8 +41,8 @@ pub use wire::comparison::{
 pub use wire::connection::{Line, LineWatch};
 pub use wire::connection_options::LineOptions;
 pub use wire::format;
-pub use wire::frame::{Frame, FrameDecoder, FrameEncoder};
+pub use wire::frame::{FrameDecoder, FrameEncoder, WireFrame};
 pub use wire::message::{Claims, Compare, Hello, Message};
 pub use wire::nodes::{NodeHash, Nodes, NodesAre, Tree};
 pub use wire::outcome::{Fault, RemoteOutcome};
-pub use wire::request::{Job, Opened, TargetJob};
+pub use wire::request::{Opened, RemoteJob, TargetJob};

@@ -16,14 +16,14 @@ use crate::storage::{FileId, HostFile};
 
 /// A directory that nothing asked for by a peer may lie outside of.
 #[derive(Debug)]
-pub struct Root {
+pub struct Sandbox {
     directory: OwnedFd,
     path: PathBuf,
 }
 
 /// Where a confined path leads to.
 #[derive(Debug, Clone)]
-pub struct Confined {
+pub struct SandboxPath {
     /// The same place by a path without symbolic links.
     pub path: PathBuf,
     /// What lies there; `None` where nothing does.
@@ -32,18 +32,18 @@ pub struct Confined {
     _held: Option<Arc<OwnedFd>>,
 }
 
-impl Root {
+impl Sandbox {
     /// The directory at `path`.
     ///
     /// # Errors
     /// `NotFound`, `Io`.
-    pub fn open(path: impl AsRef<Path>) -> Result<Root> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Sandbox> {
         let path = path.as_ref();
         let failed =
             |cause: std::io::Error| Error::io("open the root of this agent", cause).at_path(path);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = open(path, flags, Mode::empty()).map_err(|e| failed(e.into()))?;
-        Ok(Root {
+        Ok(Sandbox {
             directory,
             path: fs::canonicalize(path).map_err(failed)?,
         })
@@ -55,7 +55,7 @@ impl Root {
     /// # Errors
     /// `InvalidInput` for a path that leads outside, also through a symbolic link, or to no name;
     /// `NotFound` for a missing directory; `Io`.
-    pub fn resolve(&self, asked: &[u8]) -> Result<Confined> {
+    pub fn resolve(&self, asked: &[u8]) -> Result<SandboxPath> {
         let asked = Path::new(OsStr::from_bytes(asked));
         let inner = self.inner(asked);
         let Some(Component::Normal(name)) = inner.components().next_back() else {
@@ -64,7 +64,7 @@ impl Root {
         match self.look_up(inner, OFlags::empty()) {
             Ok(there) => {
                 let facts = fstat(&there).map_err(|e| failed(e, asked))?;
-                Ok(Confined {
+                Ok(SandboxPath {
                     path: real_path(&there, asked)?,
                     id: Some(FileId {
                         device: facts.st_dev,
@@ -74,7 +74,7 @@ impl Root {
                 })
             }
             // A link that leads nowhere yet could lead outside once something is created.
-            Err(Errno::NOENT) => Ok(Confined {
+            Err(Errno::NOENT) => Ok(SandboxPath {
                 path: self.beside(inner, name, asked)?,
                 id: None,
                 _held: None,
@@ -84,11 +84,11 @@ impl Root {
     }
 
     /// Where `asked` leads to, which may be a file that is renamed or missing now and then: as
-    /// [`resolve`](Root::resolve), but symbolic links are followed in its directories only.
+    /// [`resolve`](Sandbox::resolve), but symbolic links are followed in its directories only.
     ///
     /// # Errors
-    /// As [`resolve`](Root::resolve); `InvalidInput` for a symbolic link.
-    pub fn seat(&self, asked: &Path) -> Result<PathBuf> {
+    /// As [`resolve`](Sandbox::resolve); `InvalidInput` for a symbolic link.
+    pub fn resolve_new(&self, asked: &Path) -> Result<PathBuf> {
         let inner = self.inner(asked);
         let Some(Component::Normal(name)) = inner.components().next_back() else {
             return Err(outside(asked));
@@ -99,16 +99,16 @@ impl Root {
     /// Refuses files that do not lie inside: parents of an image, say.
     ///
     /// # Errors
-    /// As [`resolve`](Root::resolve).
+    /// As [`resolve`](Sandbox::resolve).
     pub fn check(&self, files: &[HostFile]) -> Result<()> {
         for file in files {
             let real = fs::canonicalize(file.path())
                 .map_err(|cause| Error::io("look at", cause).at_path(file.path()))?;
-            let confined = match real.strip_prefix(&self.path) {
+            let resolved = match real.strip_prefix(&self.path) {
                 Ok(inner) => self.resolve(inner.as_os_str().as_bytes())?,
                 Err(_) => return Err(outside(file.path())),
             };
-            if confined.id != Some(file.id()) {
+            if resolved.id != Some(file.id()) {
                 return Err(outside(file.path()));
             }
         }
@@ -141,7 +141,7 @@ impl Root {
     }
 }
 
-impl Confined {
+impl SandboxPath {
     /// Whether what lies there is still what was found.
     ///
     /// # Errors
@@ -206,7 +206,7 @@ mod tests {
         symlink(all.path().join("not-yet"), served.join("later")).unwrap();
         symlink("in/disk", served.join("near")).unwrap();
         symlink("loop", served.join("loop")).unwrap();
-        let root = Root::open(&served).unwrap();
+        let root = Sandbox::open(&served).unwrap();
         let real = fs::canonicalize(&served).unwrap();
         for inside in ["in/disk", "/in/disk", "near", "in/../near"] {
             let found = root.resolve(inside.as_bytes()).unwrap();

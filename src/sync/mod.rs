@@ -21,7 +21,7 @@ use crate::progress::Work;
 use crate::storage::{Storage, partition_note, refuse_overlap};
 use crate::target_state::TargetState;
 use crate::units::check_change_map;
-use endpoint::source::Run;
+use endpoint::source::SyncContext;
 use marker::overlay::OverlayStorage;
 use recovery::state::{FoundState, Touch};
 
@@ -88,7 +88,7 @@ fn sync_once(
     refuse(source, target, options).map_err(|error| error.leaving(TargetState::Untouched))?;
     // What the target holds beyond the source, to the end of its last sector, are zeros.
     let source = source.padded_to(target.rounded_len(source.disk_len())?);
-    let run = Run {
+    let context = SyncContext {
         source: &source,
         target,
         options,
@@ -98,19 +98,19 @@ fn sync_once(
         Some(storage) => {
             refuse_own_source(&source, &*storage)
                 .map_err(|error| error.leaving(TargetState::Untouched))?;
-            onto_existing(&run, &storage)
+            onto_existing(&context, &storage)
         }
-        None => onto_nothing(&run),
+        None => onto_nothing(&context),
     });
     let mut report = done.map_err(|error| {
         drop_part_of_manifest(&error, target, options);
-        way_on(error, target).at_path(target.path())
+        with_advice(error, target).at_path(target.path())
     })?;
     report.trusts_manifest |= source.backend.trusts_manifests();
     report.conclude(options);
     if !options.dry_run {
         commit::leftovers::remove(target, work)
-            .map_err(|error| way_on(error, target).at_path(target.path()))?;
+            .map_err(|error| with_advice(error, target).at_path(target.path()))?;
     }
     report.elapsed = started.elapsed();
     Ok(report)
@@ -137,36 +137,36 @@ fn refuse(source: &Source, target: &Target, options: &SyncOptions) -> Result<()>
     )
 }
 
-fn onto_nothing(run: &Run<'_>) -> Result<SyncReport> {
-    if run.options.hold {
+fn onto_nothing(context: &SyncContext<'_>) -> Result<SyncReport> {
+    if context.options.hold {
         let what = "there is no target yet that could be held";
         return Err(Error::new(ErrorKind::InvalidInput, what));
     }
-    let source = run.source.info();
-    let create = run
+    let source = context.source.info();
+    let create = context
         .target
-        .create_options(&source, None, run.source.disk_len());
+        .create_options(&source, None, context.source.disk_len());
     let note = scan::sectors::compare(&source, create.sector_bytes())?;
-    marker::in_data::refuse_source(run, None)?;
-    commit::precheck::for_copy(run, None)?;
-    if run.options.dry_run {
-        let mut report = scan::dry_run::would_create(run)?;
+    marker::in_data::refuse_source(context, None)?;
+    commit::precheck::for_copy(context, None)?;
+    if context.options.dry_run {
+        let mut report = scan::dry_run::would_create(context)?;
         report.notes.extend(note);
         return Ok(report);
     }
-    let kept = match recovery::state::complete_log(run.target, run.work)? {
-        Some(job) => Some(recovery::kept_log::keep(run.target.redo_log(), job)?),
+    let kept = match recovery::state::complete_log(context.target, context.work)? {
+        Some(job) => Some(recovery::kept_log::keep(context.target.redo_log(), job)?),
         None => None,
     };
-    let mut report = commit::full_copy::sync_full(run, None)?;
+    let mut report = commit::full_copy::sync_full(context, None)?;
     report.notes.extend(kept);
     report.notes.extend(note);
     Ok(report)
 }
 
-fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport> {
-    let target = run.target;
-    let options = run.options;
+fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport> {
+    let target = context.target;
+    let options = context.options;
     let in_place = options.safety == Safety::InPlace;
     let touch = match options.dry_run {
         true => Touch::Nothing,
@@ -174,11 +174,11 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     };
     let mut kept = None;
     let mut torn = None;
-    let held = match recovery::state::find(target, storage, touch, run.work)? {
+    let held = match recovery::state::find(target, storage, touch, context.work)? {
         FoundState::Rerun(marker)
             if in_place && marker.held == options.hold && !options.dry_run =>
         {
-            let report = commit::in_place::sync_marked(run, storage, Mode::Delta)?;
+            let report = commit::in_place::sync_marked(context, storage, Mode::Delta)?;
             endpoint::named::check_name(target, &**storage)?;
             return Ok(report);
         }
@@ -214,13 +214,13 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
             image::open_storage(storage.clone(), target.format(), target.image_options())?
         }
     };
-    let note = scan::sectors::compare(&run.source.info(), old.info().sector_bytes)?;
+    let note = scan::sectors::compare(&context.source.info(), old.info().sector_bytes)?;
     // What cannot be read directly is looked at as it is logged or copied, or else beforehand.
-    if run.source.image().is_some() || in_place {
-        marker::in_data::refuse_source(run, Some(&*old))?;
+    if context.source.image().is_some() || in_place {
+        marker::in_data::refuse_source(context, Some(&*old))?;
     }
-    let (mode, reason) = match run.options.mode {
-        Mode::Auto => match scan::estimate::choose(run, &*old)? {
+    let (mode, reason) = match context.options.mode {
+        Mode::Auto => match scan::estimate::choose(context, &*old)? {
             // What would be refused is not chosen.
             (Mode::Full, _) if endpoint::named::refuse_parting(target, &**storage).is_err() => {
                 let why = "the file has several names, which a copy would part";
@@ -242,47 +242,48 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
         false => (Mode::Full, TOO_SHORT.to_owned()),
     };
     if replaces && carries {
-        commit::precheck::for_copy(run, Some(&*old))?;
+        commit::precheck::for_copy(context, Some(&*old))?;
     } else if !replaces {
-        let disk_len = run.target_len(Some(old.disk_len()))?;
+        let disk_len = context.target_len(Some(old.disk_len()))?;
         commit::precheck::new_length(target, &**storage, disk_len)?;
-        commit::precheck::outputs(run)?;
+        commit::precheck::outputs(context)?;
     }
-    if run.options.dry_run {
-        let mut report = scan::dry_run::would_change(run, &*old, mode, reason)?;
+    if context.options.dry_run {
+        let mut report = scan::dry_run::would_change(context, &*old, mode, reason)?;
         if replaces && !carries {
             report.safety = Safety::Atomic;
         }
         if report.outcome != Outcome::Identical {
             match replaces {
-                true => commit::precheck::for_copy(run, Some(&*old))?,
-                false => commit::precheck::for_logs(run)?,
+                true => commit::precheck::for_copy(context, Some(&*old))?,
+                false => commit::precheck::for_logs(context)?,
             }
         }
         report.notes.extend(note);
         return Ok(report);
     }
-    let mut report = match (mode, run.options.safety) {
+    let mut report = match (mode, context.options.safety) {
         _ if replaces && !carries => {
-            let mut looked = scan::dry_run::would_change(run, &*old, Mode::Full, String::new())?;
+            let mut looked =
+                scan::dry_run::would_change(context, &*old, Mode::Full, String::new())?;
             looked.safety = Safety::Atomic;
             match looked.outcome {
                 Outcome::Identical => Ok(looked),
                 _ => {
-                    refuse_undo(run, "a copy that replaces so short a target")?;
-                    commit::precheck::for_copy(run, Some(&*old))?;
-                    commit::full_copy::sync_full(run, Some((&*old, &**storage)))
+                    refuse_undo(context, "a copy that replaces so short a target")?;
+                    commit::precheck::for_copy(context, Some(&*old))?;
+                    commit::full_copy::sync_full(context, Some((&*old, &**storage)))
                 }
             }
         }
         _ if replaces => {
-            refuse_undo(run, "a full copy")?;
-            commit::full_copy::sync_full(run, Some((&*old, &**storage)))
+            refuse_undo(context, "a full copy")?;
+            commit::full_copy::sync_full(context, Some((&*old, &**storage)))
         }
-        (mode, Safety::Atomic) => commit::atomic::sync_logged(run, storage, mode),
+        (mode, Safety::Atomic) => commit::atomic::sync_logged(context, storage, mode),
         (_, Safety::InPlace) => {
-            refuse_undo(run, "an in-place sync")?;
-            commit::in_place::sync_marked(run, storage, mode)
+            refuse_undo(context, "an in-place sync")?;
+            commit::in_place::sync_marked(context, storage, mode)
         }
     }?;
     report.reason = reason;
@@ -292,9 +293,9 @@ fn onto_existing(run: &Run<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport
     if !is_new_file {
         endpoint::named::check_name(target, &**storage)?;
     }
-    if run.options.verify == Verify::All && report.verified != Verified::All {
+    if context.options.verify == Verify::All && report.verified != Verified::All {
         // Nothing was written; whatever was, was compared before its marker was lifted.
-        verify::verify_all(run, &*reopened(run)?)?;
+        verify::verify_all(context, &*reopened(context)?)?;
         report.verified = Verified::All;
     }
     if report.outcome == Outcome::Synced {
@@ -331,7 +332,7 @@ fn drop_part_of_manifest(error: &Error, target: &Target, options: &SyncOptions) 
 }
 
 /// Says what an error means for the target, where nobody nearer to it has.
-fn way_on(error: Error, target: &Target) -> Error {
+fn with_advice(error: Error, target: &Target) -> Error {
     let marker = marker_of(target);
     let error = leaving(error, &marker);
     if error.advice().is_some() {
@@ -371,12 +372,16 @@ fn marker_of(target: &Target) -> Result<Option<Marker>> {
     })
 }
 
-fn reopened(run: &Run<'_>) -> Result<Arc<dyn Image>> {
-    if let Some(held) = held_image(run.target, run.work)? {
+fn reopened(context: &SyncContext<'_>) -> Result<Arc<dyn Image>> {
+    if let Some(held) = held_image(context.target, context.work)? {
         return Ok(held);
     }
-    let storage = run.target.open_to_read()?;
-    image::open_storage(storage, run.target.format(), run.target.image_options())
+    let storage = context.target.open_to_read()?;
+    image::open_storage(
+        storage,
+        context.target.format(),
+        context.target.image_options(),
+    )
 }
 
 fn refuse_change_map(options: &SyncOptions) -> Result<()> {
@@ -408,8 +413,8 @@ fn refuse_gaps_with_manifest(options: &SyncOptions) -> Result<()> {
 
 const TOO_SHORT: &str = "the target is too short to carry a marker, so it is replaced";
 
-fn refuse_undo(run: &Run<'_>, what: &str) -> Result<()> {
-    if run.options.undo.is_none() {
+fn refuse_undo(context: &SyncContext<'_>, what: &str) -> Result<()> {
+    if context.options.undo.is_none() {
         return Ok(());
     }
     Err(Error::new(

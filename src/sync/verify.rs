@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::endpoint::source::Run;
-use super::scan::find::narrowed;
+use super::endpoint::source::SyncContext;
+use super::scan::differences::narrowed;
 use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
@@ -16,7 +16,7 @@ use crate::progress::Phase;
 /// # Errors
 /// `VerifyFailed` at the first difference; `Io`, `Unreadable`, `Cancelled`.
 pub(super) fn verify_ranges(
-    run: &Run<'_>,
+    context: &SyncContext<'_>,
     target: &dyn Image,
     ranges: Vec<Range<u64>>,
     old_len: u64,
@@ -25,24 +25,28 @@ pub(super) fn verify_ranges(
         target.drop_cache(range.clone());
     }
     // Where they were rounded out, what the change map leaves out is not looked at all the same.
-    equal(run, target, narrowed(run, old_len, Some(ranges)))
+    equal(context, target, narrowed(context, old_len, Some(ranges)))
 }
 
 /// Compares all of the target, read from the medium, with the source.
 ///
 /// # Errors
 /// As [`verify_ranges`].
-pub(super) fn verify_all(run: &Run<'_>, target: &dyn Image) -> Result<()> {
+pub(super) fn verify_all(context: &SyncContext<'_>, target: &dyn Image) -> Result<()> {
     target.drop_cache(0..target.disk_len());
-    equal(run, target, None)
+    equal(context, target, None)
 }
 
-fn equal(run: &Run<'_>, target: &dyn Image, ranges: Option<Vec<Range<u64>>>) -> Result<()> {
+fn equal(
+    context: &SyncContext<'_>,
+    target: &dyn Image,
+    ranges: Option<Vec<Range<u64>>>,
+) -> Result<()> {
     let options = CompareOptions::default()
-        .with_skip_unreadable(run.options.skip_unreadable)
+        .with_skip_unreadable(context.options.skip_unreadable)
         .with_change_map(ranges);
-    let work = run.work.told_as(Phase::Verify);
-    let compared = run.compare(target, &options, &work, &|difference| {
+    let work = context.work.with_phase(Phase::Verify);
+    let compared = context.compare(target, &options, &work, &|difference| {
         Err(Error::new(
             ErrorKind::VerifyFailed,
             "the target does not hold what the source holds",
@@ -54,5 +58,5 @@ fn equal(run: &Run<'_>, target: &dyn Image, ranges: Option<Vec<Range<u64>>>) -> 
     let kinds = [ErrorKind::VerifyFailed];
     compared
         .map(drop)
-        .map_err(|error| run.or_change_behind(error, &kinds))
+        .map_err(|error| context.or_change_behind(error, &kinds))
 }

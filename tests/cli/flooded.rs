@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use diskdelta::RemoteAddress;
 use diskdelta::remote::tls::{DialOptions, Identity, TlsLine};
-use diskdelta::remote::{Claims, FrameEncoder, Hello, Job, Message, Nodes};
+use diskdelta::remote::{Claims, FrameEncoder, Hello, Message, Nodes, RemoteJob};
 
 use crate::lab::{Lab, noise, write_at};
 use crate::service::{Service, lab};
@@ -25,7 +25,7 @@ fn flood(mut to: impl Write + Send + 'static, path: &str, kind: u8, payload: &[u
         features: 63,
         random: [1; 32],
     });
-    let job = Message::Job(Box::new(Job {
+    let job = Message::RemoteJob(Box::new(RemoteJob {
         path: path.as_bytes().to_vec(),
         format: None,
         target: None,

@@ -38,7 +38,7 @@ fn marks_are_there_on_the_next_open() {
     assert_eq!(kept.intents(), [10..30, 4096..5000]);
     assert!(kept.has_intent(4999..5001) && !kept.has_intent(30..4096));
     let (again, _) = open(storage.to_vec());
-    assert_eq!(again.marked(), kept.intents());
+    assert_eq!(again.intents(), kept.intents());
     assert_eq!(again.manifest().root(), kept.manifest().root());
 }
 
@@ -82,7 +82,7 @@ fn a_marker_after_a_torn_one_leaves_everything_marked() {
     kept.record_intent(Some(10..20)).unwrap();
     assert!(kept.has_intent(1 << 50..(1 << 50) + 1));
     let (again, _) = open(storage.to_vec());
-    assert!(again.is_marked(1 << 50..(1 << 50) + 1));
+    assert!(again.has_intent(1 << 50..(1 << 50) + 1));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn very_many_marks_are_rounded_out_and_none_is_lost() {
     kept.record_intent(many()).unwrap();
     assert!(storage.len().unwrap() - before < 2 << 20);
     let (again, _) = open(storage.to_vec());
-    assert!(many().all(|range| again.is_marked(range)));
+    assert!(many().all(|range| again.has_intent(range)));
 }
 
 #[test]
@@ -127,10 +127,10 @@ fn a_kept_file_takes_marks_while_it_is_mapped() {
     kept.manifest().verify().unwrap();
     let storage = Arc::new(FileStorage::open_read(&path).unwrap());
     let mut read_only = TargetManifest::open(storage, &Limits::default()).unwrap();
-    assert_eq!(read_only.marked(), slice::from_ref(&(1..2)));
+    assert_eq!(read_only.intents(), slice::from_ref(&(1..2)));
     let error = read_only.record_intent(Some(5..6)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
-    assert_eq!(read_only.marked(), slice::from_ref(&(1..2)));
+    assert_eq!(read_only.intents(), slice::from_ref(&(1..2)));
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! `kill -9` at any moment.
 
 use crate::dice::Dice;
-use crate::site::{Kind, Site, Tally, Way, kill};
+use crate::site::{Kind, Site, SyncKind, Tally, kill};
 
 /// Kills syncs onto one kind of target; each round goes on from what the last one left.
-fn kill_rounds(name: &str, kind: Kind, way: Way, kept: bool) {
-    let Some(mut site) = Site::new(kind, way, kept) else {
+fn kill_rounds(name: &str, kind: Kind, sync_kind: SyncKind, kept: bool) {
+    let Some(mut site) = Site::new(kind, sync_kind, kept) else {
         return;
     };
     let (mut dice, mut tally) = (Dice::of(name), Tally::default());
@@ -17,12 +17,15 @@ fn kill_rounds(name: &str, kind: Kind, way: Way, kept: bool) {
     }
     eprintln!("{name}: {tally:?}");
     if rounds() > 40 {
-        let carries_marker = matches!(way, Way::Atomic | Way::InPlace);
+        let carries_marker = matches!(sync_kind, SyncKind::Atomic | SyncKind::InPlace);
         assert!(
             tally.marked > 0 || !carries_marker,
             "never marked: {tally:?}"
         );
-        assert!(tally.old > 0 || way == Way::InPlace, "never old: {tally:?}");
+        assert!(
+            tally.old > 0 || sync_kind == SyncKind::InPlace,
+            "never old: {tally:?}"
+        );
         assert!(tally.new > 0, "never new: {tally:?}");
     }
 }
@@ -36,10 +39,10 @@ fn rounds() -> u64 {
 }
 
 macro_rules! killed {
-    ($($name:ident: $kind:ident, $way:ident, $kept:literal;)*) => {
+    ($($name:ident: $kind:ident, $sync_kind:ident, $kept:literal;)*) => {
         $(#[test]
         fn $name() {
-            kill_rounds(stringify!($name), Kind::$kind, Way::$way, $kept);
+            kill_rounds(stringify!($name), Kind::$kind, SyncKind::$sync_kind, $kept);
         })*
     };
 }

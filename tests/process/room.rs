@@ -335,7 +335,7 @@ fn where_a_reservation_promises_nothing_the_target_is_recovered_once_there_is_ro
         return;
     };
     lab.disk("new.raw", 12 * MIB / PAGE, 1);
-    for (words, way) in [
+    for (words, sync_kind) in [
         ("--mode delta", "recover small/t.raw --log-dir logs"),
         (
             "--safety in-place",
@@ -355,7 +355,7 @@ fn where_a_reservation_promises_nothing_the_target_is_recovered_once_there_is_ro
         let was_marked = run.status == 3;
         small.make_room();
         if was_marked {
-            lab.done(way);
+            lab.done(sync_kind);
         } else {
             lab.done(&format!("sync new.raw small/t.raw {words} --log-dir logs"));
         }

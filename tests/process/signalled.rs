@@ -2,11 +2,11 @@
 
 use crate::dice::Dice;
 use crate::lab::{Run, ended, send};
-use crate::site::{Kind, Round, Site, Tally, Way};
+use crate::site::{Kind, Round, Site, SyncKind, Tally};
 
 /// Interrupts syncs, sometimes twice.
-fn signal_rounds(name: &str, kind: Kind, way: Way) {
-    let Some(mut site) = Site::new(kind, way, false) else {
+fn signal_rounds(name: &str, kind: Kind, sync_kind: SyncKind) {
+    let Some(mut site) = Site::new(kind, sync_kind, false) else {
         return;
     };
     let (mut dice, mut tally) = (Dice::of(name), Tally::default());
@@ -23,7 +23,7 @@ fn signal_rounds(name: &str, kind: Kind, way: Way) {
             }
         }
         let run = ended(child);
-        if under_marker && way == Way::Atomic && !twice {
+        if under_marker && sync_kind == SyncKind::Atomic && !twice {
             assert_eq!(run.status, 0, "under the marker the work goes on: {run:?}");
         }
         check(&site, &round, &run);
@@ -60,10 +60,10 @@ fn rounds() -> u64 {
 }
 
 macro_rules! signalled {
-    ($($name:ident: $kind:ident, $way:ident;)*) => {
+    ($($name:ident: $kind:ident, $sync_kind:ident;)*) => {
         $(#[test]
         fn $name() {
-            signal_rounds(stringify!($name), Kind::$kind, Way::$way);
+            signal_rounds(stringify!($name), Kind::$kind, SyncKind::$sync_kind);
         })*
     };
 }

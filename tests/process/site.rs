@@ -23,7 +23,7 @@ pub enum Kind {
 
 /// How it is synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum SyncKind {
     Atomic,
     InPlace,
     Full,
@@ -35,7 +35,7 @@ pub enum Way {
 pub struct Site {
     pub lab: Lab,
     kind: Kind,
-    way: Way,
+    sync_kind: SyncKind,
     device: Option<LoopDevice>,
     target: String,
     options: String,
@@ -63,7 +63,7 @@ pub struct Tally {
 
 impl Site {
     /// A site that holds the first disk; `None`, loudly, where such targets cannot be had.
-    pub fn new(kind: Kind, way: Way, kept: bool) -> Option<Site> {
+    pub fn new(kind: Kind, sync_kind: SyncKind, kept: bool) -> Option<Site> {
         if kind == Kind::Device && !has_loop_devices() {
             return None;
         }
@@ -73,7 +73,7 @@ impl Site {
         for (index, pages) in [PAGES, PAGES, PAGES + longer].into_iter().enumerate() {
             fs::write(lab.path(&disk_name(index)), disk(pages, index as u64)).unwrap();
         }
-        let (mut device, mut options) = (None, format!("--allow-shrink {}", way.words()));
+        let (mut device, mut options) = (None, format!("--allow-shrink {}", sync_kind.words()));
         let target = match kind {
             Kind::Raw => "t.raw".to_owned(),
             Kind::Vhd => "t.vhd".to_owned(),
@@ -93,7 +93,7 @@ impl Site {
         let mut site = Site {
             lab,
             kind,
-            way,
+            sync_kind,
             device,
             target,
             options,
@@ -111,7 +111,7 @@ impl Site {
 
     /// Starts a sync onto a target that holds another disk.
     pub fn start(&mut self, dice: &mut Dice) -> (Round, Child) {
-        if self.way == Way::Create && self.path().exists() {
+        if self.sync_kind == SyncKind::Create && self.path().exists() {
             fs::remove_file(self.path()).unwrap();
         }
         let new = (self.holds + 1 + dice.below(2) as usize) % 3;
@@ -160,7 +160,7 @@ impl Site {
         tally.rounds += 1;
         let marked = self.is_marked();
         tally.marked += u64::from(marked);
-        let what = format!("{:?} {:?} {}", self.kind, self.way, round.words);
+        let what = format!("{:?} {:?} {}", self.kind, self.sync_kind, round.words);
         assert!(!(done && marked), "{what}: done, but marked");
         if marked {
             self.refuses(&what);
@@ -179,7 +179,7 @@ impl Site {
         match (run.status, said["outcome"].as_str()) {
             (0, Some("nothing" | "old")) => {}
             (0, Some("new")) => is_new = true,
-            (3, Some("rerun")) if self.way == Way::InPlace => {
+            (3, Some("rerun")) if self.sync_kind == SyncKind::InPlace => {
                 self.refuses(&what);
                 while dice.once_in(3) {
                     let child = self.lab.start(&round.words);
@@ -192,10 +192,11 @@ impl Site {
                 self.lab.done(&round.words);
                 is_new = true;
             }
-            (2, _) if self.way == Way::Create && said["error"]["kind"] == "not_found" => {}
+            (2, _)
+                if self.sync_kind == SyncKind::Create && said["error"]["kind"] == "not_found" => {}
             _ => panic!("{what}: {run:?}"),
         }
-        if self.way == Way::Create && !self.path().exists() {
+        if self.sync_kind == SyncKind::Create && !self.path().exists() {
             assert!(!is_new, "{what}: not there, but: {run:?}");
             tally.old += 1;
             return;
@@ -229,8 +230,8 @@ impl Site {
 
     /// The target as it was before the round.
     pub fn expect_old(&self, round: &Round) {
-        match self.way {
-            Way::Create => assert!(!self.path().exists()),
+        match self.sync_kind {
+            SyncKind::Create => assert!(!self.path().exists()),
             _ => self.expect(round.old),
         }
     }
@@ -294,13 +295,13 @@ impl Site {
     }
 }
 
-impl Way {
+impl SyncKind {
     fn words(self) -> &'static str {
         match self {
-            Way::Atomic => "--mode delta",
-            Way::InPlace => "--mode delta --safety in-place",
-            Way::Full => "--mode full",
-            Way::Create => "",
+            SyncKind::Atomic => "--mode delta",
+            SyncKind::InPlace => "--mode delta --safety in-place",
+            SyncKind::Full => "--mode full",
+            SyncKind::Create => "",
         }
     }
 }

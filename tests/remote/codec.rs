@@ -1,9 +1,9 @@
 //! Frames and messages from bytes that may be anything.
 
-use diskdelta::remote::{Frame, FrameDecoder, FrameEncoder, Message, format};
+use diskdelta::remote::{FrameDecoder, FrameEncoder, Message, WireFrame, format};
 use proptest::prelude::*;
 
-fn decode_all(decoder: &mut FrameDecoder, mut bytes: &[u8]) -> Result<Vec<Frame>, String> {
+fn decode_all(decoder: &mut FrameDecoder, mut bytes: &[u8]) -> Result<Vec<WireFrame>, String> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
         let before = bytes.len();
@@ -66,7 +66,7 @@ proptest! {
         payload in prop::collection::vec(prop_oneof![0u8..4, any::<u8>()], 0..200),
         hash_len in 0usize..20,
     ) {
-        let frame = Frame { kind, payload };
+        let frame = WireFrame { kind, payload };
         if let Ok(message) = Message::decode(&frame, hash_len) {
             // What was understood is said again in the same bytes, or in words that mean the same.
             let again = Message::decode(&message.encode(), hash_len).unwrap();

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use diskdelta::image::ImageOptions;
 use diskdelta::remote::{
-    Client, FrameEncoder, Hello, Job, LineOptions, Message, ServeOptions, serve,
+    Client, FrameEncoder, Hello, LineOptions, Message, RemoteJob, ServeOptions, serve,
 };
 use diskdelta::storage::SourceOptions;
 use diskdelta::sync::{HostTargetOptions, SyncOptions, sync};
@@ -106,14 +106,14 @@ fn jobs_come_over_the_line_as_they_were_sent() {
             target.skip_unreadable = is(1);
             target
         });
-        let sent = Job {
+        let sent = RemoteJob {
             live: !is(0) && is(2),
             read_holes: is(3),
             marker_is_data: !is(0) && is(4),
             ..job("a.raw", target)
         };
-        let frame = Message::Job(Box::new(sent.clone())).encode();
-        let Message::Job(came) = Message::decode(&frame, 8).unwrap() else {
+        let frame = Message::RemoteJob(Box::new(sent.clone())).encode();
+        let Message::RemoteJob(came) = Message::decode(&frame, 8).unwrap() else {
             panic!("not a job");
         };
         assert_eq!(*came, sent, "{bits}");

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use diskdelta::image::ImageOptions;
 use diskdelta::remote::{
-    Claims, Client, Fault, FrameEncoder, Hello, Job, Line, LineOptions, Message, RemoteSource,
-    ServeOptions, Served, Session, Side, SourceServer, TargetJob, serve,
+    Claims, Client, Fault, FrameEncoder, Hello, Line, LineOptions, Message, RemoteJob,
+    RemoteSource, ServeOptions, Served, Session, Side, SourceServer, TargetJob, serve,
 };
 use diskdelta::storage::{Allocation, SourceOptions, TargetOptions};
 use diskdelta::sync::{
@@ -141,8 +141,8 @@ fn dial(options: ServeOptions, most: i64) -> (Result<Client>, JoinHandle<Result<
     (client, agent)
 }
 
-pub fn job(path: &str, target: Option<TargetJob>) -> Job {
-    Job {
+pub fn job(path: &str, target: Option<TargetJob>) -> RemoteJob {
+    RemoteJob {
         path: path.as_bytes().to_vec(),
         format: None,
         target,
@@ -461,7 +461,7 @@ fn what_does_not_go_across_hosts_is_refused() {
     assert!(!lab.same("new.raw", "old.raw"));
 }
 
-/// Answers from `source` at the other end of a line, and hands the disk there to `with`.
+/// Answers from `source` at the other end of a line, and passes the disk there to `with`.
 fn with_remote<T>(source: HostSource, check: bool, with: impl FnOnce(RemoteSource) -> T) -> T {
     let (here, there) = UnixStream::pair().unwrap();
     let agent = std::thread::spawn(move || {

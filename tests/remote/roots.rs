@@ -66,7 +66,7 @@ fn a_root_is_never_asked_of_a_manifest_that_stands_for_reading() {
         let line = Line::new(there.try_clone().unwrap(), there, LineOptions::default()).unwrap();
         let session = Session::greet(line, Side::Agent, work().cancel()).unwrap();
         let receive = || session.line().receive("it", work().cancel()).unwrap();
-        assert!(matches!(receive(), Message::Job(_)));
+        assert!(matches!(receive(), Message::RemoteJob(_)));
         let opened = Message::Opened(Box::new(Opened {
             disk_len: 5000,
             format: Format::Raw,

@@ -8,7 +8,7 @@ use diskdelta::diff::{self, Difference};
 use diskdelta::image::{Image, ImageInfo};
 use diskdelta::manifest::Manifest;
 use diskdelta::remote::{
-    Frame, FrameDecoder, FrameEncoder, Keys, Known, Message, NodesAre, TreePeer, Windows,
+    FrameDecoder, FrameEncoder, Keys, Known, Message, NodesAre, TreePeer, Windows, WireFrame,
     children_of,
 };
 use diskdelta::{BlockSize, Extent, Result, Work, manifest};
@@ -128,12 +128,12 @@ fn a_source_that_lies_about_its_nodes_ends_nothing_but_the_session() {
             if !next_random(&mut dice).is_multiple_of(3) {
                 return Some(message);
             }
-            let Frame { kind, mut payload } = message.encode();
+            let WireFrame { kind, mut payload } = message.encode();
             for _ in 0..1 + next_random(&mut dice) % 3 {
                 let at = next_random(&mut dice) as usize % payload.len();
                 payload[at] = next_random(&mut dice) as u8;
             }
-            Message::decode(&Frame { kind, payload }, 5)
+            Message::decode(&WireFrame { kind, payload }, 5)
                 .ok()
                 .or(Some(message))
         };
@@ -286,7 +286,7 @@ fn a_count_moves_hashes_only_and_says_what_a_sync_would_move() {
         let real = real.target.unwrap();
         let mut plan = Plan::new(seed, len);
         plan.counts_only = true;
-        let handed = |_: Difference<'_>| panic!("handed out");
+        let handed = |_: Difference<'_>| panic!("emitted");
         let counted = run(&source, &target, &handed, &plan);
         let report = counted.target.unwrap();
         assert_eq!(report.changed_bytes, real.changed_bytes, "seed {seed}");

@@ -10,9 +10,9 @@ use super::disk_path::{DiskPath, FoundName};
 use super::encrypted_disk::EncryptedDisk;
 use super::findings::{List, Looked, Room, crowded};
 use super::open_disk::OpenDisk;
-use super::pace::Pace;
 use super::remote_disk::RemoteDisk;
 use super::source_disk::SourceDisk;
+use super::throughput_probe::ThroughputProbe;
 use super::{HostDisks, open_to_write};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Mode, Side};
@@ -325,7 +325,8 @@ impl HostDisks {
             let seconds = begin.elapsed().as_secs_f64();
             let changed_bytes = changed.map(|sampled| share(sampled, data_bytes));
             let read_seconds = seconds * data_bytes as f64 / looked.max(1) as f64;
-            let pace = Pace::at(&disk_path, read_seconds / data_bytes.max(1) as f64, work)?;
+            let throughput =
+                ThroughputProbe::at(&disk_path, read_seconds / data_bytes.max(1) as f64, work)?;
             Ok(Estimate {
                 disk: disk.identity.clone(),
                 disk_bytes: source.disk_len(),
@@ -333,8 +334,8 @@ impl HostDisks {
                 changed_bytes,
                 read_seconds,
                 line_seconds: 0.0,
-                write_seconds: pace.write * data_bytes as f64,
-                back_seconds: pace.back * data_bytes as f64,
+                write_seconds: throughput.write * data_bytes as f64,
+                back_seconds: throughput.back * data_bytes as f64,
                 written_per_second: rate(changed_bytes, since),
             })
         });
@@ -378,7 +379,7 @@ fn remote_estimate(
         .map(|changed| share((found.looked, changed), disk_bytes));
     let per = |seconds: f64, bytes: u64| seconds * data_bytes as f64 / bytes.max(1) as f64;
     let one = found.compare_seconds / found.looked.max(1) as f64;
-    let pace = Pace::at(disk_path, one, work)?;
+    let throughput = ThroughputProbe::at(disk_path, one, work)?;
     Ok(Estimate {
         disk: identity.to_owned(),
         disk_bytes,
@@ -386,8 +387,8 @@ fn remote_estimate(
         changed_bytes,
         read_seconds: per(found.compare_seconds, found.looked),
         line_seconds: per(found.move_seconds, found.data),
-        write_seconds: pace.write * data_bytes as f64,
-        back_seconds: pace.back * data_bytes as f64,
+        write_seconds: throughput.write * data_bytes as f64,
+        back_seconds: throughput.back * data_bytes as f64,
         written_per_second: rate(changed_bytes, since),
     })
 }

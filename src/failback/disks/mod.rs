@@ -19,13 +19,13 @@ mod findings;
 mod forecast;
 pub(in crate::failback) mod one_file;
 mod open_disk;
-mod pace;
 mod pass;
 mod plaintext_disk;
 mod remote_disk;
 mod restore;
 mod sides;
 mod source_disk;
+mod throughput_probe;
 mod work;
 
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@ use super::requests::{Member, passed_on};
 use super::vm_mailbox::{VmHandle, vm_mailbox};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::VmDisks;
-use crate::failback::executor::{Bell, Executor, Mailbox, Pace, Resources};
+use crate::failback::executor::{Bell, Executor, Intervals, Mailbox, Resources};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{
     CommitPolicy, GroupAsked, Mode, Phase, Request, Side, Sides, Signal, Spec, State, signals,
@@ -378,13 +378,13 @@ impl RunningVm {
             disks: disks.clone(),
             work: work.clone().with_progress(meter.clone()),
         };
-        let pace = Pace::default()
+        let intervals = Intervals::default()
             .with_passes(plan.pass_interval)
             .with_commit(plan.commit.1);
         let name = JobDirectory::journal_name(&vm.name);
         let host = directory.directory()?;
         let executor = match directory.has_begun(&vm.name)? {
-            true => Executor::resume(&host, &name, resources, pace)?,
+            true => Executor::resume(&host, &name, resources, intervals)?,
             false => {
                 // A crash may have left an empty journal: nothing was done.
                 if host.names()?.contains(&name) {
@@ -397,7 +397,7 @@ impl RunningVm {
                     spec: spec(plan, vm, directory.mode(&vm.name), &disks),
                     after_epoch: directory.after_epoch,
                 };
-                Executor::create(&host, &name, job, resources, pace)?
+                Executor::create(&host, &name, job, resources, intervals)?
             }
         };
         let executor = executor.kept_short(Arc::new(host), &name);

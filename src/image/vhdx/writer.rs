@@ -39,7 +39,7 @@ pub(super) struct Writer {
     pub file_len: u64,
     /// Given back by changes that are not committed yet.
     pub freed: Vec<Range<u64>>,
-    /// Whether patches were handed out. Then blocks are not given back any more, because the
+    /// Whether patches were emitted. Then blocks are not given back any more, because the
     /// tables on the storage are the caller's.
     pub prepared: bool,
     /// Set while headers, log or what belongs together in the tables change; still set after a

@@ -1,12 +1,12 @@
-//! A full copy: all that the source holds, handed out without a look at the target.
+//! A full copy: all that the source holds, emitted without a look at the target.
 //!
 //! It is a descent whose target is blank. What is not zero comes, because a blank disk does not
-//! have it; what is zero is handed out here, because the disk that the copy goes to may hold
+//! have it; what is zero is emitted here, because the disk that the copy goes to may hold
 //! anything.
 
 use std::ops::Range;
 
-use super::target_worker::{Handed, Visit};
+use super::target_worker::{Emitted, Visit};
 use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
@@ -42,12 +42,12 @@ impl Image for Blank {
     }
 }
 
-/// Hands out the blocks that are zero, and finds the root of all.
+/// Emits the blocks that are zero, and finds the root of all.
 pub(in crate::remote) struct Zeros<'a> {
     visit: &'a Visit<'a>,
     disk_len: u64,
     root: ManifestWriter,
-    handed: Handed,
+    emitted: Emitted,
 }
 
 impl<'a> Zeros<'a> {
@@ -60,27 +60,27 @@ impl<'a> Zeros<'a> {
             visit,
             disk_len,
             root: ManifestWriter::root_only(disk_len, BlockSize::new(BLOCK)?),
-            handed: Handed::default(),
+            emitted: Emitted::default(),
         })
     }
 
-    /// What was handed out, and the root.
+    /// What was emitted, and the root.
     ///
     /// # Errors
     /// Those of [`ManifestWriter::finish`].
-    pub fn finish(self) -> Result<(Handed, Hash)> {
-        Ok((self.handed, self.root.finish()?))
+    pub fn finish(self) -> Result<(Emitted, Hash)> {
+        Ok((self.emitted, self.root.finish()?))
     }
 
-    fn hand_out(&mut self, blocks: Range<u64>) -> Result<()> {
+    fn emit(&mut self, blocks: Range<u64>) -> Result<()> {
         let start = blocks.start.saturating_mul(BLOCK);
         let end = blocks.end.saturating_mul(BLOCK).min(self.disk_len);
         if start >= end {
             return Ok(());
         }
         let zeros = Content::Zeros(end - start);
-        self.handed.changed_bytes += end - start;
-        self.handed.zeroed_bytes += end - start;
+        self.emitted.changed_bytes += end - start;
+        self.emitted.zeroed_bytes += end - start;
         (self.visit)(Difference {
             offset: start,
             new: zeros,
@@ -95,7 +95,7 @@ impl Sink for Zeros<'_> {
         for run in hashes.chunk_by(|one, next| one.is_some() == next.is_some()) {
             let end = at + run.len() as u64;
             if run.first().is_some_and(Option::is_none) {
-                self.hand_out(at..end)?;
+                self.emit(at..end)?;
             }
             at = end;
         }
@@ -103,7 +103,7 @@ impl Sink for Zeros<'_> {
     }
 
     fn zeros(&mut self, blocks: Range<u64>) -> Result<()> {
-        self.hand_out(blocks.clone())?;
+        self.emit(blocks.clone())?;
         self.root.zeros(blocks)
     }
 }

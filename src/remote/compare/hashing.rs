@@ -13,7 +13,7 @@ use crate::remote::wire::format::{BATCH_PIECES, BLOCK, PIECE};
 /// What is being hashed of a view, and what was and is not taken yet.
 pub(in crate::remote) struct Hashing<'a> {
     view: &'a View<'a>,
-    /// The piece from which on none was dealt; `None` once all were.
+    /// The piece from which on none was given out; `None` once all were.
     ahead: Option<u64>,
     /// Pieces that have to be hashed again.
     again: BTreeSet<u64>,
@@ -83,15 +83,15 @@ impl<'a> Hashing<'a> {
         }
     }
 
-    /// Has a piece that was dealt be hashed once more.
+    /// Has a piece that was given out be hashed once more.
     pub fn redo(&mut self, piece: u64) {
-        let is_dealt = self.ahead.is_none_or(|ahead| ahead > piece);
+        let is_given_out = self.ahead.is_none_or(|ahead| ahead > piece);
         let Some(batch) = self.batches.get_mut(&(piece / BATCH_PIECES)) else {
             return;
         };
         match batch.running.get_mut(&piece) {
             Some(counts) => *counts = false,
-            None if is_dealt => drop(self.again.insert(piece)),
+            None if is_given_out => drop(self.again.insert(piece)),
             None => {}
         }
     }
@@ -119,7 +119,7 @@ impl<'a> Hashing<'a> {
         self.batches.len()
     }
 
-    /// The first batch of which something is not dealt; `None` once all is.
+    /// The first batch of which something is not given out; `None` once all is.
     pub fn ahead(&self) -> Option<u64> {
         self.ahead.map(|piece| piece / BATCH_PIECES)
     }

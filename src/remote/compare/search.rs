@@ -109,7 +109,7 @@ pub(in crate::remote) fn find(
     Ok((report, Some(root)))
 }
 
-/// Hands out all that the source holds; also returns the root of its blocks.
+/// Emits all that the source holds; also returns the root of its blocks.
 ///
 /// # Errors
 /// Those of [`SourceBackend::everything`](crate::sync::SourceBackend::everything).
@@ -125,9 +125,9 @@ pub(in crate::remote) fn everything(
     descent.everything = true;
     descent.sink = Some(&mut zeros);
     let mut report = descent.run(remote, &*remote.ask()?, work, visit)?;
-    let (handed, root) = zeros.finish()?;
-    report.changed_bytes += handed.changed_bytes;
-    report.zeroed_bytes += handed.zeroed_bytes;
+    let (emitted, root) = zeros.finish()?;
+    report.changed_bytes += emitted.changed_bytes;
+    report.zeroed_bytes += emitted.zeroed_bytes;
     Ok((report, root))
 }
 
@@ -183,7 +183,7 @@ pub(in crate::remote) struct Descent<'a> {
     skips: bool,
     known: Option<Known>,
     sink: Option<&'a mut dyn Sink>,
-    /// Whether all of what comes is handed out, and not only what differs.
+    /// Whether all of what comes is emitted, and not only what differs.
     everything: bool,
 }
 

@@ -7,7 +7,7 @@ use super::endpoint::{Capacity, Endpoint, Output};
 use super::hashing::Hashing;
 use super::keys::Keys;
 use super::open_batch::{BatchState, OpenBatch};
-use super::target_worker::{Handed, TargetCompletion, TargetTask};
+use super::target_worker::{Emitted, TargetCompletion, TargetTask};
 use super::view::View;
 use super::windows::BlockHashes;
 use crate::diff::CompareReport;
@@ -48,7 +48,7 @@ pub struct TargetPeer<'a> {
     tasks: VecDeque<TargetTask>,
     root: Option<ManifestWriter>,
     compared_bytes: u64,
-    handed: Handed,
+    emitted: Emitted,
     finished_bytes: u64,
     also: Option<TakeBlocks<'a>>,
     counts_only: bool,
@@ -77,7 +77,7 @@ impl<'a> TargetPeer<'a> {
             tasks: VecDeque::new(),
             root: Some(root),
             compared_bytes: 0,
-            handed: Handed::default(),
+            emitted: Emitted::default(),
             finished_bytes: 0,
             also: None,
             counts_only: false,
@@ -115,7 +115,7 @@ impl<'a> TargetPeer<'a> {
     /// What was found, once it is finished.
     ///
     /// # Errors
-    /// `VerifyFailed` where the target with what was handed out does not have the source's root.
+    /// `VerifyFailed` where the target with what was emitted does not have the source's root.
     pub fn report(mut self) -> Result<CompareReport> {
         let root = match self.root.take() {
             Some(root) => Some(*root.finish()?.as_bytes()),
@@ -133,8 +133,8 @@ impl<'a> TargetPeer<'a> {
         }
         Ok(CompareReport {
             compared_bytes: self.compared_bytes,
-            changed_bytes: self.handed.changed_bytes,
-            zeroed_bytes: self.handed.zeroed_bytes,
+            changed_bytes: self.emitted.changed_bytes,
+            zeroed_bytes: self.emitted.zeroed_bytes,
             unreadable: self.view.gaps_on_disk(),
             ..CompareReport::default()
         })
@@ -416,9 +416,9 @@ impl Endpoint for TargetPeer<'_> {
                 self.compare()
             }
             TargetCompletion::Pages(batch, blocks) => self.say_pages(batch, blocks),
-            TargetCompletion::Changed(batch, blocks, handed) => {
-                self.handed.changed_bytes += handed.changed_bytes;
-                self.handed.zeroed_bytes += handed.zeroed_bytes;
+            TargetCompletion::Changed(batch, blocks, emitted) => {
+                self.emitted.changed_bytes += emitted.changed_bytes;
+                self.emitted.zeroed_bytes += emitted.zeroed_bytes;
                 if let Some(open) = self.open.get_mut(&batch) {
                     open.changing = open.changing.saturating_sub(1);
                     for (block, hash) in blocks {

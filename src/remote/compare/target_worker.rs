@@ -1,4 +1,4 @@
-//! What the end with the target reads, hashes and hands out.
+//! What the end with the target reads, hashes and emits.
 
 use super::endpoint::Worker;
 use super::keys::Keys;
@@ -34,22 +34,22 @@ pub enum TargetTask {
 pub enum TargetCompletion {
     /// The blocks of a piece.
     Hashes(u64, BlockHashes),
-    /// What blocks hold now, and what was handed out.
-    Changed(u64, Vec<(u32, Option<Hash>)>, Handed),
+    /// What blocks hold now, and what was emitted.
+    Changed(u64, Vec<(u32, Option<Hash>)>, Emitted),
     /// The pages of blocks.
     Pages(u64, Vec<(u32, BlockPages)>),
 }
 
 /// Bytes of differences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Handed {
+pub struct Emitted {
     /// All of them.
     pub changed_bytes: u64,
     /// Those that became zero.
     pub zeroed_bytes: u64,
 }
 
-/// Reads the target, and hands out how it differs.
+/// Reads the target, and emits how it differs.
 #[derive(Clone)]
 pub struct TargetWorker<'a> {
     view: &'a View<'a>,
@@ -60,7 +60,7 @@ pub struct TargetWorker<'a> {
 }
 
 impl<'a> TargetWorker<'a> {
-    /// Reads `view` and hands differences to `visit`.
+    /// Reads `view` and passes differences to `visit`.
     pub fn new(view: &'a View<'a>, keys: Keys, visit: &'a Visit<'a>) -> Self {
         TargetWorker {
             view,
@@ -71,14 +71,14 @@ impl<'a> TargetWorker<'a> {
         }
     }
 
-    /// Hands nothing out, and counts what data messages without bytes tell.
+    /// Emits nothing, and counts what data messages without bytes tell.
     #[must_use]
     pub fn with_counts_only(mut self, counts_only: bool) -> Self {
         self.counts_only = counts_only;
         self
     }
 
-    /// Hands out all of a block that came, and not only what differs.
+    /// Emits all of a block that came, and not only what differs.
     #[must_use]
     pub(in crate::remote) fn with_everything(mut self, everything: bool) -> Self {
         self.everything = everything;
@@ -90,15 +90,20 @@ impl<'a> TargetWorker<'a> {
     }
 
     fn clear(&self, batch: u64, blocks: Vec<u32>) -> Result<TargetCompletion> {
-        let mut handed = Handed::default();
+        let mut emitted = Emitted::default();
         let mut changed = Vec::with_capacity(blocks.len());
         for block in blocks {
             let old = self.block(batch, block)?;
             let new = vec![0; old.len()];
-            self.hand_out(self.view.block(batch, block).start, &new, &old, &mut handed)?;
+            self.emit(
+                self.view.block(batch, block).start,
+                &new,
+                &old,
+                &mut emitted,
+            )?;
             changed.push((block, None));
         }
-        Ok(TargetCompletion::Changed(batch, changed, handed))
+        Ok(TargetCompletion::Changed(batch, changed, emitted))
     }
 
     fn pages(&self, batch: u64, blocks: Vec<(u32, Children)>) -> Result<TargetCompletion> {
@@ -139,17 +144,17 @@ impl<'a> TargetWorker<'a> {
             return self.count(data.batch, &data.blocks, &payload);
         }
         let mut rest = &payload[..];
-        let mut handed = Handed::default();
+        let mut emitted = Emitted::default();
         let mut changed = Vec::with_capacity(data.blocks.len());
         for new in &data.blocks {
             let old = self.block(data.batch, new.block)?;
             let block = patched(&old, new, &mut rest)?;
             let start = self.view.block(data.batch, new.block).start;
-            self.hand_out(start, &block, &old, &mut handed)?;
+            self.emit(start, &block, &old, &mut emitted)?;
             changed.push((new.block, hash_block(&block)));
         }
         match rest {
-            [] => Ok(TargetCompletion::Changed(data.batch, changed, handed)),
+            [] => Ok(TargetCompletion::Changed(data.batch, changed, emitted)),
             _ => Err(wrong("more data than its pages hold")),
         }
     }
@@ -159,7 +164,7 @@ impl<'a> TargetWorker<'a> {
         if !payload.is_empty() {
             return Err(wrong("bytes that nobody wants"));
         }
-        let mut handed = Handed::default();
+        let mut emitted = Emitted::default();
         for new in blocks {
             let block = self.view.block(batch, new.block);
             let block_len = usize::try_from(block.end - block.start).unwrap_or(0);
@@ -168,17 +173,17 @@ impl<'a> TargetWorker<'a> {
                 if len == 0 {
                     return Err(wrong("pages behind the end of the disk"));
                 }
-                handed.changed_bytes += len;
+                emitted.changed_bytes += len;
                 if u64::from(new.zeros) & bit(page) != 0 {
-                    handed.zeroed_bytes += len;
+                    emitted.zeroed_bytes += len;
                 }
             }
         }
-        Ok(TargetCompletion::Changed(batch, Vec::new(), handed))
+        Ok(TargetCompletion::Changed(batch, Vec::new(), emitted))
     }
 
-    /// Hands out the pages that differ, neighbours of one kind together.
-    fn hand_out(&self, start: u64, new: &[u8], old: &[u8], handed: &mut Handed) -> Result<()> {
+    /// Emits the pages that differ, neighbours of one kind together.
+    fn emit(&self, start: u64, new: &[u8], old: &[u8], emitted: &mut Emitted) -> Result<()> {
         let page = PAGE as usize;
         let kinds: Vec<Option<bool>> = new
             .chunks(page)
@@ -193,16 +198,16 @@ impl<'a> TargetWorker<'a> {
             if let Some(Some(zeros)) = run.first().copied() {
                 let (new, old) = (&new[from..to], &old[from..to]);
                 if !self.counts_only {
-                    self.hand_out_run(start + from as u64, new, old, zeros)?;
+                    self.emit_run(start + from as u64, new, old, zeros)?;
                 }
-                handed.changed_bytes += new.len() as u64;
-                handed.zeroed_bytes += if zeros { new.len() as u64 } else { 0 };
+                emitted.changed_bytes += new.len() as u64;
+                emitted.zeroed_bytes += if zeros { new.len() as u64 } else { 0 };
             }
         }
         Ok(())
     }
 
-    fn hand_out_run(&self, start: u64, new: &[u8], old: &[u8], zeros: bool) -> Result<()> {
+    fn emit_run(&self, start: u64, new: &[u8], old: &[u8], zeros: bool) -> Result<()> {
         let range = start..start + new.len() as u64;
         let (mut new, mut old) = (new, old);
         for (_, piece) in self.view.windows().pieces(range) {

@@ -17,7 +17,7 @@ use crate::remote::wire::connection::Line;
 use crate::remote::wire::connection_options::LineOptions;
 use crate::remote::wire::message::Message;
 use crate::remote::wire::outcome::Fault;
-use crate::remote::wire::request::{Job, TargetJob};
+use crate::remote::wire::request::{RemoteJob, TargetJob};
 use crate::storage::SourceOptions;
 use crate::sync::{CachedSource, HostTargetOptions, Source, SyncOptions, SyncReport};
 
@@ -69,7 +69,7 @@ impl Client {
         options: &SourceOptions,
         work: &Work,
     ) -> Result<Source> {
-        let opened = self.ask(&Job {
+        let opened = self.ask(&RemoteJob {
             path: path.as_ref().as_os_str().as_bytes().to_vec(),
             format: image.format,
             target: None,
@@ -112,13 +112,13 @@ impl Client {
             .advise("run the same version of diskdelta on both hosts"))
     }
 
-    fn ask(&self, job: &Job) -> Result<()> {
+    fn ask(&self, job: &RemoteJob) -> Result<()> {
         if job.read_holes && !self.session.reads_holes() {
             let what = "the diskdelta there takes holes for zeros, and cannot read them";
             return Err(Error::new(ErrorKind::Unsupported, what)
                 .advise("run the same version of diskdelta on both hosts"));
         }
-        let job = Message::Job(Box::new(job.clone()));
+        let job = Message::RemoteJob(Box::new(job.clone()));
         self.session.line().send(&job)
     }
 }
@@ -189,7 +189,7 @@ impl RemoteTarget {
     }
 
     /// What goes over the line of the options.
-    fn job(&self, options: &SyncOptions) -> Result<Job> {
+    fn job(&self, options: &SyncOptions) -> Result<RemoteJob> {
         let of_this_host = [
             (options.undo.is_some(), "an undo file"),
             (options.target_manifest.is_some(), "a kept target manifest"),
@@ -202,7 +202,7 @@ impl RemoteTarget {
             return Err(Error::new(ErrorKind::InvalidInput, what));
         }
         let target = &self.options;
-        Ok(Job {
+        Ok(RemoteJob {
             path: self.path.as_os_str().as_bytes().to_vec(),
             format: target.image.format,
             target: Some(TargetJob {

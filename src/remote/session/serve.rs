@@ -14,7 +14,7 @@ use crate::image::{FileGate, ImageOptions};
 use crate::limits::Limits;
 use crate::progress::Work;
 use crate::remote::own_directories::OwnDirectories;
-use crate::remote::sandbox::{Confined, Root};
+use crate::remote::sandbox::{Sandbox, SandboxPath};
 use crate::remote::shown_paths::ShownPaths;
 use crate::remote::wire::codec::wrong;
 use crate::remote::wire::connection::Line;
@@ -22,7 +22,7 @@ use crate::remote::wire::connection_options::LineOptions;
 use crate::remote::wire::format::{BLOCK, FEATURE_DISK_AGENT, FEATURES};
 use crate::remote::wire::message::Message;
 use crate::remote::wire::outcome::{Fault, RemoteOutcome};
-use crate::remote::wire::request::{Job, TargetJob};
+use crate::remote::wire::request::{RemoteJob, TargetJob};
 use crate::setters::setters;
 use crate::storage::{SourceOptions, TargetOptions};
 use crate::sync::{HostSource, HostTarget, HostTargetOptions, ManifestCache, Source, sync};
@@ -150,7 +150,7 @@ pub(in crate::remote) fn serve_told(
     options: &ServeOptions,
     work: &Work,
     disk_service: Option<&dyn DiskService>,
-    told: &dyn Fn(&Job),
+    told: &dyn Fn(&RemoteJob),
 ) -> Result<Served> {
     let line = options.line.clone().or_peer("the dialler");
     // One that dials knows what it wants.
@@ -164,7 +164,7 @@ pub(in crate::remote) fn serve_told(
     let shown = ShownPaths::below(options.root.as_deref());
     session.show_paths(shown.clone());
     let job = match session.line().receive("its job", work.cancel()) {
-        Ok(Message::Job(job)) => *job,
+        Ok(Message::RemoteJob(job)) => *job,
         Ok(Message::Ask(request)) => {
             session.line().set_idle(options.line.idle);
             return match disk_service {
@@ -179,7 +179,7 @@ pub(in crate::remote) fn serve_told(
     };
     session.line().set_idle(options.line.idle);
     told(&job);
-    let root = match options.root.as_ref().map(Root::open).transpose() {
+    let root = match options.root.as_ref().map(Sandbox::open).transpose() {
         Ok(root) => root,
         Err(error) => return refuse(session, error),
     };
@@ -197,13 +197,13 @@ pub(in crate::remote) fn serve_told(
 
 struct Agent<'a> {
     options: &'a ServeOptions,
-    root: Option<Root>,
+    root: Option<Sandbox>,
     shown: ShownPaths,
     work: &'a Work,
 }
 
 impl Agent<'_> {
-    fn be_source(&self, session: Session, job: &Job) -> Result<Served> {
+    fn be_source(&self, session: Session, job: &RemoteJob) -> Result<Served> {
         let opened = self.open_source(job).and_then(|source| {
             let cached = match self.cache()? {
                 Some(cache) if !job.live => Some(cache.look_up(&source, BlockSize::new(BLOCK)?)?),
@@ -234,7 +234,7 @@ impl Agent<'_> {
         }
     }
 
-    fn be_target(&self, session: Session, job: &Job, how: &TargetJob) -> Result<Served> {
+    fn be_target(&self, session: Session, job: &RemoteJob, how: &TargetJob) -> Result<Served> {
         let opened = self.open_target(job, how).and_then(|target| {
             let path = target.target().path();
             let kept = match self.cache()? {
@@ -278,25 +278,25 @@ impl Agent<'_> {
         directory.map(ManifestCache::open).transpose()
     }
 
-    fn open_source(&self, job: &Job) -> Result<HostSource> {
-        let (path, confined) = self.resolve(job)?;
+    fn open_source(&self, job: &RemoteJob) -> Result<HostSource> {
+        let (path, resolved) = self.resolve(job)?;
         let open = SourceOptions::default()
             .with_direct(self.options.direct)
             .with_allow_writers(job.live)
             .with_marker_is_data(job.marker_is_data);
         let source = HostSource::open(&path, &self.image_options(job), &open)?;
-        if let (Some(root), Some(confined)) = (&self.root, confined) {
-            confined.check()?;
+        if let (Some(root), Some(resolved)) = (&self.root, resolved) {
+            resolved.check()?;
             root.check(&source.files())?;
         }
         Ok(source)
     }
 
-    fn open_target(&self, job: &Job, how: &TargetJob) -> Result<HostTarget> {
+    fn open_target(&self, job: &RemoteJob, how: &TargetJob) -> Result<HostTarget> {
         if self.options.read_only {
             return Err(only_reads());
         }
-        let (path, confined) = self.resolve(job)?;
+        let (path, resolved) = self.resolve(job)?;
         let open = TargetOptions::default()
             .with_direct(self.options.direct)
             .with_allocation(how.allocation);
@@ -308,11 +308,11 @@ impl Agent<'_> {
             .with_dry_run(how.dry_run)
             .with_open(open);
         let target = HostTarget::open(&path, &options)?;
-        confined.map_or(Ok(()), |confined| confined.check())?;
+        resolved.map_or(Ok(()), |resolved| resolved.check())?;
         Ok(target)
     }
 
-    fn image_options(&self, job: &Job) -> ImageOptions {
+    fn image_options(&self, job: &RemoteJob) -> ImageOptions {
         let options = ImageOptions::default()
             .with_gate(Arc::new(FileGate::new()))
             .with_read_holes(self.options.read_holes || job.read_holes);
@@ -322,17 +322,17 @@ impl Agent<'_> {
         }
     }
 
-    fn resolve(&self, job: &Job) -> Result<(PathBuf, Option<Confined>)> {
+    fn resolve(&self, job: &RemoteJob) -> Result<(PathBuf, Option<SandboxPath>)> {
         let asked = Path::new(OsStr::from_bytes(&job.path));
-        let (path, confined) = match &self.root {
+        let (path, resolved) = match &self.root {
             None => (asked.to_owned(), None),
             Some(root) => {
-                let confined = root.resolve(&job.path)?;
-                (confined.path.clone(), Some(confined))
+                let resolved = root.resolve(&job.path)?;
+                (resolved.path.clone(), Some(resolved))
             }
         };
         OwnDirectories::of(self.options.own_directories())?.refuse(&path)?;
-        Ok((path, confined))
+        Ok((path, resolved))
     }
 }
 

@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::crowd::Crowd;
 
-/// The places of a service.
+/// The connection limit of a service.
 ///
-/// Whoever has shown no certificate yet takes none of the sessions' places. Of such there are few
-/// at a time as well, and fewer at one address: see [`Crowd`].
+/// An unauthenticated client takes no slot of a session. Their number is limited
+/// as well, and fewer are allowed from one address: see [`Crowd`].
 pub(super) struct ConnectionLimit {
     sessions_most: usize,
     state: Mutex<State>,
@@ -17,48 +17,52 @@ pub(super) struct ConnectionLimit {
 
 struct State {
     sessions: usize,
-    strangers: Crowd<TcpStream>,
+    unauthenticated: Crowd<TcpStream>,
     is_closed: bool,
 }
 
-/// A session's place, until it is dropped.
+/// A session's slot, until it is dropped.
 pub(super) struct Slot<'a> {
-    places: &'a ConnectionLimit,
+    connection_limit: &'a ConnectionLimit,
     /// Counts the sessions from 1.
     pub number: u64,
 }
 
-/// The place of one who has shown no certificate yet, until it is dropped.
-pub(super) struct Threshold<'a> {
-    places: &'a ConnectionLimit,
+/// The slot of an unauthenticated client, until it is dropped.
+pub(super) struct HandshakeSlot<'a> {
+    connection_limit: &'a ConnectionLimit,
     number: u64,
 }
 
 impl ConnectionLimit {
-    pub fn new(sessions_most: usize, strangers: Crowd<TcpStream>) -> Self {
+    pub fn new(sessions_most: usize, unauthenticated: Crowd<TcpStream>) -> Self {
         ConnectionLimit {
             sessions_most,
             state: Mutex::new(State {
                 sessions: 0,
-                strangers,
+                unauthenticated,
                 is_closed: false,
             }),
         }
     }
 
-    /// A place for one at `address` who has shown no certificate.
-    pub fn stranger(&self, socket: &TcpStream, address: IpAddr) -> io::Result<Threshold<'_>> {
+    /// A slot for an unauthenticated client at `address`.
+    pub fn unauthenticated(
+        &self,
+        socket: &TcpStream,
+        address: IpAddr,
+    ) -> io::Result<HandshakeSlot<'_>> {
         let socket = socket.try_clone()?;
         let mut state = self.lock();
         if state.is_closed {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let (number, gone) = state.strangers.add(address, socket);
+        let (number, gone) = state.unauthenticated.add(address, socket);
         if let Some(gone) = gone {
             let _ = gone.shutdown(Shutdown::Both);
         }
-        Ok(Threshold {
-            places: self,
+        Ok(HandshakeSlot {
+            connection_limit: self,
             number,
         })
     }
@@ -71,7 +75,7 @@ impl ConnectionLimit {
         }
         state.sessions += 1;
         Some(Slot {
-            places: self,
+            connection_limit: self,
             number,
         })
     }
@@ -80,8 +84,8 @@ impl ConnectionLimit {
     pub fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
-        for stranger in state.strangers.clear() {
-            let _ = stranger.shutdown(Shutdown::Both);
+        for peer in state.unauthenticated.clear() {
+            let _ = peer.shutdown(Shutdown::Both);
         }
     }
 
@@ -90,7 +94,7 @@ impl ConnectionLimit {
     }
 }
 
-impl Threshold<'_> {
+impl HandshakeSlot<'_> {
     /// Counts the connections from 1.
     pub fn number(&self) -> u64 {
         self.number
@@ -99,12 +103,15 @@ impl Threshold<'_> {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.places.lock().sessions -= 1;
+        self.connection_limit.lock().sessions -= 1;
     }
 }
 
-impl Drop for Threshold<'_> {
+impl Drop for HandshakeSlot<'_> {
     fn drop(&mut self) {
-        self.places.lock().strangers.remove(self.number);
+        self.connection_limit
+            .lock()
+            .unauthenticated
+            .remove(self.number);
     }
 }

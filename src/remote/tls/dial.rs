@@ -8,10 +8,10 @@ use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 
 use super::config::dialling;
+use super::error::Peers;
 use super::handshake::shake;
 use super::identity::Identity;
 use super::stream::TlsLine;
-use super::trouble::Parties;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::RemoteAddress;
 use crate::setters::setters;
@@ -58,7 +58,7 @@ impl TlsLine {
     /// `Io`.
     pub fn dial(at: &RemoteAddress, options: &DialOptions) -> Result<TlsLine> {
         let (host, port) = (at.host(), at.port().unwrap_or(RemoteAddress::SERVICE_PORT));
-        let parties = Parties {
+        let peers = Peers {
             peer: format!("the service at {host}:{port}"),
             ours: options.identity.clone(),
         };
@@ -71,11 +71,11 @@ impl TlsLine {
             Error::new(ErrorKind::InvalidInput, text).caused_by(cause)
         })?;
         let connection = ClientConnection::new(Arc::new(config), name);
-        let mut connection = connection.map_err(|cause| parties.explain(cause))?.into();
+        let mut connection = connection.map_err(|cause| peers.explain(cause))?.into();
         let socket = connect(host, port, options.patience)?;
         let within = (Instant::now(), options.patience);
-        shake(&mut connection, &socket, within, &parties)?;
-        TlsLine::new(connection, socket, parties)
+        shake(&mut connection, &socket, within, &peers)?;
+        TlsLine::new(connection, socket, peers)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustls::Connection;
 
-use super::trouble::Parties;
+use super::error::Peers;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Shakes hands over `socket` within `patience` from `begun` on, however little the other end sends at a time.
@@ -18,14 +18,14 @@ pub(super) fn shake(
     connection: &mut Connection,
     socket: &TcpStream,
     (begun, patience): (Instant, Duration),
-    parties: &Parties,
+    peers: &Peers,
 ) -> Result<()> {
     let deadline = begun + patience;
-    let late = || late(&parties.peer, patience);
+    let late = || late(&peers.peer, patience);
     let failed = |cause: io::Error| match cause.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => late(),
         _ => {
-            let text = format!("the line to {} broke during the handshake", parties.peer);
+            let text = format!("the line to {} broke during the handshake", peers.peer);
             Error::new(ErrorKind::Io, text).caused_by(cause)
         }
     };
@@ -43,17 +43,17 @@ pub(super) fn shake(
         }
         socket.set_read_timeout(Some(left()?)).map_err(failed)?;
         if connection.read_tls(&mut &*socket).map_err(failed)? == 0 {
-            let text = format!("{} closed the line during the handshake", parties.peer);
+            let text = format!("{} closed the line during the handshake", peers.peer);
             return Err(Error::new(ErrorKind::Io, text));
         }
         if let Err(error) = connection.process_new_packets() {
             say_why(connection, socket);
-            return Err(parties.explain(error));
+            return Err(peers.explain(error));
         }
     }
     socket.set_read_timeout(None).map_err(failed)?;
     socket.set_write_timeout(None).map_err(failed)?;
-    parties.check_protocol(connection.alpn_protocol())
+    peers.check_protocol(connection.alpn_protocol())
 }
 
 /// The error for one that took too long.

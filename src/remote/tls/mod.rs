@@ -6,13 +6,13 @@ mod config;
 mod connection_limit;
 mod crowd;
 mod dial;
+mod error;
 mod handshake;
 mod identity;
 mod purpose;
 mod service;
 mod stream;
 mod subject;
-mod trouble;
 
 pub use dial::DialOptions;
 pub use identity::Identity;

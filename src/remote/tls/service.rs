@@ -12,11 +12,11 @@ use rustls::{Connection, ServerConfig, ServerConnection};
 use super::config::{fingerprint, serving};
 use super::connection_limit::ConnectionLimit;
 use super::crowd::Crowd;
+use super::error::Peers;
 use super::handshake::{self, shake};
 use super::identity::Identity;
 use super::stream::TlsLine;
 use super::subject::common_name;
-use super::trouble::Parties;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{RemoteAddress, split_port};
 use crate::progress::{Work, check_threads};
@@ -24,7 +24,7 @@ use crate::remote::session::serve::{ServeOptions, Served, serve_told};
 use crate::remote::wire::connection::Line;
 use crate::remote::wire::message::Message;
 use crate::remote::wire::outcome::Fault;
-use crate::remote::wire::request::Job;
+use crate::remote::wire::request::RemoteJob;
 use crate::setters::setters;
 
 /// What a service does for whoever has a certificate that it takes.
@@ -82,7 +82,7 @@ pub enum ServiceEvent<'a> {
         /// Who it is.
         client: &'a Client,
         /// What is to be done.
-        job: &'a Job,
+        job: &'a RemoteJob,
     },
     /// A session is over.
     Ended {
@@ -151,9 +151,10 @@ impl Service {
         check_threads(options.threads)?;
         let (host, port) = split_port(address).ok_or_else(odd)?;
         let config = Arc::new(serving(identity)?);
-        let places = (host, port.unwrap_or(RemoteAddress::SERVICE_PORT)).to_socket_addrs();
-        let places: Vec<SocketAddr> = places.map_err(failed)?.collect();
-        let listener = TcpListener::bind(places.as_slice()).map_err(failed)?;
+        let connection_limit =
+            (host, port.unwrap_or(RemoteAddress::SERVICE_PORT)).to_socket_addrs();
+        let connection_limit: Vec<SocketAddr> = connection_limit.map_err(failed)?.collect();
+        let listener = TcpListener::bind(connection_limit.as_slice()).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         Ok(Service {
             listener,
@@ -178,10 +179,10 @@ impl Service {
     /// # Errors
     /// `Io` where nobody can connect any more.
     pub fn run(&self, work: &Work, watch: &(dyn Fn(&ServiceEvent<'_>) + Sync)) -> Result<()> {
-        let strangers = Crowd::new(STRANGERS, STRANGERS_OF_ONE);
-        let places = ConnectionLimit::new(self.options.sessions, strangers);
+        let unauthenticated = Crowd::new(MAX_UNAUTHENTICATED, MAX_UNAUTHENTICATED_PER_ADDRESS);
+        let connection_limit = ConnectionLimit::new(self.options.sessions, unauthenticated);
         std::thread::scope(|scope| {
-            let mut silent = Crowd::new(SILENT, SILENT_OF_ONE);
+            let mut silent = Crowd::new(MAX_SILENT, MAX_SILENT_PER_ADDRESS);
             let ended = loop {
                 if work.cancel().is_cancelled() {
                     break Ok(());
@@ -191,9 +192,9 @@ impl Service {
                     Err(error) => break Err(error),
                 };
                 for caller in speaking {
-                    let (places, address) = (&places, caller.address);
+                    let (connection_limit, address) = (&connection_limit, caller.address);
                     let session = move || {
-                        let receive = || self.receive(caller, places, work, watch);
+                        let receive = || self.receive(caller, connection_limit, work, watch);
                         if catch_unwind(AssertUnwindSafe(receive)).is_err() {
                             let text = "a fault of this program ended the session";
                             let error = &Error::new(ErrorKind::Io, text);
@@ -204,7 +205,7 @@ impl Service {
                     drop(Builder::new().spawn_scoped(scope, session));
                 }
             };
-            places.close();
+            connection_limit.close();
             ended
         })
     }
@@ -279,7 +280,7 @@ impl Service {
     fn receive(
         &self,
         caller: Caller,
-        places: &ConnectionLimit,
+        connection_limit: &ConnectionLimit,
         work: &Work,
         watch: &(dyn Fn(&ServiceEvent<'_>) + Sync),
     ) {
@@ -287,20 +288,20 @@ impl Service {
         let refused = |error: &Error| {
             watch(&ServiceEvent::Refused { address, error });
         };
-        let threshold = match places.stranger(&caller.socket, address.ip()) {
-            Ok(threshold) => threshold,
+        let handshake_slot = match connection_limit.unauthenticated(&caller.socket, address.ip()) {
+            Ok(handshake_slot) => handshake_slot,
             Err(cause) => return refused(&Error::io("let somebody in", cause)),
         };
         let (line, client) = match self.shake(caller) {
             Ok(known) => known,
             Err(error) => return refused(&error),
         };
-        let Some(place) = places.session(threshold.number()) else {
+        let Some(place) = connection_limit.session(handshake_slot.number()) else {
             let error = self.full();
             refused(&error);
-            return self.turn_away(line, &error);
+            return self.reject(line, &error);
         };
-        drop(threshold);
+        drop(handshake_slot);
         let begun = Instant::now();
         let session = place.number;
         let served = self.serve(line, work, &client, &|job| {
@@ -326,26 +327,26 @@ impl Service {
             address,
             begun,
         } = caller;
-        let parties = Parties {
+        let peers = Peers {
             peer: format!("the client at {address}"),
             ours: self.identity.clone(),
         };
         let failed = |cause| Error::io("set up the line", cause);
         socket.set_nodelay(true).map_err(failed)?;
         let connection = ServerConnection::new(self.config.clone());
-        let mut connection: Connection = connection.map_err(|cause| parties.explain(cause))?.into();
+        let mut connection: Connection = connection.map_err(|cause| peers.explain(cause))?.into();
         let within = (begun, self.options.patience);
-        shake(&mut connection, &socket, within, &parties)?;
+        shake(&mut connection, &socket, within, &peers)?;
         let certificates = connection.peer_certificates().unwrap_or_default();
         let Some(certificate) = certificates.first() else {
-            return Err(parties.explain(rustls::Error::NoCertificatesPresented));
+            return Err(peers.explain(rustls::Error::NoCertificatesPresented));
         };
         let client = Client {
             address,
             name: common_name(certificate),
             fingerprint: fingerprint(certificate),
         };
-        Ok((TlsLine::new(connection, socket, parties)?, client))
+        Ok((TlsLine::new(connection, socket, peers)?, client))
     }
 
     fn serve(
@@ -353,7 +354,7 @@ impl Service {
         mut line: TlsLine,
         work: &Work,
         client: &Client,
-        told: &dyn Fn(&Job),
+        told: &dyn Fn(&RemoteJob),
     ) -> Result<Served> {
         // Threads of its own, so that no session waits for the work of another.
         let work = Work::with_threads(self.options.threads)?.with_cancel(work.cancel().clone());
@@ -372,7 +373,7 @@ impl Service {
     }
 
     /// Says why; one that does not listen is cut off.
-    fn turn_away(&self, mut line: TlsLine, error: &Error) {
+    fn reject(&self, mut line: TlsLine, error: &Error) {
         let Ok((reader, writer)) = line.streams() else {
             return;
         };
@@ -385,11 +386,11 @@ impl Service {
 }
 
 /// Most who shake hands, and of those most at one address.
-const STRANGERS: usize = 64;
-const STRANGERS_OF_ONE: usize = 32;
+const MAX_UNAUTHENTICATED: usize = 64;
+const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 32;
 /// Most who have said nothing yet, and of those most at one address.
-const SILENT: usize = 256;
-const SILENT_OF_ONE: usize = 192;
+const MAX_SILENT: usize = 256;
+const MAX_SILENT_PER_ADDRESS: usize = 192;
 /// Most who are let in before it is looked who has spoken.
 const ACCEPTED: usize = 64;
 const NAP: Timespec = Timespec {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustls::Connection;
 
-use super::trouble::Parties;
+use super::error::Peers;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A line whose handshake is done; when dropped the other end has a moment to take what was sent,
@@ -22,7 +22,7 @@ pub struct TlsLine {
 pub struct TlsReader {
     socket: TcpStream,
     shared: Arc<Shared>,
-    parties: Parties,
+    peers: Peers,
     raw: Vec<u8>,
     taken: usize,
     filled: usize,
@@ -44,11 +44,7 @@ struct Shared {
 }
 
 impl TlsLine {
-    pub(super) fn new(
-        connection: Connection,
-        socket: TcpStream,
-        parties: Parties,
-    ) -> Result<TlsLine> {
+    pub(super) fn new(connection: Connection, socket: TcpStream, peers: Peers) -> Result<TlsLine> {
         let failed = |cause| Error::io("set up the line", cause);
         let shared = Arc::new(Shared {
             connection: Mutex::new(connection),
@@ -58,7 +54,7 @@ impl TlsLine {
         let reader = TlsReader {
             socket: socket.try_clone().map_err(failed)?,
             shared: shared.clone(),
-            parties,
+            peers,
             raw: vec![0; RAW_BYTES],
             taken: 0,
             filled: 0,
@@ -136,7 +132,7 @@ impl TlsReader {
             self.taken += connection.read_tls(&mut rest)?;
             connection
                 .process_new_packets()
-                .map_err(|error| io::Error::other(self.parties.explain(error)))?;
+                .map_err(|error| io::Error::other(self.peers.explain(error)))?;
         }
     }
 }

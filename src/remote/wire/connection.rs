@@ -9,7 +9,7 @@ use super::closer::Closer;
 use super::connection_options::LineOptions;
 use super::connection_state::{OUTGOING_BYTES, Shared, cost};
 use super::format::kind;
-use super::frame::Frame;
+use super::frame::WireFrame;
 use super::message::Message;
 use crate::error::{Error, Result};
 use crate::progress::CancelToken;
@@ -141,7 +141,7 @@ impl Line {
     /// # Errors
     /// `Io` where the line ended, `Malformed` where it is broken, once all before it is taken;
     /// `LimitExceeded` where it was used for too long.
-    pub fn try_receive(&self) -> Result<Option<Frame>> {
+    pub fn try_receive(&self) -> Result<Option<WireFrame>> {
         let mut state = self.shared.lock();
         self.shared.check_age()?;
         if let Some(frame) = state.incoming.pop_front() {

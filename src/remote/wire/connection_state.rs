@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::connection_options::LineOptions;
 use super::format::FRAME_HEADER_LEN;
-use super::frame::Frame;
+use super::frame::WireFrame;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::CancelToken;
 use crate::sync::Traffic;
@@ -24,7 +24,7 @@ pub(super) struct Shared {
 pub(super) struct State {
     /// Counts what happened, so that no one who looked before it sleeps over it.
     pub(super) rings: u64,
-    pub(super) incoming: VecDeque<Frame>,
+    pub(super) incoming: VecDeque<WireFrame>,
     pub(super) incoming_bytes: usize,
     /// When anything came.
     pub(super) heard: Instant,
@@ -34,7 +34,7 @@ pub(super) struct State {
     pub(super) idle: Option<Duration>,
     /// Why no more comes.
     pub(super) ended: Option<Error>,
-    pub(super) outgoing: VecDeque<Frame>,
+    pub(super) outgoing: VecDeque<WireFrame>,
     /// What waits to be sent, or is being sent.
     pub(super) outgoing_bytes: usize,
     /// When something could be written, or began to wait for it.
@@ -161,7 +161,7 @@ impl Shared {
 }
 
 /// What a frame takes in a queue, in bytes.
-pub(super) fn cost(frame: &Frame) -> usize {
+pub(super) fn cost(frame: &WireFrame) -> usize {
     frame.payload.capacity() + FRAME_HEADER_LEN + FRAME_OVERHEAD
 }
 

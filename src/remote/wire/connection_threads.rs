@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::connection_state::{Shared, cost};
 use super::format::kind;
-use super::frame::{Frame, FrameDecoder, FrameEncoder};
+use super::frame::{FrameDecoder, FrameEncoder, WireFrame};
 use super::throttle::Throttle;
 use crate::error::Error;
 
@@ -47,7 +47,7 @@ impl Shared {
     }
 
     /// Keeps a frame until it is asked for, once there is room for it.
-    fn take(&self, frame: Frame) {
+    fn take(&self, frame: WireFrame) {
         if frame.kind == kind::ALIVE {
             return;
         }
@@ -109,7 +109,7 @@ impl Shared {
 
     /// The next frame to write: a sign of life where there is none for a time, the end where there
     /// will be none.
-    fn next_frame(&self) -> Frame {
+    fn next_frame(&self) -> WireFrame {
         let due = Instant::now() + self.options.sign();
         let mut state = self.lock();
         loop {
@@ -143,8 +143,8 @@ impl Shared {
     }
 }
 
-fn empty(kind: u8) -> Frame {
-    Frame {
+fn empty(kind: u8) -> WireFrame {
+    WireFrame {
         kind,
         payload: Vec::new(),
     }

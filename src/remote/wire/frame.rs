@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// A kind and its payload, as they came; nothing is known of them but that no byte changed by
 /// accident.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
+pub struct WireFrame {
     /// One of the kinds in docs/protocol.md, or an unknown one.
     pub kind: u8,
     /// At most 2 MiB.
@@ -61,7 +61,7 @@ impl FrameDecoder {
     ///
     /// # Errors
     /// `Malformed` for what is not a whole, undamaged frame in its place.
-    pub fn decode(&mut self, bytes: &mut &[u8]) -> Result<Option<Frame>> {
+    pub fn decode(&mut self, bytes: &mut &[u8]) -> Result<Option<WireFrame>> {
         if self.is_broken {
             return Err(wrong("a damaged frame before"));
         }
@@ -75,7 +75,7 @@ impl FrameDecoder {
         self.held.is_empty()
     }
 
-    fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Frame>> {
+    fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<WireFrame>> {
         self.fill(bytes, FRAME_HEADER_LEN);
         let Some((header, _)) = self.held.split_first_chunk::<FRAME_HEADER_LEN>() else {
             return Ok(None);
@@ -101,7 +101,7 @@ impl FrameDecoder {
         }
         self.held.clear();
         self.number += 1;
-        Ok(Some(Frame { kind, payload }))
+        Ok(Some(WireFrame { kind, payload }))
     }
 
     /// Moves bytes over until `len` are held.

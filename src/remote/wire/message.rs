@@ -5,10 +5,10 @@ use std::ops::Range;
 use super::codec::{Put, Take, put_ranges, take_ranges, wrong};
 use super::comparison::{Blocks, Data, Pages, Parts, Segments};
 use super::format::{CLAIMED_MOST, LIST_MOST, MAGIC, kind};
-use super::frame::Frame;
+use super::frame::WireFrame;
 use super::nodes::{Nodes, NodesAre, Tree};
 use super::outcome::{Fault, RemoteOutcome};
-use super::request::{Job, Opened};
+use super::request::{Opened, RemoteJob};
 use crate::error::Result;
 use crate::sync::Claim;
 
@@ -19,7 +19,7 @@ pub enum Message {
     /// Both ends, first of all.
     Hello(Hello),
     /// The end that dialled, next: what it wants.
-    Job(Box<Job>),
+    RemoteJob(Box<RemoteJob>),
     /// The end with the source: what it holds.
     Opened(Box<Opened>),
     /// Nothing but a sign of life.
@@ -122,7 +122,7 @@ impl Claims {
 
 impl Message {
     /// The frame's kind and payload.
-    pub fn encode(&self) -> Frame {
+    pub fn encode(&self) -> WireFrame {
         let mut out = Put::default();
         let kind = match self {
             Message::Hello(hello) => {
@@ -133,7 +133,7 @@ impl Message {
                 out.raw(&hello.random);
                 kind::HELLO
             }
-            Message::Job(job) => {
+            Message::RemoteJob(job) => {
                 job.put(&mut out);
                 kind::JOB
             }
@@ -240,7 +240,7 @@ impl Message {
                 kind::UNREADABLE
             }
         };
-        Frame {
+        WireFrame {
             kind,
             payload: out.0,
         }
@@ -250,11 +250,11 @@ impl Message {
     ///
     /// # Errors
     /// `Malformed`.
-    pub fn decode(frame: &Frame, hash_len: usize) -> Result<Message> {
+    pub fn decode(frame: &WireFrame, hash_len: usize) -> Result<Message> {
         let mut from = Take(&frame.payload);
         let message = match frame.kind {
             kind::HELLO => Message::Hello(Hello::take(&mut from)?),
-            kind::JOB => Message::Job(Box::new(Job::take(&mut from)?)),
+            kind::JOB => Message::RemoteJob(Box::new(RemoteJob::take(&mut from)?)),
             kind::OPENED => Message::Opened(Box::new(Opened::take(&mut from)?)),
             kind::ALIVE => Message::Alive,
             kind::FAIL => Message::Fail(Box::new(Fault::take(&mut from)?)),
@@ -297,7 +297,7 @@ impl Message {
     pub fn name(&self) -> &'static str {
         match self {
             Message::Hello(_) => "a greeting",
-            Message::Job(_) => "a job",
+            Message::RemoteJob(_) => "a job",
             Message::Opened(_) => "a description of its disk",
             Message::Alive => "a sign of life",
             Message::Fail(_) => "an error",

@@ -9,7 +9,7 @@ use crate::units::BlockSize;
 
 /// What the end that dialled wants of the other one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Job {
+pub struct RemoteJob {
     /// Where the other end's image lies there.
     pub path: Vec<u8>,
     /// Its format, where the path is not to choose it.
@@ -71,7 +71,7 @@ pub struct Opened {
     pub has_manifest: bool,
 }
 
-impl Job {
+impl RemoteJob {
     pub(in crate::remote) fn put(&self, out: &mut Put) {
         out.text(&self.path);
         out.text(self.format.map_or("", Format::name).as_bytes());
@@ -109,7 +109,7 @@ impl Job {
         }
     }
 
-    pub(in crate::remote) fn take(from: &mut Take<'_>) -> Result<Job> {
+    pub(in crate::remote) fn take(from: &mut Take<'_>) -> Result<RemoteJob> {
         let path = from.text()?.to_vec();
         let format = match from.string()?.as_str() {
             "" => None,
@@ -120,7 +120,7 @@ impl Job {
             false => None,
         };
         let is_source = target.is_none();
-        Ok(Job {
+        Ok(RemoteJob {
             live: is_source && !from.is_empty() && from.flag()?,
             marker_is_data: is_source && !from.is_empty() && from.flag()?,
             read_holes: !from.is_empty() && from.flag()?,

@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::ration::Ration;
+use crate::token_bucket::TokenBucket;
 
 /// A speed limit on bytes that go one way; lines that share one are held to it together.
 #[derive(Debug)]
 pub(in crate::remote) struct Throttle {
-    ration: Ration,
+    bucket: TokenBucket,
     clock: Arc<dyn Clock>,
 }
 
@@ -30,7 +30,7 @@ impl Throttle {
     /// The same by another clock.
     pub fn on(bytes_per_second: u64, clock: Arc<dyn Clock>) -> Self {
         Throttle {
-            ration: Ration::new(bytes_per_second),
+            bucket: TokenBucket::new(bytes_per_second),
             clock,
         }
     }
@@ -38,13 +38,13 @@ impl Throttle {
     /// How many bytes should be moved at a time: those of a tenth of a second, so that neither the
     /// other end nor whoever waits for this one takes a slow line for a dead one.
     pub fn piece_bytes(&self) -> usize {
-        let tenth = usize::try_from(self.ration.bytes_per_second() / 10).unwrap_or(usize::MAX);
+        let tenth = usize::try_from(self.bucket.bytes_per_second() / 10).unwrap_or(usize::MAX);
         tenth.clamp(PIECE_LEAST, PIECE_MOST)
     }
 
     /// Returns once `bytes` more may have gone.
     pub fn admit(&self, bytes: u64) {
-        let until = self.ration.book(bytes, self.clock.now());
+        let until = self.bucket.book(bytes, self.clock.now());
         let left = until.saturating_sub(self.clock.now());
         if !left.is_zero() {
             self.clock.sleep(left);

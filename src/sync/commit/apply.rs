@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::atomic::Way;
+use super::atomic::ApplyContext;
 use super::room::Room;
 use crate::delta::{Delta, FrameKind, Old, VerifiedFrame, fits_new};
 use crate::error::{Error, ErrorKind, Result};
@@ -61,7 +61,7 @@ pub(in crate::sync) fn apply(
     storage: &Arc<dyn Storage>,
     redo_log: &Delta,
     checked: Checked<'_>,
-    way: &Way<'_>,
+    apply_context: &ApplyContext<'_>,
     work: &Work,
 ) -> Result<()> {
     let Checked { redo, room } = checked;
@@ -74,7 +74,13 @@ pub(in crate::sync) fn apply(
     };
     begin_marker(room, &marker)?;
     apply_marked(
-        target, storage, redo_log, &redo, way.verify, way.check, work,
+        target,
+        storage,
+        redo_log,
+        &redo,
+        apply_context.verify,
+        apply_context.check,
+        work,
     )
     .map_err(needs_recovery)
 }
@@ -206,7 +212,7 @@ fn verify_written(image: &dyn ImageMut, redo_log: &Delta, work: &Work) -> Result
 
 /// Says what an error after the marker means for the target.
 pub(in crate::sync) fn needs_recovery(error: Error) -> Error {
-    let way = match error.kind() {
+    let apply_context = match error.kind() {
         ErrorKind::VerifyFailed => {
             "the target is marked: its medium or the source is failing; write it again from the \
              log (diskdelta recover TARGET), then sync again with --verify all"
@@ -221,7 +227,7 @@ pub(in crate::sync) fn needs_recovery(error: Error) -> Error {
         }
         _ => "the target is marked and incomplete; finish it: diskdelta recover TARGET",
     };
-    error.advise(way)
+    error.advise(apply_context)
 }
 
 const ZERO_PIECE: u64 = 1 << 20;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::apply::holds;
-use super::atomic::{Way, carry_out, push_again, untouched};
+use super::atomic::{ApplyContext, carry_out, push_again, untouched};
 use super::precheck;
 use super::redo_log::LogWriter;
 use crate::delta::{self, Delta, Header, JobId, Purpose, fits_new, fits_old};
@@ -19,7 +19,7 @@ use crate::sync::recovery::kept_log;
 use crate::sync::recovery::recover::lost;
 use crate::sync::recovery::state::{self, FoundState, Touch};
 use crate::sync::report::{Outcome, SyncReport, Verified};
-use crate::sync::way_on;
+use crate::sync::with_advice;
 
 /// How a delta's base is recognised in a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,7 +90,7 @@ fn apply_checked(
         None => Err(Error::new(ErrorKind::NotFound, "no such target")
             .advise("name the image that the delta was made from")),
     });
-    applied.map_err(|error| way_on(error, target).at_path(target.path()))
+    applied.map_err(|error| with_advice(error, target).at_path(target.path()))
 }
 
 /// Applies an undo file: what [`SyncOptions::undo`](crate::sync::SyncOptions::undo) wrote.
@@ -102,7 +102,7 @@ pub fn undo(undo: &FileRef, target: &Target, work: &Work) -> Result<SyncReport> 
     let opened = undo.open(Access::Read);
     let delta = opened
         .and_then(|file| Delta::from_storage(file, limits))
-        .map_err(|error| way_on(error, target))?;
+        .map_err(|error| with_advice(error, target))?;
     delta.require(Purpose::Undo)?;
     apply_checked(
         &delta,
@@ -174,13 +174,13 @@ fn applied(
     report.changed_bytes = delta.trailer().data_bytes + delta.trailer().zero_bytes;
     report.zeroed_bytes = delta.trailer().zero_bytes;
     report.written_bytes = delta.trailer().data_bytes;
-    let way = Way {
+    let apply_context = ApplyContext {
         undo: options.undo.as_ref().map(|file| (file, &*image)),
         keeper: None,
         verify: options.verify,
         check: None,
     };
-    if let Some(logged) = carry_out(target, storage, log_writer, way, work)? {
+    if let Some(logged) = carry_out(target, storage, log_writer, apply_context, work)? {
         report.logged_bytes = logged;
         report.outcome = Outcome::Synced;
         if options.verify != Verify::None {

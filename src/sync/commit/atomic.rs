@@ -16,12 +16,12 @@ use crate::manifest::Gathered;
 use crate::progress::Work;
 use crate::storage::{Access, FileRef, Privacy, Storage};
 use crate::sync::endpoint::named::{check_log, check_name, check_there};
-use crate::sync::endpoint::source::Run;
+use crate::sync::endpoint::source::SyncContext;
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
 use crate::sync::options::{Mode, Safety, Verify};
 use crate::sync::report::{Outcome, SyncReport, Verified};
-use crate::sync::scan::find;
+use crate::sync::scan::differences;
 use crate::sync::scan::target_manifest::Keeper;
 use crate::sync::verify::verify_all;
 use crate::target_state::TargetState;
@@ -32,18 +32,18 @@ use crate::units::Extent;
 /// # Errors
 /// Those of [`sync`](crate::sync::sync).
 pub(in crate::sync) fn sync_logged(
-    run: &Run<'_>,
+    context: &SyncContext<'_>,
     storage: &Arc<dyn Storage>,
     mode: Mode,
 ) -> Result<SyncReport> {
-    let target = run.target;
+    let target = context.target;
     let options = target.image_options();
     let old: Arc<dyn Image> = image::open_storage(storage.clone(), target.format(), options)?;
-    let disk_len = run.target_len(Some(old.disk_len()))?;
-    let mut report = SyncReport::new(mode, Safety::Atomic, run.source.disk_len());
+    let disk_len = context.target_len(Some(old.disk_len()))?;
+    let mut report = SyncReport::new(mode, Safety::Atomic, context.source.disk_len());
     let id = JobId::random()?;
-    let keeper = Keeper::open(run, &**storage, id)?;
-    report.untouched_tail_bytes = disk_len.saturating_sub(run.source.disk_len());
+    let keeper = Keeper::open(context, &**storage, id)?;
+    report.untouched_tail_bytes = disk_len.saturating_sub(context.source.disk_len());
 
     let planner = image::open_storage_mut(storage.clone(), target.format(), options)?;
     let header = Header {
@@ -51,14 +51,14 @@ pub(in crate::sync) fn sync_logged(
         job: id,
         base_len: old.disk_len(),
         result_len: disk_len,
-        block_size: run.options.block_size,
+        block_size: context.options.block_size,
     };
     let manifest = keeper.as_ref().map(|keeper| keeper.file_ref().path());
     let job = Job::of(target, &**storage, manifest)?;
     let previous = stash(target.redo_log()).map_err(untouched)?;
     let log_writer = LogWriter::new(target.redo_log(), header, job, &*planner, disk_len);
     redo_log(
-        run,
+        context,
         mode,
         &*old,
         &log_writer,
@@ -67,34 +67,39 @@ pub(in crate::sync) fn sync_logged(
         &mut report,
     )
     .inspect_err(|error| log_writer.drop_without_room(error))
-    .map_err(|error| untouched(run.or_change(error)))?;
-    run.check_source().map_err(untouched)?;
+    .map_err(|error| untouched(context.or_change(error)))?;
+    context.check_source().map_err(untouched)?;
     report.written_bytes = log_writer.written_bytes();
-    let check = |image: &dyn Image| verify_all(run, image);
-    let way = Way {
-        undo: run.options.undo.as_ref().map(|file_ref| (file_ref, &*old)),
+    let check = |image: &dyn Image| verify_all(context, image);
+    let apply_context = ApplyContext {
+        undo: context
+            .options
+            .undo
+            .as_ref()
+            .map(|file_ref| (file_ref, &*old)),
         keeper: keeper.as_ref(),
-        verify: run.options.verify,
-        check: (run.options.verify == Verify::All).then_some(&check),
+        verify: context.options.verify,
+        check: (context.options.verify == Verify::All).then_some(&check),
     };
-    if let Some(logged_bytes) = carry_out(target, storage, log_writer, way, run.work)? {
+    if let Some(logged_bytes) = carry_out(target, storage, log_writer, apply_context, context.work)?
+    {
         report.logged_bytes = logged_bytes;
         report.outcome = Outcome::Synced;
     }
-    report.verified = match run.options.verify {
+    report.verified = match context.options.verify {
         Verify::None => Verified::No,
         Verify::All if report.outcome == Outcome::Synced => Verified::All,
         _ => Verified::Written,
     };
     if let Some(keeper) = keeper {
         report.trusts_manifest = mode != Mode::Full && keeper.trusted(header.base_len).is_some();
-        keeper.replace(&**storage, run.limits())?;
+        keeper.replace(&**storage, context.limits())?;
     }
     Ok(report)
 }
 
 /// What goes with applying a redo log.
-pub(in crate::sync) struct Way<'a> {
+pub(in crate::sync) struct ApplyContext<'a> {
     /// Where to write the way back, and the image as it is before.
     pub undo: Option<(&'a FileRef, &'a dyn Image)>,
     /// The manifest that is kept of the target.
@@ -114,7 +119,7 @@ pub(in crate::sync) fn carry_out(
     target: &Target,
     storage: &Arc<dyn Storage>,
     log_writer: LogWriter<'_>,
-    way: Way<'_>,
+    apply_context: ApplyContext<'_>,
     work: &Work,
 ) -> Result<Option<u64>> {
     let planner = log_writer.planner();
@@ -132,29 +137,30 @@ pub(in crate::sync) fn carry_out(
     let redo_log = Delta::from_storage(file.clone(), limits)?;
     let checked =
         check_redo_log(&redo_log, planner, &**storage, work).map_err(|e| untouched(logged(e)))?;
-    if let Some((file_ref, old)) = way.undo {
+    if let Some((file_ref, old)) = apply_context.undo {
         write_undo(&redo_log, old, file_ref, work)
             .map_err(|e| untouched(logged(no_room_for_undo(e))))?;
     }
     check_name(target, &**storage).map_err(untouched)?;
-    let ready = match way.keeper {
+    let ready = match apply_context.keeper {
         Some(keeper) => record_intent(&redo_log, keeper, work),
         None => Ok(()),
     };
     let ready = ready.and_then(|()| {
         check_log(target.redo_log(), &*file)?;
-        way.undo
+        apply_context
+            .undo
             .map_or(Ok(()), |(file_ref, _)| check_there(file_ref))?;
         work.cancel().check()
     });
     if let Err(error) = ready {
         // The way back from a change that is not made leads nowhere.
-        if let Some((file_ref, _)) = way.undo {
+        if let Some((file_ref, _)) = apply_context.undo {
             file_ref.remove_if_there()?;
         }
         return Err(untouched(logged(error)));
     }
-    apply(target, storage, &redo_log, checked, &way, work)?;
+    apply(target, storage, &redo_log, checked, &apply_context, work)?;
     retire(target.redo_log())?;
     Ok(Some(logged_bytes))
 }
@@ -214,7 +220,7 @@ pub(in crate::sync) fn push_again(
 
 /// Finds what moves and logs it; `previous` is the redo log of a run that did not finish.
 fn redo_log(
-    run: &Run<'_>,
+    context: &SyncContext<'_>,
     mode: Mode,
     old: &dyn Image,
     log_writer: &LogWriter<'_>,
@@ -222,32 +228,34 @@ fn redo_log(
     keeper: Option<&Keeper>,
     report: &mut SyncReport,
 ) -> Result<()> {
-    let found: &find::Found<'_> = &|difference, old| {
+    let on_difference: &differences::OnDifference<'_> = &|difference, old| {
         let (extent, frame) = frame_of(difference, old(difference));
         log_writer.push(extent, &frame)
     };
     let counted = match (mode, keeper, previous) {
         (Mode::Full, ..) => {
-            let (counted, root) = find::everything(run, found)?;
+            let (counted, root) = differences::everything(context, on_difference)?;
             report.root = root;
             counted
         }
         (_, Some(keeper), _) => {
-            let (counted, root) = find::against_kept(run, old, keeper, found)?;
+            let (counted, root) = differences::against_kept(context, old, keeper, on_difference)?;
             report.root = Some(root);
             counted
         }
         (_, None, Some(previous)) => {
-            let (resumed_bytes, gaps) = resume::take_over(run, old, log_writer, previous)?;
+            let (resumed_bytes, gaps) = resume::take_over(context, old, log_writer, previous)?;
             // The new redo log holds all of it that is worth anything. Nothing but work is lost where
             // a crash undoes one of the two, so neither is synced.
             log_writer.flush()?;
             previous.remove_if_there()?;
             report.resumed_bytes = resumed_bytes;
             report.changed_bytes = resumed_bytes;
-            find::differences(run, old, old.disk_len(), Some(gaps), found)?
+            differences::differences(context, old, old.disk_len(), Some(gaps), on_difference)?
         }
-        (_, None, None) => find::differences(run, old, old.disk_len(), None, found)?,
+        (_, None, None) => {
+            differences::differences(context, old, old.disk_len(), None, on_difference)?
+        }
     };
     report.count(counted);
     Ok(())
@@ -322,10 +330,10 @@ fn logged(error: Error) -> Error {
     if error.kind() != ErrorKind::NoSpace {
         return error;
     }
-    let way = error.advice();
-    let way = way.unwrap_or("the target is untouched; make room there");
+    let advice = error.advice();
+    let advice = advice.unwrap_or("the target is untouched; make room there");
     let advice = format!(
-        "{way}; the redo log is kept: run the same again to go on with it, or drop it \
+        "{advice}; the redo log is kept: run the same again to go on with it, or drop it \
          (diskdelta recover --discard TARGET)"
     );
     error.advise(advice)

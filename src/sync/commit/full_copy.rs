@@ -13,7 +13,7 @@ use crate::manifest::{self, PreparedFile};
 use crate::progress::Work;
 use crate::storage::{Access, FileRef, Storage};
 use crate::sync::endpoint::named::{check_name, leads_to, refuse_parting};
-use crate::sync::endpoint::source::Run;
+use crate::sync::endpoint::source::SyncContext;
 use crate::sync::marker::format::sentinel;
 use crate::sync::marker::in_data;
 use crate::sync::options::{Mode, Safety, Verify};
@@ -36,28 +36,28 @@ pub(in crate::sync) fn new_file(file_ref: &FileRef) -> FileRef {
 /// # Errors
 /// Those of [`sync`](crate::sync::sync).
 pub(in crate::sync) fn sync_full(
-    run: &Run<'_>,
+    context: &SyncContext<'_>,
     old: Option<(&dyn Image, &dyn Storage)>,
 ) -> Result<SyncReport> {
     let (old, there) = old.unzip();
-    let Some(file_ref) = run.target.file_ref() else {
+    let Some(file_ref) = context.target.file_ref() else {
         return Err(Error::new(
             ErrorKind::Unsupported,
             "a device cannot be replaced by a copy",
         ));
     };
     let fresh = new_file(file_ref);
-    let disk_len = run.target_len(old.map(|old| old.disk_len()))?;
-    let mut report = SyncReport::new(Mode::Full, Safety::Atomic, run.source.disk_len());
+    let disk_len = context.target_len(old.map(|old| old.disk_len()))?;
+    let mut report = SyncReport::new(Mode::Full, Safety::Atomic, context.source.disk_len());
     if let Some(old) = old {
         // Nobody will want the old bytes again, and memory just freed is the cheapest to fill.
         old.drop_cache(0..old.disk_len());
     }
     if let Some(there) = there {
-        check_name(run.target, there)?;
+        check_name(context.target, there)?;
     }
     // It stays open, and locked, until it has the target's name.
-    let copied = copy(run, &fresh, old, disk_len, &mut report).and_then(|(copied, next)| {
+    let copied = copy(context, &fresh, old, disk_len, &mut report).and_then(|(copied, next)| {
         check_copy(&fresh, &*copied)?;
         Ok((copied, next))
     });
@@ -67,16 +67,16 @@ pub(in crate::sync) fn sync_full(
             // than one from cleaning up.
             let _ = fresh.remove_own_if_there();
         }
-        untouched(run.or_change(error), old.is_some())
+        untouched(context.or_change(error), old.is_some())
     })?;
     if let Some(there) = there {
         // What took the name meanwhile is not to be lost.
-        check_name(run.target, there)?;
-        refuse_parting(run.target, there)?;
+        check_name(context.target, there)?;
+        refuse_parting(context.target, there)?;
         follow_attributes(file_ref, &fresh, &*copied, &mut report.notes)
             .map_err(|error| untouched(error, true))?;
     }
-    if let Some(kept) = &run.options.target_manifest {
+    if let Some(kept) = &context.options.target_manifest {
         // The old one must not stand for the new file, whatever comes between.
         kept.remove_if_there()?;
         kept.directory().sync()?;
@@ -88,8 +88,8 @@ pub(in crate::sync) fn sync_full(
             .rename_new(file_ref)
             .map_err(|error| appeared(&fresh, error))?,
     }
-    run.target.was_replaced();
-    let redo_log = run.target.redo_log();
+    context.target.was_replaced();
+    let redo_log = context.target.redo_log();
     let removed = remove_previous(redo_log)?;
     file_ref.directory().sync()?;
     drop(copied);
@@ -98,10 +98,10 @@ pub(in crate::sync) fn sync_full(
     }
     if let Some(next) = next {
         let storage = file_ref.open(Access::Read)?;
-        next.commit_for(&*storage, run.limits())?;
+        next.commit_for(&*storage, context.limits())?;
     }
     if let Some(made) = made {
-        leads_to(run.target, &made)?;
+        leads_to(context.target, &made)?;
     }
     report.outcome = Outcome::Synced;
     Ok(report)
@@ -176,17 +176,17 @@ fn untouched(error: Error, there: bool) -> Error {
 }
 
 fn copy(
-    run: &Run<'_>,
+    context: &SyncContext<'_>,
     fresh: &FileRef,
     old: Option<&dyn Image>,
     disk_len: u64,
     report: &mut SyncReport,
 ) -> Result<(Arc<dyn Storage>, Option<PreparedFile>)> {
-    if let Some(kept) = &run.options.target_manifest {
+    if let Some(kept) = &context.options.target_manifest {
         manifest::refuse_other(kept)?;
     }
-    let (storage, image) = open_copy(run, fresh, old, disk_len, &mut report.notes)?;
-    if let Some(file_ref) = run.target.file_ref().filter(|_| old.is_none())
+    let (storage, image) = open_copy(context, fresh, old, disk_len, &mut report.notes)?;
+    if let Some(file_ref) = context.target.file_ref().filter(|_| old.is_none())
         && file_ref.is_there()?
     {
         // Another process made it before this one had the copy's lock.
@@ -206,30 +206,31 @@ fn copy(
         }
         Content::Zeros(_) => image.write_zeroes_at(difference.range()),
     };
-    let options = CompareOptions::default().with_skip_unreadable(run.options.skip_unreadable);
-    let compared = run.compare(&*image, &options, run.work, &write)?;
+    let options = CompareOptions::default().with_skip_unreadable(context.options.skip_unreadable);
+    let compared = context.compare(&*image, &options, context.work, &write)?;
     report.count(compared);
     report.written_bytes = written_bytes.load(Ordering::Relaxed);
-    keep_old(&report.unreadable, old, &*image, run.work)?;
+    keep_old(&report.unreadable, old, &*image, context.work)?;
     in_data::refuse_on(&*storage)?;
-    run.check_source()?;
+    context.check_source()?;
     image.sync()?;
-    if run.options.verify != Verify::None {
-        verify_all(run, &*image)?;
+    if context.options.verify != Verify::None {
+        verify_all(context, &*image)?;
         report.verified = Verified::All;
     }
-    let next = match &run.options.target_manifest {
+    let next = match &context.options.target_manifest {
         Some(kept) => {
-            let block_size = run.options.block_size;
+            let block_size = context.options.block_size;
             // Durable, with its name, only once the target has its own.
             let next = manifest::begin(kept)?;
-            let built = manifest::build_to(&*image, block_size, run.work, next.storage().clone())?;
+            let built =
+                manifest::build_to(&*image, block_size, context.work, next.storage().clone())?;
             report.root = Some(built.root());
             Some(next)
         }
         None => None,
     };
-    run.work.cancel().check()?;
+    context.work.cancel().check()?;
     Ok((storage, next))
 }
 
@@ -261,17 +262,17 @@ const STEP_BYTES: u64 = 1 << 20;
 /// refused. The copy of a target that is there has its attributes before it holds a byte: what may
 /// not be given is known at once, and is durable with the data.
 fn open_copy(
-    run: &Run<'_>,
+    context: &SyncContext<'_>,
     fresh: &FileRef,
     old: Option<&dyn Image>,
     disk_len: u64,
     notes: &mut Vec<String>,
 ) -> Result<(Arc<dyn Storage>, Arc<dyn ImageMut>)> {
-    let target = run.target;
+    let target = context.target;
     let format = target.format();
     let model = target.file_ref().filter(|_| old.is_some());
     let info = old.map(|old| old.info());
-    let privacy = run.source.privacy;
+    let privacy = context.source.privacy;
     let like_model = |notes: &mut Vec<String>| match model {
         Some(model) => {
             let copied = fresh
@@ -303,7 +304,7 @@ fn open_copy(
         None => fresh.create(privacy)?,
     };
     let made = like_model(notes).and_then(|()| {
-        let source = run.source.info();
+        let source = context.source.info();
         let create = target.create_options(&source, info.as_ref(), disk_len);
         image::create(&*storage, &create)?;
         image::open_storage_mut(storage.clone(), format, target.image_options())

@@ -28,7 +28,7 @@ use crate::sync::recovery::kept_log;
 use crate::sync::recovery::recover::{Recovered, finish, lost};
 use crate::sync::recovery::redo::{FinalState, Redo};
 use crate::sync::recovery::state::{self, FoundState, Touch};
-use crate::sync::way_on;
+use crate::sync::with_advice;
 use crate::units::BlockSize;
 
 /// Keeps `target` from being used, whatever it holds, until [`release`]: it carries the marker, and
@@ -66,7 +66,7 @@ pub fn hold(target: &Target, work: &Work) -> Result<()> {
         held(target, &storage, work)?;
         check_name(target, &*storage)
     });
-    done.map_err(|error| way_on(error, target).at_path(target.path()))
+    done.map_err(|error| with_advice(error, target).at_path(target.path()))
 }
 
 /// Lets a held target go: the marker is lifted and the sidecar removed. Durable when it returns;
@@ -83,7 +83,7 @@ pub fn release(target: &Target, work: &Work) -> Result<Recovered> {
         check_name(target, &*storage)?;
         Ok(recovered)
     });
-    done.map_err(|error| way_on(error, target).at_path(target.path()))
+    done.map_err(|error| with_advice(error, target).at_path(target.path()))
 }
 
 /// The image of a target that is held and whole, as it will be once it is released; `None` where

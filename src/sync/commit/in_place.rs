@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Change, Format, ImageMut, Patch};
 use crate::manifest::Gathered;
 use crate::storage::Storage;
-use crate::sync::endpoint::source::Run;
+use crate::sync::endpoint::source::SyncContext;
 use crate::sync::job::Job;
 use crate::sync::marker::format::Marker;
 use crate::sync::marker::in_data;
@@ -28,7 +28,7 @@ use crate::sync::options::{Mode, Safety, Verify};
 use crate::sync::recovery::recover::lost;
 use crate::sync::recovery::redo::{FinalState, Redo};
 use crate::sync::report::{Outcome, SyncReport, Verified};
-use crate::sync::scan::find;
+use crate::sync::scan::differences;
 use crate::sync::scan::target_manifest::Keeper;
 use crate::sync::verify::{verify_all, verify_ranges};
 use crate::units::{Extent, ExtentKind};
@@ -38,40 +38,50 @@ use crate::units::{Extent, ExtentKind};
 /// # Errors
 /// Those of [`sync`](crate::sync::sync).
 pub(in crate::sync) fn sync_marked(
-    run: &Run<'_>,
+    context: &SyncContext<'_>,
     storage: &Arc<dyn Storage>,
     mode: Mode,
 ) -> Result<SyncReport> {
-    let mut report = SyncReport::new(mode, Safety::InPlace, run.source.disk_len());
-    let keeper = Keeper::open(run, &**storage, JobId::random()?)?;
+    let mut report = SyncReport::new(mode, Safety::InPlace, context.source.disk_len());
+    let keeper = Keeper::open(context, &**storage, JobId::random()?)?;
     if let Some(keeper) = &keeper {
         // What will change is not known before it does.
         keeper.record_intent(std::iter::once(0..u64::MAX))?;
     }
-    let writing = Writing::begin(run, storage)?;
-    report.untouched_tail_bytes = writing.disk_len.saturating_sub(run.source.disk_len());
+    let writing = Writing::begin(context, storage)?;
+    report.untouched_tail_bytes = writing.disk_len.saturating_sub(context.source.disk_len());
     let base_len = writing.image.disk_len();
-    let found: &find::Found<'_> = &|difference, _| writing.write(difference);
+    let on_difference: &differences::OnDifference<'_> = &|difference, _| writing.write(difference);
     let compared = match (mode, &keeper) {
-        (Mode::Full, _) => find::everything(run, found).map(|(counted, root)| {
-            report.root = root;
-            counted
-        }),
-        (_, Some(keeper)) => {
-            find::against_kept(run, &*writing.image, keeper, found).map(|(counted, root)| {
-                report.root = Some(root);
+        (Mode::Full, _) => {
+            differences::everything(context, on_difference).map(|(counted, root)| {
+                report.root = root;
                 counted
             })
         }
-        (_, None) => find::differences(run, &*writing.image, writing.old_len, None, found),
+        (_, Some(keeper)) => {
+            differences::against_kept(context, &*writing.image, keeper, on_difference).map(
+                |(counted, root)| {
+                    report.root = Some(root);
+                    counted
+                },
+            )
+        }
+        (_, None) => differences::differences(
+            context,
+            &*writing.image,
+            writing.old_len,
+            None,
+            on_difference,
+        ),
     };
-    let compared = compared.map_err(|error| run.or_change(error));
+    let compared = compared.map_err(|error| context.or_change(error));
     let ended = compared.and_then(|compared| {
         report.count(compared);
-        run.check_source()?;
+        context.check_source()?;
         writing.finish(&mut report)?;
         match &keeper {
-            Some(keeper) => keeper.replace(&**storage, run.limits()),
+            Some(keeper) => keeper.replace(&**storage, context.limits()),
             None => Ok(()),
         }
     });
@@ -79,7 +89,7 @@ pub(in crate::sync) fn sync_marked(
         Ok(Some(_)) if writing.begun.load(Ordering::Acquire) => needs_rerun(error),
         Ok(Some(_)) if writing.found.is_some() => still_held(error),
         // Its sidecar tells whether it is whole.
-        Ok(Some(_)) if run.options.hold => error,
+        Ok(Some(_)) if context.options.hold => error,
         Ok(Some(_)) => needs_rerun(error),
         _ => error,
     })?;
@@ -122,7 +132,7 @@ fn still_held(error: Error) -> Error {
 
 /// A target being written in place.
 struct Writing<'a> {
-    run: &'a Run<'a>,
+    context: &'a SyncContext<'a>,
     storage: &'a Arc<dyn Storage>,
     overlay: Arc<OverlayStorage>,
     image: Arc<dyn ImageMut>,
@@ -158,12 +168,12 @@ impl Waiting {
 }
 
 impl<'a> Writing<'a> {
-    fn begin(run: &'a Run<'a>, storage: &'a Arc<dyn Storage>) -> Result<Self> {
-        let file_ref = run.target.redo_log();
+    fn begin(context: &'a SyncContext<'a>, storage: &'a Arc<dyn Storage>) -> Result<Self> {
+        let file_ref = context.target.redo_log();
         let marker = Marker::find(&**storage)?;
         let previous = match &marker {
             Some(marker) => Some(
-                sidecar::read(file_ref, run.limits(), run.work)?
+                sidecar::read(file_ref, context.limits(), context.work)?
                     .filter(|(header, _)| header.job == marker.job)
                     .ok_or_else(|| lost(marker))?,
             ),
@@ -172,15 +182,15 @@ impl<'a> Writing<'a> {
         let (mut header, job, mut redo) = match previous {
             Some((header, redo)) => (header, redo.job()?.clone(), redo),
             None => {
-                if run.options.hold {
+                if context.options.hold {
                     hold::refuse_short(&**storage)?;
                 }
                 let redo = Redo {
                     saved: read_regions(&**storage, storage.len()?)?,
                     ..Redo::default()
                 };
-                let header = hold::new_header(run.options.block_size, storage.len()?)?;
-                let job = Job::of(run.target, &**storage, None)?;
+                let header = hold::new_header(context.options.block_size, storage.len()?)?;
+                let job = Job::of(context.target, &**storage, None)?;
                 (header, job, redo)
             }
         };
@@ -199,11 +209,11 @@ impl<'a> Writing<'a> {
             None => Guard::Durable,
         };
         let overlay = open_overlay(storage, &redo, guard)?;
-        let options = run.target.image_options();
-        let image = image::open_storage_mut(overlay.clone(), run.target.format(), options)?;
-        let disk_len = run.target_len(Some(image.disk_len()))?;
+        let options = context.target.image_options();
+        let image = image::open_storage_mut(overlay.clone(), context.target.format(), options)?;
+        let disk_len = context.target_len(Some(image.disk_len()))?;
         // An earlier run may have made the target longer already.
-        let old_len = match (&marker, run.target.format()) {
+        let old_len = match (&marker, context.target.format()) {
             (Some(_), Format::Raw) => job.target_len.min(image.disk_len()),
             _ => image.disk_len(),
         };
@@ -212,7 +222,7 @@ impl<'a> Writing<'a> {
             None => None,
         };
         let writing = Writing {
-            run,
+            context,
             storage,
             overlay,
             image,
@@ -221,13 +231,13 @@ impl<'a> Writing<'a> {
             found: marker,
             disk_len,
             old_len,
-            raw: run.target.format() == Format::Raw,
+            raw: context.target.format() == Format::Raw,
             begun: AtomicBool::new(sidecar.is_some()),
             written_bytes: AtomicU64::new(0),
             sidecar: Mutex::new(sidecar),
             waiting: Mutex::default(),
             // What is read back takes as much again.
-            written: Mutex::new(Gathered::new(run.limits().ranges_bytes() / 2)),
+            written: Mutex::new(Gathered::new(context.limits().ranges_bytes() / 2)),
         };
         if writing.image.disk_len() != disk_len {
             writing.prepare(&[])?;
@@ -310,7 +320,7 @@ impl<'a> Writing<'a> {
         let sidecar = match &mut *sidecar {
             Some(sidecar) => sidecar,
             none => {
-                let file_ref = self.run.target.redo_log();
+                let file_ref = self.context.target.redo_log();
                 if self.found.is_none() {
                     precheck::log_directory(file_ref)?;
                 }
@@ -352,7 +362,7 @@ impl<'a> Writing<'a> {
     }
 
     fn note_written(&self, range: Range<u64>) {
-        if self.run.options.verify != Verify::None {
+        if self.context.options.verify != Verify::None {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             written.insert(range);
         }
@@ -366,7 +376,7 @@ impl<'a> Writing<'a> {
         if !waiting.extents.is_empty() {
             self.write_batch(&waiting)?;
         }
-        let redo_log = self.run.target.redo_log();
+        let redo_log = self.context.target.redo_log();
         let removed = remove_previous(redo_log)?;
         let Some(sidecar) = self.lock().take() else {
             if removed {
@@ -375,20 +385,20 @@ impl<'a> Writing<'a> {
             return self.hold_unchanged();
         };
         self.image.sync()?;
-        if self.run.options.verify == Verify::All {
+        if self.context.options.verify == Verify::All {
             // Opened anew: tables come from the medium too.
-            let (format, options) = (self.job.format, self.run.target.image_options());
+            let (format, options) = (self.job.format, self.context.target.image_options());
             let image = image::open_storage(self.overlay.clone(), format, options)?;
-            verify_all(self.run, &*image)?;
+            verify_all(self.context, &*image)?;
             report.verified = Verified::All;
-        } else if self.run.options.verify != Verify::None {
+        } else if self.context.options.verify != Verify::None {
             let none = Gathered::new(0);
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             let written = std::mem::replace(&mut *written, none).into_set().into_vec();
-            verify_ranges(self.run, &*self.image, written, self.old_len)?;
+            verify_ranges(self.context, &*self.image, written, self.old_len)?;
             report.verified = Verified::Written;
         }
-        if self.run.options.hold {
+        if self.context.options.hold {
             hold::close(redo_log, self.header, &self.job, &self.overlay)?;
         } else {
             let regions = read_regions(&*self.overlay, self.job.target_len)?;
@@ -404,10 +414,10 @@ impl<'a> Writing<'a> {
     /// Leaves a target held, where it is to be, that held everything already.
     fn hold_unchanged(&self) -> Result<()> {
         match &self.found {
-            _ if !self.run.options.hold => Ok(()),
+            _ if !self.context.options.hold => Ok(()),
             Some(marker) => repair_marker(&**self.storage, marker),
             None => {
-                let redo_log = self.run.target.redo_log();
+                let redo_log = self.context.target.redo_log();
                 precheck::log_directory(redo_log)?;
                 let room = Room::for_marker(&**self.storage)?;
                 hold::close(redo_log, self.header, &self.job, &self.overlay)
@@ -422,8 +432,8 @@ impl<'a> Writing<'a> {
             job: self.header.job,
             safety: Safety::InPlace,
             target_len: self.job.target_len,
-            held: self.run.options.hold,
-            redo_log: self.run.target.redo_log().path(),
+            held: self.context.options.hold,
+            redo_log: self.context.target.redo_log().path(),
         }
     }
 

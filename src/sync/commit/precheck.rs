@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::image::{CreateFormat, Format, Image};
 use crate::storage::{FileRef, Storage};
-use crate::sync::endpoint::source::Run;
+use crate::sync::endpoint::source::SyncContext;
 use crate::sync::endpoint::target::Target;
 use crate::target_state::TargetState;
 
@@ -13,8 +13,8 @@ use crate::target_state::TargetState;
 /// # Errors
 /// `Io` for a directory that cannot be written; `NoSpace` for a file that would be too long; those of
 /// [`check`](crate::image::CreateOptions::check).
-pub(in crate::sync) fn for_copy(run: &Run<'_>, old: Option<&dyn Image>) -> Result<()> {
-    let Some(file_ref) = run.target.file_ref() else {
+pub(in crate::sync) fn for_copy(context: &SyncContext<'_>, old: Option<&dyn Image>) -> Result<()> {
+    let Some(file_ref) = context.target.file_ref() else {
         return Ok(());
     };
     let there = old.is_some();
@@ -25,10 +25,12 @@ pub(in crate::sync) fn for_copy(run: &Run<'_>, old: Option<&dyn Image>) -> Resul
         ),
         false => error.advise("nothing was made; name a target in a directory that can be written"),
     })?;
-    let disk_len = run.target_len(old.map(|old| old.disk_len()))?;
+    let disk_len = context.target_len(old.map(|old| old.disk_len()))?;
     let old = old.map(|old| old.info());
-    let source = run.source.info();
-    let create = run.target.create_options(&source, old.as_ref(), disk_len);
+    let source = context.source.info();
+    let create = context
+        .target
+        .create_options(&source, old.as_ref(), disk_len);
     create.check()?;
     if matches!(create.format, CreateFormat::Raw | CreateFormat::VhdFixed) {
         file_ref
@@ -42,7 +44,7 @@ pub(in crate::sync) fn for_copy(run: &Run<'_>, old: Option<&dyn Image>) -> Resul
                 ),
             })?;
     }
-    outputs(run)
+    outputs(context)
 }
 
 /// For a change of `storage`, the target, to a disk of `disk_len` bytes.
@@ -68,9 +70,9 @@ pub(in crate::sync) fn new_length(
 ///
 /// # Errors
 /// `Io` for a directory that cannot be written.
-pub(in crate::sync) fn for_logs(run: &Run<'_>) -> Result<()> {
-    log_directory(run.target.redo_log())?;
-    run.options.undo.iter().try_for_each(undo_directory)
+pub(in crate::sync) fn for_logs(context: &SyncContext<'_>) -> Result<()> {
+    log_directory(context.target.redo_log())?;
+    context.options.undo.iter().try_for_each(undo_directory)
 }
 
 /// For the log of a change that is known to be one.
@@ -97,8 +99,8 @@ pub(in crate::sync) fn undo_directory(undo: &FileRef) -> Result<()> {
 ///
 /// # Errors
 /// `Io` for a directory that cannot be written.
-pub(in crate::sync) fn outputs(run: &Run<'_>) -> Result<()> {
-    run.options.target_manifest.iter().try_for_each(output)
+pub(in crate::sync) fn outputs(context: &SyncContext<'_>) -> Result<()> {
+    context.options.target_manifest.iter().try_for_each(output)
 }
 
 fn output(file_ref: &FileRef) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::error::{ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::Image;
 use crate::storage::{Access, FileRef};
-use crate::sync::endpoint::source::Run;
+use crate::sync::endpoint::source::SyncContext;
 use crate::sync::source::backend::Claim;
 use crate::units::Extent;
 
@@ -24,16 +24,16 @@ use crate::units::Extent;
 /// # Errors
 /// Those of the source and the target, of the other host, and of [`LogWriter::push`].
 pub(in crate::sync) fn take_over(
-    run: &Run<'_>,
+    context: &SyncContext<'_>,
     old: &dyn Image,
     log_writer: &LogWriter<'_>,
     previous: &FileRef,
 ) -> Result<(u64, Vec<Range<u64>>)> {
     let storage = previous.open_own(Access::Read)?;
     // What is left to compare takes as much again.
-    let ranges = Ranges::new(run.limits().ranges_bytes() / 2);
+    let ranges = Ranges::new(context.limits().ranges_bytes() / 2);
     let resume = Mutex::new(Resume {
-        run,
+        context,
         old,
         log_writer,
         taken: ranges,
@@ -42,7 +42,9 @@ pub(in crate::sync) fn take_over(
         asked_bytes: 0,
     });
     let lock = || resume.lock().unwrap_or_else(PoisonError::into_inner);
-    let walked = for_each_intact(&storage, run.limits(), run.work, &|frame| lock().ask(frame));
+    let walked = for_each_intact(&storage, context.limits(), context.work, &|frame| {
+        lock().ask(frame)
+    });
     match walked {
         // A redo log whose very header is damaged is no cache; everything is compared.
         Err(error) if error.kind() == ErrorKind::Malformed => {}
@@ -50,13 +52,13 @@ pub(in crate::sync) fn take_over(
     }
     let mut resume = resume.into_inner().unwrap_or_else(PoisonError::into_inner);
     resume.hear()?;
-    let disk_len = run.source.disk_len();
+    let disk_len = context.source.disk_len();
     Ok((resume.taken_bytes, resume.taken.gaps(0..disk_len)))
 }
 
 /// A walk along the previous redo log.
 struct Resume<'a> {
-    run: &'a Run<'a>,
+    context: &'a SyncContext<'a>,
     old: &'a dyn Image,
     log_writer: &'a LogWriter<'a>,
     taken: Ranges,
@@ -92,12 +94,12 @@ impl Resume<'_> {
         }
         asked.sort_by_key(|(header, _)| header.offset);
         let claims: Vec<Claim> = asked.iter().map(|(header, _)| claim(header)).collect();
-        let disk_len = self.run.source.disk_len();
+        let disk_len = self.context.source.disk_len();
         let answers = self
-            .run
+            .context
             .source
             .backend
-            .confirm(disk_len, &claims, self.run.work)?;
+            .confirm(disk_len, &claims, self.context.work)?;
         for ((header, frame), _) in asked.iter().zip(answers).filter(|(_, is_true)| *is_true) {
             self.take(header, frame)?;
         }
@@ -123,7 +125,7 @@ impl Resume<'_> {
 
     /// Whether a frame is worth a look.
     fn may_serve(&self, header: &FrameHeader) -> bool {
-        let disk_len = self.run.source.disk_len().min(self.old.disk_len());
+        let disk_len = self.context.source.disk_len().min(self.old.disk_len());
         let guest = matches!(header.kind, FrameKind::Data | FrameKind::Zero);
         // Zeros over bytes that were not hashed may be as long as the disk, and save nothing.
         let bound = header.kind == FrameKind::Data || matches!(header.old, Old::Hash(_));

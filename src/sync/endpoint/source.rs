@@ -156,14 +156,14 @@ impl Source {
 }
 
 /// One sync under way.
-pub(in crate::sync) struct Run<'a> {
+pub(in crate::sync) struct SyncContext<'a> {
     pub source: &'a Source,
     pub target: &'a Target,
     pub options: &'a SyncOptions,
     pub work: &'a Work,
 }
 
-impl Run<'_> {
+impl SyncContext<'_> {
     pub fn limits(&self) -> &Limits {
         &self.target.image_options().limits
     }

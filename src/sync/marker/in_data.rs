@@ -10,7 +10,7 @@ use crate::diff::{CompareOptions, Content};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, CreateFormat, Format, Image, ImageInfo};
 use crate::storage::Storage;
-use crate::sync::endpoint::source::Run;
+use crate::sync::endpoint::source::SyncContext;
 
 /// # Errors
 /// `MarkerInData` when a target with this first page would look marked.
@@ -45,22 +45,25 @@ pub(in crate::sync) fn refuse_on(storage: &dyn Storage) -> Result<()> {
 ///
 /// # Errors
 /// Those of [`refuse`], and those of comparing with a source on another host.
-pub(in crate::sync) fn refuse_source(run: &Run<'_>, old: Option<&dyn Image>) -> Result<()> {
+pub(in crate::sync) fn refuse_source(
+    context: &SyncContext<'_>,
+    old: Option<&dyn Image>,
+) -> Result<()> {
     let begins_with_guest = match old {
         Some(old) => begins_with_guest_data(&old.info()),
         None => {
-            let source = run.source.info();
-            let create = run
+            let source = context.source.info();
+            let create = context
                 .target
-                .create_options(&source, None, run.source.disk_len());
+                .create_options(&source, None, context.source.disk_len());
             matches!(create.format, CreateFormat::Raw | CreateFormat::VhdFixed)
         }
     };
     if !begins_with_guest {
         return Ok(());
     }
-    let page = sentinel(run.source.disk_len());
-    match (run.source.image(), old) {
+    let page = sentinel(context.source.disk_len());
+    match (context.source.image(), old) {
         (Some(image), _) => {
             let mut bytes = vec![0; index(page.end)];
             match image::read_padded_at(&**image, &mut bytes, 0) {
@@ -76,9 +79,9 @@ pub(in crate::sync) fn refuse_source(run: &Run<'_>, old: Option<&dyn Image>) -> 
             let first = FirstPage::new(old, page.end)?;
             let first = std::sync::Mutex::new(first);
             let options = CompareOptions::default()
-                .with_skip_unreadable(run.options.skip_unreadable)
+                .with_skip_unreadable(context.options.skip_unreadable)
                 .with_change_map(Some(vec![page]));
-            run.compare(old, &options, run.work, &|difference| {
+            context.compare(old, &options, context.work, &|difference| {
                 let mut first = first.lock().unwrap_or_else(|e| e.into_inner());
                 first.put(difference.offset, difference.new);
                 Ok(())

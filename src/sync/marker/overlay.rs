@@ -91,7 +91,7 @@ impl OverlayStorage {
             .clone()
     }
 
-    /// Cuts `range` at the borders of the regions and hands the pieces out in order.
+    /// Cuts `range` at the borders of the regions and passes the pieces out in order.
     fn pieces(
         &self,
         range: Range<u64>,

@@ -142,7 +142,7 @@ impl Redo {
         Ok(0)
     }
 
-    /// Hands on the ranges of the storage that become zeros before anything else is written there.
+    /// Passes on the ranges of the storage that become zeros before anything else is written there.
     ///
     /// # Errors
     /// Those of `visit`; `Io`, `Malformed` where the file changed meanwhile.
@@ -150,7 +150,7 @@ impl Redo {
         self.tables_of(FrameKind::ZeroTable, &mut |frame| visit(frame.range()))
     }
 
-    /// Hands on new table bytes, oldest first: where they overlap, later ones count.
+    /// Passes on new table bytes, oldest first: where they overlap, later ones count.
     ///
     /// # Errors
     /// As [`zeros`](Redo::zeros).

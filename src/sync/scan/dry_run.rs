@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::find::differences;
+use super::differences::differences;
 use crate::error::Result;
 use crate::image::{Image, Raw, Resized};
 use crate::storage::MemoryStorage;
-use crate::sync::endpoint::source::Run;
+use crate::sync::endpoint::source::SyncContext;
 use crate::sync::options::Mode;
 use crate::sync::report::{Outcome, SyncReport};
 
@@ -14,11 +14,11 @@ use crate::sync::report::{Outcome, SyncReport};
 ///
 /// # Errors
 /// Those of [`differences`].
-pub(in crate::sync) fn would_create(run: &Run<'_>) -> Result<SyncReport> {
+pub(in crate::sync) fn would_create(context: &SyncContext<'_>) -> Result<SyncReport> {
     let empty = Raw::open(Arc::new(MemoryStorage::default()))?;
-    let blank = Resized::new(Arc::new(empty), run.source.disk_len());
+    let blank = Resized::new(Arc::new(empty), context.source.disk_len());
     let reason = "the target is not there".to_owned();
-    let mut report = would_change(run, &blank, Mode::Full, reason)?;
+    let mut report = would_change(context, &blank, Mode::Full, reason)?;
     report.outcome = Outcome::DryRun;
     report.written_bytes = report.changed_bytes;
     Ok(report)
@@ -29,14 +29,16 @@ pub(in crate::sync) fn would_create(run: &Run<'_>) -> Result<SyncReport> {
 /// # Errors
 /// Those of [`differences`].
 pub(in crate::sync) fn would_change(
-    run: &Run<'_>,
+    context: &SyncContext<'_>,
     old: &dyn Image,
     mode: Mode,
     reason: String,
 ) -> Result<SyncReport> {
-    let disk_len = run.target_len(Some(old.disk_len()))?;
-    let mut report = SyncReport::new(mode, run.options.safety, run.source.disk_len());
-    report.count(differences(run, old, old.disk_len(), None, &|_, _| Ok(()))?);
+    let disk_len = context.target_len(Some(old.disk_len()))?;
+    let mut report = SyncReport::new(mode, context.options.safety, context.source.disk_len());
+    report.count(differences(context, old, old.disk_len(), None, &|_, _| {
+        Ok(())
+    })?);
     let same = report.changed_bytes == 0 && disk_len == old.disk_len();
     report.outcome = match same {
         true => Outcome::Identical,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::error::{ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::{Phase, Work};
-use crate::sync::endpoint::source::Run;
+use crate::sync::endpoint::source::SyncContext;
 use crate::sync::options::{Mode, Safety, Verify};
 use crate::units::{BlockSize, ExtentKind, PAGE_BYTES};
 
@@ -13,29 +13,32 @@ use crate::units::{BlockSize, ExtentKind, PAGE_BYTES};
 ///
 /// # Errors
 /// `Io`, `Malformed`, `Cancelled`.
-pub(in crate::sync) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode, String)> {
-    if run.options.undo.is_some() {
+pub(in crate::sync) fn choose(
+    context: &SyncContext<'_>,
+    target: &dyn Image,
+) -> Result<(Mode, String)> {
+    if context.options.undo.is_some() {
         return Ok((Mode::Delta, "an undo file needs the old bytes".to_owned()));
     }
-    if run.options.target_manifest.is_some() {
+    if context.options.target_manifest.is_some() {
         return Ok((
             Mode::Delta,
             "a target manifest stands for reading the target".to_owned(),
         ));
     }
-    if run.options.change_map.is_some() {
+    if context.options.change_map.is_some() {
         return Ok((Mode::Delta, "changes were tracked".to_owned()));
     }
-    let Some(source) = run.source.image() else {
+    let Some(source) = context.source.image() else {
         return Ok((Mode::Delta, "the source is on another host".to_owned()));
     };
-    if run.target.file_ref().is_none() {
+    if context.target.file_ref().is_none() {
         let why = "a device cannot be replaced by a copy";
         return Ok((Mode::Delta, why.to_owned()));
     }
     // A delta reads both sides and, prepared, writes what changed twice; a copy reads one side and
     // writes everything once, and reads all of it back where that is wanted.
-    let limit = match (run.options.safety, run.options.verify) {
+    let limit = match (context.options.safety, context.options.verify) {
         (Safety::Atomic, Verify::None) => FULL_FROM_PERCENT,
         (Safety::Atomic, _) => FULL_FROM_PERCENT_VERIFIED,
         _ => {
@@ -43,7 +46,7 @@ pub(in crate::sync) fn choose(run: &Run<'_>, target: &dyn Image) -> Result<(Mode
             return Ok((Mode::Delta, why.to_owned()));
         }
     };
-    let sample = sample(&**source, target, run.options.block_size, run.work)?;
+    let sample = sample(&**source, target, context.options.block_size, context.work)?;
     if sample.looked == 0 {
         return Ok((Mode::Delta, "the source holds no data".to_owned()));
     }
@@ -105,7 +108,7 @@ pub fn sample(
     Ok(sample)
 }
 
-/// Hands out ranges spread evenly over the source's data: at most 256, each at most a block long.
+/// Emits ranges spread evenly over the source's data: at most 256, each at most a block long.
 ///
 /// # Errors
 /// `Io`, `Malformed`, `Cancelled`; those of `visit`.

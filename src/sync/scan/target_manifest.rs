@@ -10,7 +10,7 @@ use crate::limits::Limits;
 use crate::manifest::{self, ManifestWriter, PreparedFile, TargetManifest, refuse_other};
 use crate::progress::Work;
 use crate::storage::{Access, FileRef, Storage};
-use crate::sync::endpoint::source::Run;
+use crate::sync::endpoint::source::SyncContext;
 use crate::sync::endpoint::target::Target;
 use crate::units::BlockSize;
 
@@ -30,19 +30,23 @@ impl Keeper {
     /// # Errors
     /// `AlreadyExists` where something else lies there; `Untrusted` for a manifest that this
     /// program may not have made; `Io`, `NoSpace`, `LimitExceeded`.
-    pub fn open(run: &Run<'_>, storage: &dyn Storage, job: JobId) -> Result<Option<Keeper>> {
-        let Some(file_ref) = run.options.target_manifest.clone() else {
+    pub fn open(
+        context: &SyncContext<'_>,
+        storage: &dyn Storage,
+        job: JobId,
+    ) -> Result<Option<Keeper>> {
+        let Some(file_ref) = context.options.target_manifest.clone() else {
             return Ok(None);
         };
         refuse_other(&file_ref)?;
         let unread = |why: &dyn std::fmt::Display| {
             let text = format!("{why}; the target is read instead");
-            run.work.progress().note(&text);
+            context.work.progress().note(&text);
             None
         };
         let kept = match open_target_manifest(&file_ref)? {
             None => None,
-            Some(file) => match TargetManifest::open(file, run.limits()) {
+            Some(file) => match TargetManifest::open(file, context.limits()) {
                 Err(error) if error.kind() == ErrorKind::Malformed => unread(&error),
                 Err(error) => return Err(error),
                 Ok(kept) if kept.describes(storage)? => Some(kept),
@@ -50,10 +54,10 @@ impl Keeper {
             },
         };
         let next = manifest::begin_for(&file_ref, &job.to_string())?;
-        let block_size = kept
-            .as_ref()
-            .map_or(run.options.block_size, |kept| kept.manifest().block_size());
-        let theirs = run.source.backend.block_size();
+        let block_size = kept.as_ref().map_or(context.options.block_size, |kept| {
+            kept.manifest().block_size()
+        });
+        let theirs = context.source.backend.block_size();
         if theirs.is_some_and(|theirs| theirs != block_size) {
             let what =
                 "a target manifest of other blocks does not go with a source on another host";

@@ -48,9 +48,9 @@ pub trait SourceBackend: Send + Sync {
         visit: &Visit<'_>,
     ) -> Result<(CompareReport, Option<Hash>)>;
 
-    /// Hands out all of the first `disk_len` bytes, zeros too; nothing is compared, and what was
+    /// Emits all of the first `disk_len` bytes, zeros too; nothing is compared, and what was
     /// there is not known, whatever a difference says of it. Also returns the root of the source,
-    /// which what was handed out is known to have, in blocks of [`SourceBackend::block_size`], or
+    /// which what was emitted is known to have, in blocks of [`SourceBackend::block_size`], or
     /// else of `block_size`.
     ///
     /// # Errors
@@ -138,7 +138,7 @@ pub struct Search<'a> {
     pub manifest: Option<&'a Manifest>,
     /// Takes the manifest of what the target will hold.
     pub next: Option<ManifestWriter>,
-    /// Whether the bytes of what differs are not wanted: nothing is handed out then, and what is
+    /// Whether the bytes of what differs are not wanted: nothing is emitted then, and what is
     /// counted rests on hashes that may be short.
     pub counts_only: bool,
     /// Whether all of both disks is read, and the manifests are checked.

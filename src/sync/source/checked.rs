@@ -62,15 +62,15 @@ impl<'a> CheckedPass<'a> {
 }
 
 impl Visit for CheckedPass<'_> {
-    fn data(&self, run: &HashedRun<'_>) -> Result<()> {
-        let size = run.block_size.bytes();
+    fn data(&self, context: &HashedRun<'_>) -> Result<()> {
+        let size = context.block_size.bytes();
         let Some(old) = self.pass.old else {
             return Ok(());
         };
         self.pass
             .compared_bytes
-            .fetch_add(run.bytes.len() as u64, Ordering::Relaxed);
-        for (block, bytes, hash) in run.blocks() {
+            .fetch_add(context.bytes.len() as u64, Ordering::Relaxed);
+        for (block, bytes, hash) in context.blocks() {
             let offset = block * size;
             if let Some(theirs) = &self.theirs
                 && theirs.hash(block)? != hash

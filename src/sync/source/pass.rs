@@ -27,7 +27,7 @@ pub(in crate::sync) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// A reading of `disk_len` bytes, to be compared with `old`, or handed out whole.
+    /// A reading of `disk_len` bytes, to be compared with `old`, or emitted whole.
     pub fn new(
         disk_len: u64,
         block_size: BlockSize,
@@ -120,7 +120,7 @@ impl<'a> Pass<'a> {
         (self.visit)(difference)
     }
 
-    /// Reads the target where a block differs and hands out the pages that really do.
+    /// Reads the target where a block differs and emits the pages that really do.
     pub fn refine(&self, old: &dyn Image, offset: u64, new: Content<'_>) -> Result<()> {
         let mut at = 0;
         while at < new.len() {
@@ -134,7 +134,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Hands out what the target holds of a range that is zero in the source.
+    /// Emits what the target holds of a range that is zero in the source.
     pub fn clear(&self, old: &dyn Image, range: Range<u64>) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
@@ -193,21 +193,21 @@ impl<'a> Pass<'a> {
 }
 
 impl Visit for Pass<'_> {
-    fn data(&self, run: &HashedRun<'_>) -> Result<()> {
-        let offset = run.first_block * run.block_size.bytes();
+    fn data(&self, context: &HashedRun<'_>) -> Result<()> {
+        let offset = context.first_block * context.block_size.bytes();
         self.compared_bytes
-            .fetch_add(run.bytes.len() as u64, Ordering::Relaxed);
+            .fetch_add(context.bytes.len() as u64, Ordering::Relaxed);
         if let Some(old) = self.old {
-            return self.refine(old, offset, Content::Bytes(run.bytes));
+            return self.refine(old, offset, Content::Bytes(context.bytes));
         }
         // Blocks of one kind go out together.
         let mut start = 0;
-        for alike in run
+        for alike in context
             .hashes
             .chunk_by(|one, other| one.is_some() == other.is_some())
         {
-            let len = index(run.block_size.bytes()) * alike.len();
-            let bytes = &run.bytes[start..(start + len).min(run.bytes.len())];
+            let len = index(context.block_size.bytes()) * alike.len();
+            let bytes = &context.bytes[start..(start + len).min(context.bytes.len())];
             let new = match alike.first() {
                 Some(Some(_)) => Content::Bytes(bytes),
                 _ => Content::Zeros(bytes.len() as u64),

@@ -288,7 +288,7 @@ fn tampered(message: Message, lies: bool, input: &mut Input<'_>) -> Vec<Message>
             let kind = input.pick(&KINDS);
             let len = input.below(80) as usize;
             let payload = input.bytes(len).to_vec();
-            let other = Message::decode(&diskdelta::remote::Frame { kind, payload }, 5);
+            let other = Message::decode(&diskdelta::remote::WireFrame { kind, payload }, 5);
             other.into_iter().chain([message]).collect()
         }
         _ => {

@@ -19,7 +19,7 @@ use crate::failback::plan::Address;
 use crate::failback::vm::DiskChanges;
 use crate::progress::{CancelToken, Work};
 use crate::remote::{
-    DiskService, LineWatch, Message, OwnDirectories, Root, ServeOptions, Served, Session, refuse,
+    DiskService, LineWatch, Message, OwnDirectories, Sandbox, ServeOptions, Served, Session, refuse,
 };
 
 /// Does what jobs of other hosts ask for of the disks of this one: what an agent does beside syncs.
@@ -37,7 +37,7 @@ impl DiskService for DiskAgent {
         let watch = session.line().watch();
         let received = AgentRequest::decode(request).and_then(|mut request| {
             let lists = ranges::receive(&session, &request, work.cancel())?;
-            confine(&mut request, options)?;
+            restrict(&mut request, options)?;
             Ok((request, lists))
         });
         let (request, lists) = match received {
@@ -59,8 +59,8 @@ impl DiskService for DiskAgent {
 }
 
 /// Makes all paths lie in the directory that this agent serves, and outside of what is its own.
-fn confine(request: &mut AgentRequest, options: &ServeOptions) -> Result<()> {
-    let root = options.root.as_deref().map(Root::open).transpose()?;
+fn restrict(request: &mut AgentRequest, options: &ServeOptions) -> Result<()> {
+    let root = options.root.as_deref().map(Sandbox::open).transpose()?;
     let own = OwnDirectories::of(options.own_directories())?;
     let mut paths = Vec::new();
     for disk in &mut request.disks {
@@ -77,7 +77,7 @@ fn confine(request: &mut AgentRequest, options: &ServeOptions) -> Result<()> {
     paths.extend(read.iter_mut().filter_map(|from| from.here.as_mut()));
     for path in paths {
         if let Some(root) = &root {
-            *path = root.seat(path)?;
+            *path = root.resolve_new(path)?;
         }
         own.refuse(path)?;
     }

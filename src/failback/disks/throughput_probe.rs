@@ -9,14 +9,14 @@ use crate::storage::{FileStorage, Storage};
 
 /// Seconds a byte.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Pace {
+pub(super) struct ThroughputProbe {
     /// Written, and durable.
     pub write: f64,
     /// Read back from the medium.
     pub back: f64,
 }
 
-impl Pace {
+impl ThroughputProbe {
     /// That of the medium of a disk, seen by a file of 32 MiB that has no name and is gone then.
     /// `otherwise` where there can be none: onto a device, without room, or where the file system
     /// knows no such files.
@@ -28,18 +28,18 @@ impl Pace {
             true => Ok(None),
             false => measured(disk_path, work),
         };
-        let pace = match tried {
+        let throughput = match tried {
             Err(error) if error.kind() == ErrorKind::NoSpace => None,
             tried => tried?,
         };
-        Ok(pace.unwrap_or(Pace {
+        Ok(throughput.unwrap_or(ThroughputProbe {
             write: otherwise,
             back: otherwise,
         }))
     }
 }
 
-fn measured(disk_path: &DiskPath, work: &Work) -> Result<Option<Pace>> {
+fn measured(disk_path: &DiskPath, work: &Work) -> Result<Option<ThroughputProbe>> {
     let Some(file) = FileStorage::nameless(disk_path.directory())? else {
         return Ok(None);
     };
@@ -64,7 +64,7 @@ fn measured(disk_path: &DiskPath, work: &Work) -> Result<Option<Pace>> {
         work.cancel().check()?;
         file.read_exact_at(&mut bytes, offset)?;
     }
-    Ok(Some(Pace {
+    Ok(Some(ThroughputProbe {
         write: write / BYTES as f64,
         back: begun.elapsed().as_secs_f64() / BYTES as f64,
     }))
@@ -85,16 +85,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let disk_path =
             DiskPath::new(&directory.path().join("a.raw"), Format::Raw, "shop").unwrap();
-        let pace = Pace::at(&disk_path, -1.0, &Work::with_threads(1).unwrap()).unwrap();
+        let throughput =
+            ThroughputProbe::at(&disk_path, -1.0, &Work::with_threads(1).unwrap()).unwrap();
         let tried = FileStorage::nameless(directory.path()).unwrap().is_some();
-        assert!(pace.write > 0.0 && pace.back > 0.0 || !tried);
+        assert!(throughput.write > 0.0 && throughput.back > 0.0 || !tried);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn nothing_is_written_to_a_device_to_see_how_fast_it_is() {
         let disk_path = DiskPath::new(Path::new("/dev/no-such-disk"), Format::Raw, "shop").unwrap();
-        let pace = Pace::at(&disk_path, 0.5, &Work::with_threads(1).unwrap()).unwrap();
-        assert_eq!((pace.write, pace.back), (0.5, 0.5));
+        let throughput =
+            ThroughputProbe::at(&disk_path, 0.5, &Work::with_threads(1).unwrap()).unwrap();
+        assert_eq!((throughput.write, throughput.back), (0.5, 0.5));
     }
 }

@@ -1,4 +1,4 @@
-//! Deals a pair of images out in units, so that any number of threads can compare them.
+//! Gives a pair of images out in units, so that any number of threads can compare them.
 
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -8,12 +8,12 @@ use crate::image::Image;
 use crate::progress::CancelToken;
 use crate::units::{Extent, ExtentKind, PAGE_BYTES};
 
-/// Deals units out in ascending order; stretches where both sides are zeros are passed over.
+/// Gives units out in ascending order; stretches where both sides are zeros are passed over.
 ///
 /// Every unit begins on a page and ends on one or at the end of the source, whatever the images'
 /// extents look like: a page that is only partly a zero extent counts as data, and so do zeros
 /// too short to be worth a gap.
-pub(super) struct Feed<'a> {
+pub(super) struct WorkQueue<'a> {
     cursor: Mutex<Cursor<'a>>,
     /// Length of a unit, in bytes.
     unit_bytes: u64,
@@ -28,17 +28,17 @@ pub(super) struct Unit {
     pub target: ExtentKind,
 }
 
-/// What [`Feed::deal`] gives.
+/// What [`WorkQueue::next_unit`] gives.
 #[derive(Debug, Default)]
-pub(super) struct Deal {
-    /// The next unit; `None` when all have been dealt.
+pub(super) struct NextUnit {
+    /// The next unit; `None` when all have been given out.
     pub unit: Option<Unit>,
     /// Bytes passed over on the way to it.
     pub passed_bytes: u64,
 }
 
-impl<'a> Feed<'a> {
-    /// Deals out `windows`, which are ascending, disjoint, page aligned and inside the source.
+impl<'a> WorkQueue<'a> {
+    /// Gives out `windows`, which are ascending, disjoint, page aligned and inside the source.
     pub(super) fn new(
         source: &'a dyn Image,
         target: &'a dyn Image,
@@ -48,7 +48,7 @@ impl<'a> Feed<'a> {
     ) -> Self {
         let mut windows = windows.into_iter();
         let window = windows.next().unwrap_or(0..0);
-        Feed {
+        WorkQueue {
             cursor: Mutex::new(Cursor {
                 source: Side::new(source),
                 target: Side::new(target),
@@ -64,15 +64,15 @@ impl<'a> Feed<'a> {
     ///
     /// # Errors
     /// `Cancelled`; those of [`Image::next_extent`].
-    pub(super) fn deal(&self) -> Result<Deal> {
+    pub(super) fn next_unit(&self) -> Result<NextUnit> {
         let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut deal = Deal::default();
+        let mut next = NextUnit::default();
         while cursor.reach_window() {
             self.cancel.check()?;
             let at = cursor.window.start;
             let (source, target, end) = cursor.stretch(at)?;
             if source == ExtentKind::Zero && target == ExtentKind::Zero {
-                deal.passed_bytes += end - at;
+                next.passed_bytes += end - at;
                 cursor.window.start = end;
                 continue;
             }
@@ -89,14 +89,14 @@ impl<'a> Feed<'a> {
                 end = next_end.min(limit);
             }
             cursor.window.start = end;
-            deal.unit = Some(Unit {
+            next.unit = Some(Unit {
                 range: at..end,
                 source,
                 target,
             });
             break;
         }
-        Ok(deal)
+        Ok(next)
     }
 }
 

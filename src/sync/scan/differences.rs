@@ -9,69 +9,69 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::Image;
 use crate::manifest::RangeSet;
-use crate::sync::endpoint::source::Run;
+use crate::sync::endpoint::source::SyncContext;
 use crate::sync::options::{Safety, Verify};
 use crate::sync::source::backend::Search;
 
 /// What moves, piece by piece: the difference, and what is known of the bytes it replaces.
-pub(in crate::sync) type Found<'a> =
+pub(in crate::sync) type OnDifference<'a> =
     dyn Fn(&Difference<'_>, fn(&Difference<'_>) -> Old) -> Result<()> + Sync + 'a;
 
-/// Hands out every difference between source and `old`; only in `ranges`, where they are given,
+/// Emits every difference between source and `old`; only in `ranges`, where they are given,
 /// and in the change map, where there is one. `old` had `old_len` bytes before the sync.
 ///
 /// # Errors
-/// Those of [`compare`](crate::diff::compare), and those of `found`.
+/// Those of [`compare`](crate::diff::compare), and those of `on_difference`.
 pub(in crate::sync) fn differences(
-    run: &Run<'_>,
+    context: &SyncContext<'_>,
     old: &dyn Image,
     old_len: u64,
     ranges: Option<Vec<Range<u64>>>,
-    found: &Found<'_>,
+    on_difference: &OnDifference<'_>,
 ) -> Result<CompareReport> {
-    let doubted = match doubts(run) {
-        true => change_map(run, old_len),
+    let doubted = match doubts(context) {
+        true => change_map(context, old_len),
         false => None,
     };
     let ranges = match doubted {
-        Some(_) => ranges.map(|ranges| cut(ranges, run.source.disk_len())),
-        None => narrowed(run, old_len, ranges),
+        Some(_) => ranges.map(|ranges| cut(ranges, context.source.disk_len())),
+        None => narrowed(context, old_len, ranges),
     };
     let options = CompareOptions::default()
-        .with_skip_unreadable(run.options.skip_unreadable)
+        .with_skip_unreadable(context.options.skip_unreadable)
         .with_change_map(ranges);
     let visit = |difference: Difference<'_>| {
         let map = doubted.as_ref();
         map.map_or(Ok(()), |map| refuse_missed(map, &difference.range()))?;
-        found(&difference, old_bytes)
+        on_difference(&difference, old_bytes)
     };
     let search = Search {
-        counts_only: run.options.dry_run,
-        reads_all: doubts(run),
-        ..Search::new(old, run.source.disk_len(), &options)
+        counts_only: context.options.dry_run,
+        reads_all: doubts(context),
+        ..Search::new(old, context.source.disk_len(), &options)
     };
-    Ok(run.source.backend.find(search, run.work, &visit)?.0)
+    Ok(context.source.backend.find(search, context.work, &visit)?.0)
 }
 
 /// Whether what stands for reading is checked by reading.
-fn doubts(run: &Run<'_>) -> bool {
-    run.options.verify == Verify::All && !run.options.dry_run
+fn doubts(context: &SyncContext<'_>) -> bool {
+    context.options.verify == Verify::All && !context.options.dry_run
 }
 
 /// Where to look: the part of `ranges` that the change map has, for a target that had `old_len`
 /// bytes. Ranges that were coarsened may reach behind the end of the source.
 pub(in crate::sync) fn narrowed(
-    run: &Run<'_>,
+    context: &SyncContext<'_>,
     old_len: u64,
     ranges: Option<Vec<Range<u64>>>,
 ) -> Option<Vec<Range<u64>>> {
-    match (change_map(run, old_len), ranges) {
+    match (change_map(context, old_len), ranges) {
         (Some(map), Some(ranges)) => {
             let parts = ranges.into_iter().flat_map(|range| map.inside(range));
             Some(parts.collect())
         }
         (Some(map), None) => Some(map.into_vec()),
-        (None, ranges) => ranges.map(|ranges| cut(ranges, run.source.disk_len())),
+        (None, ranges) => ranges.map(|ranges| cut(ranges, context.source.disk_len())),
     }
 }
 
@@ -82,9 +82,9 @@ fn cut(ranges: Vec<Range<u64>>, len: u64) -> Vec<Range<u64>> {
 
 /// The whole pages that the change map names. What only one of the two disks has is looked at
 /// whatever the map says.
-fn change_map(run: &Run<'_>, old_len: u64) -> Option<RangeSet> {
-    let map = run.options.change_map.as_ref()?;
-    let (one, other) = (run.source.disk_len(), old_len);
+fn change_map(context: &SyncContext<'_>, old_len: u64) -> Option<RangeSet> {
+    let map = context.options.change_map.as_ref()?;
+    let (one, other) = (context.source.disk_len(), old_len);
     let grown = (one != other).then(|| one.min(other)..one.max(other));
     let ranges: Vec<_> = map.iter().cloned().chain(grown).collect();
     let options = CompareOptions::default().with_change_map(Some(ranges));
@@ -110,45 +110,46 @@ fn refuse_missed(map: &RangeSet, difference: &Range<u64>) -> Result<()> {
         .advise("the target is untouched; sync again without a change map"))
 }
 
-/// Hands out everything the source holds, zeros too; no target is looked at. Also returns the
+/// Emits everything the source holds, zeros too; no target is looked at. Also returns the
 /// root of what was read, where it is known in blocks as the options want them.
 ///
 /// # Errors
-/// `Unreadable`, `Io`, `Malformed`, `Cancelled`, and those of `found`.
+/// `Unreadable`, `Io`, `Malformed`, `Cancelled`, and those of `on_difference`.
 pub(in crate::sync) fn everything(
-    run: &Run<'_>,
-    found: &Found<'_>,
+    context: &SyncContext<'_>,
+    on_difference: &OnDifference<'_>,
 ) -> Result<(CompareReport, Option<Hash>)> {
-    let (backend, block_size) = (&run.source.backend, run.options.block_size);
-    let visit = |difference: Difference<'_>| found(&difference, unknown);
-    let (report, root) = backend.everything(run.source.disk_len(), block_size, run.work, &visit)?;
+    let (backend, block_size) = (&context.source.backend, context.options.block_size);
+    let visit = |difference: Difference<'_>| on_difference(&difference, unknown);
+    let (report, root) =
+        backend.everything(context.source.disk_len(), block_size, context.work, &visit)?;
     let is_wanted = backend.block_size().is_none_or(|its| its == block_size);
     Ok((report, is_wanted.then_some(root)))
 }
 
-/// Hands out what differs between the source and what a target manifest says of `old`; the
+/// Emits what differs between the source and what a target manifest says of `old`; the
 /// target is read only where they differ. The source's manifest goes to the keeper.
 ///
 /// # Errors
 /// As [`everything`].
 pub(in crate::sync) fn against_kept(
-    run: &Run<'_>,
+    context: &SyncContext<'_>,
     old: &dyn Image,
     keeper: &Keeper,
-    found: &Found<'_>,
+    on_difference: &OnDifference<'_>,
 ) -> Result<(CompareReport, Hash)> {
-    let disk_len = run.source.disk_len();
+    let disk_len = context.source.disk_len();
     let options = CompareOptions::default();
     let search = Search {
         kept: keeper.trusted(old.disk_len()),
-        manifest: run.source.manifest.as_ref(),
+        manifest: context.source.manifest.as_ref(),
         next: Some(keeper.writer(disk_len)?),
-        reads_all: doubts(run),
-        is_logged: run.options.safety == Safety::Atomic,
+        reads_all: doubts(context),
+        is_logged: context.options.safety == Safety::Atomic,
         ..Search::new(old, disk_len, &options)
     };
-    let visit = |difference: Difference<'_>| found(&difference, old_bytes);
-    let (report, root) = run.source.backend.find(search, run.work, &visit)?;
+    let visit = |difference: Difference<'_>| on_difference(&difference, old_bytes);
+    let (report, root) = context.source.backend.find(search, context.work, &visit)?;
     let root = root.ok_or_else(|| Error::malformed("no manifest came of a comparison"))?;
     Ok((report, root))
 }

@@ -10,14 +10,14 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Whom a handshake is with, and what this end showed of itself.
 #[derive(Debug, Clone)]
-pub(super) struct Parties {
+pub(super) struct Peers {
     /// What errors call the other end.
     pub peer: String,
     /// This end.
     pub ours: Identity,
 }
 
-impl Parties {
+impl Peers {
     /// What went wrong, and with which certificate.
     pub fn explain(&self, error: rustls::Error) -> Error {
         use rustls::Error as Tls;

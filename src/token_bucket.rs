@@ -5,16 +5,16 @@ use std::time::Duration;
 
 /// A speed limit, by whatever clock its user has: says when what is asked for may have gone.
 #[derive(Debug)]
-pub(crate) struct Ration {
+pub(crate) struct TokenBucket {
     bytes_per_second: u64,
     /// Until when the way is taken by what was admitted.
     booked: Mutex<Duration>,
 }
 
-impl Ration {
+impl TokenBucket {
     /// So many bytes a second, at least 1.
     pub fn new(bytes_per_second: u64) -> Self {
-        Ration {
+        TokenBucket {
             bytes_per_second: bytes_per_second.max(1),
             booked: Mutex::default(),
         }

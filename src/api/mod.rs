@@ -7,6 +7,7 @@ mod disk_options;
 mod manifest;
 mod source;
 mod sync;
+mod target;
 
 pub use base::Base;
 pub use delta::DeltaInfo;
@@ -15,3 +16,4 @@ pub use disk_options::DiskOptions;
 pub use manifest::Block;
 pub use source::open_source;
 pub use sync::{Sync, SyncTarget, recover, undo};
+pub use target::OpenTarget;

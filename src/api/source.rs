@@ -13,7 +13,7 @@ use crate::sync::{HostSource, Source};
 ///
 /// # Errors
 /// `Unsupported` for a location that this build has no way to reach, and for a format other than
-/// raw of an export; those of [`HostSource::open`], of connecting and of the agent.
+/// raw of an export; `Incomplete` for an export that an unfinished sync left incomplete; those of [`HostSource::open`], of connecting and of the agent.
 pub fn open_source(
     at: &Location,
     image: &ImageOptions,
@@ -23,7 +23,7 @@ pub fn open_source(
 ) -> Result<Source> {
     match at {
         Location::Path(path) => HostSource::open(path, image, options).map(|it| it.source()),
-        Location::Nbd(address) => open_export(address, image, work),
+        Location::Nbd(address) => open_export(address, image, options, work),
         Location::Remote(address) => {
             let client = connect.connect(address, work)?;
             client.open(address.path(), image, options, work)
@@ -32,23 +32,37 @@ pub fn open_source(
 }
 
 #[cfg(feature = "nbd")]
-fn open_export(address: &NbdAddress, image: &ImageOptions, work: &Work) -> Result<Source> {
+fn open_export(
+    address: &NbdAddress,
+    image: &ImageOptions,
+    options: &SourceOptions,
+    work: &Work,
+) -> Result<Source> {
     use std::sync::Arc;
 
     use crate::error::{Error, ErrorKind};
     use crate::image::Format;
     use crate::image::nbd::NbdExport;
+    use crate::sync::Marker;
 
     if image.format.is_some_and(|format| format != Format::Raw) {
         let what = "an NBD export holds the bytes of a guest, and no container";
         return Err(Error::new(ErrorKind::Unsupported, what).at_path(address.to_string()));
     }
     let export = NbdExport::open_until(address, None, work.cancel())?;
+    if !options.marker_is_data {
+        Marker::refuse_image(&export).map_err(|error| error.at_path(address.to_string()))?;
+    }
     Ok(Source::new(Arc::new(export)))
 }
 
 #[cfg(not(feature = "nbd"))]
-fn open_export(address: &NbdAddress, _: &ImageOptions, _: &Work) -> Result<Source> {
+fn open_export(
+    address: &NbdAddress,
+    _: &ImageOptions,
+    _: &SourceOptions,
+    _: &Work,
+) -> Result<Source> {
     use crate::error::{Error, ErrorKind};
 
     let what = "this build cannot read NBD exports (feature `nbd`)";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::remote::tls::{DialOptions, Identity};
 use crate::remote::{ConnectOptions, LineOptions, Retry, ShellOptions};
-use crate::{Error, ErrorKind, RemoteAddress};
+use crate::{Error, ErrorKind, Location};
 
 use super::args;
 use super::context::Context;
@@ -46,15 +46,15 @@ pub struct ConnectArgs {
 }
 
 impl ConnectArgs {
-    pub fn retry(&self) -> Retry {
-        Retry::new(self.retry)
-    }
-
-    /// How the host of `at` is reached.
+    /// How the hosts of these locations are reached.
     ///
     /// # Errors
     /// `InvalidInput` for a service without a certificate.
-    pub fn options(&self, at: &RemoteAddress, context: &Context) -> Result<ConnectOptions, Error> {
+    pub fn options(&self, all: [&Location; 2], context: &Context) -> Result<ConnectOptions, Error> {
+        let hosts = all.into_iter().filter_map(|location| match location {
+            Location::Remote(address) => Some(address),
+            _ => None,
+        });
         let shell = ShellOptions::default()
             .with_shell(&self.rsh)
             .with_program(&self.remote_program);
@@ -66,7 +66,7 @@ impl ConnectArgs {
                 let options = DialOptions::new(Identity::new(cert, key, ca));
                 Some(options.with_name(self.tls_name.clone()))
             }
-            _ if at.is_service() => {
+            _ if hosts.clone().any(|host| host.is_service()) => {
                 let what = "a service takes only who has a certificate";
                 return Err(Error::new(ErrorKind::InvalidInput, what)
                     .advise("give --tls-cert, --tls-key and --tls-ca"));
@@ -77,6 +77,7 @@ impl ConnectArgs {
             .with_shell(shell)
             .with_tls(tls)
             .with_line(line)
-            .with_retry(self.retry()))
+            // What is done on this host alone has no connection that could break.
+            .with_retry(Retry::new(hosts.clone().next().map_or(0, |_| self.retry))))
     }
 }

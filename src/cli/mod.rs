@@ -17,7 +17,6 @@ mod outcome;
 mod print;
 mod progress;
 mod recover;
-mod remote;
 mod serve;
 mod signals;
 mod sync;

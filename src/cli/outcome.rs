@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::api::OpenTarget;
 use crate::sync::HostTarget;
 use crate::text::{escape, escape_path};
 use crate::{Error, ErrorKind};
@@ -34,6 +35,14 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// An error of a sync onto `target`.
+    pub fn of_sync(target: &OpenTarget, error: Error) -> Failure {
+        Failure {
+            error,
+            marked: target.may_be_incomplete(),
+        }
+    }
+
     /// An error of work on `target`, which is asked whether it is incomplete now.
     pub fn onto(target: &HostTarget) -> impl FnOnce(Error) -> Failure {
         move |error| Failure {

@@ -1,54 +1,107 @@
 //! `diskdelta sync`
 
-use std::path::Path;
-
-use crate::sync::{self, HostSource, HostTarget, ManifestCache};
-use crate::{Error, ErrorKind, Location};
-
 use super::context::Context;
 use super::outcome::{Ended, Failure};
-use super::remote;
 pub use super::sync_args::Args;
 use super::sync_report::print_report;
+use crate::api::{OpenTarget, open_source};
+use crate::remote::ConnectOptions;
+use crate::sync::{CachedSource, HostSource, ManifestCache, Source, SyncReport};
+use crate::{BlockSize, Error, ErrorKind, Location, Result, Work};
 
 pub fn run(args: &Args, context: &Context) -> Ended {
-    match (&args.source, &args.target) {
-        (Location::Path(source), Location::Path(target)) => run_here(args, source, target, context),
-        (Location::Remote(source), Location::Path(target)) => {
-            remote::pull(args, source, target, context)
-        }
-        (Location::Path(source), Location::Remote(target)) => {
-            remote::push(args, source, target, context)
-        }
-        _ => Err(Error::new(
-            ErrorKind::InvalidInput,
-            "one of the two must be on this host",
-        )
-        .advise("run it on one of the other two")
-        .into()),
-    }
+    refuse_misplaced(args)?;
+    let all = [&args.source, &args.target];
+    let connect = args.connect.options(all, context)?;
+    let work = match all.iter().any(|it| matches!(it, Location::Remote(_))) {
+        // The line is what a speed limit is for.
+        true => context.work.clone().with_limit_rate(0),
+        false => context.work.clone(),
+    };
+    let attempt = || once(args, &connect, context, &work);
+    let retry = &connect.retry;
+    let (report, warnings) = retry.run(&context.work, Failure::error, attempt)?;
+    print_report(context, &report, &warnings)
 }
 
-fn run_here(args: &Args, source: &Path, target: &Path, context: &Context) -> Ended {
-    if args.manifest_cache.is_some() && args.target_manifest.is_none() {
-        let what = "--manifest-cache goes with --target-manifest, or a target on another host";
-        return Err(Error::new(ErrorKind::InvalidInput, what).into());
-    }
-    let options = context.common.source_options();
-    let image = args.source_image();
-    let source = HostSource::open(source, &image, &options)?;
-    let open = args.target_options(&source.files(), &context.common);
-    let target = HostTarget::open(target, &open)?;
-    let warnings = [source.warnings(), target.warnings().to_vec()].concat();
-    context.warn(&warnings);
-    let options = args.sync_options()?;
-    let mut wanted = source.source();
+/// One attempt, and the warnings.
+fn once(
+    args: &Args,
+    connect: &ConnectOptions,
+    context: &Context,
+    work: &Work,
+) -> Result<(SyncReport, Vec<String>), Failure> {
+    let (source, cached) = open(args, connect, context, work)?;
+    context.warn(source.warnings());
+    let options = args.target_options(&source.files()?, &context.common);
+    let mut target = OpenTarget::open(&args.target, &options, connect, work)?;
+    context.warn(target.warnings());
+    let warnings = [source.warnings(), target.warnings()].concat();
+    let report = target
+        .sync_from(&source, cached, &args.sync_options()?, work)
+        .map_err(|error| Failure::of_sync(&target, error))?;
+    Ok((report, warnings))
+}
+
+/// Opens the source, and looks up what a cache knows of it.
+fn open(
+    args: &Args,
+    connect: &ConnectOptions,
+    context: &Context,
+    work: &Work,
+) -> Result<(Source, Option<CachedSource>)> {
+    let (image, options) = (args.source_image(), context.common.source_options());
     // A dry run reads the source instead of making a directory or a manifest.
-    if let Some(directory) = args.manifest_cache.as_ref().filter(|_| !args.dry_run) {
-        let cached = ManifestCache::open(directory)?.look_up(&source, args.block_size)?;
-        wanted = wanted.with_manifest(cached.manifest_or_read(None, &context.work)?.0);
+    let cache = args.manifest_cache.as_ref().filter(|_| !args.dry_run);
+    if let (Location::Path(path), Some(cache)) = (&args.source, cache) {
+        let block_size = match args.target {
+            Location::Remote(_) => BlockSize::default(),
+            _ => args.block_size,
+        };
+        let source = HostSource::open(path, &image, &options)?;
+        let cached = ManifestCache::open(cache)?.look_up(&source, block_size)?;
+        return Ok((source.source(), Some(cached)));
     }
-    let report = sync::sync(&wanted, target.target(), &options, &context.work)
-        .map_err(Failure::onto(&target))?;
-    print_report(context, &report, &warnings)
+    Ok((
+        open_source(&args.source, &image, &options, connect, work)?,
+        None,
+    ))
+}
+
+/// Refuses options that do not go with where source and target are.
+fn refuse_misplaced(args: &Args) -> Result<()> {
+    let refuse = |what: String| Err(Error::new(ErrorKind::InvalidInput, what));
+    let has_cache = args.manifest_cache.is_some();
+    match (&args.source, &args.target) {
+        (Location::Remote(_), Location::Remote(_)) => {
+            let what = "one of the two must be on this host";
+            Err(Error::new(ErrorKind::InvalidInput, what).advise("run it on one of the other two"))
+        }
+        (Location::Remote(_), _) if has_cache => {
+            let what = "--manifest-cache does not go with a source on another host";
+            Err(Error::new(ErrorKind::InvalidInput, what)
+                .advise("give it to the agent there: serve --manifest-cache"))
+        }
+        (Location::Nbd(_), _) if has_cache => {
+            refuse("--manifest-cache does not go with an NBD export".to_owned())
+        }
+        (_, Location::Remote(_)) => {
+            let of_this_host = [
+                (args.undo.is_some(), "--undo"),
+                (args.target_manifest.is_some(), "--target-manifest"),
+                (args.log_dir.is_some(), "--log-dir"),
+                (args.hold, "--hold"),
+            ];
+            match of_this_host.iter().find(|(is_given, _)| *is_given) {
+                Some((_, option)) => refuse(format!(
+                    "{option} does not go with a target on another host"
+                )),
+                None => Ok(()),
+            }
+        }
+        _ if has_cache && args.target_manifest.is_none() => refuse(
+            "--manifest-cache goes with --target-manifest, or a target on another host".to_owned(),
+        ),
+        _ => Ok(()),
+    }
 }

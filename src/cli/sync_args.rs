@@ -18,7 +18,8 @@ use super::connect_args::ConnectArgs;
 #[derive(clap::Args)]
 pub struct Args {
     /// The image to read; on another host ssh://[user@]host[:port]/path, or
-    /// diskdelta://host[:port]/name at a service there
+    /// diskdelta://host[:port]/name at a service there; the export of an NBD server
+    /// nbd+unix:///EXPORT?socket=PATH
     #[arg(value_parser = args::anywhere())]
     pub source: Location,
     /// The image or block device to write, or the address of one on another host

@@ -15,6 +15,7 @@ mod forget;
 mod guest_marker;
 mod interrupted;
 mod lab;
+mod nbd;
 mod refusals;
 mod remote;
 mod renames;

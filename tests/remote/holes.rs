@@ -59,7 +59,7 @@ fn an_agent_reads_the_holes_of_its_source_and_of_its_target_where_a_job_asks_for
         let begun = read_bytes();
         let source = lab.source("new.raw").source();
         let target = HostTargetOptions::default().with_image(image);
-        let target = dial(options()).unwrap().target("old.raw", &target);
+        let mut target = dial(options()).unwrap().target("old.raw", &target);
         let synced = target.sync_from(&source, None, &sync_options, &work());
         synced.unwrap();
         let pushed = read_bytes() - begun;

@@ -185,7 +185,7 @@ pub fn push_over(
         .with_create(how.create)
         .with_align_bytes(how.align_bytes)
         .with_open(TargetOptions::default().with_allocation(how.allocation));
-    let target = client.target(path, &target);
+    let mut target = client.target(path, &target);
     let report = target.sync_from(&source.source(), None, &how.sync_options(), &work())?;
     Ok((report.clone(), report.traffic.unwrap()))
 }

@@ -92,7 +92,7 @@ impl Client {
     /// The target at `path`, which the agent writes.
     pub fn target(self, path: impl Into<PathBuf>, options: &HostTargetOptions) -> RemoteTarget {
         RemoteTarget {
-            client: self,
+            client: Some(self),
             path: path.into(),
             options: options.clone(),
         }
@@ -133,7 +133,8 @@ fn explain(connection: &mut Option<Connection>, error: Error) -> Error {
 
 /// A target at the other end of a connection, which does one sync.
 pub struct RemoteTarget {
-    client: Client,
+    /// Until the sync begins.
+    client: Option<Client>,
     path: PathBuf,
     options: HostTargetOptions,
 }
@@ -147,7 +148,7 @@ impl RemoteTarget {
     /// cannot be read from here; those of the agent, of kind `Incomplete` where the target is
     /// incomplete now; those of reading the source.
     pub fn sync_from(
-        self,
+        &mut self,
         source: &Source,
         cached: Option<CachedSource>,
         options: &SyncOptions,
@@ -161,13 +162,20 @@ impl RemoteTarget {
             )
             .advise("run it on one of the other two")
         })?;
+        let mut client = self.client.take().ok_or_else(|| {
+            let what = "the connection to this target was used already";
+            Error::new(ErrorKind::InvalidInput, what)
+        })?;
+        if let Some(reason) = cached.as_ref().and_then(CachedSource::reason) {
+            work.progress()
+                .note(&format!("{reason}; the source is read"));
+        }
         let server = SourceServer {
             image: image.clone(),
             check: &|| source.check(),
             warnings: Vec::new(),
             cached,
         };
-        let mut client = self.client;
         let answered = client
             .ask(&job)
             .and_then(|()| server.answer(&client.session, work));

@@ -345,18 +345,11 @@ impl SourceBackend for RemoteSource {
 }
 
 impl Drop for RemoteSource {
-    /// Where the session is used again, the other end hears that nothing more is wanted.
+    /// The other end hears that nothing more is wanted.
     fn drop(&mut self) {
-        let session = self
-            .session
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(session) = session.take()
-            && self.is_client
-            && Arc::strong_count(&session) > 1
-        {
-            // Where the line is down the other end cannot be told.
-            let _ = session.line().send(&Message::Complete(None));
+        if self.is_client {
+            // Where the line is down it cannot be told.
+            let _ = self.finish_with(&Message::Complete(None));
         }
     }
 }

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 
 use crate::delta::JobId;
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "nbd")]
+use crate::image::Image;
 use crate::storage::Storage;
 use crate::sync::options::Safety;
 use crate::target_state::TargetState;
@@ -42,6 +44,17 @@ impl Marker {
         Ok(Self::in_page(&page))
     }
 
+    /// As [`refuse`](Marker::refuse), for an image that shows a storage as it is.
+    ///
+    /// # Errors
+    /// As [`refuse`](Marker::refuse).
+    #[cfg(feature = "nbd")]
+    pub(crate) fn refuse_image(image: &dyn Image) -> Result<()> {
+        let mut page = vec![0; to_index(sentinel(image.disk_len()).end)];
+        image.read_exact_at(&mut page, 0)?;
+        Self::in_page(&page).map_or(Ok(()), |marker| Err(marker.source_refusal()))
+    }
+
     /// The marker that the first page of a storage carries, if it carries one.
     pub(in crate::sync) fn in_page(page: &[u8]) -> Option<Marker> {
         (0u64..)
@@ -56,16 +69,19 @@ impl Marker {
     pub fn refuse(storage: &dyn Storage) -> Result<()> {
         match Self::find(storage)? {
             None => Ok(()),
-            Some(marker) => {
-                let refusal = marker.refusal();
-                let advice = refusal.advice().unwrap_or_default();
-                let advice = format!(
-                    "{advice}; if the guest of this disk wrote the marker itself, declare that to \
-                     read it: --marker-is-data"
-                );
-                Err(refusal.advise(advice).at_path(storage.path()))
-            }
+            Some(marker) => Err(marker.source_refusal().at_path(storage.path())),
         }
+    }
+
+    /// The error for a source that carries this marker.
+    fn source_refusal(&self) -> Error {
+        let refusal = self.refusal();
+        let advice = refusal.advice().unwrap_or_default();
+        let advice = format!(
+            "{advice}; if the guest of this disk wrote the marker itself, declare that to read \
+             it: --marker-is-data"
+        );
+        refusal.advise(advice)
     }
 
     /// The error for a target that carries this marker.

@@ -1,0 +1,84 @@
+//! Opening a target, wherever it is.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::Location;
+use crate::progress::Work;
+use crate::remote::{ConnectOptions, RemoteTarget};
+use crate::sync::{
+    CachedSource, HostTarget, HostTargetOptions, Source, SyncOptions, SyncReport, sync,
+};
+
+/// An open target of one sync: on this host, or on another one, whose agent writes it.
+pub struct OpenTarget(Kind);
+
+enum Kind {
+    Here(HostTarget),
+    Remote(RemoteTarget),
+}
+
+impl OpenTarget {
+    /// Opens the target at `at`, or prepares for creating it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a location that is only read; those of [`HostTarget::open`] and of
+    /// connecting.
+    pub fn open(
+        at: &Location,
+        options: &HostTargetOptions,
+        connect: &ConnectOptions,
+        work: &Work,
+    ) -> Result<OpenTarget> {
+        let kind = match at {
+            Location::Path(path) => Kind::Here(HostTarget::open(path, options)?),
+            Location::Remote(address) => {
+                let client = connect.connect(address, work)?;
+                Kind::Remote(client.target(address.path(), options))
+            }
+            Location::Nbd(_) => {
+                let what = "an export of an NBD server is only read";
+                return Err(Error::new(ErrorKind::InvalidInput, what).at_path(at.to_string()));
+            }
+        };
+        Ok(OpenTarget(kind))
+    }
+
+    /// Makes the target hold what `source` holds, as [`sync`] does, promises and all. `cached` is
+    /// what a cache knows of the source.
+    ///
+    /// # Errors
+    /// Those of [`sync`] and of [`RemoteTarget::sync_from`].
+    pub fn sync_from(
+        &mut self,
+        source: &Source,
+        cached: Option<CachedSource>,
+        options: &SyncOptions,
+        work: &Work,
+    ) -> Result<SyncReport> {
+        match (&mut self.0, cached) {
+            (Kind::Remote(target), cached) => target.sync_from(source, cached, options, work),
+            (Kind::Here(target), None) => sync(source, target.target(), options, work),
+            (Kind::Here(target), Some(cached)) => {
+                let (manifest, _) = cached.manifest_or_read(None, work)?;
+                let source = source.clone().with_manifest(manifest);
+                sync(&source, target.target(), options, work)
+            }
+        }
+    }
+
+    /// Dangers that are no errors; those of a target on another host are in the report's notes.
+    pub fn warnings(&self) -> &[String] {
+        match &self.0 {
+            Kind::Here(target) => target.warnings(),
+            Kind::Remote(_) => &[],
+        }
+    }
+
+    /// Whether the target is incomplete, as after a failed sync, or may be. For a target on another
+    /// host the kind of the error says so.
+    pub fn may_be_incomplete(&self) -> bool {
+        match &self.0 {
+            Kind::Here(target) => !matches!(target.marker(), Ok(None)),
+            Kind::Remote(_) => false,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! An NBD export as the source of a sync.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+use crate::lab::{Lab, left_out, until};
+
+/// An NBD server that exports a raw disk of a lab, read only.
+struct Server(Child);
+
+impl Server {
+    /// `None` where there is no such program.
+    fn start(lab: &Lab, disk: &str) -> Option<Server> {
+        let socket = lab.path("nbd.sock");
+        let server = Command::new("qemu-nbd")
+            .args(["-r", "-t", "-f", "raw", "-x", "disk", "-k"])
+            .arg(&socket)
+            .arg(lab.path(disk))
+            .stdout(Stdio::null())
+            .spawn();
+        let Ok(server) = server else {
+            left_out("qemu-nbd is not here");
+            return None;
+        };
+        let server = Server(server);
+        until("the server", || UnixStream::connect(&socket).is_ok());
+        Some(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn address(lab: &Lab) -> String {
+    let socket = lab.path("nbd.sock");
+    format!("nbd+unix:///disk?socket={}", socket.display())
+}
+
+#[test]
+fn an_export_is_the_source_of_a_sync_onto_files_of_all_kinds() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 700, 1);
+    let Some(_server) = Server::start(&lab, "new.raw") else {
+        return;
+    };
+    let from = address(&lab);
+    lab.disk("old.raw", 700, 2);
+    for (target, words) in [
+        ("made.vhdx", ""),
+        ("made.vhd", ""),
+        ("old.raw", "--safety in-place --verify all"),
+        ("kept.raw", "--target-manifest kept.manifest"),
+    ] {
+        if target == "kept.raw" {
+            lab.disk(target, 700, 3);
+        }
+        let (status, report) = lab.json(&format!("sync {from} {target} {words}"));
+        assert_eq!(
+            (status, &report["outcome"]),
+            (0, &"synced".into()),
+            "{target}"
+        );
+        lab.done(&format!("diff new.raw {target}"));
+        let (_, again) = lab.json(&format!("sync {from} {target} {words}"));
+        assert_ne!(again["outcome"], "synced", "{target}");
+    }
+}
+
+#[test]
+fn an_export_is_only_read_and_has_no_format() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 20, 1);
+    let Some(_server) = Server::start(&lab, "new.raw") else {
+        return;
+    };
+    let export = address(&lab);
+    lab.run(&format!("sync new.raw {export}"))
+        .fails(2, "only read");
+    lab.run(&format!("sync {export} made.raw --source-format vhdx"))
+        .fails(2, "no container");
+    lab.run(&format!("sync {export} made.raw --manifest-cache cache"))
+        .fails(2, "NBD");
+    let nowhere = export.replace("/disk?", "/other?");
+    lab.run(&format!("sync {nowhere} made.raw"))
+        .fails(2, "nbd.sock");
+    assert_eq!(lab.names(), ["nbd.sock", "new.raw"]);
+}
+
+#[test]
+fn an_export_that_an_unfinished_sync_left_incomplete_is_no_source() {
+    let lab = Lab::new();
+    lab.disk("new.raw", 100, 1);
+    lab.disk("held.raw", 100, 2);
+    lab.done("sync new.raw held.raw --safety in-place --hold");
+    let Some(_server) = Server::start(&lab, "held.raw") else {
+        return;
+    };
+    let export = address(&lab);
+    lab.run(&format!("sync {export} made.vhdx"))
+        .fails(3, "held");
+    assert!(fs::metadata(lab.path("made.vhdx")).is_err());
+    lab.done(&format!("sync {export} made.vhdx --marker-is-data"));
+}

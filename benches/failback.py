@@ -44,25 +44,25 @@ def main():
 
 def measured(arguments, mode):
     directory = arguments.dir / "failback"
-    lab = Lab(directory, arguments, mode)
+    fixture = Fixture(directory, arguments, mode)
     try:
         time.sleep(arguments.before)
-        told = lab.failback("plan", lab.plan)["vms"][0]
+        told = fixture.failback("plan", fixture.plan)["vms"][0]
         told = next(it for it in told["modes"] if it["mode"] == mode)
-        first, passes = lab.run()
+        first, passes = fixture.run()
         return {
             "foretold_seconds": told["downtime_seconds"],
-            "seconds": lab.downtime(),
+            "seconds": fixture.downtime(),
             "foretold_bytes": told["moved_bytes"],
             "bytes": first,
             "passes": passes,
         }
     finally:
-        lab.end()
+        fixture.end()
         shutil.rmtree(directory)
 
 
-class Lab:
+class Fixture:
     """Two sites in a directory, and a guest that writes."""
 
     def __init__(self, directory, arguments, mode):
@@ -103,7 +103,7 @@ class Lab:
     def write(self, rate, size):
         """The guest: blocks all over its disk, so many bytes a second."""
         site, begun, count = self.sites["recovery"], time.monotonic(), 0
-        dice = random.Random(7)
+        rng = random.Random(7)
         with open(self.disk, "r+b", buffering=0) as disk, \
                 open(self.directory / "writing", "w") as lock:
             while True:
@@ -112,7 +112,7 @@ class Lab:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not (site / "running").exists():
                     return
-                offset = dice.randrange(size // BLOCK) * BLOCK
+                offset = rng.randrange(size // BLOCK) * BLOCK
                 disk.seek(offset)
                 disk.write(os.urandom(BLOCK))
                 if (site / "recording").exists():

@@ -38,13 +38,13 @@ const FORMATS: [CreateFormat; 4] = [
 ];
 
 /// A directory with images and deltas.
-struct Lab {
+struct Fixture {
     directory: tempfile::TempDir,
 }
 
-impl Lab {
+impl Fixture {
     fn new() -> Self {
-        Lab {
+        Fixture {
             directory: tempfile::tempdir().unwrap(),
         }
     }
@@ -160,10 +160,10 @@ fn exported(delta: &Delta, base: &Path, to: &Path) -> Result<()> {
 
 #[test]
 fn a_parent_of_the_source_is_no_target() {
-    let lab = Lab::new();
-    let parent = lab.image("base.vhd", CreateFormat::VhdDynamic, &old_disk());
-    let child = lab.path("child.vhd");
-    exported(&lab.delta(&old_disk(), &new_disk()), &parent, &child).unwrap();
+    let fixture = Fixture::new();
+    let parent = fixture.image("base.vhd", CreateFormat::VhdDynamic, &old_disk());
+    let child = fixture.path("child.vhd");
+    exported(&fixture.delta(&old_disk(), &new_disk()), &parent, &child).unwrap();
     let gated = ImageOptions::default().with_gate(Arc::new(FileGate::new()));
     let source = HostSource::open(&child, &gated, &SourceOptions::default()).unwrap();
     let files = source.files();
@@ -173,21 +173,24 @@ fn a_parent_of_the_source_is_no_target() {
     let options = HostTargetOptions::default().with_sources(files);
     let error = HostTarget::open(&parent, &options).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::InUse);
-    let other = lab.image("other.vhd", CreateFormat::VhdDynamic, &old_disk());
+    let other = fixture.image("other.vhd", CreateFormat::VhdDynamic, &old_disk());
     HostTarget::open(other, &options).unwrap();
 }
 
 #[test]
 fn every_reader_sees_the_result_of_the_delta_in_the_child() {
     for format in FORMATS {
-        let lab = Lab::new();
+        let fixture = Fixture::new();
         let ext = extension(format);
-        let base = lab.image(&format!("base.{ext}"), format, &old_disk());
+        let base = fixture.image(&format!("base.{ext}"), format, &old_disk());
         let before = fs::read(&base).unwrap();
-        let child = lab.path(&format!("child.{ext}"));
-        exported(&lab.delta(&old_disk(), &new_disk()), &base, &child).unwrap();
+        let child = fixture.path(&format!("child.{ext}"));
+        exported(&fixture.delta(&old_disk(), &new_disk()), &base, &child).unwrap();
         assert!(fs::read(&base).unwrap() == before, "the base is only read");
-        assert_eq!(lab.names(), [format!("base.{ext}"), format!("child.{ext}")]);
+        assert_eq!(
+            fixture.names(),
+            [format!("base.{ext}"), format!("child.{ext}")]
+        );
         assert!(read(&child) == new_disk(), "{format:?}");
         assert!(readers::wxtla(&child).unwrap() == new_disk(), "{format:?}");
         if let Some(seen) = readers::libvhdi(&[&child, &base]) {
@@ -198,11 +201,11 @@ fn every_reader_sees_the_result_of_the_delta_in_the_child() {
         assert_eq!(info.subformat, "differencing");
 
         // And a child is a base like any other.
-        let grandchild = lab.path(&format!("grandchild.{ext}"));
+        let grandchild = fixture.path(&format!("grandchild.{ext}"));
         let mut newest = new_disk();
         newest[4 * MIB..4 * MIB + 3].fill(7);
         newest[..PAGE].fill(0);
-        exported(&lab.delta(&new_disk(), &newest), &child, &grandchild).unwrap();
+        exported(&fixture.delta(&new_disk(), &newest), &child, &grandchild).unwrap();
         assert!(read(&grandchild) == newest, "{format:?}");
         assert!(readers::wxtla(&grandchild).unwrap() == newest, "{format:?}");
         if let Some(seen) = readers::libvhdi(&[&grandchild, &child, &base]) {
@@ -213,11 +216,11 @@ fn every_reader_sees_the_result_of_the_delta_in_the_child() {
 
 #[test]
 fn a_child_of_an_empty_vhd_is_good_to_qemu_which_looks_at_no_parent() {
-    let lab = Lab::new();
-    let base = lab.image("base.vhd", CreateFormat::VhdDynamic, &vec![0; LEN]);
-    let child = lab.path("child.vhd");
-    exported(&lab.delta(&vec![0; LEN], &new_disk()), &base, &child).unwrap();
-    let out = lab.path("out.raw");
+    let fixture = Fixture::new();
+    let base = fixture.image("base.vhd", CreateFormat::VhdDynamic, &vec![0; LEN]);
+    let child = fixture.path("child.vhd");
+    exported(&fixture.delta(&vec![0; LEN], &new_disk()), &base, &child).unwrap();
+    let out = fixture.path("out.raw");
     let output = Command::new("qemu-img")
         .args(["convert", "-f", "vpc", "-O", "raw"])
         .args([&child, &out])
@@ -235,9 +238,9 @@ fn a_child_of_an_empty_vhd_is_good_to_qemu_which_looks_at_no_parent() {
 #[test]
 fn a_delta_is_exported_over_its_own_base_only() {
     for format in [CreateFormat::VhdDynamic, CreateFormat::VhdxDynamic] {
-        let lab = Lab::new();
+        let fixture = Fixture::new();
         let ext = extension(format);
-        let delta = lab.delta(&old_disk(), &new_disk());
+        let delta = fixture.delta(&old_disk(), &new_disk());
         let mut other = old_disk();
         other[4 * MIB] ^= 1;
         // One byte that the delta does not touch, the result, and another length.
@@ -245,33 +248,33 @@ fn a_delta_is_exported_over_its_own_base_only() {
             .iter()
             .enumerate()
         {
-            let base = lab.image(&format!("{index}.{ext}"), format, disk);
-            let before = lab.names();
-            let error = exported(&delta, &base, &lab.path(&format!("c.{ext}"))).unwrap_err();
+            let base = fixture.image(&format!("{index}.{ext}"), format, disk);
+            let before = fixture.names();
+            let error = exported(&delta, &base, &fixture.path(&format!("c.{ext}"))).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::BaseMismatch, "{error}");
-            assert_eq!(lab.names(), before, "nothing is left");
+            assert_eq!(fixture.names(), before, "nothing is left");
         }
     }
 }
 
 #[test]
 fn what_cannot_be_a_child_is_refused_and_leaves_nothing() {
-    let lab = Lab::new();
-    let delta = lab.delta(&old_disk(), &new_disk());
-    let vhdx = lab.image("base.vhdx", CreateFormat::VhdxDynamic, &old_disk());
-    fs::write(lab.path("base.raw"), old_disk()).unwrap();
-    let before = lab.names();
+    let fixture = Fixture::new();
+    let delta = fixture.delta(&old_disk(), &new_disk());
+    let vhdx = fixture.image("base.vhdx", CreateFormat::VhdxDynamic, &old_disk());
+    fs::write(fixture.path("base.raw"), old_disk()).unwrap();
+    let before = fixture.names();
     let kind = |delta: &Delta, base: &Path, to: &str| {
-        let error = exported(delta, base, &lab.path(to)).unwrap_err();
-        assert_eq!(lab.names(), before, "{error}");
+        let error = exported(delta, base, &fixture.path(to)).unwrap_err();
+        assert_eq!(fixture.names(), before, "{error}");
         error.kind()
     };
-    let raw = lab.path("base.raw");
+    let raw = fixture.path("base.raw");
     assert_eq!(kind(&delta, &raw, "c.vhdx"), ErrorKind::Unsupported);
     assert_eq!(kind(&delta, &vhdx, "c.vhd"), ErrorKind::InvalidInput);
     assert_eq!(kind(&delta, &vhdx, "c.img"), ErrorKind::InvalidInput);
     assert_eq!(kind(&delta, &vhdx, "base.vhdx"), ErrorKind::AlreadyExists);
-    let longer = lab.delta(&old_disk(), &[new_disk(), vec![1; 512]].concat());
+    let longer = fixture.delta(&old_disk(), &[new_disk(), vec![1; 512]].concat());
     assert_eq!(kind(&longer, &vhdx, "c.vhdx"), ErrorKind::Unsupported);
     // One flipped byte of a payload.
     let mut bytes = vec![0; delta.storage().len().unwrap() as usize];
@@ -285,15 +288,15 @@ fn what_cannot_be_a_child_is_refused_and_leaves_nothing() {
 
 #[test]
 fn a_child_in_another_directory_names_the_way_to_its_parent() {
-    let lab = Lab::new();
-    fs::create_dir(lab.path("sub")).unwrap();
+    let fixture = Fixture::new();
+    fs::create_dir(fixture.path("sub")).unwrap();
     for (ext, format) in [
         ("vhd", CreateFormat::VhdDynamic),
         ("vhdx", CreateFormat::VhdxDynamic),
     ] {
-        let base = lab.image(&format!("bäse.{ext}"), format, &old_disk());
-        let child = lab.path(&format!("sub/child.{ext}"));
-        exported(&lab.delta(&old_disk(), &new_disk()), &base, &child).unwrap();
+        let base = fixture.image(&format!("bäse.{ext}"), format, &old_disk());
+        let child = fixture.path(&format!("sub/child.{ext}"));
+        exported(&fixture.delta(&old_disk(), &new_disk()), &base, &child).unwrap();
         // No hint leads out of the child's directory: the caller names the parent.
         let alone = ImageOptions::default().with_gate(Arc::new(FileGate::new()));
         let error = image::open(&child, &alone).err().unwrap();

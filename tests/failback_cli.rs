@@ -4,110 +4,113 @@
 #[path = "remote/certificates.rs"]
 #[allow(dead_code, reason = "some of it is for other tests")]
 mod certificates;
-#[path = "failback_cli/desk.rs"]
-mod desk;
 #[path = "failback_cli/disk_agent.rs"]
 mod disk_agent;
 #[path = "failback_cli/encrypted.rs"]
 mod encrypted;
+#[path = "failback_cli/fake_vm.rs"]
+mod fake_vm;
+#[path = "failback_cli/fixture.rs"]
+mod fixture;
 #[path = "failback_cli/forecast.rs"]
 mod forecast;
 #[path = "failback_cli/remote.rs"]
 mod remote;
 #[path = "failback_cli/remote_target.rs"]
 mod remote_target;
-#[path = "failback_cli/rig.rs"]
-mod rig;
 
 use std::fs;
 
-use desk::{Desk, Runner};
-use rig::{DISK_BYTES, Rig, noise, read};
+use fake_vm::{DISK_BYTES, FakeVms, noise, read};
+use fixture::{CommandFixture, Runner};
 
 #[test]
 fn a_delta_job_goes_home_and_back_and_moves_only_what_changed() {
-    let rig = Rig::new(&["db1"]);
-    let mut runner = rig.start();
-    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let fake_vms = FakeVms::new(&["db1"]);
+    let mut runner = fake_vms.start();
+    let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert_eq!(status["direction"], "recovery-to-primary");
     assert_eq!(status["allowed"], serde_json::json!(["complete", "cancel"]));
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
         .as_u64()
         .unwrap();
     assert!((300_000..400_000).contains(&moved), "{moved}");
-    assert!(!rig.target("db1").exists() && rig.blocked("db1").exists());
-    assert!(rig.is("primary", "db1", "fenced") && rig.is("recovery", "db1", "running"));
+    assert!(!fake_vms.target("db1").exists() && fake_vms.blocked("db1").exists());
+    assert!(fake_vms.is("primary", "db1", "fenced") && fake_vms.is("recovery", "db1", "running"));
 
-    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
-    rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
         .as_u64()
         .unwrap();
     assert!((10_000..20_000).contains(&moved), "{moved}");
     assert_eq!(status["vms"][0]["proven"], true);
-    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
-    assert!(rig.is("primary", "db1", "running") && !rig.is("recovery", "db1", "running"));
+    assert_eq!(read(fake_vms.source("db1")), read(fake_vms.target("db1")));
+    assert!(fake_vms.is("primary", "db1", "running") && !fake_vms.is("recovery", "db1", "running"));
 
-    rig.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
-    rig.ok(&["commit", "shop"]);
+    fake_vms.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
+    fake_vms.ok(&["commit", "shop"]);
     runner.end();
-    assert!(rig.is("recovery", "db1", "gone"));
-    assert_eq!(rig.phase(0), "committed");
+    assert!(fake_vms.is("recovery", "db1", "gone"));
+    assert_eq!(fake_vms.phase(0), "committed");
 
-    let status = rig.ok(&["reverse", "shop"]);
+    let status = fake_vms.ok(&["reverse", "shop"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
         .as_u64()
         .unwrap();
     assert!((5_000..13_000).contains(&moved), "{moved}");
-    assert!(!rig.source("db1").exists(), "a replica cannot be booted");
-    let replica = rig
+    assert!(
+        !fake_vms.source("db1").exists(),
+        "a replica cannot be booted"
+    );
+    let replica = fake_vms
         .site("recovery", "db1")
         .join("disk.raw.failback-shop.partial.raw");
-    assert_eq!(read(replica), read(rig.target("db1")));
+    assert_eq!(read(replica), read(fake_vms.target("db1")));
 }
 
 #[test]
 fn what_was_reversed_is_the_base_of_the_next_failover() {
-    let rig = Rig::new(&["db1"]);
-    through(&rig, &["complete", "commit"]);
-    rig.ok(&["reverse", "shop"]);
-    rig.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 5));
+    let fake_vms = FakeVms::new(&["db1"]);
+    through(&fake_vms, &["complete", "commit"]);
+    fake_vms.ok(&["reverse", "shop"]);
+    fake_vms.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 5));
     // The retired VM is set up anew, switched off.
-    fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
-    let plan = rig.plan_from("primary");
-    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
-    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    fs::remove_file(fake_vms.site("recovery", "db1").join("gone")).unwrap();
+    let plan = fake_vms.plan_from("primary");
+    let mut runner = fake_vms.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert_eq!(status["direction"], "primary-to-recovery");
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
         .as_u64()
         .unwrap();
     assert!((5_000..13_000).contains(&moved), "{moved}");
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
-    assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    assert_eq!(read(fake_vms.source("db1")), read(fake_vms.target("db1")));
+    assert!(fake_vms.is("recovery", "db1", "running") && !fake_vms.is("primary", "db1", "running"));
 }
 
 #[test]
 fn a_replica_at_a_site_that_encrypts_is_readable_to_nobody_and_becomes_a_disk_again() {
-    let mut rig = Rig::new(&["db1"]).with_job("pass_interval = \"1s\"");
-    rig.recovery = format!("[recovery.encryption]\nidentity = {:?}\n", rig.key());
-    through(&rig, &["complete", "commit"]);
-    let mut runner = rig.spawn(&["reverse", "shop"]);
-    rig.wait(&mut runner, "protection", |status| {
+    let mut fake_vms = FakeVms::new(&["db1"]).with_job("pass_interval = \"1s\"");
+    fake_vms.recovery = format!("[recovery.encryption]\nidentity = {:?}\n", fake_vms.key());
+    through(&fake_vms, &["complete", "commit"]);
+    let mut runner = fake_vms.spawn(&["reverse", "shop"]);
+    fake_vms.wait(&mut runner, "protection", |status| {
         status["vms"][0]["phase"] == "protected"
     });
     let secret = noise(5_000, 5);
-    let passes = rig.status()["vms"][0]["passes"].as_u64().unwrap();
-    rig.guest_writes("primary", "db1", 3 << 20, &secret);
-    rig.wait(&mut runner, "two more passes", |status| {
+    let passes = fake_vms.status()["vms"][0]["passes"].as_u64().unwrap();
+    fake_vms.guest_writes("primary", "db1", 3 << 20, &secret);
+    fake_vms.wait(&mut runner, "two more passes", |status| {
         status["vms"][0]["phase"] == "protected"
             && status["vms"][0]["passes"].as_u64().unwrap() >= passes + 2
     });
     runner.kill();
-    let site = rig.site("recovery", "db1");
+    let site = fake_vms.site("recovery", "db1");
     let files: Vec<_> = fs::read_dir(&site).unwrap().map(|it| it.unwrap()).collect();
     let plain = files
         .iter()
@@ -122,7 +125,7 @@ fn a_replica_at_a_site_that_encrypts_is_readable_to_nobody_and_becomes_a_disk_ag
         .iter()
         .filter(|link| link.to_string_lossy().contains("delta"))
         .max();
-    shows_as_a_delta(&rig, newest.unwrap());
+    shows_as_a_delta(&fake_vms, newest.unwrap());
     for link in &links {
         let held = read(link);
         assert!(held.starts_with(b"age-encryption.org/v1\n"), "{link:?}");
@@ -131,43 +134,43 @@ fn a_replica_at_a_site_that_encrypts_is_readable_to_nobody_and_becomes_a_disk_ag
 
     // The next failover makes a disk of it.
     fs::remove_file(site.join("gone")).unwrap();
-    let plan = rig.plan_from("primary");
-    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
-    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let plan = fake_vms.plan_from("primary");
+    let mut runner = fake_vms.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
         .as_u64()
         .unwrap();
     assert!(moved <= 128 << 10, "{moved}");
-    assert!(!rig.source("db1").exists());
-    rig.guest_writes("primary", "db1", 1 << 20, &noise(3_000, 6));
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
-    assert!(rig.is("recovery", "db1", "running") && !site.join("disk.raw.replica").exists());
+    assert!(!fake_vms.source("db1").exists());
+    fake_vms.guest_writes("primary", "db1", 1 << 20, &noise(3_000, 6));
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    assert_eq!(read(fake_vms.source("db1")), read(fake_vms.target("db1")));
+    assert!(fake_vms.is("recovery", "db1", "running") && !site.join("disk.raw.replica").exists());
 }
 
 #[test]
 fn an_encrypted_replica_needs_its_key_before_anything_begins() {
-    let mut rig = Rig::new(&["db1"]);
-    let lost = rig.key().with_file_name("lost.txt");
-    rig.recovery = format!("[recovery.encryption]\nidentity = {lost:?}\n");
-    let plan = rig.plan_from("primary");
-    let output = rig.run(&["check", plan.to_str().unwrap()]);
+    let mut fake_vms = FakeVms::new(&["db1"]);
+    let lost = fake_vms.key().with_file_name("lost.txt");
+    fake_vms.recovery = format!("[recovery.encryption]\nidentity = {lost:?}\n");
+    let plan = fake_vms.plan_from("primary");
+    let output = fake_vms.run(&["check", plan.to_str().unwrap()]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         !output.status.success() && text.contains("lost.txt"),
         "{text}"
     );
 
-    rig.recovery = format!("[recovery.encryption]\nidentity = {:?}\n", rig.key());
-    through(&rig, &["complete", "commit"]);
-    rig.ok(&["reverse", "shop"]);
-    fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
+    fake_vms.recovery = format!("[recovery.encryption]\nidentity = {:?}\n", fake_vms.key());
+    through(&fake_vms, &["complete", "commit"]);
+    fake_vms.ok(&["reverse", "shop"]);
+    fs::remove_file(fake_vms.site("recovery", "db1").join("gone")).unwrap();
     // Another key.
-    fs::remove_file(rig.key()).unwrap();
-    rig.key();
-    let plan = rig.plan_from("primary");
-    let output = rig.run(&["check", plan.to_str().unwrap()]);
+    fs::remove_file(fake_vms.key()).unwrap();
+    fake_vms.key();
+    let plan = fake_vms.plan_from("primary");
+    let output = fake_vms.run(&["check", plan.to_str().unwrap()]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         !output.status.success() && text.contains("does not open"),
@@ -177,16 +180,16 @@ fn an_encrypted_replica_needs_its_key_before_anything_begins() {
 
 #[test]
 fn a_full_job_copies_only_when_the_source_is_off_and_does_not_read_the_target() {
-    let rig = Rig::new(&["db1"]).with_job("mode = \"full\"");
+    let fake_vms = FakeVms::new(&["db1"]).with_job("mode = \"full\"");
     let traced = which("strace");
     if !traced {
         left_out("strace");
     }
-    let plan = rig.plan();
-    let trace = rig.site("primary", "db1").join("trace");
-    let start = rig.command(&["start", plan.to_str().unwrap(), "--yes"]);
+    let plan = fake_vms.plan();
+    let trace = fake_vms.site("primary", "db1").join("trace");
+    let start = fake_vms.command(&["start", plan.to_str().unwrap(), "--yes"]);
     let mut runner = match traced {
-        false => rig.start(),
+        false => fake_vms.start(),
         true => {
             let mut command = std::process::Command::new("strace");
             command
@@ -204,10 +207,10 @@ fn a_full_job_copies_only_when_the_source_is_off_and_does_not_read_the_target() 
             Runner::spawn(command)
         }
     };
-    let status = rig.wait_for(&mut runner, 0, "commit-pending");
+    let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["passes"], 1);
-    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
-    let calls = fs::read_to_string(rig.site("recovery", "db1").join("calls")).unwrap();
+    assert_eq!(read(fake_vms.source("db1")), read(fake_vms.target("db1")));
+    let calls = fs::read_to_string(fake_vms.site("recovery", "db1").join("calls")).unwrap();
     assert!(!calls.contains("snapshot"), "{calls}");
     if traced {
         // What a marked or foreign file is known by lies at its ends; its bytes are not asked for.
@@ -219,115 +222,125 @@ fn a_full_job_copies_only_when_the_source_is_off_and_does_not_read_the_target() 
 
 #[test]
 fn a_full_first_job_makes_the_disk_and_the_vm_at_another_place() {
-    let mut rig = Rig::new(&["db1"]).with_job("mode = \"full-first\"");
-    rig.makes_a_vhdx();
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.guest_writes("recovery", "db1", 0, &noise(4096, 9));
-    rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut runner, 0, "commit-pending");
+    let mut fake_vms = FakeVms::new(&["db1"]).with_job("mode = \"full-first\"");
+    fake_vms.makes_a_vhdx();
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.guest_writes("recovery", "db1", 0, &noise(4096, 9));
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
-    assert!(rig.is("primary", "db1", "running"));
-    rig.holds_the_same();
+    assert!(fake_vms.is("primary", "db1", "running"));
+    fake_vms.holds_the_same();
 }
 
 #[test]
 fn a_cancelled_job_leaves_the_target_as_it_was_where_the_way_back_was_kept() {
     for mode in ["delta", "full-first"] {
         let job = format!("mode = \"{mode}\"\nkeep_undo = true");
-        let rig = Rig::new(&["db1"]).with_job(&job);
-        let before = read(rig.target("db1"));
-        let mut runner = rig.start();
-        rig.wait_for(&mut runner, 0, "ready-to-cutover");
-        assert_ne!(read(rig.blocked("db1")), before);
-        rig.ok(&["cancel", "shop", "--restore"]);
+        let fake_vms = FakeVms::new(&["db1"]).with_job(&job);
+        let before = read(fake_vms.target("db1"));
+        let mut runner = fake_vms.start();
+        fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+        assert_ne!(read(fake_vms.blocked("db1")), before);
+        fake_vms.ok(&["cancel", "shop", "--restore"]);
         runner.end();
-        let status = rig.status();
+        let status = fake_vms.status();
         assert_eq!(status["vms"][0]["phase"], "cancelled");
         assert_eq!(status["vms"][0]["disposition"], "restored");
-        assert!(read(rig.target("db1")) == before, "{mode}");
+        assert!(read(fake_vms.target("db1")) == before, "{mode}");
         let left = ["calls", "disk-name", "disk.raw", "fenced", "token"];
-        assert_eq!(names(&rig, "primary"), left, "and nothing else");
-        assert!(rig.is("recovery", "db1", "running"));
+        assert_eq!(names(&fake_vms, "primary"), left, "and nothing else");
+        assert!(fake_vms.is("recovery", "db1", "running"));
     }
 }
 
 #[test]
 fn a_cancelled_job_without_a_way_back_leaves_the_target_unbootable_and_the_next_goes_on_from_it() {
-    let rig = Rig::new(&["db1"]);
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let fake_vms = FakeVms::new(&["db1"]);
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!(
-        rig.refused(&["cancel", "shop", "--restore"])
+        fake_vms
+            .refused(&["cancel", "shop", "--restore"])
             .contains("no undo file is kept")
     );
-    rig.ok(&["cancel", "shop"]);
+    fake_vms.ok(&["cancel", "shop"]);
     runner.end();
-    let status = rig.status();
+    let status = fake_vms.status();
     assert_eq!(status["vms"][0]["disposition"], "blocked_inconsistent");
-    assert!(!rig.target("db1").exists());
-    assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
+    assert!(!fake_vms.target("db1").exists());
+    assert!(fake_vms.is("recovery", "db1", "running") && !fake_vms.is("primary", "db1", "running"));
 
-    let mut runner = rig.start();
-    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let mut runner = fake_vms.start();
+    let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert_eq!(
         status["vms"][0]["last_pass"]["changed_bytes"], 0,
         "it was all there"
     );
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    assert_eq!(read(fake_vms.source("db1")), read(fake_vms.target("db1")));
 }
 
 #[test]
 fn an_aborted_cutover_starts_the_source_again_and_keeps_what_was_copied() {
-    let rig = Rig::new(&["db1"]);
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    fs::write(rig.site("recovery", "db1").join("slow"), "0.3").unwrap();
-    rig.ok(&["complete", "shop"]);
-    rig.wait(&mut runner, "the cutover", |status| {
+    let fake_vms = FakeVms::new(&["db1"]);
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fs::write(fake_vms.site("recovery", "db1").join("slow"), "0.3").unwrap();
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait(&mut runner, "the cutover", |status| {
         let phase = &status["vms"][0]["phase"];
         phase == "quiescing" || phase == "final-sync"
     });
-    rig.ok(&["abort", "shop"]);
-    fs::remove_file(rig.site("recovery", "db1").join("slow")).unwrap();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    assert!(rig.is("recovery", "db1", "running") && !rig.is("recovery", "db1", "fenced"));
+    fake_vms.ok(&["abort", "shop"]);
+    fs::remove_file(fake_vms.site("recovery", "db1").join("slow")).unwrap();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    assert!(fake_vms.is("recovery", "db1", "running") && !fake_vms.is("recovery", "db1", "fenced"));
     // Tracked again, so nothing written now is missed.
-    rig.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));
-    rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
         .as_u64()
         .unwrap();
     assert!(moved < 20_000, "{moved}");
-    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+    assert_eq!(read(fake_vms.source("db1")), read(fake_vms.target("db1")));
 }
 
 #[test]
 fn an_undo_needs_the_loss_accepted_and_brings_both_sides_back() {
     for (job, restore) in [("keep_undo = true", true), ("", false)] {
-        let rig = Rig::new(&["db1"]).with_job(job);
-        let before = read(rig.target("db1"));
-        let mut runner = rig.start();
-        rig.wait_for(&mut runner, 0, "ready-to-cutover");
-        rig.guest_writes("recovery", "db1", 1 << 20, &noise(9_000, 6));
-        rig.ok(&["complete", "shop"]);
-        rig.wait_for(&mut runner, 0, "commit-pending");
-        let source = read(rig.source("db1"));
-        rig.guest_writes("primary", "db1", (1 << 20) + 4_000, &noise(70_000, 7));
-        assert!(rig.refused(&["undo", "shop"]).contains("not acknowledged"));
+        let fake_vms = FakeVms::new(&["db1"]).with_job(job);
+        let before = read(fake_vms.target("db1"));
+        let mut runner = fake_vms.start();
+        fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+        fake_vms.guest_writes("recovery", "db1", 1 << 20, &noise(9_000, 6));
+        fake_vms.ok(&["complete", "shop"]);
+        fake_vms.wait_for(&mut runner, 0, "commit-pending");
+        let source = read(fake_vms.source("db1"));
+        fake_vms.guest_writes("primary", "db1", (1 << 20) + 4_000, &noise(70_000, 7));
+        assert!(
+            fake_vms
+                .refused(&["undo", "shop"])
+                .contains("not acknowledged")
+        );
         let mut undo = vec!["undo", "shop", "--accept-loss"];
         undo.extend(restore.then_some("--restore"));
-        rig.ok(&undo);
+        fake_vms.ok(&undo);
         runner.end();
-        assert_eq!(rig.phase(0), "rolled-back");
-        assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
-        assert!(read(rig.source("db1")) == source, "the source lost nothing");
+        assert_eq!(fake_vms.phase(0), "rolled-back");
+        assert!(
+            fake_vms.is("recovery", "db1", "running") && !fake_vms.is("primary", "db1", "running")
+        );
+        assert!(
+            read(fake_vms.source("db1")) == source,
+            "the source lost nothing"
+        );
         match restore {
-            true => assert!(read(rig.target("db1")) == before, "bit for bit"),
-            false => assert!(!rig.target("db1").exists(), "it cannot be booted"),
+            true => assert!(read(fake_vms.target("db1")) == before, "bit for bit"),
+            false => assert!(!fake_vms.target("db1").exists(), "it cannot be booted"),
         }
     }
 }
@@ -347,20 +360,20 @@ fn a_killed_executor_is_taken_over_and_nothing_is_lost_or_done_twice() {
         ("primary", "start", true),
     ];
     for (site, verb, after_complete) in places {
-        let rig = Rig::new(&["db1"]);
-        let stop = rig.site(site, "db1").join("slow");
-        let calls = rig.site(site, "db1").join("calls");
+        let fake_vms = FakeVms::new(&["db1"]);
+        let stop = fake_vms.site(site, "db1").join("slow");
+        let calls = fake_vms.site(site, "db1").join("calls");
         let mut runner = match after_complete {
             false => {
                 fs::write(&stop, "0.2").unwrap();
-                rig.start()
+                fake_vms.start()
             }
             true => {
-                let mut runner = rig.start();
-                rig.wait_for(&mut runner, 0, "ready-to-cutover");
-                rig.guest_writes("recovery", "db1", 90_000, &noise(8_000, 8));
+                let mut runner = fake_vms.start();
+                fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+                fake_vms.guest_writes("recovery", "db1", 90_000, &noise(8_000, 8));
                 fs::write(&stop, "0.2").unwrap();
-                rig.ok(&["complete", "shop"]);
+                fake_vms.ok(&["complete", "shop"]);
                 runner
             }
         };
@@ -374,66 +387,69 @@ fn a_killed_executor_is_taken_over_and_nothing_is_lost_or_done_twice() {
         }
         runner.kill();
         fs::remove_file(&stop).unwrap();
-        let runs = |site| rig.is(site, "db1", "running");
+        let runs = |site| fake_vms.is(site, "db1", "running");
         assert!(!(runs("primary") && runs("recovery")), "{verb}");
 
-        let mut runner = rig.spawn(&["resume", "shop"]);
+        let mut runner = fake_vms.spawn(&["resume", "shop"]);
         if !after_complete {
-            rig.wait_for(&mut runner, 0, "ready-to-cutover");
-            rig.ok(&["complete", "shop"]);
+            fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+            fake_vms.ok(&["complete", "shop"]);
         }
-        let status = rig.wait_for(&mut runner, 0, "commit-pending");
+        let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
         assert_eq!(status["vms"][0]["proven"], true, "{verb}");
-        assert!(read(rig.source("db1")) == read(rig.target("db1")), "{verb}");
+        assert!(
+            read(fake_vms.source("db1")) == read(fake_vms.target("db1")),
+            "{verb}"
+        );
         assert!(runs("primary") && !runs("recovery"), "{verb}");
     }
 }
 
 #[test]
 fn a_target_that_was_moved_away_while_inconsistent_is_asked_for_and_nothing_is_guessed() {
-    let rig = Rig::new(&["db1"]);
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    let elsewhere = rig.site("primary", "db1").join("elsewhere");
-    fs::rename(rig.blocked("db1"), &elsewhere).unwrap();
-    rig.ok(&["complete", "shop"]);
-    let status = rig.wait(&mut runner, "a problem", |status| {
+    let fake_vms = FakeVms::new(&["db1"]);
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    let elsewhere = fake_vms.site("primary", "db1").join("elsewhere");
+    fs::rename(fake_vms.blocked("db1"), &elsewhere).unwrap();
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait(&mut runner, "a problem", |status| {
         !status["vms"][0]["problem"].is_null()
     });
     let detail = status["vms"][0]["detail"].as_str().unwrap();
     assert!(detail.contains("move it back to"), "{detail}");
-    assert!(!rig.target("db1").exists() && !rig.blocked("db1").exists());
-    fs::rename(&elsewhere, rig.blocked("db1")).unwrap();
-    let _ = rig.run(&["retry", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    assert_eq!(read(rig.source("db1")), read(rig.target("db1")));
+    assert!(!fake_vms.target("db1").exists() && !fake_vms.blocked("db1").exists());
+    fs::rename(&elsewhere, fake_vms.blocked("db1")).unwrap();
+    let _ = fake_vms.run(&["retry", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    assert_eq!(read(fake_vms.source("db1")), read(fake_vms.target("db1")));
 }
 
 #[test]
 fn groups_wait_for_each_other_and_stop_and_start_in_order() {
-    let rig = Rig::new(&["db1", "web1"]);
-    let slow = rig.site("recovery", "web1").join("broken");
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.wait_for(&mut runner, 1, "ready-to-cutover");
+    let fake_vms = FakeVms::new(&["db1", "web1"]);
+    let slow = fake_vms.site("recovery", "web1").join("broken");
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.wait_for(&mut runner, 1, "ready-to-cutover");
     fs::write(&slow, "").unwrap();
-    rig.ok(&["complete", "shop"]);
-    rig.wait(&mut runner, "a problem", |status| {
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait(&mut runner, "a problem", |status| {
         !status["vms"][1]["problem"].is_null()
     });
     assert!(
-        rig.is("recovery", "db1", "running"),
+        fake_vms.is("recovery", "db1", "running"),
         "it waits for the other"
     );
     fs::remove_file(&slow).unwrap();
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    rig.wait_for(&mut runner, 1, "commit-pending");
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.wait_for(&mut runner, 1, "commit-pending");
     for vm in ["db1", "web1"] {
-        assert_eq!(read(rig.source(vm)), read(rig.target(vm)));
+        assert_eq!(read(fake_vms.source(vm)), read(fake_vms.target(vm)));
     }
-    rig.ok(&["commit", "shop"]);
+    fake_vms.ok(&["commit", "shop"]);
     runner.end();
-    assert!(rig.is("recovery", "db1", "gone") && rig.is("recovery", "web1", "gone"));
+    assert!(fake_vms.is("recovery", "db1", "gone") && fake_vms.is("recovery", "web1", "gone"));
 }
 
 /// The marker that a sync sets on its target, for the third sector, as a guest may write it.
@@ -453,46 +469,46 @@ const GUESTS_AT: u64 = 1024;
 
 #[test]
 fn a_guest_that_writes_a_marker_stops_its_own_vm_only_and_for_as_long_as_it_is_there() {
-    let rig = Rig::new(&["db1", "web1"]);
-    let slow = rig.site("recovery", "db1").join("slow");
+    let fake_vms = FakeVms::new(&["db1", "web1"]);
+    let slow = fake_vms.site("recovery", "db1").join("slow");
     fs::write(&slow, "0.5").unwrap();
-    let mut runner = rig.start();
-    rig.wait(&mut runner, "the beginning", |status| {
+    let mut runner = fake_vms.start();
+    fake_vms.wait(&mut runner, "the beginning", |status| {
         status["vms"][0]["phase"] == "initial-sync"
     });
-    rig.guest_writes("recovery", "db1", GUESTS_AT, &guests_marker());
+    fake_vms.guest_writes("recovery", "db1", GUESTS_AT, &guests_marker());
     fs::remove_file(&slow).unwrap();
-    rig.wait_for(&mut runner, 1, "ready-to-cutover");
-    let status = rig.wait(&mut runner, "a problem", |status| {
+    fake_vms.wait_for(&mut runner, 1, "ready-to-cutover");
+    let status = fake_vms.wait(&mut runner, "a problem", |status| {
         !status["vms"][0]["problem"].is_null() || status["vms"][0]["phase"] == "ready-to-cutover"
     });
     if status["vms"][0]["problem"].is_null() {
         // The first pass was quicker: the next one finds it.
-        rig.ok(&["complete", "shop"]);
-        rig.wait(&mut runner, "a problem", |status| {
+        fake_vms.ok(&["complete", "shop"]);
+        fake_vms.wait(&mut runner, "a problem", |status| {
             !status["vms"][0]["problem"].is_null()
         });
     }
-    let status = rig.status();
+    let status = fake_vms.status();
     assert_eq!(status["vms"][0]["problem"], "marked", "{status:#}");
-    let log = rig.ok(&["log", "shop"]).to_string();
+    let log = fake_vms.ok(&["log", "shop"]).to_string();
     assert!(log.contains("marker"), "{log}");
-    assert!(rig.is("recovery", "db1", "running"), "{status:#}");
-    rig.guest_writes("recovery", "db1", GUESTS_AT, &[7; 512]);
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.ok(&["complete", "shop"]);
+    assert!(fake_vms.is("recovery", "db1", "running"), "{status:#}");
+    fake_vms.guest_writes("recovery", "db1", GUESTS_AT, &[7; 512]);
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.ok(&["complete", "shop"]);
     for (index, vm) in ["db1", "web1"].into_iter().enumerate() {
-        rig.wait_for(&mut runner, index, "commit-pending");
-        assert_eq!(read(rig.source(vm)), read(rig.target(vm)));
+        fake_vms.wait_for(&mut runner, index, "commit-pending");
+        assert_eq!(read(fake_vms.source(vm)), read(fake_vms.target(vm)));
     }
-    rig.ok(&["commit", "shop"]);
+    fake_vms.ok(&["commit", "shop"]);
     runner.end();
 }
 
 #[test]
 fn a_target_whose_guest_wrote_a_marker_before_stops_its_own_vm_only_and_has_a_way_on() {
-    let rig = Rig::new(&["db1", "web1"]);
-    let target = rig.target("db1");
+    let fake_vms = FakeVms::new(&["db1", "web1"]);
+    let target = fake_vms.target("db1");
     let plant = |path: &std::path::Path| {
         let mut old = read(path);
         let at = usize::try_from(GUESTS_AT).unwrap();
@@ -527,50 +543,50 @@ fn a_target_whose_guest_wrote_a_marker_before_stops_its_own_vm_only_and_has_a_wa
 
     // Found before the job begins, which then touches nothing.
     let old = plant(&target);
-    assert!(!rig.start().wait().success());
+    assert!(!fake_vms.start().wait().success());
     assert!(read(&target) == old, "it was touched");
     gives_up(&target);
 
     // Found by a pass.
-    let slow = rig.site("recovery", "db1").join("slow");
+    let slow = fake_vms.site("recovery", "db1").join("slow");
     fs::write(&slow, "0.5").unwrap();
-    let mut runner = rig.start();
-    rig.wait(&mut runner, "the beginning", |_| {
-        rig.blocked("db1").exists()
+    let mut runner = fake_vms.start();
+    fake_vms.wait(&mut runner, "the beginning", |_| {
+        fake_vms.blocked("db1").exists()
     });
-    let old = plant(&rig.blocked("db1"));
+    let old = plant(&fake_vms.blocked("db1"));
     fs::remove_file(&slow).unwrap();
-    rig.wait_for(&mut runner, 1, "ready-to-cutover");
-    let status = rig.wait(&mut runner, "a problem", |status| {
+    fake_vms.wait_for(&mut runner, 1, "ready-to-cutover");
+    let status = fake_vms.wait(&mut runner, "a problem", |status| {
         !status["vms"][0]["problem"].is_null()
     });
     assert_eq!(status["vms"][0]["problem"], "marked", "{status:#}");
-    assert!(read(rig.blocked("db1")) == old, "it was touched");
-    gives_up(&rig.blocked("db1"));
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.ok(&["complete", "shop"]);
+    assert!(read(fake_vms.blocked("db1")) == old, "it was touched");
+    gives_up(&fake_vms.blocked("db1"));
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.ok(&["complete", "shop"]);
     for (index, vm) in ["db1", "web1"].into_iter().enumerate() {
-        rig.wait_for(&mut runner, index, "commit-pending");
-        assert_eq!(read(rig.source(vm)), read(rig.target(vm)));
+        fake_vms.wait_for(&mut runner, index, "commit-pending");
+        assert_eq!(read(fake_vms.source(vm)), read(fake_vms.target(vm)));
     }
-    rig.ok(&["commit", "shop"]);
+    fake_vms.ok(&["commit", "shop"]);
     runner.end();
 }
 
 #[test]
 fn prerequisites_are_reported_one_by_one_and_nothing_is_touched() {
-    let rig = Rig::new(&["db1"]);
-    let plan = rig.plan();
+    let fake_vms = FakeVms::new(&["db1"]);
+    let plan = fake_vms.plan();
     let plan = plan.to_str().unwrap();
-    let checked = rig.ok(&["check", plan]);
+    let checked = fake_vms.ok(&["check", plan]);
     assert_eq!(checked["holds"], true);
-    fs::write(rig.site("primary", "db1").join("running"), "").unwrap();
+    fs::write(fake_vms.site("primary", "db1").join("running"), "").unwrap();
     let target = fs::OpenOptions::new()
         .write(true)
-        .open(rig.target("db1"))
+        .open(fake_vms.target("db1"))
         .unwrap();
     target.set_len(1 << 20).unwrap();
-    let output = rig.run(&["check", plan]);
+    let output = fake_vms.run(&["check", plan]);
     assert_eq!(output.status.code(), Some(2));
     let checked: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let failed: Vec<_> = checked["checks"]
@@ -581,20 +597,20 @@ fn prerequisites_are_reported_one_by_one_and_nothing_is_touched() {
         .map(|check| check["check"].as_str().unwrap())
         .collect();
     assert_eq!(failed, ["target VM", "target size of disk db1-system"]);
-    fs::remove_file(rig.site("primary", "db1").join("running")).unwrap();
-    let complaint = rig.refused(&["start", plan, "--yes"]);
+    fs::remove_file(fake_vms.site("primary", "db1").join("running")).unwrap();
+    let complaint = fake_vms.refused(&["start", plan, "--yes"]);
     assert!(
         complaint.contains("1048576 bytes instead of 4194304"),
         "{complaint}"
     );
-    assert!(rig.target("db1").exists() && !rig.is("primary", "db1", "fenced"));
+    assert!(fake_vms.target("db1").exists() && !fake_vms.is("primary", "db1", "fenced"));
     // Mended, it goes on.
     target.set_len(DISK_BYTES as u64).unwrap();
     drop(target);
-    let mut runner = rig.spawn(&["resume", "shop"]);
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let mut runner = fake_vms.spawn(&["resume", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     // Until it is committed or given up, no other job gets these disks.
-    let output = rig.run(&["check", plan]);
+    let output = fake_vms.run(&["check", plan]);
     let checked: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(checked["checks"][0]["check"], "earlier job");
     assert_eq!(checked["checks"][0]["holds"], false);
@@ -602,23 +618,23 @@ fn prerequisites_are_reported_one_by_one_and_nothing_is_touched() {
 
 #[test]
 fn a_job_that_cannot_begin_can_be_given_up() {
-    let rig = Rig::new(&["db1"]);
-    fs::write(rig.site("primary", "db1").join("running"), "").unwrap();
-    let plan = rig.plan();
-    let complaint = rig.refused(&["start", plan.to_str().unwrap(), "--yes"]);
+    let fake_vms = FakeVms::new(&["db1"]);
+    fs::write(fake_vms.site("primary", "db1").join("running"), "").unwrap();
+    let plan = fake_vms.plan();
+    let complaint = fake_vms.refused(&["start", plan.to_str().unwrap(), "--yes"]);
     assert!(complaint.contains("the target VM runs"), "{complaint}");
-    let complaint = rig.refused(&["resume", "shop"]);
+    let complaint = fake_vms.refused(&["resume", "shop"]);
     assert!(complaint.contains("the target VM runs"), "{complaint}");
-    rig.ok(&["cancel", "shop"]);
-    assert_eq!(rig.status()["vms"][0]["phase"], "cancelled");
-    assert!(rig.target("db1").exists());
+    fake_vms.ok(&["cancel", "shop"]);
+    assert_eq!(fake_vms.status()["vms"][0]["phase"], "cancelled");
+    assert!(fake_vms.target("db1").exists());
 }
 
 #[test]
 fn a_plan_is_shown_and_nothing_begins_without_a_yes() {
-    let rig = Rig::new(&["db1"]);
-    let plan = rig.plan();
-    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    let fake_vms = FakeVms::new(&["db1"]);
+    let plan = fake_vms.plan();
+    let shown = fake_vms.ok(&["plan", plan.to_str().unwrap()]);
     assert_eq!(shown["direction"], "recovery-to-primary");
     let disk = &shown["vms"][0]["disks"][0];
     assert_eq!(disk["full_bytes"], DISK_BYTES);
@@ -640,31 +656,34 @@ fn a_plan_is_shown_and_nothing_begins_without_a_yes() {
             .iter()
             .all(|mode| mode["downtime_seconds"].as_f64().unwrap() > 0.0)
     );
-    rig.refused(&["start", plan.to_str().unwrap()]);
+    fake_vms.refused(&["start", plan.to_str().unwrap()]);
     assert!(
-        rig.refused(&["status", "shop"])
+        fake_vms
+            .refused(&["status", "shop"])
             .contains("there is no job `shop`")
     );
-    assert!(!rig.is("primary", "db1", "fenced"));
+    assert!(!fake_vms.is("primary", "db1", "fenced"));
 }
 
 #[test]
 fn two_jobs_do_not_get_one_disk_and_two_processes_not_one_job() {
-    let rig = Rig::new(&["db1"]);
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let fake_vms = FakeVms::new(&["db1"]);
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!(
-        rig.refused(&["resume", "shop"])
+        fake_vms
+            .refused(&["resume", "shop"])
             .contains("another process runs this job")
     );
-    let plan = rig.plan();
+    let plan = fake_vms.plan();
     let text = fs::read_to_string(&plan).unwrap();
     assert!(
-        rig.refused(&["start", plan.to_str().unwrap(), "--yes"])
+        fake_vms
+            .refused(&["start", plan.to_str().unwrap(), "--yes"])
             .contains("is not over")
     );
     fs::write(&plan, text.replace("\"shop\"", "\"other\"")).unwrap();
-    let complaint = rig.refused(&["start", plan.to_str().unwrap(), "--yes"]);
+    let complaint = fake_vms.refused(&["start", plan.to_str().unwrap(), "--yes"]);
     assert!(
         complaint.contains("the job `shop`, which is not over, has"),
         "{complaint}"
@@ -675,14 +694,14 @@ fn two_jobs_do_not_get_one_disk_and_two_processes_not_one_job() {
 #[test]
 fn of_two_processes_that_begin_jobs_with_one_disk_at_once_one_does() {
     for round in 0..3 {
-        let rig = Rig::new(&["db1"]);
-        let text = fs::read_to_string(rig.plan()).unwrap();
+        let fake_vms = FakeVms::new(&["db1"]);
+        let text = fs::read_to_string(fake_vms.plan()).unwrap();
         let mut runners: Vec<_> = ["one", "two", "three"]
             .into_iter()
             .map(|job| {
-                let plan = rig.path(&format!("{job}.toml"));
+                let plan = fake_vms.path(&format!("{job}.toml"));
                 fs::write(&plan, text.replace("\"shop\"", &format!("{job:?}"))).unwrap();
-                rig.spawn(&["start", plan.to_str().unwrap(), "--yes"])
+                fake_vms.spawn(&["start", plan.to_str().unwrap(), "--yes"])
             })
             .collect();
         // Those that are refused end; the one that was begun waits for its cutover.
@@ -697,7 +716,7 @@ fn of_two_processes_that_begin_jobs_with_one_disk_at_once_one_does() {
             });
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        let jobs = rig.ok(&["status"]);
+        let jobs = fake_vms.ok(&["status"]);
         assert!(runners[running[0]].ended().is_none(), "{jobs}");
         assert_eq!(jobs["jobs"].as_array().unwrap().len(), 1, "{jobs}");
     }
@@ -705,10 +724,10 @@ fn of_two_processes_that_begin_jobs_with_one_disk_at_once_one_does() {
 
 #[test]
 fn a_job_that_waits_does_next_to_nothing_and_still_answers_at_once() {
-    let rig = Rig::new(&["db1", "db2"]).with_job("pass_interval = \"1h\"");
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.wait_for(&mut runner, 1, "ready-to-cutover");
+    let fake_vms = FakeVms::new(&["db1", "db2"]).with_job("pass_interval = \"1h\"");
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.wait_for(&mut runner, 1, "ready-to-cutover");
     let begin = std::time::Instant::now();
     let before = runner.waits();
     std::thread::sleep(std::time::Duration::from_secs(4));
@@ -716,21 +735,21 @@ fn a_job_that_waits_does_next_to_nothing_and_still_answers_at_once() {
     // Each look every 20 ms would be 50 a second for the runner and each VM.
     let most = 15 * begin.elapsed().as_secs();
     assert!(waits < most, "woken {waits} times, {most} are the most");
-    rig.ok(&["cancel", "shop"]);
+    fake_vms.ok(&["cancel", "shop"]);
     runner.end();
-    assert_eq!(rig.phase(0), "cancelled");
+    assert_eq!(fake_vms.phase(0), "cancelled");
 }
 
 #[test]
 fn log_and_explain_say_what_happened_and_what_is_missing() {
-    let rig = Rig::new(&["db1"]);
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    let explained = rig.ok(&["explain", "shop"]);
+    let fake_vms = FakeVms::new(&["db1"]);
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    let explained = fake_vms.ok(&["explain", "shop"]);
     let missing = &explained["vms"][0]["conditions"][0];
     assert_eq!(missing["condition"], "complete is asked");
     assert_eq!(missing["holds"], false);
-    let log = rig.ok(&["log", "shop"]);
+    let log = fake_vms.ok(&["log", "shop"]);
     let lines = log["lines"].as_array().unwrap();
     assert_eq!(lines[0]["record"], "job");
     assert!(
@@ -739,10 +758,11 @@ fn log_and_explain_say_what_happened_and_what_is_missing() {
             .any(|line| line["event"]["asked"]["by"] == "operator")
     );
     assert!(
-        rig.refused(&["commit", "shop"])
+        fake_vms
+            .refused(&["commit", "shop"])
             .contains("not possible in phase ready-to-cutover")
     );
-    let text = rig.command(&["status", "shop"]);
+    let text = fake_vms.command(&["status", "shop"]);
     let args: Vec<_> = text.get_args().filter(|arg| *arg != "--json").collect();
     let mut text = std::process::Command::new(text.get_program());
     let text = String::from_utf8(text.args(args).output().unwrap().stdout).unwrap();
@@ -756,21 +776,21 @@ fn log_and_explain_say_what_happened_and_what_is_missing() {
 }
 
 /// A job that is started, and asked for all of these in turn.
-fn through(rig: &Rig, requests: &[&str]) {
-    let mut runner = rig.start();
+fn through(fake_vms: &FakeVms, requests: &[&str]) {
+    let mut runner = fake_vms.start();
     for request in requests {
-        rig.wait(&mut runner, request, |status| {
+        fake_vms.wait(&mut runner, request, |status| {
             let allowed = status["allowed"].as_array();
             let idle = status["vms"][0]["doing"].is_null();
             idle && allowed.is_some_and(|allowed| allowed.iter().any(|it| it == request))
         });
-        rig.ok(&[request, "shop"]);
+        fake_vms.ok(&[request, "shop"]);
     }
     runner.end();
 }
 
-fn names(rig: &Rig, site: &str) -> Vec<String> {
-    let listed = fs::read_dir(rig.site(site, "db1")).unwrap();
+fn names(fake_vms: &FakeVms, site: &str) -> Vec<String> {
+    let listed = fs::read_dir(fake_vms.site(site, "db1")).unwrap();
     let mut names: Vec<_> = listed
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -779,16 +799,16 @@ fn names(rig: &Rig, site: &str) -> Vec<String> {
 }
 
 /// Anybody with the key and the program `age` gets at a link, and it is a delta like any other.
-fn shows_as_a_delta(rig: &Rig, link: &std::path::Path) {
+fn shows_as_a_delta(fake_vms: &FakeVms, link: &std::path::Path) {
     if !which("age") {
         return left_out("age");
     }
-    let opened = rig.key().with_file_name("opened.delta");
+    let opened = fake_vms.key().with_file_name("opened.delta");
     let mut age = std::process::Command::new("age");
     let age = age
         .arg("--decrypt")
         .arg("-i")
-        .arg(rig.key())
+        .arg(fake_vms.key())
         .arg("-o")
         .arg(&opened)
         .arg(link);

@@ -2,43 +2,43 @@
 //! held instead.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-#[path = "failback_cli/desk.rs"]
-#[allow(dead_code)]
-mod desk;
 #[path = "failback_devices/encrypted.rs"]
 mod encrypted;
+#[path = "failback_cli/fake_vm.rs"]
+#[allow(dead_code)]
+mod fake_vm;
+#[path = "failback_cli/fixture.rs"]
+#[allow(dead_code)]
+mod fixture;
 mod host;
 #[path = "failback_devices/remote.rs"]
 mod remote;
-#[path = "failback_cli/rig.rs"]
-#[allow(dead_code)]
-mod rig;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use desk::{Desk, Runner};
+use fake_vm::{DISK_BYTES, FakeVms, noise, read};
+use fixture::{CommandFixture, Runner};
 use host::{LoopDevice, Mount, has_loop_devices, has_program, run};
-use rig::{DISK_BYTES, Rig, noise, read};
 use serde_json::{Value, json};
 
-/// A rig with the disk of one site on a loop device.
-struct Site {
+/// A fake_vms with the disk of one site on a loop device.
+struct DeviceFixture {
     // In this order: processes end before the device goes.
-    rig: Rig,
+    fake_vms: FakeVms,
     device: LoopDevice,
 }
 
-impl Site {
+impl DeviceFixture {
     /// The device is `more` bytes longer than the disk; `None` where there are none.
     fn new(site: &str, more: u64) -> Option<Self> {
         if !has_loop_devices() {
             return None;
         }
-        let rig = Rig::new(&["db1"]).with_job("safety = \"in-place\"");
-        let disk = rig.site(site, "db1").join("disk.raw");
+        let fake_vms = FakeVms::new(&["db1"]).with_job("safety = \"in-place\"");
+        let disk = fake_vms.site(site, "db1").join("disk.raw");
         let backing = disk.with_file_name("backing");
         fs::rename(&disk, &backing).unwrap();
         let file = OpenOptions::new().write(true).open(&backing).unwrap();
@@ -47,7 +47,7 @@ impl Site {
             .unwrap();
         let device = LoopDevice::attach(&backing);
         symlink(device.path(), &disk).unwrap();
-        Some(Site { rig, device })
+        Some(DeviceFixture { fake_vms, device })
     }
 
     fn path(&self) -> &str {
@@ -64,18 +64,18 @@ impl Site {
     /// A pass onto it is cancelled, which leaves it held and incomplete; what the next job's plan
     /// shows.
     fn is_cancelled(&self, mut runner: Runner) -> Value {
-        let rig = &self.rig;
-        rig.ok(&["cancel", "shop"]);
+        let fake_vms = &self.fake_vms;
+        fake_vms.ok(&["cancel", "shop"]);
         runner.end();
-        let status = rig.status();
+        let status = fake_vms.status();
         assert_eq!(status["vms"][0]["disposition"], "blocked_inconsistent");
         assert_eq!(self.standing(), "rerun");
         self.is_refused();
 
-        let plan = rig.plan();
-        let checked = rig.ok(&["check", plan.to_str().unwrap()]);
+        let plan = fake_vms.plan();
+        let checked = fake_vms.ok(&["check", plan.to_str().unwrap()]);
         assert!(checked.to_string().contains("incomplete"), "{checked}");
-        rig.ok(&["plan", plan.to_str().unwrap()])
+        fake_vms.ok(&["plan", plan.to_str().unwrap()])
     }
 
     /// Nothing of ours takes the device for a disk.
@@ -113,7 +113,7 @@ impl Site {
     }
 }
 
-impl Drop for Site {
+impl Drop for DeviceFixture {
     fn drop(&mut self) {
         // The device is gone after this.
         for sidecar in self.sidecars() {
@@ -124,12 +124,12 @@ impl Drop for Site {
 
 #[test]
 fn a_job_goes_home_onto_a_device_that_nobody_can_use_before_it_is_done() {
-    let Some(site) = Site::new("primary", 0) else {
+    let Some(site) = DeviceFixture::new("primary", 0) else {
         return;
     };
-    let rig = &site.rig;
-    let mut runner = rig.start();
-    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let fake_vms = &site.fake_vms;
+    let mut runner = fake_vms.start();
+    let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(
         (300_000..400_000).contains(&moved.as_u64().unwrap()),
@@ -139,27 +139,27 @@ fn a_job_goes_home_onto_a_device_that_nobody_can_use_before_it_is_done() {
     site.is_refused();
 
     // Onto what is held, a pass moves only what changed since; under the marker, too.
-    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
-    rig.guest_writes("recovery", "db1", 2 << 20, &noise(4096, 4));
-    rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    fake_vms.guest_writes("recovery", "db1", 2 << 20, &noise(4096, 4));
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(
         (14_000..30_000).contains(&moved.as_u64().unwrap()),
         "{moved}"
     );
     assert_eq!(status["vms"][0]["proven"], true);
-    assert!(site.disk() == read(rig.source("db1")));
-    assert!(rig.is("primary", "db1", "running") && !rig.is("recovery", "db1", "running"));
+    assert!(site.disk() == read(fake_vms.source("db1")));
+    assert!(fake_vms.is("primary", "db1", "running") && !fake_vms.is("recovery", "db1", "running"));
     assert!(site.sidecars().is_empty());
-    boots_from(rig, "primary", &site.disk());
+    boots_from(fake_vms, "primary", &site.disk());
 
-    rig.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
-    rig.ok(&["commit", "shop"]);
+    fake_vms.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
+    fake_vms.ok(&["commit", "shop"]);
     runner.end();
-    let status = rig.ok(&["reverse", "shop"]);
+    let status = fake_vms.ok(&["reverse", "shop"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
-    let replica = rig
+    let replica = fake_vms
         .site("recovery", "db1")
         .join("disk.raw.failback-shop.partial.raw");
     assert!(read(replica) == site.disk());
@@ -167,50 +167,50 @@ fn a_job_goes_home_onto_a_device_that_nobody_can_use_before_it_is_done() {
 
 #[test]
 fn a_device_on_another_host_is_held_there_and_let_go_when_it_is_whole() {
-    let Some(mut site) = Site::new("primary", 0) else {
+    let Some(mut site) = DeviceFixture::new("primary", 0) else {
         return;
     };
-    site.rig.remote = vec!["primary"];
-    let state = site.rig.path("state");
-    site.rig.connect = format!("state = \"{}\"\n", state.display());
-    site.rig.writer("");
+    site.fake_vms.remote = vec!["primary"];
+    let state = site.fake_vms.path("state");
+    site.fake_vms.connect = format!("state = \"{}\"\n", state.display());
+    site.fake_vms.writer("");
     let mut runner = half_way(&site);
     runner.kill();
-    let mut runner = site.rig.spawn(&["resume", "shop"]);
-    let rig = &site.rig;
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let mut runner = site.fake_vms.spawn(&["resume", "shop"]);
+    let fake_vms = &site.fake_vms;
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert_eq!(site.standing(), "held");
     site.is_refused();
-    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
-    rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(
         (10_000..20_000).contains(&moved.as_u64().unwrap()),
         "{moved}"
     );
     assert_eq!(status["vms"][0]["proven"], true);
-    assert!(site.disk() == read(rig.source("db1")) && site.sidecars().is_empty());
-    assert!(rig.agent_token().exists());
-    boots_from(rig, "primary", &site.disk());
+    assert!(site.disk() == read(fake_vms.source("db1")) && site.sidecars().is_empty());
+    assert!(fake_vms.agent_token().exists());
+    boots_from(fake_vms, "primary", &site.disk());
 }
 
 #[test]
 fn a_replica_on_a_device_is_held_and_becomes_the_base_of_the_next_failover() {
-    let Some(site) = Site::new("recovery", 0) else {
+    let Some(site) = DeviceFixture::new("recovery", 0) else {
         return;
     };
-    let rig = &site.rig;
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let fake_vms = &site.fake_vms;
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!(!site.is_marked(), "its VM runs");
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    rig.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
-    rig.ok(&["commit", "shop"]);
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
+    fake_vms.ok(&["commit", "shop"]);
     runner.end();
     assert!(!site.is_marked());
-    let status = rig.ok(&["reverse", "shop"]);
+    let status = fake_vms.ok(&["reverse", "shop"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(
@@ -220,30 +220,30 @@ fn a_replica_on_a_device_is_held_and_becomes_the_base_of_the_next_failover() {
     assert_eq!(site.standing(), "held");
     site.is_refused();
 
-    fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
-    rig.guest_writes("primary", "db1", 3 << 20, &noise(6_000, 6));
-    let plan = rig.plan_from("primary");
-    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
-    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    fs::remove_file(fake_vms.site("recovery", "db1").join("gone")).unwrap();
+    fake_vms.guest_writes("primary", "db1", 3 << 20, &noise(6_000, 6));
+    let plan = fake_vms.plan_from("primary");
+    let mut runner = fake_vms.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(
         (6_000..13_000).contains(&moved.as_u64().unwrap()),
         "{moved}"
     );
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    assert!(site.disk() == read(rig.target("db1")));
-    boots_from(rig, "recovery", &site.disk());
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    assert!(site.disk() == read(fake_vms.target("db1")));
+    boots_from(fake_vms, "recovery", &site.disk());
 }
 
 #[test]
 fn an_executor_killed_in_the_middle_of_a_pass_leaves_the_device_held_and_another_goes_on() {
     for mode in ["delta", "full-first"] {
-        let Some(mut site) = Site::new("primary", 0) else {
+        let Some(mut site) = DeviceFixture::new("primary", 0) else {
             return;
         };
-        site.rig.job += &format!("\nmode = \"{mode}\"");
-        let rig = &site.rig;
+        site.fake_vms.job += &format!("\nmode = \"{mode}\"");
+        let fake_vms = &site.fake_vms;
         let mut runner = half_way(&site);
         runner.kill();
         assert_eq!(site.standing(), "rerun", "{mode}");
@@ -251,195 +251,195 @@ fn an_executor_killed_in_the_middle_of_a_pass_leaves_the_device_held_and_another
         let output = diskdelta(&["recover", site.path(), "--release"]);
         assert_eq!(output.status.code(), Some(3), "{mode}: not whole");
 
-        let mut runner = rig.spawn(&["resume", "shop"]);
-        rig.wait_for(&mut runner, 0, "ready-to-cutover");
+        let mut runner = fake_vms.spawn(&["resume", "shop"]);
+        fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
         assert_eq!(site.standing(), "held", "{mode}");
-        rig.guest_writes("recovery", "db1", 0, &noise(9_000, 7));
-        rig.ok(&["complete", "shop"]);
-        let status = rig.wait_for(&mut runner, 0, "commit-pending");
+        fake_vms.guest_writes("recovery", "db1", 0, &noise(9_000, 7));
+        fake_vms.ok(&["complete", "shop"]);
+        let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
         assert_eq!(status["vms"][0]["proven"], true, "{mode}");
-        assert!(site.disk() == read(rig.source("db1")), "{mode}");
-        boots_from(rig, "primary", &site.disk());
+        assert!(site.disk() == read(fake_vms.source("db1")), "{mode}");
+        boots_from(fake_vms, "primary", &site.disk());
     }
 }
 
 #[test]
 fn a_cancelled_job_leaves_the_device_held_and_the_next_takes_it_over() {
-    let Some(mut site) = Site::new("primary", 0) else {
+    let Some(mut site) = DeviceFixture::new("primary", 0) else {
         return;
     };
-    site.rig.job += "\nmode = \"delta\"";
-    let rig = &site.rig;
+    site.fake_vms.job += "\nmode = \"delta\"";
+    let fake_vms = &site.fake_vms;
     let shown = site.is_cancelled(half_way(&site));
     assert!(shown.to_string().contains("full-first"), "{shown}");
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.ok(&["cancel", "shop"]);
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.ok(&["cancel", "shop"]);
     runner.end();
     assert_eq!(site.standing(), "held");
     site.is_refused();
 
-    let mut runner = rig.start();
-    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let mut runner = fake_vms.start();
+    let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert_eq!(*moved, 0, "it was all there");
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    assert!(site.disk() == read(rig.source("db1")));
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    assert!(site.disk() == read(fake_vms.source("db1")));
 }
 
 #[test]
 fn a_job_cancelled_before_it_wrote_lets_the_device_go_as_it_was() {
-    let Some(site) = Site::new("primary", 0) else {
+    let Some(site) = DeviceFixture::new("primary", 0) else {
         return;
     };
-    let rig = &site.rig;
+    let fake_vms = &site.fake_vms;
     let before = site.disk();
-    let slow = rig.site("recovery", "db1").join("slow");
+    let slow = fake_vms.site("recovery", "db1").join("slow");
     fs::write(&slow, "1").unwrap();
-    let mut runner = rig.start();
-    rig.wait(&mut runner, "a hold", |_| site.is_marked());
-    rig.ok(&["cancel", "shop", "--restore"]);
+    let mut runner = fake_vms.start();
+    fake_vms.wait(&mut runner, "a hold", |_| site.is_marked());
+    fake_vms.ok(&["cancel", "shop", "--restore"]);
     fs::remove_file(&slow).unwrap();
     runner.end();
-    assert_eq!(rig.status()["vms"][0]["disposition"], "restored");
+    assert_eq!(fake_vms.status()["vms"][0]["disposition"], "restored");
     assert!(site.disk() == before && site.sidecars().is_empty());
-    assert!(rig.is("recovery", "db1", "running"));
+    assert!(fake_vms.is("recovery", "db1", "running"));
 }
 
 #[test]
 fn an_aborted_cutover_keeps_the_device_held_and_what_was_copied() {
-    let Some(site) = Site::new("primary", 0) else {
+    let Some(site) = DeviceFixture::new("primary", 0) else {
         return;
     };
-    let rig = &site.rig;
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.aborts_the_cutover(&mut runner, "recovery", ["quiescing", "final-sync"]);
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    assert!(site.is_marked() && rig.is("recovery", "db1", "running"));
-    rig.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    assert!(site.disk() == read(rig.source("db1")));
+    let fake_vms = &site.fake_vms;
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.aborts_the_cutover(&mut runner, "recovery", ["quiescing", "final-sync"]);
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    assert!(site.is_marked() && fake_vms.is("recovery", "db1", "running"));
+    fake_vms.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    assert!(site.disk() == read(fake_vms.source("db1")));
 }
 
 #[test]
 fn an_undo_after_activation_holds_the_device_again() {
-    let Some(site) = Site::new("primary", 0) else {
+    let Some(site) = DeviceFixture::new("primary", 0) else {
         return;
     };
-    let rig = &site.rig;
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
+    let fake_vms = &site.fake_vms;
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
     assert!(!site.is_marked());
-    rig.ok(&["undo", "shop", "--accept-loss"]);
+    fake_vms.ok(&["undo", "shop", "--accept-loss"]);
     runner.end();
     assert_eq!(site.standing(), "held");
     site.is_refused();
-    assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
+    assert!(fake_vms.is("recovery", "db1", "running") && !fake_vms.is("primary", "db1", "running"));
 }
 
 #[test]
 fn a_device_may_be_longer_than_the_disk_where_the_plan_says_how_long_that_is() {
-    let Some(site) = Site::new("primary", 3 << 20) else {
+    let Some(site) = DeviceFixture::new("primary", 3 << 20) else {
         return;
     };
-    let rig = &site.rig;
+    let fake_vms = &site.fake_vms;
     let tail = || read(site.device.path())[DISK_BYTES..].to_vec();
     let before = tail();
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.guest_writes(
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.guest_writes(
         "recovery",
         "db1",
         DISK_BYTES as u64 - 5_000,
         &noise(5_000, 3),
     );
-    rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
-    assert!(site.disk() == read(rig.source("db1")));
+    assert!(site.disk() == read(fake_vms.source("db1")));
     assert!(tail() == before, "what lies beyond the disk is nobody's");
 }
 
 #[test]
 fn a_plan_that_asks_for_more_than_a_device_can_do_is_refused_before_anything_begins() {
     for job in ["", "safety = \"atomic\"", "keep_undo = true"] {
-        let Some(mut site) = Site::new("primary", 0) else {
+        let Some(mut site) = DeviceFixture::new("primary", 0) else {
             return;
         };
-        site.rig.job = job.to_owned();
+        site.fake_vms.job = job.to_owned();
         let before = site.disk();
-        let plan = site.rig.plan();
+        let plan = site.fake_vms.plan();
         let plan = plan.to_str().unwrap();
-        let output = site.rig.run(&["check", plan]);
+        let output = site.fake_vms.run(&["check", plan]);
         assert_eq!(output.status.code(), Some(2), "{job}");
         let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
         let failed = failed(&checked);
         assert_eq!(failed, json!(["in place of disk db1-system"]), "{checked}");
-        let complaint = site.rig.refused(&["start", plan, "--yes"]);
+        let complaint = site.fake_vms.refused(&["start", plan, "--yes"]);
         assert!(complaint.contains("safety = \"in-place\""), "{complaint}");
         assert!(site.disk() == before && !site.is_marked());
     }
-    let Some(mut site) = Site::new("recovery", 0) else {
+    let Some(mut site) = DeviceFixture::new("recovery", 0) else {
         return;
     };
-    let rig = &mut site.rig;
-    rig.recovery = format!("[recovery.encryption]\nidentity = {:?}\n", rig.key());
-    let plan = rig.plan_from("primary");
-    let output = rig.run(&["check", plan.to_str().unwrap()]);
+    let fake_vms = &mut site.fake_vms;
+    fake_vms.recovery = format!("[recovery.encryption]\nidentity = {:?}\n", fake_vms.key());
+    let plan = fake_vms.plan_from("primary");
+    let output = fake_vms.run(&["check", plan.to_str().unwrap()]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("a block device has none"), "{text}");
 }
 
 #[test]
 fn an_atomic_job_from_a_device_goes_home_and_says_from_the_first_that_reverse_is_refused() {
-    let Some(mut site) = Site::new("recovery", 0) else {
+    let Some(mut site) = DeviceFixture::new("recovery", 0) else {
         return;
     };
-    site.rig.job = String::new();
-    let rig = &site.rig;
-    let plan = rig.plan();
-    let checked = rig.ok(&["check", plan.to_str().unwrap()]).to_string();
+    site.fake_vms.job = String::new();
+    let fake_vms = &site.fake_vms;
+    let plan = fake_vms.plan();
+    let checked = fake_vms.ok(&["check", plan.to_str().unwrap()]).to_string();
     assert!(checked.contains("`reverse` will be refused"), "{checked}");
-    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    let shown = fake_vms.ok(&["plan", plan.to_str().unwrap()]);
     let said = shown["vms"][0]["no_reverse"].as_str().unwrap();
     assert!(said.contains("safety = \"in-place\""), "{said}");
 
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    rig.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
-    rig.ok(&["commit", "shop"]);
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
+    fake_vms.ok(&["commit", "shop"]);
     runner.end();
-    assert_eq!(rig.status()["allowed"], json!([]));
+    assert_eq!(fake_vms.status()["allowed"], json!([]));
     let before = site.disk();
-    let refused = rig.refused(&["reverse", "shop"]);
+    let refused = fake_vms.refused(&["reverse", "shop"]);
     assert!(refused.contains(said), "{refused}");
     assert!(site.disk() == before && !site.is_marked());
-    assert_eq!(rig.phase(0), "committed");
+    assert_eq!(fake_vms.phase(0), "committed");
 
     // The way that it names.
-    fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
-    site.rig.job = "safety = \"in-place\"".to_owned();
-    let rig = &site.rig;
-    let plan = rig.plan_from("primary");
-    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    fs::remove_file(fake_vms.site("recovery", "db1").join("gone")).unwrap();
+    site.fake_vms.job = "safety = \"in-place\"".to_owned();
+    let fake_vms = &site.fake_vms;
+    let plan = fake_vms.plan_from("primary");
+    let shown = fake_vms.ok(&["plan", plan.to_str().unwrap()]);
     assert!(shown["vms"][0]["no_reverse"].is_null());
-    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
-    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let mut runner = fake_vms.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(
         (5_000..13_000).contains(&moved.as_u64().unwrap()),
         "{moved}"
     );
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    assert!(site.disk() == read(rig.target("db1")));
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    assert!(site.disk() == read(fake_vms.target("db1")));
 }
 
 #[test]
@@ -448,24 +448,24 @@ fn a_held_device_is_found_by_no_mount_and_no_probe_until_it_is_activated() {
     if !tools.iter().all(|tool| has_program(tool)) {
         return;
     }
-    let Some(site) = Site::new("primary", 0) else {
+    let Some(site) = DeviceFixture::new("primary", 0) else {
         return;
     };
-    let rig = &site.rig;
-    let directory = rig.site("recovery", "db1").join("files");
+    let fake_vms = &site.fake_vms;
+    let directory = fake_vms.site("recovery", "db1").join("files");
     fs::create_dir(&directory).unwrap();
     fs::write(directory.join("order"), "42").unwrap();
-    let (source, files) = (rig.source("db1"), directory.to_str().unwrap());
+    let (source, files) = (fake_vms.source("db1"), directory.to_str().unwrap());
     let made = ["-q", "-F", "-d", files, source.to_str().unwrap()];
     run("mkfs.ext4", &made);
     let older = ["-q", "-F", site.path()];
     run("mkfs.ext4", &older);
     assert!(is_known(site.device.path()));
 
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!(!is_known(site.device.path()));
-    let point = rig.site("primary", "db1").join("mounted");
+    let point = fake_vms.site("primary", "db1").join("mounted");
     fs::create_dir(&point).unwrap();
     let mount = Command::new("mount")
         .args(["-t", "ext4", "-o", "ro", site.path()])
@@ -474,8 +474,8 @@ fn a_held_device_is_found_by_no_mount_and_no_probe_until_it_is_activated() {
         .unwrap();
     assert!(!mount.status.success());
 
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
     assert!(is_known(site.device.path()));
     let mount = Mount::new(&["-o", "ro", site.path()], &point);
     assert_eq!(fs::read_to_string(point.join("order")).unwrap(), "42");
@@ -484,8 +484,8 @@ fn a_held_device_is_found_by_no_mount_and_no_probe_until_it_is_activated() {
 
 /// Starts a job and stops looking when its first pass has changed something; its runner is in the
 /// middle of it.
-fn half_way(site: &Site) -> Runner {
-    let plan = site.rig.plan();
+fn half_way(site: &DeviceFixture) -> Runner {
+    let plan = site.fake_vms.plan();
     let middle = || read(site.device.path())[1 << 20..3 << 20].to_vec();
     let before = middle();
     let arguments = [
@@ -495,16 +495,16 @@ fn half_way(site: &Site) -> Runner {
         "--limit-rate",
         "128K",
     ];
-    let mut runner = site.rig.spawn(&arguments);
-    site.rig
+    let mut runner = site.fake_vms.spawn(&arguments);
+    site.fake_vms
         .wait(&mut runner, "a change", |_| middle() != before);
     runner
 }
 
 /// The VM of a site was last started from a disk of these bytes.
-fn boots_from(rig: &Rig, site: &str, disk: &[u8]) {
-    let boots = fs::read_to_string(rig.site(site, "db1").join("boots")).unwrap();
-    let file = rig.site(site, "db1").join("expected");
+fn boots_from(fake_vms: &FakeVms, site: &str, disk: &[u8]) {
+    let boots = fs::read_to_string(fake_vms.site(site, "db1").join("boots")).unwrap();
+    let file = fake_vms.site(site, "db1").join("expected");
     fs::write(&file, disk).unwrap();
     let sum = run("sha256sum", &[file.to_str().unwrap()]);
     let sum = sum.split(' ').next().unwrap();

@@ -2,8 +2,8 @@
 //! it comes to the same decision; and nothing that it does breaks a rule on the way.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-#[path = "failback_executor/site.rs"]
-mod site;
+#[path = "failback_executor/model.rs"]
+mod model;
 #[path = "failback_executor/vm.rs"]
 mod vm;
 
@@ -20,14 +20,14 @@ use diskdelta::storage::fault::{Fault, FaultDisk};
 use diskdelta::storage::{Access, Directory};
 use diskdelta::{ErrorKind, Result};
 
-use site::{Killed, World};
+use model::{Killed, Model};
 
 #[test]
 fn a_job_goes_all_the_way_and_only_what_changed_moves_after_the_first_pass() {
-    let (world, disk) = (World::new(), FaultDisk::new());
-    let phase = run(&world, &disk, &COMMIT).unwrap();
+    let (model, disk) = (Model::new(), FaultDisk::new());
+    let phase = run(&model, &disk, &COMMIT).unwrap();
     assert_eq!(phase, Phase::Protected);
-    let copies = world.copies.lock().unwrap().clone();
+    let copies = model.copies.lock().unwrap().clone();
     assert_eq!(copies[0], Amount::Differing(Reason::FirstPass));
     assert!(
         copies[1..]
@@ -35,35 +35,35 @@ fn a_job_goes_all_the_way_and_only_what_changed_moves_after_the_first_pass() {
             .all(|copy| matches!(copy, Amount::ChangedSince(_)))
     );
     assert_eq!(copies.len(), 3, "first pass, final pass, reverse pass");
-    check_end(&world, phase);
+    check_end(&model, phase);
 }
 
 #[test]
 fn an_executor_killed_at_any_command_comes_to_the_same_decision() {
     for script in [&COMMIT[..], &UNDO, &CANCEL] {
-        let expected = run(&World::new(), &FaultDisk::new(), script).unwrap();
+        let expected = run(&Model::new(), &FaultDisk::new(), script).unwrap();
         let mut kills = 0;
         for call in 0.. {
-            let (world, disk) = (World::new(), FaultDisk::new());
-            world.reaper.kill_at(call);
-            if let Some(phase) = survive(&world, &disk, script) {
+            let (model, disk) = (Model::new(), FaultDisk::new());
+            model.reaper.kill_at(call);
+            if let Some(phase) = survive(&model, &disk, script) {
                 assert_eq!(phase, expected);
                 break;
             }
             kills += 1;
             // Killed again while it recovers, and then left in peace.
             for again in [None, Some(0), Some(1), Some(3)] {
-                let (world, disk) = (World::new(), FaultDisk::new());
-                world.reaper.kill_at(call);
-                assert!(survive(&world, &disk, script).is_none());
+                let (model, disk) = (Model::new(), FaultDisk::new());
+                model.reaper.kill_at(call);
+                assert!(survive(&model, &disk, script).is_none());
                 if let Some(again) = again {
-                    world.reaper.kill_at(again);
-                    survive(&world, &disk, script);
+                    model.reaper.kill_at(again);
+                    survive(&model, &disk, script);
                 }
-                world.reaper.spare();
-                let phase = run(&world, &disk, script).unwrap();
+                model.reaper.spare();
+                let phase = run(&model, &disk, script).unwrap();
                 assert_eq!(phase, expected, "killed at call {call}, then at {again:?}");
-                check_end(&world, phase);
+                check_end(&model, phase);
             }
         }
         println!("killed at {kills} places of a job that ends {expected}");
@@ -74,22 +74,22 @@ fn an_executor_killed_at_any_command_comes_to_the_same_decision() {
 #[test]
 fn an_executor_killed_at_any_write_of_its_journal_comes_to_the_same_decision() {
     for script in [&COMMIT[..], &UNDO, &CANCEL] {
-        let expected = run(&World::new(), &FaultDisk::new(), script).unwrap();
+        let expected = run(&Model::new(), &FaultDisk::new(), script).unwrap();
         let mut kills = 0;
         for nth in 1.. {
-            let (world, disk) = (World::new(), FaultDisk::new());
+            let (model, disk) = (Model::new(), FaultDisk::new());
             disk.directory(DIRECTORY);
             disk.fail(Fault::nth(nth).and_all_later());
-            let fate = run(&world, &disk, script);
+            let fate = run(&model, &disk, script);
             if let Ok(phase) = fate {
                 assert_eq!(phase, expected);
                 break;
             }
             kills += 1;
             disk.heal();
-            let phase = run(&world, &disk, script).unwrap();
+            let phase = run(&model, &disk, script).unwrap();
             assert_eq!(phase, expected, "killed at journal call {nth}");
-            check_end(&world, phase);
+            check_end(&model, phase);
         }
         println!("killed at {kills} journal calls of a job that ends {expected}");
         assert!(kills > 30);
@@ -98,8 +98,8 @@ fn an_executor_killed_at_any_write_of_its_journal_comes_to_the_same_decision() {
 
 #[test]
 fn every_step_stands_in_the_journal_before_its_command_is_sent() {
-    let (world, disk) = (World::new(), FaultDisk::new());
-    run(&world, &disk, &COMMIT).unwrap();
+    let (model, disk) = (Model::new(), FaultDisk::new());
+    run(&model, &disk, &COMMIT).unwrap();
     let storage = disk
         .directory(DIRECTORY)
         .open(name(), Access::Read)
@@ -126,13 +126,13 @@ fn every_step_stands_in_the_journal_before_its_command_is_sent() {
     assert_eq!(decided, [Side::Target]);
     let sent = steps.iter().filter(|step| step.intent.is_some()).count();
     // Each command strikes twice, a copy more often: it asks for changes first.
-    assert!(world.reaper.calls() >= 2 * sent);
+    assert!(model.reaper.calls() >= 2 * sent);
 }
 
 #[test]
 fn a_request_that_came_as_a_command_ended_is_heard_before_the_next_one_ends() {
-    let (world, disk) = (World::new(), FaultDisk::new());
-    let mut executor = begin(&world, &disk).unwrap();
+    let (model, disk) = (Model::new(), FaultDisk::new());
+    let mut executor = begin(&model, &disk).unwrap();
     executor.work(&mut NoMailbox).unwrap();
     executor.ask(Request::Start, "operator").unwrap();
     let (ask, asked) = channel();
@@ -142,13 +142,13 @@ fn a_request_that_came_as_a_command_ended_is_heard_before_the_next_one_ends() {
     let mut mailbox = Rung(Letters(asked), Bell::new());
     executor.run(&mut mailbox).unwrap();
     replies.recv().unwrap().unwrap();
-    assert!(world.copies.lock().unwrap().is_empty());
+    assert!(model.copies.lock().unwrap().is_empty());
 }
 
 #[test]
 fn a_job_that_waits_for_nothing_but_requests_sleeps() {
-    let (world, disk) = (World::new(), FaultDisk::new());
-    let mut executor = begin(&world, &disk).unwrap();
+    let (model, disk) = (Model::new(), FaultDisk::new());
+    let mut executor = begin(&model, &disk).unwrap();
     executor.work(&mut NoMailbox).unwrap();
     executor.ask(Request::Start, "operator").unwrap();
     executor.work(&mut NoMailbox).unwrap();
@@ -165,9 +165,9 @@ fn a_job_that_waits_for_nothing_but_requests_sleeps() {
 
 #[test]
 fn a_request_reaches_a_job_that_is_copying_and_ends_the_copy() {
-    let (mut world, disk) = (World::new(), FaultDisk::new());
-    world.slow_copies = true;
-    let mut executor = begin(&world, &disk).unwrap();
+    let (mut model, disk) = (Model::new(), FaultDisk::new());
+    model.slow_copies = true;
+    let mut executor = begin(&model, &disk).unwrap();
     executor.work(&mut NoMailbox).unwrap();
     executor.ask(Request::Start, "operator").unwrap();
     let (ask, asked) = channel();
@@ -184,24 +184,24 @@ fn a_request_reaches_a_job_that_is_copying_and_ends_the_copy() {
     assert!(replies.recv().unwrap().is_ok());
     let phase = executor.state().phase;
     assert_eq!(phase, Phase::Cancelled(Disposition::Restored));
-    assert_eq!(world.disk(Side::Target), [1; 16]);
+    assert_eq!(model.disk(Side::Target), [1; 16]);
 }
 
 #[test]
 fn a_source_that_loses_power_is_compared_and_the_reason_stands_in_the_journal() {
-    let (world, disk) = (World::new(), FaultDisk::new());
-    let mut executor = begin(&world, &disk).unwrap();
+    let (model, disk) = (Model::new(), FaultDisk::new());
+    let mut executor = begin(&model, &disk).unwrap();
     executor.work(&mut NoMailbox).unwrap();
     executor.ask(Request::Start, "operator").unwrap();
     executor.work(&mut NoMailbox).unwrap();
-    world.vms.source.look().power_loss();
-    world.vms.source.look().start();
-    world.write(Side::Source, 5, 77);
+    model.vms.source.look().power_loss();
+    model.vms.source.look().start();
+    model.write(Side::Source, 5, 77);
     executor.ask(Request::Complete, "operator").unwrap();
     executor.work(&mut NoMailbox).unwrap();
     assert_eq!(executor.state().phase, Phase::CommitPending);
-    assert_eq!(world.disk(Side::Target)[5], 77);
-    let copies = world.copies.lock().unwrap().clone();
+    assert_eq!(model.disk(Side::Target)[5], 77);
+    let copies = model.copies.lock().unwrap().clone();
     assert_eq!(
         copies.last(),
         Some(&Amount::Differing(Reason::TrackingLost))
@@ -210,34 +210,34 @@ fn a_source_that_loses_power_is_compared_and_the_reason_stands_in_the_journal() 
 
 #[test]
 fn an_older_executor_is_refused_once_another_has_taken_over() {
-    let (world, disk) = (World::new(), FaultDisk::new());
-    let mut older = begin(&world, &disk).unwrap();
+    let (model, disk) = (Model::new(), FaultDisk::new());
+    let mut older = begin(&model, &disk).unwrap();
     older.work(&mut NoMailbox).unwrap();
     let newer = Executor::resume(
         &disk.directory(DIRECTORY),
         name(),
-        world.resources(),
+        model.resources(),
         intervals(),
     );
     let mut newer = newer.unwrap();
     newer.ask(Request::Start, "operator").unwrap();
     newer.work(&mut NoMailbox).unwrap();
     assert_eq!(newer.state().phase, Phase::ReadyToCutover);
-    let before = world.disk(Side::Target);
+    let before = model.disk(Side::Target);
     // It has lost its lock, and does not know it.
     let _ = older.ask(Request::Start, "operator");
     let _ = older.work(&mut NoMailbox);
     assert_eq!(older.state().phase, Phase::Prepared);
-    assert_eq!(world.disk(Side::Target), before);
+    assert_eq!(model.disk(Side::Target), before);
 }
 
 #[test]
 fn a_journal_that_was_cut_or_changed_stops_the_executor_before_it_does_anything() {
-    let (world, disk) = (World::new(), FaultDisk::new());
-    run(&world, &disk, &COMMIT).unwrap();
+    let (model, disk) = (Model::new(), FaultDisk::new());
+    run(&model, &disk, &COMMIT).unwrap();
     let path = format!("{DIRECTORY}/{}", name().to_str().unwrap());
     let whole = disk.contents(&path).unwrap().to_vec();
-    let calls = world.reaper.calls();
+    let calls = model.reaper.calls();
     let mut changed = whole.clone();
     let middle = whole.len() / 2;
     changed[middle] ^= 1;
@@ -247,14 +247,14 @@ fn a_journal_that_was_cut_or_changed_stops_the_executor_before_it_does_anything(
         let fate = Executor::resume(
             &disk.directory(DIRECTORY),
             name(),
-            world.resources(),
+            model.resources(),
             intervals(),
         );
         let error = fate.map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed);
         assert!(error.to_string().contains("record "), "{error}");
     }
-    assert_eq!(world.reaper.calls(), calls);
+    assert_eq!(model.reaper.calls(), calls);
 }
 
 const DIRECTORY: &str = "/jobs";
@@ -285,8 +285,8 @@ const CANCEL: [(Phase, Request); 2] = [
 ];
 
 /// Runs a job, new or left behind, to the end of its script.
-fn run(world: &World, disk: &FaultDisk, script: &Script) -> Result<Phase> {
-    let mut executor = begin(world, disk)?;
+fn run(model: &Model, disk: &FaultDisk, script: &Script) -> Result<Phase> {
+    let mut executor = begin(model, disk)?;
     loop {
         executor.work(&mut NoMailbox)?;
         let phase = executor.state().phase;
@@ -296,18 +296,18 @@ fn run(world: &World, disk: &FaultDisk, script: &Script) -> Result<Phase> {
         };
         if *request == Request::Complete {
             // Written after the last pass, and so part of the final one.
-            world.write(Side::Source, 7, 42);
+            model.write(Side::Source, 7, 42);
         }
         if *request == Request::Reverse {
-            world.write(Side::Target, 12, 24);
+            model.write(Side::Target, 12, 24);
         }
         executor.ask(*request, "operator")?;
     }
 }
 
 /// As [`run`], where the executor may be killed: `None` if it was.
-fn survive(world: &World, disk: &FaultDisk, script: &Script) -> Option<Phase> {
-    match catch_unwind(AssertUnwindSafe(|| run(world, disk, script))) {
+fn survive(model: &Model, disk: &FaultDisk, script: &Script) -> Option<Phase> {
+    match catch_unwind(AssertUnwindSafe(|| run(model, disk, script))) {
         Ok(phase) => Some(phase.unwrap()),
         Err(cause) => {
             assert!(cause.is::<Killed>(), "died of something else");
@@ -316,7 +316,7 @@ fn survive(world: &World, disk: &FaultDisk, script: &Script) -> Option<Phase> {
     }
 }
 
-fn begin(world: &World, disk: &FaultDisk) -> Result<Executor> {
+fn begin(model: &Model, disk: &FaultDisk) -> Result<Executor> {
     let directory = disk.directory(DIRECTORY);
     let job = JobRecord {
         job: "shop".to_owned(),
@@ -327,28 +327,28 @@ fn begin(world: &World, disk: &FaultDisk) -> Result<Executor> {
     };
     let there = directory.names()?.iter().any(|there| there == name());
     let resumed = match there {
-        true => Executor::resume(&directory, name(), world.resources(), intervals()),
-        false => return Executor::create(&directory, name(), job, world.resources(), intervals()),
+        true => Executor::resume(&directory, name(), model.resources(), intervals()),
+        false => return Executor::create(&directory, name(), job, model.resources(), intervals()),
     };
     match resumed {
         // Killed before the journal said what the job is: nothing was done.
         Err(error) if error.to_string().contains("remove it and begin anew") => {
             directory.remove(name())?;
             directory.sync()?;
-            Executor::create(&directory, name(), job, world.resources(), intervals())
+            Executor::create(&directory, name(), job, model.resources(), intervals())
         }
         resumed => resumed,
     }
 }
 
-fn check_end(world: &World, phase: Phase) {
-    let (source, target) = (world.disk(Side::Source), world.disk(Side::Target));
-    let runs = |side: Side| world.vms.of(side).look().seen.running;
+fn check_end(model: &Model, phase: Phase) {
+    let (source, target) = (model.disk(Side::Source), model.disk(Side::Target));
+    let runs = |side: Side| model.vms.of(side).look().seen.running;
     match phase {
         Phase::Protected => {
             assert_eq!((target[3], target[7], target[12]), (9, 42, 24));
             assert_eq!(source, target, "the replica holds what the VM wrote");
-            assert!(runs(Side::Target) && !world.vms.source.look().seen.exists);
+            assert!(runs(Side::Target) && !model.vms.source.look().seen.exists);
         }
         Phase::RolledBack(Disposition::Restored) => {
             assert_eq!((source[3], source[7]), (9, 42));

@@ -1,4 +1,4 @@
-//! The failback machine in a hostile world: whatever happens, and in whatever order, its
+//! The failback machine in a hostile model: whatever happens, and in whatever order, its
 //! invariants hold; and where a rule is taken out of it, they are seen to break.
 //!
 //! Each run looks at the nearest states and at many random walks; `DISKDELTA_LONG=1` makes it every
@@ -7,8 +7,8 @@
 
 #[path = "failback_model/explore.rs"]
 mod explore;
-#[path = "failback_model/world.rs"]
-mod world;
+#[path = "failback_model/model.rs"]
+mod model;
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use diskdelta::failback::machine::{
 };
 
 use explore::{exhaust, hunt, walk};
-use world::Setup;
+use model::Setup;
 
 #[test]
 fn a_delta_job_keeps_every_invariant_in_every_order_of_events() {

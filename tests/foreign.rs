@@ -17,11 +17,11 @@ const MIB: usize = 1 << 20;
 const LEN: usize = 7 * MIB + 512;
 
 /// A directory in which qemu-img makes images.
-struct Lab {
+struct Fixture {
     directory: tempfile::TempDir,
 }
 
-impl Lab {
+impl Fixture {
     /// `None`, loudly, where there is no qemu-img.
     fn new() -> Option<Self> {
         if Command::new("qemu-img").arg("--version").output().is_err() {
@@ -30,11 +30,11 @@ impl Lab {
             eprintln!("LEFT OUT: qemu-img is not installed");
             return None;
         }
-        let lab = Lab {
+        let fixture = Fixture {
             directory: tempfile::tempdir().unwrap(),
         };
-        fs::write(lab.path("disk.raw"), disk()).unwrap();
-        Some(lab)
+        fs::write(fixture.path("disk.raw"), disk()).unwrap();
+        Some(fixture)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -138,7 +138,9 @@ fn refusal<T>(result: Result<T>) -> Error {
 
 #[test]
 fn qcow2_images_of_all_cluster_sizes_read_as_qemu_reads_them() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
     for options in ["", "-c"] {
         for format in [
             "compat=0.10",
@@ -146,10 +148,10 @@ fn qcow2_images_of_all_cluster_sizes_read_as_qemu_reads_them() {
             "cluster_size=2M",
             "lazy_refcounts=on",
         ] {
-            lab.qemu_img(&format!(
+            fixture.qemu_img(&format!(
                 "convert {options} -f raw -O qcow2 -o {format} disk.raw d.qcow2"
             ));
-            let image = lab.agrees("d.qcow2");
+            let image = fixture.agrees("d.qcow2");
             assert!(contents(&*image).unwrap() == disk());
             assert_eq!(image.info().format, Format::Qcow2);
             assert!(image.allocated_bytes().unwrap() < LEN as u64 + (8 << 20));
@@ -159,17 +161,21 @@ fn qcow2_images_of_all_cluster_sizes_read_as_qemu_reads_them() {
 
 #[test]
 fn clusters_of_zeros_and_those_given_back_read_as_zeros() {
-    let Some(lab) = Lab::new() else { return };
-    lab.qemu_img("convert -f raw -O qcow2 disk.raw d.qcow2");
-    lab.qemu_io("qcow2", "d.qcow2", "write -z 64k 128k");
-    lab.qemu_io("qcow2", "d.qcow2", "discard 3M 256k");
-    lab.qemu_io("qcow2", "d.qcow2", "write -P 5 6M 4k");
-    lab.agrees("d.qcow2");
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
+    fixture.qemu_img("convert -f raw -O qcow2 disk.raw d.qcow2");
+    fixture.qemu_io("qcow2", "d.qcow2", "write -z 64k 128k");
+    fixture.qemu_io("qcow2", "d.qcow2", "discard 3M 256k");
+    fixture.qemu_io("qcow2", "d.qcow2", "write -P 5 6M 4k");
+    fixture.agrees("d.qcow2");
 }
 
 #[test]
 fn chains_of_backing_files_of_all_formats_read_as_qemu_reads_them() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
     for (format, name) in [
         ("raw", "base.raw"),
         ("qcow2", "base.qcow2"),
@@ -181,104 +187,118 @@ fn chains_of_backing_files_of_all_formats_read_as_qemu_reads_them() {
             "vpc" => "-o force_size",
             _ => "",
         };
-        lab.qemu_img(&format!(
+        fixture.qemu_img(&format!(
             "convert -f raw -O {format} {options} disk.raw {name}"
         ));
-        lab.qemu_img(&format!(
+        fixture.qemu_img(&format!(
             "create -q -f qcow2 -b {name} -F {format} mid.qcow2"
         ));
-        lab.qemu_io("qcow2", "mid.qcow2", "write -P 3 1000k 300k");
-        lab.qemu_io("qcow2", "mid.qcow2", "write -z 3M 64k");
+        fixture.qemu_io("qcow2", "mid.qcow2", "write -P 3 1000k 300k");
+        fixture.qemu_io("qcow2", "mid.qcow2", "write -z 3M 64k");
         // The upper one is longer than what it stands on.
-        lab.qemu_img("create -q -f qcow2 -b mid.qcow2 -F qcow2 top.qcow2 9M");
-        lab.qemu_io("qcow2", "top.qcow2", "write -P 4 8500k 10k");
-        lab.qemu_io("qcow2", "top.qcow2", "write -P 4 10k 1k");
-        let image = lab.agrees("top.qcow2");
+        fixture.qemu_img("create -q -f qcow2 -b mid.qcow2 -F qcow2 top.qcow2 9M");
+        fixture.qemu_io("qcow2", "top.qcow2", "write -P 4 8500k 10k");
+        fixture.qemu_io("qcow2", "top.qcow2", "write -P 4 10k 1k");
+        let image = fixture.agrees("top.qcow2");
         let facts = image.info().facts;
         let parents = facts.iter().filter(|(key, _)| *key == "parent").count();
         assert_eq!(parents, 2, "{format}: {facts:?}");
-        fs::remove_file(lab.path("mid.qcow2")).unwrap();
-        fs::remove_file(lab.path("top.qcow2")).unwrap();
+        fs::remove_file(fixture.path("mid.qcow2")).unwrap();
+        fs::remove_file(fixture.path("top.qcow2")).unwrap();
     }
 }
 
 #[test]
 fn backing_files_come_through_the_gate_only() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
     let outside = tempfile::tempdir().unwrap();
     let secret = outside.path().join("secret.raw");
     fs::write(&secret, [5; 4096]).unwrap();
     let secret = secret.to_str().unwrap();
-    lab.qemu_img(&format!("create -q -f qcow2 -b {secret} -F raw c.qcow2"));
-    let error = refusal(lab.open("c.qcow2"));
+    fixture.qemu_img(&format!("create -q -f qcow2 -b {secret} -F raw c.qcow2"));
+    let error = refusal(fixture.open("c.qcow2"));
     assert_eq!(error.kind(), ErrorKind::Parent, "{error}");
     assert!(error.to_string().contains("secret.raw"), "{error}");
     // Nor is anything opened without a gate, also beside the child.
-    lab.qemu_img("create -q -f qcow2 -b disk.raw -F raw d.qcow2");
-    let error = refusal(image::open(lab.path("d.qcow2"), &ImageOptions::default()));
+    fixture.qemu_img("create -q -f qcow2 -b disk.raw -F raw d.qcow2");
+    let error = refusal(image::open(
+        fixture.path("d.qcow2"),
+        &ImageOptions::default(),
+    ));
     assert_eq!(error.kind(), ErrorKind::Parent);
     // The caller may name it.
     let named = FileGate::new().with_parent(secret);
     let options = ImageOptions::default().with_gate(Arc::new(named));
-    let image = image::open(lab.path("c.qcow2"), &options).unwrap();
+    let image = image::open(fixture.path("c.qcow2"), &options).unwrap();
     assert!(contents(&*image).unwrap() == [5; 4096]);
     // Of another name it is not what the image means.
     fs::rename(secret, outside.path().join("other.raw")).unwrap();
     let other = FileGate::new().with_parent(outside.path().join("other.raw"));
     let options = ImageOptions::default().with_gate(Arc::new(other));
-    let error = refusal(image::open(lab.path("c.qcow2"), &options));
+    let error = refusal(image::open(fixture.path("c.qcow2"), &options));
     assert!(error.to_string().contains("has another name"), "{error}");
 }
 
 #[test]
 fn a_backing_file_without_a_stated_format_is_never_probed() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
     // A raw disk whose guest wrote the head of a qcow2 into it.
-    lab.qemu_img("create -q -f qcow2 guest.raw 1M");
-    lab.qemu_img("create -q -f qcow2 -u -b guest.raw -F raw c.qcow2 1M");
+    fixture.qemu_img("create -q -f qcow2 guest.raw 1M");
+    fixture.qemu_img("create -q -f qcow2 -u -b guest.raw -F raw c.qcow2 1M");
     // The header extension that states the format gets a type that nobody knows.
-    let mut bytes = fs::read(lab.path("c.qcow2")).unwrap();
+    let mut bytes = fs::read(fixture.path("c.qcow2")).unwrap();
     let states = bytes
         .windows(4)
         .position(|it| it == [0xE2, 0x79, 0x2A, 0xCA]);
     bytes[states.unwrap()] ^= 0xff;
-    fs::write(lab.path("c.qcow2"), bytes).unwrap();
-    let error = refusal(lab.open("c.qcow2"));
+    fs::write(fixture.path("c.qcow2"), bytes).unwrap();
+    let error = refusal(fixture.open("c.qcow2"));
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
 
 #[test]
 fn chains_end_at_the_limit_and_where_they_come_back() {
-    let Some(lab) = Lab::new() else { return };
-    lab.qemu_img("create -q -f qcow2 -u -b a.qcow2 -F qcow2 b.qcow2 1M");
-    lab.qemu_img("create -q -f qcow2 -u -b b.qcow2 -F qcow2 a.qcow2 1M");
-    assert_eq!(refusal(lab.open("a.qcow2")).kind(), ErrorKind::Malformed);
-    lab.qemu_img("create -q -f qcow2 0.qcow2 1M");
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
+    fixture.qemu_img("create -q -f qcow2 -u -b a.qcow2 -F qcow2 b.qcow2 1M");
+    fixture.qemu_img("create -q -f qcow2 -u -b b.qcow2 -F qcow2 a.qcow2 1M");
+    assert_eq!(
+        refusal(fixture.open("a.qcow2")).kind(),
+        ErrorKind::Malformed
+    );
+    fixture.qemu_img("create -q -f qcow2 0.qcow2 1M");
     for index in 1..5 {
         let below = index - 1;
-        lab.qemu_img(&format!(
+        fixture.qemu_img(&format!(
             "create -q -f qcow2 -b {below}.qcow2 -F qcow2 {index}.qcow2"
         ));
     }
     let limited = |count| gate().with_limits(Limits::default().with_chain_count(count));
-    image::open(lab.path("4.qcow2"), &limited(4)).unwrap();
-    let error = refusal(image::open(lab.path("4.qcow2"), &limited(3)));
+    image::open(fixture.path("4.qcow2"), &limited(4)).unwrap();
+    let error = refusal(image::open(fixture.path("4.qcow2"), &limited(3)));
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
 }
 
 #[test]
 fn vmdk_images_read_as_qemu_reads_them() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
     for subformat in [
         "monolithicSparse",
         "streamOptimized",
         "monolithicFlat",
         "twoGbMaxExtentFlat",
     ] {
-        lab.qemu_img(&format!(
+        fixture.qemu_img(&format!(
             "convert -f raw -O vmdk -o subformat={subformat} disk.raw d.vmdk"
         ));
-        let image = lab.agrees("d.vmdk");
+        let image = fixture.agrees("d.vmdk");
         assert!(contents(&*image).unwrap() == disk(), "{subformat}");
         let info = image.info();
         assert_eq!(info.format, Format::Vmdk);
@@ -287,65 +307,74 @@ fn vmdk_images_read_as_qemu_reads_them() {
             assert!(image.allocated_bytes().unwrap() < 3 * MIB as u64);
         }
         for name in ["d.vmdk", "d-flat.vmdk", "d-f001.vmdk"] {
-            let _ = fs::remove_file(lab.path(name));
+            let _ = fs::remove_file(fixture.path(name));
         }
     }
 }
 
 #[test]
 fn the_files_of_a_vmdk_come_through_the_gate_only() {
-    let Some(lab) = Lab::new() else { return };
-    lab.qemu_img("convert -f raw -O vmdk -o subformat=monolithicFlat disk.raw d.vmdk");
-    let error = refusal(image::open(lab.path("d.vmdk"), &ImageOptions::default()));
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
+    fixture.qemu_img("convert -f raw -O vmdk -o subformat=monolithicFlat disk.raw d.vmdk");
+    let error = refusal(image::open(
+        fixture.path("d.vmdk"),
+        &ImageOptions::default(),
+    ));
     assert_eq!(error.kind(), ErrorKind::Parent, "{error}");
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("x.raw"), vec![1; LEN]).unwrap();
-    let text = fs::read_to_string(lab.path("d.vmdk")).unwrap();
+    let text = fs::read_to_string(fixture.path("d.vmdk")).unwrap();
     let x = outside.path().join("x.raw");
     let text = text.replace("d-flat.vmdk", x.to_str().unwrap());
-    fs::write(lab.path("d.vmdk"), text).unwrap();
-    assert_eq!(refusal(lab.open("d.vmdk")).kind(), ErrorKind::Parent);
+    fs::write(fixture.path("d.vmdk"), text).unwrap();
+    assert_eq!(refusal(fixture.open("d.vmdk")).kind(), ErrorKind::Parent);
     // A flat file that is too short is not filled up with zeros.
-    lab.qemu_img("convert -f raw -O vmdk -o subformat=monolithicFlat disk.raw e.vmdk");
+    fixture.qemu_img("convert -f raw -O vmdk -o subformat=monolithicFlat disk.raw e.vmdk");
     let flat = fs::File::options()
         .write(true)
-        .open(lab.path("e-flat.vmdk"));
+        .open(fixture.path("e-flat.vmdk"));
     flat.unwrap().set_len(MIB as u64).unwrap();
-    let error = refusal(contents(&*lab.open("e.vmdk").unwrap()));
+    let error = refusal(contents(&*fixture.open("e.vmdk").unwrap()));
     assert_eq!(error.kind(), ErrorKind::Malformed, "{error}");
 }
 
 #[test]
 fn what_a_vmdk_cannot_be_read_without_is_refused() {
-    let Some(lab) = Lab::new() else { return };
-    lab.qemu_img("convert -f raw -O vmdk disk.raw base.vmdk");
-    lab.qemu_img("create -q -f vmdk -b base.vmdk -F vmdk child.vmdk");
-    let error = refusal(lab.open("child.vmdk"));
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
+    fixture.qemu_img("convert -f raw -O vmdk disk.raw base.vmdk");
+    fixture.qemu_img("create -q -f vmdk -b base.vmdk -F vmdk child.vmdk");
+    let error = refusal(fixture.open("child.vmdk"));
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-    lab.qemu_img("convert -f raw -O vmdk -o subformat=twoGbMaxExtentSparse disk.raw s.vmdk");
-    let error = refusal(lab.open("s.vmdk"));
+    fixture.qemu_img("convert -f raw -O vmdk -o subformat=twoGbMaxExtentSparse disk.raw s.vmdk");
+    let error = refusal(fixture.open("s.vmdk"));
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
 }
 
 #[test]
 fn what_a_qcow2_cannot_be_read_without_is_refused() {
-    let Some(lab) = Lab::new() else { return };
-    lab.qemu_img(
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
+    fixture.qemu_img(
         "create -q --object secret,id=s,data=x -f qcow2 \
          -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 e.qcow2 1M",
     );
-    let error = refusal(lab.open("e.qcow2"));
+    let error = refusal(fixture.open("e.qcow2"));
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("encrypted"), "{error}");
-    lab.qemu_img("create -q -f qcow2 -o data_file=out.raw x.qcow2 1M");
-    lab.qemu_img("create -q -f qcow2 -o extended_l2=on,cluster_size=128k y.qcow2 1M");
-    lab.qemu_img("create -q -f qcow2 -o compression_type=zstd z.qcow2 1M");
+    fixture.qemu_img("create -q -f qcow2 -o data_file=out.raw x.qcow2 1M");
+    fixture.qemu_img("create -q -f qcow2 -o extended_l2=on,cluster_size=128k y.qcow2 1M");
+    fixture.qemu_img("create -q -f qcow2 -o compression_type=zstd z.qcow2 1M");
     for (name, part) in [
         ("x.qcow2", "external data file"),
         ("y.qcow2", "extended L2"),
         ("z.qcow2", "zstd"),
     ] {
-        let error = refusal(lab.open(name));
+        let error = refusal(fixture.open(name));
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{name}: {error}");
         let text = error.to_string();
         assert!(
@@ -354,9 +383,9 @@ fn what_a_qcow2_cannot_be_read_without_is_refused() {
         );
     }
     let limits = Limits::default().with_disk_bytes(MIB as u64);
-    lab.qemu_img("create -q -f qcow2 l.qcow2 2M");
+    fixture.qemu_img("create -q -f qcow2 l.qcow2 2M");
     let error = refusal(image::open(
-        lab.path("l.qcow2"),
+        fixture.path("l.qcow2"),
         &gate().with_limits(limits),
     ));
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
@@ -364,19 +393,21 @@ fn what_a_qcow2_cannot_be_read_without_is_refused() {
 
 #[test]
 fn a_file_that_was_cut_short_is_never_read_as_zeros() {
-    let Some(lab) = Lab::new() else { return };
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
     let seen = disk();
     for (made, name) in [
         ("qcow2 -o cluster_size=4k", "t.qcow2"),
         ("vmdk -o subformat=monolithicSparse", "t.vmdk"),
         ("vmdk -o subformat=streamOptimized", "t.vmdk"),
     ] {
-        lab.qemu_img(&format!("convert -f raw -O {made} disk.raw {name}"));
-        let whole = fs::read(lab.path(name)).unwrap();
+        fixture.qemu_img(&format!("convert -f raw -O {made} disk.raw {name}"));
+        let whole = fs::read(fixture.path(name)).unwrap();
         for part in 1..40 {
             let len = whole.len() / 40 * part;
-            fs::write(lab.path(name), &whole[..len]).unwrap();
-            let read = lab.open(name).and_then(|image| contents(&*image));
+            fs::write(fixture.path(name), &whole[..len]).unwrap();
+            let read = fixture.open(name).and_then(|image| contents(&*image));
             let right = read.map_or(true, |bytes| bytes == seen);
             // The last cluster may lack what nobody wrote.
             assert!(right, "{made} cut to {len}");
@@ -386,10 +417,12 @@ fn a_file_that_was_cut_short_is_never_read_as_zeros() {
 
 #[test]
 fn no_target_manifest_stands_for_an_image_that_may_lie_in_other_files_too() {
-    let Some(lab) = Lab::new() else { return };
-    lab.qemu_img("convert -f raw -O qcow2 disk.raw d.qcow2");
-    let source = HostSource::open(lab.path("d.qcow2"), &gate(), &SourceOptions::default());
-    let cache = ManifestCache::open(lab.path("cache")).unwrap();
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
+    fixture.qemu_img("convert -f raw -O qcow2 disk.raw d.qcow2");
+    let source = HostSource::open(fixture.path("d.qcow2"), &gate(), &SourceOptions::default());
+    let cache = ManifestCache::open(fixture.path("cache")).unwrap();
     let cached = cache.look_up(&source.unwrap(), BlockSize::default());
     let cached = cached.unwrap();
     assert_eq!(cached.reason(), Some("it may lie in other files too"));
@@ -398,16 +431,18 @@ fn no_target_manifest_stands_for_an_image_that_may_lie_in_other_files_too() {
 
 #[test]
 fn foreign_formats_are_only_read() {
-    let Some(lab) = Lab::new() else { return };
-    lab.qemu_img("convert -f raw -O qcow2 disk.raw d.qcow2");
-    let before = fs::read(lab.path("d.qcow2")).unwrap();
-    let storage = Arc::new(FileStorage::open_write(lab.path("d.qcow2")).unwrap());
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
+    fixture.qemu_img("convert -f raw -O qcow2 disk.raw d.qcow2");
+    let before = fs::read(fixture.path("d.qcow2")).unwrap();
+    let storage = Arc::new(FileStorage::open_write(fixture.path("d.qcow2")).unwrap());
     for format in [Format::Qcow2, Format::Vmdk] {
         let error = refusal(image::open_storage_mut(storage.clone(), format, &gate()));
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
-    lab.agrees("d.qcow2");
-    assert!(fs::read(lab.path("d.qcow2")).unwrap() == before);
+    fixture.agrees("d.qcow2");
+    assert!(fs::read(fixture.path("d.qcow2")).unwrap() == before);
     // What lies in memory has no path that could be opened a second time.
     let memory = Arc::new(MemoryStorage::new("memory", before));
     let error = refusal(image::open_storage(memory, Format::Qcow2, &gate()));
@@ -424,17 +459,17 @@ proptest! {
         head in prop::collection::vec((0usize..600, any::<u8>()), 0..3),
         cut in prop::option::of(0usize..1 << 20),
     ) {
-        let Some(lab) = Lab::new() else { return Ok(()) };
+        let Some(fixture) = Fixture::new() else { return Ok(()) };
         let small = &disk()[..MIB + 512];
-        fs::write(lab.path("disk.raw"), small).unwrap();
+        fs::write(fixture.path("disk.raw"), small).unwrap();
         let (made, name) = [
             ("qcow2", "f.qcow2"),
             ("qcow2 -c", "f.qcow2"),
             ("vmdk", "f.vmdk"),
             ("vmdk -o subformat=streamOptimized", "f.vmdk"),
         ][kind];
-        lab.qemu_img(&format!("convert -f raw -O {made} disk.raw {name}"));
-        let mut bytes = fs::read(lab.path(name)).unwrap();
+        fixture.qemu_img(&format!("convert -f raw -O {made} disk.raw {name}"));
+        let mut bytes = fs::read(fixture.path(name)).unwrap();
         for (at, byte) in flips.into_iter().chain(head) {
             let at = at % bytes.len();
             bytes[at] = byte;
@@ -442,10 +477,10 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.max(1));
         }
-        fs::write(lab.path(name), &bytes).unwrap();
+        fs::write(fixture.path(name), &bytes).unwrap();
         let limits = Limits::default().with_disk_bytes(64 << 20);
         let options = gate().with_limits(limits);
-        if let Ok(image) = image::open(lab.path(name), &options) {
+        if let Ok(image) = image::open(fixture.path(name), &options) {
             let mut at = 0;
             while let Ok(Some(extent)) = image.next_extent(at) {
                 prop_assert!(extent.offset == at && extent.len > 0);

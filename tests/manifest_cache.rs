@@ -15,19 +15,19 @@ use diskdelta::storage::{FileRef, MemoryStorage, SourceOptions};
 use diskdelta::sync::{CachedSource, HostSource, ManifestCache, export_delta};
 use diskdelta::{BlockSize, ErrorKind, Limits, Work};
 
-struct Lab {
+struct Fixture {
     directory: tempfile::TempDir,
 }
 
-impl Lab {
+impl Fixture {
     /// A directory with a disk that was written long enough ago.
-    fn new() -> Lab {
-        let lab = Lab {
+    fn new() -> Fixture {
+        let fixture = Fixture {
             directory: tempfile::tempdir().unwrap(),
         };
-        lab.write("disk.raw", 1);
+        fixture.write("disk.raw", 1);
         wait_for_clock();
-        lab
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -95,15 +95,15 @@ const WRITTEN: &str = "it was written to since";
 
 #[test]
 fn a_disk_that_nobody_wrote_to_is_not_read_again() {
-    let lab = Lab::new();
-    lab.refuses("disk.raw", NONE);
-    let root = lab.keep("disk.raw");
-    let cached = lab.look_up("disk.raw");
+    let fixture = Fixture::new();
+    fixture.refuses("disk.raw", NONE);
+    let root = fixture.keep("disk.raw");
+    let cached = fixture.look_up("disk.raw");
     assert_eq!(cached.manifest().unwrap().root(), root);
     assert_eq!(cached.reason(), None);
     let (again, was_kept) = cached.manifest_or_read(None, &work()).unwrap();
     assert!(was_kept && again.root() == root);
-    let directory = fs::metadata(lab.path("cache")).unwrap();
+    let directory = fs::metadata(fixture.path("cache")).unwrap();
     assert_eq!(
         std::os::unix::fs::MetadataExt::mode(&directory) & 0o777,
         0o700
@@ -112,57 +112,57 @@ fn a_disk_that_nobody_wrote_to_is_not_read_again() {
 
 #[test]
 fn a_write_even_of_the_same_bytes_and_one_whose_time_was_set_back_is_seen() {
-    let lab = Lab::new();
-    let root = lab.keep("disk.raw");
-    let file = lab.open_to_write("disk.raw");
+    let fixture = Fixture::new();
+    let root = fixture.keep("disk.raw");
+    let file = fixture.open_to_write("disk.raw");
     let before = file.metadata().unwrap().modified().unwrap();
     file.write_all_at(b"x", 1000).unwrap();
-    lab.refuses("disk.raw", WRITTEN);
+    fixture.refuses("disk.raw", WRITTEN);
     file.set_modified(before).unwrap();
-    lab.refuses("disk.raw", WRITTEN);
+    fixture.refuses("disk.raw", WRITTEN);
     wait_for_clock();
-    assert_ne!(lab.keep("disk.raw"), root);
-    assert!(lab.look_up("disk.raw").manifest().is_some());
+    assert_ne!(fixture.keep("disk.raw"), root);
+    assert!(fixture.look_up("disk.raw").manifest().is_some());
 }
 
 #[test]
 fn what_was_written_a_moment_ago_may_be_written_again_unseen_and_is_not_kept() {
-    let lab = Lab::new();
-    lab.write("fresh.raw", 2);
-    lab.keep("fresh.raw");
-    lab.refuses("fresh.raw", NONE);
-    assert_eq!(lab.kept_files(), 0);
+    let fixture = Fixture::new();
+    fixture.write("fresh.raw", 2);
+    fixture.keep("fresh.raw");
+    fixture.refuses("fresh.raw", NONE);
+    assert_eq!(fixture.kept_files(), 0);
     // Neither is one whose clock is ahead of ours.
-    let file = lab.open_to_write("disk.raw");
+    let file = fixture.open_to_write("disk.raw");
     let ahead = std::time::SystemTime::now() + Duration::from_secs(3600);
     file.set_modified(ahead).unwrap();
     wait_for_clock();
-    lab.keep("disk.raw");
-    lab.refuses("disk.raw", NONE);
+    fixture.keep("disk.raw");
+    fixture.refuses("disk.raw", NONE);
 }
 
 #[test]
 fn another_file_of_the_same_name_and_bytes_is_another_disk() {
-    let lab = Lab::new();
-    lab.keep("disk.raw");
-    fs::copy(lab.path("disk.raw"), lab.path("copy.raw")).unwrap();
-    lab.refuses("copy.raw", NONE);
-    fs::rename(lab.path("copy.raw"), lab.path("disk.raw")).unwrap();
-    lab.refuses("disk.raw", NONE);
+    let fixture = Fixture::new();
+    fixture.keep("disk.raw");
+    fs::copy(fixture.path("disk.raw"), fixture.path("copy.raw")).unwrap();
+    fixture.refuses("copy.raw", NONE);
+    fs::rename(fixture.path("copy.raw"), fixture.path("disk.raw")).unwrap();
+    fixture.refuses("disk.raw", NONE);
 }
 
 #[test]
 fn a_disk_of_another_length_or_read_as_another_format_is_another_disk() {
-    let lab = Lab::new();
-    lab.keep("disk.raw");
-    let file = lab.open_to_write("disk.raw");
+    let fixture = Fixture::new();
+    fixture.keep("disk.raw");
+    let file = fixture.open_to_write("disk.raw");
     file.set_len(LEN as u64 + 4096).unwrap();
-    lab.refuses("disk.raw", "another disk was kept");
+    fixture.refuses("disk.raw", "another disk was kept");
     file.set_len(LEN as u64).unwrap();
-    lab.refuses("disk.raw", WRITTEN);
-    let small = lab
+    fixture.refuses("disk.raw", WRITTEN);
+    let small = fixture
         .cache()
-        .look_up(&open(&lab.path("disk.raw")), BlockSize::MIN);
+        .look_up(&open(&fixture.path("disk.raw")), BlockSize::MIN);
     let small = small.unwrap();
     assert_eq!(small.reason(), Some(NONE), "other blocks");
     assert_eq!(small.block_size(), BlockSize::MIN);
@@ -170,12 +170,12 @@ fn a_disk_of_another_length_or_read_as_another_format_is_another_disk() {
     wait_for_clock();
     small.manifest_or_read(None, &work()).unwrap();
     let is_small = |path: &PathBuf| fs::metadata(path).unwrap().len() > 2000;
-    let entries = fs::read_dir(lab.path("cache")).unwrap();
+    let entries = fs::read_dir(fixture.path("cache")).unwrap();
     let kept: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     let (small, large): (Vec<_>, Vec<_>) = kept.into_iter().partition(is_small);
     assert_eq!((small.len(), large.len()), (1, 1));
     fs::copy(&small[0], &large[0]).unwrap();
-    let (read, _) = lab
+    let (read, _) = fixture
         .look_up("disk.raw")
         .manifest_or_read(Some(&[]), &work())
         .unwrap();
@@ -184,9 +184,9 @@ fn a_disk_of_another_length_or_read_as_another_format_is_another_disk() {
 
 #[test]
 fn damage_to_what_is_kept_is_seen_and_foreign_files_are_not_replaced() {
-    let lab = Lab::new();
-    lab.keep("disk.raw");
-    let kept = fs::read_dir(lab.path("cache"))
+    let fixture = Fixture::new();
+    fixture.keep("disk.raw");
+    let kept = fs::read_dir(fixture.path("cache"))
         .unwrap()
         .next()
         .unwrap()
@@ -198,26 +198,29 @@ fn damage_to_what_is_kept_is_seen_and_foreign_files_are_not_replaced() {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;
         fs::write(&kept, damaged).unwrap();
-        assert!(lab.look_up("disk.raw").manifest().is_none(), "byte {at}");
+        assert!(
+            fixture.look_up("disk.raw").manifest().is_none(),
+            "byte {at}"
+        );
     }
     fs::write(&kept, &whole[..whole.len() / 2]).unwrap();
-    lab.refuses("disk.raw", NONE);
+    fixture.refuses("disk.raw", NONE);
     fs::write(&kept, "a letter that somebody put there").unwrap();
-    lab.refuses("disk.raw", NONE);
-    let error = lab.look_up("disk.raw").manifest_or_read(None, &work());
+    fixture.refuses("disk.raw", NONE);
+    let error = fixture.look_up("disk.raw").manifest_or_read(None, &work());
     let error = error.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
 }
 
 #[test]
 fn a_manifest_that_does_not_say_when_it_was_made_or_that_is_marked_is_not_believed() {
-    let lab = Lab::new();
-    let root = lab.keep("disk.raw");
-    let mut entries = fs::read_dir(lab.path("cache")).unwrap();
+    let fixture = Fixture::new();
+    let root = fixture.keep("disk.raw");
+    let mut entries = fs::read_dir(fixture.path("cache")).unwrap();
     let kept = entries.next().unwrap().unwrap().path();
     let whole = fs::read(&kept).unwrap();
     // One that was made of the same disk, as any tool makes them.
-    let image = open(&lab.path("disk.raw"));
+    let image = open(&fixture.path("disk.raw"));
     let file_ref = FileRef::host(&kept).unwrap();
     manifest::save(&file_ref, |file| {
         manifest::build_to(&**image.image(), BlockSize::default(), &work(), file)
@@ -225,27 +228,27 @@ fn a_manifest_that_does_not_say_when_it_was_made_or_that_is_marked_is_not_believ
     .unwrap();
     let made = TargetManifest::open_path(&kept, &Limits::default()).unwrap();
     assert!(made.manifest().root() == root && !made.is_noted());
-    lab.refuses("disk.raw", WRITTEN);
+    fixture.refuses("disk.raw", WRITTEN);
     fs::write(&kept, whole).unwrap();
-    assert!(lab.look_up("disk.raw").manifest().is_some());
+    assert!(fixture.look_up("disk.raw").manifest().is_some());
     let mut marked = TargetManifest::open_path(&kept, &Limits::default()).unwrap();
     marked.record_intent(std::iter::once(0..5)).unwrap();
-    lab.refuses("disk.raw", WRITTEN);
+    fixture.refuses("disk.raw", WRITTEN);
 }
 
 #[test]
 fn what_a_later_version_has_kept_is_an_error_and_not_replaced() {
-    let lab = Lab::new();
-    lab.keep("disk.raw");
-    let mut entries = fs::read_dir(lab.path("cache")).unwrap();
+    let fixture = Fixture::new();
+    fixture.keep("disk.raw");
+    let mut entries = fs::read_dir(fixture.path("cache")).unwrap();
     let kept = entries.next().unwrap().unwrap().path();
     let mut later = fs::read(&kept).unwrap();
     later[VERSION_AT] += 1;
     let checksum = crc32fast::hash(&later[..CHECKSUM_AT]);
     later[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&checksum.to_le_bytes());
     fs::write(&kept, &later).unwrap();
-    let source = open(&lab.path("disk.raw"));
-    let error = lab.cache().look_up(&source, BlockSize::default());
+    let source = open(&fixture.path("disk.raw"));
+    let error = fixture.cache().look_up(&source, BlockSize::default());
     assert_eq!(error.err().unwrap().kind(), ErrorKind::Unsupported);
     assert!(fs::read(&kept).unwrap() == later);
 }
@@ -267,11 +270,11 @@ fn a_disk_longer_than_is_allowed_by_default_is_kept_too() {
     }
     file.write_all_at(&[1; 4096], len - 4096).unwrap();
     wait_for_clock();
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let image = ImageOptions::default().with_limits(limits.with_disk_bytes(u64::MAX));
     let look_up = || {
         let source = HostSource::open(&path, &image, &SourceOptions::default()).unwrap();
-        lab.cache().look_up(&source, BlockSize::MAX).unwrap()
+        fixture.cache().look_up(&source, BlockSize::MAX).unwrap()
     };
     let (read, was_kept) = look_up().manifest_or_read(None, &work()).unwrap();
     assert!(!was_kept && read.disk_len() == len);
@@ -281,43 +284,47 @@ fn a_disk_longer_than_is_allowed_by_default_is_kept_too() {
 
 #[test]
 fn a_source_that_changes_while_it_is_read_is_not_kept() {
-    let lab = Lab::new();
-    let cached = lab.look_up("disk.raw");
+    let fixture = Fixture::new();
+    let cached = fixture.look_up("disk.raw");
     let recording = cached.record().unwrap().unwrap();
     let writer = recording.writer(LEN as u64).unwrap();
     writer.finish().unwrap();
-    let file = lab.open_to_write("disk.raw");
+    let file = fixture.open_to_write("disk.raw");
     file.write_all_at(b"x", 1000).unwrap();
     assert!(!recording.finish(cached.storage()).unwrap());
-    lab.refuses("disk.raw", NONE);
-    assert_eq!(lab.kept_files(), 0);
+    fixture.refuses("disk.raw", NONE);
+    assert_eq!(fixture.kept_files(), 0);
     wait_for_clock();
-    drop(lab.look_up("disk.raw").record().unwrap().unwrap());
-    assert_eq!(lab.kept_files(), 0, "one that was given up leaves nothing");
+    drop(fixture.look_up("disk.raw").record().unwrap().unwrap());
+    assert_eq!(
+        fixture.kept_files(),
+        0,
+        "one that was given up leaves nothing"
+    );
 }
 
 #[test]
 fn a_change_map_that_covers_the_time_since_saves_reading_the_rest() {
-    let lab = Lab::new();
-    lab.keep("disk.raw");
-    let file = lab.open_to_write("disk.raw");
+    let fixture = Fixture::new();
+    fixture.keep("disk.raw");
+    let file = fixture.open_to_write("disk.raw");
     file.write_all_at(&[7; 5000], 100_000).unwrap();
     wait_for_clock();
-    let cached = lab.look_up("disk.raw");
+    let cached = fixture.look_up("disk.raw");
     assert_eq!(cached.reason(), Some(WRITTEN));
     let (updated, _) = cached
         .manifest_or_read(Some(&[100_000..104_000, 104_000..105_000]), &work())
         .unwrap();
-    let image = open(&lab.path("disk.raw"));
+    let image = open(&fixture.path("disk.raw"));
     let read = manifest::build(&**image.image(), BlockSize::default(), &work()).unwrap();
     assert_eq!(updated.root(), read.root());
     assert_eq!(
-        lab.look_up("disk.raw").manifest().unwrap().root(),
+        fixture.look_up("disk.raw").manifest().unwrap().root(),
         read.root()
     );
     // The rest is taken from what was kept, whatever the disk holds: the map is trusted.
     file.write_all_at(&[8; 10], 290_000).unwrap();
-    let (wrong, _) = lab
+    let (wrong, _) = fixture
         .look_up("disk.raw")
         .manifest_or_read(Some(&[0..5, 5..10]), &work())
         .unwrap();
@@ -326,13 +333,14 @@ fn a_change_map_that_covers_the_time_since_saves_reading_the_rest() {
 
 #[test]
 fn an_image_that_may_lie_in_other_files_too_is_always_read() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let limits = Limits::default();
     let gated = ImageOptions::default().with_gate(Arc::new(FileGate::new()));
-    let open =
-        |name: &str| HostSource::open(lab.path(name), &gated, &SourceOptions::default()).unwrap();
+    let open = |name: &str| {
+        HostSource::open(fixture.path(name), &gated, &SourceOptions::default()).unwrap()
+    };
     let look_up = |name: &str| {
-        let found = lab.cache().look_up(&open(name), BlockSize::default());
+        let found = fixture.cache().look_up(&open(name), BlockSize::default());
         found.unwrap()
     };
     let parent = MemoryStorage::new("parent", Vec::new());
@@ -341,7 +349,7 @@ fn an_image_that_may_lie_in_other_files_too_is_always_read() {
         &CreateOptions::new(CreateFormat::VhdDynamic, 8 << 20),
     )
     .unwrap();
-    fs::write(lab.path("parent.vhd"), parent.to_vec()).unwrap();
+    fs::write(fixture.path("parent.vhd"), parent.to_vec()).unwrap();
     let new = Arc::new(MemoryStorage::new("new", vec![3; 8 << 20]));
     let file = Arc::new(MemoryStorage::new("delta", Vec::new()));
     create(
@@ -353,13 +361,13 @@ fn an_image_that_may_lie_in_other_files_too_is_always_read() {
     )
     .unwrap();
     let delta = Delta::from_storage(file, &limits).unwrap();
-    let child = lab.path("child.vhd");
+    let child = fixture.path("child.vhd");
     export_delta(&delta, &open("parent.vhd"), child, &gated, &work()).unwrap();
     let elsewhere = Some("it may lie in other files too");
     let mut cases = vec![("parent.vhd", None), ("child.vhd", elsewhere)];
     let made = Command::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2"])
-        .arg(lab.path("other.qcow2"))
+        .arg(fixture.path("other.qcow2"))
         .arg("8M")
         .status();
     match cfg!(feature = "imago") && made.is_ok_and(|status| status.success()) {
@@ -373,35 +381,40 @@ fn an_image_that_may_lie_in_other_files_too_is_always_read() {
         assert_eq!(look_up(name).reason(), why, "{name}");
         assert_eq!(look_up(name).manifest().is_some(), why.is_none(), "{name}");
     }
-    assert_eq!(lab.kept_files(), 1, "the child's is not even written");
+    assert_eq!(fixture.kept_files(), 1, "the child's is not even written");
     let as_raw = HostSource::open(
-        lab.path("parent.vhd"),
+        fixture.path("parent.vhd"),
         &ImageOptions::default().with_format(Format::Raw),
         &SourceOptions::default(),
     );
-    let as_raw = lab.cache().look_up(&as_raw.unwrap(), BlockSize::default());
+    let as_raw = fixture
+        .cache()
+        .look_up(&as_raw.unwrap(), BlockSize::default());
     assert_eq!(as_raw.unwrap().reason(), Some(NONE), "another format");
 }
 
 #[test]
 fn a_source_that_others_may_write_is_always_read() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let live = SourceOptions::default().with_allow_writers(true);
-    let path = lab.path("disk.raw");
+    let path = fixture.path("disk.raw");
     let source = HostSource::open(path, &ImageOptions::default(), &live).unwrap();
-    let cached = lab.cache().look_up(&source, BlockSize::default()).unwrap();
+    let cached = fixture
+        .cache()
+        .look_up(&source, BlockSize::default())
+        .unwrap();
     assert_eq!(cached.reason(), Some("the system tells too little of it"));
     assert!(cached.record().unwrap().is_none());
     assert!(!cached.manifest_or_read(None, &work()).unwrap().1);
-    assert_eq!(lab.kept_files(), 0);
+    assert_eq!(fixture.kept_files(), 0);
 }
 
 #[test]
 fn a_device_is_trusted_until_something_is_written_to_it() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let attached = Command::new("losetup")
         .args(["--find", "--show"])
-        .arg(lab.path("disk.raw"))
+        .arg(fixture.path("disk.raw"))
         .output();
     let attached = attached.ok().filter(|it| it.status.success());
     let Some(attached) = attached else {
@@ -410,7 +423,7 @@ fn a_device_is_trusted_until_something_is_written_to_it() {
         return;
     };
     let device = PathBuf::from(String::from_utf8(attached.stdout).unwrap().trim());
-    let cache = lab.cache();
+    let cache = fixture.cache();
     let done = std::panic::catch_unwind(|| {
         let (_, was_kept) = look_up(&cache, &device)
             .manifest_or_read(None, &work())

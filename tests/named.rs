@@ -20,13 +20,13 @@ use host::{LoopDevice, has_loop_devices};
 
 const LEN: usize = 200_000;
 
-struct Lab {
+struct Fixture {
     directory: tempfile::TempDir,
 }
 
-impl Lab {
-    fn new() -> Lab {
-        Lab {
+impl Fixture {
+    fn new() -> Fixture {
+        Fixture {
             directory: tempfile::tempdir().unwrap(),
         }
     }
@@ -60,26 +60,26 @@ fn work() -> Work {
 
 #[test]
 fn what_is_left_of_a_sync_onto_a_missing_target_can_be_given_up_and_nothing_cannot() {
-    let lab = Lab::new();
-    let missing = target(&lab.path("t.raw"));
+    let fixture = Fixture::new();
+    let missing = target(&fixture.path("t.raw"));
     for done in [missing.discard(&work()), missing.recover(&work())] {
         assert_eq!(done.unwrap_err().kind(), ErrorKind::NotFound);
     }
-    fs::write(lab.path(".t.raw.diskdelta-new"), [1; 5000]).unwrap();
+    fs::write(fixture.path(".t.raw.diskdelta-new"), [1; 5000]).unwrap();
     assert_eq!(missing.recover(&work()).unwrap(), Recovered::Old);
-    assert_eq!(lab.names(), 1, "it is kept");
+    assert_eq!(fixture.names(), 1, "it is kept");
     assert_eq!(missing.discard(&work()).unwrap(), Recovered::Old);
-    assert_eq!(lab.names(), 0);
+    assert_eq!(fixture.names(), 0);
     // There is nothing to give up beside a target that is there, and no harm in it.
-    let there = target(&lab.disk("t.raw"));
+    let there = target(&fixture.disk("t.raw"));
     assert_eq!(there.discard(&work()).unwrap(), Recovered::Old);
     assert_eq!(there.recover(&work()).unwrap(), Recovered::Nothing);
 }
 
 #[test]
 fn a_named_target_is_held_shown_to_its_holder_and_released() {
-    let lab = Lab::new();
-    let path = lab.disk("t.raw");
+    let fixture = Fixture::new();
+    let path = fixture.disk("t.raw");
     let disk = fs::read(&path).unwrap();
     let held = target(&path);
     assert!(held.held_image(&work()).unwrap().is_none());
@@ -94,16 +94,16 @@ fn a_named_target_is_held_shown_to_its_holder_and_released() {
     assert!(held.held_image(&work()).unwrap().is_none());
     assert!(fs::read(&path).unwrap() == disk);
     assert_eq!(held.release(&work()).unwrap(), Recovered::Nothing);
-    assert_eq!(lab.names(), 1);
+    assert_eq!(fixture.names(), 1);
 }
 
 #[test]
 fn a_file_that_ends_as_a_container_is_not_raw_by_default_and_a_device_is() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let vhd = MemoryStorage::new("vhd", Vec::new());
     let create = CreateOptions::new(CreateFormat::VhdFixed, 1 << 20);
     image::create(&vhd, &create).unwrap();
-    let path = lab.path("s.raw");
+    let path = fixture.path("s.raw");
     fs::write(&path, vhd.to_vec()).unwrap();
     let open =
         |path: &Path| HostSource::open(path, &ImageOptions::default(), &SourceOptions::default());
@@ -118,10 +118,10 @@ fn a_file_that_ends_as_a_container_is_not_raw_by_default_and_a_device_is() {
 
 #[test]
 fn a_device_without_a_lasting_name_is_warned_of_and_a_file_needs_none() {
-    let lab = Lab::new();
-    let disk = lab.disk("t.raw");
+    let fixture = Fixture::new();
+    let disk = fixture.disk("t.raw");
     assert!(target(&disk).warnings().is_empty());
-    assert!(target(&lab.path("missing.raw")).warnings().is_empty());
+    assert!(target(&fixture.path("missing.raw")).warnings().is_empty());
     if !has_loop_devices() {
         return;
     }
@@ -132,7 +132,7 @@ fn a_device_without_a_lasting_name_is_warned_of_and_a_file_needs_none() {
         .set_len(1 << 20)
         .unwrap();
     let loop_device = LoopDevice::attach(&disk);
-    let options = HostTargetOptions::default().with_log_dir(Some(lab.path("logs")));
+    let options = HostTargetOptions::default().with_log_dir(Some(fixture.path("logs")));
     let open = || HostTarget::open(loop_device.path(), &options).unwrap();
     assert!(open().warnings().is_empty(), "it is named after its file");
     fs::remove_file(&disk).unwrap();
@@ -145,15 +145,15 @@ fn a_device_without_a_lasting_name_is_warned_of_and_a_file_needs_none() {
 
 #[test]
 fn a_copy_has_holes_where_the_file_that_it_replaces_had_some() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let len = 8u64 << 20;
-    let source = lab.path("new.raw");
+    let source = fixture.path("new.raw");
     let file = File::create(&source).unwrap();
     file.set_len(len).unwrap();
     file.write_all_at(&[3; 8192], 1 << 20).unwrap();
     let options = SyncOptions::default().with_mode(Mode::Full);
     let allocated = |path: &Path| fs::metadata(path).unwrap().blocks() * 512;
-    let (sparse, thick) = (lab.path("sparse.raw"), lab.path("thick.raw"));
+    let (sparse, thick) = (fixture.path("sparse.raw"), fixture.path("thick.raw"));
     File::create(&sparse).unwrap().set_len(len).unwrap();
     fs::write(&thick, vec![7; 8 << 20]).unwrap();
     for path in [&sparse, &thick] {
@@ -169,12 +169,12 @@ fn a_copy_has_holes_where_the_file_that_it_replaces_had_some() {
 
 #[test]
 fn a_target_that_was_replaced_by_a_copy_is_the_new_file_from_then_on() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let from = |byte| {
         let storage = Arc::new(MemoryStorage::new("new", vec![byte; LEN]));
         Source::new(Arc::new(image::Raw::open(storage).unwrap()))
     };
-    let path = lab.disk("t.raw");
+    let path = fixture.disk("t.raw");
     let there = target(&path);
     for (mode, byte) in [(Mode::Full, 1), (Mode::Delta, 2), (Mode::Full, 3)] {
         let options = SyncOptions::default().with_mode(mode);
@@ -185,32 +185,32 @@ fn a_target_that_was_replaced_by_a_copy_is_the_new_file_from_then_on() {
 
 #[test]
 fn a_missing_target_takes_its_format_from_the_name_given_or_from_the_one_that_leads_to() {
-    let lab = Lab::new();
-    symlink("real.vhd", lab.path("disk")).unwrap();
-    symlink("plain", lab.path("disk.vhdx")).unwrap();
+    let fixture = Fixture::new();
+    symlink("real.vhd", fixture.path("disk")).unwrap();
+    symlink("plain", fixture.path("disk.vhdx")).unwrap();
     for (name, format) in [
         ("a", Format::Raw),
         ("a.vhd", Format::Vhd),
         ("disk", Format::Vhd),
         ("disk.vhdx", Format::Vhdx),
     ] {
-        let target = target(&lab.path(name));
+        let target = target(&fixture.path(name));
         assert_eq!(target.target().format(), format, "{name}");
     }
 }
 
 #[test]
 fn a_name_that_cannot_be_looked_up_is_not_taken_for_a_missing_target() {
-    let lab = Lab::new();
-    let path = lab.path(&"x".repeat(300));
+    let fixture = Fixture::new();
+    let path = fixture.path(&"x".repeat(300));
     let error = HostTarget::open(path, &HostTargetOptions::default());
     assert_eq!(error.err().unwrap().kind(), ErrorKind::Io);
 }
 
 #[test]
 fn a_name_of_a_format_that_is_only_read_may_be_given_to_another() {
-    let lab = Lab::new();
-    let path = lab.path("disk.qcow2");
+    let fixture = Fixture::new();
+    let path = fixture.path("disk.qcow2");
     let options = HostTargetOptions::default();
     let refused = HostTarget::open(&path, &options).err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::Unsupported);
@@ -224,8 +224,8 @@ fn a_name_of_a_format_that_is_only_read_may_be_given_to_another() {
 
 #[test]
 fn a_side_that_is_written_to_meanwhile_is_found_out() {
-    let lab = Lab::new();
-    let (one, other) = (lab.disk("one.raw"), lab.disk("other.raw"));
+    let fixture = Fixture::new();
+    let (one, other) = (fixture.disk("one.raw"), fixture.disk("other.raw"));
     for written in [&one, &other] {
         let (new, old) = (side(&one), side(&other));
         assert!(new.diff(&old, &work()).unwrap().is_identical());
@@ -239,17 +239,17 @@ fn a_side_that_is_written_to_meanwhile_is_found_out() {
 
 #[test]
 fn sides_of_different_length_are_not_identical_whatever_they_are() {
-    let lab = Lab::new();
-    let new = lab.disk("new.raw");
+    let fixture = Fixture::new();
+    let new = fixture.disk("new.raw");
     let mut bytes = fs::read(&new).unwrap();
     bytes.resize(LEN + 4096, 0);
-    fs::write(lab.path("longer.raw"), &bytes).unwrap();
+    fs::write(fixture.path("longer.raw"), &bytes).unwrap();
     bytes[8192..12_288].fill(0);
     for page in [0, 4, 5] {
         bytes[page * 4096] ^= 1;
     }
-    fs::write(lab.path("other.raw"), &bytes).unwrap();
-    let kept = lab.path("new.manifest");
+    fs::write(fixture.path("other.raw"), &bytes).unwrap();
+    let kept = fixture.path("new.manifest");
     let storage = Arc::new(MemoryStorage::new("new", fs::read(&new).unwrap()));
     let image = image::Raw::open(storage).unwrap();
     let file_ref = FileRef::host(&kept).unwrap();
@@ -258,10 +258,12 @@ fn sides_of_different_length_are_not_identical_whatever_they_are() {
     })
     .unwrap();
     for name in ["new.raw", "new.manifest"] {
-        let short = side(&lab.path(name));
+        let short = side(&fixture.path(name));
         assert_eq!(short.disk_len(), LEN as u64, "{name}");
         short.check().unwrap();
-        let found = short.diff(&side(&lab.path("longer.raw")), &work()).unwrap();
+        let found = short
+            .diff(&side(&fixture.path("longer.raw")), &work())
+            .unwrap();
         assert!(!found.same_len && !found.is_identical(), "{name}");
         assert!(
             found
@@ -269,7 +271,9 @@ fn sides_of_different_length_are_not_identical_whatever_they_are() {
                 .iter()
                 .all(|it| it.offset >= LEN as u64 / 4096 * 4096)
         );
-        let found = side(&lab.path("other.raw")).diff(&short, &work()).unwrap();
+        let found = side(&fixture.path("other.raw"))
+            .diff(&short, &work())
+            .unwrap();
         let first = |kind| found.extents.iter().find(|it| it.kind == kind).unwrap();
         assert_eq!(first(ExtentKind::Data).offset, 0, "{name}");
         assert_eq!(first(ExtentKind::Zero).offset, 8192, "{name}");
@@ -290,28 +294,31 @@ fn sides_of_different_length_are_not_identical_whatever_they_are() {
 
 #[test]
 fn a_manifest_is_read_as_a_raw_disk_only_where_that_is_said() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let image = image::Raw::open(Arc::new(MemoryStorage::new("new", vec![3; LEN]))).unwrap();
-    let file_ref = FileRef::host(lab.path("kept.img")).unwrap();
+    let file_ref = FileRef::host(fixture.path("kept.img")).unwrap();
     manifest::save(&file_ref, |file| {
         manifest::build_to(&image, BlockSize::MIN, &work(), file)
     })
     .unwrap();
     let open = |options: &ImageOptions| {
-        HostSide::open(lab.path("kept.img"), options, &SourceOptions::default())
+        HostSide::open(fixture.path("kept.img"), options, &SourceOptions::default())
     };
     let error = open(&ImageOptions::default()).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     let raw = open(&ImageOptions::default().with_format(Format::Raw)).unwrap();
     assert!(matches!(raw, HostSide::Image(_)));
     // Beside it nothing is mistaken for one.
-    assert!(matches!(side(&lab.disk("disk.img")), HostSide::Image(_)));
+    assert!(matches!(
+        side(&fixture.disk("disk.img")),
+        HostSide::Image(_)
+    ));
 }
 
 #[test]
 fn a_target_that_is_gone_carries_no_marker_and_one_that_cannot_be_read_may() {
-    let lab = Lab::new();
-    let path = lab.disk("t.raw");
+    let fixture = Fixture::new();
+    let path = fixture.disk("t.raw");
     let there = target(&path);
     assert!(there.marker().unwrap().is_none());
     fs::remove_file(&path).unwrap();
@@ -323,11 +330,11 @@ fn a_target_that_is_gone_carries_no_marker_and_one_that_cannot_be_read_may() {
 
 #[test]
 fn a_danger_in_an_image_is_told_of_its_side() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let storage = MemoryStorage::new("new", Vec::new());
     let create = CreateOptions::new(CreateFormat::VhdxDynamic, 1 << 20);
     image::create(&storage, &create).unwrap();
-    let path = lab.path("disk.vhdx");
+    let path = fixture.path("disk.vhdx");
     fs::write(&path, storage.to_vec()).unwrap();
     assert!(side(&path).warnings().is_empty());
     let file = File::options().write(true).open(&path).unwrap();
@@ -391,17 +398,21 @@ fn a_target_whose_name_was_removed_or_given_away_is_never_done() {
     for by_link in [false, true] {
         for (deed, run) in deeds {
             for change in changes {
-                let lab = Lab::new();
-                let (new, old, other) = (lab.disk("n.raw"), lab.disk("t.raw"), lab.disk("o.raw"));
+                let fixture = Fixture::new();
+                let (new, old, other) = (
+                    fixture.disk("n.raw"),
+                    fixture.disk("t.raw"),
+                    fixture.disk("o.raw"),
+                );
                 fs::write(&old, vec![3; LEN]).unwrap();
                 fs::write(&other, vec![9; LEN]).unwrap();
-                let way = lab.path("way.back");
+                let way = fixture.path("way.back");
                 let options = SyncOptions::default()
                     .with_mode(Mode::Delta)
                     .with_undo(Some(FileRef::host(&way).unwrap()));
                 let source = side_image(&new);
                 sync(&source.source(), target(&old).target(), &options, &work()).unwrap();
-                let onward = lab.path("onward.delta");
+                let onward = fixture.path("onward.delta");
                 let (base, next) = (source.image(), side_image(&other));
                 let made = FileRef::host(&onward).unwrap();
                 made.create_whole(Privacy::PRIVATE, |storage| {
@@ -415,7 +426,7 @@ fn a_target_whose_name_was_removed_or_given_away_is_never_done() {
                     fs::write(&old, vec![3; LEN]).unwrap();
                 }
                 let name = if by_link {
-                    lab.path("link")
+                    fixture.path("link")
                 } else {
                     old.clone()
                 };
@@ -437,27 +448,27 @@ fn a_target_whose_name_was_removed_or_given_away_is_never_done() {
 
 #[test]
 fn a_new_target_is_what_its_name_says_too() {
-    let lab = Lab::new();
-    let new = lab.disk("n.raw");
-    fs::create_dir_all(lab.path("real")).unwrap();
-    fs::create_dir_all(lab.path("else")).unwrap();
-    symlink("real", lab.path("directory")).unwrap();
-    let opened = target(&lab.path("directory/t.raw"));
-    fs::remove_file(lab.path("directory")).unwrap();
-    symlink("else", lab.path("directory")).unwrap();
+    let fixture = Fixture::new();
+    let new = fixture.disk("n.raw");
+    fs::create_dir_all(fixture.path("real")).unwrap();
+    fs::create_dir_all(fixture.path("else")).unwrap();
+    symlink("real", fixture.path("directory")).unwrap();
+    let opened = target(&fixture.path("directory/t.raw"));
+    fs::remove_file(fixture.path("directory")).unwrap();
+    symlink("else", fixture.path("directory")).unwrap();
     let error = synced(&opened, &new, Mode::Auto, Safety::Atomic).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TargetChanged, "{error}");
 }
 
 #[test]
 fn a_source_is_no_target_though_the_caller_named_no_sources() {
-    let lab = Lab::new();
-    let path = lab.disk("a.raw");
+    let fixture = Fixture::new();
+    let path = fixture.disk("a.raw");
     let live = SourceOptions::default().with_allow_writers(true);
     let source = HostSource::open(&path, &ImageOptions::default(), &live).unwrap();
     // As an embedder may do it: the same file, through handles without locks.
     let again = Arc::new(FileStorage::open_write(&path).unwrap());
-    let redo_log = FileRef::host(lab.path("redo_log")).unwrap();
+    let redo_log = FileRef::host(fixture.path("redo_log")).unwrap();
     let same = Target::device(again, Format::Raw, redo_log.clone());
     let refused = |target: &Target| {
         let options = SyncOptions::default().with_mode(Mode::Delta);
@@ -465,8 +476,8 @@ fn a_source_is_no_target_though_the_caller_named_no_sources() {
     };
     let error = refused(&same);
     assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
-    fs::hard_link(&path, lab.path("b.raw")).unwrap();
-    let linked = Target::file(FileRef::host(lab.path("b.raw")).unwrap(), Format::Raw);
+    fs::hard_link(&path, fixture.path("b.raw")).unwrap();
+    let linked = Target::file(FileRef::host(fixture.path("b.raw")).unwrap(), Format::Raw);
     assert_eq!(refused(&linked).kind(), ErrorKind::InUse);
 }
 
@@ -478,12 +489,12 @@ fn only_a_copy_that_would_part_hard_links_is_refused() {
         (Mode::Full, Safety::Atomic, true),
     ] {
         for len in [LEN, 600] {
-            let lab = Lab::new();
-            let (new, old) = (lab.disk("n.raw"), lab.disk("t.raw"));
+            let fixture = Fixture::new();
+            let (new, old) = (fixture.disk("n.raw"), fixture.disk("t.raw"));
             let bytes = fs::read(&new).unwrap()[..len].to_vec();
             fs::write(&new, &bytes).unwrap();
             fs::write(&old, vec![3; len]).unwrap();
-            fs::hard_link(&old, lab.path("other.raw")).unwrap();
+            fs::hard_link(&old, fixture.path("other.raw")).unwrap();
             // One that is too short for a marker can only be replaced.
             let is_refused = parts || len == 600;
             let done = synced(&target(&old), &new, mode, safety);
@@ -495,7 +506,7 @@ fn only_a_copy_that_would_part_hard_links_is_refused() {
                     "{text}"
                 );
             }
-            let other = fs::read(lab.path("other.raw")).unwrap();
+            let other = fs::read(fixture.path("other.raw")).unwrap();
             assert!(other == if is_refused { vec![3; len] } else { bytes });
         }
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::lab::{Lab, Loop, PAGE, noise, write_at};
+use crate::fixture::{Fixture, Loop, PAGE, noise, write_at};
 use crate::remote::shell;
 
 /// Names of containers, where their signatures are, and the signatures.
@@ -30,13 +30,16 @@ fn container(at: usize, signature: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_container_under_a_neutral_name_is_not_overwritten_as_raw() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    lab.disk("base.raw", 600, 2);
-    lab.done("delta create base.raw new.raw -o way.delta");
-    lab.done("sync new.raw base.raw --mode delta --undo way.back");
-    shell(&lab, "");
-    let there = format!("ssh://host{}/vm.img --rsh ./rsh", lab.path("").display());
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    fixture.disk("base.raw", 600, 2);
+    fixture.done("delta create base.raw new.raw -o way.delta");
+    fixture.done("sync new.raw base.raw --mode delta --undo way.back");
+    shell(&fixture, "");
+    let there = format!(
+        "ssh://host{}/vm.img --rsh ./rsh",
+        fixture.path("").display()
+    );
     let deeds = [
         "sync new.raw vm.img".to_owned(),
         "sync new.raw vm.img --mode delta".to_owned(),
@@ -50,27 +53,32 @@ fn a_container_under_a_neutral_name_is_not_overwritten_as_raw() {
     ];
     for (name, at, signature) in SIGNED {
         let bytes = container(*at, signature);
-        fs::write(lab.path("vm.img"), &bytes).unwrap();
-        let side_files = || lab.names().into_iter().filter(|name| name.starts_with('.'));
+        fs::write(fixture.path("vm.img"), &bytes).unwrap();
+        let side_files = || {
+            fixture
+                .names()
+                .into_iter()
+                .filter(|name| name.starts_with('.'))
+        };
         for deed in &deeds {
-            let run = lab.run(deed);
+            let run = fixture.run(deed);
             run.fails(2, "--target-format raw");
             assert!(run.stderr.contains(name), "{name}: {run:?}");
-            assert!(lab.bytes("vm.img") == bytes, "{name}: {deed}");
+            assert!(fixture.bytes("vm.img") == bytes, "{name}: {deed}");
             assert_eq!(side_files().count(), 0, "{name}: {deed}");
         }
-        let run = lab.run("sync vm.img new-disk.raw");
+        let run = fixture.run("sync vm.img new-disk.raw");
         run.fails(2, "--source-format raw");
         assert!(run.stderr.contains(name), "{name}: {run:?}");
-        lab.done("sync new.raw vm.img --target-format raw");
-        assert!(lab.bytes("vm.img") == lab.bytes("new.raw"));
+        fixture.done("sync new.raw vm.img --target-format raw");
+        assert!(fixture.bytes("vm.img") == fixture.bytes("new.raw"));
     }
 }
 
 #[test]
 fn a_raw_disk_with_partitions_a_file_system_or_our_marker_is_no_container() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
     let signs: [(usize, &[u8]); 4] = [
         (510, b"\x55\xaa"),
         (512, b"EFI PART"),
@@ -78,101 +86,108 @@ fn a_raw_disk_with_partitions_a_file_system_or_our_marker_is_no_container() {
         (0, b"XFSB"),
     ];
     for (at, sign) in signs {
-        fs::write(lab.path("old.img"), container(at, sign)).unwrap();
-        lab.done("sync new.raw old.img --safety in-place --hold");
-        lab.done("sync new.raw old.img --safety in-place --hold");
-        lab.done("recover old.img --release");
-        assert!(lab.bytes("old.img") == lab.bytes("new.raw"));
+        fs::write(fixture.path("old.img"), container(at, sign)).unwrap();
+        fixture.done("sync new.raw old.img --safety in-place --hold");
+        fixture.done("sync new.raw old.img --safety in-place --hold");
+        fixture.done("recover old.img --release");
+        assert!(fixture.bytes("old.img") == fixture.bytes("new.raw"));
     }
 }
 
 #[test]
 fn a_held_container_was_meant_and_is_not_asked_for_again() {
-    let lab = Lab::new();
-    fs::write(lab.path("new.raw"), container(0, b"LUKS\xba\xbe\0\x02")).unwrap();
-    lab.disk("old.img", 600, 2);
+    let fixture = Fixture::new();
+    fs::write(fixture.path("new.raw"), container(0, b"LUKS\xba\xbe\0\x02")).unwrap();
+    fixture.disk("old.img", 600, 2);
     let words = "sync new.raw old.img --source-format raw --safety in-place --hold";
-    lab.done(words);
-    lab.done(words);
-    lab.done("recover old.img");
-    lab.done("recover old.img --release");
-    assert!(lab.bytes("old.img") == lab.bytes("new.raw"));
-    lab.done("recover old.img");
-    lab.run(words).fails(2, "--target-format raw");
-    lab.done(&format!("{words} --target-format raw"));
+    fixture.done(words);
+    fixture.done(words);
+    fixture.done("recover old.img");
+    fixture.done("recover old.img --release");
+    assert!(fixture.bytes("old.img") == fixture.bytes("new.raw"));
+    fixture.done("recover old.img");
+    fixture.run(words).fails(2, "--target-format raw");
+    fixture.done(&format!("{words} --target-format raw"));
 }
 
 #[test]
 fn a_container_on_a_device_is_not_overwritten_as_raw() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
     for (name, at, signature) in SIGNED {
-        let under = lab.path("under.raw");
+        let under = fixture.path("under.raw");
         fs::write(&under, container(*at, signature)).unwrap();
         let Some(device) = Loop::over(&under) else {
             return;
         };
         let words = format!("sync new.raw {} --log-dir logs", device.0);
-        let run = lab.run(&words);
+        let run = fixture.run(&words);
         run.fails(2, "--target-format raw");
         assert!(run.stderr.contains(name), "{name}: {run:?}");
         assert!(device.bytes() == container(*at, signature));
-        lab.done(&format!("{words} --target-format raw"));
-        assert!(device.bytes() == lab.bytes("new.raw"));
+        fixture.done(&format!("{words} --target-format raw"));
+        assert!(device.bytes() == fixture.bytes("new.raw"));
     }
 }
 
 #[test]
 fn a_name_of_a_container_is_not_given_to_a_raw_disk() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    shell(&lab, "");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    shell(&fixture, "");
     for name in [
         "d.qcow2", "d.vmdk", "d.vdi", "d.VDI", "d.qed", "d.qcow", "d.vhds", "d.img.gz", "d.xz",
         "d.zst", "d.bz2", "d.ova", "d.zip",
     ] {
-        let path = lab.path(name);
+        let path = fixture.path(name);
         let there = format!("ssh://host{} --rsh ./rsh", path.display());
         for words in [
             format!("sync new.raw {name}"),
             format!("sync new.raw {name} --dry-run"),
             format!("sync new.raw {there}"),
         ] {
-            let run = lab.run(&words);
+            let run = fixture.run(&words);
             assert_eq!(run.status, 2, "{words}: {run:?}");
             assert!(run.stderr.contains(name), "{words}: {run:?}");
             assert!(!path.exists(), "{words}");
         }
-        std::os::unix::fs::symlink(name, lab.path("link.img")).unwrap();
-        assert_eq!(lab.run("sync new.raw link.img").status, 2, "{name}");
-        fs::remove_file(lab.path("link.img")).unwrap();
+        std::os::unix::fs::symlink(name, fixture.path("link.img")).unwrap();
+        assert_eq!(fixture.run("sync new.raw link.img").status, 2, "{name}");
+        fs::remove_file(fixture.path("link.img")).unwrap();
         assert!(!path.exists(), "{name}");
         fs::write(&path, noise(600 * PAGE, 3)).unwrap();
-        assert_eq!(lab.run(&format!("sync new.raw {name}")).status, 2, "{name}");
-        assert!(lab.bytes(name) == noise(600 * PAGE, 3));
-        lab.done(&format!("sync new.raw {name} --target-format raw"));
+        assert_eq!(
+            fixture.run(&format!("sync new.raw {name}")).status,
+            2,
+            "{name}"
+        );
+        assert!(fixture.bytes(name) == noise(600 * PAGE, 3));
+        fixture.done(&format!("sync new.raw {name} --target-format raw"));
         fs::remove_file(&path).unwrap();
-        lab.done(&format!("sync new.raw {name} --create raw"));
-        assert!(lab.bytes(name) == lab.bytes("new.raw"));
+        fixture.done(&format!("sync new.raw {name} --create raw"));
+        assert!(fixture.bytes(name) == fixture.bytes("new.raw"));
     }
 }
 
 #[test]
 fn our_own_files_are_no_disks() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    lab.disk("old.raw", 600, 2);
-    lab.done("delta create old.raw new.raw -o way.delta");
-    lab.done("manifest new.raw -o kept.list");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    fixture.disk("old.raw", 600, 2);
+    fixture.done("delta create old.raw new.raw -o way.delta");
+    fixture.done("manifest new.raw -o kept.list");
     for name in ["way.delta", "kept.list"] {
-        let before = lab.bytes(name);
-        lab.run(&format!("sync new.raw {name} --allow-shrink"))
+        let before = fixture.bytes(name);
+        fixture
+            .run(&format!("sync new.raw {name} --allow-shrink"))
             .fails(2, "of diskdelta");
-        lab.run(&format!("sync {name} old.raw --allow-shrink"))
+        fixture
+            .run(&format!("sync {name} old.raw --allow-shrink"))
             .fails(2, "of diskdelta");
-        assert!(lab.bytes(name) == before);
+        assert!(fixture.bytes(name) == before);
     }
-    lab.run("delta apply way.delta way.delta")
+    fixture
+        .run("delta apply way.delta way.delta")
         .fails(2, "name two different disks");
-    write_at(Path::new(&lab.path("old.raw")), 0, &[0; PAGE]);
+    write_at(Path::new(&fixture.path("old.raw")), 0, &[0; PAGE]);
 }

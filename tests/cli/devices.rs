@@ -4,46 +4,53 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use crate::lab::{Lab, Loop, PAGE, left_out, noise, write_at};
+use crate::fixture::{Fixture, Loop, PAGE, left_out, noise, write_at};
 use crate::remote::shell;
 
 #[test]
 fn a_device_is_synced_with_its_redo_log_in_the_redo_log_directory() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 1000, 1);
-    let under = lab.disk("under.raw", 1000, 2);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 1000, 1);
+    let under = fixture.disk("under.raw", 1000, 2);
     let Some(device) = Loop::over(&under) else {
         return;
     };
     let target = &device.0;
-    lab.run(&format!("sync new.raw {target} --log-dir /dev/shm"))
+    fixture
+        .run(&format!("sync new.raw {target} --log-dir /dev/shm"))
         .fails(2, "--log-dir");
-    lab.done(&format!("sync new.raw {target} --log-dir logs"));
-    assert!(device.bytes() == lab.bytes("new.raw"));
-    assert_eq!(fs::read_dir(lab.path("logs")).unwrap().count(), 0);
-    lab.done(&format!("diff new.raw {target}"));
-    lab.disk("back.raw", 1000, 3);
-    lab.done(&format!("sync {target} back.raw"));
-    assert!(lab.bytes("back.raw") == lab.bytes("new.raw"));
+    fixture.done(&format!("sync new.raw {target} --log-dir logs"));
+    assert!(device.bytes() == fixture.bytes("new.raw"));
+    assert_eq!(fs::read_dir(fixture.path("logs")).unwrap().count(), 0);
+    fixture.done(&format!("diff new.raw {target}"));
+    fixture.disk("back.raw", 1000, 3);
+    fixture.done(&format!("sync {target} back.raw"));
+    assert!(fixture.bytes("back.raw") == fixture.bytes("new.raw"));
     // The file below and the device are the same bytes.
-    lab.run(&format!("sync under.raw {target} --log-dir logs"))
+    fixture
+        .run(&format!("sync under.raw {target} --log-dir logs"))
         .fails(2, "name two different disks");
-    lab.run("sync new.raw under.raw")
+    fixture
+        .run("sync new.raw under.raw")
         .fails(2, &target.replace("/dev/", "attached to "));
 }
 
 #[test]
 fn a_full_copy_onto_a_device_comes_from_another_host_and_goes_to_one() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 1000, 1);
-    write_at(&lab.path("new.raw"), 300 * PAGE as u64, &[0; 200 * PAGE]);
-    let under = lab.disk("under.raw", 1000, 2);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 1000, 1);
+    write_at(
+        &fixture.path("new.raw"),
+        300 * PAGE as u64,
+        &[0; 200 * PAGE],
+    );
+    let under = fixture.disk("under.raw", 1000, 2);
     let Some(device) = Loop::over(&under) else {
         return;
     };
     let target = &device.0;
-    shell(&lab, "--log-dir logs");
-    let new = lab.path("new.raw");
+    shell(&fixture, "--log-dir logs");
+    let new = fixture.path("new.raw");
     let sides = [
         format!("ssh://host{} {target} --log-dir logs", new.display()),
         format!("{} ssh://host{target}", new.display()),
@@ -51,13 +58,13 @@ fn a_full_copy_onto_a_device_comes_from_another_host_and_goes_to_one() {
     for sides in sides {
         for safety in ["atomic", "in-place"] {
             let words = format!("sync {sides} --rsh ./rsh --mode full --safety {safety}");
-            let (status, report) = lab.json(&words);
+            let (status, report) = fixture.json(&words);
             assert_eq!(status, 0, "{report}");
             assert_eq!(report["mode"], "full");
             assert_eq!(report["changed_bytes"], 1000 * PAGE);
             assert_eq!(report["zeroed_bytes"], 200 * PAGE);
-            assert!(device.bytes() == lab.bytes("new.raw"));
-            assert_eq!(fs::read_dir(lab.path("logs")).unwrap().count(), 0);
+            assert!(device.bytes() == fixture.bytes("new.raw"));
+            assert_eq!(fs::read_dir(fixture.path("logs")).unwrap().count(), 0);
             write_at(Path::new(target), 0, &noise(1000 * PAGE, 2));
         }
     }
@@ -65,47 +72,49 @@ fn a_full_copy_onto_a_device_comes_from_another_host_and_goes_to_one() {
 
 #[test]
 fn lengths_of_devices_are_minded() {
-    let lab = Lab::new();
-    lab.disk("small.raw", 900, 1);
-    lab.disk("large.raw", 1100, 1);
-    let under = lab.disk("under.raw", 1000, 2);
+    let fixture = Fixture::new();
+    fixture.disk("small.raw", 900, 1);
+    fixture.disk("large.raw", 1100, 1);
+    let under = fixture.disk("under.raw", 1000, 2);
     let Some(device) = Loop::over(&under) else {
         return;
     };
     let target = &device.0;
-    lab.run(&format!("sync large.raw {target} --log-dir logs"))
+    fixture
+        .run(&format!("sync large.raw {target} --log-dir logs"))
         .fails(2, "at least as large");
-    lab.run(&format!("sync small.raw {target} --log-dir logs"))
+    fixture
+        .run(&format!("sync small.raw {target} --log-dir logs"))
         .fails(2, "--allow-larger");
     let words = format!("sync small.raw {target} --log-dir logs --allow-larger");
-    let (status, report) = lab.json(&words);
+    let (status, report) = fixture.json(&words);
     assert_eq!(status, 0);
     assert_eq!(report["untouched_tail_bytes"], 100 * PAGE);
     let bytes = device.bytes();
-    assert!(bytes[..900 * PAGE] == lab.bytes("small.raw"));
+    assert!(bytes[..900 * PAGE] == fixture.bytes("small.raw"));
     assert!(bytes[900 * PAGE..] == noise(1000 * PAGE, 2)[900 * PAGE..]);
 }
 
 #[test]
 fn unreadable_ranges_are_named_or_skipped_with_status_4() {
-    let lab = Lab::new();
-    let under = lab.disk("under.raw", 1000, 1);
+    let fixture = Fixture::new();
+    let under = fixture.disk("under.raw", 1000, 1);
     let Some(device) = Loop::over(&under) else {
         return;
     };
     // What the device has lost below cannot be read any more.
     let file = File::options().write(true).open(&under).unwrap();
     file.set_len(900 * PAGE as u64).unwrap();
-    lab.disk("old.raw", 1000, 2);
-    let before = lab.bytes("old.raw");
+    fixture.disk("old.raw", 1000, 2);
+    let before = fixture.bytes("old.raw");
     let source = &device.0;
-    shell(&lab, "");
+    shell(&fixture, "");
     let ways = [
         format!("{source} old.raw"),
         format!("ssh://host{source} old.raw --rsh ./rsh"),
         format!(
             "{source} ssh://host{}/old.raw --rsh ./rsh",
-            lab.path("").display()
+            fixture.path("").display()
         ),
     ];
     let hows = [
@@ -118,7 +127,7 @@ fn unreadable_ranges_are_named_or_skipped_with_status_4() {
     for (way, (safety, mode)) in ways.flat_map(|way| hows.map(|how| (way, how))) {
         let is_here = !way.contains("ssh:");
         let words = format!("sync {way} --mode {mode} --safety {safety}");
-        let (status, object) = lab.json(&words);
+        let (status, object) = fixture.json(&words);
         if object["outcome"] == "synced" {
             return left_out("this kernel reads zeros behind the end of a loop device's file");
         }
@@ -129,41 +138,41 @@ fn unreadable_ranges_are_named_or_skipped_with_status_4() {
             assert_eq!(status, if safety == "atomic" { 2 } else { 3 });
         }
         if safety == "atomic" {
-            assert!(lab.bytes("old.raw") == before);
+            assert!(fixture.bytes("old.raw") == before);
         }
-        let (status, report) = lab.json(&format!("{words} --skip-unreadable"));
+        let (status, report) = fixture.json(&format!("{words} --skip-unreadable"));
         assert_eq!(status, 4, "{report}");
         assert_eq!(report["outcome"], "synced_with_gaps");
         assert_eq!(report["unreadable"][0]["offset"], 900 * PAGE);
         assert_eq!(report["unreadable"][0]["length"], 100 * PAGE);
-        let after = lab.bytes("old.raw");
+        let after = fixture.bytes("old.raw");
         assert!(after[..900 * PAGE] == noise(1000 * PAGE, 1)[..900 * PAGE]);
         assert!(after[900 * PAGE..] == before[900 * PAGE..]);
-        lab.disk("old.raw", 1000, 2);
+        fixture.disk("old.raw", 1000, 2);
     }
 }
 
 #[test]
 fn a_device_that_is_mounted_is_refused() {
-    let lab = Lab::new();
-    let under = lab.path("under.raw");
+    let fixture = Fixture::new();
+    let under = fixture.path("under.raw");
     File::create(&under).unwrap().set_len(16 << 20).unwrap();
     let Some(device) = Loop::over(&under) else {
         return;
     };
     let made = Command::new("mkfs.ext4").args(["-q", &device.0]).status();
-    let point = lab.path("point");
+    let point = fixture.path("point");
     fs::create_dir(&point).unwrap();
     let mounted = Command::new("mount").arg(&device.0).arg(&point).status();
     if !made.is_ok_and(|it| it.success()) || !mounted.is_ok_and(|it| it.success()) {
         return left_out("cannot make and mount a file system");
     }
-    File::create(lab.path("new.raw"))
+    File::create(fixture.path("new.raw"))
         .unwrap()
         .set_len(16 << 20)
         .unwrap();
-    let onto_device = lab.run(&format!("sync new.raw {} --log-dir logs", device.0));
-    let onto_file = lab.run("sync new.raw under.raw");
+    let onto_device = fixture.run(&format!("sync new.raw {} --log-dir logs", device.0));
+    let onto_file = fixture.run("sync new.raw under.raw");
     let unmounted = Command::new("umount").arg(&point).status().unwrap();
     assert!(unmounted.success());
     onto_device.fails(2, "is mounted on");
@@ -172,32 +181,32 @@ fn a_device_that_is_mounted_is_refused() {
 
 #[test]
 fn a_target_manifest_of_a_device_is_not_trusted_once_anybody_else_wrote_to_it() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 1000, 1);
-    let under = lab.disk("under.raw", 1000, 2);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 1000, 1);
+    let under = fixture.disk("under.raw", 1000, 2);
     let Some(device) = Loop::over(&under) else {
         return;
     };
     let target = &device.0;
     let words = format!("sync new.raw {target} --log-dir logs --target-manifest kept.manifest");
-    lab.done(&words);
-    assert_eq!(lab.json(&words).1["verified"], "cached");
+    fixture.done(&words);
+    assert_eq!(fixture.json(&words).1["verified"], "cached");
     write_at(Path::new(target), 5 * PAGE as u64, b"guest");
-    assert_eq!(lab.json(&words).1["verified"], "written");
-    assert!(device.bytes() == lab.bytes("new.raw"));
-    assert_eq!(lab.json(&words).1["verified"], "cached");
+    assert_eq!(fixture.json(&words).1["verified"], "written");
+    assert!(device.bytes() == fixture.bytes("new.raw"));
+    assert_eq!(fixture.json(&words).1["verified"], "cached");
 }
 
 #[test]
 fn no_file_is_made_among_device_nodes() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    lab.disk("old.raw", 600, 2);
-    shell(&lab, "");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    fixture.disk("old.raw", 600, 2);
+    shell(&fixture, "");
     let device = Path::new("/dev/diskdelta-no-such-disk");
     let directory = Path::new("/dev/diskdelta-no-such-directory");
-    std::os::unix::fs::symlink(device, lab.path("by-id")).unwrap();
-    lab.done("delta create old.raw new.raw -o way.delta");
+    std::os::unix::fs::symlink(device, fixture.path("by-id")).unwrap();
+    fixture.done("delta create old.raw new.raw -o way.delta");
     let name = device.display();
     for words in [
         format!("sync new.raw {name}"),
@@ -211,11 +220,11 @@ fn no_file_is_made_among_device_nodes() {
         format!("sync new.raw ssh://host{name} --rsh ./rsh"),
         format!(
             "sync ssh://host{}/new.raw {name} --rsh ./rsh",
-            lab.path("").display()
+            fixture.path("").display()
         ),
         format!(
             "sync new.raw ssh://host{}/by-id --rsh ./rsh",
-            lab.path("").display()
+            fixture.path("").display()
         ),
         format!("manifest new.raw -o {name}"),
         format!("delta create old.raw new.raw -o {name}"),
@@ -225,20 +234,20 @@ fn no_file_is_made_among_device_nodes() {
         format!("sync new.raw old.raw --target-manifest {name}"),
         format!("sync new.raw old.raw --log-dir {}", directory.display()),
     ] {
-        let run = lab.run(&words);
+        let run = fixture.run(&words);
         assert_eq!(run.status, 2, "{words}: {run:?}");
         assert!(run.stderr.contains("for device nodes"), "{words}: {run:?}");
         assert!(!device.exists() && !directory.exists(), "{words}");
     }
-    assert!(lab.bytes("old.raw") == noise(600 * PAGE, 2));
+    assert!(fixture.bytes("old.raw") == noise(600 * PAGE, 2));
     let nodes = fs::read_dir("/dev").unwrap();
     let nodes = nodes.map(|node| node.unwrap().file_name().into_string().unwrap());
     assert_eq!(nodes.filter(|node| node.contains("diskdelta")).count(), 0);
 }
 
 /// A disk of two partitions of 4 MiB on a loop device.
-fn partitioned(lab: &Lab) -> Option<(Loop, [String; 2])> {
-    let under = lab.path("under.raw");
+fn partitioned(fixture: &Fixture) -> Option<(Loop, [String; 2])> {
+    let under = fixture.path("under.raw");
     let mut bytes = noise(4096 * PAGE, 7);
     let table = &mut bytes[446..512];
     table.fill(0);
@@ -261,13 +270,13 @@ fn partitioned(lab: &Lab) -> Option<(Loop, [String; 2])> {
 
 #[test]
 fn a_disk_is_in_use_when_a_part_of_it_or_what_it_lies_on_is_written_elsewhere() {
-    let lab = Lab::new();
-    let Some((disk, [one, two])) = partitioned(&lab) else {
+    let fixture = Fixture::new();
+    let Some((disk, [one, two])) = partitioned(&fixture) else {
         return;
     };
-    fs::copy(lab.path("under.raw"), lab.path("whole.raw")).unwrap();
-    lab.disk("part.raw", 1024, 3);
-    let under = lab.path("under.raw").display().to_string();
+    fs::copy(fixture.path("under.raw"), fixture.path("whole.raw")).unwrap();
+    fixture.disk("part.raw", 1024, 3);
+    let under = fixture.path("under.raw").display().to_string();
     let sides = |target: &str| match target == disk.0 {
         true => format!("sync whole.raw {target} --log-dir logs"),
         false => format!("sync part.raw {target} --log-dir logs"),
@@ -289,7 +298,7 @@ fn a_disk_is_in_use_when_a_part_of_it_or_what_it_lies_on_is_written_elsewhere() 
             .unwrap();
         let mut ready = [0];
         std::io::Read::read_exact(writer.stdout.as_mut().unwrap(), &mut ready).unwrap();
-        let run = lab.run(&sides(target));
+        let run = fixture.run(&sides(target));
         drop(writer.stdin.take());
         writer.wait().unwrap();
         match is_refused {
@@ -308,7 +317,7 @@ fn a_disk_is_in_use_when_a_part_of_it_or_what_it_lies_on_is_written_elsewhere() 
         let Some(other) = Loop::over(Path::new(attached)) else {
             return;
         };
-        let run = lab.run(&sides(target));
+        let run = fixture.run(&sides(target));
         match is_refused {
             true => run.fails(2, &other.0.replace("/dev/", "attached to ")),
             false => assert_eq!(run.status, 0, "{attached} {target}: {run:?}"),
@@ -316,7 +325,7 @@ fn a_disk_is_in_use_when_a_part_of_it_or_what_it_lies_on_is_written_elsewhere() 
         drop(other);
     }
     for target in [&one, &disk.0] {
-        let text = lab.done(&sides(target)).stdout;
+        let text = fixture.done(&sides(target)).stdout;
         assert_eq!(
             text.contains("blockdev --rereadpt"),
             *target == disk.0,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::lab::{COMMAND, Lab, left_out};
+use super::fixture::{COMMAND, Fixture, left_out};
 
 #[test]
 fn what_a_run_wrote_and_renamed_is_synced_before_it_ends() {
@@ -19,11 +19,11 @@ fn what_a_run_wrote_and_renamed_is_synced_before_it_ends() {
         ("manifest new.raw -o kept", "kept"),
         ("delta create old.raw new.raw -o delta", "delta"),
     ] {
-        let lab = Lab::new();
-        lab.disk("new.raw", 1200, 1);
-        lab.disk("old.raw", 1200, 2);
-        let calls = trace(&lab, words);
-        let directory = lab.path("").canonicalize().unwrap();
+        let fixture = Fixture::new();
+        fixture.disk("new.raw", 1200, 1);
+        fixture.disk("old.raw", 1200, 2);
+        let calls = trace(&fixture, words);
+        let directory = fixture.path("").canonicalize().unwrap();
         let directory = directory.to_str().unwrap();
         let last = |is: &dyn Fn(&str) -> bool| calls.iter().rposition(|call| is(call));
 
@@ -42,7 +42,7 @@ fn what_a_run_wrote_and_renamed_is_synced_before_it_ends() {
             last(&|call| is_rename(call) || is_removal(call) || is_creation(call, &directory));
         let is_sync = |call: &str| call.contains("fsync(") && call.contains(&directory);
         assert!(last(&is_sync) > named, "{words}: {calls:#?}");
-        assert!(Path::new(&lab.path(written)).exists(), "{words}");
+        assert!(Path::new(&fixture.path(written)).exists(), "{words}");
     }
 }
 
@@ -51,7 +51,7 @@ fn is_creation(call: &str, directory: &str) -> bool {
 }
 
 /// The calls of a run that succeeds, in their order.
-fn trace(lab: &Lab, words: &str) -> Vec<String> {
+fn trace(fixture: &Fixture, words: &str) -> Vec<String> {
     let log = tempfile::NamedTempFile::new().unwrap();
     let calls = "trace=write,pwrite64,pwritev,pwritev2,fsync,fdatasync,openat,/rename,/unlink";
     let status = Command::new("strace")
@@ -59,7 +59,7 @@ fn trace(lab: &Lab, words: &str) -> Vec<String> {
         .arg(log.path())
         .arg(COMMAND)
         .args(words.split_whitespace())
-        .current_dir(lab.path(""))
+        .current_dir(fixture.path(""))
         .stdout(std::process::Stdio::null())
         .status();
     assert!(status.unwrap().success(), "{words}");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::lab::{Lab, Loop, left_out, noise, oracle};
+use crate::fixture::{Fixture, Loop, left_out, noise, oracle};
 
 /// The tree that the file systems hold at first: this crate's own sources.
 const TREE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
@@ -12,69 +12,69 @@ const DISK: &str = "96M";
 
 #[test]
 fn a_changed_file_system_is_whole_in_every_format_it_passes_through() {
-    let lab = Lab::new();
-    let (old, new) = (lab.path("old.raw"), lab.path("new.raw"));
+    let fixture = Fixture::new();
+    let (old, new) = (fixture.path("old.raw"), fixture.path("new.raw"));
     let made = oracle("mkfs.ext4", &["-q", "-F", "-d", TREE, text(&old), DISK]);
     if made.is_none() {
         return;
     }
     assert_eq!(made, Some(true));
-    lab.done("sync old.raw a.vhd");
-    lab.done("sync a.vhd back.raw");
-    whole(&lab.path("back.raw"));
+    fixture.done("sync old.raw a.vhd");
+    fixture.done("sync a.vhd back.raw");
+    whole(&fixture.path("back.raw"));
     fs::copy(&old, &new).unwrap();
     let changes = [change_unmounted, change_mounted];
     for (round, change) in changes.into_iter().enumerate() {
-        if !change(&lab, &new) {
+        if !change(&fixture, &new) {
             continue;
         }
         whole(&new);
-        let differs = lab.json("diff a.vhd new.raw").1;
+        let differs = fixture.json("diff a.vhd new.raw").1;
         assert_eq!(differs["identical"], false, "the tools changed nothing");
-        lab.done("sync new.raw a.vhd");
+        fixture.done("sync new.raw a.vhd");
         assert_ne!(
             oracle(
                 "qemu-img",
-                &["compare", text(&new), text(&lab.path("a.vhd"))]
+                &["compare", text(&new), text(&fixture.path("a.vhd"))]
             ),
             Some(false)
         );
         let safety = ["atomic", "in-place"][round % 2];
-        lab.done(&format!("sync a.vhd back.raw --safety {safety}"));
-        whole(&lab.path("back.raw"));
-        assert!(lab.bytes("back.raw") == lab.bytes("new.raw"));
-        fs::copy(&old, lab.path("under.raw")).unwrap();
-        let Some(device) = Loop::over(&lab.path("under.raw")) else {
+        fixture.done(&format!("sync a.vhd back.raw --safety {safety}"));
+        whole(&fixture.path("back.raw"));
+        assert!(fixture.bytes("back.raw") == fixture.bytes("new.raw"));
+        fs::copy(&old, fixture.path("under.raw")).unwrap();
+        let Some(device) = Loop::over(&fixture.path("under.raw")) else {
             return;
         };
-        lab.done(&format!(
+        fixture.done(&format!(
             "sync back.raw {} --log-dir logs --safety {safety}",
             device.0
         ));
         whole(Path::new(&device.0));
-        assert!(device.bytes() == lab.bytes("new.raw"));
-        same_files(&lab, &device);
+        assert!(device.bytes() == fixture.bytes("new.raw"));
+        same_files(&fixture, &device);
     }
 }
 
 /// Adds, removes and renames files behind the kernel's back.
-fn change_unmounted(lab: &Lab, disk: &Path) -> bool {
-    fs::write(lab.path("big"), noise(5_000_000, 1)).unwrap();
+fn change_unmounted(fixture: &Fixture, disk: &Path) -> bool {
+    fs::write(fixture.path("big"), noise(5_000_000, 1)).unwrap();
     let requests = format!(
         "mkdir added\nwrite {} added/big\nrm lib.rs\nln main.rs added/main.rs\nunlink main.rs\n",
-        text(&lab.path("big"))
+        text(&fixture.path("big"))
     );
-    fs::write(lab.path("requests"), requests).unwrap();
+    fs::write(fixture.path("requests"), requests).unwrap();
     let done = oracle(
         "debugfs",
-        &["-w", "-f", text(&lab.path("requests")), text(disk)],
+        &["-w", "-f", text(&fixture.path("requests")), text(disk)],
     );
     done == Some(true)
 }
 
 /// Changes files as a guest would: the journal, times and bitmaps change with them.
-fn change_mounted(lab: &Lab, disk: &Path) -> bool {
-    let at = lab.path("mounted");
+fn change_mounted(fixture: &Fixture, disk: &Path) -> bool {
+    let at = fixture.path("mounted");
     fs::create_dir_all(&at).unwrap();
     let mounted = oracle("mount", &["-o", "loop", text(disk), text(&at)]);
     if mounted != Some(true) {
@@ -103,9 +103,9 @@ fn whole(disk: &Path) {
 }
 
 /// Files read through the kernel from the device are those of the changed disk.
-fn same_files(lab: &Lab, device: &Loop) {
-    let (one, other) = (lab.path("one"), lab.path("other"));
-    let new = lab.path("new.raw");
+fn same_files(fixture: &Fixture, device: &Loop) {
+    let (one, other) = (fixture.path("one"), fixture.path("other"));
+    let new = fixture.path("new.raw");
     for (disk, at) in [(device.0.as_str(), &one), (text(&new), &other)] {
         let _ = fs::remove_dir_all(at);
         fs::create_dir(at).unwrap();

@@ -11,8 +11,8 @@ use diskdelta::RemoteAddress;
 use diskdelta::remote::tls::{DialOptions, Identity, TlsLine};
 use diskdelta::remote::{Claims, FrameEncoder, Hello, Message, Nodes, RemoteJob};
 
-use crate::lab::{Lab, noise, write_at};
-use crate::service::{Service, lab};
+use crate::fixture::{Fixture, noise, write_at};
+use crate::service::{Service, fixture};
 
 /// What docs/protocol.md promises of a line, and what the process takes without one.
 const MOST_KIB: u64 = (24 + 36) << 10;
@@ -100,15 +100,15 @@ fn claims() -> Vec<u8> {
 
 #[test]
 fn an_agent_whose_answers_nobody_reads_takes_no_more_than_it_promises() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 1024, 1);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 1024, 1);
     // Its tree has a node with as many children as there can be.
-    let wide = fs::File::create(lab.path("wide.raw")).unwrap();
+    let wide = fs::File::create(fixture.path("wide.raw")).unwrap();
     wide.set_len(4 << 30).unwrap();
     for child in 0..256 {
-        write_at(&lab.path("wide.raw"), child << 24, &noise(4096, child));
+        write_at(&fixture.path("wide.raw"), child << 24, &noise(4096, child));
     }
-    fs::create_dir(lab.path("cache")).unwrap();
+    fs::create_dir(fixture.path("cache")).unwrap();
     let cases: [(&str, u8, Vec<u8>, &[&str]); 3] = [
         ("checks", Message::Check.encode().kind, Vec::new(), &[]),
         ("claims", 18, claims(), &[]),
@@ -120,12 +120,12 @@ fn an_agent_whose_answers_nobody_reads_takes_no_more_than_it_promises() {
             _ => "new.raw",
         };
         if name == "nodes" {
-            fill_cache(&lab, disk);
+            fill_cache(&fixture, disk);
         }
         let mut agent = Command::new(env!("CARGO_BIN_EXE_diskdelta"))
             .args(["serve", "--stdio", "--read-only", "--root", "."])
             .args(options)
-            .current_dir(lab.path(""))
+            .current_dir(fixture.path(""))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -145,32 +145,32 @@ fn an_agent_whose_answers_nobody_reads_takes_no_more_than_it_promises() {
 }
 
 /// Has an agent keep a manifest of the source.
-fn fill_cache(lab: &Lab, disk: &str) {
+fn fill_cache(fixture: &Fixture, disk: &str) {
     let agent = format!(
         "{} serve --stdio --manifest-cache cache",
         env!("CARGO_BIN_EXE_diskdelta")
     );
-    let script = lab.path("rsh");
+    let script = fixture.path("rsh");
     fs::write(&script, format!("#!/bin/sh\nexec {agent}\n")).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(&script, mode).unwrap();
     // A file that was just written is not trusted to stay as it is.
     std::thread::sleep(Duration::from_millis(2500));
-    lab.done(&format!("sync --rsh ./rsh ssh://h/~/{disk} copy.raw"));
-    let count = fs::read_dir(lab.path("cache")).unwrap().count();
+    fixture.done(&format!("sync --rsh ./rsh ssh://h/~/{disk} copy.raw"));
+    let count = fs::read_dir(fixture.path("cache")).unwrap().count();
     assert!(count > 0, "no manifest was kept");
 }
 
 #[test]
 fn a_service_whose_answers_nobody_reads_takes_no_more_than_it_promises() {
-    let lab = lab(1024);
-    let service = Service::start(&lab, "--read-only");
+    let fixture = fixture(1024);
+    let service = Service::start(&fixture, "--read-only");
     let address = format!("diskdelta://{}/x", service.place);
     let place = RemoteAddress::parse(address).unwrap();
     let identity = Identity::new(
-        lab.path("alice.pem"),
-        lab.path("alice.key"),
-        lab.path("ca.pem"),
+        fixture.path("alice.pem"),
+        fixture.path("alice.key"),
+        fixture.path("ca.pem"),
     );
     let before = peak(service.id());
     let mut line = TlsLine::dial(&place, &DialOptions::new(identity)).unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 use diskdelta::storage::{Access, Directory, FileRef, HostDirectory, Storage};
 use diskdelta::sync::Marker;
 
-use crate::lab::{Lab, PAGE};
+use crate::fixture::{Fixture, PAGE};
 use crate::remote::shell;
 
 const PAGES: usize = 1024;
@@ -43,33 +43,33 @@ fn storage(path: &Path) -> std::sync::Arc<dyn Storage> {
 }
 
 /// An honest guest's disk in a VHDX, an evil one's in another, and a raw replica of the first.
-fn replicated(sector: usize) -> Lab {
-    let lab = Lab::new();
-    lab.disk("honest.raw", PAGES, 1);
-    fs::copy(lab.path("honest.raw"), lab.path("evil.raw")).unwrap();
-    plant(&lab.path("evil.raw"), sector);
-    let mut bytes = lab.bytes("evil.raw");
+fn replicated(sector: usize) -> Fixture {
+    let fixture = Fixture::new();
+    fixture.disk("honest.raw", PAGES, 1);
+    fs::copy(fixture.path("honest.raw"), fixture.path("evil.raw")).unwrap();
+    plant(&fixture.path("evil.raw"), sector);
+    let mut bytes = fixture.bytes("evil.raw");
     // More than the marker changes, so that an order of writes shows.
     let at = 900 * PAGE;
     bytes[at..at + PAGE].fill(7);
-    fs::write(lab.path("evil.raw"), bytes).unwrap();
+    fs::write(fixture.path("evil.raw"), bytes).unwrap();
     for name in ["honest", "evil"] {
-        lab.done(&format!(
+        fixture.done(&format!(
             "sync --quiet --marker-is-data {name}.raw {name}.vhdx"
         ));
     }
-    lab.done("sync --quiet honest.vhdx replica.raw");
-    lab.done("sync --quiet honest.vhdx replica.vhd --create vhd-fixed");
-    lab
+    fixture.done("sync --quiet honest.vhdx replica.raw");
+    fixture.done("sync --quiet honest.vhdx replica.vhd --create vhd-fixed");
+    fixture
 }
 
 #[test]
 fn a_guests_marker_does_not_brick_its_replica() {
     for sector in [0, 3, 7] {
-        let lab = replicated(sector);
+        let fixture = replicated(sector);
         for target in ["replica.raw", "replica.vhd"] {
-            let before = lab.bytes(target);
-            let names = lab.names();
+            let before = fixture.bytes(target);
+            let names = fixture.names();
             for options in [
                 "--mode delta",
                 "--mode full",
@@ -77,152 +77,155 @@ fn a_guests_marker_does_not_brick_its_replica() {
                 "--safety in-place",
                 "--safety in-place --hold",
             ] {
-                let run = lab.run(&format!("sync {options} evil.vhdx {target}"));
+                let run = fixture.run(&format!("sync {options} evil.vhdx {target}"));
                 assert_eq!(run.status, 2, "{options}: {run:?}");
                 assert!(run.stderr.contains("marker"), "{options}: {run:?}");
-                assert!(lab.bytes(target) == before, "{options}: changed");
+                assert!(fixture.bytes(target) == before, "{options}: changed");
             }
-            assert_eq!(lab.names(), names, "{target}: something was left");
-            lab.done(&format!("sync --mode delta honest.vhdx {target}"));
-            assert!(lab.bytes(target) == before);
+            assert_eq!(fixture.names(), names, "{target}: something was left");
+            fixture.done(&format!("sync --mode delta honest.vhdx {target}"));
+            assert!(fixture.bytes(target) == before);
         }
     }
 }
 
 #[test]
 fn a_new_raw_target_is_not_made_of_a_guests_marker() {
-    let lab = replicated(7);
+    let fixture = replicated(7);
     for target in ["new.raw", "new.vhd --create vhd-fixed"] {
-        let run = lab.run(&format!("sync evil.vhdx {target}"));
+        let run = fixture.run(&format!("sync evil.vhdx {target}"));
         assert_eq!(run.status, 2, "{run:?}");
         assert!(run.stderr.contains("marker"), "{run:?}");
     }
-    assert!(!lab.path("new.raw").exists() && !lab.path("new.vhd").exists());
+    assert!(!fixture.path("new.raw").exists() && !fixture.path("new.vhd").exists());
 }
 
 #[test]
 fn a_guests_marker_goes_into_images_that_do_not_begin_with_guest_data() {
-    let lab = replicated(0);
+    let fixture = replicated(0);
     for target in ["copy.vhdx", "copy.vhd"] {
-        lab.done(&format!("sync evil.vhdx {target}"));
-        lab.done(&format!("diff evil.vhdx {target}"));
-        lab.done(&format!("sync --mode delta honest.vhdx {target}"));
-        lab.done(&format!("sync --mode delta evil.vhdx {target}"));
-        lab.done(&format!("sync --safety in-place honest.vhdx {target}"));
-        lab.done(&format!("sync --safety in-place evil.vhdx {target}"));
+        fixture.done(&format!("sync evil.vhdx {target}"));
+        fixture.done(&format!("diff evil.vhdx {target}"));
+        fixture.done(&format!("sync --mode delta honest.vhdx {target}"));
+        fixture.done(&format!("sync --mode delta evil.vhdx {target}"));
+        fixture.done(&format!("sync --safety in-place honest.vhdx {target}"));
+        fixture.done(&format!("sync --safety in-place evil.vhdx {target}"));
     }
 }
 
 #[test]
 fn a_delta_or_undo_does_not_bring_a_guests_marker_onto_a_target() {
-    let lab = replicated(5);
-    lab.done("delta create honest.vhdx evil.vhdx --output there.delta");
-    let before = lab.bytes("replica.raw");
-    let run = lab.run("delta apply there.delta replica.raw");
+    let fixture = replicated(5);
+    fixture.done("delta create honest.vhdx evil.vhdx --output there.delta");
+    let before = fixture.bytes("replica.raw");
+    let run = fixture.run("delta apply there.delta replica.raw");
     assert_eq!(run.status, 2, "{run:?}");
     assert!(run.stderr.contains("marker"), "{run:?}");
-    assert!(lab.bytes("replica.raw") == before);
-    lab.done("sync --mode delta honest.vhdx replica.raw");
+    assert!(fixture.bytes("replica.raw") == before);
+    fixture.done("sync --mode delta honest.vhdx replica.raw");
 
     // The way back from an honest disk to one that held a marker as data.
-    lab.done("sync --quiet evil.vhdx kept.vhdx");
-    lab.done("sync --mode delta --undo back.undo honest.vhdx kept.vhdx");
-    lab.done("sync honest.vhdx plain.raw");
-    let run = lab.run("undo back.undo plain.raw");
+    fixture.done("sync --quiet evil.vhdx kept.vhdx");
+    fixture.done("sync --mode delta --undo back.undo honest.vhdx kept.vhdx");
+    fixture.done("sync honest.vhdx plain.raw");
+    let run = fixture.run("undo back.undo plain.raw");
     assert_eq!(run.status, 2, "{run:?}");
     assert!(run.stderr.contains("marker"), "{run:?}");
     assert_eq!(
-        Marker::find(&*storage(&lab.path("plain.raw"))).unwrap(),
+        Marker::find(&*storage(&fixture.path("plain.raw"))).unwrap(),
         None
     );
 }
 
 #[test]
 fn a_disk_whose_guest_wrote_a_marker_is_read_where_that_is_declared() {
-    let lab = replicated(2);
+    let fixture = replicated(2);
     for verb in [
         "info evil.raw",
         "manifest evil.raw --output evil.manifest",
         "delta create honest.raw evil.raw --output a.delta",
     ] {
-        let run = lab.run(verb);
+        let run = fixture.run(verb);
         assert_eq!(run.status, 3, "{verb}: {run:?}");
         assert!(run.stderr.contains("--marker-is-data"), "{verb}: {run:?}");
-        lab.done(&format!("{verb} --marker-is-data"));
+        fixture.done(&format!("{verb} --marker-is-data"));
     }
-    let run = lab.run("diff honest.raw evil.raw --marker-is-data");
+    let run = fixture.run("diff honest.raw evil.raw --marker-is-data");
     assert_eq!(run.status, 1, "{run:?}");
-    let run = lab.run("sync evil.raw replica.raw --marker-is-data");
+    let run = fixture.run("sync evil.raw replica.raw --marker-is-data");
     assert_eq!(run.status, 2, "{run:?}");
-    lab.done("sync evil.raw evil-again.vhdx --marker-is-data");
+    fixture.done("sync evil.raw evil-again.vhdx --marker-is-data");
 }
 
 #[test]
 fn a_file_too_short_for_a_marker_takes_no_guests_marker_either() {
-    let lab = Lab::new();
-    fs::write(lab.path("short.raw"), marker(0, "/x")).unwrap();
-    fs::write(lab.path("old.raw"), [1; 512]).unwrap();
+    let fixture = Fixture::new();
+    fs::write(fixture.path("short.raw"), marker(0, "/x")).unwrap();
+    fs::write(fixture.path("old.raw"), [1; 512]).unwrap();
     for target in ["old.raw", "new.raw"] {
-        let run = lab.run(&format!("sync --marker-is-data short.raw {target}"));
+        let run = fixture.run(&format!("sync --marker-is-data short.raw {target}"));
         assert_eq!(run.status, 2, "{run:?}");
     }
-    assert_eq!(lab.bytes("old.raw"), [1; 512]);
-    assert!(!lab.path("new.raw").exists());
+    assert_eq!(fixture.bytes("old.raw"), [1; 512]);
+    assert!(!fixture.path("new.raw").exists());
 }
 
 #[test]
 fn a_guests_marker_does_not_come_from_or_go_to_another_host() {
-    let lab = replicated(4);
-    shell(&lab, "--root .");
-    let before = lab.bytes("replica.raw");
+    let fixture = replicated(4);
+    shell(&fixture, "--root .");
+    let before = fixture.bytes("replica.raw");
     for (from, to) in [
         ("ssh://host/evil.vhdx", "replica.raw"),
         ("evil.vhdx", "ssh://host/replica.raw"),
     ] {
         for options in ["--mode delta", "--mode full", "--safety in-place"] {
-            let run = lab.run(&format!("sync {options} {from} {to} --rsh ./rsh"));
+            let run = fixture.run(&format!("sync {options} {from} {to} --rsh ./rsh"));
             assert_eq!(run.status, 2, "{from} {options}: {run:?}");
             assert!(run.stderr.contains("marker"), "{from} {options}: {run:?}");
-            assert!(lab.bytes("replica.raw") == before, "{from} {options}");
+            assert!(fixture.bytes("replica.raw") == before, "{from} {options}");
         }
         for options in ["--mode delta", "--mode full", "--safety in-place"] {
-            lab.done(&format!(
+            fixture.done(&format!(
                 "sync {options} {} {to} --rsh ./rsh",
                 from.replace("evil", "honest")
             ));
         }
-        assert!(lab.bytes("replica.raw") == before);
+        assert!(fixture.bytes("replica.raw") == before);
         let vhdx = to.replace("replica.raw", "remote-copy.vhdx");
-        lab.done(&format!("sync {from} {vhdx} --rsh ./rsh"));
-        lab.done("diff evil.vhdx remote-copy.vhdx");
+        fixture.done(&format!("sync {from} {vhdx} --rsh ./rsh"));
+        fixture.done("diff evil.vhdx remote-copy.vhdx");
     }
 }
 
 #[test]
 fn a_disk_of_another_host_whose_guest_wrote_a_marker_is_read_where_that_is_declared() {
-    let lab = replicated(4);
-    shell(&lab, "--root . --read-only");
+    let fixture = replicated(4);
+    shell(&fixture, "--root . --read-only");
     for options in [
         "--mode delta",
         "--mode full",
         "--safety in-place",
         "--dry-run",
     ] {
-        lab.done("sync --quiet honest.vhdx there.vhdx");
+        fixture.done("sync --quiet honest.vhdx there.vhdx");
         let words = format!("sync {options} ssh://host/evil.raw there.vhdx --rsh ./rsh");
-        let run = lab.run(&words);
+        let run = fixture.run(&words);
         assert_eq!(run.status, 3, "{run:?}");
         assert!(run.stderr.contains("--marker-is-data"), "{run:?}");
-        lab.done("diff honest.vhdx there.vhdx");
-        lab.done(&format!("{words} --marker-is-data"));
-        let same = lab.run("diff evil.raw there.vhdx --marker-is-data").status;
+        fixture.done("diff honest.vhdx there.vhdx");
+        fixture.done(&format!("{words} --marker-is-data"));
+        let same = fixture
+            .run("diff evil.raw there.vhdx --marker-is-data")
+            .status;
         assert_eq!(same, i32::from(options == "--dry-run"), "{options}");
     }
-    lab.done("sync ssh://host/evil.raw new.vhdx --rsh ./rsh --marker-is-data");
-    lab.done("diff evil.raw new.vhdx --marker-is-data");
+    fixture.done("sync ssh://host/evil.raw new.vhdx --rsh ./rsh --marker-is-data");
+    fixture.done("diff evil.raw new.vhdx --marker-is-data");
     // A raw target cannot take it, however it is declared.
-    let before = lab.bytes("replica.raw");
-    lab.run("sync ssh://host/evil.raw replica.raw --rsh ./rsh --marker-is-data")
+    let before = fixture.bytes("replica.raw");
+    fixture
+        .run("sync ssh://host/evil.raw replica.raw --rsh ./rsh --marker-is-data")
         .fails(2, "marker");
-    assert!(lab.bytes("replica.raw") == before);
+    assert!(fixture.bytes("replica.raw") == before);
 }

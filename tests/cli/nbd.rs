@@ -4,19 +4,19 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
-use crate::lab::{Lab, left_out, until};
+use crate::fixture::{Fixture, left_out, until};
 
-/// An NBD server that exports a raw disk of a lab, read only.
+/// An NBD server that exports a raw disk of a fixture, read only.
 struct Server(Child);
 
 impl Server {
     /// `None` where there is no such program.
-    fn start(lab: &Lab, disk: &str) -> Option<Server> {
-        let socket = lab.path("nbd.sock");
+    fn start(fixture: &Fixture, disk: &str) -> Option<Server> {
+        let socket = fixture.path("nbd.sock");
         let server = Command::new("qemu-nbd")
             .args(["-r", "-t", "-f", "raw", "-x", "disk", "-k"])
             .arg(&socket)
-            .arg(lab.path(disk))
+            .arg(fixture.path(disk))
             .stdout(Stdio::null())
             .spawn();
         let Ok(server) = server else {
@@ -37,20 +37,20 @@ impl Drop for Server {
     }
 }
 
-fn address(lab: &Lab) -> String {
-    let socket = lab.path("nbd.sock");
+fn address(fixture: &Fixture) -> String {
+    let socket = fixture.path("nbd.sock");
     format!("nbd+unix:///disk?socket={}", socket.display())
 }
 
 #[test]
 fn an_export_is_the_source_of_a_sync_onto_files_of_all_kinds() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 700, 1);
-    let Some(_server) = Server::start(&lab, "new.raw") else {
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 700, 1);
+    let Some(_server) = Server::start(&fixture, "new.raw") else {
         return;
     };
-    let from = address(&lab);
-    lab.disk("old.raw", 700, 2);
+    let from = address(&fixture);
+    fixture.disk("old.raw", 700, 2);
     for (target, words) in [
         ("made.vhdx", ""),
         ("made.vhd", ""),
@@ -58,52 +58,57 @@ fn an_export_is_the_source_of_a_sync_onto_files_of_all_kinds() {
         ("kept.raw", "--target-manifest kept.manifest"),
     ] {
         if target == "kept.raw" {
-            lab.disk(target, 700, 3);
+            fixture.disk(target, 700, 3);
         }
-        let (status, report) = lab.json(&format!("sync {from} {target} {words}"));
+        let (status, report) = fixture.json(&format!("sync {from} {target} {words}"));
         assert_eq!(
             (status, &report["outcome"]),
             (0, &"synced".into()),
             "{target}"
         );
-        lab.done(&format!("diff new.raw {target}"));
-        let (_, again) = lab.json(&format!("sync {from} {target} {words}"));
+        fixture.done(&format!("diff new.raw {target}"));
+        let (_, again) = fixture.json(&format!("sync {from} {target} {words}"));
         assert_ne!(again["outcome"], "synced", "{target}");
     }
 }
 
 #[test]
 fn an_export_is_only_read_and_has_no_format() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 20, 1);
-    let Some(_server) = Server::start(&lab, "new.raw") else {
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 20, 1);
+    let Some(_server) = Server::start(&fixture, "new.raw") else {
         return;
     };
-    let export = address(&lab);
-    lab.run(&format!("sync new.raw {export}"))
+    let export = address(&fixture);
+    fixture
+        .run(&format!("sync new.raw {export}"))
         .fails(2, "only read");
-    lab.run(&format!("sync {export} made.raw --source-format vhdx"))
+    fixture
+        .run(&format!("sync {export} made.raw --source-format vhdx"))
         .fails(2, "no container");
-    lab.run(&format!("sync {export} made.raw --manifest-cache cache"))
+    fixture
+        .run(&format!("sync {export} made.raw --manifest-cache cache"))
         .fails(2, "NBD");
     let nowhere = export.replace("/disk?", "/other?");
-    lab.run(&format!("sync {nowhere} made.raw"))
+    fixture
+        .run(&format!("sync {nowhere} made.raw"))
         .fails(2, "nbd.sock");
-    assert_eq!(lab.names(), ["nbd.sock", "new.raw"]);
+    assert_eq!(fixture.names(), ["nbd.sock", "new.raw"]);
 }
 
 #[test]
 fn an_export_that_an_unfinished_sync_left_incomplete_is_no_source() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 100, 1);
-    lab.disk("held.raw", 100, 2);
-    lab.done("sync new.raw held.raw --safety in-place --hold");
-    let Some(_server) = Server::start(&lab, "held.raw") else {
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 100, 1);
+    fixture.disk("held.raw", 100, 2);
+    fixture.done("sync new.raw held.raw --safety in-place --hold");
+    let Some(_server) = Server::start(&fixture, "held.raw") else {
         return;
     };
-    let export = address(&lab);
-    lab.run(&format!("sync {export} made.vhdx"))
+    let export = address(&fixture);
+    fixture
+        .run(&format!("sync {export} made.vhdx"))
         .fails(3, "held");
-    assert!(fs::metadata(lab.path("made.vhdx")).is_err());
-    lab.done(&format!("sync {export} made.vhdx --marker-is-data"));
+    assert!(fs::metadata(fixture.path("made.vhdx")).is_err());
+    fixture.done(&format!("sync {export} made.vhdx --marker-is-data"));
 }

@@ -2,20 +2,20 @@
 
 use std::fs;
 
-use crate::lab::{COMMAND, Lab, PAGE, noise, write_at};
+use crate::fixture::{COMMAND, Fixture, PAGE, noise, write_at};
 
 #[test]
 fn bad_input_gets_a_text_that_says_where_and_what_to_do() {
-    let lab = Lab::new();
-    lab.disk("a.raw", 600, 1);
-    lab.disk("short.raw", 10, 1);
-    fs::write(lab.path("bad.vhd"), [7; 5000]).unwrap();
-    fs::write(lab.path("bad.manifest"), [7; 5000]).unwrap();
-    fs::create_dir(lab.path("directory")).unwrap();
-    lab.done("sync a.raw a.vhd");
-    lab.done("manifest a.raw -o a.manifest");
-    fs::copy(lab.path("a.vhd"), lab.path("vhd.img")).unwrap();
-    fs::copy(lab.path("a.manifest"), lab.path("manifest.img")).unwrap();
+    let fixture = Fixture::new();
+    fixture.disk("a.raw", 600, 1);
+    fixture.disk("short.raw", 10, 1);
+    fs::write(fixture.path("bad.vhd"), [7; 5000]).unwrap();
+    fs::write(fixture.path("bad.manifest"), [7; 5000]).unwrap();
+    fs::create_dir(fixture.path("directory")).unwrap();
+    fixture.done("sync a.raw a.vhd");
+    fixture.done("manifest a.raw -o a.manifest");
+    fs::copy(fixture.path("a.vhd"), fixture.path("vhd.img")).unwrap();
+    fs::copy(fixture.path("a.manifest"), fixture.path("manifest.img")).unwrap();
     let cases = [
         ("sync none.raw a.raw", "none.raw"),
         ("sync a.raw none/b.raw", "none/b.raw"),
@@ -46,16 +46,16 @@ fn bad_input_gets_a_text_that_says_where_and_what_to_do() {
         ("recover a.raw a.vhd", "one target at a time"),
         ("recover --list none", "none"),
     ];
-    let before: Vec<_> = lab
+    let before: Vec<_> = fixture
         .names()
         .iter()
-        .map(|name| (name.clone(), lab.path(name)))
+        .map(|name| (name.clone(), fixture.path(name)))
         .collect();
     for (words, part) in cases {
-        let run = lab.run(words);
+        let run = fixture.run(words);
         run.fails(2, part);
         assert!(run.stdout.is_empty(), "{words}: {run:?}");
-        let (status, object) = lab.json(words);
+        let (status, object) = fixture.json(words);
         assert_eq!((status, &object["status"]), (2, &2.into()), "{words}");
         let message = object["error"]["message"].as_str().unwrap();
         assert!(message.contains(part), "{words}: {message}");
@@ -64,16 +64,16 @@ fn bad_input_gets_a_text_that_says_where_and_what_to_do() {
     for (name, path) in before {
         assert!(path.exists(), "{name}");
     }
-    assert!(!lab.path("b.raw").exists());
+    assert!(!fixture.path("b.raw").exists());
 }
 
 #[test]
 fn a_malformed_file_is_named_with_field_and_offset() {
-    let lab = Lab::new();
-    lab.disk("a.raw", 600, 1);
-    lab.done("manifest a.raw -o a.manifest");
-    write_at(&lab.path("a.manifest"), 40, b"damage");
-    let (status, object) = lab.json("verify a.raw a.manifest");
+    let fixture = Fixture::new();
+    fixture.disk("a.raw", 600, 1);
+    fixture.done("manifest a.raw -o a.manifest");
+    write_at(&fixture.path("a.manifest"), 40, b"damage");
+    let (status, object) = fixture.json("verify a.raw a.manifest");
     assert_eq!(status, 2);
     assert_eq!(object["error"]["kind"], "malformed");
     let path = object["error"]["path"].as_str().unwrap();
@@ -82,7 +82,7 @@ fn a_malformed_file_is_named_with_field_and_offset() {
 
 #[test]
 fn wrong_words_end_with_status_2() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     for words in [
         "sync",
         "sync a.raw b.raw --mode fast",
@@ -94,79 +94,85 @@ fn wrong_words_end_with_status_2() {
         "completions nushell",
         "frobnicate",
     ] {
-        assert_eq!(lab.run(words).status, 2, "{words}");
+        assert_eq!(fixture.run(words).status, 2, "{words}");
     }
 }
 
 #[test]
 fn a_hard_linked_target_is_written_to_itself_or_refused() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    let old = lab.disk("old.raw", 600, 2);
-    fs::hard_link(&old, lab.path("other.raw")).unwrap();
-    lab.run("sync new.raw old.raw --mode full")
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    let old = fixture.disk("old.raw", 600, 2);
+    fs::hard_link(&old, fixture.path("other.raw")).unwrap();
+    fixture
+        .run("sync new.raw old.raw --mode full")
         .fails(2, "2 names");
     for way in ["--safety in-place", "--mode delta", ""] {
-        lab.disk("new.raw", 600, way.len() as u64);
+        fixture.disk("new.raw", 600, way.len() as u64);
         // All pages differ, and a copy would be less work.
-        lab.done(&format!("sync new.raw old.raw {way}"));
-        assert!(lab.bytes("other.raw") == lab.bytes("new.raw"), "{way}");
+        fixture.done(&format!("sync new.raw old.raw {way}"));
+        assert!(
+            fixture.bytes("other.raw") == fixture.bytes("new.raw"),
+            "{way}"
+        );
     }
 }
 
 #[test]
 fn the_source_under_another_name_is_no_target() {
-    let lab = Lab::new();
-    let disk = lab.disk("disk.raw", 600, 1);
-    fs::hard_link(&disk, lab.path("hard.raw")).unwrap();
-    std::os::unix::fs::symlink("disk.raw", lab.path("soft.raw")).unwrap();
+    let fixture = Fixture::new();
+    let disk = fixture.disk("disk.raw", 600, 1);
+    fs::hard_link(&disk, fixture.path("hard.raw")).unwrap();
+    std::os::unix::fs::symlink("disk.raw", fixture.path("soft.raw")).unwrap();
     for name in ["hard.raw", "soft.raw"] {
-        lab.run(&format!("sync disk.raw {name} --safety in-place"))
+        fixture
+            .run(&format!("sync disk.raw {name} --safety in-place"))
             .fails(2, "name two different disks");
     }
 }
 
 #[test]
 fn a_redo_log_in_memory_is_refused() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    lab.disk("old.raw", 600, 2);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    fixture.disk("old.raw", 600, 2);
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
     if !mounts.contains(" /dev/shm tmpfs ") {
-        return crate::lab::left_out("/dev/shm is no tmpfs");
+        return crate::fixture::left_out("/dev/shm is no tmpfs");
     }
     let directory = tempfile::tempdir_in("/dev/shm").unwrap();
     let words = format!(
         "sync new.raw old.raw --log-dir {}",
         directory.path().display()
     );
-    lab.run(&words).fails(2, "--log-dir");
+    fixture.run(&words).fails(2, "--log-dir");
 }
 
 #[test]
 fn a_delta_onto_another_base_changes_nothing() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    lab.disk("old.raw", 600, 2);
-    lab.done("sync new.raw old.raw --mode delta --undo way.back");
-    let old = lab.path("old.raw");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    fixture.disk("old.raw", 600, 2);
+    fixture.done("sync new.raw old.raw --mode delta --undo way.back");
+    let old = fixture.path("old.raw");
     write_at(&old, 9 * PAGE as u64, b"guest");
-    let before = lab.bytes("old.raw");
-    lab.run("undo way.back old.raw")
+    let before = fixture.bytes("old.raw");
+    fixture
+        .run("undo way.back old.raw")
         .fails(2, "nothing was changed");
-    assert!(lab.bytes("old.raw") == before);
-    let mut bytes = lab.bytes("way.back");
+    assert!(fixture.bytes("old.raw") == before);
+    let mut bytes = fixture.bytes("way.back");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    fs::write(lab.path("way.back"), bytes).unwrap();
-    lab.run("undo way.back new.raw").fails(2, "way.back");
-    lab.run("delta show way.back").fails(2, "way.back");
+    fs::write(fixture.path("way.back"), bytes).unwrap();
+    fixture.run("undo way.back new.raw").fails(2, "way.back");
+    fixture.run("delta show way.back").fails(2, "way.back");
 }
 
 #[test]
 fn a_full_or_closed_standard_error_does_not_change_the_exit_status() {
-    let lab = Lab::new();
-    std::fs::write(lab.path("new.raw"), noise(PAGE, 1)).unwrap();
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("new.raw"), noise(PAGE, 1)).unwrap();
     for (words, status) in [
         ("sync missing.raw t.raw", 2),
         ("diff new.raw missing.raw --json", 2),
@@ -179,7 +185,7 @@ fn a_full_or_closed_standard_error_does_not_change_the_exit_status() {
             .unwrap();
         let run = std::process::Command::new(COMMAND)
             .args(words.split(' '))
-            .current_dir(lab.path("."))
+            .current_dir(fixture.path("."))
             .stderr(full)
             .output()
             .unwrap();
@@ -190,18 +196,18 @@ fn a_full_or_closed_standard_error_does_not_change_the_exit_status() {
 
 #[test]
 fn a_target_manifest_is_not_kept_of_a_target_with_gaps() {
-    let lab = Lab::new();
-    std::fs::write(lab.path("new.raw"), noise(16 * PAGE, 1)).unwrap();
-    std::fs::write(lab.path("t.raw"), noise(16 * PAGE, 2)).unwrap();
+    let fixture = Fixture::new();
+    std::fs::write(fixture.path("new.raw"), noise(16 * PAGE, 1)).unwrap();
+    std::fs::write(fixture.path("t.raw"), noise(16 * PAGE, 2)).unwrap();
     for target in ["t.raw", "missing.raw"] {
         let words = format!("sync new.raw {target} --skip-unreadable --target-manifest kept");
-        let run = lab.run(&words);
+        let run = fixture.run(&words);
         assert_eq!(run.status, 2, "{run:?}");
         assert!(
             run.stderr.contains("leave out --skip-unreadable"),
             "{run:?}"
         );
     }
-    assert_eq!(lab.names(), ["new.raw", "t.raw"]);
-    assert!(lab.bytes("t.raw") == noise(16 * PAGE, 2));
+    assert_eq!(fixture.names(), ["new.raw", "t.raw"]);
+    assert!(fixture.bytes("t.raw") == noise(16 * PAGE, 2));
 }

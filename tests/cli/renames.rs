@@ -7,8 +7,8 @@ use std::process::Command;
 
 use diskdelta::sync::HostTargetOptions;
 
+use crate::fixture::{COMMAND, Fixture, Run, left_out, noise, write_at};
 use crate::interrupted::leave_marked;
-use crate::lab::{COMMAND, Lab, Run, left_out, noise, write_at};
 
 fn has_strace() -> bool {
     let found = Command::new("strace").arg("-V").output().is_ok();
@@ -19,7 +19,7 @@ fn has_strace() -> bool {
 }
 
 /// Runs the command where system calls fail as `faults` say; whether one of them was made.
-fn run_with(lab: &Lab, faults: &[&str], words: &str) -> (Run, bool) {
+fn run_with(fixture: &Fixture, faults: &[&str], words: &str) -> (Run, bool) {
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-e", "trace=renameat2,linkat"]);
@@ -31,7 +31,7 @@ fn run_with(lab: &Lab, faults: &[&str], words: &str) -> (Run, bool) {
         .arg(log.path())
         .arg(COMMAND)
         .args(words.split_whitespace())
-        .current_dir(lab.path(""))
+        .current_dir(fixture.path(""))
         .output()
         .unwrap();
     let run = Run {
@@ -43,16 +43,18 @@ fn run_with(lab: &Lab, faults: &[&str], words: &str) -> (Run, bool) {
     (run, text.contains("(INJECTED)"))
 }
 
-fn lab() -> Lab {
-    let lab = Lab::new();
-    lab.disk("new.raw", 300, 1);
-    lab.disk("old.raw", 300, 2);
-    lab
+fn fixture() -> Fixture {
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 300, 1);
+    fixture.disk("old.raw", 300, 2);
+    fixture
 }
 
-fn contents(lab: &Lab) -> BTreeMap<String, Vec<u8>> {
-    let names = lab.names().into_iter();
-    names.map(|name| (name.clone(), lab.bytes(&name))).collect()
+fn contents(fixture: &Fixture) -> BTreeMap<String, Vec<u8>> {
+    let names = fixture.names().into_iter();
+    names
+        .map(|name| (name.clone(), fixture.bytes(&name)))
+        .collect()
 }
 
 /// What is put in place without replacing, and the file that is.
@@ -73,17 +75,20 @@ fn where_a_file_system_cannot_rename_without_replacing_a_link_does_it() {
     for error in ["EINVAL", "ENOSYS", "EOPNOTSUPP"] {
         let mut injected = 0;
         for (words, made) in WORKS {
-            let lab = lab();
+            let fixture = fixture();
             let fault = format!("renameat2:error={error}");
-            let (run, is_hit) = run_with(&lab, &[&fault], words);
+            let (run, is_hit) = run_with(&fixture, &[&fault], words);
             assert_eq!(run.status, 0, "{error}: {words}: {run:?}");
             injected += usize::from(is_hit);
-            let facts = fs::metadata(lab.path(made)).unwrap();
+            let facts = fs::metadata(fixture.path(made)).unwrap();
             assert_eq!(facts.nlink(), 1, "{error}: {words}");
-            let names = lab.names();
+            let names = fixture.names();
             assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
             if words.contains("old.raw --") {
-                assert!(lab.bytes("old.raw") == lab.bytes("new.raw"), "{words}");
+                assert!(
+                    fixture.bytes("old.raw") == fixture.bytes("new.raw"),
+                    "{words}"
+                );
             }
         }
         assert!(injected > 4, "{error}: {injected}");
@@ -98,10 +103,10 @@ fn where_a_file_system_can_neither_rename_without_replacing_nor_link_nothing_is_
     for cannot_link in ["EPERM", "EOPNOTSUPP", "ENOSYS"] {
         let link = format!("linkat:error={cannot_link}");
         for (words, made) in WORKS {
-            let lab = lab();
-            let before = contents(&lab);
+            let fixture = fixture();
+            let before = contents(&fixture);
             let faults = ["renameat2:error=EINVAL", link.as_str()];
-            let (run, is_hit) = run_with(&lab, &faults, words);
+            let (run, is_hit) = run_with(&fixture, &faults, words);
             if !is_hit {
                 assert_eq!(run.status, 0, "{words}: {run:?}");
                 continue;
@@ -112,8 +117,8 @@ fn where_a_file_system_can_neither_rename_without_replacing_nor_link_nothing_is_
                     .contains("neither rename without replacing nor link"),
                 "{words}: {run:?}"
             );
-            assert!(!lab.path(made).exists(), "{words}");
-            let now = contents(&lab);
+            assert!(!fixture.path(made).exists(), "{words}");
+            let now = contents(&fixture);
             for (name, bytes) in &before {
                 assert!(now[name] == *bytes, "{words}: {name} was changed");
             }
@@ -127,8 +132,8 @@ fn where_a_file_system_can_neither_rename_without_replacing_nor_link_nothing_is_
                 left.iter().all(|name| is_redo_log(&name)),
                 "{words}: {left:?}"
             );
-            lab.done(words);
-            let names = lab.names();
+            fixture.done(words);
+            let names = fixture.names();
             assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
         }
     }
@@ -140,29 +145,33 @@ fn a_log_is_kept_where_a_file_system_cannot_rename_without_replacing() {
         return;
     }
     for link in [None, Some("linkat:error=EPERM")] {
-        let lab = lab();
-        lab.disk("other.raw", 300, 3);
-        let target = lab.path("old.raw");
-        leave_marked(&lab.path("new.raw"), &target, HostTargetOptions::default());
-        fs::rename(&target, lab.path("moved.raw")).unwrap();
+        let fixture = fixture();
+        fixture.disk("other.raw", 300, 3);
+        let target = fixture.path("old.raw");
+        leave_marked(
+            &fixture.path("new.raw"),
+            &target,
+            HostTargetOptions::default(),
+        );
+        fs::rename(&target, fixture.path("moved.raw")).unwrap();
         fs::write(&target, noise(300 * 4096, 4)).unwrap();
-        let before = contents(&lab);
+        let before = contents(&fixture);
         let faults: Vec<&str> = ["renameat2:error=EINVAL"].into_iter().chain(link).collect();
-        let (run, is_hit) = run_with(&lab, &faults, "sync other.raw old.raw --mode delta");
+        let (run, is_hit) = run_with(&fixture, &faults, "sync other.raw old.raw --mode delta");
         assert!(is_hit, "{run:?}");
         if link.is_some() {
             assert_eq!(run.status, 2, "{run:?}");
-            assert!(contents(&lab) == before, "{:?}", lab.names());
-            lab.done("sync other.raw old.raw --mode delta");
+            assert!(contents(&fixture) == before, "{:?}", fixture.names());
+            fixture.done("sync other.raw old.raw --mode delta");
         } else {
             assert_eq!(run.status, 0, "{run:?}");
         }
-        assert!(lab.bytes("old.raw") == lab.bytes("other.raw"));
-        lab.done("recover moved.raw");
-        assert!(lab.bytes("moved.raw") == lab.bytes("new.raw"));
+        assert!(fixture.bytes("old.raw") == fixture.bytes("other.raw"));
+        fixture.done("recover moved.raw");
+        assert!(fixture.bytes("moved.raw") == fixture.bytes("new.raw"));
         write_at(&target, 0, &[1]);
-        lab.done("sync other.raw old.raw");
-        let names = lab.names();
+        fixture.done("sync other.raw old.raw");
+        let names = fixture.names();
         assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
     }
 }

@@ -4,11 +4,11 @@ use diskdelta::image::{CreateFormat, CreateOptions, ImageOptions, create, open_s
 use diskdelta::storage::FileStorage;
 use std::sync::Arc;
 
-use crate::lab::{Lab, PAGE, noise};
+use crate::fixture::{Fixture, PAGE, noise};
 
 /// A VHDX with sectors of 4096 bytes.
-fn large_sectors(lab: &Lab, name: &str, disk_len: u64) {
-    let storage = Arc::new(FileStorage::create_new(lab.path(name)).unwrap());
+fn large_sectors(fixture: &Fixture, name: &str, disk_len: u64) {
+    let storage = Arc::new(FileStorage::create_new(fixture.path(name)).unwrap());
     let options = CreateOptions::new(CreateFormat::VhdxDynamic, disk_len).with_sector_size(4096);
     create(&*storage, &options).unwrap();
     let format = CreateFormat::VhdxDynamic.format();
@@ -19,40 +19,43 @@ fn large_sectors(lab: &Lab, name: &str, disk_len: u64) {
 
 #[test]
 fn a_sync_onto_smaller_sectors_is_done_and_said() {
-    let lab = Lab::new();
-    large_sectors(&lab, "new.vhdx", 8 << 20);
-    lab.done("sync new.vhdx t.vhd");
-    let text = lab.done("sync new.vhdx u.vhd").stdout;
+    let fixture = Fixture::new();
+    large_sectors(&fixture, "new.vhdx", 8 << 20);
+    fixture.done("sync new.vhdx t.vhd");
+    let text = fixture.done("sync new.vhdx u.vhd").stdout;
     assert!(
         text.contains("note: the source has sectors of 4096"),
         "{text}"
     );
-    let (_, report) = lab.json("sync new.vhdx t.vhd");
+    let (_, report) = fixture.json("sync new.vhdx t.vhd");
     assert_eq!(report["outcome"], "identical");
     let warnings = report["warnings"].to_string();
     assert!(warnings.contains("sectors of 4096"), "{warnings}");
-    lab.done("diff new.vhdx t.vhd");
-    lab.done("sync new.vhdx copy.vhdx");
-    let (_, info) = lab.json("info copy.vhdx");
+    fixture.done("diff new.vhdx t.vhd");
+    fixture.done("sync new.vhdx copy.vhdx");
+    let (_, info) = fixture.json("info copy.vhdx");
     assert_eq!(info["facts"]["logical_sector_bytes"], "4096");
 }
 
 #[test]
 fn a_sync_that_would_leave_a_part_of_a_sector_is_refused() {
-    let lab = Lab::new();
-    large_sectors(&lab, "t.vhdx", 8 << 20);
-    std::fs::write(lab.path("new.raw"), noise((8 << 20) + 512, 2)).unwrap();
-    let before = lab.bytes("t.vhdx");
+    let fixture = Fixture::new();
+    large_sectors(&fixture, "t.vhdx", 8 << 20);
+    std::fs::write(fixture.path("new.raw"), noise((8 << 20) + 512, 2)).unwrap();
+    let before = fixture.bytes("t.vhdx");
     for mode in ["auto", "delta", "full"] {
-        lab.run(&format!("sync new.raw t.vhdx --mode {mode}"))
+        fixture
+            .run(&format!("sync new.raw t.vhdx --mode {mode}"))
             .fails(2, "--align 4096");
     }
-    lab.run("sync new.raw t.vhdx --dry-run").fails(2, "sector");
-    assert!(lab.bytes("t.vhdx") == before);
-    lab.done("sync new.raw t.vhdx --align 4096");
-    lab.done("sync t.vhdx back.raw");
-    let back = lab.bytes("back.raw");
+    fixture
+        .run("sync new.raw t.vhdx --dry-run")
+        .fails(2, "sector");
+    assert!(fixture.bytes("t.vhdx") == before);
+    fixture.done("sync new.raw t.vhdx --align 4096");
+    fixture.done("sync t.vhdx back.raw");
+    let back = fixture.bytes("back.raw");
     let (disk, padding) = back.split_at((8 << 20) + 512);
-    assert!(disk == lab.bytes("new.raw"));
+    assert!(disk == fixture.bytes("new.raw"));
     assert!(padding.len() == 4096 - 512 && padding.iter().all(|byte| *byte == 0));
 }

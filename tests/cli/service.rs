@@ -8,30 +8,30 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::certificates::{Authority, Valid};
-use crate::lab::{Lab, PAGE, ended, left_out, noise, send, until, write_at};
+use crate::fixture::{Fixture, PAGE, ended, left_out, noise, send, until, write_at};
 
 const COMMAND: &str = env!("CARGO_BIN_EXE_diskdelta");
 const PAPERS: &str = "--tls-cert alice.pem --tls-key alice.key --tls-ca ca.pem";
 
 /// A directory with certificates, a disk and an old copy of it in `served`.
-pub fn lab(pages: usize) -> Lab {
-    let lab = Lab::new();
-    let directory = lab.path("");
-    let authority = Authority::at(&lab.path("ca.pem"));
+pub fn fixture(pages: usize) -> Fixture {
+    let fixture = Fixture::new();
+    let directory = fixture.path("");
+    let authority = Authority::at(&fixture.path("ca.pem"));
     let hosts = ["localhost", "127.0.0.1", "10.77.0.1"];
     authority.sign(&directory, "server", &hosts, Valid::Now);
     authority.sign(&directory, "alice", &[], Valid::Now);
-    std::fs::create_dir(lab.path("served")).unwrap();
-    lab.disk("served/new.raw", pages, 1);
-    lab.disk("old.raw", pages, 1);
+    std::fs::create_dir(fixture.path("served")).unwrap();
+    fixture.disk("served/new.raw", pages, 1);
+    fixture.disk("old.raw", pages, 1);
     for page in (0..pages).step_by(9) {
         write_at(
-            &lab.path("old.raw"),
+            &fixture.path("old.raw"),
             (page * PAGE) as u64,
             &noise(PAGE, page as u64 + 77),
         );
     }
-    lab
+    fixture
 }
 
 /// Waits until there is a redo log at `path` of more than `bytes` that is not `old`; returns it.
@@ -52,11 +52,11 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn start(lab: &Lab, options: &str) -> Service {
-        Service::start_in(lab, &[COMMAND], "127.0.0.1:0", options)
+    pub fn start(fixture: &Fixture, options: &str) -> Service {
+        Service::start_in(fixture, &[COMMAND], "127.0.0.1:0", options)
     }
 
-    fn start_in(lab: &Lab, before: &[&str], listen: &str, options: &str) -> Service {
+    fn start_in(fixture: &Fixture, before: &[&str], listen: &str, options: &str) -> Service {
         let (program, words) = before.split_first().unwrap();
         let mut process = Command::new(program)
             .args(words)
@@ -75,7 +75,7 @@ impl Service {
                 false => &["--root", "served"],
             })
             .args(options.split_whitespace())
-            .current_dir(lab.path(""))
+            .current_dir(fixture.path(""))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -132,26 +132,26 @@ impl Drop for Service {
 
 #[test]
 fn a_service_is_synced_with_both_ways_and_says_who_did_what() {
-    let lab = lab(2000);
-    std::fs::copy(lab.path("old.raw"), lab.path("served/second.raw")).unwrap();
-    let mut service = Service::start(&lab, "");
+    let fixture = fixture(2000);
+    std::fs::copy(fixture.path("old.raw"), fixture.path("served/second.raw")).unwrap();
+    let mut service = Service::start(&fixture, "");
     let place = service.place.clone();
-    let (status, report) = lab.json(&format!(
+    let (status, report) = fixture.json(&format!(
         "sync diskdelta://{place}/new.raw old.raw {PAPERS}"
     ));
     assert_eq!(status, 0, "{report}");
     assert_eq!(report["changed_bytes"], 223 * PAGE);
-    assert!(lab.bytes("old.raw") == lab.bytes("served/new.raw"));
+    assert!(fixture.bytes("old.raw") == fixture.bytes("served/new.raw"));
     let received = report["received_bytes"].as_u64().unwrap();
     assert!(received > 223 * PAGE as u64 && received < 223 * PAGE as u64 + 50_000);
-    lab.done(&format!(
+    fixture.done(&format!(
         "sync old.raw diskdelta://{place}/second.raw {PAPERS}"
     ));
-    assert!(lab.bytes("served/second.raw") == lab.bytes("old.raw"));
-    lab.done(&format!(
+    assert!(fixture.bytes("served/second.raw") == fixture.bytes("old.raw"));
+    fixture.done(&format!(
         "sync old.raw diskdelta://{place}/made.vhdx {PAPERS}"
     ));
-    lab.done("diff old.raw served/made.vhdx");
+    fixture.done("diff old.raw served/made.vhdx");
     let line = service.says("reads /new.raw");
     assert!(
         line.starts_with("diskdelta: session 1: alice at 127.0.0.1:"),
@@ -161,72 +161,81 @@ fn a_service_is_synced_with_both_ways_and_says_who_did_what() {
     service.says("writes /second.raw");
     service.says("session 3: alice");
     service.says(" done (");
-    lab.run(&format!(
-        "sync diskdelta://{place}/../ca.pem old.raw {PAPERS}"
-    ))
-    .fails(2, "lies outside");
+    fixture
+        .run(&format!(
+            "sync diskdelta://{place}/../ca.pem old.raw {PAPERS}"
+        ))
+        .fails(2, "lies outside");
     service.signal("TERM");
     assert_eq!(service.status(), Some(0));
-    lab.run(&format!(
-        "sync diskdelta://{place}/new.raw old.raw {PAPERS}"
-    ))
-    .fails(2, "cannot connect to");
+    fixture
+        .run(&format!(
+            "sync diskdelta://{place}/new.raw old.raw {PAPERS}"
+        ))
+        .fails(2, "cannot connect to");
 }
 
 #[test]
 fn a_certificate_that_is_too_old_or_too_new_is_refused_in_one_line() {
-    let lab = lab(10);
-    let directory = lab.path("");
-    let authority = Authority::at(&lab.path("ca.pem"));
+    let fixture = fixture(10);
+    let directory = fixture.path("");
+    let authority = Authority::at(&fixture.path("ca.pem"));
     authority.sign(&directory, "server", &["127.0.0.1"], Valid::Now);
     authority.sign(&directory, "bob", &[], Valid::Once);
     authority.sign(&directory, "carol", &[], Valid::Later);
-    let before = lab.bytes("old.raw");
-    let service = Service::start(&lab, "");
+    let before = fixture.bytes("old.raw");
+    let service = Service::start(&fixture, "");
     for (name, there) in [("bob", "expired"), ("carol", "is not valid yet")] {
         let papers = PAPERS.replace("alice", name);
         let words = format!(
             "sync diskdelta://{}/new.raw old.raw {papers}",
             service.place
         );
-        let run = lab.run(&words);
+        let run = fixture.run(&words);
         run.fails(
             2,
             &format!("refuses {name}.pem: by its clock it has expired"),
         );
         service.says(there);
     }
-    assert!(lab.bytes("old.raw") == before);
+    assert!(fixture.bytes("old.raw") == before);
 }
 
 #[test]
 fn what_is_missing_or_wrong_is_said_before_anything_is_dialled_or_served() {
-    let lab = lab(10);
-    lab.run("sync diskdelta://localhost/new.raw old.raw")
+    let fixture = fixture(10);
+    fixture
+        .run("sync diskdelta://localhost/new.raw old.raw")
         .fails(2, "give --tls-cert, --tls-key and --tls-ca");
-    lab.run("sync diskdelta://localhost old.raw")
+    fixture
+        .run("sync diskdelta://localhost old.raw")
         .fails(2, "write diskdelta://host[:port]/name");
     let wrong = "--tls-cert alice.pem --tls-key server.key --tls-ca ca.pem";
-    lab.run(&format!(
-        "sync diskdelta://localhost/new.raw old.raw {wrong}"
-    ))
-    .fails(
-        2,
-        "server.key: is not the key of the certificate in alice.pem",
-    );
+    fixture
+        .run(&format!(
+            "sync diskdelta://localhost/new.raw old.raw {wrong}"
+        ))
+        .fails(
+            2,
+            "server.key: is not the key of the certificate in alice.pem",
+        );
     let named = format!("sync diskdelta://localhost/new.raw old.raw {PAPERS}");
-    lab.run(&format!("{named} --tls-name a..b"))
+    fixture
+        .run(&format!("{named} --tls-name a..b"))
         .fails(2, "`a..b` is not a name that a certificate can be for");
     let listen = "serve --listen 127.0.0.1:0 --cert server.pem --client-ca ca.pem";
-    lab.run(&format!("{listen} --key none.key --root served"))
+    fixture
+        .run(&format!("{listen} --key none.key --root served"))
         .fails(2, "none.key: cannot read");
-    let unconfined = lab.run(&format!("{listen} --key server.key"));
+    let unconfined = fixture.run(&format!("{listen} --key server.key"));
     assert_eq!(unconfined.status, 2);
     assert!(unconfined.stderr.contains("--root <DIR>"), "{unconfined:?}");
     let inside = "--key server.key --root served --state-dir served/state";
-    lab.run(&format!("{listen} {inside}"))
+    fixture
+        .run(&format!("{listen} {inside}"))
         .fails(2, "lies in the directory that is served");
-    lab.run("serve --stdio --root served --state-dir served/state")
+    fixture
+        .run("serve --stdio --root served --state-dir served/state")
         .fails(2, "lies in the directory that is served");
     for words in [
         "serve",
@@ -236,66 +245,66 @@ fn what_is_missing_or_wrong_is_said_before_anything_is_dialled_or_served() {
         "serve --stdio --cert server.pem",
         "serve --stdio --timeout 0s",
     ] {
-        assert_eq!(lab.run(words).status, 2, "{words}");
+        assert_eq!(fixture.run(words).status, 2, "{words}");
     }
 }
 
 /// Makes a source and a target, of which the one that is not here is served.
-fn two_disks(lab: &Lab, pushes: bool) -> (&'static str, &'static str) {
+fn two_disks(fixture: &Fixture, pushes: bool) -> (&'static str, &'static str) {
     let (new, old) = match pushes {
         true => ("new.raw", "served/old.raw"),
         false => ("served/new.raw", "old.raw"),
     };
-    lab.disk(new, 6000, 1);
-    lab.disk(old, 6000, 2);
+    fixture.disk(new, 6000, 1);
+    fixture.disk(old, 6000, 2);
     (new, old)
 }
 
 #[test]
 fn a_service_that_is_killed_leaves_the_target_old_and_retry_goes_on_with_the_next_one() {
     for pushes in [false, true] {
-        let lab = lab(10);
-        let (new, old) = two_disks(&lab, pushes);
-        let before = lab.bytes(old);
-        let mut service = Service::start(&lab, "");
+        let fixture = fixture(10);
+        let (new, old) = two_disks(&fixture, pushes);
+        let before = fixture.bytes(old);
+        let mut service = Service::start(&fixture, "");
         let place = service.place.clone();
         let words = match pushes {
             true => format!("sync new.raw diskdelta://{place}/old.raw {PAPERS}"),
             false => format!("sync diskdelta://{place}/new.raw old.raw {PAPERS}"),
         };
-        let redo_log = lab.path(&match pushes {
+        let redo_log = fixture.path(&match pushes {
             true => "served/.old.raw.diskdelta-log".to_owned(),
             false => ".old.raw.diskdelta-log".to_owned(),
         });
-        let slow = lab.start(&format!("{words} --limit-rate 3M"));
+        let slow = fixture.start(&format!("{words} --limit-rate 3M"));
         let first = logged(&redo_log, 0, 4 << 20);
         service.signal("KILL");
         let run = ended(slow);
         assert_eq!(run.status, 2, "{run:?}");
-        assert!(lab.bytes(old) == before);
+        assert!(fixture.bytes(old) == before);
         service.status();
         // The next one at the same place is killed too, and one more takes its place.
-        let mut second = Service::start_in(&lab, &[COMMAND], &place, "");
-        let slow = lab.start(&format!("{words} --limit-rate 3M --retry 20 --json"));
+        let mut second = Service::start_in(&fixture, &[COMMAND], &place, "");
+        let slow = fixture.start(&format!("{words} --limit-rate 3M --retry 20 --json"));
         logged(&redo_log, first, 14 << 20);
         second.signal("KILL");
         second.status();
-        assert!(lab.bytes(old) == before);
-        let third = Service::start_in(&lab, &[COMMAND], &place, "");
+        assert!(fixture.bytes(old) == before);
+        let third = Service::start_in(&fixture, &[COMMAND], &place, "");
         let run = ended(slow);
         assert_eq!(run.status, 0, "{run:?}");
         let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
         let resumed = report["resumed_bytes"].as_u64().unwrap();
         assert!(resumed > 10 << 20, "{report}");
         third.says("session 1: alice");
-        assert!(lab.bytes(old) == lab.bytes(new));
+        assert!(fixture.bytes(old) == fixture.bytes(new));
     }
 }
 
 #[test]
 fn a_service_of_the_whole_host_says_so() {
-    let lab = lab(10);
-    let all = Service::start(&lab, "--root /");
+    let fixture = fixture(10);
+    let all = Service::start(&fixture, "--root /");
     all.says("may write every file of this host");
 }
 
@@ -309,10 +318,10 @@ fn certificates_made_as_the_documentation_says_are_taken() {
         .lines()
         .map(|line| line.strip_prefix("$ ").unwrap_or(line).to_owned() + "\n")
         .collect();
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let made = Command::new("sh")
         .args(["-e", "-c", &steps])
-        .current_dir(lab.path(""))
+        .current_dir(fixture.path(""))
         .output()
         .unwrap();
     if !Command::new("openssl")
@@ -324,19 +333,20 @@ fn certificates_made_as_the_documentation_says_are_taken() {
         return;
     }
     assert!(made.status.success(), "{made:?}");
-    std::fs::create_dir(lab.path("served")).unwrap();
-    lab.disk("served/new.raw", 100, 1);
-    std::fs::copy(lab.path("clients-ca.pem"), lab.path("ca.pem")).unwrap();
-    let service = Service::start(&lab, "--read-only");
+    std::fs::create_dir(fixture.path("served")).unwrap();
+    fixture.disk("served/new.raw", 100, 1);
+    std::fs::copy(fixture.path("clients-ca.pem"), fixture.path("ca.pem")).unwrap();
+    let service = Service::start(&fixture, "--read-only");
     let papers = PAPERS.replace("ca.pem", "services-ca.pem");
     let words = format!(
         "sync diskdelta://{}/new.raw made.raw {papers}",
         service.place
     );
-    lab.run(&words)
+    fixture
+        .run(&words)
         .fails(2, "is not for 127.0.0.1, but for backup.example");
-    lab.done(&format!("{words} --tls-name backup.example"));
-    assert!(lab.bytes("made.raw") == lab.bytes("served/new.raw"));
+    fixture.done(&format!("{words} --tls-name backup.example"));
+    assert!(fixture.bytes("made.raw") == fixture.bytes("served/new.raw"));
 }
 
 /// Two network namespaces with a link between them; gone when dropped.
@@ -402,11 +412,11 @@ fn a_link_that_goes_down_is_named_within_the_timeout_and_taken_up_when_it_is_bac
     };
     for pushes in [false, true] {
         link.set("up");
-        let lab = lab(10);
-        let (new, old) = two_disks(&lab, pushes);
-        let before = lab.bytes(old);
+        let fixture = fixture(10);
+        let (new, old) = two_disks(&fixture, pushes);
+        let before = fixture.bytes(old);
         let there = Link::run(&link.there);
-        let service = Service::start_in(&lab, &there, "10.77.0.1", "--timeout 3s");
+        let service = Service::start_in(&fixture, &there, "10.77.0.1", "--timeout 3s");
         assert_eq!(service.place, "10.77.0.1:8730");
         let ends = match pushes {
             true => ["new.raw", "diskdelta://10.77.0.1/old.raw"],
@@ -420,13 +430,13 @@ fn a_link_that_goes_down_is_named_within_the_timeout_and_taken_up_when_it_is_bac
                 .args(ends)
                 .args(words.split_whitespace())
                 .arg(retry)
-                .current_dir(lab.path(""))
+                .current_dir(fixture.path(""))
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
                 .unwrap()
         };
-        let redo_log = lab.path(match pushes {
+        let redo_log = fixture.path(match pushes {
             true => "served/.old.raw.diskdelta-log",
             false => ".old.raw.diskdelta-log",
         });
@@ -437,7 +447,7 @@ fn a_link_that_goes_down_is_named_within_the_timeout_and_taken_up_when_it_is_bac
         assert_eq!(run.status, 2, "{run:?}");
         let text = "the agent at 10.77.0.1 said nothing for 3 s while its ";
         assert!(run.stderr.contains(text), "{run:?}");
-        assert!(lab.bytes(old) == before);
+        assert!(fixture.bytes(old) == before);
         service.says("said nothing for 3 s while its ");
         link.set("up");
         let run = start("30");
@@ -445,7 +455,7 @@ fn a_link_that_goes_down_is_named_within_the_timeout_and_taken_up_when_it_is_bac
         link.set("down");
         // Longer than the timeout and the first pauses.
         std::thread::sleep(Duration::from_secs(6));
-        assert!(lab.bytes(old) == before);
+        assert!(fixture.bytes(old) == before);
         link.set("up");
         let run = ended(run);
         assert_eq!(run.status, 0, "{run:?}");
@@ -454,6 +464,6 @@ fn a_link_that_goes_down_is_named_within_the_timeout_and_taken_up_when_it_is_bac
         assert!(resumed > 10 << 20, "{report}");
         // The one that was given up, the one that broke, and the one that was done.
         service.says("session 3: alice");
-        assert!(lab.bytes(old) == lab.bytes(new));
+        assert!(fixture.bytes(old) == fixture.bytes(new));
     }
 }

@@ -10,8 +10,8 @@ use diskdelta::image::ImageOptions;
 use diskdelta::storage::SourceOptions;
 use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, SyncOptions, sync};
 
+use crate::fixture::{Fixture, PAGE, ended, left_out, noise, oracle, signal, until, write_at};
 use crate::interrupted::leave_marked;
-use crate::lab::{Lab, PAGE, ended, left_out, noise, oracle, signal, until, write_at};
 
 /// Another user: 65534 is nobody everywhere.
 const OTHER: u32 = 65534;
@@ -33,35 +33,35 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 /// A sidecar that, where it is trusted, gives `disk.raw` another first page.
-fn evil_sidecar(lab: &Lab) -> PathBuf {
-    let mut evil = lab.bytes("disk.raw");
+fn evil_sidecar(fixture: &Fixture) -> PathBuf {
+    let mut evil = fixture.bytes("disk.raw");
     evil[..PAGE].copy_from_slice(&noise(PAGE, 666));
-    fs::write(lab.path("evil.raw"), evil).unwrap();
+    fs::write(fixture.path("evil.raw"), evil).unwrap();
     let work = Work::with_threads(1).unwrap();
-    let held = HostTarget::open(lab.path("evil.raw"), &HostTargetOptions::default()).unwrap();
+    let held = HostTarget::open(fixture.path("evil.raw"), &HostTargetOptions::default()).unwrap();
     held.hold(&work).unwrap();
-    let planted = lab.path("planted");
-    fs::copy(lab.path(".evil.raw.diskdelta-log"), &planted).unwrap();
+    let planted = fixture.path("planted");
+    fs::copy(fixture.path(".evil.raw.diskdelta-log"), &planted).unwrap();
     held.release(&work).unwrap();
-    fs::remove_file(lab.path("evil.raw")).unwrap();
+    fs::remove_file(fixture.path("evil.raw")).unwrap();
     planted
 }
 
 /// The same as a log that only waits to be applied: everything but the first page is in place.
-fn evil_redo_log(lab: &Lab) -> PathBuf {
-    let mut evil = lab.bytes("disk.raw");
+fn evil_redo_log(fixture: &Fixture) -> PathBuf {
+    let mut evil = fixture.bytes("disk.raw");
     evil[..PAGE].copy_from_slice(&noise(PAGE, 666));
-    fs::write(lab.path("evil.raw"), &evil).unwrap();
-    fs::copy(lab.path("disk.raw"), lab.path("base.raw")).unwrap();
+    fs::write(fixture.path("evil.raw"), &evil).unwrap();
+    fs::copy(fixture.path("disk.raw"), fixture.path("base.raw")).unwrap();
     leave_marked(
-        &lab.path("evil.raw"),
-        &lab.path("base.raw"),
+        &fixture.path("evil.raw"),
+        &fixture.path("base.raw"),
         HostTargetOptions::default(),
     );
-    let planted = lab.path("planted");
-    fs::rename(lab.path(".base.raw.diskdelta-log"), &planted).unwrap();
+    let planted = fixture.path("planted");
+    fs::rename(fixture.path(".base.raw.diskdelta-log"), &planted).unwrap();
     for name in ["base.raw", "evil.raw"] {
-        fs::remove_file(lab.path(name)).unwrap();
+        fs::remove_file(fixture.path(name)).unwrap();
     }
     planted
 }
@@ -92,13 +92,13 @@ fn a_planted_log_is_not_believed() {
                 if how == "owner" && !is_root() {
                     continue;
                 }
-                let lab = Lab::new();
-                lab.disk("disk.raw", 900, 1);
-                let before = lab.bytes("disk.raw");
-                lab.disk("new.raw", 900, 2);
-                let (planted, at) = (plant(&lab), lab.path(name));
+                let fixture = Fixture::new();
+                fixture.disk("disk.raw", 900, 1);
+                let before = fixture.bytes("disk.raw");
+                fixture.disk("new.raw", 900, 2);
+                let (planted, at) = (plant(&fixture), fixture.path(name));
                 make_doubtful(how, &planted, &at);
-                let names = lab.names();
+                let names = fixture.names();
                 for words in [
                     "sync new.raw disk.raw --dry-run",
                     "sync new.raw disk.raw --mode delta",
@@ -107,18 +107,18 @@ fn a_planted_log_is_not_believed() {
                     "recover disk.raw",
                     "recover disk.raw --discard",
                 ] {
-                    let run = lab.run(words);
+                    let run = fixture.run(words);
                     assert!(run.status > 1, "{how} {words}: {run:?}");
                     assert!(run.stderr.contains(name), "{how} {words}: {run:?}");
-                    assert!(lab.bytes("disk.raw") == before, "{how} {words}");
-                    assert_eq!(lab.names(), names, "{how} {words}");
+                    assert!(fixture.bytes("disk.raw") == before, "{how} {words}");
+                    assert_eq!(fixture.names(), names, "{how} {words}");
                 }
-                lab.done("recover --list .");
-                lab.run("recover --all .");
-                assert!(lab.bytes("disk.raw") == before);
+                fixture.done("recover --list .");
+                fixture.run("recover --all .");
+                assert!(fixture.bytes("disk.raw") == before);
                 fs::remove_file(&at).unwrap();
-                lab.done("sync new.raw disk.raw");
-                assert!(lab.bytes("disk.raw") == lab.bytes("new.raw"));
+                fixture.done("sync new.raw disk.raw");
+                assert!(fixture.bytes("disk.raw") == fixture.bytes("new.raw"));
             }
         }
     }
@@ -131,16 +131,19 @@ fn a_planted_copy_is_neither_filled_nor_put_in_place() {
             if how == "owner" && !is_root() {
                 continue;
             }
-            let lab = Lab::new();
-            lab.disk("new.raw", 900, 2);
-            set_mode(&lab.path("new.raw"), 0o600);
+            let fixture = Fixture::new();
+            fixture.disk("new.raw", 900, 2);
+            set_mode(&fixture.path("new.raw"), 0o600);
             if what == "old" {
-                lab.disk("disk.raw", 900, 3);
+                fixture.disk("disk.raw", 900, 3);
             }
-            let (planted, at) = (lab.path("planted"), lab.path(".disk.raw.diskdelta-new"));
+            let (planted, at) = (
+                fixture.path("planted"),
+                fixture.path(".disk.raw.diskdelta-new"),
+            );
             fs::write(&planted, vec![0; 900 * PAGE]).unwrap();
             make_doubtful(how, &planted, &at);
-            let run = lab.run("sync new.raw disk.raw --mode full");
+            let run = fixture.run("sync new.raw disk.raw --mode full");
             assert!(run.status > 1, "{what} {how}: {run:?}");
             assert!(run.stderr.contains(".disk.raw.diskdelta-new"), "{run:?}");
             let held = fs::read(if planted.exists() { &planted } else { &at }).unwrap();
@@ -149,8 +152,8 @@ fn a_planted_copy_is_neither_filled_nor_put_in_place() {
                 "{what} {how}: it was filled"
             );
             fs::remove_file(&at).unwrap();
-            lab.done("sync new.raw disk.raw --mode full");
-            assert!(lab.bytes("disk.raw") == lab.bytes("new.raw"));
+            fixture.done("sync new.raw disk.raw --mode full");
+            assert!(fixture.bytes("disk.raw") == fixture.bytes("new.raw"));
         }
     }
 }
@@ -160,30 +163,30 @@ fn a_log_that_the_operator_answers_for_is_taken_over() {
     if !is_root() {
         return;
     }
-    let lab = Lab::new();
-    lab.disk("new.raw", 900, 1);
-    let old = lab.disk("old.raw", 900, 2);
-    leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
-    let log = lab.path(".old.raw.diskdelta-log");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 900, 1);
+    let old = fixture.disk("old.raw", 900, 2);
+    leave_marked(&fixture.path("new.raw"), &old, HostTargetOptions::default());
+    let log = fixture.path(".old.raw.diskdelta-log");
     chown(&log, Some(OTHER), None).unwrap();
-    let (_, listed) = lab.json("recover --list .");
+    let (_, listed) = fixture.json("recover --list .");
     assert_eq!(listed["pending"][0]["state"], "untrusted");
-    let run = lab.run("recover old.raw");
+    let run = fixture.run("recover old.raw");
     assert!(run.stderr.contains("--trust-log"), "{run:?}");
-    lab.done("recover old.raw --trust-log .old.raw.diskdelta-log");
-    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
-    assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+    fixture.done("recover old.raw --trust-log .old.raw.diskdelta-log");
+    assert!(fixture.bytes("old.raw") == fixture.bytes("new.raw"));
+    assert_eq!(fixture.names(), ["new.raw", "old.raw"]);
 }
 
 #[test]
 fn a_target_is_not_marked_once_its_log_has_no_name_any_more() {
     for replaced in [false, true] {
-        let lab = Lab::new();
-        lab.disk("new.raw", 4000, 1);
-        lab.disk("old.raw", 4000, 2);
-        let before = lab.bytes("old.raw");
-        let slow = lab.start("sync new.raw old.raw --mode delta --limit-rate 12M");
-        let log = lab.path(".old.raw.diskdelta-log");
+        let fixture = Fixture::new();
+        fixture.disk("new.raw", 4000, 1);
+        fixture.disk("old.raw", 4000, 2);
+        let before = fixture.bytes("old.raw");
+        let slow = fixture.start("sync new.raw old.raw --mode delta --limit-rate 12M");
+        let log = fixture.path(".old.raw.diskdelta-log");
         until("a log", || log.exists());
         fs::remove_file(&log).unwrap();
         if replaced {
@@ -195,24 +198,24 @@ fn a_target_is_not_marked_once_its_log_has_no_name_any_more() {
             ".old.raw.diskdelta-log: the file was removed or replaced",
         );
         assert!(run.stderr.contains("the target is untouched"), "{run:?}");
-        assert!(lab.bytes("old.raw") == before);
+        assert!(fixture.bytes("old.raw") == before);
         let _ = fs::remove_file(&log);
-        lab.done("sync new.raw old.raw --mode delta");
-        assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+        fixture.done("sync new.raw old.raw --mode delta");
+        assert!(fixture.bytes("old.raw") == fixture.bytes("new.raw"));
     }
 }
 
 #[test]
 fn the_only_log_of_a_marked_disk_is_never_said_to_be_removed() {
     for how in ["mode", "link", "owner"] {
-        let lab = Lab::new();
-        lab.disk("new.raw", 900, 1);
-        let old = lab.disk("old.raw", 900, 2);
-        leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
-        let log = lab.path(".old.raw.diskdelta-log");
+        let fixture = Fixture::new();
+        fixture.disk("new.raw", 900, 1);
+        let old = fixture.disk("old.raw", 900, 2);
+        leave_marked(&fixture.path("new.raw"), &old, HostTargetOptions::default());
+        let log = fixture.path(".old.raw.diskdelta-log");
         match how {
             "mode" => fs::set_permissions(&log, fs::Permissions::from_mode(0o666)).unwrap(),
-            "link" => fs::hard_link(&log, lab.path("second")).unwrap(),
+            "link" => fs::hard_link(&log, fixture.path("second")).unwrap(),
             _ if !is_root() => continue,
             _ => chown(&log, Some(OTHER), None).unwrap(),
         }
@@ -224,7 +227,7 @@ fn the_only_log_of_a_marked_disk_is_never_said_to_be_removed() {
             "sync new.raw old.raw",
             "recover --all .",
         ] {
-            let run = lab.run(words);
+            let run = fixture.run(words);
             assert_eq!(run.status, 3, "{how}, {words}: {run:?}");
             let said = format!("{}{}", run.stdout, run.stderr);
             for text in ["--trust-log", "do not remove", ".old.raw.diskdelta-log"] {
@@ -232,15 +235,15 @@ fn the_only_log_of_a_marked_disk_is_never_said_to_be_removed() {
             }
             assert!(!said.contains("; remove it"), "{how}, {words}: {run:?}");
         }
-        let listed = lab.done("recover --list .");
+        let listed = fixture.done("recover --list .");
         assert!(!listed.stdout.contains("remove"), "{listed:?}");
-        lab.done("recover old.raw --trust-log .old.raw.diskdelta-log");
-        assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+        fixture.done("recover old.raw --trust-log .old.raw.diskdelta-log");
+        assert!(fixture.bytes("old.raw") == fixture.bytes("new.raw"));
     }
 }
 
 /// Everything that can be seen of a directory's files.
-fn looks(lab: &Lab) -> Vec<String> {
+fn looks(fixture: &Fixture) -> Vec<String> {
     let facts = |path: &Path| {
         let it = fs::symlink_metadata(path).unwrap();
         let held = match it.is_file() {
@@ -255,55 +258,55 @@ fn looks(lab: &Lab) -> Vec<String> {
             it.len()
         )
     };
-    let directory = lab.path(".");
-    let names = lab.names();
-    let files = names.iter().map(|name| facts(&lab.path(name)));
+    let directory = fixture.path(".");
+    let names = fixture.names();
+    let files = names.iter().map(|name| facts(&fixture.path(name)));
     [facts(&directory)].into_iter().chain(files).collect()
 }
 
 #[test]
 fn a_dry_run_changes_nothing_whatever_earlier_runs_have_left() {
-    type Leave = fn(&Lab);
+    type Leave = fn(&Fixture);
     let leave: [(&str, Leave); 8] = [
         ("nothing", |_| ()),
-        ("torn", |lab| {
+        ("torn", |fixture| {
             // Ours, so a sync mends the first page.
-            let planted = evil_sidecar(lab);
-            fs::rename(planted, lab.path(".disk.raw.diskdelta-log")).unwrap();
+            let planted = evil_sidecar(fixture);
+            fs::rename(planted, fixture.path(".disk.raw.diskdelta-log")).unwrap();
         }),
-        ("foreign", |lab| {
-            let planted = evil_redo_log(lab);
-            fs::rename(planted, lab.path(".disk.raw.diskdelta-log")).unwrap();
+        ("foreign", |fixture| {
+            let planted = evil_redo_log(fixture);
+            fs::rename(planted, fixture.path(".disk.raw.diskdelta-log")).unwrap();
         }),
-        ("part", |lab| {
+        ("part", |fixture| {
             let part = noise(5 * PAGE, 5);
-            fs::write(lab.path(".disk.raw.diskdelta-log"), part).unwrap();
+            fs::write(fixture.path(".disk.raw.diskdelta-log"), part).unwrap();
         }),
-        ("previous", |lab| {
-            let planted = evil_redo_log(lab);
-            fs::rename(planted, lab.path("..disk.raw.diskdelta-log.previous")).unwrap();
+        ("previous", |fixture| {
+            let planted = evil_redo_log(fixture);
+            fs::rename(planted, fixture.path("..disk.raw.diskdelta-log.previous")).unwrap();
         }),
-        ("fresh", |lab| {
-            fs::write(lab.path("..disk.raw.diskdelta-log.fresh"), "x").unwrap();
+        ("fresh", |fixture| {
+            fs::write(fixture.path("..disk.raw.diskdelta-log.fresh"), "x").unwrap();
         }),
-        ("copy", |lab| {
-            fs::write(lab.path(".disk.raw.diskdelta-new"), noise(PAGE, 5)).unwrap();
+        ("copy", |fixture| {
+            fs::write(fixture.path(".disk.raw.diskdelta-new"), noise(PAGE, 5)).unwrap();
         }),
-        ("manifest", |lab| {
-            drop(lab.done("manifest disk.raw -o kept.manifest"));
+        ("manifest", |fixture| {
+            drop(fixture.done("manifest disk.raw -o kept.manifest"));
         }),
     ];
     for (what, leave) in leave {
-        let lab = Lab::new();
-        lab.disk("disk.raw", 900, 1);
-        lab.disk("new.raw", 900, 2);
-        leave(&lab);
+        let fixture = Fixture::new();
+        fixture.disk("disk.raw", 900, 1);
+        fixture.disk("new.raw", 900, 2);
+        leave(&fixture);
         for file in [".disk.raw.diskdelta-log", ".disk.raw.diskdelta-new"] {
-            if lab.path(file).exists() {
-                set_mode(&lab.path(file), 0o600);
+            if fixture.path(file).exists() {
+                set_mode(&fixture.path(file), 0o600);
             }
         }
-        let before = looks(&lab);
+        let before = looks(&fixture);
         for words in [
             "disk.raw",
             "disk.raw --mode delta",
@@ -315,9 +318,9 @@ fn a_dry_run_changes_nothing_whatever_earlier_runs_have_left() {
             "missing.raw",
             "missing.raw --log-dir logs/below",
         ] {
-            let run = lab.run(&format!("sync new.raw {words} --dry-run"));
+            let run = fixture.run(&format!("sync new.raw {words} --dry-run"));
             assert_eq!(run.status, 0, "{what}: {words}: {run:?}");
-            assert_eq!(looks(&lab), before, "{what}: {words}");
+            assert_eq!(looks(&fixture), before, "{what}: {words}");
         }
     }
 }
@@ -331,43 +334,45 @@ fn the_log_of_a_marked_disk_that_was_moved_is_kept_and_named() {
         ("--mode delta", "--mode full"),
     ] {
         for new_name in [true, false] {
-            let lab = Lab::new();
-            lab.disk("new.raw", 900, 1);
-            let old = lab.disk("disk.raw", 900, 2);
-            lab.disk("other.raw", 900, 4);
+            let fixture = Fixture::new();
+            fixture.disk("new.raw", 900, 1);
+            let old = fixture.disk("disk.raw", 900, 2);
+            fixture.disk("other.raw", 900, 4);
             if first == "--mode delta" {
-                leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
+                leave_marked(&fixture.path("new.raw"), &old, HostTargetOptions::default());
             } else {
-                let slow = lab.start(&format!("sync new.raw disk.raw {first} --limit-rate 1M"));
-                until("a marker", || lab.bytes("disk.raw")[1..10] == *b"diskdelta");
+                let slow = fixture.start(&format!("sync new.raw disk.raw {first} --limit-rate 1M"));
+                until("a marker", || {
+                    fixture.bytes("disk.raw")[1..10] == *b"diskdelta"
+                });
                 signal(slow, "KILL");
             }
-            fs::rename(&old, lab.path("moved.raw")).unwrap();
+            fs::rename(&old, fixture.path("moved.raw")).unwrap();
             if new_name {
-                lab.disk("disk.raw", 900, 3);
+                fixture.disk("disk.raw", 900, 3);
             }
-            let (status, report) = lab.json(&format!("sync other.raw disk.raw {words}"));
+            let (status, report) = fixture.json(&format!("sync other.raw disk.raw {words}"));
             assert_eq!(status, 0, "{report}");
-            assert!(lab.bytes("disk.raw") == lab.bytes("other.raw"));
-            let names = lab.names();
+            assert!(fixture.bytes("disk.raw") == fixture.bytes("other.raw"));
+            let names = fixture.names();
             let kept = names
                 .iter()
                 .find(|name| name.ends_with("diskdelta-log"))
                 .unwrap();
             assert_ne!(kept, ".disk.raw.diskdelta-log");
             assert!(report["warnings"].to_string().contains(kept), "{report}");
-            let (_, listed) = lab.json("recover --list .");
+            let (_, listed) = fixture.json("recover --list .");
             let file = listed["pending"][0]["file"].as_str().unwrap();
             assert!(file.ends_with(kept), "{listed}");
             // Once more, and the kept one stays.
-            lab.done(&format!("sync new.raw disk.raw {words}"));
+            fixture.done(&format!("sync new.raw disk.raw {words}"));
             match first {
-                "--mode delta" => drop(lab.done("recover moved.raw")),
-                _ => drop(lab.done("sync new.raw moved.raw --safety in-place")),
+                "--mode delta" => drop(fixture.done("recover moved.raw")),
+                _ => drop(fixture.done("sync new.raw moved.raw --safety in-place")),
             }
-            assert!(lab.bytes("moved.raw") == lab.bytes("new.raw"));
+            assert!(fixture.bytes("moved.raw") == fixture.bytes("new.raw"));
             assert_eq!(
-                lab.names(),
+                fixture.names(),
                 ["disk.raw", "moved.raw", "new.raw", "other.raw"]
             );
         }
@@ -375,21 +380,23 @@ fn the_log_of_a_marked_disk_that_was_moved_is_kept_and_named() {
 }
 
 /// A disk that was left marked as `words` do it and then renamed, and another under its name.
-fn moved(words: &str) -> Lab {
-    let lab = Lab::new();
-    lab.disk("new.raw", 900, 1);
-    let old = lab.disk("disk.raw", 900, 2);
-    let before = lab.bytes("disk.raw");
+fn moved(words: &str) -> Fixture {
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 900, 1);
+    let old = fixture.disk("disk.raw", 900, 2);
+    let before = fixture.bytes("disk.raw");
     if words == "--mode delta" {
-        leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
+        leave_marked(&fixture.path("new.raw"), &old, HostTargetOptions::default());
     } else {
-        let slow = lab.start(&format!("sync new.raw disk.raw {words} --limit-rate 1M"));
-        until("a marker", || lab.bytes("disk.raw")[1..10] == *b"diskdelta");
+        let slow = fixture.start(&format!("sync new.raw disk.raw {words} --limit-rate 1M"));
+        until("a marker", || {
+            fixture.bytes("disk.raw")[1..10] == *b"diskdelta"
+        });
         signal(slow, "KILL");
     }
-    fs::rename(&old, lab.path("moved.raw")).unwrap();
+    fs::rename(&old, fixture.path("moved.raw")).unwrap();
     fs::write(&old, before).unwrap();
-    lab
+    fixture
 }
 
 #[test]
@@ -400,37 +407,40 @@ fn the_log_of_a_marked_disk_that_was_moved_is_not_discarded() {
         ("--safety in-place", true),
         ("--safety in-place", false),
     ] {
-        let lab = moved(first);
+        let fixture = moved(first);
         if !same {
-            lab.disk("disk.raw", 900, 3);
+            fixture.disk("disk.raw", 900, 3);
         }
-        let before = lab.bytes("disk.raw");
-        let run = lab.run("recover disk.raw");
+        let before = fixture.bytes("disk.raw");
+        let run = fixture.run("recover disk.raw");
         assert_eq!(run.status, 2, "{run:?}");
         assert!(run.stderr.contains("keep the log"), "{run:?}");
-        let (status, report) = lab.json("recover disk.raw --discard");
+        let (status, report) = fixture.json("recover disk.raw --discard");
         assert_eq!((status, &report["outcome"]), (0, &"kept".into()), "{first}");
-        let names = lab.names();
+        let names = fixture.names();
         let kept = names.iter().find(|name| name.ends_with("diskdelta-log"));
         let kept = kept.unwrap();
         assert_ne!(kept, ".disk.raw.diskdelta-log");
         assert!(report["notes"][0].to_string().contains(kept), "{report}");
-        assert!(lab.bytes("disk.raw") == before);
-        lab.done("recover disk.raw --discard");
+        assert!(fixture.bytes("disk.raw") == before);
+        fixture.done("recover disk.raw --discard");
         match first {
-            "--mode delta" => drop(lab.done("recover moved.raw")),
-            _ => drop(lab.done("sync new.raw moved.raw --safety in-place")),
+            "--mode delta" => drop(fixture.done("recover moved.raw")),
+            _ => drop(fixture.done("sync new.raw moved.raw --safety in-place")),
         }
-        assert!(lab.bytes("moved.raw") == lab.bytes("new.raw"), "{first}");
-        assert_eq!(lab.names(), ["disk.raw", "moved.raw", "new.raw"]);
+        assert!(
+            fixture.bytes("moved.raw") == fixture.bytes("new.raw"),
+            "{first}"
+        );
+        assert_eq!(fixture.names(), ["disk.raw", "moved.raw", "new.raw"]);
     }
 }
 
 #[test]
 fn a_discarded_log_that_was_kept_is_named_on_standard_error() {
-    let lab = moved("--mode delta");
-    let run = lab.done("recover disk.raw --discard");
-    let names = lab.names();
+    let fixture = moved("--mode delta");
+    let run = fixture.done("recover disk.raw --discard");
+    let names = fixture.names();
     let kept = names.iter().find(|name| name.ends_with("diskdelta-log"));
     assert!(run.stderr.contains(kept.unwrap().as_str()), "{run:?}");
     assert!(!run.stdout.contains("given up"), "{run:?}");
@@ -444,18 +454,18 @@ fn a_damaged_log_of_a_moved_disk_is_not_consumed() {
         "sync other.raw disk.raw --safety in-place",
         "delta apply there.delta disk.raw",
     ] {
-        let lab = moved("--mode delta");
-        lab.disk("other.raw", 900, 4);
-        lab.done("delta create disk.raw other.raw -o there.delta");
-        let mut log = lab.bytes(".disk.raw.diskdelta-log");
+        let fixture = moved("--mode delta");
+        fixture.disk("other.raw", 900, 4);
+        fixture.done("delta create disk.raw other.raw -o there.delta");
+        let mut log = fixture.bytes(".disk.raw.diskdelta-log");
         let at = log.len() / 2;
         log[at] ^= 1;
-        fs::write(lab.path(".disk.raw.diskdelta-log"), &log).unwrap();
-        lab.done(words);
-        let names = lab.names();
+        fs::write(fixture.path(".disk.raw.diskdelta-log"), &log).unwrap();
+        fixture.done(words);
+        let names = fixture.names();
         let kept = names.iter().find(|name| name.ends_with("diskdelta-log"));
         let kept = kept.unwrap_or_else(|| panic!("{words}: {names:?}"));
-        assert!(lab.bytes(kept) == log, "{words}");
+        assert!(fixture.bytes(kept) == log, "{words}");
     }
 }
 
@@ -463,61 +473,62 @@ fn a_damaged_log_of_a_moved_disk_is_not_consumed() {
 fn a_missing_target_whose_log_is_there_is_not_said_to_have_nothing_pending() {
     let log = ".disk.raw.diskdelta-log";
     for first in ["--mode delta", "--safety in-place"] {
-        let lab = moved(first);
-        fs::remove_file(lab.path("disk.raw")).unwrap();
+        let fixture = moved(first);
+        fs::remove_file(fixture.path("disk.raw")).unwrap();
         for words in ["recover disk.raw", "recover disk.raw --discard"] {
-            lab.run(words).fails(2, log);
+            fixture.run(words).fails(2, log);
         }
         // What was left of a copy is given up, and the log is not.
-        fs::write(lab.path(".disk.raw.diskdelta-new"), [1; 5000]).unwrap();
-        set_mode(&lab.path(".disk.raw.diskdelta-new"), 0o600);
-        lab.done("recover disk.raw --discard");
+        fs::write(fixture.path(".disk.raw.diskdelta-new"), [1; 5000]).unwrap();
+        set_mode(&fixture.path(".disk.raw.diskdelta-new"), 0o600);
+        fixture.done("recover disk.raw --discard");
         match first {
-            "--mode delta" => drop(lab.done("recover moved.raw")),
-            _ => drop(lab.done("sync new.raw moved.raw --safety in-place")),
+            "--mode delta" => drop(fixture.done("recover moved.raw")),
+            _ => drop(fixture.done("sync new.raw moved.raw --safety in-place")),
         }
-        assert_eq!(lab.names(), ["moved.raw", "new.raw"]);
-        fs::write(lab.path(log), b"a part of a log").unwrap();
-        set_mode(&lab.path(log), 0o600);
-        lab.run("recover disk.raw --discard").fails(2, log);
+        assert_eq!(fixture.names(), ["moved.raw", "new.raw"]);
+        fs::write(fixture.path(log), b"a part of a log").unwrap();
+        set_mode(&fixture.path(log), 0o600);
+        fixture.run("recover disk.raw --discard").fails(2, log);
     }
 }
 
 #[test]
 fn a_hidden_disk_does_not_take_the_log_of_its_twin() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 900, 1);
-    let old = lab.disk("disk.raw", 900, 2);
-    leave_marked(&lab.path("new.raw"), &old, HostTargetOptions::default());
-    lab.disk(".disk.raw", 900, 3);
-    lab.done("sync new.raw .disk.raw --mode delta");
-    lab.done("recover disk.raw");
-    assert!(lab.bytes("disk.raw") == lab.bytes("new.raw"));
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 900, 1);
+    let old = fixture.disk("disk.raw", 900, 2);
+    leave_marked(&fixture.path("new.raw"), &old, HostTargetOptions::default());
+    fixture.disk(".disk.raw", 900, 3);
+    fixture.done("sync new.raw .disk.raw --mode delta");
+    fixture.done("recover disk.raw");
+    assert!(fixture.bytes("disk.raw") == fixture.bytes("new.raw"));
 }
 
 #[test]
 fn two_syncs_at_once_onto_a_missing_target_leave_what_the_one_that_ended_well_wrote() {
-    let lab = Lab::new();
-    lab.disk("a.raw", 2000, 1);
-    lab.disk("b.raw", 2000, 2);
+    let fixture = Fixture::new();
+    fixture.disk("a.raw", 2000, 1);
+    fixture.disk("b.raw", 2000, 2);
     let mut done = 0;
     for round in 0..12 {
-        let both = ["a", "b"].map(|name| (name, lab.start(&format!("sync -q {name}.raw t.raw"))));
+        let both =
+            ["a", "b"].map(|name| (name, fixture.start(&format!("sync -q {name}.raw t.raw"))));
         let ends = both.map(|(name, child)| (name, ended(child)));
         let good: Vec<_> = ends.iter().filter(|(_, run)| run.status == 0).collect();
         assert!(!good.is_empty(), "{round}: {ends:?}");
         if let [(name, _)] = good[..] {
             assert!(
-                lab.bytes("t.raw") == lab.bytes(&format!("{name}.raw")),
+                fixture.bytes("t.raw") == fixture.bytes(&format!("{name}.raw")),
                 "{round}"
             );
             done += 1;
         }
-        fs::remove_file(lab.path("t.raw")).unwrap();
+        fs::remove_file(fixture.path("t.raw")).unwrap();
         assert!(
-            lab.names().iter().all(|name| !name.starts_with('.')),
+            fixture.names().iter().all(|name| !name.starts_with('.')),
             "{:?}",
-            lab.names()
+            fixture.names()
         );
     }
     eprintln!("{done} rounds with one that failed");
@@ -525,51 +536,51 @@ fn two_syncs_at_once_onto_a_missing_target_leave_what_the_one_that_ended_well_wr
 
 #[test]
 fn a_target_that_appears_while_its_copy_is_made_is_left_as_it_is() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 2000, 1);
-    let slow = lab.start("sync new.raw t.raw --limit-rate 8M");
-    until("a copy", || lab.path(".t.raw.diskdelta-new").exists());
-    fs::write(lab.path("t.raw"), "another file").unwrap();
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 2000, 1);
+    let slow = fixture.start("sync new.raw t.raw --limit-rate 8M");
+    until("a copy", || fixture.path(".t.raw.diskdelta-new").exists());
+    fs::write(fixture.path("t.raw"), "another file").unwrap();
     let run = ended(slow);
     assert_eq!(run.status, 2, "{run:?}");
     assert!(
         run.stderr.contains("another process made the target"),
         "{run:?}"
     );
-    assert_eq!(lab.bytes("t.raw"), b"another file");
+    assert_eq!(fixture.bytes("t.raw"), b"another file");
 }
 
 #[test]
 fn two_that_write_one_output_at_once_never_mix() {
-    let lab = Lab::new();
-    lab.disk("base.raw", 4000, 1);
+    let fixture = Fixture::new();
+    fixture.disk("base.raw", 4000, 1);
     for (name, seed) in [("a.raw", 2), ("b.raw", 3)] {
-        fs::copy(lab.path("base.raw"), lab.path(name)).unwrap();
-        write_at(&lab.path(name), 0, &noise(3000 * PAGE, seed));
+        fs::copy(fixture.path("base.raw"), fixture.path(name)).unwrap();
+        write_at(&fixture.path(name), 0, &noise(3000 * PAGE, seed));
     }
     for name in ["a", "b"] {
-        lab.done(&format!("delta create base.raw {name}.raw -o {name}.delta"));
-        lab.done(&format!("manifest {name}.raw -o {name}.manifest"));
+        fixture.done(&format!("delta create base.raw {name}.raw -o {name}.delta"));
+        fixture.done(&format!("manifest {name}.raw -o {name}.manifest"));
     }
-    let whole = |name: &str| lab.bytes(name);
+    let whole = |name: &str| fixture.bytes(name);
     for _ in 0..4 {
         let both = ["a", "b"].map(|name| {
             let words = format!("delta create base.raw {name}.raw -o out.delta");
-            (name, lab.start(&words))
+            (name, fixture.start(&words))
         });
         let ends = both.map(|(name, child)| (name, ended(child).status));
         let good: Vec<_> = ends.iter().filter(|(_, status)| *status == 0).collect();
         let [(name, _)] = good[..] else {
             panic!("{ends:?}");
         };
-        let shown = lab.json("delta show out.delta").1;
-        let wanted = lab.json(&format!("delta show {name}.delta")).1;
+        let shown = fixture.json("delta show out.delta").1;
+        let wanted = fixture.json(&format!("delta show {name}.delta")).1;
         assert_eq!(shown["root"], wanted["root"]);
-        fs::remove_file(lab.path("out.delta")).unwrap();
+        fs::remove_file(fixture.path("out.delta")).unwrap();
         let both = ["a", "b"].map(|name| {
             (
                 name,
-                lab.start(&format!("manifest {name}.raw -o out.manifest")),
+                fixture.start(&format!("manifest {name}.raw -o out.manifest")),
             )
         });
         let ends = both.map(|(name, child)| (name, ended(child).status));
@@ -579,53 +590,53 @@ fn two_that_write_one_output_at_once_never_mix() {
         let made = whole("out.manifest");
         let is_of = |(name, _): &&(&str, i32)| made == whole(&format!("{name}.manifest"));
         assert!(good.iter().any(is_of), "{ends:?}");
-        fs::remove_file(lab.path("out.manifest")).unwrap();
+        fs::remove_file(fixture.path("out.manifest")).unwrap();
         assert!(
-            lab.names().iter().all(|name| !name.starts_with('.')),
+            fixture.names().iter().all(|name| !name.starts_with('.')),
             "{:?}",
-            lab.names()
+            fixture.names()
         );
     }
 }
 
 #[test]
 fn what_is_made_of_a_private_disk_is_private() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 40, 1);
-    lab.disk("old.raw", 40, 2);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 40, 1);
+    fixture.disk("old.raw", 40, 2);
     for (source, other, wanted) in [
         (0o600, 0o644, 0o600),
         (0o644, 0o644, 0o644),
         (0o644, 0o600, 0o600),
     ] {
-        set_mode(&lab.path("new.raw"), source);
-        set_mode(&lab.path("old.raw"), other);
-        lab.done("sync new.raw made.raw");
-        lab.done("sync new.raw made.vhdx");
-        lab.done("delta create old.raw new.raw -o made.delta");
-        lab.done("delta merge made.delta -o merged.delta");
+        set_mode(&fixture.path("new.raw"), source);
+        set_mode(&fixture.path("old.raw"), other);
+        fixture.done("sync new.raw made.raw");
+        fixture.done("sync new.raw made.vhdx");
+        fixture.done("delta create old.raw new.raw -o made.delta");
+        fixture.done("delta merge made.delta -o merged.delta");
         let of_source = source & !0o022;
-        assert_eq!(mode(&lab.path("made.raw")), of_source);
-        assert_eq!(mode(&lab.path("made.vhdx")), of_source);
+        assert_eq!(mode(&fixture.path("made.raw")), of_source);
+        assert_eq!(mode(&fixture.path("made.vhdx")), of_source);
         for name in ["made.delta", "merged.delta"] {
-            assert_eq!(mode(&lab.path(name)), wanted, "{name}");
+            assert_eq!(mode(&fixture.path(name)), wanted, "{name}");
         }
         // One that is there keeps its own.
-        set_mode(&lab.path("made.raw"), 0o640);
-        write_at(&lab.path("new.raw"), 0, &noise(PAGE, u64::from(source)));
-        lab.done("sync new.raw made.raw --mode full");
-        assert_eq!(mode(&lab.path("made.raw")), 0o640);
+        set_mode(&fixture.path("made.raw"), 0o640);
+        write_at(&fixture.path("new.raw"), 0, &noise(PAGE, u64::from(source)));
+        fixture.done("sync new.raw made.raw --mode full");
+        assert_eq!(mode(&fixture.path("made.raw")), 0o640);
         for name in ["made.raw", "made.vhdx", "made.delta", "merged.delta"] {
-            fs::remove_file(lab.path(name)).unwrap();
+            fs::remove_file(fixture.path(name)).unwrap();
         }
     }
 }
 
 #[test]
 fn a_full_copy_keeps_the_flags_of_the_file() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 40, 1);
-    let old = lab.disk("old.raw", 40, 2);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 40, 1);
+    let old = fixture.disk("old.raw", 40, 2);
     if oracle("chattr", &["+d", old.to_str().unwrap()]) != Some(true) {
         return left_out("this file system keeps no flags");
     }
@@ -635,29 +646,31 @@ fn a_full_copy_keeps_the_flags_of_the_file() {
         text.split_whitespace().next().unwrap().to_owned()
     };
     let before = flags();
-    lab.done("sync new.raw old.raw --mode full");
+    fixture.done("sync new.raw old.raw --mode full");
     assert_eq!(flags(), before);
 }
 
 #[test]
 fn a_log_directory_that_others_may_change_is_refused() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 40, 1);
-    lab.disk("old.raw", 40, 2);
-    let logs = lab.path("logs");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 40, 1);
+    fixture.disk("old.raw", 40, 2);
+    let logs = fixture.path("logs");
     fs::create_dir(&logs).unwrap();
     set_mode(&logs, 0o777);
-    lab.run("sync new.raw old.raw --log-dir logs")
+    fixture
+        .run("sync new.raw old.raw --log-dir logs")
         .fails(2, "others may write to the directory");
     if is_root() {
         set_mode(&logs, 0o755);
         chown(&logs, Some(OTHER), None).unwrap();
-        lab.run("sync new.raw old.raw --log-dir logs")
+        fixture
+            .run("sync new.raw old.raw --log-dir logs")
             .fails(2, "belongs to user 65534");
         chown(&logs, Some(0), None).unwrap();
     }
     set_mode(&logs, 0o755);
-    lab.done("sync new.raw old.raw --log-dir logs");
+    fixture.done("sync new.raw old.raw --log-dir logs");
 }
 
 #[test]
@@ -665,8 +678,8 @@ fn a_sync_onto_files_that_show_another_owner_is_done_and_goes_on_when_told() {
     if !is_root() {
         return;
     }
-    let lab = Lab::new();
-    let [below, above] = ["below", "above"].map(|name| lab.path(name));
+    let fixture = Fixture::new();
+    let [below, above] = ["below", "above"].map(|name| fixture.path(name));
     for path in [&below, &above] {
         fs::create_dir(path).unwrap();
     }
@@ -681,74 +694,79 @@ fn a_sync_onto_files_that_show_another_owner_is_done_and_goes_on_when_told() {
     if oracle("bindfs", &args) != Some(true) {
         return;
     }
-    let ended = std::panic::catch_unwind(|| onto_changed_owners(&lab));
+    let ended = std::panic::catch_unwind(|| onto_changed_owners(&fixture));
     let unmounted = Command::new("umount").arg(&above).status();
     assert!(unmounted.is_ok_and(|status| status.success()));
     ended.unwrap();
 }
 
-fn onto_changed_owners(lab: &Lab) {
-    lab.disk("new.raw", 900, 1);
+fn onto_changed_owners(fixture: &Fixture) {
+    fixture.disk("new.raw", 900, 1);
     for words in [
         "--mode delta",
         "--mode full",
         "--safety in-place",
         "--mode delta --undo above/undo",
     ] {
-        fs::write(lab.path("above/disk.raw"), noise(900 * PAGE, 2)).unwrap();
-        lab.done(&format!("sync new.raw above/disk.raw {words}"));
+        fs::write(fixture.path("above/disk.raw"), noise(900 * PAGE, 2)).unwrap();
+        fixture.done(&format!("sync new.raw above/disk.raw {words}"));
         assert!(
-            lab.bytes("above/disk.raw") == lab.bytes("new.raw"),
+            fixture.bytes("above/disk.raw") == fixture.bytes("new.raw"),
             "{words}"
         );
-        let left = fs::read_dir(lab.path("above")).unwrap().count();
+        let left = fs::read_dir(fixture.path("above")).unwrap().count();
         assert_eq!(left, 1 + usize::from(words.contains("undo")), "{words}");
     }
     // What is kept of a target goes on too, in the target's directory and elsewhere.
-    fs::create_dir(lab.path("above/kept")).unwrap();
+    fs::create_dir(fixture.path("above/kept")).unwrap();
     for kept in ["above/k", "above/kept/k"] {
         let sync = format!("--mode delta above/disk.raw --target-manifest {kept}");
-        lab.done(&format!("sync new.raw {sync}"));
-        fs::copy(lab.path("new.raw"), lab.path("newer.raw")).unwrap();
-        write_at(&lab.path("newer.raw"), 77, b"newer");
-        lab.run(&format!("sync newer.raw {sync}"))
+        fixture.done(&format!("sync new.raw {sync}"));
+        fs::copy(fixture.path("new.raw"), fixture.path("newer.raw")).unwrap();
+        write_at(&fixture.path("newer.raw"), 77, b"newer");
+        fixture
+            .run(&format!("sync newer.raw {sync}"))
             .fails(2, "--trust-log");
-        let (status, report) = lab.json(&format!("sync newer.raw {sync} --trust-log {kept}"));
+        let (status, report) = fixture.json(&format!("sync newer.raw {sync} --trust-log {kept}"));
         assert_eq!(status, 0, "{report}");
-        assert!(lab.bytes("above/disk.raw") == lab.bytes("newer.raw"));
+        assert!(fixture.bytes("above/disk.raw") == fixture.bytes("newer.raw"));
         // The advice's other way.
-        fs::remove_file(lab.path(kept)).unwrap();
-        lab.done(&format!("sync new.raw {sync}"));
-        assert!(lab.bytes("above/disk.raw") == lab.bytes("new.raw"));
+        fs::remove_file(fixture.path(kept)).unwrap();
+        fixture.done(&format!("sync new.raw {sync}"));
+        assert!(fixture.bytes("above/disk.raw") == fixture.bytes("new.raw"));
     }
-    fs::write(lab.path("above/disk.raw"), noise(900 * PAGE, 2)).unwrap();
-    let target = lab.path("above/disk.raw");
-    leave_marked(&lab.path("new.raw"), &target, HostTargetOptions::default());
-    let run = lab.run("recover above/disk.raw");
+    fs::write(fixture.path("above/disk.raw"), noise(900 * PAGE, 2)).unwrap();
+    let target = fixture.path("above/disk.raw");
+    leave_marked(
+        &fixture.path("new.raw"),
+        &target,
+        HostTargetOptions::default(),
+    );
+    let run = fixture.run("recover above/disk.raw");
     assert!(run.stderr.contains("--trust-log"), "{run:?}");
-    lab.done("recover above/disk.raw --trust-log above/.disk.raw.diskdelta-log");
-    assert!(lab.bytes("above/disk.raw") == lab.bytes("new.raw"));
+    fixture.done("recover above/disk.raw --trust-log above/.disk.raw.diskdelta-log");
+    assert!(fixture.bytes("above/disk.raw") == fixture.bytes("new.raw"));
 }
 
 #[test]
 fn a_name_of_the_greatest_length_takes_every_kind_of_sync() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 900, 1);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 900, 1);
     let name = format!("{}.raw", "n".repeat(251));
     let other = format!("{}.raw", "m".repeat(251));
     for words in ["--mode delta", "--mode full", "--safety in-place"] {
-        lab.disk(&name, 900, 2);
-        lab.done(&format!("sync new.raw {name} {words}"));
-        assert!(lab.bytes(&name) == lab.bytes("new.raw"), "{words}");
+        fixture.disk(&name, 900, 2);
+        fixture.done(&format!("sync new.raw {name} {words}"));
+        assert!(fixture.bytes(&name) == fixture.bytes("new.raw"), "{words}");
     }
-    lab.done(&format!("sync new.raw {other}"));
+    fixture.done(&format!("sync new.raw {other}"));
     let source = HostSource::open(
-        lab.path("new.raw"),
+        fixture.path("new.raw"),
         &ImageOptions::default(),
         &SourceOptions::default(),
     )
     .unwrap();
-    let long = HostTarget::open(lab.path(&other), &HostTargetOptions::default()).unwrap();
+    let long = HostTarget::open(fixture.path(&other), &HostTargetOptions::default()).unwrap();
     let options = SyncOptions::default();
     sync(
         &source.source(),
@@ -757,24 +775,24 @@ fn a_name_of_the_greatest_length_takes_every_kind_of_sync() {
         &Work::with_threads(1).unwrap(),
     )
     .unwrap();
-    assert_eq!(lab.names().len(), 3);
+    assert_eq!(fixture.names().len(), 3);
 }
 
 /// A directory that only root may enter, and one that all may write to, where another user made links
 /// that lead into the first.
-fn lab_with_links_of_another_user() -> Lab {
-    let lab = Lab::new();
+fn fixture_with_links_of_another_user() -> Fixture {
+    let fixture = Fixture::new();
     for (name, mode) in [("own", 0o700), ("all", 0o1777), ("own/directory", 0o700)] {
-        fs::create_dir(lab.path(name)).unwrap();
-        set_mode(&lab.path(name), mode);
+        fs::create_dir(fixture.path(name)).unwrap();
+        set_mode(&fixture.path(name), mode);
     }
-    lab.disk("own/there.raw", 40, 4);
+    fixture.disk("own/there.raw", 40, 4);
     for name in ["new.manifest", "new.raw", "there.raw", "directory"] {
-        let link = lab.path("all").join(name);
-        symlink(lab.path("own").join(name), &link).unwrap();
+        let link = fixture.path("all").join(name);
+        symlink(fixture.path("own").join(name), &link).unwrap();
         lchown(&link, Some(OTHER), None).unwrap();
     }
-    lab
+    fixture
 }
 
 #[test]
@@ -782,21 +800,21 @@ fn what_is_written_does_not_go_where_a_link_of_another_user_leads() {
     if !is_root() {
         return;
     }
-    let lab = lab_with_links_of_another_user();
-    lab.disk("new.raw", 40, 1);
-    lab.disk("disk.raw", 40, 2);
-    lab.done("delta create disk.raw new.raw -o d.delta");
-    lab.done("manifest disk.raw -o kept");
-    lab.done("manifest new.raw -o own/directory/kept");
-    let kept = lab.bytes("own/directory/kept");
+    let fixture = fixture_with_links_of_another_user();
+    fixture.disk("new.raw", 40, 1);
+    fixture.disk("disk.raw", 40, 2);
+    fixture.done("delta create disk.raw new.raw -o d.delta");
+    fixture.done("manifest disk.raw -o kept");
+    fixture.done("manifest new.raw -o own/directory/kept");
+    let kept = fixture.bytes("own/directory/kept");
     let look = || {
         let names = |name: &str| {
-            let entries = fs::read_dir(lab.path(name)).unwrap();
+            let entries = fs::read_dir(fixture.path(name)).unwrap();
             let mut names: Vec<_> = entries.map(|it| it.unwrap().file_name()).collect();
             names.sort();
             names
         };
-        let bytes = (lab.bytes("disk.raw"), lab.bytes("own/there.raw"));
+        let bytes = (fixture.bytes("disk.raw"), fixture.bytes("own/there.raw"));
         (names("own"), names("own/directory"), names("all"), bytes)
     };
     let before = look();
@@ -821,49 +839,49 @@ fn what_is_written_does_not_go_where_a_link_of_another_user_leads() {
         "delta apply d.delta all/there.raw",
         "recover all/there.raw",
     ] {
-        let run = lab.run(words);
+        let run = fixture.run(words);
         assert!(run.status > 1, "{words}: {run:?}");
         assert!(run.stderr.contains("user 65534"), "{words}: {run:?}");
         assert!(look() == before, "{words}");
-        assert!(lab.bytes("own/directory/kept") == kept, "{words}");
+        assert!(fixture.bytes("own/directory/kept") == kept, "{words}");
     }
     // What is only read may be reached by any link.
-    lab.done("manifest all/there.raw -o m");
-    lab.done("diff all/there.raw own/there.raw");
+    fixture.done("manifest all/there.raw -o m");
+    fixture.done("diff all/there.raw own/there.raw");
 }
 
 #[test]
 fn links_of_root_and_of_the_user_lead_to_what_is_written() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 40, 1);
-    fs::create_dir(lab.path("real")).unwrap();
-    symlink("real", lab.path("directory")).unwrap();
-    symlink("directory/disk.raw", lab.path("disk")).unwrap();
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 40, 1);
+    fs::create_dir(fixture.path("real")).unwrap();
+    symlink("real", fixture.path("directory")).unwrap();
+    symlink("directory/disk.raw", fixture.path("disk")).unwrap();
     for _ in 0..2 {
-        lab.done("sync new.raw disk --target-format raw --target-manifest directory/kept");
+        fixture.done("sync new.raw disk --target-format raw --target-manifest directory/kept");
     }
-    assert!(lab.bytes("real/disk.raw") == lab.bytes("new.raw"));
-    lab.done("manifest new.raw -o directory/m");
-    lab.done("recover directory/disk.raw --log-dir directory");
+    assert!(fixture.bytes("real/disk.raw") == fixture.bytes("new.raw"));
+    fixture.done("manifest new.raw -o directory/m");
+    fixture.done("recover directory/disk.raw --log-dir directory");
     for name in ["real/m", "real/kept"] {
-        assert!(lab.path(name).is_file(), "{name}");
+        assert!(fixture.path(name).is_file(), "{name}");
     }
 }
 
 #[test]
 fn a_mode_that_a_file_is_given_while_it_is_copied_is_kept() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 1500, 1);
-    let old = lab.disk("old.raw", 1500, 2);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 1500, 1);
+    let old = fixture.disk("old.raw", 1500, 2);
     set_mode(&old, 0o666);
-    let slow = lab.start("sync new.raw old.raw --mode full --limit-rate 4M");
-    let copy = lab.path(".old.raw.diskdelta-new");
+    let slow = fixture.start("sync new.raw old.raw --mode full --limit-rate 4M");
+    let copy = fixture.path(".old.raw.diskdelta-new");
     until("a copy", || copy.exists() && mode(&copy) == 0o666);
     set_mode(&old, 0o600);
     let is_owned = is_root() && chown(&old, Some(OTHER), Some(OTHER)).is_ok();
     let run = ended(slow);
     assert_eq!(run.status, 0, "{run:?}");
-    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
+    assert!(fixture.bytes("old.raw") == fixture.bytes("new.raw"));
     assert_eq!(mode(&old), 0o600);
     let facts = fs::metadata(&old).unwrap();
     assert_eq!(
@@ -874,20 +892,20 @@ fn a_mode_that_a_file_is_given_while_it_is_copied_is_kept() {
 
 #[test]
 fn files_of_one_sync_that_share_a_name_do_not_replace_each_other() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 300, 1);
-    lab.disk("t.raw", 300, 2);
-    fs::create_dir(lab.path("logs")).unwrap();
-    set_mode(&lab.path("logs"), 0o700);
-    symlink(".", lab.path("here")).unwrap();
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 300, 1);
+    fixture.disk("t.raw", 300, 2);
+    fs::create_dir(fixture.path("logs")).unwrap();
+    set_mode(&fixture.path("logs"), 0o700);
+    symlink(".", fixture.path("here")).unwrap();
     for name in [".t.raw.diskdelta-new", ".m.raw.diskdelta-new"] {
-        fs::copy(lab.path("new.raw"), lab.path(name)).unwrap();
-        set_mode(&lab.path(name), 0o600);
+        fs::copy(fixture.path("new.raw"), fixture.path(name)).unwrap();
+        set_mode(&fixture.path(name), 0o600);
     }
     let look = || {
-        let names = lab.names().into_iter();
-        let held = names.filter(|name| lab.path(name).is_file());
-        held.map(|name| (lab.bytes(&name), name))
+        let names = fixture.names().into_iter();
+        let held = names.filter(|name| fixture.path(name).is_file());
+        held.map(|name| (fixture.bytes(&name), name))
             .collect::<Vec<_>>()
     };
     let before = look();
@@ -908,16 +926,16 @@ fn files_of_one_sync_that_share_a_name_do_not_replace_each_other() {
         "sync .m.raw.diskdelta-new m.raw --source-format raw",
     ] {
         for more in ["", " --dry-run"] {
-            let run = lab.run(&format!("{words}{more}"));
+            let run = fixture.run(&format!("{words}{more}"));
             assert!(run.status > 1, "{words}{more}: {run:?}");
             assert!(run.stderr.contains("name"), "{words}{more}: {run:?}");
             assert!(look() == before, "{words}{more}");
         }
     }
     for name in [".t.raw.diskdelta-new", ".m.raw.diskdelta-new"] {
-        fs::remove_file(lab.path(name)).unwrap();
+        fs::remove_file(fixture.path(name)).unwrap();
     }
-    lab.done("sync new.raw t.raw --mode delta --undo back --target-manifest kept");
-    lab.done("undo back t.raw");
-    assert!(before.contains(&(lab.bytes("t.raw"), "t.raw".to_owned())));
+    fixture.done("sync new.raw t.raw --mode delta --undo back --target-manifest kept");
+    fixture.done("undo back t.raw");
+    assert!(before.contains(&(fixture.bytes("t.raw"), "t.raw".to_owned())));
 }

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use diskdelta::sync::HostTargetOptions;
 use diskdelta::text::is_unsafe;
 
+use crate::fixture::{Fixture, write_at};
 use crate::guest_marker::marker;
 use crate::interrupted::leave_marked;
-use crate::lab::{Lab, write_at};
 
 /// Sets a title, begins a line, uses C1, turns the direction of writing, and is no UTF-8.
 const HOSTILE: &[u8] = b"a\x1b]0;owned\x07\nforged: line\xc2\x9b31m\xe2\x80\xae\xff";
@@ -35,9 +35,9 @@ fn words(text: &str) -> Vec<OsString> {
 }
 
 /// Runs the command and returns its status; what it printed stays on its lines.
-fn printed(lab: &Lab, text: &str) -> (i32, String) {
+fn printed(fixture: &Fixture, text: &str) -> (i32, String) {
     let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_diskdelta"))
-        .current_dir(lab.path("."))
+        .current_dir(fixture.path("."))
         .args(words(text))
         .output()
         .unwrap();
@@ -54,24 +54,24 @@ fn printed(lab: &Lab, text: &str) -> (i32, String) {
     (output.status.code().unwrap_or(-1), all)
 }
 
-fn lab() -> Lab {
-    let lab = Lab::new();
+fn fixture() -> Fixture {
+    let fixture = Fixture::new();
     for (name, seed) in [("raw", 1), ("old", 2)] {
-        let path = lab.disk("new", 900, seed);
-        fs::rename(path, lab.path(".").join(hostile(name))).unwrap();
+        let path = fixture.disk("new", 900, seed);
+        fs::rename(path, fixture.path(".").join(hostile(name))).unwrap();
     }
-    lab
+    fixture
 }
 
-fn path(lab: &Lab, extension: &str) -> PathBuf {
-    lab.path(".").join(hostile(extension))
+fn path(fixture: &Fixture, extension: &str) -> PathBuf {
+    fixture.path(".").join(hostile(extension))
 }
 
 #[test]
 fn no_verb_prints_what_a_terminal_would_obey() {
-    let lab = lab();
+    let fixture = fixture();
     for json in ["", " --json"] {
-        let run = |text: &str| printed(&lab, &format!("{text}{json}"));
+        let run = |text: &str| printed(&fixture, &format!("{text}{json}"));
         for (verb, status) in [
             ("info @raw", 0),
             ("info @none", 2),
@@ -130,32 +130,32 @@ fn no_verb_prints_what_a_terminal_would_obey() {
             }
         }
         for name in ["manifest", "delta", "vhdx"] {
-            let _ = fs::remove_file(path(&lab, name));
+            let _ = fs::remove_file(path(&fixture, name));
         }
     }
 }
 
 #[test]
 fn a_log_and_its_target_are_listed_without_what_a_terminal_would_obey() {
-    let lab = lab();
-    let old = path(&lab, "old");
-    leave_marked(&path(&lab, "raw"), &old, HostTargetOptions::default());
+    let fixture = fixture();
+    let old = path(&fixture, "old");
+    leave_marked(&path(&fixture, "raw"), &old, HostTargetOptions::default());
     for json in ["", " --json"] {
-        let (_, text) = printed(&lab, &format!("recover --list .{json}"));
+        let (_, text) = printed(&fixture, &format!("recover --list .{json}"));
         assert!(text.contains("owned"), "{text}");
         for verb in ["info @old", "sync @old @raw", "recover @old --discard"] {
-            printed(&lab, &format!("{verb}{json}"));
+            printed(&fixture, &format!("{verb}{json}"));
         }
     }
-    let (status, _) = printed(&lab, "recover --all .");
+    let (status, _) = printed(&fixture, "recover --all .");
     assert_eq!(status, 0);
 }
 
 #[test]
 fn the_path_in_a_guests_marker_is_printed_without_what_a_terminal_would_obey() {
-    let lab = Lab::new();
-    let disk = lab.disk("disk.raw", 1024, 1);
-    lab.disk("new.raw", 1024, 2);
+    let fixture = Fixture::new();
+    let disk = fixture.disk("disk.raw", 1024, 1);
+    fixture.disk("new.raw", 1024, 2);
     let log = "/tmp/\u{1b}[2J\nforged: line\u{9b}\u{202e}.diskdelta-log";
     write_at(&disk, 0, &marker(0, log));
     for verb in [
@@ -168,7 +168,7 @@ fn the_path_in_a_guests_marker_is_printed_without_what_a_terminal_would_obey() {
         "recover disk.raw --release",
     ] {
         for json in ["", " --json"] {
-            let (status, text) = printed(&lab, &format!("{verb}{json}"));
+            let (status, text) = printed(&fixture, &format!("{verb}{json}"));
             assert_eq!(status, 3, "{verb}: {text}");
         }
     }
@@ -176,16 +176,16 @@ fn the_path_in_a_guests_marker_is_printed_without_what_a_terminal_would_obey() {
 
 #[test]
 fn the_creator_of_an_image_is_printed_without_what_a_terminal_would_obey() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 16, 1);
-    lab.done("sync new.raw new.vhdx");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 16, 1);
+    fixture.done("sync new.raw new.vhdx");
     let creator = "x\u{1b}[2J\nforged: line\u{9b}\u{202e}\0tail";
     let bytes: Vec<u8> = creator.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    write_at(&lab.path("new.vhdx"), 8, &bytes);
-    let (status, text) = printed(&lab, "info new.vhdx");
+    write_at(&fixture.path("new.vhdx"), 8, &bytes);
+    let (status, text) = printed(&fixture, "info new.vhdx");
     assert_eq!(status, 0, "{text}");
     assert!(text.contains("forged"), "{text}");
-    let (_, json) = printed(&lab, "info new.vhdx --json");
+    let (_, json) = printed(&fixture, "info new.vhdx --json");
     let object: serde_json::Value = serde_json::from_str(&json).unwrap();
     let found = object["facts"]["creator"].as_str().unwrap();
     assert!(
@@ -196,12 +196,12 @@ fn the_creator_of_an_image_is_printed_without_what_a_terminal_would_obey() {
 
 #[test]
 fn json_stays_exact_whatever_the_names_are() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let name = "a\u{1b}\u{9b}\n\u{202e}.raw";
-    let disk = lab.disk("new.raw", 16, 1);
-    fs::rename(disk, lab.path(name)).unwrap();
+    let disk = fixture.disk("new.raw", 16, 1);
+    fs::rename(disk, fixture.path(name)).unwrap();
     let output = assert_cmd::Command::new(env!("CARGO_BIN_EXE_diskdelta"))
-        .current_dir(lab.path("."))
+        .current_dir(fixture.path("."))
         .args([
             OsStr::new("recover"),
             OsStr::new(name),

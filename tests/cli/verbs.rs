@@ -5,16 +5,16 @@ use std::os::unix::fs::{MetadataExt, symlink};
 
 use sha2::Digest;
 
-use crate::lab::{Lab, PAGE, left_out, noise, oracle, write_at};
+use crate::fixture::{Fixture, PAGE, left_out, noise, oracle, write_at};
 use crate::remote::shell;
 
 #[test]
 fn a_sync_copies_what_differs_and_says_so() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    let old = lab.disk("old.raw", 600, 1);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    let old = fixture.disk("old.raw", 600, 1);
     write_at(&old, 7 * PAGE as u64, b"something else");
-    let (status, report) = lab.json("sync new.raw old.raw");
+    let (status, report) = fixture.json("sync new.raw old.raw");
     assert_eq!(status, 0);
     assert_eq!(report["outcome"], "synced");
     assert_eq!(report["mode"], "delta");
@@ -25,26 +25,26 @@ fn a_sync_copies_what_differs_and_says_so() {
     assert_eq!(report["written_bytes"], PAGE);
     assert_eq!(report["zeroed_bytes"], 0);
     assert!(report["elapsed_seconds"].as_f64().unwrap() > 0.0);
-    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
-    assert_eq!(lab.names(), ["new.raw", "old.raw"]);
-    let again = lab.done("sync new.raw old.raw");
+    assert!(fixture.bytes("old.raw") == fixture.bytes("new.raw"));
+    assert_eq!(fixture.names(), ["new.raw", "old.raw"]);
+    let again = fixture.done("sync new.raw old.raw");
     assert!(again.stdout.starts_with("identical"), "{again:?}");
     assert!(again.stdout.contains("verified written"), "{again:?}");
 }
 
 #[test]
 fn every_mode_and_safety_makes_a_target_equal() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 700, 1);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 700, 1);
     for mode in ["auto", "delta", "full"] {
         for safety in ["atomic", "in-place"] {
             for verify in ["written", "all", "none"] {
-                lab.disk("old.raw", 700, 2);
-                lab.done(&format!(
+                fixture.disk("old.raw", 700, 2);
+                fixture.done(&format!(
                     "sync new.raw old.raw --mode {mode} --safety {safety} --verify {verify}"
                 ));
                 assert!(
-                    lab.bytes("old.raw") == lab.bytes("new.raw"),
+                    fixture.bytes("old.raw") == fixture.bytes("new.raw"),
                     "{mode} {safety}"
                 );
             }
@@ -54,8 +54,8 @@ fn every_mode_and_safety_makes_a_target_equal() {
 
 #[test]
 fn a_missing_target_gets_the_format_of_its_name_or_the_one_asked_for() {
-    let lab = Lab::new();
-    let new = lab.disk("new.raw", 600, 1);
+    let fixture = Fixture::new();
+    let new = fixture.disk("new.raw", 600, 1);
     fs::File::options()
         .write(true)
         .open(&new)
@@ -71,15 +71,15 @@ fn a_missing_target_gets_the_format_of_its_name_or_the_one_asked_for() {
         ("--create vhdx-fixed", "b.vhdx", "vhdx", "fixed"),
         ("--create vhd --align 1M", "c.vhd", "vhd", "dynamic"),
     ] {
-        lab.done(&format!("sync new.raw {name} {words}"));
-        let (_, info) = lab.json(&format!("info {name}"));
+        fixture.done(&format!("sync new.raw {name} {words}"));
+        let (_, info) = fixture.json(&format!("info {name}"));
         assert_eq!(info["format"], format, "{name}");
         assert_eq!(info["subformat"], subformat, "{name}");
         assert_eq!(info["disk_bytes"], 64 << 20, "{name}");
         assert!(info["allocated_bytes"].as_u64().unwrap() >= 600 * PAGE as u64);
-        lab.done(&format!("diff new.raw {name}"));
+        fixture.done(&format!("diff new.raw {name}"));
         let driver = if format == "vhd" { "vpc" } else { format };
-        let (new, made) = (new.to_str().unwrap(), lab.path(name));
+        let (new, made) = (new.to_str().unwrap(), fixture.path(name));
         let args = [
             "compare",
             "-f",
@@ -93,40 +93,40 @@ fn a_missing_target_gets_the_format_of_its_name_or_the_one_asked_for() {
             assert!(equal, "{name}");
         }
     }
-    assert!(fs::metadata(lab.path("a.raw")).unwrap().blocks() * 512 < 64 << 20);
+    assert!(fs::metadata(fixture.path("a.raw")).unwrap().blocks() * 512 < 64 << 20);
 }
 
 #[test]
 fn a_disk_goes_from_raw_to_vhd_to_raw() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    lab.done("sync new.raw a.vhd --quiet");
-    lab.disk("back.raw", 600, 2);
-    lab.done("sync a.vhd back.raw");
-    assert!(lab.bytes("back.raw") == lab.bytes("new.raw"));
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    fixture.done("sync new.raw a.vhd --quiet");
+    fixture.disk("back.raw", 600, 2);
+    fixture.done("sync a.vhd back.raw");
+    assert!(fixture.bytes("back.raw") == fixture.bytes("new.raw"));
 }
 
 #[test]
 fn a_manifest_stands_for_its_disk_in_diff_and_verify() {
-    let lab = Lab::new();
-    let disk = lab.disk("disk.raw", 600, 1);
-    let (status, made) = lab.json("manifest disk.raw -o disk.manifest --block-size 16K");
+    let fixture = Fixture::new();
+    let disk = fixture.disk("disk.raw", 600, 1);
+    let (status, made) = fixture.json("manifest disk.raw -o disk.manifest --block-size 16K");
     assert_eq!(status, 0);
     assert_eq!(made["block_bytes"], 16 << 10);
     let root = made["root"].as_str().unwrap().to_owned();
     assert_eq!(root.len(), 64);
-    let run = lab.done("manifest disk.raw -o disk.manifest --block-size 16K");
+    let run = fixture.done("manifest disk.raw -o disk.manifest --block-size 16K");
     assert_eq!(run.stdout.trim(), root);
-    let (status, verified) = lab.json("verify disk.raw disk.manifest");
+    let (status, verified) = fixture.json("verify disk.raw disk.manifest");
     assert_eq!((status, &verified["identical"]), (0, &true.into()));
     assert_eq!(verified["root"], root);
-    lab.done("diff disk.raw disk.manifest");
+    fixture.done("diff disk.raw disk.manifest");
 
     write_at(&disk, 100_000, b"x");
     write_at(&disk, 200_000 / 16384 * 16384, &[0; 16384]);
-    let (status, verified) = lab.json("verify disk.raw disk.manifest");
+    let (status, verified) = fixture.json("verify disk.raw disk.manifest");
     assert_eq!((status, &verified["identical"]), (1, &false.into()));
-    let (status, found) = lab.json("diff disk.raw disk.manifest");
+    let (status, found) = fixture.json("diff disk.raw disk.manifest");
     assert_eq!(status, 1);
     assert_eq!(found["granularity_bytes"], 16 << 10);
     let extents = found["extents"].as_array().unwrap();
@@ -135,35 +135,36 @@ fn a_manifest_stands_for_its_disk_in_diff_and_verify() {
     assert_eq!(extents[0]["length"], 16_384);
     assert_eq!(extents[0]["kind"], "data");
     assert_eq!(extents[1]["kind"], "zero");
-    let (_, turned) = lab.json("diff disk.manifest disk.raw");
+    let (_, turned) = fixture.json("diff disk.manifest disk.raw");
     assert_eq!(turned["extents"][1]["kind"], "data");
-    lab.done("manifest disk.raw -o new.manifest --block-size 16K");
-    let (_, of_manifests) = lab.json("diff new.manifest disk.manifest");
+    fixture.done("manifest disk.raw -o new.manifest --block-size 16K");
+    let (_, of_manifests) = fixture.json("diff new.manifest disk.manifest");
     assert_eq!(of_manifests["extents"], found["extents"]);
-    lab.run("diff new.manifest disk.raw --target-format manifest")
+    fixture
+        .run("diff new.manifest disk.raw --target-format manifest")
         .fails(2, "manifest");
 }
 
 #[test]
 fn two_images_are_told_apart_to_the_page() {
-    let lab = Lab::new();
-    lab.disk("a.raw", 600, 1);
-    let b = lab.disk("b.raw", 600, 1);
-    assert_eq!(lab.run("diff a.raw b.raw").status, 0);
+    let fixture = Fixture::new();
+    fixture.disk("a.raw", 600, 1);
+    let b = fixture.disk("b.raw", 600, 1);
+    assert_eq!(fixture.run("diff a.raw b.raw").status, 0);
     write_at(&b, 5 * PAGE as u64 + 9, b"x");
-    let (status, found) = lab.json("diff a.raw b.raw");
+    let (status, found) = fixture.json("diff a.raw b.raw");
     assert_eq!(status, 1);
     assert_eq!(found["identical"], false);
     assert_eq!(found["granularity_bytes"], PAGE);
     assert_eq!(found["changed_bytes"], PAGE);
     assert_eq!(found["extents"][0]["offset"], 5 * PAGE);
-    let run = lab.run("diff a.raw b.raw");
+    let run = fixture.run("diff a.raw b.raw");
     assert!(run.stdout.contains("data 0x5000 4096"), "{run:?}");
 }
 
 #[test]
 fn images_made_by_other_software_come_out_right() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let directory = std::env::var_os("DISKDELTA_SAMPLES").map(std::path::PathBuf::from);
     let Some(directory) = directory.filter(|directory| directory.join("SAMPLES.tsv").is_file())
     else {
@@ -184,9 +185,9 @@ fn images_made_by_other_software_come_out_right() {
             words += &format!(" --parent {}", directory.join(file).display());
             parent = parent_of(file);
         }
-        fs::create_dir_all(lab.path(file).parent().unwrap()).unwrap();
-        lab.done(&words);
-        let found = sha2::Sha256::digest(lab.bytes(&format!("{file}.raw")));
+        fs::create_dir_all(fixture.path(file).parent().unwrap()).unwrap();
+        fixture.done(&words);
+        let found = sha2::Sha256::digest(fixture.bytes(&format!("{file}.raw")));
         let found: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(found, wanted, "{file}");
     }
@@ -194,201 +195,218 @@ fn images_made_by_other_software_come_out_right() {
 
 #[test]
 fn a_dry_run_counts_and_writes_nothing() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    lab.disk("old.raw", 600, 2);
-    let before = lab.bytes("old.raw");
-    let (status, report) = lab.json("sync new.raw old.raw --dry-run");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    fixture.disk("old.raw", 600, 2);
+    let before = fixture.bytes("old.raw");
+    let (status, report) = fixture.json("sync new.raw old.raw --dry-run");
     assert_eq!(status, 0);
     assert_eq!(report["outcome"], "dry_run");
     assert_eq!(report["changed_bytes"], 600 * PAGE);
-    assert!(lab.bytes("old.raw") == before);
-    lab.done("sync new.raw missing.raw --dry-run");
-    assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+    assert!(fixture.bytes("old.raw") == before);
+    fixture.done("sync new.raw missing.raw --dry-run");
+    assert_eq!(fixture.names(), ["new.raw", "old.raw"]);
 }
 
 #[test]
 fn a_file_for_one_verb_is_refused_by_the_others() {
-    let lab = Lab::new();
-    lab.disk("old.raw", 64, 1);
-    lab.disk("new.raw", 64, 2);
-    fs::copy(lab.path("old.raw"), lab.path("t.raw")).unwrap();
-    lab.done("delta create old.raw new.raw -o d.delta");
+    let fixture = Fixture::new();
+    fixture.disk("old.raw", 64, 1);
+    fixture.disk("new.raw", 64, 2);
+    fs::copy(fixture.path("old.raw"), fixture.path("t.raw")).unwrap();
+    fixture.done("delta create old.raw new.raw -o d.delta");
     let refused = |words: &str, advice: &str| {
-        let target = lab.bytes("t.raw");
-        let run = lab.run(words);
+        let target = fixture.bytes("t.raw");
+        let run = fixture.run(words);
         assert_eq!(run.status, 2, "{words}: {run:?}");
         assert!(run.stderr.contains(advice), "{words}: {run:?}");
-        assert!(lab.bytes("t.raw") == target, "{words}");
+        assert!(fixture.bytes("t.raw") == target, "{words}");
     };
     refused("undo d.delta t.raw", "delta apply");
-    lab.done("sync new.raw t.raw --undo way.back --mode delta");
+    fixture.done("sync new.raw t.raw --undo way.back --mode delta");
     for base in ["whole", "touched"] {
         refused(&format!("delta apply way.back t.raw --base {base}"), "undo");
     }
     refused("delta merge way.back -o m.delta", "undo");
     refused("delta export way.back --parent t.raw --to c.vhdx", "undo");
-    assert_eq!(lab.json("delta show way.back").1["purpose"], "undo");
-    lab.done("undo way.back t.raw");
-    assert!(lab.bytes("t.raw") == lab.bytes("old.raw"));
+    assert_eq!(fixture.json("delta show way.back").1["purpose"], "undo");
+    fixture.done("undo way.back t.raw");
+    assert!(fixture.bytes("t.raw") == fixture.bytes("old.raw"));
 }
 
 #[test]
 fn undo_brings_the_old_disk_back() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    lab.disk("old.raw", 600, 2);
-    let before = lab.bytes("old.raw");
-    lab.done("sync new.raw old.raw --undo way.back --mode delta");
-    let (_, shown) = lab.json("delta show way.back");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    fixture.disk("old.raw", 600, 2);
+    let before = fixture.bytes("old.raw");
+    fixture.done("sync new.raw old.raw --undo way.back --mode delta");
+    let (_, shown) = fixture.json("delta show way.back");
     assert_eq!(shown["purpose"], "undo");
     assert_eq!(shown["disk_bytes"], 600 * PAGE);
     assert_eq!(shown["data_bytes"], 600 * PAGE);
-    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
-    lab.done("undo way.back old.raw");
-    assert!(lab.bytes("old.raw") == before);
-    lab.done("undo way.back old.raw");
-    assert!(lab.bytes("old.raw") == before);
+    assert!(fixture.bytes("old.raw") == fixture.bytes("new.raw"));
+    fixture.done("undo way.back old.raw");
+    assert!(fixture.bytes("old.raw") == before);
+    fixture.done("undo way.back old.raw");
+    assert!(fixture.bytes("old.raw") == before);
 }
 
 #[test]
 fn a_delta_is_made_applied_and_merged() {
-    let lab = Lab::new();
-    lab.disk("one.raw", 600, 1);
+    let fixture = Fixture::new();
+    fixture.disk("one.raw", 600, 1);
     for (name, page) in [("two.raw", 3), ("three.raw", 5)] {
-        fs::copy(lab.path("one.raw"), lab.path(name)).unwrap();
-        write_at(&lab.path(name), page * PAGE as u64, b"changed");
+        fs::copy(fixture.path("one.raw"), fixture.path(name)).unwrap();
+        write_at(&fixture.path(name), page * PAGE as u64, b"changed");
     }
-    write_at(&lab.path("three.raw"), 3 * PAGE as u64, b"changed");
-    let (status, made) = lab.json("delta create one.raw two.raw -o 12.delta");
+    write_at(&fixture.path("three.raw"), 3 * PAGE as u64, b"changed");
+    let (status, made) = fixture.json("delta create one.raw two.raw -o 12.delta");
     assert_eq!(status, 0);
     assert_eq!(made["purpose"], "delta");
     assert_eq!(made["data_bytes"], PAGE);
-    lab.done("manifest two.raw -o two.manifest --block-size 4K");
-    let (_, other) = lab.json("delta create two.manifest three.raw -o 23.delta --level 0");
+    fixture.done("manifest two.raw -o two.manifest --block-size 4K");
+    let (_, other) = fixture.json("delta create two.manifest three.raw -o 23.delta --level 0");
     assert_eq!(other["data_bytes"], PAGE);
-    lab.done("delta create two.raw three.raw -o 23b.delta");
-    lab.run("delta create one.raw two.raw -o 12.delta")
+    fixture.done("delta create two.raw three.raw -o 23b.delta");
+    fixture
+        .run("delta create one.raw two.raw -o 12.delta")
         .fails(2, "the file exists");
-    lab.run("delta merge 12.delta 12.delta -o m.delta")
+    fixture
+        .run("delta merge 12.delta 12.delta -o m.delta")
         .fails(2, "does not follow");
-    assert!(!lab.path("m.delta").exists());
-    let (_, merged) = lab.json("delta merge 12.delta 23b.delta -o 13.delta");
-    assert_eq!(merged["root"], lab.json("delta show 23b.delta").1["root"]);
+    assert!(!fixture.path("m.delta").exists());
+    let (_, merged) = fixture.json("delta merge 12.delta 23b.delta -o 13.delta");
+    assert_eq!(
+        merged["root"],
+        fixture.json("delta show 23b.delta").1["root"]
+    );
     assert_eq!(merged["base_root"], made["base_root"]);
 
-    fs::copy(lab.path("one.raw"), lab.path("a.raw")).unwrap();
-    fs::copy(lab.path("one.raw"), lab.path("b.raw")).unwrap();
-    lab.run("delta apply 23.delta a.raw")
+    fs::copy(fixture.path("one.raw"), fixture.path("a.raw")).unwrap();
+    fs::copy(fixture.path("one.raw"), fixture.path("b.raw")).unwrap();
+    fixture
+        .run("delta apply 23.delta a.raw")
         .fails(2, "nothing was changed");
     for delta in ["12.delta", "23.delta"] {
         assert_eq!(
-            lab.json(&format!("delta apply {delta} a.raw")).1["outcome"],
+            fixture.json(&format!("delta apply {delta} a.raw")).1["outcome"],
             "synced"
         );
     }
     assert_eq!(
-        lab.json("delta apply 23.delta a.raw").1["outcome"],
+        fixture.json("delta apply 23.delta a.raw").1["outcome"],
         "identical"
     );
-    lab.done("delta apply 13.delta b.raw");
+    fixture.done("delta apply 13.delta b.raw");
     for name in ["a.raw", "b.raw"] {
-        assert!(lab.bytes(name) == lab.bytes("three.raw"), "{name}");
+        assert!(fixture.bytes(name) == fixture.bytes("three.raw"), "{name}");
     }
 }
 
 #[test]
 fn a_target_manifest_stands_for_reading_the_target() {
-    let lab = Lab::new();
-    let new = lab.disk("new.raw", 600, 1);
-    lab.disk("old.raw", 600, 2);
+    let fixture = Fixture::new();
+    let new = fixture.disk("new.raw", 600, 1);
+    fixture.disk("old.raw", 600, 2);
     let words = "sync new.raw old.raw --target-manifest old.manifest";
-    lab.done(words);
-    assert_eq!(lab.run("verify old.raw old.manifest").status, 0);
+    fixture.done(words);
+    assert_eq!(fixture.run("verify old.raw old.manifest").status, 0);
     write_at(&new, 77 * PAGE as u64, b"changed");
-    let (_, report) = lab.json(words);
+    let (_, report) = fixture.json(words);
     assert_eq!(report["verified"], "cached");
     assert!(report["root"].as_str().is_some_and(|root| root.len() == 64));
-    assert!(lab.bytes("old.raw") == lab.bytes("new.raw"));
-    assert_eq!(lab.run("verify old.raw old.manifest").status, 0);
+    assert!(fixture.bytes("old.raw") == fixture.bytes("new.raw"));
+    assert_eq!(fixture.run("verify old.raw old.manifest").status, 0);
     for words in [words, &format!("{words} --mode full")] {
         write_at(&new, 78 * PAGE as u64, words.as_bytes());
-        lab.done(words);
-        assert!(lab.bytes("old.raw") == lab.bytes("new.raw"), "{words}");
-        assert_eq!(lab.run("verify old.raw old.manifest").status, 0, "{words}");
+        fixture.done(words);
+        assert!(
+            fixture.bytes("old.raw") == fixture.bytes("new.raw"),
+            "{words}"
+        );
+        assert_eq!(
+            fixture.run("verify old.raw old.manifest").status,
+            0,
+            "{words}"
+        );
     }
     // A target that is created anew has nothing to do with the manifest of the one before.
-    fs::remove_file(lab.path("old.raw")).unwrap();
+    fs::remove_file(fixture.path("old.raw")).unwrap();
     write_at(&new, 79 * PAGE as u64, b"changed");
-    lab.done(words);
-    assert_eq!(lab.run("verify old.raw old.manifest").status, 0);
-    assert_eq!(lab.json(words).1["verified"], "cached");
-    lab.disk("other.raw", 600, 3);
-    lab.run("sync new.raw old.raw --target-manifest other.raw")
+    fixture.done(words);
+    assert_eq!(fixture.run("verify old.raw old.manifest").status, 0);
+    assert_eq!(fixture.json(words).1["verified"], "cached");
+    fixture.disk("other.raw", 600, 3);
+    fixture
+        .run("sync new.raw old.raw --target-manifest other.raw")
         .fails(2, "name another file");
     assert_eq!(
-        lab.names(),
+        fixture.names(),
         ["new.raw", "old.manifest", "old.raw", "other.raw"]
     );
 }
 
 #[test]
 fn a_target_manifest_is_not_trusted_once_anybody_else_wrote_to_the_target() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    let old = lab.disk("old.raw", 600, 2);
-    lab.disk("other.raw", 600, 3);
-    lab.done("delta create new.raw other.raw -o change.delta");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    let old = fixture.disk("old.raw", 600, 2);
+    fixture.disk("other.raw", 600, 3);
+    fixture.done("delta create new.raw other.raw -o change.delta");
     let words = "sync new.raw old.raw --target-manifest old.manifest";
     let undone = "sync new.raw old.raw --undo back.delta";
     let since: [(&str, &dyn Fn()); 4] = [
-        ("undo", &|| drop(lab.done("undo back.delta old.raw"))),
+        ("undo", &|| drop(fixture.done("undo back.delta old.raw"))),
         ("a delta", &|| {
-            drop(lab.done("delta apply change.delta old.raw"))
+            drop(fixture.done("delta apply change.delta old.raw"))
         }),
         ("a sync without it", &|| {
-            drop(lab.done("sync other.raw old.raw"))
+            drop(fixture.done("sync other.raw old.raw"))
         }),
         ("a guest", &|| write_at(&old, 5 * PAGE as u64, b"guest")),
     ];
     for (what, change) in since {
         for safety in ["atomic", "in-place"] {
             let words = format!("{words} --safety {safety}");
-            fs::copy(lab.path("other.raw"), &old).unwrap();
+            fs::copy(fixture.path("other.raw"), &old).unwrap();
             if what == "undo" {
-                lab.done(undone);
+                fixture.done(undone);
             }
-            lab.done(&words);
-            assert_eq!(lab.json(&words).1["verified"], "cached", "{what}");
+            fixture.done(&words);
+            assert_eq!(fixture.json(&words).1["verified"], "cached", "{what}");
             change();
-            let (_, report) = lab.json(&words);
+            let (_, report) = fixture.json(&words);
             assert_eq!(report["verified"], "written", "{what}");
-            assert!(lab.bytes("old.raw") == lab.bytes("new.raw"), "{what}");
-            let _ = fs::remove_file(lab.path("back.delta"));
+            assert!(
+                fixture.bytes("old.raw") == fixture.bytes("new.raw"),
+                "{what}"
+            );
+            let _ = fs::remove_file(fixture.path("back.delta"));
         }
     }
 }
 
 #[test]
 fn a_disk_of_odd_length_fills_its_last_sector_or_mebibyte_with_zeros() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let bytes = noise(600 * PAGE + 777, 1);
-    fs::write(lab.path("new.raw"), &bytes).unwrap();
-    lab.done("sync new.raw a.vhd --create vhd-fixed --align 1M");
-    assert_eq!(lab.json("info a.vhd").1["disk_bytes"], 3 << 20);
-    fs::write(lab.path("junk.raw"), vec![7; 3 << 20]).unwrap();
-    lab.done("sync junk.raw a.vhd");
+    fs::write(fixture.path("new.raw"), &bytes).unwrap();
+    fixture.done("sync new.raw a.vhd --create vhd-fixed --align 1M");
+    assert_eq!(fixture.json("info a.vhd").1["disk_bytes"], 3 << 20);
+    fs::write(fixture.path("junk.raw"), vec![7; 3 << 20]).unwrap();
+    fixture.done("sync junk.raw a.vhd");
     for safety in ["atomic", "in-place"] {
         for mode in ["delta", "full"] {
-            lab.done("sync junk.raw a.vhd");
+            fixture.done("sync junk.raw a.vhd");
             let words = format!("sync new.raw a.vhd --align 1M --mode {mode} --safety {safety}");
-            lab.done(&words);
-            lab.done("sync a.vhd back.raw");
-            let back = lab.bytes("back.raw");
+            fixture.done(&words);
+            fixture.done("sync a.vhd back.raw");
+            let back = fixture.bytes("back.raw");
             assert_eq!(back.len(), 3 << 20);
             assert!(back[..bytes.len()] == bytes, "{words}");
             assert!(back[bytes.len()..].iter().all(|byte| *byte == 0), "{words}");
-            let again = lab.json("sync new.raw a.vhd --align 1M --mode delta").1;
+            let again = fixture.json("sync new.raw a.vhd --align 1M --mode delta").1;
             assert_eq!(again["outcome"], "identical", "{words}");
         }
     }
@@ -396,117 +414,121 @@ fn a_disk_of_odd_length_fills_its_last_sector_or_mebibyte_with_zeros() {
 
 #[test]
 fn a_link_is_followed_and_stays_a_link() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    lab.disk("disk.raw", 600, 2);
-    symlink("disk.raw", lab.path("link")).unwrap();
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    fixture.disk("disk.raw", 600, 2);
+    symlink("disk.raw", fixture.path("link")).unwrap();
     for mode in ["full", "delta"] {
-        lab.disk("disk.raw", 600, 2);
-        lab.done(&format!("sync new.raw link --mode {mode}"));
-        assert!(fs::symlink_metadata(lab.path("link")).unwrap().is_symlink());
-        assert!(lab.bytes("disk.raw") == lab.bytes("new.raw"));
-        assert_eq!(lab.names(), ["disk.raw", "link", "new.raw"]);
+        fixture.disk("disk.raw", 600, 2);
+        fixture.done(&format!("sync new.raw link --mode {mode}"));
+        assert!(
+            fs::symlink_metadata(fixture.path("link"))
+                .unwrap()
+                .is_symlink()
+        );
+        assert!(fixture.bytes("disk.raw") == fixture.bytes("new.raw"));
+        assert_eq!(fixture.names(), ["disk.raw", "link", "new.raw"]);
     }
 }
 
 #[test]
 fn a_thick_file_stays_thick_and_a_sparse_one_sparse() {
-    let lab = Lab::new();
-    let new = lab.path("new.raw");
+    let fixture = Fixture::new();
+    let new = fixture.path("new.raw");
     fs::write(&new, [vec![0; 4 << 20], vec![7; 4096]].concat()).unwrap();
     let len = (4 << 20) + 4096;
-    let is_thick = |name: &str| fs::metadata(lab.path(name)).unwrap().blocks() * 512 >= len;
+    let is_thick = |name: &str| fs::metadata(fixture.path(name)).unwrap().blocks() * 512 >= len;
     for (words, thick_stays) in [("", true), ("--allocation sparse", false)] {
         for mode in ["delta", "full"] {
-            fs::write(lab.path("thick.raw"), vec![9; len as usize]).unwrap();
-            lab.done(&format!("sync new.raw thick.raw --mode {mode} {words}"));
-            assert!(lab.bytes("thick.raw") == lab.bytes("new.raw"));
+            fs::write(fixture.path("thick.raw"), vec![9; len as usize]).unwrap();
+            fixture.done(&format!("sync new.raw thick.raw --mode {mode} {words}"));
+            assert!(fixture.bytes("thick.raw") == fixture.bytes("new.raw"));
             assert_eq!(is_thick("thick.raw"), thick_stays, "{mode} {words}");
         }
     }
-    lab.done("sync new.raw sparse.raw");
+    fixture.done("sync new.raw sparse.raw");
     assert!(!is_thick("sparse.raw"));
-    lab.done("sync new.raw full.raw --allocation full");
+    fixture.done("sync new.raw full.raw --allocation full");
     assert!(is_thick("full.raw"));
 }
 
 #[test]
 fn the_redo_log_goes_where_it_is_told_to() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
-    lab.disk("old.raw", 600, 2);
-    let run = lab.done("sync new.raw old.raw --mode delta --log-dir deep/logs");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
+    fixture.disk("old.raw", 600, 2);
+    let run = fixture.done("sync new.raw old.raw --mode delta --log-dir deep/logs");
     assert!(run.stdout.starts_with("done"), "{run:?}");
-    assert_eq!(fs::read_dir(lab.path("deep/logs")).unwrap().count(), 0);
-    let mode = fs::metadata(lab.path("deep/logs")).unwrap().mode();
+    assert_eq!(fs::read_dir(fixture.path("deep/logs")).unwrap().count(), 0);
+    let mode = fs::metadata(fixture.path("deep/logs")).unwrap().mode();
     assert_eq!(mode & 0o777, 0o700);
 }
 
 #[test]
 fn quiet_runs_print_nothing() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 600, 1);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 600, 1);
     for words in [
         "sync new.raw t.raw -q",
         "manifest new.raw -o m -q",
         "verify new.raw m --quiet",
         "info new.raw --quiet",
     ] {
-        let run = lab.done(words);
+        let run = fixture.done(words);
         assert!(run.stdout.is_empty() && run.stderr.is_empty(), "{run:?}");
     }
 }
 
 #[test]
 fn completions_and_man_pages_come_from_the_same_definitions() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let run = lab.done(&format!("completions {shell}"));
+        let run = fixture.done(&format!("completions {shell}"));
         assert!(run.stdout.contains("skip-unreadable"), "{shell}");
     }
-    let page = lab.done("man").stdout;
+    let page = fixture.done("man").stdout;
     assert!(page.contains(".TH diskdelta 1") && page.contains("Exit status"));
-    fs::create_dir(lab.path("man")).unwrap();
-    lab.done("man --dir man");
-    let page = fs::read_to_string(lab.path("man/diskdelta-sync.1")).unwrap();
+    fs::create_dir(fixture.path("man")).unwrap();
+    fixture.done("man --dir man");
+    let page = fs::read_to_string(fixture.path("man/diskdelta-sync.1")).unwrap();
     assert!(page.contains("skip\\-unreadable"));
 }
 
 #[test]
 fn holes_are_read_by_every_verb_that_is_asked_to() {
-    let lab = Lab::new();
-    let disk = lab.disk("a.raw", 100, 1);
+    let fixture = Fixture::new();
+    let disk = fixture.disk("a.raw", 100, 1);
     File::options()
         .write(true)
         .open(disk)
         .unwrap()
         .set_len(8 << 20)
         .unwrap();
-    lab.done("manifest a.raw -o a.manifest --read-holes");
-    lab.done("verify a.raw a.manifest --read-holes");
-    lab.done("sync a.raw b.raw --read-holes");
-    lab.done("sync a.raw b.vhd --read-holes --verify all");
-    lab.done("diff a.raw b.raw --read-holes");
-    lab.done("diff b.vhd b.raw --read-holes");
-    lab.done("delta create a.raw b.raw -o ab.delta --read-holes");
-    lab.done("delta apply ab.delta b.raw --read-holes");
-    shell(&lab, "--root .");
+    fixture.done("manifest a.raw -o a.manifest --read-holes");
+    fixture.done("verify a.raw a.manifest --read-holes");
+    fixture.done("sync a.raw b.raw --read-holes");
+    fixture.done("sync a.raw b.vhd --read-holes --verify all");
+    fixture.done("diff a.raw b.raw --read-holes");
+    fixture.done("diff b.vhd b.raw --read-holes");
+    fixture.done("delta create a.raw b.raw -o ab.delta --read-holes");
+    fixture.done("delta apply ab.delta b.raw --read-holes");
+    shell(&fixture, "--root .");
     for verify in ["written", "all"] {
         let how = format!("--read-holes --verify {verify} --rsh ./rsh");
-        lab.done(&format!("sync ssh://host/a.raw c.raw {how}"));
-        lab.done(&format!("sync a.raw ssh://host/d.raw {how}"));
+        fixture.done(&format!("sync ssh://host/a.raw c.raw {how}"));
+        fixture.done(&format!("sync a.raw ssh://host/d.raw {how}"));
         for name in ["c.raw", "d.raw"] {
-            assert!(lab.bytes(name) == lab.bytes("a.raw"));
+            assert!(fixture.bytes(name) == fixture.bytes("a.raw"));
         }
     }
     // A chain, too.
-    let mut other = lab.bytes("a.raw");
+    let mut other = fixture.bytes("a.raw");
     other[5 << 20] = 1;
-    fs::write(lab.path("other.raw"), other).unwrap();
-    lab.done("delta create b.vhd other.raw -o child.delta --read-holes");
-    lab.done("delta export child.delta --parent b.vhd --to child.vhd");
-    lab.done("diff child.vhd other.raw --read-holes");
+    fs::write(fixture.path("other.raw"), other).unwrap();
+    fixture.done("delta create b.vhd other.raw -o child.delta --read-holes");
+    fixture.done("delta export child.delta --parent b.vhd --to child.vhd");
+    fixture.done("diff child.vhd other.raw --read-holes");
     // Zeros that were read are not written.
-    let blocks = fs::metadata(lab.path("b.raw")).unwrap().blocks();
+    let blocks = fs::metadata(fixture.path("b.raw")).unwrap().blocks();
     assert!(blocks * 512 < 4 << 20);
 }

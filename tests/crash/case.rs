@@ -35,7 +35,7 @@ pub struct Case {
     /// The way back is written.
     pub way_back: bool,
     /// What earlier runs have left beside the target.
-    pub litter: fn(&Case, &FaultDisk),
+    pub leftovers: fn(&Case, &FaultDisk),
 }
 
 /// What is done.
@@ -74,7 +74,7 @@ impl Case {
             job: Job::Sync,
             kept: false,
             way_back: false,
-            litter: |_, _| (),
+            leftovers: |_, _| (),
         }
     }
 
@@ -120,8 +120,8 @@ impl Case {
         self
     }
 
-    pub fn with_litter(mut self, litter: fn(&Case, &FaultDisk)) -> Case {
-        self.litter = litter;
+    pub fn with_leftovers(mut self, leftovers: fn(&Case, &FaultDisk)) -> Case {
+        self.leftovers = leftovers;
         self
     }
 
@@ -184,7 +184,7 @@ impl Case {
             })
             .unwrap();
         }
-        (self.litter)(self, &disk);
+        (self.leftovers)(self, &disk);
         if self.has_attributes() {
             disk.put_attributes(TARGET, ATTRIBUTES).unwrap();
         }

@@ -3,7 +3,7 @@
 use diskdelta::image::CreateFormat;
 
 use crate::case::{Case, Job};
-use crate::litter;
+use crate::leftovers;
 
 pub const PAGE: usize = 4096;
 pub const MIB: usize = 1 << 20;
@@ -108,20 +108,20 @@ all! {
     in_place_dynamic_vhdx: Case::raw("in place, dynamic VHDX", &apart_old(), &apart_new())
         .container(CreateFormat::VhdxDynamic).in_place();
     beside_a_part_of_a_redo_log:
-        Case::raw("beside a part of a redo log", &large(), &changed(&large())).with_litter(litter::part_of_redo_log);
+        Case::raw("beside a part of a redo log", &large(), &changed(&large())).with_leftovers(leftovers::part_of_redo_log);
     beside_a_whole_redo_log:
-        Case::raw("beside a whole redo log", &large(), &changed(&large())).with_litter(litter::whole_redo_log);
+        Case::raw("beside a whole redo log", &large(), &changed(&large())).with_leftovers(leftovers::whole_redo_log);
     beside_two_redo_logs:
-        Case::raw("beside two logs", &small(), &changed(&small())).with_litter(litter::two_redo_logs);
-    beside_a_sidecar: Case::raw("beside a sidecar", &small(), &changed(&small())).with_litter(litter::sidecar);
+        Case::raw("beside two logs", &small(), &changed(&small())).with_leftovers(leftovers::two_redo_logs);
+    beside_a_sidecar: Case::raw("beside a sidecar", &small(), &changed(&small())).with_leftovers(leftovers::sidecar);
     in_place_beside_a_sidecar:
-        Case::raw("in place, beside a sidecar", &large(), &changed(&large())).in_place().with_litter(litter::sidecar);
+        Case::raw("in place, beside a sidecar", &large(), &changed(&large())).in_place().with_leftovers(leftovers::sidecar);
     in_place_beside_a_redo_log:
-        Case::raw("in place, beside a redo log", &small(), &changed(&small())).in_place().with_litter(litter::whole_redo_log);
+        Case::raw("in place, beside a redo log", &small(), &changed(&small())).in_place().with_leftovers(leftovers::whole_redo_log);
     full_beside_a_redo_log:
-        Case::raw("full, beside a redo log", &small(), &changed(&small())).full().with_litter(litter::whole_redo_log);
+        Case::raw("full, beside a redo log", &small(), &changed(&small())).full().with_leftovers(leftovers::whole_redo_log);
     full_beside_a_copy:
-        Case::raw("full, beside a copy", &small(), &changed(&small())).full().with_litter(litter::copy);
+        Case::raw("full, beside a copy", &small(), &changed(&small())).full().with_leftovers(leftovers::copy);
 }
 
 /// Bytes of prime period, so that swapped pages show; `salt` 0 gives zeros.

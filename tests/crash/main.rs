@@ -15,7 +15,7 @@ mod exhaustive;
 mod failing;
 mod forget;
 mod held;
-mod litter;
+mod leftovers;
 mod medium;
 mod moved;
 mod order;

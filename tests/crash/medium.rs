@@ -13,7 +13,7 @@ use diskdelta::{Error, ErrorKind};
 
 use crate::case::{Case, TARGET, work};
 use crate::cases::{self, PAGE};
-use crate::litter::none_but_holes;
+use crate::leftovers::none_but_holes;
 
 pub const REDO_LOG: &str = "/img/.t.diskdelta-log";
 const KEPT: &str = "/kept/m";
@@ -146,7 +146,7 @@ fn room_for_what_was_a_hole_is_found_before_the_target_is_marked() {
     let old = [cases::bytes(PAGE, 1), cases::bytes(8 * PAGE, 0)].concat();
     let mut new = [cases::bytes(PAGE, 2), cases::bytes(8 * PAGE, 0)].concat();
     new[3 * PAGE..5 * PAGE].copy_from_slice(&cases::bytes(2 * PAGE, 3));
-    let case = Case::raw("filling a hole", &old, &new).with_litter(none_but_holes);
+    let case = Case::raw("filling a hole", &old, &new).with_leftovers(none_but_holes);
     let disk = case.disk();
     disk.fail(nth(1, OpKind::Reserve, TARGET).with_failure(Failure::NoSpace));
     let error = case.work_on(&disk).unwrap_err();
@@ -171,7 +171,7 @@ fn room_for_what_was_a_hole_is_found_before_the_target_is_marked() {
 
     // Zeros at the end take none.
     let longer = [&old[..], &[0; PAGE]].concat();
-    let case = Case::raw("growing by zeros", &old, &longer).with_litter(none_but_holes);
+    let case = Case::raw("growing by zeros", &old, &longer).with_leftovers(none_but_holes);
     let disk = case.disk();
     case.work_on(&disk).unwrap();
     let log = disk.log();

@@ -8,7 +8,7 @@ use diskdelta::sync::{Source, SyncReport, sync};
 
 use crate::case::{Case, TARGET, source, work};
 use crate::cases::{self, PAGE};
-use crate::litter::none_but_holes;
+use crate::leftovers::none_but_holes;
 use crate::medium::leave_logged;
 use crate::remote::FakeRemote;
 
@@ -76,7 +76,7 @@ fn data_over_a_hole_is_taken_over_too() {
     let old = cases::bytes(16 * PAGE, 0);
     let mut new = old.clone();
     new[5 * PAGE..7 * PAGE].copy_from_slice(&cases::bytes(2 * PAGE, 3));
-    let case = Case::raw("filling a hole", &old, &new).with_litter(none_but_holes);
+    let case = Case::raw("filling a hole", &old, &new).with_leftovers(none_but_holes);
     let report = again(&case, &source(&new));
     assert_eq!(report.resumed_bytes, 2 * PAGE as u64);
 }

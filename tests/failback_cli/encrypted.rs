@@ -4,28 +4,34 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::desk::{Desk, Runner};
-use crate::rig::{DISK_BYTES, Rig, noise, read};
+use crate::fake_vm::{DISK_BYTES, FakeVms, noise, read};
+use crate::fixture::{CommandFixture, Runner};
 
-/// A rig whose VM runs at the primary site and is replicated to the recovery site, which encrypts.
-fn rig(table: &str) -> Rig {
-    let mut rig = Rig::new(&["db1"]);
-    rig.recovery = format!("[recovery.encryption]\nidentity = {:?}\n{table}", rig.key());
-    let (primary, recovery) = (rig.site("primary", "db1"), rig.site("recovery", "db1"));
+/// A fake_vms whose VM runs at the primary site and is replicated to the recovery site, which encrypts.
+fn fake_vms(table: &str) -> FakeVms {
+    let mut fake_vms = FakeVms::new(&["db1"]);
+    fake_vms.recovery = format!(
+        "[recovery.encryption]\nidentity = {:?}\n{table}",
+        fake_vms.key()
+    );
+    let (primary, recovery) = (
+        fake_vms.site("primary", "db1"),
+        fake_vms.site("recovery", "db1"),
+    );
     fs::rename(recovery.join("running"), primary.join("running")).unwrap();
-    rig
+    fake_vms
 }
 
-fn remote_rig() -> Rig {
-    let mut rig = rig("").with_job("mode = \"delta\"");
-    rig.remote = vec!["primary"];
-    rig.shell("");
-    rig
+fn remote_fake_vms() -> FakeVms {
+    let mut fake_vms = fake_vms("").with_job("mode = \"delta\"");
+    fake_vms.remote = vec!["primary"];
+    fake_vms.shell("");
+    fake_vms
 }
 
-fn start(rig: &Rig) -> Runner {
-    let plan = rig.plan_from("primary");
-    rig.spawn(&["start", plan.to_str().unwrap(), "--yes"])
+fn start(fake_vms: &FakeVms) -> Runner {
+    let plan = fake_vms.plan_from("primary");
+    fake_vms.spawn(&["start", plan.to_str().unwrap(), "--yes"])
 }
 
 fn moved(status: &Value) -> u64 {
@@ -34,12 +40,12 @@ fn moved(status: &Value) -> u64 {
 }
 
 /// Cuts over; the target, which is at the recovery site, has all.
-fn arrives(rig: &Rig, runner: &mut Runner) {
-    rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(runner, 0, "commit-pending");
+fn arrives(fake_vms: &FakeVms, runner: &mut Runner) {
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait_for(runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
-    assert!(read(rig.source("db1")) == read(rig.target("db1")));
-    assert!(rig.is("recovery", "db1", "running") && !rig.is("primary", "db1", "running"));
+    assert!(read(fake_vms.source("db1")) == read(fake_vms.target("db1")));
+    assert!(fake_vms.is("recovery", "db1", "running") && !fake_vms.is("primary", "db1", "running"));
 }
 
 /// The disk of nobody lies in a directory in the clear.
@@ -52,23 +58,23 @@ fn is_sealed(directory: &std::path::Path) {
 
 #[test]
 fn replicas_are_kept_in_the_directory_that_the_plan_names() {
-    let mut rig = rig("");
-    let directory = rig.path("replicas");
-    rig.recovery += &format!("directory = {directory:?}\n");
-    let plan = rig.plan_from("primary");
-    let output = rig.run(&["check", plan.to_str().unwrap()]);
+    let mut fake_vms = fake_vms("");
+    let directory = fake_vms.path("replicas");
+    fake_vms.recovery += &format!("directory = {directory:?}\n");
+    let plan = fake_vms.plan_from("primary");
+    let output = fake_vms.run(&["check", plan.to_str().unwrap()]);
     let checked = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.code() == Some(2) && checked.contains("replica directory"),
         "{checked}"
     );
     fs::create_dir(&directory).unwrap();
-    rig.ok(&["check", plan.to_str().unwrap()]);
-    let mut runner = start(&rig);
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.ok(&["check", plan.to_str().unwrap()]);
+    let mut runner = start(&fake_vms);
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     let replica = directory.join("db1+db1-system.replica");
     is_sealed(&replica);
-    let site = rig.site("recovery", "db1");
+    let site = fake_vms.site("recovery", "db1");
     let beside = fs::read_dir(site).unwrap().map(|it| it.unwrap());
     assert!(
         beside
@@ -76,111 +82,111 @@ fn replicas_are_kept_in_the_directory_that_the_plan_names() {
             .all(|len| len < DISK_BYTES as u64)
     );
 
-    rig.guest_writes("primary", "db1", 70_000, &noise(9_000, 3));
-    arrives(&rig, &mut runner);
+    fake_vms.guest_writes("primary", "db1", 70_000, &noise(9_000, 3));
+    arrives(&fake_vms, &mut runner);
     assert!(!replica.exists() && directory.exists());
 }
 
 #[test]
 fn one_replica_is_not_written_by_two_jobs() {
-    let mut rig = rig("").with_job("mode = \"delta\"");
-    let directory = rig.path("replicas");
+    let mut fake_vms = fake_vms("").with_job("mode = \"delta\"");
+    let directory = fake_vms.path("replicas");
     fs::create_dir(&directory).unwrap();
-    rig.recovery += &format!("directory = {directory:?}\n");
-    let mut runner = start(&rig);
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    let plan = rig.plan_from("primary");
+    fake_vms.recovery += &format!("directory = {directory:?}\n");
+    let mut runner = start(&fake_vms);
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    let plan = fake_vms.plan_from("primary");
     let text = fs::read_to_string(&plan).unwrap();
     let text = text
         .replace("\"shop\"", "\"other\"")
         .replace("db1/disk.raw", "db1/other.raw");
     fs::write(&plan, text).unwrap();
-    let complaint = rig.refused(&["start", plan.to_str().unwrap(), "--yes"]);
+    let complaint = fake_vms.refused(&["start", plan.to_str().unwrap(), "--yes"]);
     assert!(complaint.contains("db1+db1-system.replica"), "{complaint}");
 }
 
 #[test]
 fn a_job_that_is_cancelled_before_it_wrote_leaves_a_replica_as_it_was() {
-    let rig = rig("");
-    let mut runner = start(&rig);
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.ok(&["cancel", "shop"]);
+    let fake_vms = fake_vms("");
+    let mut runner = start(&fake_vms);
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.ok(&["cancel", "shop"]);
     runner.end();
-    let replica = rig.site("recovery", "db1").join("disk.raw.replica");
+    let replica = fake_vms.site("recovery", "db1").join("disk.raw.replica");
     let files = || fs::read_dir(&replica).unwrap().count();
     let before = files();
     assert!(before > 0);
 
-    rig.cancels_at_the_beginning("primary", || start(&rig));
+    fake_vms.cancels_at_the_beginning("primary", || start(&fake_vms));
     assert_eq!(files(), before);
 
-    let mut runner = start(&rig);
-    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let mut runner = start(&fake_vms);
+    let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert_eq!(moved(&status), 0, "it was all there");
-    arrives(&rig, &mut runner);
+    arrives(&fake_vms, &mut runner);
 }
 
 #[test]
 fn a_disk_on_another_host_is_replicated_encrypted_and_only_what_differs_comes() {
-    let rig = remote_rig();
-    let plan = rig.plan_from("primary");
-    rig.ok(&["check", plan.to_str().unwrap()]);
-    let mut runner = start(&rig);
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    let sent = rig.sent();
+    let fake_vms = remote_fake_vms();
+    let plan = fake_vms.plan_from("primary");
+    fake_vms.ok(&["check", plan.to_str().unwrap()]);
+    let mut runner = start(&fake_vms);
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    let sent = fake_vms.sent();
     assert!((300_000..500_000).contains(&sent), "{sent}");
-    let replica = rig.site("recovery", "db1").join("disk.raw.replica");
+    let replica = fake_vms.site("recovery", "db1").join("disk.raw.replica");
     is_sealed(&replica);
-    assert!(!rig.source("db1").exists(), "there is no other disk");
+    assert!(!fake_vms.source("db1").exists(), "there is no other disk");
 
     // Bytes, and zeros where bytes were.
-    rig.guest_writes("primary", "db1", 70_000, &noise(9_000, 3));
-    rig.guest_writes("primary", "db1", 2 << 20, &vec![0; 70_000]);
-    rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.guest_writes("primary", "db1", 70_000, &noise(9_000, 3));
+    fake_vms.guest_writes("primary", "db1", 2 << 20, &vec![0; 70_000]);
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
     assert!(moved(&status) <= 4 * 65_536, "{status:#}");
     // Its blocks, and the root that is the proof.
-    let sent = rig.sent();
+    let sent = fake_vms.sent();
     assert!((9_000..200_000).contains(&sent), "{sent}");
-    assert!(read(rig.source("db1")) == read(rig.target("db1")));
+    assert!(read(fake_vms.source("db1")) == read(fake_vms.target("db1")));
     assert!(!replica.exists());
 }
 
 #[test]
 fn a_replica_of_a_disk_on_another_host_is_the_base_of_the_next_job() {
-    let rig = remote_rig().with_job("mode = \"full-first\"");
-    let mut runner = start(&rig);
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    let sent = rig.sent();
+    let fake_vms = remote_fake_vms().with_job("mode = \"full-first\"");
+    let mut runner = start(&fake_vms);
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    let sent = fake_vms.sent();
     assert!(sent > DISK_BYTES as u64, "everything: {sent}");
-    rig.ok(&["cancel", "shop"]);
+    fake_vms.ok(&["cancel", "shop"]);
     runner.end();
 
-    let rig = rig.with_job("mode = \"delta\"");
-    rig.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 6));
-    let plan = rig.plan_from("primary");
-    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    let fake_vms = fake_vms.with_job("mode = \"delta\"");
+    fake_vms.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 6));
+    let plan = fake_vms.plan_from("primary");
+    let shown = fake_vms.ok(&["plan", plan.to_str().unwrap()]);
     let delta = shown["vms"][0]["disks"][0]["delta_bytes"].as_u64().unwrap();
     assert!((5_000..=131_072).contains(&delta), "{shown:#}");
-    rig.sent();
-    let mut runner = start(&rig);
-    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.sent();
+    let mut runner = start(&fake_vms);
+    let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!((5_000..=131_072).contains(&moved(&status)), "{status:#}");
-    let sent = rig.sent();
+    let sent = fake_vms.sent();
     assert!((5_000..150_000).contains(&sent), "{sent}");
-    rig.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 7));
-    arrives(&rig, &mut runner);
+    fake_vms.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 7));
+    arrives(&fake_vms, &mut runner);
 }
 
 #[test]
 fn a_replica_whose_line_was_cut_holds_what_it_held_and_the_pass_is_made_again() {
-    let mut rig = remote_rig().with_job("mode = \"full-first\"");
-    rig.connect = "limit_rate = \"4M\"\n".to_owned();
-    rig.cuts_once(&rig.path("sent"), 3 << 19);
-    let mut runner = start(&rig);
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.was_cut();
-    is_sealed(&rig.site("recovery", "db1").join("disk.raw.replica"));
-    arrives(&rig, &mut runner);
+    let mut fake_vms = remote_fake_vms().with_job("mode = \"full-first\"");
+    fake_vms.connect = "limit_rate = \"4M\"\n".to_owned();
+    fake_vms.cuts_once(&fake_vms.path("sent"), 3 << 19);
+    let mut runner = start(&fake_vms);
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.was_cut();
+    is_sealed(&fake_vms.site("recovery", "db1").join("disk.raw.replica"));
+    arrives(&fake_vms, &mut runner);
 }

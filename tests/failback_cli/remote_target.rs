@@ -9,30 +9,30 @@ use std::process::Command;
 use diskdelta::remote::{FrameEncoder, Hello, Message};
 use serde_json::Value;
 
-use crate::desk::{Desk, Runner};
+use crate::fake_vm::{DISK_BYTES, FakeVms, noise, read};
+use crate::fixture::{CommandFixture, Runner};
 use crate::remote::moved;
-use crate::rig::{DISK_BYTES, Rig, noise, read};
 use crate::through;
 
-/// A rig whose target's disk lies on another host.
-fn remote_rig() -> Rig {
-    let mut rig = Rig::new(&["db1"]);
-    rig.remote = vec!["primary"];
-    rig.writer("");
-    rig
+/// A fake_vms whose target's disk lies on another host.
+fn remote_fake_vms() -> FakeVms {
+    let mut fake_vms = FakeVms::new(&["db1"]);
+    fake_vms.remote = vec!["primary"];
+    fake_vms.writer("");
+    fake_vms
 }
 
 /// A pass of it takes seconds, and is cut once two MiB are logged.
-fn slow_rig(job: &str) -> Rig {
-    let mut rig = remote_rig().with_job(job);
-    rig.connect = "limit_rate = \"4M\"\n".to_owned();
-    fs::write(rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
-    rig
+fn slow_fake_vms(job: &str) -> FakeVms {
+    let mut fake_vms = remote_fake_vms().with_job(job);
+    fake_vms.connect = "limit_rate = \"4M\"\n".to_owned();
+    fs::write(fake_vms.source("db1"), noise(DISK_BYTES, 8)).unwrap();
+    fake_vms
 }
 
 /// What a pass of `shop` logs at the target's host: a delta, or the whole file.
-fn logged(rig: &Rig) -> u64 {
-    let site = rig.site("primary", "db1");
+fn logged(fake_vms: &FakeVms) -> u64 {
+    let site = fake_vms.site("primary", "db1");
     let logs = fs::read_dir(site).unwrap().filter_map(|entry| {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
@@ -43,25 +43,25 @@ fn logged(rig: &Rig) -> u64 {
     logs.max().unwrap_or(0)
 }
 
-fn half_way(rig: &Rig, runner: &mut Runner) {
-    rig.wait(runner, "half of it", |_| logged(rig) > 2 << 20);
+fn half_way(fake_vms: &FakeVms, runner: &mut Runner) {
+    fake_vms.wait(runner, "half of it", |_| logged(fake_vms) > 2 << 20);
 }
 
 /// The agent that runs, or ran last.
-fn agent(rig: &Rig) -> String {
-    let process = fs::read_to_string(rig.path("agent")).unwrap();
+fn agent(fake_vms: &FakeVms) -> String {
+    let process = fs::read_to_string(fake_vms.path("agent")).unwrap();
     process.trim().to_owned()
 }
 
-fn is_bootable(rig: &Rig) -> bool {
-    rig.target("db1").exists()
+fn is_bootable(fake_vms: &FakeVms) -> bool {
+    fake_vms.target("db1").exists()
 }
 
 /// Waits for a phase; once the target was blocked it cannot be booted until then.
-fn wait_blocked(rig: &Rig, runner: &mut Runner, phase: &str) -> Value {
+fn wait_blocked(fake_vms: &FakeVms, runner: &mut Runner, phase: &str) -> Value {
     let was_blocked = Cell::new(false);
-    rig.wait(runner, phase, |status| {
-        let is_bootable = is_bootable(rig);
+    fake_vms.wait(runner, phase, |status| {
+        let is_bootable = is_bootable(fake_vms);
         assert!(!(was_blocked.get() && is_bootable), "bootable: {status:#}");
         was_blocked.set(!is_bootable);
         let vm = &status["vms"][0];
@@ -69,17 +69,17 @@ fn wait_blocked(rig: &Rig, runner: &mut Runner, phase: &str) -> Value {
     })
 }
 
-fn homecoming(rig: &Rig, runner: &mut Runner) {
-    rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(runner, 0, "commit-pending");
+fn homecoming(fake_vms: &FakeVms, runner: &mut Runner) {
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait_for(runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true, "{status:#}");
-    assert!(read(rig.source("db1")) == read(rig.target("db1")));
-    assert!(rig.is("primary", "db1", "running") && !rig.is("recovery", "db1", "running"));
+    assert!(read(fake_vms.source("db1")) == read(fake_vms.target("db1")));
+    assert!(fake_vms.is("primary", "db1", "running") && !fake_vms.is("recovery", "db1", "running"));
 }
 
-fn failing(rig: &Rig) -> Vec<String> {
-    let plan = rig.plan();
-    let output = rig.run(&["check", plan.to_str().unwrap()]);
+fn failing(fake_vms: &FakeVms) -> Vec<String> {
+    let plan = fake_vms.plan();
+    let output = fake_vms.run(&["check", plan.to_str().unwrap()]);
     let checked: Value = serde_json::from_slice(&output.stdout).unwrap();
     let failed = checked["checks"].as_array().unwrap().iter();
     let failed: Vec<_> = failed
@@ -93,112 +93,115 @@ fn failing(rig: &Rig) -> Vec<String> {
 
 #[test]
 fn a_disk_on_another_host_is_brought_up_to_date_there_and_replicated_back_from_there() {
-    let rig = remote_rig().with_job("mode = \"delta\"");
-    assert_eq!(failing(&rig), Vec::<String>::new());
-    let mut runner = rig.start();
-    let status = wait_blocked(&rig, &mut runner, "ready-to-cutover");
+    let fake_vms = remote_fake_vms().with_job("mode = \"delta\"");
+    assert_eq!(failing(&fake_vms), Vec::<String>::new());
+    let mut runner = fake_vms.start();
+    let status = wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
     assert!((300_000..400_000).contains(&moved(&status)), "{status}");
-    assert!(rig.blocked("db1").exists() && rig.is("primary", "db1", "fenced"));
+    assert!(fake_vms.blocked("db1").exists() && fake_vms.is("primary", "db1", "fenced"));
 
-    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
-    homecoming(&rig, &mut runner);
-    let status = rig.status();
+    fake_vms.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    homecoming(&fake_vms, &mut runner);
+    let status = fake_vms.status();
     assert!((10_000..20_000).contains(&moved(&status)), "{status}");
     // What differs has gone there; little came back.
-    let sent = rig.sent();
+    let sent = fake_vms.sent();
     assert!(sent < 60_000, "{sent}");
 
-    rig.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
-    rig.ok(&["commit", "shop"]);
+    fake_vms.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
+    fake_vms.ok(&["commit", "shop"]);
     runner.end();
-    let status = rig.ok(&["reverse", "shop"]);
+    let status = fake_vms.ok(&["reverse", "shop"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
     assert!((5_000..13_000).contains(&moved(&status)), "{status}");
-    let replica = rig
+    let replica = fake_vms
         .site("recovery", "db1")
         .join("disk.raw.failback-shop.partial.raw");
-    assert!(read(replica) == read(rig.target("db1")));
+    assert!(read(replica) == read(fake_vms.target("db1")));
 
     // The next failover, from that host.
-    rig.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 5));
-    fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
-    let plan = rig.plan_from("primary");
-    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
-    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 5));
+    fs::remove_file(fake_vms.site("recovery", "db1").join("gone")).unwrap();
+    let plan = fake_vms.plan_from("primary");
+    let mut runner = fake_vms.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!((5_000..13_000).contains(&moved(&status)), "{status}");
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    assert!(read(rig.source("db1")) == read(rig.target("db1")));
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    assert!(read(fake_vms.source("db1")) == read(fake_vms.target("db1")));
 }
 
 #[test]
 fn a_source_on_another_host_is_replicated_back_to_and_failed_over_to_again() {
-    let mut rig = Rig::new(&["db1"]).with_job("pass_interval = \"1s\"");
-    rig.remote = vec!["recovery"];
-    rig.writer("");
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    rig.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
-    rig.ok(&["commit", "shop"]);
+    let mut fake_vms = FakeVms::new(&["db1"]).with_job("pass_interval = \"1s\"");
+    fake_vms.remote = vec!["recovery"];
+    fake_vms.writer("");
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
+    fake_vms.ok(&["commit", "shop"]);
     runner.end();
-    rig.sent();
-    let mut runner = rig.spawn(&["reverse", "shop"]);
-    let status = rig.wait(&mut runner, "protection", |status| {
+    fake_vms.sent();
+    let mut runner = fake_vms.spawn(&["reverse", "shop"]);
+    let status = fake_vms.wait(&mut runner, "protection", |status| {
         status["vms"][0]["phase"] == "protected"
     });
     assert!(moved(&status) < 13_000, "{status}");
-    assert!(!rig.source("db1").exists(), "a replica cannot be booted");
+    assert!(
+        !fake_vms.source("db1").exists(),
+        "a replica cannot be booted"
+    );
     // Periodic passes go there, too.
     let passes = status["vms"][0]["passes"].as_u64().unwrap();
-    rig.guest_writes("primary", "db1", 1 << 20, &noise(6_000, 5));
-    rig.wait(&mut runner, "two more passes", |status| {
+    fake_vms.guest_writes("primary", "db1", 1 << 20, &noise(6_000, 5));
+    fake_vms.wait(&mut runner, "two more passes", |status| {
         let vm = &status["vms"][0];
         vm["phase"] == "protected" && vm["passes"].as_u64().unwrap() >= passes + 2
     });
-    let replica = rig
+    let replica = fake_vms
         .site("recovery", "db1")
         .join("disk.raw.failback-shop.partial.raw");
-    assert!(read(&replica) == read(rig.target("db1")));
+    assert!(read(&replica) == read(fake_vms.target("db1")));
     runner.kill();
     // Its disk was read there as a whole, and as a whole it did not come here.
-    let sent = rig.sent();
+    let sent = fake_vms.sent();
     assert!(sent < DISK_BYTES as u64 / 4, "{sent}");
 
-    fs::remove_file(rig.site("recovery", "db1").join("gone")).unwrap();
-    rig.guest_writes("primary", "db1", 3 << 20, &noise(7_000, 6));
-    rig.job.clear();
-    let plan = rig.plan_from("primary");
-    let mut runner = rig.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
-    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    fs::remove_file(fake_vms.site("recovery", "db1").join("gone")).unwrap();
+    fake_vms.guest_writes("primary", "db1", 3 << 20, &noise(7_000, 6));
+    fake_vms.job.clear();
+    let plan = fake_vms.plan_from("primary");
+    let mut runner = fake_vms.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert!((7_000..16_000).contains(&moved(&status)), "{status}");
-    rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
-    assert!(read(rig.source("db1")) == read(rig.target("db1")));
-    assert!(rig.is("recovery", "db1", "running"));
+    assert!(read(fake_vms.source("db1")) == read(fake_vms.target("db1")));
+    assert!(fake_vms.is("recovery", "db1", "running"));
 }
 
 #[test]
 fn disks_of_both_sides_on_one_other_host_do_not_come_here() {
-    let mut rig = remote_rig().with_job("mode = \"delta\"");
-    rig.remote = vec!["primary", "recovery"];
-    let mut runner = rig.start();
-    let status = wait_blocked(&rig, &mut runner, "ready-to-cutover");
+    let mut fake_vms = remote_fake_vms().with_job("mode = \"delta\"");
+    fake_vms.remote = vec!["primary", "recovery"];
+    let mut runner = fake_vms.start();
+    let status = wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
     assert!((300_000..400_000).contains(&moved(&status)), "{status}");
-    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
-    homecoming(&rig, &mut runner);
-    rig.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
-    rig.ok(&["commit", "shop"]);
+    fake_vms.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    homecoming(&fake_vms, &mut runner);
+    fake_vms.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
+    fake_vms.ok(&["commit", "shop"]);
     runner.end();
-    let status = rig.ok(&["reverse", "shop"]);
+    let status = fake_vms.ok(&["reverse", "shop"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
-    let replica = rig
+    let replica = fake_vms
         .site("recovery", "db1")
         .join("disk.raw.failback-shop.partial.raw");
-    assert!(read(replica) == read(rig.target("db1")));
-    let sent = rig.sent();
+    assert!(read(replica) == read(fake_vms.target("db1")));
+    let sent = fake_vms.sent();
     assert!(sent < 100_000, "{sent}");
 }
 
@@ -211,98 +214,100 @@ fn a_disk_on_another_host_is_written_whole_in_every_mode() {
         "mode = \"delta\"\nsafety = \"in-place\"",
         "mode = \"delta\"\nproof = \"before-activation\"",
     ] {
-        let rig = remote_rig().with_job(job);
-        rig.comes_home_whole(job, |runner| {
-            wait_blocked(&rig, runner, "ready-to-cutover");
+        let fake_vms = remote_fake_vms().with_job(job);
+        fake_vms.comes_home_whole(job, |runner| {
+            wait_blocked(&fake_vms, runner, "ready-to-cutover");
         });
     }
 }
 
 #[test]
 fn a_disk_of_another_format_is_made_on_another_host() {
-    let mut rig = remote_rig().with_job("mode = \"full-first\"");
-    rig.makes_a_vhdx();
-    let mut runner = rig.start();
-    wait_blocked(&rig, &mut runner, "ready-to-cutover");
-    rig.guest_writes("recovery", "db1", 0, &noise(4096, 9));
-    rig.ok(&["complete", "shop"]);
-    let status = rig.wait_for(&mut runner, 0, "commit-pending");
+    let mut fake_vms = remote_fake_vms().with_job("mode = \"full-first\"");
+    fake_vms.makes_a_vhdx();
+    let mut runner = fake_vms.start();
+    wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
+    fake_vms.guest_writes("recovery", "db1", 0, &noise(4096, 9));
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
-    rig.holds_the_same();
+    fake_vms.holds_the_same();
 }
 
 #[test]
 fn a_line_that_is_cut_while_a_disk_is_written_there_leaves_it_unbootable_and_is_taken_up() {
     for mode in ["delta", "full-first"] {
-        let rig = slow_rig(&format!("mode = \"{mode}\""));
-        let mut runner = rig.start();
-        half_way(&rig, &mut runner);
-        let killed = Command::new("kill").args(["-9", &agent(&rig)]).status();
+        let fake_vms = slow_fake_vms(&format!("mode = \"{mode}\""));
+        let mut runner = fake_vms.start();
+        half_way(&fake_vms, &mut runner);
+        let killed = Command::new("kill")
+            .args(["-9", &agent(&fake_vms)])
+            .status();
         assert!(killed.unwrap().success());
-        wait_blocked(&rig, &mut runner, "ready-to-cutover");
-        let log = rig.ok(&["log", "shop"]).to_string();
+        wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
+        let log = fake_vms.ok(&["log", "shop"]).to_string();
         assert!(log.contains("closed the line"), "{log}");
         assert!(log.contains("ssh://me@primary.example"), "{log}");
-        homecoming(&rig, &mut runner);
+        homecoming(&fake_vms, &mut runner);
     }
 }
 
 #[test]
 fn an_executor_that_is_killed_while_a_disk_is_written_elsewhere_is_taken_over() {
     for mode in ["delta", "full-first"] {
-        let rig = slow_rig(&format!("mode = \"{mode}\""));
-        let mut runner = rig.start();
-        half_way(&rig, &mut runner);
+        let fake_vms = slow_fake_vms(&format!("mode = \"{mode}\""));
+        let mut runner = fake_vms.start();
+        half_way(&fake_vms, &mut runner);
         runner.kill();
-        assert!(!is_bootable(&rig));
-        let mut runner = rig.spawn(&["resume", "shop"]);
-        wait_blocked(&rig, &mut runner, "ready-to-cutover");
-        homecoming(&rig, &mut runner);
+        assert!(!is_bootable(&fake_vms));
+        let mut runner = fake_vms.spawn(&["resume", "shop"]);
+        wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
+        homecoming(&fake_vms, &mut runner);
     }
 }
 
 #[test]
 fn a_disk_agent_that_does_not_see_its_executor_die_makes_way_for_the_next_one() {
-    let rig = slow_rig("mode = \"delta\"");
+    let fake_vms = slow_fake_vms("mode = \"delta\"");
     // The line stays open on that side, both ways, as when a host or a route is lost.
     let command = env!("CARGO_BIN_EXE_diskdelta");
-    rig.rsh(&format!(
+    fake_vms.rsh(&format!(
         "(cat; sleep 50) | sh -c 'echo $$ > {}; exec {command} serve --stdio --state-dir {}' |\n\
          tee --output-error=warn {}\n",
-        rig.path("agent").display(),
-        rig.agent_state().display(),
-        rig.path("sent").display()
+        fake_vms.path("agent").display(),
+        fake_vms.agent_state().display(),
+        fake_vms.path("sent").display()
     ));
-    let mut runner = rig.start();
-    half_way(&rig, &mut runner);
-    let old = agent(&rig);
+    let mut runner = fake_vms.start();
+    half_way(&fake_vms, &mut runner);
+    let old = agent(&fake_vms);
     runner.kill();
     let runs = || Path::new("/proc").join(&old).join("exe").exists();
     assert!(runs(), "it has not seen that anybody died");
-    rig.writer("");
-    let mut runner = rig.spawn(&["resume", "shop"]);
-    wait_blocked(&rig, &mut runner, "ready-to-cutover");
+    fake_vms.writer("");
+    let mut runner = fake_vms.spawn(&["resume", "shop"]);
+    wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
     assert!(!runs(), "two at a time");
     // It went at once, not when it had heard nothing for long enough.
-    let log = rig.ok(&["log", "shop"]).to_string();
+    let log = fake_vms.ok(&["log", "shop"]).to_string();
     assert!(!log.contains("has not ended yet"), "{log}");
-    homecoming(&rig, &mut runner);
+    homecoming(&fake_vms, &mut runner);
 }
 
 #[test]
 fn a_late_command_is_refused_where_the_disk_lies() {
-    let rig = remote_rig().with_job("mode = \"delta\"");
-    let mut runner = rig.start();
-    wait_blocked(&rig, &mut runner, "ready-to-cutover");
+    let fake_vms = remote_fake_vms().with_job("mode = \"delta\"");
+    let mut runner = fake_vms.start();
+    wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
     // Another executor was there; this one has not heard of it.
-    let seen: Value = serde_json::from_slice(&read(rig.agent_token())).unwrap();
+    let seen: Value = serde_json::from_slice(&read(fake_vms.agent_token())).unwrap();
     let mut newer = seen.clone();
     newer["newest"]["epoch"] = 99.into();
-    fs::write(rig.agent_token(), newer.to_string()).unwrap();
-    let before = read(rig.blocked("db1"));
-    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
-    rig.ok(&["complete", "shop"]);
-    let status = rig.wait(&mut runner, "a problem", |status| {
+    fs::write(fake_vms.agent_token(), newer.to_string()).unwrap();
+    let before = read(fake_vms.blocked("db1"));
+    fake_vms.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    fake_vms.ok(&["complete", "shop"]);
+    let status = fake_vms.wait(&mut runner, "a problem", |status| {
         !status["vms"][0]["problem"].is_null()
     });
     let detail = status["vms"][0]["detail"].as_str().unwrap();
@@ -310,100 +315,103 @@ fn a_late_command_is_refused_where_the_disk_lies() {
         detail.contains("comes too late: 99.") && detail.contains("ssh://me@primary.example"),
         "{detail}"
     );
-    assert!(read(rig.blocked("db1")) == before && !is_bootable(&rig));
-    assert!(rig.is("recovery", "db1", "running") || rig.is("recovery", "db1", "fenced"));
-    fs::write(rig.agent_token(), seen.to_string()).unwrap();
-    let _ = rig.run(&["retry", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    assert!(read(rig.source("db1")) == read(rig.target("db1")));
+    assert!(read(fake_vms.blocked("db1")) == before && !is_bootable(&fake_vms));
+    assert!(fake_vms.is("recovery", "db1", "running") || fake_vms.is("recovery", "db1", "fenced"));
+    fs::write(fake_vms.agent_token(), seen.to_string()).unwrap();
+    let _ = fake_vms.run(&["retry", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    assert!(read(fake_vms.source("db1")) == read(fake_vms.target("db1")));
 }
 
 #[test]
 fn a_cancelled_job_restores_the_disk_on_the_other_host_or_leaves_it_to_the_next() {
     for mode in ["delta", "full-first"] {
-        let rig = remote_rig().with_job(&format!("mode = \"{mode}\"\nkeep_undo = true"));
-        let before = read(rig.target("db1"));
-        let mut runner = rig.start();
-        wait_blocked(&rig, &mut runner, "ready-to-cutover");
-        assert!(read(rig.blocked("db1")) != before);
-        rig.ok(&["cancel", "shop", "--restore"]);
+        let fake_vms = remote_fake_vms().with_job(&format!("mode = \"{mode}\"\nkeep_undo = true"));
+        let before = read(fake_vms.target("db1"));
+        let mut runner = fake_vms.start();
+        wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
+        assert!(read(fake_vms.blocked("db1")) != before);
+        fake_vms.ok(&["cancel", "shop", "--restore"]);
         runner.end();
-        assert_eq!(rig.status()["vms"][0]["disposition"], "restored");
-        assert!(read(rig.target("db1")) == before, "{mode}");
-        let left = fs::read_dir(rig.site("primary", "db1")).unwrap();
+        assert_eq!(fake_vms.status()["vms"][0]["disposition"], "restored");
+        assert!(read(fake_vms.target("db1")) == before, "{mode}");
+        let left = fs::read_dir(fake_vms.site("primary", "db1")).unwrap();
         let left = left.map(|it| it.unwrap().file_name().into_string().unwrap());
         let left: Vec<_> = left.filter(|name| name.contains("failback-shop")).collect();
         assert!(left.is_empty(), "{left:?}");
     }
-    let rig = remote_rig();
-    let mut runner = rig.start();
-    wait_blocked(&rig, &mut runner, "ready-to-cutover");
-    rig.ok(&["cancel", "shop"]);
+    let fake_vms = remote_fake_vms();
+    let mut runner = fake_vms.start();
+    wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
+    fake_vms.ok(&["cancel", "shop"]);
     runner.end();
-    assert!(!is_bootable(&rig));
-    let mut runner = rig.start();
-    let status = wait_blocked(&rig, &mut runner, "ready-to-cutover");
+    assert!(!is_bootable(&fake_vms));
+    let mut runner = fake_vms.start();
+    let status = wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
     assert_eq!(moved(&status), 0, "it was all there");
-    homecoming(&rig, &mut runner);
+    homecoming(&fake_vms, &mut runner);
 }
 
 #[test]
 fn an_undo_takes_back_on_the_other_host_what_its_vm_wrote() {
-    let rig = remote_rig().with_job("keep_undo = true");
-    let before = read(rig.target("db1"));
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.guest_writes("recovery", "db1", 1 << 20, &noise(9_000, 6));
-    homecoming(&rig, &mut runner);
-    rig.guest_writes("primary", "db1", (1 << 20) + 4_000, &noise(70_000, 7));
-    rig.ok(&["undo", "shop", "--accept-loss", "--restore"]);
+    let fake_vms = remote_fake_vms().with_job("keep_undo = true");
+    let before = read(fake_vms.target("db1"));
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.guest_writes("recovery", "db1", 1 << 20, &noise(9_000, 6));
+    homecoming(&fake_vms, &mut runner);
+    fake_vms.guest_writes("primary", "db1", (1 << 20) + 4_000, &noise(70_000, 7));
+    fake_vms.ok(&["undo", "shop", "--accept-loss", "--restore"]);
     runner.end();
-    assert_eq!(rig.phase(0), "rolled-back");
-    assert!(read(rig.target("db1")) == before, "bit for bit");
-    assert!(rig.is("recovery", "db1", "running"));
+    assert_eq!(fake_vms.phase(0), "rolled-back");
+    assert!(read(fake_vms.target("db1")) == before, "bit for bit");
+    assert!(fake_vms.is("recovery", "db1", "running"));
 }
 
 #[test]
 fn a_snapshot_that_cannot_be_read_here_is_named_as_it_is_here() {
-    let rig = remote_rig();
-    let address = rig.site("recovery", "db1").join("address");
+    let fake_vms = remote_fake_vms();
+    let address = fake_vms.site("recovery", "db1").join("address");
     fs::write(&address, "/no/such/snapshot.raw").unwrap();
-    let mut runner = rig.start();
-    let status = rig.wait(&mut runner, "a problem", |status| {
+    let mut runner = fake_vms.start();
+    let status = fake_vms.wait(&mut runner, "a problem", |status| {
         !status["vms"][0]["problem"].is_null()
     });
     let detail = status["vms"][0]["detail"].as_str().unwrap();
     assert!(detail.starts_with("/no/such/snapshot.raw"), "{detail}");
-    assert!(!is_bootable(&rig));
+    assert!(!is_bootable(&fake_vms));
     fs::remove_file(address).unwrap();
-    wait_blocked(&rig, &mut runner, "ready-to-cutover");
-    homecoming(&rig, &mut runner);
+    wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
+    homecoming(&fake_vms, &mut runner);
 }
 
 #[test]
 fn the_vms_of_a_group_are_written_on_another_host_at_the_same_time() {
-    let mut rig = Rig::new(&["db1", "web1"]);
-    rig.remote = vec!["primary"];
-    rig.writer("");
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    rig.wait_for(&mut runner, 1, "ready-to-cutover");
-    rig.ok(&["complete", "shop"]);
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    rig.wait_for(&mut runner, 1, "commit-pending");
+    let mut fake_vms = FakeVms::new(&["db1", "web1"]);
+    fake_vms.remote = vec!["primary"];
+    fake_vms.writer("");
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.wait_for(&mut runner, 1, "ready-to-cutover");
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    fake_vms.wait_for(&mut runner, 1, "commit-pending");
     for vm in ["db1", "web1"] {
-        assert!(read(rig.source(vm)) == read(rig.target(vm)), "{vm}");
+        assert!(
+            read(fake_vms.source(vm)) == read(fake_vms.target(vm)),
+            "{vm}"
+        );
     }
-    rig.ok(&["commit", "shop"]);
+    fake_vms.ok(&["commit", "shop"]);
     runner.end();
-    assert!(rig.is("recovery", "db1", "gone") && rig.is("recovery", "web1", "gone"));
+    assert!(fake_vms.is("recovery", "db1", "gone") && fake_vms.is("recovery", "web1", "gone"));
 }
 
 #[test]
 fn a_commit_forgets_the_ways_back_on_the_other_host() {
-    let rig = remote_rig().with_job("mode = \"full-first\"\nkeep_undo = true");
-    through(&rig, &["complete", "commit"]);
-    let left = fs::read_dir(rig.site("primary", "db1")).unwrap();
+    let fake_vms = remote_fake_vms().with_job("mode = \"full-first\"\nkeep_undo = true");
+    through(&fake_vms, &["complete", "commit"]);
+    let left = fs::read_dir(fake_vms.site("primary", "db1")).unwrap();
     let left = left.map(|it| it.unwrap().file_name().into_string().unwrap());
     let left: Vec<_> = left.filter(|name| name.contains("failback-shop")).collect();
     assert!(left.is_empty(), "{left:?}");
@@ -411,65 +419,69 @@ fn a_commit_forgets_the_ways_back_on_the_other_host() {
 
 #[test]
 fn an_aborted_cutover_goes_on_with_the_disk_on_the_other_host() {
-    let rig = remote_rig();
-    let mut runner = rig.start();
-    wait_blocked(&rig, &mut runner, "ready-to-cutover");
-    rig.aborts_the_cutover(&mut runner, "recovery", ["quiescing", "final-sync"]);
-    wait_blocked(&rig, &mut runner, "ready-to-cutover");
-    assert!(rig.is("recovery", "db1", "running") && !rig.is("recovery", "db1", "fenced"));
-    rig.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));
-    homecoming(&rig, &mut runner);
+    let fake_vms = remote_fake_vms();
+    let mut runner = fake_vms.start();
+    wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
+    fake_vms.aborts_the_cutover(&mut runner, "recovery", ["quiescing", "final-sync"]);
+    wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
+    assert!(fake_vms.is("recovery", "db1", "running") && !fake_vms.is("recovery", "db1", "fenced"));
+    fake_vms.guest_writes("recovery", "db1", 500_000, &noise(9_000, 6));
+    homecoming(&fake_vms, &mut runner);
 }
 
 #[test]
 fn the_proof_finds_one_byte_that_the_target_elsewhere_does_not_have() {
-    let rig = remote_rig();
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let fake_vms = remote_fake_vms();
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     // Time between the final copy and the proof.
-    let slow = rig.site("primary", "db1").join("slow");
+    let slow = fake_vms.site("primary", "db1").join("slow");
     fs::write(&slow, "0.5").unwrap();
-    rig.ok(&["complete", "shop"]);
-    rig.wait(&mut runner, "the activation", |status| {
+    fake_vms.ok(&["complete", "shop"]);
+    fake_vms.wait(&mut runner, "the activation", |status| {
         status["vms"][0]["phase"] == "activating"
     });
-    let disk = fs::OpenOptions::new().write(true).open(rig.source("db1"));
+    let disk = fs::OpenOptions::new()
+        .write(true)
+        .open(fake_vms.source("db1"));
     let mut disk = disk.unwrap();
     disk.seek(SeekFrom::Start(3_333_333)).unwrap();
     disk.write_all(b"x").unwrap();
     drop(disk);
     fs::remove_file(&slow).unwrap();
-    let status = rig.wait(&mut runner, "the proof", |status| {
+    let status = fake_vms.wait(&mut runner, "the proof", |status| {
         let vm = &status["vms"][0];
         vm["phase"] == "commit-pending" && !vm["problem"].is_null()
     });
     assert!(status["vms"][0]["problem"].to_string().contains("proof"));
-    assert!(rig.refused(&["commit", "shop"]).contains("not proven"));
+    assert!(fake_vms.refused(&["commit", "shop"]).contains("not proven"));
 }
 
 #[test]
 fn a_copy_that_another_wrote_to_is_not_activated() {
-    let rig = remote_rig().with_job("mode = \"delta\"");
-    let mut runner = rig.start();
-    wait_blocked(&rig, &mut runner, "ready-to-cutover");
-    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
-    let slow = rig.site("recovery", "db1").join("slow");
+    let fake_vms = remote_fake_vms().with_job("mode = \"delta\"");
+    let mut runner = fake_vms.start();
+    wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
+    fake_vms.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    let slow = fake_vms.site("recovery", "db1").join("slow");
     fs::write(&slow, "0.3").unwrap();
-    rig.ok(&["complete", "shop"]);
+    fake_vms.ok(&["complete", "shop"]);
     // Behind the job's back, where the final copy looks.
-    let disk = fs::OpenOptions::new().write(true).open(rig.blocked("db1"));
+    let disk = fs::OpenOptions::new()
+        .write(true)
+        .open(fake_vms.blocked("db1"));
     let mut disk = disk.unwrap();
     disk.seek(SeekFrom::Start(66_000)).unwrap();
     disk.write_all(b"behind its back").unwrap();
     drop(disk);
     fs::remove_file(slow).unwrap();
-    rig.wait_for(&mut runner, 0, "commit-pending");
-    assert!(read(rig.source("db1")) == read(rig.target("db1")));
+    fake_vms.wait_for(&mut runner, 0, "commit-pending");
+    assert!(read(fake_vms.source("db1")) == read(fake_vms.target("db1")));
 }
 
 #[test]
 fn what_keeps_a_remote_disk_from_being_written_is_said_before_anything_is_touched() {
-    let rig = remote_rig();
+    let fake_vms = remote_fake_vms();
     for (before, said) in [
         (
             "echo 'Host key verification failed.' >&2\nexit 255",
@@ -481,18 +493,18 @@ fn what_keeps_a_remote_disk_from_being_written_is_said_before_anything_is_touche
         ),
         ("echo 'Welcome to this host'", "Welcome to"),
     ] {
-        rig.writer(before);
-        let failed = failing(&rig);
+        fake_vms.writer(before);
+        let failed = failing(&fake_vms);
         let start = "target host of disk ssh://me@primary.example";
         assert_eq!(failed.len(), 1, "{failed:?}");
         assert!(
             failed[0].starts_with(start) && failed[0].contains(said),
             "{failed:?}"
         );
-        let plan = rig.plan();
-        let refused = rig.refused(&["start", plan.to_str().unwrap(), "--yes"]);
+        let plan = fake_vms.plan();
+        let refused = fake_vms.refused(&["start", plan.to_str().unwrap(), "--yes"]);
         assert!(refused.contains(said), "{refused}");
-        assert!(is_bootable(&rig) && !rig.is("primary", "db1", "fenced"));
+        assert!(is_bootable(&fake_vms) && !fake_vms.is("primary", "db1", "fenced"));
     }
     for (options, said) in [
         ("--read-only", "this agent only reads"),
@@ -501,36 +513,46 @@ fn what_keeps_a_remote_disk_from_being_written_is_said_before_anything_is_touche
             "cannot open the root of this agent",
         ),
     ] {
-        rig.agent("", options);
-        let failed = failing(&rig);
+        fake_vms.agent("", options);
+        let failed = failing(&fake_vms);
         assert!(failed.len() == 1 && failed[0].contains(said), "{failed:?}");
     }
-    rig.agent("", &format!("--root {}", rig.path("recovery").display()));
-    let failed = failing(&rig).concat();
+    fake_vms.agent(
+        "",
+        &format!("--root {}", fake_vms.path("recovery").display()),
+    );
+    let failed = failing(&fake_vms).concat();
     assert!(!failed.is_empty(), "it lies outside");
-    rig.agent("", &format!("--root {}", rig.path("primary").display()));
-    assert_eq!(failing(&rig), Vec::<String>::new());
+    fake_vms.agent(
+        "",
+        &format!("--root {}", fake_vms.path("primary").display()),
+    );
+    assert_eq!(failing(&fake_vms), Vec::<String>::new());
 
-    rig.writer("");
-    let away = rig.path("away");
-    fs::rename(rig.target("db1"), &away).unwrap();
-    let failed = failing(&rig).concat();
+    fake_vms.writer("");
+    let away = fake_vms.path("away");
+    fs::rename(fake_vms.target("db1"), &away).unwrap();
+    let failed = failing(&fake_vms).concat();
     assert!(
         failed.contains("is missing, and may not be made"),
         "{failed}"
     );
-    fs::rename(&away, rig.target("db1")).unwrap();
-    let file = fs::OpenOptions::new().write(true).open(rig.target("db1"));
+    fs::rename(&away, fake_vms.target("db1")).unwrap();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(fake_vms.target("db1"));
     file.unwrap().set_len(1 << 20).unwrap();
-    let failed = failing(&rig).concat();
+    let failed = failing(&fake_vms).concat();
     assert!(
         failed.contains("1048576 bytes instead of 4194304"),
         "{failed}"
     );
-    let file = fs::OpenOptions::new().write(true).open(rig.target("db1"));
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(fake_vms.target("db1"));
     file.unwrap().set_len(DISK_BYTES as u64).unwrap();
-    fs::rename(rig.source("db1"), &away).unwrap();
-    let failed = failing(&rig).concat();
+    fs::rename(fake_vms.source("db1"), &away).unwrap();
+    let failed = failing(&fake_vms).concat();
     assert!(
         failed.contains("source readable") && failed.contains("disk.raw"),
         "{failed}"
@@ -539,7 +561,7 @@ fn what_keeps_a_remote_disk_from_being_written_is_said_before_anything_is_touche
 
 #[test]
 fn a_host_of_an_older_version_and_one_that_speaks_nonsense_are_told_apart() {
-    let rig = remote_rig();
+    let fake_vms = remote_fake_vms();
     let speaks = |messages: &[Message]| {
         let mut encoder = FrameEncoder::default();
         let mut bytes = Vec::new();
@@ -549,10 +571,10 @@ fn a_host_of_an_older_version_and_one_that_speaks_nonsense_are_told_apart() {
                 .encode(frame.kind, &frame.payload, &mut bytes)
                 .unwrap();
         }
-        fs::write(rig.path("speech"), bytes).unwrap();
-        let speech = rig.path("speech");
-        rig.rsh(&format!("cat {}; exec cat > /dev/null\n", speech.display()));
-        failing(&rig).concat()
+        fs::write(fake_vms.path("speech"), bytes).unwrap();
+        let speech = fake_vms.path("speech");
+        fake_vms.rsh(&format!("cat {}; exec cat > /dev/null\n", speech.display()));
+        failing(&fake_vms).concat()
     };
     let hello = |features| {
         Message::Hello(Hello {
@@ -593,39 +615,39 @@ fn a_host_of_an_older_version_and_one_that_speaks_nonsense_are_told_apart() {
 
 #[test]
 fn a_plan_for_another_host_is_shown_with_an_estimate_of_what_would_move() {
-    let rig = remote_rig();
-    let plan = rig.plan();
-    let shown = rig.ok(&["plan", plan.to_str().unwrap()]);
+    let fake_vms = remote_fake_vms();
+    let plan = fake_vms.plan();
+    let shown = fake_vms.ok(&["plan", plan.to_str().unwrap()]);
     let disk = &shown["vms"][0]["disks"][0];
     assert_eq!(disk["full_bytes"], DISK_BYTES);
     let delta = disk["delta_bytes"].as_u64().unwrap();
     assert!((300_000..400_000).contains(&delta), "{shown:#}");
     assert!(disk["line_seconds"].as_f64().unwrap() > 0.0);
     assert_eq!(shown["vms"][0]["advice"], "delta");
-    assert!(!rig.agent_state().exists() && !rig.is("primary", "db1", "fenced"));
+    assert!(!fake_vms.agent_state().exists() && !fake_vms.is("primary", "db1", "fenced"));
 }
 
 #[test]
 fn the_plan_says_where_an_agent_that_it_starts_keeps_its_state() {
-    let mut rig = remote_rig();
-    rig.connect = "state = \"/srv/state\"\n".to_owned();
-    let mut runner = rig.start();
-    wait_blocked(&rig, &mut runner, "ready-to-cutover");
-    let asked = fs::read_to_string(rig.path("asked")).unwrap();
+    let mut fake_vms = remote_fake_vms();
+    fake_vms.connect = "state = \"/srv/state\"\n".to_owned();
+    let mut runner = fake_vms.start();
+    wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
+    let asked = fs::read_to_string(fake_vms.path("asked")).unwrap();
     assert!(asked.contains(" --state-dir=/srv/state"), "{asked}");
     // One whose options its own host has chosen keeps to those.
-    assert!(rig.agent_token().exists() && !Path::new("/srv/state").exists());
-    homecoming(&rig, &mut runner);
+    assert!(fake_vms.agent_token().exists() && !Path::new("/srv/state").exists());
+    homecoming(&fake_vms, &mut runner);
 }
 
 #[test]
 fn nothing_is_kept_where_a_client_could_write_it() {
-    let rig = remote_rig();
-    let mut runner = rig.start();
-    wait_blocked(&rig, &mut runner, "ready-to-cutover");
-    let left = fs::read_dir(rig.site("primary", "db1")).unwrap();
+    let fake_vms = remote_fake_vms();
+    let mut runner = fake_vms.start();
+    wait_blocked(&fake_vms, &mut runner, "ready-to-cutover");
+    let left = fs::read_dir(fake_vms.site("primary", "db1")).unwrap();
     let left = left.map(|it| it.unwrap().file_name().into_string().unwrap());
     let left: Vec<_> = left.filter(|name| name.starts_with('.')).collect();
     assert!(left.is_empty(), "{left:?}");
-    homecoming(&rig, &mut runner);
+    homecoming(&fake_vms, &mut runner);
 }

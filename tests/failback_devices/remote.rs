@@ -3,58 +3,58 @@
 
 use std::fs;
 
-use crate::desk::{Desk, Runner};
-use crate::rig::{DISK_BYTES, noise, read};
-use crate::{Site, boots_from};
+use crate::fake_vm::{DISK_BYTES, noise, read};
+use crate::fixture::{CommandFixture, Runner};
+use crate::{DeviceFixture, boots_from};
 
 /// A site whose target is a device and whose source lies on another host.
-fn site(job: &str) -> Option<Site> {
-    let mut site = Site::new("primary", 0)?;
-    site.rig.job += job;
-    site.rig.remote = vec!["recovery"];
-    site.rig.shell("");
+fn site(job: &str) -> Option<DeviceFixture> {
+    let mut site = DeviceFixture::new("primary", 0)?;
+    site.fake_vms.job += job;
+    site.fake_vms.remote = vec!["recovery"];
+    site.fake_vms.shell("");
     Some(site)
 }
 
 /// A source that has nothing in common with its target, over a line that takes its time.
-fn slow_site(mode: &str) -> Option<Site> {
+fn slow_site(mode: &str) -> Option<DeviceFixture> {
     let mut site = site(&format!("\nmode = \"{mode}\""))?;
-    site.rig.connect = "limit_rate = \"1M\"\n".to_owned();
-    fs::write(site.rig.source("db1"), noise(DISK_BYTES, 8)).unwrap();
+    site.fake_vms.connect = "limit_rate = \"1M\"\n".to_owned();
+    fs::write(site.fake_vms.source("db1"), noise(DISK_BYTES, 8)).unwrap();
     Some(site)
 }
 
 /// How much of what the marker does not cover the device holds as the source has it.
-fn arrived(site: &Site) -> u64 {
-    let (device, source) = (site.disk(), read(site.rig.source("db1")));
+fn arrived(site: &DeviceFixture) -> u64 {
+    let (device, source) = (site.disk(), read(site.fake_vms.source("db1")));
     let blocks = ((1 << 20)..DISK_BYTES - (1 << 20)).step_by(BLOCK);
     let same = |at: &usize| device[*at..*at + BLOCK] == source[*at..*at + BLOCK];
     blocks.filter(same).count() as u64 * BLOCK as u64
 }
 
 /// Starts a job and looks away in the middle of its first pass.
-fn half_way(site: &Site) -> Runner {
-    let mut runner = site.rig.start();
-    site.rig
+fn half_way(site: &DeviceFixture) -> Runner {
+    let mut runner = site.fake_vms.start();
+    site.fake_vms
         .wait(&mut runner, "some of it", |_| arrived(site) > 0);
     runner
 }
 
 /// What an interrupted pass has brought is not brought again.
-fn brings_the_rest(site: &Site, before: u64) {
+fn brings_the_rest(site: &DeviceFixture, before: u64) {
     let rest = DISK_BYTES as u64 - before;
-    let sent = site.rig.sent();
+    let sent = site.fake_vms.sent();
     assert!(sent < rest + 100_000, "{sent} bytes of {rest} were sent");
 }
 
 /// Goes home from a first pass that is complete.
-fn home(site: &Site, runner: &mut Runner) {
-    site.rig.ok(&["complete", "shop"]);
-    let status = site.rig.wait_for(runner, 0, "commit-pending");
+fn home(site: &DeviceFixture, runner: &mut Runner) {
+    site.fake_vms.ok(&["complete", "shop"]);
+    let status = site.fake_vms.wait_for(runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
-    assert!(site.disk() == read(site.rig.source("db1")));
+    assert!(site.disk() == read(site.fake_vms.source("db1")));
     assert!(site.sidecars().is_empty() && !site.is_marked());
-    boots_from(&site.rig, "primary", &site.disk());
+    boots_from(&site.fake_vms, "primary", &site.disk());
 }
 
 #[test]
@@ -62,24 +62,24 @@ fn a_disk_on_another_host_comes_home_onto_a_device_as_a_delta() {
     let Some(site) = site("\nmode = \"delta\"") else {
         return;
     };
-    let rig = &site.rig;
-    let mut runner = rig.start();
-    let status = rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let fake_vms = &site.fake_vms;
+    let mut runner = fake_vms.start();
+    let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(
         (300_000..400_000).contains(&moved.as_u64().unwrap()),
         "{moved}"
     );
-    let sent = rig.sent();
+    let sent = fake_vms.sent();
     assert!((300_000..500_000).contains(&sent), "{sent}");
     assert_eq!(site.standing(), "held");
     site.is_refused();
 
     // Onto what is held only what changed comes over the line; under the marker, too.
-    rig.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
-    rig.guest_writes("recovery", "db1", 2 << 20, &noise(4096, 4));
+    fake_vms.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
+    fake_vms.guest_writes("recovery", "db1", 2 << 20, &noise(4096, 4));
     home(&site, &mut runner);
-    let sent = rig.sent();
+    let sent = fake_vms.sent();
     assert!((14_000..40_000).contains(&sent), "{sent}");
 }
 
@@ -89,41 +89,41 @@ fn a_disk_on_another_host_comes_home_whole_onto_a_device() {
         let Some(site) = site(&format!("\nmode = \"{mode}\"")) else {
             return;
         };
-        let rig = &site.rig;
-        let mut runner = rig.start();
+        let fake_vms = &site.fake_vms;
+        let mut runner = fake_vms.start();
         if mode == "full-first" {
-            rig.wait_for(&mut runner, 0, "ready-to-cutover");
+            fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
             assert_eq!(site.standing(), "held", "{mode}");
             site.is_refused();
-            rig.guest_writes("recovery", "db1", 0, &noise(9_000, 7));
+            fake_vms.guest_writes("recovery", "db1", 0, &noise(9_000, 7));
             home(&site, &mut runner);
             continue;
         }
         // Nothing is copied while the source runs, so nobody has to ask for the cutover.
-        let status = rig.wait_for(&mut runner, 0, "commit-pending");
+        let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
         assert_eq!(status["vms"][0]["proven"], true);
-        assert!(site.disk() == read(rig.source("db1")) && !site.is_marked());
+        assert!(site.disk() == read(fake_vms.source("db1")) && !site.is_marked());
     }
 }
 
 #[test]
 fn a_device_may_be_longer_than_the_disk_on_another_host() {
-    let Some(mut site) = Site::new("primary", 3 << 20) else {
+    let Some(mut site) = DeviceFixture::new("primary", 3 << 20) else {
         return;
     };
-    site.rig.remote = vec!["recovery"];
-    site.rig.shell("");
+    site.fake_vms.remote = vec!["recovery"];
+    site.fake_vms.shell("");
     let tail = || read(site.device.path())[DISK_BYTES..].to_vec();
     let before = tail();
-    let mut runner = site.rig.start();
-    site.rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    let mut runner = site.fake_vms.start();
+    site.fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     let end = DISK_BYTES as u64;
-    site.rig
+    site.fake_vms
         .guest_writes("recovery", "db1", end - 5_000, &noise(5_000, 3));
-    site.rig.ok(&["complete", "shop"]);
-    let status = site.rig.wait_for(&mut runner, 0, "commit-pending");
+    site.fake_vms.ok(&["complete", "shop"]);
+    let status = site.fake_vms.wait_for(&mut runner, 0, "commit-pending");
     assert_eq!(status["vms"][0]["proven"], true);
-    assert!(site.disk() == read(site.rig.source("db1")));
+    assert!(site.disk() == read(site.fake_vms.source("db1")));
     assert!(tail() == before, "what lies beyond the disk is nobody's");
 }
 
@@ -139,15 +139,15 @@ fn an_executor_killed_while_it_pulls_leaves_the_device_held_and_another_brings_t
         site.is_refused();
         let before = arrived(&site);
         assert!(before < 2 << 20, "it was in the middle");
-        site.rig.sent();
+        site.fake_vms.sent();
 
-        let mut runner = site.rig.spawn(&["resume", "shop"]);
-        site.rig.wait_for(&mut runner, 0, "ready-to-cutover");
+        let mut runner = site.fake_vms.spawn(&["resume", "shop"]);
+        site.fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
         assert_eq!(site.standing(), "held", "{mode}");
         if mode == "delta" {
             brings_the_rest(&site, before);
         }
-        site.rig
+        site.fake_vms
             .guest_writes("recovery", "db1", 0, &noise(9_000, 7));
         home(&site, &mut runner);
     }
@@ -158,13 +158,13 @@ fn a_line_that_is_cut_leaves_the_device_held_and_the_pass_goes_on_by_itself() {
     let Some(site) = slow_site("delta") else {
         return;
     };
-    let rig = &site.rig;
-    rig.cuts_once(&rig.path("sent"), 3 << 19);
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
-    let sent = rig.sent();
+    let fake_vms = &site.fake_vms;
+    fake_vms.cuts_once(&fake_vms.path("sent"), 3 << 19);
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
+    let sent = fake_vms.sent();
     assert!(sent < DISK_BYTES as u64 * 3 / 2, "{sent} bytes were sent");
-    rig.was_cut();
+    fake_vms.was_cut();
     assert_eq!(site.standing(), "held");
     home(&site, &mut runner);
 }
@@ -174,13 +174,13 @@ fn a_job_cancelled_while_it_pulls_leaves_the_device_held_and_the_next_takes_it_o
     let Some(site) = slow_site("delta") else {
         return;
     };
-    let rig = &site.rig;
+    let fake_vms = &site.fake_vms;
     let shown = site.is_cancelled(half_way(&site));
     assert!(shown["vms"][0]["disks"][0]["delta_bytes"].is_null());
     let before = arrived(&site);
-    rig.sent();
-    let mut runner = rig.start();
-    rig.wait_for(&mut runner, 0, "ready-to-cutover");
+    fake_vms.sent();
+    let mut runner = fake_vms.start();
+    fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     brings_the_rest(&site, before);
     home(&site, &mut runner);
 }

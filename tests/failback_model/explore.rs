@@ -1,4 +1,4 @@
-//! Walks through worlds: all of them within bounds, or long random ones.
+//! Walks through models: all of them within bounds, or long random ones.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 
 use diskdelta::failback::machine::Phase;
 
-use crate::world::{Kind, Move, Setup, World};
+use crate::model::{Kind, Model, Move, Setup};
 
 /// What an exploration found.
 pub struct Explored {
@@ -23,9 +23,9 @@ pub struct Violation {
     pub path: String,
 }
 
-/// Looks at all worlds that can come about, nearest first, up to about `limit` of them.
+/// Looks at all models that can come about, nearest first, up to about `limit` of them.
 pub fn exhaust(setup: &Setup, limit: usize) -> Explored {
-    let start = World::new(setup);
+    let start = Model::new(setup);
     let mut seen: HashMap<u128, u32> = HashMap::new();
     let mut from: Vec<(u32, Move)> = vec![(0, Move::RetryDue)];
     let mut calm: Vec<(u32, u32)> = Vec::new();
@@ -35,9 +35,9 @@ pub fn exhaust(setup: &Setup, limit: usize) -> Explored {
     let mut moves = 0;
     while !frontier.is_empty() && from.len() <= limit {
         let mut next_frontier = Vec::new();
-        for (id, world) in frontier {
-            for happens in world.moves(setup) {
-                let Some(next) = world.after(setup, happens) else {
+        for (id, model) in frontier {
+            for happens in model.moves(setup) {
+                let Some(next) = model.after(setup, happens) else {
                     continue;
                 };
                 moves += 1;
@@ -87,11 +87,11 @@ pub fn hunt(setup: &Setup, seeds: std::ops::Range<u64>, length: usize) -> Option
 /// One long random walk from the beginning; gives the phases it came through.
 pub fn walk(setup: &Setup, seed: u64, length: usize) -> Result<BTreeSet<&'static str>, Violation> {
     let mut random = Random::new(seed);
-    let mut world = World::new(setup);
+    let mut model = Model::new(setup);
     let mut path = Vec::new();
     let mut phases = BTreeSet::new();
     for _ in 0..length {
-        let mut moves = world.moves(setup);
+        let mut moves = model.moves(setup);
         // Faults are many, and going back is always possible; without a bias a walk never gets far.
         let wanted = match random.below(100) {
             0..60 => Kind::Work,
@@ -104,40 +104,40 @@ pub fn walk(setup: &Setup, seed: u64, length: usize) -> Result<BTreeSet<&'static
             0 => None,
             left => Some(moves.swap_remove(random.below(left))),
         })
-        .find_map(|happens| Some((happens, world.after(setup, happens)?)));
+        .find_map(|happens| Some((happens, model.after(setup, happens)?)));
         let Some((happens, next)) = possible else {
             continue;
         };
         path.push((next.state.phase, happens));
-        world = next;
-        phases.insert(world.state.phase.name());
-        if world.state.phase.is_final() && random.below(30) == 0 {
+        model = next;
+        phases.insert(model.state.phase.name());
+        if model.state.phase.is_final() && random.below(30) == 0 {
             break;
         }
-        if let Some(rule) = world.violation(setup) {
+        if let Some(rule) = model.violation(setup) {
             return Err(walked(rule, &path));
         }
     }
-    match can_run(setup, world, &mut random) {
+    match can_run(setup, model, &mut random) {
         true => Ok(phases),
         false => Err(walked(STUCK, &path)),
     }
 }
 
 /// Whether some side runs once nothing goes wrong any more.
-fn can_run(setup: &Setup, mut world: World, random: &mut Random) -> bool {
+fn can_run(setup: &Setup, mut model: Model, random: &mut Random) -> bool {
     for _ in 0..CALM_MOVES {
-        if world.somebody_runs() {
+        if model.somebody_runs() {
             return true;
         }
-        let mut moves = world.moves(setup);
+        let mut moves = model.moves(setup);
         // Who gives up or takes over begins again; a blind walk would hardly ever arrive.
         moves.retain(|happens| happens.is_calm() && !happens.is_relapse());
         if moves.is_empty() {
             return false;
         }
         let happens = moves.swap_remove(random.below(moves.len()));
-        world = world.after(setup, happens).unwrap_or(world);
+        model = model.after(setup, happens).unwrap_or(model);
     }
     false
 }
@@ -184,25 +184,25 @@ fn path(setup: &Setup, from: &[(u32, Move)], mut id: u32) -> String {
         moves.push(happens);
         id = before;
     }
-    let mut world = World::new(setup);
+    let mut model = Model::new(setup);
     let mut text = String::new();
     for happens in moves.into_iter().rev() {
-        // Tokens of a path are those of the world it was found in, number by number.
-        if let Some(next) = world.after(setup, happens) {
-            world = next;
+        // Tokens of a path are those of the model it was found in, number by number.
+        if let Some(next) = model.after(setup, happens) {
+            model = next;
         }
-        let _ = writeln!(text, "{:>20}  {happens:?}", world.state.phase.name());
+        let _ = writeln!(text, "{:>20}  {happens:?}", model.state.phase.name());
     }
     text
 }
 
-fn fingerprint(setup: &Setup, world: &World) -> u128 {
+fn fingerprint(setup: &Setup, model: &Model) -> u128 {
     let mut lanes = Lanes(0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f);
-    world.canonical(setup).hash(&mut lanes);
+    model.canonical(setup).hash(&mut lanes);
     u128::from(lanes.finish()) << 64 | u128::from(lanes.1)
 }
 
-/// Two 64-bit hashes at once, so that two different worlds among millions do not look the same.
+/// Two 64-bit hashes at once, so that two different models among millions do not look the same.
 struct Lanes(u64, u64);
 
 impl Hasher for Lanes {

@@ -13,13 +13,15 @@ use std::sync::Arc;
 
 #[test]
 fn an_export_holds_what_qemu_reads_in_the_image() {
-    let Some(lab) = Lab::new("64M") else { return };
+    let Some(fixture) = Fixture::new("64M") else {
+        return;
+    };
     for (offset, len) in [(0, 5000), (1 << 20, 300_000), ((64 << 20) - 4096, 4096)] {
-        lab.write(offset, len);
+        fixture.write(offset, len);
     }
-    let server = lab.serve(&["-e", "8"]);
+    let server = fixture.serve(&["-e", "8"]);
     let export = NbdExport::open(&server.address("disk"), None).unwrap();
-    let expected = lab.raw();
+    let expected = fixture.raw();
     assert_eq!(export.disk_len(), expected.len() as u64);
     for (offset, len) in [(0, 1), (4999, 2), (1_048_575, 70_001), ((64 << 20) - 1, 1)] {
         let mut found = vec![0xff; len];
@@ -41,9 +43,11 @@ fn an_export_holds_what_qemu_reads_in_the_image() {
 
 #[test]
 fn holes_of_a_large_export_cost_nothing() {
-    let Some(lab) = Lab::new("8T") else { return };
-    lab.write(3 << 40, 65536);
-    let server = lab.serve(&[]);
+    let Some(fixture) = Fixture::new("8T") else {
+        return;
+    };
+    fixture.write(3 << 40, 65536);
+    let server = fixture.serve(&[]);
     let export = NbdExport::open(&server.address("disk"), None).unwrap();
     assert_eq!(export.allocated_bytes().unwrap(), 65536);
     let at = (3 << 40) + 4096;
@@ -55,12 +59,14 @@ fn holes_of_a_large_export_cost_nothing() {
 
 #[test]
 fn a_dirty_bitmap_tells_what_was_written_since_it_was_made() {
-    let Some(lab) = Lab::new("64M") else { return };
-    lab.write(0, 1 << 20);
-    lab.qemu_img(&["bitmap", "--add", "-g", "65536"], &["since"]);
-    lab.write(200_000, 10);
-    lab.write(50 << 20, 100_000);
-    let server = lab.serve(&["-B", "since", "-e", "2"]);
+    let Some(fixture) = Fixture::new("64M") else {
+        return;
+    };
+    fixture.write(0, 1 << 20);
+    fixture.qemu_img(&["bitmap", "--add", "-g", "65536"], &["since"]);
+    fixture.write(200_000, 10);
+    fixture.write(50 << 20, 100_000);
+    let server = fixture.serve(&["-B", "since", "-e", "2"]);
     let export = NbdExport::open(&server.address("disk"), Some("since")).unwrap();
     let changed = export.changed(&CancelToken::new()).unwrap();
     assert_eq!(
@@ -79,8 +85,10 @@ fn a_dirty_bitmap_tells_what_was_written_since_it_was_made() {
 
 #[test]
 fn an_unknown_export_an_unknown_bitmap_and_no_server_are_told_apart() {
-    let Some(lab) = Lab::new("1M") else { return };
-    let server = lab.serve(&[]);
+    let Some(fixture) = Fixture::new("1M") else {
+        return;
+    };
+    let server = fixture.serve(&[]);
     let open = |export: &str, bitmap| match NbdExport::open(&server.address(export), bitmap) {
         Ok(_) => panic!("there is no such thing"),
         Err(error) => (error.kind(), error.to_string()),
@@ -95,16 +103,18 @@ fn an_unknown_export_an_unknown_bitmap_and_no_server_are_told_apart() {
         kind == ErrorKind::NotFound && text.contains("dirty-bitmap:gone"),
         "{text}"
     );
-    let nowhere = NbdAddress::new(lab.path("no.sock"), "disk");
+    let nowhere = NbdAddress::new(fixture.path("no.sock"), "disk");
     let error = NbdExport::open(&nowhere, None).err().unwrap();
     assert!(error.to_string().contains("no.sock"), "{error}");
 }
 
 #[test]
 fn a_server_that_dies_fails_the_read() {
-    let Some(lab) = Lab::new("16M") else { return };
-    lab.write(0, 65536);
-    let server = lab.serve(&[]);
+    let Some(fixture) = Fixture::new("16M") else {
+        return;
+    };
+    fixture.write(0, 65536);
+    let server = fixture.serve(&[]);
     let export = NbdExport::open(&server.address("disk"), None).unwrap();
     drop(server);
     for _ in 0..2 {
@@ -114,7 +124,7 @@ fn a_server_that_dies_fails_the_read() {
 }
 
 /// A qcow2 image that QEMU's tools write and export.
-struct Lab {
+struct Fixture {
     directory: tempfile::TempDir,
 }
 
@@ -123,7 +133,7 @@ struct Server {
     socket: PathBuf,
 }
 
-impl Lab {
+impl Fixture {
     /// `None` where the tools are missing and may be.
     fn new(size: &str) -> Option<Self> {
         for tool in ["qemu-img", "qemu-io", "qemu-nbd"] {
@@ -135,15 +145,15 @@ impl Lab {
             }
         }
         let directory = tempfile::tempdir().unwrap();
-        let lab = Lab { directory };
-        let image = lab.path("disk.qcow2");
+        let fixture = Fixture { directory };
+        let image = fixture.path("disk.qcow2");
         done(
             Command::new("qemu-img")
                 .args(["create", "-q", "-f", "qcow2"])
                 .arg(image)
                 .arg(size),
         );
-        Some(lab)
+        Some(fixture)
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -2,51 +2,54 @@
 
 use serde_json::Value;
 
-use super::desk::{Desk, Runner};
+use super::fixture::{CommandFixture, Runner};
 use super::host::has_loop_devices;
-use super::lab::Lab;
+use super::vm::VmFixture;
 
 #[test]
 fn a_guest_comes_home_while_it_writes_is_replicated_back_and_fails_over_again() {
-    let Some(lab) = Lab::new("disk.raw") else {
+    let Some(fixture) = VmFixture::new("disk.raw") else {
         return;
     };
-    lab.boot("recovery");
-    lab.wait_for_files("recovery", 3);
-    let mut runner = lab.start("recovery");
-    let ready = lab.wait_for(&mut runner, "ready-to-cutover");
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
+    let mut runner = fixture.start("recovery");
+    let ready = fixture.wait_for(&mut runner, "ready-to-cutover");
     assert!(moved(&ready) > 0);
-    assert!(lab.runs("recovery") && !lab.may_boot("primary"));
-    lab.wait_for_files("recovery", 5);
-    home(&lab, &mut runner, "recovery", "primary");
-    assert!(!lab.may_boot("recovery"), "the source is fenced");
-    lab.ok(&["commit", "home"]);
+    assert!(fixture.runs("recovery") && !fixture.may_boot("primary"));
+    fixture.wait_for_files("recovery", 5);
+    home(&fixture, &mut runner, "recovery", "primary");
+    assert!(!fixture.may_boot("recovery"), "the source is fenced");
+    fixture.ok(&["commit", "home"]);
     runner.end();
-    assert!(!lab.log().contains("tracking_lost"));
+    assert!(!fixture.log().contains("tracking_lost"));
 
-    lab.wait_for_files("primary", 2);
-    let mut runner = lab.spawn(&["reverse", "home"]);
+    fixture.wait_for_files("primary", 2);
+    let mut runner = fixture.spawn(&["reverse", "home"]);
     runner.end();
-    assert!(!lab.disk("recovery").exists(), "a replica cannot be booted");
     assert!(
-        !lab.log().contains("tracking_lost"),
+        !fixture.disk("recovery").exists(),
+        "a replica cannot be booted"
+    );
+    assert!(
+        !fixture.log().contains("tracking_lost"),
         "only what was written was copied"
     );
 
     // The next failover, and home again.
     for (from, to) in [("primary", "recovery"), ("recovery", "primary")] {
-        lab.wait_for_files(from, 2);
-        let mut runner = lab.start(from);
-        lab.wait_for(&mut runner, "ready-to-cutover");
-        home(&lab, &mut runner, from, to);
-        lab.ok(&["commit", "home"]);
+        fixture.wait_for_files(from, 2);
+        let mut runner = fixture.start(from);
+        fixture.wait_for(&mut runner, "ready-to-cutover");
+        home(&fixture, &mut runner, from, to);
+        fixture.ok(&["commit", "home"]);
         runner.end();
         if !is_long() {
             // Once more is for those who have the time.
-            return finish(&lab, to);
+            return finish(&fixture, to);
         }
     }
-    finish(&lab, "primary");
+    finish(&fixture, "primary");
 }
 
 #[test]
@@ -54,40 +57,40 @@ fn a_guest_comes_home_onto_a_block_device_and_boots_from_it() {
     if !has_loop_devices() {
         return;
     }
-    let Some(lab) = Lab::new("disk.raw") else {
+    let Some(fixture) = VmFixture::new("disk.raw") else {
         return;
     };
-    let lab = lab.with_device();
-    lab.boot("recovery");
-    lab.wait_for_files("recovery", 3);
-    let mut runner = lab.start("recovery");
-    lab.wait_for(&mut runner, "ready-to-cutover");
-    assert!(lab.is_held() && !lab.may_boot("primary"));
-    lab.wait_for_files("recovery", 3);
-    home(&lab, &mut runner, "recovery", "primary");
-    assert!(!lab.is_held());
-    lab.ok(&["commit", "home"]);
+    let fixture = fixture.with_device();
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
+    let mut runner = fixture.start("recovery");
+    fixture.wait_for(&mut runner, "ready-to-cutover");
+    assert!(fixture.is_held() && !fixture.may_boot("primary"));
+    fixture.wait_for_files("recovery", 3);
+    home(&fixture, &mut runner, "recovery", "primary");
+    assert!(!fixture.is_held());
+    fixture.ok(&["commit", "home"]);
     runner.end();
-    assert!(!lab.log().contains("tracking_lost"));
+    assert!(!fixture.log().contains("tracking_lost"));
 
     // Its writes are tracked there, too, and read from a snapshot of the device.
-    lab.wait_for_files("primary", 2);
-    let mut runner = lab.spawn(&["reverse", "home"]);
+    fixture.wait_for_files("primary", 2);
+    let mut runner = fixture.spawn(&["reverse", "home"]);
     runner.end();
-    assert!(!lab.log().contains("tracking_lost"));
+    assert!(!fixture.log().contains("tracking_lost"));
     if !is_long() {
         // The way there and back is for those who have the time.
-        return finish(&lab, "primary");
+        return finish(&fixture, "primary");
     }
     for (from, to) in [("primary", "recovery"), ("recovery", "primary")] {
-        lab.wait_for_files(from, 2);
-        let mut runner = lab.start(from);
-        lab.wait_for(&mut runner, "ready-to-cutover");
-        home(&lab, &mut runner, from, to);
-        lab.ok(&["commit", "home"]);
+        fixture.wait_for_files(from, 2);
+        let mut runner = fixture.start(from);
+        fixture.wait_for(&mut runner, "ready-to-cutover");
+        home(&fixture, &mut runner, from, to);
+        fixture.ok(&["commit", "home"]);
         runner.end();
     }
-    finish(&lab, "primary");
+    finish(&fixture, "primary");
 }
 
 #[test]
@@ -95,322 +98,322 @@ fn a_device_is_held_while_a_guest_is_given_back_and_after_it_was_undone() {
     if !has_loop_devices() {
         return;
     }
-    let Some(lab) = Lab::new("disk.raw") else {
+    let Some(fixture) = VmFixture::new("disk.raw") else {
         return;
     };
-    let lab = lab.with_device().with_mode("full-first");
-    lab.boot("recovery");
-    lab.wait_for_files("recovery", 3);
-    let mut runner = lab.start_slowly("recovery");
-    lab.wait(&mut runner, "a copy", |vm| copies(vm, "initial-sync"));
-    lab.ok(&["cancel", "home"]);
+    let fixture = fixture.with_device().with_mode("full-first");
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
+    let mut runner = fixture.start_slowly("recovery");
+    fixture.wait(&mut runner, "a copy", |vm| copies(vm, "initial-sync"));
+    fixture.ok(&["cancel", "home"]);
     runner.end();
-    assert!(lab.is_held() && lab.runs("recovery"));
+    assert!(fixture.is_held() && fixture.runs("recovery"));
 
-    let mut runner = lab.start("recovery");
-    lab.wait_for(&mut runner, "ready-to-cutover");
-    home(&lab, &mut runner, "recovery", "primary");
-    let acknowledged = lab.acknowledged("recovery");
-    lab.ok(&["undo", "home", "--accept-loss"]);
+    let mut runner = fixture.start("recovery");
+    fixture.wait_for(&mut runner, "ready-to-cutover");
+    home(&fixture, &mut runner, "recovery", "primary");
+    let acknowledged = fixture.acknowledged("recovery");
+    fixture.ok(&["undo", "home", "--accept-loss"]);
     runner.end();
-    assert!(lab.is_held() && !lab.may_boot("primary"));
-    assert_eq!(lab.wait_for_boot("recovery", 2), acknowledged);
-    finish(&lab, "recovery");
+    assert!(fixture.is_held() && !fixture.may_boot("primary"));
+    assert_eq!(fixture.wait_for_boot("recovery", 2), acknowledged);
+    finish(&fixture, "recovery");
 }
 
 #[test]
 fn a_job_that_cannot_fence_its_target_is_given_up_or_tried_again() {
-    let Some(lab) = Lab::new("disk.raw") else {
+    let Some(fixture) = VmFixture::new("disk.raw") else {
         return;
     };
-    lab.boot("recovery");
-    lab.wait_for_files("recovery", 3);
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
     // Nothing can be written there.
-    let in_the_way = lab.site("primary").join("fenced.new");
+    let in_the_way = fixture.site("primary").join("fenced.new");
     std::fs::create_dir(&in_the_way).unwrap();
-    let before = std::fs::read(lab.disk("primary")).unwrap();
+    let before = std::fs::read(fixture.disk("primary")).unwrap();
     let stands = |vm: &Value| vm["phase"] == "prepared" && !vm["problem"].is_null();
-    let mut runner = lab.start("recovery");
-    lab.wait(&mut runner, "a fence that fails", stands);
-    lab.ok(&["cancel", "home"]);
+    let mut runner = fixture.start("recovery");
+    fixture.wait(&mut runner, "a fence that fails", stands);
+    fixture.ok(&["cancel", "home"]);
     runner.end();
-    let status = lab.ok(&["status", "home"]);
+    let status = fixture.ok(&["status", "home"]);
     assert_eq!(status["vms"][0]["disposition"], "restored");
-    assert!(lab.runs("recovery"));
-    assert!(std::fs::read(lab.disk("primary")).unwrap() == before);
+    assert!(fixture.runs("recovery"));
+    assert!(std::fs::read(fixture.disk("primary")).unwrap() == before);
 
-    let mut runner = lab.start("recovery");
-    lab.wait(&mut runner, "a fence that fails", stands);
+    let mut runner = fixture.start("recovery");
+    fixture.wait(&mut runner, "a fence that fails", stands);
     std::fs::remove_dir(&in_the_way).unwrap();
-    lab.wait_for(&mut runner, "ready-to-cutover");
-    home(&lab, &mut runner, "recovery", "primary");
+    fixture.wait_for(&mut runner, "ready-to-cutover");
+    home(&fixture, &mut runner, "recovery", "primary");
 
     // What does not run is not committed to.
-    lab.kill_vm("primary");
-    lab.ok(&["commit", "home"]);
-    lab.wait(&mut runner, "a look at the target", |vm| {
+    fixture.kill_vm("primary");
+    fixture.ok(&["commit", "home"]);
+    fixture.wait(&mut runner, "a look at the target", |vm| {
         vm["phase"] == "commit-pending" && !vm["problem"].is_null()
     });
-    assert!(!lab.site("recovery").join("retired").exists());
-    lab.boot("primary");
-    lab.wait_for_boot("primary", 2);
-    lab.ok(&["retry", "home"]);
+    assert!(!fixture.site("recovery").join("retired").exists());
+    fixture.boot("primary");
+    fixture.wait_for_boot("primary", 2);
+    fixture.ok(&["retry", "home"]);
     runner.end();
-    assert!(lab.site("recovery").join("retired").exists());
-    finish(&lab, "primary");
+    assert!(fixture.site("recovery").join("retired").exists());
+    finish(&fixture, "primary");
 }
 
 #[test]
 fn a_cutover_that_is_asked_for_during_a_pass_is_made_after_it() {
-    let Some(lab) = Lab::new("disk.raw") else {
+    let Some(fixture) = VmFixture::new("disk.raw") else {
         return;
     };
-    let lab = lab.with_mode("full-first");
-    lab.boot("recovery");
-    lab.wait_for_files("recovery", 3);
-    let mut runner = lab.start_slowly("recovery");
-    lab.wait(&mut runner, "a copy", |vm| copies(vm, "initial-sync"));
-    lab.ok(&["complete", "home"]);
-    assert!(lab.runs("recovery"), "it goes on until the pass ends");
-    arrived(&lab, &mut runner, "recovery", "primary", 1);
-    lab.ok(&["commit", "home"]);
+    let fixture = fixture.with_mode("full-first");
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
+    let mut runner = fixture.start_slowly("recovery");
+    fixture.wait(&mut runner, "a copy", |vm| copies(vm, "initial-sync"));
+    fixture.ok(&["complete", "home"]);
+    assert!(fixture.runs("recovery"), "it goes on until the pass ends");
+    arrived(&fixture, &mut runner, "recovery", "primary", 1);
+    fixture.ok(&["commit", "home"]);
     runner.end();
-    finish(&lab, "primary");
+    finish(&fixture, "primary");
 }
 
 #[test]
 fn a_full_copy_to_a_new_vhd_boots_with_every_file() {
-    let Some(lab) = Lab::new("disk.vhd") else {
+    let Some(fixture) = VmFixture::new("disk.vhd") else {
         return;
     };
-    let lab = lab.without_target().with_mode("full");
-    lab.boot("recovery");
-    lab.wait_for_files("recovery", 3);
+    let fixture = fixture.without_target().with_mode("full");
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
     // Nothing is copied before the source is off, so that there is nothing to wait for.
-    let mut runner = lab.start("recovery");
-    arrived(&lab, &mut runner, "recovery", "primary", 1);
-    lab.ok(&["commit", "home"]);
+    let mut runner = fixture.start("recovery");
+    arrived(&fixture, &mut runner, "recovery", "primary", 1);
+    fixture.ok(&["commit", "home"]);
     runner.end();
-    finish(&lab, "primary");
+    finish(&fixture, "primary");
 }
 
 #[test]
 fn a_delta_to_a_vhdx_survives_its_executor_at_every_phase() {
-    let Some(lab) = Lab::new("disk.vhdx") else {
+    let Some(fixture) = VmFixture::new("disk.vhdx") else {
         return;
     };
-    lab.boot("recovery");
-    lab.wait_for_files("recovery", 3);
-    let mut runner = lab.start("recovery");
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
+    let mut runner = fixture.start("recovery");
     let on = |phase: &'static str| move |vm: &Value| vm["phase"] == phase;
-    lab.wait(&mut runner, "the first pass", on("initial-sync"));
+    fixture.wait(&mut runner, "the first pass", on("initial-sync"));
     runner.kill();
-    let mut runner = lab.spawn(&["resume", "home"]);
-    lab.wait_for(&mut runner, "ready-to-cutover");
-    lab.wait_for_files("recovery", 2);
-    lab.ok(&["complete", "home"]);
+    let mut runner = fixture.spawn(&["resume", "home"]);
+    fixture.wait_for(&mut runner, "ready-to-cutover");
+    fixture.wait_for_files("recovery", 2);
+    fixture.ok(&["complete", "home"]);
     let left = |phases: [&'static str; 2]| {
         move |vm: &Value| !phases.iter().any(|phase| vm["phase"] == *phase)
     };
-    lab.wait(
+    fixture.wait(
         &mut runner,
         "the shutdown",
         left(["ready-to-cutover", "initial-sync"]),
     );
     runner.kill();
-    let mut runner = lab.spawn(&["resume", "home"]);
-    lab.wait(&mut runner, "the start", |vm| {
+    let mut runner = fixture.spawn(&["resume", "home"]);
+    fixture.wait(&mut runner, "the start", |vm| {
         vm["phase"] == "activating" || vm["phase"] == "commit-pending"
     });
     runner.kill();
-    let mut runner = lab.spawn(&["resume", "home"]);
-    lab.wait_for(&mut runner, "commit-pending");
-    all_files_are_there(&lab, "recovery", "primary", 1);
-    lab.ok(&["commit", "home"]);
+    let mut runner = fixture.spawn(&["resume", "home"]);
+    fixture.wait_for(&mut runner, "commit-pending");
+    all_files_are_there(&fixture, "recovery", "primary", 1);
+    fixture.ok(&["commit", "home"]);
     runner.end();
-    finish(&lab, "primary");
+    finish(&fixture, "primary");
 }
 
 #[test]
 fn a_source_that_loses_its_bitmap_is_compared_and_that_is_on_record() {
-    let Some(lab) = Lab::new("disk.raw") else {
+    let Some(fixture) = VmFixture::new("disk.raw") else {
         return;
     };
-    lab.boot("recovery");
-    lab.wait_for_files("recovery", 3);
-    let mut runner = lab.start("recovery");
-    lab.wait_for(&mut runner, "ready-to-cutover");
-    lab.wait_for_files("recovery", 2);
-    lab.kill_vm("recovery");
-    lab.boot("recovery");
-    let found = lab.wait_for_boot("recovery", 2);
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
+    let mut runner = fixture.start("recovery");
+    fixture.wait_for(&mut runner, "ready-to-cutover");
+    fixture.wait_for_files("recovery", 2);
+    fixture.kill_vm("recovery");
+    fixture.boot("recovery");
+    let found = fixture.wait_for_boot("recovery", 2);
     assert!(found > 0, "the disk of a guest that was killed");
-    lab.wait_for_files("recovery", 2);
-    home(&lab, &mut runner, "recovery", "primary");
-    assert!(lab.log().contains("tracking_lost"));
-    lab.ok(&["commit", "home"]);
+    fixture.wait_for_files("recovery", 2);
+    home(&fixture, &mut runner, "recovery", "primary");
+    assert!(fixture.log().contains("tracking_lost"));
+    fixture.ok(&["commit", "home"]);
     runner.end();
-    finish(&lab, "primary");
+    finish(&fixture, "primary");
 }
 
 #[test]
 fn a_cancel_leaves_the_source_running_and_the_target_as_it_was() {
-    let Some(lab) = Lab::new("disk.raw") else {
+    let Some(fixture) = VmFixture::new("disk.raw") else {
         return;
     };
-    let lab = lab.with_job("keep_undo = true");
-    let before = std::fs::read(lab.disk("primary")).unwrap();
-    lab.boot("recovery");
-    lab.wait_for_files("recovery", 3);
-    let mut runner = lab.start("recovery");
-    lab.wait_for(&mut runner, "ready-to-cutover");
-    lab.ok(&["cancel", "home", "--restore"]);
+    let fixture = fixture.with_job("keep_undo = true");
+    let before = std::fs::read(fixture.disk("primary")).unwrap();
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
+    let mut runner = fixture.start("recovery");
+    fixture.wait_for(&mut runner, "ready-to-cutover");
+    fixture.ok(&["cancel", "home", "--restore"]);
     runner.end();
-    assert!(std::fs::read(lab.disk("primary")).unwrap() == before);
-    assert!(lab.runs("recovery"));
-    lab.wait_for_files("recovery", 2);
-    assert!(!lab.site("recovery").join("scratch-0.qcow2").exists());
+    assert!(std::fs::read(fixture.disk("primary")).unwrap() == before);
+    assert!(fixture.runs("recovery"));
+    fixture.wait_for_files("recovery", 2);
+    assert!(!fixture.site("recovery").join("scratch-0.qcow2").exists());
 }
 
 #[test]
 fn a_deaf_guest_is_given_back_and_a_guest_that_came_home_can_be_undone() {
-    let Some(lab) = Lab::new("disk.raw") else {
+    let Some(fixture) = VmFixture::new("disk.raw") else {
         return;
     };
-    let lab = lab.with_deaf_guest();
-    lab.boot("recovery");
-    lab.wait_for_files("recovery", 3);
-    let plan = lab.plan("recovery");
+    let fixture = fixture.with_deaf_guest();
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
+    let plan = fixture.plan("recovery");
     let text = std::fs::read_to_string(&plan).unwrap();
     std::fs::write(&plan, text.replace("\"5m\"", "\"3s\"")).unwrap();
-    let mut runner = lab.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
-    lab.wait_for(&mut runner, "ready-to-cutover");
-    lab.ok(&["complete", "home"]);
-    lab.wait(&mut runner, "the guest's silence", |vm| {
+    let mut runner = fixture.spawn(&["start", plan.to_str().unwrap(), "--yes"]);
+    fixture.wait_for(&mut runner, "ready-to-cutover");
+    fixture.ok(&["complete", "home"]);
+    fixture.wait(&mut runner, "the guest's silence", |vm| {
         vm["phase"] == "quiescing" && !vm["problem"].is_null()
     });
-    lab.ok(&["abort", "home"]);
-    lab.wait_for(&mut runner, "ready-to-cutover");
-    assert!(lab.runs("recovery"), "it ran all the time");
-    lab.wait_for_files("recovery", 2);
-    assert!(lab.log().contains("may ignore the power button"));
+    fixture.ok(&["abort", "home"]);
+    fixture.wait_for(&mut runner, "ready-to-cutover");
+    assert!(fixture.runs("recovery"), "it ran all the time");
+    fixture.wait_for_files("recovery", 2);
+    assert!(fixture.log().contains("may ignore the power button"));
 
     // Its operator ends it, and starts it with ears.
-    lab.kill_vm("recovery");
-    let lab = lab.with_hearing_guest();
-    lab.boot("recovery");
-    lab.wait_for_boot("recovery", 2);
-    lab.wait_for_files("recovery", 1);
-    lab.ok(&["complete", "home"]);
-    lab.wait_for(&mut runner, "commit-pending");
-    all_files_are_there(&lab, "recovery", "primary", 1);
-    lab.ok(&["undo", "home", "--accept-loss"]);
+    fixture.kill_vm("recovery");
+    let fixture = fixture.with_hearing_guest();
+    fixture.boot("recovery");
+    fixture.wait_for_boot("recovery", 2);
+    fixture.wait_for_files("recovery", 1);
+    fixture.ok(&["complete", "home"]);
+    fixture.wait_for(&mut runner, "commit-pending");
+    all_files_are_there(&fixture, "recovery", "primary", 1);
+    fixture.ok(&["undo", "home", "--accept-loss"]);
     runner.end();
-    lab.wait_for_boot("recovery", 3);
-    lab.wait_for_files("recovery", 2);
-    assert!(lab.runs("recovery") && !lab.may_boot("primary"));
+    fixture.wait_for_boot("recovery", 3);
+    fixture.wait_for_files("recovery", 2);
+    assert!(fixture.runs("recovery") && !fixture.may_boot("primary"));
     assert_eq!(
-        lab.ok(&["status", "home"])["vms"][0]["phase"],
+        fixture.ok(&["status", "home"])["vms"][0]["phase"],
         "rolled-back"
     );
-    finish(&lab, "recovery");
+    finish(&fixture, "recovery");
 }
 
 #[test]
 fn a_pass_that_is_cancelled_leaves_an_unbootable_target_that_the_next_job_takes_over() {
-    let Some(lab) = Lab::new("disk.raw") else {
+    let Some(fixture) = VmFixture::new("disk.raw") else {
         return;
     };
-    let lab = lab.with_mode("full-first");
-    lab.boot("recovery");
-    lab.wait_for_files("recovery", 3);
-    let mut runner = lab.start_slowly("recovery");
-    lab.wait(&mut runner, "a copy", |vm| copies(vm, "initial-sync"));
-    lab.ok(&["cancel", "home"]);
+    let fixture = fixture.with_mode("full-first");
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
+    let mut runner = fixture.start_slowly("recovery");
+    fixture.wait(&mut runner, "a copy", |vm| copies(vm, "initial-sync"));
+    fixture.ok(&["cancel", "home"]);
     runner.end();
-    let status = lab.ok(&["status", "home"]);
+    let status = fixture.ok(&["status", "home"]);
     assert_eq!(status["vms"][0]["phase"], "cancelled");
-    assert!(lab.runs("recovery"));
-    assert!(!lab.disk("primary").exists() && !lab.may_boot("primary"));
-    assert!(!lab.site("recovery").join("scratch-0.qcow2").exists());
-    lab.wait_for_files("recovery", 2);
+    assert!(fixture.runs("recovery"));
+    assert!(!fixture.disk("primary").exists() && !fixture.may_boot("primary"));
+    assert!(!fixture.site("recovery").join("scratch-0.qcow2").exists());
+    fixture.wait_for_files("recovery", 2);
 
-    let mut runner = lab.start("recovery");
-    lab.wait_for(&mut runner, "ready-to-cutover");
-    home(&lab, &mut runner, "recovery", "primary");
-    lab.ok(&["commit", "home"]);
+    let mut runner = fixture.start("recovery");
+    fixture.wait_for(&mut runner, "ready-to-cutover");
+    home(&fixture, &mut runner, "recovery", "primary");
+    fixture.ok(&["commit", "home"]);
     runner.end();
-    finish(&lab, "primary");
+    finish(&fixture, "primary");
 }
 
 #[test]
 fn a_final_copy_that_is_aborted_gives_the_source_back_with_all_it_wrote() {
-    let Some(lab) = Lab::new("disk.raw") else {
+    let Some(fixture) = VmFixture::new("disk.raw") else {
         return;
     };
-    let lab = lab.with_mode("full");
-    lab.boot("recovery");
-    lab.wait_for_files("recovery", 3);
-    let mut runner = lab.start_slowly("recovery");
-    lab.wait(&mut runner, "a copy", |vm| copies(vm, "final-sync"));
-    assert!(!lab.runs("recovery") && !lab.may_boot("recovery"));
-    let acknowledged = lab.acknowledged("recovery");
-    lab.ok(&["abort", "home"]);
-    lab.wait_for(&mut runner, "ready-to-cutover");
-    let found = lab.wait_for_boot("recovery", 2);
+    let fixture = fixture.with_mode("full");
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
+    let mut runner = fixture.start_slowly("recovery");
+    fixture.wait(&mut runner, "a copy", |vm| copies(vm, "final-sync"));
+    assert!(!fixture.runs("recovery") && !fixture.may_boot("recovery"));
+    let acknowledged = fixture.acknowledged("recovery");
+    fixture.ok(&["abort", "home"]);
+    fixture.wait_for(&mut runner, "ready-to-cutover");
+    let found = fixture.wait_for_boot("recovery", 2);
     assert_eq!(found, acknowledged);
-    lab.wait_for_files("recovery", 2);
-    home(&lab, &mut runner, "recovery", "primary");
-    lab.ok(&["commit", "home"]);
+    fixture.wait_for_files("recovery", 2);
+    home(&fixture, &mut runner, "recovery", "primary");
+    fixture.ok(&["commit", "home"]);
     runner.end();
-    finish(&lab, "primary");
+    finish(&fixture, "primary");
 }
 
 #[test]
 fn a_request_is_heeded_before_the_first_pass_while_verifying_and_while_the_target_does_not_start() {
-    let Some(lab) = Lab::new("disk.raw") else {
+    let Some(fixture) = VmFixture::new("disk.raw") else {
         return;
     };
-    let lab = lab.with_mode("full");
-    lab.boot("recovery");
-    lab.wait_for_files("recovery", 3);
+    let fixture = fixture.with_mode("full");
+    fixture.boot("recovery");
+    fixture.wait_for_files("recovery", 3);
     // Somebody runs the target: nothing is begun.
-    lab.boot("primary");
-    let mut runner = lab.start("recovery");
-    lab.wait(&mut runner, "a look at the target", |vm| {
+    fixture.boot("primary");
+    let mut runner = fixture.start("recovery");
+    fixture.wait(&mut runner, "a look at the target", |vm| {
         vm["phase"] == "planned" && !vm["problem"].is_null()
     });
-    lab.ok(&["cancel", "home"]);
+    fixture.ok(&["cancel", "home"]);
     assert!(!runner.wait().success(), "it could not begin");
-    assert!(lab.runs("recovery") && lab.runs("primary"));
-    lab.kill_vm("primary");
+    assert!(fixture.runs("recovery") && fixture.runs("primary"));
+    fixture.kill_vm("primary");
 
-    let mut runner = lab.start_slowly("recovery");
-    lab.wait(&mut runner, "the copy being read back", |vm| {
+    let mut runner = fixture.start_slowly("recovery");
+    fixture.wait(&mut runner, "the copy being read back", |vm| {
         vm["phase"] == "verifying" && !vm["doing"].is_null()
     });
-    let acknowledged = lab.acknowledged("recovery");
-    lab.ok(&["abort", "home"]);
-    lab.wait_for(&mut runner, "ready-to-cutover");
-    assert_eq!(lab.wait_for_boot("recovery", 2), acknowledged);
-    assert!(!lab.may_boot("primary"));
-    lab.wait_for_files("recovery", 2);
+    let acknowledged = fixture.acknowledged("recovery");
+    fixture.ok(&["abort", "home"]);
+    fixture.wait_for(&mut runner, "ready-to-cutover");
+    assert_eq!(fixture.wait_for_boot("recovery", 2), acknowledged);
+    assert!(!fixture.may_boot("primary"));
+    fixture.wait_for_files("recovery", 2);
 
     // The decision is made, and its host cannot start it.
-    let conf = lab.site("primary").join("vm.conf");
+    let conf = fixture.site("primary").join("vm.conf");
     std::fs::rename(&conf, conf.with_extension("away")).unwrap();
-    lab.ok(&["complete", "home"]);
-    lab.wait(&mut runner, "a start that fails", |vm| {
+    fixture.ok(&["complete", "home"]);
+    fixture.wait(&mut runner, "a start that fails", |vm| {
         vm["phase"] == "activating" && !vm["problem"].is_null()
     });
-    assert!(!lab.runs("recovery") && !lab.may_boot("recovery"));
-    let acknowledged = lab.acknowledged("recovery");
-    lab.ok(&["undo", "home", "--accept-loss"]);
+    assert!(!fixture.runs("recovery") && !fixture.may_boot("recovery"));
+    let acknowledged = fixture.acknowledged("recovery");
+    fixture.ok(&["undo", "home", "--accept-loss"]);
     std::fs::rename(conf.with_extension("away"), &conf).unwrap();
     runner.end();
-    assert_eq!(lab.wait_for_boot("recovery", 3), acknowledged);
-    assert!(!lab.may_boot("primary"));
-    finish(&lab, "recovery");
+    assert_eq!(fixture.wait_for_boot("recovery", 3), acknowledged);
+    assert!(!fixture.may_boot("primary"));
+    finish(&fixture, "recovery");
 }
 
 #[test]
@@ -420,51 +423,53 @@ fn every_mode_brings_a_guest_home_in_every_format() {
     }
     for disk in ["disk.raw", "disk.vhd", "disk.vhdx"] {
         for mode in ["delta", "full", "full-first"] {
-            let Some(lab) = Lab::new(disk) else { return };
-            let lab = lab.with_mode(mode);
-            lab.boot("recovery");
-            lab.wait_for_files("recovery", 3);
-            let mut runner = lab.start("recovery");
+            let Some(fixture) = VmFixture::new(disk) else {
+                return;
+            };
+            let fixture = fixture.with_mode(mode);
+            fixture.boot("recovery");
+            fixture.wait_for_files("recovery", 3);
+            let mut runner = fixture.start("recovery");
             if mode == "full" {
-                arrived(&lab, &mut runner, "recovery", "primary", 1);
+                arrived(&fixture, &mut runner, "recovery", "primary", 1);
             } else {
-                lab.wait_for(&mut runner, "ready-to-cutover");
-                lab.wait_for_files("recovery", 3);
-                home(&lab, &mut runner, "recovery", "primary");
+                fixture.wait_for(&mut runner, "ready-to-cutover");
+                fixture.wait_for_files("recovery", 3);
+                home(&fixture, &mut runner, "recovery", "primary");
             }
-            lab.ok(&["commit", "home"]);
+            fixture.ok(&["commit", "home"]);
             runner.end();
-            finish(&lab, "primary");
+            finish(&fixture, "primary");
         }
     }
 }
 
 /// Asks for the cutover, and sees to it that the guest boots at the target with all its files.
-fn home(lab: &Lab, runner: &mut Runner, from: &str, to: &str) {
-    let boots = lab.boots(to) + 1;
-    lab.ok(&["complete", "home"]);
-    arrived(lab, runner, from, to, boots);
+fn home(fixture: &VmFixture, runner: &mut Runner, from: &str, to: &str) {
+    let boots = fixture.boots(to) + 1;
+    fixture.ok(&["complete", "home"]);
+    arrived(fixture, runner, from, to, boots);
 }
 
 /// Waits until the guest runs at the target, and is proven.
-fn arrived(lab: &Lab, runner: &mut Runner, from: &str, to: &str, boots: usize) {
-    let status = lab.wait_for(runner, "commit-pending");
+fn arrived(fixture: &VmFixture, runner: &mut Runner, from: &str, to: &str, boots: usize) {
+    let status = fixture.wait_for(runner, "commit-pending");
     assert_eq!(status["proven"], true);
-    all_files_are_there(lab, from, to, boots);
-    assert!(lab.runs(to) && !lab.runs(from));
+    all_files_are_there(fixture, from, to, boots);
+    assert!(fixture.runs(to) && !fixture.runs(from));
 }
 
-fn all_files_are_there(lab: &Lab, from: &str, to: &str, boots: usize) {
-    let acknowledged = lab.acknowledged(from);
-    let found = lab.wait_for_boot(to, boots);
+fn all_files_are_there(fixture: &VmFixture, from: &str, to: &str, boots: usize) {
+    let acknowledged = fixture.acknowledged(from);
+    let found = fixture.wait_for_boot(to, boots);
     assert!(found >= acknowledged, "{found} of {acknowledged} files");
 }
 
 /// Shuts the guest down; its disk is in order.
-fn finish(lab: &Lab, site: &str) {
-    lab.wait_for_files(site, 1);
-    lab.shut_down(site);
-    lab.check_files(site);
+fn finish(fixture: &VmFixture, site: &str) {
+    fixture.wait_for_files(site, 1);
+    fixture.shut_down(site);
+    fixture.check_files(site);
 }
 
 /// Whether it copies now, in this phase.

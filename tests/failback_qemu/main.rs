@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod control;
-#[path = "../failback_cli/desk.rs"]
-mod desk;
+#[path = "../failback_cli/fixture.rs"]
+mod fixture;
 mod guest;
 #[path = "../host/mod.rs"]
 mod host;
 mod jobs;
-mod lab;
+mod vm;

@@ -13,8 +13,8 @@ use diskdelta::storage::fault::{CrashState, FaultDisk, FileBytes};
 use diskdelta::storage::{Directory, FileRef, MemoryStorage};
 use diskdelta::sync::{Mode, Safety, Source, SyncOptions, Target, sync};
 
+use crate::fixture::{Fixture, noise};
 use crate::host::{LoopDevice, Mount, has_loop_devices, has_program, run};
-use crate::lab::{Lab, noise};
 
 /// What lies on a disk that real tools look for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +29,8 @@ enum Disk {
 
 impl Disk {
     /// Makes one that says which generation it is of.
-    fn make(self, lab: &Lab, generation: &str) -> Vec<u8> {
-        let (raw, raw_path) = (format!("{generation}.raw"), lab.path(generation));
+    fn make(self, fixture: &Fixture, generation: &str) -> Vec<u8> {
+        let (raw, raw_path) = (format!("{generation}.raw"), fixture.path(generation));
         let raw_path = raw_path.with_extension("raw");
         let path = raw_path.to_str().unwrap();
         File::create(&raw_path)
@@ -38,10 +38,10 @@ impl Disk {
             .set_len(DISK_BYTES)
             .unwrap();
         match self {
-            Disk::Ext4 | Disk::Image(..) => ext4(lab, path, generation, 0),
+            Disk::Ext4 | Disk::Image(..) => ext4(fixture, path, generation, 0),
             Disk::Gpt => {
                 run("sgdisk", &["-n", "1:2048:0", "-c", "1:data", path]);
-                ext4(lab, path, generation, START_BYTES);
+                ext4(fixture, path, generation, START_BYTES);
             }
             Disk::Mbr => {
                 run(
@@ -50,7 +50,7 @@ impl Disk {
                         "-s", path, "mklabel", "msdos", "mkpart", "primary", "1MiB", "100%",
                     ],
                 );
-                ext4(lab, path, generation, START_BYTES);
+                ext4(fixture, path, generation, START_BYTES);
             }
             Disk::Lvm => {
                 // Something to change behind the tables.
@@ -64,7 +64,7 @@ impl Disk {
             }
         }
         if let Disk::Image(format, subformat) = self {
-            let image = lab.path("image");
+            let image = fixture.path("image");
             let option = format!("subformat={subformat}");
             let image_path = image.to_str().unwrap();
             let size = if format == "vpc" {
@@ -86,30 +86,30 @@ impl Disk {
             );
             return fs::read(image).unwrap();
         }
-        let bytes = lab.bytes(&raw);
+        let bytes = fixture.bytes(&raw);
         fs::remove_file(raw_path).unwrap();
         bytes
     }
 
     /// The generation that tools find there; `None` where they find nothing.
-    fn found(self, lab: &Lab, path: &Path) -> Option<String> {
+    fn found(self, fixture: &Fixture, path: &Path) -> Option<String> {
         match self {
             Disk::Ext4 => {
-                let forced = mounted(lab, &["-t", "ext4", "-o", "ro,loop"], path);
-                let probed = mounted(lab, &["-o", "ro,loop"], path);
+                let forced = mounted(fixture, &["-t", "ext4", "-o", "ro,loop"], path);
+                let probed = mounted(fixture, &["-o", "ro,loop"], path);
                 assert_eq!(forced, probed);
                 assert_eq!(known(path), forced.is_some());
                 probed
             }
             Disk::Gpt | Disk::Mbr => {
                 let device = LoopDevice::attach(path);
-                assert_eq!(mounted(lab, &["-o", "ro"], device.path()), None);
+                assert_eq!(mounted(fixture, &["-o", "ro"], device.path()), None);
                 let added = Command::new("partx").arg("-a").arg(device.path()).output();
                 let part = format!("{}p1", device.path().display());
                 assert_eq!(added.unwrap().status.success(), Path::new(&part).exists());
                 assert_eq!(known(device.path()), Path::new(&part).exists());
                 match Path::new(&part).exists() {
-                    true => mounted(lab, &["-o", "ro"], part.as_ref()),
+                    true => mounted(fixture, &["-o", "ro"], part.as_ref()),
                     false => None,
                 }
             }
@@ -125,7 +125,7 @@ impl Disk {
                 found.map(str::to_owned)
             }
             Disk::Image(format, _) => {
-                let raw = lab.path("converted.raw");
+                let raw = fixture.path("converted.raw");
                 let _ = fs::remove_file(&raw);
                 let converted = Command::new("qemu-img")
                     .args(["convert", "-f", format, "-O", "raw"])
@@ -135,7 +135,7 @@ impl Disk {
                 if !converted.status.success() {
                     return None;
                 }
-                Some(mounted(lab, &["-o", "ro,loop"], &raw).unwrap_or(OPENED.to_owned()))
+                Some(mounted(fixture, &["-o", "ro,loop"], &raw).unwrap_or(OPENED.to_owned()))
             }
         }
     }
@@ -181,17 +181,17 @@ fn guards(disk: Disk, safety: Safety) {
     if !disk.is_possible() {
         return;
     }
-    let lab = Lab::new();
-    let (old, new) = (disk.make(&lab, "old"), disk.make(&lab, "new"));
-    let path = lab.path(disk.name());
+    let fixture = Fixture::new();
+    let (old, new) = (disk.make(&fixture, "old"), disk.make(&fixture, "new"));
+    let path = fixture.path(disk.name());
     for (bytes, generation) in [(&old, "old"), (&new, "new")] {
         fs::write(&path, bytes).unwrap();
-        assert_eq!(disk.found(&lab, &path).as_deref(), Some(generation));
+        assert_eq!(disk.found(&fixture, &path).as_deref(), Some(generation));
     }
     // A source for the syncs that run again.
     let source = disk.name().replace('t', "source");
-    fs::write(lab.path(&source), &new).unwrap();
-    let crashed = crash(&lab, disk, safety, old.clone());
+    fs::write(fixture.path(&source), &new).unwrap();
+    let crashed = crash(&fixture, disk, safety, old.clone());
     let mut shown = 0;
     let crashes = crashed.crashes();
     let between = crashes
@@ -199,26 +199,26 @@ fn guards(disk: Disk, safety: Safety) {
         .filter(|state| is_marked(&head(state, &path)));
     for state in between.take(count()) {
         shown += 1;
-        put_down(&lab, &state);
-        let found = disk.found(&lab, &path);
+        put_down(&fixture, &state);
+        let found = disk.found(&fixture, &path);
         if found.is_some() && disk == FIXED_VHD && has_its_footer(&state, &crashed, &path) {
             // The footer comes back before the last write of all. Inside, the disk is marked still.
             assert_eq!(found.as_deref(), Some(OPENED), "{state}");
         } else {
             assert_eq!(found, None, "{disk:?} {safety:?}: {state}");
         }
-        let info = lab.run(&format!("info {}", disk.name()));
+        let info = fixture.run(&format!("info {}", disk.name()));
         info.fails(3, "incomplete");
-        let copied = lab.run(&format!("sync {} copy.raw", disk.name()));
+        let copied = fixture.run(&format!("sync {} copy.raw", disk.name()));
         copied.fails(3, "incomplete");
         match safety {
             Safety::InPlace => {
                 let words = "--mode delta --safety in-place --allow-shrink";
-                lab.done(&format!("sync {source} {} {words}", disk.name()))
+                fixture.done(&format!("sync {source} {} {words}", disk.name()))
             }
-            _ => lab.done(&format!("recover {}", disk.name())),
+            _ => fixture.done(&format!("recover {}", disk.name())),
         };
-        let found = disk.found(&lab, &path);
+        let found = disk.found(&fixture, &path);
         assert_eq!(found.as_deref(), Some("new"), "{disk:?}: {state}");
         assert!(disk.is_clean(&path), "{disk:?} {safety:?}: {state}");
     }
@@ -227,14 +227,14 @@ fn guards(disk: Disk, safety: Safety) {
 }
 
 /// Runs the sync on a disk whose log tells what a crash may leave.
-fn crash(lab: &Lab, disk: Disk, safety: Safety, old: Vec<u8>) -> FaultDisk {
-    let path = lab.path(disk.name());
+fn crash(fixture: &Fixture, disk: Disk, safety: Safety, old: Vec<u8>) -> FaultDisk {
+    let path = fixture.path(disk.name());
     let fault = FaultDisk::new();
     fault.put(&path, old);
     fault.make_durable();
     let directory: Arc<dyn Directory> = Arc::new(fault.directory(path.parent().unwrap()));
     let target = Target::file(FileRef::new(directory, disk.name()), disk.format());
-    let source = fs::read(lab.path(&disk.name().replace('t', "source"))).unwrap();
+    let source = fs::read(fixture.path(&disk.name().replace('t', "source"))).unwrap();
     let storage = Arc::new(MemoryStorage::new("source", source));
     let image = match disk.format() {
         Format::Raw => Arc::new(Raw::open(storage).unwrap()),
@@ -249,15 +249,15 @@ fn crash(lab: &Lab, disk: Disk, safety: Safety, old: Vec<u8>) -> FaultDisk {
     fault
 }
 
-/// Makes the lab's files those of a crash state.
-fn put_down(lab: &Lab, state: &CrashState) {
-    for name in lab.names() {
+/// Makes the fixture's files those of a crash state.
+fn put_down(fixture: &Fixture, state: &CrashState) {
+    for name in fixture.names() {
         // The disk too: a loop device that is about to go may still know its bytes.
         if name.contains("diskdelta") || name.starts_with("t.") {
-            fs::remove_file(lab.path(&name)).unwrap();
+            fs::remove_file(fixture.path(&name)).unwrap();
         }
     }
-    let directory = lab.path("x").parent().unwrap().to_owned();
+    let directory = fixture.path("x").parent().unwrap().to_owned();
     for name in state.disk().names(&directory) {
         let row = state.disk().contents(directory.join(&name)).unwrap();
         fs::write(directory.join(&name), row.to_vec()).unwrap();
@@ -287,8 +287,8 @@ fn is_marked(page: &[u8]) -> bool {
             .all(|it| it.starts_with(b"\0diskdelta mark1"))
 }
 
-fn ext4(lab: &Lab, path: &str, generation: &str, offset: u64) {
-    let tree = lab.path("tree");
+fn ext4(fixture: &Fixture, path: &str, generation: &str, offset: u64) {
+    let tree = fixture.path("tree");
     fs::create_dir_all(&tree).unwrap();
     fs::write(tree.join("generation"), generation).unwrap();
     let salt = u64::from(generation.as_bytes()[0]);
@@ -301,8 +301,8 @@ fn ext4(lab: &Lab, path: &str, generation: &str, offset: u64) {
 }
 
 /// The generation of what mounts there.
-fn mounted(lab: &Lab, arguments: &[&str], what: &Path) -> Option<String> {
-    let point = lab.path("point");
+fn mounted(fixture: &Fixture, arguments: &[&str], what: &Path) -> Option<String> {
+    let point = fixture.path("point");
     fs::create_dir_all(&point).unwrap();
     let tried = Command::new("mount")
         .args(arguments)

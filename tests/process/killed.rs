@@ -1,19 +1,19 @@
 //! `kill -9` at any moment.
 
-use crate::dice::Dice;
-use crate::site::{Kind, Site, SyncKind, Tally, kill};
+use crate::repeated::{Kind, RepeatedTarget, SyncKind, Tally, kill};
+use crate::rng::Rng;
 
 /// Kills syncs onto one kind of target; each round goes on from what the last one left.
 fn kill_rounds(name: &str, kind: Kind, sync_kind: SyncKind, kept: bool) {
-    let Some(mut site) = Site::new(kind, sync_kind, kept) else {
+    let Some(mut repeated) = RepeatedTarget::new(kind, sync_kind, kept) else {
         return;
     };
-    let (mut dice, mut tally) = (Dice::of(name), Tally::default());
+    let (mut rng, mut tally) = (Rng::of(name), Tally::default());
     for _ in 0..rounds() {
-        let (round, mut child) = site.start(&mut dice);
-        site.wait(&mut child, &mut dice);
+        let (round, mut child) = repeated.start(&mut rng);
+        repeated.wait(&mut child, &mut rng);
         let done = kill(child);
-        site.finish(&round, done, &mut dice, &mut tally);
+        repeated.finish(&round, done, &mut rng, &mut tally);
     }
     eprintln!("{name}: {tally:?}");
     if rounds() > 40 {

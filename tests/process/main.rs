@@ -4,20 +4,20 @@
 //! `DISKDELTA_LONG` it is thousands of times. `DISKDELTA_SEED` makes other throws.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-mod dice;
+mod concurrent;
+#[allow(dead_code, reason = "shared with the tests of the command")]
+#[path = "../cli/fixture.rs"]
+mod fixture;
 mod guard;
 mod held;
 #[path = "../host/mod.rs"]
 mod host;
 mod killed;
-#[allow(dead_code, reason = "shared with the tests of the command")]
-#[path = "../cli/lab.rs"]
-mod lab;
 mod memory;
 mod reboot;
+mod repeated;
+mod rng;
 mod room;
 mod signalled;
-mod site;
 mod source;
 mod space;
-mod twice;

@@ -11,8 +11,8 @@ use diskdelta::storage::SourceOptions;
 use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, Mode, SyncOptions, sync};
 use diskdelta::{CancelToken, ErrorKind, Phase, Progress, Work};
 
+use crate::fixture::{COMMAND, Fixture, PAGE, noise};
 use crate::host::{Mount, has_loop_devices};
-use crate::lab::{COMMAND, Lab, PAGE, noise};
 
 /// Stops the work at once when it comes to the target.
 struct StopsAtApply(CancelToken);
@@ -29,26 +29,26 @@ impl Progress for StopsAtApply {
 }
 
 /// Leaves the target marked, with a complete log of all of the source.
-fn interrupted(lab: &Lab) {
+fn interrupted(fixture: &Fixture) {
     let cancel = CancelToken::new();
     let work = Work::with_threads(2).unwrap().with_cancel(cancel.clone());
     let work = work.with_progress(Arc::new(StopsAtApply(cancel)));
     let (image, options) = (ImageOptions::default(), SourceOptions::default());
-    let source = HostSource::open(lab.path("new.raw"), &image, &options).unwrap();
-    let target = HostTarget::open(lab.path("t.raw"), &HostTargetOptions::default()).unwrap();
+    let source = HostSource::open(fixture.path("new.raw"), &image, &options).unwrap();
+    let target = HostTarget::open(fixture.path("t.raw"), &HostTargetOptions::default()).unwrap();
     let options = SyncOptions::default().with_mode(Mode::Delta);
     let error = sync(&source.source(), target.target(), &options, &work).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
 }
 
 /// Runs the command in an address space of `LIMIT_KIB`.
-fn limited(lab: &Lab, words: &str) {
+fn limited(fixture: &Fixture, words: &str) {
     let script = format!("ulimit -v {LIMIT_KIB}; exec {COMMAND} {words}");
     let ended = Command::new("bash")
         .args(["-c", &script])
         // Each thread's arena takes address space that it does not use.
         .env("MALLOC_ARENA_MAX", "1")
-        .current_dir(lab.path("."))
+        .current_dir(fixture.path("."))
         .output()
         .unwrap();
     assert!(ended.status.success(), "{words}: {ended:?}");
@@ -56,23 +56,24 @@ fn limited(lab: &Lab, words: &str) {
 
 #[test]
 fn a_log_longer_than_memory_is_finished() {
-    let lab = Lab::new();
-    let new = File::create(lab.path("new.raw")).unwrap();
+    let fixture = Fixture::new();
+    let new = File::create(fixture.path("new.raw")).unwrap();
     let mut piece = noise(1 << 20, 1);
     for index in 0..LOG_BYTES >> 20 {
         piece[..8].copy_from_slice(&index.to_le_bytes());
         new.write_all_at(&piece, index << 20).unwrap();
     }
     for words in ["recover t.raw", "recover --all ."] {
-        let target = File::create(lab.path("t.raw")).unwrap();
+        let target = File::create(fixture.path("t.raw")).unwrap();
         target.set_len(LOG_BYTES).unwrap();
         drop(target);
-        interrupted(&lab);
-        let log = fs::metadata(lab.path(".t.raw.diskdelta-log")).unwrap();
+        interrupted(&fixture);
+        let log = fs::metadata(fixture.path(".t.raw.diskdelta-log")).unwrap();
         assert!(log.len() > LOG_BYTES);
-        limited(&lab, &format!("{words} --threads 1"));
+        limited(&fixture, &format!("{words} --threads 1"));
         let mut same = Command::new("cmp");
-        same.args(["new.raw", "t.raw"]).current_dir(lab.path("."));
+        same.args(["new.raw", "t.raw"])
+            .current_dir(fixture.path("."));
         assert!(same.status().unwrap().success(), "{words}");
     }
 }
@@ -91,10 +92,10 @@ fn a_disk_of_64_tib_with_scattered_changes_is_synced_in_bounded_memory() {
     if !has_loop_devices() {
         return; // No mounts either.
     }
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let _mount = Mount::new(
         &["-t", "tmpfs", "-o", "size=200M", "none"],
-        &lab.path("tmpfs"),
+        &fixture.path("tmpfs"),
     );
     // In the last page too, and nowhere near each other.
     let step = (VAST / 4000 + 1).next_multiple_of(PAGE as u64);
@@ -106,18 +107,31 @@ fn a_disk_of_64_tib_with_scattered_changes_is_synced_in_bounded_memory() {
     ] {
         let ends = [VAST - PAGE as u64];
         scattered(
-            &lab.path("tmpfs/new"),
+            &fixture.path("tmpfs/new"),
             VAST,
             pages().step_by(2).chain(ends),
             1,
         );
-        scattered(&lab.path("tmpfs/t"), VAST, pages().skip(1).step_by(3), 2);
-        limited(&lab, &format!("sync tmpfs/new tmpfs/t --threads 1 {words}"));
-        lab.done("diff tmpfs/new tmpfs/t");
+        scattered(
+            &fixture.path("tmpfs/t"),
+            VAST,
+            pages().skip(1).step_by(3),
+            2,
+        );
+        limited(
+            &fixture,
+            &format!("sync tmpfs/new tmpfs/t --threads 1 {words}"),
+        );
+        fixture.done("diff tmpfs/new tmpfs/t");
     }
-    lab.done("undo tmpfs/undo tmpfs/t");
-    scattered(&lab.path("tmpfs/old"), VAST, pages().skip(1).step_by(3), 2);
-    lab.done("diff tmpfs/old tmpfs/t");
+    fixture.done("undo tmpfs/undo tmpfs/t");
+    scattered(
+        &fixture.path("tmpfs/old"),
+        VAST,
+        pages().skip(1).step_by(3),
+        2,
+    );
+    fixture.done("diff tmpfs/old tmpfs/t");
 }
 
 const VAST: u64 = 64 << 40;

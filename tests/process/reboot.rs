@@ -10,8 +10,8 @@ use diskdelta::storage::SourceOptions;
 use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, Mode, SyncOptions, sync};
 use diskdelta::{CancelToken, ErrorKind, Phase, Progress, Work};
 
+use crate::fixture::Fixture;
 use crate::host::{LoopDevice, has_loop_devices, has_program, run};
-use crate::lab::Lab;
 
 /// Asks to stop at once as soon as the target is being written.
 struct StopApplying(CancelToken);
@@ -27,9 +27,9 @@ impl Progress for StopApplying {
     fn advance(&self, _bytes: u64) {}
 }
 
-/// A device that an atomic sync left marked, its redo log in the lab's `logs`.
+/// A device that an atomic sync left marked, its redo log in the fixture's `logs`.
 struct Marked {
-    lab: Lab,
+    fixture: Fixture,
     device: LoopDevice,
 }
 
@@ -38,10 +38,10 @@ impl Marked {
         if !has_loop_devices() {
             return None;
         }
-        let lab = Lab::new();
-        let new = lab.disk("new.raw", 900, 1);
-        let device = LoopDevice::attach(&lab.disk("under.raw", 900, 2));
-        let options = HostTargetOptions::default().with_log_dir(Some(lab.path("logs")));
+        let fixture = Fixture::new();
+        let new = fixture.disk("new.raw", 900, 1);
+        let device = LoopDevice::attach(&fixture.disk("under.raw", 900, 2));
+        let options = HostTargetOptions::default().with_log_dir(Some(fixture.path("logs")));
         let source =
             HostSource::open(new, &ImageOptions::default(), &SourceOptions::default()).unwrap();
         let target = HostTarget::open(device.path(), &options).unwrap();
@@ -54,19 +54,19 @@ impl Marked {
         let error = sync(&source.source(), target.target(), &options, &work).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         drop((source, target));
-        Some(Marked { lab, device })
+        Some(Marked { fixture, device })
     }
 
     /// Gives the device's number to another file and its file another number, as a restart may.
     fn reboot(&self, file: &str) -> Renumbered {
         let first = self.device.path().to_str().unwrap();
         run("losetup", &["-d", first]);
-        self.lab.disk("stranger.raw", 900, 3);
-        let stranger = self.lab.path("stranger.raw");
+        self.fixture.disk("stranger.raw", 900, 3);
+        let stranger = self.fixture.path("stranger.raw");
         run("losetup", &[first, stranger.to_str().unwrap()]);
         let number: u32 = first.trim_start_matches("/dev/loop").parse().unwrap();
         let path = format!("/dev/loop{}", number + 40);
-        let file = self.lab.path(file);
+        let file = self.fixture.path(file);
         run("losetup", &[&path, file.to_str().unwrap()]);
         Renumbered { path }
     }
@@ -93,23 +93,24 @@ impl Drop for Renumbered {
 fn a_devices_redo_log_is_found_after_it_was_renumbered() {
     let Some(marked) = Marked::new() else { return };
     let device = marked.reboot("under.raw");
-    let lab = &marked.lab;
-    let refused = lab.run(&format!("info {}", device.path));
+    let fixture = &marked.fixture;
+    let refused = fixture.run(&format!("info {}", device.path));
     refused.fails(3, "incomplete");
-    lab.run(&format!("sync new.raw {} --log-dir logs", device.path))
+    fixture
+        .run(&format!("sync new.raw {} --log-dir logs", device.path))
         .fails(3, "diskdelta recover");
-    lab.done(&format!("recover {} --log-dir logs", device.path));
-    assert!(device.bytes() == lab.bytes("new.raw"));
-    assert_eq!(fs::read_dir(lab.path("logs")).unwrap().count(), 0);
-    assert!(lab.bytes("stranger.raw") == crate::lab::noise(900 * 4096, 3));
+    fixture.done(&format!("recover {} --log-dir logs", device.path));
+    assert!(device.bytes() == fixture.bytes("new.raw"));
+    assert_eq!(fs::read_dir(fixture.path("logs")).unwrap().count(), 0);
+    assert!(fixture.bytes("stranger.raw") == crate::fixture::noise(900 * 4096, 3));
 }
 
 #[test]
 fn a_renumbered_device_is_listed_and_recovered_at_boot() {
     let Some(marked) = Marked::new() else { return };
     let device = marked.reboot("under.raw");
-    let lab = &marked.lab;
-    let (_, listed) = lab.json("recover --list logs");
+    let fixture = &marked.fixture;
+    let (_, listed) = fixture.json("recover --list logs");
     assert_eq!(listed["pending"][0]["kind"], "redo_log", "{listed}");
     assert_eq!(listed["pending"][0]["state"], "marked", "{listed}");
     assert_eq!(
@@ -117,50 +118,55 @@ fn a_renumbered_device_is_listed_and_recovered_at_boot() {
         device.path.as_str(),
         "{listed}"
     );
-    let (status, recovered) = lab.json("recover --all logs");
+    let (status, recovered) = fixture.json("recover --all logs");
     assert_eq!(status, 0, "{recovered}");
     assert_eq!(recovered["recovered"][0]["outcome"], "new", "{recovered}");
-    assert!(device.bytes() == lab.bytes("new.raw"));
-    assert!(lab.bytes("stranger.raw") == crate::lab::noise(900 * 4096, 3));
+    assert!(device.bytes() == fixture.bytes("new.raw"));
+    assert!(fixture.bytes("stranger.raw") == crate::fixture::noise(900 * 4096, 3));
 }
 
 #[test]
 fn a_device_whose_file_was_moved_is_finished_through_its_mark() {
     let Some(marked) = Marked::new() else { return };
-    let lab = &marked.lab;
-    fs::rename(lab.path("under.raw"), lab.path("moved.raw")).unwrap();
+    let fixture = &marked.fixture;
+    fs::rename(fixture.path("under.raw"), fixture.path("moved.raw")).unwrap();
     let device = marked.reboot("moved.raw");
     // The marker names the redo log's directory too; it is data, and is not followed.
-    lab.run(&format!("recover {}", device.path))
+    fixture
+        .run(&format!("recover {}", device.path))
         .fails(3, "bring the log back");
-    lab.done(&format!("recover {} --log-dir logs", device.path));
-    assert!(device.bytes() == lab.bytes("new.raw"));
+    fixture.done(&format!("recover {} --log-dir logs", device.path));
+    assert!(device.bytes() == fixture.bytes("new.raw"));
 }
 
 #[test]
 fn a_copy_of_a_marked_device_is_recognised() {
     let Some(marked) = Marked::new() else { return };
-    let lab = &marked.lab;
+    let fixture = &marked.fixture;
     fs::write(
-        lab.path("copy.raw"),
+        fixture.path("copy.raw"),
         fs::read(marked.device.path()).unwrap(),
     )
     .unwrap();
-    lab.run("info copy.raw").fails(3, "incomplete");
+    fixture.run("info copy.raw").fails(3, "incomplete");
     for verb in ["recover copy.raw", "sync new.raw copy.raw"] {
-        lab.run(&format!("{verb} --log-dir logs"))
+        fixture
+            .run(&format!("{verb} --log-dir logs"))
             .fails(3, "--trust-log");
-        let log = fs::read_dir(lab.path("logs")).unwrap().next().unwrap();
-        lab.run(&format!(
-            "{verb} --trust-log {}",
-            log.unwrap().path().display()
-        ))
-        .fails(3, "this is a copy of");
+        let log = fs::read_dir(fixture.path("logs")).unwrap().next().unwrap();
+        fixture
+            .run(&format!(
+                "{verb} --trust-log {}",
+                log.unwrap().path().display()
+            ))
+            .fails(3, "this is a copy of");
     }
     let path = marked.device.path().display();
-    lab.done(&format!("recover {path} --log-dir logs"));
-    assert!(fs::read(marked.device.path()).unwrap() == lab.bytes("new.raw"));
-    lab.run("recover copy.raw").fails(3, "bring the log back");
+    fixture.done(&format!("recover {path} --log-dir logs"));
+    assert!(fs::read(marked.device.path()).unwrap() == fixture.bytes("new.raw"));
+    fixture
+        .run("recover copy.raw")
+        .fails(3, "bring the log back");
 }
 
 #[test]
@@ -175,18 +181,18 @@ fn the_unit_that_recovers_at_boot_is_well_formed_and_its_command_works() {
         .find_map(|line| line.strip_prefix("ExecStart=/usr/bin/diskdelta "))
         .unwrap();
     if let Some(marked) = Marked::new() {
-        let lab = &marked.lab;
+        let fixture = &marked.fixture;
         let here = command.replace("/var/lib/diskdelta", "logs");
-        lab.done(&here);
-        assert!(fs::read(marked.device.path()).unwrap() == lab.bytes("new.raw"));
+        fixture.done(&here);
+        assert!(fs::read(marked.device.path()).unwrap() == fixture.bytes("new.raw"));
     }
     if !has_program("systemd-analyze") {
         return;
     }
     // Where the command lies on this machine.
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let text = text.replace("/usr/bin/diskdelta", env!("CARGO_BIN_EXE_diskdelta"));
-    let copy = lab.path("diskdelta-recover.service");
+    let copy = fixture.path("diskdelta-recover.service");
     fs::write(&copy, text).unwrap();
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no", "--recursive-errors=no"])

@@ -5,12 +5,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::fixture::{COMMAND, Fixture, PAGE, Run, noise, write_at};
 use crate::host::{LoopDevice, Mount, has_loop_devices, has_program, run};
-use crate::lab::{COMMAND, Lab, PAGE, Run, noise, write_at};
 
 const MIB: usize = 1 << 20;
 
-/// A file system of its own, mounted at `small` in the lab.
+/// A file system of its own, mounted at `small` in the fixture.
 struct Small {
     _mount: Mount,
     _device: Option<LoopDevice>,
@@ -26,7 +26,7 @@ enum Kind {
 }
 
 impl Small {
-    fn new(lab: &Lab, kind: Kind, mib: u64) -> Option<Small> {
+    fn new(fixture: &Fixture, kind: Kind, mib: u64) -> Option<Small> {
         let program = match kind {
             Kind::Ext4 => "mkfs.ext4",
             Kind::Tmpfs => "mount",
@@ -36,7 +36,7 @@ impl Small {
         if !has_loop_devices() || (kind != Kind::Ext4 && !has_program(program)) {
             return None;
         }
-        let point = lab.path("small");
+        let point = fixture.path("small");
         if kind == Kind::Tmpfs {
             let size = format!("size={mib}M");
             let mount = Mount::new(&["-t", "tmpfs", "-o", &size, "none"], &point);
@@ -46,7 +46,7 @@ impl Small {
                 point,
             });
         }
-        let under = lab.path("small.fs");
+        let under = fixture.path("small.fs");
         // The least that these are made on.
         let mib = match kind {
             Kind::Btrfs => mib.max(128),
@@ -159,14 +159,17 @@ fn refused(run: &Run) {
 #[test]
 fn a_thick_target_that_cannot_grow_is_not_marked_and_gets_no_larger() {
     for kind in [Kind::Ext4, Kind::Tmpfs] {
-        let lab = Lab::new();
-        let Some(small) = Small::new(&lab, kind, 64) else {
+        let fixture = Fixture::new();
+        let Some(small) = Small::new(&fixture, kind, 64) else {
             return;
         };
         let old = noise(4 * MIB, 1);
-        fs::write(lab.path("src.raw"), &old).unwrap();
+        fs::write(fixture.path("src.raw"), &old).unwrap();
         let longer = |name: &str, len: u64| {
-            let file = File::options().write(true).open(lab.path(name)).unwrap();
+            let file = File::options()
+                .write(true)
+                .open(fixture.path(name))
+                .unwrap();
             file.set_len(len).unwrap();
         };
         longer("src.raw", 400 << 20);
@@ -180,22 +183,22 @@ fn a_thick_target_that_cannot_grow_is_not_marked_and_gets_no_larger() {
             "--safety in-place --log-dir logs",
             "--safety in-place --hold --log-dir logs",
         ] {
-            let run = lab.run(&format!("sync src.raw small/t.raw {words}"));
+            let run = fixture.run(&format!("sync src.raw small/t.raw {words}"));
             refused(&run);
             assert!(run.stderr.contains("--allocation sparse"), "{run:?}");
             same(&target, &before, words);
             assert!(free.abs_diff(small.free()) <= 16384, "{words}");
-            let run = lab.run("recover --discard small/t.raw --log-dir logs");
+            let run = fixture.run("recover --discard small/t.raw --log-dir logs");
             assert_eq!(run.status, 0, "{run:?}");
         }
-        lab.done("delta create small/t.raw src.raw -o d.delta");
-        let run = lab.run("delta apply d.delta small/t.raw --log-dir logs");
+        fixture.done("delta create small/t.raw src.raw -o d.delta");
+        let run = fixture.run("delta apply d.delta small/t.raw --log-dir logs");
         refused(&run);
         same(&target, &before, "delta apply");
         // From exactly this state, as the error says.
-        lab.done("recover --discard small/t.raw --log-dir logs");
-        lab.done("sync src.raw small/t.raw --mode delta --log-dir logs --allocation sparse");
-        lab.done("diff src.raw small/t.raw");
+        fixture.done("recover --discard small/t.raw --log-dir logs");
+        fixture.done("sync src.raw small/t.raw --mode delta --log-dir logs --allocation sparse");
+        fixture.done("diff src.raw small/t.raw");
         assert!(small.others(&["t.raw"]).is_empty());
     }
 }
@@ -203,17 +206,17 @@ fn a_thick_target_that_cannot_grow_is_not_marked_and_gets_no_larger() {
 #[test]
 fn the_marker_has_room_of_its_own_or_is_not_set() {
     for kind in [Kind::Ext4, Kind::Tmpfs, Kind::Xfs] {
-        let lab = Lab::new();
-        let Some(small) = Small::new(&lab, kind, 64) else {
+        let fixture = Fixture::new();
+        let Some(small) = Small::new(&fixture, kind, 64) else {
             continue;
         };
         // Both ends are holes, and what changes is not.
         let target = small.path("t.raw");
         sparse(&target, 24 * MIB, &[(12 * MIB, 64 * 1024)], 1);
-        fs::copy(&target, lab.path("new.raw")).unwrap();
+        fs::copy(&target, fixture.path("new.raw")).unwrap();
         let new = File::options()
             .write(true)
-            .open(lab.path("new.raw"))
+            .open(fixture.path("new.raw"))
             .unwrap();
         new.write_all_at(&noise(PAGE, 2), (12 * MIB + 3 * PAGE) as u64)
             .unwrap();
@@ -225,33 +228,33 @@ fn the_marker_has_room_of_its_own_or_is_not_set() {
             "sync new.raw small/t.raw --safety in-place --hold",
             "sync new.raw small/t.raw --mode delta --undo u.delta",
         ] {
-            let run = lab.run(&format!("{words} --log-dir logs"));
+            let run = fixture.run(&format!("{words} --log-dir logs"));
             refused(&run);
             same(&target, &before, words);
-            assert!(!lab.path("u.delta").exists());
+            assert!(!fixture.path("u.delta").exists());
         }
         small.make_room();
-        lab.done("sync new.raw small/t.raw --mode delta --log-dir logs");
-        assert!(lab.bytes("small/t.raw") == lab.bytes("new.raw"));
+        fixture.done("sync new.raw small/t.raw --mode delta --log-dir logs");
+        assert!(fixture.bytes("small/t.raw") == fixture.bytes("new.raw"));
     }
 }
 
 #[test]
 fn data_over_holes_has_room_before_the_target_is_marked_whatever_the_format() {
     for kind in [Kind::Ext4, Kind::Tmpfs, Kind::Btrfs, Kind::Xfs] {
-        let lab = Lab::new();
-        let Some(small) = Small::new(&lab, kind, 64) else {
+        let fixture = Fixture::new();
+        let Some(small) = Small::new(&fixture, kind, 64) else {
             continue;
         };
         // One page of sixteen is there, so that no frame is all hole.
         let pages: Vec<_> = (0..64).map(|at| (8 * MIB + at * 65536, PAGE)).collect();
         let ends = [(0, MIB), (23 * MIB, MIB)];
         let data = [&pages[..], &ends[..]].concat();
-        sparse(&lab.path("old.raw"), 24 * MIB, &data, 1);
-        sparse(&lab.path("new.raw"), 24 * MIB, &data, 1);
+        sparse(&fixture.path("old.raw"), 24 * MIB, &data, 1);
+        sparse(&fixture.path("new.raw"), 24 * MIB, &data, 1);
         let new = File::options()
             .write(true)
-            .open(lab.path("new.raw"))
+            .open(fixture.path("new.raw"))
             .unwrap();
         new.write_all_at(&noise(12 * MIB, 3), 8 << 20).unwrap();
         let targets = [
@@ -262,7 +265,7 @@ fn data_over_holes_has_room_before_the_target_is_marked_whatever_the_format() {
             ("d.vhdx", "vhdx-dynamic"),
         ];
         for (name, format) in targets {
-            lab.done(&format!("sync old.raw small/{name} --create {format}"));
+            fixture.done(&format!("sync old.raw small/{name} --create {format}"));
         }
         small.leave(6 << 20);
         for (name, _) in targets {
@@ -270,7 +273,7 @@ fn data_over_holes_has_room_before_the_target_is_marked_whatever_the_format() {
             let before = State::of(&target);
             let free = small.free();
             let words = format!("sync new.raw small/{name} --mode delta --log-dir logs");
-            let run = lab.run(&words);
+            let run = fixture.run(&words);
             let what = format!("{kind:?} {name}");
             refused(&run);
             assert!(run.stderr.contains("make room"), "{run:?}");
@@ -278,7 +281,7 @@ fn data_over_holes_has_room_before_the_target_is_marked_whatever_the_format() {
             if kind == Kind::Ext4 || kind == Kind::Tmpfs {
                 assert!(free.abs_diff(small.free()) <= 16384, "{what}");
             }
-            lab.done(&format!("recover --discard small/{name} --log-dir logs"));
+            fixture.done(&format!("recover --discard small/{name} --log-dir logs"));
             assert!(
                 small
                     .others(&["t.raw", "f.vhd", "d.vhd", "f.vhdx", "d.vhdx", "ballast"])
@@ -287,8 +290,8 @@ fn data_over_holes_has_room_before_the_target_is_marked_whatever_the_format() {
         }
         small.make_room();
         let words = "sync new.raw small/d.vhdx --mode delta --log-dir logs";
-        lab.done(words);
-        lab.done("diff new.raw small/d.vhdx");
+        fixture.done(words);
+        fixture.done("diff new.raw small/d.vhdx");
     }
 }
 
@@ -301,24 +304,24 @@ fn what_ran_out_of_room_is_removed_so_that_each_way_that_is_named_works() {
             ("--mode delta", "--safety in-place"),
             ("--mode delta", "--mode delta --log-dir logs"),
         ] {
-            let lab = Lab::new();
-            let Some(small) = Small::new(&lab, kind, 64) else {
+            let fixture = Fixture::new();
+            let Some(small) = Small::new(&fixture, kind, 64) else {
                 break;
             };
-            lab.disk("new.raw", 12 * MIB / PAGE, 1);
+            fixture.disk("new.raw", 12 * MIB / PAGE, 1);
             let before = noise(12 * MIB, 2);
             fs::write(small.path("t.raw"), &before).unwrap();
             small.leave(8 << 20);
-            let run = lab.run(&format!("sync new.raw small/t.raw {first}"));
+            let run = fixture.run(&format!("sync new.raw small/t.raw {first}"));
             refused(&run);
-            assert!(lab.bytes("small/t.raw") == before);
+            assert!(fixture.bytes("small/t.raw") == before);
             assert_eq!(
                 small.others(&["t.raw", "ballast"]),
                 [""; 0],
                 "{kind:?} {first}"
             );
-            lab.done(&format!("sync new.raw small/t.raw {words}"));
-            assert!(lab.bytes("small/t.raw") == lab.bytes("new.raw"));
+            fixture.done(&format!("sync new.raw small/t.raw {words}"));
+            assert!(fixture.bytes("small/t.raw") == fixture.bytes("new.raw"));
             assert_eq!(
                 small.others(&["t.raw", "ballast"]),
                 [""; 0],
@@ -330,11 +333,11 @@ fn what_ran_out_of_room_is_removed_so_that_each_way_that_is_named_works() {
 
 #[test]
 fn where_a_reservation_promises_nothing_the_target_is_recovered_once_there_is_room() {
-    let lab = Lab::new();
-    let Some(small) = Small::new(&lab, Kind::Btrfs, 128) else {
+    let fixture = Fixture::new();
+    let Some(small) = Small::new(&fixture, Kind::Btrfs, 128) else {
         return;
     };
-    lab.disk("new.raw", 12 * MIB / PAGE, 1);
+    fixture.disk("new.raw", 12 * MIB / PAGE, 1);
     for (words, sync_kind) in [
         ("--mode delta", "recover small/t.raw --log-dir logs"),
         (
@@ -346,32 +349,32 @@ fn where_a_reservation_promises_nothing_the_target_is_recovered_once_there_is_ro
         fs::write(small.path("t.raw"), &before).unwrap();
         // What is there is written elsewhere when it changes.
         small.leave(4 << 20);
-        let run = lab.run(&format!("sync new.raw small/t.raw {words} --log-dir logs"));
+        let run = fixture.run(&format!("sync new.raw small/t.raw {words} --log-dir logs"));
         match run.status {
             0 => {}
-            2 => assert!(lab.bytes("small/t.raw") == before, "{run:?}"),
+            2 => assert!(fixture.bytes("small/t.raw") == before, "{run:?}"),
             _ => assert!(run.stderr.contains("make room"), "{run:?}"),
         }
         let was_marked = run.status == 3;
         small.make_room();
         if was_marked {
-            lab.done(sync_kind);
+            fixture.done(sync_kind);
         } else {
-            lab.done(&format!("sync new.raw small/t.raw {words} --log-dir logs"));
+            fixture.done(&format!("sync new.raw small/t.raw {words} --log-dir logs"));
         }
-        assert!(lab.bytes("small/t.raw") == lab.bytes("new.raw"));
+        assert!(fixture.bytes("small/t.raw") == fixture.bytes("new.raw"));
     }
 }
 
 #[test]
 fn outputs_without_room_leave_nothing() {
-    let lab = Lab::new();
-    let Some(small) = Small::new(&lab, Kind::Ext4, 64) else {
+    let fixture = Fixture::new();
+    let Some(small) = Small::new(&fixture, Kind::Ext4, 64) else {
         return;
     };
-    lab.disk("new.raw", 8 * MIB / PAGE, 1);
-    lab.disk("t.raw", 8 * MIB / PAGE, 2);
-    let before = lab.bytes("t.raw");
+    fixture.disk("new.raw", 8 * MIB / PAGE, 1);
+    fixture.disk("t.raw", 8 * MIB / PAGE, 2);
+    let before = fixture.bytes("t.raw");
     small.leave(2 << 20);
     for words in [
         "sync new.raw t.raw --mode delta --undo small/u.delta",
@@ -380,71 +383,74 @@ fn outputs_without_room_leave_nothing() {
         "sync new.raw small/n.vhdx",
         "sync new.raw small/n.vhd --create vhd-fixed --allocation full",
     ] {
-        let run = lab.run(words);
+        let run = fixture.run(words);
         assert_eq!(run.status, 2, "{run:?}");
         assert!(run.stderr.contains("No space left"), "{run:?}");
         assert_eq!(small.others(&["ballast"]), [""; 0], "{words}");
-        assert!(lab.bytes("t.raw") == before);
+        assert!(fixture.bytes("t.raw") == before);
     }
     small.leave(8192);
     for words in [
         "manifest new.raw --block-size 4K -o small/m",
         "sync new.raw t.raw --mode delta --target-manifest small/m --block-size 4K",
     ] {
-        let run = lab.run(words);
+        let run = fixture.run(words);
         assert_eq!(run.status, 2, "{run:?}");
         assert_eq!(small.others(&["ballast"]), [""; 0], "{words}");
-        assert!(lab.bytes("t.raw") == before);
+        assert!(fixture.bytes("t.raw") == before);
     }
 }
 
 #[test]
 fn a_recovery_without_room_for_a_thick_tail_names_a_way_that_works() {
-    let lab = Lab::new();
-    let Some(small) = Small::new(&lab, Kind::Ext4, 64) else {
+    let fixture = Fixture::new();
+    let Some(small) = Small::new(&fixture, Kind::Ext4, 64) else {
         return;
     };
     let old = noise(4 * MIB, 1);
-    fs::write(lab.path("src.raw"), noise(4 * MIB, 2)).unwrap();
+    fs::write(fixture.path("src.raw"), noise(4 * MIB, 2)).unwrap();
     let source = File::options()
         .write(true)
-        .open(lab.path("src.raw"))
+        .open(fixture.path("src.raw"))
         .unwrap();
     source.set_len(40 << 20).unwrap();
     // Marked where there was room, and moved to where there is none.
-    fs::write(lab.path("t.raw"), &old).unwrap();
-    marked(&lab, "sync src.raw t.raw --mode delta");
+    fs::write(fixture.path("t.raw"), &old).unwrap();
+    marked(&fixture, "sync src.raw t.raw --mode delta");
     // As long as it was when it was marked.
-    let target = File::options().write(true).open(lab.path("t.raw")).unwrap();
+    let target = File::options()
+        .write(true)
+        .open(fixture.path("t.raw"))
+        .unwrap();
     target.set_len(4 << 20).unwrap();
     small.leave(24 << 20);
     for name in ["t.raw", ".t.raw.diskdelta-log"] {
-        fs::copy(lab.path(name), small.path(name)).unwrap();
-        fs::remove_file(lab.path(name)).unwrap();
+        fs::copy(fixture.path(name), small.path(name)).unwrap();
+        fs::remove_file(fixture.path(name)).unwrap();
     }
     let free = small.free();
-    let run = lab.run("recover small/t.raw");
+    let run = fixture.run("recover small/t.raw");
     assert_eq!(run.status, 3, "{run:?}");
     for part in ["marked and incomplete", "make room", "--allocation sparse"] {
         assert!(run.stderr.contains(part), "{part}: {run:?}");
     }
     assert!(free - small.free() < 3 << 20, "what was reserved is kept");
-    lab.done("recover small/t.raw --allocation sparse");
-    lab.done("diff src.raw small/t.raw");
+    fixture.done("recover small/t.raw --allocation sparse");
+    fixture.done("diff src.raw small/t.raw");
 }
 
 /// Runs a sync and kills it once its target is marked.
-fn marked(lab: &Lab, words: &str) {
+fn marked(fixture: &Fixture, words: &str) {
     let target = words.split_whitespace().nth(2).unwrap();
     for _ in 0..200 {
-        let mut child = lab.start(words);
-        while !is_marked(&lab.path(target)) && child.try_wait().unwrap().is_none() {}
+        let mut child = fixture.start(words);
+        while !is_marked(&fixture.path(target)) && child.try_wait().unwrap().is_none() {}
         let _ = child.kill();
         child.wait().unwrap();
-        if is_marked(&lab.path(target)) {
+        if is_marked(&fixture.path(target)) {
             return;
         }
-        fs::write(lab.path(target), noise(4 * MIB, 1)).unwrap();
+        fs::write(fixture.path(target), noise(4 * MIB, 1)).unwrap();
     }
     panic!("never marked");
 }
@@ -457,12 +463,12 @@ fn is_marked(path: &Path) -> bool {
 
 #[test]
 fn a_length_that_the_file_system_cannot_hold_is_refused_at_once() {
-    let lab = Lab::new();
-    let Some(small) = Small::new(&lab, Kind::Ext4, 64) else {
+    let fixture = Fixture::new();
+    let Some(small) = Small::new(&fixture, Kind::Ext4, 64) else {
         return;
     };
     // Holes up to 20 TiB, on a file system that takes them.
-    let big = lab.path("big");
+    let big = fixture.path("big");
     let _big = Mount::new(&["-t", "tmpfs", "none"], &big);
     let source = File::create(big.join("s.raw")).unwrap();
     source.write_all_at(&noise(MIB, 1), 0).unwrap();
@@ -484,38 +490,38 @@ fn a_length_that_the_file_system_cannot_hold_is_refused_at_once() {
         "sync big/s.raw small/new.vhd".to_owned(),
         "sync big/s.raw small/new.vhd --dry-run".to_owned(),
     ] {
-        let run = lab.run(&words);
+        let run = fixture.run(&words);
         assert_eq!(run.status, 2, "{words}: {run:?}");
         assert!(!run.stderr.contains("run the same sync again"), "{run:?}");
         same(&target, &before, &words);
         assert_eq!(small.others(&["t.raw"]), [""; 0], "{words}");
-        assert!(!lab.path("u.delta").exists());
+        assert!(!fixture.path("u.delta").exists());
     }
 }
 
 #[test]
 fn an_image_that_cannot_be_is_refused_before_anything_is_made() {
-    let lab = Lab::new();
-    fs::write(lab.path("empty.raw"), "").unwrap();
-    lab.disk("page.raw", 1, 1);
+    let fixture = Fixture::new();
+    fs::write(fixture.path("empty.raw"), "").unwrap();
+    fixture.disk("page.raw", 1, 1);
     for words in [
         "sync empty.raw t.vhdx",
         "sync empty.raw t.vhdx --dry-run",
         "sync empty.raw t.vhdx --create vhdx-fixed",
     ] {
-        let run = lab.run(words);
+        let run = fixture.run(words);
         assert_eq!(run.status, 2, "{run:?}");
         assert!(!run.stderr.contains("again"), "{run:?}");
-        assert_eq!(lab.names(), ["empty.raw", "page.raw"], "{words}");
+        assert_eq!(fixture.names(), ["empty.raw", "page.raw"], "{words}");
     }
 }
 
 /// Runs the command with a limit on the length of files, in KiB; the signal as programs have it.
-fn limited(lab: &Lab, kib: u64, words: &str) -> Run {
+fn limited(fixture: &Fixture, kib: u64, words: &str) -> Run {
     let script = format!("ulimit -f {kib} && exec {COMMAND} {words}");
     let output = Command::new("bash")
         .args(["-c", &script])
-        .current_dir(lab.path("."))
+        .current_dir(fixture.path("."))
         .output()
         .unwrap();
     Run {
@@ -527,18 +533,18 @@ fn limited(lab: &Lab, kib: u64, words: &str) -> Run {
 
 #[test]
 fn a_limit_on_the_length_of_files_is_an_error_before_the_target_is_touched() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let names = ["little.raw", "new.raw", "t.raw"];
-    lab.disk("new.raw", 8 * MIB / PAGE, 1);
+    fixture.disk("new.raw", 8 * MIB / PAGE, 1);
     let source = File::options()
         .write(true)
-        .open(lab.path("new.raw"))
+        .open(fixture.path("new.raw"))
         .unwrap();
     source.set_len(64 << 20).unwrap();
-    lab.disk("t.raw", 4 * MIB / PAGE, 2);
-    lab.disk("little.raw", 4 * MIB / PAGE, 2);
-    write_at(&lab.path("little.raw"), MIB as u64, &noise(PAGE, 3));
-    let before = State::of(&lab.path("t.raw"));
+    fixture.disk("t.raw", 4 * MIB / PAGE, 2);
+    fixture.disk("little.raw", 4 * MIB / PAGE, 2);
+    write_at(&fixture.path("little.raw"), MIB as u64, &noise(PAGE, 3));
+    let before = State::of(&fixture.path("t.raw"));
     for (kib, words) in [
         // One page differs, and the marker at the end is beyond the limit.
         (3072, "sync little.raw t.raw --mode delta"),
@@ -556,24 +562,24 @@ fn a_limit_on_the_length_of_files_is_an_error_before_the_target_is_touched() {
         (3072, "sync t.raw n.vhdx"),
         (2048, "delta create t.raw new.raw -o d.delta"),
     ] {
-        let run = limited(&lab, kib, words);
+        let run = limited(&fixture, kib, words);
         assert_eq!(run.status, 2, "{kib} {words}: {run:?}");
         assert!(run.stderr.contains("ulimit -f"), "{words}: {run:?}");
-        same(&lab.path("t.raw"), &before, words);
-        assert_eq!(lab.names(), names, "{words}");
+        same(&fixture.path("t.raw"), &before, words);
+        assert_eq!(fixture.names(), names, "{words}");
     }
 }
 
 #[test]
 fn programs_that_the_command_starts_have_the_file_size_signal_as_it_is_by_default() {
-    let lab = Lab::new();
-    lab.disk("t.raw", 4, 1);
+    let fixture = Fixture::new();
+    fixture.disk("t.raw", 4, 1);
     let rsh = "#!/bin/sh\ngrep -E 'Sig(Ign|Blk)' /proc/self/status > seen\nexit 1\n";
-    fs::write(lab.path("rsh"), rsh).unwrap();
-    run("chmod", &["+x", lab.path("rsh").to_str().unwrap()]);
-    let run = lab.run("sync t.raw ssh://h/t.raw --rsh ./rsh");
+    fs::write(fixture.path("rsh"), rsh).unwrap();
+    run("chmod", &["+x", fixture.path("rsh").to_str().unwrap()]);
+    let run = fixture.run("sync t.raw ssh://h/t.raw --rsh ./rsh");
     assert_eq!(run.status, 2, "{run:?}");
-    let seen = fs::read_to_string(lab.path("seen")).unwrap();
+    let seen = fs::read_to_string(fixture.path("seen")).unwrap();
     let bit = 1u64 << (rustix::process::Signal::XFSZ.as_raw() - 1);
     assert_eq!(seen.lines().count(), 2, "{seen}");
     for line in seen.lines() {
@@ -587,11 +593,11 @@ fn a_read_only_device_is_refused_at_once() {
     if !has_loop_devices() {
         return;
     }
-    let lab = Lab::new();
-    lab.disk("under", 4 * MIB / PAGE, 1);
-    lab.disk("new.raw", 4 * MIB / PAGE, 2);
-    let before = lab.bytes("under");
-    let device = LoopDevice::attach_with(&lab.path("under"), &["--read-only"]);
+    let fixture = Fixture::new();
+    fixture.disk("under", 4 * MIB / PAGE, 1);
+    fixture.disk("new.raw", 4 * MIB / PAGE, 2);
+    let before = fixture.bytes("under");
+    let device = LoopDevice::attach_with(&fixture.path("under"), &["--read-only"]);
     let device = device.path().to_str().unwrap();
     for words in [
         "",
@@ -599,20 +605,20 @@ fn a_read_only_device_is_refused_at_once() {
         "--safety in-place",
         "--safety in-place --hold",
     ] {
-        let run = lab.run(&format!("sync new.raw {device} --log-dir logs {words}"));
+        let run = fixture.run(&format!("sync new.raw {device} --log-dir logs {words}"));
         run.fails(2, "read-only");
-        assert!(!lab.path("logs").exists(), "{words}");
+        assert!(!fixture.path("logs").exists(), "{words}");
     }
-    assert!(lab.bytes("under") == before);
+    assert!(fixture.bytes("under") == before);
 }
 
 #[test]
 fn a_directory_that_cannot_be_written_is_found_at_once_and_another_one_named() {
-    let lab = Lab::new();
-    let Some(small) = Small::new(&lab, Kind::Ext4, 32) else {
+    let fixture = Fixture::new();
+    let Some(small) = Small::new(&fixture, Kind::Ext4, 32) else {
         return;
     };
-    lab.disk("new.raw", 600, 1);
+    fixture.disk("new.raw", 600, 1);
     fs::create_dir(small.path("fixed")).unwrap();
     fs::write(small.path("fixed/t.raw"), noise(600 * PAGE, 2)).unwrap();
     let directory = small.path("fixed");
@@ -625,13 +631,13 @@ fn a_directory_that_cannot_be_written_is_found_at_once_and_another_one_named() {
         "--safety in-place",
         "--safety in-place --hold",
     ] {
-        let run = lab.run(&format!("sync new.raw small/fixed/t.raw {words}"));
+        let run = fixture.run(&format!("sync new.raw small/fixed/t.raw {words}"));
         run.fails(2, "--log-dir");
         assert!(run.stderr.contains("the target is untouched"), "{run:?}");
     }
-    let run = lab.run("sync new.raw small/fixed/n.raw --dry-run");
+    let run = fixture.run("sync new.raw small/fixed/n.raw --dry-run");
     run.fails(2, "nothing was made");
-    lab.done("sync new.raw small/fixed/t.raw --mode delta --log-dir logs");
-    assert!(lab.bytes("small/fixed/t.raw") == lab.bytes("new.raw"));
+    fixture.done("sync new.raw small/fixed/t.raw --mode delta --log-dir logs");
+    assert!(fixture.bytes("small/fixed/t.raw") == fixture.bytes("new.raw"));
     self::run("chattr", &["-i", directory.to_str().unwrap()]);
 }

@@ -1,21 +1,21 @@
 //! Ctrl-C and SIGTERM at any moment: the status says what became of the target.
 
-use crate::dice::Dice;
-use crate::lab::{Run, ended, send};
-use crate::site::{Kind, Round, Site, SyncKind, Tally};
+use crate::fixture::{Run, ended, send};
+use crate::repeated::{Kind, RepeatedTarget, Round, SyncKind, Tally};
+use crate::rng::Rng;
 
 /// Interrupts syncs, sometimes twice.
 fn signal_rounds(name: &str, kind: Kind, sync_kind: SyncKind) {
-    let Some(mut site) = Site::new(kind, sync_kind, false) else {
+    let Some(mut repeated) = RepeatedTarget::new(kind, sync_kind, false) else {
         return;
     };
-    let (mut dice, mut tally) = (Dice::of(name), Tally::default());
+    let (mut rng, mut tally) = (Rng::of(name), Tally::default());
     for _ in 0..rounds() {
-        let (round, mut child) = site.start(&mut dice);
-        site.wait(&mut child, &mut dice);
-        let under_marker = site.is_marked();
-        let signal = if dice.once_in(2) { "INT" } else { "TERM" };
-        let twice = dice.once_in(4);
+        let (round, mut child) = repeated.start(&mut rng);
+        repeated.wait(&mut child, &mut rng);
+        let under_marker = repeated.is_marked();
+        let signal = if rng.once_in(2) { "INT" } else { "TERM" };
+        let twice = rng.once_in(4);
         if child.try_wait().unwrap().is_none() {
             send(&child, signal);
             if twice {
@@ -26,27 +26,27 @@ fn signal_rounds(name: &str, kind: Kind, sync_kind: SyncKind) {
         if under_marker && sync_kind == SyncKind::Atomic && !twice {
             assert_eq!(run.status, 0, "under the marker the work goes on: {run:?}");
         }
-        check(&site, &round, &run);
-        site.finish(&round, run.status == 0, &mut dice, &mut tally);
+        check(&repeated, &round, &run);
+        repeated.finish(&round, run.status == 0, &mut rng, &mut tally);
     }
     eprintln!("{name}: {tally:?}");
 }
 
 /// What the status says is so.
-fn check(site: &Site, round: &Round, run: &Run) {
+fn check(repeated: &RepeatedTarget, round: &Round, run: &Run) {
     match run.status {
-        0 => site.expect_new(round),
+        0 => repeated.expect_new(round),
         2 => {
             assert!(run.stderr.contains("cancelled"), "{run:?}");
-            assert!(!site.is_marked(), "{run:?}");
-            site.expect_old(round);
+            assert!(!repeated.is_marked(), "{run:?}");
+            repeated.expect_old(round);
         }
         3 => {
-            assert!(site.is_marked(), "{run:?}");
+            assert!(repeated.is_marked(), "{run:?}");
             assert!(run.stderr.contains("incomplete"), "{run:?}");
         }
         // The signal came before the command could ask for it.
-        -1 => site.expect_old(round),
+        -1 => repeated.expect_old(round),
         _ => panic!("{run:?}"),
     }
 }

@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::fixture::{Fixture, PAGE, noise};
 use crate::host::{LoopDevice, Mount, has_loop_devices, run};
-use crate::lab::{Lab, PAGE, noise};
 
-/// A small file system of its own, mounted at `small` in the lab.
+/// A small file system of its own, mounted at `small` in the fixture.
 struct Small {
     _mount: Mount,
     _device: LoopDevice,
@@ -15,16 +15,16 @@ struct Small {
 }
 
 impl Small {
-    fn new(lab: &Lab, mib: u64) -> Option<Small> {
+    fn new(fixture: &Fixture, mib: u64) -> Option<Small> {
         if !has_loop_devices() {
             return None;
         }
-        let under = lab.path("small.fs");
+        let under = fixture.path("small.fs");
         File::create(&under).unwrap().set_len(mib << 20).unwrap();
         let name = under.to_str().unwrap();
         run("mkfs.ext4", &["-q", "-m", "0", "-O", "^has_journal", name]);
         let device = LoopDevice::attach(&under);
-        let point = lab.path("small");
+        let point = fixture.path("small");
         let mount = Mount::new(&[device.path().to_str().unwrap()], &point);
         Some(Small {
             _mount: mount,
@@ -62,21 +62,21 @@ fn hollow(path: &Path, len: usize) -> Vec<u8> {
 
 #[test]
 fn no_room_for_a_redo_log_is_found_before_the_target_is_touched_and_the_choices_are_named() {
-    let lab = Lab::new();
-    let Some(small) = Small::new(&lab, 32) else {
+    let fixture = Fixture::new();
+    let Some(small) = Small::new(&fixture, 32) else {
         return;
     };
-    lab.disk("new.raw", PAGES, 1);
+    fixture.disk("new.raw", PAGES, 1);
     let before = noise(PAGES * PAGE, 2);
     fs::write(small.point.join("t.raw"), &before).unwrap();
     small.leave(6);
-    let run = lab.run("sync new.raw small/t.raw --mode delta");
+    let run = fixture.run("sync new.raw small/t.raw --mode delta");
     assert_eq!(run.status, 2, "{run:?}");
     for part in ["the target is untouched", "--log-dir", "--safety in-place"] {
         assert!(run.stderr.contains(part), "{part}: {run:?}");
     }
-    assert!(lab.bytes("small/t.raw") == before);
-    let run = lab.run("sync new.raw small/t.raw --mode full");
+    assert!(fixture.bytes("small/t.raw") == before);
+    let run = fixture.run("sync new.raw small/t.raw --mode full");
     assert_eq!(run.status, 2, "{run:?}");
     for part in [
         "the target is untouched",
@@ -85,91 +85,94 @@ fn no_room_for_a_redo_log_is_found_before_the_target_is_touched_and_the_choices_
     ] {
         assert!(run.stderr.contains(part), "{part}: {run:?}");
     }
-    assert!(lab.bytes("small/t.raw") == before);
+    assert!(fixture.bytes("small/t.raw") == before);
     // Each choice that is named works.
-    lab.done("sync new.raw small/t.raw --mode delta --log-dir logs");
-    assert!(lab.bytes("small/t.raw") == lab.bytes("new.raw"));
+    fixture.done("sync new.raw small/t.raw --mode delta --log-dir logs");
+    assert!(fixture.bytes("small/t.raw") == fixture.bytes("new.raw"));
     fs::write(small.point.join("t.raw"), &before).unwrap();
-    lab.done("recover small/t.raw --discard");
-    lab.done("sync new.raw small/t.raw --safety in-place");
-    assert!(lab.bytes("small/t.raw") == lab.bytes("new.raw"));
+    fixture.done("recover small/t.raw --discard");
+    fixture.done("sync new.raw small/t.raw --safety in-place");
+    assert!(fixture.bytes("small/t.raw") == fixture.bytes("new.raw"));
 }
 
 #[test]
 fn no_room_where_the_target_has_holes_is_found_before_it_is_touched() {
-    let lab = Lab::new();
-    let Some(small) = Small::new(&lab, 32) else {
+    let fixture = Fixture::new();
+    let Some(small) = Small::new(&fixture, 32) else {
         return;
     };
-    lab.disk("new.raw", PAGES, 1);
+    fixture.disk("new.raw", PAGES, 1);
     let before = hollow(&small.point.join("t.raw"), PAGES * PAGE);
-    lab.done("sync new.raw model.vhd --create vhd-dynamic");
-    lab.done("sync small/t.raw small/t.vhd --create vhd-dynamic");
+    fixture.done("sync new.raw model.vhd --create vhd-dynamic");
+    fixture.done("sync small/t.raw small/t.vhd --create vhd-dynamic");
     small.leave(6);
     for target in ["small/t.raw", "small/t.vhd"] {
-        let bytes = lab.bytes(target);
-        let run = lab.run(&format!(
+        let bytes = fixture.bytes(target);
+        let run = fixture.run(&format!(
             "sync new.raw {target} --mode delta --log-dir logs"
         ));
         assert_eq!(run.status, 2, "{run:?}");
         assert!(run.stderr.contains("the target is untouched"), "{run:?}");
         assert!(run.stderr.contains("make room"), "{run:?}");
-        assert!(lab.bytes(target) == bytes);
+        assert!(fixture.bytes(target) == bytes);
     }
-    assert!(lab.bytes("small/t.raw") == before);
+    assert!(fixture.bytes("small/t.raw") == before);
     small.make_room();
-    lab.done("sync new.raw small/t.raw --mode delta --log-dir logs");
-    assert!(lab.bytes("small/t.raw") == lab.bytes("new.raw"));
+    fixture.done("sync new.raw small/t.raw --mode delta --log-dir logs");
+    assert!(fixture.bytes("small/t.raw") == fixture.bytes("new.raw"));
 }
 
 #[test]
 fn a_file_system_that_fills_up_under_an_in_place_sync_leaves_it_marked_and_resumable() {
-    let lab = Lab::new();
-    let Some(small) = Small::new(&lab, 48) else {
+    let fixture = Fixture::new();
+    let Some(small) = Small::new(&fixture, 48) else {
         return;
     };
-    lab.disk("new.raw", PAGES, 1);
+    fixture.disk("new.raw", PAGES, 1);
     hollow(&small.point.join("t.raw"), PAGES * PAGE);
-    lab.done("sync small/t.raw small/t.vhd --create vhd-dynamic");
+    fixture.done("sync small/t.raw small/t.vhd --create vhd-dynamic");
     for target in ["small/t.raw", "small/t.vhd"] {
         small.leave(6);
         let words = format!("sync new.raw {target} --safety in-place --mode delta");
         for _ in 0..2 {
-            let run = lab.run(&words);
+            let run = fixture.run(&words);
             assert_eq!(run.status, 3, "{run:?}");
             assert!(run.stderr.contains("No space left"), "{run:?}");
             assert!(run.stderr.contains("run the same sync again"), "{run:?}");
         }
-        lab.run(&format!("info {target}")).fails(3, "incomplete");
+        fixture
+            .run(&format!("info {target}"))
+            .fails(3, "incomplete");
         small.make_room();
-        lab.done(&words);
-        lab.done(&format!("diff new.raw {target}"));
-        fs::remove_file(lab.path(target)).unwrap();
+        fixture.done(&words);
+        fixture.done(&format!("diff new.raw {target}"));
+        fs::remove_file(fixture.path(target)).unwrap();
     }
 }
 
 #[test]
 fn a_thin_device_that_stops_taking_writes_stays_marked_until_it_takes_them_again() {
-    let lab = Lab::new();
-    let Some(small) = Small::new(&lab, 32) else {
+    let fixture = Fixture::new();
+    let Some(small) = Small::new(&fixture, 32) else {
         return;
     };
-    lab.disk("new.raw", PAGES, 1);
+    fixture.disk("new.raw", PAGES, 1);
     hollow(&small.point.join("under"), PAGES * PAGE);
     small.leave(6);
     // The device says nothing of what lies below it running full.
     let device = Thin::over(&small.point.join("under"));
     let words = format!("{} --log-dir logs", device.0);
-    let run = lab.run(&format!("sync new.raw {words} --mode delta"));
+    let run = fixture.run(&format!("sync new.raw {words} --mode delta"));
     assert_eq!(run.status, 3, "{run:?}");
     assert!(run.stderr.contains("diskdelta recover"), "{run:?}");
-    lab.run(&format!("recover {words}"))
+    fixture
+        .run(&format!("recover {words}"))
         .fails(3, "diskdelta recover");
     small.make_room();
-    lab.done(&format!("recover {words}"));
-    assert!(fs::read(&device.0).unwrap() == lab.bytes("new.raw"));
+    fixture.done(&format!("recover {words}"));
+    assert!(fs::read(&device.0).unwrap() == fixture.bytes("new.raw"));
     drop(device);
-    assert!(lab.bytes("small/under") == lab.bytes("new.raw"));
+    assert!(fixture.bytes("small/under") == fixture.bytes("new.raw"));
 }
 
 /// A second loop device, which needs no turn of its own: the file system's device has it.

@@ -24,9 +24,9 @@ fn overhead(changed: impl Iterator<Item = u64>) -> f64 {
 
 #[test]
 fn one_percent_scattered_costs_the_pages_and_little_else() {
-    let mut dice = 1;
+    let mut rng = 1;
     let pages = LEN / PAGE;
-    let scattered = (0..pages / 100).map(|_| next_random(&mut dice) % pages);
+    let scattered = (0..pages / 100).map(|_| next_random(&mut rng) % pages);
     let parts = overhead(scattered);
     eprintln!("scattered: {parts:.0} millionths of the disk");
     assert!(parts <= 250.0, "{parts}");
@@ -34,10 +34,10 @@ fn one_percent_scattered_costs_the_pages_and_little_else() {
 
 #[test]
 fn one_percent_in_clusters_costs_the_pages_and_little_else() {
-    let mut dice = 2;
+    let mut rng = 2;
     let pages = LEN / PAGE;
     let clusters = (0..pages / 100 / 32).flat_map(|_| {
-        let start = next_random(&mut dice) % (pages - 32);
+        let start = next_random(&mut rng) % (pages - 32);
         start..start + 32
     });
     let parts = overhead(clusters);

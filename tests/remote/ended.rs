@@ -14,7 +14,7 @@ use diskdelta::remote::{
 use diskdelta::sync::{SyncOptions, sync};
 use diskdelta::{CancelToken, ErrorKind, RemoteAddress};
 
-use crate::lines::{Lab, open, work};
+use crate::lines::{Fixture, open, work};
 
 fn lines(options: &LineOptions) -> (Line, UnixStream) {
     let (here, there) = UnixStream::pair().unwrap();
@@ -168,17 +168,17 @@ fn twenty_syncs_over_cloned_sockets_leave_no_thread_and_no_descriptor() {
     if !alone("ended::twenty_syncs_over_cloned_sockets_leave_no_thread_and_no_descriptor") {
         return;
     }
-    let lab = Lab::new();
-    lab.disk("new.raw", 50, 1);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 50, 1);
     let sync = |round: u64| {
         let (here, there) = UnixStream::pair().unwrap();
-        let options = lab.serve();
+        let options = fixture.serve();
         let agent =
             std::thread::spawn(move || serve(there.try_clone().unwrap(), there, &options, &work()));
         let line = LineOptions::default();
         let client = Client::new(here.try_clone().unwrap(), here, &line, &work()).unwrap();
-        lab.disk("old.raw", 50, round + 2);
-        let target = lab.target("old.raw");
+        fixture.disk("old.raw", 50, round + 2);
+        let target = fixture.target("old.raw");
         let source = open(client, "new.raw").unwrap();
         let synced = sync(&source, target.target(), &SyncOptions::default(), &work());
         synced.unwrap();
@@ -239,8 +239,8 @@ fn a_socket_whose_other_end_never_closes_is_cut_off() {
 }
 
 /// A program that stands in for ssh.
-fn script(lab: &Lab, name: &str, text: &str) -> ConnectOptions {
-    let path = lab.path(name);
+fn script(fixture: &Fixture, name: &str, text: &str) -> ConnectOptions {
+    let path = fixture.path(name);
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
     let shell = ShellOptions::default()
@@ -256,11 +256,11 @@ fn a_shell_that_leaves_a_process_with_its_streams_behind_leaves_nothing_here() {
     if !alone("ended::a_shell_that_leaves_a_process_with_its_streams_behind_leaves_nothing_here") {
         return;
     }
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let place = RemoteAddress::parse("ssh://host/a").unwrap();
     let dial = &|name: &str, text: &str, part: &str| {
         let begun = Instant::now();
-        let connect = script(&lab, name, text);
+        let connect = script(&fixture, name, text);
         let error = connect.connect(&place, &work()).err().unwrap();
         assert!(error.to_string().contains(part), "{text}: {error}");
         assert!(begun.elapsed() < Duration::from_secs(20), "{text}");

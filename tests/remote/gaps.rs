@@ -43,24 +43,24 @@ impl Image for Broken {
 }
 
 /// A source with broken pages, all of which hold data, and a target.
-fn disks(dice: &mut u64) -> (Broken, PageDisk) {
+fn disks(rng: &mut u64) -> (Broken, PageDisk) {
     let lens = [4097, MIB + 5000, 9 * MIB, 64 * MIB + 9000, 200 * MIB + 123];
-    let len = lens[next_random(dice) as usize % lens.len()];
+    let len = lens[next_random(rng) as usize % lens.len()];
     let (source, target) = (PageDisk::new(len), PageDisk::new(len));
     let count = len.div_ceil(PAGE);
     let mut pages = BTreeSet::new();
-    for _ in 0..1 + next_random(dice) % 12 {
+    for _ in 0..1 + next_random(rng) % 12 {
         let grids = [1, 16, 256, 2048];
-        let grid = grids[next_random(dice) as usize % grids.len()];
-        let start = next_random(dice) % count / grid * grid;
-        for page in start..(start + 1 + next_random(dice) % 20).min(count) {
+        let grid = grids[next_random(rng) as usize % grids.len()];
+        let start = next_random(rng) % count / grid * grid;
+        for page in start..(start + 1 + next_random(rng) % 20).min(count) {
             source.put(page, page + 1);
-            match next_random(dice) % 3 {
+            match next_random(rng) % 3 {
                 0 => target.put(page, page + 1),
                 1 => target.put(page, page + 77),
                 _ => {}
             }
-            if next_random(dice).is_multiple_of(3) {
+            if next_random(rng).is_multiple_of(3) {
                 pages.insert(page);
             }
         }
@@ -72,8 +72,8 @@ fn disks(dice: &mut u64) -> (Broken, PageDisk) {
 #[test]
 fn what_cannot_be_read_is_left_alone_and_told_and_all_else_becomes_the_source() {
     for seed in 0..rounds(1500) {
-        let mut dice = seed;
-        let (source, target) = disks(&mut dice);
+        let mut rng = seed;
+        let (source, target) = disks(&mut rng);
         let before = target.contents();
         let visit = |difference: Difference<'_>| {
             target.take(&difference);

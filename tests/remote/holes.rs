@@ -12,7 +12,7 @@ use diskdelta::sync::{HostTargetOptions, SyncOptions, sync};
 use diskdelta::{ErrorKind, Result};
 
 use crate::ended::alone;
-use crate::lines::{Lab, job, target_job, work};
+use crate::lines::{Fixture, job, target_job, work};
 
 const LEN: u64 = 64 << 20;
 
@@ -38,26 +38,26 @@ fn an_agent_reads_the_holes_of_its_source_and_of_its_target_where_a_job_asks_for
     ) {
         return;
     }
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     for name in ["new.raw", "old.raw"] {
-        lab.disk(name, 50, 1);
-        let file = fs::File::options().write(true).open(lab.path(name));
+        fixture.disk(name, 50, 1);
+        let file = fs::File::options().write(true).open(fixture.path(name));
         file.unwrap().set_len(LEN).unwrap();
     }
     for (asked, served) in [(false, false), (true, false), (false, true)] {
-        let options = || lab.serve().with_read_holes(served);
+        let options = || fixture.serve().with_read_holes(served);
         let what = format!("asked {asked}, served {served}");
         let image = ImageOptions::default().with_read_holes(asked);
         let begun = read_bytes();
         let client = dial(options()).unwrap();
         let source = client.open("new.raw", &image, &SourceOptions::default(), &work());
-        let target = lab.target("old.raw");
+        let target = fixture.target("old.raw");
         let sync_options = SyncOptions::default();
         sync(&source.unwrap(), target.target(), &sync_options, &work()).unwrap();
         drop(target);
         let pulled = read_bytes() - begun;
         let begun = read_bytes();
-        let source = lab.source("new.raw").source();
+        let source = fixture.source("new.raw").source();
         let target = HostTargetOptions::default().with_image(image);
         let mut target = dial(options()).unwrap().target("old.raw", &target);
         let synced = target.sync_from(&source, None, &sync_options, &work());

@@ -16,10 +16,10 @@ const MIB: u64 = 1 << 20;
 fn disks(seed: u64) -> (PageDisk, PageDisk) {
     let len = 130 * MIB + 4096 * (seed % 3);
     let (source, target) = (PageDisk::new(len), PageDisk::new(len));
-    let mut dice = seed;
+    let mut rng = seed;
     for _ in 0..30 {
-        let page = next_random(&mut dice) % (len / PAGE);
-        let (new, old) = (next_random(&mut dice) % 3, next_random(&mut dice) % 3);
+        let page = next_random(&mut rng) % (len / PAGE);
+        let (new, old) = (next_random(&mut rng) % 3, next_random(&mut rng) % 3);
         source.put(page, new * (page + 1));
         target.put(page, old * (page + 1));
     }
@@ -27,17 +27,17 @@ fn disks(seed: u64) -> (PageDisk, PageDisk) {
 }
 
 /// Changes one message, here or there, in a way that leaves it readable, if that can be done.
-fn change(message: &mut Message, hash_len: usize, dice: &mut u64) {
+fn change(message: &mut Message, hash_len: usize, rng: &mut u64) {
     let mut frame = message.encode();
     for _ in 0..20 {
         let mut changed = frame.clone();
         if changed.payload.is_empty() {
             return;
         }
-        let at = next_random(dice) as usize % changed.payload.len();
-        match next_random(dice) % 3 {
-            0 => changed.payload[at] ^= 1 << (next_random(dice) % 8),
-            1 => changed.payload[at] = next_random(dice) as u8 % 4,
+        let at = next_random(rng) as usize % changed.payload.len();
+        match next_random(rng) % 3 {
+            0 => changed.payload[at] ^= 1 << (next_random(rng) % 8),
+            1 => changed.payload[at] = next_random(rng) as u8 % 4,
             _ => changed.payload[at] = changed.payload[at].wrapping_add(1),
         }
         if let Ok(lie) = Message::decode(&changed, hash_len) {
@@ -58,11 +58,11 @@ fn a_lying_source_never_makes_a_target_that_lacks_the_root_it_told() {
             target.take(&difference);
             Ok(())
         };
-        let (count, dice) = (Cell::new(0), Cell::new(seed));
+        let (count, rng) = (Cell::new(0), Cell::new(seed));
         let lie = |message: &mut Message| {
             count.set(count.get() + 1);
             if count.get() == 1 + seed % 9 {
-                let mut state = dice.get();
+                let mut state = rng.get();
                 change(message, 5, &mut state);
             }
         };
@@ -87,11 +87,11 @@ fn a_lying_target_gets_no_more_than_the_disk_and_ends_nothing_but_itself() {
     let (mut refused, mut taken) = (0, 0);
     for seed in 0..1500 {
         let (source, target) = disks(seed);
-        let (count, dice) = (Cell::new(0), Cell::new(seed));
+        let (count, rng) = (Cell::new(0), Cell::new(seed));
         let lie = |message: &mut Message| {
             count.set(count.get() + 1);
             if count.get() == 1 + seed % 5 {
-                let mut state = dice.get();
+                let mut state = rng.get();
                 change(message, 5, &mut state);
             }
         };

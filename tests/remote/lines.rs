@@ -24,13 +24,13 @@ use diskdelta::{BlockSize, ErrorKind, Limits, Result, Work};
 
 use crate::disks::{PAGE, next_random, noise};
 
-pub struct Lab {
+pub struct Fixture {
     directory: tempfile::TempDir,
 }
 
-impl Lab {
-    pub fn new() -> Lab {
-        Lab {
+impl Fixture {
+    pub fn new() -> Fixture {
+        Fixture {
             directory: tempfile::tempdir().unwrap(),
         }
     }
@@ -191,14 +191,14 @@ pub fn push_over(
 }
 
 pub fn pull(
-    lab: &Lab,
+    fixture: &Fixture,
     from: &str,
     onto: &str,
     options: &SyncOptions,
     most: i64,
 ) -> Result<(SyncReport, Traffic)> {
-    let (client, agent) = dial(lab.serve().with_read_only(true), most);
-    let target = lab.target(onto);
+    let (client, agent) = dial(fixture.serve().with_read_only(true), most);
+    let target = fixture.target(onto);
     let source = client.and_then(|client| open(client, from));
     let report = source.and_then(|source| sync(&source, target.target(), options, &work()));
     let report = report.map(|report| (report.clone(), report.traffic.unwrap()));
@@ -207,14 +207,14 @@ pub fn pull(
 }
 
 pub fn push(
-    lab: &Lab,
+    fixture: &Fixture,
     from: &str,
     onto: &str,
     how: TargetJob,
     most: i64,
 ) -> Result<(SyncReport, Traffic)> {
-    let (client, agent) = dial(lab.serve(), most);
-    let source = lab.source(from);
+    let (client, agent) = dial(fixture.serve(), most);
+    let source = fixture.source(from);
     let report = push_over(client?, &source, onto, how);
     drop(agent.join().unwrap());
     report
@@ -224,15 +224,16 @@ pub fn push(
 fn both_directions_and_both_safeties_make_the_target_equal() {
     for safety in [Safety::Atomic, Safety::InPlace] {
         for verify in [Verify::Written, Verify::All, Verify::None] {
-            let lab = Lab::new();
-            lab.disk("new.raw", 1500, 1);
-            lab.changed("new.raw", "here.raw", 9);
-            lab.changed("new.raw", "there.raw", 7);
+            let fixture = Fixture::new();
+            fixture.disk("new.raw", 1500, 1);
+            fixture.changed("new.raw", "here.raw", 9);
+            fixture.changed("new.raw", "there.raw", 7);
             let options = SyncOptions::default()
                 .with_safety(safety)
                 .with_verify(verify);
-            let (report, traffic) = pull(&lab, "new.raw", "here.raw", &options, i64::MAX).unwrap();
-            assert!(lab.same("new.raw", "here.raw"));
+            let (report, traffic) =
+                pull(&fixture, "new.raw", "here.raw", &options, i64::MAX).unwrap();
+            assert!(fixture.same("new.raw", "here.raw"));
             assert_eq!((report.outcome, report.safety), (Outcome::Synced, safety));
             assert!(traffic.received_bytes > report.written_bytes);
             assert!(
@@ -241,8 +242,8 @@ fn both_directions_and_both_safeties_make_the_target_equal() {
             );
             let mut how = target_job();
             (how.safety, how.verify) = (safety, verify);
-            let (report, _) = push(&lab, "new.raw", "there.raw", how, i64::MAX).unwrap();
-            assert!(lab.same("new.raw", "there.raw"));
+            let (report, _) = push(&fixture, "new.raw", "there.raw", how, i64::MAX).unwrap();
+            assert!(fixture.same("new.raw", "there.raw"));
             assert_eq!((report.outcome, report.safety), (Outcome::Synced, safety));
             let evidence = match verify {
                 Verify::Written => Verified::Written,
@@ -250,22 +251,22 @@ fn both_directions_and_both_safeties_make_the_target_equal() {
                 _ => Verified::No,
             };
             assert_eq!(report.verified, evidence);
-            let (report, _) = push(&lab, "new.raw", "there.raw", how, i64::MAX).unwrap();
+            let (report, _) = push(&fixture, "new.raw", "there.raw", how, i64::MAX).unwrap();
             assert_eq!(report.outcome, Outcome::Identical);
-            assert_eq!(lab.names(), ["here.raw", "new.raw", "there.raw"]);
+            assert_eq!(fixture.names(), ["here.raw", "new.raw", "there.raw"]);
         }
     }
 }
 
 #[test]
 fn a_missing_target_is_created_in_its_format_and_lengths_follow_the_source() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 700, 1);
-    push(&lab, "new.raw", "made.vhdx", target_job(), i64::MAX).unwrap();
-    push(&lab, "new.raw", "copy.raw", target_job(), i64::MAX).unwrap();
-    assert!(lab.same("new.raw", "copy.raw"));
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 700, 1);
+    push(&fixture, "new.raw", "made.vhdx", target_job(), i64::MAX).unwrap();
+    push(&fixture, "new.raw", "copy.raw", target_job(), i64::MAX).unwrap();
+    assert!(fixture.same("new.raw", "copy.raw"));
     let (report, _) = pull(
-        &lab,
+        &fixture,
         "made.vhdx",
         "copy.raw",
         &SyncOptions::default(),
@@ -274,64 +275,70 @@ fn a_missing_target_is_created_in_its_format_and_lengths_follow_the_source() {
     .unwrap();
     assert_eq!(report.outcome, Outcome::Identical);
     // A disk of an odd length, onto a format of whole sectors and onto a longer file.
-    let odd = fs::read(lab.path("new.raw")).unwrap();
-    fs::write(lab.path("odd.raw"), odd.get(..1_000_001).unwrap()).unwrap();
-    push(&lab, "odd.raw", "odd.vhd", target_job(), i64::MAX).unwrap();
+    let odd = fs::read(fixture.path("new.raw")).unwrap();
+    fs::write(fixture.path("odd.raw"), odd.get(..1_000_001).unwrap()).unwrap();
+    push(&fixture, "odd.raw", "odd.vhd", target_job(), i64::MAX).unwrap();
     let options = SyncOptions::default();
-    let error = pull(&lab, "odd.raw", "copy.raw", &options, i64::MAX).unwrap_err();
+    let error = pull(&fixture, "odd.raw", "copy.raw", &options, i64::MAX).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     let options = options.with_allow_shrink(true);
-    pull(&lab, "odd.raw", "copy.raw", &options, i64::MAX).unwrap();
-    assert!(lab.same("odd.raw", "copy.raw"));
+    pull(&fixture, "odd.raw", "copy.raw", &options, i64::MAX).unwrap();
+    assert!(fixture.same("odd.raw", "copy.raw"));
 }
 
 #[test]
 fn a_dry_run_says_what_would_change_and_writes_nothing() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 800, 1);
-    lab.changed("new.raw", "old.raw", 9);
-    let before = fs::read(lab.path("old.raw")).unwrap();
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 800, 1);
+    fixture.changed("new.raw", "old.raw", 9);
+    let before = fs::read(fixture.path("old.raw")).unwrap();
     let options = SyncOptions::default().with_dry_run(true);
-    let (report, _) = pull(&lab, "new.raw", "old.raw", &options, i64::MAX).unwrap();
+    let (report, _) = pull(&fixture, "new.raw", "old.raw", &options, i64::MAX).unwrap();
     assert_eq!(report.outcome, Outcome::DryRun);
     assert!(report.changed_bytes > 0);
-    assert!(fs::read(lab.path("old.raw")).unwrap() == before);
+    assert!(fs::read(fixture.path("old.raw")).unwrap() == before);
 }
 
 #[test]
 fn a_line_cut_anywhere_leaves_an_atomic_target_old_and_the_next_run_goes_on() {
-    let mut dice = 11;
+    let mut rng = 11;
     let mut resumed = 0;
     for round in 0..24 {
-        let lab = Lab::new();
-        lab.disk("new.raw", 1200, 1);
-        lab.changed("new.raw", "old.raw", 3);
-        let before = fs::read(lab.path("old.raw")).unwrap();
-        let most = (next_random(&mut dice) % 2_000_000) as i64;
+        let fixture = Fixture::new();
+        fixture.disk("new.raw", 1200, 1);
+        fixture.changed("new.raw", "old.raw", 3);
+        let before = fs::read(fixture.path("old.raw")).unwrap();
+        let most = (next_random(&mut rng) % 2_000_000) as i64;
         let cut = match round % 2 {
-            0 => pull(&lab, "new.raw", "old.raw", &SyncOptions::default(), most),
-            _ => push(&lab, "new.raw", "old.raw", target_job(), most),
+            0 => pull(
+                &fixture,
+                "new.raw",
+                "old.raw",
+                &SyncOptions::default(),
+                most,
+            ),
+            _ => push(&fixture, "new.raw", "old.raw", target_job(), most),
         };
         if cut.is_err() {
-            let is_old = fs::read(lab.path("old.raw")).unwrap() == before;
+            let is_old = fs::read(fixture.path("old.raw")).unwrap() == before;
             assert!(
-                is_old || lab.same("new.raw", "old.raw"),
+                is_old || fixture.same("new.raw", "old.raw"),
                 "cut after {most} bytes"
             );
         }
         let (report, traffic) = match round % 2 {
             0 => pull(
-                &lab,
+                &fixture,
                 "new.raw",
                 "old.raw",
                 &SyncOptions::default(),
                 i64::MAX,
             )
             .unwrap(),
-            _ => push(&lab, "new.raw", "old.raw", target_job(), i64::MAX).unwrap(),
+            _ => push(&fixture, "new.raw", "old.raw", target_job(), i64::MAX).unwrap(),
         };
-        assert!(lab.same("new.raw", "old.raw"), "cut after {most} bytes");
-        assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+        assert!(fixture.same("new.raw", "old.raw"), "cut after {most} bytes");
+        assert_eq!(fixture.names(), ["new.raw", "old.raw"]);
         let moved = traffic.sent_bytes + traffic.received_bytes;
         let fresh = report.written_bytes.saturating_sub(report.resumed_bytes);
         assert!(
@@ -345,49 +352,56 @@ fn a_line_cut_anywhere_leaves_an_atomic_target_old_and_the_next_run_goes_on() {
 
 #[test]
 fn a_line_cut_while_a_target_is_written_in_place_leaves_it_marked_until_a_run_ends() {
-    let mut dice = 12;
+    let mut rng = 12;
     let mut marked = 0;
     for _ in 0..12 {
-        let lab = Lab::new();
-        lab.disk("new.raw", 1200, 1);
-        lab.changed("new.raw", "old.raw", 3);
+        let fixture = Fixture::new();
+        fixture.disk("new.raw", 1200, 1);
+        fixture.changed("new.raw", "old.raw", 3);
         let mut how = target_job();
         how.safety = Safety::InPlace;
-        let most = 200_000 + (next_random(&mut dice) % 1_500_000) as i64;
-        if push(&lab, "new.raw", "old.raw", how, most).is_err() {
-            let is_marked = lab.target("old.raw").marker().unwrap().is_some();
+        let most = 200_000 + (next_random(&mut rng) % 1_500_000) as i64;
+        if push(&fixture, "new.raw", "old.raw", how, most).is_err() {
+            let is_marked = fixture.target("old.raw").marker().unwrap().is_some();
             marked += u32::from(is_marked);
         }
-        push(&lab, "new.raw", "old.raw", how, i64::MAX).unwrap();
-        assert!(lab.same("new.raw", "old.raw"), "cut after {most} bytes");
-        assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+        push(&fixture, "new.raw", "old.raw", how, i64::MAX).unwrap();
+        assert!(fixture.same("new.raw", "old.raw"), "cut after {most} bytes");
+        assert_eq!(fixture.names(), ["new.raw", "old.raw"]);
     }
     assert!(marked > 0);
 }
 
 #[test]
 fn an_agent_that_only_reads_writes_nothing_and_none_serves_what_lies_outside() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 100, 1);
-    lab.disk("old.raw", 100, 2);
-    let before = fs::read(lab.path("old.raw")).unwrap();
-    let (client, agent) = dial(lab.serve().with_read_only(true), i64::MAX);
-    let source = lab.source("new.raw");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 100, 1);
+    fixture.disk("old.raw", 100, 2);
+    let before = fs::read(fixture.path("old.raw")).unwrap();
+    let (client, agent) = dial(fixture.serve().with_read_only(true), i64::MAX);
+    let source = fixture.source("new.raw");
     let error = push_over(client.unwrap(), &source, "old.raw", target_job()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("only reads"), "{error}");
     assert!(matches!(agent.join().unwrap().unwrap(), Served::Refused(_)));
-    assert!(fs::read(lab.path("old.raw")).unwrap() == before);
-    assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+    assert!(fs::read(fixture.path("old.raw")).unwrap() == before);
+    assert_eq!(fixture.names(), ["new.raw", "old.raw"]);
 
     let outside = tempfile::NamedTempFile::new().unwrap();
-    std::os::unix::fs::symlink(outside.path(), lab.path("link.raw")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), fixture.path("link.raw")).unwrap();
     let absolute = outside.path().to_str().unwrap();
     for wrong in ["link.raw", "../x", absolute, "/etc/passwd"] {
-        let error = pull(&lab, wrong, "old.raw", &SyncOptions::default(), i64::MAX).unwrap_err();
+        let error = pull(
+            &fixture,
+            wrong,
+            "old.raw",
+            &SyncOptions::default(),
+            i64::MAX,
+        )
+        .unwrap_err();
         let kinds = [ErrorKind::InvalidInput, ErrorKind::NotFound];
         assert!(kinds.contains(&error.kind()), "{wrong}: {error}");
-        let error = push(&lab, "new.raw", wrong, target_job(), i64::MAX).unwrap_err();
+        let error = push(&fixture, "new.raw", wrong, target_job(), i64::MAX).unwrap_err();
         assert!(kinds.contains(&error.kind()), "{wrong}: {error}");
     }
     assert_eq!(outside.as_file().metadata().unwrap().len(), 0);
@@ -395,15 +409,15 @@ fn an_agent_that_only_reads_writes_nothing_and_none_serves_what_lies_outside() {
 
 #[test]
 fn no_job_names_a_file_that_syncs_make_for_themselves() {
-    let lab = Lab::new();
-    lab.disk("log.raw", 100, 1);
-    lab.disk("t.raw", 100, 2);
-    std::fs::create_dir(lab.path(".diskdelta-failback")).unwrap();
-    std::fs::create_dir(lab.path("own")).unwrap();
-    std::fs::write(lab.path("own/x.raw"), "x").unwrap();
-    std::os::unix::fs::symlink("own", lab.path("alias")).unwrap();
-    std::os::unix::fs::symlink(".t.raw.diskdelta-log", lab.path("link.raw")).unwrap();
-    let before = lab.names();
+    let fixture = Fixture::new();
+    fixture.disk("log.raw", 100, 1);
+    fixture.disk("t.raw", 100, 2);
+    std::fs::create_dir(fixture.path(".diskdelta-failback")).unwrap();
+    std::fs::create_dir(fixture.path("own")).unwrap();
+    std::fs::write(fixture.path("own/x.raw"), "x").unwrap();
+    std::os::unix::fs::symlink("own", fixture.path("alias")).unwrap();
+    std::os::unix::fs::symlink(".t.raw.diskdelta-log", fixture.path("link.raw")).unwrap();
+    let before = fixture.names();
     for name in [
         ".t.raw.diskdelta-log",
         ".T.raw.DiskDelta-Log",
@@ -419,17 +433,17 @@ fn no_job_names_a_file_that_syncs_make_for_themselves() {
         "own/new.raw",
         "alias/x.raw",
     ] {
-        for root in [Some(lab.path("")), None] {
+        for root in [Some(fixture.path("")), None] {
             let path = match root {
                 Some(_) => name.to_owned(),
-                None => lab.path(name).to_str().unwrap().to_owned(),
+                None => fixture.path(name).to_str().unwrap().to_owned(),
             };
-            let serve = lab
+            let serve = fixture
                 .serve()
                 .with_root(root)
-                .with_manifest_cache(Some(lab.path("own")));
+                .with_manifest_cache(Some(fixture.path("own")));
             let (client, agent) = dial(serve.clone(), i64::MAX);
-            let source = lab.source("log.raw");
+            let source = fixture.source("log.raw");
             let error = push_over(client.unwrap(), &source, &path, target_job()).unwrap_err();
             // A link that leads nowhere yet is refused as one that leads outside.
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{path}: {error}");
@@ -439,15 +453,15 @@ fn no_job_names_a_file_that_syncs_make_for_themselves() {
             drop(agent.join().unwrap());
         }
     }
-    assert_eq!(lab.names(), before);
+    assert_eq!(fixture.names(), before);
 }
 
 #[test]
 fn what_does_not_go_across_hosts_is_refused() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 100, 1);
-    lab.disk("old.raw", 100, 2);
-    let kept = diskdelta::storage::FileRef::host(lab.path("kept")).unwrap();
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 100, 1);
+    fixture.disk("old.raw", 100, 2);
+    let kept = diskdelta::storage::FileRef::host(fixture.path("kept")).unwrap();
     let wrong = [
         // Blocks that are not the ones of a comparison.
         SyncOptions::default()
@@ -455,10 +469,10 @@ fn what_does_not_go_across_hosts_is_refused() {
             .with_block_size(BlockSize::MIN),
     ];
     for options in wrong {
-        let error = pull(&lab, "new.raw", "old.raw", &options, i64::MAX).unwrap_err();
+        let error = pull(&fixture, "new.raw", "old.raw", &options, i64::MAX).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     }
-    assert!(!lab.same("new.raw", "old.raw"));
+    assert!(!fixture.same("new.raw", "old.raw"));
 }
 
 /// Answers from `source` at the other end of a line, and passes the disk there to `with`.
@@ -488,40 +502,40 @@ fn with_remote<T>(source: HostSource, check: bool, with: impl FnOnce(RemoteSourc
 
 #[test]
 fn differences_that_short_hashes_hid_are_found_with_long_ones_in_the_same_run() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 1600, 1);
-    lab.disk("old.raw", 1600, 2);
-    let report = with_remote(lab.source("new.raw"), true, |remote| {
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 1600, 1);
+    fixture.disk("old.raw", 1600, 2);
+    let report = with_remote(fixture.source("new.raw"), true, |remote| {
         let source = remote.for_client().with_hash_len(1).into_source();
-        let target = lab.target("old.raw");
+        let target = fixture.target("old.raw");
         let options = SyncOptions::default().with_mode(Mode::Delta);
         sync(&source, target.target(), &options, &work()).unwrap()
     });
-    assert!(lab.same("new.raw", "old.raw"));
+    assert!(fixture.same("new.raw", "old.raw"));
     assert!(report.resumed_bytes > 0, "nothing was missed at first");
 }
 
 #[test]
 fn a_source_that_is_written_to_meanwhile_leaves_an_atomic_target_untouched() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 400, 1);
-    lab.disk("old.raw", 400, 2);
-    let before = fs::read(lab.path("old.raw")).unwrap();
-    let source = lab.source("new.raw");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 400, 1);
+    fixture.disk("old.raw", 400, 2);
+    let before = fs::read(fixture.path("old.raw")).unwrap();
+    let source = fixture.source("new.raw");
     let file = fs::File::options()
         .write(true)
-        .open(lab.path("new.raw"))
+        .open(fixture.path("new.raw"))
         .unwrap();
     file.write_all_at(b"changed", 5000).unwrap();
     drop(file);
     let error = with_remote(source, true, |remote| {
         let source = remote.into_source();
-        let target = lab.target("old.raw");
+        let target = fixture.target("old.raw");
         let done = sync(&source, target.target(), &SyncOptions::default(), &work());
         done.unwrap_err()
     });
     assert_eq!(error.kind(), ErrorKind::SourceChanged, "{error}");
-    assert!(fs::read(lab.path("old.raw")).unwrap() == before);
+    assert!(fs::read(fixture.path("old.raw")).unwrap() == before);
 }
 
 #[test]
@@ -635,13 +649,13 @@ fn an_end_that_takes_nothing_is_told_from_one_that_only_says_nothing() {
 
 #[test]
 fn a_path_is_taken_from_the_root() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 50, 1);
-    lab.disk("old.raw", 50, 2);
-    let whole = lab.path("new.raw");
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 50, 1);
+    fixture.disk("old.raw", 50, 2);
+    let whole = fixture.path("new.raw");
     let whole: &Path = &fs::canonicalize(whole).unwrap();
     for name in ["new.raw", "/new.raw", whole.to_str().unwrap()] {
-        pull(&lab, name, "old.raw", &SyncOptions::default(), i64::MAX).unwrap();
+        pull(&fixture, name, "old.raw", &SyncOptions::default(), i64::MAX).unwrap();
     }
-    assert!(lab.same("new.raw", "old.raw"));
+    assert!(fixture.same("new.raw", "old.raw"));
 }

@@ -1,4 +1,4 @@
-//! Two ends of a descent, and a line between them that a dice rules.
+//! Two ends of a descent, and a line between them that a rng rules.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -88,7 +88,7 @@ pub fn run(source: &dyn Image, target: &dyn Image, visit: &Visit<'_>, plan: &Pla
         .with_skips(plan.skips);
     let target = View::new(target, plan.windows.clone()).with_known(of_target);
     let keys = Keys::new(&[7; 32], plan.seed, plan.hash_len);
-    let mut dice = plan.seed;
+    let mut rng = plan.seed;
     let line = Line {
         plan,
         frames: 0,
@@ -118,7 +118,7 @@ pub fn run(source: &dyn Image, target: &dyn Image, visit: &Visit<'_>, plan: &Pla
         let moves = [one.can_move(&other.outgoing), other.can_move(&one.outgoing)];
         steps += 1;
         let which = match moves {
-            [true, true] => next_random(&mut dice) % 2,
+            [true, true] => next_random(&mut rng) % 2,
             [true, false] => 0,
             [false, true] => 1,
             [false, false] => break,
@@ -128,8 +128,8 @@ pub fn run(source: &dyn Image, target: &dyn Image, visit: &Visit<'_>, plan: &Pla
         one.is_heard = other.failed.is_none();
         other.is_heard = one.failed.is_none();
         match which {
-            0 => one.play(&mut other.outgoing, Side::Source, &line, plan, &mut dice),
-            _ => other.play(&mut one.outgoing, Side::Target, &line, plan, &mut dice),
+            0 => one.play(&mut other.outgoing, Side::Source, &line, plan, &mut rng),
+            _ => other.play(&mut one.outgoing, Side::Target, &line, plan, &mut rng),
         }
     }
     let line = line.into_inner().unwrap();
@@ -205,9 +205,9 @@ impl<E: Endpoint, W: Worker<Task = E::Task, Completion = E::Completion>> Player<
         side: Side,
         line: &Mutex<Line<'_>>,
         plan: &Plan<'_>,
-        dice: &mut u64,
+        rng: &mut u64,
     ) {
-        let moved = self.try_play(incoming, side, line, plan, dice);
+        let moved = self.try_play(incoming, side, line, plan, rng);
         if let Err(error) = moved {
             self.failed = Some(error);
         }
@@ -219,9 +219,9 @@ impl<E: Endpoint, W: Worker<Task = E::Task, Completion = E::Completion>> Player<
         side: Side,
         line: &Mutex<Line<'_>>,
         plan: &Plan<'_>,
-        dice: &mut u64,
+        rng: &mut u64,
     ) -> Result<()> {
-        let roll = next_random(dice);
+        let roll = next_random(rng);
         if roll.is_multiple_of(3) && !self.running.is_empty() {
             let index = (roll >> 8) as usize % self.running.len();
             let task = self.running.swap_remove(index);
@@ -246,9 +246,7 @@ impl<E: Endpoint, W: Worker<Task = E::Task, Completion = E::Completion>> Player<
             line: self.outgoing.len() < 3 || !self.is_heard,
         };
         match self.end.next_output(capacity)? {
-            Some(Output::Send(message)) => {
-                self.send(message, side, &mut line.lock().unwrap(), dice)
-            }
+            Some(Output::Send(message)) => self.send(message, side, &mut line.lock().unwrap(), rng),
             Some(Output::Run(task)) => self.running.push(task),
             // With other room there may be something.
             None => self.is_idle = capacity.tasks && capacity.line,
@@ -256,7 +254,7 @@ impl<E: Endpoint, W: Worker<Task = E::Task, Completion = E::Completion>> Player<
         Ok(())
     }
 
-    fn send(&mut self, mut message: Message, side: Side, line: &mut Line<'_>, dice: &mut u64) {
+    fn send(&mut self, mut message: Message, side: Side, line: &mut Line<'_>, rng: &mut u64) {
         if let Some((liar, lie)) = &line.plan.lie
             && *liar == side
         {
@@ -281,7 +279,7 @@ impl<E: Endpoint, W: Worker<Task = E::Task, Completion = E::Completion>> Player<
             None => self.outgoing.push_back(bytes),
             Some(Fault::Cut) => {
                 line.is_cut = true;
-                bytes.truncate(next_random(dice) as usize % bytes.len());
+                bytes.truncate(next_random(rng) as usize % bytes.len());
                 self.outgoing.push_back(bytes);
             }
             Some(Fault::Lost) => {}
@@ -295,7 +293,7 @@ impl<E: Endpoint, W: Worker<Task = E::Task, Completion = E::Completion>> Player<
                 self.outgoing.extend(before);
             }
             Some(Fault::Flip) => {
-                let bit = next_random(dice) as usize % (bytes.len() * 8);
+                let bit = next_random(rng) as usize % (bytes.len() * 8);
                 bytes[bit / 8] ^= 1 << (bit % 8);
                 self.outgoing.push_back(bytes);
             }

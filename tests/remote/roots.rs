@@ -13,11 +13,16 @@ use diskdelta::storage::SourceOptions;
 use diskdelta::sync::Source;
 use diskdelta::{BlockSize, ErrorKind, Result, manifest};
 
-use crate::lines::{Lab, open, work};
+use crate::lines::{Fixture, open, work};
 
-fn remote_session(lab: &Lab, options: ServeOptions, name: &str, live: bool) -> Result<Source> {
+fn remote_session(
+    fixture: &Fixture,
+    options: ServeOptions,
+    name: &str,
+    live: bool,
+) -> Result<Source> {
     let (here, there) = UnixStream::pair().unwrap();
-    let options = options.with_root(Some(lab.path("")));
+    let options = options.with_root(Some(fixture.path("")));
     let reader = there.try_clone().unwrap();
     std::thread::spawn(move || drop(serve(reader, there, &options, &work())));
     let (reader, line) = (here.try_clone().unwrap(), LineOptions::default());
@@ -28,26 +33,26 @@ fn remote_session(lab: &Lab, options: ServeOptions, name: &str, live: bool) -> R
 
 #[test]
 fn a_root_is_that_of_the_bytes_and_brings_none_of_them_over_the_line() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     // Several batches, a hole, and an end within a block.
-    lab.disk("disk.raw", 9000, 1);
+    fixture.disk("disk.raw", 9000, 1);
     let file = fs::File::options()
         .write(true)
-        .open(lab.path("disk.raw"))
+        .open(fixture.path("disk.raw"))
         .unwrap();
     file.write_all_at(b"far behind", (300 << 20) + 77).unwrap();
     drop(file);
-    fs::copy(lab.path("disk.raw"), lab.path("longer.raw")).unwrap();
+    fs::copy(fixture.path("disk.raw"), fixture.path("longer.raw")).unwrap();
     let longer = fs::File::options()
         .write(true)
-        .open(lab.path("longer.raw"))
+        .open(fixture.path("longer.raw"))
         .unwrap();
     longer.set_len((300 << 20) + 1024).unwrap();
     for name in ["disk.raw", "longer.raw"] {
-        let same = lab.source(name);
+        let same = fixture.source(name);
         let len = same.image().disk_len();
         let remote_session =
-            remote_session(&lab, ServeOptions::default(), "disk.raw", false).unwrap();
+            remote_session(&fixture, ServeOptions::default(), "disk.raw", false).unwrap();
         let block = BlockSize::default();
         let root = remote_session.root(len, block, &work()).unwrap();
         // And once more in the same session.
@@ -97,12 +102,13 @@ fn a_root_is_never_asked_of_a_manifest_that_stands_for_reading() {
 
 #[test]
 fn a_source_that_somebody_writes_to_is_looked_at_but_not_copied() {
-    let lab = Lab::new();
-    lab.disk("disk.raw", 800, 1);
-    let holder = lab.target("disk.raw");
-    let error = remote_session(&lab, ServeOptions::default(), "disk.raw", false).err();
+    let fixture = Fixture::new();
+    fixture.disk("disk.raw", 800, 1);
+    let holder = fixture.target("disk.raw");
+    let error = remote_session(&fixture, ServeOptions::default(), "disk.raw", false).err();
     assert_eq!(error.unwrap().kind(), ErrorKind::InUse);
-    let remote_session = remote_session(&lab, ServeOptions::default(), "disk.raw", true).unwrap();
+    let remote_session =
+        remote_session(&fixture, ServeOptions::default(), "disk.raw", true).unwrap();
     assert_eq!(remote_session.disk_len(), 800 * 4096);
     remote_session.backend().finish().unwrap();
     drop(holder);

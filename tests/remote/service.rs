@@ -17,7 +17,7 @@ use diskdelta::{CancelToken, RemoteAddress, Result};
 use rcgen::CertificateParams;
 
 use crate::certificates::{Authority, Valid};
-use crate::lines::{Lab, open, push_over, target_job, work};
+use crate::lines::{Fixture, open, push_over, target_job, work};
 
 /// Certificates of all kinds: those of `ca` are good, but for their dates.
 pub struct Papers {
@@ -162,39 +162,39 @@ impl Dialler {
         Ok((client, line))
     }
 
-    pub fn pull(&self, lab: &Lab, from: &str, onto: &str) -> Result<(SyncReport, Traffic)> {
-        let target = lab.target(onto);
+    pub fn pull(&self, fixture: &Fixture, from: &str, onto: &str) -> Result<(SyncReport, Traffic)> {
+        let target = fixture.target(onto);
         let (client, _line) = self.dial()?;
         let source = open(client, from)?;
         let report = sync(&source, target.target(), &SyncOptions::default(), &work())?;
         Ok((report.clone(), report.traffic.unwrap()))
     }
 
-    pub fn push(&self, lab: &Lab, from: &str, onto: &str) -> Result<(SyncReport, Traffic)> {
-        let source = lab.source(from);
+    pub fn push(&self, fixture: &Fixture, from: &str, onto: &str) -> Result<(SyncReport, Traffic)> {
+        let source = fixture.source(from);
         let (client, _line) = self.dial()?;
         push_over(client, &source, onto, target_job())
     }
 }
 
-/// What serves the directory of a lab.
-pub fn serving(lab: &Lab) -> ServiceOptions {
-    options(lab.serve())
+/// What serves the directory of a fixture.
+pub fn serving(fixture: &Fixture) -> ServiceOptions {
+    options(fixture.serve())
 }
 
 pub fn options(serve: ServeOptions) -> ServiceOptions {
     ServiceOptions::default().with_serve(serve).with_threads(2)
 }
 
-/// A lab with a disk and two old copies of it.
-pub fn lab() -> Lab {
-    let lab = Lab::new();
-    lab.disk("new.raw", 1500, 1);
-    lab.changed("new.raw", "here.raw", 9);
-    lab.changed("new.raw", "there.raw", 7);
-    lab
+/// A fixture with a disk and two old copies of it.
+pub fn fixture() -> Fixture {
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 1500, 1);
+    fixture.changed("new.raw", "here.raw", 9);
+    fixture.changed("new.raw", "there.raw", 7);
+    fixture
 }
 
-pub fn bytes(lab: &Lab, name: &str) -> Vec<u8> {
-    fs::read(lab.path(name)).unwrap()
+pub fn bytes(fixture: &Fixture, name: &str) -> Vec<u8> {
+    fs::read(fixture.path(name)).unwrap()
 }

@@ -12,7 +12,7 @@ use crate::rounds;
 const MIB: u64 = 1 << 20;
 
 /// A source, and a target that holds some of it.
-fn disks(dice: &mut u64) -> (PageDisk, PageDisk) {
+fn disks(rng: &mut u64) -> (PageDisk, PageDisk) {
     let lens = [
         0,
         1,
@@ -24,21 +24,21 @@ fn disks(dice: &mut u64) -> (PageDisk, PageDisk) {
         64 * MIB + 9000,
         400 * MIB + 123,
     ];
-    let len = lens[next_random(dice) as usize % lens.len()];
+    let len = lens[next_random(rng) as usize % lens.len()];
     let (source, target) = (PageDisk::new(len), PageDisk::new(len));
     let count = len.div_ceil(PAGE);
     if count == 0 {
         return (source, target);
     }
-    for _ in 0..next_random(dice) % 12 {
+    for _ in 0..next_random(rng) % 12 {
         // Runs of pages, here and there, often at borders of blocks and batches.
         let grids = [1, 1, 4, 16, 256, 16_384];
-        let grid = grids[next_random(dice) as usize % grids.len()];
-        let start = next_random(dice) % count / grid * grid;
-        for page in start..(start + 1 + next_random(dice) % 20).min(count) {
-            let seed = next_random(dice) % 3;
+        let grid = grids[next_random(rng) as usize % grids.len()];
+        let start = next_random(rng) % count / grid * grid;
+        for page in start..(start + 1 + next_random(rng) % 20).min(count) {
+            let seed = next_random(rng) % 3;
             source.put(page, seed * (page + 1));
-            match next_random(dice) % 4 {
+            match next_random(rng) % 4 {
                 0 => target.put(page, seed * (page + 1)),
                 1 => target.put(page, 0),
                 2 => target.put(page, page + 77),
@@ -53,9 +53,9 @@ fn disks(dice: &mut u64) -> (PageDisk, PageDisk) {
 fn whatever_the_order_of_events_the_target_becomes_the_source() {
     let mut steps = 0;
     for seed in 0..rounds(1500) {
-        let mut dice = seed;
-        let (source, target) = disks(&mut dice);
-        let in_place = next_random(&mut dice).is_multiple_of(2);
+        let mut rng = seed;
+        let (source, target) = disks(&mut rng);
+        let in_place = next_random(&mut rng).is_multiple_of(2);
         let result = target.copy();
         let visit = |difference: Difference<'_>| {
             result.take(&difference);
@@ -84,8 +84,8 @@ fn whatever_the_order_of_events_the_target_becomes_the_source() {
 #[test]
 fn only_what_differs_is_handed_out_with_what_was_there() {
     for seed in 0..rounds(300) {
-        let mut dice = seed;
-        let (source, target) = disks(&mut dice);
+        let mut rng = seed;
+        let (source, target) = disks(&mut rng);
         let visit = |difference: Difference<'_>| {
             let mut old = vec![0; difference.new.len() as usize];
             target.read_exact_at(&mut old, difference.offset)?;
@@ -118,15 +118,15 @@ fn after_any_fault_of_the_line_nothing_wrong_counts_as_done_and_a_new_run_ends_i
     ];
     let (mut steps, mut failed) = (0, 0);
     for seed in 0..rounds(3000) {
-        let mut dice = seed;
-        let (source, target) = disks(&mut dice);
+        let mut rng = seed;
+        let (source, target) = disks(&mut rng);
         let visit = |difference: Difference<'_>| {
             target.take(&difference);
             Ok(())
         };
         let mut plan = Plan::new(seed, source.disk_len());
-        let fault = faults[next_random(&mut dice) as usize % faults.len()];
-        plan.fault = Some((next_random(&mut dice) % 12, fault));
+        let fault = faults[next_random(&mut rng) as usize % faults.len()];
+        plan.fault = Some((next_random(&mut rng) % 12, fault));
         let outcome = run(&source, &target, &visit, &plan);
         steps += outcome.steps;
         match outcome.target {
@@ -149,11 +149,11 @@ fn after_any_fault_of_the_line_nothing_wrong_counts_as_done_and_a_new_run_ends_i
 fn hashes_too_short_to_tell_are_found_out_by_the_root() {
     let (mut missed, mut right) = (0, 0);
     for seed in 0..rounds(400) {
-        let mut dice = seed;
+        let mut rng = seed;
         let len = 64 * MIB;
         let (source, target) = (PageDisk::new(len), PageDisk::new(len));
         for _ in 0..200 {
-            let page = next_random(&mut dice) % (len / PAGE);
+            let page = next_random(&mut rng) % (len / PAGE);
             source.put(page, page + 1);
             target.put(page, page + 2);
         }
@@ -202,14 +202,14 @@ fn the_root_on_the_line_is_that_of_a_manifest() {
 #[test]
 fn windows_confine_what_is_looked_at() {
     for seed in 0..rounds(500) {
-        let mut dice = seed;
-        let (source, target) = disks(&mut dice);
+        let mut rng = seed;
+        let (source, target) = disks(&mut rng);
         let len = source.disk_len();
         let mut ranges = Vec::new();
         let mut at = 0;
         while at < len && ranges.len() < 40 {
-            let start = at + next_random(&mut dice) % 90 * PAGE;
-            let end = (start + (1 + next_random(&mut dice) % 90) * PAGE).min(len);
+            let start = at + next_random(&mut rng) % 90 * PAGE;
+            let end = (start + (1 + next_random(&mut rng) % 90) * PAGE).min(len);
             if start >= end {
                 break;
             }

@@ -12,24 +12,24 @@ use diskdelta::sync::{Outcome, sync};
 use diskdelta::{Error, ErrorKind};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};
 
-use crate::lines::{Lab, open, work};
-use crate::service::{Dialler, Papers, Running, bytes, lab, serving};
+use crate::lines::{Fixture, open, work};
+use crate::service::{Dialler, Papers, Running, bytes, fixture, serving};
 
-fn start(papers: &Papers, lab: &Lab) -> Running {
-    Running::start(&papers.of("server", "ca"), serving(lab))
+fn start(papers: &Papers, fixture: &Fixture) -> Running {
+    Running::start(&papers.of("server", "ca"), serving(fixture))
 }
 
 #[test]
 fn who_has_a_certificate_syncs_both_ways_and_is_named() {
-    let (papers, lab) = (Papers::new(), lab());
-    let service = start(&papers, &lab);
+    let (papers, fixture) = (Papers::new(), fixture());
+    let service = start(&papers, &fixture);
     let alice = service.dialler(papers.of("alice", "ca"));
-    let (report, traffic) = alice.pull(&lab, "new.raw", "here.raw").unwrap();
-    assert!(lab.same("new.raw", "here.raw"));
+    let (report, traffic) = alice.pull(&fixture, "new.raw", "here.raw").unwrap();
+    assert!(fixture.same("new.raw", "here.raw"));
     assert_eq!(report.outcome, Outcome::Synced);
     assert!(traffic.received_bytes > report.changed_bytes);
-    let (report, _) = alice.push(&lab, "new.raw", "there.raw").unwrap();
-    assert!(lab.same("new.raw", "there.raw"));
+    let (report, _) = alice.push(&fixture, "new.raw", "there.raw").unwrap();
+    assert!(fixture.same("new.raw", "there.raw"));
     assert_eq!(report.outcome, Outcome::Synced);
     let der = rustls_pem(&papers.of("alice", "ca"));
     let print: String = <sha2::Sha256 as sha2::Digest>::digest(der)
@@ -39,7 +39,7 @@ fn who_has_a_certificate_syncs_both_ways_and_is_named() {
     service.says(&format!("begun: alice {print} new.raw"));
     service.says(&format!("begun: alice {print} there.raw"));
     service.says("ended: done");
-    assert_eq!(lab.names(), ["here.raw", "new.raw", "there.raw"]);
+    assert_eq!(fixture.names(), ["here.raw", "new.raw", "there.raw"]);
 }
 
 /// Usages, whether it is an authority, and whether it is good for a client and for a service.
@@ -48,7 +48,7 @@ type Odd = (Vec<ExtendedKeyUsagePurpose>, bool, [bool; 2]);
 #[test]
 fn a_certificate_is_good_only_for_what_it_is_meant_for() {
     use ExtendedKeyUsagePurpose::{Any, ClientAuth, CodeSigning, ServerAuth};
-    let lab = lab();
+    let fixture = fixture();
     let cases: [Odd; 8] = [
         (vec![ClientAuth], false, [true, false]),
         (vec![ServerAuth], false, [false, true]),
@@ -72,9 +72,9 @@ fn a_certificate_is_good_only_for_what_it_is_meant_for() {
         let odd = std::fs::read_to_string(papers.path("odd-ca.pem")).unwrap();
         std::fs::write(papers.path("all.pem"), good + &odd).unwrap();
         let check = |service: &str, client: &str, is_good: bool| {
-            let service = Running::start(&papers.of(service, "all"), serving(&lab));
+            let service = Running::start(&papers.of(service, "all"), serving(&fixture));
             let dialler = service.dialler(papers.of(client, "all"));
-            match dialler.pull(&lab, "new.raw", "here.raw") {
+            match dialler.pull(&fixture, "new.raw", "here.raw") {
                 Ok(_) => assert!(is_good, "{case}: {client} was taken"),
                 Err(error) => {
                     assert!(!is_good, "{case}: {error}");
@@ -95,37 +95,37 @@ fn rustls_pem(identity: &Identity) -> Vec<u8> {
 
 #[test]
 fn many_sessions_go_on_at_once() {
-    let (papers, lab) = (Papers::new(), lab());
-    let service = start(&papers, &lab);
+    let (papers, fixture) = (Papers::new(), fixture());
+    let service = start(&papers, &fixture);
     let alice = service.dialler(papers.of("alice", "ca"));
     for index in 0..6 {
-        lab.changed("new.raw", &format!("{index}.raw"), 5 + index);
+        fixture.changed("new.raw", &format!("{index}.raw"), 5 + index);
     }
     std::thread::scope(|scope| {
         for index in 0..6 {
-            let (alice, lab) = (&alice, &lab);
+            let (alice, fixture) = (&alice, &fixture);
             scope.spawn(move || {
                 let name = format!("{index}.raw");
                 match index % 2 {
-                    0 => alice.pull(lab, "new.raw", &name).unwrap(),
-                    _ => alice.push(lab, "new.raw", &name).unwrap(),
+                    0 => alice.pull(fixture, "new.raw", &name).unwrap(),
+                    _ => alice.push(fixture, "new.raw", &name).unwrap(),
                 }
             });
         }
     });
     for index in 0..6 {
-        assert!(lab.same("new.raw", &format!("{index}.raw")), "{index}");
+        assert!(fixture.same("new.raw", &format!("{index}.raw")), "{index}");
     }
 }
 
 #[test]
 fn one_session_too_many_is_told_so_and_a_place_is_given_back() {
-    let (papers, lab) = (Papers::new(), lab());
-    let options = serving(&lab).with_sessions(1);
+    let (papers, fixture) = (Papers::new(), fixture());
+    let options = serving(&fixture).with_sessions(1);
     let service = Running::start(&papers.of("server", "ca"), options);
     let alice = service.dialler(papers.of("alice", "ca"));
     let first = alice.dial().unwrap();
-    let error = alice.pull(&lab, "new.raw", "here.raw").unwrap_err();
+    let error = alice.pull(&fixture, "new.raw", "here.raw").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(
         error
@@ -136,16 +136,16 @@ fn one_session_too_many_is_told_so_and_a_place_is_given_back() {
     service.says("refused: this service has as many");
     drop(first);
     let again = Retry::new(20).with_pause(Duration::from_millis(100));
-    let pull = || alice.pull(&lab, "new.raw", "here.raw");
+    let pull = || alice.pull(&fixture, "new.raw", "here.raw");
     again.run(&work(), |error: &Error| error, pull).unwrap();
-    assert!(lab.same("new.raw", "here.raw"));
+    assert!(fixture.same("new.raw", "here.raw"));
 }
 
 #[test]
 fn a_client_without_a_good_certificate_is_refused_and_both_ends_say_why() {
-    let (papers, lab) = (Papers::new(), lab());
-    let service = start(&papers, &lab);
-    let before = bytes(&lab, "there.raw");
+    let (papers, fixture) = (Papers::new(), fixture());
+    let service = start(&papers, &fixture);
+    let before = bytes(&fixture, "there.raw");
     let cases = [
         (
             "mallory",
@@ -168,7 +168,7 @@ fn a_client_without_a_good_certificate_is_refused_and_both_ends_say_why() {
     ];
     for (name, ca, here, there) in cases {
         let client = service.dialler(papers.of(name, ca));
-        let error = client.push(&lab, "new.raw", "there.raw").unwrap_err();
+        let error = client.push(&fixture, "new.raw", "there.raw").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Untrusted, "{name}: {error}");
         let text = error.to_string();
         assert!(
@@ -177,13 +177,13 @@ fn a_client_without_a_good_certificate_is_refused_and_both_ends_say_why() {
         );
         service.says(there);
     }
-    assert!(bytes(&lab, "there.raw") == before);
+    assert!(bytes(&fixture, "there.raw") == before);
 }
 
 #[test]
 fn a_client_that_shows_no_certificate_is_refused() {
-    let (papers, lab) = (Papers::new(), lab());
-    let service = start(&papers, &lab);
+    let (papers, fixture) = (Papers::new(), fixture());
+    let service = start(&papers, &fixture);
     let mut config = bare_config(&papers, &rustls::version::TLS13);
     config.alpn_protocols = vec![b"diskdelta/1".to_vec()];
     let error = bare_dial(&service, config).unwrap_err();
@@ -193,8 +193,8 @@ fn a_client_that_shows_no_certificate_is_refused() {
 
 #[test]
 fn an_older_version_of_tls_and_another_protocol_are_refused() {
-    let (papers, lab) = (Papers::new(), lab());
-    let service = start(&papers, &lab);
+    let (papers, fixture) = (Papers::new(), fixture());
+    let service = start(&papers, &fixture);
     let mut config = bare_config(&papers, &rustls::version::TLS12);
     config.alpn_protocols = vec![b"diskdelta/1".to_vec()];
     bare_dial(&service, config).unwrap_err();
@@ -234,8 +234,8 @@ fn bare_dial(service: &Running, config: rustls::ClientConfig) -> io::Result<Vec<
 
 #[test]
 fn a_service_without_a_good_certificate_is_refused_and_both_ends_say_why() {
-    let (papers, lab) = (Papers::new(), lab());
-    let before = bytes(&lab, "here.raw");
+    let (papers, fixture) = (Papers::new(), fixture());
+    let before = bytes(&fixture, "here.raw");
     let cases = [
         (
             "server-other",
@@ -260,19 +260,19 @@ fn a_service_without_a_good_certificate_is_refused_and_both_ends_say_why() {
     ];
     for (name, here, there) in cases {
         // It trusts both, so that only the client has something against the other.
-        let service = Running::start(&papers.of(name, "ca"), serving(&lab));
+        let service = Running::start(&papers.of(name, "ca"), serving(&fixture));
         let alice = service.dialler(papers.of("alice", "ca"));
-        let error = alice.pull(&lab, "new.raw", "here.raw").unwrap_err();
+        let error = alice.pull(&fixture, "new.raw", "here.raw").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Untrusted, "{name}: {error}");
         assert!(error.to_string().contains(here), "{name}: {error}");
         service.says(there);
     }
-    assert!(bytes(&lab, "here.raw") == before);
-    let service = Running::start(&papers.of("server-elsewhere", "ca"), serving(&lab));
+    assert!(bytes(&fixture, "here.raw") == before);
+    let service = Running::start(&papers.of("server-elsewhere", "ca"), serving(&fixture));
     let mut alice = service.dialler(papers.of("alice", "ca"));
     alice.options = alice.options.with_name(Some("backup.example".to_owned()));
-    alice.pull(&lab, "new.raw", "here.raw").unwrap();
-    assert!(lab.same("new.raw", "here.raw"));
+    alice.pull(&fixture, "new.raw", "here.raw").unwrap();
+    assert!(fixture.same("new.raw", "here.raw"));
 }
 
 #[test]
@@ -361,8 +361,8 @@ fn files_that_are_no_use_are_named() {
 
 #[test]
 fn silent_broken_and_plain_clients_hold_no_place_and_are_cut_off() {
-    let (papers, lab) = (Papers::new(), lab());
-    let options = serving(&lab)
+    let (papers, fixture) = (Papers::new(), fixture());
+    let options = serving(&fixture)
         .with_sessions(1)
         .with_patience(Duration::from_secs(3));
     let service = Running::start(&papers.of("server", "ca"), options);
@@ -378,8 +378,8 @@ fn silent_broken_and_plain_clients_hold_no_place_and_are_cut_off() {
         .write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
         .unwrap();
     let alice = service.dialler(papers.of("alice", "ca"));
-    alice.pull(&lab, "new.raw", "here.raw").unwrap();
-    assert!(lab.same("new.raw", "here.raw"));
+    alice.pull(&fixture, "new.raw", "here.raw").unwrap();
+    assert!(fixture.same("new.raw", "here.raw"));
     service.says("did not shake hands within 3 s");
     service.says("closed the line during the handshake");
     service.says("does not speak TLS");
@@ -393,15 +393,15 @@ fn silent_broken_and_plain_clients_hold_no_place_and_are_cut_off() {
 
 #[test]
 fn any_number_of_silent_clients_keeps_nobody_out() {
-    let (papers, lab) = (Papers::new(), lab());
-    let options = serving(&lab).with_patience(Duration::from_secs(600));
+    let (papers, fixture) = (Papers::new(), fixture());
+    let options = serving(&fixture).with_patience(Duration::from_secs(600));
     let service = Running::start(&papers.of("server", "ca"), options);
     let silent: Vec<TcpStream> = (0..220)
         .map(|_| TcpStream::connect(service.address).unwrap())
         .collect();
     let alice = service.dialler(papers.of("alice", "ca"));
-    alice.pull(&lab, "new.raw", "here.raw").unwrap();
-    assert!(lab.same("new.raw", "here.raw"));
+    alice.pull(&fixture, "new.raw", "here.raw").unwrap();
+    assert!(fixture.same("new.raw", "here.raw"));
     let mut first = silent.first().unwrap();
     assert_eq!(first.read(&mut [0; 10]).unwrap(), 0);
 }
@@ -477,46 +477,46 @@ fn cutting_proxy(service: SocketAddr, most: i64, connections: Arc<AtomicU64>) ->
 #[test]
 fn a_line_that_is_cut_again_and_again_is_taken_up_until_all_is_done() {
     for pushes in [false, true] {
-        let (papers, lab) = (Papers::new(), Lab::new());
-        lab.disk("new.raw", 1500, 1);
-        lab.disk("old.raw", 1500, 2);
-        let before = bytes(&lab, "old.raw");
-        let service = start(&papers, &lab);
+        let (papers, fixture) = (Papers::new(), Fixture::new());
+        fixture.disk("new.raw", 1500, 1);
+        fixture.disk("old.raw", 1500, 2);
+        let before = bytes(&fixture, "old.raw");
+        let service = start(&papers, &fixture);
         let mut alice = service.dialler(papers.of("alice", "ca"));
         let connections = Arc::new(AtomicU64::new(0));
         alice.address = cutting_proxy(service.address, 2_500_000, connections.clone());
         let again = Retry::new(30).with_pause(Duration::from_millis(200));
         let attempt = || {
             let done = match pushes {
-                true => alice.push(&lab, "new.raw", "old.raw"),
-                false => alice.pull(&lab, "new.raw", "old.raw"),
+                true => alice.push(&fixture, "new.raw", "old.raw"),
+                false => alice.pull(&fixture, "new.raw", "old.raw"),
             };
-            assert!(done.is_ok() || bytes(&lab, "old.raw") == before);
+            assert!(done.is_ok() || bytes(&fixture, "old.raw") == before);
             done
         };
         let done = again.run(&work(), |error: &Error| error, attempt);
         let (report, _) = done.unwrap();
-        assert!(lab.same("new.raw", "old.raw"));
+        assert!(fixture.same("new.raw", "old.raw"));
         assert!(report.resumed_bytes > 1 << 20, "{report:?}");
         assert!(connections.load(Ordering::SeqCst) > 2);
-        assert_eq!(lab.names(), ["new.raw", "old.raw"]);
+        assert_eq!(fixture.names(), ["new.raw", "old.raw"]);
     }
 }
 
 #[test]
 fn a_session_is_confined_and_one_that_only_reads_writes_nothing() {
-    let (papers, lab) = (Papers::new(), lab());
-    let before = bytes(&lab, "there.raw");
-    let mut options = serving(&lab);
+    let (papers, fixture) = (Papers::new(), fixture());
+    let before = bytes(&fixture, "there.raw");
+    let mut options = serving(&fixture);
     options.serve = options.serve.with_read_only(true);
     let service = Running::start(&papers.of("server", "ca"), options);
     let alice = service.dialler(papers.of("alice", "ca"));
-    let error = alice.push(&lab, "new.raw", "there.raw").unwrap_err();
+    let error = alice.push(&fixture, "new.raw", "there.raw").unwrap_err();
     assert!(error.to_string().contains("only reads"), "{error}");
-    assert!(bytes(&lab, "there.raw") == before);
+    assert!(bytes(&fixture, "there.raw") == before);
     let secret = tempfile::NamedTempFile::new().unwrap();
-    std::os::unix::fs::symlink(secret.path(), lab.path("link.raw")).unwrap();
-    let writing = Running::start(&papers.of("server", "ca"), serving(&lab));
+    std::os::unix::fs::symlink(secret.path(), fixture.path("link.raw")).unwrap();
+    let writing = Running::start(&papers.of("server", "ca"), serving(&fixture));
     let writer = writing.dialler(papers.of("alice", "ca"));
     for wrong in [
         "link.raw",
@@ -524,10 +524,10 @@ fn a_session_is_confined_and_one_that_only_reads_writes_nothing() {
         "/etc/passwd",
         secret.path().to_str().unwrap(),
     ] {
-        let error = alice.pull(&lab, wrong, "here.raw").unwrap_err();
+        let error = alice.pull(&fixture, wrong, "here.raw").unwrap_err();
         let kinds = [ErrorKind::InvalidInput, ErrorKind::NotFound];
         assert!(kinds.contains(&error.kind()), "{wrong}: {error}");
-        let error = writer.push(&lab, "new.raw", wrong).unwrap_err();
+        let error = writer.push(&fixture, "new.raw", wrong).unwrap_err();
         assert!(kinds.contains(&error.kind()), "{wrong}: {error}");
     }
     assert_eq!(secret.as_file().metadata().unwrap().len(), 0);
@@ -535,8 +535,8 @@ fn a_session_is_confined_and_one_that_only_reads_writes_nothing() {
 
 #[test]
 fn a_service_that_is_stopped_ends_its_sessions() {
-    let (papers, lab) = (Papers::new(), lab());
-    let mut service = start(&papers, &lab);
+    let (papers, fixture) = (Papers::new(), fixture());
+    let mut service = start(&papers, &fixture);
     let alice = service.dialler(papers.of("alice", "ca"));
     let (client, _line) = alice.dial().unwrap();
     let _silent = TcpStream::connect(service.address).unwrap();
@@ -549,15 +549,15 @@ fn a_service_that_is_stopped_ends_its_sessions() {
 
 #[test]
 fn a_session_that_takes_too_long_is_ended_and_told_so() {
-    let (papers, lab) = (Papers::new(), lab());
-    let mut options = serving(&lab);
+    let (papers, fixture) = (Papers::new(), fixture());
+    let mut options = serving(&fixture);
     options.serve.line = LineOptions::default().with_longest(Some(Duration::from_secs(3)));
     let service = Running::start(&papers.of("server", "ca"), options);
     let alice = service.dialler(papers.of("alice", "ca"));
     let (client, _line) = alice.dial().unwrap();
     let source = open(client, "new.raw").unwrap();
     service.says("ended: this session took more than 3 s");
-    let target = lab.target("here.raw");
+    let target = fixture.target("here.raw");
     let done = sync(&source, target.target(), &Default::default(), &work());
     let error = done.unwrap_err().to_string();
     assert!(
@@ -568,8 +568,8 @@ fn a_session_that_takes_too_long_is_ended_and_told_so() {
 
 #[test]
 fn a_client_that_wants_nothing_is_sent_away_however_alive_it_is() {
-    let (papers, lab) = (Papers::new(), lab());
-    let mut options = serving(&lab);
+    let (papers, fixture) = (Papers::new(), fixture());
+    let mut options = serving(&fixture);
     let line = LineOptions::default().with_silence(Duration::from_secs(3));
     options.serve.line = line.clone();
     let service = Running::start(&papers.of("server", "ca"), options);

@@ -23,14 +23,14 @@ const BLOCK: u64 = 64 << 10;
 const GROUP: u64 = 16 * MIB;
 
 /// A source and a target that share much of their pages; long, so that their trees are high.
-fn disks(dice: &mut u64) -> (PageDisk, PageDisk) {
+fn disks(rng: &mut u64) -> (PageDisk, PageDisk) {
     let lens = [4096, GROUP, GROUP + 1, 5 << 30, (4 << 30) + 70_000, 3 << 40];
-    let len = lens[next_random(dice) as usize % lens.len()];
+    let len = lens[next_random(rng) as usize % lens.len()];
     let (source, target) = (PageDisk::new(len), PageDisk::new(len));
     let count = len.div_ceil(PAGE);
-    for _ in 0..next_random(dice) % 30 {
-        let page = next_random(dice) % count;
-        let (new, old) = (next_random(dice) % 3, next_random(dice) % 3);
+    for _ in 0..next_random(rng) % 30 {
+        let page = next_random(rng) % count;
+        let (new, old) = (next_random(rng) % 3, next_random(rng) % 3);
         source.put(page, new * (page + 1));
         target.put(page, old * (page + 1));
     }
@@ -82,8 +82,8 @@ fn descend(
 fn two_trees_lead_to_every_group_that_differs_and_to_no_other() {
     let mut questions = 0;
     for seed in 0..rounds(300) {
-        let mut dice = seed;
-        let (source, target) = disks(&mut dice);
+        let mut rng = seed;
+        let (source, target) = disks(&mut rng);
         let (new, old) = (manifest_of(&source), manifest_of(&target));
         let (found, asked) = descend(&new, &old, &mut Some).unwrap();
         questions += asked;
@@ -121,17 +121,17 @@ fn two_trees_lead_to_every_group_that_differs_and_to_no_other() {
 fn a_source_that_lies_about_its_nodes_ends_nothing_but_the_session() {
     let (mut refused, mut taken) = (0, 0);
     for seed in 0..rounds(600) {
-        let mut dice = seed;
-        let (source, target) = disks(&mut dice);
+        let mut rng = seed;
+        let (source, target) = disks(&mut rng);
         let (new, old) = (manifest_of(&source), manifest_of(&target));
         let mut lie = |message: Message| {
-            if !next_random(&mut dice).is_multiple_of(3) {
+            if !next_random(&mut rng).is_multiple_of(3) {
                 return Some(message);
             }
             let WireFrame { kind, mut payload } = message.encode();
-            for _ in 0..1 + next_random(&mut dice) % 3 {
-                let at = next_random(&mut dice) as usize % payload.len();
-                payload[at] = next_random(&mut dice) as u8;
+            for _ in 0..1 + next_random(&mut rng) % 3 {
+                let at = next_random(&mut rng) as usize % payload.len();
+                payload[at] = next_random(&mut rng) as u8;
             }
             Message::decode(&WireFrame { kind, payload }, 5)
                 .ok()
@@ -156,10 +156,10 @@ fn sorted(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 
 #[test]
 fn answers_that_nobody_asked_for_and_nodes_that_are_not_there_are_refused() {
-    let (mut dice, mut len) = (3, 0);
-    let (mut source, mut target) = disks(&mut dice);
+    let (mut rng, mut len) = (3, 0);
+    let (mut source, mut target) = disks(&mut rng);
     while len != 5 << 30 {
-        (source, target) = disks(&mut dice);
+        (source, target) = disks(&mut rng);
         len = source.disk_len();
     }
     source.put(0, 77);
@@ -224,8 +224,8 @@ impl Image for Counting<'_> {
 #[test]
 fn with_manifests_at_both_ends_only_leaves_that_differ_are_read() {
     for seed in 0..rounds(200) {
-        let mut dice = seed;
-        let (source, target) = disks(&mut dice);
+        let mut rng = seed;
+        let (source, target) = disks(&mut rng);
         let len = source.disk_len();
         if len > 6 << 30 {
             continue;
@@ -278,8 +278,8 @@ fn a_source_that_is_not_what_its_manifest_says_is_found_out_where_it_is_read() {
 #[test]
 fn a_count_moves_hashes_only_and_says_what_a_sync_would_move() {
     for seed in 0..rounds(200) {
-        let mut dice = seed;
-        let (source, target) = disks(&mut dice);
+        let mut rng = seed;
+        let (source, target) = disks(&mut rng);
         let len = source.disk_len();
         let visit = |_: Difference<'_>| Ok(());
         let real = run(&source, &target, &visit, &Plan::new(seed, len));

@@ -23,13 +23,13 @@ fn source(disk_len: u64, sector: u64) -> (Source, Vec<u8>) {
     (Source::new(Arc::new(image)), bytes)
 }
 
-struct Lab {
+struct Fixture {
     directory: MemoryDirectory,
 }
 
-impl Lab {
+impl Fixture {
     fn new() -> Self {
-        Lab {
+        Fixture {
             directory: MemoryDirectory::new(),
         }
     }
@@ -62,70 +62,75 @@ fn run(source: &Source, target: &Target, mode: Mode) -> Result<SyncReport> {
 #[test]
 fn large_sectors_go_onto_small_ones_and_the_report_says_so() {
     let (source, bytes) = source(9 * MIB + 4096, 4096);
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     for mode in [Mode::Delta, Mode::Full] {
         let name = format!("{mode:?}.vhdx");
-        lab.vhdx(&name, &Layout::dynamic(9 * MIB).with_block_bytes(MIB));
-        let report = run(&source, &lab.target(&name), mode).unwrap();
+        fixture.vhdx(&name, &Layout::dynamic(9 * MIB).with_block_bytes(MIB));
+        let report = run(&source, &fixture.target(&name), mode).unwrap();
         assert_eq!(report.outcome, Outcome::Synced);
         let note = report.notes.concat();
         assert!(note.contains("4096") && note.contains("512"), "{note}");
-        let info = lab.open(&name).info();
+        let info = fixture.open(&name).info();
         assert_eq!(info.sector_bytes, Some(512));
         assert_eq!(info.block_bytes, Some(MIB));
-        assert!(contents(&*lab.open(&name)) == bytes);
+        assert!(contents(&*fixture.open(&name)) == bytes);
     }
     // A new VHD has no other sectors to offer.
     let create = CreateOptions::new(CreateFormat::VhdDynamic, 0);
-    let target = lab.target("new.vhd").with_create(create);
+    let target = fixture.target("new.vhd").with_create(create);
     let report = run(&source, &target, Mode::Auto).unwrap();
     assert_eq!(report.notes.len(), 1);
-    assert!(contents(&*lab.open("new.vhd")) == bytes);
+    assert!(contents(&*fixture.open("new.vhd")) == bytes);
 }
 
 #[test]
 fn a_new_image_has_the_sectors_of_its_source() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     for sector in [512, 4096] {
         let (source, bytes) = source(9 * MIB + sector * 8, sector);
         let name = format!("{sector}.vhdx");
-        let report = run(&source, &lab.target(&name), Mode::Auto).unwrap();
+        let report = run(&source, &fixture.target(&name), Mode::Auto).unwrap();
         assert!(report.notes.is_empty(), "{:?}", report.notes);
-        assert_eq!(lab.open(&name).info().sector_bytes, Some(sector));
-        assert!(contents(&*lab.open(&name)) == bytes);
+        assert_eq!(fixture.open(&name).info().sector_bytes, Some(sector));
+        assert!(contents(&*fixture.open(&name)) == bytes);
     }
 }
 
 #[test]
 fn what_would_end_inside_a_sector_of_the_target_is_refused_before_it_changes() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let (odd, bytes) = source(9 * MIB + 512, 512);
     let raw = MemoryStorage::new("raw", bytes.clone());
     let raw = Source::new(Arc::new(Raw::open(Arc::new(raw)).unwrap()));
     let layout = Layout::dynamic(9 * MIB).with_sector_bytes(4096);
-    lab.vhdx("t.vhdx", &layout);
-    let before = lab.directory.bytes("t.vhdx");
+    fixture.vhdx("t.vhdx", &layout);
+    let before = fixture.directory.bytes("t.vhdx");
     for source in [&odd, &raw] {
         for mode in [Mode::Auto, Mode::Delta, Mode::Full] {
-            let error = run(source, &lab.target("t.vhdx"), mode).unwrap_err();
+            let error = run(source, &fixture.target("t.vhdx"), mode).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
             assert!(error.to_string().contains("--align 4096"), "{error}");
         }
     }
-    assert!(lab.directory.bytes("t.vhdx") == before);
+    assert!(fixture.directory.bytes("t.vhdx") == before);
     let new = CreateOptions::new(CreateFormat::VhdxDynamic, 0).with_sector_size(4096);
-    let error = run(&raw, &lab.target("new.vhdx").with_create(new), Mode::Auto).unwrap_err();
+    let error = run(
+        &raw,
+        &fixture.target("new.vhdx").with_create(new),
+        Mode::Auto,
+    )
+    .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert!(lab.directory.bytes("new.vhdx").is_none());
+    assert!(fixture.directory.bytes("new.vhdx").is_none());
 
     // Zeros behind the end are for the caller to ask for; whole sectors need none.
-    let aligned = lab.target("t.vhdx").with_align(4096);
+    let aligned = fixture.target("t.vhdx").with_align(4096);
     let report = run(&raw, &aligned, Mode::Delta).unwrap();
     assert!(report.notes.is_empty());
     let padded = [&bytes[..], &[0; 4096 - 512]].concat();
-    assert!(contents(&*lab.open("t.vhdx")) == padded);
+    assert!(contents(&*fixture.open("t.vhdx")) == padded);
     let (whole, bytes) = self::source(10 * MIB, 512);
-    let report = run(&whole, &lab.target("t.vhdx"), Mode::Delta).unwrap();
+    let report = run(&whole, &fixture.target("t.vhdx"), Mode::Delta).unwrap();
     assert_eq!(report.notes.len(), 1);
-    assert!(contents(&*lab.open("t.vhdx")) == bytes);
+    assert!(contents(&*fixture.open("t.vhdx")) == bytes);
 }

@@ -136,7 +136,7 @@ impl Bytes {
     }
 }
 
-/// What every handle of a lab shares: how many more changes succeed.
+/// What every handle of a fixture shares: how many more changes succeed.
 pub type Fuel = Arc<AtomicI64>;
 
 /// A fuel that does not run out.
@@ -250,14 +250,14 @@ fn id_of(bytes: &Arc<RwLock<Bytes>>) -> FileId {
 
 /// A directory of sparse files.
 #[derive(Clone)]
-pub struct Lab {
+pub struct Fixture {
     files: Arc<Mutex<BTreeMap<OsString, Arc<RwLock<Bytes>>>>>,
     fuel: Fuel,
 }
 
-impl Lab {
+impl Fixture {
     pub fn new() -> Self {
-        Lab {
+        Fixture {
             files: Arc::default(),
             fuel: endless(),
         }
@@ -265,7 +265,7 @@ impl Lab {
 
     /// The same files with power for `changes` more changes.
     pub fn powered(&self, changes: i64) -> Self {
-        Lab {
+        Fixture {
             files: self.files.clone(),
             fuel: Arc::new(AtomicI64::new(changes)),
         }
@@ -273,7 +273,7 @@ impl Lab {
 
     /// A copy that shares nothing.
     pub fn snapshot(&self) -> Self {
-        let copy = Lab::new();
+        let copy = Fixture::new();
         for name in self.list() {
             copy.insert(&name, self.bytes(&name).unwrap());
         }
@@ -304,7 +304,7 @@ impl Lab {
 
     fn store(&self, name: &OsStr, bytes: Arc<RwLock<Bytes>>) -> Arc<dyn Storage> {
         Arc::new(Store {
-            name: Path::new("/lab").join(name),
+            name: Path::new("/fixture").join(name),
             bytes,
             fuel: self.fuel.clone(),
         })
@@ -319,9 +319,9 @@ impl Lab {
     }
 }
 
-impl Directory for Lab {
+impl Directory for Fixture {
     fn path(&self) -> &Path {
-        Path::new("/lab")
+        Path::new("/fixture")
     }
 
     fn open(&self, name: &OsStr, _access: Access) -> Result<Arc<dyn Storage>> {

@@ -14,7 +14,7 @@ use diskdelta::{BlockSize, manifest};
 use super::super::craft::delta::DeltaFile;
 use super::super::input::Input;
 use super::super::meter::{bound, limits, within};
-use super::super::store::{Bytes, Lab, Store};
+use super::super::store::{Bytes, Fixture, Store};
 use super::super::{Depth, work};
 
 /// The input is a program: two disks, the target's format, what is changed in the delta between
@@ -32,17 +32,17 @@ pub fn apply(data: &[u8]) -> Depth {
         _ => old.clone(),
     };
     let check = input.pick(&[BaseCheck::Whole, BaseCheck::Touched]);
-    let lab = Lab::new();
-    lab.insert("t", container(format, &held));
-    let before = lab.bytes("t").unwrap();
-    let target = target(&lab, format);
+    let fixture = Fixture::new();
+    fixture.insert("t", container(format, &held));
+    let before = fixture.bytes("t").unwrap();
+    let target = target(&fixture, format);
     let store = Arc::new(MemoryStorage::new("delta", file.clone()));
     let most = bound(before.stored() + file.len() as u64);
     let said = within(most, || {
         let delta = Delta::from_storage(store, &limits())?;
         apply_delta(&delta, &target, check, Verify::Written, work())
     });
-    let after = lab.bytes("t").unwrap();
+    let after = fixture.bytes("t").unwrap();
     let found = content(&after, format);
     let report = match said {
         Err(error) => {
@@ -62,7 +62,7 @@ pub fn apply(data: &[u8]) -> Depth {
             .is_none()
     );
     assert_eq!(recover(&target, work()).unwrap(), Recovered::Nothing);
-    assert_eq!(lab.list(), ["t"]);
+    assert_eq!(fixture.list(), ["t"]);
     let file = DeltaFile::parse(&file).unwrap();
     if report.outcome == Outcome::Identical {
         assert!(after.same_as(&before), "identical, and changed");
@@ -144,8 +144,8 @@ pub fn content(file: &Bytes, format: CreateFormat) -> Vec<u8> {
     bytes
 }
 
-pub fn target(lab: &Lab, format: CreateFormat) -> Target {
-    let directory: Arc<dyn Directory> = Arc::new(lab.clone());
+pub fn target(fixture: &Fixture, format: CreateFormat) -> Target {
+    let directory: Arc<dyn Directory> = Arc::new(fixture.clone());
     let options = ImageOptions::default().with_limits(limits());
     Target::file(FileRef::new(directory, "t"), format.format()).with_image_options(options)
 }

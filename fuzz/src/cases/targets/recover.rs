@@ -10,7 +10,7 @@ use diskdelta::{ErrorKind, Result};
 use super::super::craft::delta::DeltaFile;
 use super::super::input::Input;
 use super::super::meter::{bound, within};
-use super::super::store::{Bytes, Lab, Store};
+use super::super::store::{Bytes, Fixture, Store};
 use super::super::{Depth, work};
 use super::apply::{container, content, disk, overlaid, raw, some_format, target};
 
@@ -19,32 +19,34 @@ use super::apply::{container, content, disk, overlaid, raw, some_format, target}
 pub fn recover(data: &[u8]) -> Depth {
     let mut input = Input(data);
     let case = Case::new(&mut input);
-    let lab = Lab::new();
-    lab.insert("t", container(case.format, &case.old));
+    let fixture = Fixture::new();
+    fixture.insert("t", container(case.format, &case.old));
     let power = match input.one_in(4) {
         true => i64::from(input.u16()),
         false => i64::from(input.u8() % 64),
     };
-    if case.sync(&lab.powered(power)).is_ok() {
-        case.holds(&lab, &[&case.new]);
+    if case.sync(&fixture.powered(power)).is_ok() {
+        case.holds(&fixture, &[&case.new]);
         return Depth::Refused;
     }
-    let left = lab.snapshot();
+    let left = fixture.snapshot();
     case.whole(&left.snapshot());
-    let damage = damage(&lab, &mut input);
-    let damaged = lab.snapshot();
-    let stored: u64 = lab
+    let damage = damage(&fixture, &mut input);
+    let damaged = fixture.snapshot();
+    let stored: u64 = fixture
         .list()
         .iter()
-        .map(|name| lab.bytes(name).unwrap().stored())
+        .map(|name| fixture.bytes(name).unwrap().stored())
         .sum();
     let said = within(bound(stored) + (8 << 20), || {
-        sync::recover(&target(&lab, case.format), work())
+        sync::recover(&target(&fixture, case.format), work())
     });
     match damage {
         Damage::None => {}
-        Damage::Seen => case.after_seen(&lab, &left, &damaged, said),
-        Damage::Mended(redo_log) => case.after_mended(&lab, &damaged, said, redo_log.as_deref()),
+        Damage::Seen => case.after_seen(&fixture, &left, &damaged, said),
+        Damage::Mended(redo_log) => {
+            case.after_mended(&fixture, &damaged, said, redo_log.as_deref())
+        }
     }
     Depth::Taken
 }
@@ -86,44 +88,57 @@ impl Case {
         }
     }
 
-    fn sync(&self, lab: &Lab) -> Result<()> {
+    fn sync(&self, fixture: &Fixture) -> Result<()> {
         let source = Source::new(Arc::new(raw(&self.new)));
-        sync::sync(&source, &target(lab, self.format), &self.options, work()).map(drop)
+        sync::sync(
+            &source,
+            &target(fixture, self.format),
+            &self.options,
+            work(),
+        )
+        .map(drop)
     }
 
     /// With nothing damaged, recovery makes the target old or new and says which.
-    fn whole(&self, lab: &Lab) {
-        match sync::recover(&target(lab, self.format), work()).expect("nothing was damaged") {
-            Recovered::New => self.holds(lab, &[&self.new]),
-            Recovered::Old => self.holds(lab, &[&self.old]),
+    fn whole(&self, fixture: &Fixture) {
+        match sync::recover(&target(fixture, self.format), work()).expect("nothing was damaged") {
+            Recovered::New => self.holds(fixture, &[&self.new]),
+            Recovered::Old => self.holds(fixture, &[&self.old]),
             Recovered::Rerun => {
-                assert!(marker(lab).is_some(), "to be run again, and not marked");
-                self.sync(lab).expect("the same sync runs again");
-                self.holds(lab, &[&self.new]);
+                assert!(marker(fixture).is_some(), "to be run again, and not marked");
+                self.sync(fixture).expect("the same sync runs again");
+                self.holds(fixture, &[&self.new]);
             }
-            _ => self.holds(lab, &[&self.old, &self.new]),
+            _ => self.holds(fixture, &[&self.old, &self.new]),
         }
     }
 
     /// Damage that checksums show: what recovery says is true, and where it gives up the target
     /// can still be saved by the files as they were.
-    fn after_seen(&self, lab: &Lab, left: &Lab, damaged: &Lab, said: Result<Recovered>) {
+    fn after_seen(
+        &self,
+        fixture: &Fixture,
+        left: &Fixture,
+        damaged: &Fixture,
+        said: Result<Recovered>,
+    ) {
         match said {
-            Ok(Recovered::New) => self.holds(lab, &[&self.new]),
-            Ok(Recovered::Rerun) => assert!(marker(lab).is_some()),
-            Ok(_) => self.holds(lab, &[&self.old, &self.new]),
+            Ok(Recovered::New) => self.holds(fixture, &[&self.new]),
+            Ok(Recovered::Rerun) => assert!(marker(fixture).is_some()),
+            Ok(_) => self.holds(fixture, &[&self.old, &self.new]),
             Err(error) => {
                 refusal(error.kind());
                 let same = |name: &str| {
-                    lab.bytes(name)
+                    fixture
+                        .bytes(name)
                         .unwrap()
                         .same_as(&damaged.bytes(name).unwrap())
                 };
                 assert!(same("t"), "gave up, and changed the target: {error}");
                 for name in left.list() {
-                    lab.insert(&name, left.bytes(&name).unwrap());
+                    fixture.insert(&name, left.bytes(&name).unwrap());
                 }
-                self.whole(lab);
+                self.whole(fixture);
             }
         }
     }
@@ -131,16 +146,16 @@ impl Case {
     /// A redo log that is whole but says something else is trusted; then all of it has to hold.
     fn after_mended(
         &self,
-        lab: &Lab,
-        damaged: &Lab,
+        fixture: &Fixture,
+        damaged: &Fixture,
         said: Result<Recovered>,
         redo_log: Option<&DeltaFile>,
     ) {
         match (said, redo_log) {
             (Ok(Recovered::New), Some(redo_log)) => {
-                assert!(marker(lab).is_none(), "called new, and marked");
+                assert!(marker(fixture).is_none(), "called new, and marked");
                 if self.format == CreateFormat::Raw && marker(damaged).is_some() {
-                    let found = content(&lab.bytes("t").unwrap(), self.format);
+                    let found = content(&fixture.bytes("t").unwrap(), self.format);
                     let wanted = overlaid(&found, &{
                         let mut redo_log = redo_log.clone();
                         redo_log.header.result_len = found.len() as u64;
@@ -152,15 +167,15 @@ impl Case {
                     );
                 }
             }
-            (Ok(Recovered::Rerun), _) => assert!(marker(lab).is_some()),
-            (Ok(_), _) => assert!(marker(lab).is_none(), "called whole, and marked"),
+            (Ok(Recovered::Rerun), _) => assert!(marker(fixture).is_some()),
+            (Ok(_), _) => assert!(marker(fixture).is_none(), "called whole, and marked"),
             (Err(error), _) => refusal(error.kind()),
         }
     }
 
-    fn holds(&self, lab: &Lab, wanted: &[&Vec<u8>]) {
-        assert!(marker(lab).is_none(), "a marker is left");
-        let found = content(&lab.bytes("t").unwrap(), self.format);
+    fn holds(&self, fixture: &Fixture, wanted: &[&Vec<u8>]) {
+        assert!(marker(fixture).is_none(), "a marker is left");
+        let found = content(&fixture.bytes("t").unwrap(), self.format);
         assert!(wanted.iter().any(|it| **it == found), "neither old nor new");
     }
 }
@@ -180,18 +195,18 @@ fn refusal(kind: ErrorKind) {
     assert!(kinds.contains(&kind), "{kind:?}");
 }
 
-fn marker(lab: &Lab) -> Option<Marker> {
-    let store: Arc<dyn Storage> = Arc::new(Store::new("t", lab.bytes("t")?));
+fn marker(fixture: &Fixture) -> Option<Marker> {
+    let store: Arc<dyn Storage> = Arc::new(Store::new("t", fixture.bytes("t")?));
     Marker::find(&*store).unwrap()
 }
 
 /// Damages the redo log or sidecar, or the marker, as `input` says.
-fn damage(lab: &Lab, input: &mut Input<'_>) -> Damage {
-    let redo_log = lab.list().into_iter().find(|it| it.ends_with("-log"));
+fn damage(fixture: &Fixture, input: &mut Input<'_>) -> Damage {
+    let redo_log = fixture.list().into_iter().find(|it| it.ends_with("-log"));
     let Some(name) = redo_log else {
         return Damage::None;
     };
-    let file = lab.bytes(&name).unwrap();
+    let file = fixture.bytes(&name).unwrap();
     let mut bytes = file.vec(0, file.len() as usize);
     match input.u8() % 4 {
         0 => {
@@ -201,20 +216,20 @@ fn damage(lab: &Lab, input: &mut Input<'_>) -> Damage {
                     *byte ^= 1 + input.u8() % 255;
                 }
             }
-            lab.insert(&name, Bytes::new(&bytes));
+            fixture.insert(&name, Bytes::new(&bytes));
             Damage::Seen
         }
         1 => {
             bytes.truncate(input.below(bytes.len().max(1) as u64) as usize);
-            lab.insert(&name, Bytes::new(&bytes));
+            fixture.insert(&name, Bytes::new(&bytes));
             Damage::Seen
         }
-        2 if marker(lab).is_some() => {
+        2 if marker(fixture).is_some() => {
             // Whole sectors of the first page: lost, or of another job.
-            let mut target = lab.bytes("t").unwrap();
+            let mut target = fixture.bytes("t").unwrap();
             let sector = input.below(8) * 512;
             target.put(sector, &[input.u8(); 512]);
-            lab.insert("t", target);
+            fixture.insert("t", target);
             Damage::Mended(None)
         }
         _ => {
@@ -222,7 +237,7 @@ fn damage(lab: &Lab, input: &mut Input<'_>) -> Damage {
                 return Damage::None;
             };
             redo_log.mutate(input);
-            lab.insert(&name, Bytes::new(&redo_log.encode()));
+            fixture.insert(&name, Bytes::new(&redo_log.encode()));
             Damage::Mended(redo_log.trailer.is_some().then(|| Box::new(redo_log)))
         }
     }

@@ -11,12 +11,12 @@ use diskdelta::failback::vm::qemu::qmp::Qmp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::desk::{Desk, Runner};
+use super::fixture::{CommandFixture, Runner};
 use super::guest::{Guest, guest};
 use super::host::LoopDevice;
 
 /// Both sites; each QEMU that is left is killed at the end.
-pub struct Lab {
+pub struct VmFixture {
     directory: TempDir,
     guest: &'static Guest,
     target_disk: &'static str,
@@ -30,14 +30,14 @@ pub struct Lab {
     _alone: MutexGuard<'static, ()>,
 }
 
-impl Lab {
+impl VmFixture {
     /// A VM that runs at the recovery site; its target holds what it held at first. `None` where
     /// no guest can be had.
     pub fn new(target_disk: &'static str) -> Option<Self> {
         // Emulated guests need a processor each.
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let lab = Lab {
+        let fixture = VmFixture {
             directory: tempfile::tempdir().unwrap(),
             guest: guest()?,
             target_disk,
@@ -49,11 +49,11 @@ impl Lab {
         };
         let example = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/failback-qemu");
         let start = Path::new(example).join("start-vm");
-        fs::copy(start, lab.directory.path().join("start-vm")).unwrap();
+        fs::copy(start, fixture.directory.path().join("start-vm")).unwrap();
         for site in ["primary", "recovery"] {
-            fs::create_dir_all(lab.site(site)).unwrap();
+            fs::create_dir_all(fixture.site(site)).unwrap();
         }
-        let disk = lab.disk("recovery");
+        let disk = fixture.disk("recovery");
         fs::File::create(&disk)
             .unwrap()
             .set_len(DISK_BYTES)
@@ -63,7 +63,7 @@ impl Lab {
                 .args(["-q", "-F", "-E", "lazy_itable_init=0"])
                 .arg(&disk),
         );
-        let (target, format) = (lab.disk("primary"), lab.format("primary"));
+        let (target, format) = (fixture.disk("primary"), fixture.format("primary"));
         let convert = ["convert", "-q", "-f", "raw", "-O", format];
         let mut qemu_img = Command::new("qemu-img");
         qemu_img.args(convert);
@@ -71,8 +71,8 @@ impl Lab {
             qemu_img.args(["-o", "force_size=on"]);
         }
         done(qemu_img.arg(&disk).arg(target));
-        lab.configure();
-        Some(lab)
+        fixture.configure();
+        Some(fixture)
     }
 
     /// At the primary site the disk is a block device, which holds what its file held.
@@ -380,7 +380,7 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for VmFixture {
     fn drop(&mut self) {
         for site in ["primary", "recovery"] {
             self.kill_vm(site);
@@ -394,7 +394,7 @@ impl Drop for Lab {
     }
 }
 
-impl Desk for Lab {
+impl CommandFixture for VmFixture {
     fn state_dir(&self) -> PathBuf {
         self.directory.path().join("jobs")
     }

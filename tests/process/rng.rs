@@ -1,14 +1,14 @@
 //! Throws that follow from a seed.
 
 /// A sequence of numbers; the same seed gives the same sequence.
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
-    /// The dice of one test: `DISKDELTA_SEED` and the test's name decide.
-    pub fn of(name: &str) -> Dice {
+impl Rng {
+    /// The rng of one test: `DISKDELTA_SEED` and the test's name decide.
+    pub fn of(name: &str) -> Rng {
         let seed = std::env::var("DISKDELTA_SEED").map_or(1, |text| text.parse().unwrap());
         let digest = blake3::hash(format!("{name} {seed}").as_bytes());
-        Dice(u64::from_le_bytes(
+        Rng(u64::from_le_bytes(
             digest.as_bytes()[..8].try_into().unwrap(),
         ))
     }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use diskdelta::image::{self, Format, ImageOptions};
 use diskdelta::storage::{SourceOptions, open_source};
 
-use crate::dice::Dice;
+use crate::fixture::{Fixture, PAGE, ended, noise};
 use crate::host::{LoopDevice, has_loop_devices};
-use crate::lab::{Lab, PAGE, ended, noise};
+use crate::rng::Rng;
 
 /// What a target is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +32,8 @@ pub enum SyncKind {
 }
 
 /// A target, three disks that it is to hold in turn, and which of them it holds.
-pub struct Site {
-    pub lab: Lab,
+pub struct RepeatedTarget {
+    pub fixture: Fixture,
     kind: Kind,
     sync_kind: SyncKind,
     device: Option<LoopDevice>,
@@ -61,28 +61,28 @@ pub struct Tally {
     pub recoveries_killed: u64,
 }
 
-impl Site {
-    /// A site that holds the first disk; `None`, loudly, where such targets cannot be had.
-    pub fn new(kind: Kind, sync_kind: SyncKind, kept: bool) -> Option<Site> {
+impl RepeatedTarget {
+    /// A repeated that holds the first disk; `None`, loudly, where such targets cannot be had.
+    pub fn new(kind: Kind, sync_kind: SyncKind, kept: bool) -> Option<RepeatedTarget> {
         if kind == Kind::Device && !has_loop_devices() {
             return None;
         }
-        let lab = Lab::new();
+        let fixture = Fixture::new();
         // A device cannot grow, nor can a VHD beyond the room of its table.
         let longer = if kind == Kind::Raw { 130 } else { 0 };
         for (index, pages) in [PAGES, PAGES, PAGES + longer].into_iter().enumerate() {
-            fs::write(lab.path(&disk_name(index)), disk(pages, index as u64)).unwrap();
+            fs::write(fixture.path(&disk_name(index)), disk(pages, index as u64)).unwrap();
         }
         let (mut device, mut options) = (None, format!("--allow-shrink {}", sync_kind.words()));
         let target = match kind {
             Kind::Raw => "t.raw".to_owned(),
             Kind::Vhd => "t.vhd".to_owned(),
             Kind::Device => {
-                File::create(lab.path("under"))
+                File::create(fixture.path("under"))
                     .unwrap()
                     .set_len((PAGES * PAGE) as u64)
                     .unwrap();
-                let attached = device.insert(LoopDevice::attach(&lab.path("under")));
+                let attached = device.insert(LoopDevice::attach(&fixture.path("under")));
                 options += " --log-dir logs";
                 attached.path().to_str().unwrap().to_owned()
             }
@@ -90,8 +90,8 @@ impl Site {
         if kept {
             options += " --target-manifest kept --block-size 4K";
         }
-        let mut site = Site {
-            lab,
+        let mut repeated = RepeatedTarget {
+            fixture,
             kind,
             sync_kind,
             device,
@@ -102,21 +102,21 @@ impl Site {
         };
         for index in [1, 0] {
             let started = Instant::now();
-            site.lab.done(&site.words(index));
-            site.usual = started.elapsed();
-            site.expect(index);
+            repeated.fixture.done(&repeated.words(index));
+            repeated.usual = started.elapsed();
+            repeated.expect(index);
         }
-        Some(site)
+        Some(repeated)
     }
 
     /// Starts a sync onto a target that holds another disk.
-    pub fn start(&mut self, dice: &mut Dice) -> (Round, Child) {
+    pub fn start(&mut self, rng: &mut Rng) -> (Round, Child) {
         if self.sync_kind == SyncKind::Create && self.path().exists() {
             fs::remove_file(self.path()).unwrap();
         }
-        let new = (self.holds + 1 + dice.below(2) as usize) % 3;
+        let new = (self.holds + 1 + rng.below(2) as usize) % 3;
         let words = self.words(new);
-        let child = self.lab.start(&words);
+        let child = self.fixture.start(&words);
         let round = Round {
             old: self.holds,
             new,
@@ -127,12 +127,12 @@ impl Site {
 
     /// Waits for a moment: any, or one in the work on the redo log, or under the marker. Ends early
     /// with the process.
-    pub fn wait(&self, child: &mut Child, dice: &mut Dice) {
+    pub fn wait(&self, child: &mut Child, rng: &mut Rng) {
         let usual = self.usual.as_micros() as u64;
         let mut until = |holds: &dyn Fn() -> bool| {
             while !holds() && child.try_wait().unwrap().is_none() {}
         };
-        let more = match dice.below(8) {
+        let more = match rng.below(8) {
             0..=2 => usual * 5 / 4,
             3..=4 => {
                 until(&|| self.has_redo_log());
@@ -152,11 +152,11 @@ impl Site {
                 1000
             }
         };
-        std::thread::sleep(Duration::from_micros(dice.below(more)));
+        std::thread::sleep(Duration::from_micros(rng.below(more)));
     }
 
     /// Recovers, kills recoveries, resumes; expects the target old or new, as was promised.
-    pub fn finish(&mut self, round: &Round, done: bool, dice: &mut Dice, tally: &mut Tally) {
+    pub fn finish(&mut self, round: &Round, done: bool, rng: &mut Rng, tally: &mut Tally) {
         tally.rounds += 1;
         let marked = self.is_marked();
         tally.marked += u64::from(marked);
@@ -165,15 +165,15 @@ impl Site {
         if marked {
             self.refuses(&what);
         }
-        while dice.once_in(3) {
-            let child = self.lab.start(&self.recovery());
+        while rng.once_in(3) {
+            let child = self.fixture.start(&self.recovery());
             std::thread::sleep(Duration::from_micros(
-                dice.below(self.usual.as_micros() as u64),
+                rng.below(self.usual.as_micros() as u64),
             ));
             kill(child);
             tally.recoveries_killed += 1;
         }
-        let run = self.lab.run(&format!("{} --json", self.recovery()));
+        let run = self.fixture.run(&format!("{} --json", self.recovery()));
         let said: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
         let mut is_new = done;
         match (run.status, said["outcome"].as_str()) {
@@ -181,15 +181,15 @@ impl Site {
             (0, Some("new")) => is_new = true,
             (3, Some("rerun")) if self.sync_kind == SyncKind::InPlace => {
                 self.refuses(&what);
-                while dice.once_in(3) {
-                    let child = self.lab.start(&round.words);
+                while rng.once_in(3) {
+                    let child = self.fixture.start(&round.words);
                     std::thread::sleep(Duration::from_micros(
-                        dice.below(self.usual.as_micros() as u64),
+                        rng.below(self.usual.as_micros() as u64),
                     ));
                     kill(child);
                     tally.recoveries_killed += 1;
                 }
-                self.lab.done(&round.words);
+                self.fixture.done(&round.words);
                 is_new = true;
             }
             (2, _)
@@ -205,18 +205,18 @@ impl Site {
         let now = self.content();
         let found = [round.new, round.old]
             .into_iter()
-            .find(|index| now == self.lab.bytes(&disk_name(*index)));
+            .find(|index| now == self.fixture.bytes(&disk_name(*index)));
         let found = found.unwrap_or_else(|| panic!("{what}: neither old nor new: {run:?}"));
         assert!(found == round.new || !is_new, "{what}: old, but: {run:?}");
         self.holds = found;
         tally.new += u64::from(found == round.new);
         tally.old += u64::from(found == round.old);
-        if dice.once_in(5) {
+        if rng.once_in(5) {
             // Whatever lies around, the next sync gets to the end and leaves nothing.
-            self.lab.done(&round.words);
+            self.fixture.done(&round.words);
             self.expect(round.new);
             self.holds = round.new;
-            let left: Vec<String> = self.lab.names();
+            let left: Vec<String> = self.fixture.names();
             let of_sync = |name: &String| name.contains("diskdelta");
             assert!(!left.iter().any(of_sync), "{what}: left behind: {left:?}");
         }
@@ -242,15 +242,15 @@ impl Site {
 
     /// Nothing of ours takes the marked target for a disk.
     fn refuses(&self, what: &str) {
-        let info = self.lab.run(&format!("info {}", self.target));
+        let info = self.fixture.run(&format!("info {}", self.target));
         assert_eq!(info.status, 3, "{what}: {info:?}");
         assert!(info.stderr.contains("incomplete"), "{what}: {info:?}");
     }
 
     fn has_redo_log(&self) -> bool {
         let directory = match self.kind {
-            Kind::Device => self.lab.path("logs"),
-            _ => self.lab.path("."),
+            Kind::Device => self.fixture.path("logs"),
+            _ => self.fixture.path("."),
         };
         let names = fs::read_dir(directory).into_iter().flatten();
         names
@@ -260,7 +260,10 @@ impl Site {
 
     fn expect(&self, index: usize) {
         let now = self.content();
-        assert!(now == self.lab.bytes(&disk_name(index)), "not disk {index}");
+        assert!(
+            now == self.fixture.bytes(&disk_name(index)),
+            "not disk {index}"
+        );
     }
 
     fn content(&self) -> Vec<u8> {
@@ -278,7 +281,7 @@ impl Site {
     fn path(&self) -> PathBuf {
         match &self.device {
             Some(device) => device.path().to_owned(),
-            None => self.lab.path(&self.target),
+            None => self.fixture.path(&self.target),
         }
     }
 

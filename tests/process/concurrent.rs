@@ -2,15 +2,17 @@
 
 use std::fs;
 
+use crate::fixture::{Fixture, ended, signal, until};
 use crate::host::{LoopDevice, has_loop_devices};
-use crate::lab::{Lab, ended, signal, until};
 
 /// While a sync runs, nothing else of ours touches its target or its redo log.
-fn second_is_refused(lab: &Lab, target: &str, options: &str, redo_log: &str) {
+fn second_is_refused(fixture: &Fixture, target: &str, options: &str, redo_log: &str) {
     let words = format!("sync new.raw {target} --mode delta {options}");
-    let slow = lab.start(&format!("{words} --limit-rate 2M"));
+    let slow = fixture.start(&format!("{words} --limit-rate 2M"));
     until("a redo log", || {
-        let directory = std::fs::read_dir(lab.path(redo_log)).into_iter().flatten();
+        let directory = std::fs::read_dir(fixture.path(redo_log))
+            .into_iter()
+            .flatten();
         directory
             .filter_map(Result::ok)
             .any(|it| it.file_name().to_string_lossy().contains("diskdelta-"))
@@ -23,29 +25,29 @@ fn second_is_refused(lab: &Lab, target: &str, options: &str, redo_log: &str) {
         format!("recover {target} --discard {options}"),
         format!("delta apply other.delta {target} {options}"),
     ] {
-        let run = lab.run(&second);
+        let run = fixture.run(&second);
         assert_eq!(run.status, 2, "{second}: {run:?}");
         let is_named = run.stderr.contains("open for writing") || run.stderr.contains("in use");
         assert!(is_named, "{second}: {run:?}");
     }
     let run = signal(slow, "INT");
     assert_eq!(run.status, 2, "it was under way all the time: {run:?}");
-    lab.done(&words);
-    lab.done(&format!("diff new.raw {target}"));
+    fixture.done(&words);
+    fixture.done(&format!("diff new.raw {target}"));
 }
 
-fn lab() -> Lab {
-    let lab = Lab::new();
-    lab.disk("new.raw", 3000, 1);
-    lab.disk("old.raw", 3000, 2);
-    lab.disk("other.raw", 3000, 3);
-    lab.done("delta create old.raw other.raw -o other.delta");
-    lab
+fn fixture() -> Fixture {
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 3000, 1);
+    fixture.disk("old.raw", 3000, 2);
+    fixture.disk("other.raw", 3000, 3);
+    fixture.done("delta create old.raw other.raw -o other.delta");
+    fixture
 }
 
 #[test]
 fn a_second_process_is_refused_at_a_file() {
-    second_is_refused(&lab(), "old.raw", "", ".");
+    second_is_refused(&fixture(), "old.raw", "", ".");
 }
 
 #[test]
@@ -53,15 +55,15 @@ fn a_second_process_is_refused_at_a_device() {
     if !has_loop_devices() {
         return;
     }
-    let lab = lab();
-    let device = LoopDevice::attach(&lab.path("old.raw"));
+    let fixture = fixture();
+    let device = LoopDevice::attach(&fixture.path("old.raw"));
     let path = device.path().to_str().unwrap();
-    second_is_refused(&lab, path, "--log-dir logs", "logs");
+    second_is_refused(&fixture, path, "--log-dir logs", "logs");
 }
 
 /// Runs both at once; which of them ended well.
-fn both(lab: &Lab, words: [&str; 2]) -> Vec<usize> {
-    let children = words.map(|words| lab.start(words));
+fn both(fixture: &Fixture, words: [&str; 2]) -> Vec<usize> {
+    let children = words.map(|words| fixture.start(words));
     let runs = children.map(ended);
     for run in &runs {
         assert!([0, 2].contains(&run.status), "{words:?}: {runs:?}");
@@ -71,47 +73,49 @@ fn both(lab: &Lab, words: [&str; 2]) -> Vec<usize> {
     good
 }
 
-fn nothing_is_left(lab: &Lab) {
-    let names = lab.names();
+fn nothing_is_left(fixture: &Fixture) {
+    let names = fixture.names();
     assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
 }
 
 #[test]
 fn two_syncs_at_once_onto_one_target_leave_what_one_that_ended_well_wrote() {
-    let lab = Lab::new();
+    let fixture = Fixture::new();
     let sources = ["a.raw", "b.raw"];
-    lab.disk("a.raw", 1500, 1);
-    lab.disk("b.raw", 1500, 2);
+    fixture.disk("a.raw", 1500, 1);
+    fixture.disk("b.raw", 1500, 2);
     let ways = ["--mode delta", "--mode full", "--safety in-place"];
     for first in ways {
         for second in ways {
-            lab.disk("t.raw", 1500, 3);
+            fixture.disk("t.raw", 1500, 3);
             let good = both(
-                &lab,
+                &fixture,
                 [
                     &format!("sync a.raw t.raw {first}"),
                     &format!("sync b.raw t.raw {second}"),
                 ],
             );
-            let now = lab.bytes("t.raw");
-            let is_one = good.iter().any(|index| lab.bytes(sources[*index]) == now);
+            let now = fixture.bytes("t.raw");
+            let is_one = good
+                .iter()
+                .any(|index| fixture.bytes(sources[*index]) == now);
             assert!(is_one, "{first}, {second}: {good:?}");
-            nothing_is_left(&lab);
+            nothing_is_left(&fixture);
         }
     }
 }
 
 #[test]
 fn of_two_syncs_at_once_with_one_undo_file_one_is_done_and_can_be_undone() {
-    let lab = Lab::new();
-    lab.disk("new.raw", 1500, 1);
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 1500, 1);
     for _ in 0..4 {
         for (name, seed) in [("s.raw", 2), ("t.raw", 3)] {
-            lab.disk(name, 1500, seed);
+            fixture.disk(name, 1500, seed);
         }
-        let before = ["s.raw", "t.raw"].map(|name| lab.bytes(name));
+        let before = ["s.raw", "t.raw"].map(|name| fixture.bytes(name));
         let good = both(
-            &lab,
+            &fixture,
             [
                 "sync new.raw s.raw --mode delta --undo back",
                 "sync new.raw t.raw --mode delta --undo back",
@@ -121,16 +125,16 @@ fn of_two_syncs_at_once_with_one_undo_file_one_is_done_and_can_be_undone() {
             panic!("both wrote one undo file");
         };
         let names = ["s.raw", "t.raw"];
-        assert!(lab.bytes(names[done]) == lab.bytes("new.raw"));
+        assert!(fixture.bytes(names[done]) == fixture.bytes("new.raw"));
         assert!(
-            lab.bytes(names[1 - done]) == before[1 - done],
+            fixture.bytes(names[1 - done]) == before[1 - done],
             "it was touched"
         );
-        lab.done(&format!("undo back {}", names[done]));
-        assert!(lab.bytes(names[done]) == before[done]);
+        fixture.done(&format!("undo back {}", names[done]));
+        assert!(fixture.bytes(names[done]) == before[done]);
         // The one that was refused keeps what it logged, for when it runs again.
-        lab.done(&format!("recover {} --discard", names[1 - done]));
-        fs::remove_file(lab.path("back")).unwrap();
-        nothing_is_left(&lab);
+        fixture.done(&format!("recover {} --discard", names[1 - done]));
+        fs::remove_file(fixture.path("back")).unwrap();
+        nothing_is_left(&fixture);
     }
 }

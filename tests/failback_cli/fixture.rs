@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use serde_json::Value;
 
 /// Where an operator sits.
-pub trait Desk {
+pub trait CommandFixture {
     /// Where jobs are kept.
     fn state_dir(&self) -> PathBuf;
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 pub const PAGE: usize = 4096;
 
 /// A throw-away directory with disks in it.
-pub struct Lab {
+pub struct Fixture {
     directory: tempfile::TempDir,
 }
 
@@ -23,9 +23,9 @@ pub struct Run {
     pub stderr: String,
 }
 
-impl Lab {
+impl Fixture {
     pub fn new() -> Self {
-        Lab {
+        Fixture {
             directory: tempfile::tempdir().unwrap(),
         }
     }
@@ -185,7 +185,7 @@ pub fn left_out(why: &str) {
     assert!(required.as_deref() != Ok("1"), "required, but {why}");
 }
 
-/// A loop device over a file of the lab; detached when dropped.
+/// A loop device over a file of the fixture; detached when dropped.
 pub struct Loop(pub String);
 
 impl Loop {

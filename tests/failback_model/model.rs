@@ -1,7 +1,7 @@
-//! The world around the machine: two sites, a network that keeps no order, people who start VMs,
+//! The model around the machine: two sites, a network that keeps no order, people who start VMs,
 //! power that fails, executors that die.
 //!
-//! The machine is the real one. The world is finite: disks have a few blocks of one bit, tokens
+//! The machine is the real one. The model is finite: disks have a few blocks of one bit, tokens
 //! are compared by order only, a resource has at most a few undelivered commands. Within these
 //! bounds everything may happen at any time and any number of times.
 
@@ -10,7 +10,7 @@ use diskdelta::failback::machine::{
     Resource, Root, Side, Sides, Spec, State, Token, VmSeen,
 };
 
-/// What is explored: a job, the world's bounds, and what is broken on purpose.
+/// What is explored: a job, the model's bounds, and what is broken on purpose.
 #[derive(Clone)]
 pub struct Setup {
     pub spec: Spec,
@@ -52,7 +52,7 @@ impl Setup {
 
 /// Everything there is at one moment.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct World {
+pub struct Model {
     /// The executor's state; as the journal holds it, too, unless writing down comes too late.
     pub state: State,
     /// What a new executor would find in the journal.
@@ -192,7 +192,7 @@ const TARGET_BLOCK: u8 = 0x80;
 const SOURCE_BLOCKS: u8 = 0x7f;
 const SIDES: [Side; 2] = [Side::Source, Side::Target];
 
-impl World {
+impl Model {
     pub fn new(setup: &Setup) -> Self {
         let machine = Machine::new(setup.spec.clone());
         let site = |running| Site {
@@ -215,7 +215,7 @@ impl World {
             disk_answer: None,
             copy: None,
         };
-        let mut world = World {
+        let mut model = Model {
             state: *machine.state(),
             journal: *machine.state(),
             sites: Sides {
@@ -229,8 +229,8 @@ impl World {
             corrupted: false,
             broken: None,
         };
-        world.event(setup, &Event::TakenOver { epoch: 1 });
-        world
+        model.event(setup, &Event::TakenOver { epoch: 1 });
+        model
     }
 
     /// All that can happen next.
@@ -277,8 +277,8 @@ impl World {
         moves
     }
 
-    /// The world after a move; `None` where nothing comes of it.
-    pub fn after(&self, setup: &Setup, happens: Move) -> Option<World> {
+    /// The model after a move; `None` where nothing comes of it.
+    pub fn after(&self, setup: &Setup, happens: Move) -> Option<Model> {
         if let Some(event) = happens.event()
             && !self.heeds(setup, &event)
         {
@@ -375,7 +375,7 @@ impl World {
         self.forget_the_dead(setup);
     }
 
-    /// What does not hold in the world, although a phase begins that counts on it.
+    /// What does not hold in the model, although a phase begins that counts on it.
     fn broken_guard(&self, begins: &State) -> Option<&'static str> {
         let Sides { source, target } = &self.sites;
         let target_held = target.vm.fenced && !target.vm.running && target.blocked;
@@ -398,7 +398,7 @@ impl World {
         }
     }
 
-    /// Takes away what can have no effect any more, so that equal worlds look equal.
+    /// Takes away what can have no effect any more, so that equal models look equal.
     fn forget_the_dead(&mut self, setup: &Setup) {
         let awaited = self.state.pending.map(|command| command.token);
         self.answers.retain(|(token, _)| Some(*token) == awaited);
@@ -703,9 +703,9 @@ impl World {
         }
     }
 
-    /// The same world with its tokens numbered by order, so that worlds that differ only in how
+    /// The same model with its tokens numbered by order, so that models that differ only in how
     /// often something was tried are one.
-    pub fn canonical(&self, setup: &Setup) -> World {
+    pub fn canonical(&self, setup: &Setup) -> Model {
         let mut canonical = self.clone();
         let mut tokens = vec![Token::default()];
         canonical.map_tokens(&mut |token| {

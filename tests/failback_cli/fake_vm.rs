@@ -10,12 +10,12 @@ use age::secrecy::ExposeSecret;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::desk::{Desk, Runner};
+use crate::fixture::{CommandFixture, Runner};
 
 pub const DISK_BYTES: usize = 4 << 20;
 
 /// Both sites, the plan, and where jobs are kept.
-pub struct Rig {
+pub struct FakeVms {
     directory: TempDir,
     vms: Vec<String>,
     pub target_disk: &'static str,
@@ -25,7 +25,7 @@ pub struct Rig {
     /// More lines for the plan's `[recovery]`.
     pub recovery: String,
     /// The sites whose disks lie on another host, both on the same; `ssh` is a script, see
-    /// [`Rig::shell`].
+    /// [`FakeVms::shell`].
     pub remote: Vec<&'static str>,
     /// More lines for how it is reached.
     pub connect: String,
@@ -33,9 +33,9 @@ pub struct Rig {
     pub export: Option<String>,
 }
 
-impl Rig {
+impl FakeVms {
     pub fn new(vms: &[&str]) -> Self {
-        let rig = Rig {
+        let fake_vms = FakeVms {
             directory: tempfile::tempdir().unwrap(),
             vms: vms.iter().map(|vm| (*vm).to_owned()).collect(),
             target_disk: "disk.raw",
@@ -48,18 +48,18 @@ impl Rig {
         };
         for vm in vms {
             for site in ["recovery", "primary"] {
-                let at = rig.site(site, vm);
+                let at = fake_vms.site(site, vm);
                 fs::create_dir_all(&at).unwrap();
                 fs::write(at.join("disk-name"), "disk.raw\n").unwrap();
             }
             let base = noise(DISK_BYTES, 1);
             let mut now = base.clone();
             now[1 << 20..(1 << 20) + 300_000].copy_from_slice(&noise(300_000, 2));
-            fs::write(rig.source(vm), now).unwrap();
-            fs::write(rig.site("primary", vm).join("disk.raw"), base).unwrap();
-            fs::write(rig.site("recovery", vm).join("running"), "").unwrap();
+            fs::write(fake_vms.source(vm), now).unwrap();
+            fs::write(fake_vms.site("primary", vm).join("disk.raw"), base).unwrap();
+            fs::write(fake_vms.site("recovery", vm).join("running"), "").unwrap();
         }
-        rig
+        fake_vms
     }
 
     pub fn with_job(mut self, lines: &str) -> Self {
@@ -383,7 +383,7 @@ impl Rig {
     }
 }
 
-impl Desk for Rig {
+impl CommandFixture for FakeVms {
     fn state_dir(&self) -> PathBuf {
         self.directory.path().join("jobs")
     }

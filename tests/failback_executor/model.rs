@@ -19,9 +19,9 @@ pub const DISK: &str = "system";
 
 type Disks = BTreeMap<String, Vec<u8>>;
 
-/// The world that outlives every executor.
+/// The model that outlives every executor.
 #[derive(Clone)]
-pub struct World {
+pub struct Model {
     pub vms: Sides<SimulatedVm>,
     pub reaper: Arc<Reaper>,
     rows: Sides<Arc<Mutex<Row>>>,
@@ -48,10 +48,10 @@ pub struct Reaper {
 /// What a killed executor dies of.
 pub struct Killed;
 
-impl World {
+impl Model {
     pub fn new() -> Self {
         let vm = |running, byte| SimulatedVm::new(running).with_disk(DISK, vec![byte; 16]);
-        World {
+        Model {
             vms: Sides {
                 source: vm(true, 2),
                 target: vm(false, 1),
@@ -69,7 +69,7 @@ impl World {
     pub fn resources(&self) -> Resources {
         let mortal = |side| -> Arc<dyn VmController> {
             Arc::new(MortalVm {
-                world: self.clone(),
+                model: self.clone(),
                 side,
             })
         };
@@ -156,26 +156,26 @@ impl Reaper {
 
 /// A VM whose controller dies with the executor.
 struct MortalVm {
-    world: World,
+    model: Model,
     side: Side,
 }
 
 impl MortalVm {
     fn vm(&self) -> &SimulatedVm {
-        self.world.vms.of(self.side)
+        self.model.vms.of(self.side)
     }
 }
 
 impl VmController for MortalVm {
     fn execute(&self, call: &Call<'_>, action: Action) -> Result<VmSeen> {
         if let Action::Retire { .. } = action {
-            let safe = self.world.disk(Side::Target)[..8] == self.world.disk(Side::Source)[..8];
+            let safe = self.model.disk(Side::Target)[..8] == self.model.disk(Side::Source)[..8];
             assert!(safe, "the source is retired, and the target lacks data");
         }
-        let seen = self.world.mortal(|| self.vm().execute(call, action));
+        let seen = self.model.mortal(|| self.vm().execute(call, action));
         if action == Action::Snapshot {
             // The guest goes on writing.
-            self.world.write(Side::Source, 3, 9);
+            self.model.write(Side::Source, 3, 9);
         }
         seen
     }
@@ -186,12 +186,12 @@ impl VmController for MortalVm {
         since: Option<Checkpoint>,
         from_snapshot: bool,
     ) -> Result<Changes> {
-        self.world
+        self.model
             .mortal(|| self.vm().changes_since(call, since, from_snapshot))
     }
 }
 
-impl DiskWork for World {
+impl DiskWork for Model {
     fn execute(&self, command: &DiskCommand<'_>, work: &Work) -> Result<Done> {
         let side = command.side;
         let answer = self.mortal(|| {
@@ -205,13 +205,13 @@ impl DiskWork for World {
                 Action::Copy(_) if !new => Answer::Copied(PassReport::default()),
                 Action::Copy(copy) => self.copy(command, copy, work)?,
                 Action::Verify => Answer::Verified {
-                    found: World::root(&disks()),
-                    expected: World::root(&self.rows.of(side).lock().unwrap().expected),
+                    found: Model::root(&disks()),
+                    expected: Model::root(&self.rows.of(side).lock().unwrap().expected),
                 },
-                Action::Prove => Answer::Proven(World::root(&disks())),
+                Action::Prove => Answer::Proven(Model::root(&disks())),
                 Action::CheckBaseline { expected } => {
                     self.rows.of(side).lock().unwrap().expected = disks();
-                    Answer::Baseline(Some(World::root(&disks())) == expected)
+                    Answer::Baseline(Some(Model::root(&disks())) == expected)
                 }
                 Action::Restore { .. } => {
                     let before = self.rows.of(side).lock().unwrap().before.clone();
@@ -227,7 +227,7 @@ impl DiskWork for World {
     }
 }
 
-impl World {
+impl Model {
     fn copy(&self, command: &DiskCommand<'_>, copy: Copy, work: &Work) -> Result<Answer> {
         let side = command.side;
         if self.slow_copies {

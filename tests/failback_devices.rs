@@ -55,7 +55,7 @@ impl DeviceFixture {
     }
 
     /// What `recover` says of the device; it is asked when nobody works on it.
-    fn standing(&self) -> String {
+    fn state(&self) -> String {
         let output = diskdelta(&["recover", self.path(), "--json"]);
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();
         said["outcome"].as_str().unwrap().to_owned()
@@ -69,7 +69,7 @@ impl DeviceFixture {
         runner.end();
         let status = fake_vms.status();
         assert_eq!(status["vms"][0]["disposition"], "blocked_inconsistent");
-        assert_eq!(self.standing(), "rerun");
+        assert_eq!(self.state(), "rerun");
         self.is_refused();
 
         let plan = fake_vms.plan();
@@ -135,7 +135,7 @@ fn a_job_goes_home_onto_a_device_that_nobody_can_use_before_it_is_done() {
         (300_000..400_000).contains(&moved.as_u64().unwrap()),
         "{moved}"
     );
-    assert_eq!(site.standing(), "held");
+    assert_eq!(site.state(), "held");
     site.is_refused();
 
     // Onto what is held, a pass moves only what changed since; under the marker, too.
@@ -179,7 +179,7 @@ fn a_device_on_another_host_is_held_there_and_let_go_when_it_is_whole() {
     let mut runner = site.fake_vms.spawn(&["resume", "shop"]);
     let fake_vms = &site.fake_vms;
     fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
-    assert_eq!(site.standing(), "held");
+    assert_eq!(site.state(), "held");
     site.is_refused();
     fake_vms.guest_writes("recovery", "db1", 70_000, &noise(10_000, 3));
     fake_vms.ok(&["complete", "shop"]);
@@ -217,7 +217,7 @@ fn a_replica_on_a_device_is_held_and_becomes_the_base_of_the_next_failover() {
         (5_000..13_000).contains(&moved.as_u64().unwrap()),
         "{moved}"
     );
-    assert_eq!(site.standing(), "held");
+    assert_eq!(site.state(), "held");
     site.is_refused();
 
     fs::remove_file(fake_vms.site("recovery", "db1").join("gone")).unwrap();
@@ -246,14 +246,14 @@ fn an_executor_killed_in_the_middle_of_a_pass_leaves_the_device_held_and_another
         let fake_vms = &site.fake_vms;
         let mut runner = half_way(&site);
         runner.kill();
-        assert_eq!(site.standing(), "rerun", "{mode}");
+        assert_eq!(site.state(), "rerun", "{mode}");
         site.is_refused();
         let output = diskdelta(&["recover", site.path(), "--release"]);
         assert_eq!(output.status.code(), Some(3), "{mode}: not whole");
 
         let mut runner = fake_vms.spawn(&["resume", "shop"]);
         fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
-        assert_eq!(site.standing(), "held", "{mode}");
+        assert_eq!(site.state(), "held", "{mode}");
         fake_vms.guest_writes("recovery", "db1", 0, &noise(9_000, 7));
         fake_vms.ok(&["complete", "shop"]);
         let status = fake_vms.wait_for(&mut runner, 0, "commit-pending");
@@ -276,7 +276,7 @@ fn a_cancelled_job_leaves_the_device_held_and_the_next_takes_it_over() {
     fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     fake_vms.ok(&["cancel", "shop"]);
     runner.end();
-    assert_eq!(site.standing(), "held");
+    assert_eq!(site.state(), "held");
     site.is_refused();
 
     let mut runner = fake_vms.start();
@@ -337,7 +337,7 @@ fn an_undo_after_activation_holds_the_device_again() {
     assert!(!site.is_marked());
     fake_vms.ok(&["undo", "shop", "--accept-loss"]);
     runner.end();
-    assert_eq!(site.standing(), "held");
+    assert_eq!(site.state(), "held");
     site.is_refused();
     assert!(fake_vms.is("recovery", "db1", "running") && !fake_vms.is("primary", "db1", "running"));
 }

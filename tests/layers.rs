@@ -1,4 +1,4 @@
-//! The layers of the source: which folder may import which, no circle of files, and no long file.
+//! The layers of the source: which directory may import which, no circle of files, and no long file.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::{
@@ -64,7 +64,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
 ];
 
-/// How many files of a top folder still import each other in circles.
+/// How many files of a top directory still import each other in circles.
 const CIRCLES: &[(&str, usize)] = &[("api", 5), ("failback", 16), ("remote", 2), ("sync", 14)];
 
 /// Files that are still longer than [`MOST_LINES`].
@@ -428,10 +428,10 @@ fn module(file: &Path) -> Module {
     names
 }
 
-/// The Rust files in a folder and below.
-fn files(folder: &Path) -> Vec<PathBuf> {
+/// The Rust files in a directory and below.
+fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files(&path));

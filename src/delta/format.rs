@@ -176,13 +176,13 @@ pub enum FrameKind {
     ZeroTable,
     /// The new length of the storage, in `len`; no payload.
     Length,
-    /// Storage bytes that the mark covers, as they were before.
+    /// Storage bytes under the marker, as they were before.
     Saved,
     /// The description of a redo log's job.
     Job,
     /// Everything before it belongs together; no payload.
     Commit,
-    /// What the first page will hold once the mark is lifted, and a hash of the rest under it.
+    /// What the first page will hold once the marker is lifted, and a hash of the rest under it.
     Final,
     /// The end.
     Trailer,

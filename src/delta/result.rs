@@ -204,18 +204,20 @@ impl FramePayload {
 impl Frames {
     fn of(delta: &Delta, work: &Work) -> Result<Self> {
         let near = delta.storage().path().to_owned();
-        let places = Mutex::new(Sorter::new(delta.limits().ranges_bytes(), near));
+        let payloads = Mutex::new(Sorter::new(delta.limits().ranges_bytes(), near));
         delta.verify(work, &|frame| {
             let payload_at = match frame.header().kind {
                 FrameKind::Data => frame.at(),
                 FrameKind::Zero => ZEROS,
                 _ => return Ok(()),
             };
-            let mut places = places.lock().unwrap_or_else(PoisonError::into_inner);
-            places.push([frame.offset(), frame.header().len, payload_at])
+            let mut payloads = payloads.lock().unwrap_or_else(PoisonError::into_inner);
+            payloads.push([frame.offset(), frame.header().len, payload_at])
         })?;
-        let places = places.into_inner().unwrap_or_else(PoisonError::into_inner);
-        places.into_table().map(Frames)
+        let payloads = payloads
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        payloads.into_table().map(Frames)
     }
 
     /// Passes on those that touch `range`, ascending, until `visit` says `false`.

@@ -1,4 +1,4 @@
-//! Paths of a peer, confined to one directory.
+//! Paths of a peer, kept to one directory.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,7 +21,7 @@ pub struct Sandbox {
     path: PathBuf,
 }
 
-/// Where a confined path leads to.
+/// Where a path leads to that is kept to the directory.
 #[derive(Debug, Clone)]
 pub struct SandboxPath {
     /// The same place by a path without symbolic links.

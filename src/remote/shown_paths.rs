@@ -1,4 +1,4 @@
-//! What a confined client is shown of paths: those below its root, as it names them itself.
+//! What a client in a sandbox is shown of paths: those below its root, as it names them itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 use crate::text::{escape, escape_path};
 
-/// Takes the paths of this host out of texts for a client; of one that is not confined, none.
+/// Takes the paths of this host out of texts for a client; of one without a sandbox, none.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ShownPaths {
     roots: Vec<PathBuf>,
 }
 
 impl ShownPaths {
-    /// For a client that is confined to `root`.
+    /// For a client whose sandbox is `root`.
     pub fn below(root: Option<&Path>) -> Self {
         let given = root.map(Path::to_owned);
         let real = root.and_then(|root| fs::canonicalize(root).ok());
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    fn confined() -> ShownPaths {
+    fn sandboxed() -> ShownPaths {
         ShownPaths {
             roots: vec!["/srv/my images".into()],
         }
@@ -118,7 +118,7 @@ mod tests {
         .at_path("/srv/my images/a/b c.raw")
         .caused_by(inner)
         .advise("look at /srv/my images/a/.b.log, or at /srv/my images; not at /etc/fstab");
-        let text = confined().error(&error);
+        let text = sandboxed().error(&error);
         assert_eq!(
             text,
             format!(
@@ -134,10 +134,10 @@ mod tests {
         assert_eq!(ShownPaths::below(None).text(text), text);
         assert_eq!(ShownPaths::below(Some(Path::new("/"))).text(text), text);
         assert_eq!(
-            confined().text("3 B/s and/or 1/2, ssh://x/y"),
+            sandboxed().text("3 B/s and/or 1/2, ssh://x/y"),
             "3 B/s and/or 1/2, ssh://x/y"
         );
         let other = "/srv/my images2/x";
-        assert!(!confined().text(other).contains("srv"));
+        assert!(!sandboxed().text(other).contains("srv"));
     }
 }

@@ -3,7 +3,6 @@
 
 #[path = "../remote/certificates.rs"]
 mod certificates;
-mod confined;
 mod containers;
 mod devices;
 mod durable;
@@ -19,6 +18,7 @@ mod nbd;
 mod refusals;
 mod remote;
 mod renames;
+mod sandbox;
 mod sectors;
 mod service;
 mod side_files;

@@ -146,7 +146,7 @@ impl Case {
     }
 
     /// Whether the target carries the marker while it changes.
-    pub fn marks(&self) -> bool {
+    pub fn sets_marker(&self) -> bool {
         let replaced = self.options.mode == Mode::Full && !self.device && !self.is_in_place();
         self.old.is_some() && !replaced
     }

@@ -124,7 +124,7 @@ impl<'a> Check<'a> {
                 sector[..len] == MARKER[..len]
             })
         };
-        if !case.marks() {
+        if !case.sets_marker() {
             let is_whole = now == *before || now == self.after;
             return is_whole.then_some(()).ok_or("neither file".to_owned());
         }

@@ -113,7 +113,7 @@ fn gives_back_what_it_took(
     // A marker that may be there keeps the room of what follows it.
     let may_be_marked = |it: &Fired| it.kind == OpKind::Sync && it.path == Path::new(TARGET);
     let is_as_it_was = before.is_some() && disk.contents(TARGET).as_ref() == before;
-    if is_as_it_was && case.marks() && !fired.iter().any(may_be_marked) {
+    if is_as_it_was && case.sets_marker() && !fired.iter().any(may_be_marked) {
         let left = disk.reserved(TARGET);
         assert!(left.is_empty(), "{what}: still reserved: {left:?}");
     }
@@ -138,7 +138,7 @@ fn leaves_nothing(
     if is_marked || is_named || !fired.iter().all(beside) {
         return;
     }
-    // A redo log that was set aside was there before.
+    // A redo log that was stashed was there before.
     let is_new = |path: &&PathBuf| !path.ends_with("..t.diskdelta-log.previous");
     let left: Vec<_> = names(disk)
         .difference(before)

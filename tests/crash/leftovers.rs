@@ -19,7 +19,7 @@ pub fn whole_redo_log(case: &Case, disk: &FaultDisk) {
     stop(&stranger(case), disk, 6, 1.0);
 }
 
-/// A part of one, and another set aside before it.
+/// A part of one, and another stashed before it.
 pub fn two_redo_logs(case: &Case, disk: &FaultDisk) {
     let other = copy_of(disk);
     stop(&stranger(case), &other, 6, 1.0);

@@ -241,7 +241,7 @@ fn a_successor_of_a_target_manifest_that_cannot_be_opened_is_not_taken_for_none(
     assert!(disk.contents(KEPT).unwrap() == kept);
     let recovered = recover(&case.target(&disk), &work()).unwrap();
     assert_eq!(recovered, Recovered::New);
-    // Its redo log was done; the marks in what is kept say what has changed.
+    // Its redo log was done; the intents in what is kept say what has changed.
     assert!(disk.contents(TARGET).unwrap().to_vec() == case.new);
     let old = case.old.as_ref().unwrap();
     case.sync_from(old, &disk).unwrap();

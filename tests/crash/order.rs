@@ -25,8 +25,8 @@ fn operations_come_in_their_order(case: &Case) {
         log.check(NoRewrite::new())
             .unwrap_or_else(|error| panic!("{}: {error}", case.name));
     }
-    if case.marks() {
-        // Needed later, or not at all: the manifest to come, a redo log that was set aside.
+    if case.sets_marker() {
+        // Needed later, or not at all: the manifest to come, a redo log that was stashed.
         let waits = |path: &Path| {
             let text = path.to_string_lossy();
             !path.ends_with("t") && !text.ends_with(".new") && !text.ends_with(".previous")

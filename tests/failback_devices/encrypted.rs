@@ -34,7 +34,7 @@ fn replica(site: &DeviceFixture) -> std::path::PathBuf {
 
 /// The device is held, and nothing of the disk is on it or in its sidecar.
 fn is_empty(site: &DeviceFixture) {
-    assert_eq!(site.standing(), "held");
+    assert_eq!(site.state(), "held");
     site.is_refused();
     let middle = site.disk()[1 << 20..DISK_BYTES - (1 << 20)].to_vec();
     assert!(middle.iter().all(|byte| *byte == 0));

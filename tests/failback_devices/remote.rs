@@ -72,7 +72,7 @@ fn a_disk_on_another_host_comes_home_onto_a_device_as_a_delta() {
     );
     let sent = fake_vms.sent();
     assert!((300_000..500_000).contains(&sent), "{sent}");
-    assert_eq!(site.standing(), "held");
+    assert_eq!(site.state(), "held");
     site.is_refused();
 
     // Onto what is held only what changed comes over the line; under the marker, too.
@@ -93,7 +93,7 @@ fn a_disk_on_another_host_comes_home_whole_onto_a_device() {
         let mut runner = fake_vms.start();
         if mode == "full-first" {
             fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
-            assert_eq!(site.standing(), "held", "{mode}");
+            assert_eq!(site.state(), "held", "{mode}");
             site.is_refused();
             fake_vms.guest_writes("recovery", "db1", 0, &noise(9_000, 7));
             home(&site, &mut runner);
@@ -135,7 +135,7 @@ fn an_executor_killed_while_it_pulls_leaves_the_device_held_and_another_brings_t
         };
         let mut runner = half_way(&site);
         runner.kill();
-        assert_eq!(site.standing(), "rerun", "{mode}");
+        assert_eq!(site.state(), "rerun", "{mode}");
         site.is_refused();
         let before = arrived(&site);
         assert!(before < 2 << 20, "it was in the middle");
@@ -143,7 +143,7 @@ fn an_executor_killed_while_it_pulls_leaves_the_device_held_and_another_brings_t
 
         let mut runner = site.fake_vms.spawn(&["resume", "shop"]);
         site.fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
-        assert_eq!(site.standing(), "held", "{mode}");
+        assert_eq!(site.state(), "held", "{mode}");
         if mode == "delta" {
             brings_the_rest(&site, before);
         }
@@ -165,7 +165,7 @@ fn a_line_that_is_cut_leaves_the_device_held_and_the_pass_goes_on_by_itself() {
     let sent = fake_vms.sent();
     assert!(sent < DISK_BYTES as u64 * 3 / 2, "{sent} bytes were sent");
     fake_vms.was_cut();
-    assert_eq!(site.standing(), "held");
+    assert_eq!(site.state(), "held");
     home(&site, &mut runner);
 }
 

@@ -112,11 +112,11 @@ fn a_lying_target_gets_no_more_than_the_disk_and_ends_nothing_but_itself() {
 #[test]
 fn data_that_nobody_asked_for_is_refused() {
     let (source, target) = disks(1);
-    let handed = AtomicU64::new(0);
+    let emitted = AtomicU64::new(0);
     let visit = |difference: Difference<'_>| {
         // Pages that become zero need no data.
         let bytes = difference.new.bytes();
-        handed.fetch_add(u64::from(bytes.is_some()), Ordering::Relaxed);
+        emitted.fetch_add(u64::from(bytes.is_some()), Ordering::Relaxed);
         Ok(())
     };
     let lie = |message: &mut Message| {
@@ -133,17 +133,17 @@ fn data_that_nobody_asked_for_is_refused() {
     let error = run(&source, &target, &visit, &plan).target.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Malformed);
     assert!(error.to_string().contains("nobody asked for"), "{error}");
-    assert_eq!(handed.into_inner(), 0);
+    assert_eq!(emitted.into_inner(), 0);
 }
 
 #[test]
 fn data_with_another_hash_is_not_handed_out() {
     let (source, target) = disks(2);
-    let handed = AtomicU64::new(0);
+    let emitted = AtomicU64::new(0);
     let visit = |difference: Difference<'_>| {
         // Pages that become zero need no data.
         let bytes = difference.new.bytes();
-        handed.fetch_add(u64::from(bytes.is_some()), Ordering::Relaxed);
+        emitted.fetch_add(u64::from(bytes.is_some()), Ordering::Relaxed);
         Ok(())
     };
     let lie = |message: &mut Message| {
@@ -158,7 +158,7 @@ fn data_with_another_hash_is_not_handed_out() {
         error.to_string().contains("does not have its hash"),
         "{error}"
     );
-    assert_eq!(handed.into_inner(), 0);
+    assert_eq!(emitted.into_inner(), 0);
 }
 
 #[test]

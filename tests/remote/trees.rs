@@ -286,8 +286,8 @@ fn a_count_moves_hashes_only_and_says_what_a_sync_would_move() {
         let real = real.target.unwrap();
         let mut plan = Plan::new(seed, len);
         plan.counts_only = true;
-        let handed = |_: Difference<'_>| panic!("emitted");
-        let counted = run(&source, &target, &handed, &plan);
+        let emitted = |_: Difference<'_>| panic!("emitted");
+        let counted = run(&source, &target, &emitted, &plan);
         let report = counted.target.unwrap();
         assert_eq!(report.changed_bytes, real.changed_bytes, "seed {seed}");
         assert_eq!(report.zeroed_bytes, real.zeroed_bytes, "seed {seed}");

@@ -1,6 +1,6 @@
 //! The batches of a view, hashed in their order and piece by piece.
 //!
-//! A piece is much less than a batch, so that the rounds of batches that are hashed already never
+//! A piece is much less than a batch, so that the messages about batches that are hashed already never
 //! wait long for a thread.
 
 use std::collections::{BTreeMap, BTreeSet};

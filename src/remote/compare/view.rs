@@ -1,6 +1,6 @@
 //! What is compared of a disk: its windows, laid one behind the other.
 //!
-//! Both ends lay the same windows in the same way, so the rounds of a descent need not know of
+//! Both ends lay the same windows in the same way, so the messages of a descent need not know of
 //! them: offsets in messages are offsets in a view.
 
 use std::ops::Range;

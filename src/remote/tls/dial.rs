@@ -85,9 +85,9 @@ fn connect(host: &str, port: u16, patience: Duration) -> Result<TcpStream> {
         Error::new(ErrorKind::Io, text).caused_by(cause)
     };
     let mut last = std::io::ErrorKind::AddrNotAvailable.into();
-    let places = (host, port).to_socket_addrs();
-    for place in places.map_err(failed)? {
-        match TcpStream::connect_timeout(&place, patience) {
+    let addresses = (host, port).to_socket_addrs();
+    for address in addresses.map_err(failed)? {
+        match TcpStream::connect_timeout(&address, patience) {
             Ok(socket) => {
                 // TruncatedHash messages are answered at once.
                 socket.set_nodelay(true).map_err(failed)?;

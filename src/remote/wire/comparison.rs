@@ -1,4 +1,4 @@
-//! The messages of a descent, round by round. Every one of them is about one batch.
+//! The messages of a descent, in their order. Every one of them is about one batch.
 
 use super::codec::{Put, Take, wrong};
 use super::format::{

@@ -69,7 +69,7 @@ pub const BLOCK: u64 = 64 << 10;
 pub const SEGMENT: u64 = 1 << 20;
 /// A piece: what is hashed in one go, and what one message of what cannot be read is about.
 pub const PIECE: u64 = 8 << 20;
-/// A batch: what one message of each round is about.
+/// A batch: what each comparison message is about.
 pub const BATCH: u64 = 64 << 20;
 
 /// Pages in a part.

@@ -223,7 +223,7 @@ impl<'a> LogWriter<'a> {
 
 impl Drop for LogWriter<'_> {
     /// A redo log that ran out of room would keep others from theirs, and so would the one that was
-    /// set aside for it.
+    /// stashed for it.
     fn drop(&mut self) {
         if self.ran_out.load(Ordering::Relaxed) {
             // The first error says more than one from cleaning up.

@@ -146,6 +146,6 @@ fn claim(header: &FrameHeader) -> Claim {
     }
 }
 
-/// Frames that are in memory while the source is asked about them: one round of messages.
+/// Frames that are in memory while the source is asked about them: one set of messages.
 const ASKED_MOST: usize = 4096;
 const ASKED_BYTES: u64 = 16 << 20;

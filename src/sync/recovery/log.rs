@@ -106,12 +106,12 @@ fn candidates(
     }
     let marked = marker.redo_log.file_name();
     let marked = marked.filter(|name| is_log_name(name.as_encoded_bytes()));
-    let mut places = vec![own.clone()];
+    let mut candidates = vec![own.clone()];
     for directory in directories {
-        places.extend(marked.map(|name| FileRef::new(directory.clone(), name)));
-        places.extend(kept_log::find(&directory, marker.job)?);
+        candidates.extend(marked.map(|name| FileRef::new(directory.clone(), name)));
+        candidates.extend(kept_log::find(&directory, marker.job)?);
     }
-    Ok(places)
+    Ok(candidates)
 }
 
 fn is_log_name(name: &[u8]) -> bool {

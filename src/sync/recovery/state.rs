@@ -66,7 +66,7 @@ enum Beside {
 
 /// Finds out where the target stands. A first page that a crash tore while the marker was set or
 /// lifted, and nothing else, is mended here. That happens once: what was beside an unmarked target
-/// is set aside or removed, durably, or it would undo what a guest writes to that page later. With
+/// is stashed or removed, durably, or it would undo what a guest writes to that page later. With
 /// [`Touch::Nothing`] all stays as it is.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! What an agent tells a client that it confines to a directory.
+//! What an agent tells a client that it keeps to a directory.
 
 use std::fs;
 

@@ -1,8 +1,8 @@
 //! How a caller watches long work and stops it.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,21 @@ impl Work {
     pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
         self.progress = progress;
         self
+    }
+
+    /// Calls `watch` whenever a phase begins or gets on. The calls come from several threads, one
+    /// at a time.
+    #[must_use]
+    pub fn on_progress(self, watch: impl Fn(Tick) + Send + Sync + 'static) -> Self {
+        let state = Mutex::new(None);
+        self.with_progress(Arc::new(Watch { watch, state }))
+    }
+
+    /// The same threads and limits, with a cancel token below this one's: cancelling it stops what
+    /// runs with it, and cancelling this one stops both.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        self.clone().with_cancel(self.cancel.child())
     }
 
     /// Stops when `cancel` says so.
@@ -180,12 +195,88 @@ impl Progress for ToldAs {
     }
 }
 
+/// How far work is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tick {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Bytes that this phase has gone through.
+    pub done_bytes: u64,
+    /// Bytes that it will go through, where that is known.
+    pub total_bytes: Option<u64>,
+}
+
+/// Progress that is given to a caller's function.
+struct Watch<F> {
+    watch: F,
+    state: Mutex<Option<Tick>>,
+}
+
+impl<F: Fn(Tick)> Watch<F> {
+    fn change(&self, change: impl FnOnce(&mut Option<Tick>)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        if let Some(tick) = *state {
+            (self.watch)(tick);
+        }
+    }
+}
+
+impl<F: Fn(Tick) + Send + Sync> Progress for Watch<F> {
+    fn begin(&self, phase: Phase, total_bytes: Option<u64>) {
+        self.change(|state| {
+            *state = Some(Tick {
+                phase,
+                done_bytes: 0,
+                total_bytes,
+            });
+        });
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.change(|state| {
+            if let Some(tick) = state {
+                tick.done_bytes = tick.done_bytes.saturating_add(bytes);
+            }
+        });
+    }
+}
+
 /// Asks work to stop, from any thread; clones share one state.
 ///
 /// The first [`cancel`](CancelToken::cancel) is a request: work stops at the next point where that
 /// is clean. A second one stops at once and leaves the rest to recovery.
 #[derive(Debug, Clone, Default)]
-pub struct CancelToken(Arc<AtomicU8>);
+pub struct CancelToken(Arc<Requests>);
+
+/// How often a stop was asked for, here and above.
+#[derive(Debug, Default)]
+struct Requests {
+    count: AtomicU8,
+    parent: Option<CancelToken>,
+}
+
+/// Cancels when it is dropped, unless it was disarmed: for a future that may be dropped while the
+/// work that it waits for goes on.
+#[derive(Debug)]
+#[must_use = "it cancels when it is dropped"]
+pub struct CancelGuard(Option<CancelToken>);
+
+impl CancelGuard {
+    /// Lets the work go on.
+    pub fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        if let Some(token) = &self.0 {
+            token.cancel();
+        }
+    }
+}
 
 impl CancelToken {
     /// A token that nobody has set.
@@ -193,22 +284,43 @@ impl CancelToken {
         Self::default()
     }
 
+    /// A token that is set when this one is, and can be set without it.
+    pub fn child(&self) -> Self {
+        CancelToken(Arc::new(Requests {
+            count: AtomicU8::new(0),
+            parent: Some(self.clone()),
+        }))
+    }
+
+    /// Cancels when the returned value is dropped.
+    pub fn guard(&self) -> CancelGuard {
+        CancelGuard(Some(self.clone()))
+    }
+
+    /// The most often that a stop was asked for, here or above.
+    fn requests(&self) -> u8 {
+        let own = self.0.count.load(Ordering::SeqCst);
+        let above = self.0.parent.as_ref().map_or(0, CancelToken::requests);
+        own.max(above)
+    }
+
     /// Asks once more.
     pub fn cancel(&self) {
         // A third request says nothing new; saturate instead of wrapping to "not asked".
         let _ = self
             .0
+            .count
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_add(1));
     }
 
     /// Whether a stop was asked for.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::SeqCst) > 0
+        self.requests() > 0
     }
 
     /// Whether a stop was asked for twice or more.
     pub fn is_forced(&self) -> bool {
-        self.0.load(Ordering::SeqCst) > 1
+        self.requests() > 1
     }
 
     /// # Errors
@@ -288,6 +400,21 @@ const FEWEST_THREADS: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_is_cancelled_by_itself_and_by_its_parent() {
+        let parent = CancelToken::new();
+        let (first, second) = (parent.child(), parent.child());
+        first.cancel();
+        assert!(first.is_cancelled() && !second.is_cancelled() && !parent.is_cancelled());
+        drop(parent.guard());
+        assert!(second.is_cancelled() && !second.is_forced());
+        parent.cancel();
+        assert!(second.is_forced());
+        let other = CancelToken::new();
+        other.guard().disarm();
+        assert!(!other.is_cancelled());
+    }
 
     #[test]
     fn more_threads_than_are_of_use_are_refused_and_none_is_started() {

@@ -11,7 +11,8 @@ use std::{
 /// A row names only rows above it in this list, so that imports go down only.
 const LAYERS: &[(&str, &str)] = &[
     ("text", ""),
-    ("error", "text"),
+    ("target_state", ""),
+    ("error", "text target_state"),
     ("location", "text error"),
     ("hash", "error"),
     ("random", "error"),
@@ -37,7 +38,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("journal", "error random limits units progress storage"),
     (
         "sync",
-        "error hash random setters limits units progress storage image manifest diff delta",
+        "target_state error hash random setters limits units progress storage image manifest diff delta",
     ),
     (
         "replica",
@@ -50,7 +51,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "api",
-        "error location hash limits units progress storage image manifest diff delta sync remote",
+        "target_state error location hash limits units progress storage image manifest diff delta sync remote",
     ),
     (
         "failback",
@@ -62,10 +63,11 @@ const LAYERS: &[(&str, &str)] = &[
         "text error location hash limits units progress storage image manifest diff delta journal \
          sync replica remote api failback",
     ),
+    ("testing", "error storage"),
 ];
 
 /// How many files of a top directory still import each other in circles.
-const CIRCLES: &[(&str, usize)] = &[("api", 5), ("failback", 16), ("remote", 2), ("sync", 14)];
+const CIRCLES: &[(&str, usize)] = &[("failback", 16), ("remote", 2), ("sync", 14)];
 
 /// Files that are still longer than [`MOST_LINES`].
 const LONG: &[&str] = &[

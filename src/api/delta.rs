@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use super::sync::{Sync, SyncTarget};
 use crate::delta::{self, Delta, DeltaOptions, FrameKind, Purpose};
 use crate::error::Result;
 use crate::hash::Hash;
@@ -109,11 +108,5 @@ impl Delta {
             delta::merge(deltas, storage, &Limits::default(), level, work)
         })?;
         Delta::open(to.path()).and_then(|delta| delta.info())
-    }
-
-    /// Prepares to make `target`, which holds what this delta leads away from, hold what it leads
-    /// to. Nothing happens before [`Sync::run`].
-    pub fn apply_to(&self, target: impl Into<SyncTarget>) -> Sync<'_> {
-        Sync::from_delta(self, target.into())
     }
 }

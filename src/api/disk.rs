@@ -4,20 +4,15 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::base::Base;
-use super::delta::DeltaInfo;
 use super::disk_options::DiskOptions;
-use super::sync::{Sync, SyncTarget};
-use crate::delta::{self, DeltaOptions};
-use crate::diff::{self, Newer};
 use crate::error::Result;
 use crate::hash::Hash;
 use crate::image::{self, Format, Image, ImageInfo, ImageOptions};
 use crate::manifest::{self, Manifest};
 use crate::progress::Work;
 use crate::storage::{FileRef, HostFile, Privacy, Storage};
-use crate::sync::{HostSource, SideDiff, Source};
-use crate::units::{BlockSize, PAGE_BYTES};
+use crate::sync::{HostSource, Source};
+use crate::units::BlockSize;
 
 /// A disk that is read: an image file, a block device, or a storage of the caller's own.
 ///
@@ -78,10 +73,6 @@ impl Disk {
         Disk(Body::Image(image))
     }
 
-    pub(super) fn from_host(source: HostSource) -> Disk {
-        Disk(Body::Host(source))
-    }
-
     /// Length in bytes, as a guest sees it.
     pub fn len(&self) -> u64 {
         self.image().disk_len()
@@ -97,7 +88,7 @@ impl Disk {
         self.image().info()
     }
 
-    /// Dangers that are no errors, of the file and of the image in it. A [`Sync`] reports them in
+    /// Dangers that are no errors, of the file and of the image in it. A [`Sync`](crate::Sync) reports them in
     /// its notes.
     pub fn warnings(&self) -> Vec<String> {
         match &self.0 {
@@ -145,72 +136,6 @@ impl Disk {
         manifest::build_at(image, BlockSize::default(), work, &to, &|| self.check())
     }
 
-    /// Where this disk differs from the one that `manifest` describes, in blocks of the manifest.
-    ///
-    /// # Errors
-    /// Those of [`root`](Disk::root).
-    pub fn verify(&self, manifest: &Manifest, work: &Work) -> Result<SideDiff> {
-        self.diff_from(manifest, work)
-    }
-
-    /// What has changed from `old` to this disk: the extents of this disk that differ, to 4 KiB
-    /// between two disks, in blocks of the manifest otherwise. What `old` has beyond this disk's
-    /// end is not listed.
-    ///
-    /// # Errors
-    /// Those of [`root`](Disk::root).
-    pub fn diff_from<'b>(&self, old: impl Into<Base<'b>>, work: &Work) -> Result<SideDiff> {
-        let new = &**self.image();
-        let (extents, granularity, old_len) = match old.into() {
-            Base::Disk(old) => {
-                let options = diff::CompareOptions::default();
-                let found = diff::images(new, &**old.image(), &options, work)?;
-                old.check()?;
-                (found, PAGE_BYTES, old.len())
-            }
-            Base::Manifest(old) => {
-                let found = diff::with_manifest(new, old, Newer::Image, work)?;
-                (found.extents, old.block_size().bytes(), old.disk_len())
-            }
-        };
-        self.check()?;
-        Ok(SideDiff::new(extents, granularity, old_len == self.len()))
-    }
-
-    /// Writes the delta that leads from `old` to this disk into a new file at `to`. The file is
-    /// complete and durable when it is there at all.
-    ///
-    /// # Errors
-    /// Those of [`root`](Disk::root); `AlreadyExists`, `NoSpace`.
-    pub fn delta_from<'b>(
-        &self,
-        old: impl Into<Base<'b>>,
-        to: impl AsRef<Path>,
-        work: &Work,
-    ) -> Result<DeltaInfo> {
-        let old = old.into();
-        let (base, admitted) = match old {
-            Base::Disk(disk) => (delta::Base::Image(&**disk.image()), disk.privacy()?),
-            Base::Manifest(manifest) => (delta::Base::Manifest(manifest), Privacy::USUAL),
-        };
-        let (to, image) = (FileRef::to_write(to)?, &**self.image());
-        let options = DeltaOptions::default();
-        to.create_whole(self.privacy()?.and(admitted), |storage| {
-            delta::create(base, image, storage, &options, work)?;
-            if let Base::Disk(disk) = old {
-                disk.check()?;
-            }
-            self.check()
-        })?;
-        delta::Delta::open(to.path()).and_then(|delta| delta.info())
-    }
-
-    /// Prepares to make `target` hold what this disk holds. Nothing happens before
-    /// [`Sync::run`].
-    pub fn sync_to(&self, target: impl Into<SyncTarget>) -> Sync<'_> {
-        Sync::from_disk(self, target.into())
-    }
-
     /// Whether the disk is what it was when it was opened.
     pub(super) fn check(&self) -> Result<()> {
         match &self.0 {
@@ -233,11 +158,23 @@ impl Disk {
         }
     }
 
-    fn privacy(&self) -> Result<Privacy> {
+    pub(super) fn privacy(&self) -> Result<Privacy> {
         match &self.0 {
             Body::Host(source) => source.privacy(),
             Body::Image(_) => Ok(Privacy::PRIVATE),
         }
+    }
+}
+
+impl DiskOptions {
+    /// Opens the image file or block device at `path`.
+    ///
+    /// # Errors
+    /// Those of [`Disk::open`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Disk> {
+        let (image, options) = self.into_parts();
+        let source = HostSource::open(path, &image, &options)?;
+        Ok(Disk(Body::Host(source)))
     }
 }
 

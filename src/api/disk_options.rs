@@ -1,14 +1,11 @@
 //! How a disk is opened.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::disk::Disk;
-use crate::error::Result;
 use crate::image::{FileGate, Format, ImageOptions};
 use crate::limits::Limits;
 use crate::storage::SourceOptions;
-use crate::sync::HostSource;
 
 /// How a disk is opened.
 ///
@@ -81,16 +78,12 @@ impl DiskOptions {
         self
     }
 
-    /// Opens the image file or block device at `path`.
-    ///
-    /// # Errors
-    /// Those of [`Disk::open`].
-    pub fn open(self, path: impl AsRef<Path>) -> Result<Disk> {
+    /// How the image and its file are opened.
+    pub(super) fn into_parts(self) -> (ImageOptions, SourceOptions) {
         let mut gate = FileGate::new();
         for parent in self.parents {
             gate = gate.with_parent(parent);
         }
-        let image = self.image.with_gate(Arc::new(gate));
-        HostSource::open(path, &image, &self.open).map(Disk::from_host)
+        (self.image.with_gate(Arc::new(gate)), self.open)
     }
 }

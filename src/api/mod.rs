@@ -1,6 +1,7 @@
 //! What an embedder meets first: a disk, what it is compared with, and what is made of it.
 
 mod base;
+mod compare;
 mod delta;
 mod disk;
 mod disk_options;

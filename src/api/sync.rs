@@ -72,11 +72,11 @@ enum Origin<'a> {
 }
 
 impl<'a> Sync<'a> {
-    pub(super) fn from_disk(disk: &'a Disk, target: SyncTarget) -> Self {
+    fn from_disk(disk: &'a Disk, target: SyncTarget) -> Self {
         Self::new(Origin::Disk(disk), target)
     }
 
-    pub(super) fn from_delta(delta: &'a Delta, target: SyncTarget) -> Self {
+    fn from_delta(delta: &'a Delta, target: SyncTarget) -> Self {
         Self::new(Origin::Delta(delta), target)
     }
 
@@ -283,6 +283,22 @@ impl<'a> Sync<'a> {
                 Err(Error::new(ErrorKind::InvalidInput, what).in_field(field))
             }
         }
+    }
+}
+
+impl Disk {
+    /// Prepares to make `target` hold what this disk holds. Nothing happens before
+    /// [`Sync::run`].
+    pub fn sync_to(&self, target: impl Into<SyncTarget>) -> Sync<'_> {
+        Sync::from_disk(self, target.into())
+    }
+}
+
+impl Delta {
+    /// Prepares to make `target`, which holds what this delta leads away from, hold what it leads
+    /// to. Nothing happens before [`Sync::run`].
+    pub fn apply_to(&self, target: impl Into<SyncTarget>) -> Sync<'_> {
+        Sync::from_delta(self, target.into())
     }
 }
 

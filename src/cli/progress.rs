@@ -3,8 +3,9 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::Phase;
+use crate::progress::Progress;
 use crate::text::escape;
-use crate::{Phase, Progress};
 use indicatif::{
     BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
     TermLike,

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::failback::disks::DiskAgent;
+use crate::progress::NoProgress;
 use crate::remote::{LineOptions, ServeOptions, Served, serve_with};
-use crate::{Error, ErrorKind, NoProgress};
+use crate::{Error, ErrorKind};
 
 use super::args::{self, Holes};
 use super::context::Context;

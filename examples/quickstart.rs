@@ -1,18 +1,12 @@
 //! Makes a source and an old target, syncs, verifies, and prints the report.
 //!
-//! Run it with `cargo run --release --features cli --example quickstart`.
+//! Run it with `cargo run --release --example quickstart`.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use diskdelta::Hash;
-use diskdelta::image::ImageOptions;
-use diskdelta::manifest;
-use diskdelta::storage::SourceOptions;
-use diskdelta::sync::{HostSource, HostTarget, HostTargetOptions, SyncOptions, sync};
-use diskdelta::units::format_size;
-use diskdelta::{BlockSize, Work};
+use diskdelta::{Disk, Work};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = tempfile::tempdir()?;
@@ -23,52 +17,35 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     make_disk(&target_path, 0)?;
     make_disk(&source_path, 300)?;
 
-    // One thread for each core; see `Work` for progress, cancelling and speed limits.
-    let work = Work::with_threads(0)?;
-    let source = open(&source_path)?;
-    let options = HostTargetOptions::default().with_sources(source.files());
-    let target = HostTarget::open(&target_path, &options)?;
-    let report = sync(
-        &source.source(),
-        target.target(),
-        &SyncOptions::default(),
-        &work,
-    )?;
+    let work = Work::new()?;
+    let source = Disk::open(&source_path)?;
+    let report = source.sync_to(&target_path).run(&work)?;
     println!(
         "outcome:  {:?}, verified: {:?}",
         report.outcome, report.verified
     );
     println!("mode:     {:?}: {}", report.mode, report.reason);
-    println!("disk:     {}", format_size(report.disk_bytes));
-    println!("compared: {}", format_size(report.compared_bytes));
-    println!("changed:  {}", format_size(report.changed_bytes));
-    println!("written:  {}", format_size(report.written_bytes));
+    println!("disk:     {} bytes", report.disk_bytes);
+    println!("compared: {} bytes", report.compared_bytes);
+    println!("changed:  {} bytes", report.changed_bytes);
+    println!("written:  {} bytes", report.written_bytes);
     println!("elapsed:  {:.3} s", report.elapsed.as_secs_f64());
-    // Its locks keep everybody else out, ourselves too.
-    drop(target);
 
     // Equal roots mean equal disks.
-    let (new, now) = (root(&source_path, &work)?, root(&target_path, &work)?);
+    let (new, now) = (source.root(&work)?, Disk::open(&target_path)?.root(&work)?);
     println!("source:   root {new}");
     println!("target:   root {now}");
     assert_eq!(new, now);
 
-    let target = HostTarget::open(&target_path, &options)?;
-    let again = sync(
-        &source.source(),
-        target.target(),
-        &SyncOptions::default(),
-        &work,
-    )?;
+    let again = source.sync_to(&target_path).run(&work)?;
     println!(
-        "again:    {:?}, {} written",
-        again.outcome,
-        format_size(again.written_bytes)
+        "again:    {:?}, {} bytes written",
+        again.outcome, again.written_bytes
     );
     Ok(())
 }
 
-/// A disk of 1 GiB that holds 64 MiB of data, with so many of its pages changed.
+/// A disk of 1 GiB that holds 64 MiB of data, with `changes` of its pages changed.
 fn make_disk(path: &Path, changes: u64) -> std::io::Result<()> {
     let disk = File::create(path)?;
     disk.set_len(1 << 30)?;

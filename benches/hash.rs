@@ -3,7 +3,8 @@
 //! `cargo bench --bench hash` first races the root of a dense image against a plain loop and, where
 //! it is installed, `b3sum`, turn by turn so that a busy machine is as hard on each, and prints
 //! medians. Criterion's figures follow. `DISKDELTA_BENCH_DIR` says where the file lies,
-//! `DISKDELTA_BENCH_SIZE` how long it is (1G by default). Run as a test it only shows that it works.
+//! `DISKDELTA_BENCH_SIZE` how long it is (1G by default). Run as a test it only shows that it
+//! works.
 #![allow(clippy::unwrap_used, reason = "a panic is how this fails")]
 
 use std::fs::File;

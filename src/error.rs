@@ -56,15 +56,16 @@ pub enum ErrorKind {
     Poisoned,
     /// Another host, or a file of this one, is not taken for what it should be.
     Untrusted,
-    /// Guest data holds a marker of an unfinished sync where it would be taken for the target's own.
+    /// Guest data holds a marker of an unfinished sync where it would be taken for the target's
+    /// own.
     MarkerInData,
 }
 
 /// An error: kind, operation, path, field, offset, advice and cause.
 ///
 /// `Display` gives one line for a person: what, where, what to do. Characters that a terminal would
-/// obey are [escaped](crate::text::escape), wherever they come from. Offsets are bytes, in hex. The cause, where there is one, is in [`source`](std::error::Error::source) and in the
-/// text.
+/// obey are [escaped](crate::text::escape), wherever they come from. Offsets are bytes, in hex. The
+/// cause, where there is one, is in [`source`](std::error::Error::source) and in the text.
 #[derive(thiserror::Error)]
 #[error(transparent)]
 pub struct Error(Box<Inner>);

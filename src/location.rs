@@ -21,9 +21,9 @@ pub(crate) use remote::split_port;
 
 /// Where an image is.
 ///
-/// A text from a user is parsed as a path or an address; a [`Path`] becomes a location as it is, and
-/// is never taken for an address. A build that lacks the way to reach an address reads it all the
-/// same, and refuses to open it.
+/// A text from a user is parsed as a path or an address; a [`Path`] becomes a location as it is,
+/// and is never taken for an address. A build that lacks the way to reach an address reads it all
+/// the same, and refuses to open it.
 ///
 /// # Examples
 /// ```

@@ -1,4 +1,5 @@
-//! The layers of the source: which directory may import which, no circle of files, and no long file.
+//! The layers of the source: which directory may import which, no circle of files, and no long
+//! file.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::{

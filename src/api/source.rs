@@ -13,7 +13,8 @@ use crate::sync::{HostSource, Source};
 ///
 /// # Errors
 /// `Unsupported` for a location that this build has no way to reach, and for a format other than
-/// raw of an export; `Incomplete` for an export that an unfinished sync left incomplete; those of [`HostSource::open`], of connecting and of the agent.
+/// raw of an export; `Incomplete` for an export that an unfinished sync left incomplete; those of
+/// [`HostSource::open`], of connecting and of the agent.
 pub fn open_source(
     at: &Location,
     image: &ImageOptions,

@@ -23,10 +23,11 @@ use super::progress::Notes;
 
 /// Finishes, or gives up, an interrupted sync
 ///
-/// A marked target is finished from its redo log. --discard drops what was logged, which is possible
-/// only while the target is unmarked. A target that is held stays so until --release. --forget
-/// takes the marker off a target whose log is lost. --list shows what is pending, --all finishes
-/// all of it: in the directories that are named, or else in the log directory and the current one.
+/// A marked target is finished from its redo log. --discard drops what was logged, which is
+/// possible only while the target is unmarked. A target that is held stays so until --release.
+/// --forget takes the marker off a target whose log is lost. --list shows what is pending, --all
+/// finishes all of it: in the directories that are named, or else in the log directory and the
+/// current one.
 #[derive(clap::Args)]
 pub struct Args {
     /// The target; with --list and --all, directories to look in
@@ -52,7 +53,8 @@ pub struct Args {
     /// With --forget: write zeros over the marker; the bytes that were under it are lost
     #[arg(long, requires = "forget", conflicts_with_all = ["head", "tail"])]
     zero_guarded: bool,
-    /// The target manifest to bring up to date, if it is in neither the target's directory nor the log's
+    /// The target manifest to bring up to date, if it is in neither the target's directory nor the
+    /// log's
     #[arg(long, value_name = "FILE", value_parser = args::here())]
     target_manifest: Option<PathBuf>,
     /// Shows what is pending
@@ -310,8 +312,8 @@ impl Object {
                  may be a mixture of old and new: sync again before the disk is used"
             }
             "kept" => {
-                "the target was not changed; the log is not certainly its own, so it is not dropped \
-                 but kept"
+                "the target was not changed; the log is not certainly its own, so it is not \
+                 dropped but kept"
             }
             "rerun" => "incomplete; run the same in-place sync again to finish it",
             _ => self.error.as_deref().unwrap_or("in doubt"),
@@ -375,8 +377,8 @@ fn text_of(pending: &Pending) -> String {
         PendingState::Rerun => "incomplete; the same sync must run again",
         PendingState::Held => "whole, and held until it is released",
         PendingState::Damaged => {
-            "incomplete, and its log is damaged: bring back an undamaged copy of it, or give up the \
-             bytes under the marker (`recover --forget`)"
+            "incomplete, and its log is damaged: bring back an undamaged copy of it, or give up \
+             the bytes under the marker (`recover --forget`)"
         }
         PendingState::InUse => "in use; perhaps its sync is under way",
         PendingState::Missing => "not there any more",

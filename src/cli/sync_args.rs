@@ -70,9 +70,9 @@ pub struct Args {
     /// Says what a sync would do, and writes nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Takes FILE, a log or sidecar or copy of an unfinished sync or a target manifest, for one that
-    /// diskdelta made, where the file system does not show it; you answer for what it holds. May be
-    /// given several times
+    /// Takes FILE, a log or sidecar or copy of an unfinished sync or a target manifest, for one
+    /// that diskdelta made, where the file system does not show it; you answer for what it holds.
+    /// May be given several times
     #[arg(long, value_name = "FILE", value_parser = args::here())]
     pub trust_log: Vec<PathBuf>,
     /// Goes on where the source cannot be read, leaves the target's bytes there (status 4); not

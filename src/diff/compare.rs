@@ -23,8 +23,9 @@ use crate::units::{Extent, ExtentKind, PAGE_BYTES, is_zero};
 ///
 /// `visit` is called on the threads of `work`, in any order and several times at once, never
 /// twice for one byte. It may write the difference's range, and nothing else, to the target:
-/// nothing of it is read again. Memory is two buffers of 512 KiB a thread, and of many threads 64 MiB in all. The speed limit of
-/// `work` counts each guest byte once, whether one side is read or both.
+/// nothing of it is read again. Memory is two buffers of 512 KiB a thread, and of many threads 64
+/// MiB in all. The speed limit of `work` counts each guest byte once, whether one side is read or
+/// both.
 ///
 /// # Errors
 /// `InvalidInput` for a change map that does not fit the source;

@@ -33,8 +33,8 @@ impl NewChild {
     }
 
     /// Begins a child of `parent` in empty storage. `parent_path` is where the parent lies as seen
-    /// from the child's directory, with backslashes; `options` open the parent, and must offer it as
-    /// the child's.
+    /// from the child's directory, with backslashes; `options` open the parent, and must offer it
+    /// as the child's.
     ///
     /// # Errors
     /// `Unsupported` for a format that knows no children; those of opening the parent; `Io`,

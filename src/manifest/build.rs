@@ -47,8 +47,8 @@ pub fn build_to(
     reopen(storage)
 }
 
-/// Builds the manifest of an image and puts it at `file_ref`, in place of an older manifest; nothing
-/// else is replaced. `check` is asked once all is read, whether the image stayed as it was.
+/// Builds the manifest of an image and puts it at `file_ref`, in place of an older manifest;
+/// nothing else is replaced. `check` is asked once all is read, whether the image stayed as it was.
 ///
 /// Durable when it returns; after an error `file_ref` is what it was.
 ///
@@ -88,8 +88,8 @@ pub fn root_of(image: &dyn Image, block_size: BlockSize, work: &Work) -> Result<
 /// The result is as true as `changed`. Durability as with [`build_to`].
 ///
 /// # Errors
-/// As [`build_to`]; `Malformed` where `old` is damaged; `InvalidInput` for a range in `changed` that
-/// ends before it begins, or behind the end of the image.
+/// As [`build_to`]; `Malformed` where `old` is damaged; `InvalidInput` for a range in `changed`
+/// that ends before it begins, or behind the end of the image.
 pub fn update_to(
     old: &Manifest,
     image: &dyn Image,

@@ -13,9 +13,9 @@ use crate::storage::{Access, FileId, FileRef, FileStorage, Privacy, SourceStamp,
 
 /// A manifest that stands for reading its disk, except where it is marked.
 ///
-/// Before the first byte of the disk changes, [`record_intent`](TargetManifest::record_intent) says durably which
-/// ranges are about to. Marked ranges count as different whatever their hash. After the disk is
-/// durable the file is replaced by one without intents ([`save`]).
+/// Before the first byte of the disk changes, [`record_intent`](TargetManifest::record_intent) says
+/// durably which ranges are about to. Marked ranges count as different whatever their hash. After
+/// the disk is durable the file is replaced by one without intents ([`save`]).
 #[derive(Clone)]
 pub struct TargetManifest {
     manifest: Manifest,
@@ -151,8 +151,8 @@ impl PreparedFile {
         directory.sync()
     }
 
-    /// As [`commit`](PreparedFile::commit), for the manifest of `disk`, whose last change is durable: also
-    /// notes the state that the file or device is in, so that any later change shows
+    /// As [`commit`](PreparedFile::commit), for the manifest of `disk`, whose last change is
+    /// durable: also notes the state that the file or device is in, so that any later change shows
     /// ([`TargetManifest::describes`]).
     ///
     /// # Errors
@@ -162,8 +162,8 @@ impl PreparedFile {
         self.commit()
     }
 
-    /// As [`commit`](PreparedFile::commit), where only the file `over` may be replaced: the one that was
-    /// there when the writing began, or none.
+    /// As [`commit`](PreparedFile::commit), where only the file `over` may be replaced: the one
+    /// that was there when the writing began, or none.
     ///
     /// # Errors
     /// `AlreadyExists` where another file is there by now; `Io`, `NoSpace`.
@@ -209,7 +209,8 @@ impl PreparedFile {
     }
 }
 
-/// Writes a file and puts it in `file_ref`, durably: [`prepare`] and [`PreparedFile::commit`] at once.
+/// Writes a file and puts it in `file_ref`, durably: [`prepare`] and [`PreparedFile::commit`] at
+/// once.
 ///
 /// When this returns `Ok`, the file and its name are durable; when it returns an error, `file_ref`
 /// holds what it held, or the new file already, never anything between.
@@ -240,8 +241,8 @@ pub(crate) fn save_once<T>(
     Ok(value)
 }
 
-/// Writes the file that [`PreparedFile::commit`] will put in `file_ref`, durably, under a random name of its
-/// own: `.NAME.ID.new`. What crashes left of such files is removed.
+/// Writes the file that [`PreparedFile::commit`] will put in `file_ref`, durably, under a random
+/// name of its own: `.NAME.ID.new`. What crashes left of such files is removed.
 ///
 /// # Errors
 /// Those of `write`; `Io`, `NoSpace`. Nothing is prepared then, as far as cleaning up succeeds.
@@ -264,8 +265,8 @@ pub fn prepare<T>(
     }
 }
 
-/// Begins the file that [`PreparedFile::commit`] will put in `file_ref`. Neither the file nor its name is
-/// durable yet.
+/// Begins the file that [`PreparedFile::commit`] will put in `file_ref`. Neither the file nor its
+/// name is durable yet.
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
@@ -300,8 +301,9 @@ pub(crate) fn forget_left(file_ref: &FileRef) -> Result<()> {
     file_ref.remove_leftovers(LOGGED)
 }
 
-/// Puts what a job that did not end has prepared for `file_ref` there, as [`PreparedFile::commit_for`]. May be
-/// done again after a crash: nothing prepared means that it is in place already.
+/// Puts what a job that did not end has prepared for `file_ref` there, as
+/// [`PreparedFile::commit_for`]. May be done again after a crash: nothing prepared means that it is
+/// in place already.
 ///
 /// # Errors
 /// As [`PreparedFile::commit_for`]; `Untrusted` for a file that this program may not have made.

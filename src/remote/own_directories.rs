@@ -22,8 +22,8 @@ impl OwnDirectories {
         Ok(OwnDirectories(ids.collect::<Result<_>>()?))
     }
 
-    /// Refuses a path, wherever links on it lead: one that lies in a directory of the agent's own, or
-    /// has a name of files that this program makes next to others and trusts.
+    /// Refuses a path, wherever links on it lead: one that lies in a directory of the agent's own,
+    /// or has a name of files that this program makes next to others and trusts.
     ///
     /// # Errors
     /// `InvalidInput`; `NotFound` for a missing directory; `Io`.

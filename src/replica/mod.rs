@@ -6,9 +6,9 @@
 //! opens, and none is ever changed: a pass adds a link, and putting a long chain together writes a
 //! new one before the old one goes.
 //!
-//! Who has the directory and not the key learns how long the disk's data and each pass's changes are,
-//! and nothing of what they hold or which of them are equal. Who can also write there can take the
-//! chain back to an earlier pass by removing the newest files; the root of the last pass, kept
+//! Who has the directory and not the key learns how long the disk's data and each pass's changes
+//! are, and nothing of what they hold or which of them are equal. Who can also write there can take
+//! the chain back to an earlier pass by removing the newest files; the root of the last pass, kept
 //! elsewhere, shows that. Any other change is found.
 
 mod binding;

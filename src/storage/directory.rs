@@ -41,10 +41,10 @@ pub trait Directory: Send + Sync {
     /// `NotFound`, `InUse`, `Io`; `Unsupported` for what is no regular file.
     fn open(&self, name: &OsStr, access: Access) -> Result<Arc<dyn Storage>>;
 
-    /// As [`open`](Directory::open), for a file that this program made: a regular file with one name,
-    /// owned by the user of this process or by root, that no other user may write to. A file that
-    /// was created through this very directory is taken for one whatever the file system shows of it,
-    /// and so is one that was [trusted](Directory::trust).
+    /// As [`open`](Directory::open), for a file that this program made: a regular file with one
+    /// name, owned by the user of this process or by root, that no other user may write to. A file
+    /// that was created through this very directory is taken for one whatever the file system shows
+    /// of it, and so is one that was [trusted](Directory::trust).
     ///
     /// # Errors
     /// `Untrusted` for every other file, and for symbolic links; those of `open`.
@@ -194,8 +194,8 @@ pub trait Directory: Send + Sync {
         Ok(None)
     }
 
-    /// Refuses a directory in which this process may create no files, as far as the system can tell.
-    /// Changes nothing.
+    /// Refuses a directory in which this process may create no files, as far as the system can
+    /// tell. Changes nothing.
     ///
     /// # Errors
     /// `Io`.

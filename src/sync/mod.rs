@@ -49,10 +49,10 @@ pub(crate) use source::checked::TargetCheck;
 
 /// Makes `target` hold what `source` holds.
 ///
-/// With [`Safety::Atomic`] an error leaves the target as it was, or marked (kind `Incomplete` at the
-/// next open) for [`recover`] to finish; the error's advice says which. With [`Safety::InPlace`]
-/// it may leave the target marked until the same sync has run again. When this returns `Ok`, the
-/// target is durable.
+/// With [`Safety::Atomic`] an error leaves the target as it was, or marked (kind `Incomplete` at
+/// the next open) for [`recover`] to finish; the error's advice says which. With
+/// [`Safety::InPlace`] it may leave the target marked until the same sync has run again. When this
+/// returns `Ok`, the target is durable.
 ///
 /// # Errors
 /// `InvalidInput` for lengths or options that do not fit; `Incomplete`; `NoSpace`; `Unreadable` and
@@ -341,8 +341,8 @@ fn with_advice(error: Error, target: &Target) -> Error {
     match marker {
         // It may be new by now.
         Ok(None) if error.is_forbidden() => error.advise(
-            "the target is whole; run it again, with the redo log in a directory that may be written to \
-             (--log-dir DIR)",
+            "the target is whole; run it again, with the redo log in a directory that may be \
+             written to (--log-dir DIR)",
         ),
         Ok(None) if error.kind() == ErrorKind::NoSpace => {
             error.advise("the target is whole; make room there and run it again")
@@ -351,7 +351,9 @@ fn with_advice(error: Error, target: &Target) -> Error {
         Ok(Some(marker)) if marker.held => {
             error.advise("the target is held; diskdelta recover TARGET says whether it is whole")
         }
-        Ok(Some(marker)) if marker.safety == Safety::InPlace => commit::in_place::needs_rerun(error),
+        Ok(Some(marker)) if marker.safety == Safety::InPlace => {
+            commit::in_place::needs_rerun(error)
+        }
         _ => commit::apply::needs_recovery(error),
     }
 }

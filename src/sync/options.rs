@@ -63,8 +63,8 @@ pub struct SyncOptions {
     /// else is neither read nor moved, and is taken to be equal: the report's evidence is
     /// [`Verified::Tracked`](super::Verified::Tracked). With [`Verify::All`] all is read, and a
     /// difference that the map does not name is an error of kind `VerifyFailed`, found before an
-    /// atomic target is touched. Only for a delta without a target manifest. A range that ends before
-    /// it begins, or behind the end of the source, is an error of kind `InvalidInput`.
+    /// atomic target is touched. Only for a delta without a target manifest. A range that ends
+    /// before it begins, or behind the end of the source, is an error of kind `InvalidInput`.
     pub change_map: Option<Vec<Range<u64>>>,
     /// Blocks of manifests and roots.
     pub block_size: BlockSize,

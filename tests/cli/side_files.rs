@@ -778,8 +778,8 @@ fn a_name_of_the_greatest_length_takes_every_kind_of_sync() {
     assert_eq!(fixture.names().len(), 3);
 }
 
-/// A directory that only root may enter, and one that all may write to, where another user made links
-/// that lead into the first.
+/// A directory that only root may enter, and one that all may write to, where another user made
+/// links that lead into the first.
 fn fixture_with_links_of_another_user() -> Fixture {
     let fixture = Fixture::new();
     for (name, mode) in [("own", 0o700), ("all", 0o1777), ("own/directory", 0o700)] {

@@ -28,7 +28,8 @@ pub fn advice(error: &Error) -> &str {
     error.advice().unwrap_or_default()
 }
 
-/// Leaves the case's target marked: it cannot be synced for the third time, when its data are there.
+/// Leaves the case's target marked: it cannot be synced for the third time, when its data are
+/// there.
 pub fn leave_marked(case: &Case) -> FaultDisk {
     let disk = case.disk();
     disk.fail(nth(3, OpKind::Sync, TARGET));

@@ -1,5 +1,5 @@
-//! What every directory promises of the files that are made next to others, and what a directory of the
-//! host refuses.
+//! What every directory promises of the files that are made next to others, and what a directory of
+//! the host refuses.
 
 use std::ffi::OsStr;
 use std::fs;

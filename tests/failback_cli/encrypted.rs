@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::fake_vm::{DISK_BYTES, FakeVms, noise, read};
 use crate::fixture::{CommandFixture, Runner};
 
-/// A fake_vms whose VM runs at the primary site and is replicated to the recovery site, which encrypts.
+/// A fake_vms whose VM runs at the primary site and is replicated to the recovery site, which
+/// encrypts.
 fn fake_vms(table: &str) -> FakeVms {
     let mut fake_vms = FakeVms::new(&["db1"]);
     fake_vms.recovery = format!(

@@ -98,8 +98,8 @@ impl FakeVms {
     pub fn agent(&self, before: &str, options: &str) {
         let text = format!(
             "echo \"$@\" >> {asked}\n{before}\n\
-             sh -c 'echo $$ > {agent}; exec {command} serve --stdio --state-dir {state} {options}' | tee -a \
-             {sent}\n",
+             sh -c 'echo $$ > {agent}; exec {command} serve --stdio --state-dir {state} {options}' \
+             | tee -a {sent}\n",
             state = self.agent_state().display(),
             command = env!("CARGO_BIN_EXE_diskdelta"),
             asked = self.path("asked").display(),

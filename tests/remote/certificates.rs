@@ -36,8 +36,8 @@ impl Authority {
         }
     }
 
-    /// Signs a certificate for `name`, `NAME.pem` and `NAME.key` in `directory`; `hosts` are the names
-    /// and addresses that it is for.
+    /// Signs a certificate for `name`, `NAME.pem` and `NAME.key` in `directory`; `hosts` are the
+    /// names and addresses that it is for.
     /// One that has names is a service's, any other a client's.
     pub fn sign(&self, directory: &Path, name: &str, hosts: &[&str], valid: Valid) {
         self.sign_with(directory, name, hosts, valid, |params| {

@@ -10,8 +10,8 @@ use diskdelta::storage::fault::{
 };
 use diskdelta::storage::{Access, Directory, FileId, Privacy, Storage};
 
-/// What was done in it is looked at when the last of its clones is dropped: nothing is written twice
-/// between two syncs, and nothing to a target before its redo log or sidecar is durable.
+/// What was done in it is looked at when the last of its clones is dropped: nothing is written
+/// twice between two syncs, and nothing to a target before its redo log or sidecar is durable.
 #[derive(Clone)]
 pub struct WatchedDirectory(Arc<Watched>);
 

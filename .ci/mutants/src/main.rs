@@ -12,8 +12,8 @@
 //! Needs `cargo-mutants`. Writes `target/mutants/mutants.tsv`, goes on with what is there already,
 //! and prints the counts. `MUTANT_SECONDS` (60) is spent on the tests of one mutant at most;
 //! `MUTANT_TESTS` names the tests that are asked, as cargo does (`--lib --tests`);
-//! `MUTANT_MEMORY_MIB` (4096) is what one test may take. Files that are named without a pattern come
-//! first.
+//! `MUTANT_MEMORY_MIB` (4096) is what one test may take. Files that are named without a pattern
+//! come first.
 
 mod mutant;
 mod place;

@@ -41,7 +41,8 @@ pub enum Genre {
 pub enum Fate {
     /// It is no program.
     NotCompiled,
-    /// It cannot be switched while the program runs (lengths of arrays, `impl Trait`, guards that bind).
+    /// It cannot be switched while the program runs (lengths of arrays, `impl Trait`, guards that
+    /// bind).
     NotPlaced,
     /// No test comes by.
     NotReached,

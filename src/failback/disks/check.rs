@@ -343,8 +343,8 @@ impl HostDisks {
     }
 }
 
-/// Whether the system lets this process write there: a read-only file system, an immutable directory
-/// and permissions show here, before anything is begun.
+/// Whether the system lets this process write there: a read-only file system, an immutable
+/// directory and permissions show here, before anything is begun.
 fn refuse_unwritable(path: &Path) -> Result<()> {
     let allowed = rustix::fs::access(path, rustix::fs::Access::WRITE_OK);
     allowed.map_err(|e| Error::io("write to", e).at_path(path))

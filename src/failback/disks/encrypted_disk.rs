@@ -55,7 +55,8 @@ impl EncryptedDisk {
     /// The encrypted disk of the disk at `disk path`, which is called `identity`, of the VM `vm`.
     ///
     /// # Errors
-    /// `Unsupported` for a device where nobody says what directory is for it; those of [`Key::load`].
+    /// `Unsupported` for a device where nobody says what directory is for it; those of
+    /// [`Key::load`].
     pub fn of(
         disk_path: DiskPath,
         encryption: &Encryption,

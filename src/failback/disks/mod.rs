@@ -3,8 +3,8 @@
 //!
 //! While a disk is not what its VM may boot from, it stands under another name
 //! (`NAME.failback-JOB.partial`, the extension kept). While bytes are being written it carries the
-//! sync layer's marker as well. A block device has no name to take away: it is held, and carries the
-//! marker all that time. All of this outlives every process.
+//! sync layer's marker as well. A block device has no name to take away: it is held, and carries
+//! the marker all that time. All of this outlives every process.
 //!
 //! Executors of one job are kept apart by its [lock](super::lock): what one has begun ends with its
 //! process, so an older token can only come from this process. At another host the disk agent sees

@@ -26,8 +26,8 @@ impl PlanFile {
     }
 }
 
-/// The disks of a plan that are files or devices of this host. One whose directory cannot be looked at
-/// is left out: other checks find that.
+/// The disks of a plan that are files or devices of this host. One whose directory cannot be looked
+/// at is left out: other checks find that.
 pub(in crate::failback) fn files(plan: &Plan) -> Vec<PlanFile> {
     let mut all = Vec::new();
     for vm in plan.vms() {

@@ -18,8 +18,8 @@ pub struct VmDisks {
 }
 
 impl VmDisks {
-    /// The disks of `vm`; `directory` is where the job keeps what it has to remember of those of this
-    /// host, `id` tells it apart from other jobs of its name.
+    /// The disks of `vm`; `directory` is where the job keeps what it has to remember of those of
+    /// this host, `id` tells it apart from other jobs of its name.
     pub fn new(plan: &Plan, vm: &Vm, directory: impl Into<PathBuf>, id: [u8; 16]) -> Self {
         let here = HostDisks::new(plan, vm, directory);
         let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();

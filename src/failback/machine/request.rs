@@ -113,13 +113,14 @@ impl fmt::Display for RefusedRequest {
             Refusal::NothingToRetry => write!(f, "{request} is for a job that stands still"),
             Refusal::OneWay => write!(
                 f,
-                "{request} would write to the source's disks, which can only be read from here; run \
-                 a job for the other direction on the host that has them"
+                "{request} would write to the source's disks, which can only be read from here; \
+                 run a job for the other direction on the host that has them"
             ),
             Refusal::InPlaceOnly => write!(
                 f,
-                "{request} would write in place to a block device of the source's, and the plan says \
-                 `safety = \"atomic\"`; run a job for the other direction with `safety = \"in-place\"`"
+                "{request} would write in place to a block device of the source's, and the plan \
+                 says `safety = \"atomic\"`; run a job for the other direction with `safety = \
+                 \"in-place\"`"
             ),
         }
     }

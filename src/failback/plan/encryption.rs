@@ -55,8 +55,8 @@ impl Check<'_> {
 }
 
 impl Encryption {
-    /// Where the replica of a VM's disk is kept, where the plan names a directory for all of them. A
-    /// device may have another name tomorrow, so it goes by what the plan calls it.
+    /// Where the replica of a VM's disk is kept, where the plan names a directory for all of them.
+    /// A device may have another name tomorrow, so it goes by what the plan calls it.
     pub fn directory_of(&self, vm: &str, identity: &str) -> Option<PathBuf> {
         let name = format!("{vm}+{}.replica", plain_name(identity));
         self.directory

@@ -116,8 +116,8 @@ impl Sparse {
         Ok(Some(table))
     }
 
-    /// Where the grain that holds guest byte `offset` lies, and where what is like it ends: a grain,
-    /// or all grains of a table that is not there.
+    /// Where the grain that holds guest byte `offset` lies, and where what is like it ends: a
+    /// grain, or all grains of a table that is not there.
     fn place(&self, offset: u64) -> Result<(Grain, u64)> {
         let grain = offset / self.grain_bytes();
         let entries = u64::from(self.header.entries_a_table);

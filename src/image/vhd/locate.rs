@@ -80,8 +80,8 @@ pub(super) fn locate(storage: &dyn Storage, options: &ImageOptions) -> Result<Lo
 }
 
 /// Refuses a fixed disk in a file that is laid out as a dynamic one: read as fixed, its header and
-/// table would be taken for guest bytes. A guest may store such a header anywhere, but not where the
-/// footer of the disk itself, or a copy of it at the head, points.
+/// table would be taken for guest bytes. A guest may store such a header anywhere, but not where
+/// the footer of the disk itself, or a copy of it at the head, points.
 ///
 /// # Errors
 /// `Malformed`, `Io`.

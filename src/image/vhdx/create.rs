@@ -59,8 +59,9 @@ impl Layout {
         }
     }
 
-    /// A differencing image over `parent`, whose path from the child's directory is `relative_path`.
-    /// It stands for the parent's contents of this moment: the parent must not change any more.
+    /// A differencing image over `parent`, whose path from the child's directory is
+    /// `relative_path`. It stands for the parent's contents of this moment: the parent must not
+    /// change any more.
     pub fn child_of(parent: &Vhdx, relative_path: &str) -> Self {
         Layout {
             block_bytes: 2 * MIB,

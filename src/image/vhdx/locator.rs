@@ -22,7 +22,8 @@ pub struct ParentLocator {
 }
 
 impl ParentLocator {
-    /// A locator that names a parent by its data write GUID and its path from the child's directory.
+    /// A locator that names a parent by its data write GUID and its path from the child's
+    /// directory.
     pub fn new(linkage: Guid, relative_path: impl Into<String>) -> Self {
         ParentLocator {
             linkage,

@@ -22,8 +22,8 @@ use crate::storage::Storage;
 ///
 /// Payload is written in place. What that changes in the tables is kept in memory and committed
 /// by `sync` through the file's log, so that at every moment the file follows the format's rules
-/// and each block reads as it was at the last sync, or as it was written since. Blocks that become zeros
-/// are given back, and their space is used again after the next sync.
+/// and each block reads as it was at the last sync, or as it was written since. Blocks that become
+/// zeros are given back, and their space is used again after the next sync.
 pub struct VhdxMut {
     pub(super) image: Vhdx,
     pub(super) writer: Mutex<Writer>,

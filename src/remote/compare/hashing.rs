@@ -1,7 +1,7 @@
 //! The batches of a view, hashed in their order and piece by piece.
 //!
-//! A piece is much less than a batch, so that the messages about batches that are hashed already never
-//! wait long for a thread.
+//! A piece is much less than a batch, so that the messages about batches that are hashed already
+//! never wait long for a thread.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,7 +6,8 @@ use crate::remote::wire::format::{NODE_HASH_LEN, SEGMENT_BLOCKS};
 use crate::remote::wire::nodes::NodeHash;
 use crate::units::is_zero;
 
-/// The keys of one comparison, one for each kind of message, and how long its hashes are on the line.
+/// The keys of one comparison, one for each kind of message, and how long its hashes are on the
+/// line.
 #[derive(Clone)]
 pub struct Keys {
     segments: [u8; 32],

@@ -115,8 +115,8 @@ pub enum Served {
 ///
 /// What holds of a target when this returns is what [`sync`](crate::sync::sync) says. Refused are,
 /// among others, paths outside of the root, names of files that this crate makes next to others,
-/// and paths in the agent's own directories (`InvalidInput`), and, where nothing may be written, jobs
-/// that would (`Unsupported`).
+/// and paths in the agent's own directories (`InvalidInput`), and, where nothing may be written,
+/// jobs that would (`Unsupported`).
 ///
 /// # Errors
 /// `Io`, `Malformed`, `Cancelled`: nobody could be told.

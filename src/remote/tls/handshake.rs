@@ -9,7 +9,8 @@ use rustls::Connection;
 use super::error::Peers;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Shakes hands over `socket` within `patience` from `begun` on, however little the other end sends at a time.
+/// Shakes hands over `socket` within `patience` from `begun` on, however little the other end sends
+/// at a time.
 ///
 /// # Errors
 /// `Untrusted` where one end does not take the other's certificate, `Unsupported` for another

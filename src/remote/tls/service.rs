@@ -138,7 +138,8 @@ impl Service {
     ///
     /// # Errors
     /// Those of reading the identity's files; `InvalidInput` for an odd address, for a key
-    /// that is not the certificate's, and for more threads than [`Work::with_threads`] starts; `Io`.
+    /// that is not the certificate's, and for more threads than [`Work::with_threads`] starts;
+    /// `Io`.
     pub fn bind(address: &str, identity: &Identity, options: ServiceOptions) -> Result<Service> {
         let odd = || {
             let text = format!("`{address}` is not an address to listen at");

@@ -94,7 +94,8 @@ impl Drop for TlsLine {
             let waited = self.shared.bell.wait_timeout(is_read, NAP);
             is_read = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        // Wakes whoever still reads or writes; one that is closed already says so, and nobody cares.
+        // Wakes whoever still reads or writes; one that is closed already says so, and nobody
+        // cares.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }

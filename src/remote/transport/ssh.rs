@@ -92,8 +92,8 @@ struct Complaint {
 }
 
 impl Shell {
-    /// Starts an agent at `at`, which takes this end's silence for `timeout`, where that is not what
-    /// it does anyway.
+    /// Starts an agent at `at`, which takes this end's silence for `timeout`, where that is not
+    /// what it does anyway.
     ///
     /// # Errors
     /// `NotFound` for a missing shell; `Io`.
@@ -245,8 +245,8 @@ impl Drop for Shell {
     }
 }
 
-/// The option that names the agent's directory for its state. The shell there splits words and takes
-/// other characters for more than they are.
+/// The option that names the agent's directory for its state. The shell there splits words and
+/// takes other characters for more than they are.
 fn state_option(directory: &Path) -> Result<OsString> {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@%:,=".contains(byte);
     let bytes = directory.as_os_str().as_bytes();

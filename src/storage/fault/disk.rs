@@ -45,8 +45,8 @@ impl FaultDisk {
     }
 
     /// Puts a file there, as if it had always been there, making its directory; one of that name
-    /// stays the same file and holds this. Everything done before counts as durable from now on, as after
-    /// [`make_durable`](FaultDisk::make_durable).
+    /// stays the same file and holds this. Everything done before counts as durable from now on, as
+    /// after [`make_durable`](FaultDisk::make_durable).
     pub fn put(&self, path: impl AsRef<Path>, contents: impl Into<FileBytes>) {
         let path = path.as_ref();
         let directory = path.parent().unwrap_or(Path::new(""));

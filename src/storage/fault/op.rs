@@ -280,8 +280,8 @@ pub(super) enum Effect {
     Note(String),
 }
 
-/// The path with `ID` in place of random numbers in its name, so that two runs of the same code have
-/// the same log.
+/// The path with `ID` in place of random numbers in its name, so that two runs of the same code
+/// have the same log.
 pub(super) fn without_ids(path: &Path) -> PathBuf {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
         return path.to_owned();

@@ -77,8 +77,8 @@ impl DirectFile {
         Ok(())
     }
 
-    /// Reads a piece of at most [`BOUNCE_BYTES`] into an aligned buffer and copies it. One that does
-    /// not begin aligned ends at the next aligned offset or before it.
+    /// Reads a piece of at most [`BOUNCE_BYTES`] into an aligned buffer and copies it. One that
+    /// does not begin aligned ends at the next aligned offset or before it.
     fn read_bounced(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         if buf.is_empty() {
             return Ok(());

@@ -43,8 +43,8 @@ impl HostDirectory {
         Ok(Self::of(path, directory))
     }
 
-    /// As [`open`](HostDirectory::open), for a path without symbolic links: none that came meanwhile
-    /// is followed, where the system can tell.
+    /// As [`open`](HostDirectory::open), for a path without symbolic links: none that came
+    /// meanwhile is followed, where the system can tell.
     ///
     /// # Errors
     /// `InUse` for a path with a link; `NotFound`, `Io`.

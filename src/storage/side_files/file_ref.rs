@@ -62,8 +62,8 @@ impl FileRef {
         self.sibling(side_name(&self.name, suffix))
     }
 
-    /// As [`hidden_sibling`](FileRef::hidden_sibling), for one run: `.NAME.ID.SUFFIX`, where `id` are
-    /// 32 hexadecimal digits.
+    /// As [`hidden_sibling`](FileRef::hidden_sibling), for one run: `.NAME.ID.SUFFIX`, where `id`
+    /// are 32 hexadecimal digits.
     #[must_use]
     pub fn run_sibling(&self, id: &str, suffix: &str) -> Self {
         self.sibling(run_name(&self.name, id, suffix))
@@ -174,8 +174,8 @@ impl FileRef {
         self.directory.open_copy(&self.name, model, privacy)
     }
 
-    /// Removes the file if it is there, and is one that this program made. Durable once the directory
-    /// is synced.
+    /// Removes the file if it is there, and is one that this program made. Durable once the
+    /// directory is synced.
     ///
     /// # Errors
     /// `Untrusted` for another file; `Io`.

@@ -12,8 +12,8 @@ use crate::storage::{Directory, FileStorage, HostDirectory, Storage};
 /// A new, empty file without a name that only this process can open; it is gone when it is
 /// closed, also by a crash.
 ///
-/// It is in the directory of the file `near`, or where that cannot be, in the system's directories for
-/// temporary files; in memory only where nothing else can be had.
+/// It is in the directory of the file `near`, or where that cannot be, in the system's directories
+/// for temporary files; in memory only where nothing else can be had.
 ///
 /// # Errors
 /// `NoSpace`, `Io`: no directory takes one.

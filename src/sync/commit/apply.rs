@@ -23,8 +23,8 @@ pub(in crate::sync) struct Checked<'a> {
 }
 
 /// Checks a complete redo log to its last byte, and takes the room on the target for all that it
-/// will write there; `planner` has the tables that the redo log leads to. The target's bytes stay as
-/// they are.
+/// will write there; `planner` has the tables that the redo log leads to. The target's bytes stay
+/// as they are.
 ///
 /// # Errors
 /// `Malformed`, `NoSpace`, `Io`, `Cancelled`.

@@ -110,8 +110,8 @@ pub(in crate::sync) struct ApplyContext<'a> {
     pub check: Option<Check<'a>>,
 }
 
-/// Closes a redo log, checks it, writes the way back if asked to, applies the redo log and removes it.
-/// All is durable when this returns; `None` when there was nothing to do.
+/// Closes a redo log, checks it, writes the way back if asked to, applies the redo log and removes
+/// it. All is durable when this returns; `None` when there was nothing to do.
 ///
 /// # Errors
 /// Those of [`sync`](crate::sync::sync); the advice says whether the target is untouched or marked.
@@ -245,8 +245,8 @@ fn redo_log(
         }
         (_, None, Some(previous)) => {
             let (resumed_bytes, gaps) = resume::take_over(context, old, log_writer, previous)?;
-            // The new redo log holds all of it that is worth anything. Nothing but work is lost where
-            // a crash undoes one of the two, so neither is synced.
+            // The new redo log holds all of it that is worth anything. Nothing but work is lost
+            // where a crash undoes one of the two, so neither is synced.
             log_writer.flush()?;
             previous.remove_if_there()?;
             report.resumed_bytes = resumed_bytes;
@@ -280,8 +280,8 @@ pub(in crate::sync) fn previous_log(redo_log: &FileRef) -> FileRef {
 }
 
 /// Moves a redo log that an earlier run left out of the way; an older one still there is kept as it
-/// is, for the redo log was to take all of it over and did not get that far. Durable once the directory
-/// is synced.
+/// is, for the redo log was to take all of it over and did not get that far. Durable once the
+/// directory is synced.
 ///
 /// # Errors
 /// `Io`.

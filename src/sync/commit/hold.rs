@@ -59,8 +59,8 @@ use crate::units::BlockSize;
 /// ```
 ///
 /// # Errors
-/// `Incomplete` for a target that another unfinished sync left incomplete; `InvalidInput` for one too
-/// short to carry a marker; `NotFound`, `NoSpace`, `Io`, `Malformed`.
+/// `Incomplete` for a target that another unfinished sync left incomplete; `InvalidInput` for one
+/// too short to carry a marker; `NotFound`, `NoSpace`, `Io`, `Malformed`.
 pub fn hold(target: &Target, work: &Work) -> Result<()> {
     let done = opened(target).and_then(|storage| {
         held(target, &storage, work)?;
@@ -120,8 +120,8 @@ pub(in crate::sync) fn image_of(
     image::open_storage(Arc::new(overlay), target.format(), target.image_options())
 }
 
-/// Writes the closed sidecar of a target that is whole under its marker: all that `overlay` keeps in
-/// memory. Everything else is durable already. Durable when it returns.
+/// Writes the closed sidecar of a target that is whole under its marker: all that `overlay` keeps
+/// in memory. Everything else is durable already. Durable when it returns.
 ///
 /// # Errors
 /// `NoSpace`, `Io`.

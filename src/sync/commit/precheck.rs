@@ -11,8 +11,8 @@ use crate::target_state::TargetState;
 /// For a copy that takes the target's name; `old` is the target that is there now.
 ///
 /// # Errors
-/// `Io` for a directory that cannot be written; `NoSpace` for a file that would be too long; those of
-/// [`check`](crate::image::CreateOptions::check).
+/// `Io` for a directory that cannot be written; `NoSpace` for a file that would be too long; those
+/// of [`check`](crate::image::CreateOptions::check).
 pub(in crate::sync) fn for_copy(context: &SyncContext<'_>, old: Option<&dyn Image>) -> Result<()> {
     let Some(file_ref) = context.target.file_ref() else {
         return Ok(());
@@ -20,8 +20,8 @@ pub(in crate::sync) fn for_copy(context: &SyncContext<'_>, old: Option<&dyn Imag
     let there = old.is_some();
     writable(file_ref).map_err(|error| match there {
         true => error.leaving(TargetState::Untouched).advise(
-            "the target is untouched; write to what is there, with the redo log in another directory \
-             (--mode delta --log-dir DIR)",
+            "the target is untouched; write to what is there, with the redo log in another \
+             directory (--mode delta --log-dir DIR)",
         ),
         false => error.advise("nothing was made; name a target in a directory that can be written"),
     })?;

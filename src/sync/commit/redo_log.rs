@@ -107,9 +107,9 @@ impl<'a> LogWriter<'a> {
         self.lock().written_bytes
     }
 
-    /// Closes the redo log, with the bytes under the marker of `target` in it. When this returns, the
-    /// redo log is durable, its name too. Its file and length; `None` when nothing was pushed and the
-    /// length stays.
+    /// Closes the redo log, with the bytes under the marker of `target` in it. When this returns,
+    /// the redo log is durable, its name too. Its file and length; `None` when nothing was pushed
+    /// and the length stays.
     ///
     /// # Errors
     /// As [`push`](LogWriter::push).
@@ -197,8 +197,8 @@ impl<'a> LogWriter<'a> {
         self.drop_without_room(&error);
         let way = match error.is_too_long() {
             true => {
-                "the target is untouched, and the redo log was removed; put it where so long a file \
-                 is allowed (--log-dir DIR), or write without one (--safety in-place)"
+                "the target is untouched, and the redo log was removed; put it where so long a \
+                 file is allowed (--log-dir DIR), or write without one (--safety in-place)"
             }
             false => {
                 "the target is untouched, and the redo log was removed; make room for it, put it \
@@ -208,8 +208,8 @@ impl<'a> LogWriter<'a> {
         error.advise(way)
     }
 
-    /// Has a redo log that is not whole removed where `error` is that there is no room, for whatever:
-    /// it would keep what has none from it.
+    /// Has a redo log that is not whole removed where `error` is that there is no room, for
+    /// whatever: it would keep what has none from it.
     pub fn drop_without_room(&self, error: &Error) {
         if error.kind() == ErrorKind::NoSpace {
             self.ran_out.store(true, Ordering::Relaxed);

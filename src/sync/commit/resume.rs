@@ -15,8 +15,8 @@ use crate::sync::endpoint::source::SyncContext;
 use crate::sync::source::backend::Claim;
 use crate::units::Extent;
 
-/// Takes over those frames of the previous redo log that still say how to get from target to source;
-/// returns their bytes, and the ranges that are left to compare.
+/// Takes over those frames of the previous redo log that still say how to get from target to
+/// source; returns their bytes, and the ranges that are left to compare.
 ///
 /// Of more scattered frames than memory may account for, the first ones are taken over; what the
 /// others cover is compared again.

@@ -1,4 +1,5 @@
-//! The sidecar of an in-place sync: the regions under the marker, and the target's tables as they change.
+//! The sidecar of an in-place sync: the regions under the marker, and the target's tables as they
+//! change.
 
 use super::redo_log::push_patches;
 use crate::delta::{Bookkeeping, DeltaWriter, Frame, FrameKind, Header};

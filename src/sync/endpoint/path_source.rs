@@ -52,9 +52,10 @@ impl HostSource {
     ///
     /// # Errors
     /// `NotFound`, `Io`, `Unsupported`, `Malformed`, `LimitExceeded`, `Parent`; `InUse` when
-    /// another program writes to it; `Incomplete` for a disk that an unfinished sync left incomplete,
-    /// unless the options declare that [its guest wrote the marker](SourceOptions::marker_is_data);
-    /// `InvalidInput` for a container that would be read as raw only by default.
+    /// another program writes to it; `Incomplete` for a disk that an unfinished sync left
+    /// incomplete, unless the options declare that [its guest wrote the
+    /// marker](SourceOptions::marker_is_data); `InvalidInput` for a container that would be read as
+    /// raw only by default.
     pub fn open(
         path: impl AsRef<Path>,
         image: &ImageOptions,

@@ -72,15 +72,16 @@ impl HostTarget {
     /// Opens what is at `path`, with symbolic links of root and of the user of this process
     /// followed, or prepares for creating it.
     ///
-    /// The log of an unfinished sync is looked for in the target's directory and in that for logs. Of
-    /// the path in the marker only the file name is used, because a guest may have written it. The
-    /// directory of a device's log is created.
+    /// The log of an unfinished sync is looked for in the target's directory and in that for logs.
+    /// Of the path in the marker only the file name is used, because a guest may have written it.
+    /// The directory of a device's log is created.
     ///
     /// # Errors
     /// `InUse` for a target that somebody uses, or that is one of the sources; `Incomplete` for the
     /// copy of a disk that an unfinished sync left incomplete; `AlreadyExists` for an existing
     /// target and [`create`]; `NotFound` for a missing directory; `Unsupported` for what is neither
-    /// file nor device, for a hard-linked file where that matters, and for a redo log in memory; `Io`.
+    /// file nor device, for a hard-linked file where that matters, and for a redo log in memory;
+    /// `Io`.
     ///
     /// [`create`]: HostTargetOptions::create
     pub fn open(path: impl AsRef<Path>, options: &HostTargetOptions) -> Result<Self> {
@@ -285,7 +286,8 @@ impl HostTarget {
                 if !identity.is_stable() {
                     warnings.push(format!(
                         "{}: the device has no lasting name; if it is renumbered before an \
-                         interrupted sync is finished, its redo log is found through its marker only",
+                         interrupted sync is finished, its redo log is found through its marker \
+                         only",
                         path.display()
                     ));
                 }
@@ -401,8 +403,8 @@ fn elsewhere(directory: &Path, target: &Path, dry_run: bool) -> Result<FileRef> 
     Ok(FileRef::new(log_directory(directory, dry_run)?, name))
 }
 
-/// Opens the directory for redo logs, creating it if it is missing and this is no dry run. What does not
-/// outlive a crash is refused, and so is a directory whose files other users may exchange.
+/// Opens the directory for redo logs, creating it if it is missing and this is no dry run. What
+/// does not outlive a crash is refused, and so is a directory whose files other users may exchange.
 fn log_directory(path: &Path, dry_run: bool) -> Result<Arc<dyn Directory>> {
     let other = "name a directory on a disk with --log-dir DIR";
     // Not even the directory is made among device nodes.

@@ -275,8 +275,8 @@ impl Target {
         }
     }
 
-    /// The file at `path`, which the log of an unfinished sync names: in the target's directory or in
-    /// the log's. `None` for another one, unless the caller has named it or answers for the log.
+    /// The file at `path`, which the log of an unfinished sync names: in the target's directory or
+    /// in the log's. `None` for another one, unless the caller has named it or answers for the log.
     ///
     /// # Errors
     /// `NotFound`, `Io`.
@@ -289,8 +289,8 @@ impl Target {
         }
     }
 
-    /// The file at `path`, which the caller names, through the target's own directories where it is in
-    /// one of them.
+    /// The file at `path`, which the caller names, through the target's own directories where it is
+    /// in one of them.
     ///
     /// # Errors
     /// `NotFound`, `Io`.

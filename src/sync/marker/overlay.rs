@@ -7,8 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::error::Result;
 use crate::storage::{HostFile, Storage};
 
-/// Shows a marked target as if it carried no marker: the regions under the marker live in memory, with the
-/// bytes they had before, and take all changes; everything else goes through.
+/// Shows a marked target as if it carried no marker: the regions under the marker live in memory,
+/// with the bytes they had before, and take all changes; everything else goes through.
 ///
 /// So an image can be opened and written while the disk below shows the marker, and what the
 /// regions under the marker must hold in the end is simply what is in memory then.

@@ -86,11 +86,11 @@ pub(in crate::sync) fn begin_mend(storage: &dyn Storage, marker: &Marker) -> Res
     write_guard(storage, marker)
 }
 
-/// Puts `marker` in place of the one that the sentinel page carries. The first sector that carries that one
-/// changes last, and what else is on the sentinel page is written over once the new marker is durable; so
-/// at every moment a crash leaves one of the two, and no more than one sector that was no marker is
-/// in doubt while the old one is found. The sentinel page is durable when it returns, the rest is
-/// written.
+/// Puts `marker` in place of the one that the sentinel page carries. The first sector that carries
+/// that one changes last, and what else is on the sentinel page is written over once the new marker
+/// is durable; so at every moment a crash leaves one of the two, and no more than one sector that
+/// was no marker is in doubt while the old one is found. The sentinel page is durable when it
+/// returns, the rest is written.
 ///
 /// # Errors
 /// `Io`, `NoSpace`; the target is marked, by either.
@@ -179,8 +179,8 @@ pub(in crate::sync) enum Guard {
     Durable,
 }
 
-/// Lifts the marker: what is in memory goes to its place, the sentinel page last. All is durable when it
-/// returns. Everything else must be durable before.
+/// Lifts the marker: what is in memory goes to its place, the sentinel page last. All is durable
+/// when it returns. Everything else must be durable before.
 ///
 /// # Errors
 /// `Io`, `NoSpace`; `VerifyFailed` when what was written does not read back, `MarkerInData` when

@@ -18,9 +18,9 @@ pub(in crate::sync) struct Cut {
 }
 
 impl Cut {
-    /// Compares `storage`, which carries `marker`, with its log. The job may have changed the length
-    /// already or not, so all between the length at its start and its last one is allowed. A longer
-    /// storage is not refused: it has all bytes that count.
+    /// Compares `storage`, which carries `marker`, with its log. The job may have changed the
+    /// length already or not, so all between the length at its start and its last one is allowed. A
+    /// longer storage is not refused: it has all bytes that count.
     ///
     /// # Errors
     /// `Io`, `Malformed`.

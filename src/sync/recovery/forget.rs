@@ -85,8 +85,8 @@ pub struct Forgotten {
 ///
 /// # Errors
 /// `InvalidInput` for a target without a marker, one that its log finishes, and where bytes are
-/// missing or have another length than the marker guards; `Incomplete` for a held target, unless that
-/// is given up too; `MarkerInData` for bytes that would look like a marker; `NotFound`,
+/// missing or have another length than the marker guards; `Incomplete` for a held target, unless
+/// that is given up too; `MarkerInData` for bytes that would look like a marker; `NotFound`,
 /// `Untrusted`, `TargetChanged`, `NoSpace`, `Io`, `Cancelled`.
 pub fn forget(target: &Target, bytes: &GuardedBytes, work: &Work) -> Result<Forgotten> {
     let missing = || Error::new(ErrorKind::NotFound, "no such target");

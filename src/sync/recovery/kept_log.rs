@@ -8,8 +8,8 @@ use crate::error::{ErrorKind, Result};
 use crate::storage::{Directory, FileRef};
 use crate::sync::endpoint::target::LOG_SUFFIX;
 
-/// Gives a complete log a name with the id of its job, which no later sync takes: `redo_log` is free
-/// then. Durable when it returns. Says what it did.
+/// Gives a complete log a name with the id of its job, which no later sync takes: `redo_log` is
+/// free then. Durable when it returns. Says what it did.
 ///
 /// # Errors
 /// As [`Directory::rename_new`](crate::storage::Directory::rename_new).

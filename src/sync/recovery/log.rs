@@ -1,8 +1,8 @@
 //! Which log belongs to a marked target.
 //!
 //! The path in a marker is data: the target's guest may have written it. Only its file name is
-//! used, and only in directories that the target or the caller names. The paths in a log are data as
-//! well, where the log may come from a client of an agent.
+//! used, and only in directories that the target or the caller names. The paths in a log are data
+//! as well, where the log may come from a client of an agent.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::sync::marker::format::Marker;
 /// `trusted`, for which the caller answers, or in the directories at hand.
 ///
 /// # Errors
-/// `Incomplete` for a copy of the disk that the log is for, and for a file under the log's name that
-/// may not come from this program; `Io`.
+/// `Incomplete` for a copy of the disk that the log is for, and for a file under the log's name
+/// that may not come from this program; `Io`.
 pub(in crate::sync) fn with_log(
     target: Target,
     marker: &Marker,
@@ -76,8 +76,8 @@ pub(in crate::sync) fn untrusted(error: Error) -> Error {
     )
 }
 
-/// Whether `path`, which a log at `log` names, is in the target's directory or in the log's, and may
-/// be looked at.
+/// Whether `path`, which a log at `log` names, is in the target's directory or in the log's, and
+/// may be looked at.
 fn is_in_reach(path: &Path, target: &Target, log: &FileRef) -> bool {
     let own = target.path();
     let directories = [own.parent(), Some(log.directory().path())];

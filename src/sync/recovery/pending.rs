@@ -95,9 +95,9 @@ pub fn pending(directory: impl AsRef<Path>, limits: &Limits) -> Result<Vec<Pendi
     Ok(found)
 }
 
-/// Recovers every target that [`pending`] finds in `directory` and that is marked; says for each what
-/// came of it. A log that is not trusted is an error of kind `Untrusted`. One that fails does not
-/// keep the others from being recovered.
+/// Recovers every target that [`pending`] finds in `directory` and that is marked; says for each
+/// what came of it. A log that is not trusted is an error of kind `Untrusted`. One that fails does
+/// not keep the others from being recovered.
 ///
 /// # Errors
 /// Those of [`pending`].

@@ -46,8 +46,8 @@ pub enum Recovered {
 /// value says is durable. Running it again is harmless, also after a crash in the middle.
 ///
 /// # Errors
-/// `Incomplete` when the target is marked but its redo log is not to be found, or the target has become
-/// shorter than its redo log allows; `BaseMismatch` when
+/// `Incomplete` when the target is marked but its redo log is not to be found, or the target has
+/// become shorter than its redo log allows; `BaseMismatch` when
 /// somebody wrote to the target since; `Malformed` for a damaged redo log; `NotFound`, `Io`,
 /// `NoSpace`, `VerifyFailed`, `Cancelled`.
 pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {

@@ -22,7 +22,8 @@ pub(in crate::sync) struct Redo {
     pub last: BTreeMap<u64, Vec<u8>>,
     /// The new length of the storage.
     pub storage_len: Option<u64>,
-    /// What the regions under the marker hold once the marker is lifted, where that was written down.
+    /// What the regions under the marker hold once the marker is lifted, where that was written
+    /// down.
     pub final_state: Option<FinalState>,
     /// Where tables are read from.
     pub bookkeeping: Option<Bookkeeping>,
@@ -74,7 +75,8 @@ impl FinalState {
 }
 
 impl Redo {
-    /// Checks every frame of `redo_log` and gathers what is not guest data; `visit` sees each frame.
+    /// Checks every frame of `redo_log` and gathers what is not guest data; `visit` sees each
+    /// frame.
     ///
     /// # Errors
     /// `Malformed` for a damaged redo log, `LimitExceeded`, `Io`, `Cancelled`, and what `visit`
@@ -174,8 +176,8 @@ impl Redo {
         })
     }
 
-    /// Refuses a redo log that does not hold all that `marker` covers: without it the marker could not be
-    /// lifted, and what lies under it would be lost.
+    /// Refuses a redo log that does not hold all that `marker` covers: without it the marker could
+    /// not be lifted, and what lies under it would be lost.
     ///
     /// # Errors
     /// `Malformed`.

@@ -70,8 +70,8 @@ enum Beside {
 /// [`Touch::Nothing`] all stays as it is.
 ///
 /// # Errors
-/// `Untrusted` for a log, sidecar or the like that this program may not have made, `Incomplete` where
-/// that is the log of a marked target; `Io`,
+/// `Untrusted` for a log, sidecar or the like that this program may not have made, `Incomplete`
+/// where that is the log of a marked target; `Io`,
 /// `Malformed` (a redo log of a marked target that is damaged), `Cancelled`.
 pub(in crate::sync) fn find(
     target: &Target,

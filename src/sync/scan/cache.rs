@@ -23,9 +23,9 @@ use crate::units::{BlockSize, check_change_map};
 ///
 /// A manifest is trusted where the image's file has the device, inode, length, modification time
 /// and change time that it had while it was read; for a block device, where nothing was written to
-/// it since in this run of the system. Whoever names such a directory accepts that as proof, and that
-/// whoever may write to the directory decides what images hold. Only a sync that reads everything
-/// (`Verify::All`) finds a wrong one.
+/// it since in this run of the system. Whoever names such a directory accepts that as proof, and
+/// that whoever may write to the directory decides what images hold. Only a sync that reads
+/// everything (`Verify::All`) finds a wrong one.
 #[derive(Debug, Clone)]
 pub struct ManifestCache {
     directory: PathBuf,
@@ -51,8 +51,8 @@ impl ManifestCache {
     /// Uses the directory at `path`, which is made if it is missing, for its owner alone.
     ///
     /// # Errors
-    /// `Untrusted` for a directory that other users may write to, and for a symbolic link of another
-    /// user; `Io`.
+    /// `Untrusted` for a directory that other users may write to, and for a symbolic link of
+    /// another user; `Io`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if !path.exists() {

@@ -1,8 +1,8 @@
 //! Who may write to the disks of a VM on a host that does not run the job.
 //!
-//! The agent's own directory has the newest token that was seen for a VM, durable before anything is
-//! done under it, and a lock that is held while something is done. A disk agent whose token is not
-//! the newest any more stops by itself; the newer one waits until it has.
+//! The agent's own directory has the newest token that was seen for a VM, durable before anything
+//! is done under it, and a lock that is held while something is done. A disk agent whose token is
+//! not the newest any more stops by itself; the newer one waits until it has.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -35,7 +35,8 @@ pub(in crate::failback::disks) struct AgentRequest {
     pub task: Task,
 }
 
-/// A disk at the disk agent's host. A path that does not begin with `/` begins in the home directory.
+/// A disk at the disk agent's host. A path that does not begin with `/` begins in the home
+/// directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::failback::disks) struct DiskAsked {

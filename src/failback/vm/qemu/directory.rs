@@ -170,7 +170,8 @@ impl VmDirectory {
         (0..disks).try_for_each(|disk| remove(&self.scratch(disk)))
     }
 
-    /// Locks the directory itself: there is no file that another user could put in the lock's place.
+    /// Locks the directory itself: there is no file that another user could put in the lock's
+    /// place.
     fn lock(&self) -> Result<CommandLock> {
         let failed = |e| Error::io("lock", e).at_path(&self.path);
         let directory = File::open(&self.path).map_err(failed)?;

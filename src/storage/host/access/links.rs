@@ -68,8 +68,8 @@ pub fn resolve(path: impl AsRef<Path>) -> Result<PathBuf> {
     Err(failed(rustix::io::Errno::LOOP.into()))
 }
 
-/// As [`resolve`], for what is written: files that are made, replaced or changed, and directories in
-/// which files are made. A symbolic link of another user, anywhere on the way, is refused: that
+/// As [`resolve`], for what is written: files that are made, replaced or changed, and directories
+/// in which files are made. A symbolic link of another user, anywhere on the way, is refused: that
 /// user would choose the file. Nothing is changed.
 ///
 /// # Errors

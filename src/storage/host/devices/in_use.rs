@@ -108,7 +108,8 @@ impl Shared {
                 shared.disks.push(disk);
                 shared.go_below(disk, &mut pending);
             }
-            // Where the backing file is out of sight, or this is no loop device, nothing more shows.
+            // Where the backing file is out of sight, or this is no loop device, nothing more
+            // shows.
             let Some(Ok(under)) = kernel.backing_file(number).map(HostFile::at) else {
                 continue;
             };

@@ -1,5 +1,5 @@
-//! Directories for device nodes, in which no file is made: a file there lies in memory, and takes the
-//! name of the device that was meant.
+//! Directories for device nodes, in which no file is made: a file there lies in memory, and takes
+//! the name of the device that was meant.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -8,8 +8,9 @@ use std::path::Path;
 use super::kernel::Kernel;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Refuses a directory of device nodes: one on devtmpfs, and `/dev` with what is below it on the same
-/// file system. Other file systems below `/dev`, such as `/dev/shm`, are directories like any other.
+/// Refuses a directory of device nodes: one on devtmpfs, and `/dev` with what is below it on the
+/// same file system. Other file systems below `/dev`, such as `/dev/shm`, are directories like any
+/// other.
 ///
 /// # Errors
 /// `InvalidInput`; `Io`.

@@ -71,6 +71,11 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Without `testing`, what only tests reach looks unused.
 #![cfg_attr(not(feature = "testing"), allow(dead_code, unused_imports))]
+#![warn(missing_debug_implementations)]
+#![cfg_attr(feature = "testing", warn(unreachable_pub))]
+
+#[macro_use]
+mod opaque;
 
 #[cfg(feature = "testing")]
 pub mod api;

@@ -22,6 +22,8 @@ pub struct Work {
     rate_limiter: Option<Arc<RateLimiter>>,
 }
 
+opaque!(Work);
+
 impl Work {
     /// Work on a pool of its own, with one thread for each core and at least four.
     ///

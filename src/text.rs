@@ -46,6 +46,8 @@ pub fn escape_path(path: &Path) -> String {
 /// Shows a path as [`escape_path`] does.
 pub struct EscapedPath<'a>(pub &'a Path);
 
+opaque!(EscapedPath<'_>);
+
 impl fmt::Display for EscapedPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chunk in self.0.as_os_str().as_bytes().utf8_chunks() {

@@ -13,7 +13,7 @@ pub(crate) struct TokenBucket {
 
 impl TokenBucket {
     /// So many bytes a second, at least 1.
-    pub fn new(bytes_per_second: u64) -> Self {
+    pub(crate) fn new(bytes_per_second: u64) -> Self {
         TokenBucket {
             bytes_per_second: bytes_per_second.max(1),
             booked: Mutex::default(),
@@ -21,12 +21,12 @@ impl TokenBucket {
     }
 
     /// The speed.
-    pub fn bytes_per_second(&self) -> u64 {
+    pub(crate) fn bytes_per_second(&self) -> u64 {
         self.bytes_per_second
     }
 
     /// Until when to wait with `bytes` more that are asked for `now`.
-    pub fn book(&self, bytes: u64, now: Duration) -> Duration {
+    pub(crate) fn book(&self, bytes: u64, now: Duration) -> Duration {
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
         let mut booked = self.booked.lock().unwrap_or_else(PoisonError::into_inner);
         *booked = (*booked).max(now).saturating_add(cost);

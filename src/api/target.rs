@@ -11,6 +11,8 @@ use crate::sync::{
 /// An open target of one sync: on this host, or on another one, whose agent writes it.
 pub struct OpenTarget(Kind);
 
+opaque!(OpenTarget);
+
 enum Kind {
     Here(HostTarget),
     Remote(RemoteTarget),

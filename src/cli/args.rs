@@ -16,7 +16,7 @@ use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser}
 /// Options of every verb.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Common options")]
-pub struct Common {
+pub(super) struct Common {
     /// Prints one JSON object on standard output
     #[arg(long, global = true)]
     pub json: bool,
@@ -38,7 +38,7 @@ pub struct Common {
 }
 
 impl Common {
-    pub fn source_options(&self) -> SourceOptions {
+    pub(super) fn source_options(&self) -> SourceOptions {
         SourceOptions::default()
             .with_direct(self.direct)
             .with_marker_is_data(self.marker_is_data)
@@ -48,7 +48,7 @@ impl Common {
     ///
     /// # Errors
     /// Those of [`HostSide::open`].
-    pub fn open_side(
+    pub(super) fn open_side(
         &self,
         path: &Path,
         format: Option<SideFormat>,
@@ -68,7 +68,7 @@ impl Common {
 
 /// The parents of differencing images.
 #[derive(Args, Default)]
-pub struct Parents {
+pub(super) struct Parents {
     /// Offers FILE as parent of a differencing image; may be repeated
     #[arg(long = "parent", value_name = "FILE", value_parser = here())]
     files: Vec<PathBuf>,
@@ -76,7 +76,7 @@ pub struct Parents {
 
 impl Parents {
     /// How an image of `format` is opened.
-    pub fn options(&self, format: Option<Format>) -> ImageOptions {
+    pub(super) fn options(&self, format: Option<Format>) -> ImageOptions {
         let gate = self
             .files
             .iter()
@@ -91,7 +91,7 @@ impl Parents {
 
 /// Whether holes are taken for zeros.
 #[derive(Args, Clone, Copy, Default)]
-pub struct Holes {
+pub(super) struct Holes {
     /// Read the holes of files and devices too, instead of taking them for zeros as the file
     /// system reports them
     #[arg(long)]
@@ -100,14 +100,14 @@ pub struct Holes {
 
 impl Holes {
     /// `image`, with its holes read where that is asked for.
-    pub fn of(self, image: ImageOptions) -> ImageOptions {
+    pub(super) fn of(self, image: ImageOptions) -> ImageOptions {
         image.with_read_holes(self.read_holes)
     }
 }
 
 /// The one image of a verb.
 #[derive(Args)]
-pub struct OneImage {
+pub(super) struct OneImage {
     /// Reads the image as this format, whatever its name says
     #[arg(long, alias = "source-format", value_name = "FORMAT", value_parser = format())]
     format: Option<Format>,
@@ -116,14 +116,14 @@ pub struct OneImage {
 }
 
 impl OneImage {
-    pub fn options(&self) -> ImageOptions {
+    pub(super) fn options(&self) -> ImageOptions {
         self.parents.options(self.format)
     }
 }
 
 /// How a target is opened, for verbs that change one without a source.
 #[derive(Args)]
-pub struct TargetArgs {
+pub(super) struct TargetArgs {
     /// Writes the target as this format, whatever its name says
     #[arg(long, alias = "format", value_name = "FORMAT", value_parser = format())]
     target_format: Option<Format>,
@@ -142,7 +142,7 @@ pub struct TargetArgs {
 }
 
 impl TargetArgs {
-    pub fn options(&self, common: &Common) -> HostTargetOptions {
+    pub(super) fn options(&self, common: &Common) -> HostTargetOptions {
         let open = TargetOptions::default()
             .with_direct(common.direct)
             .with_allocation(self.allocation);
@@ -160,12 +160,12 @@ impl TargetArgs {
 
 /// What a side of a comparison is read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SideFormat {
+pub(super) enum SideFormat {
     Manifest,
     Image(Format),
 }
 
-pub fn side_format() -> impl TypedValueParser<Value = SideFormat> {
+pub(super) fn side_format() -> impl TypedValueParser<Value = SideFormat> {
     let names: Vec<_> = formats().chain(["manifest"]).collect();
     PossibleValuesParser::new(names).try_map(|name| match name.as_str() {
         "manifest" => Ok(SideFormat::Manifest),
@@ -177,11 +177,11 @@ pub fn side_format() -> impl TypedValueParser<Value = SideFormat> {
 ///
 /// # Errors
 /// `InvalidInput`.
-pub fn block_size(text: &str) -> Result<BlockSize, Error> {
+pub(super) fn block_size(text: &str) -> Result<BlockSize, Error> {
     BlockSize::new(parse_size(text)?)
 }
 
-pub fn format() -> impl TypedValueParser<Value = Format> {
+pub(super) fn format() -> impl TypedValueParser<Value = Format> {
     let names: Vec<_> = formats().collect();
     PossibleValuesParser::new(names).try_map(|name| Format::parse(&name))
 }
@@ -190,7 +190,7 @@ fn formats() -> impl Iterator<Item = &'static str> {
     Format::ALL.iter().map(|format| format.name())
 }
 
-pub fn create_format() -> impl TypedValueParser<Value = CreateFormat> {
+pub(super) fn create_format() -> impl TypedValueParser<Value = CreateFormat> {
     let all = [
         "raw",
         "vhd",
@@ -203,7 +203,7 @@ pub fn create_format() -> impl TypedValueParser<Value = CreateFormat> {
     names(all).try_map(|name| CreateFormat::parse(&name))
 }
 
-pub fn allocation() -> impl TypedValueParser<Value = Allocation> {
+pub(super) fn allocation() -> impl TypedValueParser<Value = Allocation> {
     names(["keep", "sparse", "full"]).map(|name| match name.as_str() {
         "sparse" => Allocation::Sparse,
         "full" => Allocation::Full,
@@ -211,7 +211,7 @@ pub fn allocation() -> impl TypedValueParser<Value = Allocation> {
     })
 }
 
-pub fn mode() -> impl TypedValueParser<Value = Mode> {
+pub(super) fn mode() -> impl TypedValueParser<Value = Mode> {
     names(["auto", "delta", "full"]).map(|name| match name.as_str() {
         "delta" => Mode::Delta,
         "full" => Mode::Full,
@@ -219,14 +219,14 @@ pub fn mode() -> impl TypedValueParser<Value = Mode> {
     })
 }
 
-pub fn safety() -> impl TypedValueParser<Value = Safety> {
+pub(super) fn safety() -> impl TypedValueParser<Value = Safety> {
     names(["atomic", "in-place"]).map(|name| match name.as_str() {
         "in-place" => Safety::InPlace,
         _ => Safety::Atomic,
     })
 }
 
-pub fn verify() -> impl TypedValueParser<Value = Verify> {
+pub(super) fn verify() -> impl TypedValueParser<Value = Verify> {
     names(["written", "all", "none"]).map(|name| match name.as_str() {
         "all" => Verify::All,
         "none" => Verify::None,
@@ -235,12 +235,12 @@ pub fn verify() -> impl TypedValueParser<Value = Verify> {
 }
 
 /// Reads the path of a file or device of this host.
-pub fn here() -> impl TypedValueParser<Value = PathBuf> {
+pub(super) fn here() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(Location::parse_here)
 }
 
 /// Reads a path, or an address at another host.
-pub fn anywhere() -> impl TypedValueParser<Value = Location> {
+pub(super) fn anywhere() -> impl TypedValueParser<Value = Location> {
     OsStringValueParser::new().try_map(Location::parse)
 }
 
@@ -248,7 +248,7 @@ pub fn anywhere() -> impl TypedValueParser<Value = Location> {
 ///
 /// # Errors
 /// `InvalidInput`.
-pub fn timeout(text: &str) -> Result<Duration, Error> {
+pub(super) fn timeout(text: &str) -> Result<Duration, Error> {
     match parse_duration(text)? {
         Duration::ZERO => Err(Error::new(
             ErrorKind::InvalidInput,

@@ -12,7 +12,7 @@ use super::context::Context;
 
 /// How another host is reached.
 #[derive(clap::Args)]
-pub struct ConnectArgs {
+pub(super) struct ConnectArgs {
     /// Reaches the other host with COMMAND, which is split at spaces, instead of ssh
     #[arg(long, value_name = "COMMAND", default_value = "ssh")]
     rsh: String,
@@ -50,7 +50,11 @@ impl ConnectArgs {
     ///
     /// # Errors
     /// `InvalidInput` for a service without a certificate.
-    pub fn options(&self, all: [&Location; 2], context: &Context) -> Result<ConnectOptions, Error> {
+    pub(super) fn options(
+        &self,
+        all: [&Location; 2],
+        context: &Context,
+    ) -> Result<ConnectOptions, Error> {
         let hosts = all.into_iter().filter_map(|location| match location {
             Location::Remote(address) => Some(address),
             _ => None,

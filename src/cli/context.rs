@@ -12,7 +12,7 @@ use super::progress::Bars;
 use super::signals;
 
 /// Threads, progress and output of one run.
-pub struct Context {
+pub(super) struct Context {
     pub common: Common,
     pub work: Work,
     pub progress: Arc<Bars>,
@@ -23,7 +23,7 @@ impl Context {
     ///
     /// # Errors
     /// `Io`.
-    pub fn new(common: &Common) -> Result<Self> {
+    pub(super) fn new(common: &Common) -> Result<Self> {
         let cancel = CancelToken::new();
         let progress = Arc::new(Bars::new(common.quiet));
         signals::survive_file_size_limit()?;
@@ -43,7 +43,7 @@ impl Context {
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn print<L: Lines>(
+    pub(super) fn print<L: Lines>(
         &self,
         object: &impl Serialize,
         lines: impl FnOnce() -> L,
@@ -62,7 +62,7 @@ impl Context {
     }
 
     /// Tells of dangers that are no errors.
-    pub fn warn(&self, warnings: &[String]) {
+    pub(super) fn warn(&self, warnings: &[String]) {
         if !self.common.quiet {
             for warning in warnings {
                 self.progress.say(&format!("warning: {warning}"));
@@ -72,7 +72,7 @@ impl Context {
 }
 
 /// One line, or several.
-pub trait Lines {
+pub(super) trait Lines {
     fn into_lines(self) -> Vec<String>;
 }
 
@@ -90,7 +90,7 @@ impl Lines for Vec<String> {
 
 /// # Errors
 /// `Io`: what cannot be said as JSON.
-pub fn to_json(object: &impl Serialize) -> Result<String> {
+pub(super) fn to_json(object: &impl Serialize) -> Result<String> {
     let json = serde_json::to_string(object);
     let json = json.map_err(|e| Error::io("make JSON", std::io::Error::other(e)))?;
     Ok(escape_json(&json).into_owned())

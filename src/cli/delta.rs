@@ -22,7 +22,7 @@ use super::sync_report::print_report;
 
 /// Makes, applies, shows and merges delta files
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -112,7 +112,7 @@ struct ShowArgs {
     file: PathBuf,
 }
 
-pub fn run(args: &Args, context: &Context) -> Ended {
+pub(super) fn run(args: &Args, context: &Context) -> Ended {
     match &args.verb {
         Verb::Create(args) => create(args, context),
         Verb::Apply(args) => apply(args, context),

@@ -10,7 +10,7 @@ use crate::{Limits, Result};
 ///
 /// # Errors
 /// `NotFound`, `Io`, and those of [`Delta::from_storage`].
-pub fn open(path: &PathBuf) -> Result<Delta> {
+pub(super) fn open(path: &PathBuf) -> Result<Delta> {
     let file = FileRef::host(resolve(path)?)?.open(Access::Read)?;
     Delta::from_storage(file, &Limits::default())
 }

@@ -16,7 +16,7 @@ use super::outcome::{Ended, Exit};
 /// A and B are images or manifests (`.manifest`, or `--source-format manifest`). The extents are
 /// what a sync from A to B would change; `zero` where A holds zeros.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Image or manifest, the source
     #[arg(value_parser = args::here())]
     a: PathBuf,
@@ -49,13 +49,13 @@ struct Object {
 }
 
 #[derive(Serialize)]
-pub struct Range {
+pub(super) struct Range {
     pub offset: u64,
     length: u64,
     kind: &'static str,
 }
 
-pub fn run(args: &Args, context: &Context) -> Ended {
+pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let started = Instant::now();
     let common = &context.common;
     let a = common.open_side(&args.a, args.source_format, &args.parents, args.holes)?;
@@ -82,7 +82,7 @@ pub fn run(args: &Args, context: &Context) -> Ended {
 }
 
 impl Range {
-    pub fn of(extent: &Extent) -> Self {
+    pub(super) fn of(extent: &Extent) -> Self {
         Range {
             offset: extent.offset,
             length: extent.len,

@@ -18,7 +18,7 @@ use super::outcome::{Ended, Exit};
 /// A hypervisor opens the child, or merges it into its parent. The parent must be exactly what the
 /// delta was made from, and must not change any more while there is the child.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The delta
     #[arg(value_parser = args::here())]
     file: PathBuf,
@@ -45,7 +45,7 @@ struct Object {
     root: Option<String>,
 }
 
-pub fn run(args: &Args, context: &Context) -> Ended {
+pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let delta = delta_file::open(&args.file)?;
     let options = Parents::default().options(args.parent_format);
     let base = HostSource::open(&args.parent, &options, &context.common.source_options())?;

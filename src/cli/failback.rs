@@ -23,7 +23,7 @@ use super::outcome::{Ended, Exit, Failure};
 /// One process runs a job; others watch it and ask it for things. A job whose process died is
 /// taken up again by `failback resume`, and by every request.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Where jobs are kept
     #[arg(
         long,
@@ -106,7 +106,7 @@ enum Verb {
     Explain { job: String },
 }
 
-pub fn run(args: &Args, context: &Context) -> Ended {
+pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let request = |job, request| args.ask(context, job, request);
     match &args.verb {
         Verb::Check { plan } => check(&Plan::load(plan)?, &args.state_dir, context),

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 /// Why a VM stands where it does.
 #[derive(Serialize)]
-pub struct Explained {
+pub(super) struct Explained {
     pub vm: String,
     pub phase: &'static str,
     pub means: &'static str,
@@ -21,13 +21,13 @@ pub struct Explained {
 
 /// Something that has to hold before the next phase begins.
 #[derive(Serialize)]
-pub struct Condition {
+pub(super) struct Condition {
     pub condition: &'static str,
     pub holds: bool,
 }
 
 /// Where several jobs stand.
-pub fn jobs(jobs: &[JobStatus]) -> Vec<String> {
+pub(super) fn jobs(jobs: &[JobStatus]) -> Vec<String> {
     match jobs.is_empty() {
         true => vec!["there are no jobs".to_owned()],
         false => {
@@ -38,7 +38,7 @@ pub fn jobs(jobs: &[JobStatus]) -> Vec<String> {
 }
 
 /// Where a job stands: what runs, how far it is, what it waits for, what may be asked.
-pub fn status(job: &JobStatus) -> Vec<String> {
+pub(super) fn status(job: &JobStatus) -> Vec<String> {
     let running = match &job.run_by {
         Some(by) => format!("run by {by}"),
         None => "not running".to_owned(),
@@ -125,7 +125,7 @@ fn vm_lines(vm: &VmStatus) -> Vec<String> {
 }
 
 /// One line for a state, as a job goes through it.
-pub fn state_line(state: &State) -> String {
+pub(super) fn state_line(state: &State) -> String {
     match (state.problem, state.pending) {
         (Some(problem), _) => format!("{}: stands still: {problem}", state.phase),
         (None, Some(command)) => format!("{}: {command}", state.phase),
@@ -134,7 +134,7 @@ pub fn state_line(state: &State) -> String {
 }
 
 /// What a phase means to a person.
-pub fn phase(phase: Phase) -> &'static str {
+pub(super) fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Planned => "nothing is touched; the prerequisites are checked",
         Phase::Prepared => "nothing is copied yet; the prerequisites hold",
@@ -158,7 +158,7 @@ pub fn phase(phase: Phase) -> &'static str {
 }
 
 /// The prerequisites, one a line.
-pub fn checks(checked: &[Checked]) -> Vec<String> {
+pub(super) fn checks(checked: &[Checked]) -> Vec<String> {
     let lines = checked.iter().map(|it| {
         let mark = if it.holds { "ok " } else { "NO " };
         format!("{mark} {}: {}: {}", it.vm, it.check, it.found)
@@ -167,7 +167,7 @@ pub fn checks(checked: &[Checked]) -> Vec<String> {
 }
 
 /// What a plan would do.
-pub fn plan(plan: &Plan, previews: &[Preview]) -> Vec<String> {
+pub(super) fn plan(plan: &Plan, previews: &[Preview]) -> Vec<String> {
     let mut lines = vec![
         format!("{}: {}", plan.name, plan.direction().name()),
         format!("  from {}", plan.source_site().host),
@@ -230,7 +230,7 @@ pub fn plan(plan: &Plan, previews: &[Preview]) -> Vec<String> {
 }
 
 /// All that happened.
-pub fn log(lines: &[LogLine]) -> Vec<String> {
+pub(super) fn log(lines: &[LogLine]) -> Vec<String> {
     let lines = lines.iter().map(|line| match &line.record {
         Record::Job(job) => format!("{}: job {}, {}", line.vm, job.job, job.direction),
         Record::Step(step) => {
@@ -257,7 +257,7 @@ pub fn log(lines: &[LogLine]) -> Vec<String> {
 }
 
 /// What each VM needs to go on.
-pub fn explanation(vms: &[Explained]) -> Vec<String> {
+pub(super) fn explanation(vms: &[Explained]) -> Vec<String> {
     let mut lines = Vec::new();
     for vm in vms {
         lines.push(format!("{}: {}: {}", vm.vm, vm.phase, vm.means));

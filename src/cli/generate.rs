@@ -11,26 +11,26 @@ use super::outcome::{Ended, Exit};
 
 /// Prints a shell's completions
 #[derive(clap::Args)]
-pub struct CompletionsArgs {
+pub(super) struct CompletionsArgs {
     /// The shell
     shell: Shell,
 }
 
 /// Prints the man page
 #[derive(clap::Args)]
-pub struct ManArgs {
+pub(super) struct ManArgs {
     /// Writes a page for every verb into DIR instead
     #[arg(long, value_name = "DIR", value_parser = args::here())]
     dir: Option<PathBuf>,
 }
 
-pub fn completions(args: &CompletionsArgs, command: &mut Command) -> Ended {
+pub(super) fn completions(args: &CompletionsArgs, command: &mut Command) -> Ended {
     let mut bytes = Vec::new();
     clap_complete::generate(args.shell, command, "diskdelta", &mut bytes);
     print(&bytes)
 }
 
-pub fn man(args: &ManArgs, command: Command) -> Ended {
+pub(super) fn man(args: &ManArgs, command: Command) -> Ended {
     if let Some(dir) = &args.dir {
         clap_mangen::generate_to(command, dir)
             .map_err(|cause| Error::io("write man pages", cause).at_path(dir))?;

@@ -13,7 +13,7 @@ use super::outcome::{Ended, Exit};
 
 /// Says what an image is: format, size, space taken, parents, oddities
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The image, also while others write to it
     #[arg(value_parser = args::here())]
     image: PathBuf,
@@ -32,7 +32,7 @@ struct Object<'a> {
     warnings: &'a [String],
 }
 
-pub fn run(args: &Args, context: &Context) -> Ended {
+pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let live = context.common.source_options().with_allow_writers(true);
     let source = HostSource::open(&args.image, &args.open.options(), &live)?;
     let info = source.image().info();

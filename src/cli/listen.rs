@@ -19,7 +19,7 @@ use super::print::print_error_line;
 
 /// A service over TLS.
 #[derive(clap::Args)]
-pub struct Listen {
+pub(super) struct Listen {
     /// Is a service that listens there, on port 8730 where none is given
     #[arg(long, value_name = "ADDR:PORT", requires_all = ["cert", "key", "client_ca", "root"])]
     listen: Option<String>,
@@ -44,7 +44,7 @@ pub struct Listen {
 }
 
 impl Listen {
-    pub fn run(&self, serve: ServeOptions, context: &Context, work: &Work) -> Ended {
+    pub(super) fn run(&self, serve: ServeOptions, context: &Context, work: &Work) -> Ended {
         let (Some(listen), Some(cert), Some(key), Some(ca)) =
             (&self.listen, &self.cert, &self.key, &self.client_ca)
         else {

@@ -16,7 +16,7 @@ use super::outcome::{Ended, Exit};
 ///
 /// The file takes the place of an older manifest once it is complete; any other file is refused.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The image
     #[arg(value_parser = args::here())]
     image: PathBuf,
@@ -42,7 +42,7 @@ struct Object {
     warnings: Vec<String>,
 }
 
-pub fn run(args: &Args, context: &Context) -> Ended {
+pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let started = Instant::now();
     let options = context.common.source_options();
     let image = args.holes.of(args.open.options());

@@ -76,6 +76,8 @@ pub struct Cli {
     common: args::Common,
 }
 
+opaque!(Cli);
+
 #[derive(Subcommand)]
 enum Verb {
     Info(info::Args),

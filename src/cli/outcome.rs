@@ -29,14 +29,14 @@ pub enum Exit {
 }
 
 /// An error, and what it means for the target.
-pub struct Failure {
+pub(super) struct Failure {
     error: Error,
     marked: bool,
 }
 
 impl Failure {
     /// An error of a sync onto `target`.
-    pub fn of_sync(target: &OpenTarget, error: Error) -> Failure {
+    pub(super) fn of_sync(target: &OpenTarget, error: Error) -> Failure {
         Failure {
             error,
             marked: target.may_be_incomplete(),
@@ -44,7 +44,7 @@ impl Failure {
     }
 
     /// An error of work on `target`, which is asked whether it is incomplete now.
-    pub fn onto(target: &HostTarget) -> impl FnOnce(Error) -> Failure {
+    pub(super) fn onto(target: &HostTarget) -> impl FnOnce(Error) -> Failure {
         move |error| Failure {
             error,
             // One that cannot be asked, as after a failed sync, may be incomplete.
@@ -52,7 +52,7 @@ impl Failure {
         }
     }
 
-    pub fn error(&self) -> &Error {
+    pub(super) fn error(&self) -> &Error {
         &self.error
     }
 
@@ -81,13 +81,13 @@ impl From<Exit> for ExitCode {
 }
 
 /// How a verb ends.
-pub type Ended = Result<Exit, Failure>;
+pub(super) type Ended = Result<Exit, Failure>;
 
 /// Says what is wrong with the command line: with one object where `--json` is among the words, and
 /// in one line where a value is what is wrong.
 ///
 /// `parsed` parses other words, and tells what is wrong with them.
-pub fn misused(
+pub(super) fn misused(
     error: &clap::Error,
     parsed: impl FnOnce(Vec<String>) -> Option<clap::Error>,
 ) -> ExitCode {
@@ -155,7 +155,7 @@ fn complain(error: &Error) {
 }
 
 /// Says what went wrong.
-pub fn fail(common: &Common, failure: &Failure) -> ExitCode {
+pub(super) fn fail(common: &Common, failure: &Failure) -> ExitCode {
     let exit = failure.exit();
     complain(&failure.error);
     if common.json {

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// `Io`, `NoSpace`.
-pub fn print_line(text: &str) -> Result<()> {
+pub(super) fn print_line(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(cause) if cause.kind() != ErrorKind::BrokenPipe => {
@@ -20,6 +20,6 @@ pub fn print_line(text: &str) -> Result<()> {
 
 /// Prints on standard error. Where that is closed or full there is nowhere to say so: the work
 /// goes on, and the exit status tells how it ended.
-pub fn print_error_line(text: &str) {
+pub(super) fn print_error_line(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -14,13 +14,13 @@ use indicatif::{
 use super::print::print_error_line;
 
 /// One bar for each phase, one after the other.
-pub struct Bars {
+pub(super) struct Bars {
     shown: bool,
     bar: Mutex<Option<ProgressBar>>,
 }
 
 impl Bars {
-    pub fn new(quiet: bool) -> Self {
+    pub(super) fn new(quiet: bool) -> Self {
         Bars {
             shown: !quiet && std::io::stderr().is_terminal(),
             bar: Mutex::new(None),
@@ -28,14 +28,14 @@ impl Bars {
     }
 
     /// Takes the bar off the screen.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         if let Some(bar) = self.lock().take() {
             bar.finish_and_clear();
         }
     }
 
     /// Prints a line on standard error, above the bar, with what a terminal would obey escaped.
-    pub fn say(&self, text: &str) {
+    pub(super) fn say(&self, text: &str) {
         let text = escape(text);
         match &*self.lock() {
             Some(bar) => bar.suspend(|| print_error_line(&text)),
@@ -80,13 +80,13 @@ impl Progress for Bars {
 }
 
 /// Bars, with all notes kept, so that they can be printed where no bars are shown.
-pub struct Notes {
+pub(super) struct Notes {
     bars: Arc<Bars>,
     notes: Mutex<Vec<String>>,
 }
 
 impl Notes {
-    pub fn over(bars: Arc<Bars>) -> Self {
+    pub(super) fn over(bars: Arc<Bars>) -> Self {
         Notes {
             bars,
             notes: Mutex::default(),
@@ -94,7 +94,7 @@ impl Notes {
     }
 
     /// What was noted since the last time.
-    pub fn take(&self) -> Vec<String> {
+    pub(super) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

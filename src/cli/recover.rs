@@ -29,7 +29,7 @@ use super::progress::Notes;
 /// finishes all of it: in the directories that are named, or else in the log directory and the
 /// current one.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The target; with --list and --all, directories to look in
     #[arg(required_unless_present_any = ["list", "all"], value_name = "TARGET")]
     #[arg(value_parser = args::here())]
@@ -67,7 +67,7 @@ pub struct Args {
     open: TargetArgs,
 }
 
-pub fn run(args: &Args, context: &Context) -> Ended {
+pub(super) fn run(args: &Args, context: &Context) -> Ended {
     if args.list {
         return list(args, context);
     }

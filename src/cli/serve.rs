@@ -24,7 +24,7 @@ use super::outcome::{Ended, Exit};
 /// authorized_keys. With --listen it is a service that many may use at once, over TLS 1.3, each
 /// with a certificate that --client-ca has signed.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Speaks over standard input and output
     #[arg(long, required_unless_present = "listen", conflicts_with = "listen")]
     stdio: bool,
@@ -56,7 +56,7 @@ pub struct Args {
     holes: Holes,
 }
 
-pub fn run(args: &Args, context: &Context) -> Ended {
+pub(super) fn run(args: &Args, context: &Context) -> Ended {
     if let (Some(state), Some(root)) = (&args.state_dir, &args.root) {
         refuse_inside(state, root)?;
     }

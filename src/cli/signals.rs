@@ -11,7 +11,7 @@ use super::progress::Bars;
 ///
 /// # Errors
 /// `Io`.
-pub fn watch(cancel: CancelToken, progress: Arc<Bars>) -> Result<()> {
+pub(super) fn watch(cancel: CancelToken, progress: Arc<Bars>) -> Result<()> {
     let asked = move || {
         progress.say(if cancel.is_cancelled() {
             "stopping at once"
@@ -30,7 +30,7 @@ pub fn watch(cancel: CancelToken, progress: Arc<Bars>) -> Result<()> {
 ///
 /// # Errors
 /// `Io`.
-pub fn survive_file_size_limit() -> Result<()> {
+pub(super) fn survive_file_size_limit() -> Result<()> {
     let seen = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, seen)
         .map(drop)

@@ -2,14 +2,14 @@
 
 use super::context::Context;
 use super::outcome::{Ended, Failure};
-pub use super::sync_args::Args;
+pub(crate) use super::sync_args::Args;
 use super::sync_report::print_report;
 use crate::api::{OpenTarget, open_source};
 use crate::remote::ConnectOptions;
 use crate::sync::{CachedSource, HostSource, ManifestCache, Source, SyncReport};
 use crate::{BlockSize, Error, ErrorKind, Location, Result, Work};
 
-pub fn run(args: &Args, context: &Context) -> Ended {
+pub(super) fn run(args: &Args, context: &Context) -> Ended {
     refuse_misplaced(args)?;
     let all = [&args.source, &args.target];
     let connect = args.connect.options(all, context)?;

@@ -16,7 +16,7 @@ use super::connect_args::ConnectArgs;
 /// A missing target is created, its format chosen by its extension (sparse raw, dynamic VHD or
 /// VHDX) or by --create. TARGET may be a block device.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The image to read; on another host ssh://[user@]host[:port]/path, or
     /// diskdelta://host[:port]/name at a service there; the export of an NBD server
     /// nbd+unix:///EXPORT?socket=PATH
@@ -101,17 +101,21 @@ pub struct Args {
 
 impl Args {
     /// How a source of this host is opened: what is verified as a whole is read as a whole.
-    pub fn source_image(&self) -> ImageOptions {
+    pub(super) fn source_image(&self) -> ImageOptions {
         let image = self.parents.options(self.source_format);
         image.with_read_holes(self.reads_holes())
     }
 
     /// Whether holes of the source are read; those of a target are by [`Verify::All`] itself.
-    pub fn reads_holes(&self) -> bool {
+    pub(super) fn reads_holes(&self) -> bool {
         self.holes.read_holes || self.verify == Verify::All
     }
 
-    pub fn target_options(&self, sources: &[HostFile], common: &Common) -> HostTargetOptions {
+    pub(super) fn target_options(
+        &self,
+        sources: &[HostFile],
+        common: &Common,
+    ) -> HostTargetOptions {
         let open = TargetOptions::default()
             .with_direct(common.direct)
             .with_allocation(self.allocation);
@@ -131,7 +135,7 @@ impl Args {
             .with_sources(sources.iter().cloned())
     }
 
-    pub fn sync_options(&self) -> crate::Result<SyncOptions> {
+    pub(super) fn sync_options(&self) -> crate::Result<SyncOptions> {
         let file_ref = |path: &PathBuf| FileRef::to_write(path);
         let manifest = self.target_manifest.as_ref().map(file_ref).transpose()?;
         if let Some(manifest) = &manifest {

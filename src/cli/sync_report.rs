@@ -40,7 +40,7 @@ struct Range {
 }
 
 /// Prints what a sync, an applied delta or an undo did.
-pub fn print_report(context: &Context, report: &SyncReport, warnings: &[String]) -> Ended {
+pub(super) fn print_report(context: &Context, report: &SyncReport, warnings: &[String]) -> Ended {
     let traffic = report.traffic;
     let warnings = &[warnings, &report.notes].concat();
     let unreadable = report.unreadable.iter().map(|range| Range {

@@ -12,7 +12,7 @@ use super::sync_report::print_report;
 
 /// Brings back what a target held before a sync that was run with --undo FILE
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// What `sync --undo` wrote
     #[arg(value_parser = args::here())]
     file: PathBuf,
@@ -23,7 +23,7 @@ pub struct Args {
     open: TargetArgs,
 }
 
-pub fn run(args: &Args, context: &Context) -> Ended {
+pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let target = HostTarget::open(&args.target, &args.open.options(&context.common))?;
     context.warn(target.warnings());
     let file = FileRef::host(resolve(&args.file)?)?;

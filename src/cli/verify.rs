@@ -17,7 +17,7 @@ use super::outcome::{Ended, Exit};
 
 /// Reads an image and holds it against a manifest: status 0 if it fits, else 1
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The image
     #[arg(value_parser = args::here())]
     image: PathBuf,
@@ -44,7 +44,7 @@ struct Object {
     warnings: Vec<String>,
 }
 
-pub fn run(args: &Args, context: &Context) -> Ended {
+pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let started = Instant::now();
     let options = context.common.source_options();
     let image = args.holes.of(args.open.options());

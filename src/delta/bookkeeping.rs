@@ -45,7 +45,7 @@ impl Bookkeeping {
     /// # Errors
     /// `Malformed`: also for a sidecar that holds guest data, which none was written with;
     /// `Unsupported`, `LimitExceeded`, `Io`, `Cancelled`.
-    pub fn committed(
+    pub(crate) fn committed(
         storage: Arc<dyn Storage>,
         limits: &Limits,
         work: &Work,
@@ -80,12 +80,12 @@ impl Bookkeeping {
     }
 
     /// The header of the file.
-    pub fn header(&self) -> &Header {
+    pub(crate) fn header(&self) -> &Header {
         &self.header
     }
 
     /// The limits that the file is read with.
-    pub fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }
 
@@ -95,7 +95,10 @@ impl Bookkeeping {
     /// # Errors
     /// `Malformed` where the file changed since it was checked; `LimitExceeded`, `Io`, and what
     /// `visit` returns.
-    pub fn for_each(&self, visit: &mut dyn FnMut(&VerifiedFrame<'_>) -> Result<()>) -> Result<()> {
+    pub(crate) fn for_each(
+        &self,
+        visit: &mut dyn FnMut(&VerifiedFrame<'_>) -> Result<()>,
+    ) -> Result<()> {
         let mut batch = Batch::default();
         for section in &self.sections {
             let mut scanner =

@@ -24,6 +24,8 @@ pub enum Base<'a> {
     Manifest(&'a Manifest),
 }
 
+opaque!(Base<'_>);
+
 /// How a portable delta is made.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

@@ -24,6 +24,8 @@ pub struct ExportBase {
     pub options: ImageOptions,
 }
 
+opaque!(ExportBase);
+
 impl ExportBase {
     /// The image of `format` in `storage`, which its child names `path`.
     pub fn new(storage: Arc<dyn Storage>, format: Format, path: impl Into<String>) -> Self {

@@ -8,11 +8,11 @@ use crate::random::random;
 use crate::units::BlockSize;
 
 /// Length of the file header in bytes.
-pub const HEADER_LEN: usize = 128;
+pub(super) const HEADER_LEN: usize = 128;
 /// Length of a frame header in bytes.
-pub const FRAME_LEN: usize = 112;
+pub(super) const FRAME_LEN: usize = 112;
 /// Length of a trailer's payload in bytes.
-pub const TRAILER_LEN: usize = 160;
+pub(super) const TRAILER_LEN: usize = 160;
 
 /// Names one job, so that records of an earlier run are never taken for this one's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -340,7 +340,7 @@ impl Trailer {
 }
 
 /// A hasher for the digest over all frames.
-pub fn digest_hasher() -> blake3::Hasher {
+pub(super) fn digest_hasher() -> blake3::Hasher {
     blake3::Hasher::new_derive_key("diskdelta 2026-11-22 digest of the frames of a delta file v1")
 }
 

@@ -72,7 +72,7 @@ impl RawFrame {
     }
 
     /// The frame that `window`, which lies at `at` in the file, begins with, if its seal is right.
-    pub fn parse(window: &[u8], at: u64, job: JobId) -> Option<RawFrame> {
+    pub(super) fn parse(window: &[u8], at: u64, job: JobId) -> Option<RawFrame> {
         let head: [u8; FRAME_LEN] = *window.first_chunk()?;
         let header = FrameHeader::decode(&head).ok()?;
         let end = FRAME_LEN.checked_add(usize::try_from(header.stored_len).ok()?)?;
@@ -88,7 +88,7 @@ impl RawFrame {
 
     /// # Errors
     /// `Malformed`, `LimitExceeded`.
-    pub fn verified<'a>(
+    pub(super) fn verified<'a>(
         &'a self,
         payloads: &'a [u8],
         limits: &Limits,
@@ -152,7 +152,7 @@ impl RawFrame {
     }
 
     /// An error about this frame.
-    pub fn wrong(&self, what: &'static str, storage: &dyn Storage) -> Error {
+    pub(super) fn wrong(&self, what: &'static str, storage: &dyn Storage) -> Error {
         Error::malformed(what)
             .at_offset(self.at)
             .at_path(storage.path())

@@ -15,7 +15,7 @@ pub(super) struct Layers<T> {
 
 impl<T: Copy> Layers<T> {
     /// The pieces from `start` on, as many as [`Limits::table_bytes`] holds.
-    pub fn new(start: u64, limits: &Limits) -> Self {
+    pub(super) fn new(start: u64, limits: &Limits) -> Self {
         let most = limits.table_bytes / PIECE_BYTES;
         Layers {
             pieces: BTreeMap::new(),
@@ -27,12 +27,12 @@ impl<T: Copy> Layers<T> {
     }
 
     /// The bytes of which all is known.
-    pub fn window(&self) -> Range<u64> {
+    pub(super) fn window(&self) -> Range<u64> {
         self.window.clone()
     }
 
     /// Lays `by` over that part of a range which is in the window, whatever is there.
-    pub fn lay(&mut self, range: Range<u64>, by: T) {
+    pub(super) fn lay(&mut self, range: Range<u64>, by: T) {
         let range = range.start.max(self.window.start)..range.end.min(self.window.end);
         if range.is_empty() {
             return;
@@ -60,7 +60,7 @@ impl<T: Copy> Layers<T> {
     }
 
     /// Everything from `len` on is gone, and `by`, which is zero, if it comes back.
-    pub fn cut(&mut self, len: u64, by: T) {
+    pub(super) fn cut(&mut self, len: u64, by: T) {
         self.lay(len..u64::MAX, by);
     }
 
@@ -74,14 +74,14 @@ impl<T: Copy> Layers<T> {
     }
 
     /// All pieces, ascending.
-    pub fn pieces(&self) -> impl Iterator<Item = (Range<u64>, T)> {
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (Range<u64>, T)> {
         self.pieces
             .iter()
             .map(|(start, (end, by))| (*start..*end, *by))
     }
 
     /// The pieces of a range, ascending; what lies between them nobody covers.
-    pub fn pieces_in(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, T)> {
+    pub(super) fn pieces_in(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, T)> {
         let first = self
             .pieces
             .range(..=range.start)

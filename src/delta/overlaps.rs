@@ -15,7 +15,7 @@ pub(super) struct Overlaps {
 
 impl Overlaps {
     /// Takes about `bytes` of memory; what does not fit goes to an unnamed file next to `near`.
-    pub fn new(bytes: u64, near: PathBuf) -> Self {
+    pub(super) fn new(bytes: u64, near: PathBuf) -> Self {
         Overlaps {
             ranges: Sorter::new(bytes, near),
             first: None,
@@ -26,7 +26,7 @@ impl Overlaps {
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
-    pub fn insert(&mut self, range: Range<u64>) -> Result<()> {
+    pub(super) fn insert(&mut self, range: Range<u64>) -> Result<()> {
         if let Some([start, end]) = self.ranges.rows().last_mut() {
             if *end == range.start {
                 *end = range.end;
@@ -52,7 +52,7 @@ impl Overlaps {
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
-    pub fn first(mut self) -> Result<Option<u64>> {
+    pub(super) fn first(mut self) -> Result<Option<u64>> {
         self.join();
         let mut first = self.first;
         let mut sorted = self.ranges.finish()?;

@@ -13,7 +13,7 @@ pub(crate) struct Ranges {
 
 impl Ranges {
     /// A set that may take about `bytes` of memory.
-    pub fn new(bytes: u64) -> Self {
+    pub(crate) fn new(bytes: u64) -> Self {
         Ranges {
             ranges: BTreeMap::new(),
             most: usize::try_from(bytes / ENTRY_BYTES).unwrap_or(usize::MAX),
@@ -22,7 +22,7 @@ impl Ranges {
 
     /// Adds a range that is not empty; `false` where it overlaps one that is there, or none fits
     /// any more.
-    pub fn claim(&mut self, range: Range<u64>) -> bool {
+    pub(crate) fn claim(&mut self, range: Range<u64>) -> bool {
         let before = self.ranges.range(..range.end).next_back();
         let before = before.map(|(start, end)| *start..*end);
         if before.as_ref().is_some_and(|it| it.end > range.start) {
@@ -42,7 +42,7 @@ impl Ranges {
     }
 
     /// The parts of `within` that no range covers, ascending.
-    pub fn gaps(self, within: Range<u64>) -> Vec<Range<u64>> {
+    pub(crate) fn gaps(self, within: Range<u64>) -> Vec<Range<u64>> {
         let mut gaps = Vec::new();
         let mut at = within.start;
         for (start, end) in self.ranges {

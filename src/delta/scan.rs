@@ -30,13 +30,18 @@ pub(super) struct Batch {
 }
 
 impl<'a> Scanner<'a> {
-    pub fn new(storage: &'a dyn Storage, header: &'a Header, end: u64, limits: &'a Limits) -> Self {
+    pub(super) fn new(
+        storage: &'a dyn Storage,
+        header: &'a Header,
+        end: u64,
+        limits: &'a Limits,
+    ) -> Self {
         let at = HEADER_LEN as u64..end;
         Self::over(storage, header, Section { at, sequence: 0 }, limits)
     }
 
     /// The frames of one section of the file.
-    pub fn over(
+    pub(super) fn over(
         storage: &'a dyn Storage,
         header: &'a Header,
         section: Section,
@@ -54,7 +59,7 @@ impl<'a> Scanner<'a> {
 
     /// Fills `batch` with the next frames whose seals are right; `false` at the end or at the
     /// first damage, where `at` then points.
-    pub fn next_batch(&mut self, batch: &mut Batch) -> Result<bool> {
+    pub(super) fn next_batch(&mut self, batch: &mut Batch) -> Result<bool> {
         let mut want = BATCH_BYTES;
         loop {
             let window_len = want.min(self.end - self.at);
@@ -106,7 +111,7 @@ impl Batch {
     ///
     /// # Errors
     /// `Malformed`, `LimitExceeded`, and whatever `visit` returns.
-    pub fn verified(
+    pub(super) fn verified(
         &self,
         work: &Work,
         limits: &Limits,

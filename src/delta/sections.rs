@@ -19,7 +19,7 @@ pub(super) struct Sections(pub Vec<Section>);
 
 impl Sections {
     /// Adds a frame; frames come in the order of the file.
-    pub fn note(&mut self, raw: &RawFrame) {
+    pub(super) fn note(&mut self, raw: &RawFrame) {
         match self.0.last_mut() {
             Some(last) if last.at.end == raw.at => last.at.end = raw.end(),
             _ => {

@@ -30,7 +30,7 @@ struct Spilled {
 
 impl<const N: usize> Sorter<N> {
     /// A sorter that takes about `bytes` of memory.
-    pub fn new(bytes: u64, near: PathBuf) -> Self {
+    pub(super) fn new(bytes: u64, near: PathBuf) -> Self {
         let most = bytes / Self::ROW_BYTES as u64;
         Sorter {
             rows: Vec::new(),
@@ -41,12 +41,12 @@ impl<const N: usize> Sorter<N> {
     }
 
     /// The rows in memory, which may be sorted and joined.
-    pub fn rows(&mut self) -> &mut Vec<[u64; N]> {
+    pub(super) fn rows(&mut self) -> &mut Vec<[u64; N]> {
         &mut self.rows
     }
 
     /// Whether the next row that is pushed has others written to the file.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.rows.len() >= self.most
     }
 
@@ -54,7 +54,7 @@ impl<const N: usize> Sorter<N> {
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
-    pub fn push(&mut self, row: [u64; N]) -> Result<()> {
+    pub(super) fn push(&mut self, row: [u64; N]) -> Result<()> {
         if self.is_full() {
             self.spill()?;
         }
@@ -71,7 +71,7 @@ impl<const N: usize> Sorter<N> {
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
-    pub fn spill(&mut self) -> Result<()> {
+    pub(super) fn spill(&mut self) -> Result<()> {
         self.rows.sort_unstable();
         let spilled = match &mut self.spilled {
             Some(spilled) => spilled,
@@ -94,7 +94,7 @@ impl<const N: usize> Sorter<N> {
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
-    pub fn finish(mut self) -> Result<Sorted<N>> {
+    pub(super) fn finish(mut self) -> Result<Sorted<N>> {
         if self.spilled.is_none() {
             self.rows.sort_unstable();
             return Ok(Sorted::Memory(self.rows.into_iter()));
@@ -114,7 +114,7 @@ impl<const N: usize> Sorter<N> {
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
-    pub fn into_table(mut self) -> Result<Table<N>> {
+    pub(super) fn into_table(mut self) -> Result<Table<N>> {
         if self.spilled.is_some() && !self.rows.is_empty() {
             self.spill()?;
         }
@@ -150,7 +150,7 @@ impl<const N: usize> Table<N> {
     ///
     /// # Errors
     /// `Io`, and what `visit` returns.
-    pub fn each(
+    pub(super) fn each(
         &self,
         is_before: impl Fn(&[u64; N]) -> bool,
         mut visit: impl FnMut(&[u64; N]) -> Result<bool>,
@@ -235,7 +235,7 @@ impl<const N: usize> Sorted<N> {
     ///
     /// # Errors
     /// `Io`.
-    pub fn next(&mut self) -> Result<Option<[u64; N]>> {
+    pub(super) fn next(&mut self) -> Result<Option<[u64; N]>> {
         match self {
             Sorted::Memory(rows) => Ok(rows.next()),
             Sorted::Merge(merge) => merge.next(),

@@ -20,6 +20,8 @@ pub struct Stack {
     disk_len: u64,
 }
 
+opaque!(Stack);
+
 /// Who says what a range holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Piece {

@@ -129,6 +129,8 @@ pub struct DeltaWriter {
     written_len: u64,
 }
 
+opaque!(DeltaWriter);
+
 impl DeltaWriter {
     /// Begins a delta file on empty storage. Nothing is durable before
     /// [`commit`](DeltaWriter::commit) or [`finish`](DeltaWriter::finish).

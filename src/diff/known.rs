@@ -17,7 +17,7 @@ pub(crate) struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    pub fn new(manifest: &'a Manifest) -> Self {
+    pub(crate) fn new(manifest: &'a Manifest) -> Self {
         Known {
             manifest,
             recent: Mutex::default(),
@@ -25,7 +25,7 @@ impl<'a> Known<'a> {
     }
 
     /// The manifest itself.
-    pub fn manifest(&self) -> &'a Manifest {
+    pub(crate) fn manifest(&self) -> &'a Manifest {
         self.manifest
     }
 
@@ -33,7 +33,7 @@ impl<'a> Known<'a> {
     ///
     /// # Errors
     /// `Malformed` where the manifest is damaged; `Io`.
-    pub fn hash(&self, block: u64) -> Result<Option<Hash>> {
+    pub(crate) fn hash(&self, block: u64) -> Result<Option<Hash>> {
         let number = parent_of(block);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let held = recent.iter().position(|(held, _)| *held == number);

@@ -46,6 +46,8 @@ pub struct ManifestDiff<'a> {
     ready: VecDeque<Extent>,
 }
 
+opaque!(ManifestDiff<'_>);
+
 /// The nodes of both sides at one place of the tree.
 #[derive(Clone, Copy)]
 struct Pair {

@@ -66,6 +66,8 @@ pub struct Asked {
     pub reply: Box<dyn FnOnce(Result<()>) + Send>,
 }
 
+opaque!(Asked);
+
 /// Runs one job. There must be one executor only: whoever makes one holds the job's lock.
 pub struct Executor {
     machine: Machine,
@@ -78,6 +80,8 @@ pub struct Executor {
     /// Where the journal is, if it is kept short on the way.
     home: Option<(Arc<dyn Directory>, OsString)>,
 }
+
+opaque!(Executor);
 
 impl Executor {
     /// Begins a job: makes its journal, which is durable when this returns.

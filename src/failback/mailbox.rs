@@ -24,6 +24,8 @@ pub struct DirectoryInbox {
     watched: Option<(Bell, Watch)>,
 }
 
+opaque!(DirectoryInbox);
+
 impl DirectoryInbox {
     /// Looks into `directory`; `leave` tells the executor to leave its job.
     pub fn new(directory: Arc<dyn Directory>, leave: CancelToken) -> Self {

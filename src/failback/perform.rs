@@ -19,6 +19,8 @@ pub struct Resources {
     pub work: Work,
 }
 
+opaque!(Resources);
+
 impl Resources {
     /// Executes a command; blocks until it is done or `cancel` is set.
     pub(super) fn perform(&self, spec: &Spec, command: &Command, cancel: &CancelToken) -> Done {

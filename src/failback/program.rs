@@ -33,7 +33,7 @@ impl Program {
     ///
     /// # Errors
     /// `InvalidInput` without a program.
-    pub fn new(argv: Vec<String>) -> Result<Self> {
+    pub(super) fn new(argv: Vec<String>) -> Result<Self> {
         if argv.first().is_none_or(String::is_empty) {
             return Err(Error::new(ErrorKind::InvalidInput, "no program is named"));
         }
@@ -45,7 +45,7 @@ impl Program {
 
     /// Adds to its environment.
     #[must_use]
-    pub fn with_env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+    pub(super) fn with_env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         self.env.push((name, value.into()));
         self
     }
@@ -56,7 +56,12 @@ impl Program {
     /// `NotFound`, `Io` when it cannot be started, fails, or takes longer than `limit`;
     /// `LimitExceeded` when it prints more than 16 MiB; `Cancelled`. The last that it wrote to
     /// standard error is in the text.
-    pub fn run(&self, input: &[u8], limit: Duration, cancel: &CancelToken) -> Result<Spoken> {
+    pub(super) fn run(
+        &self,
+        input: &[u8],
+        limit: Duration,
+        cancel: &CancelToken,
+    ) -> Result<Spoken> {
         cancel.check()?;
         let mut child = self.start()?;
         let mut pipes = Pipes::of(&mut child, input);

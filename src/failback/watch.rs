@@ -21,7 +21,7 @@ impl Watch {
     /// Rings `bell` whenever a file is renamed to a name in `directory`; `None` where this cannot
     /// be watched (a directory in memory, the system's limit on watches), and is to be looked at
     /// now and then. Changes that other hosts make to a network directory may be missed.
-    pub fn of(directory: &Path, bell: &Bell) -> Option<Self> {
+    pub(super) fn of(directory: &Path, bell: &Bell) -> Option<Self> {
         let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
         let what = WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
         inotify::add_watch(&events, directory, what).ok()?;

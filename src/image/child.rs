@@ -25,7 +25,7 @@ impl NewChild {
     ///
     /// # Errors
     /// `Unsupported`.
-    pub fn check_format(format: Format) -> Result<()> {
+    pub(crate) fn check_format(format: Format) -> Result<()> {
         match format {
             Format::Vhd | Format::Vhdx => Ok(()),
             _ => Err(no_children(format)),
@@ -39,7 +39,7 @@ impl NewChild {
     /// # Errors
     /// `Unsupported` for a format that knows no children; those of opening the parent; `Io`,
     /// `NoSpace`.
-    pub fn create(
+    pub(crate) fn create(
         storage: Arc<dyn Storage>,
         parent: Arc<dyn Storage>,
         parent_path: &str,
@@ -65,7 +65,7 @@ impl NewChild {
     ///
     /// # Errors
     /// `Io`, `NoSpace`; `InvalidInput` for a range beyond the disk.
-    pub fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+    pub(crate) fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         match &self.body {
             Body::Vhd(child) => child.write_all_at(buf, offset),
             Body::Vhdx(child) => child.write_all_at(buf, offset),
@@ -76,7 +76,7 @@ impl NewChild {
     ///
     /// # Errors
     /// As [`write_all_at`](NewChild::write_all_at).
-    pub fn write_zeroes_at(&self, range: Range<u64>) -> Result<()> {
+    pub(crate) fn write_zeroes_at(&self, range: Range<u64>) -> Result<()> {
         match &self.body {
             Body::Vhd(child) => child.write_zeroes_at(range),
             Body::Vhdx(child) => child.write_zeroes_at(range),
@@ -87,7 +87,7 @@ impl NewChild {
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         match &self.body {
             Body::Vhd(child) => child.finish(),
             Body::Vhdx(child) => child.sync(),

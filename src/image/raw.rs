@@ -15,6 +15,8 @@ pub struct Raw {
     disk_len: AtomicU64,
 }
 
+opaque!(Raw);
+
 impl Raw {
     /// Takes the storage's length as the disk's.
     ///

@@ -16,7 +16,7 @@ pub(crate) struct Resized {
 
 impl Resized {
     /// The first `disk_len` bytes of `image`, with zeros behind it where it is shorter.
-    pub fn new(image: Arc<dyn Image>, disk_len: u64) -> Self {
+    pub(crate) fn new(image: Arc<dyn Image>, disk_len: u64) -> Self {
         Resized { image, disk_len }
     }
 

@@ -50,7 +50,7 @@ pub(super) struct FileHeader {
 }
 
 impl FileHeader {
-    pub fn new(job: [u8; 16], left_out: u64) -> Self {
+    pub(super) fn new(job: [u8; 16], left_out: u64) -> Self {
         FileHeader {
             version: VERSION,
             job,
@@ -58,7 +58,7 @@ impl FileHeader {
         }
     }
 
-    pub fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(self.version.to_le_bytes());
         bytes.extend(self.job);
@@ -69,7 +69,7 @@ impl FileHeader {
         bytes
     }
 
-    pub fn decode(bytes: &[u8; FILE_HEADER_LEN]) -> Result<Self> {
+    pub(super) fn decode(bytes: &[u8; FILE_HEADER_LEN]) -> Result<Self> {
         let mut take = Take(bytes);
         if take.array::<8>() != MAGIC {
             return Err(Error::malformed("this is not a job's journal").in_field("magic"));
@@ -99,7 +99,7 @@ impl FileHeader {
     }
 
     /// What the first record names as the one before it.
-    pub fn link(&self) -> Link {
+    pub(super) fn link(&self) -> Link {
         *blake3::hash(&self.encode()).as_bytes()
     }
 }
@@ -118,7 +118,7 @@ pub(super) struct RecordHeader {
 }
 
 impl RecordHeader {
-    pub fn new(sequence: u64, previous: Link, payload: &[u8]) -> Self {
+    pub(super) fn new(sequence: u64, previous: Link, payload: &[u8]) -> Self {
         // The caller keeps payloads under `PAYLOAD_MAX`.
         let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         let mut header = RecordHeader {
@@ -131,7 +131,7 @@ impl RecordHeader {
         header
     }
 
-    pub fn encode(&self) -> [u8; RECORD_HEADER_LEN] {
+    pub(super) fn encode(&self) -> [u8; RECORD_HEADER_LEN] {
         let mut bytes = [0; RECORD_HEADER_LEN];
         let mut put = Put(&mut bytes);
         put.bytes(&self.len.to_le_bytes());
@@ -141,7 +141,7 @@ impl RecordHeader {
         bytes
     }
 
-    pub fn decode(bytes: &[u8; RECORD_HEADER_LEN]) -> Self {
+    pub(super) fn decode(bytes: &[u8; RECORD_HEADER_LEN]) -> Self {
         let mut take = Take(bytes);
         RecordHeader {
             len: u32::from_le_bytes(take.array()),
@@ -151,7 +151,7 @@ impl RecordHeader {
         }
     }
 
-    pub fn checksum(&self, payload: &[u8]) -> u32 {
+    pub(super) fn checksum(&self, payload: &[u8]) -> u32 {
         let mut crc = crc32fast::Hasher::new();
         crc.update(&self.encode()[8..]);
         crc.update(payload);
@@ -159,7 +159,7 @@ impl RecordHeader {
     }
 
     /// What the next record names as the one before it.
-    pub fn link(&self, payload: &[u8]) -> Link {
+    pub(super) fn link(&self, payload: &[u8]) -> Link {
         let mut hash = blake3::Hasher::new();
         hash.update(&self.encode()).update(payload);
         *hash.finalize().as_bytes()
@@ -181,7 +181,7 @@ pub(super) struct Seal {
 
 impl Seal {
     /// The seal of a journal without records.
-    pub fn none(header: &FileHeader) -> Self {
+    pub(super) fn none(header: &FileHeader) -> Self {
         Seal {
             count: 0,
             begin: 0,
@@ -191,7 +191,7 @@ impl Seal {
     }
 
     /// The seal once a record follows.
-    pub fn after(&self, header: &RecordHeader, payload: &[u8]) -> Self {
+    pub(super) fn after(&self, header: &RecordHeader, payload: &[u8]) -> Self {
         Seal {
             count: header.sequence,
             begin: self.end,
@@ -200,7 +200,7 @@ impl Seal {
         }
     }
 
-    pub fn encode(&self, version: u32) -> Vec<u8> {
+    pub(super) fn encode(&self, version: u32) -> Vec<u8> {
         let mut bytes = self.count.to_le_bytes().to_vec();
         bytes.extend(self.end.to_le_bytes());
         bytes.extend(self.link);
@@ -213,7 +213,7 @@ impl Seal {
     }
 
     /// `None` where it is torn or was never written.
-    pub fn decode(bytes: &[u8; SEAL_LEN], version: u32) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8; SEAL_LEN], version: u32) -> Option<Self> {
         let mut take = Take(bytes);
         let seal = Seal {
             count: u64::from_le_bytes(take.array()),

@@ -33,6 +33,8 @@ pub struct Reader {
     link: Link,
 }
 
+opaque!(Reader);
+
 impl Reader {
     /// Opens a journal at its beginning.
     ///

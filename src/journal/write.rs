@@ -21,6 +21,8 @@ pub struct Writer {
     failed: bool,
 }
 
+opaque!(Writer);
+
 impl Writer {
     /// Makes a new journal, which is durable, with its name, when this returns.
     ///

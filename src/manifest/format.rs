@@ -48,7 +48,7 @@ pub(crate) struct RowRef {
 }
 
 impl Header {
-    pub fn encode(&self) -> [u8; HEADER_LEN] {
+    pub(super) fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         let mut put = |at: usize, field: &[u8]| {
             bytes[at..at + field.len()].copy_from_slice(field);
@@ -69,7 +69,7 @@ impl Header {
         bytes
     }
 
-    pub fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Self> {
+    pub(super) fn decode(bytes: &[u8; HEADER_LEN]) -> Result<Self> {
         let wrong = |message: &'static str, field, at: usize| {
             Error::malformed(message)
                 .in_field(field)
@@ -125,7 +125,7 @@ pub(crate) mod row {
     const OFFSET_LEN: usize = 8;
 
     /// Bytes of a row with `count` children, which is at most 256.
-    pub fn len(level: u32, count: usize) -> usize {
+    pub(crate) fn len(level: u32, count: usize) -> usize {
         match level {
             1 => count * HASH_LEN,
             _ => count * (HASH_LEN + OCCUPANCY_LEN + OFFSET_LEN),
@@ -133,7 +133,7 @@ pub(crate) mod row {
     }
 
     /// Appends a row to `out`; a group's children need no more than their hashes.
-    pub fn encode(level: u32, children: &[RowRef], out: &mut Vec<u8>) {
+    pub(crate) fn encode(level: u32, children: &[RowRef], out: &mut Vec<u8>) {
         for child in children {
             out.extend_from_slice(&child.hash);
         }
@@ -148,17 +148,17 @@ pub(crate) mod row {
     }
 
     /// What the node hashes beside its occupancy.
-    pub fn hashes(row: &[u8], count: usize) -> &[u8] {
+    pub(crate) fn hashes(row: &[u8], count: usize) -> &[u8] {
         row.get(..count * HASH_LEN).unwrap_or_default()
     }
 
     /// The hash of the child that has `rank` others before it.
-    pub fn hash(row: &[u8], rank: usize) -> Option<Digest> {
+    pub(crate) fn hash(row: &[u8], rank: usize) -> Option<Digest> {
         part(row, rank * HASH_LEN, HASH_LEN).map(|hash| field(hash, 0))
     }
 
     /// Where that child's own row lies; only above the groups.
-    pub fn child(row: &[u8], count: usize, rank: usize) -> Option<RowRef> {
+    pub(crate) fn child(row: &[u8], count: usize, rank: usize) -> Option<RowRef> {
         let at_occupancy = count * HASH_LEN + rank * OCCUPANCY_LEN;
         let at_offset = count * (HASH_LEN + OCCUPANCY_LEN) + rank * OFFSET_LEN;
         Some(RowRef {
@@ -187,7 +187,7 @@ pub(crate) mod intent {
     /// A record that binds `ranges` to the manifest with `root`.
     ///
     /// `ranges` is shorter than 2^32, which the caller sees to.
-    pub fn encode(root: &Digest, ranges: &[Range<u64>]) -> Vec<u8> {
+    pub(crate) fn encode(root: &Digest, ranges: &[Range<u64>]) -> Vec<u8> {
         let count = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
         let mut record = Vec::with_capacity(FIXED_LEN + ranges.len() * RANGE_LEN);
         record.extend_from_slice(&MAGIC);
@@ -205,7 +205,7 @@ pub(crate) mod intent {
 
     /// Splits the first record off `bytes`; `None` when there is none that is whole and bound to
     /// `root`.
-    pub fn decode<'a>(
+    pub(crate) fn decode<'a>(
         bytes: &'a [u8],
         root: &Digest,
     ) -> Option<(impl Iterator<Item = Range<u64>> + 'a, &'a [u8])> {
@@ -247,7 +247,7 @@ pub(crate) mod stamp {
     const LEN: usize = 80;
 
     /// A record that binds `fingerprint` to the manifest with `root`.
-    pub fn encode(root: &Digest, fingerprint: &[u8; 32]) -> [u8; LEN] {
+    pub(crate) fn encode(root: &Digest, fingerprint: &[u8; 32]) -> [u8; LEN] {
         let mut record = [0; LEN];
         record[..AT_ROOT].copy_from_slice(&MAGIC);
         record[AT_ROOT..AT_FINGERPRINT].copy_from_slice(root);
@@ -259,7 +259,7 @@ pub(crate) mod stamp {
 
     /// Splits the first record off `bytes`; `None` when there is none that is whole and bound to
     /// `root`.
-    pub fn decode<'a>(bytes: &'a [u8], root: &Digest) -> Option<([u8; 32], &'a [u8])> {
+    pub(crate) fn decode<'a>(bytes: &'a [u8], root: &Digest) -> Option<([u8; 32], &'a [u8])> {
         let (record, rest) = bytes.split_at_checked(LEN)?;
         let checksum = u32::from_le_bytes(field(record, AT_CHECKSUM));
         let whole = record[..AT_ROOT] == MAGIC

@@ -80,6 +80,8 @@ pub struct HashPass<'a> {
     within: Option<RangeSet>,
 }
 
+opaque!(HashPass<'_>);
+
 impl<'a> HashPass<'a> {
     /// A pass over all blocks of `image`.
     pub fn new(image: &'a dyn Image, block_size: BlockSize, work: &'a Work) -> Self {

@@ -40,7 +40,11 @@ pub(super) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// Plans the blocks that `within` touches, or all.
-    pub fn new(image: &'a dyn Image, block_size: BlockSize, within: Option<&RangeSet>) -> Self {
+    pub(super) fn new(
+        image: &'a dyn Image,
+        block_size: BlockSize,
+        within: Option<&RangeSet>,
+    ) -> Self {
         let disk_len = image.disk_len();
         let mut windows = match within {
             Some(within) => within.to_blocks(block_size, disk_len),
@@ -59,7 +63,7 @@ impl<'a> Plan<'a> {
 
     /// The next unit; `None` when all blocks have been emitted. `check` is asked now and then
     /// whether to go on.
-    pub fn next(&mut self, check: impl Fn() -> Result<()>) -> Result<Option<Unit>> {
+    pub(super) fn next(&mut self, check: impl Fn() -> Result<()>) -> Result<Option<Unit>> {
         let mut parts = Vec::new();
         let mut left = UNIT_BYTES;
         while left > 0

@@ -10,7 +10,7 @@ pub(crate) struct RangeSet(Vec<Range<u64>>);
 
 impl RangeSet {
     /// The union of `ranges`, in whatever order they come; empty and backward ones are left out.
-    pub fn of(ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
+    pub(crate) fn of(ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
         let mut ranges: Vec<_> = ranges.into_iter().filter(|r| r.start < r.end).collect();
         ranges.sort_unstable_by_key(|range| range.start);
         ranges.dedup_by(|next, range| {
@@ -24,17 +24,17 @@ impl RangeSet {
     }
 
     /// Every byte there may be.
-    pub fn everything() -> Self {
+    pub(crate) fn everything() -> Self {
         Self::of(std::iter::once(0..u64::MAX))
     }
 
     /// These and `others`.
-    pub fn union(self, others: &RangeSet) -> Self {
+    pub(crate) fn union(self, others: &RangeSet) -> Self {
         Self::of(self.0.into_iter().chain(others.0.iter().cloned()))
     }
 
     /// The same bytes and perhaps more, in at most `count` ranges (which is not 0).
-    pub fn coarsened_to(mut self, count: usize) -> Self {
+    pub(crate) fn coarsened_to(mut self, count: usize) -> Self {
         let mut step: u64 = 1 << 16;
         while self.0.len() > count {
             let rounded = self.0.into_iter().map(|range| {
@@ -48,7 +48,7 @@ impl RangeSet {
     }
 
     /// The numbers of the blocks that these bytes touch, on a disk of `disk_len` bytes.
-    pub fn to_blocks(&self, block_size: BlockSize, disk_len: u64) -> Self {
+    pub(crate) fn to_blocks(&self, block_size: BlockSize, disk_len: u64) -> Self {
         let inside = self.0.iter().filter(|range| range.start < disk_len);
         Self::of(inside.map(|range| {
             let end = range.end.min(disk_len).div_ceil(block_size.bytes());
@@ -57,7 +57,7 @@ impl RangeSet {
     }
 
     /// The parts that lie inside `window`, ascending.
-    pub fn inside(&self, window: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    pub(crate) fn inside(&self, window: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         let first = self.0.partition_point(|range| range.end <= window.start);
         let rest = self.0.get(first..).unwrap_or_default();
         rest.iter()
@@ -67,15 +67,15 @@ impl RangeSet {
     }
 
     /// Whether any of `window` is in the set.
-    pub fn touches(&self, window: Range<u64>) -> bool {
+    pub(crate) fn touches(&self, window: Range<u64>) -> bool {
         self.inside(window).next().is_some()
     }
 
-    pub fn into_vec(self) -> Vec<Range<u64>> {
+    pub(crate) fn into_vec(self) -> Vec<Range<u64>> {
         self.0
     }
 
-    pub fn as_slice(&self) -> &[Range<u64>] {
+    pub(crate) fn as_slice(&self) -> &[Range<u64>] {
         &self.0
     }
 }
@@ -89,7 +89,7 @@ pub(crate) struct Gathered {
 
 impl Gathered {
     /// Takes about `bytes` of memory.
-    pub fn new(bytes: u64) -> Self {
+    pub(crate) fn new(bytes: u64) -> Self {
         let most = bytes / size_of::<Range<u64>>() as u64;
         Gathered {
             ranges: Vec::new(),
@@ -98,7 +98,7 @@ impl Gathered {
     }
 
     /// Adds a range.
-    pub fn insert(&mut self, range: Range<u64>) {
+    pub(crate) fn insert(&mut self, range: Range<u64>) {
         if let Some(last) = self.ranges.last_mut()
             && last.end == range.start
         {
@@ -114,7 +114,7 @@ impl Gathered {
     }
 
     /// All that was added, and perhaps more.
-    pub fn into_set(self) -> RangeSet {
+    pub(crate) fn into_set(self) -> RangeSet {
         RangeSet::of(self.ranges)
     }
 }

@@ -264,6 +264,8 @@ pub struct Group<'a> {
     bytes: Cow<'a, [u8]>,
 }
 
+opaque!(Group<'_>);
+
 impl Group<'_> {
     /// The group's number: its first block divided by 256.
     pub fn index(&self) -> u64 {
@@ -313,6 +315,8 @@ pub struct Groups<'a> {
     /// as long to read as a full disk's.
     left_bytes: u64,
 }
+
+opaque!(Groups<'_>);
 
 impl<'a> Iterator for Groups<'a> {
     type Item = Result<Group<'a>>;
@@ -366,14 +370,14 @@ pub(crate) struct Row<'a> {
 
 impl<'a> Row<'a> {
     /// The hash of child `slot`.
-    pub fn hash(&self, slot: u8) -> Option<Digest> {
+    pub(crate) fn hash(&self, slot: u8) -> Option<Digest> {
         let occupancy = &self.node.occupancy;
         let rank = occupancy.contains(slot).then(|| occupancy.rank(slot))?;
         row::hash(&self.bytes, rank)
     }
 
     /// Child `slot` of a node above the groups.
-    pub fn child(&self, slot: u8) -> Option<Node> {
+    pub(crate) fn child(&self, slot: u8) -> Option<Node> {
         let occupancy = &self.node.occupancy;
         let rank = occupancy.contains(slot).then(|| occupancy.rank(slot))?;
         let child = row::child(&self.bytes, occupancy.count(), rank)?;

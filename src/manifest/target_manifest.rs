@@ -24,6 +24,8 @@ pub struct TargetManifest {
     notes: Notes,
 }
 
+opaque!(TargetManifest);
+
 /// What stands behind the body.
 #[derive(Clone, Default)]
 struct Notes {
@@ -126,6 +128,8 @@ pub struct PreparedFile {
     file: FileRef,
     storage: Arc<dyn Storage>,
 }
+
+opaque!(PreparedFile);
 
 impl PreparedFile {
     /// The file.

@@ -38,7 +38,7 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    pub fn new(disk_len: u64, block_size: BlockSize) -> Self {
+    pub(super) fn new(disk_len: u64, block_size: BlockSize) -> Self {
         let mut shape = Shape {
             disk_len,
             block_size,
@@ -55,12 +55,12 @@ impl Shape {
     }
 
     /// How many blocks the disk has.
-    pub fn block_count(&self) -> u64 {
+    pub(super) fn block_count(&self) -> u64 {
         self.block_size.count(self.disk_len)
     }
 
     /// How many nodes (blocks on level 0) a level has.
-    pub fn count(&self, level: u32) -> u64 {
+    pub(super) fn count(&self, level: u32) -> u64 {
         self.block_count().div_ceil(blocks_under(level))
     }
 }
@@ -91,7 +91,7 @@ pub(crate) struct Occupancy([u64; 4]);
 
 impl Occupancy {
     /// Bit `slot % 8` of byte `slot / 8` says whether child `slot` is there.
-    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
+    pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Self {
         let mut words = [0; 4];
         for (word, part) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
             *word = u64::from_le_bytes(*part);
@@ -99,7 +99,7 @@ impl Occupancy {
         Occupancy(words)
     }
 
-    pub fn to_bytes(self) -> [u8; 32] {
+    pub(crate) fn to_bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
         for (part, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(self.0) {
             *part = word.to_le_bytes();
@@ -107,37 +107,37 @@ impl Occupancy {
         bytes
     }
 
-    pub fn contains(&self, slot: u8) -> bool {
+    pub(crate) fn contains(&self, slot: u8) -> bool {
         self.0[usize::from(slot / 64)] >> (slot % 64) & 1 == 1
     }
 
-    pub fn insert(&mut self, slot: u8) {
+    pub(crate) fn insert(&mut self, slot: u8) {
         self.0[usize::from(slot / 64)] |= 1 << (slot % 64);
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
     /// How many children come before `slot`.
-    pub fn rank(&self, slot: u8) -> usize {
+    pub(crate) fn rank(&self, slot: u8) -> usize {
         let word = usize::from(slot / 64);
         let whole: u32 = self.0[..word].iter().map(|word| word.count_ones()).sum();
         let below = self.0[word] & ((1 << (slot % 64)) - 1);
         (whole + below.count_ones()) as usize
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0 == [0; 4]
     }
 
     /// The highest child that is there.
-    pub fn last(&self) -> Option<u8> {
+    pub(crate) fn last(&self) -> Option<u8> {
         (0..=u8::MAX).rev().find(|slot| self.contains(*slot))
     }
 
     /// The children that are there, ascending.
-    pub fn slots(self) -> impl Iterator<Item = u8> {
+    pub(crate) fn slots(self) -> impl Iterator<Item = u8> {
         (0..=u8::MAX).filter(move |slot| self.contains(*slot))
     }
 }

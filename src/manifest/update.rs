@@ -23,6 +23,8 @@ pub struct ManifestUpdater<'a> {
     shared_blocks: u64,
 }
 
+opaque!(ManifestUpdater<'_>);
+
 impl<'a> ManifestUpdater<'a> {
     /// Writes into `new`, which must be fresh and of the old manifest's block size.
     ///

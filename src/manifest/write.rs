@@ -52,6 +52,8 @@ pub struct ManifestWriter {
     data_blocks: u64,
 }
 
+opaque!(ManifestWriter);
+
 impl ManifestWriter {
     /// Writes into `storage`, which is emptied first.
     ///

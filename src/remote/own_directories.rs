@@ -15,7 +15,7 @@ impl OwnDirectories {
     ///
     /// # Errors
     /// `Io`.
-    pub fn of<'a>(directories: impl IntoIterator<Item = &'a Path>) -> Result<Self> {
+    pub(crate) fn of<'a>(directories: impl IntoIterator<Item = &'a Path>) -> Result<Self> {
         let ids = directories
             .into_iter()
             .filter_map(|directory| id_of(directory).transpose());
@@ -27,7 +27,7 @@ impl OwnDirectories {
     ///
     /// # Errors
     /// `InvalidInput`; `NotFound` for a missing directory; `Io`.
-    pub fn refuse(&self, path: &Path) -> Result<()> {
+    pub(crate) fn refuse(&self, path: &Path) -> Result<()> {
         let refused = |what: &'static str| {
             Err(Error::new(ErrorKind::InvalidInput, what)
                 .at_path(path)

@@ -14,7 +14,7 @@ pub(crate) struct ShownPaths {
 
 impl ShownPaths {
     /// For a client whose sandbox is `root`.
-    pub fn below(root: Option<&Path>) -> Self {
+    pub(crate) fn below(root: Option<&Path>) -> Self {
         let given = root.map(Path::to_owned);
         let real = root.and_then(|root| fs::canonicalize(root).ok());
         let mut roots: Vec<PathBuf> = real.into_iter().chain(given).collect();
@@ -24,7 +24,7 @@ impl ShownPaths {
     }
 
     /// The text of an error.
-    pub fn error(&self, error: &Error) -> String {
+    pub(crate) fn error(&self, error: &Error) -> String {
         let mut text = error.to_string();
         if self.roots.is_empty() {
             return text;
@@ -43,7 +43,7 @@ impl ShownPaths {
     }
 
     /// Any other text.
-    pub fn text(&self, text: &str) -> String {
+    pub(crate) fn text(&self, text: &str) -> String {
         let mut text = escape(text).into_owned();
         if self.roots.is_empty() {
             return text;

@@ -42,13 +42,13 @@ pub(super) struct Bound<'a> {
 
 impl BindingKey {
     /// The key of an age identity.
-    pub fn of_identity(identity: &str) -> Self {
+    pub(super) fn of_identity(identity: &str) -> Self {
         Self::new(blake3::derive_key(OF_IDENTITY, identity.as_bytes()))
     }
 
     /// What stands for a passphrase, without which there is no encrypted manifest at all. It is not
     /// made from it: that would make guessing cheap.
-    pub fn of_passphrase() -> Self {
+    pub(super) fn of_passphrase() -> Self {
         Self::new(blake3::derive_key(OF_PASSPHRASE, &[]))
     }
 
@@ -59,7 +59,7 @@ impl BindingKey {
     }
 
     /// The bytes that bind.
-    pub fn bind(&self, bound: &Bound<'_>) -> [u8; BINDING_LEN] {
+    pub(super) fn bind(&self, bound: &Bound<'_>) -> [u8; BINDING_LEN] {
         let mut bytes = [0; BINDING_LEN];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..24].copy_from_slice(&self.id);

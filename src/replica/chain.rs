@@ -28,6 +28,8 @@ pub struct Replica {
     only_own: bool,
 }
 
+opaque!(Replica);
+
 /// The links that count, open: what is checked of them is what is read.
 struct Held {
     chain: Vec<Link>,

@@ -26,7 +26,7 @@ struct State {
 
 impl EncryptedFileWriter {
     /// Begins to write into `file`.
-    pub fn into(file: Arc<dyn Storage>, key: &Key) -> Result<Self> {
+    pub(super) fn into(file: Arc<dyn Storage>, key: &Key) -> Result<Self> {
         let path = file.path().to_owned();
         let stream = key.seal(Cursor::at_start(file.clone()), &path)?;
         let state = State {
@@ -114,7 +114,7 @@ impl EncryptedFile {
     ///
     /// # Errors
     /// `InvalidInput` where it was encrypted for another key; `Malformed`, `Io`.
-    pub fn open(file: Arc<dyn Storage>, key: &Key) -> Result<Self> {
+    pub(super) fn open(file: Arc<dyn Storage>, key: &Key) -> Result<Self> {
         let path = file.path().to_owned();
         let mut stream = key.open(Cursor::at_start(file), &path)?;
         let len = stream

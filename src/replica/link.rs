@@ -8,30 +8,30 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub const FIRST: Link = Link {
+    pub(super) const FIRST: Link = Link {
         chain: 1,
         number: 1,
     };
 
-    pub fn next(self) -> Self {
+    pub(super) fn next(self) -> Self {
         Link {
             number: self.number.saturating_add(1),
             ..self
         }
     }
 
-    pub fn next_chain(self) -> Self {
+    pub(super) fn next_chain(self) -> Self {
         Link {
             chain: self.chain.saturating_add(1),
             number: 1,
         }
     }
 
-    pub fn name(self, kind: &str) -> String {
+    pub(super) fn name(self, kind: &str) -> String {
         format!("{:04}-{:06}.{kind}.age", self.chain, self.number)
     }
 
-    pub fn parse(name: &str) -> Option<(Self, &'static str)> {
+    pub(super) fn parse(name: &str) -> Option<(Self, &'static str)> {
         let kind = [DELTA, MANIFEST]
             .into_iter()
             .find(|kind| name.ends_with(&format!(".{kind}.age")))?;

@@ -121,7 +121,7 @@ impl ManifestImage {
     ///
     /// # Errors
     /// `Malformed`, `Io`.
-    pub fn of(manifest: &Manifest, disk_len: u64) -> Result<Self> {
+    pub(crate) fn of(manifest: &Manifest, disk_len: u64) -> Result<Self> {
         let size = manifest.block_size();
         let mut data: Vec<Range<u64>> = Vec::new();
         for group in manifest.groups(0..size.count(manifest.disk_len())) {

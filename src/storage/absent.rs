@@ -15,7 +15,7 @@ pub(crate) struct AbsentDirectory {
 
 impl AbsentDirectory {
     /// The directory that would be at `path`.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         AbsentDirectory { path: path.into() }
     }
 

@@ -11,7 +11,7 @@ use crate::error::Result;
 pub(crate) struct Dense(Arc<dyn Storage>);
 
 impl Dense {
-    pub fn new(inner: Arc<dyn Storage>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Storage>) -> Self {
         Dense(inner)
     }
 }

@@ -29,7 +29,11 @@ impl Job {
     ///
     /// # Errors
     /// `Io`.
-    pub fn of(target: &Target, storage: &dyn Storage, manifest: Option<PathBuf>) -> Result<Job> {
+    pub(super) fn of(
+        target: &Target,
+        storage: &dyn Storage,
+        manifest: Option<PathBuf>,
+    ) -> Result<Job> {
         Ok(Job {
             format: target.format(),
             target_len: storage.len()?,
@@ -43,7 +47,7 @@ impl Job {
     ///
     /// # Errors
     /// `Io`.
-    pub fn is_for(&self, storage: &dyn Storage) -> Result<bool> {
+    pub(super) fn is_for(&self, storage: &dyn Storage) -> Result<bool> {
         let found = storage.file_id()?;
         Ok(match (self.target_inode, found) {
             (Some(wanted), Some(found)) => wanted == found.inode,
@@ -54,7 +58,7 @@ impl Job {
 
     /// Format name, length, number of the file, target path, manifest path; each text behind its
     /// length.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.target_len.to_le_bytes());
@@ -78,7 +82,7 @@ impl Job {
 
     /// # Errors
     /// `Malformed`.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
         let wrong =
             || Error::malformed("the redo log's job description is damaged").in_field("job");
         let (version, rest) = bytes.split_first_chunk::<4>().ok_or_else(wrong)?;

@@ -45,7 +45,7 @@ impl DiskPath {
     /// # Errors
     /// `Io`; `InvalidInput` for a path without a file name; `Untrusted` for a symbolic link of
     /// another user.
-    pub fn new(path: &Path, format: Format, job: &str) -> Result<Self> {
+    pub(super) fn new(path: &Path, format: Format, job: &str) -> Result<Self> {
         let own = resolve_to_write(path)?;
         let name = own.file_name().ok_or_else(|| {
             Error::new(ErrorKind::InvalidInput, "a path without a file name").at_path(path)
@@ -83,7 +83,7 @@ impl DiskPath {
     ///
     /// # Errors
     /// `AlreadyExists` where two are; `Io`.
-    pub fn found_name(&self) -> Result<FoundName> {
+    pub(super) fn found_name(&self) -> Result<FoundName> {
         let mut found = Vec::new();
         if exists(&self.own)? {
             found.push((self.own.clone(), FoundName::Own));
@@ -117,7 +117,7 @@ impl DiskPath {
     ///
     /// # Errors
     /// As [`found_name`](Self::found_name).
-    pub fn path(&self) -> Result<Option<PathBuf>> {
+    pub(super) fn path(&self) -> Result<Option<PathBuf>> {
         Ok(match self.found_name()? {
             FoundName::Own => Some(self.own.clone()),
             FoundName::Blocked => Some(self.blocked.clone()),
@@ -130,12 +130,12 @@ impl DiskPath {
     ///
     /// # Errors
     /// `NotFound`, saying under which names it was looked for.
-    pub fn there(&self) -> Result<PathBuf> {
+    pub(super) fn there(&self) -> Result<PathBuf> {
         self.path()?.ok_or_else(|| self.gone())
     }
 
     /// The error for a disk that is not there.
-    pub fn gone(&self) -> Error {
+    pub(super) fn gone(&self) -> Error {
         if self.is_device {
             return Error::new(ErrorKind::NotFound, "the block device is not there")
                 .at_path(&self.own)
@@ -155,7 +155,7 @@ impl DiskPath {
     ///
     /// # Errors
     /// `AlreadyExists`, `Io`.
-    pub fn block(&self) -> Result<bool> {
+    pub(super) fn block(&self) -> Result<bool> {
         match self.found_name()? {
             FoundName::Missing => return Ok(false),
             FoundName::Own if self.is_device => return Ok(true),
@@ -173,7 +173,7 @@ impl DiskPath {
     ///
     /// # Errors
     /// `AlreadyExists`, `Io`.
-    pub fn unblock(&self) -> Result<bool> {
+    pub(super) fn unblock(&self) -> Result<bool> {
         match self.found_name()? {
             FoundName::Missing => return Ok(false),
             FoundName::Own if self.is_device => return Ok(true),
@@ -189,7 +189,7 @@ impl DiskPath {
     ///
     /// # Errors
     /// `Io`.
-    pub fn next_undo(&self) -> Result<PathBuf> {
+    pub(super) fn next_undo(&self) -> Result<PathBuf> {
         let next = self.undos()?.last().map_or(1, |(number, _)| number + 1);
         Ok(self.undo_path(next))
     }
@@ -198,7 +198,7 @@ impl DiskPath {
     ///
     /// # Errors
     /// `Io`.
-    pub fn undos(&self) -> Result<Vec<(u32, PathBuf)>> {
+    pub(super) fn undos(&self) -> Result<Vec<(u32, PathBuf)>> {
         let pattern = self.undo_path(0);
         let stem = pattern.file_name().unwrap_or_default().to_string_lossy();
         let stem = stem.trim_end_matches('0');
@@ -218,12 +218,12 @@ impl DiskPath {
     ///
     /// # Errors
     /// `Io`.
-    pub fn sync_directory(&self) -> Result<()> {
+    pub(super) fn sync_directory(&self) -> Result<()> {
         HostDirectory::open(self.directory())?.sync()
     }
 
     /// The directory that it lies in.
-    pub fn directory(&self) -> &Path {
+    pub(super) fn directory(&self) -> &Path {
         self.own.parent().unwrap_or(Path::new("/"))
     }
 

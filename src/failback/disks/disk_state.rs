@@ -30,7 +30,7 @@ impl DiskState {
     ///
     /// # Errors
     /// `NotFound`, `Io`.
-    pub fn new(directory: &Path, vm: &str, side: Side, disk: usize) -> Result<Self> {
+    pub(super) fn new(directory: &Path, vm: &str, side: Side, disk: usize) -> Result<Self> {
         Ok(DiskState {
             directory: Arc::new(HostDirectory::open(directory)?),
             stem: format!("{vm}.{side}-{disk}"),
@@ -38,7 +38,7 @@ impl DiskState {
     }
 
     /// Where the manifest of what the disk should hold lies.
-    pub fn file_ref(&self) -> FileRef {
+    pub(super) fn file_ref(&self) -> FileRef {
         self.file("manifest")
     }
 
@@ -46,7 +46,7 @@ impl DiskState {
     ///
     /// # Errors
     /// `Malformed` for a damaged one; `Io`.
-    pub fn current(&self) -> Result<Option<Manifest>> {
+    pub(super) fn current(&self) -> Result<Option<Manifest>> {
         self.read(&self.file_ref())
     }
 
@@ -54,7 +54,7 @@ impl DiskState {
     ///
     /// # Errors
     /// As [`current`](Self::current); `NotFound` before the first pass is complete.
-    pub fn known(&self) -> Result<Manifest> {
+    pub(super) fn known(&self) -> Result<Manifest> {
         self.current()?.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
@@ -68,7 +68,12 @@ impl DiskState {
     ///
     /// # Errors
     /// Those of [`manifest::build_at`].
-    pub fn rebuild(&self, image: &dyn Image, work: &Work, check: &Check<'_>) -> Result<Manifest> {
+    pub(super) fn rebuild(
+        &self,
+        image: &dyn Image,
+        work: &Work,
+        check: &Check<'_>,
+    ) -> Result<Manifest> {
         manifest::build_at(image, BlockSize::default(), work, &self.file_ref(), check)
     }
 
@@ -76,7 +81,7 @@ impl DiskState {
     ///
     /// # Errors
     /// Those of [`manifest::update_to`].
-    pub fn update(
+    pub(super) fn update(
         &self,
         image: &dyn Image,
         changed: &[Range<u64>],
@@ -96,7 +101,7 @@ impl DiskState {
     ///
     /// # Errors
     /// `Io`.
-    pub fn forget(&self) -> Result<()> {
+    pub(super) fn forget(&self) -> Result<()> {
         for file_ref in [self.file_ref(), self.file("verified")] {
             file_ref.remove_if_there()?;
         }
@@ -107,7 +112,7 @@ impl DiskState {
     ///
     /// # Errors
     /// `Io`.
-    pub fn set_verified(&self) -> Result<()> {
+    pub(super) fn set_verified(&self) -> Result<()> {
         let (from, to) = (self.file_ref().path(), self.file("verified").path());
         if !exists(&from)? {
             return Ok(());
@@ -127,7 +132,7 @@ impl DiskState {
     ///
     /// # Errors
     /// `Io`.
-    pub fn distrust(&self) -> Result<()> {
+    pub(super) fn distrust(&self) -> Result<()> {
         self.file("verified").remove_if_there()?;
         self.directory.sync()
     }
@@ -137,7 +142,7 @@ impl DiskState {
     ///
     /// # Errors
     /// Those of the image; `Malformed`, `Io`.
-    pub fn found(&self, image: &dyn Image, work: &Work) -> Result<Hash> {
+    pub(super) fn found(&self, image: &dyn Image, work: &Work) -> Result<Hash> {
         let current = self.known()?;
         let before = self.read(&self.file("verified"))?;
         let before = before.filter(|before| before.block_size() == current.block_size());
@@ -165,7 +170,7 @@ impl DiskState {
     ///
     /// # Errors
     /// `Io`.
-    pub fn note(&self, what: &str) -> Result<()> {
+    pub(super) fn note(&self, what: &str) -> Result<()> {
         let file_ref = self.file(what);
         if file_ref.open_if_there(Access::Read)?.is_none() {
             file_ref.create_new()?.sync()?;
@@ -177,7 +182,7 @@ impl DiskState {
     ///
     /// # Errors
     /// `Io`.
-    pub fn unnote(&self, what: &str) -> Result<()> {
+    pub(super) fn unnote(&self, what: &str) -> Result<()> {
         self.file(what).remove_if_there()?;
         self.directory.sync()
     }
@@ -186,7 +191,7 @@ impl DiskState {
     ///
     /// # Errors
     /// `Io`.
-    pub fn is_noted(&self, what: &str) -> Result<bool> {
+    pub(super) fn is_noted(&self, what: &str) -> Result<bool> {
         Ok(self.file(what).open_if_there(Access::Read)?.is_some())
     }
 

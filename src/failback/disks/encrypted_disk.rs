@@ -57,7 +57,7 @@ impl EncryptedDisk {
     /// # Errors
     /// `Unsupported` for a device where nobody says what directory is for it; those of
     /// [`Key::load`].
-    pub fn of(
+    pub(super) fn of(
         disk_path: DiskPath,
         encryption: &Encryption,
         vm: &str,
@@ -89,7 +89,7 @@ impl EncryptedDisk {
     ///
     /// # Errors
     /// As [`Replica::exists`].
-    pub fn exists(&self) -> Result<bool> {
+    pub(super) fn exists(&self) -> Result<bool> {
         self.replica()?
             .map_or(Ok(false), |replica| replica.exists())
     }
@@ -98,7 +98,7 @@ impl EncryptedDisk {
     ///
     /// # Errors
     /// As [`Replica::manifest`].
-    pub fn manifest(&self) -> Result<Option<Manifest>> {
+    pub(super) fn manifest(&self) -> Result<Option<Manifest>> {
         match self.replica()? {
             Some(replica) => replica.manifest(),
             None => Ok(None),
@@ -109,7 +109,7 @@ impl EncryptedDisk {
     ///
     /// # Errors
     /// As [`Replica::manifest`].
-    pub fn target_manifest(&self) -> Result<Option<TargetManifest>> {
+    pub(super) fn target_manifest(&self) -> Result<Option<TargetManifest>> {
         match self.replica()? {
             Some(replica) => replica.target_manifest(),
             None => Ok(None),
@@ -120,7 +120,7 @@ impl EncryptedDisk {
     ///
     /// # Errors
     /// `NotFound`, `Io`.
-    pub fn free_bytes(&self) -> Result<Option<u64>> {
+    pub(super) fn free_bytes(&self) -> Result<Option<u64>> {
         self.parent()?.free_bytes()
     }
 
@@ -128,12 +128,12 @@ impl EncryptedDisk {
     ///
     /// # Errors
     /// As [`Replica::exists`].
-    pub fn is_alone(&self, state: &DiskState) -> Result<bool> {
+    pub(super) fn is_alone(&self, state: &DiskState) -> Result<bool> {
         Ok(self.exists()? && !self.plaintext(state).is_there()?)
     }
 
     /// How long ago the last pass was added, where clocks make sense.
-    pub fn age(&self) -> Option<Duration> {
+    pub(super) fn age(&self) -> Option<Duration> {
         age(&self.directory)
     }
 
@@ -142,7 +142,7 @@ impl EncryptedDisk {
     ///
     /// # Errors
     /// As [`Replica::verify`].
-    pub fn verify(&self, work: &Work) -> Result<Option<Hash>> {
+    pub(super) fn verify(&self, work: &Work) -> Result<Option<Hash>> {
         match self.replica()? {
             Some(replica) if replica.exists()? => replica.verify(work).map(Some),
             _ => Ok(None),
@@ -155,7 +155,7 @@ impl EncryptedDisk {
     ///
     /// # Errors
     /// As [`Replica::append`].
-    pub fn copy(
+    pub(super) fn copy(
         &self,
         copy: Copy,
         from: Reading<'_>,
@@ -211,7 +211,7 @@ impl EncryptedDisk {
     ///
     /// # Errors
     /// `Io`.
-    pub fn pass_over(&self, state: &DiskState) -> Result<()> {
+    pub(super) fn pass_over(&self, state: &DiskState) -> Result<()> {
         self.plaintext(state).note_filled()
     }
 
@@ -219,7 +219,7 @@ impl EncryptedDisk {
     ///
     /// # Errors
     /// `Io`.
-    pub fn give_up(&self) -> Result<()> {
+    pub(super) fn give_up(&self) -> Result<()> {
         let Some(replica) = self.replica()? else {
             return Ok(());
         };
@@ -230,7 +230,7 @@ impl EncryptedDisk {
     }
 
     /// The error for a disk that is to be used, and of which there is only the replica.
-    pub fn not_written_out(&self) -> Error {
+    pub(super) fn not_written_out(&self) -> Error {
         let text = "this disk is kept encrypted, and was not written out yet";
         Error::new(ErrorKind::VerifyFailed, text).at_path(&self.directory)
     }
@@ -240,7 +240,7 @@ impl EncryptedDisk {
     ///
     /// # Errors
     /// Those of the source and of the manifest; `Cancelled`.
-    pub fn sample(source: &dyn Image, held: &Manifest, work: &Work) -> Result<(u64, u64)> {
+    pub(super) fn sample(source: &dyn Image, held: &Manifest, work: &Work) -> Result<(u64, u64)> {
         let size = held.block_size();
         let (mut looked, mut differ) = (0, 0);
         for_sampled(source, size, work, &mut |sampled| {

@@ -59,17 +59,17 @@ pub(super) struct List<'a> {
 
 impl List<'_> {
     /// It is as it should be.
-    pub fn holds(&mut self, check: &'static str, text: String) {
+    pub(super) fn holds(&mut self, check: &'static str, text: String) {
         self.push(check, text, true);
     }
 
     /// It is not, and why.
-    pub fn fails(&mut self, check: &'static str, text: String) {
+    pub(super) fn fails(&mut self, check: &'static str, text: String) {
         self.push(check, text, false);
     }
 
     /// Whether two lengths are one.
-    pub fn size(&mut self, check: &'static str, wanted: u64, found: u64) {
+    pub(super) fn size(&mut self, check: &'static str, wanted: u64, found: u64) {
         match wanted == found {
             true => self.holds(check, format!("{found} bytes")),
             false => self.fails(check, format!("{found} bytes instead of {wanted}")),
@@ -78,7 +78,7 @@ impl List<'_> {
 
     /// Whether there is room for all that the source holds; where some of it is there, a delta may
     /// need less.
-    pub fn room(
+    pub(super) fn room(
         &mut self,
         check: &'static str,
         free: Result<Option<u64>>,
@@ -113,7 +113,7 @@ impl List<'_> {
     }
 
     /// What a look brought; an error is a finding.
-    pub fn take<T>(&mut self, check: &'static str, looked: Result<T>) -> Option<T> {
+    pub(super) fn take<T>(&mut self, check: &'static str, looked: Result<T>) -> Option<T> {
         match looked {
             Ok(value) => {
                 self.holds(check, "yes".to_owned());

@@ -75,6 +75,8 @@ pub struct HostDisks {
     newest: Mutex<Sides<Token>>,
 }
 
+opaque!(HostDisks);
+
 /// How much a disk should hold: what the other side has to know of its disk state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -21,7 +21,7 @@ pub(in crate::failback) struct PlanFile {
 
 impl PlanFile {
     /// Whether both are one file.
-    pub fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         self.own == other.own || (self.id.is_some() && self.id == other.id)
     }
 }

@@ -29,7 +29,7 @@ impl OpenDisk {
     ///
     /// # Errors
     /// Those of [`HostSource::open`]; `Incomplete` for a device that is held and incomplete.
-    pub fn open(disk_path: &DiskPath, work: &Work) -> Result<Self> {
+    pub(super) fn open(disk_path: &DiskPath, work: &Work) -> Result<Self> {
         let path = disk_path.there()?;
         match open_to_read(&path, disk_path.format, &SourceOptions::default()) {
             Err(error) if error.kind() == ErrorKind::Incomplete && disk_path.is_device => {
@@ -48,7 +48,7 @@ impl OpenDisk {
     }
 
     /// The guest's bytes.
-    pub fn image(&self) -> &Arc<dyn Image> {
+    pub(super) fn image(&self) -> &Arc<dyn Image> {
         &self.image
     }
 
@@ -56,7 +56,7 @@ impl OpenDisk {
     ///
     /// # Errors
     /// `SourceChanged`, `Io`.
-    pub fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         match &self.open {
             Open::Host(source) => source.check(),
             Open::Held { .. } => Ok(()),

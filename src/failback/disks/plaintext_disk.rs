@@ -28,7 +28,7 @@ impl PlaintextDisk<'_> {
     ///
     /// # Errors
     /// `Io`.
-    pub fn is_there(&self) -> Result<bool> {
+    pub(super) fn is_there(&self) -> Result<bool> {
         match self.disk_path.is_device {
             true => Ok(!self.state.is_noted(EMPTY)?),
             false => exists(&self.disk_path.blocked),
@@ -39,7 +39,7 @@ impl PlaintextDisk<'_> {
     ///
     /// # Errors
     /// Those of [`OpenDisk::open`].
-    pub fn open(&self, work: &Work) -> Result<OpenDisk> {
+    pub(super) fn open(&self, work: &Work) -> Result<OpenDisk> {
         OpenDisk::open(self.disk_path, work)
     }
 
@@ -47,7 +47,7 @@ impl PlaintextDisk<'_> {
     ///
     /// # Errors
     /// `Io`; those of a sync in place.
-    pub fn empty(&self, disk_len: u64, work: &Work) -> Result<()> {
+    pub(super) fn empty(&self, disk_len: u64, work: &Work) -> Result<()> {
         if !self.disk_path.is_device {
             remove(&self.disk_path.blocked)?;
             return self.disk_path.sync_directory();
@@ -63,7 +63,7 @@ impl PlaintextDisk<'_> {
     ///
     /// # Errors
     /// `Io`.
-    pub fn note_filled(&self) -> Result<()> {
+    pub(super) fn note_filled(&self) -> Result<()> {
         match self.disk_path.is_device {
             true => self.state.unnote(EMPTY),
             false => Ok(()),
@@ -74,7 +74,12 @@ impl PlaintextDisk<'_> {
     ///
     /// # Errors
     /// Those of [`Replica::restore`], and of a sync in place.
-    pub fn fill(&self, replica: &Replica, create: &CreateOptions, work: &Work) -> Result<()> {
+    pub(super) fn fill(
+        &self,
+        replica: &Replica,
+        create: &CreateOptions,
+        work: &Work,
+    ) -> Result<()> {
         if !self.disk_path.is_device {
             let blocked = FileRef::host(&self.disk_path.blocked)?;
             return replica.restore(&blocked, create, work);

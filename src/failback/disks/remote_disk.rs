@@ -50,7 +50,7 @@ impl RemoteDisk {
     ///
     /// # Errors
     /// Those of reaching the host, and of opening the image there.
-    pub fn open(
+    pub(super) fn open(
         at: &RemoteAddress,
         format: Format,
         connect: &ConnectOptions,
@@ -68,7 +68,7 @@ impl RemoteDisk {
     }
 
     /// A disk that the end which dialled a disk agent answers for.
-    pub fn over(source: Source) -> Self {
+    pub(super) fn over(source: Source) -> Self {
         RemoteDisk {
             source,
             place: None,
@@ -76,7 +76,7 @@ impl RemoteDisk {
     }
 
     /// Length of the disk in bytes.
-    pub fn disk_len(&self) -> u64 {
+    pub(super) fn disk_len(&self) -> u64 {
         self.source.disk_len()
     }
 
@@ -84,7 +84,7 @@ impl RemoteDisk {
     ///
     /// # Errors
     /// Those of [`sync`].
-    pub fn sync_onto(
+    pub(super) fn sync_onto(
         &self,
         target: &Target,
         options: &SyncOptions,
@@ -97,7 +97,7 @@ impl RemoteDisk {
     ///
     /// # Errors
     /// Those of [`Replica::append_remote`].
-    pub fn append_to(
+    pub(super) fn append_to(
         &self,
         replica: &Replica,
         disk_len: u64,
@@ -112,7 +112,7 @@ impl RemoteDisk {
     ///
     /// # Errors
     /// `Unsupported` for roots over other blocks; those of the disk and of the line.
-    pub fn root(&self, disk_len: u64, block_size: BlockSize, work: &Work) -> Result<Hash> {
+    pub(super) fn root(&self, disk_len: u64, block_size: BlockSize, work: &Work) -> Result<Hash> {
         let disk_len = disk_len.max(self.disk_len());
         self.with(|source| source.root(disk_len, block_size, work))
     }
@@ -122,7 +122,7 @@ impl RemoteDisk {
     ///
     /// # Errors
     /// Those of the disk and of the line; `Cancelled`.
-    pub fn sample(
+    pub(super) fn sample(
         &self,
         target: Option<&dyn Image>,
         held: Option<&TargetManifest>,
@@ -169,7 +169,7 @@ impl RemoteDisk {
     ///
     /// # Errors
     /// Those of the line.
-    pub fn close(&self) -> Result<()> {
+    pub(super) fn close(&self) -> Result<()> {
         self.with(|_| Ok(()))
     }
 

@@ -17,6 +17,8 @@ pub struct VmDisks {
     agents: Sides<Option<AgentClient>>,
 }
 
+opaque!(VmDisks);
+
 impl VmDisks {
     /// The disks of `vm`; `directory` is where the job keeps what it has to remember of those of
     /// this host, `id` tells it apart from other jobs of its name.

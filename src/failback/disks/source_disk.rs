@@ -32,7 +32,7 @@ impl SourceDisk {
     ///
     /// # Errors
     /// Those of [`HostSource::open`], of [`NbdExport::open`] and of [`RemoteDisk::open`].
-    pub fn open(
+    pub(super) fn open(
         at: &Address,
         format: Format,
         connect: &ConnectOptions,
@@ -60,7 +60,7 @@ impl SourceDisk {
     }
 
     /// Length of the disk in bytes.
-    pub fn disk_len(&self) -> u64 {
+    pub(super) fn disk_len(&self) -> u64 {
         match self {
             SourceDisk::Host(source) => source.image().disk_len(),
             #[cfg(feature = "qemu")]
@@ -70,7 +70,7 @@ impl SourceDisk {
     }
 
     /// The guest's bytes, where they can be read from here.
-    pub fn image(&self) -> Option<&Arc<dyn Image>> {
+    pub(super) fn image(&self) -> Option<&Arc<dyn Image>> {
         match self {
             SourceDisk::Host(source) => Some(source.image()),
             #[cfg(feature = "qemu")]
@@ -83,7 +83,7 @@ impl SourceDisk {
     ///
     /// # Errors
     /// `Unsupported` for a disk on another host.
-    pub fn local(&self) -> Result<&Arc<dyn Image>> {
+    pub(super) fn local(&self) -> Result<&Arc<dyn Image>> {
         self.image().ok_or_else(|| {
             let text = "a disk on another host cannot be read from here";
             Error::new(ErrorKind::Unsupported, text).advise("run the job on the host that has it")
@@ -94,7 +94,7 @@ impl SourceDisk {
     ///
     /// # Errors
     /// Those of [`sync`].
-    pub fn sync_onto(
+    pub(super) fn sync_onto(
         &self,
         target: &Target,
         options: &SyncOptions,
@@ -112,7 +112,7 @@ impl SourceDisk {
     ///
     /// # Errors
     /// `SourceChanged`, `Io`.
-    pub fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         match self {
             SourceDisk::Host(source) => source.check(),
             #[cfg(feature = "qemu")]
@@ -122,7 +122,7 @@ impl SourceDisk {
     }
 
     /// The files and devices of this host that are read.
-    pub fn files(&self) -> Vec<HostFile> {
+    pub(super) fn files(&self) -> Vec<HostFile> {
         match self {
             SourceDisk::Host(source) => source.files(),
             #[cfg(feature = "qemu")]

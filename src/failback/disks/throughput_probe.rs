@@ -23,7 +23,7 @@ impl ThroughputProbe {
     ///
     /// # Errors
     /// `Io`, `Cancelled`.
-    pub fn at(disk_path: &DiskPath, otherwise: f64, work: &Work) -> Result<Self> {
+    pub(super) fn at(disk_path: &DiskPath, otherwise: f64, work: &Work) -> Result<Self> {
         let tried = match disk_path.is_device {
             true => Ok(None),
             false => measured(disk_path, work),

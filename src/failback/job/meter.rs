@@ -59,7 +59,7 @@ impl Moving {
 }
 
 impl Meter {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Meter {
             counted: Mutex::new(Counted {
                 what: "nothing",
@@ -70,7 +70,7 @@ impl Meter {
         }
     }
 
-    pub fn read(&self) -> Moving {
+    pub(super) fn read(&self) -> Moving {
         let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         Moving {
             what: counted.what.to_owned(),

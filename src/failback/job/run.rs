@@ -37,6 +37,8 @@ pub struct JobRunner {
     _lock: JobLock,
 }
 
+opaque!(JobRunner);
+
 /// Something that the process that runs a job may want to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

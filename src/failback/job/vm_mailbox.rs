@@ -56,7 +56,7 @@ pub(super) fn vm_mailbox(state: State, leave: CancelToken, noted: Bell) -> (VmHa
 
 impl VmHandle {
     /// Where the VM's job stands.
-    pub fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -64,7 +64,7 @@ impl VmHandle {
     ///
     /// # Errors
     /// `InvalidInput` where it is refused; `Io` where the executor has ended.
-    pub fn ask(&self, request: Request, by: &str) -> Result<()> {
+    pub(super) fn ask(&self, request: Request, by: &str) -> Result<()> {
         let (reply, told) = channel();
         let asked = Asked {
             request,
@@ -80,14 +80,14 @@ impl VmHandle {
     }
 
     /// Tells that the VM's group is to be activated.
-    pub fn activate(&self) {
+    pub(super) fn activate(&self) {
         // An executor that has ended is seen to have ended.
         let _ = self.messages.send(Message::Activate);
         self.wake();
     }
 
     /// Has the executor look at once.
-    pub fn wake(&self) {
+    pub(super) fn wake(&self) {
         self.bell.ring();
     }
 }

@@ -12,7 +12,7 @@ pub(super) struct Condition {
 
 impl Condition {
     /// Whether it stands at the end of a phase, where the next one begins.
-    pub fn is_never(&self) -> bool {
+    pub(super) fn is_never(&self) -> bool {
         self.name == NOTHING.name
     }
 }

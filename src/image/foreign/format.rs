@@ -2,7 +2,7 @@
 
 /// The fields of a qcow2 header that imago does not hold against the file (big-endian).
 #[derive(Debug, Clone, Copy)]
-pub struct Qcow2Header {
+pub(super) struct Qcow2Header {
     /// Bytes a cluster are 2 to the power of this.
     pub cluster_bits: u32,
     /// Guest-visible length.
@@ -19,7 +19,7 @@ pub struct Qcow2Header {
 
 impl Qcow2Header {
     /// The header in the first bytes of a file; `None` without the signature.
-    pub fn decode(bytes: &[u8; QCOW2_HEADER_BYTES]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8; QCOW2_HEADER_BYTES]) -> Option<Self> {
         let word = |at| u32::from_be_bytes(array(bytes, at));
         bytes.starts_with(b"QFI\xfb").then(|| Qcow2Header {
             cluster_bits: word(20),
@@ -36,14 +36,14 @@ impl Qcow2Header {
 }
 
 /// The places of second tables that a piece of the first table names.
-pub fn l2_offsets(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+pub(super) fn l2_offsets(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
     let entries = bytes.as_chunks::<8>().0.iter();
     entries.map(|entry| u64::from_be_bytes(*entry) & L2_OFFSET_BITS)
 }
 
 /// The header of a sparse VMDK extent (little-endian).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SparseHeader {
+pub(super) struct SparseHeader {
     pub version: u32,
     pub flags: u32,
     /// All of these count sectors.
@@ -59,7 +59,7 @@ pub struct SparseHeader {
 
 impl SparseHeader {
     /// The header in a sector; `None` without the signature.
-    pub fn decode(bytes: &[u8; SECTOR]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8; SECTOR]) -> Option<Self> {
         let long = |at| u64::from_le_bytes(array(bytes, at));
         bytes.starts_with(SPARSE_SIGNATURE).then(|| SparseHeader {
             version: u32::from_le_bytes(array(bytes, 4)),
@@ -76,13 +76,13 @@ impl SparseHeader {
 }
 
 /// Entries of a grain directory or table.
-pub fn sparse_entries(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+pub(super) fn sparse_entries(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
     let entries = bytes.as_chunks::<4>().0.iter();
     entries.map(|entry| u32::from_le_bytes(*entry))
 }
 
 /// The first guest sector and the packed length that stand before a packed grain.
-pub fn grain_marker(bytes: &[u8; GRAIN_MARKER_BYTES]) -> (u64, u32) {
+pub(super) fn grain_marker(bytes: &[u8; GRAIN_MARKER_BYTES]) -> (u64, u32) {
     (
         u64::from_le_bytes(array(bytes, 0)),
         u32::from_le_bytes(array(bytes, 8)),
@@ -90,23 +90,23 @@ pub fn grain_marker(bytes: &[u8; GRAIN_MARKER_BYTES]) -> (u64, u32) {
 }
 
 /// As much of a qcow2 header as is looked at.
-pub const QCOW2_HEADER_BYTES: usize = 80;
+pub(super) const QCOW2_HEADER_BYTES: usize = 80;
 /// The unit of places in a VMDK.
-pub const SECTOR: usize = 512;
+pub(super) const SECTOR: usize = 512;
 /// Before a packed grain.
-pub const GRAIN_MARKER_BYTES: usize = 12;
+pub(super) const GRAIN_MARKER_BYTES: usize = 12;
 /// How a sparse VMDK extent begins.
-pub const SPARSE_SIGNATURE: &[u8; 4] = b"KDMV";
+pub(super) const SPARSE_SIGNATURE: &[u8; 4] = b"KDMV";
 /// A table entry 1 means a grain of zeros.
-pub const HAS_ZERO_GRAINS: u32 = 1 << 2;
+pub(super) const HAS_ZERO_GRAINS: u32 = 1 << 2;
 /// Grains are packed, each behind a marker.
-pub const IS_PACKED: u32 = 1 << 16;
+pub(super) const IS_PACKED: u32 = 1 << 16;
 /// The directory is where the footer says, in the last but one sector of the file.
-pub const DIRECTORY_IN_FOOTER: u64 = u64::MAX;
+pub(super) const DIRECTORY_IN_FOOTER: u64 = u64::MAX;
 /// How far the footer lies before the end of the file.
-pub const FOOTER_BACK: u64 = 1024;
+pub(super) const FOOTER_BACK: u64 = 1024;
 /// Packed by deflate.
-pub const DEFLATE: u16 = 1;
+pub(super) const DEFLATE: u16 = 1;
 
 const L2_OFFSET_BITS: u64 = 0x00ff_ffff_ffff_fe00;
 

@@ -39,7 +39,7 @@ impl Sparse {
     ///
     /// # Errors
     /// `Io`.
-    pub fn is_one(storage: &dyn Storage) -> Result<bool> {
+    pub(super) fn is_one(storage: &dyn Storage) -> Result<bool> {
         let mut bytes = [0; SPARSE_SIGNATURE.len()];
         if storage.len()? < bytes.len() as u64 {
             return Ok(false);
@@ -52,7 +52,7 @@ impl Sparse {
     ///
     /// # Errors
     /// `Malformed`, `Unsupported` (also for one that needs a parent), `LimitExceeded`, `Io`.
-    pub fn open(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Self> {
+    pub(super) fn open(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Self> {
         let path = storage.path().to_owned();
         Self::read(storage, options).map_err(|e| e.at_path(path))
     }

@@ -18,6 +18,8 @@ pub struct Client<S> {
     cookie: u64,
 }
 
+opaque!(Client<S>);
+
 /// What a server says of a stretch of its disk; each list begins where it was asked from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]

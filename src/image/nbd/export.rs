@@ -28,6 +28,8 @@ pub struct NbdExport {
     known: Mutex<Vec<Extent>>,
 }
 
+opaque!(NbdExport);
+
 /// Connections that nobody uses now, and how many there are in all.
 struct Connections {
     idle: Vec<Client<Line>>,

@@ -31,7 +31,7 @@ struct Cache {
 
 impl Bitmaps {
     /// None yet, of an image under `chain`.
-    pub fn new(chain: &Chain) -> Self {
+    pub(super) fn new(chain: &Chain) -> Self {
         Bitmaps(Mutex::new(Cache {
             most_partial_bytes: chain.share(MAX_PARTIAL_BYTES),
             full: Vec::new(),
@@ -44,7 +44,7 @@ impl Bitmaps {
     ///
     /// # Errors
     /// What `read` returns.
-    pub fn of_block(
+    pub(super) fn of_block(
         &self,
         index: u64,
         sectors: u64,
@@ -70,7 +70,7 @@ impl Bitmaps {
     }
 
     /// Notes that all bits of block `index` are set.
-    pub fn set_full(&self, index: u64) {
+    pub(super) fn set_full(&self, index: u64) {
         let mut cache = self.lock();
         // The index of a table entry, and the table is in memory.
         let word = (index / 64) as usize;
@@ -86,7 +86,7 @@ impl Bitmaps {
     }
 
     /// Forgets blocks from `index` on: the disk ends there now.
-    pub fn cut(&self, index: u64) {
+    pub(super) fn cut(&self, index: u64) {
         let mut cache = self.lock();
         // Only what is known to be full is worth carrying over.
         cache.partial.clear();

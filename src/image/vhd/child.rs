@@ -44,7 +44,7 @@ impl NewChild {
     /// # Errors
     /// Those of opening the parent; `Unsupported` for a parent that is suspended or that is not
     /// taken at its length in bytes; `InvalidInput` for a path that is too long; `Io`.
-    pub fn create(
+    pub(crate) fn create(
         storage: Arc<dyn Storage>,
         parent: Arc<dyn Storage>,
         parent_path: &str,
@@ -111,7 +111,7 @@ impl NewChild {
     ///
     /// # Errors
     /// `Io`, `NoSpace`; `InvalidInput` for a range beyond the disk.
-    pub fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+    pub(crate) fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.for_pieces(
             offset..offset.saturating_add(buf.len() as u64),
             |at, done| {
@@ -127,7 +127,7 @@ impl NewChild {
     ///
     /// # Errors
     /// As [`write_all_at`](Self::write_all_at).
-    pub fn write_zeroes_at(&self, range: Range<u64>) -> Result<()> {
+    pub(crate) fn write_zeroes_at(&self, range: Range<u64>) -> Result<()> {
         self.for_pieces(range, |at, done| {
             self.storage.punch_hole(at..at + (done.end - done.start))
         })
@@ -137,7 +137,7 @@ impl NewChild {
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn finish(&self) -> Result<()> {
+    pub(crate) fn finish(&self) -> Result<()> {
         let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         let tail = blocks.space.tight_tail();
         let footer = self.footer.encode();

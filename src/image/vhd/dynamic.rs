@@ -44,7 +44,7 @@ pub(super) struct Dynamic {
 
 impl Dynamic {
     /// A file with this layout, above `parent`.
-    pub fn new(
+    pub(super) fn new(
         storage: Arc<dyn Storage>,
         located: Located,
         layout: Layout,
@@ -68,7 +68,7 @@ impl Dynamic {
     }
 
     /// The table's entry of block `index`, if it names a place.
-    pub fn entry(&self, index: u64) -> Option<u32> {
+    pub(super) fn entry(&self, index: u64) -> Option<u32> {
         let table = self.read_lock();
         let entry = usize::try_from(index).ok().and_then(|it| table.get(it));
         entry.copied().filter(|entry| *entry != UNALLOCATED)
@@ -78,7 +78,7 @@ impl Dynamic {
     ///
     /// # Errors
     /// `Io`.
-    pub fn bits(&self, index: u64, entry: u32) -> Result<Bits> {
+    pub(super) fn bits(&self, index: u64, entry: u32) -> Result<Bits> {
         let sectors = self.shape.block_bytes / SECTOR_BYTES;
         self.bitmaps.of_block(index, sectors, || {
             // At most 64 KiB, for the largest block.
@@ -90,22 +90,22 @@ impl Dynamic {
     }
 
     /// Who changes anything but payload calls this first.
-    pub fn lock_meta(&self) -> MutexGuard<'_, Meta> {
+    pub(super) fn lock_meta(&self) -> MutexGuard<'_, Meta> {
         self.meta.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The table, to look at. Changes only under [`lock_meta`](Self::lock_meta).
-    pub fn read_lock(&self) -> RwLockReadGuard<'_, Vec<u32>> {
+    pub(super) fn read_lock(&self) -> RwLockReadGuard<'_, Vec<u32>> {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The table, to change.
-    pub fn write_lock(&self) -> RwLockWriteGuard<'_, Vec<u32>> {
+    pub(super) fn write_lock(&self) -> RwLockWriteGuard<'_, Vec<u32>> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The error for bytes under a cleared bit of a dynamic file's bitmap.
-    pub fn hidden_bytes(&self, offset: u64) -> Error {
+    pub(super) fn hidden_bytes(&self, offset: u64) -> Error {
         Error::malformed("the bitmap says that a sector was never written, but it is not zero")
             .in_field("sector bitmap")
             .at_offset(offset)
@@ -114,7 +114,10 @@ impl Dynamic {
     }
 
     /// Splits guest bytes at blocks: the block's index, where in it, and how many bytes.
-    pub fn pieces(&self, range: Range<u64>) -> impl Iterator<Item = (u64, u64, u64)> + use<> {
+    pub(super) fn pieces(
+        &self,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = (u64, u64, u64)> + use<> {
         let block = self.shape.block_bytes;
         let mut at = range.start;
         std::iter::from_fn(move || {

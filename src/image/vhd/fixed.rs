@@ -26,7 +26,7 @@ pub(super) struct Fixed {
 }
 
 impl Fixed {
-    pub fn new(storage: Arc<dyn Storage>, located: Located) -> Self {
+    pub(super) fn new(storage: Arc<dyn Storage>, located: Located) -> Self {
         Fixed {
             storage,
             disk_len: AtomicU64::new(located.disk_len),

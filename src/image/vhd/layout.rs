@@ -23,23 +23,23 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Where the bitmap of the block that `entry` names lies.
-    pub fn bitmap_at(self, entry: u32) -> u64 {
+    pub(super) fn bitmap_at(self, entry: u32) -> u64 {
         // At most 2^41: no sum with block lengths gets near 2^64.
         u64::from(entry) * SECTOR_BYTES
     }
 
     /// Where its payload lies.
-    pub fn payload_at(self, entry: u32) -> u64 {
+    pub(super) fn payload_at(self, entry: u32) -> u64 {
         self.bitmap_at(entry) + self.bitmap_bytes
     }
 
     /// Where it ends.
-    pub fn end(self, entry: u32) -> u64 {
+    pub(super) fn end(self, entry: u32) -> u64 {
         self.payload_at(entry) + self.block_bytes
     }
 
     /// How many blocks a disk has.
-    pub fn count(self, disk_len: u64) -> u64 {
+    pub(super) fn count(self, disk_len: u64) -> u64 {
         disk_len.div_ceil(self.block_bytes)
     }
 }

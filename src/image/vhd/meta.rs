@@ -19,7 +19,7 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    pub fn new(located: Located) -> Self {
+    pub(super) fn new(located: Located) -> Self {
         Meta {
             head_good: located.head_good,
             space: Space::new(located.tail_at, located.data_end),
@@ -32,7 +32,7 @@ impl Meta {
 
 impl Meta {
     /// Whether memory has blocks or space that the storage's table and end do not show.
-    pub fn is_ahead(&self) -> bool {
+    pub(super) fn is_ahead(&self) -> bool {
         !self.dirty.is_empty() || self.space.has_slack()
     }
 }

@@ -27,7 +27,7 @@ impl Dynamic {
     /// # Errors
     /// `InvalidInput` for extents that are no ascending ranges of the disk, and while plain
     /// writes wait for their `sync`; otherwise as the trait says.
-    pub fn prepare_change(&self, change: &Change<'_>) -> Result<Vec<Patch>> {
+    pub(super) fn prepare_change(&self, change: &Change<'_>) -> Result<Vec<Patch>> {
         check_len(&*self.storage, DiskKind::Dynamic, change.disk_len)?;
         check_extents(change)?;
         let mut meta = self.lock_meta();

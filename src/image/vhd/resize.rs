@@ -57,7 +57,7 @@ impl Dynamic {
     ///
     /// # Errors
     /// `Unsupported` where the table has no room; `Malformed`, `LimitExceeded`, `Io`, `NoSpace`.
-    pub fn resize(&self, len: u64) -> Result<()> {
+    pub(super) fn resize(&self, len: u64) -> Result<()> {
         check_len(&*self.storage, DiskKind::Dynamic, len)?;
         let mut meta = self.lock_meta();
         let old_len = self.disk_len();
@@ -105,7 +105,7 @@ impl Dynamic {
     ///
     /// # Errors
     /// `Unsupported` where the file's table has no room for it; `LimitExceeded`, `Io`.
-    pub fn stale_sectors(&self, space: &Space, len: u64) -> Result<BTreeSet<u64>> {
+    pub(super) fn stale_sectors(&self, space: &Space, len: u64) -> Result<BTreeSet<u64>> {
         let count = self.shape.count(len);
         let table = self.read_lock();
         let old_count = table.len() as u64;
@@ -122,7 +122,7 @@ impl Dynamic {
     }
 
     /// Has the tables in memory be those of a disk of `len` bytes.
-    pub fn take_len(&self, len: u64) {
+    pub(super) fn take_len(&self, len: u64) {
         let count = self.shape.count(len);
         let mut table = self.write_lock();
         if count < table.len() as u64 {

@@ -25,7 +25,7 @@ pub(super) struct Space {
 impl Space {
     /// The space of a file whose footer, if there is one, is at `tail_at`, and which holds nothing
     /// that is known from `data_end` on.
-    pub fn new(tail_at: Option<u64>, data_end: u64) -> Self {
+    pub(super) fn new(tail_at: Option<u64>, data_end: u64) -> Self {
         Space {
             next: data_end,
             ready: data_end,
@@ -37,7 +37,7 @@ impl Space {
     ///
     /// # Errors
     /// `Unsupported` when an entry could not name the place.
-    pub fn place(&self, shape: Shape) -> Result<u32> {
+    pub(super) fn place(&self, shape: Shape) -> Result<u32> {
         let payload = (self.next + shape.bitmap_bytes).next_multiple_of(PAYLOAD_ALIGN);
         u32::try_from((payload - shape.bitmap_bytes) / SECTOR_BYTES)
             .ok()
@@ -53,28 +53,28 @@ impl Space {
     }
 
     /// Takes the place that [`file_ref`](Space::place) named.
-    pub fn take(&mut self, entry: u32, shape: Shape) {
+    pub(super) fn take(&mut self, entry: u32, shape: Shape) {
         self.next = shape.end(entry);
     }
 
     /// Whether a block at `entry` lies in space that is ready.
-    pub fn is_ready(&self, entry: u32, shape: Shape) -> bool {
+    pub(super) fn is_ready(&self, entry: u32, shape: Shape) -> bool {
         shape.end(entry) <= self.ready
     }
 
     /// Whether the file is longer than it need be because blocks were made ready and not taken.
-    pub fn has_slack(&self) -> bool {
+    pub(super) fn has_slack(&self) -> bool {
         self.ready > self.next
     }
 
     /// Where a footer right behind the last block goes; the file then ends on a page.
-    pub fn tight_tail(&self) -> u64 {
+    pub(super) fn tight_tail(&self) -> u64 {
         tail_behind(self.next)
     }
 
     /// Where the footer goes when `bytes` more are made ready, and a block at least: right behind
     /// a block, so that the next one passes over it.
-    pub fn grown_tail(&self, bytes: u64, shape: Shape) -> u64 {
+    pub(super) fn grown_tail(&self, bytes: u64, shape: Shape) -> u64 {
         let step = shape.block_bytes + shape.bitmap_bytes.next_multiple_of(PAYLOAD_ALIGN);
         let first = (self.next + shape.bitmap_bytes).next_multiple_of(PAYLOAD_ALIGN);
         let more = bytes / step * step;
@@ -82,13 +82,13 @@ impl Space {
     }
 
     /// Notes that a good footer lies at `tail_at` and that all space before it is ready.
-    pub fn grown_to(&mut self, tail_at: u64) {
+    pub(super) fn grown_to(&mut self, tail_at: u64) {
         self.tail_at = Some(tail_at);
         self.ready = tail_at;
     }
 
     /// Notes that the footer at the end lies at `tail_at` and nothing before it is spare.
-    pub fn trimmed_to(&mut self, tail_at: u64) {
+    pub(super) fn trimmed_to(&mut self, tail_at: u64) {
         self.tail_at = Some(tail_at);
         self.ready = self.next;
     }

@@ -88,7 +88,7 @@ impl Dynamic {
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn flush(&self, meta: &mut Meta) -> Result<()> {
+    pub(super) fn flush(&self, meta: &mut Meta) -> Result<()> {
         if !meta.is_ahead() {
             return Ok(());
         }
@@ -112,7 +112,7 @@ impl Dynamic {
     }
 
     /// The given sectors of the table as they are in memory, neighbours joined: place and bytes.
-    pub fn table_sectors(&self, sectors: &BTreeSet<u64>) -> Vec<(u64, Vec<u8>)> {
+    pub(super) fn table_sectors(&self, sectors: &BTreeSet<u64>) -> Vec<(u64, Vec<u8>)> {
         let table = self.read_lock();
         let mut pieces: Vec<(u64, Vec<u8>)> = Vec::new();
         for sector in sectors {
@@ -137,7 +137,7 @@ impl Dynamic {
     ///
     /// # Errors
     /// `Malformed` where it does not; `Io`.
-    pub fn check_cleared(&self, entry: u32, bits: &[u8]) -> Result<()> {
+    pub(super) fn check_cleared(&self, entry: u32, bits: &[u8]) -> Result<()> {
         let payload = self.shape.payload_at(entry);
         let mut bytes = Vec::new();
         for (run, set) in runs(bits, 0..self.shape.block_bytes) {
@@ -199,7 +199,7 @@ impl Dynamic {
     }
 
     /// Enters a new block, whose bitmap has all bits set, in the table in memory.
-    pub fn set_entry(&self, index: u64, entry: u32) {
+    pub(super) fn set_entry(&self, index: u64, entry: u32) {
         self.bitmaps.set_full(index);
         // The table is in memory, so its indexes fit.
         if let Some(slot) = self.write_lock().get_mut(index as usize) {
@@ -223,7 +223,7 @@ impl Dynamic {
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn mend_head(&self, meta: &mut Meta) -> Result<()> {
+    pub(super) fn mend_head(&self, meta: &mut Meta) -> Result<()> {
         if !meta.head_good {
             self.storage.write_all_at(&meta.footer.encode(), 0)?;
             self.storage.sync()?;
@@ -233,7 +233,7 @@ impl Dynamic {
     }
 
     /// A block's bitmap with all bits set.
-    pub fn full_bitmap(&self) -> Vec<u8> {
+    pub(super) fn full_bitmap(&self) -> Vec<u8> {
         // At most 64 KiB, for the largest block.
         vec![0xff; self.shape.bitmap_bytes as usize]
     }

@@ -6,7 +6,7 @@ use super::format::{BITMAP_SECTORS, ENTRIES_PER_PAGE, PAGE};
 
 /// Block and sector sizes of an image, and where its block table lies.
 #[derive(Debug, Clone)]
-pub struct Geometry {
+pub(super) struct Geometry {
     /// Bytes a payload block: a power of two, at least 1 MiB.
     pub block_bytes: u64,
     /// 512 or 4096.
@@ -19,7 +19,7 @@ pub struct Geometry {
 
 /// What an entry of the block table is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(super) enum Role {
     /// A payload block, by its number.
     Payload(u64),
     /// The sector bitmap of a chunk, by its number.
@@ -28,18 +28,18 @@ pub enum Role {
 
 impl Geometry {
     /// How many payload blocks share one sector bitmap.
-    pub fn chunk_blocks(&self) -> u64 {
+    pub(super) fn chunk_blocks(&self) -> u64 {
         // Both are powers of two, and the product is at least 4 GiB: 16 or more.
         BITMAP_SECTORS * self.sector_bytes / self.block_bytes
     }
 
     /// How many payload blocks a disk of `disk_len` bytes has.
-    pub fn block_count(&self, disk_len: u64) -> u64 {
+    pub(super) fn block_count(&self, disk_len: u64) -> u64 {
         disk_len.div_ceil(self.block_bytes)
     }
 
     /// How many entries the block table of such a disk has; at most a few more than 2^26.
-    pub fn entry_count(&self, disk_len: u64) -> u64 {
+    pub(super) fn entry_count(&self, disk_len: u64) -> u64 {
         let blocks = self.block_count(disk_len);
         let chunk = self.chunk_blocks();
         if self.differencing {
@@ -50,23 +50,23 @@ impl Geometry {
     }
 
     /// How many entries the block table's region has room for.
-    pub fn entry_room(&self) -> u64 {
+    pub(super) fn entry_room(&self) -> u64 {
         (self.bat.end - self.bat.start) / 8
     }
 
     /// The entry of a payload block.
-    pub fn payload_entry(&self, block: u64) -> u64 {
+    pub(super) fn payload_entry(&self, block: u64) -> u64 {
         block + block / self.chunk_blocks()
     }
 
     /// The entry of the sector bitmap that covers a payload block.
-    pub fn bitmap_entry(&self, block: u64) -> u64 {
+    pub(super) fn bitmap_entry(&self, block: u64) -> u64 {
         let chunk = self.chunk_blocks();
         (block / chunk + 1) * chunk + block / chunk
     }
 
     /// What an entry is for.
-    pub fn role(&self, entry: u64) -> Role {
+    pub(super) fn role(&self, entry: u64) -> Role {
         let stride = self.chunk_blocks() + 1;
         if entry % stride == stride - 1 {
             Role::Bitmap(entry / stride)
@@ -76,35 +76,35 @@ impl Geometry {
     }
 
     /// Whether one of these entries is for a sector bitmap.
-    pub fn has_bitmap_entry(&self, entries: Range<u64>) -> bool {
+    pub(super) fn has_bitmap_entry(&self, entries: Range<u64>) -> bool {
         let stride = self.chunk_blocks() + 1;
         entries.start / stride != entries.end / stride
     }
 
     /// The first payload block whose entry is `entry` or comes after it.
-    pub fn first_block_from(&self, entry: u64) -> u64 {
+    pub(super) fn first_block_from(&self, entry: u64) -> u64 {
         entry - entry / (self.chunk_blocks() + 1)
     }
 
     /// The guest bytes of a block, cut at the end of the disk; empty for one behind it, which the
     /// last chunk of a differencing image has entries for.
-    pub fn block_range(&self, block: u64, disk_len: u64) -> Range<u64> {
+    pub(super) fn block_range(&self, block: u64, disk_len: u64) -> Range<u64> {
         let start = block * self.block_bytes;
         start..(start + self.block_bytes).min(disk_len).max(start)
     }
 
     /// The page of the file that holds an entry.
-    pub fn entry_page(&self, entry: u64) -> u64 {
+    pub(super) fn entry_page(&self, entry: u64) -> u64 {
         self.bat.start + entry / ENTRIES_PER_PAGE * PAGE
     }
 
     /// The first bit of a block in its chunk's sector bitmap.
-    pub fn first_bit(&self, block: u64) -> u64 {
+    pub(super) fn first_bit(&self, block: u64) -> u64 {
         block % self.chunk_blocks() * self.block_sectors()
     }
 
     /// Sectors a block.
-    pub fn block_sectors(&self) -> u64 {
+    pub(super) fn block_sectors(&self) -> u64 {
         self.block_bytes / self.sector_bytes
     }
 }

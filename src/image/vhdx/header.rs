@@ -7,7 +7,7 @@ use crate::storage::Storage;
 
 /// The current header and where it lies.
 #[derive(Debug, Clone)]
-pub struct Headers {
+pub(super) struct Headers {
     current: Header,
     slot: usize,
     damaged: bool,
@@ -22,7 +22,7 @@ impl Headers {
     /// # Errors
     /// `Malformed` when no header, or none of two, is current; `Unsupported` for a version of
     /// header or log that nobody has defined; `Io`.
-    pub fn read(storage: &dyn Storage) -> Result<Self> {
+    pub(super) fn read(storage: &dyn Storage) -> Result<Self> {
         let mut found = [None, None];
         for (offset, found) in HEADER_OFFSETS.into_iter().zip(&mut found) {
             *found = Header::decode(&*read_array(storage, offset, "header")?);
@@ -60,12 +60,12 @@ impl Headers {
     }
 
     /// The current header.
-    pub fn current(&self) -> &Header {
+    pub(super) fn current(&self) -> &Header {
         &self.current
     }
 
     /// Whether one of the two is not valid.
-    pub fn is_damaged(&self) -> bool {
+    pub(super) fn is_damaged(&self) -> bool {
         self.damaged
     }
 
@@ -73,7 +73,7 @@ impl Headers {
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn barrier(&mut self, storage: &dyn Storage) -> Result<()> {
+    pub(super) fn barrier(&mut self, storage: &dyn Storage) -> Result<()> {
         storage.sync()?;
         self.spare_pending = false;
         Ok(())
@@ -84,7 +84,11 @@ impl Headers {
     ///
     /// # Errors
     /// `Unsupported` when the sequence number has no successor; `Io`.
-    pub fn update(&mut self, storage: &dyn Storage, change: impl Fn(&mut Header)) -> Result<()> {
+    pub(super) fn update(
+        &mut self,
+        storage: &dyn Storage,
+        change: impl Fn(&mut Header),
+    ) -> Result<()> {
         if self.spare_pending {
             self.barrier(storage)?;
         }
@@ -99,7 +103,7 @@ impl Headers {
     ///
     /// # Errors
     /// As [`update`](Headers::update).
-    pub fn update_both(
+    pub(super) fn update_both(
         &mut self,
         storage: &dyn Storage,
         change: impl Fn(&mut Header),
@@ -116,7 +120,7 @@ impl Headers {
     ///
     /// # Errors
     /// `Unsupported` when the sequence number has no successor.
-    pub fn succeed(&mut self, change: impl Fn(&mut Header)) -> Result<(u64, Header)> {
+    pub(super) fn succeed(&mut self, change: impl Fn(&mut Header)) -> Result<(u64, Header)> {
         let mut next = self.current.clone();
         change(&mut next);
         next.log_version = LOG_VERSION;
@@ -130,7 +134,7 @@ impl Headers {
     ///
     /// # Errors
     /// `Unsupported`.
-    pub fn check_room(&self) -> Result<()> {
+    pub(super) fn check_room(&self) -> Result<()> {
         match self.current.sequence.checked_add(SESSION_UPDATES) {
             Some(_) => Ok(()),
             None => Err(spent().at_offset(HEADER_OFFSETS[self.slot])),

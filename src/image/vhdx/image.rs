@@ -23,6 +23,8 @@ pub struct Vhdx {
     pub(super) facts: Facts,
 }
 
+opaque!(Vhdx);
+
 impl Vhdx {
     /// The GUID by which children know this image; it changes whenever contents change.
     pub fn data_write_guid(&self) -> Guid {
@@ -70,7 +72,7 @@ pub(super) struct Facts {
 }
 
 /// A parent, open, and where it lies.
-pub struct Parent {
+pub(super) struct Parent {
     /// The image.
     pub image: Arc<Vhdx>,
     /// The file's path.

@@ -16,14 +16,14 @@ use crate::storage::Storage;
 
 /// The entries to replay, oldest first.
 #[derive(Debug)]
-pub struct ActiveLog {
+pub(super) struct ActiveLog {
     region: Range<u64>,
     entries: Vec<Entry>,
 }
 
 /// One change that the log asks for.
 #[derive(Debug)]
-pub enum Logged {
+pub(super) enum Logged {
     /// These bytes of the file become zeros.
     Zero(Range<u64>),
     /// This page of the file takes these bytes.
@@ -48,7 +48,11 @@ impl ActiveLog {
     /// `Malformed` when the header says that there is a log and none is found, when the log does
     /// not lie inside the file, or when the file is shorter than it durably was; `LimitExceeded`;
     /// `Io`.
-    pub fn find(storage: &dyn Storage, header: &Header, limits: &Limits) -> Result<Option<Self>> {
+    pub(super) fn find(
+        storage: &dyn Storage,
+        header: &Header,
+        limits: &Limits,
+    ) -> Result<Option<Self>> {
         if header.log.is_nil() {
             return Ok(None);
         }
@@ -92,17 +96,17 @@ impl ActiveLog {
     }
 
     /// Where the log lies.
-    pub fn region(&self) -> Range<u64> {
+    pub(super) fn region(&self) -> Range<u64> {
         self.region.clone()
     }
 
     /// How many entries are to be replayed.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// The length that the file has to have at least.
-    pub fn last_file(&self) -> u64 {
+    pub(super) fn last_file(&self) -> u64 {
         let lens = self.entries.iter().map(|entry| entry.last_file);
         lens.max().unwrap_or(0)
     }
@@ -111,7 +115,7 @@ impl ActiveLog {
     ///
     /// # Errors
     /// Those of `change`; `Io`.
-    pub fn replay(
+    pub(super) fn replay(
         &self,
         storage: &dyn Storage,
         mut change: impl FnMut(Logged) -> Result<()>,
@@ -152,7 +156,7 @@ impl ActiveLog {
 }
 
 /// Where the header says the log lies; `None` when it is not on whole MiB behind the first.
-pub fn log_region(header: &Header) -> Option<Range<u64>> {
+pub(super) fn log_region(header: &Header) -> Option<Range<u64>> {
     let len = u64::from(header.log_len);
     let end = header.log_offset.checked_add(len)?;
     (header.log_offset >= MIB && header.log_offset.is_multiple_of(MIB) && len.is_multiple_of(MIB))

@@ -18,7 +18,7 @@ use crate::storage::Storage;
 
 /// What the metadata region says.
 #[derive(Debug, Clone)]
-pub struct Metadata {
+pub(super) struct Metadata {
     /// Bytes a payload block: a power of two, 1 MiB to 256 MiB.
     pub block_bytes: u64,
     /// Whether blocks stay allocated when they become zeros.
@@ -42,7 +42,11 @@ impl Metadata {
     ///
     /// # Errors
     /// `Malformed`, `Unsupported`, `LimitExceeded`, `Io`.
-    pub fn read(storage: &dyn Storage, region: &Range<u64>, limits: &Limits) -> Result<Self> {
+    pub(super) fn read(
+        storage: &dyn Storage,
+        region: &Range<u64>,
+        limits: &Limits,
+    ) -> Result<Self> {
         let items = Items::read(storage, region)?;
         let (block_bytes, flags) = file_parameters(&items.array(FILE_PARAMETERS)?.0);
         let block_bytes = u64::from(block_bytes);
@@ -78,7 +82,7 @@ impl Metadata {
 ///
 /// # Errors
 /// `Malformed`, `LimitExceeded`.
-pub fn check_disk_bytes(disk_bytes: u64, sector_bytes: u64, limits: &Limits) -> Result<()> {
+pub(super) fn check_disk_bytes(disk_bytes: u64, sector_bytes: u64, limits: &Limits) -> Result<()> {
     let field = "virtual_disk_size";
     if disk_bytes == 0 || disk_bytes > MAX_DISK_BYTES || !disk_bytes.is_multiple_of(sector_bytes) {
         return Err(wrong(

@@ -12,7 +12,7 @@ use crate::storage::Storage;
 ///
 /// Unchanged pages are kept in two generations of bounded size; a page that is used moves to the
 /// young one, and when that is full, it becomes the old one.
-pub struct Pages {
+pub(super) struct Pages {
     storage: Arc<dyn Storage>,
     young: HashMap<u64, Arc<Page>>,
     old: HashMap<u64, Arc<Page>>,
@@ -31,7 +31,7 @@ const GENERATION: usize = 2048;
 impl Pages {
     /// Pages of `storage`, the file of an image under `chain`, of which at most `changed_bytes`
     /// are kept changed.
-    pub fn new(storage: Arc<dyn Storage>, changed_bytes: u64, chain: &Chain) -> Self {
+    pub(super) fn new(storage: Arc<dyn Storage>, changed_bytes: u64, chain: &Chain) -> Self {
         Pages {
             storage,
             young: HashMap::new(),
@@ -47,7 +47,7 @@ impl Pages {
     ///
     /// # Errors
     /// `Io`.
-    pub fn page(&mut self, offset: u64) -> Result<Arc<Page>> {
+    pub(super) fn page(&mut self, offset: u64) -> Result<Arc<Page>> {
         if let Some(page) = self
             .changed
             .get(&offset)
@@ -74,7 +74,7 @@ impl Pages {
     ///
     /// # Errors
     /// `LimitExceeded` when too many pages are changed; `Io`.
-    pub fn change(&mut self, offset: u64, change: impl FnOnce(&mut Page)) -> Result<()> {
+    pub(super) fn change(&mut self, offset: u64, change: impl FnOnce(&mut Page)) -> Result<()> {
         if !self.changed.contains_key(&offset) {
             if self.changed.len() >= self.most_changed {
                 return Err(Error::new(
@@ -96,12 +96,12 @@ impl Pages {
     }
 
     /// Whether half of what may be kept changed is.
-    pub fn is_crowded(&self) -> bool {
+    pub(super) fn is_crowded(&self) -> bool {
         self.unwritten.len() >= self.most_changed / 2
     }
 
     /// The changed pages that nobody has promised to write, by rising offset.
-    pub fn unwritten(&self) -> Vec<(u64, Arc<Page>)> {
+    pub(super) fn unwritten(&self) -> Vec<(u64, Arc<Page>)> {
         self.unwritten
             .iter()
             .filter_map(|offset| Some((*offset, self.changed.get(offset)?.clone())))
@@ -110,14 +110,14 @@ impl Pages {
 
     /// Notes that somebody else will write these pages: they stay in memory for good, because
     /// nobody will say when it has happened.
-    pub fn promised(&mut self, pages: &[(u64, Arc<Page>)]) {
+    pub(super) fn promised(&mut self, pages: &[(u64, Arc<Page>)]) {
         for (offset, _) in pages {
             self.unwritten.remove(offset);
         }
     }
 
     /// Notes that the file holds these pages.
-    pub fn written(&mut self, pages: &[(u64, Arc<Page>)]) {
+    pub(super) fn written(&mut self, pages: &[(u64, Arc<Page>)]) {
         for (offset, page) in pages {
             self.unwritten.remove(offset);
             self.changed.remove(offset);

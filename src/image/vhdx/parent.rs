@@ -21,7 +21,7 @@ type OpenParent = fn(Arc<dyn Storage>, &ImageOptions, &Chain) -> Result<Vhdx>;
 /// # Errors
 /// `Parent` where none is offered that matches, or the one that does is another disk; whatever is
 /// wrong with it; `LimitExceeded` and `Malformed` for chains too long or closed to a ring.
-pub fn open(
+pub(super) fn open(
     storage: &dyn Storage,
     headers: &Headers,
     metadata: &Metadata,

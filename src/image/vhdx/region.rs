@@ -12,7 +12,7 @@ use crate::storage::Storage;
 
 /// The regions, checked: whole MiB, behind the first MiB, each once.
 #[derive(Debug, Clone)]
-pub struct Regions {
+pub(super) struct Regions {
     /// The block table.
     pub bat: Range<u64>,
     /// The metadata.
@@ -28,7 +28,7 @@ impl Regions {
     ///
     /// # Errors
     /// `Malformed`; `Unsupported` for an unknown region that is marked as required; `Io`.
-    pub fn read(storage: &dyn Storage) -> Result<Self> {
+    pub(super) fn read(storage: &dyn Storage) -> Result<Self> {
         let mut sound = None;
         let mut damaged = false;
         for offset in REGION_TABLE_OFFSETS {
@@ -91,7 +91,7 @@ impl Regions {
 ///
 /// # Errors
 /// `Malformed`.
-pub fn check_disjoint(ranges: &[Range<u64>]) -> Result<()> {
+pub(super) fn check_disjoint(ranges: &[Range<u64>]) -> Result<()> {
     let mut sorted: Vec<&Range<u64>> = ranges.iter().filter(|range| !range.is_empty()).collect();
     sorted.sort_by_key(|range| range.start);
     for pair in sorted.windows(2) {

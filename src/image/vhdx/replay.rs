@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{HostFile, Storage};
 
 /// A file as it is after its log was replayed, for reading only; the file itself stays as it is.
-pub struct Replayed {
+pub(super) struct Replayed {
     below: Arc<dyn Storage>,
     below_len: u64,
     len: u64,
@@ -33,7 +33,7 @@ impl Replayed {
     /// # Errors
     /// `Malformed` when the log would change the headers, itself, or bytes beyond the end that it
     /// states; `Io`.
-    pub fn new(below: Arc<dyn Storage>, log: &ActiveLog) -> Result<Self> {
+    pub(super) fn new(below: Arc<dyn Storage>, log: &ActiveLog) -> Result<Self> {
         let below_len = below.len()?;
         let mut replayed = Replayed {
             below: below.clone(),
@@ -70,7 +70,7 @@ impl Replayed {
     /// # Errors
     /// `LimitExceeded` when the log wants the file longer than any that is of use; `Io`,
     /// `NoSpace`.
-    pub fn write_down(self, headers: &mut Headers) -> Result<()> {
+    pub(super) fn write_down(self, headers: &mut Headers) -> Result<()> {
         let storage = &*self.below;
         if self.len > MAX_FILE_BYTES {
             return Err(Error::new(

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 /// What lies where in a file, in whole MiB.
 #[derive(Debug, Default)]
-pub struct Space {
+pub(super) struct Space {
     /// Held by the layout or by a block that is there.
     taken: Bits,
     /// Named by a block that is not there (trimmed): free for reading, not for new blocks.
@@ -20,12 +20,12 @@ pub struct Space {
 
 impl Space {
     /// How much memory it takes, in bytes.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.taken.bytes() + self.named.bytes()
     }
 
     /// A file of `file_len` bytes of which nothing is taken but its first MiB.
-    pub fn new(file_len: u64) -> Self {
+    pub(super) fn new(file_len: u64) -> Self {
         let mut space = Space {
             end: file_len.next_multiple_of(MIB),
             ..Space::default()
@@ -39,7 +39,7 @@ impl Space {
     /// # Errors
     /// `Malformed` when something else holds a part of it, or it lies farther out than any file
     /// of use is long.
-    pub fn claim(&mut self, range: Range<u64>) -> Result<()> {
+    pub(super) fn claim(&mut self, range: Range<u64>) -> Result<()> {
         if range.end > MAX_FILE_BYTES {
             return Err(Error::malformed("a block lies beyond any file of use")
                 .in_field("bat_entry")
@@ -59,14 +59,14 @@ impl Space {
     }
 
     /// Keeps new blocks away from a range that may be taken or not.
-    pub fn name(&mut self, range: Range<u64>) {
+    pub(super) fn name(&mut self, range: Range<u64>) {
         if range.end <= MAX_FILE_BYTES {
             self.named.set(mibs(&range));
         }
     }
 
     /// Forgets that a range was named.
-    pub fn unname(&mut self, range: Range<u64>) {
+    pub(super) fn unname(&mut self, range: Range<u64>) {
         if range.end <= MAX_FILE_BYTES {
             self.cursor = self.cursor.min(mibs(&range).start);
             self.named.clear(mibs(&range));
@@ -74,7 +74,7 @@ impl Space {
     }
 
     /// Gives a range back that was claimed or allocated.
-    pub fn release(&mut self, range: Range<u64>) {
+    pub(super) fn release(&mut self, range: Range<u64>) {
         self.cursor = self.cursor.min(mibs(&range).start);
         self.taken.clear(mibs(&range));
     }
@@ -84,7 +84,7 @@ impl Space {
     ///
     /// # Errors
     /// `Malformed` where the file would get too long.
-    pub fn allocate(&mut self, len: u64) -> Result<u64> {
+    pub(super) fn allocate(&mut self, len: u64) -> Result<u64> {
         let want = len / MIB;
         let end = self.end / MIB;
         let mut at = self.cursor;
@@ -105,7 +105,7 @@ impl Space {
     }
 
     /// The first byte behind everything, in whole MiB.
-    pub fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.end
     }
 
@@ -128,16 +128,16 @@ fn mibs(range: &Range<u64>) -> Range<u64> {
 
 /// A row of bits that grows to the highest one set.
 #[derive(Debug, Default)]
-pub struct Bits(Vec<u64>);
+pub(super) struct Bits(Vec<u64>);
 
 impl Bits {
     /// How much memory they take, in bytes.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.0.len() as u64 * size_of::<u64>() as u64
     }
 
     /// Sets a range. The caller bounds it: memory follows its end.
-    pub fn set(&mut self, range: Range<u64>) {
+    pub(super) fn set(&mut self, range: Range<u64>) {
         let words = range.end.div_ceil(64) as usize;
         if self.0.len() < words {
             self.0.resize(words, 0);
@@ -146,17 +146,17 @@ impl Bits {
     }
 
     /// Clears a range.
-    pub fn clear(&mut self, range: Range<u64>) {
+    pub(super) fn clear(&mut self, range: Range<u64>) {
         self.each(range, |word, mask| *word &= !mask);
     }
 
     /// Whether one of a range is set.
-    pub fn any(&self, range: Range<u64>) -> bool {
+    pub(super) fn any(&self, range: Range<u64>) -> bool {
         masks(range).any(|(index, mask)| self.0.get(index).is_some_and(|word| word & mask != 0))
     }
 
     /// The first set bit at or after `at`.
-    pub fn next(&self, at: u64) -> Option<u64> {
+    pub(super) fn next(&self, at: u64) -> Option<u64> {
         let first = (at / 64) as usize;
         let mut mask = u64::MAX << (at % 64);
         for (index, word) in self.0.iter().enumerate().skip(first) {

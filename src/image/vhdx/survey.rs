@@ -12,7 +12,7 @@ use crate::storage::Storage;
 
 /// What the pass over the block table found.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub(super) struct Survey {
     /// Which pages of the table hold an entry that a reader has to look at: of a block that lies
     /// in the file, and over a parent of any block that is not the parent's.
     pub busy: Bits,
@@ -28,7 +28,7 @@ impl Survey {
     ///
     /// # Errors
     /// `Malformed` with the entry's place in the file; `Io`.
-    pub fn of(
+    pub(super) fn of(
         storage: &dyn Storage,
         geometry: &Geometry,
         disk_len: u64,
@@ -183,7 +183,7 @@ impl Check<'_> {
 const GROUP_ENTRIES: usize = 512;
 
 /// What a block that is not there still names, where that could be a place for a block.
-pub fn named_range(entry: BatEntry, block_bytes: u64) -> Option<Range<u64>> {
+pub(super) fn named_range(entry: BatEntry, block_bytes: u64) -> Option<Range<u64>> {
     let start = entry.offset();
     let end = start.checked_add(block_bytes)?;
     (start != 0).then_some(start..end)

@@ -31,6 +31,8 @@ pub struct VhdxMut {
     pub(super) begun: AtomicBool,
 }
 
+opaque!(VhdxMut);
+
 /// What only writing needs. Its lock is taken before that of the tables.
 pub(super) struct Writer {
     pub headers: Headers,

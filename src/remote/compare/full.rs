@@ -55,7 +55,7 @@ impl<'a> Zeros<'a> {
     ///
     /// # Errors
     /// `InvalidInput` never in practice: a manifest may have such blocks.
-    pub fn new(disk_len: u64, visit: &'a Visit<'a>) -> Result<Self> {
+    pub(crate) fn new(disk_len: u64, visit: &'a Visit<'a>) -> Result<Self> {
         Ok(Zeros {
             visit,
             disk_len,
@@ -68,7 +68,7 @@ impl<'a> Zeros<'a> {
     ///
     /// # Errors
     /// Those of [`ManifestWriter::finish`].
-    pub fn finish(self) -> Result<(Emitted, Hash)> {
+    pub(crate) fn finish(self) -> Result<(Emitted, Hash)> {
         Ok((self.emitted, self.root.finish()?))
     }
 

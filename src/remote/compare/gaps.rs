@@ -14,7 +14,7 @@ impl Gaps {
     ///
     /// # Errors
     /// `LimitExceeded` for too many.
-    pub fn add(&self, range: Range<u64>) -> Result<()> {
+    pub(crate) fn add(&self, range: Range<u64>) -> Result<()> {
         let mut gaps = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let first = gaps.partition_point(|gap| gap.end < range.start);
         let touched = first..gaps.partition_point(|gap| gap.start <= range.end);
@@ -32,7 +32,7 @@ impl Gaps {
     }
 
     /// The parts of them in `range`.
-    pub fn inside(&self, range: Range<u64>) -> Vec<Range<u64>> {
+    pub(crate) fn inside(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let gaps = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let first = gaps.partition_point(|gap| gap.end <= range.start);
         gaps.iter()
@@ -43,7 +43,7 @@ impl Gaps {
     }
 
     /// Puts zeros where they are into `bytes`, which begin at `start`.
-    pub fn blank(&self, start: u64, bytes: &mut [u8]) {
+    pub(crate) fn blank(&self, start: u64, bytes: &mut [u8]) {
         let index = |at: u64| usize::try_from(at - start).unwrap_or(usize::MAX);
         for gap in self.inside(start..start.saturating_add(bytes.len() as u64)) {
             if let Some(bytes) = bytes.get_mut(index(gap.start)..index(gap.end)) {

@@ -29,7 +29,7 @@ struct Batch {
 
 impl<'a> Hashing<'a> {
     /// Begins at the start of `view`.
-    pub fn new(view: &'a View<'a>) -> Self {
+    pub(crate) fn new(view: &'a View<'a>) -> Self {
         Hashing {
             view,
             ahead: Some(0),
@@ -42,7 +42,7 @@ impl<'a> Hashing<'a> {
     ///
     /// # Errors
     /// Those of [`View::next_piece`].
-    pub fn deal(&mut self, may_begin: bool) -> Result<Option<u64>> {
+    pub(crate) fn deal(&mut self, may_begin: bool) -> Result<Option<u64>> {
         if let Some(piece) = self.again.pop_first() {
             if let Some(batch) = self.batches.get_mut(&(piece / BATCH_PIECES)) {
                 batch.running.insert(piece, true);
@@ -71,7 +71,7 @@ impl<'a> Hashing<'a> {
     }
 
     /// Takes what came of a piece.
-    pub fn put(&mut self, piece: u64, hashes: BlockHashes) {
+    pub(crate) fn put(&mut self, piece: u64, hashes: BlockHashes) {
         if let Some(batch) = self.batches.get_mut(&(piece / BATCH_PIECES)) {
             if batch.running.remove(&piece) == Some(false) {
                 self.again.insert(piece);
@@ -84,7 +84,7 @@ impl<'a> Hashing<'a> {
     }
 
     /// Has a piece that was given out be hashed once more.
-    pub fn redo(&mut self, piece: u64) {
+    pub(crate) fn redo(&mut self, piece: u64) {
         let is_given_out = self.ahead.is_none_or(|ahead| ahead > piece);
         let Some(batch) = self.batches.get_mut(&(piece / BATCH_PIECES)) else {
             return;
@@ -97,12 +97,12 @@ impl<'a> Hashing<'a> {
     }
 
     /// The first batch that was begun and not taken.
-    pub fn first(&self) -> Option<u64> {
+    pub(crate) fn first(&self) -> Option<u64> {
         self.batches.keys().next().copied()
     }
 
     /// Whether all of `batch` is hashed, if it was begun at all.
-    pub fn is_whole(&self, batch: u64) -> bool {
+    pub(crate) fn is_whole(&self, batch: u64) -> bool {
         let pieces = batch.saturating_mul(BATCH_PIECES)..(batch + 1).saturating_mul(BATCH_PIECES);
         let begun = self.batches.get(&batch);
         let is_running = begun.is_some_and(|batch| !batch.running.is_empty());
@@ -110,17 +110,17 @@ impl<'a> Hashing<'a> {
     }
 
     /// The blocks of a batch, which is forgotten; `None` where it holds nothing.
-    pub fn take(&mut self, batch: u64) -> Option<BlockHashes> {
+    pub(crate) fn take(&mut self, batch: u64) -> Option<BlockHashes> {
         self.batches.remove(&batch).map(|batch| batch.blocks)
     }
 
     /// How many batches were begun and not taken.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.batches.len()
     }
 
     /// The first batch of which something is not given out; `None` once all is.
-    pub fn ahead(&self) -> Option<u64> {
+    pub(crate) fn ahead(&self) -> Option<u64> {
         self.ahead.map(|piece| piece / BATCH_PIECES)
     }
 

@@ -17,6 +17,8 @@ pub struct Keys {
     hash_len: usize,
 }
 
+opaque!(Keys);
+
 impl Keys {
     /// The keys of comparison `number` in a session with this key.
     pub fn new(session: &[u8; 32], number: u64, hash_len: usize) -> Keys {

@@ -15,6 +15,8 @@ pub struct Known {
     unsure: RangeSet,
 }
 
+opaque!(Known);
+
 impl Known {
     /// All of `manifest`, where its blocks are of 64 KiB and its disk has `disk_len` bytes.
     pub fn whole(manifest: &Manifest, disk_len: u64) -> Option<Known> {
@@ -83,12 +85,17 @@ pub(in crate::remote) struct OntoDisk<'a> {
 }
 
 impl<'a> OntoDisk<'a> {
-    pub fn new(windows: &'a Windows) -> Self {
+    pub(crate) fn new(windows: &'a Windows) -> Self {
         OntoDisk { windows, next: 0 }
     }
 
     /// Blocks from number `first` on; those since the last ones are zero.
-    pub fn data(&mut self, sink: &mut dyn Sink, first: u64, blocks: &BlockHashes) -> Result<()> {
+    pub(crate) fn data(
+        &mut self,
+        sink: &mut dyn Sink,
+        first: u64,
+        blocks: &BlockHashes,
+    ) -> Result<()> {
         self.zeros(sink, first)?;
         let mut rest = &blocks[..];
         self.next = first.saturating_add(blocks.len() as u64);
@@ -102,7 +109,7 @@ impl<'a> OntoDisk<'a> {
     }
 
     /// All that is left is zero.
-    pub fn finish(mut self, sink: &mut dyn Sink) -> Result<()> {
+    pub(crate) fn finish(mut self, sink: &mut dyn Sink) -> Result<()> {
         let end = self.windows.len().div_ceil(BLOCK);
         self.zeros(sink, end)
     }

@@ -20,6 +20,8 @@ pub struct RootPeer {
     root: Option<[u8; 32]>,
 }
 
+opaque!(RootPeer);
+
 /// Nothing is read at this end.
 pub(in crate::remote) struct Nobody;
 

@@ -189,7 +189,11 @@ pub(in crate::remote) struct Descent<'a> {
 
 impl<'a> Descent<'a> {
     /// One for which both disks are read.
-    pub fn read(target: &'a dyn Image, disk_len: u64, windows: Option<Vec<Range<u64>>>) -> Self {
+    pub(crate) fn read(
+        target: &'a dyn Image,
+        disk_len: u64,
+        windows: Option<Vec<Range<u64>>>,
+    ) -> Self {
         Descent {
             target,
             disk_len,
@@ -205,7 +209,7 @@ impl<'a> Descent<'a> {
 
     /// Passes over what the source cannot read, if it `skips` that.
     #[must_use]
-    pub fn with_skips(mut self, skips: bool) -> Self {
+    pub(crate) fn with_skips(mut self, skips: bool) -> Self {
         self.skips = skips;
         self
     }
@@ -214,7 +218,7 @@ impl<'a> Descent<'a> {
     ///
     /// # Errors
     /// Those of [`SourceBackend::compare`](crate::sync::SourceBackend::compare).
-    pub fn run(
+    pub(crate) fn run(
         self,
         remote: &RemoteSource,
         session: &Session,

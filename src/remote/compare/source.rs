@@ -33,6 +33,8 @@ pub struct SourcePeer<'a> {
     root: Option<ManifestWriter>,
 }
 
+opaque!(SourcePeer<'_>);
+
 /// What comes next for a batch.
 enum Open {
     /// The target's blocks.

@@ -51,6 +51,8 @@ pub struct SourceWorker<'a> {
     counts_only: bool,
 }
 
+opaque!(SourceWorker<'_>);
+
 impl<'a> SourceWorker<'a> {
     /// Reads `view`; `packs` says whether payloads may be compressed.
     pub fn new(view: &'a View<'a>, keys: Keys, packs: bool) -> Self {

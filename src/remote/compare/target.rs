@@ -58,6 +58,8 @@ pub struct TargetPeer<'a> {
     gaps_next: u64,
 }
 
+opaque!(TargetPeer<'_>);
+
 impl<'a> TargetPeer<'a> {
     /// Begins to compare what `view` shows.
     ///

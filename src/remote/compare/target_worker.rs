@@ -59,6 +59,8 @@ pub struct TargetWorker<'a> {
     everything: bool,
 }
 
+opaque!(TargetWorker<'_>);
+
 impl<'a> TargetWorker<'a> {
     /// Reads `view` and passes differences to `visit`.
     pub fn new(view: &'a View<'a>, keys: Keys, visit: &'a Visit<'a>) -> Self {

@@ -25,6 +25,8 @@ pub struct TreePeer<'a> {
     differing: Vec<Range<u64>>,
 }
 
+opaque!(TreePeer<'_>);
+
 impl<'a> TreePeer<'a> {
     /// Goes down `manifest`, of blocks of 64 KiB.
     pub fn new(manifest: &'a Manifest, keys: Keys) -> Self {

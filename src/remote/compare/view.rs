@@ -33,6 +33,8 @@ pub struct View<'a> {
     buffers: Mutex<Vec<AlignedBuf>>,
 }
 
+opaque!(View<'_>);
+
 impl<'a> View<'a> {
     /// `image` through `windows`.
     pub fn new(image: &'a dyn Image, windows: Windows) -> Self {

@@ -28,6 +28,8 @@ pub struct Client {
     connection: Option<Connection>,
 }
 
+opaque!(Client);
+
 impl Client {
     /// Greets the agent behind `reader` and `writer`.
     ///
@@ -138,6 +140,8 @@ pub struct RemoteTarget {
     path: PathBuf,
     options: HostTargetOptions,
 }
+
+opaque!(RemoteTarget);
 
 impl RemoteTarget {
     /// Makes the target hold what `source` holds, as [`sync`](crate::sync::sync) does, promises and

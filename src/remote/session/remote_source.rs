@@ -46,6 +46,8 @@ pub struct RemoteSource {
     pub(in crate::remote) is_wary: AtomicBool,
 }
 
+opaque!(RemoteSource);
+
 /// A session over which nothing else is asked meanwhile.
 pub(in crate::remote) struct SessionGuard<'a> {
     session: Arc<Session>,

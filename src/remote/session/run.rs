@@ -23,6 +23,8 @@ pub struct Session {
     shown: ShownPaths,
 }
 
+opaque!(Session);
+
 /// Which end has dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {

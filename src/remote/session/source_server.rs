@@ -37,6 +37,8 @@ pub struct SourceServer<'a> {
     pub cached: Option<CachedSource>,
 }
 
+opaque!(SourceServer<'_>);
+
 impl SourceServer<'_> {
     /// Describes the source, and answers until the other end is done; returns what it said then.
     ///

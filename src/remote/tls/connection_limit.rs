@@ -35,7 +35,7 @@ pub(super) struct HandshakeSlot<'a> {
 }
 
 impl ConnectionLimit {
-    pub fn new(sessions_most: usize, unauthenticated: Crowd<TcpStream>) -> Self {
+    pub(super) fn new(sessions_most: usize, unauthenticated: Crowd<TcpStream>) -> Self {
         ConnectionLimit {
             sessions_most,
             state: Mutex::new(State {
@@ -47,7 +47,7 @@ impl ConnectionLimit {
     }
 
     /// A slot for an unauthenticated client at `address`.
-    pub fn unauthenticated(
+    pub(super) fn unauthenticated(
         &self,
         socket: &TcpStream,
         address: IpAddr,
@@ -68,7 +68,7 @@ impl ConnectionLimit {
     }
 
     /// A place for a session, where there is one.
-    pub fn session(&self, number: u64) -> Option<Slot<'_>> {
+    pub(super) fn session(&self, number: u64) -> Option<Slot<'_>> {
         let mut state = self.lock();
         if state.sessions >= self.sessions_most || state.is_closed {
             return None;
@@ -81,7 +81,7 @@ impl ConnectionLimit {
     }
 
     /// Lets nobody in any more, and cuts off who has shown no certificate yet.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
         for peer in state.unauthenticated.clear() {
@@ -96,7 +96,7 @@ impl ConnectionLimit {
 
 impl HandshakeSlot<'_> {
     /// Counts the connections from 1.
-    pub fn number(&self) -> u64 {
+    pub(super) fn number(&self) -> u64 {
         self.number
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct Crowd<T> {
 
 impl<T> Crowd<T> {
     /// At most `most`, and `of_one` that belong to one address.
-    pub fn new(most: usize, of_one: usize) -> Self {
+    pub(super) fn new(most: usize, of_one: usize) -> Self {
         Crowd {
             most: most.max(1),
             of_one: of_one.max(1),
@@ -24,7 +24,7 @@ impl<T> Crowd<T> {
     }
 
     /// One more; returns its number, which counts from 1, and the one that had to go for it.
-    pub fn add(&mut self, address: IpAddr, one: T) -> (u64, Option<T>) {
+    pub(super) fn add(&mut self, address: IpAddr, one: T) -> (u64, Option<T>) {
         let network = network_of(address);
         let is_of = |at: &&(IpAddr, T)| at.0 == network;
         let of_this = self.all.values().filter(is_of).count();
@@ -44,17 +44,17 @@ impl<T> Crowd<T> {
     }
 
     /// Takes one out; `None` where it had to go before.
-    pub fn remove(&mut self, number: u64) -> Option<T> {
+    pub(super) fn remove(&mut self, number: u64) -> Option<T> {
         self.all.remove(&number).map(|(_, one)| one)
     }
 
     /// All, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
         self.all.iter().map(|(number, (_, one))| (*number, one))
     }
 
     /// Takes all out.
-    pub fn clear(&mut self) -> impl Iterator<Item = T> + use<T> {
+    pub(super) fn clear(&mut self) -> impl Iterator<Item = T> + use<T> {
         std::mem::take(&mut self.all).into_values().map(|it| it.1)
     }
 

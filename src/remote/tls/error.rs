@@ -19,7 +19,7 @@ pub(super) struct Peers {
 
 impl Peers {
     /// What went wrong, and with which certificate.
-    pub fn explain(&self, error: rustls::Error) -> Error {
+    pub(super) fn explain(&self, error: rustls::Error) -> Error {
         use rustls::Error as Tls;
         let peer = &self.peer;
         match error {
@@ -39,7 +39,7 @@ impl Peers {
     }
 
     /// Whether what was agreed on is this protocol.
-    pub fn check_protocol(&self, agreed: Option<&[u8]>) -> Result<()> {
+    pub(super) fn check_protocol(&self, agreed: Option<&[u8]>) -> Result<()> {
         match agreed {
             Some(super::config::PROTOCOL) => Ok(()),
             _ => Err(self.no_protocol()),

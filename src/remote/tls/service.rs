@@ -133,6 +133,8 @@ pub struct Service {
     options: ServiceOptions,
 }
 
+opaque!(Service);
+
 impl Service {
     /// Listens at `address`: `host:port`, `host` alone for port 8730, port 0 for any.
     ///

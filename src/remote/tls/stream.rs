@@ -18,6 +18,8 @@ pub struct TlsLine {
     streams: Option<(TlsReader, TlsWriter)>,
 }
 
+opaque!(TlsLine);
+
 /// What the other end sends.
 pub struct TlsReader {
     socket: TcpStream,
@@ -28,12 +30,16 @@ pub struct TlsReader {
     filled: usize,
 }
 
+opaque!(TlsReader);
+
 /// What the other end is sent; when dropped it is told that no more comes.
 pub struct TlsWriter {
     socket: TcpStream,
     shared: Arc<Shared>,
     raw: Vec<u8>,
 }
+
+opaque!(TlsWriter);
 
 struct Shared {
     /// Held while bytes are sealed or opened, never while the socket is waited for. Only the

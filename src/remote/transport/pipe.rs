@@ -33,6 +33,8 @@ pub struct Pipe<T> {
     left: usize,
 }
 
+opaque!(Pipe<T>);
+
 impl<T: AsFd> Pipe<T> {
     pub(in crate::remote) fn new(stream: T, end: &PipeEnd) -> Self {
         Pipe {

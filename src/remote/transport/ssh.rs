@@ -85,6 +85,8 @@ pub struct Shell {
     complaint: Option<Complaint>,
 }
 
+opaque!(Shell);
+
 /// The last that a shell has printed as errors, and the thread that reads on.
 struct Complaint {
     kept: Arc<Mutex<Vec<u8>>>,

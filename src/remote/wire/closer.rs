@@ -20,7 +20,7 @@ enum Socket {
 
 impl Closer {
     /// The sockets that `reader` and `writer` are.
-    pub fn of(reader: &dyn Any, writer: &dyn Any) -> Self {
+    pub(crate) fn of(reader: &dyn Any, writer: &dyn Any) -> Self {
         Closer(
             [reader, writer]
                 .into_iter()
@@ -30,12 +30,12 @@ impl Closer {
     }
 
     /// Whether there is nothing that could be shut down.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Shuts both directions down; one that is down already is left as it is.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         for socket in &self.0 {
             let _ = match socket {
                 Socket::Unix(socket) => socket.shutdown(Shutdown::Both),

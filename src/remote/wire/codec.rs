@@ -11,7 +11,7 @@ pub(in crate::remote) struct Put(pub Vec<u8>);
 
 impl Put {
     /// A number in as few bytes as it needs, seven bits each, the least first.
-    pub fn number(&mut self, mut value: u64) {
+    pub(crate) fn number(&mut self, mut value: u64) {
         while value >= 0x80 {
             // The low seven bits, and that more follow.
             self.0.push((value & 0x7f) as u8 | 0x80);
@@ -20,20 +20,20 @@ impl Put {
         self.0.push((value & 0x7f) as u8);
     }
 
-    pub fn byte(&mut self, value: u8) {
+    pub(crate) fn byte(&mut self, value: u8) {
         self.0.push(value);
     }
 
-    pub fn flag(&mut self, value: bool) {
+    pub(crate) fn flag(&mut self, value: bool) {
         self.0.push(u8::from(value));
     }
 
-    pub fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
     /// Bytes with their count in front; cut where they are longer than a peer takes.
-    pub fn text(&mut self, bytes: &[u8]) {
+    pub(crate) fn text(&mut self, bytes: &[u8]) {
         let bytes = bytes.get(..TEXT_MOST).unwrap_or(bytes);
         self.number(bytes.len() as u64);
         self.raw(bytes);
@@ -45,7 +45,7 @@ impl Put {
 pub(in crate::remote) struct Take<'a>(pub &'a [u8]);
 
 impl<'a> Take<'a> {
-    pub fn number(&mut self) -> Result<u64> {
+    pub(crate) fn number(&mut self) -> Result<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -64,20 +64,20 @@ impl<'a> Take<'a> {
     }
 
     /// A number of at most `most`.
-    pub fn count(&mut self, most: usize) -> Result<usize> {
+    pub(crate) fn count(&mut self, most: usize) -> Result<usize> {
         match usize::try_from(self.number()?) {
             Ok(count) if count <= most => Ok(count),
             _ => Err(wrong("a count beyond its limit")),
         }
     }
 
-    pub fn byte(&mut self) -> Result<u8> {
+    pub(crate) fn byte(&mut self) -> Result<u8> {
         let (first, rest) = self.0.split_first().ok_or_else(short)?;
         self.0 = rest;
         Ok(*first)
     }
 
-    pub fn flag(&mut self) -> Result<bool> {
+    pub(crate) fn flag(&mut self) -> Result<bool> {
         match self.byte()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -85,43 +85,43 @@ impl<'a> Take<'a> {
         }
     }
 
-    pub fn raw(&mut self, len: usize) -> Result<&'a [u8]> {
+    pub(crate) fn raw(&mut self, len: usize) -> Result<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or_else(short)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk().ok_or_else(short)?;
         self.0 = rest;
         Ok(*taken)
     }
 
-    pub fn u16(&mut self) -> Result<u16> {
+    pub(crate) fn u16(&mut self) -> Result<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
-    pub fn text(&mut self) -> Result<&'a [u8]> {
+    pub(crate) fn text(&mut self) -> Result<&'a [u8]> {
         let len = self.count(TEXT_MOST)?;
         self.raw(len)
     }
 
-    pub fn string(&mut self) -> Result<String> {
+    pub(crate) fn string(&mut self) -> Result<String> {
         let bytes = self.text()?;
         Ok(String::from_utf8_lossy(bytes).into_owned())
     }
 
     /// All that is left.
-    pub fn rest(&mut self) -> &'a [u8] {
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Nothing may be left.
-    pub fn end(&self) -> Result<()> {
+    pub(crate) fn end(&self) -> Result<()> {
         if self.0.is_empty() {
             Ok(())
         } else {

@@ -30,9 +30,13 @@ pub struct Line {
     closer: Closer,
 }
 
+opaque!(Line);
+
 /// Sees from elsewhere whether a line has ended.
 #[derive(Clone)]
 pub struct LineWatch(Arc<Shared>);
+
+opaque!(LineWatch);
 
 impl Line {
     /// A line over `reader` and `writer`, with a thread for each.

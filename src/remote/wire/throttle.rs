@@ -23,12 +23,12 @@ pub(in crate::remote) trait Clock: fmt::Debug + Send + Sync {
 
 impl Throttle {
     /// Lets so many bytes through a second, at least 1.
-    pub fn new(bytes_per_second: u64) -> Self {
+    pub(crate) fn new(bytes_per_second: u64) -> Self {
         Throttle::on(bytes_per_second, Arc::new(System(Instant::now())))
     }
 
     /// The same by another clock.
-    pub fn on(bytes_per_second: u64, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn on(bytes_per_second: u64, clock: Arc<dyn Clock>) -> Self {
         Throttle {
             bucket: TokenBucket::new(bytes_per_second),
             clock,
@@ -37,13 +37,13 @@ impl Throttle {
 
     /// How many bytes should be moved at a time: those of a tenth of a second, so that neither the
     /// other end nor whoever waits for this one takes a slow line for a dead one.
-    pub fn piece_bytes(&self) -> usize {
+    pub(crate) fn piece_bytes(&self) -> usize {
         let tenth = usize::try_from(self.bucket.bytes_per_second() / 10).unwrap_or(usize::MAX);
         tenth.clamp(PIECE_LEAST, PIECE_MOST)
     }
 
     /// Returns once `bytes` more may have gone.
-    pub fn admit(&self, bytes: u64) {
+    pub(crate) fn admit(&self, bytes: u64) {
         let until = self.bucket.book(bytes, self.clock.now());
         let left = until.saturating_sub(self.clock.now());
         if !left.is_zero() {

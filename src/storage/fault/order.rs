@@ -188,6 +188,8 @@ pub struct SyncedBefore<F, T> {
     then: T,
 }
 
+opaque!(SyncedBefore<F, T>);
+
 impl<F: Fn(&Path) -> bool, T: Fn(&Path) -> bool> SyncedBefore<F, T> {
     /// The rule that what `first` accepts is durable whenever something that `then` accepts is
     /// written, cut, extended or punched.

@@ -58,6 +58,8 @@ pub struct Opened {
     pub warnings: Vec<String>,
 }
 
+opaque!(Opened);
+
 impl SourceOptions {
     /// Replaces [`SourceOptions::direct`].
     #[must_use]

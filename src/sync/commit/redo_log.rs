@@ -47,7 +47,7 @@ struct State {
 
 impl<'a> LogWriter<'a> {
     /// A redo log at `file_ref` for changing `image` to `disk_len` guest bytes.
-    pub fn new(
+    pub(crate) fn new(
         file_ref: &'a FileRef,
         header: Header,
         job: Job,
@@ -70,7 +70,7 @@ impl<'a> LogWriter<'a> {
     /// # Errors
     /// `MarkerInData` where the target would look marked; `NoSpace` with the other choices, `Io`,
     /// and those of [`ImageMut::prepare`].
-    pub fn push(&self, extent: Extent, frame: &Frame<'_>) -> Result<()> {
+    pub(crate) fn push(&self, extent: Extent, frame: &Frame<'_>) -> Result<()> {
         let mut state = self.lock();
         self.check_first_page(&mut state, extent, frame)?;
         let writer = self.begun(&mut state)?;
@@ -90,7 +90,7 @@ impl<'a> LogWriter<'a> {
     ///
     /// # Errors
     /// `NoSpace` with the other choices, `Io`.
-    pub fn flush(&self) -> Result<()> {
+    pub(crate) fn flush(&self) -> Result<()> {
         match &mut self.lock().writer {
             Some(writer) => writer.flush().map_err(|e| self.no_room(e)),
             None => Ok(()),
@@ -98,12 +98,12 @@ impl<'a> LogWriter<'a> {
     }
 
     /// The image whose tables, in memory, are those that the redo log leads to.
-    pub fn planner(&self) -> &'a dyn ImageMut {
+    pub(crate) fn planner(&self) -> &'a dyn ImageMut {
         self.image
     }
 
     /// Guest bytes in data frames so far.
-    pub fn written_bytes(&self) -> u64 {
+    pub(crate) fn written_bytes(&self) -> u64 {
         self.lock().written_bytes
     }
 
@@ -113,7 +113,7 @@ impl<'a> LogWriter<'a> {
     ///
     /// # Errors
     /// As [`push`](LogWriter::push).
-    pub fn finish(
+    pub(crate) fn finish(
         self,
         target: &dyn Storage,
         roots: (Option<Hash>, Option<Hash>),
@@ -210,7 +210,7 @@ impl<'a> LogWriter<'a> {
 
     /// Has a redo log that is not whole removed where `error` is that there is no room, for
     /// whatever: it would keep what has none from it.
-    pub fn drop_without_room(&self, error: &Error) {
+    pub(crate) fn drop_without_room(&self, error: &Error) {
         if error.kind() == ErrorKind::NoSpace {
             self.ran_out.store(true, Ordering::Relaxed);
         }

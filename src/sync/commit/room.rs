@@ -23,7 +23,7 @@ impl<'a> Room<'a> {
     ///
     /// # Errors
     /// `NoSpace`, `Io`: nothing is taken, and the target is untouched.
-    pub fn for_marker(storage: &'a dyn Storage) -> Result<Self> {
+    pub(crate) fn for_marker(storage: &'a dyn Storage) -> Result<Self> {
         let room = Room {
             storage,
             taken: Mutex::default(),
@@ -40,7 +40,7 @@ impl<'a> Room<'a> {
     ///
     /// # Errors
     /// As [`for_marker`](Room::for_marker).
-    pub fn add(&self, range: Range<u64>) -> Result<()> {
+    pub(crate) fn add(&self, range: Range<u64>) -> Result<()> {
         self.keep_note(self.storage.reserve(range))
     }
 
@@ -48,7 +48,7 @@ impl<'a> Room<'a> {
     ///
     /// # Errors
     /// As [`for_marker`](Room::for_marker).
-    pub fn add_len(&self, len: u64) -> Result<()> {
+    pub(crate) fn add_len(&self, len: u64) -> Result<()> {
         self.keep_note(self.storage.reserve_len(len))
             .map_err(|error| match error.kind() {
                 // Only where zeros take space is any reserved for a length.
@@ -63,12 +63,12 @@ impl<'a> Room<'a> {
     }
 
     /// The target.
-    pub fn storage(&self) -> &'a dyn Storage {
+    pub(crate) fn storage(&self) -> &'a dyn Storage {
         self.storage
     }
 
     /// Leaves all of it taken: the marker is set.
-    pub fn keep(self) {
+    pub(crate) fn keep(self) {
         self.lock().clear();
     }
 

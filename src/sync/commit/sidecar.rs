@@ -25,7 +25,12 @@ impl Sidecar {
     ///
     /// # Errors
     /// `NoSpace`, `Io`; `NotFound` where its name does not lead to it.
-    pub fn create(file_ref: &FileRef, header: Header, job: &Job, redo: &Redo) -> Result<Self> {
+    pub(crate) fn create(
+        file_ref: &FileRef,
+        header: Header,
+        job: &Job,
+        redo: &Redo,
+    ) -> Result<Self> {
         Self::write_new(file_ref, header, job, redo).inspect_err(|error| {
             if error.kind() == ErrorKind::NoSpace {
                 // The first error says more than one from cleaning up.
@@ -69,7 +74,7 @@ impl Sidecar {
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
-    pub fn apply(&mut self, patches: &[Patch], overlay: &OverlayStorage) -> Result<()> {
+    pub(crate) fn apply(&mut self, patches: &[Patch], overlay: &OverlayStorage) -> Result<()> {
         push_patches(&mut self.writer, patches)?;
         // A longer length is the same when the sync runs again, and what comes last waits in
         // memory.
@@ -107,7 +112,7 @@ impl Sidecar {
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
-    pub fn close(mut self, state: &FinalState) -> Result<()> {
+    pub(crate) fn close(mut self, state: &FinalState) -> Result<()> {
         self.writer
             .push(&Frame::bytes(FrameKind::Final, 0, &state.encode()))?;
         self.writer.commit()

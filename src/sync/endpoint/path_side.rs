@@ -23,6 +23,8 @@ pub enum HostSide {
     Manifest(Manifest),
 }
 
+opaque!(HostSide);
+
 /// Where two sides differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -44,6 +44,8 @@ pub struct HostSource {
     warnings: Vec<String>,
 }
 
+opaque!(HostSource);
+
 impl HostSource {
     /// Opens the image at `path`; symbolic links are followed.
     ///

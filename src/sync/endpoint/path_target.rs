@@ -39,6 +39,8 @@ pub struct HostTarget {
     warnings: Vec<String>,
 }
 
+opaque!(HostTarget);
+
 /// How a target is opened by its path.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]

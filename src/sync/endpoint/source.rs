@@ -30,6 +30,8 @@ pub struct Source {
     warnings: Vec<String>,
 }
 
+opaque!(Source);
+
 impl Source {
     /// An image that nothing else writes.
     pub fn new(image: Arc<dyn Image>) -> Self {
@@ -164,24 +166,24 @@ pub(in crate::sync) struct SyncContext<'a> {
 }
 
 impl SyncContext<'_> {
-    pub fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &Limits {
         &self.target.image_options().limits
     }
 
     /// # Errors
     /// `SourceChanged`.
-    pub fn check_source(&self) -> Result<()> {
+    pub(crate) fn check_source(&self) -> Result<()> {
         self.source.check()
     }
 
     /// The error of a read, or the source's change where that caused it: a source that was cut
     /// cannot be read at its end.
-    pub fn or_change(&self, error: Error) -> Error {
+    pub(crate) fn or_change(&self, error: Error) -> Error {
         self.or_change_behind(error, &[ErrorKind::Unreadable, ErrorKind::Io])
     }
 
     /// The source's change instead of an error of one of these kinds, where there was one.
-    pub fn or_change_behind(&self, error: Error, kinds: &[ErrorKind]) -> Error {
+    pub(crate) fn or_change_behind(&self, error: Error, kinds: &[ErrorKind]) -> Error {
         match kinds.contains(&error.kind()) && !self.source.backend.reports_changes() {
             true => self.check_source().err().unwrap_or(error),
             false => error,
@@ -193,7 +195,7 @@ impl SyncContext<'_> {
     ///
     /// # Errors
     /// Those of [`compare`](crate::diff::compare).
-    pub fn compare(
+    pub(crate) fn compare(
         &self,
         old: &dyn Image,
         options: &CompareOptions,
@@ -210,7 +212,7 @@ impl SyncContext<'_> {
     /// # Errors
     /// `InvalidInput` for a target that would shrink, or a device of another length, unless that
     /// is allowed.
-    pub fn target_len(&self, now: Option<u64>) -> Result<u64> {
+    pub(crate) fn target_len(&self, now: Option<u64>) -> Result<u64> {
         let wanted = self.source.disk_len();
         let Some(now) = now else { return Ok(wanted) };
         let refuse = |what: String, advice: &'static str| {

@@ -31,6 +31,8 @@ pub struct Target {
     parts_links: bool,
 }
 
+opaque!(Target);
+
 #[derive(Clone)]
 pub(in crate::sync) enum Body {
     File(FileRef, Held),

@@ -108,14 +108,14 @@ impl FirstPage {
     ///
     /// # Errors
     /// `Io`.
-    pub fn new(old: &dyn Image, len: u64) -> Result<Self> {
+    pub(crate) fn new(old: &dyn Image, len: u64) -> Result<Self> {
         let mut page = vec![0; index(sentinel(len).end)];
         image::read_padded_at(old, &mut page, 0)?;
         Ok(FirstPage(page))
     }
 
     /// Lays over what of a change is on the page.
-    pub fn put(&mut self, offset: u64, new: Content<'_>) {
+    pub(crate) fn put(&mut self, offset: u64, new: Content<'_>) {
         let start = index(offset).min(self.0.len());
         let len = index(new.len()).min(self.0.len() - start);
         match new.bytes() {
@@ -126,7 +126,7 @@ impl FirstPage {
 
     /// # Errors
     /// Those of [`refuse`].
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         refuse(&self.0)
     }
 }

@@ -25,7 +25,7 @@ struct Region {
 
 impl OverlayStorage {
     /// Covers each range that begins at an offset with the bytes given for it; ranges are apart.
-    pub fn new(inner: Arc<dyn Storage>, saved: Vec<(u64, Vec<u8>)>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Storage>, saved: Vec<(u64, Vec<u8>)>) -> Self {
         let mut regions: Vec<Arc<Region>> = saved
             .into_iter()
             .map(|(start, bytes)| Region::new(start, bytes))
@@ -41,7 +41,7 @@ impl OverlayStorage {
     ///
     /// # Errors
     /// None of its own; those of a write below cannot happen.
-    pub fn add_region(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn add_region(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let mut more = Vec::new();
         self.pieces(offset..offset + bytes.len() as u64, |region, piece| {
             let part = &bytes[index(piece.start - offset)..index(piece.end - offset)];
@@ -63,7 +63,7 @@ impl OverlayStorage {
     ///
     /// # Errors
     /// `Io`.
-    pub fn contents(&self) -> Result<Vec<(u64, Vec<u8>)>> {
+    pub(crate) fn contents(&self) -> Result<Vec<(u64, Vec<u8>)>> {
         let len = self.inner.len()?;
         let mut covered = self.all();
         for (start, bytes) in &mut covered {
@@ -73,7 +73,7 @@ impl OverlayStorage {
     }
 
     /// All bytes in memory, those beyond the end of the storage too.
-    pub fn all(&self) -> Vec<(u64, Vec<u8>)> {
+    pub(crate) fn all(&self) -> Vec<(u64, Vec<u8>)> {
         let bytes = |region: &Region| {
             let bytes = region.bytes.read().unwrap_or_else(PoisonError::into_inner);
             bytes.clone()

@@ -24,7 +24,7 @@ impl Cut {
     ///
     /// # Errors
     /// `Io`, `Malformed`.
-    pub fn find(
+    pub(crate) fn find(
         storage: &dyn Storage,
         marker: &Marker,
         header: &Header,
@@ -50,7 +50,7 @@ impl Cut {
     }
 
     /// The error for such a target.
-    pub fn refusal(&self) -> Error {
+    pub(crate) fn refusal(&self) -> Error {
         let Cut { marker, least, len } = self;
         let what = format!(
             "the target is incomplete, and was cut after it was marked: it is {len} bytes long, \

@@ -40,7 +40,7 @@ pub(in crate::sync) struct FinalState {
 
 impl FinalState {
     /// The state that `covers` describe, of a target whose first page is `page_len` bytes long.
-    pub fn of(regions: &[(u64, Vec<u8>)], page_len: usize) -> FinalState {
+    pub(crate) fn of(regions: &[(u64, Vec<u8>)], page_len: usize) -> FinalState {
         let mut rest = blake3::Hasher::new();
         let mut page = Vec::new();
         for (start, bytes) in regions {
@@ -59,7 +59,7 @@ impl FinalState {
     }
 
     /// Hash, then page.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         [&self.rest.as_bytes()[..], &self.page].concat()
     }
 
@@ -81,7 +81,7 @@ impl Redo {
     /// # Errors
     /// `Malformed` for a damaged redo log, `LimitExceeded`, `Io`, `Cancelled`, and what `visit`
     /// returns.
-    pub fn load(
+    pub(crate) fn load(
         redo_log: &Delta,
         work: &Work,
         visit: &(dyn Fn(&VerifiedFrame<'_>) -> Result<()> + Sync),
@@ -93,7 +93,7 @@ impl Redo {
     ///
     /// # Errors
     /// `Malformed`; `LimitExceeded` for more bytes than tables may take; `Io`.
-    pub fn gather(bookkeeping: Bookkeeping) -> Result<Redo> {
+    pub(crate) fn gather(bookkeeping: Bookkeeping) -> Result<Redo> {
         let mut redo = Redo::default();
         let most = bookkeeping
             .limits()
@@ -148,7 +148,7 @@ impl Redo {
     ///
     /// # Errors
     /// Those of `visit`; `Io`, `Malformed` where the file changed meanwhile.
-    pub fn zeros(&self, visit: &mut dyn FnMut(Range<u64>) -> Result<()>) -> Result<()> {
+    pub(crate) fn zeros(&self, visit: &mut dyn FnMut(Range<u64>) -> Result<()>) -> Result<()> {
         self.tables_of(FrameKind::ZeroTable, &mut |frame| visit(frame.range()))
     }
 
@@ -156,7 +156,7 @@ impl Redo {
     ///
     /// # Errors
     /// As [`zeros`](Redo::zeros).
-    pub fn tables(&self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+    pub(crate) fn tables(&self, visit: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         self.tables_of(FrameKind::Table, &mut |frame| {
             visit(frame.offset(), frame.bytes())
         })
@@ -181,7 +181,7 @@ impl Redo {
     ///
     /// # Errors
     /// `Malformed`.
-    pub fn check_regions(&self, marker: &Marker) -> Result<()> {
+    pub(crate) fn check_regions(&self, marker: &Marker) -> Result<()> {
         let saved = self.saved.iter();
         let saved = saved.map(|(start, bytes)| *start..*start + bytes.len() as u64);
         if self.job()?.target_len == marker.target_len && saved.eq(regions(marker.target_len)) {
@@ -196,7 +196,7 @@ impl Redo {
     ///
     /// # Errors
     /// `Malformed`: a redo log without one was not written by this crate.
-    pub fn job(&self) -> Result<&Job> {
+    pub(crate) fn job(&self) -> Result<&Job> {
         self.job
             .as_ref()
             .ok_or_else(|| Error::malformed("the redo log does not say what it is for"))

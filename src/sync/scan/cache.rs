@@ -40,12 +40,16 @@ pub struct CachedSource {
     reason: &'static str,
 }
 
+opaque!(CachedSource);
+
 /// A manifest of a source that is being read, for the cache.
 pub struct Recording {
     prepared: PreparedFile,
     stamp: SourceStamp,
     block_size: BlockSize,
 }
+
+opaque!(Recording);
 
 impl ManifestCache {
     /// Uses the directory at `path`, which is made if it is missing, for its owner alone.

@@ -30,7 +30,7 @@ impl Keeper {
     /// # Errors
     /// `AlreadyExists` where something else lies there; `Untrusted` for a manifest that this
     /// program may not have made; `Io`, `NoSpace`, `LimitExceeded`.
-    pub fn open(
+    pub(crate) fn open(
         context: &SyncContext<'_>,
         storage: &dyn Storage,
         job: JobId,
@@ -74,12 +74,12 @@ impl Keeper {
     }
 
     /// Where it is kept.
-    pub fn file_ref(&self) -> &FileRef {
+    pub(crate) fn file_ref(&self) -> &FileRef {
         &self.file_ref
     }
 
     /// What stands for reading a target of `disk_len` bytes, if anything does.
-    pub fn trusted(&self, disk_len: u64) -> Option<&TargetManifest> {
+    pub(crate) fn trusted(&self, disk_len: u64) -> Option<&TargetManifest> {
         self.kept
             .as_ref()
             .filter(|kept| kept.manifest().disk_len() == disk_len)
@@ -89,7 +89,7 @@ impl Keeper {
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn writer(&self, disk_len: u64) -> Result<ManifestWriter> {
+    pub(crate) fn writer(&self, disk_len: u64) -> Result<ManifestWriter> {
         ManifestWriter::create(self.next.storage().clone(), disk_len, self.block_size)
     }
 
@@ -98,7 +98,7 @@ impl Keeper {
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn make_durable(&self) -> Result<()> {
+    pub(crate) fn make_durable(&self) -> Result<()> {
         self.next.make_durable()
     }
 
@@ -106,7 +106,7 @@ impl Keeper {
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub fn record_intent(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {
+    pub(crate) fn record_intent(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {
         // What this run trusts stays what it was when it began.
         self.kept
             .clone()
@@ -117,7 +117,7 @@ impl Keeper {
     ///
     /// # Errors
     /// `Io`, `NoSpace`, `Poisoned`.
-    pub fn replace(&self, storage: &dyn Storage, limits: &Limits) -> Result<()> {
+    pub(crate) fn replace(&self, storage: &dyn Storage, limits: &Limits) -> Result<()> {
         self.next.commit_for(storage, limits)
     }
 }

@@ -13,7 +13,7 @@ use crate::sync::report::Traffic;
 use crate::units::BlockSize;
 
 /// Takes a difference.
-pub type Visit<'a> = dyn Fn(Difference<'_>) -> Result<()> + Sync + 'a;
+pub(crate) type Visit<'a> = dyn Fn(Difference<'_>) -> Result<()> + Sync + 'a;
 
 /// A disk that a sync reads: on this host, or at the other end of a connection.
 ///
@@ -146,6 +146,8 @@ pub struct Search<'a> {
     /// Whether the target stays as it is until all has been found.
     pub is_logged: bool,
 }
+
+opaque!(Search<'_>);
 
 impl<'a> Search<'a> {
     /// A search of all of the first `disk_len` bytes, with no manifests.

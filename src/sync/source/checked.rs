@@ -28,7 +28,11 @@ pub(in crate::sync) struct CheckedPass<'a> {
 impl<'a> CheckedPass<'a> {
     /// A reading by `pass` of a source that is compared with a disk for which `kept` would have
     /// stood, and `theirs` for the source.
-    pub fn new(pass: &'a Pass<'a>, kept: &'a TargetManifest, theirs: Option<&'a Manifest>) -> Self {
+    pub(crate) fn new(
+        pass: &'a Pass<'a>,
+        kept: &'a TargetManifest,
+        theirs: Option<&'a Manifest>,
+    ) -> Self {
         CheckedPass {
             pass,
             equal: Pass::new(pass.disk_len, pass.block_size, pass.old, &refuse),

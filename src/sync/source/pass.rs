@@ -28,7 +28,7 @@ pub(in crate::sync) struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     /// A reading of `disk_len` bytes, to be compared with `old`, or emitted whole.
-    pub fn new(
+    pub(crate) fn new(
         disk_len: u64,
         block_size: BlockSize,
         old: Option<&'a dyn Image>,
@@ -50,7 +50,7 @@ impl<'a> Pass<'a> {
     /// # Errors
     /// `SourceChanged` where `source` does not hold what its manifest says; `Unreadable`, `Io`,
     /// `Malformed`, `Cancelled`; those of the visitor.
-    pub fn between(
+    pub(crate) fn between(
         &self,
         source: &dyn Image,
         kept: &TargetManifest,
@@ -97,7 +97,7 @@ impl<'a> Pass<'a> {
     }
 
     /// What was counted.
-    pub fn report(&self) -> CompareReport {
+    pub(crate) fn report(&self) -> CompareReport {
         CompareReport {
             compared_bytes: self.compared_bytes.load(Ordering::Relaxed),
             changed_bytes: self.changed_bytes.load(Ordering::Relaxed),
@@ -121,7 +121,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Reads the target where a block differs and emits the pages that really do.
-    pub fn refine(&self, old: &dyn Image, offset: u64, new: Content<'_>) -> Result<()> {
+    pub(crate) fn refine(&self, old: &dyn Image, offset: u64, new: Content<'_>) -> Result<()> {
         let mut at = 0;
         while at < new.len() {
             let len = (new.len() - at).min(REFINE_STEP_BYTES);
@@ -135,7 +135,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Emits what the target holds of a range that is zero in the source.
-    pub fn clear(&self, old: &dyn Image, range: Range<u64>) -> Result<()> {
+    pub(crate) fn clear(&self, old: &dyn Image, range: Range<u64>) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
             let Some(extent) = old.next_extent(at)? else {

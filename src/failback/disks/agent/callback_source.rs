@@ -28,7 +28,7 @@ impl CallbackSource {
     ///
     /// # Errors
     /// Those of opening it there; `Io`, `Malformed`, `Cancelled`.
-    pub fn open(self: &Arc<Self>, wanted: Wanted, work: &Work) -> Result<RemoteDisk> {
+    pub(crate) fn open(self: &Arc<Self>, wanted: Wanted, work: &Work) -> Result<RemoteDisk> {
         self.tell(&AgentReply::Wanted(wanted))?;
         let session = self.lock().clone().ok_or_else(busy)?;
         let opened = RemoteSource::over(session, &Limits::default(), work.cancel());
@@ -80,7 +80,7 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub fn new(callback_source: Arc<CallbackSource>) -> Self {
+    pub(super) fn new(callback_source: Arc<CallbackSource>) -> Self {
         Told {
             callback_source,
             bytes: AtomicU64::new(0),

@@ -33,7 +33,7 @@ pub(in crate::failback::disks) type Open<'a> = dyn Fn(&Wanted) -> Result<SourceD
 
 impl AgentClient {
     /// For a side whose disks all lie on one host behind a shell; `None` for any other.
-    pub fn of(
+    pub(crate) fn of(
         plan: &Plan,
         vm: &Vm,
         side: Side,
@@ -79,7 +79,7 @@ impl AgentClient {
     }
 
     /// The host, as it is dialled.
-    pub fn login(&self) -> &str {
+    pub(crate) fn login(&self) -> &str {
         &self.login
     }
 
@@ -87,7 +87,7 @@ impl AgentClient {
     ///
     /// # Errors
     /// As [`call`](Self::call).
-    pub fn look(&self, task: Task, open: &Open<'_>, work: &Work) -> Result<AgentReply> {
+    pub(crate) fn look(&self, task: Task, open: &Open<'_>, work: &Work) -> Result<AgentReply> {
         let mut request = self.request.clone();
         request.instance.clear();
         request.task = task;
@@ -99,7 +99,7 @@ impl AgentClient {
     /// # Errors
     /// Those of reaching the host, and of what is done there; `InUse` for a token that comes too
     /// late; `Malformed` for an answer that makes no sense; `Io`, `Cancelled`.
-    pub fn call(&self, token: Token, task: Task, work: &Work) -> Result<AgentReply> {
+    pub(crate) fn call(&self, token: Token, task: Task, work: &Work) -> Result<AgentReply> {
         let mut request = self.request.clone();
         request.token = token;
         request.task = task;
@@ -111,7 +111,7 @@ impl AgentClient {
     ///
     /// # Errors
     /// As [`call`](Self::call); those of opening and reading the disks.
-    pub fn execute(
+    pub(crate) fn execute(
         &self,
         command: &DiskCommand<'_>,
         other: Option<Vec<Option<Measure>>>,

@@ -45,7 +45,7 @@ struct Seen {
 impl FencingToken {
     /// The fencing token of a VM, for the job of this id, 32 hexadecimal digits; `directory` is the
     /// VM's own.
-    pub fn new(directory: HostDirectory, instance: &str) -> Self {
+    pub(super) fn new(directory: HostDirectory, instance: &str) -> Self {
         FencingToken {
             directory: Arc::new(directory),
             instance: instance.to_owned(),
@@ -54,7 +54,7 @@ impl FencingToken {
 
     /// Where this job keeps what it knows of the disks. What an earlier one of the name knew does
     /// not count.
-    pub fn disk_states(&self) -> PathBuf {
+    pub(super) fn disk_states(&self) -> PathBuf {
         self.directory.path().join(&self.instance)
     }
 
@@ -64,7 +64,7 @@ impl FencingToken {
     /// # Errors
     /// `InUse` for a token that comes too late; `Io` where what runs does not end in time;
     /// `Cancelled`.
-    pub fn admit(&self, token: Token, is_over: &dyn Fn() -> bool) -> Result<Admitted<'_>> {
+    pub(super) fn admit(&self, token: Token, is_over: &dyn Fn() -> bool) -> Result<Admitted<'_>> {
         let seen = self.note(Some(token))?;
         let begun = Instant::now();
         let lock = loop {
@@ -96,7 +96,7 @@ impl FencingToken {
     ///
     /// # Errors
     /// `InUse` where another job has them since; `Io`.
-    pub fn pass(&self) -> Result<()> {
+    pub(super) fn pass(&self) -> Result<()> {
         self.note(None).map(drop)
     }
 
@@ -185,7 +185,7 @@ impl Admitted<'_> {
     ///
     /// # Errors
     /// `InUse` where it is not; `Io`.
-    pub fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let now = self.fencing_token.seen()?;
         match (now.instance == self.seen.instance, now.newest) {
             (true, newest) if newest == self.seen.newest => Ok(()),

@@ -123,7 +123,7 @@ impl AgentRequest {
     ///
     /// # Errors
     /// `LimitExceeded` for more than goes into one.
-    pub fn encode(&self) -> Result<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         encode(self)
     }
 
@@ -131,7 +131,7 @@ impl AgentRequest {
     ///
     /// # Errors
     /// `Malformed`.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let request: AgentRequest = decode(bytes)?;
         request.check()?;
         Ok(request)
@@ -141,7 +141,7 @@ impl AgentRequest {
     ///
     /// # Errors
     /// `InvalidInput` for a format that this version does not know.
-    pub fn formats(disk: &DiskAsked) -> Result<(Format, Format)> {
+    pub(crate) fn formats(disk: &DiskAsked) -> Result<(Format, Format)> {
         Ok((
             Format::parse(&disk.format)?,
             Format::parse(&disk.other_format)?,
@@ -149,7 +149,7 @@ impl AgentRequest {
     }
 
     /// What the request brings ranges of.
-    pub fn sources(&self) -> &[DiskRead] {
+    pub(crate) fn sources(&self) -> &[DiskRead] {
         match &self.task {
             Task::Execute { changes, .. } => changes.as_deref().unwrap_or_default(),
             _ => &[],
@@ -157,7 +157,7 @@ impl AgentRequest {
     }
 
     /// Whether it only looks, outside of any job.
-    pub fn only_looks(&self) -> bool {
+    pub(crate) fn only_looks(&self) -> bool {
         matches!(self.task, Task::Look | Task::Estimate)
     }
 
@@ -220,7 +220,7 @@ impl AgentReply {
     ///
     /// # Errors
     /// As [`AgentRequest::encode`].
-    pub fn encode(&self) -> Result<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         encode(self)
     }
 
@@ -228,7 +228,7 @@ impl AgentReply {
     ///
     /// # Errors
     /// `Malformed`.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reply: AgentReply = decode(bytes)?;
         match &mut reply {
             AgentReply::Looked(all) => all.iter_mut().for_each(|it| {

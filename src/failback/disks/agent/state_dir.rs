@@ -20,7 +20,7 @@ impl StateDir {
     /// # Errors
     /// `InvalidInput` for one that lies in the directory that is served, and where none is named;
     /// `Untrusted` for one that others may write to; `NoSpace`, `Io`.
-    pub fn open(options: &ServeOptions) -> Result<Self> {
+    pub(super) fn open(options: &ServeOptions) -> Result<Self> {
         let refused = |what: &'static str| {
             Error::new(ErrorKind::InvalidInput, what)
                 .advise("start the agent with --state-dir DIR, a directory that it does not serve")
@@ -49,7 +49,7 @@ impl StateDir {
     ///
     /// # Errors
     /// Those of looking at the first disk; `Untrusted`, `NoSpace`, `Io`.
-    pub fn of_vm(&self, request: &AgentRequest) -> Result<HostDirectory> {
+    pub(super) fn of_vm(&self, request: &AgentRequest) -> Result<HostDirectory> {
         let disk = request.disks.first().ok_or_else(wrong)?;
         let disk_path = DiskPath::new(&disk.path, AgentRequest::formats(disk)?.0, &request.job)?;
         let hash = blake3::hash(disk_path.directory().as_os_str().as_bytes()).to_hex();

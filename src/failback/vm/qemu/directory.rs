@@ -23,26 +23,26 @@ pub(super) struct Admitted {
 }
 
 impl VmDirectory {
-    pub fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf) -> Self {
         VmDirectory { path }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The monitor's socket, where QEMU has to listen.
-    pub fn monitor(&self) -> PathBuf {
+    pub(super) fn monitor(&self) -> PathBuf {
         self.path.join("qmp.sock")
     }
 
     /// The socket at which QEMU exports disks.
-    pub fn exports(&self) -> PathBuf {
+    pub(super) fn exports(&self) -> PathBuf {
         self.path.join("nbd.sock")
     }
 
     /// Where the bytes go that the guest overwrites during a pass.
-    pub fn scratch(&self, disk: usize) -> PathBuf {
+    pub(super) fn scratch(&self, disk: usize) -> PathBuf {
         self.path.join(format!("scratch-{disk}.qcow2"))
     }
 
@@ -50,7 +50,7 @@ impl VmDirectory {
     ///
     /// # Errors
     /// `Io`.
-    pub fn exists(&self) -> Result<bool> {
+    pub(super) fn exists(&self) -> Result<bool> {
         Ok(self.open()?.is_some() && !self.has(RETIRED)?)
     }
 
@@ -58,7 +58,7 @@ impl VmDirectory {
     ///
     /// # Errors
     /// `Io`.
-    pub fn create(&self) -> Result<()> {
+    pub(super) fn create(&self) -> Result<()> {
         fs::create_dir_all(&self.path).map_err(|e| Error::io("make", e).at_path(&self.path))?;
         self.clear(RETIRED)
     }
@@ -67,7 +67,7 @@ impl VmDirectory {
     ///
     /// # Errors
     /// `Io`.
-    pub fn retire(&self) -> Result<()> {
+    pub(super) fn retire(&self) -> Result<()> {
         self.put(RETIRED, b"")
     }
 
@@ -75,7 +75,7 @@ impl VmDirectory {
     ///
     /// # Errors
     /// `Io`.
-    pub fn is_fenced(&self) -> Result<bool> {
+    pub(super) fn is_fenced(&self) -> Result<bool> {
         self.has(FENCED)
     }
 
@@ -83,7 +83,7 @@ impl VmDirectory {
     ///
     /// # Errors
     /// `Io`.
-    pub fn fence(&self) -> Result<()> {
+    pub(super) fn fence(&self) -> Result<()> {
         self.put(
             FENCED,
             b"a failback holds this VM; it must not be started\n",
@@ -94,7 +94,7 @@ impl VmDirectory {
     ///
     /// # Errors
     /// `Io`.
-    pub fn unfence(&self) -> Result<()> {
+    pub(super) fn unfence(&self) -> Result<()> {
         self.clear(FENCED)
     }
 
@@ -104,7 +104,7 @@ impl VmDirectory {
     /// `InUse` for an older token than the newest, and while another command is carried out;
     /// `Malformed` for a token file that was edited; `Untrusted` for one that this program did not
     /// make; `Io`.
-    pub fn admit(&self, call: &Call<'_>) -> Result<Admitted> {
+    pub(super) fn admit(&self, call: &Call<'_>) -> Result<Admitted> {
         call.cancel.check()?;
         // It only looks, or nothing is there that could remember it, or be harmed.
         if call.token == Token::default() || self.open()?.is_none() {
@@ -137,7 +137,7 @@ impl VmDirectory {
     /// # Errors
     /// `Malformed` for a file that was edited; `Untrusted` for one that this program did not make;
     /// `Io`.
-    pub fn tracking(&self) -> Result<Tracking> {
+    pub(super) fn tracking(&self) -> Result<Tracking> {
         let Some(directory) = self.open()? else {
             return Ok(Tracking::default());
         };
@@ -155,7 +155,7 @@ impl VmDirectory {
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
-    pub fn keep(&self, tracking: &Tracking) -> Result<()> {
+    pub(super) fn keep(&self, tracking: &Tracking) -> Result<()> {
         let bytes = serde_json::to_vec(tracking).map_err(|e| {
             Error::new(ErrorKind::InvalidInput, "cannot say what is tracked").caused_by(e)
         })?;
@@ -166,7 +166,7 @@ impl VmDirectory {
     ///
     /// # Errors
     /// `Io`.
-    pub fn clear_scratch(&self, disks: usize) -> Result<()> {
+    pub(super) fn clear_scratch(&self, disks: usize) -> Result<()> {
         (0..disks).try_for_each(|disk| remove(&self.scratch(disk)))
     }
 

@@ -41,7 +41,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// Those of [`Qmp::connect`].
-    pub fn connect(
+    pub(super) fn connect(
         socket: &Path,
         limit: Duration,
         cancel: &'a CancelToken,
@@ -54,7 +54,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// Those of [`Qmp::execute`].
-    pub fn run(&mut self, command: &str, arguments: Value) -> Result<Value> {
+    pub(super) fn run(&mut self, command: &str, arguments: Value) -> Result<Value> {
         self.qmp.execute(command, arguments)
     }
 
@@ -62,7 +62,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// Those of [`Qmp::execute`].
-    pub fn at_once(&mut self, actions: Vec<Value>) -> Result<()> {
+    pub(super) fn at_once(&mut self, actions: Vec<Value>) -> Result<()> {
         if actions.is_empty() {
             return Ok(());
         }
@@ -74,7 +74,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// Those of [`Qmp::execute`]; `Malformed`.
-    pub fn power(&mut self) -> Result<Power> {
+    pub(super) fn power(&mut self) -> Result<Power> {
         let said = self.run("query-status", json!({}))?;
         match said["status"].as_str() {
             Some("shutdown") => Ok(Power::Off),
@@ -88,7 +88,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// Those of [`Qmp::execute`].
-    pub fn stay(&mut self) -> Result<()> {
+    pub(super) fn stay(&mut self) -> Result<()> {
         self.run("set-action", json!({"shutdown": "pause"}))
             .map(drop)
     }
@@ -97,7 +97,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// `NotFound` for a disk that QEMU does not have, or has twice; those of [`Qmp::execute`].
-    pub fn nodes(&mut self, disks: &[(String, PathBuf)]) -> Result<Vec<Node>> {
+    pub(super) fn nodes(&mut self, disks: &[(String, PathBuf)]) -> Result<Vec<Node>> {
         let said = self.run("query-named-block-nodes", json!({"flat": true}))?;
         let all = said.as_array().ok_or_else(|| nonsense("its disks"))?;
         let of = |(identity, path): &(String, PathBuf)| {
@@ -125,7 +125,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// `Io` after `limit`, naming `what`; `Cancelled`; what `is` returns.
-    pub fn wait(
+    pub(super) fn wait(
         &mut self,
         what: &str,
         limit: Duration,
@@ -147,7 +147,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// `Io` for a job that failed, or takes too long; `Cancelled`.
-    pub fn finish_job(&mut self, id: &str) -> Result<()> {
+    pub(super) fn finish_job(&mut self, id: &str) -> Result<()> {
         self.wait(&format!("the end of `{id}`"), ANSWER_LIMIT, |monitor| {
             let Some(job) = monitor.job(id)? else {
                 return Ok(true);
@@ -170,7 +170,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// Those of [`Qmp::execute`].
-    pub fn job(&mut self, id: &str) -> Result<Option<Value>> {
+    pub(super) fn job(&mut self, id: &str) -> Result<Option<Value>> {
         let said = self.run("query-jobs", json!({}))?;
         let jobs = said.as_array().into_iter().flatten();
         Ok(jobs.into_iter().find(|job| job["id"] == id).cloned())
@@ -180,7 +180,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// Those of [`Qmp::execute`].
-    pub fn ids(&mut self, query: &str, key: &str, prefix: &str) -> Result<Vec<String>> {
+    pub(super) fn ids(&mut self, query: &str, key: &str, prefix: &str) -> Result<Vec<String>> {
         let said = self.run(query, json!({}))?;
         let all = said.as_array().into_iter().flatten();
         let ids = all.filter_map(|it| it[key].as_str());
@@ -192,7 +192,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// Those of [`Qmp::quit`].
-    pub fn quit(self) -> Result<()> {
+    pub(super) fn quit(self) -> Result<()> {
         self.qmp.quit()
     }
 }

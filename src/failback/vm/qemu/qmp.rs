@@ -19,6 +19,8 @@ pub struct Qmp {
     has_ended: bool,
 }
 
+opaque!(Qmp);
+
 impl Qmp {
     /// Connects to the QEMU behind a socket; `None` where none listens. Every answer must be there
     /// within `limit`. A QEMU that is about to end is waited for as long.

@@ -39,19 +39,19 @@ pub(super) enum Record {
 }
 
 impl Tracking {
-    pub fn get(&self, checkpoint: Checkpoint) -> Option<&Tracked> {
+    pub(super) fn get(&self, checkpoint: Checkpoint) -> Option<&Tracked> {
         let is = |it: &&Tracked| it.token == checkpoint.0;
         self.checkpoints.iter().find(is)
     }
 
     /// Drops all checkpoints but `keep`, and `token` if it is there from an earlier try.
-    pub fn retain(&mut self, keep: Option<Checkpoint>, token: Token) {
+    pub(super) fn retain(&mut self, keep: Option<Checkpoint>, token: Token) {
         self.checkpoints
             .retain(|it| it.token == token || Some(Checkpoint(it.token)) == keep);
     }
 
     /// Adds a checkpoint of now, unless it is there.
-    pub fn add(&mut self, token: Token, record: Record) {
+    pub(super) fn add(&mut self, token: Token, record: Record) {
         if self.get(Checkpoint(token)).is_none() {
             self.checkpoints.push(Tracked {
                 token,
@@ -62,7 +62,7 @@ impl Tracking {
     }
 
     /// Sets what becomes of writes from now on, for all checkpoints.
-    pub fn set(&mut self, record: Record) {
+    pub(super) fn set(&mut self, record: Record) {
         for checkpoint in &mut self.checkpoints {
             checkpoint.record = record;
         }
@@ -71,17 +71,17 @@ impl Tracking {
 
 impl Tracked {
     /// The name of its bitmap.
-    pub fn bitmap(&self) -> String {
+    pub(super) fn bitmap(&self) -> String {
         bitmap(self.token)
     }
 
     /// What was written to a disk by QEMUs that are gone.
-    pub fn written(&self, disk: &str) -> &[Range<u64>] {
+    pub(super) fn written(&self, disk: &str) -> &[Range<u64>] {
         self.written.get(disk).map_or(&[], Vec::as_slice)
     }
 
     /// Adds what a bitmap said at the end.
-    pub fn wrote(&mut self, disk: &str, ranges: &[Range<u64>]) {
+    pub(super) fn wrote(&mut self, disk: &str, ranges: &[Range<u64>]) {
         let all = Ranges::joined(self.written(disk), ranges);
         self.written.insert(disk.to_owned(), all);
     }

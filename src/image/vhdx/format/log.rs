@@ -12,7 +12,7 @@ const DESCRIPTOR_BYTES: usize = 32;
 
 /// An entry's header (section 2.3.1.1). Trusted only when the whole entry's checksum holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EntryHeader {
+pub(crate) struct EntryHeader {
     /// CRC-32C over the entry, this field counting as zeros.
     pub checksum: u32,
     /// Length of the entry in bytes.
@@ -33,7 +33,7 @@ pub struct EntryHeader {
 
 impl EntryHeader {
     /// The header at the start of `page`; `None` without the signature.
-    pub fn decode(page: &Page) -> Option<Self> {
+    pub(crate) fn decode(page: &Page) -> Option<Self> {
         (page[..4] == *b"loge").then(|| EntryHeader {
             checksum: u32_at(page, 4),
             len: u32_at(page, 8),
@@ -47,12 +47,12 @@ impl EntryHeader {
     }
 
     /// How many pages hold header and descriptors.
-    pub fn descriptor_pages(&self) -> u64 {
+    pub(crate) fn descriptor_pages(&self) -> u64 {
         descriptor_pages(u64::from(self.descriptor_count))
     }
 
     /// How many descriptors lie in page `page` of the entry.
-    pub fn descriptors_in(&self, page: u64) -> usize {
+    pub(crate) fn descriptors_in(&self, page: u64) -> usize {
         let (before, room) = match page {
             0 => (0, FIRST_PAGE_DESCRIPTORS),
             _ => (
@@ -69,7 +69,7 @@ impl EntryHeader {
 
 /// What one descriptor asks for (sections 2.3.1.2 and 2.3.1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Descriptor {
+pub(crate) enum Descriptor {
     /// `len` bytes at `offset` become zeros.
     Zero {
         /// First byte of the file.
@@ -95,7 +95,7 @@ pub enum Descriptor {
 impl Descriptor {
     /// The first `count` (at most 128) descriptors in page `page` of an entry; a `None` among
     /// them is one of no known kind.
-    pub fn decode_page(
+    pub(crate) fn decode_page(
         page: &Page,
         index: u64,
         count: usize,
@@ -128,13 +128,13 @@ impl Descriptor {
 }
 
 /// The sequence number in a data page; `None` without the signature.
-pub fn data_page_sequence(page: &Page) -> Option<u64> {
+pub(crate) fn data_page_sequence(page: &Page) -> Option<u64> {
     let high = u64::from(u32_at(page, 4));
     (page[..4] == *b"data").then(|| high << 32 | u64::from(u32_at(page, 4092)))
 }
 
 /// The page that a data page stands for.
-pub fn restore_page(data: &Page, leading: [u8; 8], trailing: [u8; 4]) -> Box<Page> {
+pub(crate) fn restore_page(data: &Page, leading: [u8; 8], trailing: [u8; 4]) -> Box<Page> {
     let mut page = Box::new(*data);
     page[..8].copy_from_slice(&leading);
     page[4092..].copy_from_slice(&trailing);
@@ -142,7 +142,7 @@ pub fn restore_page(data: &Page, leading: [u8; 8], trailing: [u8; 4]) -> Box<Pag
 }
 
 /// How many data pages fit into one entry of at most `len` bytes.
-pub fn entry_capacity(len: u64) -> u64 {
+pub(crate) fn entry_capacity(len: u64) -> u64 {
     let pages = len / PAGE;
     let mut count = pages.saturating_sub(1);
     while count > 0 && descriptor_pages(count) + count > pages {
@@ -155,7 +155,7 @@ pub fn entry_capacity(len: u64) -> u64 {
 ///
 /// `pages` are few enough for the log; see [`entry_capacity`].
 /// The file must durably be at least as long as its whole MiB when the entry begins to count.
-pub fn encode_entry(log: Guid, file_len: u64, pages: &[(u64, &Page)]) -> Vec<u8> {
+pub(crate) fn encode_entry(log: Guid, file_len: u64, pages: &[(u64, &Page)]) -> Vec<u8> {
     const SEQUENCE: u64 = 1;
     let data_at = descriptor_pages(pages.len() as u64) * PAGE;
     let len = data_at + pages.len() as u64 * PAGE;

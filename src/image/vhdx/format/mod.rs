@@ -6,46 +6,46 @@ mod tables;
 
 use super::guid::Guid;
 
-pub use log::*;
-pub use tables::*;
+pub(super) use log::*;
+pub(super) use tables::*;
 
 /// The unit of the file's layout: regions, log and blocks lie at multiples of it.
-pub const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
 /// The unit of the log, and of tables in memory.
-pub const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// A page's bytes.
-pub type Page = [u8; 4096];
+pub(super) type Page = [u8; 4096];
 
 /// The file begins with this (section 2.2.1).
-pub const FILE_SIGNATURE: [u8; 8] = *b"vhdxfile";
+pub(super) const FILE_SIGNATURE: [u8; 8] = *b"vhdxfile";
 /// Where the creator's name begins, and its length in bytes.
-pub const CREATOR: (u64, usize) = (8, 512);
+pub(super) const CREATOR: (u64, usize) = (8, 512);
 /// Where the two headers lie.
-pub const HEADER_OFFSETS: [u64; 2] = [64 << 10, 128 << 10];
+pub(super) const HEADER_OFFSETS: [u64; 2] = [64 << 10, 128 << 10];
 /// Where the two region tables lie.
-pub const REGION_TABLE_OFFSETS: [u64; 2] = [192 << 10, 256 << 10];
+pub(super) const REGION_TABLE_OFFSETS: [u64; 2] = [192 << 10, 256 << 10];
 /// First byte that a log may change: what lies before is identifier and headers.
-pub const FIRST_LOGGED: u64 = REGION_TABLE_OFFSETS[0];
+pub(super) const FIRST_LOGGED: u64 = REGION_TABLE_OFFSETS[0];
 /// No file of ours, and none that we write, is longer: 64 TiB and its tables fit twice.
-pub const MAX_FILE_BYTES: u64 = 128 << 40;
+pub(super) const MAX_FILE_BYTES: u64 = 128 << 40;
 /// Longest virtual disk (section 2.6.2.2).
-pub const MAX_DISK_BYTES: u64 = 64 << 40;
+pub(super) const MAX_DISK_BYTES: u64 = 64 << 40;
 /// Smallest and largest payload block (section 2.6.2.1).
-pub const BLOCK_BYTES: std::ops::RangeInclusive<u64> = MIB..=256 * MIB;
+pub(super) const BLOCK_BYTES: std::ops::RangeInclusive<u64> = MIB..=256 * MIB;
 /// How many sectors one sector bitmap block covers (section 2.5).
-pub const BITMAP_SECTORS: u64 = 1 << 23;
+pub(super) const BITMAP_SECTORS: u64 = 1 << 23;
 /// Length of a sector bitmap block.
-pub const BITMAP_BYTES: u64 = MIB;
+pub(super) const BITMAP_BYTES: u64 = MIB;
 /// The one version of headers (section 2.2.2).
-pub const HEADER_VERSION: u16 = 1;
+pub(super) const HEADER_VERSION: u16 = 1;
 /// The one version of the log (section 2.2.2).
-pub const LOG_VERSION: u16 = 0;
+pub(super) const LOG_VERSION: u16 = 0;
 
 /// A header (section 2.2.2). Trusted only when its checksum holds and it is the current one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
+pub(super) struct Header {
     /// Of two headers the greater is current.
     pub sequence: u64,
     /// New at the first change after each open.
@@ -66,7 +66,7 @@ pub struct Header {
 
 impl Header {
     /// The header in `page`; `None` unless signature and checksum hold.
-    pub fn decode(page: &Page) -> Option<Self> {
+    pub(super) fn decode(page: &Page) -> Option<Self> {
         if page[..4] != *HEADER_SIGNATURE || checksum(page) != u32_at(page, 4) {
             return None;
         }
@@ -83,7 +83,7 @@ impl Header {
     }
 
     /// The page to write.
-    pub fn encode(&self) -> Box<Page> {
+    pub(super) fn encode(&self) -> Box<Page> {
         let mut page = Box::new([0; 4096]);
         page[..4].copy_from_slice(HEADER_SIGNATURE);
         put(&mut *page, 8, &self.sequence.to_le_bytes());
@@ -100,7 +100,7 @@ impl Header {
 }
 
 /// The file type identifier with `creator` in it, cut to what fits (section 2.2.1).
-pub fn encode_identifier(creator: &str) -> Box<Page> {
+pub(super) fn encode_identifier(creator: &str) -> Box<Page> {
     let mut page = Box::new([0; 4096]);
     page[..8].copy_from_slice(&FILE_SIGNATURE);
     let (start, len) = CREATOR;
@@ -112,7 +112,7 @@ pub fn encode_identifier(creator: &str) -> Box<Page> {
 }
 
 /// Text of UTF-16LE bytes up to the first NUL; anything undecodable shows as such.
-pub fn utf16_text(bytes: &[u8]) -> String {
+pub(super) fn utf16_text(bytes: &[u8]) -> String {
     let units = bytes
         .chunks_exact(2)
         .map(|pair| u16_at(pair, 0))
@@ -123,14 +123,14 @@ pub fn utf16_text(bytes: &[u8]) -> String {
 }
 
 /// CRC-32C of a structure whose checksum field (bytes 4 to 8) counts as zeros.
-pub fn checksum(bytes: &[u8]) -> u32 {
+pub(super) fn checksum(bytes: &[u8]) -> u32 {
     let sum = crc32c::crc32c(&bytes[..4]);
     let sum = crc32c::crc32c_append(sum, &[0; 4]);
     crc32c::crc32c_append(sum, &bytes[8..])
 }
 
 /// Puts the checksum into bytes 4 to 8.
-pub fn seal(bytes: &mut [u8]) {
+pub(super) fn seal(bytes: &mut [u8]) {
     let sum = checksum(bytes);
     put(bytes, 4, &sum.to_le_bytes());
 }

@@ -5,51 +5,54 @@ use super::{PAGE, array_at, checksum, guid_at, put, seal, u16_at, u32_at, u64_at
 use crate::error::{Error, Result};
 
 /// Length of a region table, and of the metadata table.
-pub const TABLE_BYTES: usize = 64 << 10;
+pub(crate) const TABLE_BYTES: usize = 64 << 10;
 /// Most entries of either table.
-pub const MAX_TABLE_ENTRIES: u32 = 2047;
+pub(crate) const MAX_TABLE_ENTRIES: u32 = 2047;
 /// Most metadata entries that belong to users rather than to the format.
-pub const MAX_USER_ITEMS: usize = 1024;
+pub(crate) const MAX_USER_ITEMS: usize = 1024;
 /// Longest metadata item.
-pub const MAX_ITEM_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_ITEM_BYTES: u64 = 1 << 20;
 /// Most pairs in a parent locator; real ones have five.
-pub const MAX_LOCATOR_PAIRS: u16 = 256;
+pub(crate) const MAX_LOCATOR_PAIRS: u16 = 256;
 
 /// The region that holds the block table.
-pub const BAT_REGION: Guid = Guid::from_digits(0x2DC27766_F623_4200_9D64_115E9BFD4A08);
+pub(crate) const BAT_REGION: Guid = Guid::from_digits(0x2DC27766_F623_4200_9D64_115E9BFD4A08);
 /// The region that holds the metadata.
-pub const METADATA_REGION: Guid = Guid::from_digits(0x8B7CA206_4790_4B9A_B8FE_575F050F886E);
+pub(crate) const METADATA_REGION: Guid = Guid::from_digits(0x8B7CA206_4790_4B9A_B8FE_575F050F886E);
 
 /// Block size and flags, 8 bytes (section 2.6.2.1).
-pub const FILE_PARAMETERS: Guid = Guid::from_digits(0xCAA16737_FA36_4D43_B3B6_33F0AA44E76B);
+pub(crate) const FILE_PARAMETERS: Guid = Guid::from_digits(0xCAA16737_FA36_4D43_B3B6_33F0AA44E76B);
 /// Guest-visible length, 8 bytes (section 2.6.2.2).
-pub const VIRTUAL_DISK_SIZE: Guid = Guid::from_digits(0x2FA54224_CD1B_4876_B211_5DBED83BF4B8);
+pub(crate) const VIRTUAL_DISK_SIZE: Guid =
+    Guid::from_digits(0x2FA54224_CD1B_4876_B211_5DBED83BF4B8);
 /// The disk's own GUID (section 2.6.2.3).
-pub const VIRTUAL_DISK_ID: Guid = Guid::from_digits(0xBECA12AB_B2E6_4523_93EF_C309E000C746);
+pub(crate) const VIRTUAL_DISK_ID: Guid = Guid::from_digits(0xBECA12AB_B2E6_4523_93EF_C309E000C746);
 /// 512 or 4096, 4 bytes (section 2.6.2.4).
-pub const LOGICAL_SECTOR_SIZE: Guid = Guid::from_digits(0x8141BF1D_A96F_4709_BA47_F233A8FAAB5F);
+pub(crate) const LOGICAL_SECTOR_SIZE: Guid =
+    Guid::from_digits(0x8141BF1D_A96F_4709_BA47_F233A8FAAB5F);
 /// 512 or 4096, 4 bytes (section 2.6.2.5).
-pub const PHYSICAL_SECTOR_SIZE: Guid = Guid::from_digits(0xCDA348C7_445D_4471_9CC9_E9885251C556);
+pub(crate) const PHYSICAL_SECTOR_SIZE: Guid =
+    Guid::from_digits(0xCDA348C7_445D_4471_9CC9_E9885251C556);
 /// How to find the parent (section 2.6.2.6).
-pub const PARENT_LOCATOR: Guid = Guid::from_digits(0xA8D35F2D_B30B_454D_ABF7_D3D84834AB0C);
+pub(crate) const PARENT_LOCATOR: Guid = Guid::from_digits(0xA8D35F2D_B30B_454D_ABF7_D3D84834AB0C);
 /// The one kind of parent locator (section 2.6.2.6.2).
-pub const VHDX_LOCATOR: Guid = Guid::from_digits(0xB04AEFB7_D19E_4A81_B789_25B8E9445913);
+pub(crate) const VHDX_LOCATOR: Guid = Guid::from_digits(0xB04AEFB7_D19E_4A81_B789_25B8E9445913);
 
 /// Bit of the file parameters: blocks stay allocated ("fixed").
-pub const LEAVE_BLOCKS_ALLOCATED: u32 = 1;
+pub(crate) const LEAVE_BLOCKS_ALLOCATED: u32 = 1;
 /// Bit of the file parameters: a differencing image.
-pub const HAS_PARENT: u32 = 2;
+pub(crate) const HAS_PARENT: u32 = 2;
 
 /// Bit of a metadata entry: belongs to a user, not to the format.
-pub const ITEM_IS_USER: u32 = 1;
+pub(crate) const ITEM_IS_USER: u32 = 1;
 /// Bit of a metadata entry: describes the disk rather than the file.
-pub const ITEM_IS_DISK: u32 = 2;
+pub(crate) const ITEM_IS_DISK: u32 = 2;
 /// Bit of a metadata entry: who does not know it must not open the file.
-pub const ITEM_IS_REQUIRED: u32 = 4;
+pub(crate) const ITEM_IS_REQUIRED: u32 = 4;
 
 /// One region (section 2.2.3.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegionEntry {
+pub(crate) struct RegionEntry {
     /// What the region is.
     pub id: Guid,
     /// First byte in the file.
@@ -61,12 +64,12 @@ pub struct RegionEntry {
 }
 
 /// Whether a region table's signature and checksum hold; only then is the rest trusted.
-pub fn region_table_holds(table: &[u8; TABLE_BYTES]) -> bool {
+pub(crate) fn region_table_holds(table: &[u8; TABLE_BYTES]) -> bool {
     table[..4] == *b"regi" && checksum(table) == u32_at(table, 4)
 }
 
 /// The entries of a region table that holds.
-pub fn region_entries(table: &[u8; TABLE_BYTES]) -> Result<Vec<RegionEntry>> {
+pub(crate) fn region_entries(table: &[u8; TABLE_BYTES]) -> Result<Vec<RegionEntry>> {
     let count = entry_count(u32_at(table, 8), "region_count")?;
     let entries = table[16..].chunks_exact(32).take(count);
     Ok(entries
@@ -80,7 +83,7 @@ pub fn region_entries(table: &[u8; TABLE_BYTES]) -> Result<Vec<RegionEntry>> {
 }
 
 /// The region table to write; `entries` are few.
-pub fn encode_region_table(entries: &[RegionEntry]) -> Vec<u8> {
+pub(crate) fn encode_region_table(entries: &[RegionEntry]) -> Vec<u8> {
     let mut table = vec![0; TABLE_BYTES];
     table[..4].copy_from_slice(b"regi");
     put(&mut table, 8, &(entries.len() as u32).to_le_bytes());
@@ -96,7 +99,7 @@ pub fn encode_region_table(entries: &[RegionEntry]) -> Vec<u8> {
 
 /// One metadata item (section 2.6.1.2). The table carries no checksum.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ItemEntry {
+pub(crate) struct ItemEntry {
     /// What the item is.
     pub id: Guid,
     /// First byte, from the start of the region.
@@ -108,7 +111,7 @@ pub struct ItemEntry {
 }
 
 /// The entries of the metadata table.
-pub fn item_entries(table: &[u8; TABLE_BYTES]) -> Result<Vec<ItemEntry>> {
+pub(crate) fn item_entries(table: &[u8; TABLE_BYTES]) -> Result<Vec<ItemEntry>> {
     if table[..8] != *b"metadata" {
         return Err(Error::malformed("the metadata table has no signature").in_field("metadata"));
     }
@@ -125,7 +128,7 @@ pub fn item_entries(table: &[u8; TABLE_BYTES]) -> Result<Vec<ItemEntry>> {
 }
 
 /// The metadata table to write; `entries` are few.
-pub fn encode_item_table(entries: &[ItemEntry]) -> Vec<u8> {
+pub(crate) fn encode_item_table(entries: &[ItemEntry]) -> Vec<u8> {
     let mut table = vec![0; TABLE_BYTES];
     table[..8].copy_from_slice(b"metadata");
     put(&mut table, 10, &(entries.len() as u16).to_le_bytes());
@@ -140,7 +143,7 @@ pub fn encode_item_table(entries: &[ItemEntry]) -> Vec<u8> {
 
 /// What the block table says of a block's contents (section 2.5.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlockState {
+pub(crate) enum BlockState {
     /// Nothing here: the parent's bytes, or zeros without a parent.
     Absent,
     /// Undefined; read as zeros.
@@ -157,16 +160,16 @@ pub enum BlockState {
 
 /// An entry of the block table (section 2.5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatEntry(pub u64);
+pub(crate) struct BatEntry(pub u64);
 
 impl BatEntry {
     /// Nothing here.
-    pub const ABSENT: BatEntry = BatEntry(0);
+    pub(crate) const ABSENT: BatEntry = BatEntry(0);
     /// Zeros. The offset is 0 because Hyper-V refuses zero blocks that have one.
-    pub const ZERO: BatEntry = BatEntry(2);
+    pub(crate) const ZERO: BatEntry = BatEntry(2);
 
     /// A block whose bytes begin at `offset` of the file, a multiple of 1 MiB.
-    pub fn at(state: BlockState, offset: u64) -> Self {
+    pub(crate) fn at(state: BlockState, offset: u64) -> Self {
         let bits = match state {
             BlockState::Absent => 0,
             BlockState::Undefined => 1,
@@ -179,7 +182,7 @@ impl BatEntry {
     }
 
     /// The state; `None` for the two values that mean nothing.
-    pub fn state(self) -> Option<BlockState> {
+    pub(crate) fn state(self) -> Option<BlockState> {
         match self.0 & 7 {
             0 => Some(BlockState::Absent),
             1 => Some(BlockState::Undefined),
@@ -192,26 +195,26 @@ impl BatEntry {
     }
 
     /// First byte in the file; trusted only for blocks that are there.
-    pub fn offset(self) -> u64 {
+    pub(crate) fn offset(self) -> u64 {
         self.0 & !0xF_FFFF
     }
 
     /// Whether the bits that must be zero are.
-    pub fn reserved_is_zero(self) -> bool {
+    pub(crate) fn reserved_is_zero(self) -> bool {
         self.0 & 0xF_FFF8 == 0
     }
 }
 
 /// Entries a page of the block table.
-pub const ENTRIES_PER_PAGE: u64 = PAGE / 8;
+pub(crate) const ENTRIES_PER_PAGE: u64 = PAGE / 8;
 
 /// Entry `index` (below [`ENTRIES_PER_PAGE`], higher ones wrap) of a page of the block table.
-pub fn bat_entry(page: &super::Page, index: u64) -> BatEntry {
+pub(crate) fn bat_entry(page: &super::Page, index: u64) -> BatEntry {
     BatEntry(u64_at(page, (index % ENTRIES_PER_PAGE) as usize * 8))
 }
 
 /// Sets entry `index` of a page of the block table.
-pub fn set_bat_entry(page: &mut super::Page, index: u64, entry: BatEntry) {
+pub(crate) fn set_bat_entry(page: &mut super::Page, index: u64, entry: BatEntry) {
     put(
         page,
         (index % ENTRIES_PER_PAGE) as usize * 8,
@@ -224,7 +227,7 @@ pub fn set_bat_entry(page: &mut super::Page, index: u64, entry: BatEntry) {
 /// # Errors
 /// `Malformed` for a locator of another kind, for pairs outside the item, for empty or
 /// half-character strings and for a key that comes twice.
-pub fn locator_pairs(item: &[u8]) -> Result<Vec<(String, String)>> {
+pub(crate) fn locator_pairs(item: &[u8]) -> Result<Vec<(String, String)>> {
     let wrong = |what: &'static str| Error::malformed(what).in_field("parent_locator");
     let Some((header, pairs)) = item.split_at_checked(20) else {
         return Err(wrong("the parent locator is too short"));
@@ -257,7 +260,7 @@ pub fn locator_pairs(item: &[u8]) -> Result<Vec<(String, String)>> {
 }
 
 /// The parent locator to write; `None` when the pairs are too many or too long.
-pub fn encode_locator(pairs: &[(&str, &str)]) -> Option<Vec<u8>> {
+pub(crate) fn encode_locator(pairs: &[(&str, &str)]) -> Option<Vec<u8>> {
     let mut item = VHDX_LOCATOR.to_disk().to_vec();
     item.extend_from_slice(&[0; 2]);
     item.extend_from_slice(&u16::try_from(pairs.len()).ok()?.to_le_bytes());
@@ -280,7 +283,7 @@ pub fn encode_locator(pairs: &[(&str, &str)]) -> Option<Vec<u8>> {
 }
 
 /// Little-endian number in the first `N` bytes of an item whose length was checked.
-pub fn item_number(item: &[u8]) -> u64 {
+pub(crate) fn item_number(item: &[u8]) -> u64 {
     let mut bytes = [0; 8];
     for (to, from) in bytes.iter_mut().zip(item) {
         *to = *from;
@@ -289,12 +292,12 @@ pub fn item_number(item: &[u8]) -> u64 {
 }
 
 /// Block size and flags of the file parameters, whose length was checked.
-pub fn file_parameters(item: &[u8; 8]) -> (u32, u32) {
+pub(crate) fn file_parameters(item: &[u8; 8]) -> (u32, u32) {
     (u32_at(item, 0), u32_at(item, 4))
 }
 
 /// The GUID in an item whose length was checked.
-pub fn item_guid(item: &[u8; 16]) -> Guid {
+pub(crate) fn item_guid(item: &[u8; 16]) -> Guid {
     Guid::from_disk(array_at(item, 0))
 }
 

@@ -34,7 +34,7 @@ impl LockFile {
     /// # Errors
     /// `Untrusted`, with nothing changed, for what is no regular file of this user or root, has
     /// another name, or can be written to by others; `NotFound`, `Io`.
-    pub fn try_take(path: &Path) -> Result<Option<Self>> {
+    pub(crate) fn try_take(path: &Path) -> Result<Option<Self>> {
         let (directory, name) = split(path)?;
         for _ in 0..TRIES {
             let file = match open(&directory, &name, path, true)? {
@@ -59,7 +59,7 @@ impl LockFile {
     ///
     /// # Errors
     /// `NoSpace`, `Io`.
-    pub fn describe(&self, holder: &str) -> Result<()> {
+    pub(crate) fn describe(&self, holder: &str) -> Result<()> {
         let written = self.file.set_len(0);
         let written = written.and_then(|()| self.file.write_all_at(holder.as_bytes(), 0));
         written.map_err(|e| failed("write lock", e, &self.path))
@@ -69,7 +69,7 @@ impl LockFile {
     ///
     /// # Errors
     /// As [`try_take`](Self::try_take).
-    pub fn holder(path: &Path) -> Result<Option<String>> {
+    pub(crate) fn holder(path: &Path) -> Result<Option<String>> {
         let (directory, name) = match split(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             split => split?,

@@ -13,7 +13,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use diskdelta::failback::executor::{Asked, Bell, Executor, Intervals, Mailbox, NoMailbox};
-use diskdelta::failback::machine::{Amount, Disposition, Mode, Phase, Reason, Request, Side, Spec};
+use diskdelta::failback::machine::{
+    Amount, Disposition, JobMode, JobPhase, Reason, Request, Side, Spec,
+};
 use diskdelta::failback::record::{JobRecord, Record};
 use diskdelta::journal::Reader;
 use diskdelta::storage::fault::{Fault, FaultDisk};
@@ -26,7 +28,7 @@ use model::{Killed, Model};
 fn a_job_goes_all_the_way_and_only_what_changed_moves_after_the_first_pass() {
     let (model, disk) = (Model::new(), FaultDisk::new());
     let phase = run(&model, &disk, &COMMIT).unwrap();
-    assert_eq!(phase, Phase::Protected);
+    assert_eq!(phase, JobPhase::Protected);
     let copies = model.copies.lock().unwrap().clone();
     assert_eq!(copies[0], Amount::Differing(Reason::FirstPass));
     assert!(
@@ -158,7 +160,7 @@ fn a_job_that_waits_for_nothing_but_requests_sleeps() {
         ends: Instant::now() + Duration::from_secs(3),
     };
     executor.run(&mut mailbox).unwrap();
-    assert_eq!(executor.state().phase, Phase::ReadyToCutover);
+    assert_eq!(executor.state().phase, JobPhase::ReadyToCutover);
     // One for each long wait, and some.
     assert!(mailbox.polls < 100, "asked {} times", mailbox.polls);
 }
@@ -183,7 +185,7 @@ fn a_request_reaches_a_job_that_is_copying_and_ends_the_copy() {
     );
     assert!(replies.recv().unwrap().is_ok());
     let phase = executor.state().phase;
-    assert_eq!(phase, Phase::Cancelled(Disposition::Restored));
+    assert_eq!(phase, JobPhase::Cancelled(Disposition::Restored));
     assert_eq!(model.disk(Side::Target), [1; 16]);
 }
 
@@ -199,7 +201,7 @@ fn a_source_that_loses_power_is_compared_and_the_reason_stands_in_the_journal() 
     model.write(Side::Source, 5, 77);
     executor.ask(Request::Complete, "operator").unwrap();
     executor.work(&mut NoMailbox).unwrap();
-    assert_eq!(executor.state().phase, Phase::CommitPending);
+    assert_eq!(executor.state().phase, JobPhase::CommitPending);
     assert_eq!(model.disk(Side::Target)[5], 77);
     let copies = model.copies.lock().unwrap().clone();
     assert_eq!(
@@ -222,12 +224,12 @@ fn an_older_executor_is_refused_once_another_has_taken_over() {
     let mut newer = newer.unwrap();
     newer.ask(Request::Start, "operator").unwrap();
     newer.work(&mut NoMailbox).unwrap();
-    assert_eq!(newer.state().phase, Phase::ReadyToCutover);
+    assert_eq!(newer.state().phase, JobPhase::ReadyToCutover);
     let before = model.disk(Side::Target);
     // It has lost its lock, and does not know it.
     let _ = older.ask(Request::Start, "operator");
     let _ = older.work(&mut NoMailbox);
-    assert_eq!(older.state().phase, Phase::Prepared);
+    assert_eq!(older.state().phase, JobPhase::Prepared);
     assert_eq!(model.disk(Side::Target), before);
 }
 
@@ -260,32 +262,32 @@ fn a_journal_that_was_cut_or_changed_stops_the_executor_before_it_does_anything(
 const DIRECTORY: &str = "/jobs";
 
 /// What the operator asks for, and in which phase.
-type Script = [(Phase, Request)];
+type Script = [(JobPhase, Request)];
 
-const COMMIT: [(Phase, Request); 4] = [
-    (Phase::Prepared, Request::Start),
-    (Phase::ReadyToCutover, Request::Complete),
-    (Phase::CommitPending, Request::Commit),
-    (Phase::Committed, Request::Reverse),
+const COMMIT: [(JobPhase, Request); 4] = [
+    (JobPhase::Prepared, Request::Start),
+    (JobPhase::ReadyToCutover, Request::Complete),
+    (JobPhase::CommitPending, Request::Commit),
+    (JobPhase::Committed, Request::Reverse),
 ];
-const UNDO: [(Phase, Request); 3] = [
-    (Phase::Prepared, Request::Start),
-    (Phase::ReadyToCutover, Request::Complete),
+const UNDO: [(JobPhase, Request); 3] = [
+    (JobPhase::Prepared, Request::Start),
+    (JobPhase::ReadyToCutover, Request::Complete),
     (
-        Phase::CommitPending,
+        JobPhase::CommitPending,
         Request::Undo {
             accept_loss: true,
             restore: true,
         },
     ),
 ];
-const CANCEL: [(Phase, Request); 2] = [
-    (Phase::Prepared, Request::Start),
-    (Phase::ReadyToCutover, Request::Cancel { restore: true }),
+const CANCEL: [(JobPhase, Request); 2] = [
+    (JobPhase::Prepared, Request::Start),
+    (JobPhase::ReadyToCutover, Request::Cancel { restore: true }),
 ];
 
 /// Runs a job, new or left behind, to the end of its script.
-fn run(model: &Model, disk: &FaultDisk, script: &Script) -> Result<Phase> {
+fn run(model: &Model, disk: &FaultDisk, script: &Script) -> Result<JobPhase> {
     let mut executor = begin(model, disk)?;
     loop {
         executor.work(&mut NoMailbox)?;
@@ -306,7 +308,7 @@ fn run(model: &Model, disk: &FaultDisk, script: &Script) -> Result<Phase> {
 }
 
 /// As [`run`], where the executor may be killed: `None` if it was.
-fn survive(model: &Model, disk: &FaultDisk, script: &Script) -> Option<Phase> {
+fn survive(model: &Model, disk: &FaultDisk, script: &Script) -> Option<JobPhase> {
     match catch_unwind(AssertUnwindSafe(|| run(model, disk, script))) {
         Ok(phase) => Some(phase.unwrap()),
         Err(cause) => {
@@ -322,7 +324,7 @@ fn begin(model: &Model, disk: &FaultDisk) -> Result<Executor> {
         job: "shop".to_owned(),
         vm: "db1".to_owned(),
         direction: "recovery-to-primary".to_owned(),
-        spec: Spec::new(Mode::Delta).with_keep_undo(true),
+        spec: Spec::new(JobMode::Delta).with_keep_undo(true),
         after_epoch: 0,
     };
     let there = directory.names()?.iter().any(|there| there == name());
@@ -341,21 +343,21 @@ fn begin(model: &Model, disk: &FaultDisk) -> Result<Executor> {
     }
 }
 
-fn check_end(model: &Model, phase: Phase) {
+fn check_end(model: &Model, phase: JobPhase) {
     let (source, target) = (model.disk(Side::Source), model.disk(Side::Target));
     let runs = |side: Side| model.vms.of(side).look().seen.running;
     match phase {
-        Phase::Protected => {
+        JobPhase::Protected => {
             assert_eq!((target[3], target[7], target[12]), (9, 42, 24));
             assert_eq!(source, target, "the replica holds what the VM wrote");
             assert!(runs(Side::Target) && !model.vms.source.look().seen.exists);
         }
-        Phase::RolledBack(Disposition::Restored) => {
+        JobPhase::RolledBack(Disposition::Restored) => {
             assert_eq!((source[3], source[7]), (9, 42));
             assert_eq!(target, [1; 16]);
             assert!(runs(Side::Source) && !runs(Side::Target));
         }
-        Phase::Cancelled(Disposition::Restored) => {
+        JobPhase::Cancelled(Disposition::Restored) => {
             assert_eq!(target, [1; 16]);
             assert!(runs(Side::Source) && !runs(Side::Target));
         }

@@ -13,7 +13,7 @@ mod model;
 use std::collections::BTreeSet;
 
 use diskdelta::failback::machine::{
-    Checkpoint, CommitPolicy, Machine, Mode, Mutation, ProofPolicy, Spec, Token,
+    Checkpoint, CommitPolicy, JobMode, Machine, Mutation, ProofPolicy, Spec, Token,
 };
 
 use explore::{exhaust, hunt, walk};
@@ -28,7 +28,7 @@ fn a_delta_job_keeps_every_invariant_in_every_order_of_events() {
 fn a_full_job_keeps_every_invariant_in_every_order_of_events() {
     explore(
         "full",
-        with_a_late_command(Spec::new(Mode::Full).with_max_passes(1)),
+        with_a_late_command(Spec::new(JobMode::Full).with_max_passes(1)),
     );
 }
 
@@ -65,8 +65,8 @@ fn long_random_walks_keep_every_invariant() {
             .with_proof(ProofPolicy::Skip)
             .with_discard_baseline(true),
         delta().with_base(unknown),
-        Spec::new(Mode::FullFirst).with_proof(ProofPolicy::BeforeActivation),
-        Spec::new(Mode::Full).with_keep_undo(true),
+        Spec::new(JobMode::FullFirst).with_proof(ProofPolicy::BeforeActivation),
+        Spec::new(JobMode::Full).with_keep_undo(true),
     ];
     let mut reached = BTreeSet::new();
     for spec in specs {
@@ -208,7 +208,7 @@ fn a_table_without_one_of_its_rows_is_caught() {
 }
 
 fn delta() -> Spec {
-    Spec::new(Mode::Delta).with_max_passes(1)
+    Spec::new(JobMode::Delta).with_max_passes(1)
 }
 
 fn undoable() -> Spec {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use diskdelta::ErrorKind;
-use diskdelta::failback::machine::{CommitPolicy, Mode, ProofPolicy};
+use diskdelta::failback::machine::{CommitPolicy, JobMode, ProofPolicy};
 use diskdelta::failback::plan::{Address, Controller, Direction, Plan};
 use diskdelta::image::Format;
 use diskdelta::replica::KeyFile;
@@ -15,7 +15,7 @@ fn a_plan_says_what_it_means() {
     let plan = Plan::parse(PLAN).unwrap();
     assert_eq!(plan.name, "shop");
     assert_eq!(plan.direction(), Direction::RecoveryToPrimary);
-    assert_eq!(plan.mode, Some(Mode::Delta));
+    assert_eq!(plan.mode, Some(JobMode::Delta));
     assert_eq!(plan.safety, Safety::InPlace);
     assert_eq!(plan.proof, ProofPolicy::BeforeActivation);
     assert_eq!(plan.commit, (CommitPolicy::Auto, Duration::from_secs(7200)));
@@ -37,10 +37,10 @@ fn a_plan_says_what_it_means() {
         (Format::Vhdx, Format::Raw)
     );
     assert!(plan.groups[1].vms[0].create);
-    let spec = plan.spec(&plan.groups[0].vms[0], Mode::Full);
+    let spec = plan.spec(&plan.groups[0].vms[0], JobMode::Full);
     assert_eq!(
         (spec.mode, spec.grouped, spec.max_passes),
-        (Mode::Delta, true, 5)
+        (JobMode::Delta, true, 5)
     );
 }
 
@@ -52,8 +52,8 @@ fn what_is_left_out_has_the_safe_default() {
     assert_eq!(plan.proof, ProofPolicy::AfterActivation);
     assert_eq!(plan.commit, (CommitPolicy::Manual, Duration::ZERO));
     assert!(!plan.keep_undo && !plan.discard_baseline);
-    let spec = plan.spec(&plan.groups[0].vms[0], Mode::Full);
-    assert_eq!((spec.mode, spec.grouped), (Mode::Full, false));
+    let spec = plan.spec(&plan.groups[0].vms[0], JobMode::Full);
+    assert_eq!((spec.mode, spec.grouped), (JobMode::Full, false));
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn a_disk_that_is_read_may_lie_elsewhere_and_says_how_it_is_reached() {
     // Nobody sits there to be asked for a password.
     assert_eq!(plan.recovery.connect.rsh, "ssh -oBatchMode=yes");
     assert_eq!(plan.recovery.connect.timeout, Duration::from_secs(60));
-    assert!(!plan.spec(&plan.groups[0].vms[0], Mode::Delta).one_way);
+    assert!(!plan.spec(&plan.groups[0].vms[0], JobMode::Delta).one_way);
     let plan = remote(concat!(
         "[recovery.connect]\nrsh = \"ssh -i /key\"\nremote_program = \"/opt/diskdelta\"\n",
         "tls_cert = \"/c\"\ntls_key = \"/k\"\ntls_ca = \"/a\"\ntls_name = \"backup\"\n",
@@ -434,7 +434,7 @@ fn two_spellings_of_one_remote_disk_are_one_disk() {
     }
     let one_way = |one: &str, other: &str| {
         let plan = two(one, other).unwrap();
-        plan.spec(&plan.groups[0].vms[0], Mode::Delta).one_way
+        plan.spec(&plan.groups[0].vms[0], JobMode::Delta).one_way
     };
     // Disks on several hosts are read; nothing is replicated back onto them.
     assert!(one_way("ssh://host/b", "ssh://host:2222/b"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::failback::job::{
     self, Checked, Event, JobDirectory, JobRunner, JobStatus, LogLine, Preview, STATE_DIR,
 };
-use crate::failback::machine::{Mode, Request};
+use crate::failback::machine::{JobMode, Request};
 use crate::failback::plan::Plan;
 use crate::{Error, ErrorKind};
 use clap::Subcommand;
@@ -312,7 +312,7 @@ fn show(plan: &Plan, context: &Context) -> Ended {
 }
 
 /// The plan's mode, or the one that is advised for each VM.
-fn modes(plan: &Plan, context: &Context) -> Result<BTreeMap<String, Mode>, Failure> {
+fn modes(plan: &Plan, context: &Context) -> Result<BTreeMap<String, JobMode>, Failure> {
     if let Some(mode) = plan.mode {
         return Ok(plan.vms().map(|vm| (vm.name.clone(), mode)).collect());
     }
@@ -362,8 +362,8 @@ struct PlanObject<'a> {
 #[derive(Serialize)]
 struct VmObject<'a> {
     vm: &'a str,
-    mode: Mode,
-    advice: Mode,
+    mode: JobMode,
+    advice: JobMode,
     reason: &'a str,
     no_reverse: Option<&'a str>,
     modes: Vec<ModeObject>,
@@ -372,7 +372,7 @@ struct VmObject<'a> {
 
 #[derive(Serialize)]
 struct ModeObject {
-    mode: Mode,
+    mode: JobMode,
     moved_bytes: u64,
     downtime_seconds: Option<f64>,
 }

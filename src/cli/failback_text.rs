@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::failback::job::{Checked, JobStatus, LogLine, Preview, VmStatus};
-use crate::failback::machine::{Convergence, Disposition, Event, Mode, Phase, Side, State};
+use crate::failback::machine::{Convergence, Disposition, Event, JobMode, JobPhase, Side, State};
 use crate::failback::plan::Plan;
 use crate::failback::record::Record;
 use crate::units::format_size;
@@ -47,10 +47,9 @@ pub(super) fn status(job: &JobStatus) -> Vec<String> {
     for vm in &job.vms {
         lines.extend(vm_lines(vm));
     }
-    let rests = job
-        .vms
-        .iter()
-        .all(|vm| vm.phase.is_final() || matches!(vm.phase, Phase::Committed | Phase::Protected));
+    let rests = job.vms.iter().all(|vm| {
+        vm.phase.is_final() || matches!(vm.phase, JobPhase::Committed | JobPhase::Protected)
+    });
     lines.push(match job.allowed.is_empty() {
         true => "you may now: nothing but watch".to_owned(),
         false => format!("you may now: {}", job.allowed.join(", ")),
@@ -115,7 +114,7 @@ fn vm_lines(vm: &VmStatus) -> Vec<String> {
             "last pass: {changed} in {seconds:.1} s{fits} (passes while the source ran: {passes})"
         ));
     }
-    if vm.phase == Phase::CommitPending {
+    if vm.phase == JobPhase::CommitPending {
         say(match vm.proven {
             true => "the source is proven equal to what the target was started with".to_owned(),
             false => "the source is not proven equal yet".to_owned(),
@@ -134,26 +133,28 @@ pub(super) fn state_line(state: &State) -> String {
 }
 
 /// What a phase means to a person.
-pub(super) fn phase(phase: Phase) -> &'static str {
+pub(super) fn phase(phase: JobPhase) -> &'static str {
     match phase {
-        Phase::Planned => "nothing is touched; the prerequisites are checked",
-        Phase::Prepared => "nothing is copied yet; the prerequisites hold",
-        Phase::InitialSync => "the source runs, and is being copied",
-        Phase::ReadyToCutover => "the source runs, the target is close to it",
-        Phase::Quiescing => "the source is being shut down",
-        Phase::FinalSync => "nothing runs; the rest is being copied",
-        Phase::Verifying => "nothing runs; what was copied is read back",
-        Phase::Activating => "the target is being started",
-        Phase::CommitPending => "the target runs; look at it, then commit or undo",
-        Phase::Committing => "the target runs; the source is being retired",
-        Phase::Committed => "the target runs, the source is retired",
-        Phase::ReverseReplicating => "the target runs, and is being copied to the retired source",
-        Phase::Protected => "the target runs, the retired source's disks are its replica",
-        Phase::Aborting => "the source is being started again",
-        Phase::RollingBack => "the target is being stopped, the source started again",
-        Phase::Cancelling => "the source runs; the job is being given up",
-        Phase::Cancelled(_) => "the source runs; the job was given up",
-        Phase::RolledBack(_) => "the source runs again",
+        JobPhase::Planned => "nothing is touched; the prerequisites are checked",
+        JobPhase::Prepared => "nothing is copied yet; the prerequisites hold",
+        JobPhase::InitialSync => "the source runs, and is being copied",
+        JobPhase::ReadyToCutover => "the source runs, the target is close to it",
+        JobPhase::Quiescing => "the source is being shut down",
+        JobPhase::FinalSync => "nothing runs; the rest is being copied",
+        JobPhase::Verifying => "nothing runs; what was copied is read back",
+        JobPhase::Activating => "the target is being started",
+        JobPhase::CommitPending => "the target runs; look at it, then commit or undo",
+        JobPhase::Committing => "the target runs; the source is being retired",
+        JobPhase::Committed => "the target runs, the source is retired",
+        JobPhase::ReverseReplicating => {
+            "the target runs, and is being copied to the retired source"
+        }
+        JobPhase::Protected => "the target runs, the retired source's disks are its replica",
+        JobPhase::Aborting => "the source is being started again",
+        JobPhase::RollingBack => "the target is being stopped, the source started again",
+        JobPhase::Cancelling => "the source runs; the job is being given up",
+        JobPhase::Cancelled(_) => "the source runs; the job was given up",
+        JobPhase::RolledBack(_) => "the source runs again",
     }
 }
 
@@ -269,11 +270,11 @@ pub(super) fn explanation(vms: &[Explained]) -> Vec<String> {
     lines
 }
 
-fn mode_name(mode: Mode) -> &'static str {
+fn mode_name(mode: JobMode) -> &'static str {
     match mode {
-        Mode::Delta => "delta",
-        Mode::Full => "full",
-        Mode::FullFirst => "full-first",
+        JobMode::Delta => "delta",
+        JobMode::Full => "full",
+        JobMode::FullFirst => "full-first",
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use super::bell::Bell;
 use super::disk_work::Done;
-use super::machine::{Command, CommitPolicy, Event, Machine, Phase, Problem, Request, State, Step};
+use super::machine::{
+    Command, CommitPolicy, Event, JobPhase, Machine, Problem, Request, State, Step,
+};
 pub use super::perform::Resources;
 use super::record::{JobRecord, Record, StepRecord};
 use crate::error::{Error, ErrorKind, Result};
@@ -278,10 +280,10 @@ impl Executor {
             return Some((retry, Event::RetryDue));
         }
         match state.phase {
-            Phase::ReadyToCutover | Phase::Protected => {
+            JobPhase::ReadyToCutover | JobPhase::Protected => {
                 self.intervals.passes.map(|passes| (passes, Event::PassDue))
             }
-            Phase::CommitPending if !state.asked.commit => {
+            JobPhase::CommitPending if !state.asked.commit => {
                 let spec = self.machine.spec();
                 let policy = spec.commit != CommitPolicy::Manual && !spec.grouped;
                 policy.then_some((self.intervals.commit, Event::CommitDue))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::machine::{Command, Event, Mode, Request, Side, Spec, State};
+use super::machine::{Command, Event, JobMode, Request, Side, Spec, State};
 use crate::error::{Error, Result};
 
 /// A record of the journal.
@@ -44,7 +44,7 @@ pub enum PlanRecord {
         /// The plan file, as it was given.
         plan: String,
         /// The mode of each VM, as chosen or recommended.
-        modes: BTreeMap<String, Mode>,
+        modes: BTreeMap<String, JobMode>,
         /// By whom.
         by: String,
         /// The highest epoch of the jobs before.

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 use std::hash::{Hash, Hasher};
 
-use diskdelta::failback::machine::Phase;
+use diskdelta::failback::machine::JobPhase;
 
 use crate::model::{Kind, Model, Move, Setup};
 
@@ -142,7 +142,7 @@ fn can_run(setup: &Setup, mut model: Model, random: &mut Random) -> bool {
     false
 }
 
-fn walked(rule: &'static str, path: &[(Phase, Move)]) -> Violation {
+fn walked(rule: &'static str, path: &[(JobPhase, Move)]) -> Violation {
     let mut text = String::new();
     for (phase, happens) in path {
         let _ = writeln!(text, "{:>20}  {happens:?}", phase.name());

@@ -6,8 +6,8 @@
 //! bounds everything may happen at any time and any number of times.
 
 use diskdelta::failback::machine::{
-    Action, Amount, Answer, Command, Event, Machine, Mutation, PassReport, Phase, Problem, Request,
-    Resource, Root, Side, Sides, Spec, State, Token, VmSeen,
+    Action, Amount, Answer, Command, Event, JobPhase, Machine, Mutation, PassReport, Problem,
+    Request, Resource, Root, Side, Sides, Spec, State, Token, VmSeen,
 };
 
 /// What is explored: a job, the model's bounds, and what is broken on purpose.
@@ -319,7 +319,10 @@ impl Model {
                 let target = side == Side::Target;
                 let early = matches!(
                     self.state.phase,
-                    Phase::Planned | Phase::Prepared | Phase::Cancelling | Phase::Cancelled(_)
+                    JobPhase::Planned
+                        | JobPhase::Prepared
+                        | JobPhase::Cancelling
+                        | JobPhase::Cancelled(_)
                 );
                 self.sites.of_mut(side).vm.running = true;
                 self.foreign |= target && early;
@@ -381,17 +384,17 @@ impl Model {
         let target_held = target.vm.fenced && !target.vm.running && target.blocked;
         let source_held = source.vm.fenced && !source.vm.running;
         match begins.phase {
-            Phase::InitialSync if !target_held => Some("G: a sync begins onto a loose target"),
-            Phase::FinalSync if !source_held => {
+            JobPhase::InitialSync if !target_held => Some("G: a sync begins onto a loose target"),
+            JobPhase::FinalSync if !source_held => {
                 Some("G: the final sync begins, the source is loose")
             }
-            Phase::FinalSync if !target_held => {
+            JobPhase::FinalSync if !target_held => {
                 Some("G: the final sync begins onto a loose target")
             }
-            Phase::Activating if !source_held => {
+            JobPhase::Activating if !source_held => {
                 Some("G: the target is decided, the source is loose")
             }
-            Phase::Committing if !begins.vms.target.is_some_and(|vm| vm.running) => {
+            JobPhase::Committing if !begins.vms.target.is_some_and(|vm| vm.running) => {
                 Some("G: commit begins, the target was not seen running")
             }
             _ => None,
@@ -424,7 +427,7 @@ impl Model {
 
     fn deliver_vm(&mut self, setup: &Setup, side: Side, command: Command) {
         let token = command.token;
-        let committing = self.state.phase == Phase::Committing;
+        let committing = self.state.phase == JobPhase::Committing;
         let holds_all = self.target_holds_all();
         let target_seen = self.target_seen;
         let site = self.sites.of_mut(side);
@@ -688,16 +691,19 @@ impl Model {
         }
         let bootable = !target.blocked && target.vm.exists;
         match phase {
-            Phase::Cancelled(_) | Phase::RolledBack(_) if bootable && !target.pristine => {
+            JobPhase::Cancelled(_) | JobPhase::RolledBack(_) if bootable && !target.pristine => {
                 Some("I8: a job that went back leaves a changed disk bootable")
             }
-            Phase::Committed | Phase::Protected if !target.consistent || target.blocked => {
+            JobPhase::Committed | JobPhase::Protected if !target.consistent || target.blocked => {
                 Some("I8: a finished job leaves a half-written target")
             }
-            Phase::Protected if !source.consistent || !source.blocked => {
+            JobPhase::Protected if !source.consistent || !source.blocked => {
                 Some("I8: the replica of a finished job is half-written or bootable")
             }
-            Phase::Planned | Phase::Prepared | Phase::Cancelling | Phase::Cancelled(_) => None,
+            JobPhase::Planned
+            | JobPhase::Prepared
+            | JobPhase::Cancelling
+            | JobPhase::Cancelled(_) => None,
             _ if self.foreign => Some("G: the job went on beside a target that runs"),
             _ => None,
         }

@@ -15,7 +15,7 @@ use super::source_disk::SourceDisk;
 use super::throughput_probe::ThroughputProbe;
 use super::{HostDisks, open_to_write};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::machine::{Mode, Side};
+use crate::failback::machine::{JobMode, Side};
 use crate::progress::Work;
 use crate::replica::ManifestImage;
 use crate::storage::{Directory, HostDirectory};
@@ -70,7 +70,7 @@ pub struct Estimate {
 #[non_exhaustive]
 pub struct Recommendation {
     /// The mode.
-    pub mode: Mode,
+    pub mode: JobMode,
     /// Why.
     pub reason: String,
 }
@@ -84,15 +84,18 @@ impl Recommendation {
         let percent = changed.saturating_mul(100).checked_div(data).unwrap_or(0);
         if missing {
             return Recommendation {
-                mode: Mode::FullFirst,
+                mode: JobMode::FullFirst,
                 reason: "a target disk is missing or incomplete, so everything moves; while the \
                          source runs"
                     .to_owned(),
             };
         }
         let (mode, so) = match percent {
-            0..FULL_FROM_PERCENT_VERIFIED => (Mode::Delta, "a delta moves least"),
-            _ => (Mode::FullFirst, "a full copy is less work than comparing"),
+            0..FULL_FROM_PERCENT_VERIFIED => (JobMode::Delta, "a delta moves least"),
+            _ => (
+                JobMode::FullFirst,
+                "a full copy is less work than comparing",
+            ),
         };
         Recommendation {
             mode,

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::check::Estimate;
-use crate::failback::machine::Mode;
+use crate::failback::machine::JobMode;
 
 /// What a mode would move, and for how long the VM would be off.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Forecast {
     /// The mode.
-    pub mode: Mode,
+    pub mode: JobMode,
     /// Bytes that its first copy moves.
     pub moved_bytes: u64,
     /// From the source's shutdown to the target's start, without the time that the VM itself
@@ -45,11 +45,11 @@ impl Forecast {
             downtime_seconds,
         };
         let mut all = vec![
-            forecast(Mode::Full, data, Some(whole)),
-            forecast(Mode::FullFirst, data, last(whole)),
+            forecast(JobMode::Full, data, Some(whole)),
+            forecast(JobMode::FullFirst, data, last(whole)),
         ];
         if !missing {
-            all.insert(0, forecast(Mode::Delta, changed, last(delta)));
+            all.insert(0, forecast(JobMode::Delta, changed, last(delta)));
         }
         all
     }
@@ -86,7 +86,7 @@ mod tests {
         }
     }
 
-    fn downtimes(estimates: &[Estimate], budget: u64) -> Vec<(Mode, u64, Option<u64>)> {
+    fn downtimes(estimates: &[Estimate], budget: u64) -> Vec<(JobMode, u64, Option<u64>)> {
         let forecasts = Forecast::of(estimates, Duration::from_secs(budget));
         forecasts
             .iter()
@@ -107,9 +107,9 @@ mod tests {
         assert_eq!(
             found,
             [
-                (Mode::Delta, 100, Some(7)),
-                (Mode::Full, 1000, Some(30)),
-                (Mode::FullFirst, 1000, Some(9)),
+                (JobMode::Delta, 100, Some(7)),
+                (JobMode::Full, 1000, Some(30)),
+                (JobMode::FullFirst, 1000, Some(9)),
             ]
         );
     }
@@ -137,9 +137,9 @@ mod tests {
         assert_eq!(
             found,
             [
-                (Mode::Delta, 100, Some(4)),
-                (Mode::Full, 1000, Some(120)),
-                (Mode::FullFirst, 1000, Some(14)),
+                (JobMode::Delta, 100, Some(4)),
+                (JobMode::Full, 1000, Some(120)),
+                (JobMode::FullFirst, 1000, Some(14)),
             ]
         );
     }
@@ -149,7 +149,10 @@ mod tests {
         let found = downtimes(&[estimate(None, None), estimate(Some(5), Some(1.0))], 300);
         assert_eq!(
             found,
-            [(Mode::Full, 2000, Some(60)), (Mode::FullFirst, 2000, None)]
+            [
+                (JobMode::Full, 2000, Some(60)),
+                (JobMode::FullFirst, 2000, None)
+            ]
         );
     }
 }

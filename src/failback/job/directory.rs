@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::one_file::{files, refuse_one_file};
 use crate::failback::lock::JobLock;
-use crate::failback::machine::{Mode, Phase, Request, State};
+use crate::failback::machine::{JobMode, JobPhase, Request, State};
 use crate::failback::mailbox;
 use crate::failback::plan::Plan;
 use crate::failback::record::{JobRecord, PlanRecord, Record, StepRecord};
@@ -25,7 +25,7 @@ pub const STATE_DIR: &str = "/var/lib/diskdelta/failback";
 pub struct JobDirectory {
     path: PathBuf,
     plan: Plan,
-    modes: BTreeMap<String, Mode>,
+    modes: BTreeMap<String, JobMode>,
     pub(super) after_epoch: u64,
     /// Tells the job apart from others of its name.
     pub(super) id: [u8; 16],
@@ -45,7 +45,7 @@ impl JobDirectory {
     pub fn create(
         state_dir: &Path,
         plan_text: &str,
-        modes: BTreeMap<String, Mode>,
+        modes: BTreeMap<String, JobMode>,
         by: &str,
     ) -> Result<Self> {
         let plan = Plan::parse(plan_text)?;
@@ -150,8 +150,8 @@ impl JobDirectory {
     }
 
     /// The mode that was chosen for a VM.
-    pub fn mode(&self, vm: &str) -> Mode {
-        self.modes.get(vm).copied().unwrap_or(Mode::Delta)
+    pub fn mode(&self, vm: &str) -> JobMode {
+        self.modes.get(vm).copied().unwrap_or(JobMode::Delta)
     }
 
     /// Asks the process that runs the job for something, and waits for its answer; `false`
@@ -286,11 +286,11 @@ impl JobDirectory {
 }
 
 /// Whether a job may end here without anybody missing it.
-fn is_at_rest(phase: Phase) -> bool {
+fn is_at_rest(phase: JobPhase) -> bool {
     phase.is_final()
         || matches!(
             phase,
-            Phase::Planned | Phase::Prepared | Phase::Committed | Phase::Protected
+            JobPhase::Planned | JobPhase::Prepared | JobPhase::Committed | JobPhase::Protected
         )
 }
 

@@ -1,7 +1,7 @@
 //! What a request to a job as a whole means for each of its VMs.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::machine::{GroupAsked, Machine, Phase, Request, Spec, State};
+use crate::failback::machine::{GroupAsked, JobPhase, Machine, Request, Spec, State};
 
 /// A VM of the job, as it stands.
 pub(super) struct Member<'a> {
@@ -116,7 +116,7 @@ pub(super) fn meaning(
             require(members, request, |one| one.is_committed())?;
             for one in members
                 .iter()
-                .filter(|one| one.state.phase == Phase::Committed)
+                .filter(|one| one.state.phase == JobPhase::Committed)
             {
                 one.allows(request, by)?;
             }
@@ -152,7 +152,7 @@ impl Member<'_> {
     }
 
     fn is_begun(&self) -> bool {
-        !matches!(self.state.phase, Phase::Planned | Phase::Prepared)
+        !matches!(self.state.phase, JobPhase::Planned | JobPhase::Prepared)
     }
 
     fn is_over(&self) -> bool {
@@ -160,13 +160,19 @@ impl Member<'_> {
     }
 
     fn is_decided(&self) -> bool {
-        matches!(self.state.phase, Phase::Activating | Phase::CommitPending) || self.is_committed()
+        matches!(
+            self.state.phase,
+            JobPhase::Activating | JobPhase::CommitPending
+        ) || self.is_committed()
     }
 
     fn is_committed(&self) -> bool {
         matches!(
             self.state.phase,
-            Phase::Committing | Phase::Committed | Phase::ReverseReplicating | Phase::Protected
+            JobPhase::Committing
+                | JobPhase::Committed
+                | JobPhase::ReverseReplicating
+                | JobPhase::Protected
         )
     }
 }
@@ -187,10 +193,10 @@ fn require(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failback::machine::{Disposition, Mode};
+    use crate::failback::machine::{Disposition, JobMode};
 
-    fn meant(phases: &[Phase], request: Request) -> Result<Meaning> {
-        let spec = Spec::new(Mode::Delta).with_grouped(true);
+    fn meant(phases: &[JobPhase], request: Request) -> Result<Meaning> {
+        let spec = Spec::new(JobMode::Delta).with_grouped(true);
         let members: Vec<_> = phases
             .iter()
             .map(|phase| {
@@ -214,7 +220,7 @@ mod tests {
 
     #[test]
     fn complete_and_commit_are_held_until_all_are_there() {
-        use Phase::*;
+        use JobPhase::*;
         let complete = meant(&[InitialSync, ReadyToCutover], Request::Complete).unwrap();
         assert!(complete.tell.is_empty() && complete.asked.complete);
         assert!(meant(&[Prepared, ReadyToCutover], Request::Complete).is_err());
@@ -226,11 +232,11 @@ mod tests {
     #[test]
     fn a_single_vm_is_asked_itself_for_it_may_have_gone_on_since_it_was_seen() {
         let asked = GroupAsked::default();
-        let spec = Spec::new(Mode::Delta);
+        let spec = Spec::new(JobMode::Delta);
         let mut state = State::new(&spec);
         for (phase, is_asked) in [
-            (Phase::Activating, true),
-            (Phase::Cancelled(Disposition::Restored), false),
+            (JobPhase::Activating, true),
+            (JobPhase::Cancelled(Disposition::Restored), false),
         ] {
             state.phase = phase;
             let members = [Member {
@@ -248,12 +254,14 @@ mod tests {
     #[test]
     fn nobody_is_reversed_where_one_of_them_cannot_be() {
         let (one, other) = (
-            Spec::new(Mode::Delta).with_grouped(true),
-            Spec::new(Mode::Delta).with_grouped(true).with_one_way(true),
+            Spec::new(JobMode::Delta).with_grouped(true),
+            Spec::new(JobMode::Delta)
+                .with_grouped(true)
+                .with_one_way(true),
         );
         let members = [("a", &one), ("b", &other)].map(|(vm, spec)| {
             let mut state = State::new(spec);
-            state.phase = Phase::Committed;
+            state.phase = JobPhase::Committed;
             Member { vm, spec, state }
         });
         let asked = GroupAsked::default();
@@ -267,7 +275,7 @@ mod tests {
 
     #[test]
     fn nobody_goes_back_alone() {
-        use Phase::*;
+        use JobPhase::*;
         let abort = meant(&[ReadyToCutover, FinalSync], Request::Abort).unwrap();
         assert_eq!(abort.tell, [(1, Request::Abort)]);
         assert!(!abort.asked.complete);

@@ -13,7 +13,7 @@ use crate::failback::disks::VmDisks;
 use crate::failback::executor::{Bell, Executor, Intervals, Mailbox, Resources};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{
-    CommitPolicy, GroupAsked, Mode, Phase, Request, Side, Sides, Signal, Spec, State, signals,
+    CommitPolicy, GroupAsked, JobMode, JobPhase, Request, Side, Sides, Signal, Spec, State, signals,
 };
 use crate::failback::mailbox::DirectoryInbox;
 use crate::failback::plan::{Controller, Plan, Site, SiteName, Vm};
@@ -114,7 +114,7 @@ impl JobRunner {
     ) -> Result<()> {
         let begun_by = self.begun_by.clone();
         let waits = |state: &State| {
-            matches!(state.phase, Phase::Planned | Phase::Prepared) && !state.asked.start
+            matches!(state.phase, JobPhase::Planned | JobPhase::Prepared) && !state.asked.start
         };
         let mut executors = self.members.iter().filter_map(|it| it.executor.as_ref());
         let is_new = executors.all(|executor| waits(executor.state()));
@@ -180,7 +180,7 @@ impl JobRunner {
             // A request is for a job that has looked at its prerequisites.
             let looked = handles.iter().all(|handle| {
                 let state = handle.state();
-                state.phase != Phase::Planned || state.problem.is_some()
+                state.phase != JobPhase::Planned || state.problem.is_some()
             });
             if looked && let Some((request, by)) = first.take() {
                 // What cannot begin can still be given up.
@@ -197,7 +197,7 @@ impl JobRunner {
             self.signal(handles)?;
             let all_wait = handles
                 .iter()
-                .all(|handle| handle.state().phase == Phase::CommitPending);
+                .all(|handle| handle.state().phase == JobPhase::CommitPending);
             commit_waits = all_wait.then(|| commit_waits.unwrap_or_else(Instant::now));
             if let Some(since) = commit_waits {
                 self.commit_if_due(handles, since)?;
@@ -227,7 +227,8 @@ impl JobRunner {
 
     /// Says why the job cannot begin.
     fn refuse_if_unfit(&self, handles: &[VmHandle]) -> Result<()> {
-        let unfit = |(_, handle): &(&RunningVm, &VmHandle)| handle.state().phase == Phase::Planned;
+        let unfit =
+            |(_, handle): &(&RunningVm, &VmHandle)| handle.state().phase == JobPhase::Planned;
         let Some((it, handle)) = self.members.iter().zip(handles).find(unfit) else {
             return Ok(());
         };
@@ -324,12 +325,12 @@ impl JobRunner {
     fn changed(
         &self,
         index: usize,
-        before: Option<Phase>,
+        before: Option<JobPhase>,
         state: State,
         tell: &mut dyn FnMut(Event),
     ) -> Result<()> {
         let it = &self.members[index];
-        if state.phase == Phase::Committed && before != Some(Phase::Committed) {
+        if state.phase == JobPhase::Committed && before != Some(JobPhase::Committed) {
             it.disks.forget_ways_back()?;
         }
         let vm = it.vm.clone();
@@ -361,9 +362,9 @@ impl JobRunner {
         self.members.iter().zip(handles).all(|(it, handle)| {
             let state = handle.state();
             match state.phase {
-                Phase::Planned => state.problem.is_some_and(|problem| !problem.is_transient()),
-                Phase::Committed => !state.asked.reverse,
-                Phase::Protected => !it.is_protected_by_passes,
+                JobPhase::Planned => state.problem.is_some_and(|problem| !problem.is_transient()),
+                JobPhase::Committed => !state.asked.reverse,
+                JobPhase::Protected => !it.is_protected_by_passes,
                 phase => phase.is_final(),
             }
         })
@@ -425,7 +426,7 @@ impl Drop for Rings {
 }
 
 /// What is fixed about a VM's job: what its plan says, and what its disks are.
-pub(super) fn spec(plan: &Plan, vm: &Vm, mode: Mode, disks: &VmDisks) -> Spec {
+pub(super) fn spec(plan: &Plan, vm: &Vm, mode: JobMode, disks: &VmDisks) -> Spec {
     plan.spec(vm, mode)
         .with_atomic_only(disks.has_unwritable_device(Side::Source))
 }

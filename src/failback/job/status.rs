@@ -7,8 +7,8 @@ use super::meter::{Moving, published};
 use super::requests::{Member, meaning};
 use crate::error::Result;
 use crate::failback::machine::{
-    Convergence, Disposition, GroupAsked, Machine, Mode, PassReport, Phase, Problem, Request, Side,
-    Spec, State,
+    Convergence, Disposition, GroupAsked, JobMode, JobPhase, Machine, PassReport, Problem, Request,
+    Side, Spec, State,
 };
 use crate::failback::record::{Record, StepRecord};
 
@@ -37,10 +37,10 @@ pub struct VmStatus {
     /// Its group's name.
     pub group: String,
     /// What is copied when.
-    pub mode: Mode,
+    pub mode: JobMode,
     /// How far it is.
     #[serde(serialize_with = "name")]
-    pub phase: Phase,
+    pub phase: JobPhase,
     /// What became of the target's disks, where the job is over.
     pub disposition: Option<Disposition>,
     /// The side whose VM may run: the decision.
@@ -99,7 +99,7 @@ impl JobDirectory {
                     mode: machine.spec().mode,
                     phase: state.phase,
                     disposition: match state.phase {
-                        Phase::Cancelled(disposition) | Phase::RolledBack(disposition) => {
+                        JobPhase::Cancelled(disposition) | JobPhase::RolledBack(disposition) => {
                             Some(disposition)
                         }
                         _ => None,
@@ -168,7 +168,7 @@ impl JobDirectory {
     }
 }
 
-fn name<S: Serializer>(phase: &Phase, to: S) -> std::result::Result<S::Ok, S::Error> {
+fn name<S: Serializer>(phase: &JobPhase, to: S) -> std::result::Result<S::Ok, S::Error> {
     to.serialize_str(phase.name())
 }
 

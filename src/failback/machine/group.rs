@@ -1,6 +1,6 @@
 //! Several VMs at once: groups of jobs, and what holds each job until the others are there.
 
-use super::phase::Phase;
+use super::phase::JobPhase;
 use super::state::State;
 
 /// What was asked of a plan as a whole, and holds until it is done or taken back.
@@ -39,7 +39,7 @@ pub fn signals(groups: &[Vec<State>], asked: GroupAsked) -> Vec<(usize, usize, S
             let after = || groups.iter().skip(group + 1).flatten();
             let all = || groups.iter().flatten();
             let signal = match job.phase {
-                Phase::ReadyToCutover
+                JobPhase::ReadyToCutover
                     if asked.complete
                         && !job.asked.complete
                         && all().all(is_ready)
@@ -47,12 +47,12 @@ pub fn signals(groups: &[Vec<State>], asked: GroupAsked) -> Vec<(usize, usize, S
                 {
                     Signal::Complete
                 }
-                Phase::Verifying
+                JobPhase::Verifying
                     if !job.asked.activate && all().all(is_verified) && before().all(runs) =>
                 {
                     Signal::Activate
                 }
-                Phase::CommitPending
+                JobPhase::CommitPending
                     if asked.commit && !job.asked.commit && all().all(may_commit) =>
                 {
                     Signal::Commit
@@ -66,29 +66,29 @@ pub fn signals(groups: &[Vec<State>], asked: GroupAsked) -> Vec<(usize, usize, S
 }
 
 fn is_ready(job: &State) -> bool {
-    job.phase == Phase::ReadyToCutover || job.phase == Phase::Quiescing || is_off(job)
+    job.phase == JobPhase::ReadyToCutover || job.phase == JobPhase::Quiescing || is_off(job)
 }
 
 fn is_off(job: &State) -> bool {
     matches!(
         job.phase,
-        Phase::FinalSync | Phase::Verifying | Phase::Activating
+        JobPhase::FinalSync | JobPhase::Verifying | JobPhase::Activating
     ) || runs(job)
 }
 
 fn is_verified(job: &State) -> bool {
-    let waits = job.phase == Phase::Verifying && job.pass.verified && job.pending.is_none();
-    waits && job.problem.is_none() || job.phase == Phase::Activating || runs(job)
+    let waits = job.phase == JobPhase::Verifying && job.pass.verified && job.pending.is_none();
+    waits && job.problem.is_none() || job.phase == JobPhase::Activating || runs(job)
 }
 
 fn runs(job: &State) -> bool {
     matches!(
         job.phase,
-        Phase::CommitPending
-            | Phase::Committing
-            | Phase::Committed
-            | Phase::ReverseReplicating
-            | Phase::Protected
+        JobPhase::CommitPending
+            | JobPhase::Committing
+            | JobPhase::Committed
+            | JobPhase::ReverseReplicating
+            | JobPhase::Protected
     )
 }
 

@@ -32,9 +32,9 @@ pub use command::{
     Side, Sides, Token, VmSeen,
 };
 pub use group::{GroupAsked, Signal, signals};
-pub use phase::{Disposition, Phase};
+pub use phase::{Disposition, JobPhase};
 pub use request::{Refusal, RefusedRequest, Request};
-pub use state::{Asked, CommitPolicy, Mode, Pass, ProofPolicy, Spec, State};
+pub use state::{Asked, CommitPolicy, JobMode, Pass, ProofPolicy, Spec, State};
 #[cfg(any(test, feature = "testing"))]
 pub use testing::Mutation;
 
@@ -169,21 +169,23 @@ impl Machine {
                 request::retry(&mut next);
             }
             Event::PassDue => match next.phase {
-                Phase::ReadyToCutover if !next.asked.complete => {
+                JobPhase::ReadyToCutover if !next.asked.complete => {
                     next.pass_count = 0;
-                    next.enter(Phase::InitialSync);
+                    next.enter(JobPhase::InitialSync);
                 }
-                Phase::Protected => next.enter(Phase::ReverseReplicating),
+                JobPhase::Protected => next.enter(JobPhase::ReverseReplicating),
                 _ => {}
             },
             // Those of a group commit together, when somebody asks all of them.
             Event::CommitDue if self.spec.grouped => {}
-            Event::CommitDue if next.phase == Phase::CommitPending => match self.spec.commit {
+            Event::CommitDue if next.phase == JobPhase::CommitPending => match self.spec.commit {
                 CommitPolicy::Manual => {}
                 CommitPolicy::Auto => request::ask_commit(&mut next),
-                CommitPolicy::Undo => next.enter(Phase::RollingBack),
+                CommitPolicy::Undo => next.enter(JobPhase::RollingBack),
             },
-            Event::GroupActivates if next.phase == Phase::Verifying => next.asked.activate = true,
+            Event::GroupActivates if next.phase == JobPhase::Verifying => {
+                next.asked.activate = true
+            }
             Event::Asked { request, by } => self.accept(&mut next, *request, by)?,
             _ => {}
         }
@@ -364,7 +366,7 @@ impl Machine {
 fn verify_failed(state: &mut State) {
     state.pass.copied = false;
     state.next_copy = Amount::Differing(Reason::VerifyFailed);
-    if state.phase == Phase::Verifying {
-        state.enter(Phase::Aborting);
+    if state.phase == JobPhase::Verifying {
+        state.enter(JobPhase::Aborting);
     }
 }

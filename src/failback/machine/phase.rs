@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Phase {
+pub enum JobPhase {
     /// Nothing was touched; prerequisites are being checked.
     Planned,
     /// Prerequisites hold; waits to be started, then blocks and fences the target.
@@ -47,38 +47,38 @@ pub enum Phase {
     RolledBack(Disposition),
 }
 
-impl Phase {
+impl JobPhase {
     /// Its name, without what it may carry.
     pub fn name(self) -> &'static str {
         match self {
-            Phase::Planned => "planned",
-            Phase::Prepared => "prepared",
-            Phase::InitialSync => "initial-sync",
-            Phase::ReadyToCutover => "ready-to-cutover",
-            Phase::Quiescing => "quiescing",
-            Phase::FinalSync => "final-sync",
-            Phase::Verifying => "verifying",
-            Phase::Activating => "activating",
-            Phase::CommitPending => "commit-pending",
-            Phase::Committing => "committing",
-            Phase::Committed => "committed",
-            Phase::ReverseReplicating => "reverse-replicating",
-            Phase::Protected => "protected",
-            Phase::Aborting => "aborting",
-            Phase::RollingBack => "rolling-back",
-            Phase::Cancelling => "cancelling",
-            Phase::Cancelled(_) => "cancelled",
-            Phase::RolledBack(_) => "rolled-back",
+            JobPhase::Planned => "planned",
+            JobPhase::Prepared => "prepared",
+            JobPhase::InitialSync => "initial-sync",
+            JobPhase::ReadyToCutover => "ready-to-cutover",
+            JobPhase::Quiescing => "quiescing",
+            JobPhase::FinalSync => "final-sync",
+            JobPhase::Verifying => "verifying",
+            JobPhase::Activating => "activating",
+            JobPhase::CommitPending => "commit-pending",
+            JobPhase::Committing => "committing",
+            JobPhase::Committed => "committed",
+            JobPhase::ReverseReplicating => "reverse-replicating",
+            JobPhase::Protected => "protected",
+            JobPhase::Aborting => "aborting",
+            JobPhase::RollingBack => "rolling-back",
+            JobPhase::Cancelling => "cancelling",
+            JobPhase::Cancelled(_) => "cancelled",
+            JobPhase::RolledBack(_) => "rolled-back",
         }
     }
 
     /// Whether the job is over: it sends no command any more, whatever happens.
     pub fn is_final(self) -> bool {
-        matches!(self, Phase::Cancelled(_) | Phase::RolledBack(_))
+        matches!(self, JobPhase::Cancelled(_) | JobPhase::RolledBack(_))
     }
 }
 
-impl fmt::Display for Phase {
+impl fmt::Display for JobPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

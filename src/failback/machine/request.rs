@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::phase::Phase;
-use super::state::{Mode, Spec, State};
+use super::phase::JobPhase;
+use super::state::{JobMode, Spec, State};
 use crate::error::{Error, ErrorKind};
 
 /// What an operator asks of a job.
@@ -62,7 +62,7 @@ pub struct RefusedRequest {
     /// What was asked.
     pub request: Request,
     /// How far the job is.
-    pub phase: Phase,
+    pub phase: JobPhase,
     /// Why it cannot be.
     pub reason: Refusal,
 }
@@ -72,7 +72,7 @@ pub struct RefusedRequest {
 #[non_exhaustive]
 pub enum Refusal {
     /// The phase does not allow it.
-    Phase,
+    JobPhase,
     /// It was asked for already.
     AskedAlready,
     /// Nobody is named who asks.
@@ -95,7 +95,7 @@ impl fmt::Display for RefusedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (request, phase) = (self.request.name(), self.phase);
         match self.reason {
-            Refusal::Phase => write!(f, "{request} is not possible in phase {phase}"),
+            Refusal::JobPhase => write!(f, "{request} is not possible in phase {phase}"),
             Refusal::AskedAlready => write!(f, "{request} was asked for already"),
             Refusal::OperatorMissing => write!(f, "{request} needs the name of who asks"),
             Refusal::ProofMissing => write!(
@@ -140,23 +140,23 @@ pub(super) fn accept(
     by: &str,
     proven: bool,
 ) -> Result<(), Refusal> {
-    use Phase::*;
+    use JobPhase::*;
     let phase = state.phase;
     match request {
         Request::Start => {
-            only(phase == Prepared, Refusal::Phase)?;
+            only(phase == Prepared, Refusal::JobPhase)?;
             only(!state.asked.start, Refusal::AskedAlready)?;
             state.asked.start = true;
             // In full mode nothing is copied before the cutover, so there is nothing to wait for,
             // but for the others of the group.
-            state.asked.complete = spec.mode == Mode::Full && !spec.grouped;
+            state.asked.complete = spec.mode == JobMode::Full && !spec.grouped;
             // What was seen when the job was planned may be days old.
             state.vms.target = None;
         }
         Request::Complete => {
             only(
                 matches!(phase, InitialSync | ReadyToCutover),
-                Refusal::Phase,
+                Refusal::JobPhase,
             )?;
             only(!state.asked.complete, Refusal::AskedAlready)?;
             state.asked.complete = true;
@@ -164,14 +164,14 @@ pub(super) fn accept(
         Request::Abort => {
             only(
                 matches!(phase, Quiescing | FinalSync | Verifying),
-                Refusal::Phase,
+                Refusal::JobPhase,
             )?;
             state.enter(Aborting);
         }
         Request::Cancel { restore } => {
             only(
                 matches!(phase, Planned | Prepared | InitialSync | ReadyToCutover),
-                Refusal::Phase,
+                Refusal::JobPhase,
             )?;
             only(
                 !restore || spec.keep_undo || !state.written,
@@ -184,7 +184,10 @@ pub(super) fn accept(
             accept_loss,
             restore,
         } => {
-            only(matches!(phase, Activating | CommitPending), Refusal::Phase)?;
+            only(
+                matches!(phase, Activating | CommitPending),
+                Refusal::JobPhase,
+            )?;
             only(accept_loss, Refusal::LossNotAccepted)?;
             only(!restore || spec.keep_undo, Refusal::NoUndoKept)?;
             state.asked.commit = false;
@@ -192,14 +195,14 @@ pub(super) fn accept(
             state.enter(RollingBack);
         }
         Request::Commit => {
-            only(phase == CommitPending, Refusal::Phase)?;
+            only(phase == CommitPending, Refusal::JobPhase)?;
             only(!by.is_empty(), Refusal::OperatorMissing)?;
             only(proven, Refusal::ProofMissing)?;
             only(!state.asked.commit, Refusal::AskedAlready)?;
             ask_commit(state);
         }
         Request::Reverse => {
-            only(phase == Committed, Refusal::Phase)?;
+            only(phase == Committed, Refusal::JobPhase)?;
             refused_reverse(spec).map_or(Ok(()), Err)?;
             state.asked.reverse = true;
         }

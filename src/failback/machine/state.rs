@@ -6,7 +6,7 @@ use super::command::{
     Action, Amount, Checkpoint, Command, PassReport, Problem, Reason, Resource, Root, Side, Sides,
     Token, VmSeen,
 };
-use super::phase::Phase;
+use super::phase::JobPhase;
 use super::request::{self, RefusedRequest, Request};
 
 /// What an operator chose for a job; it does not change while the job lasts.
@@ -14,7 +14,7 @@ use super::request::{self, RefusedRequest, Request};
 #[non_exhaustive]
 pub struct Spec {
     /// What is copied when.
-    pub mode: Mode,
+    pub mode: JobMode,
     /// When the source is proven to equal the target.
     pub proof: ProofPolicy,
     /// What happens when nobody commits.
@@ -45,7 +45,7 @@ pub struct Spec {
 impl Spec {
     /// A job in `mode`, all else as it is by default: proof after activation, commit by hand,
     /// at most 8 passes, a downtime budget of 5 minutes.
-    pub fn new(mode: Mode) -> Self {
+    pub fn new(mode: JobMode) -> Self {
         Spec {
             mode,
             proof: ProofPolicy::AfterActivation,
@@ -143,7 +143,7 @@ impl Spec {
     pub fn refuses_reverse(&self) -> Option<RefusedRequest> {
         request::refused_reverse(self).map(|reason| RefusedRequest {
             request: Request::Reverse,
-            phase: Phase::Committed,
+            phase: JobPhase::Committed,
             reason,
         })
     }
@@ -153,7 +153,7 @@ impl Spec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum Mode {
+pub enum JobMode {
     /// What differs, while the source runs; the rest when it is off. Least downtime.
     Delta,
     /// Everything, when the source is off.
@@ -193,7 +193,7 @@ pub enum CommitPolicy {
 #[non_exhaustive]
 pub struct State {
     /// How far it is.
-    pub phase: Phase,
+    pub phase: JobPhase,
     /// The decision: whose VM is the one that may run.
     pub active: Side,
     /// The newest token given out.
@@ -268,7 +268,7 @@ impl State {
     /// The beginning of a job.
     pub fn new(spec: &Spec) -> Self {
         State {
-            phase: Phase::Planned,
+            phase: JobPhase::Planned,
             active: Side::Source,
             last: Token::default(),
             pending: None,
@@ -279,8 +279,8 @@ impl State {
             pass: Pass::default(),
             next_copy: match (spec.base, spec.mode) {
                 (Some(base), _) => Amount::ChangedSince(base),
-                (None, Mode::Delta) => Amount::Differing(Reason::FirstPass),
-                (None, Mode::Full | Mode::FullFirst) => Amount::Everything,
+                (None, JobMode::Delta) => Amount::Differing(Reason::FirstPass),
+                (None, JobMode::Full | JobMode::FullFirst) => Amount::Everything,
             },
             pass_count: 0,
             reports: [None; 2],
@@ -342,28 +342,28 @@ impl State {
     }
 
     /// Begins a phase: what belongs to an earlier one is put away.
-    pub(super) fn enter(&mut self, phase: Phase) {
+    pub(super) fn enter(&mut self, phase: JobPhase) {
         self.phase = phase;
         self.pending = None;
         self.problem = None;
         match phase {
-            Phase::InitialSync | Phase::ReverseReplicating | Phase::FinalSync => {
+            JobPhase::InitialSync | JobPhase::ReverseReplicating | JobPhase::FinalSync => {
                 self.pass = Pass::default();
             }
-            Phase::Quiescing => {
+            JobPhase::Quiescing => {
                 self.pass = Pass::default();
                 // The target must answer now, before the source is shut down.
                 self.vms.target = None;
             }
             // The source's disk is now the passive one, and equal to the target's.
-            Phase::Activating => {
+            JobPhase::Activating => {
                 self.next_copy = Amount::Everything;
                 self.pass = Pass {
                     copied: true,
                     ..Pass::default()
                 };
             }
-            Phase::Aborting => {
+            JobPhase::Aborting => {
                 self.asked.complete = false;
                 self.asked.activate = false;
                 self.pass_count = 0;
@@ -375,8 +375,8 @@ impl State {
                 self.proven = false;
             }
             // A block sent anew ends whatever still writes to the target's disk.
-            Phase::Cancelling => self.blocked.target = None,
-            Phase::RollingBack => {
+            JobPhase::Cancelling => self.blocked.target = None,
+            JobPhase::RollingBack => {
                 self.blocked.target = None;
                 self.pass = Pass::default();
             }

@@ -8,8 +8,8 @@
 use super::budget::another_pass;
 use super::command::{Action, Copy, Problem, Resource, Side};
 use super::condition::*;
-use super::phase::{Disposition, Phase};
-use super::state::{Mode, Spec, State};
+use super::phase::{Disposition, JobPhase};
+use super::state::{JobMode, Spec, State};
 
 use Side::{Source, Target};
 
@@ -20,7 +20,7 @@ static PLANNED: &[Row] = &[
     unless(TARGET_MAY_EXIST, stop(Problem::TargetMissing)),
     unless(TARGET_OFF, stop(Problem::TargetRuns)),
     unless(PREREQUISITES_HOLD, disk(Target, CHECK)),
-    go(|_, _| Phase::Prepared),
+    go(|_, _| JobPhase::Prepared),
 ];
 
 /// The target is fenced and blocked before the first byte is written to it.
@@ -32,8 +32,8 @@ static PREPARED: &[Row] = &[
     unless(TARGET_OFF, stop(Problem::TargetRuns)),
     unless(TARGET_BLOCKED, disk(Target, BLOCK)),
     go(|spec, _| match spec.mode {
-        Mode::Full => Phase::ReadyToCutover,
-        Mode::Delta | Mode::FullFirst => Phase::InitialSync,
+        JobMode::Full => JobPhase::ReadyToCutover,
+        JobMode::Delta | JobMode::FullFirst => JobPhase::InitialSync,
     }),
 ];
 
@@ -47,13 +47,13 @@ static INITIAL_SYNC: &[Row] = &[
     unless(COPIED, disk(Target, COPY_SNAPSHOT)),
     unless(SNAPSHOT_RELEASED, vm(Source, RELEASE)),
     go(|spec, state| match another_pass(spec, state) {
-        true => Phase::InitialSync,
-        false => Phase::ReadyToCutover,
+        true => JobPhase::InitialSync,
+        false => JobPhase::ReadyToCutover,
     }),
 ];
 
 /// The source runs and the target waits.
-static READY_TO_CUTOVER: &[Row] = &[unless(COMPLETE_ASKED, WAIT), go(|_, _| Phase::Quiescing)];
+static READY_TO_CUTOVER: &[Row] = &[unless(COMPLETE_ASKED, WAIT), go(|_, _| JobPhase::Quiescing)];
 
 /// The target must answer before the source is shut down; the source is fenced when it is off.
 static QUIESCING: &[Row] = &[
@@ -63,7 +63,7 @@ static QUIESCING: &[Row] = &[
     unless(TARGET_BLOCKED, disk(Target, BLOCK)),
     unless(SOURCE_OFF, vm(Source, SHUT_DOWN)),
     unless(SOURCE_FENCED, vm(Source, FENCE)),
-    go(|_, _| Phase::FinalSync),
+    go(|_, _| JobPhase::FinalSync),
 ];
 
 /// Nobody can write to the source any more; what is left of it is copied.
@@ -74,7 +74,7 @@ static FINAL_SYNC: &[Row] = &[
     unless(TARGET_OFF, stop(Problem::TargetRuns)),
     unless(TARGET_BLOCKED, disk(Target, BLOCK)),
     unless(COPIED, disk(Target, COPY_DISK)),
-    go(|_, _| Phase::Verifying),
+    go(|_, _| JobPhase::Verifying),
 ];
 
 /// The copy is right, and the source still off and fenced, when the target is decided on.
@@ -85,7 +85,7 @@ static VERIFYING: &[Row] = &[
     unless(PROVEN_IF_ASKED_BEFORE, disk(Source, PROVE)),
     unless(GROUP_ACTIVATES, WAIT),
     unless(TARGET_DECIDED, decide(Target)),
-    go(|_, _| Phase::Activating),
+    go(|_, _| JobPhase::Activating),
 ];
 
 /// The target's writes are tracked before anybody can start it.
@@ -94,7 +94,7 @@ static ACTIVATING: &[Row] = &[
     unless(TRACKING_ARMED, vm(Target, ARM_TRACKING)),
     unless(TARGET_UNFENCED, vm(Target, UNFENCE)),
     unless(TARGET_RUNS, vm(Target, START)),
-    go(|_, _| Phase::CommitPending),
+    go(|_, _| JobPhase::CommitPending),
 ];
 
 /// The source is proven in the background; an operator looks at the target.
@@ -103,7 +103,7 @@ static COMMIT_PENDING: &[Row] = &[
     unless(COMMIT_ASKED, WAIT),
     unless(TARGET_ANSWERS, vm(Target, INSPECT)),
     unless(TARGET_RUNS, stop(Problem::TargetStopped)),
-    go(|_, _| Phase::Committing),
+    go(|_, _| JobPhase::Committing),
 ];
 
 /// No way back from here.
@@ -111,12 +111,12 @@ static COMMITTING: &[Row] = &[
     unless(SOURCE_OFF, vm(Source, SHUT_DOWN)),
     unless(SOURCE_FENCED, vm(Source, FENCE)),
     unless(SOURCE_RETIRED, vm(Source, RETIRE)),
-    go(|_, _| Phase::Committed),
+    go(|_, _| JobPhase::Committed),
 ];
 
 static COMMITTED: &[Row] = &[
     unless(REVERSE_ASKED, WAIT),
-    go(|_, _| Phase::ReverseReplicating),
+    go(|_, _| JobPhase::ReverseReplicating),
 ];
 
 /// A pass the other way, onto the retired source's disks.
@@ -128,7 +128,7 @@ static REVERSE_REPLICATING: &[Row] = &[
     unless(COPIED, disk(Source, COPY_SNAPSHOT)),
     unless(COPY_VERIFIED, disk(Source, VERIFY)),
     unless(SNAPSHOT_RELEASED, vm(Target, RELEASE)),
-    go(|_, _| Phase::Protected),
+    go(|_, _| JobPhase::Protected),
 ];
 
 static PROTECTED: &[Row] = &[unless(PASS_DUE, WAIT)];
@@ -138,7 +138,7 @@ static ABORTING: &[Row] = &[
     unless(TRACKING_ARMED, vm(Source, ARM_TRACKING)),
     unless(SOURCE_UNFENCED, vm(Source, UNFENCE)),
     unless(SOURCE_RUNS, vm(Source, START)),
-    go(|_, _| Phase::ReadyToCutover),
+    go(|_, _| JobPhase::ReadyToCutover),
 ];
 
 /// Back after the decision: the target cannot run any more when the source is let go.
@@ -153,7 +153,7 @@ static ROLLING_BACK: &[Row] = &[
     unless(SOURCE_RUNS, vm(Source, START)),
     unless(BLOCKED_OR_RESTORED, disk(Target, BLOCK)),
     unless(BOOTABLE_IF_RESTORED, disk(Target, UNBLOCK)),
-    go(|_, state| Phase::RolledBack(disposition(state))),
+    go(|_, state| JobPhase::RolledBack(disposition(state))),
 ];
 
 /// Given up while the source runs: the target is what it was, or cannot be booted.
@@ -162,29 +162,29 @@ static CANCELLING: &[Row] = &[
     unless(RESTORED_IF_ASKED, disk(Target, RESTORE)),
     unless(BOOTABLE_IF_RESTORED, disk(Target, UNBLOCK)),
     unless(SNAPSHOT_RELEASED, vm(Source, RELEASE)),
-    go(|_, state| Phase::Cancelled(disposition(state))),
+    go(|_, state| JobPhase::Cancelled(disposition(state))),
 ];
 
 /// The rows of a phase, top to bottom; none where the job is over.
-pub(super) fn rows(phase: Phase) -> &'static [Row] {
+pub(super) fn rows(phase: JobPhase) -> &'static [Row] {
     match phase {
-        Phase::Planned => PLANNED,
-        Phase::Prepared => PREPARED,
-        Phase::InitialSync => INITIAL_SYNC,
-        Phase::ReadyToCutover => READY_TO_CUTOVER,
-        Phase::Quiescing => QUIESCING,
-        Phase::FinalSync => FINAL_SYNC,
-        Phase::Verifying => VERIFYING,
-        Phase::Activating => ACTIVATING,
-        Phase::CommitPending => COMMIT_PENDING,
-        Phase::Committing => COMMITTING,
-        Phase::Committed => COMMITTED,
-        Phase::ReverseReplicating => REVERSE_REPLICATING,
-        Phase::Protected => PROTECTED,
-        Phase::Aborting => ABORTING,
-        Phase::RollingBack => ROLLING_BACK,
-        Phase::Cancelling => CANCELLING,
-        Phase::Cancelled(_) | Phase::RolledBack(_) => &[],
+        JobPhase::Planned => PLANNED,
+        JobPhase::Prepared => PREPARED,
+        JobPhase::InitialSync => INITIAL_SYNC,
+        JobPhase::ReadyToCutover => READY_TO_CUTOVER,
+        JobPhase::Quiescing => QUIESCING,
+        JobPhase::FinalSync => FINAL_SYNC,
+        JobPhase::Verifying => VERIFYING,
+        JobPhase::Activating => ACTIVATING,
+        JobPhase::CommitPending => COMMIT_PENDING,
+        JobPhase::Committing => COMMITTING,
+        JobPhase::Committed => COMMITTED,
+        JobPhase::ReverseReplicating => REVERSE_REPLICATING,
+        JobPhase::Protected => PROTECTED,
+        JobPhase::Aborting => ABORTING,
+        JobPhase::RollingBack => ROLLING_BACK,
+        JobPhase::Cancelling => CANCELLING,
+        JobPhase::Cancelled(_) | JobPhase::RolledBack(_) => &[],
     }
 }
 
@@ -207,7 +207,7 @@ pub(super) enum Otherwise {
     /// Write down whose VM is the one that may run.
     Decide(Side),
     /// Begin the next phase.
-    Go(fn(&Spec, &State) -> Phase),
+    Go(fn(&Spec, &State) -> JobPhase),
 }
 
 /// A command's action, made from the state; most are the same in every state.
@@ -247,7 +247,7 @@ const CHECK_BASELINE: Ask = |_, state| Action::CheckBaseline {
 };
 const RESTORE: Ask = |_, state| Action::Restore {
     // Before the decision the target never ran, and the base is a checkpoint of the source.
-    since: (state.phase == Phase::RollingBack)
+    since: (state.phase == JobPhase::RollingBack)
         .then(|| state.base())
         .flatten(),
 };
@@ -261,7 +261,7 @@ const fn unless(condition: Condition, otherwise: Otherwise) -> Row {
     }
 }
 
-const fn go(phase: fn(&Spec, &State) -> Phase) -> Row {
+const fn go(phase: fn(&Spec, &State) -> JobPhase) -> Row {
     unless(NOTHING, Otherwise::Go(phase))
 }
 

@@ -1,7 +1,7 @@
 //! Ways to break the machine on purpose, and to compare its states; for tests only.
 
 use super::command::{Action, Amount, Checkpoint, Copy, Token};
-use super::phase::{Disposition, Phase};
+use super::phase::{Disposition, JobPhase};
 use super::state::State;
 use super::{Machine, table};
 
@@ -96,7 +96,7 @@ impl Mutation {
         self
     }
 
-    pub(super) fn drops(&self, phase: Phase, condition: &str) -> bool {
+    pub(super) fn drops(&self, phase: JobPhase, condition: &str) -> bool {
         self.dropped
             .iter()
             .any(|(p, c)| *c == condition && (p.is_empty() || *p == phase.name()))
@@ -107,23 +107,23 @@ impl Mutation {
     }
 }
 
-const PHASES: [Phase; 18] = [
-    Phase::Planned,
-    Phase::Prepared,
-    Phase::InitialSync,
-    Phase::ReadyToCutover,
-    Phase::Quiescing,
-    Phase::FinalSync,
-    Phase::Verifying,
-    Phase::Activating,
-    Phase::CommitPending,
-    Phase::Committing,
-    Phase::Committed,
-    Phase::ReverseReplicating,
-    Phase::Protected,
-    Phase::Aborting,
-    Phase::RollingBack,
-    Phase::Cancelling,
-    Phase::Cancelled(Disposition::Restored),
-    Phase::RolledBack(Disposition::Restored),
+const PHASES: [JobPhase; 18] = [
+    JobPhase::Planned,
+    JobPhase::Prepared,
+    JobPhase::InitialSync,
+    JobPhase::ReadyToCutover,
+    JobPhase::Quiescing,
+    JobPhase::FinalSync,
+    JobPhase::Verifying,
+    JobPhase::Activating,
+    JobPhase::CommitPending,
+    JobPhase::Committing,
+    JobPhase::Committed,
+    JobPhase::ReverseReplicating,
+    JobPhase::Protected,
+    JobPhase::Aborting,
+    JobPhase::RollingBack,
+    JobPhase::Cancelling,
+    JobPhase::Cancelled(Disposition::Restored),
+    JobPhase::RolledBack(Disposition::Restored),
 ];

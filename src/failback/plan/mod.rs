@@ -54,7 +54,7 @@ pub use connect::{SiteConnectOptions, TlsFiles};
 pub use duration::parse_duration;
 pub(in crate::failback) use validate::is_name;
 
-use super::machine::{CommitPolicy, Mode, ProofPolicy, Side, Spec};
+use super::machine::{CommitPolicy, JobMode, ProofPolicy, Side, Spec};
 use crate::error::Result;
 use crate::image::Format;
 use crate::replica::KeyFile;
@@ -69,7 +69,7 @@ pub struct Plan {
     /// Where the VMs run now. The job goes to the other site.
     pub active: SiteName,
     /// What is copied when; `None` lets an estimate decide.
-    pub mode: Option<Mode>,
+    pub mode: Option<JobMode>,
     /// What holds for a target's disk while it is written.
     pub safety: Safety,
     /// When the source is proven.
@@ -292,7 +292,7 @@ impl Plan {
     }
 
     /// The fixed part of a VM's job; `mode` where the plan leaves it open.
-    pub fn spec(&self, vm: &Vm, mode: Mode) -> Spec {
+    pub fn spec(&self, vm: &Vm, mode: JobMode) -> Spec {
         let budget = u64::try_from(self.downtime_budget.as_millis()).unwrap_or(u64::MAX);
         Spec::new(self.mode.unwrap_or(mode))
             .with_proof(self.proof)

@@ -11,7 +11,7 @@ use super::file::{
 };
 use super::{Controller, Disk, Group, Plan, Site, SiteName, Vm};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::machine::{CommitPolicy, Mode, ProofPolicy};
+use crate::failback::machine::{CommitPolicy, JobMode, ProofPolicy};
 use crate::sync::Safety;
 use crate::units::parse_size;
 
@@ -376,11 +376,11 @@ const DOWNTIME_BUDGET: Duration = Duration::from_secs(300);
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 const MAX_PASSES: u32 = 8;
 
-const MODES: [(&str, Option<Mode>); 4] = [
+const MODES: [(&str, Option<JobMode>); 4] = [
     ("auto", None),
-    ("delta", Some(Mode::Delta)),
-    ("full", Some(Mode::Full)),
-    ("full-first", Some(Mode::FullFirst)),
+    ("delta", Some(JobMode::Delta)),
+    ("full", Some(JobMode::Full)),
+    ("full-first", Some(JobMode::FullFirst)),
 ];
 const SAFETIES: [(&str, Safety); 2] = [("atomic", Safety::Atomic), ("in-place", Safety::InPlace)];
 const PROOFS: [(&str, ProofPolicy); 3] = [

@@ -38,7 +38,7 @@ impl Job {
         job
     }
 
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> JobPhase {
         self.machine.state().phase
     }
 

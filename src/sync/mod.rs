@@ -69,7 +69,8 @@ pub fn sync(
     }
     match done {
         Ok(mut report) => {
-            report.traffic = source.backend.finish()?;
+            let finished = source.backend.finish();
+            report.traffic = finished.map_err(|error| error.leaving(TargetState::Complete))?;
             Ok(report)
         }
         Err(error) => Err(source.backend.fail(error)),

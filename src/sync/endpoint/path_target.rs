@@ -21,7 +21,8 @@ use crate::storage::{
 use crate::sync::commit::hold::{held_image, hold, release};
 use crate::sync::job::Job;
 use crate::sync::marker::format::Marker;
-use crate::sync::recovery::forget::{Forgotten, GuardedBytes, forget};
+use crate::sync::recovery::forget::{Forgotten, forget};
+use crate::sync::recovery::guarded::GuardedBytes;
 use crate::sync::recovery::log::with_log;
 use crate::sync::recovery::recover::{Recovered, discard, recover};
 use crate::sync::recovery::state::complete_log;

@@ -2,6 +2,7 @@
 
 pub(super) mod cut;
 pub(super) mod forget;
+pub(super) mod guarded;
 pub(super) mod kept_log;
 pub(super) mod log;
 pub(super) mod pending;

@@ -59,14 +59,6 @@ fn make_disk(path: &Path, changes: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-fn open(path: &Path) -> diskdelta::Result<HostSource> {
-    HostSource::open(path, &ImageOptions::default(), &SourceOptions::default())
-}
-
-fn root(path: &Path, work: &Work) -> diskdelta::Result<Hash> {
-    manifest::root_of(&**open(path)?.image(), BlockSize::default(), work)
-}
-
 /// Bytes that look like data and are the same in every run.
 fn bytes_of(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

@@ -167,7 +167,9 @@ pub use manifest::Manifest;
 pub use progress::{CancelGuard, CancelToken, Phase, Tick, Work};
 #[cfg(feature = "testing")]
 pub use progress::{MOST_THREADS, NoProgress, Progress};
-pub use storage::{Allocation, FileId, HostFile, HostKind, MemoryStorage, Privacy, Storage};
+pub use storage::{
+    Allocation, FileId, HostFile, HostKind, MemoryStorage, Privacy, SourceStamp, Storage,
+};
 pub use sync::{
     Mode, Outcome, Pending, PendingKind, PendingState, Recovered, Safety, SideDiff, SyncReport,
     Verified, Verify, pending,

@@ -1,15 +1,21 @@
 //! The first page of the crate, as an embedder uses it.
-#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what fails here fails the test"
+)]
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
+use diskdelta::peer::ConnectOptions;
 use diskdelta::storage::MemoryStorage;
 use diskdelta::sync::{Mode, Outcome, Recovered, Safety, Verified};
 use diskdelta::{
-    Block, CancelToken, Delta, Disk, ErrorKind, Extent, Format, Manifest, Phase, Progress,
-    SyncTarget, TargetState, Work,
+    Block, CancelToken, Delta, Disk, ErrorKind, Extent, Format, Location, Manifest, Phase,
+    Progress, SyncTarget, TargetState, Work,
 };
 use tempfile::TempDir;
 
@@ -248,4 +254,73 @@ impl Progress for CancelAt {
     }
 
     fn advance(&self, _bytes: u64) {}
+}
+
+#[test]
+fn a_location_is_synced_like_a_path() {
+    let at = Fixture::new();
+    let locate = |name: &str| -> Location { at.path(name).to_str().unwrap().parse().unwrap() };
+    let connect = ConnectOptions::default();
+    let new = Disk::connect(&locate("new.raw"), &connect, &at.work).unwrap();
+    let report = new.sync_to(locate("old.raw")).run(&at.work).unwrap();
+    assert_eq!(report.outcome, Outcome::Synced);
+    assert_eq!(at.bytes("old.raw"), at.bytes("new.raw"));
+}
+
+#[test]
+fn progress_goes_to_the_end_of_each_phase() {
+    let at = Fixture::new();
+    let ticks = Arc::new(Mutex::new(Vec::new()));
+    let seen = ticks.clone();
+    let work = at
+        .work
+        .clone()
+        .on_progress(move |tick| seen.lock().unwrap().push(tick));
+    at.disk("new.raw").root(&work).unwrap();
+    let ticks = ticks.lock().unwrap();
+    let last = ticks.last().unwrap();
+    assert_eq!(
+        (last.phase, last.total_bytes),
+        (Phase::Hash, Some(40 * BLOCK as u64))
+    );
+    assert_eq!(last.done_bytes, 40 * BLOCK as u64);
+}
+
+#[test]
+fn the_examples_do_what_they_say() {
+    let at = Fixture::new();
+    let path = |name: &str| at.path(name).to_str().unwrap().to_owned();
+    let (old, new) = (path("old.raw"), path("new.raw"));
+    let directory = at.directory.path().to_str().unwrap().to_owned();
+    let run = |name: &str, args: &[&str]| example(name, args);
+    assert!(run("verify", &[&old, &path("m")]).contains("identical: true"));
+    assert!(run("diff", &[&old, &new]).contains("65536 bytes differ"));
+    assert!(run("delta", &[&old, &new, &directory]).contains("taken back: Synced"));
+    assert!(run("own_storage", &[&new, &path("log")]).contains("bytes changed"));
+    for name in ["sync", "async_runtime", "errors", "transport"] {
+        let target = path(&format!("{name}.raw"));
+        fs::copy(&old, &target).unwrap();
+        assert!(run(name, &[&new, &target]).contains("Synced"), "{name}");
+        assert_eq!(fs::read(&target).unwrap(), at.bytes("new.raw"), "{name}");
+    }
+    assert!(run("change_map", &[&new, &old, "131072", "65536"]).contains("Tracked"));
+    assert_eq!(at.bytes("old.raw"), at.bytes("new.raw"));
+    assert!(run("errors", &[&path("none"), &old]).starts_with("missing"));
+}
+
+/// What an example prints; cargo builds them with the tests.
+fn example(name: &str, args: &[&str]) -> String {
+    let own = std::env::current_exe().unwrap();
+    let built = own.parent().unwrap().parent().unwrap().join("examples");
+    let output = Command::new(built.join(name))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("cargo build --examples makes it");
+    assert!(
+        output.status.success(),
+        "{name}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -30,12 +30,12 @@ impl Disk {
     /// # Errors
     /// Those of [`root`](Disk::root).
     pub fn diff_from<'b>(&self, old: impl Into<Base<'b>>, work: &Work) -> Result<SideDiff> {
-        let new = &**self.image();
+        let new = self.readable()?;
         let (extents, granularity, old_len) = match old.into() {
             Base::Disk(old) => {
                 let options = CompareOptions::default();
-                let found = diff::images(new, &**old.image(), &options, work)?;
-                old.check()?;
+                let found = diff::images(new, old.readable()?, &options, work)?;
+                old.source().check()?;
                 (found, PAGE_BYTES, old.len())
             }
             Base::Manifest(old) => {
@@ -43,7 +43,7 @@ impl Disk {
                 (found.extents, old.block_size().bytes(), old.disk_len())
             }
         };
-        self.check()?;
+        self.source().check()?;
         Ok(SideDiff::new(extents, granularity, old_len == self.len()))
     }
 
@@ -60,17 +60,20 @@ impl Disk {
     ) -> Result<DeltaInfo> {
         let old = old.into();
         let (base, admitted) = match old {
-            Base::Disk(disk) => (delta::Base::Image(&**disk.image()), disk.privacy()?),
+            Base::Disk(disk) => (
+                delta::Base::Image(disk.readable()?),
+                disk.source().privacy(),
+            ),
             Base::Manifest(manifest) => (delta::Base::Manifest(manifest), Privacy::USUAL),
         };
-        let (to, image) = (FileRef::to_write(to)?, &**self.image());
+        let (to, image) = (FileRef::to_write(to)?, self.readable()?);
         let options = DeltaOptions::default();
-        to.create_whole(self.privacy()?.and(admitted), |storage| {
+        to.create_whole(self.source().privacy().and(admitted), |storage| {
             delta::create(base, image, storage, &options, work)?;
             if let Base::Disk(disk) = old {
-                disk.check()?;
+                disk.source().check()?;
             }
-            self.check()
+            self.source().check()
         })?;
         Delta::open(to.path()).and_then(|delta| delta.info())
     }

@@ -5,12 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::disk_options::DiskOptions;
-use crate::error::Result;
+use super::source::open_source;
+use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::{self, Format, Image, ImageInfo, ImageOptions};
+use crate::location::Location;
 use crate::manifest::{self, Manifest};
 use crate::progress::Work;
-use crate::storage::{FileRef, HostFile, Privacy, Storage};
+use crate::remote::{Client, ConnectOptions};
+use crate::storage::{FileRef, Storage};
 use crate::sync::{HostSource, Source};
 use crate::units::BlockSize;
 
@@ -32,13 +35,7 @@ use crate::units::BlockSize;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Disk(Body);
-
-#[derive(Clone)]
-enum Body {
-    Host(HostSource),
-    Image(Arc<dyn Image>),
-}
+pub struct Disk(Source);
 
 impl Disk {
     /// Opens the image file or block device at `path`; symbolic links are followed.
@@ -59,6 +56,31 @@ impl Disk {
         DiskOptions::default()
     }
 
+    /// Opens the disk at `location`: a path as [`open`](Disk::open) does, an export of an NBD
+    /// server, or an image on another host. A disk on another host is the source of one sync, and
+    /// of nothing else.
+    ///
+    /// # Errors
+    /// Those of [`open`](Disk::open), of connecting and of the other host; `Unsupported` for a
+    /// location that this build cannot reach.
+    pub fn connect(location: &Location, connect: &ConnectOptions, work: &Work) -> Result<Disk> {
+        if let Location::Path(path) = location {
+            return Self::open(path);
+        }
+        let (image, open) = DiskOptions::default().into_parts();
+        open_source(location, &image, &open, connect, work).map(Disk)
+    }
+
+    /// Opens the disk at `path` of the agent that `client` is connected to, over a transport of the
+    /// caller's own. It is the source of one sync.
+    ///
+    /// # Errors
+    /// Those of the agent; `Malformed`, `Io`, `Cancelled`.
+    pub fn served_by(client: Client, path: impl AsRef<Path>, work: &Work) -> Result<Disk> {
+        let (image, open) = DiskOptions::default().into_parts();
+        client.open(path, &image, &open, work).map(Disk)
+    }
+
     /// A disk in a storage of the caller's own, which must not change while the disk lives.
     ///
     /// # Errors
@@ -70,12 +92,12 @@ impl Disk {
     /// A disk seen through an image of the caller's own, which must not change while the disk
     /// lives.
     pub fn from_image(image: Arc<dyn Image>) -> Disk {
-        Disk(Body::Image(image))
+        Disk(Source::new(image))
     }
 
     /// Length in bytes, as a guest sees it.
     pub fn len(&self) -> u64 {
-        self.image().disk_len()
+        self.0.disk_len()
     }
 
     /// Whether the disk has no bytes.
@@ -85,24 +107,18 @@ impl Disk {
 
     /// What the image is.
     pub fn info(&self) -> ImageInfo {
-        self.image().info()
+        self.0.info()
     }
 
     /// Dangers that are no errors, of the file and of the image in it. A [`Sync`](crate::Sync) reports them in
     /// its notes.
     pub fn warnings(&self) -> Vec<String> {
-        match &self.0 {
-            Body::Host(source) => source.warnings(),
-            Body::Image(image) => image.info().warnings,
-        }
+        self.0.warnings().to_vec()
     }
 
-    /// The bytes of the disk, to be read.
-    pub fn image(&self) -> &Arc<dyn Image> {
-        match &self.0 {
-            Body::Host(source) => source.image(),
-            Body::Image(image) => image,
-        }
+    /// The bytes of the disk, to be read; `None` for one on another host.
+    pub fn image(&self) -> Option<&Arc<dyn Image>> {
+        self.0.image()
     }
 
     /// The root over blocks of 64 KiB. Holes are not read.
@@ -110,8 +126,8 @@ impl Disk {
     /// # Errors
     /// `SourceChanged`, `Unreadable`, `Malformed`, `Io`, `Cancelled`.
     pub fn root(&self, work: &Work) -> Result<Hash> {
-        let root = manifest::root_of(&**self.image(), BlockSize::default(), work)?;
-        self.check()?;
+        let root = self.0.root(self.len(), BlockSize::default(), work)?;
+        self.0.check()?;
         Ok(root)
     }
 
@@ -120,8 +136,8 @@ impl Disk {
     /// # Errors
     /// Those of [`root`](Disk::root).
     pub fn manifest(&self, work: &Work) -> Result<Manifest> {
-        let built = manifest::build(&**self.image(), BlockSize::default(), work)?;
-        self.check()?;
+        let built = manifest::build(self.readable()?, BlockSize::default(), work)?;
+        self.0.check()?;
         Ok(built)
     }
 
@@ -132,37 +148,21 @@ impl Disk {
     /// Those of [`root`](Disk::root); `AlreadyExists` for a file that is no manifest; `NoSpace`.
     pub fn save_manifest(&self, to: impl AsRef<Path>, work: &Work) -> Result<Manifest> {
         let to = FileRef::to_write(to)?;
-        let image = &**self.image();
-        manifest::build_at(image, BlockSize::default(), work, &to, &|| self.check())
+        let image = self.readable()?;
+        manifest::build_at(image, BlockSize::default(), work, &to, &|| self.0.check())
     }
 
-    /// Whether the disk is what it was when it was opened.
-    pub(super) fn check(&self) -> Result<()> {
-        match &self.0 {
-            Body::Host(source) => source.check(),
-            Body::Image(_) => Ok(()),
-        }
+    pub(super) fn source(&self) -> &Source {
+        &self.0
     }
 
-    pub(super) fn source(&self) -> Source {
-        match &self.0 {
-            Body::Host(source) => source.source(),
-            Body::Image(image) => Source::new(image.clone()),
-        }
-    }
-
-    pub(super) fn files(&self) -> Result<Vec<HostFile>> {
-        match &self.0 {
-            Body::Host(source) => Ok(source.files()),
-            Body::Image(image) => image.files(),
-        }
-    }
-
-    pub(super) fn privacy(&self) -> Result<Privacy> {
-        match &self.0 {
-            Body::Host(source) => source.privacy(),
-            Body::Image(_) => Ok(Privacy::PRIVATE),
-        }
+    /// # Errors
+    /// `Unsupported` for a disk on another host.
+    pub(super) fn readable(&self) -> Result<&dyn Image> {
+        self.image().map(|image| &**image).ok_or_else(|| {
+            let what = "a disk on another host can be synced and hashed, and not read";
+            Error::new(ErrorKind::Unsupported, what)
+        })
     }
 }
 
@@ -173,8 +173,7 @@ impl DiskOptions {
     /// Those of [`Disk::open`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<Disk> {
         let (image, options) = self.into_parts();
-        let source = HostSource::open(path, &image, &options)?;
-        Ok(Disk(Body::Host(source)))
+        HostSource::open(path, &image, &options).map(|opened| Disk(opened.source()))
     }
 }
 

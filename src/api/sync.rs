@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::Disk;
+use super::target::OpenTarget;
 use crate::delta::Delta;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{CreateFormat, Format};
 use crate::limits::Limits;
+use crate::location::Location;
 use crate::progress::Work;
+use crate::remote::ConnectOptions;
 use crate::storage::{Allocation, FileRef, HostFile, Storage};
 use crate::sync::{
     self, BaseCheck, HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions,
@@ -24,6 +27,8 @@ use crate::target_state::TargetState;
 pub enum SyncTarget {
     /// An image file or block device of this host, or a file that is to be created.
     Path(PathBuf),
+    /// A target that is reached as [`Sync::connect`] says.
+    Location(Location),
     /// A storage of the caller's own, written where it is.
     Storage {
         /// Its bytes.
@@ -56,13 +61,14 @@ pub enum SyncTarget {
 #[derive(Debug, Clone)]
 #[must_use = "nothing happens before `run`"]
 pub struct Sync<'a> {
-    from: Origin<'a>,
+    origin: Origin<'a>,
     target: SyncTarget,
     options: SyncOptions,
     open: HostTargetOptions,
     undo: Option<PathBuf>,
     manifest: Option<PathBuf>,
     check: BaseCheck,
+    connect: ConnectOptions,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -80,15 +86,16 @@ impl<'a> Sync<'a> {
         Self::new(Origin::Delta(delta), target)
     }
 
-    fn new(from: Origin<'a>, target: SyncTarget) -> Self {
+    fn new(origin: Origin<'a>, target: SyncTarget) -> Self {
         Sync {
-            from,
+            origin,
             target,
             options: SyncOptions::default(),
             open: HostTargetOptions::default(),
             undo: None,
             manifest: None,
             check: BaseCheck::default(),
+            connect: ConnectOptions::default(),
         }
     }
 
@@ -128,6 +135,12 @@ impl<'a> Sync<'a> {
     /// the target.
     pub fn target_manifest(mut self, file: impl Into<PathBuf>) -> Self {
         self.manifest = Some(file.into());
+        self
+    }
+
+    /// How a target on another host is reached.
+    pub fn connect(mut self, connect: ConnectOptions) -> Self {
+        self.connect = connect;
         self
     }
 
@@ -211,36 +224,52 @@ impl<'a> Sync<'a> {
     /// `NotFound`, `Io`, `Cancelled`.
     pub fn run(mut self, work: &Work) -> Result<SyncReport> {
         self.prepare().map_err(untouched)?;
-        let (target, mut notes) = match &self.target {
-            SyncTarget::Path(path) => {
-                let opened = HostTarget::open(path, &self.open).map_err(untouched)?;
-                (opened.target().clone(), opened.warnings().to_vec())
-            }
+        let report = match &self.target {
+            SyncTarget::Path(path) => self.run_at(&Location::Path(path.clone()), work),
+            SyncTarget::Location(location) => self.run_at(location, work),
             SyncTarget::Storage {
                 storage,
                 format,
                 log,
             } => {
                 let format = self.open.image.format.unwrap_or(*format);
-                let log = FileRef::to_write(log)?;
+                let log = FileRef::to_write(log).map_err(untouched)?;
                 let target = Target::device(storage.clone(), format, log);
-                (
-                    target.with_image_options(self.open.image.clone()),
-                    Vec::new(),
-                )
+                self.run_onto(&target.with_image_options(self.open.image.clone()), work)
             }
         };
-        let mut report = match self.from {
-            Origin::Disk(disk) => {
-                notes.splice(0..0, disk.warnings());
-                sync::sync(&disk.source(), &target, &self.options, work)
+        report.map(|mut report| {
+            if let Origin::Disk(disk) = self.origin {
+                report.notes.splice(0..0, disk.warnings());
             }
-            Origin::Delta(delta) => {
-                sync::apply_delta_with(delta, &target, self.check, &self.options, work)
+            report
+        })
+    }
+
+    fn run_at(&self, location: &Location, work: &Work) -> Result<SyncReport> {
+        let opened = OpenTarget::open(location, &self.open, &self.connect, work);
+        let mut target = opened.map_err(untouched)?;
+        let mut report = match (self.origin, target.host()) {
+            (_, Some(target)) => self.run_onto(target.target(), work),
+            (Origin::Disk(disk), None) => {
+                target.sync_from(disk.source(), None, &self.options, work)
+            }
+            (Origin::Delta(_), None) => {
+                let what = "a delta file is applied on the host of its target";
+                Err(untouched(Error::new(ErrorKind::Unsupported, what)))
             }
         }?;
-        report.notes.splice(0..0, notes);
+        report.notes.splice(0..0, target.warnings().iter().cloned());
         Ok(report)
+    }
+
+    fn run_onto(&self, target: &Target, work: &Work) -> Result<SyncReport> {
+        match self.origin {
+            Origin::Disk(disk) => sync::sync(disk.source(), target, &self.options, work),
+            Origin::Delta(delta) => {
+                sync::apply_delta_with(delta, target, self.check, &self.options, work)
+            }
+        }
     }
 
     /// Names the further files and what is read, and refuses what makes no sense.
@@ -255,15 +284,15 @@ impl<'a> Sync<'a> {
 
     /// The files that are read, none of which may be the target.
     fn sources(&self) -> Result<Vec<HostFile>> {
-        match self.from {
-            Origin::Disk(disk) => disk.files(),
+        match self.origin {
+            Origin::Disk(disk) => disk.source().files(),
             Origin::Delta(delta) => Ok(delta.storage().host_file()?.into_iter().collect()),
         }
     }
 
     /// Refuses a choice that has no meaning for a delta, instead of passing over it.
     fn refuse_unused(&self) -> Result<()> {
-        let Origin::Delta(_) = self.from else {
+        let Origin::Delta(_) = self.origin else {
             return Ok(());
         };
         let options = &self.options;
@@ -324,7 +353,7 @@ pub fn undo(
 /// to since; `NotFound`, `InUse`, `Malformed`, `NoSpace`, `VerifyFailed`, `Io`, `Cancelled`.
 pub fn recover(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> {
     match target.into() {
-        SyncTarget::Path(path) => {
+        SyncTarget::Path(path) | SyncTarget::Location(Location::Path(path)) => {
             HostTarget::open(path, &HostTargetOptions::default())?.recover(work)
         }
         target => with_target(target, |target| sync::recover(target, work)),
@@ -333,9 +362,13 @@ pub fn recover(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> 
 
 fn with_target<T>(target: SyncTarget, act: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
     match target {
-        SyncTarget::Path(path) => {
+        SyncTarget::Path(path) | SyncTarget::Location(Location::Path(path)) => {
             let opened = HostTarget::open(path, &HostTargetOptions::default())?;
             act(opened.target())
+        }
+        SyncTarget::Location(other) => {
+            let what = "this is done on the host of the target";
+            Err(Error::new(ErrorKind::Unsupported, what).at_path(other.to_string()))
         }
         SyncTarget::Storage {
             storage,
@@ -362,17 +395,25 @@ impl SyncTarget {
 
 impl fmt::Debug for SyncTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = match self {
-            SyncTarget::Path(path) => path,
-            SyncTarget::Storage { storage, .. } => storage.path(),
+        let mut tuple = f.debug_tuple("SyncTarget");
+        match self {
+            SyncTarget::Path(path) => tuple.field(path),
+            SyncTarget::Location(location) => tuple.field(location),
+            SyncTarget::Storage { storage, .. } => tuple.field(&storage.path()),
         };
-        f.debug_tuple("SyncTarget").field(&path).finish()
+        tuple.finish()
     }
 }
 
 impl<P: AsRef<Path> + ?Sized> From<&P> for SyncTarget {
     fn from(path: &P) -> Self {
         SyncTarget::Path(path.as_ref().to_owned())
+    }
+}
+
+impl From<Location> for SyncTarget {
+    fn from(location: Location) -> Self {
+        SyncTarget::Location(location)
     }
 }
 

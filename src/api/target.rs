@@ -67,6 +67,14 @@ impl OpenTarget {
         }
     }
 
+    /// The target, where it is on this host.
+    pub(super) fn host(&self) -> Option<&HostTarget> {
+        match &self.0 {
+            Kind::Here(target) => Some(target),
+            Kind::Remote(_) => None,
+        }
+    }
+
     /// Dangers that are no errors; those of a target on another host are in the report's notes.
     pub fn warnings(&self) -> &[String] {
         match &self.0 {

@@ -105,6 +105,11 @@ impl Source {
         &*self.backend
     }
 
+    /// Who may use what is made of it where nothing was before.
+    pub fn privacy(&self) -> Privacy {
+        self.privacy
+    }
+
     /// The image, where it can be read directly.
     pub fn image(&self) -> Option<&Arc<dyn Image>> {
         self.backend.image()

@@ -9,6 +9,8 @@
 mod explore;
 #[path = "failback_model/model.rs"]
 mod model;
+#[path = "failback_model/table.rs"]
+mod table;
 
 use std::collections::BTreeSet;
 
@@ -64,7 +66,7 @@ fn long_random_walks_keep_every_invariant() {
         delta()
             .with_proof(ProofPolicy::Skip)
             .with_discard_baseline(true),
-        delta().with_base(unknown),
+        delta().with_base(Some(unknown)),
         Spec::new(JobMode::FullFirst).with_proof(ProofPolicy::BeforeActivation),
         Spec::new(JobMode::Full).with_keep_undo(true),
     ];
@@ -80,10 +82,7 @@ fn long_random_walks_keep_every_invariant() {
             }
         }
     }
-    let mut all: BTreeSet<_> = Machine::table()
-        .into_iter()
-        .map(|(phase, _)| phase)
-        .collect();
+    let mut all: BTreeSet<_> = table::table().into_iter().map(|(phase, _)| phase).collect();
     all.extend(["cancelled", "rolled-back"]);
     let missed: Vec<_> = all.difference(&reached).collect();
     assert!(missed.is_empty(), "nothing is proven about {missed:?}");
@@ -92,13 +91,12 @@ fn long_random_walks_keep_every_invariant() {
 #[test]
 fn a_machine_without_one_of_its_rules_is_caught() {
     let without = |phase, condition| Setup {
-        mutation: Mutation::default().without(phase, condition),
+        mutation: table::without(Mutation::default(), phase, condition),
         ..wild(undoable())
     };
     let blind = || {
-        Mutation::default()
-            .without("", "the source is proven equal")
-            .without("", "the copy is verified")
+        let unproven = without(Mutation::default(), "", "the source is proven equal");
+        table::without(unproven, "", "the copy is verified")
     };
     // What was proposed to be right by mistake, and what it must be seen to break.
     caught(
@@ -123,7 +121,10 @@ fn a_machine_without_one_of_its_rules_is_caught() {
     caught(
         "no acknowledgement barrier",
         Setup {
-            mutation: Mutation::default().without_acknowledgement_barrier(),
+            mutation: Mutation {
+                remembers: true,
+                ..Mutation::default()
+            },
             ..wild(undoable())
         },
         "I1 I3 G",
@@ -168,7 +169,11 @@ fn tracking_that_is_trusted_wrongly_never_costs_the_source() {
     };
     holds("lying tracking", lying());
     let mut unproven = lying();
-    unproven.mutation = Mutation::default().without("commit-pending", "the source is proven equal");
+    unproven.mutation = without(
+        Mutation::default(),
+        "commit-pending",
+        "the source is proven equal",
+    );
     caught("lying tracking, no proof", unproven, "I6");
 }
 
@@ -202,7 +207,7 @@ fn a_table_without_one_of_its_rows_is_caught() {
         ),
     ] {
         let mut setup = wild(undoable());
-        setup.mutation = Mutation::default().without(phase, condition);
+        setup.mutation = without(Mutation::default(), phase, condition);
         caught(&format!("{phase} without \"{condition}\""), setup, rules);
     }
 }

@@ -11,12 +11,14 @@ use super::disk_work::Done;
 use super::machine::{
     Command, CommitPolicy, Event, JobPhase, Machine, Problem, Request, State, Step,
 };
+pub use super::mailbox::{Asked, Mailbox, NoMailbox};
 pub use super::perform::Resources;
 use super::record::{JobRecord, Record, StepRecord};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Writer;
 use crate::progress::CancelToken;
 use crate::random::random;
+use crate::setters::setters;
 use crate::storage::Directory;
 
 /// When an executor does something by itself.
@@ -31,44 +33,6 @@ pub struct Intervals {
     /// takeover, and never by the wall clock, so that a clock that jumps ends nothing early.
     pub commit: Duration,
 }
-
-/// Where people's requests come from.
-pub trait Mailbox {
-    /// The next one, if there is one now.
-    ///
-    /// # Errors
-    /// Whatever ends the executor.
-    fn poll(&mut self) -> Result<Option<Asked>>;
-
-    /// What is rung whenever there may be something to poll, or the executor is to leave. Without
-    /// one the executor looks every 20 ms.
-    fn bell(&self) -> Option<Bell> {
-        None
-    }
-
-    /// Whether the executor is to leave the job for now; it can be taken over later.
-    fn leave(&self) -> bool;
-
-    /// Whether the job's group is to be activated; told once.
-    fn activates(&mut self) -> bool {
-        false
-    }
-
-    /// Told where the job stands, again and again, and before each reply.
-    fn note(&mut self, _state: &State) {}
-}
-
-/// A request, and where its fate is told.
-pub struct Asked {
-    /// What is asked.
-    pub request: Request,
-    /// By whom.
-    pub by: String,
-    /// Told once: accepted, or refused and why.
-    pub reply: Box<dyn FnOnce(Result<()>) + Send>,
-}
-
-opaque!(Asked);
 
 /// Runs one job. There must be one executor only: whoever makes one holds the job's lock.
 pub struct Executor {
@@ -441,41 +405,14 @@ impl Default for Intervals {
     }
 }
 
-impl Intervals {
+setters! {
+    Intervals:
     /// Replaces [`Intervals::retry`].
-    #[must_use]
-    pub fn with_retry(mut self, retry: Duration) -> Self {
-        self.retry = retry;
-        self
-    }
-
+    with_retry, retry: Duration;
     /// Replaces [`Intervals::passes`].
-    #[must_use]
-    pub fn with_passes(mut self, passes: Option<Duration>) -> Self {
-        self.passes = passes;
-        self
-    }
-
+    with_passes, passes: Option<Duration>;
     /// Replaces [`Intervals::commit`].
-    #[must_use]
-    pub fn with_commit(mut self, commit: Duration) -> Self {
-        self.commit = commit;
-        self
-    }
-}
-
-/// An mailbox that nobody writes to.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoMailbox;
-
-impl Mailbox for NoMailbox {
-    fn poll(&mut self) -> Result<Option<Asked>> {
-        Ok(None)
-    }
-
-    fn leave(&self) -> bool {
-        false
-    }
+    with_commit, commit: Duration;
 }
 
 /// How often requests and timers are looked for, where no bell tells.

@@ -7,6 +7,7 @@
 //! are one [`job`].
 
 mod bell;
+pub mod directory_mailbox;
 pub mod disk_work;
 pub mod disks;
 pub mod executor;

@@ -10,6 +10,8 @@ use diskdelta::failback::machine::{
     Request, Resource, Root, Side, Sides, Spec, State, Token, VmSeen,
 };
 
+use super::table::{map_action, map_state};
+
 /// What is explored: a job, the model's bounds, and what is broken on purpose.
 #[derive(Clone)]
 pub struct Setup {
@@ -736,8 +738,8 @@ impl Model {
     }
 
     fn map_tokens(&mut self, map: &mut impl FnMut(Token) -> Token) {
-        self.state = self.state.map_tokens(map);
-        self.journal = self.journal.map_tokens(map);
+        self.state = map_state(self.state, map);
+        self.journal = map_state(self.journal, map);
         for side in SIDES {
             let site = self.sites.of_mut(side);
             site.vm_token = map(site.vm_token);
@@ -751,7 +753,7 @@ impl Model {
         }
         for command in &mut self.undelivered {
             command.token = map(command.token);
-            command.action = command.action.map_tokens(map);
+            command.action = map_action(command.action, map);
         }
         self.answers
             .iter_mut()

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failback::directory_mailbox;
 use crate::failback::disks::one_file::{files, refuse_one_file};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{JobMode, JobPhase, Request, State};
-use crate::failback::mailbox;
 use crate::failback::plan::Plan;
 use crate::failback::record::{JobRecord, PlanRecord, Record, StepRecord};
 use crate::journal::{Reader, Writer};
@@ -161,7 +161,8 @@ impl JobDirectory {
     /// `InvalidInput` where it is refused, saying why; `InUse` where nobody answers; `Io`.
     pub fn ask(&self, request: Request, by: &str, wait: Duration) -> Result<bool> {
         let is_running = || Ok(self.run_by()?.is_some());
-        Ok(is_running()? && mailbox::send(&*self.mailbox()?, request, by, wait, &is_running)?)
+        Ok(is_running()?
+            && directory_mailbox::send(&*self.mailbox()?, request, by, wait, &is_running)?)
     }
 
     /// The process that runs the job now, in words; `None` where none does.

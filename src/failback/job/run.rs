@@ -9,13 +9,13 @@ use super::meter::{self, Meter, Moving};
 use super::requests::{Member, passed_on};
 use super::vm_mailbox::{VmHandle, vm_mailbox};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failback::directory_mailbox::DirectoryMailbox;
 use crate::failback::disks::VmDisks;
 use crate::failback::executor::{Bell, Executor, Intervals, Mailbox, Resources};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{
     CommitPolicy, GroupAsked, JobMode, JobPhase, Request, Side, Sides, Signal, Spec, State, signals,
 };
-use crate::failback::mailbox::DirectoryInbox;
 use crate::failback::plan::{Controller, Plan, Site, SiteName, Vm};
 use crate::failback::record::{JobRecord, PlanRecord};
 #[cfg(feature = "qemu")]
@@ -125,7 +125,7 @@ impl JobRunner {
             .map(|it| it.executor.take())
             .collect();
         let bell = Bell::new();
-        let mailbox = DirectoryInbox::new(self.directory.mailbox()?, self.leave.clone());
+        let mailbox = DirectoryMailbox::new(self.directory.mailbox()?, self.leave.clone());
         let mut mailbox = mailbox.with_bell(&bell);
         let leave = CancelToken::new();
         std::thread::scope(|scope| {
@@ -157,7 +157,7 @@ impl JobRunner {
         &mut self,
         handles: &[VmHandle],
         threads: &[ScopedJoinHandle<'_, Result<()>>],
-        mailbox: &mut DirectoryInbox,
+        mailbox: &mut DirectoryMailbox,
         bell: &Bell,
         first: &mut Option<(Request, &str)>,
         tell: &mut dyn FnMut(Event),

@@ -43,5 +43,5 @@ pub(super) fn another_pass(spec: &Spec, state: &State) -> bool {
         Convergence::of(spec, state),
         Convergence::Shrinking | Convergence::Unknown
     );
-    hopeful && !state.asked.complete && state.pass_count < spec.max_passes
+    hopeful && !state.asked.complete && state.pass_count < spec.max_passes.max(1)
 }

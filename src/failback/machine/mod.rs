@@ -15,14 +15,12 @@ mod budget;
 mod command;
 mod condition;
 mod group;
+#[cfg(feature = "testing")]
+mod mutation;
 mod phase;
 mod request;
 mod state;
 mod table;
-#[cfg(any(test, feature = "testing"))]
-mod testing;
-#[cfg(test)]
-mod tests;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,11 +30,11 @@ pub use command::{
     Side, Sides, Token, VmSeen,
 };
 pub use group::{GroupAsked, Signal, signals};
+#[cfg(feature = "testing")]
+pub use mutation::Mutation;
 pub use phase::{Disposition, JobPhase};
 pub use request::{Refusal, RefusedRequest, Request};
 pub use state::{Asked, CommitPolicy, JobMode, Pass, ProofPolicy, Spec, State};
-#[cfg(any(test, feature = "testing"))]
-pub use testing::Mutation;
 
 use condition::Condition;
 use table::Otherwise;
@@ -97,7 +95,7 @@ pub struct Step {
 pub struct Machine {
     spec: Spec,
     state: State,
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(feature = "testing")]
     mutation: Mutation,
 }
 
@@ -113,9 +111,17 @@ impl Machine {
         Machine {
             spec,
             state,
-            #[cfg(any(test, feature = "testing"))]
+            #[cfg(feature = "testing")]
             mutation: Mutation::default(),
         }
+    }
+
+    /// The same machine, broken.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn with_mutation(mut self, mutation: Mutation) -> Self {
+        self.mutation = mutation;
+        self
     }
 
     /// What is fixed about the job.
@@ -340,22 +346,22 @@ impl Machine {
         }
     }
 
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(feature = "testing")]
     fn holds(&self, state: &State, condition: &Condition) -> bool {
         self.mutation.drops(state.phase, condition.name) || (condition.holds)(&self.spec, state)
     }
 
-    #[cfg(not(any(test, feature = "testing")))]
+    #[cfg(not(feature = "testing"))]
     fn holds(&self, state: &State, condition: &Condition) -> bool {
         (condition.holds)(&self.spec, state)
     }
 
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(feature = "testing")]
     fn forgets(&self) -> bool {
-        self.mutation.forgets()
+        !self.mutation.remembers
     }
 
-    #[cfg(not(any(test, feature = "testing")))]
+    #[cfg(not(feature = "testing"))]
     fn forgets(&self) -> bool {
         true
     }

@@ -214,8 +214,19 @@ pub(super) fn accept(
     Ok(())
 }
 
+impl Spec {
+    /// Why nothing would be replicated back once the job is committed; `None` where it would be.
+    pub fn refuses_reverse(&self) -> Option<RefusedRequest> {
+        refused_reverse(self).map(|reason| RefusedRequest {
+            request: Request::Reverse,
+            phase: JobPhase::Committed,
+            reason,
+        })
+    }
+}
+
 /// Why nothing can be replicated onto the source's disks.
-pub(super) fn refused_reverse(spec: &Spec) -> Option<Refusal> {
+fn refused_reverse(spec: &Spec) -> Option<Refusal> {
     match (spec.one_way, spec.atomic_only) {
         (true, _) => Some(Refusal::OneWay),
         (false, true) => Some(Refusal::InPlaceOnly),

@@ -7,7 +7,7 @@ use super::command::{
     Token, VmSeen,
 };
 use super::phase::JobPhase;
-use super::request::{self, RefusedRequest, Request};
+use crate::setters::setters;
 
 /// What an operator chose for a job; it does not change while the job lasts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Spec {
     pub discard_baseline: bool,
     /// The job is one of a group and is activated only when the group says so.
     pub grouped: bool,
-    /// At most so many passes in a row while the source runs; at least 1.
+    /// At most so many passes in a row while the source runs; 0 counts as 1.
     pub max_passes: u32,
     /// Passes are repeated until one takes at most so long.
     pub downtime_budget_ms: u64,
@@ -61,92 +61,32 @@ impl Spec {
             atomic_only: false,
         }
     }
+}
 
+setters! {
+    Spec:
     /// Replaces [`Spec::proof`].
-    #[must_use]
-    pub fn with_proof(mut self, proof: ProofPolicy) -> Self {
-        self.proof = proof;
-        self
-    }
-
+    with_proof, proof: ProofPolicy;
     /// Replaces [`Spec::commit`].
-    #[must_use]
-    pub fn with_commit(mut self, commit: CommitPolicy) -> Self {
-        self.commit = commit;
-        self
-    }
-
+    with_commit, commit: CommitPolicy;
     /// Replaces [`Spec::create`].
-    #[must_use]
-    pub fn with_create(mut self, create: bool) -> Self {
-        self.create = create;
-        self
-    }
-
+    with_create, create: bool;
     /// Replaces [`Spec::keep_undo`].
-    #[must_use]
-    pub fn with_keep_undo(mut self, keep_undo: bool) -> Self {
-        self.keep_undo = keep_undo;
-        self
-    }
-
+    with_keep_undo, keep_undo: bool;
     /// Replaces [`Spec::discard_baseline`].
-    #[must_use]
-    pub fn with_discard_baseline(mut self, discard: bool) -> Self {
-        self.discard_baseline = discard;
-        self
-    }
-
+    with_discard_baseline, discard_baseline: bool;
     /// Replaces [`Spec::grouped`].
-    #[must_use]
-    pub fn with_grouped(mut self, grouped: bool) -> Self {
-        self.grouped = grouped;
-        self
-    }
-
-    /// Replaces [`Spec::max_passes`]; 0 counts as 1.
-    #[must_use]
-    pub fn with_max_passes(mut self, passes: u32) -> Self {
-        self.max_passes = passes.max(1);
-        self
-    }
-
+    with_grouped, grouped: bool;
+    /// Replaces [`Spec::max_passes`].
+    with_max_passes, max_passes: u32;
     /// Replaces [`Spec::downtime_budget_ms`].
-    #[must_use]
-    pub fn with_downtime_budget_ms(mut self, budget: u64) -> Self {
-        self.downtime_budget_ms = budget;
-        self
-    }
-
+    with_downtime_budget_ms, downtime_budget_ms: u64;
     /// Replaces [`Spec::base`].
-    #[must_use]
-    pub fn with_base(mut self, base: Checkpoint) -> Self {
-        self.base = Some(base);
-        self
-    }
-
+    with_base, base: Option<Checkpoint>;
     /// Replaces [`Spec::one_way`].
-    #[must_use]
-    pub fn with_one_way(mut self, one_way: bool) -> Self {
-        self.one_way = one_way;
-        self
-    }
-
+    with_one_way, one_way: bool;
     /// Replaces [`Spec::atomic_only`].
-    #[must_use]
-    pub fn with_atomic_only(mut self, atomic_only: bool) -> Self {
-        self.atomic_only = atomic_only;
-        self
-    }
-
-    /// Why nothing would be replicated back once the job is committed; `None` where it would be.
-    pub fn refuses_reverse(&self) -> Option<RefusedRequest> {
-        request::refused_reverse(self).map(|reason| RefusedRequest {
-            request: Request::Reverse,
-            phase: JobPhase::Committed,
-            reason,
-        })
-    }
+    with_atomic_only, atomic_only: bool;
 }
 
 /// What is copied when.

@@ -1,6 +1,9 @@
 //! A job whose sites do all that they are told.
 
-use super::*;
+use diskdelta::failback::machine::{
+    Action, Amount, Answer, Command, Event, Machine, PassReport, Phase, Refusal, Request, Resource,
+    Root, Side, Sides, Spec, VmSeen,
+};
 
 /// A job whose sites do all that they are told.
 pub struct Job {
@@ -38,7 +41,7 @@ impl Job {
         job
     }
 
-    pub fn phase(&self) -> JobPhase {
+    pub fn phase(&self) -> Phase {
         self.machine.state().phase
     }
 
@@ -120,6 +123,7 @@ fn said(command: Command) -> String {
             Amount::Everything => "Copy everything".to_owned(),
             Amount::Differing(reason) => format!("Copy differing: {reason:?}"),
             Amount::ChangedSince(_) => "Copy changes".to_owned(),
+            other => panic!("{other:?}"),
         },
         action => {
             let text = format!("{action:?}");

@@ -1,0 +1,186 @@
+//! Requests from another process: small files in a directory that the executor looks into.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::bell::Bell;
+use super::machine::Request;
+use super::mailbox::{Asked, Mailbox};
+use super::small_file;
+use super::watch::Watch;
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::CancelToken;
+use crate::random::random;
+use crate::storage::Directory;
+
+/// The executor's end: takes requests out of a directory.
+///
+/// A request is taken away before it is carried out, so that it is never carried out twice. Where
+/// the executor dies in between, nobody answers, and the job's state says what became of it.
+pub struct DirectoryMailbox {
+    directory: Arc<dyn Directory>,
+    leave: CancelToken,
+    watched: Option<(Bell, Watch)>,
+}
+
+impl DirectoryMailbox {
+    /// Looks into `directory`; `leave` tells the executor to leave its job.
+    pub fn new(directory: Arc<dyn Directory>, leave: CancelToken) -> Self {
+        DirectoryMailbox {
+            directory,
+            leave,
+            watched: None,
+        }
+    }
+
+    /// Rings `bell` when a request comes, where the directory can be watched.
+    #[must_use]
+    pub fn with_bell(mut self, bell: &Bell) -> Self {
+        let watch = Watch::of(self.directory.path(), bell);
+        self.watched = watch.map(|watch| (bell.clone(), watch));
+        self
+    }
+}
+
+impl Mailbox for DirectoryMailbox {
+    fn poll(&mut self) -> Result<Option<Asked>> {
+        let names = self.directory.names()?;
+        let mut names: Vec<_> = names.iter().filter_map(|name| name.to_str()).collect();
+        names.sort_unstable();
+        let ids = names.iter().filter_map(|name| name.strip_suffix(REQUEST));
+        for id in ids {
+            let request: Result<RequestFile> = take(&*self.directory, &format!("{id}{REQUEST}"));
+            let directory = self.directory.clone();
+            let reply = format!("{id}{REPLY}");
+            let reply = Box::new(move |fate: Result<()>| {
+                // Whoever asked may be gone; what was asked for stands in the journal.
+                let _ = put(&*directory, &reply, &Reply::from(fate));
+            });
+            match request {
+                Ok(RequestFile { request, by }) => return Ok(Some(Asked { request, by, reply })),
+                Err(error) => reply(Err(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn bell(&self) -> Option<Bell> {
+        self.watched.as_ref().map(|(bell, _)| bell.clone())
+    }
+
+    fn leave(&self) -> bool {
+        self.leave.is_cancelled()
+    }
+}
+
+/// The other end: asks the executor that looks into `directory`, and waits for its answer. Where
+/// `is_running` says that there is no executor any more, the request is taken back, and this is
+/// `false`.
+///
+/// # Errors
+/// `InvalidInput` where it is refused, saying why; `InUse` where nobody answers within `wait`,
+/// and the request is taken back; `Io`.
+pub fn send(
+    directory: &dyn Directory,
+    request: Request,
+    by: &str,
+    wait: Duration,
+    is_running: &dyn Fn() -> Result<bool>,
+) -> Result<bool> {
+    let id = format!("{:016x}", u64::from_le_bytes(random()?));
+    let (asked, reply) = (format!("{id}{REQUEST}"), format!("{id}{REPLY}"));
+    let by = by.to_owned();
+    let answered = Bell::new();
+    let watch = Watch::of(directory.path(), &answered);
+    let nap = if watch.is_some() { LONG_NAP } else { NAP };
+    put(directory, &asked, &RequestFile { request, by })?;
+    let begin = Instant::now();
+    let gone = loop {
+        // Looked at first: an executor that ends may have answered before.
+        let gone = !is_running()?;
+        if directory.names()?.iter().any(|name| *name == *reply) {
+            return Result::from(take::<Reply>(directory, &reply)?).map(|()| true);
+        }
+        if gone || begin.elapsed() >= wait {
+            break gone;
+        }
+        answered.wait(nap.min(wait.saturating_sub(begin.elapsed())));
+    };
+    let taken = directory.remove(OsStr::new(&asked)).is_err();
+    if gone && !taken {
+        return Ok(false);
+    }
+    let text = match taken {
+        true => "the executor took the request and did not answer",
+        false => "no executor took the request",
+    };
+    Err(Error::new(ErrorKind::InUse, text).advise("look at the job's state"))
+}
+
+#[derive(Serialize, Deserialize)]
+struct RequestFile {
+    request: Request,
+    by: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reply {
+    Accepted,
+    Refused(String),
+    Failed(String),
+}
+
+impl From<Result<()>> for Reply {
+    fn from(fate: Result<()>) -> Self {
+        match fate {
+            Ok(()) => Reply::Accepted,
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                Reply::Refused(error.to_string())
+            }
+            Err(error) => Reply::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<Reply> for Result<()> {
+    fn from(reply: Reply) -> Self {
+        match reply {
+            Reply::Accepted => Ok(()),
+            Reply::Refused(why) => Err(Error::new(ErrorKind::InvalidInput, why)),
+            Reply::Failed(why) => Err(Error::new(ErrorKind::Io, why)),
+        }
+    }
+}
+
+/// How often an answer is looked for.
+const NAP: Duration = Duration::from_millis(20);
+/// And where the directory is watched, so that an executor that dies is noticed.
+const LONG_NAP: Duration = Duration::from_millis(200);
+const REQUEST: &str = ".request";
+const REPLY: &str = ".reply";
+/// Longest file that is trusted.
+const LEN_MAX: u64 = 64 << 10;
+
+fn put(directory: &dyn Directory, name: &str, value: &impl Serialize) -> Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(|e| {
+        Error::new(ErrorKind::InvalidInput, "cannot say a request as JSON").caused_by(e)
+    })?;
+    small_file::put_for_now(directory, name, "new", &bytes)
+}
+
+fn take<T: for<'a> Deserialize<'a>>(directory: &dyn Directory, name: &str) -> Result<T> {
+    let bytes = small_file::get(directory, name, LEN_MAX);
+    // What is no request is taken away, too.
+    let removed = directory.remove(OsStr::new(name));
+    let bytes = bytes?.unwrap_or_default();
+    removed?;
+    serde_json::from_slice(&bytes).map_err(|e| {
+        Error::malformed("a request makes no sense")
+            .at_path(name)
+            .caused_by(e)
+    })
+}

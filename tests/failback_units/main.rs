@@ -1,0 +1,9 @@
+//! Parts of failback, one by one.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod address;
+mod duration;
+mod forecast;
+mod mailbox;
+#[cfg(feature = "qemu")]
+mod qmp;

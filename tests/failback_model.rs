@@ -95,7 +95,7 @@ fn a_machine_without_one_of_its_rules_is_caught() {
         ..wild(undoable())
     };
     let blind = || {
-        let unproven = without(Mutation::default(), "", "the source is proven equal");
+        let unproven = table::without(Mutation::default(), "", "the source is proven equal");
         table::without(unproven, "", "the copy is verified")
     };
     // What was proposed to be right by mistake, and what it must be seen to break.
@@ -132,7 +132,7 @@ fn a_machine_without_one_of_its_rules_is_caught() {
     caught(
         "no verification, tracking not re-armed on abort",
         Setup {
-            mutation: blind().without("aborting", "change tracking is armed"),
+            mutation: table::without(blind(), "aborting", "change tracking is armed"),
             corruption: false,
             ..wild(undoable())
         },
@@ -169,7 +169,7 @@ fn tracking_that_is_trusted_wrongly_never_costs_the_source() {
     };
     holds("lying tracking", lying());
     let mut unproven = lying();
-    unproven.mutation = without(
+    unproven.mutation = table::without(
         Mutation::default(),
         "commit-pending",
         "the source is proven equal",
@@ -207,7 +207,7 @@ fn a_table_without_one_of_its_rows_is_caught() {
         ),
     ] {
         let mut setup = wild(undoable());
-        setup.mutation = without(Mutation::default(), phase, condition);
+        setup.mutation = table::without(Mutation::default(), phase, condition);
         caught(&format!("{phase} without \"{condition}\""), setup, rules);
     }
 }

@@ -7,9 +7,6 @@ use crate::storage::{Access, Directory};
 
 /// Puts a file there, whole or not at all, in place of an earlier one, for its owner alone. What
 /// has the name, a link too, is neither followed nor written to. Durable when this returns.
-///
-/// # Errors
-/// `NoSpace`, `Io`.
 #[cfg(feature = "qemu")]
 pub(super) fn put(directory: &dyn Directory, name: &str, bytes: &[u8]) -> Result<()> {
     let part = written(directory, name, "new", bytes, true)?;
@@ -19,9 +16,6 @@ pub(super) fn put(directory: &dyn Directory, name: &str, bytes: &[u8]) -> Result
 
 /// Puts a file there, whole or not at all, in place of an earlier one, for its owner alone. It need
 /// not outlive a crash; `suffix` tells this writer apart from others.
-///
-/// # Errors
-/// `NoSpace`, `Io`.
 pub(super) fn put_for_now(
     directory: &dyn Directory,
     name: &str,
@@ -53,9 +47,6 @@ pub(super) fn get(directory: &dyn Directory, name: &str, most: u64) -> Result<Op
 }
 
 /// Removes a file, if it is there. Durable when this returns.
-///
-/// # Errors
-/// `Io`.
 #[cfg(feature = "qemu")]
 pub(super) fn clear(directory: &dyn Directory, name: &str) -> Result<()> {
     remove_if_there(directory, OsStr::new(name))?;

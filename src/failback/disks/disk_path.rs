@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Format;
@@ -114,10 +115,7 @@ impl DiskPath {
     }
 
     /// The path that the disk is at now; `None` where it is missing.
-    ///
-    /// # Errors
-    /// As [`found_name`](Self::found_name).
-    pub(super) fn path(&self) -> Result<Option<PathBuf>> {
+    pub fn path(&self) -> Result<Option<PathBuf>> {
         Ok(match self.found_name()? {
             FoundName::Own => Some(self.own.clone()),
             FoundName::Blocked => Some(self.blocked.clone()),
@@ -152,10 +150,7 @@ impl DiskPath {
 
     /// Takes the disk's name away; a device keeps its own. Durable when it returns; `false` where
     /// there is no disk.
-    ///
-    /// # Errors
-    /// `AlreadyExists`, `Io`.
-    pub(super) fn block(&self) -> Result<bool> {
+    pub fn block(&self) -> Result<bool> {
         match self.found_name()? {
             FoundName::Missing => return Ok(false),
             FoundName::Own if self.is_device => return Ok(true),
@@ -170,10 +165,7 @@ impl DiskPath {
     }
 
     /// Gives the disk its own name. Durable when it returns; `false` where there is no disk.
-    ///
-    /// # Errors
-    /// `AlreadyExists`, `Io`.
-    pub(super) fn unblock(&self) -> Result<bool> {
+    pub fn unblock(&self) -> Result<bool> {
         match self.found_name()? {
             FoundName::Missing => return Ok(false),
             FoundName::Own if self.is_device => return Ok(true),
@@ -186,19 +178,13 @@ impl DiskPath {
     }
 
     /// Where the way back from the next pass is written.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(super) fn next_undo(&self) -> Result<PathBuf> {
+    pub fn next_undo(&self) -> Result<PathBuf> {
         let next = self.undos()?.last().map_or(1, |(number, _)| number + 1);
         Ok(self.undo_path(next))
     }
 
     /// The ways back that there are, oldest first.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(super) fn undos(&self) -> Result<Vec<(u32, PathBuf)>> {
+    pub fn undos(&self) -> Result<Vec<(u32, PathBuf)>> {
         let pattern = self.undo_path(0);
         let stem = pattern.file_name().unwrap_or_default().to_string_lossy();
         let stem = stem.trim_end_matches('0');
@@ -215,10 +201,7 @@ impl DiskPath {
     }
 
     /// Makes earlier renames and removals durable.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(super) fn sync_directory(&self) -> Result<()> {
+    pub fn sync_directory(&self) -> Result<()> {
         HostDirectory::open(self.directory())?.sync()
     }
 
@@ -261,15 +244,18 @@ pub(super) fn is_same(one: &Path, other: &Path) -> Result<bool> {
 }
 
 /// Whether anything has this name, a link that leads nowhere too.
-///
-/// # Errors
-/// `Io`.
 pub(super) fn exists(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(Error::io("look for", e).at_path(path)),
     }
+}
+
+/// How long ago a file was last written, where its clock makes sense.
+pub(super) fn age(path: &Path) -> Option<Duration> {
+    let written = std::fs::metadata(path).ok()?.modified().ok()?;
+    SystemTime::now().duration_since(written).ok()
 }
 
 /// Gives a file another name in its directory, which nothing may have; one that has both already
@@ -283,17 +269,11 @@ fn move_to(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Renames a file, replacing one that is there.
-///
-/// # Errors
-/// `NotFound`, `Io`.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|e| Error::io("rename", e).at_path(from))
 }
 
 /// Removes a file, if it is there.
-///
-/// # Errors
-/// `Io`.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

@@ -27,10 +27,7 @@ pub(super) struct DiskState {
 
 impl DiskState {
     /// The disk state of a disk, by its number in the plan, in the job's directory.
-    ///
-    /// # Errors
-    /// `NotFound`, `Io`.
-    pub(super) fn new(directory: &Path, vm: &str, side: Side, disk: usize) -> Result<Self> {
+    pub fn new(directory: &Path, vm: &str, side: Side, disk: usize) -> Result<Self> {
         Ok(DiskState {
             directory: Arc::new(HostDirectory::open(directory)?),
             stem: format!("{vm}.{side}-{disk}"),
@@ -65,23 +62,12 @@ impl DiskState {
     }
 
     /// Reads a disk whole, and takes what it holds for what it should hold.
-    ///
-    /// # Errors
-    /// Those of [`manifest::build_at`].
-    pub(super) fn rebuild(
-        &self,
-        image: &dyn Image,
-        work: &Work,
-        check: &Check<'_>,
-    ) -> Result<Manifest> {
+    pub fn rebuild(&self, image: &dyn Image, work: &Work, check: &Check<'_>) -> Result<Manifest> {
         manifest::build_at(image, BlockSize::default(), work, &self.file_ref(), check)
     }
 
     /// Takes a pass into account that changed at most these ranges to what `image` holds.
-    ///
-    /// # Errors
-    /// Those of [`manifest::update_to`].
-    pub(super) fn update(
+    pub fn update(
         &self,
         image: &dyn Image,
         changed: &[Range<u64>],
@@ -98,10 +84,7 @@ impl DiskState {
     }
 
     /// Forgets what the disk should hold: all of it is to be found out anew.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(super) fn forget(&self) -> Result<()> {
+    pub fn forget(&self) -> Result<()> {
         for file_ref in [self.file_ref(), self.file("verified")] {
             file_ref.remove_if_there()?;
         }
@@ -109,10 +92,7 @@ impl DiskState {
     }
 
     /// From here on a verification looks at what changes, not at what was there before.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(super) fn set_verified(&self) -> Result<()> {
+    pub fn set_verified(&self) -> Result<()> {
         let (from, to) = (self.file_ref().path(), self.file("verified").path());
         if !exists(&from)? {
             return Ok(());
@@ -129,20 +109,14 @@ impl DiskState {
     }
 
     /// The next verification looks at everything.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(super) fn distrust(&self) -> Result<()> {
+    pub fn distrust(&self) -> Result<()> {
         self.file("verified").remove_if_there()?;
         self.directory.sync()
     }
 
     /// The root of what `image` holds, where it is read only as far as it changed since
     /// [`set_verified`](Self::set_verified); all else is taken from what it should hold.
-    ///
-    /// # Errors
-    /// Those of the image; `Malformed`, `Io`.
-    pub(super) fn found(&self, image: &dyn Image, work: &Work) -> Result<Hash> {
+    pub fn found(&self, image: &dyn Image, work: &Work) -> Result<Hash> {
         let current = self.known()?;
         let before = self.read(&self.file("verified"))?;
         let before = before.filter(|before| before.block_size() == current.block_size());
@@ -167,10 +141,7 @@ impl DiskState {
     }
 
     /// Notes something for good. Durable when it returns.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(super) fn note(&self, what: &str) -> Result<()> {
+    pub fn note(&self, what: &str) -> Result<()> {
         let file_ref = self.file(what);
         if file_ref.open_if_there(Access::Read)?.is_none() {
             file_ref.create_new()?.sync()?;
@@ -179,19 +150,13 @@ impl DiskState {
     }
 
     /// Takes a note back. Durable when it returns.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(super) fn unnote(&self, what: &str) -> Result<()> {
+    pub fn unnote(&self, what: &str) -> Result<()> {
         self.file(what).remove_if_there()?;
         self.directory.sync()
     }
 
     /// Whether something was noted.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(super) fn is_noted(&self, what: &str) -> Result<bool> {
+    pub fn is_noted(&self, what: &str) -> Result<bool> {
         Ok(self.file(what).open_if_there(Access::Read)?.is_some())
     }
 
@@ -226,9 +191,6 @@ pub(super) fn padded(image: Arc<dyn Image>, len: u64) -> Arc<dyn Image> {
 }
 
 /// A disk of so many zeros.
-///
-/// # Errors
-/// None in practice: it is in memory.
 pub(super) fn nothing(len: u64) -> Result<Arc<dyn Image>> {
     let none = Raw::open(Arc::new(MemoryStorage::new("nothing", Vec::new())))?;
     Ok(padded(Arc::new(none), len))

@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::check::age;
-use super::disk_path::{DiskPath, exists};
+use super::disk_path::{DiskPath, age, exists};
 use super::disk_state::{DiskState, cut, padded};
 use super::plaintext_disk::PlaintextDisk;
 use super::remote_disk::RemoteDisk;
@@ -86,19 +85,13 @@ impl EncryptedDisk {
     }
 
     /// Whether there is a replica.
-    ///
-    /// # Errors
-    /// As [`Replica::exists`].
-    pub(super) fn exists(&self) -> Result<bool> {
+    pub fn exists(&self) -> Result<bool> {
         self.replica()?
             .map_or(Ok(false), |replica| replica.exists())
     }
 
     /// What the replica holds; `None` where there is none.
-    ///
-    /// # Errors
-    /// As [`Replica::manifest`].
-    pub(super) fn manifest(&self) -> Result<Option<Manifest>> {
+    pub fn manifest(&self) -> Result<Option<Manifest>> {
         match self.replica()? {
             Some(replica) => replica.manifest(),
             None => Ok(None),
@@ -106,10 +99,7 @@ impl EncryptedDisk {
     }
 
     /// As [`manifest`](Self::manifest), to stand for reading the disk.
-    ///
-    /// # Errors
-    /// As [`Replica::manifest`].
-    pub(super) fn target_manifest(&self) -> Result<Option<TargetManifest>> {
+    pub fn target_manifest(&self) -> Result<Option<TargetManifest>> {
         match self.replica()? {
             Some(replica) => replica.target_manifest(),
             None => Ok(None),
@@ -117,18 +107,12 @@ impl EncryptedDisk {
     }
 
     /// Free space where it lies, in bytes.
-    ///
-    /// # Errors
-    /// `NotFound`, `Io`.
-    pub(super) fn free_bytes(&self) -> Result<Option<u64>> {
+    pub fn free_bytes(&self) -> Result<Option<u64>> {
         self.parent()?.free_bytes()
     }
 
     /// Whether the replica is all that there is of the disk.
-    ///
-    /// # Errors
-    /// As [`Replica::exists`].
-    pub(super) fn is_alone(&self, state: &DiskState) -> Result<bool> {
+    pub fn is_alone(&self, state: &DiskState) -> Result<bool> {
         Ok(self.exists()? && !self.plaintext(state).is_there()?)
     }
 
@@ -139,10 +123,7 @@ impl EncryptedDisk {
 
     /// The root of what the replica holds, all of it read and authenticated; `None` where there
     /// is none.
-    ///
-    /// # Errors
-    /// As [`Replica::verify`].
-    pub(super) fn verify(&self, work: &Work) -> Result<Option<Hash>> {
+    pub fn verify(&self, work: &Work) -> Result<Option<Hash>> {
         match self.replica()? {
             Some(replica) if replica.exists()? => replica.verify(work).map(Some),
             _ => Ok(None),
@@ -152,10 +133,7 @@ impl EncryptedDisk {
     /// Adds a pass to the replica. Where the VM is about to be started on the disk, that is
     /// written out too, under the blocked name. Returns how many bytes changed. All of it is
     /// durable when this returns.
-    ///
-    /// # Errors
-    /// As [`Replica::append`].
-    pub(super) fn copy(
+    pub fn copy(
         &self,
         copy: Copy,
         from: Reading<'_>,
@@ -208,18 +186,12 @@ impl EncryptedDisk {
     }
 
     /// Takes note that the disk is being written, and not from the replica.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(super) fn pass_over(&self, state: &DiskState) -> Result<()> {
+    pub fn pass_over(&self, state: &DiskState) -> Result<()> {
         self.plaintext(state).note_filled()
     }
 
     /// Gives the replica up: the disk itself is what counts from here on.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(super) fn give_up(&self) -> Result<()> {
+    pub fn give_up(&self) -> Result<()> {
         let Some(replica) = self.replica()? else {
             return Ok(());
         };
@@ -237,10 +209,7 @@ impl EncryptedDisk {
 
     /// How many of the blocks that a sample looked at differ from what the replica holds: looked
     /// at, and different.
-    ///
-    /// # Errors
-    /// Those of the source and of the manifest; `Cancelled`.
-    pub(super) fn sample(source: &dyn Image, held: &Manifest, work: &Work) -> Result<(u64, u64)> {
+    pub fn sample(source: &dyn Image, held: &Manifest, work: &Work) -> Result<(u64, u64)> {
         let size = held.block_size();
         let (mut looked, mut differ) = (0, 0);
         for_sampled(source, size, work, &mut |sampled| {

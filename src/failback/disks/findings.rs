@@ -1,11 +1,30 @@
 //! What a look at a disk finds, one thing after the other.
 
+use std::borrow::Cow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::check::Prerequisite;
+use serde::{Deserialize, Serialize};
+
 use crate::error::Result;
 use crate::units::format_size;
+
+/// Something that was checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Prerequisite {
+    /// What was checked, in a word or two.
+    pub check: Cow<'static, str>,
+    /// Of which disk.
+    pub disk: String,
+    /// What was found; where it does not hold, what is wrong.
+    pub text: String,
+    /// It holds.
+    pub holds: bool,
+    /// What the disk will take, where that was looked at on this host.
+    #[serde(skip)]
+    pub(in crate::failback) room: Option<Room>,
+}
 
 /// What is known of a disk that is to be read.
 pub(super) struct Looked {

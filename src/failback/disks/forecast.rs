@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::check::Estimate;
+use super::estimate::Estimate;
 use crate::failback::machine::JobMode;
 
 /// What a mode would move, and for how long the VM would be off.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::disk_path::DiskPath;
-use super::{open_to_read, open_to_write};
-use crate::error::{ErrorKind, Result};
+use super::open::{open_to_read, open_to_write};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::progress::Work;
 use crate::storage::SourceOptions;
@@ -47,16 +47,34 @@ impl OpenDisk {
         }
     }
 
+    /// The target's disk, which its VM may not be writing to.
+    pub fn of_target(disk_path: &DiskPath) -> Result<Self> {
+        let opened = Work::with_threads(1).and_then(|work| Self::open(disk_path, &work));
+        opened.map_err(|error| match error.kind() {
+            ErrorKind::InUse => Error::new(ErrorKind::InUse, format!("{error}; is its VM off?")),
+            _ => error,
+        })
+    }
+
+    /// Whether it is a device that a job left held and incomplete: one may go on with it whatever
+    /// it holds.
+    pub fn is_left_incomplete(disk_path: &DiskPath) -> bool {
+        let marked = |error: Error| error.kind() == ErrorKind::Incomplete;
+        let held = || {
+            let target = open_to_write(&disk_path.own, disk_path.format);
+            let marker = target.and_then(|target| target.marker());
+            marker.is_ok_and(|marker| marker.is_some_and(|marker| marker.held))
+        };
+        disk_path.is_device && Self::of_target(disk_path).is_err_and(marked) && held()
+    }
+
     /// The guest's bytes.
     pub(super) fn image(&self) -> &Arc<dyn Image> {
         &self.image
     }
 
     /// Whether it is what it was when it was opened.
-    ///
-    /// # Errors
-    /// `SourceChanged`, `Io`.
-    pub(super) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         match &self.open {
             Open::Host(source) => source.check(),
             Open::Held { .. } => Ok(()),

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
-use super::HostDisks;
 use super::disk_path::{DiskPath, exists};
 use super::disk_state::{DiskState, cut, padded};
 use super::encrypted_disk::{Disk, Reading};
+use super::host_disks::HostDisks;
 use super::open_disk::OpenDisk;
 use super::remote_disk::blocks_of;
 use super::source_disk::SourceDisk;
@@ -241,7 +241,7 @@ impl Pass<'_> {
     }
 
     fn index(&self) -> usize {
-        let same = |disk: &super::PlannedDisk| disk.identity == self.from.identity;
+        let same = |disk: &super::host_disks::PlannedDisk| disk.identity == self.from.identity;
         self.disks.disks.iter().position(same).unwrap_or_default()
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::disk_path::{DiskPath, exists, remove};
 use super::disk_state::{DiskState, nothing};
+use super::open::open_to_write;
 use super::open_disk::OpenDisk;
-use super::open_to_write;
 use crate::error::Result;
 use crate::image::CreateOptions;
 use crate::progress::Work;
@@ -25,10 +25,7 @@ pub(super) struct PlaintextDisk<'a> {
 
 impl PlaintextDisk<'_> {
     /// Whether it may hold anything.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(super) fn is_there(&self) -> Result<bool> {
+    pub fn is_there(&self) -> Result<bool> {
         match self.disk_path.is_device {
             true => Ok(!self.state.is_noted(EMPTY)?),
             false => exists(&self.disk_path.blocked),
@@ -36,18 +33,12 @@ impl PlaintextDisk<'_> {
     }
 
     /// Opens it, to be read.
-    ///
-    /// # Errors
-    /// Those of [`OpenDisk::open`].
-    pub(super) fn open(&self, work: &Work) -> Result<OpenDisk> {
+    pub fn open(&self, work: &Work) -> Result<OpenDisk> {
         OpenDisk::open(self.disk_path, work)
     }
 
     /// Takes all away that it holds, of `disk_len` bytes. Durable when it returns.
-    ///
-    /// # Errors
-    /// `Io`; those of a sync in place.
-    pub(super) fn empty(&self, disk_len: u64, work: &Work) -> Result<()> {
+    pub fn empty(&self, disk_len: u64, work: &Work) -> Result<()> {
         if !self.disk_path.is_device {
             remove(&self.disk_path.blocked)?;
             return self.disk_path.sync_directory();
@@ -60,10 +51,7 @@ impl PlaintextDisk<'_> {
     }
 
     /// Takes note that something else than the replica is being written to it.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub(super) fn note_filled(&self) -> Result<()> {
+    pub fn note_filled(&self) -> Result<()> {
         match self.disk_path.is_device {
             true => self.state.unnote(EMPTY),
             false => Ok(()),
@@ -71,15 +59,7 @@ impl PlaintextDisk<'_> {
     }
 
     /// Writes out what the replica holds. Durable when it returns, and not read back.
-    ///
-    /// # Errors
-    /// Those of [`Replica::restore`], and of a sync in place.
-    pub(super) fn fill(
-        &self,
-        replica: &Replica,
-        create: &CreateOptions,
-        work: &Work,
-    ) -> Result<()> {
+    pub fn fill(&self, replica: &Replica, create: &CreateOptions, work: &Work) -> Result<()> {
         if !self.disk_path.is_device {
             let blocked = FileRef::host(&self.disk_path.blocked)?;
             return replica.restore(&blocked, create, work);

@@ -47,10 +47,7 @@ pub(super) struct RemoteSample {
 
 impl RemoteDisk {
     /// Has the disk opened there; `live` where its VM may write to it meanwhile.
-    ///
-    /// # Errors
-    /// Those of reaching the host, and of opening the image there.
-    pub(super) fn open(
+    pub fn open(
         at: &RemoteAddress,
         format: Format,
         connect: &ConnectOptions,
@@ -81,10 +78,7 @@ impl RemoteDisk {
     }
 
     /// Makes `target` hold what the disk holds.
-    ///
-    /// # Errors
-    /// Those of [`sync`].
-    pub(super) fn sync_onto(
+    pub fn sync_onto(
         &self,
         target: &Target,
         options: &SyncOptions,
@@ -94,10 +88,7 @@ impl RemoteDisk {
     }
 
     /// Adds what the disk holds to a replica.
-    ///
-    /// # Errors
-    /// Those of [`Replica::append_remote`].
-    pub(super) fn append_to(
+    pub fn append_to(
         &self,
         replica: &Replica,
         disk_len: u64,
@@ -119,10 +110,7 @@ impl RemoteDisk {
 
     /// Looks at blocks spread evenly over the disk, and compares them with those of `target`, for
     /// which `held` may stand.
-    ///
-    /// # Errors
-    /// Those of the disk and of the line; `Cancelled`.
-    pub(super) fn sample(
+    pub fn sample(
         &self,
         target: Option<&dyn Image>,
         held: Option<&TargetManifest>,
@@ -166,10 +154,7 @@ impl RemoteDisk {
     }
 
     /// Closes the line, where nothing but opening the disk was wanted.
-    ///
-    /// # Errors
-    /// Those of the line.
-    pub(super) fn close(&self) -> Result<()> {
+    pub fn close(&self) -> Result<()> {
         self.with(|_| Ok(()))
     }
 

@@ -2,8 +2,9 @@
 
 use super::disk_path::{DiskPath, exists, is_same, remove, rename};
 use super::disk_state::DiskState;
+use super::host_disks::HostDisks;
+use super::open::open_to_write;
 use super::pass::{CREATED, whole};
-use super::{HostDisks, open_to_write};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::Side;
 use crate::failback::vm::DiskChanges;
@@ -48,16 +49,22 @@ pub(super) fn restore(
     walk_back(&disk_path, &state, work)
 }
 
-/// Removes the ways back of a disk.
-///
-/// # Errors
-/// `Io`.
-pub(super) fn forget(disk_path: &DiskPath) -> Result<()> {
-    remove(&disk_path.before)?;
-    for (_, path) in disk_path.undos()? {
-        remove(&path)?;
+impl HostDisks {
+    /// Removes the ways back to what the target's disks held before: nobody goes back any more.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn forget_ways_back(&self) -> Result<()> {
+        for disk_path in self.disk_paths(Side::Target) {
+            let disk_path = disk_path?;
+            remove(&disk_path.before)?;
+            for (_, path) in disk_path.undos()? {
+                remove(&path)?;
+            }
+            disk_path.sync_directory()?;
+        }
+        Ok(())
     }
-    disk_path.sync_directory()
 }
 
 /// Ends what a sync has left: what was begun is finished, what was only logged is dropped.

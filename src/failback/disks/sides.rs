@@ -4,7 +4,11 @@
 use std::path::PathBuf;
 
 use super::agent::{AgentClient, AgentReply, Task, Wanted};
-use super::{Estimate, HostDisks, Measure, Prerequisite};
+use super::estimate::Estimate;
+use super::findings::Prerequisite;
+use super::host_disks::HostDisks;
+use super::measure::Measure;
+use super::source_disk::SourceDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::{DiskCommand, DiskWork, Done};
 use crate::failback::machine::{Action, Side, Sides, Token};
@@ -96,7 +100,7 @@ impl VmDisks {
     }
 
     /// A side's disk itself, for a disk agent.
-    fn disk(&self, side: Side, wanted: &Wanted, work: &Work) -> Result<super::SourceDisk> {
+    fn disk(&self, side: Side, wanted: &Wanted, work: &Work) -> Result<SourceDisk> {
         if wanted.of_pass || wanted.disk >= self.here.disks.len() {
             return Err(unasked());
         }
@@ -109,7 +113,7 @@ impl VmDisks {
         command: &DiskCommand<'_>,
         wanted: &Wanted,
         work: &Work,
-    ) -> Result<super::SourceDisk> {
+    ) -> Result<SourceDisk> {
         let other = command.side.other();
         let disk = self.here.disks.get(wanted.disk).ok_or_else(unasked)?;
         let mut changes = command.changes.unwrap_or_default().iter();

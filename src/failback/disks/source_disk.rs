@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::open_to_read;
+use super::open::open_to_read;
 use super::remote_disk::RemoteDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::plan::Address;
@@ -29,10 +29,7 @@ pub(super) enum SourceDisk {
 
 impl SourceDisk {
     /// Opens it; `format` is that of the disk's file, `live` says that its VM may write to it.
-    ///
-    /// # Errors
-    /// Those of [`HostSource::open`], of [`NbdExport::open`] and of [`RemoteDisk::open`].
-    pub(super) fn open(
+    pub fn open(
         at: &Address,
         format: Format,
         connect: &ConnectOptions,
@@ -91,10 +88,7 @@ impl SourceDisk {
     }
 
     /// Makes `target` hold what it holds; once only.
-    ///
-    /// # Errors
-    /// Those of [`sync`].
-    pub(super) fn sync_onto(
+    pub fn sync_onto(
         &self,
         target: &Target,
         options: &SyncOptions,
@@ -109,10 +103,7 @@ impl SourceDisk {
     }
 
     /// Whether it is what it was when it was opened; one on another host was asked by its sync.
-    ///
-    /// # Errors
-    /// `SourceChanged`, `Io`.
-    pub(super) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         match self {
             SourceDisk::Host(source) => source.check(),
             #[cfg(feature = "qemu")]

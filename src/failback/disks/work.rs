@@ -2,8 +2,10 @@
 
 use super::disk_path::DiskPath;
 use super::disk_state::{DiskState, combined, cut};
+use super::host_disks::HostDisks;
+use super::open::open_to_write;
 use super::open_disk::OpenDisk;
-use super::{HostDisks, open_to_write, pass, restore};
+use super::{pass, restore};
 use crate::error::Result;
 use crate::failback::disk_work::{DiskCommand, DiskWork, Done};
 use crate::failback::machine::{Action, Answer, Root, Side};

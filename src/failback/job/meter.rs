@@ -106,9 +106,6 @@ impl Progress for Meter {
 }
 
 /// Puts what moves where others look; it need not outlive a crash.
-///
-/// # Errors
-/// `NoSpace`, `Io`.
 pub(super) fn publish(directory: &dyn Directory, vm: &str, moving: &Moving) -> Result<()> {
     // A process that ends may still say so while the next one has taken over.
     let process = std::process::id().to_string();

@@ -21,9 +21,6 @@ pub(super) struct Meaning {
 
 /// Takes a request apart for the VMs' executors. A single one says itself whether it may: what is
 /// seen of it may be a moment old, and who asks may have read a later state in the journal.
-///
-/// # Errors
-/// As [`meaning`].
 pub(super) fn passed_on(
     members: &[Member<'_>],
     asked: GroupAsked,

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::messages::{AgentReply, Wanted};
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::disks::remote_disk::RemoteDisk;
 use crate::limits::Limits;
 use crate::progress::{Phase, Progress, Work};
 use crate::remote::{Fault, Message, RemoteSource, Session};
+use crate::sync::Source;
 
 /// The line, while nobody pulls over it.
 pub(in crate::failback::disks) struct CallbackSource {
@@ -25,15 +25,12 @@ impl CallbackSource {
     }
 
     /// Has a disk opened by the end that dialled.
-    ///
-    /// # Errors
-    /// Those of opening it there; `Io`, `Malformed`, `Cancelled`.
-    pub(crate) fn open(self: &Arc<Self>, wanted: Wanted, work: &Work) -> Result<RemoteDisk> {
+    pub fn open(&self, wanted: Wanted, work: &Work) -> Result<Source> {
         self.tell(&AgentReply::Wanted(wanted))?;
         let session = self.lock().clone().ok_or_else(busy)?;
         let opened = RemoteSource::over(session, &Limits::default(), work.cancel());
         let remote = opened.map_err(Fault::quoted)?;
-        Ok(RemoteDisk::over(remote.for_client().into_source()))
+        Ok(remote.for_client().into_source())
     }
 
     /// The line, for the last word.

@@ -7,9 +7,10 @@ use super::messages::{AgentReply, AgentRequest, DiskAsked, DiskRead, Task, Wante
 use super::ranges;
 use crate::error::{Error, Result};
 use crate::failback::disk_work::{DiskCommand, Done};
+use crate::failback::disks::host_disks::PlannedDisk;
+use crate::failback::disks::measure::Measure;
 use crate::failback::disks::remote_disk::{self, blocks_of};
 use crate::failback::disks::source_disk::SourceDisk;
-use crate::failback::disks::{Measure, PlannedDisk};
 use crate::failback::machine::{Side, Token};
 use crate::failback::plan::{Address, Plan, Site, Vm};
 use crate::failback::vm::DiskChanges;
@@ -84,10 +85,7 @@ impl AgentClient {
     }
 
     /// Looks, outside of any job.
-    ///
-    /// # Errors
-    /// As [`call`](Self::call).
-    pub(crate) fn look(&self, task: Task, open: &Open<'_>, work: &Work) -> Result<AgentReply> {
+    pub fn look(&self, task: Task, open: &Open<'_>, work: &Work) -> Result<AgentReply> {
         let mut request = self.request.clone();
         request.instance.clear();
         request.task = task;
@@ -108,10 +106,7 @@ impl AgentClient {
 
     /// Has a command executed, for which `open` opens other disks; `other` is how much those of the
     /// other side should hold.
-    ///
-    /// # Errors
-    /// As [`call`](Self::call); those of opening and reading the disks.
-    pub(crate) fn execute(
+    pub fn execute(
         &self,
         command: &DiskCommand<'_>,
         other: Option<Vec<Option<Measure>>>,

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::Done;
-use crate::failback::disks::{Estimate, Measure, Prerequisite};
+use crate::failback::disks::estimate::Estimate;
+use crate::failback::disks::findings::Prerequisite;
+use crate::failback::disks::measure::Measure;
 use crate::failback::machine::{Action, Side, Token};
 use crate::failback::plan::{is_name, is_plain};
 use crate::image::Format;
 use crate::remote::format::{PAYLOAD_MOST, WINDOWS_MOST};
-use crate::units::BlockSize;
 
 /// One thing to do to the disks of one VM at one side, all of which lie at the disk agent's host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,10 +129,7 @@ impl AgentRequest {
     }
 
     /// From bytes that may be anything.
-    ///
-    /// # Errors
-    /// `Malformed`.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
         let request: AgentRequest = decode(bytes)?;
         request.check()?;
         Ok(request)
@@ -207,7 +205,7 @@ impl AgentRequest {
                 require(changes.is_some() == brings && other.is_some() == compares)?;
                 let other = other.as_deref().unwrap_or_default();
                 require(!compares || other.len() == self.disks.len())?;
-                other.iter().flatten().try_for_each(Measure::check)
+                require(other.iter().flatten().all(Measure::is_possible))
             }
             Task::Estimate | Task::ForgetWaysBack => require(self.side == Side::Target),
             Task::Look | Task::Measure => Ok(()),
@@ -217,18 +215,12 @@ impl AgentRequest {
 
 impl AgentReply {
     /// As bytes of a message.
-    ///
-    /// # Errors
-    /// As [`AgentRequest::encode`].
-    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+    pub fn encode(&self) -> Result<Vec<u8>> {
         encode(self)
     }
 
     /// From bytes that may be anything.
-    ///
-    /// # Errors
-    /// `Malformed`.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reply: AgentReply = decode(bytes)?;
         match &mut reply {
             AgentReply::Looked(all) => all.iter_mut().for_each(|it| {
@@ -248,17 +240,10 @@ impl AgentReply {
                 let mut numbers = costs.into_iter().chain(it.written_per_second);
                 require(numbers.all(|number| number.is_finite() && number >= 0.0))
             })?,
-            AgentReply::Measured(all) => all.iter().flatten().try_for_each(Measure::check)?,
+            AgentReply::Measured(all) => require(all.iter().flatten().all(Measure::is_possible))?,
             _ => {}
         }
         Ok(reply)
-    }
-}
-
-impl Measure {
-    fn check(&self) -> Result<()> {
-        BlockSize::new(self.block_bytes)?;
-        require(i64::try_from(self.disk_len).is_ok())
     }
 }
 

@@ -9,9 +9,6 @@ use crate::remote::format::LIST_MOST;
 use crate::remote::{Message, Session};
 
 /// Sends the ranges of each source that has some.
-///
-/// # Errors
-/// `Io`.
 pub(super) fn send(session: &Session, lists: &[Vec<Range<u64>>]) -> Result<()> {
     for some in lists.iter().flat_map(|list| list.chunks(LIST_MOST)) {
         session.line().send(&Message::Windows(some.to_vec()))?;

@@ -13,7 +13,7 @@ use super::ranges;
 use super::state_dir::StateDir;
 use crate::error::{ErrorKind, Result};
 use crate::failback::disk_work::{DiskCommand, DiskWork};
-use crate::failback::disks::HostDisks;
+use crate::failback::disks::host_disks::HostDisks;
 use crate::failback::machine::Answer;
 use crate::failback::plan::Address;
 use crate::failback::vm::DiskChanges;

@@ -38,10 +38,7 @@ pub(super) struct Node {
 impl<'a> Monitor<'a> {
     /// The QEMU behind a socket; `None` where there is none. Each answer must be there within
     /// `limit`, and within a minute.
-    ///
-    /// # Errors
-    /// Those of [`Qmp::connect`].
-    pub(super) fn connect(
+    pub fn connect(
         socket: &Path,
         limit: Duration,
         cancel: &'a CancelToken,
@@ -51,18 +48,12 @@ impl<'a> Monitor<'a> {
     }
 
     /// Has a command done.
-    ///
-    /// # Errors
-    /// Those of [`Qmp::execute`].
-    pub(super) fn run(&mut self, command: &str, arguments: Value) -> Result<Value> {
+    pub fn run(&mut self, command: &str, arguments: Value) -> Result<Value> {
         self.qmp.execute(command, arguments)
     }
 
     /// Has several things done in one moment, or none of them.
-    ///
-    /// # Errors
-    /// Those of [`Qmp::execute`].
-    pub(super) fn at_once(&mut self, actions: Vec<Value>) -> Result<()> {
+    pub fn at_once(&mut self, actions: Vec<Value>) -> Result<()> {
         if actions.is_empty() {
             return Ok(());
         }
@@ -71,10 +62,7 @@ impl<'a> Monitor<'a> {
     }
 
     /// Whether the guest runs.
-    ///
-    /// # Errors
-    /// Those of [`Qmp::execute`]; `Malformed`.
-    pub(super) fn power(&mut self) -> Result<Power> {
+    pub fn power(&mut self) -> Result<Power> {
         let said = self.run("query-status", json!({}))?;
         match said["status"].as_str() {
             Some("shutdown") => Ok(Power::Off),
@@ -85,10 +73,7 @@ impl<'a> Monitor<'a> {
     }
 
     /// A guest that shuts down leaves its QEMU behind from now on, with what it has recorded.
-    ///
-    /// # Errors
-    /// Those of [`Qmp::execute`].
-    pub(super) fn stay(&mut self) -> Result<()> {
+    pub fn stay(&mut self) -> Result<()> {
         self.run("set-action", json!({"shutdown": "pause"}))
             .map(drop)
     }
@@ -167,20 +152,14 @@ impl<'a> Monitor<'a> {
     }
 
     /// The state of a job; `None` where there is none of that name.
-    ///
-    /// # Errors
-    /// Those of [`Qmp::execute`].
-    pub(super) fn job(&mut self, id: &str) -> Result<Option<Value>> {
+    pub fn job(&mut self, id: &str) -> Result<Option<Value>> {
         let said = self.run("query-jobs", json!({}))?;
         let jobs = said.as_array().into_iter().flatten();
         Ok(jobs.into_iter().find(|job| job["id"] == id).cloned())
     }
 
     /// The ids that a query tells of and that begin with `prefix`.
-    ///
-    /// # Errors
-    /// Those of [`Qmp::execute`].
-    pub(super) fn ids(&mut self, query: &str, key: &str, prefix: &str) -> Result<Vec<String>> {
+    pub fn ids(&mut self, query: &str, key: &str, prefix: &str) -> Result<Vec<String>> {
         let said = self.run(query, json!({}))?;
         let all = said.as_array().into_iter().flatten();
         let ids = all.filter_map(|it| it[key].as_str());
@@ -189,10 +168,7 @@ impl<'a> Monitor<'a> {
     }
 
     /// Ends QEMU; the guest is off.
-    ///
-    /// # Errors
-    /// Those of [`Qmp::quit`].
-    pub(super) fn quit(self) -> Result<()> {
+    pub fn quit(self) -> Result<()> {
         self.qmp.quit()
     }
 }

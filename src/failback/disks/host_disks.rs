@@ -1,0 +1,349 @@
+//! The disks of a VM, and where each of them is.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::agent::{AgentRequest, CallbackSource, Task, Wanted};
+use super::disk_path::DiskPath;
+use super::disk_state::{DiskState, padded};
+use super::encrypted_disk::EncryptedDisk;
+use super::measure::Measure;
+use super::open_disk::OpenDisk;
+use super::remote_disk::{self, RemoteDisk};
+use super::source_disk::SourceDisk;
+use crate::error::{Error, ErrorKind, Result};
+use crate::failback::machine::{Side, Sides, Token};
+use crate::failback::plan::{Address, Encryption, Plan, SiteName, Vm};
+use crate::image::{Format, Image};
+use crate::progress::Work;
+use crate::remote::ConnectOptions;
+use crate::sync::Safety;
+use crate::units::BlockSize;
+
+/// The disks of one VM of a plan, at both sides.
+pub struct HostDisks {
+    pub(super) job: String,
+    pub(super) vm: String,
+    /// Where the disk states lie.
+    pub(super) directory: PathBuf,
+    pub(super) disks: Vec<PlannedDisk>,
+    pub(super) create: bool,
+    pub(super) safety: Safety,
+    pub(super) encryption: Sides<Option<Encryption>>,
+    /// How a side's disks on other hosts are reached.
+    pub(super) connect: Sides<ConnectOptions>,
+    /// Where other disks come from, if this is done for another host.
+    pub(super) callback_source: Option<Arc<CallbackSource>>,
+    /// How much a side's disks should hold whose disk states lie elsewhere.
+    pub(super) told: Mutex<Sides<Option<Vec<Option<Measure>>>>>,
+    pub(super) newest: Mutex<Sides<Token>>,
+}
+
+/// A disk, and where it lies at each side.
+pub(super) struct PlannedDisk {
+    pub(super) identity: String,
+    pub(super) bytes: Option<u64>,
+    pub(super) at: Sides<(Address, Format)>,
+}
+
+impl PlannedDisk {
+    /// Whether a device may be longer than the disk on it: the plan says how long that is.
+    pub(super) fn may_be_longer(&self) -> bool {
+        self.bytes.is_some()
+    }
+}
+
+impl HostDisks {
+    /// The disks of `vm`; `directory` is where the job keeps what it has to remember of them.
+    pub fn new(plan: &Plan, vm: &Vm, directory: impl Into<PathBuf>) -> Self {
+        let disks = vm.disks.iter().map(|disk| {
+            let primary = (disk.primary.clone(), disk.primary_format);
+            let recovery = (disk.recovery.clone(), disk.recovery_format);
+            let (source, target) = match plan.active {
+                SiteName::Primary => (primary, recovery),
+                SiteName::Recovery => (recovery, primary),
+            };
+            PlannedDisk {
+                identity: disk.identity.clone(),
+                bytes: disk.bytes,
+                at: Sides { source, target },
+            }
+        });
+        HostDisks {
+            job: plan.name.clone(),
+            vm: vm.name.clone(),
+            directory: directory.into(),
+            disks: disks.collect(),
+            create: vm.create,
+            safety: plan.safety,
+            encryption: Sides {
+                source: plan.source_site().encryption.clone(),
+                target: plan.target_site().encryption.clone(),
+            },
+            connect: Sides {
+                source: remote_disk::connect_options(&plan.source_site().connect),
+                target: remote_disk::connect_options(&plan.target_site().connect),
+            },
+            callback_source: None,
+            told: Mutex::default(),
+            newest: Mutex::default(),
+        }
+    }
+
+    /// The disks of this host that a request of another one names.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a format that is not known.
+    pub(super) fn for_request(
+        request: &AgentRequest,
+        directory: &Path,
+        callback_source: Arc<CallbackSource>,
+    ) -> Result<Self> {
+        let disks = request.disks.iter().enumerate().map(|(index, disk)| {
+            let (format, other_format) = AgentRequest::formats(disk)?;
+            let other = disk.other.clone();
+            let other = other.map_or(Address::Callback(index), Address::Host);
+            let mut at = Sides {
+                source: (other.clone(), other_format),
+                target: (other, other_format),
+            };
+            *at.of_mut(request.side) = (Address::Host(disk.path.clone()), format);
+            Ok(PlannedDisk {
+                identity: disk.identity.clone(),
+                bytes: disk.bytes,
+                at,
+            })
+        });
+        let mut told = Sides::default();
+        if let Task::Execute {
+            other: Some(other), ..
+        } = &request.task
+        {
+            *told.of_mut(request.side.other()) = Some(other.clone());
+        }
+        Ok(HostDisks {
+            job: request.job.clone(),
+            vm: request.vm.clone(),
+            directory: directory.to_owned(),
+            disks: disks.collect::<Result<_>>()?,
+            create: request.create,
+            safety: match request.in_place {
+                true => Safety::InPlace,
+                false => Safety::Atomic,
+            },
+            encryption: Sides::default(),
+            connect: Sides::default(),
+            callback_source: Some(callback_source),
+            told: Mutex::new(told),
+            newest: Mutex::default(),
+        })
+    }
+
+    /// Whether a disk of this side is a block device that the plan does not let be written; on
+    /// another host the path has to tell.
+    pub fn has_unwritable_device(&self, side: Side) -> bool {
+        let refused = |disk_path: Result<DiskPath>| {
+            disk_path.is_ok_and(|disk_path| self.refuse_device(&disk_path).is_err())
+        };
+        let is_remote_device = |disk: &PlannedDisk| match &disk.at.of(side).0 {
+            Address::Remote(remote) => remote.path().starts_with("/dev"),
+            _ => false,
+        };
+        let mut disks = self.disks.iter();
+        self.disk_paths(side).any(refused)
+            || (self.safety != Safety::InPlace && disks.any(is_remote_device))
+    }
+
+    pub(super) fn admit(&self, side: Side, token: Token) -> Result<()> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.of_mut(side).admit(token).map(drop)
+    }
+
+    pub(super) fn disk_paths(&self, side: Side) -> impl Iterator<Item = Result<DiskPath>> + '_ {
+        (0..self.disks.len()).map(move |index| self.disk_path(side, index))
+    }
+
+    pub(super) fn disk_path(&self, side: Side, index: usize) -> Result<DiskPath> {
+        let (address, format) = self.disks[index].at.of(side);
+        let path = address.path().ok_or_else(|| {
+            let text = "this disk can only be read from here, and nothing is done to it";
+            Error::new(ErrorKind::Unsupported, text)
+                .at_path(address.to_string())
+                .advise("run the job on the host that has it")
+        })?;
+        DiskPath::new(path, *format, &self.job)
+    }
+
+    /// Opens a side's disk for reading, wherever it lies; `live` where its VM may write to it.
+    pub(super) fn source_disk(
+        &self,
+        side: Side,
+        index: usize,
+        live: bool,
+        work: &Work,
+    ) -> Result<SourceDisk> {
+        let (address, format) = self.disks[index].at.of(side);
+        let address = match address {
+            Address::Host(_) => Address::Host(self.disk_path(side, index)?.there()?),
+            other => other.clone(),
+        };
+        self.open(side, &address, *format, (live, false), work)
+    }
+
+    /// Opens what is read of a side; `live` where its VM may write to it, `of_pass` where it is
+    /// what a pass reads.
+    pub(super) fn open(
+        &self,
+        side: Side,
+        at: &Address,
+        format: Format,
+        (live, of_pass): (bool, bool),
+        work: &Work,
+    ) -> Result<SourceDisk> {
+        match (at, &self.callback_source) {
+            (Address::Callback(disk), Some(callback_source)) => {
+                let wanted = Wanted {
+                    disk: *disk,
+                    of_pass,
+                    live,
+                };
+                let opened = callback_source.open(wanted, work)?;
+                let remote = RemoteDisk::over(opened);
+                Ok(SourceDisk::Remote(remote))
+            }
+            _ => SourceDisk::open(at, format, self.connect.of(side), live, work),
+        }
+    }
+
+    /// Where the disk is kept while it is encrypted, at a side that does so.
+    pub(super) fn encrypted(&self, side: Side, index: usize) -> Result<Option<EncryptedDisk>> {
+        let Some(encryption) = self.encryption.of(side) else {
+            return Ok(None);
+        };
+        let (disk_path, identity) = (self.disk_path(side, index)?, &self.disks[index].identity);
+        EncryptedDisk::of(disk_path, encryption, &self.vm, identity).map(Some)
+    }
+
+    pub(super) fn state(&self, side: Side, index: usize) -> Result<DiskState> {
+        DiskState::new(&self.directory, &self.vm, side, index)
+    }
+
+    /// How much a side's disk should hold; `None` before the first pass onto it is complete.
+    pub(super) fn measure(&self, side: Side, index: usize) -> Result<Option<Measure>> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = told.of(side) {
+            return Ok(told.get(index).copied().flatten());
+        }
+        drop(told);
+        let manifest = self.state(side, index)?.current()?;
+        Ok(manifest.map(|manifest| Measure {
+            disk_len: manifest.disk_len(),
+            block_bytes: manifest.block_size().bytes(),
+        }))
+    }
+
+    /// How much all disks of a side should hold.
+    pub(super) fn measures(&self, side: Side) -> Result<Vec<Option<Measure>>> {
+        (0..self.disks.len())
+            .map(|index| self.measure(side, index))
+            .collect()
+    }
+
+    /// Takes another host's word for how much the disks of a side should hold.
+    pub(super) fn trust(&self, side: Side, measures: Vec<Option<Measure>>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        *told.of_mut(side) = Some(measures);
+    }
+
+    /// Opens a side's disk for reading, as long as the other side's disk state says.
+    pub(super) fn open_whole(
+        &self,
+        side: Side,
+        index: usize,
+        work: &Work,
+    ) -> Result<(OpenDisk, Arc<dyn Image>)> {
+        let open_disk = OpenDisk::open(&self.disk_path(side, index)?, work)?;
+        let other = self.measure(side.other(), index)?;
+        let len = other.map_or(0, |other| other.disk_len);
+        refuse_padding(len, open_disk.image().disk_len())?;
+        let image = padded(open_disk.image().clone(), len);
+        Ok((open_disk, image))
+    }
+
+    /// A device is written in place, for nothing could take the place of one.
+    pub(super) fn refuse_device(&self, disk_path: &DiskPath) -> Result<()> {
+        if !disk_path.is_device || self.safety == Safety::InPlace {
+            return Ok(());
+        }
+        let text = "a block device is written in place, under a marker that keeps VMs from it; \
+                    there is no way back from that, so the plan has to ask for it";
+        Err(Error::new(ErrorKind::Unsupported, text)
+            .at_path(&disk_path.own)
+            .advise(
+                "write `safety = \"in-place\"`, without `keep_undo`, or keep the disk in a file",
+            ))
+    }
+
+    /// The root of all that a side's disk holds, over the blocks and the length of what the other
+    /// side should hold. It is read whole, where it lies.
+    pub(super) fn root_of(
+        &self,
+        side: Side,
+        index: usize,
+        work: &Work,
+    ) -> Result<crate::hash::Hash> {
+        let known = self.measure(side.other(), index)?;
+        let known = known.ok_or_else(|| {
+            let text = "nothing is known of what the disk should hold";
+            Error::new(ErrorKind::NotFound, text)
+        })?;
+        let block_size = BlockSize::new(known.block_bytes)?;
+        let source = self.source_disk(side, index, false, work)?;
+        if let SourceDisk::Remote(remote) = &source {
+            return remote.root(known.disk_len, block_size, work);
+        }
+        refuse_padding(known.disk_len, source.disk_len())?;
+        let image = padded(source.local()?.clone(), known.disk_len);
+        let root = crate::manifest::root_of(&*image, block_size, work)?;
+        source.check()?;
+        Ok(root)
+    }
+}
+
+impl HostDisks {
+    /// A disk may be missing where the job makes it, and has not yet.
+    pub(super) fn may_be_missing(
+        &self,
+        side: Side,
+        index: usize,
+        disk_path: &DiskPath,
+    ) -> Result<()> {
+        if let Some(encrypted) = self.encrypted(side, index)?
+            && encrypted.exists()?
+        {
+            return Ok(());
+        }
+        let made = self.state(side, index)?.current()?.is_some();
+        match self.create_at(side) && !made && !disk_path.is_device {
+            true => Ok(()),
+            false => Err(disk_path.gone()),
+        }
+    }
+
+    /// A baseline that was given up is made anew, too.
+    fn create_at(&self, side: Side) -> bool {
+        self.create || side == Side::Source
+    }
+}
+
+/// Formats round a disk's length up, but not by much.
+fn refuse_padding(wanted: u64, found: u64) -> Result<()> {
+    match wanted.saturating_sub(found) > PADDING_MOST {
+        true => Err(Error::malformed(format!(
+            "the disk has {found} bytes, and {wanted} are asked for"
+        ))),
+        false => Ok(()),
+    }
+}
+
+const PADDING_MOST: u64 = 1 << 30;

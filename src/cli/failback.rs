@@ -161,7 +161,7 @@ impl Args {
         self.run_job(directory, None, context)
     }
 
-    /// Has a request done by the process that runs the job, or runs the job on with it.
+    /// Has a request done by the process that runs the job, or resumes the job with it.
     fn ask(&self, context: &Context, job: &str, request: Request) -> Ended {
         let directory = self.open(job)?;
         if !directory.ask(request, &self.by(), ANSWER_WITHIN)? {

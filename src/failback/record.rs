@@ -83,41 +83,31 @@ pub struct StepRecord {
     pub state: State,
 }
 
-impl Record {
-    /// As bytes for the journal.
-    ///
-    /// # Errors
-    /// `InvalidInput` when it cannot be said as JSON, which no record of this crate is.
-    pub fn encode(&self) -> Result<Vec<u8>> {
-        encode(self)
-    }
+/// Gives a kind of records its form in a journal.
+macro_rules! journaled {
+    ($record:ident) => {
+        impl $record {
+            /// As bytes for the journal.
+            ///
+            /// # Errors
+            /// `InvalidInput` when it cannot be said as JSON, which no record of this crate is.
+            pub fn encode(&self) -> Result<Vec<u8>> {
+                encode(self)
+            }
 
-    /// From bytes of the journal.
-    ///
-    /// # Errors
-    /// `Malformed` for what no version of this program wrote.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
-        decode(bytes)
-    }
+            /// From bytes of the journal.
+            ///
+            /// # Errors
+            /// `Malformed` for what no version of this program wrote.
+            pub fn decode(bytes: &[u8]) -> Result<Self> {
+                decode(bytes)
+            }
+        }
+    };
 }
 
-impl PlanRecord {
-    /// As bytes for the journal.
-    ///
-    /// # Errors
-    /// As [`Record::encode`].
-    pub fn encode(&self) -> Result<Vec<u8>> {
-        encode(self)
-    }
-
-    /// From bytes of the journal.
-    ///
-    /// # Errors
-    /// As [`Record::decode`].
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
-        decode(bytes)
-    }
-}
+journaled!(Record);
+journaled!(PlanRecord);
 
 fn encode(record: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(record).map_err(|e| {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::disk_path::{DiskPath, age, exists};
 use super::disk_state::{DiskState, cut, padded};
 use super::plaintext_disk::PlaintextDisk;
-use super::remote_disk::RemoteDisk;
+use super::source_disk::SourceDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Amount, Copy};
 use crate::failback::plan::Encryption;
@@ -22,7 +22,7 @@ use crate::hash::Hash;
 use crate::image::{CreateFormat, CreateOptions, Image};
 use crate::manifest::{self, Manifest, TargetManifest};
 use crate::progress::Work;
-use crate::replica::{Appended, Changed, Key, Replica};
+use crate::replica::{Changed, Key, Replica};
 use crate::storage::{Directory, HostDirectory, MemoryStorage, Storage, resolve_to_write};
 use crate::sync::for_sampled;
 use crate::units::is_zero;
@@ -32,22 +32,6 @@ pub(super) struct EncryptedDisk {
     directory: PathBuf,
     key: Arc<Key>,
     disk_path: DiskPath,
-}
-
-/// What a pass reads.
-pub(super) struct Reading<'a> {
-    pub disk: Disk<'a>,
-    /// What changed since the last pass, where that is known.
-    pub changed: Option<Vec<Range<u64>>>,
-    /// Whether it stayed as it was.
-    pub check: &'a dyn Fn() -> Result<()>,
-}
-
-/// The disk that a pass reads.
-pub(super) enum Disk<'a> {
-    Here(Arc<dyn Image>),
-    /// On another host.
-    Remote(&'a RemoteDisk),
 }
 
 impl EncryptedDisk {
@@ -136,13 +120,14 @@ impl EncryptedDisk {
     pub fn copy(
         &self,
         copy: Copy,
-        from: Reading<'_>,
+        source: &SourceDisk,
+        changed: Option<&[Range<u64>]>,
         state: &DiskState,
         work: &Work,
     ) -> Result<u64> {
         let replica = self.make()?;
         let plaintext = self.plaintext(state);
-        let disk_len = from.disk.len();
+        let disk_len = source.disk_len();
         let create = self.create(disk_len);
         let anew = copy.amount == Amount::Everything;
         if anew {
@@ -156,7 +141,7 @@ impl EncryptedDisk {
         // What the last pass left; a chain that is not there is compared with the whole disk.
         let since = state.current()?.map(|known| known.root());
         let changed = match copy.amount {
-            Amount::ChangedSince(_) => since.zip(from.changed.clone()),
+            Amount::ChangedSince(_) => since.zip(changed),
             _ => None,
         };
         let rounded = create.rounded_len()?;
@@ -164,10 +149,10 @@ impl EncryptedDisk {
         let inside = |range: Range<u64>| range.start..range.end.min(rounded);
         let changed = changed.map(|(since, ranges)| Changed {
             since,
-            ranges: ranges.into_iter().map(inside).collect(),
+            ranges: ranges.iter().cloned().map(inside).collect(),
         });
         let appended = manifest::save(&state.file_ref(), |next| {
-            from.append_to(&replica, rounded, changed, &next, work)
+            source.append_to(&replica, rounded, changed, &next, work)
         })?;
         plaintext.empty(disk_len, work)?;
         match replica.compact(MOST_LINKS, work) {
@@ -296,35 +281,6 @@ impl EncryptedDisk {
         let directory: Arc<dyn Directory> =
             Arc::new(HostDirectory::open(resolve_to_write(&self.directory)?)?);
         Ok(Replica::new(directory, self.key.clone()).only_own())
-    }
-}
-
-impl Reading<'_> {
-    /// Adds what is read to a replica, as a disk of so many bytes.
-    fn append_to(
-        &self,
-        replica: &Replica,
-        disk_len: u64,
-        changed: Option<Changed>,
-        next: &Arc<dyn Storage>,
-        work: &Work,
-    ) -> Result<Appended> {
-        match &self.disk {
-            Disk::Here(image) => {
-                let image = padded(image.clone(), disk_len);
-                replica.append(&*image, changed, next, self.check, work)
-            }
-            Disk::Remote(remote) => remote.append_to(replica, disk_len, changed, next, work),
-        }
-    }
-}
-
-impl Disk<'_> {
-    fn len(&self) -> u64 {
-        match self {
-            Disk::Here(image) => image.disk_len(),
-            Disk::Remote(remote) => remote.disk_len(),
-        }
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use super::disk_path::{DiskPath, exists};
 use super::disk_state::{DiskState, cut, padded};
-use super::encrypted_disk::{Disk, Reading};
 use super::host_disks::HostDisks;
 use super::open_disk::OpenDisk;
 use super::remote_disk::blocks_of;
@@ -83,15 +82,8 @@ impl Pass<'_> {
         // All of a disk that is switched off goes straight to where its VM will find it.
         let is_direct = self.copy.amount == Amount::Everything && !self.copy.from_snapshot;
         if let Some(encrypted) = encrypted.as_ref().filter(|_| !is_direct) {
-            let from = Reading {
-                disk: match &source {
-                    SourceDisk::Remote(remote) => Disk::Remote(remote),
-                    here => Disk::Here(here.local()?.clone()),
-                },
-                changed: self.from.changed.clone(),
-                check: &|| source.check(),
-            };
-            return encrypted.copy(self.copy, from, &self.state, self.work);
+            let changed = self.from.changed.as_deref();
+            return encrypted.copy(self.copy, &source, changed, &self.state, self.work);
         }
         if let Some(encrypted) = &encrypted {
             encrypted.pass_over(&self.state)?;

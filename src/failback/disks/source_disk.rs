@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::disk_state::padded;
 use super::open::open_to_read;
 use super::remote_disk::RemoteDisk;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,7 +13,8 @@ use crate::image::nbd::NbdExport;
 use crate::image::{Format, Image};
 use crate::progress::Work;
 use crate::remote::ConnectOptions;
-use crate::storage::{HostFile, SourceOptions};
+use crate::replica::{Appended, Changed, Replica};
+use crate::storage::{HostFile, SourceOptions, Storage};
 #[cfg(feature = "qemu")]
 use crate::sync::Source;
 use crate::sync::{HostSource, SyncOptions, SyncReport, Target, sync};
@@ -100,6 +102,22 @@ impl SourceDisk {
             SourceDisk::Nbd(image) => sync(&Source::new(image.clone()), target, options, work),
             SourceDisk::Remote(remote) => remote.sync_onto(target, options, work),
         }
+    }
+
+    /// Adds what it holds to a replica, as a disk of so many bytes.
+    pub fn append_to(
+        &self,
+        replica: &Replica,
+        disk_len: u64,
+        changed: Option<Changed>,
+        next: &Arc<dyn Storage>,
+        work: &Work,
+    ) -> Result<Appended> {
+        if let SourceDisk::Remote(remote) = self {
+            return remote.append_to(replica, disk_len, changed, next, work);
+        }
+        let image = padded(self.local()?.clone(), disk_len);
+        replica.append(&*image, changed, next, &|| self.check(), work)
     }
 
     /// Whether it is what it was when it was opened; one on another host was asked by its sync.

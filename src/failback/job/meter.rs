@@ -1,6 +1,6 @@
 //! How far the work on a VM's disks is, for other processes to see.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -10,17 +10,8 @@ use crate::failback::small_file;
 use crate::progress::{Phase, Progress};
 use crate::storage::Directory;
 
-/// Counts what is done.
-pub(super) struct Meter {
-    counted: Mutex<Counted>,
-}
-
-struct Counted {
-    what: &'static str,
-    total_bytes: Option<u64>,
-    done_bytes: u64,
-    since: Instant,
-}
+/// Counts what is done, and since when.
+pub(super) struct Meter(Mutex<(Moving, Instant)>);
 
 /// What is moving, as it stands in a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,25 +50,20 @@ impl Moving {
 }
 
 impl Meter {
-    pub(super) fn new() -> Self {
-        Meter {
-            counted: Mutex::new(Counted {
-                what: "nothing",
-                total_bytes: None,
-                done_bytes: 0,
-                since: Instant::now(),
-            }),
+    pub fn new() -> Self {
+        Meter(Mutex::new((Moving::nothing(), Instant::now())))
+    }
+
+    pub fn read(&self) -> Moving {
+        let (moving, since) = &*self.lock();
+        Moving {
+            elapsed_seconds: since.elapsed().as_secs_f64(),
+            ..moving.clone()
         }
     }
 
-    pub(super) fn read(&self) -> Moving {
-        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        Moving {
-            what: counted.what.to_owned(),
-            total_bytes: counted.total_bytes,
-            done_bytes: counted.done_bytes,
-            elapsed_seconds: counted.since.elapsed().as_secs_f64(),
-        }
+    fn lock(&self) -> MutexGuard<'_, (Moving, Instant)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -91,17 +77,17 @@ impl Progress for Meter {
             Phase::Apply => "writing",
             _ => "reading back",
         };
-        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Counted {
-            what,
+        let moving = Moving {
+            what: what.to_owned(),
             total_bytes,
-            done_bytes: 0,
-            since: Instant::now(),
+            ..Moving::nothing()
         };
+        *self.lock() = (moving, Instant::now());
     }
 
     fn advance(&self, bytes: u64) {
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.done_bytes = counted.done_bytes.saturating_add(bytes);
+        let moving = &mut self.lock().0;
+        moving.done_bytes = moving.done_bytes.saturating_add(bytes);
     }
 }
 

@@ -196,21 +196,16 @@ const ASKABLE: [(&str, Request); 10] = [
     ("abort", Request::Abort),
     ("cancel", Request::Cancel { restore: false }),
     ("cancel --restore", Request::Cancel { restore: true }),
-    (
-        "undo --accept-loss",
-        Request::Undo {
-            accept_loss: true,
-            restore: false,
-        },
-    ),
-    (
-        "undo --accept-loss --restore",
-        Request::Undo {
-            accept_loss: true,
-            restore: true,
-        },
-    ),
+    ("undo --accept-loss", undo(false)),
+    ("undo --accept-loss --restore", undo(true)),
     ("commit", Request::Commit),
     ("reverse", Request::Reverse),
     ("retry", Request::Retry),
 ];
+
+const fn undo(restore: bool) -> Request {
+    Request::Undo {
+        accept_loss: true,
+        restore,
+    }
+}

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
+use crate::hash::Hash;
 
 /// One of the two ends of a job: the VM runs at `Source` and is to run at `Target`.
 ///
@@ -115,7 +116,7 @@ pub struct Root(pub [u8; 32]);
 
 impl fmt::Display for Root {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hash::from_bytes(self.0).fmt(f)
     }
 }
 
@@ -135,18 +136,8 @@ impl TryFrom<String> for Root {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Root, Self::Error> {
-        const WRONG: &str = "a root is 64 hex digits";
-        let mut root = [0; 32];
-        if text.len() != 64 {
-            return Err(WRONG);
-        }
-        for (byte, pair) in root.iter_mut().zip(text.as_bytes().chunks(2)) {
-            for &digit in pair {
-                let value = char::from(digit).to_digit(16).ok_or(WRONG)?;
-                *byte = *byte << 4 | u8::try_from(value).map_err(|_| WRONG)?;
-            }
-        }
-        Ok(Root(root))
+        let hash: Hash = text.parse().map_err(|_| "a root is 64 hex digits")?;
+        Ok(Root(*hash.as_bytes()))
     }
 }
 

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::address::parse_path;
-use super::file::{ConnectFile, SizeFile};
+use super::file::ConnectFile;
 use super::validate::Check;
 use crate::error::Result;
-use crate::units::parse_size;
 
 /// How a site's disks are reached that lie on other hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,74 +65,35 @@ impl Check<'_> {
     ) -> Result<SiteConnectOptions> {
         let at = file.span().start;
         let table = format!("{site}.connect");
-        let ConnectFile {
-            rsh,
-            remote_program,
-            tls_cert,
-            tls_key,
-            tls_ca,
-            tls_name,
-            timeout,
-            state,
-            limit_rate,
-        } = file.into_inner();
+        let file = file.into_inner();
         let default = SiteConnectOptions::default();
-        let text = |name: &str, text: Option<Spanned<String>>| {
-            let filled = |text| self.filled(&format!("{table}.{name}"), &text);
-            text.map(filled).transpose()
-        };
-        let path = |name: &str, text: &Spanned<String>| {
-            let wrong = |e: crate::Error| {
-                self.wrong(&format!("{table}.{name}"), text.span().start, e.to_string())
-            };
-            parse_path(text.get_ref()).map_err(wrong)
-        };
-        let tls = match (&tls_cert, &tls_key, &tls_ca) {
+        let tls = match (file.tls_cert, file.tls_key, file.tls_ca) {
             (None, None, None) => None,
             (Some(cert), Some(key), Some(ca)) => Some(TlsFiles {
-                cert: path("tls_cert", cert)?,
-                key: path("tls_key", key)?,
-                ca: path("tls_ca", ca)?,
+                cert: cert.0,
+                key: key.0,
+                ca: ca.0,
             }),
             _ => {
                 let why = "`tls_cert`, `tls_key` and `tls_ca` go together";
                 return Err(self.wrong(&table, at, why));
             }
         };
-        let name_at = tls_name.as_ref().map_or(at, |name| name.span().start);
-        if tls_name.is_some() && tls.is_none() {
+        if let (Some(name), None) = (&file.tls_name, &tls) {
             let why = "goes with `tls_cert`, `tls_key` and `tls_ca`";
-            return Err(self.wrong(&format!("{table}.tls_name"), name_at, why));
-        }
-        let timeout_at = timeout.as_ref().map_or(at, |timeout| timeout.span().start);
-        let key = format!("{table}.timeout");
-        let timeout = self.duration(&key, timeout)?.unwrap_or(default.timeout);
-        if timeout.is_zero() {
-            return Err(self.wrong(&key, timeout_at, "no time at all is too little"));
+            return Err(self.wrong(&format!("{table}.tls_name"), name.span().start, why));
         }
         Ok(SiteConnectOptions {
-            rsh: text("rsh", rsh)?.unwrap_or(default.rsh),
-            remote_program: text("remote_program", remote_program)?
-                .unwrap_or(default.remote_program),
+            rsh: file.rsh.map_or(default.rsh, |it| it.0),
+            remote_program: file
+                .remote_program
+                .map_or(default.remote_program, |it| it.0),
             tls,
-            tls_name: text("tls_name", tls_name)?,
-            timeout,
-            state: state.map(|state| path("state", &state)).transpose()?,
-            limit_rate: self.rate(&format!("{table}.limit_rate"), limit_rate)?,
+            tls_name: file.tls_name.map(|it| it.into_inner().0),
+            timeout: file.timeout.map_or(default.timeout, |it| it.0),
+            state: file.state.map(|it| it.0),
+            limit_rate: file.limit_rate.map_or(0, |it| it.0),
         })
-    }
-
-    fn rate(&self, key: &str, rate: Option<Spanned<SizeFile>>) -> Result<u64> {
-        let Some(rate) = rate else {
-            return Ok(0);
-        };
-        let at = rate.span().start;
-        match rate.into_inner() {
-            SizeFile::Bytes(bytes) => Ok(bytes),
-            SizeFile::Text(text) => {
-                parse_size(&text).map_err(|e| self.wrong(key, at, e.to_string()))
-            }
-        }
     }
 }
 

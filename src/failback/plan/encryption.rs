@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use toml::Spanned;
 
 use super::Encryption;
-use super::address::parse_path;
 use super::file::EncryptionFile;
 use super::validate::Check;
 use crate::error::Result;
@@ -25,16 +24,9 @@ impl Check<'_> {
             directory,
             recipients,
         } = file.into_inner();
-        let path = |name: &str, text: &Spanned<String>| {
-            let key = format!("{key}.{name}");
-            parse_path(text.get_ref())
-                .map_err(|e| self.wrong(&key, text.span().start, e.to_string()))
-        };
-        let key_file = match (&identity, &passphrase_file) {
-            (Some(text), None) => KeyFile::Identity(path("identity", text)?),
-            (None, Some(text)) if recipients.is_empty() => {
-                KeyFile::Passphrase(path("passphrase_file", text)?)
-            }
+        let key_file = match (identity, passphrase_file) {
+            (Some(path), None) => KeyFile::Identity(path.0),
+            (None, Some(path)) if recipients.is_empty() => KeyFile::Passphrase(path.0),
             (None, Some(_)) => {
                 let why = "a passphrase has no further recipients";
                 return Err(self.wrong(&key, at, why));
@@ -44,12 +36,10 @@ impl Check<'_> {
                 return Err(self.wrong(&key, at, why));
             }
         };
-        let name = format!("{key}.recipients");
-        let recipients = recipients.iter().map(|text| self.filled(&name, text));
         Ok(Encryption {
             key: key_file,
-            directory: directory.map(|text| path("directory", &text)).transpose()?,
-            recipients: recipients.collect::<Result<_>>()?,
+            directory: directory.map(|path| path.0),
+            recipients: recipients.into_iter().map(|it| it.0).collect(),
         })
     }
 }

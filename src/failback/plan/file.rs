@@ -1,4 +1,4 @@
-//! A plan as it stands in its file, before anything in it is trusted.
+//! A plan as it stands in its file: each value makes sense by itself.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,12 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::SiteName;
+use super::values::{
+    As, At, DiskBytes, Filled, HostPath, Length, ModeFile, Name, Passes, Patience, SafetyFile, Size,
+};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failback::machine::{CommitPolicy, ProofPolicy};
+use crate::sync::Safety;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,16 +25,18 @@ pub(super) struct PlanFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JobFile {
-    pub name: Spanned<String>,
+    pub name: Name,
     pub active: SiteName,
-    pub mode: Option<Spanned<String>>,
-    pub safety: Option<Spanned<String>>,
-    pub proof: Option<Spanned<String>>,
-    pub commit: Option<Spanned<String>>,
-    pub commit_after: Option<Spanned<String>>,
-    pub downtime_budget: Option<Spanned<String>>,
-    pub max_passes: Option<Spanned<u32>>,
-    pub pass_interval: Option<Spanned<String>>,
+    #[serde(default)]
+    pub mode: ModeFile,
+    #[serde(default, with = "SafetyFile")]
+    pub safety: Safety,
+    pub proof: Option<ProofPolicy>,
+    pub commit: Option<Spanned<CommitPolicy>>,
+    pub commit_after: Option<Spanned<Length>>,
+    pub downtime_budget: Option<Length>,
+    pub max_passes: Option<Passes>,
+    pub pass_interval: Option<Length>,
     pub keep_undo: Option<Spanned<bool>>,
     #[serde(default)]
     pub discard_baseline: bool,
@@ -38,7 +45,7 @@ pub(super) struct JobFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SiteFile {
-    pub host: Spanned<String>,
+    pub host: Filled,
     pub controller: Spanned<ControllerFile>,
     pub encryption: Option<Spanned<EncryptionFile>>,
     pub connect: Option<Spanned<ConnectFile>>,
@@ -47,25 +54,25 @@ pub(super) struct SiteFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConnectFile {
-    pub rsh: Option<Spanned<String>>,
-    pub remote_program: Option<Spanned<String>>,
-    pub tls_cert: Option<Spanned<String>>,
-    pub tls_key: Option<Spanned<String>>,
-    pub tls_ca: Option<Spanned<String>>,
-    pub tls_name: Option<Spanned<String>>,
-    pub timeout: Option<Spanned<String>>,
-    pub state: Option<Spanned<String>>,
-    pub limit_rate: Option<Spanned<SizeFile>>,
+    pub rsh: Option<Filled>,
+    pub remote_program: Option<Filled>,
+    pub tls_cert: Option<HostPath>,
+    pub tls_key: Option<HostPath>,
+    pub tls_ca: Option<HostPath>,
+    pub tls_name: Option<Spanned<Filled>>,
+    pub timeout: Option<Patience>,
+    pub state: Option<HostPath>,
+    pub limit_rate: Option<Size>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EncryptionFile {
-    pub identity: Option<Spanned<String>>,
-    pub passphrase_file: Option<Spanned<String>>,
-    pub directory: Option<Spanned<String>>,
+    pub identity: Option<HostPath>,
+    pub passphrase_file: Option<HostPath>,
+    pub directory: Option<HostPath>,
     #[serde(default)]
-    pub recipients: Vec<Spanned<String>>,
+    pub recipients: Vec<Filled>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,15 +82,15 @@ pub(super) struct ControllerFile {
     #[serde(default)]
     pub verbs: BTreeMap<Spanned<String>, Vec<String>>,
     pub program: Option<Vec<String>>,
-    pub directory: Option<Spanned<String>>,
+    pub directory: Option<Spanned<HostPath>>,
     pub start: Option<Vec<String>>,
-    pub time_limit: Option<Spanned<String>>,
+    pub time_limit: Option<Length>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GroupFile {
-    pub name: Spanned<String>,
+    pub name: Spanned<Name>,
     #[serde(default)]
     pub vm: Vec<Spanned<VmFile>>,
 }
@@ -91,38 +98,27 @@ pub(super) struct GroupFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct VmFile {
-    pub name: Spanned<String>,
+    pub name: Spanned<Name>,
     #[serde(default)]
-    pub networks: Vec<Spanned<String>>,
+    pub networks: Vec<Filled>,
     #[serde(default)]
     pub create: bool,
     #[serde(default)]
-    pub disk: Vec<Spanned<DiskFile>>,
+    pub disk: Vec<DiskFile>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DiskFile {
-    pub identity: Spanned<String>,
-    pub bytes: Option<Spanned<SizeFile>>,
-    pub primary: Spanned<String>,
-    pub primary_format: Option<Spanned<String>>,
-    pub recovery: Spanned<String>,
-    pub recovery_format: Option<Spanned<String>>,
+    pub identity: Spanned<Filled>,
+    pub bytes: Option<DiskBytes>,
+    pub primary: Spanned<At>,
+    pub primary_format: Option<As>,
+    pub recovery: Spanned<At>,
+    pub recovery_format: Option<As>,
 }
 
-/// A size: a number, or text with a unit.
-#[derive(Debug, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "a size must be a number of bytes or text like \"64G\""
-)]
-pub(super) enum SizeFile {
-    Bytes(u64),
-    Text(String),
-}
-
-/// Reads the file's form; what its values mean is checked later.
+/// Reads the file; how its values go together is checked later.
 pub(super) fn read(text: &str) -> Result<PlanFile> {
     toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
@@ -141,9 +137,23 @@ pub(super) fn line_of(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 
-/// The key, or the table, of the line that a byte stands in.
+/// The key, with its tables, that a byte stands in.
 fn key_at(text: &str, at: usize) -> String {
-    let line = text.lines().nth(line_of(text, at) - 1).unwrap_or_default();
-    let key = line.split(['=', '#']).next().unwrap_or_default();
-    key.trim().trim_matches(['[', ']']).to_owned()
+    let until = text.get(..at).unwrap_or(text);
+    let begin = until.rfind('\n').map_or(0, |end| end + 1);
+    let line = text[begin..].lines().next().unwrap_or_default();
+    let is_table = |line: &&str| line.starts_with('[');
+    let tables = until[..begin].lines().chain([line]).filter(is_table);
+    let table = tables.last().unwrap_or_default();
+    let mut keys = vec![table.split('#').next().unwrap_or_default()];
+    if !is_table(&line) {
+        keys.extend(line.split(['=', '#']).next());
+        // Of a table that is written in one line, the key that comes last before that.
+        let inline = until[begin..].rsplit_once(['{', ',']);
+        let inline = inline.filter(|(before, _)| before.contains('=') && line.contains('{'));
+        keys.extend(inline.and_then(|(_, key)| key.split('=').next()));
+    }
+    let keys = keys.iter().map(|key| key.trim().trim_matches(['[', ']']));
+    let keys: Vec<_> = keys.filter(|key| !key.is_empty()).collect();
+    keys.join(".")
 }

@@ -43,6 +43,7 @@ mod places;
 #[cfg(feature = "qemu")]
 mod qemu;
 mod validate;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ pub use address::Address;
 pub(in crate::failback) use address::is_plain;
 pub use connect::{SiteConnectOptions, TlsFiles};
 pub use duration::parse_duration;
-pub(in crate::failback) use validate::is_name;
+pub(in crate::failback) use values::is_name;
 
 use super::machine::{CommitPolicy, JobMode, ProofPolicy, Side, Spec};
 use crate::error::Result;

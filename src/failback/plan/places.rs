@@ -4,6 +4,7 @@ use toml::Spanned;
 
 use super::file::line_of;
 use super::validate::{Check, Seen};
+use super::values::{As, At};
 use super::{Address, Controller, Disk, Plan, Site, SiteName, Vm};
 use crate::error::Result;
 use crate::failback::machine::Side;
@@ -14,19 +15,13 @@ impl Check<'_> {
     pub(super) fn place(
         &self,
         seen: &mut Seen,
-        site: SiteName,
-        [key, format_key]: [&'static str; 2],
-        text: &Spanned<String>,
-        format: Option<Spanned<String>>,
+        (site, key): (SiteName, &'static str),
+        address: Spanned<At>,
+        format: Option<As>,
     ) -> Result<(Address, Format)> {
-        let at = text.span().start;
-        let address =
-            Address::parse(text.get_ref()).map_err(|e| self.wrong(key, at, e.to_string()))?;
-        let format = match format {
-            Some(format) => Format::parse(format.get_ref())
-                .map_err(|e| self.wrong(format_key, format.span().start, e.to_string()))?,
-            None => address.format(),
-        };
+        let at = address.span().start;
+        let address = address.into_inner().0;
+        let format = format.map_or_else(|| address.format(), |format| format.0);
         if site != self.active && !format.is_writable() {
             let why = format!("{} can only be read, and this is the target", format.name());
             return Err(self.wrong(key, at, why));

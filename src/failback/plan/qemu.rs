@@ -5,8 +5,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::Controller;
-use super::address::parse_path;
 use super::validate::Check;
+use super::values::HostPath;
 use crate::error::Result;
 
 impl Check<'_> {
@@ -15,7 +15,7 @@ impl Check<'_> {
         &self,
         key: &str,
         at: usize,
-        directory: Option<Spanned<String>>,
+        directory: Option<Spanned<HostPath>>,
         start: Option<Vec<String>>,
         time_limit: Duration,
     ) -> Result<Controller> {
@@ -23,14 +23,11 @@ impl Check<'_> {
             let why = "needs `directory`, in which the VMs' directories lie";
             return Err(self.wrong(key, at, why));
         };
-        let path = parse_path(directory.get_ref()).map_err(|e| {
-            let key = format!("{key}.directory");
-            self.wrong(&key, directory.span().start, e.to_string())
-        })?;
+        let (path_at, path) = (directory.span().start, directory.into_inner().0);
         // A socket's path has an end; better here than in the middle of a job.
         if path.as_os_str().len() > DIRECTORY_MAX {
             let why = format!("is longer than {DIRECTORY_MAX} bytes: sockets could not be in it");
-            return Err(self.wrong(&format!("{key}.directory"), directory.span().start, why));
+            return Err(self.wrong(&format!("{key}.directory"), path_at, why));
         }
         let start = start.filter(|argv| argv.first().is_some_and(|program| !program.is_empty()));
         let Some(start) = start else {

@@ -15,7 +15,7 @@ mod table;
 use std::collections::BTreeSet;
 
 use diskdelta::failback::machine::{
-    Checkpoint, CommitPolicy, JobMode, Machine, Mutation, ProofPolicy, Spec, Token,
+    Checkpoint, CommitPolicy, JobMode, Mutation, ProofPolicy, Spec, Token,
 };
 
 use explore::{exhaust, hunt, walk};

@@ -9,7 +9,6 @@ use super::disk_state::{DiskState, padded};
 use super::encrypted_disk::EncryptedDisk;
 use super::measure::Measure;
 use super::open_disk::OpenDisk;
-use super::remote_disk::{self, RemoteDisk};
 use super::source_disk::SourceDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Side, Sides, Token};
@@ -81,8 +80,8 @@ impl HostDisks {
                 target: plan.target_site().encryption.clone(),
             },
             connect: Sides {
-                source: remote_disk::connect_options(&plan.source_site().connect),
-                target: remote_disk::connect_options(&plan.target_site().connect),
+                source: plan.source_site().connect.connect_options(),
+                target: plan.target_site().connect.connect_options(),
             },
             callback_source: None,
             told: Mutex::default(),
@@ -208,8 +207,7 @@ impl HostDisks {
                     live,
                 };
                 let opened = callback_source.open(wanted, work)?;
-                let remote = RemoteDisk::over(opened);
-                Ok(SourceDisk::Remote(remote))
+                Ok(SourceDisk::over_callback(opened))
             }
             _ => SourceDisk::open(at, format, self.connect.of(side), live, work),
         }
@@ -299,14 +297,10 @@ impl HostDisks {
         })?;
         let block_size = BlockSize::new(known.block_bytes)?;
         let source = self.source_disk(side, index, false, work)?;
-        if let SourceDisk::Remote(remote) = &source {
-            return remote.root(known.disk_len, block_size, work);
+        if source.image().is_some() {
+            refuse_padding(known.disk_len, source.disk_len())?;
         }
-        refuse_padding(known.disk_len, source.disk_len())?;
-        let image = padded(source.local()?.clone(), known.disk_len);
-        let root = crate::manifest::root_of(&*image, block_size, work)?;
-        source.check()?;
-        Ok(root)
+        source.root(known.disk_len, block_size, work)
     }
 }
 

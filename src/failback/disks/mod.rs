@@ -11,6 +11,7 @@
 //! to that.
 
 mod agent;
+mod blocks;
 mod disk_path;
 mod disk_state;
 mod encrypted_disk;
@@ -25,7 +26,6 @@ mod open_disk;
 mod pass;
 mod plaintext_disk;
 mod prerequisites;
-mod remote_disk;
 mod restore;
 mod sampling;
 mod sides;

@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
+use super::blocks::blocks_of;
 use super::disk_path::{DiskPath, exists};
 use super::disk_state::{DiskState, cut, padded};
 use super::host_disks::HostDisks;
 use super::open_disk::OpenDisk;
-use super::remote_disk::blocks_of;
 use super::source_disk::SourceDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::DiskCommand;
@@ -93,7 +93,7 @@ impl Pass<'_> {
             self.state.note(CREATED)?;
         }
         let options = self.options(there, &source)?;
-        let target = HostTarget::open(&self.disk_path.blocked, &self.target_options(&source))?;
+        let target = HostTarget::open(&self.disk_path.blocked, &self.target_options(&source)?)?;
         let report = source.sync_onto(target.target(), &options, self.work)?;
         drop(target);
         if let Some(undo) = &options.undo {
@@ -124,7 +124,7 @@ impl Pass<'_> {
     }
 
     fn options(&self, there: bool, source: &SourceDisk) -> Result<SyncOptions> {
-        let remote = matches!(source, SourceDisk::Remote(_));
+        let remote = source.image().is_none();
         let options = SyncOptions::default()
             .with_safety(self.disks.safety)
             .with_hold(self.disk_path.is_device)
@@ -188,14 +188,14 @@ impl Pass<'_> {
         FileRef::host(self.disk_path.next_undo()?).map(Some)
     }
 
-    fn target_options(&self, source: &SourceDisk) -> HostTargetOptions {
+    fn target_options(&self, source: &SourceDisk) -> Result<HostTargetOptions> {
         let image = ImageOptions::default().with_format(self.disk_path.format);
-        HostTargetOptions::default()
+        Ok(HostTargetOptions::default()
             .with_image(image)
             .with_open(TargetOptions::default())
             // The way back is another name of the file that a full copy takes the place of.
             .with_parts_links(true)
-            .with_sources(source.files())
+            .with_sources(source.files()?))
     }
 
     /// Keeps the manifest current, where the sync has not done so.

@@ -7,7 +7,6 @@ use super::encrypted_disk::EncryptedDisk;
 use super::findings::{List, Looked, Prerequisite, crowded};
 use super::host_disks::HostDisks;
 use super::open_disk::OpenDisk;
-use super::source_disk::SourceDisk;
 use crate::error::{Error, Result};
 use crate::failback::machine::Side;
 use crate::progress::Work;
@@ -76,8 +75,8 @@ impl HostDisks {
     /// Looks at a disk that is to be read, which its VM may be writing to.
     fn look(&self, side: Side, index: usize) -> Result<Looked> {
         let source_disk = self.source_disk(side, index, true, &Work::with_threads(1)?)?;
-        if let SourceDisk::Remote(remote) = &source_disk {
-            remote.close()?;
+        if source_disk.image().is_none() {
+            source_disk.close()?;
         }
         let allocated = source_disk.image().map(|image| image.allocated_bytes());
         Ok(Looked {

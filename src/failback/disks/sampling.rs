@@ -7,7 +7,6 @@ use super::encrypted_disk::EncryptedDisk;
 use super::estimate::Estimate;
 use super::host_disks::HostDisks;
 use super::open_disk::OpenDisk;
-use super::remote_disk::RemoteDisk;
 use super::source_disk::SourceDisk;
 use super::throughput_probe::ThroughputProbe;
 use crate::error::Result;
@@ -41,11 +40,9 @@ impl HostDisks {
             let source = self.source_disk(Side::Source, index, true, work)?;
             let target = self.disk_path(Side::Target, index)?;
             let encrypted = self.encrypted(Side::Target, index)?;
-            let sampled = match &source {
-                SourceDisk::Remote(remote) => {
-                    sample_remote(remote, &target, encrypted.as_ref(), work)?
-                }
-                here => sample_image(&**here.local()?, &target, encrypted.as_ref(), work)?,
+            let sampled = match source.image() {
+                Some(image) => sample_image(&**image, &target, encrypted.as_ref(), work)?,
+                None => sample_remote(&source, &target, encrypted.as_ref(), work)?,
             };
             let throughput = ThroughputProbe::at(&target, sampled.byte_seconds, work)?;
             let changed = sampled.changed_bytes.zip(sampled.since);
@@ -109,7 +106,7 @@ fn sample_image(
 
 /// From a sample of all of the disk: where its data is cannot be told from here.
 fn sample_remote(
-    source: &RemoteDisk,
+    source: &SourceDisk,
     target: &DiskPath,
     encrypted: Option<&EncryptedDisk>,
     work: &Work,

@@ -8,6 +8,9 @@ use toml::Spanned;
 use super::file::ConnectFile;
 use super::validate::Check;
 use crate::error::Result;
+#[cfg(feature = "tls")]
+use crate::remote::tls::{DialOptions, Identity};
+use crate::remote::{ConnectOptions, LineOptions, ShellOptions};
 
 /// How a site's disks are reached that lie on other hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +57,26 @@ impl Default for SiteConnectOptions {
             state: None,
             limit_rate: 0,
         }
+    }
+}
+
+impl SiteConnectOptions {
+    /// How the site's hosts are reached.
+    pub(in crate::failback) fn connect_options(&self) -> ConnectOptions {
+        let line = LineOptions::default()
+            .with_silence(self.timeout)
+            .with_limit_rate(self.limit_rate);
+        let shell = ShellOptions::default()
+            .with_shell(&self.rsh)
+            .with_program(&self.remote_program)
+            .with_keeps_errors(true);
+        let connect = ConnectOptions::default().with_shell(shell).with_line(line);
+        #[cfg(feature = "tls")]
+        let connect = connect.with_tls(self.tls.as_ref().map(|files| {
+            let options = DialOptions::new(Identity::new(&files.cert, &files.key, &files.ca));
+            options.with_name(self.tls_name.clone())
+        }));
+        connect
     }
 }
 

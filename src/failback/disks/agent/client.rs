@@ -7,9 +7,9 @@ use super::messages::{AgentReply, AgentRequest, DiskAsked, DiskRead, Task, Wante
 use super::ranges;
 use crate::error::{Error, Result};
 use crate::failback::disk_work::{DiskCommand, Done};
+use crate::failback::disks::blocks::blocks_of;
 use crate::failback::disks::host_disks::PlannedDisk;
 use crate::failback::disks::measure::Measure;
-use crate::failback::disks::remote_disk::{self, blocks_of};
 use crate::failback::disks::source_disk::SourceDisk;
 use crate::failback::machine::{Side, Token};
 use crate::failback::plan::{Address, Plan, Site, Vm};
@@ -58,11 +58,11 @@ impl AgentClient {
         let Address::Remote(at) = &disks.first()?.at.of(side).0 else {
             return None;
         };
-        let shell = remote_disk::connect_options(&site.connect).shell;
+        let shell = site.connect.connect_options().shell;
         let shell = shell.with_state_dir(site.connect.state.clone());
         Some(AgentClient {
             at: at.clone(),
-            connect: remote_disk::connect_options(&site.connect).with_shell(shell),
+            connect: site.connect.connect_options().with_shell(shell),
             request: AgentRequest {
                 job: plan.name.clone(),
                 vm: vm.name.clone(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::failback::job::{
-    self, Checked, Event, JobDirectory, JobRunner, JobStatus, LogLine, Preview, STATE_DIR,
+    self, Checked, Event, JobDirectory, JobRunner, JobStatus, LogLine, STATE_DIR,
 };
 use crate::failback::machine::{JobMode, Request};
 use crate::failback::plan::Plan;
@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::args;
 use super::context::Context;
 use super::failback_text::{self as text, Condition, Explained};
-use super::outcome::{Ended, Exit, Failure};
+use super::outcome::{Ended, Exit};
 
 /// Brings running virtual machines home, or fails them over, as a plan says
 ///
@@ -155,7 +155,7 @@ impl Args {
                 .advise("begin with --yes, once this is what you want")
                 .into());
         }
-        let modes = modes(&plan, context)?;
+        let modes = job::modes(&plan, &context.work)?;
         let by = self.by();
         let directory = JobDirectory::create(&self.state_dir, &plan_text, modes, &by)?;
         self.run_job(directory, None, context)
@@ -309,16 +309,6 @@ fn show(plan: &Plan, context: &Context) -> Ended {
     };
     context.print(&object, || text::plan(plan, &previews))?;
     Ok(Exit::Done)
-}
-
-/// The plan's mode, or the one that is advised for each VM.
-fn modes(plan: &Plan, context: &Context) -> Result<BTreeMap<String, JobMode>, Failure> {
-    if let Some(mode) = plan.mode {
-        return Ok(plan.vms().map(|vm| (vm.name.clone(), mode)).collect());
-    }
-    let previews: Vec<Preview> = job::estimate(plan, &context.work)?;
-    let modes = previews.into_iter().map(|it| (it.vm, it.advice.mode));
-    Ok(modes.collect())
 }
 
 #[derive(Serialize)]

@@ -10,6 +10,7 @@ mod bell;
 pub mod directory_mailbox;
 pub mod disk_work;
 pub mod disks;
+mod embedded;
 pub mod executor;
 pub mod job;
 pub mod lock;
@@ -22,3 +23,5 @@ pub mod record;
 mod small_file;
 pub mod vm;
 mod watch;
+
+pub use embedded::Job;

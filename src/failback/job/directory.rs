@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -163,6 +164,33 @@ impl JobDirectory {
         let is_running = || Ok(self.run_by()?.is_some());
         Ok(is_running()?
             && directory_mailbox::send(&*self.mailbox()?, request, by, wait, &is_running)?)
+    }
+
+    /// Makes requests in their order, each as soon as it is allowed, until `is_done`. What is not
+    /// allowed any more once a later one is, is left out.
+    pub(in crate::failback) fn ask_in_turn(
+        &self,
+        mut requests: &[Request],
+        by: &str,
+        is_done: &AtomicBool,
+    ) -> Result<()> {
+        while !requests.is_empty() && !is_done.load(Ordering::Acquire) {
+            let mut accepted = None;
+            for (index, request) in requests.iter().enumerate() {
+                match self.ask(*request, by, ANSWER_WITHIN) {
+                    Ok(true) => accepted = Some(index),
+                    Ok(false) => return Ok(()),
+                    Err(error) if error.kind() == ErrorKind::InvalidInput => continue,
+                    Err(error) => return Err(error),
+                }
+                break;
+            }
+            match accepted {
+                Some(index) => requests = &requests[index + 1..],
+                None => std::thread::sleep(ASK_AGAIN),
+            }
+        }
+        Ok(())
     }
 
     /// The process that runs the job now, in words; `None` where none does.
@@ -404,6 +432,9 @@ fn put_aside(state_dir: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// How long an answer to a request is waited for, and until a refused one is made again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 const PLAN_JOURNAL: &str = "plan.journal";
 const LOCK: &str = "lock";
 /// In the directory of all jobs; no job has a name like that.

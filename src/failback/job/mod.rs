@@ -1,5 +1,6 @@
 //! A job as a whole: all VMs of a plan, run by one process, watched by others.
 
+mod controllers;
 mod directory;
 mod meter;
 mod preview;
@@ -8,8 +9,9 @@ mod run;
 mod status;
 mod vm_mailbox;
 
+pub use controllers::OwnControllers;
 pub use directory::{JobDirectory, STATE_DIR};
 pub use meter::Moving;
-pub use preview::{Checked, Preview, check, check_until, estimate};
+pub use preview::{Checked, Preview, check, check_until, estimate, modes};
 pub use run::{Event, JobRunner};
 pub use status::{JobStatus, LogLine, VmStatus};

@@ -1,16 +1,18 @@
 //! What a job would find and cost, before anything of it is begun.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
 
+use super::controllers::{as_planned, controllers};
 use super::directory::refuse_conflicts;
-use super::run::{controllers, spec};
+use super::run::spec;
 use crate::error::Result;
 use crate::failback::disks::crowded;
 use crate::failback::disks::one_file::refuse_one_file;
 use crate::failback::disks::{Estimate, Forecast, Recommendation, VmDisks};
-use crate::failback::machine::{Action, Side, Token};
+use crate::failback::machine::{Action, JobMode, Side, Token};
 use crate::failback::plan::{Plan, Vm};
 use crate::failback::vm::Call;
 use crate::progress::{CancelToken, Work};
@@ -124,8 +126,20 @@ pub fn estimate(plan: &Plan, work: &Work) -> Result<Vec<Preview>> {
     previews.collect()
 }
 
+/// The mode of each VM: the plan's, or the one that is advised.
+///
+/// # Errors
+/// As [`estimate`].
+pub fn modes(plan: &Plan, work: &Work) -> Result<BTreeMap<String, JobMode>> {
+    if let Some(mode) = plan.mode {
+        return Ok(plan.vms().map(|vm| (vm.name.clone(), mode)).collect());
+    }
+    let previews = estimate(plan, work)?.into_iter();
+    Ok(previews.map(|it| (it.vm, it.advice.mode)).collect())
+}
+
 fn check_vms(plan: &Plan, vm: &Vm, cancel: &CancelToken, all: &mut Vec<Checked>) {
-    let controllers = controllers(plan, vm);
+    let controllers = controllers(plan, vm, &as_planned);
     // Older than every command of a job: it only looks.
     let call = Call {
         token: Token::default(),

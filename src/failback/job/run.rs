@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
+use super::controllers::{OwnControllers, as_planned, controllers};
 use super::directory::JobDirectory;
 use super::meter::{self, Meter, Moving};
 use super::requests::{Member, passed_on};
@@ -14,13 +15,10 @@ use crate::failback::disks::VmDisks;
 use crate::failback::executor::{Bell, Executor, Intervals, Mailbox, Resources};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{
-    CommitPolicy, GroupAsked, JobMode, JobPhase, Request, Side, Sides, Signal, Spec, State, signals,
+    CommitPolicy, GroupAsked, JobMode, JobPhase, Request, Side, Signal, Spec, State, signals,
 };
-use crate::failback::plan::{Controller, Plan, Site, SiteName, Vm};
+use crate::failback::plan::{Plan, Vm};
 use crate::failback::record::{JobRecord, PlanRecord};
-#[cfg(feature = "qemu")]
-use crate::failback::vm::QemuController;
-use crate::failback::vm::{CommandController, Facts, VmController};
 use crate::journal::Writer;
 use crate::progress::{CancelToken, Work};
 use crate::storage::Directory;
@@ -72,6 +70,19 @@ impl JobRunner {
     /// `InUse` where another process runs it; `Malformed` for a damaged journal, before
     /// anything is done; `Io`.
     pub fn resume(directory: JobDirectory, work: &Work, leave: CancelToken) -> Result<Self> {
+        Self::resume_with(directory, &as_planned, work, leave)
+    }
+
+    /// As [`resume`](Self::resume), with controllers of the caller's.
+    ///
+    /// # Errors
+    /// As [`resume`](Self::resume).
+    pub fn resume_with(
+        directory: JobDirectory,
+        own: &OwnControllers,
+        work: &Work,
+        leave: CancelToken,
+    ) -> Result<Self> {
         let lock = directory.lock()?;
         let (journal, records) = directory.plan_writer()?;
         let mut asked = GroupAsked::default();
@@ -87,7 +98,7 @@ impl JobRunner {
         let mut members = Vec::new();
         for (group, vms) in directory.plan().groups.iter().enumerate() {
             for vm in &vms.vms {
-                members.push(RunningVm::new(&directory, group, vm, work)?);
+                members.push(RunningVm::new(&directory, group, vm, own, work)?);
             }
         }
         Ok(JobRunner {
@@ -372,12 +383,18 @@ impl JobRunner {
 }
 
 impl RunningVm {
-    fn new(directory: &JobDirectory, group: usize, vm: &Vm, work: &Work) -> Result<Self> {
+    fn new(
+        directory: &JobDirectory,
+        group: usize,
+        vm: &Vm,
+        own: &OwnControllers,
+        work: &Work,
+    ) -> Result<Self> {
         let plan = directory.plan();
         let disks = Arc::new(VmDisks::new(plan, vm, directory.path(), directory.id));
         let meter = Arc::new(Meter::new());
         let resources = Resources {
-            vms: controllers(plan, vm),
+            vms: controllers(plan, vm, own),
             disks: disks.clone(),
             work: work.clone().with_progress(meter.clone()),
         };
@@ -429,57 +446,6 @@ impl Drop for Rings {
 pub(super) fn spec(plan: &Plan, vm: &Vm, mode: JobMode, disks: &VmDisks) -> Spec {
     plan.spec(vm, mode)
         .with_atomic_only(disks.has_unwritable_device(Side::Source))
-}
-
-/// What controls a VM at each side of its job.
-pub(super) fn controllers(plan: &Plan, vm: &Vm) -> Sides<Arc<dyn VmController>> {
-    let (source, target) = match plan.active {
-        SiteName::Primary => (SiteName::Primary, SiteName::Recovery),
-        SiteName::Recovery => (SiteName::Recovery, SiteName::Primary),
-    };
-    Sides {
-        source: controller(plan, vm, Side::Source, source),
-        target: controller(plan, vm, Side::Target, target),
-    }
-}
-
-fn controller(plan: &Plan, vm: &Vm, side: Side, name: SiteName) -> Arc<dyn VmController> {
-    let site: &Site = match name {
-        SiteName::Primary => &plan.primary,
-        SiteName::Recovery => &plan.recovery,
-    };
-    let facts = Facts {
-        job: plan.name.clone(),
-        vm: vm.name.clone(),
-        side,
-        site: name.name().to_owned(),
-        host: site.host.clone(),
-        networks: vm.networks.clone(),
-        disks: vm
-            .disks
-            .iter()
-            .map(|disk| {
-                let address = match name {
-                    SiteName::Primary => &disk.primary,
-                    SiteName::Recovery => &disk.recovery,
-                };
-                (disk.identity.clone(), address.to_string())
-            })
-            .collect(),
-    };
-    match site.controller.clone() {
-        Controller::Commands {
-            verbs,
-            default,
-            time_limit,
-        } => Arc::new(CommandController::new(facts, verbs, default, time_limit)),
-        #[cfg(feature = "qemu")]
-        Controller::Qemu {
-            directory,
-            start,
-            time_limit,
-        } => Arc::new(QemuController::new(facts, &directory, start, time_limit)),
-    }
 }
 
 /// In whose name a VM of a group is asked for what the job as a whole was asked for.

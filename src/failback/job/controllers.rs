@@ -1,0 +1,64 @@
+//! What controls the VMs of a job.
+
+use std::sync::Arc;
+
+use crate::failback::machine::{Side, Sides};
+use crate::failback::plan::{Controller, Plan, Site, SiteName, Vm};
+#[cfg(feature = "qemu")]
+use crate::failback::vm::QemuController;
+use crate::failback::vm::{CommandController, Facts, VmController};
+
+/// Controllers that do not follow from a plan, by site and VM; `None`: as the plan says.
+pub type OwnControllers = dyn Fn(SiteName, &Vm) -> Option<Arc<dyn VmController>>;
+
+/// As the plan says, for all VMs.
+pub(super) fn as_planned(_: SiteName, _: &Vm) -> Option<Arc<dyn VmController>> {
+    None
+}
+
+/// What controls a VM at each side of its job.
+pub(super) fn controllers(
+    plan: &Plan,
+    vm: &Vm,
+    own: &OwnControllers,
+) -> Sides<Arc<dyn VmController>> {
+    let controller =
+        |side, name| own(name, vm).unwrap_or_else(|| planned_controller(plan, vm, side, name));
+    Sides {
+        source: controller(Side::Source, plan.active),
+        target: controller(Side::Target, plan.active.other()),
+    }
+}
+
+fn planned_controller(plan: &Plan, vm: &Vm, side: Side, name: SiteName) -> Arc<dyn VmController> {
+    let site: &Site = match name {
+        SiteName::Primary => &plan.primary,
+        SiteName::Recovery => &plan.recovery,
+    };
+    let facts = Facts {
+        job: plan.name.clone(),
+        vm: vm.name.clone(),
+        side,
+        site: name.name().to_owned(),
+        host: site.host.clone(),
+        networks: vm.networks.clone(),
+        disks: vm
+            .disks
+            .iter()
+            .map(|disk| (disk.identity.clone(), disk.at(name).to_string()))
+            .collect(),
+    };
+    match site.controller.clone() {
+        Controller::Commands {
+            verbs,
+            default,
+            time_limit,
+        } => Arc::new(CommandController::new(facts, verbs, default, time_limit)),
+        #[cfg(feature = "qemu")]
+        Controller::Qemu {
+            directory,
+            start,
+            time_limit,
+        } => Arc::new(QemuController::new(facts, &directory, start, time_limit)),
+    }
+}

@@ -26,6 +26,8 @@ pub struct DirectoryMailbox {
     watched: Option<(Bell, Watch)>,
 }
 
+opaque!(DirectoryMailbox);
+
 impl DirectoryMailbox {
     /// Looks into `directory`; `leave` tells the executor to leave its job.
     pub fn new(directory: Arc<dyn Directory>, leave: CancelToken) -> Self {

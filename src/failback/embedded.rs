@@ -39,6 +39,8 @@ pub struct Job {
     auto: Vec<Request>,
 }
 
+opaque!(Job);
+
 impl Job {
     /// Begins the job of a plan, which is kept in `state_dir`; nothing is touched yet. What the
     /// plan leaves open is decided by an estimate.

@@ -40,6 +40,8 @@ pub struct Asked {
     pub reply: Box<dyn FnOnce(Result<()>) + Send>,
 }
 
+opaque!(Asked);
+
 /// A mailbox that stays empty.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoMailbox;

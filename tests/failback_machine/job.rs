@@ -1,8 +1,8 @@
 //! A job whose sites do all that they are told.
 
 use diskdelta::failback::machine::{
-    Action, Amount, Answer, Command, Event, Machine, PassReport, Phase, Refusal, Request, Resource,
-    Root, Side, Sides, Spec, VmSeen,
+    Action, Amount, Answer, Command, Event, JobPhase, Machine, PassReport, Refusal, Request,
+    Resource, Root, Side, Sides, Spec, VmSeen,
 };
 
 /// A job whose sites do all that they are told.
@@ -41,7 +41,7 @@ impl Job {
         job
     }
 
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> JobPhase {
         self.machine.state().phase
     }
 

@@ -6,15 +6,15 @@ mod job;
 use std::collections::BTreeSet;
 
 use diskdelta::failback::machine::{
-    Action, Answer, CommitPolicy, Convergence, Disposition, Event, GroupAsked, Machine, Mode,
-    Phase, Problem, ProofPolicy, Refusal, Request, Root, Side, Sides, Signal, Spec, State, Step,
+    Action, Answer, CommitPolicy, Convergence, Disposition, Event, GroupAsked, JobMode, JobPhase,
+    Machine, Problem, ProofPolicy, Refusal, Request, Root, Side, Sides, Signal, Spec, State, Step,
     Token, signals,
 };
 use job::Job;
 
 #[test]
 fn a_delta_job_takes_its_steps_in_the_order_that_keeps_data_safe() {
-    let mut job = Job::new(Spec::new(Mode::Delta));
+    let mut job = Job::new(Spec::new(JobMode::Delta));
     assert_eq!(
         job.sent(),
         [
@@ -23,7 +23,7 @@ fn a_delta_job_takes_its_steps_in_the_order_that_keeps_data_safe() {
             "target disk Check"
         ]
     );
-    assert_eq!(job.phase(), Phase::Prepared);
+    assert_eq!(job.phase(), JobPhase::Prepared);
     job.ask(Request::Start);
     assert_eq!(
         job.sent(),
@@ -37,7 +37,7 @@ fn a_delta_job_takes_its_steps_in_the_order_that_keeps_data_safe() {
             "source VM Release",
         ]
     );
-    assert_eq!(job.phase(), Phase::ReadyToCutover);
+    assert_eq!(job.phase(), JobPhase::ReadyToCutover);
     job.ask(Request::Complete);
     assert_eq!(
         job.sent(),
@@ -54,7 +54,7 @@ fn a_delta_job_takes_its_steps_in_the_order_that_keeps_data_safe() {
             "source disk Prove",
         ]
     );
-    assert_eq!(job.phase(), Phase::CommitPending);
+    assert_eq!(job.phase(), JobPhase::CommitPending);
     assert_eq!(job.machine.state().active, Side::Target);
     job.ask(Request::Commit);
     assert_eq!(job.sent(), ["target VM Inspect", "source VM Retire"]);
@@ -71,24 +71,24 @@ fn a_delta_job_takes_its_steps_in_the_order_that_keeps_data_safe() {
             "target VM Release",
         ]
     );
-    assert_eq!(job.phase(), Phase::Protected);
+    assert_eq!(job.phase(), JobPhase::Protected);
 }
 
 #[test]
 fn a_full_job_copies_nothing_before_the_source_is_off() {
-    let mut job = Job::new(Spec::new(Mode::Full));
+    let mut job = Job::new(Spec::new(JobMode::Full));
     job.ask(Request::Start);
     let sent = job.sent();
     let copies: Vec<_> = sent.iter().filter(|sent| sent.contains("Copy")).collect();
     assert_eq!(copies, ["target disk Copy everything"]);
     let at = |what: &str| sent.iter().position(|sent| sent == what).unwrap();
     assert!(at("source VM Fence") < at("target disk Copy everything"));
-    assert_eq!(job.phase(), Phase::CommitPending);
+    assert_eq!(job.phase(), JobPhase::CommitPending);
 }
 
 #[test]
 fn a_full_first_job_copies_everything_once_and_then_changes() {
-    let mut job = Job::new(Spec::new(Mode::FullFirst));
+    let mut job = Job::new(Spec::new(JobMode::FullFirst));
     job.ask(Request::Start);
     job.ask(Request::Complete);
     let sent = job.sent();
@@ -101,7 +101,7 @@ fn a_full_first_job_copies_everything_once_and_then_changes() {
 
 #[test]
 fn a_discarded_baseline_makes_the_reverse_pass_a_full_copy() {
-    let mut job = Job::new(Spec::new(Mode::Delta).with_discard_baseline(true));
+    let mut job = Job::new(Spec::new(JobMode::Delta).with_discard_baseline(true));
     for request in [
         Request::Start,
         Request::Complete,
@@ -123,11 +123,11 @@ fn a_discarded_baseline_makes_the_reverse_pass_a_full_copy() {
 
 #[test]
 fn a_job_whose_source_can_only_be_read_is_not_reversed_and_says_where_to_go() {
-    let mut job = Job::new(Spec::new(Mode::Delta).with_one_way(true));
+    let mut job = Job::new(Spec::new(JobMode::Delta).with_one_way(true));
     for request in [Request::Start, Request::Complete, Request::Commit] {
         job.ask(request);
     }
-    assert_eq!(job.phase(), Phase::Committed);
+    assert_eq!(job.phase(), JobPhase::Committed);
     let refusal = job.machine.allows(Request::Reverse, "me").unwrap_err();
     assert_eq!(refusal.reason, Refusal::OneWay);
     let text = refusal.to_string();
@@ -136,22 +136,22 @@ fn a_job_whose_source_can_only_be_read_is_not_reversed_and_says_where_to_go() {
 
 #[test]
 fn a_job_that_may_not_write_in_place_is_not_reversed_onto_a_device() {
-    let spec = Spec::new(Mode::Delta).with_atomic_only(true);
+    let spec = Spec::new(JobMode::Delta).with_atomic_only(true);
     let told = spec.refuses_reverse().unwrap();
     let mut job = Job::new(spec);
     for request in [Request::Start, Request::Complete, Request::Commit] {
         job.ask(request);
     }
-    assert_eq!(job.phase(), Phase::Committed);
+    assert_eq!(job.phase(), JobPhase::Committed);
     let refusal = job.machine.allows(Request::Reverse, "me").unwrap_err();
     assert_eq!(refusal, told, "what is said before is what comes");
     assert!(refusal.to_string().contains("safety = \"in-place\""));
-    assert!(Spec::new(Mode::Delta).refuses_reverse().is_none());
+    assert!(Spec::new(JobMode::Delta).refuses_reverse().is_none());
 }
 
 #[test]
 fn a_baseline_that_changed_is_compared_and_the_reason_is_on_record() {
-    let mut job = Job::new(Spec::new(Mode::Delta));
+    let mut job = Job::new(Spec::new(JobMode::Delta));
     job.baseline = false;
     for request in [
         Request::Start,
@@ -179,13 +179,13 @@ fn passes_are_repeated_until_one_fits_the_downtime_budget() {
         ),
         (&[4_000], 1, Convergence::Fits),
     ] {
-        let spec = Spec::new(Mode::Delta)
+        let spec = Spec::new(JobMode::Delta)
             .with_max_passes(4)
             .with_downtime_budget_ms(5_000);
         let mut job = Job::new(spec);
         job.elapsed = elapsed.iter().rev().copied().collect();
         job.ask(Request::Start);
-        assert_eq!(job.phase(), Phase::ReadyToCutover);
+        assert_eq!(job.phase(), JobPhase::ReadyToCutover);
         let copies = job
             .sent()
             .iter()
@@ -199,15 +199,15 @@ fn passes_are_repeated_until_one_fits_the_downtime_budget() {
 
 #[test]
 fn complete_during_a_pass_is_done_after_the_pass() {
-    let mut job = Job::new(Spec::new(Mode::Delta).with_downtime_budget_ms(0));
+    let mut job = Job::new(Spec::new(JobMode::Delta).with_downtime_budget_ms(0));
     job.ask_only(Request::Start);
-    while job.phase() != Phase::InitialSync {
+    while job.phase() != JobPhase::InitialSync {
         job.answer();
     }
     job.ask_only(Request::Complete);
-    assert_eq!(job.phase(), Phase::InitialSync);
+    assert_eq!(job.phase(), JobPhase::InitialSync);
     job.calm();
-    assert_eq!(job.phase(), Phase::CommitPending);
+    assert_eq!(job.phase(), JobPhase::CommitPending);
     let copies = job
         .sent()
         .iter()
@@ -220,7 +220,7 @@ fn complete_during_a_pass_is_done_after_the_pass() {
 fn an_abort_arms_tracking_before_it_lets_the_source_go_and_keeps_what_was_copied() {
     let mut job = ready();
     job.ask_only(Request::Complete);
-    while job.phase() != Phase::Verifying {
+    while job.phase() != JobPhase::Verifying {
         job.answer();
     }
     job.sent();
@@ -233,7 +233,7 @@ fn an_abort_arms_tracking_before_it_lets_the_source_go_and_keeps_what_was_copied
             "source VM Start"
         ]
     );
-    assert_eq!(job.phase(), Phase::ReadyToCutover);
+    assert_eq!(job.phase(), JobPhase::ReadyToCutover);
     job.ask(Request::Complete);
     assert!(job.sent().contains(&"target disk Copy changes".to_owned()));
 }
@@ -243,7 +243,7 @@ fn a_copy_that_does_not_read_back_right_goes_back_and_is_compared_next_time() {
     let mut job = ready();
     job.verifies = false;
     job.ask(Request::Complete);
-    assert_eq!(job.phase(), Phase::ReadyToCutover);
+    assert_eq!(job.phase(), JobPhase::ReadyToCutover);
     job.verifies = true;
     job.sent();
     job.ask(Request::Complete);
@@ -251,7 +251,7 @@ fn a_copy_that_does_not_read_back_right_goes_back_and_is_compared_next_time() {
         job.sent()
             .contains(&"target disk Copy differing: VerifyFailed".to_owned())
     );
-    assert_eq!(job.phase(), Phase::CommitPending);
+    assert_eq!(job.phase(), JobPhase::CommitPending);
 }
 
 #[test]
@@ -279,21 +279,21 @@ fn commit_waits_for_the_proof_and_undo_stays_possible_when_it_fails() {
     );
     assert_eq!(
         job.phase(),
-        Phase::RolledBack(Disposition::BlockedInconsistent)
+        JobPhase::RolledBack(Disposition::BlockedInconsistent)
     );
     assert_eq!(job.machine.state().active, Side::Source);
 }
 
 #[test]
 fn a_skipped_proof_lets_commit_through_and_a_proof_before_activation_comes_first() {
-    let mut job = Job::new(Spec::new(Mode::Delta).with_proof(ProofPolicy::Skip));
+    let mut job = Job::new(Spec::new(JobMode::Delta).with_proof(ProofPolicy::Skip));
     for request in [Request::Start, Request::Complete, Request::Commit] {
         job.ask(request);
     }
-    assert_eq!(job.phase(), Phase::Committed);
+    assert_eq!(job.phase(), JobPhase::Committed);
     assert!(!job.sent().iter().any(|sent| sent.contains("Prove")));
 
-    let mut job = Job::new(Spec::new(Mode::Delta).with_proof(ProofPolicy::BeforeActivation));
+    let mut job = Job::new(Spec::new(JobMode::Delta).with_proof(ProofPolicy::BeforeActivation));
     job.ask(Request::Start);
     job.ask(Request::Complete);
     let sent = job.sent();
@@ -305,11 +305,11 @@ fn a_skipped_proof_lets_commit_through_and_a_proof_before_activation_comes_first
 fn a_cancel_restores_the_target_only_where_the_way_back_was_kept() {
     let keep = Request::Cancel { restore: false };
     let restore = Request::Cancel { restore: true };
-    let mut job = Job::new(Spec::new(Mode::Delta));
+    let mut job = Job::new(Spec::new(JobMode::Delta));
     job.ask(keep);
     assert_eq!(
         job.phase(),
-        Phase::Cancelled(Disposition::Restored),
+        JobPhase::Cancelled(Disposition::Restored),
         "nothing was touched"
     );
 
@@ -318,10 +318,10 @@ fn a_cancel_restores_the_target_only_where_the_way_back_was_kept() {
     job.ask(keep);
     assert_eq!(
         job.phase(),
-        Phase::Cancelled(Disposition::BlockedInconsistent)
+        JobPhase::Cancelled(Disposition::BlockedInconsistent)
     );
 
-    let mut job = Job::new(Spec::new(Mode::Delta).with_keep_undo(true));
+    let mut job = Job::new(Spec::new(JobMode::Delta).with_keep_undo(true));
     job.ask(Request::Start);
     job.sent();
     job.ask(restore);
@@ -333,14 +333,14 @@ fn a_cancel_restores_the_target_only_where_the_way_back_was_kept() {
             "target disk Unblock"
         ]
     );
-    assert_eq!(job.phase(), Phase::Cancelled(Disposition::Restored));
+    assert_eq!(job.phase(), JobPhase::Cancelled(Disposition::Restored));
 }
 
 #[test]
 fn a_cancel_restores_the_target_without_asking_what_its_vm_wrote_for_it_never_ran() {
-    let mut job = Job::new(Spec::new(Mode::Delta).with_keep_undo(true));
+    let mut job = Job::new(Spec::new(JobMode::Delta).with_keep_undo(true));
     job.ask(Request::Start);
-    assert_eq!(job.phase(), Phase::ReadyToCutover);
+    assert_eq!(job.phase(), JobPhase::ReadyToCutover);
     assert!(job.machine.state().base().is_some());
     job.ask_only(Request::Cancel { restore: true });
     job.answer();
@@ -350,7 +350,7 @@ fn a_cancel_restores_the_target_without_asking_what_its_vm_wrote_for_it_never_ra
 
 #[test]
 fn a_target_that_somebody_runs_is_left_alone() {
-    let mut job = Job::new(Spec::new(Mode::Delta));
+    let mut job = Job::new(Spec::new(JobMode::Delta));
     job.seen.target.running = true;
     job.sent();
     job.ask(Request::Start);
@@ -406,12 +406,12 @@ fn a_takeover_forgets_what_was_seen_and_outranks_every_earlier_command() {
     assert!(after.token > before.token);
     assert_eq!(job.machine.state().vms, Sides::default());
     job.calm();
-    assert_eq!(job.phase(), Phase::CommitPending);
+    assert_eq!(job.phase(), JobPhase::CommitPending);
 }
 
 #[test]
 fn each_phase_allows_its_requests_and_refuses_all_others_without_a_trace() {
-    use Phase::*;
+    use JobPhase::*;
     let restore = false;
     let cases = [
         (Request::Start, &[Prepared][..]),
@@ -446,7 +446,7 @@ fn each_phase_allows_its_requests_and_refuses_all_others_without_a_trace() {
                     let why = refusal.reason;
                     assert_eq!(
                         here,
-                        why != Refusal::Phase,
+                        why != Refusal::JobPhase,
                         "{} in {}",
                         request.name(),
                         before.phase
@@ -476,14 +476,14 @@ fn undo_needs_the_loss_accepted_and_commit_needs_a_name() {
 #[test]
 fn policies_commit_or_go_back_by_themselves() {
     for (policy, phase) in [
-        (CommitPolicy::Manual, Phase::CommitPending),
-        (CommitPolicy::Auto, Phase::Committed),
+        (CommitPolicy::Manual, JobPhase::CommitPending),
+        (CommitPolicy::Auto, JobPhase::Committed),
         (
             CommitPolicy::Undo,
-            Phase::RolledBack(Disposition::BlockedInconsistent),
+            JobPhase::RolledBack(Disposition::BlockedInconsistent),
         ),
     ] {
-        let mut job = Job::new(Spec::new(Mode::Delta).with_commit(policy));
+        let mut job = Job::new(Spec::new(JobMode::Delta).with_commit(policy));
         job.ask(Request::Start);
         job.ask(Request::Complete);
         job.event(Event::CommitDue);
@@ -494,7 +494,7 @@ fn policies_commit_or_go_back_by_themselves() {
 
 #[test]
 fn groups_stop_from_the_last_to_the_first_and_start_from_the_first_to_the_last() {
-    let spec = || Spec::new(Mode::Delta).with_grouped(true);
+    let spec = || Spec::new(JobMode::Delta).with_grouped(true);
     let mut jobs: Vec<Vec<Job>> = (0..3)
         .map(|_| vec![Job::new(spec()), Job::new(spec())])
         .collect();
@@ -544,14 +544,14 @@ fn groups_stop_from_the_last_to_the_first_and_start_from_the_first_to_the_last()
     assert!(
         jobs.iter()
             .flatten()
-            .all(|job| job.phase() == Phase::Committed)
+            .all(|job| job.phase() == JobPhase::Committed)
     );
 }
 
 #[test]
 fn no_group_is_stopped_while_one_vm_is_not_ready() {
     let mut ready = ready();
-    let waiting = Job::new(Spec::new(Mode::Delta).with_grouped(true));
+    let waiting = Job::new(Spec::new(JobMode::Delta).with_grouped(true));
     ready.sent();
     let states = vec![vec![*ready.machine.state()], vec![*waiting.machine.state()]];
     let asked = GroupAsked {
@@ -581,9 +581,9 @@ fn a_root_is_64_hex_digits_and_nothing_else() {
 }
 
 fn ready() -> Job {
-    let mut job = Job::new(Spec::new(Mode::Delta));
+    let mut job = Job::new(Spec::new(JobMode::Delta));
     job.ask(Request::Start);
-    assert_eq!(job.phase(), Phase::ReadyToCutover);
+    assert_eq!(job.phase(), JobPhase::ReadyToCutover);
     job.sent();
     job
 }
@@ -597,14 +597,14 @@ fn walk_through() -> Vec<Machine> {
     };
     let last = [&[Request::Commit, Request::Reverse][..], &[undo], &[]];
     for last in last {
-        let mut job = Job::new(Spec::new(Mode::Delta));
-        job.machine = Machine::new(Spec::new(Mode::Delta));
+        let mut job = Job::new(Spec::new(JobMode::Delta));
+        job.machine = Machine::new(Spec::new(JobMode::Delta));
         job.event(Event::TakenOver { epoch: 1 });
         let mut requests = [Request::Start, Request::Complete].iter().chain(last);
         loop {
             while job.machine.state().pending.is_some() {
                 states.push(job.machine.clone());
-                if last.is_empty() && job.phase() == Phase::Verifying {
+                if last.is_empty() && job.phase() == JobPhase::Verifying {
                     job.ask_only(Request::Abort);
                     states.push(job.machine.clone());
                 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use diskdelta::failback::disks::{Estimate, Forecast};
-use diskdelta::failback::machine::Mode;
+use diskdelta::failback::machine::JobMode;
 use serde_json::json;
 
 fn estimate(changed: Option<u64>, rate: Option<f64>) -> Estimate {
@@ -15,7 +15,7 @@ fn estimate(changed: Option<u64>, rate: Option<f64>) -> Estimate {
     serde_json::from_value(estimate).unwrap()
 }
 
-fn downtimes(estimates: &[Estimate], budget: u64) -> Vec<(Mode, u64, Option<u64>)> {
+fn downtimes(estimates: &[Estimate], budget: u64) -> Vec<(JobMode, u64, Option<u64>)> {
     let forecasts = Forecast::of(estimates, Duration::from_secs(budget));
     forecasts
         .iter()
@@ -36,9 +36,9 @@ fn a_full_copy_keeps_the_vm_off_for_all_of_it_and_a_delta_for_what_is_written_me
     assert_eq!(
         found,
         [
-            (Mode::Delta, 100, Some(7)),
-            (Mode::Full, 1000, Some(30)),
-            (Mode::FullFirst, 1000, Some(9)),
+            (JobMode::Delta, 100, Some(7)),
+            (JobMode::Full, 1000, Some(30)),
+            (JobMode::FullFirst, 1000, Some(9)),
         ]
     );
 }
@@ -64,9 +64,9 @@ fn a_medium_that_is_slow_to_write_is_slow_in_every_copy() {
     assert_eq!(
         found,
         [
-            (Mode::Delta, 100, Some(4)),
-            (Mode::Full, 1000, Some(120)),
-            (Mode::FullFirst, 1000, Some(14)),
+            (JobMode::Delta, 100, Some(4)),
+            (JobMode::Full, 1000, Some(120)),
+            (JobMode::FullFirst, 1000, Some(14)),
         ]
     );
 }
@@ -76,6 +76,9 @@ fn what_is_not_known_is_not_made_up() {
     let found = downtimes(&[estimate(None, None), estimate(Some(5), Some(1.0))], 300);
     assert_eq!(
         found,
-        [(Mode::Full, 2000, Some(60)), (Mode::FullFirst, 2000, None)]
+        [
+            (JobMode::Full, 2000, Some(60)),
+            (JobMode::FullFirst, 2000, None)
+        ]
     );
 }

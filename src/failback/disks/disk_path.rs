@@ -115,7 +115,7 @@ impl DiskPath {
     }
 
     /// The path that the disk is at now; `None` where it is missing.
-    pub fn path(&self) -> Result<Option<PathBuf>> {
+    pub(super) fn path(&self) -> Result<Option<PathBuf>> {
         Ok(match self.found_name()? {
             FoundName::Own => Some(self.own.clone()),
             FoundName::Blocked => Some(self.blocked.clone()),
@@ -150,7 +150,7 @@ impl DiskPath {
 
     /// Takes the disk's name away; a device keeps its own. Durable when it returns; `false` where
     /// there is no disk.
-    pub fn block(&self) -> Result<bool> {
+    pub(super) fn block(&self) -> Result<bool> {
         match self.found_name()? {
             FoundName::Missing => return Ok(false),
             FoundName::Own if self.is_device => return Ok(true),
@@ -165,7 +165,7 @@ impl DiskPath {
     }
 
     /// Gives the disk its own name. Durable when it returns; `false` where there is no disk.
-    pub fn unblock(&self) -> Result<bool> {
+    pub(super) fn unblock(&self) -> Result<bool> {
         match self.found_name()? {
             FoundName::Missing => return Ok(false),
             FoundName::Own if self.is_device => return Ok(true),
@@ -178,13 +178,13 @@ impl DiskPath {
     }
 
     /// Where the way back from the next pass is written.
-    pub fn next_undo(&self) -> Result<PathBuf> {
+    pub(super) fn next_undo(&self) -> Result<PathBuf> {
         let next = self.undos()?.last().map_or(1, |(number, _)| number + 1);
         Ok(self.undo_path(next))
     }
 
     /// The ways back that there are, oldest first.
-    pub fn undos(&self) -> Result<Vec<(u32, PathBuf)>> {
+    pub(super) fn undos(&self) -> Result<Vec<(u32, PathBuf)>> {
         let pattern = self.undo_path(0);
         let stem = pattern.file_name().unwrap_or_default().to_string_lossy();
         let stem = stem.trim_end_matches('0');
@@ -201,7 +201,7 @@ impl DiskPath {
     }
 
     /// Makes earlier renames and removals durable.
-    pub fn sync_directory(&self) -> Result<()> {
+    pub(super) fn sync_directory(&self) -> Result<()> {
         HostDirectory::open(self.directory())?.sync()
     }
 

@@ -27,7 +27,7 @@ pub(super) struct DiskState {
 
 impl DiskState {
     /// The disk state of a disk, by its number in the plan, in the job's directory.
-    pub fn new(directory: &Path, vm: &str, side: Side, disk: usize) -> Result<Self> {
+    pub(super) fn new(directory: &Path, vm: &str, side: Side, disk: usize) -> Result<Self> {
         Ok(DiskState {
             directory: Arc::new(HostDirectory::open(directory)?),
             stem: format!("{vm}.{side}-{disk}"),
@@ -62,12 +62,17 @@ impl DiskState {
     }
 
     /// Reads a disk whole, and takes what it holds for what it should hold.
-    pub fn rebuild(&self, image: &dyn Image, work: &Work, check: &Check<'_>) -> Result<Manifest> {
+    pub(super) fn rebuild(
+        &self,
+        image: &dyn Image,
+        work: &Work,
+        check: &Check<'_>,
+    ) -> Result<Manifest> {
         manifest::build_at(image, BlockSize::default(), work, &self.file_ref(), check)
     }
 
     /// Takes a pass into account that changed at most these ranges to what `image` holds.
-    pub fn update(
+    pub(super) fn update(
         &self,
         image: &dyn Image,
         changed: &[Range<u64>],
@@ -84,7 +89,7 @@ impl DiskState {
     }
 
     /// Forgets what the disk should hold: all of it is to be found out anew.
-    pub fn forget(&self) -> Result<()> {
+    pub(super) fn forget(&self) -> Result<()> {
         for file_ref in [self.file_ref(), self.file("verified")] {
             file_ref.remove_if_there()?;
         }
@@ -92,7 +97,7 @@ impl DiskState {
     }
 
     /// From here on a verification looks at what changes, not at what was there before.
-    pub fn set_verified(&self) -> Result<()> {
+    pub(super) fn set_verified(&self) -> Result<()> {
         let (from, to) = (self.file_ref().path(), self.file("verified").path());
         if !exists(&from)? {
             return Ok(());
@@ -109,14 +114,14 @@ impl DiskState {
     }
 
     /// The next verification looks at everything.
-    pub fn distrust(&self) -> Result<()> {
+    pub(super) fn distrust(&self) -> Result<()> {
         self.file("verified").remove_if_there()?;
         self.directory.sync()
     }
 
     /// The root of what `image` holds, where it is read only as far as it changed since
     /// [`set_verified`](Self::set_verified); all else is taken from what it should hold.
-    pub fn found(&self, image: &dyn Image, work: &Work) -> Result<Hash> {
+    pub(super) fn found(&self, image: &dyn Image, work: &Work) -> Result<Hash> {
         let current = self.known()?;
         let before = self.read(&self.file("verified"))?;
         let before = before.filter(|before| before.block_size() == current.block_size());
@@ -141,7 +146,7 @@ impl DiskState {
     }
 
     /// Notes something for good. Durable when it returns.
-    pub fn note(&self, what: &str) -> Result<()> {
+    pub(super) fn note(&self, what: &str) -> Result<()> {
         let file_ref = self.file(what);
         if file_ref.open_if_there(Access::Read)?.is_none() {
             file_ref.create_new()?.sync()?;
@@ -150,13 +155,13 @@ impl DiskState {
     }
 
     /// Takes a note back. Durable when it returns.
-    pub fn unnote(&self, what: &str) -> Result<()> {
+    pub(super) fn unnote(&self, what: &str) -> Result<()> {
         self.file(what).remove_if_there()?;
         self.directory.sync()
     }
 
     /// Whether something was noted.
-    pub fn is_noted(&self, what: &str) -> Result<bool> {
+    pub(super) fn is_noted(&self, what: &str) -> Result<bool> {
         Ok(self.file(what).open_if_there(Access::Read)?.is_some())
     }
 

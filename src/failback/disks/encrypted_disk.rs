@@ -69,13 +69,13 @@ impl EncryptedDisk {
     }
 
     /// Whether there is a replica.
-    pub fn exists(&self) -> Result<bool> {
+    pub(super) fn exists(&self) -> Result<bool> {
         self.replica()?
             .map_or(Ok(false), |replica| replica.exists())
     }
 
     /// What the replica holds; `None` where there is none.
-    pub fn manifest(&self) -> Result<Option<Manifest>> {
+    pub(super) fn manifest(&self) -> Result<Option<Manifest>> {
         match self.replica()? {
             Some(replica) => replica.manifest(),
             None => Ok(None),
@@ -83,7 +83,7 @@ impl EncryptedDisk {
     }
 
     /// As [`manifest`](Self::manifest), to stand for reading the disk.
-    pub fn target_manifest(&self) -> Result<Option<TargetManifest>> {
+    pub(super) fn target_manifest(&self) -> Result<Option<TargetManifest>> {
         match self.replica()? {
             Some(replica) => replica.target_manifest(),
             None => Ok(None),
@@ -91,12 +91,12 @@ impl EncryptedDisk {
     }
 
     /// Free space where it lies, in bytes.
-    pub fn free_bytes(&self) -> Result<Option<u64>> {
+    pub(super) fn free_bytes(&self) -> Result<Option<u64>> {
         self.parent()?.free_bytes()
     }
 
     /// Whether the replica is all that there is of the disk.
-    pub fn is_alone(&self, state: &DiskState) -> Result<bool> {
+    pub(super) fn is_alone(&self, state: &DiskState) -> Result<bool> {
         Ok(self.exists()? && !self.plaintext(state).is_there()?)
     }
 
@@ -107,7 +107,7 @@ impl EncryptedDisk {
 
     /// The root of what the replica holds, all of it read and authenticated; `None` where there
     /// is none.
-    pub fn verify(&self, work: &Work) -> Result<Option<Hash>> {
+    pub(super) fn verify(&self, work: &Work) -> Result<Option<Hash>> {
         match self.replica()? {
             Some(replica) if replica.exists()? => replica.verify(work).map(Some),
             _ => Ok(None),
@@ -117,7 +117,7 @@ impl EncryptedDisk {
     /// Adds a pass to the replica. Where the VM is about to be started on the disk, that is
     /// written out too, under the blocked name. Returns how many bytes changed. All of it is
     /// durable when this returns.
-    pub fn copy(
+    pub(super) fn copy(
         &self,
         copy: Copy,
         source: &SourceDisk,
@@ -171,12 +171,12 @@ impl EncryptedDisk {
     }
 
     /// Takes note that the disk is being written, and not from the replica.
-    pub fn pass_over(&self, state: &DiskState) -> Result<()> {
+    pub(super) fn pass_over(&self, state: &DiskState) -> Result<()> {
         self.plaintext(state).note_filled()
     }
 
     /// Gives the replica up: the disk itself is what counts from here on.
-    pub fn give_up(&self) -> Result<()> {
+    pub(super) fn give_up(&self) -> Result<()> {
         let Some(replica) = self.replica()? else {
             return Ok(());
         };
@@ -194,7 +194,7 @@ impl EncryptedDisk {
 
     /// How many of the blocks that a sample looked at differ from what the replica holds: looked
     /// at, and different.
-    pub fn sample(source: &dyn Image, held: &Manifest, work: &Work) -> Result<(u64, u64)> {
+    pub(super) fn sample(source: &dyn Image, held: &Manifest, work: &Work) -> Result<(u64, u64)> {
         let size = held.block_size();
         let (mut looked, mut differ) = (0, 0);
         for_sampled(source, size, work, &mut |sampled| {

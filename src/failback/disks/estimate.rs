@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::failback::machine::Mode;
+use crate::failback::machine::JobMode;
 use crate::sync::FULL_FROM_PERCENT_VERIFIED;
 
 /// What a job would move for one disk.
@@ -36,7 +36,7 @@ pub struct Estimate {
 #[non_exhaustive]
 pub struct Recommendation {
     /// The mode.
-    pub mode: Mode,
+    pub mode: JobMode,
     /// Why.
     pub reason: String,
 }
@@ -50,15 +50,18 @@ impl Recommendation {
         let percent = changed.saturating_mul(100).checked_div(data).unwrap_or(0);
         if missing {
             return Recommendation {
-                mode: Mode::FullFirst,
+                mode: JobMode::FullFirst,
                 reason: "a target disk is missing or incomplete, so everything moves; while the \
                          source runs"
                     .to_owned(),
             };
         }
         let (mode, so) = match percent {
-            0..FULL_FROM_PERCENT_VERIFIED => (Mode::Delta, "a delta moves least"),
-            _ => (Mode::FullFirst, "a full copy is less work than comparing"),
+            0..FULL_FROM_PERCENT_VERIFIED => (JobMode::Delta, "a delta moves least"),
+            _ => (
+                JobMode::FullFirst,
+                "a full copy is less work than comparing",
+            ),
         };
         Recommendation {
             mode,

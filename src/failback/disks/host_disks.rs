@@ -38,6 +38,8 @@ pub struct HostDisks {
     pub(super) newest: Mutex<Sides<Token>>,
 }
 
+opaque!(HostDisks);
+
 /// A disk, and where it lies at each side.
 pub(super) struct PlannedDisk {
     pub(super) identity: String,

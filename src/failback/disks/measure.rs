@@ -16,7 +16,7 @@ pub(super) struct Measure {
 
 impl Measure {
     /// Whether another host may mean it.
-    pub fn is_possible(&self) -> bool {
+    pub(super) fn is_possible(&self) -> bool {
         BlockSize::new(self.block_bytes).is_ok() && i64::try_from(self.disk_len).is_ok()
     }
 }

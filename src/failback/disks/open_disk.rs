@@ -48,7 +48,7 @@ impl OpenDisk {
     }
 
     /// The target's disk, which its VM may not be writing to.
-    pub fn of_target(disk_path: &DiskPath) -> Result<Self> {
+    pub(super) fn of_target(disk_path: &DiskPath) -> Result<Self> {
         let opened = Work::with_threads(1).and_then(|work| Self::open(disk_path, &work));
         opened.map_err(|error| match error.kind() {
             ErrorKind::InUse => Error::new(ErrorKind::InUse, format!("{error}; is its VM off?")),
@@ -58,7 +58,7 @@ impl OpenDisk {
 
     /// Whether it is a device that a job left held and incomplete: one may go on with it whatever
     /// it holds.
-    pub fn is_left_incomplete(disk_path: &DiskPath) -> bool {
+    pub(super) fn is_left_incomplete(disk_path: &DiskPath) -> bool {
         let marked = |error: Error| error.kind() == ErrorKind::Incomplete;
         let held = || {
             let target = open_to_write(&disk_path.own, disk_path.format);
@@ -74,7 +74,7 @@ impl OpenDisk {
     }
 
     /// Whether it is what it was when it was opened.
-    pub fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         match &self.open {
             Open::Host(source) => source.check(),
             Open::Held { .. } => Ok(()),

@@ -25,7 +25,7 @@ pub(super) struct PlaintextDisk<'a> {
 
 impl PlaintextDisk<'_> {
     /// Whether it may hold anything.
-    pub fn is_there(&self) -> Result<bool> {
+    pub(super) fn is_there(&self) -> Result<bool> {
         match self.disk_path.is_device {
             true => Ok(!self.state.is_noted(EMPTY)?),
             false => exists(&self.disk_path.blocked),
@@ -33,12 +33,12 @@ impl PlaintextDisk<'_> {
     }
 
     /// Opens it, to be read.
-    pub fn open(&self, work: &Work) -> Result<OpenDisk> {
+    pub(super) fn open(&self, work: &Work) -> Result<OpenDisk> {
         OpenDisk::open(self.disk_path, work)
     }
 
     /// Takes all away that it holds, of `disk_len` bytes. Durable when it returns.
-    pub fn empty(&self, disk_len: u64, work: &Work) -> Result<()> {
+    pub(super) fn empty(&self, disk_len: u64, work: &Work) -> Result<()> {
         if !self.disk_path.is_device {
             remove(&self.disk_path.blocked)?;
             return self.disk_path.sync_directory();
@@ -51,7 +51,7 @@ impl PlaintextDisk<'_> {
     }
 
     /// Takes note that something else than the replica is being written to it.
-    pub fn note_filled(&self) -> Result<()> {
+    pub(super) fn note_filled(&self) -> Result<()> {
         match self.disk_path.is_device {
             true => self.state.unnote(EMPTY),
             false => Ok(()),
@@ -59,7 +59,12 @@ impl PlaintextDisk<'_> {
     }
 
     /// Writes out what the replica holds. Durable when it returns, and not read back.
-    pub fn fill(&self, replica: &Replica, create: &CreateOptions, work: &Work) -> Result<()> {
+    pub(super) fn fill(
+        &self,
+        replica: &Replica,
+        create: &CreateOptions,
+        work: &Work,
+    ) -> Result<()> {
         if !self.disk_path.is_device {
             let blocked = FileRef::host(&self.disk_path.blocked)?;
             return replica.restore(&blocked, create, work);

@@ -44,7 +44,7 @@ pub(super) struct Sampled {
 
 impl SourceDisk {
     /// Opens it; `format` is that of the disk's file, `live` says that its VM may write to it.
-    pub fn open(
+    pub(super) fn open(
         at: &Address,
         format: Format,
         connect: &ConnectOptions,
@@ -72,7 +72,7 @@ impl SourceDisk {
     }
 
     /// A disk that the end which dialled a disk agent answers for.
-    pub fn over_callback(source: Source) -> Self {
+    pub(super) fn over_callback(source: Source) -> Self {
         SourceDisk {
             source,
             place: None,
@@ -80,17 +80,17 @@ impl SourceDisk {
     }
 
     /// Length of the disk in bytes.
-    pub fn disk_len(&self) -> u64 {
+    pub(super) fn disk_len(&self) -> u64 {
         self.source.disk_len()
     }
 
     /// The guest's bytes, where they can be read from here.
-    pub fn image(&self) -> Option<&Arc<dyn Image>> {
+    pub(super) fn image(&self) -> Option<&Arc<dyn Image>> {
         self.source.image()
     }
 
     /// The guest's bytes, for what cannot do without.
-    pub fn local(&self) -> Result<&Arc<dyn Image>> {
+    pub(super) fn local(&self) -> Result<&Arc<dyn Image>> {
         self.image().ok_or_else(|| {
             let text = "a disk on another host cannot be read from here";
             Error::new(ErrorKind::Unsupported, text).advise("run the job on the host that has it")
@@ -98,7 +98,7 @@ impl SourceDisk {
     }
 
     /// Makes `target` hold what it holds.
-    pub fn sync_onto(
+    pub(super) fn sync_onto(
         &self,
         target: &Target,
         options: &SyncOptions,
@@ -108,7 +108,7 @@ impl SourceDisk {
     }
 
     /// Adds what it holds to a replica, as a disk of so many bytes.
-    pub fn append_to(
+    pub(super) fn append_to(
         &self,
         replica: &Replica,
         disk_len: u64,
@@ -124,7 +124,7 @@ impl SourceDisk {
     }
 
     /// The root of all that the disk holds, which is read whole where it is.
-    pub fn root(&self, disk_len: u64, block_size: BlockSize, work: &Work) -> Result<Hash> {
+    pub(super) fn root(&self, disk_len: u64, block_size: BlockSize, work: &Work) -> Result<Hash> {
         let disk_len = disk_len.max(self.disk_len());
         let root = self.ask(|source| source.root(disk_len, block_size, work))?;
         self.check()?;
@@ -133,18 +133,18 @@ impl SourceDisk {
 
     /// Whether it is what it was when it was opened; one on another host was asked by what was
     /// done with it.
-    pub fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         self.image().map_or(Ok(()), |_| self.source.check())
     }
 
     /// The files and devices of this host that are read.
-    pub fn files(&self) -> Result<Vec<HostFile>> {
+    pub(super) fn files(&self) -> Result<Vec<HostFile>> {
         self.source.files()
     }
 
     /// Looks at blocks spread evenly over the disk, and compares them with those of `target`, for
     /// which `held` may stand.
-    pub fn sample(
+    pub(super) fn sample(
         &self,
         target: Option<&dyn Image>,
         held: Option<&TargetManifest>,
@@ -188,7 +188,7 @@ impl SourceDisk {
     }
 
     /// Closes the line, where nothing but opening the disk was wanted.
-    pub fn close(&self) -> Result<()> {
+    pub(super) fn close(&self) -> Result<()> {
         self.ask(|_| Ok(()))
     }
 

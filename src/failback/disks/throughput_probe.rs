@@ -20,7 +20,7 @@ impl ThroughputProbe {
     /// That of the medium of a disk, seen by a file of 32 MiB that has no name and is gone then.
     /// `otherwise` where there can be none: onto a device, without room, or where the file system
     /// knows no such files.
-    pub fn at(disk_path: &DiskPath, otherwise: f64, work: &Work) -> Result<Self> {
+    pub(super) fn at(disk_path: &DiskPath, otherwise: f64, work: &Work) -> Result<Self> {
         let tried = match disk_path.is_device {
             true => Ok(None),
             false => measured(disk_path, work),

@@ -50,11 +50,11 @@ impl Moving {
 }
 
 impl Meter {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Meter(Mutex::new((Moving::nothing(), Instant::now())))
     }
 
-    pub fn read(&self) -> Moving {
+    pub(super) fn read(&self) -> Moving {
         let (moving, since) = &*self.lock();
         Moving {
             elapsed_seconds: since.elapsed().as_secs_f64(),

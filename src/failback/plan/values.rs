@@ -96,7 +96,7 @@ pub(super) enum ModeFile {
 }
 
 impl ModeFile {
-    pub fn chosen(self) -> Option<JobMode> {
+    pub(super) fn chosen(self) -> Option<JobMode> {
         match self {
             ModeFile::Auto => None,
             ModeFile::Delta => Some(JobMode::Delta),

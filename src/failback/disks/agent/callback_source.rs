@@ -25,7 +25,7 @@ impl CallbackSource {
     }
 
     /// Has a disk opened by the end that dialled.
-    pub fn open(&self, wanted: Wanted, work: &Work) -> Result<Source> {
+    pub(crate) fn open(&self, wanted: Wanted, work: &Work) -> Result<Source> {
         self.tell(&AgentReply::Wanted(wanted))?;
         let session = self.lock().clone().ok_or_else(busy)?;
         let opened = RemoteSource::over(session, &Limits::default(), work.cancel());

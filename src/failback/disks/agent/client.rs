@@ -85,7 +85,7 @@ impl AgentClient {
     }
 
     /// Looks, outside of any job.
-    pub fn look(&self, task: Task, open: &Open<'_>, work: &Work) -> Result<AgentReply> {
+    pub(crate) fn look(&self, task: Task, open: &Open<'_>, work: &Work) -> Result<AgentReply> {
         let mut request = self.request.clone();
         request.instance.clear();
         request.task = task;
@@ -106,7 +106,7 @@ impl AgentClient {
 
     /// Has a command executed, for which `open` opens other disks; `other` is how much those of the
     /// other side should hold.
-    pub fn execute(
+    pub(crate) fn execute(
         &self,
         command: &DiskCommand<'_>,
         other: Option<Vec<Option<Measure>>>,

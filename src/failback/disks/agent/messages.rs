@@ -129,7 +129,7 @@ impl AgentRequest {
     }
 
     /// From bytes that may be anything.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let request: AgentRequest = decode(bytes)?;
         request.check()?;
         Ok(request)
@@ -215,12 +215,12 @@ impl AgentRequest {
 
 impl AgentReply {
     /// As bytes of a message.
-    pub fn encode(&self) -> Result<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
         encode(self)
     }
 
     /// From bytes that may be anything.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reply: AgentReply = decode(bytes)?;
         match &mut reply {
             AgentReply::Looked(all) => all.iter_mut().for_each(|it| {

@@ -46,7 +46,7 @@ impl StateDir {
 
     /// The directory of a request's VM, made if it is missing. Jobs of one name whose disks lie in
     /// different directories have nothing to do with each other.
-    pub fn of_vm(&self, request: &AgentRequest) -> Result<HostDirectory> {
+    pub(super) fn of_vm(&self, request: &AgentRequest) -> Result<HostDirectory> {
         let disk = request.disks.first().ok_or_else(wrong)?;
         let disk_path = DiskPath::new(&disk.path, AgentRequest::formats(disk)?.0, &request.job)?;
         let hash = blake3::hash(disk_path.directory().as_os_str().as_bytes()).to_hex();

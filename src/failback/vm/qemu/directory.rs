@@ -47,28 +47,28 @@ impl VmDirectory {
     }
 
     /// Whether the VM is there.
-    pub fn exists(&self) -> Result<bool> {
+    pub(super) fn exists(&self) -> Result<bool> {
         Ok(self.open()?.is_some() && !self.has(RETIRED)?)
     }
 
     /// Makes it exist.
-    pub fn create(&self) -> Result<()> {
+    pub(super) fn create(&self) -> Result<()> {
         fs::create_dir_all(&self.path).map_err(|e| Error::io("make", e).at_path(&self.path))?;
         self.clear(RETIRED)
     }
 
     /// Makes it exist no more; its files stay.
-    pub fn retire(&self) -> Result<()> {
+    pub(super) fn retire(&self) -> Result<()> {
         self.put(RETIRED, b"")
     }
 
     /// Whether it must not be started.
-    pub fn is_fenced(&self) -> Result<bool> {
+    pub(super) fn is_fenced(&self) -> Result<bool> {
         self.has(FENCED)
     }
 
     /// From now on it must not be started. Durable when it returns.
-    pub fn fence(&self) -> Result<()> {
+    pub(super) fn fence(&self) -> Result<()> {
         self.put(
             FENCED,
             b"a failback holds this VM; it must not be started\n",
@@ -76,7 +76,7 @@ impl VmDirectory {
     }
 
     /// It may be started again. Durable when it returns.
-    pub fn unfence(&self) -> Result<()> {
+    pub(super) fn unfence(&self) -> Result<()> {
         self.clear(FENCED)
     }
 
@@ -134,7 +134,7 @@ impl VmDirectory {
     }
 
     /// Keeps what is tracked. Durable when it returns.
-    pub fn keep(&self, tracking: &Tracking) -> Result<()> {
+    pub(super) fn keep(&self, tracking: &Tracking) -> Result<()> {
         let bytes = serde_json::to_vec(tracking).map_err(|e| {
             Error::new(ErrorKind::InvalidInput, "cannot say what is tracked").caused_by(e)
         })?;
@@ -142,7 +142,7 @@ impl VmDirectory {
     }
 
     /// Removes the scratch files.
-    pub fn clear_scratch(&self, disks: usize) -> Result<()> {
+    pub(super) fn clear_scratch(&self, disks: usize) -> Result<()> {
         (0..disks).try_for_each(|disk| remove(&self.scratch(disk)))
     }
 

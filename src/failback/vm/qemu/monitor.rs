@@ -38,7 +38,7 @@ pub(super) struct Node {
 impl<'a> Monitor<'a> {
     /// The QEMU behind a socket; `None` where there is none. Each answer must be there within
     /// `limit`, and within a minute.
-    pub fn connect(
+    pub(super) fn connect(
         socket: &Path,
         limit: Duration,
         cancel: &'a CancelToken,
@@ -48,12 +48,12 @@ impl<'a> Monitor<'a> {
     }
 
     /// Has a command done.
-    pub fn run(&mut self, command: &str, arguments: Value) -> Result<Value> {
+    pub(super) fn run(&mut self, command: &str, arguments: Value) -> Result<Value> {
         self.qmp.execute(command, arguments)
     }
 
     /// Has several things done in one moment, or none of them.
-    pub fn at_once(&mut self, actions: Vec<Value>) -> Result<()> {
+    pub(super) fn at_once(&mut self, actions: Vec<Value>) -> Result<()> {
         if actions.is_empty() {
             return Ok(());
         }
@@ -62,7 +62,7 @@ impl<'a> Monitor<'a> {
     }
 
     /// Whether the guest runs.
-    pub fn power(&mut self) -> Result<Power> {
+    pub(super) fn power(&mut self) -> Result<Power> {
         let said = self.run("query-status", json!({}))?;
         match said["status"].as_str() {
             Some("shutdown") => Ok(Power::Off),
@@ -73,7 +73,7 @@ impl<'a> Monitor<'a> {
     }
 
     /// A guest that shuts down leaves its QEMU behind from now on, with what it has recorded.
-    pub fn stay(&mut self) -> Result<()> {
+    pub(super) fn stay(&mut self) -> Result<()> {
         self.run("set-action", json!({"shutdown": "pause"}))
             .map(drop)
     }
@@ -152,14 +152,14 @@ impl<'a> Monitor<'a> {
     }
 
     /// The state of a job; `None` where there is none of that name.
-    pub fn job(&mut self, id: &str) -> Result<Option<Value>> {
+    pub(super) fn job(&mut self, id: &str) -> Result<Option<Value>> {
         let said = self.run("query-jobs", json!({}))?;
         let jobs = said.as_array().into_iter().flatten();
         Ok(jobs.into_iter().find(|job| job["id"] == id).cloned())
     }
 
     /// The ids that a query tells of and that begin with `prefix`.
-    pub fn ids(&mut self, query: &str, key: &str, prefix: &str) -> Result<Vec<String>> {
+    pub(super) fn ids(&mut self, query: &str, key: &str, prefix: &str) -> Result<Vec<String>> {
         let said = self.run(query, json!({}))?;
         let all = said.as_array().into_iter().flatten();
         let ids = all.filter_map(|it| it[key].as_str());
@@ -168,7 +168,7 @@ impl<'a> Monitor<'a> {
     }
 
     /// Ends QEMU; the guest is off.
-    pub fn quit(self) -> Result<()> {
+    pub(super) fn quit(self) -> Result<()> {
         self.qmp.quit()
     }
 }

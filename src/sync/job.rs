@@ -1,11 +1,14 @@
 //! The description of its job that a redo log carries.
 
+use crate::delta::{FrameKind, JobId, Purpose, peek};
+use crate::limits::Limits;
+use crate::storage::{Access, FileRef};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use super::endpoint::target::Target;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::Format;
 use crate::storage::Storage;
 
@@ -111,6 +114,32 @@ impl Job {
 }
 
 const VERSION: u32 = 2;
+
+/// The job that the redo log or sidecar at `place` is for; `None` where there is none, or another
+/// file.
+///
+/// # Errors
+/// `Untrusted` for a file that this program may not have made; `Io`.
+pub(in crate::sync) fn read_job(
+    file_ref: &FileRef,
+    limits: &Limits,
+) -> Result<Option<(JobId, Purpose, Job)>> {
+    let Some(storage) = file_ref.open_own_if_there(Access::Read)? else {
+        return Ok(None);
+    };
+    let begins = match peek(&*storage, limits) {
+        Ok(begins) => begins,
+        Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+        Err(_) => return Ok(None),
+    };
+    let (id, purpose) = (begins.header.job, begins.header.purpose);
+    Ok(match begins.first {
+        Some((FrameKind::Job, bytes)) if matches!(purpose, Purpose::RedoLog | Purpose::Sidecar) => {
+            Job::decode(&bytes).ok().map(|job| (id, purpose, job))
+        }
+        _ => None,
+    })
+}
 
 #[cfg(test)]
 mod tests {

@@ -6,19 +6,19 @@ use diskdelta::failback::machine::{
 };
 
 /// A job whose sites do all that they are told.
-pub struct Job {
-    pub machine: Machine,
-    pub seen: Sides<VmSeen>,
+pub(crate) struct Job {
+    pub(crate) machine: Machine,
+    pub(crate) seen: Sides<VmSeen>,
     sent: Vec<String>,
-    pub verifies: bool,
-    pub proves: bool,
-    pub baseline: bool,
+    pub(crate) verifies: bool,
+    pub(crate) proves: bool,
+    pub(crate) baseline: bool,
     /// How long passes take, last first.
-    pub elapsed: Vec<u64>,
+    pub(crate) elapsed: Vec<u64>,
 }
 
 impl Job {
-    pub fn new(spec: Spec) -> Self {
+    pub(crate) fn new(spec: Spec) -> Self {
         let vm = |running| VmSeen {
             exists: true,
             running,
@@ -41,42 +41,42 @@ impl Job {
         job
     }
 
-    pub fn phase(&self) -> JobPhase {
+    pub(crate) fn phase(&self) -> JobPhase {
         self.machine.state().phase
     }
 
     /// What was sent since this was asked last.
-    pub fn sent(&mut self) -> Vec<String> {
+    pub(crate) fn sent(&mut self) -> Vec<String> {
         std::mem::take(&mut self.sent)
     }
 
-    pub fn refused(&self, request: Request) -> Refusal {
+    pub(crate) fn refused(&self, request: Request) -> Refusal {
         self.machine.allows(request, "operator").unwrap_err().reason
     }
 
-    pub fn ask(&mut self, request: Request) {
+    pub(crate) fn ask(&mut self, request: Request) {
         self.ask_only(request);
         self.calm();
     }
 
-    pub fn ask_only(&mut self, request: Request) {
+    pub(crate) fn ask_only(&mut self, request: Request) {
         let by = "operator".to_owned();
         self.event(Event::Asked { request, by });
     }
 
-    pub fn event(&mut self, event: Event) {
+    pub(crate) fn event(&mut self, event: Event) {
         let step = self.machine.apply(&event).unwrap();
         self.sent.extend(step.send.map(said));
     }
 
     /// Answers until nothing is under way.
-    pub fn calm(&mut self) {
+    pub(crate) fn calm(&mut self) {
         while self.machine.state().pending.is_some() {
             self.answer();
         }
     }
 
-    pub fn answer(&mut self) {
+    pub(crate) fn answer(&mut self) {
         let command = self.machine.state().pending.unwrap();
         let answer = match command.resource {
             Resource::Vm(side) => self.vm(side, command.action),

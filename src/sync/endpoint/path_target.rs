@@ -6,20 +6,17 @@ use std::sync::Arc;
 
 use super::path_source::format_of;
 use super::target::{LOG_SUFFIX, Target};
-use crate::delta::{FrameKind, JobId, Purpose, peek};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{
     self, CreateFormat, CreateOptions, Format, Image, ImageOptions, RawUse, refuse_container_name,
 };
-use crate::limits::Limits;
 use crate::progress::Work;
 use crate::setters::setters;
 use crate::storage::{
-    AbsentDirectory, Access, Allocation, Directory, FileRef, HostDirectory, HostFile, HostKind,
+    AbsentDirectory, Allocation, Directory, FileRef, HostDirectory, HostFile, HostKind,
     TargetOptions, identity, open_target, resolve_to_write,
 };
 use crate::sync::commit::hold::{held_image, hold, release};
-use crate::sync::job::Job;
 use crate::sync::marker::format::Marker;
 use crate::sync::recovery::forget::{Forgotten, forget};
 use crate::sync::recovery::guarded::GuardedBytes;
@@ -351,32 +348,6 @@ impl HostTargetOptions {
     }
 }
 
-/// The job that the redo log or sidecar at `place` is for; `None` where there is none, or another
-/// file.
-///
-/// # Errors
-/// `Untrusted` for a file that this program may not have made; `Io`.
-pub(in crate::sync) fn read_job(
-    file_ref: &FileRef,
-    limits: &Limits,
-) -> Result<Option<(JobId, Purpose, Job)>> {
-    let Some(storage) = file_ref.open_own_if_there(Access::Read)? else {
-        return Ok(None);
-    };
-    let begins = match peek(&*storage, limits) {
-        Ok(begins) => begins,
-        Err(error) if error.kind() == ErrorKind::Io => return Err(error),
-        Err(_) => return Ok(None),
-    };
-    let (id, purpose) = (begins.header.job, begins.header.purpose);
-    Ok(match begins.first {
-        Some((FrameKind::Job, bytes)) if matches!(purpose, Purpose::RedoLog | Purpose::Sidecar) => {
-            Job::decode(&bytes).ok().map(|job| (id, purpose, job))
-        }
-        _ => None,
-    })
-}
-
 /// Takes the files that the caller answers for as ours, where they lie.
 fn trust(target: &Target, options: &HostTargetOptions) -> Result<Vec<FileRef>> {
     let trusted = options.trusted.iter().map(|path| {
@@ -448,8 +419,10 @@ const DIGEST_CHARS: usize = 16;
 #[cfg(feature = "testing")]
 mod tests {
     use super::*;
-    use crate::delta::{DeltaWriter, Frame, Header};
+    use crate::delta::{DeltaWriter, Frame, FrameKind, Header, JobId, Purpose};
+    use crate::limits::Limits;
     use crate::storage::fault::FaultDisk;
+    use crate::sync::job::{Job, read_job};
     use crate::units::BlockSize;
 
     /// A delta file that begins with a job.

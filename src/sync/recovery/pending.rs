@@ -16,8 +16,9 @@ use crate::storage::{
 };
 use crate::sync::commit::full_copy::NEW_SUFFIX;
 use crate::sync::commit::sidecar;
-use crate::sync::endpoint::path_target::{HostTarget, HostTargetOptions, read_job};
+use crate::sync::endpoint::path_target::{HostTarget, HostTargetOptions};
 use crate::sync::endpoint::target::LOG_SUFFIX;
+use crate::sync::job::read_job;
 use crate::sync::marker::format::Marker;
 use crate::sync::options::Safety;
 

@@ -68,21 +68,16 @@ const LAYERS: &[(&str, &str)] = &[
 ];
 
 /// How many files of a top directory still import each other in circles.
-const CIRCLES: &[(&str, usize)] = &[("failback", 16), ("remote", 2), ("sync", 15)];
+const CIRCLES: &[(&str, usize)] = &[("failback", 3), ("remote", 2), ("sync", 13)];
 
 /// Files that are still longer than [`MOST_LINES`].
-const LONG: &[&str] = &[
-    "src/failback/executor.rs",
-    "src/failback/job/run.rs",
-    "src/replica/chain.rs",
-    "src/sync/endpoint/path_target.rs",
-];
+const LONG: &[&str] = &["src/failback/job/run.rs", "src/replica/chain.rs"];
 
 /// The most lines of a file before its tests.
 const MOST_LINES: usize = 450;
 
 /// The most lines of `src/failback`, its unit tests included.
-const FAILBACK_LINES: usize = 16_273;
+const FAILBACK_LINES: usize = 14_165;
 
 #[test]
 fn folders_import_only_those_below() {
@@ -408,7 +403,7 @@ fn string_len(text: &str) -> Option<usize> {
 
 /// The text of a file up to its unit tests.
 fn without_tests(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod tests").next().unwrap()
+    text.split("\nmod tests").next().unwrap()
 }
 
 fn is_test(file: &Path) -> bool {

@@ -15,9 +15,9 @@ use crate::units::BlockSize;
 /// each difference to `visit` with the bytes in hand; `sink` takes all hashes in order, so that
 /// the image's own manifest comes out of the same pass.
 ///
-/// The image's `[0, disk_len)` is compared in blocks of the manifest's size. Marked blocks count
-/// as different. Where the manifest's disk is shorter it counts as zeros, what it has beyond the
-/// image is not looked at. Holes of the image are not read; a hole is a difference of zeros where
+/// The image's `[0, disk_len)` is compared in blocks of the manifest's size. Blocks with intents
+/// count as different. Where the manifest's disk is shorter it counts as zeros, what it has beyond
+/// the image is not looked at. Holes of the image are not read; a hole is a difference of zeros where
 /// the manifest has data.
 ///
 /// `visit` is called on the threads of `work`, in any order and several times at once, never

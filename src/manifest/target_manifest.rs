@@ -11,10 +11,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::{Access, FileId, FileRef, FileStorage, Privacy, SourceStamp, Storage};
 
-/// A manifest that stands for reading its disk, except where it is marked.
+/// A manifest that stands for reading its disk, except where it has intents.
 ///
 /// Before the first byte of the disk changes, [`record_intent`](TargetManifest::record_intent) says
-/// durably which ranges are about to. Marked ranges count as different whatever their hash. After
+/// durably which ranges are about to. These count as different whatever their hashes. After
 /// the disk is durable the file is replaced by one without intents ([`save`]).
 #[derive(Clone)]
 pub struct TargetManifest {
@@ -98,7 +98,7 @@ impl TargetManifest {
         }
         let record = intent::encode(self.manifest.root().as_bytes(), ranges.as_slice());
         // After a torn record this one cannot be reached, and need not be: the sync makes sure
-        // that the torn one stays, which marks everything.
+        // that the torn one stays, which puts everything in doubt.
         self.storage.write_all_at(&record, self.storage.len()?)?;
         self.storage.sync()?;
         self.notes.marked = std::mem::take(&mut self.notes.marked).union(&ranges);
@@ -374,7 +374,7 @@ pub(crate) fn refuse_other(file_ref: &FileRef) -> Result<()> {
     .advise("name another file"))
 }
 
-/// What is noted after the body; what cannot be read there marks everything.
+/// What is noted after the body; what cannot be read there puts everything in doubt.
 fn read_notes(manifest: &Manifest, storage: &dyn Storage, limits: &Limits) -> Result<Notes> {
     let start = manifest.body_end();
     let Some(len) = storage.len()?.checked_sub(start) else {

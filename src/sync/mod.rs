@@ -1,4 +1,4 @@
-//! The whole job: find what differs, redo log it, apply it, verify it; and recovery.
+//! The whole job: find what differs, log it, apply it, verify it; and recovery.
 
 mod commit;
 mod endpoint;

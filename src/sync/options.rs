@@ -37,7 +37,7 @@ pub enum Verify {
     /// What was written, from the medium.
     #[default]
     Written,
-    /// The whole target, against the source, before its marker is lifted; no change map, kept
+    /// The whole target, against the source, before its marker is lifted; no change map, target
     /// manifest or hole of the target is trusted. A source is opened with
     /// [`ImageOptions::read_holes`](crate::image::ImageOptions::read_holes) to read its holes too.
     All,

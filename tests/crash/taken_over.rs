@@ -14,7 +14,7 @@ use crate::remote::FakeRemote;
 
 const PREVIOUS: &str = "/img/..t.diskdelta-log.previous";
 
-/// Redo logs the case's sync, then does it from `new`.
+/// Logs the case's sync, then does it from `new`.
 fn again(case: &Case, new: &Source) -> SyncReport {
     let disk = case.disk();
     leave_logged(&disk, || case.work_on(&disk));

@@ -41,7 +41,7 @@ pub(super) enum FoundName {
 }
 
 impl DiskPath {
-    /// The disk path of the disk at `path`, for a job of this name.
+    /// The names of the disk at `path`, for a job of this name.
     ///
     /// # Errors
     /// `Io`; `InvalidInput` for a path without a file name; `Untrusted` for a symbolic link of

@@ -35,7 +35,7 @@ pub(super) struct EncryptedDisk {
 }
 
 impl EncryptedDisk {
-    /// The encrypted disk of the disk at `disk path`, which is called `identity`, of the VM `vm`.
+    /// Where the disk at `disk_path`, which is called `identity`, of the VM `vm`, is kept encrypted.
     ///
     /// # Errors
     /// `Unsupported` for a device where nobody says what directory is for it; those of

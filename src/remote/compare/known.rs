@@ -27,7 +27,7 @@ impl Known {
         })
     }
 
-    /// What is not marked of `kept`, under the same conditions.
+    /// What `kept` has no intents for, under the same conditions.
     pub fn of_target(kept: &TargetManifest, disk_len: u64) -> Option<Known> {
         let known = Known::whole(kept.manifest(), disk_len)?;
         let unsure = kept.intent_blocks(disk_len);

@@ -102,7 +102,7 @@ pub(in crate::remote) fn find(
     };
     if their_root.is_some_and(|theirs| theirs != *root.as_bytes()) {
         remote.has_missed.store(true, Ordering::Relaxed);
-        let what = "what the target manifests say does not make up the source";
+        let what = "what the manifests say does not make up the source";
         return Err(Error::new(ErrorKind::VerifyFailed, what)
             .advise("run it again; if it comes back, read everything: --verify all"));
     }

@@ -204,7 +204,7 @@ impl RemoteTarget {
     fn job(&self, options: &SyncOptions) -> Result<RemoteJob> {
         let of_this_host = [
             (options.undo.is_some(), "an undo file"),
-            (options.target_manifest.is_some(), "a kept target manifest"),
+            (options.target_manifest.is_some(), "a target manifest"),
             (options.change_map.is_some(), "a change map"),
             (options.hold, "holding the target"),
             (self.options.log_dir.is_some(), "a directory for the log"),

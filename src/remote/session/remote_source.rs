@@ -321,7 +321,7 @@ impl SourceBackend for RemoteSource {
             return false;
         }
         work.progress()
-            .note("the roots differ; comparing again, with longer hashes and no target manifests");
+            .note("the roots differ; comparing again, with longer hashes and no manifests");
         self.hash_len.store(LONG_HASH_LEN, Ordering::Relaxed);
         self.trusts.store(false, Ordering::Relaxed);
         self.is_wary.store(true, Ordering::Relaxed);

@@ -89,7 +89,7 @@ fn connect(host: &str, port: u16, patience: Duration) -> Result<TcpStream> {
     for address in addresses.map_err(failed)? {
         match TcpStream::connect_timeout(&address, patience) {
             Ok(socket) => {
-                // TruncatedHash messages are answered at once.
+                // Short messages are answered at once.
                 socket.set_nodelay(true).map_err(failed)?;
                 return Ok(socket);
             }

@@ -234,7 +234,7 @@ impl Line {
     }
 
     /// Writes all that was sent, and closes this direction; an end that does not read is not
-    /// waited for for ever.
+    /// waited for without end.
     pub fn finish(self) {
         let mut state = self.shared.lock();
         state.is_closing = true;

@@ -77,7 +77,7 @@ impl Shared {
             let mut bytes = if is_last { 0 } else { cost(&first) };
             out.clear();
             let mut encoded = encoder.encode(first.kind, &first.payload, &mut out);
-            // TruncatedHash messages go together.
+            // Short messages go together.
             while out.len() < TOGETHER_BYTES
                 && encoded.is_ok()
                 && let Some(next) = self.lock().outgoing.pop_front()

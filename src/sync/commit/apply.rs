@@ -212,7 +212,7 @@ fn verify_written(image: &dyn ImageMut, redo_log: &Delta, work: &Work) -> Result
 
 /// Says what an error after the marker means for the target.
 pub(in crate::sync) fn needs_recovery(error: Error) -> Error {
-    let apply_context = match error.kind() {
+    let advice = match error.kind() {
         ErrorKind::VerifyFailed => {
             "the target is marked: its medium or the source is failing; write it again from the \
              log (diskdelta recover TARGET), then sync again with --verify all"
@@ -227,7 +227,7 @@ pub(in crate::sync) fn needs_recovery(error: Error) -> Error {
         }
         _ => "the target is marked and incomplete; finish it: diskdelta recover TARGET",
     };
-    error.advise(apply_context)
+    error.advise(advice)
 }
 
 const ZERO_PIECE: u64 = 1 << 20;

@@ -27,7 +27,7 @@ use crate::sync::verify::verify_all;
 use crate::target_state::TargetState;
 use crate::units::Extent;
 
-/// Redo logs what differs, then applies it.
+/// Logs what differs, then applies it.
 ///
 /// # Errors
 /// Those of [`sync`](crate::sync::sync).
@@ -203,7 +203,7 @@ pub(in crate::sync) fn remove_previous(redo_log: &FileRef) -> Result<bool> {
     Ok(was_there)
 }
 
-/// Redo logs a guest frame of another delta file; passes others over.
+/// Logs a guest frame of another delta file; passes others over.
 ///
 /// # Errors
 /// Those of [`LogWriter::push`].
@@ -280,7 +280,7 @@ pub(in crate::sync) fn previous_log(redo_log: &FileRef) -> FileRef {
 }
 
 /// Moves a redo log that an earlier run left out of the way; an older one still there is kept as it
-/// is, for the redo log was to take all of it over and did not get that far. Durable once the
+/// is, for the newer one was to take all of it over and did not get that far. Durable once the
 /// directory is synced.
 ///
 /// # Errors
@@ -353,5 +353,5 @@ pub(in crate::sync) fn untouched(error: Error) -> Error {
     error.advise("the target is untouched")
 }
 
-/// For the ranges that a target manifest is told of, which are rounded out to few anyway.
+/// For the intents of a target manifest, which are rounded out to few ranges anyway.
 const INTENT_BYTES: u64 = 4 << 20;

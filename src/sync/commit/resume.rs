@@ -106,8 +106,8 @@ impl Resume<'_> {
         Ok(())
     }
 
-    /// Redo logs a frame that is true of the source, where it is true of the target too and nothing
-    /// else covers its range.
+    /// Logs a frame that is true of the source, where it is true of the target too and nothing else
+    /// covers its range.
     fn take(&mut self, header: &FrameHeader, frame: &Frame<'_>) -> Result<()> {
         let mut now = vec![0; usize::try_from(header.len).unwrap_or(usize::MAX)];
         self.old.read_exact_at(&mut now, header.offset)?;

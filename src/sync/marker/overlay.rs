@@ -1,4 +1,4 @@
-//! A storage whose marked ranges are kept in memory.
+//! A storage whose regions under the marker are kept in memory.
 
 use std::ops::Range;
 use std::path::Path;

@@ -132,7 +132,7 @@ pub struct Search<'a> {
     pub disk_len: u64,
     /// Where to look.
     pub options: &'a CompareOptions,
-    /// What stands for reading the target, except where it is marked.
+    /// What stands for reading the target, except where it has intents.
     pub kept: Option<&'a TargetManifest>,
     /// What stands for reading the source, where the source itself has nothing that does.
     pub manifest: Option<&'a Manifest>,

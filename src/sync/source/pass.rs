@@ -229,9 +229,9 @@ impl Visit for Pass<'_> {
     }
 }
 
-/// The error of a source that does not hold, at `offset`, what its target manifest says.
+/// The error of a source that does not hold, at `offset`, what its manifest says.
 pub(in crate::sync) fn source_manifest_is_wrong(offset: u64) -> Error {
-    let what = "the source does not hold what its target manifest says";
+    let what = "the source does not hold what its manifest says";
     Error::new(ErrorKind::SourceChanged, what)
         .at_offset(offset)
         .advise("run it again without --manifest-cache")

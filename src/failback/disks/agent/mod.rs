@@ -8,7 +8,7 @@
 //!
 //! The agent trusts its request only as far as it goes: it touches the disks that this names.
 //! What keeps executors apart is kept by the agent itself, where no client writes, see
-//! [`state_dir`] and [`fencing token`].
+//! [`state_dir`] and [`fencing_token`].
 
 pub(in crate::failback::disks::agent) mod callback_source;
 pub(in crate::failback::disks::agent) mod client;

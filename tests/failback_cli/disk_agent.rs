@@ -31,7 +31,7 @@ impl Agent {
         let (output, input) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
         let line = LineOptions::default().with_silence(Duration::from_secs(30));
         let line = Line::new(output, input, line).unwrap();
-        let session = Session::greet(line, Side::Dialler, &CancelToken::new()).unwrap();
+        let session = Session::greet(line, Side::Client, &CancelToken::new()).unwrap();
         Agent { session, child }
     }
 

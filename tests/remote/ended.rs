@@ -111,7 +111,7 @@ fn a_cancel_stops_a_sender_that_waits() {
         .unwrap();
     greeter.write_all(&hello).unwrap();
     let line = Line::new(here.try_clone().unwrap(), here, LineOptions::default()).unwrap();
-    let side = diskdelta::remote::Side::Dialler;
+    let side = diskdelta::remote::Side::Client;
     let session = diskdelta::remote::Session::greet(line, side, &cancel).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {

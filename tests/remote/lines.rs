@@ -494,7 +494,7 @@ fn with_remote<T>(source: HostSource, check: bool, with: impl FnOnce(RemoteSourc
         session.finish();
     });
     let line = Line::new(here.try_clone().unwrap(), here, LineOptions::default()).unwrap();
-    let session = Session::greet(line, Side::Dialler, work().cancel()).unwrap();
+    let session = Session::greet(line, Side::Client, work().cancel()).unwrap();
     let value = with(RemoteSource::open(session, &Limits::default(), work().cancel()).unwrap());
     agent.join().unwrap();
     value

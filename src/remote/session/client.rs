@@ -43,7 +43,7 @@ impl Client {
         work: &Work,
     ) -> Result<Client> {
         let line = Line::new(reader, writer, options.clone().or_peer("the agent"))?;
-        let session = Session::greet(line, Side::Dialler, work.cancel())?;
+        let session = Session::greet(line, Side::Client, work.cancel())?;
         Ok(Client {
             session,
             connection: None,

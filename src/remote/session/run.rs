@@ -25,11 +25,11 @@ pub struct Session {
 
 opaque!(Session);
 
-/// Which end has dialled.
+/// Which end has connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// This one.
-    Dialler,
+    Client,
     /// The other one.
     Agent,
 }
@@ -84,12 +84,12 @@ impl Session {
             )
             .advise("run the same version of diskdelta on both hosts"));
         }
-        let (dialler, agent) = match side {
-            Side::Dialler => (random, theirs.random),
+        let (client, agent) = match side {
+            Side::Client => (random, theirs.random),
             Side::Agent => (theirs.random, random),
         };
         let mut hasher = blake3::Hasher::new_derive_key("diskdelta remote 2026: session");
-        hasher.update(&dialler).update(&agent);
+        hasher.update(&client).update(&agent);
         Ok(Session {
             line,
             key: hasher.finalize().into(),

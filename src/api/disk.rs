@@ -110,8 +110,8 @@ impl Disk {
         self.0.info()
     }
 
-    /// Dangers that are no errors, of the file and of the image in it. A [`Sync`](crate::Sync) reports them in
-    /// its notes.
+    /// Dangers that are no errors, of the file and of the image in it. A [`Sync`](crate::Sync)
+    /// reports them in its notes.
     pub fn warnings(&self) -> Vec<String> {
         self.0.warnings().to_vec()
     }

@@ -17,8 +17,8 @@ use crate::units::BlockSize;
 ///
 /// The image's `[0, disk_len)` is compared in blocks of the manifest's size. Blocks with intents
 /// count as different. Where the manifest's disk is shorter it counts as zeros, what it has beyond
-/// the image is not looked at. Holes of the image are not read; a hole is a difference of zeros where
-/// the manifest has data.
+/// the image is not looked at. Holes of the image are not read; a hole is a difference of zeros
+/// where the manifest has data.
 ///
 /// `visit` is called on the threads of `work`, in any order and several times at once, never
 /// twice for one byte. Memory is a buffer for each thread. The caller begins the phase. Returns how

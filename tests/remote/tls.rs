@@ -255,7 +255,7 @@ fn a_service_without_a_good_certificate_is_refused_and_both_ends_say_why() {
         (
             "server-elsewhere",
             "is not for 127.0.0.1, but for",
-            "not for the name that was dialled",
+            "not for the name that was asked for",
         ),
     ];
     for (name, here, there) in cases {

@@ -35,7 +35,7 @@ pub(super) struct EncryptedDisk {
 }
 
 impl EncryptedDisk {
-    /// Where the disk at `disk_path`, which is called `identity`, of the VM `vm`, is kept encrypted.
+    /// Where the disk at `disk_path` is kept encrypted, which is called `identity`, of the VM `vm`.
     ///
     /// # Errors
     /// `Unsupported` for a device where nobody says what directory is for it; those of

@@ -71,7 +71,7 @@ impl SourceDisk {
         }
     }
 
-    /// A disk that the end which dialled a disk agent answers for.
+    /// A disk that the client of a disk agent answers for.
     pub(super) fn over_callback(source: Source) -> Self {
         SourceDisk {
             source,

@@ -20,7 +20,7 @@ pub enum Address {
     Nbd(NbdAddress),
     /// An image on another host. Behind a shell it may be written to as well.
     Remote(RemoteAddress),
-    /// What the end that dialled a disk agent answers for, by the disk's number in its request; no
+    /// What the client of a disk agent answers for, by the disk's number in its request; no
     /// plan names one.
     Callback(usize),
 }
@@ -109,7 +109,7 @@ impl fmt::Display for Address {
             #[cfg(feature = "qemu")]
             Address::Nbd(address) => address.fmt(f),
             Address::Remote(remote) => remote.fmt(f),
-            Address::Callback(disk) => write!(f, "disk {disk} of the end that dialled"),
+            Address::Callback(disk) => write!(f, "disk {disk} of the client"),
         }
     }
 }

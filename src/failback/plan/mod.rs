@@ -256,8 +256,8 @@ impl Plan {
         disk.at(self.active)
     }
 
-    /// Who is dialled to have a VM's disks written at a side: all of them lie on one host behind a
-    /// shell.
+    /// Where to connect to have a VM's disks written at a side: all of them lie on one host behind
+    /// a shell.
     pub(in crate::failback) fn agent_login(&self, vm: &Vm, side: Side) -> Option<String> {
         let mut logins = vm
             .disks

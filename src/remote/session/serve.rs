@@ -1,4 +1,4 @@
-//! The agent: does one job for the end that dialled.
+//! The agent: does one job for the client.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -28,7 +28,7 @@ use crate::storage::{SourceOptions, TargetOptions};
 use crate::sync::{HostSource, HostTarget, HostTargetOptions, ManifestCache, Source, sync};
 use crate::units::BlockSize;
 
-/// What an agent may do for whoever dials it.
+/// What an agent may do for its client.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ServeOptions {
@@ -111,7 +111,7 @@ pub enum Served {
     Refused(Error),
 }
 
-/// Does one job for the end that dialled: is the source or the target of a sync.
+/// Does one job for the client: is the source or the target of a sync.
 ///
 /// What holds of a target when this returns is what [`sync`](crate::sync::sync) says. Refused are,
 /// among others, paths outside of the root, names of files that this crate makes next to others,
@@ -152,8 +152,8 @@ pub(in crate::remote) fn serve_told(
     disk_service: Option<&dyn DiskService>,
     told: &dyn Fn(&RemoteJob),
 ) -> Result<Served> {
-    let line = options.line.clone().or_peer("the dialler");
-    // One that dials knows what it wants.
+    let line = options.line.clone().or_peer("the client");
+    // A client knows what it wants.
     let idle = Some(line.silence.min(line.idle.unwrap_or(line.silence)));
     let line = Line::new(reader, writer, line.with_idle(idle))?;
     let features = match disk_service {

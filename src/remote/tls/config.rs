@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// The name of the protocol within TLS (ALPN).
 pub(super) const PROTOCOL: &[u8] = b"diskdelta/1";
 
-/// How the end that dials shakes hands: only with a service whose certificate is meant for one.
+/// How the client shakes hands: only with a service whose certificate is meant for one.
 ///
 /// # Errors
 /// Those of reading `identity`; `InvalidInput` for a key that is not the certificate's.

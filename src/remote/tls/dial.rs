@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::location::RemoteAddress;
 use crate::setters::setters;
 
-/// How a service is dialled.
+/// How a service is connected to.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DialOptions {

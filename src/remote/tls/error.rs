@@ -111,7 +111,7 @@ impl Peers {
                 "{peer} refuses {cert}: by its clock it has expired, or is not valid yet"
             )),
             Alert::BadCertificate => untrusted(format!(
-                "{peer} refuses {cert}: it is damaged, or not for the name that was dialled"
+                "{peer} refuses {cert}: it is damaged, or not for the name that was asked for"
             )),
             Alert::UnsupportedCertificate => untrusted(format!(
                 "{peer} refuses {cert}: it is not meant for this end of a line"

@@ -204,7 +204,7 @@ impl Service {
                             watch(&ServiceEvent::Refused { address, error });
                         }
                     };
-                    // Where there is no thread for it, whoever dialled is cut off.
+                    // Where there is no thread for it, the client is cut off.
                     drop(Builder::new().spawn_scoped(scope, session));
                 }
             };
@@ -365,7 +365,7 @@ impl Service {
         let mut options = self.options.serve.clone();
         options.line = options
             .line
-            .or_peer(&format!("the dialler at {}", client.address));
+            .or_peer(&format!("the client at {}", client.address));
         serve_told(reader, writer, &options, &work, None, told)
     }
 

@@ -18,7 +18,7 @@ use crate::setters::setters;
 pub struct ConnectOptions {
     /// How an agent is started behind a shell.
     pub shell: ShellOptions,
-    /// How a service is dialled; without it none is.
+    /// How a service is connected to; without it none is.
     #[cfg(feature = "tls")]
     pub tls: Option<DialOptions>,
     /// How the line is watched, and how fast it may be.

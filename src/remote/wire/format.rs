@@ -101,7 +101,7 @@ pub const LONG_HASH_LEN: usize = 16;
 pub mod kind {
     /// Greeting.
     pub const HELLO: u8 = 1;
-    /// What the end that dialled wants.
+    /// What the client wants.
     pub const JOB: u8 = 2;
     /// What the source is.
     pub const OPENED: u8 = 3;
@@ -111,7 +111,7 @@ pub mod kind {
     pub const FAIL: u8 = 5;
     /// The job is done.
     pub const COMPLETE: u8 = 6;
-    /// What the end that dialled wants beside a sync.
+    /// What the client wants beside a sync.
     pub const ASK: u8 = 7;
     /// What is told of that.
     pub const TOLD: u8 = 8;

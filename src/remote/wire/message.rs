@@ -18,7 +18,7 @@ use crate::sync::Claim;
 pub enum Message {
     /// Both ends, first of all.
     Hello(Hello),
-    /// The end that dialled, next: what it wants.
+    /// The client, next: what it wants.
     RemoteJob(Box<RemoteJob>),
     /// The end with the source: what it holds.
     Opened(Box<Opened>),
@@ -28,7 +28,7 @@ pub enum Message {
     Fail(Box<Fault>),
     /// The end with the target: all is done.
     Complete(Option<Box<RemoteOutcome>>),
-    /// The end that dialled, instead of a job: something beside a sync, in words of the layer
+    /// The client, instead of a job: something beside a sync, in words of the layer
     /// above.
     Ask(Vec<u8>),
     /// The other one: what comes of it.

@@ -1,4 +1,4 @@
-//! What the end that dialled wants, what the other one answers, and how it ends.
+//! What the client wants, what the other one answers, and how it ends.
 
 use super::codec::{Put, Take, choice, index_of, put_texts, take_texts, wrong};
 use crate::error::Result;
@@ -7,7 +7,7 @@ use crate::storage::Allocation;
 use crate::sync::{Mode, Safety, SyncOptions, Verify};
 use crate::units::BlockSize;
 
-/// What the end that dialled wants of the other one.
+/// What the client wants of the other one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteJob {
     /// Where the other end's image lies there.

@@ -1,4 +1,4 @@
-//! The line of a disk agent: over it the end that dialled answers for disks, and hears how far it
+//! The line of a disk agent: over it the client answers for disks, and hears how far it
 //! is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ impl CallbackSource {
         })
     }
 
-    /// Has a disk opened by the end that dialled.
+    /// Has a disk opened by the client.
     pub(crate) fn open(&self, wanted: Wanted, work: &Work) -> Result<Source> {
         self.tell(&AgentReply::Wanted(wanted))?;
         let session = self.lock().clone().ok_or_else(busy)?;
@@ -68,7 +68,7 @@ fn busy() -> Error {
     Error::new(ErrorKind::Io, "the line is in use, or was lost")
 }
 
-/// Tells the end that dialled how far long work is, unless it answers for a disk: then it sees
+/// Tells the client how far long work is, unless it answers for a disk: then it sees
 /// for itself.
 pub(super) struct Told {
     callback_source: Arc<CallbackSource>,

@@ -79,7 +79,7 @@ impl AgentClient {
         })
     }
 
-    /// The host, as it is dialled.
+    /// The host, as it is connected to.
     pub(crate) fn login(&self) -> &str {
         &self.login
     }

@@ -45,7 +45,7 @@ pub(in crate::failback::disks) struct DiskAsked {
     pub bytes: Option<u64>,
     pub path: PathBuf,
     pub format: String,
-    /// Where the other side's disk lies at the same host; where it does not, the end that dialled
+    /// Where the other side's disk lies at the same host; where it does not, the client
     /// answers for it.
     pub other: Option<PathBuf>,
     pub other_format: String,
@@ -79,7 +79,7 @@ pub(in crate::failback::disks) enum Task {
 #[serde(deny_unknown_fields)]
 pub(in crate::failback::disks) struct DiskRead {
     pub identity: String,
-    /// Its path at the disk agent's host; where it is not there, the end that dialled answers for
+    /// Its path at the disk agent's host; where it is not there, the client answers for
     /// it.
     pub here: Option<PathBuf>,
     /// How many ranges of it may have changed, where that is known. They come behind the request.
@@ -90,7 +90,7 @@ pub(in crate::failback::disks) struct DiskRead {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(in crate::failback::disks) enum AgentReply {
-    /// The next messages are about this disk, of which the end that dialled is the source.
+    /// The next messages are about this disk, of which the client is the source.
     Wanted(Wanted),
     /// A phase of long work begins.
     Begun {
@@ -107,7 +107,7 @@ pub(in crate::failback::disks) enum AgentReply {
     Measured(Vec<Option<Measure>>),
 }
 
-/// A disk that the end that dialled answers for.
+/// A disk that the client answers for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::failback::disks) struct Wanted {

@@ -3,7 +3,7 @@
 //! What has to be done to such disks (renames, markers, undo files, disk states, reading back) is
 //! done at their host, by the same [`HostDisks`](super::HostDisks) that does it here. Each call of
 //! the end that runs the job starts an agent there, which does this one thing and ends. Where it
-//! needs the other side's disk, the end that dialled answers for it over the same line, as the
+//! needs the other side's disk, the client answers for it over the same line, as the
 //! source of a sync.
 //!
 //! The agent trusts its request only as far as it goes: it touches the disks that this names.

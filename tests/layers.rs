@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("text", ""),
     ("target_state", ""),
     ("error", "text target_state"),
+    ("duration", "error"),
     ("location", "text error"),
     ("hash", "error"),
     ("random", "error"),
@@ -56,12 +57,12 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "failback",
-        "text error location hash random setters limits units progress storage image manifest \
+        "text error duration location hash random setters limits units progress storage image manifest \
          diff delta journal sync replica remote api",
     ),
     (
         "cli",
-        "text error location hash limits units progress storage image manifest diff delta journal \
+        "text error duration location hash limits units progress storage image manifest diff delta journal \
          sync replica remote api failback",
     ),
     ("testing", "error storage"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::failback::plan::parse_duration;
+use crate::duration::parse_duration;
 use crate::image::{CreateFormat, FileGate, Format, ImageOptions};
 use crate::storage::{Allocation, SourceOptions, TargetOptions};
 use crate::sync::{HostSide, HostTargetOptions, Mode, Safety, Verify};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(feature = "tls")]
 use crate::remote::tls::{DialOptions, Identity};
 use crate::remote::{ConnectOptions, LineOptions, Retry, ShellOptions};
 use crate::{Error, ErrorKind, Location};
@@ -19,6 +20,7 @@ pub(super) struct ConnectArgs {
     /// What to run there
     #[arg(long, value_name = "PROGRAM", default_value = "diskdelta")]
     remote_program: String,
+    #[cfg(feature = "tls")]
     /// This end's certificate, for a service (diskdelta://)
     #[arg(
         long,
@@ -27,12 +29,15 @@ pub(super) struct ConnectArgs {
         requires_all = ["tls_key", "tls_ca"]
     )]
     tls_cert: Option<PathBuf>,
+    #[cfg(feature = "tls")]
     /// The key of this end's certificate
     #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    #[cfg(feature = "tls")]
     /// The authorities that the service's certificate must come from
     #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "tls_cert")]
     tls_ca: Option<PathBuf>,
+    #[cfg(feature = "tls")]
     /// The name that the service's certificate must be for, where it is not the host's
     #[arg(long, value_name = "NAME", requires = "tls_cert")]
     tls_name: Option<String>,
@@ -65,23 +70,29 @@ impl ConnectArgs {
         let line = LineOptions::default()
             .with_silence(self.timeout)
             .with_limit_rate(context.common.limit_rate.unwrap_or(0));
-        let tls = match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
-            (Some(cert), Some(key), Some(ca)) => {
-                let options = DialOptions::new(Identity::new(cert, key, ca));
-                Some(options.with_name(self.tls_name.clone()))
-            }
-            _ if hosts.clone().any(|host| host.is_service()) => {
-                let what = "a service takes only who has a certificate";
-                return Err(Error::new(ErrorKind::InvalidInput, what)
-                    .advise("give --tls-cert, --tls-key and --tls-ca"));
-            }
-            _ => None,
-        };
-        Ok(ConnectOptions::default()
+        let connect = ConnectOptions::default();
+        #[cfg(feature = "tls")]
+        let connect = connect.with_tls(self.tls(hosts.clone().any(|host| host.is_service()))?);
+        Ok(connect
             .with_shell(shell)
-            .with_tls(tls)
             .with_line(line)
             // What is done on this host alone has no connection that could break.
             .with_retry(Retry::new(hosts.clone().next().map_or(0, |_| self.retry))))
+    }
+
+    #[cfg(feature = "tls")]
+    fn tls(&self, has_service: bool) -> Result<Option<DialOptions>, Error> {
+        match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
+            (Some(cert), Some(key), Some(ca)) => {
+                let options = DialOptions::new(Identity::new(cert, key, ca));
+                Ok(Some(options.with_name(self.tls_name.clone())))
+            }
+            _ if has_service => {
+                let what = "a service takes only who has a certificate";
+                Err(Error::new(ErrorKind::InvalidInput, what)
+                    .advise("give --tls-cert, --tls-key and --tls-ca"))
+            }
+            _ => Ok(None),
+        }
     }
 }

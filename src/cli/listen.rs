@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::failback::plan::parse_duration;
+use crate::duration::parse_duration;
 use crate::remote::tls::{Client, Identity, Service, ServiceEvent, ServiceOptions};
 use crate::remote::{RemoteJob, ServeOptions, Served};
 use crate::text::{escape, escape_path};

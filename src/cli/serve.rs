@@ -6,13 +6,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "failback")]
 use crate::failback::disks::DiskAgent;
 use crate::progress::NoProgress;
-use crate::remote::{LineOptions, ServeOptions, Served, serve_with};
+#[cfg(not(feature = "failback"))]
+use crate::remote::serve;
+#[cfg(feature = "failback")]
+use crate::remote::serve_with;
+use crate::remote::{LineOptions, ServeOptions, Served};
 use crate::{Error, ErrorKind};
 
 use super::args::{self, Holes};
 use super::context::Context;
+#[cfg(feature = "tls")]
 use super::listen::Listen;
 use super::outcome::{Ended, Exit};
 
@@ -26,8 +32,14 @@ use super::outcome::{Ended, Exit};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Speaks over standard input and output
-    #[arg(long, required_unless_present = "listen", conflicts_with = "listen")]
+    #[cfg_attr(
+        feature = "tls",
+        arg(required_unless_present = "listen", conflicts_with = "listen")
+    )]
+    #[cfg_attr(not(feature = "tls"), arg(required = true))]
+    #[arg(long)]
     stdio: bool,
+    #[cfg(feature = "tls")]
     #[command(flatten)]
     listen: Listen,
     /// Serve only DIR, and take all paths from there; required with --listen. Unless --read-only,
@@ -75,12 +87,17 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
     // The terminal, if there is one, is the other end's; and the line is what a speed limit is for.
     let work = context.work.clone().with_progress(Arc::new(NoProgress));
     let work = work.with_limit_rate(0);
+    #[cfg(feature = "tls")]
     if !args.stdio {
         return args.listen.run(options, context, &work);
     }
     let input = unbuffered(std::io::stdin())?;
     let output = unbuffered(std::io::stdout())?;
-    match serve_with(input, output, &options, &work, &DiskAgent)? {
+    #[cfg(feature = "failback")]
+    let served = serve_with(input, output, &options, &work, &DiskAgent)?;
+    #[cfg(not(feature = "failback"))]
+    let served = serve(input, output, &options, &work)?;
+    match served {
         Served::Done => Ok(Exit::Done),
         // The other end says why.
         _ => Ok(Exit::Error),

@@ -36,7 +36,6 @@
 mod address;
 mod commands;
 mod connect;
-mod duration;
 mod encryption;
 mod file;
 mod places;
@@ -52,7 +51,6 @@ use std::time::Duration;
 pub use address::Address;
 pub(in crate::failback) use address::is_plain;
 pub use connect::{SiteConnectOptions, TlsFiles};
-pub use duration::parse_duration;
 pub(in crate::failback) use values::is_name;
 
 use super::machine::{CommitPolicy, JobMode, ProofPolicy, Side, Spec};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, de};
 
 use super::address::{Address, parse_path};
-use super::duration::parse_duration;
+use crate::duration::parse_duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::JobMode;
 use crate::image::Format;

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// # Errors
 /// `InvalidInput` for anything else, and for more than ten years.
-pub fn parse_duration(text: &str) -> Result<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration> {
     let wrong = || {
         Error::new(
             ErrorKind::InvalidInput,

@@ -1,4 +1,4 @@
-//! Rows of bytes and directories in memory, for tests and small work.
+//! Flat byte stores and directories in memory, for tests and small work.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -34,12 +34,12 @@ pub(in crate::sync) struct Redo {
 pub(in crate::sync) struct FinalState {
     /// The first page.
     pub page: Vec<u8>,
-    /// A hash of the other covered bytes.
+    /// A hash of the other bytes under the marker.
     pub rest: Hash,
 }
 
 impl FinalState {
-    /// The state that `covers` describe, of a target whose first page is `page_len` bytes long.
+    /// The state that `regions` describe, of a target whose first page is `page_len` bytes long.
     pub(crate) fn of(regions: &[(u64, Vec<u8>)], page_len: usize) -> FinalState {
         let mut rest = blake3::Hasher::new();
         let mut page = Vec::new();

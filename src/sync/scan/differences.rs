@@ -1,4 +1,4 @@
-//! How what moves is found: by comparing, against a target manifest, or not at all.
+//! How changes are found: by comparing, against a target manifest, or not at all.
 
 use std::ops::Range;
 

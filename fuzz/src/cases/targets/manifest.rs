@@ -110,7 +110,7 @@ fn agree(manifest: &Manifest, mapped: &Manifest) {
     }
 }
 
-/// Marks only grow, and survive opening again.
+/// Intents only grow, and survive opening again.
 fn kept(manifest: &Manifest, store: Arc<dyn Storage>) {
     let mut kept = TargetManifest::open(store.clone(), &limits()).unwrap();
     let before = kept.intents().to_vec();

@@ -49,14 +49,14 @@
 //! | under an async runtime | [`CancelToken::guard`] | `examples/async_runtime.rs` |
 //! | tell errors apart | [`Error::kind`], [`Error::target_state`] | `examples/errors.rs` |
 //! | sync over an own transport | [`peer`] | `examples/transport.rs` |
-//! | bring virtual machines home | feature `failback` | `docs/failback.md` |
+//! | bring virtual machines home | `failback::Job` (feature `failback`) | `examples/failback.rs` |
 //!
 //! # Features
 //! None is on by default.
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `cli` | the command `diskdelta` |
+//! | `cli` | the command `diskdelta`, with what the features below add to it |
 //! | `imago` | qcow2 and VMDK as sources |
 //! | `nbd` | exports of NBD servers as sources |
 //! | `tls` | the service over TLS, and connections to it |

@@ -158,7 +158,7 @@ pub enum Phase {
     Verify,
 }
 
-/// Where long work tells how far it is. All methods may be called from several threads.
+/// Progress callbacks. All methods may be called from several threads.
 pub trait Progress: Send + Sync {
     /// A phase begins; `total_bytes` is what it will go through, where that is known.
     fn begin(&self, phase: Phase, total_bytes: Option<u64>);
@@ -168,7 +168,7 @@ pub trait Progress: Send + Sync {
     fn note(&self, _text: &str) {}
 }
 
-/// A sink for callers who do not look.
+/// Discards progress.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoProgress;
 

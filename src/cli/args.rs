@@ -23,10 +23,10 @@ pub(super) struct Common {
     /// Prints errors only
     #[arg(long, short, global = true)]
     pub quiet: bool,
-    /// Works on so many threads; 0 means one for each core, and at least four
+    /// Number of worker threads; 0 means one per core, at least four
     #[arg(long, global = true, value_name = "N", default_value_t = 0)]
     pub threads: usize,
-    /// Reads at most so many bytes a second; across hosts, moves so many each way
+    /// Limit the read rate, in bytes a second; across hosts, the rate of the line each way
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
     pub limit_rate: Option<u64>,
     /// Reads past the page cache
@@ -134,7 +134,7 @@ pub(super) struct TargetArgs {
     /// where the file system does not show it; you answer for what it holds
     #[arg(long, value_name = "FILE", value_parser = here())]
     trust_log: Vec<PathBuf>,
-    /// What becomes of the space of zeros
+    /// How zeros are stored
     #[arg(long, default_value = "keep", value_parser = allocation())]
     allocation: Allocation,
     #[command(flatten)]

@@ -87,7 +87,7 @@ enum Verb {
     /// After the target was started: stops it, and starts the source again
     Undo {
         job: String,
-        /// Says that you know that what the target wrote is lost
+        /// Confirms that data written by the target is lost
         #[arg(long)]
         accept_loss: bool,
         /// Makes the target's disks what they were before (`keep_undo` in the plan)

@@ -22,7 +22,7 @@ use super::context::Context;
 use super::listen::Listen;
 use super::outcome::{Ended, Exit};
 
-/// Is the other end of a sync across hosts
+/// Runs the remote end of a sync
 ///
 /// With --stdio it does one job, then ends: `diskdelta sync` starts it through ssh, and `diskdelta
 /// failback` does, also to write to disks of this host, unless --read-only says no. To confine a

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// The image or block device to write, or the address of one on another host
     #[arg(value_parser = args::anywhere())]
     pub target: Location,
-    /// How what moves is found: by comparing (delta), or not at all (full)
+    /// How changes are found: by comparing (delta), or not at all (full)
     #[arg(long, default_value = "auto", value_parser = args::mode())]
     pub mode: Mode,
     /// atomic: logged first, so the target is old or new at any moment. in-place: written at
@@ -63,7 +63,7 @@ pub(crate) struct Args {
     /// What is read back from the medium afterwards; `all` reads holes too, as --read-holes does
     #[arg(long, default_value = "written", value_parser = args::verify())]
     pub verify: Verify,
-    /// What becomes of the space of zeros that are written: as the target has it, holes, or taken.
+    /// How zeros that are written are stored: like the target, sparse, or allocated.
     /// Zeros that are there already stay as they are, but for --mode full
     #[arg(long, default_value = "keep", value_parser = args::allocation())]
     pub allocation: Allocation,

@@ -6,7 +6,7 @@ use crate::setters::setters;
 use crate::storage::FileRef;
 use crate::units::BlockSize;
 
-/// How what moves is found.
+/// How changes are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Mode {
@@ -49,7 +49,7 @@ pub enum Verify {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct SyncOptions {
-    /// How what moves is found.
+    /// How changes are found.
     pub mode: Mode,
     /// What holds while the sync is under way.
     pub safety: Safety,

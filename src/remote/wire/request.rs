@@ -30,13 +30,13 @@ pub struct RemoteJob {
 /// How the other end is to write its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TargetJob {
-    /// How what moves is found.
+    /// How changes are found.
     pub mode: Mode,
     /// What holds while the sync is under way.
     pub safety: Safety,
     /// What is read back.
     pub verify: Verify,
-    /// What becomes of the space of zeros.
+    /// How zeros are stored.
     pub allocation: Allocation,
     /// What a missing target is created as.
     pub create: Option<CreateFormat>,

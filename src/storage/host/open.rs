@@ -37,7 +37,7 @@ pub struct SourceOptions {
 pub struct TargetOptions {
     /// Reads bypass the page cache; writes go through it.
     pub direct: bool,
-    /// What becomes of the space of zeros.
+    /// How zeros are stored.
     pub allocation: Allocation,
     /// Refuses a file with several names, because replacing it would part them.
     pub single_link: bool,

@@ -56,7 +56,7 @@ pub struct HostTargetOptions {
     pub target_manifest: Option<PathBuf>,
     /// Another directory, named by the caller, in which the log may be.
     pub(in crate::sync) log_directory: Option<PathBuf>,
-    /// What becomes of the space of zeros, who must not be the target, and the like.
+    /// How zeros are stored, who must not be the target, and the like.
     pub open: TargetOptions,
     /// Logs and the like that are taken for ours although the system does not show it; the log of
     /// an unfinished sync may be anywhere. The caller answers for what they hold.

@@ -7,8 +7,8 @@ dir=${DIR:-${TMPDIR:-/var/tmp}/diskdelta-bench}
 out=${OUT:-docs}
 target=${CARGO_TARGET_DIR:-target}
 
-cargo build --release --features cli --bin diskdelta
-cargo build --release --example bare
+cargo build --release --features full --bin diskdelta
+cargo build --release --features testing --example bare
 mkdir -p "$out"
 mkdir "$dir" || {
     echo "remove $dir first, or name another directory: DIR=..." >&2

@@ -33,16 +33,16 @@ pub fn against_manifest(
     sink: &mut dyn Sink,
     visit: &(dyn Fn(ManifestDifference<'_>) -> Result<()> + Sync),
 ) -> Result<u64> {
-    let marked = old.intent_blocks(image.disk_len());
-    against(image, old.manifest(), marked, None, work, sink, visit)
+    let in_doubt = old.intent_blocks(image.disk_len());
+    against(image, old.manifest(), in_doubt, None, work, sink, visit)
 }
 
-/// [`against_manifest`] with the `marked` blocks beside the manifest, and `within` these byte
+/// [`against_manifest`] with the blocks `in_doubt` beside the manifest, and `within` these byte
 /// ranges where only they can differ: all else is neither read nor told to `sink`.
 pub(crate) fn against(
     image: &dyn Image,
     old: &Manifest,
-    marked: RangeSet,
+    in_doubt: RangeSet,
     within: Option<Vec<Range<u64>>>,
     work: &Work,
     sink: &mut dyn Sink,
@@ -50,7 +50,7 @@ pub(crate) fn against(
 ) -> Result<u64> {
     let against = Against {
         old: Known::new(old),
-        marked,
+        in_doubt,
         block_size: old.block_size(),
         disk_len: image.disk_len(),
         work,
@@ -76,7 +76,7 @@ pub struct ManifestDifference<'a> {
 
 struct Against<'a> {
     old: Known<'a>,
-    marked: RangeSet,
+    in_doubt: RangeSet,
     block_size: BlockSize,
     disk_len: u64,
     work: &'a Work,
@@ -91,7 +91,7 @@ impl Visit for Against<'_> {
         let mut pending = Pending::default();
         for (block, new) in (run.first_block..).zip(run.hashes) {
             let only = block..block + 1;
-            if self.old.hash(block)? != *new || self.marked.touches(only.clone()) {
+            if self.old.hash(block)? != *new || self.in_doubt.touches(only.clone()) {
                 pending.add(only, new.is_some(), |blocks, data| {
                     self.tell(blocks, data.then_some(run))
                 })?;
@@ -103,20 +103,20 @@ impl Visit for Against<'_> {
     fn zeros(&self, blocks: Range<u64>) -> Result<()> {
         let tell = |blocks, _data| self.tell(blocks, None);
         let mut pending = Pending::default();
-        let mut marked_from = blocks.start;
+        let mut doubted_from = blocks.start;
         for group in self.old.manifest().groups(blocks.clone()) {
             // A hole may stand against very many blocks.
             self.work.cancel().check()?;
             for (block, _) in group?.entries().filter(|(block, _)| blocks.contains(block)) {
-                for marked in self.marked.inside(marked_from..block) {
-                    pending.add(marked, false, tell)?;
+                for in_doubt in self.in_doubt.inside(doubted_from..block) {
+                    pending.add(in_doubt, false, tell)?;
                 }
                 pending.add(block..block + 1, false, tell)?;
-                marked_from = block + 1;
+                doubted_from = block + 1;
             }
         }
-        for marked in self.marked.inside(marked_from..blocks.end) {
-            pending.add(marked, false, tell)?;
+        for in_doubt in self.in_doubt.inside(doubted_from..blocks.end) {
+            pending.add(in_doubt, false, tell)?;
         }
         pending.finish(tell)
     }

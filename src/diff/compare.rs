@@ -169,7 +169,7 @@ impl Default for CompareReport {
 struct Job<'a> {
     source: &'a dyn Image,
     target: &'a dyn Image,
-    /// As it was at the start, like everything the feed goes by.
+    /// As it was at the start, like everything the queue goes by.
     target_len: u64,
     options: &'a CompareOptions,
     work: &'a Work,

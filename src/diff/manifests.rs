@@ -24,13 +24,13 @@ pub fn manifests<'a>(old: &'a Manifest, new: &'a Manifest) -> Result<ManifestDif
     ManifestDiff::new(old, new, RangeSet::default())
 }
 
-/// As [`manifests`]; blocks that `old` has marked count as different whatever their hash.
+/// As [`manifests`]; blocks that `old` has in doubt count as different whatever their hash.
 ///
 /// # Errors
 /// As [`manifests`].
 pub fn target_manifest<'a>(old: &'a TargetManifest, new: &'a Manifest) -> Result<ManifestDiff<'a>> {
-    let marked = old.intent_blocks(new.disk_len());
-    ManifestDiff::new(old.manifest(), new, marked)
+    let in_doubt = old.intent_blocks(new.disk_len());
+    ManifestDiff::new(old.manifest(), new, in_doubt)
 }
 
 /// Iterator over the extents in which two manifests differ; holds one path of the tree.
@@ -38,7 +38,7 @@ pub struct ManifestDiff<'a> {
     old: &'a Manifest,
     new: &'a Manifest,
     /// Blocks that count as different.
-    marked: RangeSet,
+    in_doubt: RangeSet,
     /// Pairs still to compare, the next one last.
     stack: Vec<Pair>,
     /// The extent that may still grow, in blocks.
@@ -58,7 +58,7 @@ struct Pair {
 }
 
 impl<'a> ManifestDiff<'a> {
-    fn new(old: &'a Manifest, new: &'a Manifest, marked: RangeSet) -> Result<Self> {
+    fn new(old: &'a Manifest, new: &'a Manifest, in_doubt: RangeSet) -> Result<Self> {
         same_block_size(old.block_size(), new.block_size())?;
         let level = old.height().max(new.height());
         let top = Pair {
@@ -70,7 +70,7 @@ impl<'a> ManifestDiff<'a> {
         Ok(ManifestDiff {
             old,
             new,
-            marked,
+            in_doubt,
             stack: if level > 0 { vec![top] } else { Vec::new() },
             growing: None,
             ready: VecDeque::new(),
@@ -81,12 +81,12 @@ impl<'a> ManifestDiff<'a> {
         let end = self.new.block_size().count(self.new.disk_len());
         let covered = blocks_of(pair.level, pair.index);
         let covered = covered.start..covered.end.min(end);
-        if covered.is_empty() || (pair.is_same() && !self.marked.touches(covered.clone())) {
+        if covered.is_empty() || (pair.is_same() && !self.in_doubt.touches(covered.clone())) {
             return Ok(());
         }
         if pair.old.is_none() && pair.new.is_none() {
-            let marked: Vec<_> = self.marked.inside(covered).collect();
-            for blocks in marked {
+            let in_doubt: Vec<_> = self.in_doubt.inside(covered).collect();
+            for blocks in in_doubt {
                 self.emit(blocks, ExtentKind::Zero);
             }
             return Ok(());
@@ -105,8 +105,8 @@ impl<'a> ManifestDiff<'a> {
                 old: pair.child_of(pair.old, old.as_ref(), slot),
                 new: pair.child_of(pair.new, new.as_ref(), slot),
             };
-            let marked = || self.marked.touches(blocks_of(child.level, child.index));
-            if !child.is_same() || marked() {
+            let in_doubt = || self.in_doubt.touches(blocks_of(child.level, child.index));
+            if !child.is_same() || in_doubt() {
                 self.stack.push(child);
             }
         }
@@ -120,7 +120,7 @@ impl<'a> ManifestDiff<'a> {
             let old_hash = old.and_then(|row| row.hash(slot));
             let new_hash = new.and_then(|row| row.hash(slot));
             let only = block..block + 1;
-            if old_hash != new_hash || self.marked.touches(only.clone()) {
+            if old_hash != new_hash || self.in_doubt.touches(only.clone()) {
                 let kind = match new_hash {
                     Some(_) => ExtentKind::Data,
                     None => ExtentKind::Zero,

@@ -31,14 +31,14 @@ opaque!(TargetManifest);
 struct Notes {
     /// The state of the disk's file or device that the manifest describes, where that is known.
     fingerprint: Option<[u8; 32]>,
-    marked: RangeSet,
+    in_doubt: RangeSet,
 }
 
 impl TargetManifest {
     /// Opens the target manifest that `storage` holds; it must be writable to take intents.
     ///
     /// Intents that are torn, damaged, of another manifest, or too many to hold are no error:
-    /// then everything is marked.
+    /// then everything is in doubt.
     ///
     /// # Errors
     /// As [`Manifest::from_storage`].
@@ -60,14 +60,14 @@ impl TargetManifest {
         &self.manifest
     }
 
-    /// The marked byte ranges, ascending and disjoint; `0..u64::MAX` when everything is marked.
+    /// The byte ranges in doubt, ascending and disjoint; `0..u64::MAX` when everything is.
     pub fn intents(&self) -> &[Range<u64>] {
-        self.notes.marked.as_slice()
+        self.notes.in_doubt.as_slice()
     }
 
-    /// Whether any byte of `range` is marked.
+    /// Whether any byte of `range` is in doubt.
     pub fn has_intent(&self, range: Range<u64>) -> bool {
-        self.notes.marked.touches(range)
+        self.notes.in_doubt.touches(range)
     }
 
     /// Whether `disk`, the file or device that the manifest was kept of, is as it was then, as far
@@ -90,7 +90,7 @@ impl TargetManifest {
     ///
     /// # Errors
     /// `Io`, `NoSpace`, `Poisoned`. The disk must not be changed then; on the next open the
-    /// ranges, everything, or nothing more than before is marked.
+    /// ranges, everything, or nothing more than before is in doubt.
     pub fn record_intent(&mut self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {
         let ranges = RangeSet::of(ranges).coarsened_to(INTENT_RANGES);
         if ranges.as_slice().is_empty() {
@@ -101,14 +101,14 @@ impl TargetManifest {
         // that the torn one stays, which puts everything in doubt.
         self.storage.write_all_at(&record, self.storage.len()?)?;
         self.storage.sync()?;
-        self.notes.marked = std::mem::take(&mut self.notes.marked).union(&ranges);
+        self.notes.in_doubt = std::mem::take(&mut self.notes.in_doubt).union(&ranges);
         Ok(())
     }
 
-    /// The blocks that a disk of `disk_len` bytes has marked.
+    /// The blocks in doubt of a disk of `disk_len` bytes.
     pub(crate) fn intent_blocks(&self, disk_len: u64) -> RangeSet {
         self.notes
-            .marked
+            .in_doubt
             .to_blocks(self.manifest.block_size(), disk_len)
     }
 
@@ -384,7 +384,7 @@ fn read_notes(manifest: &Manifest, storage: &dyn Storage, limits: &Limits) -> Re
     };
     let mut notes = Notes {
         fingerprint: None,
-        marked: RangeSet::everything(),
+        in_doubt: RangeSet::everything(),
     };
     let Some(len) = usize::try_from(len)
         .ok()
@@ -399,8 +399,8 @@ fn read_notes(manifest: &Manifest, storage: &dyn Storage, limits: &Limits) -> Re
     let mut rest = &bytes[..];
     let mut ranges = Vec::new();
     while !rest.is_empty() {
-        if let Some((marked, after)) = intent::decode(rest, root) {
-            ranges.extend(marked);
+        if let Some((in_doubt, after)) = intent::decode(rest, root) {
+            ranges.extend(in_doubt);
             rest = after;
         } else if let Some((fingerprint, after)) = stamp::decode(rest, root) {
             notes.fingerprint = Some(fingerprint);
@@ -409,7 +409,7 @@ fn read_notes(manifest: &Manifest, storage: &dyn Storage, limits: &Limits) -> Re
             return Ok(notes);
         }
     }
-    notes.marked = RangeSet::of(ranges);
+    notes.in_doubt = RangeSet::of(ranges);
     Ok(notes)
 }
 

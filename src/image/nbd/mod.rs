@@ -2,7 +2,7 @@
 //!
 //! Only what reading a disk needs: the fixed newstyle handshake over a Unix socket, structured
 //! replies, `base:allocation` and `qemu:dirty-bitmap` as meta contexts, READ and BLOCK_STATUS. The
-//! server is a stranger: every length that it states is checked before anything follows from it.
+//! server is not trusted: every length that it states is checked before anything follows from it.
 
 mod client;
 mod export;

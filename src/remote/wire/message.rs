@@ -54,15 +54,15 @@ pub enum Message {
     Nodes(Nodes),
     /// The end with the source: the children.
     NodesAre(NodesAre),
-    /// Round 1, from the source.
+    /// Step 1, from the source.
     Segments(Segments),
-    /// Round 2, from the target.
+    /// Step 2, from the target.
     Blocks(Blocks),
-    /// Round 3, from the source.
+    /// Step 3, from the source.
     Parts(Parts),
-    /// Round 4, from the target.
+    /// Step 4, from the target.
     Pages(Pages),
-    /// Round 5, from the source.
+    /// Step 5, from the source.
     Data(Data),
     /// The root of the source; all its segments were sent.
     Root([u8; 32]),

@@ -189,9 +189,9 @@ impl CachedSource {
         let built = match (old, changed) {
             (Some(old), Some(changed)) if old.manifest().block_size() == self.block_size => {
                 let len = image.disk_len();
-                let marked = RangeSet::of(old.intents().iter().cloned());
-                let marked: Vec<_> = marked.inside(0..len).chain(changed.to_vec()).collect();
-                manifest::update_to(old.manifest(), image, marked, work, file)?
+                let in_doubt = RangeSet::of(old.intents().iter().cloned());
+                let in_doubt: Vec<_> = in_doubt.inside(0..len).chain(changed.to_vec()).collect();
+                manifest::update_to(old.manifest(), image, in_doubt, work, file)?
             }
             _ => manifest::build_to(image, self.block_size, work, file)?,
         };

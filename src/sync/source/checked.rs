@@ -20,7 +20,7 @@ pub(in crate::sync) struct CheckedPass<'a> {
     equal: Pass<'a>,
     kept: Known<'a>,
     /// Blocks about which the manifest is not trusted anyway.
-    marked: RangeSet,
+    in_doubt: RangeSet,
     /// What would have stood for reading the source.
     theirs: Option<Known<'a>>,
 }
@@ -37,13 +37,13 @@ impl<'a> CheckedPass<'a> {
             pass,
             equal: Pass::new(pass.disk_len, pass.block_size, pass.old, &refuse),
             kept: Known::new(kept.manifest()),
-            marked: kept.intent_blocks(pass.disk_len),
+            in_doubt: kept.intent_blocks(pass.disk_len),
             theirs: theirs.map(Known::new),
         }
     }
 
     fn is_sure(&self, block: u64, hash: Option<crate::hash::Hash>) -> Result<bool> {
-        Ok(self.kept.hash(block)? == hash && !self.marked.touches(block..block + 1))
+        Ok(self.kept.hash(block)? == hash && !self.in_doubt.touches(block..block + 1))
     }
 
     fn clear(&self, pass: &Pass<'_>, blocks: Range<u64>) -> Result<()> {
@@ -53,13 +53,13 @@ impl<'a> CheckedPass<'a> {
         }
     }
 
-    /// Clears blocks that are zeros by the manifest, but for the marked ones.
+    /// Clears blocks that are zeros by the manifest, but for those in doubt.
     fn clear_sure(&self, blocks: Range<u64>) -> Result<()> {
         let mut at = blocks.start;
-        for marked in self.marked.inside(blocks.clone()) {
-            self.clear(&self.equal, at..marked.start)?;
-            at = marked.end;
-            self.clear(self.pass, marked)?;
+        for in_doubt in self.in_doubt.inside(blocks.clone()) {
+            self.clear(&self.equal, at..in_doubt.start)?;
+            at = in_doubt.end;
+            self.clear(self.pass, in_doubt)?;
         }
         self.clear(&self.equal, at..blocks.end)
     }
@@ -116,7 +116,7 @@ pub(crate) struct TargetCheck<'a> {
     target: &'a dyn Image,
     kept: Known<'a>,
     /// Blocks about which the manifest is not trusted anyway.
-    marked: RangeSet,
+    in_doubt: RangeSet,
 }
 
 impl<'a> TargetCheck<'a> {
@@ -124,7 +124,7 @@ impl<'a> TargetCheck<'a> {
     pub(crate) fn new(target: &'a dyn Image, kept: &'a TargetManifest) -> Self {
         TargetCheck {
             kept: Known::new(kept.manifest()),
-            marked: kept.intent_blocks(target.disk_len()),
+            in_doubt: kept.intent_blocks(target.disk_len()),
             target,
         }
     }
@@ -138,7 +138,7 @@ impl<'a> TargetCheck<'a> {
         let disk_len = self.target.disk_len();
         for block in range.start / size.bytes()..range.end.div_ceil(size.bytes()) {
             let inside = size.range(block, disk_len);
-            if inside.is_empty() || self.marked.touches(block..block + 1) {
+            if inside.is_empty() || self.in_doubt.touches(block..block + 1) {
                 continue;
             }
             let len = usize::try_from(inside.end - inside.start).unwrap_or(usize::MAX);

@@ -202,7 +202,7 @@ fn a_certificate_that_is_too_old_or_too_new_is_refused_in_one_line() {
 }
 
 #[test]
-fn what_is_missing_or_wrong_is_said_before_anything_is_dialled_or_served() {
+fn what_is_missing_or_wrong_is_said_before_anything_is_connected_or_served() {
     let fixture = fixture(10);
     fixture
         .run("sync diskdelta://localhost/new.raw old.raw")

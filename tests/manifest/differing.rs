@@ -17,7 +17,7 @@ fn extents(old: &[u8], new: &[u8]) -> Vec<Extent> {
 }
 
 /// What differs, block by block, by comparing bytes.
-fn naive(old: &[u8], new: &[u8], marked: &[Range<u64>]) -> Vec<Extent> {
+fn naive(old: &[u8], new: &[u8], in_doubt: &[Range<u64>]) -> Vec<Extent> {
     let mut extents: Vec<Extent> = Vec::new();
     for (block, bytes) in new.chunks(BLOCK).enumerate() {
         let offset = (block * BLOCK) as u64;
@@ -26,7 +26,7 @@ fn naive(old: &[u8], new: &[u8], marked: &[Range<u64>]) -> Vec<Extent> {
         let before = old.chunks(BLOCK).nth(block).unwrap_or_default();
         let same = before == bytes || (zero && before.iter().all(|byte| *byte == 0));
         let touched = |intent: &Range<u64>| intent.start < range.end && range.start < intent.end;
-        if same && !marked.iter().any(touched) {
+        if same && !in_doubt.iter().any(touched) {
             continue;
         }
         let extent = match zero {
@@ -53,7 +53,7 @@ proptest! {
     }
 
     #[test]
-    fn marked_ranges_count_as_different(
+    fn ranges_in_doubt_count_as_different(
         (old, new) in disk_pair(),
         intents in prop::collection::vec((0..6_000_000u64, 1..100_000u64), 0..5),
     ) {

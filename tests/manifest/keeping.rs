@@ -25,12 +25,12 @@ fn open(bytes: Vec<u8>) -> (TargetManifest, Arc<MemoryStorage>) {
     (kept, storage)
 }
 
-fn is_all_marked(kept: &TargetManifest) -> bool {
+fn is_all_in_doubt(kept: &TargetManifest) -> bool {
     kept.intents() == slice::from_ref(&(0..u64::MAX))
 }
 
 #[test]
-fn marks_are_there_on_the_next_open() {
+fn intents_are_there_on_the_next_open() {
     let (mut kept, storage) = open(bytes_of(pattern(20 * BLOCK, 1)));
     assert_eq!(kept.intents(), []);
     kept.record_intent([10..20, 4096..5000]).unwrap();
@@ -43,7 +43,7 @@ fn marks_are_there_on_the_next_open() {
 }
 
 #[test]
-fn an_intent_torn_at_any_byte_marks_everything() {
+fn an_intent_torn_at_any_byte_puts_everything_in_doubt() {
     let body = bytes_of(pattern(20 * BLOCK, 1));
     let (mut kept, storage) = open(body.clone());
     kept.record_intent(Some(10..20)).unwrap();
@@ -57,12 +57,12 @@ fn an_intent_torn_at_any_byte_marks_everything() {
         } else if cut == first.len() {
             assert_eq!(kept.intents(), slice::from_ref(&(10..20)));
         } else {
-            assert!(is_all_marked(&kept), "{cut}");
+            assert!(is_all_in_doubt(&kept), "{cut}");
         }
         let mut garbage = whole.clone();
         garbage[cut] ^= 0x10;
         let (kept, _) = open(garbage);
-        assert!(is_all_marked(&kept), "{cut}");
+        assert!(is_all_in_doubt(&kept), "{cut}");
         let mut zeros = whole.clone();
         zeros[cut..].fill(0);
         let (kept, _) = open(zeros);
@@ -75,7 +75,7 @@ fn an_intent_torn_at_any_byte_marks_everything() {
 }
 
 #[test]
-fn a_marker_after_a_torn_one_leaves_everything_marked() {
+fn an_intent_after_a_torn_one_leaves_everything_in_doubt() {
     let mut bytes = bytes_of(pattern(20 * BLOCK, 1));
     bytes.extend(b"torn");
     let (mut kept, storage) = open(bytes);
@@ -86,18 +86,18 @@ fn a_marker_after_a_torn_one_leaves_everything_marked() {
 }
 
 #[test]
-fn an_intent_of_another_manifest_marks_everything() {
+fn an_intent_of_another_manifest_puts_everything_in_doubt() {
     let body = bytes_of(pattern(20 * BLOCK, 1));
     let (mut kept, storage) = open(body.clone());
     kept.record_intent(Some(10..20)).unwrap();
     let intent = storage.to_vec().split_off(body.len());
     let other = [bytes_of(pattern(20 * BLOCK, 2)), intent].concat();
     let (kept, _) = open(other);
-    assert!(is_all_marked(&kept));
+    assert!(is_all_in_doubt(&kept));
 }
 
 #[test]
-fn very_many_marks_are_rounded_out_and_none_is_lost() {
+fn very_many_intents_are_rounded_out_and_none_is_lost() {
     let (mut kept, storage) = open(bytes_of(pattern(20 * BLOCK, 1)));
     let before = storage.len().unwrap();
     let many = || (0..200_000u64).map(|n| n * 8192..n * 8192 + 1);
@@ -108,17 +108,17 @@ fn very_many_marks_are_rounded_out_and_none_is_lost() {
 }
 
 #[test]
-fn more_intents_than_memory_allows_marker_everything() {
+fn more_intents_than_memory_allows_put_everything_in_doubt() {
     let (mut kept, storage) = open(bytes_of(pattern(20 * BLOCK, 1)));
     kept.record_intent((0..100u64).map(|n| n * 8192..n * 8192 + 1))
         .unwrap();
     let limits = Limits::default().with_table_bytes(1000);
     let kept = TargetManifest::open(storage, &limits).unwrap();
-    assert!(is_all_marked(&kept));
+    assert!(is_all_in_doubt(&kept));
 }
 
 #[test]
-fn a_kept_file_takes_marks_while_it_is_mapped() {
+fn a_kept_file_takes_intents_while_it_is_mapped() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("kept");
     std::fs::write(&path, bytes_of(pattern(20 * BLOCK, 1))).unwrap();
@@ -235,7 +235,7 @@ fn saving_syncs_the_file_then_renames_then_syncs_the_directory() {
 }
 
 #[test]
-fn a_marker_is_synced_before_it_returns() {
+fn an_intent_is_synced_before_it_returns() {
     let log = Arc::default();
     let storage = Arc::new(LoggedStorage {
         storage: Arc::new(MemoryStorage::new("kept", bytes_of(pattern(9, 1)))),

@@ -126,7 +126,7 @@ fn a_renumbered_device_is_listed_and_recovered_at_boot() {
 }
 
 #[test]
-fn a_device_whose_file_was_moved_is_finished_through_its_mark() {
+fn a_device_whose_file_was_moved_is_finished_through_its_marker() {
     let Some(marked) = Marked::new() else { return };
     let fixture = &marked.fixture;
     fs::rename(fixture.path("under.raw"), fixture.path("moved.raw")).unwrap();

@@ -1,4 +1,4 @@
-//! A service that runs in this process, and what dials it.
+//! A service that runs in this process, and what connects to it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -108,9 +108,9 @@ impl Running {
         }
     }
 
-    /// What dials it.
-    pub fn dialler(&self, identity: Identity) -> Dialler {
-        Dialler {
+    /// What connects to it.
+    pub fn service_client(&self, identity: Identity) -> ServiceClient {
+        ServiceClient {
             address: self.address,
             options: DialOptions::new(identity),
             line: LineOptions::default(),
@@ -144,15 +144,15 @@ fn text(event: &ServiceEvent<'_>) -> String {
     }
 }
 
-/// Dials a service, through whatever is at `address`.
+/// Connects to a service, through whatever is at `address`.
 #[derive(Clone)]
-pub struct Dialler {
+pub struct ServiceClient {
     pub address: SocketAddr,
     pub options: DialOptions,
     pub line: LineOptions,
 }
 
-impl Dialler {
+impl ServiceClient {
     pub fn dial(&self) -> Result<(Client, TlsLine)> {
         let place = format!("diskdelta://{}/x", self.address);
         let place = RemoteAddress::parse(place).unwrap();

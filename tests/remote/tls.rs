@@ -13,7 +13,7 @@ use diskdelta::{Error, ErrorKind};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa};
 
 use crate::lines::{Fixture, open, work};
-use crate::service::{Dialler, Papers, Running, bytes, fixture, serving};
+use crate::service::{Papers, Running, ServiceClient, bytes, fixture, serving};
 
 fn start(papers: &Papers, fixture: &Fixture) -> Running {
     Running::start(&papers.of("server", "ca"), serving(fixture))
@@ -23,7 +23,7 @@ fn start(papers: &Papers, fixture: &Fixture) -> Running {
 fn who_has_a_certificate_syncs_both_ways_and_is_named() {
     let (papers, fixture) = (Papers::new(), fixture());
     let service = start(&papers, &fixture);
-    let alice = service.dialler(papers.of("alice", "ca"));
+    let alice = service.service_client(papers.of("alice", "ca"));
     let (report, traffic) = alice.pull(&fixture, "new.raw", "here.raw").unwrap();
     assert!(fixture.same("new.raw", "here.raw"));
     assert_eq!(report.outcome, Outcome::Synced);
@@ -73,8 +73,8 @@ fn a_certificate_is_good_only_for_what_it_is_meant_for() {
         std::fs::write(papers.path("all.pem"), good + &odd).unwrap();
         let check = |service: &str, client: &str, is_good: bool| {
             let service = Running::start(&papers.of(service, "all"), serving(&fixture));
-            let dialler = service.dialler(papers.of(client, "all"));
-            match dialler.pull(&fixture, "new.raw", "here.raw") {
+            let service_client = service.service_client(papers.of(client, "all"));
+            match service_client.pull(&fixture, "new.raw", "here.raw") {
                 Ok(_) => assert!(is_good, "{case}: {client} was taken"),
                 Err(error) => {
                     assert!(!is_good, "{case}: {error}");
@@ -97,7 +97,7 @@ fn rustls_pem(identity: &Identity) -> Vec<u8> {
 fn many_sessions_go_on_at_once() {
     let (papers, fixture) = (Papers::new(), fixture());
     let service = start(&papers, &fixture);
-    let alice = service.dialler(papers.of("alice", "ca"));
+    let alice = service.service_client(papers.of("alice", "ca"));
     for index in 0..6 {
         fixture.changed("new.raw", &format!("{index}.raw"), 5 + index);
     }
@@ -123,7 +123,7 @@ fn one_session_too_many_is_told_so_and_a_place_is_given_back() {
     let (papers, fixture) = (Papers::new(), fixture());
     let options = serving(&fixture).with_sessions(1);
     let service = Running::start(&papers.of("server", "ca"), options);
-    let alice = service.dialler(papers.of("alice", "ca"));
+    let alice = service.service_client(papers.of("alice", "ca"));
     let first = alice.dial().unwrap();
     let error = alice.pull(&fixture, "new.raw", "here.raw").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
@@ -167,7 +167,7 @@ fn a_client_without_a_good_certificate_is_refused_and_both_ends_say_why() {
         ),
     ];
     for (name, ca, here, there) in cases {
-        let client = service.dialler(papers.of(name, ca));
+        let client = service.service_client(papers.of(name, ca));
         let error = client.push(&fixture, "new.raw", "there.raw").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Untrusted, "{name}: {error}");
         let text = error.to_string();
@@ -261,7 +261,7 @@ fn a_service_without_a_good_certificate_is_refused_and_both_ends_say_why() {
     for (name, here, there) in cases {
         // It trusts both, so that only the client has something against the other.
         let service = Running::start(&papers.of(name, "ca"), serving(&fixture));
-        let alice = service.dialler(papers.of("alice", "ca"));
+        let alice = service.service_client(papers.of("alice", "ca"));
         let error = alice.pull(&fixture, "new.raw", "here.raw").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Untrusted, "{name}: {error}");
         assert!(error.to_string().contains(here), "{name}: {error}");
@@ -269,7 +269,7 @@ fn a_service_without_a_good_certificate_is_refused_and_both_ends_say_why() {
     }
     assert!(bytes(&fixture, "here.raw") == before);
     let service = Running::start(&papers.of("server-elsewhere", "ca"), serving(&fixture));
-    let mut alice = service.dialler(papers.of("alice", "ca"));
+    let mut alice = service.service_client(papers.of("alice", "ca"));
     alice.options = alice.options.with_name(Some("backup.example".to_owned()));
     alice.pull(&fixture, "new.raw", "here.raw").unwrap();
     assert!(fixture.same("new.raw", "here.raw"));
@@ -339,12 +339,12 @@ fn files_that_are_no_use_are_named() {
     ];
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     for (identity, kind, text) in cases {
-        let dialler = Dialler {
+        let service_client = ServiceClient {
             address: nobody.local_addr().unwrap(),
             options: diskdelta::remote::tls::DialOptions::new(identity.clone()),
             line: LineOptions::default(),
         };
-        let client = dialler.dial().map(drop).unwrap_err();
+        let client = service_client.dial().map(drop).unwrap_err();
         let bound = Service::bind("127.0.0.1:0", &identity, Default::default());
         for error in [client, bound.map(drop).unwrap_err()] {
             assert_eq!(error.kind(), kind, "{error}");
@@ -377,7 +377,7 @@ fn silent_broken_and_plain_clients_hold_no_place_and_are_cut_off() {
     plain
         .write_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
         .unwrap();
-    let alice = service.dialler(papers.of("alice", "ca"));
+    let alice = service.service_client(papers.of("alice", "ca"));
     alice.pull(&fixture, "new.raw", "here.raw").unwrap();
     assert!(fixture.same("new.raw", "here.raw"));
     service.says("did not shake hands within 3 s");
@@ -399,7 +399,7 @@ fn any_number_of_silent_clients_keeps_nobody_out() {
     let silent: Vec<TcpStream> = (0..220)
         .map(|_| TcpStream::connect(service.address).unwrap())
         .collect();
-    let alice = service.dialler(papers.of("alice", "ca"));
+    let alice = service.service_client(papers.of("alice", "ca"));
     alice.pull(&fixture, "new.raw", "here.raw").unwrap();
     assert!(fixture.same("new.raw", "here.raw"));
     let mut first = silent.first().unwrap();
@@ -407,7 +407,7 @@ fn any_number_of_silent_clients_keeps_nobody_out() {
 }
 
 #[test]
-fn what_is_dialled_and_is_no_service_is_named() {
+fn what_is_connected_to_and_is_no_service_is_named() {
     let papers = Papers::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -420,21 +420,21 @@ fn what_is_dialled_and_is_no_service_is_named() {
             .unwrap();
         listener
     });
-    let dialler = Dialler {
+    let service_client = ServiceClient {
         address,
         options: diskdelta::remote::tls::DialOptions::new(papers.of("alice", "ca"))
             .with_patience(Duration::from_secs(2)),
         line: LineOptions::default(),
     };
-    let error = dialler.dial().map(drop).unwrap_err();
+    let error = service_client.dial().map(drop).unwrap_err();
     assert!(error.to_string().contains("does not speak TLS"), "{error}");
     let listener = plain.join().unwrap();
-    let error = dialler.dial().map(drop).unwrap_err();
+    let error = service_client.dial().map(drop).unwrap_err();
     let text = format!("the service at {address} did not shake hands within 2 s");
     assert!(error.to_string().contains(&text), "{error}");
     assert_eq!(error.kind(), ErrorKind::Io);
     drop(listener);
-    let error = dialler.dial().map(drop).unwrap_err();
+    let error = service_client.dial().map(drop).unwrap_err();
     assert!(
         error
             .to_string()
@@ -482,7 +482,7 @@ fn a_line_that_is_cut_again_and_again_is_taken_up_until_all_is_done() {
         fixture.disk("old.raw", 1500, 2);
         let before = bytes(&fixture, "old.raw");
         let service = start(&papers, &fixture);
-        let mut alice = service.dialler(papers.of("alice", "ca"));
+        let mut alice = service.service_client(papers.of("alice", "ca"));
         let connections = Arc::new(AtomicU64::new(0));
         alice.address = cutting_proxy(service.address, 2_500_000, connections.clone());
         let again = Retry::new(30).with_pause(Duration::from_millis(200));
@@ -510,14 +510,14 @@ fn a_session_is_confined_and_one_that_only_reads_writes_nothing() {
     let mut options = serving(&fixture);
     options.serve = options.serve.with_read_only(true);
     let service = Running::start(&papers.of("server", "ca"), options);
-    let alice = service.dialler(papers.of("alice", "ca"));
+    let alice = service.service_client(papers.of("alice", "ca"));
     let error = alice.push(&fixture, "new.raw", "there.raw").unwrap_err();
     assert!(error.to_string().contains("only reads"), "{error}");
     assert!(bytes(&fixture, "there.raw") == before);
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::os::unix::fs::symlink(secret.path(), fixture.path("link.raw")).unwrap();
     let writing = Running::start(&papers.of("server", "ca"), serving(&fixture));
-    let writer = writing.dialler(papers.of("alice", "ca"));
+    let writer = writing.service_client(papers.of("alice", "ca"));
     for wrong in [
         "link.raw",
         "../x",
@@ -537,7 +537,7 @@ fn a_session_is_confined_and_one_that_only_reads_writes_nothing() {
 fn a_service_that_is_stopped_ends_its_sessions() {
     let (papers, fixture) = (Papers::new(), fixture());
     let mut service = start(&papers, &fixture);
-    let alice = service.dialler(papers.of("alice", "ca"));
+    let alice = service.service_client(papers.of("alice", "ca"));
     let (client, _line) = alice.dial().unwrap();
     let _silent = TcpStream::connect(service.address).unwrap();
     service.cancel.cancel();
@@ -553,7 +553,7 @@ fn a_session_that_takes_too_long_is_ended_and_told_so() {
     let mut options = serving(&fixture);
     options.serve.line = LineOptions::default().with_longest(Some(Duration::from_secs(3)));
     let service = Running::start(&papers.of("server", "ca"), options);
-    let alice = service.dialler(papers.of("alice", "ca"));
+    let alice = service.service_client(papers.of("alice", "ca"));
     let (client, _line) = alice.dial().unwrap();
     let source = open(client, "new.raw").unwrap();
     service.says("ended: this session took more than 3 s");
@@ -573,7 +573,7 @@ fn a_client_that_wants_nothing_is_sent_away_however_alive_it_is() {
     let line = LineOptions::default().with_silence(Duration::from_secs(3));
     options.serve.line = line.clone();
     let service = Running::start(&papers.of("server", "ca"), options);
-    let mut alice = service.dialler(papers.of("alice", "ca"));
+    let mut alice = service.service_client(papers.of("alice", "ca"));
     alice.line = line;
     let (client, _line) = alice.dial().unwrap();
     service.says("gave nothing but signs of life for 3 s while its job was awaited");

@@ -92,12 +92,12 @@ mod tests {
     }
 
     /// What was moved by when.
-    type Ledger = Arc<Mutex<Vec<(Duration, u64)>>>;
+    type Transfers = Arc<Mutex<Vec<(Duration, u64)>>>;
 
     struct Watched<T> {
         stream: T,
         clock: Arc<Fake>,
-        ledger: Ledger,
+        transfers: Transfers,
         bytes: u64,
     }
 
@@ -105,7 +105,7 @@ mod tests {
         fn note(&mut self, count: usize) -> usize {
             self.bytes += count as u64;
             let entry = (self.clock.now(), self.bytes);
-            self.ledger.lock().unwrap().push(entry);
+            self.transfers.lock().unwrap().push(entry);
             count
         }
     }
@@ -130,16 +130,16 @@ mod tests {
 
     const RATE: u64 = 100_000;
 
-    /// Sends bulk over a line of which one end is watched and held to a rate; returns the ledger.
+    /// Sends bulk over a line of which one end is watched and held to a rate; returns the transfers.
     fn moved(slow_sender: bool) -> Vec<(Duration, u64)> {
         let (here, there) = UnixStream::pair().unwrap();
         let clock = Arc::new(Fake::default());
-        let ledger = Ledger::default();
+        let transfers = Transfers::default();
         let throttle = || Arc::new(Throttle::on(RATE, clock.clone()));
         let watched = |stream: UnixStream| Watched {
             stream,
             clock: clock.clone(),
-            ledger: ledger.clone(),
+            transfers: transfers.clone(),
             bytes: 0,
         };
         let free = LineOptions::default();
@@ -168,18 +168,18 @@ mod tests {
             let come = receiver.receive("bulk", &CancelToken::new()).unwrap();
             assert_eq!(come, message);
         }
-        let ledger = ledger.lock().unwrap();
-        ledger.clone()
+        let transfers = transfers.lock().unwrap();
+        transfers.clone()
     }
 
     #[test]
     fn no_more_than_the_limit_goes_either_way_and_in_small_pieces() {
         for slow_sender in [true, false] {
-            let ledger = moved(slow_sender);
-            let (end, total) = *ledger.last().unwrap();
+            let transfers = moved(slow_sender);
+            let (end, total) = *transfers.last().unwrap();
             assert!(total > 600_000, "{total}");
             let mut before = 0;
-            for (at, bytes) in &ledger {
+            for (at, bytes) in &transfers {
                 let piece = bytes - before;
                 assert!(piece <= RATE / 10, "{piece} bytes at once");
                 // What was read counts once it is there.

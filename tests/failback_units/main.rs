@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod address;
-mod duration;
 mod forecast;
 mod mailbox;
 #[cfg(feature = "qemu")]

@@ -154,7 +154,11 @@ mod units;
 
 /// Syncs with another host, over SSH, TLS, or a transport of the caller's own.
 pub mod peer {
-    pub use crate::remote::{Client, ConnectOptions, LineOptions, ServeOptions, Served, serve};
+    #[cfg(feature = "tls")]
+    pub use crate::remote::tls::{DialOptions, Identity, Service, ServiceEvent, ServiceOptions};
+    pub use crate::remote::{
+        Client, ConnectOptions, LineOptions, Retry, ServeOptions, Served, ShellOptions, serve,
+    };
 }
 
 pub use api::{Base, Block, DeltaInfo, Disk, DiskOptions, Sync, SyncTarget, recover, undo};
@@ -172,8 +176,8 @@ pub use storage::{
     Allocation, FileId, HostFile, HostKind, MemoryStorage, Privacy, SourceStamp, Storage,
 };
 pub use sync::{
-    Mode, Outcome, Pending, PendingKind, PendingState, Recovered, Safety, SideDiff, SyncReport,
-    Verified, Verify, pending,
+    Diff, Mode, Outcome, Pending, PendingKind, PendingState, Recovered, Safety, SyncReport,
+    Traffic, Verified, Verify, pending,
 };
 pub use target_state::TargetState;
 pub use units::{BlockSize, Extent, ExtentKind};

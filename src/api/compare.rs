@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::progress::Work;
 use crate::storage::{FileRef, Privacy};
-use crate::sync::SideDiff;
+use crate::sync::Diff;
 use crate::units::PAGE_BYTES;
 
 impl Disk {
@@ -19,7 +19,7 @@ impl Disk {
     ///
     /// # Errors
     /// Those of [`root`](Disk::root).
-    pub fn verify(&self, manifest: &Manifest, work: &Work) -> Result<SideDiff> {
+    pub fn verify(&self, manifest: &Manifest, work: &Work) -> Result<Diff> {
         self.diff_from(manifest, work)
     }
 
@@ -29,7 +29,7 @@ impl Disk {
     ///
     /// # Errors
     /// Those of [`root`](Disk::root).
-    pub fn diff_from<'b>(&self, old: impl Into<Base<'b>>, work: &Work) -> Result<SideDiff> {
+    pub fn diff_from<'b>(&self, old: impl Into<Base<'b>>, work: &Work) -> Result<Diff> {
         let new = self.readable()?;
         let (extents, granularity, old_len) = match old.into() {
             Base::Disk(old) => {
@@ -44,7 +44,7 @@ impl Disk {
             }
         };
         self.source().check()?;
-        Ok(SideDiff::new(extents, granularity, old_len == self.len()))
+        Ok(Diff::new(extents, granularity, old_len == self.len()))
     }
 
     /// Writes the delta that leads from `old` to this disk into a new file at `to`. The file is

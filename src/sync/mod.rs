@@ -28,7 +28,7 @@ use recovery::state::{FoundState, Touch};
 pub(crate) use commit::apply_delta::apply_delta_with;
 pub use commit::apply_delta::{BaseCheck, apply_delta, undo};
 pub use commit::hold::{held_image, hold, release};
-pub use endpoint::path_side::{HostSide, SideDiff};
+pub use endpoint::path_side::{Diff, HostSide};
 pub use endpoint::path_source::HostSource;
 pub use endpoint::path_target::{HostTarget, HostTargetOptions, LOG_DIR};
 pub use endpoint::source::Source;

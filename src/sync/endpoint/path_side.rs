@@ -28,7 +28,7 @@ opaque!(HostSide);
 /// Where two sides differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct SideDiff {
+pub struct Diff {
     /// What differs of the source's disk, ascending; `Zero` where the source holds zeros.
     pub extents: Vec<Extent>,
     /// How finely that is told.
@@ -127,7 +127,7 @@ impl HostSide {
     /// # Errors
     /// `InvalidInput` for manifests of different block sizes; `SourceChanged` for an image that
     /// somebody wrote to meanwhile; `Malformed`, `Unreadable`, `Io`, `Cancelled`.
-    pub fn diff(&self, target: &HostSide, work: &Work) -> Result<SideDiff> {
+    pub fn diff(&self, target: &HostSide, work: &Work) -> Result<Diff> {
         let (extents, granularity_bytes) = match (self, target) {
             (HostSide::Image(new), HostSide::Image(old)) => {
                 let options = CompareOptions::default();
@@ -150,13 +150,13 @@ impl HostSide {
         self.check()?;
         target.check()?;
         let same_len = self.disk_len() == target.disk_len();
-        Ok(SideDiff::new(extents, granularity_bytes, same_len))
+        Ok(Diff::new(extents, granularity_bytes, same_len))
     }
 }
 
-impl SideDiff {
+impl Diff {
     pub(crate) fn new(extents: Vec<Extent>, granularity_bytes: u64, same_len: bool) -> Self {
-        SideDiff {
+        Diff {
             extents,
             granularity_bytes,
             same_len,

@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (offset, len): (u64, u64) = (offset.parse()?, len.parse()?);
 
-    let changed = [offset..offset.saturating_add(len)];
+    let changed = std::iter::once(offset..offset.saturating_add(len));
     let report = Disk::open(source)?
         .sync_to(target)
         .only(changed)

@@ -22,7 +22,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let delta = Delta::open(&file)?;
     println!("{} extents", delta.extents(&work)?.len());
-    Delta::merge(&[delta.clone()], directory.join("merged.delta"), &work)?;
+    Delta::merge(
+        std::slice::from_ref(&delta),
+        directory.join("merged.delta"),
+        &work,
+    )?;
 
     let report = delta.apply_to(old).undo(&way_back).run(&work)?;
     println!("applied: {:?}", report.outcome);

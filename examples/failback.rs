@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --features failback --example failback
 //! ```
+#![allow(clippy::unwrap_used, reason = "an example")]
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};

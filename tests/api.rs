@@ -6,6 +6,7 @@
 )]
 
 use std::fs;
+use std::iter;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -97,14 +98,14 @@ fn deltas_are_made_inspected_merged_applied_and_undone() {
     assert_eq!(merged.root, info.base_root);
 
     fs::copy(at.path("old.raw"), at.path("t.raw")).unwrap();
-    let apply = delta.apply_to(&at.path("t.raw")).undo(at.path("t.undo"));
+    let apply = delta.apply_to(at.path("t.raw")).undo(at.path("t.undo"));
     let report = apply.run(&at.work).unwrap();
     assert_eq!(
         (report.outcome, report.changed_bytes),
         (Outcome::Synced, BLOCK as u64)
     );
     assert_eq!(at.bytes("t.raw"), at.bytes("new.raw"));
-    diskdelta::undo(at.path("t.undo"), &at.path("t.raw"), &at.work).unwrap();
+    diskdelta::undo(at.path("t.undo"), at.path("t.raw"), &at.work).unwrap();
     assert_eq!(at.bytes("t.raw"), at.bytes("old.raw"));
 }
 
@@ -115,10 +116,10 @@ fn what_has_no_meaning_for_a_delta_is_refused() {
     new.delta_from(&old, at.path("d"), &at.work).unwrap();
     drop((old, new));
     let delta = Delta::open(at.path("d")).unwrap();
-    let apply = || delta.apply_to(&at.path("old.raw"));
+    let apply = || delta.apply_to(at.path("old.raw"));
     for (sync, field) in [
         (apply().mode(Mode::Full), "mode"),
-        (apply().only([0..5]), "only"),
+        (apply().only(iter::once(0..5)), "only"),
         (apply().dry_run(), "dry_run"),
     ] {
         let error = sync.run(&at.work).unwrap_err();
@@ -171,13 +172,15 @@ fn a_change_map_is_the_evidence_and_a_reversed_range_is_refused() {
     let at = Fixture::new();
     let new = at.disk("new.raw");
     let changed = 2 * BLOCK as u64..3 * BLOCK as u64;
-    let sync = new.sync_to(&at.path("old.raw")).only([changed.clone()]);
+    let sync = new
+        .sync_to(at.path("old.raw"))
+        .only(iter::once(changed.clone()));
     assert_eq!(sync.run(&at.work).unwrap().verified, Verified::Tracked);
     assert_eq!(at.bytes("old.raw"), at.bytes("new.raw"));
     let reversed = std::ops::Range { start: 5, end: 4 };
     let error = new
-        .sync_to(&at.path("old.raw"))
-        .only([reversed])
+        .sync_to(at.path("old.raw"))
+        .only(iter::once(reversed))
         .run(&at.work)
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -190,7 +193,7 @@ fn a_disk_is_not_synced_onto_itself_under_any_name() {
     fs::hard_link(at.path("new.raw"), at.path("second.raw")).unwrap();
     let new = at.disk("new.raw");
     for name in ["new.raw", "link.raw", "second.raw"] {
-        let error = new.sync_to(&at.path(name)).run(&at.work).unwrap_err();
+        let error = new.sync_to(at.path(name)).run(&at.work).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InUse, "{error}");
         assert_eq!(
             error.target_state(),
@@ -221,7 +224,7 @@ fn a_storage_of_the_callers_own_is_source_and_target() {
 fn an_error_tells_what_became_of_the_target() {
     let at = Fixture::new();
     let new = at.disk("new.raw");
-    let onto = || new.sync_to(&at.path("old.raw"));
+    let onto = || new.sync_to(at.path("old.raw"));
     let states = [
         (Safety::Atomic, Phase::Diff, TargetState::Untouched),
         (Safety::InPlace, Phase::Verify, TargetState::RunAgain),

@@ -143,8 +143,8 @@ fn key_at(text: &str, at: usize) -> String {
     let begin = until.rfind('\n').map_or(0, |end| end + 1);
     let line = text[begin..].lines().next().unwrap_or_default();
     let is_table = |line: &&str| line.trim_start().starts_with('[');
-    let tables = until[..begin].lines().chain([line]).filter(is_table);
-    let table = tables.last().unwrap_or_default();
+    let mut tables = until[..begin].lines().chain([line]).filter(is_table);
+    let table = tables.next_back().unwrap_or_default();
     let mut keys = vec![table.split('#').next().unwrap_or_default()];
     if !is_table(&line) {
         keys.extend(line.split(['=', '#']).next());

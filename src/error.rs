@@ -64,7 +64,7 @@ pub enum ErrorKind {
 /// An error: kind, operation, path, field, offset, advice and cause.
 ///
 /// `Display` gives one line for a person: what, where, what to do. Characters that a terminal would
-/// obey are [escaped](crate::text::escape), wherever they come from. Offsets are bytes, in hex. The
+/// obey are escaped, wherever they come from. Offsets are bytes, in hex. The
 /// cause, where there is one, is in [`source`](std::error::Error::source) and in the text.
 #[derive(thiserror::Error)]
 #[error(transparent)]

@@ -63,7 +63,7 @@
 //! | `failback` | jobs that bring running virtual machines home |
 //! | `qemu` | virtual machines under QEMU for these jobs |
 //! | `full` | all of them |
-//! | `testing` | the fault harness, the [contract suites](testing) and the inner modules, for tests |
+//! | `testing` | the fault harness, the contract suites and the inner modules, for tests |
 //!
 //! # Platforms
 //! Linux, on file systems with `SEEK_DATA` (ext4, XFS, btrfs, tmpfs and others) and on block
@@ -161,7 +161,9 @@ pub mod peer {
     };
 }
 
-pub use api::{Base, Block, DeltaInfo, Disk, DiskOptions, Sync, SyncTarget, recover, undo};
+pub use api::{
+    Base, Block, DeltaInfo, Disk, DiskOptions, Sync, SyncTarget, discard, recover, undo,
+};
 pub use delta::{Delta, Purpose};
 pub use error::{Error, ErrorKind, Result};
 pub use hash::Hash;

@@ -37,7 +37,7 @@ impl Work {
     /// four: on a medium most of them wait for their reads.
     ///
     /// # Errors
-    /// `InvalidInput` for more than [`MOST_THREADS`]; `Io` when the threads cannot be started.
+    /// `InvalidInput` for more than 256 threads; `Io` when the threads cannot be started.
     pub fn with_threads(threads: usize) -> Result<Self> {
         check_threads(threads)?;
         let threads = match threads {
@@ -55,7 +55,7 @@ impl Work {
     }
 
     /// Work on the caller's pool, which may have any number of threads: the buffers that they work
-    /// with take no more memory than those of [`MOST_THREADS`].
+    /// with take no more memory than those of 256.
     pub fn on_pool(pool: Arc<ThreadPool>) -> Self {
         Work {
             pool,

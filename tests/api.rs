@@ -238,6 +238,8 @@ fn an_error_tells_what_became_of_the_target() {
         assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
         assert_eq!(error.target_state(), Some(expected), "{error}");
     }
+    let refused = diskdelta::discard(at.path("old.raw"), &at.work).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Incomplete);
     let error = onto().run(&at.work).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incomplete);
     assert_eq!(error.target_state(), Some(TargetState::RunAgain));

@@ -16,5 +16,5 @@ pub use disk::Disk;
 pub use disk_options::DiskOptions;
 pub use manifest::Block;
 pub use source::open_source;
-pub use sync::{Sync, SyncTarget, recover, undo};
+pub use sync::{Sync, SyncTarget, discard, recover, undo};
 pub use target::OpenTarget;

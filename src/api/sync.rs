@@ -360,6 +360,20 @@ pub fn recover(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> 
     }
 }
 
+/// Gives up a sync onto `target` that was interrupted before it changed anything: the target stays
+/// as it is, and the redo log is removed. Durable when it returns.
+///
+/// # Errors
+/// `Incomplete` for a target that is incomplete already; otherwise those of [`recover`].
+pub fn discard(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> {
+    match target.into() {
+        SyncTarget::Path(path) | SyncTarget::Location(Location::Path(path)) => {
+            HostTarget::open(path, &HostTargetOptions::default())?.discard(work)
+        }
+        target => with_target(target, |target| sync::discard(target, work)),
+    }
+}
+
 fn with_target<T>(target: SyncTarget, act: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
     match target {
         SyncTarget::Path(path) | SyncTarget::Location(Location::Path(path)) => {

@@ -2,8 +2,8 @@
 //!
 //! A pure state [`machine`] decides. The [`executor`] carries out what it decides, through a
 //! controller for the VMs of each site ([`vm`]) and a [`disk_work`] for their [`disks`] (encrypted
-//! ones are a [`replica`](crate::replica)), and writes each step to the
-//! [`journal`](crate::journal) before it is taken. What to do is in a [`plan`]; all VMs of a plan
+//! ones are a replica), and writes each step to the
+//! journal before it is taken. What to do is in a [`plan`]; all VMs of a plan
 //! are one [`job`].
 
 mod bell;

@@ -66,7 +66,7 @@ impl Manifest {
     /// Opens a manifest file. It is read where it is needed: where it was cut or changed since,
     /// that is an error then. One that cannot change meanwhile is read faster through a memory map:
     /// `Manifest::from_storage(Arc::new(Mmap::open(path)?), limits)`, see
-    /// [`Mmap`](crate::storage::Mmap).
+    /// `Mmap`.
     ///
     /// # Errors
     /// As [`from_storage`](Manifest::from_storage); `NotFound`; `Unsupported` for anything but a

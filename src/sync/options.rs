@@ -39,7 +39,7 @@ pub enum Verify {
     Written,
     /// The whole target, against the source, before its marker is lifted; no change map, target
     /// manifest or hole of the target is trusted. A source is opened with
-    /// [`ImageOptions::read_holes`](crate::image::ImageOptions::read_holes) to read its holes too.
+    /// [`DiskOptions::read_holes`](crate::DiskOptions::read_holes) to read its holes too.
     All,
     /// Nothing.
     None,

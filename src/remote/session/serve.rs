@@ -44,15 +44,15 @@ pub struct ServeOptions {
     /// Where the redo logs of targets lie.
     pub log_dir: Option<PathBuf>,
     /// Where manifests are kept that stand for reading sources, and targets from one sync to the
-    /// next; see [`ManifestCache`].
+    /// next; see `ManifestCache`.
     pub manifest_cache: Option<PathBuf>,
-    /// Where the agent keeps what it has to remember of jobs on its disks, for a [`DiskService`];
+    /// Where the agent keeps what it has to remember of jobs on its disks, for failback;
     /// outside of the root. Made where it is missing; no other user may write to it.
     pub state_dir: Option<PathBuf>,
     /// Reads past the page cache.
     pub direct: bool,
     /// Reads the holes of images too, whether a job asks for it or not; see
-    /// [`ImageOptions::read_holes`].
+    /// [`DiskOptions::read_holes`](crate::DiskOptions::read_holes).
     pub read_holes: bool,
     /// How the line is watched.
     pub line: LineOptions,
@@ -113,7 +113,7 @@ pub enum Served {
 
 /// Does one job for the client: is the source or the target of a sync.
 ///
-/// What holds of a target when this returns is what [`sync`](crate::sync::sync) says. Refused are,
+/// What holds of a target when this returns is what [`Sync::run`](crate::Sync::run) says. Refused are,
 /// among others, paths outside of the root, names of files that this crate makes next to others,
 /// and paths in the agent's own directories (`InvalidInput`), and, where nothing may be written,
 /// jobs that would (`Unsupported`).

@@ -25,7 +25,7 @@ pub struct ShellOptions {
     /// Where the agent keeps its state, where that is not its default. An agent that is started
     /// with options of its host's choosing keeps to those.
     pub state_dir: Option<PathBuf>,
-    /// Whether what the shell prints as errors is kept for [`Shell::explain`] alone, instead of
+    /// Whether what the shell prints as errors is kept for `Shell::explain` alone, instead of
     /// also going where this process's errors go.
     pub keeps_errors: bool,
 }

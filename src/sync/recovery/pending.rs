@@ -59,11 +59,11 @@ pub enum PendingKind {
 pub enum PendingState {
     /// It carries no marker of that sync.
     Unmarked,
-    /// It is marked, and [`recover`] finishes it.
+    /// It is marked, and [`recover`](crate::recover) finishes it.
     Marked,
     /// It is marked, and the same sync must run again.
     Rerun,
-    /// It is whole and held, until it is [released](crate::sync::release).
+    /// It is whole and held, until it is released.
     Held,
     /// It is marked, and what would finish it is damaged.
     Damaged,

@@ -25,15 +25,15 @@ pub enum Recovered {
     /// Nothing was left to do.
     Nothing,
     /// The target is entirely as it was. What an unfinished run logged is kept: the same sync, run
-    /// again, takes it over; [`discard`] drops it.
+    /// again, takes it over; [`discard`](crate::discard) drops it.
     Old,
     /// The target is entirely as it should become.
     New,
     /// An in-place sync is unfinished: the target stays marked until the same sync runs again.
     Rerun,
-    /// The target is whole and held: it stays marked until it is [released](crate::sync::release).
+    /// The target is whole and held: it stays marked until it is released.
     Held,
-    /// The marker of a sync whose log is lost was given up ([`forget`](crate::sync::forget)): where
+    /// The marker of a sync whose log is lost was given up: where
     /// it was, the target holds what was given; the rest may be a mixture of old and new.
     Forgotten,
     /// A complete log that the marked disk of an unfinished sync may need, wherever that is now,

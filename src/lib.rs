@@ -92,6 +92,7 @@ mod delta;
 pub mod diff;
 #[cfg(not(feature = "testing"))]
 mod diff;
+#[cfg(any(feature = "cli", feature = "failback"))]
 mod duration;
 #[cfg(feature = "testing")]
 pub mod error;

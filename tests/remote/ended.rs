@@ -139,7 +139,8 @@ pub fn alone(name: &str) -> bool {
         .output()
         .unwrap();
     let printed = String::from_utf8_lossy(&run.stdout).into_owned();
-    assert!(run.status.success(), "{printed}");
+    let errors = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{printed}{errors}");
     assert!(printed.contains("1 passed"), "{printed}");
     false
 }

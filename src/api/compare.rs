@@ -6,13 +6,11 @@ use super::base::Base;
 use super::delta::DeltaInfo;
 use super::disk::Disk;
 use crate::delta::{self, Delta, DeltaOptions};
-use crate::diff::{self, CompareOptions, Newer};
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::progress::Work;
-use crate::storage::{FileRef, Privacy};
-use crate::sync::Diff;
-use crate::units::PAGE_BYTES;
+use crate::storage::FileRef;
+use crate::sync::{Diff, changes_from};
 
 impl Disk {
     /// Where this disk differs from the one that `manifest` describes, in blocks of the manifest.
@@ -30,21 +28,11 @@ impl Disk {
     /// # Errors
     /// Those of [`root`](Disk::root).
     pub fn diff_from<'b>(&self, old: impl Into<Base<'b>>, work: &Work) -> Result<Diff> {
-        let new = self.readable()?;
-        let (extents, granularity, old_len) = match old.into() {
-            Base::Disk(old) => {
-                let options = CompareOptions::default();
-                let found = diff::images(new, old.readable()?, &options, work)?;
-                old.source().check()?;
-                (found, PAGE_BYTES, old.len())
-            }
-            Base::Manifest(old) => {
-                let found = diff::with_manifest(new, old, Newer::Image, work)?;
-                (found.extents, old.block_size().bytes(), old.disk_len())
-            }
-        };
+        let old = old.into();
+        let (extents, granularity) = changes_from(old.readable()?, self.readable()?, work)?;
+        old.check()?;
         self.source().check()?;
-        Ok(Diff::new(extents, granularity, old_len == self.len()))
+        Ok(Diff::new(extents, granularity, old.len() == self.len()))
     }
 
     /// Writes the delta that leads from `old` to this disk into a new file at `to`. The file is
@@ -59,20 +47,12 @@ impl Disk {
         work: &Work,
     ) -> Result<DeltaInfo> {
         let old = old.into();
-        let (base, admitted) = match old {
-            Base::Disk(disk) => (
-                delta::Base::Image(disk.readable()?),
-                disk.source().privacy(),
-            ),
-            Base::Manifest(manifest) => (delta::Base::Manifest(manifest), Privacy::USUAL),
-        };
+        let (base, admitted) = (old.readable()?, old.privacy());
         let (to, image) = (FileRef::to_write(to)?, self.readable()?);
         let options = DeltaOptions::default();
         to.create_whole(self.source().privacy().and(admitted), |storage| {
             delta::create(base, image, storage, &options, work)?;
-            if let Base::Disk(disk) = old {
-                disk.source().check()?;
-            }
+            old.check()?;
             self.source().check()
         })?;
         Delta::open(to.path()).and_then(|delta| delta.info())

@@ -342,7 +342,11 @@ pub fn undo(
     work: &Work,
 ) -> Result<SyncReport> {
     let file = FileRef::host(crate::storage::resolve(file)?)?;
-    with_target(target.into(), |target| sync::undo(&file, target, work))
+    with_target(
+        target.into(),
+        |target| sync::undo(&file, target.target(), work),
+        |target| sync::undo(&file, target, work),
+    )
 }
 
 /// Finishes a sync onto `target` that was interrupted, as far as that needs no source. What the
@@ -352,12 +356,11 @@ pub fn undo(
 /// `Incomplete` where the redo log is not to be found; `BaseMismatch` where the target was written
 /// to since; `NotFound`, `InUse`, `Malformed`, `NoSpace`, `VerifyFailed`, `Io`, `Cancelled`.
 pub fn recover(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> {
-    match target.into() {
-        SyncTarget::Path(path) | SyncTarget::Location(Location::Path(path)) => {
-            HostTarget::open(path, &HostTargetOptions::default())?.recover(work)
-        }
-        target => with_target(target, |target| sync::recover(target, work)),
-    }
+    with_target(
+        target.into(),
+        |target| target.recover(work),
+        |target| sync::recover(target, work),
+    )
 }
 
 /// Gives up a sync onto `target` that was interrupted before it changed anything: the target stays
@@ -366,19 +369,21 @@ pub fn recover(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> 
 /// # Errors
 /// `Incomplete` for a target that is incomplete already; otherwise those of [`recover`].
 pub fn discard(target: impl Into<SyncTarget>, work: &Work) -> Result<Recovered> {
-    match target.into() {
-        SyncTarget::Path(path) | SyncTarget::Location(Location::Path(path)) => {
-            HostTarget::open(path, &HostTargetOptions::default())?.discard(work)
-        }
-        target => with_target(target, |target| sync::discard(target, work)),
-    }
+    with_target(
+        target.into(),
+        |target| target.discard(work),
+        |target| sync::discard(target, work),
+    )
 }
 
-fn with_target<T>(target: SyncTarget, act: impl FnOnce(&Target) -> Result<T>) -> Result<T> {
+fn with_target<T>(
+    target: SyncTarget,
+    on_host: impl FnOnce(&HostTarget) -> Result<T>,
+    on_storage: impl FnOnce(&Target) -> Result<T>,
+) -> Result<T> {
     match target {
         SyncTarget::Path(path) | SyncTarget::Location(Location::Path(path)) => {
-            let opened = HostTarget::open(path, &HostTargetOptions::default())?;
-            act(opened.target())
+            on_host(&HostTarget::open(path, &HostTargetOptions::default())?)
         }
         SyncTarget::Location(other) => {
             let what = "this is done on the host of the target";
@@ -388,7 +393,7 @@ fn with_target<T>(target: SyncTarget, act: impl FnOnce(&Target) -> Result<T>) ->
             storage,
             format,
             log,
-        } => act(&Target::device(storage, format, FileRef::to_write(log)?)),
+        } => on_storage(&Target::device(storage, format, FileRef::to_write(log)?)),
     }
 }
 

@@ -199,24 +199,24 @@ fn show(args: &ShowArgs, context: &Context) -> Ended {
 }
 
 fn print(delta: &Delta, context: &Context) -> Ended {
-    let (header, trailer) = (delta.header(), delta.trailer());
+    let info = delta.info()?;
     let hex = |root: Hash| root.to_string();
     let object = Object {
-        purpose: match header.purpose {
+        purpose: match info.purpose {
             Purpose::Portable => "delta",
             Purpose::RedoLog => "redo_log",
             Purpose::Undo => "undo",
             Purpose::Sidecar => "sidecar",
         },
-        base_disk_bytes: header.base_len,
-        disk_bytes: header.result_len,
-        block_bytes: header.block_size.bytes(),
-        frames: trailer.frame_count,
-        data_bytes: trailer.data_bytes,
-        zeroed_bytes: trailer.zero_bytes,
-        file_bytes: delta.storage().len()?,
-        base_root: trailer.base_root.map(hex),
-        root: trailer.result_root.map(hex),
+        base_disk_bytes: info.base_len,
+        disk_bytes: info.disk_len,
+        block_bytes: info.block_size.bytes(),
+        frames: info.frame_count,
+        data_bytes: info.data_bytes,
+        zeroed_bytes: info.zero_bytes,
+        file_bytes: info.file_bytes,
+        base_root: info.base_root.map(hex),
+        root: info.root.map(hex),
     };
     context.print(&object, || text(&object))?;
     Ok(Exit::Done)

@@ -28,6 +28,7 @@ use recovery::state::{FoundState, Touch};
 pub(crate) use commit::apply_delta::apply_delta_with;
 pub use commit::apply_delta::{BaseCheck, apply_delta, undo};
 pub use commit::hold::{held_image, hold, release};
+pub(crate) use endpoint::path_side::changes_from;
 pub use endpoint::path_side::{Diff, HostSide};
 pub use endpoint::path_source::HostSource;
 pub use endpoint::path_target::{HostTarget, HostTargetOptions, LOG_DIR};
@@ -87,9 +88,8 @@ fn sync_once(
     let started = Instant::now();
     let dense = (options.verify == Verify::All).then(|| target.with_read_holes());
     let target = dense.as_ref().unwrap_or(target);
-    refuse(source, target, options).map_err(|error| error.leaving(TargetState::Untouched))?;
-    // What the target holds beyond the source, to the end of its last sector, are zeros.
-    let source = source.padded_to(target.rounded_len(source.disk_len())?);
+    let source =
+        checked(source, target, options).map_err(|error| error.leaving(TargetState::Untouched))?;
     let context = SyncContext {
         source: &source,
         target,
@@ -118,8 +118,9 @@ fn sync_once(
     Ok(report)
 }
 
-/// Refuses what makes no sense, before the target is looked at.
-fn refuse(source: &Source, target: &Target, options: &SyncOptions) -> Result<()> {
+/// The source as long as the target will be. Refuses what makes no sense, before the target is
+/// looked at.
+fn checked(source: &Source, target: &Target, options: &SyncOptions) -> Result<Source> {
     refuse_change_map(options)?;
     refuse_atomic_hold(options)?;
     refuse_gaps_with_manifest(options)?;
@@ -130,13 +131,11 @@ fn refuse(source: &Source, target: &Target, options: &SyncOptions) -> Result<()>
         file_ref.directory().refuse_nodes(file_ref.name())?;
     }
     commit::outputs::refuse_shared_names(source, target, options)?;
-    let padded_len = target
-        .rounded_len(source.disk_len())?
-        .max(source.disk_len());
-    check_change_map(
-        options.change_map.as_deref().unwrap_or_default(),
-        padded_len,
-    )
+    // What the target holds beyond the source, to the end of its last sector, are zeros.
+    let source = source.padded_to(target.rounded_len(source.disk_len())?);
+    let map = options.change_map.as_deref().unwrap_or_default();
+    check_change_map(map, source.disk_len())?;
+    Ok(source)
 }
 
 fn onto_nothing(context: &SyncContext<'_>) -> Result<SyncReport> {

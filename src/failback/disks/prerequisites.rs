@@ -31,8 +31,8 @@ impl HostDisks {
             }
             let from = self.disk_path(side.other(), index);
             if from.is_ok_and(|from| self.refuse_device(&from).is_err()) {
-                let text = "is a block device, which is written in place: after the commit `reverse` \
-                            will be refused, unless the plan says `safety = \"in-place\"`";
+                let text = "is a block device, which is written in place: after the commit \
+                            `reverse` will be refused, unless the plan says `safety = \"in-place\"`";
                 list.holds("source disk", text.to_owned());
             }
             let Some(disk_path) = list.take("target reachable", self.disk_path(side, index)) else {
@@ -186,8 +186,8 @@ impl HostDisks {
     }
 }
 
-/// Whether the system lets this process write there: a read-only file system, an immutable directory
-/// and permissions show here, before anything is begun.
+/// Whether the system lets this process write there: a read-only file system, an immutable
+/// directory and permissions show here, before anything is begun.
 fn refuse_unwritable(path: &Path) -> Result<()> {
     let allowed = rustix::fs::access(path, rustix::fs::Access::WRITE_OK);
     allowed.map_err(|e| Error::io("write to", e).at_path(path))

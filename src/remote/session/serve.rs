@@ -113,10 +113,10 @@ pub enum Served {
 
 /// Does one job for the client: is the source or the target of a sync.
 ///
-/// What holds of a target when this returns is what [`Sync::run`](crate::Sync::run) says. Refused are,
-/// among others, paths outside of the root, names of files that this crate makes next to others,
-/// and paths in the agent's own directories (`InvalidInput`), and, where nothing may be written,
-/// jobs that would (`Unsupported`).
+/// What holds of a target when this returns is what [`Sync::run`](crate::Sync::run) says. Refused
+/// are, among others, paths outside of the root, names of files that this crate makes next to
+/// others, and paths in the agent's own directories (`InvalidInput`), and, where nothing may be
+/// written, jobs that would (`Unsupported`).
 ///
 /// # Errors
 /// `Io`, `Malformed`, `Cancelled`: nobody could be told.

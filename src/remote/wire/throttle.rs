@@ -130,7 +130,8 @@ mod tests {
 
     const RATE: u64 = 100_000;
 
-    /// Sends bulk over a line of which one end is watched and held to a rate; returns the transfers.
+    /// Sends bulk over a line of which one end is watched and held to a rate; returns the
+    /// transfers.
     fn moved(slow_sender: bool) -> Vec<(Duration, u64)> {
         let (here, there) = UnixStream::pair().unwrap();
         let clock = Arc::new(Fake::default());

@@ -6,7 +6,7 @@ use super::path_source::HostSource;
 use crate::delta::Base;
 use crate::diff::{self, CompareOptions, Newer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Format, ImageOptions};
+use crate::image::{Format, Image, ImageOptions};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::progress::Work;
@@ -129,15 +129,7 @@ impl HostSide {
     /// somebody wrote to meanwhile; `Malformed`, `Unreadable`, `Io`, `Cancelled`.
     pub fn diff(&self, target: &HostSide, work: &Work) -> Result<Diff> {
         let (extents, granularity_bytes) = match (self, target) {
-            (HostSide::Image(new), HostSide::Image(old)) => {
-                let options = CompareOptions::default();
-                let found = diff::images(&**new.image(), &**old.image(), &options, work)?;
-                (found, PAGE_BYTES)
-            }
-            (HostSide::Image(new), HostSide::Manifest(old)) => {
-                let found = diff::with_manifest(&**new.image(), old, Newer::Image, work)?;
-                (found.extents, old.block_size().bytes())
-            }
+            (HostSide::Image(new), _) => changes_from(target.as_base(), &**new.image(), work)?,
             (HostSide::Manifest(new), HostSide::Image(old)) => {
                 let found = diff::with_manifest(&**old.image(), new, Newer::Manifest, work)?;
                 (found.extents, new.block_size().bytes())
@@ -151,6 +143,27 @@ impl HostSide {
         target.check()?;
         let same_len = self.disk_len() == target.disk_len();
         Ok(Diff::new(extents, granularity_bytes, same_len))
+    }
+}
+
+/// What of `new` differs from `old`, and how finely that is told, in bytes.
+///
+/// # Errors
+/// `Malformed`, `Unreadable`, `Io`, `Cancelled`.
+pub(crate) fn changes_from(
+    old: Base<'_>,
+    new: &dyn Image,
+    work: &Work,
+) -> Result<(Vec<Extent>, u64)> {
+    match old {
+        Base::Image(old) => {
+            let found = diff::images(new, old, &CompareOptions::default(), work)?;
+            Ok((found, PAGE_BYTES))
+        }
+        Base::Manifest(old) => {
+            let found = diff::with_manifest(new, old, Newer::Image, work)?;
+            Ok((found.extents, old.block_size().bytes()))
+        }
     }
 }
 

@@ -163,8 +163,8 @@ pub(in crate::sync) fn finish(
 
 /// The error for a marked target whose log is not found.
 pub(in crate::sync) fn lost(marker: &Marker) -> Error {
-    let what = "the target is incomplete, and the log that would finish it is not in the directory of \
-                the target nor in that for logs";
+    let what = "the target is incomplete, and the log that would finish it is not in the directory \
+                of the target nor in that for logs";
     Error::new(ErrorKind::Incomplete, what).advise(format!(
         "bring the log back, or name it if it is what the marker says: --trust-log {}; if it is \
          lost, give up the bytes under the marker: diskdelta recover TARGET --forget{}",

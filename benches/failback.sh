@@ -1,6 +1,7 @@
 #!/bin/sh
-# Measures the downtime of a failback beside the one that its plan foretells, and writes it to the
-# page docs/benchmarks.md. The VMs are the scripts of the tests; a program writes to their disk.
+# Measures the downtime of a failback and the one that its plan foretells, for the page
+# docs/internals/benchmarks.md. The VMs are the scripts of the tests; a program writes to their
+# disk.
 #
 #   benches/failback.sh                     all modes, with a disk of 2 GiB; ten minutes
 #   SIZE=256M RUNS=1 benches/failback.sh    a quick look at whether it works

@@ -1,4 +1,4 @@
-"""Turns what measure.py wrote into the tables of docs/benchmarks.md and the plot beside it.
+"""Turns what measure.py wrote into the tables and the plot of docs/internals/benchmarks.md.
 
 `plot.py [--docs DIR] FILE.tsv` puts everything between the markers in DIR/benchmarks.md, and
 DIR/benchmarks.svg. Medians are of the measured runs; run 0 only warms up and gives the memory.
@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--docs", type=Path, default=Path("docs/internals"))
     parser.add_argument("tsv", type=Path)
     arguments = parser.parse_args()
     results = Results(arguments.tsv)

@@ -4,7 +4,7 @@
 cd "$(dirname "$0")/.."
 size=${SIZE:-4G}
 dir=${DIR:-${TMPDIR:-/var/tmp}/diskdelta-bench}
-out=${OUT:-docs}
+out=${OUT:-docs/internals}
 target=${CARGO_TARGET_DIR:-target}
 
 cargo build --release --features full --bin diskdelta

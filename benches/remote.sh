@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures syncs across hosts, both ends on this machine, for the page docs/benchmarks.md.
+# Measures syncs across hosts, both ends on this machine, for the page docs/internals/benchmarks.md.
 #
 #   benches/remote.sh                     all of it, with disks of 4 GiB; an hour, most of it for slow peers
 #   SIZE=256M RUNS=1 benches/remote.sh    a quick look at whether it works

@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md that remote.py makes of what it has measured."""
+"""The tables of docs/internals/benchmarks.md that remote.py makes of what it has measured."""
 
 import re
 from statistics import median

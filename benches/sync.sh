@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures everything that docs/benchmarks.md shows, and writes it there.
+# Measures everything that docs/internals/benchmarks.md shows, and writes it there.
 #
 #   benches/sync.sh                     all of it, with images of 4 GiB; an hour or two
 #   SIZE=256M RUNS=1 benches/sync.sh    a quick look at whether it works

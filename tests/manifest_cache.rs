@@ -87,7 +87,7 @@ fn wait_for_clock() {
 }
 
 const LEN: usize = 300_000;
-/// Fields in the header of a manifest; see docs/format.md.
+/// Fields in the header of a manifest; see docs/reference/formats.md.
 const VERSION_AT: usize = 8;
 const CHECKSUM_AT: usize = 252;
 const NONE: &str = "none is kept, or it is damaged";

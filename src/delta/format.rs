@@ -1,4 +1,5 @@
-//! The layout of a delta file: the only place that knows its offsets. See docs/format.md.
+//! The layout of a delta file: the only place that knows its offsets. See
+//! docs/reference/formats.md.
 
 use std::fmt;
 

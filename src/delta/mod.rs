@@ -1,7 +1,7 @@
 //! Delta files: extents together with their new bytes, in one append-only format.
 //!
 //! The same file serves as a portable delta, as the redo log of an atomic sync, and as the way
-//! back from one. The layout is in `docs/format.md`.
+//! back from one. The layout is in `docs/reference/formats.md`.
 
 mod bookkeeping;
 mod create;

@@ -1,6 +1,6 @@
 //! The layout of a manifest file: header, rows, records. Nothing else knows offsets.
 //!
-//! All numbers are little-endian. See `docs/format.md`, section "Manifest".
+//! All numbers are little-endian. See `docs/reference/formats.md`, section "Manifest".
 
 use std::ops::Range;
 

@@ -14,7 +14,7 @@ use diskdelta::remote::{Claims, FrameEncoder, Hello, Message, Nodes, RemoteJob};
 use crate::fixture::{Fixture, noise, write_at};
 use crate::service::{Service, fixture};
 
-/// What docs/protocol.md promises of a line, and what the process takes without one.
+/// What docs/reference/protocol.md promises of a line, and what the process takes without one.
 const MOST_KIB: u64 = (24 + 36) << 10;
 
 /// One message, again and again, behind a greeting and a job.

@@ -1,4 +1,5 @@
-//! A second implementation of the root, from the text of `docs/format.md` and nothing else.
+//! A second implementation of the root, from the text of `docs/reference/formats.md` and nothing
+//! else.
 
 /// The root of a disk that holds `disk`.
 pub fn root(disk: &[u8], block_size: usize) -> [u8; 32] {

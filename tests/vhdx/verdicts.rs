@@ -1,5 +1,5 @@
 //! Our verdict on spoiled files beside that of qemu-img. Where they differ the difference is in
-//! this table, and in `docs/format.md` with its reason.
+//! this table, and in `docs/reference/formats.md` with its reason.
 
 use std::process::Command;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What is on the line: the only place that knows the numbers. See docs/protocol.md.
+//! What is on the line: the only place that knows the numbers. See docs/reference/protocol.md.
 
 /// The version of the protocol that this crate speaks, and the oldest that it still does.
 pub const VERSION: u16 = 1;

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// accident.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WireFrame {
-    /// One of the kinds in docs/protocol.md, or an unknown one.
+    /// One of the kinds in docs/reference/protocol.md, or an unknown one.
     pub kind: u8,
     /// At most 2 MiB.
     pub payload: Vec<u8>,

@@ -140,6 +140,6 @@ pub(crate) fn for_sampled(
 
 const SAMPLES: u64 = 256;
 /// Where the two meet for a local pair of files, without reading back and with it; see
-/// docs/benchmarks.md.
+/// docs/internals/benchmarks.md.
 const FULL_FROM_PERCENT: u64 = 20;
 pub(crate) const FULL_FROM_PERCENT_VERIFIED: u64 = 50;

@@ -9,8 +9,6 @@ mod diff;
 mod export;
 #[cfg(feature = "failback")]
 mod failback;
-#[cfg(feature = "failback")]
-mod failback_text;
 mod generate;
 mod info;
 #[cfg(feature = "tls")]

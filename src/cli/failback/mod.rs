@@ -1,5 +1,7 @@
 //! `diskdelta failback`
 
+mod text;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,8 +17,8 @@ use serde::Serialize;
 
 use super::args;
 use super::context::Context;
-use super::failback_text::{self as text, Condition, Explained};
 use super::outcome::{Ended, Exit};
+use text::{Condition, Explained};
 
 /// Brings running virtual machines home, or fails them over, as a plan says
 ///

@@ -56,6 +56,7 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
+//! | `changes` | change maps as other programs write them |
 //! | `cli` | the command `diskdelta`, with what the features below add to it |
 //! | `imago` | qcow2 and VMDK as sources |
 //! | `nbd` | exports of NBD servers as sources |
@@ -118,6 +119,9 @@ mod location;
 pub mod manifest;
 #[cfg(not(feature = "testing"))]
 mod manifest;
+#[cfg(feature = "changes")]
+#[cfg_attr(not(test), allow(dead_code, reason = "its users follow"))]
+mod page_list;
 #[cfg(feature = "testing")]
 pub mod progress;
 #[cfg(not(feature = "testing"))]

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("duration", "error"),
     ("location", "text error"),
     ("hash", "error"),
+    ("page_list", "error"),
     ("random", "error"),
     ("setters", ""),
     ("token_bucket", ""),

@@ -166,12 +166,18 @@ impl Location {
     pub fn parse_here(text: impl AsRef<Path>) -> Result<PathBuf> {
         match Self::parse(text.as_ref())? {
             Location::Path(path) => Ok(path),
-            Location::Remote(_) | Location::Nbd(_) => Err(Error::new(
-                ErrorKind::InvalidInput,
-                "this must be a file or device of this host",
-            )
-            .at_path(text)
-            .advise("only sync has a source or a target on another host")),
+            other => Err(not_here(&other)),
+        }
+    }
+
+    /// Reads where a disk is whose bytes this host can read itself, without an agent.
+    ///
+    /// # Errors
+    /// As [`parse`](Location::parse); `InvalidInput` for an image at an agent.
+    pub fn parse_readable(text: impl AsRef<Path>) -> Result<Location> {
+        match Self::parse(text.as_ref())? {
+            other @ Location::Remote(_) => Err(not_here(&other)),
+            location => Ok(location),
         }
     }
 }
@@ -205,6 +211,13 @@ impl fmt::Display for Location {
             Location::Nbd(address) => address.fmt(f),
         }
     }
+}
+
+fn not_here(location: &Location) -> Error {
+    let what = "this must be a file or device of this host";
+    Error::new(ErrorKind::InvalidInput, what)
+        .at_path(location.to_string())
+        .advise("only sync has a source or a target on another host")
 }
 
 /// What stands before the first colon, and after it, where no slash comes first.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::disk_options::DiskOptions;
 use super::source::open_source;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::hash::Hash;
 use crate::image::{self, Format, Image, ImageInfo, ImageOptions};
 use crate::location::Location;
@@ -159,10 +159,7 @@ impl Disk {
     /// # Errors
     /// `Unsupported` for a disk on another host.
     pub(super) fn readable(&self) -> Result<&dyn Image> {
-        self.image().map(|image| &**image).ok_or_else(|| {
-            let what = "a disk on another host can be synced and hashed, and not read";
-            Error::new(ErrorKind::Unsupported, what)
-        })
+        self.0.readable().map(|image| &**image)
     }
 }
 

@@ -1,15 +1,17 @@
 //! Options that several verbs share, and how their values are read.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::api::open_source;
 use crate::duration::parse_duration;
 use crate::image::{CreateFormat, FileGate, Format, ImageOptions};
+use crate::remote::ConnectOptions;
 use crate::storage::{Allocation, SourceOptions, TargetOptions};
-use crate::sync::{HostSide, HostTargetOptions, Mode, Safety, Verify};
+use crate::sync::{HostSide, HostTargetOptions, Mode, Safety, Source, Verify};
 use crate::units::parse_size;
-use crate::{BlockSize, Error, ErrorKind, Limits, Location};
+use crate::{BlockSize, Error, ErrorKind, Limits, Location, Work};
 use clap::Args;
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 
@@ -44,25 +46,48 @@ impl Common {
             .with_marker_is_data(self.marker_is_data)
     }
 
+    /// Opens an image whose bytes this host reads itself.
+    ///
+    /// # Errors
+    /// Those of [`open_source`].
+    pub(super) fn open_source(
+        &self,
+        at: &Location,
+        image: &ImageOptions,
+        work: &Work,
+    ) -> Result<Source, Error> {
+        let connect = ConnectOptions::default();
+        open_source(at, image, &self.source_options(), &connect, work)
+    }
+
     /// Opens an image or manifest.
     ///
     /// # Errors
-    /// Those of [`HostSide::open`].
+    /// Those of [`HostSide::open`] and [`open_source`].
     pub(super) fn open_side(
         &self,
-        path: &Path,
+        at: &Location,
         format: Option<SideFormat>,
         parents: &Parents,
         holes: Holes,
+        work: &Work,
     ) -> Result<HostSide, Error> {
         let image = match format {
-            Some(SideFormat::Manifest) => {
-                return HostSide::open_manifest(path, &Limits::default());
-            }
             Some(SideFormat::Image(format)) => parents.options(Some(format)),
-            None => parents.options(None),
+            _ => parents.options(None),
         };
-        HostSide::open(path, &holes.of(image), &self.source_options())
+        let image = holes.of(image);
+        match (at, format) {
+            (Location::Path(path), Some(SideFormat::Manifest)) => {
+                HostSide::open_manifest(path, &Limits::default())
+            }
+            (Location::Path(path), _) => HostSide::open(path, &image, &self.source_options()),
+            (_, Some(SideFormat::Manifest)) => {
+                let what = "a manifest is a file of this host";
+                Err(Error::new(ErrorKind::InvalidInput, what).at_path(at.to_string()))
+            }
+            _ => HostSide::of(self.open_source(at, &image, work)?),
+        }
     }
 }
 
@@ -237,6 +262,11 @@ pub(super) fn verify() -> impl TypedValueParser<Value = Verify> {
 /// Reads the path of a file or device of this host.
 pub(super) fn here() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().try_map(Location::parse_here)
+}
+
+/// Reads where a disk is whose bytes this host reads itself.
+pub(super) fn readable() -> impl TypedValueParser<Value = Location> {
+    OsStringValueParser::new().try_map(Location::parse_readable)
 }
 
 /// Reads a path, or an address at another host.

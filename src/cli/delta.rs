@@ -6,9 +6,9 @@ use crate::delta::{self, Delta, DeltaOptions, Purpose};
 use crate::hash::Hash;
 use crate::image::Format;
 use crate::storage::{FileRef, Privacy};
-use crate::sync::{self, BaseCheck, HostSource, HostTarget, Verify};
+use crate::sync::{self, BaseCheck, HostTarget, Verify};
 use crate::units::{format_count, format_size};
-use crate::{BlockSize, Limits, Result};
+use crate::{BlockSize, Limits, Location, Result};
 use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
@@ -40,11 +40,11 @@ enum Verb {
 #[derive(clap::Args)]
 struct CreateArgs {
     /// Image or manifest (`.manifest`, or `--base-format manifest`) of what a target holds
-    #[arg(value_parser = args::here())]
-    base: PathBuf,
+    #[arg(value_parser = args::readable())]
+    base: Location,
     /// The image that it is to hold
-    #[arg(value_parser = args::here())]
-    source: PathBuf,
+    #[arg(value_parser = args::readable())]
+    source: Location,
     #[command(flatten)]
     out: OutArgs,
     /// Bytes a block of the two roots; those of BASE where it is a manifest
@@ -124,16 +124,17 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
 
 fn create(args: &CreateArgs, context: &Context) -> Ended {
     let common = &context.common;
-    let base = common.open_side(&args.base, args.base_format, &args.parents, args.holes)?;
+    let (parents, holes) = (&args.parents, args.holes);
+    let base = common.open_side(&args.base, args.base_format, parents, holes, &context.work)?;
     let image = args.holes.of(args.parents.options(args.source_format));
-    let source = HostSource::open(&args.source, &image, &common.source_options())?;
-    context.warn(&[base.warnings(), source.warnings()].concat());
+    let source = common.open_source(&args.source, &image, &context.work)?;
+    context.warn(&[&base.warnings(), source.warnings()].concat());
     let options = DeltaOptions::default()
         .with_block_size(args.block_size)
         .with_level(args.out.level());
-    let privacy = source.privacy()?.and(base.privacy()?);
+    let privacy = source.privacy().and(base.privacy());
     args.out.file_ref()?.create_whole(privacy, |storage| {
-        let image = &**source.image();
+        let image = &**source.readable()?;
         delta::create(base.as_base(), image, storage, &options, &context.work)?;
         base.check()?;
         source.check()

@@ -1,10 +1,9 @@
 //! `diskdelta diff`
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::units::format_size;
-use crate::{Extent, ExtentKind};
+use crate::{Extent, ExtentKind, Location};
 use serde::Serialize;
 
 use super::args::{self, Holes, Parents, SideFormat, side_format};
@@ -18,11 +17,11 @@ use super::outcome::{Ended, Exit};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// Image or manifest, the source
-    #[arg(value_parser = args::here())]
-    a: PathBuf,
+    #[arg(value_parser = args::readable())]
+    a: Location,
     /// Image or manifest, the target
-    #[arg(value_parser = args::here())]
-    b: PathBuf,
+    #[arg(value_parser = args::readable())]
+    b: Location,
     /// Reads A as this format, whatever its name says
     #[arg(long, value_name = "FORMAT", value_parser = side_format())]
     source_format: Option<SideFormat>,
@@ -58,8 +57,9 @@ pub(super) struct Range {
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let started = Instant::now();
     let common = &context.common;
-    let a = common.open_side(&args.a, args.source_format, &args.parents, args.holes)?;
-    let b = common.open_side(&args.b, args.target_format, &args.parents, args.holes)?;
+    let open = |at, format| common.open_side(at, format, &args.parents, args.holes, &context.work);
+    let a = open(&args.a, args.source_format)?;
+    let b = open(&args.b, args.target_format)?;
     let warnings = [a.warnings(), b.warnings()].concat();
     context.warn(&warnings);
     let found = a.diff(&b, &context.work)?;

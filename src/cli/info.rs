@@ -1,11 +1,11 @@
 //! `diskdelta info`
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
-use crate::sync::HostSource;
+use crate::Location;
+use crate::api::open_source;
+use crate::remote::ConnectOptions;
 use crate::units::format_size;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 use super::args::{self, OneImage};
 use super::context::Context;
@@ -15,8 +15,8 @@ use super::outcome::{Ended, Exit};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The image, also while others write to it
-    #[arg(value_parser = args::here())]
-    image: PathBuf,
+    #[arg(value_parser = args::readable())]
+    image: Location,
     #[command(flatten)]
     open: OneImage,
 }
@@ -34,8 +34,9 @@ struct Object<'a> {
 
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let live = context.common.source_options().with_allow_writers(true);
-    let source = HostSource::open(&args.image, &args.open.options(), &live)?;
-    let info = source.image().info();
+    let (options, connect) = (args.open.options(), ConnectOptions::default());
+    let source = open_source(&args.image, &options, &live, &connect, &context.work)?;
+    let info = source.info();
     let warnings = source.warnings();
     let facts = info.facts.iter().map(|(key, value)| (*key, value.as_str()));
     let (parents, facts): (Vec<_>, Vec<_>) = facts.partition(|(key, _)| *key == "parent");
@@ -43,13 +44,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
         format: info.format.name(),
         subformat: info.subformat,
         disk_bytes: info.disk_bytes,
-        allocated_bytes: source.image().allocated_bytes()?,
+        allocated_bytes: source.readable()?.allocated_bytes()?,
         parents: parents.into_iter().map(|(_, path)| path).collect(),
         facts: facts
             .into_iter()
             .map(|(key, value)| (key.replace(' ', "_"), value))
             .collect(),
-        warnings: &warnings,
+        warnings,
     };
     context.print(&object, || text(&object, &info.facts))?;
     Ok(Exit::Done)

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::storage::FileRef;
-use crate::sync::HostSource;
-use crate::{BlockSize, manifest};
+use crate::{BlockSize, Location, manifest};
 use serde::Serialize;
 
 use super::args::{self, Holes, OneImage, block_size};
@@ -18,8 +17,8 @@ use super::outcome::{Ended, Exit};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The image
-    #[arg(value_parser = args::here())]
-    image: PathBuf,
+    #[arg(value_parser = args::readable())]
+    image: Location,
     /// The manifest
     #[arg(long, short, value_name = "FILE", value_parser = args::here())]
     output: PathBuf,
@@ -44,13 +43,14 @@ struct Object {
 
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let started = Instant::now();
-    let options = context.common.source_options();
     let image = args.holes.of(args.open.options());
-    let source = HostSource::open(&args.image, &image, &options)?;
-    let warnings = source.warnings();
+    let source = context
+        .common
+        .open_source(&args.image, &image, &context.work)?;
+    let warnings = source.warnings().to_vec();
     context.warn(&warnings);
     let file_ref = FileRef::to_write(&args.output)?;
-    let image = &**source.image();
+    let image = &**source.readable()?;
     let built = manifest::build_at(image, args.block_size, &context.work, &file_ref, &|| {
         source.check()
     })?;

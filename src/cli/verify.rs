@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::Limits;
 use crate::diff::{Newer, with_manifest};
 use crate::manifest::Manifest;
-use crate::sync::HostSource;
 use crate::units::{format_count, format_size};
+use crate::{Limits, Location};
 use serde::Serialize;
 
 use super::args::{self, Holes, OneImage};
@@ -19,8 +18,8 @@ use super::outcome::{Ended, Exit};
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The image
-    #[arg(value_parser = args::here())]
-    image: PathBuf,
+    #[arg(value_parser = args::readable())]
+    image: Location,
     /// The manifest
     #[arg(value_parser = args::here())]
     manifest: PathBuf,
@@ -46,19 +45,25 @@ struct Object {
 
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let started = Instant::now();
-    let options = context.common.source_options();
     let image = args.holes.of(args.open.options());
-    let source = HostSource::open(&args.image, &image, &options)?;
-    let warnings = source.warnings();
+    let source = context
+        .common
+        .open_source(&args.image, &image, &context.work)?;
+    let warnings = source.warnings().to_vec();
     context.warn(&warnings);
     let manifest = Manifest::open_with(&args.manifest, &Limits::default())?;
-    let found = with_manifest(&**source.image(), &manifest, Newer::Image, &context.work)?;
+    let found = with_manifest(
+        &**source.readable()?,
+        &manifest,
+        Newer::Image,
+        &context.work,
+    )?;
     source.check()?;
     let object = Object {
         identical: found.root == manifest.root(),
         root: found.root.to_string(),
         manifest_root: manifest.root().to_string(),
-        disk_bytes: source.image().disk_len(),
+        disk_bytes: source.disk_len(),
         manifest_disk_bytes: manifest.disk_len(),
         changed_bytes: found.extents.iter().map(|extent| extent.len).sum(),
         granularity_bytes: manifest.block_size().bytes(),

@@ -73,6 +73,28 @@ fn an_export_is_the_source_of_a_sync_onto_files_of_all_kinds() {
 }
 
 #[test]
+fn an_export_is_read_by_every_verb_that_reads_an_image() {
+    let fixture = Fixture::new();
+    fixture.disk("new.raw", 300, 1);
+    fixture.disk("old.raw", 300, 2);
+    let Some(_server) = Server::start(&fixture, "new.raw") else {
+        return;
+    };
+    let export = address(&fixture);
+    let (_, info) = fixture.json(&format!("info {export}"));
+    assert_eq!(info["disk_bytes"], 300 << 12, "{info}");
+    fixture.done(&format!("diff {export} new.raw"));
+    fixture.done(&format!("manifest {export} -o new.manifest"));
+    fixture.done("verify new.raw new.manifest");
+    fixture.done(&format!("verify {export} new.manifest"));
+    fixture.done(&format!("diff new.manifest {export}"));
+    fixture.done(&format!("delta create old.raw {export} -o up.delta"));
+    fixture.done(&format!("delta create {export} old.raw -o down.delta"));
+    fixture.done("delta apply up.delta old.raw");
+    fixture.done("diff old.raw new.raw");
+}
+
+#[test]
 fn an_export_is_only_read_and_has_no_format() {
     let fixture = Fixture::new();
     fixture.disk("new.raw", 20, 1);

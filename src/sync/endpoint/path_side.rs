@@ -1,8 +1,10 @@
 //! One of two disks that are compared: an image, or the manifest of one.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::path_source::HostSource;
+use super::source::Source;
 use crate::delta::Base;
 use crate::diff::{self, CompareOptions, Newer};
 use crate::error::{Error, ErrorKind, Result};
@@ -13,12 +15,12 @@ use crate::progress::Work;
 use crate::storage::{HostFile, HostKind, Privacy, SourceOptions};
 use crate::units::{Extent, ExtentKind, PAGE_BYTES};
 
-/// An image of this host, or the manifest of a disk.
+/// An image, or the manifest of a disk.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum HostSide {
-    /// The image.
-    Image(HostSource),
+    /// The image, and how it was opened.
+    Image(Arc<dyn Image>, Source),
     /// The manifest.
     Manifest(Manifest),
 }
@@ -63,7 +65,16 @@ impl HostSide {
             .at_path(path)
             .advise("name it .manifest, or say what it is: --source-format manifest (or raw)"));
         }
-        HostSource::open(path, image, options).map(HostSide::Image)
+        Self::of(HostSource::open(path, image, options)?.source())
+    }
+
+    /// The image of a source.
+    ///
+    /// # Errors
+    /// `Unsupported` for a disk on another host.
+    pub fn of(source: Source) -> Result<Self> {
+        let image = source.readable()?.clone();
+        Ok(HostSide::Image(image, source))
     }
 
     /// Opens a manifest, whatever its name.
@@ -77,7 +88,7 @@ impl HostSide {
     /// As what a delta leads away from.
     pub fn as_base(&self) -> Base<'_> {
         match self {
-            HostSide::Image(source) => Base::Image(&**source.image()),
+            HostSide::Image(image, _) => Base::Image(&**image),
             HostSide::Manifest(manifest) => Base::Manifest(manifest),
         }
     }
@@ -88,26 +99,23 @@ impl HostSide {
     /// `SourceChanged`, `Io`.
     pub fn check(&self) -> Result<()> {
         match self {
-            HostSide::Image(source) => source.check(),
+            HostSide::Image(_, source) => source.check(),
             HostSide::Manifest(_) => Ok(()),
         }
     }
 
     /// Who may use what it was read from; see [`HostSource::privacy`]. A manifest bounds nothing.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn privacy(&self) -> Result<Privacy> {
+    pub fn privacy(&self) -> Privacy {
         match self {
-            HostSide::Image(source) => source.privacy(),
-            HostSide::Manifest(_) => Ok(Privacy::USUAL),
+            HostSide::Image(_, source) => source.privacy(),
+            HostSide::Manifest(_) => Privacy::USUAL,
         }
     }
 
     /// Length of the disk in bytes.
     pub fn disk_len(&self) -> u64 {
         match self {
-            HostSide::Image(source) => source.image().disk_len(),
+            HostSide::Image(image, _) => image.disk_len(),
             HostSide::Manifest(manifest) => manifest.disk_len(),
         }
     }
@@ -115,7 +123,7 @@ impl HostSide {
     /// Dangers that are no errors.
     pub fn warnings(&self) -> Vec<String> {
         match self {
-            HostSide::Image(source) => source.warnings(),
+            HostSide::Image(_, source) => source.warnings().to_vec(),
             HostSide::Manifest(_) => Vec::new(),
         }
     }
@@ -129,9 +137,9 @@ impl HostSide {
     /// somebody wrote to meanwhile; `Malformed`, `Unreadable`, `Io`, `Cancelled`.
     pub fn diff(&self, target: &HostSide, work: &Work) -> Result<Diff> {
         let (extents, granularity_bytes) = match (self, target) {
-            (HostSide::Image(new), _) => changes_from(target.as_base(), &**new.image(), work)?,
-            (HostSide::Manifest(new), HostSide::Image(old)) => {
-                let found = diff::with_manifest(&**old.image(), new, Newer::Manifest, work)?;
+            (HostSide::Image(new, _), _) => changes_from(target.as_base(), &**new, work)?,
+            (HostSide::Manifest(new), HostSide::Image(old, _)) => {
+                let found = diff::with_manifest(&**old, new, Newer::Manifest, work)?;
                 (found.extents, new.block_size().bytes())
             }
             (HostSide::Manifest(new), HostSide::Manifest(old)) => {

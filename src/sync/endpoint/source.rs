@@ -115,6 +115,17 @@ impl Source {
         self.backend.image()
     }
 
+    /// The image, to be read.
+    ///
+    /// # Errors
+    /// `Unsupported` for a disk on another host.
+    pub fn readable(&self) -> Result<&Arc<dyn Image>> {
+        self.image().ok_or_else(|| {
+            let what = "a disk on another host can be synced and hashed, and not read";
+            Error::new(ErrorKind::Unsupported, what)
+        })
+    }
+
     /// The files and devices of this host that are read: the image's own, those of its parents, and
     /// the extents that it names.
     ///

@@ -8,11 +8,99 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use diskdelta::diff::{CompareOptions, CompareReport, Content, Difference, compare, images};
 use diskdelta::image::{Image, ImageInfo, ImageMut, Raw};
-use diskdelta::storage::MemoryStorage;
-use diskdelta::{CancelToken, Error, ErrorKind, Extent, ExtentKind, Phase, Progress, Result, Work};
+use diskdelta::manifest;
+use diskdelta::storage::{MemoryStorage, Storage};
+use diskdelta::sync::sample;
+use diskdelta::{
+    BlockSize, CancelToken, Error, ErrorKind, Extent, ExtentKind, Phase, Progress, Result, Work,
+};
 use proptest::prelude::*;
 
 const PAGE: u64 = 4096;
+
+/// A file of many short extents, that counts how often it is asked where they are.
+struct Fragmented {
+    bytes: MemoryStorage,
+    extents: u64,
+    asked: AtomicU64,
+}
+
+impl Fragmented {
+    /// Each extent is two pages of data and two of a hole.
+    fn image(extents: u64) -> (Raw, Arc<Fragmented>) {
+        let bytes = (0..extents * 4 * PAGE).map(|at| u8::from(at / PAGE % 4 < 2));
+        let storage = Arc::new(Fragmented {
+            bytes: MemoryStorage::new("fragmented", bytes.collect()),
+            extents,
+            asked: AtomicU64::new(0),
+        });
+        (Raw::open(storage.clone()).unwrap(), storage)
+    }
+
+    fn asked(&self) -> u64 {
+        self.asked.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl Storage for Fragmented {
+    fn path(&self) -> &std::path::Path {
+        self.bytes.path()
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.bytes.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.bytes.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.bytes.write_all_at(buf, offset)
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.bytes.set_len(len)
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        self.bytes.punch_hole(range)
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let extent = offset / (4 * PAGE);
+        let data = extent * 4 * PAGE..extent * 4 * PAGE + 2 * PAGE;
+        Ok(match offset < data.end {
+            true => Some(offset..data.end),
+            false if extent + 1 < self.extents => Some(data.start + 4 * PAGE..data.end + 4 * PAGE),
+            false => None,
+        })
+    }
+}
+
+#[test]
+fn a_fragmented_file_is_asked_for_its_extents_a_few_times_each() {
+    let extents = 4096;
+    let ((source, one), (target, other)) = (Fragmented::image(extents), Fragmented::image(extents));
+    let work = Work::with_threads(2).unwrap();
+    sample(&source, &target, BlockSize::default(), &work).unwrap();
+    assert!(one.asked() <= 2 * 256);
+    compare(&source, &target, &CompareOptions::default(), &work, &|_| {
+        unreachable!("they are equal")
+    })
+    .unwrap();
+    for asked in [one.asked(), other.asked()] {
+        assert!(asked <= 3 * extents, "{asked}");
+    }
+    manifest::build(&source, BlockSize::MIN, &work).unwrap();
+    let asked = one.asked();
+    assert!(asked <= 3 * extents, "{asked}");
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]

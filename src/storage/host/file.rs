@@ -4,8 +4,8 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -38,8 +38,6 @@ pub struct FileStorage {
     /// Holes are to be filled by the next sync. Not before: data that goes to space which was
     /// taken in advance costs the file system about twice as much as data that goes to a hole.
     unfilled: AtomicBool,
-    /// A stretch that is known to be data, so that many reservations ask for holes once.
-    solid: Mutex<Range<u64>>,
     hides_holes: OnceLock<bool>,
 }
 
@@ -113,7 +111,6 @@ impl FileStorage {
             handle,
             punches,
             unfilled: AtomicBool::new(false),
-            solid: Mutex::new(0..0),
             hides_holes: OnceLock::new(),
         })
     }
@@ -154,18 +151,11 @@ impl FileStorage {
         !self.punches && !self.unfilled.load(Ordering::Relaxed)
     }
 
-    fn lock_solid(&self) -> MutexGuard<'_, Range<u64>> {
-        self.solid.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Allocates the holes in `range`, beyond the end too; `taken` gets what took space, also
     /// what an allocation that failed may have taken.
     fn fill_holes(&self, range: Range<u64>, taken: &mut Vec<Range<u64>>) -> Result<()> {
-        {
-            let solid = self.lock_solid();
-            if solid.start <= range.start && range.end <= solid.end {
-                return Ok(());
-            }
+        if self.handle.known_data().covers(&range) {
+            return Ok(());
         }
         if self.hides_holes()? {
             // Its holes are not known, so nothing of it can be given back.
@@ -185,13 +175,7 @@ impl FileStorage {
             }
             blocks = now;
             Ok(())
-        })?;
-        if let Some(data) = self.next_data(range.start)?
-            && data.start <= range.start
-        {
-            *self.lock_solid() = data;
-        }
-        Ok(())
+        })
     }
 
     /// Whether the file takes less space than it is long, and yet the system shows no hole.
@@ -261,8 +245,9 @@ impl Storage for FileStorage {
                 taken = self.reserve(old_len..len)?;
             }
         }
-        *self.lock_solid() = 0..0;
-        self.handle.file().set_len(len).map_err(|e| {
+        let set = self.handle.file().set_len(len);
+        self.handle.known_data().forget(len..u64::MAX);
+        set.map_err(|e| {
             // The first error says more than one from cleaning up.
             let _ = self.give_back(&taken);
             self.handle.failed("set the length", e).at_offset(len)
@@ -287,16 +272,16 @@ impl Storage for FileStorage {
         if range.is_empty() {
             return Ok(());
         }
-        *self.lock_solid() = 0..0;
         let how = if self.punches {
             FallocateFlags::PUNCH_HOLE
         } else {
             FallocateFlags::ZERO_RANGE
         };
-        if self
+        let punched = self
             .handle
-            .allocate(how | FallocateFlags::KEEP_SIZE, &range)?
-        {
+            .allocate(how | FallocateFlags::KEEP_SIZE, &range);
+        self.handle.known_data().forget(range.clone());
+        if punched? {
             return Ok(());
         }
         self.handle.write_zeros(range)
@@ -345,13 +330,14 @@ impl Storage for FileStorage {
     fn give_back(&self, ranges: &[Range<u64>]) -> Result<()> {
         let len = self.len()?;
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        *self.lock_solid() = 0..0;
         for range in ranges {
             // Whether they are still holes cannot be asked: the system counts what was allocated
             // and then read as data.
             let inside = range.start..range.end.min(len);
             if !inside.is_empty() {
-                self.handle.allocate(punch, &inside)?;
+                let punched = self.handle.allocate(punch, &inside);
+                self.handle.known_data().forget(inside);
+                punched?;
             }
         }
         if ranges.iter().any(|range| range.end > len) {

@@ -11,6 +11,7 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::cache::Reader;
+use super::known_data::KnownData;
 use crate::error::{Error, Result};
 use crate::storage::{past_end, poisoned, range_end};
 
@@ -20,6 +21,7 @@ pub(in crate::storage) struct Handle {
     path: PathBuf,
     file: File,
     reader: Reader,
+    known_data: KnownData,
     poisoned: AtomicBool,
 }
 
@@ -30,6 +32,7 @@ impl Handle {
             path,
             file,
             reader,
+            known_data: KnownData::default(),
             poisoned: AtomicBool::new(false),
         }
     }
@@ -101,6 +104,20 @@ impl Handle {
         &self,
         offset: u64,
         len: impl Fn() -> Result<u64>,
+    ) -> Result<Option<Range<u64>>> {
+        let ask = |offset| self.ask_for_data(offset, &len);
+        self.known_data.next(offset, ask)
+    }
+
+    /// What [`next_data`](Handle::next_data) has found.
+    pub(in crate::storage) fn known_data(&self) -> &KnownData {
+        &self.known_data
+    }
+
+    fn ask_for_data(
+        &self,
+        offset: u64,
+        len: &dyn Fn() -> Result<u64>,
     ) -> Result<Option<Range<u64>>> {
         let start = match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
             Ok(start) => start.max(offset),

@@ -9,6 +9,7 @@ mod directory_files;
 pub(super) mod file;
 pub(super) mod handle;
 pub(super) mod host_file;
+mod known_data;
 mod known_files;
 pub(super) mod length;
 pub(super) mod open;

@@ -310,9 +310,9 @@ fn a_service_of_the_whole_host_says_so() {
 
 #[test]
 fn certificates_made_as_the_documentation_says_are_taken() {
-    let text = include_str!("../../docs/reference/protocol.md");
-    let (_, steps) = text.split_once("**Certificates with openssl**").unwrap();
-    let (_, steps) = steps.split_once("```console\n").unwrap();
+    let text = include_str!("../../docs/guide/service.md");
+    let (_, steps) = text.split_once("## Make the certificates").unwrap();
+    let (_, steps) = steps.split_once("```console elsewhere\n").unwrap();
     let (steps, _) = steps.split_once("```").unwrap();
     let steps: String = steps
         .lines()

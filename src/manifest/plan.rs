@@ -35,6 +35,8 @@ pub(super) struct Plan<'a> {
     block_size: BlockSize,
     /// Blocks still to plan, the next ones last.
     windows: Vec<Range<u64>>,
+    /// The data found last, and from where on it is the first.
+    found: (u64, Range<u64>),
     next_number: u64,
 }
 
@@ -57,6 +59,7 @@ impl<'a> Plan<'a> {
             disk_len,
             block_size,
             windows,
+            found: (0, 0..0),
             next_number: 0,
         }
     }
@@ -89,7 +92,7 @@ impl<'a> Plan<'a> {
 
     /// Adds the zeros at the start of `window` and the data after them, not much more than `left`
     /// bytes of it; returns the first block that is not planned yet.
-    fn next_parts(&self, window: Range<u64>, left: u64, parts: &mut Vec<Part>) -> Result<u64> {
+    fn next_parts(&mut self, window: Range<u64>, left: u64, parts: &mut Vec<Part>) -> Result<u64> {
         let bytes = self.block_size.bytes();
         let window_end = self.block_size.range(window.end - 1, self.disk_len).end;
         let Some(mut data) = self.next_data(window.start * bytes, window_end)? else {
@@ -128,7 +131,12 @@ impl<'a> Plan<'a> {
     }
 
     /// The first data at or after `offset`, clipped to `end`.
-    fn next_data(&self, offset: u64, end: u64) -> Result<Option<Range<u64>>> {
+    fn next_data(&mut self, offset: u64, end: u64) -> Result<Option<Range<u64>>> {
+        let (from, data) = &self.found;
+        if (*from..data.end).contains(&offset) {
+            let data = data.start.max(offset)..data.end.min(end);
+            return Ok((!data.is_empty()).then_some(data));
+        }
         let mut at = offset;
         while at < end {
             let Some(extent) = self.image.next_extent(at)? else {
@@ -139,6 +147,7 @@ impl<'a> Plan<'a> {
                 return Err(Error::new(ErrorKind::InvalidInput, message).at_offset(at));
             }
             if extent.kind != ExtentKind::Zero {
+                self.found = (offset, at..extent.end());
                 return Ok(Some(at..extent.end().min(end)));
             }
             at = extent.end();

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex};
 use diskdelta::failback::Job;
 use diskdelta::failback::job::Event;
 use diskdelta::failback::machine::{Action, Checkpoint, Request, Token, VmSeen};
-use diskdelta::failback::plan::{Address, SiteName};
+use diskdelta::failback::plan::SiteName;
 use diskdelta::failback::vm::{Call, Changes, DiskChanges, VmController};
-use diskdelta::{Result, Work};
+use diskdelta::{Location, Result, Work};
 
 /// A VM in memory; it does not track what it writes.
 struct MemoryVm {
@@ -50,7 +50,7 @@ impl VmController for MemoryVm {
         }
         Ok(Changes::Tracked(vec![DiskChanges {
             identity: "system".to_owned(),
-            address: Address::parse(&self.disk)?,
+            address: Location::parse_absolute(&self.disk)?,
             changed: None,
         }]))
     }

@@ -6,7 +6,7 @@ mod remote;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -150,6 +150,34 @@ impl Location {
         }
     }
 
+    /// Reads an absolute path without `..`, or an address, as plans and programs write them.
+    ///
+    /// # Errors
+    /// `InvalidInput` for relative paths, paths with `..`, and what is no address.
+    pub fn parse_absolute(text: &str) -> Result<Location> {
+        let why = match Self::parse_with(Path::new(text), |_| false) {
+            Ok(Location::Path(_)) => return absolute_path(text).map(Location::Path),
+            Ok(Location::Remote(remote)) if !is_plain(text, remote.path()) => {
+                format!("`{text}` does not name an image by a path without `..`")
+            }
+            Ok(location) => return Ok(location),
+            Err(error) if text.contains("://") => error.to_string(),
+            Err(_) => format!(
+                "`{text}` is neither an absolute path nor an address \
+                 (ssh://[user@]host[:port]/path, diskdelta://host[:port]/name)"
+            ),
+        };
+        Err(Error::new(ErrorKind::InvalidInput, why))
+    }
+
+    /// The path, where it is one of this host.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Location::Path(path) => Some(path),
+            Location::Remote(_) | Location::Nbd(_) => None,
+        }
+    }
+
     /// The same text for two spellings of one location.
     pub fn place(&self) -> String {
         match self {
@@ -218,6 +246,32 @@ fn not_here(location: &Location) -> Error {
     Error::new(ErrorKind::InvalidInput, what)
         .at_path(location.to_string())
         .advise("only sync has a source or a target on another host")
+}
+
+/// Reads an absolute path of this host.
+///
+/// # Errors
+/// `InvalidInput` for relative paths, paths with `..`, and what is no path.
+pub(crate) fn absolute_path(text: &str) -> Result<PathBuf> {
+    let path = Path::new(text);
+    if !path.is_absolute() || !is_plain(text, path) {
+        let text = format!("`{text}` is not an absolute path without `..`");
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    }
+    // Collected anew, `/a//b/./c` equals `/a/b/c`.
+    Ok(path.components().collect())
+}
+
+/// Whether the path in a text names something and has no `..`.
+pub(crate) fn is_plain(text: &str, path: &Path) -> bool {
+    let plain = |part: Component<'_>| {
+        matches!(
+            part,
+            Component::RootDir | Component::Normal(_) | Component::CurDir
+        )
+    };
+    let odd = text.chars().any(char::is_control) || path.file_name().is_none();
+    !odd && path.components().all(plain)
 }
 
 /// What stands before the first colon, and after it, where no slash comes first.

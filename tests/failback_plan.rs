@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use diskdelta::ErrorKind;
+use diskdelta::Location;
 use diskdelta::failback::machine::{CommitPolicy, JobMode, ProofPolicy};
-use diskdelta::failback::plan::{Address, Controller, Direction, Plan};
+use diskdelta::failback::plan::{Controller, Direction, Plan};
 use diskdelta::image::Format;
 use diskdelta::replica::KeyFile;
 use diskdelta::sync::Safety;
@@ -31,7 +32,10 @@ fn a_plan_says_what_it_means() {
     assert_eq!(names, ["db1", "web1"]);
     let disk = &plan.groups[0].vms[0].disks[0];
     assert_eq!(disk.bytes, Some(64 << 30));
-    assert_eq!(disk.primary, Address::parse("/vm/db1.vhdx").unwrap());
+    assert_eq!(
+        disk.primary,
+        Location::parse_absolute("/vm/db1.vhdx").unwrap()
+    );
     assert_eq!(
         (disk.primary_format, disk.recovery_format),
         (Format::Vhdx, Format::Raw)

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::location::Location;
 
 /// The formats this crate reads and writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +43,15 @@ impl Format {
             Some("qcow2") => Format::Qcow2,
             Some("vmdk") => Format::Vmdk,
             _ => Format::Raw,
+        }
+    }
+
+    /// The format that a location's name chooses; an export is the guest's bytes.
+    pub fn of(location: &Location) -> Format {
+        match location {
+            Location::Path(path) => Format::from_path(path),
+            Location::Remote(address) => Format::from_path(address.path()),
+            Location::Nbd(_) => Format::Raw,
         }
     }
 

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use diskdelta::failback::disk_work::{DiskCommand, DiskWork, Done};
 use diskdelta::failback::executor::Resources;
 use diskdelta::failback::machine::{
-    Action, Amount, Answer, Checkpoint, Copy, PassReport, Root, Side, Sides, Token, VmSeen,
+    Action, Amount, Answer, Checkpoint, Copy, PassReport, Side, Sides, Token, VmSeen,
 };
 use diskdelta::failback::vm::{Call, Changes, DiskChanges, VmController};
-use diskdelta::{Result, Work};
+use diskdelta::{Hash, Result, Work};
 
 use super::vm::SimulatedVm;
 
@@ -126,9 +126,9 @@ impl Model {
         self.rows.of(side).lock().unwrap().newest.admit(token)
     }
 
-    fn root(disks: &Disks) -> Root {
+    fn root(disks: &Disks) -> Hash {
         let bytes: Vec<u8> = disks.values().flatten().copied().collect();
-        Root(*blake3::hash(&bytes).as_bytes())
+        Hash::from_bytes(*blake3::hash(&bytes).as_bytes())
     }
 }
 

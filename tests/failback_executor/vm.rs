@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use diskdelta::Location;
 use diskdelta::failback::machine::{Action, Checkpoint, Token, VmSeen};
-use diskdelta::failback::plan::Address;
 use diskdelta::failback::vm::{Call, Changes, DiskChanges, VmController};
 use diskdelta::{Error, ErrorKind, Result};
 
@@ -167,7 +167,7 @@ impl VmController for SimulatedVm {
             });
             Ok(DiskChanges {
                 identity: identity.clone(),
-                address: Address::parse(&format!("/simulated/{identity}"))?,
+                address: Location::parse_absolute(&format!("/simulated/{identity}"))?,
                 changed,
             })
         });

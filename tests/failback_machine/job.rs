@@ -1,8 +1,9 @@
 //! A job whose sites do all that they are told.
 
+use diskdelta::Hash;
 use diskdelta::failback::machine::{
     Action, Amount, Answer, Command, Event, JobPhase, Machine, PassReport, Refusal, Request,
-    Resource, Root, Side, Sides, Spec, VmSeen,
+    Resource, Side, Sides, Spec, VmSeen,
 };
 
 /// A job whose sites do all that they are told.
@@ -100,7 +101,7 @@ impl Job {
     }
 
     fn disk(&mut self, action: Action) -> Answer {
-        let root = |good: bool| Root([u8::from(good); 32]);
+        let root = |good: bool| Hash::from_bytes([u8::from(good); 32]);
         match action {
             Action::Copy(_) => Answer::Copied(PassReport {
                 changed_bytes: 4096,

@@ -5,10 +5,11 @@ mod job;
 
 use std::collections::BTreeSet;
 
+use diskdelta::Hash;
 use diskdelta::failback::machine::{
     Action, Answer, CommitPolicy, Convergence, Disposition, Event, GroupAsked, JobMode, JobPhase,
-    Machine, Problem, ProofPolicy, Refusal, Request, Root, Side, Sides, Signal, Spec, State, Step,
-    Token, signals,
+    Machine, Problem, ProofPolicy, Refusal, Request, Side, Sides, Signal, Spec, State, Step, Token,
+    signals,
 };
 use job::Job;
 
@@ -572,11 +573,11 @@ fn a_state_comes_back_from_its_journal_form() {
 
 #[test]
 fn a_root_is_64_hex_digits_and_nothing_else() {
-    let root = Root(std::array::from_fn(|index| index as u8));
+    let root = Hash::from_bytes(std::array::from_fn(|index| index as u8));
     let text = String::from(root);
-    assert_eq!(Root::try_from(text.clone()), Ok(root));
+    assert_eq!(Hash::try_from(text.clone()).unwrap(), root);
     for wrong in ["", &text[1..], &format!("{text}0"), &text.replace('0', "g")] {
-        assert!(Root::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        assert!(Hash::try_from(wrong.to_owned()).is_err(), "{wrong}");
     }
 }
 

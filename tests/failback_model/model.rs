@@ -5,9 +5,10 @@
 //! are compared by order only, a resource has at most a few undelivered commands. Within these
 //! bounds everything may happen at any time and any number of times.
 
+use diskdelta::Hash;
 use diskdelta::failback::machine::{
     Action, Amount, Answer, Command, Event, JobPhase, Machine, Mutation, PassReport, Problem,
-    Request, Resource, Root, Side, Sides, Spec, State, Token, VmSeen,
+    Request, Resource, Side, Sides, Spec, State, Token, VmSeen,
 };
 
 use super::table::{map_action, map_state};
@@ -800,10 +801,10 @@ const REQUESTS: [Request; 11] = [
     },
 ];
 
-fn root(data: u8) -> Root {
+fn root(data: u8) -> Hash {
     let mut root = [0; 32];
     root[0] = data;
-    Root(root)
+    Hash::from_bytes(root)
 }
 
 /// Answers to one token differ only in what a VM is seen to be.

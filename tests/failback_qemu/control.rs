@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use diskdelta::Location;
 use diskdelta::failback::machine::{Action, Checkpoint, Side, Token, VmSeen};
-use diskdelta::failback::plan::Address;
 use diskdelta::failback::vm::qemu::qmp::Qmp;
 use diskdelta::failback::vm::{Call, Changes, DiskChanges, Facts, QemuController, VmController};
 use diskdelta::image::Image;
@@ -383,7 +383,7 @@ impl Machine {
     }
 
     fn read(&self, disk: &DiskChanges, range: Range<u64>) -> Vec<u8> {
-        let Address::Nbd(address) = &disk.address else {
+        let Location::Nbd(address) = &disk.address else {
             panic!("{disk:?}");
         };
         let export = NbdExport::open(address, None).unwrap();

@@ -3,23 +3,23 @@
 use std::path::Path;
 
 use diskdelta::ErrorKind;
-use diskdelta::failback::plan::Address;
+use diskdelta::Location;
 use diskdelta::image::Format;
 
 #[test]
 fn two_spellings_of_a_path_are_one_address() {
-    let plain = Address::parse("/vm/a.vhd").unwrap();
-    assert_eq!(Address::parse("/vm//./a.vhd").unwrap(), plain);
+    let plain = Location::parse_absolute("/vm/a.vhd").unwrap();
+    assert_eq!(Location::parse_absolute("/vm//./a.vhd").unwrap(), plain);
     assert_eq!(plain.to_string(), "/vm/a.vhd");
 }
 
 #[test]
 fn a_disk_is_at_a_path_or_at_what_can_be_read_from_here() {
-    let place = |text: &str| Address::parse(text).unwrap().place();
-    let host = Address::parse("/dev/vg0/a").unwrap();
+    let place = |text: &str| Location::parse_absolute(text).unwrap().place();
+    let host = Location::parse_absolute("/dev/vg0/a").unwrap();
     assert_eq!(host.path(), Some(Path::new("/dev/vg0/a")));
-    let remote = Address::parse("ssh://me@Host:22/vm//a.vhdx").unwrap();
-    assert_eq!((remote.path(), remote.format()), (None, Format::Vhdx));
+    let remote = Location::parse_absolute("ssh://me@Host:22/vm//a.vhdx").unwrap();
+    assert_eq!((remote.path(), Format::of(&remote)), (None, Format::Vhdx));
     assert_eq!(remote.to_string(), "ssh://me@Host:22/vm//a.vhdx");
     assert_eq!(remote.place(), place("ssh://host/vm/a.vhdx"));
     #[cfg(feature = "tls")]
@@ -29,8 +29,8 @@ fn a_disk_is_at_a_path_or_at_what_can_be_read_from_here() {
     );
     #[cfg(feature = "qemu")]
     {
-        let export = Address::parse("nbd+unix:///db1.vhd?socket=/run/nbd.sock").unwrap();
-        assert_eq!((export.path(), export.format()), (None, Format::Raw));
+        let export = Location::parse_absolute("nbd+unix:///db1.vhd?socket=/run/nbd.sock").unwrap();
+        assert_eq!((export.path(), Format::of(&export)), (None, Format::Raw));
         assert_eq!(
             export.place(),
             place("nbd+unix:///db1.vhd?socket=/run/./nbd.sock")
@@ -57,7 +57,7 @@ fn what_is_no_address_is_refused() {
         "nbd+unix:///a",
         "nbd://host:10809/a",
     ] {
-        let error = Address::parse(wrong).unwrap_err();
+        let error = Location::parse_absolute(wrong).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{wrong}");
     }
 }

@@ -211,12 +211,12 @@ pub(super) fn cut(image: Arc<dyn Image>, len: u64) -> Arc<dyn Image> {
 }
 
 /// The one root of all disks of a VM, in the order of the plan.
-pub(super) fn combined(roots: &[(String, Hash)]) -> crate::failback::machine::Root {
+pub(super) fn combined(roots: &[(String, Hash)]) -> Hash {
     let mut hash = blake3::Hasher::new_derive_key("diskdelta failback root of a VM's disks v1");
     for (identity, root) in roots {
         hash.update(&(identity.len() as u64).to_le_bytes());
         hash.update(identity.as_bytes());
         hash.update(root.as_bytes());
     }
-    crate::failback::machine::Root(*hash.finalize().as_bytes())
+    Hash::finish(&hash)
 }

@@ -12,8 +12,9 @@ use super::open_disk::OpenDisk;
 use super::source_disk::SourceDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Side, Sides, Token};
-use crate::failback::plan::{Address, Encryption, Plan, SiteName, Vm};
+use crate::failback::plan::{Encryption, Plan, SiteName, Vm};
 use crate::image::{Format, Image};
+use crate::location::Location;
 use crate::progress::Work;
 use crate::remote::ConnectOptions;
 use crate::sync::Safety;
@@ -44,7 +45,7 @@ opaque!(HostDisks);
 pub(super) struct PlannedDisk {
     pub(super) identity: String,
     pub(super) bytes: Option<u64>,
-    pub(super) at: Sides<(Address, Format)>,
+    pub(super) at: Sides<(Location, Format)>,
 }
 
 impl PlannedDisk {
@@ -100,15 +101,14 @@ impl HostDisks {
         directory: &Path,
         callback_source: Arc<CallbackSource>,
     ) -> Result<Self> {
-        let disks = request.disks.iter().enumerate().map(|(index, disk)| {
+        let disks = request.disks.iter().map(|disk| {
             let (format, other_format) = AgentRequest::formats(disk)?;
-            let other = disk.other.clone();
-            let other = other.map_or(Address::Callback(index), Address::Host);
+            let other = Location::Path(disk.other.clone().unwrap_or_default());
             let mut at = Sides {
                 source: (other.clone(), other_format),
                 target: (other, other_format),
             };
-            *at.of_mut(request.side) = (Address::Host(disk.path.clone()), format);
+            *at.of_mut(request.side) = (Location::Path(disk.path.clone()), format);
             Ok(PlannedDisk {
                 identity: disk.identity.clone(),
                 bytes: disk.bytes,
@@ -147,7 +147,7 @@ impl HostDisks {
             disk_path.is_ok_and(|disk_path| self.refuse_device(&disk_path).is_err())
         };
         let is_remote_device = |disk: &PlannedDisk| match &disk.at.of(side).0 {
-            Address::Remote(remote) => remote.path().starts_with("/dev"),
+            Location::Remote(remote) => remote.path().starts_with("/dev"),
             _ => false,
         };
         let mut disks = self.disks.iter();
@@ -185,26 +185,29 @@ impl HostDisks {
     ) -> Result<SourceDisk> {
         let (address, format) = self.disks[index].at.of(side);
         let address = match address {
-            Address::Host(_) => Address::Host(self.disk_path(side, index)?.there()?),
+            Location::Path(path) if !path.as_os_str().is_empty() => {
+                Location::Path(self.disk_path(side, index)?.there()?)
+            }
             other => other.clone(),
         };
-        self.open(side, &address, *format, (live, false), work)
+        self.open((side, index), &address, *format, (live, false), work)
     }
 
     /// Opens what is read of a side; `live` where its VM may write to it, `of_pass` where it is
     /// what a pass reads.
     pub(super) fn open(
         &self,
-        side: Side,
-        at: &Address,
+        (side, disk): (Side, usize),
+        at: &Location,
         format: Format,
         (live, of_pass): (bool, bool),
         work: &Work,
     ) -> Result<SourceDisk> {
-        match (at, &self.callback_source) {
-            (Address::Callback(disk), Some(callback_source)) => {
+        match (at.path(), &self.callback_source) {
+            // The client answers for what has no path here.
+            (Some(path), Some(callback_source)) if path.as_os_str().is_empty() => {
                 let wanted = Wanted {
-                    disk: *disk,
+                    disk,
                     of_pass,
                     live,
                 };

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::disk_path::DiskPath;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::plan::Plan;
+use crate::image::Format;
 
 /// A disk of a plan at one site, as a file of this host.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ pub(in crate::failback) fn files(plan: &Plan) -> Vec<PlanFile> {
                 let Some(path) = address.path() else {
                     continue;
                 };
-                let Ok(disk_path) = DiskPath::new(path, address.format(), &plan.name) else {
+                let Ok(disk_path) = DiskPath::new(path, Format::of(address), &plan.name) else {
                     continue;
                 };
                 // Where it has several names, that is found elsewhere.

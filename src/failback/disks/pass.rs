@@ -68,9 +68,10 @@ impl Pass<'_> {
     /// Returns how many bytes changed.
     fn run(&self, format: crate::image::Format) -> Result<u64> {
         let (other, at) = (self.command.side.other(), &self.from.address);
+        let disk = (other, self.index());
         let source = self
             .disks
-            .open(other, at, format, (false, true), self.work)?;
+            .open(disk, at, format, (false, true), self.work)?;
         let there = exists(&self.disk_path.blocked)?;
         if there {
             self.finish_previous()?;

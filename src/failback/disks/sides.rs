@@ -121,7 +121,8 @@ impl VmDisks {
             .find(|from| wanted.of_pass && from.identity == disk.identity)
             .ok_or_else(unasked)?;
         let (format, how) = (disk.at.of(other).1, (false, true));
-        self.here.open(other, &from.address, format, how, work)
+        self.here
+            .open((other, wanted.disk), &from.address, format, how, work)
     }
 
     /// How much a side's disks should hold, as the host that has its disk states says.

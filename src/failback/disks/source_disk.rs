@@ -9,7 +9,6 @@ use super::disk_state::{nothing, padded};
 use crate::api::open_source;
 use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
-use crate::failback::plan::Address;
 use crate::hash::Hash;
 use crate::image::{Format, Image, ImageOptions};
 use crate::location::Location;
@@ -45,27 +44,21 @@ pub(super) struct Sampled {
 impl SourceDisk {
     /// Opens it; `format` is that of the disk's file, `live` says that its VM may write to it.
     pub(super) fn open(
-        at: &Address,
+        location: &Location,
         format: Format,
         connect: &ConnectOptions,
         live: bool,
         work: &Work,
     ) -> Result<Self> {
-        let (location, format) = match at {
-            Address::Host(path) => (Location::Path(path.clone()), format),
+        let format = match location {
             // The guest's bytes, as they were at one moment.
-            #[cfg(feature = "qemu")]
-            Address::Nbd(address) => (Location::Nbd(address.clone()), Format::Raw),
-            Address::Remote(address) => (Location::Remote(address.clone()), format),
-            Address::Callback(_) => {
-                let text = "no source configured for this disk";
-                return Err(Error::new(ErrorKind::Unsupported, text).at_path(at.to_string()));
-            }
+            Location::Nbd(_) => Format::Raw,
+            _ => format,
         };
-        let place = matches!(location, Location::Remote(_)).then(|| at.to_string());
+        let place = matches!(location, Location::Remote(_)).then(|| location.to_string());
         let image = ImageOptions::default().with_format(format);
         let options = SourceOptions::default().with_allow_writers(live);
-        match open_source(&location, &image, &options, connect, work) {
+        match open_source(location, &image, &options, connect, work) {
             Ok(source) => Ok(SourceDisk { source, place }),
             Err(error) => Err(place.into_iter().fold(error, Error::at_path)),
         }

@@ -8,7 +8,7 @@ use super::open_disk::OpenDisk;
 use super::{pass, restore};
 use crate::error::Result;
 use crate::failback::disk_work::{DiskCommand, DiskWork, Done};
-use crate::failback::machine::{Action, Answer, Root, Side};
+use crate::failback::machine::{Action, Answer, Side};
 use crate::failback::vm::misdirected;
 use crate::hash::Hash;
 use crate::progress::Work;
@@ -123,7 +123,7 @@ impl HostDisks {
         Ok(Answer::Verified { found, expected })
     }
 
-    fn prove(&self, side: Side, work: &Work) -> Result<Root> {
+    fn prove(&self, side: Side, work: &Work) -> Result<Hash> {
         let mut roots = Vec::new();
         for (index, disk) in self.disks.iter().enumerate() {
             roots.push((disk.identity.clone(), self.root_of(side, index, work)?));
@@ -131,7 +131,7 @@ impl HostDisks {
         Ok(combined(&roots))
     }
 
-    fn check_baseline(&self, side: Side, expected: Option<Root>, work: &Work) -> Result<bool> {
+    fn check_baseline(&self, side: Side, expected: Option<Hash>, work: &Work) -> Result<bool> {
         let Some(expected) = expected else {
             return Ok(false);
         };

@@ -109,38 +109,6 @@ impl fmt::Display for Token {
 #[serde(transparent)]
 pub struct Checkpoint(pub Token);
 
-/// The root over all bytes of a VM's disks.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Root(pub [u8; 32]);
-
-impl fmt::Display for Root {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Hash::from_bytes(self.0).fmt(f)
-    }
-}
-
-impl fmt::Debug for Root {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Root({self})")
-    }
-}
-
-impl From<Root> for String {
-    fn from(root: Root) -> String {
-        root.to_string()
-    }
-}
-
-impl TryFrom<String> for Root {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Root, Self::Error> {
-        let hash: Hash = text.parse().map_err(|_| "a root is 64 hex digits")?;
-        Ok(Root(*hash.as_bytes()))
-    }
-}
-
 /// What a command is sent to; each keeps its own newest token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -264,7 +232,7 @@ pub enum Action {
     /// Disk: does it still hold what had this root when its VM was switched off?
     CheckBaseline {
         /// The root to expect; nothing equals `None`.
-        expected: Option<Root>,
+        expected: Option<Hash>,
     },
     /// Disk: make it bit for bit what it was before the job. Where its VM ran since, `since` is
     /// when.
@@ -351,14 +319,14 @@ pub enum Answer {
     /// Disk: all that was copied reads back right, and the two roots are these.
     Verified {
         /// What the disk holds.
-        found: Root,
+        found: Hash,
         /// What it was copied from, as tracked pass by pass.
-        expected: Root,
+        expected: Hash,
     },
     /// Disk: something that was copied does not read back right.
     Damaged,
     /// Disk: the root of all that it holds.
-    Proven(Root),
+    Proven(Hash),
     /// Disk: whether the baseline is what it was.
     Baseline(bool),
     /// It did not work.

@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 
 pub use budget::Convergence;
 pub use command::{
-    Action, Amount, Answer, Checkpoint, Command, Copy, PassReport, Problem, Reason, Resource, Root,
-    Side, Sides, Token, VmSeen,
+    Action, Amount, Answer, Checkpoint, Command, Copy, PassReport, Problem, Reason, Resource, Side,
+    Sides, Token, VmSeen,
 };
 pub use group::{GroupAsked, Signal, signals};
 #[cfg(feature = "testing")]

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::command::{
-    Action, Amount, Checkpoint, Command, PassReport, Problem, Reason, Resource, Root, Side, Sides,
-    Token, VmSeen,
+    Action, Amount, Checkpoint, Command, PassReport, Problem, Reason, Resource, Side, Sides, Token,
+    VmSeen,
 };
 use super::phase::JobPhase;
+use crate::hash::Hash;
 use crate::setters::setters;
 
 /// What an operator chose for a job; it does not change while the job lasts.
@@ -165,7 +166,7 @@ pub struct State {
     /// The target's disk is what it was before the job.
     pub restored: bool,
     /// The root of the target as verified: what it is started with.
-    pub root: Option<Root>,
+    pub root: Option<Hash>,
     /// The source's disks, read whole, have that root.
     pub proven: bool,
     /// The baseline was held against that root.

@@ -33,7 +33,6 @@
 //! # Ok::<(), diskdelta::Error>(())
 //! ```
 
-mod address;
 mod commands;
 mod connect;
 mod encryption;
@@ -48,14 +47,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use address::Address;
-pub(in crate::failback) use address::is_plain;
 pub use connect::{SiteConnectOptions, TlsFiles};
 pub(in crate::failback) use values::is_name;
 
 use super::machine::{CommitPolicy, JobMode, ProofPolicy, Side, Spec};
 use crate::error::Result;
 use crate::image::Format;
+use crate::location::Location;
 use crate::replica::KeyFile;
 use crate::sync::Safety;
 
@@ -196,11 +194,11 @@ pub struct Disk {
     /// Its length, to be checked.
     pub bytes: Option<u64>,
     /// Where it lies at the primary site.
-    pub primary: Address,
+    pub primary: Location,
     /// Its format there.
     pub primary_format: Format,
     /// Where it lies at the recovery site.
-    pub recovery: Address,
+    pub recovery: Location,
     /// Its format there.
     pub recovery_format: Format,
 }
@@ -250,7 +248,7 @@ impl Plan {
     }
 
     /// Where a disk of this plan lies where its VM runs now.
-    pub fn source_of<'a>(&self, disk: &'a Disk) -> &'a Address {
+    pub fn source_of<'a>(&self, disk: &'a Disk) -> &'a Location {
         disk.at(self.active)
     }
 
@@ -261,7 +259,7 @@ impl Plan {
             .disks
             .iter()
             .map(|disk| match disk.at(self.site_at(side)) {
-                Address::Remote(remote) => remote.login(),
+                Location::Remote(remote) => remote.login(),
                 _ => None,
             });
         let first = logins.next().flatten()?;
@@ -306,9 +304,19 @@ impl Plan {
     }
 }
 
+/// The path of a disk at a host behind a shell, where it lies there.
+pub(in crate::failback) fn path_at(location: &Location, login: &str) -> Option<PathBuf> {
+    match location {
+        Location::Remote(remote) if remote.login().as_deref() == Some(login) => {
+            Some(remote.path().to_owned())
+        }
+        _ => None,
+    }
+}
+
 impl Disk {
     /// Where it lies at a site.
-    pub fn at(&self, site: SiteName) -> &Address {
+    pub fn at(&self, site: SiteName) -> &Location {
         match site {
             SiteName::Primary => &self.primary,
             SiteName::Recovery => &self.recovery,

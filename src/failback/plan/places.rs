@@ -5,10 +5,11 @@ use toml::Spanned;
 use super::file::line_of;
 use super::validate::{Check, Seen};
 use super::values::{As, At};
-use super::{Address, Controller, Disk, Plan, Site, SiteName, Vm};
+use super::{Controller, Disk, Plan, Site, SiteName, Vm};
 use crate::error::Result;
 use crate::failback::machine::Side;
 use crate::image::Format;
+use crate::location::Location;
 
 impl Check<'_> {
     /// Where a disk lies at a site, and its format there.
@@ -18,10 +19,10 @@ impl Check<'_> {
         (site, key): (SiteName, &'static str),
         address: Spanned<At>,
         format: Option<As>,
-    ) -> Result<(Address, Format)> {
+    ) -> Result<(Location, Format)> {
         let at = address.span().start;
         let address = address.into_inner().0;
-        let format = format.map_or_else(|| address.format(), |format| format.0);
+        let format = format.map_or_else(|| Format::of(&address), |format| format.0);
         if site != self.active && !format.is_writable() {
             let why = format!("{} can only be read, and this is the target", format.name());
             return Err(self.wrong(key, at, why));
@@ -86,10 +87,10 @@ fn unfit_target(plan: &Plan, vm: &Vm, disk: &Disk, name: SiteName) -> Option<Str
     let address = disk.at(name);
     let agent = plan.agent_login(vm, Side::Target);
     let login = match address {
-        Address::Host(_) if vm.disks.iter().all(|disk| disk.at(name).path().is_some()) => {
+        Location::Path(_) if vm.disks.iter().all(|disk| disk.at(name).path().is_some()) => {
             return None;
         }
-        Address::Remote(remote) => remote.login(),
+        Location::Remote(remote) => remote.login(),
         _ => None,
     };
     if address.path().is_none() && login.is_none() {
@@ -116,7 +117,7 @@ fn unfit_target(plan: &Plan, vm: &Vm, disk: &Disk, name: SiteName) -> Option<Str
         ));
     }
     match plan.source_of(disk) {
-        Address::Remote(remote) if remote.login() != agent => Some(format!(
+        Location::Remote(remote) if remote.login() != agent => Some(format!(
             "`{address}` and `{remote}` lie on two other hosts, and one of the two has to be this \
              one; run the job on one of them"
         )),
@@ -135,10 +136,9 @@ fn unfit_source(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
         return Some(not_of_qemu(address));
     }
     let remote = match address {
-        Address::Host(_) | Address::Callback(_) => return None,
-        #[cfg(feature = "qemu")]
-        Address::Nbd(_) => return exported_as(disk, name),
-        Address::Remote(remote) => remote,
+        Location::Path(_) => return None,
+        Location::Nbd(_) => return exported_as(disk, name),
+        Location::Remote(remote) => remote,
     };
     (remote.is_service() && site.connect.tls.is_none()).then(|| {
         let table = name.name();
@@ -149,8 +149,10 @@ fn unfit_source(plan: &Plan, disk: &Disk, name: SiteName) -> Option<String> {
     })
 }
 
-#[cfg(feature = "qemu")]
 fn exported_as(disk: &Disk, name: SiteName) -> Option<String> {
+    if !cfg!(feature = "nbd") {
+        return Some("this build cannot read NBD exports (feature `nbd`)".to_owned());
+    }
     let format = match name {
         SiteName::Primary => disk.primary_format,
         SiteName::Recovery => disk.recovery_format,
@@ -163,7 +165,7 @@ fn exported_as(disk: &Disk, name: SiteName) -> Option<String> {
     })
 }
 
-fn not_of_qemu(address: &Address) -> String {
+fn not_of_qemu(address: &Location) -> String {
     format!(
         "`{address}` is no file of this host, and VMs under QEMU are controlled where their disks \
          are"

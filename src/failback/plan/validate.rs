@@ -72,7 +72,7 @@ pub(super) struct Seen {
     groups: BTreeMap<String, usize>,
     vms: BTreeMap<String, usize>,
     identities: BTreeMap<String, usize>,
-    /// By what `Address::place` says.
+    /// By what `Location::place` says.
     pub(super) addresses: BTreeMap<String, usize>,
 }
 

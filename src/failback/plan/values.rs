@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::address::{Address, parse_path};
 use crate::duration::parse_duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::JobMode;
 use crate::image::Format;
+use crate::location::{Location, absolute_path};
 use crate::sync::Safety;
 use crate::units::parse_size;
 
@@ -45,9 +45,9 @@ values! {
         }
     };
     /// An absolute path of this host.
-    HostPath(PathBuf): String, |text| parse_path(&text);
+    HostPath(PathBuf): String, |text| absolute_path(&text);
     /// Where a disk is.
-    At(Address): String, |text| Address::parse(&text);
+    At(Location): String, |text| Location::parse_absolute(&text);
     /// How a disk is read and written.
     As(Format): String, |text| Format::parse(&text);
     /// A length of time.

@@ -15,8 +15,8 @@ use super::facts::Facts;
 use super::{CHANGES_SINCE, Call, Changes, DiskChanges, VmController, misdirected, verb};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Action, Checkpoint, Token, VmSeen};
-use crate::failback::plan::Address;
 use crate::failback::program::{Program, Spoken};
+use crate::location::Location;
 
 /// A VM that is controlled by programs.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ impl CommandController {
                 (_, false) => None,
             };
             changes.push(DiskChanges {
-                address: Address::parse(&disk.address)?,
+                address: Location::parse_absolute(&disk.address)?,
                 identity: disk.identity,
                 changed: ranges,
             });

@@ -16,8 +16,8 @@ pub use facts::Facts;
 pub use qemu::QemuController;
 
 use super::machine::{Action, Checkpoint, Token, VmSeen};
-use super::plan::Address;
 use crate::error::{Error, ErrorKind, Result};
+use crate::location::Location;
 use crate::progress::CancelToken;
 
 /// Controls one VM of one site.
@@ -75,7 +75,7 @@ pub struct DiskChanges {
     /// Which disk.
     pub identity: String,
     /// Where to read it.
-    pub address: Address,
+    pub address: Location,
     /// The bytes that may have changed; `None` where no checkpoint was asked for.
     pub changed: Option<Vec<Range<u64>>>,
 }

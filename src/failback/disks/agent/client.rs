@@ -12,9 +12,9 @@ use crate::failback::disks::host_disks::PlannedDisk;
 use crate::failback::disks::measure::Measure;
 use crate::failback::disks::source_disk::SourceDisk;
 use crate::failback::machine::{Side, Token};
-use crate::failback::plan::{Address, Plan, Site, Vm};
+use crate::failback::plan::{Plan, Site, Vm, path_at};
 use crate::failback::vm::DiskChanges;
-use crate::location::RemoteAddress;
+use crate::location::{Location, RemoteAddress};
 use crate::manifest::RangeSet;
 use crate::progress::Work;
 use crate::remote::format::WINDOWS_MOST;
@@ -49,13 +49,13 @@ impl AgentClient {
             DiskAsked {
                 identity: disk.identity.clone(),
                 bytes: disk.bytes,
-                path: address.path_at(&login).unwrap_or_default(),
+                path: path_at(address, &login).unwrap_or_default(),
                 format: format.name().to_owned(),
-                other: other.path_at(&login),
+                other: path_at(other, &login),
                 other_format: other_format.name().to_owned(),
             }
         });
-        let Address::Remote(at) = &disks.first()?.at.of(side).0 else {
+        let Location::Remote(at) = &disks.first()?.at.of(side).0 else {
             return None;
         };
         let shell = site.connect.connect_options().shell;
@@ -144,7 +144,7 @@ impl AgentClient {
             lists.extend(blocks);
             DiskRead {
                 identity: from.identity.clone(),
-                here: from.address.path_at(&self.login),
+                here: path_at(&from.address, &self.login),
                 ranges,
             }
         });

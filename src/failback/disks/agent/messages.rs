@@ -12,8 +12,9 @@ use crate::failback::disks::estimate::Estimate;
 use crate::failback::disks::findings::Prerequisite;
 use crate::failback::disks::measure::Measure;
 use crate::failback::machine::{Action, Side, Token};
-use crate::failback::plan::{is_name, is_plain};
+use crate::failback::plan::is_name;
 use crate::image::Format;
+use crate::location::is_plain;
 use crate::remote::format::{PAYLOAD_MOST, WINDOWS_MOST};
 
 /// One thing to do to the disks of one VM at one side, all of which lie at the disk agent's host.

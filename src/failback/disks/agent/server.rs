@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use super::callback_source::{CallbackSource, Told};
 use super::fencing_token::FencingToken;
-use super::messages::{AgentReply, AgentRequest, DiskAsked, DiskRead, Task, wrong};
+use super::messages::{AgentReply, AgentRequest, DiskRead, Task, wrong};
 use super::ranges;
 use super::state_dir::StateDir;
 use crate::error::{ErrorKind, Result};
 use crate::failback::disk_work::{DiskCommand, DiskWork};
 use crate::failback::disks::host_disks::HostDisks;
 use crate::failback::machine::Answer;
-use crate::failback::plan::Address;
 use crate::failback::vm::DiskChanges;
 use crate::progress::{CancelToken, Work};
 use crate::remote::{
@@ -176,7 +175,7 @@ fn act(
             changes,
             ..
         } => {
-            let changes = changes.as_ref().map(|from| sources(request, from, lists));
+            let changes = changes.as_ref().map(|from| sources(from, lists));
             let command = DiskCommand {
                 token: request.token,
                 side,
@@ -190,22 +189,12 @@ fn act(
     }
 }
 
-fn sources(
-    request: &AgentRequest,
-    from: &[DiskRead],
-    lists: Vec<Option<Vec<Range<u64>>>>,
-) -> Vec<DiskChanges> {
-    let one = |(from, changed): (&DiskRead, Option<Vec<Range<u64>>>)| {
-        let disk = |it: &DiskAsked| it.identity == from.identity;
-        let disk = request.disks.iter().position(disk);
-        DiskChanges {
-            identity: from.identity.clone(),
-            address: match &from.here {
-                Some(path) => Address::Host(path.clone()),
-                None => Address::Callback(disk.unwrap_or_default()),
-            },
-            changed,
-        }
+/// Where each disk is read; one without a path here is the client's.
+fn sources(from: &[DiskRead], lists: Vec<Option<Vec<Range<u64>>>>) -> Vec<DiskChanges> {
+    let one = |(from, changed): (&DiskRead, Option<Vec<Range<u64>>>)| DiskChanges {
+        identity: from.identity.clone(),
+        address: from.here.clone().unwrap_or_default().into(),
+        changed,
     };
     from.iter().zip(lists).map(one).collect()
 }

@@ -24,8 +24,8 @@ use serde_json::{Value, json};
 use super::{Call, Changes, DiskChanges, Facts, VmController, misdirected};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Action, Checkpoint, VmSeen};
-use crate::failback::plan::Address;
 use crate::image::nbd::{NbdExport, Ranges};
+use crate::location::Location;
 use directory::VmDirectory;
 use monitor::{Monitor, Node, Power};
 use snapshot::GRANULARITY;
@@ -115,7 +115,7 @@ impl QemuController {
         let disks = self.disks.iter().map(|(identity, path)| {
             Ok(DiskChanges {
                 identity: identity.clone(),
-                address: Address::parse(&path.to_string_lossy())?,
+                address: Location::parse_absolute(&path.to_string_lossy())?,
                 changed: tracked.map(|it| it.written(identity).to_vec()),
             })
         });
@@ -160,7 +160,7 @@ impl QemuController {
                 });
                 Ok(DiskChanges {
                     identity: identity.clone(),
-                    address: Address::Nbd(address.clone()),
+                    address: Location::Nbd(address.clone()),
                     changed: changed.transpose()?,
                 })
             });

@@ -26,7 +26,7 @@ pub enum ErrorKind {
     /// No space left, a quota or the longest length of a file reached, or not enough for what
     /// the work will need.
     NoSpace,
-    /// Somebody else has the file or device open, locked or mounted.
+    /// Another program has the file or device open, locked or mounted.
     InUse,
     /// Bytes from outside break the rules of their format.
     Malformed,
@@ -171,7 +171,7 @@ impl Error {
         self
     }
 
-    /// Tells what became of the target, unless that is told already.
+    /// States what became of the target, unless that is stated already.
     #[must_use]
     pub(crate) fn leaving(mut self, state: TargetState) -> Self {
         self.0.target_state.get_or_insert(state);

@@ -108,7 +108,7 @@ impl Work {
         &self.pool
     }
 
-    /// The same work, of which every phase is told as `phase`.
+    /// The same work, of which every phase is reported as `phase`.
     pub(crate) fn with_phase(&self, phase: Phase) -> Self {
         let progress = Arc::new(ToldAs {
             phase,
@@ -281,7 +281,7 @@ impl Drop for CancelGuard {
 }
 
 impl CancelToken {
-    /// A token that nobody has set.
+    /// A token that is not set.
     pub fn new() -> Self {
         Self::default()
     }

@@ -12,7 +12,7 @@ pub(crate) struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// So many bytes a second, at least 1.
+    /// This many bytes a second, at least 1.
     pub(crate) fn new(bytes_per_second: u64) -> Self {
         TokenBucket {
             bytes_per_second: bytes_per_second.max(1),

@@ -159,7 +159,7 @@ fn text(event: &ServiceEvent<'_>) -> String {
 }
 
 fn who(client: &Client) -> String {
-    let name = client.name.as_deref().unwrap_or("somebody");
+    let name = client.name.as_deref().unwrap_or("a client without a name");
     let (address, print) = (client.address, &client.fingerprint);
     format!("{name} at {address} (sha256 {print})")
 }

@@ -306,7 +306,7 @@ impl Object {
                  logged (recover --discard drops it)"
             }
             "new" => "finished; the target is as it should become",
-            "held" => "whole, and held: whoever holds it goes on, or recover --release lets it go",
+            "held" => "whole, and held for its holder; recover --release makes it usable",
             "forgotten" => {
                 "the marker is removed, as recover --forget began it; all that was not given to it \
                  may be a mixture of old and new: sync again before the disk is used"

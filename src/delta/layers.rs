@@ -80,7 +80,7 @@ impl<T: Copy> Layers<T> {
             .map(|(start, (end, by))| (*start..*end, *by))
     }
 
-    /// The pieces of a range, ascending; what lies between them nobody covers.
+    /// The pieces of a range, ascending; the gaps between them are uncovered.
     pub(super) fn pieces_in(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, T)> {
         let first = self
             .pieces

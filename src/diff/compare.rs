@@ -185,7 +185,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Compares units until there are none or somebody fails.
+    /// Compares units until there are none or a thread fails.
     fn run(&self) {
         let mut buffers = Buffers::new(self.unit_bytes);
         while !self.stop.load(Ordering::Relaxed) {

@@ -19,7 +19,7 @@ use crate::storage::Directory;
 /// The executor's end: takes requests out of a directory.
 ///
 /// A request is taken away before it is carried out, so that it is never carried out twice. Where
-/// the executor dies in between, nobody answers, and the job's state says what became of it.
+/// the executor dies in between, no answer comes, and the job's state has the outcome.
 pub struct DirectoryMailbox {
     directory: Arc<dyn Directory>,
     leave: CancelToken,
@@ -58,7 +58,7 @@ impl Mailbox for DirectoryMailbox {
             let directory = self.directory.clone();
             let reply = format!("{id}{REPLY}");
             let reply = Box::new(move |fate: Result<()>| {
-                // Whoever asked may be gone; what was asked for stands in the journal.
+                // The process that asked may be gone; the request is in the journal.
                 let _ = put(&*directory, &reply, &Reply::from(fate));
             });
             match request {
@@ -83,7 +83,7 @@ impl Mailbox for DirectoryMailbox {
 /// `false`.
 ///
 /// # Errors
-/// `InvalidInput` where it is refused, saying why; `InUse` where nobody answers within `wait`,
+/// `InvalidInput` where it is refused, saying why; `InUse` without an answer within `wait`,
 /// and the request is taken back; `Io`.
 pub fn send(
     directory: &dyn Directory,

@@ -34,7 +34,7 @@ pub struct Intervals {
     pub commit: Duration,
 }
 
-/// Runs one job. There must be one executor only: whoever makes one holds the job's lock.
+/// Runs one job. There must be one executor only: its maker holds the job's lock.
 pub struct Executor {
     machine: Machine,
     journal: Writer,
@@ -170,7 +170,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Works until somebody has to be waited for: an operator, a timer, the group.
+    /// Works until it has to wait: for an operator, a timer, the group.
     ///
     /// # Errors
     /// `Io` and others of the journal. What goes wrong at the sites is no error: the job stands

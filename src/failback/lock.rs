@@ -43,7 +43,7 @@ impl JobLock {
         Ok(JobLock { _file: file })
     }
 
-    /// Who holds the lock, in words; `None` if nobody does.
+    /// Who holds the lock, in words; `None` if it is free.
     ///
     /// # Errors
     /// `Untrusted`, `Io`.

@@ -30,7 +30,7 @@ pub trait Mailbox {
     fn note(&mut self, _state: &State) {}
 }
 
-/// A request, and where its fate is told.
+/// A request, and where its answer goes.
 pub struct Asked {
     /// What is asked.
     pub request: Request,

@@ -50,7 +50,7 @@ pub enum PlanRecord {
         /// The highest epoch of the jobs before.
         after_epoch: u64,
     },
-    /// Somebody asked the plan as a whole for something.
+    /// A request to the plan as a whole.
     Asked {
         /// What.
         request: Request,

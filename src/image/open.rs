@@ -14,7 +14,7 @@ use crate::storage::{HostKind, SourceOptions, Storage, open_source};
 /// Opens a file for reading as an image.
 ///
 /// A block device is raw unless the options name its format. What would be worth a warning, such
-/// as a file system without locks, is told by [`HostSource`](crate::sync::HostSource) only.
+/// as a file system without locks, is reported by [`HostSource`](crate::sync::HostSource) only.
 ///
 /// # Errors
 /// `NotFound`, `InUse`, `Io`, `Malformed`, `Unsupported`, `LimitExceeded`, `Parent`;

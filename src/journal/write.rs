@@ -10,7 +10,7 @@ use super::read::{Entry, Reader};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Access, Directory, Storage};
 
-/// Adds records to a journal. There must be one writer only: whoever opens one holds the job's
+/// Adds records to a journal. There must be one writer only: its opener holds the job's
 /// lock.
 pub struct Writer {
     storage: Arc<dyn Storage>,

@@ -1,4 +1,4 @@
-//! Single nodes of a manifest's tree, for whoever goes down it together with another one.
+//! Single nodes of a manifest's tree, for callers that descend it together with another one.
 
 use super::read::{Manifest, Node};
 use super::tree::{Digest, Shape, blocks_under};

@@ -67,7 +67,7 @@ impl<'a> HashedRun<'a> {
     }
 }
 
-/// One pass over an image: what is read, on whose threads, and who is told.
+/// One pass over an image: what is read, on whose threads, and who gets progress.
 ///
 /// Holes are never read; memory is a buffer for each thread and a bounded number of hashes. Reads
 /// are admitted by the [`Work`]'s speed limit, and its cancel token is asked at least every 4 MiB
@@ -353,7 +353,7 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// Lets nobody wait for the unit of a thread that panics.
+/// Keeps threads from waiting for the unit of a thread that panics.
 struct Bail<'s, 'a>(&'s Shared<'a>);
 
 impl Drop for Bail<'_, '_> {

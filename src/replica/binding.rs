@@ -9,7 +9,7 @@
 //! 24     keyed BLAKE3 of chain, count of links, head and length of each link, and the manifest
 //! ```
 //! The head of a link is its age header and nonce. It decides the key of all that follows, which
-//! whoever did not seal that header cannot know; so the rest of the link need not be read.
+//! is not known without having sealed that header; so the rest of the link need not be read.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;

@@ -101,7 +101,7 @@ impl Storage for EncryptedFileWriter {
     }
 }
 
-/// An age file's contents, which only change where somebody breaks it: each stretch of 64 KiB is
+/// An age file's contents, which only change where it is broken: each stretch of 64 KiB is
 /// authenticated as it is read.
 pub(super) struct EncryptedFile {
     path: PathBuf,

@@ -151,7 +151,7 @@ pub trait Storage: Send + Sync {
         Ok(Privacy::PRIVATE)
     }
 
-    /// What would show a change made by somebody else, where the system keeps such facts; see
+    /// What would show a change made by another program, where the system keeps such facts; see
     /// [`SourceStamp`].
     ///
     /// # Errors

@@ -75,8 +75,8 @@ pub trait Directory: Send + Sync {
         self.open_own(name, Access::Write)
     }
 
-    /// Takes the file that has this name now for one that this program made, whoever owns it: the
-    /// caller answers for it.
+    /// Takes the file that has this name now for one that this program made, whatever its owner;
+    /// the caller answers for it.
     ///
     /// # Errors
     /// `NotFound`, `Io`; `Unsupported` for what is no regular file.

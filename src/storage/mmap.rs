@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A file mapped into memory for reading, as long as it was when it was opened.
 ///
-/// For manifests, and for images that the caller knows nobody changes. Nothing else may write to
+/// For manifests, and for images that do not change, as the caller knows. Nothing else may write to
 /// the mapped part of the file or truncate it while this lives: changed bytes would be seen in the
 /// middle of a read, and touching a page that was cut off kills the process. Bytes appended later
 /// do no harm and are not seen.

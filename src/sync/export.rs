@@ -14,12 +14,12 @@ use crate::storage::{FileRef, HostKind, resolve, resolve_to_write};
 /// by the way from its own directory. `options` are those that `base` was opened with.
 ///
 /// The file takes its name when it is complete, and is durable when this returns. It stands for
-/// the base as it is now: nobody may write to that any more.
+/// the base as it is now: it must not be written any more.
 ///
 /// # Errors
 /// Those of [`export`]; `Untrusted` for a symbolic link of another user; `InvalidInput` for a name
-/// of another format, and for paths that a child cannot name; `SourceChanged` when somebody wrote
-/// to `base` meanwhile.
+/// of another format, and for paths that a child cannot name; `SourceChanged` when it was written
+/// meanwhile.
 pub fn export_delta(
     delta: &Delta,
     base: &HostSource,

@@ -332,7 +332,7 @@ fn drop_part_of_manifest(error: &Error, target: &Target, options: &SyncOptions) 
     let _ = crate::manifest::forget_left(file_ref);
 }
 
-/// Says what an error means for the target, where nobody nearer to it has.
+/// Says what an error means for the target, unless a callee has.
 fn with_advice(error: Error, target: &Target) -> Error {
     let marker = marker_of(target);
     let error = leaving(error, &marker);

@@ -185,7 +185,7 @@ pub(super) fn plan(plan: &Plan, previews: &[Preview]) -> Vec<String> {
         ));
         for forecast in &preview.forecasts {
             let downtime = forecast.downtime_seconds.map_or_else(
-                || "nobody knows how fast the VM writes".to_owned(),
+                || "not known: the VM's write rate was not measured".to_owned(),
                 |seconds| format!("about {} s", seconds.ceil()),
             );
             lines.push(format!(

@@ -15,7 +15,7 @@ use crate::storage::{Directory, FileRef, HostDirectory, HostFile, resolve_to_wri
 pub(super) struct DiskPath {
     /// What the VM knows it by, symbolic links followed.
     pub own: PathBuf,
-    /// What it is called while nobody may boot from it. The extension stays. A block device, which
+    /// Its name while it may not be booted from. The extension stays. A block device, which
     /// has no name to take away, is held by the sync layer instead.
     pub blocked: PathBuf,
     /// Whether it is a block device, or would be if it were there.

@@ -38,7 +38,7 @@ impl EncryptedDisk {
     /// Where the disk at `disk_path` is kept encrypted, which is called `identity`, of the VM `vm`.
     ///
     /// # Errors
-    /// `Unsupported` for a device where nobody says what directory is for it; those of
+    /// `Unsupported` for a device without a directory in the plan; those of
     /// [`Key::load`].
     pub(super) fn of(
         disk_path: DiskPath,
@@ -220,11 +220,11 @@ impl EncryptedDisk {
         work: &Work,
     ) -> Result<()> {
         let open_disk = match plaintext.open(work) {
-            // Nobody needs the half of a disk.
+            // Half a disk is of no use.
             Err(error) if error.kind() == ErrorKind::Incomplete => return Ok(()),
             open_disk => open_disk?,
         };
-        // What a device has beyond the disk is nobody's.
+        // What a device has beyond the disk does not count.
         let image = match self.disk_path.is_device {
             true => cut(open_disk.image().clone(), disk_len),
             false => open_disk.image().clone(),

@@ -123,8 +123,8 @@ impl List<'_> {
             free,
             needed: if is_firm { needed } else { 0 },
         };
-        // One that needs more stops, and goes back. So does a copy of a disk of which nobody says
-        // here how much of it holds data.
+        // One that needs more stops, and goes back. So does a copy of a disk whose data is not
+        // known here.
         self.push(check, text, free >= needed || !is_firm);
         if let Some(last) = self.all.last_mut() {
             last.room = Some(room);

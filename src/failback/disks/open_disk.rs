@@ -10,7 +10,7 @@ use crate::progress::Work;
 use crate::storage::SourceOptions;
 use crate::sync::{HostSource, HostTarget};
 
-/// A disk, open to be read; nobody writes to it meanwhile.
+/// A disk, open to be read, and locked against writers.
 pub(super) struct OpenDisk {
     image: Arc<dyn Image>,
     open: Open,

@@ -35,7 +35,10 @@ pub(super) fn copy(
             .iter()
             .find(|from| from.identity == disk.identity)
             .ok_or_else(|| {
-                let text = format!("nobody says where disk `{}` can be read", disk.identity);
+                let text = format!(
+                    "no place is known where disk `{}` can be read",
+                    disk.identity
+                );
                 Error::new(ErrorKind::Malformed, text)
             })?;
         let pass = Pass {
@@ -204,7 +207,7 @@ impl Pass<'_> {
         // Kept open as long as it is read.
         let open_disk;
         let wanted = match source.image() {
-            // What a device has beyond the disk is nobody's: the target has nothing to add.
+            // What a device has beyond the disk does not count: the target has nothing to add.
             Some(image) if self.disk_path.is_device => image.clone(),
             image => {
                 open_disk = OpenDisk::open(&self.disk_path, self.work)?;

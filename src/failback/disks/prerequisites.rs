@@ -164,7 +164,7 @@ impl HostDisks {
             return;
         }
         match OpenDisk::of_target(disk_path) {
-            // It is told by its marker, and the first pass compares all of it.
+            // Its marker shows it, and the first pass compares all of it.
             Err(_) if OpenDisk::is_left_incomplete(disk_path) => {
                 let text = "is taken over as an earlier job left it, incomplete";
                 list.holds("target disk", text.to_owned());

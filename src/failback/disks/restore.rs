@@ -50,7 +50,7 @@ pub(super) fn restore(
 }
 
 impl HostDisks {
-    /// Removes the ways back to what the target's disks held before: nobody goes back any more.
+    /// Removes the ways back to what the target's disks held before: there is no way back any more.
     ///
     /// # Errors
     /// `Io`.
@@ -106,7 +106,7 @@ fn take_back(
         .find(|disk| disk.identity == *identity)
         .and_then(|disk| disk.changed.clone())
         .ok_or_else(|| {
-            let text = format!("nobody says what was written to disk `{identity}`");
+            let text = format!("the changes of disk `{identity}` are missing");
             Error::new(ErrorKind::Malformed, text)
         })?;
     let source = disks.source_disk(side.other(), index, false, work)?;

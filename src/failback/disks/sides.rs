@@ -82,7 +82,7 @@ impl VmDisks {
         self.here.has_unwritable_device(side)
     }
 
-    /// Removes the ways back to what the target's disks held before: nobody goes back any more.
+    /// Removes the ways back to what the target's disks held before: there is no way back any more.
     ///
     /// # Errors
     /// `Io`; those of reaching the target's host.

@@ -100,7 +100,7 @@ impl SourceDisk {
         sync(&self.source, target, options, work).map_err(|error| self.named(error))
     }
 
-    /// Adds what it holds to a replica, as a disk of so many bytes.
+    /// Adds what it holds to a replica, as a disk of that length.
     pub(super) fn append_to(
         &self,
         replica: &Replica,

@@ -62,7 +62,7 @@ impl JobDirectory {
         HostDirectory::make(&path)?;
         HostDirectory::make(&path.join(MAILBOX))?;
         let directory = HostDirectory::open(&path)?;
-        // From before it is there: nobody finds it, and takes it for one that was given up.
+        // From before it is there: so it is never found and taken for one that was given up.
         let lock = JobLock::take(&path.join(LOCK))?;
         let id = random()?;
         let mut journal = Writer::create(&directory, OsStr::new(PLAN_JOURNAL), id)?;
@@ -159,7 +159,7 @@ impl JobDirectory {
     /// where no process runs it, or who did has ended without taking the request.
     ///
     /// # Errors
-    /// `InvalidInput` where it is refused, saying why; `InUse` where nobody answers; `Io`.
+    /// `InvalidInput` where it is refused, saying why; `InUse` without an answer; `Io`.
     pub fn ask(&self, request: Request, by: &str, wait: Duration) -> Result<bool> {
         let is_running = || Ok(self.run_by()?.is_some());
         Ok(is_running()?

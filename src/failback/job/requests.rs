@@ -55,7 +55,7 @@ pub(super) fn meaning(
         let chosen = members.iter().enumerate().filter(|(_, one)| which(one));
         chosen.map(|(index, _)| (index, what)).collect::<Vec<_>>()
     };
-    let nobody = GroupAsked::default();
+    let unasked = GroupAsked::default();
     let meaning = match request {
         Request::Complete => {
             require(members, request, |one| one.is_begun() && !one.is_over())?;
@@ -79,7 +79,7 @@ pub(super) fn meaning(
             require(members, request, |one| !one.is_decided())?;
             Meaning {
                 tell: all(&|one| one.allows(request, by).is_ok(), request),
-                asked: nobody,
+                asked: unasked,
             }
         }
         Request::Undo { .. } => {
@@ -93,7 +93,7 @@ pub(super) fn meaning(
             tell.extend(all(&|one| one.allows(abort, by).is_ok(), abort));
             Meaning {
                 tell,
-                asked: nobody,
+                asked: unasked,
             }
         }
         Request::Cancel { .. } => {
@@ -102,7 +102,7 @@ pub(super) fn meaning(
             }
             Meaning {
                 tell: all(&|one| !one.is_over(), request),
-                asked: nobody,
+                asked: unasked,
             }
         }
         Request::Retry => Meaning {

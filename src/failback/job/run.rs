@@ -314,7 +314,7 @@ impl JobRunner {
         Ok(())
     }
 
-    /// Commits a group, or goes back with it, where nobody has said so in time.
+    /// Commits a group, or goes back with it, without a request in time.
     fn commit_if_due(&mut self, handles: &[VmHandle], since: Instant) -> Result<()> {
         let (policy, after) = self.directory.plan().commit;
         let request = match policy {
@@ -368,7 +368,7 @@ impl JobRunner {
         Ok(())
     }
 
-    /// Whether nothing more happens unless somebody asks for it, and nobody misses this process.
+    /// Whether nothing more happens without a request, so that this process can end.
     fn is_at_rest(&self, handles: &[VmHandle]) -> bool {
         self.members.iter().zip(handles).all(|(it, handle)| {
             let state = handle.state();

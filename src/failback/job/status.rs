@@ -182,7 +182,7 @@ fn allowed(machines: &[(String, Machine)]) -> Vec<&'static str> {
             state: *machine.state(),
         })
         .collect();
-    let may = |request| meaning(&members, GroupAsked::default(), request, "somebody").is_ok();
+    let may = |request| meaning(&members, GroupAsked::default(), request, "an operator").is_ok();
     ASKABLE
         .into_iter()
         .filter(|(_, request)| may(*request))

@@ -193,7 +193,7 @@ pub enum Action {
     Inspect,
     /// VM: make it if it is not there, switched off.
     Create,
-    /// VM: from now on nobody can start it. Does not stop a running one.
+    /// VM: from now on it cannot be started. Does not stop a running one.
     Fence,
     /// VM: it may be started again.
     Unfence,
@@ -286,7 +286,7 @@ pub struct VmSeen {
     pub exists: bool,
     /// It runs.
     pub running: bool,
-    /// Nobody can start it.
+    /// It cannot be started.
     pub fenced: bool,
 }
 
@@ -344,7 +344,7 @@ impl fmt::Display for Problem {
             Problem::TargetMissing => "the target VM is not there, and may not be created",
             Problem::TargetStopped => "the target VM does not run",
             Problem::ProofFailed => "the source does not equal what the target was started with",
-            Problem::InUse => "somebody else holds it",
+            Problem::InUse => "another process holds it",
             Problem::GuestMarker => {
                 "a guest wrote a marker to the first page of its disk; it is tried again"
             }
@@ -356,7 +356,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why a job stands still until somebody says "retry".
+/// Why a job stands still until an operator asks for a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -369,7 +369,7 @@ pub enum Problem {
     Nonsense,
     /// Identity, size, space, key or the earlier failover do not fit.
     Unfit,
-    /// The target VM runs, and nobody of this job started it.
+    /// The target VM runs, and this job did not start it.
     TargetRuns,
     /// The target VM is not there, and the job may not create it.
     TargetMissing,
@@ -377,7 +377,7 @@ pub enum Problem {
     TargetStopped,
     /// The source's disks do not equal what the target was started with.
     ProofFailed,
-    /// Somebody else holds it: another program, or a newer executor.
+    /// Another program, or a newer executor, holds it.
     InUse,
     /// A disk begins with a marker of an unfinished sync that its guest wrote; a copy of it would
     /// count as incomplete.

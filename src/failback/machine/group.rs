@@ -12,7 +12,7 @@ pub struct GroupAsked {
     pub commit: bool,
 }
 
-/// What a job of a plan is told.
+/// What a job of a plan is notified of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Signal {
@@ -24,7 +24,7 @@ pub enum Signal {
     Commit,
 }
 
-/// Who is told what now: group, VM, signal.
+/// Which VM gets which signal now: group, VM, signal.
 ///
 /// - Once all are ready, the sources are shut down from the last group to the first, each group
 ///   when the one after it is off.

@@ -69,7 +69,7 @@ pub enum Event {
     CommitDue,
     /// All of the job's group are ready to be activated, and its turn has come.
     GroupActivates,
-    /// Somebody asks for something.
+    /// A request arrives.
     Asked {
         /// What.
         request: Request,
@@ -182,7 +182,7 @@ impl Machine {
                 JobPhase::Protected => next.enter(JobPhase::ReverseReplicating),
                 _ => {}
             },
-            // Those of a group commit together, when somebody asks all of them.
+            // Those of a group commit together, when all of them are asked.
             Event::CommitDue if self.spec.grouped => {}
             Event::CommitDue if next.phase == JobPhase::CommitPending => match self.spec.commit {
                 CommitPolicy::Manual => {}

@@ -26,7 +26,7 @@ pub enum Request {
     },
     /// After the decision: stop the target, start the source again.
     Undo {
-        /// Says that whoever asks knows that what the target wrote is lost.
+        /// Confirms that data written by the target is lost.
         accept_loss: bool,
         /// Make the target's disk what it was, before the source is started.
         restore: bool,
@@ -75,7 +75,7 @@ pub enum Refusal {
     JobPhase,
     /// It was asked for already.
     AskedAlready,
-    /// Nobody is named who asks.
+    /// The request names no operator.
     OperatorMissing,
     /// The source is not proven to equal the target yet.
     ProofMissing,

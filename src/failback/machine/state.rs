@@ -18,7 +18,7 @@ pub struct Spec {
     pub mode: JobMode,
     /// When the source is proven to equal the target.
     pub proof: ProofPolicy,
-    /// What happens when nobody commits.
+    /// What happens without a commit.
     pub commit: CommitPolicy,
     /// The target VM is made if it is not there.
     pub create: bool,
@@ -116,7 +116,7 @@ pub enum ProofPolicy {
     Skip,
 }
 
-/// What happens when nobody commits in time.
+/// What happens without a commit in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

@@ -66,7 +66,7 @@ static QUIESCING: &[Row] = &[
     go(|_, _| JobPhase::FinalSync),
 ];
 
-/// Nobody can write to the source any more; what is left of it is copied.
+/// The source cannot be written any more; what is left of it is copied.
 static FINAL_SYNC: &[Row] = &[
     unless(SOURCE_OFF, vm(Source, SHUT_DOWN)),
     unless(SOURCE_FENCED, vm(Source, FENCE)),
@@ -200,9 +200,9 @@ pub(super) struct Row {
 pub(super) enum Otherwise {
     /// Send a command that brings it about.
     Send(Resource, Ask),
-    /// Wait for somebody to ask.
+    /// Wait for a request.
     Wait,
-    /// Stand still until somebody says "retry".
+    /// Stand still until an operator asks for a retry.
     Stop(Problem),
     /// Write down whose VM is the one that may run.
     Decide(Side),

@@ -48,7 +48,7 @@ pub struct TlsFiles {
 impl Default for SiteConnectOptions {
     fn default() -> Self {
         SiteConnectOptions {
-            // Nobody sits there to be asked for a password.
+            // No password can be asked for.
             rsh: "ssh -oBatchMode=yes".to_owned(),
             remote_program: "diskdelta".to_owned(),
             tls: None,

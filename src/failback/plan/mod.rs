@@ -71,7 +71,7 @@ pub struct Plan {
     pub safety: Safety,
     /// When the source is proven.
     pub proof: ProofPolicy,
-    /// What happens when nobody commits, and after how long.
+    /// What happens without a commit, and after how long.
     pub commit: (CommitPolicy, Duration),
     /// Passes are repeated until one fits.
     pub downtime_budget: Duration,

@@ -1,4 +1,4 @@
-//! What an operator's program is told of the job.
+//! What an operator's program gets of the job.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::failback::machine::{Side, Token};
 use crate::failback::program::Program;
 
-/// What a program is told of the job.
+/// What a program gets of the job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Facts {
     /// The job's name.

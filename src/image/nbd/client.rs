@@ -9,7 +9,7 @@ use super::handshake::{Contexts, ExportInfo, shake};
 use super::reply::{Chunk, array, bytes, complaint, failed, next_chunk, nonsense};
 use crate::error::{Error, ErrorKind, Result};
 
-/// One connection: one request at a time. After an error it must be dropped, as nobody knows how
+/// One connection: one request at a time. After an error it must be dropped, as it is not known how
 /// much of the reply is still to come.
 pub struct Client<S> {
     stream: S,
@@ -30,7 +30,7 @@ pub struct Status {
     pub dirty: Vec<Run>,
 }
 
-/// So many bytes, of which something holds or not.
+/// A number of bytes, and what holds for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// How many bytes; not 0.

@@ -30,7 +30,7 @@ pub struct NbdExport {
 
 opaque!(NbdExport);
 
-/// Connections that nobody uses now, and how many there are in all.
+/// Idle connections, and how many there are in all.
 struct Connections {
     idle: Vec<Client<Line>>,
     open: usize,

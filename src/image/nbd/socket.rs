@@ -198,7 +198,7 @@ mod tests {
 
     type Waits<'a> = dyn Fn(&CancelToken) -> io::Result<()> + 'a;
 
-    /// A listener that takes nobody, with as many waiting as its queue holds.
+    /// A listener that accepts no connection, with as many waiting as its queue holds.
     fn full(directory: &Path) -> (std::path::PathBuf, UnixListener, Vec<Line>) {
         let socket = directory.join("full.sock");
         let address = SocketAddrUnix::new(&socket).unwrap();

@@ -1,6 +1,6 @@
 //! New differencing files.
 //!
-//! A child is written once, from its first byte to its last, under a name that nobody opens: so
+//! A child is written once, from its first byte to its last, under a name that is never opened: so
 //! its structures come when everything else is there, and no order is kept before.
 
 use std::ops::Range;

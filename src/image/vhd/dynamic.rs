@@ -36,7 +36,7 @@ pub(super) struct Dynamic {
     /// One entry for each block of the disk. Held only to look and to change, never during I/O.
     table: RwLock<Vec<u32>>,
     pub bitmaps: Bitmaps,
-    /// Whoever changes anything but payload holds this.
+    /// Held to change anything but payload.
     meta: Mutex<Meta>,
     parent: Option<Parent>,
     warnings: Vec<String>,

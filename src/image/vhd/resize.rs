@@ -94,7 +94,7 @@ impl Dynamic {
         meta.footer = footer;
         self.take_len(len);
         if len < old_len {
-            // Blocks behind the end are not read any more, so nobody sees them go.
+            // Blocks behind the end are not read any more, so their loss is not seen.
             self.clear_table(&stale)?;
         }
         self.storage.sync()

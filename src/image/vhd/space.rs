@@ -1,7 +1,7 @@
 //! Where new blocks of a dynamic file go.
 //!
 //! New blocks come behind everything that is there, from the footer's place on: what lies between
-//! the last known block and the footer may belong to somebody (XenServer keeps a map there), and
+//! the last known block and the footer may be in use (XenServer keeps a map there), and
 //! space that a crash has left behind may hold garbage. Payload is aligned to 4 KiB and its bitmap
 //! lies right before it, as Windows does; so the old footer's place becomes bitmap or gap, never
 //! payload.

@@ -8,7 +8,7 @@
 //! again.
 //!
 //! A sector of the table that a crash tears is beyond help here: the format has no journal.
-//! Whoever needs more prepares changes and keeps the patches.
+//! Callers who need more prepare changes and keep the patches.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -169,7 +169,7 @@ impl Dynamic {
             return self.add_block(index);
         };
         if let Bits::Some(_) = self.bits(index, entry)? {
-            // One at a time: nobody may write payload that another still checks for zeros.
+            // One at a time: no thread may write payload that another still checks for zeros.
             let _meta = self.lock_meta();
             if let Bits::Some(bits) = self.bits(index, entry)? {
                 self.check_cleared(entry, &bits)?;

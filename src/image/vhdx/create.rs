@@ -50,7 +50,7 @@ impl Layout {
     }
 
     /// A disk whose blocks, 2 MiB each, are all there. Whether they take space at once is the
-    /// storage's matter: they are zeros that nobody wrote.
+    /// storage's matter: they are zeros that were never written.
     pub fn fixed(disk_bytes: u64) -> Self {
         Layout {
             fixed: true,

@@ -21,7 +21,7 @@ impl Headers {
     ///
     /// # Errors
     /// `Malformed` when no header, or none of two, is current; `Unsupported` for a version of
-    /// header or log that nobody has defined; `Io`.
+    /// header or log that is not defined; `Io`.
     pub(super) fn read(storage: &dyn Storage) -> Result<Self> {
         let mut found = [None, None];
         for (offset, found) in HEADER_OFFSETS.into_iter().zip(&mut found) {

@@ -36,7 +36,7 @@ impl Vhdx {
     ///
     /// # Errors
     /// `Malformed` where the file breaks the format; `Unsupported` for required features that
-    /// nobody here knows; `LimitExceeded`; `Parent` for a differencing image whose parent the
+    /// are not known here; `LimitExceeded`; `Parent` for a differencing image whose parent the
     /// options' gate does not offer, or offers as another disk; `Io`.
     pub fn open(storage: Arc<dyn Storage>, options: &ImageOptions) -> Result<Self> {
         Self::open_in(storage, options, &Chain::default())

@@ -18,7 +18,7 @@ pub(super) struct Pages {
     old: HashMap<u64, Arc<Page>>,
     /// Pages that the file does not hold yet, or not for certain.
     changed: BTreeMap<u64, Arc<Page>>,
-    /// Those of them that nobody has promised to write.
+    /// Those of them that the caller has not promised to write.
     unwritten: BTreeSet<u64>,
     most_changed: usize,
     /// Unchanged pages a generation.
@@ -100,7 +100,7 @@ impl Pages {
         self.unwritten.len() >= self.most_changed / 2
     }
 
-    /// The changed pages that nobody has promised to write, by rising offset.
+    /// The changed pages that the caller has not promised to write, by rising offset.
     pub(super) fn unwritten(&self) -> Vec<(u64, Arc<Page>)> {
         self.unwritten
             .iter()
@@ -108,8 +108,8 @@ impl Pages {
             .collect()
     }
 
-    /// Notes that somebody else will write these pages: they stay in memory for good, because
-    /// nobody will say when it has happened.
+    /// Notes that the caller will write these pages: they stay in memory for good, because
+    /// it does not report when that is done.
     pub(super) fn promised(&mut self, pages: &[(u64, Arc<Page>)]) {
         for (offset, _) in pages {
             self.unwritten.remove(offset);

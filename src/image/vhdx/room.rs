@@ -18,7 +18,7 @@ use crate::image::Image;
 pub(super) enum Erase<'a> {
     /// At once.
     Now,
-    /// Later, by the caller, who is told these ranges of the file; nothing is written.
+    /// Later, by the caller, who gets these ranges of the file; nothing is written.
     Later(&'a mut Vec<Range<u64>>),
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Edge {
 }
 
 impl VhdxMut {
-    /// Finds a place in the file for `range`, inside one block. Nobody sees it before it is
+    /// Finds a place in the file for `range`, inside one block. It is not visible before it is
     /// [published](VhdxMut::publish).
     pub(super) fn find_room(
         &self,

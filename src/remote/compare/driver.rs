@@ -43,7 +43,7 @@ where
             while !is_idle {
                 // What came goes before more hashing, or every message would wait for all of it. It
                 // stays on the line while there is no hand free for it.
-                // What comes after the last message is for somebody else. An end that only answers
+                // What comes after the last message is not for this end. An end that only answers
                 // takes no more while its answers wait for the line; the other end always does, so
                 // that two ends that send at the same time never wait for each other.
                 let is_taken = busy < most && (!E::ONLY_ANSWERS || line.has_room());

@@ -5,7 +5,7 @@ use crate::remote::wire::message::Message;
 
 /// One end of a descent as a value: messages and results of work go in, messages and work come out.
 ///
-/// Whoever drives it carries messages to the other end in their order, does the work, on any
+/// Its driver carries messages to the other end in their order, does the work, on any
 /// thread and in any order, and asks for the next step until there is none.
 pub trait Endpoint {
     /// Something to read, hash or write.

@@ -1,4 +1,4 @@
-//! The short hashes of a comparison, which nobody outside it can aim at.
+//! The short hashes of a comparison, which cannot be aimed at from outside.
 
 use super::windows::BlockHashes;
 use crate::remote::wire::comparison::{Children, TruncatedHash};

@@ -23,7 +23,7 @@ pub struct RootPeer {
 opaque!(RootPeer);
 
 /// Nothing is read at this end.
-pub(in crate::remote) struct Nobody;
+pub(in crate::remote) struct NoWorker;
 
 impl RootPeer {
     /// For a disk of `disk_len` bytes, all of it.
@@ -97,7 +97,7 @@ impl Endpoint for RootPeer {
     }
 }
 
-impl Worker for Nobody {
+impl Worker for NoWorker {
     type Task = Infallible;
     type Completion = Infallible;
 

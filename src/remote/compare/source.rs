@@ -127,7 +127,7 @@ impl<'a> SourcePeer<'a> {
     fn take_blocks(&mut self, theirs: &Blocks) -> Result<()> {
         let batch = theirs.batch;
         let Some(Open::Offered(ours)) = self.open.get(&batch) else {
-            return Err(wrong("blocks of a batch that nobody asked about"));
+            return Err(wrong("blocks of a batch that was not asked about"));
         };
         let segments = self.keys.segments(ours).mask;
         let mut diffs = Vec::new();
@@ -203,7 +203,7 @@ impl<'a> SourcePeer<'a> {
     fn take_pages(&mut self, pages: Pages) -> Result<()> {
         let batch = pages.batch;
         let Some(Open::Asked { blocks, sending }) = self.open.get(&batch) else {
-            return Err(wrong("pages of a batch that nobody asked about"));
+            return Err(wrong("pages of a batch that was not asked about"));
         };
         if blocks.len() != pages.blocks.len() {
             return Err(wrong("pages of other blocks than those asked about"));

@@ -130,7 +130,7 @@ impl<'a> TargetPeer<'a> {
                 "what came from the source does not make up the source",
             )
             .advise(
-                "run it again; if it comes back, somebody writes to the source or the target",
+                "run it again; if it comes back, a program writes to the source or the target",
             ));
         }
         Ok(CompareReport {
@@ -265,7 +265,7 @@ impl<'a> TargetPeer<'a> {
         let is_late = batch < self.theirs_next || self.their_root.is_some();
         let is_beyond = last.end > end.min(self.view.len());
         if !self.skips || is_late || is_beyond || piece < self.gaps_next {
-            return Err(wrong("gaps that nobody asked about or out of order"));
+            return Err(wrong("gaps that were not asked about or are out of order"));
         }
         self.gaps_next = piece + 1;
         for gap in gaps {
@@ -278,16 +278,16 @@ impl<'a> TargetPeer<'a> {
     fn take_parts(&mut self, parts: Parts) -> Result<()> {
         let batch = parts.batch;
         let Some(open) = self.open.get_mut(&batch) else {
-            return Err(wrong("parts of a batch that nobody asked about"));
+            return Err(wrong("parts of a batch that was not asked about"));
         };
         let BatchState::Asked(segments) = open.state else {
-            return Err(wrong("parts of a batch that nobody asked about"));
+            return Err(wrong("parts of a batch that was not asked about"));
         };
         let (mut cleared, mut paged) = (Vec::new(), Vec::new());
         for (block, diff) in parts.blocks {
             let ours = match open.blocks.get(block as usize) {
                 Some(ours) if segments & bit(block / SEGMENT_BLOCKS) != 0 => ours,
-                _ => return Err(wrong("a block that nobody asked about")),
+                _ => return Err(wrong("a block that was not asked about")),
             };
             match (diff, ours) {
                 (BlockDiff::Zero, Some(_)) => cleared.push(block),
@@ -310,13 +310,13 @@ impl<'a> TargetPeer<'a> {
 
     fn take_data(&mut self, data: Data) -> Result<()> {
         let Some(open) = self.open.get_mut(&data.batch) else {
-            return Err(wrong("data that nobody asked for"));
+            return Err(wrong("data that was not asked for"));
         };
         for new in &data.blocks {
             let pages = new.data | new.zeros;
             match open.awaited.remove(&new.block) {
                 Some(allowed) if pages & !allowed == 0 => {}
-                _ => return Err(wrong("data that nobody asked for")),
+                _ => return Err(wrong("data that was not asked for")),
             }
         }
         open.changing += 1;

@@ -164,7 +164,7 @@ impl<'a> TargetWorker<'a> {
     /// What data without bytes comes to.
     fn count(&self, batch: u64, blocks: &[NewBlock], payload: &[u8]) -> Result<TargetCompletion> {
         if !payload.is_empty() {
-            return Err(wrong("bytes that nobody wants"));
+            return Err(wrong("bytes that were not asked for"));
         }
         let mut emitted = Emitted::default();
         for new in blocks {

@@ -67,7 +67,7 @@ impl<'a> TreePeer<'a> {
     /// Takes an answer.
     ///
     /// # Errors
-    /// `Malformed` for one that nobody asked for, or for children that cannot be there; what
+    /// `Malformed` for one that was not asked for, or for children that cannot be there; what
     /// reading the manifest fails with.
     pub fn receive(&mut self, message: Message) -> Result<()> {
         let (Message::NodesAre(NodesAre(nodes)), Some(asked)) = (message, self.asked.pop_front())

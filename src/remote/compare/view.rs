@@ -29,7 +29,7 @@ pub struct View<'a> {
     gaps: Gaps,
     /// Whether what cannot be read becomes a gap.
     skips: bool,
-    /// Buffers that nobody uses now.
+    /// Buffers that are free now.
     buffers: Mutex<Vec<AlignedBuf>>,
 }
 

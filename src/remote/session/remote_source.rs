@@ -13,7 +13,7 @@ use crate::image::{Image, ImageInfo};
 use crate::limits::Limits;
 use crate::progress::{CancelToken, Phase, Work};
 use crate::remote::compare::driver::drive;
-use crate::remote::compare::root::{Nobody, RootPeer};
+use crate::remote::compare::root::{NoWorker, RootPeer};
 use crate::remote::compare::search::{Descent, everything, find};
 use crate::remote::compare::target_worker::Visit;
 use crate::remote::transport::connection::Connection;
@@ -109,7 +109,7 @@ impl RemoteSource {
         self
     }
 
-    /// Compares with hashes of so many bytes, 1 to 16, instead of 5.
+    /// Compares with hashes of `hash_len` bytes, 1 to 16, instead of 5.
     #[must_use]
     pub fn with_hash_len(self, bytes: usize) -> Self {
         self.hash_len
@@ -248,7 +248,7 @@ impl SourceBackend for RemoteSource {
         let line = session.line();
         drive(
             &mut end,
-            &Nobody,
+            &NoWorker,
             line,
             SHORT_HASH_LEAST,
             awaited,

@@ -91,7 +91,7 @@ pub trait DiskService: Sync {
     /// Does what `request` says, and tells the other end what came of it.
     ///
     /// # Errors
-    /// `Io`, `Malformed`, `Cancelled`: nobody could be told.
+    /// `Io`, `Malformed`, `Cancelled`: the other end could not be reached.
     fn serve(
         &self,
         session: Session,
@@ -119,7 +119,7 @@ pub enum Served {
 /// written, jobs that would (`Unsupported`).
 ///
 /// # Errors
-/// `Io`, `Malformed`, `Cancelled`: nobody could be told.
+/// `Io`, `Malformed`, `Cancelled`: the other end could not be reached.
 pub fn serve(
     reader: impl Read + Send + 'static,
     writer: impl Write + Send + 'static,

@@ -80,7 +80,7 @@ impl ConnectionLimit {
         })
     }
 
-    /// Lets nobody in any more, and cuts off who has shown no certificate yet.
+    /// Admits no client any more, and cuts off those who have shown no certificate yet.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;

@@ -65,7 +65,7 @@ pub(super) fn late(peer: &str, patience: Duration) -> Error {
 }
 
 /// Sends the alert that tells the other end, and gives it a moment to take it: what it has sent
-/// and nobody read would make the system throw away what is on its way.
+/// and was not read would make the system throw away what is on its way.
 fn say_why(connection: &mut Connection, mut socket: &TcpStream) {
     while connection.wants_write() {
         if connection.write_tls(&mut socket).is_err() {

@@ -27,7 +27,7 @@ use crate::remote::wire::outcome::Fault;
 use crate::remote::wire::request::RemoteJob;
 use crate::setters::setters;
 
-/// What a service does for whoever has a certificate that it takes.
+/// What a service does for clients with a certificate that it takes.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServiceOptions {
@@ -68,7 +68,7 @@ impl Default for ServiceOptions {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServiceEvent<'a> {
-    /// Somebody was not let in.
+    /// A client was refused.
     Refused {
         /// Where from.
         address: SocketAddr,
@@ -177,10 +177,10 @@ impl Service {
     }
 
     /// Serves until `work` is cancelled and all sessions have ended, which the same token stops;
-    /// `watch` is told what happens, from any thread.
+    /// `watch` gets what happens, from any thread.
     ///
     /// # Errors
-    /// `Io` where nobody can connect any more.
+    /// `Io` where no client can connect any more.
     pub fn run(&self, work: &Work, watch: &(dyn Fn(&ServiceEvent<'_>) + Sync)) -> Result<()> {
         let unauthenticated = Crowd::new(MAX_UNAUTHENTICATED, MAX_UNAUTHENTICATED_PER_ADDRESS);
         let connection_limit = ConnectionLimit::new(self.options.sessions, unauthenticated);
@@ -293,7 +293,7 @@ impl Service {
         };
         let handshake_slot = match connection_limit.unauthenticated(&caller.socket, address.ip()) {
             Ok(handshake_slot) => handshake_slot,
-            Err(cause) => return refused(&Error::io("let somebody in", cause)),
+            Err(cause) => return refused(&Error::io("admit a client", cause)),
         };
         let (line, client) = match self.shake(caller) {
             Ok(known) => known,

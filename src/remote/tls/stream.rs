@@ -32,7 +32,7 @@ pub struct TlsReader {
 
 opaque!(TlsReader);
 
-/// What the other end is sent; when dropped it is told that no more comes.
+/// What the other end is sent; dropping it signals the end.
 pub struct TlsWriter {
     socket: TcpStream,
     shared: Arc<Shared>,
@@ -100,8 +100,8 @@ impl Drop for TlsLine {
             let waited = self.shared.bell.wait_timeout(is_read, NAP);
             is_read = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        // Wakes whoever still reads or writes; one that is closed already says so, and nobody
-        // cares.
+        // Wakes threads that still read or write; one that is closed already says so, which
+        // does not matter.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
@@ -187,7 +187,7 @@ impl Drop for TlsWriter {
             connection.send_close_notify();
             let _ = take_sealed(&mut connection, &mut self.raw);
         }
-        // Where the line is down there is nobody to tell.
+        // Where the line is down the other end cannot be reached.
         let _ = self.send();
         let _ = self.socket.shutdown(Shutdown::Write);
     }

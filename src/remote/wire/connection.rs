@@ -80,7 +80,7 @@ impl Line {
         Ok(line)
     }
 
-    /// Has `cancel` stop whoever waits to send.
+    /// Has `cancel` stop threads that wait to send.
     pub(in crate::remote) fn set_cancel(&self, cancel: &CancelToken) {
         self.shared.lock().cancel = cancel.clone();
     }
@@ -193,7 +193,7 @@ impl Line {
         self.shared.lock().rings
     }
 
-    /// Wakes whoever waits.
+    /// Wakes the threads that wait.
     pub fn ring(&self) {
         self.shared.ring();
     }
@@ -223,7 +223,7 @@ impl Line {
         Ok(())
     }
 
-    /// Sees whether it has ended, whoever uses it meanwhile.
+    /// Sees whether it has ended, while other threads use it.
     pub fn watch(&self) -> LineWatch {
         LineWatch(self.shared.clone())
     }

@@ -159,7 +159,7 @@ fn failed(operation: &'static str, cause: std::io::Error) -> Error {
 }
 
 const READ_BYTES: usize = 256 << 10;
-/// What is written at once, so that one that takes little is told from one that takes nothing.
+/// What is written at once, so that one that takes little differs from one that takes nothing.
 const PIECE_BYTES: usize = 256 << 10;
 /// What came and was not taken: more is not read, but for the frame at hand.
 const INCOMING_BYTES: usize = 8 << 20;

@@ -113,7 +113,7 @@ pub mod kind {
     pub const COMPLETE: u8 = 6;
     /// What the client wants beside a sync.
     pub const ASK: u8 = 7;
-    /// What is told of that.
+    /// The answer to that.
     pub const TOLD: u8 = 8;
     /// An end sends nothing more.
     pub const END: u8 = 9;

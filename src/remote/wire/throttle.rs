@@ -22,7 +22,7 @@ pub(in crate::remote) trait Clock: fmt::Debug + Send + Sync {
 }
 
 impl Throttle {
-    /// Lets so many bytes through a second, at least 1.
+    /// Lets this many bytes through a second, at least 1.
     pub(crate) fn new(bytes_per_second: u64) -> Self {
         Throttle::on(bytes_per_second, Arc::new(System(Instant::now())))
     }
@@ -36,7 +36,7 @@ impl Throttle {
     }
 
     /// How many bytes should be moved at a time: those of a tenth of a second, so that neither the
-    /// other end nor whoever waits for this one takes a slow line for a dead one.
+    /// other end nor a thread that waits for this one takes a slow line for a dead one.
     pub(crate) fn piece_bytes(&self) -> usize {
         let tenth = usize::try_from(self.bucket.bytes_per_second() / 10).unwrap_or(usize::MAX);
         tenth.clamp(PIECE_LEAST, PIECE_MOST)
@@ -77,7 +77,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::Mutex;
 
-    /// Time passes only where somebody waits.
+    /// Time passes only where a thread waits.
     #[derive(Debug, Default)]
     struct Fake(Mutex<Duration>);
 
@@ -208,7 +208,7 @@ mod tests {
             throttle.admit(500);
         }
         assert_eq!(clock.now(), Duration::from_secs(10));
-        // Time that nobody used is not saved up.
+        // Unused time is not saved up.
         clock.sleep(Duration::from_secs(60));
         throttle.admit(2000);
         assert_eq!(clock.now(), Duration::from_secs(72));

@@ -22,7 +22,7 @@ pub struct FaultStorage {
     path: Arc<Path>,
     access: Access,
     poisoned: AtomicBool,
-    /// How many syncs of the file had failed when it was opened: a later failure is told to
+    /// How many syncs of the file had failed when it was opened: a later failure is reported to
     /// every handle once.
     failures_seen: u64,
 }

@@ -61,7 +61,7 @@ impl Replay {
     pub(super) fn step(&mut self, op: &Arc<Op>) {
         if op.pends() {
             if let Effect::Create { file, .. } = &op.effect {
-                // The file itself is there at once: without a durable name nobody sees it.
+                // The file itself is there at once: without a durable name it is not seen.
                 self.durable.contents_mut(*file);
             }
             let (op, hold) = (op.clone(), Hold::Open);

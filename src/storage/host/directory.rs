@@ -20,7 +20,7 @@ use crate::storage::Directory;
 ///
 /// It stays the same directory when it or one above it is renamed, and no symbolic link is followed
 /// inside it. A file that is open for writing is locked as QEMU locks it, where the file system
-/// can: nobody else opens it for writing meanwhile.
+/// can: no other program opens it for writing meanwhile.
 #[derive(Debug)]
 pub struct HostDirectory {
     pub(super) path: PathBuf,

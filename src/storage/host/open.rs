@@ -191,7 +191,7 @@ pub fn open_target(path: impl AsRef<Path>, options: &TargetOptions) -> Result<Op
         Ok((file, locked))
     })?;
     warn_of_missing_locks(locked, &path, &mut warnings);
-    // Somebody who held the lock before may have put a new file in its place.
+    // An earlier holder of the lock may have put a new file in its place.
     if !HostFile::at(&path)?.is_same(&host) {
         return Err(replaced(&path));
     }

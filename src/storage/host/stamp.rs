@@ -1,4 +1,4 @@
-//! What shows that a source was changed by somebody else while it was read.
+//! What shows that a source was changed by another program while it was read.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use super::devices::kernel::Kernel;
 use super::host_file::FileId;
 use crate::error::{Error, Result};
 
-/// Facts about a source at one moment that a change by somebody else would alter.
+/// Facts about a source at one moment that a change by another program would alter.
 ///
 /// For a file: which file it is, its length, and when it was changed. For a block device: which it
 /// is, its length, and how much the kernel has written to it since it started; writes that a
@@ -32,7 +32,7 @@ impl SourceStamp {
         } else if now.len != self.len {
             Some("its length changed")
         } else if now.sectors_written != self.sectors_written {
-            Some("somebody wrote to the device")
+            Some("another program wrote to the device")
         } else if now.modified != self.modified {
             Some("its modification time changed")
         } else if now.changed != self.changed {

@@ -50,7 +50,7 @@ pub(in crate::sync) fn sync_full(
     let disk_len = context.target_len(old.map(|old| old.disk_len()))?;
     let mut report = SyncReport::new(Mode::Full, Safety::Atomic, context.source.disk_len());
     if let Some(old) = old {
-        // Nobody will want the old bytes again, and memory just freed is the cheapest to fill.
+        // The old bytes are not wanted again, and memory just freed is the cheapest to fill.
         old.drop_cache(0..old.disk_len());
     }
     if let Some(there) = there {

@@ -33,7 +33,7 @@ opaque!(HostSide);
 pub struct Diff {
     /// What differs of the source's disk, ascending; `Zero` where the source holds zeros.
     pub extents: Vec<Extent>,
-    /// How finely that is told.
+    /// The granularity of that.
     pub granularity_bytes: u64,
     /// Whether the disks have one length.
     pub same_len: bool,
@@ -134,7 +134,7 @@ impl HostSide {
     ///
     /// # Errors
     /// `InvalidInput` for manifests of different block sizes; `SourceChanged` for an image that
-    /// somebody wrote to meanwhile; `Malformed`, `Unreadable`, `Io`, `Cancelled`.
+    /// was written meanwhile; `Malformed`, `Unreadable`, `Io`, `Cancelled`.
     pub fn diff(&self, target: &HostSide, work: &Work) -> Result<Diff> {
         let (extents, granularity_bytes) = match (self, target) {
             (HostSide::Image(new, _), _) => changes_from(target.as_base(), &**new, work)?,
@@ -154,7 +154,7 @@ impl HostSide {
     }
 }
 
-/// What of `new` differs from `old`, and how finely that is told, in bytes.
+/// What of `new` differs from `old`, and its granularity, in bytes.
 ///
 /// # Errors
 /// `Malformed`, `Unreadable`, `Io`, `Cancelled`.

@@ -116,7 +116,7 @@ impl HostSource {
     pub fn source(&self) -> Source {
         let this = self.clone();
         Source::new(self.image.clone())
-            // What cannot be looked at any more admits nobody else.
+            // What cannot be looked at any more admits no other user.
             .with_privacy(self.privacy().unwrap_or(Privacy::PRIVATE))
             .with_warnings(self.warnings())
             .with_check(Arc::new(move || this.check()))
@@ -137,7 +137,7 @@ impl HostSource {
         self.reads_holes
     }
 
-    /// What would show that somebody writes to it; `None` where others may.
+    /// What would show that it is written; `None` where others may write.
     pub(in crate::sync) fn stamp(&self) -> Option<&SourceStamp> {
         self.stamp.as_ref()
     }

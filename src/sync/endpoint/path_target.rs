@@ -77,7 +77,7 @@ impl HostTarget {
     /// The directory of a device's log is created.
     ///
     /// # Errors
-    /// `InUse` for a target that somebody uses, or that is one of the sources; `Incomplete` for the
+    /// `InUse` for a target that is in use, or that is one of the sources; `Incomplete` for the
     /// copy of a disk that an unfinished sync left incomplete; `AlreadyExists` for an existing
     /// target and [`create`]; `NotFound` for a missing directory; `Unsupported` for what is neither
     /// file nor device, for a hard-linked file where that matters, and for a redo log in memory;

@@ -62,7 +62,7 @@ impl Target {
     }
 
     /// A device, or any storage that is written where it lies; `redo_log` must be on a medium that
-    /// outlives a crash, and be found again by whoever recovers.
+    /// outlives a crash, and be found again for a recovery.
     pub fn device(storage: Arc<dyn Storage>, format: Format, redo_log: FileRef) -> Self {
         Target::new(Body::Device(storage), format, redo_log)
     }

@@ -91,7 +91,7 @@ impl Marker {
             let what = "this target is held: it is not to be used until it is released";
             let error = Error::new(ErrorKind::Incomplete, what).leaving(self.leaves());
             return error.advise(format!(
-                "leave it to whoever holds it; diskdelta recover TARGET says how it stands \
+                "leave it to its holder; diskdelta recover TARGET says how it stands \
                  (its sidecar, as the marker says: {redo_log})"
             ));
         }

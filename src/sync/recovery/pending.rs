@@ -67,7 +67,7 @@ pub enum PendingState {
     Held,
     /// It is marked, and what would finish it is damaged.
     Damaged,
-    /// Somebody uses it; perhaps the sync is under way.
+    /// It is in use; perhaps the sync is under way.
     InUse,
     /// It is not where it was.
     Missing,

@@ -48,7 +48,7 @@ pub enum Recovered {
 /// # Errors
 /// `Incomplete` when the target is marked but its redo log is not to be found, or the target has
 /// become shorter than its redo log allows; `BaseMismatch` when
-/// somebody wrote to the target since; `Malformed` for a damaged redo log; `NotFound`, `Io`,
+/// the target was written since; `Malformed` for a damaged redo log; `NotFound`, `Io`,
 /// `NoSpace`, `VerifyFailed`, `Cancelled`.
 pub fn recover(target: &Target, work: &Work) -> Result<Recovered> {
     let Some(storage) = target.open_if_there()? else {

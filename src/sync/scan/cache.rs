@@ -23,8 +23,8 @@ use crate::units::{BlockSize, check_change_map};
 ///
 /// A manifest is trusted where the image's file has the device, inode, length, modification time
 /// and change time that it had while it was read; for a block device, where nothing was written to
-/// it since in this run of the system. Whoever names such a directory accepts that as proof, and
-/// that whoever may write to the directory decides what images hold. Only a sync that reads
+/// it since in this run of the system. To name such a directory accepts that as proof, and
+/// that writers of the directory decide what images hold. Only a sync that reads
 /// everything (`Verify::All`) finds a wrong one.
 #[derive(Debug, Clone)]
 pub struct ManifestCache {
@@ -73,7 +73,7 @@ impl ManifestCache {
     /// `AlreadyExists` where something else than a manifest has its name; `Io`, `Poisoned`.
     pub fn look_up(&self, source: &HostSource, block_size: BlockSize) -> Result<CachedSource> {
         let name = name_of(source, block_size)?;
-        let file_ref = self.file_ref(name.as_deref().unwrap_or(NOBODY))?;
+        let file_ref = self.file_ref(name.as_deref().unwrap_or(NO_IMAGE))?;
         let found = match name {
             None => Err("the system tells too little of it"),
             Some(_) if has_others(source) => Err("it may lie in other files too"),
@@ -137,7 +137,7 @@ impl CachedSource {
         if has_others(&self.source) || self.source.stamp().is_none() {
             return Ok(None);
         }
-        // Pages of a file that somebody maps are clean from here on, so that a later write to
+        // Pages of a file that is mapped are clean from here on, so that a later write to
         // them shows in the times.
         storage.sync()?;
         let now = SystemTime::now();
@@ -294,4 +294,4 @@ fn any_len() -> Limits {
 
 const SOURCES: &str = "diskdelta 2026-11 manifest cache: name of a source";
 const TARGETS: &str = "diskdelta 2026-11 manifest cache: name of a target";
-const NOBODY: &str = "nobody.manifest";
+const NO_IMAGE: &str = "none.manifest";

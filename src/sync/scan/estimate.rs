@@ -100,7 +100,7 @@ pub fn sample(
                 }
                 Ok(())
             }
-            // Whoever moves the bytes says where, or skips them.
+            // The code that moves the bytes says where, or skips them.
             Err(error) if error.kind() == ErrorKind::Io => Ok(()),
             Err(error) => Err(error),
         }

@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageInfo;
 
 /// What a person should be told when a target with sectors of `target` bytes is to hold what
-/// `source` describes; a size that nobody states fits any.
+/// `source` describes; an unknown size fits any.
 ///
 /// # Errors
 /// `InvalidInput` when the source would end inside a sector of the target.

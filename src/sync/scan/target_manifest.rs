@@ -24,7 +24,7 @@ pub(in crate::sync) struct Keeper {
 
 impl Keeper {
     /// Opens the manifest that the options name; `None` where they name none. One that is not
-    /// there, that is damaged, or whose target was changed by somebody else, is begun anew: then
+    /// there, that is damaged, or whose target was changed by another program, is begun anew: then
     /// the target, `storage`, is read.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::progress::{Phase, Progress, Work};
 use crate::remote::{Fault, Message, RemoteSource, Session};
 use crate::sync::Source;
 
-/// The line, while nobody pulls over it.
+/// The line, while no pull uses it.
 pub(in crate::failback::disks) struct CallbackSource {
     session: Mutex<Option<Arc<Session>>>,
 }

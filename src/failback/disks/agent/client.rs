@@ -128,7 +128,7 @@ impl AgentClient {
         }
     }
 
-    /// What a disk agent is told of where disks are read, and of what changed on them.
+    /// What a disk agent gets of where disks are read, and of what changed on them.
     fn sources(&self, from: &[DiskChanges]) -> (Vec<DiskRead>, Vec<Vec<Range<u64>>>) {
         let mut lists = Vec::new();
         let disks = &self.request.disks;
@@ -238,7 +238,7 @@ fn answer_for(
         .answer(session, work)
         .map(|_| None)
         .inspect_err(|error| {
-            // Where the line is down there is nobody to tell.
+            // Where the line is down the other end cannot be reached.
             let _ = tell(error);
         })
 }

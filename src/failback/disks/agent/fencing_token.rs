@@ -24,7 +24,7 @@ pub(super) struct FencingToken {
     instance: String,
 }
 
-/// Leave to go on, as long as nobody newer comes.
+/// Leave to go on, until a newer command comes.
 pub(super) struct Admitted<'a> {
     fencing_token: &'a FencingToken,
     seen: Seen,

@@ -121,7 +121,7 @@ fn perform(
     let is_stopped = || is_over() || admitted.check().is_err();
     let done = until(&is_stopped, &cancel, || act(&disks, request, lists, &told));
     match done {
-        // Somebody newer waits; that says more.
+        // A newer command waits; that says more.
         Err(error) if error.kind() == ErrorKind::Cancelled => {
             admitted.check()?;
             Err(error)

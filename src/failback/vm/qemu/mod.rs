@@ -45,7 +45,7 @@ pub struct QemuController {
 impl QemuController {
     /// A VM whose directory lies in `directory`; `start` is the program that starts its QEMU.
     ///
-    /// The program is told of the VM as the operator's other programs are, and of the monitor's
+    /// The program gets the VM's facts as the operator's other programs do, and the monitor's
     /// socket in `DISKDELTA_QMP`. It must start QEMU with `-S`, so that the guest does not run yet,
     /// and end. `time_limit` bounds it, and a guest's shutdown.
     pub fn new(facts: Facts, directory: &Path, start: Vec<String>, time_limit: Duration) -> Self {
@@ -219,7 +219,7 @@ impl QemuController {
             None if !fenced => self.launch(call)?,
             Some((monitor, power)) if !fenced || power == Power::On => monitor,
             _ => {
-                // Off, and held: nobody writes until it is let go, with bitmaps.
+                // Off, and held: no writes until it is let go, with bitmaps.
                 tracking.checkpoints.retain(|it| it.record != Record::Live);
                 tracking.add(call.token, Record::Closed);
                 tracking.set(Record::Closed);

@@ -61,7 +61,7 @@ impl QemuController {
             None => (self.launch(call)?, Power::Begun),
         };
         if power != Power::Begun {
-            // It was never off, or somebody has started it in spite of the fence.
+            // It was never off, or was started in spite of the fence.
             tracking.checkpoints.retain(|it| it.record == Record::Live);
             return self.directory.keep(&tracking);
         }
@@ -75,7 +75,7 @@ impl QemuController {
     }
 
     /// Ends a QEMU whose guest does not run. It is fenced before its QEMU lets the disks go, so
-    /// that nobody can start it in between; what its bitmaps say is kept.
+    /// that it cannot be started in between; what its bitmaps say is kept.
     pub(super) fn close(&self, mut monitor: Monitor<'_>, call: &Call<'_>) -> Result<()> {
         let held = self.directory.is_fenced()?;
         self.directory.fence()?;

@@ -26,7 +26,7 @@ impl Qmp {
     /// within `limit`. A QEMU that is about to end is waited for as long.
     ///
     /// # Errors
-    /// `Malformed` for what does not speak QMP; `Io`, also where somebody else speaks to it now.
+    /// `Malformed` for what does not speak QMP; `Io`, also where another program has the monitor.
     pub fn connect(socket: &Path, limit: Duration) -> Result<Option<Self>> {
         Self::connect_until(socket, limit, &CancelToken::new())
     }

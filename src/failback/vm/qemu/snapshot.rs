@@ -171,7 +171,7 @@ pub(super) fn add_export(
     monitor.run("block-export-add", arguments).map(drop)
 }
 
-/// Ends an export, whoever still reads it.
+/// Ends an export, even while it is read.
 ///
 /// # Errors
 /// `Io` where QEMU refuses; `Cancelled`.

@@ -1,9 +1,9 @@
 //! Locks that keep QEMU and us, and two of us, apart.
 //!
 //! QEMU puts its permissions on an image into byte locks (OFD locks, always shared ones): holding
-//! byte `100 + n` says "I use permission n", holding `200 + n` says "nobody else may use
+//! byte `100 + n` says "I use permission n", holding `200 + n` says "no other process may use
 //! permission n". Permission 0 is reading consistent contents, 1 writing, 2 writing what changes
-//! nothing, 3 resizing. Whoever opens takes the bytes first and then looks for others on the
+//! nothing, 3 resizing. An opener takes the bytes first and then looks for others on the
 //! opposite ones. The locks go with the open file: they end when it is closed.
 
 use std::fs::File;
@@ -64,7 +64,7 @@ pub(in crate::storage) fn take(file: &File, role: Role) -> Result<Locked> {
 
 fn refuse_conflict(file: &File, role: Role) -> Result<Locked> {
     for &(first, last) in role.refused() {
-        // An exclusive lock would meet every lock that somebody else holds there.
+        // An exclusive lock would meet every lock that another process holds there.
         let mut lock = byte_lock(libc::F_WRLCK, first, last);
         match fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)) {
             Ok(_) if i32::from(lock.l_type) == libc::F_UNLCK => {}
@@ -86,7 +86,7 @@ impl Role {
         }
     }
 
-    /// The first and the last of the bytes that nobody else may hold.
+    /// The first and the last of the bytes that no other process may hold.
     fn refused(self) -> &'static [(i64, i64)] {
         match self {
             Role::Source => &[(101, 101), (103, 103), (200, 200)],
@@ -119,8 +119,8 @@ fn in_use(byte: i64) -> Error {
     let what = match byte {
         101 | 103 => "another program has it open for writing",
         100 | 102 => "another program is reading it",
-        200 => "another program lets nobody read it",
-        _ => "another program lets nobody write to it",
+        200 => "another program forbids others to read it",
+        _ => "another program forbids others to write to it",
     };
     Error::new(ErrorKind::InUse, format!("{what} (lock on byte {byte})"))
         .advise("stop the virtual machine or the program that uses it")
@@ -150,8 +150,8 @@ mod tests {
         for (held, role, text) in [
             (101, Role::Source, "has it open for writing"),
             (100, Role::Target, "is reading it"),
-            (200, Role::Source, "lets nobody read it"),
-            (201, Role::Target, "lets nobody write to it"),
+            (200, Role::Source, "forbids others to read it"),
+            (201, Role::Target, "forbids others to write to it"),
         ] {
             let path = tempfile::NamedTempFile::new().unwrap();
             let open = || File::options().read(true).write(true).open(path.path());

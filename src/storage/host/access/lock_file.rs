@@ -65,7 +65,7 @@ impl LockFile {
         written.map_err(|e| failed("write lock", e, &self.path))
     }
 
-    /// Who holds the lock, in the words of the holder; `None` if nobody does.
+    /// Who holds the lock, in the words of the holder; `None` if it is free.
     ///
     /// # Errors
     /// As [`try_take`](Self::try_take).

@@ -45,7 +45,7 @@
 //! | carry a delta away | [`Disk::delta_from`], [`Delta::apply_to`], [`Delta::merge`] | `examples/delta.rs` |
 //! | sync with progress, cancel, resume | [`Disk::sync_to`], [`Work::on_progress`] | `examples/sync.rs` |
 //! | an own storage | [`Storage`], [`Disk::from_storage`], [`SyncTarget::storage`] | `examples/own_storage.rs` |
-//! | a change map | [`Sync::only`] | `examples/change_map.rs` |
+//! | a change map | `ChangeMap` (feature `changes`), [`Sync::only`] | `examples/change_map.rs` |
 //! | under an async runtime | [`CancelToken::guard`] | `examples/async_runtime.rs` |
 //! | tell errors apart | [`Error::kind`], [`Error::target_state`] | `examples/errors.rs` |
 //! | sync over an own transport | [`peer`] | `examples/transport.rs` |
@@ -82,6 +82,8 @@ mod opaque;
 pub mod api;
 #[cfg(not(feature = "testing"))]
 mod api;
+#[cfg(feature = "changes")]
+mod changes;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
@@ -120,7 +122,6 @@ pub mod manifest;
 #[cfg(not(feature = "testing"))]
 mod manifest;
 #[cfg(feature = "changes")]
-#[cfg_attr(not(test), allow(dead_code, reason = "its users follow"))]
 mod page_list;
 #[cfg(feature = "testing")]
 pub mod progress;
@@ -169,6 +170,8 @@ pub mod peer {
 pub use api::{
     Base, Block, DeltaInfo, Disk, DiskOptions, Sync, SyncTarget, discard, recover, undo,
 };
+#[cfg(feature = "changes")]
+pub use changes::{ChangeMap, ChangeMapKind};
 pub use delta::{Delta, Purpose};
 pub use error::{Error, ErrorKind, Result};
 pub use hash::Hash;

@@ -34,6 +34,7 @@ const LAYERS: &[(&str, &str)] = &[
         "error hash random limits units progress storage image",
     ),
     ("diff", "error hash units progress storage image manifest"),
+    ("changes", "error page_list limits manifest"),
     (
         "delta",
         "error hash random setters limits units progress storage image manifest diff",
@@ -54,7 +55,7 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "api",
-        "target_state error location hash limits units progress storage image manifest diff delta sync remote",
+        "target_state error location hash limits units progress storage image manifest diff changes delta sync remote",
     ),
     (
         "failback",
@@ -63,8 +64,8 @@ const LAYERS: &[(&str, &str)] = &[
     ),
     (
         "cli",
-        "text error duration location hash limits units progress storage image manifest diff delta journal \
-         sync replica remote api failback",
+        "text error duration location hash limits units progress storage image manifest diff changes delta \
+         journal sync replica remote api failback",
     ),
     ("testing", "error storage"),
 ];

@@ -13,6 +13,8 @@ const ITEMS: &[&str] = &[
     "BlockSize",
     "CancelGuard",
     "CancelToken",
+    "ChangeMap",
+    "ChangeMapKind",
     "CreateFormat",
     "Delta",
     "DeltaInfo",

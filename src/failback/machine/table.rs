@@ -6,7 +6,7 @@
 //! requests: Aborting, RollingBack, Cancelling.
 
 use super::budget::another_pass;
-use super::command::{Action, Copy, Problem, Resource, Side};
+use super::command::{Action, Amount, Copy, Problem, Reason, Resource, Side};
 use super::condition::*;
 use super::phase::{Disposition, JobPhase};
 use super::state::{JobMode, Spec, State};
@@ -138,7 +138,13 @@ static ABORTING: &[Row] = &[
     unless(TRACKING_ARMED, vm(Source, ARM_TRACKING)),
     unless(SOURCE_UNFENCED, vm(Source, UNFENCE)),
     unless(SOURCE_RUNS, vm(Source, START)),
-    go(|_, _| JobPhase::ReadyToCutover),
+    // What has to be compared whole is compared while the source runs, not in the next cutover.
+    go(|spec, state| match state.next_copy {
+        Amount::Differing(Reason::VerifyFailed) if spec.mode != JobMode::Full => {
+            JobPhase::InitialSync
+        }
+        _ => JobPhase::ReadyToCutover,
+    }),
 ];
 
 /// Back after the decision: the target cannot run any more when the source is let go.

@@ -18,6 +18,8 @@ mod forecast;
 mod remote;
 #[path = "failback_cli/remote_target.rs"]
 mod remote_target;
+#[path = "failback_cli/status.rs"]
+mod status;
 
 use std::fs;
 
@@ -30,7 +32,8 @@ fn a_delta_job_goes_home_and_back_and_moves_only_what_changed() {
     let mut runner = fake_vms.start();
     let status = fake_vms.wait_for(&mut runner, 0, "ready-to-cutover");
     assert_eq!(status["direction"], "recovery-to-primary");
-    assert_eq!(status["allowed"], serde_json::json!(["complete", "cancel"]));
+    let cancel = serde_json::json!({"cancel": {"restore": false}});
+    assert_eq!(status["allowed"], serde_json::json!(["complete", cancel]));
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
         .as_u64()
         .unwrap();

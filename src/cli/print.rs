@@ -1,5 +1,7 @@
 //! Lines on standard output and standard error.
 
+#[cfg(feature = "failback")]
+use std::io::IsTerminal;
 use std::io::{ErrorKind, Write};
 
 use crate::{Error, Result};
@@ -15,6 +17,15 @@ pub(super) fn print_line(text: &str) -> Result<()> {
             Err(Error::io("write to standard output", cause))
         }
         _ => Ok(()),
+    }
+}
+
+/// Clears the terminal of standard output, if it is one, for what is shown again and again.
+#[cfg(feature = "failback")]
+pub(super) fn clear_screen() {
+    let mut out = std::io::stdout().lock();
+    if out.is_terminal() {
+        let _ = out.write_all(b"\x1b[H\x1b[2J");
     }
 }
 

@@ -4,10 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 pub use super::bell::Bell;
 use super::disk_work::Done;
+use super::history::{History, now_ms};
 use super::machine::{
     Command, CommitPolicy, Event, JobPhase, Machine, Problem, Request, State, Step,
 };
@@ -43,6 +44,7 @@ pub struct Executor {
     intervals: Intervals,
     since: Instant,
     retries: u32,
+    history: History,
     /// Where the journal is, if it is kept short on the way.
     home: Option<(Arc<dyn Directory>, OsString)>,
 }
@@ -64,7 +66,8 @@ impl Executor {
         let mut journal = Writer::create(directory, name, random()?)?;
         journal.append(&Record::Job(job.clone()).encode()?)?;
         let machine = Self::begin(&job);
-        Self::take_over(machine, journal, job, resources, intervals)
+        let history = History::default();
+        Self::take_over(machine, journal, job, resources, intervals, history)
     }
 
     /// Takes a job over from the process that ran it before, and goes on from its journal.
@@ -88,10 +91,14 @@ impl Executor {
         };
         let mut job = None;
         let mut state = None;
+        let mut history = History::default();
         for entry in entries {
             match Record::decode(&entry.payload).map_err(|e| at(e, entry.sequence))? {
                 Record::Job(found) => job = Some(found),
-                Record::Step(step) => state = Some(step.state),
+                Record::Step(step) => {
+                    state = Some(step.state);
+                    history = step.history;
+                }
             }
         }
         let job = job.ok_or_else(|| {
@@ -104,7 +111,7 @@ impl Executor {
             Some(state) => Machine::resume(job.spec.clone(), state),
             None => Self::begin(&job),
         };
-        Self::take_over(machine, journal, job, resources, intervals)
+        Self::take_over(machine, journal, job, resources, intervals, history)
     }
 
     /// The machine of a job of which nothing was done yet.
@@ -120,6 +127,7 @@ impl Executor {
         job: JobRecord,
         resources: Resources,
         intervals: Intervals,
+        history: History,
     ) -> Result<Self> {
         let epoch = machine.state().last.epoch + 1;
         let mut executor = Executor {
@@ -130,6 +138,7 @@ impl Executor {
             intervals,
             since: Instant::now(),
             retries: 0,
+            history,
             home: None,
         };
         executor.apply(Event::TakenOver { epoch }, None)?;
@@ -224,21 +233,20 @@ impl Executor {
 
     /// What time has brought.
     fn due(&self) -> Option<Event> {
-        let (after, event) = self.comes()?;
+        let (after, event) = self.comes(self.state(), self.retries)?;
         (self.since.elapsed() >= after).then_some(event)
     }
 
     /// How long nothing happens by itself.
     fn due_in(&self) -> Duration {
-        let comes = self.comes();
+        let comes = self.comes(self.state(), self.retries);
         let wait = comes.map(|(after, _)| after.saturating_sub(self.since.elapsed()));
         wait.map_or(LONG_NAP, |wait| wait.min(LONG_NAP))
     }
 
     /// What time brings, and when: so long after the last step.
-    fn comes(&self) -> Option<(Duration, Event)> {
-        let state = self.machine.state();
-        let longer = 2u32.saturating_pow(self.retries).min(100);
+    fn comes(&self, state: &State, retries: u32) -> Option<(Duration, Event)> {
+        let longer = 2u32.saturating_pow(retries).min(100);
         let retry = self.intervals.retry.saturating_mul(longer);
         if state.problem.is_some_and(Problem::is_transient) {
             return Some((retry, Event::RetryDue));
@@ -340,23 +348,30 @@ impl Executor {
         let mut next = self.machine.clone();
         let step = next.apply(&event)?;
         if step.changed {
+            let before = self.machine.state();
+            let retries = match (before.problem, next.state().problem) {
+                (None, Some(_)) => self.retries.saturating_add(1),
+                (None, None) => 0,
+                _ => self.retries,
+            };
+            let at_ms = now_ms();
+            let mut history = self.history.clone();
+            history.note(at_ms, (&event, detail.as_deref()), (before, next.state()));
+            let comes = self.comes(next.state(), retries);
+            history.next_at_ms = comes.map(|(after, _)| at_ms + after.as_millis() as u64);
             let record = StepRecord {
-                at_ms: now_ms(),
+                at_ms,
                 event,
                 detail,
                 decide: step.decided,
                 intent: step.send,
                 state: *next.state(),
+                history: history.clone(),
             };
             self.journal
                 .append(&Record::Step(Box::new(record)).encode()?)?;
             self.shorten();
-            let before = self.machine.state();
-            self.retries = match (before.problem, next.state().problem) {
-                (None, Some(_)) => self.retries.saturating_add(1),
-                (None, None) => 0,
-                _ => self.retries,
-            };
+            (self.retries, self.history) = (retries, history);
             self.since = Instant::now();
             self.machine = next;
         }
@@ -431,9 +446,4 @@ fn stop(cancel: &CancelToken) {
     while !cancel.is_forced() {
         cancel.cancel();
     }
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }

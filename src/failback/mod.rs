@@ -12,6 +12,7 @@ pub mod disk_work;
 pub mod disks;
 mod embedded;
 pub mod executor;
+pub mod history;
 pub mod job;
 pub mod lock;
 pub mod machine;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::history::History;
 use super::machine::{Command, Event, JobMode, Request, Side, Spec, State};
 use crate::error::{Error, Result};
 
@@ -47,6 +48,9 @@ pub enum PlanRecord {
         modes: BTreeMap<String, JobMode>,
         /// By whom.
         by: String,
+        /// When, in milliseconds since 1970; 0 where that was not written down.
+        #[serde(default)]
+        at_ms: u64,
         /// The highest epoch of the jobs before.
         after_epoch: u64,
     },
@@ -56,6 +60,9 @@ pub enum PlanRecord {
         request: Request,
         /// Who.
         by: String,
+        /// When, in milliseconds since 1970; 0 where that was not written down.
+        #[serde(default)]
+        at_ms: u64,
         /// All are to cut over once all are ready.
         complete: bool,
         /// All are to commit once all may.
@@ -81,6 +88,9 @@ pub struct StepRecord {
     pub intent: Option<Command>,
     /// Where the job stands: all that the next executor needs.
     pub state: State,
+    /// What happened last, and when, up to this step.
+    #[serde(default)]
+    pub history: History,
 }
 
 /// Gives a kind of records its form in a journal.

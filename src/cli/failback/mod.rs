@@ -1,11 +1,15 @@
 //! `diskdelta failback`
 
+mod log;
+mod moments;
+mod status;
 mod text;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::failback::history::now_ms;
 use crate::failback::job::{
     self, Checked, Event, JobDirectory, JobRunner, JobStatus, LogLine, STATE_DIR,
 };
@@ -18,6 +22,8 @@ use serde::Serialize;
 use super::args;
 use super::context::Context;
 use super::outcome::{Ended, Exit};
+use super::print::clear_screen;
+use moments::date;
 use text::{Condition, Explained};
 
 /// Brings running virtual machines home, or fails them over, as a plan says
@@ -69,8 +75,11 @@ enum Verb {
     Resume { job: String },
     /// Shows where jobs stand, and what may be asked of them
     Status {
-        /// All jobs, if none is named
+        /// One line for each job, if none is named
         job: Option<String>,
+        /// Leaves out jobs that are over, and those that a later one superseded
+        #[arg(long)]
+        active: bool,
         /// Shows it again and again, until the job rests
         #[arg(long)]
         watch: bool,
@@ -118,7 +127,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
             let directory = args.open(job)?;
             args.run_job(directory, None, context)
         }
-        Verb::Status { job, watch } => args.status(job.as_deref(), *watch, context),
+        Verb::Status { job, active, watch } => {
+            args.status(job.as_deref(), *active, *watch, context)
+        }
         Verb::Complete { job } => request(job, Request::Complete),
         Verb::Abort { job } => request(job, Request::Abort),
         Verb::Cancel { job, restore } => request(job, Request::Cancel { restore: *restore }),
@@ -138,7 +149,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
         Verb::Retry { job } => request(job, Request::Retry),
         Verb::Log { job } => {
             let lines = args.open(job)?.log()?;
-            context.print(&Log { lines: &lines }, || text::log(&lines))?;
+            context.print(&Log { lines: &lines }, || log::log(&lines))?;
             Ok(Exit::Done)
         }
         Verb::Explain { job } => args.explain(job, context),
@@ -185,20 +196,27 @@ impl Args {
         let mut last = BTreeMap::new();
         runner.run(first.map(|request| (request, &by[..])), &mut |event| {
             let Event::Changed { vm, state } = event;
-            let line = text::state_line(&state);
+            let mut line = text::state_line(&state);
+            // Where somebody is waited for, what leads on.
+            if state.pending.is_none()
+                && let Some(next) = directory.status().ok().as_ref().and_then(status::next_step)
+            {
+                line += &format!("; next: {next}");
+            }
             if loud && last.insert(vm.clone(), line.clone()) != Some(line.clone()) {
-                context.progress.say(&format!("{vm}: {line}"));
+                let at = date(now_ms());
+                context.progress.say(&format!("{at} {vm}: {line}"));
             }
         })?;
         let status = directory.status()?;
-        context.print(&status, || text::status(&status))?;
+        context.print(&status, || status::status(&status))?;
         if leave.is_cancelled() {
             return Ok(Exit::Recover);
         }
         Ok(Exit::Done)
     }
 
-    fn status(&self, job: Option<&str>, watch: bool, context: &Context) -> Ended {
+    fn status(&self, job: Option<&str>, active: bool, watch: bool, context: &Context) -> Ended {
         loop {
             let names = match job {
                 Some(job) => vec![job.to_owned()],
@@ -208,10 +226,16 @@ impl Args {
             for name in names {
                 jobs.push(self.open(&name)?.status()?);
             }
+            if active {
+                jobs.retain(|job: &JobStatus| !job.is_over());
+            }
             let running = jobs.iter().any(|job| job.run_by.is_some());
+            if watch && !context.common.json {
+                clear_screen();
+            }
             match (job, &jobs[..]) {
-                (Some(_), [one]) => context.print(one, || text::status(one))?,
-                _ => context.print(&Jobs { jobs: &jobs }, || text::jobs(&jobs))?,
+                (Some(_), [one]) => context.print(one, || status::status(one))?,
+                _ => context.print(&Jobs { jobs: &jobs }, || status::jobs(&jobs))?,
             }
             if !watch || !running || context.work.cancel().is_cancelled() {
                 return Ok(Exit::Done);

@@ -1,11 +1,8 @@
 //! What `diskdelta failback` says to people.
 
-use std::time::{Duration, SystemTime};
-
-use crate::failback::job::{Checked, JobStatus, LogLine, Preview, VmStatus};
-use crate::failback::machine::{Convergence, Disposition, Event, JobMode, JobPhase, Side, State};
+use crate::failback::job::{Checked, Preview};
+use crate::failback::machine::{JobMode, JobPhase, Request, State};
 use crate::failback::plan::Plan;
-use crate::failback::record::Record;
 use crate::units::format_size;
 
 use serde::Serialize;
@@ -26,103 +23,6 @@ pub(super) struct Condition {
     pub holds: bool,
 }
 
-/// Where several jobs stand.
-pub(super) fn jobs(jobs: &[JobStatus]) -> Vec<String> {
-    match jobs.is_empty() {
-        true => vec!["there are no jobs".to_owned()],
-        false => {
-            let all: Vec<Vec<String>> = jobs.iter().map(status).collect();
-            all.join(&String::new())
-        }
-    }
-}
-
-/// Where a job stands: what runs, how far it is, what it waits for, what may be asked.
-pub(super) fn status(job: &JobStatus) -> Vec<String> {
-    let running = match &job.run_by {
-        Some(by) => format!("run by {by}"),
-        None => "not running".to_owned(),
-    };
-    let mut lines = vec![format!("{}: {}, {running}", job.job, job.direction)];
-    for vm in &job.vms {
-        lines.extend(vm_lines(vm));
-    }
-    let rests = job.vms.iter().all(|vm| {
-        vm.phase.is_final() || matches!(vm.phase, JobPhase::Committed | JobPhase::Protected)
-    });
-    lines.push(match job.allowed.is_empty() {
-        true => "you may now: nothing but watch".to_owned(),
-        false => format!("you may now: {}", job.allowed.join(", ")),
-    });
-    if job.run_by.is_none() && !rests {
-        lines.push(format!("no process runs it: failback resume {}", job.job));
-    }
-    lines
-}
-
-fn vm_lines(vm: &VmStatus) -> Vec<String> {
-    let mut lines = vec![format!(
-        "  {} ({}): {}: {}",
-        vm.vm,
-        vm.group,
-        vm.phase,
-        phase(vm.phase)
-    )];
-    let mut say = |line: String| lines.push(format!("      {line}"));
-    say(format!("the {} is the side that may run", vm.active));
-    if let Some(disposition) = vm.disposition {
-        say(match disposition {
-            Disposition::Restored => "the target's disks are what they were before".to_owned(),
-            Disposition::BlockedInconsistent => "the target's disks are kept under names that \
-                no VM has; a later job goes on from them"
-                .to_owned(),
-        });
-    }
-    if let Some(doing) = &vm.doing {
-        let mut line = format!("now: {doing}");
-        if let Some(moving) = vm.moving.as_ref().filter(|moving| moving.done_bytes > 0) {
-            line += &format!(": {} {}", moving.what, format_size(moving.done_bytes));
-            if let Some(total) = moving.total_bytes {
-                line += &format!(" of {}", format_size(total));
-            }
-            line += &format!(", {}/s", format_size(moving.rate() as u64));
-            if let Some(left) = moving.seconds_left() {
-                line += &format!(", {left:.0} s left");
-            }
-        }
-        say(line);
-    } else if let (Some(waits_for), None) = (vm.waits_for, vm.problem) {
-        say(format!("waits until: {waits_for}"));
-    }
-    if let Some(problem) = vm.problem {
-        say(format!("STANDS STILL: {problem}"));
-        if let Some(detail) = &vm.detail {
-            say(detail.clone());
-        }
-    }
-    if let Some(pass) = vm.last_pass {
-        let changed = format_size(pass.changed_bytes);
-        let seconds = pass.elapsed_ms as f64 / 1000.0;
-        let fits = match vm.convergence {
-            Convergence::Fits => ", which fits the downtime budget",
-            Convergence::Stalled => ", too long, and passes do not get shorter",
-            Convergence::Shrinking => ", too long still, but passes get shorter",
-            _ => "",
-        };
-        let passes = vm.passes;
-        say(format!(
-            "last pass: {changed} in {seconds:.1} s{fits} (passes while the source ran: {passes})"
-        ));
-    }
-    if vm.phase == JobPhase::CommitPending {
-        say(match vm.proven {
-            true => "the source is proven equal to what the target was started with".to_owned(),
-            false => "the source is not proven equal yet".to_owned(),
-        });
-    }
-    lines
-}
-
 /// One line for a state, as a job goes through it.
 pub(super) fn state_line(state: &State) -> String {
     match (state.problem, state.pending) {
@@ -130,6 +30,23 @@ pub(super) fn state_line(state: &State) -> String {
         (None, Some(command)) => format!("{}: {command}", state.phase),
         (None, None) => state.phase.to_string(),
     }
+}
+
+/// A request as the command names it.
+pub(super) fn asks(request: Request) -> String {
+    let mut text = request.name().to_owned();
+    let (accept_loss, restore) = match request {
+        Request::Undo {
+            accept_loss,
+            restore,
+        } => (accept_loss, restore),
+        Request::Cancel { restore } => (false, restore),
+        _ => (false, false),
+    };
+    for (is_set, option) in [(accept_loss, " --accept-loss"), (restore, " --restore")] {
+        text += if is_set { option } else { "" };
+    }
+    text
 }
 
 /// What a phase means to a person.
@@ -230,33 +147,6 @@ pub(super) fn plan(plan: &Plan, previews: &[Preview]) -> Vec<String> {
     lines
 }
 
-/// All that happened.
-pub(super) fn log(lines: &[LogLine]) -> Vec<String> {
-    let lines = lines.iter().map(|line| match &line.record {
-        Record::Job(job) => format!("{}: job {}, {}", line.vm, job.job, job.direction),
-        Record::Step(step) => {
-            let mut text = format!("{} {}: ", time(step.at_ms), line.vm);
-            text += &match &step.event {
-                Event::Asked { request, by } => format!("{by} asks: {}", request.name()),
-                Event::TakenOver { epoch } => format!("taken up, epoch {epoch}"),
-                Event::Answered { token, .. } => format!("{token} answered"),
-                other => format!("{other:?}"),
-            };
-            if let Some(detail) = &step.detail {
-                text += &format!(" ({detail})");
-            }
-            if let Some(side) = step.decide {
-                text += &match side {
-                    Side::Source => " DECIDED: the source may run".to_owned(),
-                    Side::Target => " DECIDED: the target may run".to_owned(),
-                };
-            }
-            text + &format!(" -> {}", state_line(&step.state))
-        }
-    });
-    lines.collect()
-}
-
 /// What each VM needs to go on.
 pub(super) fn explanation(vms: &[Explained]) -> Vec<String> {
     let mut lines = Vec::new();
@@ -276,14 +166,4 @@ fn mode_name(mode: JobMode) -> &'static str {
         JobMode::Full => "full",
         JobMode::FullFirst => "full-first",
     }
-}
-
-/// Hours, minutes and seconds of a day, UTC.
-fn time(at_ms: u64) -> String {
-    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at_ms);
-    let seconds = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() % 86_400);
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    format!("{hours:02}:{minutes:02}:{:02}", seconds % 60)
 }

@@ -54,6 +54,11 @@ impl Meter {
         Meter(Mutex::new((Moving::nothing(), Instant::now())))
     }
 
+    /// Begins anew: nothing is done of what comes.
+    pub(super) fn reset(&self) {
+        *self.lock() = (Moving::nothing(), Instant::now());
+    }
+
     pub(super) fn read(&self) -> Moving {
         let (moving, since) = &*self.lock();
         Moving {

@@ -1,5 +1,6 @@
 //! A job as a whole: all VMs of a plan, run by one process, watched by others.
 
+mod begin;
 mod controllers;
 mod directory;
 mod meter;
@@ -14,4 +15,4 @@ pub use directory::{JobDirectory, STATE_DIR};
 pub use meter::Moving;
 pub use preview::{Checked, Preview, check, check_until, estimate, modes};
 pub use run::{Event, JobRunner};
-pub use status::{JobStatus, LogLine, VmStatus};
+pub use status::{JobStatus, LogLine, RunBy, VmStatus};

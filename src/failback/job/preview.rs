@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::begin::refuse_conflicts;
 use super::controllers::{as_planned, controllers};
-use super::directory::refuse_conflicts;
 use super::run::spec;
 use crate::error::Result;
 use crate::failback::disks::crowded;

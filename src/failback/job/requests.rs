@@ -59,7 +59,8 @@ pub(super) fn meaning(
     let meaning = match request {
         Request::Complete => {
             require(members, request, |one| one.is_begun() && !one.is_over())?;
-            let complete = true;
+            // Those that are beyond it have nothing left to complete.
+            let complete = asked.complete || members.iter().any(Member::is_before_cutover);
             Meaning {
                 tell: Vec::new(),
                 asked: GroupAsked { complete, ..asked },
@@ -69,7 +70,7 @@ pub(super) fn meaning(
             for one in members.iter().filter(|one| !one.is_committed()) {
                 one.allows(request, by)?;
             }
-            let commit = true;
+            let commit = asked.commit || !members.iter().all(Member::is_committed);
             Meaning {
                 tell: Vec::new(),
                 asked: GroupAsked { commit, ..asked },
@@ -133,7 +134,14 @@ pub(super) fn meaning(
         }
     };
     if meaning.tell.is_empty() && meaning.asked == asked {
-        let text = format!("{} has nothing to do here", request.name());
+        let already = request == Request::Complete && asked.complete
+            || request == Request::Commit && asked.commit;
+        let why = if already {
+            "was asked already"
+        } else {
+            "has nothing to do here"
+        };
+        let text = format!("{} {why}", request.name());
         return Err(Error::new(ErrorKind::InvalidInput, text));
     }
     Ok(meaning)
@@ -150,6 +158,13 @@ impl Member<'_> {
 
     fn is_begun(&self) -> bool {
         !matches!(self.state.phase, JobPhase::Planned | JobPhase::Prepared)
+    }
+
+    fn is_before_cutover(&self) -> bool {
+        matches!(
+            self.state.phase,
+            JobPhase::InitialSync | JobPhase::ReadyToCutover
+        )
     }
 
     fn is_over(&self) -> bool {
@@ -224,6 +239,24 @@ mod tests {
         let commit = meant(&[CommitPending, CommitPending], Request::Commit).unwrap();
         assert!(commit.tell.is_empty() && commit.asked.commit);
         assert!(meant(&[Verifying, CommitPending], Request::Commit).is_err());
+    }
+
+    #[test]
+    fn nothing_is_offered_to_a_group_that_is_beyond_it() {
+        use JobPhase::*;
+        for (phase, request) in [
+            (CommitPending, Request::Complete),
+            (Committed, Request::Complete),
+            (Committed, Request::Commit),
+            (Protected, Request::Complete),
+            (Protected, Request::Commit),
+        ] {
+            assert!(
+                meant(&[phase, phase], request).is_err(),
+                "{request:?} {phase}"
+            );
+        }
+        assert!(meant(&[Committed, CommitPending], Request::Commit).is_ok());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failback::directory_mailbox::DirectoryMailbox;
 use crate::failback::disks::VmDisks;
 use crate::failback::executor::{Bell, Executor, Intervals, Mailbox, Resources};
+use crate::failback::history::now_ms;
 use crate::failback::lock::JobLock;
 use crate::failback::machine::{
     CommitPolicy, GroupAsked, JobMode, JobPhase, Request, Side, Signal, Spec, State, signals,
@@ -142,9 +143,10 @@ impl JobRunner {
         std::thread::scope(|scope| {
             let mut handles = Vec::new();
             let mut threads = Vec::new();
-            for mut executor in executors.into_iter().flatten() {
+            let meters = self.members.iter().map(|it| it.meter.clone());
+            for (mut executor, meter) in executors.into_iter().flatten().zip(meters) {
                 let (handle, mut mailbox) =
-                    vm_mailbox(*executor.state(), leave.clone(), bell.clone());
+                    vm_mailbox(*executor.state(), leave.clone(), bell.clone(), meter);
                 handles.push(handle);
                 let ends = Rings(bell.clone());
                 threads.push(scope.spawn(move || {
@@ -267,6 +269,7 @@ impl JobRunner {
             let record = PlanRecord::Asked {
                 request,
                 by: by.to_owned(),
+                at_ms: now_ms(),
                 complete: meant.asked.complete,
                 commit: meant.asked.commit,
             };

@@ -6,26 +6,54 @@ use super::directory::JobDirectory;
 use super::meter::{Moving, published};
 use super::requests::{Member, meaning};
 use crate::error::Result;
+use crate::failback::history::{AcceptedRequest, History, now_ms};
 use crate::failback::machine::{
     Convergence, Disposition, GroupAsked, JobMode, JobPhase, Machine, PassReport, Problem, Request,
-    Side, Spec, State,
+    Resource, Side, Spec, State,
 };
 use crate::failback::record::{Record, StepRecord};
 
-/// Where a job stands.
+/// Where a job stands. Moments are milliseconds since 1970.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct JobStatus {
-    /// The job's name.
+    /// The job's name; that of its directory.
     pub job: String,
     /// `primary-to-recovery` or `recovery-to-primary`.
     pub direction: &'static str,
+    /// What a job in this direction is called: `failover` or `failback`.
+    pub operation: &'static str,
+    /// When this was looked at.
+    pub at_ms: u64,
+    /// When the job was begun; 0 where that was not written down.
+    pub begun_at_ms: u64,
+    /// By whom.
+    pub begun_by: String,
+    /// The job that took its name and its disks later.
+    pub superseded_by: Option<String>,
     /// The process that runs it; `None`: none does, and nothing moves.
-    pub run_by: Option<String>,
-    /// What may be asked now, as the command names it.
-    pub allowed: Vec<&'static str>,
+    pub run_by: Option<RunBy>,
+    /// The last request that was accepted.
+    pub last_request: Option<AcceptedRequest>,
+    /// What may be asked of the job now, with options that ask for more.
+    pub allowed: Vec<Request>,
     /// Its VMs.
     pub vms: Vec<VmStatus>,
+}
+
+impl JobStatus {
+    /// Whether nothing comes of it any more: all VMs' jobs are over, or its disks are another's.
+    pub fn is_over(&self) -> bool {
+        self.superseded_by.is_some() || self.vms.iter().all(|vm| vm.phase.is_final())
+    }
+}
+
+/// The process that runs a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RunBy {
+    /// Its number; `None` in the moment in which it begins.
+    pub process: Option<u32>,
 }
 
 /// Where a VM of a job stands.
@@ -61,8 +89,13 @@ pub struct VmStatus {
     pub convergence: Convergence,
     /// The source's disks were read whole and are what the target was started with.
     pub proven: bool,
-    /// What moves.
+    /// What moves for the command that is being carried out.
     pub moving: Option<Moving>,
+    /// What may be asked of it now. In a job of several VMs only the job as a whole is asked.
+    pub allowed: Vec<Request>,
+    /// What happened last, and when.
+    #[serde(flatten)]
+    pub history: History,
 }
 
 /// A line of a job's log.
@@ -82,8 +115,11 @@ impl JobDirectory {
     /// # Errors
     /// `Malformed` for a damaged journal; `Io`.
     pub fn status(&self) -> Result<JobStatus> {
-        let run_by = self.run_by()?;
+        let run_by = self.run_by()?.map(|holder| RunBy {
+            process: holder.rsplit(' ').next().and_then(|it| it.parse().ok()),
+        });
         let directory = self.directory()?;
+        let (asked, mut last_request) = self.asked()?;
         let mut vms = Vec::new();
         let mut machines = Vec::new();
         for group in &self.plan().groups {
@@ -91,8 +127,20 @@ impl JobDirectory {
                 let mode = self.mode(&vm.name);
                 let (spec, last, state) = self.stand(&vm.name, self.plan().spec(vm, mode))?;
                 let machine = Machine::resume(spec, state);
-                let moving = published(&directory, &vm.name)
-                    .filter(|_| run_by.is_some() && state.pending.is_some());
+                let on_disks = state
+                    .pending
+                    .is_some_and(|command| matches!(command.resource, Resource::Disk(_)));
+                let moving = match run_by {
+                    Some(_) if on_disks => published(&directory, &vm.name),
+                    _ => None,
+                };
+                let (detail, history) = match last {
+                    Some(step) => (step.detail, step.history),
+                    None => Default::default(),
+                };
+                if last_request.is_none() && self.plan().vms().count() == 1 {
+                    last_request = history.last_request.clone();
+                }
                 vms.push(VmStatus {
                     vm: vm.name.clone(),
                     group: group.name.clone(),
@@ -108,23 +156,32 @@ impl JobDirectory {
                     doing: state.pending.map(|command| command.to_string()),
                     waits_for: machine.needs(),
                     problem: state.problem,
-                    detail: last
-                        .and_then(|step| step.detail)
-                        .filter(|_| state.problem.is_some()),
+                    detail: detail.filter(|_| state.problem.is_some()),
                     passes: state.pass_count,
                     last_pass: state.reports[0],
                     convergence: Convergence::of(machine.spec(), &state),
                     proven: state.proven,
-                    moving,
+                    moving: moving.filter(|moving| moving.done_bytes > 0),
+                    allowed: allowed(&[(vm.name.clone(), machine.clone())], asked),
+                    history,
                 });
                 machines.push((vm.name.clone(), machine));
             }
         }
+        let name = self.path().file_name().unwrap_or_default();
+        let job = name.to_string_lossy().into_owned();
+        let plan = self.plan();
         Ok(JobStatus {
-            job: self.plan().name.clone(),
-            direction: self.plan().direction().name(),
+            superseded_by: (job != plan.name).then(|| plan.name.clone()),
+            job,
+            direction: plan.direction().name(),
+            operation: plan.direction().operation(),
+            at_ms: now_ms(),
+            begun_at_ms: self.begun_at_ms,
+            begun_by: self.begun_by.clone(),
             run_by,
-            allowed: allowed(&machines),
+            last_request,
+            allowed: allowed(&machines, asked),
             vms,
         })
     }
@@ -173,7 +230,7 @@ fn name<S: Serializer>(phase: &JobPhase, to: S) -> std::result::Result<S::Ok, S:
 }
 
 /// What the job as a whole may be asked.
-fn allowed(machines: &[(String, Machine)]) -> Vec<&'static str> {
+fn allowed(machines: &[(String, Machine)], asked: GroupAsked) -> Vec<Request> {
     let members: Vec<_> = machines
         .iter()
         .map(|(vm, machine)| Member {
@@ -182,25 +239,21 @@ fn allowed(machines: &[(String, Machine)]) -> Vec<&'static str> {
             state: *machine.state(),
         })
         .collect();
-    let may = |request| meaning(&members, GroupAsked::default(), request, "an operator").is_ok();
-    ASKABLE
-        .into_iter()
-        .filter(|(_, request)| may(*request))
-        .map(|(name, _)| name)
-        .collect()
+    let may = |request: &Request| meaning(&members, asked, *request, "an operator").is_ok();
+    ASKABLE.into_iter().filter(may).collect()
 }
 
-const ASKABLE: [(&str, Request); 10] = [
-    ("start", Request::Start),
-    ("complete", Request::Complete),
-    ("abort", Request::Abort),
-    ("cancel", Request::Cancel { restore: false }),
-    ("cancel --restore", Request::Cancel { restore: true }),
-    ("undo --accept-loss", undo(false)),
-    ("undo --accept-loss --restore", undo(true)),
-    ("commit", Request::Commit),
-    ("reverse", Request::Reverse),
-    ("retry", Request::Retry),
+const ASKABLE: [Request; 10] = [
+    Request::Start,
+    Request::Complete,
+    Request::Abort,
+    Request::Cancel { restore: false },
+    Request::Cancel { restore: true },
+    undo(false),
+    undo(true),
+    Request::Commit,
+    Request::Reverse,
+    Request::Retry,
 ];
 
 const fn undo(restore: bool) -> Request {

@@ -3,6 +3,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::meter::Meter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::executor::{Asked, Bell, Mailbox};
 use crate::failback::machine::{Request, State};
@@ -25,6 +26,8 @@ pub(super) struct VmMailbox {
     bell: Bell,
     /// Wakes the runner.
     noted: Bell,
+    /// Begins anew with each command.
+    meter: Arc<Meter>,
 }
 
 enum Message {
@@ -34,7 +37,12 @@ enum Message {
 
 /// Both ends for a VM that stands at `state`; `leave` ends its executor once it is
 /// [woken](VmHandle::wake). `noted` is rung when the state changes.
-pub(super) fn vm_mailbox(state: State, leave: CancelToken, noted: Bell) -> (VmHandle, VmMailbox) {
+pub(super) fn vm_mailbox(
+    state: State,
+    leave: CancelToken,
+    noted: Bell,
+    meter: Arc<Meter>,
+) -> (VmHandle, VmMailbox) {
     let bell = Bell::new();
     let (ask, asked) = channel();
     let state = Arc::new(Mutex::new(state));
@@ -45,6 +53,7 @@ pub(super) fn vm_mailbox(state: State, leave: CancelToken, noted: Bell) -> (VmHa
         leave,
         bell: bell.clone(),
         noted,
+        meter,
     };
     let handle = VmHandle {
         messages: ask,
@@ -119,6 +128,9 @@ impl Mailbox for VmMailbox {
     fn note(&mut self, state: &State) {
         let mut known = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if *known != *state {
+            if known.pending != state.pending {
+                self.meter.reset();
+            }
             *known = *state;
             self.noted.ring();
         }

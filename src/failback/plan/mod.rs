@@ -350,4 +350,12 @@ impl Direction {
             Direction::RecoveryToPrimary => "recovery-to-primary",
         }
     }
+
+    /// What a job in this direction is called.
+    pub fn operation(self) -> &'static str {
+        match self {
+            Direction::PrimaryToRecovery => "failover",
+            Direction::RecoveryToPrimary => "failback",
+        }
+    }
 }

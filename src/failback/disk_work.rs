@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::{Action, Answer, Problem, Side, Token};
 use super::vm::DiskChanges;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Work;
 
 /// The disks of a job's VM, at both sides.
@@ -40,6 +40,20 @@ pub struct DiskCommand<'a> {
     /// Where a copy reads each disk, and what changed on it where it goes by changes; what the
     /// disks' own VM wrote, for a restore after it ran.
     pub changes: Option<&'a [DiskChanges]>,
+}
+
+impl DiskCommand<'_> {
+    /// Where a disk is read, and what changed on it.
+    ///
+    /// # Errors
+    /// `Malformed` where that is not known.
+    pub fn changes_of(&self, identity: &str) -> Result<&DiskChanges> {
+        let mut all = self.changes.unwrap_or_default().iter();
+        all.find(|it| it.identity == identity).ok_or_else(|| {
+            let text = format!("no source and no changes are known of disk `{identity}`");
+            Error::new(ErrorKind::Malformed, text)
+        })
+    }
 }
 
 /// What came of a command.

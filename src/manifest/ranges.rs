@@ -37,14 +37,18 @@ impl RangeSet {
     pub(crate) fn coarsened_to(mut self, count: usize) -> Self {
         let mut step: u64 = 1 << 16;
         while self.0.len() > count {
-            let rounded = self.0.into_iter().map(|range| {
-                let end = range.end.checked_next_multiple_of(step);
-                range.start / step * step..end.unwrap_or(u64::MAX)
-            });
-            self = Self::of(rounded);
+            self = self.rounded_to(step);
             step = step.saturating_mul(2);
         }
         self
+    }
+
+    /// The same bytes and perhaps more, in whole steps of `step` bytes (which is not 0).
+    pub(crate) fn rounded_to(self, step: u64) -> Self {
+        Self::of(self.0.into_iter().map(|range| {
+            let end = range.end.checked_next_multiple_of(step);
+            range.start / step * step..end.unwrap_or(u64::MAX)
+        }))
     }
 
     /// The numbers of the blocks that these bytes touch, on a disk of `disk_len` bytes.
@@ -141,6 +145,15 @@ mod tests {
         for range in many {
             assert!(coarse.touches(range));
         }
+    }
+
+    #[test]
+    fn ranges_are_rounded_out_to_steps() {
+        let step = 1 << 16;
+        let ranges = [5..6, 7..7, step - 1..step + 1, u64::MAX - 1..u64::MAX];
+        let rounded = RangeSet::of(ranges).rounded_to(step).into_vec();
+        assert_eq!(rounded[0], 0..2 * step);
+        assert_eq!((rounded.len(), rounded[1].end), (2, u64::MAX));
     }
 
     #[test]

@@ -89,12 +89,9 @@ pub(super) fn remote_link(
 
 /// The blocks in which ranges lie, or more where there are very many.
 fn blocks_of(ranges: Vec<Range<u64>>, size: BlockSize, disk_len: u64) -> Vec<Range<u64>> {
-    let blocks = RangeSet::of(ranges).to_blocks(size, disk_len).into_vec();
-    let bytes = blocks.into_iter().map(|blocks| {
-        let end = blocks.end.saturating_mul(size.bytes()).min(disk_len);
-        blocks.start.saturating_mul(size.bytes())..end
-    });
-    RangeSet::of(bytes).coarsened_to(RANGES_MOST).into_vec()
+    let blocks = RangeSet::of(ranges).rounded_to(size.bytes());
+    let blocks = blocks.coarsened_to(RANGES_MOST);
+    blocks.inside(0..disk_len).collect()
 }
 
 /// What of a range is not in the set.

@@ -52,13 +52,8 @@ impl DiskState {
     /// # Errors
     /// As [`current`](Self::current); `NotFound` before the first pass is complete.
     pub(super) fn known(&self) -> Result<Manifest> {
-        self.current()?.ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound,
-                "nothing is known of what the disk should hold",
-            )
-            .at_path(self.file_ref().path())
-        })
+        let at_path = |error: Error| error.at_path(self.file_ref().path());
+        self.current()?.ok_or_else(|| at_path(unknown()))
     }
 
     /// Reads a disk whole, and takes what it holds for what it should hold.
@@ -183,6 +178,12 @@ impl DiskState {
     }
 }
 
+/// No pass onto the disk is complete.
+pub(super) fn unknown() -> Error {
+    let text = "nothing is known of what the disk should hold";
+    Error::new(ErrorKind::NotFound, text)
+}
+
 /// Whether the image stayed as it was while it was read.
 pub(super) type Check<'a> = dyn Fn() -> Result<()> + 'a;
 
@@ -211,7 +212,7 @@ pub(super) fn cut(image: Arc<dyn Image>, len: u64) -> Arc<dyn Image> {
 }
 
 /// The one root of all disks of a VM, in the order of the plan.
-pub(super) fn combined(roots: &[(String, Hash)]) -> Hash {
+pub(super) fn combined(roots: &[(&str, Hash)]) -> Hash {
     let mut hash = blake3::Hasher::new_derive_key("diskdelta failback root of a VM's disks v1");
     for (identity, root) in roots {
         hash.update(&(identity.len() as u64).to_le_bytes());

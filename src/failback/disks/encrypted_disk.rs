@@ -134,7 +134,7 @@ impl EncryptedDisk {
             replica.remove()?;
         } else {
             if plaintext.is_there()? && !replica.exists()? {
-                self.take_in(&replica, disk_len, &plaintext, work)?;
+                self.take_in(&replica, disk_len, work)?;
             }
             plaintext.empty(disk_len, work)?;
         }
@@ -212,27 +212,22 @@ impl EncryptedDisk {
     }
 
     /// Makes the disk of before the chain's first link.
-    fn take_in(
-        &self,
-        replica: &Replica,
-        disk_len: u64,
-        plaintext: &PlaintextDisk<'_>,
-        work: &Work,
-    ) -> Result<()> {
-        let open_disk = match plaintext.open(work) {
+    fn take_in(&self, replica: &Replica, disk_len: u64, work: &Work) -> Result<()> {
+        let plain = match SourceDisk::at_rest(&self.disk_path, work) {
             // Half a disk is of no use.
             Err(error) if error.kind() == ErrorKind::Incomplete => return Ok(()),
-            open_disk => open_disk?,
+            opened => opened?,
         };
         // What a device has beyond the disk does not count.
+        let image = plain.local()?.clone();
         let image = match self.disk_path.is_device {
-            true => cut(open_disk.image().clone(), disk_len),
-            false => open_disk.image().clone(),
+            true => cut(image, disk_len),
+            false => image,
         };
         let create = self.create(image.disk_len());
         let image = padded(image, create.rounded_len()?);
         let next: Arc<dyn Storage> = Arc::new(MemoryStorage::new(&self.directory, Vec::new()));
-        let appended = replica.append(&*image, None, &next, &|| open_disk.check(), work)?;
+        let appended = replica.append(&*image, None, &next, &|| plain.check(), work)?;
         // The disk of before is gone after this.
         match replica.verify(work)? == appended.root {
             true => Ok(()),

@@ -26,6 +26,19 @@ pub struct Prerequisite {
     pub(in crate::failback) room: Option<Room>,
 }
 
+impl Prerequisite {
+    /// Something does not hold.
+    pub(super) fn failed(check: &'static str, disk: &str, text: String) -> Self {
+        Prerequisite {
+            check: check.into(),
+            disk: disk.to_owned(),
+            text,
+            holds: false,
+            room: None,
+        }
+    }
+}
+
 /// What is known of a disk that is to be read.
 pub(super) struct Looked {
     pub disk_bytes: u64,
@@ -147,11 +160,8 @@ impl List<'_> {
 
     fn push(&mut self, check: &'static str, text: String, holds: bool) {
         self.all.push(Prerequisite {
-            check: check.into(),
-            disk: self.disk.to_owned(),
-            text,
             holds,
-            room: None,
+            ..Prerequisite::failed(check, self.disk, text)
         });
     }
 }

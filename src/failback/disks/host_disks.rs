@@ -3,16 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::agent::{AgentRequest, CallbackSource, Task, Wanted};
+use super::agent::{AgentRequest, CallbackSource, Wanted};
 use super::disk_path::DiskPath;
-use super::disk_state::{DiskState, padded};
+use super::disk_state::{DiskState, padded, unknown};
 use super::encrypted_disk::EncryptedDisk;
 use super::measure::Measure;
-use super::open_disk::OpenDisk;
 use super::source_disk::SourceDisk;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failback::disk_work::DiskCommand;
 use crate::failback::machine::{Side, Sides, Token};
 use crate::failback::plan::{Encryption, Plan, SiteName, Vm};
+use crate::failback::vm::DiskChanges;
+use crate::hash::Hash;
 use crate::image::{Format, Image};
 use crate::location::Location;
 use crate::progress::Work;
@@ -34,8 +36,6 @@ pub struct HostDisks {
     pub(super) connect: Sides<ConnectOptions>,
     /// Where other disks come from, if this is done for another host.
     pub(super) callback_source: Option<Arc<CallbackSource>>,
-    /// How much a side's disks should hold whose disk states lie elsewhere.
-    pub(super) told: Mutex<Sides<Option<Vec<Option<Measure>>>>>,
     pub(super) newest: Mutex<Sides<Token>>,
 }
 
@@ -87,7 +87,6 @@ impl HostDisks {
                 target: plan.target_site().connect.connect_options(),
             },
             callback_source: None,
-            told: Mutex::default(),
             newest: Mutex::default(),
         }
     }
@@ -115,13 +114,6 @@ impl HostDisks {
                 at,
             })
         });
-        let mut told = Sides::default();
-        if let Task::Execute {
-            other: Some(other), ..
-        } = &request.task
-        {
-            *told.of_mut(request.side.other()) = Some(other.clone());
-        }
         Ok(HostDisks {
             job: request.job.clone(),
             vm: request.vm.clone(),
@@ -135,7 +127,6 @@ impl HostDisks {
             encryption: Sides::default(),
             connect: Sides::default(),
             callback_source: Some(callback_source),
-            told: Mutex::new(told),
             newest: Mutex::default(),
         })
     }
@@ -193,9 +184,22 @@ impl HostDisks {
         self.open((side, index), &address, *format, (live, false), work)
     }
 
+    /// Opens what a pass reads of a disk.
+    pub(super) fn open_for_pass(
+        &self,
+        command: &DiskCommand<'_>,
+        index: usize,
+        from: &DiskChanges,
+        work: &Work,
+    ) -> Result<SourceDisk> {
+        let other = command.side.other();
+        let format = self.disks[index].at.of(other).1;
+        self.open((other, index), &from.address, format, (false, true), work)
+    }
+
     /// Opens what is read of a side; `live` where its VM may write to it, `of_pass` where it is
     /// what a pass reads.
-    pub(super) fn open(
+    fn open(
         &self,
         (side, disk): (Side, usize),
         at: &Location,
@@ -211,8 +215,7 @@ impl HostDisks {
                     of_pass,
                     live,
                 };
-                let opened = callback_source.open(wanted, work)?;
-                Ok(SourceDisk::over_callback(opened))
+                callback_source.open(wanted, work).map(SourceDisk::from)
             }
             _ => SourceDisk::open(at, format, self.connect.of(side), live, work),
         }
@@ -231,46 +234,31 @@ impl HostDisks {
         DiskState::new(&self.directory, &self.vm, side, index)
     }
 
-    /// How much a side's disk should hold; `None` before the first pass onto it is complete.
-    pub(super) fn measure(&self, side: Side, index: usize) -> Result<Option<Measure>> {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(told) = told.of(side) {
-            return Ok(told.get(index).copied().flatten());
-        }
-        drop(told);
-        let manifest = self.state(side, index)?.current()?;
-        Ok(manifest.map(|manifest| Measure {
-            disk_len: manifest.disk_len(),
-            block_bytes: manifest.block_size().bytes(),
-        }))
-    }
-
-    /// How much all disks of a side should hold.
+    /// How much each disk of a side should hold; `None` before the first pass onto it is complete.
     pub(super) fn measures(&self, side: Side) -> Result<Vec<Option<Measure>>> {
-        (0..self.disks.len())
-            .map(|index| self.measure(side, index))
-            .collect()
+        let measures = (0..self.disks.len()).map(|index| {
+            let manifest = self.state(side, index)?.current()?;
+            Ok(manifest.map(|manifest| Measure {
+                disk_len: manifest.disk_len(),
+                block_bytes: manifest.block_size().bytes(),
+            }))
+        });
+        measures.collect()
     }
 
-    /// Takes another host's word for how much the disks of a side should hold.
-    pub(super) fn trust(&self, side: Side, measures: Vec<Option<Measure>>) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        *told.of_mut(side) = Some(measures);
-    }
-
-    /// Opens a side's disk for reading, as long as the other side's disk state says.
+    /// Opens a side's disk for reading, as long as the other side's should be.
     pub(super) fn open_whole(
         &self,
         side: Side,
         index: usize,
+        other: Option<Measure>,
         work: &Work,
-    ) -> Result<(OpenDisk, Arc<dyn Image>)> {
-        let open_disk = OpenDisk::open(&self.disk_path(side, index)?, work)?;
-        let other = self.measure(side.other(), index)?;
+    ) -> Result<(SourceDisk, Arc<dyn Image>)> {
+        let disk = SourceDisk::at_rest(&self.disk_path(side, index)?, work)?;
         let len = other.map_or(0, |other| other.disk_len);
-        refuse_padding(len, open_disk.image().disk_len())?;
-        let image = padded(open_disk.image().clone(), len);
-        Ok((open_disk, image))
+        refuse_padding(len, disk.disk_len())?;
+        let image = padded(disk.local()?.clone(), len);
+        Ok((disk, image))
     }
 
     /// A device is written in place, for nothing could take the place of one.
@@ -293,13 +281,10 @@ impl HostDisks {
         &self,
         side: Side,
         index: usize,
+        other: Option<Measure>,
         work: &Work,
-    ) -> Result<crate::hash::Hash> {
-        let known = self.measure(side.other(), index)?;
-        let known = known.ok_or_else(|| {
-            let text = "nothing is known of what the disk should hold";
-            Error::new(ErrorKind::NotFound, text)
-        })?;
+    ) -> Result<Hash> {
+        let known = other.ok_or_else(unknown)?;
         let block_size = BlockSize::new(known.block_bytes)?;
         let source = self.source_disk(side, index, false, work)?;
         if source.image().is_some() {

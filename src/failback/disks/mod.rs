@@ -11,7 +11,6 @@
 //! to that.
 
 mod agent;
-mod blocks;
 mod disk_path;
 mod disk_state;
 mod encrypted_disk;
@@ -21,8 +20,6 @@ mod forecast;
 mod host_disks;
 mod measure;
 pub(in crate::failback) mod one_file;
-mod open;
-mod open_disk;
 mod pass;
 mod plaintext_disk;
 mod prerequisites;

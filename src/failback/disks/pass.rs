@@ -1,23 +1,23 @@
 //! One pass of copying: each disk by one call of the sync layer.
 
-use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
-use super::blocks::blocks_of;
 use super::disk_path::{DiskPath, exists};
 use super::disk_state::{DiskState, cut, padded};
 use super::host_disks::HostDisks;
-use super::open_disk::OpenDisk;
 use super::source_disk::SourceDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::DiskCommand;
 use crate::failback::machine::{Amount, Copy, PassReport, Reason, Side};
 use crate::failback::vm::DiskChanges;
 use crate::image::ImageOptions;
+use crate::manifest::RangeSet;
 use crate::progress::Work;
 use crate::storage::{FileRef, TargetOptions};
-use crate::sync::{HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions, Verify};
+use crate::sync::{
+    HostTarget, HostTargetOptions, Mode, REMOTE_BLOCK_BYTES, Recovered, Safety, SyncOptions, Verify,
+};
 
 /// Copies all disks, one after the other.
 pub(super) fn copy(
@@ -29,28 +29,17 @@ pub(super) fn copy(
     let started = Instant::now();
     let mut report = PassReport::default();
     for (index, disk) in disks.disks.iter().enumerate() {
-        let from = command
-            .changes
-            .unwrap_or_default()
-            .iter()
-            .find(|from| from.identity == disk.identity)
-            .ok_or_else(|| {
-                let text = format!(
-                    "no place is known where disk `{}` can be read",
-                    disk.identity
-                );
-                Error::new(ErrorKind::Malformed, text)
-            })?;
         let pass = Pass {
             disks,
+            index,
             command,
             copy,
-            from,
+            from: command.changes_of(&disk.identity)?,
             disk_path: disks.disk_path(command.side, index)?,
             state: disks.state(command.side, index)?,
             work,
         };
-        report.changed_bytes += pass.run(disk.at.of(command.side.other()).1)?;
+        report.changed_bytes += pass.run()?;
     }
     report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(report)
@@ -59,6 +48,7 @@ pub(super) fn copy(
 /// A pass over one disk.
 struct Pass<'a> {
     disks: &'a HostDisks,
+    index: usize,
     command: &'a DiskCommand<'a>,
     copy: Copy,
     from: &'a DiskChanges,
@@ -69,20 +59,16 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// Returns how many bytes changed.
-    fn run(&self, format: crate::image::Format) -> Result<u64> {
-        let (other, at) = (self.command.side.other(), &self.from.address);
-        let disk = (other, self.index());
-        let source = self
-            .disks
-            .open(disk, at, format, (false, true), self.work)?;
+    fn run(&self) -> Result<u64> {
+        let (disks, command) = (self.disks, self.command);
+        let source = disks.open_for_pass(command, self.index, self.from, self.work)?;
         let there = exists(&self.disk_path.blocked)?;
         if there {
             self.finish_previous()?;
         } else {
-            self.disks
-                .may_be_missing(self.command.side, self.index(), &self.disk_path)?;
+            disks.may_be_missing(command.side, self.index, &self.disk_path)?;
         }
-        let encrypted = self.disks.encrypted(self.command.side, self.index())?;
+        let encrypted = disks.encrypted(command.side, self.index)?;
         // All of a disk that is switched off goes straight to where its VM will find it.
         let is_direct = self.copy.amount == Amount::Everything && !self.copy.from_snapshot;
         if let Some(encrypted) = encrypted.as_ref().filter(|_| !is_direct) {
@@ -132,7 +118,7 @@ impl Pass<'_> {
         let options = SyncOptions::default()
             .with_safety(self.disks.safety)
             .with_hold(self.disk_path.is_device)
-            .with_allow_larger(self.disks.disks[self.index()].may_be_longer())
+            .with_allow_larger(self.disks.disks[self.index].may_be_longer())
             .with_allow_shrink(false);
         // Where the source is off, what was copied is read back as the next step; but what should
         // be there is known then, and of a source on another host it is what the target holds.
@@ -142,11 +128,17 @@ impl Pass<'_> {
         };
         let keep = self.command.keep_undo && self.command.side == Side::Target && there;
         let map = self.from.changed.clone().filter(|_| there);
-        let map = map.map(|map| if remote { blocks_of(&map) } else { map });
-        // Trackers count in blocks, and so may end behind the disk.
-        let len = source.disk_len();
-        let inside = |range: Range<u64>| range.start..range.end.min(len);
-        let map = map.map(|map| map.into_iter().map(inside).collect());
+        let map = map.map(|map| {
+            let map = RangeSet::of(map);
+            // Less than a block is never compared across a line.
+            let map = if remote {
+                map.rounded_to(REMOTE_BLOCK_BYTES)
+            } else {
+                map
+            };
+            // Trackers count in blocks, and so may end behind the disk.
+            map.inside(0..source.disk_len()).collect()
+        });
         Ok(match self.copy.amount {
             Amount::Everything => {
                 if keep {
@@ -205,13 +197,13 @@ impl Pass<'_> {
     /// Keeps the manifest current, where the sync has not done so.
     fn account(&self, source: &SourceDisk, options: &SyncOptions) -> Result<()> {
         // Kept open as long as it is read.
-        let open_disk;
+        let disk;
         let wanted = match source.image() {
             // What a device has beyond the disk does not count: the target has nothing to add.
             Some(image) if self.disk_path.is_device => image.clone(),
             image => {
-                open_disk = OpenDisk::open(&self.disk_path, self.work)?;
-                let target = open_disk.image();
+                disk = SourceDisk::at_rest(&self.disk_path, self.work)?;
+                let target = disk.local()?;
                 match image {
                     Some(image) => padded(image.clone(), target.disk_len()),
                     // The sync has held what was written, read from the medium, against the source.
@@ -234,11 +226,6 @@ impl Pass<'_> {
             true => self.state.set_verified(),
             false => Ok(()),
         }
-    }
-
-    fn index(&self) -> usize {
-        let same = |disk: &super::host_disks::PlannedDisk| disk.identity == self.from.identity;
-        self.disks.disks.iter().position(same).unwrap_or_default()
     }
 }
 

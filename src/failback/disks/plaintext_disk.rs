@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use super::disk_path::{DiskPath, exists, remove};
 use super::disk_state::{DiskState, nothing};
-use super::open::open_to_write;
-use super::open_disk::OpenDisk;
+use super::source_disk::open_to_write;
 use crate::error::Result;
 use crate::image::CreateOptions;
 use crate::progress::Work;
@@ -30,11 +29,6 @@ impl PlaintextDisk<'_> {
             true => Ok(!self.state.is_noted(EMPTY)?),
             false => exists(&self.disk_path.blocked),
         }
-    }
-
-    /// Opens it, to be read.
-    pub(super) fn open(&self, work: &Work) -> Result<OpenDisk> {
-        OpenDisk::open(self.disk_path, work)
     }
 
     /// Takes all away that it holds, of `disk_len` bytes. Durable when it returns.

@@ -6,7 +6,7 @@ use super::disk_path::{DiskPath, FoundName};
 use super::encrypted_disk::EncryptedDisk;
 use super::findings::{List, Looked, Prerequisite, crowded};
 use super::host_disks::HostDisks;
-use super::open_disk::OpenDisk;
+use super::source_disk::SourceDisk;
 use crate::error::{Error, Result};
 use crate::failback::machine::Side;
 use crate::progress::Work;
@@ -62,13 +62,8 @@ impl HostDisks {
             }
         }
         let crowded = crowded(all.iter().filter_map(|it| it.room.as_ref()));
-        all.extend(crowded.into_iter().map(|text| Prerequisite {
-            check: "free space".into(),
-            disk: "all".to_owned(),
-            text,
-            holds: false,
-            room: None,
-        }));
+        let crowded = crowded.into_iter();
+        all.extend(crowded.map(|text| Prerequisite::failed("free space", "all", text)));
         all
     }
 
@@ -76,7 +71,7 @@ impl HostDisks {
     fn look(&self, side: Side, index: usize) -> Result<Looked> {
         let source_disk = self.source_disk(side, index, true, &Work::with_threads(1)?)?;
         if source_disk.image().is_none() {
-            source_disk.close()?;
+            source_disk.ask(|_| Ok(()))?;
         }
         let allocated = source_disk.image().map(|image| image.allocated_bytes());
         Ok(Looked {
@@ -115,15 +110,16 @@ impl HostDisks {
             return self.target_device(list, disk_path, source, may_be_longer);
         }
         if path.is_some() {
-            let Some(target) = list.take("target readable", OpenDisk::of_target(disk_path)) else {
+            let Some(target) = list.take("target readable", SourceDisk::of_target(disk_path))
+            else {
                 return;
             };
-            let target = target.image();
+            let found = target.disk_len();
             // Formats that count in sectors round up.
             let rounded = source.disk_bytes.div_ceil(SECTOR) * SECTOR;
-            match target.disk_len() == rounded {
-                true => list.size("target size", rounded, target.disk_len()),
-                false => list.size("target size", source.disk_bytes, target.disk_len()),
+            match found == rounded {
+                true => list.size("target size", rounded, found),
+                false => list.size("target size", source.disk_bytes, found),
             }
         }
         let free =
@@ -163,9 +159,9 @@ impl HostDisks {
         {
             return;
         }
-        match OpenDisk::of_target(disk_path) {
+        match SourceDisk::of_target(disk_path) {
             // Its marker shows it, and the first pass compares all of it.
-            Err(_) if OpenDisk::is_left_incomplete(disk_path) => {
+            Err(_) if SourceDisk::is_left_incomplete(disk_path) => {
                 let text = "is taken over as an earlier job left it, incomplete";
                 list.holds("target disk", text.to_owned());
             }
@@ -173,7 +169,7 @@ impl HostDisks {
                 let Some(target) = list.take("target readable", target) else {
                     return;
                 };
-                let (wanted, found) = (source.disk_bytes, target.image().disk_len());
+                let (wanted, found) = (source.disk_bytes, target.disk_len());
                 match found > wanted && may_be_longer {
                     true => list.holds(
                         "target size",

@@ -3,11 +3,11 @@
 use super::disk_path::{DiskPath, exists, is_same, remove, rename};
 use super::disk_state::DiskState;
 use super::host_disks::HostDisks;
-use super::open::open_to_write;
 use super::pass::{CREATED, whole};
+use super::source_disk::open_to_write;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failback::disk_work::DiskCommand;
 use crate::failback::machine::Side;
-use crate::failback::vm::DiskChanges;
 use crate::manifest::RangeSet;
 use crate::progress::Work;
 use crate::storage::FileRef;
@@ -16,11 +16,11 @@ use crate::sync::{Mode, Recovered, SyncOptions, undo};
 /// Makes one disk what it was before the job. It stands under its blocked name.
 pub(super) fn restore(
     disks: &HostDisks,
-    side: Side,
+    command: &DiskCommand<'_>,
     index: usize,
-    written: Option<&[DiskChanges]>,
     work: &Work,
 ) -> Result<()> {
+    let side = command.side;
     let disk_path = disks.disk_path(side, index)?;
     let state = disks.state(side, index)?;
     if state.is_noted(CREATED)? {
@@ -39,10 +39,8 @@ pub(super) fn restore(
     if exists(&disk_path.before)? {
         return put_back(&disk_path);
     }
-    if let Some(written) = written
-        && !state.is_noted(REVERTED)?
-    {
-        take_back(disks, side, index, &disk_path, written, work)?;
+    if command.changes.is_some() && !state.is_noted(REVERTED)? {
+        take_back(disks, command, index, &disk_path, work)?;
         // Not twice: from here on the ways back lead further down.
         state.note(REVERTED)?;
     }
@@ -94,22 +92,21 @@ fn put_back(disk_path: &DiskPath) -> Result<()> {
 /// Takes back what the target's own VM wrote: the source's disk still holds it as it was.
 fn take_back(
     disks: &HostDisks,
-    side: Side,
+    command: &DiskCommand<'_>,
     index: usize,
     disk_path: &DiskPath,
-    written: &[DiskChanges],
     work: &Work,
 ) -> Result<()> {
     let identity = &disks.disks[index].identity;
-    let changed = written
-        .iter()
-        .find(|disk| disk.identity == *identity)
-        .and_then(|disk| disk.changed.clone())
+    let changed = command
+        .changes_of(identity)?
+        .changed
+        .clone()
         .ok_or_else(|| {
-            let text = format!("the changes of disk `{identity}` are missing");
+            let text = format!("no changes are known of disk `{identity}`");
             Error::new(ErrorKind::Malformed, text)
         })?;
-    let source = disks.source_disk(side.other(), index, false, work)?;
+    let source = disks.source_disk(command.side.other(), index, false, work)?;
     // The target may be longer, and trackers count in blocks.
     let changed = RangeSet::of(changed).inside(0..source.disk_len()).collect();
     let target = open_to_write(&disk_path.blocked, disk_path.format)?;

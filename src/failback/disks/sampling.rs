@@ -1,31 +1,47 @@
 //! Estimates from samples of the disks.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::disk_path::{DiskPath, age};
+use super::disk_state::nothing;
 use super::encrypted_disk::EncryptedDisk;
 use super::estimate::Estimate;
 use super::host_disks::HostDisks;
-use super::open_disk::OpenDisk;
 use super::source_disk::SourceDisk;
 use super::throughput_probe::ThroughputProbe;
-use crate::error::Result;
+use crate::diff::CompareOptions;
+use crate::error::{ErrorKind, Result};
 use crate::failback::machine::Side;
 use crate::image::Image;
+use crate::manifest::TargetManifest;
 use crate::progress::Work;
 use crate::replica::ManifestImage;
-use crate::sync::sample;
+use crate::sync::{REMOTE_BLOCK_BYTES, Search, sample};
 use crate::units::{BlockSize, PAGE_BYTES};
 
 /// What a sample of a disk has found.
 struct Sampled {
+    /// What the source holds as data.
     data_bytes: u64,
-    changed_bytes: Option<u64>,
-    read_seconds: f64,
-    line_seconds: f64,
-    /// How long a byte takes to be looked at.
-    byte_seconds: f64,
-    /// How long ago the target was written.
+    /// How many bytes the sample stands for.
+    stands_for: u64,
+    /// How much was looked at, and differs; `None` where there was nothing to compare with.
+    changed: Option<(u64, u64)>,
+    /// How many bytes were read, and for how long.
+    read: (u64, f64),
+    /// How many bytes came over the line, and for how long.
+    moved: (u64, f64),
+}
+
+/// What a sample is compared with.
+struct Before {
+    /// What a replica holds.
+    held: Option<TargetManifest>,
+    /// The target's disk, where there is no replica.
+    target: Option<SourceDisk>,
+    /// How long ago it was written.
     since: Option<Duration>,
 }
 
@@ -39,23 +55,25 @@ impl HostDisks {
         let estimates = self.disks.iter().enumerate().map(|(index, disk)| {
             let source = self.source_disk(Side::Source, index, true, work)?;
             let target = self.disk_path(Side::Target, index)?;
-            let encrypted = self.encrypted(Side::Target, index)?;
+            let before = Before::of(&target, self.encrypted(Side::Target, index)?)?;
             let sampled = match source.image() {
-                Some(image) => sample_image(&**image, &target, encrypted.as_ref(), work)?,
-                None => sample_remote(&source, &target, encrypted.as_ref(), work)?,
+                Some(image) => sample_image(&**image, &before, work)?,
+                None => sample_remote(&source, &before, work)?,
             };
-            let throughput = ThroughputProbe::at(&target, sampled.byte_seconds, work)?;
-            let changed = sampled.changed_bytes.zip(sampled.since);
+            let data_bytes = sampled.data_bytes;
+            let throughput = ThroughputProbe::at(&target, a_byte(sampled.read), work)?;
+            let changed_bytes = sampled.changed.map(|it| share(it, sampled.stands_for));
+            let changed_since = changed_bytes.zip(before.since);
             Ok(Estimate {
                 disk: disk.identity.clone(),
                 disk_bytes: source.disk_len(),
-                data_bytes: sampled.data_bytes,
-                changed_bytes: sampled.changed_bytes,
-                read_seconds: sampled.read_seconds,
-                line_seconds: sampled.line_seconds,
-                write_seconds: throughput.write * sampled.data_bytes as f64,
-                back_seconds: throughput.back * sampled.data_bytes as f64,
-                written_per_second: changed
+                data_bytes,
+                changed_bytes,
+                read_seconds: a_byte(sampled.read) * data_bytes as f64,
+                line_seconds: a_byte(sampled.moved) * data_bytes as f64,
+                write_seconds: throughput.write * data_bytes as f64,
+                back_seconds: throughput.back * data_bytes as f64,
+                written_per_second: changed_since
                     .map(|(bytes, since)| bytes as f64 / since.as_secs_f64().max(1.0)),
             })
         });
@@ -63,86 +81,125 @@ impl HostDisks {
     }
 }
 
+impl Before {
+    fn of(disk_path: &DiskPath, encrypted: Option<EncryptedDisk>) -> Result<Self> {
+        if let Some(encrypted) = encrypted
+            && let Some(held) = encrypted.target_manifest()?
+        {
+            return Ok(Before {
+                held: Some(held),
+                target: None,
+                since: encrypted.age(),
+            });
+        }
+        let path = disk_path.path()?;
+        let path = path.filter(|_| !SourceDisk::is_left_incomplete(disk_path));
+        let target = path.as_ref().map(|_| SourceDisk::of_target(disk_path));
+        Ok(Before {
+            held: None,
+            target: target.transpose()?,
+            since: path.and_then(|path| age(&path)),
+        })
+    }
+}
+
 /// From a sample of the source's data.
-fn sample_image(
-    source: &dyn Image,
-    target: &DiskPath,
-    encrypted: Option<&EncryptedDisk>,
-    work: &Work,
-) -> Result<Sampled> {
-    let held = encrypted.map_or(Ok(None), EncryptedDisk::manifest)?;
+fn sample_image(source: &dyn Image, before: &Before, work: &Work) -> Result<Sampled> {
     let data_bytes = source.allocated_bytes()?;
-    let begin = Instant::now();
-    let (looked, changed, since) = match (held, target.path()?) {
-        (Some(held), _) => {
-            let (looked, changed) = EncryptedDisk::sample(source, &held, work)?;
-            let looked_bytes = looked * held.block_size().bytes();
-            let since = encrypted.and_then(EncryptedDisk::age);
-            (looked_bytes, Some((looked, changed)), since)
+    let begun = Instant::now();
+    let (changed, read) = match &before.held {
+        Some(held) => {
+            let (looked, changed) = EncryptedDisk::sample(source, held.manifest(), work)?;
+            let read = looked * held.manifest().block_size().bytes();
+            (Some((looked, changed)), read)
         }
-        (None, Some(path)) if !OpenDisk::is_left_incomplete(target) => {
-            let target = OpenDisk::of_target(target)?;
-            let found = sample(source, &**target.image(), BlockSize::default(), work)?;
-            let changed = Some((found.looked, found.changed));
-            (found.looked * 2 * PAGE_BYTES, changed, age(&path))
-        }
-        // Only to see how fast it is read.
-        (None, _) => {
-            let found = sample(source, source, BlockSize::default(), work)?;
-            (found.looked * 2 * PAGE_BYTES, None, None)
+        None => {
+            let target = before.target.as_ref().map(|it| it.local()).transpose()?;
+            // Without a target only to see how fast the source is read.
+            let with = target.map_or(source, |target| &**target);
+            let found = sample(source, with, BlockSize::default(), work)?;
+            let changed = target.map(|_| (found.looked, found.changed));
+            (changed, found.looked * 2 * PAGE_BYTES)
         }
     };
-    let seconds = begin.elapsed().as_secs_f64();
-    let read_seconds = seconds * data_bytes as f64 / looked.max(1) as f64;
     Ok(Sampled {
         data_bytes,
-        changed_bytes: changed.map(|sampled| share(sampled, data_bytes)),
-        read_seconds,
-        line_seconds: 0.0,
-        byte_seconds: read_seconds / data_bytes.max(1) as f64,
-        since,
+        stands_for: data_bytes,
+        changed,
+        read: (read, begun.elapsed().as_secs_f64()),
+        moved: (0, 0.0),
     })
 }
 
 /// From a sample of all of the disk: where its data is cannot be told from here.
-fn sample_remote(
-    source: &SourceDisk,
-    target: &DiskPath,
-    encrypted: Option<&EncryptedDisk>,
-    work: &Work,
-) -> Result<Sampled> {
-    let held = encrypted.map_or(Ok(None), EncryptedDisk::target_manifest)?;
-    let (found, since) = match &held {
-        Some(held) => {
-            let image = ManifestImage::of(held.manifest(), source.disk_len())?;
-            let found = source.sample(Some(&image), Some(held), work)?;
-            (found, encrypted.and_then(EncryptedDisk::age))
-        }
-        None => {
-            let path = target.path()?;
-            let path = path.filter(|_| !OpenDisk::is_left_incomplete(target));
-            let target = path
-                .as_ref()
-                .map(|_| OpenDisk::of_target(target))
-                .transpose()?;
-            let found = source.sample(target.as_ref().map(|it| &**it.image()), None, work)?;
-            (found, path.and_then(|path| age(&path)))
-        }
+fn sample_remote(source: &SourceDisk, before: &Before, work: &Work) -> Result<Sampled> {
+    let disk_len = source.disk_len();
+    let ranges = spread(disk_len);
+    let looked = ranges.iter().map(|range| range.end - range.start).sum();
+    let options = CompareOptions::default().with_change_map(Some(ranges));
+    let nothing = nothing(disk_len)?;
+    let held = before.held.as_ref();
+    let image = held.map(|held| ManifestImage::of(held.manifest(), disk_len));
+    let image = image.transpose()?;
+    let target: Option<&dyn Image> = match (&image, &before.target) {
+        (Some(image), _) => Some(image),
+        (None, Some(target)) => Some(&**target.local()?),
+        (None, None) => None,
     };
-    let of = |sampled: u64| share((found.looked, sampled), source.disk_len());
-    let data_bytes = of(found.data);
-    let per = |seconds: f64, bytes: u64| seconds * data_bytes as f64 / bytes.max(1) as f64;
-    Ok(Sampled {
-        data_bytes,
-        changed_bytes: found.changed.map(of),
-        read_seconds: per(found.compare_seconds, found.looked),
-        line_seconds: per(found.move_seconds, found.data),
-        byte_seconds: found.compare_seconds / found.looked.max(1) as f64,
-        since,
+    source.ask(|source| {
+        let begun = Instant::now();
+        let search = Search {
+            kept: held,
+            counts_only: true,
+            ..Search::new(target.unwrap_or(&*nothing), disk_len, &options)
+        };
+        let (counted, _) = source.find(search, work, &|_| Ok(()))?;
+        let read = (looked, begun.elapsed().as_secs_f64());
+        let begun = Instant::now();
+        let data = AtomicU64::new(0);
+        let moved = source.compare(&*nothing, disk_len, &options, work, &|difference| {
+            data.fetch_add(difference.new.len(), Ordering::Relaxed);
+            Ok(())
+        });
+        match moved {
+            // Its VM has written there meanwhile.
+            Err(error) if error.kind() == ErrorKind::VerifyFailed => {}
+            moved => drop(moved?),
+        }
+        let data = data.into_inner();
+        Ok(Sampled {
+            data_bytes: share((looked, data), disk_len),
+            stands_for: disk_len,
+            changed: target.map(|_| (looked, counted.changed_bytes)),
+            read,
+            moved: (data, begun.elapsed().as_secs_f64()),
+        })
     })
+}
+
+/// At most 256 blocks, spread evenly.
+pub(super) fn spread(disk_len: u64) -> Vec<Range<u64>> {
+    let step = disk_len
+        .div_ceil(SAMPLES)
+        .next_multiple_of(REMOTE_BLOCK_BYTES);
+    let starts = (0..SAMPLES).map(|index| index.saturating_mul(step));
+    starts
+        .take_while(|start| *start < disk_len)
+        .map(|start| start..(start + REMOTE_BLOCK_BYTES).min(disk_len))
+        .collect()
+}
+
+fn a_byte((bytes, seconds): (u64, f64)) -> f64 {
+    seconds / bytes.max(1) as f64
 }
 
 fn share((looked, changed): (u64, u64), of: u64) -> u64 {
     let part = u128::from(of) * u128::from(changed) / u128::from(looked.max(1));
     u64::try_from(part).unwrap_or(u64::MAX)
 }
+
+const SAMPLES: u64 = 256;
+
+#[cfg(test)]
+#[path = "../../../tests/inside/failback/sampling.rs"]
+mod tests;

@@ -3,13 +3,13 @@
 
 use std::path::PathBuf;
 
-use super::agent::{AgentClient, AgentReply, Task, Wanted};
+use super::agent::{AgentClient, AgentReply, Open, Task, Wanted, wrong};
 use super::estimate::Estimate;
 use super::findings::Prerequisite;
 use super::host_disks::HostDisks;
 use super::measure::Measure;
 use super::source_disk::SourceDisk;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::failback::disk_work::{DiskCommand, DiskWork, Done};
 use crate::failback::machine::{Action, Side, Sides, Token};
 use crate::failback::plan::{Plan, Vm};
@@ -41,24 +41,17 @@ impl VmDisks {
 
     /// Looks at both sides' disks, and changes nothing; the target's are to be written.
     pub fn prerequisites(&self) -> Vec<Prerequisite> {
-        let Some(agent) = &self.agents.target else {
-            return self.here.prerequisites(Side::Target);
-        };
         let looked = Work::with_threads(1).and_then(|work| {
             let open = |wanted: &Wanted| self.disk(Side::Source, wanted, &work);
-            match agent.look(Task::Look, &open, &work)? {
+            match self.ask(Side::Target, Token::default(), Task::Look, &open, &work)? {
                 AgentReply::Looked(all) => Ok(all),
-                _ => Err(unasked()),
+                _ => Err(wrong()),
             }
         });
         looked.unwrap_or_else(|error| {
-            vec![Prerequisite {
-                check: "target host".into(),
-                disk: agent.login().to_owned(),
-                text: error.to_string(),
-                holds: false,
-                room: None,
-            }]
+            let agent = self.agents.target.as_ref();
+            let disk = agent.map_or("all", AgentClient::login);
+            vec![Prerequisite::failed("target host", disk, error.to_string())]
         })
     }
 
@@ -67,13 +60,10 @@ impl VmDisks {
     /// # Errors
     /// As [`HostDisks::estimate`]; those of reaching the target's host.
     pub fn estimate(&self, work: &Work) -> Result<Vec<Estimate>> {
-        let Some(agent) = &self.agents.target else {
-            return self.here.estimate(work);
-        };
         let open = |wanted: &Wanted| self.disk(Side::Source, wanted, work);
-        match agent.look(Task::Estimate, &open, work)? {
+        match self.ask(Side::Target, Token::default(), Task::Estimate, &open, work)? {
             AgentReply::Estimated(all) => Ok(all),
-            _ => Err(unasked()),
+            _ => Err(wrong()),
         }
     }
 
@@ -87,22 +77,30 @@ impl VmDisks {
     /// # Errors
     /// `Io`; those of reaching the target's host.
     pub fn forget_ways_back(&self) -> Result<()> {
-        match &self.agents.target {
-            None => self.here.forget_ways_back(),
-            Some(agent) => {
-                let task = Task::ForgetWaysBack;
-                match agent.call(Token::default(), task, &Work::with_threads(1)?)? {
-                    AgentReply::Done(_) => Ok(()),
-                    _ => Err(unasked()),
-                }
-            }
+        let (token, work) = (Token::default(), Work::with_threads(1)?);
+        self.ask(Side::Target, token, Task::ForgetWaysBack, &none, &work)
+            .map(drop)
+    }
+
+    /// Has something done beside commands, where a side's disks lie.
+    fn ask(
+        &self,
+        side: Side,
+        token: Token,
+        task: Task,
+        open: &Open<'_>,
+        work: &Work,
+    ) -> Result<AgentReply> {
+        match self.agents.of(side) {
+            None => self.here.answer((side, token), &task, None, work),
+            Some(agent) => agent.ask(token, task, &[], open, work),
         }
     }
 
     /// A side's disk itself, for a disk agent.
     fn disk(&self, side: Side, wanted: &Wanted, work: &Work) -> Result<SourceDisk> {
         if wanted.of_pass || wanted.disk >= self.here.disks.len() {
-            return Err(unasked());
+            return Err(wrong());
         }
         self.here.source_disk(side, wanted.disk, wanted.live, work)
     }
@@ -114,25 +112,17 @@ impl VmDisks {
         wanted: &Wanted,
         work: &Work,
     ) -> Result<SourceDisk> {
-        let other = command.side.other();
-        let disk = self.here.disks.get(wanted.disk).ok_or_else(unasked)?;
-        let mut changes = command.changes.unwrap_or_default().iter();
-        let from = changes
-            .find(|from| wanted.of_pass && from.identity == disk.identity)
-            .ok_or_else(unasked)?;
-        let (format, how) = (disk.at.of(other).1, (false, true));
-        self.here
-            .open((other, wanted.disk), &from.address, format, how, work)
+        let disk = self.here.disks.get(wanted.disk);
+        let disk = disk.filter(|_| wanted.of_pass).ok_or_else(wrong)?;
+        let from = command.changes_of(&disk.identity)?;
+        self.here.open_for_pass(command, wanted.disk, from, work)
     }
 
     /// How much a side's disks should hold, as the host that has its disk states says.
     fn measures(&self, side: Side, token: Token, work: &Work) -> Result<Vec<Option<Measure>>> {
-        match self.agents.of(side) {
-            None => self.here.measures(side),
-            Some(agent) => match agent.call(token, Task::Measure, work)? {
-                AgentReply::Measured(all) if all.len() == self.here.disks.len() => Ok(all),
-                _ => Err(unasked()),
-            },
+        match self.ask(side, token, Task::Measure, &none, work)? {
+            AgentReply::Measured(all) if all.len() == self.here.disks.len() => Ok(all),
+            _ => Err(wrong()),
         }
     }
 }
@@ -141,21 +131,17 @@ impl DiskWork for VmDisks {
     fn execute(&self, command: &DiskCommand<'_>, work: &Work) -> Result<Done> {
         let (token, side, action) = (command.token, command.side, command.action);
         let other = side.other();
-        let compares = matches!(action, Action::Prove | Action::CheckBaseline { .. });
+        self.here.admit(side, token)?;
+        let measures = match action {
+            Action::Prove | Action::CheckBaseline { .. } => {
+                Some(self.measures(other, token, work)?)
+            }
+            _ => None,
+        };
         // A disk on another host is read through an agent that only reads, as every source is.
         let agent = self.agents.of(side).as_ref();
         let Some(agent) = agent.filter(|_| action != Action::Prove) else {
-            if compares && self.agents.of(other).is_some() {
-                self.here.admit(side, token)?;
-                let measures = self.measures(other, token, work)?;
-                self.here.trust(other, measures);
-            }
-            return self.here.execute(command, work);
-        };
-        self.here.admit(side, token)?;
-        let measures = match compares {
-            true => Some(self.measures(other, token, work)?),
-            false => None,
+            return self.here.execute(command, measures.as_deref(), work);
         };
         let uninterrupted = Work::with_threads(1)?;
         let work = match action {
@@ -168,19 +154,21 @@ impl DiskWork for VmDisks {
         let open = |wanted: &Wanted| match action {
             Action::Copy(_) => self.source_of_pass(command, wanted, work),
             Action::Check | Action::Restore { .. } => self.disk(other, wanted, work),
-            _ => Err(unasked()),
+            _ => Err(wrong()),
         };
-        match agent.execute(command, measures, &open, work) {
+        let (task, lists) = agent.task(command, measures);
+        match agent.ask(token, task, &lists, &open, work) {
+            Ok(AgentReply::Done(done)) => Ok(done),
+            Ok(_) => Err(wrong()),
             Err(error) if action == Action::Check && error.kind() != ErrorKind::InUse => {
                 Ok(Done::unfit(format!("target host: {error}")))
             }
-            done => done,
+            Err(error) => Err(error),
         }
     }
 }
 
-/// A disk agent says, or wants, what it was not asked for.
-fn unasked() -> Error {
-    Error::malformed("the other end gave something else than what it was asked for")
-        .advise("run the same version of diskdelta on both hosts")
+/// No disk is read for what is asked.
+fn none(_: &Wanted) -> Result<SourceDisk> {
+    Err(wrong())
 }

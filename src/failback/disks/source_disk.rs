@@ -1,23 +1,25 @@
-//! What is read of a disk, wherever it is: its file, an export of it, or what another host has.
+//! What is read of a disk, wherever it is: its file or device, an export of it, or what another
+//! host has.
 
+use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-use super::blocks::spread;
-use super::disk_state::{nothing, padded};
+use super::disk_path::DiskPath;
+use super::disk_state::padded;
 use crate::api::open_source;
-use crate::diff::CompareOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::{Format, Image, ImageOptions};
 use crate::location::Location;
-use crate::manifest::TargetManifest;
 use crate::progress::Work;
 use crate::remote::ConnectOptions;
 use crate::replica::{Appended, Changed, Replica};
-use crate::storage::{HostFile, SourceOptions, Storage};
-use crate::sync::{Search, Source, SourceBackend, SyncOptions, SyncReport, Target, sync};
+use crate::storage::{SourceOptions, Storage};
+use crate::sync::{
+    HostSource, HostTarget, HostTargetOptions, Source, SourceBackend, SyncOptions, SyncReport,
+    Target, sync,
+};
 use crate::units::BlockSize;
 
 /// A disk, open to be read. With one on another host one thing is done.
@@ -25,20 +27,6 @@ pub(super) struct SourceDisk {
     source: Source,
     /// Where it is, for errors of a connection that only reads it.
     place: Option<String>,
-}
-
-/// What a sample across the line has found.
-pub(super) struct Sampled {
-    /// Bytes that were looked at.
-    pub looked: u64,
-    /// How many of them the source holds as data.
-    pub data: u64,
-    /// How many of them differ; `None` where there was nothing to compare with.
-    pub changed: Option<u64>,
-    /// How long it took to compare what was looked at.
-    pub compare_seconds: f64,
-    /// How long it took to bring what of it is data over the line.
-    pub move_seconds: f64,
 }
 
 impl SourceDisk {
@@ -64,22 +52,47 @@ impl SourceDisk {
         }
     }
 
-    /// A disk that the client of a disk agent answers for.
-    pub(super) fn over_callback(source: Source) -> Self {
-        SourceDisk {
-            source,
-            place: None,
+    /// Opens a disk of this host that no VM writes to, whether one may boot from it now or not.
+    ///
+    /// # Errors
+    /// Those of [`HostSource::open`]; `Incomplete` for a device that is held and incomplete.
+    pub(super) fn at_rest(disk_path: &DiskPath, work: &Work) -> Result<Self> {
+        let path = disk_path.there()?;
+        let image = ImageOptions::default().with_format(disk_path.format);
+        match HostSource::open(&path, &image, &SourceOptions::default()) {
+            Err(error) if error.kind() == ErrorKind::Incomplete && disk_path.is_device => {
+                let target = open_to_write(&path, disk_path.format)?;
+                let source = Source::new(target.held_image(work)?.ok_or(error)?);
+                // Read through its marker, and kept from all others as long as it is.
+                let held = Arc::new(move || {
+                    let _ = &target;
+                    Ok(())
+                });
+                Ok(source.with_check(held).into())
+            }
+            opened => opened.map(|opened| opened.source().into()),
         }
     }
 
-    /// Length of the disk in bytes.
-    pub(super) fn disk_len(&self) -> u64 {
-        self.source.disk_len()
+    /// The target's disk, which its VM may not be writing to.
+    pub(super) fn of_target(disk_path: &DiskPath) -> Result<Self> {
+        let opened = Work::with_threads(1).and_then(|work| Self::at_rest(disk_path, &work));
+        opened.map_err(|error| match error.kind() {
+            ErrorKind::InUse => Error::new(ErrorKind::InUse, format!("{error}; is its VM off?")),
+            _ => error,
+        })
     }
 
-    /// The guest's bytes, where they can be read from here.
-    pub(super) fn image(&self) -> Option<&Arc<dyn Image>> {
-        self.source.image()
+    /// Whether it is a device that a job left held and incomplete: one may go on with it whatever
+    /// it holds.
+    pub(super) fn is_left_incomplete(disk_path: &DiskPath) -> bool {
+        let marked = |error: Error| error.kind() == ErrorKind::Incomplete;
+        let held = || {
+            let target = open_to_write(&disk_path.own, disk_path.format);
+            let marker = target.and_then(|target| target.marker());
+            marker.is_ok_and(|marker| marker.is_some_and(|marker| marker.held))
+        };
+        disk_path.is_device && Self::of_target(disk_path).is_err_and(marked) && held()
     }
 
     /// The guest's bytes, for what cannot do without.
@@ -97,7 +110,7 @@ impl SourceDisk {
         options: &SyncOptions,
         work: &Work,
     ) -> Result<SyncReport> {
-        sync(&self.source, target, options, work).map_err(|error| self.named(error))
+        sync(self, target, options, work).map_err(|error| self.named(error))
     }
 
     /// Adds what it holds to a replica, as a disk of that length.
@@ -130,69 +143,35 @@ impl SourceDisk {
         self.image().map_or(Ok(()), |_| self.source.check())
     }
 
-    /// The files and devices of this host that are read.
-    pub(super) fn files(&self) -> Result<Vec<HostFile>> {
-        self.source.files()
-    }
-
-    /// Looks at blocks spread evenly over the disk, and compares them with those of `target`, for
-    /// which `held` may stand.
-    pub(super) fn sample(
-        &self,
-        target: Option<&dyn Image>,
-        held: Option<&TargetManifest>,
-        work: &Work,
-    ) -> Result<Sampled> {
-        let ranges = spread(self.disk_len());
-        let looked = ranges.iter().map(|range| range.end - range.start).sum();
-        let options = CompareOptions::default().with_change_map(Some(ranges));
-        let nothing = nothing(self.disk_len())?;
-        self.ask(|source| {
-            let begun = Instant::now();
-            let counted = source.find(
-                Search {
-                    kept: held,
-                    counts_only: true,
-                    ..Search::new(target.unwrap_or(&*nothing), self.disk_len(), &options)
-                },
-                work,
-                &|_| Ok(()),
-            )?;
-            let compared = begun.elapsed();
-            let begun = Instant::now();
-            let data = AtomicU64::new(0);
-            let moved = source.compare(&*nothing, self.disk_len(), &options, work, &|difference| {
-                data.fetch_add(difference.new.len(), Ordering::Relaxed);
-                Ok(())
-            });
-            match moved {
-                // Its VM has written there meanwhile.
-                Err(error) if error.kind() == ErrorKind::VerifyFailed => {}
-                moved => drop(moved?),
-            }
-            Ok(Sampled {
-                looked,
-                data: data.into_inner(),
-                changed: target.map(|_| counted.0.changed_bytes),
-                compare_seconds: compared.as_secs_f64(),
-                move_seconds: begun.elapsed().as_secs_f64(),
-            })
-        })
-    }
-
-    /// Closes the line, where nothing but opening the disk was wanted.
-    pub(super) fn close(&self) -> Result<()> {
-        self.ask(|_| Ok(()))
-    }
-
-    fn ask<T>(&self, ask: impl FnOnce(&dyn SourceBackend) -> Result<T>) -> Result<T> {
+    /// Asks something else than a sync, and ends the work with the disk.
+    pub(super) fn ask<T>(&self, ask: impl FnOnce(&dyn SourceBackend) -> Result<T>) -> Result<T> {
         self.source.ask(ask).map_err(|error| self.named(error))
     }
 
     fn named(&self, error: Error) -> Error {
-        match &self.place {
-            Some(place) => error.at_path(place),
-            None => error,
+        self.place.iter().fold(error, Error::at_path)
+    }
+}
+
+impl Deref for SourceDisk {
+    type Target = Source;
+
+    fn deref(&self) -> &Source {
+        &self.source
+    }
+}
+
+impl From<Source> for SourceDisk {
+    fn from(source: Source) -> Self {
+        SourceDisk {
+            source,
+            place: None,
         }
     }
+}
+
+/// Opens a disk of this host to be written.
+pub(super) fn open_to_write(path: &Path, format: Format) -> Result<HostTarget> {
+    let image = ImageOptions::default().with_format(format);
+    HostTarget::open(path, &HostTargetOptions::default().with_image(image))
 }

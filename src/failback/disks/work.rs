@@ -1,22 +1,71 @@
-//! What is done to disks of this host, as the executor asks for it.
+//! What is done to disks of this host, as the executor or another host asks for it.
 
+use std::borrow::Cow;
+
+use super::agent::{AgentReply, Task};
 use super::disk_path::DiskPath;
 use super::disk_state::{DiskState, combined, cut};
 use super::host_disks::HostDisks;
-use super::open::open_to_write;
-use super::open_disk::OpenDisk;
+use super::measure::Measure;
+use super::source_disk::{SourceDisk, open_to_write};
 use super::{pass, restore};
 use crate::error::Result;
-use crate::failback::disk_work::{DiskCommand, DiskWork, Done};
-use crate::failback::machine::{Action, Answer, Side};
-use crate::failback::vm::misdirected;
+use crate::failback::disk_work::{DiskCommand, Done};
+use crate::failback::machine::{Action, Answer, Side, Token};
+use crate::failback::vm::{DiskChanges, misdirected};
 use crate::hash::Hash;
 use crate::progress::Work;
 
-impl DiskWork for HostDisks {
-    fn execute(&self, command: &DiskCommand<'_>, work: &Work) -> Result<Done> {
+impl HostDisks {
+    /// Does what a disk agent is asked; `changes` is what a command knows of changes.
+    pub(super) fn answer(
+        &self,
+        (side, token): (Side, Token),
+        task: &Task,
+        changes: Option<&[DiskChanges]>,
+        work: &Work,
+    ) -> Result<AgentReply> {
+        match task {
+            Task::Look => Ok(AgentReply::Looked(self.prerequisites(side))),
+            Task::Estimate => self.estimate(work).map(AgentReply::Estimated),
+            Task::Measure => self.measures(side).map(AgentReply::Measured),
+            Task::ForgetWaysBack => {
+                self.forget_ways_back()?;
+                Ok(AgentReply::Done(Answer::Done.into()))
+            }
+            Task::Execute {
+                action,
+                keep_undo,
+                other,
+                ..
+            } => {
+                let command = DiskCommand {
+                    token,
+                    side,
+                    action: *action,
+                    keep_undo: *keep_undo,
+                    changes,
+                };
+                let done = self.execute(&command, other.as_deref(), work);
+                done.map(AgentReply::Done)
+            }
+        }
+    }
+
+    /// Executes one of the [actions](Action) for disks; `other` is how much the other side's disks
+    /// should hold, where that is known elsewhere.
+    pub(super) fn execute(
+        &self,
+        command: &DiskCommand<'_>,
+        other: Option<&[Option<Measure>]>,
+        work: &Work,
+    ) -> Result<Done> {
         let side = command.side;
         self.admit(side, command.token)?;
+        let other = || match other {
+            Some(other) => Ok(Cow::Borrowed(other)),
+            None => self.measures(side.other()).map(Cow::Owned),
+        };
         let answer = match command.action {
             Action::Check => return Ok(self.check(side)),
             Action::Block => self.block(side).map(|()| Answer::Done),
@@ -26,13 +75,21 @@ impl DiskWork for HostDisks {
                 pass::copy(self, command, copy, work).map(Answer::Copied)
             }
             Action::Verify => self.verify(side, work),
-            Action::Prove => self.prove(side, work).map(Answer::Proven),
-            Action::CheckBaseline { expected } => self
-                .check_baseline(side, expected, work)
-                .map(Answer::Baseline),
+            Action::Prove => {
+                let other = other()?;
+                let root = |index| self.root_of(side, index, other[index], work);
+                self.combined(root).map(Answer::Proven)
+            }
+            Action::CheckBaseline { expected: None } => Ok(Answer::Baseline(false)),
+            Action::CheckBaseline { expected } => {
+                let other = other()?;
+                let root = |index| self.check_baseline(side, index, other[index], work);
+                let same = self.combined(root)?;
+                Ok(Answer::Baseline(Some(same) == expected))
+            }
             Action::Restore { .. } => {
                 for index in 0..self.disks.len() {
-                    restore::restore(self, side, index, command.changes, work)?;
+                    restore::restore(self, command, index, work)?;
                 }
                 Ok(Answer::Done)
             }
@@ -40,9 +97,7 @@ impl DiskWork for HostDisks {
         };
         answer.map(Done::from)
     }
-}
 
-impl HostDisks {
     fn check(&self, side: Side) -> Done {
         let all = self.prerequisites(side);
         let failed = all.iter().filter(|it| !it.holds);
@@ -104,17 +159,11 @@ impl HostDisks {
     }
 
     fn verify(&self, side: Side, work: &Work) -> Result<Answer> {
-        let (mut found, mut expected) = (Vec::new(), Vec::new());
-        for (index, disk) in self.disks.iter().enumerate() {
+        let found = self.combined(|index| {
             let disk_path = self.disk_path(side, index)?;
-            let state = self.state(side, index)?;
-            found.push((
-                disk.identity.clone(),
-                self.found(side, index, &disk_path, &state, work)?,
-            ));
-            expected.push((disk.identity.clone(), state.known()?.root()));
-        }
-        let (found, expected) = (combined(&found), combined(&expected));
+            self.found(side, index, &disk_path, &self.state(side, index)?, work)
+        })?;
+        let expected = self.combined(|index| Ok(self.state(side, index)?.known()?.root()))?;
         if found == expected {
             for index in 0..self.disks.len() {
                 self.state(side, index)?.set_verified()?;
@@ -123,27 +172,19 @@ impl HostDisks {
         Ok(Answer::Verified { found, expected })
     }
 
-    fn prove(&self, side: Side, work: &Work) -> Result<Hash> {
-        let mut roots = Vec::new();
-        for (index, disk) in self.disks.iter().enumerate() {
-            roots.push((disk.identity.clone(), self.root_of(side, index, work)?));
-        }
-        Ok(combined(&roots))
-    }
-
-    fn check_baseline(&self, side: Side, expected: Option<Hash>, work: &Work) -> Result<bool> {
-        let Some(expected) = expected else {
-            return Ok(false);
-        };
-        let mut roots = Vec::new();
-        for (index, disk) in self.disks.iter().enumerate() {
-            let (source, image) = self.open_whole(side, index, work)?;
-            let state = self.state(side, index)?;
-            let manifest = state.rebuild(&*image, work, &|| source.check())?;
-            state.set_verified()?;
-            roots.push((disk.identity.clone(), manifest.root()));
-        }
-        Ok(combined(&roots) == expected)
+    /// The root of what a disk holds now, which is what it should hold from here on.
+    fn check_baseline(
+        &self,
+        side: Side,
+        index: usize,
+        other: Option<Measure>,
+        work: &Work,
+    ) -> Result<Hash> {
+        let (source, image) = self.open_whole(side, index, other, work)?;
+        let state = self.state(side, index)?;
+        let manifest = state.rebuild(&*image, work, &|| source.check())?;
+        state.set_verified()?;
+        Ok(manifest.root())
     }
 
     /// The root of what a disk holds.
@@ -160,8 +201,17 @@ impl HostDisks {
         {
             return encrypted.verify(work)?.ok_or_else(|| disk_path.gone());
         }
-        let open_disk = OpenDisk::open(disk_path, work)?;
+        let disk = SourceDisk::at_rest(disk_path, work)?;
         let len = state.known()?.disk_len();
-        state.found(&*cut(open_disk.image().clone(), len), work)
+        state.found(&*cut(disk.local()?.clone(), len), work)
+    }
+
+    /// The one root of all disks, from that of each.
+    fn combined(&self, root: impl Fn(usize) -> Result<Hash>) -> Result<Hash> {
+        let disks = self.disks.iter().enumerate();
+        let roots = disks.map(|(index, disk)| Ok((&disk.identity[..], root(index)?)));
+        roots
+            .collect::<Result<Vec<_>>>()
+            .map(|roots| combined(&roots))
     }
 }

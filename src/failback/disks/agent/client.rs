@@ -6,8 +6,7 @@ use super::callback_source::phase_of;
 use super::messages::{AgentReply, AgentRequest, DiskAsked, DiskRead, Task, Wanted, wrong};
 use super::ranges;
 use crate::error::{Error, Result};
-use crate::failback::disk_work::{DiskCommand, Done};
-use crate::failback::disks::blocks::blocks_of;
+use crate::failback::disk_work::DiskCommand;
 use crate::failback::disks::host_disks::PlannedDisk;
 use crate::failback::disks::measure::Measure;
 use crate::failback::disks::source_disk::SourceDisk;
@@ -19,7 +18,7 @@ use crate::manifest::RangeSet;
 use crate::progress::Work;
 use crate::remote::format::WINDOWS_MOST;
 use crate::remote::{ConnectOptions, Fault, Message, Session, SourceServer};
-use crate::sync::Safety;
+use crate::sync::{REMOTE_BLOCK_BYTES, Safety};
 
 /// Calls the disk agent at the host of a side's disks.
 pub(in crate::failback::disks) struct AgentClient {
@@ -84,48 +83,21 @@ impl AgentClient {
         &self.login
     }
 
-    /// Looks, outside of any job.
-    pub(crate) fn look(&self, task: Task, open: &Open<'_>, work: &Work) -> Result<AgentReply> {
-        let mut request = self.request.clone();
-        request.instance.clear();
-        request.task = task;
-        self.ask(&request, &[], open, work)
-    }
-
-    /// Has something done.
-    ///
-    /// # Errors
-    /// Those of reaching the host, and of what is done there; `InUse` for a token that comes too
-    /// late; `Malformed` for an answer that makes no sense; `Io`, `Cancelled`.
-    pub(crate) fn call(&self, token: Token, task: Task, work: &Work) -> Result<AgentReply> {
-        let mut request = self.request.clone();
-        request.token = token;
-        request.task = task;
-        self.ask(&request, &[], &|_| Err(wrong()), work)
-    }
-
-    /// Has a command executed, for which `open` opens other disks; `other` is how much those of the
-    /// other side should hold.
-    pub(crate) fn execute(
+    /// How a command is given to the disk agent, and the ranges that go with it; `other` is how much
+    /// the disks of the other side should hold.
+    pub(crate) fn task(
         &self,
         command: &DiskCommand<'_>,
         other: Option<Vec<Option<Measure>>>,
-        open: &Open<'_>,
-        work: &Work,
-    ) -> Result<Done> {
+    ) -> (Task, Vec<Vec<Range<u64>>>) {
         let (changes, lists) = command.changes.map(|it| self.sources(it)).unzip();
-        let mut request = self.request.clone();
-        request.token = command.token;
-        request.task = Task::Execute {
+        let task = Task::Execute {
             action: command.action,
             keep_undo: command.keep_undo,
             changes,
             other,
         };
-        match self.ask(&request, &lists.unwrap_or_default(), open, work)? {
-            AgentReply::Done(done) => Ok(done),
-            _ => Err(wrong()),
-        }
+        (task, lists.unwrap_or_default())
     }
 
     /// What a disk agent gets of where disks are read, and of what changed on them.
@@ -134,11 +106,10 @@ impl AgentClient {
         let disks = &self.request.disks;
         let planned = |from: &&DiskChanges| disks.iter().any(|it| it.identity == from.identity);
         let sources = from.iter().filter(planned).map(|from| {
-            let blocks = from.changed.as_deref().map(|changed| {
+            let blocks = from.changed.clone().map(|changed| {
+                let blocks = RangeSet::of(changed).rounded_to(REMOTE_BLOCK_BYTES);
                 let most = (WINDOWS_MOST / disks.len()).max(1);
-                RangeSet::of(blocks_of(changed))
-                    .coarsened_to(most)
-                    .into_vec()
+                blocks.coarsened_to(most).into_vec()
             });
             let ranges = blocks.as_ref().map(|blocks| blocks.len() as u64);
             lists.extend(blocks);
@@ -151,13 +122,24 @@ impl AgentClient {
         (sources.collect(), lists)
     }
 
-    fn ask(
+    /// Has something done, for which `open` opens other disks.
+    ///
+    /// # Errors
+    /// Those of reaching the host, and of what is done there; `InUse` for a token that comes too
+    /// late; `Malformed` for an answer that makes no sense; `Io`, `Cancelled`.
+    pub(crate) fn ask(
         &self,
-        request: &AgentRequest,
+        token: Token,
+        task: Task,
         lists: &[Vec<Range<u64>>],
         open: &Open<'_>,
         work: &Work,
     ) -> Result<AgentReply> {
+        let mut request = self.request.clone();
+        (request.token, request.task) = (token, task);
+        if request.only_looks() {
+            request.instance.clear();
+        }
         let named = |error: Error| match error.path() {
             Some(_) => error,
             None => error.at_path(&self.login),

@@ -289,7 +289,7 @@ fn require(holds: bool) -> Result<()> {
 }
 
 /// What a peer sent makes no sense.
-pub(super) fn wrong() -> Error {
+pub(in crate::failback::disks) fn wrong() -> Error {
     Error::malformed("the other end sent a request or an answer that makes no sense")
         .advise("run the same version of diskdelta on both hosts")
 }

@@ -19,6 +19,6 @@ pub(in crate::failback::disks::agent) mod server;
 pub(in crate::failback::disks::agent) mod state_dir;
 
 pub(super) use callback_source::CallbackSource;
-pub(super) use client::AgentClient;
-pub(super) use messages::{AgentReply, AgentRequest, Task, Wanted};
+pub(super) use client::{AgentClient, Open};
+pub(super) use messages::{AgentReply, AgentRequest, Task, Wanted, wrong};
 pub use server::DiskAgent;

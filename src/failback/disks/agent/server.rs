@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use super::callback_source::{CallbackSource, Told};
 use super::fencing_token::FencingToken;
-use super::messages::{AgentReply, AgentRequest, DiskRead, Task, wrong};
+use super::messages::{AgentReply, AgentRequest, DiskRead, Task};
 use super::ranges;
 use super::state_dir::StateDir;
 use crate::error::{ErrorKind, Result};
-use crate::failback::disk_work::{DiskCommand, DiskWork};
 use crate::failback::disks::host_disks::HostDisks;
-use crate::failback::machine::Answer;
 use crate::failback::vm::DiskChanges;
 use crate::progress::{CancelToken, Work};
 use crate::remote::{
@@ -97,29 +95,30 @@ fn perform(
     let told = quiet
         .clone()
         .with_progress(Arc::new(Told::new(callback_source.clone())));
+    let disks = |states: &Path| HostDisks::for_request(request, states, callback_source.clone());
+    let (command, task) = ((request.side, request.token), &request.task);
     if request.only_looks() {
-        let disks = HostDisks::for_request(request, Path::new(""), callback_source.clone())?;
-        return until(&is_over, &cancel, || match request.task {
-            Task::Estimate => disks.estimate(&quiet).map(AgentReply::Estimated),
-            _ => Ok(AgentReply::Looked(disks.prerequisites(request.side))),
+        let disks = disks(Path::new(""))?;
+        return until(&is_over, &cancel, || {
+            disks.answer(command, task, None, &quiet)
         });
     }
     let state_dir = StateDir::open(options)?;
     let fencing_token = FencingToken::new(state_dir.of_vm(request)?, &request.instance);
-    let disks = HostDisks::for_request(
-        request,
-        &fencing_token.disk_states(),
-        callback_source.clone(),
-    )?;
-    if request.task == Task::ForgetWaysBack {
+    let disks = disks(&fencing_token.disk_states())?;
+    if *task == Task::ForgetWaysBack {
         fencing_token.pass()?;
-        return disks
-            .forget_ways_back()
-            .map(|()| AgentReply::Done(Answer::Done.into()));
+        return disks.answer(command, task, None, &quiet);
     }
     let admitted = fencing_token.admit(request.token, &is_over)?;
     let is_stopped = || is_over() || admitted.check().is_err();
-    let done = until(&is_stopped, &cancel, || act(&disks, request, lists, &told));
+    let changes = match task {
+        Task::Execute { changes, .. } => changes.as_ref().map(|from| sources(from, lists)),
+        _ => None,
+    };
+    let done = until(&is_stopped, &cancel, || {
+        disks.answer(command, task, changes.as_deref(), &told)
+    });
     match done {
         // A newer command waits; that says more.
         Err(error) if error.kind() == ErrorKind::Cancelled => {
@@ -157,35 +156,6 @@ struct SetWhenDropped<'a>(&'a AtomicBool);
 impl Drop for SetWhenDropped<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
-    }
-}
-
-fn act(
-    disks: &HostDisks,
-    request: &AgentRequest,
-    lists: Vec<Option<Vec<Range<u64>>>>,
-    work: &Work,
-) -> Result<AgentReply> {
-    let side = request.side;
-    match &request.task {
-        Task::Measure => disks.measures(side).map(AgentReply::Measured),
-        Task::Execute {
-            action,
-            keep_undo,
-            changes,
-            ..
-        } => {
-            let changes = changes.as_ref().map(|from| sources(from, lists));
-            let command = DiskCommand {
-                token: request.token,
-                side,
-                action: *action,
-                keep_undo: *keep_undo,
-                changes: changes.as_deref(),
-            };
-            disks.execute(&command, work).map(AgentReply::Done)
-        }
-        Task::Look | Task::Estimate | Task::ForgetWaysBack => Err(wrong()),
     }
 }
 

@@ -7,7 +7,6 @@ use crate::storage::{Access, Directory};
 
 /// Puts a file there, whole or not at all, in place of an earlier one, for its owner alone. What
 /// has the name, a link too, is neither followed nor written to. Durable when this returns.
-#[cfg(feature = "qemu")]
 pub(super) fn put(directory: &dyn Directory, name: &str, bytes: &[u8]) -> Result<()> {
     let part = written(directory, name, "new", bytes, true)?;
     directory.rename(&part, OsStr::new(name))?;

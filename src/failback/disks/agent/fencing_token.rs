@@ -7,7 +7,6 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -16,11 +15,12 @@ use super::messages::is_instance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::Token;
-use crate::storage::{Access, Directory, FileRef, HostDirectory, Privacy};
+use crate::failback::small_file;
+use crate::storage::{Directory, HostDirectory};
 
 /// What an agent has of one VM of a job.
 pub(super) struct FencingToken {
-    directory: Arc<HostDirectory>,
+    directory: HostDirectory,
     instance: String,
 }
 
@@ -47,7 +47,7 @@ impl FencingToken {
     /// VM's own.
     pub(super) fn new(directory: HostDirectory, instance: &str) -> Self {
         FencingToken {
-            directory: Arc::new(directory),
+            directory,
             instance: instance.to_owned(),
         }
     }
@@ -130,18 +130,11 @@ impl FencingToken {
     }
 
     fn seen(&self) -> Result<Seen> {
-        let file_ref = self.file_ref(TOKEN);
-        let Some(storage) = file_ref.open_own_if_there(Access::Read)? else {
+        let Some(bytes) = small_file::get(&self.directory, TOKEN, SEEN_BYTES)? else {
             return Ok(Seen::default());
         };
-        let damaged =
-            || Error::malformed("the newest token makes no sense").at_path(file_ref.path());
-        let len = usize::try_from(storage.len()?).unwrap_or(usize::MAX);
-        if len > SEEN_BYTES {
-            return Err(damaged());
-        }
-        let mut bytes = vec![0; len];
-        storage.read_exact_at(&mut bytes, 0)?;
+        let path = self.directory.path().join(TOKEN);
+        let damaged = || Error::malformed("the newest token makes no sense").at_path(&path);
         let seen: Seen = serde_json::from_slice(&bytes).map_err(|e| damaged().caused_by(e))?;
         // They become names of files.
         let ids = seen.past.iter().chain([&seen.instance]);
@@ -152,18 +145,9 @@ impl FencingToken {
     }
 
     fn write(&self, seen: &Seen) -> Result<()> {
-        let file_ref = self.file_ref(TOKEN);
         let failed = |e| Error::new(ErrorKind::InvalidInput, "cannot say a token").caused_by(e);
         let bytes = serde_json::to_vec(seen).map_err(failed)?;
-        let (new, storage) = file_ref.create_temporary("new", Privacy::PRIVATE)?;
-        storage.write_all_at(&bytes, 0)?;
-        storage.sync()?;
-        self.directory.rename(new.name(), file_ref.name())?;
-        self.directory.sync()
-    }
-
-    fn file_ref(&self, name: &str) -> FileRef {
-        FileRef::new(self.directory.clone(), name)
+        small_file::put(&self.directory, TOKEN, &bytes)
     }
 
     /// Removes what earlier jobs of this name knew; it only takes space.
@@ -198,7 +182,7 @@ impl Admitted<'_> {
 const PATIENCE: Duration = Duration::from_secs(20);
 const TOKEN: &str = "token";
 const PAST_MOST: usize = 1000;
-const SEEN_BYTES: usize = 1 << 20;
+const SEEN_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]
 #[path = "../../../../tests/inside/failback/fencing_token.rs"]

@@ -127,6 +127,8 @@ mod page_list;
 pub mod progress;
 #[cfg(not(feature = "testing"))]
 mod progress;
+#[cfg(feature = "qemu")]
+mod qemu;
 mod random;
 #[cfg(feature = "testing")]
 pub mod remote;

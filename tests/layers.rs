@@ -29,6 +29,7 @@ const LAYERS: &[(&str, &str)] = &[
         "image",
         "error location random limits units progress storage",
     ),
+    ("qemu", "error location progress image"),
     (
         "manifest",
         "error hash random limits units progress storage image",
@@ -60,7 +61,8 @@ const LAYERS: &[(&str, &str)] = &[
     (
         "failback",
         "text error duration location hash random setters limits units progress storage image manifest \
-         diff delta journal sync replica remote api",
+         diff delta journal sync replica remote api \
+         qemu",
     ),
     (
         "cli",

@@ -11,14 +11,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::progress::CancelToken;
 
 /// A QEMU that is there.
-pub(super) struct Monitor<'a> {
+pub(crate) struct Monitor<'a> {
     qmp: Qmp,
     cancel: &'a CancelToken,
 }
 
 /// What a QEMU does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Power {
+pub(crate) enum Power {
     /// The guest runs, or may go on any moment.
     On,
     /// The guest has not begun.
@@ -29,7 +29,7 @@ pub(super) enum Power {
 
 /// A disk as QEMU has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub name: String,
     pub bytes: u64,
     pub bitmaps: BTreeSet<String>,
@@ -38,7 +38,7 @@ pub(super) struct Node {
 impl<'a> Monitor<'a> {
     /// The QEMU behind a socket; `None` where there is none. Each answer must be there within
     /// `limit`, and within a minute.
-    pub(super) fn connect(
+    pub(crate) fn connect(
         socket: &Path,
         limit: Duration,
         cancel: &'a CancelToken,
@@ -48,12 +48,12 @@ impl<'a> Monitor<'a> {
     }
 
     /// Has a command done.
-    pub(super) fn run(&mut self, command: &str, arguments: Value) -> Result<Value> {
+    pub(crate) fn run(&mut self, command: &str, arguments: Value) -> Result<Value> {
         self.qmp.execute(command, arguments)
     }
 
     /// Has several things done in one moment, or none of them.
-    pub(super) fn at_once(&mut self, actions: Vec<Value>) -> Result<()> {
+    pub(crate) fn at_once(&mut self, actions: Vec<Value>) -> Result<()> {
         if actions.is_empty() {
             return Ok(());
         }
@@ -62,7 +62,7 @@ impl<'a> Monitor<'a> {
     }
 
     /// Whether the guest runs.
-    pub(super) fn power(&mut self) -> Result<Power> {
+    pub(crate) fn power(&mut self) -> Result<Power> {
         let said = self.run("query-status", json!({}))?;
         match said["status"].as_str() {
             Some("shutdown") => Ok(Power::Off),
@@ -73,7 +73,7 @@ impl<'a> Monitor<'a> {
     }
 
     /// A guest that shuts down leaves its QEMU behind from now on, with what it has recorded.
-    pub(super) fn stay(&mut self) -> Result<()> {
+    pub(crate) fn stay(&mut self) -> Result<()> {
         self.run("set-action", json!({"shutdown": "pause"}))
             .map(drop)
     }
@@ -82,7 +82,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// `NotFound` for a disk that QEMU does not have, or has twice; those of [`Qmp::execute`].
-    pub(super) fn nodes(&mut self, disks: &[(String, PathBuf)]) -> Result<Vec<Node>> {
+    pub(crate) fn nodes(&mut self, disks: &[(String, PathBuf)]) -> Result<Vec<Node>> {
         let said = self.run("query-named-block-nodes", json!({"flat": true}))?;
         let all = said.as_array().ok_or_else(|| nonsense("its disks"))?;
         let of = |(identity, path): &(String, PathBuf)| {
@@ -110,7 +110,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// `Io` after `limit`, naming `what`; `Cancelled`; what `is` returns.
-    pub(super) fn wait(
+    pub(crate) fn wait(
         &mut self,
         what: &str,
         limit: Duration,
@@ -132,7 +132,7 @@ impl<'a> Monitor<'a> {
     ///
     /// # Errors
     /// `Io` for a job that failed, or takes too long; `Cancelled`.
-    pub(super) fn finish_job(&mut self, id: &str) -> Result<()> {
+    pub(crate) fn finish_job(&mut self, id: &str) -> Result<()> {
         self.wait(&format!("the end of `{id}`"), ANSWER_LIMIT, |monitor| {
             let Some(job) = monitor.job(id)? else {
                 return Ok(true);
@@ -152,14 +152,14 @@ impl<'a> Monitor<'a> {
     }
 
     /// The state of a job; `None` where there is none of that name.
-    pub(super) fn job(&mut self, id: &str) -> Result<Option<Value>> {
+    pub(crate) fn job(&mut self, id: &str) -> Result<Option<Value>> {
         let said = self.run("query-jobs", json!({}))?;
         let jobs = said.as_array().into_iter().flatten();
         Ok(jobs.into_iter().find(|job| job["id"] == id).cloned())
     }
 
     /// The ids that a query tells of and that begin with `prefix`.
-    pub(super) fn ids(&mut self, query: &str, key: &str, prefix: &str) -> Result<Vec<String>> {
+    pub(crate) fn ids(&mut self, query: &str, key: &str, prefix: &str) -> Result<Vec<String>> {
         let said = self.run(query, json!({}))?;
         let all = said.as_array().into_iter().flatten();
         let ids = all.filter_map(|it| it[key].as_str());
@@ -168,7 +168,7 @@ impl<'a> Monitor<'a> {
     }
 
     /// Ends QEMU; the guest is off.
-    pub(super) fn quit(self) -> Result<()> {
+    pub(crate) fn quit(self) -> Result<()> {
         self.qmp.quit()
     }
 }

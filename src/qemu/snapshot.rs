@@ -6,34 +6,32 @@
 
 use serde_json::{Value, json};
 
-use super::directory::{VmDirectory, remove};
+use super::files::{QemuFiles, remove};
 use super::monitor::{Monitor, Node};
-use super::tracking::{BITMAP, FROZEN, frozen};
 use crate::error::{Error, Result};
-use crate::failback::machine::Token;
 use crate::location::NbdAddress;
 
-/// Takes a snapshot, in place of an earlier one. The same token again finds it taken.
+/// Takes a snapshot, in place of an earlier one. The same name again finds it taken.
 ///
 /// # Errors
 /// `Io` where QEMU refuses; `Cancelled`.
-pub(super) fn take(
+pub(crate) fn take(
     monitor: &mut Monitor<'_>,
-    directory: &VmDirectory,
+    files: &QemuFiles,
     nodes: &[Node],
-    token: Token,
+    name: &str,
 ) -> Result<()> {
-    let wanted: Vec<String> = (0..nodes.len()).map(|disk| export(token, disk)).collect();
+    let wanted: Vec<String> = (0..nodes.len()).map(|disk| export(name, disk)).collect();
     let mut there = exports(monitor)?;
     there.sort_unstable();
     if there == sorted(&wanted) {
         return Ok(());
     }
-    release(monitor, directory, nodes)?;
-    serve(monitor, directory)?;
+    release(monitor, files, nodes)?;
+    serve(monitor, files)?;
     let mut at_once = Vec::new();
     for (disk, node) in nodes.iter().enumerate() {
-        add_scratch(monitor, directory, disk, node)?;
+        add_scratch(monitor, files, disk, node)?;
         at_once.extend(ours(node).flat_map(|bitmap| freeze(node, bitmap)));
     }
     // Bitmaps first: none may miss a write that the snapshot holds.
@@ -56,11 +54,7 @@ pub(super) fn take(
 ///
 /// # Errors
 /// `Io` where QEMU refuses; `Cancelled`.
-pub(super) fn release(
-    monitor: &mut Monitor<'_>,
-    directory: &VmDirectory,
-    nodes: &[Node],
-) -> Result<()> {
+pub(crate) fn release(monitor: &mut Monitor<'_>, files: &QemuFiles, nodes: &[Node]) -> Result<()> {
     for id in exports(monitor)? {
         remove_export(monitor, &id)?;
     }
@@ -81,10 +75,10 @@ pub(super) fn release(
     let query = "query-named-block-nodes";
     let added = monitor.ids(query, "node-name", OURS)?;
     // Overlays before the files that they lie in.
-    let (files, overlays): (Vec<_>, Vec<_>) = added
+    let (lower, overlays): (Vec<_>, Vec<_>) = added
         .iter()
         .partition(|name| name.starts_with(SCRATCH_FILE));
-    for name in overlays.into_iter().chain(files) {
+    for name in overlays.into_iter().chain(lower) {
         monitor.run("blockdev-del", json!({ "node-name": name }))?;
     }
     for node in nodes {
@@ -92,16 +86,16 @@ pub(super) fn release(
             remove_bitmap(monitor, node, bitmap)?;
         }
     }
-    directory.clear_scratch(nodes.len())
+    files.clear_scratch(nodes.len())
 }
 
 /// Where the snapshot's disks can be read; `None` where there is none, or not of all disks.
 ///
 /// # Errors
 /// `Io` where QEMU refuses.
-pub(super) fn taken(
+pub(crate) fn taken(
     monitor: &mut Monitor<'_>,
-    directory: &VmDirectory,
+    files: &QemuFiles,
     nodes: &[Node],
 ) -> Result<Option<Vec<NbdAddress>>> {
     let mut there = exports(monitor)?;
@@ -117,7 +111,7 @@ pub(super) fn taken(
     }
     let addresses = wanted
         .into_iter()
-        .map(|name| NbdAddress::new(directory.exports(), name));
+        .map(|name| NbdAddress::new(files.exports(), name));
     Ok(Some(addresses.collect()))
 }
 
@@ -125,7 +119,7 @@ pub(super) fn taken(
 ///
 /// # Errors
 /// `Io` where QEMU refuses.
-pub(super) fn remove_bitmap(monitor: &mut Monitor<'_>, node: &Node, name: &str) -> Result<()> {
+pub(crate) fn remove_bitmap(monitor: &mut Monitor<'_>, node: &Node, name: &str) -> Result<()> {
     let arguments = json!({"node": node.name, "name": name});
     monitor
         .run("block-dirty-bitmap-remove", arguments)
@@ -136,8 +130,8 @@ pub(super) fn remove_bitmap(monitor: &mut Monitor<'_>, node: &Node, name: &str) 
 ///
 /// # Errors
 /// `Io` where QEMU refuses.
-pub(super) fn serve(monitor: &mut Monitor<'_>, directory: &VmDirectory) -> Result<()> {
-    let socket = directory.exports();
+pub(crate) fn serve(monitor: &mut Monitor<'_>, files: &QemuFiles) -> Result<()> {
+    let socket = files.exports();
     let addr = json!({"type": "unix", "data": {"path": socket}});
     match monitor.run("nbd-server-start", json!({ "addr": addr })) {
         // There is no way to ask. If it is another's, the export is not found at our socket.
@@ -158,7 +152,7 @@ pub(super) fn serve(monitor: &mut Monitor<'_>, directory: &VmDirectory) -> Resul
 ///
 /// # Errors
 /// `Io` where QEMU refuses.
-pub(super) fn add_export(
+pub(crate) fn add_export(
     monitor: &mut Monitor<'_>,
     name: &str,
     node: &str,
@@ -175,7 +169,7 @@ pub(super) fn add_export(
 ///
 /// # Errors
 /// `Io` where QEMU refuses; `Cancelled`.
-pub(super) fn remove_export(monitor: &mut Monitor<'_>, name: &str) -> Result<()> {
+pub(crate) fn remove_export(monitor: &mut Monitor<'_>, name: &str) -> Result<()> {
     let arguments = json!({"id": name, "mode": "hard"});
     monitor.run("block-export-del", arguments)?;
     monitor.wait(
@@ -192,11 +186,11 @@ fn exports(monitor: &mut Monitor<'_>) -> Result<Vec<String>> {
 
 fn add_scratch(
     monitor: &mut Monitor<'_>,
-    directory: &VmDirectory,
+    files: &QemuFiles,
     disk: usize,
     node: &Node,
 ) -> Result<()> {
-    let path = directory.scratch(disk);
+    let path = files.scratch(disk);
     remove(&path)?;
     let (file, overlay) = (named(SCRATCH_FILE, disk), named(SCRATCH, disk));
     create(
@@ -241,8 +235,13 @@ fn freeze(node: &Node, bitmap: &str) -> [Value; 2] {
     ]
 }
 
-fn export(token: Token, disk: usize) -> String {
-    format!("{OURS}snapshot-{}-{}-{disk}", token.epoch, token.sequence)
+/// The name of the copy of a bitmap that a snapshot keeps.
+pub(crate) fn frozen(bitmap: &str) -> String {
+    format!("{FROZEN}{bitmap}")
+}
+
+fn export(name: &str, disk: usize) -> String {
+    format!("{OURS}snapshot-{name}-{disk}")
 }
 
 fn named(what: &str, disk: usize) -> String {
@@ -256,7 +255,11 @@ fn sorted(names: &[String]) -> Vec<String> {
 }
 
 /// Bytes for each bit of a bitmap.
-pub(super) const GRANULARITY: u32 = 65536;
+pub(crate) const GRANULARITY: u32 = 65536;
+/// Before the names of all bitmaps that record.
+pub(crate) const BITMAP: &str = "diskdelta-since-";
+/// Before the names of copies.
+const FROZEN: &str = "frozen-";
 /// Before all names that we give in a QEMU, bitmaps apart.
 const OURS: &str = "diskdelta-";
 // Node names have at most 31 characters.

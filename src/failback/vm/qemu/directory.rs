@@ -9,12 +9,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::Token;
 use crate::failback::small_file;
 use crate::failback::vm::Call;
+use crate::qemu::QemuFiles;
 use crate::storage::{Directory, HostDirectory};
 
-/// A VM's directory: its monitor's socket, its fence, the newest token, what is tracked, scratch.
+/// A VM's directory: its fence, the newest token, what is tracked, and the files of its QEMU.
 #[derive(Debug, Clone)]
 pub(super) struct VmDirectory {
-    path: PathBuf,
+    pub(super) files: QemuFiles,
 }
 
 /// Keeps other commands to the VM out.
@@ -24,26 +25,13 @@ pub(super) struct Admitted {
 
 impl VmDirectory {
     pub(super) fn new(path: PathBuf) -> Self {
-        VmDirectory { path }
+        VmDirectory {
+            files: QemuFiles::new(path),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The monitor's socket, where QEMU has to listen.
-    pub(super) fn monitor(&self) -> PathBuf {
-        self.path.join("qmp.sock")
-    }
-
-    /// The socket at which QEMU exports disks.
-    pub(super) fn exports(&self) -> PathBuf {
-        self.path.join("nbd.sock")
-    }
-
-    /// Where the bytes go that the guest overwrites during a pass.
-    pub(super) fn scratch(&self, disk: usize) -> PathBuf {
-        self.path.join(format!("scratch-{disk}.qcow2"))
+        self.files.directory()
     }
 
     /// Whether the VM is there.
@@ -53,7 +41,7 @@ impl VmDirectory {
 
     /// Makes it exist.
     pub(super) fn create(&self) -> Result<()> {
-        fs::create_dir_all(&self.path).map_err(|e| Error::io("make", e).at_path(&self.path))?;
+        fs::create_dir_all(self.path()).map_err(|e| Error::io("make", e).at_path(self.path()))?;
         self.clear(RETIRED)
     }
 
@@ -111,7 +99,7 @@ impl VmDirectory {
                 sequence: sequence.parse().ok()?,
             })
         });
-        token.ok_or_else(|| Error::malformed("this is no token").at_path(self.path.join(TOKEN)))
+        token.ok_or_else(|| Error::malformed("this is no token").at_path(self.path().join(TOKEN)))
     }
 
     /// What is tracked; nothing where nothing was.
@@ -127,7 +115,7 @@ impl VmDirectory {
             None => Ok(Tracking::default()),
             Some(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
                 Error::malformed("this does not say what is tracked")
-                    .at_path(self.path.join(TRACKING))
+                    .at_path(self.path().join(TRACKING))
                     .caused_by(e)
             }),
         }
@@ -141,21 +129,16 @@ impl VmDirectory {
         self.put(TRACKING, &bytes)
     }
 
-    /// Removes the scratch files.
-    pub(super) fn clear_scratch(&self, disks: usize) -> Result<()> {
-        (0..disks).try_for_each(|disk| remove(&self.scratch(disk)))
-    }
-
     /// Locks the directory itself: there is no file that another user could put in the lock's
     /// place.
     fn lock(&self) -> Result<CommandLock> {
-        let failed = |e| Error::io("lock", e).at_path(&self.path);
-        let directory = File::open(&self.path).map_err(failed)?;
+        let failed = |e| Error::io("lock", e).at_path(self.path());
+        let directory = File::open(self.path()).map_err(failed)?;
         match directory.try_lock() {
             Ok(()) => Ok(CommandLock(directory)),
             Err(TryLockError::WouldBlock) => {
                 let text = "another command to this VM is being carried out";
-                Err(Error::new(ErrorKind::InUse, text).at_path(&self.path))
+                Err(Error::new(ErrorKind::InUse, text).at_path(self.path()))
             }
             Err(TryLockError::Error(e)) => Err(failed(e)),
         }
@@ -164,14 +147,14 @@ impl VmDirectory {
     /// The directory; `None` where there is none. Its VM's QEMU may be allowed to write there, so
     /// nothing in it is trusted for its name alone.
     fn open(&self) -> Result<Option<HostDirectory>> {
-        match HostDirectory::open(&self.path) {
+        match HostDirectory::open(self.path()) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             directory => directory.map(Some),
         }
     }
 
     fn there(&self) -> Result<HostDirectory> {
-        HostDirectory::open(&self.path)
+        HostDirectory::open(self.path())
     }
 
     fn has(&self, name: &str) -> Result<bool> {
@@ -197,16 +180,6 @@ impl Drop for CommandLock {
     /// Closing it would not do: a program that another thread is just starting has it open, too.
     fn drop(&mut self) {
         let _ = self.0.unlock();
-    }
-}
-
-/// Removes a file, if it is there.
-pub(super) fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("remove", e).at_path(path))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -9,11 +9,7 @@
 //! the VM is let go again, new bitmaps are there before the fence falls.
 
 mod directory;
-mod monitor;
 mod power;
-#[cfg(feature = "qemu")]
-pub mod qmp;
-mod snapshot;
 mod tracking;
 
 use std::path::{Path, PathBuf};
@@ -26,10 +22,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Action, Checkpoint, VmSeen};
 use crate::image::nbd::{NbdExport, Ranges};
 use crate::location::Location;
+use crate::qemu::snapshot::{self, BITMAP, GRANULARITY, frozen};
+use crate::qemu::{Monitor, Node, Power};
 use directory::VmDirectory;
-use monitor::{Monitor, Node, Power};
-use snapshot::GRANULARITY;
-use tracking::{BITMAP, Record, Tracking, bitmap, frozen};
+use tracking::{Record, Tracking, bitmap, named};
+
+pub use crate::qemu::qmp;
 
 /// A VM under QEMU.
 #[derive(Debug, Clone)]
@@ -63,7 +61,11 @@ impl QemuController {
     }
 
     fn connect<'a>(&self, call: &Call<'a>) -> Result<Option<Monitor<'a>>> {
-        Monitor::connect(&self.directory.monitor(), self.time_limit, call.cancel)
+        Monitor::connect(
+            &self.directory.files.monitor(),
+            self.time_limit,
+            call.cancel,
+        )
     }
 
     fn seen(&self, call: &Call<'_>) -> Result<VmSeen> {
@@ -127,7 +129,7 @@ impl QemuController {
             return Ok(Changes::SnapshotLost);
         };
         let nodes = monitor.nodes(&self.disks)?;
-        let Some(addresses) = snapshot::taken(&mut monitor, &self.directory, &nodes)? else {
+        let Some(addresses) = snapshot::taken(&mut monitor, &self.directory.files, &nodes)? else {
             return Ok(Changes::SnapshotLost);
         };
         let tracking = self.directory.tracking()?;
@@ -205,7 +207,7 @@ impl QemuController {
         if discard_disks {
             let files = self.disks.iter().filter(|(_, path)| path.is_file());
             for (_, path) in files {
-                directory::remove(path)?;
+                crate::qemu::remove(path)?;
             }
         }
         Ok(())
@@ -253,7 +255,12 @@ impl QemuController {
             None => self.launch(call)?,
         };
         let nodes = monitor.nodes(&self.disks)?;
-        snapshot::take(&mut monitor, &self.directory, &nodes, call.token)?;
+        snapshot::take(
+            &mut monitor,
+            &self.directory.files,
+            &nodes,
+            &named(call.token),
+        )?;
         Ok(())
     }
 
@@ -261,9 +268,9 @@ impl QemuController {
         match self.connect(call)? {
             Some(mut monitor) => {
                 let nodes = monitor.nodes(&self.disks)?;
-                snapshot::release(&mut monitor, &self.directory, &nodes)?;
+                snapshot::release(&mut monitor, &self.directory.files, &nodes)?;
             }
-            None => self.directory.clear_scratch(self.disks.len())?,
+            None => self.directory.files.clear_scratch(self.disks.len())?,
         }
         Ok(())
     }

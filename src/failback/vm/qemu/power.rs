@@ -5,19 +5,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::monitor::{Monitor, Node, Power};
 use super::tracking::Record;
-use super::{QemuController, have, snapshot};
+use super::{QemuController, have};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::vm::Call;
 use crate::image::nbd::NbdExport;
 use crate::location::NbdAddress;
+use crate::qemu::{Monitor, Node, Power, snapshot};
 use crate::storage::{SourceOptions, open_source};
 
 impl QemuController {
     /// Starts QEMU; the guest does not run yet.
     pub(super) fn launch<'a>(&self, call: &Call<'a>) -> Result<Monitor<'a>> {
-        let socket = self.directory.monitor();
+        let socket = self.directory.files.monitor();
         let facts = &self.facts;
         let program = facts
             .program(self.start.clone(), call.token)?
@@ -83,7 +83,7 @@ impl QemuController {
         if !tracking.checkpoints.is_empty() {
             let begun = monitor.power()? == Power::Begun;
             let nodes = monitor.nodes(&self.disks)?;
-            snapshot::release(&mut monitor, &self.directory, &nodes)?;
+            snapshot::release(&mut monitor, &self.directory.files, &nodes)?;
             tracking.checkpoints.retain(|it| match it.record {
                 Record::Live => have(&nodes, &it.bitmap()),
                 Record::Closed => held,
@@ -102,7 +102,7 @@ impl QemuController {
         }
         monitor.quit()?;
         self.wait_until_free(call)?;
-        self.directory.clear_scratch(self.disks.len())
+        self.directory.files.clear_scratch(self.disks.len())
     }
 
     /// What a bitmap says at last.
@@ -115,9 +115,9 @@ impl QemuController {
     ) -> Result<Vec<Range<u64>>> {
         let arguments = json!({"node": node.name, "name": name});
         monitor.run("block-dirty-bitmap-disable", arguments)?;
-        snapshot::serve(monitor, &self.directory)?;
+        snapshot::serve(monitor, &self.directory.files)?;
         snapshot::add_export(monitor, LAST, &node.name, &[name.to_owned()])?;
-        let address = NbdAddress::new(self.directory.exports(), LAST);
+        let address = NbdAddress::new(self.directory.files.exports(), LAST);
         let ranges = NbdExport::open_until(&address, Some(name), call.cancel)
             .and_then(|it| it.changed(call.cancel));
         snapshot::remove_export(monitor, LAST)?;

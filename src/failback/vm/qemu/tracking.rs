@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failback::machine::{Checkpoint, Token};
 use crate::image::nbd::Ranges;
+use crate::qemu::snapshot::BITMAP;
 
 /// All checkpoints of a VM.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,15 +90,10 @@ impl Tracked {
 
 /// The name of a checkpoint's bitmap.
 pub(super) fn bitmap(token: Token) -> String {
-    format!("{BITMAP}{}-{}", token.epoch, token.sequence)
+    format!("{BITMAP}{}", named(token))
 }
 
-/// The name of the copy of it that a snapshot keeps.
-pub(super) fn frozen(bitmap: &str) -> String {
-    format!("{FROZEN}{bitmap}")
+/// A command's number as a part of names in a QEMU.
+pub(super) fn named(token: Token) -> String {
+    format!("{}-{}", token.epoch, token.sequence)
 }
-
-/// Before the names of all bitmaps that record.
-pub(super) const BITMAP: &str = "diskdelta-since-";
-/// Before the names of copies.
-pub(super) const FROZEN: &str = "frozen-";

@@ -157,7 +157,10 @@ proptest! {
                 Some(last) if last.end() == range.start && last.kind == kind => {
                     last.len += range.end - range.start;
                 }
-                _ => expected.push(Extent { offset: range.start, len: range.end - range.start, kind }),
+                _ => {
+                    let len = range.end - range.start;
+                    expected.push(Extent { offset: range.start, len, kind });
+                }
             }
         }
         prop_assert_eq!(found, expected);

@@ -122,7 +122,7 @@ mod tests {
                     *range = at + gap..at + gap + len;
                     at = range.end;
                 }
-                ranges.sort_unstable_by_key(|range| range.start.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                ranges.sort_unstable_by_key(|it| it.start.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             }
             let mut counts = vec![0; 8000];
             for range in &ranges {

@@ -20,7 +20,10 @@ fn decode_all(decoder: &mut FrameDecoder, mut bytes: &[u8]) -> Result<Vec<WireFr
 proptest! {
     #[test]
     fn frames_come_out_as_they_went_in_however_the_line_cuts_them(
-        payloads in prop::collection::vec((any::<u8>(), prop::collection::vec(any::<u8>(), 0..60)), 0..8),
+        payloads in prop::collection::vec(
+            (any::<u8>(), prop::collection::vec(any::<u8>(), 0..60)),
+            0..8,
+        ),
         cut in 1usize..50,
     ) {
         let mut encoder = FrameEncoder::default();

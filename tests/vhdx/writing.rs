@@ -185,7 +185,10 @@ proptest! {
     }
 
     #[test]
-    fn a_fixed_image_holds_what_was_written(ops in ops(DISK), sector in prop_oneof![Just(512u64), Just(4096)]) {
+    fn a_fixed_image_holds_what_was_written(
+        ops in ops(DISK),
+        sector in prop_oneof![Just(512u64), Just(4096)],
+    ) {
         run(&Layout::fixed(DISK).with_sector_bytes(sector), None, &ops);
     }
 

@@ -65,8 +65,8 @@ impl Source {
         self
     }
 
-    /// Has `manifest`, which is of this image, stand for reading it where there is a target manifest
-    /// of the same blocks too; then only blocks that differ are read.
+    /// Uses `manifest`, which is of this image, instead of reading it where a target manifest
+    /// has the same blocks; then only blocks that differ are read.
     #[must_use]
     pub fn with_manifest(mut self, manifest: Manifest) -> Self {
         self.manifest = Some(manifest);

@@ -119,7 +119,10 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_request_is_refused_or_a_request(at in any::<prop::sample::Index>(), with in any::<u8>()) {
+    fn a_damaged_request_is_refused_or_a_request(
+        at in any::<prop::sample::Index>(),
+        with in any::<u8>(),
+    ) {
         let mut bytes = serde_json::to_vec(&request()).unwrap();
         let at = at.index(bytes.len());
         bytes[at] = with;

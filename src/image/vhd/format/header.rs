@@ -208,7 +208,8 @@ mod tests {
             let mut bytes = bytes;
             bytes[24..28].copy_from_slice(&VERSION.to_be_bytes());
             bytes[32..36].copy_from_slice(&(1u32 << shift).to_be_bytes());
-            let bytes: [u8; HEADER_BYTES] = sealed(&[HEADER_COOKIE, &bytes[8..]].concat(), CHECKSUM);
+            let bytes = [HEADER_COOKIE, &bytes[8..]].concat();
+            let bytes: [u8; HEADER_BYTES] = sealed(&bytes, CHECKSUM);
             let header = DynamicHeader::decode(&bytes, 0, false).unwrap();
             prop_assert_eq!(header.encode(), bytes);
         }

@@ -1,0 +1,7 @@
+//! Holds the documentation against what it describes: command lines, links, columns, words.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod commands;
+mod links;
+mod pages;
+mod words;

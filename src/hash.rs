@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// cannot be compared. Shown and parsed as 64 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(
-    feature = "failback",
+    feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
     serde(try_from = "String", into = "String")
 )]

@@ -63,6 +63,7 @@
 //! | `tls` | the service over TLS, and connections to it |
 //! | `failback` | jobs that bring running virtual machines home |
 //! | `qemu` | virtual machines under QEMU for these jobs |
+//! | `serde` | `Serialize` of reports, for JSON and the like |
 //! | `full` | all of them |
 //! | `testing` | the fault harness, the contract suites and the inner modules, for tests |
 //!
@@ -138,6 +139,8 @@ mod remote;
 pub mod replica;
 #[cfg(all(feature = "failback", not(feature = "testing")))]
 mod replica;
+#[cfg(feature = "serde")]
+mod serialize;
 mod setters;
 #[cfg(feature = "testing")]
 pub mod storage;
@@ -177,7 +180,7 @@ pub use changes::{ChangeMap, ChangeMapKind};
 pub use delta::{Delta, Purpose};
 pub use error::{Error, ErrorKind, Result};
 pub use hash::Hash;
-pub use image::{CreateFormat, Format, Image, ImageInfo};
+pub use image::{CreateFormat, Format, Image, ImageInfo, Layout};
 pub use limits::Limits;
 pub use location::{Location, NbdAddress, RemoteAddress};
 pub use manifest::Manifest;

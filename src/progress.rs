@@ -142,6 +142,11 @@ impl Work {
 
 /// What a job is doing; phases come in this order, some are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Phase {
     /// Estimating how much differs.
@@ -199,6 +204,7 @@ impl Progress for ToldAs {
 
 /// How far work is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Tick {
     /// What it is doing.

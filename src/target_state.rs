@@ -2,6 +2,11 @@
 
 /// What became of the target of work that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum TargetState {
     /// Nothing of it was changed.

@@ -85,8 +85,23 @@ impl fmt::Display for BlockSize {
     }
 }
 
+#[cfg(feature = "serde")]
+impl serde::Serialize for BlockSize {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.bytes())
+    }
+}
+
 /// Whether an extent's bytes must be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum ExtentKind {
     /// Bytes that may be anything, zeros too.
@@ -97,10 +112,12 @@ pub enum ExtentKind {
 
 /// A range of bytes with a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Extent {
     /// First byte.
     pub offset: u64,
     /// How many bytes; never 0 in what this crate returns.
+    #[cfg_attr(feature = "serde", serde(rename = "length"))]
     pub len: u64,
     /// Data or zeros.
     pub kind: ExtentKind,

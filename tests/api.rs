@@ -291,6 +291,29 @@ fn progress_goes_to_the_end_of_each_phase() {
     assert_eq!(last.done_bytes, 40 * BLOCK as u64);
 }
 
+#[cfg(feature = "serde")]
+#[test]
+fn reports_serialize() {
+    let fixture = Fixture::new();
+    let source = fixture.disk("new.raw");
+    let diff = source.diff_from(&fixture.disk("old.raw"), &fixture.work);
+    let diff = serde_json::to_value(diff.unwrap()).unwrap();
+    assert_eq!(diff["extents"][0]["kind"], "data");
+    let target = fixture.path("old.raw");
+    let report = source.sync_to(target).run(&fixture.work).unwrap();
+    let length = report.changed_bytes;
+    let report = serde_json::to_value(report).unwrap();
+    assert_eq!(report["outcome"], "synced");
+    assert_eq!(report["safety"], "atomic");
+    assert_eq!(report["changed_bytes"], length);
+    assert!(report["elapsed_seconds"].is_f64());
+    let info = serde_json::to_value(source.info()).unwrap();
+    assert_eq!(info["format"], "raw");
+    assert_eq!(info["layout"], "flat");
+    let root = source.root(&fixture.work).unwrap();
+    assert_eq!(serde_json::to_value(root).unwrap(), root.to_string());
+}
+
 #[test]
 fn the_examples_do_what_they_say() {
     let at = Fixture::new();

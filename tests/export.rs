@@ -198,7 +198,7 @@ fn every_reader_sees_the_result_of_the_delta_in_the_child() {
         }
         let options = ImageOptions::default().with_gate(Arc::new(FileGate::new()));
         let info = image::open(&child, &options).unwrap().info();
-        assert_eq!(info.subformat, "differencing");
+        assert_eq!(info.layout.name(), "differencing");
 
         // And a child is a base like any other.
         let grandchild = fixture.path(&format!("grandchild.{ext}"));

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("hash", "error"),
     ("page_list", "error"),
     ("random", "error"),
+    ("serialize", ""),
     ("setters", ""),
     ("token_bucket", ""),
     ("limits", "setters"),

@@ -32,6 +32,7 @@ const ITEMS: &[&str] = &[
     "HostKind",
     "Image",
     "ImageInfo",
+    "Layout",
     "Limits",
     "Location",
     "Manifest",

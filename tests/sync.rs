@@ -589,7 +589,7 @@ fn a_full_copy_keeps_the_kind_of_container_that_it_replaces() {
         let report = sync(&source(&new), &target, &options, &work).unwrap();
         assert_eq!(report.mode, Mode::Full);
         let after = info();
-        assert_eq!(after.subformat, before.subformat, "{kind:?}");
+        assert_eq!(after.layout, before.layout, "{kind:?}");
         assert_eq!(after.block_bytes, before.block_bytes, "{kind:?}");
         assert_eq!(after.sector_bytes, before.sector_bytes, "{kind:?}");
     }

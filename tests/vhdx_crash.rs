@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use diskdelta::image::vhdx::{Layout, Vhdx, VhdxMut, create};
+use diskdelta::image::vhdx::{NewDisk, Vhdx, VhdxMut, create};
 use diskdelta::image::{Change, Image, ImageMut, ImageOptions, ParentGate, ParentRequest, Patch};
 use diskdelta::storage::fault::{Coverage, CrashState, FaultDisk, SyncCall, Violation};
 use diskdelta::storage::{Access, MemoryStorage, Storage};
@@ -128,13 +128,13 @@ fn crash(disk: &FaultDisk, before: u8) -> Result<Coverage, Violation> {
 
 #[test]
 fn a_dynamic_image_is_old_or_new_at_every_moment() {
-    let disk = new_disk(&Layout::dynamic(LEN).with_block_bytes(MIB));
+    let disk = new_disk(&NewDisk::dynamic(LEN).with_block_bytes(MIB));
     eprintln!("dynamic: {:?}", crash(&disk, 0).unwrap());
 }
 
 #[test]
 fn a_fixed_image_is_old_or_new_at_every_moment() {
-    let disk = new_disk(&Layout::fixed(LEN).with_block_bytes(MIB));
+    let disk = new_disk(&NewDisk::fixed(LEN).with_block_bytes(MIB));
     eprintln!("fixed: {:?}", crash(&disk, 0).unwrap());
 }
 
@@ -146,7 +146,7 @@ fn a_differencing_image_is_old_or_new_at_every_moment() {
 #[test]
 fn every_sync_of_a_commit_is_needed() {
     let steps = [Step::Write(4096..8192, 1), Step::Sync];
-    let disk = || new_disk(&Layout::dynamic(LEN).with_block_bytes(MIB));
+    let disk = || new_disk(&NewDisk::dynamic(LEN).with_block_bytes(MIB));
     let sound = disk();
     run(&steps, &sound).unwrap();
     let syncs = sound.log().syncs();
@@ -169,7 +169,7 @@ fn without(disk: &FaultDisk, dropped: SyncCall, steps: &[Step]) -> Result<Covera
 #[test]
 fn a_replay_that_is_cut_is_done_again() {
     // A crash after the commit, before the tables: the log is not empty.
-    let disk = new_disk(&Layout::dynamic(LEN).with_block_bytes(MIB));
+    let disk = new_disk(&NewDisk::dynamic(LEN).with_block_bytes(MIB));
     let steps = steps();
     run(&steps[..3], &disk).unwrap();
     let mut count = 0;
@@ -202,8 +202,8 @@ fn is_dirty(image: &Vhdx) -> bool {
 #[test]
 fn a_length_changes_as_a_whole() {
     for layout in [
-        Layout::dynamic(LEN).with_block_bytes(MIB),
-        Layout::fixed(LEN),
+        NewDisk::dynamic(LEN).with_block_bytes(MIB),
+        NewDisk::fixed(LEN),
     ] {
         let disk = new_disk(&layout);
         let image = open_mut(&disk).unwrap();
@@ -242,7 +242,7 @@ fn a_length_changes_as_a_whole() {
 #[test]
 fn a_prepared_change_done_again_ends_in_the_same_disk_after_any_crash() {
     for disk in [
-        new_disk(&Layout::dynamic(LEN).with_block_bytes(MIB)),
+        new_disk(&NewDisk::dynamic(LEN).with_block_bytes(MIB)),
         child_disk(),
     ] {
         let image = open_mut(&disk).unwrap();
@@ -339,7 +339,7 @@ fn apply(storage: &dyn Storage, patches: &[Patch], headers: bool) -> Result<()> 
     })
 }
 
-fn new_disk(layout: &Layout) -> FaultDisk {
+fn new_disk(layout: &NewDisk) -> FaultDisk {
     let disk = FaultDisk::new();
     disk.put(PATH, new_file(layout).to_vec());
     disk
@@ -347,18 +347,18 @@ fn new_disk(layout: &Layout) -> FaultDisk {
 
 /// A differencing image over a parent that is full of nines.
 fn child_disk() -> FaultDisk {
-    let parent = new_file(&Layout::dynamic(LEN).with_block_bytes(MIB));
+    let parent = new_file(&NewDisk::dynamic(LEN).with_block_bytes(MIB));
     let options = ImageOptions::default();
     let image = Vhdx::open_mut(parent.clone(), &options).unwrap();
     image.write_all_at(&vec![9; LEN as usize], 0).unwrap();
     image.sync().unwrap();
     let image = Vhdx::open(parent.clone(), &options).unwrap();
-    let disk = new_disk(&Layout::child_of(&image, "parent.vhdx").with_block_bytes(MIB));
+    let disk = new_disk(&NewDisk::child_of(&image, "parent.vhdx").with_block_bytes(MIB));
     disk.put(PARENT, parent.to_vec());
     disk
 }
 
-fn new_file(layout: &Layout) -> Arc<MemoryStorage> {
+fn new_file(layout: &NewDisk) -> Arc<MemoryStorage> {
     let storage = Arc::new(MemoryStorage::new("new", Vec::new()));
     create(&*storage, layout).unwrap();
     storage

@@ -13,21 +13,27 @@ use crate::units::{BlockSize, Extent};
 
 /// What a delta file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct DeltaInfo {
     /// What the file is for.
     pub purpose: Purpose,
     /// Length of the disk that it leads away from, in bytes.
+    #[cfg_attr(feature = "serde", serde(rename = "base_disk_bytes"))]
     pub base_len: u64,
     /// Length of the disk that it leads to, in bytes.
+    #[cfg_attr(feature = "serde", serde(rename = "disk_bytes"))]
     pub disk_len: u64,
     /// Block size of the two roots.
+    #[cfg_attr(feature = "serde", serde(rename = "block_bytes"))]
     pub block_size: BlockSize,
     /// Number of frames: changed ranges as they are stored.
+    #[cfg_attr(feature = "serde", serde(rename = "frames"))]
     pub frame_count: u64,
     /// Bytes of the disk that it replaces with data.
     pub data_bytes: u64,
     /// Bytes of the disk that it replaces with zeros.
+    #[cfg_attr(feature = "serde", serde(rename = "zeroed_bytes"))]
     pub zero_bytes: u64,
     /// Length of the file in bytes.
     pub file_bytes: u64,

@@ -95,3 +95,11 @@ pub(super) fn to_json(object: &impl Serialize) -> Result<String> {
     let json = json.map_err(|e| Error::io("make JSON", std::io::Error::other(e)))?;
     Ok(escape_json(&json).into_owned())
 }
+
+/// The name of a value of an enum, as JSON spells it.
+pub(super) fn name_of(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => String::new(),
+    }
+}

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::delta::{self, Delta, DeltaOptions, Purpose};
+use crate::api::DeltaInfo;
+use crate::delta::{self, Delta, DeltaOptions};
 use crate::hash::Hash;
 use crate::image::Format;
 use crate::storage::{FileRef, Privacy};
@@ -11,10 +12,9 @@ use crate::units::{format_count, format_size};
 use crate::{BlockSize, Limits, Location, Result};
 use clap::Subcommand;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use serde::Serialize;
 
 use super::args::{self, Holes, Parents, SideFormat, TargetArgs};
-use super::context::Context;
+use super::context::{Context, name_of};
 use super::delta_file;
 use super::export;
 use super::outcome::{Ended, Exit, Failure};
@@ -179,20 +179,6 @@ fn apply(args: &ApplyArgs, context: &Context) -> Ended {
     print_report(context, &report, target.warnings())
 }
 
-#[derive(Serialize)]
-struct Object {
-    purpose: &'static str,
-    base_disk_bytes: u64,
-    disk_bytes: u64,
-    block_bytes: u64,
-    frames: u64,
-    data_bytes: u64,
-    zeroed_bytes: u64,
-    file_bytes: u64,
-    base_root: Option<String>,
-    root: Option<String>,
-}
-
 fn show(args: &ShowArgs, context: &Context) -> Ended {
     let delta = delta_file::open(&args.file)?;
     delta.verify(&context.work, &|_| Ok(()))?;
@@ -201,46 +187,25 @@ fn show(args: &ShowArgs, context: &Context) -> Ended {
 
 fn print(delta: &Delta, context: &Context) -> Ended {
     let info = delta.info()?;
-    let hex = |root: Hash| root.to_string();
-    let object = Object {
-        purpose: match info.purpose {
-            Purpose::Portable => "delta",
-            Purpose::RedoLog => "redo_log",
-            Purpose::Undo => "undo",
-            Purpose::Sidecar => "sidecar",
-        },
-        base_disk_bytes: info.base_len,
-        disk_bytes: info.disk_len,
-        block_bytes: info.block_size.bytes(),
-        frames: info.frame_count,
-        data_bytes: info.data_bytes,
-        zeroed_bytes: info.zero_bytes,
-        file_bytes: info.file_bytes,
-        base_root: info.base_root.map(hex),
-        root: info.root.map(hex),
-    };
-    context.print(&object, || text(&object))?;
+    context.print(&info, || text(&info))?;
     Ok(Exit::Done)
 }
 
-fn text(object: &Object) -> Vec<String> {
-    let none = || "not stated".to_owned();
+fn text(info: &DeltaInfo) -> Vec<String> {
+    let stated = |root: Option<Hash>| root.map_or("not stated".to_owned(), |it| it.to_string());
     vec![
-        format!("{}, complete", object.purpose),
+        format!("{}, complete", name_of(&info.purpose)),
         format!(
             "disk: {} before, {} after; {} data and {} zeros in {}; file {}",
-            format_size(object.base_disk_bytes),
-            format_size(object.disk_bytes),
-            format_size(object.data_bytes),
-            format_size(object.zeroed_bytes),
-            format_count(object.frames, "frame"),
-            format_size(object.file_bytes)
+            format_size(info.base_len),
+            format_size(info.disk_len),
+            format_size(info.data_bytes),
+            format_size(info.zero_bytes),
+            format_count(info.frame_count, "frame"),
+            format_size(info.file_bytes)
         ),
-        format!(
-            "base root: {}",
-            object.base_root.clone().unwrap_or_else(none)
-        ),
-        format!("root:      {}", object.root.clone().unwrap_or_else(none)),
+        format!("base root: {}", stated(info.base_root)),
+        format!("root:      {}", stated(info.root)),
     ]
 }
 

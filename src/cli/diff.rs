@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
+use crate::Extent;
+use crate::Location;
 use crate::units::format_size;
-use crate::{Extent, ExtentKind, Location};
 use serde::Serialize;
 
 use super::args::{self, Holes, Parents, SideFormat, side_format};
-use super::context::Context;
+use super::context::{Context, name_of};
 use super::outcome::{Ended, Exit};
 
 /// Says where two disks differ: status 0 if nowhere, else 1
@@ -42,16 +43,9 @@ struct Object {
     changed_bytes: u64,
     zeroed_bytes: u64,
     granularity_bytes: u64,
-    extents: Vec<Range>,
+    extents: Vec<Extent>,
     elapsed_seconds: f64,
     warnings: Vec<String>,
-}
-
-#[derive(Serialize)]
-pub(super) struct Range {
-    pub offset: u64,
-    length: u64,
-    kind: &'static str,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
@@ -70,7 +64,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
         changed_bytes: found.changed_bytes(),
         zeroed_bytes: found.zeroed_bytes(),
         granularity_bytes: found.granularity_bytes,
-        extents: found.extents.iter().map(Range::of).collect(),
+        extents: found.extents,
         elapsed_seconds: started.elapsed().as_secs_f64(),
         warnings,
     };
@@ -81,19 +75,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
     })
 }
 
-impl Range {
-    pub(super) fn of(extent: &Extent) -> Self {
-        Range {
-            offset: extent.offset,
-            length: extent.len,
-            kind: match extent.kind {
-                ExtentKind::Zero => "zero",
-                _ => "data",
-            },
-        }
-    }
-}
-
 fn text(object: &Object) -> Vec<String> {
     if object.identical {
         return vec!["identical".to_owned()];
@@ -101,7 +82,7 @@ fn text(object: &Object) -> Vec<String> {
     let mut lines: Vec<String> = object
         .extents
         .iter()
-        .map(|it| format!("{} {:#x} {}", it.kind, it.offset, it.length))
+        .map(|it| format!("{} {:#x} {}", name_of(&it.kind), it.offset, it.len))
         .collect();
     if object.disk_bytes != object.target_disk_bytes {
         lines.push(format!(

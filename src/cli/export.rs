@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::image::Format;
+use crate::hash::Hash;
+use crate::image::{Format, Layout};
 use crate::storage::{Access, FileRef, resolve};
 use crate::sync::{HostSource, export_delta};
 use crate::units::format_size;
@@ -35,14 +36,14 @@ pub(super) struct Args {
 
 #[derive(Serialize)]
 struct Object {
-    format: &'static str,
-    subformat: &'static str,
+    format: Format,
+    layout: Layout,
     parent: String,
     disk_bytes: u64,
     data_bytes: u64,
     zeroed_bytes: u64,
     file_bytes: u64,
-    root: Option<String>,
+    root: Option<Hash>,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
@@ -52,22 +53,21 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
     context.warn(&base.warnings());
     export_delta(&delta, &base, &args.to, &options, &context.work)?;
     let trailer = delta.trailer();
-    let root = trailer.result_root;
     let object = Object {
-        format: base.image().info().format.name(),
-        subformat: "differencing",
+        format: base.image().info().format,
+        layout: Layout::Differencing,
         parent: args.parent.display().to_string(),
         disk_bytes: delta.header().result_len,
         data_bytes: trailer.data_bytes,
         zeroed_bytes: trailer.zero_bytes,
         file_bytes: file_len(&args.to)?,
-        root: root.map(|root| root.to_string()),
+        root: trailer.result_root,
     };
     context.print(&object, || {
         format!(
             "made {}: a {} over {}, {} data and {} zeros of {}; file {}",
             args.to.display(),
-            object.format,
+            object.format.name(),
             object.parent,
             format_size(object.data_bytes),
             format_size(object.zeroed_bytes),

@@ -2,10 +2,10 @@
 
 use crate::Location;
 use crate::api::open_source;
+use crate::image::{ImageInfo, Layout};
 use crate::remote::ConnectOptions;
 use crate::units::format_size;
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 use super::args::{self, OneImage};
 use super::context::Context;
@@ -23,49 +23,41 @@ pub(super) struct Args {
 
 #[derive(Serialize)]
 struct Object<'a> {
-    format: &'static str,
-    subformat: &'a str,
-    disk_bytes: u64,
+    #[serde(flatten)]
+    info: &'a ImageInfo,
     allocated_bytes: u64,
-    parents: Vec<&'a str>,
-    facts: BTreeMap<String, &'a str>,
-    warnings: &'a [String],
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let live = context.common.source_options().with_allow_writers(true);
     let (options, connect) = (args.open.options(), ConnectOptions::default());
     let source = open_source(&args.image, &options, &live, &connect, &context.work)?;
-    let info = source.info();
-    let warnings = source.warnings();
-    let facts = info.facts.iter().map(|(key, value)| (*key, value.as_str()));
-    let (parents, facts): (Vec<_>, Vec<_>) = facts.partition(|(key, _)| *key == "parent");
+    let mut info = source.info();
+    info.warnings = source.warnings().to_vec();
     let object = Object {
-        format: info.format.name(),
-        subformat: info.subformat,
-        disk_bytes: info.disk_bytes,
+        info: &info,
         allocated_bytes: source.readable()?.allocated_bytes()?,
-        parents: parents.into_iter().map(|(_, path)| path).collect(),
-        facts: facts
-            .into_iter()
-            .map(|(key, value)| (key.replace(' ', "_"), value))
-            .collect(),
-        warnings,
     };
-    context.print(&object, || text(&object, &info.facts))?;
+    context.print(&object, || text(&object))?;
     Ok(Exit::Done)
 }
 
-fn text(object: &Object<'_>, facts: &[(&str, String)]) -> Vec<String> {
+fn text(object: &Object<'_>) -> Vec<String> {
+    let info = object.info;
     let size = |bytes| format!("{} ({bytes} bytes)", format_size(bytes));
-    let format = format!("{} {}", object.format, object.subformat);
+    let layout = match info.layout {
+        Layout::Flat => "",
+        other => other.name(),
+    };
+    let format = format!("{} {layout}", info.format.name());
     let mut lines = vec![
         ("format", format.trim_end().to_owned()),
-        ("disk", size(object.disk_bytes)),
+        ("disk", size(info.disk_bytes)),
         ("allocated", size(object.allocated_bytes)),
     ];
-    lines.extend(facts.iter().map(|(key, value)| (*key, value.clone())));
-    lines.extend(object.warnings.iter().map(|it| ("warning", it.clone())));
+    lines.extend(info.facts.iter().map(|(key, value)| (*key, value.clone())));
+    lines.extend(info.parents.iter().map(|it| ("parent", it.clone())));
+    lines.extend(info.warnings.iter().map(|it| ("warning", it.clone())));
     lines
         .into_iter()
         .map(|(key, value)| format!("{:<15} {value}", format!("{key}:")))

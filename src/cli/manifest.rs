@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use crate::hash::Hash;
 use crate::storage::FileRef;
 use crate::{BlockSize, Location, manifest};
 use serde::Serialize;
@@ -33,9 +34,9 @@ pub(super) struct Args {
 
 #[derive(Serialize)]
 struct Object {
-    root: String,
+    root: Hash,
     disk_bytes: u64,
-    block_bytes: u64,
+    block_bytes: BlockSize,
     data_bytes: u64,
     elapsed_seconds: f64,
     warnings: Vec<String>,
@@ -55,13 +56,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
         source.check()
     })?;
     let object = Object {
-        root: built.root().to_string(),
+        root: built.root(),
         disk_bytes: built.disk_len(),
-        block_bytes: args.block_size.bytes(),
+        block_bytes: args.block_size,
         data_bytes: built.data_blocks().saturating_mul(args.block_size.bytes()),
         elapsed_seconds: started.elapsed().as_secs_f64(),
         warnings,
     };
-    context.print(&object, || object.root.clone())?;
+    context.print(&object, || object.root.to_string())?;
     Ok(Exit::Done)
 }

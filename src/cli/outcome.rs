@@ -111,7 +111,7 @@ pub(super) fn misused(
         print_object(&Object {
             status: Exit::Error as u8,
             error: Text {
-                kind: snake_case(&format!("{:?}", ErrorKind::InvalidInput)),
+                kind: ErrorKind::InvalidInput,
                 message: value.map_or_else(|| first.to_owned(), Error::to_string),
                 path: value.and_then(path_of),
                 field: None,
@@ -163,7 +163,7 @@ pub(super) fn fail(common: &Common, failure: &Failure) -> ExitCode {
         print_object(&Object {
             status: exit as u8,
             error: Text {
-                kind: snake_case(&format!("{:?}", error.kind())),
+                kind: error.kind(),
                 message: error.to_string(),
                 path: path_of(error),
                 field: error.field(),
@@ -182,20 +182,9 @@ struct Object {
 
 #[derive(Serialize)]
 struct Text {
-    kind: String,
+    kind: ErrorKind,
     message: String,
     path: Option<String>,
     field: Option<&'static str>,
     offset: Option<u64>,
-}
-
-fn snake_case(name: &str) -> String {
-    let mut out = String::new();
-    for c in name.chars() {
-        if c.is_ascii_uppercase() && !out.is_empty() {
-            out.push('_');
-        }
-        out.push(c.to_ascii_lowercase());
-    }
-    out
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use crate::storage::resolve_to_write;
 use crate::sync::{
-    Forgotten, GuardedBytes, HostTarget, HostTargetOptions, LOG_DIR, Pending, PendingKind,
-    PendingState, Recovered, pending, recover_all,
+    Forgotten, GuardedBytes, HostTarget, HostTargetOptions, LOG_DIR, Pending, PendingState,
+    Recovered, pending, recover_all,
 };
 use crate::text::escape_path;
 use crate::units::format_size;
@@ -17,7 +17,7 @@ use crate::{Error, ErrorKind, Limits};
 use serde::Serialize;
 
 use super::args::{self, TargetArgs};
-use super::context::Context;
+use super::context::{Context, name_of};
 use super::outcome::{Ended, Exit, Failure};
 use super::progress::Notes;
 
@@ -143,7 +143,7 @@ const GUARDED_MOST: u64 = 2 << 20;
 #[derive(Serialize)]
 struct ForgottenObject {
     target: String,
-    outcome: &'static str,
+    outcome: String,
     restored: Vec<Span>,
     lost: Vec<Span>,
     rest: &'static str,
@@ -168,7 +168,7 @@ impl ForgottenObject {
         };
         ForgottenObject {
             target: target.target().path().display().to_string(),
-            outcome: "forgotten",
+            outcome: "forgotten".to_owned(),
             restored: spans(&forgotten.restored),
             lost: spans(&forgotten.lost),
             rest: "unknown",
@@ -206,18 +206,19 @@ const FORGOTTEN: &str = "all else may be a mixture of old and new, because the l
                          an unfinished sync: sync again before the disk is used";
 
 fn list(args: &Args, context: &Context) -> Ended {
-    let mut all = Vec::new();
+    let mut list = List {
+        pending: Vec::new(),
+    };
     for directory in args.directories() {
         match pending(&directory, &Limits::default()) {
-            Ok(found) => all.extend(found),
+            Ok(found) => list.pending.extend(found),
             Err(error) if error.kind() == ErrorKind::NotFound && args.paths.is_empty() => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let pending: Vec<Item> = all.iter().map(Item::of).collect();
-    context.print(&List { pending }, || match all.is_empty() {
+    context.print(&list, || match list.pending.is_empty() {
         true => vec!["nothing is pending".to_owned()],
-        false => all.iter().map(text_of).collect::<Vec<_>>(),
+        false => list.pending.iter().map(text_of).collect::<Vec<_>>(),
     })?;
     Ok(Exit::Done)
 }
@@ -236,12 +237,12 @@ fn all(args: &Args, options: &HostTargetOptions, context: &Context) -> Ended {
                 Ok(outcome) => Object::new(target, outcome),
                 Err(error) => Object {
                     target,
-                    outcome: "failed",
+                    outcome: "failed".to_owned(),
                     error: Some(error.to_string()),
                     notes: Vec::new(),
                 },
             };
-            if matches!(object.outcome, "failed" | "rerun") {
+            if matches!(object.outcome.as_str(), "failed" | "rerun") {
                 exit = Exit::Recover;
             }
             recovered.push(object);
@@ -271,7 +272,7 @@ impl Args {
 #[derive(Serialize)]
 struct Object {
     target: String,
-    outcome: &'static str,
+    outcome: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -280,25 +281,16 @@ struct Object {
 
 impl Object {
     fn new(target: String, recovered: Recovered) -> Self {
-        let outcome = match recovered {
-            Recovered::Nothing => "nothing",
-            Recovered::Old => "old",
-            Recovered::New => "new",
-            Recovered::Rerun => "rerun",
-            Recovered::Held => "held",
-            Recovered::Forgotten => "forgotten",
-            Recovered::Kept => "kept",
-        };
         Object {
             target,
-            outcome,
+            outcome: name_of(&recovered),
             error: None,
             notes: Vec::new(),
         }
     }
 
     fn text(&self, discarded: bool) -> String {
-        let what = match self.outcome {
+        let what = match self.outcome.as_str() {
             "nothing" => "nothing to recover",
             "old" if discarded => "given up; the target is as it was",
             "old" => {
@@ -329,42 +321,7 @@ struct All {
 
 #[derive(Serialize)]
 struct List {
-    pending: Vec<Item>,
-}
-
-#[derive(Serialize)]
-struct Item {
-    file: String,
-    file_bytes: u64,
-    kind: &'static str,
-    target: Option<String>,
-    state: &'static str,
-}
-
-impl Item {
-    fn of(pending: &Pending) -> Self {
-        Item {
-            file: pending.file.display().to_string(),
-            file_bytes: pending.file_bytes,
-            kind: match pending.kind {
-                PendingKind::RedoLog => "redo_log",
-                PendingKind::PartOfRedoLog => "part_of_redo_log",
-                PendingKind::Sidecar => "sidecar",
-                PendingKind::Copy => "copy",
-            },
-            target: pending.target.as_ref().map(|it| it.display().to_string()),
-            state: match pending.state {
-                PendingState::Unmarked => "unmarked",
-                PendingState::Marked => "marked",
-                PendingState::Rerun => "rerun",
-                PendingState::Held => "held",
-                PendingState::Damaged => "damaged",
-                PendingState::InUse => "in_use",
-                PendingState::Missing => "missing",
-                PendingState::Untrusted => "untrusted",
-            },
-        }
-    }
+    pending: Vec<Pending>,
 }
 
 fn text_of(pending: &Pending) -> String {

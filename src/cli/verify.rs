@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::diff::{Newer, with_manifest};
+use crate::hash::Hash;
 use crate::manifest::Manifest;
 use crate::units::{format_count, format_size};
-use crate::{Limits, Location};
+use crate::{Extent, Limits, Location};
 use serde::Serialize;
 
 use super::args::{self, Holes, OneImage};
 use super::context::Context;
-use super::diff::Range;
 use super::outcome::{Ended, Exit};
 
 /// Reads an image and holds it against a manifest: status 0 if it fits, else 1
@@ -32,13 +32,13 @@ pub(super) struct Args {
 #[derive(Serialize)]
 struct Object {
     identical: bool,
-    root: String,
-    manifest_root: String,
+    root: Hash,
+    manifest_root: Hash,
     disk_bytes: u64,
     manifest_disk_bytes: u64,
     changed_bytes: u64,
     granularity_bytes: u64,
-    extents: Vec<Range>,
+    extents: Vec<Extent>,
     elapsed_seconds: f64,
     warnings: Vec<String>,
 }
@@ -61,13 +61,13 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
     source.check()?;
     let object = Object {
         identical: found.root == manifest.root(),
-        root: found.root.to_string(),
-        manifest_root: manifest.root().to_string(),
+        root: found.root,
+        manifest_root: manifest.root(),
         disk_bytes: source.disk_len(),
         manifest_disk_bytes: manifest.disk_len(),
         changed_bytes: found.extents.iter().map(|extent| extent.len).sum(),
         granularity_bytes: manifest.block_size().bytes(),
-        extents: found.extents.iter().map(Range::of).collect(),
+        extents: found.extents,
         elapsed_seconds: started.elapsed().as_secs_f64(),
         warnings,
     };

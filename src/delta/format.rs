@@ -43,9 +43,15 @@ impl fmt::Debug for JobId {
 
 /// What a delta file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Purpose {
     /// A file to carry away; bound to its base by the base's root.
+    #[cfg_attr(feature = "serde", serde(rename = "delta"))]
     Portable,
     /// The redo log of an atomic sync; bound to its target by the old hash of each frame.
     RedoLog,

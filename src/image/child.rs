@@ -53,7 +53,7 @@ impl NewChild {
             }
             Format::Vhdx => {
                 let parent = Vhdx::open(parent, options)?;
-                vhdx::create(&*storage, &vhdx::Layout::child_of(&parent, parent_path))?;
+                vhdx::create(&*storage, &vhdx::NewDisk::child_of(&parent, parent_path))?;
                 Body::Vhdx(Box::new(VhdxMut::open(storage, options)?))
             }
             _ => return Err(no_children(format)),

@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::Format;
+use super::layout::Layout;
 use crate::error::Result;
 use crate::storage::HostFile;
 use crate::units::{Extent, ExtentKind};
@@ -176,33 +177,43 @@ pub enum Patch {
 
 /// What an image is.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ImageInfo {
     /// The format.
     pub format: Format,
-    /// `fixed`, `dynamic`, `differencing`; empty where the format has no kinds.
-    pub subformat: &'static str,
+    /// How it stores its bytes.
+    pub layout: Layout,
     /// Guest-visible length.
     pub disk_bytes: u64,
     /// Bytes a logical sector that a guest sees, where the format or the device says.
     pub sector_bytes: Option<u64>,
     /// Guest bytes a block of the format, where it has blocks.
     pub block_bytes: Option<u64>,
+    /// The images below it, its parent first, as their storages name themselves.
+    pub parents: Vec<String>,
     /// Further facts as key and value, in the order a person would want them.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::facts"))]
     pub facts: Vec<(&'static str, String)>,
     /// Oddities worth telling.
     pub warnings: Vec<String>,
 }
 
 impl ImageInfo {
-    /// Guest bytes of so many, as they are.
-    pub(crate) fn raw(disk_bytes: u64) -> Self {
+    /// The chain of a child of this image: `path`, its own, and those of its parents.
+    pub(super) fn into_chain(self, path: &str) -> Vec<String> {
+        [vec![path.to_owned()], self.parents].concat()
+    }
+
+    /// A raw image of `disk_bytes` guest bytes; start from it in an [`Image`] of your own.
+    pub fn raw(disk_bytes: u64) -> Self {
         ImageInfo {
             format: Format::Raw,
-            subformat: "",
+            layout: Layout::Flat,
             disk_bytes,
             sector_bytes: None,
             block_bytes: None,
+            parents: Vec::new(),
             facts: Vec::new(),
             warnings: Vec::new(),
         }

@@ -190,10 +190,10 @@ impl CreateOptions {
         self.block_size.unwrap_or(VHD_BLOCK_BYTES)
     }
 
-    fn vhdx_layout(&self, disk_len: u64) -> vhdx::Layout {
+    fn vhdx_layout(&self, disk_len: u64) -> vhdx::NewDisk {
         let layout = match self.format {
-            CreateFormat::VhdxFixed => vhdx::Layout::fixed(disk_len),
-            _ => vhdx::Layout::dynamic(disk_len),
+            CreateFormat::VhdxFixed => vhdx::NewDisk::fixed(disk_len),
+            _ => vhdx::NewDisk::dynamic(disk_len),
         };
         let block = self.block_size.unwrap_or(layout.block_bytes);
         let sector = self.sector_size.unwrap_or(layout.sector_bytes);

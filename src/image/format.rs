@@ -7,6 +7,11 @@ use crate::location::Location;
 
 /// The formats this crate reads and writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Format {
     /// Guest bytes and nothing else.

@@ -7,6 +7,7 @@ mod create;
 mod foreign;
 mod format;
 mod gate;
+mod layout;
 #[cfg(feature = "nbd")]
 pub mod nbd;
 mod open;
@@ -23,6 +24,7 @@ pub use contract::{Change, Image, ImageInfo, ImageMut, Patch};
 pub use create::{CreateFormat, CreateOptions, create};
 pub use format::Format;
 pub use gate::{Closed, FileGate, ImageId, ParentGate, ParentRequest};
+pub use layout::Layout;
 pub(crate) use open::only_read;
 pub use open::{open, open_storage, open_storage_mut};
 pub use options::ImageOptions;

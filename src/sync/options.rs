@@ -8,6 +8,11 @@ use crate::units::BlockSize;
 
 /// How changes are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Mode {
     /// Samples both sides and chooses; the report says what and why.
@@ -21,6 +26,11 @@ pub enum Mode {
 
 /// What holds while a sync is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Safety {
     /// After a crash at any moment the target is entirely old, or recovery makes it entirely new.

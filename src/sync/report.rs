@@ -8,6 +8,11 @@ use crate::hash::Hash;
 
 /// How a sync ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Outcome {
     /// All of source and target was compared, and is equal; nothing was written.
@@ -25,6 +30,11 @@ pub enum Outcome {
 
 /// On what evidence the target is said to hold the source's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Verified {
     /// Nothing was read back.
@@ -43,6 +53,7 @@ pub enum Verified {
 
 /// What went over a connection, framing counted, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Traffic {
     /// To the other end.
     pub sent_bytes: u64,
@@ -52,6 +63,7 @@ pub struct Traffic {
 
 /// What a sync did. Byte counts are guest bytes unless said otherwise.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct SyncReport {
     /// How it ended.
@@ -83,16 +95,22 @@ pub struct SyncReport {
     /// On what evidence the target is right.
     pub verified: Verified,
     /// Source ranges that could not be read and were left alone.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::ranges"))]
     pub unreadable: Vec<Range<u64>>,
     /// Root of the source, where it was computed.
     pub root: Option<Hash>,
     /// What else a person should know of source and target.
+    #[cfg_attr(feature = "serde", serde(rename = "warnings"))]
     pub notes: Vec<String>,
     /// How long it took.
+    #[cfg_attr(feature = "serde", serde(rename = "elapsed_seconds"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::seconds"))]
     pub elapsed: Duration,
     /// What went over the connection to another host, where there was one.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub traffic: Option<Traffic>,
     /// Whether a manifest stood for reading source or target.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) trusts_manifest: bool,
 }
 

@@ -18,7 +18,7 @@ fn a_delta_becomes_a_child_that_differs_from_nothing_but_its_parent() {
             "delta export d --parent base.{ext} --to child.{ext}"
         ));
         assert_eq!(made["format"], *ext);
-        assert_eq!(made["subformat"], "differencing");
+        assert_eq!(made["layout"], "differencing");
         assert_eq!(made["data_bytes"], PAGE);
         assert!(fixture.bytes(&format!("base.{ext}")) == before);
         let file_bytes = fs::metadata(fixture.path(&format!("child.{ext}")))
@@ -27,7 +27,7 @@ fn a_delta_becomes_a_child_that_differs_from_nothing_but_its_parent() {
         assert_eq!(made["file_bytes"], file_bytes);
         fixture.done(&format!("diff child.{ext} new.raw"));
         let (_, info) = fixture.json(&format!("info child.{ext}"));
-        assert_eq!(info["subformat"], "differencing");
+        assert_eq!(info["layout"], "differencing");
         assert!(info["parents"].to_string().contains(&format!("base.{ext}")));
         // A second time there is a file, and the child is no base of this delta.
         fixture

@@ -62,9 +62,9 @@ fn a_missing_target_gets_the_format_of_its_name_or_the_one_asked_for() {
         .unwrap()
         .set_len(64 << 20)
         .unwrap();
-    for (words, name, format, subformat) in [
-        ("", "a.raw", "raw", ""),
-        ("", "a.img", "raw", ""),
+    for (words, name, format, layout) in [
+        ("", "a.raw", "raw", "flat"),
+        ("", "a.img", "raw", "flat"),
         ("", "a.vhd", "vhd", "dynamic"),
         ("", "a.vhdx", "vhdx", "dynamic"),
         ("--create vhd-fixed", "b.vhd", "vhd", "fixed"),
@@ -74,7 +74,7 @@ fn a_missing_target_gets_the_format_of_its_name_or_the_one_asked_for() {
         fixture.done(&format!("sync new.raw {name} {words}"));
         let (_, info) = fixture.json(&format!("info {name}"));
         assert_eq!(info["format"], format, "{name}");
-        assert_eq!(info["subformat"], subformat, "{name}");
+        assert_eq!(info["layout"], layout, "{name}");
         assert_eq!(info["disk_bytes"], 64 << 20, "{name}");
         assert!(info["allocated_bytes"].as_u64().unwrap() >= 600 * PAGE as u64);
         fixture.done(&format!("diff new.raw {name}"));

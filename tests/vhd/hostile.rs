@@ -126,13 +126,13 @@ fn the_guests_bytes_at_the_head_of_a_fixed_disk_are_never_a_header() {
     let forged = dynamic();
     let disk = fixed(64 * 512, &forged.0[..16 * 512]);
     let image = disk.open().unwrap();
-    assert_eq!(image.info().subformat, "fixed");
+    assert_eq!(image.info().layout.name(), "fixed");
     assert!(contents(&*image).unwrap()[..16 * 512] == forged.0[..16 * 512]);
     // Neither when the real footer is damaged: then nothing is read at all.
     let tail = disk.tail();
     refused(&disk.clone().put(tail + 200, &[1]), "checksum");
     let read = disk.clone().put(tail + 200, &[1]).open_leniently().unwrap();
-    assert_eq!(read.info().subformat, "fixed");
+    assert_eq!(read.info().layout.name(), "fixed");
     // Nor may a last block that ends like a fixed disk's footer turn a dynamic file into one.
     let mut grown = dynamic();
     grown.0.truncate(grown.tail());

@@ -142,13 +142,8 @@ fn a_chain_reads_each_sector_from_the_youngest_image_that_has_it() {
     let image = open(&file("young.vhd")).unwrap();
     assert!(contents(&*image).unwrap() == young.over(&meant));
     let info = image.info();
-    assert_eq!(info.subformat, "differencing");
-    let parents: Vec<_> = info
-        .facts
-        .iter()
-        .filter(|(key, _)| *key == "parent")
-        .collect();
-    assert_eq!(parents.len(), 2);
+    assert_eq!(info.layout.name(), "differencing");
+    assert_eq!(info.parents.len(), 2);
     assert_eq!(image.allocated_bytes().unwrap(), 2 * BLOCK as u64);
 }
 

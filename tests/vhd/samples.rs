@@ -34,7 +34,7 @@ fn vhds_of_other_software_read_right() {
         let options = ImageOptions::default().with_gate(Arc::new(gate));
         let image = image::open(&path, &options).unwrap();
         let info = image.info();
-        assert_eq!(info.subformat, line[subformat], "{}", line[file]);
+        assert_eq!(info.layout.name(), line[subformat], "{}", line[file]);
         assert_eq!(info.disk_bytes.to_string(), line[size], "{}", line[file]);
         let bytes = contents(&*image).unwrap();
         let found: String = Sha256::digest(&bytes)
@@ -59,12 +59,8 @@ fn a_differencing_sample_finds_its_parent_beside_it_only_when_the_caller_lets_it
 
     let options = ImageOptions::default().with_gate(Arc::new(FileGate::new()));
     let image = image::open(&child, &options).unwrap();
-    let facts = image.info().facts;
-    assert!(
-        facts
-            .iter()
-            .any(|(key, value)| *key == "parent" && value.ends_with("fat-parent.vhd"))
-    );
+    let parents = image.info().parents;
+    assert!(parents.iter().any(|it| it.ends_with("fat-parent.vhd")));
 
     let none = options.with_limits(Limits::default().with_chain_count(0));
     assert_eq!(

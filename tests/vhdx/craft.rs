@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use diskdelta::image::vhdx::{Guid, Layout};
+use diskdelta::image::vhdx::{Guid, NewDisk};
 use diskdelta::image::{Image, ImageMut};
 
 use super::support::{MIB, new_image, open_mut_over, pattern};
@@ -27,7 +27,7 @@ pub fn good() -> Vec<u8> {
 }
 
 fn make_good() -> Vec<u8> {
-    let storage = new_image(&Layout::dynamic(8 * MIB).with_block_bytes(MIB));
+    let storage = new_image(&NewDisk::dynamic(8 * MIB).with_block_bytes(MIB));
     let image = open_mut_over(storage.clone(), None).unwrap();
     image.write_all_at(&pattern(1, 3 << 20), 0).unwrap();
     image.sync().unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diskdelta::image::vhdx::{Layout, Vhdx};
+use diskdelta::image::vhdx::{NewDisk, Vhdx};
 use diskdelta::image::{Image, ImageMut, ImageOptions};
 use diskdelta::storage::{MemoryStorage, Storage};
 use diskdelta::{ErrorKind, Limits};
@@ -125,7 +125,7 @@ fn a_block_never_lies_over_header_log_tables_or_behind_the_end() {
 
 #[test]
 fn the_last_block_may_end_with_what_the_guest_sees() {
-    let options = Layout::dynamic(4 * MIB + 4096).with_block_bytes(4 * MIB);
+    let options = NewDisk::dynamic(4 * MIB + 4096).with_block_bytes(4 * MIB);
     let storage = new_image(&options);
     let image = open_mut_over(storage.clone(), None).unwrap();
     image.write_all_at(&pattern(3, 4096), 4 * MIB).unwrap();
@@ -404,7 +404,7 @@ fn a_header_that_can_take_no_update_is_not_written_to() {
 #[test]
 fn a_partial_block_needs_its_sector_bitmap_at_every_border_of_a_chunk() {
     // Blocks of 256 MiB and sectors of 512 bytes: 16 blocks a chunk.
-    let parent = new_image(&Layout::dynamic(40 * 256 * MIB).with_block_bytes(256 * MIB));
+    let parent = new_image(&NewDisk::dynamic(40 * 256 * MIB).with_block_bytes(256 * MIB));
     let parent: Arc<dyn Storage> = parent;
     for block in [0, 15, 16, 17, 31, 32] {
         let options = child_of(&parent, 256 * MIB);
@@ -456,7 +456,7 @@ fn a_parent_is_the_one_that_is_meant_or_is_refused() {
     let image = open_over(child.clone(), Some(&parent)).unwrap();
     assert!(contents(&image)[..3 << 20] == pattern(1, 3 << 20));
     assert_eq!(image.allocated_bytes().unwrap(), 0);
-    assert_eq!(image.info().subformat, "differencing");
+    assert_eq!(image.info().layout.name(), "differencing");
     let locator = image.parent_locator().unwrap();
     assert_eq!(locator.relative_path.as_deref(), Some(".\\parent.vhdx"));
     assert!(parent_error(&child, None).contains("--parent"));
@@ -505,7 +505,7 @@ fn a_child_longer_than_its_parent_has_zeros_there() {
 
 #[test]
 fn the_cost_of_extents_does_not_multiply_along_a_chain() {
-    let base = new_image(&Layout::dynamic(24 * MIB).with_block_bytes(MIB));
+    let base = new_image(&NewDisk::dynamic(24 * MIB).with_block_bytes(MIB));
     let image = open_mut_over(base.clone(), None).unwrap();
     // Neighbours that do not lie in one row, so that each is an extent to be merged.
     for block in (0..24).rev() {
@@ -519,7 +519,7 @@ fn the_cost_of_extents_does_not_multiply_along_a_chain() {
     for _ in 0..12 {
         let options = ImageOptions::default().with_gate(Arc::new(Offer(files.clone())));
         let parent = Vhdx::open(files[files.len() - 1].clone(), &options).unwrap();
-        let layout = Layout::child_of(&parent, "p.vhdx").with_block_bytes(MIB);
+        let layout = NewDisk::child_of(&parent, "p.vhdx").with_block_bytes(MIB);
         files.push(new_image(&layout));
     }
     let child = files.pop().unwrap();
@@ -557,7 +557,7 @@ fn a_chain_of_parents_ends_at_the_limit_and_where_it_comes_back_to_itself() {
     };
     for depth in 1..=5 {
         let parent = files.last().unwrap().clone();
-        let layout = Layout::child_of(&Vhdx::open(parent, &options(&files)).unwrap(), "p.vhdx");
+        let layout = NewDisk::child_of(&Vhdx::open(parent, &options(&files)).unwrap(), "p.vhdx");
         let child: Arc<dyn Storage> = new_image(&layout);
         match Vhdx::open(child.clone(), &options(&files)) {
             Ok(image) => assert!(contents(&image)[..3 << 20] == pattern(1, 3 << 20)),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diskdelta::image::vhdx::{Layout, create};
+use diskdelta::image::vhdx::{NewDisk, create};
 use diskdelta::image::{Image, ImageMut};
 use diskdelta::storage::{FileStorage, Storage};
 use diskdelta::units::ExtentKind;
@@ -16,7 +16,7 @@ fn a_disk_of_64_tib_costs_what_it_holds() {
         let storage = Arc::new(FileStorage::create_new(directory.path().join("l.vhdx")).unwrap());
         create(
             &*storage,
-            &Layout::dynamic(64 << 40).with_block_bytes(block),
+            &NewDisk::dynamic(64 << 40).with_block_bytes(block),
         )
         .unwrap();
         let image = open_mut_over(storage.clone(), None).unwrap();
@@ -58,7 +58,7 @@ fn a_disk_of_64_tib_costs_what_it_holds() {
 
 #[test]
 fn neighbouring_blocks_are_one_extent() {
-    let storage = new_image(&Layout::dynamic(64 * MIB).with_block_bytes(MIB));
+    let storage = new_image(&NewDisk::dynamic(64 * MIB).with_block_bytes(MIB));
     let image = open_mut_over(storage, None).unwrap();
     // Written from the end, so that no block lies behind its neighbour.
     for block in (10..30).rev() {

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use diskdelta::image::ImageMut;
-use diskdelta::image::vhdx::{Layout, Vhdx, create};
+use diskdelta::image::vhdx::{NewDisk, Vhdx, create};
 use diskdelta::storage::{FileStorage, Storage};
 
 use super::readers;
@@ -57,16 +57,16 @@ fn checked(path: &Path, contents: &[u8]) {
 fn files_we_create_and_write_are_good_to_qemu() {
     let directory = tempfile::tempdir().unwrap();
     for (name, options) in [
-        ("dynamic", Layout::dynamic(100 * MIB)),
+        ("dynamic", NewDisk::dynamic(100 * MIB)),
         (
             "blocks-1m",
-            Layout::dynamic(37 * MIB + 512).with_block_bytes(MIB),
+            NewDisk::dynamic(37 * MIB + 512).with_block_bytes(MIB),
         ),
         (
             "blocks-256m",
-            Layout::dynamic(300 * MIB).with_block_bytes(256 * MIB),
+            NewDisk::dynamic(300 * MIB).with_block_bytes(256 * MIB),
         ),
-        ("fixed", Layout::fixed(9 * MIB + 4096)),
+        ("fixed", NewDisk::fixed(9 * MIB + 4096)),
     ] {
         let path = directory.path().join(format!("{name}.vhdx"));
         let storage = Arc::new(FileStorage::create_new(&path).unwrap());
@@ -160,7 +160,7 @@ fn what_a_log_of_ours_says_qemu_replays_alike() {
     // A commit that stopped after the entry counted: the tables are still the old ones.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("dirty.vhdx");
-    let storage = new_image(&Layout::dynamic(20 * MIB).with_block_bytes(MIB));
+    let storage = new_image(&NewDisk::dynamic(20 * MIB).with_block_bytes(MIB));
     let before = storage.to_vec();
     let image = open_mut_over(storage.clone(), None).unwrap();
     image.write_all_at(&pattern(4, 5 << 20), 3 * MIB).unwrap();
@@ -185,14 +185,14 @@ fn what_a_log_of_ours_says_qemu_replays_alike() {
 fn images_that_qemu_does_not_read_are_good_to_other_readers() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
-    let create_at = |name: &str, layout: &Layout| {
+    let create_at = |name: &str, layout: &NewDisk| {
         let storage = Arc::new(FileStorage::create_new(path(name)).unwrap());
         create(&*storage, layout).unwrap();
         storage
     };
     for sector in [512, 4096] {
         let parent = format!("parent-{sector}.vhdx");
-        let layout = Layout::dynamic(21 * MIB + sector)
+        let layout = NewDisk::dynamic(21 * MIB + sector)
             .with_sector_bytes(sector)
             .with_block_bytes(MIB);
         let storage: Arc<dyn Storage> = create_at(&parent, &layout);
@@ -208,7 +208,7 @@ fn images_that_qemu_does_not_read_are_good_to_other_readers() {
         let child = format!("child-{sector}.vhdx");
         let layout = {
             let parent_image = open_over(storage.clone(), None).unwrap();
-            Layout::child_of(&parent_image, &format!(".\\{parent}")).with_block_bytes(2 * MIB)
+            NewDisk::child_of(&parent_image, &format!(".\\{parent}")).with_block_bytes(2 * MIB)
         };
         let image = open_mut_over(create_at(&child, &layout), Some(&storage)).unwrap();
         // Parts of blocks over data and over nothing, a whole block, zeros of both kinds.

@@ -50,7 +50,7 @@ fn every_sample_reads_to_its_known_contents() {
             assert_eq!(pieces, bytes[..pieces.len()], "{file} in steps of {step}");
         }
         let info = image.info();
-        assert_eq!(info.subformat, subformat, "{file}");
+        assert_eq!(info.layout.name(), subformat, "{file}");
         assert_eq!(info.disk_bytes.to_string(), size, "{file}");
         let facts = |key| {
             info.facts

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diskdelta::image::vhdx::{Layout, create};
+use diskdelta::image::vhdx::{NewDisk, create};
 use diskdelta::image::{self, CreateFormat, CreateOptions, Format, ImageMut, ImageOptions, Raw};
 use diskdelta::storage::{Access, Directory, FileRef, MemoryDirectory, MemoryStorage};
 use diskdelta::sync::{Mode, Outcome, Source, SyncOptions, SyncReport, Target, sync};
@@ -12,7 +12,7 @@ use super::support::*;
 
 /// A disk with sectors of `sector` bytes that holds something in its first and last bytes.
 fn source(disk_len: u64, sector: u64) -> (Source, Vec<u8>) {
-    let storage = new_image(&Layout::dynamic(disk_len).with_sector_bytes(sector));
+    let storage = new_image(&NewDisk::dynamic(disk_len).with_sector_bytes(sector));
     let image = open_mut_over(storage.clone(), None).unwrap();
     for (seed, at) in [0, disk_len - 5000].into_iter().enumerate() {
         image.write_all_at(&pattern(seed as u64, 5000), at).unwrap();
@@ -39,7 +39,7 @@ impl Fixture {
         FileRef::new(directory, name)
     }
 
-    fn vhdx(&self, name: &str, layout: &Layout) {
+    fn vhdx(&self, name: &str, layout: &NewDisk) {
         create(&*self.place(name).create_new().unwrap(), layout).unwrap();
     }
 
@@ -65,7 +65,7 @@ fn large_sectors_go_onto_small_ones_and_the_report_says_so() {
     let fixture = Fixture::new();
     for mode in [Mode::Delta, Mode::Full] {
         let name = format!("{mode:?}.vhdx");
-        fixture.vhdx(&name, &Layout::dynamic(9 * MIB).with_block_bytes(MIB));
+        fixture.vhdx(&name, &NewDisk::dynamic(9 * MIB).with_block_bytes(MIB));
         let report = run(&source, &fixture.target(&name), mode).unwrap();
         assert_eq!(report.outcome, Outcome::Synced);
         let note = report.notes.concat();
@@ -102,7 +102,7 @@ fn what_would_end_inside_a_sector_of_the_target_is_refused_before_it_changes() {
     let (odd, bytes) = source(9 * MIB + 512, 512);
     let raw = MemoryStorage::new("raw", bytes.clone());
     let raw = Source::new(Arc::new(Raw::open(Arc::new(raw)).unwrap()));
-    let layout = Layout::dynamic(9 * MIB).with_sector_bytes(4096);
+    let layout = NewDisk::dynamic(9 * MIB).with_sector_bytes(4096);
     fixture.vhdx("t.vhdx", &layout);
     let before = fixture.directory.bytes("t.vhdx");
     for source in [&odd, &raw] {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use diskdelta::image::vhdx::{Layout, Vhdx, VhdxMut, create};
+use diskdelta::image::vhdx::{NewDisk, Vhdx, VhdxMut, create};
 use diskdelta::image::{Image, ImageOptions, ParentGate, ParentRequest, Patch};
 use diskdelta::storage::{MemoryStorage, Storage};
 use diskdelta::units::ExtentKind;
@@ -70,16 +70,16 @@ pub fn open_mut_over(
 }
 
 /// A new image in memory.
-pub fn new_image(layout: &Layout) -> Arc<MemoryStorage> {
+pub fn new_image(layout: &NewDisk) -> Arc<MemoryStorage> {
     let storage = Arc::new(MemoryStorage::new("new.vhdx", Vec::new()));
     create(&*storage, layout).unwrap();
     storage
 }
 
 /// A new, empty image over the one in `parent`.
-pub fn child_of(parent: &Arc<dyn Storage>, block_bytes: u64) -> Layout {
+pub fn child_of(parent: &Arc<dyn Storage>, block_bytes: u64) -> NewDisk {
     let parent = open_over(parent.clone(), None).unwrap();
-    Layout::child_of(&parent, ".\\parent.vhdx").with_block_bytes(block_bytes)
+    NewDisk::child_of(&parent, ".\\parent.vhdx").with_block_bytes(block_bytes)
 }
 
 /// All guest bytes.

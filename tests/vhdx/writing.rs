@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diskdelta::image::vhdx::{Layout, create};
+use diskdelta::image::vhdx::{NewDisk, create};
 use diskdelta::image::{Change, Image, ImageMut, Patch};
 use diskdelta::storage::{MemoryStorage, Storage};
 use diskdelta::{ErrorKind, Extent};
@@ -74,7 +74,7 @@ fn extents(list: &[(u64, u64, bool)], disk: u64) -> Vec<Extent> {
     extents
 }
 
-fn run(options: &Layout, parent: Option<Arc<dyn Storage>>, ops: &[Op]) {
+fn run(options: &NewDisk, parent: Option<Arc<dyn Storage>>, ops: &[Op]) {
     let storage = new_image(options);
     let mut image = open_mut_over(storage.clone(), parent.as_ref()).unwrap();
     let mut model = contents(&image);
@@ -160,7 +160,7 @@ fn metadata_of(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn parent_of(block_bytes: u64, sector_bytes: u64) -> Arc<dyn Storage> {
-    let options = Layout::dynamic(7 * MIB + 8192)
+    let options = NewDisk::dynamic(7 * MIB + 8192)
         .with_block_bytes(block_bytes)
         .with_sector_bytes(sector_bytes);
     let storage = new_image(&options);
@@ -181,7 +181,7 @@ proptest! {
     #[test]
     fn a_dynamic_image_holds_what_was_written(ops in ops(DISK), big in any::<bool>()) {
         let block = if big { 2 * MIB } else { MIB };
-        run(&Layout::dynamic(DISK).with_block_bytes(block), None, &ops);
+        run(&NewDisk::dynamic(DISK).with_block_bytes(block), None, &ops);
     }
 
     #[test]
@@ -189,7 +189,7 @@ proptest! {
         ops in ops(DISK),
         sector in prop_oneof![Just(512u64), Just(4096)],
     ) {
-        run(&Layout::fixed(DISK).with_sector_bytes(sector), None, &ops);
+        run(&NewDisk::fixed(DISK).with_sector_bytes(sector), None, &ops);
     }
 
     #[test]
@@ -206,7 +206,7 @@ proptest! {
 
 #[test]
 fn zeroed_blocks_are_given_back_and_their_space_is_used_again() {
-    let storage = new_image(&Layout::dynamic(64 * MIB).with_block_bytes(2 * MIB));
+    let storage = new_image(&NewDisk::dynamic(64 * MIB).with_block_bytes(2 * MIB));
     let image = open_mut_over(storage.clone(), None).unwrap();
     image.write_all_at(&vec![1; 16 << 20], 0).unwrap();
     image.sync().unwrap();
@@ -238,7 +238,7 @@ fn zeroed_blocks_are_given_back_and_their_space_is_used_again() {
 
 #[test]
 fn a_fixed_image_keeps_its_blocks() {
-    let storage = new_image(&Layout::fixed(8 * MIB));
+    let storage = new_image(&NewDisk::fixed(8 * MIB));
     let image = open_mut_over(storage.clone(), None).unwrap();
     let before = storage.to_vec()[3 << 20..4 << 20].to_vec();
     image.write_all_at(&vec![1; 8 << 20], 0).unwrap();
@@ -246,12 +246,12 @@ fn a_fixed_image_keeps_its_blocks() {
     image.sync().unwrap();
     assert!(storage.to_vec()[3 << 20..4 << 20] == before);
     assert!(contents(&image).iter().all(|byte| *byte == 0));
-    assert_eq!(image.info().subformat, "fixed");
+    assert_eq!(image.info().layout.name(), "fixed");
 }
 
 #[test]
 fn both_guids_change_before_the_first_write_and_only_then() {
-    let storage = new_image(&Layout::dynamic(8 * MIB));
+    let storage = new_image(&NewDisk::dynamic(8 * MIB));
     let guids = || {
         let bytes = storage.to_vec();
         let sequence = |at: usize| u64::from_le_bytes(bytes[at + 8..at + 16].try_into().unwrap());
@@ -278,7 +278,7 @@ fn both_guids_change_before_the_first_write_and_only_then() {
 
 #[test]
 fn patches_mend_the_tables_again_after_they_were_lost() {
-    let storage = new_image(&Layout::dynamic(64 * MIB).with_block_bytes(MIB));
+    let storage = new_image(&NewDisk::dynamic(64 * MIB).with_block_bytes(MIB));
     let image = open_mut_over(storage.clone(), None).unwrap();
     image.write_all_at(&vec![3; 8 << 20], 0).unwrap();
     image.sync().unwrap();
@@ -321,7 +321,7 @@ fn patches_mend_the_tables_again_after_they_were_lost() {
 
 #[test]
 fn a_range_beyond_the_disk_is_refused_and_nothing_is_written() {
-    let storage = new_image(&Layout::dynamic(8 * MIB));
+    let storage = new_image(&NewDisk::dynamic(8 * MIB));
     let before = storage.to_vec();
     let image = open_mut_over(storage.clone(), None).unwrap();
     for at in [8 * MIB, 8 * MIB - 1, u64::MAX - 1, u64::MAX] {
@@ -346,16 +346,16 @@ fn a_range_beyond_the_disk_is_refused_and_nothing_is_written() {
 #[test]
 fn options_outside_the_format_create_nothing() {
     let wrong = [
-        Layout::dynamic(MIB).with_block_bytes(MIB / 2),
-        Layout::dynamic(MIB).with_block_bytes(3 * MIB),
-        Layout::dynamic(MIB).with_block_bytes(512 * MIB),
-        Layout::dynamic(MIB).with_sector_bytes(1024),
+        NewDisk::dynamic(MIB).with_block_bytes(MIB / 2),
+        NewDisk::dynamic(MIB).with_block_bytes(3 * MIB),
+        NewDisk::dynamic(MIB).with_block_bytes(512 * MIB),
+        NewDisk::dynamic(MIB).with_sector_bytes(1024),
     ];
     let long = [
-        Layout::dynamic(0),
-        Layout::dynamic(513),
-        Layout::dynamic((64 << 40) + 512),
-        Layout::dynamic(512).with_sector_bytes(4096),
+        NewDisk::dynamic(0),
+        NewDisk::dynamic(513),
+        NewDisk::dynamic((64 << 40) + 512),
+        NewDisk::dynamic(512).with_sector_bytes(4096),
     ];
     for layout in long {
         let storage = MemoryStorage::new("new", Vec::new());
@@ -370,7 +370,7 @@ fn options_outside_the_format_create_nothing() {
         assert!(storage.is_empty().unwrap());
     }
     let storage = MemoryStorage::new("taken", vec![1]);
-    let error = create(&storage, &Layout::dynamic(MIB)).unwrap_err();
+    let error = create(&storage, &NewDisk::dynamic(MIB)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(storage.to_vec(), [1]);
 }
@@ -381,7 +381,7 @@ fn many_threads_write_disjoint_ranges_of_the_same_blocks() {
         let parent = over_parent.then(|| parent_of(MIB, 512));
         let options = match &parent {
             Some(parent) => child_of(parent, 2 * MIB),
-            None => Layout::dynamic(DISK).with_block_bytes(2 * MIB),
+            None => NewDisk::dynamic(DISK).with_block_bytes(2 * MIB),
         };
         let storage = new_image(&options);
         let image = open_mut_over(storage.clone(), parent.as_ref()).unwrap();

@@ -9,6 +9,7 @@ use imago::file::File;
 use imago::format::drivers::FormatDriverInstance;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::Layout;
 use crate::image::{Format, Image, ImageInfo, read_padded_at};
 use crate::storage::{HostFile, Storage, past_end};
 use crate::units::Extent;
@@ -223,20 +224,20 @@ impl Image for Foreign {
     }
 
     fn info(&self) -> ImageInfo {
-        let mut facts = self.facts.clone();
+        let facts = self.facts.clone();
         let mut warnings = Vec::new();
         if let Some(parent) = &self.parent {
-            facts.push(("parent", parent.path.clone()));
-            let below = parent.image.info();
-            facts.extend(below.facts.into_iter().filter(|(key, _)| *key == "parent"));
-            warnings.extend(below.warnings);
+            warnings.extend(parent.image.info().warnings);
         }
+        let parents = self.parent.as_ref();
+        let parents = parents.map(|it| it.image.info().into_chain(&it.path));
         ImageInfo {
             format: self.format,
-            subformat: "",
+            layout: Layout::Flat,
             disk_bytes: self.disk_len,
             sector_bytes: None,
             block_bytes: self.block_bytes,
+            parents: parents.unwrap_or_default(),
             facts,
             warnings,
         }

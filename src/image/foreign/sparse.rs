@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::Layout;
 use crate::image::{Format, Image, ImageInfo, ImageOptions};
 use crate::storage::{HostFile, Storage, past_end};
 use crate::units::Extent;
@@ -232,13 +233,14 @@ impl Image for Sparse {
     fn info(&self) -> ImageInfo {
         ImageInfo {
             format: Format::Vmdk,
-            subformat: match self.is_packed() {
-                true => "streamOptimized",
-                false => "monolithicSparse",
+            layout: match self.is_packed() {
+                true => Layout::StreamOptimized,
+                false => Layout::MonolithicSparse,
             },
             disk_bytes: self.disk_len(),
             sector_bytes: Some(SECTOR as u64),
             block_bytes: Some(self.grain_bytes()),
+            parents: Vec::new(),
             facts: Vec::new(),
             warnings: Vec::new(),
         }

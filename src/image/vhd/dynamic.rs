@@ -13,7 +13,7 @@ use crate::units::Extent;
 use super::bitmap::{Bitmaps, Bits, runs};
 use super::facts::footer_facts;
 use super::format::{DynamicHeader, SECTOR_BYTES, UNALLOCATED};
-use super::layout::{Layout, Shape};
+use super::layout::{Shape, Table};
 use super::locate::Located;
 use super::meta::Meta;
 
@@ -47,7 +47,7 @@ impl Dynamic {
     pub(super) fn new(
         storage: Arc<dyn Storage>,
         located: Located,
-        layout: Layout,
+        layout: Table,
         parent: Option<Parent>,
         options: &ImageOptions,
         chain: &Chain,
@@ -337,17 +337,15 @@ impl Image for Dynamic {
         facts.push(("block size", self.shape.block_bytes.to_string()));
         let blocks = self.shape.count(self.disk_len());
         facts.push(("blocks", format!("{} of {blocks}", self.placed_count())));
-        if let Some(parent) = &self.parent {
-            facts.push(("parent", parent.path.clone()));
-            let above = parent.image.info();
-            facts.extend(above.facts.into_iter().filter(|(key, _)| *key == "parent"));
-        }
+        let parents = self.parent.as_ref();
+        let parents = parents.map(|it| it.image.info().into_chain(&it.path));
         ImageInfo {
             format: Format::Vhd,
-            subformat: footer.kind.name(),
+            layout: footer.kind.layout(),
             disk_bytes: self.disk_len(),
             sector_bytes: Some(SECTOR_BYTES),
             block_bytes: Some(self.shape.block_bytes),
+            parents: parents.unwrap_or_default(),
             facts,
             warnings: self.warnings.clone(),
         }

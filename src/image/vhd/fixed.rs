@@ -77,10 +77,11 @@ impl Image for Fixed {
         let footer = self.footer.lock().unwrap_or_else(PoisonError::into_inner);
         ImageInfo {
             format: Format::Vhd,
-            subformat: footer.kind.name(),
+            layout: footer.kind.layout(),
             disk_bytes: self.disk_len(),
             sector_bytes: Some(SECTOR_BYTES),
             block_bytes: None,
+            parents: Vec::new(),
             facts: footer_facts(&footer),
             warnings: self.warnings.clone(),
         }

@@ -45,7 +45,7 @@ impl Shape {
 }
 
 /// A dynamic file's header and table, checked.
-pub(super) struct Layout {
+pub(super) struct Table {
     pub header: DynamicHeader,
     pub shape: Shape,
     /// One entry for each block of the disk, not more.
@@ -60,7 +60,7 @@ pub(super) fn read_layout(
     storage: &dyn Storage,
     located: &Located,
     options: &ImageOptions,
-) -> Result<Layout> {
+) -> Result<Table> {
     let at = located.footer.data_offset;
     let header_end = at
         .checked_add(HEADER_BYTES as u64)
@@ -100,7 +100,7 @@ pub(super) fn read_layout(
         structures.extend(locators(&header, located.data_end).map(|it| (it, "a parent's path")));
     }
     check_overlaps(&header, shape, &table, structures, located.data_end)?;
-    Ok(Layout {
+    Ok(Table {
         header,
         shape,
         table,

@@ -47,7 +47,7 @@ pub(super) fn locate(storage: &dyn Storage, options: &ImageOptions) -> Result<Lo
     if !current.is_multiple_of(SECTOR_BYTES) || current > most {
         return Err(wrong(format!(
             "a {} disk of {current:#x} bytes is not whole sectors up to {}",
-            footer.kind.name(),
+            footer.kind.layout().name(),
             format_size(most)
         )));
     }

@@ -32,7 +32,7 @@ pub(super) fn check_disk_len(kind: DiskKind, len: u64) -> Result<()> {
     if len.is_multiple_of(SECTOR_BYTES) && len <= most {
         return Ok(());
     }
-    let (name, most) = (kind.name(), format_size(most));
+    let (name, most) = (kind.layout().name(), format_size(most));
     Err(Error::new(
         ErrorKind::Unsupported,
         format!("a {name} VHD cannot be {len} bytes long: only whole sectors up to {most}"),

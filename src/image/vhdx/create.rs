@@ -18,7 +18,7 @@ use crate::storage::Storage;
 /// What a new VHDX is to be like.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Layout {
+pub struct NewDisk {
     /// Guest-visible length: whole logical sectors, 1 sector to 64 TiB.
     pub disk_bytes: u64,
     /// Whether all blocks are there from the start and stay.
@@ -35,10 +35,10 @@ pub struct Layout {
     pub parent: Option<ParentLocator>,
 }
 
-impl Layout {
+impl NewDisk {
     /// A dynamic disk: blocks of 32 MiB, logical sectors of 512 and physical ones of 4096 bytes.
     pub fn dynamic(disk_bytes: u64) -> Self {
-        Layout {
+        NewDisk {
             disk_bytes,
             fixed: false,
             block_bytes: 32 * MIB,
@@ -52,7 +52,7 @@ impl Layout {
     /// A disk whose blocks, 2 MiB each, are all there. Whether they take space at once is the
     /// storage's matter: they are zeros that were never written.
     pub fn fixed(disk_bytes: u64) -> Self {
-        Layout {
+        NewDisk {
             fixed: true,
             block_bytes: 2 * MIB,
             ..Self::dynamic(disk_bytes)
@@ -63,7 +63,7 @@ impl Layout {
     /// `relative_path`. It stands for the parent's contents of this moment: the parent must not
     /// change any more.
     pub fn child_of(parent: &Vhdx, relative_path: &str) -> Self {
-        Layout {
+        NewDisk {
             block_bytes: 2 * MIB,
             sector_bytes: parent.sector_bytes(),
             physical_sector_bytes: parent.metadata.physical_sector_bytes,
@@ -73,14 +73,14 @@ impl Layout {
         }
     }
 
-    /// Replaces [`Layout::block_bytes`].
+    /// Replaces [`NewDisk::block_bytes`].
     #[must_use]
     pub fn with_block_bytes(mut self, bytes: u64) -> Self {
         self.block_bytes = bytes;
         self
     }
 
-    /// Replaces [`Layout::sector_bytes`]; physical sectors are never smaller.
+    /// Replaces [`NewDisk::sector_bytes`]; physical sectors are never smaller.
     #[must_use]
     pub fn with_sector_bytes(mut self, bytes: u64) -> Self {
         self.sector_bytes = bytes;
@@ -88,7 +88,7 @@ impl Layout {
         self
     }
 
-    /// Replaces [`Layout::disk_id`].
+    /// Replaces [`NewDisk::disk_id`].
     #[must_use]
     pub fn with_disk_id(mut self, id: Guid) -> Self {
         self.disk_id = Some(id);
@@ -144,7 +144,7 @@ impl Layout {
 /// `InvalidInput` for block and sector sizes outside the format, `Unsupported` for such a length;
 /// `AlreadyExists` where the storage holds
 /// something; `Io`, `NoSpace`.
-pub fn create(storage: &dyn Storage, layout: &Layout) -> Result<()> {
+pub fn create(storage: &dyn Storage, layout: &NewDisk) -> Result<()> {
     write_new(storage, layout).map_err(|e| e.at_path(storage.path()))
 }
 
@@ -155,7 +155,7 @@ const METADATA_BYTES: u32 = 1 << 20;
 const BAT_AT: u64 = 3 * MIB;
 const CREATOR: &str = concat!("diskdelta ", env!("CARGO_PKG_VERSION"));
 
-fn write_new(storage: &dyn Storage, layout: &Layout) -> Result<()> {
+fn write_new(storage: &dyn Storage, layout: &NewDisk) -> Result<()> {
     layout.check()?;
     if !storage.is_empty()? {
         return Err(Error::new(
@@ -228,7 +228,7 @@ fn write_regions(storage: &dyn Storage, geometry: &Geometry) -> Result<()> {
     Ok(())
 }
 
-fn write_metadata(storage: &dyn Storage, layout: &Layout) -> Result<()> {
+fn write_metadata(storage: &dyn Storage, layout: &NewDisk) -> Result<()> {
     let mut flags = 0;
     if layout.fixed {
         flags |= LEAVE_BLOCKS_ALLOCATED;

@@ -35,7 +35,7 @@ use super::{Image, ImageMut, ImageOptions};
 use crate::error::Result;
 use crate::storage::Storage;
 
-pub use create::{Layout, create};
+pub use create::{NewDisk, create};
 pub use guid::Guid;
 pub use image::Vhdx;
 pub use locator::ParentLocator;

@@ -7,6 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use super::format::{BatEntry, BlockState, ENTRIES_PER_PAGE, PAGE, Page, bat_entry};
 use super::image::{Tables, Vhdx};
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::Layout;
 use crate::image::{Format, Image, ImageInfo};
 use crate::storage::HostFile;
 use crate::units::{Extent, ExtentKind};
@@ -114,19 +115,19 @@ impl Image for Vhdx {
             let paths = locator.paths().map(|path| ("parent_path", path.to_owned()));
             list.extend(paths);
         }
-        if let Some(parent) = &self.parent {
-            list.push(("parent", parent.path.clone()));
-        }
+        let parents = self.parent.as_ref();
+        let parents = parents.map(|it| it.image.info().into_chain(&it.path));
         ImageInfo {
             format: Format::Vhdx,
-            subformat: match self.metadata.parent {
-                Some(_) => "differencing",
-                None if self.metadata.fixed => "fixed",
-                None => "dynamic",
+            layout: match self.metadata.parent {
+                Some(_) => Layout::Differencing,
+                None if self.metadata.fixed => Layout::Fixed,
+                None => Layout::Dynamic,
             },
             disk_bytes: self.disk_len(),
             sector_bytes: Some(self.sector_bytes()),
             block_bytes: Some(self.block_bytes()),
+            parents: parents.unwrap_or_default(),
             facts: list,
             warnings: facts.warnings.clone(),
         }

@@ -2,7 +2,7 @@
 
 use super::codec::{Put, Take, choice, index_of, put_texts, take_texts, wrong};
 use crate::error::Result;
-use crate::image::{CreateFormat, Format, ImageInfo};
+use crate::image::{CreateFormat, Format, ImageInfo, Layout};
 use crate::storage::Allocation;
 use crate::sync::{Mode, Safety, SyncOptions, Verify};
 use crate::units::BlockSize;
@@ -170,10 +170,11 @@ impl Opened {
     pub fn info(&self) -> ImageInfo {
         ImageInfo {
             format: self.format,
-            subformat: "",
+            layout: Layout::Flat,
             disk_bytes: self.disk_len,
             sector_bytes: self.sector_bytes,
             block_bytes: self.block_bytes,
+            parents: Vec::new(),
             facts: Vec::new(),
             warnings: Vec::new(),
         }

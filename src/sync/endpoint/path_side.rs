@@ -29,6 +29,7 @@ opaque!(HostSide);
 
 /// Where two sides differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Diff {
     /// What differs of the source's disk, ascending; `Zero` where the source holds zeros.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
+use crate::image::Layout;
 use crate::image::{
     CreateFormat, CreateOptions, Format, ImageInfo, ImageOptions, RawUse, only_read,
     refuse_container, refuse_container_name,
@@ -243,7 +244,7 @@ impl Target {
         old: Option<&ImageInfo>,
         disk_len: u64,
     ) -> CreateOptions {
-        let fixed = old.is_some_and(|old| old.subformat == "fixed");
+        let fixed = old.is_some_and(|old| old.layout == Layout::Fixed);
         let like_old = match self.format {
             Format::Raw | Format::Qcow2 | Format::Vmdk => CreateFormat::Raw,
             Format::Vhd if fixed => CreateFormat::VhdFixed,

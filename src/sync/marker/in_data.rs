@@ -8,6 +8,7 @@
 use super::format::{Marker, sentinel};
 use crate::diff::{CompareOptions, Content};
 use crate::error::{Error, ErrorKind, Result};
+use crate::image::Layout;
 use crate::image::{self, CreateFormat, Format, Image, ImageInfo};
 use crate::storage::Storage;
 use crate::sync::endpoint::source::SyncContext;
@@ -97,7 +98,7 @@ pub(in crate::sync) fn refuse_source(
 
 /// Whether the storage of an image begins with the guest's first page.
 pub(in crate::sync) fn begins_with_guest_data(info: &ImageInfo) -> bool {
-    info.format == Format::Raw || (info.format == Format::Vhd && info.subformat == "fixed")
+    info.format == Format::Raw || (info.format == Format::Vhd && info.layout == Layout::Fixed)
 }
 
 /// The first page of a target as changes are laid over it.

@@ -24,9 +24,11 @@ use crate::sync::options::Safety;
 
 /// The leavings of one sync that did not finish.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Pending {
     /// The redo log, sidecar or copy.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::path"))]
     pub file: PathBuf,
     /// Its length in bytes.
     pub file_bytes: u64,
@@ -34,6 +36,10 @@ pub struct Pending {
     pub kind: PendingKind,
     /// What the sync was writing to, as far as the file says; a device that the kernel has numbered
     /// anew is found by its lasting name.
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::serialize::optional_path")
+    )]
     pub target: Option<PathBuf>,
     /// Where that stands.
     pub state: PendingState,
@@ -41,6 +47,11 @@ pub struct Pending {
 
 /// What an unfinished sync has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum PendingKind {
     /// The complete redo log of an atomic sync.
@@ -55,6 +66,11 @@ pub enum PendingKind {
 
 /// Where the target of an unfinished sync stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum PendingState {
     /// It carries no marker of that sync.

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use crate::error::{ErrorKind, Result};
 use crate::image::Format;
+use crate::image::Layout;
 use crate::limits::Limits;
 use crate::manifest::{
     self, Manifest, ManifestWriter, PreparedFile, RangeSet, TargetManifest, refuse_other,
@@ -284,7 +285,7 @@ fn name_of(source: &HostSource, block_size: BlockSize) -> Result<Option<String>>
 fn has_others(source: &HostSource) -> bool {
     let info = source.image().info();
     let is_own = matches!(info.format, Format::Raw | Format::Vhd | Format::Vhdx);
-    !is_own || info.subformat == "differencing"
+    !is_own || info.layout == Layout::Differencing
 }
 
 /// What was kept is as long as its disk.

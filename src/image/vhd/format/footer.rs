@@ -1,6 +1,7 @@
 //! The footer at the end of every VHD, and its copy at the head of dynamic ones.
 
 use crate::error::Result;
+use crate::image::Layout;
 
 use super::{
     Fields, MAX_DYNAMIC_BYTES, MAX_FIXED_BYTES, SECTOR_BYTES, VERSION, check, other_version,
@@ -161,12 +162,12 @@ impl DiskKind {
         }
     }
 
-    /// `fixed`, `dynamic` or `differencing`.
-    pub fn name(self) -> &'static str {
+    /// How such a disk stores its bytes.
+    pub fn layout(self) -> Layout {
         match self {
-            DiskKind::Fixed => "fixed",
-            DiskKind::Dynamic => "dynamic",
-            DiskKind::Differencing => "differencing",
+            DiskKind::Fixed => Layout::Fixed,
+            DiskKind::Dynamic => Layout::Dynamic,
+            DiskKind::Differencing => Layout::Differencing,
         }
     }
 }

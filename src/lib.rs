@@ -124,6 +124,8 @@ pub mod manifest;
 mod manifest;
 #[cfg(feature = "changes")]
 mod page_list;
+#[cfg(feature = "failback")]
+mod program;
 #[cfg(feature = "testing")]
 pub mod progress;
 #[cfg(not(feature = "testing"))]

@@ -25,6 +25,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("limits", "setters"),
     ("units", "error"),
     ("progress", "error token_bucket"),
+    ("program", "error progress"),
     ("storage", "error random progress"),
     (
         "image",
@@ -63,7 +64,7 @@ const LAYERS: &[(&str, &str)] = &[
         "failback",
         "text error duration location hash random setters limits units progress storage image manifest \
          diff delta journal sync replica remote api \
-         qemu",
+         qemu program",
     ),
     (
         "cli",

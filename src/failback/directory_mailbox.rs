@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use super::bell::Bell;
 use super::machine::Request;
 use super::mailbox::{Asked, Mailbox};
-use super::small_file;
 use super::watch::Watch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::CancelToken;
 use crate::random::random;
 use crate::storage::Directory;
+use crate::storage::small_file;
 
 /// The executor's end: takes requests out of a directory.
 ///

@@ -19,9 +19,7 @@ pub mod machine;
 pub mod mailbox;
 mod perform;
 pub mod plan;
-mod program;
 pub mod record;
-mod small_file;
 pub mod vm;
 mod watch;
 

@@ -42,3 +42,5 @@ pub use privacy::Privacy;
 pub use side_files::file_ref::FileRef;
 pub(crate) use side_files::scratch::scratch;
 pub(crate) use side_files::side_name::{is_side_directory, is_side_name};
+#[cfg(feature = "failback")]
+pub(crate) use side_files::small_file;

@@ -6,9 +6,9 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::failback::small_file;
 use crate::progress::{Phase, Progress};
 use crate::storage::Directory;
+use crate::storage::small_file;
 
 /// Counts what is done, and since when.
 pub(super) struct Meter(Mutex<(Moving, Instant)>);

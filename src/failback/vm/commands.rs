@@ -15,8 +15,8 @@ use super::facts::Facts;
 use super::{CHANGES_SINCE, Call, Changes, DiskChanges, VmController, misdirected, verb};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::{Action, Checkpoint, Token, VmSeen};
-use crate::failback::program::{Program, Spoken};
 use crate::location::Location;
+use crate::program::{Program, Spoken};
 
 /// A VM that is controlled by programs.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::failback::machine::{Side, Token};
-use crate::failback::program::Program;
+use crate::program::Program;
 
 /// What a program gets of the job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -3,3 +3,5 @@
 pub(super) mod file_ref;
 pub(super) mod scratch;
 pub(super) mod side_name;
+#[cfg(feature = "failback")]
+pub(crate) mod small_file;

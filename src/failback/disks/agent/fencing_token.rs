@@ -15,7 +15,7 @@ use super::messages::is_instance;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::lock::JobLock;
 use crate::failback::machine::Token;
-use crate::failback::small_file;
+use crate::storage::small_file;
 use crate::storage::{Directory, HostDirectory};
 
 /// What an agent has of one VM of a job.

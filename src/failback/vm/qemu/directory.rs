@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use super::tracking::Tracking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::machine::Token;
-use crate::failback::small_file;
 use crate::failback::vm::Call;
 use crate::qemu::QemuFiles;
+use crate::storage::small_file;
 use crate::storage::{Directory, HostDirectory};
 
 /// A VM's directory: its fence, the newest token, what is tracked, and the files of its QEMU.

@@ -16,14 +16,14 @@ use crate::progress::CancelToken;
 
 /// A program with its arguments and its environment.
 #[derive(Debug, Clone)]
-pub(super) struct Program {
+pub(crate) struct Program {
     argv: Vec<String>,
     env: Vec<(&'static str, OsString)>,
 }
 
 /// What a program said before it ended well.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Spoken {
+pub(crate) struct Spoken {
     /// All of its standard output.
     pub output: Vec<u8>,
 }
@@ -33,7 +33,7 @@ impl Program {
     ///
     /// # Errors
     /// `InvalidInput` without a program.
-    pub(super) fn new(argv: Vec<String>) -> Result<Self> {
+    pub(crate) fn new(argv: Vec<String>) -> Result<Self> {
         if argv.first().is_none_or(String::is_empty) {
             return Err(Error::new(ErrorKind::InvalidInput, "no program is named"));
         }
@@ -45,7 +45,7 @@ impl Program {
 
     /// Adds to its environment.
     #[must_use]
-    pub(super) fn with_env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+    pub(crate) fn with_env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         self.env.push((name, value.into()));
         self
     }
@@ -56,7 +56,7 @@ impl Program {
     /// `NotFound`, `Io` when it cannot be started, fails, or takes longer than `limit`;
     /// `LimitExceeded` when it prints more than 16 MiB; `Cancelled`. The last that it wrote to
     /// standard error is in the text.
-    pub(super) fn run(
+    pub(crate) fn run(
         &self,
         input: &[u8],
         limit: Duration,

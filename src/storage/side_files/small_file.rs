@@ -7,7 +7,7 @@ use crate::storage::{Access, Directory};
 
 /// Puts a file there, whole or not at all, in place of an earlier one, for its owner alone. What
 /// has the name, a link too, is neither followed nor written to. Durable when this returns.
-pub(super) fn put(directory: &dyn Directory, name: &str, bytes: &[u8]) -> Result<()> {
+pub(crate) fn put(directory: &dyn Directory, name: &str, bytes: &[u8]) -> Result<()> {
     let part = written(directory, name, "new", bytes, true)?;
     directory.rename(&part, OsStr::new(name))?;
     directory.sync()
@@ -15,7 +15,7 @@ pub(super) fn put(directory: &dyn Directory, name: &str, bytes: &[u8]) -> Result
 
 /// Puts a file there, whole or not at all, in place of an earlier one, for its owner alone. It need
 /// not outlive a crash; `suffix` tells this writer apart from others.
-pub(super) fn put_for_now(
+pub(crate) fn put_for_now(
     directory: &dyn Directory,
     name: &str,
     suffix: &str,
@@ -30,7 +30,7 @@ pub(super) fn put_for_now(
 /// # Errors
 /// `Untrusted` for a file that this program did not make; `LimitExceeded` for more than `most`
 /// bytes; `Io`.
-pub(super) fn get(directory: &dyn Directory, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
+pub(crate) fn get(directory: &dyn Directory, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
     let file = match directory.open_own(OsStr::new(name), Access::Read) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file?,
@@ -47,7 +47,7 @@ pub(super) fn get(directory: &dyn Directory, name: &str, most: u64) -> Result<Op
 
 /// Removes a file, if it is there. Durable when this returns.
 #[cfg(feature = "qemu")]
-pub(super) fn clear(directory: &dyn Directory, name: &str) -> Result<()> {
+pub(crate) fn clear(directory: &dyn Directory, name: &str) -> Result<()> {
     remove_if_there(directory, OsStr::new(name))?;
     directory.sync()
 }
@@ -78,5 +78,5 @@ fn remove_if_there(directory: &dyn Directory, name: &OsStr) -> Result<()> {
 }
 
 #[cfg(test)]
-#[path = "../../tests/inside/failback/small_file.rs"]
+#[path = "../../../tests/inside/small_file.rs"]
 mod tests;

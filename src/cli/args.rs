@@ -19,23 +19,29 @@ use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser}
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Common options")]
 pub(super) struct Common {
-    /// Prints one JSON object on standard output
+    /// Print one JSON object on standard output
     #[arg(long, global = true)]
     pub json: bool,
-    /// Prints errors only
+    /// Print errors only
     #[arg(long, short, global = true)]
     pub quiet: bool,
-    /// Number of worker threads; 0 means one per core, at least four
-    #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+    /// Number of worker threads, at most 256 [0: one per core, at least four]
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
     pub threads: usize,
-    /// Limit the read rate, in bytes a second; across hosts, the rate of the line each way
+    /// Limit the read rate per second; across hosts, the connection each way
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
     pub limit_rate: Option<u64>,
-    /// Reads past the page cache
-    #[arg(long, global = true)]
+    /// Read and write past the page cache
+    #[arg(long, global = true, hide_short_help = true)]
     pub direct: bool,
     /// Read a source that begins with the marker of an unfinished sync: its guest wrote it
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide_short_help = true)]
     pub marker_is_data: bool,
 }
 
@@ -94,7 +100,7 @@ impl Common {
 /// The parents of differencing images.
 #[derive(Args, Default)]
 pub(super) struct Parents {
-    /// Offers FILE as parent of a differencing image; may be repeated
+    /// Use FILE as parent of a differencing image; may be repeated
     #[arg(long = "parent", value_name = "FILE", value_parser = here())]
     files: Vec<PathBuf>,
 }
@@ -117,9 +123,8 @@ impl Parents {
 /// Whether holes are taken for zeros.
 #[derive(Args, Clone, Copy, Default)]
 pub(super) struct Holes {
-    /// Read the holes of files and devices too, instead of taking them for zeros as the file
-    /// system reports them
-    #[arg(long)]
+    /// Read holes too, instead of taking them for zeros as the file system reports them
+    #[arg(long, hide_short_help = true, help_heading = "Expert")]
     pub read_holes: bool,
 }
 
@@ -133,7 +138,7 @@ impl Holes {
 /// The one image of a verb.
 #[derive(Args)]
 pub(super) struct OneImage {
-    /// Reads the image as this format, whatever its name says
+    /// Read the image as this format, whatever its name
     #[arg(long, alias = "source-format", value_name = "FORMAT", value_parser = format())]
     format: Option<Format>,
     #[command(flatten)]
@@ -149,18 +154,20 @@ impl OneImage {
 /// How a target is opened, for verbs that change one without a source.
 #[derive(Args)]
 pub(super) struct TargetArgs {
-    /// Writes the target as this format, whatever its name says
+    /// Write the target as this format, whatever its name
     #[arg(long, alias = "format", value_name = "FORMAT", value_parser = format())]
     target_format: Option<Format>,
-    /// Where the redo log lies: beside a file target by default, for a device in /var/lib/diskdelta
+    /// Directory of the redo log [next to a file, /var/lib/diskdelta for a device]
     #[arg(long, alias = "stage-dir", value_name = "DIR", value_parser = here())]
+    #[arg(help_heading = "Space")]
     pub log_dir: Option<PathBuf>,
-    /// Takes FILE, a log or sidecar or copy of an unfinished sync, for one that diskdelta made,
-    /// where the file system does not show it; you answer for what it holds
-    #[arg(long, value_name = "FILE", value_parser = here())]
+    /// Trust FILE, a log or copy of an unfinished sync, though its owner or mode does not show that
+    /// diskdelta made it; you vouch for its contents
+    #[arg(long, value_name = "FILE", value_parser = here(), hide_short_help = true)]
+    #[arg(help_heading = "Expert")]
     trust_log: Vec<PathBuf>,
-    /// How zeros are stored
-    #[arg(long, default_value = "keep", value_parser = allocation())]
+    /// How zeros are stored: like the target, sparse, or allocated
+    #[arg(long, default_value = "keep", value_parser = allocation(), help_heading = "Space")]
     allocation: Allocation,
     #[command(flatten)]
     holes: Holes,

@@ -11,42 +11,47 @@ use crate::{Error, ErrorKind, Location};
 use super::args;
 use super::context::Context;
 
+const REMOTE: &str = "Remote";
+
 /// How another host is reached.
 #[derive(clap::Args)]
 pub(super) struct ConnectArgs {
-    /// Reaches the other host with COMMAND, which is split at spaces, instead of ssh
-    #[arg(long, value_name = "COMMAND", default_value = "ssh")]
+    /// Remote shell, split at spaces
+    #[arg(long, help_heading = REMOTE, value_name = "COMMAND", default_value = "ssh")]
     rsh: String,
-    /// What to run there
-    #[arg(long, value_name = "PROGRAM", default_value = "diskdelta")]
+    /// Program to run on the other host
+    #[arg(long, help_heading = REMOTE, value_name = "PROGRAM", default_value = "diskdelta")]
     remote_program: String,
     #[cfg(feature = "tls")]
-    /// This end's certificate, for a service (diskdelta://)
+    /// Certificate of this end, for a service (diskdelta://)
     #[arg(
         long,
+        help_heading = REMOTE,
         value_name = "PEM",
         value_parser = args::here(),
         requires_all = ["tls_key", "tls_ca"]
     )]
     tls_cert: Option<PathBuf>,
     #[cfg(feature = "tls")]
-    /// The key of this end's certificate
+    /// Key of this end's certificate
     #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "tls_cert")]
+    #[arg(help_heading = REMOTE)]
     tls_key: Option<PathBuf>,
     #[cfg(feature = "tls")]
-    /// The authorities that the service's certificate must come from
+    /// Authorities that the service's certificate must come from
     #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "tls_cert")]
+    #[arg(help_heading = REMOTE)]
     tls_ca: Option<PathBuf>,
     #[cfg(feature = "tls")]
-    /// The name that the service's certificate must be for, where it is not the host's
+    /// Name in the service's certificate, if it is not the host's
     #[arg(long, value_name = "NAME", requires = "tls_cert")]
+    #[arg(hide_short_help = true, help_heading = REMOTE)]
     tls_name: Option<String>,
-    /// Begins again so many times when the line breaks, after longer and longer pauses
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Start again up to N times when the connection breaks, after growing pauses
+    #[arg(long, help_heading = REMOTE, value_name = "N", default_value_t = 0)]
     retry: u32,
-    /// Gives the line up when the other end was silent for so long: 90s, 5m. Below 15s a service
-    /// must be told the same
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = args::timeout)]
+    /// Give up after this much silence (90s, 5m); below 15s give a service the same
+    #[arg(long, help_heading = REMOTE, value_name = "TIME", default_value = "60s", value_parser = args::timeout)]
     timeout: Duration,
 }
 

@@ -20,7 +20,7 @@ use super::export;
 use super::outcome::{Ended, Exit, Failure};
 use super::sync_report::print_report;
 
-/// Makes, applies, shows and merges delta files
+/// Create, apply, show, merge and export delta files
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -36,24 +36,26 @@ enum Verb {
     Merge(MergeArgs),
 }
 
-/// Writes what leads from BASE to SOURCE into a file that can be carried away
+/// Write the difference from BASE to SOURCE to a file
+///
+/// The file can be carried away and applied to a target that holds BASE.
 #[derive(clap::Args)]
 struct CreateArgs {
-    /// Image or manifest (`.manifest`, or `--base-format manifest`) of what a target holds
+    /// Image, or manifest (`.manifest`), of what the target holds
     #[arg(value_parser = args::readable())]
     base: Location,
-    /// The image that it is to hold
+    /// Image that the target is to hold
     #[arg(value_parser = args::readable())]
     source: Location,
     #[command(flatten)]
     out: OutArgs,
-    /// Bytes a block of the two roots; those of BASE where it is a manifest
-    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = args::block_size)]
+    /// Block size of the two roots; that of BASE if it is a manifest
+    #[arg(long, hide_short_help = true, help_heading = "Expert", value_name = "SIZE", default_value = "64K", value_parser = args::block_size)]
     block_size: BlockSize,
-    /// Reads BASE as this format, whatever its name says
+    /// Read BASE as this format, whatever its name
     #[arg(long, alias = "target-format", value_name = "FORMAT", value_parser = args::side_format())]
     base_format: Option<SideFormat>,
-    /// Reads the source as this format, whatever its name says
+    /// Read the source as this format, whatever its name
     #[arg(long, value_name = "FORMAT", value_parser = args::format())]
     source_format: Option<Format>,
     #[command(flatten)]
@@ -65,49 +67,49 @@ struct CreateArgs {
 /// Where a delta goes, and how it is packed.
 #[derive(clap::Args)]
 struct OutArgs {
-    /// The delta; it must not exist
+    /// Delta to write; it must not exist
     #[arg(long, short, value_name = "FILE", value_parser = args::here())]
     output: PathBuf,
-    /// The zstd level for what shrinks by it, 1 to 22; 0 packs nothing
+    /// zstd level, 1 to 22; 0 disables compression
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(0..=22))]
     level: i32,
 }
 
-/// Makes one delta of several that follow each other, the newest bytes winning
+/// Merge deltas that follow each other into one
 #[derive(clap::Args)]
 struct MergeArgs {
-    /// The deltas, oldest first
+    /// Deltas, oldest first
     #[arg(required = true, value_parser = args::here())]
     files: Vec<PathBuf>,
     #[command(flatten)]
     out: OutArgs,
 }
 
-/// Makes a target that holds a delta's base hold its result
+/// Apply a delta to a target that holds its base
 ///
-/// A target that holds the result already is left alone; anything else is refused, unchanged.
+/// A target that holds the result already is not changed; any other is refused.
 #[derive(clap::Args)]
 struct ApplyArgs {
-    /// The delta
+    /// Delta to read
     #[arg(value_parser = args::here())]
     file: PathBuf,
-    /// The image or block device to change
+    /// Image or block device to change
     #[arg(value_parser = args::here())]
     target: PathBuf,
-    /// How the base is recognised: by the root of the whole target, or by what the delta replaces
-    #[arg(long, default_value = "whole", value_parser = base_check())]
+    /// How the base is recognised: by the whole target, or by what the delta replaces
+    #[arg(long, help_heading = "Safety", default_value = "whole", value_parser = base_check())]
     base: BaseCheck,
     /// What is read back from the medium afterwards
-    #[arg(long, default_value = "written", value_parser = args::verify())]
+    #[arg(long, help_heading = "Safety", default_value = "written", value_parser = args::verify())]
     verify: Verify,
     #[command(flatten)]
     open: TargetArgs,
 }
 
-/// Checks a delta file to its last byte and says what it holds
+/// Check a delta file to its last byte, and show what it holds
 #[derive(clap::Args)]
 struct ShowArgs {
-    /// The delta
+    /// Delta to read
     #[arg(value_parser = args::here())]
     file: PathBuf,
 }

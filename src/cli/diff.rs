@@ -11,22 +11,22 @@ use super::args::{self, Holes, Parents, SideFormat, side_format};
 use super::context::{Context, name_of};
 use super::outcome::{Ended, Exit};
 
-/// Says where two disks differ: status 0 if nowhere, else 1
+/// Show where two disks differ; status 0 if nowhere, otherwise 1
 ///
-/// A and B are images or manifests (`.manifest`, or `--source-format manifest`). The extents are
+/// A and B are images or manifests (`.manifest`, or --source-format manifest). The extents are
 /// what a sync from A to B would change; `zero` where A holds zeros.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Image or manifest, the source
+    /// Source: image or manifest
     #[arg(value_parser = args::readable())]
     a: Location,
-    /// Image or manifest, the target
+    /// Target: image or manifest
     #[arg(value_parser = args::readable())]
     b: Location,
-    /// Reads A as this format, whatever its name says
+    /// Read A as this format, whatever its name
     #[arg(long, value_name = "FORMAT", value_parser = side_format())]
     source_format: Option<SideFormat>,
-    /// Reads B as this format, whatever its name says
+    /// Read B as this format, whatever its name
     #[arg(long, value_name = "FORMAT", value_parser = side_format())]
     target_format: Option<SideFormat>,
     #[command(flatten)]

@@ -14,22 +14,22 @@ use super::context::Context;
 use super::delta_file;
 use super::outcome::{Ended, Exit};
 
-/// Writes a delta as a differencing VHD or VHDX over the image it was made from
+/// Write a delta as a differencing VHD or VHDX over its base
 ///
-/// A hypervisor opens the child, or merges it into its parent. The parent must be exactly what the
-/// delta was made from, and must not change any more while there is the child.
+/// A hypervisor can open the child, or merge it into its parent. The parent must be exactly what
+/// the delta was made from, and must not change while the child exists.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The delta
+    /// Delta to read
     #[arg(value_parser = args::here())]
     file: PathBuf,
-    /// The VHD or VHDX that the delta was made from
+    /// VHD or VHDX that the delta was made from
     #[arg(long, value_name = "BASE", value_parser = args::here())]
     parent: PathBuf,
-    /// The child; it must not exist, and its name must end like one of BASE's format
+    /// Child to write; it must not exist, and needs an extension of BASE's format
     #[arg(long, value_name = "FILE", value_parser = args::here())]
     to: PathBuf,
-    /// Reads BASE as this format, whatever its name says
+    /// Read BASE as this format, whatever its name
     #[arg(long, value_name = "FORMAT", value_parser = args::format())]
     parent_format: Option<Format>,
 }

@@ -9,17 +9,17 @@ use clap_complete::Shell;
 use super::args;
 use super::outcome::{Ended, Exit};
 
-/// Prints a shell's completions
+/// Print completions for a shell
 #[derive(clap::Args)]
 pub(super) struct CompletionsArgs {
-    /// The shell
+    /// Shell
     shell: Shell,
 }
 
-/// Prints the man page
+/// Print the man page
 #[derive(clap::Args)]
 pub(super) struct ManArgs {
-    /// Writes a page for every verb into DIR instead
+    /// Write a page for every command into DIR instead
     #[arg(long, value_name = "DIR", value_parser = args::here())]
     dir: Option<PathBuf>,
 }

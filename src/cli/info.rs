@@ -11,10 +11,10 @@ use super::args::{self, OneImage};
 use super::context::Context;
 use super::outcome::{Ended, Exit};
 
-/// Says what an image is: format, size, space taken, parents, oddities
+/// Show what an image is: format, size, allocated space, parents, oddities
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The image, also while others write to it
+    /// Image to inspect, also while others write to it
     #[arg(value_parser = args::readable())]
     image: Location,
     #[command(flatten)]

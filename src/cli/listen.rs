@@ -20,26 +20,26 @@ use super::print::print_error_line;
 /// A service over TLS.
 #[derive(clap::Args)]
 pub(super) struct Listen {
-    /// Is a service that listens there, on port 8730 where none is given
-    #[arg(long, value_name = "ADDR:PORT", requires_all = ["cert", "key", "client_ca", "root"])]
+    /// Serve over TLS at this address [port 8730]
+    #[arg(long, help_heading = "Remote", value_name = "ADDR:PORT", requires_all = ["cert", "key", "client_ca", "root"])]
     listen: Option<String>,
-    /// The service's certificate
-    #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "listen")]
+    /// Certificate of the service
+    #[arg(long, help_heading = "Remote", value_name = "PEM", value_parser = args::here(), requires = "listen")]
     cert: Option<PathBuf>,
-    /// The key of the service's certificate
-    #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "listen")]
+    /// Key of the service's certificate
+    #[arg(long, help_heading = "Remote", value_name = "PEM", value_parser = args::here(), requires = "listen")]
     key: Option<PathBuf>,
-    /// The authorities that clients' certificates must come from
-    #[arg(long, value_name = "PEM", value_parser = args::here(), requires = "listen")]
+    /// Authorities that clients' certificates must come from
+    #[arg(long, help_heading = "Remote", value_name = "PEM", value_parser = args::here(), requires = "listen")]
     client_ca: Option<PathBuf>,
-    /// How many sessions there may be at a time; each takes up to 128M of memory
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Sessions at a time; each takes up to 128M of memory
+    #[arg(long, help_heading = "Remote", value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     max_sessions: u16,
-    /// Ends a session that took so long: 8h, 2d; what it has begun to write to a target is written
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "listen")]
+    /// End a session after this time in all (8h, 2d); a target being written is completed
+    #[arg(long, hide_short_help = true, help_heading = "Remote", value_name = "TIME", value_parser = parse_duration, requires = "listen")]
     session_time: Option<Duration>,
-    /// Ends a session whose other end gave nothing but signs of life for so long
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "12h")]
+    /// End a session that sends only signs of life for this time
+    #[arg(long, hide_short_help = true, help_heading = "Remote", value_name = "TIME", value_parser = parse_duration, default_value = "12h")]
     idle_time: Duration,
 }
 

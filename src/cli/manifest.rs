@@ -12,18 +12,18 @@ use super::args::{self, Holes, OneImage, block_size};
 use super::context::Context;
 use super::outcome::{Ended, Exit};
 
-/// Writes an image's manifest, the checksums of all its blocks, and prints its root
+/// Write the hashes of all blocks of an image to a file, and print their root
 ///
-/// The file takes the place of an older manifest once it is complete; any other file is refused.
+/// The file replaces an older manifest once it is complete; any other file is refused.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The image
+    /// Image to hash
     #[arg(value_parser = args::readable())]
     image: Location,
-    /// The manifest
+    /// Manifest to write
     #[arg(long, short, value_name = "FILE", value_parser = args::here())]
     output: PathBuf,
-    /// Bytes a block, a power of two from 4K to 16M
+    /// Block size, a power of two from 4K to 16M
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = block_size)]
     block_size: BlockSize,
     #[command(flatten)]

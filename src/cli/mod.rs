@@ -6,6 +6,7 @@ mod context;
 mod delta;
 mod delta_file;
 mod diff;
+mod examples;
 mod export;
 #[cfg(feature = "failback")]
 mod failback;
@@ -26,17 +27,18 @@ mod sync_report;
 mod undo;
 mod verify;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use context::Context;
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => return outcome::misused(&error, |words| Cli::try_parse_from(words).err()),
+        Err(error) => return outcome::misused(&error, |words| parse(words).err()),
     };
     let context = match Context::new(&cli.common) {
         Ok(context) => context,
@@ -54,8 +56,8 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "failback")]
         Verb::Failback(args) => failback::run(args, &context),
         Verb::Serve(args) => serve::run(args, &context),
-        Verb::Completions(args) => generate::completions(args, &mut Cli::command()),
-        Verb::Man(args) => generate::man(args, Cli::command()),
+        Verb::Completions(args) => generate::completions(args, &mut command()),
+        Verb::Man(args) => generate::man(args, command()),
     };
     context.progress.clear();
     match ended {
@@ -64,10 +66,23 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Makes one disk image hold what another holds
+/// The command line, with examples under the help of each command.
+fn command() -> Command {
+    examples::add(Cli::command(), "")
+}
+
+fn parse<W: Into<OsString> + Clone>(
+    words: impl IntoIterator<Item = W>,
+) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Make one disk image hold what another holds
 ///
-/// Only what differs moves, and the target is never half done: after a crash or an error at any
-/// moment it is, or `diskdelta recover` makes it, entirely old or entirely new.
+/// Only what differs moves, and the target is never half done: after a crash or an error it is
+/// entirely old or entirely new, or `diskdelta recover` makes it so.
 #[derive(Parser)]
 #[command(name = "diskdelta", version, max_term_width = 100, after_help = AFTER_HELP)]
 #[command(arg_required_else_help = true)]
@@ -98,11 +113,15 @@ enum Verb {
 }
 
 const AFTER_HELP: &str = "\
-Sizes are bytes, or 64K, 4M, 1G, 2T (powers of 1024). An image's format is chosen by its extension
-(.vhd, .avhd, .vhdx, .avhdx, and .qcow2 and .vmdk in builds that read them; all else, and every
-block device, is raw) or by an option.
+Sizes are bytes, or 64K, 4M, 1G, 2T (powers of 1024). The extension chooses an image's format (.vhd,
+.avhd, .vhdx, .avhdx, and .qcow2 and .vmdk in builds that read them; everything else, and every
+block device, is raw), or an option.
 
-Exit status: 0 done or identical; 1 differs; 2 an error; 3 interrupted, `recover` needed; 4 done,
+Examples:
+  diskdelta sync web.vhd /dev/vg0/web
+  diskdelta recover /dev/vg0/web
+
+Exit status: 0 done or identical; 1 different; 2 an error; 3 interrupted, `recover` needed; 4 done,
 but unreadable ranges were skipped.";
 
 #[cfg(test)]
@@ -131,5 +150,78 @@ mod tests {
         }
         let least = if cfg!(feature = "failback") { 100 } else { 50 };
         assert!(count > least, "{count}");
+    }
+
+    #[test]
+    fn short_help_fits_a_screen() {
+        each(&|path, command| {
+            let help = command.clone().term_width(100).render_help().to_string();
+            let lines = help.lines().count();
+            assert!(lines <= 40, "{path}: {lines} lines\n{help}");
+            let longest = help.lines().map(|line| line.chars().count()).max();
+            assert!(longest <= Some(100), "{path}\n{help}");
+        });
+    }
+
+    #[test]
+    fn every_command_has_two_examples_that_parse() {
+        each(&|path, command| {
+            let after = command.get_after_help().map(ToString::to_string);
+            let after = after.unwrap_or_default();
+            let examples = after
+                .lines()
+                .filter_map(|line| line.strip_prefix("  diskdelta"));
+            let mut count = 0;
+            for example in examples {
+                let words = format!("diskdelta{example}");
+                let words = words.split_whitespace().map(|word| word.trim_matches('\''));
+                if let Err(error) = parse(words) {
+                    assert!(!error.use_stderr(), "{path}: {example}: {error}");
+                }
+                count += 1;
+            }
+            assert!(count >= 2, "{path}: {count} examples");
+        });
+    }
+
+    #[test]
+    fn help_texts_begin_with_what_to_do() {
+        each(&|path, command| {
+            let about = command.get_about().map(ToString::to_string);
+            assert_text(path, &about.unwrap_or_default());
+            for argument in command.get_arguments() {
+                let help = argument.get_help().map(ToString::to_string);
+                let name = format!("{path} {}", argument.get_id());
+                assert_text(&name, &help.unwrap_or_default());
+            }
+        });
+    }
+
+    /// A text begins with a capital, and not with a verb in the third person.
+    fn assert_text(name: &str, text: &str) {
+        let first = text.split_whitespace().next().unwrap_or_default();
+        let third = [
+            "Makes", "Reads", "Writes", "Shows", "Says", "Prints", "Takes", "Goes", "Gives",
+            "Keeps", "Lets", "Leaves", "Begins", "Runs", "Checks", "Ends", "Is", "Finishes",
+        ];
+        assert!(!third.contains(&first), "{name}: {text}");
+        // A positional argument may explain itself.
+        let capital = first.chars().next().is_none_or(|it| !it.is_lowercase());
+        assert!(capital || first == "zstd", "{name}: {text}");
+    }
+
+    /// Calls `look` with each command and its words.
+    fn each(look: &dyn Fn(&str, &Command)) {
+        let mut top = command();
+        top.build();
+        let mut waiting = vec![(String::new(), top)];
+        while let Some((path, command)) = waiting.pop() {
+            look(&path, &command);
+            for inner in command.get_subcommands() {
+                if inner.get_name() != "help" {
+                    waiting.push((format!("{path} {}", inner.get_name()), inner.clone()));
+                }
+            }
+        }
     }
 }

@@ -21,46 +21,44 @@ use super::context::{Context, name_of};
 use super::outcome::{Ended, Exit, Failure};
 use super::progress::Notes;
 
-/// Finishes, or gives up, an interrupted sync
+/// Finish, or give up, an interrupted sync
 ///
-/// A marked target is finished from its redo log. --discard drops what was logged, which is
-/// possible only while the target is unmarked. A target that is held stays so until --release.
-/// --forget takes the marker off a target whose log is lost. --list shows what is pending, --all
-/// finishes all of it: in the directories that are named, or else in the log directory and the
-/// current one.
+/// A marked target is finished from its redo log. --list and --all look in the given directories,
+/// by default in the log directory and the current one.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The target; with --list and --all, directories to look in
+    /// Target; with --list and --all, directories to look in
     #[arg(required_unless_present_any = ["list", "all"], value_name = "TARGET")]
     #[arg(value_parser = args::here())]
     paths: Vec<PathBuf>,
-    /// Gives the sync up: the target stays as it was
+    /// Give the sync up: the target, which must be unmarked, stays as it was
     #[arg(long, conflicts_with_all = ["list", "all"])]
     discard: bool,
-    /// Lets a target go that is held and whole, so that it can be used again
+    /// Release a held target that is whole, so that it can be used
     #[arg(long, conflicts_with_all = ["list", "all", "discard"])]
     release: bool,
-    /// Take the marker off a target whose log is lost; needs the bytes that were under it, or
-    /// --zero-guarded (with --release: also if the target is held)
-    #[arg(long, conflicts_with_all = ["list", "all", "discard", "target_manifest"])]
+    /// Remove the marker of a target whose log is lost
+    ///
+    /// Needs the bytes that were under it (--head, --tail), or --zero-guarded; with --release also
+    /// for a held target.
+    #[arg(long, help_heading = "Expert", conflicts_with_all = ["list", "all", "discard", "target_manifest"])]
     forget: bool,
-    /// With --forget: the bytes at the start of the target, as many as the marker guards
-    #[arg(long, requires = "forget", value_name = "FILE", value_parser = args::here())]
+    /// With --forget: bytes of the start of the target, as many as the marker covers
+    #[arg(long, help_heading = "Expert", requires = "forget", value_name = "FILE", value_parser = args::here())]
     head: Option<PathBuf>,
-    /// With --forget: the bytes at the end of the target, as many as the marker guards
-    #[arg(long, requires = "forget", value_name = "FILE", value_parser = args::here())]
+    /// With --forget: bytes of the end of the target, as many as the marker covers
+    #[arg(long, help_heading = "Expert", requires = "forget", value_name = "FILE", value_parser = args::here())]
     tail: Option<PathBuf>,
-    /// With --forget: write zeros over the marker; the bytes that were under it are lost
-    #[arg(long, requires = "forget", conflicts_with_all = ["head", "tail"])]
+    /// With --forget: write zeros over the marker; the bytes under it are lost
+    #[arg(long, help_heading = "Expert", requires = "forget", conflicts_with_all = ["head", "tail"])]
     zero_guarded: bool,
-    /// The target manifest to bring up to date, if it is in neither the target's directory nor the
-    /// log's
-    #[arg(long, value_name = "FILE", value_parser = args::here())]
+    /// Target manifest to update, if it is in neither the target's directory nor the log's
+    #[arg(long, help_heading = "Expert", value_name = "FILE", value_parser = args::here())]
     target_manifest: Option<PathBuf>,
-    /// Shows what is pending
+    /// List interrupted syncs
     #[arg(long, conflicts_with = "all")]
     list: bool,
-    /// Finishes every marked target that is found
+    /// Finish every marked target that is found
     #[arg(long)]
     all: bool,
     #[command(flatten)]

@@ -22,16 +22,15 @@ use super::context::Context;
 use super::listen::Listen;
 use super::outcome::{Ended, Exit};
 
-/// Runs the remote end of a sync
+/// Run the remote end of a sync, once or as a service
 ///
-/// With --stdio it does one job, then ends: `diskdelta sync` starts it through ssh, and `diskdelta
-/// failback` does, also to write to disks of this host, unless --read-only says no. To confine a
-/// key to it, put `command="diskdelta serve --stdio --root DIR"` before the key in
-/// authorized_keys. With --listen it is a service that many may use at once, over TLS 1.3, each
-/// with a certificate that --client-ca has signed.
+/// With --stdio it does one job, then ends: `diskdelta sync` and `diskdelta failback` start it
+/// through ssh. To restrict a key to it, put `command="diskdelta serve --stdio --root DIR"` before
+/// the key in authorized_keys. With --listen it is a service over TLS 1.3 for clients with a
+/// certificate of --client-ca.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Speaks over standard input and output
+    /// Serve one job over standard input and output
     #[cfg_attr(
         feature = "tls",
         arg(required_unless_present = "listen", conflicts_with = "listen")
@@ -42,27 +41,26 @@ pub(super) struct Args {
     #[cfg(feature = "tls")]
     #[command(flatten)]
     listen: Listen,
-    /// Serve only DIR, and take all paths from there; required with --listen. Unless --read-only,
-    /// a client may overwrite any regular file in it
-    #[arg(long, value_name = "DIR", value_parser = args::here())]
+    /// Serve only DIR; clients may overwrite any regular file in it unless --read-only
+    #[arg(long, help_heading = "Safety", value_name = "DIR", value_parser = args::here())]
     root: Option<PathBuf>,
-    /// Never writes anything
-    #[arg(long)]
+    /// Refuse to write anything
+    #[arg(long, help_heading = "Safety")]
     read_only: bool,
-    /// Where redo logs lie: beside a file target by default, for a device in /var/lib/diskdelta
-    #[arg(long, alias = "stage-dir", value_name = "DIR", value_parser = args::here())]
+    /// Directory of redo logs [next to a file, /var/lib/diskdelta for a device]
+    #[arg(long, help_heading = "Space", alias = "stage-dir", value_name = "DIR", value_parser = args::here())]
     log_dir: Option<PathBuf>,
-    /// Directory in which the agent keeps its state of failback jobs; outside of --root [default:
-    /// /var/lib/diskdelta/agent for root, otherwise diskdelta/agent in the user's state directory]
-    #[arg(long, value_name = "DIR", value_parser = args::here())]
+    /// Directory of the agent's state of failback jobs, outside of --root
+    ///
+    /// By default /var/lib/diskdelta/agent for root, otherwise diskdelta/agent in the user's state
+    /// directory.
+    #[arg(long, help_heading = "Expert", value_name = "DIR", value_parser = args::here())]
     state_dir: Option<PathBuf>,
-    /// Gives a line up when the other end was silent for so long: 90s, 5m. Below 15s both ends
-    /// must be told
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = args::timeout)]
+    /// Give up after this much silence (90s, 5m); below 15s at both ends
+    #[arg(long, help_heading = "Remote", value_name = "TIME", default_value = "60s", value_parser = args::timeout)]
     timeout: Duration,
-    /// Keeps manifests in DIR that stand for reading images which provably did not change since,
-    /// and for targets that nothing but such syncs writes
-    #[arg(long, value_name = "DIR", value_parser = args::here())]
+    /// Keep hashes in DIR, and do not read images that are unchanged since
+    #[arg(long, help_heading = "Expert", value_name = "DIR", value_parser = args::here())]
     manifest_cache: Option<PathBuf>,
     #[command(flatten)]
     holes: Holes,

@@ -11,85 +11,96 @@ use crate::{BlockSize, Location};
 use super::args::{self, Common, Holes, Parents};
 use super::connect_args::ConnectArgs;
 
-/// Makes TARGET hold what SOURCE holds, moving only what differs
+const WHAT: &str = "What to sync";
+const SAFETY: &str = "Safety";
+const SPACE: &str = "Space";
+const EXPERT: &str = "Expert";
+
+/// Make TARGET hold what SOURCE holds, moving only what differs
 ///
-/// A missing target is created, its format chosen by its extension (sparse raw, dynamic VHD or
-/// VHDX) or by --create. TARGET may be a block device.
+/// SOURCE and TARGET are paths of images or block devices, or ssh://[user@]host[:port]/path, or
+/// diskdelta://host[:port]/name at a service. A source may also be the export of an NBD server,
+/// nbd+unix:///EXPORT?socket=PATH. A missing target is created, in the format of its extension
+/// (sparse raw, dynamic VHD or VHDX) or of --create.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The image to read; on another host ssh://[user@]host[:port]/path, or
-    /// diskdelta://host[:port]/name at a service there; the export of an NBD server
-    /// nbd+unix:///EXPORT?socket=PATH
+    /// Image or device to read, on this host or another
     #[arg(value_parser = args::anywhere())]
     pub source: Location,
-    /// The image or block device to write, or the address of one on another host
+    /// Image or device to write, on this host or another
     #[arg(value_parser = args::anywhere())]
     pub target: Location,
     /// How changes are found: by comparing (delta), or not at all (full)
-    #[arg(long, default_value = "auto", value_parser = args::mode())]
+    #[arg(long, default_value = "auto", value_parser = args::mode(), help_heading = WHAT)]
     pub mode: Mode,
-    /// atomic: logged first, so the target is old or new at any moment. in-place: written at
-    /// once; the target is marked as incomplete until the sync, run again if need be, is done
-    #[arg(long, default_value = "atomic", value_parser = args::safety())]
+    /// Log changes first, or write them at once
+    ///
+    /// atomic: changes are logged first, so the target is old or new after any crash. in-place:
+    /// nothing is logged; the target is marked as incomplete until the same sync, run again after
+    /// a crash, is done.
+    #[arg(long, default_value = "atomic", value_parser = args::safety(), help_heading = SAFETY)]
     pub safety: Safety,
-    /// Leaves the target marked when the sync is done, so that nothing uses it until `recover
-    /// --release`; also goes on with one that is held. Goes with --safety in-place
-    #[arg(long)]
+    /// Keep the target marked after the sync until `recover --release`; needs --safety in-place
+    #[arg(long, help_heading = SAFETY)]
     pub hold: bool,
-    /// Creates the target in this format
-    #[arg(long, value_name = "FORMAT", value_parser = args::create_format())]
+    /// Create the target in this format
+    #[arg(long, help_heading = WHAT, value_name = "FORMAT", value_parser = args::create_format())]
     pub create: Option<CreateFormat>,
-    /// Rounds the length of the target up to a multiple of SIZE (Azure wants 1M)
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    /// Round the length of the target up to a multiple of SIZE (Azure needs 1M)
+    #[arg(long, help_heading = WHAT, value_name = "SIZE", value_parser = parse_size)]
     pub align: Option<u64>,
-    /// Writes the way back there before the target changes; `undo` takes it
-    #[arg(long, value_name = "FILE", value_parser = args::here())]
+    /// Write an undo file before the target changes
+    #[arg(long, help_heading = SAFETY, value_name = "FILE", value_parser = args::here())]
     pub undo: Option<PathBuf>,
-    /// Where the redo log lies: beside a file target by default, for a device in /var/lib/diskdelta
+    /// Directory of the redo log [next to a file, /var/lib/diskdelta for a device]
     #[arg(long, alias = "stage-dir", value_name = "DIR", value_parser = args::here())]
+    #[arg(help_heading = SPACE)]
     pub log_dir: Option<PathBuf>,
-    /// A manifest that stands for reading the target, and is kept current; begun if missing. It
-    /// holds only as long as nothing but such syncs writes to the target
-    #[arg(long, value_name = "FILE", value_parser = args::here())]
+    /// Keep the target's hashes in FILE, and read the target only where they differ
+    ///
+    /// Created if missing. Valid as long as only such syncs write to the target.
+    #[arg(long, help_heading = EXPERT, value_name = "FILE", value_parser = args::here())]
     pub target_manifest: Option<PathBuf>,
-    /// Keeps the source's manifest in DIR, to stand for reading it as long as its file's identity,
-    /// length and times, or its device's count of writes, are the same; a wrong one is found by
-    /// --verify all only. Goes with --target-manifest, or a target on another host
-    #[arg(long, value_name = "DIR", value_parser = args::here())]
+    /// Keep the source's hashes in DIR, and do not read it while it is unchanged
+    ///
+    /// Unchanged means: the same file identity, length and times, or the same count of writes to a
+    /// device. Only --verify all finds hashes that are wrong. Needs --target-manifest, or a target
+    /// on another host.
+    #[arg(long, hide_short_help = true, help_heading = EXPERT, value_name = "DIR", value_parser = args::here())]
     pub manifest_cache: Option<PathBuf>,
-    /// Bytes a block of a manifest that is begun
+    /// Block size of a new target manifest
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = args::block_size)]
+    #[arg(hide_short_help = true, help_heading = EXPERT)]
     pub block_size: BlockSize,
-    /// What is read back from the medium afterwards; `all` reads holes too, as --read-holes does
-    #[arg(long, default_value = "written", value_parser = args::verify())]
+    /// What is read back from the medium afterwards; all includes holes
+    #[arg(long, default_value = "written", value_parser = args::verify(), help_heading = SAFETY)]
     pub verify: Verify,
-    /// How zeros that are written are stored: like the target, sparse, or allocated.
-    /// Zeros that are there already stay as they are, but for --mode full
-    #[arg(long, default_value = "keep", value_parser = args::allocation())]
+    /// How written zeros are stored: like the target, sparse, or allocated
+    ///
+    /// Zeros that are equal already stay as they are, except with --mode full.
+    #[arg(long, default_value = "keep", value_parser = args::allocation(), help_heading = SPACE)]
     pub allocation: Allocation,
-    /// Says what a sync would do, and writes nothing
-    #[arg(long)]
+    /// Report what a sync would do, and write nothing
+    #[arg(long, help_heading = SAFETY)]
     pub dry_run: bool,
-    /// Takes FILE, a log or sidecar or copy of an unfinished sync or a target manifest, for one
-    /// that diskdelta made, where the file system does not show it; you answer for what it holds.
-    /// May be given several times
-    #[arg(long, value_name = "FILE", value_parser = args::here())]
+    /// Trust FILE, a log, copy or target manifest, though its owner or mode does not show that
+    /// diskdelta made it; you vouch for its contents. May be repeated
+    #[arg(long, hide_short_help = true, help_heading = EXPERT, value_name = "FILE", value_parser = args::here())]
     pub trust_log: Vec<PathBuf>,
-    /// Goes on where the source cannot be read, leaves the target's bytes there (status 4); not
-    /// with --target-manifest
-    #[arg(long)]
+    /// Skip source ranges that cannot be read; the target keeps its bytes there (status 4)
+    #[arg(long, help_heading = SAFETY)]
     pub skip_unreadable: bool,
-    /// Lets a file target become shorter
-    #[arg(long)]
+    /// Let a file target become shorter
+    #[arg(long, help_heading = WHAT)]
     pub allow_shrink: bool,
-    /// Takes a device that is larger than the source; what lies beyond stays as it is
-    #[arg(long)]
+    /// Accept a device that is larger than the source; the rest of it stays as it is
+    #[arg(long, help_heading = WHAT)]
     pub allow_larger: bool,
-    /// Reads the source as this format, whatever its name says
-    #[arg(long, value_name = "FORMAT", value_parser = args::format())]
+    /// Read the source as this format, whatever its name
+    #[arg(long, help_heading = WHAT, value_name = "FORMAT", value_parser = args::format())]
     pub source_format: Option<Format>,
-    /// Writes the target as this format, whatever its name says
-    #[arg(long, value_name = "FORMAT", value_parser = args::format())]
+    /// Write the target as this format, whatever its name
+    #[arg(long, help_heading = WHAT, value_name = "FORMAT", value_parser = args::format())]
     pub target_format: Option<Format>,
     #[command(flatten)]
     pub parents: Parents,

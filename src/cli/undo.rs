@@ -10,13 +10,13 @@ use super::context::Context;
 use super::outcome::{Ended, Failure};
 use super::sync_report::print_report;
 
-/// Brings back what a target held before a sync that was run with --undo FILE
+/// Restore what a target held before a sync with --undo FILE
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// What `sync --undo` wrote
+    /// File that `sync --undo` wrote
     #[arg(value_parser = args::here())]
     file: PathBuf,
-    /// The target, as that sync left it
+    /// Target, as that sync left it
     #[arg(value_parser = args::here())]
     target: PathBuf,
     #[command(flatten)]

@@ -14,13 +14,13 @@ use super::args::{self, Holes, OneImage};
 use super::context::Context;
 use super::outcome::{Ended, Exit};
 
-/// Reads an image and holds it against a manifest: status 0 if it fits, else 1
+/// Compare an image with a manifest; status 0 if they are equal, otherwise 1
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// The image
+    /// Image to read
     #[arg(value_parser = args::readable())]
     image: Location,
-    /// The manifest
+    /// Manifest to compare with
     #[arg(value_parser = args::here())]
     manifest: PathBuf,
     #[command(flatten)]
@@ -94,7 +94,7 @@ fn text(object: &Object) -> Vec<String> {
     }
     if let Some(first) = object.extents.first() {
         lines.push(format!(
-            "{} in {}, the first at {:#x}; told to {}",
+            "{} in {}, the first at {:#x}; in units of {}",
             format_size(object.changed_bytes),
             format_count(object.extents.len() as u64, "extent"),
             first.offset,

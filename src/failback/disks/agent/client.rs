@@ -83,7 +83,7 @@ impl AgentClient {
         &self.login
     }
 
-    /// How a command is given to the disk agent, and the ranges that go with it; `other` is how much
+    /// How a command is given to the disk agent, and the ranges that go with it; `other` is what
     /// the disks of the other side should hold.
     pub(crate) fn task(
         &self,

@@ -26,13 +26,13 @@ use super::print::clear_screen;
 use moments::date;
 use text::{Condition, Explained};
 
-/// Brings running virtual machines home, or fails them over, as a plan says
+/// Move running virtual machines to the other site, as a plan says
 ///
-/// One process runs a job; others watch it and ask it for things. A job whose process died is
+/// One process runs a job; others watch it and send it requests. A job whose process died is
 /// taken up again by `failback resume`, and by every request.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Where jobs are kept
+    /// Directory of the jobs
     #[arg(
         long,
         global = true,
@@ -41,7 +41,7 @@ pub(super) struct Args {
         value_parser = args::here()
     )]
     state_dir: PathBuf,
-    /// Who asks, for the record; the user by default
+    /// Operator, for the record [the user]
     #[arg(long, global = true, value_name = "NAME")]
     by: Option<String>,
     #[command(subcommand)]
@@ -50,70 +50,70 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Checks the prerequisites of a plan one by one, and changes nothing
+    /// Check the prerequisites of a plan one by one; changes nothing
     Check {
-        /// The plan
+        /// Plan file
         #[arg(value_parser = args::here())]
         plan: PathBuf,
     },
-    /// Shows what a plan would move, in which direction and how, and changes nothing
+    /// Show what a plan would move, in which direction and how; changes nothing
     Plan {
-        /// The plan
+        /// Plan file
         #[arg(value_parser = args::here())]
         plan: PathBuf,
     },
-    /// Begins a job, and runs it
+    /// Begin a job, and run it
     Start {
-        /// The plan
+        /// Plan file
         #[arg(value_parser = args::here())]
         plan: PathBuf,
-        /// Begins; without it, only shows what would be done
+        /// Begin; without it, only show what would be done
         #[arg(long)]
         yes: bool,
     },
-    /// Goes on with a job that its process has left
+    /// Continue a job whose process ended
     Resume { job: String },
-    /// Shows where jobs stand, and what may be asked of them
+    /// Show where jobs stand, and which requests they accept
     Status {
         /// One line for each job, if none is named
         job: Option<String>,
-        /// Leaves out jobs that are over, and those that a later one superseded
+        /// Leave out jobs that are over, or superseded by a later one
         #[arg(long)]
         active: bool,
-        /// Shows it again and again, until the job rests
+        /// Show it again and again, until the job rests
         #[arg(long)]
         watch: bool,
     },
-    /// Cuts over: shuts the source down, copies the rest, starts the target
+    /// Cut over: shut the source down, copy the rest, start the target
     Complete { job: String },
-    /// Before the target is started: starts the source again; what was copied stays
+    /// Start the source again, before the target was started; copies stay
     Abort { job: String },
-    /// Gives a job up while its source runs; the target's disks stay unbootable
+    /// Give a job up while its source runs; the target's disks stay unbootable
     Cancel {
         job: String,
-        /// Makes the target's disks what they were before (`keep_undo` in the plan)
+        /// Restore the target's disks to what they were (`keep_undo` in the plan)
         #[arg(long)]
         restore: bool,
     },
-    /// After the target was started: stops it, and starts the source again
+    /// Stop the target after it was started, and start the source again
     Undo {
         job: String,
-        /// Confirms that data written by the target is lost
+        /// Confirm that data written by the target is lost
         #[arg(long)]
         accept_loss: bool,
-        /// Makes the target's disks what they were before (`keep_undo` in the plan)
+        /// Restore the target's disks to what they were (`keep_undo` in the plan)
         #[arg(long)]
         restore: bool,
     },
-    /// Retires the source for good
+    /// Retire the source for good
     Commit { job: String },
-    /// Replicates the other way from now on: only what changed since the source was turned off
+    /// Replicate the other way from now on, copying only what changed
     Reverse { job: String },
-    /// Tries again what a job stands still on
+    /// Retry what a job stands still on
     Retry { job: String },
-    /// Shows all that happened
+    /// Show everything that happened
     Log { job: String },
-    /// Shows what a job needs to go on, condition by condition
+    /// Show what a job needs to continue, condition by condition
     Explain { job: String },
 }
 

@@ -166,6 +166,21 @@ pub mod units;
 mod units;
 
 /// Syncs with another host, over SSH, TLS, or a transport of the caller's own.
+///
+/// # Examples
+/// Makes a device here hold what an image behind `ssh` holds:
+/// ```no_run
+/// use diskdelta::peer::ConnectOptions;
+/// use diskdelta::{Disk, Location, Work};
+///
+/// # fn main() -> diskdelta::Result<()> {
+/// let work = Work::new()?;
+/// let location = Location::parse("ssh://host/srv/web.vhd")?;
+/// let source = Disk::connect(&location, &ConnectOptions::default(), &work)?;
+/// source.sync_to("/dev/vg0/web").run(&work)?;
+/// # Ok(())
+/// # }
+/// ```
 pub mod peer {
     #[cfg(feature = "tls")]
     pub use crate::remote::tls::{DialOptions, Identity, Service, ServiceEvent, ServiceOptions};

@@ -5,6 +5,22 @@
 //! ones are a replica), and writes each step to the
 //! journal before it is taken. What to do is in a [`plan`]; all VMs of a plan
 //! are one [`job`].
+//!
+//! # Examples
+//! Begins the job of a plan and runs it until an operator is needed:
+//! ```no_run
+//! use diskdelta::Work;
+//! use diskdelta::failback::Job;
+//!
+//! # fn main() -> diskdelta::Result<()> {
+//! let work = Work::new()?;
+//! let plan = "/* a plan, see `plan` */";
+//! let job = Job::begin("/var/lib/my-tool", plan, "my tool", &work)?;
+//! let status = job.run(&mut |event| println!("{event:?}"), &work)?;
+//! println!("{}", status.vms[0].phase);
+//! # Ok(())
+//! # }
+//! ```
 
 mod bell;
 pub mod directory_mailbox;

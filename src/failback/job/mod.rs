@@ -1,4 +1,18 @@
 //! A job as a whole: all VMs of a plan, run by one process, watched by others.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use diskdelta::failback::job::{JobDirectory, STATE_DIR};
+//!
+//! # fn main() -> diskdelta::Result<()> {
+//! let status = JobDirectory::open(Path::new(STATE_DIR), "shop")?.status()?;
+//! for vm in &status.vms {
+//!     println!("{}: {}", vm.vm, vm.phase);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod begin;
 mod controllers;

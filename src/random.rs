@@ -10,8 +10,8 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     match getrandom::fill(&mut bytes) {
         Ok(()) => Ok(bytes),
-        Err(cause) => {
-            Err(Error::new(ErrorKind::Io, "the system gives no random bytes").caused_by(cause))
-        }
+        Err(cause) => Err(
+            Error::new(ErrorKind::Io, "cannot get random bytes from the system").caused_by(cause),
+        ),
     }
 }

@@ -57,7 +57,7 @@ impl BlockSize {
 /// Checks a change map of a disk of `disk_len` bytes. Ranges may overlap and come in any order.
 ///
 /// # Errors
-/// `InvalidInput` for a range that ends before it begins, or behind the end of the disk: a tracker
+/// `InvalidInput` for a range that ends before it begins, or beyond the end of the disk: a tracker
 /// that names such a range is wrong about the disk.
 pub(crate) fn check_change_map(map: &[Range<u64>], disk_len: u64) -> Result<()> {
     for range in map {

@@ -334,7 +334,7 @@ fn begin(model: &Model, disk: &FaultDisk) -> Result<Executor> {
     };
     match resumed {
         // Killed before the journal said what the job is: nothing was done.
-        Err(error) if error.to_string().contains("remove it and begin anew") => {
+        Err(error) if error.to_string().contains("remove it and start again") => {
             directory.remove(name())?;
             directory.sync()?;
             Executor::create(&directory, name(), job, model.resources(), intervals())

@@ -289,7 +289,7 @@ pub(super) fn timeout(text: &str) -> Result<Duration, Error> {
     match parse_duration(text)? {
         Duration::ZERO => Err(Error::new(
             ErrorKind::InvalidInput,
-            "a line must be given a second at least",
+            "the timeout must be at least one second",
         )),
         timeout => Ok(timeout),
     }

@@ -95,7 +95,7 @@ fn text(object: &Object) -> Vec<String> {
         count => (format!("{count} extents"), "differ"),
     };
     lines.push(format!(
-        "{} in {extents} {differ}, {} of it zeros now; told to {}",
+        "{} in {extents} {differ}, {} of it zeros now; in units of {}",
         format_size(object.changed_bytes),
         format_size(object.zeroed_bytes),
         format_size(object.granularity_bytes)

@@ -74,8 +74,8 @@ fn refuse_misplaced(args: &Args) -> Result<()> {
     let has_cache = args.manifest_cache.is_some();
     match (&args.source, &args.target) {
         (Location::Remote(_), Location::Remote(_)) => {
-            let what = "one of the two must be on this host";
-            Err(Error::new(ErrorKind::InvalidInput, what).advise("run it on one of the other two"))
+            let what = "source and target are both on other hosts";
+            Err(Error::new(ErrorKind::InvalidInput, what).advise("run it on one of these hosts"))
         }
         (Location::Remote(_), _) if has_cache => {
             let what = "--manifest-cache does not go with a source on another host";

@@ -23,7 +23,7 @@ impl JobId {
     /// A fresh random id.
     ///
     /// # Errors
-    /// `Io` when the system gives no random bytes.
+    /// `Io` when cannot get random bytes from the system.
     pub fn random() -> Result<Self> {
         random().map(JobId)
     }

@@ -171,7 +171,7 @@ impl Delta {
                     }
                 }
                 if range.end > self.header.result_len || range.is_empty() {
-                    return Err(raw.wrong("a frame lies outside the disk", &*self.storage));
+                    return Err(raw.wrong("a frame is outside the disk", &*self.storage));
                 }
                 ranges.insert(range)?;
             }

@@ -169,7 +169,7 @@ const LEN_MAX: u64 = 64 << 10;
 
 fn put(directory: &dyn Directory, name: &str, value: &impl Serialize) -> Result<()> {
     let bytes = serde_json::to_vec(value).map_err(|e| {
-        Error::new(ErrorKind::InvalidInput, "cannot say a request as JSON").caused_by(e)
+        Error::new(ErrorKind::InvalidInput, "cannot encode a request as JSON").caused_by(e)
     })?;
     small_file::put_for_now(directory, name, "new", &bytes)
 }
@@ -181,7 +181,7 @@ fn take<T: for<'a> Deserialize<'a>>(directory: &dyn Directory, name: &str) -> Re
     let bytes = bytes?.unwrap_or_default();
     removed?;
     serde_json::from_slice(&bytes).map_err(|e| {
-        Error::malformed("a request makes no sense")
+        Error::malformed("a request is invalid")
             .at_path(name)
             .caused_by(e)
     })

@@ -103,9 +103,9 @@ impl Executor {
         }
         let job = job.ok_or_else(|| {
             // A crash in `create`: nothing was done yet.
-            Error::malformed("the journal does not say what its job is")
+            Error::malformed("the journal has no job record")
                 .at_path(directory.path().join(name))
-                .advise("nothing was done; remove it and begin anew")
+                .advise("nothing was done; remove it and start again")
         })?;
         let machine = match state {
             Some(state) => Machine::resume(job.spec.clone(), state),

@@ -128,5 +128,5 @@ fn encode(record: &impl Serialize) -> Result<Vec<u8>> {
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes)
-        .map_err(|e| Error::malformed("a journal record makes no sense").caused_by(e))
+        .map_err(|e| Error::malformed("a journal record is invalid").caused_by(e))
 }

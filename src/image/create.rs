@@ -17,11 +17,9 @@ use crate::storage::Storage;
 /// that makes no sense; `Unsupported` for a length that the format cannot have; `Io`, `NoSpace`.
 pub fn create(storage: &dyn Storage, options: &CreateOptions) -> Result<u64> {
     if !storage.is_empty()? {
-        return Err(
-            Error::new(ErrorKind::AlreadyExists, "holds something already")
-                .at_path(storage.path())
-                .advise("remove it, or sync to it as it is"),
-        );
+        return Err(Error::new(ErrorKind::AlreadyExists, "is not empty")
+            .at_path(storage.path())
+            .advise("remove it, or sync to it as it is"));
     }
     let disk_len = options.check()?;
     match options.format {

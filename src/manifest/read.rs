@@ -186,7 +186,7 @@ impl Manifest {
         let inside =
             node.offset >= HEADER_LEN as u64 && end.is_some_and(|end| end <= self.header.body_end);
         if !inside {
-            return Err(wrong("a row lies outside the body"));
+            return Err(wrong("a row is outside the body"));
         }
         let bytes = self.bytes(node.offset, len)?;
         if node_hash(&node.occupancy, row::hashes(&bytes, count)) != node.hash {

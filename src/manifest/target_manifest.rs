@@ -349,7 +349,7 @@ pub(crate) fn note_state(
     file.sync()
 }
 
-/// Refuses a place that holds something else than a manifest, which a new one would destroy. A
+/// Refuses a place that holds something other than a manifest, which a new one would destroy. A
 /// damaged manifest still is one.
 ///
 /// # Errors
@@ -368,7 +368,7 @@ pub(crate) fn refuse_other(file_ref: &FileRef) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::AlreadyExists,
-        "something else than a manifest is there, and would be replaced",
+        "something other than a manifest is there, and would be replaced",
     )
     .at_path(file_ref.path())
     .advise("name another file"))

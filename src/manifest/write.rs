@@ -154,7 +154,7 @@ impl ManifestWriter {
         }
         Err(Error::new(
             ErrorKind::InvalidInput,
-            format!("block {block} comes out of order, or lies beyond the end of the disk"),
+            format!("block {block} comes out of order, or is beyond the end of the disk"),
         ))
     }
 

@@ -110,7 +110,7 @@ impl Qmp {
                 None => Err(self.nonsense(&said)),
             };
         }
-        Err(Error::malformed("QEMU tells of events without end").at_path(&self.socket))
+        Err(Error::malformed("QEMU sends events without end").at_path(&self.socket))
     }
 
     /// Ends QEMU, and returns when it has closed the connection.

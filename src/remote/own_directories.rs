@@ -37,11 +37,11 @@ impl OwnDirectories {
         // A link is refused by its own name, too: what it leads to may change.
         for path in [path, &real] {
             if path.file_name().is_some_and(is_side_name) {
-                return refused("this is a name of files that diskdelta makes for itself");
+                return refused("this name is reserved for files of diskdelta");
             }
             let mut directories = path.ancestors().skip(1).filter_map(Path::file_name);
             if directories.any(is_side_directory) {
-                return refused("this directory is one that diskdelta makes for itself");
+                return refused("this directory is reserved for diskdelta");
             }
         }
         for directory in real.ancestors() {
@@ -76,6 +76,6 @@ fn id_of(path: &Path) -> Result<Option<FileId>> {
             inode: facts.ino(),
         })),
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(cause) => Err(Error::io("look at", cause).at_path(path)),
+        Err(cause) => Err(Error::io("inspect", cause).at_path(path)),
     }
 }

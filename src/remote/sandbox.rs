@@ -103,7 +103,7 @@ impl Sandbox {
     pub fn check(&self, files: &[HostFile]) -> Result<()> {
         for file in files {
             let real = fs::canonicalize(file.path())
-                .map_err(|cause| Error::io("look at", cause).at_path(file.path()))?;
+                .map_err(|cause| Error::io("inspect", cause).at_path(file.path()))?;
             let resolved = match real.strip_prefix(&self.path) {
                 Ok(inner) => self.resolve(inner.as_os_str().as_bytes())?,
                 Err(_) => return Err(outside(file.path())),
@@ -153,7 +153,7 @@ impl SandboxPath {
                 inode: facts.ino(),
             }),
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => None,
-            Err(cause) => return Err(Error::io("look at", cause).at_path(&self.path)),
+            Err(cause) => return Err(Error::io("inspect", cause).at_path(&self.path)),
         };
         if now == self.id {
             Ok(())
@@ -165,7 +165,7 @@ impl SandboxPath {
 
 fn real_path(file: &OwnedFd, asked: &Path) -> Result<PathBuf> {
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    fs::read_link(link).map_err(|cause| Error::io("look at", cause).at_path(asked))
+    fs::read_link(link).map_err(|cause| Error::io("inspect", cause).at_path(asked))
 }
 
 fn failed(cause: Errno, asked: &Path) -> Error {
@@ -173,7 +173,7 @@ fn failed(cause: Errno, asked: &Path) -> Error {
         Errno::XDEV | Errno::LOOP => outside(asked),
         // Looked up below the root, and named so: a client may have meant another file.
         other => Error::io(
-            "look at, in the directory that this agent serves",
+            "inspect, in the directory that this agent serves",
             std::io::Error::from(other),
         )
         .at_path(asked.strip_prefix("/").unwrap_or(asked)),
@@ -183,7 +183,7 @@ fn failed(cause: Errno, asked: &Path) -> Error {
 fn outside(asked: &Path) -> Error {
     Error::new(
         ErrorKind::InvalidInput,
-        "lies outside of what this agent serves",
+        "is outside of what this agent serves",
     )
     .at_path(asked.strip_prefix("/").unwrap_or(asked))
 }

@@ -128,7 +128,7 @@ impl EncryptedFile {
     }
 
     fn closed(&self) -> Error {
-        Error::new(ErrorKind::Unsupported, "a encrypted file is never changed").at_path(&self.path)
+        Error::new(ErrorKind::Unsupported, "an encrypted file is never changed").at_path(&self.path)
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn outside(path: &Path, range: &Range<u64>, len: u64) -> Error {
     Error::new(
         ErrorKind::InvalidInput,
         format!(
-            "the range {:#x}..{:#x} does not lie inside the {len:#x} bytes that are there",
+            "the range {:#x}..{:#x} is not inside the {len:#x} bytes that are there",
             range.start, range.end
         ),
     )

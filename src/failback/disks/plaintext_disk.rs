@@ -44,7 +44,7 @@ impl PlaintextDisk<'_> {
         Ok(())
     }
 
-    /// Takes note that something else than the replica is being written to it.
+    /// Takes note that something other than the replica is being written to it.
     pub(super) fn note_filled(&self) -> Result<()> {
         match self.disk_path.is_device {
             true => self.state.unnote(EMPTY),

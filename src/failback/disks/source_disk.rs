@@ -143,7 +143,7 @@ impl SourceDisk {
         self.image().map_or(Ok(()), |_| self.source.check())
     }
 
-    /// Asks something else than a sync, and ends the work with the disk.
+    /// Asks something other than a sync, and ends the work with the disk.
     pub(super) fn ask<T>(&self, ask: impl FnOnce(&dyn SourceBackend) -> Result<T>) -> Result<T> {
         self.source.ask(ask).map_err(|error| self.named(error))
     }

@@ -70,7 +70,7 @@ impl JobDirectory {
                 held: Arc::default(),
             });
         }
-        Err(Error::malformed("the journal does not say what the job's plan is").at_path(path))
+        Err(Error::malformed("the journal has no plan").at_path(path))
     }
 
     /// The names of all jobs in a directory.

@@ -249,7 +249,7 @@ impl JobRunner {
         let text = [Some(it.vm.clone()), what, self.directory.detail(&it.vm)?];
         let text: Vec<_> = text.into_iter().flatten().collect();
         Err(Error::new(ErrorKind::InvalidInput, text.join(": "))
-            .advise("nothing was touched; mend it, then `failback resume`"))
+            .advise("nothing was touched; correct it, then `failback resume`"))
     }
 
     /// Asks the job as a whole for something.

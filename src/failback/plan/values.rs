@@ -54,7 +54,7 @@ values! {
     Length(Duration): String, |text| parse_duration(&text);
     /// How long the other end may be silent.
     Patience(Duration): Length, |length| match length.0.is_zero() {
-        true => Err(wrong("no time at all is too little")),
+        true => Err(wrong("the time must not be 0")),
         false => Ok(length.0),
     };
     /// A number of passes.
@@ -69,7 +69,7 @@ values! {
     };
     /// The length of a disk.
     DiskBytes(u64): Size, |size| match size.0 {
-        0 => Err(wrong("a disk of no bytes is none")),
+        0 => Err(wrong("a disk has at least one byte")),
         bytes => Ok(bytes),
     };
 }

@@ -51,7 +51,7 @@ impl CommandController {
             facts: &self.facts,
         };
         let input = serde_json::to_vec(&request).map_err(|e| {
-            Error::new(ErrorKind::InvalidInput, "cannot say the request as JSON").caused_by(e)
+            Error::new(ErrorKind::InvalidInput, "cannot encode the request as JSON").caused_by(e)
         })?;
         let program = self.program(verb, call.token)?;
         let spoken = program.run(&input, self.time_limit, call.cancel)?;

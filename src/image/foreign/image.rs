@@ -82,12 +82,12 @@ impl Foreign {
         let file = self.file(index)?;
         let there = file.len()?.saturating_sub(at);
         if there == 0 {
-            return Err(self.wrong("a part of the disk lies behind the end of its file", at));
+            return Err(self.wrong("a part of the disk is beyond the end of its file", at));
         }
         let there = usize::try_from(there).unwrap_or(usize::MAX).min(buf.len());
         let (inside, behind) = buf.split_at_mut(there);
         if self.format != Format::Qcow2 && !behind.is_empty() {
-            return Err(self.wrong("a part of the disk lies behind the end of its file", at));
+            return Err(self.wrong("a part of the disk is beyond the end of its file", at));
         }
         behind.fill(0);
         file.read_exact_at(inside, at)
@@ -100,7 +100,7 @@ impl Foreign {
             .map_err(|cause| self.failed(cause))?;
         match rest {
             None => Ok(()),
-            Some(_) => Err(self.wrong("a compressed cluster is none", offset)),
+            Some(_) => Err(self.wrong("a compressed cluster is invalid", offset)),
         }
     }
 

@@ -295,7 +295,7 @@ fn check(header: &SparseHeader, options: &ImageOptions) -> Result<()> {
     }
     if !TABLE_ENTRIES.contains(&header.entries_a_table) {
         return Err(wrong(
-            "a grain table has a length that makes no sense",
+            "a grain table has an invalid length",
             "num_gtes_per_gt",
         ));
     }
@@ -379,13 +379,13 @@ fn refuse_parts(descriptor: &str) -> Result<()> {
 fn sectors(count: u64, field: &'static str) -> Result<u64> {
     count
         .checked_mul(SECTOR as u64)
-        .ok_or_else(|| Error::malformed("a place behind the end of the file").in_field(field))
+        .ok_or_else(|| Error::malformed("a place beyond the end of the file").in_field(field))
 }
 
 fn read_inside(storage: &dyn Storage, file_len: u64, buf: &mut [u8], at: u64) -> Result<()> {
     let end = at.checked_add(buf.len() as u64);
     if end.is_none_or(|end| end > file_len) {
-        return Err(Error::malformed("a structure lies behind the end of the file").at_offset(at));
+        return Err(Error::malformed("a structure is beyond the end of the file").at_offset(at));
     }
     storage.read_exact_at(buf, at)
 }

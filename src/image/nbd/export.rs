@@ -235,7 +235,7 @@ impl Image for NbdExport {
         }
         *known = self.ask(offset)?;
         holds(&known).map(Some).ok_or_else(|| {
-            Error::malformed("the NBD server tells nothing of where it was asked")
+            Error::malformed("the NBD server did not describe the requested range")
                 .at_path(self.address.socket())
                 .at_offset(offset)
         })

@@ -218,7 +218,7 @@ fn ask<S: Write>(stream: &mut S, option: u32, payload: &[u8]) -> Result<()> {
 
 fn answer<S: Read>(stream: &mut S, option: u32) -> Result<Reply> {
     if u64_of(stream)? != OPTION_REPLY || u32::from_be_bytes(array(stream)?) != option {
-        return Err(nonsense("answers something else than an option"));
+        return Err(nonsense("answers something other than an option"));
     }
     let kind = u32::from_be_bytes(array(stream)?);
     let len = u32::from_be_bytes(array(stream)?);

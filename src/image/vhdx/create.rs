@@ -160,7 +160,7 @@ fn write_new(storage: &dyn Storage, layout: &NewDisk) -> Result<()> {
     if !storage.is_empty()? {
         return Err(Error::new(
             ErrorKind::AlreadyExists,
-            "the new file holds something already",
+            "the new file is not empty",
         ));
     }
     let mut geometry = Geometry {

@@ -60,8 +60,7 @@ impl ActiveLog {
         let region = log_region(header)
             .filter(|region| !region.is_empty() && region.end <= file_len)
             .ok_or_else(|| {
-                wrong("the log does not lie on whole MiB inside the file")
-                    .at_offset(header.log_offset)
+                wrong("the log is not on whole MiB inside the file").at_offset(header.log_offset)
             })?;
         if region.end - region.start > limits.log_bytes {
             return Err(Error::new(

@@ -206,7 +206,7 @@ fn check_places(entries: &[ItemEntry], region_len: u64) -> Result<()> {
             || offset + len > region_len
         {
             return Err(wrong(
-                format!("item {} lies outside its region", entry.id),
+                format!("item {} is outside its region", entry.id),
                 "metadata",
             )
             .at_offset(offset));

@@ -102,7 +102,7 @@ impl Opened {
         check_disjoint(&layout)?;
         let layout_end = layout.iter().map(|range| range.end).max().unwrap_or(0);
         for range in layout {
-            // What claims to lie behind the end of the file cannot collide with a block.
+            // What claims to lie beyond the end of the file cannot collide with a block.
             let end = range.end.min(file_len).min(MAX_FILE_BYTES);
             if range.start < end {
                 space.claim(range.start..end)?;

@@ -43,7 +43,7 @@ impl Pages {
         }
     }
 
-    /// The page at `offset`, a multiple of 4096. What lies behind the end of the file is zeros.
+    /// The page at `offset`, a multiple of 4096. What lies beyond the end of the file is zeros.
     ///
     /// # Errors
     /// `Io`.

@@ -271,7 +271,7 @@ impl Vhdx {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fails with `kind` for a range that does not lie inside the disk.
+    /// Fails with `kind` for a range that is not inside the disk.
     pub(super) fn inside(&self, offset: u64, len: u64, kind: ErrorKind) -> Result<()> {
         match offset.checked_add(len) {
             Some(end) if end <= self.disk_len() => Ok(()),

@@ -118,7 +118,7 @@ fn whole_mib(entry: &RegionEntry) -> Result<Range<u64>> {
             Ok(entry.offset..end)
         }
         _ => Err(wrong(format!(
-            "region {} does not lie on whole MiB behind the first: {:#x} bytes at {:#x}",
+            "region {} is not on whole MiB behind the first: {:#x} bytes at {:#x}",
             entry.id, len, entry.offset
         ))),
     }

@@ -71,7 +71,7 @@ impl VhdxMut {
         Ok(())
     }
 
-    /// Erases what the last block holds behind the end of the disk.
+    /// Erases what the last block holds beyond the end of the disk.
     fn erase_tail(&self, old_len: u64, erase: &mut Erase<'_>) -> Result<()> {
         let image = &self.image;
         let within = old_len % image.block_bytes();

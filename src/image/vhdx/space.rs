@@ -41,7 +41,7 @@ impl Space {
     /// of use is long.
     pub(super) fn claim(&mut self, range: Range<u64>) -> Result<()> {
         if range.end > MAX_FILE_BYTES {
-            return Err(Error::malformed("a block lies beyond any file of use")
+            return Err(Error::malformed("a block is beyond any file of use")
                 .in_field("bat_entry")
                 .at_offset(range.start));
         }

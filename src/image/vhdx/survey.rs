@@ -162,7 +162,7 @@ impl Check<'_> {
             (Some(seen_end), Some(end)) if seen_end <= self.file_len => {
                 self.space.claim(start..end)
             }
-            _ => Err(wrong("a block lies behind the end of the file")),
+            _ => Err(wrong("a block is beyond the end of the file")),
         }
     }
 

@@ -97,7 +97,7 @@ impl VhdxMut {
             })?;
         let opened = Opened::replayed(storage, headers, 0, options, &Chain::default())?;
         if opened.layout_end > file_len {
-            return Err(Error::malformed("a region lies behind the end of the file")
+            return Err(Error::malformed("a region is beyond the end of the file")
                 .in_field("region_table")
                 .at_offset(opened.layout_end));
         }

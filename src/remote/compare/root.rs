@@ -67,7 +67,7 @@ impl Endpoint for RootPeer {
                 let batch = segments.batch;
                 if batch < self.next || batch >= self.disk_len.div_ceil(BATCH) {
                     return Err(wrong(
-                        "a batch that is out of order or behind the end of the disk",
+                        "a batch that is out of order or beyond the end of the disk",
                     ));
                 }
                 if self.outbox.len() >= 2 * WINDOW_BATCHES {

@@ -149,7 +149,7 @@ fn compare_trees(
     let theirs = match line.receive("the source's root", work.cancel())? {
         Message::TreeIs(Some(theirs)) => theirs,
         Message::TreeIs(None) => return Ok(None),
-        _ => return Err(wrong("something else than its root")),
+        _ => return Err(wrong("something other than its root")),
     };
     let mut differing: Vec<Range<u64>> = known.unsure().collect();
     if theirs != root {

@@ -144,7 +144,7 @@ impl<'a> SourcePeer<'a> {
                 .unwrap_or(0)
                 != 0
             {
-                return Err(wrong("blocks behind the end of the disk"));
+                return Err(wrong("blocks beyond the end of the disk"));
             }
             let mut theirs = theirs.iter().peekable();
             let mut mine = ours.iter().peekable();
@@ -215,7 +215,7 @@ impl<'a> SourcePeer<'a> {
             let count = (range.end - range.start).div_ceil(PAGE);
             let beyond = |mask: u64, count: u64| bits(mask).any(|it| u64::from(it) >= count);
             if beyond(pages.pages.mask, count) {
-                return Err(wrong("pages behind the end of the disk"));
+                return Err(wrong("pages beyond the end of the disk"));
             }
             if pages.differs != 0 {
                 wanted.push((block, Wanted::Pages(pages)));

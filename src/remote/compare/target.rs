@@ -239,7 +239,7 @@ impl<'a> TargetPeer<'a> {
             != 0;
         if segments.batch < self.theirs_next || segments.batch >= end || is_beyond {
             return Err(wrong(
-                "a batch that is out of order or behind the end of the disk",
+                "a batch that is out of order or beyond the end of the disk",
             ));
         }
         if segments.segments.mask == 0 || self.their_root.is_some() {

@@ -173,7 +173,7 @@ impl<'a> TargetWorker<'a> {
             for page in bits(u64::from(new.data | new.zeros)) {
                 let len = page_range(page, block_len).len() as u64;
                 if len == 0 {
-                    return Err(wrong("pages behind the end of the disk"));
+                    return Err(wrong("pages beyond the end of the disk"));
                 }
                 emitted.changed_bytes += len;
                 if u64::from(new.zeros) & bit(page) != 0 {
@@ -256,7 +256,7 @@ fn patched(old: &[u8], new: &NewBlock, payload: &mut &[u8]) -> Result<Vec<u8>> {
     for page in bits(u64::from(new.data | new.zeros)) {
         let range = page_range(page, block.len());
         let Some(slot) = block.get_mut(range).filter(|slot| !slot.is_empty()) else {
-            return Err(wrong("pages behind the end of the disk"));
+            return Err(wrong("pages beyond the end of the disk"));
         };
         if u64::from(new.zeros) & bit(page) != 0 {
             slot.fill(0);

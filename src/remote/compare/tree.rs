@@ -106,7 +106,7 @@ impl<'a> TreePeer<'a> {
             let theirs = theirs.next_if(|(at, _)| *at == slot);
             let child = child_of(index, slot);
             if theirs.is_some() && child >= count {
-                return Err(wrong("a node behind the end of the disk"));
+                return Err(wrong("a node beyond the end of the disk"));
             }
             match (ours, theirs) {
                 (None, None) => {}

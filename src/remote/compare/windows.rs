@@ -42,7 +42,7 @@ impl Windows {
         let mut at = 0;
         for range in ranges {
             if range.start < at || range.end <= range.start || range.end > disk_len {
-                return Err(wrong("a window that makes no sense"));
+                return Err(wrong("an invalid window"));
             }
             windows.starts.push((windows.len, range.start));
             windows.len += range.end - range.start;

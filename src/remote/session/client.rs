@@ -34,7 +34,7 @@ impl Client {
     /// Greets the agent behind `reader` and `writer`.
     ///
     /// # Errors
-    /// `Unsupported` for an agent of another version; `Malformed` for something else than an
+    /// `Unsupported` for an agent of another version; `Malformed` for something other than an
     /// agent; `Io`, `Cancelled`.
     pub fn new(
         reader: impl Read + Send + 'static,
@@ -162,9 +162,9 @@ impl RemoteTarget {
         let image = source.image().ok_or_else(|| {
             Error::new(
                 ErrorKind::InvalidInput,
-                "one of the two must be on this host",
+                "source and target are both on other hosts",
             )
-            .advise("run it on one of the other two")
+            .advise("run it on one of these hosts")
         })?;
         let mut client = self.client.take().ok_or_else(|| {
             let what = "the connection to this target was used already";

@@ -282,7 +282,7 @@ impl SourceBackend for RemoteSource {
             };
             let answers = match line.receive("its answer to claims", work.cancel())? {
                 Message::Answers(answers) if answers.len() == count => answers,
-                _ => return Err(wrong("something else than answers to all claims")),
+                _ => return Err(wrong("something other than answers to all claims")),
             };
             for (answer, group) in answers.into_iter().zip(groups.by_ref().take(count)) {
                 for index in group.indices {
@@ -303,7 +303,7 @@ impl SourceBackend for RemoteSource {
             .receive("its check of the source", &CancelToken::new())?
         {
             Message::Checked => Ok(()),
-            _ => Err(wrong("something else than the answer to a check")),
+            _ => Err(wrong("something other than the answer to a check")),
         }
     }
 
@@ -363,7 +363,7 @@ impl Drop for RemoteSource {
 fn described(session: &Session, limits: &Limits, cancel: &CancelToken) -> Result<Opened> {
     let opened = match session.line().receive("what its source is", cancel)? {
         Message::Opened(opened) => *opened,
-        _ => return Err(wrong("something else than what its source is")),
+        _ => return Err(wrong("something other than what its source is")),
     };
     if opened.disk_len > limits.disk_bytes {
         let what = "the other end's disk is longer than the limit";

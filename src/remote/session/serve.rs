@@ -168,12 +168,12 @@ pub(in crate::remote) fn serve_told(
         Ok(Message::Ask(request)) => {
             session.line().set_idle(options.line.idle);
             return match disk_service {
-                None => refuse(session, wrong("something else than a job")),
+                None => refuse(session, wrong("something other than a job")),
                 Some(_) if options.read_only => refuse(session, only_reads()),
                 Some(disk_service) => disk_service.serve(session, &request, options, work),
             };
         }
-        Ok(_) => return refuse(session, wrong("something else than a job")),
+        Ok(_) => return refuse(session, wrong("something other than a job")),
         Err(error) if error.kind() == ErrorKind::LimitExceeded => return refuse(session, error),
         Err(error) => return Err(error),
     };

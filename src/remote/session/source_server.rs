@@ -106,7 +106,7 @@ impl SourceServer<'_> {
         if !(SHORT_HASH_LEAST..=LONG_HASH_LEN).contains(&hash_len)
             || compare.window_count != windows.len() as u64
         {
-            return Err(wrong("a comparison that makes no sense"));
+            return Err(wrong("an invalid comparison"));
         }
         let image = self.padded(compare.disk_len)?;
         let seen = match windows.is_empty() {

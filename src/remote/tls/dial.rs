@@ -54,7 +54,7 @@ impl TlsLine {
     /// # Errors
     /// Those of reading the identity's files; `InvalidInput` for a key that is not the
     /// certificate's, and for a name that no certificate can be for; `Untrusted` for a service
-    /// whose certificate is no good; `Unsupported`, `Malformed` for something else than a service;
+    /// whose certificate is no good; `Unsupported`, `Malformed` for something other than a service;
     /// `Io`.
     pub fn dial(at: &RemoteAddress, options: &DialOptions) -> Result<TlsLine> {
         let (host, port) = (at.host(), at.port().unwrap_or(RemoteAddress::SERVICE_PORT));

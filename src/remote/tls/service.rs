@@ -173,7 +173,7 @@ impl Service {
     /// `Io`.
     pub fn address(&self) -> Result<SocketAddr> {
         let address = self.listener.local_addr();
-        address.map_err(|cause| Error::io("look at the listening socket", cause))
+        address.map_err(|cause| Error::io("inspect the listening socket", cause))
     }
 
     /// Serves until `work` is cancelled and all sessions have ended, which the same token stops;

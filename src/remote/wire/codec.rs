@@ -125,7 +125,7 @@ impl<'a> Take<'a> {
         if self.0.is_empty() {
             Ok(())
         } else {
-            Err(wrong("bytes behind the end of a message"))
+            Err(wrong("bytes after the end of a message"))
         }
     }
 }
@@ -165,7 +165,7 @@ pub(in crate::remote) fn take_ranges(from: &mut Take<'_>) -> Result<Vec<Range<u6
                 ranges.push(start..end);
                 at = end;
             }
-            _ => return Err(wrong("a range that makes no sense")),
+            _ => return Err(wrong("an invalid range")),
         }
     }
     Ok(ranges)

@@ -90,7 +90,7 @@ impl Shared {
                 let seconds = longest.as_secs_f64();
                 let what = format!("this session took more than {seconds} s, all that it is given");
                 Err(Error::new(ErrorKind::LimitExceeded, what)
-                    .advise("run it again; it goes on where it stopped"))
+                    .advise("run it again; it continues where it stopped"))
             }
             _ => Ok(()),
         }
@@ -106,7 +106,7 @@ impl Shared {
                 text += &format!(", and took none of the {bytes} that wait for it");
             }
             return Err(Error::new(ErrorKind::Io, text)
-                .advise("run it again when the line is up; it goes on where it stopped"));
+                .advise("run it again when the line is up; it continues where it stopped"));
         }
         match state.idle {
             Some(idle) if state.busy.elapsed() > idle => {
@@ -129,7 +129,7 @@ impl Shared {
         };
         if state.written.elapsed() > self.options.silence {
             return Err(Error::new(ErrorKind::Io, late(self.options.silence))
-                .advise("run it again when the line is up; it goes on where it stopped"));
+                .advise("run it again when the line is up; it continues where it stopped"));
         }
         match state.idle {
             Some(idle) if state.busy.elapsed() > idle => {
@@ -141,8 +141,8 @@ impl Shared {
 
     pub(super) fn closed(&self) -> Error {
         let peer = self.options.peer_name();
-        Error::new(ErrorKind::Io, format!("{peer} has closed the line"))
-            .advise("run it again; it goes on where it stopped")
+        Error::new(ErrorKind::Io, format!("{peer} has closed the connection"))
+            .advise("run it again; it continues where it stopped")
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

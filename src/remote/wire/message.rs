@@ -322,7 +322,7 @@ impl Message {
 impl Hello {
     fn take(from: &mut Take<'_>) -> Result<Hello> {
         if from.array()? != MAGIC {
-            return Err(wrong("something else than diskdelta's greeting"));
+            return Err(wrong("something other than diskdelta's greeting"));
         }
         Ok(Hello {
             version_least: from.u16()?,

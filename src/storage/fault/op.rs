@@ -67,7 +67,7 @@ impl OpKind {
     pub(super) fn operation(self) -> &'static str {
         match self {
             OpKind::Open => "open",
-            OpKind::Len => "ask for the length",
+            OpKind::Len => "get the length",
             OpKind::Read => "read",
             OpKind::NextData => "seek data",
             OpKind::Names => "list directory",

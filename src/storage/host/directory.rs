@@ -94,7 +94,7 @@ impl HostDirectory {
                     .advise("name the directory itself"));
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io("look at directory", e).at_path(path)),
+            Err(e) => return Err(Error::io("inspect directory", e).at_path(path)),
         }
         let parent = path.parent().unwrap_or(Path::new("/"));
         // A relative path ends in nothing, which is here.
@@ -191,5 +191,5 @@ impl HostDirectory {
 
 pub(super) fn look_at(file: &File, path: &Path) -> Result<Metadata> {
     file.metadata()
-        .map_err(|e| Error::io("look at", e).at_path(path))
+        .map_err(|e| Error::io("inspect", e).at_path(path))
 }

@@ -104,7 +104,7 @@ impl HostDirectory {
             }),
             // Seen to be missing also where no more files can be opened.
             Err(cause @ Errno::NOENT) => Err(Error::io("open", cause).at_path(path)),
-            Err(cause) => Err(Error::io("look at", cause).at_path(path)),
+            Err(cause) => Err(Error::io("inspect", cause).at_path(path)),
         }
     }
 
@@ -257,7 +257,7 @@ impl Directory for HostDirectory {
                 inode: facts.st_ino,
             })),
             Err(Errno::NOENT) => Ok(None),
-            Err(cause) => Err(Error::io("look at", cause).at_path(path)),
+            Err(cause) => Err(Error::io("inspect", cause).at_path(path)),
         }
     }
 
@@ -311,14 +311,14 @@ impl Directory for HostDirectory {
 
     fn is_volatile(&self) -> Result<bool> {
         let facts = rustix::fs::fstatfs(&self.directory)
-            .map_err(|e| Error::io("look at directory", e).at_path(&self.path))?;
+            .map_err(|e| Error::io("inspect directory", e).at_path(&self.path))?;
         // Magic numbers have 32 bits, whatever the kernel's word is.
         Ok(FILE_SYSTEMS_IN_MEMORY.contains(&(facts.f_type as u32)))
     }
 
     fn free_bytes(&self) -> Result<Option<u64>> {
         let facts = rustix::fs::fstatvfs(&self.directory)
-            .map_err(|e| Error::io("ask for free space", e).at_path(&self.path))?;
+            .map_err(|e| Error::io("get the free space", e).at_path(&self.path))?;
         Ok(Some(facts.f_bavail.saturating_mul(facts.f_frsize)))
     }
 

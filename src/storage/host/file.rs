@@ -103,7 +103,7 @@ impl FileStorage {
                 let facts = handle
                     .file()
                     .metadata()
-                    .map_err(|e| handle.failed("look at file", e))?;
+                    .map_err(|e| handle.failed("inspect file", e))?;
                 !is_thick(&facts)
             }
         };
@@ -144,7 +144,7 @@ impl FileStorage {
 
     fn facts(&self) -> Result<Metadata> {
         let facts = self.handle.file().metadata();
-        facts.map_err(|e| self.handle.failed("ask for the length", e))
+        facts.map_err(|e| self.handle.failed("get the length", e))
     }
 
     fn takes_space_for_zeros(&self) -> bool {
@@ -354,7 +354,7 @@ impl Storage for FileStorage {
         let facts = self.handle.file().metadata();
         facts
             .map(|facts| Some(FileId::of(&facts)))
-            .map_err(|e| self.handle.failed("look at file", e))
+            .map_err(|e| self.handle.failed("inspect file", e))
     }
 
     fn stamp(&self) -> Result<Option<SourceStamp>> {

@@ -55,7 +55,7 @@ impl HostFile {
     /// files of `/proc`, `/sys` and their like.
     pub fn at(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let failed = |cause: io::Error| Error::io("look at", cause).at_path(path);
+        let failed = |cause: io::Error| Error::io("inspect", cause).at_path(path);
         let facts = fs::metadata(path).map_err(failed)?;
         let system = rustix::fs::statfs(path).map_err(|e| failed(e.into()))?;
         // The kernel's type is a word of its own width; magic numbers have 32 bits.
@@ -68,7 +68,7 @@ impl HostFile {
 
     /// What an open file is.
     pub(in crate::storage) fn of(path: PathBuf, file: &File) -> Result<Self> {
-        let failed = |cause: io::Error| Error::io("look at", cause);
+        let failed = |cause: io::Error| Error::io("inspect", cause);
         let facts = file.metadata().map_err(|e| failed(e).at_path(&path))?;
         let system = rustix::fs::fstatfs(file).map_err(|e| failed(e.into()).at_path(&path))?;
         let mut host = Self::from_facts(path, &facts, system.f_type as u32)?;

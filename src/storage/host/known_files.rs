@@ -26,7 +26,7 @@ impl KnownFiles {
         let pinned = rustix::fs::openat(directory, name, flags, Mode::empty())
             .map_err(|e| Error::io("open", e).at_path(&path))?;
         let facts =
-            rustix::fs::fstat(&pinned).map_err(|e| Error::io("look at", e).at_path(&path))?;
+            rustix::fs::fstat(&pinned).map_err(|e| Error::io("inspect", e).at_path(&path))?;
         if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile {
             return Err(not_regular(path));
         }

@@ -39,7 +39,7 @@ pub struct TargetOptions {
     pub direct: bool,
     /// How zeros are stored.
     pub allocation: Allocation,
-    /// Refuses a file with several names, because replacing it would part them.
+    /// Refuses a file with several names, because replacing it would separate them.
     pub single_link: bool,
     /// What will be read, to be refused as target.
     pub sources: Vec<HostFile>,
@@ -168,7 +168,7 @@ pub fn open_target(path: impl AsRef<Path>, options: &TargetOptions) -> Result<Op
         return Err(Error::new(
             ErrorKind::Unsupported,
             format!(
-                "the file has {} names, and replacing it would part them",
+                "the file has {} names, and replacing it would separate them",
                 host.link_count()
             ),
         )

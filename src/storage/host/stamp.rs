@@ -89,7 +89,7 @@ impl SourceStamp {
     pub(in crate::storage) fn of_file(path: &Path, file: &File) -> Result<Self> {
         let facts = file
             .metadata()
-            .map_err(|e| Error::io("look at file", e).at_path(path))?;
+            .map_err(|e| Error::io("inspect file", e).at_path(path))?;
         Ok(SourceStamp {
             id: FileId::of(&facts),
             len: facts.len(),
@@ -101,7 +101,7 @@ impl SourceStamp {
     }
 
     pub(in crate::storage) fn of_device(path: &Path, file: &File, len: u64) -> Result<Self> {
-        let failed = |cause| Error::io("look at device", cause).at_path(path);
+        let failed = |cause| Error::io("inspect device", cause).at_path(path);
         // Writes made before this moment must be counted now and not when they reach the device.
         // Where that is not possible a change is reported once too often.
         let _ = file.sync_all();

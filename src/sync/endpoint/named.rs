@@ -78,7 +78,7 @@ pub(in crate::sync) fn refuse_parting(target: &Target, storage: &dyn Storage) ->
     }
     Err(Error::new(
         ErrorKind::Unsupported,
-        format!("the file has {links} names, and a full copy that replaces it would part them"),
+        format!("the file has {links} names, and a full copy that replaces it would separate them"),
     )
     .at_path(storage.path())
     .advise(

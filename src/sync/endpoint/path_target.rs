@@ -91,7 +91,7 @@ impl HostTarget {
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
                 Self::missing(given, path, options)
             }
-            Err(cause) => Err(Error::io("look at", cause).at_path(path)),
+            Err(cause) => Err(Error::io("inspect", cause).at_path(path)),
             Ok(_) if options.create.is_some() => Err(Error::new(
                 ErrorKind::AlreadyExists,
                 "the target exists, so it cannot be created",
@@ -399,7 +399,7 @@ fn log_directory(path: &Path, dry_run: bool) -> Result<Arc<dyn Directory>> {
     if directory.is_volatile()? {
         return Err(Error::new(
             ErrorKind::Unsupported,
-            "a redo log here would not outlive a crash: the directory lies in memory",
+            "a redo log here would not outlive a crash: the directory is in memory",
         )
         .at_path(path)
         .advise(other));

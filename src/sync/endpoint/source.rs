@@ -100,7 +100,7 @@ impl Source {
         }
     }
 
-    /// What reads it, to be asked something else than a sync.
+    /// What reads it, to be asked something other than a sync.
     pub fn backend(&self) -> &dyn SourceBackend {
         &*self.backend
     }
@@ -144,7 +144,7 @@ impl Source {
         backend.root(disk_len.max(self.disk_len), block_size, work)
     }
 
-    /// Asks something else than a sync of the disk, and ends the work with it.
+    /// Asks something other than a sync of the disk, and ends the work with it.
     ///
     /// # Errors
     /// Those of `ask`; those of the connection.

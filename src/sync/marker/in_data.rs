@@ -2,7 +2,7 @@
 //!
 //! A guest can write the bytes of a marker to its own disk. On a target whose file begins with the
 //! guest's first page such a marker cannot be told from one that a sync has set, and the target
-//! would count as incomplete for ever. A new first page that holds one is therefore refused,
+//! would always count as incomplete. A new first page that holds one is therefore refused,
 //! wherever it comes from, before the target changes.
 
 use super::format::{Marker, sentinel};
@@ -21,7 +21,7 @@ pub(in crate::sync) fn refuse(page: &[u8]) -> Result<()> {
         Some(_) => Err(Error::new(
             ErrorKind::MarkerInData,
             "the new first page holds a marker of an unfinished sync; a target that begins with \
-             it would count as incomplete for ever",
+             it would always count as incomplete",
         )
         .advise(
             "clear the marker on the source, from its guest, or write to a dynamic VHD or a VHDX, \

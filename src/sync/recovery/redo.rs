@@ -199,7 +199,7 @@ impl Redo {
     pub(crate) fn job(&self) -> Result<&Job> {
         self.job
             .as_ref()
-            .ok_or_else(|| Error::malformed("the redo log does not say what it is for"))
+            .ok_or_else(|| Error::malformed("the redo log has no job record"))
     }
 }
 

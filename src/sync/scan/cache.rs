@@ -71,7 +71,7 @@ impl ManifestCache {
     /// Looks up the manifest of `source` with blocks of `block_size`.
     ///
     /// # Errors
-    /// `AlreadyExists` where something else than a manifest has its name; `Io`, `Poisoned`.
+    /// `AlreadyExists` where something other than a manifest has its name; `Io`, `Poisoned`.
     pub fn look_up(&self, source: &HostSource, block_size: BlockSize) -> Result<CachedSource> {
         let name = name_of(source, block_size)?;
         let file_ref = self.file_ref(name.as_deref().unwrap_or(NO_IMAGE))?;

@@ -65,7 +65,7 @@ fn free(session: &Option<Arc<Session>>) -> Option<&Session> {
 }
 
 fn busy() -> Error {
-    Error::new(ErrorKind::Io, "the line is in use, or was lost")
+    Error::new(ErrorKind::Io, "the connection is in use, or was lost")
 }
 
 /// Tells the client how far long work is, unless it answers for a disk: then it sees

@@ -126,7 +126,7 @@ impl AgentClient {
     ///
     /// # Errors
     /// Those of reaching the host, and of what is done there; `InUse` for a token that comes too
-    /// late; `Malformed` for an answer that makes no sense; `Io`, `Cancelled`.
+    /// late; `Malformed` for an answer that is invalid; `Io`, `Cancelled`.
     pub(crate) fn ask(
         &self,
         token: Token,

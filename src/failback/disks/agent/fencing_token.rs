@@ -134,7 +134,7 @@ impl FencingToken {
             return Ok(Seen::default());
         };
         let path = self.directory.path().join(TOKEN);
-        let damaged = || Error::malformed("the newest token makes no sense").at_path(&path);
+        let damaged = || Error::malformed("the newest token is invalid").at_path(&path);
         let seen: Seen = serde_json::from_slice(&bytes).map_err(|e| damaged().caused_by(e))?;
         // They become names of files.
         let ids = seen.past.iter().chain([&seen.instance]);
@@ -145,7 +145,7 @@ impl FencingToken {
     }
 
     fn write(&self, seen: &Seen) -> Result<()> {
-        let failed = |e| Error::new(ErrorKind::InvalidInput, "cannot say a token").caused_by(e);
+        let failed = |e| Error::new(ErrorKind::InvalidInput, "cannot encode a token").caused_by(e);
         let bytes = serde_json::to_vec(seen).map_err(failed)?;
         small_file::put(&self.directory, TOKEN, &bytes)
     }

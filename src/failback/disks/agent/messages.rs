@@ -269,7 +269,7 @@ fn plain(text: &str) -> String {
 }
 
 fn encode(message: &impl Serialize) -> Result<Vec<u8>> {
-    let failed = |e| Error::new(ErrorKind::InvalidInput, "cannot say this as JSON").caused_by(e);
+    let failed = |e| Error::new(ErrorKind::InvalidInput, "cannot encode this as JSON").caused_by(e);
     let bytes = serde_json::to_vec(message).map_err(failed)?;
     match bytes.len() <= PAYLOAD_MOST {
         true => Ok(bytes),
@@ -290,7 +290,7 @@ fn require(holds: bool) -> Result<()> {
 
 /// What a peer sent makes no sense.
 pub(in crate::failback::disks) fn wrong() -> Error {
-    Error::malformed("the other end sent a request or an answer that makes no sense")
+    Error::malformed("the other end sent a request or an answer that is invalid")
         .advise("run the same version of diskdelta on both hosts")
 }
 

@@ -26,9 +26,7 @@ impl StateDir {
                 .advise("start the agent with --state-dir DIR, a directory that it does not serve")
         };
         let Some(path) = &options.state_dir else {
-            return Err(refused(
-                "this agent has no directory for what it has to remember",
-            ));
+            return Err(refused("this agent has no state directory"));
         };
         HostDirectory::make(path)?;
         let directory = HostDirectory::open(path)?;

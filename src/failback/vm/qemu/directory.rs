@@ -114,7 +114,7 @@ impl VmDirectory {
         match small_file::get(&directory, TRACKING, u64::MAX)? {
             None => Ok(Tracking::default()),
             Some(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
-                Error::malformed("this does not say what is tracked")
+                Error::malformed("this file does not list what is tracked")
                     .at_path(self.path().join(TRACKING))
                     .caused_by(e)
             }),
@@ -124,7 +124,7 @@ impl VmDirectory {
     /// Keeps what is tracked. Durable when it returns.
     pub(super) fn keep(&self, tracking: &Tracking) -> Result<()> {
         let bytes = serde_json::to_vec(tracking).map_err(|e| {
-            Error::new(ErrorKind::InvalidInput, "cannot say what is tracked").caused_by(e)
+            Error::new(ErrorKind::InvalidInput, "cannot encode what is tracked").caused_by(e)
         })?;
         self.put(TRACKING, &bytes)
     }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 pub(in crate::storage) fn copy_attributes(from: &File, to: &File) -> Result<Vec<String>> {
     // First, because some of them want an empty file.
     let lost = copy_flags(from, to);
-    let failed = |cause| Error::io("look at file", cause);
+    let failed = |cause| Error::io("inspect file", cause);
     let old = from.metadata().map_err(failed)?;
     let new = to.metadata().map_err(failed)?;
     if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
@@ -47,7 +47,7 @@ pub(in crate::storage) fn copy_attributes(from: &File, to: &File) -> Result<Vec<
 /// Whether `to` has what [`copy_attributes`] would give it, but for flags, some of which it may not
 /// be able to take.
 pub(in crate::storage) fn has_attributes_of(from: &File, to: &File) -> Result<bool> {
-    let failed = |cause| Error::io("look at file", cause);
+    let failed = |cause| Error::io("inspect file", cause);
     let (old, new) = (
         from.metadata().map_err(failed)?,
         to.metadata().map_err(failed)?,

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// # Errors
 /// `Untrusted` for a file that others can read or change, or that belongs to another user;
-/// `Unsupported` for something else than a regular file; `LimitExceeded` for one that is too long;
+/// `Unsupported` for something other than a regular file; `LimitExceeded` for one that is too long;
 /// `NotFound`, `Io`.
 pub(crate) fn read_private(path: &Path) -> Result<Vec<u8>> {
     let failed = |cause: std::io::Error| Error::io("read", cause).at_path(path);
@@ -57,7 +57,7 @@ fn check(owner: u32, mode: u32, user: u32) -> Result<()> {
         _ => {
             let mode = mode & 0o777;
             let text = format!("holds a secret that others can read or change (mode {mode:04o})");
-            refused(text, "take that right from them: chmod 600 FILE")
+            refused(text, "remove that permission: chmod 600 FILE")
         }
     }
 }

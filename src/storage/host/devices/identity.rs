@@ -44,7 +44,7 @@ impl fmt::Display for DeviceIdentity {
 pub fn identity(path: impl AsRef<Path>) -> Result<DeviceIdentity> {
     let path = path.as_ref();
     if let Err(cause) = std::fs::metadata(path) {
-        return Err(Error::io("look at device", cause).at_path(path));
+        return Err(Error::io("inspect device", cause).at_path(path));
     }
     match device_number_at(path) {
         Some(number) => Ok(identify(&Kernel::host(), number)),

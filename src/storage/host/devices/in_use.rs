@@ -156,7 +156,7 @@ fn refuse(kernel: &Kernel, host: &HostFile) -> Result<()> {
         None => Ok(()),
         Some(what) => Err(Error::new(ErrorKind::InUse, format!("in use: {what}"))
             .at_path(host.path())
-            .advise("end that use first")),
+            .advise("stop that use first")),
     }
 }
 

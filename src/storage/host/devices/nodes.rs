@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Errors
 /// `InvalidInput`; `Io`.
 pub(in crate::storage) fn refuse_nodes(directory: &File, path: &Path) -> Result<()> {
-    let failed = |cause| Error::io("look at directory", cause).at_path(path);
+    let failed = |cause| Error::io("inspect directory", cause).at_path(path);
     let system = directory.metadata().map_err(failed)?.dev();
     let is_devtmpfs = || {
         let mounts = Kernel::host().mounts().into_iter();
@@ -27,7 +27,7 @@ pub(in crate::storage) fn refuse_nodes(directory: &File, path: &Path) -> Result<
     }
     Err(Error::new(
         ErrorKind::InvalidInput,
-        "no file is made here: this directory is for device nodes, and lies in memory",
+        "no file is made here: this directory is for device nodes, and is in memory",
     )
     .advise(
         "check the device's name, and that it is there (volume active, disk attached), or name a \

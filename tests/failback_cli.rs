@@ -18,6 +18,8 @@ mod forecast;
 mod remote;
 #[path = "failback_cli/remote_target.rs"]
 mod remote_target;
+#[path = "failback_cli/requests.rs"]
+mod requests;
 #[path = "failback_cli/status.rs"]
 mod status;
 
@@ -58,7 +60,7 @@ fn a_delta_job_goes_home_and_back_and_moves_only_what_changed() {
     assert!(fake_vms.is("recovery", "db1", "gone"));
     assert_eq!(fake_vms.phase(0), "committed");
 
-    let status = fake_vms.ok(&["reverse", "shop"]);
+    let status = fake_vms.ok(&["reverse", "shop", "--wait"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
     let moved = status["vms"][0]["last_pass"]["changed_bytes"]
         .as_u64()
@@ -78,7 +80,7 @@ fn a_delta_job_goes_home_and_back_and_moves_only_what_changed() {
 fn what_was_reversed_is_the_base_of_the_next_failover() {
     let fake_vms = FakeVms::new(&["db1"]);
     through(&fake_vms, &["complete", "commit"]);
-    fake_vms.ok(&["reverse", "shop"]);
+    fake_vms.ok(&["reverse", "shop", "--wait"]);
     fake_vms.guest_writes("primary", "db1", 3 << 20, &noise(5_000, 5));
     // The retired VM is set up anew, switched off.
     fs::remove_file(fake_vms.site("recovery", "db1").join("gone")).unwrap();
@@ -167,7 +169,7 @@ fn an_encrypted_replica_needs_its_key_before_anything_begins() {
 
     fake_vms.recovery = format!("[recovery.encryption]\nidentity = {:?}\n", fake_vms.key());
     through(&fake_vms, &["complete", "commit"]);
-    fake_vms.ok(&["reverse", "shop"]);
+    fake_vms.ok(&["reverse", "shop", "--wait"]);
     fs::remove_file(fake_vms.site("recovery", "db1").join("gone")).unwrap();
     // Another key.
     fs::remove_file(fake_vms.key()).unwrap();

@@ -157,7 +157,7 @@ fn a_job_goes_home_onto_a_device_that_nobody_can_use_before_it_is_done() {
     fake_vms.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
     fake_vms.ok(&["commit", "shop"]);
     runner.end();
-    let status = fake_vms.ok(&["reverse", "shop"]);
+    let status = fake_vms.ok(&["reverse", "shop", "--wait"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
     let replica = fake_vms
         .site("recovery", "db1")
@@ -210,7 +210,7 @@ fn a_replica_on_a_device_is_held_and_becomes_the_base_of_the_next_failover() {
     fake_vms.ok(&["commit", "shop"]);
     runner.end();
     assert!(!site.is_marked());
-    let status = fake_vms.ok(&["reverse", "shop"]);
+    let status = fake_vms.ok(&["reverse", "shop", "--wait"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(

@@ -26,6 +26,10 @@ pub enum Exit {
     Recover = 3,
     /// Done, but for source ranges that could not be read.
     Gaps = 4,
+    /// A request did not lead where it should: the job stands still, or went elsewhere.
+    Stuck = 5,
+    /// A replica is older than its plan allows.
+    Overdue = 6,
 }
 
 /// An error, and what it means for the target.

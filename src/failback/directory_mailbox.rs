@@ -57,12 +57,17 @@ impl Mailbox for DirectoryMailbox {
             let request: Result<RequestFile> = take(&*self.directory, &format!("{id}{REQUEST}"));
             let directory = self.directory.clone();
             let reply = format!("{id}{REPLY}");
+            let is_queued = request.as_ref().is_ok_and(|file| file.queued);
             let reply = Box::new(move |fate: Result<()>| {
                 // The process that asked may be gone; the request is in the journal.
-                let _ = put(&*directory, &reply, &Reply::from(fate));
+                if !is_queued {
+                    let _ = put(&*directory, &reply, &Reply::from(fate));
+                }
             });
             match request {
-                Ok(RequestFile { request, by }) => return Ok(Some(Asked { request, by, reply })),
+                Ok(RequestFile { request, by, .. }) => {
+                    return Ok(Some(Asked { request, by, reply }));
+                }
                 Err(error) => reply(Err(error)),
             }
         }
@@ -94,11 +99,10 @@ pub fn send(
 ) -> Result<bool> {
     let id = format!("{:016x}", u64::from_le_bytes(random()?));
     let (asked, reply) = (format!("{id}{REQUEST}"), format!("{id}{REPLY}"));
-    let by = by.to_owned();
     let answered = Bell::new();
     let watch = Watch::of(directory.path(), &answered);
     let nap = if watch.is_some() { LONG_NAP } else { NAP };
-    put(directory, &asked, &RequestFile { request, by })?;
+    put(directory, &asked, &RequestFile::new(request, by, false))?;
     let begin = Instant::now();
     let gone = loop {
         // Looked at first: an executor that ends may have answered before.
@@ -122,10 +126,52 @@ pub fn send(
     Err(Error::new(ErrorKind::InUse, text).advise("look at the job's state"))
 }
 
+/// Leaves a request for the next executor; nobody waits for its answer.
+///
+/// # Errors
+/// `NoSpace`, `Io`.
+pub fn queue(directory: &dyn Directory, request: Request, by: &str) -> Result<()> {
+    let id = format!("{:016x}", u64::from_le_bytes(random()?));
+    let file = RequestFile::new(request, by, true);
+    put(directory, &format!("{id}{REQUEST}"), &file)?;
+    directory.sync()
+}
+
+/// The requests that were [left](queue) and not taken yet, and by whom.
+///
+/// # Errors
+/// `Io`.
+pub fn queued(directory: &dyn Directory) -> Result<Vec<(Request, String)>> {
+    let names = directory.names()?.into_iter();
+    let files = names
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.ends_with(REQUEST))
+        .filter_map(|name| small_file::get(directory, &name, LEN_MAX).ok().flatten())
+        .filter_map(|bytes| serde_json::from_slice::<RequestFile>(&bytes).ok());
+    Ok(files
+        .filter(|file| file.queued)
+        .map(|file| (file.request, file.by))
+        .collect())
+}
+
 #[derive(Serialize, Deserialize)]
 struct RequestFile {
     request: Request,
     by: String,
+    /// Nobody waits for the answer.
+    #[serde(default)]
+    queued: bool,
+}
+
+impl RequestFile {
+    fn new(request: Request, by: &str, queued: bool) -> Self {
+        let by = by.to_owned();
+        RequestFile {
+            request,
+            by,
+            queued,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]

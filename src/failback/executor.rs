@@ -28,8 +28,10 @@ use crate::storage::Directory;
 pub struct Intervals {
     /// After a failure that may pass; doubled each time, up to a hundredfold.
     pub retry: Duration,
-    /// Between passes of a job that waits, or is protected; `None`: never.
+    /// Between passes of a job that waits for its cutover; `None`: never.
     pub passes: Option<Duration>,
+    /// Between passes of a job that is protected; `None`: never.
+    pub protection: Option<Duration>,
     /// How long a commit is waited for, where the job has a policy for that. Counted anew after a
     /// takeover, and never by the wall clock, so that a clock that jumps ends nothing early.
     pub commit: Duration,
@@ -221,11 +223,8 @@ impl Executor {
             self.answer(asked, mailbox)?;
             return Ok(true);
         }
-        let event = match mailbox.activates() {
-            true => Some(Event::GroupActivates),
-            false => self.due(),
-        };
-        match event {
+        let activates = mailbox.activates().then_some(Event::GroupActivates);
+        match activates.or_else(|| self.due()) {
             Some(event) => self.apply(event, None).map(|step| step.changed),
             None => Ok(false),
         }
@@ -252,9 +251,8 @@ impl Executor {
             return Some((retry, Event::RetryDue));
         }
         match state.phase {
-            JobPhase::ReadyToCutover | JobPhase::Protected => {
-                self.intervals.passes.map(|passes| (passes, Event::PassDue))
-            }
+            JobPhase::ReadyToCutover => self.intervals.passes.map(|it| (it, Event::PassDue)),
+            JobPhase::Protected => self.intervals.protection.map(|it| (it, Event::PassDue)),
             JobPhase::CommitPending if !state.asked.commit => {
                 let spec = self.machine.spec();
                 let policy = spec.commit != CommitPolicy::Manual && !spec.grouped;
@@ -415,6 +413,7 @@ impl Default for Intervals {
         Intervals {
             retry: Duration::from_secs(5),
             passes: None,
+            protection: None,
             commit: Duration::from_secs(86400),
         }
     }
@@ -426,6 +425,8 @@ setters! {
     with_retry, retry: Duration;
     /// Replaces [`Intervals::passes`].
     with_passes, passes: Option<Duration>;
+    /// Replaces [`Intervals::protection`].
+    with_protection, protection: Option<Duration>;
     /// Replaces [`Intervals::commit`].
     with_commit, commit: Duration;
 }

@@ -78,6 +78,13 @@ impl Runner {
         self.0.wait().unwrap();
     }
 
+    /// Asks it to end, as Ctrl-C does.
+    #[allow(dead_code, reason = "not every user of this file asks for it")]
+    pub fn interrupt(&self) {
+        let pid = rustix::process::Pid::from_raw(self.0.id().try_into().unwrap());
+        rustix::process::kill_process(pid.unwrap(), rustix::process::Signal::INT).unwrap();
+    }
+
     /// How it ended; `None` while it runs.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().unwrap()

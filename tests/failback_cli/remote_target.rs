@@ -111,7 +111,7 @@ fn a_disk_on_another_host_is_brought_up_to_date_there_and_replicated_back_from_t
     fake_vms.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
     fake_vms.ok(&["commit", "shop"]);
     runner.end();
-    let status = fake_vms.ok(&["reverse", "shop"]);
+    let status = fake_vms.ok(&["reverse", "shop", "--wait"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
     assert!((5_000..13_000).contains(&moved(&status)), "{status}");
     let replica = fake_vms
@@ -195,7 +195,7 @@ fn disks_of_both_sides_on_one_other_host_do_not_come_here() {
     fake_vms.guest_writes("primary", "db1", 2 << 20, &noise(5_000, 4));
     fake_vms.ok(&["commit", "shop"]);
     runner.end();
-    let status = fake_vms.ok(&["reverse", "shop"]);
+    let status = fake_vms.ok(&["reverse", "shop", "--wait"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
     let replica = fake_vms
         .site("recovery", "db1")

@@ -136,7 +136,7 @@ fn a_reversed_replica_on_a_device_is_encrypted_too() {
     fake_vms.guest_writes("primary", "db1", 1 << 20, &noise(5_000, 5));
     fake_vms.ok(&["commit", "shop"]);
     runner.end();
-    let status = fake_vms.ok(&["reverse", "shop"]);
+    let status = fake_vms.ok(&["reverse", "shop", "--wait"]);
     assert_eq!(status["vms"][0]["phase"], "protected");
     let moved = &status["vms"][0]["last_pass"]["changed_bytes"];
     assert!(moved.as_u64().unwrap() <= 131_072, "{moved}");

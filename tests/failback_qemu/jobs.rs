@@ -25,7 +25,7 @@ fn a_guest_comes_home_while_it_writes_is_replicated_back_and_fails_over_again() 
     assert!(!fixture.log().contains("tracking_lost"));
 
     fixture.wait_for_files("primary", 2);
-    let mut runner = fixture.spawn(&["reverse", "home"]);
+    let mut runner = fixture.spawn(&["reverse", "home", "--wait"]);
     runner.end();
     assert!(
         !fixture.disk("recovery").exists(),
@@ -75,7 +75,7 @@ fn a_guest_comes_home_onto_a_block_device_and_boots_from_it() {
 
     // Its writes are tracked there, too, and read from a snapshot of the device.
     fixture.wait_for_files("primary", 2);
-    let mut runner = fixture.spawn(&["reverse", "home"]);
+    let mut runner = fixture.spawn(&["reverse", "home", "--wait"]);
     runner.end();
     assert!(!fixture.log().contains("tracking_lost"));
     if !is_long() {

@@ -79,6 +79,12 @@ pub(super) fn status(job: &JobStatus) -> Vec<String> {
             ago(last.at_ms, job.at_ms)
         ));
     }
+    for (request, by) in &job.queued {
+        let request = asks(*request);
+        lines.push(format!(
+            "queued, for the next process that runs it: {request} by {by}"
+        ));
+    }
     if job.superseded_by.is_some() {
         return wrapped(lines);
     }
@@ -88,7 +94,7 @@ pub(super) fn status(job: &JobStatus) -> Vec<String> {
         false => format!("you may now: {}", allowed.join(", ")),
     });
     if job.run_by.is_none() && !job.vms.iter().all(is_at_rest) {
-        lines.push(format!("no process runs it: failback resume {}", job.job));
+        lines.push(format!("no process runs it: failback run {}", job.job));
     } else if let Some(next) = next_step(job) {
         lines.push(format!("next: {next}"));
     }
@@ -186,6 +192,9 @@ fn vm_lines(job: &JobStatus, vm: &VmStatus) -> Vec<String> {
     }
     if let Some(line) = last_pass(job, vm) {
         say(line);
+    }
+    if vm.is_overdue {
+        say("WARNING: the replica is older than the plan allows (`max_replica_age`)".to_owned());
     }
     if vm.phase == JobPhase::CommitPending {
         say(match vm.proven {

@@ -121,6 +121,41 @@ impl JobDirectory {
             && directory_mailbox::send(&*self.mailbox()?, request, by, wait, &is_running)?)
     }
 
+    /// Leaves a request for the next process that runs the job.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`.
+    pub fn queue(&self, request: Request, by: &str) -> Result<()> {
+        directory_mailbox::queue(&*self.mailbox()?, request, by)
+    }
+
+    /// Whether a process should take the job up: something is under way, or was asked for, and no
+    /// process runs it.
+    ///
+    /// # Errors
+    /// `Malformed` for a damaged journal; `Io`.
+    pub fn needs_runner(&self) -> Result<bool> {
+        let named = self.path.file_name() == Some(OsStr::new(&self.plan.name));
+        if !named || self.run_by()?.is_some() {
+            return Ok(false);
+        }
+        if !directory_mailbox::queued(&*self.mailbox()?)?.is_empty() {
+            return Ok(true);
+        }
+        for vm in self.plan.vms() {
+            let phase = self.latest(&vm.name)?.map(|state| state.phase);
+            let goes_on = match phase {
+                Some(JobPhase::Protected) => self.plan.protection_interval.is_some(),
+                Some(phase) => !phase.is_final() && phase != JobPhase::Committed,
+                None => true,
+            };
+            if goes_on {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Makes requests in their order, each as soon as it is allowed, until `is_done`. What is not
     /// allowed any more once a later one is, is left out.
     pub(in crate::failback) fn ask_in_turn(

@@ -49,6 +49,15 @@ pub enum Event {
         /// Where its job stands.
         state: Box<State>,
     },
+    /// A request was refused.
+    Refused {
+        /// What was asked.
+        request: Request,
+        /// By whom.
+        by: String,
+        /// Why it was refused.
+        why: String,
+    },
 }
 
 /// A VM and what runs it.
@@ -130,6 +139,8 @@ impl JobRunner {
         };
         let mut executors = self.members.iter().filter_map(|it| it.executor.as_ref());
         let is_new = executors.all(|executor| waits(executor.state()));
+        // To take a job up is to try again.
+        let first = first.filter(|(request, _)| *request != Request::Retry);
         let mut first = first.or(is_new.then_some((Request::Start, &begun_by[..])));
         let executors: Vec<_> = self
             .members
@@ -205,7 +216,15 @@ impl JobRunner {
             let asked = mailbox.poll()?;
             let was_asked = asked.is_some();
             if let Some(asked) = asked {
-                (asked.reply)(self.ask(handles, asked.request, &asked.by));
+                let fate = self.ask(handles, asked.request, &asked.by);
+                if let Err(error) = &fate {
+                    tell(Event::Refused {
+                        request: asked.request,
+                        by: asked.by,
+                        why: error.to_string(),
+                    });
+                }
+                (asked.reply)(fate);
             }
             self.signal(handles)?;
             let all_wait = handles
@@ -248,8 +267,12 @@ impl JobRunner {
         let what = handle.state().problem.map(|problem| problem.to_string());
         let text = [Some(it.vm.clone()), what, self.directory.detail(&it.vm)?];
         let text: Vec<_> = text.into_iter().flatten().collect();
-        Err(Error::new(ErrorKind::InvalidInput, text.join(": "))
-            .advise("nothing was touched; correct it, then `failback resume`"))
+        let job = &self.directory.plan().name;
+        Err(
+            Error::new(ErrorKind::InvalidInput, text.join(": ")).advise(format!(
+                "nothing was touched; mend it, then `failback run {job}`"
+            )),
+        )
     }
 
     /// Asks the job as a whole for something.
@@ -403,6 +426,7 @@ impl RunningVm {
         };
         let intervals = Intervals::default()
             .with_passes(plan.pass_interval)
+            .with_protection(plan.protection_interval)
             .with_commit(plan.commit.1);
         let name = JobDirectory::journal_name(&vm.name);
         let host = directory.directory()?;
@@ -431,7 +455,7 @@ impl RunningVm {
             executor: Some(executor),
             disks,
             meter,
-            is_protected_by_passes: plan.pass_interval.is_some(),
+            is_protected_by_passes: plan.protection_interval.is_some(),
         })
     }
 }

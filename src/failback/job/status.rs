@@ -6,6 +6,7 @@ use super::directory::JobDirectory;
 use super::meter::{Moving, published};
 use super::requests::{Member, meaning};
 use crate::error::Result;
+use crate::failback::directory_mailbox;
 use crate::failback::history::{AcceptedRequest, History, now_ms};
 use crate::failback::machine::{
     Convergence, Disposition, GroupAsked, JobMode, JobPhase, Machine, PassReport, Problem, Request,
@@ -35,6 +36,8 @@ pub struct JobStatus {
     pub run_by: Option<RunBy>,
     /// The last request that was accepted.
     pub last_request: Option<AcceptedRequest>,
+    /// What was asked and waits for a process that runs the job: each with who asked it.
+    pub queued: Vec<(Request, String)>,
     /// What may be asked of the job now, with options that ask for more.
     pub allowed: Vec<Request>,
     /// Its VMs.
@@ -91,6 +94,8 @@ pub struct VmStatus {
     pub proven: bool,
     /// What moves for the command that is being carried out.
     pub moving: Option<Moving>,
+    /// The replica of a protected VM is older than the plan allows.
+    pub is_overdue: bool,
     /// What may be asked of it now. In a job of several VMs only the job as a whole is asked.
     pub allowed: Vec<Request>,
     /// What happened last, and when.
@@ -142,6 +147,7 @@ impl JobDirectory {
                     last_request = history.last_request.clone();
                 }
                 vms.push(VmStatus {
+                    is_overdue: self.is_overdue(&state, &history),
                     vm: vm.name.clone(),
                     group: group.name.clone(),
                     mode: machine.spec().mode,
@@ -181,9 +187,23 @@ impl JobDirectory {
             begun_by: self.begun_by.clone(),
             run_by,
             last_request,
+            queued: directory_mailbox::queued(&*self.mailbox()?)?,
             allowed: allowed(&machines, asked),
             vms,
         })
+    }
+
+    fn is_overdue(&self, state: &State, history: &History) -> bool {
+        let replicates = matches!(
+            state.phase,
+            JobPhase::Protected | JobPhase::ReverseReplicating
+        );
+        let copied_at_ms = history
+            .last_copy
+            .map_or(history.phase_at_ms, |it| it.as_of_ms);
+        let most = self.plan().max_replica_age.as_millis();
+        let age = now_ms().saturating_sub(copied_at_ms);
+        replicates && most > 0 && u128::from(age) > most
     }
 
     /// Every condition of the phase that a VM is in, and whether it holds.

@@ -37,6 +37,8 @@ pub(super) struct JobFile {
     pub downtime_budget: Option<Length>,
     pub max_passes: Option<Passes>,
     pub pass_interval: Option<Length>,
+    pub protection_interval: Option<Length>,
+    pub max_replica_age: Option<Length>,
     pub keep_undo: Option<Spanned<bool>>,
     #[serde(default)]
     pub discard_baseline: bool,

@@ -79,6 +79,10 @@ pub struct Plan {
     pub max_passes: u32,
     /// How often a waiting job copies again, if it does.
     pub pass_interval: Option<Duration>,
+    /// How often a protected VM is copied again; `None`: once only.
+    pub protection_interval: Option<Duration>,
+    /// How old a replica may become before `status` warns of it.
+    pub max_replica_age: Duration,
     /// An undo file is kept from the first pass on.
     pub keep_undo: bool,
     /// The source's disks are given up at commit.

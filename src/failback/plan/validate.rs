@@ -30,6 +30,9 @@ pub(super) fn plan(file: PlanFile, text: &str) -> Result<Plan> {
         let why = "what is written in place has no way back; use `safety = \"atomic\"`";
         return Err(check.wrong("job.keep_undo", keep_undo_at, why));
     }
+    let pass_interval = job.pass_interval.map(|it| it.0);
+    let protection = job.protection_interval.map(|it| it.0);
+    let protection = protection.or(pass_interval).unwrap_or(PROTECTION_INTERVAL);
     let mut seen = Seen::default();
     let plan = Plan {
         name: job.name.0,
@@ -40,7 +43,13 @@ pub(super) fn plan(file: PlanFile, text: &str) -> Result<Plan> {
         commit: check.commit(job.commit, job.commit_after)?,
         downtime_budget: job.downtime_budget.map_or(DOWNTIME_BUDGET, |it| it.0),
         max_passes: job.max_passes.map_or(MAX_PASSES, |it| it.0),
-        pass_interval: job.pass_interval.map(|it| it.0),
+        pass_interval,
+        protection_interval: (!protection.is_zero()).then_some(protection),
+        max_replica_age: match job.max_replica_age {
+            Some(age) => age.0,
+            // One pass may fail.
+            None => protection.saturating_mul(3),
+        },
         keep_undo,
         discard_baseline: job.discard_baseline,
         primary: check.site("primary", primary)?,
@@ -226,5 +235,6 @@ impl Check<'_> {
 }
 
 const DOWNTIME_BUDGET: Duration = Duration::from_secs(300);
+const PROTECTION_INTERVAL: Duration = Duration::from_secs(15 * 60);
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 const MAX_PASSES: u32 = 8;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::hash::Hash;
 
-use super::read::Manifest;
+use super::read::{Manifest, blocks_of};
 use super::write::{ManifestWriter, Sink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::BlockSize;
@@ -71,10 +71,13 @@ impl<'a> ManifestUpdater<'a> {
         if wanted.is_empty() {
             return Ok(());
         }
+        let block_count = self.new.shape().block_count();
         for group in self.old.groups(wanted.clone()) {
             let group = group?;
             let blocks = group.blocks();
-            if wanted.start <= blocks.start && blocks.end <= wanted.end {
+            // The last group of a shorter disk holds more blocks on a longer one.
+            let end = blocks_of(1, group.index()).end.min(block_count);
+            if wanted.start <= blocks.start && blocks.end <= wanted.end && blocks.end == end {
                 self.new.push_group(&group)?;
                 continue;
             }

@@ -351,3 +351,20 @@ fn an_update_reads_only_what_is_said_to_have_changed() {
     assert_eq!(after.root(), whole.root());
     assert_eq!(after.data_blocks(), 48);
 }
+
+#[test]
+fn an_update_of_a_disk_that_grew_by_whole_blocks_is_the_manifest_of_the_longer_disk() {
+    let size = BlockSize::default();
+    let mut image = Huge {
+        disk_len: 40 * size.bytes(),
+        data: vec![0..40 * size.bytes()],
+        ..Huge::default()
+    };
+    let before = manifest::build(&image, size, &work()).unwrap();
+    image.disk_len += 2 * size.bytes();
+    image.data = vec![0..image.disk_len];
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::default());
+    let after = manifest::update_to(&before, &image, [], &work(), storage).unwrap();
+    let whole = manifest::build(&image, size, &work()).unwrap();
+    assert_eq!(after.root(), whole.root());
+}

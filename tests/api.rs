@@ -187,6 +187,77 @@ fn a_change_map_is_the_evidence_and_a_reversed_range_is_refused() {
 }
 
 #[test]
+fn a_change_map_is_used_where_a_target_manifest_describes_the_target() {
+    let at = Fixture::new();
+    let run = |ranges: &[std::ops::Range<u64>]| {
+        let new = at.disk("new.raw");
+        let sync = new
+            .sync_to(at.path("old.raw"))
+            .only(ranges.iter().cloned())
+            .target_manifest(at.path("kept"));
+        sync.run(&at.work).unwrap()
+    };
+    let change = |name: &str, block: usize, value: u8| {
+        let mut bytes = at.bytes(name);
+        bytes[block * BLOCK] = value;
+        fs::write(at.path(name), bytes).unwrap();
+    };
+    let block = |number: usize| (number * BLOCK) as u64..((number + 1) * BLOCK) as u64;
+
+    // Nothing was kept yet: the map leaves all out, and nothing is left out.
+    let report = run(&[]);
+    assert_eq!(report.verified, Verified::Written);
+    assert!(report.notes.iter().any(|note| note.contains("change map")));
+    assert_eq!(at.bytes("old.raw"), at.bytes("new.raw"));
+
+    // Of two changes the tracker knows one. The other is found by the next sync without a map.
+    change("new.raw", 5, 1);
+    change("new.raw", 9, 2);
+    let report = run(&[block(5)]);
+    assert_eq!(report.verified, Verified::Tracked);
+    assert_eq!(report.compared_bytes, BLOCK as u64);
+    assert!(report.notes.is_empty(), "{:?}", report.notes);
+    assert_eq!(at.bytes("old.raw")[5 * BLOCK], 1);
+    assert_eq!(at.bytes("old.raw")[9 * BLOCK], 7);
+    let kept = Manifest::open(at.path("kept")).unwrap();
+    assert_eq!(kept.root(), at.disk("old.raw").root(&at.work).unwrap());
+    let sync = at.disk("new.raw");
+    let sync = sync
+        .sync_to(at.path("old.raw"))
+        .target_manifest(at.path("kept"));
+    assert_eq!(sync.run(&at.work).unwrap().changed_bytes, 4096);
+    assert_eq!(at.bytes("old.raw"), at.bytes("new.raw"));
+
+    // Written to by another program: what the map leaves out is no longer known to be equal.
+    change("old.raw", 20, 3);
+    change("new.raw", 5, 4);
+    let report = run(&[block(5)]);
+    assert_eq!(report.verified, Verified::Written);
+    assert_eq!(at.bytes("old.raw"), at.bytes("new.raw"));
+}
+
+#[test]
+fn a_change_map_and_a_target_manifest_follow_a_disk_that_grows() {
+    let at = Fixture::new();
+    let grow = |len: usize| {
+        let mut bytes = at.bytes("new.raw");
+        bytes.resize(len, 8);
+        fs::write(at.path("new.raw"), bytes).unwrap();
+        let new = at.disk("new.raw");
+        let sync = new.sync_to(at.path("old.raw")).only(iter::empty());
+        let report = sync.target_manifest(at.path("kept")).run(&at.work).unwrap();
+        assert_eq!(at.bytes("old.raw"), at.bytes("new.raw"));
+        let root = new.root(&at.work).unwrap();
+        let kept = Manifest::open(at.path("kept")).unwrap();
+        assert_eq!(kept.root(), root, "{len}: {report:?}");
+        assert_eq!(report.root, Some(root), "{len}: {report:?}");
+    };
+    grow(40 * BLOCK);
+    grow(41 * BLOCK + 4608);
+    grow(41 * BLOCK + 8192);
+}
+
+#[test]
 fn a_disk_is_not_synced_onto_itself_under_any_name() {
     let at = Fixture::new();
     std::os::unix::fs::symlink(at.path("new.raw"), at.path("link.raw")).unwrap();

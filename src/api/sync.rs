@@ -117,11 +117,23 @@ impl<'a> Sync<'a> {
         self
     }
 
-    /// Looks for changes only in these ranges of the disk, as a change tracker knows them; all else
-    /// is neither read nor moved. The report then names [`Verified::Tracked`](sync::Verified) as
-    /// its evidence. A range that ends before it begins is an error of kind `InvalidInput`.
+    /// Looks for changes only in these ranges of the disk, as a change tracker knows them (and
+    /// `ChangeMap` reads them); all else is neither read nor moved. The report then names
+    /// [`Verified::Tracked`](sync::Verified) as its evidence. A range that ends before it begins
+    /// is an error of kind `InvalidInput`.
+    ///
+    /// With a [target manifest](Sync::target_manifest) a later sync finds what the tracker left
+    /// out. The ranges are used then only if the manifest describes the target as it is now; else
+    /// the disks are compared, and a note of the report tells why.
     pub fn only(mut self, ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
         self.options.change_map = Some(ranges.into_iter().collect());
+        self
+    }
+
+    /// Uses the ranges of [`only`](Sync::only) with a target manifest although nothing tells whether
+    /// the target is as the last sync left it. A device is such a target.
+    pub fn trust_target(mut self) -> Self {
+        self.options.trust_target = true;
         self
     }
 

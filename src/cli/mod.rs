@@ -1,6 +1,7 @@
 //! Parse, call, print: everything else is in the library.
 
 mod args;
+mod changes;
 mod connect_args;
 mod context;
 mod delta;

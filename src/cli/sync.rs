@@ -1,5 +1,7 @@
 //! `diskdelta sync`
 
+use std::cell::OnceCell;
+
 use super::context::Context;
 use super::outcome::{Ended, Failure};
 pub(crate) use super::sync_args::Args;
@@ -7,7 +9,7 @@ use super::sync_report::print_report;
 use crate::api::{OpenTarget, open_source};
 use crate::remote::ConnectOptions;
 use crate::sync::{CachedSource, HostSource, ManifestCache, Source, SyncReport};
-use crate::{BlockSize, Error, ErrorKind, Location, Result, Work};
+use crate::{BlockSize, ChangeMap, Error, ErrorKind, Location, Result, Work};
 
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
     refuse_misplaced(args)?;
@@ -18,7 +20,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
         true => context.work.clone().with_limit_rate(0),
         false => context.work.clone(),
     };
-    let attempt = || once(args, &connect, context, &work);
+    // Standard input can be read once.
+    let map = OnceCell::new();
+    let attempt = || once(args, &map, &connect, context, &work);
     let retry = &connect.retry;
     let (report, warnings) = retry.run(&context.work, Failure::error, attempt)?;
     print_report(context, &report, &warnings)
@@ -27,18 +31,29 @@ pub(super) fn run(args: &Args, context: &Context) -> Ended {
 /// One attempt, and the warnings.
 fn once(
     args: &Args,
+    map: &OnceCell<ChangeMap>,
     connect: &ConnectOptions,
     context: &Context,
     work: &Work,
 ) -> Result<(SyncReport, Vec<String>), Failure> {
     let (source, cached) = open(args, connect, context, work)?;
     context.warn(source.warnings());
+    if let (Some(changes), None) = (&args.changes, map.get()) {
+        // No other attempt runs beside this one.
+        let _ = map.set(changes.read(source.disk_len())?);
+    }
+    let map = map.get().map(|map| map.ranges().to_vec());
     let options = args.target_options(&source.files()?, &context.common);
     let mut target = OpenTarget::open(&args.target, &options, connect, work)?;
     context.warn(target.warnings());
     let warnings = [source.warnings(), target.warnings()].concat();
     let report = target
-        .sync_from(&source, cached, &args.sync_options()?, work)
+        .sync_from(
+            &source,
+            cached,
+            &args.sync_options()?.with_change_map(map),
+            work,
+        )
         .map_err(|error| Failure::of_sync(&target, error))?;
     Ok((report, warnings))
 }
@@ -72,6 +87,13 @@ fn open(
 fn refuse_misplaced(args: &Args) -> Result<()> {
     let refuse = |what: String| Err(Error::new(ErrorKind::InvalidInput, what));
     let has_cache = args.manifest_cache.is_some();
+    let is_checked = args.target_manifest.is_some() || args.trust_target;
+    if args.changes.is_some() && !is_checked && !matches!(args.target, Location::Remote(_)) {
+        let what = "nothing would find later what the change map leaves out";
+        return Err(Error::new(ErrorKind::InvalidInput, what).advise(
+            "keep a manifest of the target with --target-manifest FILE, or give --trust-target",
+        ));
+    }
     match (&args.source, &args.target) {
         (Location::Remote(_), Location::Remote(_)) => {
             let what = "source and target are both on other hosts";
@@ -91,6 +113,7 @@ fn refuse_misplaced(args: &Args) -> Result<()> {
                 (args.target_manifest.is_some(), "--target-manifest"),
                 (args.log_dir.is_some(), "--log-dir"),
                 (args.hold, "--hold"),
+                (args.changes.is_some(), "--changes"),
             ];
             match of_this_host.iter().find(|(is_given, _)| *is_given) {
                 Some((_, option)) => refuse(format!(

@@ -9,6 +9,7 @@ use crate::units::parse_size;
 use crate::{BlockSize, Location};
 
 use super::args::{self, Common, Holes, Parents};
+use super::changes::ChangesArg;
 use super::connect_args::ConnectArgs;
 
 const WHAT: &str = "What to sync";
@@ -68,6 +69,15 @@ pub(crate) struct Args {
     /// on another host.
     #[arg(long, hide_short_help = true, help_heading = EXPERT, value_name = "DIR", value_parser = args::here())]
     pub manifest_cache: Option<PathBuf>,
+    /// Look for changes only where a change map names them; `-` is standard input
+    ///
+    /// KIND is diskdelta, pairs, nbdinfo, azure, ebs, kubernetes, rbd, hyperv or vmware. Needs
+    /// --target-manifest or --trust-target.
+    #[arg(long, help_heading = EXPERT, value_name = "KIND:FILE", value_parser = ChangesArg::parse)]
+    pub changes: Option<ChangesArg>,
+    /// Use --changes although nothing tells whether the target is as the last sync left it
+    #[arg(long, help_heading = EXPERT, requires = "changes")]
+    pub trust_target: bool,
     /// Block size of a new target manifest
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = args::block_size)]
     #[arg(hide_short_help = true, help_heading = EXPERT)]
@@ -163,6 +173,7 @@ impl Args {
             .with_allow_shrink(self.allow_shrink)
             .with_allow_larger(self.allow_larger)
             .with_skip_unreadable(self.skip_unreadable)
+            .with_trust_target(self.trust_target)
             .with_dry_run(self.dry_run))
     }
 

@@ -37,6 +37,24 @@ pub fn against_manifest(
     against(image, old.manifest(), in_doubt, None, work, sink, visit)
 }
 
+/// [`against_manifest`], where only `within` these byte ranges can the disks differ: all else is
+/// neither read nor told to `sink`.
+///
+/// # Errors
+/// As [`against_manifest`].
+pub(crate) fn against_within(
+    image: &dyn Image,
+    old: &TargetManifest,
+    within: Vec<Range<u64>>,
+    work: &Work,
+    sink: &mut dyn Sink,
+    visit: &(dyn Fn(ManifestDifference<'_>) -> Result<()> + Sync),
+) -> Result<u64> {
+    let in_doubt = old.intent_blocks(image.disk_len());
+    let manifest = old.manifest();
+    against(image, manifest, in_doubt, Some(within), work, sink, visit)
+}
+
 /// [`against_manifest`] with the blocks `in_doubt` beside the manifest, and `within` these byte
 /// ranges where only they can differ: all else is neither read nor told to `sink`.
 pub(crate) fn against(

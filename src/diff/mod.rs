@@ -10,8 +10,8 @@ mod options;
 mod with_manifest;
 mod work_queue;
 
-pub(crate) use against::against;
 pub use against::{ManifestDifference, against_manifest};
+pub(crate) use against::{against, against_within};
 pub use compare::{CompareReport, Content, Difference, compare};
 pub use extents::images;
 pub(crate) use known::Known;

@@ -100,7 +100,7 @@ fn sync_once(
         Some(storage) => {
             refuse_own_source(&source, &*storage)
                 .map_err(|error| error.leaving(TargetState::Untouched))?;
-            onto_existing(&context, &storage)
+            with_usable_map(&context, &storage)
         }
         None => onto_nothing(&context),
     });
@@ -162,6 +162,27 @@ fn onto_nothing(context: &SyncContext<'_>) -> Result<SyncReport> {
     let mut report = commit::full_copy::sync_full(context, None)?;
     report.notes.extend(kept);
     report.notes.extend(note);
+    Ok(report)
+}
+
+/// Leaves a change map out that cannot be used with the target manifest.
+fn with_usable_map(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Result<SyncReport> {
+    let Some(why) = scan::target_manifest::doubt_of_map(context, &**storage)? else {
+        let mut report = onto_existing(context, storage)?;
+        report.trusts_map = context.options.change_map.is_some();
+        return Ok(report);
+    };
+    let options = context.options.clone().with_change_map(None);
+    let options = &options;
+    let mut report = onto_existing(
+        &SyncContext {
+            options,
+            ..*context
+        },
+        storage,
+    )?;
+    let note = format!("the change map was not used, and the disks were compared: {why}");
+    report.notes.push(note);
     Ok(report)
 }
 
@@ -388,11 +409,10 @@ fn reopened(context: &SyncContext<'_>) -> Result<Arc<dyn Image>> {
 }
 
 fn refuse_change_map(options: &SyncOptions) -> Result<()> {
-    let alone = options.mode != Mode::Full && options.target_manifest.is_none();
-    if options.change_map.is_none() || alone {
+    if options.change_map.is_none() || options.mode != Mode::Full {
         return Ok(());
     }
-    let what = "a change map goes neither with a full copy nor with a target manifest";
+    let what = "a change map does not go with a full copy";
     Err(Error::new(ErrorKind::InvalidInput, what))
 }
 

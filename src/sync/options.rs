@@ -73,9 +73,16 @@ pub struct SyncOptions {
     /// else is neither read nor moved, and is taken to be equal: the report's evidence is
     /// [`Verified::Tracked`](super::Verified::Tracked). With [`Verify::All`] all is read, and a
     /// difference that the map does not name is an error of kind `VerifyFailed`, found before an
-    /// atomic target is touched. Only for a delta without a target manifest. A range that ends
-    /// before it begins, or behind the end of the source, is an error of kind `InvalidInput`.
+    /// atomic target is touched. Only for a delta. A range that ends before it begins, or behind
+    /// the end of the source, is an error of kind `InvalidInput`.
+    ///
+    /// With a target manifest the map is used where the manifest describes the target as the last
+    /// sync left it, and that can be told; else the disks are compared, and a note of the report
+    /// tells why.
     pub change_map: Option<Vec<Range<u64>>>,
+    /// Whether a change map is used with a target manifest although nothing tells whether the
+    /// target is as the last sync left it, as of a device.
+    pub trust_target: bool,
     /// Blocks of manifests and roots.
     pub block_size: BlockSize,
     /// Whether a target may become shorter.
@@ -106,6 +113,8 @@ setters! {
     with_target_manifest, target_manifest: Option<FileRef>;
     /// Replaces [`SyncOptions::change_map`].
     with_change_map, change_map: Option<Vec<Range<u64>>>;
+    /// Replaces [`SyncOptions::trust_target`].
+    with_trust_target, trust_target: bool;
     /// Replaces [`SyncOptions::block_size`].
     with_block_size, block_size: BlockSize;
     /// Replaces [`SyncOptions::allow_shrink`].

@@ -112,13 +112,15 @@ pub struct SyncReport {
     /// Whether a manifest stood for reading source or target.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) trusts_manifest: bool,
+    /// Whether a change map stood for comparing.
+    pub(crate) trusts_map: bool,
 }
 
 impl SyncReport {
     /// Names the evidence, once the work is done: the weakest that was used.
     pub(super) fn conclude(&mut self, options: &SyncOptions) {
-        let trusted = match (&options.change_map, self.mode) {
-            (Some(_), Mode::Delta) => Some(Verified::Tracked),
+        let trusted = match (self.trusts_map, self.mode) {
+            (true, Mode::Delta) => Some(Verified::Tracked),
             _ if self.trusts_manifest => Some(Verified::Cached),
             _ => None,
         };
@@ -163,6 +165,7 @@ impl SyncReport {
             elapsed: Duration::ZERO,
             traffic: None,
             trusts_manifest: false,
+            trusts_map: false,
         }
     }
 

@@ -103,6 +103,7 @@ impl RemoteOutcome {
             elapsed: Duration::from_micros(micros),
             traffic: None,
             trusts_manifest: false,
+            trusts_map: false,
         })
     }
 

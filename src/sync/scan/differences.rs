@@ -128,7 +128,9 @@ pub(in crate::sync) fn everything(
 }
 
 /// Emits what differs between the source and what a target manifest says of `old`; the
-/// target is read only where they differ. The source's manifest goes to the keeper.
+/// target is read only where they differ, and the source only where the change map, if there is
+/// one, or the manifest's intents name it. The manifest of what the target will hold goes to the
+/// keeper.
 ///
 /// # Errors
 /// As [`everything`].
@@ -139,7 +141,11 @@ pub(in crate::sync) fn against_kept(
     on_difference: &OnDifference<'_>,
 ) -> Result<(CompareReport, Hash)> {
     let disk_len = context.source.disk_len();
-    let options = CompareOptions::default();
+    let map = change_map(context, old.disk_len());
+    let doubted = map.as_ref().filter(|_| doubts(context));
+    let narrow = map.as_ref().filter(|_| doubted.is_none());
+    let options =
+        CompareOptions::default().with_change_map(narrow.cloned().map(RangeSet::into_vec));
     let search = Search {
         kept: keeper.trusted(old.disk_len()),
         manifest: context.source.manifest.as_ref(),
@@ -148,7 +154,10 @@ pub(in crate::sync) fn against_kept(
         is_logged: context.options.safety == Safety::Atomic,
         ..Search::new(old, disk_len, &options)
     };
-    let visit = |difference: Difference<'_>| on_difference(&difference, old_bytes);
+    let visit = |difference: Difference<'_>| {
+        doubted.map_or(Ok(()), |map| refuse_missed(map, &difference.range()))?;
+        on_difference(&difference, old_bytes)
+    };
     let (report, root) = context.source.backend.find(search, context.work, &visit)?;
     let root = root.ok_or_else(|| Error::malformed("no manifest came of a comparison"))?;
     Ok((report, root))

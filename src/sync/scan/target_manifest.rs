@@ -122,6 +122,48 @@ impl Keeper {
     }
 }
 
+/// Why the change map of the options cannot be used: its omissions could not be found later,
+/// because nothing tells what the target, `storage`, holds now. `None` where it can be used, where
+/// there is none, and where no manifest is kept.
+///
+/// # Errors
+/// `Untrusted` for a manifest that this program may not have made; `Io`, `LimitExceeded`.
+pub(in crate::sync) fn doubt_of_map(
+    context: &SyncContext<'_>,
+    storage: &dyn Storage,
+) -> Result<Option<&'static str>> {
+    let options = context.options;
+    let (Some(_), Some(file_ref)) = (&options.change_map, &options.target_manifest) else {
+        return Ok(None);
+    };
+    if context.source.image().is_none() {
+        return Ok(Some("the source is on another host"));
+    }
+    let file = match file_ref
+        .directory()
+        .open_linked(file_ref.name(), Access::Read)
+    {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Ok(Some("no manifest was kept of the target yet"));
+        }
+        file => file?,
+    };
+    let kept = match TargetManifest::open(file, context.limits()) {
+        Err(error) if error.kind() == ErrorKind::Malformed => {
+            return Ok(Some("the target manifest is damaged"));
+        }
+        kept => kept?,
+    };
+    let has_stamp = context.target.file_ref().is_some() && kept.is_noted();
+    Ok(if !kept.describes(storage)? {
+        Some("the target was changed after its manifest was kept")
+    } else if !has_stamp && !options.trust_target {
+        Some("nothing tells whether the target is as the last sync left it")
+    } else {
+        None
+    })
+}
+
 /// Does for a recovered target, `storage`, what the sync would have done: `path` is what its job
 /// recorded, and is trusted only in the target's directory or its log's, or where the caller named
 /// it. Without a sound successor the intents stay, and their ranges are read the next time.

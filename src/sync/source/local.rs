@@ -8,7 +8,10 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use super::backend::{Claim, Search, SourceBackend, Visit};
 use super::checked::CheckedPass;
 use super::pass::Pass;
-use crate::diff::{CompareOptions, CompareReport, Content, against_manifest, compare};
+use crate::diff::{
+    CompareOptions, CompareReport, Content, ManifestDifference, against_manifest, against_within,
+    compare,
+};
 use crate::error::{ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::{Image, ImageInfo, Resized};
@@ -45,7 +48,8 @@ impl SourceBackend for LocalSource {
         compare(&*self.padded(disk_len), target, options, work, visit)
     }
 
-    /// Reads the source once, unless manifests stand for both disks: then only where they differ.
+    /// Reads the source once, unless manifests stand for both disks: then only where they differ;
+    /// or a change map and what is kept of the target: then only what the map names.
     fn find(
         &self,
         search: Search<'_>,
@@ -69,18 +73,27 @@ impl SourceBackend for LocalSource {
                 let checked = CheckedPass::new(&pass, kept, theirs);
                 HashPass::new(source, block_size, work).run(&checked, &mut sink)?;
             }
-            (Some(kept), Some(theirs)) => {
+            (Some(kept), Some(theirs)) if search.options.change_map.is_none() => {
                 pass.between(source, kept, theirs, work)?;
                 sink = ManifestUpdater::new(theirs, sink)?.into_writer()?;
             }
-            (Some(kept), None) => {
-                let read = against_manifest(source, kept, work, &mut sink, &|difference| {
-                    let (offset, new) = (difference.offset, difference.new);
-                    match new {
-                        Content::Bytes(_) => pass.refine(old, offset, new),
-                        Content::Zeros(len) => pass.clear(old, offset..offset + len),
+            (Some(kept), _) => {
+                let on_block = |it: ManifestDifference<'_>| match it.new {
+                    Content::Bytes(_) => pass.refine(old, it.offset, it.new),
+                    Content::Zeros(len) => pass.clear(old, it.offset..it.offset + len),
+                };
+                let read = match &search.options.change_map {
+                    None => against_manifest(source, kept, work, &mut sink, &on_block)?,
+                    Some(map) => {
+                        let mut updater = ManifestUpdater::new(kept.manifest(), sink)?;
+                        let within = map.iter().chain(kept.intents()).cloned();
+                        let within = within.chain(updater.unshared()).collect();
+                        let read =
+                            against_within(source, kept, within, work, &mut updater, &on_block)?;
+                        sink = updater.into_writer()?;
+                        read
                     }
-                })?;
+                };
                 pass.compared_bytes.fetch_add(read, Ordering::Relaxed);
             }
             (None, _) => HashPass::new(source, block_size, work).run(&pass, &mut sink)?,

@@ -20,6 +20,8 @@ pub(crate) use bounds::{outside, past_end, poisoned, range_end};
 pub use contract::Storage;
 pub(crate) use dense::Dense;
 pub use directory::{Access, Directory};
+#[cfg(feature = "failback")]
+pub(crate) use host::access::flock;
 pub use host::access::links::{resolve, resolve_to_write};
 #[cfg(feature = "failback")]
 pub(crate) use host::access::lock_file::LockFile;

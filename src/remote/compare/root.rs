@@ -57,7 +57,7 @@ impl Endpoint for RootPeer {
     const ONLY_ANSWERS: bool = false;
 
     fn next_output(&mut self, capacity: Capacity) -> Result<Option<Output<Infallible>>> {
-        let message = self.outbox.pop_front_if(|_| capacity.line);
+        let message = capacity.line.then(|| self.outbox.pop_front()).flatten();
         Ok(message.map(Output::Send))
     }
 

@@ -281,7 +281,7 @@ impl Endpoint for SourcePeer<'_> {
         if let Some(task) = self.hash_next()? {
             return Ok(Some(Output::Run(task)));
         }
-        let message = self.outbox.pop_front_if(|_| capacity.line);
+        let message = capacity.line.then(|| self.outbox.pop_front()).flatten();
         Ok(message.map(Output::Send))
     }
 

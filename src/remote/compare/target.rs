@@ -390,10 +390,8 @@ impl Endpoint for TargetPeer<'_> {
             return Ok(Some(Output::Run(task)));
         }
         // That nothing is left to hash of a batch may have been the last thing to know of it.
-        let message = self
-            .outbox
-            .pop_front_if(|_| capacity.line)
-            .map(Output::Send);
+        let message = capacity.line.then(|| self.outbox.pop_front()).flatten();
+        let message = message.map(Output::Send);
         Ok(message.or_else(|| self.tasks.pop_front().map(Output::Run)))
     }
 

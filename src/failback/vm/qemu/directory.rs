@@ -1,7 +1,7 @@
 //! What stands beside a VM, and outlives every process.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::tracking::Tracking;
@@ -10,7 +10,7 @@ use crate::failback::machine::Token;
 use crate::failback::vm::Call;
 use crate::qemu::QemuFiles;
 use crate::storage::small_file;
-use crate::storage::{Directory, HostDirectory};
+use crate::storage::{Directory, HostDirectory, flock};
 
 /// A VM's directory: its fence, the newest token, what is tracked, and the files of its QEMU.
 #[derive(Debug, Clone)]
@@ -134,13 +134,12 @@ impl VmDirectory {
     fn lock(&self) -> Result<CommandLock> {
         let failed = |e| Error::io("lock", e).at_path(self.path());
         let directory = File::open(self.path()).map_err(failed)?;
-        match directory.try_lock() {
-            Ok(()) => Ok(CommandLock(directory)),
-            Err(TryLockError::WouldBlock) => {
+        match flock::try_lock(&directory).map_err(failed)? {
+            true => Ok(CommandLock(directory)),
+            false => {
                 let text = "another command to this VM is being carried out";
                 Err(Error::new(ErrorKind::InUse, text).at_path(self.path()))
             }
-            Err(TryLockError::Error(e)) => Err(failed(e)),
         }
     }
 
@@ -179,7 +178,7 @@ struct CommandLock(File);
 impl Drop for CommandLock {
     /// Closing it would not do: a program that another thread is just starting has it open, too.
     fn drop(&mut self) {
-        let _ = self.0.unlock();
+        flock::unlock(&self.0);
     }
 }
 

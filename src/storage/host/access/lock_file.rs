@@ -1,14 +1,14 @@
 //! Files that stand for a lock.
 
 use std::ffi::OsString;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::own;
+use super::{flock, own};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::side_files::file_ref::directory_and_name;
 
@@ -23,7 +23,7 @@ pub(crate) struct LockFile {
 impl Drop for LockFile {
     /// Closing it would not do: a program that another thread is just starting has it open, too.
     fn drop(&mut self) {
-        let _ = self.file.unlock();
+        flock::unlock(&self.file);
     }
 }
 
@@ -41,10 +41,8 @@ impl LockFile {
                 Some(file) => file,
                 None => continue,
             };
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(e)) => return Err(failed("lock", e, path)),
+            if !flock::try_lock(&file).map_err(|e| failed("lock", e, path))? {
+                return Ok(None);
             }
             // The one who held it may have removed the file, or put another one in its place.
             if has_name(&file, &directory, &name, path)? {
@@ -77,11 +75,8 @@ impl LockFile {
         let Some(file) = open(&directory, &name, path, false)? else {
             return Ok(None);
         };
-        match file.try_lock_shared() {
-            Ok(()) => Ok(None),
-            Err(TryLockError::WouldBlock) => Ok(Some(Self::said(&file))),
-            Err(TryLockError::Error(e)) => Err(failed("lock", e, path)),
-        }
+        let is_free = flock::try_lock_shared(&file).map_err(|e| failed("lock", e, path))?;
+        Ok((!is_free).then(|| Self::said(&file)))
     }
 
     fn said(file: &File) -> String {

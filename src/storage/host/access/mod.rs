@@ -1,6 +1,8 @@
 //! Who may use a file: owners, links, locks and attributes.
 
 pub(in crate::storage) mod attributes;
+#[cfg(feature = "failback")]
+pub(crate) mod flock;
 pub(in crate::storage) mod links;
 pub(in crate::storage) mod lock;
 #[cfg(feature = "failback")]

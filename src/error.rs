@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::advice::{self, Advice};
 use crate::target_state::TargetState;
 use crate::text::{EscapedPath, Escaper};
 
@@ -83,7 +84,7 @@ struct Inner {
     path: Option<PathBuf>,
     field: Option<&'static str>,
     offset: Option<u64>,
-    advice: Option<Cow<'static, str>>,
+    advice: Vec<Advice>,
     target_state: Option<TargetState>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -98,7 +99,7 @@ impl Error {
             path: None,
             field: None,
             offset: None,
-            advice: None,
+            advice: Vec::new(),
             target_state: None,
             source: None,
         }))
@@ -164,8 +165,22 @@ impl Error {
 
     /// Says what to do about it, replacing earlier advice.
     #[must_use]
-    pub fn advise(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
-        self.0.advice = Some(advice.into());
+    pub fn advise(mut self, advice: impl Into<Advice>) -> Self {
+        self.0.advice.clear();
+        self.or_advise(advice)
+    }
+
+    /// Says what else could be done about it.
+    #[must_use]
+    pub fn or_advise(mut self, advice: impl Into<Advice>) -> Self {
+        self.0.advice.push(advice.into());
+        self
+    }
+
+    /// Says what to do about it, replacing earlier advice.
+    #[must_use]
+    pub(crate) fn advise_all(mut self, advice: Vec<Advice>) -> Self {
+        self.0.advice = advice;
         self
     }
 
@@ -260,14 +275,42 @@ impl Error {
         self.0.target_state
     }
 
-    /// What to do about it.
-    pub fn advice(&self) -> Option<&str> {
-        self.0.advice.as_deref()
+    /// What to do about it: facts, and the ways there are.
+    pub fn advice(&self) -> &[Advice] {
+        &self.0.advice
+    }
+
+    /// The text of `Display` with each advice, also those of causes, as `words` has it: in terms of
+    /// a program's own settings.
+    pub fn worded(&self, words: impl Fn(&Advice) -> String) -> String {
+        let mut text = String::new();
+        // A string takes everything.
+        let _ = self.0.write(&self.0.advice, &words, &mut text);
+        text
+    }
+
+    /// The text of `Display` without this error's own advice.
+    pub(crate) fn without_advice(&self) -> String {
+        let mut text = String::new();
+        // A string takes everything.
+        let _ = self.0.write(&[], &Advice::to_string, &mut text);
+        text
     }
 }
 
 impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(&self.advice, &Advice::to_string, f)
+    }
+}
+
+impl Inner {
+    fn write(
+        &self,
+        advice: &[Advice],
+        words: &dyn Fn(&Advice) -> String,
+        f: &mut dyn Write,
+    ) -> fmt::Result {
         // Every part may come from outside: names from directories, messages from peers and guests.
         if let Some(path) = &self.path {
             write!(f, "{}: ", EscapedPath(path))?;
@@ -280,13 +323,18 @@ impl fmt::Display for Inner {
             (None, Some(offset)) => write!(f, " (offset {offset:#x})")?,
             (None, None) => {}
         }
-        if let Some(cause) = &self.source {
-            write!(f, ": {cause}")?;
+        match self.source.as_deref().map(|it| (it, it.downcast_ref())) {
+            Some((_, Some(Error(cause)))) => {
+                f.write_str(": ")?;
+                cause.write(&cause.advice, words, &mut f)?;
+            }
+            Some((cause, None)) => write!(f, ": {cause}")?,
+            None => {}
         }
-        if let Some(advice) = &self.advice {
-            write!(f, "; {advice}")?;
+        if !advice.is_empty() {
+            f.write_str("; ")?;
         }
-        Ok(())
+        advice::write_all(advice, words, &mut f)
     }
 }
 

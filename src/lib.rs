@@ -79,6 +79,7 @@
 #[macro_use]
 mod opaque;
 
+mod advice;
 #[cfg(feature = "testing")]
 pub mod api;
 #[cfg(not(feature = "testing"))]
@@ -189,6 +190,7 @@ pub mod peer {
     };
 }
 
+pub use advice::Advice;
 pub use api::{
     Base, Block, DeltaInfo, Disk, DiskOptions, Sync, SyncTarget, discard, recover, undo,
 };

@@ -463,7 +463,7 @@ mod tests {
                     let scheme = address.split('/').next().unwrap();
                     proptest::prop_assert!(text.starts_with(scheme));
                 }
-                Err(error) => proptest::prop_assert!(error.advice().is_some()),
+                Err(error) => proptest::prop_assert!(!error.advice().is_empty()),
             }
         }
     }

@@ -19,7 +19,7 @@ use diskdelta::sync::{
     Verify, apply_delta, recover, sample, sync,
 };
 use diskdelta::{
-    BlockSize, CancelToken, Error, ErrorKind, Extent, Hash, Limits, Phase, Progress, Work,
+    Advice, BlockSize, CancelToken, Error, ErrorKind, Extent, Hash, Limits, Phase, Progress, Work,
 };
 use proptest::prelude::*;
 use watched::WatchedDirectory;
@@ -209,7 +209,7 @@ fn a_target_that_would_shrink_is_left_alone_unless_that_is_allowed() {
     let options = SyncOptions::default();
     let error = sync(&source(&[2; PAGE]), &target(&directory), &options, &work).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert!(error.to_string().contains("--allow-shrink"), "{error}");
+    assert!(error.advice().contains(&Advice::AllowShrink), "{error}");
     assert_eq!(directory.bytes("t.raw").unwrap(), vec![1; 3 * PAGE]);
 }
 
@@ -433,7 +433,7 @@ fn a_larger_device_keeps_its_tail_only_where_that_is_allowed() {
     let work = Work::with_threads(1).unwrap();
     let new = vec![5; 3 << 20];
     let error = sync(&source(&new), &target, &SyncOptions::default(), &work).unwrap_err();
-    assert!(error.to_string().contains("--allow-larger"), "{error}");
+    assert!(error.advice() == [Advice::AllowLarger], "{error}");
     let options = SyncOptions::default().with_allow_larger(true);
     let report = sync(&source(&new), &target, &options, &work).unwrap();
     assert_eq!(report.untouched_tail_bytes, 1 << 20);
@@ -817,7 +817,7 @@ fn what_stops_a_full_copy_says_itself_what_to_do() {
     let options = SyncOptions::default().with_mode(Mode::Full);
     let work = Work::with_threads(1).unwrap();
     let error = sync(&source, &target(&directory), &options, &work).unwrap_err();
-    assert_eq!(error.advice(), Some("stop the guest"));
+    assert_eq!(error.advice(), ["stop the guest".into()]);
     assert!(directory.bytes("t.raw").unwrap() == [1; 5 * PAGE]);
 }
 

@@ -12,6 +12,7 @@ use crate::remote::{RemoteJob, ServeOptions, Served};
 use crate::text::{escape, escape_path};
 use crate::{Error, ErrorKind, Work};
 
+use super::advice;
 use super::args;
 use super::context::Context;
 use super::outcome::{Ended, Exit};
@@ -136,7 +137,9 @@ const LINES_PER_SECOND: f64 = 1.0;
 
 fn text(event: &ServiceEvent<'_>) -> String {
     match event {
-        ServiceEvent::Refused { address, error } => format!("{address} was not let in: {error}"),
+        ServiceEvent::Refused { address, error } => {
+            format!("{address} was not let in: {}", advice::text(error))
+        }
         ServiceEvent::Begun {
             session,
             client,
@@ -151,7 +154,9 @@ fn text(event: &ServiceEvent<'_>) -> String {
             let seconds = elapsed.as_secs_f64();
             let how = match served {
                 Ok(Served::Done) => "done".to_owned(),
-                Ok(Served::Refused(error)) | Err(error) => format!("failed: {error}"),
+                Ok(Served::Refused(error)) | Err(error) => {
+                    format!("failed: {}", advice::text(error))
+                }
             };
             format!("session {session}: {} {how} ({seconds:.1} s)", who(client))
         }

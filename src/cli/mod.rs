@@ -1,5 +1,6 @@
 //! Parse, call, print: everything else is in the library.
 
+mod advice;
 mod args;
 mod changes;
 mod connect_args;

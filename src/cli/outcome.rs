@@ -9,6 +9,7 @@ use crate::text::{escape, escape_path};
 use crate::{Error, ErrorKind};
 use serde::Serialize;
 
+use super::advice;
 use super::args::Common;
 use super::context::to_json;
 use super::print::{print_error_line, print_line};
@@ -116,7 +117,7 @@ pub(super) fn misused(
             status: Exit::Error as u8,
             error: Text {
                 kind: ErrorKind::InvalidInput,
-                message: value.map_or_else(|| first.to_owned(), Error::to_string),
+                message: value.map_or_else(|| first.to_owned(), advice::text),
                 path: value.and_then(path_of),
                 field: None,
                 offset: None,
@@ -155,7 +156,7 @@ fn path_of(error: &Error) -> Option<String> {
 /// Prints an error on standard error; the exit status stays what it is where that is closed or
 /// full.
 fn complain(error: &Error) {
-    print_error_line(&format!("diskdelta: {error}"));
+    print_error_line(&format!("diskdelta: {}", advice::text(error)));
 }
 
 /// Says what went wrong.
@@ -168,7 +169,7 @@ pub(super) fn fail(common: &Common, failure: &Failure) -> ExitCode {
             status: exit as u8,
             error: Text {
                 kind: error.kind(),
-                message: error.to_string(),
+                message: advice::text(error),
                 path: path_of(error),
                 field: error.field(),
                 offset: error.offset(),

@@ -16,6 +16,7 @@ use crate::units::format_size;
 use crate::{Error, ErrorKind, Limits};
 use serde::Serialize;
 
+use super::advice;
 use super::args::{self, TargetArgs};
 use super::context::{Context, name_of};
 use super::outcome::{Ended, Exit, Failure};
@@ -236,7 +237,7 @@ fn all(args: &Args, options: &HostTargetOptions, context: &Context) -> Ended {
                 Err(error) => Object {
                     target,
                     outcome: "failed".to_owned(),
-                    error: Some(error.to_string()),
+                    error: Some(advice::text(&error)),
                     notes: Vec::new(),
                 },
             };

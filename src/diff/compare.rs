@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::collect::Collector;
 use super::options::CompareOptions;
 use super::work_queue::{Unit, WorkQueue, unit_bytes};
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::progress::{Phase, Work};
@@ -393,7 +394,7 @@ fn unreadable(cause: Error, start: u64) -> Error {
     let error = Error::new(ErrorKind::Unreadable, "the source cannot be read")
         .during("read")
         .at_offset(cause.offset().unwrap_or(start))
-        .advise("--skip-unreadable goes on without such ranges");
+        .advise(Advice::SkipUnreadable);
     let error = match cause.path() {
         Some(path) => error.at_path(path),
         None => error,

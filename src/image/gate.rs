@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::{Dense, FileId, HostFile, SourceOptions, Storage, open_source};
@@ -164,7 +165,7 @@ pub(crate) fn open_parent<T>(
         format!("a differencing image, and its parent{id}{hint} was not found{tried}"),
     )
     .at_path(request.child)
-    .advise("name the parent with --parent FILE"))
+    .advise(Advice::Parent))
 }
 
 /// The images that need a parent, from the one the caller opened down to the one being opened now.

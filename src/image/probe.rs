@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use super::Format;
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -71,7 +72,7 @@ pub fn refuse_container_name(path: &Path, raw_use: RawUse) -> Result<()> {
     );
     Err(Error::new(ErrorKind::InvalidInput, text)
         .at_path(path)
-        .advise(what.advice(raw_use)))
+        .advise_all(what.advice(raw_use)))
 }
 
 /// A kind of container.
@@ -115,36 +116,37 @@ impl What {
         format!("{article} {}", self.name)
     }
 
-    fn advice(self, raw_use: RawUse) -> String {
+    fn advice(self, raw_use: RawUse) -> Vec<Advice> {
         if raw_use == RawUse::Write {
             let format = match self.suggestion {
                 Suggestion::Name(format) if format.is_writable() => {
-                    format!("give its format (--target-format {format}), ")
+                    Some(Advice::TargetFormat(format.to_string().into()))
                 }
-                _ => String::new(),
+                _ => None,
             };
-            return format!(
-                "{format}name another target, or give --target-format raw if a raw disk is to be \
-                 written over it"
-            );
+            let other = "name another target".into();
+            return format
+                .into_iter()
+                .chain([other, Advice::RawTarget])
+                .collect();
         }
         let suggestion = match self.suggestion {
             Suggestion::Name(format) if Format::ALL.contains(&format) => {
-                format!("name its format (--source-format {format})")
+                Advice::SourceFormat(format.to_string().into())
             }
             Suggestion::Name(_) => {
                 "convert it with qemu-img (this build does not read it; one with the \
                              feature `imago` does)"
-                    .to_owned()
+                    .into()
             }
             Suggestion::Convert => {
-                "convert it to a raw disk first, with qemu-img for example".to_owned()
+                "convert it to a raw disk first, with qemu-img for example".into()
             }
-            Suggestion::Unlock => "open it and name the disk that is inside".to_owned(),
-            Suggestion::Unpack => "unpack it first".to_owned(),
-            Suggestion::Ours => "name a disk".to_owned(),
+            Suggestion::Unlock => "open it and name the disk that is inside".into(),
+            Suggestion::Unpack => "unpack it first".into(),
+            Suggestion::Ours => "name a disk".into(),
         };
-        format!("{suggestion}, or give --source-format raw if these bytes are the disk")
+        vec![suggestion, Advice::RawSource]
     }
 }
 
@@ -156,7 +158,7 @@ fn looks_like(what: What, path: &Path, raw_use: RawUse) -> Error {
     );
     Error::new(ErrorKind::InvalidInput, text)
         .at_path(path)
-        .advise(what.advice(raw_use))
+        .advise_all(what.advice(raw_use))
 }
 
 fn find_head(head: &[u8]) -> Option<What> {
@@ -329,9 +331,9 @@ mod tests {
             .map(|error| error.to_string())
     }
 
-    const USES: [(RawUse, &str); 2] = [
-        (RawUse::Read, "--source-format raw"),
-        (RawUse::Write, "--target-format raw"),
+    const USES: [(RawUse, Advice); 2] = [
+        (RawUse::Read, Advice::RawSource),
+        (RawUse::Write, Advice::RawTarget),
     ];
 
     #[test]
@@ -343,7 +345,7 @@ mod tests {
                     bytes[it.at..it.at + it.bytes.len()].copy_from_slice(it.bytes);
                     let text = refusal(bytes.clone(), false, raw_use).unwrap();
                     assert!(
-                        text.contains(it.what.name) && text.contains(suggestion),
+                        text.contains(it.what.name) && text.contains(&suggestion.to_string()),
                         "{text}"
                     );
                     bytes[it.at] ^= 1;
@@ -356,7 +358,7 @@ mod tests {
                     bytes[len - it.at..][..it.bytes.len()].copy_from_slice(it.bytes);
                     let text = refusal(bytes.clone(), true, raw_use).unwrap();
                     assert!(
-                        text.contains(it.what.name) && text.contains(suggestion),
+                        text.contains(it.what.name) && text.contains(&suggestion.to_string()),
                         "{text}"
                     );
                     let head_says_so = len == it.at && it.bytes == b"conectix";
@@ -399,7 +401,7 @@ mod tests {
                     for name in [format!("/a/d.{name}"), format!("d.{}", name.to_uppercase())] {
                         let text = text(&name, raw_use).unwrap();
                         assert!(
-                            text.contains(what.name) && text.contains(suggestion),
+                            text.contains(what.name) && text.contains(&suggestion.to_string()),
                             "{text}"
                         );
                     }

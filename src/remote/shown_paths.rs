@@ -23,9 +23,9 @@ impl ShownPaths {
         ShownPaths { roots }
     }
 
-    /// The text of an error.
-    pub(crate) fn error(&self, error: &Error) -> String {
-        let mut text = error.to_string();
+    /// A text of an error, or of its advice.
+    pub(crate) fn error_text(&self, error: &Error, text: &str) -> String {
+        let mut text = text.to_owned();
         if self.roots.is_empty() {
             return text;
         }
@@ -118,7 +118,7 @@ mod tests {
         .at_path("/srv/my images/a/b c.raw")
         .caused_by(inner)
         .advise("look at /srv/my images/a/.b.log, or at /srv/my images; not at /etc/fstab");
-        let text = sandboxed().error(&error);
+        let text = sandboxed().error_text(&error, &error.to_string());
         assert_eq!(
             text,
             format!(

@@ -15,6 +15,7 @@ mod verify;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::Work;
@@ -357,22 +358,21 @@ fn drop_part_of_manifest(error: &Error, target: &Target, options: &SyncOptions) 
 fn with_advice(error: Error, target: &Target) -> Error {
     let marker = marker_of(target);
     let error = leaving(error, &marker);
-    if error.advice().is_some() {
+    if !error.advice().is_empty() {
         return error;
     }
     match marker {
         // It may be new by now.
-        Ok(None) if error.is_forbidden() => error.advise(
-            "the target is whole; run it again, with the redo log in a directory that may be \
-             written to (--log-dir DIR)",
-        ),
+        Ok(None) if error.is_forbidden() => error
+            .advise("the target is whole; run it again where the log may be written")
+            .or_advise(Advice::LogDirectory),
         Ok(None) if error.kind() == ErrorKind::NoSpace => {
             error.advise("the target is whole; make room there and run it again")
         }
         Ok(None) => error.advise("the target is whole; run it again"),
-        Ok(Some(marker)) if marker.held => {
-            error.advise("the target is held; diskdelta recover TARGET says whether it is whole")
-        }
+        Ok(Some(marker)) if marker.held => error
+            .advise("the target is held")
+            .or_advise(Advice::FindState),
         Ok(Some(marker)) if marker.safety == Safety::InPlace => {
             commit::in_place::needs_rerun(error)
         }
@@ -421,7 +421,7 @@ fn refuse_atomic_hold(options: &SyncOptions) -> Result<()> {
         return Ok(());
     }
     let what = "a target can only be held when it is written in place";
-    Err(Error::new(ErrorKind::InvalidInput, what).advise("use --safety in-place with --hold"))
+    Err(Error::new(ErrorKind::InvalidInput, what).advise(Advice::InPlace))
 }
 
 fn refuse_gaps_with_manifest(options: &SyncOptions) -> Result<()> {
@@ -431,7 +431,8 @@ fn refuse_gaps_with_manifest(options: &SyncOptions) -> Result<()> {
     let what = "a target manifest stands for all of a source, and cannot be kept where unreadable \
                 ranges are skipped";
     Err(Error::new(ErrorKind::InvalidInput, what)
-        .advise("leave out --skip-unreadable or --target-manifest"))
+        .advise(Advice::WithoutSkipUnreadable)
+        .or_advise(Advice::WithoutTargetManifest))
 }
 
 const TOO_SHORT: &str = "the target is too short to carry a marker, so it is replaced";
@@ -444,5 +445,5 @@ fn refuse_undo(context: &SyncContext<'_>, what: &str) -> Result<()> {
         ErrorKind::InvalidInput,
         format!("{what} cannot write the way back"),
     )
-    .advise("use --mode delta with --safety atomic for an undo file"))
+    .advise(Advice::AtomicDelta))
 }

@@ -124,7 +124,7 @@ fn a_target_whose_log_is_there_is_not_forgotten() {
     for given in ["--zero-guarded", "--head head --tail tail"] {
         fixture
             .run(&format!("recover old.raw --forget {given}"))
-            .fails(3, "run recover without --forget");
+            .fails(3, "have it recovered (diskdelta recover TARGET)");
     }
     assert!(fixture.bytes("old.raw") == before);
     fixture.done("recover old.raw");
@@ -139,7 +139,7 @@ fn a_target_whose_log_is_elsewhere_is_not_forgotten_where_that_is_named() {
     for option in ["--log-dir logs", &format!("--trust-log logs/{LOG}")] {
         fixture
             .run(&format!("recover old.raw --forget --zero-guarded {option}"))
-            .fails(3, "run recover without --forget");
+            .fails(3, "have it recovered (diskdelta recover TARGET)");
     }
     assert!(is_marked(&fixture.path("old.raw")));
     fixture.done(&format!("recover old.raw --trust-log logs/{LOG}"));
@@ -328,7 +328,7 @@ fn a_held_target_without_its_sidecar_is_forgotten_only_where_its_hold_is_too() {
     fixture.done("sync new.raw old.raw --safety in-place --hold");
     fixture
         .run("recover old.raw --forget --zero-guarded --release")
-        .fails(3, "recover --release, without --forget");
+        .fails(3, "release it (diskdelta recover TARGET --release)");
     fs::remove_file(fixture.path(LOG)).unwrap();
     fixture
         .run("recover old.raw --forget --zero-guarded")

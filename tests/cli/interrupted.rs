@@ -488,7 +488,7 @@ fn a_copy_in_another_directory_does_not_take_a_shared_log_away() {
     let log = log.unwrap().path();
     fixture
         .run("recover elsewhere/old.raw --log-dir logs")
-        .fails(3, "not a copy of it, name the log");
+        .fails(3, "not a copy of it: name it as the log");
     fixture
         .run(&format!(
             "recover elsewhere/old.raw --trust-log {}",

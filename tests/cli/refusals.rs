@@ -23,7 +23,7 @@ fn bad_input_gets_a_text_that_says_where_and_what_to_do() {
         ("sync directory a.raw", "a directory"),
         ("sync a.raw directory", "a directory"),
         ("sync /dev/zero a.raw", "a character device"),
-        ("sync a.raw a.vhd --create vhd", "leave --create away"),
+        ("sync a.raw a.vhd --create vhd", "leave out --create"),
         ("sync bad.vhd b.raw", "bad.vhd"),
         ("sync vhd.img b.raw", "--source-format raw"),
         ("sync short.raw a.raw", "--allow-shrink"),

@@ -5,11 +5,11 @@ use diskdelta::storage::{Access, Storage};
 use diskdelta::sync::{
     GuardedBytes, Recovered, discard, forget, held_image, hold, recover, release,
 };
-use diskdelta::{Error, ErrorKind};
+use diskdelta::{Advice, Error, ErrorKind};
 
 use crate::case::{Case, Job, TARGET, work};
 use crate::cases::{self, MIB, PAGE};
-use crate::medium::{advice, leave_marked};
+use crate::medium::leave_marked;
 
 fn set_len(case: &Case, disk: &FaultDisk, len: usize) {
     if case.device {
@@ -50,7 +50,11 @@ fn is_refused(case: &Case, disk: &FaultDisk, lens: [usize; 2]) {
             let text = text.to_string();
             assert!(error.to_string().contains(&text), "{name}: {error}");
         }
-        assert!(advice(&error).contains("--forget"), "{name}: {error}");
+        assert!(
+            error.advice().contains(&Advice::Forget)
+                || error.advice().contains(&Advice::ForgetHeld),
+            "{name}: {error}"
+        );
         let now = disk.contents(TARGET).unwrap().to_vec();
         assert!(now == before, "{}, {name}", case.name);
     }

@@ -9,6 +9,7 @@ use diskdelta::{Error, ErrorKind};
 use crate::case::{Case, TARGET};
 use crate::cases::{PAGE, for_each_case};
 use crate::check::Check;
+use crate::medium::advice;
 use crate::{held, is_long};
 
 fn any_operation_may_fail_and_the_promise_holds(case: &Case) {
@@ -64,7 +65,7 @@ fn fails(case: &Case, failure: Failure, fault: &dyn Fn(u64) -> Fault) -> u64 {
         disk.heal();
         if let Err(error) = outcome {
             assert!(error.path().is_some(), "{what}: no path in `{error}`");
-            assert!(error.advice().is_some(), "{what}: no way on in `{error}`");
+            assert!(!error.advice().is_empty(), "{what}: no way on in `{error}`");
             if !case.begins_marked() {
                 says_where_the_target_stands(&disk, &error, &fired, &what);
                 gives_back_what_it_took(case, &disk, row.as_ref(), &fired, &what);
@@ -92,7 +93,7 @@ fn fails(case: &Case, failure: Failure, fault: &dyn Fn(u64) -> Fault) -> u64 {
 /// The advice is that of a marked target where it is marked, and only there.
 fn says_where_the_target_stands(disk: &FaultDisk, error: &Error, fired: &[Fired], what: &str) {
     let marker = disk.contents(TARGET).and_then(|_| held::marker(disk));
-    let advice = error.advice().unwrap_or_default();
+    let advice = advice(error);
     let is_marked = advice.contains("marked and incomplete") || advice.contains("held");
     // What a sync that failed has left on the medium is not known then, nor is a marker that was
     // lifted, or set, by a write that is reported as failed.
@@ -132,9 +133,7 @@ fn leaves_nothing(
         let writes = [OpKind::Create, OpKind::Write, OpKind::SetLen, OpKind::Sync];
         it.path != Path::new(TARGET) && writes.contains(&it.kind)
     };
-    let is_named = error
-        .advice()
-        .is_some_and(|it| it.contains("is kept: run the same again"));
+    let is_named = advice(error).contains("is kept: run the same again");
     if is_marked || is_named || !fired.iter().all(beside) {
         return;
     }

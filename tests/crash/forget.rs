@@ -7,7 +7,7 @@ use diskdelta::image::Format;
 use diskdelta::storage::fault::{Failure, Fault, FaultDisk};
 use diskdelta::storage::{Access, Directory, FileRef};
 use diskdelta::sync::{GuardedBytes, Marker, Recovered, Target, forget, hold, recover};
-use diskdelta::{Error, ErrorKind};
+use diskdelta::{Advice, Error, ErrorKind};
 
 use crate::case::work;
 use crate::cases::{MIB, bytes};
@@ -88,7 +88,11 @@ impl Lost {
             Ok(Recovered::Forgotten | Recovered::Nothing) => Ok(()),
             Ok(other) => panic!("{}: {other:?}", self.name),
             Err(error) if error.kind() == ErrorKind::Incomplete && was_marked => {
-                assert!(error.to_string().contains("--forget"), "{error}");
+                assert!(
+                    error.advice().contains(&Advice::Forget)
+                        || error.advice().contains(&Advice::ForgetHeld),
+                    "{error}"
+                );
                 forget(&self.target(disk), &self.given, &work()).map(drop)
             }
             Err(error) => Err(error),
@@ -252,7 +256,7 @@ fn whatever_fails_while_a_marker_is_given_up_the_target_has_a_way_on() {
                 }
                 disk.heal();
                 if let Err(error) = done {
-                    assert!(error.advice().is_some(), "{}: {error}", lost.name);
+                    assert!(!error.advice().is_empty(), "{}: {error}", lost.name);
                 }
                 let name = lost.name;
                 lost.end(&disk)

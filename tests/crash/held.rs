@@ -3,7 +3,7 @@
 use diskdelta::storage::Access;
 use diskdelta::storage::fault::{Call, Fault, FaultDisk, OpKind};
 use diskdelta::sync::{Marker, Safety, SyncOptions, held_image, hold, release, sync};
-use diskdelta::{ErrorKind, Result as Done};
+use diskdelta::{Advice, ErrorKind, Result as Done};
 
 use crate::case::{Case, Job, TARGET, source, work};
 use crate::cases::{self, MIB, PAGE, bytes};
@@ -186,7 +186,7 @@ fn an_error_on_a_held_target_says_how_to_ask_whether_it_is_whole() {
         disk.fail(nth(1, OpKind::Write, TARGET));
         let error = case.clone().doing(job).work_on(&disk).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
-        let way = "diskdelta recover TARGET says whether it is whole";
-        assert!(advice(&error).contains(way), "{job:?}: {error}");
+        let way = Advice::FindState;
+        assert!(error.advice().contains(&way), "{job:?}: {error}");
     }
 }

@@ -9,7 +9,7 @@ use diskdelta::image::Raw;
 use diskdelta::storage::Access;
 use diskdelta::storage::fault::{Call, Failure, Fault, FaultDisk, OpKind};
 use diskdelta::sync::{Mode, Outcome, Recovered, Source, discard, recover, sync};
-use diskdelta::{Error, ErrorKind};
+use diskdelta::{Advice, Error, ErrorKind};
 
 use crate::case::{Case, TARGET, work};
 use crate::cases::{self, PAGE};
@@ -24,8 +24,9 @@ pub fn nth(nth: u64, kind: OpKind, path: &'static str) -> Fault {
     Fault::nth(nth).on(move |call: &Call<'_>| call.kind == kind && call.path == Path::new(path))
 }
 
-pub fn advice(error: &Error) -> &str {
-    error.advice().unwrap_or_default()
+pub fn advice(error: &Error) -> String {
+    let all: Vec<_> = error.advice().iter().map(Advice::to_string).collect();
+    all.join("; ")
 }
 
 /// Leaves the case's target marked: it cannot be synced for the third time, when its data are
@@ -54,15 +55,15 @@ fn an_error_while_the_marker_is_set_says_how_to_go_on_from_the_marker() {
     let atomic = cases::atomic_under_the_marker_only();
     let in_place = cases::in_place_under_the_marker_only();
     for (case, way) in [
-        (atomic, "diskdelta recover TARGET"),
-        (in_place, "run the same sync again"),
+        (atomic, Advice::Recover.to_string()),
+        (in_place, "run the same sync again".to_owned()),
     ] {
         let disk = case.disk();
         // The first page is marked, and the rest perhaps.
         disk.fail(nth(2, OpKind::Sync, TARGET));
         let error = case.work_on(&disk).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
-        assert!(advice(&error).contains(way), "{}: {error}", case.name);
+        assert!(advice(&error).contains(&way), "{}: {error}", case.name);
         let disk = case.disk();
         disk.fail(nth(1, OpKind::Write, TARGET));
         let error = case.work_on(&disk).unwrap_err();
@@ -116,7 +117,7 @@ fn a_full_copy_without_room_names_the_ways_that_need_less() {
     disk.fail(room);
     let error = case.work_on(&disk).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace);
-    assert!(advice(&error).contains("--mode delta"), "{error}");
+    assert!(error.advice().contains(&Advice::DeltaMode), "{error}");
     assert!(advice(&error).contains("untouched"), "{error}");
     // There is no target yet that less could be written to.
     let case = cases::creating();
@@ -137,7 +138,7 @@ fn a_redo_log_without_room_names_the_ways_out_and_no_other_error_does() {
         disk.fail(nth(1, OpKind::Write, REDO_LOG).with_failure(failure));
         let error = case.work_on(&disk).unwrap_err();
         assert_eq!(error.kind(), kind);
-        let is_for_room = advice(&error).contains("--log-dir");
+        let is_for_room = error.advice().contains(&Advice::LogDirectory);
         assert_eq!(is_for_room, kind == ErrorKind::NoSpace, "{error}");
     }
 }
@@ -257,7 +258,7 @@ fn a_way_back_that_cannot_be_opened_says_that_the_target_is_whole() {
     disk.fail(nth(1, OpKind::Open, "/undo/undo"));
     let error = case.work_on(&disk).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
-    assert!(error.advice().unwrap().contains("the target is whole"));
+    assert!(advice(&error).contains("the target is whole"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use diskdelta::storage::fault::{FaultDisk, OpKind};
 use diskdelta::storage::{
     Access, Directory, FileRef, HostDirectory, HostFile, MemoryDirectory, Privacy,
 };
-use diskdelta::{Error, ErrorKind, Result};
+use diskdelta::{Advice, Error, ErrorKind, Result};
 
 use crate::host::{Mount, has_program, left_out, run};
 
@@ -211,11 +211,10 @@ fn a_planted_file_is_not_opened_as_one_of_ours() {
         for access in [Access::Read, Access::Write] {
             let error = place.open_own(access).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Untrusted, "{what}");
-            let text = error.to_string();
-            assert!(
-                text.contains("/log: ") && text.contains("--trust-log"),
-                "{text}"
-            );
+            let is_named =
+                |it: &Advice| matches!(it, Advice::TrustLog(log) if log.ends_with("log"));
+            assert!(error.to_string().contains("/log: "), "{error}");
+            assert!(error.advice().iter().any(is_named), "{error}");
         }
         assert!(
             !place.directory().remove_unused(place.name()).unwrap(),

@@ -243,7 +243,7 @@ fn a_differencing_file_without_its_parent_is_an_error_not_half_a_disk() {
     let storage = Arc::new(MemoryStorage::new("x", child.0));
     let error = refusal(open_mut(&storage));
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.advice().is_some());
+    assert!(!error.advice().is_empty());
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn a_table_is_read_as_far_as_the_disk_goes_and_must_reach_that_far() {
     let image = open_mut(&storage).unwrap();
     let error = refusal(image.set_disk_len(1 << 30));
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.advice().is_some());
+    assert!(!error.advice().is_empty());
     assert_eq!(image.disk_len(), LEN);
 
     let limits = Limits::default().with_table_bytes(36);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use diskdelta::image::vhdx::{NewDisk, Vhdx};
 use diskdelta::image::{Image, ImageMut, ImageOptions};
 use diskdelta::storage::{MemoryStorage, Storage};
-use diskdelta::{ErrorKind, Limits};
+use diskdelta::{Advice, ErrorKind, Limits};
 
 use super::craft::*;
 use super::support::*;
@@ -459,7 +459,7 @@ fn a_parent_is_the_one_that_is_meant_or_is_refused() {
     assert_eq!(image.info().layout.name(), "differencing");
     let locator = image.parent_locator().unwrap();
     assert_eq!(locator.relative_path.as_deref(), Some(".\\parent.vhdx"));
-    assert!(parent_error(&child, None).contains("--parent"));
+    assert!(parent_error(&child, None).contains(&Advice::Parent.to_string()));
     assert!(parent_error(&child, Some(&file(vec![0; 99]))).contains("is no VHDX"));
     // One that was written to since.
     let changed = file(good());

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::directory::{JobDirectory, LOCK, MAILBOX, PLAN_JOURNAL, is_job};
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::one_file::{files, refuse_one_file};
 use crate::failback::history::now_ms;
@@ -124,7 +125,7 @@ fn refuse_shared_disks(state_dir: &Path, plan: &Plan, own: Option<&OsStr>) -> Re
             let text = format!("the job `{name}` is not over");
             return Err(Error::new(ErrorKind::AlreadyExists, text)
                 .at_path(other.path)
-                .advise(format!("`failback status {name}` shows what it waits for")));
+                .advise(Advice::LookAtJob));
         }
         let theirs = files(&other.plan);
         let one = theirs

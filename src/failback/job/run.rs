@@ -9,6 +9,7 @@ use super::directory::JobDirectory;
 use super::meter::{self, Meter, Moving};
 use super::requests::{Member, passed_on};
 use super::vm_mailbox::{VmHandle, vm_mailbox};
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::directory_mailbox::DirectoryMailbox;
 use crate::failback::disks::VmDisks;
@@ -267,12 +268,9 @@ impl JobRunner {
         let what = handle.state().problem.map(|problem| problem.to_string());
         let text = [Some(it.vm.clone()), what, self.directory.detail(&it.vm)?];
         let text: Vec<_> = text.into_iter().flatten().collect();
-        let job = &self.directory.plan().name;
-        Err(
-            Error::new(ErrorKind::InvalidInput, text.join(": ")).advise(format!(
-                "nothing was touched; mend it, then `failback run {job}`"
-            )),
-        )
+        Err(Error::new(ErrorKind::InvalidInput, text.join(": "))
+            .advise("nothing was touched; mend it")
+            .or_advise(Advice::ResumeJob))
     }
 
     /// Asks the job as a whole for something.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
 use crate::storage::Storage;
@@ -143,7 +144,7 @@ impl Dynamic {
             )
             .in_field("max table entries")
             .at_path(self.storage.path())
-            .advise("write a new file, which gets a longer table (--mode full does)")
+            .advise(Advice::FullMode)
         };
         if count > u64::from(self.header.max_table_entries) {
             return Err(no_room());

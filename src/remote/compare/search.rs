@@ -11,6 +11,7 @@ use super::target_worker::{TargetWorker, Visit};
 use super::tree::TreePeer;
 use super::view::View;
 use super::windows::Windows;
+use crate::advice::Advice;
 use crate::diff::{CompareReport, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
@@ -104,7 +105,8 @@ pub(in crate::remote) fn find(
         remote.has_missed.store(true, Ordering::Relaxed);
         let what = "what the manifests say does not make up the source";
         return Err(Error::new(ErrorKind::VerifyFailed, what)
-            .advise("run it again; if it comes back, read everything: --verify all"));
+            .advise("run it again; where that does not help:")
+            .or_advise(Advice::VerifyAll));
     }
     Ok((report, Some(root)))
 }
@@ -228,8 +230,7 @@ impl<'a> Descent<'a> {
         let disk_len = self.disk_len;
         if self.skips && !session.takes_gaps() {
             let what = "the other end cannot pass over what it cannot read";
-            return Err(Error::new(ErrorKind::Unsupported, what)
-                .advise("run the same version of diskdelta on both hosts"));
+            return Err(Error::new(ErrorKind::Unsupported, what).advise(Advice::SameVersion));
         }
         // Looking at more than was asked for does no harm.
         let windows = self

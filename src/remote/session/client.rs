@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::remote_source::RemoteSource;
 use super::run::{Session, Side};
 use super::source_server::SourceServer;
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageOptions;
 use crate::progress::Work;
@@ -110,15 +111,13 @@ impl Client {
             return Ok((self.session, self.connection));
         }
         let what = "the diskdelta there can only copy, and does not look after disks for a job";
-        Err(Error::new(ErrorKind::Unsupported, what)
-            .advise("run the same version of diskdelta on both hosts"))
+        Err(Error::new(ErrorKind::Unsupported, what).advise(Advice::SameVersion))
     }
 
     fn ask(&self, job: &RemoteJob) -> Result<()> {
         if job.read_holes && !self.session.reads_holes() {
             let what = "the diskdelta there takes holes for zeros, and cannot read them";
-            return Err(Error::new(ErrorKind::Unsupported, what)
-                .advise("run the same version of diskdelta on both hosts"));
+            return Err(Error::new(ErrorKind::Unsupported, what).advise(Advice::SameVersion));
         }
         let job = Message::RemoteJob(Box::new(job.clone()));
         self.session.line().send(&job)

@@ -1,5 +1,6 @@
 //! What both ends of a session do alike: greeting, and giving up.
 
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::CancelToken;
 use crate::random::random;
@@ -82,7 +83,7 @@ impl Session {
                      {VERSION_LEAST} to {VERSION}"
                 ),
             )
-            .advise("run the same version of diskdelta on both hosts"));
+            .advise(Advice::SameVersion));
         }
         let (client, agent) = match side {
             Side::Client => (random, theirs.random),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::remote_source::RemoteSource;
 use super::run::{Session, Side};
 use super::source_server::SourceServer;
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{FileGate, ImageOptions};
 use crate::limits::Limits;
@@ -337,8 +338,7 @@ impl Agent<'_> {
 }
 
 fn only_reads() -> Error {
-    Error::new(ErrorKind::Unsupported, "this agent only reads")
-        .advise("start it without --read-only to write through it")
+    Error::new(ErrorKind::Unsupported, "this agent only reads").advise(Advice::ServeWritable)
 }
 
 /// Tells the other end.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::run::Session;
+use crate::advice::Advice;
 use crate::error::{ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::{Image, Resized};
@@ -210,7 +211,7 @@ impl SourceServer<'_> {
         match error.kind() {
             ErrorKind::Unreadable => (self.check)()
                 .err()
-                .unwrap_or_else(|| error.advise("--skip-unreadable goes on without such ranges")),
+                .unwrap_or_else(|| error.advise(Advice::SkipUnreadable)),
             _ => error,
         }
     }

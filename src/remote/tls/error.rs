@@ -6,6 +6,7 @@ use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError};
 
 use super::identity::Identity;
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Whom a handshake is with, and what this end showed of itself.
@@ -79,10 +80,9 @@ impl Peers {
                         .join(", "),
                 };
                 let expected = expected.to_str();
-                untrusted(format!("{whose} is not for {expected}, but for {names}")).advise(
-                    "if that is who it should be, say so with --tls-name (a name in a \
-                     certificate's subject does not count)",
-                )
+                untrusted(format!("{whose} is not for {expected}, but for {names}"))
+                    .advise("a name in a certificate's subject does not count")
+                    .or_advise(Advice::TlsName)
             }
             Bad::NotValidForName => untrusted(format!("{whose} is for another name")),
             Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => untrusted(format!(

@@ -17,6 +17,7 @@ use super::handshake::{self, shake};
 use super::identity::Identity;
 use super::stream::TlsLine;
 use super::subject::common_name;
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::{RemoteAddress, split_port};
 use crate::progress::{Work, check_threads};
@@ -372,7 +373,9 @@ impl Service {
     fn full(&self) -> Error {
         let most = self.options.sessions;
         let text = format!("this service has as many sessions as it may have ({most})");
-        Error::new(ErrorKind::Io, text).advise("try again later, or with --retry")
+        Error::new(ErrorKind::Io, text)
+            .advise(Advice::RunAgain)
+            .or_advise(Advice::Retry)
     }
 
     /// Says why; one that does not listen is cut off.

@@ -10,6 +10,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::pipe::{Pipe, PipeEnd};
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::location::RemoteAddress;
 use crate::text::escape_path;
@@ -132,7 +133,8 @@ impl Shell {
             .map_err(|cause| {
                 Error::io("start the remote shell", cause)
                     .at_path(&program)
-                    .advise("install it, or name another one with --rsh")
+                    .advise("install it")
+                    .or_advise(Advice::RemoteShell)
             })?;
         let complaint = child.stderr.take().map(|errors| {
             let errors = Pipe::new(errors, &end);
@@ -186,23 +188,21 @@ impl Shell {
         // Once an agent has answered, the same command may well go on where it stopped.
         let first = !self.greeted;
         let cause = match status {
-            Some(NOT_FOUND) if first => Some(format!(
-                "`{}` was not found there: install it, or name it with --remote-program",
-                self.program
-            )),
-            Some(SSH_FAILED) if first => {
-                Some("the remote shell could not reach the host".to_owned())
+            Some(NOT_FOUND) if first => vec![
+                format!("`{}` was not found there: install it", self.program).into(),
+                Advice::RemoteProgram,
+            ],
+            Some(SSH_FAILED) if first => vec!["the remote shell could not reach the host".into()],
+            Some(status @ 1..) => {
+                vec![format!("the remote shell ended with status {status}").into()]
             }
-            Some(status @ 1..) => Some(format!("the remote shell ended with status {status}")),
-            _ => None,
+            _ => Vec::new(),
         };
         let is_final = first && matches!(status, Some(NOT_FOUND | SSH_FAILED));
-        let advice = error.advice().filter(|_| !is_final).map(str::to_owned);
-        let parts: Vec<String> = [cause, advice, self.said()].into_iter().flatten().collect();
-        match parts.is_empty() {
-            true => error,
-            false => error.advise(parts.join("; ")),
-        }
+        let before = error.advice().iter().filter(|_| !is_final).cloned();
+        let said = self.said().map(Advice::from);
+        let advice = cause.into_iter().chain(before).chain(said).collect();
+        error.advise_all(advice)
     }
 
     /// The status that it ended with, where it ends now.

@@ -195,8 +195,8 @@ pub(super) fn index_of<T: PartialEq>(table: &[T], value: &T) -> u8 {
 ///
 /// # Errors
 /// `Malformed`.
-pub(super) fn choice<T: Copy>(table: &[T], index: u8) -> Result<T> {
-    let known = table.get(usize::from(index)).copied();
+pub(super) fn choice<T: Clone>(table: &[T], index: u8) -> Result<T> {
+    let known = table.get(usize::from(index)).cloned();
     known.ok_or_else(|| wrong("a choice that this version does not know"))
 }
 

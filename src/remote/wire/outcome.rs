@@ -8,6 +8,7 @@ use super::codec::{
 };
 use super::format::LIST_MOST;
 use super::request::{MODES, SAFETIES};
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::remote::shown_paths::ShownPaths;
 use crate::sync::{Outcome, SyncReport, Verified};
@@ -27,6 +28,7 @@ pub struct RemoteOutcome {
 pub struct Fault {
     kind: u8,
     text: String,
+    advice: Vec<Advice>,
     /// Whether the target at the end that failed is marked as incomplete now.
     pub marked: bool,
 }
@@ -137,16 +139,20 @@ impl Fault {
     pub fn of(error: &Error, marked: bool) -> Fault {
         Fault {
             kind: index_of(&KINDS, &error.kind()),
-            text: error.to_string(),
+            text: error.without_advice(),
+            advice: error.advice().to_vec(),
             marked,
         }
     }
 
     /// As [`of`](Fault::of), for a client that is shown paths as `shown` does.
     pub(crate) fn shown(error: &Error, marked: bool, shown: &ShownPaths) -> Fault {
+        let fault = Fault::of(error, marked);
+        let text = |text: &str| shown.error_text(error, text);
         Fault {
-            text: shown.error(error),
-            ..Fault::of(error, marked)
+            text: text(&fault.text),
+            advice: fault.advice.into_iter().map(|it| it.shown(&text)).collect(),
+            ..fault
         }
     }
 
@@ -156,14 +162,16 @@ impl Fault {
             true => ErrorKind::Incomplete,
             false => choice(&KINDS, self.kind).unwrap_or(ErrorKind::Io),
         };
-        Error::new(kind, format!("{SAYS}{}", self.text))
+        Error::new(kind, format!("{SAYS}{}", self.text)).advise_all(self.advice.clone())
     }
 
     /// An error of the other end in its own words, to be told it again.
     #[cfg(feature = "failback")]
     pub(crate) fn quoted(error: Error) -> Error {
-        match error.to_string().strip_prefix(SAYS) {
-            Some(text) => Error::new(error.kind(), text.to_owned()),
+        match error.without_advice().strip_prefix(SAYS) {
+            Some(text) => {
+                Error::new(error.kind(), text.to_owned()).advise_all(error.advice().to_vec())
+            }
             None => error,
         }
     }
@@ -172,6 +180,10 @@ impl Fault {
         out.byte(self.kind);
         out.text(self.text.as_bytes());
         out.flag(self.marked);
+        out.number(self.advice.len() as u64);
+        self.advice
+            .iter()
+            .for_each(|advice| put_advice(advice, out));
     }
 
     pub(in crate::remote) fn take(from: &mut Take<'_>) -> Result<Fault> {
@@ -179,9 +191,44 @@ impl Fault {
             kind: from.byte()?,
             text: from.string()?,
             marked: from.flag()?,
+            advice: (0..from.count(ADVICE_MOST)?)
+                .map(|_| take_advice(from))
+                .collect::<Result<_>>()?,
         })
     }
 }
+
+/// One that carries something is told by the numbers after those of the others.
+fn put_advice(advice: &Advice, out: &mut Put) {
+    let (number, text) = match advice {
+        Advice::Words(words) => (WORDS, words.to_string()),
+        Advice::SourceFormat(format) => (WORDS + 1, format.to_string()),
+        Advice::TargetFormat(format) => (WORDS + 2, format.to_string()),
+        Advice::TrustLog(log) => (WORDS + 3, log.display().to_string()),
+        Advice::Align(bytes) => {
+            out.byte(WORDS + 4);
+            return out.number(*bytes);
+        }
+        plain => return out.byte(index_of(Advice::PLAIN, plain)),
+    };
+    out.byte(number);
+    out.text(text.as_bytes());
+}
+
+fn take_advice(from: &mut Take<'_>) -> Result<Advice> {
+    Ok(match from.byte()? {
+        WORDS => from.string()?.into(),
+        number if number == WORDS + 1 => Advice::SourceFormat(from.string()?.into()),
+        number if number == WORDS + 2 => Advice::TargetFormat(from.string()?.into()),
+        number if number == WORDS + 3 => Advice::TrustLog(from.string()?.into()),
+        number if number == WORDS + 4 => Advice::Align(from.number()?),
+        number => choice(Advice::PLAIN, number)?,
+    })
+}
+
+/// The number of the first advice that carries something.
+const WORDS: u8 = 200;
+const ADVICE_MOST: usize = 64;
 
 const SAYS: &str = "the other end: ";
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::atomic::ApplyContext;
 use super::room::Room;
+use crate::advice::Advice;
 use crate::delta::{Delta, FrameKind, Old, VerifiedFrame, fits_new};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image, ImageMut};
@@ -212,22 +213,22 @@ fn verify_written(image: &dyn ImageMut, redo_log: &Delta, work: &Work) -> Result
 
 /// Says what an error after the marker means for the target.
 pub(in crate::sync) fn needs_recovery(error: Error) -> Error {
-    let advice = match error.kind() {
-        ErrorKind::VerifyFailed => {
-            "the target is marked: its medium or the source is failing; write it again from the \
-             log (diskdelta recover TARGET), then sync again with --verify all"
-        }
-        ErrorKind::NoSpace if error.is_too_long() => {
+    let (kind, is_too_long) = (error.kind(), error.is_too_long());
+    let ahead = match kind {
+        ErrorKind::VerifyFailed => "the target is marked: its medium or the source is failing",
+        ErrorKind::NoSpace if is_too_long => {
             "the target is marked and incomplete; move it and its redo log to where such a file is \
-             allowed, and finish it there: diskdelta recover TARGET"
+             allowed"
         }
-        ErrorKind::NoSpace => {
-            "the target is marked and incomplete; make room where it is stored, and finish it: \
-             diskdelta recover TARGET (zeros take no room with --allocation sparse)"
-        }
-        _ => "the target is marked and incomplete; finish it: diskdelta recover TARGET",
+        ErrorKind::NoSpace => "the target is marked and incomplete; make room where it is stored",
+        _ => "the target is marked and incomplete",
     };
-    error.advise(advice)
+    let error = error.advise(ahead).or_advise(Advice::Recover);
+    match kind {
+        ErrorKind::VerifyFailed => error.or_advise(Advice::VerifyAll),
+        ErrorKind::NoSpace if !is_too_long => error.or_advise(Advice::RecoverSparse),
+        _ => error,
+    }
 }
 
 const ZERO_PIECE: u64 = 1 << 20;

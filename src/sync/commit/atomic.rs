@@ -6,6 +6,7 @@ use super::apply::{Check, apply, check_redo_log};
 use super::precheck;
 use super::redo_log::LogWriter;
 use super::resume;
+use crate::advice::Advice;
 use crate::delta::{
     Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Old, Purpose, VerifiedFrame, reverse,
 };
@@ -317,10 +318,10 @@ fn write_undo(redo_log: &Delta, old: &dyn Image, undo: &FileRef, work: &Work) ->
 
 fn no_room_for_undo(error: Error) -> Error {
     match error.kind() {
-        ErrorKind::NoSpace => error.leaving(TargetState::Untouched).advise(
-            "the target is untouched; make room for the undo file, or put it elsewhere \
-             (--undo FILE)",
-        ),
+        ErrorKind::NoSpace => error
+            .leaving(TargetState::Untouched)
+            .advise("the target is untouched; make room for the undo file")
+            .or_advise(Advice::UndoElsewhere),
         _ => error,
     }
 }
@@ -330,25 +331,24 @@ fn logged(error: Error) -> Error {
     if error.kind() != ErrorKind::NoSpace {
         return error;
     }
-    let advice = error.advice();
-    let advice = advice.unwrap_or("the target is untouched; make room there");
-    let advice = format!(
-        "{advice}; the redo log is kept: run the same again to go on with it, or drop it \
-         (diskdelta recover --discard TARGET)"
-    );
-    error.advise(advice)
+    let error = match error.advice() {
+        [] => error.advise("the target is untouched; make room there"),
+        _ => error,
+    };
+    error
+        .or_advise("the redo log is kept: run the same again to go on with it")
+        .or_advise(Advice::Discard)
 }
 
 pub(in crate::sync) fn untouched(error: Error) -> Error {
     let error = error.leaving(TargetState::Untouched);
-    if error.advice().is_some() {
+    if !error.advice().is_empty() {
         return error;
     }
     if error.is_forbidden() {
-        return error.advise(
-            "the target is untouched; name a directory for the redo log that may be written to, \
-             with --log-dir DIR",
-        );
+        return error
+            .advise("the target is untouched")
+            .or_advise(Advice::LogDirectory);
     }
     error.advise("the target is untouched")
 }

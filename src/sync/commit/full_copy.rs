@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::atomic::remove_previous;
+use crate::advice::Advice;
 use crate::diff::{CompareOptions, Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image, ImageMut};
@@ -159,16 +160,15 @@ fn appeared(fresh: &FileRef, error: Error) -> Error {
 fn untouched(error: Error, there: bool) -> Error {
     let error = error.leaving(TargetState::Untouched);
     match (error.advice(), error.kind()) {
-        (Some(_), _) => error,
-        (None, ErrorKind::Io) if error.is_forbidden() && there => error.advise(
-            "the target is untouched; its directory may not be written to: write to the target \
-             itself and keep the redo log elsewhere (--mode delta --log-dir DIR)",
-        ),
-        (None, ErrorKind::NoSpace) if there => error.advise(
-            "the target is untouched, and the copy was removed; make room for a whole copy, or \
-             log only what differs (--mode delta), or nothing (--safety in-place)",
-        ),
-        (None, ErrorKind::NoSpace) => {
+        ([_, ..], _) => error,
+        ([], ErrorKind::Io) if error.is_forbidden() && there => error
+            .advise("the target is untouched; its directory may not be written to")
+            .or_advise(Advice::DeltaWithLogDirectory),
+        ([], ErrorKind::NoSpace) if there => error
+            .advise("the target is untouched, and the copy was removed; make room for a whole copy")
+            .or_advise(Advice::DeltaMode)
+            .or_advise(Advice::InPlace),
+        ([], ErrorKind::NoSpace) => {
             error.advise("the copy was removed; make room for it and run it again")
         }
         _ => error.advise("the target is untouched; run the same sync again to go on"),

@@ -1,6 +1,7 @@
 //! What can be tried before anything is compared: permission and lengths. Nothing is changed, so
 //! a dry run tries it too.
 
+use crate::advice::Advice;
 use crate::error::{Error, Result};
 use crate::image::{CreateFormat, Format, Image};
 use crate::storage::{FileRef, Storage};
@@ -19,10 +20,10 @@ pub(in crate::sync) fn for_copy(context: &SyncContext<'_>, old: Option<&dyn Imag
     };
     let there = old.is_some();
     writable(file_ref).map_err(|error| match there {
-        true => error.leaving(TargetState::Untouched).advise(
-            "the target is untouched; write to what is there, with the redo log in another \
-             directory (--mode delta --log-dir DIR)",
-        ),
+        true => error
+            .leaving(TargetState::Untouched)
+            .advise("the target is untouched")
+            .or_advise(Advice::DeltaWithLogDirectory),
         false => error.advise("nothing was made; name a target in a directory that can be written"),
     })?;
     let disk_len = context.target_len(old.map(|old| old.disk_len()))?;
@@ -83,7 +84,8 @@ pub(in crate::sync) fn log_directory(redo_log: &FileRef) -> Result<()> {
     writable(redo_log).map_err(|error| {
         error
             .leaving(TargetState::Untouched)
-            .advise("the target is untouched; put the redo log elsewhere (--log-dir DIR)")
+            .advise("the target is untouched")
+            .or_advise(Advice::LogDirectory)
     })
 }
 

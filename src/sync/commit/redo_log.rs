@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::atomic::remove_previous;
 use super::precheck;
+use crate::advice::Advice;
 use crate::delta::{DeltaWriter, Frame, FrameKind, Header};
 use crate::diff::Content;
 use crate::error::{Error, ErrorKind, Result};
@@ -197,15 +198,15 @@ impl<'a> LogWriter<'a> {
         self.drop_without_room(&error);
         let way = match error.is_too_long() {
             true => {
-                "the target is untouched, and the redo log was removed; put it where so long a \
-                 file is allowed (--log-dir DIR), or write without one (--safety in-place)"
+                "the target is untouched, and the redo log was removed: so long a file is not \
+                 allowed there"
             }
-            false => {
-                "the target is untouched, and the redo log was removed; make room for it, put it \
-                 elsewhere (--log-dir DIR), or write without one (--safety in-place)"
-            }
+            false => "the target is untouched, and the redo log was removed; make room for it",
         };
-        error.advise(way)
+        error
+            .advise(way)
+            .or_advise(Advice::LogDirectory)
+            .or_advise(Advice::InPlace)
     }
 
     /// Has a redo log that is not whole removed where `error` is that there is no room, for

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::precheck::too_long;
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::sync::marker::format::regions;
@@ -52,12 +53,10 @@ impl<'a> Room<'a> {
         self.keep_note(self.storage.reserve_len(len))
             .map_err(|error| match error.kind() {
                 // Only where zeros take space is any reserved for a length.
-                ErrorKind::NoSpace if !error.is_too_long() => {
-                    error.leaving(TargetState::Untouched).advise(
-                        "the target is untouched; make room where the target is stored, or let new \
-                     zeros take no space (--allocation sparse)",
-                    )
-                }
+                ErrorKind::NoSpace if !error.is_too_long() => error
+                    .leaving(TargetState::Untouched)
+                    .advise("the target is untouched; make room where the target is stored")
+                    .or_advise(Advice::SparseAllocation),
                 _ => error,
             })
     }

@@ -2,6 +2,7 @@
 //! change.
 
 use super::redo_log::push_patches;
+use crate::advice::Advice;
 use crate::delta::{Bookkeeping, DeltaWriter, Frame, FrameKind, Header};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Patch;
@@ -122,10 +123,10 @@ impl Sidecar {
 /// Says what to do where the sidecar of a target that is untouched has no room.
 pub(in crate::sync) fn no_room(error: Error) -> Error {
     match error.kind() {
-        ErrorKind::NoSpace => error.leaving(TargetState::Untouched).advise(
-            "the target is untouched; make room for its sidecar, or put that elsewhere \
-             (--log-dir DIR)",
-        ),
+        ErrorKind::NoSpace => error
+            .leaving(TargetState::Untouched)
+            .advise("the target is untouched; make room for its sidecar")
+            .or_advise(Advice::LogDirectory),
         _ => error,
     }
 }

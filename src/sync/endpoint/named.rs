@@ -1,6 +1,7 @@
 //! Whether a target is still what its name says.
 
 use super::target::Target;
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{FileRef, HostFile, HostKind, Storage};
 
@@ -81,8 +82,7 @@ pub(in crate::sync) fn refuse_parting(target: &Target, storage: &dyn Storage) ->
         format!("the file has {links} names, and a full copy that replaces it would separate them"),
     )
     .at_path(storage.path())
-    .advise(
-        "write to the file itself (--mode delta, or --safety in-place), or remove the other \
-         hard links",
-    ))
+    .advise("remove the other hard links")
+    .or_advise(Advice::DeltaMode)
+    .or_advise(Advice::InPlace))
 }

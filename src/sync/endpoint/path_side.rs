@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::path_source::HostSource;
 use super::source::Source;
+use crate::advice::Advice;
 use crate::delta::Base;
 use crate::diff::{self, CompareOptions, Newer};
 use crate::error::{Error, ErrorKind, Result};
@@ -64,7 +65,9 @@ impl HostSide {
                 "looks like a manifest, but would be read as a raw disk",
             )
             .at_path(path)
-            .advise("name it .manifest, or say what it is: --source-format manifest (or raw)"));
+            .advise("name it .manifest")
+            .or_advise(Advice::SourceFormat("manifest".into()))
+            .or_advise(Advice::RawSource));
         }
         Self::of(HostSource::open(path, image, options)?.source())
     }

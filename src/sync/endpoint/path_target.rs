@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::path_source::format_of;
 use super::target::{LOG_SUFFIX, Target};
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{
     self, CreateFormat, CreateOptions, Format, Image, ImageOptions, RawUse, refuse_container_name,
@@ -97,7 +98,8 @@ impl HostTarget {
                 "the target exists, so it cannot be created",
             )
             .at_path(given)
-            .advise("leave --create away to sync onto what is there, or remove it first")),
+            .advise(Advice::WithoutCreate)
+            .or_advise(Advice::Remove)),
             Ok(_) => Self::existing(given, path, options),
         }
     }
@@ -187,26 +189,22 @@ impl HostTarget {
         let log = self.target.redo_log();
         let shown = log.path();
         let shown = shown.display();
-        let refuse = |what: String, advice: String| {
-            let error = Error::new(ErrorKind::NotFound, what).at_path(&path);
-            error.advise(advice)
-        };
+        let refuse = |what: String| Error::new(ErrorKind::NotFound, what).at_path(&path);
         match (log.is_there(), complete_log(&self.target, work)) {
             (Ok(false), _) => {
                 let what = "no such target, and no sync onto it is pending";
-                Error::new(ErrorKind::NotFound, what).at_path(path)
+                refuse(what.to_owned())
             }
-            (Ok(true), Ok(None)) => refuse(
-                format!("no such target; the log of a sync that changed nothing is there: {shown}"),
-                "sync to it, which takes the log's place, or remove the log".to_owned(),
-            ),
-            (Ok(true), Ok(Some(_))) => refuse(
-                format!("no such target; the log of an unfinished sync onto it is there: {shown}"),
-                format!(
-                    "recover the disk that carries its marker, where it is now: diskdelta recover \
-                     DISK --trust-log {shown}; remove the log only where there is no such disk"
-                ),
-            ),
+            (Ok(true), Ok(None)) => refuse(format!(
+                "no such target; the log of a sync that changed nothing is there: {shown}"
+            ))
+            .advise("sync to it, which takes the log's place, or remove the log"),
+            (Ok(true), Ok(Some(_))) => refuse(format!(
+                "no such target; the log of an unfinished sync onto it is there: {shown}"
+            ))
+            .advise("recover the disk that carries its marker, where it is now")
+            .or_advise(Advice::TrustLog(log.path()))
+            .or_advise("remove the log only where there is no such disk"),
             (Err(error), _) | (_, Err(error)) => error,
         }
     }
@@ -380,21 +378,21 @@ fn elsewhere(directory: &Path, target: &Path, dry_run: bool) -> Result<FileRef> 
 /// Opens the directory for redo logs, creating it if it is missing and this is no dry run. What
 /// does not outlive a crash is refused, and so is a directory whose files other users may exchange.
 fn log_directory(path: &Path, dry_run: bool) -> Result<Arc<dyn Directory>> {
-    let other = "name a directory on a disk with --log-dir DIR";
+    let other = || Advice::LogDirectory;
     // Not even the directory is made among device nodes.
     let above = path.ancestors().find(|it| it.is_dir());
     HostDirectory::open(above.unwrap_or(Path::new(".")))
         .and_then(|above| above.refuse_nodes(path.file_name().unwrap_or_default()))
-        .map_err(|error| error.advise(other))?;
+        .map_err(|error| error.advise(other()))?;
     if !path.exists() {
         if dry_run {
             return Ok(Arc::new(AbsentDirectory::new(path)));
         }
-        HostDirectory::make(path).map_err(|error| error.advise(other))?;
+        HostDirectory::make(path).map_err(|error| error.advise(other()))?;
     }
     // Absolute, because the marker will name it.
-    let path = resolve_to_write(path).map_err(|error| error.advise(other))?;
-    let directory = HostDirectory::open_real(&path).map_err(|error| error.advise(other))?;
+    let path = resolve_to_write(path).map_err(|error| error.advise(other()))?;
+    let directory = HostDirectory::open_real(&path).map_err(|error| error.advise(other()))?;
     directory.refuse_shared()?;
     if directory.is_volatile()? {
         return Err(Error::new(
@@ -402,7 +400,7 @@ fn log_directory(path: &Path, dry_run: bool) -> Result<Arc<dyn Directory>> {
             "a redo log here would not outlive a crash: the directory is in memory",
         )
         .at_path(path)
-        .advise(other));
+        .advise(other()));
     }
     if let Some(above) = path.parent().filter(|_| !dry_run) {
         // Another process may have made it just now. Who may not do that has not made it.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::target::Target;
+use crate::advice::Advice;
 use crate::diff::{CompareOptions, CompareReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
@@ -231,7 +232,7 @@ impl SyncContext<'_> {
     pub(crate) fn target_len(&self, now: Option<u64>) -> Result<u64> {
         let wanted = self.source.disk_len();
         let Some(now) = now else { return Ok(wanted) };
-        let refuse = |what: String, advice: &'static str| {
+        let refuse = |what: String, advice: Advice| {
             Err(Error::new(ErrorKind::InvalidInput, what)
                 .at_path(self.target.path())
                 .advise(advice))
@@ -242,17 +243,17 @@ impl SyncContext<'_> {
             std::cmp::Ordering::Less if is_file => Ok(wanted),
             std::cmp::Ordering::Less => refuse(
                 format!("the device holds {now} bytes, the source {wanted}"),
-                "make the device at least as large as the source",
+                "make the device at least as large as the source".into(),
             ),
             std::cmp::Ordering::Greater if is_file && self.options.allow_shrink => Ok(wanted),
             std::cmp::Ordering::Greater if is_file => refuse(
                 format!("the target would shrink from {now} to {wanted} bytes"),
-                "allow it with --allow-shrink if the source is the right one",
+                Advice::AllowShrink,
             ),
             std::cmp::Ordering::Greater if self.options.allow_larger => Ok(now),
             std::cmp::Ordering::Greater => refuse(
                 format!("the device holds {now} bytes, the source only {wanted}"),
-                "allow it with --allow-larger; what lies beyond the source stays as it is",
+                Advice::AllowLarger,
             ),
         }
     }

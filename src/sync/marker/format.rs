@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use crate::advice::Advice;
 use crate::delta::JobId;
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "nbd")]
@@ -75,13 +76,7 @@ impl Marker {
 
     /// The error for a source that carries this marker.
     fn source_refusal(&self) -> Error {
-        let refusal = self.refusal();
-        let advice = refusal.advice().unwrap_or_default();
-        let advice = format!(
-            "{advice}; if the guest of this disk wrote the marker itself, declare that to read \
-             it: --marker-is-data"
-        );
-        refusal.advise(advice)
+        self.refusal().or_advise(Advice::MarkerIsData)
     }
 
     /// The error for a target that carries this marker.
@@ -90,26 +85,33 @@ impl Marker {
         if self.held {
             let what = "this target is held: it is not to be used until it is released";
             let error = Error::new(ErrorKind::Incomplete, what).leaving(self.leaves());
-            return error.advise(format!(
-                "leave it to its holder; diskdelta recover TARGET says how it stands \
-                 (its sidecar, as the marker says: {redo_log})"
-            ));
+            return error
+                .advise(format!(
+                    "its sidecar, as the marker says, is {redo_log}; leave it to whoever holds it"
+                ))
+                .or_advise(Advice::FindState);
         }
         let error = Error::new(
             ErrorKind::Incomplete,
             "an unfinished sync left this target incomplete",
         )
         .leaving(self.leaves());
-        error.advise(match self.safety {
-            Safety::Atomic => format!(
-                "finish it: diskdelta recover TARGET (its log, as the marker says: {redo_log})"
-            ),
-            Safety::InPlace => {
-                format!(
-                    "finish it: run the same sync again (its sidecar, as the marker says: {redo_log})"
-                )
-            }
-        })
+        match self.safety {
+            Safety::Atomic => error
+                .advise(format!("its log, as the marker says, is {redo_log}"))
+                .or_advise(Advice::Recover),
+            Safety::InPlace => error
+                .advise(format!("its sidecar, as the marker says, is {redo_log}"))
+                .or_advise("finish it: run the same sync again"),
+        }
+    }
+
+    /// How the bytes under this marker are given up where its log is lost.
+    pub(in crate::sync) fn forget(&self) -> Advice {
+        match self.held {
+            true => Advice::ForgetHeld,
+            false => Advice::Forget,
+        }
     }
 
     /// What a target that carries this marker waits for.

@@ -57,10 +57,8 @@ impl Cut {
              at least {least} are expected, and the {} bytes between are missing",
             least - len
         );
-        Error::new(ErrorKind::Incomplete, what).advise(format!(
-            "the missing bytes are lost: remove the marker (diskdelta recover TARGET --forget{}) \
-             and sync again, or restore the disk to its length from a copy",
-            if marker.held { " --release" } else { "" }
-        ))
+        Error::new(ErrorKind::Incomplete, what)
+            .advise("the missing bytes are lost: restore the disk to its length from a copy")
+            .or_advise(marker.forget())
     }
 }

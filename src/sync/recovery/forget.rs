@@ -14,6 +14,7 @@ use super::guarded::{FirstPage, GuardedBytes, Part, Write, index, ranges, refuse
 use super::kept_log;
 use super::redo::Redo;
 use super::state::{self, FoundState, Touch, is_of_forget};
+use crate::advice::Advice;
 use crate::delta::{Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Format, Patch};
@@ -119,13 +120,14 @@ fn forgotten(
         .map_err(|error| match Marker::find(&**storage) {
             Ok(Some(marker)) if marker.job == job => needs_recovery(error),
             Ok(Some(_)) => unchanged(error),
-            _ => error.advise(
-                "the target is marked: run diskdelta recover TARGET, and where that finds no log, \
-                 recover --forget again",
-            ),
+            _ => error
+                .advise("the target is marked; where it is not recovered, forget it again")
+                .or_advise(Advice::Recover),
         })?;
     retire(target.redo_log()).map_err(|error| {
-        error.advise("the marker is removed; remove its log: diskdelta recover TARGET")
+        error
+            .advise("the marker is removed, its log is not")
+            .or_advise(Advice::Recover)
     })?;
     check_name(target, &**storage)?;
     report.restored = ranges(&writes, true);
@@ -150,16 +152,16 @@ fn lost_marker(
         // No log brings back what was cut off.
         Ok(FoundState::Lost(_) | FoundState::Cut(_)) => {}
         Ok(FoundState::Held(..)) => {
-            return Err(refuse("the sidecar of this held target is there")
-                .advise("use recover --release, without --forget"));
+            return Err(refuse("the sidecar of this held target is there").advise(Advice::Release));
         }
         Ok(FoundState::Rerun(_)) => {
             return Err(refuse("the sidecar of the unfinished sync is there")
                 .advise("run the same in-place sync again, which finishes it"));
         }
         Ok(_) => {
-            return Err(refuse("the log that finishes this target is there")
-                .advise("run recover without --forget"));
+            return Err(
+                refuse("the log that finishes this target is there").advise(Advice::Recover)
+            );
         }
         // A damaged log finishes nothing.
         Err(error) if error.kind() == ErrorKind::Malformed => {}
@@ -167,8 +169,7 @@ fn lost_marker(
     }
     if marker.held && !held {
         let what = "the target is held, and its sidecar is lost, or it was cut";
-        return Err(Error::new(ErrorKind::Incomplete, what)
-            .advise("add --release to give up that it is held too"));
+        return Err(Error::new(ErrorKind::Incomplete, what).advise(Advice::ForgetHeld));
     }
     Ok(marker)
 }
@@ -315,17 +316,18 @@ fn fill(
 /// A marker may go where a longer target has holes.
 fn room(storage: &dyn Storage) -> Result<Room<'_>> {
     Room::for_marker(storage).map_err(|error| match error.kind() {
-        ErrorKind::NoSpace => error.advise(
-            "the target is marked as before; make room where it is stored, and run recover \
-             --forget again",
-        ),
+        ErrorKind::NoSpace => error
+            .advise("the target is marked as before; make room where it is stored")
+            .or_advise(Advice::RunAgain),
         _ => error,
     })
 }
 
 fn unchanged(error: Error) -> Error {
-    if error.advice().is_some() {
+    if !error.advice().is_empty() {
         return error;
     }
-    error.advise("the target is marked as before; run recover --forget again")
+    error
+        .advise("the target is marked as before")
+        .or_advise(Advice::RunAgain)
 }

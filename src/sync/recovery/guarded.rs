@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::redo::Redo;
 use super::state::is_of_forget;
+use crate::advice::Advice;
 use crate::delta::Delta;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Work;
@@ -194,7 +195,7 @@ pub(super) fn refuse_gaps(parts: &[Part], bytes: &GuardedBytes) -> Result<()> {
                 range.start,
                 given.len()
             );
-            return Err(refuse(what).advise(format!("give --{name} a file of that length")));
+            return Err(refuse(what).advise("give a file of that length"));
         }
     }
     let is_missing =
@@ -202,20 +203,27 @@ pub(super) fn refuse_gaps(parts: &[Part], bytes: &GuardedBytes) -> Result<()> {
     let missing: Vec<String> = parts
         .iter()
         .filter(is_missing)
-        .map(|Part { name, range, .. }| {
+        .map(|Part { range, .. }| {
             let len = range.end - range.start;
-            format!("the {len} bytes at {:#x} (--{name} FILE)", range.start)
+            format!("the {len} bytes at {:#x}", range.start)
         })
         .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let what = "the bytes under the marker were in the log, and are lost with it".to_owned();
-    Err(refuse(what).advise(format!(
-        "give, from a copy of this disk, {}; or write zeros there with --zero-guarded; then sync \
-         again, because the rest of the target may be a mixture of old and new",
+    let give = match (missing.len(), parts.iter().find(is_missing)) {
+        (_, None) => return Ok(()),
+        (1, Some(part)) if part.name == "head" => Advice::GiveHead,
+        (1, _) => Advice::GiveTail,
+        _ => Advice::GiveHeadAndTail,
+    };
+    let what = format!(
+        "the bytes under the marker were in the log, and are lost with it: {}",
         missing.join(" and ")
-    )))
+    );
+    Err(refuse(what)
+        .advise(give)
+        .or_advise(Advice::ZeroGuarded)
+        .or_advise(
+            "then sync again, because the rest of the target may be a mixture of old and new",
+        ))
 }
 
 pub(super) fn ranges(writes: &[Write], is_given: bool) -> Vec<Range<u64>> {

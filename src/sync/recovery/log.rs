@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::kept_log;
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::{FileRef, HostDirectory, HostFile, SourceOptions, open_source};
@@ -70,11 +71,14 @@ pub(in crate::sync) fn untrusted(error: Error) -> Error {
     if error.kind() != ErrorKind::Untrusted {
         return error;
     }
-    error.of_kind(ErrorKind::Incomplete).advise(
-        "the target is marked, and without its log it is lost: do not remove this file; find out \
-         who changed it, and go on with it (--trust-log FILE), or move it elsewhere if it is of \
-         another disk",
-    )
+    let log = error.path().unwrap_or(Path::new("")).to_owned();
+    error
+        .of_kind(ErrorKind::Incomplete)
+        .advise(
+            "the target is marked, and without its log it is lost: do not remove this file; find \
+             out who changed it, and move it elsewhere if it is of another disk",
+        )
+        .or_advise(Advice::TrustLog(log))
 }
 
 /// Whether `path`, which a log at `log` names, is in the target's directory or in the log's, and
@@ -137,10 +141,9 @@ fn of_another(job: &Job, log: &FileRef) -> Error {
         "the log of the unfinished sync is of one onto {}, which is not looked at from here",
         job.target.display()
     );
-    Error::new(ErrorKind::Incomplete, text).advise(format!(
-        "if this is that disk, moved, and not a copy of it, name the log: --trust-log {}",
-        log.path().display()
-    ))
+    Error::new(ErrorKind::Incomplete, text)
+        .advise("if this is that disk, moved, and not a copy of it:")
+        .or_advise(Advice::TrustLog(log.path()))
 }
 
 /// Refuses a marked disk that is the copy of the one its job is for: finishing the copy would take

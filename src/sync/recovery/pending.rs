@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::recover::{Recovered, recover};
 use super::redo::Redo;
+use crate::advice::Advice;
 use crate::delta::{Delta, JobId, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
@@ -148,10 +149,13 @@ fn is_doubtful(pending: &Pending) -> bool {
 
 fn not_read(log: &Path) -> Error {
     let what = "this log may not come from diskdelta, and was not read";
-    Error::new(ErrorKind::Untrusted, what).at_path(log).advise(
-        "a marked disk may need it: do not remove it before that is known; find out who \
-             changed it, and name it with its target: diskdelta recover TARGET --trust-log FILE",
-    )
+    Error::new(ErrorKind::Untrusted, what)
+        .at_path(log)
+        .advise(
+            "a marked disk may need it: do not remove it before that is known; find out who \
+             changed it, and recover its target with it",
+        )
+        .or_advise(Advice::TrustLog(log.to_owned()))
 }
 
 fn look_at_copy(file_ref: &FileRef, target: &Path) -> Result<Option<Pending>> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::kept_log;
 use super::state::{self, FoundState, Touch};
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Work;
 use crate::storage::{FileRef, Privacy, Storage};
@@ -160,9 +161,9 @@ pub(in crate::sync) fn finish(
         )
         .advise(
             "find the disk that carries its marker, perhaps under another name, and recover that; \
-             to free the log's name, sync again or recover --discard: both keep the log under the \
-             id of its job",
-        )),
+             to free the log's name, sync again or discard it: both keep the log under the id of its job",
+        )
+        .or_advise(Advice::Discard)),
     }
 }
 
@@ -170,12 +171,14 @@ pub(in crate::sync) fn finish(
 pub(in crate::sync) fn lost(marker: &Marker) -> Error {
     let what = "the target is incomplete, and the log that would finish it is not in the directory \
                 of the target nor in that for logs";
-    Error::new(ErrorKind::Incomplete, what).advise(format!(
-        "bring the log back, or name it if it is what the marker says: --trust-log {}; if it is \
-         lost, give up the bytes under the marker: diskdelta recover TARGET --forget{}",
-        marker.redo_log.display(),
-        if marker.held { " --release" } else { "" }
-    ))
+    Error::new(ErrorKind::Incomplete, what)
+        .advise(format!(
+            "bring the log back, which is {} as the marker says",
+            marker.redo_log.display()
+        ))
+        .or_advise(Advice::TrustLog(marker.redo_log.clone()))
+        .or_advise("where it is lost:")
+        .or_advise(marker.forget())
 }
 
 /// A full copy that was not finished leaves the target as it was.

@@ -1,5 +1,6 @@
 //! Sectors of different lengths on the two sides of a sync.
 
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::ImageInfo;
 
@@ -18,9 +19,7 @@ pub(in crate::sync) fn compare(source: &ImageInfo, target: Option<u64>) -> Resul
             ErrorKind::InvalidInput,
             format!("{len} bytes of the source end inside a sector of {target} of the target"),
         )
-        .advise(format!(
-            "--align {target} puts zeros behind them, up to a whole sector"
-        )));
+        .advise(Advice::Align(target)));
     }
     Ok(source
         .sector_bytes

@@ -182,7 +182,7 @@ pub(in crate::sync) fn replace_recovered(
         let path = path.display();
         work.progress().note(&format!(
             "the target manifest {path} was not brought up to date, because it is in neither the \
-             target's directory nor its log's; name it with --target-manifest to have that done"
+             target's directory nor its log's; name it to have that done"
         ));
         return Ok(());
     };

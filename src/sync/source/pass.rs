@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use super::backend::Visit as VisitDifference;
+use crate::advice::Advice;
 use crate::diff::{self, CompareReport, Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
@@ -234,7 +235,7 @@ pub(in crate::sync) fn source_manifest_is_wrong(offset: u64) -> Error {
     let what = "the source does not hold what its manifest says";
     Error::new(ErrorKind::SourceChanged, what)
         .at_offset(offset)
-        .advise("run it again without --manifest-cache")
+        .advise(Advice::WithoutManifestCache)
 }
 
 const REFINE_STEP_BYTES: u64 = 1 << 20;

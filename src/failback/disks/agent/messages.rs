@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disk_work::Done;
 use crate::failback::disks::estimate::Estimate;
@@ -291,7 +292,7 @@ fn require(holds: bool) -> Result<()> {
 /// What a peer sent makes no sense.
 pub(in crate::failback::disks) fn wrong() -> Error {
     Error::malformed("the other end sent a request or an answer that is invalid")
-        .advise("run the same version of diskdelta on both hosts")
+        .advise(Advice::SameVersion)
 }
 
 /// Disks of one VM.

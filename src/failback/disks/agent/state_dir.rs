@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::messages::{AgentRequest, wrong};
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failback::disks::disk_path::DiskPath;
 use crate::remote::{ServeOptions, lies_within};
@@ -22,8 +23,7 @@ impl StateDir {
     /// `Untrusted` for one that others may write to; `NoSpace`, `Io`.
     pub(super) fn open(options: &ServeOptions) -> Result<Self> {
         let refused = |what: &'static str| {
-            Error::new(ErrorKind::InvalidInput, what)
-                .advise("start the agent with --state-dir DIR, a directory that it does not serve")
+            Error::new(ErrorKind::InvalidInput, what).advise(Advice::StateDirectory)
         };
         let Some(path) = &options.state_dir else {
             return Err(refused("this agent has no state directory"));

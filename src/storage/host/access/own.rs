@@ -4,6 +4,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind};
 use crate::storage::Privacy;
 
@@ -44,8 +45,9 @@ pub(in crate::storage) fn doubt_copy(
 pub(in crate::storage) fn refusal(why: impl std::fmt::Display, path: impl AsRef<Path>) -> Error {
     let what = format!("this file may not come from diskdelta: {why}");
     Error::new(ErrorKind::Untrusted, what)
-        .at_path(path)
-        .advise("remove it, or name it with --trust-log FILE to go on with it")
+        .at_path(&path)
+        .advise(Advice::Remove)
+        .or_advise(Advice::TrustLog(path.as_ref().to_owned()))
 }
 
 fn shape(facts: &Metadata) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::endpoint::path_source::HostSource;
+use super::host::source::HostSource;
 use crate::delta::{Delta, ExportBase, export};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Format, ImageOptions};

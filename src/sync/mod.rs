@@ -3,10 +3,13 @@
 mod commit;
 mod endpoint;
 mod export;
+mod host;
 mod job;
+mod log;
 mod marker;
 mod options;
 mod recovery;
+mod redo;
 mod report;
 mod scan;
 mod source;
@@ -29,21 +32,21 @@ use recovery::state::{FoundState, Touch};
 pub(crate) use commit::apply_delta::apply_delta_with;
 pub use commit::apply_delta::{BaseCheck, apply_delta, undo};
 pub use commit::hold::{held_image, hold, release};
-pub(crate) use endpoint::path_side::changes_from;
-pub use endpoint::path_side::{Diff, HostSide};
-pub use endpoint::path_source::HostSource;
-pub use endpoint::path_target::{HostTarget, HostTargetOptions, LOG_DIR};
 pub use endpoint::source::Source;
 pub use endpoint::target::Target;
 pub use export::export_delta;
+pub use host::cache::{CachedSource, ManifestCache, Recording};
+pub use host::pending::{Pending, PendingKind, PendingState, pending, recover_all};
+pub(crate) use host::side::changes_from;
+pub use host::side::{Diff, HostSide};
+pub use host::source::HostSource;
+pub use host::target::{HostTarget, HostTargetOptions, LOG_DIR};
 pub use marker::format::Marker;
 pub use options::{Mode, Safety, SyncOptions, Verify};
 pub use recovery::forget::{Forgotten, forget};
 pub use recovery::guarded::GuardedBytes;
-pub use recovery::pending::{Pending, PendingKind, PendingState, pending, recover_all};
 pub use recovery::recover::{Recovered, discard, recover};
 pub use report::{Outcome, SyncReport, Traffic, Verified};
-pub use scan::cache::{CachedSource, ManifestCache, Recording};
 #[cfg(feature = "failback")]
 pub(crate) use scan::estimate::{FULL_FROM_PERCENT_VERIFIED, for_sampled};
 pub use scan::estimate::{Sample, sample};
@@ -150,14 +153,14 @@ fn onto_nothing(context: &SyncContext<'_>) -> Result<SyncReport> {
         .create_options(&source, None, context.source.disk_len());
     let note = scan::sectors::compare(&source, create.sector_bytes())?;
     marker::in_data::refuse_source(context, None)?;
-    commit::precheck::for_copy(context, None)?;
+    endpoint::precheck::for_copy(context, None)?;
     if context.options.dry_run {
         let mut report = scan::dry_run::would_create(context)?;
         report.notes.extend(note);
         return Ok(report);
     }
     let kept = match recovery::state::complete_log(context.target, context.work)? {
-        Some(job) => Some(recovery::kept_log::keep(context.target.redo_log(), job)?),
+        Some(job) => Some(log::kept_log::keep(context.target.redo_log(), job)?),
         None => None,
     };
     let mut report = commit::full_copy::sync_full(context, None)?;
@@ -215,7 +218,7 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
         FoundState::Clean | FoundState::Old | FoundState::New | FoundState::Forgotten => None,
         FoundState::Foreign(job) => {
             if !options.dry_run {
-                kept = Some(recovery::kept_log::keep(target.redo_log(), job)?);
+                kept = Some(log::kept_log::keep(target.redo_log(), job)?);
             }
             None
         }
@@ -265,11 +268,11 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
         false => (Mode::Full, TOO_SHORT.to_owned()),
     };
     if replaces && carries {
-        commit::precheck::for_copy(context, Some(&*old))?;
+        endpoint::precheck::for_copy(context, Some(&*old))?;
     } else if !replaces {
         let disk_len = context.target_len(Some(old.disk_len()))?;
-        commit::precheck::new_length(target, &**storage, disk_len)?;
-        commit::precheck::outputs(context)?;
+        endpoint::precheck::new_length(target, &**storage, disk_len)?;
+        endpoint::precheck::outputs(context)?;
     }
     if context.options.dry_run {
         let mut report = scan::dry_run::would_change(context, &*old, mode, reason)?;
@@ -278,8 +281,8 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
         }
         if report.outcome != Outcome::Identical {
             match replaces {
-                true => commit::precheck::for_copy(context, Some(&*old))?,
-                false => commit::precheck::for_logs(context)?,
+                true => endpoint::precheck::for_copy(context, Some(&*old))?,
+                false => endpoint::precheck::for_logs(context)?,
             }
         }
         report.notes.extend(note);
@@ -294,7 +297,7 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
                 Outcome::Identical => Ok(looked),
                 _ => {
                     refuse_undo(context, "a copy that replaces so short a target")?;
-                    commit::precheck::for_copy(context, Some(&*old))?;
+                    endpoint::precheck::for_copy(context, Some(&*old))?;
                     commit::full_copy::sync_full(context, Some((&*old, &**storage)))
                 }
             }
@@ -376,7 +379,7 @@ fn with_advice(error: Error, target: &Target) -> Error {
         Ok(Some(marker)) if marker.safety == Safety::InPlace => {
             commit::in_place::needs_rerun(error)
         }
-        _ => commit::apply::needs_recovery(error),
+        _ => log::apply::needs_recovery(error),
     }
 }
 

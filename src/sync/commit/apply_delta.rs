@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use super::apply::holds;
 use super::atomic::{ApplyContext, carry_out, push_again, untouched};
-use super::precheck;
-use super::redo_log::LogWriter;
 use crate::delta::{self, Delta, Header, JobId, Purpose, fits_new, fits_old};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::Work;
 use crate::storage::{Access, FileRef, Storage, refuse_overlap};
 use crate::sync::endpoint::named::check_name;
+use crate::sync::endpoint::precheck;
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
+use crate::sync::log::apply::holds;
+use crate::sync::log::kept_log;
+use crate::sync::log::redo_log::LogWriter;
 use crate::sync::options::{Mode, Safety, SyncOptions, Verify};
-use crate::sync::recovery::kept_log;
 use crate::sync::recovery::recover::lost;
 use crate::sync::recovery::state::{self, FoundState, Touch};
 use crate::sync::report::{Outcome, SyncReport, Verified};

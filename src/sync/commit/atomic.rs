@@ -2,9 +2,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::apply::{Check, apply, check_redo_log};
-use super::precheck;
-use super::redo_log::LogWriter;
 use super::resume;
 use crate::advice::Advice;
 use crate::delta::{
@@ -17,9 +14,12 @@ use crate::manifest::Gathered;
 use crate::progress::Work;
 use crate::storage::{Access, FileRef, Privacy, Storage};
 use crate::sync::endpoint::named::{check_log, check_name, check_there};
+use crate::sync::endpoint::precheck;
 use crate::sync::endpoint::source::SyncContext;
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
+use crate::sync::log::apply::{Check, apply, check_redo_log};
+use crate::sync::log::redo_log::LogWriter;
 use crate::sync::options::{Mode, Safety, Verify};
 use crate::sync::report::{Outcome, SyncReport, Verified};
 use crate::sync::scan::differences;

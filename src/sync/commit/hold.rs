@@ -7,27 +7,27 @@
 use std::sync::Arc;
 
 use super::atomic::retire;
-use super::precheck;
-use super::room::Room;
-use super::sidecar::{self, Sidecar};
 use crate::delta::{Header, JobId, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image};
 use crate::progress::Work;
 use crate::storage::{FileRef, Storage};
 use crate::sync::endpoint::named::check_name;
+use crate::sync::endpoint::precheck;
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
+use crate::sync::log::kept_log;
+use crate::sync::log::sidecar::{self, Sidecar};
 use crate::sync::marker::format::{Marker, can_carry};
 use crate::sync::marker::overlay::OverlayStorage;
+use crate::sync::marker::room::Room;
 use crate::sync::marker::set_lift::{
     Guard, lift_marker, open_overlay, read_regions, repair_marker, sentinel_len, set_marker,
 };
 use crate::sync::options::Safety;
-use crate::sync::recovery::kept_log;
 use crate::sync::recovery::recover::{Recovered, finish, lost};
-use crate::sync::recovery::redo::{FinalState, Redo};
 use crate::sync::recovery::state::{self, FoundState, Touch};
+use crate::sync::redo::{FinalState, Redo};
 use crate::sync::with_advice;
 use crate::units::BlockSize;
 

@@ -6,27 +6,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::atomic::{remove_previous, retire};
 use super::hold;
-use super::precheck;
-use super::room::Room;
-use super::sidecar::{self, Sidecar};
 use crate::delta::{Header, JobId};
 use crate::diff::{Content, Difference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Change, Format, ImageMut, Patch};
 use crate::manifest::Gathered;
 use crate::storage::Storage;
+use crate::sync::endpoint::precheck;
 use crate::sync::endpoint::source::SyncContext;
 use crate::sync::job::Job;
+use crate::sync::log::sidecar::{self, Sidecar};
 use crate::sync::marker::format::Marker;
 use crate::sync::marker::in_data;
 use crate::sync::marker::overlay::OverlayStorage;
+use crate::sync::marker::room::Room;
 use crate::sync::marker::set_lift::{
     Guard, begin_mend, lift_marker, open_overlay, read_regions, repair_marker, sentinel_len,
     set_marker,
 };
 use crate::sync::options::{Mode, Safety, Verify};
 use crate::sync::recovery::recover::lost;
-use crate::sync::recovery::redo::{FinalState, Redo};
+use crate::sync::redo::{FinalState, Redo};
 use crate::sync::report::{Outcome, SyncReport, Verified};
 use crate::sync::scan::differences;
 use crate::sync::scan::target_manifest::Keeper;

@@ -2,12 +2,12 @@
 
 use super::atomic::previous_log;
 use super::full_copy::new_file;
-use super::sidecar::{self, FRESH};
 use crate::delta::Delta;
 use crate::error::{ErrorKind, Result};
 use crate::progress::Work;
 use crate::storage::{Access, FileRef};
 use crate::sync::endpoint::target::Target;
+use crate::sync::log::sidecar::{self, FRESH};
 use crate::sync::marker::format::Marker;
 
 /// Removes them once a sync onto `target` has ended well: an unfinished full copy, a log or a

@@ -1,6 +1,5 @@
 //! Bringing differences to the target: by a redo log, in place, or by a whole copy.
 
-pub(super) mod apply;
 pub(super) mod apply_delta;
 pub(super) mod atomic;
 pub(super) mod full_copy;
@@ -8,8 +7,4 @@ pub(super) mod hold;
 pub(super) mod in_place;
 pub(super) mod leftovers;
 pub(super) mod outputs;
-pub(super) mod precheck;
-pub(super) mod redo_log;
 pub(super) mod resume;
-pub(super) mod room;
-pub(super) mod sidecar;

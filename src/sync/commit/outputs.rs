@@ -4,9 +4,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{FileRef, is_side_name};
 use crate::sync::commit::atomic::previous_log;
 use crate::sync::commit::full_copy::new_file;
-use crate::sync::commit::sidecar::fresh_log;
 use crate::sync::endpoint::source::Source;
 use crate::sync::endpoint::target::Target;
+use crate::sync::log::sidecar::fresh_log;
 use crate::sync::options::SyncOptions;
 
 /// Refuses outputs that would take the place of each other, of the target, of a file of the source,

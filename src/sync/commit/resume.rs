@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::redo_log::LogWriter;
 use crate::delta::{
     Frame, FrameHeader, FrameKind, Old, Ranges, VerifiedFrame, fits_old, for_each_intact,
 };
@@ -12,6 +11,7 @@ use crate::hash::Hash;
 use crate::image::Image;
 use crate::storage::{Access, FileRef};
 use crate::sync::endpoint::source::SyncContext;
+use crate::sync::log::redo_log::LogWriter;
 use crate::sync::source::backend::Claim;
 use crate::units::Extent;
 

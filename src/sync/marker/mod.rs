@@ -3,4 +3,5 @@
 pub(super) mod format;
 pub(super) mod in_data;
 pub(super) mod overlay;
+pub(super) mod room;
 pub(super) mod set_lift;

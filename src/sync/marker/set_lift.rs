@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::format::{Marker, SECTOR, regions, sentinel};
 use super::in_data;
 use super::overlay::OverlayStorage;
+use super::room::Room;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
-use crate::sync::commit::room::Room;
-use crate::sync::recovery::redo::Redo;
+use crate::sync::redo::Redo;
 
 /// The bytes of `storage` where the marker lies, or would lie, of a target that was `target_len`
 /// bytes long when it was marked; as far as the storage now reaches.
@@ -245,7 +245,7 @@ mod tests {
     use crate::storage::fault::{FaultDisk, OpKind};
     use crate::storage::{Access, FileRef, MemoryDirectory};
     use crate::sync::Safety;
-    use crate::sync::commit::sidecar;
+    use crate::sync::log::sidecar;
     use crate::units::BlockSize;
 
     const LEN: u64 = 3 << 20;

@@ -1,10 +1,10 @@
 //! Marked targets whose storage has become shorter than their log allows.
 
-use super::redo::Redo;
 use crate::delta::{Header, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 use crate::sync::marker::format::Marker;
+use crate::sync::redo::Redo;
 
 /// A marked target that lost bytes at its end, which nothing brings back.
 #[derive(Debug, Clone, PartialEq, Eq)]

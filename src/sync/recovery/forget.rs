@@ -11,8 +11,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::guarded::{FirstPage, GuardedBytes, Part, Write, index, ranges, refuse_gaps};
-use super::kept_log;
-use super::redo::Redo;
 use super::state::{self, FoundState, Touch, is_of_forget};
 use crate::advice::Advice;
 use crate::delta::{Delta, DeltaWriter, Frame, FrameKind, Header, JobId, Purpose};
@@ -20,19 +18,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Format, Patch};
 use crate::progress::Work;
 use crate::storage::{Access, Storage};
-use crate::sync::commit::apply::{apply_marked, needs_recovery};
 use crate::sync::commit::atomic::{retire, stash};
-use crate::sync::commit::redo_log::push_patches;
-use crate::sync::commit::room::Room;
-use crate::sync::commit::sidecar::{fresh_log, remove_fresh};
 use crate::sync::endpoint::named::{check_log, check_name};
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::Job;
 use crate::sync::job::read_job;
+use crate::sync::log::apply::{apply_marked, needs_recovery};
+use crate::sync::log::kept_log;
+use crate::sync::log::redo_log::push_patches;
+use crate::sync::log::sidecar::{fresh_log, remove_fresh};
 use crate::sync::marker::format::Marker;
 use crate::sync::marker::in_data;
+use crate::sync::marker::room::Room;
 use crate::sync::marker::set_lift::{begin_repoint, read_regions, sentinel_len};
 use crate::sync::options::{Safety, Verify};
+use crate::sync::redo::Redo;
 use crate::units::BlockSize;
 
 /// What giving a marker up has left.

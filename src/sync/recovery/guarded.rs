@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::redo::Redo;
 use super::state::is_of_forget;
 use crate::advice::Advice;
 use crate::delta::Delta;
@@ -13,6 +12,7 @@ use crate::storage::{Access, Storage};
 use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::{Marker, SECTOR, can_carry, regions};
 use crate::sync::marker::set_lift::sentinel_len;
+use crate::sync::redo::Redo;
 
 /// What is known of the bytes under a marker whose log is lost.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

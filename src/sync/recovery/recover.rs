@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::kept_log;
 use super::state::{self, FoundState, Touch};
 use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Work;
 use crate::storage::{FileRef, Privacy, Storage};
-use crate::sync::commit::apply::{apply_marked, needs_recovery};
 use crate::sync::commit::atomic::{previous_log, retire};
 use crate::sync::commit::full_copy::new_file;
 use crate::sync::endpoint::named::check_name;
 use crate::sync::endpoint::target::Target;
+use crate::sync::log::apply::{apply_marked, needs_recovery};
+use crate::sync::log::kept_log;
 use crate::sync::marker::format::Marker;
 use crate::sync::marker::set_lift::repair_marker;
 use crate::sync::options::Verify;

@@ -3,22 +3,22 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cut::Cut;
-use super::log::untrusted;
-use super::redo::{FinalState, Redo};
+use super::found_log::untrusted;
 use crate::delta::{Delta, FrameKind, JobId, Old, Purpose, fits_new, fits_old};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Format, Image};
 use crate::progress::Work;
 use crate::storage::{Access, Storage};
-use crate::sync::commit::apply::holds;
 use crate::sync::commit::atomic::{previous_log, retire, stash};
-use crate::sync::commit::sidecar::{self, fresh_log};
 use crate::sync::endpoint::target::Target;
 use crate::sync::job::read_job;
+use crate::sync::log::apply::holds;
+use crate::sync::log::sidecar::{self, fresh_log};
 use crate::sync::marker::format::Marker;
 use crate::sync::marker::in_data::begins_with_guest_data;
 use crate::sync::marker::overlay::OverlayStorage;
 use crate::sync::marker::set_lift::{read_regions, sentinel_len};
+use crate::sync::redo::{FinalState, Redo};
 
 /// What a target and its redo log together say.
 pub(in crate::sync) enum FoundState {

@@ -1,6 +1,5 @@
 //! Finding what differs.
 
-pub(super) mod cache;
 pub(super) mod differences;
 pub(super) mod dry_run;
 pub(super) mod estimate;

@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::path_source::HostSource;
-use super::source::Source;
+use super::source::HostSource;
 use crate::advice::Advice;
 use crate::delta::Base;
 use crate::diff::{self, CompareOptions, Newer};
@@ -14,6 +13,7 @@ use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::progress::Work;
 use crate::storage::{HostFile, HostKind, Privacy, SourceOptions};
+use crate::sync::endpoint::source::Source;
 use crate::units::{Extent, ExtentKind, PAGE_BYTES};
 
 /// An image, or the manifest of a disk.

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::atomic::ApplyContext;
-use super::room::Room;
 use crate::advice::Advice;
 use crate::delta::{Delta, FrameKind, Old, VerifiedFrame, fits_new};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{self, Image, ImageMut};
 use crate::progress::{Phase, Work};
 use crate::storage::Storage;
+use crate::sync::commit::atomic::ApplyContext;
 use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::Marker;
+use crate::sync::marker::room::Room;
 use crate::sync::marker::set_lift::{Guard, begin_marker, lift_marker, open_overlay};
 use crate::sync::options::{Safety, Verify};
-use crate::sync::recovery::redo::Redo;
+use crate::sync::redo::Redo;
 
 /// A complete redo log that was checked, and the room for it.
 pub(in crate::sync) struct Checked<'a> {

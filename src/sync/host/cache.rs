@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::source::HostSource;
 use crate::error::{ErrorKind, Result};
 use crate::image::Format;
 use crate::image::Layout;
@@ -17,7 +18,6 @@ use crate::storage::{
     Access, Directory, FileRef, HostDirectory, MemoryStorage, SourceStamp, Storage,
     resolve_to_write,
 };
-use crate::sync::endpoint::path_source::HostSource;
 use crate::units::{BlockSize, check_change_map};
 
 /// A directory of manifests that stand for reading images again.

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::source::Source;
 use crate::error::Result;
 use crate::image::{
     self, Format, Image, ImageOptions, RawUse, refuse_container, refuse_container_name,
@@ -11,6 +10,7 @@ use crate::image::{
 use crate::storage::{
     HostFile, HostKind, Privacy, SourceOptions, SourceStamp, Storage, open_source,
 };
+use crate::sync::endpoint::source::Source;
 use crate::sync::marker::format::Marker;
 
 /// An image of this host, open for reading.

@@ -4,8 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::path_source::format_of;
-use super::target::{LOG_SUFFIX, Target};
+use super::source::format_of;
 use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{
@@ -18,10 +17,11 @@ use crate::storage::{
     TargetOptions, identity, open_target, resolve_to_write,
 };
 use crate::sync::commit::hold::{held_image, hold, release};
+use crate::sync::endpoint::target::{LOG_SUFFIX, Target};
 use crate::sync::marker::format::Marker;
 use crate::sync::recovery::forget::{Forgotten, forget};
+use crate::sync::recovery::found_log::with_log;
 use crate::sync::recovery::guarded::GuardedBytes;
-use crate::sync::recovery::log::with_log;
 use crate::sync::recovery::recover::{Recovered, discard, recover};
 use crate::sync::recovery::state::complete_log;
 

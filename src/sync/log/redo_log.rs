@@ -3,8 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::atomic::remove_previous;
-use super::precheck;
 use crate::advice::Advice;
 use crate::delta::{DeltaWriter, Frame, FrameKind, Header};
 use crate::diff::Content;
@@ -12,6 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
 use crate::image::{Change, ImageMut, Patch};
 use crate::storage::{FileRef, Storage};
+use crate::sync::commit::atomic::remove_previous;
+use crate::sync::endpoint::precheck;
 use crate::sync::job::Job;
 use crate::sync::marker::format::sentinel;
 use crate::sync::marker::in_data::{FirstPage, begins_with_guest_data};

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::precheck::too_long;
+use super::format::regions;
 use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
-use crate::sync::marker::format::regions;
+use crate::sync::endpoint::precheck::too_long;
 use crate::target_state::TargetState;
 
 /// What was taken of the room on a target: the space of the marker, and of all that follows as far

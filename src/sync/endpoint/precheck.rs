@@ -1,12 +1,12 @@
 //! What can be tried before anything is compared: permission and lengths. Nothing is changed, so
 //! a dry run tries it too.
 
+use super::source::SyncContext;
+use super::target::Target;
 use crate::advice::Advice;
 use crate::error::{Error, Result};
 use crate::image::{CreateFormat, Format, Image};
 use crate::storage::{FileRef, Storage};
-use crate::sync::endpoint::source::SyncContext;
-use crate::sync::endpoint::target::Target;
 use crate::target_state::TargetState;
 
 /// For a copy that takes the target's name; `old` is the target that is there now.

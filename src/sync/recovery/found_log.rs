@@ -7,15 +7,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::kept_log;
 use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::{FileRef, HostDirectory, HostFile, SourceOptions, open_source};
-use crate::sync::endpoint::path_target::HostTargetOptions;
 use crate::sync::endpoint::target::{LOG_SUFFIX, Target};
+use crate::sync::host::target::HostTargetOptions;
 use crate::sync::job::Job;
 use crate::sync::job::read_job;
+use crate::sync::log::kept_log;
 use crate::sync::marker::format::Marker;
 
 /// `target`, which carries `marker`, with the log of its unfinished sync where that is found: among

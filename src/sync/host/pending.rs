@@ -5,8 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::recover::{Recovered, recover};
-use super::redo::Redo;
+use super::target::{HostTarget, HostTargetOptions};
 use crate::advice::Advice;
 use crate::delta::{Delta, JobId, Purpose};
 use crate::error::{Error, ErrorKind, Result};
@@ -16,12 +15,13 @@ use crate::storage::{
     Access, Directory, FileRef, HostDirectory, SourceOptions, devices_named, open_source,
 };
 use crate::sync::commit::full_copy::NEW_SUFFIX;
-use crate::sync::commit::sidecar;
-use crate::sync::endpoint::path_target::{HostTarget, HostTargetOptions};
 use crate::sync::endpoint::target::LOG_SUFFIX;
 use crate::sync::job::read_job;
+use crate::sync::log::sidecar;
 use crate::sync::marker::format::Marker;
 use crate::sync::options::Safety;
+use crate::sync::recovery::recover::{Recovered, recover};
+use crate::sync::redo::Redo;
 
 /// The leavings of one sync that did not finish.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,7 @@
+//! What paths of this host open: sources, targets, and what syncs have left there.
+
+pub(super) mod cache;
+pub(super) mod pending;
+pub(super) mod side;
+pub(super) mod source;
+pub(super) mod target;

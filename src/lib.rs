@@ -58,6 +58,7 @@
 //! | --- | --- |
 //! | `changes` | change maps as other programs write them |
 //! | `cli` | the command `diskdelta`, with what the features below add to it |
+//! | `http` | disks at web servers and in object stores as sources |
 //! | `imago` | qcow2 and VMDK as sources |
 //! | `nbd` | exports of NBD servers as sources |
 //! | `tls` | the service over TLS, and connections to it |
@@ -188,6 +189,8 @@ pub mod peer {
     pub use crate::remote::{
         Client, ConnectOptions, LineOptions, Retry, ServeOptions, Served, ShellOptions, serve,
     };
+    #[cfg(feature = "http")]
+    pub use crate::storage::HttpOptions;
 }
 
 pub use advice::Advice;
@@ -201,7 +204,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use hash::Hash;
 pub use image::{CreateFormat, Format, Image, ImageInfo, Layout};
 pub use limits::Limits;
-pub use location::{Location, NbdAddress, RemoteAddress};
+pub use location::{Location, NbdAddress, RemoteAddress, WebAddress};
 pub use manifest::Manifest;
 pub use progress::{CancelGuard, CancelToken, Phase, Tick, Work};
 #[cfg(feature = "testing")]

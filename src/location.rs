@@ -1,7 +1,9 @@
 //! Where an image is: the one parser of such texts.
 
 mod nbd;
+mod reference;
 mod remote;
+mod web;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -18,6 +20,9 @@ pub use nbd::NbdAddress;
 pub use remote::RemoteAddress;
 #[cfg(feature = "tls")]
 pub(crate) use remote::split_port;
+pub use web::WebAddress;
+#[cfg(feature = "cli")]
+pub(crate) use web::without_queries;
 
 /// Where an image is.
 ///
@@ -48,6 +53,8 @@ pub enum Location {
     Remote(RemoteAddress),
     /// An export of an NBD server of this host: the guest's bytes, only read.
     Nbd(NbdAddress),
+    /// A disk at a web server or in an object store, only read.
+    Web(WebAddress),
 }
 
 impl Location {
@@ -58,8 +65,9 @@ impl Location {
     /// | `ssh://[user@]host[:port]/path` | an image behind a shell; the scheme in any case |
     /// | `diskdelta://host[:port]/name` | an image at a service |
     /// | `nbd+unix:///EXPORT?socket=PATH` | an export of an NBD server |
+    /// | `https://host[:port]/path[?query]` | a disk at a web server; `http://` too |
     /// | any other `scheme://…` | refused; the scheme may get a meaning |
-    /// | `env:…`, `@…` | refused; they may get a meaning |
+    /// | `@FILE`, `env:NAME` | the address that the file or the environment variable holds |
     /// | `-` | refused: standard input and output are no disks |
     /// | `x:y`, no `/` before the colon | a path where a file of that name is there, else refused |
     /// | anything else | a path |
@@ -67,7 +75,8 @@ impl Location {
     /// What begins with `/`, `./` or `../` is always a path. Prefixes end at the first colon.
     ///
     /// # Errors
-    /// `InvalidInput` for what is refused, naming the way to write it.
+    /// `InvalidInput` for what is refused, naming the way to write it. What stands behind the
+    /// question mark of an address is not repeated.
     pub fn parse(text: impl AsRef<Path>) -> Result<Location> {
         let text = text.as_ref();
         Self::parse_with(text, |path| path.symlink_metadata().is_ok())
@@ -80,12 +89,13 @@ impl Location {
     pub fn parse_with(text: &Path, is_there: impl FnOnce(&Path) -> bool) -> Result<Location> {
         let bytes = text.as_os_str().as_bytes();
         let here = || Ok(Location::Path(text.to_owned()));
+        let shown = without_query(text);
         let refuse = |what: String, advice: String| {
             Err(Error::new(ErrorKind::InvalidInput, what)
-                .at_path(text)
+                .at_path(shown)
                 .advise(advice))
         };
-        let as_path = format!("write ./{} for a file of that name", EscapedPath(text));
+        let as_path = format!("write ./{} for a file of that name", EscapedPath(shown));
         match bytes {
             [] => {
                 let what = "an empty path names nothing";
@@ -100,11 +110,15 @@ impl Location {
                 let what = "standard input and output are no disks".to_owned();
                 return refuse(what, as_path);
             }
-            [b'@', ..] => {
-                let what = "a name that begins with @ is reserved".to_owned();
-                return refuse(what, as_path);
-            }
             _ => {}
+        }
+        if let Some(address) = reference::resolve(text)? {
+            let never: fn(&Path) -> bool = |_| false;
+            return Self::parse_with(Path::new(&address), never).map_err(|error| {
+                Error::new(error.kind(), HOLDS_NONE)
+                    .at_path(text)
+                    .advise(as_path)
+            });
         }
         let Some((prefix, rest)) = split_prefix(bytes) else {
             return here();
@@ -119,6 +133,10 @@ impl Location {
             if lower == b"nbd+unix" {
                 return NbdAddress::parse(address).map(Location::Nbd);
             }
+            if lower == b"https" || lower == b"http" {
+                let parsed = WebAddress::parse(address).map(Location::Web);
+                return parsed.map_err(|error| error.at_path(shown));
+            }
             let scheme = String::from_utf8_lossy(prefix);
             let what = format!("no way to reach it: `{scheme}://` is not known here");
             let advice = match &lower[..] {
@@ -126,9 +144,6 @@ impl Location {
                 _ => format!("{ADDRESSES}; {as_path}"),
             };
             return refuse(what, advice);
-        }
-        if lower == b"env" {
-            return refuse("names that begin with env: are reserved".into(), as_path);
         }
         if is_there(text) {
             return here();
@@ -160,6 +175,7 @@ impl Location {
             Ok(Location::Remote(remote)) if !is_plain(text, remote.path()) => {
                 format!("`{text}` does not name an image by a path without `..`")
             }
+            Ok(Location::Web(_)) => "a plan takes no disk at a web server".to_owned(),
             Ok(location) => return Ok(location),
             Err(error) if text.contains("://") => error.to_string(),
             Err(_) => format!(
@@ -174,7 +190,7 @@ impl Location {
     pub fn path(&self) -> Option<&Path> {
         match self {
             Location::Path(path) => Some(path),
-            Location::Remote(_) | Location::Nbd(_) => None,
+            _ => None,
         }
     }
 
@@ -184,6 +200,7 @@ impl Location {
             Location::Path(path) => path.components().collect::<PathBuf>().display().to_string(),
             Location::Remote(address) => address.place(),
             Location::Nbd(address) => address.place(),
+            Location::Web(address) => address.place(),
         }
     }
 
@@ -248,6 +265,7 @@ impl fmt::Display for Location {
             Location::Path(path) => path.display().fmt(f),
             Location::Remote(address) => address.fmt(f),
             Location::Nbd(address) => address.fmt(f),
+            Location::Web(address) => address.fmt(f),
         }
     }
 }
@@ -324,10 +342,23 @@ fn suggestion(text: &[u8]) -> Option<String> {
     })
 }
 
+/// `text` up to the question mark of an address.
+fn without_query(text: &Path) -> &Path {
+    let bytes = text.as_os_str().as_bytes();
+    let question = bytes.iter().position(|byte| *byte == b'?');
+    match question.and_then(|at| bytes.get(..at)) {
+        Some(before) if before.windows(3).any(|it| it == b"://") => {
+            Path::new(OsStr::from_bytes(before))
+        }
+        _ => text,
+    }
+}
+
 const REMOTE: [&str; 2] = ["ssh", "diskdelta"];
 /// The advice that names what addresses look like.
-const ADDRESSES: &str = "write ssh://[user@]host[:port]/path, diskdelta://host[:port]/name or \
-                         nbd+unix:///EXPORT?socket=PATH";
+const ADDRESSES: &str = "write ssh://[user@]host[:port]/path, diskdelta://host[:port]/name, \
+                         https://host/path or nbd+unix:///EXPORT?socket=PATH";
+const HOLDS_NONE: &str = "does not hold an address that is known here";
 
 #[cfg(test)]
 mod tests {
@@ -376,13 +407,14 @@ mod tests {
             ("a\0b", "NUL"),
             ("@a", "./@a"),
             ("@", "./@"),
-            ("@a:b", "reserved"),
+            ("@a:b", "no file"),
             ("env:A", "./env:A"),
-            ("ENV:A", "reserved"),
-            ("env:a:b", "reserved"),
+            ("ENV:A", "no such environment variable"),
+            ("env:a:b", "no such environment variable"),
             ("file:///a", "write the path alone"),
             ("FILE:///a", "write the path alone"),
-            ("http://h/a", "ssh://[user@]host"),
+            ("https://me@h/a", "without a user"),
+            ("ftp://h/a", "ssh://[user@]host"),
             ("s3://b/a", "./s3://b/a"),
             ("nbd+unix:///a", "nbd+unix:///EXPORT?socket=PATH"),
             ("nbd://h/a", "not known"),

@@ -27,7 +27,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("units", "error"),
     ("progress", "error token_bucket"),
     ("program", "error progress"),
-    ("storage", "advice error random progress"),
+    ("storage", "advice error location random setters progress"),
     (
         "image",
         "advice error location random limits units progress storage",
@@ -49,7 +49,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("journal", "error random limits units progress storage"),
     (
         "sync",
-        "target_state advice error hash random setters limits units progress storage image manifest diff delta",
+        "target_state advice error location hash random setters limits units progress storage image manifest diff delta",
     ),
     (
         "replica",

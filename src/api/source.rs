@@ -2,10 +2,12 @@
 
 use crate::error::Result;
 use crate::image::ImageOptions;
-use crate::location::{Location, NbdAddress};
+use crate::location::{Location, NbdAddress, WebAddress};
 use crate::progress::Work;
 use crate::remote::ConnectOptions;
 use crate::storage::SourceOptions;
+#[cfg(feature = "http")]
+use crate::sync::WebSource;
 use crate::sync::{HostSource, Source};
 
 /// Opens the disk at `at` to be read: a file or device of this host, an export of an NBD server, or
@@ -25,11 +27,37 @@ pub fn open_source(
     match at {
         Location::Path(path) => HostSource::open(path, image, options).map(|it| it.source()),
         Location::Nbd(address) => open_export(address, image, options, work),
+        Location::Web(address) => open_web(address, image, options, connect, work),
         Location::Remote(address) => {
             let client = connect.connect(address, work)?;
             client.open(address.path(), image, options, work)
         }
     }
+}
+
+#[cfg(feature = "http")]
+fn open_web(
+    address: &WebAddress,
+    image: &ImageOptions,
+    options: &SourceOptions,
+    connect: &ConnectOptions,
+    work: &Work,
+) -> Result<Source> {
+    WebSource::open(address, image, options, &connect.http, work.cancel()).map(|it| it.source())
+}
+
+#[cfg(not(feature = "http"))]
+fn open_web(
+    address: &WebAddress,
+    _: &ImageOptions,
+    _: &SourceOptions,
+    _: &ConnectOptions,
+    _: &Work,
+) -> Result<Source> {
+    use crate::error::{Error, ErrorKind};
+
+    let what = "this build cannot read disks at web servers (feature `http`)";
+    Err(Error::new(ErrorKind::Unsupported, what).at_path(address.to_string()))
 }
 
 #[cfg(feature = "nbd")]

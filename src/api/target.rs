@@ -36,8 +36,11 @@ impl OpenTarget {
                 let client = connect.connect(address, work)?;
                 Kind::Remote(client.target(address.path(), options))
             }
-            Location::Nbd(_) => {
-                let what = "an export of an NBD server is only read";
+            Location::Nbd(_) | Location::Web(_) => {
+                let what = match at {
+                    Location::Nbd(_) => "an export of an NBD server is only read",
+                    _ => "a disk at a web server is only read",
+                };
                 return Err(Error::new(ErrorKind::InvalidInput, what).at_path(at.to_string()));
             }
         };

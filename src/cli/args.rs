@@ -8,6 +8,8 @@ use crate::api::open_source;
 use crate::duration::parse_duration;
 use crate::image::{CreateFormat, FileGate, Format, ImageOptions};
 use crate::remote::ConnectOptions;
+#[cfg(feature = "http")]
+use crate::storage::HttpOptions;
 use crate::storage::{Allocation, SourceOptions, TargetOptions};
 use crate::sync::{HostSide, HostTargetOptions, Mode, Safety, Source, Verify};
 use crate::units::parse_size;
@@ -43,6 +45,10 @@ pub(super) struct Common {
     /// Read a source that begins with the marker of an unfinished sync: its guest wrote it
     #[arg(long, global = true, hide_short_help = true)]
     pub marker_is_data: bool,
+    #[cfg(feature = "http")]
+    /// Read over http:// from other hosts too, without encryption
+    #[arg(long, global = true)]
+    allow_http: bool,
 }
 
 impl Common {
@@ -50,6 +56,14 @@ impl Common {
         SourceOptions::default()
             .with_direct(self.direct)
             .with_marker_is_data(self.marker_is_data)
+    }
+
+    /// How other hosts are reached, but for agents.
+    pub(super) fn connect(&self) -> ConnectOptions {
+        let connect = ConnectOptions::default();
+        #[cfg(feature = "http")]
+        let connect = connect.with_http(HttpOptions::default().with_allow_plain(self.allow_http));
+        connect
     }
 
     /// Opens an image whose bytes this host reads itself.
@@ -62,8 +76,7 @@ impl Common {
         image: &ImageOptions,
         work: &Work,
     ) -> Result<Source, Error> {
-        let connect = ConnectOptions::default();
-        open_source(at, image, &self.source_options(), &connect, work)
+        open_source(at, image, &self.source_options(), &self.connect(), work)
     }
 
     /// Opens an image or manifest.

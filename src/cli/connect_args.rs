@@ -75,7 +75,7 @@ impl ConnectArgs {
         let line = LineOptions::default()
             .with_silence(self.timeout)
             .with_limit_rate(context.common.limit_rate.unwrap_or(0));
-        let connect = ConnectOptions::default();
+        let connect = context.common.connect();
         #[cfg(feature = "tls")]
         let connect = connect.with_tls(self.tls(hosts.clone().any(|host| host.is_service()))?);
         Ok(connect

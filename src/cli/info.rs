@@ -3,7 +3,6 @@
 use crate::Location;
 use crate::api::open_source;
 use crate::image::{ImageInfo, Layout};
-use crate::remote::ConnectOptions;
 use crate::units::format_size;
 use serde::Serialize;
 
@@ -30,7 +29,7 @@ struct Object<'a> {
 
 pub(super) fn run(args: &Args, context: &Context) -> Ended {
     let live = context.common.source_options().with_allow_writers(true);
-    let (options, connect) = (args.open.options(), ConnectOptions::default());
+    let (options, connect) = (args.open.options(), context.common.connect());
     let source = open_source(&args.image, &options, &live, &connect, &context.work)?;
     let mut info = source.info();
     info.warnings = source.warnings().to_vec();

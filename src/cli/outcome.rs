@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::api::OpenTarget;
+use crate::location::without_queries;
 use crate::sync::HostTarget;
 use crate::text::{escape, escape_path};
 use crate::{Error, ErrorKind};
@@ -127,17 +128,17 @@ pub(super) fn misused(
     Exit::Error.into()
 }
 
-/// The same error with the words of the command line escaped, where it is still the same then.
+/// The same error with the words of the command line escaped and without secrets, where it is still the same then.
 fn escaped(
     error: &clap::Error,
     parsed: impl FnOnce(Vec<String>) -> Option<clap::Error>,
 ) -> clap::Error {
-    let words = std::env::args_os().map(|word| escape_path(Path::new(&word)));
+    let words = std::env::args_os().map(|word| without_queries(&escape_path(Path::new(&word))));
     match parsed(words.collect()) {
         Some(same) if same.kind() == error.kind() => same,
         // Escaping has made sense of it.
         _ => {
-            let lines = error.to_string();
+            let lines = without_queries(&error.to_string());
             let lines: Vec<_> = lines.lines().map(escape).collect();
             clap::Error::raw(error.kind(), lines.join("\n") + "\n")
         }

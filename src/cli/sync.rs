@@ -107,6 +107,9 @@ fn refuse_misplaced(args: &Args) -> Result<()> {
         (Location::Nbd(_), _) if has_cache => {
             refuse("--manifest-cache does not go with an NBD export".to_owned())
         }
+        (Location::Web(_), _) if has_cache => {
+            refuse("--manifest-cache does not go with a disk at a web server".to_owned())
+        }
         (_, Location::Remote(_)) => {
             let of_this_host = [
                 (args.undo.is_some(), "--undo"),

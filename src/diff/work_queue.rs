@@ -1,5 +1,6 @@
 //! Gives a pair of images out in units, so that any number of threads can compare them.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -17,6 +18,8 @@ pub(super) struct WorkQueue<'a> {
     cursor: Mutex<Cursor<'a>>,
     /// Length of a unit, in bytes.
     unit_bytes: u64,
+    /// Units that are known before they are given out, so that the source can fetch them.
+    ahead_units: usize,
     cancel: &'a CancelToken,
 }
 
@@ -54,8 +57,10 @@ impl<'a> WorkQueue<'a> {
                 target: Side::new(target),
                 window,
                 windows,
+                ahead: VecDeque::new(),
             }),
             unit_bytes,
+            ahead_units: usize::try_from(source.look_ahead_bytes() / unit_bytes).unwrap_or(0),
             cancel,
         }
     }
@@ -66,6 +71,25 @@ impl<'a> WorkQueue<'a> {
     /// `Cancelled`; those of [`Image::next_extent`].
     pub(super) fn next_unit(&self) -> Result<NextUnit> {
         let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        while cursor.ahead.len() <= self.ahead_units {
+            let next = self.find_next(&mut cursor)?;
+            let data = next
+                .unit
+                .as_ref()
+                .filter(|it| it.source == ExtentKind::Data);
+            if let (Some(unit), true) = (data, self.ahead_units > 0) {
+                cursor.source.image.will_read(unit.range.clone());
+            }
+            let is_last = next.unit.is_none();
+            cursor.ahead.push_back(next);
+            if is_last {
+                break;
+            }
+        }
+        Ok(cursor.ahead.pop_front().unwrap_or_default())
+    }
+
+    fn find_next(&self, cursor: &mut Cursor<'_>) -> Result<NextUnit> {
         let mut next = NextUnit::default();
         while cursor.reach_window() {
             self.cancel.check()?;
@@ -106,6 +130,8 @@ struct Cursor<'a> {
     /// What is left of the window at hand.
     window: Range<u64>,
     windows: std::vec::IntoIter<Range<u64>>,
+    /// What was found and not given out yet.
+    ahead: VecDeque<NextUnit>,
 }
 
 impl Cursor<'_> {

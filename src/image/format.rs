@@ -57,6 +57,7 @@ impl Format {
             Location::Path(path) => Format::from_path(path),
             Location::Remote(address) => Format::from_path(address.path()),
             Location::Nbd(_) => Format::Raw,
+            Location::Web(address) => Format::from_path(Path::new(address.path())),
         }
     }
 

@@ -80,6 +80,10 @@ impl Image for Raw {
         self.storage.will_read(range);
     }
 
+    fn look_ahead_bytes(&self) -> u64 {
+        self.storage.look_ahead_bytes()
+    }
+
     fn reads_from_memory(&self) -> bool {
         self.storage.reads_from_memory()
     }

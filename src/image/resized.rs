@@ -72,6 +72,10 @@ impl Image for Resized {
         self.image.will_read(self.inside(range));
     }
 
+    fn look_ahead_bytes(&self) -> u64 {
+        self.image.look_ahead_bytes()
+    }
+
     fn reads_from_memory(&self) -> bool {
         self.image.reads_from_memory()
     }

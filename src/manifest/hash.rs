@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::hash::Hash;
 
-use super::plan::{Part, Plan, Unit};
+use super::plan::{Part, Plan, UNIT_BYTES, Unit};
 use super::ranges::RangeSet;
 use super::write::Sink;
 use crate::error::{Error, ErrorKind, Result};
@@ -106,6 +106,7 @@ impl<'a> HashPass<'a> {
     /// `Malformed` and others from the image; those of `visit` and `sink`.
     pub fn run(self, visit: &dyn Visit, sink: &mut dyn Sink) -> Result<()> {
         let threads = self.workers();
+        let ahead = usize::try_from(self.image.look_ahead_bytes() / UNIT_BYTES).unwrap_or(0);
         let plan = Plan::new(self.image, self.block_size, self.within.as_ref());
         let shared = Shared {
             pass: &self,
@@ -114,7 +115,7 @@ impl<'a> HashPass<'a> {
             supply: Mutex::new(Supply {
                 plan,
                 ahead: VecDeque::new(),
-                ahead_count: threads + 1,
+                ahead_count: ahead.max(threads + 1),
             }),
             order: Mutex::new(Order {
                 next: 0,

@@ -157,7 +157,7 @@ impl<'a> Plan<'a> {
 }
 
 /// Large enough that threads seldom meet, small enough that they end together.
-const UNIT_BYTES: u64 = 4 << 20;
+pub(super) const UNIT_BYTES: u64 = 4 << 20;
 
 /// Keeps a unit of scattered blocks small.
 const UNIT_PARTS: usize = 1024;

@@ -176,6 +176,12 @@ pub trait Storage: Send + Sync {
     /// Tells that `range` is about to be read. A hint.
     fn will_read(&self, _range: Range<u64>) {}
 
+    /// How far ahead of its reads a range is worth [announcing](Storage::will_read), in bytes; 0
+    /// where nothing is gained by more than the next few. A hint.
+    fn look_ahead_bytes(&self) -> u64 {
+        0
+    }
+
     /// Whether what is read now mostly lies in memory already, so that short reads, which stay in
     /// a near cache, are better than long ones. A hint.
     fn reads_from_memory(&self) -> bool {

@@ -102,6 +102,10 @@ impl Storage for Dense {
         self.0.will_read(range);
     }
 
+    fn look_ahead_bytes(&self) -> u64 {
+        self.0.look_ahead_bytes()
+    }
+
     fn reads_from_memory(&self) -> bool {
         self.0.reads_from_memory()
     }

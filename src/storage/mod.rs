@@ -9,6 +9,8 @@ mod directory;
 #[cfg(feature = "testing")]
 pub mod fault;
 mod host;
+#[cfg(feature = "http")]
+mod http;
 mod memory;
 mod mmap;
 mod privacy;
@@ -38,6 +40,8 @@ pub use host::open::{Opened, SourceOptions, TargetOptions, open_source, open_tar
 pub use host::stamp::SourceStamp;
 #[cfg(feature = "imago")]
 pub(crate) use host::unchanged::reopened;
+#[cfg(feature = "http")]
+pub use http::{HttpOptions, HttpStorage};
 pub use memory::{MemoryDirectory, MemoryStorage};
 pub use mmap::Mmap;
 pub use privacy::Privacy;

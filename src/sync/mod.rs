@@ -34,6 +34,8 @@ pub use commit::apply_delta::{BaseCheck, apply_delta, undo};
 pub use commit::hold::{held_image, hold, release};
 pub use endpoint::source::Source;
 pub use endpoint::target::Target;
+#[cfg(feature = "http")]
+pub use endpoint::web_source::WebSource;
 pub use export::export_delta;
 pub use host::cache::{CachedSource, ManifestCache, Recording};
 pub use host::pending::{Pending, PendingKind, PendingState, pending, recover_all};

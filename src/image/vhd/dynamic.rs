@@ -377,6 +377,10 @@ impl Image for Dynamic {
         }
     }
 
+    fn look_ahead_bytes(&self) -> u64 {
+        self.storage.look_ahead_bytes()
+    }
+
     fn reads_from_memory(&self) -> bool {
         self.storage.reads_from_memory()
     }

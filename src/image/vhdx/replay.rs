@@ -238,6 +238,10 @@ impl Storage for Replayed {
         self.below.will_read(range);
     }
 
+    fn look_ahead_bytes(&self) -> u64 {
+        self.below.look_ahead_bytes()
+    }
+
     fn reads_from_memory(&self) -> bool {
         self.below.reads_from_memory()
     }

@@ -47,6 +47,10 @@ impl Image for VhdxMut {
         self.image.will_read(range);
     }
 
+    fn look_ahead_bytes(&self) -> u64 {
+        self.image.look_ahead_bytes()
+    }
+
     fn reads_from_memory(&self) -> bool {
         self.image.reads_from_memory()
     }

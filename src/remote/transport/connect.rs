@@ -11,6 +11,8 @@ use crate::remote::session::client::Client;
 use crate::remote::tls::{DialOptions, TlsLine};
 use crate::remote::wire::connection_options::LineOptions;
 use crate::setters::setters;
+#[cfg(feature = "http")]
+use crate::storage::HttpOptions;
 
 /// How other hosts are reached, whatever the way.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +23,9 @@ pub struct ConnectOptions {
     /// How a service is connected to; without it none is.
     #[cfg(feature = "tls")]
     pub tls: Option<DialOptions>,
+    /// How web servers are reached.
+    #[cfg(feature = "http")]
+    pub http: HttpOptions,
     /// How the line is watched, and how fast it may be.
     pub line: LineOptions,
     /// How often a sync is begun again whose connection broke.
@@ -35,6 +40,13 @@ setters! {
     with_line, line: LineOptions;
     /// Replaces [`ConnectOptions::retry`].
     with_retry, retry: Retry;
+}
+
+#[cfg(feature = "http")]
+setters! {
+    ConnectOptions:
+    /// Replaces [`ConnectOptions::http`].
+    with_http, http: HttpOptions;
 }
 
 #[cfg(feature = "tls")]

@@ -254,6 +254,10 @@ impl Storage for OverlayStorage {
         self.inner.will_read(range);
     }
 
+    fn look_ahead_bytes(&self) -> u64 {
+        self.inner.look_ahead_bytes()
+    }
+
     fn reads_from_memory(&self) -> bool {
         self.inner.reads_from_memory()
     }

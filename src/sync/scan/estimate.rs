@@ -32,6 +32,10 @@ pub(in crate::sync) fn choose(
     let Some(source) = context.source.image() else {
         return Ok((Mode::Delta, "the source is on another host".to_owned()));
     };
+    if source.look_ahead_bytes() > 0 {
+        let why = "the source is reached over a network";
+        return Ok((Mode::Delta, why.to_owned()));
+    }
     if context.target.file_ref().is_none() {
         let why = "a device cannot be replaced by a copy";
         return Ok((Mode::Delta, why.to_owned()));

@@ -1,0 +1,133 @@
+//! A disk at a web server.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::options::HttpOptions;
+use super::read_ahead::{Fetch, ReadAhead};
+use super::resource::Resource;
+use crate::error::{Error, ErrorKind, Result};
+use crate::location::WebAddress;
+use crate::progress::CancelToken;
+use crate::storage::{Storage, past_end, range_end};
+
+/// Bytes at a web server or in an object store, which are only read: by ranges, several requests at
+/// once. Length, `ETag` and `Last-Modified` of every answer are held against the first one's.
+///
+/// Ranges that are [announced](Storage::will_read) are fetched ahead, in memory of at most 64 MiB.
+pub struct HttpStorage {
+    path: PathBuf,
+    ahead: ReadAhead<Ranges>,
+}
+
+opaque!(HttpStorage);
+
+#[derive(Clone)]
+struct Ranges(Arc<Resource>);
+
+impl Fetch for Ranges {
+    fn fetch(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.0.read(buf, offset)
+    }
+}
+
+impl HttpStorage {
+    /// Opens what `address` leads to; work that reads it ends once `cancel` is set.
+    ///
+    /// # Errors
+    /// `Untrusted` for a refusal of the server, and for connections without encryption to other
+    /// hosts; `NotFound`; `Unsupported` for a server that knows no ranges, states no length, or
+    /// packs its answers; `Malformed`, `Io`, `Cancelled`.
+    pub fn open(address: &WebAddress, options: &HttpOptions, cancel: &CancelToken) -> Result<Self> {
+        let resource = Resource::open(address, options, cancel)?;
+        Ok(HttpStorage {
+            path: PathBuf::from(resource.named().to_string()),
+            ahead: ReadAhead::new(Ranges(Arc::new(resource)), cancel.clone()),
+        })
+    }
+
+    fn resource(&self) -> &Resource {
+        &self.ahead.inner().0
+    }
+
+    /// Asks the server whether it still has the bytes that were opened.
+    ///
+    /// # Errors
+    /// `SourceChanged`; those of reading.
+    pub fn check(&self) -> Result<()> {
+        self.resource().confirm()
+    }
+
+    /// Dangers that are no errors.
+    pub fn warnings(&self) -> Vec<String> {
+        match self.resource().identity().shows_changes() {
+            true => Vec::new(),
+            false => vec![format!(
+                "{}: the server gives neither ETag nor Last-Modified: a change of the disk that \
+                 keeps its length is not noticed",
+                self.path.display()
+            )],
+        }
+    }
+
+    fn refuse(&self) -> Error {
+        let what = "a disk at a web server is only read";
+        Error::new(ErrorKind::Unsupported, what).at_path(&self.path)
+    }
+}
+
+impl Storage for HttpStorage {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.resource().identity().len)
+    }
+
+    fn has_fixed_len(&self) -> bool {
+        true
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let (end, len) = (range_end(&self.path, offset, buf.len())?, self.len()?);
+        match end <= len || buf.is_empty() {
+            true => self.ahead.read(buf, offset),
+            false => Err(past_end(&self.path, end, len)),
+        }
+    }
+
+    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> Result<()> {
+        Err(self.refuse())
+    }
+
+    fn set_len(&self, _len: u64) -> Result<()> {
+        Err(self.refuse())
+    }
+
+    fn sync(&self) -> Result<()> {
+        Err(self.refuse())
+    }
+
+    fn punch_hole(&self, _range: Range<u64>) -> Result<()> {
+        Err(self.refuse())
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        let len = self.len()?;
+        Ok((offset < len).then_some(offset..len))
+    }
+
+    fn look_ahead_bytes(&self) -> u64 {
+        LOOK_AHEAD_BYTES
+    }
+
+    fn will_read(&self, range: Range<u64>) {
+        let len = self.resource().identity().len;
+        self.ahead.announce(range.start..range.end.min(len));
+    }
+}
+
+/// Less than what is held at once, so that what was fetched is still there when it is read.
+const LOOK_AHEAD_BYTES: u64 = 48 << 20;

@@ -213,8 +213,8 @@ pub use storage::{
     Allocation, FileId, HostFile, HostKind, MemoryStorage, Privacy, SourceStamp, Storage,
 };
 pub use sync::{
-    Diff, Mode, Outcome, Pending, PendingKind, PendingState, Recovered, Safety, SyncReport,
-    Traffic, Verified, Verify, pending,
+    Cloning, Diff, Mode, Outcome, Pending, PendingKind, PendingState, Recovered, Safety,
+    SyncReport, Traffic, Verified, Verify, pending,
 };
 pub use target_state::TargetState;
 pub use units::{BlockSize, Extent, ExtentKind};

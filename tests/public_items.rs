@@ -16,6 +16,7 @@ const ITEMS: &[&str] = &[
     "CancelToken",
     "ChangeMap",
     "ChangeMapKind",
+    "Cloning",
     "CreateFormat",
     "Delta",
     "DeltaInfo",

@@ -16,7 +16,7 @@ use crate::progress::Work;
 use crate::remote::ConnectOptions;
 use crate::storage::{Allocation, FileRef, HostFile, Storage};
 use crate::sync::{
-    self, BaseCheck, HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions,
+    self, BaseCheck, Cloning, HostTarget, HostTargetOptions, Mode, Recovered, Safety, SyncOptions,
     SyncReport, Target, Verify,
 };
 use crate::target_state::TargetState;
@@ -114,6 +114,12 @@ impl<'a> Sync<'a> {
     /// What is read back [`Verify::Written`].
     pub fn verify(mut self, verify: Verify) -> Self {
         self.options.verify = verify;
+        self
+    }
+
+    /// Whether files are cloned [`Cloning::Auto`].
+    pub fn cloning(mut self, cloning: Cloning) -> Self {
+        self.options.cloning = cloning;
         self
     }
 
@@ -311,6 +317,7 @@ impl<'a> Sync<'a> {
         let unused = [
             (options.mode != Mode::Auto, "mode"),
             (options.safety != Safety::Atomic, "safety"),
+            (options.cloning != Cloning::Auto, "cloning"),
             (options.change_map.is_some(), "only"),
             (self.manifest.is_some(), "target_manifest"),
             (self.open.create.is_some(), "create"),

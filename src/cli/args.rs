@@ -11,7 +11,7 @@ use crate::remote::ConnectOptions;
 #[cfg(feature = "http")]
 use crate::storage::HttpOptions;
 use crate::storage::{Allocation, SourceOptions, TargetOptions};
-use crate::sync::{HostSide, HostTargetOptions, Mode, Safety, Source, Verify};
+use crate::sync::{Cloning, HostSide, HostTargetOptions, Mode, Safety, Source, Verify};
 use crate::units::parse_size;
 use crate::{BlockSize, Error, ErrorKind, Limits, Location, Work};
 use clap::Args;
@@ -253,6 +253,13 @@ pub(super) fn allocation() -> impl TypedValueParser<Value = Allocation> {
         "sparse" => Allocation::Sparse,
         "full" => Allocation::Full,
         _ => Allocation::Keep,
+    })
+}
+
+pub(super) fn cloning() -> impl TypedValueParser<Value = Cloning> {
+    names(["auto", "never"]).map(|name| match name.as_str() {
+        "never" => Cloning::Never,
+        _ => Cloning::Auto,
     })
 }
 

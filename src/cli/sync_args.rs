@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::image::{CreateFormat, Format, ImageOptions};
 use crate::storage::{Allocation, FileRef, HostFile, TargetOptions, resolve, resolve_to_write};
-use crate::sync::{HostTargetOptions, Mode, Safety, SyncOptions, Verify};
+use crate::sync::{Cloning, HostTargetOptions, Mode, Safety, SyncOptions, Verify};
 use crate::units::parse_size;
 use crate::{BlockSize, Location};
 
@@ -41,6 +41,13 @@ pub(crate) struct Args {
     /// a crash, is done.
     #[arg(long, default_value = "atomic", value_parser = args::safety(), help_heading = SAFETY)]
     pub safety: Safety,
+    /// Clone files where the file system can, instead of logging or copying
+    ///
+    /// An atomic sync writes what differs to a clone of the target, which takes its name; a full
+    /// copy of a raw file on one file system is a clone of the source. never: they share no space.
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = args::cloning())]
+    #[arg(help_heading = SPACE)]
+    pub clone: Cloning,
     /// Keep the target marked after the sync until `recover --release`; needs --safety in-place
     #[arg(long, help_heading = SAFETY)]
     pub hold: bool,
@@ -166,6 +173,7 @@ impl Args {
             .with_mode(self.mode)
             .with_safety(self.safety)
             .with_hold(self.hold)
+            .with_cloning(self.clone)
             .with_verify(self.verify)
             .with_undo(self.undo.as_ref().map(file_ref).transpose()?)
             .with_target_manifest(manifest)

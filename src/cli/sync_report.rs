@@ -45,6 +45,9 @@ fn text(report: &SyncReport) -> Vec<String> {
         name_of(&report.safety),
         name_of(&report.verified)
     );
+    if report.cloned {
+        how += ", cloned";
+    }
     lines.push(how);
     if let Some(traffic) = report.traffic {
         let (sent, received) = (size(traffic.sent_bytes), size(traffic.received_bytes));

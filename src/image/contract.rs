@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Format;
 use super::layout::Layout;
 use crate::error::Result;
-use crate::storage::HostFile;
+use crate::storage::{HostFile, Storage};
 use crate::units::{Extent, ExtentKind};
 
 /// The read side of a virtual disk. Many threads may read at once.
@@ -60,6 +60,11 @@ pub trait Image: Send + Sync {
     /// `Io`.
     fn files(&self) -> Result<Vec<HostFile>> {
         Ok(Vec::new())
+    }
+
+    /// The store whose bytes are the guest's, all of them and nothing else, where there is one.
+    fn flat_storage(&self) -> Option<&dyn Storage> {
+        None
     }
 
     /// Drops cached pages that hold these guest bytes. A hint.

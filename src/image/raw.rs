@@ -72,6 +72,10 @@ impl Image for Raw {
         Ok(self.storage.host_file()?.into_iter().collect())
     }
 
+    fn flat_storage(&self) -> Option<&dyn Storage> {
+        Some(&*self.storage)
+    }
+
     fn drop_cache(&self, range: Range<u64>) {
         self.storage.drop_cache(range);
     }

@@ -1,6 +1,7 @@
 //! What every flat byte store can do.
 
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use super::{FileId, HostFile, Privacy, SourceStamp};
@@ -86,6 +87,21 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// `Io`, `Poisoned`.
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>>;
+
+    /// The open file, where the store is one of this host and nothing else.
+    fn host_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Makes this store, which is empty, a clone of `model`: it holds the same bytes and shares
+    /// their space until one of the two is written to. Whether the file system could do that; where
+    /// it could not the store stays empty. Durable after the next `sync`.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`, `Poisoned`.
+    fn become_clone_of(&self, _model: &dyn Storage) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Refuses a length that the file system or the limits of this process do not allow. Changes
     /// nothing.

@@ -1,6 +1,7 @@
 //! Storage whose holes are read.
 
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,6 +21,10 @@ impl Storage for Dense {
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
         let len = self.0.len()?;
         Ok((offset < len).then_some(offset..len))
+    }
+
+    fn host_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.host_fd()
     }
 
     fn path(&self) -> &Path {

@@ -120,6 +120,23 @@ pub trait Directory: Send + Sync {
     /// `AlreadyExists`, `NotFound`, `Io`; `Unsupported` where the file system can do neither.
     fn rename_new(&self, from: &OsStr, to: &OsStr) -> Result<()>;
 
+    /// Has two files take each other's name, both at once; whether the file system can do that.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`.
+    fn exchange(&self, _one: &OsStr, _other: &OsStr) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Whether files here can be [clones](Storage::become_clone_of) of each other, which is found
+    /// out by trying. Leaves nothing behind.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn can_clone(&self) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Removes a file.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ pub use host::side::{Diff, HostSide};
 pub use host::source::HostSource;
 pub use host::target::{HostTarget, HostTargetOptions, LOG_DIR};
 pub use marker::format::Marker;
-pub use options::{Mode, Safety, SyncOptions, Verify};
+pub use options::{Cloning, Mode, Safety, SyncOptions, Verify};
 pub use recovery::forget::{Forgotten, forget};
 pub use recovery::guarded::GuardedBytes;
 pub use recovery::recover::{Recovered, discard, recover};
@@ -308,7 +308,10 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
             refuse_undo(context, "a full copy")?;
             commit::full_copy::sync_full(context, Some((&*old, &**storage)))
         }
-        (mode, Safety::Atomic) => commit::atomic::sync_logged(context, storage, mode),
+        (mode, Safety::Atomic) => match commit::clone::sync_cloned(context, storage, mode)? {
+            Some(report) => Ok(report),
+            None => commit::atomic::sync_logged(context, storage, mode),
+        },
         (_, Safety::InPlace) => {
             refuse_undo(context, "an in-place sync")?;
             commit::in_place::sync_marked(context, storage, mode)
@@ -317,7 +320,8 @@ fn onto_existing(context: &SyncContext<'_>, storage: &Arc<dyn Storage>) -> Resul
     report.reason = reason;
     report.notes.extend(note);
     report.notes.extend(kept);
-    let is_new_file = replaces && report.outcome != Outcome::Identical;
+    let is_replaced = replaces || report.cloned;
+    let is_new_file = is_replaced && report.outcome != Outcome::Identical;
     if !is_new_file {
         endpoint::named::check_name(target, &**storage)?;
     }

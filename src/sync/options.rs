@@ -55,6 +55,20 @@ pub enum Verify {
     None,
 }
 
+/// Whether files are cloned where the file system can do that: a clone shares the space of its
+/// model until one of the two is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Cloning {
+    /// An atomic sync writes what differs into a clone of the target, which takes its name; a full
+    /// copy of a raw file onto the same file system is a clone of the source, which is neither
+    /// compared nor read back unless with [`Verify::All`] or a target manifest.
+    #[default]
+    Auto,
+    /// Source and target share no space, and what differs is logged.
+    Never,
+}
+
 /// How a sync is done. All of it has defaults; see the `with_*` methods.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -65,6 +79,8 @@ pub struct SyncOptions {
     pub safety: Safety,
     /// What is read back.
     pub verify: Verify,
+    /// Whether files are cloned.
+    pub cloning: Cloning,
     /// Where to write the way back, before the target changes.
     pub undo: Option<FileRef>,
     /// A manifest that stands for reading the target, and is kept current.
@@ -107,6 +123,8 @@ setters! {
     with_safety, safety: Safety;
     /// Replaces [`SyncOptions::verify`].
     with_verify, verify: Verify;
+    /// Replaces [`SyncOptions::cloning`].
+    with_cloning, cloning: Cloning;
     /// Replaces [`SyncOptions::undo`].
     with_undo, undo: Option<FileRef>;
     /// Replaces [`SyncOptions::target_manifest`].

@@ -74,6 +74,8 @@ pub struct SyncReport {
     pub reason: String,
     /// What held meanwhile.
     pub safety: Safety,
+    /// Whether what was written went to a clone, of the target or, for a full copy, of the source.
+    pub cloned: bool,
     /// Length of the source's disk.
     pub disk_bytes: u64,
     /// Bytes that had to be read to find differences, on one side or both.
@@ -149,6 +151,7 @@ impl SyncReport {
             mode,
             reason: String::new(),
             safety,
+            cloned: false,
             disk_bytes,
             compared_bytes: 0,
             changed_bytes: 0,

@@ -143,6 +143,8 @@ mod orders {
         let copy = "/img/.t.diskdelta-new";
         for case in [
             cases::full(),
+            cases::full_exchanging(),
+            cases::cloned(),
             cases::creating(),
             cases::creating_dynamic_vhd(),
         ] {

@@ -34,6 +34,8 @@ pub struct Case {
     pub kept: bool,
     /// The way back is written.
     pub way_back: bool,
+    /// The disk's files can be cloned, and can exchange their names.
+    pub clones: bool,
     /// What earlier runs have left beside the target.
     pub leftovers: fn(&Case, &FaultDisk),
 }
@@ -74,6 +76,7 @@ impl Case {
             job: Job::Sync,
             kept: false,
             way_back: false,
+            clones: false,
             leftovers: |_, _| (),
         }
     }
@@ -120,6 +123,12 @@ impl Case {
         self
     }
 
+    /// On a disk whose files can be cloned.
+    pub fn on_clones(mut self) -> Case {
+        self.clones = true;
+        self
+    }
+
     pub fn with_leftovers(mut self, leftovers: fn(&Case, &FaultDisk)) -> Case {
         self.leftovers = leftovers;
         self
@@ -147,7 +156,8 @@ impl Case {
 
     /// Whether the target carries the marker while it changes.
     pub fn sets_marker(&self) -> bool {
-        let replaced = self.options.mode == Mode::Full && !self.device && !self.is_in_place();
+        let is_new = self.clones || self.options.mode == Mode::Full;
+        let replaced = is_new && !self.device && !self.is_in_place();
         self.old.is_some() && !replaced
     }
 
@@ -155,6 +165,9 @@ impl Case {
     pub fn disk(&self) -> FaultDisk {
         let disk = FaultDisk::new();
         disk.directory("/img");
+        if self.clones {
+            disk.clone_files();
+        }
         match self.job {
             Job::Undo => {
                 // What is undone is a sync from the old bytes to the new ones, turned round.

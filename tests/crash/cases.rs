@@ -39,6 +39,18 @@ all! {
     full: Case::raw("full", &small(), &changed(&small())).full();
     full_growing: Case::raw("full, growing", &small(), &bytes(40 * PAGE + 77, 6)).full();
     full_kept: Case::raw("full, target manifest", &small(), &changed(&small())).full().with_target_manifest();
+    full_exchanging: Case::raw("full, exchanging names", &small(), &changed(&small())).full().on_clones();
+    cloned: Case::raw("cloned", &small(), &changed(&small())).on_clones();
+    cloned_growing: Case::raw("cloned, growing", &large(), &grown()).on_clones();
+    cloned_shrinking: Case::raw("cloned, shrinking", &longer(), &changed(&large())).on_clones();
+    cloned_kept: Case::raw("cloned, target manifest", &small(), &changed(&small())).on_clones().with_target_manifest();
+    cloned_way_back: Case::raw("cloned, way back", &small(), &changed(&small())).on_clones().with_way_back();
+    cloned_way_back_shrinking: Case::raw("cloned, way back, shrinking", &longer(), &changed(&large()))
+        .on_clones().with_way_back();
+    cloned_dynamic_vhd: Case::raw("cloned, dynamic VHD", &dynamic_old(), &dynamic_new())
+        .container(CreateFormat::VhdDynamic).on_clones();
+    cloned_beside_a_copy:
+        Case::raw("cloned, beside a copy", &small(), &changed(&small())).on_clones().with_leftovers(leftovers::copy);
     creating: Case { old: None, ..Case::raw("creating", &[], &changed(&small())) };
     creating_dynamic_vhd: Case { old: None, ..Case::raw("creating, dynamic VHD", &[], &changed(&small())) }
         .container(CreateFormat::VhdDynamic);

@@ -58,6 +58,7 @@ fn stranger(case: &Case) -> Case {
     let mut stranger = case.clone();
     stranger.options = Case::raw("", &[], &[]).options.with_mode(Mode::Delta);
     stranger.kept = false;
+    stranger.clones = false;
     stranger
 }
 

@@ -4,6 +4,7 @@
 //! `DISKDELTA_LONG` it is thousands of times. `DISKDELTA_SEED` makes other throws.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod clone;
 mod concurrent;
 #[allow(dead_code, reason = "shared with the tests of the command")]
 #[path = "../cli/fixture.rs"]

@@ -11,14 +11,14 @@ use crate::host::{LoopDevice, Mount, has_loop_devices, has_program, run};
 const MIB: usize = 1 << 20;
 
 /// A file system of its own, mounted at `small` in the fixture.
-struct Small {
+pub struct Small {
     _mount: Mount,
     _device: Option<LoopDevice>,
     point: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     Ext4,
     Tmpfs,
     Btrfs,
@@ -26,7 +26,7 @@ enum Kind {
 }
 
 impl Small {
-    fn new(fixture: &Fixture, kind: Kind, mib: u64) -> Option<Small> {
+    pub fn new(fixture: &Fixture, kind: Kind, mib: u64) -> Option<Small> {
         let program = match kind {
             Kind::Ext4 => "mkfs.ext4",
             Kind::Tmpfs => "mount",
@@ -68,13 +68,13 @@ impl Small {
         })
     }
 
-    fn free(&self) -> u64 {
+    pub fn free(&self) -> u64 {
         let space = rustix::fs::statvfs(&self.point).unwrap();
         space.f_bavail * space.f_frsize
     }
 
     /// Takes space until so many bytes are left, or what is taken in one piece at least.
-    fn leave(&self, bytes: u64) {
+    pub fn leave(&self, bytes: u64) {
         let file = File::create(self.point.join("ballast")).unwrap();
         let mut at = 0;
         let mut step = 64 << 20;
@@ -95,12 +95,12 @@ impl Small {
         run("sync", &["-f", self.point.to_str().unwrap()]);
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.point.join(name)
     }
 
     /// All names but those given, side files among them.
-    fn others(&self, known: &[&str]) -> Vec<String> {
+    pub fn others(&self, known: &[&str]) -> Vec<String> {
         let names = fs::read_dir(&self.point).unwrap();
         let names = names.map(|it| it.unwrap().file_name().into_string().unwrap());
         let known = |name: &String| known.contains(&name.as_str()) || name == "lost+found";
@@ -223,10 +223,10 @@ fn the_marker_has_room_of_its_own_or_is_not_set() {
         small.leave(1 << 20);
         let before = State::of(&target);
         for words in [
-            "sync new.raw small/t.raw --mode delta",
+            "sync new.raw small/t.raw --mode delta --clone never",
             "sync new.raw small/t.raw --safety in-place",
             "sync new.raw small/t.raw --safety in-place --hold",
-            "sync new.raw small/t.raw --mode delta --undo u.delta",
+            "sync new.raw small/t.raw --mode delta --clone never --undo u.delta",
         ] {
             let run = fixture.run(&format!("{words} --log-dir logs"));
             refused(&run);
@@ -272,7 +272,8 @@ fn data_over_holes_has_room_before_the_target_is_marked_whatever_the_format() {
             let target = small.path(name);
             let before = State::of(&target);
             let free = small.free();
-            let words = format!("sync new.raw small/{name} --mode delta --log-dir logs");
+            let words =
+                format!("sync new.raw small/{name} --mode delta --clone never --log-dir logs");
             let run = fixture.run(&words);
             let what = format!("{kind:?} {name}");
             refused(&run);
@@ -339,7 +340,10 @@ fn where_a_reservation_promises_nothing_the_target_is_recovered_once_there_is_ro
     };
     fixture.disk("new.raw", 12 * MIB / PAGE, 1);
     for (words, sync_kind) in [
-        ("--mode delta", "recover small/t.raw --log-dir logs"),
+        (
+            "--mode delta --clone never",
+            "recover small/t.raw --log-dir logs",
+        ),
         (
             "--safety in-place",
             "sync new.raw small/t.raw --safety in-place --log-dir logs",

@@ -88,6 +88,7 @@ impl RemoteOutcome {
             outcome: choice(&OUTCOMES, small(outcome))?,
             mode: choice(&MODES, small(mode))?,
             reason: self.reason,
+            cloned: false,
             safety: choice(&SAFETIES, small(safety))?,
             disk_bytes: disk,
             compared_bytes: compared,

@@ -4,7 +4,7 @@ use super::codec::{Put, Take, choice, index_of, put_texts, take_texts, wrong};
 use crate::error::Result;
 use crate::image::{CreateFormat, Format, ImageInfo, Layout};
 use crate::storage::Allocation;
-use crate::sync::{Mode, Safety, SyncOptions, Verify};
+use crate::sync::{Cloning, Mode, Safety, SyncOptions, Verify};
 use crate::units::BlockSize;
 
 /// What the client wants of the other one.
@@ -162,6 +162,8 @@ impl TargetJob {
             .with_allow_larger(self.allow_larger)
             .with_dry_run(self.dry_run)
             .with_skip_unreadable(self.skip_unreadable)
+            // The report has no word for it.
+            .with_cloning(Cloning::Never)
     }
 }
 

@@ -240,6 +240,16 @@ impl Patch {
         Patch { range, pages }
     }
 
+    /// All of `contents`.
+    pub(super) fn of(contents: &FileBytes) -> Self {
+        let range = 0..contents.len();
+        let pages = pieces(range.clone()).map(|piece| contents.page(piece.page).cloned());
+        Patch {
+            pages: pages.collect(),
+            range,
+        }
+    }
+
     pub(super) fn is_hole(&self) -> bool {
         self.pages.iter().all(Option::is_none)
     }

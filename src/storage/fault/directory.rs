@@ -108,6 +108,33 @@ impl Directory for FaultDirectory {
         late.done()
     }
 
+    fn exchange(&self, one: &OsStr, other: &OsStr) -> Result<bool> {
+        let path = self.logged(one);
+        let mut inner = self.disk.lock();
+        if !inner.live.clones {
+            return Ok(false);
+        }
+        let late = inner.judge(OpKind::Rename, &path, 0..0)?;
+        let named = |name: &OsStr| {
+            let file = inner.live.named(&self.path, name);
+            file.map(|file| (name.to_owned(), file))
+                .ok_or_else(|| missing(&self.logged(name)))
+        };
+        let (one, other) = (named(one)?, named(other)?);
+        let directory = self.path.clone();
+        let effect = Effect::Exchange {
+            directory,
+            one,
+            other,
+        };
+        inner.log(OpKind::Rename, &path, effect, Outcome::Done);
+        late.done().map(|()| true)
+    }
+
+    fn can_clone(&self) -> Result<bool> {
+        Ok(self.disk.lock().live.clones)
+    }
+
     fn rename_new(&self, from: &OsStr, to: &OsStr) -> Result<()> {
         let taken = self.logged(to);
         let must_link = {

@@ -161,6 +161,13 @@ impl FaultDisk {
         self.lock().links_to_rename = true;
     }
 
+    /// Makes the disk one whose files can be clones of each other and can exchange their names; it
+    /// stays one after a crash.
+    pub fn clone_files(&self) {
+        let mut inner = self.lock();
+        (inner.start.clones, inner.live.clones) = (true, true);
+    }
+
     /// Gives the file at `path` attributes, which a number stands for. Durable at once, as after
     /// [`make_durable`](FaultDisk::make_durable).
     ///

@@ -172,6 +172,20 @@ impl Storage for FaultStorage {
         self.write(OpKind::Write, Patch::new(offset, buf))
     }
 
+    fn become_clone_of(&self, model: &dyn Storage) -> Result<bool> {
+        self.writable(OpKind::Clone)?;
+        let model = model.file_id()?.map(|id| FileId(id.inode));
+        let patch = {
+            let inner = self.disk.lock();
+            let contents = model.and_then(|file| inner.live.contents(file));
+            contents.filter(|_| inner.live.clones).map(Patch::of)
+        };
+        match patch {
+            Some(patch) => self.write(OpKind::Clone, patch).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
     fn set_len(&self, len: u64) -> Result<()> {
         self.writable(OpKind::SetLen)?;
         let mut inner = self.disk.lock();

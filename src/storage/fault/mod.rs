@@ -12,6 +12,8 @@
 //! - A created file's name, a rename and a removal are durable after a sync of their directory;
 //!   until then each may be there or not. A rename never leaves a file with two names, unless the
 //!   disk has to [link](FaultDisk::link_to_rename) for it.
+//! - A [clone](FaultDisk::clone_files) lands as a write of all its bytes does. Of two files that
+//!   exchange names each has its old or its new one, both alike.
 //! - Owner, mode and the like that were copied to a file are durable after its next sync.
 //! - After a failed [`sync`](crate::storage::Storage::sync) the handle is poisoned, reads from a
 //!   fresh handle show what was written, and no later sync makes it durable: it must be written

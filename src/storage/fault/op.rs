@@ -36,6 +36,8 @@ pub enum OpKind {
     Attributes,
     /// Bytes were written.
     Write,
+    /// A file became a clone of another one.
+    Clone,
     /// The length was changed.
     SetLen,
     /// A range was made to read as zeros.
@@ -76,6 +78,7 @@ impl OpKind {
             OpKind::Remove => "remove",
             OpKind::Attributes => "copy attributes",
             OpKind::Write => "write",
+            OpKind::Clone => "clone",
             OpKind::SetLen => "set the length",
             OpKind::PunchHole => "punch a hole",
             OpKind::Reserve => "reserve space",
@@ -131,6 +134,9 @@ impl Op {
     pub fn renamed_to(&self) -> Option<PathBuf> {
         match &self.effect {
             Effect::Rename { directory, to, .. } => Some(directory.join(to)),
+            Effect::Exchange {
+                directory, other, ..
+            } => Some(directory.join(&other.0)),
             _ => None,
         }
     }
@@ -179,6 +185,7 @@ impl Op {
         match &self.effect {
             Effect::Create { directory, .. }
             | Effect::Rename { directory, .. }
+            | Effect::Exchange { directory, .. }
             | Effect::Remove { directory, .. }
             | Effect::SyncDirectory { directory } => Some(directory),
             _ => None,
@@ -189,17 +196,19 @@ impl Op {
     pub(super) fn names_file(&self) -> Option<FileId> {
         match &self.effect {
             Effect::Create { file, .. } | Effect::Rename { file, .. } => Some(*file),
+            Effect::Exchange { one, .. } => Some(one.1),
             _ => None,
         }
     }
 
     /// Whether a crash can lose it.
     pub(super) fn pends(&self) -> bool {
-        use Effect::{Attributes, Create, Remove, Rename, SetLen, Write};
+        use Effect::{Attributes, Create, Exchange, Remove, Rename, SetLen, Write};
         matches!(
             self.effect,
             Create { .. }
                 | Rename { .. }
+                | Exchange { .. }
                 | Remove { .. }
                 | Write { .. }
                 | SetLen { .. }
@@ -249,6 +258,12 @@ pub(super) enum Effect {
         directory: Arc<Path>,
         to: OsString,
         file: FileId,
+    },
+    /// Each of two files takes the other one's name; the names are those from before.
+    Exchange {
+        directory: Arc<Path>,
+        one: (OsString, FileId),
+        other: (OsString, FileId),
     },
     Remove {
         directory: Arc<Path>,

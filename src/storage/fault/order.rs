@@ -78,7 +78,7 @@ impl<'a> Step<'a> {
         let doubts = |op: &Op| match &op.effect {
             Effect::Write { file: of, .. } | Effect::SetLen { file: of, .. } => file == Some(*of),
             Effect::Create { .. } | Effect::Remove { .. } => op.path() == path,
-            Effect::Rename { .. } => {
+            Effect::Rename { .. } | Effect::Exchange { .. } => {
                 op.path() == path || op.renamed_to().is_some_and(|to| to == path)
             }
             _ => false,
@@ -167,7 +167,8 @@ impl OrderRule for NoRewrite {
             Effect::Sync { file } if step.op.outcome == Outcome::Done => {
                 self.written.remove(file);
             }
-            Effect::Write { file, patch, .. } => {
+            // What is written to a clone goes to space of its own.
+            Effect::Write { file, patch, .. } if step.op.kind != OpKind::Clone => {
                 if let Some(met) = self.add(*file, patch.range.clone()) {
                     return Err(format!(
                         "written twice without a sync between: {:#x}..{:#x} meets {:#x}..{:#x}",

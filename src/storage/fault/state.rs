@@ -18,6 +18,8 @@ pub(super) struct State {
     devices: Arc<BTreeMap<Arc<Path>, FileId>>,
     /// Owner, mode and the rest of a file as one number; files without one have 0.
     attributes: Arc<BTreeMap<FileId, u64>>,
+    /// Whether files can be cloned, and exchange their names.
+    pub(super) clones: bool,
 }
 
 impl State {
@@ -105,6 +107,18 @@ impl State {
                     // rename never leaves it with two.
                     names.retain(|_, named| named != file);
                     names.insert(to.clone(), *file);
+                }
+            }
+            Effect::Exchange {
+                directory,
+                one,
+                other,
+            } => {
+                if let Some(names) = self.directories.get_mut(directory) {
+                    let names = Arc::make_mut(names);
+                    names.retain(|_, named| *named != one.1 && *named != other.1);
+                    names.insert(one.0.clone(), other.1);
+                    names.insert(other.0.clone(), one.1);
                 }
             }
             Effect::Remove { directory, name } => {

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -220,6 +220,30 @@ impl Directory for HostDirectory {
             Err(Errno::EXIST) => Err(Error::io("rename", Errno::EXIST).at_path(taken)),
             Err(cause) => Err(Error::io("rename", cause).at_path(path)),
         }
+    }
+
+    fn exchange(&self, one: &OsStr, other: &OsStr) -> Result<bool> {
+        let path = self.file(one)?;
+        self.file(other)?;
+        let both = RenameFlags::EXCHANGE;
+        match rustix::fs::renameat_with(&self.directory, one, &self.directory, other, both) {
+            Ok(()) => Ok(true),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(false),
+            Err(cause) => Err(Error::io("rename", cause).at_path(path)),
+        }
+    }
+
+    fn can_clone(&self) -> Result<bool> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let nameless = || {
+            let mode = Mode::RUSR | Mode::WUSR;
+            rustix::fs::openat(&self.directory, ".", flags, mode).map(File::from)
+        };
+        let (Ok(model), Ok(clone)) = (nameless(), nameless()) else {
+            return Ok(false);
+        };
+        let written = model.write_all_at(&[1; 4096], 0);
+        Ok(written.is_ok() && rustix::fs::ioctl_ficlone(&clone, &model).is_ok())
     }
 
     fn remove(&self, name: &OsStr) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -290,6 +291,22 @@ impl Storage for FileStorage {
     fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
         self.handle.usable()?;
         self.handle.next_data(offset, || self.len())
+    }
+
+    fn host_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.handle.file().as_fd())
+    }
+
+    fn become_clone_of(&self, model: &dyn Storage) -> Result<bool> {
+        self.handle.usable()?;
+        let Some(model) = model.host_fd() else {
+            return Ok(false);
+        };
+        if rustix::fs::ioctl_ficlone(self.handle.file(), model).is_ok() {
+            return Ok(true);
+        }
+        // A part of it may have been cloned.
+        self.set_len(0).map(|()| false)
     }
 
     fn check_len(&self, len: u64) -> Result<()> {

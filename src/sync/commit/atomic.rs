@@ -316,7 +316,8 @@ fn write_undo(redo_log: &Delta, old: &dyn Image, undo: &FileRef, work: &Work) ->
     })
 }
 
-fn no_room_for_undo(error: Error) -> Error {
+/// Says what to do where there is no room for the way back.
+pub(in crate::sync) fn no_room_for_undo(error: Error) -> Error {
     match error.kind() {
         ErrorKind::NoSpace => error
             .leaving(TargetState::Untouched)

@@ -15,6 +15,7 @@ use crate::progress::Work;
 use crate::storage::{Access, FileRef, Storage};
 use crate::sync::endpoint::named::{check_name, leads_to, refuse_parting};
 use crate::sync::endpoint::source::SyncContext;
+use crate::sync::endpoint::target::Target;
 use crate::sync::marker::format::sentinel;
 use crate::sync::marker::in_data;
 use crate::sync::options::{Mode, Safety, Verify};
@@ -70,42 +71,85 @@ pub(in crate::sync) fn sync_full(
         }
         untouched(context.or_change(error), old.is_some())
     })?;
-    if let Some(there) = there {
-        // What took the name meanwhile is not to be lost.
-        check_name(context.target, there)?;
-        refuse_parting(context.target, there)?;
-        follow_attributes(file_ref, &fresh, &*copied, &mut report.notes)
-            .map_err(|error| untouched(error, true))?;
-    }
     if let Some(kept) = &context.options.target_manifest {
         // The old one must not stand for the new file, whatever comes between.
         kept.remove_if_there()?;
         kept.directory().sync()?;
     }
+    put_in_place(
+        context.target,
+        file_ref,
+        &fresh,
+        copied,
+        there,
+        &mut report.notes,
+    )?;
+    if let Some(next) = next {
+        let storage = file_ref.open(Access::Read)?;
+        next.commit_for(&*storage, context.limits())?;
+    }
+    report.outcome = Outcome::Synced;
+    Ok(report)
+}
+
+/// Gives a copy, or a clone, that is durable the name of the target, in place of `there` or of
+/// nothing. Durable when it returns.
+///
+/// # Errors
+/// `TargetChanged`, `Unsupported`, `AlreadyExists`, `Io`.
+pub(in crate::sync) fn put_in_place(
+    target: &Target,
+    file_ref: &FileRef,
+    fresh: &FileRef,
+    copied: Arc<dyn Storage>,
+    there: Option<&dyn Storage>,
+    notes: &mut Vec<String>,
+) -> Result<()> {
     let made = copied.host_file()?;
-    match old {
-        Some(_) => file_ref.directory().rename(fresh.name(), file_ref.name())?,
+    check_copy(fresh, &*copied)?;
+    match there {
+        Some(there) => {
+            // What took the name meanwhile is not to be lost.
+            check_name(target, there)?;
+            refuse_parting(target, there)?;
+            follow_attributes(file_ref, fresh, &*copied, notes)
+                .map_err(|error| untouched(error, true))?;
+            take_name(target, file_ref, fresh, there)?;
+        }
         None => fresh
             .rename_new(file_ref)
-            .map_err(|error| appeared(&fresh, error))?,
+            .map_err(|error| appeared(fresh, error))?,
     }
-    context.target.was_replaced();
-    let redo_log = context.target.redo_log();
+    target.was_replaced();
+    let redo_log = target.redo_log();
     let removed = remove_previous(redo_log)?;
     file_ref.directory().sync()?;
     drop(copied);
     if removed && redo_log.directory().path() != file_ref.directory().path() {
         redo_log.directory().sync()?;
     }
-    if let Some(next) = next {
-        let storage = file_ref.open(Access::Read)?;
-        next.commit_for(&*storage, context.limits())?;
+    made.map_or(Ok(()), |made| leads_to(target, &made))
+}
+
+/// Has the copy take the name of the target, `there`. Where names can be exchanged, what had the
+/// target's name is looked at before it is removed, and is given back where it is another file.
+fn take_name(
+    target: &Target,
+    file_ref: &FileRef,
+    fresh: &FileRef,
+    there: &dyn Storage,
+) -> Result<()> {
+    let directory = file_ref.directory();
+    if !directory.exchange(fresh.name(), file_ref.name())? {
+        return directory.rename(fresh.name(), file_ref.name());
     }
-    if let Some(made) = made {
-        leads_to(context.target, &made)?;
+    if there.file_id()?.is_none() || fresh.leads_to(there)? {
+        return directory.remove(fresh.name());
     }
-    report.outcome = Outcome::Synced;
-    Ok(report)
+    directory.exchange(fresh.name(), file_ref.name())?;
+    check_name(target, there)?;
+    let what = "another file had the name of the target for a moment";
+    Err(Error::new(ErrorKind::TargetChanged, what).at_path(file_ref.path()))
 }
 
 /// Gives the copy what was changed of the old file's owner, mode and the like while it was copied.
@@ -185,7 +229,12 @@ fn copy(
     if let Some(kept) = &context.options.target_manifest {
         manifest::refuse_other(kept)?;
     }
-    let (storage, image) = open_copy(context, fresh, old, disk_len, &mut report.notes)?;
+    let cloned = clone_source(context, fresh, old, disk_len, &mut report.notes)?;
+    report.cloned = cloned.is_some();
+    let (storage, image) = match cloned {
+        Some(cloned) => cloned,
+        None => open_copy(context, fresh, old, disk_len, &mut report.notes)?,
+    };
     if let Some(file_ref) = context.target.file_ref().filter(|_| old.is_none())
         && file_ref.is_there()?
     {
@@ -195,26 +244,29 @@ fn copy(
         return Err(appeared(fresh, error));
     }
     let written_bytes = AtomicU64::new(0);
-    let write = |difference: Difference<'_>| match difference.new {
-        Content::Bytes(bytes) => {
-            written_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            image.write_all_at(bytes, difference.offset)?;
-            match difference.offset < sentinel(disk_len).end {
-                true => in_data::refuse_on(&*storage),
-                false => Ok(()),
-            }
-        }
-        Content::Zeros(_) => image.write_zeroes_at(difference.range()),
+    let write = |difference: Difference<'_>| {
+        let bytes = write_into(&*storage, &*image, disk_len, &difference)?;
+        written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
     };
-    let options = CompareOptions::default().with_skip_unreadable(context.options.skip_unreadable);
-    let compared = context.compare(&*image, &options, context.work, &write)?;
-    report.count(compared);
-    report.written_bytes = written_bytes.load(Ordering::Relaxed);
-    keep_old(&report.unreadable, old, &*image, context.work)?;
+    if !report.cloned {
+        let skips = context.options.skip_unreadable;
+        let options = CompareOptions::default().with_skip_unreadable(skips);
+        let compared = context.compare(&*image, &options, context.work, &write)?;
+        report.count(compared);
+        report.written_bytes = written_bytes.load(Ordering::Relaxed);
+        keep_old(&report.unreadable, old, &*image, context.work)?;
+    }
     in_data::refuse_on(&*storage)?;
     context.check_source()?;
     image.sync()?;
-    if context.options.verify != Verify::None {
+    // Of a clone nothing was written that could be read back.
+    let is_read = match context.options.verify {
+        Verify::None => false,
+        Verify::Written => !report.cloned,
+        Verify::All => true,
+    };
+    if is_read {
         verify_all(context, &*image)?;
         report.verified = Verified::All;
     }
@@ -232,6 +284,26 @@ fn copy(
     };
     context.work.cancel().check()?;
     Ok((storage, next))
+}
+
+/// Writes a difference into a copy of the target, `image` in `storage`; how many bytes that were.
+///
+/// # Errors
+/// Those of a write; `InvalidInput` for data that would be taken for a marker.
+pub(in crate::sync) fn write_into(
+    storage: &dyn Storage,
+    image: &dyn ImageMut,
+    disk_len: u64,
+    difference: &Difference<'_>,
+) -> Result<u64> {
+    let Content::Bytes(bytes) = difference.new else {
+        return image.write_zeroes_at(difference.range()).map(|()| 0);
+    };
+    image.write_all_at(bytes, difference.offset)?;
+    if difference.offset < sentinel(disk_len).end {
+        in_data::refuse_on(storage)?;
+    }
+    Ok(bytes.len() as u64)
 }
 
 /// Puts the old bytes where the source could not be read.
@@ -258,6 +330,41 @@ fn keep_old(
 
 const STEP_BYTES: u64 = 1 << 20;
 
+/// A copy, and the image in it.
+type Opened = (Arc<dyn Storage>, Arc<dyn ImageMut>);
+
+/// Makes the copy as a clone of the source, where that can be, and no earlier run of ours left a
+/// part of one.
+fn clone_source(
+    context: &SyncContext<'_>,
+    fresh: &FileRef,
+    old: Option<&dyn Image>,
+    disk_len: u64,
+    notes: &mut Vec<String>,
+) -> Result<Option<Opened>> {
+    let Some(source) = context.clonable_source(disk_len)? else {
+        return Ok(None);
+    };
+    if fresh.is_there()? {
+        return Ok(None);
+    }
+    let target = context.target;
+    let model = target.file_ref().filter(|_| old.is_some());
+    let storage = match model {
+        Some(_) => fresh.create_new()?,
+        None => fresh.create(context.source.privacy)?,
+    };
+    let cloned = model
+        .map_or(Ok(()), |model| make_like(model, fresh, notes))
+        .and_then(|()| storage.become_clone_of(source));
+    if !matches!(cloned, Ok(true)) {
+        let _ = fresh.remove_if_there();
+        return cloned.map(|_| None);
+    }
+    let image = image::open_storage_mut(storage.clone(), target.format(), target.image_options())?;
+    Ok(Some((storage, image)))
+}
+
 /// Creates the copy, or opens what an earlier run of ours left of it. What cannot be ours is
 /// refused. The copy of a target that is there has its attributes before it holds a byte: what may
 /// not be given is known at once, and is durable with the data.
@@ -267,21 +374,14 @@ fn open_copy(
     old: Option<&dyn Image>,
     disk_len: u64,
     notes: &mut Vec<String>,
-) -> Result<(Arc<dyn Storage>, Arc<dyn ImageMut>)> {
+) -> Result<Opened> {
     let target = context.target;
     let format = target.format();
     let model = target.file_ref().filter(|_| old.is_some());
     let info = old.map(|old| old.info());
     let privacy = context.source.privacy;
-    let like_model = |notes: &mut Vec<String>| match model {
-        Some(model) => {
-            let copied = fresh
-                .directory()
-                .copy_attributes(model.name(), fresh.name());
-            copied.map(|lost| notes.extend(lost))
-        }
-        None => Ok(()),
-    };
+    let like_model =
+        |notes: &mut Vec<String>| model.map_or(Ok(()), |model| make_like(model, fresh, notes));
     match fresh.open_copy(model, privacy) {
         Ok(storage) => {
             let opened = image::open_storage_mut(storage.clone(), format, target.image_options());
@@ -314,6 +414,20 @@ fn open_copy(
         let _ = fresh.remove_if_there();
     }
     Ok((storage, made?))
+}
+
+/// Gives a new file the owner, mode and the like of `model`; notes what could not be kept.
+///
+/// # Errors
+/// Those of [`copy_attributes`](crate::storage::Directory::copy_attributes).
+pub(in crate::sync) fn make_like(
+    model: &FileRef,
+    fresh: &FileRef,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let directory = fresh.directory();
+    notes.extend(directory.copy_attributes(model.name(), fresh.name())?);
+    Ok(())
 }
 
 /// What is added to a target's name to make that of its copy.

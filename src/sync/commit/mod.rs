@@ -1,7 +1,8 @@
-//! Bringing differences to the target: by a redo log, in place, or by a whole copy.
+//! Bringing differences to the target: by a redo log, in place, by a clone, or by a whole copy.
 
 pub(super) mod apply_delta;
 pub(super) mod atomic;
+pub(super) mod clone;
 pub(super) mod full_copy;
 pub(super) mod hold;
 pub(super) mod in_place;

@@ -7,12 +7,12 @@ use crate::advice::Advice;
 use crate::diff::{CompareOptions, CompareReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::Hash;
-use crate::image::{Image, ImageInfo};
+use crate::image::{Format, Image, ImageInfo};
 use crate::limits::Limits;
 use crate::manifest::Manifest;
 use crate::progress::Work;
-use crate::storage::{HostFile, Privacy};
-use crate::sync::options::SyncOptions;
+use crate::storage::{HostFile, Privacy, Storage};
+use crate::sync::options::{Cloning, SyncOptions};
 use crate::sync::source::backend::{SourceBackend, Visit};
 use crate::sync::source::local::LocalSource;
 use crate::units::BlockSize;
@@ -222,6 +222,26 @@ impl SyncContext<'_> {
         let disk_len = self.source.disk_len();
         let backend = &self.source.backend;
         backend.compare(old, disk_len, options, work, visit)
+    }
+
+    /// The store that a full copy of `disk_len` bytes can be a clone of: the source's, where it
+    /// holds what a raw target will hold, and the target's file system may clone it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn clonable_source(&self, disk_len: u64) -> Result<Option<&dyn Storage>> {
+        let wants = self.options.cloning == Cloning::Auto && self.target.format() == Format::Raw;
+        let flat = self.source.image().and_then(|image| image.flat_storage());
+        let (Some(model), Some(file_ref), true) = (flat, self.target.file_ref(), wants) else {
+            return Ok(None);
+        };
+        let directory = file_ref.directory();
+        let is_here = match (model.file_id()?, directory.id()?) {
+            (Some(model), Some(directory)) => model.device == directory.device,
+            _ => false,
+        };
+        let is_whole = model.len()? == disk_len;
+        Ok((is_here && is_whole && directory.can_clone()?).then_some(model))
     }
 
     /// The guest-visible length that the target will have, given the one it has.

@@ -40,6 +40,13 @@ pub(in crate::sync) fn choose(
         let why = "a device cannot be replaced by a copy";
         return Ok((Mode::Delta, why.to_owned()));
     }
+    let is_atomic = context.options.safety == Safety::Atomic;
+    if is_atomic && context.options.verify != Verify::All {
+        let disk_len = context.target_len(Some(target.disk_len()))?;
+        if context.clonable_source(disk_len)?.is_some() {
+            return Ok((Mode::Full, "the file system clones the source".to_owned()));
+        }
+    }
     // A delta reads both sides and, prepared, writes what changed twice; a copy reads one side and
     // writes everything once, and reads all of it back where that is wanted.
     let limit = match (context.options.safety, context.options.verify) {

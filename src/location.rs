@@ -14,9 +14,9 @@ use std::str::FromStr;
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::EscapedPath;
 
-#[cfg(feature = "nbd")]
-pub(crate) use nbd::NAME_MAX;
 pub use nbd::NbdAddress;
+#[cfg(feature = "nbd")]
+pub(crate) use nbd::{NAME_MAX, NbdServer};
 pub use remote::RemoteAddress;
 #[cfg(feature = "tls")]
 pub(crate) use remote::split_port;
@@ -51,7 +51,7 @@ pub enum Location {
     Path(PathBuf),
     /// An image at another host.
     Remote(RemoteAddress),
-    /// An export of an NBD server of this host: the guest's bytes, only read.
+    /// An export of an NBD server: the guest's bytes, only read.
     Nbd(NbdAddress),
     /// A disk at a web server or in an object store, only read.
     Web(WebAddress),
@@ -64,7 +64,8 @@ impl Location {
     /// | --- | --- |
     /// | `ssh://[user@]host[:port]/path` | an image behind a shell; the scheme in any case |
     /// | `diskdelta://host[:port]/name` | an image at a service |
-    /// | `nbd+unix:///EXPORT?socket=PATH` | an export of an NBD server |
+    /// | `nbd+unix:///EXPORT?socket=PATH` | an export of an NBD server behind a socket |
+    /// | `nbd://host[:port]/EXPORT`, `nbds://…` | an export of an NBD server, over TLS |
     /// | `https://host[:port]/path[?query]` | a disk at a web server; `http://` too |
     /// | any other `scheme://…` | refused; the scheme may get a meaning |
     /// | `@FILE`, `env:NAME` | the address that the file or the environment variable holds |
@@ -130,7 +131,7 @@ impl Location {
             if REMOTE.iter().any(|scheme| scheme.as_bytes() == lower) {
                 return RemoteAddress::parse(address).map(Location::Remote);
             }
-            if lower == b"nbd+unix" {
+            if NBD.iter().any(|scheme| scheme.as_bytes() == lower) {
                 return NbdAddress::parse(address).map(Location::Nbd);
             }
             if lower == b"https" || lower == b"http" {
@@ -191,6 +192,15 @@ impl Location {
         match self {
             Location::Path(path) => Some(path),
             _ => None,
+        }
+    }
+
+    /// Whether it is reached over TLS, with a certificate of this end.
+    pub fn needs_certificate(&self) -> bool {
+        match self {
+            Location::Path(_) | Location::Web(_) => false,
+            Location::Remote(address) => address.is_service(),
+            Location::Nbd(address) => address.is_secure(),
         }
     }
 
@@ -355,9 +365,11 @@ fn without_query(text: &Path) -> &Path {
 }
 
 const REMOTE: [&str; 2] = ["ssh", "diskdelta"];
+const NBD: [&str; 3] = ["nbd+unix", "nbd", "nbds"];
 /// The advice that names what addresses look like.
 const ADDRESSES: &str = "write ssh://[user@]host[:port]/path, diskdelta://host[:port]/name, \
-                         https://host/path or nbd+unix:///EXPORT?socket=PATH";
+                         https://host/path, nbd+unix:///EXPORT?socket=PATH or \
+                         nbd://host[:port]/EXPORT";
 const HOLDS_NONE: &str = "does not hold an address that is known here";
 
 #[cfg(test)]
@@ -417,7 +429,8 @@ mod tests {
             ("ftp://h/a", "ssh://[user@]host"),
             ("s3://b/a", "./s3://b/a"),
             ("nbd+unix:///a", "nbd+unix:///EXPORT?socket=PATH"),
-            ("nbd://h/a", "not known"),
+            ("nbd://", "nbds://host[:port]/EXPORT"),
+            ("nbd+vsock://h/a", "not known"),
             ("a b://c", "not known"),
             ("x://", "not known"),
             ("ssh://h", "ssh://[user@]host[:port]/path"),

@@ -26,7 +26,7 @@ pub fn open_source(
 ) -> Result<Source> {
     match at {
         Location::Path(path) => HostSource::open(path, image, options).map(|it| it.source()),
-        Location::Nbd(address) => open_export(address, image, options, work),
+        Location::Nbd(address) => open_export(address, image, options, connect, work),
         Location::Web(address) => open_web(address, image, options, connect, work),
         Location::Remote(address) => {
             let client = connect.connect(address, work)?;
@@ -65,6 +65,7 @@ fn open_export(
     address: &NbdAddress,
     image: &ImageOptions,
     options: &SourceOptions,
+    connect: &ConnectOptions,
     work: &Work,
 ) -> Result<Source> {
     use std::sync::Arc;
@@ -78,11 +79,30 @@ fn open_export(
         let what = "an NBD export holds the bytes of a guest, and no container";
         return Err(Error::new(ErrorKind::Unsupported, what).at_path(address.to_string()));
     }
-    let export = NbdExport::open_until(address, None, work.cancel())?;
+    let (secure, bitmap) = (secure(connect), address.bitmap());
+    let export = NbdExport::open_secure(address, bitmap, secure, work.cancel())?;
     if !options.marker_is_data {
         Marker::refuse_image(&export).map_err(|error| error.at_path(address.to_string()))?;
     }
-    Ok(Source::new(Arc::new(export)))
+    let changes = match bitmap {
+        Some(_) => Some(export.changed(work.cancel())?),
+        None => None,
+    };
+    Ok(Source::new(Arc::new(export)).with_changes(changes))
+}
+
+/// How TLS is begun with a server.
+#[cfg(all(feature = "nbd", feature = "tls"))]
+fn secure(
+    connect: &ConnectOptions,
+) -> Option<std::sync::Arc<dyn crate::image::nbd::stream::Secure>> {
+    let options = connect.tls.clone()?;
+    Some(std::sync::Arc::new(options))
+}
+
+#[cfg(all(feature = "nbd", not(feature = "tls")))]
+fn secure(_: &ConnectOptions) -> Option<std::sync::Arc<dyn crate::image::nbd::stream::Secure>> {
+    None
 }
 
 #[cfg(not(feature = "nbd"))]
@@ -90,6 +110,7 @@ fn open_export(
     address: &NbdAddress,
     _: &ImageOptions,
     _: &SourceOptions,
+    _: &ConnectOptions,
     _: &Work,
 ) -> Result<Source> {
     use crate::error::{Error, ErrorKind};

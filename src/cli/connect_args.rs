@@ -77,7 +77,7 @@ impl ConnectArgs {
             .with_limit_rate(context.common.limit_rate.unwrap_or(0));
         let connect = context.common.connect();
         #[cfg(feature = "tls")]
-        let connect = connect.with_tls(self.tls(hosts.clone().any(|host| host.is_service()))?);
+        let connect = connect.with_tls(self.tls(all.into_iter().any(Location::needs_certificate))?);
         Ok(connect
             .with_shell(shell)
             .with_line(line)
@@ -86,14 +86,14 @@ impl ConnectArgs {
     }
 
     #[cfg(feature = "tls")]
-    fn tls(&self, has_service: bool) -> Result<Option<DialOptions>, Error> {
+    fn tls(&self, is_needed: bool) -> Result<Option<DialOptions>, Error> {
         match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
             (Some(cert), Some(key), Some(ca)) => {
                 let options = DialOptions::new(Identity::new(cert, key, ca));
                 Ok(Some(options.with_name(self.tls_name.clone())))
             }
-            _ if has_service => {
-                let what = "a service takes only who has a certificate";
+            _ if is_needed => {
+                let what = "a service, and an NBD server over TLS, need a certificate of this end";
                 Err(Error::new(ErrorKind::InvalidInput, what)
                     .advise("give --tls-cert, --tls-key and --tls-ca"))
             }

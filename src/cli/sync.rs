@@ -38,11 +38,24 @@ fn once(
 ) -> Result<(SyncReport, Vec<String>), Failure> {
     let (source, cached) = open(args, connect, context, work)?;
     context.warn(source.warnings());
-    if let (Some(changes), None) = (&args.changes, map.get()) {
-        // No other attempt runs beside this one.
-        let _ = map.set(changes.read(source.disk_len())?);
-    }
-    let map = map.get().map(|map| map.ranges().to_vec());
+    let map = match (&args.changes, source.changes()) {
+        (None, None) => None,
+        (None, Some(changes)) => {
+            refuse_unchecked(args)?;
+            Some(changes.to_vec())
+        }
+        (Some(_), Some(_)) => {
+            let what = "--changes and a bitmap in the address of the source are two change maps";
+            return Err(Error::new(ErrorKind::InvalidInput, what).into());
+        }
+        (Some(changes), None) => {
+            if map.get().is_none() {
+                // No other attempt runs beside this one.
+                let _ = map.set(changes.read(source.disk_len())?);
+            }
+            map.get().map(|map| map.ranges().to_vec())
+        }
+    };
     let options = args.target_options(&source.files()?, &context.common);
     let mut target = OpenTarget::open(&args.target, &options, connect, work)?;
     context.warn(target.warnings());
@@ -87,12 +100,8 @@ fn open(
 fn refuse_misplaced(args: &Args) -> Result<()> {
     let refuse = |what: String| Err(Error::new(ErrorKind::InvalidInput, what));
     let has_cache = args.manifest_cache.is_some();
-    let is_checked = args.target_manifest.is_some() || args.trust_target;
-    if args.changes.is_some() && !is_checked && !matches!(args.target, Location::Remote(_)) {
-        let what = "nothing would find later what the change map leaves out";
-        return Err(Error::new(ErrorKind::InvalidInput, what).advise(
-            "keep a manifest of the target with --target-manifest FILE, or give --trust-target",
-        ));
+    if args.changes.is_some() {
+        refuse_unchecked(args)?;
     }
     match (&args.source, &args.target) {
         (Location::Remote(_), Location::Remote(_)) => {
@@ -130,4 +139,16 @@ fn refuse_misplaced(args: &Args) -> Result<()> {
         ),
         _ => Ok(()),
     }
+}
+
+/// Refuses a change map whose omissions would not be found later.
+fn refuse_unchecked(args: &Args) -> Result<()> {
+    let is_remote = matches!(args.target, Location::Remote(_));
+    if args.target_manifest.is_some() || args.trust_target || is_remote {
+        return Ok(());
+    }
+    let what = "nothing would find later what the change map leaves out";
+    Err(Error::new(ErrorKind::InvalidInput, what).advise(
+        "keep a manifest of the target with --target-manifest FILE, or give --trust-target",
+    ))
 }

@@ -21,8 +21,9 @@ const EXPERT: &str = "Expert";
 ///
 /// SOURCE and TARGET are paths of images or block devices, or ssh://[user@]host[:port]/path, or
 /// diskdelta://host[:port]/name at a service. A source may also be the export of an NBD server,
-/// nbd+unix:///EXPORT?socket=PATH. A missing target is created, in the format of its extension
-/// (sparse raw, dynamic VHD or VHDX) or of --create.
+/// nbd+unix:///EXPORT?socket=PATH, nbd://host[:port]/EXPORT, or over TLS nbds://host[:port]/EXPORT;
+/// ?bitmap=NAME takes a dirty bitmap as change map (as --changes does). A missing target is created,
+/// in the format of its extension (sparse raw, dynamic VHD or VHDX) or of --create.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Image or device to read, on this host or another
@@ -82,8 +83,8 @@ pub(crate) struct Args {
     /// --target-manifest or --trust-target.
     #[arg(long, help_heading = EXPERT, value_name = "KIND:FILE", value_parser = ChangesArg::parse)]
     pub changes: Option<ChangesArg>,
-    /// Use --changes although nothing tells whether the target is as the last sync left it
-    #[arg(long, help_heading = EXPERT, requires = "changes")]
+    /// Use a change map although nothing tells whether the target is as the last sync left it
+    #[arg(long, help_heading = EXPERT)]
     pub trust_target: bool,
     /// Block size of a new target manifest
     #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = args::block_size)]

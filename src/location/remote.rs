@@ -180,14 +180,14 @@ impl fmt::Display for RemoteAddress {
     }
 }
 
-fn plain_host(host: &str) -> String {
+pub(super) fn plain_host(host: &str) -> String {
     match host.parse::<IpAddr>() {
         Ok(address) => address.to_string(),
         Err(_) => host.to_ascii_lowercase(),
     }
 }
 
-fn bracketed(host: &str) -> Cow<'_, str> {
+pub(super) fn bracketed(host: &str) -> Cow<'_, str> {
     match host.contains(':') {
         true => Cow::Owned(format!("[{host}]")),
         false => Cow::Borrowed(host),

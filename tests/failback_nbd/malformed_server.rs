@@ -205,7 +205,7 @@ proptest! {
     }
 }
 
-const DONE: u16 = 1;
+pub const DONE: u16 = 1;
 const ALLOCATION: u32 = 7;
 const DIRTY: u32 = 9;
 
@@ -241,9 +241,20 @@ fn client(reply: &[u8]) -> Client<Script> {
 }
 
 fn handshake() -> Vec<u8> {
+    handshake_with(1 | 1 << 8, &contexts())
+}
+
+/// The handshake of a server without bitmaps and with these flags.
+pub fn handshake_of(flags: u16) -> Vec<u8> {
+    let allocation = [&ALLOCATION.to_be_bytes()[..], b"base:allocation"].concat();
+    let contexts = [option(10, 4, &allocation), option(10, 1, &[])].concat();
+    handshake_with(flags, &contexts)
+}
+
+fn handshake_with(flags: u16, contexts: &[u8]) -> Vec<u8> {
     let mut export = vec![0, 0];
     export.extend(DISK.to_be_bytes());
-    export.extend((1u16 | 1 << 8).to_be_bytes());
+    export.extend(flags.to_be_bytes());
     let mut blocks = vec![0, 3];
     for size in [4096u32, 4096, 1 << 25] {
         blocks.extend(size.to_be_bytes());
@@ -253,7 +264,7 @@ fn handshake() -> Vec<u8> {
         option(7, 3, &blocks),
         option(7, 1, &[]),
     ];
-    [opening(), contexts(), go.concat()].concat()
+    [opening(), contexts.to_vec(), go.concat()].concat()
 }
 
 fn first() -> Vec<u8> {
@@ -288,7 +299,7 @@ fn option_head(option: u32, kind: u32, len: u32) -> Vec<u8> {
     reply
 }
 
-fn chunk(cookie: u64, flags: u16, kind: u16, payload: &[u8]) -> Vec<u8> {
+pub fn chunk(cookie: u64, flags: u16, kind: u16, payload: &[u8]) -> Vec<u8> {
     let mut chunk = chunk_head(cookie, flags, kind, payload.len() as u32);
     chunk.extend(payload);
     chunk
@@ -303,7 +314,7 @@ fn chunk_head(cookie: u64, flags: u16, kind: u16, len: u32) -> Vec<u8> {
     chunk
 }
 
-fn data(cookie: u64, flags: u16, offset: u64, bytes: &[u8]) -> Vec<u8> {
+pub fn data(cookie: u64, flags: u16, offset: u64, bytes: &[u8]) -> Vec<u8> {
     chunk(
         cookie,
         flags,
@@ -312,7 +323,7 @@ fn data(cookie: u64, flags: u16, offset: u64, bytes: &[u8]) -> Vec<u8> {
     )
 }
 
-fn hole(cookie: u64, flags: u16, offset: u64, len: u32) -> Vec<u8> {
+pub fn hole(cookie: u64, flags: u16, offset: u64, len: u32) -> Vec<u8> {
     let payload = [&offset.to_be_bytes()[..], &len.to_be_bytes()].concat();
     chunk(cookie, flags, 2, &payload)
 }

@@ -1,39 +1,47 @@
 //! An export as an image: what a sync reads.
 
 use std::ops::Range;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Ranges;
-use super::client::{Client, Status};
-use super::handshake::ExportInfo;
+use super::connection::Connection;
+use super::handshake::{ExportInfo, agree, greet, start_tls};
+use super::pending::{Answer, Request, Status};
+use super::reply::failed;
 use super::socket::{Line, cancelled};
+use super::stream::Secure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, ImageInfo};
-use crate::location::NbdAddress;
+use crate::location::{NbdAddress, NbdServer};
 use crate::progress::CancelToken;
 use crate::units::Extent;
 
-/// An export, read over as many connections as there are readers, where the server allows that.
+/// An export, read with several requests under way, and over several connections where the server
+/// allows that.
 ///
 /// Nothing of it is written. It must not change while it is read: QEMU's snapshots do not.
 pub struct NbdExport {
-    address: NbdAddress,
-    bitmap: Option<String>,
+    way: Way,
     info: ExportInfo,
-    cancel: CancelToken,
     connections: Mutex<Connections>,
-    freed: Condvar,
     /// What the last answer said of zeros: from where on, and the extents from there.
     known: Mutex<Vec<Extent>>,
 }
 
 opaque!(NbdExport);
 
-/// Idle connections, and how many there are in all.
+/// How an export is connected to.
+struct Way {
+    address: NbdAddress,
+    bitmap: Option<String>,
+    secure: Option<Arc<dyn Secure>>,
+    cancel: CancelToken,
+}
+
 struct Connections {
-    idle: Vec<Client<Line>>,
-    open: usize,
+    open: Vec<Arc<Connection>>,
+    most: usize,
 }
 
 impl NbdExport {
@@ -41,7 +49,7 @@ impl NbdExport {
     ///
     /// # Errors
     /// `NotFound` for an unknown export, bitmap or socket; `Unsupported` for a server without
-    /// structured replies; `Malformed` for nonsense; `Io`.
+    /// structured replies, and for one at an address with TLS; `Malformed` for nonsense; `Io`.
     pub fn open(address: &NbdAddress, bitmap: Option<&str>) -> Result<Self> {
         Self::open_until(address, bitmap, &CancelToken::new())
     }
@@ -56,18 +64,34 @@ impl NbdExport {
         bitmap: Option<&str>,
         cancel: &CancelToken,
     ) -> Result<Self> {
-        let bitmap = bitmap.map(str::to_owned);
-        let client = connect(address, bitmap.as_deref(), cancel)?;
-        Ok(NbdExport {
-            cancel: cancel.clone(),
-            info: client.info(),
+        Self::open_secure(address, bitmap, None, cancel)
+    }
+
+    /// As [`open_until`](Self::open_until), also at an address with TLS, which `secure` begins.
+    ///
+    /// # Errors
+    /// As [`open_until`](Self::open_until); `Untrusted` for a server whose certificate is no good.
+    pub(crate) fn open_secure(
+        address: &NbdAddress,
+        bitmap: Option<&str>,
+        secure: Option<Arc<dyn Secure>>,
+        cancel: &CancelToken,
+    ) -> Result<Self> {
+        let way = Way {
             address: address.clone(),
-            bitmap,
+            bitmap: bitmap.map(str::to_owned),
+            secure,
+            cancel: cancel.clone(),
+        };
+        let connection = way.connect()?;
+        let info = connection.info();
+        Ok(NbdExport {
+            way,
+            info,
             connections: Mutex::new(Connections {
-                idle: vec![client],
-                open: 1,
+                open: vec![Arc::new(connection)],
+                most: if info.multi_conn { CONNECTIONS } else { 1 },
             }),
-            freed: Condvar::new(),
             known: Mutex::default(),
         })
     }
@@ -77,7 +101,7 @@ impl NbdExport {
     /// # Errors
     /// `InvalidInput` where no bitmap was named; `Malformed`, `Io`, `Cancelled`.
     pub fn changed(&self, cancel: &CancelToken) -> Result<Vec<Range<u64>>> {
-        if self.bitmap.is_none() {
+        if self.way.bitmap.is_none() {
             let text = "no bitmap of the export was asked for";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
@@ -98,71 +122,66 @@ impl NbdExport {
 
     /// What the server says from `at` on, a multiple of its blocks.
     fn status(&self, at: u64) -> Result<Status> {
-        let end = at.saturating_add(ASKED_BYTES).min(self.info.disk_len);
-        self.with(|client| client.status(at..end))
+        let len = ASKED_BYTES.min(self.info.disk_len - at);
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        match self.call(Request::Status { offset: at, len })? {
+            Answer::Status(status) => Ok(status),
+            Answer::Bytes(_) => Ok(Status::default()),
+        }
     }
 
-    /// Uses a connection; one that failed is given up.
-    fn with<T>(&self, work: impl FnOnce(&mut Client<Line>) -> Result<T>) -> Result<T> {
-        let mut client = self.take()?;
-        let done = work(&mut client);
-        let mut connections = self.lock();
-        match &done {
-            Ok(_) => connections.idle.push(client),
-            Err(_) => connections.open -= 1,
-        }
-        drop(connections);
-        self.freed.notify_one();
-        done.map_err(|error| error.at_path(self.address.socket()))
+    /// Asks over the connection with the least to do.
+    fn call(&self, request: Request) -> Result<Answer> {
+        let connection = self.connection()?;
+        let answer = connection.call(request);
+        answer.map_err(|error| self.way.explain(error))
     }
 
-    fn take(&self) -> Result<Client<Line>> {
-        let max = if self.info.multi_conn { CONNECTIONS } else { 1 };
-        let mut connections = self.lock();
-        loop {
-            if let Some(client) = connections.idle.pop() {
-                return Ok(client);
-            }
-            if connections.open < max {
-                connections.open += 1;
-                break;
-            }
-            let waited = self.freed.wait(connections);
-            connections = waited.unwrap_or_else(PoisonError::into_inner);
+    fn connection(&self) -> Result<Arc<Connection>> {
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Connections { open, most } = &mut *connections;
+        open.retain(|connection| connection.load().is_some());
+        let least = open.iter().min_by_key(|it| it.load()).cloned();
+        let is_idle = |it: &Arc<Connection>| it.load().is_some_and(|load| load < BUSY);
+        match least {
+            Some(least) if is_idle(&least) || open.len() >= *most => Ok(least),
+            least => match (self.way.connect(), least) {
+                (Ok(connection), _) if connection.info() == self.info => {
+                    let connection = Arc::new(connection);
+                    open.push(connection.clone());
+                    Ok(connection)
+                }
+                (Ok(_), _) => {
+                    let text = "the NBD server now states something else of its export";
+                    let error = Error::new(ErrorKind::SourceChanged, text);
+                    Err(self.way.explain(error))
+                }
+                // A server may take fewer than it has others believe.
+                (Err(error), Some(least)) if error.kind() == ErrorKind::Io => {
+                    *most = open.len();
+                    Ok(least)
+                }
+                (Err(error), _) => Err(error),
+            },
         }
-        drop(connections);
-        let client = connect(&self.address, self.bitmap.as_deref(), &self.cancel);
-        let client = client.and_then(|client| {
-            let same = client.info() == self.info;
-            let text = "the NBD server now says something else of its export";
-            match same {
-                true => Ok(client),
-                false => Err(Error::new(ErrorKind::SourceChanged, text)),
-            }
-        });
-        if client.is_err() {
-            self.lock().open -= 1;
-            self.freed.notify_one();
-        }
-        client
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Connections> {
-        let locked = self.connections.lock();
-        locked.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads whole blocks of the server's.
     fn read_blocks(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let max = READ_BYTES.min(self.info.max_payload as usize);
-        self.with(|client| {
-            let mut at = offset;
-            for part in buf.chunks_mut(max) {
-                client.read(part, at)?;
-                at += part.len() as u64;
+        let mut at = offset;
+        for part in buf.chunks_mut(max) {
+            // At most `max`.
+            let len = part.len() as u32;
+            if let Answer::Bytes(bytes) = self.call(Request::Read { offset: at, len })? {
+                part.copy_from_slice(&bytes);
             }
-            Ok(())
-        })
+            at += u64::from(len);
+        }
+        Ok(())
     }
 
     /// Asks what lies from `offset` on.
@@ -195,7 +214,7 @@ impl Image for NbdExport {
         let Some(end) = end.filter(|end| *end <= self.info.disk_len) else {
             return Err(
                 Error::new(ErrorKind::Io, "a read ends beyond the end of the disk")
-                    .at_path(self.address.socket())
+                    .at_path(self.way.address.to_string())
                     .at_offset(offset),
             );
         };
@@ -236,35 +255,60 @@ impl Image for NbdExport {
         *known = self.ask(offset)?;
         holds(&known).map(Some).ok_or_else(|| {
             Error::malformed("the NBD server did not describe the requested range")
-                .at_path(self.address.socket())
+                .at_path(self.way.address.to_string())
                 .at_offset(offset)
         })
     }
 
     fn info(&self) -> ImageInfo {
         ImageInfo {
-            facts: vec![("export", self.address.to_string())],
+            facts: vec![("export", self.way.address.to_string())],
             ..ImageInfo::raw(self.info.disk_len)
         }
     }
 }
 
-impl Drop for NbdExport {
-    fn drop(&mut self) {
-        let idle = std::mem::take(&mut self.lock().idle);
-        idle.into_iter().for_each(Client::disconnect);
+impl Way {
+    fn connect(&self) -> Result<Connection> {
+        self.try_connect().map_err(|error| self.explain(error))
     }
-}
 
-fn connect(
-    address: &NbdAddress,
-    bitmap: Option<&str>,
-    cancel: &CancelToken,
-) -> Result<Client<Line>> {
-    let line = Line::connect(address.socket(), TIME_LIMIT, cancel).map_err(|cause| {
-        cancelled(cause).unwrap_or_else(|e| Error::io("connect to", e).at_path(address.socket()))
-    })?;
-    Client::new(line, address.export(), bitmap).map_err(|e| e.at_path(address.socket()))
+    fn try_connect(&self) -> Result<Connection> {
+        let (server, cancel) = (self.address.server(), &self.cancel);
+        let line = match server {
+            NbdServer::Unix(socket) => Line::connect(socket, TIME_LIMIT, cancel),
+            NbdServer::Tcp { host, port, .. } => Line::connect_tcp(host, *port, TIME_LIMIT, cancel),
+        };
+        let mut line = line.map_err(|cause| {
+            cancelled(cause).unwrap_or_else(|cause| Error::io("connect", cause))
+        })?;
+        let mut stream = match (server, &self.secure) {
+            (
+                NbdServer::Tcp {
+                    host, tls: true, ..
+                },
+                Some(secure),
+            ) => {
+                greet(&mut line)?;
+                start_tls(&mut line)?;
+                line.secured(host, &**secure)?
+            }
+            (NbdServer::Tcp { tls: true, .. }, None) => {
+                let text = "TLS needs certificates of this end";
+                return Err(Error::new(ErrorKind::Unsupported, text));
+            }
+            _ => {
+                greet(&mut line)?;
+                line.duplex().map_err(failed)?
+            }
+        };
+        let (info, contexts) = agree(&mut stream, self.address.export(), self.bitmap.as_deref())?;
+        Connection::start(stream, info, contexts)
+    }
+
+    fn explain(&self, error: Error) -> Error {
+        error.at_path(self.address.to_string())
+    }
 }
 
 /// How much is asked about at once: a multiple of every block size, and what 32 bits hold.
@@ -272,4 +316,6 @@ const ASKED_BYTES: u64 = 1 << 30;
 /// How much is read by one request, at most.
 const READ_BYTES: usize = 2 << 20;
 const CONNECTIONS: usize = 8;
+/// How many requests a connection has before another one is opened beside it.
+const BUSY: usize = 4;
 const TIME_LIMIT: Duration = Duration::from_secs(60);

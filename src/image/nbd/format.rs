@@ -14,6 +14,7 @@ pub(super) const STRUCTURED_REPLY: u32 = 0x668e_33ef;
 pub(super) const FLAG_FIXED_NEWSTYLE: u16 = 1;
 pub(super) const FLAG_NO_ZEROES: u16 = 2;
 
+pub(super) const OPT_STARTTLS: u32 = 5;
 pub(super) const OPT_GO: u32 = 7;
 pub(super) const OPT_STRUCTURED_REPLY: u32 = 8;
 pub(super) const OPT_SET_META_CONTEXT: u32 = 10;
@@ -24,6 +25,8 @@ pub(super) const REP_META_CONTEXT: u32 = 4;
 /// Set in replies that refuse an option.
 pub(super) const REP_ERROR: u32 = 1 << 31;
 pub(super) const REP_ERR_UNSUPPORTED: u32 = REP_ERROR | 1;
+pub(super) const REP_ERR_POLICY: u32 = REP_ERROR | 2;
+pub(super) const REP_ERR_TLS_REQD: u32 = REP_ERROR | 5;
 pub(super) const REP_ERR_UNKNOWN: u32 = REP_ERROR | 6;
 
 pub(super) const INFO_EXPORT: u16 = 0;

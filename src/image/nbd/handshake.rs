@@ -28,20 +28,11 @@ pub(super) struct Contexts {
     pub bitmap: Option<u32>,
 }
 
-/// Speaks first; the stream is ready for requests when this returns.
+/// Exchanges the first words with a server.
 ///
 /// # Errors
-/// `NotFound` for an unknown export or bitmap; `Unsupported` for a server without structured
-/// replies; `Malformed` for nonsense; `Io`.
-pub(super) fn shake<S: Read + Write>(
-    stream: &mut S,
-    export: &str,
-    bitmap: Option<&str>,
-) -> Result<(ExportInfo, Contexts)> {
-    if export.len() > NAME_MAX || bitmap.is_some_and(|name| name.len() > NAME_MAX) {
-        let text = "a name of more than 4096 bytes";
-        return Err(Error::new(ErrorKind::InvalidInput, text));
-    }
+/// `Unsupported` for one that is too old; `Malformed` for nonsense; `Io`.
+pub(super) fn greet<S: Read + Write>(stream: &mut S) -> Result<()> {
     let [first, second] = [u64_of(stream)?, u64_of(stream)?];
     if (first, second) != (NBDMAGIC, IHAVEOPT) {
         return Err(nonsense("does not begin as an NBD server does"));
@@ -52,7 +43,41 @@ pub(super) fn shake<S: Read + Write>(
         return Err(Error::new(ErrorKind::Unsupported, text));
     }
     let flags = u32::from(flags & (FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES));
-    say(stream, &flags.to_be_bytes())?;
+    say(stream, &flags.to_be_bytes())
+}
+
+/// Agrees on TLS, which begins with the next byte.
+///
+/// # Errors
+/// `Unsupported` for a server without TLS; `Malformed`, `Io`.
+pub(super) fn start_tls<S: Read + Write>(stream: &mut S) -> Result<()> {
+    ask(stream, OPT_STARTTLS, &[])?;
+    let reply = answer(stream, OPT_STARTTLS)?;
+    match reply.kind {
+        REP_ACK => Ok(()),
+        REP_ERR_UNSUPPORTED | REP_ERR_POLICY => {
+            let text = "the NBD server does not offer TLS";
+            Err(Error::new(ErrorKind::Unsupported, text)
+                .advise("nothing was asked of it in the clear; nbd:// connects without TLS"))
+        }
+        _ => Err(reply.refusal("TLS")),
+    }
+}
+
+/// Finds the export; the stream is ready for requests when this returns.
+///
+/// # Errors
+/// `NotFound` for an unknown export or bitmap; `Unsupported` for a server without structured
+/// replies; `Malformed` for nonsense; `Io`.
+pub(super) fn agree<S: Read + Write>(
+    stream: &mut S,
+    export: &str,
+    bitmap: Option<&str>,
+) -> Result<(ExportInfo, Contexts)> {
+    if export.len() > NAME_MAX || bitmap.is_some_and(|name| name.len() > NAME_MAX) {
+        let text = "a name of more than 4096 bytes";
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    }
     structured(stream)?;
     let contexts = contexts(stream, export, bitmap)?;
     Ok((go(stream, export)?, contexts))
@@ -198,6 +223,11 @@ impl Reply {
     fn refusal(&self, what: &str) -> Error {
         if self.kind & REP_ERROR == 0 {
             return nonsense("answers an option with something else");
+        }
+        if self.kind == REP_ERR_TLS_REQD {
+            let text = "the NBD server accepts no connection without TLS";
+            return Error::new(ErrorKind::Unsupported, text)
+                .advise("write nbds:// instead of nbd://");
         }
         let said = String::from_utf8_lossy(&self.payload);
         let said: String = said.chars().take(200).collect();

@@ -9,16 +9,18 @@ use crate::error::{Error, ErrorKind, Result};
 /// The head of a chunk; its payload is still in the stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chunk {
+    /// The request that it answers.
+    pub cookie: u64,
     pub is_last: bool,
     pub kind: u16,
     pub len: u32,
 }
 
-/// The head of the next chunk of the reply to the request `cookie`.
+/// The head of the next chunk of any reply.
 ///
 /// # Errors
 /// `Malformed`, `Io`.
-pub(super) fn next_chunk<S: Read>(stream: &mut S, cookie: u64) -> Result<Chunk> {
+pub(super) fn next_chunk<S: Read>(stream: &mut S) -> Result<Chunk> {
     match u32::from_be_bytes(array(stream)?) {
         STRUCTURED_REPLY => {}
         SIMPLE_REPLY => return Err(nonsense("sends a simple reply after all")),
@@ -26,11 +28,10 @@ pub(super) fn next_chunk<S: Read>(stream: &mut S, cookie: u64) -> Result<Chunk> 
     }
     let flags = u16::from_be_bytes(array(stream)?);
     let kind = u16::from_be_bytes(array(stream)?);
-    if u64::from_be_bytes(array(stream)?) != cookie {
-        return Err(nonsense("answers a request that was not made"));
-    }
+    let cookie = u64::from_be_bytes(array(stream)?);
     let len = u32::from_be_bytes(array(stream)?);
     Ok(Chunk {
+        cookie,
         is_last: flags & CHUNK_DONE != 0,
         kind,
         len,

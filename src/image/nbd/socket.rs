@@ -1,27 +1,32 @@
-//! A socket on which every answer has to be there in time.
+//! A stream on which every answer has to be there in time.
 
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::error::Error;
+use super::stream::{Duplex, Secure, Socket};
+use crate::error::{Error, Result};
 use crate::progress::CancelToken;
 
-/// A Unix socket. Connecting, sending, and waiting for what answers the last message each end
-/// after a time limit, and soon after a cancel. A peer that sends byte by byte gains nothing by it.
-pub(crate) struct Line {
-    stream: UnixStream,
+/// A stream. Sending, and waiting for what answers the last message, each end after a time limit,
+/// and soon after a cancel. A peer that sends byte by byte gains nothing by it.
+pub(crate) struct Patient<S> {
+    stream: S,
     limit: Duration,
     cancel: CancelToken,
     asked: Instant,
 }
 
+/// A socket that was connected within the time limit.
+pub(crate) type Line = Patient<Socket>;
+
 impl Line {
-    /// Connects. A listener whose queue is full is tried again until `limit` is up.
+    /// Connects to a Unix socket. A listener whose queue is full is tried again until `limit` is
+    /// up.
     pub(crate) fn connect(
         socket: &Path,
         limit: Duration,
@@ -37,7 +42,7 @@ impl Line {
                 rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
             match rustix::net::connect(&stream, &address) {
                 Ok(()) => {
-                    let stream = UnixStream::from(stream);
+                    let stream = std::os::unix::net::UnixStream::from(stream);
                     stream.set_nonblocking(false)?;
                     return Self::over(stream, limit, cancel);
                 }
@@ -54,12 +59,29 @@ impl Line {
         }
     }
 
-    pub(crate) fn over(
-        stream: UnixStream,
+    /// Connects to a port of a host.
+    ///
+    /// # Errors
+    /// Those of the system; what a cancel is.
+    pub(super) fn connect_tcp(
+        host: &str,
+        port: u16,
         limit: Duration,
         cancel: &CancelToken,
     ) -> io::Result<Self> {
-        Ok(Line {
+        check(cancel)?;
+        let most = limit.min(CONNECT_LIMIT);
+        Self::over(Socket::connect_tcp(host, port, most)?, limit, cancel)
+    }
+
+    pub(crate) fn over(
+        stream: impl Into<Socket>,
+        limit: Duration,
+        cancel: &CancelToken,
+    ) -> io::Result<Self> {
+        let stream = stream.into();
+        stream.set_slice(SLICE)?;
+        Ok(Patient {
             stream,
             limit,
             cancel: cancel.clone(),
@@ -67,23 +89,88 @@ impl Line {
         })
     }
 
-    /// How long to wait before a cancel is looked for again.
-    fn slice(&self) -> io::Result<Duration> {
+    /// Both directions of it.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(super) fn duplex(self) -> io::Result<Patient<Duplex>> {
+        Ok(Patient {
+            stream: self.stream.duplex()?,
+            limit: self.limit,
+            cancel: self.cancel,
+            asked: self.asked,
+        })
+    }
+
+    /// Both directions of it, over TLS from now on.
+    ///
+    /// # Errors
+    /// Those of the handshake; `Io`.
+    pub(super) fn secured(self, host: &str, secure: &dyn Secure) -> Result<Patient<Duplex>> {
+        let failed = |cause: io::Error| Error::io("begin TLS", cause);
+        let stream: TcpStream = self.stream.into_tcp().map_err(failed)?;
+        Ok(Patient {
+            stream: secure.secure(stream, host, SLICE)?,
+            limit: self.limit,
+            cancel: self.cancel,
+            asked: self.asked,
+        })
+    }
+}
+
+impl Patient<Duplex> {
+    /// A stream for each direction, and what must live as long as they.
+    pub(super) fn split(
+        self,
+    ) -> (
+        Patient<Box<dyn Read + Send>>,
+        Patient<Box<dyn Write + Send>>,
+        Option<Box<dyn Send + Sync>>,
+    ) {
+        let Duplex {
+            reader,
+            writer,
+            guard,
+        } = self.stream;
+        let (limit, asked) = (self.limit, self.asked);
+        let reader = Patient {
+            stream: reader,
+            limit,
+            cancel: self.cancel.clone(),
+            asked,
+        };
+        let writer = Patient {
+            stream: writer,
+            limit,
+            cancel: self.cancel,
+            asked,
+        };
+        (reader, writer, guard)
+    }
+}
+
+impl<S> Patient<S> {
+    /// Has the time limit count from `asked` on.
+    pub(super) fn begin_at(&mut self, asked: Instant) {
+        self.asked = asked;
+    }
+
+    /// Whether there is time left.
+    fn check_time(&self) -> io::Result<()> {
         check(&self.cancel)?;
-        let left = self.limit.saturating_sub(self.asked.elapsed());
-        match left.is_zero() {
-            true => Err(io::ErrorKind::TimedOut.into()),
-            false => Ok(left.min(SLICE)),
+        match self.asked.elapsed() < self.limit {
+            true => Ok(()),
+            false => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 }
 
-impl Read for Line {
+impl<S: Read> Read for Patient<S> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
-            self.stream.set_read_timeout(Some(self.slice()?))?;
+            self.check_time()?;
             match self.stream.read(buf) {
-                // What a socket's time limit is called here.
+                // The end of a slice of time.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read,
             }
@@ -91,11 +178,11 @@ impl Read for Line {
     }
 }
 
-impl Write for Line {
+impl<S: Write> Write for Patient<S> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.asked = Instant::now();
         loop {
-            self.stream.set_write_timeout(Some(self.slice()?))?;
+            self.check_time()?;
             match self.stream.write(buf) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 written => return written,
@@ -120,13 +207,15 @@ fn check(cancel: &CancelToken) -> io::Result<()> {
     cancel.check().map_err(io::Error::other)
 }
 
+/// How long one address of a host is tried.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const FULL_NAP: Duration = Duration::from_millis(20);
 /// How soon a cancel is seen.
 const SLICE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
 

@@ -4,8 +4,8 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection};
 
 use super::config::dialling;
 use super::error::Peers;
@@ -58,25 +58,51 @@ impl TlsLine {
     /// `Io`.
     pub fn dial(at: &RemoteAddress, options: &DialOptions) -> Result<TlsLine> {
         let (host, port) = (at.host(), at.port().unwrap_or(RemoteAddress::SERVICE_PORT));
-        let peers = Peers {
-            peer: format!("the service at {host}:{port}"),
-            ours: options.identity.clone(),
-        };
+        let peer = format!("the service at {host}:{port}");
         let config = dialling(&options.identity)?;
-        let name = options.name.as_deref().unwrap_or(host);
-        // An address may name an interface, of which a certificate knows nothing.
-        let bare = name.split_once('%').map_or(name, |it| it.0);
-        let name = ServerName::try_from(bare.to_owned()).map_err(|cause| {
-            let text = format!("`{bare}` is not a name that a certificate can be for");
-            Error::new(ErrorKind::InvalidInput, text).caused_by(cause)
-        })?;
-        let connection = ClientConnection::new(Arc::new(config), name);
-        let mut connection = connection.map_err(|cause| peers.explain(cause))?.into();
+        let (mut connection, peers) = client(config, host, peer, options)?;
         let socket = connect(host, port, options.patience)?;
+        let within = (Instant::now(), options.patience);
+        shake(&mut connection, &socket, within, &peers)?;
+        peers.check_protocol(connection.alpn_protocol())?;
+        TlsLine::new(connection, socket, peers)
+    }
+
+    /// Goes on over TLS on a connection to `host` that another protocol has begun.
+    ///
+    /// # Errors
+    /// As [`dial`](TlsLine::dial).
+    #[cfg(feature = "nbd")]
+    pub(super) fn over(socket: TcpStream, host: &str, options: &DialOptions) -> Result<TlsLine> {
+        let mut config = dialling(&options.identity)?;
+        config.alpn_protocols.clear();
+        let peer = format!("the server at {host}");
+        let (mut connection, peers) = client(config, host, peer, options)?;
         let within = (Instant::now(), options.patience);
         shake(&mut connection, &socket, within, &peers)?;
         TlsLine::new(connection, socket, peers)
     }
+}
+
+/// The client's end of a connection to `host`, before the handshake.
+fn client(
+    config: ClientConfig,
+    host: &str,
+    peer: String,
+    options: &DialOptions,
+) -> Result<(Connection, Peers)> {
+    let ours = options.identity.clone();
+    let peers = Peers { peer, ours };
+    let name = options.name.as_deref().unwrap_or(host);
+    // An address may name an interface, of which a certificate knows nothing.
+    let bare = name.split_once('%').map_or(name, |it| it.0);
+    let name = ServerName::try_from(bare.to_owned()).map_err(|cause| {
+        let text = format!("`{bare}` is not a name that a certificate can be for");
+        Error::new(ErrorKind::InvalidInput, text).caused_by(cause)
+    })?;
+    let connection = ClientConnection::new(Arc::new(config), name);
+    let connection = connection.map_err(|cause| peers.explain(cause))?;
+    Ok((connection.into(), peers))
 }
 
 fn connect(host: &str, port: u16, patience: Duration) -> Result<TcpStream> {

@@ -53,8 +53,7 @@ pub(super) fn shake(
         }
     }
     socket.set_read_timeout(None).map_err(failed)?;
-    socket.set_write_timeout(None).map_err(failed)?;
-    peers.check_protocol(connection.alpn_protocol())
+    socket.set_write_timeout(None).map_err(failed)
 }
 
 /// The error for one that took too long.

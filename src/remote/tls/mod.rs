@@ -13,6 +13,8 @@ mod purpose;
 mod service;
 mod stream;
 mod subject;
+#[cfg(feature = "nbd")]
+mod upgrade;
 
 pub use dial::DialOptions;
 pub use identity::Identity;

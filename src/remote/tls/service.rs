@@ -341,6 +341,7 @@ impl Service {
         let mut connection: Connection = connection.map_err(|cause| peers.explain(cause))?.into();
         let within = (begun, self.options.patience);
         shake(&mut connection, &socket, within, &peers)?;
+        peers.check_protocol(connection.alpn_protocol())?;
         let certificates = connection.peer_certificates().unwrap_or_default();
         let Some(certificate) = certificates.first() else {
             return Err(peers.explain(rustls::Error::NoCertificatesPresented));

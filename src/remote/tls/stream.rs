@@ -112,7 +112,7 @@ impl Read for TlsReader {
             if let Some(count) = self.open(buf)? {
                 return Ok(count);
             }
-            self.taken = 0;
+            (self.taken, self.filled) = (0, 0);
             self.filled = self.socket.read(&mut self.raw)?;
             if self.filled == 0 {
                 // Cut off or closed in form: the protocol knows whether there was to be more.
@@ -176,7 +176,11 @@ impl TlsWriter {
     fn send(&mut self) -> io::Result<()> {
         let sent = self.socket.write_all(&self.raw);
         self.raw.clear();
-        sent
+        // What is lost cannot be sent again.
+        sent.map_err(|cause| match cause.kind() {
+            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+            _ => cause,
+        })
     }
 }
 

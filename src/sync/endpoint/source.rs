@@ -1,5 +1,6 @@
 //! What every part of one sync needs: source, target, options, and the rules on lengths.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::target::Target;
@@ -27,6 +28,8 @@ pub struct Source {
     pub(in crate::sync) manifest: Option<Manifest>,
     /// Who may use what is made of it where nothing was before.
     pub(in crate::sync) privacy: Privacy,
+    /// What changed in it, as its own tracker knows.
+    changes: Option<Vec<Range<u64>>>,
     unchanged: Option<Arc<dyn Fn() -> Result<()> + Send + Sync>>,
     warnings: Vec<String>,
 }
@@ -45,6 +48,7 @@ impl Source {
             disk_len: backend.info().disk_bytes,
             backend,
             manifest: None,
+            changes: None,
             privacy: Privacy::PRIVATE,
             unchanged: None,
             warnings: Vec::new(),
@@ -72,6 +76,19 @@ impl Source {
     pub fn with_manifest(mut self, manifest: Manifest) -> Self {
         self.manifest = Some(manifest);
         self
+    }
+
+    /// Replaces the [changes](Source::changes).
+    #[must_use]
+    pub fn with_changes(mut self, changes: Option<Vec<Range<u64>>>) -> Self {
+        self.changes = changes;
+        self
+    }
+
+    /// Which bytes changed, as the tracker at the source knows that its address names. A sync does
+    /// not use it unless it is the change map of its options.
+    pub fn changes(&self) -> Option<&[Range<u64>]> {
+        self.changes.as_deref()
     }
 
     /// Replaces the [warnings](Source::warnings).

@@ -10,6 +10,10 @@
 //! ```
 //! The head of a link is its age header and nonce. It decides the key of all that follows, which
 //! is not known without having sealed that header; so the rest of the link need not be read.
+#![cfg_attr(
+    not(feature = "encryption"),
+    allow(dead_code, reason = "without a key nothing is bound")
+)]
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;

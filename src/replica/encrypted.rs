@@ -5,9 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use age::stream::{StreamReader, StreamWriter};
-
-use super::key::Key;
+use super::key::{Key, StreamReader, StreamWriter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Storage, past_end, range_end};
 

@@ -5,23 +5,14 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::{ExposeSecret, SecretString};
-use age::stream::{StreamReader, StreamWriter};
 use age::{Decryptor, Encryptor, Identity, IdentityFile, Recipient, scrypt, x25519};
 
 use super::binding::BindingKey;
+use super::key_file::KeyFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::read_private;
 
-/// Where a key lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum KeyFile {
-    /// A file of age identities, as `age-keygen` makes it.
-    Identity(PathBuf),
-    /// A file that holds a passphrase in its first line. Each file that is written or opened costs
-    /// about a second of computing then, which is what makes guessing slow.
-    Passphrase(PathBuf),
-}
+pub(super) use age::stream::{StreamReader, StreamWriter};
 
 /// Opens and seals the files of a replica.
 pub struct Key {

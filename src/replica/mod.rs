@@ -14,10 +14,16 @@
 mod binding;
 mod chain;
 pub(crate) mod encrypted;
+#[cfg(feature = "encryption")]
 mod key;
+#[cfg(not(feature = "encryption"))]
+#[path = "no_key.rs"]
+mod key;
+mod key_file;
 mod link;
 pub(crate) mod remote_link;
 
 pub use chain::{Appended, Changed, Replica};
-pub use key::{Key, KeyFile};
+pub use key::Key;
+pub use key_file::KeyFile;
 pub(crate) use remote_link::ManifestImage;

@@ -27,7 +27,7 @@ pub(crate) use host::access::flock;
 pub use host::access::links::{resolve, resolve_to_write};
 #[cfg(feature = "failback")]
 pub(crate) use host::access::lock_file::LockFile;
-#[cfg(any(feature = "tls", feature = "failback"))]
+#[cfg(any(feature = "tls", feature = "encryption"))]
 pub(crate) use host::access::private_file::read_private;
 pub use host::devices::device::DeviceStorage;
 pub use host::devices::identity::{DeviceIdentity, devices_named, identity};

@@ -8,5 +8,5 @@ pub(in crate::storage) mod lock;
 #[cfg(feature = "failback")]
 pub(in crate::storage) mod lock_file;
 pub(in crate::storage) mod own;
-#[cfg(any(feature = "tls", feature = "failback"))]
+#[cfg(any(feature = "tls", feature = "encryption"))]
 pub(in crate::storage) mod private_file;
